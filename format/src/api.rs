@@ -1,0 +1,126 @@
+//! What daemon and clients say to each other over HTTP: paths, headers, JSON.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{ArchiveKind, RepoName, SnapshotId};
+
+/// `X-Cachew-Snapshot-Commit`: the commit of the snapshot that is served.
+pub const SNAPSHOT_COMMIT_HEADER: &str = "x-cachew-snapshot-commit";
+/// `X-Cachew-Bundle-Url`: where a bundle brings the snapshot up to date.
+pub const BUNDLE_URL_HEADER: &str = "x-cachew-bundle-url";
+/// `X-Cachew-Snapshot-Pin`: asks for, and carries, the revision that ranges are of.
+pub const SNAPSHOT_PIN_HEADER: &str = "x-cachew-snapshot-pin";
+
+/// The path of the stable URL of an archive: the current one.
+pub fn stable_path(repo: &RepoName, kind: ArchiveKind) -> String {
+    format!("/git/{repo}/{}.tar.zst", file_stem(kind))
+}
+
+/// The path of the immutable URL of an archive: the same bytes for ever, or 404.
+pub fn immutable_path(repo: &RepoName, kind: ArchiveKind, snapshot: SnapshotId) -> String {
+    format!("/git/{repo}/{}/{snapshot}.tar.zst", file_stem(kind))
+}
+
+/// The path that `POST` makes the daemon ask upstream and publish what is new.
+pub fn refresh_path(repo: &RepoName) -> String {
+    format!("/git/{repo}/refresh")
+}
+
+/// The path of what the daemon knows of a repository.
+pub fn repo_path(repo: &RepoName) -> String {
+    format!("/api/v1/repos/{repo}")
+}
+
+/// The path of the list of all repositories that the daemon knows.
+pub const REPOS_PATH: &str = "/api/v1/repos";
+
+const fn file_stem(kind: ArchiveKind) -> &'static str {
+    match kind {
+        ArchiveKind::Mirror => "mirror",
+        ArchiveKind::Checkout => "snapshot",
+    }
+}
+
+/// The body of every answer that is an error.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// The error.
+    pub error: ErrorDetail,
+}
+
+/// Why a request failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorDetail {
+    /// One of [`code`]: stable, for programs.
+    pub code: String,
+    /// A sentence for people that says what to do.
+    pub message: String,
+}
+
+/// The codes of errors.
+pub mod code {
+    /// Nothing is published yet, but it is being prepared: ask again.
+    pub const SNAPSHOT_NOT_READY: &str = "snapshot_not_ready";
+    /// Nothing is published.
+    pub const NO_SNAPSHOT: &str = "no_snapshot";
+    /// Upstream has no such repository, or doesn't show it.
+    pub const UPSTREAM_NOT_FOUND: &str = "upstream_not_found";
+    /// Upstream can't be reached, or fails.
+    pub const UPSTREAM_FAILED: &str = "upstream_failed";
+    /// The repository has no commits.
+    pub const REPOSITORY_EMPTY: &str = "repository_empty";
+    /// HEAD of the repository names no branch.
+    pub const HEAD_UNBORN: &str = "head_unborn";
+    /// The host is not configured.
+    pub const UNKNOWN_HOST: &str = "unknown_host";
+    /// The URL names no repository.
+    pub const BAD_REPO_NAME: &str = "bad_repo_name";
+    /// The URL names no snapshot.
+    pub const BAD_SNAPSHOT_ID: &str = "bad_snapshot_id";
+}
+
+/// The answer to a refresh.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefreshAnswer {
+    /// The snapshot that is current now.
+    pub snapshot: SnapshotId,
+    /// Whether it is another than before.
+    pub moved: bool,
+}
+
+/// What the daemon knows of a repository.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepoStatus {
+    /// The repository.
+    pub repo: RepoName,
+    /// The state of its mirror: `empty`, `cloning`, `ready` or `failed`.
+    pub state: String,
+    /// What went wrong last, if something did.
+    pub error: Option<String>,
+    /// When upstream was last asked with success, in seconds since the epoch.
+    pub updated_at: Option<u64>,
+    /// What is published.
+    pub published: Option<PublishedStatus>,
+}
+
+/// What is published of a repository.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishedStatus {
+    /// The current snapshot.
+    pub snapshot: SnapshotId,
+    /// When it became current, in seconds since the epoch.
+    pub published_at: u64,
+    /// Length of the mirror archive in bytes.
+    pub mirror_bytes: u64,
+    /// Length of the checkout archive in bytes; absent where there is none.
+    pub checkout_bytes: Option<u64>,
+}
+
+/// The list of all repositories.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepoList {
+    /// In order of their names.
+    pub repos: Vec<RepoStatus>,
+    /// The hosts that the daemon mirrors from.
+    pub hosts: Vec<String>,
+}

@@ -1,0 +1,173 @@
+//! One chunk: a zstd frame that is verified before it is decompressed.
+
+use crate::limits::{MAX_CHUNK_LEN, MAX_STORED_CHUNK_LEN};
+use crate::segment::Chunk;
+use crate::wire::FieldWriter as _;
+use crate::{Digest, Error, Result};
+
+/// How the content of a chunk is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChunkEncoding {
+    /// Raw blocks: for what doesn't compress, at the cost of a copy.
+    Raw,
+    /// Compressed with this zstd level.
+    Zstd(i32),
+}
+
+const FRAME_MAGIC: u32 = 0xFD2F_B528;
+/// The largest block that RFC 8878 allows, in bytes.
+const MAX_BLOCK_LEN: usize = 128 << 10;
+
+/// Encodes `content` as one zstd frame, with its record for the segment table.
+///
+/// The frame names its content size and has no checksum: the digest does more.
+pub fn encode_chunk(content: &[u8], encoding: ChunkEncoding) -> Result<(Chunk, Vec<u8>)> {
+    let too_large = |len| Error::TooLarge {
+        section: "chunk",
+        len,
+        max: u64::from(MAX_CHUNK_LEN),
+    };
+    let content_len = u32::try_from(content.len()).map_err(|_| too_large(u64::MAX))?;
+    if content_len > MAX_CHUNK_LEN {
+        return Err(too_large(u64::from(content_len)));
+    }
+    let stored = match encoding {
+        ChunkEncoding::Raw => raw_frame(content, content_len),
+        ChunkEncoding::Zstd(level) => {
+            zstd::bulk::compress(content, level).map_err(|_| Error::Malformed {
+                section: "chunk",
+                reason: "zstd can't compress it",
+            })?
+        }
+    };
+    let stored_len = u32::try_from(stored.len()).map_err(|_| too_large(u64::MAX))?;
+    Ok((
+        Chunk {
+            stored_len,
+            content_len,
+            digest: Digest::of(&stored),
+        },
+        stored,
+    ))
+}
+
+/// A frame of raw blocks (RFC 8878 section 3.1.1), as zstd itself writes for random bytes.
+fn raw_frame(content: &[u8], content_len: u32) -> Vec<u8> {
+    // Single segment, four bytes of content size, no checksum, no dictionary.
+    const DESCRIPTOR: u8 = 0b1010_0000;
+    let mut frame = Vec::with_capacity(content.len().saturating_add(64));
+    frame.put_u32(FRAME_MAGIC);
+    frame.push(DESCRIPTOR);
+    frame.put_u32(content_len);
+    let mut blocks = content.chunks(MAX_BLOCK_LEN).peekable();
+    if blocks.peek().is_none() {
+        frame.extend_from_slice(&[1, 0, 0]);
+    }
+    while let Some(block) = blocks.next() {
+        // Bit 0: last block. Bits 1-2: type, 0 is raw. Bits 3-23: length.
+        let is_last = u32::from(blocks.peek().is_none());
+        let header = u32::try_from(block.len()).unwrap_or(0) << 3 | is_last;
+        frame.extend(header.to_le_bytes().iter().take(3));
+        frame.extend_from_slice(block);
+    }
+    frame
+}
+
+/// Verifies `stored` against `chunk`, then decompresses it; the result has `chunk.content_len`
+/// bytes. Nothing is decompressed, and no memory reserved for it, before the digest is right.
+pub fn decode_chunk(chunk: &Chunk, stored: &[u8]) -> Result<Vec<u8>> {
+    if Digest::of(stored) != chunk.digest {
+        return Err(Error::WrongDigest {
+            section: "chunk",
+            expected: chunk.digest,
+        });
+    }
+    chunk.check()?;
+    let bad = || Error::BadChunk {
+        expected_len: chunk.content_len,
+    };
+    let capacity = usize::try_from(chunk.content_len).map_err(|_| bad())?;
+    let content = zstd::bulk::decompress(stored, capacity).map_err(|_| bad())?;
+    if content.len() == capacity {
+        Ok(content)
+    } else {
+        Err(bad())
+    }
+}
+
+impl Chunk {
+    /// Refuses lengths over the limits.
+    pub(crate) fn check(&self) -> Result<()> {
+        for (len, max) in [
+            (self.content_len, MAX_CHUNK_LEN),
+            (self.stored_len, MAX_STORED_CHUNK_LEN),
+        ] {
+            if len == 0 || len > max {
+                let (len, max) = (u64::from(len), u64::from(max));
+                return Err(Error::TooLarge {
+                    section: "chunk",
+                    len,
+                    max,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn round_trips(content in prop::collection::vec(any::<u8>(), 1..4000), raw: bool) {
+            let encoding = if raw { ChunkEncoding::Raw } else { ChunkEncoding::Zstd(3) };
+
+            let (chunk, stored) = encode_chunk(&content, encoding).unwrap();
+
+            prop_assert_eq!(decode_chunk(&chunk, &stored).unwrap(), content);
+        }
+
+        #[test]
+        fn a_changed_byte_is_refused(at in 0_usize..300, to: u8) {
+            let (chunk, mut stored) = encode_chunk(&[7; 300], ChunkEncoding::Raw).unwrap();
+            let at = at % stored.len();
+            prop_assume!(stored[at] != to);
+            stored[at] = to;
+
+            let error = decode_chunk(&chunk, &stored).unwrap_err();
+
+            let is_wrong_digest = matches!(error, Error::WrongDigest { .. });
+            prop_assert!(is_wrong_digest);
+        }
+    }
+
+    #[test]
+    fn raw_frames_of_several_blocks_round_trip() {
+        let content: Vec<u8> = (0..300_000_u32).flat_map(u32::to_le_bytes).collect();
+
+        let (chunk, stored) = encode_chunk(&content, ChunkEncoding::Raw).unwrap();
+
+        assert_eq!(decode_chunk(&chunk, &stored).unwrap(), content);
+        assert_eq!(stored.len(), content.len() + 9 + 10 * 3);
+    }
+
+    #[test]
+    fn a_bomb_with_the_right_digest_is_refused() {
+        let (_, stored) = encode_chunk(&vec![0; 1 << 20], ChunkEncoding::Zstd(3)).unwrap();
+        let stored_len = u32::try_from(stored.len()).unwrap();
+        let chunk = Chunk {
+            stored_len,
+            content_len: 100,
+            digest: Digest::of(&stored),
+        };
+
+        assert_eq!(
+            decode_chunk(&chunk, &stored),
+            Err(Error::BadChunk { expected_len: 100 })
+        );
+    }
+}

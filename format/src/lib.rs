@@ -1,0 +1,53 @@
+//! The bytes of a cachewfs archive, and the types that the daemon and its clients share.
+//!
+//! Normative description: `docs/format.md`. This crate does no I/O, no async and no logging; reading
+//! never panics, whatever the bytes, and reserves memory only for what is really there.
+
+#![forbid(unsafe_code)]
+#![warn(
+    missing_docs,
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::indexing_slicing
+)]
+#![cfg_attr(
+    test,
+    expect(
+        clippy::arithmetic_side_effects,
+        clippy::as_conversions,
+        reason = "a test that overflows should fail"
+    )
+)]
+
+pub mod api;
+mod chunk;
+mod digest;
+mod error;
+mod git_path;
+pub mod limits;
+mod manifest;
+mod object_id;
+mod pointer;
+mod repo_name;
+mod seek_table;
+mod segment;
+mod snapshot_id;
+mod tar_member;
+mod toc;
+mod wire;
+
+pub use chunk::{ChunkEncoding, decode_chunk, encode_chunk};
+pub use digest::{Digest, SegmentId};
+pub use error::{Error, Result};
+pub use git_path::GitPath;
+pub use manifest::{
+    ArchiveLayout, Manifest, PackKind, PublishedFile, PublishedPack, RunReuse, SegmentRef,
+};
+pub use object_id::ObjectId;
+pub use pointer::{ArchiveSummary, Pointer};
+pub use repo_name::RepoName;
+pub use seek_table::{FrameSize, SeekTable};
+pub use segment::{Chunk, Content, Entry, EntryKind, SegmentTable, SegmentWriter};
+pub use snapshot_id::SnapshotId;
+pub use tar_member::{end_of_archive, member_header, padding_len};
+pub use toc::{ArchiveKind, Role, Toc, TocFile, TocPlace, TocSegment};

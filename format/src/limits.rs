@@ -1,0 +1,18 @@
+//! What a reader accepts at most, whatever a length field says.
+
+/// Bytes of a repository's name.
+pub const MAX_REPO_NAME_LEN: usize = 512;
+/// Segments of a repository's path.
+pub const MAX_REPO_NAME_SEGMENTS: usize = 16;
+/// Bytes of a path in an archive; `PATH_MAX` of Linux.
+pub const MAX_PATH_LEN: usize = 4096;
+/// Uncompressed bytes of a chunk. Writers use 256 KiB to 1 MiB.
+pub const MAX_CHUNK_LEN: u32 = 4 << 20;
+/// Stored bytes of a chunk: raw blocks add 3 bytes for each 128 KiB, and a frame header.
+pub const MAX_STORED_CHUNK_LEN: u32 = MAX_CHUNK_LEN + (64 << 10);
+/// Bytes of a segment table: that of a pack of 400 GB in chunks of 256 KiB.
+pub const MAX_TABLE_LEN: u32 = 64 << 20;
+/// Bytes of a TOC: about 600,000 segments.
+pub const MAX_TOC_LEN: u32 = 64 << 20;
+/// Bytes of a seek table: eight million frames, two terabytes in chunks of 256 KiB.
+pub const MAX_SEEK_TABLE_LEN: u32 = 64 << 20;

@@ -1,0 +1,212 @@
+//! The checked name of a repository, `<host>/<path>`.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::limits::{MAX_REPO_NAME_LEN, MAX_REPO_NAME_SEGMENTS};
+use crate::{Error, Result};
+
+/// The name of a repository: a host (optionally with a port) and a path of one or more segments.
+///
+/// The canonical spelling has no `.git` at the end; [`RepoName::parse`] accepts both. Whatever is
+/// in a `RepoName` is safe as a relative path, as a URL path and as an argument of git: ASCII
+/// letters, digits and `._-+~` only, no segment that is `.` or `..`, starts with `-` or is a name
+/// that git or the mount gives a meaning (`.git`, `.objects`).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct RepoName(String);
+
+impl RepoName {
+    /// Parses `<host>/<path>`, with or without `.git` at the end.
+    pub fn parse(text: &str) -> Result<Self> {
+        let name = text.strip_suffix(".git").unwrap_or(text);
+        let bad = |reason| Error::BadRepoName {
+            name: excerpt(text),
+            reason,
+        };
+        if name.len() > MAX_REPO_NAME_LEN {
+            return Err(bad("it is too long"));
+        }
+        let (host, path) = name.split_once('/').ok_or_else(|| bad("it has no path"))?;
+        check_host(host).map_err(bad)?;
+        if path.split('/').count() > MAX_REPO_NAME_SEGMENTS {
+            return Err(bad("it has too many segments"));
+        }
+        for segment in path.split('/') {
+            check_segment(segment).map_err(bad)?;
+        }
+        Ok(Self(name.to_owned()))
+    }
+
+    /// The whole name, `<host>/<path>`.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The part before the first slash.
+    pub fn host(&self) -> &str {
+        self.0.split_once('/').map_or("", |(host, _)| host)
+    }
+
+    /// The part after the first slash.
+    pub fn path(&self) -> &str {
+        self.0.split_once('/').map_or("", |(_, path)| path)
+    }
+
+    /// Says why `host` can't be the host of a repository name, if it can't.
+    pub fn check_host(host: &str) -> Result<()> {
+        check_host(host).map_err(|reason| Error::BadRepoName {
+            name: excerpt(host),
+            reason,
+        })
+    }
+}
+
+fn check_host(host: &str) -> std::result::Result<(), &'static str> {
+    let (name, port) = host.split_once(':').unwrap_or((host, "0"));
+    if port.is_empty() || port.len() > 5 || !port.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err("the port of its host is not a number");
+    }
+    if name.is_empty() || name.starts_with(['.', '-']) || name.ends_with('.') {
+        return Err("its host is empty, or starts or ends with a dot or a dash");
+    }
+    if !name
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-'))
+    {
+        return Err("its host has characters other than letters, digits, dots and dashes");
+    }
+    Ok(())
+}
+
+fn check_segment(segment: &str) -> std::result::Result<(), &'static str> {
+    if segment.is_empty() {
+        return Err("a segment of its path is empty");
+    }
+    if segment == "." || segment == ".." {
+        return Err("a segment of its path is '.' or '..'");
+    }
+    if segment.starts_with('-') {
+        return Err("a segment of its path starts with a dash");
+    }
+    if segment.len() > 255 {
+        return Err("a segment of its path is longer than 255 bytes");
+    }
+    if [".git", ".objects"]
+        .iter()
+        .any(|name| segment.eq_ignore_ascii_case(name))
+    {
+        return Err("a segment of its path is '.git' or '.objects'");
+    }
+    let is_allowed =
+        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b'+' | b'~');
+    if !segment.bytes().all(is_allowed) {
+        return Err("its path has characters other than letters, digits and . _ - + ~");
+    }
+    Ok(())
+}
+
+/// At most 80 characters of `text`, for an error message.
+fn excerpt(text: &str) -> String {
+    text.chars().take(80).collect()
+}
+
+impl fmt::Display for RepoName {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+impl FromStr for RepoName {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Self::parse(text)
+    }
+}
+
+impl TryFrom<String> for RepoName {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        Self::parse(&text)
+    }
+}
+
+impl From<RepoName> for String {
+    fn from(name: RepoName) -> Self {
+        name.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn accepts_names_with_and_without_the_git_suffix() {
+        let name = RepoName::parse("github.com/org/repo.git").unwrap();
+
+        assert_eq!(name, RepoName::parse("github.com/org/repo").unwrap());
+        assert_eq!((name.host(), name.path()), ("github.com", "org/repo"));
+    }
+
+    #[test]
+    fn accepts_ports_dots_and_deep_paths() {
+        for good in [
+            "localhost:3000/a",
+            "h/.github",
+            "gitlab.com/a/b/c/d_e-f.g",
+            "h/c++",
+            "h/~u/x",
+        ] {
+            RepoName::parse(good).unwrap();
+        }
+    }
+
+    #[test]
+    fn refuses_what_could_leave_the_tree_or_become_an_option() {
+        for bad in [
+            "",
+            "host",
+            "host/",
+            "/path",
+            "h//x",
+            "h/../x",
+            "h/./x",
+            "h/-x",
+            "-h/x",
+            "h/x/",
+            "h/a b",
+            "h/%2e",
+            "h/a\\b",
+            "h/.git",
+            "h/.git/x",
+            "h/.objects/x",
+            "h/a@b",
+            "h:x/y",
+            ".h/x",
+            "h/a\n",
+            "h/é",
+            "h:123456/x",
+            "h:/x",
+            "h/.GIT",
+        ] {
+            assert!(RepoName::parse(bad).is_err(), "{bad:?} was accepted");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_accepted_stays_below_its_directory(text in ".{0,60}") {
+            if let Ok(name) = RepoName::parse(&text) {
+                prop_assert!(!name.as_str().split('/').any(|part| matches!(part, "" | "." | "..")));
+                prop_assert_eq!(RepoName::parse(name.as_str()).unwrap(), name);
+            }
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! The segment table: the chunks of a segment and what lies in them.
+
+use std::ops::Range;
+
+use super::entry::Entry;
+use crate::limits::MAX_TABLE_LEN;
+use crate::wire::{
+    FieldReader, FieldWriter as _, SKIPPABLE_HEADER_LEN, skippable_frame, skippable_payload,
+};
+use crate::{Digest, Error, Result, SegmentId};
+
+const SECTION: &str = "segment table";
+const MAGIC: [u8; 8] = *b"CWFSSEG\0";
+const VERSION: u16 = 1;
+/// The skippable frame of a segment table.
+const FRAME_MAGIC: u32 = 0x184D_2A5A;
+const CHUNK_RECORD_LEN: usize = 4 + 4 + 32;
+
+/// One chunk of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chunk {
+    /// Length in the archive, in bytes.
+    pub stored_len: u32,
+    /// Length of the content, in bytes.
+    pub content_len: u32,
+    /// Digest of the stored bytes.
+    pub digest: Digest,
+}
+
+/// The chunks of a segment, in order, and the tar members that lie in them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SegmentTable {
+    chunks: Vec<Chunk>,
+    /// Where each chunk starts, and at last where all end: (stored, content), in bytes.
+    starts: Vec<(u64, u64)>,
+    entries: Vec<Entry>,
+}
+
+impl SegmentTable {
+    /// Encodes the table as its skippable frame, and names the segment.
+    pub(super) fn encode(chunks: &[Chunk], entries: &[Entry]) -> Result<(SegmentId, Vec<u8>)> {
+        let mut payload = Vec::new();
+        payload.extend_from_slice(&MAGIC);
+        payload.put_u16(VERSION);
+        payload.put_count(chunks.len(), SECTION)?;
+        payload.put_count(entries.len(), SECTION)?;
+        for chunk in chunks {
+            payload.put_u32(chunk.stored_len);
+            payload.put_u32(chunk.content_len);
+            payload.extend_from_slice(chunk.digest.as_bytes());
+        }
+        for entry in entries {
+            entry.encode(&mut payload)?;
+        }
+        check_len(payload.len())?;
+        let id = SegmentId(Digest::of(&payload));
+        Ok((id, skippable_frame(FRAME_MAGIC, &payload, SECTION)?))
+    }
+
+    /// Decodes the skippable frame of the table of segment `id`.
+    pub fn decode(id: SegmentId, frame: &[u8]) -> Result<Self> {
+        check_len(frame.len().saturating_sub(SKIPPABLE_HEADER_LEN))?;
+        let payload = skippable_payload(frame, FRAME_MAGIC, SECTION)?;
+        if Digest::of(payload) != id.0 {
+            return Err(Error::WrongDigest {
+                section: SECTION,
+                expected: id.0,
+            });
+        }
+        Self::decode_payload(payload)
+    }
+
+    fn decode_payload(payload: &[u8]) -> Result<Self> {
+        let mut reader = FieldReader::new(payload, SECTION);
+        reader.magic_and_version(MAGIC, VERSION)?;
+        let chunk_count = reader.count(CHUNK_RECORD_LEN)?;
+        let entry_count = reader.count(Entry::MIN_LEN)?;
+        let mut chunks = Vec::with_capacity(chunk_count);
+        for _ in 0..chunk_count {
+            let (stored_len, content_len) = (reader.u32()?, reader.u32()?);
+            let chunk = Chunk {
+                stored_len,
+                content_len,
+                digest: reader.digest()?,
+            };
+            chunk.check()?;
+            chunks.push(chunk);
+        }
+        let starts = starts(&chunks);
+        let content_len = starts.last().map_or(0, |&(_, content)| content);
+        let mut entries = Vec::with_capacity(entry_count.min(payload.len() / Entry::MIN_LEN));
+        for _ in 0..entry_count {
+            entries.push(Entry::decode(&mut reader, content_len)?);
+        }
+        reader.finish()?;
+        Ok(Self {
+            chunks,
+            starts,
+            entries,
+        })
+    }
+
+    /// The chunks, in order.
+    pub fn chunks(&self) -> &[Chunk] {
+        &self.chunks
+    }
+
+    /// The tar members, in order; empty for the segment of a file's data.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// Length of all chunks as stored, without the table, in bytes.
+    pub fn stored_len(&self) -> u64 {
+        self.starts.last().map_or(0, |&(stored, _)| stored)
+    }
+
+    /// Length of the content of all chunks, in bytes.
+    pub fn content_len(&self) -> u64 {
+        self.starts.last().map_or(0, |&(_, content)| content)
+    }
+
+    /// Where chunk `index` lies in the segment as stored, half-open, in bytes.
+    pub fn stored_range(&self, index: usize) -> Option<Range<u64>> {
+        Some(self.starts.get(index)?.0..self.starts.get(index.checked_add(1)?)?.0)
+    }
+
+    /// Where chunk `index` lies in the segment's content, half-open, in bytes.
+    pub fn content_range(&self, index: usize) -> Option<Range<u64>> {
+        Some(self.starts.get(index)?.1..self.starts.get(index.checked_add(1)?)?.1)
+    }
+
+    /// The indexes of the chunks that hold `content`, a half-open range of bytes of the segment's
+    /// content; empty if the range is, or lies beyond the end.
+    pub fn chunks_of(&self, content: Range<u64>) -> Range<usize> {
+        if content.start >= content.end || content.start >= self.content_len() {
+            return 0..0;
+        }
+        let first = self
+            .starts
+            .partition_point(|&(_, start)| start <= content.start);
+        let end = self
+            .starts
+            .partition_point(|&(_, start)| start < content.end);
+        first.saturating_sub(1)..end.min(self.chunks.len())
+    }
+}
+
+fn check_len(len: usize) -> Result<()> {
+    let (len, max) = (
+        u64::try_from(len).unwrap_or(u64::MAX),
+        u64::from(MAX_TABLE_LEN),
+    );
+    if len > max {
+        Err(Error::TooLarge {
+            section: SECTION,
+            len,
+            max,
+        })
+    } else {
+        Ok(())
+    }
+}
+
+/// Sums of 32-bit lengths, at most 2^32 of them: they can't overflow 64 bits.
+fn starts(chunks: &[Chunk]) -> Vec<(u64, u64)> {
+    let mut end = (0_u64, 0_u64);
+    let mut starts = Vec::with_capacity(chunks.len().saturating_add(1));
+    starts.push(end);
+    for chunk in chunks {
+        end.0 = end.0.saturating_add(u64::from(chunk.stored_len));
+        end.1 = end.1.saturating_add(u64::from(chunk.content_len));
+        starts.push(end);
+    }
+    starts
+}
