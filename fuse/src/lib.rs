@@ -1,1 +1,26 @@
-//! Placeholder.
+//! The mount: repositories that are there at once, and fetched as they are read.
+//!
+//! ```text
+//! adapter (fuser) → fs → view → repository → segment → fetch (HTTP)
+//!                                               └────→ cache (disk)
+//! ```
+
+mod adapter;
+mod cache;
+pub mod control;
+mod error;
+mod fetch;
+mod fs;
+mod handles;
+mod invalidate;
+mod jitter;
+mod mount;
+mod options;
+mod repository;
+mod segment;
+mod session;
+mod traffic;
+mod view;
+
+pub use mount::{Mount, MountError};
+pub use options::{Hydrate, MountOptions};

@@ -1,0 +1,577 @@
+//! From the kernel's requests to calls of [`Fs`] and back: translation only.
+//!
+//! A call that can be answered at once is, on the thread that got it; one that has to wait for the
+//! network goes on as a task, with a deadline, and the thread takes the next request.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::{Arc, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use fuser::{
+    AccessFlags, BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags,
+    Generation, INodeNo, InitFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, ReplyAttr,
+    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen,
+    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
+use futures_util::FutureExt as _;
+use tokio::runtime::Handle;
+use tracing::{debug, error, warn};
+
+use crate::error::FsError;
+use crate::fs::{Attr, FileKind, Fs};
+use crate::handles::IoMode;
+use crate::options::MountOptions;
+
+/// Immutable things are kept by the kernel until it is told otherwise.
+const FOREVER: Duration = Duration::from_hours(365 * 24);
+/// Names that may become something else: directories of repositories.
+const BRIEFLY: Duration = Duration::from_secs(1);
+/// Requests that the kernel may have under way in the background, above all read-ahead.
+const MAX_BACKGROUND: u16 = 64;
+
+/// The file system as the kernel calls it.
+#[derive(Debug)]
+pub(crate) struct Adapter {
+    fs: Arc<Fs>,
+    runtime: Handle,
+    read_timeout: Duration,
+    lookup_timeout: Duration,
+    uses_passthrough: bool,
+}
+
+impl Adapter {
+    pub(crate) fn new(fs: Arc<Fs>, runtime: Handle, options: &MountOptions) -> Self {
+        Self {
+            fs,
+            runtime,
+            read_timeout: options.read_timeout,
+            lookup_timeout: options.lookup_timeout,
+            uses_passthrough: options.passthrough,
+        }
+    }
+
+    /// Runs `call` and gives its outcome to `answer`: here and now if it needn't wait.
+    fn respond<T: Send + 'static>(
+        &self,
+        timeout: Duration,
+        call: impl Future<Output = Result<T, FsError>> + Send + 'static,
+        answer: impl FnOnce(Result<T, FsError>) + Send + 'static,
+    ) {
+        // A panic would end the thread that serves the kernel: it is an error of this call instead.
+        let call = AssertUnwindSafe(call).catch_unwind().map(|outcome| {
+            outcome.unwrap_or_else(|_| {
+                error!("a call of the file system panicked");
+                Err(FsError::Read(crate::fetch::FetchError::Ending.into()))
+            })
+        });
+        let mut call: Pin<Box<dyn Future<Output = Result<T, FsError>> + Send>> = Box::pin(call);
+        let entered = self.runtime.enter();
+        if let Poll::Ready(outcome) = call.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            drop(entered);
+            return answer(log(outcome));
+        }
+        let tasks = self.fs.repositories().segments.backend().tasks.clone();
+        tasks.spawn_on(
+            async move {
+                let outcome = tokio::time::timeout(timeout, call).await;
+                answer(log(outcome.unwrap_or(Err(FsError::TimedOut))));
+            },
+            &self.runtime,
+        );
+    }
+}
+
+fn log<T>(outcome: Result<T, FsError>) -> Result<T, FsError> {
+    if let Err(error) = &outcome
+        && !error.is_expected()
+    {
+        let errno = error.errno();
+        warn!(
+            ?errno,
+            error = error as &dyn std::error::Error,
+            "a call failed"
+        );
+    }
+    outcome
+}
+
+fn time(seconds: i64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
+}
+
+fn file_type(kind: FileKind) -> FileType {
+    match kind {
+        FileKind::Directory => FileType::Directory,
+        FileKind::File => FileType::RegularFile,
+        FileKind::Symlink => FileType::Symlink,
+    }
+}
+
+fn file_attr(attr: &Attr, uid: u32, gid: u32) -> FileAttr {
+    let (uid, gid) = if attr.is_callers { (uid, gid) } else { (0, 0) };
+    let mtime = time(attr.mtime);
+    FileAttr {
+        ino: INodeNo(attr.ino),
+        size: attr.size,
+        blocks: attr.size.div_ceil(512),
+        atime: mtime,
+        mtime,
+        ctime: mtime,
+        crtime: mtime,
+        kind: file_type(attr.kind),
+        perm: attr.mode,
+        nlink: if attr.kind == FileKind::Directory {
+            2
+        } else {
+            1
+        },
+        uid,
+        gid,
+        rdev: 0,
+        blksize: 4096,
+        flags: 0,
+    }
+}
+
+/// How long the kernel may keep the attributes, and the name.
+fn ttls(attr: &Attr) -> (Duration, Duration) {
+    let name = if attr.is_lasting { FOREVER } else { BRIEFLY };
+    (
+        if attr.is_callers {
+            Duration::ZERO
+        } else {
+            name
+        },
+        name,
+    )
+}
+
+fn wants_to_write(flags: OpenFlags) -> bool {
+    flags.acc_mode() != OpenAccMode::O_RDONLY
+}
+
+impl Filesystem for Adapter {
+    fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        let wanted = [
+            InitFlags::FUSE_ASYNC_READ,
+            InitFlags::FUSE_PARALLEL_DIROPS,
+            InitFlags::FUSE_DO_READDIRPLUS,
+            InitFlags::FUSE_READDIRPLUS_AUTO,
+            InitFlags::FUSE_CACHE_SYMLINKS,
+            InitFlags::FUSE_EXPLICIT_INVAL_DATA,
+        ];
+        for capability in wanted {
+            // Not offered by an older kernel: slower, but right.
+            config.add_capabilities(capability).ok();
+        }
+        if self.uses_passthrough {
+            let offered = config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok()
+                && config.set_max_stack_depth(1).is_ok();
+            self.uses_passthrough = offered;
+        }
+        config.set_max_background(MAX_BACKGROUND).ok();
+        config.set_max_readahead(16 << 20).ok();
+        Ok(())
+    }
+
+    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let (fs, name) = (Arc::clone(&self.fs), name.as_bytes().to_vec());
+        let (uid, gid) = (request.uid(), request.gid());
+        let call = async move { fs.lookup(parent.0, &name).await };
+        let keeps_absence = !matches!(self.fs.getattr(parent.0), Ok(attr) if !attr.is_lasting);
+        self.respond(self.lookup_timeout, call, move |outcome| match outcome {
+            Ok(attr) => {
+                let (attr_ttl, name_ttl) = ttls(&attr);
+                let attr = file_attr(&attr, uid, gid);
+                reply.entry_with_ttls(&name_ttl, &attr_ttl, &attr, Generation(0));
+            }
+            // An entry without an inode: the kernel remembers that there is nothing.
+            Err(FsError::NoEntry) if keeps_absence => {
+                let nothing = Attr {
+                    ino: 0,
+                    kind: FileKind::File,
+                    size: 0,
+                    mode: 0,
+                    mtime: 0,
+                    is_callers: false,
+                    is_lasting: true,
+                };
+                reply.entry(&FOREVER, &file_attr(&nothing, 0, 0), Generation(0));
+            }
+            Err(error) => reply.error(error.errno()),
+        });
+    }
+
+    fn forget(&self, _request: &Request, ino: INodeNo, count: u64) {
+        self.fs.forget(ino.0, count);
+    }
+
+    fn getattr(&self, request: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        match self.fs.getattr(ino.0) {
+            Ok(attr) => {
+                reply.attr(
+                    &ttls(&attr).0,
+                    &file_attr(&attr, request.uid(), request.gid()),
+                );
+            }
+            Err(error) => reply.error(error.errno()),
+        }
+    }
+
+    /// git sets the times of a pack that it would have written again: that succeeds, and does
+    /// nothing. Everything else would be a change.
+    fn setattr(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        _atime: Option<TimeOrNow>,
+        _mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        fh: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        if mode.is_some() || uid.is_some() || gid.is_some() || size.is_some() {
+            return reply.error(Errno::EROFS);
+        }
+        self.getattr(request, ino, fh, reply);
+    }
+
+    fn readlink(&self, _request: &Request, ino: INodeNo, reply: ReplyData) {
+        let fs = Arc::clone(&self.fs);
+        let call = async move { fs.readlink(ino.0).await };
+        self.respond(self.lookup_timeout, call, move |outcome| match outcome {
+            Ok(target) => reply.data(&target),
+            Err(error) => reply.error(error.errno()),
+        });
+    }
+
+    fn open(&self, _request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        if wants_to_write(flags) {
+            return reply.error(Errno::EROFS);
+        }
+        let file = match self.fs.file(ino.0) {
+            Ok(file) => file,
+            Err(error) => return reply.error(error.errno()),
+        };
+        let cached = FopenFlags::FOPEN_KEEP_CACHE;
+        let Some(segment) = file.segment().cloned() else {
+            return reply.opened(FileHandle(self.fs.open(file)), cached);
+        };
+        let mut opens = segment.opens.lock().unwrap_or_else(PoisonError::into_inner);
+        let may_pass = self.uses_passthrough && segment.is_complete_on_disk();
+        let free_choice = if may_pass {
+            IoMode::Passthrough
+        } else {
+            IoMode::Cached
+        };
+        let mode = opens.required_mode().unwrap_or(free_choice);
+        if mode == IoMode::Passthrough && opens.backing.is_none() {
+            let backing = segment
+                .opened_file()
+                .ok_or_else(|| io::Error::other("not opened"))
+                .and_then(|file| reply.open_backing(file.data()));
+            match backing {
+                Ok(backing) => opens.backing = Some(Arc::new(backing)),
+                Err(error) => debug!(%error, "no passthrough"),
+            }
+        }
+        opens.count += 1;
+        let handle = FileHandle(self.fs.open(file));
+        match &opens.backing {
+            Some(backing) => reply.opened_passthrough(handle, FopenFlags::empty(), backing),
+            None => reply.opened(handle, cached),
+        }
+    }
+
+    fn read(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let fs = Arc::clone(&self.fs);
+        let range = offset..offset.saturating_add(u64::from(size));
+        let call = async move { fs.read(fh.0, range).await };
+        self.respond(self.read_timeout, call, move |outcome| match outcome {
+            Ok(bytes) => reply.data(&bytes),
+            Err(FsError::TimedOut) => reply.error(Errno::EIO),
+            Err(error) => reply.error(error.errno()),
+        });
+    }
+
+    fn release(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        if let Some(file) = self.fs.release(fh.0)
+            && let Some(segment) = file.segment()
+        {
+            segment
+                .opens
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .release();
+        }
+        reply.ok();
+    }
+
+    fn flush(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _lock_owner: LockOwner,
+        reply: ReplyEmpty,
+    ) {
+        // Nothing is written: the kernel need not ask again.
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn opendir(&self, _request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        let fs = Arc::clone(&self.fs);
+        let is_lasting = matches!(self.fs.getattr(ino.0), Ok(attr) if attr.is_lasting);
+        let call = async move { fs.opendir(ino.0).await };
+        self.respond(self.lookup_timeout, call, move |outcome| match outcome {
+            Ok(handle) if is_lasting => {
+                let flags = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
+                reply.opened(FileHandle(handle), flags);
+            }
+            Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::empty()),
+            Err(error) => reply.error(error.errno()),
+        });
+    }
+
+    fn readdir(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
+        let entries = match self.fs.listing(fh.0) {
+            Ok(entries) => entries,
+            Err(error) => return reply.error(error.errno()),
+        };
+        for (next, entry) in (1..)
+            .zip(entries.iter())
+            .skip_while(|&(next, _)| next <= offset)
+        {
+            let kind = file_type(entry.attr.kind);
+            if reply.add(
+                INodeNo(entry.attr.ino),
+                next,
+                kind,
+                OsStr::from_bytes(&entry.name),
+            ) {
+                break;
+            }
+        }
+        reply.ok();
+    }
+
+    fn readdirplus(
+        &self,
+        request: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        let entries = match self.fs.listing(fh.0) {
+            Ok(entries) => entries,
+            Err(error) => return reply.error(error.errno()),
+        };
+        for (next, entry) in (1..)
+            .zip(entries.iter())
+            .skip_while(|&(next, _)| next <= offset)
+        {
+            let (attr_ttl, _) = ttls(&entry.attr);
+            let attr = file_attr(&entry.attr, request.uid(), request.gid());
+            let name = OsStr::from_bytes(&entry.name);
+            let ino = INodeNo(entry.attr.ino);
+            if reply.add(ino, next, name, &attr_ttl, &attr, Generation(0)) {
+                break;
+            }
+            // The kernel counts no lookup for these two.
+            if entry.name != b"." && entry.name != b".." {
+                self.fs.remember(entry);
+            }
+        }
+        reply.ok();
+    }
+
+    fn releasedir(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
+        self.fs.releasedir(fh.0);
+        reply.ok();
+    }
+
+    fn statfs(&self, _request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+        let cache = &self.fs.repositories().segments.backend().cache;
+        let (used, max) = (cache.used_bytes() / 4096, cache.max_bytes() / 4096);
+        reply.statfs(max, max.saturating_sub(used), 0, 0, 0, 4096, 255, 4096);
+    }
+
+    fn access(&self, _request: &Request, _ino: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
+        if mask.contains(AccessFlags::W_OK) {
+            return reply.error(Errno::EROFS);
+        }
+        reply.ok();
+    }
+
+    fn getxattr(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _name: &OsStr,
+        _size: u32,
+        reply: ReplyXattr,
+    ) {
+        // There are none: the kernel need not ask again.
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn listxattr(&self, _request: &Request, _ino: INodeNo, _size: u32, reply: ReplyXattr) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn create(
+        &self,
+        _request: &Request,
+        _parent: INodeNo,
+        _name: &OsStr,
+        _mode: u32,
+        _umask: u32,
+        _flags: i32,
+        reply: ReplyCreate,
+    ) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn mknod(
+        &self,
+        _request: &Request,
+        _parent: INodeNo,
+        _name: &OsStr,
+        _mode: u32,
+        _umask: u32,
+        _rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn mkdir(
+        &self,
+        _request: &Request,
+        _parent: INodeNo,
+        _name: &OsStr,
+        _mode: u32,
+        _umask: u32,
+        reply: ReplyEntry,
+    ) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn symlink(
+        &self,
+        _request: &Request,
+        _parent: INodeNo,
+        _name: &OsStr,
+        _target: &std::path::Path,
+        reply: ReplyEntry,
+    ) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn link(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _parent: INodeNo,
+        _name: &OsStr,
+        reply: ReplyEntry,
+    ) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn unlink(&self, _request: &Request, _parent: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn rmdir(&self, _request: &Request, _parent: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn rename(
+        &self,
+        _request: &Request,
+        _parent: INodeNo,
+        _name: &OsStr,
+        _new_parent: INodeNo,
+        _new_name: &OsStr,
+        _flags: fuser::RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn write(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _offset: u64,
+        _data: &[u8],
+        _write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn setxattr(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _name: &OsStr,
+        _value: &[u8],
+        _flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(Errno::EROFS);
+    }
+}

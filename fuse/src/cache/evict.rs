@@ -1,0 +1,120 @@
+//! Which segments leave a full cache.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::time::SystemTime;
+
+use cachewfs_format::{Digest, SegmentId};
+
+/// A segment on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct CachedSegment {
+    pub(super) id: SegmentId,
+    /// Bytes of disk, of both files.
+    pub(super) bytes: u64,
+    pub(super) used_at: SystemTime,
+}
+
+/// Lists the segments on disk.
+pub(super) fn scan(root: &Path) -> io::Result<Vec<CachedSegment>> {
+    let mut found = Vec::new();
+    for shard in fs::read_dir(root)? {
+        let shard = shard?.path();
+        if !shard.is_dir() {
+            continue;
+        }
+        for file in fs::read_dir(&shard)? {
+            let path = file?.path();
+            let Some(id) = segment_id(&path) else {
+                continue;
+            };
+            // Another process may be evicting.
+            let Ok(meta) = path.metadata() else { continue };
+            let data_blocks = path
+                .with_extension("data")
+                .metadata()
+                .map_or(0, |data| data.blocks());
+            let used_at = meta.modified()?;
+            found.push(CachedSegment {
+                id,
+                bytes: (meta.blocks() + data_blocks) * 512,
+                used_at,
+            });
+        }
+    }
+    Ok(found)
+}
+
+fn segment_id(path: &Path) -> Option<SegmentId> {
+    if path.extension()? != "meta" {
+        return None;
+    }
+    Digest::parse(path.file_stem()?.to_str()?)
+        .ok()
+        .map(SegmentId)
+}
+
+/// The segments to evict, longest unused first, so that the rest takes at most `max_bytes`.
+pub(super) fn choose(
+    mut segments: Vec<CachedSegment>,
+    max_bytes: u64,
+    pinned: &HashSet<SegmentId>,
+) -> Vec<CachedSegment> {
+    let mut used: u64 = segments.iter().map(|segment| segment.bytes).sum();
+    segments.retain(|segment| !pinned.contains(&segment.id));
+    segments.sort_by_key(|segment| (segment.used_at, segment.id));
+    let mut victims = Vec::new();
+    for segment in segments {
+        if used <= max_bytes {
+            break;
+        }
+        used = used.saturating_sub(segment.bytes);
+        victims.push(segment);
+    }
+    victims
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn segment(name: &str, bytes: u64, age: u64) -> CachedSegment {
+        let used_at = SystemTime::UNIX_EPOCH + Duration::from_secs(1000 - age);
+        CachedSegment {
+            id: SegmentId(Digest::of(name.as_bytes())),
+            bytes,
+            used_at,
+        }
+    }
+
+    #[test]
+    fn the_longest_unused_go_first_and_no_more_than_needed() {
+        let (old, middle, new) = (
+            segment("a", 10, 9),
+            segment("b", 10, 5),
+            segment("c", 10, 1),
+        );
+
+        let victims = choose(vec![new, old.clone(), middle], 20, &HashSet::new());
+
+        assert_eq!(victims, [old]);
+    }
+
+    #[test]
+    fn pinned_segments_stay_even_if_that_is_not_enough() {
+        let (pinned, other) = (segment("a", 100, 9), segment("b", 10, 1));
+
+        let victims = choose(
+            vec![pinned.clone(), other.clone()],
+            20,
+            &HashSet::from([pinned.id]),
+        );
+
+        assert_eq!(victims, [other]);
+    }
+}

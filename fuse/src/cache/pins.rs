@@ -1,0 +1,68 @@
+//! Which segments are never evicted: one file a pinned repository, an id a line.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use cachewfs_format::{Digest, RepoName, SegmentId};
+
+fn directory(root: &Path) -> PathBuf {
+    root.join("pins")
+}
+
+/// `/` can't be in a file name, and `%` in no repository's.
+fn file_name(repo: &RepoName) -> String {
+    repo.as_str().replace('/', "%")
+}
+
+/// Writes the pin of `repo`, replacing an older one.
+pub(super) fn write(root: &Path, repo: &RepoName, segments: &[SegmentId]) -> io::Result<()> {
+    let directory = directory(root);
+    fs::create_dir_all(&directory)?;
+    let mut staged = tempfile::Builder::new()
+        .prefix(".pin-")
+        .tempfile_in(&directory)?;
+    for id in segments {
+        writeln!(staged, "{id}")?;
+    }
+    staged.as_file().sync_all()?;
+    staged
+        .persist(directory.join(file_name(repo)))
+        .map_err(|error| error.error)?;
+    Ok(())
+}
+
+/// Removes the pin of `repo`.
+pub(super) fn remove(root: &Path, repo: &RepoName) -> io::Result<()> {
+    fs::remove_file(directory(root).join(file_name(repo)))
+}
+
+/// The pinned repositories.
+pub(super) fn repos(root: &Path) -> io::Result<Vec<RepoName>> {
+    let names = match fs::read_dir(directory(root)) {
+        Ok(names) => names,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut repos = Vec::new();
+    for name in names {
+        let name = name?.file_name().to_string_lossy().replace('%', "/");
+        repos.extend(RepoName::parse(&name));
+    }
+    Ok(repos)
+}
+
+/// The segments of all pinned repositories.
+pub(super) fn read_all(root: &Path) -> io::Result<HashSet<SegmentId>> {
+    let mut pinned = HashSet::new();
+    for repo in repos(root)? {
+        let text = fs::read_to_string(directory(root).join(file_name(&repo)))?;
+        pinned.extend(
+            text.lines()
+                .filter_map(|line| Digest::parse(line).ok())
+                .map(SegmentId),
+        );
+    }
+    Ok(pinned)
+}

@@ -1,0 +1,84 @@
+//! Why bytes can't be had.
+
+use std::time::Duration;
+
+/// Why bytes can't be had from a daemon.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FetchError {
+    /// No daemon answered.
+    #[error("can't reach {url}")]
+    Unreachable {
+        /// The URL asked.
+        url: String,
+        /// What went wrong.
+        source: reqwest::Error,
+    },
+    /// The daemon says that something is not there, or never will be.
+    #[error("{message} ({code})")]
+    Refused {
+        /// The stable code of `cachewfs_format::api::code`.
+        code: String,
+        /// The daemon's sentence.
+        message: String,
+    },
+    /// The daemon says to come back later.
+    #[error("{message} ({code})")]
+    NotYet {
+        /// The stable code.
+        code: String,
+        /// The daemon's sentence.
+        message: String,
+        /// How long to wait before asking again.
+        retry_after: Duration,
+    },
+    /// The daemon answered with a status that makes no sense here.
+    #[error("{url} answered {status}")]
+    Status {
+        /// The URL asked.
+        url: String,
+        /// The status.
+        status: u16,
+    },
+    /// An answer ended before all bytes had come.
+    #[error("{url} ended after {got} of {expected} bytes")]
+    Cut {
+        /// The URL asked.
+        url: String,
+        /// Bytes that came.
+        got: u64,
+        /// Bytes that were asked for.
+        expected: u64,
+    },
+    /// The bytes are not those that were asked for.
+    #[error("what {url} sent is broken")]
+    Broken {
+        /// The URL asked.
+        url: String,
+        /// What is wrong.
+        source: cachewfs_format::Error,
+    },
+    /// Time ran out.
+    #[error("no answer within {seconds} s")]
+    TimedOut {
+        /// The deadline, in seconds.
+        seconds: u64,
+    },
+    /// The mount is being ended.
+    #[error("the mount is ending")]
+    Ending,
+}
+
+impl FetchError {
+    /// Whether asking again, or asking another daemon, can help.
+    pub(crate) fn is_transient(&self) -> bool {
+        match self {
+            // Of broken bytes, another daemon, or the same one later, may send the right ones.
+            Self::Unreachable { .. }
+            | Self::NotYet { .. }
+            | Self::Cut { .. }
+            | Self::Broken { .. } => true,
+            Self::Status { status, .. } => *status >= 500 || *status == 429 || *status == 408,
+            Self::Refused { .. } | Self::TimedOut { .. } | Self::Ending => false,
+        }
+    }
+}

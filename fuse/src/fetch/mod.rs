@@ -1,0 +1,12 @@
+//! Bytes over HTTP: ranges of archives, with retries and fail-over.
+//!
+//! What comes out of here is *not* verified: [`crate::chunks`] does that, and asks again for what
+//! is broken.
+
+mod error;
+mod http;
+mod source;
+
+pub(crate) use error::FetchError;
+pub(crate) use http::HttpSource;
+pub(crate) use source::{BodyStream, RangeRequest, Source, Tail, TailAnswer};

@@ -1,0 +1,209 @@
+//! Listing directories. What a listing shows is fixed when the directory is opened.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::lookup::{DOT_GIT, INDEX, OBJECTS, join, tree_file, work_tree_node};
+use super::{Area, Attr, Fs, Ino, Node, Tree};
+use crate::error::FsError;
+use crate::repository::Repository;
+use crate::traffic::Purpose;
+use crate::view::StaticNode;
+
+/// A name in a directory.
+#[derive(Debug)]
+pub(crate) struct DirectoryEntry {
+    /// The name.
+    pub name: Vec<u8>,
+    /// The attributes of what it stands for.
+    pub attr: Attr,
+    node: Node,
+}
+
+/// The directories that are open.
+#[derive(Debug, Default)]
+pub(super) struct Listings {
+    next: AtomicU64,
+    open: Mutex<HashMap<u64, Arc<Vec<DirectoryEntry>>>>,
+}
+
+impl Fs {
+    /// Opens a directory; gives its handle.
+    pub(crate) async fn opendir(&self, ino: Ino) -> Result<u64, FsError> {
+        let directory = self.inodes.get(ino)?;
+        let mut entries = Vec::new();
+        for name in [&b"."[..], b".."] {
+            // The kernel takes only the type of these two.
+            let (name, node) = (name.to_vec(), directory.clone());
+            entries.push(DirectoryEntry {
+                name,
+                attr: node.attr(),
+                node,
+            });
+        }
+        let children = self.children(&directory).await?;
+        entries.extend(children.into_iter().map(|(name, node)| DirectoryEntry {
+            name,
+            attr: node.attr(),
+            node,
+        }));
+        let handle = self.directories.next.fetch_add(1, Ordering::Relaxed);
+        let mut open = self
+            .directories
+            .open
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        open.insert(handle, Arc::new(entries));
+        Ok(handle)
+    }
+
+    /// The entries of an open directory, with `.` and `..` first.
+    pub(crate) fn listing(&self, handle: u64) -> Result<Arc<Vec<DirectoryEntry>>, FsError> {
+        let open = self
+            .directories
+            .open
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        open.get(&handle)
+            .cloned()
+            .ok_or(FsError::UnknownInode { ino: handle })
+    }
+
+    /// The kernel has been told of an entry: counts a lookup.
+    pub(crate) fn remember(&self, entry: &DirectoryEntry) {
+        self.inodes.remember(entry.attr.ino, entry.node.clone());
+    }
+
+    /// Closes a directory.
+    pub(crate) fn releasedir(&self, handle: u64) {
+        self.directories
+            .open
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&handle);
+    }
+
+    async fn children(&self, directory: &Node) -> Result<Vec<(Vec<u8>, Node)>, FsError> {
+        match directory {
+            Node::Names { area, prefix } => Ok(self.names(*area, prefix).await),
+            Node::TreeDirectory {
+                repository,
+                tree,
+                path,
+            } => tree_children(self, directory, repository, *tree, path).await,
+            Node::WorkTreeDirectory { repository, path } => {
+                work_tree_children(repository, path).await
+            }
+            Node::TreeFile { .. } | Node::WorkTreeFile { .. } => Err(FsError::NotADirectory),
+        }
+    }
+
+    /// Hosts, or what is known below them: any other repository shows when it is named.
+    async fn names(&self, area: Area, prefix: &str) -> Vec<(Vec<u8>, Node)> {
+        let mut names = self.repositories.names_below(prefix);
+        if prefix.is_empty() {
+            // Without the daemon, those that were seen before.
+            let hosts = self.repositories.hosts().await.unwrap_or_default();
+            names.extend(hosts.iter().cloned());
+            names.sort();
+            names.dedup();
+        }
+        let mut children = Vec::new();
+        if prefix.is_empty() && area == Area::Root {
+            let node = Node::Names {
+                area: Area::Objects,
+                prefix: String::new(),
+            };
+            children.push((OBJECTS.to_vec(), node));
+        }
+        for name in names {
+            let full = if prefix.is_empty() {
+                name.clone()
+            } else {
+                format!("{prefix}/{name}")
+            };
+            let repository = self
+                .repositories
+                .resolved()
+                .into_iter()
+                .find(|repository| repository.name.as_str() == full);
+            let node = match (repository, area) {
+                (None, area) => Node::Names { area, prefix: full },
+                (Some(repository), Area::Root) => Node::WorkTreeDirectory {
+                    repository,
+                    path: Vec::new(),
+                },
+                (Some(repository), Area::Objects) => Node::TreeDirectory {
+                    repository,
+                    tree: Tree::Objects,
+                    path: Vec::new(),
+                },
+            };
+            children.push((name.into_bytes(), node));
+        }
+        children
+    }
+}
+
+async fn tree_children(
+    fs: &Fs,
+    directory: &Node,
+    repository: &Arc<Repository>,
+    tree: Tree,
+    path: &[u8],
+) -> Result<Vec<(Vec<u8>, Node)>, FsError> {
+    let view = repository.view();
+    let nodes = match tree {
+        Tree::Git => &view.generation.git,
+        Tree::Objects => &*view.objects,
+    };
+    let mut children: Vec<(Vec<u8>, Node)> = nodes
+        .children(path)
+        .into_iter()
+        .map(|(name, node)| {
+            let path = join(path, name);
+            let node = match node {
+                StaticNode::File(file) => tree_file(repository, tree, &path, file.clone()),
+                StaticNode::Directory => Node::TreeDirectory {
+                    repository: Arc::clone(repository),
+                    tree,
+                    path,
+                },
+            };
+            (name.to_vec(), node)
+        })
+        .collect();
+    if tree == Tree::Git && path.is_empty() {
+        match fs.child(directory, INDEX).await {
+            Ok(index) => children.push((INDEX.to_vec(), index)),
+            Err(FsError::NoEntry) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(children)
+}
+
+async fn work_tree_children(
+    repository: &Arc<Repository>,
+    path: &[u8],
+) -> Result<Vec<(Vec<u8>, Node)>, FsError> {
+    let mut children = Vec::new();
+    if path.is_empty() {
+        let repository = Arc::clone(repository);
+        let node = Node::TreeDirectory {
+            repository,
+            tree: Tree::Git,
+            path: Vec::new(),
+        };
+        children.push((DOT_GIT.to_vec(), node));
+    }
+    let generation = repository.view().generation;
+    if let Some(work_tree) = generation.work_tree(Purpose::Demand).await? {
+        children.extend(work_tree.children(path).into_iter().map(|(name, found)| {
+            let node = work_tree_node(repository, join(path, &name), found);
+            (name, node)
+        }));
+    }
+    Ok(children)
+}

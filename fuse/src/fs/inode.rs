@@ -1,0 +1,88 @@
+//! The inodes that the kernel knows.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Mutex, PoisonError};
+
+use super::{Area, Node};
+use crate::error::FsError;
+
+/// The number of an inode.
+pub(crate) type Ino = u64;
+
+/// The root of the mount.
+pub(super) const ROOT_INO: Ino = 1;
+
+/// The number of what has this identity: the first half of a digest of it. Two of a million
+/// identities share a number with a probability of 3 in 10^8.
+pub(crate) fn ino_of(tag: &[u8], repo: &str, path: &[u8], content: &[u8]) -> Ino {
+    if tag == b"names" && path.is_empty() {
+        return ROOT_INO;
+    }
+    let mut hasher = blake3::Hasher::new();
+    for field in [tag, repo.as_bytes(), path, content] {
+        hasher.update(&(field.len() as u64).to_le_bytes());
+        hasher.update(field);
+    }
+    let digest = hasher.finalize();
+    let number = digest
+        .as_bytes()
+        .first_chunk()
+        .copied()
+        .map_or(0, u64::from_le_bytes);
+    // 0 means nothing and 1 is the root; the sign bit stays clear for programs that use off_t.
+    (number & (u64::MAX >> 1)).max(ROOT_INO + 1)
+}
+
+/// What each inode that the kernel knows stands for.
+#[derive(Debug, Default)]
+pub(super) struct InodeTable(Mutex<HashMap<Ino, Inode>>);
+
+#[derive(Debug)]
+struct Inode {
+    node: Node,
+    lookups: u64,
+}
+
+impl InodeTable {
+    /// What an inode stands for.
+    pub(super) fn get(&self, ino: Ino) -> Result<Node, FsError> {
+        if ino == ROOT_INO {
+            return Ok(Node::Names {
+                area: Area::Root,
+                prefix: String::new(),
+            });
+        }
+        let inodes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let inode = inodes.get(&ino).ok_or(FsError::UnknownInode { ino })?;
+        Ok(inode.node.clone())
+    }
+
+    /// The kernel is told of an inode. What it stands for may be fetched from elsewhere by now.
+    pub(super) fn remember(&self, ino: Ino, node: Node) {
+        if ino == ROOT_INO {
+            return;
+        }
+        let mut inodes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match inodes.entry(ino) {
+            Entry::Occupied(mut known) => {
+                known.get_mut().lookups += 1;
+                known.get_mut().node = node;
+            }
+            Entry::Vacant(place) => {
+                place.insert(Inode { node, lookups: 1 });
+            }
+        }
+    }
+
+    /// The kernel has forgotten `count` lookups of an inode.
+    pub(super) fn forget(&self, ino: Ino, count: u64) {
+        let mut inodes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Entry::Occupied(mut known) = inodes.entry(ino) {
+            known.get_mut().lookups = known.get().lookups.saturating_sub(count);
+            if known.get().lookups == 0 {
+                known.remove();
+            }
+        }
+    }
+}

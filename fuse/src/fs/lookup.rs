@@ -1,0 +1,202 @@
+//! Finding names.
+
+use std::sync::Arc;
+
+use cachewfs_format::RepoName;
+
+use super::{Area, Attr, Fs, Ino, Node, Tree};
+use crate::error::FsError;
+use crate::repository::{Found, RepoError, Repository};
+use crate::traffic::Purpose;
+use crate::view::{FileContent, StaticFile, StaticNode, WorkTreeNode};
+
+/// The name of the directory with what clones borrow.
+pub(super) const OBJECTS: &[u8] = b".objects";
+/// The name of the repository in its work tree.
+pub(super) const DOT_GIT: &[u8] = b".git";
+/// The index, whose bytes are known only when the work tree is.
+pub(super) const INDEX: &[u8] = b"index";
+
+/// The time of the index: later than that of any file in it, so that git believes it.
+const INDEX_MTIME: i64 = 315_619_200;
+
+impl Fs {
+    /// Finds `name` in the directory `parent`, and counts a lookup of what it finds.
+    pub(crate) async fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Attr, FsError> {
+        let node = self.child(&self.inodes.get(parent)?, name).await?;
+        let attr = node.attr();
+        self.inodes.remember(attr.ino, node);
+        Ok(attr)
+    }
+
+    /// The attributes of an inode.
+    pub(crate) fn getattr(&self, ino: Ino) -> Result<Attr, FsError> {
+        Ok(self.inodes.get(ino)?.attr())
+    }
+
+    /// The target of a symbolic link.
+    pub(crate) async fn readlink(&self, ino: Ino) -> Result<Vec<u8>, FsError> {
+        match self.inodes.get(ino)? {
+            Node::WorkTreeFile { file, .. } if file.is_symlink => Ok(file.target().await?),
+            _ => Err(FsError::NoEntry),
+        }
+    }
+
+    pub(super) async fn child(&self, parent: &Node, name: &[u8]) -> Result<Node, FsError> {
+        match parent {
+            Node::Names { area, prefix } => self.named(*area, prefix, name).await,
+            Node::TreeDirectory {
+                repository,
+                tree,
+                path,
+            } => tree_child(repository, *tree, &join(path, name)).await,
+            Node::WorkTreeDirectory { repository, path } => {
+                work_tree_child(repository, path, name).await
+            }
+            Node::TreeFile { .. } | Node::WorkTreeFile { .. } => Err(FsError::NotADirectory),
+        }
+    }
+
+    async fn named(&self, area: Area, prefix: &str, name: &[u8]) -> Result<Node, FsError> {
+        if area == Area::Root && prefix.is_empty() && name == OBJECTS {
+            return Ok(Node::Names {
+                area: Area::Objects,
+                prefix: String::new(),
+            });
+        }
+        let name = std::str::from_utf8(name).map_err(|_| FsError::NoEntry)?;
+        if prefix.is_empty() {
+            return self.host(area, name).await;
+        }
+        let full = format!("{prefix}/{name}");
+        let repo = RepoName::parse(&full).map_err(|_| FsError::NoEntry)?;
+        if repo.as_str() != full {
+            // With ".git" at its end: one repository has one path.
+            return Err(FsError::NoEntry);
+        }
+        match self.repositories.find(&repo).await {
+            Ok(Found::Directory) => Ok(Node::Names { area, prefix: full }),
+            Ok(Found::Repository(repository)) => Ok(match area {
+                Area::Root => Node::WorkTreeDirectory {
+                    repository,
+                    path: Vec::new(),
+                },
+                Area::Objects => Node::TreeDirectory {
+                    repository,
+                    tree: Tree::Objects,
+                    path: Vec::new(),
+                },
+            }),
+            Err(RepoError::NotFound { .. }) => Err(FsError::NoEntry),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn host(&self, area: Area, name: &str) -> Result<Node, FsError> {
+        RepoName::check_host(name).map_err(|_| FsError::NoEntry)?;
+        let found = Node::Names {
+            area,
+            prefix: name.to_owned(),
+        };
+        if !self.repositories.names_below(name).is_empty() {
+            return Ok(found);
+        }
+        let hosts = self.repositories.hosts().await?;
+        if hosts.iter().any(|host| host == name) {
+            Ok(found)
+        } else {
+            Err(FsError::NoEntry)
+        }
+    }
+}
+
+pub(super) fn join(path: &[u8], name: &[u8]) -> Vec<u8> {
+    if path.is_empty() {
+        name.to_vec()
+    } else {
+        [path, b"/", name].concat()
+    }
+}
+
+async fn tree_child(
+    repository: &Arc<Repository>,
+    tree: Tree,
+    path: &[u8],
+) -> Result<Node, FsError> {
+    let view = repository.view();
+    if tree == Tree::Git && path == INDEX {
+        let work_tree = view.generation.work_tree(Purpose::Demand).await?;
+        let index = Arc::clone(work_tree.ok_or(FsError::NoEntry)?.index());
+        let file = StaticFile {
+            content: FileContent::Bytes(index),
+            mtime: INDEX_MTIME,
+        };
+        return Ok(tree_file(repository, tree, path, file));
+    }
+    let nodes = match tree {
+        Tree::Git => &view.generation.git,
+        Tree::Objects => &*view.objects,
+    };
+    match nodes.get(path) {
+        None => Err(FsError::NoEntry),
+        Some(StaticNode::File(file)) => Ok(tree_file(repository, tree, path, file.clone())),
+        Some(StaticNode::Directory) => Ok(Node::TreeDirectory {
+            repository: Arc::clone(repository),
+            tree,
+            path: path.to_vec(),
+        }),
+    }
+}
+
+pub(super) fn tree_file(
+    repository: &Arc<Repository>,
+    tree: Tree,
+    path: &[u8],
+    file: StaticFile,
+) -> Node {
+    Node::TreeFile {
+        repository: Arc::clone(repository),
+        tree,
+        path: path.to_vec(),
+        file,
+    }
+}
+
+async fn work_tree_child(
+    repository: &Arc<Repository>,
+    path: &[u8],
+    name: &[u8],
+) -> Result<Node, FsError> {
+    if path.is_empty() && name == DOT_GIT {
+        let repository = Arc::clone(repository);
+        return Ok(Node::TreeDirectory {
+            repository,
+            tree: Tree::Git,
+            path: Vec::new(),
+        });
+    }
+    let generation = repository.view().generation;
+    let work_tree = generation
+        .work_tree(Purpose::Demand)
+        .await?
+        .ok_or(FsError::NoEntry)?;
+    let path = join(path, name);
+    let found = work_tree.get(&path).ok_or(FsError::NoEntry)?;
+    Ok(work_tree_node(repository, path, found))
+}
+
+pub(super) fn work_tree_node(
+    repository: &Arc<Repository>,
+    path: Vec<u8>,
+    found: WorkTreeNode,
+) -> Node {
+    let repository = Arc::clone(repository);
+    match found {
+        WorkTreeNode::Directory => Node::WorkTreeDirectory { repository, path },
+        WorkTreeNode::File(file) => Node::WorkTreeFile {
+            repository,
+            file,
+            path,
+        },
+    }
+}

@@ -1,0 +1,51 @@
+//! What each call of the file system answers, as plain values; knows nothing of sessions or HTTP.
+
+mod attr;
+mod directory;
+mod inode;
+mod lookup;
+mod node;
+mod open;
+
+pub(crate) use attr::{Attr, FileKind};
+pub(crate) use inode::Ino;
+pub(crate) use node::{Area, Node, Tree};
+
+pub(crate) use inode::ino_of;
+pub(crate) use node::{tree_directory_ino, work_tree_ino};
+
+use std::sync::Arc;
+
+use self::inode::InodeTable;
+use crate::repository::Repositories;
+
+/// The file system of a mount.
+#[derive(Debug)]
+pub(crate) struct Fs {
+    repositories: Arc<Repositories>,
+    inodes: InodeTable,
+    handles: open::Handles,
+    directories: directory::Listings,
+}
+
+impl Fs {
+    /// The file system that shows `repositories`.
+    pub(crate) fn new(repositories: Arc<Repositories>) -> Self {
+        Self {
+            repositories,
+            inodes: InodeTable::default(),
+            handles: open::Handles::default(),
+            directories: directory::Listings::default(),
+        }
+    }
+
+    /// The repositories that it shows.
+    pub(crate) fn repositories(&self) -> &Arc<Repositories> {
+        &self.repositories
+    }
+
+    /// The kernel has forgotten `count` lookups of an inode.
+    pub(crate) fn forget(&self, ino: Ino, count: u64) {
+        self.inodes.forget(ino, count);
+    }
+}

@@ -1,0 +1,91 @@
+//! Telling the kernel what a new snapshot changed.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+
+use cachewfs_format::RepoName;
+use fuser::{INodeNo, Notifier};
+
+use crate::fs::{Ino, Tree, tree_directory_ino, work_tree_ino};
+use crate::repository::View;
+use crate::view::{WorkTree, WorkTreeNode};
+
+/// Drops names and listings from the kernel's caches.
+#[derive(Clone, Debug)]
+pub(crate) struct Invalidator(Notifier);
+
+impl Invalidator {
+    /// Notifies the kernel through `notifier`.
+    pub(crate) fn new(notifier: Notifier) -> Self {
+        Self(notifier)
+    }
+
+    /// Drops what differs between two views of a repository. Blocks while somebody looks up names
+    /// in the directories concerned.
+    pub(crate) fn invalidate(&self, repo: &RepoName, before: &View, now: &View) {
+        let repo = repo.as_str();
+        let objects = now.objects.changed_paths(&before.objects);
+        self.drop_names(&objects, |path| {
+            tree_directory_ino(repo, Tree::Objects, path)
+        });
+        let mut git = now.generation.git.changed_paths(&before.generation.git);
+        if before.generation.snapshot != now.generation.snapshot {
+            git.push(b"index");
+        }
+        self.drop_names(&git, |path| tree_directory_ino(repo, Tree::Git, path));
+        let work_trees = (
+            before.generation.loaded_work_tree(),
+            now.generation.loaded_work_tree(),
+        );
+        if let (Some(before), Some(now)) = work_trees {
+            let changed = now.changed_paths(before);
+            let names = with_changed_directories(&changed, before, now);
+            self.drop_names(&names, |path| work_tree_ino(repo, path));
+        }
+    }
+
+    fn drop_names(&self, paths: &[&[u8]], ino_of_directory: impl Fn(&[u8]) -> Ino) {
+        let names: BTreeSet<_> = paths.iter().map(|path| split(path)).collect();
+        let mut last_parent = None;
+        for (parent, name) in names {
+            let ino = INodeNo(ino_of_directory(parent));
+            if last_parent != Some(parent) {
+                // Fails for an inode that the kernel doesn't know, which is as good.
+                self.0.inval_inode(ino, 0, 0).ok();
+                last_parent = Some(parent);
+            }
+            self.0.inval_entry(ino, OsStr::from_bytes(name)).ok();
+        }
+    }
+}
+
+/// A path's directory, and its name in it.
+fn split(path: &[u8]) -> (&[u8], &[u8]) {
+    match path.iter().rposition(|&byte| byte == b'/') {
+        Some(at) => (&path[..at], &path[at + 1..]),
+        None => (b"", path),
+    }
+}
+
+/// The changed paths, and the directories above them that are new or gone. A directory that stays
+/// keeps its name in the kernel, and whoever works in it keeps a valid current directory.
+fn with_changed_directories<'a>(
+    changed: &'a [Vec<u8>],
+    before: &WorkTree,
+    now: &WorkTree,
+) -> Vec<&'a [u8]> {
+    let is_directory =
+        |tree: &WorkTree, path: &[u8]| matches!(tree.get(path), Some(WorkTreeNode::Directory));
+    let mut names = BTreeSet::new();
+    for path in changed {
+        let mut path = path.as_slice();
+        while names.insert(path) {
+            path = split(path).0;
+            if path.is_empty() || is_directory(before, path) && is_directory(now, path) {
+                break;
+            }
+        }
+    }
+    names.into_iter().collect()
+}

@@ -1,0 +1,187 @@
+//! A mount: everything put together, from its start to its end.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use crate::adapter::Adapter;
+use crate::cache::{Cache, Overflow};
+use crate::control::{self, Server};
+use crate::fetch::HttpSource;
+use crate::fs::Fs;
+use crate::invalidate::Invalidator;
+use crate::options::MountOptions;
+use crate::repository::Repositories;
+use crate::segment::{Backend, Segments};
+use crate::session::{self, Served};
+use crate::traffic::Traffic;
+
+/// How long the end of a mount waits for its tasks: they only have to notice.
+const ENDING_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why a mount can't be made, or ended badly.
+#[derive(Debug, thiserror::Error)]
+pub enum MountError {
+    /// The mount point is no directory that can be used.
+    #[error("can't use the mount point {path}")]
+    MountPoint {
+        /// The mount point.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: io::Error,
+    },
+    /// The cache can't be opened.
+    #[error("can't open the cache at {path}")]
+    Cache {
+        /// Its directory.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// No HTTP client can be made.
+    #[error("can't set up HTTP")]
+    Http(#[source] reqwest::Error),
+    /// The kernel refuses.
+    #[error("can't mount at {path}")]
+    Mount {
+        /// The mount point.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The control socket can't be made.
+    #[error("can't listen at {path}")]
+    Control {
+        /// The socket.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The session failed.
+    #[error("the mount failed")]
+    Session(#[source] io::Error),
+}
+
+/// A mount that is being served.
+#[derive(Debug)]
+pub struct Mount {
+    served: Mutex<Option<Served>>,
+    repositories: Arc<Repositories>,
+    control: Server,
+}
+
+impl Mount {
+    /// Mounts, and starts to serve. The mount works when this returns.
+    pub async fn start(mut options: MountOptions) -> Result<Self, MountError> {
+        let given = options.mount_point.clone();
+        options.mount_point = given
+            .canonicalize()
+            .map_err(|source| MountError::MountPoint {
+                path: given,
+                source,
+            })?;
+        let traffic = Arc::new(Traffic::default());
+        let source =
+            HttpSource::new(&options.daemons, Arc::clone(&traffic)).map_err(MountError::Http)?;
+        let backend = Arc::new(Backend {
+            source: Arc::new(source),
+            cache: open_cache(&options).await?,
+            overflow: Overflow::default(),
+            traffic,
+            read_timeout: options.read_timeout,
+            tasks: TaskTracker::new(),
+            ending: CancellationToken::new(),
+            waiting_readers: AtomicUsize::new(0),
+            no_waiting_reader: Notify::new(),
+        });
+        let segments = Arc::new(Segments::new(backend));
+        let repositories = Arc::new(Repositories::new(options.clone(), segments));
+        let fs = Arc::new(Fs::new(Arc::clone(&repositories)));
+        let path = control::socket_path(&options.mount_point);
+        let control = Server::bind(&path).map_err(|source| MountError::Control { path, source })?;
+        let adapter = Adapter::new(fs, Handle::current(), &options);
+        let mount_point = options.mount_point.clone();
+        // Waits for the kernel's first request.
+        let started = tokio::task::spawn_blocking(move || session::start(adapter, &options)).await;
+        let served = started
+            .map_err(io::Error::other)
+            .and_then(|served| served)
+            .map_err(|source| MountError::Mount {
+                path: mount_point.clone(),
+                source,
+            })?;
+        repositories
+            .invalidator
+            .set(Invalidator::new(served.notifier.clone()))
+            .ok();
+        control.serve(&repositories);
+        info!(mount_point = %mount_point.display(), "Mounted at {}", mount_point.display());
+        Ok(Self {
+            served: Mutex::new(Some(served)),
+            repositories,
+            control,
+        })
+    }
+
+    /// Waits until it is unmounted, from outside or by request, or until [`Mount::unmount`].
+    pub async fn wait(&self) -> Result<(), MountError> {
+        let served = self
+            .served
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let Some(mut served) = served else {
+            return Ok(());
+        };
+        let outcome = tokio::select! {
+            outcome = &mut served.ended => outcome.unwrap_or(Ok(())),
+            () = self.control.stop_requested() => {
+                let outcome = served.unmount();
+                // A mount that is busy has left the tree; its open files fail when we end.
+                tokio::time::timeout(ENDING_TIMEOUT, &mut served.ended).await.ok();
+                outcome
+            }
+        };
+        self.end_tasks().await;
+        outcome.map_err(MountError::Session)
+    }
+
+    /// Unmounts: makes [`Mount::wait`] return.
+    pub fn unmount(&self) {
+        self.control.request_stop();
+    }
+
+    async fn end_tasks(&self) {
+        let backend = self.repositories.segments.backend();
+        backend.ending.cancel();
+        backend.tasks.close();
+        if tokio::time::timeout(ENDING_TIMEOUT, backend.tasks.wait())
+            .await
+            .is_err()
+        {
+            warn!("some tasks did not end in time");
+        }
+        self.control.remove_socket();
+    }
+}
+
+async fn open_cache(options: &MountOptions) -> Result<Cache, MountError> {
+    let (path, max_bytes) = (options.cache_dir.clone(), options.cache_max_bytes);
+    // Looks at every file of the cache.
+    let opened = tokio::task::spawn_blocking(move || Cache::open(&path, max_bytes)).await;
+    opened
+        .map_err(io::Error::other)
+        .and_then(|cache| cache)
+        .map_err(|source| MountError::Cache {
+            path: options.cache_dir.clone(),
+            source,
+        })
+}

@@ -1,0 +1,168 @@
+//! What the mount says of its repositories.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use cachewfs_format::{RepoName, Role};
+use tracing::warn;
+
+use super::hydrate::segments_of;
+use super::{Repositories, Repository};
+use crate::control::protocol::{Part, PartReport, RepoReport, TrafficReport};
+use crate::view::Generation;
+
+/// Seconds since the epoch.
+pub(super) fn now() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
+
+/// The part of a snapshot that people know a role by; `None` for what belongs to none.
+const fn part_of(role: Role) -> Option<&'static str> {
+    match role {
+        Role::Refs => Some("refs"),
+        Role::CommitGraph | Role::PackIndex | Role::PackReverseIndex => Some("indexes"),
+        Role::PackTip => Some("tip"),
+        Role::PackIncrement => Some("increments"),
+        Role::IndexHeader
+        | Role::IndexPart
+        | Role::IndexTrailer
+        | Role::WorkTree
+        | Role::LargeFile => Some("work tree"),
+        Role::PackCommits => Some("commits"),
+        Role::PackTrees => Some("trees"),
+        Role::PackHistory => Some("history"),
+        Role::Header | Role::End => None,
+    }
+}
+
+fn parts(generation: &Generation) -> Vec<PartReport> {
+    let mut parts: Vec<PartReport> = Vec::new();
+    for segment in &generation.segments {
+        let Some(name) = part_of(segment.record().role) else {
+            continue;
+        };
+        let (cached, total) = (segment.cached_bytes(), segment.record().stored_len);
+        match parts.iter_mut().find(|part| part.part == name) {
+            Some(part) => {
+                part.cached_bytes += cached;
+                part.total_bytes += total;
+            }
+            None => parts.push(PartReport {
+                part: name.to_owned(),
+                cached_bytes: cached,
+                total_bytes: total,
+            }),
+        }
+    }
+    parts
+}
+
+impl Repositories {
+    /// What is known of each repository.
+    pub(crate) fn report(&self) -> Vec<RepoReport> {
+        let pinned = self
+            .segments
+            .backend()
+            .cache
+            .pinned_repos()
+            .unwrap_or_default();
+        let resolved = self.resolved();
+        let mut reports: Vec<RepoReport> = resolved
+            .iter()
+            .map(|repository| self.report_of(repository, &pinned))
+            .collect();
+        for (name, error) in self.failed() {
+            let mut report = self.empty_report(name, &pinned);
+            report.last_error = Some(error);
+            reports.push(report);
+        }
+        for name in &pinned {
+            if !reports.iter().any(|report| report.repo == *name) {
+                reports.push(self.empty_report(name.clone(), &pinned));
+            }
+        }
+        reports.sort_by(|one, other| one.repo.cmp(&other.repo));
+        reports
+    }
+
+    fn report_of(&self, repository: &Repository, pinned: &[RepoName]) -> RepoReport {
+        let generation = repository.view().generation;
+        let checked_at = repository.checked_at.load(Ordering::Relaxed);
+        let last_error = repository
+            .last_error
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        RepoReport {
+            snapshot: Some(generation.snapshot),
+            archive_bytes: generation.archive_len,
+            parts: parts(&generation),
+            catch_ups: repository.catch_ups.load(Ordering::Relaxed),
+            checked_at: (checked_at > 0).then_some(checked_at),
+            last_error,
+            ..self.empty_report(repository.name.clone(), pinned)
+        }
+    }
+
+    fn empty_report(&self, repo: RepoName, pinned: &[RepoName]) -> RepoReport {
+        let clones = self.clones.lock().unwrap_or_else(PoisonError::into_inner);
+        RepoReport {
+            snapshot: None,
+            is_pinned: pinned.contains(&repo),
+            archive_bytes: 0,
+            parts: Vec::new(),
+            catch_ups: 0,
+            checked_at: None,
+            last_error: None,
+            clones: clones.get(&repo).cloned().unwrap_or_default(),
+            traffic: TrafficReport::default(),
+            repo,
+        }
+    }
+
+    /// Pins what is shown of `repository`.
+    pub(crate) fn pin(&self, repository: &Repository) -> std::io::Result<()> {
+        let generation = repository.view().generation;
+        let segments: Vec<_> = segments_of(&generation, Part::All)
+            .iter()
+            .map(|segment| segment.record().id)
+            .collect();
+        self.segments
+            .backend()
+            .cache
+            .pin(&repository.name, &segments)
+    }
+
+    /// Pins the new snapshot of a repository that is pinned, and fetches it.
+    pub(super) fn renew_pin(self: &Arc<Self>, repository: &Arc<Repository>) {
+        let pinned = self
+            .segments
+            .backend()
+            .cache
+            .pinned_repos()
+            .unwrap_or_default();
+        if !pinned.contains(&repository.name) {
+            return;
+        }
+        if let Err(error) = self.pin(repository) {
+            warn!(
+                error = &error as &dyn std::error::Error,
+                "can't renew a pin"
+            );
+        }
+        let (repositories, repository) = (Arc::clone(self), Arc::clone(repository));
+        let backend = Arc::clone(self.segments.backend());
+        let ending = backend.ending.clone();
+        backend.tasks.spawn(async move {
+            let generation = repository.view().generation;
+            let fetch = repositories.fetch_part(&generation, Part::All, || true, |_, _| ());
+            tokio::select! {
+                outcome = fetch => drop(outcome),
+                () = ending.cancelled() => {}
+            }
+        });
+    }
+}

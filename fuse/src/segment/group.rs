@@ -1,0 +1,124 @@
+//! Many small segments in few requests.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use cachewfs_format::Error as FormatError;
+
+use super::loaded::WHOLE_LEN;
+use super::{ReadError, Segment, transfer};
+use crate::traffic::Purpose;
+
+/// What one request fetches at most, in bytes.
+const MAX_GROUP_LEN: u64 = 8 << 20;
+/// What is fetched twice rather than ask twice, in bytes: about a round trip's worth.
+const MAX_GAP: u64 = 128 << 10;
+
+/// Fetches what is missing of `segments`, which are in the order of their archive. Those that lie
+/// close together come with one request.
+pub(crate) async fn fetch_whole(
+    segments: &[Arc<Segment>],
+    purpose: Purpose,
+) -> Result<(), ReadError> {
+    let mut missing = Vec::new();
+    for segment in segments {
+        if segment.record().stored_len > WHOLE_LEN {
+            segment.fetch(0..segment.len(), purpose).await?;
+        } else if !segment.is_cached() {
+            missing.push(segment);
+        }
+    }
+    for group in groups(
+        missing.iter().map(|segment| range_of(segment)),
+        MAX_GAP,
+        MAX_GROUP_LEN,
+    ) {
+        fetch_group(missing.get(group).unwrap_or_default(), purpose).await?;
+    }
+    Ok(())
+}
+
+/// Where a segment lies in its archive.
+fn range_of(segment: &Segment) -> Range<u64> {
+    let start = segment.place().offset;
+    start..start.saturating_add(segment.record().stored_len)
+}
+
+async fn fetch_group(group: &[&Arc<Segment>], purpose: Purpose) -> Result<(), ReadError> {
+    let (Some(first), Some(last)) = (group.first(), group.last()) else {
+        return Ok(());
+    };
+    let start = range_of(first).start;
+    let len = range_of(last).end.saturating_sub(start);
+    transfer::fetch_verified(first, 0..len, purpose, |bytes| {
+        for segment in group {
+            let range = range_of(segment);
+            let place = |at: u64| usize::try_from(at.saturating_sub(start)).unwrap_or(usize::MAX);
+            if range.start < start || place(range.end) > bytes.len() {
+                // A new snapshot has moved the segments meanwhile.
+                return Err(FormatError::Truncated { section: "segment" });
+            }
+            segment.take_whole(&bytes.slice(place(range.start)..place(range.end)))?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Groups ranges, sorted by start, that lie at most `max_gap` apart into groups of at most
+/// `max_len` in all.
+fn groups(
+    ranges: impl Iterator<Item = Range<u64>>,
+    max_gap: u64,
+    max_len: u64,
+) -> Vec<Range<usize>> {
+    let mut groups: Vec<Range<usize>> = Vec::new();
+    let mut covered = 0..0;
+    for (index, range) in ranges.enumerate() {
+        let is_close = range.start >= covered.end && range.start - covered.end <= max_gap;
+        let fits = range.end.saturating_sub(covered.start) <= max_len;
+        match groups.last_mut() {
+            Some(group) if is_close && fits => group.end = index + 1,
+            _ => {
+                groups.push(index..index + 1);
+                covered.start = range.start;
+            }
+        }
+        covered.end = range.end;
+    }
+    groups
+}
+
+impl Segment {
+    /// Whether all of it is in the cache. Looks at the disk the first time.
+    pub(crate) fn is_cached(&self) -> bool {
+        let loaded = self.loaded_table().cloned();
+        let Some(table) =
+            loaded.or_else(|| self.backend.cache.table(self.record().id).map(Arc::new))
+        else {
+            return false;
+        };
+        let Some(file) = self.file(&table) else {
+            return false;
+        };
+        (0..table.chunks().len()).all(|index| {
+            table
+                .content_range(index)
+                .is_some_and(|content| file.is_ready(index, &content))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbours_share_a_request_up_to_its_limit() {
+        let ranges = [0..10, 10..20, 25..30, 100..110, 110..200];
+
+        let found = groups(ranges.into_iter(), 5, 50);
+
+        assert_eq!(found, [0..3, 3..4, 4..5]);
+    }
+}

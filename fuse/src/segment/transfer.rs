@@ -1,0 +1,271 @@
+//! Requests for chunks: verified piece by piece as they come, tried again until the deadline.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use cachewfs_format::{Error as FormatError, SegmentTable, decode_chunk};
+use futures_util::StreamExt as _;
+use tokio::time::{Instant, sleep, timeout_at};
+use tracing::{debug, warn};
+
+use super::{ReadError, Segment};
+use crate::cache::SegmentFile;
+use crate::fetch::{FetchError, RangeRequest};
+use crate::traffic::Purpose;
+
+/// The pause after a first failure; it doubles up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+
+/// Starts a request for the chunks of `window`, which the caller has claimed.
+pub(super) fn start(
+    segment: &Arc<Segment>,
+    table: &Arc<SegmentTable>,
+    file: &Arc<SegmentFile>,
+    window: Range<usize>,
+    purpose: Purpose,
+) {
+    let (segment, table, file) = (Arc::clone(segment), Arc::clone(table), Arc::clone(file));
+    let backend = Arc::clone(&segment.backend);
+    backend.tasks.clone().spawn(async move {
+        // However this ends, also by a panic, the claim is given back and everybody looks again.
+        let claim = ClaimGuard {
+            segment: &segment,
+            window: window.clone(),
+        };
+        let job = Job {
+            segment: &segment,
+            table: &table,
+            file: &file,
+            purpose,
+        };
+        let outcome = tokio::select! {
+            outcome = job.run(window) => outcome,
+            () = backend.ending.cancelled() => Err(FetchError::Ending),
+        };
+        if let Err(error) = outcome {
+            debug!(
+                error = &error as &dyn std::error::Error,
+                "a request for chunks failed"
+            );
+            segment.state().failure = Some(error.into());
+        }
+        drop(claim);
+    });
+}
+
+/// Gives a claim back.
+pub(super) fn release(segment: &Segment, window: Range<usize>) {
+    let mut state = segment.state();
+    for index in window {
+        state.in_flight.remove(&index);
+    }
+    drop(state);
+    segment
+        .progress
+        .send_modify(|count| *count = count.wrapping_add(1));
+}
+
+struct ClaimGuard<'a> {
+    segment: &'a Segment,
+    window: Range<usize>,
+}
+
+impl Drop for ClaimGuard<'_> {
+    fn drop(&mut self) {
+        release(self.segment, self.window.clone());
+    }
+}
+
+/// Fetches `range`, in bytes of the segment as stored, until `verify` takes it.
+pub(super) async fn fetch_verified<T>(
+    segment: &Segment,
+    range: Range<u64>,
+    purpose: Purpose,
+    verify: impl Fn(&Bytes) -> Result<T, FormatError>,
+) -> Result<T, ReadError> {
+    let mut retry = Retry::new(segment);
+    loop {
+        let attempt = async {
+            let mut body = open(segment, range.clone(), purpose, retry.attempt).await?;
+            let mut bytes = BytesMut::new();
+            while let Some(piece) = body.next().await {
+                bytes.extend_from_slice(&piece?);
+            }
+            verify(&bytes.freeze()).map_err(|source| broken(segment, source))
+        };
+        match timeout_at(retry.deadline, attempt).await {
+            Ok(Ok(value)) => return Ok(value),
+            Ok(Err(error)) => retry.pause(error).await?,
+            Err(_) => return Err(retry.timed_out().into()),
+        }
+    }
+}
+
+async fn open(
+    segment: &Segment,
+    range: Range<u64>,
+    purpose: Purpose,
+    attempt: usize,
+) -> Result<crate::fetch::BodyStream, FetchError> {
+    // A new snapshot may have moved the segment since the last try.
+    let place = segment.place();
+    let range = place.offset.saturating_add(range.start)..place.offset.saturating_add(range.end);
+    segment
+        .backend
+        .source
+        .range(RangeRequest {
+            path: place.path,
+            range,
+            purpose,
+            attempt,
+        })
+        .await
+}
+
+fn broken(segment: &Segment, source: FormatError) -> FetchError {
+    let place = segment.place();
+    warn!(
+        path = &*place.path,
+        error = &source as &dyn std::error::Error,
+        "got broken bytes"
+    );
+    FetchError::Broken {
+        url: place.path.to_string(),
+        source,
+    }
+}
+
+/// One request for chunks.
+struct Job<'a> {
+    segment: &'a Segment,
+    table: &'a SegmentTable,
+    file: &'a SegmentFile,
+    purpose: Purpose,
+}
+
+impl Job<'_> {
+    async fn run(&self, window: Range<usize>) -> Result<(), FetchError> {
+        let mut retry = Retry::new(self.segment);
+        let mut next = window.start;
+        while next < window.end {
+            let attempt = self.stream(&mut next, window.end, retry.attempt);
+            match timeout_at(retry.deadline, attempt).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => retry.pause(error).await?,
+                Err(_) => return Err(retry.timed_out()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes chunks as they come; `next` is the first one that hasn't.
+    async fn stream(&self, next: &mut usize, end: usize, attempt: usize) -> Result<(), FetchError> {
+        let start = self.table.stored_range(*next).unwrap_or_default().start;
+        let stop = self
+            .table
+            .stored_range(end.saturating_sub(1))
+            .unwrap_or_default()
+            .end;
+        let mut body = open(self.segment, start..stop, self.purpose, attempt).await?;
+        let mut buffer = BytesMut::new();
+        while let Some(piece) = body.next().await {
+            buffer.extend_from_slice(&piece?);
+            while *next < end
+                && let Some(chunk) = self.table.chunks().get(*next)
+                && let Ok(len) = usize::try_from(chunk.stored_len)
+                && buffer.len() >= len
+            {
+                let stored = buffer.split_to(len).freeze();
+                take(self.segment, self.table, self.file, *next, &stored)
+                    .map_err(|source| broken(self.segment, source))?;
+                *next += 1;
+                self.segment
+                    .progress
+                    .send_modify(|count| *count = count.wrapping_add(1));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Verifies chunk `index` and keeps it.
+pub(super) fn take_chunk(
+    segment: &Segment,
+    table: &SegmentTable,
+    index: usize,
+    stored: &[u8],
+) -> Result<(), FormatError> {
+    let Some(file) = segment.file(table) else {
+        return Ok(());
+    };
+    take(segment, table, &file, index, stored)
+}
+
+fn take(
+    segment: &Segment,
+    table: &SegmentTable,
+    file: &SegmentFile,
+    index: usize,
+    stored: &[u8],
+) -> Result<(), FormatError> {
+    let Some(chunk) = table.chunks().get(index) else {
+        return Ok(());
+    };
+    let content = decode_chunk(chunk, stored)?;
+    let offset = table.content_range(index).unwrap_or_default().start;
+    if let Err(error) = file.store(index, offset, &content) {
+        warn!(
+            error = &error as &dyn std::error::Error,
+            "can't cache a chunk: reading uncached"
+        );
+        segment
+            .backend
+            .overflow
+            .insert(segment.record().id, index, content);
+        return Ok(());
+    }
+    segment.backend.cache.count_stored(content.len() as u64);
+    Ok(())
+}
+
+/// Decides whether and when to try again.
+struct Retry<'a> {
+    segment: &'a Segment,
+    attempt: usize,
+    deadline: Instant,
+}
+
+impl<'a> Retry<'a> {
+    fn new(segment: &'a Segment) -> Self {
+        Self {
+            segment,
+            attempt: 0,
+            deadline: Instant::now() + segment.backend.read_timeout,
+        }
+    }
+
+    fn timed_out(&self) -> FetchError {
+        FetchError::TimedOut {
+            seconds: self.segment.backend.read_timeout.as_secs(),
+        }
+    }
+
+    /// Pauses before the next try; gives `error` back if there is no point in one.
+    async fn pause(&mut self, error: FetchError) -> Result<(), FetchError> {
+        if !error.is_transient() {
+            return Err(error);
+        }
+        let doubled = FIRST_PAUSE.saturating_mul(1 << self.attempt.min(10));
+        let pause = crate::jitter::jitter(doubled.min(LONGEST_PAUSE));
+        if Instant::now() + pause >= self.deadline {
+            return Err(error);
+        }
+        self.segment.backend.traffic.count_retry();
+        self.attempt += 1;
+        sleep(pause).await;
+        Ok(())
+    }
+}

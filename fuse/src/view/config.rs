@@ -1,0 +1,82 @@
+//! The `config` that the mount shows: its own, but for the URL of upstream.
+
+/// Protocols that only fetch: `ext::` and the like would run a program on the workstation.
+const SAFE_SCHEMES: [&str; 5] = ["https://", "http://", "ssh://", "git://", "file://"];
+
+/// The URL of `origin` in the `config` of an archive, if it is one of a protocol that only fetches.
+pub(super) fn upstream_url(config: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(config).ok()?;
+    let mut is_origin = false;
+    for line in text.lines().map(str::trim) {
+        if line.starts_with('[') {
+            is_origin = line == "[remote \"origin\"]";
+        } else if is_origin
+            && let Some((key, value)) = line.split_once('=')
+            && key.trim() == "url"
+        {
+            let url = value.trim().trim_matches('"');
+            let is_plain = url
+                .bytes()
+                .all(|byte| byte.is_ascii_graphic() && !b"\"\\;#".contains(&byte));
+            let is_safe = SAFE_SCHEMES.iter().any(|scheme| url.starts_with(scheme));
+            return (is_plain && is_safe).then(|| url.to_owned());
+        }
+    }
+    None
+}
+
+/// What git has to know about a repository in the mount, and of the ones that borrow from it.
+pub(super) fn mount_config(upstream_url: Option<&str>, is_bare: bool, uses_sha256: bool) -> String {
+    let version = if uses_sha256 { "1" } else { "0" };
+    let mut config = format!(
+        "[core]\n\
+         \trepositoryformatversion = {version}\n\
+         \tfilemode = true\n\
+         \tbare = {is_bare}\n\
+         \tlogallrefupdates = false\n\
+         \tcommitGraph = true\n\
+         \tcheckStat = minimal\n\
+         \ttrustctime = false\n\
+         [gc]\n\
+         \tauto = 0\n\
+         [maintenance]\n\
+         \tauto = false\n\
+         [pack]\n\
+         \tuseBitmaps = false\n"
+    );
+    if uses_sha256 {
+        config.push_str("[extensions]\n\tobjectFormat = sha256\n");
+    }
+    if let Some(url) = upstream_url {
+        config.push_str("[remote \"origin\"]\n\tfetch = +refs/heads/*:refs/heads/*\n\turl = ");
+        config.push_str(url);
+        config.push('\n');
+    }
+    config
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_the_url_of_origin() {
+        let config = b"[core]\n\tbare = false\n[remote \"origin\"]\n\turl = https://h/a.git\n";
+
+        assert_eq!(upstream_url(config).unwrap(), "https://h/a.git");
+    }
+
+    #[test]
+    fn a_url_that_runs_a_program_or_breaks_the_line_is_left_out() {
+        for bad in [
+            "ext::sh -c x",
+            "--upload-pack=x",
+            "https://h/\\n",
+            "https://h/\"x",
+            "/etc",
+        ] {
+            let config = format!("[remote \"origin\"]\nurl = {bad}\n");
+            assert_eq!(upstream_url(config.as_bytes()), None, "{bad}");
+        }
+    }
+}

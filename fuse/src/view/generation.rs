@@ -1,0 +1,301 @@
+//! One published state of a repository, as the mount shows it.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use cachewfs_format::{
+    ArchiveKind, Content, EntryKind, Error as FormatError, RepoName, Role, SnapshotId, Toc,
+    TocPlace,
+};
+use tokio::sync::OnceCell;
+
+use super::refs::{Head, checked_head, mirror_packed_refs};
+use super::{FileContent, StaticTree, WorkTree, config};
+use crate::fetch::{FetchError, Source, Tail, TailAnswer};
+use crate::segment::{Place, ReadError, Segment, Segments, fetch_whole};
+use crate::traffic::Purpose;
+
+/// How much of the end of an archive the first request asks for, in bytes: seek table and TOC of
+/// most repositories.
+pub(crate) const TAIL_LEN: u64 = 64 << 10;
+/// The time of the git directory's files: a day after the work tree's, so that git believes the
+/// index. Packs have times of their own.
+const GIT_MTIME: i64 = 315_619_200;
+const GRAPH_CHAIN: &[u8] = b"objects/info/commit-graphs/commit-graph-chain";
+
+/// Why a snapshot can't be shown.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum LoadError {
+    /// The daemon doesn't give it.
+    #[error("can't fetch the table of contents")]
+    Fetch(#[source] Arc<FetchError>),
+    /// A part of it can't be read.
+    #[error("can't read the snapshot")]
+    Read(#[from] ReadError),
+    /// Its bytes are malformed.
+    #[error("the archive is malformed")]
+    Format(#[from] FormatError),
+    /// It is not what was asked for.
+    #[error("the archive is of {found}")]
+    WrongRepo {
+        /// The repository that its TOC names.
+        found: RepoName,
+    },
+    /// Its HEAD or its refs make no sense.
+    #[error("the archive has no usable HEAD")]
+    BadHead,
+    /// Its index makes no sense.
+    #[error("the index is refused: {0}")]
+    BadIndex(&'static str),
+}
+
+impl From<FetchError> for LoadError {
+    fn from(error: FetchError) -> Self {
+        Self::Fetch(Arc::new(error))
+    }
+}
+
+/// One published state of a repository.
+#[derive(Debug)]
+pub(crate) struct Generation {
+    /// The snapshot.
+    pub snapshot: SnapshotId,
+    /// The strong `ETag` of its archive, with the quotes.
+    pub etag: String,
+    /// Length of the archive in bytes.
+    pub archive_len: u64,
+    /// Its table of contents.
+    pub toc: Toc,
+    /// Its segments, in the order of the archive.
+    pub segments: Vec<Arc<Segment>>,
+    /// `.git`, but for the index.
+    pub git: StaticTree,
+    /// What clones borrow: `.objects/<host>/<path>`.
+    pub objects: StaticTree,
+    /// The URL of upstream, if it is one that only fetches.
+    pub upstream_url: Option<String>,
+    /// The branch of HEAD, if it is on one.
+    pub default_branch: Option<String>,
+    work_tree: OnceCell<Arc<WorkTree>>,
+}
+
+impl Generation {
+    /// Loads the snapshot whose end is `tail`: its TOC, and the small files of its git directory.
+    pub(crate) async fn load(
+        repo: &RepoName,
+        tail: Tail,
+        segments: &Segments,
+        objects_directory: &Path,
+        purpose: Purpose,
+    ) -> Result<Self, LoadError> {
+        let (tail, toc) = load_toc(repo, tail, &*segments.backend().source).await?;
+        let placed = toc
+            .placed_segments()
+            .map(|(offset, record)| {
+                segments.intern(
+                    record,
+                    Place {
+                        path: Arc::clone(&tail.path),
+                        offset,
+                    },
+                )
+            })
+            .collect::<Vec<_>>();
+        let files = small_files(&toc, &placed, purpose).await?;
+        let file = |path: &[u8]| files.get(path).map_or(&[][..], Vec::as_slice);
+        let head = checked_head(file(b"HEAD")).ok_or(LoadError::BadHead)?;
+        let refs = mirror_packed_refs(file(b"packed-refs"));
+        let upstream_url = config::upstream_url(file(b"config"));
+        let uses_sha256 = toc.commit.as_bytes().len() == 32;
+        let common = |is_bare| {
+            let config = config::mount_config(upstream_url.as_deref(), is_bare, uses_sha256);
+            git_directory(&head, &refs, &config)
+        };
+        let mut git = common(toc.kind == ArchiveKind::Mirror);
+        let mut alternates = objects_directory.as_os_str().as_encoded_bytes().to_vec();
+        alternates.push(b'\n');
+        git.add_bytes(b"objects/info/alternates", &alternates, GIT_MTIME);
+        let mut objects = common(true);
+        add_objects(&mut objects, &placed, file(GRAPH_CHAIN));
+        let default_branch = match head {
+            Head::Branch(name) => String::from_utf8(name).ok(),
+            Head::Detached(_) => None,
+        };
+        Ok(Self {
+            snapshot: tail.snapshot,
+            etag: tail.etag,
+            archive_len: tail.archive_len,
+            toc,
+            segments: placed,
+            git,
+            objects,
+            upstream_url,
+            default_branch,
+            work_tree: OnceCell::new(),
+        })
+    }
+
+    /// The work tree; `None` for an archive without one.
+    pub(crate) async fn work_tree(
+        &self,
+        purpose: Purpose,
+    ) -> Result<Option<Arc<WorkTree>>, LoadError> {
+        if self.toc.kind == ArchiveKind::Mirror {
+            return Ok(None);
+        }
+        let load = || async {
+            let tree = WorkTree::load(&self.toc, &self.segments, purpose).await?;
+            Ok::<_, LoadError>(Arc::new(tree))
+        };
+        self.work_tree
+            .get_or_try_init(load)
+            .await
+            .cloned()
+            .map(Some)
+    }
+
+    /// The work tree, if it has been loaded.
+    pub(crate) fn loaded_work_tree(&self) -> Option<&Arc<WorkTree>> {
+        self.work_tree.get()
+    }
+}
+
+/// Finds, fetches and verifies the TOC.
+async fn load_toc(
+    repo: &RepoName,
+    mut tail: Tail,
+    source: &dyn Source,
+) -> Result<(Tail, Toc), LoadError> {
+    let broken = |tail: &Tail, source| FetchError::Broken {
+        url: tail.path.to_string(),
+        source,
+    };
+    let place = loop {
+        match Toc::locate(&tail.bytes, tail.archive_len).map_err(|error| broken(&tail, error))? {
+            TocPlace::Found(place) => break place,
+            TocPlace::NeedsTail(len) if len <= tail.bytes.len() as u64 => {
+                return Err(FormatError::Truncated { section: "TOC" }.into());
+            }
+            TocPlace::NeedsTail(len) => {
+                let answer = source.tail(repo, ArchiveKind::Checkout, len, None).await?;
+                let TailAnswer::Tail(longer) = answer else {
+                    return Err(FormatError::Truncated { section: "TOC" }.into());
+                };
+                tail = longer;
+            }
+        }
+    };
+    let frame = tail.bytes.get(place).unwrap_or_default();
+    let (digest, toc) = Toc::decode(frame).map_err(|error| broken(&tail, error))?;
+    if tail.etag.trim_matches('"') != digest.to_string() {
+        let error = FormatError::WrongDigest {
+            section: "TOC",
+            expected: digest,
+        };
+        return Err(broken(&tail, error).into());
+    }
+    if toc.repo != *repo {
+        return Err(LoadError::WrongRepo { found: toc.repo });
+    }
+    Ok((tail, toc))
+}
+
+/// The small files of the git directory, by path relative to it.
+async fn small_files(
+    toc: &Toc,
+    segments: &[Arc<Segment>],
+    purpose: Purpose,
+) -> Result<HashMap<Vec<u8>, Vec<u8>>, LoadError> {
+    let refs: Vec<_> = segments
+        .iter()
+        .filter(|segment| segment.record().role == Role::Refs)
+        .cloned()
+        .collect();
+    fetch_whole(&refs, purpose).await?;
+    let mut files = HashMap::new();
+    for segment in refs {
+        let table = segment.table(purpose).await?;
+        for entry in table.entries() {
+            let EntryKind::File(Content::Inline { offset }) = entry.kind else {
+                continue;
+            };
+            let path = entry.path.as_bytes();
+            let path = match toc.kind {
+                ArchiveKind::Mirror => path,
+                ArchiveKind::Checkout => path.strip_prefix(b".git/").unwrap_or(path),
+            };
+            let range = offset..offset.saturating_add(entry.size);
+            files.insert(path.to_vec(), segment.read(range, purpose).await?);
+        }
+    }
+    Ok(files)
+}
+
+/// What `.git` and the directory with the objects have in common. Nothing of it comes from the
+/// archive unchecked: no hooks, no alternates, no configuration.
+fn git_directory(head: &Head, packed_refs: &[u8], config: &str) -> StaticTree {
+    let mut tree = StaticTree::default();
+    for directory in [
+        &b"refs/heads"[..],
+        b"refs/tags",
+        b"objects/pack",
+        b"objects/info",
+        b"info",
+    ] {
+        tree.add_directory(directory);
+    }
+    tree.add_bytes(b"HEAD", &head.to_file(), GIT_MTIME);
+    tree.add_bytes(b"config", config.as_bytes(), GIT_MTIME);
+    tree.add_bytes(b"packed-refs", packed_refs, GIT_MTIME);
+    tree
+}
+
+/// Adds packs, their indexes and the commit-graph; anything else in an archive is not shown.
+fn add_objects(tree: &mut StaticTree, segments: &[Arc<Segment>], graph_chain: &[u8]) {
+    for segment in segments {
+        let Some(file) = &segment.record().file else {
+            continue;
+        };
+        let is_shown = match segment.record().role {
+            Role::CommitGraph => {
+                is_named(file.path.as_bytes(), b"objects/info/commit-graphs/graph-")
+            }
+            Role::PackIndex
+            | Role::PackReverseIndex
+            | Role::PackTip
+            | Role::PackIncrement
+            | Role::PackCommits
+            | Role::PackTrees
+            | Role::PackHistory => is_named(file.path.as_bytes(), b"objects/pack/pack-"),
+            Role::Refs
+            | Role::Header
+            | Role::IndexHeader
+            | Role::IndexPart
+            | Role::IndexTrailer
+            | Role::WorkTree
+            | Role::LargeFile
+            | Role::End => false,
+        };
+        if is_shown {
+            let content = FileContent::Segment(Arc::clone(segment));
+            tree.add_file(file.path.as_bytes(), content, file.mtime);
+        }
+    }
+    if !graph_chain.is_empty() {
+        tree.add_bytes(GRAPH_CHAIN, graph_chain, GIT_MTIME);
+    }
+}
+
+/// Whether `path` is `prefix`, then hexadecimal digits, then an extension that git knows.
+fn is_named(path: &[u8], prefix: &[u8]) -> bool {
+    let Some(rest) = path.strip_prefix(prefix) else {
+        return false;
+    };
+    let digits = rest
+        .iter()
+        .take_while(|byte| byte.is_ascii_hexdigit())
+        .count();
+    let extension = rest.get(digits..).unwrap_or_default();
+    digits >= 40 && [&b".pack"[..], b".idx", b".rev", b".graph"].contains(&extension)
+}

@@ -1,0 +1,305 @@
+//! The work tree of the published commit: names and attributes from the index, bytes from runs.
+
+use std::sync::Arc;
+
+use cachewfs_format::{Content, EntryKind, Role, SegmentTable, Toc};
+
+use super::LoadError;
+use super::git_index::{self, IndexEntry};
+use crate::segment::{ReadError, Segment, fetch_whole};
+use crate::traffic::Purpose;
+
+/// git's modes, as far as they tell what something is.
+const TYPE_MASK: u32 = 0o170_000;
+const SYMLINK: u32 = 0o120_000;
+const SUBMODULE: u32 = 0o160_000;
+
+/// The files of the published commit.
+#[derive(Debug)]
+pub(crate) struct WorkTree {
+    /// The index, as git reads it.
+    index: Arc<[u8]>,
+    id_len: usize,
+    /// Where the entries of the index are, sorted by path.
+    offsets: Vec<u32>,
+    /// Where in the index each run's part ends, and the run.
+    runs: Vec<(u32, Arc<Run>)>,
+}
+
+/// A run of files that share a segment.
+#[derive(Debug)]
+struct Run {
+    members: Arc<Segment>,
+    large_file: Option<Arc<Segment>>,
+}
+
+/// Something in the work tree.
+#[derive(Clone, Debug)]
+pub(crate) enum WorkTreeNode {
+    /// A directory, or a submodule, which is shown as an empty one.
+    Directory,
+    /// A regular file or a symbolic link.
+    File(WorkTreeFile),
+}
+
+/// A regular file or a symbolic link. Independent of the snapshot that it was found in.
+#[derive(Clone, Debug)]
+pub(crate) struct WorkTreeFile {
+    run: Arc<Run>,
+    path: Box<[u8]>,
+    /// The raw id of its git blob.
+    pub blob: Box<[u8]>,
+    /// Length in bytes.
+    pub size: u64,
+    /// Whether it is a symbolic link.
+    pub is_symlink: bool,
+    /// Whether it may be executed.
+    pub is_executable: bool,
+    /// Modification time in seconds since the epoch.
+    pub mtime: i64,
+}
+
+impl WorkTree {
+    /// Loads the index; the bytes of files are left where they are.
+    pub(super) async fn load(
+        toc: &Toc,
+        segments: &[Arc<Segment>],
+        purpose: Purpose,
+    ) -> Result<Self, LoadError> {
+        let is_index = |segment: &&Arc<Segment>| {
+            let role = segment.record().role;
+            matches!(
+                role,
+                Role::IndexHeader | Role::IndexPart | Role::IndexTrailer
+            )
+        };
+        let parts: Vec<_> = segments.iter().filter(is_index).cloned().collect();
+        fetch_whole(&parts, purpose).await?;
+        let mut index = Vec::new();
+        let mut part_ends = Vec::new();
+        for part in &parts {
+            index.extend(part.read(0..part.len(), purpose).await?);
+            if part.record().role == Role::IndexPart {
+                let end = u32::try_from(index.len());
+                part_ends.push(end.map_err(|_| LoadError::BadIndex("it is larger than 4 GiB"))?);
+            }
+        }
+        let id_len = toc.commit.as_bytes().len();
+        let offsets = git_index::entry_offsets(&index, id_len).map_err(LoadError::BadIndex)?;
+        let runs = runs(segments);
+        if runs.len() != part_ends.len() {
+            return Err(LoadError::BadIndex(
+                "it has not one part for each run of the work tree",
+            ));
+        }
+        let runs = part_ends.into_iter().zip(runs).collect();
+        Ok(Self {
+            index: index.into(),
+            id_len,
+            offsets,
+            runs,
+        })
+    }
+
+    /// The index, as git reads it.
+    pub(crate) fn index(&self) -> &Arc<[u8]> {
+        &self.index
+    }
+
+    fn entry(&self, number: usize) -> Option<IndexEntry<'_>> {
+        let offset = usize::try_from(*self.offsets.get(number)?).ok()?;
+        git_index::entry_at(&self.index, offset, self.id_len)
+    }
+
+    fn path(&self, number: usize) -> &[u8] {
+        self.entry(number).map_or(&[], |entry| entry.path)
+    }
+
+    /// The number of the first entry whose path is `path` or comes after it.
+    fn first_from(&self, path: &[u8]) -> usize {
+        self.offsets.partition_point(|&offset| {
+            let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+            git_index::entry_at(&self.index, offset, self.id_len)
+                .is_some_and(|entry| entry.path < path)
+        })
+    }
+
+    /// What is at `path`.
+    pub(crate) fn get(&self, path: &[u8]) -> Option<WorkTreeNode> {
+        if path.is_empty() {
+            return Some(WorkTreeNode::Directory);
+        }
+        let number = self.first_from(path);
+        if self.path(number) == path {
+            return self.node(number);
+        }
+        let below = [path, b"/"].concat();
+        let is_directory = self.path(self.first_from(&below)).starts_with(&below);
+        is_directory.then_some(WorkTreeNode::Directory)
+    }
+
+    fn node(&self, number: usize) -> Option<WorkTreeNode> {
+        let entry = self.entry(number)?;
+        if entry.mode & TYPE_MASK == SUBMODULE {
+            return Some(WorkTreeNode::Directory);
+        }
+        let offset = *self.offsets.get(number)?;
+        let (_, run) = self
+            .runs
+            .get(self.runs.partition_point(|&(end, _)| end <= offset))?;
+        let is_large = |segment: &&Arc<Segment>| {
+            segment
+                .record()
+                .file
+                .as_ref()
+                .is_some_and(|file| file.path.as_bytes() == entry.path)
+        };
+        let size = run
+            .large_file
+            .as_ref()
+            .filter(is_large)
+            .map(|segment| segment.len());
+        Some(WorkTreeNode::File(WorkTreeFile {
+            run: Arc::clone(run),
+            path: entry.path.into(),
+            blob: entry.id.into(),
+            size: size.unwrap_or_else(|| u64::from(entry.size)),
+            is_symlink: entry.mode & TYPE_MASK == SYMLINK,
+            is_executable: entry.mode & 0o111 != 0,
+            mtime: i64::from(entry.mtime),
+        }))
+    }
+
+    /// The names in the directory at `path`, sorted, with what they are.
+    pub(crate) fn children(&self, path: &[u8]) -> Vec<(Vec<u8>, WorkTreeNode)> {
+        let prefix = if path.is_empty() {
+            Vec::new()
+        } else {
+            [path, b"/"].concat()
+        };
+        let mut number = self.first_from(&prefix);
+        let mut children = Vec::new();
+        while let Some(below) = self.path(number).strip_prefix(prefix.as_slice())
+            && !below.is_empty()
+        {
+            if let Some(slash) = below.iter().position(|&byte| byte == b'/') {
+                children.push((below[..slash].to_vec(), WorkTreeNode::Directory));
+                // '0' follows '/': the first path that is not below this directory.
+                number = self.first_from(&[&prefix, &below[..slash], b"0"].concat());
+                // Names such as "a-b" sort between "a" and "a/": they have been listed already.
+                continue;
+            }
+            children.extend(self.node(number).map(|node| (below.to_vec(), node)));
+            number += 1;
+        }
+        children
+    }
+
+    /// The paths that differ between this work tree and `other`: added, removed, or of another
+    /// git blob or mode.
+    pub(crate) fn changed_paths(&self, other: &Self) -> Vec<Vec<u8>> {
+        let (mut ours, mut theirs) = (0, 0);
+        let mut changed = Vec::new();
+        loop {
+            let (one, two) = (self.entry(ours), other.entry(theirs));
+            let order = match (&one, &two) {
+                (None, None) => return changed,
+                (Some(_), None) => std::cmp::Ordering::Less,
+                (None, Some(_)) => std::cmp::Ordering::Greater,
+                (Some(one), Some(two)) => one.path.cmp(two.path),
+            };
+            let is_same = match (&one, &two) {
+                (Some(one), Some(two)) => (one.id, one.mode) == (two.id, two.mode),
+                _ => false,
+            };
+            if order.is_ne() || !is_same {
+                let path = if order.is_le() {
+                    self.path(ours)
+                } else {
+                    other.path(theirs)
+                };
+                changed.push(path.to_vec());
+            }
+            ours += usize::from(order.is_le());
+            theirs += usize::from(order.is_ge());
+        }
+    }
+}
+
+/// The runs of the work tree, in order.
+fn runs(segments: &[Arc<Segment>]) -> Vec<Arc<Run>> {
+    let mut runs = Vec::new();
+    for (number, segment) in segments.iter().enumerate() {
+        if segment.record().role == Role::WorkTree {
+            let next = segments
+                .get(number + 1)
+                .filter(|next| next.record().role == Role::LargeFile);
+            runs.push(Arc::new(Run {
+                members: Arc::clone(segment),
+                large_file: next.cloned(),
+            }));
+        }
+    }
+    runs
+}
+
+impl WorkTreeFile {
+    /// Reads content; `range` is in bytes, and cut at the end of the file.
+    pub(crate) async fn read(&self, range: std::ops::Range<u64>) -> Result<Vec<u8>, ReadError> {
+        let table = self.run.members.table(Purpose::Demand).await?;
+        let Some((content, size)) = self.content(&table) else {
+            return Ok(Vec::new());
+        };
+        let range = range.start..range.end.min(size);
+        if range.start >= range.end {
+            return Ok(Vec::new());
+        }
+        match content {
+            Content::Inline { offset } => {
+                let range = offset.saturating_add(range.start)..offset.saturating_add(range.end);
+                self.run.members.read(range, Purpose::Demand).await
+            }
+            Content::Segment(id) => match &self.run.large_file {
+                Some(segment) if segment.record().id == id => {
+                    segment.read(range, Purpose::Demand).await
+                }
+                _ => Ok(Vec::new()),
+            },
+        }
+    }
+
+    /// The segment that is this file, if it has one of its own.
+    pub(crate) fn own_segment(&self) -> Option<&Arc<Segment>> {
+        self.run.large_file.as_ref().filter(|segment| {
+            segment
+                .record()
+                .file
+                .as_ref()
+                .is_some_and(|file| file.path.as_bytes() == &*self.path)
+        })
+    }
+
+    fn content(&self, table: &SegmentTable) -> Option<(Content, u64)> {
+        table
+            .entries()
+            .iter()
+            .find(|entry| entry.path.as_bytes() == &*self.path)
+            .and_then(|entry| match entry.kind {
+                EntryKind::File(content) => Some((content, entry.size)),
+                EntryKind::Directory | EntryKind::Symlink(_) => None,
+            })
+    }
+
+    /// The target, if it is a symbolic link.
+    pub(crate) async fn target(&self) -> Result<Vec<u8>, ReadError> {
+        let table = self.run.members.table(Purpose::Demand).await?;
+        let entry = table
+            .entries()
+            .iter()
+            .find(|entry| entry.path.as_bytes() == &*self.path);
+        Ok(match entry.map(|entry| &entry.kind) {
+            Some(EntryKind::Symlink(target)) => target.to_vec(),
+            _ => Vec::new(),
+        })
+    }
+}
