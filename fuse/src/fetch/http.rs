@@ -256,14 +256,10 @@ impl Source for HttpSource {
                 })
                 .await?;
             let url = response.url().to_string();
-            let list: RepoList = response
-                .json()
-                .await
-                .map_err(|source| FetchError::Unreachable { url, source })?;
-            Ok((
-                list.hosts,
-                list.repos.into_iter().map(|status| status.repo).collect(),
-            ))
+            let list: Result<RepoList, _> = response.json().await;
+            Ok(list
+                .map_err(|source| FetchError::Unreachable { url, source })?
+                .hosts)
         })
     }
 }
