@@ -5,6 +5,8 @@
 
 mod error;
 mod http;
+#[cfg(test)]
+pub(crate) mod scripted;
 mod source;
 
 pub(crate) use error::FetchError;

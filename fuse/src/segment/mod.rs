@@ -7,6 +7,8 @@ mod group;
 mod loaded;
 mod read;
 mod registry;
+#[cfg(test)]
+mod tests;
 mod transfer;
 mod window;
 

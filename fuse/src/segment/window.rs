@@ -52,8 +52,8 @@ impl Window {
     }
 }
 
-/// Cuts a window of missing chunks around `chunk`, of at most `wanted` stored bytes but one chunk
-/// at least: what follows, and for an index, with what is left, what comes before.
+/// Cuts a window of missing chunks around `chunk`, of `wanted` stored bytes or up to a chunk more:
+/// what follows, and for an index, with what is left, what comes before.
 ///
 /// `len` gives the stored length of a chunk, or `None` beyond the end.
 pub(super) fn cut(
@@ -63,23 +63,23 @@ pub(super) fn cut(
     len: impl Fn(usize) -> Option<u64>,
     is_missing: impl Fn(usize) -> bool,
 ) -> Range<usize> {
-    let mut left = wanted.saturating_sub(len(chunk).unwrap_or(0));
+    let mut taken = len(chunk).unwrap_or(0);
     let mut end = chunk + 1;
-    while let Some(bytes) = len(end)
-        && bytes <= left
+    while taken < wanted
+        && let Some(bytes) = len(end)
         && is_missing(end)
     {
-        left -= bytes;
+        taken += bytes;
         end += 1;
     }
     let mut start = chunk;
     while is_index
+        && taken < wanted
         && start > 0
         && let Some(bytes) = len(start - 1)
-        && bytes <= left
         && is_missing(start - 1)
     {
-        left -= bytes;
+        taken += bytes;
         start -= 1;
     }
     start..end

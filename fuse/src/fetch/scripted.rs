@@ -1,0 +1,152 @@
+//! Archives from memory, with the faults that a test wants.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use cachewfs_format::api::RefreshAnswer;
+use cachewfs_format::{ArchiveKind, RepoName, SnapshotId};
+use futures_util::{StreamExt as _, stream};
+use tokio::time::sleep;
+
+use super::source::BoxFuture;
+use super::{BodyStream, FetchError, RangeRequest, Source, Tail, TailAnswer};
+
+/// What goes wrong with one request for a range.
+#[derive(Clone, Debug)]
+pub(crate) enum Fault {
+    /// The body ends after so many bytes.
+    Cut(usize),
+    /// The byte at this place of the body is another.
+    Corrupt(usize),
+    /// Nothing ever comes.
+    Hang,
+    /// The daemon answers 503.
+    Unavailable,
+}
+
+/// One archive in memory.
+#[derive(Debug)]
+pub(crate) struct Scripted {
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    archive: Bytes,
+    snapshot: SnapshotId,
+    etag: String,
+    faults: VecDeque<Fault>,
+    /// The ranges that were asked for, start and length.
+    requests: Vec<(u64, u64)>,
+}
+
+impl Scripted {
+    pub(crate) fn new(archive: Vec<u8>, snapshot: SnapshotId, etag: String) -> Arc<Self> {
+        let archive = archive.into();
+        let (faults, requests) = (VecDeque::new(), Vec::new());
+        let state = State {
+            archive,
+            snapshot,
+            etag,
+            faults,
+            requests,
+        };
+        Arc::new(Self {
+            state: Mutex::new(state),
+        })
+    }
+
+    /// The next requests for ranges go wrong in these ways, one after the other.
+    pub(crate) fn fail_with(&self, faults: impl IntoIterator<Item = Fault>) {
+        self.state.lock().unwrap().faults.extend(faults);
+    }
+
+    /// The ranges that were asked for since the last call, start and length.
+    pub(crate) fn take_requests(&self) -> Vec<(u64, u64)> {
+        std::mem::take(&mut self.state.lock().unwrap().requests)
+    }
+}
+
+impl Source for Scripted {
+    fn tail<'a>(
+        &'a self,
+        repo: &'a RepoName,
+        kind: ArchiveKind,
+        len: u64,
+        etag: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<TailAnswer, FetchError>> {
+        Box::pin(async move {
+            let state = self.state.lock().unwrap();
+            if etag == Some(state.etag.as_str()) {
+                return Ok(TailAnswer::Unchanged);
+            }
+            let archive_len = state.archive.len() as u64;
+            let start = usize::try_from(archive_len.saturating_sub(len)).unwrap();
+            let path = cachewfs_format::api::immutable_path(repo, kind, state.snapshot);
+            Ok(TailAnswer::Tail(Tail {
+                bytes: state.archive.slice(start..),
+                archive_len,
+                path: path.into(),
+                snapshot: state.snapshot,
+                etag: state.etag.clone(),
+            }))
+        })
+    }
+
+    fn range(&self, request: RangeRequest) -> BoxFuture<'_, Result<BodyStream, FetchError>> {
+        let (bytes, fault) = {
+            let mut state = self.state.lock().unwrap();
+            let range = request.range.clone();
+            state.requests.push((range.start, range.end - range.start));
+            let place = usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap();
+            (state.archive.slice(place), state.faults.pop_front())
+        };
+        Box::pin(async move {
+            // Lets others run first, as a network does.
+            sleep(Duration::from_millis(1)).await;
+            let expected = bytes.len() as u64;
+            let mut pieces: Vec<Result<Bytes, FetchError>> = Vec::new();
+            match fault {
+                None => pieces.push(Ok(bytes)),
+                Some(Fault::Cut(at)) => {
+                    pieces.push(Ok(bytes.slice(..at)));
+                    let (url, got) = ("scripted".to_owned(), at as u64);
+                    pieces.push(Err(FetchError::Cut { url, got, expected }));
+                }
+                Some(Fault::Corrupt(at)) => {
+                    let mut changed = bytes.to_vec();
+                    let at = at % changed.len();
+                    changed[at] ^= 1;
+                    pieces.push(Ok(changed.into()));
+                }
+                Some(Fault::Hang) => std::future::pending().await,
+                Some(Fault::Unavailable) => {
+                    return Err(FetchError::Status {
+                        url: "scripted".to_owned(),
+                        status: 503,
+                    });
+                }
+            }
+            Ok(stream::iter(pieces).boxed())
+        })
+    }
+
+    fn refresh<'a>(
+        &'a self,
+        _repo: &'a RepoName,
+    ) -> BoxFuture<'a, Result<RefreshAnswer, FetchError>> {
+        let snapshot = self.state.lock().unwrap().snapshot;
+        Box::pin(async move {
+            Ok(RefreshAnswer {
+                snapshot,
+                moved: false,
+            })
+        })
+    }
+
+    fn hosts(&self) -> BoxFuture<'_, Result<Vec<String>, FetchError>> {
+        Box::pin(async { Ok(vec!["host".to_owned()]) })
+    }
+}

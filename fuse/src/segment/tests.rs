@@ -1,0 +1,277 @@
+//! What reads cost, and what they give when things go wrong; counted, not timed.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use cachewfs_format::{
+    Chunk, ChunkEncoding, Digest, GitPath, ObjectId, Role, SegmentWriter, SnapshotId, TocFile,
+    TocSegment, encode_chunk,
+};
+use tempfile::TempDir;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::{Backend, Place, ReadError, Segment, Segments};
+use crate::cache::{Cache, Overflow};
+use crate::fetch::scripted::{Fault, Scripted};
+use crate::traffic::{Purpose, Traffic};
+
+const CHUNK_LEN: usize = 256 << 10;
+
+/// A segment of a file of `len` bytes, as stored, and its record.
+fn stored_segment(role: Role, len: usize) -> (Vec<u8>, Vec<u8>, TocSegment) {
+    let content: Vec<u8> = (0..len)
+        .map(|at| (at * 31 % 251) as u8 ^ (at >> 11) as u8)
+        .collect();
+    let mut writer = SegmentWriter::default();
+    let mut stored = Vec::new();
+    for piece in content.chunks(CHUNK_LEN) {
+        let (chunk, bytes): (Chunk, _) = encode_chunk(piece, ChunkEncoding::Raw).unwrap();
+        writer.push_chunk(chunk);
+        stored.extend(bytes);
+    }
+    let (id, table) = writer.finish().unwrap();
+    stored.extend(&table);
+    let path = GitPath::parse(b"objects/pack/pack-x.pack").unwrap();
+    let record = TocSegment {
+        id,
+        role,
+        stored_len: stored.len() as u64,
+        table_len: u32::try_from(table.len()).unwrap(),
+        content_len: len as u64,
+        file: Some(TocFile {
+            path,
+            size: len as u64,
+            mtime: 1,
+        }),
+    };
+    (content, stored, record)
+}
+
+/// A mount's lower half over a scripted source.
+struct Fixture {
+    content: Vec<u8>,
+    source: Arc<Scripted>,
+    record: TocSegment,
+    cache_dir: TempDir,
+}
+
+impl Fixture {
+    fn new(role: Role, len: usize) -> Self {
+        let (content, stored, record) = stored_segment(role, len);
+        let snapshot = SnapshotId::first(ObjectId::parse(&"1".repeat(40)).unwrap());
+        let source = Scripted::new(stored, snapshot, Digest::of(b"").to_string());
+        Self {
+            content,
+            source,
+            record,
+            cache_dir: TempDir::new().unwrap(),
+        }
+    }
+
+    /// A process that has just started: what it knows is what is on disk.
+    fn start(&self) -> Arc<Segment> {
+        let backend = Backend {
+            source: self.source.clone(),
+            cache: Cache::open(self.cache_dir.path(), 1 << 40).unwrap(),
+            overflow: Overflow::default(),
+            traffic: Arc::new(Traffic::default()),
+            read_timeout: Duration::from_secs(2),
+            tasks: TaskTracker::new(),
+            ending: CancellationToken::new(),
+            waiting_readers: AtomicUsize::new(0),
+            no_waiting_reader: Notify::new(),
+        };
+        let segments = Segments::new(Arc::new(backend));
+        segments.intern(
+            &self.record,
+            Place {
+                path: "/archive".into(),
+                offset: 0,
+            },
+        )
+    }
+
+    async fn read(&self, segment: &Arc<Segment>, at: usize, len: usize) -> Result<(), ReadError> {
+        let range = at as u64..(at + len) as u64;
+        let read = segment.read(range, Purpose::Demand).await?;
+        let end = (at + len).min(self.content.len());
+        assert!(read == self.content[at..end], "wrong bytes at {at}");
+        Ok(())
+    }
+
+    /// Changes a byte of the content on disk.
+    fn damage_disk(&self, at: u64) {
+        use std::os::unix::fs::FileExt as _;
+        let name = format!("{}.data", self.record.id);
+        let shard = self.cache_dir.path().join("v1").join(&name[..2]);
+        let file = std::fs::File::options()
+            .write(true)
+            .open(shard.join(name))
+            .unwrap();
+        file.write_all_at(&[self.content[usize::try_from(at).unwrap()] ^ 0xFF], at)
+            .unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cold_sequential_read_of_8_mib_makes_at_most_5_requests() {
+    let fixture = Fixture::new(Role::PackHistory, 8 << 20);
+    let segment = fixture.start();
+
+    for at in (0..8 << 20).step_by(128 << 10) {
+        fixture.read(&segment, at, 128 << 10).await.unwrap();
+    }
+
+    let requests = fixture.source.take_requests();
+    assert!(requests.len() <= 5, "{requests:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_warm_read_makes_no_request_also_after_a_restart() {
+    let fixture = Fixture::new(Role::PackTip, 3 << 20);
+    fixture.read(&fixture.start(), 0, 3 << 20).await.unwrap();
+    fixture.source.take_requests();
+
+    fixture.read(&fixture.start(), 5, 2 << 20).await.unwrap();
+
+    assert_eq!(fixture.source.take_requests(), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_small_segment_comes_with_its_table_in_one_request() {
+    let fixture = Fixture::new(Role::PackIndex, 700 << 10);
+
+    fixture
+        .read(&fixture.start(), 100, 600 << 10)
+        .await
+        .unwrap();
+
+    assert_eq!(
+        fixture.source.take_requests(),
+        [(0, fixture.record.stored_len)]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_readers_of_a_chunk_share_a_request() {
+    let fixture = Arc::new(Fixture::new(Role::PackHistory, 4 << 20));
+    let segment = fixture.start();
+    segment.table(Purpose::Demand).await.unwrap();
+    fixture.source.take_requests();
+
+    let readers = (0..16).map(|_| {
+        let (fixture, segment) = (Arc::clone(&fixture), Arc::clone(&segment));
+        tokio::spawn(async move { fixture.read(&segment, 1 << 20, 1000).await.unwrap() })
+    });
+    for reader in readers.collect::<Vec<_>>() {
+        reader.await.unwrap();
+    }
+
+    assert_eq!(fixture.source.take_requests().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cut_body_goes_on_after_the_last_whole_chunk() {
+    let fixture = Fixture::new(Role::PackHistory, 4 << 20);
+    let segment = fixture.start();
+    segment.table(Purpose::Demand).await.unwrap();
+    fixture.source.take_requests();
+    fixture.source.fail_with([Fault::Cut(2 * CHUNK_LEN + 1000)]);
+
+    fixture.read(&segment, 0, 1 << 20).await.unwrap();
+
+    let starts: Vec<u64> = fixture
+        .source
+        .take_requests()
+        .iter()
+        .map(|&(at, _)| at)
+        .collect();
+    let third_chunk = segment
+        .table(Purpose::Demand)
+        .await
+        .unwrap()
+        .stored_range(2)
+        .unwrap()
+        .start;
+    assert_eq!(starts, [0, third_chunk]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn corrupt_bytes_are_fetched_again_and_never_shown() {
+    for role in [Role::PackHistory, Role::PackIndex] {
+        for len in [4 << 20, 300 << 10] {
+            let fixture = Fixture::new(role, len);
+            let segment = fixture.start();
+            fixture
+                .source
+                .fail_with([Fault::Corrupt(9), Fault::Corrupt(70), Fault::Corrupt(5000)]);
+
+            for at in (0..len).step_by(64 << 10) {
+                fixture.read(&segment, at, 64 << 10).await.unwrap();
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_only_lies_is_an_error_within_the_deadline() {
+    let fixture = Fixture::new(Role::PackHistory, 4 << 20);
+    let segment = fixture.start();
+    segment.table(Purpose::Demand).await.unwrap();
+    fixture.source.fail_with(vec![Fault::Corrupt(100); 1000]);
+
+    let error = fixture.read(&segment, 0, 100).await.unwrap_err();
+
+    assert!(matches!(error, ReadError::Fetch(_)), "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hanging_daemon_is_an_error_at_the_deadline_and_later_reads_try_again() {
+    let fixture = Fixture::new(Role::PackHistory, 4 << 20);
+    let segment = fixture.start();
+    segment.table(Purpose::Demand).await.unwrap();
+    fixture.source.fail_with([Fault::Hang]);
+
+    fixture.read(&segment, 0, 100).await.unwrap_err();
+
+    fixture.read(&segment, 0, 100).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unavailable_daemon_is_asked_again() {
+    let fixture = Fixture::new(Role::PackTip, 2 << 20);
+    fixture
+        .source
+        .fail_with([Fault::Unavailable, Fault::Unavailable]);
+
+    fixture.read(&fixture.start(), 0, 2 << 20).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_disk_shows_nothing_wrong_after_a_restart() {
+    let fixture = Fixture::new(Role::PackHistory, 2 << 20);
+    fixture.read(&fixture.start(), 0, 2 << 20).await.unwrap();
+    fixture.damage_disk(300_000);
+    fixture.source.take_requests();
+
+    fixture.read(&fixture.start(), 0, 2 << 20).await.unwrap();
+
+    assert_eq!(fixture.source.take_requests().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn evicted_chunks_are_fetched_again() {
+    let fixture = Fixture::new(Role::PackHistory, 2 << 20);
+    let segment = fixture.start();
+    fixture.read(&segment, 0, 2 << 20).await.unwrap();
+    let cache = Cache::open(fixture.cache_dir.path(), 1).unwrap();
+
+    let evicted = cache.evict().unwrap();
+    segment.forget_files();
+
+    assert_eq!(evicted, [fixture.record.id]);
+    fixture.read(&segment, 0, 2 << 20).await.unwrap();
+}
