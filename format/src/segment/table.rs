@@ -100,6 +100,11 @@ impl SegmentTable {
         })
     }
 
+    /// Encodes the table again, as the skippable frame that it was decoded from.
+    pub fn to_frame(&self) -> Result<Vec<u8>> {
+        Self::encode(&self.chunks, &self.entries).map(|(_, frame)| frame)
+    }
+
     /// The chunks, in order.
     pub fn chunks(&self) -> &[Chunk] {
         &self.chunks

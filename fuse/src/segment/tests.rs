@@ -22,9 +22,12 @@ const CHUNK_LEN: usize = 256 << 10;
 
 /// A segment of a file of `len` bytes, as stored, and its record.
 fn stored_segment(role: Role, len: usize) -> (Vec<u8>, Vec<u8>, TocSegment) {
-    let content: Vec<u8> = (0..len)
-        .map(|at| (at * 31 % 251) as u8 ^ (at >> 11) as u8)
-        .collect();
+    let blocks = (0_u8..=255).flat_map(|block| [block; 2048]).cycle();
+    let mixed = (0_u8..251)
+        .cycle()
+        .zip(blocks)
+        .map(|(one, other)| one ^ other);
+    let content: Vec<u8> = mixed.take(len).collect();
     let mut writer = SegmentWriter::default();
     let mut stored = Vec::new();
     for piece in content.chunks(CHUNK_LEN) {
@@ -106,7 +109,7 @@ impl Fixture {
     fn damage_disk(&self, at: u64) {
         use std::os::unix::fs::FileExt as _;
         let name = format!("{}.data", self.record.id);
-        let shard = self.cache_dir.path().join("v1").join(&name[..2]);
+        let shard = self.cache_dir.path().join("v1").join(name.split_at(2).0);
         let file = std::fs::File::options()
             .write(true)
             .open(shard.join(name))
