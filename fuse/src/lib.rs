@@ -19,6 +19,8 @@ mod options;
 mod repository;
 mod segment;
 mod session;
+#[cfg(test)]
+mod testing;
 mod traffic;
 mod view;
 

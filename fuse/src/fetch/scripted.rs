@@ -58,6 +58,14 @@ impl Scripted {
         })
     }
 
+    /// Makes another archive the current one; the old one is gone.
+    pub(crate) fn publish(&self, archive: crate::testing::Archive) {
+        let mut state = self.state.lock().unwrap();
+        state.archive = archive.bytes.into();
+        state.snapshot = archive.snapshot;
+        state.etag = archive.etag;
+    }
+
     /// The next requests for ranges go wrong in these ways, one after the other.
     pub(crate) fn fail_with(&self, faults: impl IntoIterator<Item = Fault>) {
         self.state.lock().unwrap().faults.extend(faults);
@@ -78,6 +86,13 @@ impl Source for Scripted {
         etag: Option<&'a str>,
     ) -> BoxFuture<'a, Result<TailAnswer, FetchError>> {
         Box::pin(async move {
+            if repo.as_str() != crate::testing::REPO {
+                let code = cachewfs_format::api::code::UPSTREAM_NOT_FOUND.to_owned();
+                return Err(FetchError::Refused {
+                    code,
+                    message: "not scripted".to_owned(),
+                });
+            }
             let state = self.state.lock().unwrap();
             if etag == Some(state.etag.as_str()) {
                 return Ok(TailAnswer::Unchanged);

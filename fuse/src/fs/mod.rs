@@ -6,6 +6,8 @@ mod inode;
 mod lookup;
 mod node;
 mod open;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use attr::{Attr, FileKind};
 pub(crate) use inode::Ino;

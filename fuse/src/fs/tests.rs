@@ -1,0 +1,216 @@
+//! What each call answers, without a kernel.
+
+use std::sync::Arc;
+
+use super::{Attr, FileKind, Fs, Ino};
+use crate::error::FsError;
+use crate::testing::{Bench, OBJECT, REPO, archive, bench};
+
+const FILES: [(&str, u32, &[u8]); 5] = [
+    ("a-b", 0o100_644, b"dash"),
+    ("a/deep/file", 0o100_755, b"#!/bin/sh\n"),
+    ("a/link", 0o120_000, b"deep/file"),
+    ("sub", 0o160_000, b""),
+    ("z name\n", 0o100_644, b"odd"),
+];
+
+/// Walks a path of names from the root.
+async fn walk(fs: &Fs, path: &[&str]) -> Result<Attr, FsError> {
+    let mut found = fs.getattr(super::inode::ROOT_INO)?;
+    for name in path {
+        found = fs.lookup(found.ino, name.as_bytes()).await?;
+    }
+    Ok(found)
+}
+
+async fn in_repo(fs: &Fs, path: &[&str]) -> Result<Attr, FsError> {
+    let repo: Vec<&str> = REPO.split('/').chain(path.iter().copied()).collect();
+    walk(fs, &repo).await
+}
+
+async fn content(fs: &Fs, ino: Ino) -> Vec<u8> {
+    let handle = fs.open(fs.file(ino).unwrap());
+    let bytes = fs.read(handle, 0..1 << 20).await.unwrap();
+    fs.release(handle);
+    bytes
+}
+
+async fn names(fs: &Fs, ino: Ino) -> Vec<String> {
+    let handle = fs.opendir(ino).await.unwrap();
+    let listing = fs.listing(handle).unwrap();
+    fs.releasedir(handle);
+    listing
+        .iter()
+        .map(|entry| String::from_utf8(entry.name.clone()).unwrap())
+        .collect()
+}
+
+fn sample() -> Bench {
+    bench(archive("main", b"PACK of the first snapshot", &FILES))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shows_the_work_tree_of_the_commit() {
+    let Bench { fs, .. } = &sample();
+
+    let root = in_repo(fs, &[]).await.unwrap();
+    let file = in_repo(fs, &["a", "deep", "file"]).await.unwrap();
+    let link = in_repo(fs, &["a", "link"]).await.unwrap();
+
+    assert_eq!(
+        names(fs, root.ino).await,
+        [".", "..", ".git", "a-b", "a", "sub", "z name\n"]
+    );
+    assert_eq!((file.mode, file.size), (0o755, 10));
+    assert_eq!(content(fs, file.ino).await, b"#!/bin/sh\n");
+    assert_eq!(link.kind, FileKind::Symlink);
+    assert_eq!(fs.readlink(link.ino).await.unwrap(), b"deep/file");
+    assert_eq!(
+        in_repo(fs, &["sub"]).await.unwrap().kind,
+        FileKind::Directory
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shows_its_own_git_directory_and_nothing_that_runs() {
+    let Bench { fs, .. } = &sample();
+
+    let git = in_repo(fs, &[".git"]).await.unwrap();
+    let config = in_repo(fs, &[".git", "config"]).await.unwrap();
+    let refs = in_repo(fs, &[".git", "packed-refs"]).await.unwrap();
+    let alternates = in_repo(fs, &[".git", "objects", "info", "alternates"])
+        .await
+        .unwrap();
+
+    let shown = [
+        "HEAD",
+        "config",
+        "info",
+        "objects",
+        "packed-refs",
+        "refs",
+        "index",
+    ];
+    assert_eq!(names(fs, git.ino).await[2..], shown);
+    let config = String::from_utf8(content(fs, config.ino).await).unwrap();
+    assert!(config.contains("url = https://host/org/repo\n") && !config.contains("hooks"));
+    let refs = String::from_utf8(content(fs, refs.ino).await).unwrap();
+    assert!(
+        refs.ends_with(&format!("{OBJECT} refs/heads/main\n")),
+        "{refs}"
+    );
+    let expected = format!("/mnt/.objects/{REPO}/objects\n");
+    assert_eq!(content(fs, alternates.ino).await, expected.as_bytes());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn looking_up_git_loads_no_index() {
+    let Bench { fs, source, .. } = &sample();
+
+    in_repo(fs, &[".git", "HEAD"]).await.unwrap();
+    let before = source.take_requests().len();
+    in_repo(fs, &["a-b"]).await.unwrap();
+    let after = source.take_requests().len();
+
+    // One for the refs; one for the whole index, in its three parts and more.
+    assert_eq!((before, after), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn packs_are_where_alternates_point() {
+    let Bench { fs, .. } = &sample();
+
+    let packs = walk(fs, &[".objects", "host", "org", "repo", "objects", "pack"])
+        .await
+        .unwrap();
+    let names = names(fs, packs.ino).await;
+    let pack = fs.lookup(packs.ino, names[3].as_bytes()).await.unwrap();
+
+    assert_eq!(names.len(), 4, "{names:?}");
+    assert_eq!(content(fs, pack.ino).await, b"PACK of the first snapshot");
+    assert_eq!(pack.mtime, 7);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_there_is_no_entry() {
+    let Bench { fs, .. } = &sample();
+
+    for path in [
+        &["a", "x"][..],
+        &["a-b2"],
+        &[".git", "hooks"],
+        &["sub", "x"],
+        &[".git", "index.lock"],
+    ] {
+        let error = in_repo(fs, path).await.unwrap_err();
+        assert!(matches!(error, FsError::NoEntry), "{path:?}: {error}");
+    }
+    for path in [
+        &["other"][..],
+        &["host", "org", "repo.git"],
+        &["host", "-x"],
+        &["host", "a b"],
+    ] {
+        let error = walk(fs, path).await.unwrap_err();
+        assert!(matches!(error, FsError::NoEntry), "{path:?}: {error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_snapshot_switches_as_a_whole_and_open_files_keep_theirs() {
+    let Bench { fs, source, .. } = &sample();
+    let old_file = in_repo(fs, &["a-b"]).await.unwrap();
+    let old_handle = fs.open(fs.file(old_file.ino).unwrap());
+    let kept = in_repo(fs, &["a", "deep", "file"]).await.unwrap();
+    let packs = walk(fs, &[".objects", "host", "org", "repo", "objects", "pack"])
+        .await
+        .unwrap();
+    let mut files = FILES;
+    files[0] = ("a-b", 0o100_755, b"new!");
+
+    source.publish(archive("next", b"PACK of the second snapshot", &files));
+    let repositories = fs.repositories();
+    let repository = repositories.resolved().remove(0);
+    repositories.catch_up(&repository).await.unwrap();
+
+    let new_file = in_repo(fs, &["a-b"]).await.unwrap();
+    let head = in_repo(fs, &[".git", "HEAD"]).await.unwrap();
+    assert_eq!(content(fs, new_file.ino).await, b"new!");
+    assert_eq!(content(fs, head.ino).await, b"ref: refs/heads/next\n");
+    assert_ne!(new_file.ino, old_file.ino);
+    assert_eq!(
+        in_repo(fs, &["a", "deep", "file"]).await.unwrap().ino,
+        kept.ino
+    );
+    assert_eq!(fs.read(old_handle, 0..100).await.unwrap(), b"dash");
+    // Both packs with their indexes: the old ones stay for a while.
+    assert_eq!(names(fs, packs.ino).await.len(), 2 + 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unchanged_snapshot_costs_one_request_and_changes_nothing() {
+    let Bench { fs, source, .. } = &sample();
+    in_repo(fs, &["a-b"]).await.unwrap();
+    source.take_requests();
+    let repositories = fs.repositories();
+    let repository = repositories.resolved().remove(0);
+    let before = repository.view().generation;
+
+    repositories.catch_up(&repository).await.unwrap();
+
+    assert!(Arc::ptr_eq(&before, &repository.view().generation));
+    assert_eq!(source.take_requests(), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forgotten_inodes_are_unknown() {
+    let Bench { fs, .. } = &sample();
+    let file = in_repo(fs, &["a-b"]).await.unwrap();
+
+    fs.forget(file.ino, 1);
+
+    assert!(matches!(
+        fs.getattr(file.ino),
+        Err(FsError::UnknownInode { .. })
+    ));
+}

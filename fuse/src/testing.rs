@@ -1,0 +1,235 @@
+//! Small archives for tests, made as the daemon makes them.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use cachewfs_format::{
+    ArchiveKind, ChunkEncoding, Content, Digest, Entry, EntryKind, FrameSize, GitPath, ObjectId,
+    RepoName, Role, SeekTable, SegmentWriter, SnapshotId, Toc, TocFile, TocSegment, encode_chunk,
+};
+use tempfile::TempDir;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::cache::{Cache, Overflow};
+use crate::fetch::scripted::Scripted;
+use crate::fs::Fs;
+use crate::options::{Hydrate, MountOptions};
+use crate::repository::Repositories;
+use crate::segment::{Backend, Segments};
+use crate::traffic::Traffic;
+
+/// The repository of all these archives.
+pub(crate) const REPO: &str = "host/org/repo";
+/// The commit of all these archives, and the git blob of all their files.
+pub(crate) const OBJECT: &str = "0123456789abcdef0123456789abcdef01234567";
+
+/// A checkout archive.
+#[derive(Debug)]
+pub(crate) struct Archive {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) etag: String,
+    pub(crate) snapshot: SnapshotId,
+}
+
+/// Builds an archive segment by segment.
+#[derive(Debug, Default)]
+struct Builder {
+    bytes: Vec<u8>,
+    segments: Vec<TocSegment>,
+    frames: Vec<FrameSize>,
+}
+
+impl Builder {
+    fn segment(&mut self, role: Role, content: &[u8], entries: Vec<Entry>, file: Option<TocFile>) {
+        let mut writer = SegmentWriter::default();
+        let start = self.bytes.len();
+        for piece in content.chunks(64 << 10) {
+            let (chunk, stored) = encode_chunk(piece, ChunkEncoding::Zstd(1)).unwrap();
+            writer.push_chunk(chunk);
+            self.frames.push(FrameSize {
+                stored_len: chunk.stored_len,
+                content_len: chunk.content_len,
+            });
+            self.bytes.extend(stored);
+        }
+        entries
+            .into_iter()
+            .for_each(|entry| writer.push_entry(entry));
+        let (id, table) = writer.finish().unwrap();
+        let table_len = u32::try_from(table.len()).unwrap();
+        self.frames.push(FrameSize {
+            stored_len: table_len,
+            content_len: 0,
+        });
+        self.bytes.extend(table);
+        self.segments.push(TocSegment {
+            id,
+            role,
+            stored_len: (self.bytes.len() - start) as u64,
+            table_len,
+            content_len: content.len() as u64,
+            file,
+        });
+    }
+
+    /// A segment of small files, one after the other (the tar headers between them don't matter to
+    /// the mount).
+    fn members(&mut self, role: Role, members: &[(&str, u32, &[u8])]) {
+        let mut content = Vec::new();
+        let mut entries = Vec::new();
+        for (path, mode, bytes) in members {
+            let kind = if *mode == 0o120_000 {
+                EntryKind::Symlink((*bytes).into())
+            } else {
+                EntryKind::File(Content::Inline {
+                    offset: content.len() as u64,
+                })
+            };
+            let is_file = matches!(kind, EntryKind::File(_));
+            entries.push(Entry {
+                path: GitPath::parse(path.as_bytes()).unwrap(),
+                kind,
+                mode: mode & 0o777,
+                size: if is_file { bytes.len() as u64 } else { 0 },
+                mtime: 1,
+                blob: None,
+            });
+            if is_file {
+                content.extend_from_slice(bytes);
+            }
+        }
+        content.push(0);
+        self.segment(role, &content, entries, None);
+    }
+
+    fn file(&mut self, role: Role, path: &str, bytes: &[u8]) {
+        let path = GitPath::parse(path.as_bytes()).unwrap();
+        let file = TocFile {
+            path,
+            size: bytes.len() as u64,
+            mtime: 7,
+        };
+        self.segment(role, bytes, Vec::new(), Some(file));
+    }
+
+    fn finish(mut self, refs: &[u8]) -> Archive {
+        let commit = ObjectId::parse(OBJECT).unwrap();
+        let refs_digest = Digest::of(refs);
+        let toc = Toc {
+            kind: ArchiveKind::Checkout,
+            repo: RepoName::parse(REPO).unwrap(),
+            commit,
+            refs_digest,
+            hot_segments: 1,
+            segments: self.segments,
+        };
+        let (digest, frame) = toc.encode().unwrap();
+        let stored_len = u32::try_from(frame.len()).unwrap();
+        self.frames.push(FrameSize {
+            stored_len,
+            content_len: 0,
+        });
+        self.bytes.extend(frame);
+        self.bytes.extend(
+            SeekTable {
+                frames: self.frames,
+            }
+            .encode()
+            .unwrap(),
+        );
+        let snapshot = SnapshotId::later(commit, &refs_digest);
+        Archive {
+            bytes: self.bytes,
+            etag: format!("\"{digest}\""),
+            snapshot,
+        }
+    }
+}
+
+/// The index entry of a file, with its padding.
+fn index_entry(path: &str, mode: u32, size: usize) -> Vec<u8> {
+    let mut entry = vec![0; 62];
+    entry[24..28].copy_from_slice(&mode.to_be_bytes());
+    entry[36..40].copy_from_slice(&u32::try_from(size).unwrap().to_be_bytes());
+    entry[40..60].copy_from_slice(ObjectId::parse(OBJECT).unwrap().as_bytes());
+    entry.extend_from_slice(path.as_bytes());
+    entry.resize(entry.len() / 8 * 8 + 8, 0);
+    entry
+}
+
+/// An archive with one branch, a pack and its index, and `files` (path, git mode, content), sorted
+/// by path, in runs of two.
+pub(crate) fn archive(branch: &str, pack: &[u8], files: &[(&str, u32, &[u8])]) -> Archive {
+    let refs = format!("{OBJECT} refs/remotes/origin/{branch}\n");
+    let head = format!("ref: refs/heads/{branch}\n");
+    let config =
+        b"[remote \"origin\"]\n\turl = https://host/org/repo\n[core]\n\thooksPath = /tmp\n";
+    let mut builder = Builder::default();
+    let refs_members: [(&str, u32, &[u8]); 4] = [
+        (".git/HEAD", 0o644, head.as_bytes()),
+        (".git/config", 0o644, config),
+        (".git/hooks/post-checkout", 0o755, b"#!/bin/sh\n"),
+        (".git/packed-refs", 0o644, refs.as_bytes()),
+    ];
+    builder.members(Role::Refs, &refs_members);
+    let name = format!("objects/pack/pack-{}", &Digest::of(pack).to_string()[..40]);
+    builder.file(
+        Role::PackIndex,
+        &format!("{name}.idx"),
+        b"index of the pack",
+    );
+    builder.file(Role::PackTip, &format!("{name}.pack"), pack);
+    let mut header = b"DIRC\0\0\0\x02".to_vec();
+    header.extend(u32::try_from(files.len()).unwrap().to_be_bytes());
+    builder.file(Role::IndexHeader, "index", &header);
+    for run in files.chunks(2) {
+        let part: Vec<u8> = run
+            .iter()
+            .flat_map(|(path, mode, bytes)| index_entry(path, *mode, bytes.len()))
+            .collect();
+        builder.file(Role::IndexPart, "index", &part);
+    }
+    builder.file(Role::IndexTrailer, "index", &[0; 20]);
+    for run in files.chunks(2) {
+        builder.members(Role::WorkTree, run);
+    }
+    builder.finish(&[refs.as_bytes(), pack].concat())
+}
+
+/// A file system over a scripted source, without a kernel.
+#[derive(Debug)]
+pub(crate) struct Bench {
+    pub(crate) fs: Fs,
+    pub(crate) source: Arc<Scripted>,
+    _cache_dir: TempDir,
+}
+
+/// Shows `archive`; nothing is fetched before it is asked for.
+pub(crate) fn bench(archive: Archive) -> Bench {
+    let cache_dir = TempDir::new().unwrap();
+    let mut options = MountOptions::new("/mnt".into(), Vec::new());
+    options.hydrate = Hydrate::Off;
+    options.poll_interval = Duration::from_hours(1);
+    let source = Scripted::new(archive.bytes, archive.snapshot, archive.etag);
+    let backend = Backend {
+        source: source.clone(),
+        cache: Cache::open(cache_dir.path(), 1 << 40).unwrap(),
+        overflow: Overflow::default(),
+        traffic: Arc::new(Traffic::default()),
+        read_timeout: Duration::from_secs(2),
+        tasks: TaskTracker::new(),
+        ending: CancellationToken::new(),
+        waiting_readers: AtomicUsize::new(0),
+        no_waiting_reader: Notify::new(),
+    };
+    let segments = Arc::new(Segments::new(Arc::new(backend)));
+    let fs = Fs::new(Arc::new(Repositories::new(options, segments)));
+    Bench {
+        fs,
+        source,
+        _cache_dir: cache_dir,
+    }
+}
