@@ -55,9 +55,9 @@ impl Builder {
             });
             self.bytes.extend(stored);
         }
-        entries
-            .into_iter()
-            .for_each(|entry| writer.push_entry(entry));
+        for entry in entries {
+            writer.push_entry(entry);
+        }
         let (id, table) = writer.finish().unwrap();
         let table_len = u32::try_from(table.len()).unwrap();
         self.frames.push(FrameSize {
@@ -175,7 +175,10 @@ pub(crate) fn archive(branch: &str, pack: &[u8], files: &[(&str, u32, &[u8])]) -
         (".git/packed-refs", 0o644, refs.as_bytes()),
     ];
     builder.members(Role::Refs, &refs_members);
-    let name = format!("objects/pack/pack-{}", &Digest::of(pack).to_string()[..40]);
+    let name = format!(
+        "objects/pack/pack-{}",
+        Digest::of(pack).to_string().split_at(40).0
+    );
     builder.file(
         Role::PackIndex,
         &format!("{name}.idx"),

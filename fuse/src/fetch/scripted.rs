@@ -35,6 +35,8 @@ pub(crate) struct Scripted {
 #[derive(Debug)]
 struct State {
     archive: Bytes,
+    /// By their snapshots.
+    old_archives: Vec<(String, Bytes)>,
     snapshot: SnapshotId,
     etag: String,
     faults: VecDeque<Fault>,
@@ -48,6 +50,7 @@ impl Scripted {
         let (faults, requests) = (VecDeque::new(), Vec::new());
         let state = State {
             archive,
+            old_archives: Vec::new(),
             snapshot,
             etag,
             faults,
@@ -58,10 +61,12 @@ impl Scripted {
         })
     }
 
-    /// Makes another archive the current one; the old one is gone.
+    /// Makes another archive the current one; the old one can still be read.
     pub(crate) fn publish(&self, archive: crate::testing::Archive) {
         let mut state = self.state.lock().unwrap();
-        state.archive = archive.bytes.into();
+        let old = std::mem::replace(&mut state.archive, archive.bytes.into());
+        let old_snapshot = state.snapshot.to_string();
+        state.old_archives.push((old_snapshot, old));
         state.snapshot = archive.snapshot;
         state.etag = archive.etag;
     }
@@ -116,7 +121,12 @@ impl Source for Scripted {
             let range = request.range.clone();
             state.requests.push((range.start, range.end - range.start));
             let place = usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap();
-            (state.archive.slice(place), state.faults.pop_front())
+            let old = state
+                .old_archives
+                .iter()
+                .find(|(id, _)| request.path.contains(id));
+            let archive = old.map_or(&state.archive, |(_, archive)| archive);
+            (archive.slice(place), state.faults.pop_front())
         };
         Box::pin(async move {
             // Lets others run first, as a network does.
