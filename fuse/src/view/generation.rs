@@ -117,7 +117,7 @@ impl Generation {
         alternates.push(b'\n');
         git.add_bytes(b"objects/info/alternates", &alternates, GIT_MTIME);
         let mut objects = common(true);
-        add_objects(&mut objects, &placed, file(GRAPH_CHAIN));
+        add_objects(&mut objects, &toc, &placed, file(GRAPH_CHAIN));
         let default_branch = match head {
             Head::Branch(name) => String::from_utf8(name).ok(),
             Head::Detached(_) => None,
@@ -252,12 +252,11 @@ fn git_directory(head: &Head, packed_refs: &[u8], config: &str) -> StaticTree {
 }
 
 /// Adds packs, their indexes and the commit-graph; anything else in an archive is not shown.
-fn add_objects(tree: &mut StaticTree, segments: &[Arc<Segment>], graph_chain: &[u8]) {
-    for segment in segments {
-        let Some(file) = &segment.record().file else {
-            continue;
-        };
-        let is_shown = match segment.record().role {
+fn add_objects(tree: &mut StaticTree, toc: &Toc, segments: &[Arc<Segment>], graph_chain: &[u8]) {
+    // Not the segment's own record: that may be an older snapshot's, with another time.
+    for (record, segment) in toc.segments.iter().zip(segments) {
+        let Some(file) = &record.file else { continue };
+        let is_shown = match record.role {
             Role::CommitGraph => {
                 is_named(file.path.as_bytes(), b"objects/info/commit-graphs/graph-")
             }
