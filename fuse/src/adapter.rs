@@ -76,10 +76,18 @@ impl Adapter {
             return answer(log(outcome));
         }
         let tasks = self.fs.repositories().segments.backend().tasks.clone();
+        // The caller is told after `timeout`; what it started goes on, so that its next try finds
+        // it done.
+        let longest = self.read_timeout.max(timeout);
+        let work = tasks.spawn_on(tokio::time::timeout(longest, call), &self.runtime);
         tasks.spawn_on(
             async move {
-                let outcome = tokio::time::timeout(timeout, call).await;
-                answer(log(outcome.unwrap_or(Err(FsError::TimedOut))));
+                let outcome = match tokio::time::timeout(timeout, work).await {
+                    Ok(Ok(Ok(outcome))) => outcome,
+                    // Too late, in one way or another.
+                    Ok(Ok(Err(_)) | Err(_)) | Err(_) => Err(FsError::TimedOut),
+                };
+                answer(log(outcome));
             },
             &self.runtime,
         );

@@ -23,7 +23,7 @@ use crate::traffic::Traffic;
 
 /// The repository of all these archives.
 pub(crate) const REPO: &str = "host/org/repo";
-/// The commit of all these archives, and the git blob of all their files.
+/// The commit of all these archives.
 pub(crate) const OBJECT: &str = "0123456789abcdef0123456789abcdef01234567";
 
 /// A checkout archive.
@@ -150,11 +150,11 @@ impl Builder {
 }
 
 /// The index entry of a file, with its padding.
-fn index_entry(path: &str, mode: u32, size: usize) -> Vec<u8> {
+fn index_entry(path: &str, mode: u32, content: &[u8]) -> Vec<u8> {
     let mut entry = vec![0; 62];
     entry[24..28].copy_from_slice(&mode.to_be_bytes());
-    entry[36..40].copy_from_slice(&u32::try_from(size).unwrap().to_be_bytes());
-    entry[40..60].copy_from_slice(ObjectId::parse(OBJECT).unwrap().as_bytes());
+    entry[36..40].copy_from_slice(&u32::try_from(content.len()).unwrap().to_be_bytes());
+    entry[40..60].copy_from_slice(&Digest::of(content).as_bytes()[..20]);
     entry.extend_from_slice(path.as_bytes());
     entry.resize(entry.len() / 8 * 8 + 8, 0);
     entry
@@ -191,7 +191,7 @@ pub(crate) fn archive(branch: &str, pack: &[u8], files: &[(&str, u32, &[u8])]) -
     for run in files.chunks(2) {
         let part: Vec<u8> = run
             .iter()
-            .flat_map(|(path, mode, bytes)| index_entry(path, *mode, bytes.len()))
+            .flat_map(|(path, mode, bytes)| index_entry(path, *mode, bytes))
             .collect();
         builder.file(Role::IndexPart, "index", &part);
     }
@@ -205,7 +205,7 @@ pub(crate) fn archive(branch: &str, pack: &[u8], files: &[(&str, u32, &[u8])]) -
 /// A file system over a scripted source, without a kernel.
 #[derive(Debug)]
 pub(crate) struct Bench {
-    pub(crate) fs: Fs,
+    pub(crate) fs: Arc<Fs>,
     pub(crate) source: Arc<Scripted>,
     _cache_dir: TempDir,
 }
@@ -213,7 +213,7 @@ pub(crate) struct Bench {
 /// Shows `archive`; nothing is fetched before it is asked for.
 pub(crate) fn bench(archive: Archive) -> Bench {
     let cache_dir = TempDir::new().unwrap();
-    let mut options = MountOptions::new("/mnt".into(), Vec::new());
+    let mut options = MountOptions::new("/mnt".into(), vec!["http://scripted".to_owned()]);
     options.hydrate = Hydrate::Off;
     options.poll_interval = Duration::from_hours(1);
     let source = Scripted::new(archive.bytes, archive.snapshot, archive.etag);
@@ -229,7 +229,7 @@ pub(crate) fn bench(archive: Archive) -> Bench {
         no_waiting_reader: Notify::new(),
     };
     let segments = Arc::new(Segments::new(Arc::new(backend)));
-    let fs = Fs::new(Arc::new(Repositories::new(options, segments)));
+    let fs = Arc::new(Fs::new(Arc::new(Repositories::new(options, segments))));
     Bench {
         fs,
         source,

@@ -134,3 +134,6 @@ fn unmount(mount_point: &Path) -> io::Result<()> {
         outcome => Ok(outcome?),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,218 @@
+//! A real mount of a scripted archive.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, symlink};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tempfile::TempDir;
+use tokio::runtime::Handle;
+
+use super::{Served, start};
+use crate::adapter::Adapter;
+use crate::invalidate::Invalidator;
+use crate::testing::{Archive, Bench, REPO, archive, bench};
+
+/// A mount, gone when dropped.
+struct Mounted {
+    served: Served,
+    repo: PathBuf,
+    bench: Arc<Bench>,
+    _directory: TempDir,
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        self.served.unmount().ok();
+    }
+}
+
+/// Mounts `archive`; `None`, said aloud, on a machine without FUSE.
+async fn mounted(archive: Archive) -> Option<Mounted> {
+    if !std::path::Path::new("/dev/fuse").exists() || !rustix::process::geteuid().is_root() {
+        assert!(
+            std::env::var_os("CACHEWFS_REQUIRE_FUSE").is_none(),
+            "no /dev/fuse, or not root"
+        );
+        println!("skipped: no /dev/fuse, or not root");
+        return None;
+    }
+    let directory = TempDir::new().unwrap();
+    let bench = Arc::new(bench(archive));
+    let mut options = bench.fs.repositories().options.clone();
+    options.mount_point = directory.path().canonicalize().unwrap();
+    let adapter = Adapter::new(Arc::clone(&bench.fs), Handle::current(), &options);
+    let repo = options.mount_point.join(REPO);
+    let served = tokio::task::spawn_blocking(move || start(adapter, &options).unwrap());
+    let served = served.await.unwrap();
+    let invalidator = Invalidator::new(served.notifier.clone());
+    bench
+        .fs
+        .repositories()
+        .invalidator
+        .set(invalidator)
+        .unwrap();
+    Some(Mounted {
+        served,
+        repo,
+        bench,
+        _directory: directory,
+    })
+}
+
+/// Runs what blocks on the mount beside the runtime that serves it.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(work).await.unwrap()
+}
+
+const FILES: [(&str, u32, &[u8]); 3] = [
+    ("dir/run", 0o100_755, b"#!/bin/sh\nexit 0\n"),
+    ("link", 0o120_000, b"dir/run"),
+    ("text", 0o100_644, b"hello\n"),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn programs_read_and_run_what_is_shown() {
+    let Some(mount) = mounted(archive("main", b"PACK", &FILES)).await else {
+        return;
+    };
+    let repo = mount.repo.clone();
+
+    blocking(move || {
+        assert_eq!(fs::read(repo.join("text")).unwrap(), b"hello\n");
+        assert_eq!(
+            fs::read_link(repo.join("link")).unwrap(),
+            PathBuf::from("dir/run")
+        );
+        assert!(
+            std::process::Command::new(repo.join("link"))
+                .status()
+                .unwrap()
+                .success()
+        );
+        let mut names: Vec<_> = fs::read_dir(&repo)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        names.sort();
+        assert_eq!(names, [".git", "dir", "link", "text"].map(OsStr::new));
+        assert_eq!(fs::read_dir(repo.join("dir")).unwrap().count(), 1);
+        assert!(!repo.join("nothing").exists());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_can_be_written_but_times_can_be_set() {
+    let Some(mount) = mounted(archive("main", b"PACK", &FILES)).await else {
+        return;
+    };
+    let repo = mount.repo.clone();
+
+    blocking(move || {
+        let read_only = |outcome: std::io::Result<()>| {
+            assert_eq!(
+                outcome.unwrap_err().kind(),
+                std::io::ErrorKind::ReadOnlyFilesystem
+            );
+        };
+        let text = repo.join("text");
+        read_only(fs::File::create(repo.join("new")).map(drop));
+        read_only(fs::File::options().write(true).open(&text).map(drop));
+        read_only(fs::create_dir(repo.join("new")));
+        read_only(fs::remove_file(&text));
+        read_only(fs::remove_dir(repo.join("dir")));
+        read_only(fs::rename(&text, repo.join("other")));
+        read_only(symlink("x", repo.join("new")));
+        read_only(fs::hard_link(&text, repo.join("new")));
+        let file = fs::File::open(&text).unwrap();
+        file.set_modified(std::time::SystemTime::now()).unwrap();
+        assert_eq!(fs::metadata(&text).unwrap().mtime(), 0);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_complete_file_is_read_the_same_before_and_in_passthrough() {
+    let pack: Vec<u8> = (0..=255_u8).cycle().take(3 << 20).collect();
+    let Some(mount) = mounted(archive("main", &pack, &FILES)).await else {
+        return;
+    };
+    let objects = mount
+        .repo
+        .parent()
+        .unwrap()
+        .parent()
+        .unwrap()
+        .parent()
+        .unwrap();
+    let packs = objects.join(".objects").join(REPO).join("objects/pack");
+
+    let expected = pack.clone();
+    blocking(move || {
+        let found = fs::read_dir(packs)
+            .unwrap()
+            .map(|entry| entry.unwrap().path());
+        let path = found
+            .into_iter()
+            .find(|path| path.extension() == Some("pack".as_ref()));
+        let path = path.unwrap();
+        // The first read fetches; what is opened after it is complete.
+        for _ in 0..3 {
+            assert!(fs::read(&path).unwrap() == expected, "wrong bytes");
+        }
+    })
+    .await;
+
+    let repository = mount.bench.fs.repositories().resolved().remove(0);
+    let generation = repository.view().generation;
+    assert!(
+        generation
+            .segments
+            .iter()
+            .any(|segment| segment.is_complete_on_disk())
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_kernel_learns_of_a_new_snapshot() {
+    let Some(mount) = mounted(archive("main", b"PACK 1", &FILES)).await else {
+        return;
+    };
+    let repo = mount.repo.clone();
+    let mut files = FILES.to_vec();
+    files[2] = ("text", 0o100_644, b"HELLO\n");
+    files.push((("zz/new"), 0o100_644, b"new\n"));
+    let (text, new) = (repo.join("text"), repo.join("zz/new"));
+    let (text_before, new_before) = (text.clone(), new.clone());
+    blocking(move || {
+        assert_eq!(fs::read(text_before).unwrap(), b"hello\n");
+        assert!(!new_before.exists() && !new_before.parent().unwrap().exists());
+        assert_eq!(
+            fs::read(repo.join(".git/HEAD")).unwrap(),
+            b"ref: refs/heads/main\n"
+        );
+    })
+    .await;
+
+    mount
+        .bench
+        .source
+        .publish(archive("next", b"PACK 2", &files));
+    let repositories = Arc::clone(mount.bench.fs.repositories());
+    let repository = repositories.resolved().remove(0);
+    repositories.catch_up(&repository).await.unwrap();
+
+    let repo = mount.repo.clone();
+    blocking(move || {
+        assert_eq!(fs::read(text).unwrap(), b"HELLO\n");
+        assert_eq!(fs::read(new).unwrap(), b"new\n");
+        assert_eq!(
+            fs::read(repo.join(".git/HEAD")).unwrap(),
+            b"ref: refs/heads/next\n"
+        );
+        assert_eq!(fs::read_dir(&repo).unwrap().count(), 5);
+    })
+    .await;
+}
