@@ -1,0 +1,70 @@
+//! The first clone of a mirror, which appears whole or not at all.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use cachewfs_format::RepoName;
+
+use super::{Git, MirrorError, Upstream};
+
+/// What makes a clone a mirror of ours: nothing may repack or prune it but we, and what is fetched
+/// stays in packs. `fetch.writeCommitGraph` is off because the chain belongs to publishing.
+const MIRROR_CONFIG: &[&str] = &[
+    "gc.auto=0",
+    "maintenance.auto=false",
+    "fetch.writeCommitGraph=false",
+    "fetch.fsckObjects=false",
+    "transfer.fsckObjects=false",
+    "fetch.unpackLimit=1",
+    "transfer.unpackLimit=1",
+    "core.logAllRefUpdates=false",
+];
+
+/// Where the mirror of `repo` is below `mirrors`.
+pub(crate) fn mirror_path(mirrors: &Path, repo: &RepoName) -> PathBuf {
+    mirrors.join(format!("{repo}.git"))
+}
+
+/// Whether `path` looks like a mirror, as [`clone_mirror`] leaves one.
+pub(crate) fn is_mirror(path: &Path) -> bool {
+    path.join("HEAD").is_file() && path.join("objects").is_dir()
+}
+
+/// Clones `upstream` into a directory below `tmp` and moves it to `mirror`.
+pub(crate) fn clone_mirror(
+    git: &Git,
+    upstream: &Upstream,
+    (tmp, mirror): (&Path, &Path),
+    time_limit: Duration,
+) -> Result<(), MirrorError> {
+    let io = |path: &Path| {
+        let path = path.to_owned();
+        move |source| MirrorError::Io { path, source }
+    };
+    let staging = tempfile::Builder::new()
+        .prefix("clone-")
+        .tempdir_in(tmp)
+        .map_err(io(tmp))?;
+    let clone = staging.path().join("mirror.git");
+    // --no-local: an upstream on this machine must not share files with its mirror.
+    git.command("clone")
+        .args(["--bare", "--no-local", "--quiet", "--template="])
+        .args(MIRROR_CONFIG.iter().flat_map(|setting| ["-c", *setting]))
+        .args(["--", upstream.url()])
+        .args([&clone])
+        .secret_config(&upstream.secret_config())
+        .time_limit(time_limit)
+        .effect()
+        .map_err(|source| MirrorError::of_upstream(upstream.url(), source))?;
+    sync_tree(&clone).map_err(io(&clone))?;
+    let parent = mirror.parent().unwrap_or(mirror);
+    fs::create_dir_all(parent).map_err(io(parent))?;
+    fs::rename(&clone, mirror).map_err(io(mirror))?;
+    File::open(parent).and_then(|parent| parent.sync_all()).map_err(io(parent))
+}
+
+/// Makes everything below `directory` durable, and what else its filesystem has in memory.
+fn sync_tree(directory: &Path) -> std::io::Result<()> {
+    Ok(rustix::fs::syncfs(File::open(directory)?)?)
+}

@@ -1,0 +1,349 @@
+//! Runs git: the only file that starts processes.
+//!
+//! Each command is a process group of its own with a hard time limit, at which, or when the daemon
+//! stops, the whole group is killed. The system's and the user's git configuration are not read.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::process::{Child, Command};
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+use super::redact;
+
+/// What git may print before it is taken for broken, in bytes: all refs of a very large repository.
+const MAX_OUTPUT_LEN: u64 = 256 << 20;
+/// How much of the end of what git says on stderr is kept, in bytes.
+const MAX_STDERR_LEN: usize = 16 << 10;
+/// Variables that would point git at another repository (`git rev-parse --local-env-vars`), or
+/// change what it does to ours.
+const FOREIGN_VARIABLES: &[&str] = &[
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_CEILING_DIRECTORIES",
+    "GIT_COMMON_DIR",
+    "GIT_CONFIG",
+    "GIT_CONFIG_COUNT",
+    "GIT_CONFIG_PARAMETERS",
+    "GIT_DIR",
+    "GIT_GRAFT_FILE",
+    "GIT_IMPLICIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_NAMESPACE",
+    "GIT_NO_REPLACE_OBJECTS",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_PREFIX",
+    "GIT_QUARANTINE_PATH",
+    "GIT_REPLACE_REF_BASE",
+    "GIT_SHALLOW_FILE",
+    "GIT_TEMPLATE_DIR",
+    "GIT_WORK_TREE",
+];
+
+/// Why a git command failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum GitError {
+    #[error("can't run git {command}: is git installed?")]
+    Spawn {
+        command: String,
+        source: std::io::Error,
+    },
+    #[error("talking to git {command} failed")]
+    Pipe {
+        command: String,
+        source: std::io::Error,
+    },
+    #[error("git {command} was stopped after its time limit of {}", humantime::format_duration(*.limit))]
+    TimedOut { command: String, limit: Duration },
+    #[error("git {command} was stopped, because the daemon stops")]
+    Stopped { command: String },
+    #[error("git {command} printed more than {MAX_OUTPUT_LEN} bytes")]
+    TooMuchOutput { command: String },
+    #[error("git {command} failed ({status}): {stderr}")]
+    Failed {
+        command: String,
+        status: ExitStatus,
+        stderr: String,
+    },
+}
+
+/// How git is run; cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Git {
+    /// Stands for the user's configuration: our own file, which may include the operator's.
+    global_config: Arc<PathBuf>,
+    stop: CancellationToken,
+    runtime: Handle,
+}
+
+impl Git {
+    /// `stop` kills all commands; the runtime is the caller's.
+    pub(crate) fn new(global_config: PathBuf, stop: CancellationToken) -> Self {
+        Self {
+            global_config: Arc::new(global_config),
+            stop,
+            runtime: Handle::current(),
+        }
+    }
+
+    /// Whether the daemon stops, so that long work should end.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stop.is_cancelled()
+    }
+
+    /// Begins a command in the repository at `directory`.
+    pub(crate) fn in_repository(&self, directory: &Path, subcommand: &str) -> GitCommand {
+        let mut command = self.command(subcommand);
+        command.repository = Some(directory.to_owned());
+        command
+    }
+
+    /// Begins a command outside of any repository.
+    pub(crate) fn command(&self, subcommand: &str) -> GitCommand {
+        GitCommand {
+            git: self.clone(),
+            repository: None,
+            config: Vec::new(),
+            subcommand: subcommand.to_owned(),
+            arguments: Vec::new(),
+            variables: Vec::new(),
+            input: Input::Nothing,
+            time_limit: Duration::from_mins(10),
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Input {
+    Nothing,
+    Bytes(Vec<u8>),
+    File(File),
+}
+
+/// A git command that is being put together.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct GitCommand {
+    git: Git,
+    repository: Option<PathBuf>,
+    config: Vec<String>,
+    subcommand: String,
+    arguments: Vec<OsString>,
+    variables: Vec<(OsString, OsString)>,
+    input: Input,
+    time_limit: Duration,
+}
+
+impl GitCommand {
+    /// Adds arguments; secrets have no place there.
+    pub(crate) fn args<A: AsRef<OsStr>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
+        self.arguments
+            .extend(arguments.into_iter().map(|argument| argument.as_ref().to_owned()));
+        self
+    }
+
+    /// Sets a configuration key, as `-c` does.
+    pub(crate) fn config(mut self, key: &str, value: impl std::fmt::Display) -> Self {
+        self.config.push(format!("{key}={value}"));
+        self
+    }
+
+    /// Sets configuration keys through the environment, where secrets are not shown to others.
+    pub(crate) fn secret_config(mut self, pairs: &[(String, String)]) -> Self {
+        for (index, (key, value)) in pairs.iter().enumerate() {
+            self = self
+                .variable(format!("GIT_CONFIG_KEY_{index}"), key)
+                .variable(format!("GIT_CONFIG_VALUE_{index}"), value);
+        }
+        self.variable("GIT_CONFIG_COUNT", pairs.len().to_string())
+    }
+
+    pub(crate) fn variable(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+        let pair = (name.as_ref().to_owned(), value.as_ref().to_owned());
+        self.variables.push(pair);
+        self
+    }
+
+    pub(crate) fn input(mut self, bytes: impl Into<Vec<u8>>) -> Self {
+        self.input = Input::Bytes(bytes.into());
+        self
+    }
+
+    pub(crate) fn input_file(mut self, file: File) -> Self {
+        self.input = Input::File(file);
+        self
+    }
+
+    pub(crate) fn time_limit(mut self, limit: Duration) -> Self {
+        self.time_limit = limit;
+        self
+    }
+
+    /// Runs the command and gives what it prints.
+    pub(crate) fn output(self) -> Result<Vec<u8>, GitError> {
+        self.run(Stdio::piped())
+    }
+
+    /// Runs the command and gives what it prints, as text without white space at the ends.
+    pub(crate) fn text(self) -> Result<String, GitError> {
+        self.output()
+            .map(|output| String::from_utf8_lossy(&output).trim().to_owned())
+    }
+
+    /// Runs the command; what it prints goes to `file`.
+    pub(crate) fn output_to(self, file: File) -> Result<(), GitError> {
+        self.run(file.into()).map(drop)
+    }
+
+    /// Runs the command for its effect.
+    pub(crate) fn effect(self) -> Result<(), GitError> {
+        self.run(Stdio::null()).map(drop)
+    }
+
+    /// Blocks the thread, which must not be one of the runtime's own.
+    fn run(self, stdout: Stdio) -> Result<Vec<u8>, GitError> {
+        let runtime = self.git.runtime.clone();
+        runtime.block_on(self.run_in_runtime(stdout))
+    }
+
+    fn to_process(&self, stdout: Stdio) -> Command {
+        let mut process = Command::new("git");
+        for name in FOREIGN_VARIABLES {
+            process.env_remove(name);
+        }
+        process
+            .env("GIT_TERMINAL_PROMPT", "0")
+            .env("GIT_CONFIG_NOSYSTEM", "1")
+            .env("GIT_ATTR_NOSYSTEM", "1")
+            .env("GIT_CONFIG_GLOBAL", &*self.git.global_config)
+            .env("GIT_OPTIONAL_LOCKS", "0")
+            .env("LC_ALL", "C")
+            .envs(self.variables.iter().map(|(name, value)| (name, value)));
+        if let Some(repository) = &self.repository {
+            process.arg("--git-dir").arg(repository);
+        }
+        for setting in &self.config {
+            process.arg("-c").arg(setting);
+        }
+        process
+            .arg(&self.subcommand)
+            .args(&self.arguments)
+            .stdout(stdout)
+            .stderr(Stdio::piped())
+            .process_group(0);
+        process
+    }
+
+    async fn run_in_runtime(mut self, stdout: Stdio) -> Result<Vec<u8>, GitError> {
+        let mut process = self.to_process(stdout);
+        let command = self.subcommand;
+        let (stdin, bytes) = match std::mem::replace(&mut self.input, Input::Nothing) {
+            Input::Nothing => (Stdio::null(), None),
+            Input::Bytes(bytes) => (Stdio::piped(), Some(bytes)),
+            Input::File(file) => (file.into(), None),
+        };
+        let mut child = process.stdin(stdin).spawn().map_err(|source| GitError::Spawn {
+            command: command.clone(),
+            source,
+        })?;
+        let mut group = ProcessGroup::of(&child);
+        let outcome = tokio::select! {
+            outcome = tokio::time::timeout(self.time_limit, talk(&mut child, bytes)) => outcome,
+            () = self.git.stop.cancelled() => {
+                return Err(GitError::Stopped { command });
+            }
+        };
+        let limit = self.time_limit;
+        let talk = outcome.map_err(|_| GitError::TimedOut { command: command.clone(), limit })?;
+        let Ok((status, output, stderr)) = talk else {
+            let source = talk.err().unwrap_or_else(|| std::io::ErrorKind::Other.into());
+            return Err(GitError::Pipe { command, source });
+        };
+        group.disarm();
+        if output.len() as u64 > MAX_OUTPUT_LEN {
+            return Err(GitError::TooMuchOutput { command });
+        }
+        if status.success() {
+            return Ok(output);
+        }
+        let stderr = redact(String::from_utf8_lossy(&stderr).trim());
+        Err(GitError::Failed { command, status, stderr })
+    }
+}
+
+/// Feeds the child, takes what it prints on both pipes, and waits for its end.
+async fn talk(
+    child: &mut Child,
+    input: Option<Vec<u8>>,
+) -> std::io::Result<(ExitStatus, Vec<u8>, Vec<u8>)> {
+    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let feed = async {
+        if let (Some(mut stdin), Some(input)) = (stdin, input) {
+            // A command that has enough closes its end early: its status tells whether that is bad.
+            stdin.write_all(&input).await.ok();
+        }
+        Ok(())
+    };
+    let print = async {
+        let mut output = Vec::new();
+        if let Some(stdout) = stdout {
+            stdout.take(MAX_OUTPUT_LEN + 1).read_to_end(&mut output).await?;
+        }
+        Ok(output)
+    };
+    let complain = async {
+        match stderr {
+            Some(stderr) => read_tail(stderr).await,
+            None => Ok(Vec::new()),
+        }
+    };
+    let ((), output, stderr) = tokio::try_join!(feed, print, complain)?;
+    Ok((child.wait().await?, output, stderr))
+}
+
+/// Reads all and keeps the end.
+async fn read_tail(mut from: impl AsyncRead + Unpin) -> std::io::Result<Vec<u8>> {
+    let mut tail = Vec::new();
+    let mut block = [0; 4096];
+    loop {
+        let len = from.read(&mut block).await?;
+        if len == 0 {
+            break;
+        }
+        tail.extend_from_slice(block.get(..len).unwrap_or_default());
+        if tail.len() > 2 * MAX_STDERR_LEN {
+            tail.drain(..tail.len() - MAX_STDERR_LEN);
+        }
+    }
+    tail.drain(..tail.len().saturating_sub(MAX_STDERR_LEN));
+    Ok(tail)
+}
+
+/// Kills a child and all its children when dropped, unless it ended by itself.
+struct ProcessGroup(Option<Pid>);
+
+impl ProcessGroup {
+    fn of(child: &Child) -> Self {
+        let pid = child.id().and_then(|id| i32::try_from(id).ok());
+        Self(pid.and_then(Pid::from_raw))
+    }
+
+    fn disarm(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for ProcessGroup {
+    fn drop(&mut self) {
+        if let Some(pid) = self.0 {
+            // It may have ended in between: then there is nothing to do.
+            kill_process_group(pid, Signal::KILL).ok();
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! What killed git processes leave behind.
+
+use std::path::Path;
+use std::{fs, io};
+
+/// Removes locks and half-written files in `mirror`. Only its owner may, while no command runs.
+pub(crate) fn remove_stale_locks(mirror: &Path) -> io::Result<()> {
+    let is_lock = |name: &str| name.ends_with(".lock");
+    remove_matching(mirror, Depth::Here, is_lock)?;
+    remove_matching(&mirror.join("refs"), Depth::Below, is_lock)?;
+    remove_matching(&mirror.join("objects/info"), Depth::Below, |name| {
+        is_lock(name) || name.starts_with("tmp_")
+    })?;
+    remove_matching(&mirror.join("objects/pack"), Depth::Here, |name| {
+        is_lock(name) || name.starts_with("tmp_") || name.starts_with(".tmp-")
+    })?;
+    for entry in fs::read_dir(mirror.join("objects"))? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with("tmp_objdir-") {
+            fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+#[derive(Clone, Copy)]
+enum Depth {
+    Here,
+    Below,
+}
+
+fn remove_matching(
+    directory: &Path,
+    depth: Depth,
+    is_stale: impl Fn(&str) -> bool + Copy,
+) -> io::Result<()> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let is_directory = entry.file_type()?.is_dir();
+        if is_directory && matches!(depth, Depth::Below) {
+            remove_matching(&entry.path(), depth, is_stale)?;
+        } else if !is_directory && is_stale(&entry.file_name().to_string_lossy()) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn removes_locks_and_nothing_else() {
+        let mirror = tempfile::tempdir().unwrap();
+        let path = |name: &str| mirror.path().join(name);
+        fs::create_dir_all(path("refs/heads/a")).unwrap();
+        fs::create_dir_all(path("objects/pack")).unwrap();
+        fs::create_dir_all(path("objects/tmp_objdir-incoming-x")).unwrap();
+        let stale = ["HEAD.lock", "packed-refs.lock", "refs/heads/a/b.lock", "objects/pack/tmp_pack_1"];
+        let good = ["HEAD", "refs/heads/a/b", "objects/pack/pack-1.pack"];
+        for name in stale.iter().chain(&good) {
+            fs::File::create(path(name)).unwrap();
+        }
+
+        remove_stale_locks(mirror.path()).unwrap();
+
+        assert!(stale.iter().all(|name| !path(name).exists()));
+        assert!(good.iter().all(|name| path(name).exists()));
+        assert!(!path("objects/tmp_objdir-incoming-x").exists());
+    }
+}

@@ -1,0 +1,19 @@
+//! Mirrors: bare clones of upstream repositories, and the processes that keep them.
+//!
+//! Everything here is synchronous and runs on blocking threads; only `git` starts processes.
+
+mod clone;
+mod error;
+mod git;
+mod locks;
+mod maintain;
+mod update;
+mod upstream;
+
+pub(crate) use clone::{clone_mirror, is_mirror, mirror_path};
+pub(crate) use error::MirrorError;
+pub(crate) use git::{Git, GitCommand, GitError};
+pub(crate) use locks::remove_stale_locks;
+pub(crate) use maintain::maintain;
+pub(crate) use update::update;
+pub(crate) use upstream::{Upstream, redact};

@@ -1,0 +1,113 @@
+//! Updates: `git fetch` into a mirror, with HEAD following upstream's.
+
+use std::path::Path;
+
+use super::{Git, GitCommand, MirrorError, Upstream};
+use crate::config::GitConfig;
+
+/// Keeps what a detached HEAD upstream names reachable.
+const DETACHED_HEAD: &str = "refs/cachewfs/head";
+
+/// Makes heads, tags, `namespaces` and HEAD of `mirror` what they are upstream. Refs of our own
+/// (`refs/cachewfs/`) are never pruned: no refspec covers them.
+pub(crate) fn update(
+    git: &Git,
+    upstream: &Upstream,
+    (mirror, namespaces): (&Path, &[String]),
+    config: &GitConfig,
+) -> Result<(), MirrorError> {
+    let failed = |source| MirrorError::of_upstream(upstream.url(), source);
+    let secrets = upstream.secret_config();
+    let network = |command: GitCommand| command.secret_config(&secrets);
+    let answer = network(git.in_repository(mirror, "ls-remote"))
+        .args(["--symref", "--", upstream.url(), "HEAD"])
+        .time_limit(config.ls_remote_timeout)
+        .output()
+        .map_err(failed)?;
+    let head = Head::parse(&String::from_utf8_lossy(&answer));
+    let mut refspecs: Vec<String> = ["refs/heads/", "refs/tags/"]
+        .into_iter()
+        .chain(namespaces.iter().map(String::as_str))
+        .map(|namespace| format!("+{namespace}*:{namespace}*"))
+        .collect();
+    if matches!(head, Head::Detached { .. }) {
+        refspecs.push(format!("+HEAD:{DETACHED_HEAD}"));
+    }
+    network(git.in_repository(mirror, "fetch"))
+        .args(["--prune", "--no-tags", "--quiet", "--no-write-fetch-head", "--no-auto-maintenance"])
+        .args(["--", upstream.url()])
+        .args(refspecs)
+        .time_limit(config.fetch_timeout)
+        .effect()
+        .map_err(failed)?;
+    follow_head(git, mirror, &head)
+}
+
+/// What upstream's HEAD is.
+#[derive(Debug, PartialEq, Eq)]
+enum Head {
+    /// It names a branch.
+    Branch(String),
+    /// It names a commit.
+    Detached { commit: String },
+    /// It names nothing that there is: upstream doesn't tell.
+    Unborn,
+}
+
+impl Head {
+    /// Parses what `git ls-remote --symref <url> HEAD` prints.
+    fn parse(answer: &str) -> Self {
+        let names_head = |line: &&str| line.split_once('\t').is_some_and(|(_, name)| name == "HEAD");
+        let mut lines = answer.lines().filter(names_head);
+        let branch = |line: &str| Some(line.strip_prefix("ref: ")?.strip_suffix("\tHEAD")?.to_owned());
+        match lines.clone().find_map(branch) {
+            Some(branch) => Self::Branch(branch),
+            None => match lines.find_map(|line| line.strip_suffix("\tHEAD")) {
+                Some(commit) => Self::Detached { commit: commit.to_owned() },
+                None => Self::Unborn,
+            },
+        }
+    }
+}
+
+fn follow_head(git: &Git, mirror: &Path, head: &Head) -> Result<(), MirrorError> {
+    match head {
+        Head::Branch(branch) => {
+            let present = git.in_repository(mirror, "symbolic-ref").args(["-q", "HEAD"]).text();
+            if present.ok().as_deref() != Some(branch) {
+                git.in_repository(mirror, "symbolic-ref").args(["HEAD", branch]).effect()?;
+            }
+            if mirror.join(DETACHED_HEAD).exists() {
+                git.in_repository(mirror, "update-ref").args(["-d", DETACHED_HEAD]).effect()?;
+            }
+        }
+        Head::Detached { .. } => {
+            // What was fetched, not what was listed before: the two may differ.
+            let commit = git
+                .in_repository(mirror, "rev-parse")
+                .args(["--verify", DETACHED_HEAD])
+                .text()?;
+            git.in_repository(mirror, "update-ref").args(["--no-deref", "HEAD", &commit]).effect()?;
+        }
+        Head::Unborn => {}
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parses_each_kind_of_head() {
+        let oid = "1a".repeat(20);
+        let branch = format!("ref: refs/heads/main\tHEAD\n{oid}\tHEAD\n{oid}\trefs/remotes/x/HEAD\n");
+
+        assert_eq!(Head::parse(&branch), Head::Branch("refs/heads/main".to_owned()));
+        assert_eq!(
+            Head::parse(&format!("{oid}\tHEAD\n")),
+            Head::Detached { commit: oid.clone() }
+        );
+        assert_eq!(Head::parse(""), Head::Unborn);
+    }
+}

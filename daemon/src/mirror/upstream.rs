@@ -1,0 +1,112 @@
+//! Where a repository comes from, and how its credentials stay secret.
+
+use std::collections::BTreeMap;
+
+use cachewfs_format::RepoName;
+
+/// The URL of a repository upstream, with what may be shown kept apart from what may not.
+#[derive(Clone)]
+pub(crate) struct Upstream {
+    /// Without credentials: for command lines, archives and logs.
+    url: String,
+    /// The bases without and with credentials, if the configuration has some.
+    secret: Option<(String, String)>,
+}
+
+impl std::fmt::Debug for Upstream {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "Upstream({})", self.url)
+    }
+}
+
+impl Upstream {
+    /// Finds the upstream of `repo` among the configured ones; `None` if its host is not there.
+    pub(crate) fn of(repo: &RepoName, upstreams: &BTreeMap<String, String>) -> Option<Self> {
+        let base = upstreams.get(repo.host())?.trim_end_matches('/');
+        let plain = without_credentials(base);
+        Some(Self {
+            url: format!("{plain}/{}", repo.path()),
+            secret: (plain != base).then(|| (format!("{plain}/"), format!("{base}/"))),
+        })
+    }
+
+    /// The URL without credentials.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The git configuration that puts the credentials back in, for the environment.
+    pub(crate) fn secret_config(&self) -> Vec<(String, String)> {
+        self.secret
+            .iter()
+            .map(|(plain, secret)| (format!("url.{secret}.insteadOf"), plain.clone()))
+            .collect()
+    }
+}
+
+fn without_credentials(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return url.to_owned();
+    };
+    let (host, path) = rest.split_once('/').map_or((rest, None), |(host, path)| (host, Some(path)));
+    let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+    match path {
+        Some(path) => format!("{scheme}://{host}/{path}"),
+        None => format!("{scheme}://{host}"),
+    }
+}
+
+/// Replaces the credentials of all URLs in `text` by `***`.
+pub(crate) fn redact(text: &str) -> String {
+    let mut redacted = String::with_capacity(text.len());
+    for (index, part) in text.split("://").enumerate() {
+        if index == 0 {
+            redacted.push_str(part);
+            continue;
+        }
+        redacted.push_str("://");
+        let is_end = |letter: char| letter == '/' || letter == '\'' || letter.is_whitespace();
+        let authority = part.split(is_end).next().unwrap_or_default();
+        match authority.rsplit_once('@') {
+            Some((credentials, _)) => {
+                redacted.push_str("***");
+                redacted.push_str(part.strip_prefix(credentials).unwrap_or_default());
+            }
+            None => redacted.push_str(part),
+        }
+    }
+    redacted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_are_only_in_the_secret_configuration() {
+        let repo = RepoName::parse("example.com/org/repo").unwrap();
+        let base = "https://me:s3cret@git.example.com/base/".to_owned();
+
+        let upstream = Upstream::of(&repo, &[("example.com".to_owned(), base)].into()).unwrap();
+
+        assert_eq!(upstream.url(), "https://git.example.com/base/org/repo");
+        assert!(!format!("{upstream:?}").contains("s3cret"));
+        assert_eq!(
+            upstream.secret_config(),
+            [(
+                "url.https://me:s3cret@git.example.com/base/.insteadOf".to_owned(),
+                "https://git.example.com/base/".to_owned()
+            )]
+        );
+    }
+
+    #[test]
+    fn redacts_every_url_of_a_text() {
+        let text = "fatal: 'https://a:b@x.org/y' and http://c@z/ but not file:///d@e or f@g";
+
+        assert_eq!(
+            redact(text),
+            "fatal: 'https://***@x.org/y' and http://***@z/ but not file:///d@e or f@g"
+        );
+    }
+}

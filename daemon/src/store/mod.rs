@@ -1,0 +1,16 @@
+//! Where segments, manifests and pointers are kept.
+//!
+//! ```text
+//! <root>/v1/<host>/<path>/current           pointer: replaced by compare-and-swap
+//! <root>/v1/<host>/<path>/snapshots/<id>    manifest: written once
+//! <root>/v1/<host>/<path>/segments/<id>     segment: written once, whole or not at all
+//! ```
+
+mod archive;
+mod collect;
+mod disk;
+mod error;
+
+pub(crate) use archive::Archive;
+pub(crate) use disk::{DiskStore, NewSegment, Written};
+pub(crate) use error::StoreError;
