@@ -1,0 +1,46 @@
+//! Why a snapshot can't be published.
+
+use std::path::{Path, PathBuf};
+
+use crate::mirror::GitError;
+use crate::store::StoreError;
+
+/// Why a snapshot can't be published.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PublishError {
+    #[error("the repository has no branches and no tags")]
+    RepositoryEmpty,
+    #[error("HEAD names no branch that there is")]
+    HeadUnborn,
+    #[error("git failed")]
+    Git(#[from] GitError),
+    #[error("the store failed")]
+    Store(#[from] StoreError),
+    #[error("what was to be written doesn't fit into the format")]
+    Format(#[from] cachewfs_format::Error),
+    #[error("can't use {path}")]
+    Io {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("git printed what is not understood: {line:?}")]
+    BadOutput { line: String },
+    #[error("another daemon published at the same time")]
+    Raced,
+    #[error("the daemon stops")]
+    Stopping,
+}
+
+impl PublishError {
+    /// For `map_err`: an I/O error at `path`.
+    pub(super) fn at(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { path, source }
+    }
+
+    /// For what git printed.
+    pub(super) fn bad_output(line: &[u8]) -> Self {
+        let line = String::from_utf8_lossy(line).chars().take(200).collect();
+        Self::BadOutput { line }
+    }
+}

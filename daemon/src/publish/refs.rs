@@ -1,0 +1,222 @@
+//! The refs of a mirror, and how each kind of archive shows them.
+
+use std::path::Path;
+
+use cachewfs_format::{ArchiveKind, Digest, ObjectId};
+
+use super::PublishError;
+use crate::mirror::{Git, GitError};
+
+const HEADS: &[u8] = b"refs/heads/";
+const TAGS: &[u8] = b"refs/tags/";
+
+/// One ref.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Ref {
+    pub(super) name: Vec<u8>,
+    pub(super) target: ObjectId,
+    /// What an annotated tag is of, in the end.
+    pub(super) peeled: Option<ObjectId>,
+}
+
+/// What HEAD is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Head {
+    /// The full name of a branch.
+    Branch(Vec<u8>),
+    Detached,
+}
+
+/// All refs of a mirror, sorted by name, and HEAD.
+#[derive(Clone, Debug)]
+pub(super) struct Refs {
+    pub(super) head: Head,
+    /// The commit of HEAD.
+    pub(super) commit: ObjectId,
+    /// With those of `refs/cachewfs/`.
+    pub(super) all: Vec<Ref>,
+    namespaces: Vec<String>,
+}
+
+impl Refs {
+    /// Reads the refs of `mirror`; `namespaces` are shown beside heads and tags.
+    pub(super) fn read(git: &Git, mirror: &Path, namespaces: &[String]) -> Result<Self, PublishError> {
+        let output = match git.in_repository(mirror, "show-ref").args(["--dereference"]).output() {
+            // So it says that there are none.
+            Err(GitError::Failed { stderr, .. }) if stderr.is_empty() => Vec::new(),
+            output => output?,
+        };
+        let path = mirror.join("HEAD");
+        let head = std::fs::read(&path).map_err(PublishError::at(&path))?;
+        let head = match head.trim_ascii().strip_prefix(b"ref: ") {
+            Some(branch) => Head::Branch(branch.to_owned()),
+            None => Head::Detached,
+        };
+        let all = parse(&output)?;
+        let mut refs = Self {
+            head,
+            commit: ObjectId::from_bytes(&[0; 20])?,
+            all,
+            namespaces: namespaces.to_vec(),
+        };
+        if refs.shown().next().is_none() && refs.head != Head::Detached {
+            return Err(PublishError::RepositoryEmpty);
+        }
+        let commit = git
+            .in_repository(mirror, "rev-parse")
+            .args(["--verify", "--quiet", "HEAD^{commit}"])
+            .text();
+        refs.commit = match commit {
+            Err(GitError::Failed { .. }) => return Err(PublishError::HeadUnborn),
+            commit => ObjectId::parse(&commit?)?,
+        };
+        Ok(refs)
+    }
+
+    /// The refs that the archives show, sorted by name.
+    pub(super) fn shown(&self) -> impl Iterator<Item = &Ref> {
+        self.all.iter().filter(|each| {
+            let starts = |prefix: &[u8]| each.name.starts_with(prefix);
+            starts(HEADS)
+                || starts(TAGS)
+                || self.namespaces.iter().any(|namespace| starts(namespace.as_bytes()))
+        })
+    }
+
+    /// The digest of HEAD and all shown refs.
+    pub(super) fn digest(&self) -> Digest {
+        let state = [self.head_file(), self.packed_refs(ArchiveKind::Mirror)].concat();
+        Digest::of(&state)
+    }
+
+    /// All objects that refs name, hidden ones too, sorted.
+    pub(super) fn tips(&self) -> Vec<ObjectId> {
+        let mut tips: Vec<_> = self.all.iter().map(|each| each.target).chain([self.commit]).collect();
+        tips.sort_unstable();
+        tips.dedup();
+        tips
+    }
+
+    /// The file `HEAD`.
+    pub(super) fn head_file(&self) -> Vec<u8> {
+        match &self.head {
+            Head::Branch(branch) => [b"ref: ", &**branch, b"\n"].concat(),
+            Head::Detached => format!("{}\n", self.commit).into_bytes(),
+        }
+    }
+
+    /// The name of HEAD's branch without `refs/heads/`.
+    pub(super) fn default_branch(&self) -> Option<&[u8]> {
+        match &self.head {
+            Head::Branch(branch) => branch.strip_prefix(HEADS),
+            Head::Detached => None,
+        }
+    }
+
+    /// The file `packed-refs` (`git-pack-refs(1)`): all shown refs in a mirror archive; in a
+    /// checkout archive those that a clone has.
+    pub(super) fn packed_refs(&self, kind: ArchiveKind) -> Vec<u8> {
+        let mut refs: Vec<Ref> = match kind {
+            ArchiveKind::Mirror => self.shown().cloned().collect(),
+            ArchiveKind::Checkout => self.of_a_clone(),
+        };
+        refs.sort_unstable_by(|left, right| left.name.cmp(&right.name));
+        let mut bytes = b"# pack-refs with: peeled fully-peeled sorted \n".to_vec();
+        for each in refs {
+            bytes.extend_from_slice(format!("{} ", each.target).as_bytes());
+            bytes.extend_from_slice(&each.name);
+            bytes.push(b'\n');
+            if let Some(peeled) = each.peeled {
+                bytes.extend_from_slice(format!("^{peeled}\n").as_bytes());
+            }
+        }
+        bytes
+    }
+
+    fn of_a_clone(&self) -> Vec<Ref> {
+        let mut refs = Vec::new();
+        for each in self.shown() {
+            if each.name.starts_with(TAGS) {
+                refs.push(each.clone());
+            }
+            let Some(branch) = each.name.strip_prefix(HEADS) else {
+                continue;
+            };
+            if Some(branch) == self.default_branch() {
+                refs.push(each.clone());
+            }
+            // A branch of that name would be shadowed by the symbolic ref origin/HEAD.
+            if branch != b"HEAD" {
+                let name = [b"refs/remotes/origin/", branch].concat();
+                refs.push(Ref { name, ..each.clone() });
+            }
+        }
+        refs
+    }
+}
+
+/// Parses what `git show-ref --dereference` prints.
+fn parse(output: &[u8]) -> Result<Vec<Ref>, PublishError> {
+    let mut refs: Vec<Ref> = Vec::new();
+    for line in output.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
+        let bad = || PublishError::bad_output(line);
+        let space = line.iter().position(|&byte| byte == b' ').ok_or_else(bad)?;
+        let (oid, name) = line.split_at(space);
+        let name = name.trim_ascii_start();
+        let target = std::str::from_utf8(oid).map_err(|_| bad())?;
+        let target = ObjectId::parse(target).map_err(|_| bad())?;
+        match name.strip_suffix(b"^{}") {
+            Some(tag) => {
+                let last = refs.last_mut().filter(|last| last.name == tag).ok_or_else(bad)?;
+                last.peeled = Some(target);
+            }
+            None => refs.push(Ref { name: name.to_owned(), target, peeled: None }),
+        }
+    }
+    refs.sort_unstable_by(|left, right| left.name.cmp(&right.name));
+    Ok(refs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refs() -> Refs {
+        let oid = |byte: &str| byte.repeat(20);
+        let output = format!(
+            "{} refs/cachewfs/retained/x\n{} refs/heads/a\n{} refs/heads/main\n{} refs/tags/v1\n{} refs/tags/v1^{{}}\n",
+            oid("05"), oid("01"), oid("02"), oid("03"), oid("02"),
+        );
+        Refs {
+            head: Head::Branch(b"refs/heads/main".to_vec()),
+            commit: ObjectId::parse(&oid("02")).unwrap(),
+            all: parse(output.as_bytes()).unwrap(),
+            namespaces: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_checkout_archive_has_the_refs_of_a_clone() {
+        let packed = String::from_utf8(refs().packed_refs(ArchiveKind::Checkout)).unwrap();
+
+        let names: Vec<_> = packed.lines().skip(1).map(|line| line.split(' ').next_back().unwrap()).collect();
+        let peeled = format!("^{}", "02".repeat(20));
+        let expected = [
+            "refs/heads/main",
+            "refs/remotes/origin/a",
+            "refs/remotes/origin/main",
+            "refs/tags/v1",
+            &peeled,
+        ];
+        assert_eq!(names, expected);
+    }
+
+    #[test]
+    fn hidden_refs_are_tips_but_not_shown() {
+        let refs = refs();
+
+        assert_eq!(refs.tips().len(), 4);
+        let packed = refs.packed_refs(ArchiveKind::Mirror);
+        assert!(!String::from_utf8(packed).unwrap().contains("cachewfs"));
+    }
+}

@@ -1,0 +1,95 @@
+//! Keeps what upstream dropped: nothing once published loses objects within retention.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use cachewfs_format::ObjectId;
+
+use super::PublishError;
+use super::refs::Refs;
+use crate::mirror::Git;
+
+/// Where the hidden refs are; a ref's file tells by its age since when.
+const RETAINED: &str = "refs/cachewfs/retained/";
+
+/// Makes hidden refs for those of `previous`, the tips of the last snapshot, that no ref reaches
+/// any more, and drops the ones that are older than `keep`. The refs must be read again afterwards
+/// if it gives true.
+pub(super) fn retain_orphans(
+    git: &Git,
+    mirror: &Path,
+    (previous, refs): (&[ObjectId], &Refs),
+    keep: Duration,
+) -> Result<bool, PublishError> {
+    let present: HashSet<_> = refs.tips().into_iter().collect();
+    let gone: Vec<_> = previous.iter().copied().filter(|tip| !present.contains(tip)).collect();
+    let orphans = orphans(git, mirror, &gone)?;
+    let mut commands: Vec<String> = orphans
+        .iter()
+        .map(|orphan| format!("create {RETAINED}{orphan} {orphan}\n"))
+        .collect();
+    for each in &refs.all {
+        let name = String::from_utf8_lossy(&each.name);
+        if name.starts_with(RETAINED) && is_older(&mirror.join(&*name), keep) {
+            commands.push(format!("delete {name} {}\n", each.target));
+        }
+    }
+    if commands.is_empty() {
+        return Ok(false);
+    }
+    git.in_repository(mirror, "update-ref").args(["--stdin"]).input(commands.concat()).effect()?;
+    Ok(true)
+}
+
+/// Those of `gone` that no ref reaches and that the mirror still has.
+fn orphans(git: &Git, mirror: &Path, gone: &[ObjectId]) -> Result<Vec<ObjectId>, PublishError> {
+    let mut commits = Vec::new();
+    let mut orphans = Vec::new();
+    for (oid, kind) in existing(git, mirror, gone)? {
+        // A tag, a tree or a git blob that a ref named: it is cheaper to keep than to search for.
+        if kind == "commit" { commits.push(oid) } else { orphans.push(oid) }
+    }
+    if commits.is_empty() {
+        return Ok(orphans);
+    }
+    let mut input: String = commits.iter().map(|commit| format!("{commit}\n")).collect();
+    input.push_str("--not\n--all\n");
+    let unreachable = git.in_repository(mirror, "rev-list").args(["--stdin"]).input(input).output()?;
+    let unreachable: HashSet<_> = unreachable.split(|&byte| byte == b'\n').collect();
+    orphans.extend(
+        commits.into_iter().filter(|commit| unreachable.contains(commit.to_string().as_bytes())),
+    );
+    Ok(orphans)
+}
+
+/// Those of `oids` that the mirror has, with their types.
+pub(super) fn existing(
+    git: &Git,
+    mirror: &Path,
+    oids: &[ObjectId],
+) -> Result<Vec<(ObjectId, String)>, PublishError> {
+    if oids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let input: String = oids.iter().map(|oid| format!("{oid}\n")).collect();
+    let output = git
+        .in_repository(mirror, "cat-file")
+        .args(["--batch-check=%(objectname) %(objecttype)"])
+        .input(input)
+        .text()?;
+    let mut found = Vec::new();
+    for line in output.lines() {
+        let (oid, kind) = line.split_once(' ').ok_or_else(|| PublishError::bad_output(line.as_bytes()))?;
+        if kind != "missing" {
+            found.push((ObjectId::parse(oid)?, kind.to_owned()));
+        }
+    }
+    Ok(found)
+}
+
+/// Whether the file of a ref is older than `keep`; a packed ref has none and is kept.
+fn is_older(path: &Path, keep: Duration) -> bool {
+    let modified = path.metadata().and_then(|metadata| metadata.modified());
+    modified.is_ok_and(|time| SystemTime::now().duration_since(time).is_ok_and(|age| age > keep))
+}

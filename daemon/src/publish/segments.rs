@@ -1,0 +1,196 @@
+//! Writing segments to temporary files, from where the store takes them.
+
+use std::fs::File;
+use std::io::{BufWriter, Read, Write as _};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+use cachewfs_format::{
+    ChunkEncoding, Entry, PublishedFile, SegmentRef, SegmentWriter, encode_chunk, padding_len,
+};
+
+use super::PublishError;
+use crate::store::NewSegment;
+
+/// Chunk length of what is read in random places: packs, their indexes, the commit-graph.
+pub(super) const RANDOM_CHUNK_LEN: usize = 256 << 10;
+/// Chunk length of what is read in one go: small files, the hot pack.
+pub(super) const SEQUENTIAL_CHUNK_LEN: usize = 1 << 20;
+/// Level 9 makes a work tree 12 % smaller than level 3; see the commit that set it for the times.
+pub(super) const ZSTD_LEVEL: i32 = 9;
+/// A saving below this share is not worth decompressing for.
+const MIN_SAVING: f64 = 0.04;
+
+/// Collects the new segments of one publish.
+#[derive(Debug)]
+pub(super) struct SegmentSink {
+    directory: PathBuf,
+    created: usize,
+    new: Vec<NewSegment>,
+}
+
+/// A segment that is being written.
+#[derive(Debug)]
+pub(super) struct SegmentFile {
+    path: PathBuf,
+    file: BufWriter<File>,
+    writer: SegmentWriter,
+}
+
+impl SegmentSink {
+    pub(super) fn new(directory: &Path) -> Self {
+        Self { directory: directory.to_owned(), created: 0, new: Vec::new() }
+    }
+
+    /// Begins a segment.
+    pub(super) fn begin(&mut self) -> Result<SegmentFile, PublishError> {
+        let path = self.directory.join(format!("segment-{}", self.created));
+        self.created += 1;
+        let file = File::create(&path).map_err(PublishError::at(&path))?;
+        Ok(SegmentFile { path, file: BufWriter::new(file), writer: SegmentWriter::default() })
+    }
+
+    /// Ends a segment. `name` and `size` are those of the file whose data it is.
+    pub(super) fn finish(
+        &mut self,
+        segment: SegmentFile,
+        name: &str,
+        size: u64,
+    ) -> Result<PublishedFile, PublishError> {
+        let SegmentFile { path, mut file, writer } = segment;
+        let mut frames: Vec<(u32, u32, u32)> = Vec::new();
+        for chunk in writer.chunks() {
+            match frames.last_mut() {
+                Some((stored, content, count))
+                    if (*stored, *content) == (chunk.stored_len, chunk.content_len) =>
+                {
+                    *count += 1;
+                }
+                _ => frames.push((chunk.stored_len, chunk.content_len, 1)),
+            }
+        }
+        let (stored_len, content_len) = (writer.stored_len(), writer.content_len());
+        let (id, table) = writer.finish()?;
+        file.write_all(&table)
+            .and_then(|()| file.flush())
+            .map_err(PublishError::at(&path))?;
+        let len = stored_len + table.len() as u64;
+        self.new.push(NewSegment { id, file: path, len });
+        Ok(PublishedFile {
+            name: name.to_owned(),
+            size,
+            segment: SegmentRef { id, len },
+            table_len: u32::try_from(table.len()).unwrap_or(u32::MAX),
+            content_len,
+            frames,
+        })
+    }
+
+    /// Stores bytes as a segment whose content they are.
+    pub(super) fn store_bytes(
+        &mut self,
+        bytes: &[u8],
+        size: u64,
+        entries: Vec<Entry>,
+    ) -> Result<PublishedFile, PublishError> {
+        let mut segment = self.begin()?;
+        for content in bytes.chunks(SEQUENTIAL_CHUNK_LEN) {
+            segment.push_chunk(content, ChunkEncoding::Zstd(ZSTD_LEVEL))?;
+        }
+        for entry in entries {
+            segment.push_entry(entry);
+        }
+        self.finish(segment, "", size)
+    }
+
+    /// Stores raw bytes that are no segment, under `id`: TOC and seek table.
+    pub(super) fn store_raw(
+        &mut self,
+        id: cachewfs_format::SegmentId,
+        bytes: &[u8],
+    ) -> Result<(), PublishError> {
+        let SegmentFile { path, mut file, .. } = self.begin()?;
+        file.write_all(bytes)
+            .and_then(|()| file.flush())
+            .map_err(PublishError::at(&path))?;
+        self.new.push(NewSegment { id, file: path, len: bytes.len() as u64 });
+        Ok(())
+    }
+
+    /// Stores the data of the file at `path`, padded as tar wants it.
+    pub(super) fn store_file(
+        &mut self,
+        path: &Path,
+        chunk_len: usize,
+    ) -> Result<PublishedFile, PublishError> {
+        let io = || PublishError::at(path);
+        let mut file = File::open(path).map_err(io())?;
+        let size = file.metadata().map_err(io())?.len();
+        let encoding = choose_encoding(&file, size).map_err(io())?;
+        let mut segment = self.begin()?;
+        let mut content = Vec::with_capacity(chunk_len + 512);
+        let mut left = size;
+        while left > 0 {
+            content.clear();
+            let wanted = left.min(chunk_len as u64);
+            let read = (&mut file).take(wanted).read_to_end(&mut content).map_err(io())? as u64;
+            if read < wanted {
+                return Err(io()(std::io::ErrorKind::UnexpectedEof.into()));
+            }
+            left -= read;
+            if left == 0 {
+                content.resize(content.len() + padding_len(size), 0);
+            }
+            segment.push_chunk(&content, encoding)?;
+        }
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        self.finish(segment, &name, size)
+    }
+
+    /// All segments that were written.
+    pub(super) fn into_new(self) -> Vec<NewSegment> {
+        self.new
+    }
+}
+
+impl SegmentFile {
+    pub(super) fn push_chunk(
+        &mut self,
+        content: &[u8],
+        encoding: ChunkEncoding,
+    ) -> Result<(), PublishError> {
+        let (chunk, stored) = encode_chunk(content, encoding)?;
+        self.file.write_all(&stored).map_err(PublishError::at(&self.path))?;
+        self.writer.push_chunk(chunk);
+        Ok(())
+    }
+
+    pub(super) fn push_entry(&mut self, entry: Entry) {
+        self.writer.push_entry(entry);
+    }
+
+    /// Length of the content so far, in bytes.
+    pub(super) fn content_len(&self) -> u64 {
+        self.writer.content_len()
+    }
+}
+
+/// Compresses samples of a file to see whether it is worth it.
+fn choose_encoding(file: &File, size: u64) -> std::io::Result<ChunkEncoding> {
+    const SAMPLES: u64 = 8;
+    const SAMPLE_LEN: u64 = 64 << 10;
+    let (mut before, mut after) = (0, 0);
+    for index in 0..SAMPLES {
+        let at = size / SAMPLES * index;
+        let len = usize::try_from(SAMPLE_LEN.min(size - at)).unwrap_or(0);
+        let mut sample = vec![0; len];
+        file.read_exact_at(&mut sample, at)?;
+        before += sample.len();
+        after += zstd::bulk::compress(&sample, 3)?.len();
+    }
+    if (after as f64) < before as f64 * (1.0 - MIN_SAVING) {
+        Ok(ChunkEncoding::Zstd(ZSTD_LEVEL))
+    } else {
+        Ok(ChunkEncoding::Raw)
+    }
+}
