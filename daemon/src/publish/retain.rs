@@ -53,9 +53,12 @@ fn orphans(git: &Git, mirror: &Path, gone: &[ObjectId]) -> Result<Vec<ObjectId>,
     if commits.is_empty() {
         return Ok(orphans);
     }
-    let mut input: String = commits.iter().map(|commit| format!("{commit}\n")).collect();
-    input.push_str("--not\n--all\n");
-    let unreachable = git.in_repository(mirror, "rev-list").args(["--stdin"]).input(input).output()?;
+    let input: String = commits.iter().map(|commit| format!("{commit}\n")).collect();
+    let unreachable = git
+        .in_repository(mirror, "rev-list")
+        .args(["--stdin", "--not", "--all"])
+        .input(input)
+        .output()?;
     let unreachable: HashSet<_> = unreachable.split(|&byte| byte == b'\n').collect();
     orphans.extend(
         commits.into_iter().filter(|commit| unreachable.contains(commit.to_string().as_bytes())),

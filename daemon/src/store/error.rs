@@ -22,6 +22,11 @@ pub(crate) enum StoreError {
         path: PathBuf,
         source: serde_json::Error,
     },
+    #[error("the segment {path} in the store is damaged")]
+    BadSegment {
+        path: PathBuf,
+        source: cachewfs_format::Error,
+    },
     #[error("{path} in the store ends early")]
     Truncated { path: PathBuf },
 }

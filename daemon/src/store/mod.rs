@@ -11,6 +11,6 @@ mod collect;
 mod disk;
 mod error;
 
-pub(crate) use archive::Archive;
+pub(crate) use archive::{Archive, read_file};
 pub(crate) use disk::{DiskStore, NewSegment, Written};
 pub(crate) use error::StoreError;

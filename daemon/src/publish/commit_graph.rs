@@ -1,0 +1,36 @@
+//! The split commit-graph with changed-path filters, kept in the mirror and published with it.
+
+use std::path::PathBuf;
+
+use super::PublishError;
+use super::job::Job;
+
+/// Where git keeps the chain, in the mirror and in the archives.
+pub(super) const CHAIN_DIRECTORY: &str = "objects/info/commit-graphs";
+
+/// Which commits the chain is written for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// Those that are new, in a link of their own; git merges links geometrically.
+    New,
+    /// All, in one link: the packs are laid out anew, and may lack what the old links name.
+    All,
+}
+
+/// Writes what is missing of the chain, and gives the paths of its links, oldest first.
+pub(super) fn write_commit_graph(job: &Job<'_>, extent: Extent) -> Result<Vec<PathBuf>, PublishError> {
+    let split = match extent {
+        Extent::New => "--split",
+        Extent::All => "--split=replace",
+    };
+    job.git("commit-graph")
+        .args(["write", "--reachable", split, "--changed-paths", "--no-progress"])
+        .effect()?;
+    let directory = job.mirror.join(CHAIN_DIRECTORY);
+    let chain = match std::fs::read_to_string(directory.join("commit-graph-chain")) {
+        // git writes none for a repository without commits that may be in one (grafts).
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        chain => chain.map_err(PublishError::at(&directory))?,
+    };
+    Ok(chain.lines().map(|hash| directory.join(format!("graph-{hash}.graph"))).collect())
+}

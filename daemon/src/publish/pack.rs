@@ -1,0 +1,96 @@
+//! Making one pack with `git pack-objects`.
+
+use std::path::PathBuf;
+
+use cachewfs_format::{PackKind, PublishedPack};
+
+use super::PublishError;
+use super::job::Job;
+use super::segments::{RANDOM_CHUNK_LEN, SEQUENTIAL_CHUNK_LEN, SegmentSink};
+use crate::mirror::GitCommand;
+
+/// A pack in the temporary directory.
+#[derive(Debug)]
+pub(super) struct NewPack {
+    pub(super) kind: PackKind,
+    /// Path without the extension.
+    base: PathBuf,
+}
+
+/// Packs the objects that the lines of the file `list` name, each `<oid> <path>`; `None` if there
+/// are none.
+pub(super) fn pack_list(job: &Job<'_>, kind: PackKind, list: &str) -> Result<Option<NewPack>, PublishError> {
+    let command = pack_objects(job, kind).input_file(job.open(list)?);
+    run(job, kind, command)
+}
+
+/// Packs what all refs reach and `known` don't; `None` if that is nothing.
+pub(super) fn pack_new(job: &Job<'_>, known: &str) -> Result<Option<NewPack>, PublishError> {
+    let command = pack_objects(job, PackKind::Increment)
+        .args(["--revs", "--all"])
+        .input(known);
+    run(job, PackKind::Increment, command)
+}
+
+fn pack_objects(job: &Job<'_>, kind: PackKind) -> GitCommand {
+    let command = job
+        .git("pack-objects")
+        .config("pack.threads", job.config.git.pack_threads)
+        .config("pack.windowMemory", &job.config.git.pack_window_memory)
+        .config("pack.writeReverseIndex", true)
+        .config("pack.packSizeLimit", 0)
+        .config("core.multiPackIndex", false)
+        .args(["-q", "--non-empty", "--delta-base-offset"]);
+    match kind {
+        // Stored whole and not deflated: zstd does better, and git reads it faster.
+        PackKind::Tip => command.args([
+            "--compression=0",
+            "--window=0",
+            "--no-reuse-object",
+            "--no-reuse-delta",
+        ]),
+        PackKind::Increment | PackKind::Commits | PackKind::Trees | PackKind::History => command,
+    }
+}
+
+fn run(job: &Job<'_>, kind: PackKind, command: GitCommand) -> Result<Option<NewPack>, PublishError> {
+    let hash = command.args([job.tmp_path("pack")]).text()?;
+    // With --non-empty and nothing to pack, git prints nothing, or the name of no file.
+    let base = job.tmp_path(&format!("pack-{hash}"));
+    Ok(base.with_extension("pack").exists().then_some(NewPack { kind, base }))
+}
+
+impl NewPack {
+    /// Length of the pack in bytes.
+    pub(super) fn len(&self) -> Result<u64, PublishError> {
+        let path = self.base.with_extension("pack");
+        let metadata = path.metadata().map_err(PublishError::at(&path))?;
+        Ok(metadata.len())
+    }
+
+    /// The whole `.idx` file.
+    pub(super) fn read_index(&self) -> Result<Vec<u8>, PublishError> {
+        let path = self.base.with_extension("idx");
+        std::fs::read(&path).map_err(PublishError::at(&path))
+    }
+
+    /// Makes segments of the pack and its indexes, and removes the files.
+    pub(super) fn store(self, sink: &mut SegmentSink) -> Result<PublishedPack, PublishError> {
+        let chunk_len = match self.kind {
+            PackKind::Tip => SEQUENTIAL_CHUNK_LEN,
+            _ => RANDOM_CHUNK_LEN,
+        };
+        let mut store = |extension, chunk_len| {
+            let path = self.base.with_extension(extension);
+            let file = sink.store_file(&path, chunk_len)?;
+            std::fs::remove_file(&path).map_err(PublishError::at(&path))?;
+            Ok::<_, PublishError>(file)
+        };
+        Ok(PublishedPack {
+            kind: self.kind,
+            pack: store("pack", chunk_len)?,
+            index: store("idx", RANDOM_CHUNK_LEN)?,
+            reverse_index: store("rev", RANDOM_CHUNK_LEN)?,
+        })
+    }
+}
