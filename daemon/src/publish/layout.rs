@@ -96,7 +96,7 @@ fn split_the_rest(job: &Job<'_>, tip: &HashSet<ObjectId>) -> Result<(), PublishE
 
 fn order_trees(job: &Job<'_>) -> Result<(), PublishError> {
     let mut list = ListWriter::create(job, "trees.list")?;
-    sort_by_path(job.open("trees.unordered")?, &mut list.file).map_err(PublishError::at(job.tmp))?;
+    sort_by_path(job.open("trees.unordered")?, &mut list.file, job.tmp).map_err(PublishError::at(job.tmp))?;
     list.finish()
 }
 
@@ -114,7 +114,7 @@ fn order_history(job: &Job<'_>) -> Result<(), PublishError> {
         list.file.write_all(&line).map_err(io())?;
     }
     old.finish()?;
-    sort_by_path(job.open("history.old")?, &mut recent.file).map_err(io())?;
+    sort_by_path(job.open("history.old")?, &mut recent.file, job.tmp).map_err(io())?;
     recent.finish()
 }
 

@@ -4,17 +4,25 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, BufWriter, Seek as _, Write};
+use std::path::Path;
 
 /// So much of a file is sorted at once, in bytes; more is sorted in parts that are merged.
 const PART_LEN: usize = 48 << 20;
 
 /// Copies the lines of `from` to `to`, those with the same path together and in their old order.
 /// A line is `<oid> <path>`.
-pub(super) fn sort_by_path(from: File, to: &mut impl Write) -> io::Result<()> {
-    sort_in_parts(from, to, PART_LEN)
+///
+/// The parts are unnamed files in `tmp`.
+pub(super) fn sort_by_path(from: File, to: &mut impl Write, tmp: &Path) -> io::Result<()> {
+    sort_in_parts(from, to, tmp, PART_LEN)
 }
 
-fn sort_in_parts(from: File, to: &mut impl Write, part_len: usize) -> io::Result<()> {
+fn sort_in_parts(
+    from: File,
+    to: &mut impl Write,
+    tmp: &Path,
+    part_len: usize,
+) -> io::Result<()> {
     let mut reader = BufReader::new(from);
     let mut parts = Vec::new();
     loop {
@@ -22,7 +30,7 @@ fn sort_in_parts(from: File, to: &mut impl Write, part_len: usize) -> io::Result
         if part.is_empty() {
             break;
         }
-        let mut file = BufWriter::new(tempfile::tempfile()?);
+        let mut file = BufWriter::new(tempfile::tempfile_in(tmp)?);
         for line in &part {
             file.write_all(line)?;
         }
@@ -86,7 +94,7 @@ mod tests {
         file.rewind().unwrap();
         let mut sorted = Vec::new();
 
-        sort_in_parts(file, &mut sorted, 100).unwrap();
+        sort_in_parts(file, &mut sorted, &std::env::temp_dir(), 100).unwrap();
 
         assert_eq!(sorted, b"4 \n2 a\n5 a\n1 b\n3 b\n6 c d\n");
     }

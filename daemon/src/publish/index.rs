@@ -1,0 +1,128 @@
+//! git's index (`gitformat-index(5)`), version 2, in parts that depend on their run only.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
+use cachewfs_format::ObjectId;
+
+use super::PublishError;
+use super::times;
+use super::tree::TreeEntry;
+
+/// The first 12 bytes: signature, version, number of entries.
+pub(super) fn header(entries: u32) -> Vec<u8> {
+    [b"DIRC", &2_u32.to_be_bytes()[..], &entries.to_be_bytes()].concat()
+}
+
+/// Appends the entry of a file that is `size` bytes long when checked out.
+///
+/// Times are the fixed ones; device, inode and owner are 0: the archives' `core.checkStat=minimal`
+/// makes git compare size and time alone.
+pub(super) fn push_entry(part: &mut Vec<u8>, entry: &TreeEntry, size: u64) {
+    let start = part.len();
+    let mtime = u32::try_from(times::WORK_TREE).unwrap_or(0);
+    // git compares the lowest 32 bits of the length.
+    let size = u32::try_from(size & u64::from(u32::MAX)).unwrap_or(0);
+    let path = entry.path.as_bytes();
+    let fields = [mtime, 0, mtime, 0, 0, 0, entry.kind.git_mode(), 0, 0, size];
+    fields.iter().for_each(|field| part.extend_from_slice(&field.to_be_bytes()));
+    part.extend_from_slice(entry.oid.as_bytes());
+    let name_len = u16::try_from(path.len().min(0xFFF)).unwrap_or(0xFFF);
+    part.extend_from_slice(&name_len.to_be_bytes());
+    part.extend_from_slice(path);
+    // One to eight NULs, so that the next entry starts at a multiple of eight.
+    let len = part.len() - start;
+    part.resize(start + (len + 8) / 8 * 8, 0);
+}
+
+/// What follows the entries: the tree extension, if there is one, and a checksum of zeros, which
+/// means "not computed" (`index.skipHash`).
+pub(super) fn trailer(tree_extension: Option<&[u8]>, oid: &ObjectId) -> Vec<u8> {
+    let mut trailer = Vec::new();
+    if let Some(tree) = tree_extension {
+        trailer.extend_from_slice(b"TREE");
+        trailer.extend_from_slice(&u32::try_from(tree.len()).unwrap_or(0).to_be_bytes());
+        trailer.extend_from_slice(tree);
+    }
+    trailer.resize(trailer.len() + oid.as_bytes().len(), 0);
+    trailer
+}
+
+/// Reads the payload of the tree extension (cache tree) out of the index that `git read-tree` wrote
+/// with `index.recordEndOfIndexEntries`. git works without: whatever is not as expected is `None`.
+pub(super) fn read_tree_extension(
+    index: &Path,
+    oid: &ObjectId,
+) -> Result<Option<Vec<u8>>, PublishError> {
+    let io = || PublishError::at(index);
+    let file = File::open(index).map_err(io())?;
+    let len = file.metadata().map_err(io())?.len();
+    // EOIE: signature, length, offset of the extensions, hash; then the checksum.
+    let hash_len = oid.as_bytes().len() as u64;
+    let Some(at) = len.checked_sub(12 + 2 * hash_len) else {
+        return Ok(None);
+    };
+    let mut end = [0; 12];
+    file.read_exact_at(&mut end, at).map_err(io())?;
+    let Some(offset) = end.strip_prefix(b"EOIE").and_then(|fields| u32_at(fields, 4)) else {
+        return Ok(None);
+    };
+    let Some(extensions_len) = at.checked_sub(u64::from(offset)) else {
+        return Ok(None);
+    };
+    let mut extensions = vec![0; usize::try_from(extensions_len).unwrap_or(0)];
+    file.read_exact_at(&mut extensions, u64::from(offset)).map_err(io())?;
+    Ok(find_extension(&extensions, *b"TREE"))
+}
+
+fn find_extension(mut extensions: &[u8], signature: [u8; 4]) -> Option<Vec<u8>> {
+    loop {
+        let found = extensions.get(..4)?;
+        let len = usize::try_from(u32_at(extensions, 4)?).ok()?;
+        let payload = extensions.get(8..len.checked_add(8)?)?;
+        if found == signature {
+            return Some(payload.to_owned());
+        }
+        extensions = extensions.get(len + 8..)?;
+    }
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    let field = bytes.get(at..)?.first_chunk::<4>()?;
+    Some(u32::from_be_bytes(*field))
+}
+
+#[cfg(test)]
+mod tests {
+    use cachewfs_format::GitPath;
+
+    use super::*;
+    use crate::publish::tree::TreeEntryKind;
+
+    #[test]
+    fn entries_are_padded_with_one_to_eight_nuls() {
+        for len in 1..20_usize {
+            let entry = TreeEntry {
+                kind: TreeEntryKind::File,
+                oid: ObjectId::from_bytes(&[7; 20]).unwrap(),
+                blob_len: 3,
+                path: GitPath::parse(&vec![b'x'; len]).unwrap(),
+            };
+            let mut part = Vec::new();
+
+            push_entry(&mut part, &entry, 3);
+
+            let padding = part.len() - 62 - len;
+            assert!(part.len().is_multiple_of(8) && (1..=8).contains(&padding), "{len}: {padding}");
+        }
+    }
+
+    #[test]
+    fn finds_an_extension_behind_others() {
+        let bytes = b"LINK\0\0\0\x02xxTREE\0\0\0\x03abc";
+
+        assert_eq!(find_extension(bytes, *b"TREE").unwrap(), b"abc");
+        assert_eq!(find_extension(bytes, *b"REUC"), None);
+    }
+}

@@ -1,0 +1,28 @@
+//! The fixed modification times of everything in an archive, in seconds since the epoch.
+//!
+//! git believes an index entry only if it is older than the index itself; and it searches packs
+//! from the newest to the oldest, so their times say in which order.
+
+use cachewfs_format::PackKind;
+
+/// Files, links and directories of the work tree: 1980-01-01T00:00:00Z.
+pub(super) const WORK_TREE: i64 = 315_532_800;
+/// Everything in the git directory but packs: a day later.
+pub(super) const GIT_DIRECTORY: i64 = 315_619_200;
+
+/// Rank of the first increment above trees and history, and how many fit below commits and tip.
+const INCREMENTS: i64 = 2;
+const COMMITS: i64 = 1_000_000;
+
+/// The time of a pack and its indexes; `age` counts the increments that are older than this one,
+/// so that a pack's time never changes while later ones come.
+pub(super) fn of_pack(kind: PackKind, age: usize) -> i64 {
+    let rank = match kind {
+        PackKind::Tip => COMMITS + 1,
+        PackKind::Commits => COMMITS,
+        PackKind::Increment => INCREMENTS + i64::try_from(age).unwrap_or(0),
+        PackKind::Trees => 1,
+        PackKind::History => 0,
+    };
+    GIT_DIRECTORY + rank
+}

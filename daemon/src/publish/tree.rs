@@ -1,0 +1,252 @@
+//! The tree of HEAD as a list, cut into runs.
+
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
+
+use cachewfs_format::{Digest, GitPath, ObjectId};
+
+use super::PublishError;
+use super::job::Job;
+
+/// A file of this many bytes or more is a run by itself, with its data in its own segment.
+pub(super) const LARGE_FILE_LEN: u64 = 4 << 20;
+/// One path in so many ends a run.
+const RUN_LEN: u64 = 128;
+/// What a run has at most, whatever the paths say: so much is read for one changed file.
+const MAX_RUN_FILES: usize = 1024;
+const MAX_RUN_BYTES: u64 = 16 << 20;
+const LIST: &str = "tree.list";
+
+/// One line of the tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct TreeEntry {
+    pub(super) kind: TreeEntryKind,
+    pub(super) oid: ObjectId,
+    /// Length of the git blob, which is that of the file unless attributes convert it.
+    pub(super) blob_len: u64,
+    pub(super) path: GitPath,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TreeEntryKind {
+    File,
+    Executable,
+    Symlink,
+    Submodule,
+}
+
+impl TreeEntryKind {
+    /// The mode in trees and in the index.
+    pub(super) fn git_mode(self) -> u32 {
+        match self {
+            Self::File => 0o100_644,
+            Self::Executable => 0o100_755,
+            Self::Symlink => 0o120_000,
+            Self::Submodule => 0o160_000,
+        }
+    }
+
+    /// The permission bits of the checked-out file.
+    pub(super) fn permissions(self) -> u32 {
+        match self {
+            Self::File => 0o644,
+            Self::Executable | Self::Submodule => 0o755,
+            Self::Symlink => 0o777,
+        }
+    }
+
+    fn parse(mode: &str) -> Option<Self> {
+        match u32::from_str_radix(mode, 8).ok()? {
+            0o120_000 => Some(Self::Symlink),
+            0o160_000 => Some(Self::Submodule),
+            // Old trees have other permission bits; git looks at this one.
+            file if file & !0o777 == 0o100_000 && file & 0o100 != 0 => Some(Self::Executable),
+            file if file & !0o777 == 0o100_000 => Some(Self::File),
+            _ => None,
+        }
+    }
+}
+
+impl TreeEntry {
+    /// Parses `<mode> <type> <oid> <size>\t<path>`.
+    fn parse(line: &[u8]) -> Result<Self, PublishError> {
+        let bad = || PublishError::bad_output(line);
+        let tab = line.iter().position(|&byte| byte == b'\t').ok_or_else(bad)?;
+        let (fields, path) = line.split_at(tab);
+        let mut fields = std::str::from_utf8(fields).map_err(|_| bad())?.split_ascii_whitespace();
+        let mut next = || fields.next().ok_or_else(bad);
+        let kind = TreeEntryKind::parse(next()?).ok_or_else(bad)?;
+        next()?;
+        let oid = ObjectId::parse(next()?)?;
+        // A submodule has "-".
+        let blob_len = next()?.parse().unwrap_or(0);
+        let path = GitPath::parse(path.get(1..).unwrap_or_default())?;
+        Ok(Self { kind, oid, blob_len, path })
+    }
+
+    pub(super) fn is_large(&self) -> bool {
+        self.blob_len >= LARGE_FILE_LEN
+            && matches!(self.kind, TreeEntryKind::File | TreeEntryKind::Executable)
+    }
+
+    fn is_attributes(&self) -> bool {
+        self.path.as_bytes().rsplit(|&byte| byte == b'/').next() == Some(b".gitattributes")
+    }
+
+    /// Whether a run ends after this entry, whatever stands around it.
+    fn is_cut(&self) -> bool {
+        let digest = Digest::of(self.path.as_bytes());
+        let [first, second, ..] = *digest.as_bytes();
+        u64::from(u16::from_le_bytes([first, second])) % RUN_LEN == 0
+    }
+
+    fn write_key(&self, key: &mut Vec<u8>) {
+        key.extend_from_slice(&self.kind.git_mode().to_le_bytes());
+        key.extend_from_slice(self.oid.as_bytes());
+        key.extend_from_slice(self.path.as_bytes());
+        key.push(0);
+    }
+}
+
+/// The list of HEAD's tree in a temporary file, in the order of git's index.
+#[derive(Debug)]
+pub(super) struct TreeList {
+    path: PathBuf,
+    /// The digest of all attributes in force, which decide how files are checked out.
+    attributes: Digest,
+}
+
+impl TreeList {
+    pub(super) fn create(job: &Job<'_>) -> Result<Self, PublishError> {
+        job.git("ls-tree")
+            .args(["-r", "-z", "-l", "--full-tree", "HEAD"])
+            .output_to(job.create(LIST)?)?;
+        let mut list = Self { path: job.tmp_path(LIST), attributes: Digest::of(b"") };
+        let mut key = Vec::new();
+        for run in list.runs()? {
+            for entry in run?.iter().filter(|entry| entry.is_attributes()) {
+                entry.write_key(&mut key);
+            }
+        }
+        list.attributes = Digest::of(&key);
+        Ok(list)
+    }
+
+    /// The runs, in order; read from the file as they are asked for.
+    pub(super) fn runs(&self) -> Result<Runs, PublishError> {
+        let file = File::open(&self.path).map_err(PublishError::at(&self.path))?;
+        Ok(Runs { path: self.path.clone(), lines: BufReader::new(file), next: None })
+    }
+
+    /// What a run is stored under: its entries, and all that decides their bytes.
+    pub(super) fn key(&self, run: &[TreeEntry]) -> Digest {
+        // A number to be raised when the segments of a run are written in another way.
+        let mut key = b"run 1".to_vec();
+        key.extend_from_slice(self.attributes.as_bytes());
+        run.iter().for_each(|entry| entry.write_key(&mut key));
+        Digest::of(&key)
+    }
+}
+
+/// Iterates over the runs of a list.
+#[derive(Debug)]
+pub(super) struct Runs {
+    path: PathBuf,
+    lines: BufReader<File>,
+    /// Read already, but of the next run.
+    next: Option<TreeEntry>,
+}
+
+impl Runs {
+    fn read_entry(&mut self) -> Result<Option<TreeEntry>, PublishError> {
+        let mut line = Vec::new();
+        self.lines.read_until(0, &mut line).map_err(PublishError::at(&self.path))?;
+        match line.strip_suffix(&[0]) {
+            Some(line) => TreeEntry::parse(line).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn read_run(&mut self) -> Result<Vec<TreeEntry>, PublishError> {
+        let (mut run, mut bytes) = (Vec::new(), 0);
+        loop {
+            let entry = match self.next.take() {
+                Some(entry) => entry,
+                None => match self.read_entry()? {
+                    Some(entry) => entry,
+                    None => return Ok(run),
+                },
+            };
+            if entry.is_large() && !run.is_empty() {
+                self.next = Some(entry);
+                return Ok(run);
+            }
+            bytes += entry.blob_len;
+            let is_end = entry.is_large() || entry.is_cut();
+            run.push(entry);
+            if is_end || run.len() >= MAX_RUN_FILES || bytes >= MAX_RUN_BYTES {
+                return Ok(run);
+            }
+        }
+    }
+}
+
+impl Iterator for Runs {
+    type Item = Result<Vec<TreeEntry>, PublishError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self.read_run() {
+            Ok(run) if run.is_empty() => None,
+            run => Some(run),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    fn runs(sizes: &[(String, u64)]) -> Vec<Vec<String>> {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        for (path, size) in sizes {
+            write!(file, "100644 blob {} {size:>7}\t{path}\0", "1a".repeat(20)).unwrap();
+        }
+        let list = TreeList { path: file.path().to_owned(), attributes: Digest::of(b"") };
+        let paths = |run: Vec<TreeEntry>| run.iter().map(|entry| entry.path.to_string()).collect();
+        list.runs().unwrap().map(|run| paths(run.unwrap())).collect()
+    }
+
+    #[test]
+    fn a_new_file_changes_one_run() {
+        let mut sizes: Vec<_> = (10_000..12_000).map(|number| (format!("f{number}"), 10)).collect();
+        let before = runs(&sizes);
+        sizes.insert(1000, ("f10999x".to_owned(), 10));
+
+        let after = runs(&sizes);
+
+        assert!((8..32).contains(&before.len()), "{} runs", before.len());
+        let kept = before.iter().filter(|run| after.contains(run)).count();
+        assert_eq!(kept, before.len() - 1);
+    }
+
+    #[test]
+    fn a_large_file_is_a_run_by_itself() {
+        let sizes = [("a", 1), ("b", LARGE_FILE_LEN), ("c", 1)];
+
+        let runs = runs(&sizes.map(|(path, size)| (path.to_owned(), size)));
+
+        assert!(runs.contains(&vec!["b".to_owned()]));
+    }
+
+    #[test]
+    fn parses_what_ls_tree_prints() {
+        let oid = "1a".repeat(20);
+        let entry = TreeEntry::parse(format!("160000 commit {oid}       -\ta b\n\tc").as_bytes()).unwrap();
+
+        assert_eq!(entry.kind, TreeEntryKind::Submodule);
+        assert_eq!(entry.path.as_bytes(), b"a b\n\tc");
+    }
+}
