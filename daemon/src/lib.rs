@@ -1,1 +1,19 @@
-//! Placeholder.
+//! The daemon: mirrors upstream repositories, publishes snapshots of them, serves them over HTTP.
+//!
+//! ```text
+//! http ─► repository ─► publish ─► mirror (git)
+//!   └────────────────────► store ◄──┘
+//! ```
+//!
+//! `cachewfsd` is [`Daemon::start`] with signals; `cachewfs mount --local` calls the same.
+
+mod app;
+mod config;
+mod http;
+mod mirror;
+mod publish;
+mod repository;
+mod store;
+
+pub use app::{Daemon, Running, StartError};
+pub use config::{Config, ConfigError, GitConfig};

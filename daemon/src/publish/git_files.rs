@@ -1,0 +1,113 @@
+//! The small files of the git directory in an archive.
+
+use cachewfs_format::{ArchiveKind, GitPath, PublishedFile};
+
+use super::PublishError;
+use super::commit_graph::CHAIN_DIRECTORY;
+use super::members::{Member, MemberWriter};
+use super::refs::Refs;
+use super::segments::SegmentSink;
+use super::times;
+
+/// What the small files are made from.
+#[derive(Debug)]
+pub(super) struct GitFiles<'a> {
+    pub(super) refs: &'a Refs,
+    /// Without credentials.
+    pub(super) upstream_url: &'a str,
+    pub(super) namespaces: &'a [String],
+    /// The links of the commit-graph chain, oldest first.
+    pub(super) commit_graphs: &'a [PublishedFile],
+}
+
+impl GitFiles<'_> {
+    /// Writes them as one segment of tar members. There are no hooks, locks or reflogs.
+    pub(super) fn store(
+        &self,
+        sink: &mut SegmentSink,
+        kind: ArchiveKind,
+    ) -> Result<PublishedFile, PublishError> {
+        let mut members = MemberWriter::begin(sink)?;
+        let mut directories = vec!["objects", "objects/info", "objects/pack", "refs", "refs/heads", "refs/tags"];
+        let mut files = vec![
+            ("HEAD", self.refs.head_file()),
+            ("config", self.config(kind).into_bytes()),
+            ("packed-refs", self.refs.packed_refs(kind)),
+        ];
+        if kind == ArchiveKind::Checkout {
+            directories.insert(0, "");
+            directories.extend(["refs/remotes", "refs/remotes/origin"]);
+            if let Some(branch) = self.refs.default_branch() {
+                let target = [b"ref: refs/remotes/origin/", branch, b"\n"].concat();
+                files.push(("refs/remotes/origin/HEAD", target));
+            }
+        }
+        let chain_file = format!("{CHAIN_DIRECTORY}/commit-graph-chain");
+        if !self.commit_graphs.is_empty() {
+            directories.push(CHAIN_DIRECTORY);
+            let hash = |link: &PublishedFile| {
+                let name = link.name.strip_prefix("graph-").unwrap_or(&link.name);
+                format!("{}\n", name.strip_suffix(".graph").unwrap_or(name))
+            };
+            let chain: String = self.commit_graphs.iter().map(hash).collect();
+            files.push((&chain_file, chain.into_bytes()));
+        }
+        for directory in directories {
+            let member = git_member(kind, directory.as_bytes(), 0o755)?;
+            members.empty(member, cachewfs_format::EntryKind::Directory)?;
+        }
+        for (name, content) in files {
+            let member = git_member(kind, name.as_bytes(), 0o644)?;
+            members.file(member, content.len() as u64, &content[..])?;
+        }
+        members.finish(sink)
+    }
+
+    /// The file `config`: as `git clone` writes it, and what makes git believe the fixed times.
+    fn config(&self, kind: ArchiveKind) -> String {
+        let is_bare = kind == ArchiveKind::Mirror;
+        let is_sha256 = self.refs.commit.as_bytes().len() == 32;
+        let version = u8::from(is_sha256);
+        let mut config = format!(
+            "[core]\n\trepositoryformatversion = {version}\n\tfilemode = true\n\tbare = {is_bare}\n\
+             \tcheckStat = minimal\n\ttrustctime = false\n"
+        );
+        if is_sha256 {
+            config.push_str("[extensions]\n\tobjectformat = sha256\n");
+        }
+        let url = quoted(self.upstream_url);
+        config.push_str(&format!("[remote \"origin\"]\n\turl = {url}\n"));
+        if is_bare {
+            let namespaces = ["refs/heads/", "refs/tags/"].into_iter();
+            for namespace in namespaces.chain(self.namespaces.iter().map(String::as_str)) {
+                config.push_str(&format!("\tfetch = +{namespace}*:{namespace}*\n"));
+            }
+            config.push_str("\tmirror = true\n");
+            return config;
+        }
+        config.push_str("\tfetch = +refs/heads/*:refs/remotes/origin/*\n");
+        if let Some(Ok(branch)) = self.refs.default_branch().map(std::str::from_utf8) {
+            let merge = quoted(&format!("refs/heads/{branch}"));
+            let branch = branch.replace('\\', "\\\\").replace('"', "\\\"");
+            config.push_str(&format!("[branch \"{branch}\"]\n\tremote = origin\n\tmerge = {merge}\n"));
+        }
+        config
+    }
+}
+
+/// A value as `git config` would write it.
+fn quoted(value: &str) -> String {
+    let escaped = value.replace('\\', "\\\\").replace('"', "\\\"");
+    let needs_quotes = value.contains(['#', ';', ' ']);
+    if needs_quotes { format!("\"{escaped}\"") } else { escaped }
+}
+
+/// The member of a file or directory at `path` in the git directory; "" is that directory.
+pub(super) fn git_member(kind: ArchiveKind, path: &[u8], mode: u32) -> Result<Member, PublishError> {
+    let path = match (kind, path) {
+        (ArchiveKind::Mirror, path) => path.to_owned(),
+        (ArchiveKind::Checkout, b"") => b".git".to_vec(),
+        (ArchiveKind::Checkout, path) => [b".git/", path].concat(),
+    };
+    Ok(Member { path: GitPath::parse(&path)?, mode, mtime: times::GIT_DIRECTORY, blob: None })
+}

@@ -1,0 +1,29 @@
+//! Publishing: making the snapshot of a mirror's present state.
+//!
+//! ```text
+//! refs ─► retain ─► packs (layout or increment) ─► commit_graph ─► checkout ─► assemble ─► store
+//! ```
+//!
+//! Everything runs on a blocking thread, streams through files and gives up when the daemon stops.
+
+mod assemble;
+mod checkout;
+mod commit_graph;
+mod error;
+mod git_files;
+mod increment;
+mod index;
+mod job;
+mod layout;
+mod members;
+mod pack;
+mod publisher;
+mod refs;
+mod retain;
+mod segments;
+mod sort;
+mod times;
+mod tree;
+
+pub(crate) use error::PublishError;
+pub(crate) use publisher::{Published, Publisher};

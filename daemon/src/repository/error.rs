@@ -1,0 +1,32 @@
+//! Why a repository can't be served or brought up to date.
+
+use std::sync::Arc;
+
+use cachewfs_format::RepoName;
+
+use crate::mirror::MirrorError;
+use crate::publish::PublishError;
+
+/// Why a repository can't be served or brought up to date; all who wait for one update share it.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum RepositoryError {
+    #[error("the host {host} is not configured")]
+    UnknownHost { host: String },
+    #[error("a part of the path of {repo} ends with .git")]
+    NestedInGit { repo: RepoName },
+    #[error("updating the mirror failed")]
+    Mirror(#[source] Arc<MirrorError>),
+    #[error("publishing failed")]
+    Publish(#[source] Arc<PublishError>),
+    #[error("too many requests wait for this repository")]
+    Busy,
+    #[error("the daemon stops")]
+    Stopping,
+}
+
+impl RepositoryError {
+    /// Whether there is no such repository upstream, so that trying again by oneself is no use.
+    pub(super) fn is_not_found(&self) -> bool {
+        matches!(self, Self::Mirror(error) if matches!(**error, MirrorError::NotFound { .. }))
+    }
+}

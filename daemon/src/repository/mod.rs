@@ -1,0 +1,12 @@
+//! The life of each repository in the daemon: one task per repository that updates its mirror and
+//! publishes, at its interval and when asked.
+
+mod error;
+mod registry;
+mod status;
+mod worker;
+
+pub(crate) use error::RepositoryError;
+pub(crate) use registry::{Registry, Repository, mirrors};
+pub(crate) use worker::chain;
+pub(crate) use status::{MirrorState, Status};

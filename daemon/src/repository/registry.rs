@@ -1,0 +1,186 @@
+//! All repositories that the daemon works on.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cachewfs_format::RepoName;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::worker::{Permits, Worker};
+use super::{MirrorState, RepositoryError, Status};
+use crate::config::Config;
+use crate::mirror::{Git, Upstream, is_mirror, mirror_path};
+use crate::publish::{Published, Publisher};
+
+/// So many may wait for one repository's next update.
+const MAX_WAITING: usize = 1024;
+
+pub(super) type Outcome = Result<Published, RepositoryError>;
+
+/// A repository that a task works on.
+#[derive(Debug)]
+pub(crate) struct Repository {
+    pub(super) name: RepoName,
+    pub(super) upstream: Upstream,
+    pub(super) mirror: PathBuf,
+    pub(super) status: Mutex<Status>,
+    requests: mpsc::Sender<oneshot::Sender<Outcome>>,
+}
+
+impl Repository {
+    pub(crate) fn status(&self) -> Status {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn change_status(&self, change: impl FnOnce(&mut Status)) {
+        change(&mut self.status.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Waits for an update that begins after this call, and for the publish of what it brings.
+    pub(crate) async fn refresh(&self) -> Outcome {
+        let (answer, outcome) = oneshot::channel();
+        self.requests.try_send(answer).map_err(|_| RepositoryError::Busy)?;
+        outcome.await.map_err(|_| RepositoryError::Stopping)?
+    }
+}
+
+/// All repositories that the daemon works on, and what their tasks share.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    pub(super) config: Arc<Config>,
+    pub(super) git: Git,
+    pub(super) publisher: Publisher,
+    pub(super) stop: CancellationToken,
+    pub(super) publishes: Arc<Semaphore>,
+    /// Per upstream host: a host that stalls holds up its own repositories only.
+    permits: BTreeMap<String, Permits>,
+    tasks: TaskTracker,
+    repositories: Mutex<HashMap<RepoName, Arc<Repository>>>,
+}
+
+impl Registry {
+    pub(crate) fn new(config: Arc<Config>, git: Git, publisher: Publisher, stop: CancellationToken) -> Arc<Self> {
+        let permits = config
+            .upstreams
+            .keys()
+            .map(|host| (host.clone(), Permits::new(config.jobs_per_host)))
+            .collect();
+        Arc::new(Self {
+            publishes: Arc::new(Semaphore::new(config.publishes)),
+            permits,
+            config,
+            git,
+            publisher,
+            stop,
+            tasks: TaskTracker::new(),
+            repositories: Mutex::default(),
+        })
+    }
+
+    /// Says why `repo` can't be mirrored, if it can't.
+    pub(crate) fn check(&self, repo: &RepoName) -> Result<Upstream, RepositoryError> {
+        // The mirror of such a name would lie inside the mirror of another.
+        let parents = repo.path().rsplit_once('/').map_or("", |(parents, _)| parents);
+        if parents.split('/').any(|segment| segment.to_ascii_lowercase().ends_with(".git")) {
+            return Err(RepositoryError::NestedInGit { repo: repo.clone() });
+        }
+        Upstream::of(repo, &self.config.upstreams).ok_or_else(|| RepositoryError::UnknownHost {
+            host: repo.host().to_owned(),
+        })
+    }
+
+    /// The repository, whose task is started if it does not run.
+    pub(crate) fn open(self: &Arc<Self>, name: &RepoName) -> Result<Arc<Repository>, RepositoryError> {
+        let upstream = self.check(name)?;
+        if self.stop.is_cancelled() {
+            return Err(RepositoryError::Stopping);
+        }
+        let mut repositories = self.repositories.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(repository) = repositories.get(name) {
+            return Ok(Arc::clone(repository));
+        }
+        let mirror = mirror_path(&mirrors(&self.config), name);
+        let state = if is_mirror(&mirror) { MirrorState::Ready } else { MirrorState::Empty };
+        let (requests, receiver) = mpsc::channel(MAX_WAITING);
+        let repository = Arc::new(Repository {
+            name: name.clone(),
+            upstream,
+            mirror,
+            status: Mutex::new(Status::new(state)),
+            requests,
+        });
+        repositories.insert(name.clone(), Arc::clone(&repository));
+        let permits = self.permits.get(name.host()).cloned();
+        let permits = permits.unwrap_or_else(|| Permits::new(self.config.jobs_per_host));
+        let worker = Worker::new(Arc::clone(self), Arc::clone(&repository), permits, receiver);
+        self.tasks.spawn(worker.run());
+        Ok(repository)
+    }
+
+    /// The repository, if its task runs.
+    pub(crate) fn find(&self, name: &RepoName) -> Option<Arc<Repository>> {
+        let repositories = self.repositories.lock().unwrap_or_else(PoisonError::into_inner);
+        repositories.get(name).cloned()
+    }
+
+    pub(super) fn forget(&self, name: &RepoName) {
+        self.repositories.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+    }
+
+    /// All repositories whose tasks run, sorted by name.
+    pub(crate) fn all(&self) -> Vec<Arc<Repository>> {
+        let repositories = self.repositories.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all: Vec<_> = repositories.values().cloned().collect();
+        all.sort_by(|left, right| left.name.cmp(&right.name));
+        all
+    }
+
+    /// Starts the tasks of all mirrors that are on disk.
+    pub(crate) fn open_existing(self: &Arc<Self>) -> std::io::Result<()> {
+        let root = mirrors(&self.config);
+        let mut found = Vec::new();
+        find_mirrors(&root, &mut found)?;
+        for path in found {
+            let name = path.strip_prefix(&root).ok().and_then(Path::to_str);
+            let name = name.and_then(|name| RepoName::parse(name).ok());
+            // Mirrors of hosts that are no longer configured stay, unused.
+            if let Some(name) = name {
+                self.open(&name).ok();
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for all tasks, which end when the daemon stops.
+    pub(crate) async fn join(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+impl Repository {
+    pub(crate) fn name(&self) -> &RepoName {
+        &self.name
+    }
+}
+
+/// Where mirrors are.
+pub(crate) fn mirrors(config: &Config) -> PathBuf {
+    config.data_dir.join("mirrors")
+}
+
+fn find_mirrors(directory: &Path, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        let path = entry.path();
+        if path.extension().is_some_and(|extension| extension == "git") && is_mirror(&path) {
+            found.push(path);
+        } else if entry.file_type()?.is_dir() {
+            find_mirrors(&path, found)?;
+        }
+    }
+    Ok(())
+}

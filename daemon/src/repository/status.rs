@@ -1,0 +1,97 @@
+//! What is known of a repository while it is worked on.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::RepositoryError;
+
+/// The first pause after a failure; it doubles with each further one.
+const FIRST_RETRY: Duration = Duration::from_secs(5);
+/// The longest pause after failures.
+const LAST_RETRY: Duration = Duration::from_hours(1);
+
+/// What the mirror is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MirrorState {
+    /// There is none yet.
+    Empty,
+    /// Its first clone runs.
+    Cloning,
+    /// It is there.
+    Ready,
+    /// There is none, because cloning failed.
+    Failed,
+}
+
+impl MirrorState {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Empty => "empty",
+            Self::Cloning => "cloning",
+            Self::Ready => "ready",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// What is known of a repository.
+#[derive(Clone, Debug)]
+pub(crate) struct Status {
+    pub(crate) state: MirrorState,
+    /// What the last run ended with, if it failed.
+    pub(crate) error: Option<RepositoryError>,
+    /// When upstream was last asked with success, in seconds since the epoch.
+    pub(crate) updated_at: Option<u64>,
+    /// How many runs failed since the last that did not.
+    failures: u32,
+    /// When the next run begins unless asked for earlier.
+    pub(super) next_run: Instant,
+}
+
+impl Status {
+    pub(super) fn new(state: MirrorState) -> Self {
+        Self { state, error: None, updated_at: None, failures: 0, next_run: Instant::now() }
+    }
+
+    pub(super) fn mirror_is_fresh(&mut self) {
+        self.state = MirrorState::Ready;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        self.updated_at = now.ok().map(|since| since.as_secs());
+    }
+
+    /// Notes how a run ended, and when the next is due.
+    pub(super) fn end_run(&mut self, error: Option<RepositoryError>, interval: Duration) {
+        let pause = if error.is_some() {
+            self.failures = self.failures.saturating_add(1);
+            let doubled = FIRST_RETRY.saturating_mul(1 << (self.failures - 1).min(16));
+            doubled.min(LAST_RETRY).max(interval.min(FIRST_RETRY))
+        } else {
+            self.failures = 0;
+            interval
+        };
+        if error.is_some() && self.state == MirrorState::Cloning {
+            self.state = MirrorState::Failed;
+        }
+        self.error = error;
+        self.next_run = Instant::now() + pause;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_an_hour() {
+        let mut status = Status::new(MirrorState::Cloning);
+        let mut pauses = Vec::new();
+
+        for _ in 0..30 {
+            status.end_run(Some(RepositoryError::Busy), Duration::from_mins(1));
+            pauses.push((status.next_run - Instant::now()).as_secs_f64().round());
+        }
+
+        assert_eq!(pauses[..4], [5.0, 10.0, 20.0, 40.0]);
+        assert_eq!(pauses[29], 3600.0);
+        assert_eq!(status.state, MirrorState::Failed);
+    }
+}

@@ -1,0 +1,190 @@
+//! The task of one repository: it alone touches the mirror.
+//!
+//! Requests that come while a run is under way wait for the next one, so each gets the result of
+//! an update that began after it asked. No work hangs off the life of a request.
+
+use std::error::Error;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::{Instant, sleep, sleep_until};
+use tracing::{info, warn};
+
+use super::registry::{Outcome, Registry, Repository};
+use super::{MirrorState, RepositoryError};
+use crate::app::tmp_directory;
+use crate::mirror::{clone_mirror, is_mirror, maintain, remove_stale_locks, update};
+use crate::publish::Published;
+
+/// How many jobs may talk to one upstream host at once.
+#[derive(Clone, Debug)]
+pub(super) struct Permits {
+    updates: Arc<Semaphore>,
+    clones: Arc<Semaphore>,
+}
+
+impl Permits {
+    pub(super) fn new(jobs: usize) -> Self {
+        Self {
+            updates: Arc::new(Semaphore::new(jobs)),
+            clones: Arc::new(Semaphore::new(jobs.div_ceil(2))),
+        }
+    }
+}
+
+pub(super) struct Worker {
+    registry: Arc<Registry>,
+    repository: Arc<Repository>,
+    permits: Permits,
+    requests: mpsc::Receiver<oneshot::Sender<Outcome>>,
+    /// Whether a killed git may have left locks.
+    may_have_locks: bool,
+}
+
+impl Worker {
+    pub(super) fn new(
+        registry: Arc<Registry>,
+        repository: Arc<Repository>,
+        permits: Permits,
+        requests: mpsc::Receiver<oneshot::Sender<Outcome>>,
+    ) -> Self {
+        Self { registry, repository, permits, requests, may_have_locks: true }
+    }
+
+    pub(super) async fn run(mut self) {
+        let stop = self.registry.stop.clone();
+        loop {
+            let next_run = Instant::from_std(self.repository.status().next_run);
+            let mut waiting = Vec::new();
+            tokio::select! {
+                () = stop.cancelled() => return,
+                Some(request) = self.requests.recv() => waiting.push(request),
+                () = sleep_until(next_run) => {}
+            }
+            let outcome = tokio::select! {
+                () = stop.cancelled() => return,
+                outcome = self.run_once(&mut waiting) => outcome,
+            };
+            self.note(&outcome);
+            let is_gone = matches!(&outcome, Err(error) if error.is_not_found())
+                && !is_mirror(&self.repository.mirror);
+            for request in waiting {
+                // Who asked may have gone away.
+                request.send(outcome.clone()).ok();
+            }
+            if is_gone {
+                self.end_unknown(&outcome).await;
+                return;
+            }
+        }
+    }
+
+    /// Takes over all that wait, then updates and publishes.
+    async fn run_once(&mut self, waiting: &mut Vec<oneshot::Sender<Outcome>>) -> Outcome {
+        let is_periodic = waiting.is_empty();
+        let permit = self.network_permit().await?;
+        while let Ok(request) = self.requests.try_recv() {
+            waiting.push(request);
+        }
+        self.update().await?;
+        drop(permit);
+        if is_periodic && waiting.is_empty() {
+            sleep(self.registry.config.publish_delay).await;
+        }
+        let permits = Arc::clone(&self.registry.publishes);
+        let _permit = permits.acquire_owned().await.map_err(|_| RepositoryError::Stopping)?;
+        self.publish().await
+    }
+
+    async fn network_permit(&self) -> Result<(OwnedSemaphorePermit, Option<OwnedSemaphorePermit>), RepositoryError> {
+        let acquire = async |semaphore: &Arc<Semaphore>| {
+            let permit = Arc::clone(semaphore).acquire_owned().await;
+            permit.map_err(|_| RepositoryError::Stopping)
+        };
+        let clone = match is_mirror(&self.repository.mirror) {
+            true => None,
+            false => Some(acquire(&self.permits.clones).await?),
+        };
+        Ok((acquire(&self.permits.updates).await?, clone))
+    }
+
+    async fn update(&mut self) -> Result<(), RepositoryError> {
+        let (registry, repository) = (Arc::clone(&self.registry), Arc::clone(&self.repository));
+        let sweep = std::mem::replace(&mut self.may_have_locks, true);
+        let result = tokio::task::spawn_blocking(move || {
+            let (config, mirror) = (&registry.config, &repository.mirror);
+            if !is_mirror(mirror) {
+                repository.change_status(|status| status.state = MirrorState::Cloning);
+                let places = (tmp_directory(config), mirror.clone());
+                let limit = config.git.clone_timeout;
+                clone_mirror(&registry.git, &repository.upstream, (&places.0, &places.1), limit)?;
+                info!(repo = %repository.name, "Cloned {}", repository.name);
+            } else if sweep {
+                remove_stale_locks(mirror).map_err(|source| crate::mirror::MirrorError::Io {
+                    path: mirror.clone(),
+                    source,
+                })?;
+            }
+            let what = (mirror.as_path(), &config.namespaces[..]);
+            update(&registry.git, &repository.upstream, what, &config.git)?;
+            repository.change_status(super::Status::mirror_is_fresh);
+            Ok(())
+        });
+        let result = result.await.map_err(|_| RepositoryError::Stopping)?;
+        self.may_have_locks = result.is_err();
+        result.map_err(|error| RepositoryError::Mirror(Arc::new(error)))
+    }
+
+    async fn publish(&mut self) -> Outcome {
+        let (registry, repository) = (Arc::clone(&self.registry), Arc::clone(&self.repository));
+        let result = tokio::task::spawn_blocking(move || -> Outcome {
+            let Repository { name, upstream, mirror, .. } = &*repository;
+            let published: Published = registry
+                .publisher
+                .publish(name, upstream, mirror)
+                .map_err(|error| RepositoryError::Publish(Arc::new(error)))?;
+            maintain(&registry.git, mirror, &registry.config.git)
+                .map_err(|error| RepositoryError::Mirror(Arc::new(error)))?;
+            Ok(published)
+        });
+        let outcome = result.await.map_err(|_| RepositoryError::Stopping)?;
+        self.may_have_locks |= outcome.is_err();
+        outcome
+    }
+
+    fn note(&self, outcome: &Outcome) {
+        let repo = &self.repository.name;
+        if let Err(error) = outcome {
+            warn!(%repo, error = chain(error), "Bringing {repo} up to date failed");
+        }
+        let interval = self.registry.config.fetch_interval;
+        self.repository.change_status(|status| status.end_run(outcome.clone().err(), interval));
+    }
+
+    /// Upstream has no such repository: tells all who ask for a while, then forgets the name, so
+    /// that names that are only guessed don't fill the memory.
+    async fn end_unknown(mut self, outcome: &Outcome) {
+        let until = Instant::from_std(self.repository.status().next_run);
+        loop {
+            tokio::select! {
+                () = self.registry.stop.cancelled() => break,
+                () = sleep_until(until) => break,
+                Some(request) = self.requests.recv() => drop(request.send(outcome.clone())),
+            }
+        }
+        self.registry.forget(&self.repository.name);
+    }
+}
+
+/// An error with all its causes, for the log and for people.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        // Writing to a string can't fail.
+        write!(text, ": {source}").ok();
+        cause = source.source();
+    }
+    text
+}
