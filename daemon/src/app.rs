@@ -62,9 +62,11 @@ impl Daemon {
     pub async fn start(config: Config) -> Result<Running, StartError> {
         config.check()?;
         let config = Arc::new(config);
-        let prepare = |path: PathBuf| move |source: std::io::Error| StartError::Prepare {
-            path,
-            source: source.into(),
+        let prepare = |path: PathBuf| {
+            move |source: std::io::Error| StartError::Prepare {
+                path,
+                source: source.into(),
+            }
         };
         let tmp = tmp_directory(&config);
         sweep(&tmp).map_err(prepare(tmp.clone()))?;
@@ -107,7 +109,11 @@ impl Daemon {
             stop.cancel();
             registry.join().await;
         });
-        Ok(Running { address, shutdown, task })
+        Ok(Running {
+            address,
+            shutdown,
+            task,
+        })
     }
 }
 
@@ -139,7 +145,10 @@ fn write_git_config(config: &Config) -> std::io::Result<PathBuf> {
     let path = config.data_dir.join("gitconfig");
     let mut text = "[safe]\n\tdirectory = *\n".to_owned();
     if let Some(file) = &config.git.config_file {
-        let file = std::path::absolute(file)?.to_string_lossy().replace('\\', "\\\\").replace('"', "\\\"");
+        let file = std::path::absolute(file)?
+            .to_string_lossy()
+            .replace('\\', "\\\\")
+            .replace('"', "\\\"");
         text.push_str(&format!("[include]\n\tpath = \"{file}\"\n"));
     }
     let mut file = tempfile::NamedTempFile::new_in(&config.data_dir)?;

@@ -110,7 +110,8 @@ impl Default for GitConfig {
             fetch_timeout: Duration::from_mins(5),
             ls_remote_timeout: Duration::from_mins(1),
             pack_timeout: Duration::from_hours(2),
-            pack_threads: std::thread::available_parallelism().map_or(1, |cores| cores.get().min(4)),
+            pack_threads: std::thread::available_parallelism()
+                .map_or(1, |cores| cores.get().min(4)),
             pack_window_memory: "256m".to_owned(),
         }
     }
@@ -170,7 +171,10 @@ impl Config {
                 value: host.clone(),
                 reason: "the key must be the name of a host",
             })?;
-            if !["https://", "http://", "file:///"].iter().any(|scheme| base.starts_with(scheme)) {
+            if !["https://", "http://", "file:///"]
+                .iter()
+                .any(|scheme| base.starts_with(scheme))
+            {
                 return Err(ConfigError::Value {
                     key: "upstreams",
                     value: crate::mirror::redact(base),
@@ -182,7 +186,9 @@ impl Config {
             let is_good = namespace.starts_with("refs/")
                 && namespace.ends_with('/')
                 && !namespace.starts_with("refs/cachewfs/")
-                && namespace.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/-_.".contains(&byte));
+                && namespace
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || b"/-_.".contains(&byte));
             if !is_good {
                 return Err(ConfigError::Value {
                     key: "namespaces",
@@ -196,7 +202,10 @@ impl Config {
             ("tip_commits", self.tip_commits >= 1),
             ("jobs_per_host", self.jobs_per_host >= 1),
             ("publishes", self.publishes >= 1),
-            ("fetch_interval", self.fetch_interval >= Duration::from_millis(10)),
+            (
+                "fetch_interval",
+                self.fetch_interval >= Duration::from_millis(10),
+            ),
         ];
         if let Some((key, _)) = checks.into_iter().find(|(_, is_good)| !is_good) {
             let (value, reason) = (String::from("0"), "it must be positive");
@@ -218,7 +227,11 @@ fn default_data_dir() -> PathBuf {
     if rustix::process::geteuid().is_root() {
         return "/var/lib/cachewfs".into();
     }
-    let home = || std::env::home_dir().unwrap_or_default().join(".local/share");
+    let home = || {
+        std::env::home_dir()
+            .unwrap_or_default()
+            .join(".local/share")
+    };
     std::env::var_os("XDG_DATA_HOME")
         .map_or_else(home, PathBuf::from)
         .join("cachewfs")

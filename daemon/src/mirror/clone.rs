@@ -61,7 +61,9 @@ pub(crate) fn clone_mirror(
     let parent = mirror.parent().unwrap_or(mirror);
     fs::create_dir_all(parent).map_err(io(parent))?;
     fs::rename(&clone, mirror).map_err(io(mirror))?;
-    File::open(parent).and_then(|parent| parent.sync_all()).map_err(io(parent))
+    File::open(parent)
+        .and_then(|parent| parent.sync_all())
+        .map_err(io(parent))
 }
 
 /// Makes everything below `directory` durable, and what else its filesystem has in memory.

@@ -38,7 +38,9 @@ impl MirrorError {
     pub(super) fn of_upstream(url: &str, source: GitError) -> Self {
         let url = url.to_owned();
         match source {
-            GitError::Failed { stderr, .. } if NOT_FOUND.iter().any(|text| stderr.contains(text)) => {
+            GitError::Failed { stderr, .. }
+                if NOT_FOUND.iter().any(|text| stderr.contains(text)) =>
+            {
                 Self::NotFound { url }
             }
             source => Self::Upstream { url, source },

@@ -143,8 +143,11 @@ pub(crate) struct GitCommand {
 impl GitCommand {
     /// Adds arguments; secrets have no place there.
     pub(crate) fn args<A: AsRef<OsStr>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
-        self.arguments
-            .extend(arguments.into_iter().map(|argument| argument.as_ref().to_owned()));
+        self.arguments.extend(
+            arguments
+                .into_iter()
+                .map(|argument| argument.as_ref().to_owned()),
+        );
         self
     }
 
@@ -248,10 +251,13 @@ impl GitCommand {
             Input::Bytes(bytes) => (Stdio::piped(), Some(bytes)),
             Input::File(file) => (file.into(), None),
         };
-        let mut child = process.stdin(stdin).spawn().map_err(|source| GitError::Spawn {
-            command: command.clone(),
-            source,
-        })?;
+        let mut child = process
+            .stdin(stdin)
+            .spawn()
+            .map_err(|source| GitError::Spawn {
+                command: command.clone(),
+                source,
+            })?;
         let mut group = ProcessGroup::of(&child);
         let outcome = tokio::select! {
             outcome = tokio::time::timeout(self.time_limit, talk(&mut child, bytes)) => outcome,
@@ -260,9 +266,14 @@ impl GitCommand {
             }
         };
         let limit = self.time_limit;
-        let talk = outcome.map_err(|_| GitError::TimedOut { command: command.clone(), limit })?;
+        let talk = outcome.map_err(|_| GitError::TimedOut {
+            command: command.clone(),
+            limit,
+        })?;
         let Ok((status, output, stderr)) = talk else {
-            let source = talk.err().unwrap_or_else(|| std::io::ErrorKind::Other.into());
+            let source = talk
+                .err()
+                .unwrap_or_else(|| std::io::ErrorKind::Other.into());
             return Err(GitError::Pipe { command, source });
         };
         group.disarm();
@@ -273,7 +284,11 @@ impl GitCommand {
             return Ok(output);
         }
         let stderr = redact(String::from_utf8_lossy(&stderr).trim());
-        Err(GitError::Failed { command, status, stderr })
+        Err(GitError::Failed {
+            command,
+            status,
+            stderr,
+        })
     }
 }
 
@@ -293,7 +308,10 @@ async fn talk(
     let print = async {
         let mut output = Vec::new();
         if let Some(stdout) = stdout {
-            stdout.take(MAX_OUTPUT_LEN + 1).read_to_end(&mut output).await?;
+            stdout
+                .take(MAX_OUTPUT_LEN + 1)
+                .read_to_end(&mut output)
+                .await?;
         }
         Ok(output)
     };

@@ -16,7 +16,11 @@ pub(crate) fn remove_stale_locks(mirror: &Path) -> io::Result<()> {
     })?;
     for entry in fs::read_dir(mirror.join("objects"))? {
         let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with("tmp_objdir-") {
+        if entry
+            .file_name()
+            .to_string_lossy()
+            .starts_with("tmp_objdir-")
+        {
             fs::remove_dir_all(entry.path())?;
         }
     }
@@ -61,7 +65,12 @@ mod tests {
         fs::create_dir_all(path("refs/heads/a")).unwrap();
         fs::create_dir_all(path("objects/pack")).unwrap();
         fs::create_dir_all(path("objects/tmp_objdir-incoming-x")).unwrap();
-        let stale = ["HEAD.lock", "packed-refs.lock", "refs/heads/a/b.lock", "objects/pack/tmp_pack_1"];
+        let stale = [
+            "HEAD.lock",
+            "packed-refs.lock",
+            "refs/heads/a/b.lock",
+            "objects/pack/tmp_pack_1",
+        ];
         let good = ["HEAD", "refs/heads/a/b", "objects/pack/pack-1.pack"];
         for name in stale.iter().chain(&good) {
             fs::File::create(path(name)).unwrap();

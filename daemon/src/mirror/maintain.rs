@@ -13,9 +13,17 @@ const MAX_PACKS: usize = 40;
 pub(crate) fn maintain(git: &Git, mirror: &Path, config: &GitConfig) -> Result<(), MirrorError> {
     let directory = mirror.join("objects/pack");
     let packs = std::fs::read_dir(&directory)
-        .map_err(|source| MirrorError::Io { path: directory.clone(), source })?
+        .map_err(|source| MirrorError::Io {
+            path: directory.clone(),
+            source,
+        })?
         .filter_map(Result::ok)
-        .filter(|entry| entry.path().extension().is_some_and(|extension| extension == "pack"))
+        .filter(|entry| {
+            entry
+                .path()
+                .extension()
+                .is_some_and(|extension| extension == "pack")
+        })
         .count();
     if packs <= MAX_PACKS {
         return Ok(());

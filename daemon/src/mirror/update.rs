@@ -34,7 +34,13 @@ pub(crate) fn update(
         refspecs.push(format!("+HEAD:{DETACHED_HEAD}"));
     }
     network(git.in_repository(mirror, "fetch"))
-        .args(["--prune", "--no-tags", "--quiet", "--no-write-fetch-head", "--no-auto-maintenance"])
+        .args([
+            "--prune",
+            "--no-tags",
+            "--quiet",
+            "--no-write-fetch-head",
+            "--no-auto-maintenance",
+        ])
         .args(["--", upstream.url()])
         .args(refspecs)
         .time_limit(config.fetch_timeout)
@@ -57,13 +63,24 @@ enum Head {
 impl Head {
     /// Parses what `git ls-remote --symref <url> HEAD` prints.
     fn parse(answer: &str) -> Self {
-        let names_head = |line: &&str| line.split_once('\t').is_some_and(|(_, name)| name == "HEAD");
+        let names_head = |line: &&str| {
+            line.split_once('\t')
+                .is_some_and(|(_, name)| name == "HEAD")
+        };
         let mut lines = answer.lines().filter(names_head);
-        let branch = |line: &str| Some(line.strip_prefix("ref: ")?.strip_suffix("\tHEAD")?.to_owned());
+        let branch = |line: &str| {
+            Some(
+                line.strip_prefix("ref: ")?
+                    .strip_suffix("\tHEAD")?
+                    .to_owned(),
+            )
+        };
         match lines.clone().find_map(branch) {
             Some(branch) => Self::Branch(branch),
             None => match lines.find_map(|line| line.strip_suffix("\tHEAD")) {
-                Some(commit) => Self::Detached { commit: commit.to_owned() },
+                Some(commit) => Self::Detached {
+                    commit: commit.to_owned(),
+                },
                 None => Self::Unborn,
             },
         }
@@ -73,12 +90,19 @@ impl Head {
 fn follow_head(git: &Git, mirror: &Path, head: &Head) -> Result<(), MirrorError> {
     match head {
         Head::Branch(branch) => {
-            let present = git.in_repository(mirror, "symbolic-ref").args(["-q", "HEAD"]).text();
+            let present = git
+                .in_repository(mirror, "symbolic-ref")
+                .args(["-q", "HEAD"])
+                .text();
             if present.ok().as_deref() != Some(branch) {
-                git.in_repository(mirror, "symbolic-ref").args(["HEAD", branch]).effect()?;
+                git.in_repository(mirror, "symbolic-ref")
+                    .args(["HEAD", branch])
+                    .effect()?;
             }
             if mirror.join(DETACHED_HEAD).exists() {
-                git.in_repository(mirror, "update-ref").args(["-d", DETACHED_HEAD]).effect()?;
+                git.in_repository(mirror, "update-ref")
+                    .args(["-d", DETACHED_HEAD])
+                    .effect()?;
             }
         }
         Head::Detached { .. } => {
@@ -87,7 +111,9 @@ fn follow_head(git: &Git, mirror: &Path, head: &Head) -> Result<(), MirrorError>
                 .in_repository(mirror, "rev-parse")
                 .args(["--verify", DETACHED_HEAD])
                 .text()?;
-            git.in_repository(mirror, "update-ref").args(["--no-deref", "HEAD", &commit]).effect()?;
+            git.in_repository(mirror, "update-ref")
+                .args(["--no-deref", "HEAD", &commit])
+                .effect()?;
         }
         Head::Unborn => {}
     }
@@ -101,12 +127,18 @@ mod tests {
     #[test]
     fn parses_each_kind_of_head() {
         let oid = "1a".repeat(20);
-        let branch = format!("ref: refs/heads/main\tHEAD\n{oid}\tHEAD\n{oid}\trefs/remotes/x/HEAD\n");
+        let branch =
+            format!("ref: refs/heads/main\tHEAD\n{oid}\tHEAD\n{oid}\trefs/remotes/x/HEAD\n");
 
-        assert_eq!(Head::parse(&branch), Head::Branch("refs/heads/main".to_owned()));
+        assert_eq!(
+            Head::parse(&branch),
+            Head::Branch("refs/heads/main".to_owned())
+        );
         assert_eq!(
             Head::parse(&format!("{oid}\tHEAD\n")),
-            Head::Detached { commit: oid.clone() }
+            Head::Detached {
+                commit: oid.clone()
+            }
         );
         assert_eq!(Head::parse(""), Head::Unborn);
     }

@@ -48,7 +48,9 @@ fn without_credentials(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
         return url.to_owned();
     };
-    let (host, path) = rest.split_once('/').map_or((rest, None), |(host, path)| (host, Some(path)));
+    let (host, path) = rest
+        .split_once('/')
+        .map_or((rest, None), |(host, path)| (host, Some(path)));
     let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
     match path {
         Some(path) => format!("{scheme}://{host}/{path}"),

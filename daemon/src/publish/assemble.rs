@@ -30,7 +30,12 @@ pub(super) fn assemble(
     kind: ArchiveKind,
 ) -> Result<ArchiveLayout, PublishError> {
     let small = parts.git_files.store(sink, kind)?;
-    let mut archive = ArchiveWriter { kind, sink, segments: Vec::new(), frames: Vec::new() };
+    let mut archive = ArchiveWriter {
+        kind,
+        sink,
+        segments: Vec::new(),
+        frames: Vec::new(),
+    };
     archive.place(Role::Refs, &small, None);
     for link in parts.git_files.commit_graphs.iter().rev() {
         let path = format!("{CHAIN_DIRECTORY}/{}", link.name);
@@ -101,10 +106,19 @@ struct ArchiveWriter<'a> {
 impl ArchiveWriter<'_> {
     fn place(&mut self, role: Role, segment: &PublishedFile, file: Option<TocFile>) {
         for &(stored_len, content_len, count) in &segment.frames {
-            let frame = FrameSize { stored_len, content_len };
-            self.frames.extend(std::iter::repeat_n(frame, usize::try_from(count).unwrap_or(0)));
+            let frame = FrameSize {
+                stored_len,
+                content_len,
+            };
+            self.frames.extend(std::iter::repeat_n(
+                frame,
+                usize::try_from(count).unwrap_or(0),
+            ));
         }
-        self.frames.push(FrameSize { stored_len: segment.table_len, content_len: 0 });
+        self.frames.push(FrameSize {
+            stored_len: segment.table_len,
+            content_len: 0,
+        });
         self.segments.push(TocSegment {
             id: segment.segment.id,
             role,
@@ -116,7 +130,13 @@ impl ArchiveWriter<'_> {
     }
 
     /// A segment that has only the tar header of a file whose data follows.
-    fn header(&mut self, path: &str, mode: u32, file: (u64, i64), data: SegmentId) -> Result<(), PublishError> {
+    fn header(
+        &mut self,
+        path: &str,
+        mode: u32,
+        file: (u64, i64),
+        data: SegmentId,
+    ) -> Result<(), PublishError> {
         let (size, mtime) = file;
         let mut member = git_member(self.kind, path.as_bytes(), mode)?;
         member.mtime = mtime;
@@ -136,11 +156,24 @@ impl ArchiveWriter<'_> {
     ) -> Result<(), PublishError> {
         self.header(path, 0o444, (data.size, mtime), data.segment.id)?;
         let path = GitPath::parse(path.as_bytes())?;
-        self.place(role, data, Some(TocFile { path, size: data.size, mtime }));
+        self.place(
+            role,
+            data,
+            Some(TocFile {
+                path,
+                size: data.size,
+                mtime,
+            }),
+        );
         Ok(())
     }
 
-    fn pack_file(&mut self, role: Role, data: &PublishedFile, mtime: i64) -> Result<(), PublishError> {
+    fn pack_file(
+        &mut self,
+        role: Role,
+        data: &PublishedFile,
+        mtime: i64,
+    ) -> Result<(), PublishError> {
         self.git_file(role, &format!("objects/pack/{}", data.name), data, mtime)
     }
 
@@ -153,10 +186,17 @@ impl ArchiveWriter<'_> {
         let entries_len: u64 = runs.iter().map(|run| run.reuse.index_part.size).sum();
         let size = header.len() as u64 + entries_len + trailer_len;
         trailer.resize(trailer.len() + cachewfs_format::padding_len(size), 0);
-        let header = self.sink.store_bytes(&header, header.len() as u64, Vec::new())?;
+        let header = self
+            .sink
+            .store_bytes(&header, header.len() as u64, Vec::new())?;
         let trailer = self.sink.store_bytes(&trailer, trailer_len, Vec::new())?;
 
-        self.header("index", 0o644, (size, times::GIT_DIRECTORY), header.segment.id)?;
+        self.header(
+            "index",
+            0o644,
+            (size, times::GIT_DIRECTORY),
+            header.segment.id,
+        )?;
         self.index_part(Role::IndexHeader, &header)?;
         for run in runs {
             self.index_part(Role::IndexPart, &run.reuse.index_part)?;
@@ -166,23 +206,43 @@ impl ArchiveWriter<'_> {
 
     fn index_part(&mut self, role: Role, part: &PublishedFile) -> Result<(), PublishError> {
         let (path, mtime) = (GitPath::parse(b"index")?, times::GIT_DIRECTORY);
-        self.place(role, part, Some(TocFile { path, size: part.size, mtime }));
+        self.place(
+            role,
+            part,
+            Some(TocFile {
+                path,
+                size: part.size,
+                mtime,
+            }),
+        );
         Ok(())
     }
 
     fn run(&mut self, run: &CheckoutRun) {
         self.place(Role::WorkTree, &run.reuse.work_tree, None);
         if let (Some(data), Some(path)) = (&run.reuse.large_file, &run.large_file) {
-            let file = TocFile { path: path.clone(), size: data.size, mtime: times::WORK_TREE };
+            let file = TocFile {
+                path: path.clone(),
+                size: data.size,
+                mtime: times::WORK_TREE,
+            };
             self.place(Role::LargeFile, data, Some(file));
         }
     }
 
     fn finish(self, parts: &Parts<'_>, hot_segments: usize) -> Result<ArchiveLayout, PublishError> {
-        let Self { kind, sink, segments, mut frames } = self;
+        let Self {
+            kind,
+            sink,
+            segments,
+            mut frames,
+        } = self;
         let refs: Vec<_> = segments
             .iter()
-            .map(|segment| SegmentRef { id: segment.id, len: segment.stored_len })
+            .map(|segment| SegmentRef {
+                id: segment.id,
+                len: segment.stored_len,
+            })
             .collect();
         let toc = Toc {
             kind,
@@ -194,12 +254,23 @@ impl ArchiveWriter<'_> {
         };
         let (digest, mut tail) = toc.encode()?;
         let stored_len = u32::try_from(tail.len()).unwrap_or(u32::MAX);
-        frames.push(FrameSize { stored_len, content_len: 0 });
+        frames.push(FrameSize {
+            stored_len,
+            content_len: 0,
+        });
         tail.extend(SeekTable { frames }.encode()?);
         let id = SegmentId(cachewfs_format::Digest::of(&tail));
         sink.store_raw(id, &tail)?;
-        let tail = SegmentRef { id, len: tail.len() as u64 };
+        let tail = SegmentRef {
+            id,
+            len: tail.len() as u64,
+        };
         let size = refs.iter().chain([&tail]).map(|segment| segment.len).sum();
-        Ok(ArchiveLayout { toc: digest, size, segments: refs, tail })
+        Ok(ArchiveLayout {
+            toc: digest,
+            size,
+            segments: refs,
+            tail,
+        })
     }
 }

@@ -39,7 +39,11 @@ pub(super) fn check_out(
     sink: &mut SegmentSink,
     previous: Option<&Manifest>,
 ) -> Result<Checkout, PublishError> {
-    let work_tree = WorkTree { job, index: job.tmp_path("index"), root: job.tmp_path("tree") };
+    let work_tree = WorkTree {
+        job,
+        index: job.tmp_path("index"),
+        root: job.tmp_path("tree"),
+    };
     fs::create_dir(&work_tree.root).map_err(PublishError::at(&work_tree.root))?;
     work_tree
         .git("read-tree")
@@ -66,14 +70,20 @@ pub(super) fn check_out(
         };
         oid = run.first().map(|entry| entry.oid);
         let large_file = reuse.large_file.as_ref().and(run.into_iter().next());
-        runs.push(CheckoutRun { reuse, large_file: large_file.map(|entry| entry.path) });
+        runs.push(CheckoutRun {
+            reuse,
+            large_file: large_file.map(|entry| entry.path),
+        });
     }
     fs::remove_dir_all(&work_tree.root).map_err(PublishError::at(&work_tree.root))?;
     let tree_extension = match oid {
         Some(oid) => index::read_tree_extension(&work_tree.index, &oid)?,
         None => None,
     };
-    Ok(Checkout { runs, tree_extension })
+    Ok(Checkout {
+        runs,
+        tree_extension,
+    })
 }
 
 /// A temporary work tree, with only the files of runs that changed.
@@ -106,7 +116,10 @@ impl WorkTree<'_> {
             if reusable.contains_key(&list.key(&run)) {
                 continue;
             }
-            for entry in run.iter().filter(|entry| entry.kind != TreeEntryKind::Submodule) {
+            for entry in run
+                .iter()
+                .filter(|entry| entry.kind != TreeEntryKind::Submodule)
+            {
                 paths.write_all(entry.path.as_bytes()).map_err(io())?;
                 paths.write_all(&[0]).map_err(io())?;
             }
@@ -146,7 +159,10 @@ impl WorkTree<'_> {
                     let stored = sink.store_file(&path, RANDOM_CHUNK_LEN)?;
                     members.file_elsewhere(member(entry), stored.size, stored.segment.id)?;
                     let size = stored.size;
-                    large_file = Some(PublishedFile { name: String::new(), ..stored });
+                    large_file = Some(PublishedFile {
+                        name: String::new(),
+                        ..stored
+                    });
                     size
                 }
                 TreeEntryKind::File | TreeEntryKind::Executable => {
@@ -177,7 +193,11 @@ fn member(entry: &TreeEntry) -> Member {
     }
 }
 
-fn store_small(members: &mut MemberWriter, member: Member, path: &Path) -> Result<u64, PublishError> {
+fn store_small(
+    members: &mut MemberWriter,
+    member: Member,
+    path: &Path,
+) -> Result<u64, PublishError> {
     let file = File::open(path).map_err(PublishError::at(path))?;
     let size = file.metadata().map_err(PublishError::at(path))?.len();
     members.file(member, size, file)?;

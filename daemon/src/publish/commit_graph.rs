@@ -18,13 +18,22 @@ pub(super) enum Extent {
 }
 
 /// Writes what is missing of the chain, and gives the paths of its links, oldest first.
-pub(super) fn write_commit_graph(job: &Job<'_>, extent: Extent) -> Result<Vec<PathBuf>, PublishError> {
+pub(super) fn write_commit_graph(
+    job: &Job<'_>,
+    extent: Extent,
+) -> Result<Vec<PathBuf>, PublishError> {
     let split = match extent {
         Extent::New => "--split",
         Extent::All => "--split=replace",
     };
     job.git("commit-graph")
-        .args(["write", "--reachable", split, "--changed-paths", "--no-progress"])
+        .args([
+            "write",
+            "--reachable",
+            split,
+            "--changed-paths",
+            "--no-progress",
+        ])
         .effect()?;
     let directory = job.mirror.join(CHAIN_DIRECTORY);
     let chain = match std::fs::read_to_string(directory.join("commit-graph-chain")) {
@@ -32,5 +41,8 @@ pub(super) fn write_commit_graph(job: &Job<'_>, extent: Extent) -> Result<Vec<Pa
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         chain => chain.map_err(PublishError::at(&directory))?,
     };
-    Ok(chain.lines().map(|hash| directory.join(format!("graph-{hash}.graph"))).collect())
+    Ok(chain
+        .lines()
+        .map(|hash| directory.join(format!("graph-{hash}.graph")))
+        .collect())
 }

@@ -28,7 +28,14 @@ impl GitFiles<'_> {
         kind: ArchiveKind,
     ) -> Result<PublishedFile, PublishError> {
         let mut members = MemberWriter::begin(sink)?;
-        let mut directories = vec!["objects", "objects/info", "objects/pack", "refs", "refs/heads", "refs/tags"];
+        let mut directories = vec![
+            "objects",
+            "objects/info",
+            "objects/pack",
+            "refs",
+            "refs/heads",
+            "refs/tags",
+        ];
         let mut files = vec![
             ("HEAD", self.refs.head_file()),
             ("config", self.config(kind).into_bytes()),
@@ -89,7 +96,9 @@ impl GitFiles<'_> {
         if let Some(Ok(branch)) = self.refs.default_branch().map(std::str::from_utf8) {
             let merge = quoted(&format!("refs/heads/{branch}"));
             let branch = branch.replace('\\', "\\\\").replace('"', "\\\"");
-            config.push_str(&format!("[branch \"{branch}\"]\n\tremote = origin\n\tmerge = {merge}\n"));
+            config.push_str(&format!(
+                "[branch \"{branch}\"]\n\tremote = origin\n\tmerge = {merge}\n"
+            ));
         }
         config
     }
@@ -99,15 +108,28 @@ impl GitFiles<'_> {
 fn quoted(value: &str) -> String {
     let escaped = value.replace('\\', "\\\\").replace('"', "\\\"");
     let needs_quotes = value.contains(['#', ';', ' ']);
-    if needs_quotes { format!("\"{escaped}\"") } else { escaped }
+    if needs_quotes {
+        format!("\"{escaped}\"")
+    } else {
+        escaped
+    }
 }
 
 /// The member of a file or directory at `path` in the git directory; "" is that directory.
-pub(super) fn git_member(kind: ArchiveKind, path: &[u8], mode: u32) -> Result<Member, PublishError> {
+pub(super) fn git_member(
+    kind: ArchiveKind,
+    path: &[u8],
+    mode: u32,
+) -> Result<Member, PublishError> {
     let path = match (kind, path) {
         (ArchiveKind::Mirror, path) => path.to_owned(),
         (ArchiveKind::Checkout, b"") => b".git".to_vec(),
         (ArchiveKind::Checkout, path) => [b".git/", path].concat(),
     };
-    Ok(Member { path: GitPath::parse(&path)?, mode, mtime: times::GIT_DIRECTORY, blob: None })
+    Ok(Member {
+        path: GitPath::parse(&path)?,
+        mode,
+        mtime: times::GIT_DIRECTORY,
+        blob: None,
+    })
 }

@@ -38,8 +38,11 @@ pub(super) fn increment(
     let Some(pack) = pack_new(job, &known)? else {
         return Ok(Plan::Keep);
     };
-    let increments: Vec<&PublishedPack> =
-        previous.packs.iter().filter(|pack| pack.kind == PackKind::Increment).collect();
+    let increments: Vec<&PublishedPack> = previous
+        .packs
+        .iter()
+        .filter(|pack| pack.kind == PackKind::Increment)
+        .collect();
     let sizes: Vec<u64> = increments.iter().map(|pack| pack.pack.size).collect();
     let new = pack.len()?;
     let total: u64 = previous.packs.iter().map(|pack| pack.pack.size).sum();

@@ -26,7 +26,9 @@ pub(super) fn push_entry(part: &mut Vec<u8>, entry: &TreeEntry, size: u64) {
     let size = u32::try_from(size & u64::from(u32::MAX)).unwrap_or(0);
     let path = entry.path.as_bytes();
     let fields = [mtime, 0, mtime, 0, 0, 0, entry.kind.git_mode(), 0, 0, size];
-    fields.iter().for_each(|field| part.extend_from_slice(&field.to_be_bytes()));
+    fields
+        .iter()
+        .for_each(|field| part.extend_from_slice(&field.to_be_bytes()));
     part.extend_from_slice(entry.oid.as_bytes());
     let name_len = u16::try_from(path.len().min(0xFFF)).unwrap_or(0xFFF);
     part.extend_from_slice(&name_len.to_be_bytes());
@@ -65,14 +67,18 @@ pub(super) fn read_tree_extension(
     };
     let mut end = [0; 12];
     file.read_exact_at(&mut end, at).map_err(io())?;
-    let Some(offset) = end.strip_prefix(b"EOIE").and_then(|fields| u32_at(fields, 4)) else {
+    let Some(offset) = end
+        .strip_prefix(b"EOIE")
+        .and_then(|fields| u32_at(fields, 4))
+    else {
         return Ok(None);
     };
     let Some(extensions_len) = at.checked_sub(u64::from(offset)) else {
         return Ok(None);
     };
     let mut extensions = vec![0; usize::try_from(extensions_len).unwrap_or(0)];
-    file.read_exact_at(&mut extensions, u64::from(offset)).map_err(io())?;
+    file.read_exact_at(&mut extensions, u64::from(offset))
+        .map_err(io())?;
     Ok(find_extension(&extensions, *b"TREE"))
 }
 
@@ -114,7 +120,10 @@ mod tests {
             push_entry(&mut part, &entry, 3);
 
             let padding = part.len() - 62 - len;
-            assert!(part.len().is_multiple_of(8) && (1..=8).contains(&padding), "{len}: {padding}");
+            assert!(
+                part.len().is_multiple_of(8) && (1..=8).contains(&padding),
+                "{len}: {padding}"
+            );
         }
     }
 

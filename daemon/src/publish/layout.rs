@@ -40,14 +40,21 @@ pub(super) fn full_layout(job: &Job<'_>) -> Result<Vec<NewPack>, PublishError> {
 }
 
 /// Lists what `git rev-list --objects` finds, with types, as lines `<type> <oid> <path>`.
-fn list_objects(job: &Job<'_>, revisions: &[&str], list: &str) -> Result<BufReader<File>, PublishError> {
+fn list_objects(
+    job: &Job<'_>,
+    revisions: &[&str],
+    list: &str,
+) -> Result<BufReader<File>, PublishError> {
     let untyped = format!("{list}.untyped");
     job.git("rev-list")
         .args(["--objects"])
         .args(revisions)
         .output_to(job.create(&untyped)?)?;
     job.git("cat-file")
-        .args(["--batch-check=%(objecttype) %(objectname) %(rest)", "--buffer"])
+        .args([
+            "--batch-check=%(objecttype) %(objectname) %(rest)",
+            "--buffer",
+        ])
         .input_file(job.open(&untyped)?)
         .output_to(job.create(list)?)?;
     let path = job.tmp_path(&untyped);
@@ -96,7 +103,8 @@ fn split_the_rest(job: &Job<'_>, tip: &HashSet<ObjectId>) -> Result<(), PublishE
 
 fn order_trees(job: &Job<'_>) -> Result<(), PublishError> {
     let mut list = ListWriter::create(job, "trees.list")?;
-    sort_by_path(job.open("trees.unordered")?, &mut list.file, job.tmp).map_err(PublishError::at(job.tmp))?;
+    sort_by_path(job.open("trees.unordered")?, &mut list.file, job.tmp)
+        .map_err(PublishError::at(job.tmp))?;
     list.finish()
 }
 
@@ -110,7 +118,11 @@ fn order_history(job: &Job<'_>) -> Result<(), PublishError> {
     for (number, line) in lines.split(b'\n').enumerate() {
         let mut line = line.map_err(io())?;
         line.push(b'\n');
-        let list = if number < count / RECENT_PARTS { &mut recent } else { &mut old };
+        let list = if number < count / RECENT_PARTS {
+            &mut recent
+        } else {
+            &mut old
+        };
         list.file.write_all(&line).map_err(io())?;
     }
     old.finish()?;
@@ -137,11 +149,15 @@ struct Object {
 impl Object {
     fn read(job: &Job<'_>, lines: &mut BufReader<File>) -> Result<Option<Self>, PublishError> {
         let mut line = Vec::new();
-        lines.read_until(b'\n', &mut line).map_err(PublishError::at(job.tmp))?;
+        lines
+            .read_until(b'\n', &mut line)
+            .map_err(PublishError::at(job.tmp))?;
         if line.is_empty() {
             return Ok(None);
         }
-        Self::parse(&line).map(Some).ok_or_else(|| PublishError::bad_output(&line))
+        Self::parse(&line)
+            .map(Some)
+            .ok_or_else(|| PublishError::bad_output(&line))
     }
 
     fn parse(line: &[u8]) -> Option<Self> {
@@ -154,7 +170,11 @@ impl Object {
             _ => return None,
         };
         let oid = ObjectId::parse(std::str::from_utf8(fields.next()?).ok()?).ok()?;
-        Some(Self { kind, oid, path: fields.next().unwrap_or_default().to_owned() })
+        Some(Self {
+            kind,
+            oid,
+            path: fields.next().unwrap_or_default().to_owned(),
+        })
     }
 }
 
@@ -165,7 +185,10 @@ struct ListWriter<'a> {
 
 impl<'a> ListWriter<'a> {
     fn create(job: &'a Job<'a>, name: &str) -> Result<Self, PublishError> {
-        Ok(Self { file: BufWriter::new(job.create(name)?), job })
+        Ok(Self {
+            file: BufWriter::new(job.create(name)?),
+            job,
+        })
     }
 
     fn push(&mut self, object: &Object) -> Result<(), PublishError> {

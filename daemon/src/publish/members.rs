@@ -28,7 +28,10 @@ pub(super) struct MemberWriter {
 
 impl MemberWriter {
     pub(super) fn begin(sink: &mut SegmentSink) -> Result<Self, PublishError> {
-        Ok(Self { segment: sink.begin()?, buffer: Vec::new() })
+        Ok(Self {
+            segment: sink.begin()?,
+            buffer: Vec::new(),
+        })
     }
 
     /// A file whose content follows in this segment. `content` must have exactly `size` bytes.
@@ -50,7 +53,9 @@ impl MemberWriter {
                 .read_to_end(&mut self.buffer)
                 .map_err(PublishError::at(path))? as u64;
             if read == 0 {
-                return Err(PublishError::at(path)(std::io::ErrorKind::UnexpectedEof.into()));
+                return Err(PublishError::at(path)(
+                    std::io::ErrorKind::UnexpectedEof.into(),
+                ));
             }
             left -= read;
             self.flush_whole_chunks()?;
@@ -87,13 +92,26 @@ impl MemberWriter {
     }
 
     fn entry(&mut self, member: Member, kind: EntryKind, size: u64) {
-        let Member { path, mode, mtime, blob } = member;
-        self.segment.push_entry(Entry { path, kind, mode, size, mtime, blob });
+        let Member {
+            path,
+            mode,
+            mtime,
+            blob,
+        } = member;
+        self.segment.push_entry(Entry {
+            path,
+            kind,
+            mode,
+            size,
+            mtime,
+            blob,
+        });
     }
 
     fn flush_whole_chunks(&mut self) -> Result<(), PublishError> {
         while let Some(chunk) = self.buffer.get(..SEQUENTIAL_CHUNK_LEN) {
-            self.segment.push_chunk(chunk, ChunkEncoding::Zstd(ZSTD_LEVEL))?;
+            self.segment
+                .push_chunk(chunk, ChunkEncoding::Zstd(ZSTD_LEVEL))?;
             self.buffer.drain(..SEQUENTIAL_CHUNK_LEN);
         }
         Ok(())
@@ -102,7 +120,8 @@ impl MemberWriter {
     /// Ends the segment.
     pub(super) fn finish(mut self, sink: &mut SegmentSink) -> Result<PublishedFile, PublishError> {
         if !self.buffer.is_empty() {
-            self.segment.push_chunk(&self.buffer, ChunkEncoding::Zstd(ZSTD_LEVEL))?;
+            self.segment
+                .push_chunk(&self.buffer, ChunkEncoding::Zstd(ZSTD_LEVEL))?;
         }
         let len = self.segment.content_len();
         sink.finish(self.segment, "", len)

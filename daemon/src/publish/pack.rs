@@ -19,7 +19,11 @@ pub(super) struct NewPack {
 
 /// Packs the objects that the lines of the file `list` name, each `<oid> <path>`; `None` if there
 /// are none.
-pub(super) fn pack_list(job: &Job<'_>, kind: PackKind, list: &str) -> Result<Option<NewPack>, PublishError> {
+pub(super) fn pack_list(
+    job: &Job<'_>,
+    kind: PackKind,
+    list: &str,
+) -> Result<Option<NewPack>, PublishError> {
     let command = pack_objects(job, kind).input_file(job.open(list)?);
     run(job, kind, command)
 }
@@ -53,11 +57,18 @@ fn pack_objects(job: &Job<'_>, kind: PackKind) -> GitCommand {
     }
 }
 
-fn run(job: &Job<'_>, kind: PackKind, command: GitCommand) -> Result<Option<NewPack>, PublishError> {
+fn run(
+    job: &Job<'_>,
+    kind: PackKind,
+    command: GitCommand,
+) -> Result<Option<NewPack>, PublishError> {
     let hash = command.args([job.tmp_path("pack")]).text()?;
     // With --non-empty and nothing to pack, git prints nothing, or the name of no file.
     let base = job.tmp_path(&format!("pack-{hash}"));
-    Ok(base.with_extension("pack").exists().then_some(NewPack { kind, base }))
+    Ok(base
+        .with_extension("pack")
+        .exists()
+        .then_some(NewPack { kind, base }))
 }
 
 impl NewPack {

@@ -63,8 +63,14 @@ impl Publisher {
             Some(pointer) => Some(self.store.current_manifest(repo, pointer)?),
             None => None,
         };
-        if let Some(previous) = previous.as_ref().filter(|previous| previous.refs_digest == refs.digest()) {
-            return Ok(Published { snapshot: previous.snapshot, moved: false });
+        if let Some(previous) = previous
+            .as_ref()
+            .filter(|previous| previous.refs_digest == refs.digest())
+        {
+            return Ok(Published {
+                snapshot: previous.snapshot,
+                moved: false,
+            });
         }
         if let Some(previous) = &previous {
             let tips = (&previous.tips[..], &refs);
@@ -77,9 +83,23 @@ impl Publisher {
             .prefix("publish-")
             .tempdir_in(&parent)
             .map_err(PublishError::at(&parent))?;
-        let job = Job { git: &self.git, config: &self.config, mirror, tmp: tmp.path() };
+        let job = Job {
+            git: &self.git,
+            config: &self.config,
+            mirror,
+            tmp: tmp.path(),
+        };
         let mut sink = SegmentSink::new(tmp.path());
-        let manifest = self.build(&job, &mut sink, Snapshot { repo, upstream, refs: &refs, previous: previous.as_ref() })?;
+        let manifest = self.build(
+            &job,
+            &mut sink,
+            Snapshot {
+                repo,
+                upstream,
+                refs: &refs,
+                previous: previous.as_ref(),
+            },
+        )?;
         let new_bytes = self.store.put_segments(repo, sink.into_new())?;
         self.make_current(&manifest, pointer.as_ref())?;
         let snapshot = manifest.snapshot;
@@ -87,11 +107,24 @@ impl Publisher {
         let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let packs = manifest.packs.len();
         info!(%repo, %snapshot, size_bytes, new_bytes, packs, duration_ms, "Published {snapshot} of {repo}");
-        Ok(Published { snapshot, moved: true })
+        Ok(Published {
+            snapshot,
+            moved: true,
+        })
     }
 
-    fn build(&self, job: &Job<'_>, sink: &mut SegmentSink, of: Snapshot<'_>) -> Result<Manifest, PublishError> {
-        let Snapshot { repo, upstream, refs, previous } = of;
+    fn build(
+        &self,
+        job: &Job<'_>,
+        sink: &mut SegmentSink,
+        of: Snapshot<'_>,
+    ) -> Result<Manifest, PublishError> {
+        let Snapshot {
+            repo,
+            upstream,
+            refs,
+            previous,
+        } = of;
         let (packs, extent) = self.packs(job, sink, previous)?;
         let links = write_commit_graph(job, extent)?;
         let known: HashMap<&str, &PublishedFile> = previous
@@ -114,7 +147,12 @@ impl Publisher {
             namespaces: &self.config.namespaces,
             commit_graphs: &commit_graphs,
         };
-        let parts = Parts { repo, git_files, packs: &packs, checkout: &checkout };
+        let parts = Parts {
+            repo,
+            git_files,
+            packs: &packs,
+            checkout: &checkout,
+        };
         let mut archives = std::collections::BTreeMap::new();
         for kind in [ArchiveKind::Mirror, ArchiveKind::Checkout] {
             archives.insert(kind, assemble(&parts, sink, kind)?);
@@ -144,13 +182,17 @@ impl Publisher {
             Some(previous) => increment(job, &self.store, previous)?,
             None => Plan::Relayout,
         };
-        let mut packs: Vec<_> = previous.map(|previous| previous.packs.clone()).unwrap_or_default();
+        let mut packs: Vec<_> = previous
+            .map(|previous| previous.packs.clone())
+            .unwrap_or_default();
         match plan {
             Plan::Keep => Ok((packs, Extent::New)),
             Plan::Add { pack, replaces } => {
                 let is_increment = |pack: &PublishedPack| pack.kind == PackKind::Increment;
                 let first = packs.iter().position(is_increment).unwrap_or_else(|| {
-                    let is_hot = |pack: &PublishedPack| times::of_pack(pack.kind, 0) > times::of_pack(PackKind::Increment, 0);
+                    let is_hot = |pack: &PublishedPack| {
+                        times::of_pack(pack.kind, 0) > times::of_pack(PackKind::Increment, 0)
+                    };
                     packs.iter().filter(|pack| is_hot(pack)).count()
                 });
                 drop(packs.splice(first..first + replaces, [pack.store(sink)?]));
@@ -158,7 +200,10 @@ impl Publisher {
             }
             Plan::Relayout => {
                 let store = |pack: NewPack| pack.store(sink);
-                let packs = full_layout(job)?.into_iter().map(store).collect::<Result<_, _>>()?;
+                let packs = full_layout(job)?
+                    .into_iter()
+                    .map(store)
+                    .collect::<Result<_, _>>()?;
                 Ok((packs, Extent::All))
             }
         }
@@ -178,14 +223,20 @@ impl Publisher {
         let mut digest = refs.digest();
         while self.store.manifest(repo, id)?.is_some() {
             let later = SnapshotId::later(refs.commit, &digest);
-            let from = previous.map(|previous| previous.snapshot.to_string()).unwrap_or_default();
+            let from = previous
+                .map(|previous| previous.snapshot.to_string())
+                .unwrap_or_default();
             digest = Digest::of(format!("{digest} {from}").as_bytes());
             id = later;
         }
         Ok(id)
     }
 
-    fn make_current(&self, manifest: &Manifest, expected: Option<&Pointer>) -> Result<(), PublishError> {
+    fn make_current(
+        &self,
+        manifest: &Manifest,
+        expected: Option<&Pointer>,
+    ) -> Result<(), PublishError> {
         let (written, digest) = self.store.put_manifest(manifest)?;
         if written == Written::TooLate {
             return Err(PublishError::Raced);
@@ -193,7 +244,15 @@ impl Publisher {
         let archives = manifest
             .archives
             .iter()
-            .map(|(&kind, layout)| (kind, ArchiveSummary { toc: layout.toc, size: layout.size }))
+            .map(|(&kind, layout)| {
+                (
+                    kind,
+                    ArchiveSummary {
+                        toc: layout.toc,
+                        size: layout.size,
+                    },
+                )
+            })
             .collect();
         let pointer = Pointer {
             version: 1,
@@ -202,7 +261,11 @@ impl Publisher {
             archives,
             published_at: now(),
         };
-        if self.store.swap_pointer(&manifest.repo, expected, &pointer)? == Written::TooLate {
+        if self
+            .store
+            .swap_pointer(&manifest.repo, expected, &pointer)?
+            == Written::TooLate
+        {
             return Err(PublishError::Raced);
         }
         let limits = (self.config.keep_snapshots, self.config.delete_grace);
@@ -223,5 +286,7 @@ struct Snapshot<'a> {
 }
 
 fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
 }

@@ -40,8 +40,16 @@ pub(super) struct Refs {
 
 impl Refs {
     /// Reads the refs of `mirror`; `namespaces` are shown beside heads and tags.
-    pub(super) fn read(git: &Git, mirror: &Path, namespaces: &[String]) -> Result<Self, PublishError> {
-        let output = match git.in_repository(mirror, "show-ref").args(["--dereference"]).output() {
+    pub(super) fn read(
+        git: &Git,
+        mirror: &Path,
+        namespaces: &[String],
+    ) -> Result<Self, PublishError> {
+        let output = match git
+            .in_repository(mirror, "show-ref")
+            .args(["--dereference"])
+            .output()
+        {
             // So it says that there are none.
             Err(GitError::Failed { stderr, .. }) if stderr.is_empty() => Vec::new(),
             output => output?,
@@ -79,7 +87,10 @@ impl Refs {
             let starts = |prefix: &[u8]| each.name.starts_with(prefix);
             starts(HEADS)
                 || starts(TAGS)
-                || self.namespaces.iter().any(|namespace| starts(namespace.as_bytes()))
+                || self
+                    .namespaces
+                    .iter()
+                    .any(|namespace| starts(namespace.as_bytes()))
         })
     }
 
@@ -91,7 +102,12 @@ impl Refs {
 
     /// All objects that refs name, hidden ones too, sorted.
     pub(super) fn tips(&self) -> Vec<ObjectId> {
-        let mut tips: Vec<_> = self.all.iter().map(|each| each.target).chain([self.commit]).collect();
+        let mut tips: Vec<_> = self
+            .all
+            .iter()
+            .map(|each| each.target)
+            .chain([self.commit])
+            .collect();
         tips.sort_unstable();
         tips.dedup();
         tips
@@ -148,7 +164,10 @@ impl Refs {
             // A branch of that name would be shadowed by the symbolic ref origin/HEAD.
             if branch != b"HEAD" {
                 let name = [b"refs/remotes/origin/", branch].concat();
-                refs.push(Ref { name, ..each.clone() });
+                refs.push(Ref {
+                    name,
+                    ..each.clone()
+                });
             }
         }
         refs
@@ -158,7 +177,10 @@ impl Refs {
 /// Parses what `git show-ref --dereference` prints.
 fn parse(output: &[u8]) -> Result<Vec<Ref>, PublishError> {
     let mut refs: Vec<Ref> = Vec::new();
-    for line in output.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
+    for line in output
+        .split(|&byte| byte == b'\n')
+        .filter(|line| !line.is_empty())
+    {
         let bad = || PublishError::bad_output(line);
         let space = line.iter().position(|&byte| byte == b' ').ok_or_else(bad)?;
         let (oid, name) = line.split_at(space);
@@ -167,10 +189,17 @@ fn parse(output: &[u8]) -> Result<Vec<Ref>, PublishError> {
         let target = ObjectId::parse(target).map_err(|_| bad())?;
         match name.strip_suffix(b"^{}") {
             Some(tag) => {
-                let last = refs.last_mut().filter(|last| last.name == tag).ok_or_else(bad)?;
+                let last = refs
+                    .last_mut()
+                    .filter(|last| last.name == tag)
+                    .ok_or_else(bad)?;
                 last.peeled = Some(target);
             }
-            None => refs.push(Ref { name: name.to_owned(), target, peeled: None }),
+            None => refs.push(Ref {
+                name: name.to_owned(),
+                target,
+                peeled: None,
+            }),
         }
     }
     refs.sort_unstable_by(|left, right| left.name.cmp(&right.name));
@@ -185,7 +214,11 @@ mod tests {
         let oid = |byte: &str| byte.repeat(20);
         let output = format!(
             "{} refs/cachewfs/retained/x\n{} refs/heads/a\n{} refs/heads/main\n{} refs/tags/v1\n{} refs/tags/v1^{{}}\n",
-            oid("05"), oid("01"), oid("02"), oid("03"), oid("02"),
+            oid("05"),
+            oid("01"),
+            oid("02"),
+            oid("03"),
+            oid("02"),
         );
         Refs {
             head: Head::Branch(b"refs/heads/main".to_vec()),
@@ -199,7 +232,11 @@ mod tests {
     fn a_checkout_archive_has_the_refs_of_a_clone() {
         let packed = String::from_utf8(refs().packed_refs(ArchiveKind::Checkout)).unwrap();
 
-        let names: Vec<_> = packed.lines().skip(1).map(|line| line.split(' ').next_back().unwrap()).collect();
+        let names: Vec<_> = packed
+            .lines()
+            .skip(1)
+            .map(|line| line.split(' ').next_back().unwrap())
+            .collect();
         let peeled = format!("^{}", "02".repeat(20));
         let expected = [
             "refs/heads/main",

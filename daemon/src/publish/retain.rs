@@ -23,7 +23,11 @@ pub(super) fn retain_orphans(
     keep: Duration,
 ) -> Result<bool, PublishError> {
     let present: HashSet<_> = refs.tips().into_iter().collect();
-    let gone: Vec<_> = previous.iter().copied().filter(|tip| !present.contains(tip)).collect();
+    let gone: Vec<_> = previous
+        .iter()
+        .copied()
+        .filter(|tip| !present.contains(tip))
+        .collect();
     let orphans = orphans(git, mirror, &gone)?;
     let mut commands: Vec<String> = orphans
         .iter()
@@ -38,7 +42,10 @@ pub(super) fn retain_orphans(
     if commands.is_empty() {
         return Ok(false);
     }
-    git.in_repository(mirror, "update-ref").args(["--stdin"]).input(commands.concat()).effect()?;
+    git.in_repository(mirror, "update-ref")
+        .args(["--stdin"])
+        .input(commands.concat())
+        .effect()?;
     Ok(true)
 }
 
@@ -48,7 +55,11 @@ fn orphans(git: &Git, mirror: &Path, gone: &[ObjectId]) -> Result<Vec<ObjectId>,
     let mut orphans = Vec::new();
     for (oid, kind) in existing(git, mirror, gone)? {
         // A tag, a tree or a git blob that a ref named: it is cheaper to keep than to search for.
-        if kind == "commit" { commits.push(oid) } else { orphans.push(oid) }
+        if kind == "commit" {
+            commits.push(oid)
+        } else {
+            orphans.push(oid)
+        }
     }
     if commits.is_empty() {
         return Ok(orphans);
@@ -61,7 +72,9 @@ fn orphans(git: &Git, mirror: &Path, gone: &[ObjectId]) -> Result<Vec<ObjectId>,
         .output()?;
     let unreachable: HashSet<_> = unreachable.split(|&byte| byte == b'\n').collect();
     orphans.extend(
-        commits.into_iter().filter(|commit| unreachable.contains(commit.to_string().as_bytes())),
+        commits
+            .into_iter()
+            .filter(|commit| unreachable.contains(commit.to_string().as_bytes())),
     );
     Ok(orphans)
 }
@@ -83,7 +96,9 @@ pub(super) fn existing(
         .text()?;
     let mut found = Vec::new();
     for line in output.lines() {
-        let (oid, kind) = line.split_once(' ').ok_or_else(|| PublishError::bad_output(line.as_bytes()))?;
+        let (oid, kind) = line
+            .split_once(' ')
+            .ok_or_else(|| PublishError::bad_output(line.as_bytes()))?;
         if kind != "missing" {
             found.push((ObjectId::parse(oid)?, kind.to_owned()));
         }
@@ -94,5 +109,9 @@ pub(super) fn existing(
 /// Whether the file of a ref is older than `keep`; a packed ref has none and is kept.
 fn is_older(path: &Path, keep: Duration) -> bool {
     let modified = path.metadata().and_then(|metadata| metadata.modified());
-    modified.is_ok_and(|time| SystemTime::now().duration_since(time).is_ok_and(|age| age > keep))
+    modified.is_ok_and(|time| {
+        SystemTime::now()
+            .duration_since(time)
+            .is_ok_and(|age| age > keep)
+    })
 }

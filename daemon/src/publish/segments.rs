@@ -39,7 +39,11 @@ pub(super) struct SegmentFile {
 
 impl SegmentSink {
     pub(super) fn new(directory: &Path) -> Self {
-        Self { directory: directory.to_owned(), created: 0, new: Vec::new() }
+        Self {
+            directory: directory.to_owned(),
+            created: 0,
+            new: Vec::new(),
+        }
     }
 
     /// Begins a segment.
@@ -47,7 +51,11 @@ impl SegmentSink {
         let path = self.directory.join(format!("segment-{}", self.created));
         self.created += 1;
         let file = File::create(&path).map_err(PublishError::at(&path))?;
-        Ok(SegmentFile { path, file: BufWriter::new(file), writer: SegmentWriter::default() })
+        Ok(SegmentFile {
+            path,
+            file: BufWriter::new(file),
+            writer: SegmentWriter::default(),
+        })
     }
 
     /// Ends a segment. `name` and `size` are those of the file whose data it is.
@@ -57,7 +65,11 @@ impl SegmentSink {
         name: &str,
         size: u64,
     ) -> Result<PublishedFile, PublishError> {
-        let SegmentFile { path, mut file, writer } = segment;
+        let SegmentFile {
+            path,
+            mut file,
+            writer,
+        } = segment;
         let mut frames: Vec<(u32, u32, u32)> = Vec::new();
         for chunk in writer.chunks() {
             match frames.last_mut() {
@@ -75,7 +87,11 @@ impl SegmentSink {
             .and_then(|()| file.flush())
             .map_err(PublishError::at(&path))?;
         let len = stored_len + table.len() as u64;
-        self.new.push(NewSegment { id, file: path, len });
+        self.new.push(NewSegment {
+            id,
+            file: path,
+            len,
+        });
         Ok(PublishedFile {
             name: name.to_owned(),
             size,
@@ -113,7 +129,11 @@ impl SegmentSink {
         file.write_all(bytes)
             .and_then(|()| file.flush())
             .map_err(PublishError::at(&path))?;
-        self.new.push(NewSegment { id, file: path, len: bytes.len() as u64 });
+        self.new.push(NewSegment {
+            id,
+            file: path,
+            len: bytes.len() as u64,
+        });
         Ok(())
     }
 
@@ -133,7 +153,10 @@ impl SegmentSink {
         while left > 0 {
             content.clear();
             let wanted = left.min(chunk_len as u64);
-            let read = (&mut file).take(wanted).read_to_end(&mut content).map_err(io())? as u64;
+            let read = (&mut file)
+                .take(wanted)
+                .read_to_end(&mut content)
+                .map_err(io())? as u64;
             if read < wanted {
                 return Err(io()(std::io::ErrorKind::UnexpectedEof.into()));
             }
@@ -160,7 +183,9 @@ impl SegmentFile {
         encoding: ChunkEncoding,
     ) -> Result<(), PublishError> {
         let (chunk, stored) = encode_chunk(content, encoding)?;
-        self.file.write_all(&stored).map_err(PublishError::at(&self.path))?;
+        self.file
+            .write_all(&stored)
+            .map_err(PublishError::at(&self.path))?;
         self.writer.push_chunk(chunk);
         Ok(())
     }

@@ -17,12 +17,7 @@ pub(super) fn sort_by_path(from: File, to: &mut impl Write, tmp: &Path) -> io::R
     sort_in_parts(from, to, tmp, PART_LEN)
 }
 
-fn sort_in_parts(
-    from: File,
-    to: &mut impl Write,
-    tmp: &Path,
-    part_len: usize,
-) -> io::Result<()> {
+fn sort_in_parts(from: File, to: &mut impl Write, tmp: &Path, part_len: usize) -> io::Result<()> {
     let mut reader = BufReader::new(from);
     let mut parts = Vec::new();
     loop {
@@ -54,7 +49,11 @@ fn sort_in_parts(
 
 type Next = Reverse<(Vec<u8>, usize, Vec<u8>)>;
 
-fn push_next(heap: &mut BinaryHeap<Next>, number: usize, part: &mut BufReader<File>) -> io::Result<()> {
+fn push_next(
+    heap: &mut BinaryHeap<Next>,
+    number: usize,
+    part: &mut BufReader<File>,
+) -> io::Result<()> {
     let mut line = Vec::new();
     if part.read_until(b'\n', &mut line)? > 0 {
         heap.push(Reverse((path_of(&line).to_owned(), number, line)));

@@ -72,9 +72,14 @@ impl TreeEntry {
     /// Parses `<mode> <type> <oid> <size>\t<path>`.
     fn parse(line: &[u8]) -> Result<Self, PublishError> {
         let bad = || PublishError::bad_output(line);
-        let tab = line.iter().position(|&byte| byte == b'\t').ok_or_else(bad)?;
+        let tab = line
+            .iter()
+            .position(|&byte| byte == b'\t')
+            .ok_or_else(bad)?;
         let (fields, path) = line.split_at(tab);
-        let mut fields = std::str::from_utf8(fields).map_err(|_| bad())?.split_ascii_whitespace();
+        let mut fields = std::str::from_utf8(fields)
+            .map_err(|_| bad())?
+            .split_ascii_whitespace();
         let mut next = || fields.next().ok_or_else(bad);
         let kind = TreeEntryKind::parse(next()?).ok_or_else(bad)?;
         next()?;
@@ -82,7 +87,12 @@ impl TreeEntry {
         // A submodule has "-".
         let blob_len = next()?.parse().unwrap_or(0);
         let path = GitPath::parse(path.get(1..).unwrap_or_default())?;
-        Ok(Self { kind, oid, blob_len, path })
+        Ok(Self {
+            kind,
+            oid,
+            blob_len,
+            path,
+        })
     }
 
     pub(super) fn is_large(&self) -> bool {
@@ -122,7 +132,10 @@ impl TreeList {
         job.git("ls-tree")
             .args(["-r", "-z", "-l", "--full-tree", "HEAD"])
             .output_to(job.create(LIST)?)?;
-        let mut list = Self { path: job.tmp_path(LIST), attributes: Digest::of(b"") };
+        let mut list = Self {
+            path: job.tmp_path(LIST),
+            attributes: Digest::of(b""),
+        };
         let mut key = Vec::new();
         for run in list.runs()? {
             for entry in run?.iter().filter(|entry| entry.is_attributes()) {
@@ -136,7 +149,11 @@ impl TreeList {
     /// The runs, in order; read from the file as they are asked for.
     pub(super) fn runs(&self) -> Result<Runs, PublishError> {
         let file = File::open(&self.path).map_err(PublishError::at(&self.path))?;
-        Ok(Runs { path: self.path.clone(), lines: BufReader::new(file), next: None })
+        Ok(Runs {
+            path: self.path.clone(),
+            lines: BufReader::new(file),
+            next: None,
+        })
     }
 
     /// What a run is stored under: its entries, and all that decides their bytes.
@@ -161,7 +178,9 @@ pub(super) struct Runs {
 impl Runs {
     fn read_entry(&mut self) -> Result<Option<TreeEntry>, PublishError> {
         let mut line = Vec::new();
-        self.lines.read_until(0, &mut line).map_err(PublishError::at(&self.path))?;
+        self.lines
+            .read_until(0, &mut line)
+            .map_err(PublishError::at(&self.path))?;
         match line.strip_suffix(&[0]) {
             Some(line) => TreeEntry::parse(line).map(Some),
             None => Ok(None),
@@ -214,14 +233,22 @@ mod tests {
         for (path, size) in sizes {
             write!(file, "100644 blob {} {size:>7}\t{path}\0", "1a".repeat(20)).unwrap();
         }
-        let list = TreeList { path: file.path().to_owned(), attributes: Digest::of(b"") };
+        let list = TreeList {
+            path: file.path().to_owned(),
+            attributes: Digest::of(b""),
+        };
         let paths = |run: Vec<TreeEntry>| run.iter().map(|entry| entry.path.to_string()).collect();
-        list.runs().unwrap().map(|run| paths(run.unwrap())).collect()
+        list.runs()
+            .unwrap()
+            .map(|run| paths(run.unwrap()))
+            .collect()
     }
 
     #[test]
     fn a_new_file_changes_one_run() {
-        let mut sizes: Vec<_> = (10_000..12_000).map(|number| (format!("f{number}"), 10)).collect();
+        let mut sizes: Vec<_> = (10_000..12_000)
+            .map(|number| (format!("f{number}"), 10))
+            .collect();
         let before = runs(&sizes);
         sizes.insert(1000, ("f10999x".to_owned(), 10));
 
@@ -244,7 +271,8 @@ mod tests {
     #[test]
     fn parses_what_ls_tree_prints() {
         let oid = "1a".repeat(20);
-        let entry = TreeEntry::parse(format!("160000 commit {oid}       -\ta b\n\tc").as_bytes()).unwrap();
+        let entry =
+            TreeEntry::parse(format!("160000 commit {oid}       -\ta b\n\tc").as_bytes()).unwrap();
 
         assert_eq!(entry.kind, TreeEntryKind::Submodule);
         assert_eq!(entry.path.as_bytes(), b"a b\n\tc");

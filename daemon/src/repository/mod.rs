@@ -7,6 +7,6 @@ mod status;
 mod worker;
 
 pub(crate) use error::RepositoryError;
-pub(crate) use registry::{Registry, Repository, mirrors};
-pub(crate) use worker::chain;
+pub(crate) use registry::{Registry, mirrors};
 pub(crate) use status::{MirrorState, Status};
+pub(crate) use worker::chain;

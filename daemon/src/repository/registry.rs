@@ -32,7 +32,10 @@ pub(crate) struct Repository {
 
 impl Repository {
     pub(crate) fn status(&self) -> Status {
-        self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.status
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     pub(super) fn change_status(&self, change: impl FnOnce(&mut Status)) {
@@ -42,7 +45,9 @@ impl Repository {
     /// Waits for an update that begins after this call, and for the publish of what it brings.
     pub(crate) async fn refresh(&self) -> Outcome {
         let (answer, outcome) = oneshot::channel();
-        self.requests.try_send(answer).map_err(|_| RepositoryError::Busy)?;
+        self.requests
+            .try_send(answer)
+            .map_err(|_| RepositoryError::Busy)?;
         outcome.await.map_err(|_| RepositoryError::Stopping)?
     }
 }
@@ -62,7 +67,12 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
-    pub(crate) fn new(config: Arc<Config>, git: Git, publisher: Publisher, stop: CancellationToken) -> Arc<Self> {
+    pub(crate) fn new(
+        config: Arc<Config>,
+        git: Git,
+        publisher: Publisher,
+        stop: CancellationToken,
+    ) -> Arc<Self> {
         let permits = config
             .upstreams
             .keys()
@@ -83,8 +93,14 @@ impl Registry {
     /// Says why `repo` can't be mirrored, if it can't.
     pub(crate) fn check(&self, repo: &RepoName) -> Result<Upstream, RepositoryError> {
         // The mirror of such a name would lie inside the mirror of another.
-        let parents = repo.path().rsplit_once('/').map_or("", |(parents, _)| parents);
-        if parents.split('/').any(|segment| segment.to_ascii_lowercase().ends_with(".git")) {
+        let parents = repo
+            .path()
+            .rsplit_once('/')
+            .map_or("", |(parents, _)| parents);
+        if parents
+            .split('/')
+            .any(|segment| segment.to_ascii_lowercase().ends_with(".git"))
+        {
             return Err(RepositoryError::NestedInGit { repo: repo.clone() });
         }
         Upstream::of(repo, &self.config.upstreams).ok_or_else(|| RepositoryError::UnknownHost {
@@ -93,17 +109,27 @@ impl Registry {
     }
 
     /// The repository, whose task is started if it does not run.
-    pub(crate) fn open(self: &Arc<Self>, name: &RepoName) -> Result<Arc<Repository>, RepositoryError> {
+    pub(crate) fn open(
+        self: &Arc<Self>,
+        name: &RepoName,
+    ) -> Result<Arc<Repository>, RepositoryError> {
         let upstream = self.check(name)?;
         if self.stop.is_cancelled() {
             return Err(RepositoryError::Stopping);
         }
-        let mut repositories = self.repositories.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut repositories = self
+            .repositories
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if let Some(repository) = repositories.get(name) {
             return Ok(Arc::clone(repository));
         }
         let mirror = mirror_path(&mirrors(&self.config), name);
-        let state = if is_mirror(&mirror) { MirrorState::Ready } else { MirrorState::Empty };
+        let state = if is_mirror(&mirror) {
+            MirrorState::Ready
+        } else {
+            MirrorState::Empty
+        };
         let (requests, receiver) = mpsc::channel(MAX_WAITING);
         let repository = Arc::new(Repository {
             name: name.clone(),
@@ -122,17 +148,26 @@ impl Registry {
 
     /// The repository, if its task runs.
     pub(crate) fn find(&self, name: &RepoName) -> Option<Arc<Repository>> {
-        let repositories = self.repositories.lock().unwrap_or_else(PoisonError::into_inner);
+        let repositories = self
+            .repositories
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         repositories.get(name).cloned()
     }
 
     pub(super) fn forget(&self, name: &RepoName) {
-        self.repositories.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        self.repositories
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(name);
     }
 
     /// All repositories whose tasks run, sorted by name.
     pub(crate) fn all(&self) -> Vec<Arc<Repository>> {
-        let repositories = self.repositories.lock().unwrap_or_else(PoisonError::into_inner);
+        let repositories = self
+            .repositories
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let mut all: Vec<_> = repositories.values().cloned().collect();
         all.sort_by(|left, right| left.name.cmp(&right.name));
         all
@@ -152,6 +187,15 @@ impl Registry {
             }
         }
         Ok(())
+    }
+
+    /// The configured upstream hosts.
+    pub(crate) fn hosts(&self) -> Vec<String> {
+        self.config.upstreams.keys().cloned().collect()
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stop.is_cancelled()
     }
 
     /// Waits for all tasks, which end when the daemon stops.

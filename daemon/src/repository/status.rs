@@ -49,7 +49,13 @@ pub(crate) struct Status {
 
 impl Status {
     pub(super) fn new(state: MirrorState) -> Self {
-        Self { state, error: None, updated_at: None, failures: 0, next_run: Instant::now() }
+        Self {
+            state,
+            error: None,
+            updated_at: None,
+            failures: 0,
+            next_run: Instant::now(),
+        }
     }
 
     pub(super) fn mirror_is_fresh(&mut self) {

@@ -49,7 +49,13 @@ impl Worker {
         permits: Permits,
         requests: mpsc::Receiver<oneshot::Sender<Outcome>>,
     ) -> Self {
-        Self { registry, repository, permits, requests, may_have_locks: true }
+        Self {
+            registry,
+            repository,
+            permits,
+            requests,
+            may_have_locks: true,
+        }
     }
 
     pub(super) async fn run(mut self) {
@@ -93,11 +99,16 @@ impl Worker {
             sleep(self.registry.config.publish_delay).await;
         }
         let permits = Arc::clone(&self.registry.publishes);
-        let _permit = permits.acquire_owned().await.map_err(|_| RepositoryError::Stopping)?;
+        let _permit = permits
+            .acquire_owned()
+            .await
+            .map_err(|_| RepositoryError::Stopping)?;
         self.publish().await
     }
 
-    async fn network_permit(&self) -> Result<(OwnedSemaphorePermit, Option<OwnedSemaphorePermit>), RepositoryError> {
+    async fn network_permit(
+        &self,
+    ) -> Result<(OwnedSemaphorePermit, Option<OwnedSemaphorePermit>), RepositoryError> {
         let acquire = async |semaphore: &Arc<Semaphore>| {
             let permit = Arc::clone(semaphore).acquire_owned().await;
             permit.map_err(|_| RepositoryError::Stopping)
@@ -118,7 +129,12 @@ impl Worker {
                 repository.change_status(|status| status.state = MirrorState::Cloning);
                 let places = (tmp_directory(config), mirror.clone());
                 let limit = config.git.clone_timeout;
-                clone_mirror(&registry.git, &repository.upstream, (&places.0, &places.1), limit)?;
+                clone_mirror(
+                    &registry.git,
+                    &repository.upstream,
+                    (&places.0, &places.1),
+                    limit,
+                )?;
                 info!(repo = %repository.name, "Cloned {}", repository.name);
             } else if sweep {
                 remove_stale_locks(mirror).map_err(|source| crate::mirror::MirrorError::Io {
@@ -139,7 +155,12 @@ impl Worker {
     async fn publish(&mut self) -> Outcome {
         let (registry, repository) = (Arc::clone(&self.registry), Arc::clone(&self.repository));
         let result = tokio::task::spawn_blocking(move || -> Outcome {
-            let Repository { name, upstream, mirror, .. } = &*repository;
+            let Repository {
+                name,
+                upstream,
+                mirror,
+                ..
+            } = &*repository;
             let published: Published = registry
                 .publisher
                 .publish(name, upstream, mirror)
@@ -159,7 +180,8 @@ impl Worker {
             warn!(%repo, error = chain(error), "Bringing {repo} up to date failed");
         }
         let interval = self.registry.config.fetch_interval;
-        self.repository.change_status(|status| status.end_run(outcome.clone().err(), interval));
+        self.repository
+            .change_status(|status| status.end_run(outcome.clone().err(), interval));
     }
 
     /// Upstream has no such repository: tells all who ask for a while, then forgets the name, so

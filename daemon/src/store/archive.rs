@@ -4,7 +4,9 @@ use std::io::ErrorKind;
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 
-use cachewfs_format::{ArchiveLayout, PublishedFile, RepoName, SegmentRef, SegmentTable, decode_chunk};
+use cachewfs_format::{
+    ArchiveLayout, PublishedFile, RepoName, SegmentRef, SegmentTable, decode_chunk,
+};
 
 use super::{DiskStore, StoreError};
 
@@ -20,14 +22,24 @@ pub(crate) struct Archive {
 
 impl Archive {
     pub(crate) fn new(store: DiskStore, repo: RepoName, layout: &ArchiveLayout) -> Self {
-        let segments: Vec<_> = layout.segments.iter().copied().chain([layout.tail]).collect();
+        let segments: Vec<_> = layout
+            .segments
+            .iter()
+            .copied()
+            .chain([layout.tail])
+            .collect();
         let mut end = 0;
         let mut starts = vec![0];
         for segment in &segments {
             end += segment.len;
             starts.push(end);
         }
-        Self { store, repo, segments, starts }
+        Self {
+            store,
+            repo,
+            segments,
+            starts,
+        }
     }
 
     /// Reads the bytes of `range`, half-open and within the archive; blocks.
@@ -36,9 +48,13 @@ impl Archive {
         let mut bytes = vec![0; len];
         let mut rest = bytes.as_mut_slice();
         let mut at = range.start;
-        let mut index = self.starts.partition_point(|&start| start <= at).saturating_sub(1);
+        let mut index = self
+            .starts
+            .partition_point(|&start| start <= at)
+            .saturating_sub(1);
         while !rest.is_empty() {
-            let (Some(segment), Some(start)) = (self.segments.get(index), self.starts.get(index)) else {
+            let (Some(segment), Some(start)) = (self.segments.get(index), self.starts.get(index))
+            else {
                 let path = self.store.directory(&self.repo);
                 return Err(StoreError::Truncated { path });
             };
@@ -47,10 +63,14 @@ impl Archive {
             let (part, next) = rest.split_at_mut(left.min(rest.len()));
             let path = || self.store.segment_path(&self.repo, segment.id);
             let file = self.store.open_segment(&self.repo, segment.id)?;
-            file.read_exact_at(part, offset).map_err(|source| match source.kind() {
-                ErrorKind::UnexpectedEof => StoreError::Truncated { path: path() },
-                _ => StoreError::Io { path: path(), source },
-            })?;
+            file.read_exact_at(part, offset)
+                .map_err(|source| match source.kind() {
+                    ErrorKind::UnexpectedEof => StoreError::Truncated { path: path() },
+                    _ => StoreError::Io {
+                        path: path(),
+                        source,
+                    },
+                })?;
             at += part.len() as u64;
             rest = next;
             index += 1;
@@ -70,10 +90,14 @@ pub(crate) fn read_file(
     let file = store.open_segment(repo, id)?;
     let read = |range: Range<u64>| {
         let mut bytes = vec![0; usize::try_from(range.end - range.start).unwrap_or(0)];
-        file.read_exact_at(&mut bytes, range.start).map_err(StoreError::at(&path))?;
+        file.read_exact_at(&mut bytes, range.start)
+            .map_err(StoreError::at(&path))?;
         Ok::<_, StoreError>(bytes)
     };
-    let bad = |source| StoreError::BadSegment { path: path.clone(), source };
+    let bad = |source| StoreError::BadSegment {
+        path: path.clone(),
+        source,
+    };
     let len = published.segment.len;
     let frame = read(len.saturating_sub(published.table_len.into())..len)?;
     let table = SegmentTable::decode(id, &frame).map_err(bad)?;

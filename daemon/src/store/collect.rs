@@ -52,7 +52,11 @@ impl DiskStore {
         Ok(deleted)
     }
 
-    fn entries(&self, repo: &RepoName, part: &str) -> Result<Vec<(DirEntry, SystemTime)>, StoreError> {
+    fn entries(
+        &self,
+        repo: &RepoName,
+        part: &str,
+    ) -> Result<Vec<(DirEntry, SystemTime)>, StoreError> {
         let directory = self.directory(repo).join(part);
         let read = || {
             fs::read_dir(&directory)?
@@ -61,7 +65,7 @@ impl DiskStore {
                     let written = entry.metadata()?.modified()?;
                     Ok((entry, written))
                 })
-                .collect()
+                .collect::<std::io::Result<Vec<_>>>()
         };
         read().map_err(StoreError::at(&directory))
     }
@@ -71,7 +75,11 @@ impl DiskStore {
 fn add_segments(manifest: &Manifest, named: &mut HashSet<String>) {
     let mut add = |id: SegmentId| named.insert(id.to_string());
     for layout in manifest.archives.values() {
-        layout.segments.iter().chain([&layout.tail]).for_each(|segment| drop(add(segment.id)));
+        layout
+            .segments
+            .iter()
+            .chain([&layout.tail])
+            .for_each(|segment| drop(add(segment.id)));
     }
     for pack in &manifest.packs {
         for file in [&pack.pack, &pack.index, &pack.reverse_index] {
@@ -82,7 +90,14 @@ fn add_segments(manifest: &Manifest, named: &mut HashSet<String>) {
         add(file.segment.id);
     }
     for run in &manifest.runs {
-        let files = [Some(&run.work_tree), run.large_file.as_ref(), Some(&run.index_part)];
-        files.into_iter().flatten().for_each(|file| drop(add(file.segment.id)));
+        let files = [
+            Some(&run.work_tree),
+            run.large_file.as_ref(),
+            Some(&run.index_part),
+        ];
+        files
+            .into_iter()
+            .flatten()
+            .for_each(|file| drop(add(file.segment.id)));
     }
 }

@@ -48,7 +48,10 @@ impl DiskStore {
         for directory in [&root, tmp] {
             fs::create_dir_all(directory).map_err(StoreError::at(directory))?;
         }
-        Ok(Self { root, tmp: tmp.to_owned() })
+        Ok(Self {
+            root,
+            tmp: tmp.to_owned(),
+        })
     }
 
     /// Moves finished segments in; those that are there already are dropped. Gives the number of
@@ -73,7 +76,9 @@ impl DiskStore {
                 continue;
             }
             if sync_each {
-                File::open(&file).and_then(|file| file.sync_all()).map_err(StoreError::at(&file))?;
+                File::open(&file)
+                    .and_then(|file| file.sync_all())
+                    .map_err(StoreError::at(&file))?;
             }
             fs::rename(&file, &path).map_err(StoreError::at(&path))?;
             new_bytes += len;
@@ -93,7 +98,10 @@ impl DiskStore {
     }
 
     /// Writes a manifest unless its snapshot has one.
-    pub(crate) fn put_manifest(&self, manifest: &Manifest) -> Result<(Written, Digest), StoreError> {
+    pub(crate) fn put_manifest(
+        &self,
+        manifest: &Manifest,
+    ) -> Result<(Written, Digest), StoreError> {
         let path = self.manifest_path(&manifest.repo, manifest.snapshot);
         let (file, digest) = self.write_json(&path, manifest)?;
         let written = match fs::hard_link(file.path(), &path) {
@@ -129,7 +137,9 @@ impl DiskStore {
     }
 
     pub(super) fn manifest_path(&self, repo: &RepoName, snapshot: SnapshotId) -> PathBuf {
-        self.directory(repo).join("snapshots").join(snapshot.to_string())
+        self.directory(repo)
+            .join("snapshots")
+            .join(snapshot.to_string())
     }
 
     /// Which snapshot is current, if one is published.
@@ -154,7 +164,8 @@ impl DiskStore {
             return Ok(Written::TooLate);
         }
         let (file, _) = self.write_json(&path, new)?;
-        file.persist(&path).map_err(|error| StoreError::at(&path)(error.error))?;
+        file.persist(&path)
+            .map_err(|error| StoreError::at(&path)(error.error))?;
         sync_directory(path.parent().unwrap_or(&path))?;
         Ok(Written::New)
     }
@@ -181,7 +192,10 @@ impl DiskStore {
             file.as_file().sync_all()?;
             Ok(file)
         };
-        Ok((write().map_err(StoreError::at(&self.tmp))?, Digest::of(&bytes)))
+        Ok((
+            write().map_err(StoreError::at(&self.tmp))?,
+            Digest::of(&bytes),
+        ))
     }
 }
 
@@ -233,10 +247,19 @@ mod tests {
         let (first, second) = (pointer(1), pointer(2));
         fs::create_dir_all(store.directory(&repo)).unwrap();
 
-        assert_eq!(store.swap_pointer(&repo, None, &first).unwrap(), Written::New);
-        assert_eq!(store.swap_pointer(&repo, None, &second).unwrap(), Written::TooLate);
+        assert_eq!(
+            store.swap_pointer(&repo, None, &first).unwrap(),
+            Written::New
+        );
+        assert_eq!(
+            store.swap_pointer(&repo, None, &second).unwrap(),
+            Written::TooLate
+        );
         assert_eq!(store.pointer(&repo).unwrap(), Some(first.clone()));
-        assert_eq!(store.swap_pointer(&repo, Some(&first), &second).unwrap(), Written::New);
+        assert_eq!(
+            store.swap_pointer(&repo, Some(&first), &second).unwrap(),
+            Written::New
+        );
         assert_eq!(store.pointer(&repo).unwrap(), Some(second));
     }
 

@@ -1,0 +1,39 @@
+//! Streaming a range of an archive, block by block.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use axum::body::Body;
+use bytes::Bytes;
+use futures_util::stream;
+use tracing::warn;
+
+use crate::repository::chain;
+use crate::store::Archive;
+
+/// What is read at once, in bytes: at most two of these are in memory per response.
+const BLOCK_LEN: u64 = 1 << 20;
+
+/// The bytes of `range`. If the store fails on the way, the connection breaks: what has arrived
+/// can't be taken for all.
+pub(super) fn stream_range(archive: Arc<Archive>, range: Range<u64>) -> Body {
+    Body::from_stream(stream::try_unfold(
+        (archive, range),
+        async |(archive, range)| {
+            if range.is_empty() {
+                return Ok(None);
+            }
+            let block = range.start..range.end.min(range.start + BLOCK_LEN);
+            let rest = block.end..range.end;
+            let reader = Arc::clone(&archive);
+            let bytes = tokio::task::spawn_blocking(move || reader.read(block))
+                .await
+                .map_err(std::io::Error::other)?
+                .map_err(|error| {
+                    warn!(error = chain(&error), "Reading an archive failed");
+                    std::io::Error::other(error)
+                })?;
+            Ok::<_, std::io::Error>(Some((Bytes::from(bytes), (archive, rest))))
+        },
+    ))
+}

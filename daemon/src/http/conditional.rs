@@ -1,0 +1,148 @@
+//! Conditional requests (RFC 9110 section 13), evaluated in its order.
+
+use std::time::SystemTime;
+
+use axum::http::{HeaderMap, HeaderName, header};
+
+/// What the conditions of a request say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Condition {
+    /// Go on.
+    Met,
+    /// 304.
+    NotModified,
+    /// 412.
+    Failed,
+}
+
+/// What conditions are compared with.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Validators<'a> {
+    /// With its quotes; strong.
+    pub(super) etag: &'a str,
+    /// In whole seconds.
+    pub(super) modified: SystemTime,
+}
+
+impl Validators<'_> {
+    /// `If-Match`, else `If-Unmodified-Since`; then `If-None-Match`, else `If-Modified-Since`.
+    pub(super) fn check(&self, headers: &HeaderMap) -> Condition {
+        let is_ok = match list(headers, &header::IF_MATCH) {
+            Some(tags) => tags.iter().any(|&tag| tag == "*" || tag == self.etag),
+            None => date(headers, &header::IF_UNMODIFIED_SINCE)
+                .is_none_or(|since| self.modified <= since),
+        };
+        if !is_ok {
+            return Condition::Failed;
+        }
+        let weak = |tag: &str| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == self.etag;
+        let is_new = match list(headers, &header::IF_NONE_MATCH) {
+            Some(tags) => !tags.into_iter().any(weak),
+            None => {
+                date(headers, &header::IF_MODIFIED_SINCE).is_none_or(|since| self.modified > since)
+            }
+        };
+        if is_new {
+            Condition::Met
+        } else {
+            Condition::NotModified
+        }
+    }
+
+    /// Whether `If-Range` allows a part to be sent: it is absent, or names this very revision.
+    pub(super) fn allows_range(&self, headers: &HeaderMap) -> bool {
+        match headers.get(header::IF_RANGE) {
+            None => true,
+            // Times of one second are no strong validator: the tag decides alone.
+            Some(value) => value.to_str().is_ok_and(|tag| tag.trim() == self.etag),
+        }
+    }
+}
+
+/// The elements of all headers called `name`; our tags have no commas. `None` without any.
+fn list<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Vec<&'a str>> {
+    let mut values = headers.get_all(name).iter().peekable();
+    values.peek()?;
+    let texts = values.filter_map(|value| value.to_str().ok());
+    Some(
+        texts
+            .flat_map(|text| text.split(','))
+            .map(str::trim)
+            .collect(),
+    )
+}
+
+fn date(headers: &HeaderMap, name: &HeaderName) -> Option<SystemTime> {
+    httpdate::parse_http_date(headers.get(name)?.to_str().ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const ETAG: &str = "\"abc\"";
+
+    fn check(pairs: &[(HeaderName, &str)]) -> Condition {
+        let modified = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+        let headers = pairs
+            .iter()
+            .map(|(name, value)| (name.clone(), value.parse().unwrap()))
+            .collect();
+        Validators {
+            etag: ETAG,
+            modified,
+        }
+        .check(&headers)
+    }
+
+    #[test]
+    fn if_match_is_strong_and_comes_first() {
+        assert_eq!(check(&[(header::IF_MATCH, ETAG)]), Condition::Met);
+        assert_eq!(check(&[(header::IF_MATCH, "*")]), Condition::Met);
+        assert_eq!(
+            check(&[(header::IF_MATCH, "\"x\", \"abc\"")]),
+            Condition::Met
+        );
+        assert_eq!(check(&[(header::IF_MATCH, "W/\"abc\"")]), Condition::Failed);
+        assert_eq!(
+            check(&[(header::IF_MATCH, "\"x\""), (header::IF_NONE_MATCH, ETAG)]),
+            Condition::Failed
+        );
+    }
+
+    #[test]
+    fn if_none_match_is_weak() {
+        assert_eq!(
+            check(&[(header::IF_NONE_MATCH, "W/\"abc\"")]),
+            Condition::NotModified
+        );
+        assert_eq!(check(&[(header::IF_NONE_MATCH, "\"x\"")]), Condition::Met);
+    }
+
+    #[test]
+    fn dates_count_only_without_tags() {
+        let (early, late) = (
+            "Sat, 01 Jan 2000 00:00:00 GMT",
+            "Tue, 01 Jan 2030 00:00:00 GMT",
+        );
+
+        assert_eq!(
+            check(&[(header::IF_MODIFIED_SINCE, late)]),
+            Condition::NotModified
+        );
+        assert_eq!(check(&[(header::IF_MODIFIED_SINCE, early)]), Condition::Met);
+        assert_eq!(
+            check(&[(header::IF_UNMODIFIED_SINCE, early)]),
+            Condition::Failed
+        );
+        assert_eq!(
+            check(&[
+                (header::IF_MODIFIED_SINCE, late),
+                (header::IF_NONE_MATCH, "\"x\"")
+            ]),
+            Condition::Met
+        );
+    }
+}

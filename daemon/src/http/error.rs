@@ -1,0 +1,162 @@
+//! The border where errors become answers: a status, a stable code, and a sentence that says what
+//! to do.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use cachewfs_format::RepoName;
+use cachewfs_format::api::{ErrorBody, ErrorDetail, code};
+use tracing::{debug, error};
+
+use crate::mirror::MirrorError;
+use crate::publish::PublishError;
+use crate::repository::{RepositoryError, chain};
+use crate::store::StoreError;
+
+/// Why a request is not answered with what it asks for.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ApiError {
+    #[error("the URL names no repository")]
+    BadRepoName(#[source] cachewfs_format::Error),
+    #[error("the URL names no repository: it is not valid percent-encoding of a name")]
+    BadEncoding,
+    #[error("the URL names no snapshot")]
+    BadSnapshotId(#[source] cachewfs_format::Error),
+    #[error("there is nothing at this URL")]
+    NoSuchPath,
+    #[error("nothing is published of {repo}")]
+    NoSnapshot { repo: RepoName },
+    #[error("no snapshot with this id is published of {repo}")]
+    NoSuchSnapshot { repo: RepoName },
+    #[error("the first snapshot of {repo} is being prepared; its mirror is {state}")]
+    NotReady { repo: RepoName, state: &'static str },
+    #[error("the daemon knows no repository {repo}")]
+    UnknownRepo { repo: RepoName },
+    #[error("the snapshot isn't, or is, what the request's condition asks for")]
+    PreconditionFailed,
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    #[error("the store failed")]
+    Store(#[from] StoreError),
+    #[error("a task of the daemon failed")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+impl ApiError {
+    fn status_and_code(&self) -> (StatusCode, &'static str) {
+        match self {
+            Self::BadRepoName(_) | Self::BadEncoding => {
+                (StatusCode::BAD_REQUEST, code::BAD_REPO_NAME)
+            }
+            Self::BadSnapshotId(_) => (StatusCode::BAD_REQUEST, code::BAD_SNAPSHOT_ID),
+            Self::NoSuchPath => (StatusCode::NOT_FOUND, "no_such_path"),
+            Self::NoSnapshot { .. } | Self::NoSuchSnapshot { .. } => {
+                (StatusCode::NOT_FOUND, code::NO_SNAPSHOT)
+            }
+            Self::NotReady { .. } => (StatusCode::SERVICE_UNAVAILABLE, code::SNAPSHOT_NOT_READY),
+            Self::UnknownRepo { .. } => (StatusCode::NOT_FOUND, "unknown_repo"),
+            Self::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, "precondition_failed"),
+            Self::Repository(error) => repository_status(error),
+            Self::Store(_) => (StatusCode::INTERNAL_SERVER_ERROR, "store_failed"),
+            Self::Task(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+        }
+    }
+
+    /// What the person who reads the message can do.
+    fn advice(&self) -> &'static str {
+        match self {
+            Self::BadRepoName(_) | Self::BadEncoding | Self::NoSuchPath => {
+                "Use /git/<host>/<path>/snapshot.tar.zst, as in /git/github.com/org/repo/snapshot.tar.zst."
+            }
+            Self::BadSnapshotId(_) => "Use <commit> or <commit>-<16 hexadecimal digits>.",
+            Self::NoSnapshot { .. } => "GET the stable URL to have it prepared.",
+            Self::NoSuchSnapshot { .. } => "It may be too old: resolve the stable URL again.",
+            Self::NotReady { .. } => "Ask again in a moment.",
+            Self::UnknownRepo { .. } => "GET its snapshot to have it mirrored.",
+            Self::PreconditionFailed => "Resolve the stable URL again.",
+            Self::Repository(error) => repository_advice(error),
+            Self::Store(_) | Self::Task(_) => "Look at the daemon's log.",
+        }
+    }
+}
+
+fn repository_status(error: &RepositoryError) -> (StatusCode, &'static str) {
+    match error {
+        RepositoryError::UnknownHost { .. } => (StatusCode::NOT_FOUND, code::UNKNOWN_HOST),
+        RepositoryError::NestedInGit { .. } => (StatusCode::BAD_REQUEST, code::BAD_REPO_NAME),
+        RepositoryError::Mirror(error) => match **error {
+            MirrorError::NotFound { .. } => (StatusCode::NOT_FOUND, code::UPSTREAM_NOT_FOUND),
+            MirrorError::Upstream { .. } => (StatusCode::BAD_GATEWAY, code::UPSTREAM_FAILED),
+            MirrorError::Git(_) | MirrorError::Io { .. } => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "mirror_failed")
+            }
+        },
+        RepositoryError::Publish(error) => match **error {
+            PublishError::RepositoryEmpty => (StatusCode::NOT_FOUND, code::REPOSITORY_EMPTY),
+            PublishError::HeadUnborn => (StatusCode::NOT_FOUND, code::HEAD_UNBORN),
+            PublishError::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
+            PublishError::Raced => (StatusCode::SERVICE_UNAVAILABLE, "raced"),
+            PublishError::Git(_)
+            | PublishError::Store(_)
+            | PublishError::Format(_)
+            | PublishError::Io { .. }
+            | PublishError::BadOutput { .. } => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "publish_failed")
+            }
+        },
+        RepositoryError::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
+        RepositoryError::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
+    }
+}
+
+fn repository_advice(error: &RepositoryError) -> &'static str {
+    match error {
+        RepositoryError::UnknownHost { .. } => {
+            "Add the host to [upstreams] in the daemon's configuration."
+        }
+        RepositoryError::NestedInGit { .. } => "Only the last part of a name may end with .git.",
+        RepositoryError::Mirror(error) => match **error {
+            MirrorError::NotFound { .. } => {
+                "Check the spelling; a private repository needs credentials in the daemon's configuration, \
+                 and an organisation is not a repository."
+            }
+            MirrorError::Upstream { .. } => "The daemon tries again by itself.",
+            MirrorError::Git(_) | MirrorError::Io { .. } => "Look at the daemon's log.",
+        },
+        RepositoryError::Publish(error) => match **error {
+            PublishError::RepositoryEmpty => "Push a commit first.",
+            PublishError::HeadUnborn => "Set the default branch upstream to one that exists.",
+            PublishError::Stopping | PublishError::Raced => "Ask again in a moment.",
+            PublishError::Git(_)
+            | PublishError::Store(_)
+            | PublishError::Format(_)
+            | PublishError::Io { .. }
+            | PublishError::BadOutput { .. } => "Look at the daemon's log.",
+        },
+        RepositoryError::Busy | RepositoryError::Stopping => "Ask again in a moment.",
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let (status, code) = self.status_and_code();
+        let text = chain(&self);
+        if status.is_server_error() && status != StatusCode::SERVICE_UNAVAILABLE {
+            error!(code, error = text, "A request failed");
+        } else {
+            debug!(code, error = text, "A request was refused");
+        }
+        let message = format!("{text}. {}", self.advice());
+        let error = ErrorDetail {
+            code: code.to_owned(),
+            message,
+        };
+        let mut response = (status, Json(ErrorBody { error })).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}

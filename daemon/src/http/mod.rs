@@ -1,0 +1,13 @@
+//! The HTTP interface. It never builds anything inside a request: it asks a repository's task, and
+//! answers.
+
+mod body;
+mod conditional;
+mod error;
+mod health;
+mod range;
+mod repos;
+mod routes;
+mod snapshots;
+
+pub(crate) use routes::router;

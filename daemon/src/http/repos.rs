@@ -1,0 +1,84 @@
+//! What the daemon knows of its repositories, as JSON.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::Uri;
+use cachewfs_format::ArchiveKind;
+use cachewfs_format::api::{PublishedStatus, REPOS_PATH, RepoList, RepoStatus};
+
+use super::error::ApiError;
+use super::routes::{App, parse_repo};
+use crate::repository::{MirrorState, Status, chain};
+
+/// `GET /api/v1/repos`.
+pub(super) async fn list(State(app): State<Arc<App>>) -> Result<Json<RepoList>, ApiError> {
+    let hosts = app.registry.hosts();
+    let read = move || {
+        app.registry
+            .all()
+            .into_iter()
+            .map(|repository| describe(&app, repository.name(), Some(repository.status())))
+            .collect::<Result<_, _>>()
+    };
+    let repos = tokio::task::spawn_blocking(read).await??;
+    Ok(Json(RepoList { repos, hosts }))
+}
+
+/// `GET /api/v1/repos/{host}/{path}`.
+pub(super) async fn one(
+    State(app): State<Arc<App>>,
+    uri: Uri,
+) -> Result<Json<RepoStatus>, ApiError> {
+    let name = uri
+        .path()
+        .strip_prefix(REPOS_PATH)
+        .unwrap_or_default()
+        .trim_start_matches('/');
+    let repo = parse_repo(name)?;
+    app.registry.check(&repo)?;
+    let status = app
+        .registry
+        .find(&repo)
+        .map(|repository| repository.status());
+    let is_known = status.is_some();
+    let read = move || describe(&app, &repo, status);
+    let described = tokio::task::spawn_blocking(read).await??;
+    if is_known || described.published.is_some() {
+        Ok(Json(described))
+    } else {
+        Err(ApiError::UnknownRepo {
+            repo: described.repo,
+        })
+    }
+}
+
+fn describe(
+    app: &App,
+    repo: &cachewfs_format::RepoName,
+    status: Option<Status>,
+) -> Result<RepoStatus, ApiError> {
+    let pointer = app.store.pointer(repo)?;
+    let published = pointer.map(|pointer| {
+        let size = |kind| pointer.archives.get(&kind).map(|archive| archive.size);
+        PublishedStatus {
+            snapshot: pointer.snapshot,
+            published_at: pointer.published_at,
+            mirror_bytes: size(ArchiveKind::Mirror).unwrap_or(0),
+            checkout_bytes: size(ArchiveKind::Checkout),
+        }
+    });
+    let error = status.as_ref().and_then(|status| status.error.as_ref());
+    Ok(RepoStatus {
+        repo: repo.clone(),
+        state: status
+            .as_ref()
+            .map_or(MirrorState::Empty, |status| status.state)
+            .as_str()
+            .to_owned(),
+        error: error.map(|error| chain(error)),
+        updated_at: status.and_then(|status| status.updated_at),
+        published,
+    })
+}

@@ -1,0 +1,191 @@
+//! Which request goes where.
+
+use std::sync::{Arc, Mutex};
+
+use axum::Json;
+use axum::Router;
+use axum::extract::State;
+use axum::http::{HeaderMap, Method, Uri};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{any, get};
+use cachewfs_format::api::{REPOS_PATH, RefreshAnswer};
+use cachewfs_format::{ArchiveKind, Digest, RepoName, SnapshotId};
+
+use super::error::ApiError;
+use super::{health, repos, snapshots};
+use crate::repository::Registry;
+use crate::store::DiskStore;
+
+/// So many manifests are kept parsed, by the digest of their bytes.
+const CACHED_ARCHIVES: std::num::NonZeroUsize =
+    std::num::NonZeroUsize::new(64).expect("64 is not 0");
+
+/// What all requests share.
+#[derive(Debug)]
+pub(super) struct App {
+    pub(super) registry: Arc<Registry>,
+    pub(super) store: DiskStore,
+    pub(super) archives: Mutex<lru::LruCache<(Digest, ArchiveKind), snapshots::Published>>,
+}
+
+/// All routes.
+pub(crate) fn router(registry: Arc<Registry>, store: DiskStore) -> Router {
+    let archives = Mutex::new(lru::LruCache::new(CACHED_ARCHIVES));
+    let app = Arc::new(App {
+        registry,
+        store,
+        archives,
+    });
+    Router::new()
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .route(REPOS_PATH, get(repos::list))
+        .route(&format!("{REPOS_PATH}/{{*repo}}"), get(repos::one))
+        .route("/git/{*rest}", any(git))
+        .fallback(async || ApiError::NoSuchPath)
+        .with_state(app)
+}
+
+/// What a URL below `/git/` asks for.
+#[derive(Debug, PartialEq, Eq)]
+enum Target {
+    Stable(ArchiveKind),
+    Immutable(ArchiveKind, SnapshotId),
+    Refresh,
+}
+
+async fn git(
+    State(app): State<Arc<App>>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let (repo, target) = parse_target(uri.path().strip_prefix("/git/").unwrap_or_default())?;
+    app.registry.check(&repo)?;
+    let is_read = method == Method::GET || method == Method::HEAD;
+    let request = snapshots::Request {
+        repo,
+        method,
+        headers,
+    };
+    match target {
+        Target::Stable(kind) if is_read => snapshots::stable(app, request, kind).await,
+        Target::Immutable(kind, id) if is_read => {
+            snapshots::immutable(app, request, kind, id).await
+        }
+        Target::Refresh if request.method == Method::POST => {
+            let published = app.registry.open(&request.repo)?.refresh().await?;
+            let answer = RefreshAnswer {
+                snapshot: published.snapshot,
+                moved: published.moved,
+            };
+            Ok(Json(answer).into_response())
+        }
+        Target::Refresh => Ok(not_allowed("POST")),
+        Target::Stable(_) | Target::Immutable(..) => Ok(not_allowed("GET, HEAD")),
+    }
+}
+
+fn not_allowed(allow: &'static str) -> Response {
+    let status = axum::http::StatusCode::METHOD_NOT_ALLOWED;
+    (status, [(axum::http::header::ALLOW, allow)]).into_response()
+}
+
+/// Splits `<host>/<path>/<what>`.
+fn parse_target(rest: &str) -> Result<(RepoName, Target), ApiError> {
+    let (before, last) = rest.rsplit_once('/').ok_or(ApiError::NoSuchPath)?;
+    let kind = |name: &str| match name {
+        "snapshot" => Some(ArchiveKind::Checkout),
+        "mirror" => Some(ArchiveKind::Mirror),
+        _ => None,
+    };
+    if last == "refresh" {
+        return Ok((parse_repo(before)?, Target::Refresh));
+    }
+    let stem = last.strip_suffix(".tar.zst").ok_or(ApiError::NoSuchPath)?;
+    if let Some(kind) = kind(stem) {
+        return Ok((parse_repo(before)?, Target::Stable(kind)));
+    }
+    let (before, folder) = before.rsplit_once('/').ok_or(ApiError::NoSuchPath)?;
+    let kind = kind(folder).ok_or(ApiError::NoSuchPath)?;
+    let repo = parse_repo(before)?;
+    let id = SnapshotId::parse(stem).map_err(ApiError::BadSnapshotId)?;
+    Ok((repo, Target::Immutable(kind, id)))
+}
+
+/// Parses the name of a repository in a URL path; what is percent-encoded must, decoded, be good in
+/// a name too, so an encoded slash is refused.
+pub(super) fn parse_repo(path: &str) -> Result<RepoName, ApiError> {
+    let decode = |segment: &str| match decode_percent(segment) {
+        Some(decoded) if !decoded.contains('/') => Ok(decoded),
+        _ => Err(ApiError::BadEncoding),
+    };
+    let segments: Vec<String> = path.split('/').map(decode).collect::<Result<_, _>>()?;
+    RepoName::parse(&segments.join("/")).map_err(ApiError::BadRepoName)
+}
+
+fn decode_percent(segment: &str) -> Option<String> {
+    let mut decoded = Vec::with_capacity(segment.len());
+    let mut bytes = segment.bytes();
+    while let Some(byte) = bytes.next() {
+        decoded.push(match byte {
+            b'%' => {
+                let digits = [bytes.next()?, bytes.next()?];
+                let digits = std::str::from_utf8(&digits).ok()?;
+                let is_hex = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+                u8::from_str_radix(digits, 16).ok().filter(|_| is_hex)?
+            }
+            byte => byte,
+        });
+    }
+    String::from_utf8(decoded).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_what_a_url_asks_for() {
+        let commit = "1a".repeat(20);
+        let parse = |rest: &str| parse_target(rest).unwrap();
+
+        assert_eq!(
+            parse("h.org/a/b/snapshot.tar.zst").1,
+            Target::Stable(ArchiveKind::Checkout)
+        );
+        assert_eq!(
+            parse("h.org/a%2db.git/mirror.tar.zst").0.as_str(),
+            "h.org/a-b"
+        );
+        let (repo, target) = parse(&format!("h.org/a/snapshot/{commit}.tar.zst"));
+        assert_eq!(repo.as_str(), "h.org/a");
+        assert_eq!(
+            target,
+            Target::Immutable(ArchiveKind::Checkout, SnapshotId::parse(&commit).unwrap())
+        );
+        assert_eq!(parse("h.org/a/refresh").1, Target::Refresh);
+    }
+
+    #[test]
+    fn refuses_names_that_lead_astray() {
+        for bad in [
+            "h.org/../x",
+            "h.org/%2e%2e/x",
+            "h.org/a%2Fb",
+            "h.org//x",
+            "h.org/-x",
+            "h.org/a%zz",
+            "h.org",
+        ] {
+            let parsed = parse_target(&format!("{bad}/snapshot.tar.zst"));
+            assert!(
+                matches!(
+                    parsed,
+                    Err(ApiError::BadRepoName(_) | ApiError::BadEncoding)
+                ),
+                "{bad}: {parsed:?}"
+            );
+        }
+    }
+}
