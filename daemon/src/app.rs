@@ -149,7 +149,7 @@ fn write_git_config(config: &Config) -> std::io::Result<PathBuf> {
             .to_string_lossy()
             .replace('\\', "\\\\")
             .replace('"', "\\\"");
-        text.push_str(&format!("[include]\n\tpath = \"{file}\"\n"));
+        text.extend(["[include]\n\tpath = \"", &file, "\"\n"]);
     }
     let mut file = tempfile::NamedTempFile::new_in(&config.data_dir)?;
     std::io::Write::write_all(&mut file, text.as_bytes())?;

@@ -269,7 +269,7 @@ mod tests {
     fn durations_are_written_for_people() {
         let config = parse("fetch_interval = '2m'\n[git]\nclone_timeout = '3h'").unwrap();
 
-        assert_eq!(config.fetch_interval, Duration::from_secs(120));
+        assert_eq!(config.fetch_interval, Duration::from_mins(2));
         assert_eq!(config.git.clone_timeout, Duration::from_hours(3));
     }
 

@@ -5,7 +5,7 @@ use std::{fs, io};
 
 /// Removes locks and half-written files in `mirror`. Only its owner may, while no command runs.
 pub(crate) fn remove_stale_locks(mirror: &Path) -> io::Result<()> {
-    let is_lock = |name: &str| name.ends_with(".lock");
+    let is_lock = |name: &str| name.strip_suffix(".lock").is_some();
     remove_matching(mirror, Depth::Here, is_lock)?;
     remove_matching(&mirror.join("refs"), Depth::Below, is_lock)?;
     remove_matching(&mirror.join("objects/info"), Depth::Below, |name| {

@@ -83,11 +83,11 @@ impl GitFiles<'_> {
             config.push_str("[extensions]\n\tobjectformat = sha256\n");
         }
         let url = quoted(self.upstream_url);
-        config.push_str(&format!("[remote \"origin\"]\n\turl = {url}\n"));
+        config.extend(["[remote \"origin\"]\n\turl = ", &url, "\n"]);
         if is_bare {
             let namespaces = ["refs/heads/", "refs/tags/"].into_iter();
             for namespace in namespaces.chain(self.namespaces.iter().map(String::as_str)) {
-                config.push_str(&format!("\tfetch = +{namespace}*:{namespace}*\n"));
+                config.extend(["\tfetch = +", namespace, "*:", namespace, "*\n"]);
             }
             config.push_str("\tmirror = true\n");
             return config;
@@ -96,9 +96,13 @@ impl GitFiles<'_> {
         if let Some(Ok(branch)) = self.refs.default_branch().map(std::str::from_utf8) {
             let merge = quoted(&format!("refs/heads/{branch}"));
             let branch = branch.replace('\\', "\\\\").replace('"', "\\\"");
-            config.push_str(&format!(
-                "[branch \"{branch}\"]\n\tremote = origin\n\tmerge = {merge}\n"
-            ));
+            config.extend([
+                "[branch \"",
+                &branch,
+                "\"]\n\tremote = origin\n\tmerge = ",
+                &merge,
+                "\n",
+            ]);
         }
         config
     }

@@ -26,9 +26,9 @@ pub(super) fn push_entry(part: &mut Vec<u8>, entry: &TreeEntry, size: u64) {
     let size = u32::try_from(size & u64::from(u32::MAX)).unwrap_or(0);
     let path = entry.path.as_bytes();
     let fields = [mtime, 0, mtime, 0, 0, 0, entry.kind.git_mode(), 0, 0, size];
-    fields
-        .iter()
-        .for_each(|field| part.extend_from_slice(&field.to_be_bytes()));
+    for field in fields {
+        part.extend_from_slice(&u32::to_be_bytes(field));
+    }
     part.extend_from_slice(entry.oid.as_bytes());
     let name_len = u16::try_from(path.len().min(0xFFF)).unwrap_or(0xFFF);
     part.extend_from_slice(&name_len.to_be_bytes());

@@ -62,22 +62,36 @@ fn list_objects(
     Ok(BufReader::new(job.open(list)?))
 }
 
-/// Writes the list of the tip pack: the newest commits with their git trees and git blobs, and
-/// those of HEAD, which may be older than they.
+/// Writes the list of the tip pack: HEAD's git trees and git blobs, which a checkout needs, in one
+/// piece; then those of the newest commits by path, so that zstd finds the versions of a file in
+/// one chunk.
 fn list_tip(job: &Job<'_>) -> Result<HashSet<ObjectId>, PublishError> {
     let count = job.config.tip_commits.to_string();
     let mut tip = HashSet::new();
     let mut list = ListWriter::create(job, "tip.list")?;
-    for revisions in [&["-1", "HEAD"][..], &["-n", &count, "--all"]] {
-        let mut objects = list_objects(job, revisions, "tip.typed")?;
-        while let Some(object) = Object::read(job, &mut objects)? {
-            if object.kind != ObjectKind::Tag && tip.insert(object.oid) {
-                list.push(&object)?;
-            }
-        }
-    }
+    push_new(job, (&["-1", "HEAD"], &mut tip), &mut list)?;
+    let mut newest = ListWriter::create(job, "tip.unordered")?;
+    push_new(job, (&["-n", &count, "--all"], &mut tip), &mut newest)?;
+    newest.finish()?;
+    sort_by_path(job.open("tip.unordered")?, &mut list.file, job.tmp)
+        .map_err(PublishError::at(job.tmp))?;
     list.finish()?;
     Ok(tip)
+}
+
+/// Adds what `git rev-list --objects` finds, but for tags, to `tip`, and to `list` what is new.
+fn push_new(
+    job: &Job<'_>,
+    (revisions, tip): (&[&str], &mut HashSet<ObjectId>),
+    list: &mut ListWriter<'_>,
+) -> Result<(), PublishError> {
+    let mut objects = list_objects(job, revisions, "tip.typed")?;
+    while let Some(object) = Object::read(job, &mut objects)? {
+        if object.kind != ObjectKind::Tag && tip.insert(object.oid) {
+            list.push(&object)?;
+        }
+    }
+    Ok(())
 }
 
 /// Writes the lists of what is not in the tip pack, by type.

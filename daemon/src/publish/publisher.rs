@@ -93,7 +93,7 @@ impl Publisher {
         let manifest = self.build(
             &job,
             &mut sink,
-            Snapshot {
+            &Snapshot {
                 repo,
                 upstream,
                 refs: &refs,
@@ -117,9 +117,9 @@ impl Publisher {
         &self,
         job: &Job<'_>,
         sink: &mut SegmentSink,
-        of: Snapshot<'_>,
+        of: &Snapshot<'_>,
     ) -> Result<Manifest, PublishError> {
-        let Snapshot {
+        let &Snapshot {
             repo,
             upstream,
             refs,

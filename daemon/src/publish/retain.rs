@@ -56,15 +56,15 @@ fn orphans(git: &Git, mirror: &Path, gone: &[ObjectId]) -> Result<Vec<ObjectId>,
     for (oid, kind) in existing(git, mirror, gone)? {
         // A tag, a tree or a git blob that a ref named: it is cheaper to keep than to search for.
         if kind == "commit" {
-            commits.push(oid)
+            commits.push(oid);
         } else {
-            orphans.push(oid)
+            orphans.push(oid);
         }
     }
     if commits.is_empty() {
         return Ok(orphans);
     }
-    let input: String = commits.iter().map(|commit| format!("{commit}\n")).collect();
+    let input = lines(&commits);
     let unreachable = git
         .in_repository(mirror, "rev-list")
         .args(["--stdin", "--not", "--all"])
@@ -88,7 +88,7 @@ pub(super) fn existing(
     if oids.is_empty() {
         return Ok(Vec::new());
     }
-    let input: String = oids.iter().map(|oid| format!("{oid}\n")).collect();
+    let input = lines(oids);
     let output = git
         .in_repository(mirror, "cat-file")
         .args(["--batch-check=%(objectname) %(objecttype)"])
@@ -104,6 +104,15 @@ pub(super) fn existing(
         }
     }
     Ok(found)
+}
+
+/// One object a line.
+fn lines(oids: &[ObjectId]) -> String {
+    oids.iter()
+        .map(ObjectId::to_string)
+        .collect::<Vec<_>>()
+        .join("\n")
+        + "\n"
 }
 
 /// Whether the file of a ref is older than `keep`; a packed ref has none and is kept.

@@ -161,7 +161,9 @@ impl TreeList {
         // A number to be raised when the segments of a run are written in another way.
         let mut key = b"run 1".to_vec();
         key.extend_from_slice(self.attributes.as_bytes());
-        run.iter().for_each(|entry| entry.write_key(&mut key));
+        for entry in run {
+            entry.write_key(&mut key);
+        }
         Digest::of(&key)
     }
 }

@@ -113,9 +113,10 @@ impl Worker {
             let permit = Arc::clone(semaphore).acquire_owned().await;
             permit.map_err(|_| RepositoryError::Stopping)
         };
-        let clone = match is_mirror(&self.repository.mirror) {
-            true => None,
-            false => Some(acquire(&self.permits.clones).await?),
+        let clone = if is_mirror(&self.repository.mirror) {
+            None
+        } else {
+            Some(acquire(&self.permits.clones).await?)
         };
         Ok((acquire(&self.permits.updates).await?, clone))
     }

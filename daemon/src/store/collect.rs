@@ -73,13 +73,15 @@ impl DiskStore {
 
 /// All that a manifest names, in its archives and for the next publish to use again.
 fn add_segments(manifest: &Manifest, named: &mut HashSet<String>) {
-    let mut add = |id: SegmentId| named.insert(id.to_string());
+    let mut add = |id: SegmentId| {
+        named.insert(id.to_string());
+    };
     for layout in manifest.archives.values() {
         layout
             .segments
             .iter()
             .chain([&layout.tail])
-            .for_each(|segment| drop(add(segment.id)));
+            .for_each(|segment| add(segment.id));
     }
     for pack in &manifest.packs {
         for file in [&pack.pack, &pack.index, &pack.reverse_index] {
@@ -98,6 +100,6 @@ fn add_segments(manifest: &Manifest, named: &mut HashSet<String>) {
         files
             .into_iter()
             .flatten()
-            .for_each(|file| drop(add(file.segment.id)));
+            .for_each(|file| add(file.segment.id));
     }
 }

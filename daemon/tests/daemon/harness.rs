@@ -1,0 +1,234 @@
+//! An upstream repository on disk, a daemon that mirrors it, and stock tools to look at archives.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use cachewfs_daemon::{Config, Daemon, Running};
+use cachewfs_format::Manifest;
+use reqwest::{Client, Method, Response};
+use serde_json::Value;
+use tempfile::TempDir;
+
+pub(crate) const REPO: &str = "git.example.com/org/repo";
+
+/// Runs git with a fixed identity and time; fails the test if git fails.
+pub(crate) fn git<A: AsRef<OsStr>>(
+    directory: &Path,
+    arguments: impl IntoIterator<Item = A>,
+) -> String {
+    let output = try_git(directory, arguments);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "git failed in {}: {stderr}",
+        directory.display()
+    );
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+pub(crate) fn try_git<A: AsRef<OsStr>>(
+    directory: &Path,
+    arguments: impl IntoIterator<Item = A>,
+) -> Output {
+    Command::new("git")
+        .args(arguments)
+        .current_dir(directory)
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .envs([
+            ("GIT_AUTHOR_NAME", "A"),
+            ("GIT_AUTHOR_EMAIL", "a@example.com"),
+        ])
+        .envs([
+            ("GIT_COMMITTER_NAME", "C"),
+            ("GIT_COMMITTER_EMAIL", "c@example.com"),
+        ])
+        .envs([
+            ("GIT_AUTHOR_DATE", "1700000000 +0000"),
+            ("GIT_COMMITTER_DATE", "1700000000 +0000"),
+        ])
+        .output()
+        .unwrap()
+}
+
+pub(crate) fn write_file(path: &Path, content: impl AsRef<[u8]>) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    File::create(path)
+        .unwrap()
+        .write_all(content.as_ref())
+        .unwrap();
+}
+
+/// Bytes that don't compress, the same for the same seed.
+pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(2).wrapping_add(0x9E37_79B9_7F4A_7C15);
+    std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()[3]
+    })
+    .take(len)
+    .collect()
+}
+
+/// Everything a test needs, in one temporary directory.
+pub(crate) struct World {
+    pub(crate) root: TempDir,
+    pub(crate) running: Running,
+    client: Client,
+}
+
+impl World {
+    /// Starts a daemon whose one host is a directory of repositories.
+    pub(crate) async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    pub(crate) async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let base = format!("file://{}", root.path().join("upstream").display());
+        fs::create_dir_all(root.path().join("upstream/org")).unwrap();
+        let mut config = Config {
+            listen: ([127, 0, 0, 1], 0).into(),
+            data_dir: root.path().join("data"),
+            upstreams: [("git.example.com".to_owned(), base)].into(),
+            fetch_interval: Duration::from_hours(1),
+            publish_delay: Duration::ZERO,
+            ..Config::default()
+        };
+        fs::create_dir_all(&config.data_dir).unwrap();
+        change(&mut config);
+        let running = Daemon::start(config).await.unwrap();
+        Self {
+            root,
+            running,
+            client: Client::new(),
+        }
+    }
+
+    /// The upstream repository, a bare one, with a work tree beside it to commit in.
+    pub(crate) fn create_upstream(&self) -> PathBuf {
+        let bare = self.upstream();
+        git(
+            self.root.path(),
+            ["init", "-q", "--bare", "-b", "main", bare.to_str().unwrap()],
+        );
+        let work = self.root.path().join("work");
+        git(
+            self.root.path(),
+            [
+                "clone",
+                "-q",
+                bare.to_str().unwrap(),
+                work.to_str().unwrap(),
+            ],
+        );
+        git(&work, ["checkout", "-q", "-B", "main"]);
+        work
+    }
+
+    pub(crate) fn upstream(&self) -> PathBuf {
+        self.root.path().join("upstream").join("org/repo.git")
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.running.address)
+    }
+
+    pub(crate) async fn request(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Response {
+        let mut request = self.client.request(method, self.url(path));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.send().await.unwrap()
+    }
+
+    pub(crate) async fn get(&self, path: &str, headers: &[(&str, &str)]) -> Response {
+        self.request(Method::GET, path, headers).await
+    }
+
+    /// Asks for an update and a publish, and gives the answer.
+    pub(crate) async fn refresh(&self) -> Value {
+        let path = format!("/git/{REPO}/refresh");
+        let response = self.request(Method::POST, &path, &[]).await;
+        let status = response.status();
+        let text = response.text().await.unwrap();
+        assert!(status.is_success(), "{status}: {text}");
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// Downloads an archive and extracts it with tar and zstd.
+    pub(crate) async fn extract(&self, archive: &str) -> PathBuf {
+        let path = format!("/git/{REPO}/{archive}");
+        let response = self.get(&path, &[]).await;
+        assert_eq!(response.status(), 200);
+        let bytes = response.bytes().await.unwrap();
+        let to = tempfile::tempdir_in(self.root.path()).unwrap().keep();
+        let file = to.with_extension("tar.zst");
+        write_file(&file, &bytes);
+        let output = Command::new("tar")
+            .arg("--zstd")
+            .arg("-xpf")
+            .arg(&file)
+            .arg("-C")
+            .arg(&to)
+            .output();
+        let output = output.unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        assert!(
+            output.stderr.is_empty(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        to
+    }
+
+    /// The files of the store below the repository's directory there.
+    pub(crate) fn store(&self) -> PathBuf {
+        self.root.path().join("data/store/v1").join(REPO)
+    }
+
+    pub(crate) fn manifest(&self, snapshot: &str) -> Manifest {
+        let bytes = fs::read(self.store().join("snapshots").join(snapshot)).unwrap();
+        serde_json::from_slice(&bytes).unwrap()
+    }
+
+    /// Bytes of all files in the store.
+    pub(crate) fn stored_bytes(&self) -> u64 {
+        ["snapshots", "segments"]
+            .iter()
+            .flat_map(|part| fs::read_dir(self.store().join(part)).unwrap())
+            .map(|entry| entry.unwrap().metadata().unwrap().len())
+            .sum()
+    }
+}
+
+/// Commits everything in `work` and pushes all branches and tags.
+pub(crate) fn commit_and_push(work: &Path, message: &str) -> String {
+    git(work, ["add", "-A"]);
+    git(work, ["commit", "-q", "--allow-empty", "-m", message]);
+    git(work, ["push", "-q", "--force", "--all"]);
+    git(work, ["push", "-q", "--force", "--tags"]);
+    git(work, ["rev-parse", "HEAD"])
+}
+
+/// What must hold of an extracted checkout archive, whatever is in it.
+pub(crate) fn assert_good_clone(clone: &Path) {
+    git(clone, ["fsck", "--strict", "--no-dangling"]);
+    assert_eq!(git(clone, ["status", "--porcelain", "--ignored"]), "");
+    git(clone, ["commit-graph", "verify"]);
+}

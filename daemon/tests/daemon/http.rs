@@ -1,0 +1,253 @@
+//! The rows of the table of requests: headers, ranges, conditions, errors.
+
+use std::time::Duration;
+
+use reqwest::{Method, Response};
+use serde_json::Value;
+
+use crate::harness::*;
+
+async fn published() -> (World, String) {
+    let world = World::start().await;
+    let work = world.create_upstream();
+    write_file(&work.join("noise"), noise(1, 3_000_000));
+    let head = commit_and_push(&work, "one");
+    world.refresh().await;
+    (world, head)
+}
+
+fn stable() -> String {
+    format!("/git/{REPO}/snapshot.tar.zst")
+}
+
+fn header(response: &Response, name: &str) -> String {
+    let value = response
+        .headers()
+        .get(name)
+        .unwrap_or_else(|| panic!("no {name} in {response:?}"));
+    value.to_str().unwrap().to_owned()
+}
+
+async fn code(response: Response) -> (u16, String) {
+    let status = response.status().as_u16();
+    let body: Value = serde_json::from_str(&response.text().await.unwrap()).unwrap();
+    assert!(
+        body["error"]["message"].as_str().unwrap().ends_with('.'),
+        "{body}"
+    );
+    (status, body["error"]["code"].as_str().unwrap().to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_stable_url_names_the_immutable_one() {
+    let (world, head) = published().await;
+
+    for kind in ["snapshot", "mirror"] {
+        let stable = world
+            .get(&format!("/git/{REPO}.git/{kind}.tar.zst"), &[])
+            .await;
+        let location = header(&stable, "content-location");
+        let immutable = world.get(&location, &[]).await;
+        let head_only = world.request(Method::HEAD, &location, &[]).await;
+
+        assert_eq!(location, format!("/git/{REPO}/{kind}/{head}.tar.zst"));
+        assert_eq!(header(&stable, "x-cachew-snapshot-commit"), head);
+        assert_eq!(header(&stable, "cache-control"), "no-cache");
+        assert_eq!(header(&stable, "accept-ranges"), "bytes");
+        assert!(header(&stable, "last-modified").ends_with("GMT"));
+        assert_eq!(
+            header(&immutable, "cache-control"),
+            "public, max-age=31536000, immutable"
+        );
+        assert_eq!(
+            header(&head_only, "content-length"),
+            header(&immutable, "content-length")
+        );
+        assert_eq!(header(&stable, "etag"), header(&immutable, "etag"));
+        let bytes = stable.bytes().await.unwrap();
+        assert_eq!(bytes, immutable.bytes().await.unwrap());
+        assert_eq!(head_only.bytes().await.unwrap().len(), 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ranges_are_slices_of_the_whole() {
+    let (world, _) = published().await;
+    let whole = world.get(&stable(), &[]).await.bytes().await.unwrap();
+    let len = whole.len();
+    let ranges = [
+        ("bytes=0-0".to_owned(), 0..1),
+        ("bytes=1000-2500000".to_owned(), 1000..2_500_001),
+        ("bytes=-65536".to_owned(), len - 65_536..len),
+        (format!("bytes={}-", len - 3), len - 3..len),
+        (format!("bytes=5-{}", len * 2), 5..len),
+    ];
+
+    for (value, expected) in ranges {
+        let part = world.get(&stable(), &[("range", &value)]).await;
+
+        assert_eq!(part.status(), 206, "{value}");
+        let content_range = format!("bytes {}-{}/{len}", expected.start, expected.end - 1);
+        assert_eq!(header(&part, "content-range"), content_range);
+        assert_eq!(part.bytes().await.unwrap(), whole[expected], "{value}");
+    }
+    let beyond = world
+        .get(&stable(), &[("range", &format!("bytes={len}-"))])
+        .await;
+    assert_eq!(beyond.status(), 416);
+    assert_eq!(header(&beyond, "content-range"), format!("bytes */{len}"));
+    for value in ["bytes=0-1,5-6", "bytes=x", "lines=1-2"] {
+        let all = world.get(&stable(), &[("range", value)]).await;
+        assert_eq!(all.status(), 200, "{value}");
+        assert_eq!(all.bytes().await.unwrap().len(), len);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn conditions_come_before_ranges() {
+    let (world, _) = published().await;
+    let etag = header(&world.request(Method::HEAD, &stable(), &[]).await, "etag");
+    let status =
+        async |headers: &[(&str, &str)]| world.get(&stable(), headers).await.status().as_u16();
+
+    assert_eq!(
+        status(&[("if-match", &etag), ("range", "bytes=0-1")]).await,
+        206
+    );
+    assert_eq!(
+        status(&[("if-match", "\"x\""), ("range", "bytes=0-1")]).await,
+        412
+    );
+    assert_eq!(status(&[("if-none-match", &etag)]).await, 304);
+    assert_eq!(
+        status(&[("if-none-match", &etag), ("range", "bytes=999999999-")]).await,
+        304
+    );
+    assert_eq!(
+        status(&[("if-none-match", "\"x\""), ("range", "bytes=-5")]).await,
+        206
+    );
+    assert_eq!(
+        status(&[("if-range", &etag), ("range", "bytes=0-1")]).await,
+        206
+    );
+    assert_eq!(
+        status(&[("if-range", "\"x\""), ("range", "bytes=0-1")]).await,
+        200
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_get_prepares_what_a_head_does_not() {
+    let world = World::start().await;
+    let work = world.create_upstream();
+    commit_and_push(&work, "one");
+
+    let head = world.request(Method::HEAD, &stable(), &[]).await;
+    let unknown = world.get(&format!("/api/v1/repos/{REPO}"), &[]).await;
+    let first = world.get(&stable(), &[]).await;
+
+    assert_eq!(head.status(), 404);
+    assert_eq!(unknown.status(), 404);
+    assert_eq!(header(&first, "retry-after"), "1");
+    assert_eq!(code(first).await, (503, "snapshot_not_ready".to_owned()));
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    while world.get(&stable(), &[]).await.status() != 200 {
+        assert!(tokio::time::Instant::now() < deadline, "never published");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let described = world.get(&format!("/api/v1/repos/{REPO}"), &[]).await;
+    let described: Value = described.json().await.unwrap();
+    assert_eq!(described["state"], "ready");
+    assert!(described["published"]["checkout_bytes"].as_u64().unwrap() > 0);
+    let list: Value = world.get("/api/v1/repos", &[]).await.json().await.unwrap();
+    assert_eq!(list["repos"][0]["repo"], REPO);
+    assert_eq!(list["hosts"][0], "git.example.com");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_requests_are_told_apart() {
+    let (world, head) = published().await;
+    let get = async |path: &str| code(world.get(path, &[]).await).await;
+    let answer = |status: u16, code: &str| (status, code.to_owned());
+
+    assert_eq!(
+        get("/git/other.org/a/snapshot.tar.zst").await,
+        answer(404, "unknown_host")
+    );
+    for bad in [
+        "git.example.com/a%2Fb",
+        "git.example.com/%2e%2e/x",
+        "git.example.com/-x",
+        "git.example.com",
+    ] {
+        assert_eq!(
+            get(&format!("/git/{bad}/snapshot.tar.zst")).await,
+            answer(400, "bad_repo_name"),
+            "{bad}"
+        );
+    }
+    assert_eq!(
+        get("/git/git.example.com/a.git/b/snapshot.tar.zst").await,
+        answer(400, "bad_repo_name")
+    );
+    assert_eq!(
+        get(&format!("/git/{REPO}/snapshot/HEAD.tar.zst")).await,
+        answer(400, "bad_snapshot_id")
+    );
+    let unknown = format!("/git/{REPO}/snapshot/{}.tar.zst", "0".repeat(40));
+    assert_eq!(get(&unknown).await, answer(404, "no_snapshot"));
+    let later = format!("/git/{REPO}/snapshot/{head}-{}.tar.zst", "0".repeat(16));
+    assert_eq!(get(&later).await, answer(404, "no_snapshot"));
+    assert_eq!(get("/nothing").await, answer(404, "no_such_path"));
+    let post = world.request(Method::POST, &stable(), &[]).await;
+    assert_eq!(
+        (post.status().as_u16(), header(&post, "allow")),
+        (405, "GET, HEAD".to_owned())
+    );
+    assert_eq!(world.get("/healthz", &[]).await.status(), 200);
+    assert_eq!(world.get("/readyz", &[]).await.status(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_organisation_is_not_a_repository() {
+    let (world, _) = published().await;
+
+    for name in ["git.example.com/org", "git.example.com/org/missing"] {
+        let path = format!("/git/{name}/refresh");
+        let refused = world.request(Method::POST, &path, &[]).await;
+        assert_eq!(code(refused).await, (404, "upstream_not_found".to_owned()));
+        let again = world
+            .get(&format!("/git/{name}/snapshot.tar.zst"), &[])
+            .await;
+        assert_eq!(code(again).await, (404, "upstream_not_found".to_owned()));
+    }
+    assert_eq!(world.get(&stable(), &[]).await.status(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_published_survives_a_restart_and_the_loss_of_upstream() {
+    let (world, head) = published().await;
+    let config = cachewfs_daemon::Config {
+        listen: ([127, 0, 0, 1], 0).into(),
+        data_dir: world.root.path().join("data"),
+        upstreams: [(
+            "git.example.com".to_owned(),
+            "file:///nonexistent".to_owned(),
+        )]
+        .into(),
+        ..cachewfs_daemon::Config::default()
+    };
+    world.running.shutdown.cancel();
+    world.running.stopped().await;
+
+    let running = cachewfs_daemon::Daemon::start(config).await.unwrap();
+    let url = format!("http://{}{}", running.address, stable());
+    let response = reqwest::get(url).await.unwrap();
+
+    assert_eq!(response.status(), 200);
+    assert_eq!(header(&response, "x-cachew-snapshot-commit"), head);
+    drop(response);
+    running.shutdown.cancel();
+    running.stopped().await;
+}

@@ -1,0 +1,271 @@
+//! Repositories that are not as one expects.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+use reqwest::Method;
+use serde_json::Value;
+
+use crate::harness::*;
+
+async fn refused(world: &World) -> (u16, String) {
+    let response = world
+        .request(Method::POST, &format!("/git/{REPO}/refresh"), &[])
+        .await;
+    let status = response.status().as_u16();
+    let body: Value = response.json().await.unwrap();
+    (status, body["error"]["code"].as_str().unwrap().to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_repository_is_told_and_served_once_it_is_not() {
+    let world = World::start().await;
+    let work = world.create_upstream();
+
+    let empty = refused(&world).await;
+    let head = commit_and_push(&work, "first");
+
+    assert_eq!(empty, (404, "repository_empty".to_owned()));
+    assert_eq!(world.refresh().await["snapshot"], head);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn head_that_names_no_branch_is_told() {
+    let world = World::start().await;
+    let work = world.create_upstream();
+    commit_and_push(&work, "first");
+    git(
+        &world.upstream(),
+        ["symbolic-ref", "HEAD", "refs/heads/nowhere"],
+    );
+
+    assert_eq!(refused(&world).await, (404, "head_unborn".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn head_follows_upstream_detached_too() {
+    let world = World::start().await;
+    let work = world.create_upstream();
+    commit_and_push(&work, "first");
+    git(&work, ["checkout", "-q", "-b", "next"]);
+    let next = commit_and_push(&work, "second");
+    world.refresh().await;
+
+    git(
+        &world.upstream(),
+        ["symbolic-ref", "HEAD", "refs/heads/next"],
+    );
+    assert_eq!(world.refresh().await["snapshot"], next);
+    assert_eq!(
+        git(
+            &world.extract("snapshot.tar.zst").await,
+            ["branch", "--show-current"]
+        ),
+        "next"
+    );
+    write_file(&work.join("only-here"), "x");
+    git(&work, ["add", "-A"]);
+    git(&work, ["commit", "-q", "-m", "on no branch"]);
+    git(&work, ["push", "-q", "origin", "HEAD:refs/heads/tmp"]);
+    let loose = git(&work, ["rev-parse", "HEAD"]);
+    git(
+        &world.upstream(),
+        ["update-ref", "--no-deref", "HEAD", &loose],
+    );
+    git(&world.upstream(), ["update-ref", "-d", "refs/heads/tmp"]);
+
+    assert_eq!(world.refresh().await["snapshot"], loose);
+    let clone = world.extract("snapshot.tar.zst").await;
+    assert_eq!(git(&clone, ["branch", "--show-current"]), "");
+    assert_good_clone(&clone);
+    git(
+        &world.upstream(),
+        ["symbolic-ref", "HEAD", "refs/heads/main"],
+    );
+    world.refresh().await;
+    assert_good_clone(&world.extract("snapshot.tar.zst").await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn odd_names_modes_and_attributes_come_out_as_git_has_them() {
+    let world = World::start().await;
+    let work = world.create_upstream();
+    for name in [
+        "a b",
+        "quote\"'",
+        "new\nline",
+        "tab\t",
+        "-dash",
+        "d/e/e/p",
+        "back\\slash",
+        "*?[",
+    ] {
+        write_file(&work.join(name), name);
+    }
+    write_file(&work.join(OsStr::from_bytes(b"not\xffutf8/\xfe")), "bytes");
+    write_file(&work.join("run.sh"), "#!/bin/sh\n");
+    fs::set_permissions(work.join("run.sh"), fs::Permissions::from_mode(0o755)).unwrap();
+    symlink("d/e", work.join("link")).unwrap();
+    symlink("../outside", work.join("dangling")).unwrap();
+    write_file(&work.join("empty"), "");
+    write_file(
+        &work.join(".gitattributes"),
+        "*.crlf text eol=crlf\n*.id ident\n",
+    );
+    write_file(&work.join("x.crlf"), "one\ntwo\n");
+    write_file(&work.join("x.id"), "$Id$\n");
+    write_file(&work.join("large"), noise(3, 5 << 20));
+    let long = format!("{}/{}", "l".repeat(200), "m".repeat(200));
+    write_file(&work.join(&long), "long");
+    git(&work, ["add", "-A"]);
+    git(
+        &work,
+        [
+            "update-index",
+            "--add",
+            "--cacheinfo",
+            &format!("160000,{},sub/module", "1a".repeat(20)),
+        ],
+    );
+    git(&work, ["commit", "-q", "-m", "odd"]);
+    git(&work, ["tag", "tree-tag", "HEAD^{tree}"]);
+    git(&work, ["push", "-q", "origin", "main", "tree-tag"]);
+
+    world.refresh().await;
+    let clone = world.extract("snapshot.tar.zst").await;
+
+    assert_good_clone(&clone);
+    assert_eq!(fs::read(clone.join("x.crlf")).unwrap(), b"one\r\ntwo\r\n");
+    assert!(
+        fs::read_to_string(clone.join("x.id"))
+            .unwrap()
+            .starts_with("$Id: ")
+    );
+    assert_eq!(fs::read(clone.join("large")).unwrap(), noise(3, 5 << 20));
+    assert_eq!(fs::read_to_string(clone.join(&long)).unwrap(), "long");
+    assert_eq!(
+        fs::read(clone.join(OsStr::from_bytes(b"not\xffutf8/\xfe"))).unwrap(),
+        b"bytes"
+    );
+    assert!(clone.join("sub/module").is_dir());
+    assert_ne!(
+        fs::metadata(clone.join("run.sh"))
+            .unwrap()
+            .permissions()
+            .mode()
+            & 0o100,
+        0
+    );
+    assert_eq!(
+        fs::read_link(clone.join("dangling")).unwrap(),
+        OsStr::new("../outside")
+    );
+    assert_eq!(git(&clone, ["cat-file", "-t", "tree-tag"]), "tree");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn status_of_a_clone_reads_no_file() {
+    let world = World::start().await;
+    let work = world.create_upstream();
+    write_file(&work.join("file"), "content\n");
+    commit_and_push(&work, "one");
+    world.refresh().await;
+    let clone = world.extract("snapshot.tar.zst").await;
+    let file = clone.join("file");
+    let modified = fs::metadata(&file).unwrap().modified().unwrap();
+
+    // Of the same length and time: git can only find out by reading it.
+    write_file(&file, "CONTENT\n");
+    fs::File::open(&file)
+        .unwrap()
+        .set_modified(modified)
+        .unwrap();
+
+    assert_eq!(git(&clone, ["status", "--porcelain"]), "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_attribute_checks_everything_out_again() {
+    let world = World::start().await;
+    let work = world.create_upstream();
+    write_file(&work.join("x.txt"), "one\n");
+    commit_and_push(&work, "one");
+    world.refresh().await;
+
+    write_file(&work.join(".gitattributes"), "*.txt text eol=crlf\n");
+    commit_and_push(&work, "two");
+    world.refresh().await;
+    let clone = world.extract("snapshot.tar.zst").await;
+
+    assert_eq!(fs::read(clone.join("x.txt")).unwrap(), b"one\r\n");
+    assert_good_clone(&clone);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repository_with_sha256_works() {
+    let world = World::start().await;
+    let bare = world.upstream();
+    git(
+        world.root.path(),
+        [
+            "init",
+            "-q",
+            "--bare",
+            "-b",
+            "main",
+            "--object-format=sha256",
+            bare.to_str().unwrap(),
+        ],
+    );
+    let work = world.root.path().join("work");
+    git(
+        world.root.path(),
+        [
+            "clone",
+            "-q",
+            bare.to_str().unwrap(),
+            work.to_str().unwrap(),
+        ],
+    );
+    git(&work, ["checkout", "-q", "-B", "main"]);
+    write_file(&work.join("file"), "content\n");
+    commit_and_push(&work, "one");
+    world.refresh().await;
+    write_file(&work.join("file2"), "content\n");
+    let head = commit_and_push(&work, "two");
+
+    world.refresh().await;
+    let clone = world.extract("snapshot.tar.zst").await;
+
+    assert_eq!(head.len(), 64);
+    assert_eq!(git(&clone, ["rev-parse", "HEAD"]), head);
+    assert_good_clone(&clone);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_broken_repository_does_not_stop_another() {
+    let world = World::start().await;
+    let work = world.create_upstream();
+    commit_and_push(&work, "one");
+    let broken = world.root.path().join("upstream/org/broken.git");
+    git(
+        world.root.path(),
+        [
+            "clone",
+            "-q",
+            "--bare",
+            work.to_str().unwrap(),
+            broken.to_str().unwrap(),
+        ],
+    );
+    fs::remove_dir_all(broken.join("objects")).unwrap();
+    fs::create_dir(broken.join("objects")).unwrap();
+
+    let path = "/git/git.example.com/org/broken/refresh";
+    let response = world.request(Method::POST, path, &[]).await;
+
+    assert!(!response.status().is_success());
+    assert_eq!(world.refresh().await["moved"], true);
+}

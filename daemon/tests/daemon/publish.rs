@@ -1,0 +1,287 @@
+//! What is published, and at what cost.
+
+use std::fs;
+use std::time::Duration;
+
+use cachewfs_format::PackKind;
+
+use crate::harness::*;
+
+/// A history with files of several sizes, two branches and an annotated tag.
+fn fill(work: &std::path::Path) {
+    for commit in 0..8_u32 {
+        for file in 0..40_u32 {
+            let text = format!("file {file}\n{}", "line\n".repeat((file + commit) as usize));
+            write_file(&work.join(format!("src/{}/{file}.txt", file % 5)), text);
+        }
+        write_file(&work.join("noise.bin"), noise(u64::from(commit), 300_000));
+        git(work, ["add", "-A"]);
+        git(work, ["commit", "-q", "-m", &format!("commit {commit}")]);
+    }
+    git(work, ["branch", "side", "HEAD~3"]);
+    git(work, ["tag", "-a", "v1", "-m", "one", "HEAD~2"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_archives_are_what_git_clone_gives() {
+    let world = World::start_with(|config| config.tip_commits = 2).await;
+    let work = world.create_upstream();
+    fill(&work);
+    let head = commit_and_push(&work, "last");
+
+    let answer = world.refresh().await;
+    let clone = world.extract("snapshot.tar.zst").await;
+    let mirror = world.extract("mirror.tar.zst").await;
+
+    assert_eq!(answer["snapshot"], head);
+    assert_eq!(answer["moved"], true);
+    assert_good_clone(&clone);
+    assert_eq!(
+        git(&clone, ["rev-parse", "HEAD", "origin/main"]),
+        format!("{head}\n{head}")
+    );
+    let upstream = world.upstream();
+    let url = format!("file://{}", upstream.with_extension("").display());
+    assert_eq!(git(&clone, ["remote", "get-url", "origin"]), url);
+    assert_eq!(
+        git(&clone, ["branch", "-r"]),
+        "origin/HEAD -> origin/main\n  origin/main\n  origin/side"
+    );
+    git(&mirror, ["fsck", "--strict"]);
+    assert_eq!(git(&mirror, ["show-ref"]), git(&upstream, ["show-ref"]));
+    assert_eq!(git(&mirror, ["rev-parse", "--is-bare-repository"]), "true");
+    let count = ["rev-list", "--objects", "--all", "--count"];
+    assert_eq!(git(&mirror, count), git(&upstream, count));
+    let manifest = world.manifest(&head);
+    let kinds: Vec<_> = manifest.packs.iter().map(|pack| pack.kind).collect();
+    assert_eq!(
+        kinds,
+        [
+            PackKind::Tip,
+            PackKind::Commits,
+            PackKind::Trees,
+            PackKind::History
+        ]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_more_commit_adds_one_pack_and_writes_little() {
+    let world = World::start().await;
+    let work = world.create_upstream();
+    fill(&work);
+    let first = commit_and_push(&work, "last");
+    world.refresh().await;
+    let before = (world.manifest(&first), world.stored_bytes());
+
+    write_file(&work.join("src/0/0.txt"), "changed\n");
+    let second = commit_and_push(&work, "one more");
+    let answer = world.refresh().await;
+    let clone = world.extract("snapshot.tar.zst").await;
+
+    assert_eq!(answer["snapshot"], second);
+    let after = world.manifest(&second);
+    assert_eq!(after.packs.len(), before.0.packs.len() + 1);
+    let is_increment = |pack: &&cachewfs_format::PublishedPack| pack.kind == PackKind::Increment;
+    assert_eq!(after.packs.iter().filter(is_increment).count(), 1);
+    let written = world.stored_bytes() - before.1;
+    let size = after
+        .archives
+        .values()
+        .map(|archive| archive.size)
+        .max()
+        .unwrap();
+    assert!(
+        written < size / 20,
+        "{written} bytes for an archive of {size}"
+    );
+    assert_good_clone(&clone);
+    assert_eq!(git(&clone, ["rev-parse", "HEAD"]), second);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_publishes_keep_few_packs() {
+    let world = World::start().await;
+    let work = world.create_upstream();
+    fill(&work);
+    commit_and_push(&work, "last");
+    world.refresh().await;
+
+    let mut head = String::new();
+    for commit in 0..12_u64 {
+        write_file(&work.join("small"), noise(commit, 2000));
+        head = commit_and_push(&work, "small");
+        world.refresh().await;
+    }
+    let clone = world.extract("snapshot.tar.zst").await;
+
+    let packs = world.manifest(&head).packs;
+    assert!(packs.len() <= 8, "{} packs", packs.len());
+    assert!(packs.iter().any(|pack| pack.kind == PackKind::Increment));
+    assert_good_clone(&clone);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn packs_are_laid_out_anew_when_increments_outgrow_them() {
+    let world = World::start().await;
+    let work = world.create_upstream();
+    fill(&work);
+    commit_and_push(&work, "last");
+    world.refresh().await;
+
+    write_file(&work.join("big"), noise(99, 3_000_000));
+    let head = commit_and_push(&work, "big");
+    world.refresh().await;
+    let clone = world.extract("snapshot.tar.zst").await;
+
+    assert!(
+        world
+            .manifest(&head)
+            .packs
+            .iter()
+            .all(|pack| pack.kind != PackKind::Increment)
+    );
+    assert_good_clone(&clone);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_force_push_drops_stays_for_its_time() {
+    let world = World::start_with(|config| config.relayout_share = 0.0).await;
+    let work = world.create_upstream();
+    fill(&work);
+    let dropped = commit_and_push(&work, "dropped");
+    world.refresh().await;
+
+    git(&work, ["reset", "-q", "--hard", "HEAD~1"]);
+    write_file(&work.join("other"), "other\n");
+    let head = commit_and_push(&work, "instead");
+    world.refresh().await;
+    let clone = world.extract("snapshot.tar.zst").await;
+
+    assert_eq!(git(&clone, ["rev-parse", "HEAD"]), head);
+    assert_eq!(git(&clone, ["cat-file", "-t", &dropped]), "commit");
+    assert!(!git(&clone, ["show-ref"]).contains(&dropped));
+    assert_good_clone(&clone);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retention_ends() {
+    let world = World::start_with(|config| {
+        config.relayout_share = 0.0;
+        config.retain_orphans = Duration::ZERO;
+    })
+    .await;
+    let work = world.create_upstream();
+    fill(&work);
+    let dropped = commit_and_push(&work, "dropped");
+    world.refresh().await;
+    git(&work, ["reset", "-q", "--hard", "HEAD~1"]);
+    for name in ["a", "b"] {
+        write_file(&work.join(name), name);
+        commit_and_push(&work, name);
+        world.refresh().await;
+    }
+
+    let clone = world.extract("snapshot.tar.zst").await;
+
+    assert!(
+        !try_git(&clone, ["cat-file", "-e", &dropped])
+            .status
+            .success()
+    );
+    assert_good_clone(&clone);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn states_that_come_back_never_change_what_a_url_answers() {
+    let world = World::start().await;
+    let work = world.create_upstream();
+    fill(&work);
+    let first = commit_and_push(&work, "first");
+    world.refresh().await;
+    let url = format!("/git/{REPO}/snapshot/{first}.tar.zst");
+    let before = world.get(&url, &[]).await.bytes().await.unwrap();
+
+    let mut ids = vec![first.clone()];
+    for _ in 0..2 {
+        write_file(&work.join("more"), "more\n");
+        commit_and_push(&work, "second");
+        ids.push(
+            world.refresh().await["snapshot"]
+                .as_str()
+                .unwrap()
+                .to_owned(),
+        );
+        git(&work, ["reset", "-q", "--hard", &first]);
+        git(&work, ["push", "-q", "--force", "--all"]);
+        ids.push(
+            world.refresh().await["snapshot"]
+                .as_str()
+                .unwrap()
+                .to_owned(),
+        );
+    }
+    let after = world.get(&url, &[]).await.bytes().await.unwrap();
+
+    assert_eq!(before, after);
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), 5, "{ids:?}");
+    assert_good_clone(&world.extract("snapshot.tar.zst").await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_branch_needs_no_pack_and_nothing_new_no_snapshot() {
+    let world = World::start().await;
+    let work = world.create_upstream();
+    fill(&work);
+    let head = commit_and_push(&work, "last");
+    world.refresh().await;
+
+    git(&work, ["push", "-q", "origin", ":side"]);
+    let moved = world.refresh().await;
+    let still = world.refresh().await;
+
+    assert_eq!(moved["moved"], true);
+    assert!(
+        moved["snapshot"]
+            .as_str()
+            .unwrap()
+            .starts_with(&format!("{head}-"))
+    );
+    let later = world.manifest(moved["snapshot"].as_str().unwrap());
+    assert_eq!(later.packs, world.manifest(&head).packs);
+    assert_eq!(still["moved"], false);
+    assert_eq!(still["snapshot"], moved["snapshot"]);
+    let clone = world.extract("snapshot.tar.zst").await;
+    assert!(!git(&clone, ["branch", "-r"]).contains("side"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn old_snapshots_are_deleted_and_the_current_one_stays_whole() {
+    let world = World::start_with(|config| {
+        config.keep_snapshots = 1;
+        config.delete_grace = Duration::ZERO;
+    })
+    .await;
+    let work = world.create_upstream();
+    fill(&work);
+    let first = commit_and_push(&work, "first");
+    world.refresh().await;
+
+    write_file(&work.join("src/0/0.txt"), "changed\n");
+    commit_and_push(&work, "second");
+    world.refresh().await;
+
+    assert_eq!(
+        fs::read_dir(world.store().join("snapshots"))
+            .unwrap()
+            .count(),
+        1
+    );
+    let gone = world
+        .get(&format!("/git/{REPO}/snapshot/{first}.tar.zst"), &[])
+        .await;
+    assert_eq!(gone.status(), 404);
+    assert_good_clone(&world.extract("snapshot.tar.zst").await);
+}
