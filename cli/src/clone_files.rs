@@ -1,0 +1,117 @@
+//! The files of a new clone's `.git` that are not git's own defaults.
+
+use std::fmt::Write as _;
+
+const HEADS: &[u8] = b"refs/heads/";
+
+/// Turns the `packed-refs` of the mount into those of a clone: branches become remote-tracking
+/// branches, and the default branch is also a branch of the clone's own.
+pub(crate) fn packed_refs(mirror: &[u8], default_branch: Option<&str>) -> Vec<u8> {
+    let mut refs: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+    for line in mirror.split_inclusive(|&byte| byte == b'\n') {
+        if line.starts_with(b"^") {
+            if let Some((_, text)) = refs.last_mut() {
+                text.extend_from_slice(line);
+            }
+            continue;
+        }
+        let Some(space) = line.iter().position(|&byte| byte == b' ') else {
+            continue;
+        };
+        let (id, name) = line.split_at(space);
+        let name = name.get(1..).unwrap_or_default().trim_ascii_end();
+        if line.starts_with(b"#") {
+            continue;
+        }
+        let shown = match name.strip_prefix(HEADS) {
+            Some(branch) => [b"refs/remotes/origin/", branch].concat(),
+            None => name.to_vec(),
+        };
+        if name.strip_prefix(HEADS) == default_branch.map(str::as_bytes) {
+            refs.push((name.to_vec(), [id, b" ", name, b"\n"].concat()));
+        }
+        let text = [id, b" ", &shown, b"\n"].concat();
+        refs.push((shown, text));
+    }
+    refs.sort();
+    let mut text = b"# pack-refs with: peeled fully-peeled sorted \n".to_vec();
+    text.extend(refs.into_iter().flat_map(|(_, line)| line));
+    text
+}
+
+/// What is appended to the `config` that `git init` wrote.
+pub(crate) fn config(upstream_url: &str, default_branch: Option<&str>) -> String {
+    let mut config = format!(
+        "[remote \"origin\"]\n\
+         \turl = \"{}\"\n\
+         \tfetch = +refs/heads/*:refs/remotes/origin/*\n",
+        quoted(upstream_url)
+    );
+    if let Some(branch) = default_branch {
+        let branch = quoted(branch);
+        write!(
+            config,
+            "[branch \"{branch}\"]\n\tremote = origin\n\tmerge = \"refs/heads/{branch}\"\n"
+        )
+        .ok();
+    }
+    config.push_str(SETTINGS);
+    config
+}
+
+/// Settings that keep a clone which borrows its objects fast.
+const SETTINGS: &str = "\
+# Repacking would read much of what is borrowed, for nothing: `git gc` still works when asked for.
+[gc]
+\tauto = 0
+[maintenance]
+\tauto = false
+# What is fetched stays a pack: unpacking asks for each object whether it is borrowed.
+[fetch]
+\tunpackLimit = 1
+# Both make `git status` in a large work tree faster.
+[core]
+\tuntrackedCache = true
+[index]
+\tskipHash = true
+";
+
+/// Escapes a value between quotes in a git configuration.
+fn quoted(value: &str) -> String {
+    value
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn branches_become_remote_tracking_branches() {
+        let mirror = b"# pack-refs with: peeled fully-peeled sorted \n\
+            11 refs/heads/dev\n22 refs/heads/main\n33 refs/tags/v1\n^44\n";
+
+        let text = String::from_utf8(packed_refs(mirror, Some("main"))).unwrap();
+
+        assert_eq!(
+            text,
+            "# pack-refs with: peeled fully-peeled sorted \n22 refs/heads/main\n\
+             11 refs/remotes/origin/dev\n22 refs/remotes/origin/main\n33 refs/tags/v1\n^44\n"
+        );
+    }
+
+    #[test]
+    fn a_detached_head_gets_no_branch() {
+        let text = packed_refs(b"22 refs/heads/main\n", None);
+
+        assert!(!String::from_utf8(text).unwrap().contains(" refs/heads/"));
+        assert!(!config("https://h/r", None).contains("[branch"));
+    }
+
+    #[test]
+    fn values_cannot_leave_their_quotes() {
+        assert!(config("https://h/\"\n[x]", None).contains(r#"url = "https://h/\"\n[x]""#));
+    }
+}

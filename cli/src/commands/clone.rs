@@ -1,0 +1,206 @@
+//! `cachewfs clone`
+
+use std::io::IsTerminal as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use cachewfs_format::RepoName;
+use cachewfs_fuse::control::protocol::{Answer, Request};
+use tempfile::TempDir;
+
+use crate::clone_files::{config, packed_refs};
+use crate::error::CliError;
+use crate::mounts::{MountChoice, block_on};
+use crate::progress::Bar;
+use crate::{git, output, remote};
+
+/// Make a working copy that borrows the objects of the mount.
+///
+/// It has the whole history and all branches at once, on local disk only the checked-out files. It
+/// is an ordinary clone of upstream: commit, fetch and push as ever. It needs the mount for as long
+/// as it borrows from it.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The repository.
+    #[arg(value_name = "URL")]
+    url: String,
+
+    /// Where to; the default is the last part of the repository's name.
+    #[arg(value_name = "DIR")]
+    directory: Option<PathBuf>,
+
+    /// Don't check out any files.
+    #[arg(short, long)]
+    no_checkout: bool,
+
+    #[command(flatten)]
+    choice: MountChoice,
+}
+
+/// Files are checked out by so many processes, unless git is configured otherwise.
+const CHECKOUT_WORKERS: &str = "checkout.workers=0";
+
+/// What a clone is made of.
+#[derive(Debug)]
+struct Source {
+    objects_directory: PathBuf,
+    upstream_url: String,
+    /// Absent where HEAD is detached.
+    branch: Option<String>,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let repo = remote::repo_name(&args.url)?;
+    let target = match &args.directory {
+        Some(directory) => directory.clone(),
+        None => PathBuf::from(remote::directory_name(&repo)),
+    };
+    let target = std::path::absolute(target)?;
+    refuse_what_is_in_use(&target)?;
+    block_on(async {
+        tokio::select! {
+            outcome = clone(args, &repo, &target) => outcome,
+            // What was made so far goes with its temporary directory.
+            _ = tokio::signal::ctrl_c() => Err(CliError::Interrupted.into()),
+        }
+    })?;
+    output::line(&format!("Cloned {repo} into {}", target.display()));
+    Ok(())
+}
+
+fn refuse_what_is_in_use(target: &Path) -> Result<()> {
+    match std::fs::read_dir(target).map(|mut entries| entries.next().is_none()) {
+        Ok(true) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Ok(false) => Err(CliError::NotEmpty {
+            directory: target.display().to_string(),
+        }
+        .into()),
+        Err(error) => Err(error).with_context(|| format!("can't use {}", target.display())),
+    }
+}
+
+async fn clone(args: &Args, repo: &RepoName, target: &Path) -> Result<()> {
+    let source = resolve(args, repo).await?;
+    let parent = target.parent().unwrap_or(Path::new("/"));
+    std::fs::create_dir_all(parent)?;
+    let staging = tempfile::Builder::new()
+        .prefix(".cachewfs-clone-")
+        .permissions(std::fs::Permissions::from_mode(0o777))
+        .tempdir_in(parent)
+        .with_context(|| format!("can't write in {}", parent.display()))?;
+    set_up(&staging, &source).await?;
+    if !args.no_checkout {
+        check_out(&staging).await?;
+    }
+    let staged = staging.keep();
+    std::fs::rename(&staged, target).inspect_err(|_| {
+        // Somebody else has put something there meanwhile.
+        std::fs::remove_dir_all(&staged).ok();
+    })?;
+    let directory = target.to_owned();
+    let request = Request::RegisterClone {
+        repo: repo.clone(),
+        directory,
+    };
+    args.choice.ask(&request).await?;
+    Ok(())
+}
+
+async fn resolve(args: &Args, repo: &RepoName) -> Result<Source> {
+    let answer = args
+        .choice
+        .ask(&Request::Resolve { repo: repo.clone() })
+        .await?;
+    let Answer::Resolved {
+        upstream_url,
+        default_branch,
+        objects_directory,
+        ..
+    } = answer
+    else {
+        anyhow::bail!("the mount gave another answer than asked for");
+    };
+    let given = args.url.contains("://") || args.url.contains('@');
+    // What the person wrote may carry a user, or another protocol, on purpose.
+    let upstream_url = match upstream_url {
+        _ if given => args.url.clone(),
+        Some(url) => url,
+        None => format!("https://{repo}"),
+    };
+    Ok(Source {
+        objects_directory,
+        upstream_url,
+        branch: default_branch,
+    })
+}
+
+/// Makes the repository as `git clone --no-checkout` would, without copying an object.
+async fn set_up(staging: &TempDir, source: &Source) -> Result<()> {
+    let read = |name: &str| {
+        let path = source.objects_directory.join(name);
+        std::fs::read(&path).with_context(|| format!("can't read {}", path.display()))
+    };
+    let (head, refs) = (read("HEAD")?, read("packed-refs")?);
+    let is_sha256 = refs
+        .split(|&byte| byte == b'\n')
+        .any(|line| line.iter().position(|&byte| byte == b' ') == Some(64));
+    let format = if is_sha256 {
+        "--object-format=sha256"
+    } else {
+        "--object-format=sha1"
+    };
+    let branch = source.branch.as_deref().unwrap_or("main");
+    let initial = format!("--initial-branch={branch}");
+    git::run(staging.path(), &["init", "--quiet", format, &initial]).await?;
+
+    let git_dir = staging.path().join(".git");
+    let write = |name: &str, bytes: &[u8]| -> Result<()> {
+        let path = git_dir.join(name);
+        std::fs::create_dir_all(path.parent().unwrap_or(&git_dir))?;
+        let mut file = std::fs::File::options()
+            .append(true)
+            .create(true)
+            .open(path)?;
+        Ok(std::io::Write::write_all(&mut file, bytes)?)
+    };
+    let alternates = source.objects_directory.join("objects");
+    let alternates = [alternates.as_os_str().as_encoded_bytes(), b"\n"].concat();
+    write("objects/info/alternates", &alternates)?;
+    write("packed-refs", &packed_refs(&refs, source.branch.as_deref()))?;
+    if let Some(branch) = &source.branch {
+        let origin_head = format!("ref: refs/remotes/origin/{branch}\n");
+        write("refs/remotes/origin/HEAD", origin_head.as_bytes())?;
+    } else {
+        std::fs::remove_file(git_dir.join("HEAD"))?;
+        write("HEAD", &head)?;
+    }
+    write(
+        "config",
+        config(&source.upstream_url, source.branch.as_deref()).as_bytes(),
+    )
+}
+
+async fn check_out(staging: &TempDir) -> Result<()> {
+    let progress = if std::io::stderr().is_terminal() {
+        "--progress"
+    } else {
+        "--no-progress"
+    };
+    let bar = Bar::new();
+    bar.step("checking out");
+    let arguments = [
+        "-c",
+        CHECKOUT_WORKERS,
+        "checkout",
+        "--quiet",
+        progress,
+        "--force",
+        "HEAD",
+        "--",
+    ];
+    let outcome = git::run(staging.path(), &arguments).await;
+    bar.finish();
+    outcome
+}

@@ -1,0 +1,30 @@
+//! `cachewfs completions`
+
+use std::io::Write as _;
+
+use anyhow::Result;
+use clap::CommandFactory as _;
+use clap_complete::Shell;
+
+use crate::args::Arguments;
+
+/// Print a script that completes this command in a shell.
+///
+///   cachewfs completions bash > /etc/bash_completion.d/cachewfs
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct Args {
+    /// The shell.
+    shell: Shell,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let mut script = Vec::new();
+    clap_complete::generate(
+        args.shell,
+        &mut Arguments::command(),
+        "cachewfs",
+        &mut script,
+    );
+    Ok(std::io::stdout().write_all(&script)?)
+}

@@ -1,0 +1,12 @@
+//! One file for each subcommand: its arguments, whose comments are the help, and what it does.
+
+pub(crate) mod clone;
+pub(crate) mod completions;
+pub(crate) mod mount;
+pub(crate) mod mount_helper;
+pub(crate) mod pin;
+pub(crate) mod prefetch;
+pub(crate) mod refresh;
+pub(crate) mod status;
+pub(crate) mod umount;
+pub(crate) mod unpin;

@@ -1,0 +1,104 @@
+//! `cachewfs mount`
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use crate::mounting::{OPTIONS_HELP, Settings, daemon_urls, serve, start_logging};
+use crate::{daemonise, local};
+
+/// Mount the repositories of a daemon, or of an embedded one.
+///
+///   cachewfs mount http://cachew.example.com:8080 /cachewfs
+///   cachewfs mount http://a:8080,http://b:8080 /cachewfs     each daemon is tried in turn
+///   cachewfs mount --local /var/lib/cachewfs /cachewfs       no daemon: one runs in this process
+///
+/// Then /cachewfs/github.com/org/repo is that repository. Returns when the mount works, and serves
+/// it in the background.
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment, after_help = OPTIONS_HELP, override_usage = "\
+cachewfs mount [OPTIONS] <URL>[,<URL>…] <MOUNTPOINT>
+       cachewfs mount [OPTIONS] --local <DIR> <MOUNTPOINT>")]
+pub(crate) struct Args {
+    /// The daemon's URL (but with --local), and the directory to mount at.
+    #[arg(required = true, num_args = 1..=2, value_names = ["URL", "MOUNTPOINT"])]
+    places: Vec<String>,
+
+    /// Run a daemon in this process, and keep its mirrors and snapshots in DIR.
+    #[arg(long, value_name = "DIR")]
+    local: Option<PathBuf>,
+
+    /// With --local: another host, or another place to find one: github.com=https://github.com,
+    /// or work=file:///srv/git.
+    #[arg(long, value_name = "HOST=URL", requires = "local")]
+    upstream: Vec<String>,
+
+    /// Stay in the foreground; Ctrl-C unmounts.
+    #[arg(short, long)]
+    foreground: bool,
+
+    /// Mount options, separated by commas.
+    #[arg(short, value_name = "OPTIONS")]
+    options: Vec<String>,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let (source, mount_point) = match (args.places.as_slice(), &args.local) {
+        ([mount_point], Some(_)) => (None, mount_point),
+        ([url, mount_point], None) => (Some(url.as_str()), mount_point),
+        _ => {
+            let usage = clap::error::ErrorKind::WrongNumberOfValues;
+            let message = "give a URL and a mount point, or --local DIR and a mount point";
+            clap::Error::raw(usage, format!("{message}\n")).exit();
+        }
+    };
+    let daemons = source.map(daemon_urls).transpose()?.unwrap_or_default();
+    let settings = Settings::parse(daemons, mount_point.into(), &args.options)?;
+    let embedded = match &args.local {
+        Some(directory) => Some(local::config(directory, &args.upstream)?),
+        None => None,
+    };
+    serve_settings(settings, embedded, args.foreground)
+}
+
+/// Serves a mount in the foreground, or starts a process that does in the background.
+pub(super) fn serve_settings(
+    mut settings: Settings,
+    embedded: Option<local::Config>,
+    foreground: bool,
+) -> Result<()> {
+    let is_background = daemonise::is_background();
+    if !foreground && !is_background {
+        return daemonise::run_again();
+    }
+    if is_background {
+        daemonise::leave_session();
+    }
+    if !is_background || settings.log.is_some() {
+        start_logging(settings.log.as_deref())?;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let daemon = match embedded {
+            Some(config) => Some(local::start(config).await?),
+            None => None,
+        };
+        if let Some(daemon) = &daemon {
+            settings.options.daemons = vec![daemon.url()];
+        }
+        let on_ready = || {
+            if is_background {
+                daemonise::announce()
+            } else {
+                Ok(())
+            }
+        };
+        let outcome = serve(settings.options, on_ready).await;
+        if let Some(daemon) = daemon {
+            daemon.stop().await;
+        }
+        outcome
+    })
+}

@@ -1,0 +1,67 @@
+//! `cachewfs prefetch`
+
+use anyhow::Result;
+use cachewfs_fuse::control::protocol::{Answer, Part, Request};
+
+use crate::mounts::{MountChoice, block_on};
+use crate::{output, remote};
+
+/// Bring a part of a repository into the cache.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The repository.
+    #[arg(value_name = "URL")]
+    url: String,
+
+    #[command(flatten)]
+    part: PartChoice,
+
+    #[command(flatten)]
+    choice: MountChoice,
+}
+
+#[derive(Debug, clap::Args)]
+#[group(multiple = false)]
+struct PartChoice {
+    /// All that a checkout needs; the default.
+    #[arg(long)]
+    hot: bool,
+
+    /// And all commits, for `git log`.
+    #[arg(long)]
+    commits: bool,
+
+    /// And all trees, for `git log -- PATH`.
+    #[arg(long)]
+    trees: bool,
+
+    /// Everything.
+    #[arg(long)]
+    all: bool,
+}
+
+impl PartChoice {
+    fn part(&self) -> Part {
+        match (self.commits, self.trees, self.all) {
+            (true, _, _) => Part::Commits,
+            (_, true, _) => Part::Trees,
+            (_, _, true) => Part::All,
+            _ => Part::Hot,
+        }
+    }
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let repo = remote::repo_name(&args.url)?;
+    let request = Request::Prefetch {
+        repo: repo.clone(),
+        part: args.part.part(),
+    };
+    if let Answer::Fetched { fetched_bytes } = block_on(args.choice.ask(&request))? {
+        output::line(&format!(
+            "Prefetched {repo}, fetched {}",
+            output::bytes(fetched_bytes)
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,134 @@
+//! `cachewfs status`
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::Result;
+use cachewfs_fuse::control::protocol::{Answer, RepoReport, Request, StatusReport};
+use comfy_table::Table;
+use comfy_table::presets::NOTHING;
+
+use crate::mounts::{MountChoice, block_on};
+use crate::output;
+
+/// Show what a mount is doing: its repositories, what of them is cached, its traffic.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Print JSON, for programs.
+    #[arg(long)]
+    json: bool,
+
+    /// Print it again every two seconds, until Ctrl-C.
+    #[arg(long)]
+    watch: bool,
+
+    #[command(flatten)]
+    choice: MountChoice,
+}
+
+const WATCH_PERIOD: Duration = Duration::from_secs(2);
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    block_on(async {
+        loop {
+            if let Answer::Status(status) = args.choice.ask(&Request::Status).await? {
+                if args.json {
+                    output::line(&serde_json::to_string_pretty(&status)?);
+                } else {
+                    output::line(&text(&status));
+                }
+            }
+            if !args.watch {
+                return Ok(());
+            }
+            tokio::select! {
+                () = tokio::time::sleep(WATCH_PERIOD) => {}
+                _ = tokio::signal::ctrl_c() => return Ok(()),
+            }
+        }
+    })
+}
+
+fn text(status: &StatusReport) -> String {
+    let traffic = &status.traffic;
+    let mut text = format!(
+        "{} from {} (process {}, version {})\n\
+         cache   {} of {} in {}\n\
+         traffic {} in {} requests, of which readers waited for {} in {}; {} retries\n",
+        status.mount_point.display(),
+        status.daemons.join(", "),
+        status.pid,
+        status.version,
+        output::bytes(status.cache_bytes),
+        output::bytes(status.cache_max_bytes),
+        status.cache_dir.display(),
+        output::bytes(traffic.fetched_bytes),
+        traffic.requests,
+        output::bytes(traffic.demand_bytes),
+        traffic.demand_requests,
+        traffic.retries,
+    );
+    if status.repos.is_empty() {
+        text.push_str("\nNo repository was looked at yet.");
+        return text;
+    }
+    let mut table = Table::new();
+    table.load_style(NOTHING);
+    table.set_header([
+        "REPOSITORY",
+        "COMMIT",
+        "CACHED",
+        "OF",
+        "PARTS",
+        "CHECKED",
+        "NOTES",
+    ]);
+    for repo in &status.repos {
+        table.add_row(row(repo));
+    }
+    text.push('\n');
+    text.push_str(&table.to_string());
+    text
+}
+
+fn row(repo: &RepoReport) -> Vec<String> {
+    let cached: u64 = repo.parts.iter().map(|part| part.cached_bytes).sum();
+    let parts: Vec<String> = repo
+        .parts
+        .iter()
+        .map(|part| {
+            format!(
+                "{} {}%",
+                part.part,
+                percent(part.cached_bytes, part.total_bytes)
+            )
+        })
+        .collect();
+    let commit = repo.snapshot.map(|snapshot| snapshot.commit().to_string());
+    let mut notes = Vec::new();
+    if repo.is_pinned {
+        notes.push("pinned".to_owned());
+    }
+    notes.extend(repo.last_error.clone());
+    vec![
+        repo.repo.to_string(),
+        commit.map_or("-".to_owned(), |commit| commit.chars().take(12).collect()),
+        output::bytes(cached),
+        output::bytes(repo.archive_bytes),
+        parts.join(", "),
+        repo.checked_at.map_or("-".to_owned(), age),
+        notes.join(", "),
+    ]
+}
+
+fn percent(part: u64, whole: u64) -> u64 {
+    (part * 100).checked_div(whole).unwrap_or(100)
+}
+
+/// How long ago, to the second.
+fn age(at: u64) -> String {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
+    let ago = Duration::from_secs(now.saturating_sub(at));
+    format!("{} ago", humantime::format_duration(ago))
+}

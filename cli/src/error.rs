@@ -1,0 +1,146 @@
+//! The border to the person: one message, one hint, one exit code.
+
+use std::process::ExitCode;
+
+use cachewfs_fuse::MountError;
+use cachewfs_fuse::control::ClientError;
+
+use crate::output;
+
+/// Errors that the CLI itself finds.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CliError {
+    /// Nothing is mounted that could be asked.
+    #[error("no cachewfs mount is running here")]
+    NoMount,
+    /// More than one mount could be meant.
+    #[error("several mounts are running: {mounts}")]
+    SeveralMounts {
+        /// Their mount points.
+        mounts: String,
+    },
+    /// A mount is in the mount table, but nobody serves it.
+    #[error("the mount at {mount_point} doesn't answer")]
+    DeadMount {
+        /// The mount point.
+        mount_point: String,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// A text is not the URL or the name of a repository.
+    #[error("{url:?} is not the URL of a repository")]
+    BadUrl {
+        /// The text.
+        url: String,
+        /// What is wrong with it.
+        source: cachewfs_format::Error,
+    },
+    /// The directory to clone into is in use.
+    #[error("{directory} exists and is not empty")]
+    NotEmpty {
+        /// The directory.
+        directory: String,
+    },
+    /// A mount option is unknown or malformed.
+    #[error("mount option {option:?}: {reason}")]
+    BadOption {
+        /// The option, as given.
+        option: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A program that was run failed.
+    #[error("{program} failed{details}")]
+    ProgramFailed {
+        /// What was run.
+        program: String,
+        /// What it said, after a colon; empty if nothing.
+        details: String,
+    },
+    /// The process that was to serve the mount ended before it worked.
+    #[error("{message}")]
+    NotMounted {
+        /// What it said.
+        message: String,
+    },
+    /// The person pressed Ctrl-C.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+const FAILED: u8 = 1;
+const USAGE: u8 = 2;
+const NO_MOUNT: u8 = 3;
+const NO_REPOSITORY: u8 = 4;
+
+/// Prints an error with its causes, says what to do next, and gives the exit code.
+pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
+    let (code, hint) = code_and_hint(error);
+    output::error(&format!("cachewfs: {error:#}"));
+    if let Some(hint) = hint {
+        output::error(&format!("  {hint}"));
+    }
+    ExitCode::from(code)
+}
+
+fn code_and_hint(error: &anyhow::Error) -> (u8, Option<&'static str>) {
+    if let Some(error) = error.downcast_ref::<CliError>() {
+        return of_cli(error);
+    }
+    if let Some(error) = error.downcast_ref::<ClientError>() {
+        return of_client(error);
+    }
+    match error.downcast_ref::<MountError>() {
+        Some(error) => (FAILED, of_mount(error)),
+        None => (FAILED, None),
+    }
+}
+
+fn of_cli(error: &CliError) -> (u8, Option<&'static str>) {
+    match error {
+        CliError::NoMount => (
+            NO_MOUNT,
+            Some("start one: cachewfs mount http://HOST:PORT MOUNTPOINT"),
+        ),
+        CliError::SeveralMounts { .. } => (USAGE, Some("say which: --mount MOUNTPOINT")),
+        CliError::DeadMount { .. } => (
+            NO_MOUNT,
+            Some("unmount it (umount MOUNTPOINT), then mount again: nothing is lost"),
+        ),
+        CliError::BadUrl { .. } => (
+            USAGE,
+            Some("write it as https://github.com/org/repo or github.com/org/repo"),
+        ),
+        CliError::NotEmpty { .. } => (FAILED, Some("name another directory")),
+        CliError::BadOption { .. } => (USAGE, Some("`cachewfs mount --help` lists the options")),
+        CliError::ProgramFailed { .. } | CliError::NotMounted { .. } | CliError::Interrupted => {
+            (FAILED, None)
+        }
+    }
+}
+
+fn of_client(error: &ClientError) -> (u8, Option<&'static str>) {
+    match error {
+        ClientError::Failed(message) if message.contains("there is no repository") => (
+            NO_REPOSITORY,
+            Some("check the spelling, and that the daemon may read it upstream"),
+        ),
+        ClientError::Failed(_) => (FAILED, None),
+        ClientError::Lost(_) => (NO_MOUNT, Some("see its log; mounting again is enough")),
+        ClientError::BadReply(_) => (FAILED, Some("unmount, and mount with this version")),
+    }
+}
+
+fn of_mount(error: &MountError) -> Option<&'static str> {
+    match error {
+        MountError::MountPoint { .. } => Some(
+            "make the directory first; a mount that died there \
+                                               has to be unmounted (umount MOUNTPOINT)",
+        ),
+        MountError::Cache { .. } => Some("name a directory that you can write: -o cache_dir=DIR"),
+        MountError::Mount { .. } => {
+            Some("as root it needs /dev/fuse; as a user, the package fuse3")
+        }
+        MountError::Control { .. } | MountError::Http(_) | MountError::Session(_) => None,
+    }
+}

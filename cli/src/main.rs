@@ -1,0 +1,59 @@
+//! `cachewfs`, and `mount.cachewfs` when it is called by that name.
+
+#![expect(
+    clippy::doc_markdown,
+    reason = "the comments of arguments are the help that people read"
+)]
+
+mod args;
+mod clone_files;
+mod commands;
+mod daemonise;
+mod error;
+mod git;
+mod local;
+mod mounting;
+mod mounts;
+mod output;
+mod progress;
+mod remote;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::args::{Arguments, Command};
+use crate::commands::{
+    clone, completions, mount, mount_helper, pin, prefetch, refresh, status, umount, unpin,
+};
+
+fn main() -> ExitCode {
+    let name = std::env::args_os().next().map(std::path::PathBuf::from);
+    let is_helper = name
+        .as_deref()
+        .and_then(|path| path.file_name())
+        .is_some_and(|name| name == "mount.cachewfs");
+    let outcome = if is_helper {
+        mount_helper::run(&mount_helper::Args::parse())
+    } else {
+        run(Arguments::parse().command)
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => error::report(&error),
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Mount(args) => mount::run(&args),
+        Command::Umount(args) => umount::run(&args),
+        Command::Clone(args) => clone::run(&args),
+        Command::Pin(args) => pin::run(&args),
+        Command::Unpin(args) => unpin::run(&args),
+        Command::Prefetch(args) => prefetch::run(&args),
+        Command::Refresh(args) => refresh::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Completions(args) => completions::run(&args),
+    }
+}

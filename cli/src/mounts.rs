@@ -1,0 +1,140 @@
+//! The mounts of this machine, and how to ask one.
+
+use std::fs;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use cachewfs_fuse::control::Client;
+use cachewfs_fuse::control::protocol::{Answer, Request};
+
+use crate::error::CliError;
+use crate::progress::Bar;
+
+/// Which mount is meant.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct MountChoice {
+    /// The mount to ask, where several are running. The default is the one around the current
+    /// directory, or else the only one.
+    #[arg(long, value_name = "MOUNTPOINT", global = true)]
+    pub(crate) mount: Option<PathBuf>,
+}
+
+/// The mount points in the mount table, without those hidden below others.
+pub(crate) fn mount_points() -> Result<Vec<PathBuf>> {
+    let table = fs::read("/proc/self/mountinfo").context("can't read the mount table")?;
+    let mut points = Vec::new();
+    for line in table.split(|&byte| byte == b'\n') {
+        let fields: Vec<&[u8]> = line.split(|&byte| byte == b' ').collect();
+        let dash = fields.iter().position(|field| *field == b"-");
+        let kind = dash.and_then(|dash| fields.get(dash + 1));
+        if kind == Some(&&b"fuse.cachewfs"[..])
+            && let Some(point) = fields.get(4)
+        {
+            points.push(unescape(point));
+        }
+    }
+    points.dedup();
+    Ok(points)
+}
+
+/// Undoes the octal escapes of the mount table.
+fn unescape(field: &[u8]) -> PathBuf {
+    let mut bytes = Vec::new();
+    let mut rest = field;
+    while let Some((&first, tail)) = rest.split_first() {
+        let octal = (first == b'\\').then(|| tail.get(..3)).flatten();
+        let value = octal
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        match value {
+            Some(value) => {
+                bytes.push(value);
+                rest = tail.get(3..).unwrap_or_default();
+            }
+            None => {
+                bytes.push(first);
+                rest = tail;
+            }
+        }
+    }
+    PathBuf::from(std::ffi::OsString::from_vec(bytes))
+}
+
+impl MountChoice {
+    /// The mount point that is meant.
+    pub(crate) fn mount_point(&self) -> Result<PathBuf> {
+        if let Some(chosen) = &self.mount {
+            return Ok(absolute(chosen));
+        }
+        let points = mount_points()?;
+        let here = std::env::current_dir().ok();
+        let around = points
+            .iter()
+            .find(|point| here.as_ref().is_some_and(|here| here.starts_with(point)));
+        match (around, points.as_slice()) {
+            (Some(point), _) | (None, [point]) => Ok(point.clone()),
+            (None, []) => Err(CliError::NoMount.into()),
+            (None, several) => {
+                let mounts: Vec<_> = several
+                    .iter()
+                    .map(|point| point.display().to_string())
+                    .collect();
+                Err(CliError::SeveralMounts {
+                    mounts: mounts.join(", "),
+                }
+                .into())
+            }
+        }
+    }
+
+    /// Connects to the mount.
+    pub(crate) async fn connect(&self) -> Result<Client> {
+        let mount_point = self.mount_point()?;
+        let connected = Client::connect(&mount_point).await;
+        Ok(connected.map_err(|source| {
+            let mount_point = mount_point.display().to_string();
+            CliError::DeadMount {
+                mount_point,
+                source,
+            }
+        })?)
+    }
+
+    /// Makes one request, with a progress bar; Ctrl-C ends it.
+    pub(crate) async fn ask(&self, request: &Request) -> Result<Answer> {
+        let mut client = self.connect().await?;
+        let bar = Bar::new();
+        let outcome = tokio::select! {
+            outcome = client.call(request, |progress| bar.show(&progress)) => {
+                outcome.map_err(anyhow::Error::from)
+            }
+            _ = tokio::signal::ctrl_c() => Err(CliError::Interrupted.into()),
+        };
+        bar.finish();
+        outcome
+    }
+}
+
+/// An absolute path without looking at what is there: a dead mount can't be looked at.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+/// Runs `work` on a small runtime.
+pub(crate) fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(work)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn octal_escapes_are_undone() {
+        assert_eq!(unescape(br"/a\040b\134"), PathBuf::from("/a b\\"));
+    }
+}

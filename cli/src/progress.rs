@@ -1,0 +1,43 @@
+//! A progress bar on a terminal, nothing elsewhere.
+
+use std::time::Duration;
+
+use cachewfs_fuse::control::protocol::Progress;
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// Shows how far a request is.
+#[derive(Debug)]
+pub(crate) struct Bar(ProgressBar);
+
+impl Bar {
+    /// Nothing is known yet. Draws on standard error, and only on a terminal.
+    pub(crate) fn new() -> Self {
+        let bar = ProgressBar::new_spinner();
+        bar.enable_steady_tick(Duration::from_millis(100));
+        Self(bar)
+    }
+
+    /// Shows `progress`.
+    pub(crate) fn show(&self, progress: &Progress) {
+        if progress.total_bytes > 0 && self.0.length() != Some(progress.total_bytes) {
+            let template =
+                "{spinner} {msg} [{bar:30}] {bytes}/{total_bytes} {binary_bytes_per_sec}";
+            if let Ok(style) = ProgressStyle::with_template(template) {
+                self.0.set_style(style);
+            }
+            self.0.set_length(progress.total_bytes);
+        }
+        self.0.set_position(progress.done_bytes);
+        self.0.set_message(progress.step.clone());
+    }
+
+    /// Shows a step whose length isn't known.
+    pub(crate) fn step(&self, step: &str) {
+        self.0.set_message(step.to_owned());
+    }
+
+    /// Takes the bar away.
+    pub(crate) fn finish(self) {
+        self.0.finish_and_clear();
+    }
+}

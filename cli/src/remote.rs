@@ -1,0 +1,85 @@
+//! Which repository a text means.
+
+use cachewfs_format::RepoName;
+
+use crate::error::CliError;
+
+/// Finds the name of a repository in `https://host/path`, `git@host:path`, `ssh://git@host/path`
+/// or `host/path`, with or without `.git` and user.
+pub(crate) fn repo_name(url: &str) -> Result<RepoName, CliError> {
+    let without_scheme = url.split_once("://").map(|(_, rest)| rest);
+    let name = match without_scheme {
+        Some(rest) => strip_user(rest).to_owned(),
+        // scp-like: a colon before the first slash, and no port.
+        None => match strip_user(url).split_once(':') {
+            Some((host, path)) if !host.contains('/') && !starts_with_port(path) => {
+                format!("{host}/{path}")
+            }
+            _ => strip_user(url).to_owned(),
+        },
+    };
+    RepoName::parse(name.trim_end_matches('/')).map_err(|source| CliError::BadUrl {
+        url: without_secrets(url),
+        source,
+    })
+}
+
+/// The name of the directory that `git clone` would take.
+pub(crate) fn directory_name(repo: &RepoName) -> &str {
+    repo.path().rsplit('/').next().unwrap_or_default()
+}
+
+fn strip_user(rest: &str) -> &str {
+    let authority_len = rest.find('/').unwrap_or(rest.len());
+    match rest.split_at(authority_len).0.rfind('@') {
+        Some(at) => rest.split_at(at + 1).1,
+        None => rest,
+    }
+}
+
+fn starts_with_port(path: &str) -> bool {
+    let first = path.split('/').next().unwrap_or_default();
+    !first.is_empty() && first.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// The URL without user and password, for messages.
+pub(crate) fn without_secrets(url: &str) -> String {
+    match url.split_once("://") {
+        Some((scheme, rest)) => format!("{scheme}://{}", strip_user(rest)),
+        None => url.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_spellings_are_one_repository() {
+        for url in [
+            "https://github.com/org/repo",
+            "https://github.com/org/repo.git",
+            "https://user:secret@github.com/org/repo/",
+            "ssh://git@github.com/org/repo.git",
+            "git@github.com:org/repo.git",
+            "github.com/org/repo",
+        ] {
+            assert_eq!(
+                repo_name(url).unwrap().as_str(),
+                "github.com/org/repo",
+                "{url}"
+            );
+        }
+        assert_eq!(
+            repo_name("localhost:3000/a/b").unwrap().as_str(),
+            "localhost:3000/a/b"
+        );
+    }
+
+    #[test]
+    fn secrets_are_not_in_errors() {
+        let error = repo_name("https://user:secret@github.com").unwrap_err();
+
+        assert!(!error.to_string().contains("secret"), "{error}");
+    }
+}
