@@ -1,0 +1,126 @@
+//! An archive is an ordinary file.
+
+use std::path::Path;
+use std::process::Command;
+
+use cachewfs_tests::{DaemonProcess, Site, can_mount, git, try_git, wait_until};
+
+/// Fetches an archive with curl as soon as there is one, and extracts it with tar.
+fn extract(daemon: &DaemonProcess, archive: &str, directory: &Path) {
+    std::fs::create_dir_all(directory).unwrap();
+    let file = directory.with_extension("tar.zst");
+    let url = format!("{}/git/local/project/{archive}.tar.zst", daemon.url());
+    wait_until("the archive is published", || {
+        let curl = Command::new("curl")
+            .args(["--silent", "--fail", "--output"])
+            .arg(&file)
+            .arg(&url)
+            .status()
+            .unwrap();
+        curl.success()
+    });
+    let tested = Command::new("zstd")
+        .args(["--test", "--quiet"])
+        .arg(&file)
+        .status()
+        .unwrap();
+    assert!(tested.success());
+    let tar = Command::new("tar")
+        .args(["--zstd", "--extract", "--file"])
+        .arg(&file)
+        .arg("--directory")
+        .arg(directory)
+        .output()
+        .unwrap();
+    assert!(
+        tar.status.success(),
+        "{}",
+        String::from_utf8_lossy(&tar.stderr)
+    );
+}
+
+#[test]
+fn a_checkout_archive_extracts_to_a_clean_clone() {
+    let site = Site::default();
+    let repo = site.grown_repo("project");
+    let daemon = site.daemon();
+    let clone = site.path().join("extracted");
+
+    extract(&daemon, "snapshot", &clone);
+
+    // Believed without reading: with the content gone, only its size and time are left to go by.
+    assert_eq!(
+        git(&clone, &["status", "--porcelain", "--branch"]),
+        "## main...origin/main\n"
+    );
+    assert!(
+        try_git(&clone, &["fsck", "--full", "--strict"])
+            .status
+            .success()
+    );
+    assert_eq!(
+        git(&clone, &["rev-parse", "HEAD", "origin/topic"]),
+        git(&repo.upstream, &["rev-parse", "main", "topic"])
+    );
+    let url = git(&clone, &["remote", "get-url", "origin"]);
+    assert!(
+        url.starts_with("file://") && url.trim().ends_with("/upstreams/project"),
+        "{url}"
+    );
+    git(&clone, &["pull", "-q"]);
+    let index = std::fs::metadata(clone.join(".git/index"))
+        .unwrap()
+        .modified()
+        .unwrap();
+    let file = std::fs::metadata(clone.join("README.md"))
+        .unwrap()
+        .modified()
+        .unwrap();
+    assert!(index > file);
+}
+
+#[test]
+fn a_mirror_archive_extracts_to_a_whole_mirror() {
+    let site = Site::default();
+    let repo = site.grown_repo("project");
+    let daemon = site.daemon();
+    let mirror = site.path().join("mirror");
+
+    extract(&daemon, "mirror", &mirror);
+
+    assert!(
+        try_git(&mirror, &["fsck", "--full", "--strict"])
+            .status
+            .success()
+    );
+    let refs = ["for-each-ref", "--format=%(refname) %(objectname)"];
+    assert_eq!(git(&mirror, &refs), git(&repo.upstream, &refs));
+    let objects = ["cat-file", "--batch-check", "--batch-all-objects"];
+    assert_eq!(git(&mirror, &objects), git(&repo.upstream, &objects));
+}
+
+#[test]
+fn the_mount_and_the_archive_agree() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    site.grown_repo("project");
+    let daemon = site.daemon();
+    let clone = site.path().join("extracted");
+    extract(&daemon, "snapshot", &clone);
+    let mount = site.mount(&daemon.url());
+
+    let differences = Command::new("diff")
+        .args(["--recursive", "--no-dereference", "--exclude=.git"])
+        .arg(&clone)
+        .arg(mount.repo("local/project"))
+        .output()
+        .unwrap();
+
+    assert!(
+        differences.status.success(),
+        "{}",
+        String::from_utf8_lossy(&differences.stdout)
+    );
+}

@@ -1,0 +1,111 @@
+//! `cachewfs clone`: an ordinary clone that borrows.
+
+use cachewfs_tests::{GitRepo, MountProcess, Site, can_mount, git, run, try_git, wait_until};
+
+use crate::mounted::packs;
+
+fn clone_of(site: &Site, mount: &MountProcess, repo: &GitRepo) -> std::path::PathBuf {
+    let directory = site.path().join("clone");
+    mount.cli(&["clone", "local/project", &directory.display().to_string()]);
+    let url = repo.upstream.display().to_string();
+    assert_eq!(
+        git(&directory, &["remote", "get-url", "origin"]).trim(),
+        format!("file://{url}")
+    );
+    directory
+}
+
+#[test]
+fn a_clone_is_ready_and_everything_works_in_it() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    let repo = site.grown_repo("project");
+    let daemon = site.daemon();
+    let mount = site.mount(&daemon.url());
+
+    let clone = clone_of(&site, &mount, &repo);
+
+    assert_eq!(
+        git(&clone, &["status", "--porcelain", "--branch"]),
+        "## main...origin/main\n"
+    );
+    assert_eq!(packs(&clone.join(".git/objects/pack")), 0);
+    let heads = [
+        "for-each-ref",
+        "--format=%(objectname)",
+        "refs/remotes/origin/topic",
+    ];
+    let upstream = ["for-each-ref", "--format=%(objectname)", "refs/heads/topic"];
+    assert_eq!(git(&clone, &heads), git(&repo.upstream, &upstream));
+    assert!(try_git(&clone, &["fsck", "--full"]).status.success());
+
+    git(&clone, &["switch", "-q", "-c", "work"]);
+    std::fs::remove_file(clone.join("empty")).unwrap();
+    git(&clone, &["commit", "-q", "-a", "-m", "remove a file"]);
+    git(&clone, &["gc", "-q"]);
+    git(&clone, &["push", "-q", "origin", "work"]);
+    git(&clone, &["fetch", "-q"]);
+    assert!(try_git(&clone, &["fsck", "--full"]).status.success());
+    let pushed = git(&repo.upstream, &["rev-parse", "work"]);
+    assert_eq!(pushed, git(&clone, &["rev-parse", "HEAD"]));
+}
+
+#[test]
+fn a_force_push_upstream_breaks_no_clone() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    let mut repo = site.grown_repo("project");
+    let daemon = site.daemon();
+    let mount = site.mount(&daemon.url());
+    let clone = clone_of(&site, &mount, &repo);
+    let old = git(&clone, &["rev-parse", "HEAD"]);
+
+    git(&repo.work, &["reset", "-q", "--hard", "HEAD~10"]);
+    repo.write("other", b"another history\n");
+    let new = repo.commit("another history");
+    repo.push();
+    wait_until("the mount shows the new history", || {
+        git(mount.repo("local/project"), &["rev-parse", "HEAD"]).trim() == new
+    });
+
+    assert_eq!(git(&clone, &["rev-parse", "HEAD"]), old);
+    assert!(try_git(&clone, &["fsck", "--full"]).status.success());
+    git(&clone, &["log", "-p"]);
+    git(&clone, &["fetch", "-q"]);
+    assert_eq!(git(&clone, &["rev-parse", "origin/main"]).trim(), new);
+    // The new objects are borrowed as well.
+    assert_eq!(packs(&clone.join(".git/objects/pack")), 0);
+}
+
+#[test]
+fn a_directory_that_is_in_use_is_left_alone() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    site.grown_repo("project");
+    let daemon = site.daemon();
+    let mount = site.mount(&daemon.url());
+    let point = mount.point.display().to_string();
+    let used = site.path().join("used");
+    std::fs::create_dir_all(used.join("mine")).unwrap();
+
+    let used_name = used.display().to_string();
+    let refused = run(&["clone", "local/project", &used_name, "--mount", &point]);
+    let absent_name = site.path().join("absent").display().to_string();
+    let missing = run(&["clone", "local/absent", &absent_name, "--mount", &point]);
+
+    assert_eq!(refused.status.code(), Some(1));
+    assert_eq!(std::fs::read_dir(&used).unwrap().count(), 1);
+    assert_eq!(
+        missing.status.code(),
+        Some(4),
+        "{}",
+        String::from_utf8_lossy(&missing.stderr)
+    );
+    assert!(!site.path().join("absent").exists());
+}

@@ -1,0 +1,134 @@
+//! A bad network, and a full disk.
+
+use std::time::{Duration, Instant};
+
+use cachewfs_tests::{Fault, Proxy, Site, can_mount, git, try_git, within};
+
+#[test]
+fn cut_connections_cost_time_only() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    let repo = site.grown_repo("project");
+    let daemon = site.daemon();
+    site.mount(&daemon.url())
+        .cli(&["prefetch", "local/project"]);
+    let proxy = Proxy::start(daemon.address(), Duration::ZERO);
+    proxy.set(Fault::CutAfter(20_000));
+    std::fs::remove_dir_all(site.path().join("workstation/cache")).unwrap();
+    let mount = site.mount(&proxy.url());
+    // The table of contents has to come in one piece.
+    proxy.set(Fault::None);
+    git(mount.repo("local/project"), &["rev-parse", "HEAD"]);
+    proxy.set(Fault::CutAfter(20_000));
+
+    let log = git(mount.repo("local/project"), &["log", "-p", "--format=%H"]);
+
+    assert_eq!(log, git(&repo.work, &["log", "-p", "--format=%H"]));
+}
+
+#[test]
+fn corrupt_bytes_are_never_shown() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    let repo = site.grown_repo("project");
+    let daemon = site.daemon();
+    let proxy = Proxy::start(daemon.address(), Duration::ZERO);
+    let mount = site.mount_with(&proxy.url(), "hydrate=off,read_timeout=3s");
+    git(mount.repo("local/project"), &["rev-parse", "HEAD"]);
+    proxy.set(Fault::CorruptEvery(3_000));
+
+    let broken = try_git(&mount.repo("local/project"), &["log", "-p", "--format=%H"]);
+    proxy.set(Fault::None);
+    let mended = git(mount.repo("local/project"), &["log", "-p", "--format=%H"]);
+
+    let expected = git(&repo.work, &["log", "-p", "--format=%H"]);
+    // What got through before the error is right.
+    let shown = String::from_utf8_lossy(&broken.stdout).into_owned();
+    assert!(
+        expected.starts_with(shown.trim_end()),
+        "wrong bytes were shown"
+    );
+    assert_eq!(mended, expected);
+}
+
+#[test]
+fn a_read_fails_at_its_deadline_and_not_later() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    site.grown_repo("project");
+    let daemon = site.daemon();
+    let proxy = Proxy::start(daemon.address(), Duration::ZERO);
+    let mount = site.mount_with(
+        &proxy.url(),
+        "hydrate=off,read_timeout=2s,lookup_timeout=1s",
+    );
+    let mounted = mount.repo("local/project");
+    git(&mounted, &["rev-parse", "HEAD"]);
+    proxy.set(Fault::Stall);
+
+    let started = Instant::now();
+    let readme = mounted.join("README.md");
+    let outcome = within("a read", Duration::from_secs(20), move || {
+        std::fs::read(readme)
+    });
+
+    assert!(outcome.is_err());
+    assert!(
+        started.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        started.elapsed()
+    );
+    // Afterwards it works again.
+    proxy.set(Fault::None);
+    assert_eq!(git(&mounted, &["status", "--porcelain"]), "");
+}
+
+#[test]
+fn a_full_disk_slows_reads_down_and_breaks_none() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    let repo = site.grown_repo("project");
+    let daemon = site.daemon();
+    let cache = site.path().join("workstation/cache");
+    std::fs::create_dir_all(&cache).unwrap();
+    let _small = SmallDisk::mount(&cache, 300);
+    let mount = site.mount(&daemon.url());
+
+    let log = git(mount.repo("local/project"), &["log", "-p", "--format=%H"]);
+
+    assert_eq!(log, git(&repo.work, &["log", "-p", "--format=%H"]));
+    assert!(
+        try_git(&mount.repo("local/project"), &["fsck", "--full"])
+            .status
+            .success()
+    );
+}
+
+/// A disk of so many KiB, gone when dropped.
+struct SmallDisk(std::path::PathBuf);
+
+impl SmallDisk {
+    fn mount(directory: &std::path::Path, kibibytes: u32) -> Self {
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={kibibytes}k"), "tmpfs"])
+            .arg(directory)
+            .status()
+            .unwrap();
+        assert!(mounted.success());
+        Self(directory.to_owned())
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH).ok();
+    }
+}

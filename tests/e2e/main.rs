@@ -1,0 +1,11 @@
+//! Daemon, mount and CLI as a user meets them. One file for each topic.
+
+mod archives;
+mod bad_input;
+mod catch_up;
+mod clone;
+mod faults;
+mod local;
+mod mounted;
+mod publish;
+mod restart;

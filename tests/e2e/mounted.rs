@@ -1,0 +1,240 @@
+//! git, and what isn't git, in a mounted repository.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use cachewfs_tests::{Site, can_mount, git, try_git};
+
+/// Each prints the same in the mount as in a clone.
+const READING: [&[&str]; 14] = [
+    &["log", "--format=%H %an %s"],
+    &["log", "--oneline", "--all", "--graph"],
+    &["log", "--stat", "-3"],
+    &["log", "-p", "-2", "--", "README.md"],
+    &["log", "--format=%h", "--", "src/dir3"],
+    &["blame", "README.md"],
+    &["grep", "-c", "11", "HEAD"],
+    &["grep", "-l", "quoted"],
+    &["diff", "HEAD~5"],
+    &["diff", "--stat", "HEAD~20", "HEAD"],
+    &["rev-list", "--all", "--objects"],
+    &["ls-tree", "-r", "-z", "HEAD"],
+    &[
+        "cat-file",
+        "--batch-check",
+        "--batch-all-objects",
+        "--unordered",
+    ],
+    &["ls-files", "--stage"],
+];
+
+#[test]
+fn git_prints_the_same_as_in_a_clone() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    let repo = site.grown_repo("project");
+    let daemon = site.daemon();
+    let mount = site.mount(&daemon.url());
+    let mounted = mount.repo("local/project");
+    let clone = site.path().join("clone");
+    git(
+        site.path(),
+        &[
+            "clone",
+            "-q",
+            "--no-local",
+            &repo.upstream.display().to_string(),
+            "clone",
+        ],
+    );
+    // A clone knows the other branches only by another name.
+    git(&clone, &["branch", "-q", "topic", "origin/topic"]);
+    git(&clone, &["update-ref", "-d", "refs/remotes/origin/HEAD"]);
+    git(&clone, &["update-ref", "-d", "refs/remotes/origin/main"]);
+    git(&clone, &["update-ref", "-d", "refs/remotes/origin/topic"]);
+
+    for arguments in READING {
+        let sorted = |text: String| {
+            let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
+            lines.sort();
+            lines
+        };
+        let (in_mount, in_clone) = (git(&mounted, arguments), git(&clone, arguments));
+        assert_eq!(sorted(in_mount), sorted(in_clone), "git {arguments:?}");
+    }
+    let refs = [
+        "for-each-ref",
+        "--format=%(refname) %(objectname)",
+        "refs/heads",
+        "refs/tags",
+    ];
+    assert_eq!(git(&mounted, &refs), git(&repo.upstream, &refs));
+    let fsck = try_git(&mounted, &["fsck", "--full", "--strict"]);
+    assert!(
+        fsck.status.success(),
+        "{}",
+        String::from_utf8_lossy(&fsck.stderr)
+    );
+}
+
+#[test]
+fn status_is_clean_the_first_time_and_reads_no_file() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    let mut repo = site.grown_repo("project");
+    // So much that reading it would show.
+    for number in 0_u8..64 {
+        let noise: Vec<u8> = (0..64_u32 << 10).map(|at| noise(at, number)).collect();
+        repo.write(format!("large/{number}"), &noise);
+    }
+    repo.commit("4 MiB of noise");
+    repo.push();
+    let daemon = site.daemon();
+    let mount = site.mount(&daemon.url());
+
+    let status = git(mount.repo("local/project"), &["status", "--porcelain"]);
+
+    assert_eq!(status, "");
+    let fetched = mount.traffic("fetched_bytes");
+    assert!(fetched < 1 << 20, "{fetched} bytes for a status");
+}
+
+/// Bytes that don't compress.
+fn noise(at: u32, seed: u8) -> u8 {
+    let mixed = (at ^ u32::from(seed) << 20).wrapping_mul(0x9E37_79B1);
+    let mixed = (mixed ^ mixed >> 15).wrapping_mul(0x85EB_CA6B);
+    mixed.to_le_bytes()[2]
+}
+
+#[test]
+fn the_work_tree_is_what_git_checks_out() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    let repo = site.grown_repo("project");
+    let daemon = site.daemon();
+    let mount = site.mount(&daemon.url());
+    git(
+        site.path(),
+        &[
+            "clone",
+            "-q",
+            "--no-local",
+            &repo.upstream.display().to_string(),
+            "clone",
+        ],
+    );
+
+    let differences = Command::new("diff")
+        .args(["--recursive", "--no-dereference", "--exclude=.git"])
+        .arg(site.path().join("clone"))
+        .arg(mount.repo("local/project"))
+        .output()
+        .unwrap();
+
+    let text = String::from_utf8_lossy(&differences.stdout);
+    assert!(differences.status.success(), "{text}");
+    let script = Command::new(mount.repo("local/project").join("run.sh"))
+        .output()
+        .unwrap();
+    assert_eq!(script.stdout, b"ran\n");
+}
+
+#[test]
+fn a_plain_git_clone_copies_no_pack() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    site.grown_repo("project");
+    let daemon = site.daemon();
+    let mount = site.mount(&daemon.url());
+    let mounted = mount.repo("local/project");
+
+    git(
+        site.path(),
+        &["clone", "-q", &mounted.display().to_string(), "plain"],
+    );
+
+    let plain = site.path().join("plain");
+    assert_eq!(packs(&plain.join(".git/objects/pack")), 0);
+    assert_eq!(git(&plain, &["status", "--porcelain"]), "");
+    assert!(try_git(&plain, &["fsck"]).status.success());
+}
+
+/// How many packs there are in a directory.
+pub(crate) fn packs(directory: &Path) -> usize {
+    let Ok(entries) = fs::read_dir(directory) else {
+        return 0;
+    };
+    entries
+        .filter(|entry| entry.as_ref().unwrap().path().extension() == Some("pack".as_ref()))
+        .count()
+}
+
+#[test]
+fn libgit2_reads_it_too() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    let repo = site.grown_repo("project");
+    let daemon = site.daemon();
+    let mount = site.mount(&daemon.url());
+
+    let mounted = git2::Repository::open(mount.repo("local/project")).unwrap();
+
+    let head = mounted.head().unwrap().peel_to_commit().unwrap();
+    assert_eq!(
+        head.id().to_string(),
+        git(&repo.work, &["rev-parse", "HEAD"]).trim()
+    );
+    let mut walk = mounted.revwalk().unwrap();
+    walk.push_head().unwrap();
+    let count: usize = git(&repo.work, &["rev-list", "--count", "HEAD"])
+        .trim()
+        .parse()
+        .unwrap();
+    assert_eq!(walk.count(), count);
+    let mut blobs = 0;
+    let tree = head.tree().unwrap();
+    tree.walk(git2::TreeWalkMode::PreOrder, |_, entry| {
+        if entry.kind() == Some(git2::ObjectType::Blob) {
+            entry.to_object(&mounted).unwrap();
+            blobs += 1;
+        }
+        git2::TreeWalkResult::Ok
+    })
+    .unwrap();
+    let files = git(&repo.work, &["ls-tree", "-r", "--name-only", "HEAD"])
+        .lines()
+        .count();
+    assert_eq!(blobs, files);
+}
+
+#[test]
+fn what_was_read_is_read_without_the_daemon() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    site.grown_repo("project");
+    let mut daemon = site.daemon();
+    let mount = site.mount(&daemon.url());
+    let mounted = mount.repo("local/project");
+    mount.cli(&["pin", "local/project"]);
+
+    daemon.kill();
+
+    for arguments in READING {
+        git(&mounted, arguments);
+    }
+    git(&mounted, &["fsck", "--full"]);
+    assert_eq!(git(&mounted, &["status", "--porcelain"]), "");
+}

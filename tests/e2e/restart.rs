@@ -1,0 +1,145 @@
+//! Killed at any moment, started again: no wrong byte, no repair step.
+
+use cachewfs_tests::{
+    Fault, MountProcess, Proxy, Site, can_mount, git, try_git, wait_until, within,
+};
+use std::time::Duration;
+
+#[test]
+fn a_mount_killed_while_it_fetches_shows_nothing_wrong_afterwards() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    let repo = site.grown_repo("project");
+    let daemon = site.daemon();
+    let expected = git(
+        &repo.upstream,
+        &["rev-list", "--objects", "--branches", "--tags"],
+    );
+    for round in 0..5 {
+        let mount = site.mount_with(&daemon.url(), "hydrate=all");
+        let mounted = mount.repo("local/project");
+        // Looks, and doesn't mind being cut short.
+        let looking = std::thread::spawn(move || {
+            try_git(&mounted, &["log", "--stat", "-p"]);
+        });
+        wait_until("something is fetched", || mount.traffic("requests") > round);
+        mount.kill();
+        looking.join().unwrap();
+    }
+
+    let mount = site.mount(&daemon.url());
+
+    let mounted = mount.repo("local/project");
+    assert_eq!(
+        git(&mounted, &["rev-list", "--objects", "--branches", "--tags"]),
+        expected
+    );
+    assert!(try_git(&mounted, &["fsck", "--full"]).status.success());
+    assert_eq!(git(&mounted, &["status", "--porcelain"]), "");
+}
+
+#[test]
+fn a_daemon_killed_at_any_moment_goes_on_where_it_was() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    let mut repo = site.grown_repo("project");
+    let mut daemon = site.daemon();
+    let mount = site.mount(&daemon.url());
+    let mounted = mount.repo("local/project");
+    mount.cli(&["prefetch", "local/project"]);
+    for number in 0..8 {
+        repo.write("moving", format!("{number}\n").as_bytes());
+        repo.commit(&format!("push {number}"));
+        repo.push();
+        // Somewhere in fetching, packing and publishing.
+        let moment = std::time::Instant::now() + Duration::from_millis(number * 130);
+        wait_until("the moment has come", || {
+            std::time::Instant::now() >= moment
+        });
+        daemon.kill();
+        daemon.restart();
+    }
+
+    let commit = repo.commit("the last");
+    repo.push();
+
+    let seen = || git(&mounted, &["rev-parse", "HEAD"]).trim() == commit;
+    wait_until("the mount shows the last push", seen);
+    assert!(try_git(&mounted, &["fsck", "--full"]).status.success());
+}
+
+#[test]
+fn a_mount_that_was_killed_can_be_mounted_over_again() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    site.grown_repo("project");
+    let daemon = site.daemon();
+    site.mount(&daemon.url()).kill();
+
+    let mut mount: MountProcess = site.mount(&daemon.url());
+
+    assert_eq!(
+        git(mount.repo("local/project"), &["status", "--porcelain"]),
+        ""
+    );
+    assert_eq!(mount.terminate(), Some(0));
+    assert!(!mount.is_mounted());
+}
+
+#[test]
+fn umount_works_with_reads_pending_and_the_daemon_gone() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    site.grown_repo("project");
+    let daemon = site.daemon();
+    let proxy = Proxy::start(daemon.address(), Duration::ZERO);
+    let mut mount = site.mount(&proxy.url());
+    let mounted = mount.repo("local/project");
+    git(&mounted, &["rev-parse", "HEAD"]);
+    proxy.set(Fault::Stall);
+    let reading = std::thread::spawn(move || try_git(&mounted, &["log", "-p"]));
+    wait_until("a read is pending", || !reading.is_finished());
+
+    let point = mount.point.clone();
+    let output = within("umount", Duration::from_secs(20), move || {
+        let point = point.display().to_string();
+        cachewfs_tests::run(&["umount", &point])
+    });
+
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert_eq!(mount.wait(), Some(0));
+    assert!(!mount.is_mounted());
+    assert!(!reading.join().unwrap().status.success());
+}
+
+#[test]
+fn plain_umount_ends_the_process() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    site.grown_repo("project");
+    let daemon = site.daemon();
+    let mut mount = site.mount(&daemon.url());
+    git(mount.repo("local/project"), &["log", "-1"]);
+
+    let umount = std::process::Command::new("umount")
+        .arg(&mount.point)
+        .status()
+        .unwrap();
+
+    assert!(umount.success());
+    assert_eq!(mount.wait(), Some(0));
+}

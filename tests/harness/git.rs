@@ -1,0 +1,171 @@
+//! Stock git, and repositories made with it.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+/// Runs git in `directory` with nobody's configuration; gives what it printed, or panics with what
+/// it complained of.
+pub fn git(directory: impl AsRef<Path>, arguments: &[&str]) -> String {
+    let output = try_git(directory.as_ref(), arguments);
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "git {arguments:?} failed: {complaint}"
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Runs git in `directory` with nobody's configuration.
+pub fn try_git(directory: &Path, arguments: &[&str]) -> Output {
+    command(directory).args(arguments).output().unwrap()
+}
+
+/// Runs git at a certain time, so that commits of one second have an order.
+pub fn git_at(directory: &Path, seconds: u64, arguments: &[&str]) -> String {
+    let date = format!("{} +0000", 1_700_000_000 + seconds);
+    let output = command(directory)
+        .env("GIT_AUTHOR_DATE", &date)
+        .env("GIT_COMMITTER_DATE", &date)
+        .args(arguments)
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn command(directory: &Path) -> Command {
+    let mut command = Command::new("git");
+    command
+        .current_dir(directory)
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_TERMINAL_PROMPT", "0")
+        .env("LC_ALL", "C")
+        .env("GIT_AUTHOR_NAME", "A")
+        .env("GIT_AUTHOR_EMAIL", "a@example.com")
+        .env("GIT_COMMITTER_NAME", "A")
+        .env("GIT_COMMITTER_EMAIL", "a@example.com")
+        .args([
+            "-c",
+            "protocol.file.allow=always",
+            "-c",
+            "advice.detachedHead=false",
+        ])
+        .stdin(Stdio::null());
+    command
+}
+
+/// A working copy that pushes to a bare upstream beside it.
+#[derive(Debug)]
+pub struct GitRepo {
+    /// The work tree.
+    pub work: PathBuf,
+    /// What the daemon mirrors.
+    pub upstream: PathBuf,
+    commits: u64,
+}
+
+impl GitRepo {
+    /// An empty upstream at `upstream`, and a working copy of it at `work`.
+    pub fn create(work: PathBuf, upstream: PathBuf) -> Self {
+        fs::create_dir_all(&work).unwrap();
+        fs::create_dir_all(&upstream).unwrap();
+        git(
+            &upstream,
+            &["init", "-q", "--bare", "--initial-branch=main"],
+        );
+        git(&work, &["init", "-q", "--initial-branch=main"]);
+        git(
+            &work,
+            &["remote", "add", "origin", &upstream.display().to_string()],
+        );
+        Self {
+            work,
+            upstream,
+            commits: 0,
+        }
+    }
+
+    /// Writes a file of the work tree; the name may be any bytes.
+    pub fn write(&self, name: impl AsRef<OsStr>, content: &[u8]) {
+        let path = self.work.join(name.as_ref());
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::File::create(path).unwrap().write_all(content).unwrap();
+    }
+
+    /// Writes a file whose name is not UTF-8.
+    pub fn write_bytes_name(&self, name: &[u8], content: &[u8]) {
+        self.write(OsStr::from_bytes(name), content);
+    }
+
+    /// Commits all of the work tree; gives the commit's id.
+    pub fn commit(&mut self, message: &str) -> String {
+        self.commits += 1;
+        git(&self.work, &["add", "--all"]);
+        git_at(
+            &self.work,
+            self.commits,
+            &["commit", "-q", "--allow-empty", "-m", message],
+        );
+        git(&self.work, &["rev-parse", "HEAD"]).trim().to_owned()
+    }
+
+    /// Pushes all branches and tags.
+    pub fn push(&self) {
+        git(&self.work, &["push", "-q", "--force", "--all"]);
+        git(&self.work, &["push", "-q", "--force", "--tags"]);
+    }
+
+    /// A history of `commits` commits over some directories, with a branch, tags and a merge.
+    pub fn grow(&mut self, commits: u32) {
+        for number in 0..commits {
+            let directory = number % 7;
+            let text = format!("{number} line\n").repeat(200);
+            self.write(
+                format!("src/dir{directory}/file{}.txt", number % 31),
+                text.as_bytes(),
+            );
+            self.write("README.md", format!("# version {number}\n").as_bytes());
+            self.commit(&format!("change {number}"));
+        }
+        git(&self.work, &["branch", "topic", "HEAD~1"]);
+        git(&self.work, &["tag", "light"]);
+        git_at(
+            &self.work,
+            1,
+            &["tag", "-a", "-m", "an annotated tag", "v1", "HEAD~1"],
+        );
+    }
+
+    /// Files of all the kinds that a work tree can have.
+    pub fn add_odd_files(&self) {
+        self.write("with space/and 'quotes\" too", b"quoted\n");
+        self.write("new\nline", b"newline in its name\n");
+        self.write_bytes_name(b"not-utf8-\xff\xfe", b"bytes\n");
+        self.write("empty", b"");
+        self.write("deep/er/and/deeper/file", b"deep\n");
+        self.write("a-b", b"sorts before a/\n");
+        self.write("a/b", b"sorts after a-b\n");
+        self.write("run.sh", b"#!/bin/sh\necho ran\n");
+        self.write("crlf.txt", b"line\r\n");
+        self.write(".gitattributes", b"*.bat text eol=crlf\n");
+        self.write("windows.bat", b"echo\n");
+        let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(self.work.join("run.sh"), executable).unwrap();
+        for (target, name) in [
+            ("run.sh", "link"),
+            ("missing", "dangling"),
+            ("deep/er", "to-dir"),
+        ] {
+            std::os::unix::fs::symlink(target, self.work.join(name)).ok();
+        }
+    }
+}

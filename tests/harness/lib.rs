@@ -1,0 +1,34 @@
+//! Real daemons, real mounts, real git, and the end of them all when a test ends.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that can't be set up has to fail"
+)]
+
+mod git;
+mod mount;
+mod process;
+mod proxy;
+mod site;
+mod wait;
+
+pub use git::{GitRepo, git, git_at, try_git};
+pub use mount::MountProcess;
+pub use process::{DaemonProcess, binary, run};
+pub use proxy::{Fault, Proxy};
+pub use site::Site;
+pub use wait::{wait_until, within};
+
+/// Whether mounts can be made here. Says so if not, and fails where `CACHEWFS_REQUIRE_FUSE` is set.
+#[expect(clippy::print_stdout, reason = "a skipped test has to say so")]
+pub fn can_mount() -> bool {
+    let can = std::path::Path::new("/dev/fuse").exists() && rustix::process::geteuid().is_root();
+    if !can {
+        assert!(
+            std::env::var_os("CACHEWFS_REQUIRE_FUSE").is_none(),
+            "no /dev/fuse, or not root"
+        );
+        println!("skipped: no /dev/fuse, or not root");
+    }
+    can
+}

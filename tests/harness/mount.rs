@@ -1,0 +1,156 @@
+//! A mount served by a process in the foreground.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rustix::mount::UnmountFlags;
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::process::{Process, binary, run};
+use crate::wait::wait_until;
+
+/// `cachewfs mount --foreground`; unmounted when this is dropped, also when a test panics.
+#[derive(Debug)]
+pub struct MountProcess {
+    process: Process,
+    /// Where.
+    pub point: PathBuf,
+    log: PathBuf,
+}
+
+impl MountProcess {
+    /// Mounts `url` at `directory/mnt`, with the cache beside it; waits until it works.
+    pub fn start(directory: &Path, url: &str, options: &str) -> Self {
+        Self::start_with(directory, &[url], options)
+    }
+
+    /// Mounts with an embedded daemon that mirrors `local/…` from below `upstreams`.
+    pub fn start_local(directory: &Path, upstreams: &Path) -> Self {
+        let data = directory.join("data").display().to_string();
+        let upstream = format!("local=file://{}", upstreams.display());
+        Self::start_with(
+            directory,
+            &["--local", &data, "--upstream", &upstream],
+            "hydrate=off",
+        )
+    }
+
+    fn start_with(directory: &Path, arguments: &[&str], options: &str) -> Self {
+        let point = directory.join("mnt");
+        fs::create_dir_all(&point).unwrap();
+        let options = format!(
+            "cache_dir={},poll_interval=200ms,{options}",
+            directory.join("cache").display()
+        );
+        let log = directory.join("mount.log");
+        let output = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .unwrap();
+        let mut command = Command::new(binary("cachewfs"));
+        command
+            .args(["mount", "--foreground", "-o", &options])
+            .args(arguments)
+            .arg(&point)
+            .stdout(output.try_clone().unwrap())
+            .stderr(output);
+        let mut mount = Self {
+            process: Process::spawn(&mut command),
+            point,
+            log,
+        };
+        wait_until("the mount answers", || {
+            assert!(
+                !mount.process.has_ended(),
+                "the mount ended: {}",
+                mount.log()
+            );
+            mount.try_status().is_some()
+        });
+        mount
+    }
+
+    /// A repository in the mount.
+    pub fn repo(&self, name: &str) -> PathBuf {
+        self.point.join(name)
+    }
+
+    /// The packs of a repository.
+    pub fn packs(&self, name: &str) -> PathBuf {
+        self.point.join(".objects").join(name).join("objects/pack")
+    }
+
+    /// Runs `cachewfs` for this mount; panics with what it complained of.
+    pub fn cli(&self, arguments: &[&str]) -> String {
+        let point = self.point.display().to_string();
+        let output = run(&[arguments, &["--mount", &point]].concat());
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.success(),
+            "cachewfs {arguments:?} failed: {complaint}"
+        );
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// What `cachewfs status --json` says.
+    pub fn status(&self) -> Value {
+        self.try_status()
+            .unwrap_or_else(|| panic!("no status; {}", self.log()))
+    }
+
+    fn try_status(&self) -> Option<Value> {
+        let point = self.point.display().to_string();
+        let output = run(&["status", "--json", "--mount", &point]);
+        output
+            .status
+            .success()
+            .then(|| serde_json::from_slice(&output.stdout).unwrap())
+    }
+
+    /// A count of the mount's traffic.
+    pub fn traffic(&self, count: &str) -> u64 {
+        self.status()["traffic"][count].as_u64().unwrap()
+    }
+
+    /// What it logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Whether it is in the mount table.
+    pub fn is_mounted(&self) -> bool {
+        let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        table.contains(&format!(" {} ", self.point.display()))
+    }
+
+    /// Ends the process with SIGKILL, and clears the dead mount away.
+    pub fn kill(mut self) {
+        self.process.signal(Signal::KILL);
+        self.process.wait();
+    }
+
+    /// Ends the process with SIGTERM; gives its exit code.
+    pub fn terminate(&mut self) -> Option<i32> {
+        self.process.signal(Signal::TERM);
+        self.process.wait()
+    }
+
+    /// Waits until the process has ended; gives its exit code.
+    pub fn wait(&mut self) -> Option<i32> {
+        self.process.wait()
+    }
+}
+
+impl Drop for MountProcess {
+    fn drop(&mut self) {
+        self.process.signal(Signal::TERM);
+        wait_until("the mount's process has ended", || self.process.has_ended());
+        if self.is_mounted() {
+            // After SIGKILL.
+            rustix::mount::unmount(&self.point, UnmountFlags::DETACH).ok();
+        }
+    }
+}

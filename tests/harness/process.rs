@@ -1,0 +1,182 @@
+//! Processes of the product, ended by their ids.
+
+use std::fs;
+use std::io::Write as _;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::wait::{pause, wait_until};
+
+/// A program of this workspace, beside the tests: `cargo build --bins` makes it.
+pub fn binary(name: &str) -> PathBuf {
+    let tests = std::env::current_exe().unwrap();
+    let path = tests.parent().unwrap().parent().unwrap().join(name);
+    assert!(
+        path.exists(),
+        "{} is missing: run cargo build --bins",
+        path.display()
+    );
+    path
+}
+
+/// Runs `cachewfs`.
+pub fn run(arguments: &[&str]) -> Output {
+    Command::new(binary("cachewfs"))
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+/// A process that ends when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Process(Child);
+
+impl Process {
+    pub(crate) fn spawn(command: &mut Command) -> Self {
+        Self(command.stdin(Stdio::null()).spawn().unwrap())
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw);
+        // Fails for a process that has ended, which is as good.
+        kill_process(pid.unwrap(), signal).ok();
+    }
+
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_some()
+    }
+
+    /// Waits until it has ended; gives the exit code.
+    pub(crate) fn wait(&mut self) -> Option<i32> {
+        wait_until("a process has ended", || self.has_ended());
+        self.0.wait().unwrap().code()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.signal(Signal::TERM);
+        for _ in 0..500 {
+            if self.has_ended() {
+                return;
+            }
+            pause();
+        }
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+/// `cachewfsd`, with a configuration of its own.
+#[derive(Debug)]
+pub struct DaemonProcess {
+    process: Process,
+    config: PathBuf,
+    log: PathBuf,
+    address: SocketAddr,
+}
+
+impl DaemonProcess {
+    /// Starts a daemon that keeps its data in `directory` and mirrors `local/…` from the
+    /// repositories below `upstreams`; waits until it is ready.
+    pub fn start(directory: &Path, upstreams: &Path) -> Self {
+        fs::create_dir_all(directory).unwrap();
+        let address = free_address();
+        let config = directory.join("cachewfsd.toml");
+        let text = format!(
+            "listen = \"{address}\"\ndata_dir = \"{}\"\nfetch_interval = \"500ms\"\n\
+             publish_delay = \"0s\"\n[upstreams]\nlocal = \"file://{}\"\n",
+            directory.join("data").display(),
+            upstreams.display()
+        );
+        fs::File::create(&config)
+            .unwrap()
+            .write_all(text.as_bytes())
+            .unwrap();
+        let log = directory.join("log");
+        let process = spawn(&config, &log);
+        let mut daemon = Self {
+            process,
+            config,
+            log,
+            address,
+        };
+        daemon.wait_until_ready();
+        daemon
+    }
+
+    fn wait_until_ready(&mut self) {
+        let address = self.address;
+        let process = &mut self.process;
+        let log = &self.log;
+        wait_until("the daemon answers", || {
+            if process.has_ended() {
+                panic!(
+                    "the daemon ended: {}",
+                    fs::read_to_string(log).unwrap_or_default()
+                );
+            }
+            TcpStream::connect(address).is_ok()
+        });
+    }
+
+    /// Its base URL.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What it logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Ends it with SIGTERM; gives its exit code.
+    pub fn terminate(&mut self) -> Option<i32> {
+        self.process.signal(Signal::TERM);
+        self.process.wait()
+    }
+
+    /// Ends it with SIGKILL.
+    pub fn kill(&mut self) {
+        self.process.signal(Signal::KILL);
+        self.process.wait();
+    }
+
+    /// Starts it again after it has ended, at the same address and with the same data.
+    pub fn restart(&mut self) {
+        self.process = spawn(&self.config, &self.log);
+        self.wait_until_ready();
+    }
+}
+
+fn spawn(config: &Path, log: &Path) -> Process {
+    let log = fs::File::options()
+        .create(true)
+        .append(true)
+        .open(log)
+        .unwrap();
+    let mut command = Command::new(binary("cachewfsd"));
+    command
+        .arg("--config")
+        .arg(config)
+        .stdout(log.try_clone().unwrap())
+        .stderr(log);
+    Process::spawn(&mut command)
+}
+
+/// An address of the loopback interface that nobody listens at.
+pub(crate) fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+}

@@ -1,0 +1,68 @@
+//! A place for one test: an upstream, a daemon, mounts.
+
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use crate::{DaemonProcess, GitRepo, MountProcess};
+
+/// Directories for one test, gone when it ends.
+#[derive(Debug)]
+pub struct Site {
+    directory: TempDir,
+}
+
+impl Default for Site {
+    fn default() -> Self {
+        Self {
+            directory: tempfile::Builder::new()
+                .prefix("cachewfs-")
+                .tempdir()
+                .unwrap(),
+        }
+    }
+}
+
+impl Site {
+    /// Below this everything is.
+    pub fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Where the upstream repositories are.
+    pub fn upstreams(&self) -> PathBuf {
+        self.path().join("upstreams")
+    }
+
+    /// A new upstream repository, `local/<name>` for the daemon.
+    pub fn repo(&self, name: &str) -> GitRepo {
+        GitRepo::create(
+            self.path().join("work").join(name),
+            self.upstreams().join(name),
+        )
+    }
+
+    /// A repository with some history and odd files, pushed.
+    pub fn grown_repo(&self, name: &str) -> GitRepo {
+        let mut repo = self.repo(name);
+        repo.add_odd_files();
+        repo.grow(40);
+        repo.push();
+        repo
+    }
+
+    /// A daemon.
+    pub fn daemon(&self) -> DaemonProcess {
+        DaemonProcess::start(&self.path().join("daemon"), &self.upstreams())
+    }
+
+    /// A mount that fetches nothing before it is read.
+    pub fn mount(&self, url: &str) -> MountProcess {
+        self.mount_with(url, "hydrate=off")
+    }
+
+    /// A mount with options.
+    pub fn mount_with(&self, url: &str, options: &str) -> MountProcess {
+        MountProcess::start(&self.path().join("workstation"), url, options)
+    }
+}
