@@ -47,16 +47,12 @@ fn unescape(field: &[u8]) -> PathBuf {
         let value = octal
             .and_then(|digits| std::str::from_utf8(digits).ok())
             .and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        match value {
-            Some(value) => {
-                bytes.push(value);
-                rest = tail.get(3..).unwrap_or_default();
-            }
-            None => {
-                bytes.push(first);
-                rest = tail;
-            }
-        }
+        bytes.push(value.unwrap_or(first));
+        rest = if value.is_some() {
+            tail.get(3..).unwrap_or_default()
+        } else {
+            tail
+        };
     }
     PathBuf::from(std::ffi::OsString::from_vec(bytes))
 }

@@ -21,7 +21,7 @@ pub(crate) fn bytes(count: u64) -> String {
         value /= 1024.0;
         unit += 1;
     }
-    let digits = if unit == 0 || value >= 100.0 { 0 } else { 1 };
+    let digits = usize::from(unit > 0 && value < 100.0);
     format!("{value:.digits$} {}", UNITS[unit])
 }
 

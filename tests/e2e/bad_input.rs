@@ -103,6 +103,8 @@ fn an_organisation_is_a_directory_and_a_typo_is_no_entry() {
     nested.push();
     let daemon = site.daemon();
     let mount = site.mount(&daemon.url());
+    // Below a first level, a directory shows when something in it is known.
+    mount.cli(&["prefetch", "local/org/team/project"]);
 
     assert_eq!(
         git(

@@ -69,7 +69,7 @@ fn a_read_fails_at_its_deadline_and_not_later() {
         "hydrate=off,read_timeout=2s,lookup_timeout=1s",
     );
     let mounted = mount.repo("local/project");
-    git(&mounted, &["rev-parse", "HEAD"]);
+    mount.cli(&["prefetch", "local/project"]);
     proxy.set(Fault::Stall);
 
     let started = Instant::now();

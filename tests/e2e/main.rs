@@ -1,5 +1,10 @@
 //! Daemon, mount and CLI as a user meets them. One file for each topic.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that can't be set up has to fail"
+)]
+
 mod archives;
 mod bad_input;
 mod catch_up;

@@ -114,12 +114,8 @@ impl DaemonProcess {
         let process = &mut self.process;
         let log = &self.log;
         wait_until("the daemon answers", || {
-            if process.has_ended() {
-                panic!(
-                    "the daemon ended: {}",
-                    fs::read_to_string(log).unwrap_or_default()
-                );
-            }
+            let said = || fs::read_to_string(log).unwrap_or_default();
+            assert!(!process.has_ended(), "the daemon ended: {}", said());
             TcpStream::connect(address).is_ok()
         });
     }
