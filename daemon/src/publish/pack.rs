@@ -6,7 +6,7 @@ use cachewfs_format::{PackKind, PublishedPack};
 
 use super::PublishError;
 use super::job::Job;
-use super::segments::{RANDOM_CHUNK_LEN, SEQUENTIAL_CHUNK_LEN, SegmentSink};
+use super::segments::{RANDOM_CHUNK_LEN, SegmentSink, TIP_CHUNK_LEN};
 use crate::mirror::GitCommand;
 
 /// A pack in the temporary directory.
@@ -88,7 +88,7 @@ impl NewPack {
     /// Makes segments of the pack and its indexes, and removes the files.
     pub(super) fn store(self, sink: &mut SegmentSink) -> Result<PublishedPack, PublishError> {
         let chunk_len = match self.kind {
-            PackKind::Tip => SEQUENTIAL_CHUNK_LEN,
+            PackKind::Tip => TIP_CHUNK_LEN,
             _ => RANDOM_CHUNK_LEN,
         };
         let mut store = |extension, chunk_len| {

@@ -14,8 +14,12 @@ use crate::store::NewSegment;
 
 /// Chunk length of what is read in random places: packs, their indexes, the commit-graph.
 pub(super) const RANDOM_CHUNK_LEN: usize = 256 << 10;
-/// Chunk length of what is read in one go: small files, the hot pack.
+/// Chunk length of what is read in one go: small files.
 pub(super) const SEQUENTIAL_CHUNK_LEN: usize = 1 << 20;
+/// Chunk length of the hot pack, which holds many versions of a file: on git's repository its
+/// 280 MB take 28.0 MB in chunks of 1 MiB, 23.8 in 2 MiB, 21.5 in 4 MiB; but a reader unpacks a
+/// whole chunk for one object.
+pub(super) const TIP_CHUNK_LEN: usize = 2 << 20;
 /// Level 9 makes a work tree 12 % smaller than level 3; see the commit that set it for the times.
 pub(super) const ZSTD_LEVEL: i32 = 9;
 /// A saving below this share is not worth decompressing for.
