@@ -85,9 +85,9 @@ async fn toc_and_tables_lead_to_the_bytes_that_tar_extracts() {
             .iter()
             .map(|frame| u64::from(frame.stored_len))
             .sum();
-        assert_eq!(framed as usize + seek_len, archive.len());
+        assert_eq!(framed + seek_len as u64, archive.len() as u64);
         let files = read_files(&archive, &toc);
-        assert!(files.keys().any(|path| path.ends_with(".pack")));
+        assert!(files.keys().any(|path| path.contains("/pack-")));
         assert_eq!(files.len() >= 600, kind == ArchiveKind::Checkout);
         for (path, bytes) in files {
             let extracted = std::fs::read(clone.join(&path)).unwrap();
