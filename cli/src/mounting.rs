@@ -19,9 +19,17 @@ pub(crate) struct Settings {
 }
 
 /// Options of mount(8), fstab and systemd that mean nothing here, or what is the case anyway.
-const IGNORED: [&str; 18] = [
+///
+/// mount(8) says `rw` to its helpers whenever nobody said `ro`, so it can't be refused.
+const IGNORED: [&str; 24] = [
     "defaults",
     "ro",
+    "rw",
+    "suid",
+    "dev",
+    "noexec",
+    "sync",
+    "owner",
     "nosuid",
     "nodev",
     "noatime",
@@ -92,7 +100,6 @@ impl Settings {
             "hydrate_rate" => options.hydrate_max_rate = Some(size(value).map_err(bad)?),
             "no_passthrough" => options.passthrough = false,
             "log" => self.log = Some(absolute(value)),
-            "rw" => return Err(bad("a mount is read-only".to_owned())),
             _ if IGNORED.contains(&key) || key.starts_with("x-") || key == "comment" => {}
             _ => return Err(bad("there is no such option".to_owned())),
         }
@@ -210,7 +217,7 @@ mod tests {
     #[test]
     fn understands_what_fstab_says() {
         let settings = parse(
-            "defaults,_netdev,x-systemd.automount,allow_other,cache_dir=/c,cache_size=2G,\
+            "rw,defaults,_netdev,x-systemd.automount,allow_other,cache_dir=/c,cache_size=2G,\
              read_timeout=30,lookup_timeout=500ms,hydrate=hot",
         )
         .unwrap();
@@ -231,7 +238,6 @@ mod tests {
             "cache_size=x",
             "cache_size=5X",
             "hydrate=no",
-            "rw",
             "read_timeout=z",
         ] {
             assert!(parse(bad).is_err(), "{bad}");

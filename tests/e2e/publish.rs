@@ -1,24 +1,6 @@
 //! What a publish costs.
 
-use std::path::Path;
-
-use cachewfs_tests::{Site, can_mount, git, wait_until};
-
-/// The bytes of all files below a directory.
-fn bytes_below(directory: &Path) -> u64 {
-    let Ok(entries) = std::fs::read_dir(directory) else {
-        return 0;
-    };
-    entries
-        .map(|entry| entry.unwrap())
-        .map(|entry| match entry.metadata() {
-            Ok(metadata) if metadata.is_dir() => bytes_below(&entry.path()),
-            Ok(metadata) => metadata.len(),
-            // Renamed into place meanwhile.
-            Err(_) => 0,
-        })
-        .sum()
-}
+use cachewfs_tests::{Site, bytes_below, can_mount, git, wait_until};
 
 #[test]
 fn a_snapshot_one_commit_later_writes_and_fetches_only_what_is_new() {

@@ -5,14 +5,20 @@
     reason = "a test that can't be set up has to fail"
 )]
 
+mod disk;
 mod git;
+mod git_daemon;
+mod link;
 mod mount;
 mod process;
 mod proxy;
 mod site;
 mod wait;
 
+pub use disk::bytes_below;
 pub use git::{GitRepo, git, git_at, try_git};
+pub use git_daemon::GitDaemon;
+pub use link::Link;
 pub use mount::MountProcess;
 pub use process::{DaemonProcess, binary, run};
 pub use proxy::{Fault, Proxy};

@@ -1,0 +1,114 @@
+//! `mount.cachewfs`, as mount(8) calls it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use cachewfs_tests::{Site, binary, can_mount, git, run, wait_until};
+
+/// Calls the program by the name of the helper.
+fn helper(site: &Site, arguments: &[&str]) -> Output {
+    let link = site.path().join("mount.cachewfs");
+    std::os::unix::fs::symlink(binary("cachewfs"), &link).ok();
+    Command::new(link)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+/// A mount that a process in the background serves; gone when this is dropped.
+struct Background(PathBuf);
+
+impl Background {
+    fn is_mounted(&self) -> bool {
+        let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        table.contains(&format!(" {} ", self.0.display()))
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        if self.is_mounted() {
+            rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH).ok();
+        }
+    }
+}
+
+fn mount_point(site: &Site) -> PathBuf {
+    let point = site.path().join("mnt");
+    std::fs::create_dir_all(&point).unwrap();
+    point
+}
+
+fn complaint(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn it_returns_when_the_mount_works_and_serves_in_the_background() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    let repo = site.grown_repo("project");
+    let daemon = site.daemon();
+    let mount = Background(mount_point(&site));
+    let point = mount.0.display().to_string();
+    let cache = site.path().join("cache").display().to_string();
+    // What mount(8) makes of an fstab line.
+    let options = format!("rw,allow_other,_netdev,nofail,hydrate=off,cache_dir={cache}");
+
+    let mounted = helper(&site, &[&daemon.url(), &point, "-v", "-o", &options]);
+
+    assert!(mounted.status.success(), "{}", complaint(&mounted));
+    let status = run(&["status", "--json", "--mount", &point]);
+    let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+    assert_eq!(status["mount_point"], point);
+    let prefetched = run(&["prefetch", "local/project", "--mount", &point]);
+    assert!(prefetched.status.success(), "{}", complaint(&prefetched));
+    assert_eq!(
+        git(mount.0.join("local/project"), &["rev-parse", "HEAD"]),
+        git(&repo.work, &["rev-parse", "HEAD"])
+    );
+
+    let unmounted = run(&["umount", &point]);
+
+    assert!(unmounted.status.success(), "{}", complaint(&unmounted));
+    assert!(!mount.is_mounted());
+    let process = Path::new("/proc").join(status["pid"].to_string());
+    wait_until("the process in the background has ended", || {
+        !process.exists()
+    });
+}
+
+#[test]
+fn what_can_not_be_mounted_is_said_before_it_returns() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    let point = mount_point(&site).display().to_string();
+    let absent = site.path().join("absent").display().to_string();
+    let cache = format!("cache_dir={}", site.path().join("cache").display());
+
+    let typo = helper(
+        &site,
+        &["http://127.0.0.1:1", &point, "-o", "rw,cash_dir=/x"],
+    );
+    let not_http = helper(&site, &["ftp://127.0.0.1", &point]);
+    let no_point = helper(&site, &["http://127.0.0.1:1", &absent, "-o", &cache]);
+
+    assert_eq!(typo.status.code(), Some(2));
+    assert!(
+        complaint(&typo).contains("cash_dir=/x"),
+        "{}",
+        complaint(&typo)
+    );
+    assert_eq!(not_http.status.code(), Some(2));
+    assert_eq!(no_point.status.code(), Some(1));
+    assert!(
+        complaint(&no_point).contains(&absent),
+        "{}",
+        complaint(&no_point)
+    );
+}

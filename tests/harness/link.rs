@@ -1,0 +1,160 @@
+//! A slow link between two programs: a rate that all connections share, and a delay.
+//!
+//! Done here and not by the kernel, so that measuring takes no privileges and no network of its own;
+//! the price is that TCP's slow start, which a real line adds, isn't there for anyone.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Passed on at a time: 0.7 ms at 200 Mbit/s.
+const PIECE_BYTES: usize = 16 << 10;
+/// Pieces on the way in one connection: 4 MiB, more than a fast line with a long delay holds.
+const PIECES_UNDER_WAY: usize = 256;
+
+/// A link on a free port of the loopback interface.
+#[derive(Debug)]
+pub struct Link {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+/// Some bytes, and when they are there.
+type Piece = (Instant, Vec<u8>);
+
+#[derive(Debug)]
+struct Shared {
+    target: SocketAddr,
+    bytes_per_second: u64,
+    /// In each direction.
+    delay: Duration,
+    /// When what was sent so far has left.
+    free_at: Mutex<Instant>,
+    bytes: AtomicU64,
+    is_ended: AtomicBool,
+}
+
+impl Link {
+    /// Passes on to `target`; answers come at this rate, and `round_trip` after they could.
+    pub fn start(target: SocketAddr, bytes_per_second: u64, round_trip: Duration) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let shared = Arc::new(Shared {
+            target,
+            bytes_per_second,
+            delay: round_trip / 2,
+            free_at: Mutex::new(Instant::now()),
+            bytes: AtomicU64::new(0),
+            is_ended: AtomicBool::new(false),
+        });
+        let accepting = Arc::clone(&shared);
+        std::thread::spawn(move || accept(&listener, &accepting));
+        Self { address, shared }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Bytes that came from the target so far.
+    pub fn bytes(&self) -> u64 {
+        self.shared.bytes.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.shared.is_ended.store(true, Ordering::Relaxed);
+        // Wakes the thread that accepts.
+        TcpStream::connect(self.address).ok();
+    }
+}
+
+fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
+    for client in listener.incoming() {
+        if shared.is_ended.load(Ordering::Relaxed) {
+            return;
+        }
+        let (Ok(client), Ok(target)) = (client, TcpStream::connect(shared.target)) else {
+            continue;
+        };
+        client.set_nodelay(true).ok();
+        target.set_nodelay(true).ok();
+        let (Ok(client_input), Ok(target_input)) = (client.try_clone(), target.try_clone()) else {
+            continue;
+        };
+        carry(shared, client_input, target, Shared::send_request);
+        carry(shared, target_input, client, Shared::send_answer);
+    }
+}
+
+/// Carries bytes one way: a thread puts them on the line, another takes them off when they are due.
+fn carry(
+    shared: &Arc<Shared>,
+    from: TcpStream,
+    to: TcpStream,
+    send: fn(&Shared, TcpStream, &SyncSender<Piece>),
+) {
+    let (line, end) = sync_channel(PIECES_UNDER_WAY);
+    let shared = Arc::clone(shared);
+    std::thread::spawn(move || send(&shared, from, &line));
+    std::thread::spawn(move || deliver(&end, to));
+}
+
+fn deliver(end: &Receiver<Piece>, mut to: TcpStream) {
+    for (due, piece) in end {
+        wait_until(due);
+        if to.write_all(&piece).is_err() {
+            break;
+        }
+    }
+    to.shutdown(Shutdown::Both).ok();
+}
+
+impl Shared {
+    fn send_request(&self, mut from: TcpStream, line: &SyncSender<Piece>) {
+        // A connection takes a round trip to make.
+        let mut extra = self.delay * 2;
+        let mut buffer = vec![0; PIECE_BYTES];
+        while let Ok(count @ 1..) = from.read(&mut buffer) {
+            let piece = buffer.iter().take(count).copied().collect();
+            if line
+                .send((Instant::now() + self.delay + extra, piece))
+                .is_err()
+            {
+                return;
+            }
+            extra = Duration::ZERO;
+        }
+    }
+
+    fn send_answer(&self, mut from: TcpStream, line: &SyncSender<Piece>) {
+        let mut buffer = vec![0; PIECE_BYTES];
+        while let Ok(count @ 1..) = from.read(&mut buffer) {
+            self.bytes.fetch_add(count as u64, Ordering::Relaxed);
+            let left = self.leave(count);
+            wait_until(left);
+            let piece = buffer.iter().take(count).copied().collect();
+            if line.send((left + self.delay, piece)).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// When so many bytes have left, after all that was sent before.
+    fn leave(&self, count: usize) -> Instant {
+        let takes = Duration::from_secs_f64(count as f64 / self.bytes_per_second as f64);
+        let mut free_at = self.free_at.lock().unwrap_or_else(PoisonError::into_inner);
+        *free_at = (*free_at).max(Instant::now()) + takes;
+        *free_at
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the delay is what this is for")]
+fn wait_until(due: Instant) {
+    std::thread::sleep(due.saturating_duration_since(Instant::now()));
+}
