@@ -9,6 +9,7 @@
 
 mod app;
 mod config;
+mod error_chain;
 mod http;
 mod mirror;
 mod publish;

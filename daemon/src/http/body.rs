@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::stream;
 use tracing::warn;
 
-use crate::repository::chain;
+use crate::error_chain::chain;
 use crate::store::Archive;
 
 /// What is read at once, in bytes: at most two of these are in memory per response.

@@ -8,9 +8,10 @@ use cachewfs_format::RepoName;
 use cachewfs_format::api::{ErrorBody, ErrorDetail, code};
 use tracing::{debug, error};
 
+use crate::error_chain::chain;
 use crate::mirror::MirrorError;
 use crate::publish::PublishError;
-use crate::repository::{RepositoryError, chain};
+use crate::repository::RepositoryError;
 use crate::store::StoreError;
 
 /// Why a request is not answered with what it asks for.
@@ -30,6 +31,8 @@ pub(crate) enum ApiError {
     NoSuchSnapshot { repo: RepoName },
     #[error("the first snapshot of {repo} is being prepared; its mirror is {state}")]
     NotReady { repo: RepoName, state: &'static str },
+    #[error("HEAD of {repo} has a path that git refuses to check out")]
+    NoCheckout { repo: RepoName },
     #[error("the daemon knows no repository {repo}")]
     UnknownRepo { repo: RepoName },
     #[error("the snapshot isn't, or is, what the request's condition asks for")]
@@ -54,6 +57,7 @@ impl ApiError {
                 (StatusCode::NOT_FOUND, code::NO_SNAPSHOT)
             }
             Self::NotReady { .. } => (StatusCode::SERVICE_UNAVAILABLE, code::SNAPSHOT_NOT_READY),
+            Self::NoCheckout { .. } => (StatusCode::NOT_FOUND, "no_checkout"),
             Self::UnknownRepo { .. } => (StatusCode::NOT_FOUND, "unknown_repo"),
             Self::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, "precondition_failed"),
             Self::Repository(error) => repository_status(error),
@@ -72,6 +76,7 @@ impl ApiError {
             Self::NoSnapshot { .. } => "GET the stable URL to have it prepared.",
             Self::NoSuchSnapshot { .. } => "It may be too old: resolve the stable URL again.",
             Self::NotReady { .. } => "Ask again in a moment.",
+            Self::NoCheckout { .. } => "Use mirror.tar.zst.",
             Self::UnknownRepo { .. } => "GET its snapshot to have it mirrored.",
             Self::PreconditionFailed => "Resolve the stable URL again.",
             Self::Repository(error) => repository_advice(error),

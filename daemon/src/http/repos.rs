@@ -10,7 +10,8 @@ use cachewfs_format::api::{PublishedStatus, REPOS_PATH, RepoList, RepoStatus};
 
 use super::error::ApiError;
 use super::routes::{App, parse_repo};
-use crate::repository::{MirrorState, Status, chain};
+use crate::error_chain::chain;
+use crate::repository::{MirrorState, Status};
 
 /// `GET /api/v1/repos`.
 pub(super) async fn list(State(app): State<Arc<App>>) -> Result<Json<RepoList>, ApiError> {

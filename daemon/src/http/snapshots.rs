@@ -122,11 +122,10 @@ fn find_current(
         return Ok(Some(published.clone()));
     }
     let manifest = app.store.current_manifest(repo, &pointer)?;
-    let published = Published::new(app, &manifest, kind);
-    if let Some(published) = &published {
-        lock().put(key, published.clone());
-    }
-    Ok(published)
+    let published = Published::new(app, &manifest, kind)
+        .ok_or_else(|| ApiError::NoCheckout { repo: repo.clone() })?;
+    lock().put(key, published.clone());
+    Ok(Some(published))
 }
 
 fn answer(request: &Request, published: &Published, cache_control: &'static str) -> Response {

@@ -365,3 +365,91 @@ impl Drop for ProcessGroup {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn git(stop: &CancellationToken) -> Git {
+        Git::new("/dev/null".into(), stop.clone())
+    }
+
+    /// A command whose child outlives it, unless the whole group is killed.
+    fn endless(git: &Git, marker: &str) -> GitCommand {
+        git.command("endless")
+            .config("alias.endless", format!("!sleep {marker} & wait"))
+    }
+
+    fn is_running(marker: &str) -> bool {
+        std::fs::read_dir("/proc")
+            .unwrap()
+            .filter_map(Result::ok)
+            .any(|process| {
+                let line = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+                line == format!("sleep\0{marker}\0").as_bytes()
+            })
+    }
+
+    async fn wait_until_gone(marker: &str) {
+        for _ in 0..100 {
+            if !is_running(marker) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("a child of git still runs");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_time_limit_kills_the_whole_group() {
+        let command = endless(&git(&CancellationToken::new()), "61.0625")
+            .time_limit(Duration::from_millis(300));
+
+        let result = tokio::task::spawn_blocking(|| command.effect())
+            .await
+            .unwrap();
+
+        assert!(
+            matches!(result, Err(GitError::TimedOut { .. })),
+            "{result:?}"
+        );
+        wait_until_gone("61.0625").await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn stopping_the_daemon_kills_the_whole_group() {
+        let stop = CancellationToken::new();
+        let command = endless(&git(&stop), "62.0625");
+        let running = tokio::task::spawn_blocking(|| command.effect());
+        while !is_running("62.0625") {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+
+        stop.cancel();
+
+        let result = running.await.unwrap();
+        assert!(
+            matches!(result, Err(GitError::Stopped { .. })),
+            "{result:?}"
+        );
+        wait_until_gone("62.0625").await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_git_complains_of_is_kept_without_credentials() {
+        let command = git(&CancellationToken::new()).command("complain").config(
+            "alias.complain",
+            "!echo 'no https://me:secret@x.org/y' >&2; false",
+        );
+
+        let result = tokio::task::spawn_blocking(|| command.effect())
+            .await
+            .unwrap();
+
+        let text = result.unwrap_err().to_string();
+        assert!(
+            text.contains("no https://***@x.org/y") && !text.contains("secret"),
+            "{text}"
+        );
+    }
+}

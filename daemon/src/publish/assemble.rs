@@ -20,7 +20,8 @@ pub(super) struct Parts<'a> {
     pub(super) git_files: GitFiles<'a>,
     /// In the order in which git searches them.
     pub(super) packs: &'a [PublishedPack],
-    pub(super) checkout: &'a Checkout,
+    /// Absent if the tree of HEAD can't be checked out; then there is only a mirror archive.
+    pub(super) checkout: Option<&'a Checkout>,
 }
 
 /// Puts an archive together, hot parts first.
@@ -54,9 +55,9 @@ pub(super) fn assemble(
             archive.pack_file(pack_role(kind), &pack.pack, mtime)?;
         }
     }
-    if kind == ArchiveKind::Checkout {
-        archive.index(parts)?;
-        for run in &parts.checkout.runs {
+    if let (ArchiveKind::Checkout, Some(checkout)) = (kind, parts.checkout) {
+        archive.index(parts, checkout)?;
+        for run in &checkout.runs {
             archive.run(run);
         }
     }
@@ -177,10 +178,10 @@ impl ArchiveWriter<'_> {
         self.git_file(role, &format!("objects/pack/{}", data.name), data, mtime)
     }
 
-    fn index(&mut self, parts: &Parts<'_>) -> Result<(), PublishError> {
-        let runs = &parts.checkout.runs;
+    fn index(&mut self, parts: &Parts<'_>, checkout: &Checkout) -> Result<(), PublishError> {
+        let runs = &checkout.runs;
         let header = index::header(runs.iter().map(|run| run.reuse.files).sum());
-        let tree = parts.checkout.tree_extension.as_deref();
+        let tree = checkout.tree_extension.as_deref();
         let mut trailer = index::trailer(tree, &parts.git_files.refs.commit);
         let trailer_len = trailer.len() as u64;
         let entries_len: u64 = runs.iter().map(|run| run.reuse.index_part.size).sum();

@@ -25,6 +25,13 @@ pub(super) struct Checkout {
     pub(super) tree_extension: Option<Vec<u8>>,
 }
 
+impl Checkout {
+    /// What a later publish can use again.
+    pub(super) fn into_reusable(self) -> Vec<RunReuse> {
+        self.runs.into_iter().map(|run| run.reuse).collect()
+    }
+}
+
 /// One run, written now or earlier.
 #[derive(Debug)]
 pub(super) struct CheckoutRun {

@@ -38,6 +38,18 @@ impl PublishError {
         move |source| Self::Io { path, source }
     }
 
+    /// Whether git or the format refuses a path in a tree, such as `.git/config`; no clone could
+    /// check it out either.
+    pub(super) fn is_refused_tree(&self) -> bool {
+        match self {
+            Self::Git(GitError::Failed {
+                command, stderr, ..
+            }) => command == "read-tree" && stderr.contains("invalid path"),
+            Self::Format(error) => matches!(error, cachewfs_format::Error::BadPath { .. }),
+            _ => false,
+        }
+    }
+
     /// For what git printed.
     pub(super) fn bad_output(line: &[u8]) -> Self {
         let line = String::from_utf8_lossy(line).chars().take(200).collect();

@@ -9,10 +9,10 @@ use cachewfs_format::{
     ArchiveKind, ArchiveSummary, Digest, Manifest, PackKind, Pointer, PublishedFile, PublishedPack,
     RepoName, SnapshotId,
 };
-use tracing::info;
+use tracing::{info, warn};
 
 use super::assemble::{Parts, assemble};
-use super::checkout::check_out;
+use super::checkout::{Checkout, check_out};
 use super::commit_graph::{Extent, write_commit_graph};
 use super::git_files::GitFiles;
 use super::increment::{Plan, increment};
@@ -24,6 +24,7 @@ use super::retain::retain_orphans;
 use super::segments::{RANDOM_CHUNK_LEN, SegmentSink};
 use super::{PublishError, times};
 use crate::config::Config;
+use crate::error_chain::chain;
 use crate::mirror::{Git, Upstream};
 use crate::store::{DiskStore, Written};
 
@@ -140,7 +141,14 @@ impl Publisher {
                 None => sink.store_file(&path, RANDOM_CHUNK_LEN)?,
             });
         }
-        let checkout = check_out(job, sink, previous)?;
+        let checkout = match check_out(job, sink, previous) {
+            Err(error) if error.is_refused_tree() => {
+                let error = chain(&error);
+                warn!(%repo, error, "HEAD of {repo} can't be checked out: there is only a mirror archive");
+                None
+            }
+            checkout => Some(checkout?),
+        };
         let git_files = GitFiles {
             refs,
             upstream_url: upstream.url(),
@@ -151,10 +159,14 @@ impl Publisher {
             repo,
             git_files,
             packs: &packs,
-            checkout: &checkout,
+            checkout: checkout.as_ref(),
+        };
+        let kinds = match &checkout {
+            Some(_) => &[ArchiveKind::Mirror, ArchiveKind::Checkout][..],
+            None => &[ArchiveKind::Mirror],
         };
         let mut archives = std::collections::BTreeMap::new();
-        for kind in [ArchiveKind::Mirror, ArchiveKind::Checkout] {
+        for &kind in kinds {
             archives.insert(kind, assemble(&parts, sink, kind)?);
         }
         Ok(Manifest {
@@ -167,7 +179,7 @@ impl Publisher {
             packs,
             commit_graphs,
             tips: refs.tips(),
-            runs: checkout.runs.into_iter().map(|run| run.reuse).collect(),
+            runs: checkout.map(Checkout::into_reusable).unwrap_or_default(),
         })
     }
 

@@ -15,7 +15,7 @@ pub(super) const LARGE_FILE_LEN: u64 = 4 << 20;
 const RUN_LEN: u64 = 128;
 /// What a run has at most, whatever the paths say: so much is read for one changed file.
 const MAX_RUN_FILES: usize = 1024;
-const MAX_RUN_BYTES: u64 = 16 << 20;
+const MAX_RUN_BYTES: u64 = 4 << 20;
 const LIST: &str = "tree.list";
 
 /// One line of the tree.

@@ -9,4 +9,3 @@ mod worker;
 pub(crate) use error::RepositoryError;
 pub(crate) use registry::{Registry, mirrors};
 pub(crate) use status::{MirrorState, Status};
-pub(crate) use worker::chain;

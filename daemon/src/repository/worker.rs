@@ -3,8 +3,6 @@
 //! Requests that come while a run is under way wait for the next one, so each gets the result of
 //! an update that began after it asked. No work hangs off the life of a request.
 
-use std::error::Error;
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -14,6 +12,7 @@ use tracing::{info, warn};
 use super::registry::{Outcome, Registry, Repository};
 use super::{MirrorState, RepositoryError};
 use crate::app::tmp_directory;
+use crate::error_chain::chain;
 use crate::mirror::{clone_mirror, is_mirror, maintain, remove_stale_locks, update};
 use crate::publish::Published;
 
@@ -198,16 +197,4 @@ impl Worker {
         }
         self.registry.forget(&self.repository.name);
     }
-}
-
-/// An error with all its causes, for the log and for people.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        // Writing to a string can't fail.
-        write!(text, ": {source}").ok();
-        cause = source.source();
-    }
-    text
 }

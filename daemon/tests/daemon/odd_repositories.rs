@@ -269,3 +269,61 @@ async fn one_broken_repository_does_not_stop_another() {
     assert!(!response.status().is_success());
     assert_eq!(world.refresh().await["moved"], true);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tree_that_git_refuses_still_has_a_mirror_archive() {
+    let world = World::start().await;
+    let work = world.create_upstream();
+    write_file(&work.join("file"), "content\n");
+    commit_and_push(&work, "one");
+    let blob = git(&work, ["rev-parse", "HEAD:file"]);
+    write_file(
+        &world.root.path().join("tree"),
+        format!("100644 blob {blob}\t.git\n"),
+    );
+    let tree = std::process::Command::new("git")
+        .arg("mktree")
+        .current_dir(&work)
+        .stdin(fs::File::open(world.root.path().join("tree")).unwrap())
+        .output()
+        .unwrap();
+    let tree = String::from_utf8(tree.stdout).unwrap();
+    let commit = git(&work, ["commit-tree", "-m", "hostile", tree.trim()]);
+    git(
+        &work,
+        [
+            "push",
+            "-q",
+            "--force",
+            "origin",
+            &format!("{commit}:refs/heads/main"),
+        ],
+    );
+
+    assert_eq!(world.refresh().await["snapshot"], commit);
+    let mirror = world.extract("mirror.tar.zst").await;
+    let checkout = world
+        .get(&format!("/git/{REPO}/snapshot.tar.zst"), &[])
+        .await;
+
+    assert_eq!(git(&mirror, ["rev-parse", "HEAD"]), commit);
+    assert_eq!(checkout.status(), 404);
+    assert!(checkout.text().await.unwrap().contains("no_checkout"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_who_ask_at_once_get_an_answer() {
+    let world = World::start().await;
+    let work = world.create_upstream();
+    let head = commit_and_push(&work, "one");
+
+    let answers = futures_util::future::join_all((0..20).map(|_| world.refresh())).await;
+
+    assert!(answers.iter().all(|answer| answer["snapshot"] == head));
+    assert_eq!(
+        fs::read_dir(world.store().join("snapshots"))
+            .unwrap()
+            .count(),
+        1
+    );
+}

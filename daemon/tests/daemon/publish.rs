@@ -18,6 +18,7 @@ fn fill(work: &std::path::Path) {
         git(work, ["add", "-A"]);
         git(work, ["commit", "-q", "-m", &format!("commit {commit}")]);
     }
+    git(work, ["rm", "-q", "noise.bin"]);
     git(work, ["branch", "side", "HEAD~3"]);
     git(work, ["tag", "-a", "v1", "-m", "one", "HEAD~2"]);
 }
