@@ -1,5 +1,6 @@
 //! The daemon as a whole: starting, running, stopping.
 
+use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -33,6 +34,12 @@ pub enum StartError {
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// Another daemon works in the data directory.
+    #[error("another daemon uses {data_dir}")]
+    InUse {
+        /// The directory.
+        data_dir: PathBuf,
+    },
     /// The address can't be listened on.
     #[error("can't listen on {address}")]
     Listen {
@@ -47,7 +54,7 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Daemon;
 
-/// A daemon that runs.
+/// A daemon that runs, until [`Running::shutdown`] is cancelled; dropping this does not stop it.
 #[derive(Debug)]
 pub struct Running {
     /// Where it serves HTTP.
@@ -68,6 +75,7 @@ impl Daemon {
                 source: source.into(),
             }
         };
+        let lock = lock_data_dir(&config)?;
         let tmp = tmp_directory(&config);
         sweep(&tmp).map_err(prepare(tmp.clone()))?;
         let mirrors = mirrors(&config);
@@ -108,6 +116,7 @@ impl Daemon {
             }
             stop.cancel();
             registry.join().await;
+            drop(lock);
         });
         Ok(Running {
             address,
@@ -128,6 +137,23 @@ impl Running {
 /// Where temporary files are: on the same filesystem as mirrors and store.
 pub(crate) fn tmp_directory(config: &Config) -> PathBuf {
     config.data_dir.join("tmp")
+}
+
+/// Makes sure that no other daemon sweeps, fetches or publishes here, as long as the file is open.
+fn lock_data_dir(config: &Config) -> Result<File, StartError> {
+    let path = config.data_dir.join("lock");
+    let open = || {
+        std::fs::create_dir_all(&config.data_dir)?;
+        File::create(&path)
+    };
+    let lock = open().map_err(|source| StartError::Prepare {
+        path: path.clone(),
+        source: source.into(),
+    })?;
+    lock.try_lock().map_err(|_| StartError::InUse {
+        data_dir: config.data_dir.clone(),
+    })?;
+    Ok(lock)
 }
 
 /// Removes what an earlier run of the daemon left.

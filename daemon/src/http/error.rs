@@ -146,7 +146,8 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let (status, code) = self.status_and_code();
         let text = chain(&self);
-        if status.is_server_error() && status != StatusCode::SERVICE_UNAVAILABLE {
+        // What upstream does is logged by the repository's task.
+        if status == StatusCode::INTERNAL_SERVER_ERROR {
             error!(code, error = text, "A request failed");
         } else {
             debug!(code, error = text, "A request was refused");

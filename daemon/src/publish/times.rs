@@ -26,3 +26,23 @@ pub(super) fn of_pack(kind: PackKind, age: usize) -> i64 {
     };
     GIT_DIRECTORY + rank
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn git_searches_the_tip_first_and_history_last() {
+        let order = [
+            of_pack(PackKind::Tip, 0),
+            of_pack(PackKind::Commits, 0),
+            of_pack(PackKind::Increment, 1),
+            of_pack(PackKind::Increment, 0),
+            of_pack(PackKind::Trees, 0),
+            of_pack(PackKind::History, 0),
+        ];
+
+        assert!(order.is_sorted_by(|newer, older| newer > older));
+        assert!(order.iter().all(|&time| time > WORK_TREE));
+    }
+}

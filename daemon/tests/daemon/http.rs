@@ -238,6 +238,11 @@ async fn what_is_published_survives_a_restart_and_the_loss_of_upstream() {
         .into(),
         ..cachewfs_daemon::Config::default()
     };
+    let in_use = cachewfs_daemon::Daemon::start(config.clone()).await;
+    assert!(matches!(
+        in_use,
+        Err(cachewfs_daemon::StartError::InUse { .. })
+    ));
     world.running.shutdown.cancel();
     world.running.stopped().await;
 
