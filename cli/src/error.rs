@@ -133,10 +133,7 @@ fn of_client(error: &ClientError) -> (u8, Option<&'static str>) {
 
 fn of_mount(error: &MountError) -> Option<&'static str> {
     match error {
-        MountError::MountPoint { .. } => Some(
-            "make the directory first; a mount that died there \
-                                               has to be unmounted (umount MOUNTPOINT)",
-        ),
+        MountError::MountPoint { .. } => Some("make the directory first: mkdir MOUNTPOINT"),
         MountError::Cache { .. } => Some("name a directory that you can write: -o cache_dir=DIR"),
         MountError::Mount { .. } => {
             Some("as root it needs /dev/fuse; as a user, the package fuse3")

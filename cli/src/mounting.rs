@@ -9,6 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::error::CliError;
+use crate::mounts::clear_dead_mount;
 
 /// What `-o` can say.
 #[derive(Debug)]
@@ -193,6 +194,8 @@ pub(crate) async fn serve(
 ) -> Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
+    // After a crash, mounting again has to be enough.
+    clear_dead_mount(&options.mount_point)?;
     let mount = Mount::start(options).await?;
     on_ready()?;
     let ended = mount.wait();

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context as _, Result};
 use cachewfs_fuse::control::Client;
@@ -55,6 +56,27 @@ fn unescape(field: &[u8]) -> PathBuf {
         };
     }
     PathBuf::from(std::ffi::OsString::from_vec(bytes))
+}
+
+/// Takes away what is left of a mount whose process was killed; whether there was anything.
+///
+/// The kernel keeps such a mount in its table, and refuses whatever asks there with ENOTCONN.
+pub(crate) fn clear_dead_mount(mount_point: &Path) -> Result<bool> {
+    let not_connected = rustix::io::Errno::NOTCONN.raw_os_error();
+    let is_dead =
+        fs::metadata(mount_point).is_err_and(|error| error.raw_os_error() == Some(not_connected));
+    if !is_dead || !mount_points()?.contains(&absolute(mount_point)) {
+        return Ok(false);
+    }
+    if rustix::process::geteuid().is_root() {
+        rustix::mount::unmount(mount_point, rustix::mount::UnmountFlags::DETACH)?;
+        return Ok(true);
+    }
+    let status = Command::new("fusermount3")
+        .args(["-u", "-z", "--"])
+        .arg(mount_point)
+        .status();
+    Ok(status.is_ok_and(|status| status.success()))
 }
 
 impl MountChoice {

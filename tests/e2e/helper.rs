@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use cachewfs_tests::{Site, binary, can_mount, git, run, wait_until};
+use rustix::process::{Pid, Signal, kill_process};
 
 /// Calls the program by the name of the helper.
 fn helper(site: &Site, arguments: &[&str]) -> Output {
@@ -79,6 +80,41 @@ fn it_returns_when_the_mount_works_and_serves_in_the_background() {
     wait_until("the process in the background has ended", || {
         !process.exists()
     });
+}
+
+#[test]
+fn mounting_again_is_enough_after_a_crash() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    let daemon = site.daemon();
+    let mount = Background(mount_point(&site));
+    let point = mount.0.display().to_string();
+    let cache = format!("cache_dir={}", site.path().join("cache").display());
+    let mount_it = || {
+        let mounted = helper(&site, &[&daemon.url(), &point, "-o", &cache]);
+        assert!(mounted.status.success(), "{}", complaint(&mounted));
+    };
+    let kill_it = || {
+        let status = run(&["status", "--json", "--mount", &point]);
+        let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+        let process = i32::try_from(status["pid"].as_i64().unwrap()).unwrap();
+        kill_process(Pid::from_raw(process).unwrap(), Signal::KILL).unwrap();
+        wait_until("nobody serves the mount", || {
+            std::fs::metadata(&point).is_err()
+        });
+    };
+
+    mount_it();
+    kill_it();
+    mount_it();
+
+    assert!(std::fs::read_dir(&point).is_ok());
+    kill_it();
+    let unmounted = run(&["umount", &point]);
+    assert!(unmounted.status.success(), "{}", complaint(&unmounted));
+    assert!(!mount.is_mounted());
 }
 
 #[test]

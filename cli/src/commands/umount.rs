@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use cachewfs_fuse::control::protocol::{Answer, Request};
 
-use crate::mounts::{MountChoice, block_on, mount_points};
+use crate::mounts::{MountChoice, block_on, clear_dead_mount, mount_points};
 use crate::output;
 
 /// Unmount, and end the process that serves the mount.
@@ -24,6 +24,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         mount: args.mount_point.clone(),
     };
     let mount_point = choice.mount_point()?;
+    if clear_dead_mount(&mount_point)? {
+        return Ok(());
+    }
     block_on(async {
         if let Answer::Status(status) = choice.ask(&Request::Status).await? {
             for repo in status.repos.iter().filter(|repo| !repo.clones.is_empty()) {
