@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo build --release --bins
-//! cargo bench -p cachewfs-tests -- REPOSITORY [FILE]
+//! cargo bench -p cachewfs-tests --bench slow_link -- REPOSITORY [FILE]
 //! ```
 //!
 //! `REPOSITORY` is one on this machine, which isn't changed; `FILE`, in its HEAD, is what to blame
@@ -33,7 +33,7 @@ fn main() {
         .filter(|argument| !argument.starts_with("--"))
         .collect();
     let Some(repository) = arguments.first() else {
-        print("usage: cargo bench -p cachewfs-tests -- REPOSITORY [FILE]");
+        print("usage: cargo bench -p cachewfs-tests --bench slow_link -- REPOSITORY [FILE]");
         return;
     };
     if !can_mount() {
