@@ -10,13 +10,13 @@ use tokio::sync::{OnceCell, watch};
 use tracing::warn;
 
 use super::registry::Backend;
-use super::window::Window;
+use super::window::{Density, Window};
 use super::{ReadError, transfer};
 use crate::cache::SegmentFile;
 use crate::traffic::Purpose;
 
-/// A segment this small is fetched whole, with its table, in one request. Equal to the smallest
-/// window: a separate request for the table would cost a round trip and save nothing.
+/// A segment this small is fetched whole, with its table, in one request: a separate request for
+/// the table would cost a round trip and save little.
 pub(super) const WHOLE_LEN: u64 = 1 << 20;
 
 /// Where a segment can be fetched from.
@@ -97,12 +97,14 @@ impl Segment {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether its files are read at random, by binary search.
-    pub(super) fn is_index(&self) -> bool {
-        matches!(
-            self.record.role,
-            Role::PackIndex | Role::PackReverseIndex | Role::CommitGraph
-        )
+    /// How much of it its readers come to want.
+    pub(super) fn density(&self) -> Density {
+        match self.record.role {
+            Role::PackIndex | Role::PackReverseIndex | Role::CommitGraph | Role::PackTip => {
+                Density::Dense
+            }
+            _ => Density::Sparse,
+        }
     }
 
     /// The table, if it has been loaded.

@@ -124,7 +124,7 @@ impl Segment {
         if state.in_flight.contains(&index) {
             return Claim::UnderWay;
         }
-        let wanted = state.window.plan(index, self.is_index(), purpose);
+        let wanted = state.window.plan(index, self.density(), purpose);
         let is_missing = |at: usize| {
             !state.in_flight.contains(&at)
                 && table
@@ -137,7 +137,7 @@ impl Segment {
                 .get(at)
                 .map(|chunk| u64::from(chunk.stored_len))
         };
-        let window = super::window::cut(index, wanted, self.is_index(), lens, is_missing);
+        let window = super::window::cut(index, wanted, self.density(), lens, is_missing);
         state.in_flight.extend(window.clone());
         state.window.taken(&window);
         Claim::Window(window)

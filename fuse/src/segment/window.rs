@@ -4,15 +4,22 @@ use std::ops::Range;
 
 use crate::traffic::Purpose;
 
-/// What a first read of a pack fetches at least, in bytes: at 200 Mbit/s and 20 ms, twice what a
-/// round trip costs.
-const MIN_PACK_WINDOW: u64 = 1 << 20;
-/// What a first read of an index fetches, in bytes: a lookup touches few places of it.
-const MIN_INDEX_WINDOW: u64 = 128 << 10;
+/// What a read that isn't sequential fetches, in bytes. Measured with `git blame` on git's own
+/// repository: 1 MiB fetched 66 % of the archive, in little fewer requests.
+const MIN_WINDOW: u64 = 256 << 10;
 /// What is fetched at once at most, in bytes.
 const MAX_WINDOW: u64 = 16 << 20;
 /// What hydration fetches at once, in bytes: little, so that a reader need not wait behind it.
 const BACKGROUND_WINDOW: u64 = 4 << 20;
+
+/// How much of a segment its readers come to want.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Density {
+    /// Sooner or later all of it: indexes, the commit-graph, the tip pack.
+    Dense,
+    /// A part here and there: all other packs.
+    Sparse,
+}
 
 /// The recent past of a segment's reads.
 #[derive(Debug, Default)]
@@ -26,23 +33,15 @@ pub(super) struct Window {
 impl Window {
     /// How many bytes to fetch for a read that misses `chunk`.
     ///
-    /// A sequential read of a pack doubles the window, any other starts anew. An index is read at
-    /// random, and wholly sooner or later: each miss doubles its window.
-    pub(super) fn plan(&mut self, chunk: usize, is_index: bool, purpose: Purpose) -> u64 {
+    /// A sequential read of a sparse segment doubles the window, any other starts anew. Each miss
+    /// of a dense one does: it is read at random, and wholly sooner or later.
+    pub(super) fn plan(&mut self, chunk: usize, density: Density, purpose: Purpose) -> u64 {
         if purpose == Purpose::Background {
             return BACKGROUND_WINDOW;
         }
-        let min = if is_index {
-            MIN_INDEX_WINDOW
-        } else {
-            MIN_PACK_WINDOW
-        };
-        let grows = is_index || self.next == Some(chunk);
-        self.bytes = if grows {
-            (self.bytes * 2).clamp(min, MAX_WINDOW)
-        } else {
-            min
-        };
+        let grows = density == Density::Dense || self.next == Some(chunk);
+        let wanted = if grows { self.bytes * 2 } else { MIN_WINDOW };
+        self.bytes = wanted.clamp(MIN_WINDOW, MAX_WINDOW);
         self.bytes
     }
 
@@ -53,13 +52,13 @@ impl Window {
 }
 
 /// Cuts a window of missing chunks around `chunk`, of `wanted` stored bytes or up to a chunk more:
-/// what follows, and for an index, with what is left, what comes before.
+/// what follows, and in a dense segment, with what is left, what comes before.
 ///
 /// `len` gives the stored length of a chunk, or `None` beyond the end.
 pub(super) fn cut(
     chunk: usize,
     wanted: u64,
-    is_index: bool,
+    density: Density,
     len: impl Fn(usize) -> Option<u64>,
     is_missing: impl Fn(usize) -> bool,
 ) -> Range<usize> {
@@ -73,7 +72,7 @@ pub(super) fn cut(
         end += 1;
     }
     let mut start = chunk;
-    while is_index
+    while density == Density::Dense
         && taken < wanted
         && start > 0
         && let Some(bytes) = len(start - 1)
@@ -96,40 +95,40 @@ mod tests {
     }
 
     #[test]
-    fn sequential_reads_of_a_pack_widen_and_a_seek_narrows() {
+    fn sequential_reads_of_a_sparse_segment_widen_and_a_seek_narrows() {
         let mut window = Window::default();
         let mut sizes = Vec::new();
-        for chunk in [0, 4, 12, 50] {
-            let wanted = window.plan(chunk, false, Purpose::Demand);
-            let cut = cut(chunk, wanted, false, len, |_| true);
+        for chunk in [0, 1, 3, 7, 50] {
+            let wanted = window.plan(chunk, Density::Sparse, Purpose::Demand);
+            let cut = cut(chunk, wanted, Density::Sparse, len, |_| true);
             window.taken(&cut);
             sizes.push(cut.len());
         }
 
-        assert_eq!(sizes, [4, 8, 16, 4]);
+        assert_eq!(sizes, [1, 2, 4, 8, 1]);
     }
 
     #[test]
-    fn every_miss_of_an_index_doubles_its_window() {
+    fn every_miss_of_a_dense_segment_doubles_its_window() {
         let mut window = Window::default();
 
         let sizes: Vec<u64> = [7, 50, 3]
             .iter()
-            .map(|&chunk| window.plan(chunk, true, Purpose::Demand))
+            .map(|&chunk| window.plan(chunk, Density::Dense, Purpose::Demand))
             .collect();
 
-        assert_eq!(sizes, [128 << 10, 256 << 10, 512 << 10]);
+        assert_eq!(sizes, [256 << 10, 512 << 10, 1 << 20]);
     }
 
     #[test]
     fn a_window_stops_at_what_is_there_already() {
-        assert_eq!(cut(3, 16 << 20, false, len, |at| at != 5), 3..5);
-        assert_eq!(cut(99, 16 << 20, false, len, |_| true), 99..100);
+        assert_eq!(cut(3, 16 << 20, Density::Sparse, len, |at| at != 5), 3..5);
+        assert_eq!(cut(99, 16 << 20, Density::Sparse, len, |_| true), 99..100);
     }
 
     #[test]
-    fn the_window_of_an_index_reaches_back() {
-        assert_eq!(cut(98, CHUNK * 6, true, len, |_| true), 94..100);
-        assert_eq!(cut(2, CHUNK * 3, true, len, |at| at == 2), 2..3);
+    fn the_window_of_a_dense_segment_reaches_back() {
+        assert_eq!(cut(98, CHUNK * 6, Density::Dense, len, |_| true), 94..100);
+        assert_eq!(cut(2, CHUNK * 3, Density::Dense, len, |at| at == 2), 2..3);
     }
 }
