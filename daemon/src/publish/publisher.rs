@@ -90,7 +90,7 @@ impl Publisher {
             mirror,
             tmp: tmp.path(),
         };
-        let mut sink = SegmentSink::new(tmp.path());
+        let mut sink = SegmentSink::new(&self.git, tmp.path());
         let manifest = self.build(
             &job,
             &mut sink,

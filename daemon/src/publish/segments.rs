@@ -10,6 +10,7 @@ use cachewfs_format::{
 };
 
 use super::PublishError;
+use crate::mirror::Git;
 use crate::store::NewSegment;
 
 /// Chunk length of what is read in random places: packs, their indexes, the commit-graph.
@@ -28,6 +29,8 @@ const MIN_SAVING: f64 = 0.04;
 /// Collects the new segments of one publish.
 #[derive(Debug)]
 pub(super) struct SegmentSink {
+    /// Tells whether the daemon stops.
+    git: Git,
     directory: PathBuf,
     created: usize,
     new: Vec<NewSegment>,
@@ -42,8 +45,9 @@ pub(super) struct SegmentFile {
 }
 
 impl SegmentSink {
-    pub(super) fn new(directory: &Path) -> Self {
+    pub(super) fn new(git: &Git, directory: &Path) -> Self {
         Self {
+            git: git.clone(),
             directory: directory.to_owned(),
             created: 0,
             new: Vec::new(),
@@ -155,6 +159,9 @@ impl SegmentSink {
         let mut content = Vec::with_capacity(chunk_len + 512);
         let mut left = size;
         while left > 0 {
+            if self.git.is_stopping() {
+                return Err(PublishError::Stopping);
+            }
             content.clear();
             let wanted = left.min(chunk_len as u64);
             let read = (&mut file)
