@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use cachewfs_tests::{Fault, Proxy, Site, can_mount, git, try_git, within};
+use cachewfs_tests::{Fault, Proxy, Site, can_mount, git, try_git, wait_until, within};
 
 #[test]
 fn cut_connections_cost_time_only() {
@@ -53,6 +53,27 @@ fn corrupt_bytes_are_never_shown() {
         "wrong bytes were shown"
     );
     assert_eq!(mended, expected);
+}
+
+#[test]
+fn a_daemon_that_is_unavailable_for_a_while_costs_time_only() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    let repo = site.grown_repo("project");
+    let daemon = site.daemon();
+    let proxy = Proxy::start(daemon.address(), Duration::ZERO);
+    let mount = site.mount(&proxy.url());
+    let mounted = mount.repo("local/project");
+    mount.cli(&["prefetch", "local/project"]);
+    proxy.set(Fault::Unavailable);
+
+    let reading = std::thread::spawn(move || git(&mounted, &["grep", "line"]));
+    wait_until("a request was tried again", || mount.traffic("retries") > 0);
+    proxy.set(Fault::None);
+
+    assert_eq!(reading.join().unwrap(), git(&repo.work, &["grep", "line"]));
 }
 
 #[test]

@@ -17,7 +17,11 @@ pub enum Fault {
     CutAfter(u64),
     /// Changes one byte in each so many.
     CorruptEvery(u64),
+    /// Answers each request itself, with 503.
+    Unavailable,
 }
+
+const UNAVAILABLE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n";
 
 /// A proxy on a free port of the loopback interface.
 #[derive(Debug)]
@@ -128,6 +132,12 @@ impl Shared {
                     if let Some(byte) = piece.get_mut(next) {
                         *byte ^= 0x20;
                     }
+                }
+                Fault::Unavailable if !is_answer => {
+                    if from.write_all(UNAVAILABLE).is_err() {
+                        break;
+                    }
+                    continue;
                 }
                 Fault::Stall => {
                     self.wait_for_the_end_of_the_stall();
