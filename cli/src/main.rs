@@ -11,6 +11,7 @@ mod commands;
 mod daemonise;
 mod error;
 mod git;
+mod interrupt;
 mod local;
 mod mounting;
 mod mounts;

@@ -10,6 +10,7 @@ use cachewfs_fuse::control::Client;
 use cachewfs_fuse::control::protocol::{Answer, Request};
 
 use crate::error::CliError;
+use crate::interrupt::interrupted;
 use crate::progress::Bar;
 
 /// Which mount is meant.
@@ -127,7 +128,7 @@ impl MountChoice {
             outcome = client.call(request, |progress| bar.show(&progress)) => {
                 outcome.map_err(anyhow::Error::from)
             }
-            _ = tokio::signal::ctrl_c() => Err(CliError::Interrupted.into()),
+            _ = interrupted() => Err(CliError::Interrupted.into()),
         };
         bar.finish();
         outcome

@@ -1,6 +1,12 @@
 //! `cachewfs clone`: an ordinary clone that borrows.
 
-use cachewfs_tests::{GitRepo, MountProcess, Site, can_mount, git, run, try_git, wait_until};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use cachewfs_tests::{
+    Fault, GitRepo, MountProcess, Proxy, Site, binary, can_mount, git, run, try_git, wait_until,
+};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::mounted::packs;
 
@@ -79,6 +85,36 @@ fn a_force_push_upstream_breaks_no_clone() {
     assert_eq!(git(&clone, &["rev-parse", "origin/main"]).trim(), new);
     // The new objects are borrowed as well.
     assert_eq!(packs(&clone.join(".git/objects/pack")), 0);
+}
+
+#[test]
+fn a_clone_that_is_interrupted_leaves_nothing() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    site.grown_repo("project");
+    let daemon = site.daemon();
+    let proxy = Proxy::start(daemon.address(), Duration::ZERO);
+    let mount = site.mount_with(&proxy.url(), "hydrate=off,read_timeout=5s");
+    git(mount.repo("local/project"), &["rev-parse", "HEAD"]);
+    let place = site.path().join("place");
+    std::fs::create_dir_all(&place).unwrap();
+    proxy.set(Fault::Stall);
+    let mut cloning = Command::new(binary("cachewfs"))
+        .args(["clone", "local/project", "--mount"])
+        .args([&mount.point, &place.join("clone")])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let entries = || std::fs::read_dir(&place).unwrap().count();
+    wait_until("the clone has begun", || entries() > 0);
+
+    let process = Pid::from_raw(cloning.id().try_into().unwrap()).unwrap();
+    kill_process(process, Signal::TERM).unwrap();
+
+    assert_eq!(cloning.wait().unwrap().code(), Some(1));
+    assert_eq!(entries(), 0);
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod archives;
 mod bad_input;
 mod catch_up;
 mod clone;
+mod command_line;
 mod faults;
 mod helper;
 mod local;

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use crate::clone_files::{config, packed_refs};
 use crate::error::CliError;
+use crate::interrupt::interrupted;
 use crate::mounts::{MountChoice, block_on};
 use crate::progress::Bar;
 use crate::{git, output, remote};
@@ -62,7 +63,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         tokio::select! {
             outcome = clone(args, &repo, &target) => outcome,
             // What was made so far goes with its temporary directory.
-            _ = tokio::signal::ctrl_c() => Err(CliError::Interrupted.into()),
+            _ = interrupted() => Err(CliError::Interrupted.into()),
         }
     })?;
     output::line(&format!("Cloned {repo} into {}", target.display()));
