@@ -2,6 +2,7 @@
 
 #![expect(
     clippy::doc_markdown,
+    rustdoc::bare_urls,
     reason = "the comments of arguments are the help that people read"
 )]
 
