@@ -20,6 +20,10 @@ use crate::store::DiskStore;
 /// How long answers that are under way may take to end after the daemon is told to stop.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 
+/// How long to wait for a daemon that is just ending; or for a process that is being started, which
+/// holds all our files between fork and exec.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+
 /// Why the daemon can't start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -75,7 +79,7 @@ impl Daemon {
                 source: source.into(),
             }
         };
-        let lock = lock_data_dir(&config)?;
+        let lock = lock_data_dir(&config).await?;
         let tmp = tmp_directory(&config);
         sweep(&tmp).map_err(prepare(tmp.clone()))?;
         let mirrors = mirrors(&config);
@@ -140,7 +144,7 @@ pub(crate) fn tmp_directory(config: &Config) -> PathBuf {
 }
 
 /// Makes sure that no other daemon sweeps, fetches or publishes here, as long as the file is open.
-fn lock_data_dir(config: &Config) -> Result<File, StartError> {
+async fn lock_data_dir(config: &Config) -> Result<File, StartError> {
     let path = config.data_dir.join("lock");
     let open = || {
         std::fs::create_dir_all(&config.data_dir)?;
@@ -150,9 +154,14 @@ fn lock_data_dir(config: &Config) -> Result<File, StartError> {
         path: path.clone(),
         source: source.into(),
     })?;
-    lock.try_lock().map_err(|_| StartError::InUse {
-        data_dir: config.data_dir.clone(),
-    })?;
+    let deadline = tokio::time::Instant::now() + LOCK_PATIENCE;
+    while lock.try_lock().is_err() {
+        if tokio::time::Instant::now() > deadline {
+            let data_dir = config.data_dir.clone();
+            return Err(StartError::InUse { data_dir });
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     Ok(lock)
 }
 
