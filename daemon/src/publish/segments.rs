@@ -21,7 +21,8 @@ pub(super) const SEQUENTIAL_CHUNK_LEN: usize = 1 << 20;
 /// 280 MB take 28.0 MB in chunks of 1 MiB, 23.8 in 2 MiB, 21.5 in 4 MiB; but a reader unpacks a
 /// whole chunk for one object.
 pub(super) const TIP_CHUNK_LEN: usize = 2 << 20;
-/// Level 9 makes a work tree 12 % smaller than level 3; see the commit that set it for the times.
+/// The 52 MB work tree of git's repository takes 12.5 MB with level 3, 11.3 with 6, 11.1 with 9 and
+/// 10.9 with 12; in 0.6, 1.3, 1.9 and 4.8 s (2026-11).
 pub(super) const ZSTD_LEVEL: i32 = 9;
 /// A saving below this share is not worth decompressing for.
 const MIN_SAVING: f64 = 0.04;
