@@ -66,7 +66,12 @@ fn no_reader_ever_sees_an_error_while_upstream_moves() {
             while !ended.load(Ordering::Relaxed) {
                 let output = try_git(&mounted, arguments);
                 let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
-                assert!(output.status.success(), "git {arguments:?}: {complaint}");
+                let lasts = || !try_git(&mounted, arguments).status.success();
+                assert!(
+                    output.status.success(),
+                    "git {arguments:?}: {complaint}; again now: {}",
+                    lasts()
+                );
                 assert_eq!(complaint, "", "git {arguments:?}");
                 runs += 1;
             }
