@@ -23,7 +23,7 @@ use tokio::runtime::Handle;
 use tracing::{debug, error, warn};
 
 use crate::error::FsError;
-use crate::fs::{Attr, FileKind, Fs};
+use crate::fs::{Attr, DirectoryEntry, FileKind, Fs, Listing};
 use crate::handles::IoMode;
 use crate::options::MountOptions;
 
@@ -157,6 +157,13 @@ fn ttls(attr: &Attr) -> (Duration, Duration) {
         },
         name,
     )
+}
+
+/// The entries after the first `offset`, each with the offset of the one after it.
+fn numbered_from(listing: &Listing, offset: u64) -> impl Iterator<Item = (u64, &DirectoryEntry)> {
+    (1..)
+        .zip(&listing.entries)
+        .skip_while(move |&(next, _)| next <= offset)
 }
 
 fn wants_to_write(flags: OpenFlags) -> bool {
@@ -360,17 +367,16 @@ impl Filesystem for Adapter {
     }
 
     fn opendir(&self, _request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        let fs = Arc::clone(&self.fs);
         let is_lasting = matches!(self.fs.getattr(ino.0), Ok(attr) if attr.is_lasting);
-        let call = async move { fs.opendir(ino.0).await };
-        self.respond(self.lookup_timeout, call, move |outcome| match outcome {
-            Ok(handle) if is_lasting => {
-                let flags = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
-                reply.opened(FileHandle(handle), flags);
-            }
-            Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::empty()),
+        let flags = if is_lasting {
+            FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE
+        } else {
+            FopenFlags::empty()
+        };
+        match self.fs.opendir(ino.0) {
+            Ok(handle) => reply.opened(FileHandle(handle), flags),
             Err(error) => reply.error(error.errno()),
-        });
+        }
     }
 
     fn readdir(
@@ -381,25 +387,22 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        let entries = match self.fs.listing(fh.0) {
-            Ok(entries) => entries,
-            Err(error) => return reply.error(error.errno()),
-        };
-        for (next, entry) in (1..)
-            .zip(entries.iter())
-            .skip_while(|&(next, _)| next <= offset)
-        {
-            let kind = file_type(entry.attr.kind);
-            if reply.add(
-                INodeNo(entry.attr.ino),
-                next,
-                kind,
-                OsStr::from_bytes(&entry.name),
-            ) {
-                break;
+        let fs = Arc::clone(&self.fs);
+        let call = async move { fs.listing(fh.0, offset).await };
+        self.respond(self.lookup_timeout, call, move |outcome| {
+            let listing = match outcome {
+                Ok(listing) => listing,
+                Err(error) => return reply.error(error.errno()),
+            };
+            for (next, entry) in numbered_from(&listing, offset) {
+                let kind = file_type(entry.attr.kind);
+                let name = OsStr::from_bytes(&entry.name);
+                if reply.add(INodeNo(entry.attr.ino), next, kind, name) {
+                    break;
+                }
             }
-        }
-        reply.ok();
+            reply.ok();
+        });
     }
 
     fn readdirplus(
@@ -410,27 +413,35 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let entries = match self.fs.listing(fh.0) {
-            Ok(entries) => entries,
-            Err(error) => return reply.error(error.errno()),
-        };
-        for (next, entry) in (1..)
-            .zip(entries.iter())
-            .skip_while(|&(next, _)| next <= offset)
-        {
-            let (attr_ttl, _) = ttls(&entry.attr);
-            let attr = file_attr(&entry.attr, request.uid(), request.gid());
-            let name = OsStr::from_bytes(&entry.name);
-            let ino = INodeNo(entry.attr.ino);
-            if reply.add(ino, next, name, &attr_ttl, &attr, Generation(0)) {
-                break;
+        let (fs, told) = (Arc::clone(&self.fs), Arc::clone(&self.fs));
+        let (uid, gid) = (request.uid(), request.gid());
+        let call = async move { fs.listing(fh.0, offset).await };
+        self.respond(self.lookup_timeout, call, move |outcome| {
+            let listing = match outcome {
+                Ok(listing) => listing,
+                Err(error) => return reply.error(error.errno()),
+            };
+            let is_current = listing.is_current();
+            for (next, entry) in numbered_from(&listing, offset) {
+                let (attr_ttl, _) = ttls(&entry.attr);
+                let mut attr = file_attr(&entry.attr, uid, gid);
+                let is_self_or_parent = entry.name == b"." || entry.name == b"..";
+                if !is_current && !is_self_or_parent {
+                    // An entry without an inode: the kernel lists the name and keeps nothing.
+                    attr.ino = INodeNo(0);
+                }
+                let name = OsStr::from_bytes(&entry.name);
+                let ino = INodeNo(entry.attr.ino);
+                if reply.add(ino, next, name, &attr_ttl, &attr, Generation(0)) {
+                    break;
+                }
+                // The kernel counts no lookup for the first two.
+                if is_current && !is_self_or_parent {
+                    told.remember(entry);
+                }
             }
-            // The kernel counts no lookup for these two.
-            if entry.name != b"." && entry.name != b".." {
-                self.fs.remember(entry);
-            }
-        }
-        reply.ok();
+            reply.ok();
+        });
     }
 
     fn releasedir(

@@ -100,8 +100,18 @@ fn status_is_clean_the_first_time_and_reads_no_file() {
     let status = git(mount.repo("local/project"), &["status", "--porcelain"]);
 
     assert_eq!(status, "");
-    let fetched = mount.traffic("fetched_bytes");
-    assert!(fetched < 4 << 20, "{fetched} bytes for a status");
+    let report = mount.status();
+    let parts = report["repos"][0]["parts"].as_array().unwrap();
+    let work_tree = parts
+        .iter()
+        .find(|part| part["part"] == "work tree")
+        .unwrap();
+    // The index, which is counted with the files, and none of these.
+    let fetched = work_tree["cached_bytes"].as_u64().unwrap();
+    assert!(
+        fetched < 64 << 10,
+        "{fetched} bytes of the work tree for a status"
+    );
 }
 
 /// Bytes that don't compress.

@@ -1,6 +1,6 @@
 //! Bytes over HTTP: ranges of archives, with retries and fail-over.
 //!
-//! What comes out of here is *not* verified: [`crate::chunks`] does that, and asks again for what
+//! What comes out of here is *not* verified: [`crate::segment`] does that, and asks again for what
 //! is broken.
 
 mod error;

@@ -1,13 +1,17 @@
-//! Listing directories. What a listing shows is fixed when the directory is opened.
+//! Listing directories.
+//!
+//! A listing is made when its first entry is asked for, not when the directory is opened: the kernel
+//! holds the directory's lock while it asks, and takes it to forget names that a new snapshot
+//! changed. So what it keeps from a listing is either of the new snapshot or forgotten in time.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::lookup::{DOT_GIT, INDEX, OBJECTS, join, tree_file, work_tree_node};
 use super::{Area, Attr, Fs, Ino, Node, Tree};
 use crate::error::FsError;
-use crate::repository::Repository;
+use crate::repository::{Repository, View};
 use crate::traffic::Purpose;
 use crate::view::StaticNode;
 
@@ -21,17 +25,77 @@ pub(crate) struct DirectoryEntry {
     node: Node,
 }
 
+/// The entries of a directory, `.` and `..` first, as they were at one time.
+#[derive(Debug)]
+pub(crate) struct Listing {
+    pub(crate) entries: Vec<DirectoryEntry>,
+    /// What they were made from; absent for a directory of names.
+    made_from: Option<(Arc<Repository>, View)>,
+}
+
+impl Listing {
+    /// Whether it would be the same now. The kernel must keep nothing of one that is not.
+    pub(crate) fn is_current(&self) -> bool {
+        self.made_from
+            .as_ref()
+            .is_none_or(|(repository, made_from)| {
+                let now = repository.view();
+                Arc::ptr_eq(&now.generation, &made_from.generation)
+                    && Arc::ptr_eq(&now.objects, &made_from.objects)
+            })
+    }
+}
+
 /// The directories that are open.
 #[derive(Debug, Default)]
 pub(super) struct Listings {
     next: AtomicU64,
-    open: Mutex<HashMap<u64, Arc<Vec<DirectoryEntry>>>>,
+    open: Mutex<HashMap<u64, OpenDirectory>>,
+}
+
+#[derive(Clone, Debug)]
+struct OpenDirectory {
+    ino: Ino,
+    listing: Option<Arc<Listing>>,
+}
+
+impl Listings {
+    fn open(&self) -> MutexGuard<'_, HashMap<u64, OpenDirectory>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Fs {
     /// Opens a directory; gives its handle.
-    pub(crate) async fn opendir(&self, ino: Ino) -> Result<u64, FsError> {
+    pub(crate) fn opendir(&self, ino: Ino) -> Result<u64, FsError> {
+        self.inodes.get(ino)?;
+        let handle = self.directories.next.fetch_add(1, Ordering::Relaxed);
+        let directory = OpenDirectory { ino, listing: None };
+        self.directories.open().insert(handle, directory);
+        Ok(handle)
+    }
+
+    /// The entries of an open directory: made anew for the first one, the same for those after it.
+    pub(crate) async fn listing(&self, handle: u64, offset: u64) -> Result<Arc<Listing>, FsError> {
+        let known = self.directories.open().get(&handle).cloned();
+        let directory = known.ok_or(FsError::UnknownInode { ino: handle })?;
+        if let Some(listing) = directory.listing.filter(|_| offset > 0) {
+            return Ok(listing);
+        }
+        let listing = Arc::new(self.list(directory.ino).await?);
+        if let Some(directory) = self.directories.open().get_mut(&handle) {
+            directory.listing = Some(Arc::clone(&listing));
+        }
+        Ok(listing)
+    }
+
+    async fn list(&self, ino: Ino) -> Result<Listing, FsError> {
         let directory = self.inodes.get(ino)?;
+        // Before the children: a switch meanwhile makes the listing an old one.
+        let made_from = directory.repository().map(|repository| {
+            let view = repository.view();
+            (Arc::clone(repository), view)
+        });
         let mut entries = Vec::new();
         for name in [&b"."[..], b".."] {
             // The kernel takes only the type of these two.
@@ -48,26 +112,7 @@ impl Fs {
             attr: node.attr(),
             node,
         }));
-        let handle = self.directories.next.fetch_add(1, Ordering::Relaxed);
-        let mut open = self
-            .directories
-            .open
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        open.insert(handle, Arc::new(entries));
-        Ok(handle)
-    }
-
-    /// The entries of an open directory, with `.` and `..` first.
-    pub(crate) fn listing(&self, handle: u64) -> Result<Arc<Vec<DirectoryEntry>>, FsError> {
-        let open = self
-            .directories
-            .open
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        open.get(&handle)
-            .cloned()
-            .ok_or(FsError::UnknownInode { ino: handle })
+        Ok(Listing { entries, made_from })
     }
 
     /// The kernel has been told of an entry: counts a lookup.
@@ -77,11 +122,7 @@ impl Fs {
 
     /// Closes a directory.
     pub(crate) fn releasedir(&self, handle: u64) {
-        self.directories
-            .open
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&handle);
+        self.directories.open().remove(&handle);
     }
 
     async fn children(&self, directory: &Node) -> Result<Vec<(Vec<u8>, Node)>, FsError> {

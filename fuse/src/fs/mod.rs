@@ -10,6 +10,7 @@ mod open;
 mod tests;
 
 pub(crate) use attr::{Attr, FileKind};
+pub(crate) use directory::{DirectoryEntry, Listing};
 pub(crate) use inode::Ino;
 pub(crate) use node::{Area, Node, Tree};
 

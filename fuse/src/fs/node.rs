@@ -119,6 +119,17 @@ impl Node {
         }
     }
 
+    /// The repository that it belongs to.
+    pub(super) fn repository(&self) -> Option<&Arc<Repository>> {
+        match self {
+            Self::Names { .. } => None,
+            Self::TreeDirectory { repository, .. }
+            | Self::TreeFile { repository, .. }
+            | Self::WorkTreeDirectory { repository, .. }
+            | Self::WorkTreeFile { repository, .. } => Some(repository),
+        }
+    }
+
     /// Its attributes.
     pub(super) fn attr(&self) -> Attr {
         let ino = self.ino();

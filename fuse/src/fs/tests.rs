@@ -36,10 +36,11 @@ async fn content(fs: &Fs, ino: Ino) -> Vec<u8> {
 }
 
 async fn names(fs: &Fs, ino: Ino) -> Vec<String> {
-    let handle = fs.opendir(ino).await.unwrap();
-    let listing = fs.listing(handle).unwrap();
+    let handle = fs.opendir(ino).unwrap();
+    let listing = fs.listing(handle, 0).await.unwrap();
     fs.releasedir(handle);
     listing
+        .entries
         .iter()
         .map(|entry| String::from_utf8(entry.name.clone()).unwrap())
         .collect()
