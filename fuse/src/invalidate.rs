@@ -1,6 +1,6 @@
 //! Telling the kernel what a new snapshot changed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 
@@ -45,17 +45,24 @@ impl Invalidator {
         }
     }
 
+    /// Drops the names of `paths`, then the listings of their directories.
+    ///
+    /// In this order: dropping a name takes the directory's lock, and so waits for a listing that
+    /// is being filled in from an answer of ours before the switch. Dropping a listing takes no
+    /// lock, and would come too early.
     fn drop_names(&self, paths: &[&[u8]], ino_of_directory: impl Fn(&[u8]) -> Ino) {
-        let names: BTreeSet<_> = paths.iter().map(|path| split(path)).collect();
-        let mut last_parent = None;
-        for (parent, name) in names {
-            let ino = INodeNo(ino_of_directory(parent));
-            if last_parent != Some(parent) {
-                // Fails for an inode that the kernel doesn't know, which is as good.
-                self.0.inval_inode(ino, 0, 0).ok();
-                last_parent = Some(parent);
+        let mut names: BTreeMap<&[u8], BTreeSet<&[u8]>> = BTreeMap::new();
+        for path in paths {
+            let (directory, name) = split(path);
+            names.entry(directory).or_default().insert(name);
+        }
+        for (directory, names) in names {
+            // Fails for what the kernel doesn't know, which is as good.
+            let ino = INodeNo(ino_of_directory(directory));
+            for name in names {
+                self.0.inval_entry(ino, OsStr::from_bytes(name)).ok();
             }
-            self.0.inval_entry(ino, OsStr::from_bytes(name)).ok();
+            self.0.inval_inode(ino, 0, 0).ok();
         }
     }
 }
