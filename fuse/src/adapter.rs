@@ -423,20 +423,20 @@ impl Filesystem for Adapter {
             };
             let is_current = listing.is_current();
             for (next, entry) in numbered_from(&listing, offset) {
-                let (attr_ttl, _) = ttls(&entry.attr);
-                let mut attr = file_attr(&entry.attr, uid, gid);
-                let is_self_or_parent = entry.name == b"." || entry.name == b"..";
-                if !is_current && !is_self_or_parent {
-                    // An entry without an inode: the kernel lists the name and keeps nothing.
-                    attr.ino = INodeNo(0);
-                }
+                // Of an old listing the kernel keeps nothing: it looks each name up again.
+                let ttl = if is_current {
+                    ttls(&entry.attr).0
+                } else {
+                    Duration::ZERO
+                };
+                let attr = file_attr(&entry.attr, uid, gid);
                 let name = OsStr::from_bytes(&entry.name);
                 let ino = INodeNo(entry.attr.ino);
-                if reply.add(ino, next, name, &attr_ttl, &attr, Generation(0)) {
+                if reply.add(ino, next, name, &ttl, &attr, Generation(0)) {
                     break;
                 }
-                // The kernel counts no lookup for the first two.
-                if is_current && !is_self_or_parent {
+                // The kernel counts no lookup for these two.
+                if entry.name != b"." && entry.name != b".." {
                     told.remember(entry);
                 }
             }
