@@ -69,6 +69,8 @@ pub mod code {
     pub const UPSTREAM_FAILED: &str = "upstream_failed";
     /// The repository has no commits.
     pub const REPOSITORY_EMPTY: &str = "repository_empty";
+    /// The tree of HEAD can't be checked out: there is only a mirror archive.
+    pub const NO_CHECKOUT: &str = "no_checkout";
     /// HEAD of the repository names no branch.
     pub const HEAD_UNBORN: &str = "head_unborn";
     /// The host is not configured.
