@@ -57,7 +57,7 @@ impl ApiError {
                 (StatusCode::NOT_FOUND, code::NO_SNAPSHOT)
             }
             Self::NotReady { .. } => (StatusCode::SERVICE_UNAVAILABLE, code::SNAPSHOT_NOT_READY),
-            Self::NoCheckout { .. } => (StatusCode::NOT_FOUND, "no_checkout"),
+            Self::NoCheckout { .. } => (StatusCode::NOT_FOUND, code::NO_CHECKOUT),
             Self::UnknownRepo { .. } => (StatusCode::NOT_FOUND, "unknown_repo"),
             Self::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, "precondition_failed"),
             Self::Repository(error) => repository_status(error),

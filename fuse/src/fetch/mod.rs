@@ -11,4 +11,4 @@ mod source;
 
 pub(crate) use error::FetchError;
 pub(crate) use http::HttpSource;
-pub(crate) use source::{BodyStream, RangeRequest, Source, Tail, TailAnswer};
+pub(crate) use source::{BodyStream, RangeRequest, Source, Tail, TailAnswer, current_tail};

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use cachewfs_format::api::RefreshAnswer;
+use cachewfs_format::api::code::NO_CHECKOUT;
 use cachewfs_format::{ArchiveKind, RepoName, SnapshotId};
 use futures_util::stream::BoxStream;
 
@@ -77,4 +78,20 @@ pub(crate) trait Source: Send + Sync + fmt::Debug {
 
     /// The hosts that repositories are mirrored from.
     fn hosts(&self) -> BoxFuture<'_, Result<Vec<String>, FetchError>>;
+}
+
+/// Asks for the end of the current checkout archive, or, of a repository whose tree git would not
+/// check out, of its mirror archive.
+pub(crate) async fn current_tail(
+    source: &dyn Source,
+    repo: &RepoName,
+    len: u64,
+    etag: Option<&str>,
+) -> Result<TailAnswer, FetchError> {
+    match source.tail(repo, ArchiveKind::Checkout, len, etag).await {
+        Err(FetchError::Refused { code, .. }) if code == NO_CHECKOUT => {
+            source.tail(repo, ArchiveKind::Mirror, len, etag).await
+        }
+        answer => answer,
+    }
 }

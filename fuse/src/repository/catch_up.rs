@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use cachewfs_format::{ArchiveKind, Role, SnapshotId};
+use cachewfs_format::{Role, SnapshotId};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::{RepoError, Repositories, Repository, View, report};
-use crate::fetch::TailAnswer;
+use crate::fetch::{TailAnswer, current_tail};
 use crate::jitter::jitter;
 use crate::segment::{Segment, fetch_whole};
 use crate::traffic::Purpose;
@@ -73,9 +73,7 @@ impl Repositories {
         let source = &self.segments.backend().source;
         let tail_len = crate::view::TAIL_LEN;
         let etag = Some(old.etag.as_str());
-        let answer = source
-            .tail(&repository.name, ArchiveKind::Checkout, tail_len, etag)
-            .await?;
+        let answer = current_tail(&**source, &repository.name, tail_len, etag).await?;
         let TailAnswer::Tail(tail) = answer else {
             return Ok(old.snapshot);
         };

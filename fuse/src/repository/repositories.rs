@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use tracing::info;
 
 use super::{RepoError, Repository, View};
-use crate::fetch::{FetchError, TailAnswer};
+use crate::fetch::{FetchError, TailAnswer, current_tail};
 use crate::invalidate::Invalidator;
 use crate::options::MountOptions;
 use crate::segment::Segments;
@@ -208,9 +208,7 @@ impl Repositories {
 
     async fn load(&self, name: &RepoName) -> Result<Repository, LoadError> {
         let source = &self.segments.backend().source;
-        let answer = source
-            .tail(name, ArchiveKind::Checkout, crate::view::TAIL_LEN, None)
-            .await?;
+        let answer = current_tail(&**source, name, crate::view::TAIL_LEN, None).await?;
         let TailAnswer::Tail(tail) = answer else {
             let url = cachewfs_format::api::stable_path(name, ArchiveKind::Checkout);
             return Err(FetchError::Status { url, status: 304 }.into());

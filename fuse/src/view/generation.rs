@@ -12,7 +12,7 @@ use tokio::sync::OnceCell;
 
 use super::refs::{Head, checked_head, mirror_packed_refs};
 use super::{FileContent, StaticTree, WorkTree, config};
-use crate::fetch::{FetchError, Source, Tail, TailAnswer};
+use crate::fetch::{FetchError, Source, Tail, TailAnswer, current_tail};
 use crate::segment::{Place, ReadError, Segment, Segments, fetch_whole};
 use crate::traffic::Purpose;
 
@@ -178,7 +178,7 @@ async fn load_toc(
                 return Err(FormatError::Truncated { section: "TOC" }.into());
             }
             TocPlace::NeedsTail(len) => {
-                let answer = source.tail(repo, ArchiveKind::Checkout, len, None).await?;
+                let answer = current_tail(source, repo, len, None).await?;
                 let TailAnswer::Tail(longer) = answer else {
                     return Err(FormatError::Truncated { section: "TOC" }.into());
                 };
