@@ -1,6 +1,7 @@
 //! `cachewfs umount`
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Result;
 use cachewfs_fuse::control::protocol::{Answer, Request};
@@ -19,6 +20,10 @@ pub(crate) struct Args {
     mount_point: Option<PathBuf>,
 }
 
+/// How long the end of the mount's process is waited for, and how often it is looked at.
+const ENDING_TIMEOUT: Duration = Duration::from_secs(20);
+const PERIOD: Duration = Duration::from_millis(20);
+
 pub(crate) fn run(args: &Args) -> Result<()> {
     let choice = MountChoice {
         mount: args.mount_point.clone(),
@@ -28,26 +33,34 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         return Ok(());
     }
     block_on(async {
-        if let Answer::Status(status) = choice.ask(&Request::Status).await? {
-            for repo in status.repos.iter().filter(|repo| !repo.clones.is_empty()) {
-                for clone in &repo.clones {
-                    let clone = clone.display();
-                    output::error(&format!(
-                        "cachewfs: {clone} borrows objects of {}",
-                        repo.repo
-                    ));
-                }
+        let Answer::Status(status) = choice.ask(&Request::Status).await? else {
+            anyhow::bail!("the mount gave another answer than asked for");
+        };
+        for repo in &status.repos {
+            for clone in &repo.clones {
+                let clone = clone.display();
+                let name = &repo.repo;
+                output::error(&format!("cachewfs: {clone} borrows objects of {name}"));
             }
         }
         choice.ask(&Request::Stop).await?;
-        // The mount leaves the table a moment after the answer.
-        let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
-        while mount_points()?.contains(&mount_point) {
+        // The mount leaves the table, and an embedded daemon its data, a moment after the answer.
+        let deadline = tokio::time::Instant::now() + ENDING_TIMEOUT;
+        while mount_points()?.contains(&mount_point) || is_running(status.pid) {
             if tokio::time::Instant::now() > deadline {
-                anyhow::bail!("{} is still mounted", mount_point.display());
+                anyhow::bail!("{} is still being served", mount_point.display());
             }
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            tokio::time::sleep(PERIOD).await;
         }
         Ok(())
     })
+}
+
+/// Whether there is a process of this id.
+fn is_running(pid: u32) -> bool {
+    let pid = i32::try_from(pid)
+        .ok()
+        .and_then(rustix::process::Pid::from_raw);
+    // Without the right to signal it, it exists.
+    pid.is_some_and(|pid| rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
 }
