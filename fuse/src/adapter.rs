@@ -190,7 +190,6 @@ impl Filesystem for Adapter {
             self.uses_passthrough = offered;
         }
         config.set_max_background(MAX_BACKGROUND).ok();
-        config.set_max_readahead(16 << 20).ok();
         Ok(())
     }
 

@@ -27,6 +27,9 @@ use crate::traffic::Traffic;
 /// How long the end of a mount waits for its tasks: they only have to notice.
 const ENDING_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How often a control socket that is in use is tried again.
+const BIND_PERIOD: Duration = Duration::from_millis(50);
+
 /// Why a mount can't be made, or ended badly.
 #[derive(Debug, thiserror::Error)]
 pub enum MountError {
@@ -106,7 +109,9 @@ impl Mount {
         let repositories = Arc::new(Repositories::new(options.clone(), segments));
         let fs = Arc::new(Fs::new(Arc::clone(&repositories)));
         let path = control::socket_path(&options.mount_point);
-        let control = Server::bind(&path).map_err(|source| MountError::Control { path, source })?;
+        let control = bind(&path)
+            .await
+            .map_err(|source| MountError::Control { path, source })?;
         let adapter = Adapter::new(fs, Handle::current(), &options);
         let mount_point = options.mount_point.clone();
         // Waits for the kernel's first request.
@@ -150,6 +155,8 @@ impl Mount {
                 outcome
             }
         };
+        // At once: who mounts here next has a socket of its own.
+        self.control.remove_socket();
         self.end_tasks().await;
         outcome.map_err(MountError::Session)
     }
@@ -169,7 +176,6 @@ impl Mount {
         {
             warn!("some tasks did not end in time");
         }
-        self.control.remove_socket();
     }
 }
 
@@ -184,4 +190,20 @@ async fn open_cache(options: &MountOptions) -> Result<Cache, MountError> {
             path: options.cache_dir.clone(),
             source,
         })
+}
+
+/// Binds the control socket; a mount at the same place that is just ending gets a moment for it.
+async fn bind(path: &std::path::Path) -> io::Result<Server> {
+    let deadline = tokio::time::Instant::now() + ENDING_TIMEOUT;
+    loop {
+        match Server::bind(path) {
+            Err(error)
+                if error.kind() == io::ErrorKind::AddrInUse
+                    && tokio::time::Instant::now() < deadline =>
+            {
+                tokio::time::sleep(BIND_PERIOD).await;
+            }
+            outcome => return outcome,
+        }
+    }
 }

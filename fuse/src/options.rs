@@ -28,8 +28,6 @@ pub struct MountOptions {
     pub hydrate_max_rate: Option<u64>,
     /// Whether complete files are read by the kernel without asking this process.
     pub passthrough: bool,
-    /// Read-ahead of the kernel, in bytes; only root can raise it over 128 KiB.
-    pub read_ahead_bytes: u64,
 }
 
 /// What is fetched in the background, from the first lookup of a repository on.
@@ -58,7 +56,6 @@ impl MountOptions {
             hydrate: Hydrate::All,
             hydrate_max_rate: None,
             passthrough: true,
-            read_ahead_bytes: 4 << 20,
         }
     }
 }

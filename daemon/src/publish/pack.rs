@@ -6,7 +6,7 @@ use cachewfs_format::{PackKind, PublishedPack};
 
 use super::PublishError;
 use super::job::Job;
-use super::segments::{RANDOM_CHUNK_LEN, SegmentSink, TIP_CHUNK_LEN};
+use super::segments::{INDEX_CHUNK_LEN, RANDOM_CHUNK_LEN, SegmentSink, TIP_CHUNK_LEN};
 use crate::mirror::GitCommand;
 
 /// A pack in the temporary directory.
@@ -100,8 +100,8 @@ impl NewPack {
         Ok(PublishedPack {
             kind: self.kind,
             pack: store("pack", chunk_len)?,
-            index: store("idx", RANDOM_CHUNK_LEN)?,
-            reverse_index: store("rev", RANDOM_CHUNK_LEN)?,
+            index: store("idx", INDEX_CHUNK_LEN)?,
+            reverse_index: store("rev", INDEX_CHUNK_LEN)?,
         })
     }
 }

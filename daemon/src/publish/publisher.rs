@@ -21,7 +21,7 @@ use super::layout::full_layout;
 use super::pack::NewPack;
 use super::refs::Refs;
 use super::retain::retain_orphans;
-use super::segments::{RANDOM_CHUNK_LEN, SegmentSink};
+use super::segments::{INDEX_CHUNK_LEN, SegmentSink};
 use super::{PublishError, times};
 use crate::config::Config;
 use crate::error_chain::chain;
@@ -138,7 +138,7 @@ impl Publisher {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             commit_graphs.push(match known.get(&*name) {
                 Some(&link) => link.clone(),
-                None => sink.store_file(&path, RANDOM_CHUNK_LEN)?,
+                None => sink.store_file(&path, INDEX_CHUNK_LEN)?,
             });
         }
         let checkout = match check_out(job, sink, previous) {

@@ -13,7 +13,10 @@ use super::PublishError;
 use crate::mirror::Git;
 use crate::store::NewSegment;
 
-/// Chunk length of what is read in random places: packs, their indexes, the commit-graph.
+/// Chunk length of what is searched: indexes of packs, the commit-graph. A search looks at a few
+/// bytes here and there.
+pub(super) const INDEX_CHUNK_LEN: usize = 64 << 10;
+/// Chunk length of what is read in random places: packs, large files.
 pub(super) const RANDOM_CHUNK_LEN: usize = 256 << 10;
 /// Chunk length of what is read in one go: small files.
 pub(super) const SEQUENTIAL_CHUNK_LEN: usize = 1 << 20;
