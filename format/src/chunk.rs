@@ -83,6 +83,14 @@ pub fn decode_chunk(chunk: &Chunk, stored: &[u8]) -> Result<Vec<u8>> {
         });
     }
     chunk.check()?;
+    let is_one_frame = stored.starts_with(&FRAME_MAGIC.to_le_bytes())
+        && zstd::zstd_safe::find_frame_compressed_size(stored) == Ok(stored.len());
+    if !is_one_frame {
+        return Err(Error::Malformed {
+            section: "chunk",
+            reason: "it isn't exactly one frame",
+        });
+    }
     let bad = || Error::BadChunk {
         expected_len: chunk.content_len,
     };
@@ -153,6 +161,29 @@ mod tests {
 
         assert_eq!(decode_chunk(&chunk, &stored).unwrap(), content);
         assert_eq!(stored.len(), content.len() + 9 + 10 * 3);
+    }
+
+    #[test]
+    fn two_frames_are_no_chunk() {
+        let (_, half) = encode_chunk(b"half", ChunkEncoding::Raw).unwrap();
+        for stored in [
+            [&half[..], &half].concat(),
+            b"\x50\x2a\x4d\x18\0\0\0\0".to_vec(),
+        ] {
+            let stored_len = u32::try_from(stored.len()).unwrap();
+            let chunk = Chunk {
+                stored_len,
+                content_len: 8,
+                digest: Digest::of(&stored),
+            };
+
+            let decoded = decode_chunk(&chunk, &stored);
+
+            assert!(
+                matches!(decoded, Err(Error::Malformed { .. })),
+                "{decoded:?}"
+            );
+        }
     }
 
     #[test]

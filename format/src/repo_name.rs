@@ -100,6 +100,11 @@ fn check_segment(segment: &str) -> std::result::Result<(), &'static str> {
     {
         return Err("a segment of its path is '.git' or '.objects'");
     }
+    // Only at the very end it is the other spelling of a name, and then it has been taken off: here
+    // it would be the inside of a mirror.
+    if segment.to_ascii_lowercase().ends_with(".git") {
+        return Err("a segment of its path ends in '.git'");
+    }
     let is_allowed =
         |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b'+' | b'~');
     if !segment.bytes().all(is_allowed) {
@@ -195,6 +200,9 @@ mod tests {
             "h:123456/x",
             "h:/x",
             "h/.GIT",
+            "h/a.git.git",
+            "h/a.git/refs/x",
+            "h/a.GIT",
         ] {
             assert!(RepoName::parse(bad).is_err(), "{bad:?} was accepted");
         }

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use crate::limits::MAX_TOC_LEN;
+use crate::limits::{MAX_TABLE_LEN, MAX_TOC_LEN};
 use crate::wire::{
     FieldReader, FieldWriter as _, SKIPPABLE_HEADER_LEN, skippable_frame, skippable_payload,
 };
@@ -297,6 +297,16 @@ impl TocSegment {
         let role = Role::from_tag(reader.u8()?)
             .ok_or_else(|| reader.malformed("the role of a segment is unknown"))?;
         let (stored_len, table_len, content_len) = (reader.u64()?, reader.u32()?, reader.u64()?);
+        let max = MAX_TABLE_LEN.saturating_add(u32::try_from(SKIPPABLE_HEADER_LEN).unwrap_or(0));
+        if table_len > max {
+            // A reader fetches a table before it can verify it.
+            let (len, max) = (u64::from(table_len), u64::from(max));
+            return Err(Error::TooLarge {
+                section: "segment table",
+                len,
+                max,
+            });
+        }
         if u64::from(table_len) > stored_len {
             return Err(reader.malformed("the table of a segment is longer than the segment"));
         }

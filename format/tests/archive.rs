@@ -339,6 +339,33 @@ fn a_count_that_cannot_be_is_refused_before_memory_is_reserved() {
     }
 }
 
+#[test]
+fn a_table_longer_than_a_reader_takes_is_refused_with_the_toc() {
+    let record = TocSegment {
+        id: SegmentId(Digest::of(b"")),
+        role: Role::PackHistory,
+        stored_len: 1 << 40,
+        table_len: 1 << 30,
+        content_len: 1 << 40,
+        file: None,
+    };
+    let toc = Toc {
+        kind: ArchiveKind::Mirror,
+        repo: RepoName::parse("host/org/repo").unwrap(),
+        commit: ObjectId::parse(&"12".repeat(20)).unwrap(),
+        refs_digest: Digest::of(b"refs"),
+        hot_segments: 1,
+        segments: vec![record],
+    };
+
+    let decoded = Toc::decode(&toc.encode().unwrap().1);
+
+    assert!(
+        matches!(decoded, Err(Error::TooLarge { .. })),
+        "{decoded:?}"
+    );
+}
+
 /// Runs a program with `input`; gives what it printed.
 fn pipe(program: &str, arguments: &[&str], input: &[u8]) -> Vec<u8> {
     let mut child = Command::new(program)
