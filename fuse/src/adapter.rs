@@ -75,17 +75,22 @@ impl Adapter {
             drop(entered);
             return answer(log(outcome));
         }
-        let tasks = self.fs.repositories().segments.backend().tasks.clone();
+        let backend = self.fs.repositories().segments.backend();
+        let (tasks, ending) = (backend.tasks.clone(), backend.ending.clone());
         // The caller is told after `timeout`; what it started goes on, so that its next try finds
         // it done.
         let longest = self.read_timeout.max(timeout);
         let work = tasks.spawn_on(tokio::time::timeout(longest, call), &self.runtime);
         tasks.spawn_on(
             async move {
-                let outcome = match tokio::time::timeout(timeout, work).await {
-                    Ok(Ok(Ok(outcome))) => outcome,
-                    // Too late, in one way or another.
-                    Ok(Ok(Err(_)) | Err(_)) | Err(_) => Err(FsError::TimedOut),
+                let outcome = tokio::select! {
+                    outcome = tokio::time::timeout(timeout, work) => match outcome {
+                        Ok(Ok(Ok(outcome))) => outcome,
+                        // Too late, in one way or another.
+                        Ok(Ok(Err(_)) | Err(_)) | Err(_) => Err(FsError::TimedOut),
+                    },
+                    // Whoever waits must not keep the mount from ending.
+                    () = ending.cancelled() => Err(crate::fetch::FetchError::Ending.into()),
                 };
                 answer(log(outcome));
             },

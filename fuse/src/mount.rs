@@ -149,6 +149,8 @@ impl Mount {
         let outcome = tokio::select! {
             outcome = &mut served.ended => outcome.unwrap_or(Ok(())),
             () = self.control.stop_requested() => {
+                // First: reads that are pending fail now, and don't hold the mount.
+                self.repositories.segments.backend().ending.cancel();
                 let outcome = served.unmount();
                 // A mount that is busy has left the tree; its open files fail when we end.
                 tokio::time::timeout(ENDING_TIMEOUT, &mut served.ended).await.ok();

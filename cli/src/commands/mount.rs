@@ -80,7 +80,7 @@ pub(super) fn serve_settings(
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(async {
+    let outcome = runtime.block_on(async {
         let daemon = match embedded {
             Some(config) => Some(local::start(config).await?),
             None => None,
@@ -100,5 +100,8 @@ pub(super) fn serve_settings(
             daemon.stop().await;
         }
         outcome
-    })
+    });
+    // What is still blocked, by a dead network or by the kernel, ends with the process.
+    runtime.shutdown_background();
+    outcome
 }

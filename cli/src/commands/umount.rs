@@ -56,11 +56,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     })
 }
 
-/// Whether there is a process of this id.
+/// Whether a process of this id runs: one that has ended, and whose parent hasn't looked, does not.
 fn is_running(pid: u32) -> bool {
-    let pid = i32::try_from(pid)
-        .ok()
-        .and_then(rustix::process::Pid::from_raw);
-    // Without the right to signal it, it exists.
-    pid.is_some_and(|pid| rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
+    // `proc_pid_stat(5)`: the state follows the name, which is in parentheses.
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat
+        .rsplit_once(") ")
+        .and_then(|(_, fields)| fields.chars().next());
+    state.is_some_and(|state| !matches!(state, 'Z' | 'X'))
 }
