@@ -1,7 +1,6 @@
 //! `cachewfs clone`: an ordinary clone that borrows.
 
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use cachewfs_tests::{
     Fault, GitRepo, MountProcess, Proxy, Site, binary, can_mount, git, run, try_git, wait_until,
@@ -95,7 +94,7 @@ fn a_clone_that_is_interrupted_leaves_nothing() {
     let site = Site::default();
     site.grown_repo("project");
     let daemon = site.daemon();
-    let proxy = Proxy::start(daemon.address(), Duration::ZERO);
+    let proxy = Proxy::start(daemon.address());
     let mount = site.mount_with(&proxy.url(), "hydrate=off,read_timeout=5s");
     git(mount.repo("local/project"), &["rev-parse", "HEAD"]);
     let place = site.path().join("place");

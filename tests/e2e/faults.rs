@@ -14,7 +14,7 @@ fn cut_connections_cost_time_only() {
     let daemon = site.daemon();
     site.mount(&daemon.url())
         .cli(&["prefetch", "local/project"]);
-    let proxy = Proxy::start(daemon.address(), Duration::ZERO);
+    let proxy = Proxy::start(daemon.address());
     proxy.set(Fault::CutAfter(20_000));
     std::fs::remove_dir_all(site.path().join("workstation/cache")).unwrap();
     let mount = site.mount(&proxy.url());
@@ -36,7 +36,7 @@ fn corrupt_bytes_are_never_shown() {
     let site = Site::default();
     let repo = site.grown_repo("project");
     let daemon = site.daemon();
-    let proxy = Proxy::start(daemon.address(), Duration::ZERO);
+    let proxy = Proxy::start(daemon.address());
     let mount = site.mount_with(&proxy.url(), "hydrate=off,read_timeout=3s");
     git(mount.repo("local/project"), &["rev-parse", "HEAD"]);
     proxy.set(Fault::CorruptEvery(3_000));
@@ -63,7 +63,7 @@ fn a_daemon_that_is_unavailable_for_a_while_costs_time_only() {
     let site = Site::default();
     let repo = site.grown_repo("project");
     let daemon = site.daemon();
-    let proxy = Proxy::start(daemon.address(), Duration::ZERO);
+    let proxy = Proxy::start(daemon.address());
     let mount = site.mount(&proxy.url());
     let mounted = mount.repo("local/project");
     mount.cli(&["prefetch", "local/project"]);
@@ -84,7 +84,7 @@ fn a_read_fails_at_its_deadline_and_not_later() {
     let site = Site::default();
     site.grown_repo("project");
     let daemon = site.daemon();
-    let proxy = Proxy::start(daemon.address(), Duration::ZERO);
+    let proxy = Proxy::start(daemon.address());
     let mount = site.mount_with(
         &proxy.url(),
         "hydrate=off,read_timeout=2s,lookup_timeout=1s",

@@ -107,7 +107,7 @@ fn umount_works_with_reads_pending_and_the_daemon_gone() {
     let site = Site::default();
     site.grown_repo("project");
     let daemon = site.daemon();
-    let proxy = Proxy::start(daemon.address(), Duration::ZERO);
+    let proxy = Proxy::start(daemon.address());
     let mut mount = site.mount(&proxy.url());
     let mounted = mount.repo("local/project");
     git(&mounted, &["rev-parse", "HEAD"]);

@@ -2,9 +2,8 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 /// What the proxy does to what the daemon sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,24 +33,17 @@ pub struct Proxy {
 struct Shared {
     target: SocketAddr,
     fault: Mutex<Fault>,
-    /// Added to each piece in either direction.
-    delay: Duration,
-    bytes: AtomicU64,
-    connections: AtomicU64,
     is_ended: AtomicBool,
 }
 
 impl Proxy {
-    /// Passes on to `target`, each piece after `delay`.
-    pub fn start(target: SocketAddr, delay: Duration) -> Self {
+    /// Passes on to `target`.
+    pub fn start(target: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             target,
             fault: Mutex::new(Fault::None),
-            delay,
-            bytes: AtomicU64::new(0),
-            connections: AtomicU64::new(0),
             is_ended: AtomicBool::new(false),
         });
         let accepting = Arc::clone(&shared);
@@ -72,16 +64,6 @@ impl Proxy {
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = fault;
     }
-
-    /// Bytes that the daemon sent.
-    pub fn bytes(&self) -> u64 {
-        self.shared.bytes.load(Ordering::Relaxed)
-    }
-
-    /// Connections that were made.
-    pub fn connections(&self) -> u64 {
-        self.shared.connections.load(Ordering::Relaxed)
-    }
 }
 
 impl Drop for Proxy {
@@ -100,7 +82,6 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
         let (Ok(client), Ok(daemon)) = (client, TcpStream::connect(shared.target)) else {
             continue;
         };
-        shared.connections.fetch_add(1, Ordering::Relaxed);
         let (Ok(client_input), Ok(daemon_input)) = (client.try_clone(), daemon.try_clone()) else {
             continue;
         };
@@ -118,7 +99,6 @@ impl Shared {
             let Some(mut piece) = buffer.get_mut(..count) else {
                 break;
             };
-            self.pause();
             let fault = *self.fault.lock().unwrap_or_else(PoisonError::into_inner);
             let mut is_last = false;
             match fault {
@@ -145,22 +125,12 @@ impl Shared {
                 _ => {}
             }
             passed += piece.len() as u64;
-            if is_answer {
-                self.bytes.fetch_add(piece.len() as u64, Ordering::Relaxed);
-            }
             if to.write_all(piece).is_err() || is_last {
                 break;
             }
         }
         to.shutdown(Shutdown::Both).ok();
         from.shutdown(Shutdown::Both).ok();
-    }
-
-    #[expect(clippy::disallowed_methods, reason = "the delay is what this is for")]
-    fn pause(&self) {
-        if !self.delay.is_zero() {
-            std::thread::sleep(self.delay);
-        }
     }
 
     fn wait_for_the_end_of_the_stall(&self) {

@@ -122,12 +122,9 @@ impl Cache {
         touched.ok();
     }
 
-    /// Counts bytes that were stored; says whether the cache is over its limit now.
-    pub(crate) fn count_stored(&self, bytes: u64) -> bool {
-        self.used_bytes
-            .fetch_add(bytes, Ordering::Relaxed)
-            .saturating_add(bytes)
-            > self.max_bytes
+    /// Counts bytes that were stored.
+    pub(crate) fn count_stored(&self, bytes: u64) {
+        self.used_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Evicts the segments that were not used for longest, down to nine tenths of the limit; gives
