@@ -120,7 +120,7 @@ impl Fixture {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cold_sequential_read_of_8_mib_makes_at_most_5_requests() {
+async fn a_cold_sequential_read_of_8_mib_makes_at_most_6_requests() {
     let fixture = Fixture::new(Role::PackHistory, 8 << 20);
     let segment = fixture.start();
 
@@ -129,7 +129,7 @@ async fn a_cold_sequential_read_of_8_mib_makes_at_most_5_requests() {
     }
 
     let requests = fixture.source.take_requests();
-    assert!(requests.len() <= 5, "{requests:?}");
+    assert!(requests.len() <= 6, "{requests:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -180,16 +180,18 @@ async fn many_readers_of_a_chunk_share_a_request() {
 async fn a_cut_body_goes_on_after_the_last_whole_chunk() {
     let fixture = Fixture::new(Role::PackHistory, 4 << 20);
     let segment = fixture.start();
-    segment.table(Purpose::Demand).await.unwrap();
+    // The second of two reads in order widens the window.
+    fixture.read(&segment, 0, CHUNK_LEN).await.unwrap();
     fixture.source.take_requests();
     fixture.source.fail_with([Fault::Cut(2 * CHUNK_LEN + 1000)]);
 
-    fixture.read(&segment, 0, 1 << 20).await.unwrap();
+    fixture.read(&segment, CHUNK_LEN, 1 << 20).await.unwrap();
 
     let requests = fixture.source.take_requests();
     let starts: Vec<u64> = requests.iter().map(|&(at, _)| at).collect();
     let table = segment.table(Purpose::Demand).await.unwrap();
-    assert_eq!(starts, [0, table.stored_range(2).unwrap().start]);
+    let start_of = |chunk| table.stored_range(chunk).unwrap().start;
+    assert_eq!(starts, [start_of(1), start_of(3)]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

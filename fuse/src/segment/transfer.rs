@@ -112,6 +112,15 @@ async fn open(
 ) -> Result<crate::fetch::BodyStream, FetchError> {
     // A new snapshot may have moved the segment since the last try.
     let place = segment.place();
+    let role = segment.record().role;
+    debug!(
+        ?role,
+        start = range.start,
+        end = range.end,
+        ?purpose,
+        attempt,
+        "Fetching {role:?}"
+    );
     let range = place.offset.saturating_add(range.start)..place.offset.saturating_add(range.end);
     segment
         .backend
