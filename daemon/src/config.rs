@@ -39,7 +39,8 @@ pub struct Config {
     /// The packs are laid out anew when the increments are more than this share of their bytes.
     /// Default `0.10`.
     pub relayout_share: f64,
-    /// How many of the newest commits have all their git blobs in the hot pack. Default `1000`.
+    /// How many of the newest commits have their git trees and git blobs in a pack of their own.
+    /// Default `1000`.
     pub tip_commits: u32,
     /// Namespaces of refs to mirror beside heads and tags, such as `refs/notes/`. Default none.
     pub namespaces: Vec<String>,

@@ -73,11 +73,13 @@ impl From<SegmentRef> for (SegmentId, u64) {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PackKind {
-    /// The newest commits with all their git trees and git blobs.
+    /// HEAD's git trees and git blobs.
     Tip,
+    /// All other git trees and git blobs of the newest commits.
+    Recent,
     /// What was new at a later publish.
     Increment,
-    /// All other commits and tags.
+    /// All commits and tags.
     Commits,
     /// All other git trees.
     Trees,

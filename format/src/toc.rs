@@ -72,7 +72,7 @@ roles! {
     PackIndex = 4,
     /// File data: a `.rev` file.
     PackReverseIndex = 5,
-    /// File data: the pack of the newest commits' objects.
+    /// File data: the pack of HEAD's git trees and git blobs.
     PackTip = 6,
     /// File data: a pack of what was new at a later publish.
     PackIncrement = 7,
@@ -94,6 +94,8 @@ roles! {
     LargeFile = 15,
     /// The two zero blocks that end a tar stream.
     End = 16,
+    /// File data: the pack of the other git trees and git blobs of the newest commits.
+    PackRecent = 17,
 }
 
 /// One segment of an archive.

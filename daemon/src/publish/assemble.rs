@@ -62,7 +62,12 @@ pub(super) fn assemble(
         }
     }
     let hot_segments = archive.segments.len();
-    for kind in [PackKind::Commits, PackKind::Trees, PackKind::History] {
+    for kind in [
+        PackKind::Recent,
+        PackKind::Commits,
+        PackKind::Trees,
+        PackKind::History,
+    ] {
         for (pack, mtime) in packs().filter(|(pack, _)| pack.kind == kind) {
             archive.pack_file(pack_role(kind), &pack.pack, mtime)?;
         }
@@ -76,6 +81,7 @@ fn pack_role(kind: PackKind) -> Role {
     match kind {
         PackKind::Tip => Role::PackTip,
         PackKind::Increment => Role::PackIncrement,
+        PackKind::Recent => Role::PackRecent,
         PackKind::Commits => Role::PackCommits,
         PackKind::Trees => Role::PackTrees,
         PackKind::History => Role::PackHistory,

@@ -6,7 +6,7 @@ use cachewfs_format::{PackKind, PublishedPack};
 
 use super::PublishError;
 use super::job::Job;
-use super::segments::{INDEX_CHUNK_LEN, RANDOM_CHUNK_LEN, SegmentSink, TIP_CHUNK_LEN};
+use super::segments::{INDEX_CHUNK_LEN, RANDOM_CHUNK_LEN, SEQUENTIAL_CHUNK_LEN, SegmentSink};
 use crate::mirror::GitCommand;
 
 /// A pack in the temporary directory.
@@ -37,6 +37,9 @@ pub(super) fn pack_new(job: &Job<'_>, known: &str) -> Result<Option<NewPack>, Pu
 }
 
 fn pack_objects(job: &Job<'_>, kind: PackKind) -> GitCommand {
+    // Nothing is deflated: zstd finds what the objects of a chunk have in common, deflate only what
+    // an object has in itself. On git's repository commits shrink from 35.4 to 20.5 MB so, trees
+    // from 70.8 to 15.3 and history from 187 to 44.5 (2026-11); and git reads them faster.
     let command = job
         .git("pack-objects")
         .config("pack.threads", job.config.git.pack_threads)
@@ -44,16 +47,12 @@ fn pack_objects(job: &Job<'_>, kind: PackKind) -> GitCommand {
         .config("pack.writeReverseIndex", true)
         .config("pack.packSizeLimit", 0)
         .config("core.multiPackIndex", false)
-        .args(["-q", "--non-empty", "--delta-base-offset"]);
+        .args(["-q", "--non-empty", "--delta-base-offset"])
+        .args(["--compression=0", "--no-reuse-object"]);
     match kind {
-        // Stored whole and not deflated: zstd does better, and git reads it faster.
-        PackKind::Tip => command.args([
-            "--compression=0",
-            "--window=0",
-            "--no-reuse-object",
-            "--no-reuse-delta",
-        ]),
-        PackKind::Increment | PackKind::Commits | PackKind::Trees | PackKind::History => command,
+        // Read one by one and in order: a delta would lead elsewhere.
+        PackKind::Tip | PackKind::Commits => command.args(["--window=0"]),
+        PackKind::Increment | PackKind::Recent | PackKind::Trees | PackKind::History => command,
     }
 }
 
@@ -88,7 +87,7 @@ impl NewPack {
     /// Makes segments of the pack and its indexes, and removes the files.
     pub(super) fn store(self, sink: &mut SegmentSink) -> Result<PublishedPack, PublishError> {
         let chunk_len = match self.kind {
-            PackKind::Tip => TIP_CHUNK_LEN,
+            PackKind::Tip => SEQUENTIAL_CHUNK_LEN,
             _ => RANDOM_CHUNK_LEN,
         };
         let mut store = |extension, chunk_len| {

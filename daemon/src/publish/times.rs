@@ -10,8 +10,8 @@ pub(super) const WORK_TREE: i64 = 315_532_800;
 /// Everything in the git directory but packs: a day later.
 pub(super) const GIT_DIRECTORY: i64 = 315_619_200;
 
-/// Rank of the first increment above trees and history, and how many fit below commits and tip.
-const INCREMENTS: i64 = 2;
+/// Rank of the first increment above recent, trees and history, and how many fit below commits and tip.
+const INCREMENTS: i64 = 3;
 const COMMITS: i64 = 1_000_000;
 
 /// The time of a pack and its indexes; `age` counts the increments that are older than this one,
@@ -21,6 +21,7 @@ pub(super) fn of_pack(kind: PackKind, age: usize) -> i64 {
         PackKind::Tip => COMMITS + 1,
         PackKind::Commits => COMMITS,
         PackKind::Increment => INCREMENTS + i64::try_from(age).unwrap_or(0),
+        PackKind::Recent => 2,
         PackKind::Trees => 1,
         PackKind::History => 0,
     };
@@ -38,6 +39,7 @@ mod tests {
             of_pack(PackKind::Commits, 0),
             of_pack(PackKind::Increment, 1),
             of_pack(PackKind::Increment, 0),
+            of_pack(PackKind::Recent, 0),
             of_pack(PackKind::Trees, 0),
             of_pack(PackKind::History, 0),
         ];

@@ -59,6 +59,7 @@ async fn both_archives_are_what_git_clone_gives() {
         kinds,
         [
             PackKind::Tip,
+            PackKind::Recent,
             PackKind::Commits,
             PackKind::Trees,
             PackKind::History

@@ -184,6 +184,7 @@ pub(crate) fn segments_of(generation: &Generation, part: Part) -> Vec<Arc<Segmen
         | Role::PackReverseIndex
         | Role::PackTip
         | Role::PackIncrement
+        | Role::PackRecent
         | Role::IndexHeader
         | Role::IndexPart
         | Role::IndexTrailer => true,

@@ -31,6 +31,7 @@ const fn part_of(role: Role) -> Option<&'static str> {
         | Role::IndexTrailer
         | Role::WorkTree
         | Role::LargeFile => Some("work tree"),
+        Role::PackRecent => Some("recent"),
         Role::PackCommits => Some("commits"),
         Role::PackTrees => Some("trees"),
         Role::PackHistory => Some("history"),

@@ -264,6 +264,7 @@ fn add_objects(tree: &mut StaticTree, toc: &Toc, segments: &[Arc<Segment>], grap
             | Role::PackReverseIndex
             | Role::PackTip
             | Role::PackIncrement
+            | Role::PackRecent
             | Role::PackCommits
             | Role::PackTrees
             | Role::PackHistory => is_named(file.path.as_bytes(), b"objects/pack/pack-"),
