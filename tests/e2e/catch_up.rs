@@ -101,7 +101,7 @@ fn no_reader_ever_sees_an_error_while_upstream_moves() {
     assert!(status["repos"][0]["catch_ups"].as_u64().unwrap() >= u64::from(pushes()) / 2);
     assert!(try_git(&mounted, &["fsck", "--full"]).status.success());
     let packs = crate::mounted::packs(&mount.packs("local/project"));
-    assert!(packs <= 4 + pushes() as usize, "{packs} packs");
+    assert!(packs <= 5 + pushes() as usize, "{packs} packs");
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! Following upstream: new packs first, then refs.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 
 use cachewfs_format::{Role, SnapshotId};
 use tokio::time::sleep;
@@ -16,8 +17,9 @@ use crate::traffic::Purpose;
 use crate::view::{Generation, LoadError, StaticTree};
 
 /// How long packs stay visible that a newer snapshot has no more: git looks at a directory of packs
-/// now and then, and opens what it found there later.
-const SUPERSEDED_FOR: Duration = Duration::from_mins(10);
+/// now and then, and opens what it found there later. If it comes too late it looks again, so this
+/// only saves it that.
+const SUPERSEDED_FOR: Duration = Duration::from_mins(2);
 
 impl Repositories {
     /// Starts what goes on behind a repository: hydration, polling.
@@ -123,19 +125,24 @@ impl Repositories {
         });
         self.invalidate(repository, &before).await;
 
-        let mut complete = new.objects.clone();
-        for (path, file) in union.files() {
-            if path.starts_with(b"objects/") && complete.get(path).is_none() {
-                complete.add_file(path, file.content.clone(), file.mtime);
-            }
-        }
-        let between = repository.view();
-        repository.show(View {
-            generation: Arc::clone(new),
-            objects: Arc::new(complete),
-        });
-        self.invalidate(repository, &between).await;
+        self.show_switched(repository, new, &union).await;
         self.hide_superseded_later(repository);
+    }
+
+    /// Shows `generation` with its own objects, and what of `known` was superseded only just now.
+    async fn show_switched(
+        &self,
+        repository: &Arc<Repository>,
+        generation: &Arc<Generation>,
+        known: &StaticTree,
+    ) {
+        let before = repository.view();
+        let objects = Arc::new(repository.with_superseded(&generation.objects, known));
+        repository.show(View {
+            generation: Arc::clone(generation),
+            objects,
+        });
+        self.invalidate(repository, &before).await;
     }
 
     /// Tells the kernel what differs between `before` and what is shown now.
@@ -157,25 +164,42 @@ impl Repositories {
         let (repositories, repository) = (Arc::clone(self), Arc::clone(repository));
         let backend = self.segments.backend();
         let ending = backend.ending.clone();
-        let switched_to = repository.view().generation;
         backend.tasks.spawn(async move {
             tokio::select! {
                 () = sleep(SUPERSEDED_FOR) => {}
                 () = ending.cancelled() => return,
             }
             let _one_at_a_time = repository.catching_up.lock().await;
-            let before = repository.view();
-            if !Arc::ptr_eq(&before.generation, &switched_to) {
-                // A later switch does it.
-                return;
-            }
-            let objects: Arc<StaticTree> = Arc::new(before.generation.objects.clone());
-            repository.show(View {
-                generation: Arc::clone(&before.generation),
-                objects,
-            });
-            repositories.invalidate(&repository, &before).await;
+            let view = repository.view();
+            repositories
+                .show_switched(&repository, &view.generation, &view.objects)
+                .await;
         });
+    }
+}
+
+impl Repository {
+    /// `objects`, and those files of `known` that left the snapshot less than [`SUPERSEDED_FOR`] ago.
+    fn with_superseded(&self, objects: &StaticTree, known: &StaticTree) -> StaticTree {
+        let mut superseded = self
+            .superseded
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let mut kept = HashMap::new();
+        let mut shown = objects.clone();
+        for (path, file) in known.files() {
+            if !path.starts_with(b"objects/") || objects.get(path).is_some() {
+                continue;
+            }
+            let since = superseded.get(path).copied().unwrap_or(now);
+            if now.duration_since(since) < SUPERSEDED_FOR {
+                shown.add_file(path, file.content.clone(), file.mtime);
+                kept.insert(path.to_vec(), since);
+            }
+        }
+        *superseded = kept;
+        shown
     }
 }
 

@@ -9,9 +9,11 @@ mod repositories;
 pub(crate) use error::RepoError;
 pub(crate) use repositories::{Found, Repositories};
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Instant;
 
 use cachewfs_format::RepoName;
 
@@ -32,6 +34,8 @@ pub(crate) struct Repository {
     last_error: Mutex<Option<String>>,
     /// One catch-up at a time.
     catching_up: tokio::sync::Mutex<()>,
+    /// Packs and commit-graphs that are still shown and in the snapshot no more, since when.
+    superseded: Mutex<HashMap<Vec<u8>, Instant>>,
 }
 
 /// What is shown of a repository right now.

@@ -235,6 +235,7 @@ impl Repositories {
             checked_at: AtomicU64::new(super::report::now()),
             last_error: Mutex::default(),
             catching_up: tokio::sync::Mutex::default(),
+            superseded: Mutex::default(),
         })
     }
 }
