@@ -2,18 +2,14 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::adapter::Adapter;
-use crate::cache::{Cache, Overflow};
+use crate::cache::Cache;
 use crate::control::{self, Server};
 use crate::fetch::HttpSource;
 use crate::fs::Fs;
@@ -94,18 +90,15 @@ impl Mount {
         let traffic = Arc::new(Traffic::default());
         let source =
             HttpSource::new(&options.daemons, Arc::clone(&traffic)).map_err(MountError::Http)?;
-        let backend = Arc::new(Backend {
-            source: Arc::new(source),
-            cache: open_cache(&options).await?,
-            overflow: Overflow::default(),
+        let backend = Arc::new(Backend::new(
+            Arc::new(source),
+            open_cache(&options).await?,
             traffic,
-            read_timeout: options.read_timeout,
-            tasks: TaskTracker::new(),
-            ending: CancellationToken::new(),
-            waiting_readers: AtomicUsize::new(0),
-            no_waiting_reader: Notify::new(),
-        });
+            options.read_timeout,
+        ));
         let segments = Arc::new(Segments::new(backend));
+        let evicting = Arc::clone(&segments).keep_within_limit();
+        segments.backend().tasks.spawn(evicting);
         let repositories = Arc::new(Repositories::new(options.clone(), segments));
         let fs = Arc::new(Fs::new(Arc::clone(&repositories)));
         let path = control::socket_path(&options.mount_point);

@@ -1,7 +1,6 @@
 //! Small archives for tests, made as the daemon makes them.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use cachewfs_format::{
@@ -9,11 +8,8 @@ use cachewfs_format::{
     RepoName, Role, SeekTable, SegmentWriter, SnapshotId, Toc, TocFile, TocSegment, encode_chunk,
 };
 use tempfile::TempDir;
-use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
-use crate::cache::{Cache, Overflow};
+use crate::cache::Cache;
 use crate::fetch::scripted::Scripted;
 use crate::fs::Fs;
 use crate::options::{Hydrate, MountOptions};
@@ -217,17 +213,12 @@ pub(crate) fn bench(archive: Archive) -> Bench {
     options.hydrate = Hydrate::Off;
     options.poll_interval = Duration::from_hours(1);
     let source = Scripted::new(archive.bytes, archive.snapshot, archive.etag);
-    let backend = Backend {
-        source: source.clone(),
-        cache: Cache::open(cache_dir.path(), 1 << 40).unwrap(),
-        overflow: Overflow::default(),
-        traffic: Arc::new(Traffic::default()),
-        read_timeout: Duration::from_secs(2),
-        tasks: TaskTracker::new(),
-        ending: CancellationToken::new(),
-        waiting_readers: AtomicUsize::new(0),
-        no_waiting_reader: Notify::new(),
-    };
+    let backend = Backend::new(
+        source.clone(),
+        Cache::open(cache_dir.path(), 1 << 40).unwrap(),
+        Arc::new(Traffic::default()),
+        Duration::from_secs(2),
+    );
     let segments = Arc::new(Segments::new(Arc::new(backend)));
     let fs = Arc::new(Fs::new(Arc::new(Repositories::new(options, segments))));
     Bench {

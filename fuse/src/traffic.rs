@@ -1,6 +1,10 @@
 //! Counts of what was asked of the daemons.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cachewfs_format::RepoName;
 
 use crate::control::protocol::TrafficReport;
 
@@ -13,9 +17,16 @@ pub(crate) enum Purpose {
     Background,
 }
 
-/// Counters that only grow.
+/// What a mount asked of the daemons, in all and for each repository.
 #[derive(Debug, Default)]
 pub(crate) struct Traffic {
+    total: Arc<Counters>,
+    repos: Mutex<HashMap<RepoName, Arc<Counters>>>,
+}
+
+/// Counters that only grow.
+#[derive(Debug, Default)]
+struct Counters {
     requests: AtomicU64,
     fetched_bytes: AtomicU64,
     demand_bytes: AtomicU64,
@@ -23,31 +34,85 @@ pub(crate) struct Traffic {
     retries: AtomicU64,
 }
 
+/// Counts what is asked for one purpose.
+#[derive(Clone, Debug)]
+pub(crate) struct Meter {
+    purpose: Purpose,
+    total: Arc<Counters>,
+    repo: Option<Arc<Counters>>,
+}
+
 impl Traffic {
-    /// Counts a request.
-    pub(crate) fn count_request(&self, purpose: Purpose) {
-        self.requests.fetch_add(1, Ordering::Relaxed);
-        if purpose == Purpose::Demand {
-            self.demand_requests.fetch_add(1, Ordering::Relaxed);
+    /// What counts requests that concern `repo`, or none.
+    pub(crate) fn meter(&self, repo: Option<&RepoName>, purpose: Purpose) -> Meter {
+        Meter {
+            purpose,
+            total: Arc::clone(&self.total),
+            repo: repo.map(|repo| self.counters_of(repo)),
         }
-    }
-
-    /// Counts bytes of a body.
-    pub(crate) fn count_bytes(&self, purpose: Purpose, bytes: usize) {
-        let bytes = bytes as u64;
-        self.fetched_bytes.fetch_add(bytes, Ordering::Relaxed);
-        if purpose == Purpose::Demand {
-            self.demand_bytes.fetch_add(bytes, Ordering::Relaxed);
-        }
-    }
-
-    /// Counts a request that is made again.
-    pub(crate) fn count_retry(&self) {
-        self.retries.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The counts so far.
     pub(crate) fn report(&self) -> TrafficReport {
+        self.total.report()
+    }
+
+    /// The counts of `repo` so far.
+    pub(crate) fn report_of(&self, repo: &RepoName) -> TrafficReport {
+        self.counters_of(repo).report()
+    }
+
+    fn counters_of(&self, repo: &RepoName) -> Arc<Counters> {
+        let mut repos = self.repos.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(counters) = repos.get(repo) {
+            return Arc::clone(counters);
+        }
+        Arc::clone(repos.entry(repo.clone()).or_default())
+    }
+}
+
+impl Meter {
+    /// Counts a request.
+    pub(crate) fn count_request(&self) {
+        self.add(1, |counters| {
+            (&counters.requests, &counters.demand_requests)
+        });
+    }
+
+    /// Counts bytes of a body.
+    pub(crate) fn count_bytes(&self, bytes: usize) {
+        self.add(bytes as u64, |counters| {
+            (&counters.fetched_bytes, &counters.demand_bytes)
+        });
+    }
+
+    /// Counts a request that is made again.
+    pub(crate) fn count_retry(&self) {
+        for counters in self.counters() {
+            counters.retries.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Adds to the counter of everything, and to that of what somebody waits for.
+    fn add(&self, count: u64, of: impl Fn(&Counters) -> (&AtomicU64, &AtomicU64)) {
+        for counters in self.counters() {
+            let (all, demand) = of(counters);
+            all.fetch_add(count, Ordering::Relaxed);
+            if self.purpose == Purpose::Demand {
+                demand.fetch_add(count, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn counters(&self) -> impl Iterator<Item = &Counters> {
+        [Some(&*self.total), self.repo.as_deref()]
+            .into_iter()
+            .flatten()
+    }
+}
+
+impl Counters {
+    fn report(&self) -> TrafficReport {
         TrafficReport {
             requests: self.requests.load(Ordering::Relaxed),
             fetched_bytes: self.fetched_bytes.load(Ordering::Relaxed),

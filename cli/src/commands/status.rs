@@ -79,6 +79,8 @@ fn text(status: &StatusReport) -> String {
         "CACHED",
         "OF",
         "PARTS",
+        "FETCHED",
+        "REQUESTS",
         "CHECKED",
         "NOTES",
     ]);
@@ -115,6 +117,8 @@ fn row(repo: &RepoReport) -> Vec<String> {
         output::bytes(cached),
         output::bytes(repo.archive_bytes),
         parts.join(", "),
+        output::bytes(repo.traffic.fetched_bytes),
+        repo.traffic.requests.to_string(),
         repo.checked_at.map_or("-".to_owned(), age),
         notes.join(", "),
     ]

@@ -11,6 +11,7 @@ use std::time::SystemTime;
 
 use cachewfs_format::limits::MAX_TABLE_LEN;
 use cachewfs_format::{RepoName, SegmentId, SegmentTable};
+use tokio::sync::Notify;
 
 use super::{SegmentFile, evict, pins};
 
@@ -25,6 +26,7 @@ pub(crate) struct Cache {
     /// Bytes of disk taken, as far as is known: counted at start, then by what is stored.
     used_bytes: AtomicU64,
     pinned: Mutex<HashSet<SegmentId>>,
+    grew_over_limit: Notify,
 }
 
 impl Cache {
@@ -37,13 +39,17 @@ impl Cache {
             .mode(0o700)
             .create(&root)?;
         let pinned = Mutex::new(pins::read_all(&root)?);
-        let used_bytes = AtomicU64::new(evict::scan(&root)?.iter().map(|file| file.bytes).sum());
-        Ok(Self {
+        let used_bytes = evict::scan(&root)?.iter().map(|file| file.bytes).sum();
+        let cache = Self {
             root,
             max_bytes,
-            used_bytes,
+            used_bytes: AtomicU64::new(0),
             pinned,
-        })
+            grew_over_limit: Notify::new(),
+        };
+        // The limit may be less than last time.
+        cache.count_stored(used_bytes);
+        Ok(cache)
     }
 
     /// Bytes of disk taken.
@@ -111,25 +117,32 @@ impl Cache {
         SegmentFile::open(&self.path(id, "data"), meta, marks_at, table, len)
     }
 
-    /// Notes that a segment is in use, for eviction.
-    pub(crate) fn touch(&self, id: SegmentId) {
-        let now = SystemTime::now();
+    /// Notes when a segment was used last, for eviction.
+    pub(crate) fn touch(&self, id: SegmentId, used_at: SystemTime) {
         let touched = File::options()
             .write(true)
             .open(self.path(id, "meta"))
-            .and_then(|meta| meta.set_modified(now));
+            .and_then(|meta| meta.set_modified(used_at));
         // Without it the segment only seems older than it is.
         touched.ok();
     }
 
     /// Counts bytes that were stored.
     pub(crate) fn count_stored(&self, bytes: u64) {
-        self.used_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let used = self.used_bytes.fetch_add(bytes, Ordering::Relaxed);
+        if used.saturating_add(bytes) > self.max_bytes {
+            self.grew_over_limit.notify_one();
+        }
+    }
+
+    /// Waits until something is stored beyond the limit.
+    pub(crate) async fn over_limit(&self) {
+        self.grew_over_limit.notified().await;
     }
 
     /// Evicts the segments that were not used for longest, down to nine tenths of the limit; gives
     /// the ids of those evicted.
-    pub(crate) fn evict(&self) -> io::Result<Vec<SegmentId>> {
+    pub(crate) fn evict(&self) -> io::Result<HashSet<SegmentId>> {
         let files = evict::scan(&self.root)?;
         let used: u64 = files.iter().map(|file| file.bytes).sum();
         // Another mount's pins count as well.

@@ -232,7 +232,7 @@ impl Session {
         progress: &watch::Sender<Option<Progress>>,
     ) -> Result<Answer, String> {
         let traffic = &self.repositories.segments.backend().traffic;
-        let before = traffic.report().fetched_bytes;
+        let before = traffic.report_of(&repository.name).fetched_bytes;
         let generation = repository.view().generation;
         let told = |done, total| tell(progress, "fetching", done, total);
         let outcome: Result<(), ReadError> = self
@@ -240,7 +240,10 @@ impl Session {
             .fetch_part(&generation, part, || true, told)
             .await;
         outcome.map_err(|error| chain(&error))?;
-        let fetched_bytes = traffic.report().fetched_bytes.saturating_sub(before);
+        let fetched_bytes = traffic
+            .report_of(&repository.name)
+            .fetched_bytes
+            .saturating_sub(before);
         Ok(Answer::Fetched { fetched_bytes })
     }
 

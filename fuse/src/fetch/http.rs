@@ -11,7 +11,7 @@ use reqwest::{Response, StatusCode};
 
 use super::source::BoxFuture;
 use super::{BodyStream, FetchError, RangeRequest, Source, Tail, TailAnswer};
-use crate::traffic::{Purpose, Traffic};
+use crate::traffic::{Meter, Purpose, Traffic};
 
 /// How long a connection may take, and how long a daemon may stay silent in the middle of a body.
 /// Less than the read deadline, so that another daemon still gets its turn.
@@ -54,7 +54,7 @@ impl HttpSource {
     async fn send(
         &self,
         first: usize,
-        purpose: Purpose,
+        meter: &Meter,
         request: impl Fn(&reqwest::Client, &str) -> reqwest::RequestBuilder,
     ) -> Result<Response, FetchError> {
         let mut last = FetchError::Ending;
@@ -62,7 +62,7 @@ impl HttpSource {
             let Some(daemon) = self.daemons.get((first + turn) % self.daemons.len()) else {
                 break;
             };
-            self.traffic.count_request(purpose);
+            meter.count_request();
             let outcome = request(&self.client, daemon).send().await;
             last = match outcome {
                 Ok(response) if response.status().is_success() => return Ok(response),
@@ -145,8 +145,9 @@ impl Source for HttpSource {
             } else {
                 Purpose::Demand
             };
+            let meter = self.traffic.meter(Some(repo), purpose);
             let response = self
-                .send(0, purpose, |client, daemon| {
+                .send(0, &meter, |client, daemon| {
                     let request = client
                         .get(format!("{daemon}{path}"))
                         .header(RANGE, format!("bytes=-{len}"));
@@ -179,7 +180,7 @@ impl Source for HttpSource {
                 .bytes()
                 .await
                 .map_err(|source| FetchError::Unreachable { url, source })?;
-            self.traffic.count_bytes(purpose, bytes.len());
+            meter.count_bytes(bytes.len());
             Ok(TailAnswer::Tail(Tail {
                 bytes,
                 archive_len,
@@ -193,14 +194,16 @@ impl Source for HttpSource {
     fn range(&self, request: RangeRequest) -> BoxFuture<'_, Result<BodyStream, FetchError>> {
         Box::pin(async move {
             let RangeRequest {
+                repo,
                 path,
                 range,
                 purpose,
                 attempt,
             } = request;
+            let meter = self.traffic.meter(Some(&repo), purpose);
             let last_byte = range.end.saturating_sub(1);
             let response = self
-                .send(attempt, purpose, |client, daemon| {
+                .send(attempt, &meter, |client, daemon| {
                     client
                         .get(format!("{daemon}{path}"))
                         .header(RANGE, format!("bytes={}-{last_byte}", range.start))
@@ -214,7 +217,6 @@ impl Source for HttpSource {
                 });
             }
             let expected = range.end.saturating_sub(range.start);
-            let traffic = Arc::clone(&self.traffic);
             let failed = url.clone();
             let pieces = response
                 .bytes_stream()
@@ -222,7 +224,7 @@ impl Source for HttpSource {
                     url: failed.clone(),
                     source,
                 })
-                .inspect_ok(move |piece| traffic.count_bytes(purpose, piece.len()));
+                .inspect_ok(move |piece| meter.count_bytes(piece.len()));
             Ok(exactly(pieces.boxed(), expected, url))
         })
     }
@@ -233,8 +235,9 @@ impl Source for HttpSource {
     ) -> BoxFuture<'a, Result<RefreshAnswer, FetchError>> {
         Box::pin(async move {
             let path = api::refresh_path(repo);
+            let meter = self.traffic.meter(Some(repo), Purpose::Demand);
             let response = self
-                .send(0, Purpose::Demand, |client, daemon| {
+                .send(0, &meter, |client, daemon| {
                     client
                         .post(format!("{daemon}{path}"))
                         .timeout(REFRESH_TIMEOUT)
@@ -250,8 +253,9 @@ impl Source for HttpSource {
 
     fn hosts(&self) -> BoxFuture<'_, Result<Vec<String>, FetchError>> {
         Box::pin(async move {
+            let meter = self.traffic.meter(None, Purpose::Demand);
             let response = self
-                .send(0, Purpose::Demand, |client, daemon| {
+                .send(0, &meter, |client, daemon| {
                     client.get(format!("{daemon}{}", api::REPOS_PATH))
                 })
                 .await?;

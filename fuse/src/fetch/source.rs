@@ -22,6 +22,8 @@ pub(crate) type BodyStream = BoxStream<'static, Result<Bytes, FetchError>>;
 /// A half-open range of bytes of an immutable archive.
 #[derive(Clone, Debug)]
 pub(crate) struct RangeRequest {
+    /// The repository.
+    pub repo: RepoName,
     /// The path of the immutable URL.
     pub path: Arc<str>,
     /// In bytes from the start of the archive.

@@ -74,6 +74,10 @@ impl Fs {
 
     /// Opens a file; gives its handle.
     pub(crate) fn open(&self, file: OpenFile) -> u64 {
+        if let Some(segment) = file.segment() {
+            // The kernel reads a complete file without us.
+            segment.note_use();
+        }
         let handle = self.handles.next.fetch_add(1, Ordering::Relaxed);
         self.handles
             .open

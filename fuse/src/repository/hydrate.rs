@@ -103,11 +103,6 @@ impl Repositories {
                 on_progress(done, total);
                 self.keep_to_rate(bytes, started.elapsed()).await;
             }
-            // Eviction looks at the disk.
-            let segments = Arc::clone(&self.segments);
-            tokio::task::spawn_blocking(move || segments.evict_if_over_limit())
-                .await
-                .ok();
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use tracing::warn;
 
 use super::hydrate::segments_of;
 use super::{Repositories, Repository};
-use crate::control::protocol::{Part, PartReport, RepoReport, TrafficReport};
+use crate::control::protocol::{Part, PartReport, RepoReport};
 use crate::view::Generation;
 
 /// Seconds since the epoch.
@@ -119,7 +119,7 @@ impl Repositories {
             checked_at: None,
             last_error: None,
             clones: clones.get(&repo).cloned().unwrap_or_default(),
-            traffic: TrafficReport::default(),
+            traffic: self.segments.backend().traffic.report_of(&repo),
             repo,
         }
     }

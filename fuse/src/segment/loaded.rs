@@ -2,10 +2,12 @@
 
 use std::collections::HashSet;
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
-use cachewfs_format::{Role, SegmentTable, TocSegment};
+use cachewfs_format::{RepoName, Role, SegmentTable, TocSegment};
 use tokio::sync::{OnceCell, watch};
 use tracing::warn;
 
@@ -22,6 +24,8 @@ pub(super) const WHOLE_LEN: u64 = 1 << 20;
 /// Where a segment can be fetched from.
 #[derive(Clone, Debug)]
 pub(crate) struct Place {
+    /// The repository that it is of.
+    pub repo: RepoName,
     /// The path of the immutable URL of an archive that has it.
     pub path: Arc<str>,
     /// In bytes from the start of that archive.
@@ -36,6 +40,8 @@ pub(crate) struct Segment {
     place: Mutex<Place>,
     table: OnceCell<Arc<SegmentTable>>,
     file: Mutex<Option<Arc<SegmentFile>>>,
+    /// When it was used last, in seconds since the epoch; 0 for what the cache knows already.
+    used_at: AtomicU64,
     pub(super) state: Mutex<State>,
     /// Counts the chunks that came, and the requests that failed: whoever waits looks again.
     pub(super) progress: watch::Sender<u64>,
@@ -61,6 +67,7 @@ impl Segment {
             place: Mutex::new(place),
             table: OnceCell::new(),
             file: Mutex::default(),
+            used_at: AtomicU64::new(0),
             state: Mutex::default(),
             progress: watch::Sender::new(0),
             opens: Mutex::default(),
@@ -195,10 +202,7 @@ impl Segment {
         let cache = &self.backend.cache;
         let (id, len) = (self.record.id, self.len());
         match cache.open_segment(id, table, self.record.table_len, len) {
-            Ok(opened) => {
-                cache.touch(id);
-                Some(Arc::clone(file.insert(Arc::new(opened))))
-            }
+            Ok(opened) => Some(Arc::clone(file.insert(Arc::new(opened)))),
             Err(error) => {
                 warn!(
                     error = &error as &dyn std::error::Error,
@@ -206,6 +210,21 @@ impl Segment {
                 );
                 None
             }
+        }
+    }
+
+    /// Notes that somebody reads it, or opens it to read.
+    pub(crate) fn note_use(&self) {
+        let now = UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
+        self.used_at.store(now, Ordering::Relaxed);
+    }
+
+    /// Tells the cache when it was used last.
+    pub(super) fn save_use(&self) {
+        let used_at = self.used_at.swap(0, Ordering::Relaxed);
+        if used_at > 0 {
+            let used_at = UNIX_EPOCH + Duration::from_secs(used_at);
+            self.backend.cache.touch(self.record.id, used_at);
         }
     }
 

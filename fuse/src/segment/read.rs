@@ -38,6 +38,7 @@ impl Segment {
         range: Range<u64>,
         purpose: Purpose,
     ) -> Result<Vec<u8>, ReadError> {
+        self.note_use();
         let range = range.start..range.end.min(self.len());
         if range.start >= range.end {
             return Ok(Vec::new());

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use cachewfs_format::{SegmentId, TocSegment};
 use tokio::sync::Notify;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
@@ -39,7 +40,31 @@ pub(crate) struct Backend {
     pub no_waiting_reader: Notify,
 }
 
+/// How long to wait between two looks for what to evict: where pins take all there is, looking more
+/// often wouldn't find more.
+const EVICTION_PAUSE: Duration = Duration::from_secs(1);
+
 impl Backend {
+    /// Nothing is under way yet.
+    pub(crate) fn new(
+        source: Arc<dyn Source>,
+        cache: Cache,
+        traffic: Arc<Traffic>,
+        read_timeout: Duration,
+    ) -> Self {
+        Self {
+            source,
+            cache,
+            overflow: Overflow::default(),
+            traffic,
+            read_timeout,
+            tasks: TaskTracker::new(),
+            ending: CancellationToken::new(),
+            waiting_readers: AtomicUsize::new(0),
+            no_waiting_reader: Notify::new(),
+        }
+    }
+
     /// Counts a reader that waits, until the guard is dropped.
     pub(super) fn reader_waits(&self) -> WaitingReader<'_> {
         self.waiting_readers.fetch_add(1, Ordering::AcqRel);
@@ -115,11 +140,23 @@ impl Segments {
         segment
     }
 
-    /// Makes room in the cache if it is over its limit. Blocks on the disk.
-    pub(crate) fn evict_if_over_limit(&self) {
+    /// Evicts whenever the cache has grown over its limit, until the mount ends.
+    pub(crate) async fn keep_within_limit(self: Arc<Self>) {
+        let (cache, ending) = (&self.backend.cache, &self.backend.ending);
+        while let Some(()) = ending.run_until_cancelled(cache.over_limit()).await {
+            let segments = Arc::clone(&self);
+            tokio::task::spawn_blocking(move || segments.evict())
+                .await
+                .ok();
+            ending.run_until_cancelled(sleep(EVICTION_PAUSE)).await;
+        }
+    }
+
+    /// Makes room in the cache. Blocks on the disk.
+    fn evict(&self) {
         let cache = &self.backend.cache;
-        if cache.used_bytes() <= cache.max_bytes() {
-            return;
+        for segment in self.alive() {
+            segment.save_use();
         }
         match cache.evict() {
             Ok(evicted) => {
@@ -128,12 +165,17 @@ impl Segments {
                     "Evicted {} segments",
                     evicted.len()
                 );
-                let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-                for segment in evicted.iter().filter_map(|id| known.get(id)?.upgrade()) {
+                let is_evicted = |segment: &Arc<Segment>| evicted.contains(&segment.record().id);
+                for segment in self.alive().into_iter().filter(is_evicted) {
                     segment.forget_files();
                 }
             }
             Err(error) => warn!(error = &error as &dyn std::error::Error, "can't evict"),
         }
+    }
+
+    fn alive(&self) -> Vec<Arc<Segment>> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.values().filter_map(Weak::upgrade).collect()
     }
 }

@@ -1,20 +1,16 @@
 //! What reads cost, and what they give when things go wrong; counted, not timed.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use cachewfs_format::{
-    Chunk, ChunkEncoding, Digest, GitPath, ObjectId, Role, SegmentWriter, SnapshotId, TocFile,
-    TocSegment, encode_chunk,
+    Chunk, ChunkEncoding, Digest, GitPath, ObjectId, RepoName, Role, SegmentWriter, SnapshotId,
+    TocFile, TocSegment, encode_chunk,
 };
 use tempfile::TempDir;
-use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::{Backend, Place, ReadError, Segment, Segments};
-use crate::cache::{Cache, Overflow};
+use crate::cache::Cache;
 use crate::fetch::scripted::{Fault, Scripted};
 use crate::traffic::{Purpose, Traffic};
 
@@ -76,21 +72,17 @@ impl Fixture {
 
     /// A process that has just started: what it knows is what is on disk.
     fn start(&self) -> Arc<Segment> {
-        let backend = Backend {
-            source: self.source.clone(),
-            cache: Cache::open(self.cache_dir.path(), 1 << 40).unwrap(),
-            overflow: Overflow::default(),
-            traffic: Arc::new(Traffic::default()),
-            read_timeout: Duration::from_secs(2),
-            tasks: TaskTracker::new(),
-            ending: CancellationToken::new(),
-            waiting_readers: AtomicUsize::new(0),
-            no_waiting_reader: Notify::new(),
-        };
+        let backend = Backend::new(
+            self.source.clone(),
+            Cache::open(self.cache_dir.path(), 1 << 40).unwrap(),
+            Arc::new(Traffic::default()),
+            Duration::from_secs(2),
+        );
         let segments = Segments::new(Arc::new(backend));
         segments.intern(
             &self.record,
             Place {
+                repo: RepoName::parse("example.com/project").unwrap(),
                 path: "/archive".into(),
                 offset: 0,
             },
@@ -267,6 +259,6 @@ async fn evicted_chunks_are_fetched_again() {
     let evicted = cache.evict().unwrap();
     segment.forget_files();
 
-    assert_eq!(evicted, [fixture.record.id]);
+    assert_eq!(evicted, [fixture.record.id].into());
     fixture.read(&segment, 0, 2 << 20).await.unwrap();
 }

@@ -86,7 +86,7 @@ pub(super) async fn fetch_verified<T>(
     purpose: Purpose,
     verify: impl Fn(&Bytes) -> Result<T, FormatError>,
 ) -> Result<T, ReadError> {
-    let mut retry = Retry::new(segment);
+    let mut retry = Retry::new(segment, purpose);
     loop {
         let attempt = async {
             let mut body = open(segment, range.clone(), purpose, retry.attempt).await?;
@@ -126,6 +126,7 @@ async fn open(
         .backend
         .source
         .range(RangeRequest {
+            repo: place.repo,
             path: place.path,
             range,
             purpose,
@@ -157,7 +158,7 @@ struct Job<'a> {
 
 impl Job<'_> {
     async fn run(&self, window: Range<usize>) -> Result<(), FetchError> {
-        let mut retry = Retry::new(self.segment);
+        let mut retry = Retry::new(self.segment, self.purpose);
         let mut next = window.start;
         while next < window.end {
             let attempt = self.stream(&mut next, window.end, retry.attempt);
@@ -243,14 +244,16 @@ fn take(
 /// Decides whether and when to try again.
 struct Retry<'a> {
     segment: &'a Segment,
+    purpose: Purpose,
     attempt: usize,
     deadline: Instant,
 }
 
 impl<'a> Retry<'a> {
-    fn new(segment: &'a Segment) -> Self {
+    fn new(segment: &'a Segment, purpose: Purpose) -> Self {
         Self {
             segment,
+            purpose,
             attempt: 0,
             deadline: Instant::now() + segment.backend.read_timeout,
         }
@@ -272,7 +275,9 @@ impl<'a> Retry<'a> {
         if Instant::now() + pause >= self.deadline {
             return Err(error);
         }
-        self.segment.backend.traffic.count_retry();
+        let repo = self.segment.place().repo;
+        let traffic = &self.segment.backend.traffic;
+        traffic.meter(Some(&repo), self.purpose).count_retry();
         self.attempt += 1;
         sleep(pause).await;
         Ok(())

@@ -96,6 +96,7 @@ impl Generation {
                 segments.intern(
                     record,
                     Place {
+                        repo: repo.clone(),
                         path: Arc::clone(&tail.path),
                         offset,
                     },

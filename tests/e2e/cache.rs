@@ -1,0 +1,50 @@
+//! The cache on a workstation's disk.
+
+use cachewfs_tests::{Site, can_mount, git, wait_until};
+
+const MIB: u64 = 1 << 20;
+
+#[test]
+fn the_cache_stays_within_its_limit_whatever_fills_it() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    let mut repo = site.repo("project");
+    // Incompressible, and each a segment of its own.
+    let mut noise = 1_u64;
+    for number in 0..6 {
+        let content: Vec<u8> = std::iter::repeat_with(|| {
+            noise = noise
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            noise.to_be_bytes()
+        })
+        .take(5 << 17)
+        .flatten()
+        .collect();
+        repo.write(format!("large-{number}"), &content);
+    }
+    repo.commit("large files");
+    repo.push();
+    let daemon = site.daemon();
+    let mount = site.mount_with(&daemon.url(), "hydrate=off,cache_size=16M");
+    let mounted = mount.repo("local/project");
+    mount.cli(&["prefetch", "--hot", "local/project"]);
+
+    for _ in 0..2 {
+        for number in 0..6 {
+            let name = format!("large-{number}");
+            let read = std::fs::read(mounted.join(&name)).unwrap();
+            assert!(read == std::fs::read(repo.work.join(&name)).unwrap());
+        }
+    }
+
+    let used = || mount.status()["cache_bytes"].as_u64().unwrap();
+    wait_until("the cache is within its limit", || used() <= 16 * MIB);
+    assert!(used() > 0);
+    assert!(mount.log().contains("Evicted"), "{}", mount.log());
+    assert_eq!(git(&mounted, &["status", "--porcelain"]), "");
+    let status = mount.status();
+    assert_eq!(status["repos"][0]["traffic"], status["traffic"]);
+}
