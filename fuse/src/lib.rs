@@ -10,6 +10,7 @@ mod cache;
 pub mod control;
 mod error;
 mod fetch;
+mod first_look;
 mod fs;
 mod handles;
 mod invalidate;

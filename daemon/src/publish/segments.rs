@@ -15,7 +15,7 @@ use crate::store::NewSegment;
 
 /// Chunk length of what is searched: indexes of packs, the commit-graph. A search looks at a few
 /// bytes here and there.
-pub(super) const INDEX_CHUNK_LEN: usize = 64 << 10;
+pub(super) const INDEX_CHUNK_LEN: usize = 16 << 10;
 /// Chunk length of what is read in random places: packs, large files. On git's repository commits,
 /// trees and history take 80.3 MB in chunks of 256 KiB, 75.1 in 512 KiB, 71.1 in 1 MiB; but a reader
 /// fetches and unpacks a whole chunk for one object.

@@ -25,7 +25,7 @@ impl Repositories {
     /// Starts what goes on behind a repository: hydration, polling.
     pub(super) fn start_following(self: &Arc<Self>, repository: &Arc<Repository>) {
         let backend = self.segments.backend();
-        self.start_opening(repository);
+        self.start_loading_work_tree(repository);
         self.start_hydration(repository);
         let (repositories, repository) = (Arc::clone(self), Arc::clone(repository));
         let ending = backend.ending.clone();

@@ -20,30 +20,16 @@ const HEAD_START: Duration = Duration::from_millis(300);
 const BATCH: usize = 64;
 
 impl Repositories {
-    /// Starts to fetch what the first command will look at whatever it is: the tables of the
-    /// commit-graph and of the tip pack, and the tip pack's index. All at once, so that the command
-    /// doesn't wait for one after the other.
-    pub(super) fn start_opening(&self, repository: &Repository) {
+    /// Starts to fetch the index: every command that looks at the work tree reads it.
+    pub(super) fn start_loading_work_tree(&self, repository: &Repository) {
         let generation = repository.view().generation;
-        let mut has_index = false;
-        for segment in &generation.segments {
-            let is_wanted = match segment.record().role {
-                Role::CommitGraph | Role::PackTip => true,
-                Role::PackIndex => !std::mem::replace(&mut has_index, true),
-                _ => false,
-            };
-            if is_wanted {
-                let segment = Arc::clone(segment);
-                let ending = self.segments.backend().ending.clone();
-                self.segments.backend().tasks.spawn(async move {
-                    tokio::select! {
-                        // Whoever reads it later tries again.
-                        outcome = segment.table(Purpose::Demand) => drop(outcome),
-                        () = ending.cancelled() => {}
-                    }
-                });
-            }
-        }
+        let backend = self.segments.backend();
+        let ending = backend.ending.clone();
+        backend.tasks.spawn(async move {
+            let load = generation.work_tree(Purpose::Background);
+            // Whoever reads it tries again.
+            drop(ending.run_until_cancelled(load).await);
+        });
     }
 
     /// Fetches in the background what the options say.

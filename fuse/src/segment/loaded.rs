@@ -15,6 +15,7 @@ use super::registry::Backend;
 use super::window::{Density, Window};
 use super::{ReadError, transfer};
 use crate::cache::SegmentFile;
+use crate::fetch::FetchError;
 use crate::traffic::Purpose;
 
 /// A segment this small is fetched whole, with its table, in one request: a separate request for
@@ -146,6 +147,31 @@ impl Segment {
         }
         let range = stored_len.saturating_sub(u64::from(table_len))..stored_len;
         transfer::fetch_verified(self, range, purpose, |bytes| self.take_table(bytes)).await
+    }
+
+    /// Fetches the table and, at the same time, the first chunks.
+    pub(crate) async fn fetch_front(&self) -> Result<(), ReadError> {
+        let purpose = Purpose::Background;
+        let stored_len = self.record.stored_len;
+        if self.table.initialized() || stored_len <= WHOLE_LEN {
+            return self.table(purpose).await.map(drop);
+        }
+        let len = u64::from(crate::adapter::READ_AHEAD).min(stored_len);
+        let front = transfer::fetch_verified(self, 0..len, purpose, |bytes| Ok(bytes.clone()));
+        let (front, table) = futures_util::join!(front, self.table(purpose));
+        let (front, table) = (front?, table?);
+        for index in 0..table.chunks().len() {
+            let Ok(stored) = stored_chunk(&table, index, &front) else {
+                break;
+            };
+            transfer::take_chunk(self, &table, index, &stored).map_err(|source| {
+                FetchError::Broken {
+                    url: self.place().path.to_string(),
+                    source,
+                }
+            })?;
+        }
+        Ok(())
     }
 
     /// Verifies and keeps the frame of the table.

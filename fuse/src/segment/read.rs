@@ -72,6 +72,48 @@ impl Segment {
         Ok(())
     }
 
+    /// Fetches what is missing of `range` of the content and nothing around it, all at once.
+    pub(crate) async fn fetch_exactly(
+        self: &Arc<Self>,
+        range: Range<u64>,
+    ) -> Result<(), ReadError> {
+        let purpose = Purpose::Background;
+        let table = self.table(purpose).await?;
+        let Some(file) = self.file(&table) else {
+            return Ok(());
+        };
+        let chunks = table.chunks_of(range);
+        for window in self.claim_exactly(&table, &file, chunks.clone()) {
+            transfer::start(self, &table, &file, window, purpose);
+        }
+        for index in chunks {
+            self.fetch_chunk(&table, &file, index, purpose).await?;
+        }
+        Ok(())
+    }
+
+    /// Claims those of `chunks` that are missing and not under way; gives runs of them.
+    fn claim_exactly(
+        &self,
+        table: &SegmentTable,
+        file: &SegmentFile,
+        chunks: Range<usize>,
+    ) -> Vec<Range<usize>> {
+        let mut state = self.state();
+        let mut windows: Vec<Range<usize>> = Vec::new();
+        for index in chunks {
+            let content = table.content_range(index).unwrap_or_default();
+            if file.is_ready(index, &content) || !state.in_flight.insert(index) {
+                continue;
+            }
+            match windows.last_mut() {
+                Some(window) if window.end == index => window.end += 1,
+                _ => windows.push(index..index + 1),
+            }
+        }
+        windows
+    }
+
     /// Waits until chunk `index` is in the cache. False if it came but could not be stored.
     async fn fetch_chunk(
         self: &Arc<Self>,

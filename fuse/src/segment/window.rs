@@ -11,7 +11,7 @@ const MIN_WINDOW: u64 = 256 << 10;
 const MIN_GROWN_WINDOW: u64 = 1 << 20;
 /// What each of the first misses of a dense segment fetches, in bytes, and how many they are: a
 /// `git log -1` looks at a few places of the commit-graph only.
-const DENSE_WINDOW: u64 = 128 << 10;
+const DENSE_WINDOW: u64 = 32 << 10;
 const FIRST_MISSES: u32 = 8;
 /// What is fetched at once at most, in bytes.
 const MAX_WINDOW: u64 = 16 << 20;
@@ -129,7 +129,7 @@ mod tests {
             .map(|miss| window.plan(miss * 7 % 100, Density::Dense, Purpose::Demand) >> 10)
             .collect();
 
-        assert_eq!(sizes[..8], [128; 8]);
+        assert_eq!(sizes[..8], [32; 8]);
         assert_eq!(sizes[8..], [1024, 2048]);
     }
 

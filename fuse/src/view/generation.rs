@@ -13,7 +13,8 @@ use tokio::sync::OnceCell;
 use super::refs::{Head, checked_head, mirror_packed_refs};
 use super::{FileContent, StaticTree, WorkTree, config};
 use crate::fetch::{FetchError, Source, Tail, TailAnswer, current_tail};
-use crate::segment::{Place, ReadError, Segment, Segments, fetch_whole};
+use crate::first_look;
+use crate::segment::{Backend, Place, ReadError, Segment, Segments, fetch_whole};
 use crate::traffic::Purpose;
 
 /// How much of the end of an archive the first request asks for, in bytes: seek table and TOC of
@@ -103,6 +104,9 @@ impl Generation {
                 )
             })
             .collect::<Vec<_>>();
+        if purpose == Purpose::Demand {
+            start_first_look(&toc, &placed, segments.backend());
+        }
         let files = small_files(&toc, &placed, purpose).await?;
         let file = |path: &[u8]| files.get(path).map_or(&[][..], Vec::as_slice);
         let head = checked_head(file(b"HEAD")).ok_or(LoadError::BadHead)?;
@@ -200,6 +204,15 @@ async fn load_toc(
         return Err(LoadError::WrongRepo { found: toc.repo });
     }
     Ok((tail, toc))
+}
+
+/// Starts to fetch what the first command looks at, whatever it is.
+fn start_first_look(toc: &Toc, segments: &[Arc<Segment>], backend: &Backend) {
+    let (toc, segments) = (toc.clone(), segments.to_vec());
+    let ending = backend.ending.clone();
+    let look = async move { first_look::fetch(&toc, &segments).await };
+    let tasks = &backend.tasks;
+    tasks.spawn(async move { ending.run_until_cancelled(look).await });
 }
 
 /// The small files of the git directory, by path relative to it.

@@ -1,0 +1,166 @@
+//! Commits and their parents in the commit-graph chain (`gitformat-commit-graph(5)`).
+
+use std::sync::Arc;
+
+use futures_util::future::{join, join_all};
+
+use super::sorted_ids::{FANOUT_LEN, SortedIds};
+use super::{number_at, read, touch};
+use crate::segment::{ReadError, Segment};
+
+const HEADER_LEN: usize = 8;
+/// An id and an offset for each chunk.
+const CHUNK_ENTRY_LEN: usize = 12;
+/// More than header, list of chunks and fan-out table take.
+const FRONT_LEN: u64 = 4096;
+/// Generations of ancestors that `git log -1` looks at: it parses the parents of what it shows, and
+/// looks up their parents' ids.
+const GENERATIONS: usize = 2;
+/// A position that means "no parent", and the bit of one that refers to more than two.
+const NO_PARENT: u64 = 0x7000_0000;
+
+/// One file of the chain.
+#[derive(Debug)]
+pub(super) struct Graph<'a> {
+    segment: &'a Arc<Segment>,
+    ids: SortedIds<'a>,
+    fanout: Vec<u8>,
+    /// How many commits are in it.
+    count: u64,
+    commits: u64,
+    generations: Option<u64>,
+    filters: Option<u64>,
+}
+
+/// Fetches what is said of the commit `oid` and of its parents. `links` are the files of the chain,
+/// newest first.
+pub(super) async fn look(links: impl Iterator<Item = &Arc<Segment>>, oid: &[u8]) {
+    let opened = join_all(links.map(|link| Graph::open(link, oid.len()))).await;
+    let graphs: Vec<Graph<'_>> = opened.into_iter().flatten().flatten().collect();
+    let graphs = graphs.as_slice();
+    let mut newest_to_oldest = graphs.iter();
+    let found = loop {
+        let Some(graph) = newest_to_oldest.next() else {
+            return;
+        };
+        if let Ok(Some(place)) = graph.ids.find(&graph.fanout, oid).await {
+            let older: u64 = newest_to_oldest.map(|graph| graph.count).sum();
+            break older + place;
+        }
+    };
+    let mut places = vec![found];
+    for _ in 0..GENERATIONS {
+        let parents = places
+            .iter()
+            .filter_map(|&place| Graph::of(graphs, place))
+            .map(|(graph, place)| async move {
+                let at = graph.ids.id_at(place);
+                let id = touch(graph.segment, at..at);
+                join(id, graph.parents(place)).await.1.unwrap_or_default()
+            });
+        places = join_all(parents).await.concat();
+    }
+    let ids = places
+        .iter()
+        .filter_map(|&place| Graph::of(graphs, place))
+        .map(|(graph, place)| (graph.segment, graph.ids.id_at(place)))
+        .map(|(segment, at)| touch(segment, at..at));
+    join_all(ids).await;
+}
+
+impl<'a> Graph<'a> {
+    /// Opens a file of the chain; `None` if it is none that we know.
+    pub(super) async fn open(
+        segment: &'a Arc<Segment>,
+        id_len: usize,
+    ) -> Result<Option<Self>, ReadError> {
+        segment.fetch_front().await?;
+        let front = read(segment, 0..FRONT_LEN.min(segment.len())).await?;
+        let Some(graph) = Self::parse(segment, id_len, &front) else {
+            return Ok(None);
+        };
+        let end = segment.len().saturating_sub(graph.ids.id_len);
+        let filters = graph.filters.unwrap_or(0);
+        join(
+            touch(segment, end..segment.len()),
+            touch(segment, filters..filters),
+        )
+        .await;
+        Ok(Some(graph))
+    }
+
+    fn parse(segment: &'a Arc<Segment>, id_len: usize, front: &[u8]) -> Option<Self> {
+        if !front.starts_with(b"CGPH\x01") {
+            return None;
+        }
+        let chunks = usize::from(*front.get(6)?);
+        let list = front.get(HEADER_LEN..)?.chunks_exact(CHUNK_ENTRY_LEN);
+        let offset_of = |id: &[u8; 4]| {
+            let mut list = list.clone().take(chunks);
+            let entry = list.find(|entry| entry.starts_with(id))?;
+            entry
+                .get(4..)?
+                .first_chunk()
+                .map(|&at| u64::from_be_bytes(at))
+        };
+        let fanout_at = usize::try_from(offset_of(b"OIDF")?).ok()?;
+        let fanout = front.get(fanout_at..)?.get(..FANOUT_LEN)?.to_vec();
+        Some(Self {
+            segment,
+            ids: SortedIds {
+                segment,
+                at: offset_of(b"OIDL")?,
+                id_len: id_len as u64,
+            },
+            count: number_at(&fanout, FANOUT_LEN - 4)?,
+            fanout,
+            commits: offset_of(b"CDAT")?,
+            generations: offset_of(b"GDA2"),
+            filters: offset_of(b"BDAT"),
+        })
+    }
+
+    /// Which of `graphs`, newest first, has the commit at `place` of the chain, and where.
+    fn of(graphs: &[Self], place: u64) -> Option<(&Self, u64)> {
+        let mut first = 0;
+        graphs.iter().rev().find_map(|graph| {
+            let own = place.checked_sub(first)?;
+            first += graph.count;
+            (own < graph.count).then_some((graph, own))
+        })
+    }
+
+    /// The places in the chain of the parents of the commit at `place` of this file.
+    async fn parents(&self, place: u64) -> Result<Vec<u64>, ReadError> {
+        let entry_len = self.ids.id_len + 16;
+        let entry_at = self.commits.saturating_add(place * entry_len);
+        let generation = async {
+            if let Some(generations) = self.generations {
+                let at = generations.saturating_add(place * 4);
+                touch(self.segment, at..at).await;
+            }
+        };
+        let entry = read(self.segment, entry_at..entry_at.saturating_add(entry_len));
+        let (entry, ()) = join(entry, generation).await;
+        let entry = entry?;
+        let id_len = usize::try_from(self.ids.id_len).unwrap_or(0);
+        let parents = [number_at(&entry, id_len), number_at(&entry, id_len + 4)];
+        let is_one = |&place: &u64| place < NO_PARENT;
+        Ok(parents.into_iter().flatten().filter(is_one).collect())
+    }
+}
+
+#[cfg(test)]
+impl Graph<'_> {
+    /// The places of the parents of the commit `oid`, which is in this file.
+    pub(super) async fn parents_of(&self, oid: &[u8]) -> Vec<u64> {
+        let place = self.ids.find(&self.fanout, oid).await;
+        self.parents(place.unwrap().unwrap()).await.unwrap()
+    }
+
+    /// The id of the commit at `place` of this file.
+    pub(super) async fn id(&self, place: u64) -> Vec<u8> {
+        let at = self.ids.id_at(place);
+        read(self.segment, at..at + self.ids.id_len).await.unwrap()
+    }
+}
