@@ -6,6 +6,7 @@
 )]
 
 mod disk;
+mod forward;
 mod git;
 mod git_daemon;
 mod link;

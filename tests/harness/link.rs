@@ -4,11 +4,13 @@
 //! the price is that TCP's slow start, which a real line adds, isn't there for anyone.
 
 use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use crate::forward::{Forward, same};
 
 /// Passed on at a time: 0.7 ms at 200 Mbit/s.
 const PIECE_BYTES: usize = 16 << 10;
@@ -18,7 +20,7 @@ const PIECES_UNDER_WAY: usize = 256;
 /// A link on a free port of the loopback interface.
 #[derive(Debug)]
 pub struct Link {
-    address: SocketAddr,
+    forward: Forward,
     shared: Arc<Shared>,
 }
 
@@ -27,68 +29,39 @@ type Piece = (Instant, Vec<u8>);
 
 #[derive(Debug)]
 struct Shared {
-    target: SocketAddr,
     bytes_per_second: u64,
     /// In each direction.
     delay: Duration,
     /// When what was sent so far has left.
     free_at: Mutex<Instant>,
     bytes: AtomicU64,
-    is_ended: AtomicBool,
 }
 
 impl Link {
     /// Passes on to `target`; answers come at this rate, and `round_trip` after they could.
     pub fn start(target: SocketAddr, bytes_per_second: u64, round_trip: Duration) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
-            target,
             bytes_per_second,
             delay: round_trip / 2,
             free_at: Mutex::new(Instant::now()),
             bytes: AtomicU64::new(0),
-            is_ended: AtomicBool::new(false),
         });
-        let accepting = Arc::clone(&shared);
-        std::thread::spawn(move || accept(&listener, &accepting));
-        Self { address, shared }
+        let carried = Arc::clone(&shared);
+        let forward = Forward::start(target, move |client, target| {
+            carry(&carried, same(client), same(target), Shared::send_request);
+            carry(&carried, same(target), same(client), Shared::send_answer);
+        });
+        Self { forward, shared }
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.forward.address
     }
 
     /// Bytes that came from the target so far.
     pub fn bytes(&self) -> u64 {
         self.shared.bytes.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for Link {
-    fn drop(&mut self) {
-        self.shared.is_ended.store(true, Ordering::Relaxed);
-        // Wakes the thread that accepts.
-        TcpStream::connect(self.address).ok();
-    }
-}
-
-fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
-    for client in listener.incoming() {
-        if shared.is_ended.load(Ordering::Relaxed) {
-            return;
-        }
-        let (Ok(client), Ok(target)) = (client, TcpStream::connect(shared.target)) else {
-            continue;
-        };
-        client.set_nodelay(true).ok();
-        target.set_nodelay(true).ok();
-        let (Ok(client_input), Ok(target_input)) = (client.try_clone(), target.try_clone()) else {
-            continue;
-        };
-        carry(shared, client_input, target, Shared::send_request);
-        carry(shared, target_input, client, Shared::send_answer);
     }
 }
 

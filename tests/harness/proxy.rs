@@ -1,9 +1,10 @@
 //! A TCP proxy between mount and daemon that makes the network bad.
 
 use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::forward::{Forward, same};
 
 /// What the proxy does to what the daemon sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,73 +26,54 @@ const UNAVAILABLE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length:
 /// A proxy on a free port of the loopback interface.
 #[derive(Debug)]
 pub struct Proxy {
-    address: SocketAddr,
-    shared: Arc<Shared>,
+    fault: Arc<CurrentFault>,
+    forward: Forward,
 }
 
 #[derive(Debug)]
-struct Shared {
-    target: SocketAddr,
-    fault: Mutex<Fault>,
-    is_ended: AtomicBool,
-}
+struct CurrentFault(Mutex<Fault>);
 
 impl Proxy {
     /// Passes on to `target`.
     pub fn start(target: SocketAddr) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let shared = Arc::new(Shared {
-            target,
-            fault: Mutex::new(Fault::None),
-            is_ended: AtomicBool::new(false),
+        let fault = Arc::new(CurrentFault(Mutex::new(Fault::None)));
+        let current = Arc::clone(&fault);
+        let forward = Forward::start(target, move |client, daemon| {
+            for (from, to, is_answer) in [(client, daemon, false), (daemon, client, true)] {
+                let (from, to, fault) = (same(from), same(to), Arc::clone(&current));
+                std::thread::spawn(move || fault.pump(from, to, is_answer));
+            }
         });
-        let accepting = Arc::clone(&shared);
-        std::thread::spawn(move || accept(&listener, &accepting));
-        Self { address, shared }
+        Self { fault, forward }
     }
 
     /// Its base URL.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("http://{}", self.forward.address)
     }
 
     /// From now on the network has this fault.
     pub fn set(&self, fault: Fault) {
-        *self
-            .shared
-            .fault
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = fault;
+        self.fault.set(fault);
     }
 }
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        self.shared.is_ended.store(true, Ordering::Relaxed);
-        // Wakes the thread that accepts.
-        TcpStream::connect(self.address).ok();
+        // Nobody waits any more for a stall to end.
+        self.set(Fault::None);
     }
 }
 
-fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
-    for client in listener.incoming() {
-        if shared.is_ended.load(Ordering::Relaxed) {
-            return;
-        }
-        let (Ok(client), Ok(daemon)) = (client, TcpStream::connect(shared.target)) else {
-            continue;
-        };
-        let (Ok(client_input), Ok(daemon_input)) = (client.try_clone(), daemon.try_clone()) else {
-            continue;
-        };
-        let (up, down) = (Arc::clone(shared), Arc::clone(shared));
-        std::thread::spawn(move || up.pump(client_input, daemon, false));
-        std::thread::spawn(move || down.pump(daemon_input, client, true));
+impl CurrentFault {
+    fn get(&self) -> Fault {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-impl Shared {
+    fn set(&self, fault: Fault) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = fault;
+    }
+
     fn pump(&self, mut from: TcpStream, mut to: TcpStream, is_answer: bool) {
         let mut buffer = vec![0; 64 << 10];
         let mut passed = 0;
@@ -99,9 +81,8 @@ impl Shared {
             let Some(mut piece) = buffer.get_mut(..count) else {
                 break;
             };
-            let fault = *self.fault.lock().unwrap_or_else(PoisonError::into_inner);
             let mut is_last = false;
-            match fault {
+            match self.get() {
                 Fault::CutAfter(most) if is_answer && passed + count as u64 > most => {
                     let left = usize::try_from(most.saturating_sub(passed)).unwrap_or(0);
                     piece = piece.split_at_mut(left.min(count)).0;
@@ -120,7 +101,9 @@ impl Shared {
                     continue;
                 }
                 Fault::Stall => {
-                    self.wait_for_the_end_of_the_stall();
+                    while self.get() == Fault::Stall {
+                        crate::wait::pause();
+                    }
                 }
                 _ => {}
             }
@@ -131,13 +114,5 @@ impl Shared {
         }
         to.shutdown(Shutdown::Both).ok();
         from.shutdown(Shutdown::Both).ok();
-    }
-
-    fn wait_for_the_end_of_the_stall(&self) {
-        while *self.fault.lock().unwrap_or_else(PoisonError::into_inner) == Fault::Stall
-            && !self.is_ended.load(Ordering::Relaxed)
-        {
-            crate::wait::pause();
-        }
     }
 }
