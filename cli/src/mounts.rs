@@ -6,12 +6,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
+use cachewfs_format::RepoName;
 use cachewfs_fuse::control::Client;
 use cachewfs_fuse::control::protocol::{Answer, Request};
 
 use crate::error::CliError;
 use crate::interrupt::interrupted;
 use crate::progress::Bar;
+use crate::remote;
 
 /// Which mount is meant.
 #[derive(Clone, Debug, clap::Args)]
@@ -20,6 +22,29 @@ pub(crate) struct MountChoice {
     /// directory, or else the only one.
     #[arg(long, value_name = "MOUNTPOINT", global = true)]
     pub(crate) mount: Option<PathBuf>,
+}
+
+/// Which repository is meant, of which mount.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct RepoChoice {
+    /// The repository.
+    #[arg(value_name = "URL")]
+    url: String,
+
+    #[command(flatten)]
+    mount: MountChoice,
+}
+
+impl RepoChoice {
+    /// Its name.
+    pub(crate) fn name(&self) -> Result<RepoName> {
+        Ok(remote::repo_name(&self.url)?)
+    }
+
+    /// Asks the mount, and shows progress until it answers.
+    pub(crate) fn ask(&self, request: &Request) -> Result<Answer> {
+        block_on(self.mount.ask(request))
+    }
 }
 
 /// The mount points in the mount table, without those hidden below others.

@@ -3,21 +3,17 @@
 use anyhow::Result;
 use cachewfs_fuse::control::protocol::{Answer, Part, Request};
 
-use crate::mounts::{MountChoice, block_on};
-use crate::{output, remote};
+use crate::mounts::RepoChoice;
+use crate::output;
 
 /// Bring a part of a repository into the cache.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The repository.
-    #[arg(value_name = "URL")]
-    url: String,
-
     #[command(flatten)]
     part: PartChoice,
 
     #[command(flatten)]
-    choice: MountChoice,
+    repo: RepoChoice,
 }
 
 #[derive(Debug, clap::Args)]
@@ -52,12 +48,12 @@ impl PartChoice {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let repo = remote::repo_name(&args.url)?;
+    let repo = args.repo.name()?;
     let request = Request::Prefetch {
         repo: repo.clone(),
         part: args.part.part(),
     };
-    if let Answer::Fetched { fetched_bytes } = block_on(args.choice.ask(&request))? {
+    if let Answer::Fetched { fetched_bytes } = args.repo.ask(&request)? {
         output::line(&format!(
             "Prefetched {repo}, fetched {}",
             output::bytes(fetched_bytes)

@@ -3,23 +3,19 @@
 use anyhow::Result;
 use cachewfs_fuse::control::protocol::Request;
 
-use crate::mounts::{MountChoice, block_on};
-use crate::{output, remote};
+use crate::mounts::RepoChoice;
+use crate::output;
 
 /// Let a pinned repository be evicted again. Nothing is removed now.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The repository.
-    #[arg(value_name = "URL")]
-    url: String,
-
     #[command(flatten)]
-    choice: MountChoice,
+    repo: RepoChoice,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let repo = remote::repo_name(&args.url)?;
-    block_on(args.choice.ask(&Request::Unpin { repo: repo.clone() }))?;
+    let repo = args.repo.name()?;
+    args.repo.ask(&Request::Unpin { repo: repo.clone() })?;
     output::line(&format!("Unpinned {repo}"));
     Ok(())
 }
