@@ -18,19 +18,12 @@ const FRAME_MAGIC: u32 = 0xFD2F_B528;
 /// The largest block that RFC 8878 allows, in bytes.
 const MAX_BLOCK_LEN: usize = 128 << 10;
 
-/// Encodes `content` as one zstd frame, with its record for the segment table.
+/// Encodes `content`, which mustn't be empty, as one zstd frame, with its record for the segment
+/// table.
 ///
 /// The frame names its content size and has no checksum: the digest does more.
 pub fn encode_chunk(content: &[u8], encoding: ChunkEncoding) -> Result<(Chunk, Vec<u8>)> {
-    let too_large = |len| Error::TooLarge {
-        section: "chunk",
-        len,
-        max: u64::from(MAX_CHUNK_LEN),
-    };
-    let content_len = u32::try_from(content.len()).map_err(|_| too_large(u64::MAX))?;
-    if content_len > MAX_CHUNK_LEN {
-        return Err(too_large(u64::from(content_len)));
-    }
+    let content_len = checked_len(content.len(), MAX_CHUNK_LEN)?;
     let stored = match encoding {
         ChunkEncoding::Raw => raw_frame(content, content_len),
         ChunkEncoding::Zstd(level) => {
@@ -40,7 +33,7 @@ pub fn encode_chunk(content: &[u8], encoding: ChunkEncoding) -> Result<(Chunk, V
             })?
         }
     };
-    let stored_len = u32::try_from(stored.len()).map_err(|_| too_large(u64::MAX))?;
+    let stored_len = checked_len(stored.len(), MAX_STORED_CHUNK_LEN)?;
     Ok((
         Chunk {
             stored_len,
@@ -60,9 +53,6 @@ fn raw_frame(content: &[u8], content_len: u32) -> Vec<u8> {
     frame.push(DESCRIPTOR);
     frame.put_u32(content_len);
     let mut blocks = content.chunks(MAX_BLOCK_LEN).peekable();
-    if blocks.peek().is_none() {
-        frame.extend_from_slice(&[1, 0, 0]);
-    }
     while let Some(block) = blocks.next() {
         // Bit 0: last block. Bits 1-2: type, 0 is raw. Bits 3-23: length.
         let is_last = u32::from(blocks.peek().is_none());
@@ -106,21 +96,32 @@ pub fn decode_chunk(chunk: &Chunk, stored: &[u8]) -> Result<Vec<u8>> {
 impl Chunk {
     /// Refuses lengths over the limits.
     pub(crate) fn check(&self) -> Result<()> {
-        for (len, max) in [
-            (self.content_len, MAX_CHUNK_LEN),
-            (self.stored_len, MAX_STORED_CHUNK_LEN),
-        ] {
-            if len == 0 || len > max {
-                let (len, max) = (u64::from(len), u64::from(max));
-                return Err(Error::TooLarge {
-                    section: "chunk",
-                    len,
-                    max,
-                });
-            }
-        }
-        Ok(())
+        check_len(self.content_len, MAX_CHUNK_LEN)?;
+        check_len(self.stored_len, MAX_STORED_CHUNK_LEN)
     }
+}
+
+/// A length as the segment table has it.
+fn checked_len(len: usize, max: u32) -> Result<u32> {
+    let len = u32::try_from(len).unwrap_or(u32::MAX);
+    check_len(len, max).map(|()| len)
+}
+
+fn check_len(len: u32, max: u32) -> Result<()> {
+    if len == 0 {
+        return Err(Error::Malformed {
+            section: "chunk",
+            reason: "it is empty",
+        });
+    }
+    if len > max {
+        return Err(Error::TooLarge {
+            section: "chunk",
+            len: len.into(),
+            max: max.into(),
+        });
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -161,6 +162,16 @@ mod tests {
 
         assert_eq!(decode_chunk(&chunk, &stored).unwrap(), content);
         assert_eq!(stored.len(), content.len() + 9 + 10 * 3);
+    }
+
+    #[test]
+    fn what_no_reader_takes_is_not_written() {
+        let too_long = vec![0; usize::try_from(MAX_CHUNK_LEN).unwrap() + 1];
+        for encoding in [ChunkEncoding::Raw, ChunkEncoding::Zstd(1)] {
+            for content in [&[][..], &too_long] {
+                assert!(encode_chunk(content, encoding).is_err());
+            }
+        }
     }
 
     #[test]

@@ -35,12 +35,17 @@ pub struct SeekTable {
 impl SeekTable {
     /// Encodes the table as the skippable frame that ends an archive.
     pub fn encode(&self) -> Result<Vec<u8>> {
+        let footer = Footer {
+            frame_count: u32::try_from(self.frames.len()).unwrap_or(u32::MAX),
+            has_checksums: false,
+        };
+        footer.check()?;
         let mut payload = Vec::new();
         for frame in &self.frames {
             payload.put_u32(frame.stored_len);
             payload.put_u32(frame.content_len);
         }
-        payload.put_count(self.frames.len(), SECTION)?;
+        payload.put_u32(footer.frame_count);
         payload.push(0);
         payload.put_u32(FOOTER_MAGIC);
         skippable_frame(FRAME_MAGIC, &payload, SECTION)
@@ -97,7 +102,13 @@ impl Footer {
             frame_count,
             has_checksums: descriptor & CHECKSUM_FLAG != 0,
         };
-        let (len, max) = (footer.frame_len(), u64::from(MAX_SEEK_TABLE_LEN));
+        footer.check()?;
+        Ok(footer)
+    }
+
+    /// Refuses a table over the limit.
+    fn check(&self) -> Result<()> {
+        let (len, max) = (self.frame_len(), u64::from(MAX_SEEK_TABLE_LEN));
         if len > max {
             return Err(Error::TooLarge {
                 section: SECTION,
@@ -105,7 +116,7 @@ impl Footer {
                 max,
             });
         }
-        Ok(footer)
+        Ok(())
     }
 
     fn frame_len(&self) -> u64 {
@@ -143,5 +154,23 @@ mod tests {
             drop(SeekTable::decode(&bytes));
             drop(SeekTable::frame_len(&bytes));
         }
+    }
+
+    #[test]
+    fn a_table_longer_than_a_reader_takes_is_not_written() {
+        let size = FrameSize {
+            stored_len: 1,
+            content_len: 1,
+        };
+        let most = usize::try_from(MAX_SEEK_TABLE_LEN).unwrap() / 8 - 3;
+        let table = |count| SeekTable {
+            frames: vec![size; count],
+        };
+
+        assert!(table(most).encode().is_ok());
+        assert!(matches!(
+            table(most + 1).encode(),
+            Err(Error::TooLarge { .. })
+        ));
     }
 }

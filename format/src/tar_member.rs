@@ -4,8 +4,8 @@ use crate::{EntryKind, Error, GitPath, Result};
 
 /// The unit of a tar stream, in bytes.
 const BLOCK_LEN: usize = 512;
-/// What ustar's 11 octal digits can say, in bytes.
-const MAX_USTAR_SIZE: u64 = 0o777_7777_7777;
+/// What ustar's 11 octal digits can say: bytes, or seconds.
+const MAX_USTAR_NUMBER: u64 = 0o777_7777_7777;
 
 /// The header of a member: one block, with a pax header before it where the path, the link or the
 /// size doesn't fit in ustar. Owner and group are 0.
@@ -35,7 +35,7 @@ pub fn member_header(
     if link.len() > 100 {
         pax_record(&mut records, b"linkpath", link);
     }
-    if size > MAX_USTAR_SIZE {
+    if size > MAX_USTAR_NUMBER {
         pax_record(&mut records, b"size", size.to_string().as_bytes());
     }
     let member = Ustar {
@@ -137,10 +137,14 @@ struct Ustar<'a> {
 
 impl Ustar<'_> {
     fn encode(&self) -> Result<[u8; BLOCK_LEN]> {
-        let mtime = u64::try_from(self.mtime).map_err(|_| Error::Malformed {
+        let bad = |reason| Error::Malformed {
             section: "tar member",
-            reason: "its time is before 1970",
-        })?;
+            reason,
+        };
+        let mtime = u64::try_from(self.mtime).map_err(|_| bad("its time is before 1970"))?;
+        if mtime > MAX_USTAR_NUMBER {
+            return Err(bad("its time is after 2242"));
+        }
         let mut block = [0; BLOCK_LEN];
         put(&mut block, 0, 100, self.base);
         put(&mut block, 100, 8, format!("{:07o}", self.mode).as_bytes());
@@ -150,14 +154,9 @@ impl Ustar<'_> {
             &mut block,
             124,
             12,
-            format!("{:011o}", self.size.min(MAX_USTAR_SIZE)).as_bytes(),
+            format!("{:011o}", self.size.min(MAX_USTAR_NUMBER)).as_bytes(),
         );
-        put(
-            &mut block,
-            136,
-            12,
-            format!("{:011o}", mtime.min(MAX_USTAR_SIZE)).as_bytes(),
-        );
+        put(&mut block, 136, 12, format!("{mtime:011o}").as_bytes());
         put(&mut block, 148, 8, b"        ");
         put(&mut block, 156, 1, &[self.type_flag]);
         put(&mut block, 157, 100, self.link);
@@ -238,6 +237,15 @@ mod tests {
 
         assert_eq!(found, path.as_bytes());
         assert_eq!(link.unwrap(), target);
+    }
+
+    #[test]
+    fn a_time_that_a_header_cannot_say_is_refused() {
+        let path = GitPath::parse(b"a").unwrap();
+
+        for mtime in [-1, 1 << 33, i64::MAX] {
+            assert!(member_header(&path, &file(), 0o644, 0, mtime).is_err());
+        }
     }
 
     #[test]

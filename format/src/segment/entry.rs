@@ -1,7 +1,7 @@
 //! What a segment table says of one tar member.
 
 use crate::wire::{FieldReader, FieldWriter as _};
-use crate::{GitPath, ObjectId, Result, SegmentId};
+use crate::{Error, GitPath, ObjectId, Result, SegmentId};
 
 const SECTION: &str = "segment table";
 /// Permission bits; set-id and sticky bits are never shown.
@@ -56,7 +56,38 @@ impl Entry {
     /// The fewest bytes that an encoded entry takes: kind, mode, mtime, two lengths, a path.
     pub(super) const MIN_LEN: usize = 1 + 4 + 8 + 1 + 2 + 1;
 
-    pub(super) fn encode(&self, bytes: &mut Vec<u8>) -> Result<()> {
+    /// Refuses what no reader takes, in a segment whose content is `content_len` bytes long.
+    fn check(&self, content_len: u64) -> Result<()> {
+        let bad = |reason| {
+            let section = SECTION;
+            Err(Error::Malformed { section, reason })
+        };
+        if self.mode & !MODE_MASK != 0 {
+            return bad("an entry has more than permission bits");
+        }
+        match &self.kind {
+            EntryKind::File(Content::Inline { offset }) => {
+                let end = offset.checked_add(self.size);
+                if end.is_none_or(|end| end > content_len) {
+                    return bad("an entry lies outside its segment");
+                }
+            }
+            EntryKind::Directory | EntryKind::Symlink(_) if self.size != 0 => {
+                return bad("an entry that is no file has a size");
+            }
+            EntryKind::File(Content::Segment(_)) | EntryKind::Directory => {}
+            EntryKind::Symlink(target) => {
+                if target.is_empty() || target.contains(&0) {
+                    return bad("the target of a symbolic link is no path");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends an entry of a segment whose content is `content_len` bytes long.
+    pub(super) fn encode(&self, bytes: &mut Vec<u8>, content_len: u64) -> Result<()> {
+        self.check(content_len)?;
         bytes.push(match &self.kind {
             EntryKind::Directory => DIRECTORY,
             EntryKind::File(Content::Inline { .. }) => FILE_INLINE,
@@ -86,9 +117,6 @@ impl Entry {
     pub(super) fn decode(reader: &mut FieldReader<'_>, content_len: u64) -> Result<Self> {
         let tag = reader.u8()?;
         let mode = reader.u32()?;
-        if mode & !MODE_MASK != 0 {
-            return Err(reader.malformed("an entry has more than permission bits"));
-        }
         let mtime = reader.i64()?;
         let blob = match reader.short_bytes()? {
             [] => None,
@@ -99,9 +127,6 @@ impl Entry {
             DIRECTORY => (EntryKind::Directory, 0),
             FILE_INLINE => {
                 let (size, offset) = (reader.u64()?, reader.u64()?);
-                if offset.checked_add(size).is_none_or(|end| end > content_len) {
-                    return Err(reader.malformed("an entry lies outside its segment"));
-                }
                 (EntryKind::File(Content::Inline { offset }), size)
             }
             FILE_SEGMENT => {
@@ -111,22 +136,78 @@ impl Entry {
                     size,
                 )
             }
-            SYMLINK => {
-                let target = reader.bytes()?;
-                if target.is_empty() || target.contains(&0) {
-                    return Err(reader.malformed("the target of a symbolic link is no path"));
-                }
-                (EntryKind::Symlink(target.into()), 0)
-            }
+            SYMLINK => (EntryKind::Symlink(reader.bytes()?.into()), 0),
             _ => return Err(reader.malformed("an entry has an unknown kind")),
         };
-        Ok(Self {
+        let entry = Self {
             path,
             kind,
             mode,
             size,
             mtime,
             blob,
-        })
+        };
+        entry.check(content_len)?;
+        Ok(entry)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Digest;
+
+    /// An entry of a segment with 100 bytes of content.
+    fn entry(kind: EntryKind, mode: u32, size: u64) -> Entry {
+        Entry {
+            path: GitPath::parse(b"a/b").unwrap(),
+            kind,
+            mode,
+            size,
+            mtime: -1,
+            blob: None,
+        }
+    }
+
+    fn encode(entry: &Entry) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        entry.encode(&mut bytes, 100).map(|()| bytes)
+    }
+
+    #[test]
+    fn every_kind_round_trips() {
+        for (kind, size) in [
+            (EntryKind::Directory, 0),
+            (EntryKind::File(Content::Inline { offset: 40 }), 60),
+            (
+                EntryKind::File(Content::Segment(SegmentId(Digest::of(b"")))),
+                1 << 40,
+            ),
+            (EntryKind::Symlink(Box::from(*b"\xff/..")), 0),
+        ] {
+            let entry = entry(kind, 0o644, size);
+
+            let bytes = encode(&entry).unwrap();
+
+            let decoded = Entry::decode(&mut FieldReader::new(&bytes, SECTION), 100);
+            assert_eq!(decoded, Ok(entry));
+        }
+    }
+
+    #[test]
+    fn what_no_reader_takes_is_not_written() {
+        let file = |offset| EntryKind::File(Content::Inline { offset });
+        for refused in [
+            entry(EntryKind::Directory, 0o1777, 0),
+            entry(EntryKind::Directory, 0o755, 1),
+            entry(file(0), 0o4755, 1),
+            entry(file(41), 0o644, 60),
+            entry(file(u64::MAX), 0o644, 2),
+            entry(EntryKind::Symlink(Box::from(*b"")), 0o777, 0),
+            entry(EntryKind::Symlink(Box::from(*b"a\0")), 0o777, 0),
+            entry(EntryKind::Symlink(Box::from(*b"a")), 0o777, 1),
+        ] {
+            assert!(encode(&refused).is_err(), "{refused:?} was written");
+        }
     }
 }

@@ -45,12 +45,16 @@ impl SegmentTable {
         payload.put_count(chunks.len(), SECTION)?;
         payload.put_count(entries.len(), SECTION)?;
         for chunk in chunks {
+            chunk.check()?;
             payload.put_u32(chunk.stored_len);
             payload.put_u32(chunk.content_len);
             payload.extend_from_slice(chunk.digest.as_bytes());
         }
+        let content_len = chunks.iter().fold(0_u64, |sum, chunk| {
+            sum.saturating_add(chunk.content_len.into())
+        });
         for entry in entries {
-            entry.encode(&mut payload)?;
+            entry.encode(&mut payload, content_len)?;
         }
         check_len(payload.len())?;
         let id = SegmentId(Digest::of(&payload));
