@@ -232,6 +232,9 @@ impl Toc {
         let name = std::str::from_utf8(reader.bytes()?)
             .map_err(|_| reader.malformed("the name of the repository is not UTF-8"))?;
         let repo = RepoName::parse(name)?;
+        if repo.as_str() != name {
+            return Err(reader.malformed("the name of the repository ends in '.git'"));
+        }
         let commit = ObjectId::from_bytes(reader.short_bytes()?)?;
         let refs_digest = reader.digest()?;
         let hot_segments = reader.u32()?;
@@ -350,5 +353,28 @@ fn check_len(len: usize) -> Result<()> {
         })
     } else {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repository_has_one_spelling() {
+        let toc = |repo: &str| Toc {
+            kind: ArchiveKind::Mirror,
+            repo: RepoName::parse(repo).unwrap(),
+            commit: ObjectId::parse(&"12".repeat(20)).unwrap(),
+            refs_digest: Digest::of(b"refs"),
+            hot_segments: 0,
+            segments: Vec::new(),
+        };
+        let mut frame = toc("h/abcd_git").encode().unwrap().1;
+        let at = frame.iter().position(|&byte| byte == b'_').unwrap();
+
+        frame[at] = b'.';
+
+        assert!(matches!(Toc::decode(&frame), Err(Error::Malformed { .. })));
     }
 }
