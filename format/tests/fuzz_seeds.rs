@@ -1,0 +1,181 @@
+//! The seeds of the fuzz targets: the parts of the golden archive, and a manifest and a pointer.
+//!
+//! `CACHEWFS_WRITE_GOLDEN=1` writes those that aren't there.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that can't be set up has to fail"
+)]
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use cachewfs_format::{
+    ArchiveKind, ArchiveLayout, ArchiveSummary, Digest, Manifest, ObjectId, PackKind, Pointer,
+    PublishedFile, PublishedPack, RepoName, RunReuse, SeekTable, SegmentId, SegmentRef,
+    SegmentTable, SnapshotId, Toc, TocPlace,
+};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// Compares a committed seed with what it should be.
+fn check(target: &str, name: &str, expected: &[u8]) {
+    let path = root().join("fuzz/seeds").join(target).join(name);
+    if std::env::var_os("CACHEWFS_WRITE_GOLDEN").is_some() && !path.exists() {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let mut file = std::fs::File::create(&path).unwrap();
+        file.write_all(expected).unwrap();
+    }
+    let found = std::fs::read(&path).unwrap();
+    assert!(found == expected, "{} has other bytes", path.display());
+}
+
+/// A skippable frame without its magic bytes and its length: the targets add them.
+fn payload(frame: &[u8]) -> &[u8] {
+    &frame[8..]
+}
+
+#[test]
+fn seeds_are_the_parts_of_the_golden_archive() {
+    let archive = std::fs::read(root().join("tests/data/checkout-v1.tar.zst")).unwrap();
+    let at = |place: u64| usize::try_from(place).unwrap();
+    let TocPlace::Found(place) = Toc::locate(&archive, archive.len() as u64).unwrap() else {
+        panic!("the whole archive was given");
+    };
+    let toc_frame = &archive[place.clone()];
+    check("toc", "archive-tail", &archive[place.start..]);
+    // The trailer is added by the target.
+    check("toc", "golden", &payload(toc_frame)[..toc_frame.len() - 16]);
+    SeekTable::decode(&archive[place.end..]).unwrap();
+    check("seek_table", "golden", payload(&archive[place.end..]));
+
+    for (index, (offset, record)) in Toc::decode(toc_frame)
+        .unwrap()
+        .1
+        .placed_segments()
+        .enumerate()
+    {
+        let stored = &archive[at(offset)..at(offset + record.stored_len)];
+        let frame = &stored[stored.len() - at(record.table_len.into())..];
+        let table = SegmentTable::decode(record.id, frame).unwrap();
+        check("segment_table", &format!("golden-{index}"), payload(frame));
+        for (chunk, number) in table.chunks().iter().zip(0..2) {
+            let range = table.stored_range(number).unwrap();
+            let bytes = &stored[at(range.start)..at(range.end)];
+            let seed = [&chunk.content_len.to_le_bytes()[..], bytes].concat();
+            check("chunk", &format!("golden-{index}-{number}"), &seed);
+        }
+    }
+}
+
+#[test]
+fn seeds_of_names_are_accepted() {
+    let commit = "12".repeat(20);
+    let later = format!("{commit}-{}", "34".repeat(8));
+    for (name, text) in [
+        ("repo", "github.com/org/repo.git"),
+        ("port", "localhost:3000/~a/b+c_d"),
+    ] {
+        RepoName::parse(text).unwrap();
+        check("names", name, text.as_bytes());
+    }
+    SnapshotId::parse(&later).unwrap();
+    check("names", "snapshot", later.as_bytes());
+    check("names", "digest", Digest::of(b"").to_string().as_bytes());
+}
+
+fn file(name: &str) -> PublishedFile {
+    let id = SegmentId(Digest::of(name.as_bytes()));
+    PublishedFile {
+        name: name.to_owned(),
+        size: 1000,
+        segment: SegmentRef { id, len: 700 },
+        table_len: 66,
+        content_len: 1024,
+        frames: vec![(634, 1024, 1)],
+    }
+}
+
+fn manifest() -> Manifest {
+    let commit = ObjectId::parse(&"12".repeat(20)).unwrap();
+    let (pack, index, reverse_index) = (file("p.pack"), file("p.idx"), file("p.rev"));
+    let layout = ArchiveLayout {
+        toc: Digest::of(b"toc"),
+        size: 5000,
+        segments: vec![pack.segment, index.segment],
+        tail: SegmentRef {
+            id: SegmentId(Digest::of(b"tail")),
+            len: 900,
+        },
+    };
+    let kinds = [
+        PackKind::Tip,
+        PackKind::Increment,
+        PackKind::Commits,
+        PackKind::Trees,
+        PackKind::History,
+    ];
+    let pack = |kind| PublishedPack {
+        kind,
+        pack: pack.clone(),
+        index: index.clone(),
+        reverse_index: reverse_index.clone(),
+    };
+    Manifest {
+        version: 1,
+        repo: RepoName::parse("host/org/repo").unwrap(),
+        snapshot: SnapshotId::later(commit, &Digest::of(b"refs")),
+        refs_digest: Digest::of(b"refs"),
+        created_at: 1_700_000_000,
+        archives: BTreeMap::from([
+            (ArchiveKind::Mirror, layout.clone()),
+            (ArchiveKind::Checkout, layout),
+        ]),
+        packs: kinds.into_iter().map(pack).collect(),
+        commit_graphs: vec![file("graph")],
+        tips: vec![commit],
+        runs: vec![RunReuse {
+            key: Digest::of(b"run"),
+            files: 3,
+            work_tree: file(""),
+            large_file: Some(file("large")),
+            index_part: file(""),
+        }],
+    }
+}
+
+fn pointer() -> Pointer {
+    let manifest = manifest();
+    let summary = |layout: &ArchiveLayout| ArchiveSummary {
+        toc: layout.toc,
+        size: layout.size,
+    };
+    Pointer {
+        version: 1,
+        snapshot: manifest.snapshot,
+        manifest: Digest::of(b"manifest"),
+        archives: manifest
+            .archives
+            .iter()
+            .map(|(kind, layout)| (*kind, summary(layout)))
+            .collect(),
+        published_at: 1_700_000_001,
+    }
+}
+
+#[test]
+fn manifest_and_pointer_keep_their_form() {
+    check(
+        "manifest",
+        "manifest.json",
+        &serde_json::to_vec(&manifest()).unwrap(),
+    );
+    check(
+        "manifest",
+        "pointer.json",
+        &serde_json::to_vec(&pointer()).unwrap(),
+    );
+}

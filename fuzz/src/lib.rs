@@ -1,0 +1,16 @@
+//! What the fuzz targets share: skippable frames around a payload, and a bound on memory.
+
+mod memory;
+
+pub use memory::within;
+
+/// Wraps `payload` in a zstd skippable frame, so that a fuzzer needn't find out about its length.
+///
+/// # Panics
+///
+/// If the payload is longer than a fuzzer makes one.
+#[must_use]
+pub fn frame(magic: u32, payload: &[u8]) -> Vec<u8> {
+    let len = u32::try_from(payload.len()).expect("a fuzzer's input is short");
+    [&magic.to_le_bytes()[..], &len.to_le_bytes(), payload].concat()
+}
