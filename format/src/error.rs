@@ -53,13 +53,21 @@ pub enum Error {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// A text is not the JSON that `docs/format.md` demands.
+    #[error("the {section} is not JSON of the right form: {reason}")]
+    BadJson {
+        /// What it should be.
+        section: &'static str,
+        /// What is wrong with it, and where; cut to 200 characters.
+        reason: String,
+    },
     /// Written by a later version of the format.
     #[error("the {section} has version {version}, which this program can't read")]
     UnknownVersion {
         /// Which part of an archive.
         section: &'static str,
         /// The version found.
-        version: u16,
+        version: u32,
     },
     /// A length is larger than a reader accepts.
     #[error("the {section} has {len} where at most {max} is accepted")]

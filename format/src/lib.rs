@@ -24,6 +24,7 @@ mod chunk;
 mod digest;
 mod error;
 mod git_path;
+mod json;
 pub mod limits;
 mod manifest;
 mod object_id;

@@ -16,3 +16,9 @@ pub const MAX_TABLE_LEN: u32 = 64 << 20;
 pub const MAX_TOC_LEN: u32 = 64 << 20;
 /// Bytes of a seek table: eight million frames, two terabytes in chunks of 256 KiB.
 pub const MAX_SEEK_TABLE_LEN: u32 = 64 << 20;
+/// Frames of an archive: those that such a seek table can list.
+pub const MAX_FRAMES: u64 = 8 << 20;
+/// Bytes of a manifest: that of a snapshot with half a million segments.
+pub const MAX_MANIFEST_LEN: u32 = 256 << 20;
+/// Bytes of a pointer.
+pub const MAX_POINTER_LEN: u32 = 64 << 10;

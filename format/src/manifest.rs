@@ -4,7 +4,15 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ArchiveKind, Digest, ObjectId, RepoName, SegmentId, SnapshotId};
+use crate::json::Form;
+use crate::limits::{MAX_FRAMES, MAX_MANIFEST_LEN};
+use crate::{ArchiveKind, Digest, Error, ObjectId, RepoName, Result, SegmentId, SnapshotId};
+
+const FORM: Form = Form {
+    section: "manifest",
+    version: Manifest::VERSION,
+    max_len: MAX_MANIFEST_LEN,
+};
 
 /// What is stored once for each snapshot, as JSON.
 ///
@@ -12,7 +20,7 @@ use crate::{ArchiveKind, Digest, ObjectId, RepoName, SegmentId, SnapshotId};
 /// The rest is what the next publish builds on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// The version of this form: 1.
+    /// The version of this form: [`Manifest::VERSION`].
     pub version: u32,
     /// The repository.
     pub repo: RepoName,
@@ -34,6 +42,53 @@ pub struct Manifest {
     pub runs: Vec<RunReuse>,
 }
 
+impl Manifest {
+    /// The version that is written, and the only one that is read.
+    pub const VERSION: u32 = 1;
+
+    /// Parses what [`Manifest::to_json`] wrote; refuses other versions.
+    pub fn parse(json: &[u8]) -> Result<Self> {
+        let manifest: Self = FORM.parse(json)?;
+        manifest.check()?;
+        Ok(manifest)
+    }
+
+    /// The manifest as it is stored.
+    pub fn to_json(&self) -> Result<Vec<u8>> {
+        self.check()?;
+        FORM.write(self, self.version)
+    }
+
+    /// Refuses lengths that don't add up and names that are paths: publishing and serving build on
+    /// them without looking again.
+    fn check(&self) -> Result<()> {
+        self.archives.values().try_for_each(ArchiveLayout::check)?;
+        let of_packs = self
+            .packs
+            .iter()
+            .flat_map(|pack| [&pack.pack, &pack.index, &pack.reverse_index]);
+        for file in of_packs.chain(&self.commit_graphs) {
+            if file.name.is_empty() {
+                return malformed("a file of the git directory has no name");
+            }
+            file.check()?;
+        }
+        let of_runs = self.runs.iter().flat_map(|run| {
+            [
+                Some(&run.work_tree),
+                run.large_file.as_ref(),
+                Some(&run.index_part),
+            ]
+        });
+        of_runs.flatten().try_for_each(PublishedFile::check)
+    }
+}
+
+fn malformed(reason: &'static str) -> Result<()> {
+    let section = FORM.section;
+    Err(Error::Malformed { section, reason })
+}
+
 /// The bytes of an archive: its segments in order, then its tail.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ArchiveLayout {
@@ -45,6 +100,21 @@ pub struct ArchiveLayout {
     pub segments: Vec<SegmentRef>,
     /// TOC and seek table, stored like a segment under the digest of these bytes.
     pub tail: SegmentRef,
+}
+
+impl ArchiveLayout {
+    fn check(&self) -> Result<()> {
+        let size = self
+            .segments
+            .iter()
+            .chain([&self.tail])
+            .try_fold(0_u64, |sum, segment| sum.checked_add(segment.len));
+        if size == Some(self.size) {
+            Ok(())
+        } else {
+            malformed("the segments of an archive don't add up to its size")
+        }
+    }
 }
 
 /// A segment and its length, chunks and table, in bytes.
@@ -103,6 +173,32 @@ pub struct PublishedFile {
     /// Lengths (stored, content) of the segment's chunks as runs `(stored, content, count)`, for
     /// the seek table.
     pub frames: Vec<(u32, u32, u32)>,
+}
+
+impl PublishedFile {
+    fn check(&self) -> Result<()> {
+        if self.name.contains(['/', '\0']) || matches!(&*self.name, "." | "..") {
+            return malformed("the name of a file is a path");
+        }
+        if self.size > self.content_len {
+            return malformed("a file is longer than its segment");
+        }
+        let mut sums = (u64::from(self.table_len), 0_u64, 0_u64);
+        for &(stored, content, count) in &self.frames {
+            let times = |len: u32| u64::from(len).saturating_mul(count.into());
+            sums.0 = sums.0.saturating_add(times(stored));
+            sums.1 = sums.1.saturating_add(times(content));
+            sums.2 = sums.2.saturating_add(count.into());
+        }
+        if (sums.0, sums.1) != (self.segment.len, self.content_len) {
+            return malformed("the chunks of a segment don't add up to its lengths");
+        }
+        // A writer of archives repeats each as often as it says.
+        if sums.2 > MAX_FRAMES {
+            return malformed("a segment has more chunks than a seek table can list");
+        }
+        Ok(())
+    }
 }
 
 /// A pack with its indexes.

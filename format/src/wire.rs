@@ -95,7 +95,7 @@ impl<'a> FieldReader<'a> {
         if found != version {
             return Err(Error::UnknownVersion {
                 section: self.section,
-                version: found,
+                version: found.into(),
             });
         }
         Ok(())

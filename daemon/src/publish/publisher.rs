@@ -170,7 +170,7 @@ impl Publisher {
             archives.insert(kind, assemble(&parts, sink, kind)?);
         }
         Ok(Manifest {
-            version: 1,
+            version: Manifest::VERSION,
             repo: repo.clone(),
             snapshot: self.free_id(repo, refs, previous)?,
             refs_digest: refs.digest(),
@@ -267,7 +267,7 @@ impl Publisher {
             })
             .collect();
         let pointer = Pointer {
-            version: 1,
+            version: Pointer::VERSION,
             snapshot: manifest.snapshot,
             manifest: digest,
             archives,

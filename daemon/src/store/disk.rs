@@ -8,8 +8,6 @@ use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
 use cachewfs_format::{Digest, Manifest, Pointer, RepoName, SegmentId, SnapshotId};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use super::StoreError;
 
@@ -103,7 +101,7 @@ impl DiskStore {
         manifest: &Manifest,
     ) -> Result<(Written, Digest), StoreError> {
         let path = self.manifest_path(&manifest.repo, manifest.snapshot);
-        let (file, digest) = self.write_json(&path, manifest)?;
+        let (file, digest) = self.write_json(&path, manifest.to_json())?;
         let written = match fs::hard_link(file.path(), &path) {
             Ok(()) => Written::New,
             Err(error) if error.kind() == ErrorKind::AlreadyExists => Written::TooLate,
@@ -119,7 +117,7 @@ impl DiskStore {
         repo: &RepoName,
         snapshot: SnapshotId,
     ) -> Result<Option<(Manifest, Digest)>, StoreError> {
-        read_json(&self.manifest_path(repo, snapshot))
+        read_json(&self.manifest_path(repo, snapshot), Manifest::parse)
     }
 
     /// The manifest that `pointer` names.
@@ -144,7 +142,7 @@ impl DiskStore {
 
     /// Which snapshot is current, if one is published.
     pub(crate) fn pointer(&self, repo: &RepoName) -> Result<Option<Pointer>, StoreError> {
-        let pointer = read_json(&self.directory(repo).join("current"))?;
+        let pointer = read_json(&self.directory(repo).join("current"), Pointer::parse)?;
         Ok(pointer.map(|(pointer, _)| pointer))
     }
 
@@ -163,7 +161,7 @@ impl DiskStore {
         if self.pointer(repo)?.as_ref() != expected {
             return Ok(Written::TooLate);
         }
-        let (file, _) = self.write_json(&path, new)?;
+        let (file, _) = self.write_json(&path, new.to_json())?;
         file.persist(&path)
             .map_err(|error| StoreError::at(&path)(error.error))?;
         sync_directory(path.parent().unwrap_or(&path))?;
@@ -174,15 +172,15 @@ impl DiskStore {
         self.root.join(repo.as_str())
     }
 
-    /// Writes `value` to a durable temporary file, and gives the digest of its bytes.
+    /// Writes what belongs at `path` to a durable temporary file, and gives the digest of it.
     fn write_json(
         &self,
         path: &Path,
-        value: &impl Serialize,
+        json: cachewfs_format::Result<Vec<u8>>,
     ) -> Result<(tempfile::NamedTempFile, Digest), StoreError> {
         let parent = path.parent().unwrap_or(path);
         fs::create_dir_all(parent).map_err(StoreError::at(parent))?;
-        let bytes = serde_json::to_vec(value).map_err(|source| StoreError::Encode {
+        let bytes = json.map_err(|source| StoreError::Encode {
             path: path.to_owned(),
             source,
         })?;
@@ -199,12 +197,15 @@ impl DiskStore {
     }
 }
 
-fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<(T, Digest)>, StoreError> {
+fn read_json<T>(
+    path: &Path,
+    parse: fn(&[u8]) -> cachewfs_format::Result<T>,
+) -> Result<Option<(T, Digest)>, StoreError> {
     let bytes = match fs::read(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         bytes => bytes.map_err(StoreError::at(path))?,
     };
-    let value = serde_json::from_slice(&bytes).map_err(|source| StoreError::Damaged {
+    let value = parse(&bytes).map_err(|source| StoreError::Unreadable {
         path: path.to_owned(),
         source,
     })?;
@@ -233,7 +234,7 @@ mod tests {
 
     fn pointer(byte: u8) -> Pointer {
         Pointer {
-            version: 1,
+            version: Pointer::VERSION,
             snapshot: SnapshotId::first(ObjectId::from_bytes(&[byte; 20]).unwrap()),
             manifest: Digest::of(&[byte]),
             archives: BTreeMap::new(),
@@ -261,6 +262,31 @@ mod tests {
             Written::New
         );
         assert_eq!(store.pointer(&repo).unwrap(), Some(second));
+    }
+
+    #[test]
+    fn a_pointer_of_a_later_version_is_refused_and_kept() {
+        let (_directory, store, repo) = store();
+        fs::create_dir_all(store.directory(&repo)).unwrap();
+        let path = store.directory(&repo).join("current");
+        let later = br#"{"version":2,"what":"nobody knows yet"}"#;
+        File::create(&path).unwrap().write_all(later).unwrap();
+
+        let read = store.pointer(&repo);
+        let swapped = store.swap_pointer(&repo, None, &pointer(1));
+
+        let is_refused = |error: StoreError| {
+            matches!(
+                error,
+                StoreError::Unreadable {
+                    source: cachewfs_format::Error::UnknownVersion { version: 2, .. },
+                    ..
+                }
+            )
+        };
+        assert!(is_refused(read.unwrap_err()));
+        assert!(is_refused(swapped.unwrap_err()));
+        assert_eq!(fs::read(&path).unwrap(), later);
     }
 
     #[test]

@@ -10,17 +10,17 @@ pub(crate) enum StoreError {
         path: PathBuf,
         source: std::io::Error,
     },
-    #[error("{path} in the store is damaged")]
-    Damaged {
+    #[error("{path} in the store can't be read")]
+    Unreadable {
         path: PathBuf,
-        source: serde_json::Error,
+        source: cachewfs_format::Error,
     },
     #[error("{path} in the store doesn't have the digest that its pointer gives")]
     WrongDigest { path: PathBuf },
-    #[error("what is to be stored at {path} can't be written as JSON")]
+    #[error("what is to be stored at {path} is not what a reader takes")]
     Encode {
         path: PathBuf,
-        source: serde_json::Error,
+        source: cachewfs_format::Error,
     },
     #[error("the segment {path} in the store is damaged")]
     BadSegment {

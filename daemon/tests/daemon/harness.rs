@@ -204,7 +204,7 @@ impl World {
 
     pub(crate) fn manifest(&self, snapshot: &str) -> Manifest {
         let bytes = fs::read(self.store().join("snapshots").join(snapshot)).unwrap();
-        serde_json::from_slice(&bytes).unwrap()
+        Manifest::parse(&bytes).unwrap()
     }
 
     /// Bytes of all files in the store.

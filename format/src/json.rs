@@ -1,0 +1,73 @@
+//! Reading and writing the two objects of a store that are JSON: manifest and pointer.
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// How many bytes of serde's reason an error keeps.
+const MAX_REASON_CHARS: usize = 200;
+
+/// One of the two kinds of object.
+pub(crate) struct Form {
+    /// Its name in errors.
+    pub(crate) section: &'static str,
+    /// The only version that is read and written.
+    pub(crate) version: u32,
+    /// Bytes at most.
+    pub(crate) max_len: u32,
+}
+
+/// The one field that all versions have.
+#[derive(Deserialize)]
+struct Versioned {
+    version: u32,
+}
+
+impl Form {
+    /// Parses `json`. That it has another version is said rather than what follows from that.
+    pub(crate) fn parse<T: DeserializeOwned>(&self, json: &[u8]) -> Result<T> {
+        self.check_len(json)?;
+        let Versioned { version } =
+            serde_json::from_slice(json).map_err(|error| self.bad(&error))?;
+        self.check_version(version)?;
+        serde_json::from_slice(json).map_err(|error| self.bad(&error))
+    }
+
+    /// Writes `value`, which has `version`, if a reader takes it.
+    pub(crate) fn write(&self, value: &impl Serialize, version: u32) -> Result<Vec<u8>> {
+        self.check_version(version)?;
+        let json = serde_json::to_vec(value).map_err(|error| self.bad(&error))?;
+        self.check_len(&json)?;
+        Ok(json)
+    }
+
+    fn check_version(&self, version: u32) -> Result<()> {
+        if version == self.version {
+            return Ok(());
+        }
+        Err(Error::UnknownVersion {
+            section: self.section,
+            version,
+        })
+    }
+
+    fn check_len(&self, json: &[u8]) -> Result<()> {
+        let (len, max) = (
+            u64::try_from(json.len()).unwrap_or(u64::MAX),
+            u64::from(self.max_len),
+        );
+        if len <= max {
+            return Ok(());
+        }
+        let section = self.section;
+        Err(Error::TooLarge { section, len, max })
+    }
+
+    fn bad(&self, error: &serde_json::Error) -> Error {
+        Error::BadJson {
+            section: self.section,
+            reason: error.to_string().chars().take(MAX_REASON_CHARS).collect(),
+        }
+    }
+}
