@@ -12,6 +12,8 @@ pub const MAX_CHUNK_LEN: u32 = 4 << 20;
 pub const MAX_STORED_CHUNK_LEN: u32 = MAX_CHUNK_LEN + (64 << 10);
 /// Bytes of a segment table: that of a pack of 400 GB in chunks of 256 KiB.
 pub const MAX_TABLE_LEN: u32 = 64 << 20;
+/// Entries of a segment table. Writers have at most 1024 files in a run.
+pub const MAX_ENTRIES: u32 = 64 << 10;
 /// Bytes of a TOC: about 600,000 segments.
 pub const MAX_TOC_LEN: u32 = 64 << 20;
 /// Bytes of a seek table: eight million frames, two terabytes in chunks of 256 KiB.

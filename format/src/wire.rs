@@ -74,11 +74,15 @@ impl<'a> FieldReader<'a> {
     /// can't be in what is left; after that, memory may be reserved for them.
     pub(crate) fn count(&mut self, min_len: usize) -> Result<usize> {
         let count = usize::try_from(self.u32()?).unwrap_or(usize::MAX);
-        let is_possible = count
-            .checked_mul(min_len)
-            .is_some_and(|needed| needed <= self.rest.len());
-        if is_possible {
-            Ok(count)
+        self.expect_records(count, min_len)?;
+        Ok(count)
+    }
+
+    /// Refuses `count` records of at least `min_len` bytes if so many can't be in what is left.
+    pub(crate) fn expect_records(&self, count: usize, min_len: usize) -> Result<()> {
+        let needed = count.checked_mul(min_len);
+        if needed.is_some_and(|needed| needed <= self.rest.len()) {
+            Ok(())
         } else {
             Err(Error::Truncated {
                 section: self.section,

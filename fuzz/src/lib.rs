@@ -1,8 +1,14 @@
 //! What the fuzz targets share: skippable frames around a payload, and a bound on memory.
 
+#[path = "../../format/tests/harness/memory.rs"]
 mod memory;
 
-pub use memory::within;
+/// Runs `work`, and panics if it allocates more than `max_bytes` in all.
+///
+/// What zstd allocates in C is bounded by the limits that `fuzz/run` gives libFuzzer.
+pub fn within<T>(max_bytes: usize, work: impl FnOnce() -> T) -> T {
+    memory::within(max_bytes, work)
+}
 
 /// Wraps `payload` in a zstd skippable frame, so that a fuzzer needn't find out about its length.
 ///

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::entry::Entry;
-use crate::limits::MAX_TABLE_LEN;
+use crate::limits::{MAX_ENTRIES, MAX_TABLE_LEN};
 use crate::wire::{
     FieldReader, FieldWriter as _, SKIPPABLE_HEADER_LEN, skippable_frame, skippable_payload,
 };
@@ -15,6 +15,9 @@ const VERSION: u16 = 1;
 /// The skippable frame of a segment table.
 const FRAME_MAGIC: u32 = 0x184D_2A5A;
 const CHUNK_RECORD_LEN: usize = 4 + 4 + 32;
+/// An entry takes several times the bytes of its record: so many are reserved at once, as many as
+/// today's writers put in a table; more come as they are decoded.
+const RESERVED_ENTRIES: usize = 1024;
 
 /// One chunk of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +42,7 @@ pub struct SegmentTable {
 impl SegmentTable {
     /// Encodes the table as its skippable frame, and names the segment.
     pub(super) fn encode(chunks: &[Chunk], entries: &[Entry]) -> Result<(SegmentId, Vec<u8>)> {
+        check_len(entries.len(), MAX_ENTRIES)?;
         let mut payload = Vec::new();
         payload.extend_from_slice(&MAGIC);
         payload.put_u16(VERSION);
@@ -56,14 +60,17 @@ impl SegmentTable {
         for entry in entries {
             entry.encode(&mut payload, content_len)?;
         }
-        check_len(payload.len())?;
+        check_len(payload.len(), MAX_TABLE_LEN)?;
         let id = SegmentId(Digest::of(&payload));
         Ok((id, skippable_frame(FRAME_MAGIC, &payload, SECTION)?))
     }
 
     /// Decodes the skippable frame of the table of segment `id`.
     pub fn decode(id: SegmentId, frame: &[u8]) -> Result<Self> {
-        check_len(frame.len().saturating_sub(SKIPPABLE_HEADER_LEN))?;
+        check_len(
+            frame.len().saturating_sub(SKIPPABLE_HEADER_LEN),
+            MAX_TABLE_LEN,
+        )?;
         let payload = skippable_payload(frame, FRAME_MAGIC, SECTION)?;
         if Digest::of(payload) != id.0 {
             return Err(Error::WrongDigest {
@@ -79,6 +86,7 @@ impl SegmentTable {
         reader.magic_and_version(MAGIC, VERSION)?;
         let chunk_count = reader.count(CHUNK_RECORD_LEN)?;
         let entry_count = reader.count(Entry::MIN_LEN)?;
+        check_len(entry_count, MAX_ENTRIES)?;
         let mut chunks = Vec::with_capacity(chunk_count);
         for _ in 0..chunk_count {
             let (stored_len, content_len) = (reader.u32()?, reader.u32()?);
@@ -92,7 +100,9 @@ impl SegmentTable {
         }
         let starts = starts(&chunks);
         let content_len = starts.last().map_or(0, |&(_, content)| content);
-        let mut entries = Vec::with_capacity(entry_count.min(payload.len() / Entry::MIN_LEN));
+        // The chunks have taken their share of the bytes that the count was compared with.
+        reader.expect_records(entry_count, Entry::MIN_LEN)?;
+        let mut entries = Vec::with_capacity(entry_count.min(RESERVED_ENTRIES));
         for _ in 0..entry_count {
             entries.push(Entry::decode(&mut reader, content_len)?);
         }
@@ -155,11 +165,9 @@ impl SegmentTable {
     }
 }
 
-fn check_len(len: usize) -> Result<()> {
-    let (len, max) = (
-        u64::try_from(len).unwrap_or(u64::MAX),
-        u64::from(MAX_TABLE_LEN),
-    );
+/// Refuses a length or a count over its limit.
+fn check_len(len: usize, max: u32) -> Result<()> {
+    let (len, max) = (u64::try_from(len).unwrap_or(u64::MAX), u64::from(max));
     if len > max {
         Err(Error::TooLarge {
             section: SECTION,

@@ -1,4 +1,4 @@
-//! Counts what is allocated, so that a target can say how much its input is worth.
+//! Counts what is allocated, so that a test or a fuzz target can say how much an input is worth.
 
 #![expect(
     unsafe_code,
@@ -33,8 +33,8 @@ unsafe impl GlobalAlloc for Counting {
 
 /// Runs `work`, and panics if it allocates more than `max_bytes` in all, freed or not.
 ///
-/// Memory that zstd's C code allocates for itself doesn't count; libFuzzer's own limits bound it.
-pub fn within<T>(max_bytes: usize, work: impl FnOnce() -> T) -> T {
+/// Memory that zstd's C code allocates for itself doesn't count.
+pub(crate) fn within<T>(max_bytes: usize, work: impl FnOnce() -> T) -> T {
     let before = ALLOCATED.get();
     let result = work();
     let used = ALLOCATED.get().saturating_sub(before);

@@ -1,0 +1,86 @@
+//! A reader reserves memory for what is there, not for what a count says.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that can't be set up has to fail"
+)]
+
+#[path = "harness/memory.rs"]
+mod memory;
+
+use cachewfs_format::{Digest, Error, Manifest, Result, SeekTable, SegmentId, SegmentTable, Toc};
+use memory::within;
+
+fn frame(magic: u32, payload: &[u8]) -> Vec<u8> {
+    let len = u32::try_from(payload.len()).unwrap();
+    [&magic.to_le_bytes()[..], &len.to_le_bytes(), payload].concat()
+}
+
+/// Decodes a segment table with these counts before `rest`.
+fn table(chunks: u32, entries: u32, rest: &[u8]) -> Result<SegmentTable> {
+    let counts = [chunks.to_le_bytes(), entries.to_le_bytes()].concat();
+    let payload = [&b"CWFSSEG\0\x01\0"[..], &counts, rest].concat();
+    let frame = frame(0x184D_2A5A, &payload);
+    within(2 * rest.len() + (256 << 10), || {
+        SegmentTable::decode(SegmentId(Digest::of(&payload)), &frame)
+    })
+}
+
+/// The bytes of the smallest entry: a directory `a`.
+const DIRECTORY: [u8; 17] = [1, 0xED, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, b'a'];
+
+#[test]
+fn entries_that_are_not_there_take_no_memory() {
+    let rest = vec![0xFF; 1 << 20];
+    // As many as could be in so many bytes, if there were no chunks; all of them are nonsense.
+    let most = u32::try_from(rest.len() / DIRECTORY.len()).unwrap();
+
+    for (chunks, entries) in [(0, most), (26_000, most), (0, 60_000), (26_000, 600)] {
+        table(chunks, entries, &rest).unwrap_err();
+    }
+}
+
+#[test]
+fn a_table_has_a_limit_of_entries() {
+    let entries = |count: u32| {
+        let rest = DIRECTORY.repeat(usize::try_from(count).unwrap());
+        let payload = [&b"CWFSSEG\0\x01\0\0\0\0\0"[..], &count.to_le_bytes(), &rest].concat();
+        let frame = frame(0x184D_2A5A, &payload);
+        within(32 << 20, || {
+            SegmentTable::decode(SegmentId(Digest::of(&payload)), &frame)
+        })
+    };
+
+    assert_eq!(entries(65_536).unwrap().entries().len(), 65_536);
+    assert!(matches!(entries(65_537), Err(Error::TooLarge { .. })));
+}
+
+#[test]
+fn counts_that_cannot_be_take_no_memory() {
+    let zeros = [0; 100];
+    for count in [u32::MAX, 1 << 30, 10] {
+        assert!(matches!(
+            table(count, 0, &zeros),
+            Err(Error::Truncated { .. })
+        ));
+        assert!(table(0, count, &zeros).is_err());
+    }
+
+    let mut toc = [&b"CWFSTOC\0\x01\0\x02\x03\0h/r\x14"[..], &[0; 20 + 32 + 4]].concat();
+    toc.extend([0xFF; 4]);
+    toc.extend([0; 1000]);
+    let toc = frame(0x184D_2A5B, &toc);
+    let decoded = within(4096, || Toc::decode(&toc));
+    assert_eq!(decoded, Err(Error::Truncated { section: "TOC" }));
+
+    let footer = [&[0xFF; 4][..], &[0], &0x8F92_EAB1_u32.to_le_bytes()].concat();
+    let seek_table = frame(0x184D_2A5E, &footer);
+    assert!(within(4096, || SeekTable::decode(&seek_table)).is_err());
+}
+
+#[test]
+fn a_manifest_of_nothing_but_brackets_takes_little_memory() {
+    let json = [&br#"{"version":1,"tips":"#[..], &vec![b'['; 1 << 20]].concat();
+
+    within(4 << 20, || Manifest::parse(&json)).unwrap_err();
+}
