@@ -66,13 +66,19 @@ fn raw_frame(content: &[u8], content_len: u32) -> Vec<u8> {
 /// Verifies `stored` against `chunk`, then decompresses it; the result has `chunk.content_len`
 /// bytes. Nothing is decompressed, and no memory reserved for it, before the digest is right.
 pub fn decode_chunk(chunk: &Chunk, stored: &[u8]) -> Result<Vec<u8>> {
+    chunk.check()?;
+    if u32::try_from(stored.len()) != Ok(chunk.stored_len) {
+        return Err(Error::Malformed {
+            section: "chunk",
+            reason: "it doesn't have the stored length that its table gives",
+        });
+    }
     if Digest::of(stored) != chunk.digest {
         return Err(Error::WrongDigest {
             section: "chunk",
             expected: chunk.digest,
         });
     }
-    chunk.check()?;
     let is_one_frame = stored.starts_with(&FRAME_MAGIC.to_le_bytes())
         && zstd::zstd_safe::find_frame_compressed_size(stored) == Ok(stored.len());
     if !is_one_frame {
@@ -171,6 +177,18 @@ mod tests {
             for content in [&[][..], &too_long] {
                 assert!(encode_chunk(content, encoding).is_err());
             }
+        }
+    }
+
+    #[test]
+    fn bytes_of_another_length_are_refused_unhashed() {
+        let (chunk, stored) = encode_chunk(b"content", ChunkEncoding::Raw).unwrap();
+
+        for wrong in [&stored[..stored.len() - 1], &[&stored[..], b"x"].concat()] {
+            assert!(matches!(
+                decode_chunk(&chunk, wrong),
+                Err(Error::Malformed { .. })
+            ));
         }
     }
 
