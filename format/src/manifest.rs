@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::json::Form;
 use crate::limits::{MAX_FRAMES, MAX_MANIFEST_LEN};
-use crate::{ArchiveKind, Digest, Error, ObjectId, RepoName, Result, SegmentId, SnapshotId};
+use crate::{
+    ArchiveKind, Digest, Error, ObjectId, RepoName, Result, SegmentId, SegmentTable, SnapshotId,
+};
 
 const FORM: Form = Form {
     section: "manifest",
@@ -176,6 +178,11 @@ pub struct PublishedFile {
 }
 
 impl PublishedFile {
+    /// Refuses a table, verified by the segment's id, that doesn't fit the lengths given here.
+    pub fn check_table(&self, table: &SegmentTable) -> Result<()> {
+        table.check_lens(self.segment.len, self.table_len, self.content_len)
+    }
+
     fn check(&self) -> Result<()> {
         if self.name.contains(['/', '\0']) || matches!(&*self.name, "." | "..") {
             return malformed("the name of a file is a path");

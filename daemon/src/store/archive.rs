@@ -101,6 +101,7 @@ pub(crate) fn read_file(
     let len = published.segment.len;
     let frame = read(len.saturating_sub(published.table_len.into())..len)?;
     let table = SegmentTable::decode(id, &frame).map_err(bad)?;
+    published.check_table(&table).map_err(bad)?;
     let mut content = Vec::new();
     for (index, chunk) in table.chunks().iter().enumerate() {
         let stored = read(table.stored_range(index).unwrap_or(0..0))?;

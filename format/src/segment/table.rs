@@ -31,12 +31,14 @@ pub struct Chunk {
 }
 
 /// The chunks of a segment, in order, and the tar members that lie in them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SegmentTable {
     chunks: Vec<Chunk>,
     /// Where each chunk starts, and at last where all end: (stored, content), in bytes.
     starts: Vec<(u64, u64)>,
     entries: Vec<Entry>,
+    /// Length of its frame, in bytes.
+    frame_len: u64,
 }
 
 impl SegmentTable {
@@ -111,6 +113,8 @@ impl SegmentTable {
             chunks,
             starts,
             entries,
+            frame_len: u64::try_from(payload.len().saturating_add(SKIPPABLE_HEADER_LEN))
+                .unwrap_or(u64::MAX),
         })
     }
 
@@ -127,6 +131,28 @@ impl SegmentTable {
     /// The tar members, in order; empty for the segment of a file's data.
     pub fn entries(&self) -> &[Entry] {
         &self.entries
+    }
+
+    /// Refuses the table unless its segment has these lengths: the whole of it as stored, the
+    /// table's frame, the content.
+    ///
+    /// The table hangs off the segment's id, such lengths off the name of an archive or a snapshot.
+    pub(crate) fn check_lens(&self, stored: u64, table: u32, content: u64) -> Result<()> {
+        if self.frame_len == u64::from(table)
+            && self.content_len() == content
+            && self.stored_len().checked_add(self.frame_len) == Some(stored)
+        {
+            return Ok(());
+        }
+        Err(Error::Malformed {
+            section: SECTION,
+            reason: "its lengths aren't those that it is listed with",
+        })
+    }
+
+    /// Length of the frame of the table itself, in bytes.
+    pub fn frame_len(&self) -> u64 {
+        self.frame_len
     }
 
     /// Length of all chunks as stored, without the table, in bytes.

@@ -130,7 +130,7 @@ impl Segment {
 
     async fn load_table(&self, purpose: Purpose) -> Result<Arc<SegmentTable>, ReadError> {
         if let Some(table) = self.backend.cache.table(self.record.id)
-            && self.check_table(&table).is_ok()
+            && self.record.check_table(&table).is_ok()
         {
             return Ok(Arc::new(table));
         }
@@ -177,7 +177,7 @@ impl Segment {
     /// Verifies and keeps the frame of the table.
     fn take_table(&self, frame: &Bytes) -> Result<Arc<SegmentTable>, cachewfs_format::Error> {
         let table = SegmentTable::decode(self.record.id, frame)?;
-        self.check_table(&table)?;
+        self.record.check_table(&table)?;
         if let Err(error) = self.backend.cache.store_table(self.record.id, frame) {
             warn!(
                 error = &error as &dyn std::error::Error,
@@ -200,23 +200,6 @@ impl Segment {
             transfer::take_chunk(self, &table, index, &stored_chunk(&table, index, stored)?)?;
         }
         Ok(table)
-    }
-
-    /// Refuses a table that doesn't fit what the TOC says.
-    fn check_table(&self, table: &SegmentTable) -> Result<(), cachewfs_format::Error> {
-        let stored_len = table
-            .stored_len()
-            .checked_add(u64::from(self.record.table_len));
-        if stored_len != Some(self.record.stored_len)
-            || table.content_len() != self.record.content_len
-        {
-            let reason = "it doesn't fit the TOC";
-            return Err(cachewfs_format::Error::Malformed {
-                section: "segment table",
-                reason,
-            });
-        }
-        Ok(())
     }
 
     /// The files with the content; `None` if the disk won't have them.

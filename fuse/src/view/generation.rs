@@ -1,6 +1,7 @@
 //! One published state of a repository, as the mount shows it.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -191,15 +192,7 @@ async fn load_toc(
             }
         }
     };
-    let frame = tail.bytes.get(place).unwrap_or_default();
-    let (digest, toc) = Toc::decode(frame).map_err(|error| broken(&tail, error))?;
-    if tail.etag.trim_matches('"') != digest.to_string() {
-        let error = FormatError::WrongDigest {
-            section: "TOC",
-            expected: digest,
-        };
-        return Err(broken(&tail, error).into());
-    }
+    let toc = named_toc(&tail, place).map_err(|error| broken(&tail, error))?;
     if toc.repo != *repo {
         return Err(LoadError::WrongRepo { found: toc.repo });
     }
@@ -213,6 +206,21 @@ fn start_first_look(toc: &Toc, segments: &[Arc<Segment>], backend: &Backend) {
     let look = async move { first_look::fetch(&toc, &segments).await };
     let tasks = &backend.tasks;
     tasks.spawn(async move { ending.run_until_cancelled(look).await });
+}
+
+/// The TOC at `place` in `tail`, if it is that which the `ETag` names.
+fn named_toc(tail: &Tail, place: Range<usize>) -> Result<Toc, FormatError> {
+    let from_end = tail.bytes.len().saturating_sub(place.start) as u64;
+    let (digest, toc) = Toc::decode(tail.bytes.get(place).unwrap_or_default())?;
+    let expected = tail.etag.trim_matches('"').parse()?;
+    if digest != expected {
+        return Err(FormatError::WrongDigest {
+            section: "TOC",
+            expected,
+        });
+    }
+    toc.check_place(tail.archive_len.saturating_sub(from_end))?;
+    Ok(toc)
 }
 
 /// The small files of the git directory, by path relative to it.
@@ -312,4 +320,55 @@ fn is_named(path: &[u8], prefix: &[u8]) -> bool {
         .count();
     let extension = rest.get(digits..).unwrap_or_default();
     digits >= 40 && [&b".pack"[..], b".idx", b".rev", b".graph"].contains(&extension)
+}
+
+#[cfg(test)]
+mod tests {
+    use cachewfs_format::Digest;
+
+    use super::*;
+    use crate::testing::{self, Archive};
+
+    /// The whole of an archive as its tail, with the place of its TOC.
+    fn tail_of(archive: Archive) -> (Tail, Range<usize>) {
+        let archive_len = archive.bytes.len() as u64;
+        let TocPlace::Found(place) = Toc::locate(&archive.bytes, archive_len).unwrap() else {
+            panic!("the whole archive was given");
+        };
+        let tail = Tail {
+            path: "/a".into(),
+            bytes: archive.bytes.into(),
+            archive_len,
+            etag: archive.etag,
+            snapshot: archive.snapshot,
+        };
+        (tail, place)
+    }
+
+    #[test]
+    fn a_toc_that_the_etag_does_not_name_is_refused_with_what_it_names() {
+        let (mut tail, place) = tail_of(testing::archive("main", b"pack", &[]));
+        assert!(named_toc(&tail, place.clone()).is_ok());
+        let other = Digest::of(b"another TOC");
+
+        tail.etag = format!("\"{other}\"");
+
+        let error = named_toc(&tail, place).unwrap_err();
+        let section = "TOC";
+        let expected = FormatError::WrongDigest {
+            section,
+            expected: other,
+        };
+        assert_eq!(error, expected);
+    }
+
+    #[test]
+    fn a_toc_that_is_not_where_its_segments_end_is_refused() {
+        let (mut tail, place) = tail_of(testing::archive("main", b"pack", &[]));
+
+        tail.archive_len += 1;
+
+        let error = named_toc(&tail, place).unwrap_err();
+        assert!(matches!(error, FormatError::Malformed { .. }), "{error}");
+    }
 }

@@ -1,0 +1,217 @@
+//! The TOC itself.
+
+use super::{ArchiveKind, SECTION, TRAILER_LEN, TRAILER_MAGIC, TocSegment};
+use crate::limits::MAX_TOC_LEN;
+use crate::wire::{FieldReader, FieldWriter as _, skippable_frame, skippable_payload};
+use crate::{Digest, Error, ObjectId, RepoName, Result};
+
+const MAGIC: [u8; 8] = *b"CWFSTOC\0";
+const VERSION: u16 = 1;
+const FRAME_MAGIC: u32 = 0x184D_2A5B;
+/// The fewest bytes that the record of a segment takes.
+const MIN_RECORD_LEN: usize = 32 + 1 + 8 + 4 + 8 + 2;
+
+/// What an archive is of, and its segments in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Toc {
+    /// The kind of archive.
+    pub kind: ArchiveKind,
+    /// The repository.
+    pub repo: RepoName,
+    /// The commit of HEAD.
+    pub commit: ObjectId,
+    /// The digest of the refs.
+    pub refs_digest: Digest,
+    /// How many segments make up the hot front, all that a checkout needs.
+    pub hot_segments: u32,
+    /// The segments, in order.
+    pub segments: Vec<TocSegment>,
+}
+
+impl Toc {
+    /// Encodes the TOC as its skippable frame, with the digest that names the archive.
+    pub fn encode(&self) -> Result<(Digest, Vec<u8>)> {
+        self.check()?;
+        let mut payload = Vec::new();
+        payload.extend_from_slice(&MAGIC);
+        payload.put_u16(VERSION);
+        payload.push(match self.kind {
+            ArchiveKind::Mirror => 1,
+            ArchiveKind::Checkout => 2,
+        });
+        payload.put_bytes(self.repo.as_str().as_bytes(), SECTION)?;
+        payload.put_short_bytes(self.commit.as_bytes(), SECTION)?;
+        payload.extend_from_slice(self.refs_digest.as_bytes());
+        payload.put_u32(self.hot_segments);
+        payload.put_count(self.segments.len(), SECTION)?;
+        for segment in &self.segments {
+            segment.encode(&mut payload)?;
+        }
+        let len = payload.len().saturating_add(TRAILER_LEN);
+        check_len(len)?;
+        payload.put_count(len, SECTION)?;
+        payload.put_u32(TRAILER_MAGIC);
+        Ok((
+            Digest::of(&payload),
+            skippable_frame(FRAME_MAGIC, &payload, SECTION)?,
+        ))
+    }
+
+    /// Decodes the skippable frame of a TOC; also gives the digest that names the archive.
+    pub fn decode(frame: &[u8]) -> Result<(Digest, Self)> {
+        let payload = skippable_payload(frame, FRAME_MAGIC, SECTION)?;
+        check_len(payload.len())?;
+        let mut reader = FieldReader::new(payload, SECTION);
+        reader.magic_and_version(MAGIC, VERSION)?;
+        let kind = match reader.u8()? {
+            1 => ArchiveKind::Mirror,
+            2 => ArchiveKind::Checkout,
+            _ => return Err(reader.malformed("the kind of archive is unknown")),
+        };
+        let name = std::str::from_utf8(reader.bytes()?)
+            .map_err(|_| reader.malformed("the name of the repository is not UTF-8"))?;
+        let repo = RepoName::parse(name)?;
+        if repo.as_str() != name {
+            return Err(reader.malformed("the name of the repository ends in '.git'"));
+        }
+        let commit = ObjectId::from_bytes(reader.short_bytes()?)?;
+        let refs_digest = reader.digest()?;
+        let hot_segments = reader.u32()?;
+        let count = reader.count(MIN_RECORD_LEN)?;
+        let mut segments = Vec::with_capacity(count);
+        for _ in 0..count {
+            segments.push(TocSegment::decode(&mut reader)?);
+        }
+        let len = usize::try_from(reader.u32()?).unwrap_or(usize::MAX);
+        if reader.u32()? != TRAILER_MAGIC || len != payload.len() {
+            return Err(reader.malformed("its trailer doesn't fit"));
+        }
+        let toc = Self {
+            kind,
+            repo,
+            commit,
+            refs_digest,
+            hot_segments,
+            segments,
+        };
+        toc.check()?;
+        reader.finish()?;
+        Ok((Digest::of(payload), toc))
+    }
+
+    fn check(&self) -> Result<()> {
+        let bad = |reason| {
+            let section = SECTION;
+            Err(Error::Malformed { section, reason })
+        };
+        if self.archive_len().is_none() {
+            return bad("the lengths of its segments overflow");
+        }
+        if usize::try_from(self.hot_segments).is_ok_and(|hot| hot > self.segments.len()) {
+            return bad("the hot front has more segments than there are");
+        }
+        Ok(())
+    }
+
+    /// Refuses a TOC whose frame starts at `offset` of the archive, in bytes, unless its segments
+    /// are exactly what is before it.
+    pub fn check_place(&self, offset: u64) -> Result<()> {
+        if self.archive_len() == Some(offset) {
+            return Ok(());
+        }
+        Err(Error::Malformed {
+            section: SECTION,
+            reason: "its segments don't end where it starts",
+        })
+    }
+
+    /// Length of all segments, which is where the TOC's frame starts; `None` if it overflows,
+    /// which [`Toc::decode`] refuses.
+    pub fn archive_len(&self) -> Option<u64> {
+        self.segments
+            .iter()
+            .try_fold(0_u64, |sum, segment| sum.checked_add(segment.stored_len))
+    }
+
+    /// The segments with the offset of each in the archive, in bytes.
+    pub fn placed_segments(&self) -> impl Iterator<Item = (u64, &TocSegment)> {
+        self.segments.iter().scan(0_u64, |offset, segment| {
+            let start = *offset;
+            *offset = offset.saturating_add(segment.stored_len);
+            Some((start, segment))
+        })
+    }
+}
+
+/// Refuses a payload over the limit.
+pub(super) fn check_len(len: usize) -> Result<()> {
+    let (len, max) = (
+        u64::try_from(len).unwrap_or(u64::MAX),
+        u64::from(MAX_TOC_LEN),
+    );
+    if len > max {
+        Err(Error::TooLarge {
+            section: SECTION,
+            len,
+            max,
+        })
+    } else {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Role, SegmentId};
+
+    #[test]
+    fn a_repository_has_one_spelling() {
+        let toc = |repo: &str| Toc {
+            kind: ArchiveKind::Mirror,
+            repo: RepoName::parse(repo).unwrap(),
+            commit: ObjectId::parse(&"12".repeat(20)).unwrap(),
+            refs_digest: Digest::of(b"refs"),
+            hot_segments: 0,
+            segments: Vec::new(),
+        };
+        let mut frame = toc("h/abcd_git").encode().unwrap().1;
+        let at = frame.iter().position(|&byte| byte == b'_').unwrap();
+
+        frame[at] = b'.';
+
+        assert!(matches!(Toc::decode(&frame), Err(Error::Malformed { .. })));
+    }
+    #[test]
+    fn segments_fill_the_archive_up_to_the_toc() {
+        let segment = |stored_len| TocSegment {
+            id: SegmentId(Digest::of(b"")),
+            role: Role::End,
+            stored_len,
+            table_len: 66,
+            content_len: 1024,
+            file: None,
+        };
+        let toc = |hot_segments, lens: &[u64]| Toc {
+            kind: ArchiveKind::Mirror,
+            repo: RepoName::parse("h/a").unwrap(),
+            commit: ObjectId::parse(&"12".repeat(20)).unwrap(),
+            refs_digest: Digest::of(b"refs"),
+            hot_segments,
+            segments: lens.iter().map(|&len| segment(len)).collect(),
+        };
+
+        assert!(toc(3, &[100, 200]).encode().is_err());
+        assert!(toc(0, &[1 << 63, 1 << 63]).encode().is_err());
+        let good = toc(2, &[100, 200]);
+        assert!(good.check_place(300).is_ok());
+        for wrong in [0, 299, 301, u64::MAX] {
+            assert!(good.check_place(wrong).is_err());
+        }
+        let (_, mut frame) = good.encode().unwrap();
+        // Hot segments are before the count of segments, which is before the first of them.
+        let at = frame.len() - 8 - 2 * MIN_RECORD_LEN - 8;
+        frame[at] = 3;
+        assert!(matches!(Toc::decode(&frame), Err(Error::Malformed { .. })));
+    }
+}
