@@ -120,6 +120,22 @@ impl TocSegment {
     }
 }
 
+impl TocSegment {
+    /// Refuses `content`, the content of a chunk that starts at `start` of the segment's content,
+    /// if it has anything but zeros after the end of the file: then the file's size is a lie.
+    pub fn check_padding(&self, start: u64, content: &[u8]) -> Result<()> {
+        let Some(file) = &self.file else {
+            return Ok(());
+        };
+        let kept = usize::try_from(file.size.saturating_sub(start)).unwrap_or(usize::MAX);
+        let padding = content.get(kept..).unwrap_or_default();
+        if padding.iter().any(|&byte| byte != 0) {
+            return malformed("a file ends before its content does");
+        }
+        Ok(())
+    }
+}
+
 fn malformed(reason: &'static str) -> Result<()> {
     let section = SECTION;
     Err(Error::Malformed { section, reason })
@@ -231,5 +247,16 @@ mod tests {
         ] {
             assert!(lie.check_table(&table).is_err(), "{lie:?} fits");
         }
+    }
+
+    #[test]
+    fn what_follows_a_file_is_zeros() {
+        let content = [&[1; 500][..], &[0; 24]].concat();
+
+        assert_eq!(good().check_padding(500, &content), Ok(()));
+        // 999 bytes of data, then one that would be cut off.
+        assert!(good().check_padding(501, &content).is_err());
+        assert!(good().check_padding(1000, b"x").is_err());
+        assert_eq!(good().check_padding(0, &[1; 1000]), Ok(()));
     }
 }

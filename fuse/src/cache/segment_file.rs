@@ -48,9 +48,7 @@ impl SegmentFile {
             .create(true)
             .truncate(false)
             .open(data)?;
-        if data.metadata()?.len() != len {
-            data.set_len(len)?;
-        }
+        keep_len(&data, table.content_len(), len)?;
         let mut marks = vec![0; table.chunks().len() * MARK_LEN];
         let read = read_up_to(&meta, &mut marks, marks_at)?;
         let states = marks
@@ -144,6 +142,23 @@ impl SegmentFile {
     fn mark_at(&self, index: usize) -> u64 {
         self.marks_at + (index * MARK_LEN) as u64
     }
+}
+
+/// Gives a new file, or what a crash left of one, its length.
+///
+/// Refuses one that has another length because another archive ends the file elsewhere in the last
+/// block of its content: somebody may be reading it, and the archives can't both be right.
+fn keep_len(data: &File, content_len: u64, len: u64) -> io::Result<()> {
+    const MAX_PADDING: u64 = 511;
+    let found = data.metadata()?.len();
+    if found == len {
+        return Ok(());
+    }
+    if found > 0 && (content_len.saturating_sub(MAX_PADDING)..=content_len).contains(&found) {
+        let reason = "another archive gives the file another size";
+        return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+    }
+    data.set_len(len)
 }
 
 /// The first bytes of the content's digest; never zero, which means that nothing is there.

@@ -219,7 +219,7 @@ impl Segment {
         let content = table.content_range(index).unwrap_or_default();
         if let Some(file) = self.opened_file()
             && file.is_ready(index, &content)
-            && let Ok(content) = file.read(content)
+            && let Ok(content) = file.read(content.clone())
         {
             return Ok(Arc::new(content));
         }
@@ -230,8 +230,11 @@ impl Segment {
             .get(index)
             .copied()
             .ok_or(ReadError::Evicted)?;
+        let start = content.start;
         let content = transfer::fetch_verified(self, stored, purpose, |bytes| {
-            cachewfs_format::decode_chunk(&chunk, bytes)
+            let content = cachewfs_format::decode_chunk(&chunk, bytes)?;
+            self.record().check_padding(start, &content)?;
+            Ok(content)
         })
         .await?;
         self.backend.overflow.insert(id, index, content.clone());

@@ -119,25 +119,35 @@ impl Segments {
     }
 
     /// The segment that `record` describes; from now on it is fetched from `place`.
+    ///
+    /// A record that differs from an earlier one of the same segment isn't believed of that: it
+    /// gets a segment of its own, which has no part in the file that the other keeps.
     pub(crate) fn intern(&self, record: &TocSegment, place: Place) -> Arc<Segment> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(segment) = known.get(&record.id).and_then(Weak::upgrade)
-            && segment.record().table_len == record.table_len
-            && segment.record().stored_len == record.stored_len
-        {
-            segment.move_to(place);
-            return segment;
+        let segment = known.get(&record.id).and_then(Weak::upgrade);
+        match segment {
+            Some(segment) if is_alike(segment.record(), record) => {
+                segment.move_to(place);
+                segment
+            }
+            Some(_) => {
+                warn!(segment = %record.id, "Two archives disagree about segment {}", record.id);
+                self.new_segment(record, place)
+            }
+            None => {
+                let segment = self.new_segment(record, place);
+                known.insert(record.id, Arc::downgrade(&segment));
+                if known.len().is_multiple_of(4096) {
+                    known.retain(|_, segment| segment.strong_count() > 0);
+                }
+                segment
+            }
         }
-        let segment = Arc::new(Segment::new(
-            record.clone(),
-            place,
-            Arc::clone(&self.backend),
-        ));
-        known.insert(record.id, Arc::downgrade(&segment));
-        if known.len().is_multiple_of(4096) {
-            known.retain(|_, segment| segment.strong_count() > 0);
-        }
-        segment
+    }
+
+    fn new_segment(&self, record: &TocSegment, place: Place) -> Arc<Segment> {
+        let backend = Arc::clone(&self.backend);
+        Arc::new(Segment::new(record.clone(), place, backend))
     }
 
     /// Evicts whenever the cache has grown over its limit, until the mount ends.
@@ -178,4 +188,18 @@ impl Segments {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.values().filter_map(Weak::upgrade).collect()
     }
+}
+
+/// Whether two archives say the same of a segment that they share. Its path and its time may
+/// differ: two files can have the same bytes.
+fn is_alike(one: &TocSegment, other: &TocSegment) -> bool {
+    let lens = |record: &TocSegment| {
+        (
+            record.stored_len,
+            record.table_len,
+            record.content_len,
+            record.file.as_ref().map(|file| file.size),
+        )
+    };
+    lens(one) == lens(other)
 }

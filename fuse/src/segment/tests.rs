@@ -16,14 +16,19 @@ use crate::traffic::{Purpose, Traffic};
 
 const CHUNK_LEN: usize = 256 << 10;
 
-/// A segment of a file of `len` bytes, as stored, and its record.
-fn stored_segment(role: Role, len: usize) -> (Vec<u8>, Vec<u8>, TocSegment) {
+/// Content that neither compresses to nothing nor repeats by chunks.
+fn mixed(len: usize) -> Vec<u8> {
     let blocks = (0_u8..=255).flat_map(|block| [block; 2048]).cycle();
     let mixed = (0_u8..251)
         .cycle()
         .zip(blocks)
         .map(|(one, other)| one ^ other);
-    let content: Vec<u8> = mixed.take(len).collect();
+    mixed.take(len).collect()
+}
+
+/// A segment of a file, as stored, and its record.
+fn stored_segment(role: Role, content: &[u8]) -> (Vec<u8>, TocSegment) {
+    let len = content.len() as u64;
     let mut writer = SegmentWriter::default();
     let mut stored = Vec::new();
     for piece in content.chunks(CHUNK_LEN) {
@@ -39,14 +44,24 @@ fn stored_segment(role: Role, len: usize) -> (Vec<u8>, Vec<u8>, TocSegment) {
         role,
         stored_len: stored.len() as u64,
         table_len: u32::try_from(table.len()).unwrap(),
-        content_len: len as u64,
+        content_len: len,
         file: Some(TocFile {
             path,
-            size: len as u64,
+            size: len,
             mtime: 1,
         }),
     };
-    (content, stored, record)
+    (stored, record)
+}
+
+/// The segment of `record` in the scripted archive.
+fn place(segments: &Segments, record: &TocSegment) -> Arc<Segment> {
+    let place = Place {
+        repo: RepoName::parse("example.com/project").unwrap(),
+        path: "/archive".into(),
+        offset: 0,
+    };
+    segments.intern(record, place)
 }
 
 /// A mount's lower half over a scripted source.
@@ -59,7 +74,11 @@ struct Fixture {
 
 impl Fixture {
     fn new(role: Role, len: usize) -> Self {
-        let (content, stored, record) = stored_segment(role, len);
+        Self::of(role, mixed(len))
+    }
+
+    fn of(role: Role, content: Vec<u8>) -> Self {
+        let (stored, record) = stored_segment(role, &content);
         let snapshot = SnapshotId::first(ObjectId::parse(&"1".repeat(40)).unwrap());
         let source = Scripted::new(stored, snapshot, Digest::of(b"").to_string());
         Self {
@@ -72,21 +91,17 @@ impl Fixture {
 
     /// A process that has just started: what it knows is what is on disk.
     fn start(&self) -> Arc<Segment> {
+        place(&self.segments(), &self.record)
+    }
+
+    fn segments(&self) -> Segments {
         let backend = Backend::new(
             self.source.clone(),
             Cache::open(self.cache_dir.path(), 1 << 40).unwrap(),
             Arc::new(Traffic::default()),
             Duration::from_secs(2),
         );
-        let segments = Segments::new(Arc::new(backend));
-        segments.intern(
-            &self.record,
-            Place {
-                repo: RepoName::parse("example.com/project").unwrap(),
-                path: "/archive".into(),
-                offset: 0,
-            },
-        )
+        Segments::new(Arc::new(backend))
     }
 
     async fn read(&self, segment: &Arc<Segment>, at: usize, len: usize) -> Result<(), ReadError> {
@@ -261,4 +276,40 @@ async fn evicted_chunks_are_fetched_again() {
 
     assert_eq!(evicted, [fixture.record.id].into());
     fixture.read(&segment, 0, 2 << 20).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_size_for_a_shared_segment_changes_nothing_for_who_has_it() {
+    // Zeros at the end: from 1017 on, any size could be the right one.
+    let fixture = Fixture::of(Role::LargeFile, [&[1; 1017][..], &[0; 7]].concat());
+    let segments = fixture.segments();
+    let file = fixture.record.file.clone().unwrap();
+    let other = TocSegment {
+        file: Some(TocFile { size: 1017, ..file }),
+        ..fixture.record.clone()
+    };
+    let first = place(&segments, &fixture.record);
+    fixture.read(&first, 0, 1024).await.unwrap();
+
+    // In the same process, and in one that has just started and sees the other first.
+    for segments in [segments, fixture.segments()] {
+        let second = place(&segments, &other);
+        let read = second.read(0..1024, Purpose::Demand).await.unwrap();
+
+        assert_eq!(read, fixture.content[..1017]);
+        assert_eq!(first.len(), 1024);
+        let data = first.opened_file().unwrap().data().metadata().unwrap();
+        assert_eq!(data.len(), 1024);
+        fixture.read(&first, 0, 1024).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_size_that_cuts_content_off_is_refused() {
+    let mut fixture = Fixture::of(Role::PackTip, vec![1; 1024]);
+    fixture.record.file.as_mut().unwrap().size = 1023;
+
+    let read = fixture.read(&fixture.start(), 0, 1024).await;
+
+    assert!(matches!(read, Err(ReadError::Fetch(_))), "{read:?}");
 }

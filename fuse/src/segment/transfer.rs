@@ -226,6 +226,7 @@ fn take(
     };
     let content = decode_chunk(chunk, stored)?;
     let offset = table.content_range(index).unwrap_or_default().start;
+    segment.record().check_padding(offset, &content)?;
     if let Err(error) = file.store(index, offset, &content) {
         warn!(
             error = &error as &dyn std::error::Error,
