@@ -2,6 +2,10 @@
 
 /// Bytes of a repository's name.
 pub const MAX_REPO_NAME_LEN: usize = 512;
+/// Bytes of its host with the port: what DNS allows, and a file name.
+pub const MAX_HOST_LEN: usize = 253;
+/// Bytes of a segment of its path: a file name, also with a suffix.
+pub const MAX_REPO_NAME_SEGMENT_LEN: usize = 240;
 /// Segments of a repository's path.
 pub const MAX_REPO_NAME_SEGMENTS: usize = 16;
 /// Bytes of a path in an archive; `PATH_MAX` of Linux.

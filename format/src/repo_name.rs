@@ -5,7 +5,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::limits::{MAX_REPO_NAME_LEN, MAX_REPO_NAME_SEGMENTS};
+use crate::limits::{
+    MAX_HOST_LEN, MAX_REPO_NAME_LEN, MAX_REPO_NAME_SEGMENT_LEN, MAX_REPO_NAME_SEGMENTS,
+};
 use crate::{Error, Result};
 
 /// The name of a repository: a host (optionally with a port) and a path of one or more segments.
@@ -65,12 +67,24 @@ impl RepoName {
 }
 
 fn check_host(host: &str) -> std::result::Result<(), &'static str> {
-    let (name, port) = host.split_once(':').unwrap_or((host, "0"));
-    if port.is_empty() || port.len() > 5 || !port.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err("the port of its host is not a number");
+    let (name, port) = host
+        .split_once(':')
+        .map_or((host, None), |(name, port)| (name, Some(port)));
+    // A number has one spelling: "080" would be another repository on the same host.
+    let is_port = |port: &str| {
+        port.parse::<u16>()
+            .is_ok_and(|number| number > 0 && number.to_string() == port)
+    };
+    if !port.is_none_or(is_port) {
+        return Err("the port of its host is not a number from 1 to 65535");
     }
-    if name.is_empty() || name.starts_with(['.', '-']) || name.ends_with('.') {
-        return Err("its host is empty, or starts or ends with a dot or a dash");
+    if host.len() > MAX_HOST_LEN {
+        return Err("its host is longer than 253 bytes");
+    }
+    let is_label =
+        |label: &str| !label.is_empty() && !label.starts_with('-') && !label.ends_with('-');
+    if !name.split('.').all(is_label) {
+        return Err("a part of its host between dots is empty, or starts or ends with a dash");
     }
     if !name
         .bytes()
@@ -91,8 +105,9 @@ fn check_segment(segment: &str) -> std::result::Result<(), &'static str> {
     if segment.starts_with('-') {
         return Err("a segment of its path starts with a dash");
     }
-    if segment.len() > 255 {
-        return Err("a segment of its path is longer than 255 bytes");
+    // With ".git" after it, or another short suffix, it is a file name still.
+    if segment.len() > MAX_REPO_NAME_SEGMENT_LEN {
+        return Err("a segment of its path is longer than 240 bytes");
     }
     if [".git", ".objects"]
         .iter()
@@ -168,6 +183,9 @@ mod tests {
             "gitlab.com/a/b/c/d_e-f.g",
             "h/c++",
             "h/~u/x",
+            "a--b.c:65535/snapshots",
+            &format!("{}/x", "h".repeat(253)),
+            &format!("h/{}", "x".repeat(240)),
         ] {
             RepoName::parse(good).unwrap();
         }
@@ -203,6 +221,17 @@ mod tests {
             "h/a.git.git",
             "h/a.git/refs/x",
             "h/a.GIT",
+            "h-/x",
+            "a.-b/x",
+            "a-.b/x",
+            "a..b/x",
+            "h./x",
+            "h:0/x",
+            "h:080/x",
+            "h:+80/x",
+            "h:65536/x",
+            &format!("{}/x", "h".repeat(254)),
+            &format!("h/{}", "x".repeat(241)),
         ] {
             assert!(RepoName::parse(bad).is_err(), "{bad:?} was accepted");
         }
