@@ -168,8 +168,10 @@ impl DiskStore {
         Ok(Written::New)
     }
 
+    /// No segment of a repository's path ends in ".git": so `h/a/current`, a repository too, doesn't
+    /// collide with the pointer of `h/a`.
     pub(super) fn directory(&self, repo: &RepoName) -> PathBuf {
-        self.root.join(repo.as_str())
+        self.root.join(format!("{repo}.git"))
     }
 
     /// Writes what belongs at `path` to a durable temporary file, and gives the digest of it.
@@ -262,6 +264,30 @@ mod tests {
             Written::New
         );
         assert_eq!(store.pointer(&repo).unwrap(), Some(second));
+    }
+
+    #[test]
+    fn repositories_below_a_repository_do_not_collide_with_it() {
+        let (_directory, store, repo) = store();
+        let names = [
+            "current",
+            "snapshots",
+            "segments",
+            "snapshots/x",
+            "current.lock",
+        ];
+        let below = names.map(|name| RepoName::parse(&format!("{repo}/{name}")).unwrap());
+
+        for repo in below.iter().chain([&repo]) {
+            fs::create_dir_all(store.directory(repo)).unwrap();
+            let written = store.swap_pointer(repo, None, &pointer(1)).unwrap();
+            assert_eq!(written, Written::New, "{repo}");
+            store.put_segments(repo, Vec::new()).unwrap();
+        }
+
+        for repo in below.iter().chain([&repo]) {
+            assert_eq!(store.pointer(repo).unwrap(), Some(pointer(1)), "{repo}");
+        }
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! Where segments, manifests and pointers are kept.
 //!
 //! ```text
-//! <root>/v1/<host>/<path>/current           pointer: replaced by compare-and-swap
-//! <root>/v1/<host>/<path>/snapshots/<id>    manifest: written once
-//! <root>/v1/<host>/<path>/segments/<id>     segment: written once, whole or not at all
+//! <root>/v1/<host>/<path>.git/current           pointer: replaced by compare-and-swap
+//! <root>/v1/<host>/<path>.git/snapshots/<id>    manifest: written once
+//! <root>/v1/<host>/<path>.git/segments/<id>     segment: written once, whole or not at all
 //! ```
 
 mod archive;

@@ -199,7 +199,8 @@ impl World {
 
     /// The files of the store below the repository's directory there.
     pub(crate) fn store(&self) -> PathBuf {
-        self.root.path().join("data/store/v1").join(REPO)
+        let store = self.root.path().join("data/store/v1");
+        store.join(format!("{REPO}.git"))
     }
 
     pub(crate) fn manifest(&self, snapshot: &str) -> Manifest {
