@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::limits::MAX_PATH_LEN;
+use crate::limits::{MAX_COMPONENT_LEN, MAX_PATH_LEN};
 use crate::{Error, Result};
 
 /// A relative path of bytes, as git has them: not necessarily UTF-8, components between slashes.
@@ -26,7 +26,9 @@ impl GitPath {
             match component {
                 b"" => return bad("a component is empty"),
                 b"." | b".." => return bad("a component is '.' or '..'"),
-                _ if component.len() > 255 => return bad("a component is longer than 255 bytes"),
+                _ if component.len() > MAX_COMPONENT_LEN => {
+                    return bad("a component is longer than 255 bytes");
+                }
                 _ => {}
             }
         }

@@ -1,4 +1,4 @@
-//! What a reader accepts at most, whatever a length field says.
+//! What a reader accepts at most, whatever a length field says; section 9 of `docs/format.md`.
 
 /// Bytes of a repository's name.
 pub const MAX_REPO_NAME_LEN: usize = 512;
@@ -8,9 +8,11 @@ pub const MAX_HOST_LEN: usize = 253;
 pub const MAX_REPO_NAME_SEGMENT_LEN: usize = 240;
 /// Segments of a repository's path.
 pub const MAX_REPO_NAME_SEGMENTS: usize = 16;
+/// Bytes of a component of a path in an archive; `NAME_MAX` of Linux.
+pub const MAX_COMPONENT_LEN: usize = 255;
 /// Bytes of a path in an archive; `PATH_MAX` of Linux.
 pub const MAX_PATH_LEN: usize = 4096;
-/// Uncompressed bytes of a chunk. Writers use 256 KiB to 1 MiB.
+/// Uncompressed bytes of a chunk. Writers use 16 KiB to 1 MiB.
 pub const MAX_CHUNK_LEN: u32 = 4 << 20;
 /// Stored bytes of a chunk: raw blocks add 3 bytes for each 128 KiB, and a frame header.
 pub const MAX_STORED_CHUNK_LEN: u32 = MAX_CHUNK_LEN + (64 << 10);
@@ -22,8 +24,8 @@ pub const MAX_ENTRIES: u32 = 64 << 10;
 pub const MAX_TOC_LEN: u32 = 64 << 20;
 /// Bytes of a seek table: eight million frames, two terabytes in chunks of 256 KiB.
 pub const MAX_SEEK_TABLE_LEN: u32 = 64 << 20;
-/// Frames of an archive: those that such a seek table can list.
-pub const MAX_FRAMES: u64 = 8 << 20;
+/// Frames of an archive: 8 bytes each in such a seek table, which has 17 of its own.
+pub const MAX_FRAMES: u64 = (64 << 20) / 8 - 3;
 /// Bytes of a manifest: that of a snapshot with half a million segments.
 pub const MAX_MANIFEST_LEN: u32 = 256 << 20;
 /// Bytes of a pointer.

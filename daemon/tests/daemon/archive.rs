@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use cachewfs_format::{
-    ArchiveKind, Content, EntryKind, Role, SeekTable, SegmentTable, Toc, TocPlace, decode_chunk,
+    ArchiveKind, Content, Digest, EntryKind, Role, SeekTable, SegmentTable, Toc, TocPlace,
+    decode_chunk,
 };
 
 use crate::harness::*;
@@ -16,11 +17,13 @@ fn read_files(archive: &[u8], toc: &Toc) -> BTreeMap<String, Vec<u8>> {
         let stored = &archive[at(offset)..at(offset + segment.stored_len)];
         let (chunks, frame) = stored.split_at(stored.len() - segment.table_len as usize);
         let table = SegmentTable::decode(segment.id, frame).unwrap();
+        segment.check_table(&table).unwrap();
         let mut content = Vec::new();
         for (index, chunk) in table.chunks().iter().enumerate() {
             let range = table.stored_range(index).unwrap();
             content.extend(decode_chunk(chunk, &chunks[at(range.start)..at(range.end)]).unwrap());
         }
+        segment.check_padding(0, &content).unwrap();
         assert_eq!(content.len() as u64, segment.content_len);
         if let Some(file) = &segment.file {
             let prefix = if segment.role == Role::LargeFile || toc.kind == ArchiveKind::Mirror {
@@ -75,7 +78,9 @@ async fn toc_and_tables_lead_to_the_bytes_that_tar_extracts() {
         let Ok(TocPlace::Found(place)) = Toc::locate(&tail, archive.len() as u64) else {
             panic!("the TOC is not in the last 64 KiB");
         };
+        let toc_at = archive.len() - tail.len() + place.start;
         let (digest, toc) = Toc::decode(&tail[place]).unwrap();
+        toc.check_place(toc_at as u64).unwrap();
         assert_eq!(etag, format!("\"{digest}\""));
         assert_eq!(toc.kind, kind);
         let seek_len = usize::try_from(SeekTable::frame_len(&archive).unwrap()).unwrap();
@@ -89,6 +94,10 @@ async fn toc_and_tables_lead_to_the_bytes_that_tar_extracts() {
         let files = read_files(&archive, &toc);
         assert!(files.keys().any(|path| path.contains("/pack-")));
         assert_eq!(files.len() >= 600, kind == ArchiveKind::Checkout);
+        if kind == ArchiveKind::Mirror {
+            let refs = [&files["HEAD"][..], &files["packed-refs"]].concat();
+            assert_eq!(toc.refs_digest, Digest::of(&refs));
+        }
         for (path, bytes) in files {
             let extracted = std::fs::read(clone.join(&path)).unwrap();
             assert!(extracted == bytes, "{path} differs");

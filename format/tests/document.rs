@@ -1,0 +1,119 @@
+//! `docs/format.md` says what the code does: its limits and the fields of its JSON.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that can't be set up has to fail"
+)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use cachewfs_format::limits;
+use serde_json::Value;
+
+fn read(path: &str) -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    std::fs::read_to_string(root.join(path)).unwrap()
+}
+
+/// The section of the document with this heading.
+fn section(heading: &str) -> String {
+    let document = read("docs/format.md");
+    let (_, rest) = document.split_once(&format!("\n## {heading}\n")).unwrap();
+    rest.split("\n## ").next().unwrap().to_owned()
+}
+
+/// `64 MiB` in bytes; a number alone as it is.
+fn number(text: &str) -> u64 {
+    let (number, unit) = text.split_once(' ').unwrap_or((text, "bytes"));
+    let unit = match unit {
+        "bytes" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        _ => panic!("{text:?} has an unknown unit"),
+    };
+    number.parse::<u64>().unwrap() * unit
+}
+
+/// The constants of the limits as the code has them.
+fn constants() -> BTreeMap<String, u64> {
+    macro_rules! constants {
+        ($($name:ident)*) => { [$((stringify!($name), u64::try_from(limits::$name).unwrap()),)*] };
+    }
+    let constants = constants![
+        MAX_REPO_NAME_LEN MAX_HOST_LEN MAX_REPO_NAME_SEGMENT_LEN MAX_REPO_NAME_SEGMENTS
+        MAX_PATH_LEN MAX_COMPONENT_LEN MAX_CHUNK_LEN MAX_STORED_CHUNK_LEN MAX_TABLE_LEN
+        MAX_ENTRIES MAX_TOC_LEN MAX_SEEK_TABLE_LEN MAX_FRAMES MAX_MANIFEST_LEN MAX_POINTER_LEN
+    ];
+    constants
+        .map(|(name, value)| (name.to_owned(), value))
+        .into()
+}
+
+#[test]
+fn the_table_of_limits_has_the_constants() {
+    let documented: BTreeMap<String, u64> = section("9 Limits")
+        .lines()
+        .filter_map(|line| {
+            let mut cells = line.split('|').map(str::trim).skip(2);
+            let (value, name) = (cells.next()?, cells.next()?);
+            let name = name.strip_prefix('`')?.strip_suffix('`')?;
+            Some((name.to_owned(), number(value)))
+        })
+        .collect();
+
+    assert_eq!(documented, constants());
+}
+
+#[test]
+fn no_constant_is_forgotten() {
+    let source = read("format/src/limits.rs");
+    let in_source: BTreeSet<&str> = source
+        .lines()
+        .filter_map(|line| line.strip_prefix("pub const ")?.split(':').next())
+        .collect();
+
+    let compared = constants();
+    assert_eq!(in_source, compared.keys().map(String::as_str).collect());
+}
+
+/// The names of all fields of `value`, and of what is in it.
+fn fields(value: &Value, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(object) => {
+            for (name, value) in object {
+                found.insert(name.clone());
+                fields(value, found);
+            }
+        }
+        Value::Array(list) => list.iter().for_each(|value| fields(value, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn every_field_of_manifest_and_pointer_is_described() {
+    let section = section("7 Manifest and pointer");
+    let mut written = BTreeSet::new();
+    for name in ["manifest", "pointer"] {
+        let json = read(&format!("fuzz/seeds/manifest/{name}.json"));
+        fields(&serde_json::from_str(&json).unwrap(), &mut written);
+    }
+
+    for name in &written {
+        assert!(
+            section.contains(&format!("`{name}`")),
+            "{name} isn't described"
+        );
+    }
+    // And none that isn't written.
+    let in_tables = section
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split('|').next());
+    for name in in_tables.flat_map(|cell| cell.split(['`', ',', ' '])) {
+        assert!(
+            name.is_empty() || written.contains(name),
+            "{name} isn't written"
+        );
+    }
+}
