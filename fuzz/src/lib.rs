@@ -1,6 +1,6 @@
 //! What the fuzz targets share: skippable frames around a payload, and a bound on memory.
 
-#[path = "../../format/tests/harness/memory.rs"]
+#[path = "../../format/tests/format/harness/memory.rs"]
 mod memory;
 
 /// Runs `work`, and panics if it allocates more than `max_bytes` in all.

@@ -1,19 +1,14 @@
 //! `docs/format.md` says what the code does: its limits and the fields of its JSON.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test that can't be set up has to fail"
-)]
-
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
 use cachewfs_format::limits;
 use serde_json::Value;
 
+use crate::harness::root;
+
 fn read(path: &str) -> String {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    std::fs::read_to_string(root.join(path)).unwrap()
+    std::fs::read_to_string(root().join(path)).unwrap()
 }
 
 /// The section of the document with this heading.

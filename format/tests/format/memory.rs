@@ -1,20 +1,9 @@
 //! A reader reserves memory for what is there, not for what a count says.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test that can't be set up has to fail"
-)]
-
-#[path = "harness/memory.rs"]
-mod memory;
-
 use cachewfs_format::{Digest, Error, Manifest, Result, SeekTable, SegmentId, SegmentTable, Toc};
-use memory::within;
 
-fn frame(magic: u32, payload: &[u8]) -> Vec<u8> {
-    let len = u32::try_from(payload.len()).unwrap();
-    [&magic.to_le_bytes()[..], &len.to_le_bytes(), payload].concat()
-}
+use crate::harness::frame;
+use crate::harness::memory::within;
 
 /// Decodes a segment table with these counts before `rest`.
 fn table(chunks: u32, entries: u32, rest: &[u8]) -> Result<SegmentTable> {

@@ -1,17 +1,12 @@
 //! What is refused of manifests and pointers: other versions, damage, lengths that don't add up.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test that can't be set up has to fail"
-)]
-
-use std::path::Path;
-
 use cachewfs_format::{ArchiveKind, Error, Manifest, Pointer};
+
+use crate::harness::root;
 
 /// The JSON of `name`, as `fuzz_seeds.rs` pins it.
 fn seed(name: &str) -> String {
-    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds/manifest");
+    let seeds = root().join("fuzz/seeds/manifest");
     std::fs::read_to_string(seeds.join(name)).unwrap()
 }
 

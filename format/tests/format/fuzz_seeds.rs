@@ -2,14 +2,8 @@
 //!
 //! `CACHEWFS_WRITE_GOLDEN=1` writes those that aren't there.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test that can't be set up has to fail"
-)]
-
 use std::collections::BTreeMap;
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
 
 use cachewfs_format::{
     ArchiveKind, ArchiveLayout, ArchiveSummary, Digest, Manifest, ObjectId, PackKind, Pointer,
@@ -17,9 +11,7 @@ use cachewfs_format::{
     SegmentTable, SnapshotId, Toc, TocPlace,
 };
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
+use crate::harness::{at, root};
 
 /// Compares a committed seed with what it should be.
 fn check(target: &str, name: &str, expected: &[u8]) {
@@ -41,7 +33,6 @@ fn payload(frame: &[u8]) -> &[u8] {
 #[test]
 fn seeds_are_the_parts_of_the_golden_archive() {
     let archive = std::fs::read(root().join("tests/data/checkout-v1.tar.zst")).unwrap();
-    let at = |place: u64| usize::try_from(place).unwrap();
     let TocPlace::Found(place) = Toc::locate(&archive, archive.len() as u64).unwrap() else {
         panic!("the whole archive was given");
     };

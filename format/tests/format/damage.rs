@@ -1,0 +1,62 @@
+//! Damage is noticed: bits, ends, nonsense.
+
+use cachewfs_format::{Digest, SegmentId, SegmentTable, Toc};
+use proptest::prelude::*;
+
+use crate::harness::{archive_of, frame, read, sample, without_places};
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn no_bytes_make_a_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+        drop(Toc::locate(&bytes, bytes.len() as u64));
+        drop(Toc::decode(&bytes));
+        drop(SegmentTable::decode(SegmentId(Digest::of(&bytes)), &bytes));
+        // Past the frame and the digest, too.
+        for (magic, header) in [(0x184D_2A5A, b"CWFSSEG\0\x01\0"), (0x184D_2A5B, b"CWFSTOC\0\x01\0")] {
+            let payload = [&header[..], &bytes].concat();
+            let frame = frame(magic, &payload);
+            drop(Toc::decode(&frame));
+            drop(SegmentTable::decode(SegmentId(Digest::of(&payload)), &frame));
+        }
+    }
+}
+
+#[test]
+fn every_flipped_bit_is_an_error_or_changes_nothing() {
+    let (archive, name) = archive_of(&sample());
+    let expected = without_places(sample());
+
+    let mut unnoticed = 0;
+    for at in 0..archive.len() {
+        let mut damaged = archive.clone();
+        damaged[at] ^= 1 << (at % 8);
+        match read(&damaged, name) {
+            Err(_) => {}
+            // The seek table's records, which we don't read.
+            Ok(files) => {
+                assert_eq!(files, expected, "bit flipped at {at} of {}", archive.len());
+                unnoticed += 1;
+            }
+        }
+    }
+    assert!(
+        unnoticed < archive.len() / 10,
+        "{unnoticed} of {}",
+        archive.len()
+    );
+}
+
+#[test]
+fn every_truncation_is_an_error() {
+    let (archive, name) = archive_of(&sample());
+
+    for len in 0..archive.len() {
+        assert!(
+            read(&archive[..len], name).is_err(),
+            "cut to {len} of {}",
+            archive.len()
+        );
+    }
+}

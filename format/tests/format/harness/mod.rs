@@ -1,0 +1,28 @@
+//! Small archives: built, and read as a mount reads them.
+
+mod builder;
+pub(crate) mod memory;
+mod reader;
+mod sample;
+
+use std::path::{Path, PathBuf};
+
+pub(crate) use builder::Builder;
+pub(crate) use reader::{Found, read};
+pub(crate) use sample::{File, archive_of, sample, without_places};
+
+/// The folder of the whole project.
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// A number of an archive as a place in memory.
+pub(crate) fn at(place: u64) -> usize {
+    usize::try_from(place).unwrap()
+}
+
+/// A skippable frame.
+pub(crate) fn frame(magic: u32, payload: &[u8]) -> Vec<u8> {
+    let len = u32::try_from(payload.len()).unwrap();
+    [&magic.to_le_bytes()[..], &len.to_le_bytes(), payload].concat()
+}
