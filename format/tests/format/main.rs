@@ -11,6 +11,7 @@ mod document;
 mod fuzz_seeds;
 mod golden;
 mod harness;
+mod lies;
 mod manifest;
 mod memory;
 mod round_trip;

@@ -1,0 +1,199 @@
+//! Lies with right digests: whoever makes an archive can give any number any value, and name it.
+
+use cachewfs_format::{Digest, Toc, TocPlace};
+
+use crate::harness::memory::within;
+use crate::harness::{archive_of, at, frame, read, sample};
+
+/// More than reading the sample takes, and much less than what a number can ask for.
+const ENOUGH_BYTES: usize = 1 << 20;
+
+/// An archive in pieces that can be changed.
+#[derive(Clone)]
+struct Pieces {
+    /// The chunks of each segment, and the payload of its table.
+    segments: Vec<(Vec<u8>, Vec<u8>)>,
+    toc: Vec<u8>,
+    seek_table: Vec<u8>,
+}
+
+impl Pieces {
+    fn of_sample() -> Self {
+        let (archive, _) = archive_of(&sample());
+        let TocPlace::Found(place) = Toc::locate(&archive, archive.len() as u64).unwrap() else {
+            panic!("the whole archive was given");
+        };
+        let (_, toc) = Toc::decode(&archive[place.clone()]).unwrap();
+        let segments = toc
+            .placed_segments()
+            .map(|(offset, record)| {
+                let stored = &archive[at(offset)..at(offset + record.stored_len)];
+                let table_at = stored.len() - at(record.table_len.into());
+                (stored[..table_at].to_vec(), stored[table_at + 8..].to_vec())
+            })
+            .collect();
+        Self {
+            segments,
+            toc: archive[place.start + 8..place.end].to_vec(),
+            seek_table: archive[place.end..].to_vec(),
+        }
+    }
+
+    /// Replaces the payload of a table, with all that hangs off its digest.
+    fn set_table(&mut self, index: usize, payload: Vec<u8>) {
+        let old = Digest::of(&self.segments[index].1);
+        let new = Digest::of(&payload);
+        self.segments[index].1 = payload;
+        replace(&mut self.toc, &old, &new);
+        // The header of a large file names the segment of its data.
+        for before in 0..index {
+            let mut payload = self.segments[before].1.clone();
+            if replace(&mut payload, &old, &new) {
+                self.set_table(before, payload);
+            }
+        }
+    }
+
+    /// Whether a reader refuses the archive. What it doesn't refuse may be other bytes: they have
+    /// another name. But never more than there are.
+    fn is_refused(&self) -> bool {
+        let mut archive = Vec::new();
+        for (chunks, table) in &self.segments {
+            archive.extend_from_slice(chunks);
+            archive.extend(frame(0x184D_2A5A, table));
+        }
+        archive.extend(frame(0x184D_2A5B, &self.toc));
+        archive.extend_from_slice(&self.seek_table);
+        within(ENOUGH_BYTES, || read(&archive, Digest::of(&self.toc))).is_err()
+    }
+}
+
+/// Replaces a digest wherever it stands; tells whether it did anywhere.
+fn replace(bytes: &mut [u8], old: &Digest, new: &Digest) -> bool {
+    let places: Vec<usize> = (0..bytes.len().saturating_sub(31))
+        .filter(|&place| bytes[place..].starts_with(old.as_bytes()))
+        .collect();
+    for &place in &places {
+        bytes[place..place + 32].copy_from_slice(new.as_bytes());
+    }
+    !places.is_empty()
+}
+
+/// `bytes` with other numbers of `width` bytes at `place`.
+fn lies(bytes: &[u8], place: usize, width: usize) -> Vec<Vec<u8>> {
+    let mut padded = [0; 8];
+    padded[..width].copy_from_slice(&bytes[place..place + width]);
+    let number = u64::from_le_bytes(padded);
+    [
+        0,
+        1,
+        number.wrapping_add(1),
+        number.wrapping_sub(1),
+        u64::MAX,
+        u64::MAX / 3,
+    ]
+    .map(|lie| {
+        let mut changed = bytes.to_vec();
+        changed[place..place + width].copy_from_slice(&lie.to_le_bytes()[..width]);
+        changed
+    })
+    .into_iter()
+    .filter(|changed| changed != bytes)
+    .collect()
+}
+
+#[test]
+fn the_truth_is_read() {
+    assert!(!Pieces::of_sample().is_refused());
+}
+
+#[test]
+fn a_lie_about_the_length_of_a_chunk_is_refused() {
+    let honest = Pieces::of_sample();
+
+    for (index, (_, table)) in honest.segments.iter().enumerate() {
+        let chunk_count = u32::from_le_bytes(*table[10..].first_chunk().unwrap());
+        for place in
+            (0..at(chunk_count.into())).flat_map(|chunk| [18 + 40 * chunk, 22 + 40 * chunk])
+        {
+            for lie in lies(table, place, 4) {
+                let mut pieces = honest.clone();
+                pieces.set_table(index, lie);
+                assert!(
+                    pieces.is_refused(),
+                    "at {place} of the table of segment {index}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn lengths_that_add_up_but_are_of_other_chunks_are_refused() {
+    let honest = Pieces::of_sample();
+
+    for (index, (_, table)) in honest.segments.iter().enumerate() {
+        let (first, second) = (
+            table[18..26].to_vec(),
+            table.get(58..66).unwrap_or_default(),
+        );
+        if table[10] < 2 || first == second {
+            continue;
+        }
+        let mut lie = table.clone();
+        lie[18..26].copy_from_slice(second);
+        lie[58..66].copy_from_slice(&first);
+        let mut pieces = honest.clone();
+        pieces.set_table(index, lie);
+        assert!(pieces.is_refused(), "the table of segment {index}");
+    }
+}
+
+#[test]
+fn a_lie_about_the_length_of_a_segment_is_refused() {
+    let honest = Pieces::of_sample();
+
+    for (_, table) in &honest.segments {
+        let id = Digest::of(table);
+        let record = (0..honest.toc.len())
+            .find(|&place| honest.toc[place..].starts_with(id.as_bytes()))
+            .unwrap();
+        // Stored, table, content.
+        for (place, width) in [(record + 33, 8), (record + 41, 4), (record + 45, 8)] {
+            for toc in lies(&honest.toc, place, width) {
+                let pieces = Pieces {
+                    toc,
+                    ..honest.clone()
+                };
+                assert!(pieces.is_refused(), "at {place} of the TOC");
+            }
+        }
+    }
+}
+
+/// Whatever the bytes mean that are taken for a number: no panic, no memory, no bytes from outside.
+#[test]
+fn no_number_makes_a_reader_panic_or_take_memory() {
+    let honest = Pieces::of_sample();
+
+    for width in [4, 8] {
+        for (index, (_, table)) in honest.segments.iter().enumerate() {
+            for place in 0..=table.len() - width {
+                for lie in lies(table, place, width).into_iter().step_by(2) {
+                    let mut pieces = honest.clone();
+                    pieces.set_table(index, lie);
+                    pieces.is_refused();
+                }
+            }
+        }
+        for place in 0..=honest.toc.len() - width {
+            for toc in lies(&honest.toc, place, width).into_iter().step_by(2) {
+                Pieces {
+                    toc,
+                    ..honest.clone()
+                }
+                .is_refused();
+            }
+        }
+    }
+}
