@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cachewfs_format::{
-    ArchiveKind, ChunkEncoding, Content, Digest, Entry, EntryKind, FrameSize, GitPath, ObjectId,
-    RepoName, Role, SeekTable, SegmentWriter, SnapshotId, Toc, TocFile, TocSegment, encode_chunk,
+    ChunkEncoding, Content, Digest, Entry, EntryKind, GitPath, ObjectId, Role, SnapshotId, TocFile,
 };
 use tempfile::TempDir;
 
@@ -16,6 +15,9 @@ use crate::options::{Hydrate, MountOptions};
 use crate::repository::Repositories;
 use crate::segment::{Backend, Segments};
 use crate::traffic::Traffic;
+
+#[path = "../../format/tests/format/harness/builder.rs"]
+mod builder;
 
 /// The repository of all these archives.
 pub(crate) const REPO: &str = "host/org/repo";
@@ -30,45 +32,16 @@ pub(crate) struct Archive {
     pub(crate) snapshot: SnapshotId,
 }
 
-/// Builds an archive segment by segment.
+/// What these tests put in an archive.
 #[derive(Debug, Default)]
-struct Builder {
-    bytes: Vec<u8>,
-    segments: Vec<TocSegment>,
-    frames: Vec<FrameSize>,
-}
+struct Parts(builder::Builder);
 
-impl Builder {
+impl Parts {
     fn segment(&mut self, role: Role, content: &[u8], entries: Vec<Entry>, file: Option<TocFile>) {
-        let mut writer = SegmentWriter::default();
-        let start = self.bytes.len();
-        for piece in content.chunks(64 << 10) {
-            let (chunk, stored) = encode_chunk(piece, ChunkEncoding::Zstd(1)).unwrap();
-            writer.push_chunk(chunk);
-            self.frames.push(FrameSize {
-                stored_len: chunk.stored_len,
-                content_len: chunk.content_len,
-            });
-            self.bytes.extend(stored);
-        }
-        for entry in entries {
-            writer.push_entry(entry);
-        }
-        let (id, table) = writer.finish().unwrap();
-        let table_len = u32::try_from(table.len()).unwrap();
-        self.frames.push(FrameSize {
-            stored_len: table_len,
-            content_len: 0,
-        });
-        self.bytes.extend(table);
-        self.segments.push(TocSegment {
-            id,
-            role,
-            stored_len: (self.bytes.len() - start) as u64,
-            table_len,
-            content_len: content.len() as u64,
-            file,
-        });
+        let chunks = content
+            .chunks(64 << 10)
+            .map(|chunk| (chunk, ChunkEncoding::Zstd(1)));
+        self.0.segment(role, chunks, entries, file);
     }
 
     /// A segment of small files, one after the other (the tar headers between them don't matter to
@@ -111,36 +84,14 @@ impl Builder {
         self.segment(role, bytes, Vec::new(), Some(file));
     }
 
-    fn finish(mut self, refs: &[u8]) -> Archive {
+    fn finish(self, refs: &[u8]) -> Archive {
         let commit = ObjectId::parse(OBJECT).unwrap();
         let refs_digest = Digest::of(refs);
-        let toc = Toc {
-            kind: ArchiveKind::Checkout,
-            repo: RepoName::parse(REPO).unwrap(),
-            commit,
-            refs_digest,
-            hot_segments: 1,
-            segments: self.segments,
-        };
-        let (digest, frame) = toc.encode().unwrap();
-        let stored_len = u32::try_from(frame.len()).unwrap();
-        self.frames.push(FrameSize {
-            stored_len,
-            content_len: 0,
-        });
-        self.bytes.extend(frame);
-        self.bytes.extend(
-            SeekTable {
-                frames: self.frames,
-            }
-            .encode()
-            .unwrap(),
-        );
-        let snapshot = SnapshotId::later(commit, &refs_digest);
+        let (bytes, digest) = self.0.finish(REPO, commit, refs_digest);
         Archive {
-            bytes: self.bytes,
+            bytes,
             etag: format!("\"{digest}\""),
-            snapshot,
+            snapshot: SnapshotId::later(commit, &refs_digest),
         }
     }
 }
@@ -163,7 +114,7 @@ pub(crate) fn archive(branch: &str, pack: &[u8], files: &[(&str, u32, &[u8])]) -
     let head = format!("ref: refs/heads/{branch}\n");
     let config =
         b"[remote \"origin\"]\n\turl = https://host/org/repo\n[core]\n\thooksPath = /tmp\n";
-    let mut builder = Builder::default();
+    let mut builder = Parts::default();
     let refs_members: [(&str, u32, &[u8]); 4] = [
         (".git/HEAD", 0o644, head.as_bytes()),
         (".git/config", 0o644, config),
