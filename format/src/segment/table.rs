@@ -15,6 +15,8 @@ const VERSION: u16 = 1;
 /// The skippable frame of a segment table.
 const FRAME_MAGIC: u32 = 0x184D_2A5A;
 const CHUNK_RECORD_LEN: usize = 4 + 4 + 32;
+/// Length of what is before the chunks: magic bytes, version, two counts.
+const HEADER_LEN: usize = 8 + 2 + 4 + 4;
 /// An entry takes several times the bytes of its record: so many are reserved at once, as many as
 /// today's writers put in a table; more come as they are decoded.
 const RESERVED_ENTRIES: usize = 1024;
@@ -131,6 +133,15 @@ impl SegmentTable {
     /// The tar members, in order; empty for the segment of a file's data.
     pub fn entries(&self) -> &[Entry] {
         &self.entries
+    }
+
+    /// How many chunks a table can list whose frame is `frame_len` bytes long.
+    pub(crate) fn max_chunks(frame_len: u32) -> u64 {
+        let fixed = SKIPPABLE_HEADER_LEN.saturating_add(HEADER_LEN);
+        let records = usize::try_from(frame_len)
+            .unwrap_or(0)
+            .saturating_sub(fixed);
+        u64::try_from(records / CHUNK_RECORD_LEN).unwrap_or(0)
     }
 
     /// Refuses the table unless its segment has these lengths: the whole of it as stored, the

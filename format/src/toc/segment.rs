@@ -1,7 +1,7 @@
 //! What the TOC says of one segment.
 
 use super::{Role, SECTION};
-use crate::limits::MAX_TABLE_LEN;
+use crate::limits::{MAX_CHUNK_LEN, MAX_STORED_CHUNK_LEN, MAX_TABLE_LEN};
 use crate::wire::{FieldReader, FieldWriter as _, SKIPPABLE_HEADER_LEN};
 use crate::{Error, GitPath, Result, SegmentId, SegmentTable};
 
@@ -96,6 +96,13 @@ impl TocSegment {
         if (chunks_len == 0) != (self.content_len == 0) {
             return malformed("a segment has chunks without content, or content without chunks");
         }
+        let chunks = SegmentTable::max_chunks(self.table_len);
+        if self.content_len > chunks.saturating_mul(MAX_CHUNK_LEN.into())
+            || chunks_len > chunks.saturating_mul(MAX_STORED_CHUNK_LEN.into())
+        {
+            // A mount shows the sizes of files before it has their tables.
+            return malformed("a segment is longer than the chunks that its table can list");
+        }
         if self.role.is_file_data() != self.file.is_some() {
             return malformed("a segment has a file where its role has none, or the reverse");
         }
@@ -179,17 +186,19 @@ mod tests {
         assert_eq!(decode(&bytes), Ok(good()));
         // Where a field is, and what it is changed to.
         for (at, lie) in [
-            (32, &[2][..]),                // role: a header, which has no file
-            (33, &65_u64.to_le_bytes()),   // stored: less than the table
-            (33, &66_u64.to_le_bytes()),   // stored: no chunks
-            (41, &667_u32.to_le_bytes()),  // table: longer than the segment
-            (41, &u32::MAX.to_le_bytes()), // table: longer than a reader takes
-            (45, &999_u64.to_le_bytes()),  // content: shorter than the file
-            (45, &1512_u64.to_le_bytes()), // content: a whole block of padding
-            (45, &0_u64.to_le_bytes()),    // content: none
-            (53, &[0, 0]),                 // path: none
-            (56, &1025_u64.to_le_bytes()), // file: longer than its content
-            (56, &512_u64.to_le_bytes()),  // file: a block of padding
+            (32, &[2][..]),                     // role: a header, which has no file
+            (33, &65_u64.to_le_bytes()),        // stored: less than the table
+            (33, &66_u64.to_le_bytes()),        // stored: no chunks
+            (41, &667_u32.to_le_bytes()),       // table: longer than the segment
+            (41, &u32::MAX.to_le_bytes()),      // table: longer than a reader takes
+            (33, &(1_u64 << 40).to_le_bytes()), // stored: more than one chunk is
+            (41, &65_u32.to_le_bytes()),        // table: lists no chunk
+            (45, &999_u64.to_le_bytes()),       // content: shorter than the file
+            (45, &1512_u64.to_le_bytes()),      // content: a whole block of padding
+            (45, &0_u64.to_le_bytes()),         // content: none
+            (53, &[0, 0]),                      // path: none
+            (56, &1025_u64.to_le_bytes()),      // file: longer than its content
+            (56, &512_u64.to_le_bytes()),       // file: a block of padding
             (56, &u64::MAX.to_le_bytes()),
         ] {
             let mut damaged = bytes.clone();
