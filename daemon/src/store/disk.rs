@@ -117,7 +117,14 @@ impl DiskStore {
         repo: &RepoName,
         snapshot: SnapshotId,
     ) -> Result<Option<(Manifest, Digest)>, StoreError> {
-        read_json(&self.manifest_path(repo, snapshot), Manifest::parse)
+        let path = self.manifest_path(repo, snapshot);
+        let found = read_json(&path, Manifest::parse)?;
+        if let Some((manifest, _)) = &found
+            && (&manifest.repo, manifest.snapshot) != (repo, snapshot)
+        {
+            return Err(StoreError::Misplaced { path });
+        }
+        Ok(found)
     }
 
     /// The manifest that `pointer` names.
@@ -313,6 +320,33 @@ mod tests {
         assert!(is_refused(read.unwrap_err()));
         assert!(is_refused(swapped.unwrap_err()));
         assert_eq!(fs::read(&path).unwrap(), later);
+    }
+
+    #[test]
+    fn a_manifest_that_belongs_elsewhere_is_refused() {
+        let (_directory, store, repo) = store();
+        let here = SnapshotId::first(ObjectId::from_bytes(&[1; 20]).unwrap());
+        let elsewhere = SnapshotId::first(ObjectId::from_bytes(&[2; 20]).unwrap());
+        let manifest = Manifest {
+            version: Manifest::VERSION,
+            repo: repo.clone(),
+            snapshot: here,
+            refs_digest: Digest::of(b"refs"),
+            created_at: 7,
+            archives: BTreeMap::new(),
+            packs: Vec::new(),
+            commit_graphs: Vec::new(),
+            tips: Vec::new(),
+            runs: Vec::new(),
+        };
+        store.put_manifest(&manifest).unwrap();
+
+        let copied = store.manifest_path(&repo, elsewhere);
+        fs::copy(store.manifest_path(&repo, here), &copied).unwrap();
+
+        assert_eq!(store.manifest(&repo, here).unwrap().unwrap().0, manifest);
+        let error = store.manifest(&repo, elsewhere).unwrap_err();
+        assert!(matches!(error, StoreError::Misplaced { path } if path == copied));
     }
 
     #[test]

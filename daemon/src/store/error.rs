@@ -17,6 +17,8 @@ pub(crate) enum StoreError {
     },
     #[error("{path} in the store doesn't have the digest that its pointer gives")]
     WrongDigest { path: PathBuf },
+    #[error("{path} in the store is the manifest of another repository or snapshot")]
+    Misplaced { path: PathBuf },
     #[error("what is to be stored at {path} is not what a reader takes")]
     Encode {
         path: PathBuf,
