@@ -69,9 +69,9 @@ fn gnu_tar_extracts_names_that_are_not_utf_8_and_long_ones() {
 
 #[test]
 fn gnu_tar_extracts_directories_links_and_modes() {
-    let long_target = [b'\xfe'; 300];
+    let long_target = [&b"\n9 path=x\n"[..], &[b'\xfe'; 300]].concat();
     let path = |path: &[u8]| GitPath::parse(path).unwrap();
-    let deep = [&b"d\xfe/"[..], &[b'\xff'; 200]].concat();
+    let deep = [&b"d\xfe/\n="[..], &[b'\xff'; 200]].concat();
     let script = EntryKind::File(Content::Inline { offset: 0 });
     let members = [
         (path(b"d\xfe"), EntryKind::Directory, 0o755),
