@@ -28,6 +28,7 @@ mod json;
 pub mod limits;
 mod manifest;
 mod object_id;
+mod path_sequence;
 mod pointer;
 mod repo_name;
 mod seek_table;
@@ -45,6 +46,7 @@ pub use manifest::{
     ArchiveLayout, Manifest, PackKind, PublishedFile, PublishedPack, RunReuse, SegmentRef,
 };
 pub use object_id::ObjectId;
+pub use path_sequence::PathSequence;
 pub use pointer::{ArchiveSummary, Pointer};
 pub use repo_name::RepoName;
 pub use seek_table::{FrameSize, SeekTable};

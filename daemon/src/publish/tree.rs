@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
 
-use cachewfs_format::{Digest, GitPath, ObjectId};
+use cachewfs_format::{Digest, GitPath, ObjectId, PathSequence};
 
 use super::PublishError;
 use super::job::Job;
@@ -128,6 +128,7 @@ pub(super) struct TreeList {
 }
 
 impl TreeList {
+    /// Lists HEAD's tree, and refuses one that no work tree can have.
     pub(super) fn create(job: &Job<'_>) -> Result<Self, PublishError> {
         job.git("ls-tree")
             .args(["-r", "-z", "-l", "--full-tree", "HEAD"])
@@ -137,9 +138,13 @@ impl TreeList {
             attributes: Digest::of(b""),
         };
         let mut key = Vec::new();
+        let mut paths = PathSequence::default();
         for run in list.runs()? {
-            for entry in run?.iter().filter(|entry| entry.is_attributes()) {
-                entry.write_key(&mut key);
+            for entry in run? {
+                paths.push(&entry.path)?;
+                if entry.is_attributes() {
+                    entry.write_key(&mut key);
+                }
             }
         }
         list.attributes = Digest::of(&key);

@@ -274,41 +274,38 @@ async fn one_broken_repository_does_not_stop_another() {
 async fn a_tree_that_git_refuses_still_has_a_mirror_archive() {
     let world = World::start().await;
     let work = world.create_upstream();
-    write_file(&work.join("file"), "content\n");
+    write_file(&work.join("directory/file"), "content\n");
     commit_and_push(&work, "one");
-    let blob = git(&work, ["rev-parse", "HEAD:file"]);
-    write_file(
-        &world.root.path().join("tree"),
+    let blob = git(&work, ["rev-parse", "HEAD:directory/file"]);
+    let directory = git(&work, ["rev-parse", "HEAD:directory"]);
+    let hostile = [
         format!("100644 blob {blob}\t.git\n"),
-    );
-    let tree = std::process::Command::new("git")
-        .arg("mktree")
-        .current_dir(&work)
-        .stdin(fs::File::open(world.root.path().join("tree")).unwrap())
-        .output()
-        .unwrap();
-    let tree = String::from_utf8(tree.stdout).unwrap();
-    let commit = git(&work, ["commit-tree", "-m", "hostile", tree.trim()]);
-    git(
-        &work,
-        [
-            "push",
-            "-q",
-            "--force",
-            "origin",
-            &format!("{commit}:refs/heads/main"),
-        ],
-    );
+        // The link would lead extraction elsewhere; another name sorts between the two.
+        format!("120000 blob {blob}\ta\n100644 blob {blob}\ta-\n040000 tree {directory}\ta\n"),
+    ];
+    for listing in hostile {
+        write_file(&world.root.path().join("tree"), listing);
+        let tree = std::process::Command::new("git")
+            .arg("mktree")
+            .current_dir(&work)
+            .stdin(fs::File::open(world.root.path().join("tree")).unwrap())
+            .output()
+            .unwrap();
+        let tree = String::from_utf8(tree.stdout).unwrap();
+        let commit = git(&work, ["commit-tree", "-m", "hostile", tree.trim()]);
+        let refspec = format!("{commit}:refs/heads/main");
+        git(&work, ["push", "-q", "--force", "origin", &refspec]);
 
-    assert_eq!(world.refresh().await["snapshot"], commit);
-    let mirror = world.extract("mirror.tar.zst").await;
-    let checkout = world
-        .get(&format!("/git/{REPO}/snapshot.tar.zst"), &[])
-        .await;
+        assert_eq!(world.refresh().await["snapshot"], commit);
+        let mirror = world.extract("mirror.tar.zst").await;
+        let checkout = world
+            .get(&format!("/git/{REPO}/snapshot.tar.zst"), &[])
+            .await;
 
-    assert_eq!(git(&mirror, ["rev-parse", "HEAD"]), commit);
-    assert_eq!(checkout.status(), 404);
-    assert!(checkout.text().await.unwrap().contains("no_checkout"));
+        assert_eq!(git(&mirror, ["rev-parse", "HEAD"]), commit);
+        assert_eq!(checkout.status(), 404);
+        assert!(checkout.text().await.unwrap().contains("no_checkout"));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,6 @@
 //! The git index, as far as the work tree is shown from it (`gitformat-index(5)`, version 2).
 
-use cachewfs_format::{GitPath, ObjectId};
+use cachewfs_format::{GitPath, ObjectId, PathSequence};
 
 /// One file, symbolic link or submodule of the index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,25 +65,17 @@ pub(super) fn entry_offsets(index: &[u8], id_len: usize) -> Result<Vec<u32>, Rea
     }
     let mut offsets = Vec::with_capacity(count);
     let mut offset = HEADER_LEN;
-    let mut last: &[u8] = b"";
+    let mut paths = PathSequence::default();
     for _ in 0..count {
         let entry = entry_at(index, offset, id_len).ok_or("it ends within an entry")?;
         let path = GitPath::parse(entry.path).map_err(|_| "a path is malformed")?;
         if path.has_dot_git() {
             return Err("a path has a component '.git'");
         }
-        if entry.path <= last {
-            return Err("its paths are not sorted");
-        }
-        if last.len() < entry.path.len()
-            && entry.path.starts_with(last)
-            && entry.path[last.len()] == b'/'
-            && !last.is_empty()
-        {
-            return Err("a file is also a directory");
-        }
+        paths
+            .push(&path)
+            .map_err(|_| "its paths are not those of a tree, sorted")?;
         ObjectId::from_bytes(entry.id).map_err(|_| "an object id is malformed")?;
-        last = entry.path;
         offsets.push(u32::try_from(offset).map_err(|_| "it is larger than 4 GiB")?);
         offset += entry_len(entry.path.len(), id_len);
     }
