@@ -16,12 +16,12 @@ use tokio::process::{Child, Command};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use super::redact;
+use super::{GitStream, redact};
 
 /// What git may print before it is taken for broken, in bytes: all refs of a very large repository.
 const MAX_OUTPUT_LEN: u64 = 256 << 20;
 /// How much of the end of what git says on stderr is kept, in bytes.
-const MAX_STDERR_LEN: usize = 16 << 10;
+pub(super) const MAX_STDERR_LEN: usize = 16 << 10;
 /// Variables that would point git at another repository (`git rev-parse --local-env-vars`), or
 /// change what it does to ours.
 const FOREIGN_VARIABLES: &[&str] = &[
@@ -39,6 +39,7 @@ const FOREIGN_VARIABLES: &[&str] = &[
     "GIT_NO_REPLACE_OBJECTS",
     "GIT_OBJECT_DIRECTORY",
     "GIT_PREFIX",
+    "GIT_PROTOCOL",
     "GIT_QUARANTINE_PATH",
     "GIT_REPLACE_REF_BASE",
     "GIT_SHALLOW_FILE",
@@ -209,6 +210,21 @@ impl GitCommand {
         self.run(Stdio::null()).map(drop)
     }
 
+    /// Starts the command, whose output the caller takes as it comes; its time limit is the
+    /// caller's, who ends it by dropping the stream. Input must be nothing or a file.
+    pub(crate) fn stream(mut self) -> Result<GitStream, GitError> {
+        let stdin = match std::mem::replace(&mut self.input, Input::Nothing) {
+            Input::File(file) => file.into(),
+            Input::Nothing | Input::Bytes(_) => Stdio::null(),
+        };
+        let mut process = self.to_process(Stdio::piped());
+        let command = self.subcommand;
+        match process.stdin(stdin).spawn() {
+            Ok(child) => Ok(GitStream::new(command, ProcessGroup::of(&child), child)),
+            Err(source) => Err(GitError::Spawn { command, source }),
+        }
+    }
+
     /// Blocks the thread, which must not be one of the runtime's own.
     fn run(self, stdout: Stdio) -> Result<Vec<u8>, GitError> {
         let runtime = self.git.runtime.clone();
@@ -344,7 +360,8 @@ async fn read_tail(mut from: impl AsyncRead + Unpin) -> std::io::Result<Vec<u8>>
 }
 
 /// Kills a child and all its children when dropped, unless it ended by itself.
-struct ProcessGroup(Option<Pid>);
+#[derive(Debug)]
+pub(super) struct ProcessGroup(Option<Pid>);
 
 impl ProcessGroup {
     fn of(child: &Child) -> Self {
@@ -352,7 +369,7 @@ impl ProcessGroup {
         Self(pid.and_then(Pid::from_raw))
     }
 
-    fn disarm(&mut self) {
+    pub(super) fn disarm(&mut self) {
         self.0 = None;
     }
 }

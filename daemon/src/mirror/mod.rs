@@ -8,6 +8,8 @@ mod error;
 mod git;
 mod locks;
 mod maintain;
+mod serve;
+mod stream;
 mod update;
 mod upstream;
 
@@ -17,5 +19,7 @@ pub(crate) use error::MirrorError;
 pub(crate) use git::{Git, GitCommand, GitError};
 pub(crate) use locks::remove_stale_locks;
 pub(crate) use maintain::maintain;
-pub(crate) use update::update;
+pub(crate) use serve::UploadPack;
+pub(crate) use stream::GitStream;
+pub(crate) use update::{mirrored_namespaces, update};
 pub(crate) use upstream::{Upstream, redact};

@@ -48,7 +48,7 @@ pub(crate) fn update(
 }
 
 /// The namespaces of refs that a mirror has of upstream's: heads, tags, and the configured ones.
-pub(super) fn mirrored_namespaces(configured: &[String]) -> impl Iterator<Item = &str> {
+pub(crate) fn mirrored_namespaces(configured: &[String]) -> impl Iterator<Item = &str> {
     ["refs/heads/", "refs/tags/"]
         .into_iter()
         .chain(configured.iter().map(String::as_str))

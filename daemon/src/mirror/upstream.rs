@@ -1,6 +1,7 @@
 //! Where a repository comes from, and how its credentials stay secret.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use cachewfs_format::RepoName;
 
@@ -33,6 +34,20 @@ impl Upstream {
     /// The URL without credentials.
     pub(crate) fn url(&self) -> &str {
         &self.url
+    }
+
+    /// The URL with the credentials of the configuration, if there are some: for requests only.
+    pub(crate) fn secret_url(&self) -> String {
+        match &self.secret {
+            Some((plain, secret)) => self.url.replacen(plain, secret, 1),
+            None => self.url.clone(),
+        }
+    }
+
+    /// Where the repository is, if it is on this machine; git may find it there with `.git` added.
+    pub(crate) fn directory(&self) -> Option<PathBuf> {
+        let url = reqwest::Url::parse(&self.url).ok()?;
+        (url.scheme() == "file").then(|| url.to_file_path().ok())?
     }
 
     /// The git configuration that puts the credentials back in, for the environment.
@@ -93,6 +108,10 @@ mod tests {
 
         assert_eq!(upstream.url(), "https://git.example.com/base/org/repo");
         assert!(!format!("{upstream:?}").contains("s3cret"));
+        assert_eq!(
+            upstream.secret_url(),
+            "https://me:s3cret@git.example.com/base/org/repo"
+        );
         assert_eq!(
             upstream.secret_config(),
             [(

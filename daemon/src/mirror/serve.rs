@@ -1,0 +1,68 @@
+//! `git upload-pack`: what serves a repository to git clients.
+
+use std::fs::File;
+use std::path::Path;
+
+use super::{Git, GitError, GitStream};
+use crate::config::GitConfig;
+
+/// What clients may ask for, whatever the repository's own configuration says: parts of the history
+/// and of the objects, and any object that there is. Our own refs are not shown; what they keep can
+/// be asked for all the same. No `allowRefInWant`: with it, git 2.47 sends `wanted-refs` before
+/// `shallow-info` and expects them the other way round, so that each shallow clone fails.
+const SERVED: &[(&str, &str)] = &[
+    ("uploadpack.allowFilter", "true"),
+    ("uploadpack.allowAnySHA1InWant", "true"),
+    ("uploadpack.hideRefs", "refs/cachewfs"),
+    ("uploadpack.advertiseBundleURIs", "false"),
+];
+
+/// Which repository is served, and how.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct UploadPack<'a> {
+    pub(crate) git: &'a Git,
+    pub(crate) config: &'a GitConfig,
+    pub(crate) repository: &'a Path,
+    /// A checked `Git-Protocol` header.
+    pub(crate) protocol: Option<&'a str>,
+}
+
+impl UploadPack<'_> {
+    /// Starts the answer to `info/refs`.
+    pub(crate) fn advertise(&self) -> Result<GitStream, GitError> {
+        self.run(&["--advertise-refs"], None)
+    }
+
+    /// Starts the answer to one request, which is in `body` from its present position on.
+    pub(crate) fn answer(&self, body: File) -> Result<GitStream, GitError> {
+        self.run(&[], Some(body))
+    }
+
+    fn run(&self, arguments: &[&str], body: Option<File>) -> Result<GitStream, GitError> {
+        let io = |source| GitError::Spawn {
+            command: "upload-pack".to_owned(),
+            source,
+        };
+        let repository = std::path::absolute(self.repository).map_err(io)?;
+        let mut command = self
+            .git
+            .command("upload-pack")
+            .config("pack.threads", self.config.pack_threads)
+            .config("pack.windowMemory", &self.config.pack_window_memory);
+        for (key, value) in SERVED {
+            command = command.config(key, value);
+        }
+        if let Some(protocol) = self.protocol {
+            command = command.variable("GIT_PROTOCOL", protocol);
+        }
+        if let Some(body) = body {
+            command = command.input_file(body);
+        }
+        command
+            .args(["--stateless-rpc"])
+            .args(arguments)
+            .args(["--"])
+            .args([repository])
+            .stream()
+    }
+}

@@ -1,0 +1,92 @@
+//! The output of a git process as it comes.
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::AsyncReadExt as _;
+use tokio::process::{Child, ChildStderr, ChildStdout};
+
+use super::git::{MAX_STDERR_LEN, ProcessGroup};
+use super::{GitError, redact};
+
+/// What is read at once, in bytes.
+const BLOCK_LEN: usize = 64 << 10;
+
+/// A running git process. Dropping this kills its process group, unless it has ended by itself.
+#[derive(Debug)]
+pub(crate) struct GitStream {
+    command: String,
+    group: ProcessGroup,
+    child: Child,
+    stdout: Option<ChildStdout>,
+    stderr: Option<ChildStderr>,
+    complaint: BytesMut,
+}
+
+impl GitStream {
+    pub(super) fn new(command: String, group: ProcessGroup, mut child: Child) -> Self {
+        Self {
+            command,
+            group,
+            stdout: child.stdout.take(),
+            stderr: child.stderr.take(),
+            child,
+            complaint: BytesMut::new(),
+        }
+    }
+
+    /// The next bytes; `None` when git has ended, and well. Nothing is read from git while nobody
+    /// asks. May be dropped and asked again.
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, GitError> {
+        while self.stdout.is_some() || self.stderr.is_some() {
+            let mut block = BytesMut::with_capacity(BLOCK_LEN);
+            let mut complaint = BytesMut::with_capacity(4 << 10);
+            let (stdout, stderr) = (&mut self.stdout, &mut self.stderr);
+            let read = async {
+                match stdout {
+                    Some(stdout) => stdout.read_buf(&mut block).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let read_complaint = async {
+                match stderr {
+                    Some(stderr) => stderr.read_buf(&mut complaint).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                len = read => match len.map_err(|source| self.pipe_error(source))? {
+                    0 => self.stdout = None,
+                    _ => return Ok(Some(block.freeze())),
+                },
+                len = read_complaint => match len.map_err(|source| self.pipe_error(source))? {
+                    0 => self.stderr = None,
+                    _ => self.complain(&complaint),
+                },
+            }
+        }
+        let ended = self.child.wait().await;
+        let status = ended.map_err(|source| self.pipe_error(source))?;
+        self.group.disarm();
+        if status.success() {
+            return Ok(None);
+        }
+        Err(GitError::Failed {
+            command: self.command.clone(),
+            status,
+            stderr: redact(String::from_utf8_lossy(&self.complaint).trim()),
+        })
+    }
+
+    /// Keeps the end of what git says.
+    fn complain(&mut self, complaint: &[u8]) {
+        self.complaint.extend_from_slice(complaint);
+        let surplus = self.complaint.len().saturating_sub(MAX_STDERR_LEN);
+        drop(self.complaint.split_to(surplus));
+    }
+
+    fn pipe_error(&self, source: std::io::Error) -> GitError {
+        GitError::Pipe {
+            command: self.command.clone(),
+            source,
+        }
+    }
+}
