@@ -45,6 +45,9 @@ pub enum StartError {
         /// The directory.
         data_dir: PathBuf,
     },
+    /// The client for HTTP upstreams can't be made.
+    #[error("can't prepare requests to upstream")]
+    HttpClient(#[source] reqwest::Error),
     /// The address can't be listened on.
     #[error("can't listen on {address}")]
     Listen {
@@ -103,7 +106,7 @@ impl Daemon {
         let publisher = Publisher::new(git.clone(), store.clone(), Arc::clone(&config));
         let registry = Registry::new(config, git, publisher, shutdown.clone());
         registry.open_existing().map_err(prepare(mirrors))?;
-        let router = http::router(Arc::clone(&registry), store);
+        let router = http::router(Arc::clone(&registry), store).map_err(StartError::HttpClient)?;
         let stop = shutdown.clone();
         let task = tokio::spawn(async move {
             let stopped = stop.clone();

@@ -59,6 +59,8 @@ pub struct Config {
     pub publishes: usize,
     /// How git is run.
     pub git: GitConfig,
+    /// How git clients are served.
+    pub git_http: GitHttpConfig,
 }
 
 /// The `[git]` section: how git is run.
@@ -109,6 +111,7 @@ impl Default for Config {
             jobs_per_host: 8,
             publishes: 2,
             git: GitConfig::default(),
+            git_http: GitHttpConfig::default(),
         }
     }
 }
@@ -124,6 +127,56 @@ impl Default for GitConfig {
             pack_threads: std::thread::available_parallelism()
                 .map_or(1, |cores| cores.get().min(4)),
             pack_window_memory: "256m".to_owned(),
+        }
+    }
+}
+
+/// The `[git_http]` section: how git clients are served.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GitHttpConfig {
+    /// Longest body of a request to `git-upload-pack`, after decompression. Pushes and other
+    /// requests that are passed on as they come have no such limit. Default `104857600` (100 MiB).
+    pub max_body_bytes: u64,
+    /// How long such a body may take to arrive. Default `5min`.
+    #[serde(deserialize_with = "duration")]
+    pub body_timeout: Duration,
+    /// How long an answer may take from beginning to end. Default `1h`.
+    #[serde(deserialize_with = "duration")]
+    pub answer_timeout: Duration,
+    /// How long upstream may send nothing, or the client take nothing. Default `2min`.
+    #[serde(deserialize_with = "duration")]
+    pub idle_timeout: Duration,
+    /// How long connecting to upstream may take. Default `10s`.
+    #[serde(deserialize_with = "duration")]
+    pub connect_timeout: Duration,
+    /// How long a request waits for one of the turns below before it is refused. Default `30s`.
+    #[serde(deserialize_with = "duration")]
+    pub queue_timeout: Duration,
+    /// How many requests of git clients may be under way. Default `512`.
+    pub max_requests: usize,
+    /// How many `git upload-pack` may run at once. Default `32`.
+    pub max_processes: usize,
+    /// How many requests may be passed on to one upstream host at once. Default `64`.
+    pub max_passed_on: usize,
+    /// How far the slowest of the clients that share an answer of upstream's may fall behind, on
+    /// disk and per answer. Default `1073741824` (1 GiB).
+    pub spool_bytes: u64,
+}
+
+impl Default for GitHttpConfig {
+    fn default() -> Self {
+        Self {
+            max_body_bytes: 100 << 20,
+            body_timeout: Duration::from_mins(5),
+            answer_timeout: Duration::from_hours(1),
+            idle_timeout: Duration::from_mins(2),
+            connect_timeout: Duration::from_secs(10),
+            queue_timeout: Duration::from_secs(30),
+            max_requests: 512,
+            max_processes: 32,
+            max_passed_on: 64,
+            spool_bytes: 1 << 30,
         }
     }
 }
@@ -213,6 +266,9 @@ impl Config {
             ("tip_commits", self.tip_commits >= 1),
             ("jobs_per_host", self.jobs_per_host >= 1),
             ("publishes", self.publishes >= 1),
+            ("git_http.max_requests", self.git_http.max_requests >= 1),
+            ("git_http.max_processes", self.git_http.max_processes >= 1),
+            ("git_http.max_passed_on", self.git_http.max_passed_on >= 1),
             (
                 "fetch_interval",
                 self.fetch_interval >= Duration::from_millis(10),

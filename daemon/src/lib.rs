@@ -17,4 +17,4 @@ mod repository;
 mod store;
 
 pub use app::{Daemon, Running, StartError};
-pub use config::{Config, ConfigError, GitConfig};
+pub use config::{Config, ConfigError, GitConfig, GitHttpConfig};

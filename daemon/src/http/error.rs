@@ -8,6 +8,7 @@ use cachewfs_format::RepoName;
 use cachewfs_format::api::{ErrorBody, ErrorDetail, code};
 use tracing::{debug, error};
 
+use super::git_protocol::GitHttpError;
 use crate::error_chain::chain;
 use crate::mirror::MirrorError;
 use crate::publish::PublishError;
@@ -39,6 +40,8 @@ pub(crate) enum ApiError {
     PreconditionFailed,
     #[error(transparent)]
     Repository(#[from] RepositoryError),
+    #[error(transparent)]
+    Git(#[from] GitHttpError),
     #[error("the store failed")]
     Store(#[from] StoreError),
     #[error("a task of the daemon failed")]
@@ -61,6 +64,7 @@ impl ApiError {
             Self::UnknownRepo { .. } => (StatusCode::NOT_FOUND, "unknown_repo"),
             Self::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, "precondition_failed"),
             Self::Repository(error) => repository_status(error),
+            Self::Git(error) => git_status(error),
             Self::Store(_) => (StatusCode::INTERNAL_SERVER_ERROR, "store_failed"),
             Self::Task(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
         }
@@ -80,6 +84,7 @@ impl ApiError {
             Self::UnknownRepo { .. } => "GET its snapshot to have it mirrored.",
             Self::PreconditionFailed => "Resolve the stable URL again.",
             Self::Repository(error) => repository_advice(error),
+            Self::Git(error) => git_advice(error),
             Self::Store(_) | Self::Task(_) => "Look at the daemon's log.",
         }
     }
@@ -142,6 +147,58 @@ fn repository_advice(error: &RepositoryError) -> &'static str {
         RepositoryError::CheckTimedOut | RepositoryError::Busy | RepositoryError::Stopping => {
             "Ask again in a moment."
         }
+    }
+}
+
+fn git_status(error: &GitHttpError) -> (StatusCode, &'static str) {
+    match error {
+        GitHttpError::BadService => (StatusCode::BAD_REQUEST, "bad_service"),
+        GitHttpError::BadProtocol => (StatusCode::BAD_REQUEST, "bad_git_protocol"),
+        GitHttpError::BadGzip(_) | GitHttpError::BodyBroken(_) => {
+            (StatusCode::BAD_REQUEST, "bad_body")
+        }
+        GitHttpError::BadContentType { .. } | GitHttpError::BadContentEncoding => {
+            (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_body")
+        }
+        GitHttpError::BodyTooLong { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_long"),
+        GitHttpError::BodyTooSlow { .. } => (StatusCode::REQUEST_TIMEOUT, "body_too_slow"),
+        GitHttpError::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
+        GitHttpError::Git(_) => (StatusCode::INTERNAL_SERVER_ERROR, "mirror_failed"),
+        GitHttpError::Spool(_) => (StatusCode::INTERNAL_SERVER_ERROR, "spool_failed"),
+        GitHttpError::Upstream(_) | GitHttpError::Redirected => {
+            (StatusCode::BAD_GATEWAY, code::UPSTREAM_FAILED)
+        }
+        GitHttpError::UpstreamTooSlow { .. } => {
+            (StatusCode::GATEWAY_TIMEOUT, code::UPSTREAM_FAILED)
+        }
+        GitHttpError::NotFound { .. } => (StatusCode::NOT_FOUND, code::UPSTREAM_NOT_FOUND),
+        GitHttpError::NotHttp => (StatusCode::FORBIDDEN, "upstream_is_local"),
+    }
+}
+
+fn git_advice(error: &GitHttpError) -> &'static str {
+    match error {
+        GitHttpError::BadService => {
+            "Ask for info/refs?service=git-upload-pack or git-receive-pack; the dumb protocol is not served."
+        }
+        GitHttpError::BadProtocol => "Send version=2, or leave the header out.",
+        GitHttpError::BadGzip(_) | GitHttpError::BodyBroken(_) => "Send the request again.",
+        GitHttpError::BadContentType { .. } | GitHttpError::BadContentEncoding => {
+            "Send what git sends, plain or compressed with gzip."
+        }
+        GitHttpError::BodyTooLong { .. } => {
+            "Raise max_body_bytes in [git_http] of the daemon's configuration."
+        }
+        GitHttpError::BodyTooSlow { .. } => {
+            "Raise body_timeout in [git_http] of the daemon's configuration."
+        }
+        GitHttpError::Busy | GitHttpError::Upstream(_) | GitHttpError::UpstreamTooSlow { .. } => {
+            "Ask again in a moment."
+        }
+        GitHttpError::Git(_) | GitHttpError::Spool(_) => "Look at the daemon's log.",
+        GitHttpError::Redirected => "Use the name that the repository has upstream now.",
+        GitHttpError::NotFound { .. } => "Check the spelling.",
+        GitHttpError::NotHttp => "Go to upstream directly.",
     }
 }
 

@@ -4,6 +4,7 @@
 mod body;
 mod conditional;
 mod error;
+mod git_protocol;
 mod health;
 mod range;
 mod repos;

@@ -4,14 +4,15 @@ use std::sync::{Arc, Mutex};
 
 use axum::Json;
 use axum::Router;
-use axum::extract::State;
-use axum::http::{HeaderMap, Method, Uri};
+use axum::extract::{Request, State};
+use axum::http::Method;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, get};
 use cachewfs_format::api::{REPOS_PATH, RefreshAnswer};
 use cachewfs_format::{ArchiveKind, Digest, RepoName, SnapshotId};
 
 use super::error::ApiError;
+use super::git_protocol::{self, GitServer};
 use super::{health, repos, snapshots};
 use crate::repository::Registry;
 use crate::store::DiskStore;
@@ -25,25 +26,28 @@ const CACHED_ARCHIVES: std::num::NonZeroUsize =
 pub(super) struct App {
     pub(super) registry: Arc<Registry>,
     pub(super) store: DiskStore,
+    pub(super) git: Arc<GitServer>,
     pub(super) archives: Mutex<lru::LruCache<(Digest, ArchiveKind), snapshots::Published>>,
 }
 
 /// All routes.
-pub(crate) fn router(registry: Arc<Registry>, store: DiskStore) -> Router {
+pub(crate) fn router(registry: Arc<Registry>, store: DiskStore) -> Result<Router, reqwest::Error> {
     let archives = Mutex::new(lru::LruCache::new(CACHED_ARCHIVES));
     let app = Arc::new(App {
+        git: Arc::new(GitServer::new(&registry)?),
         registry,
         store,
         archives,
     });
-    Router::new()
+    let router = Router::new()
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .route(REPOS_PATH, get(repos::list))
         .route(&format!("{REPOS_PATH}/{{*repo}}"), get(repos::one))
         .route("/git/{*rest}", any(git))
         .fallback(async || ApiError::NoSuchPath)
-        .with_state(app)
+        .with_state(app);
+    Ok(router)
 }
 
 /// What a URL below `/git/` asks for.
@@ -54,13 +58,23 @@ enum Target {
     Refresh,
 }
 
-async fn git(
-    State(app): State<Arc<App>>,
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
-) -> Result<Response, ApiError> {
-    let (repo, target) = parse_target(uri.path().strip_prefix("/git/").unwrap_or_default())?;
+async fn git(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
+    let rest = request
+        .uri()
+        .path()
+        .strip_prefix("/git/")
+        .unwrap_or_default();
+    if let Some(target) = git_protocol::parse(rest)? {
+        return git_protocol::answer(Arc::clone(&app.git), target, request).await;
+    }
+    let (repo, target) = match parse_target(rest) {
+        Err(ApiError::NoSuchPath) => {
+            let target = git_protocol::parse_other(rest)?.ok_or(ApiError::NoSuchPath)?;
+            return git_protocol::answer(Arc::clone(&app.git), target, request).await;
+        }
+        parsed => parsed?,
+    };
+    let (method, headers) = (request.method().clone(), request.headers().clone());
     app.registry.check(&repo)?;
     let is_read = method == Method::GET || method == Method::HEAD;
     let request = snapshots::Request {
@@ -86,7 +100,7 @@ async fn git(
     }
 }
 
-fn not_allowed(allow: &'static str) -> Response {
+pub(super) fn not_allowed(allow: &'static str) -> Response {
     let status = axum::http::StatusCode::METHOD_NOT_ALLOWED;
     (status, [(axum::http::header::ALLOW, allow)]).into_response()
 }
@@ -124,7 +138,7 @@ pub(super) fn parse_repo(path: &str) -> Result<RepoName, ApiError> {
     RepoName::parse(&segments.join("/")).map_err(ApiError::BadRepoName)
 }
 
-fn decode_percent(segment: &str) -> Option<String> {
+pub(super) fn decode_percent(segment: &str) -> Option<String> {
     let mut decoded = Vec::with_capacity(segment.len());
     let mut bytes = segment.bytes();
     while let Some(byte) = bytes.next() {

@@ -57,6 +57,8 @@ struct Known {
     /// When the last check began, and what it found.
     last: Option<(Instant, Outcome)>,
     running: Option<Running>,
+    /// Since when upstream is known to have moved: what began earlier says nothing any more.
+    moved: Option<Instant>,
 }
 
 #[derive(Clone, Debug)]
@@ -93,6 +95,7 @@ impl Repository {
     /// An error says why upstream can't be asked; the mirror, if it is ready, is as it was then.
     pub(crate) async fn fresh_within(self: &Arc<Self>, max_age: Duration) -> Outcome {
         let oldest = Instant::now().checked_sub(max_age);
+        let oldest = oldest.max(self.checks.lock().moved);
         loop {
             let mut running = match self.recent_or_running(oldest) {
                 Ok(outcome) => return outcome,
@@ -113,6 +116,11 @@ impl Repository {
                 Phase::Ended => {}
             }
         }
+    }
+
+    /// Notes that upstream has moved: the next question is not answered by an earlier check.
+    pub(crate) fn upstream_moved(&self) {
+        self.checks.lock().moved = Some(Instant::now());
     }
 
     /// What a check found that began at `oldest` or later; else the running one, begun if need be.

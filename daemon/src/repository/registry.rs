@@ -215,6 +215,24 @@ impl Registry {
         self.config.upstreams.keys().cloned().collect()
     }
 
+    pub(crate) fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.config)
+    }
+
+    pub(crate) fn git(&self) -> Git {
+        self.git.clone()
+    }
+
+    /// The tasks that the daemon waits for before it ends; they have to end when it stops.
+    pub(crate) fn tasks(&self) -> TaskTracker {
+        self.tasks.clone()
+    }
+
+    /// Cancelled when the daemon stops.
+    pub(crate) fn stop_token(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
     pub(crate) fn is_stopping(&self) -> bool {
         self.stop.is_cancelled()
     }
@@ -229,6 +247,15 @@ impl Registry {
 impl Repository {
     pub(crate) fn name(&self) -> &RepoName {
         &self.name
+    }
+
+    pub(crate) fn upstream(&self) -> &Upstream {
+        &self.upstream
+    }
+
+    /// Where the mirror is once it is ready; to be read only.
+    pub(crate) fn mirror_path(&self) -> PathBuf {
+        self.mirror.clone()
     }
 }
 

@@ -90,7 +90,10 @@ impl World {
     }
 
     pub(crate) async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
-        let root = tempfile::tempdir().unwrap();
+        Self::start_in(tempfile::tempdir().unwrap(), change).await
+    }
+
+    pub(crate) async fn start_in(root: TempDir, change: impl FnOnce(&mut Config)) -> Self {
         let base = format!("file://{}", root.path().join("upstream").display());
         fs::create_dir_all(root.path().join("upstream/org")).unwrap();
         let mut config = Config {

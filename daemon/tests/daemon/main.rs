@@ -6,6 +6,7 @@
 )]
 
 mod archive;
+mod git_serve;
 mod harness;
 mod http;
 mod odd_repositories;

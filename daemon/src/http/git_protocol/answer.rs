@@ -1,0 +1,106 @@
+//! From a request of a git client to its answer.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::{Method, header};
+use axum::response::Response;
+use futures_util::StreamExt as _;
+
+use super::pass_on::{Passed, pass_on};
+use super::server::GitServer;
+use super::target::{Service, Target};
+use super::{GitHttpError, headers, upload_pack};
+use crate::http::error::ApiError;
+use crate::http::routes::not_allowed;
+use crate::repository::Repository;
+
+const UPLOAD_PACK_REQUEST: &str = "application/x-git-upload-pack-request";
+
+/// Answers a request of a git client.
+pub(in crate::http) async fn answer(
+    server: Arc<GitServer>,
+    target: Target,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let upstream = server.registry.check(&target.repo)?;
+    let admitted = server.admit()?;
+    let (parts, body) = request.into_parts();
+    let protocol = headers::git_protocol(&parts.headers)?;
+    let response = match target.service.clone() {
+        Service::InfoRefs => {
+            if parts.method != Method::GET {
+                return Ok(not_allowed("GET"));
+            }
+            match service(parts.uri.query())? {
+                Asked::UploadPack => {
+                    let reader = upload_pack::Reader::open(server, target, &parts, protocol)?;
+                    reader.info_refs().await?
+                }
+                Asked::ReceivePack => {
+                    let passed = Passed::as_it_comes(&upstream, &target, &parts, Body::empty())?;
+                    pass_on(&server, passed).await?
+                }
+            }
+        }
+        Service::UploadPack => {
+            if parts.method != Method::POST {
+                return Ok(not_allowed("POST"));
+            }
+            let kind = parts.headers.get(header::CONTENT_TYPE);
+            if kind.is_none_or(|kind| kind != UPLOAD_PACK_REQUEST) {
+                let expected = UPLOAD_PACK_REQUEST;
+                return Err(GitHttpError::BadContentType { expected }.into());
+            }
+            let reader = upload_pack::Reader::open(server, target, &parts, protocol)?;
+            reader.rpc(&parts.headers, body).await?
+        }
+        Service::ReceivePack if parts.method != Method::POST => return Ok(not_allowed("POST")),
+        Service::ReceivePack => {
+            let passed = Passed::as_it_comes(&upstream, &target, &parts, body)?;
+            let moved = UpstreamMoved(server.registry.find(&target.repo));
+            let response = pass_on(&server, passed).await?;
+            response.map(|body| hold(body, moved))
+        }
+        Service::Other(_) => {
+            let passed = Passed::as_it_comes(&upstream, &target, &parts, body)?;
+            pass_on(&server, passed).await?
+        }
+    };
+    // The permit goes with the body: the request lasts until that is sent.
+    Ok(response.map(|body| hold(body, admitted)))
+}
+
+/// Says, when a push is over, that whatever was known of upstream is out of date.
+struct UpstreamMoved(Option<Arc<Repository>>);
+
+impl Drop for UpstreamMoved {
+    fn drop(&mut self) {
+        if let Some(repository) = &self.0 {
+            repository.upstream_moved();
+        }
+    }
+}
+
+fn hold(body: Body, held: impl Send + Sync + 'static) -> Body {
+    let stream = body.into_data_stream();
+    Body::from_stream(stream.map(move |piece| {
+        let _ = &held;
+        piece
+    }))
+}
+
+enum Asked {
+    UploadPack,
+    ReceivePack,
+}
+
+/// What the query of `info/refs` asks for: exactly one service, and nothing else.
+fn service(query: Option<&str>) -> Result<Asked, GitHttpError> {
+    match query {
+        Some("service=git-upload-pack") => Ok(Asked::UploadPack),
+        Some("service=git-receive-pack") => Ok(Asked::ReceivePack),
+        _ => Err(GitHttpError::BadService),
+    }
+}

@@ -1,0 +1,200 @@
+//! The body of a request to `git-upload-pack`: received whole, inflated, bounded, in a file.
+//!
+//! git reads the file as its input, so that a client which sends slowly holds up no process, and the
+//! request can be passed on after all if the mirror lacks something.
+
+use std::fs::File;
+use std::io::{Seek as _, SeekFrom, Write as _};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{HeaderMap, header};
+use bytes::Bytes;
+use flate2::write::GzDecoder;
+use futures_util::TryStreamExt as _;
+use tokio::time::timeout;
+
+use super::GitHttpError;
+
+/// How much of the beginning is kept in memory, in bytes: what is wanted comes before what the client
+/// has, and nearly all requests are shorter.
+const HEAD_LEN: usize = 64 << 10;
+/// So many compressed bytes are inflated at once: at most a thousand times as many come out.
+const PIECE_LEN: usize = 4 << 10;
+
+/// The limits of one body.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// After decompression.
+    pub(super) bytes: u64,
+    pub(super) time: Duration,
+}
+
+/// A body that has arrived.
+#[derive(Debug)]
+pub(super) struct Received {
+    head: Bytes,
+    len: u64,
+    file: Arc<File>,
+}
+
+impl Received {
+    /// The beginning.
+    pub(super) fn head(&self) -> &[u8] {
+        &self.head
+    }
+
+    /// The whole, if it is short.
+    pub(super) fn whole(&self) -> Option<&Bytes> {
+        (self.head.len() as u64 == self.len).then_some(&self.head)
+    }
+
+    /// The file, at its beginning. Whoever gets it must be done before it is asked for again.
+    pub(super) fn rewound(&self) -> Result<File, GitHttpError> {
+        let mut file = self.file.try_clone().map_err(spool)?;
+        file.seek(SeekFrom::Start(0)).map_err(spool)?;
+        Ok(file)
+    }
+}
+
+/// Receives the body of a request into a file in `tmp` that has no name.
+pub(super) async fn receive(
+    body: Body,
+    headers: &HeaderMap,
+    limits: Limits,
+    tmp: &Path,
+) -> Result<Received, GitHttpError> {
+    let file = tempfile::tempfile_in(tmp).map_err(spool)?;
+    let sink = Sink {
+        file,
+        head: Vec::new(),
+        len: 0,
+        limit: limits.bytes,
+        error: None,
+    };
+    let mut decoder = match encoding(headers)? {
+        Encoding::Plain => Decoder::Plain(sink),
+        Encoding::Gzip => Decoder::Gzip(GzDecoder::new(sink)),
+    };
+    let mut stream = body.into_data_stream();
+    let receiving = async {
+        while let Some(bytes) = stream
+            .try_next()
+            .await
+            .map_err(|error| GitHttpError::BodyBroken(Arc::new(error)))?
+        {
+            // To the page cache: shorter than handing it to another thread.
+            decoder.push(&bytes)?;
+        }
+        Ok(())
+    };
+    let limit = limits.time;
+    timeout(limit, receiving)
+        .await
+        .map_err(|_| GitHttpError::BodyTooSlow { limit })??;
+    decoder.finish()
+}
+
+enum Encoding {
+    Plain,
+    Gzip,
+}
+
+fn encoding(headers: &HeaderMap) -> Result<Encoding, GitHttpError> {
+    let mut values = headers.get_all(header::CONTENT_ENCODING).iter();
+    let (Some(value), None) = (values.next(), values.next()) else {
+        return Ok(Encoding::Plain);
+    };
+    match value.as_bytes() {
+        b"gzip" | b"x-gzip" => Ok(Encoding::Gzip),
+        b"identity" | b"" => Ok(Encoding::Plain),
+        _ => Err(GitHttpError::BadContentEncoding),
+    }
+}
+
+enum Decoder {
+    Plain(Sink),
+    Gzip(GzDecoder<Sink>),
+}
+
+impl Decoder {
+    fn push(&mut self, bytes: &[u8]) -> Result<(), GitHttpError> {
+        match self {
+            Self::Plain(sink) => {
+                let result = sink.write_all(bytes);
+                result.map_err(|error| sink.why(error))
+            }
+            Self::Gzip(decoder) => bytes.chunks(PIECE_LEN).try_for_each(|piece| {
+                let result = decoder.write_all(piece);
+                result.map_err(|error| decoder.get_mut().why(error))
+            }),
+        }
+    }
+
+    fn finish(self) -> Result<Received, GitHttpError> {
+        let sink = match self {
+            Self::Plain(sink) => sink,
+            Self::Gzip(mut decoder) => {
+                let result = decoder.try_finish();
+                result.map_err(|error| decoder.get_mut().why(error))?;
+                decoder
+                    .finish()
+                    .map_err(|error| GitHttpError::BadGzip(Arc::new(error)))?
+            }
+        };
+        Ok(Received {
+            head: sink.head.into(),
+            len: sink.len,
+            file: Arc::new(sink.file),
+        })
+    }
+}
+
+/// Where a body goes, up to its limit.
+struct Sink {
+    file: File,
+    head: Vec<u8>,
+    len: u64,
+    limit: u64,
+    /// Why writing failed, if it was not the decoder that did.
+    error: Option<GitHttpError>,
+}
+
+impl Sink {
+    fn why(&mut self, error: std::io::Error) -> GitHttpError {
+        let decoding = || GitHttpError::BadGzip(Arc::new(error));
+        self.error.take().unwrap_or_else(decoding)
+    }
+
+    fn fail(&mut self, error: GitHttpError) -> std::io::Error {
+        self.error = Some(error);
+        std::io::ErrorKind::Other.into()
+    }
+}
+
+impl std::io::Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let limit = self.limit;
+        if self.len + bytes.len() as u64 > limit {
+            return Err(self.fail(GitHttpError::BodyTooLong { limit }));
+        }
+        if let Err(error) = self.file.write_all(bytes) {
+            return Err(self.fail(spool(error)));
+        }
+        let room = HEAD_LEN.saturating_sub(self.head.len());
+        self.head
+            .extend_from_slice(bytes.split_at(room.min(bytes.len())).0);
+        self.len += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn spool(error: std::io::Error) -> GitHttpError {
+    GitHttpError::Spool(Arc::new(error))
+}

@@ -1,0 +1,27 @@
+//! git's smart HTTP protocol (`gitprotocol-http(5)`): read from the mirror, all else passed on.
+//!
+//! ```text
+//! target ─► answer ─► upload_pack ─► mirror (git upload-pack)
+//!             │            └───────┐
+//!             └────────────────► pass_on ─► shared ─► upstream (HTTP)
+//! ```
+//!
+//! Every answer goes through `relay`, which bounds its time and breaks the connection if it fails.
+
+mod answer;
+mod body;
+mod error;
+mod headers;
+mod pass_on;
+mod pkt_line;
+mod relay;
+mod server;
+mod shared;
+mod spool;
+mod target;
+mod upload_pack;
+
+pub(super) use answer::answer;
+pub(super) use error::GitHttpError;
+pub(super) use server::GitServer;
+pub(super) use target::{parse, parse_other};

@@ -1,0 +1,108 @@
+//! As much of git's pkt-line framing (`gitprotocol-common(5)`) as it takes to see what a request
+//! asks for, and whether an answer is a refusal.
+
+/// The payloads of the packets that are whole in `bytes`; flush and delimiter packets are left out.
+fn payloads(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        loop {
+            let (payload, rest) = split(bytes)?;
+            bytes = rest;
+            if let Some(payload) = payload {
+                return Some(payload);
+            }
+        }
+    })
+}
+
+/// Splits the first packet off; its payload is `None` for a special packet.
+fn split(bytes: &[u8]) -> Option<(Option<&[u8]>, &[u8])> {
+    let (length, rest) = bytes.split_at_checked(4)?;
+    let length = usize::from_str_radix(std::str::from_utf8(length).ok()?, 16).ok()?;
+    match length.checked_sub(4) {
+        None => Some((None, rest)),
+        Some(length) => rest
+            .split_at_checked(length)
+            .map(|(payload, rest)| (Some(payload), rest)),
+    }
+}
+
+/// Whether the answer to the request that begins with `bytes` depends on upstream's refs, rather
+/// than on objects alone: `ls-refs`, and a fetch of refs by name, of protocol version 2.
+pub(super) fn depends_on_refs(bytes: &[u8]) -> bool {
+    let mut payloads = payloads(bytes);
+    let is_listing = payloads
+        .next()
+        .is_some_and(|command| command.trim_ascii_end() == b"command=ls-refs");
+    is_listing || payloads.any(|payload| payload.starts_with(b"want-ref "))
+}
+
+/// The prefixes of names that an `ls-refs` asks for.
+pub(super) fn ref_prefixes(bytes: &[u8]) -> impl Iterator<Item = &str> {
+    payloads(bytes).filter_map(|payload| {
+        let prefix = payload.strip_prefix(b"ref-prefix ")?;
+        std::str::from_utf8(prefix.trim_ascii_end()).ok()
+    })
+}
+
+/// Whether the first packet of `bytes` is whole, or so long that it is no refusal.
+pub(super) fn has_first_packet(bytes: &[u8]) -> bool {
+    const ENOUGH: usize = 1024;
+    bytes.len() >= ENOUGH || split(bytes).is_some()
+}
+
+/// Whether an answer that begins with `bytes` is an error in git's words, and nothing else.
+pub(super) fn is_refusal(bytes: &[u8]) -> bool {
+    let first = payloads(bytes).next().unwrap_or_default();
+    first.starts_with(b"ERR ")
+}
+
+/// Whether an answer that begins with `bytes` says that the repository lacks what is wanted.
+pub(super) fn is_lacking(bytes: &[u8]) -> bool {
+    let first = payloads(bytes).next().unwrap_or_default();
+    let text = String::from_utf8_lossy(first);
+    is_refusal(bytes) && (text.contains("not our ref") || text.contains("unknown ref"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn packets(payloads: &[&str]) -> Vec<u8> {
+        let packet = |payload: &&str| format!("{:04x}{payload}", payload.len() + 4);
+        let mut bytes: String = payloads.iter().map(packet).collect();
+        bytes.push_str("0001");
+        bytes.into_bytes()
+    }
+
+    #[test]
+    fn tells_requests_for_refs_from_requests_for_objects() {
+        let listing = packets(&["command=ls-refs\n", "agent=git/2"]);
+        let by_name = packets(&["command=fetch", "want-ref refs/heads/main\n"]);
+        let by_id = packets(&["command=fetch", "want 0123\n", "have 4567\n"]);
+
+        assert!(depends_on_refs(&listing));
+        assert!(depends_on_refs(&by_name));
+        assert!(!depends_on_refs(&by_id));
+        assert!(!depends_on_refs(b"0032want"));
+        assert!(!depends_on_refs(b"zzzz"));
+        assert!(!depends_on_refs(b""));
+    }
+
+    #[test]
+    fn finds_the_prefixes_of_a_listing() {
+        let listing = packets(&["command=ls-refs", "ref-prefix refs/pull/1\n", "peel"]);
+
+        assert_eq!(ref_prefixes(&listing).collect::<Vec<_>>(), ["refs/pull/1"]);
+    }
+
+    #[test]
+    fn knows_a_refusal() {
+        let refusal = packets(&["ERR upload-pack: not our ref 0123"]);
+
+        assert!(is_lacking(&refusal) && has_first_packet(&refusal));
+        assert!(!has_first_packet(refusal.split_at(20).0));
+        let other = packets(&["ERR access denied"]);
+        assert!(is_refusal(&other) && !is_lacking(&other));
+        assert!(!is_lacking(&packets(&["packfile\n"])));
+    }
+}

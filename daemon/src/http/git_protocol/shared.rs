@@ -1,0 +1,162 @@
+//! Identical requests that are passed on at the same time get one answer of upstream's.
+//!
+//! A task of its own fetches it into a spool, so that no client's leaving ends it for the others; it
+//! ends when all have left.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::Response;
+use cachewfs_format::Digest;
+use futures_util::{StreamExt as _, stream};
+use tokio::sync::watch;
+use tracing::warn;
+
+use super::GitHttpError;
+use super::pass_on::{Passed, PassedBody, build, head, pass_on, pieces, send};
+use super::server::{Counters, GitServer};
+use super::spool::{Spool, SpoolReader};
+use crate::error_chain::chain;
+
+/// Answers that are being fetched, by what was asked.
+#[derive(Debug, Default)]
+pub(super) struct SharedAnswers(Mutex<HashMap<Digest, Arc<Shared>>>);
+
+type Head = Result<(StatusCode, HeaderMap), GitHttpError>;
+
+#[derive(Debug)]
+struct Shared {
+    began: Instant,
+    head: watch::Sender<Option<Head>>,
+    spool: Arc<Spool>,
+}
+
+/// Passes a request on, or joins one that is the same. `max_age` is how long ago that may have been
+/// sent, where the answer changes with time.
+pub(super) async fn pass_on_shared(
+    server: &Arc<GitServer>,
+    passed: Passed,
+    max_age: Option<Duration>,
+) -> Result<Response, GitHttpError> {
+    let Some(key) = key(&passed) else {
+        return pass_on(server, passed).await;
+    };
+    let (shared, reader) = join_or_lead(server, key, passed, max_age)?;
+    let mut head = shared.head.subscribe();
+    let head = head.wait_for(Option::is_some).await;
+    let head = head.ok().and_then(|head| head.clone());
+    let (status, headers) = head.unwrap_or(Err(GitHttpError::Busy))?;
+    let body = stream::try_unfold(reader, async |mut reader: SpoolReader| {
+        Ok::<_, super::spool::SpoolError>(reader.next().await?.map(|bytes| (bytes, reader)))
+    });
+    Ok(build(status, headers, server.relay.body(body, ())))
+}
+
+/// What makes two requests the same. Those with credentials never are, and long ones are not worth
+/// comparing.
+fn key(passed: &Passed) -> Option<Digest> {
+    if passed.headers.contains_key(header::AUTHORIZATION) {
+        return None;
+    }
+    let body = match &passed.body {
+        PassedBody::Nothing => &[],
+        PassedBody::Received(body) => &**body.whole()?,
+        PassedBody::Stream(_) => return None,
+    };
+    let mut text = format!("{} {}\n", passed.method, passed.url).into_bytes();
+    for name in ["git-protocol", "accept-encoding", "content-type"] {
+        let value = passed.headers.get(name);
+        text.extend_from_slice(value.map_or(b"", |value| value.as_bytes()));
+        text.push(b'\n');
+    }
+    text.extend_from_slice(body);
+    Some(Digest::of(&text))
+}
+
+fn join_or_lead(
+    server: &Arc<GitServer>,
+    key: Digest,
+    passed: Passed,
+    max_age: Option<Duration>,
+) -> Result<(Arc<Shared>, SpoolReader), GitHttpError> {
+    let mut answers = server.shared.lock();
+    if let Some(shared) = answers.get(&key)
+        && max_age.is_none_or(|max_age| shared.began.elapsed() <= max_age)
+        && let Some(reader) = shared.spool.join()
+    {
+        Counters::count(&server.counters.shared);
+        return Ok((Arc::clone(shared), reader));
+    }
+    let (spool, reader) = Spool::create(&server.tmp, server.config.git_http.spool_bytes)
+        .map_err(|error| GitHttpError::Spool(Arc::new(error)))?;
+    let shared = Arc::new(Shared {
+        began: Instant::now(),
+        head: watch::Sender::new(None),
+        spool,
+    });
+    answers.insert(key, Arc::clone(&shared));
+    let (leader, server) = (Arc::clone(&shared), Arc::clone(server));
+    server.clone().relay.tasks.spawn(async move {
+        leader.lead(&server, passed).await;
+        server.shared.forget(&key, &leader);
+    });
+    Ok((shared, reader))
+}
+
+impl SharedAnswers {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Digest, Arc<Shared>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A later request may have taken the place of one that was too old to be joined.
+    fn forget(&self, key: &Digest, shared: &Arc<Shared>) {
+        let mut answers = self.lock();
+        if answers
+            .get(key)
+            .is_some_and(|present| Arc::ptr_eq(present, shared))
+        {
+            answers.remove(key);
+        }
+    }
+}
+
+impl Shared {
+    /// Fetches the answer to its end.
+    async fn lead(&self, server: &GitServer, passed: Passed) {
+        let relay = &server.relay;
+        let limit = relay.limits.total;
+        let fetched = tokio::select! {
+            fetched = tokio::time::timeout(limit, self.fetch(server, passed)) => fetched
+                .unwrap_or(Err(GitHttpError::UpstreamTooSlow { limit })),
+            () = relay.stop.cancelled() => Err(GitHttpError::Busy),
+            () = self.spool.abandoned() => return,
+        };
+        match fetched {
+            Ok(()) => self.spool.finish(),
+            Err(error) => {
+                if self.head.borrow().is_some() {
+                    let error = chain(&error);
+                    warn!(error, "An answer of upstream's broke off");
+                } else {
+                    // The request that gets this error logs it.
+                    self.head.send_replace(Some(Err(error)));
+                }
+                self.spool.give_up();
+            }
+        }
+    }
+
+    async fn fetch(&self, server: &GitServer, passed: Passed) -> Result<(), GitHttpError> {
+        let _turn = server.upstream_turn(&passed.host).await?;
+        let response = send(server, passed).await?;
+        self.head.send_replace(Some(Ok(head(&response))));
+        let mut pieces = std::pin::pin!(pieces(response, server.relay.limits.idle));
+        while let Some(piece) = pieces.next().await {
+            let written = self.spool.write(piece?).await;
+            written.map_err(|error| GitHttpError::Spool(Arc::new(std::io::Error::other(error))))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,160 @@
+//! What a URL below `/git/` asks of the git protocol.
+
+use cachewfs_format::RepoName;
+
+use crate::http::error::ApiError;
+use crate::http::routes::{decode_percent, parse_repo};
+
+/// How the client spells the name of the repository; upstream gets the same spelling.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Spelling {
+    Plain,
+    WithGit,
+}
+
+/// What is asked of the repository.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Service {
+    InfoRefs,
+    UploadPack,
+    ReceivePack,
+    /// LFS and whatever else upstream may have below a repository: a checked path, as the client
+    /// encoded it.
+    Other(String),
+}
+
+/// A request of a git client, or of something that takes the daemon for upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::http) struct Target {
+    pub(super) repo: RepoName,
+    pub(super) spelling: Spelling,
+    pub(super) service: Service,
+}
+
+const LFS: &str = "/info/lfs/";
+
+/// Finds what belongs to the git protocol in the path of a URL after `/git/`; `None` if that path
+/// is for others to understand.
+pub(in crate::http) fn parse(rest: &str) -> Result<Option<Target>, ApiError> {
+    let services = [
+        ("/info/refs", Service::InfoRefs),
+        ("/git-upload-pack", Service::UploadPack),
+        ("/git-receive-pack", Service::ReceivePack),
+    ];
+    for (suffix, service) in services {
+        if let Some(name) = rest.strip_suffix(suffix) {
+            return target(name, service).map(Some);
+        }
+    }
+    match rest.split_once(LFS) {
+        Some((name, tail)) => {
+            let path = checked(&format!("{LFS}{tail}"))?;
+            target(name, Service::Other(path)).map(Some)
+        }
+        None => Ok(None),
+    }
+}
+
+/// Takes what nobody else understands for a path below the repository upstream. Only `.git` says
+/// where the name of the repository ends.
+pub(in crate::http) fn parse_other(rest: &str) -> Result<Option<Target>, ApiError> {
+    let Some((name, tail)) = rest.split_once(".git/") else {
+        return Ok(None);
+    };
+    let path = checked(&format!("/{tail}"))?;
+    target(&format!("{name}.git"), Service::Other(path)).map(Some)
+}
+
+fn target(name: &str, service: Service) -> Result<Target, ApiError> {
+    let spelling = match name.strip_suffix(".git") {
+        Some(_) => Spelling::WithGit,
+        None => Spelling::Plain,
+    };
+    Ok(Target {
+        repo: parse_repo(name)?,
+        spelling,
+        service,
+    })
+}
+
+/// Refuses a path that could mean another place to the server that gets it.
+fn checked(path: &str) -> Result<String, ApiError> {
+    let is_good = |segment: &str| {
+        decode_percent(segment).is_some_and(|segment| {
+            !matches!(&*segment, "" | "." | "..")
+                && !segment.contains(['/', '\\'])
+                && !segment.chars().any(char::is_control)
+        })
+    };
+    match path.strip_prefix('/') {
+        Some(below) if below.split('/').all(is_good) => Ok(path.to_owned()),
+        _ => Err(ApiError::NoSuchPath),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(rest: &str) -> (String, Spelling, Service) {
+        let target = parse(rest).and_then(|target| match target {
+            None => parse_other(rest),
+            found => Ok(found),
+        });
+        let target = target.unwrap().unwrap();
+        (target.repo.to_string(), target.spelling, target.service)
+    }
+
+    #[test]
+    fn finds_what_a_url_asks_for() {
+        let name = || "h.org/a/b".to_owned();
+
+        assert_eq!(
+            parsed("h.org/a/b/info/refs"),
+            (name(), Spelling::Plain, Service::InfoRefs)
+        );
+        assert_eq!(
+            parsed("h.org/a/b.git/git-upload-pack"),
+            (name(), Spelling::WithGit, Service::UploadPack)
+        );
+        assert_eq!(
+            parsed("h.org/a/b.git/git-receive-pack"),
+            (name(), Spelling::WithGit, Service::ReceivePack)
+        );
+        let lfs = "/info/lfs/objects/batch".to_owned();
+        assert_eq!(
+            parsed("h.org/a/b/info/lfs/objects/batch"),
+            (name(), Spelling::Plain, Service::Other(lfs))
+        );
+        let other = "/raw/x%20y".to_owned();
+        assert_eq!(
+            parsed("h.org/a/b.git/raw/x%20y"),
+            (name(), Spelling::WithGit, Service::Other(other))
+        );
+        assert_eq!(parse("h.org/a/b/snapshot.tar.zst").unwrap(), None);
+        assert_eq!(parse_other("h.org/a/b/snapshot.tar.zst").unwrap(), None);
+    }
+
+    #[test]
+    fn refuses_paths_that_lead_astray() {
+        for bad in [
+            "h.org/../x/info/refs",
+            "h.org/%2e%2e/x/info/refs",
+            "h.org/-x/git-upload-pack",
+            "h.org/a%2Fb/info/refs",
+            "h.org/info/refs",
+            "h.org/a/info/lfs/../../../b/info/refs",
+            "h.org/a/info/lfs/%2e%2e/x",
+            "h.org/a/info/lfs/x%2f..",
+            "h.org/a.git/x//y",
+            "h.org/a.git/..%5cx",
+            "h.org/a.git/%0a",
+        ] {
+            let found = parse(bad).and_then(|found| match found {
+                None => parse_other(bad),
+                found => Ok(found),
+            });
+            assert!(found.is_err(), "{bad}: {found:?}");
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! Git clients that read from a mirror: stock git against a real daemon.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use reqwest::Method;
+
+use crate::harness::*;
+
+const VERSIONS: [&str; 3] = [
+    "protocol.version=0",
+    "protocol.version=1",
+    "protocol.version=2",
+];
+
+/// A daemon whose mirror is ready and asks upstream nothing, and the work tree of upstream.
+async fn mirrored() -> (World, PathBuf) {
+    let world = World::start_with(|config| {
+        config.ref_check_interval = Duration::from_hours(1);
+    })
+    .await;
+    let work = grown_upstream(&world);
+    world.refresh().await;
+    (world, work)
+}
+
+fn grown_upstream(world: &World) -> PathBuf {
+    let work = world.create_upstream();
+    for number in 0..4 {
+        write_file(&work.join(format!("dir/file{number}")), noise(number, 5000));
+        commit_and_push(&work, &format!("commit {number}"));
+    }
+    git(&work, ["branch", "topic", "HEAD~2"]);
+    git(&work, ["tag", "-a", "-m", "a tag", "v1", "HEAD~1"]);
+    commit_and_push(&work, "last");
+    work
+}
+
+/// Runs git in a task of its own, so that the daemon, which shares this thread's runtime, is not
+/// held up.
+fn clone(world: &World, options: &[&str], name: &str) -> PathBuf {
+    let to = tempfile::tempdir_in(world.root.path()).unwrap().keep();
+    let url = world.url(&format!("/git/{name}"));
+    let arguments = [options, &["clone", "-q", &url, to.to_str().unwrap()]].concat();
+    git(world.root.path(), arguments);
+    to
+}
+
+fn refs(repository: &Path) -> String {
+    let format = "--format=%(objectname) %(refname:lstrip=-1)";
+    git(repository, ["for-each-ref", format, "refs/tags"])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clones_with_every_protocol_version_and_both_spellings() {
+    let (world, work) = mirrored().await;
+    // What comes now comes from the mirror.
+    std::fs::rename(world.upstream(), world.root.path().join("gone")).unwrap();
+
+    for version in VERSIONS {
+        for spelling in [REPO.to_owned(), format!("{REPO}.git")] {
+            let copy = clone(&world, &["-c", version], &spelling);
+
+            git(&copy, ["fsck", "--strict"]);
+            let head = |repository: &Path| git(repository, ["rev-parse", "HEAD"]);
+            assert_eq!(head(&copy), head(&work), "{version} {spelling}");
+            assert_eq!(refs(&copy), refs(&work));
+            let topic = git(&copy, ["rev-parse", "origin/topic"]);
+            assert_eq!(topic, git(&work, ["rev-parse", "topic"]));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_url_is_routed_with_instead_of() {
+    let (world, work) = mirrored().await;
+    let routed = format!(
+        "url.{}.insteadOf=https://git.example.com/",
+        world.url("/git/git.example.com/")
+    );
+
+    for url in [
+        "https://git.example.com/org/repo",
+        "https://git.example.com/org/repo.git",
+    ] {
+        let listed = git(world.root.path(), ["-c", &routed, "ls-remote", url, "HEAD"]);
+
+        let head = git(&work, ["rev-parse", "HEAD"]);
+        assert_eq!(listed, format!("{head}\tHEAD"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shallow_clone_can_be_deepened() {
+    let (world, work) = mirrored().await;
+
+    let shallow = world.root.path().join("shallow");
+    let url = world.url(&format!("/git/{REPO}"));
+    git(
+        world.root.path(),
+        ["clone", "-q", "--depth=1", &url, shallow.to_str().unwrap()],
+    );
+
+    let count = |repository: &Path| git(repository, ["rev-list", "--count", "HEAD"]);
+    assert_eq!(count(&shallow), "1");
+    git(&shallow, ["fetch", "-q", "--deepen=2"]);
+    assert_eq!(count(&shallow), "3");
+    git(&shallow, ["fetch", "-q", "--unshallow"]);
+    assert_eq!(count(&shallow), count(&work));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partial_clone_fetches_git_blobs_when_they_are_read() {
+    let (world, work) = mirrored().await;
+    let partial = world.root.path().join("partial");
+    let url = world.url(&format!("/git/{REPO}"));
+    let to = partial.to_str().unwrap();
+
+    git(
+        world.root.path(),
+        [
+            "clone",
+            "-q",
+            "--filter=blob:none",
+            "--no-checkout",
+            &url,
+            to,
+        ],
+    );
+
+    let missing = git(
+        &partial,
+        ["rev-list", "--objects", "--all", "--missing=print"],
+    );
+    assert_eq!(
+        missing.lines().filter(|line| line.starts_with('?')).count(),
+        4
+    );
+    git(&partial, ["checkout", "-q", "main"]);
+    assert_eq!(
+        std::fs::read(partial.join("dir/file3")).unwrap(),
+        std::fs::read(work.join("dir/file3")).unwrap()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_commit_can_be_fetched_by_its_id() {
+    let (world, work) = mirrored().await;
+    let unadvertised = git(&work, ["rev-parse", "HEAD~3"]);
+
+    for version in VERSIONS {
+        let copy = tempfile::tempdir_in(world.root.path()).unwrap();
+        git(copy.path(), ["init", "-q"]);
+        let url = world.url(&format!("/git/{REPO}"));
+        git(
+            copy.path(),
+            ["-c", version, "fetch", "-q", &url, &unadvertised],
+        );
+
+        assert_eq!(git(copy.path(), ["rev-parse", "FETCH_HEAD"]), unadvertised);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_force_push_dropped_is_hidden_but_can_be_fetched() {
+    let world = World::start_with(|config| config.ref_check_interval = Duration::ZERO).await;
+    let work = grown_upstream(&world);
+    world.refresh().await;
+    let dropped = git(&work, ["rev-parse", "HEAD"]);
+    git(&work, ["reset", "-q", "--hard", "HEAD~1"]);
+    commit_and_push(&work, "instead");
+    world.refresh().await;
+    let url = world.url(&format!("/git/{REPO}"));
+
+    for version in VERSIONS {
+        let listed = git(world.root.path(), ["-c", version, "ls-remote", &url]);
+        let copy = tempfile::tempdir_in(world.root.path()).unwrap();
+        git(copy.path(), ["init", "-q"]);
+        git(copy.path(), ["-c", version, "fetch", "-q", &url, &dropped]);
+
+        assert!(
+            !listed.contains("cachewfs") && !listed.contains(&dropped),
+            "{listed}"
+        );
+        assert_eq!(git(copy.path(), ["rev-parse", "FETCH_HEAD"]), dropped);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_upstream_is_seen_at_once_with_every_protocol_version() {
+    let world = World::start_with(|config| config.ref_check_interval = Duration::ZERO).await;
+    let work = grown_upstream(&world);
+    world.refresh().await;
+    let copy = clone(&world, &[], REPO);
+
+    for version in VERSIONS {
+        let pushed = commit_and_push(&work, version);
+        git(&copy, ["-c", version, "fetch", "-q"]);
+
+        assert_eq!(
+            git(&copy, ["rev-parse", "origin/main"]),
+            pushed,
+            "{version}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn within_the_interval_upstream_is_not_asked_again() {
+    let (world, work) = mirrored().await;
+    let before = git(&work, ["rev-parse", "HEAD"]);
+    commit_and_push(&work, "unseen");
+    let url = world.url(&format!("/git/{REPO}"));
+
+    for version in VERSIONS {
+        let listed = git(
+            world.root.path(),
+            ["-c", version, "ls-remote", &url, "HEAD"],
+        );
+
+        assert_eq!(listed, format!("{before}\tHEAD"), "{version}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_upstream_the_mirror_is_served_and_marked_as_stale() {
+    let world = World::start_with(|config| config.ref_check_interval = Duration::ZERO).await;
+    let work = grown_upstream(&world);
+    world.refresh().await;
+    let path = format!("/git/{REPO}/info/refs?service=git-upload-pack");
+    let fresh = world.get(&path, &[]).await;
+    std::fs::rename(world.upstream(), world.root.path().join("gone")).unwrap();
+
+    let stale = world.get(&path, &[]).await;
+    let copy = clone(&world, &[], REPO);
+
+    assert_eq!(fresh.headers().get("x-cachew-stale"), None);
+    assert_eq!(stale.status(), 200);
+    assert_eq!(stale.headers()["x-cachew-stale"], "upstream_failed");
+    assert!(stale.headers().contains_key("warning"));
+    assert_eq!(
+        git(&copy, ["rev-parse", "HEAD"]),
+        git(&work, ["rev-parse", "HEAD"])
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_clone_of_a_repository_on_this_machine_is_served_from_there() {
+    let world = World::start().await;
+    let work = grown_upstream(&world);
+
+    let copy = clone(&world, &[], &format!("{REPO}.git"));
+
+    assert_eq!(
+        git(&copy, ["rev-parse", "HEAD"]),
+        git(&work, ["rev-parse", "HEAD"])
+    );
+    let missing = "/git/git.example.com/org/missing/info/refs?service=git-upload-pack";
+    assert_eq!(world.get(missing, &[]).await.status(), 404);
+    let push = format!("/git/{REPO}/info/refs?service=git-receive-pack");
+    assert_eq!(world.get(&push, &[]).await.status(), 403);
+    // It has the repository mirrored, too.
+    let described = format!("/api/v1/repos/{REPO}");
+    assert_eq!(
+        world.request(Method::GET, &described, &[]).await.status(),
+        200
+    );
+}
