@@ -236,3 +236,12 @@ pub(crate) fn assert_good_clone(clone: &Path) {
     assert_eq!(git(clone, ["status", "--porcelain", "--ignored"]), "");
     git(clone, ["commit-graph", "verify"]);
 }
+
+/// Waits until `is_so`; fails the test after half a minute.
+pub(crate) async fn eventually(is_so: impl Fn() -> bool) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    while !is_so() {
+        assert!(tokio::time::Instant::now() < deadline, "it never was so");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}

@@ -6,8 +6,12 @@
 )]
 
 mod archive;
+mod git_limits;
+mod git_pass_on;
 mod git_serve;
 mod harness;
 mod http;
+mod http_upstream;
 mod odd_repositories;
+mod pkt;
 mod publish;

@@ -1,0 +1,339 @@
+//! What the daemon refuses git clients, and what it bounds.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use futures_util::StreamExt as _;
+use reqwest::{Body, Client, Method, Response};
+use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use crate::harness::*;
+use crate::http_upstream::*;
+use crate::pkt;
+
+/// More than sockets and queues hold, in bytes.
+const SLOW_LEN: usize = 20 << 20;
+
+async fn mirrored(change: impl FnOnce(&mut cachewfs_daemon::Config)) -> (World, PathBuf, String) {
+    let world = World::start_with(|config| {
+        config.ref_check_interval = Duration::from_hours(1);
+        change(config);
+    })
+    .await;
+    let work = world.create_upstream();
+    write_file(&work.join("file"), "content");
+    let head = commit_and_push(&work, "one");
+    world.refresh().await;
+    (world, work, head)
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+async fn post(world: &World, headers: &[(&str, &str)], body: impl Into<Body>) -> Response {
+    let url = world.url(&format!("/git/{REPO}/git-upload-pack"));
+    let mut request = Client::new().post(url).body(body);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    request.send().await.unwrap()
+}
+
+async fn code(response: Response) -> (u16, String) {
+    let status = response.status().as_u16();
+    let body: Value = serde_json::from_str(&response.text().await.unwrap()).unwrap();
+    (status, body["error"]["code"].as_str().unwrap().to_owned())
+}
+
+fn answer(status: u16, code: &str) -> (u16, String) {
+    (status, code.to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_may_be_compressed_and_come_in_chunks() {
+    let (world, _, head) = mirrored(|_| {}).await;
+    let plain = post(&world, &pkt::HEADERS, pkt::ls_refs()).await;
+    let plain = plain.text().await.unwrap();
+
+    let compressed = [&pkt::HEADERS[..], &[("content-encoding", "gzip")]].concat();
+    let compressed = post(&world, &compressed, gzip(&pkt::ls_refs())).await;
+    let pieces: Vec<_> = pkt::ls_refs()
+        .into_iter()
+        .map(|byte| Ok::<_, std::io::Error>(vec![byte]))
+        .collect();
+    let chunks = Body::wrap_stream(futures_util::stream::iter(pieces));
+    let chunked = post(&world, &pkt::HEADERS, chunks).await;
+
+    assert!(plain.contains(&head));
+    assert_eq!(compressed.text().await.unwrap(), plain);
+    assert_eq!(chunked.text().await.unwrap(), plain);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_is_too_long_is_refused_however_it_comes() {
+    let (world, _, _) = mirrored(|config| config.git_http.max_body_bytes = 100_000).await;
+    let long = vec![b'0'; 5_000_000];
+    let compressed = [&pkt::HEADERS[..], &[("content-encoding", "gzip")]].concat();
+
+    let plain = post(&world, &pkt::HEADERS, long.clone()).await;
+    let bomb = post(&world, &compressed, gzip(&long)).await;
+    let piece = || Some(Ok::<_, std::io::Error>(vec![b'0'; 10_000]));
+    let pieces = futures_util::stream::iter(std::iter::from_fn(piece));
+    let endless = post(&world, &pkt::HEADERS, Body::wrap_stream(pieces)).await;
+
+    assert_eq!(code(plain).await, answer(413, "body_too_long"));
+    assert_eq!(code(bomb).await, answer(413, "body_too_long"));
+    assert_eq!(code(endless).await, answer(413, "body_too_long"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_that_are_not_understood_are_refused() {
+    let (world, _, _) = mirrored(|_| {}).await;
+    let with = |name: &'static str, value: &'static str| {
+        let [protocol, kind] = pkt::HEADERS;
+        match name {
+            "content-type" => vec![protocol, (name, value)],
+            _ => vec![protocol, kind, (name, value)],
+        }
+    };
+    let status = async |headers: Vec<(&str, &str)>, body: Vec<u8>| {
+        code(post(&world, &headers, body).await).await
+    };
+
+    let not_gzip = status(with("content-encoding", "gzip"), b"plain".to_vec()).await;
+    let mut cut = gzip(&pkt::ls_refs());
+    cut.truncate(cut.len() - 5);
+    let cut = status(with("content-encoding", "gzip"), cut).await;
+    let brotli = status(with("content-encoding", "br"), pkt::ls_refs()).await;
+    let kind = status(with("content-type", "text/plain"), pkt::ls_refs()).await;
+
+    assert_eq!(not_gzip, answer(400, "bad_body"));
+    assert_eq!(cut, answer(400, "bad_body"));
+    assert_eq!(brotli, answer(415, "unsupported_body"));
+    assert_eq!(kind, answer(415, "unsupported_body"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn services_names_and_versions_that_there_are_not_are_refused() {
+    let (world, _, _) = mirrored(|_| {}).await;
+    let get = async |path: String| raw_get(&world, &path).await;
+    let refs = "info/refs?service=git-upload-pack";
+
+    for query in [
+        "",
+        "?service=git-upload-archive",
+        "?service=--upload-pack=x",
+        "?service=git-upload-pack&service=git-receive-pack",
+        "?service=git-upload-pack%00",
+    ] {
+        let refused = get(format!("/git/{REPO}/info/refs{query}")).await;
+        assert_eq!(refused, answer(400, "bad_service"), "{query}");
+    }
+    for name in [
+        "git.example.com/-upload-pack=x",
+        "git.example.com/--upload-pack=x/y",
+        "git.example.com/%2e%2e/x",
+        "git.example.com/a%2Fb",
+        "git.example.com/a/%2e%2e/b",
+        "git.example.com",
+    ] {
+        let refused = get(format!("/git/{name}/{refs}")).await;
+        assert_eq!(refused, answer(400, "bad_repo_name"), "{name}");
+    }
+    for path in ["info/lfs/%2e%2e/x", "x/%2e%2e/%2e%2e/y", "x//y"] {
+        let refused = get(format!("/git/{REPO}.git/{path}")).await;
+        assert_eq!(refused, answer(404, "no_such_path"), "{path}");
+    }
+    let elsewhere = get(format!("/git/other.example.com/x/{refs}")).await;
+    assert_eq!(elsewhere, answer(404, "unknown_host"));
+    for version in ["version=2;x", "version=2 ", "$(touch x)", "version=2:"] {
+        let path = format!("/git/{REPO}/{refs}");
+        let refused = world.get(&path, &[("git-protocol", version)]).await;
+        if version.trim() == "version=2" {
+            assert_eq!(refused.status(), 200);
+        } else {
+            assert_eq!(
+                code(refused).await,
+                answer(400, "bad_git_protocol"),
+                "{version}"
+            );
+        }
+    }
+    let path = format!("/git/{REPO}/{refs}");
+    let posted = world.request(Method::POST, &path, &[]).await;
+    assert_eq!(
+        (posted.status().as_u16(), &posted.headers()["allow"]),
+        (405, &"GET".parse().unwrap())
+    );
+    let got = world
+        .get(&format!("/git/{REPO}/git-upload-pack"), &[])
+        .await;
+    assert_eq!(got.status(), 405);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_does_not_come_is_given_up() {
+    let limit = Duration::from_millis(100);
+    let (world, _, _) = mirrored(|config| config.git_http.body_timeout = limit).await;
+    let begun = futures_util::stream::iter([Ok::<_, std::io::Error>(b"00".to_vec())]);
+
+    let stalled = Body::wrap_stream(begun.chain(futures_util::stream::pending()));
+    let refused = post(&world, &pkt::HEADERS, stalled).await;
+
+    assert_eq!(code(refused).await, answer(408, "body_too_slow"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_requests_than_there_is_room_for_are_sent_away() {
+    let (world, upstream) = start_behind_http(|config| config.git_http.max_requests = 1).await;
+    world.create_upstream();
+    upstream.set(Mood::Hangs);
+    let path = format!("/git/{REPO}/info/refs?service=git-upload-pack");
+    let url = world.url(&path);
+    let first = tokio::spawn(async move { reqwest::get(url).await.unwrap().status() });
+    eventually(|| upstream.seen(&["info/refs"]).len() >= 2).await;
+
+    let refused = world.get(&path, &[]).await;
+
+    assert_eq!(refused.headers()["retry-after"], "1");
+    assert_eq!(code(refused).await, answer(503, "busy"));
+    upstream.set(Mood::Good);
+    assert_eq!(first.await.unwrap(), 200);
+    assert_eq!(world.get(&path, &[]).await.status(), 200);
+}
+
+/// Status and code of an answer to a path that no HTTP client would leave as it is.
+async fn raw_get(world: &World, path: &str) -> (u16, String) {
+    let mut stream = tokio::net::TcpStream::connect(world.running.address)
+        .await
+        .unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+    let body: Value = serde_json::from_str(body).unwrap();
+    (status, body["error"]["code"].as_str().unwrap().to_owned())
+}
+
+/// A mirror whose pack doesn't fit into what is buffered on the way to a client.
+async fn slow_to_read() -> (World, String) {
+    let (world, work, _) = mirrored(|_| {}).await;
+    write_file(&work.join("large"), noise(7, SLOW_LEN));
+    let head = commit_and_push(&work, "large");
+    world.refresh().await;
+    (world, head)
+}
+
+/// How many processes serve the mirror.
+fn serving(world: &World) -> usize {
+    let mirror = world
+        .root
+        .path()
+        .join("data/mirrors")
+        .join(format!("{REPO}.git"));
+    let mirror = mirror.to_str().unwrap();
+    let serves = |process: &Path| {
+        let line = std::fs::read(process.join("cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line);
+        line.contains("upload-pack") && line.contains(mirror)
+    };
+    let processes = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+    processes.filter(|process| serves(&process.path())).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_goes_away_ends_its_own_processes_only() {
+    let (world, head) = slow_to_read().await;
+    let leaving = post(&world, &pkt::HEADERS, pkt::fetch(&head)).await;
+    let one = serving(&world);
+    let staying = post(&world, &pkt::HEADERS, pkt::fetch(&head)).await;
+    assert_eq!(serving(&world), 2 * one);
+
+    drop(leaving);
+
+    eventually(|| serving(&world) == one).await;
+    let all = staying.bytes().await.unwrap();
+    assert!(all.len() > SLOW_LEN && all.ends_with(b"0000"));
+    eventually(|| serving(&world) == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_takes_nothing_is_given_up() {
+    let world = World::start_with(|config| {
+        config.git_http.idle_timeout = Duration::from_millis(200);
+    })
+    .await;
+    let work = world.create_upstream();
+    write_file(&work.join("large"), noise(7, SLOW_LEN));
+    let head = commit_and_push(&work, "large");
+    world.refresh().await;
+
+    let stalled = post(&world, &pkt::HEADERS, pkt::fetch(&head)).await;
+
+    eventually(|| serving(&world) == 0).await;
+    assert!(
+        stalled.bytes().await.is_err(),
+        "a part was taken for the whole"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repack_under_a_running_clone_does_not_break_it() {
+    let (world, head) = slow_to_read().await;
+    let mirror = world
+        .root
+        .path()
+        .join("data/mirrors")
+        .join(format!("{REPO}.git"));
+    let packs = || {
+        std::fs::read_dir(mirror.join("objects/pack"))
+            .unwrap()
+            .filter_map(Result::ok)
+    };
+    let names = || packs().map(|pack| pack.file_name()).collect::<Vec<_>>();
+    let before = names();
+    let running = post(&world, &pkt::HEADERS, pkt::fetch(&head)).await;
+
+    // All that is there is packed anew, and the packs that are being read are removed.
+    git(
+        &mirror,
+        ["-c", "safe.directory=*", "repack", "-a", "-d", "-f", "-q"],
+    );
+
+    assert!(names().iter().all(|name| !before.contains(name)));
+    let all = running.bytes().await.unwrap();
+    let to = tempfile::tempdir_in(world.root.path()).unwrap();
+    git(to.path(), ["init", "-q"]);
+    let pack = unpacked(&all);
+    write_file(&to.path().join("pack"), &pack);
+    let file = std::fs::File::open(to.path().join("pack")).unwrap();
+    let indexed = std::process::Command::new("git")
+        .args(["index-pack", "--stdin", "--strict"])
+        .current_dir(to.path())
+        .stdin(file)
+        .output();
+    assert!(indexed.unwrap().status.success());
+}
+
+/// The pack in an answer to a fetch of protocol version 2.
+fn unpacked(mut answer: &[u8]) -> Vec<u8> {
+    let mut pack = Vec::new();
+    while let Some((length, rest)) = answer.split_at_checked(4) {
+        let length = usize::from_str_radix(std::str::from_utf8(length).unwrap(), 16).unwrap();
+        let (payload, rest) = rest.split_at(length.saturating_sub(4));
+        if let Some(data) = payload.strip_prefix(&[1]) {
+            pack.extend_from_slice(data);
+        }
+        answer = rest;
+    }
+    pack
+}

@@ -1,0 +1,202 @@
+//! An upstream that speaks HTTP: `git http-backend` behind a small server that can be made to hang
+//! and to fail, and notes what it is asked.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+
+use axum::body::{Body, Bytes};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use futures_util::StreamExt as _;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpListener;
+use tokio::process::Command;
+use tokio::sync::watch;
+
+use crate::harness::*;
+
+/// A password for pushes, as a client sends it.
+pub(crate) const TOKEN: &str = "Bearer t0ken";
+
+/// What the server does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mood {
+    Good,
+    /// Doesn't answer anybody.
+    Hangs,
+    /// Doesn't answer requests whose URL spells the repository without `.git`, as the mirror's are.
+    HangsForTheMirror,
+    Fails,
+    /// Sends all to another host.
+    RedirectsAway,
+    /// Begins packs, and breaks them off when the mood changes.
+    Breaks,
+}
+
+/// One request that came.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    /// Method, path and query.
+    pub(crate) line: String,
+    pub(crate) headers: HeaderMap,
+}
+
+/// A server of all repositories in a directory; it stops with the runtime.
+#[derive(Clone, Debug)]
+pub(crate) struct HttpUpstream(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    root: PathBuf,
+    address: SocketAddr,
+    mood: watch::Sender<Mood>,
+    seen: Mutex<Vec<Seen>>,
+}
+
+impl HttpUpstream {
+    pub(crate) async fn start(root: PathBuf) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let shared = Arc::new(Shared {
+            root,
+            address: listener.local_addr().unwrap(),
+            mood: watch::Sender::new(Mood::Good),
+            seen: Mutex::default(),
+        });
+        let router = axum::Router::new()
+            .fallback(answer)
+            .with_state(Arc::clone(&shared));
+        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        Self(shared)
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.0.address)
+    }
+
+    pub(crate) fn set(&self, mood: Mood) {
+        self.0.mood.send_replace(mood);
+    }
+
+    /// Requests whose line has all of `parts`.
+    pub(crate) fn seen(&self, parts: &[&str]) -> Vec<Seen> {
+        let seen = self.0.seen.lock().unwrap();
+        let has_all = |seen: &&Seen| parts.iter().all(|part| seen.line.contains(part));
+        seen.iter().filter(has_all).cloned().collect()
+    }
+}
+
+/// A daemon in front of an upstream that speaks HTTP.
+pub(crate) async fn start_behind_http(
+    change: impl FnOnce(&mut cachewfs_daemon::Config),
+) -> (World, HttpUpstream) {
+    let root = tempfile::tempdir().unwrap();
+    let upstream = HttpUpstream::start(root.path().join("upstream")).await;
+    let url = upstream.url();
+    let world = World::start_in(root, |config| {
+        config.upstreams = [("git.example.com".to_owned(), url)].into();
+        change(config);
+    });
+    (world.await, upstream)
+}
+
+async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let target = parts.uri.path_and_query().unwrap().as_str().to_owned();
+    shared.seen.lock().unwrap().push(Seen {
+        line: format!("{} {target}", parts.method),
+        headers: parts.headers.clone(),
+    });
+    let is_of_mirror = !target.contains(".git");
+    let hangs = |mood: Mood| mood == Mood::Hangs || mood == Mood::HangsForTheMirror && is_of_mirror;
+    let mut mood = shared.mood.subscribe();
+    let mood = *mood.wait_for(|mood| !hangs(*mood)).await.unwrap();
+    if mood == Mood::Fails {
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    }
+    if mood == Mood::RedirectsAway {
+        let location = [("location", format!("http://localhost:1{target}"))];
+        return (StatusCode::MOVED_PERMANENTLY, location).into_response();
+    }
+    if target.contains("/moved.git/") {
+        let location = [("location", target.replace("/moved.git/", "/repo.git/"))];
+        return (StatusCode::MOVED_PERMANENTLY, location).into_response();
+    }
+    let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+    if target.contains("/info/lfs/") {
+        return (StatusCode::ACCEPTED, parts.headers, body).into_response();
+    }
+    let authorization = parts.headers.get("authorization");
+    if target.contains("receive-pack") && authorization.is_none_or(|value| value != TOKEN) {
+        let challenge = [("www-authenticate", "Basic realm=\"upstream\"")];
+        return (StatusCode::UNAUTHORIZED, challenge).into_response();
+    }
+    let response = backend(&shared, &parts, body).await;
+    if mood == Mood::Breaks && target.ends_with("git-upload-pack") {
+        let bytes = axum::body::to_bytes(response.into_body(), usize::MAX).await;
+        let begun = futures_util::stream::iter([Ok(bytes.unwrap().slice(..20))]);
+        let mut mood = shared.mood.subscribe();
+        let cut = futures_util::stream::once(async move {
+            mood.wait_for(|mood| *mood != Mood::Breaks).await.unwrap();
+            Err(std::io::Error::other("cut"))
+        });
+        return Body::from_stream(begun.chain(cut)).into_response();
+    }
+    response
+}
+
+/// Runs `git http-backend` as a CGI program (RFC 3875).
+async fn backend(shared: &Shared, parts: &axum::http::request::Parts, body: Bytes) -> Response {
+    let header = |name: &str| {
+        let value = parts.headers.get(name);
+        value.and_then(|value| value.to_str().ok()).unwrap_or("")
+    };
+    let mut process = Command::new("git")
+        .arg("http-backend")
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .env("GIT_CONFIG_COUNT", "3")
+        .env("GIT_CONFIG_KEY_0", "http.receivepack")
+        .env("GIT_CONFIG_VALUE_0", "true")
+        .env("GIT_CONFIG_KEY_1", "uploadpack.allowAnySHA1InWant")
+        .env("GIT_CONFIG_VALUE_1", "true")
+        .env("GIT_CONFIG_KEY_2", "safe.directory")
+        .env("GIT_CONFIG_VALUE_2", "*")
+        .env("GIT_PROJECT_ROOT", &shared.root)
+        .env("GIT_HTTP_EXPORT_ALL", "1")
+        .env("PATH_INFO", parts.uri.path())
+        .env("QUERY_STRING", parts.uri.query().unwrap_or(""))
+        .env("REQUEST_METHOD", parts.method.as_str())
+        .env("CONTENT_TYPE", header("content-type"))
+        .env("HTTP_CONTENT_ENCODING", header("content-encoding"))
+        .env("GIT_PROTOCOL", header("git-protocol"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = process.stdin.take().unwrap();
+    let feed = async {
+        stdin.write_all(&body).await.ok();
+        drop(stdin);
+    };
+    let ((), output) = tokio::join!(feed, process.wait_with_output());
+    let output = output.unwrap().stdout;
+    let end = output.windows(4).position(|four| four == b"\r\n\r\n");
+    let (head, content) = output.split_at(end.unwrap() + 4);
+    let mut response = Response::new(Body::from(content.to_vec()));
+    for line in String::from_utf8_lossy(head).lines() {
+        match line.split_once(": ") {
+            Some(("Status", status)) => {
+                *response.status_mut() = status.get(..3).unwrap().parse().unwrap();
+            }
+            Some((name, value)) => {
+                let name: axum::http::HeaderName = name.parse().unwrap();
+                response.headers_mut().insert(name, value.parse().unwrap());
+            }
+            None => {}
+        }
+    }
+    response
+}
