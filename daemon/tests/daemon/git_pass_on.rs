@@ -335,11 +335,20 @@ async fn redirects_are_followed_within_upstream_only() {
 
     let moved = format!("/git/git.example.com/org/moved.git/{refs}");
     let followed = world.get(&moved, &[]).await;
+    let push = "/git/git.example.com/org/moved.git/info/refs?service=git-receive-pack";
+    let no_redirects = Client::builder().redirect(reqwest::redirect::Policy::none());
+    let to_push = no_redirects.build().unwrap().get(world.url(push));
+    let sent_there = to_push.send().await.unwrap();
     upstream.set(Mood::RedirectsAway);
     let away = world.get(&format!("/git/{WITH_GIT}/{refs}"), &[]).await;
 
     assert_eq!(followed.status(), 200);
     assert!(followed.text().await.unwrap().contains(&head));
+    assert_eq!(sent_there.status(), 301);
+    assert_eq!(
+        sent_there.headers()["location"],
+        push.replace("moved", "repo").as_str()
+    );
     assert_eq!(away.status(), 502);
     assert!(!away.headers().contains_key("location"));
 }
@@ -366,4 +375,29 @@ async fn a_daemon_can_be_the_upstream_of_another() {
 
     assert_eq!(passed_on, format!("{head}\tHEAD"));
     assert_eq!(mirrored, passed_on);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_an_update_takes_long_fresh_refs_come_from_upstream() {
+    let (world, upstream) = start_behind_http(|config| {
+        config.ref_check_interval = Duration::ZERO;
+        config.ref_check_timeout = Duration::from_millis(500);
+    })
+    .await;
+    let (work, _) = grown_upstream(&world);
+    world.refresh().await;
+    upstream.set(Mood::HangsForTheMirrorsFetch);
+    let url = world.url(&format!("/git/{WITH_GIT}"));
+
+    for version in ["protocol.version=0", "protocol.version=2"] {
+        let head = commit_and_push(&work, version);
+        let to = tempfile::tempdir_in(world.root.path()).unwrap();
+        let path = to.path().to_str().unwrap();
+        git(
+            world.root.path(),
+            ["-c", version, "clone", "-q", &url, path],
+        );
+
+        assert_eq!(git(to.path(), ["rev-parse", "HEAD"]), head, "{version}");
+    }
 }

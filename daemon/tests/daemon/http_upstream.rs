@@ -30,6 +30,8 @@ pub(crate) enum Mood {
     /// Doesn't answer requests whose URL spells the repository without `.git`, as the mirror's are.
     HangsForTheMirror,
     Fails,
+    /// Lists refs for the mirror, but doesn't send it packs.
+    HangsForTheMirrorsFetch,
     /// Sends all to another host.
     RedirectsAway,
     /// Begins packs, and breaks them off when the mood changes.
@@ -125,6 +127,10 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
         return (StatusCode::MOVED_PERMANENTLY, location).into_response();
     }
     let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+    let is_fetch = body.windows(13).any(|bytes| bytes == b"command=fetch");
+    let is_held = |mood: &Mood| *mood == Mood::HangsForTheMirrorsFetch && is_of_mirror && is_fetch;
+    let mut mood = shared.mood.subscribe();
+    let mood = *mood.wait_for(|mood| !is_held(mood)).await.unwrap();
     if target.contains("/info/lfs/") {
         return (StatusCode::ACCEPTED, parts.headers, body).into_response();
     }

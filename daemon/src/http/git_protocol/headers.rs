@@ -43,9 +43,22 @@ const FROM_UPSTREAM: &[&str] = &[
     "x-github-request-id",
 ];
 
-/// What of a request's headers goes on to upstream, with those of the body or without.
+/// What of a request's headers goes on to upstream.
 pub(super) fn to_upstream(headers: &HeaderMap) -> HeaderMap {
     copy(headers, TO_UPSTREAM)
+}
+
+/// The same, if the answer must be whole, because others may get it too.
+pub(super) fn to_upstream_to_read(headers: &HeaderMap) -> HeaderMap {
+    let mut headers = to_upstream(headers);
+    for name in [
+        header::RANGE,
+        header::IF_NONE_MATCH,
+        header::IF_MODIFIED_SINCE,
+    ] {
+        headers.remove(name);
+    }
+    headers
 }
 
 /// What describes the body of a request that is passed on as it comes.

@@ -14,6 +14,7 @@ mod error;
 mod headers;
 mod pass_on;
 mod pkt_line;
+mod redirect;
 mod relay;
 mod server;
 mod shared;

@@ -14,22 +14,34 @@ use tokio::time::timeout;
 use tokio_util::io::ReaderStream;
 
 use super::body::Received;
+use super::redirect::{Base, is_redirect};
 use super::server::{Counters, GitServer};
 use super::target::{Service, Spelling, Target};
 use super::{GitHttpError, headers};
 use crate::mirror::Upstream;
 
-/// So many redirects of upstream's within itself are followed.
+/// So many redirects of upstream's within itself are followed. The method stays: asking git for a pack
+/// changes nothing.
 const MAX_REDIRECTS: usize = 3;
 
 /// A request as it goes on to upstream.
 #[derive(Debug)]
 pub(super) struct Passed {
-    pub(super) host: String,
+    pub(super) base: Base,
     pub(super) url: Url,
     pub(super) method: Method,
     pub(super) headers: HeaderMap,
     pub(super) body: PassedBody,
+    redirects: Redirects,
+}
+
+/// What becomes of a redirect of upstream's within itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Redirects {
+    /// The daemon follows it: whoever joins in need not know.
+    Followed,
+    /// The client is sent to where the daemon passes on to that place.
+    Translated,
 }
 
 /// The body of such a request.
@@ -61,11 +73,12 @@ impl Passed {
             PassedBody::Nothing
         };
         Ok(Self {
-            host: target.repo.host().to_owned(),
+            base: Base::of(upstream, target)?,
             url,
             method: parts.method.clone(),
             headers,
             body,
+            redirects: Redirects::Translated,
         })
     }
 
@@ -90,11 +103,12 @@ impl Passed {
             (Method::GET, PassedBody::Nothing)
         };
         Ok(Self {
-            host: target.repo.host().to_owned(),
+            base: Base::of(upstream, target)?,
             url,
             method,
-            headers: headers::to_upstream(headers),
+            headers: headers::to_upstream_to_read(headers),
             body,
+            redirects: Redirects::Followed,
         })
     }
 }
@@ -111,20 +125,21 @@ fn url(base: &str, target: &Target) -> Result<Url, GitHttpError> {
         Service::ReceivePack => "/git-receive-pack",
         Service::Other(path) => path,
     };
-    let url = Url::parse(&format!("{base}{suffix}{tail}")).map_err(|_| GitHttpError::NotHttp)?;
-    if matches!(url.scheme(), "http" | "https") {
-        Ok(url)
-    } else {
-        Err(GitHttpError::NotHttp)
-    }
+    Url::parse(&format!("{base}{suffix}{tail}")).map_err(|_| GitHttpError::NotHttp)
 }
 
 /// Passes a request on, and the answer back as it comes.
 pub(super) async fn pass_on(server: &GitServer, passed: Passed) -> Result<Response, GitHttpError> {
-    let turn = server.upstream_turn(&passed.host).await?;
+    let turn = server.upstream_turn(&passed.base.host).await?;
     let idle = server.config.git_http.idle_timeout;
+    let (base, url) = (passed.base.clone(), passed.url.clone());
     let response = send(server, passed).await?;
-    let (status, headers) = head(&response);
+    let (status, mut headers) = head(&response);
+    if is_redirect(status) {
+        let to = base.target(&url, &response).and_then(|to| base.here(&to));
+        let to = to.and_then(|to| to.parse().ok());
+        headers.insert(header::LOCATION, to.ok_or(GitHttpError::Redirected)?);
+    }
     let body = server.relay.body(pieces(response, idle), turn);
     Ok(build(status, headers, body))
 }
@@ -151,66 +166,50 @@ pub(super) async fn send(
     passed: Passed,
 ) -> Result<reqwest::Response, GitHttpError> {
     Counters::count(&server.counters.passed_on);
-    let limits = &server.config.git_http;
-    let Passed {
-        mut url,
-        method,
-        headers,
-        body,
-        ..
-    } = passed;
     // A body that the client is still sending may take as long as the whole.
-    let (body, limit) = match body {
-        PassedBody::Nothing => (None, limits.idle_timeout),
-        PassedBody::Stream(body) => {
-            let stream = body.into_data_stream();
-            (
-                Some(reqwest::Body::wrap_stream(stream)),
-                limits.answer_timeout,
-            )
-        }
-        PassedBody::Received(body) => (Some(body_of(&body)?), limits.idle_timeout),
+    let limits = &server.config.git_http;
+    let limit = match passed.body {
+        PassedBody::Nothing | PassedBody::Received(_) => limits.idle_timeout,
+        PassedBody::Stream(_) => limits.answer_timeout,
     };
-    let client = &server.upstream.client;
-    let attempt = async {
-        let mut request = client
-            .request(method.clone(), url.clone())
-            .headers(headers.clone());
-        if let Some(body) = body {
-            request = request.body(body);
-        }
-        let mut response = request.send().await.map_err(failed)?;
-        for _ in 0..MAX_REDIRECTS {
-            if !is_redirect(response.status()) {
-                return Ok(response);
-            }
-            let next = target_within(&url, &response).filter(|_| method == Method::GET);
-            url = next.ok_or(GitHttpError::Redirected)?;
-            let request = client.get(url.clone()).headers(headers.clone());
-            response = request.send().await.map_err(failed)?;
-        }
-        match response.status() {
-            status if is_redirect(status) => Err(GitHttpError::Redirected),
-            _ => Ok(response),
-        }
-    };
-    timeout(limit, attempt)
+    timeout(limit, send_and_follow(&server.client, passed))
         .await
         .unwrap_or(Err(GitHttpError::UpstreamTooSlow { limit }))
 }
 
-fn is_redirect(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
-}
-
-/// Where a redirect leads, if that is at the same server, which alone may see the headers.
-fn target_within(from: &Url, response: &reqwest::Response) -> Option<Url> {
-    let location = response.headers().get(header::LOCATION)?.to_str().ok()?;
-    let mut to = from.join(location).ok()?;
-    // As the request that is repeated.
-    to.set_username(from.username()).ok()?;
-    to.set_password(from.password()).ok()?;
-    (to.origin() == from.origin()).then_some(to)
+async fn send_and_follow(
+    client: &reqwest::Client,
+    passed: Passed,
+) -> Result<reqwest::Response, GitHttpError> {
+    let Passed {
+        base,
+        mut url,
+        method,
+        headers,
+        mut body,
+        redirects,
+    } = passed;
+    for _ in 0..=MAX_REDIRECTS {
+        let mut request = client
+            .request(method.clone(), url.clone())
+            .headers(headers.clone());
+        match &mut body {
+            PassedBody::Nothing => {}
+            PassedBody::Received(received) => request = request.body(body_of(received)?),
+            PassedBody::Stream(body) => {
+                let stream = std::mem::take(body).into_data_stream();
+                request = request.body(reqwest::Body::wrap_stream(stream));
+            }
+        }
+        let response = request.send().await.map_err(failed)?;
+        if redirects == Redirects::Translated || !is_redirect(response.status()) {
+            return Ok(response);
+        }
+        url = base
+            .target(&url, &response)
+            .ok_or(GitHttpError::Redirected)?;
+    }
+    Err(GitHttpError::Redirected)
 }
 
 fn body_of(received: &Received) -> Result<reqwest::Body, GitHttpError> {

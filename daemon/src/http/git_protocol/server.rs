@@ -24,9 +24,10 @@ pub(in crate::http) struct GitServer {
     pub(super) git: Git,
     pub(super) tmp: PathBuf,
     pub(super) relay: Relay,
-    pub(super) upstream: Upstreams,
+    /// Follows no redirects by itself, and asks no other place than the one it is told.
+    pub(super) client: reqwest::Client,
     pub(super) shared: SharedAnswers,
-    pub(super) counters: Counters,
+    pub(in crate::http) counters: Counters,
     /// Requests that are received or answered.
     requests: Arc<Semaphore>,
     /// Processes that serve.
@@ -35,23 +36,17 @@ pub(in crate::http) struct GitServer {
     passed_on: HashMap<String, Arc<Semaphore>>,
 }
 
-/// HTTP clients for upstreams: nothing leads them to another place.
-#[derive(Debug)]
-pub(super) struct Upstreams {
-    pub(super) client: reqwest::Client,
-}
-
 /// What was done for git clients, counted from the daemon's start.
 #[derive(Debug, Default)]
-pub(super) struct Counters {
+pub(in crate::http) struct Counters {
     /// Requests that were answered from a mirror.
-    pub(super) from_mirror: AtomicU64,
+    pub(in crate::http) from_mirror: AtomicU64,
     /// Requests that were passed on to upstream.
-    pub(super) passed_on: AtomicU64,
+    pub(in crate::http) passed_on: AtomicU64,
     /// Requests that got the same answer of upstream's as another one.
-    pub(super) shared: AtomicU64,
+    pub(in crate::http) shared: AtomicU64,
     /// Answers from a mirror although upstream could not be asked whether it has moved.
-    pub(super) stale: AtomicU64,
+    pub(in crate::http) stale: AtomicU64,
 }
 
 impl Counters {
@@ -88,7 +83,7 @@ impl GitServer {
                 tasks: registry.tasks(),
                 stop: registry.stop_token(),
             },
-            upstream: Upstreams { client },
+            client,
             shared: SharedAnswers::default(),
             counters: Counters::default(),
             requests: semaphore(limits.max_requests),

@@ -211,3 +211,97 @@ impl Drop for SpoolReader {
         self.spool.taken.send_replace(());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn create(window: u64) -> (Arc<Spool>, SpoolReader) {
+        Spool::create(&std::env::temp_dir(), window).unwrap()
+    }
+
+    async fn read_all(reader: &mut SpoolReader) -> Result<Vec<u8>, SpoolError> {
+        let mut all = Vec::new();
+        while let Some(bytes) = reader.next().await? {
+            all.extend_from_slice(&bytes);
+        }
+        Ok(all)
+    }
+
+    fn piece(number: u8) -> Bytes {
+        vec![number; 300_000].into()
+    }
+
+    #[tokio::test]
+    async fn all_readers_get_all_whenever_they_join() {
+        let (spool, mut first) = create(1 << 30);
+        spool.write(piece(1)).await.unwrap();
+        let mut second = spool.join().unwrap();
+        let reading = tokio::spawn(async move { read_all(&mut second).await.unwrap() });
+
+        spool.write(piece(2)).await.unwrap();
+        spool.finish();
+
+        let expected = [piece(1), piece(2)].concat();
+        assert_eq!(read_all(&mut first).await.unwrap(), expected);
+        assert_eq!(reading.await.unwrap(), expected);
+    }
+
+    #[tokio::test]
+    async fn the_writer_stays_within_the_window_of_the_slowest() {
+        let (spool, mut reader) = create(3 << 20);
+        let slow = spool.join().unwrap();
+        let writer = Arc::clone(&spool);
+        let writing = tokio::spawn(async move {
+            for number in 0..40 {
+                writer.write(piece(number)).await.unwrap();
+            }
+            writer.finish();
+        });
+
+        // As much as fits into the window comes, and no more.
+        while spool.lock().written + 300_000 <= 3 << 20 {
+            tokio::task::yield_now().await;
+        }
+        let held = tokio::time::timeout(Duration::from_millis(50), read_all(&mut reader)).await;
+        assert!(held.is_err(), "the writer went on without the slow reader");
+        assert!(spool.lock().written <= 3 << 20);
+        drop(slow);
+        read_all(&mut reader).await.unwrap();
+
+        writing.await.unwrap();
+        assert_eq!(spool.lock().written, 40 * 300_000);
+        assert!(spool.join().is_none(), "the beginning is gone");
+        let on_disk = std::os::unix::fs::MetadataExt::blocks(&spool.file.metadata().unwrap());
+        assert!(on_disk * 512 <= 4 << 20, "{on_disk} blocks");
+    }
+
+    #[tokio::test]
+    async fn what_broke_off_is_not_taken_for_whole_and_not_joined() {
+        let (spool, mut reader) = create(1 << 20);
+        spool.write(piece(1)).await.unwrap();
+        spool.give_up();
+
+        assert!(matches!(
+            read_all(&mut reader).await,
+            Err(SpoolError::Broken)
+        ));
+        assert!(spool.join().is_none());
+    }
+
+    #[tokio::test]
+    async fn nobody_joins_what_all_have_left() {
+        let (spool, reader) = create(1 << 20);
+
+        drop(reader);
+
+        spool.abandoned().await;
+        assert!(spool.join().is_none());
+        assert!(matches!(
+            spool.write(piece(1)).await,
+            Err(SpoolError::Abandoned)
+        ));
+    }
+}
