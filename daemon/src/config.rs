@@ -150,7 +150,7 @@ pub struct GitHttpConfig {
     /// How long connecting to upstream may take. Default `10s`.
     #[serde(deserialize_with = "duration")]
     pub connect_timeout: Duration,
-    /// How long a request waits for one of the turns below before it is refused. Default `30s`.
+    /// How long a request waits for one of the turns below before it is refused. Default `2min`.
     #[serde(deserialize_with = "duration")]
     pub queue_timeout: Duration,
     /// How many requests of git clients may be under way. Default `512`.
@@ -172,7 +172,7 @@ impl Default for GitHttpConfig {
             answer_timeout: Duration::from_hours(1),
             idle_timeout: Duration::from_mins(2),
             connect_timeout: Duration::from_secs(10),
-            queue_timeout: Duration::from_secs(30),
+            queue_timeout: Duration::from_mins(2),
             max_requests: 512,
             max_processes: 32,
             max_passed_on: 64,

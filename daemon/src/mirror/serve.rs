@@ -47,7 +47,8 @@ impl UploadPack<'_> {
         let mut command = self
             .git
             .command("upload-pack")
-            .config("pack.threads", self.config.pack_threads)
+            // Nearly all deltas are there already, and many of these run at once.
+            .config("pack.threads", 1)
             .config("pack.windowMemory", &self.config.pack_window_memory);
         for (key, value) in SERVED {
             command = command.config(key, value);

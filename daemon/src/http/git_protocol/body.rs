@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, BodyDataStream};
 use axum::http::{HeaderMap, header};
 use bytes::Bytes;
 use flate2::write::GzDecoder;
@@ -23,6 +23,9 @@ use super::GitHttpError;
 const HEAD_LEN: usize = 64 << 10;
 /// So many compressed bytes are inflated at once: at most a thousand times as many come out.
 const PIECE_LEN: usize = 4 << 10;
+
+/// So much of a body that is refused is still taken, in bytes.
+const MAX_DISCARDED_LEN: u64 = 256 << 20;
 
 /// The limits of one body.
 #[derive(Clone, Copy, Debug)]
@@ -80,13 +83,13 @@ pub(super) async fn receive(
     };
     let mut stream = body.into_data_stream();
     let receiving = async {
-        while let Some(bytes) = stream
-            .try_next()
-            .await
-            .map_err(|error| GitHttpError::BodyBroken(Arc::new(error)))?
-        {
+        let broken = |error| GitHttpError::BodyBroken(Arc::new(error));
+        while let Some(bytes) = stream.try_next().await.map_err(broken)? {
             // To the page cache: shorter than handing it to another thread.
-            decoder.push(&bytes)?;
+            if let Err(error) = decoder.push(&bytes) {
+                discard(&mut stream).await;
+                return Err(error);
+            }
         }
         Ok(())
     };
@@ -95,6 +98,18 @@ pub(super) async fn receive(
         .await
         .map_err(|_| GitHttpError::BodyTooSlow { limit })??;
     decoder.finish()
+}
+
+/// Takes the rest of a body that is refused: a client that is still sending when the connection is
+/// closed never sees why.
+async fn discard(stream: &mut BodyDataStream) {
+    let mut left = MAX_DISCARDED_LEN;
+    while let Ok(Some(bytes)) = stream.try_next().await {
+        match left.checked_sub(bytes.len() as u64) {
+            Some(rest) => left = rest,
+            None => return,
+        }
+    }
 }
 
 enum Encoding {

@@ -3,7 +3,7 @@
 //! ```text
 //! target ─► answer ─► upload_pack ─► mirror (git upload-pack)
 //!             │            └───────┐
-//!             └────────────────► pass_on ─► shared ─► upstream (HTTP)
+//!             └────────────────► pass_on ─► upstream (HTTP)
 //! ```
 //!
 //! Every answer goes through `relay`, which bounds its time and breaks the connection if it fails.
@@ -14,11 +14,8 @@ mod error;
 mod headers;
 mod pass_on;
 mod pkt_line;
-mod redirect;
 mod relay;
 mod server;
-mod shared;
-mod spool;
 mod target;
 mod upload_pack;
 

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
+use super::pass_on::SharedAnswers;
 use super::relay::{Limits, Relay};
-use super::shared::SharedAnswers;
 use super::{GitHttpError, body};
 use crate::app::tmp_directory;
 use crate::config::Config;

@@ -14,9 +14,8 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::body::{Received, receive};
-use super::pass_on::{Passed, build};
+use super::pass_on::{Passed, build, pass_on_shared};
 use super::server::{Counters, GitServer};
-use super::shared::pass_on_shared;
 use super::target::Target;
 use super::{GitHttpError, headers, pkt_line};
 use crate::error_chain::chain;
@@ -24,9 +23,6 @@ use crate::http::error::ApiError;
 use crate::mirror::{GitError, GitStream, UploadPack, mirrored_namespaces};
 use crate::repository::{Freshness, MirrorState, Repository};
 
-const ADVERTISEMENT: HeaderValue =
-    HeaderValue::from_static("application/x-git-upload-pack-advertisement");
-const RESULT: HeaderValue = HeaderValue::from_static("application/x-git-upload-pack-result");
 /// What comes before an advertisement over HTTP, except in protocol version 2.
 const SERVICE_LINE: &[u8] = b"001e# service=git-upload-pack\n0000";
 /// RFC 7234 section 5.5.1.
@@ -51,6 +47,33 @@ enum Place {
     /// The mirror, though upstream can't be asked whether it has moved.
     StaleMirror,
     Upstream,
+}
+
+/// What an answer depends on: refs move, objects don't.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Subject {
+    Refs,
+    Objects,
+}
+
+/// The two kinds of answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Advertisement,
+    Result,
+}
+
+impl Kind {
+    fn of(body: Option<&Arc<Received>>) -> Self {
+        body.map_or(Self::Advertisement, |_| Self::Result)
+    }
+
+    fn content_type(self) -> HeaderValue {
+        HeaderValue::from_static(match self {
+            Self::Advertisement => "application/x-git-upload-pack-advertisement",
+            Self::Result => "application/x-git-upload-pack-result",
+        })
+    }
 }
 
 /// A process whose first packet is here.
@@ -85,20 +108,12 @@ impl Reader {
 
     /// The capabilities; before protocol version 2, the refs too.
     pub(super) async fn info_refs(self) -> Result<Response, ApiError> {
-        let lists_refs = !self.is_version_2();
-        let place = self.place(lists_refs).await;
-        if place != Place::Upstream {
-            let opened = self.start(self.repository.mirror_path(), None).await?;
-            return Ok(self.respond(opened, ADVERTISEMENT, place));
-        }
-        match self.pass_on(None, lists_refs).await {
-            Err(error) if self.is_ready() => {
-                let place = self.note_stale(&error);
-                let opened = self.start(self.repository.mirror_path(), None).await?;
-                Ok(self.respond(opened, ADVERTISEMENT, place))
-            }
-            answer => Ok(answer?),
-        }
+        let subject = if self.is_version_2() {
+            Subject::Objects
+        } else {
+            Subject::Refs
+        };
+        Ok(self.answer(None, subject).await?)
     }
 
     /// A listing of refs, or a pack.
@@ -106,53 +121,70 @@ impl Reader {
         let limits = self.server.body_limits();
         let body = receive(body, headers, limits, &self.server.tmp).await?;
         let body = Arc::new(body);
-        let lists_refs = self.is_version_2() && pkt_line::depends_on_refs(body.head());
-        if lists_refs && self.is_ready() && self.names_foreign_refs(body.head()) {
-            match self.pass_on(Some(&body), true).await {
+        let subject = if self.is_version_2() && pkt_line::depends_on_refs(body.head()) {
+            Subject::Refs
+        } else {
+            Subject::Objects
+        };
+        let is_foreign = subject == Subject::Refs && self.names_foreign_refs(body.head());
+        if is_foreign && self.is_ready() {
+            match self.pass_on(Some(&body), subject).await {
                 Err(error) => debug!(error = chain(&error), "Upstream's refs can't be listed"),
                 answer => return Ok(answer?),
             }
         }
-        let place = self.place(lists_refs).await;
+        Ok(self.answer(Some(&body), subject).await?)
+    }
+
+    async fn answer(
+        &self,
+        body: Option<&Arc<Received>>,
+        subject: Subject,
+    ) -> Result<Response, GitHttpError> {
+        let place = self.place(subject).await;
         if place != Place::Upstream {
-            return self.read_mirror(&body, place).await;
+            return self.read_mirror(body, (subject, place)).await;
         }
-        match self.pass_on(Some(&body), lists_refs).await {
+        match self.pass_on(body, subject).await {
             Err(error) if self.is_ready() => {
                 let place = self.note_stale(&error);
-                self.read_mirror(&body, place).await
+                self.read_mirror(body, (subject, place)).await
             }
-            answer => Ok(answer?),
+            answer => answer,
         }
     }
 
     /// Answers from the mirror, unless that lacks what is wanted: then upstream is asked.
-    async fn read_mirror(&self, body: &Arc<Received>, place: Place) -> Result<Response, ApiError> {
+    async fn read_mirror(
+        &self,
+        body: Option<&Arc<Received>>,
+        (subject, place): (Subject, Place),
+    ) -> Result<Response, GitHttpError> {
         let repo = &self.target.repo;
-        match self.start(self.repository.mirror_path(), Some(body)).await {
+        match self.start(self.repository.mirror_path(), body).await {
             Ok(opened) if pkt_line::is_lacking(&opened.first) => {
                 debug!(%repo, "A git client wants what the mirror of {repo} lacks");
             }
-            Ok(opened) => return Ok(self.respond(opened, RESULT, place)),
+            Ok(opened) => return Ok(self.respond(opened, Kind::of(body), place)),
             // A client that learned upstream's capabilities before the mirror was there may use one
             // that we don't have; and a mirror that is broken is no reason to serve nothing.
             Err(GitHttpError::Git(error)) => {
                 warn!(%repo, error = chain(&*error), "Serving {repo} from its mirror failed");
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(error),
         }
-        Ok(self.pass_on(Some(body), false).await?)
+        self.pass_on(body, subject).await
     }
 
     fn is_ready(&self) -> bool {
         self.repository.status().state == MirrorState::Ready
     }
 
-    async fn place(&self, lists_refs: bool) -> Place {
+    async fn place(&self, subject: Subject) -> Place {
         if !self.is_ready() {
             return Place::Upstream;
         }
-        if !lists_refs {
+        if subject == Subject::Objects {
             return Place::Mirror;
         }
         let interval = self.server.config.ref_check_interval;
@@ -195,14 +227,15 @@ impl Reader {
     async fn pass_on(
         &self,
         body: Option<&Arc<Received>>,
-        lists_refs: bool,
+        subject: Subject,
     ) -> Result<Response, GitHttpError> {
         let upstream = self.repository.upstream();
         if let Some(directory) = upstream.directory() {
             return self.read_directory(&directory, body).await;
         }
         let passed = Passed::to_read(upstream, &self.target, &self.headers, body.cloned())?;
-        let max_age = lists_refs.then_some(self.server.config.ref_check_interval);
+        let is_listing = subject == Subject::Refs;
+        let max_age = is_listing.then_some(self.server.config.ref_check_interval);
         pass_on_shared(&self.server, passed, max_age).await
     }
 
@@ -219,12 +252,7 @@ impl Reader {
             opened => opened?,
         };
         Counters::count(&self.server.counters.passed_on);
-        let kind = if body.is_some() {
-            RESULT
-        } else {
-            ADVERTISEMENT
-        };
-        Ok(self.respond(opened, kind, Place::Upstream))
+        Ok(self.respond(opened, Kind::of(body), Place::Upstream))
     }
 
     /// Starts a process, and waits for its first packet.
@@ -274,7 +302,7 @@ impl Reader {
         })
     }
 
-    fn respond(&self, opened: Opened, kind: HeaderValue, place: Place) -> Response {
+    fn respond(&self, opened: Opened, kind: Kind, place: Place) -> Response {
         let mut headers = headers::no_cache();
         if place != Place::Upstream {
             Counters::count(&self.server.counters.from_mirror);
@@ -283,8 +311,8 @@ impl Reader {
             headers.insert(header::WARNING, WARNING_STALE);
             headers.insert(STALE, HeaderValue::from_static("upstream_failed"));
         }
-        let needs_service_line = kind == ADVERTISEMENT && !self.is_version_2();
-        headers.insert(header::CONTENT_TYPE, kind);
+        let needs_service_line = kind == Kind::Advertisement && !self.is_version_2();
+        headers.insert(header::CONTENT_TYPE, kind.content_type());
         let service_line = needs_service_line.then(|| Bytes::from_static(SERVICE_LINE));
         // git ends with a failure after a refusal, which is a whole answer.
         let rest = (!pkt_line::is_refusal(&opened.first)).then_some(opened.stream);

@@ -3,13 +3,13 @@
 use axum::http::{StatusCode, header};
 use reqwest::Url;
 
-use super::GitHttpError;
-use super::target::Target;
+use crate::http::git_protocol::GitHttpError;
+use crate::http::git_protocol::target::Target;
 use crate::mirror::Upstream;
 
 /// Where the repositories of one host are.
 #[derive(Clone, Debug)]
-pub(super) struct Base {
+pub(in crate::http::git_protocol) struct Base {
     /// The host in the names of repositories, which is the key of the configuration.
     pub(super) host: String,
     /// Ends with a slash; without credentials.

@@ -13,11 +13,11 @@ use reqwest::Url;
 use tokio::time::timeout;
 use tokio_util::io::ReaderStream;
 
-use super::body::Received;
 use super::redirect::{Base, is_redirect};
-use super::server::{Counters, GitServer};
-use super::target::{Service, Spelling, Target};
-use super::{GitHttpError, headers};
+use crate::http::git_protocol::body::Received;
+use crate::http::git_protocol::server::{Counters, GitServer};
+use crate::http::git_protocol::target::{Service, Spelling, Target};
+use crate::http::git_protocol::{GitHttpError, headers};
 use crate::mirror::Upstream;
 
 /// So many redirects of upstream's within itself are followed. The method stays: asking git for a pack
@@ -26,12 +26,12 @@ const MAX_REDIRECTS: usize = 3;
 
 /// A request as it goes on to upstream.
 #[derive(Debug)]
-pub(super) struct Passed {
-    pub(super) base: Base,
-    pub(super) url: Url,
-    pub(super) method: Method,
-    pub(super) headers: HeaderMap,
-    pub(super) body: PassedBody,
+pub(in crate::http::git_protocol) struct Passed {
+    pub(in crate::http::git_protocol) base: Base,
+    pub(in crate::http::git_protocol) url: Url,
+    pub(in crate::http::git_protocol) method: Method,
+    pub(in crate::http::git_protocol) headers: HeaderMap,
+    pub(in crate::http::git_protocol) body: PassedBody,
     redirects: Redirects,
 }
 
@@ -46,7 +46,7 @@ enum Redirects {
 
 /// The body of such a request.
 #[derive(Debug)]
-pub(super) enum PassedBody {
+pub(in crate::http::git_protocol) enum PassedBody {
     Nothing,
     /// As it comes from the client.
     Stream(Body),
@@ -55,7 +55,7 @@ pub(super) enum PassedBody {
 
 impl Passed {
     /// A request that is none of ours: everything comes from the client, what upstream lets it do too.
-    pub(super) fn as_it_comes(
+    pub(in crate::http::git_protocol) fn as_it_comes(
         upstream: &Upstream,
         target: &Target,
         parts: &Parts,
@@ -84,7 +84,7 @@ impl Passed {
 
     /// A request to read the repository. The daemon's own credentials are good for that, as they are
     /// for the mirror; the client's go before.
-    pub(super) fn to_read(
+    pub(in crate::http::git_protocol) fn to_read(
         upstream: &Upstream,
         target: &Target,
         headers: &HeaderMap,
@@ -129,7 +129,10 @@ fn url(base: &str, target: &Target) -> Result<Url, GitHttpError> {
 }
 
 /// Passes a request on, and the answer back as it comes.
-pub(super) async fn pass_on(server: &GitServer, passed: Passed) -> Result<Response, GitHttpError> {
+pub(in crate::http::git_protocol) async fn pass_on(
+    server: &GitServer,
+    passed: Passed,
+) -> Result<Response, GitHttpError> {
     let turn = server.upstream_turn(&passed.base.host).await?;
     let idle = server.config.git_http.idle_timeout;
     let (base, url) = (passed.base.clone(), passed.url.clone());
@@ -145,7 +148,11 @@ pub(super) async fn pass_on(server: &GitServer, passed: Passed) -> Result<Respon
 }
 
 /// Puts an answer together.
-pub(super) fn build(status: StatusCode, headers: HeaderMap, body: Body) -> Response {
+pub(in crate::http::git_protocol) fn build(
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     *response.headers_mut() = headers;
@@ -153,7 +160,7 @@ pub(super) fn build(status: StatusCode, headers: HeaderMap, body: Body) -> Respo
 }
 
 /// Status and allowed headers of upstream's answer.
-pub(super) fn head(response: &reqwest::Response) -> (StatusCode, HeaderMap) {
+pub(in crate::http::git_protocol) fn head(response: &reqwest::Response) -> (StatusCode, HeaderMap) {
     (
         response.status(),
         headers::from_upstream(response.headers()),
@@ -161,7 +168,7 @@ pub(super) fn head(response: &reqwest::Response) -> (StatusCode, HeaderMap) {
 }
 
 /// Sends a request to upstream, and waits for the head of the answer.
-pub(super) async fn send(
+pub(in crate::http::git_protocol) async fn send(
     server: &GitServer,
     passed: Passed,
 ) -> Result<reqwest::Response, GitHttpError> {
@@ -221,7 +228,7 @@ fn body_of(received: &Received) -> Result<reqwest::Body, GitHttpError> {
 }
 
 /// What upstream sends, as it comes.
-pub(super) fn pieces(
+pub(in crate::http::git_protocol) fn pieces(
     response: reqwest::Response,
     idle: Duration,
 ) -> impl Stream<Item = Result<Bytes, GitHttpError>> + Send + 'static {

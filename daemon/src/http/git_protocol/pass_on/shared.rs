@@ -14,15 +14,15 @@ use futures_util::{StreamExt as _, stream};
 use tokio::sync::watch;
 use tracing::warn;
 
-use super::GitHttpError;
-use super::pass_on::{Passed, PassedBody, build, head, pass_on, pieces, send};
-use super::server::{Counters, GitServer};
+use super::request::{Passed, PassedBody, build, head, pass_on, pieces, send};
 use super::spool::{Spool, SpoolReader};
 use crate::error_chain::chain;
+use crate::http::git_protocol::GitHttpError;
+use crate::http::git_protocol::server::{Counters, GitServer};
 
 /// Answers that are being fetched, by what was asked.
 #[derive(Debug, Default)]
-pub(super) struct SharedAnswers(Mutex<HashMap<Digest, Arc<Shared>>>);
+pub(in crate::http::git_protocol) struct SharedAnswers(Mutex<HashMap<Digest, Arc<Shared>>>);
 
 type Head = Result<(StatusCode, HeaderMap), GitHttpError>;
 
@@ -35,7 +35,7 @@ struct Shared {
 
 /// Passes a request on, or joins one that is the same. `max_age` is how long ago that may have been
 /// sent, where the answer changes with time.
-pub(super) async fn pass_on_shared(
+pub(in crate::http::git_protocol) async fn pass_on_shared(
     server: &Arc<GitServer>,
     passed: Passed,
     max_age: Option<Duration>,
