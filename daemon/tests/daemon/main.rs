@@ -9,6 +9,7 @@ mod archive;
 mod git_limits;
 mod git_pass_on;
 mod git_serve;
+mod git_share;
 mod harness;
 mod http;
 mod http_upstream;

@@ -1,0 +1,191 @@
+//! Many git clients at once, and upstreams that are slow or fail: what is shared, and who is held up.
+
+use std::time::Duration;
+
+use reqwest::Client;
+
+use crate::git_pass_on::{WITH_GIT, grown_upstream, post, state};
+use crate::harness::*;
+use crate::http_upstream::*;
+use crate::pkt;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hundred_clones_of_an_unknown_repository_start_one_mirror_clone() {
+    let (world, upstream) = start_behind_http(|_| {}).await;
+    let (_, head) = grown_upstream(&world);
+    upstream.set(Mood::HangsForTheMirror);
+    let client = Client::new();
+
+    let clones: Vec<_> = (0..200)
+        .map(|_| {
+            let (client, head) = (client.clone(), head.clone());
+            let base = world.url(&format!("/git/{WITH_GIT}"));
+            tokio::spawn(async move {
+                let refs = client.get(format!("{base}/info/refs?service=git-upload-pack"));
+                let refs = refs
+                    .header("git-protocol", "version=2")
+                    .send()
+                    .await
+                    .unwrap();
+                assert_eq!(refs.status(), 200);
+                refs.bytes().await.unwrap();
+                let url = format!("{base}/git-upload-pack");
+                let listed = post(&client, url.clone(), pkt::ls_refs()).await;
+                assert!(listed.text().await.unwrap().contains(&head));
+                let pack = post(&client, url, pkt::fetch(&head)).await;
+                pack.bytes().await.unwrap()
+            })
+        })
+        .collect();
+    let mut packs = Vec::new();
+    for clone in clones {
+        packs.push(clone.await.unwrap());
+    }
+
+    assert!(packs.iter().all(|pack| pack.len() > 200_000));
+    assert_eq!(state(&world).await, "cloning");
+    // One clone, which hangs at its first request.
+    assert_eq!(upstream.seen(&["/org/repo/"]).len(), 1);
+    let passed = upstream.seen(&["/org/repo.git/"]).len();
+    assert!(passed < 300, "{passed} of 600 requests went to upstream");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_answer_serves_all_who_ask_the_same_and_outlives_the_first() {
+    let (world, upstream) = start_behind_http(|_| {}).await;
+    grown_upstream(&world);
+    upstream.set(Mood::Hangs);
+    let url = world.url(&format!(
+        "/git/{WITH_GIT}/info/refs?service=git-upload-pack"
+    ));
+    let ask = |token: Option<&str>| {
+        let mut request = Client::new().get(&url);
+        if let Some(token) = token {
+            request = request.header("authorization", token);
+        }
+        tokio::spawn(async move { request.send().await.unwrap().bytes().await.unwrap() })
+    };
+    let passed = || upstream.seen(&["repo.git/info/refs"]).len();
+    let first = ask(None);
+    eventually(|| passed() == 1).await;
+
+    let second = ask(None);
+    let third = ask(None);
+    // Requests with credentials are never shared; when theirs has come, the others have, too.
+    let (own, other) = (ask(Some(TOKEN)), ask(Some("Bearer other")));
+    eventually(|| passed() == 3).await;
+    first.abort();
+    upstream.set(Mood::Good);
+
+    let answers = [second, third, own, other];
+    for answer in answers {
+        let text = String::from_utf8(answer.await.unwrap().to_vec()).unwrap();
+        assert!(text.contains("refs/heads/main"), "{text}");
+    }
+    assert!(passed() <= 4, "{} requests went to upstream", passed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_breaks_off_breaks_the_connection_of_all() {
+    let (world, upstream) = start_behind_http(|_| {}).await;
+    let (_, head) = grown_upstream(&world);
+    upstream.set(Mood::Breaks);
+    let url = world.url(&format!("/git/{WITH_GIT}/git-upload-pack"));
+
+    let mut begun = Vec::new();
+    for _ in 0..3 {
+        begun.push(post(&Client::new(), url.clone(), pkt::fetch(&head)).await);
+    }
+    upstream.set(Mood::Good);
+
+    assert_eq!(upstream.seen(&["repo.git/git-upload-pack"]).len(), 1);
+    for answer in begun {
+        assert_eq!(answer.status(), 200);
+        let all = answer.bytes().await;
+        assert!(all.is_err(), "a part was taken for the whole");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_that_hangs_leaves_other_repositories_served() {
+    let (world, upstream) = start_behind_http(|config| {
+        let local = config.data_dir.with_file_name("upstream");
+        let local = format!("file://{}", local.display());
+        config
+            .upstreams
+            .insert("local.example.com".to_owned(), local);
+        config.ref_check_interval = Duration::ZERO;
+        config.ref_check_timeout = Duration::from_millis(300);
+    })
+    .await;
+    let (_, head) = grown_upstream(&world);
+    world.refresh().await;
+    upstream.set(Mood::Hangs);
+    let url = world.url("/git/git.example.com/org/unknown/info/refs?service=git-upload-pack");
+    let hanging = tokio::spawn(async move { reqwest::get(url).await.unwrap().status() });
+    eventually(|| !upstream.seen(&["/org/unknown/"]).is_empty()).await;
+
+    let stale = format!("/git/{REPO}/info/refs?service=git-upload-pack");
+    let stale = world.get(&stale, &[]).await;
+    let other = world.url("/git/local.example.com/org/repo");
+    let listed = git(world.root.path(), ["ls-remote", &other, "HEAD"]);
+
+    assert_eq!(listed, format!("{head}\tHEAD"));
+    assert_eq!(stale.status(), 200);
+    assert_eq!(stale.headers()["x-cachew-stale"], "upstream_failed");
+    assert!(!hanging.is_finished());
+    hanging.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_who_wait_share_one_check_of_upstream() {
+    let (world, upstream) = start_behind_http(|config| {
+        config.ref_check_interval = Duration::ZERO;
+    })
+    .await;
+    grown_upstream(&world);
+    world.refresh().await;
+    let checks = || upstream.seen(&["GET /org/repo/info/refs"]).len();
+    let before = checks();
+    upstream.set(Mood::HangsForTheMirror);
+
+    let url = world.url(&format!("/git/{REPO}/info/refs?service=git-upload-pack"));
+    let ask = || {
+        let url = url.clone();
+        tokio::spawn(async move { reqwest::get(url).await.unwrap().status() })
+    };
+    let asked: Vec<_> = (0..40).map(|_| ask()).collect();
+    eventually(|| checks() > before).await;
+    upstream.set(Mood::Good);
+    for answer in asked {
+        assert_eq!(answer.await.unwrap(), 200);
+    }
+
+    let checks = checks() - before;
+    assert!(checks <= 10, "{checks} checks for 40 requests");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_an_update_takes_long_fresh_refs_come_from_upstream() {
+    let (world, upstream) = start_behind_http(|config| {
+        config.ref_check_interval = Duration::ZERO;
+        config.ref_check_timeout = Duration::from_millis(500);
+    })
+    .await;
+    let (work, _) = grown_upstream(&world);
+    world.refresh().await;
+    upstream.set(Mood::HangsForTheMirrorsFetch);
+    let url = world.url(&format!("/git/{WITH_GIT}"));
+
+    for version in ["protocol.version=0", "protocol.version=2"] {
+        let head = commit_and_push(&work, version);
+        let to = tempfile::tempdir_in(world.root.path()).unwrap();
+        let path = to.path().to_str().unwrap();
+        git(
+            world.root.path(),
+            ["-c", version, "clone", "-q", &url, path],
+        );
+
+        assert_eq!(git(to.path(), ["rev-parse", "HEAD"]), head, "{version}");
+    }
+}
