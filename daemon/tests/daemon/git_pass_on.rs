@@ -112,22 +112,40 @@ async fn what_the_mirror_lacks_comes_from_upstream() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn refs_that_are_not_mirrored_come_from_upstream() {
-    let (world, _upstream) = start_behind_http(|_| {}).await;
+    let (world, upstream) = start_behind_http(|_| {}).await;
     let (work, head) = grown_upstream(&world);
+    git(&work, ["branch", "feature/x", "HEAD~1"]);
+    commit_and_push(&work, "three");
     world.refresh().await;
     git(
         &work,
         ["commit", "-q", "--allow-empty", "-m", "of a pull request"],
     );
     git(&work, ["push", "-q", "origin", "HEAD:refs/pull/1/head"]);
-    let url = world.url(&format!("/git/{REPO}"));
-
+    let url = world.url(&format!("/git/{WITH_GIT}"));
     let to = tempfile::tempdir_in(world.root.path()).unwrap();
     git(to.path(), ["init", "-q"]);
-    git(to.path(), ["fetch", "-q", &url, "refs/pull/1/head"]);
+    let passed = || upstream.seen(&["POST", "repo.git/git-upload-pack"]).len();
 
-    assert_ne!(git(to.path(), ["rev-parse", "FETCH_HEAD"]), head);
-    assert_eq!(git(to.path(), ["rev-parse", "FETCH_HEAD~1"]), head);
+    git(to.path(), ["fetch", "-q", &url, "feature/x"]);
+    assert_eq!(
+        git(to.path(), ["rev-parse", "FETCH_HEAD"]),
+        git(&work, ["rev-parse", "feature/x"])
+    );
+    assert_eq!(
+        passed(),
+        0,
+        "a branch that is mirrored was asked for upstream"
+    );
+
+    git(to.path(), ["fetch", "-q", &url, "refs/pull/1/head"]);
+    assert_eq!(git(to.path(), ["rev-parse", "FETCH_HEAD~2"]), head);
+    assert_eq!(passed(), 2, "its listing, and what the mirror lacks");
+
+    upstream.set(Mood::Fails);
+    let missing = try_git(to.path(), ["fetch", &url, "refs/pull/2/head"]);
+    let said = String::from_utf8_lossy(&missing.stderr).into_owned();
+    assert!(said.contains("couldn't find remote ref"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

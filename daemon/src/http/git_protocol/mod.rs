@@ -11,7 +11,9 @@
 mod answer;
 mod body;
 mod error;
+mod foreign;
 mod headers;
+mod opened;
 mod pass_on;
 mod pkt_line;
 mod relay;

@@ -44,6 +44,14 @@ pub(super) fn ref_prefixes(bytes: &[u8]) -> impl Iterator<Item = &str> {
     })
 }
 
+/// The names of the refs that an answer to `ls-refs` lists.
+pub(super) fn listed_names(bytes: &[u8]) -> impl Iterator<Item = &str> {
+    payloads(bytes).filter_map(|payload| {
+        let line = std::str::from_utf8(payload).ok()?;
+        line.trim_end().split(' ').nth(1)
+    })
+}
+
 /// Whether the first packet of `bytes` is whole, or so long that it is no refusal.
 pub(super) fn has_first_packet(bytes: &[u8]) -> bool {
     const ENOUGH: usize = 1024;

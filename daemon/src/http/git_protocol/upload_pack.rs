@@ -1,26 +1,24 @@
 //! Reading a repository with git: from its mirror, else from upstream.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
-use bytes::{Bytes, BytesMut};
-use futures_util::{StreamExt as _, stream};
-use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::timeout;
+use bytes::Bytes;
 use tracing::{debug, warn};
 
 use super::body::{Received, receive};
+use super::opened::Opened;
 use super::pass_on::{Passed, build, pass_on_shared};
 use super::server::{Counters, GitServer};
 use super::target::Target;
-use super::{GitHttpError, headers, pkt_line};
+use super::{GitHttpError, foreign, headers, pkt_line};
 use crate::error_chain::chain;
 use crate::http::error::ApiError;
-use crate::mirror::{GitError, GitStream, UploadPack, mirrored_namespaces};
+use crate::mirror::GitError;
 use crate::repository::{Freshness, MirrorState, Repository};
 
 /// What comes before an advertisement over HTTP, except in protocol version 2.
@@ -29,6 +27,9 @@ const SERVICE_LINE: &[u8] = b"001e# service=git-upload-pack\n0000";
 const WARNING_STALE: HeaderValue = HeaderValue::from_static("110 cachewfsd \"Response is Stale\"");
 /// Says, as the code of an error, why upstream could not be asked for a fresher answer.
 const STALE: &str = "x-cachew-stale";
+
+/// A listing of refs that is looked through is not longer than this, in bytes: it was asked for names.
+const MAX_GATHERED_LEN: usize = 256 << 10;
 
 /// One request to read a repository.
 #[derive(Debug)]
@@ -76,14 +77,6 @@ impl Kind {
     }
 }
 
-/// A process whose first packet is here.
-#[derive(Debug)]
-struct Opened {
-    first: Bytes,
-    stream: GitStream,
-    turn: OwnedSemaphorePermit,
-}
-
 impl Reader {
     /// Has the repository mirrored, too, if it isn't.
     pub(super) fn open(
@@ -126,11 +119,10 @@ impl Reader {
         } else {
             Subject::Objects
         };
-        let is_foreign = subject == Subject::Refs && self.names_foreign_refs(body.head());
-        if is_foreign && self.is_ready() {
-            match self.pass_on(Some(&body), subject).await {
-                Err(error) => debug!(error = chain(&error), "Upstream's refs can't be listed"),
-                answer => return Ok(answer?),
+        if subject == Subject::Refs && self.is_ready() {
+            let foreign = foreign::prefixes(body.head(), &self.server.config.namespaces);
+            if !foreign.is_empty() {
+                return Ok(self.list(&body, &foreign).await?);
             }
         }
         Ok(self.answer(Some(&body), subject).await?)
@@ -145,13 +137,39 @@ impl Reader {
         if place != Place::Upstream {
             return self.read_mirror(body, (subject, place)).await;
         }
-        match self.pass_on(body, subject).await {
-            Err(error) if self.is_ready() => {
-                let place = self.note_stale(&error);
-                self.read_mirror(body, (subject, place)).await
-            }
-            answer => answer,
+        let passed = self.pass_on(body, subject).await;
+        if is_answer(&passed) || !self.is_ready() {
+            return passed;
         }
+        let place = self.note_stale(passed.err());
+        self.read_mirror(body, (subject, place)).await
+    }
+
+    /// Lists refs, some of which are not mirrored: from upstream, unless the mirror has branches or
+    /// tags that they may be short for; as far as the mirror has them, if upstream fails.
+    async fn list(
+        &self,
+        body: &Arc<Received>,
+        foreign: &[String],
+    ) -> Result<Response, GitHttpError> {
+        let place = self.place(Subject::Refs).await;
+        if place == Place::Upstream {
+            return self.answer(Some(body), Subject::Refs).await;
+        }
+        let mut listing = self
+            .start(&self.repository.mirror_path(), Some(body))
+            .await?;
+        let gathered = listing.gather(MAX_GATHERED_LEN).await;
+        gathered.map_err(|error| GitHttpError::Git(Arc::new(error)))?;
+        if !foreign::are_listed(listing.begun(), foreign) {
+            let passed = self.pass_on(Some(body), Subject::Refs).await;
+            if is_answer(&passed) {
+                return passed;
+            }
+            let repo = &self.target.repo;
+            debug!(%repo, "Upstream doesn't list refs that are not mirrored");
+        }
+        Ok(self.respond(listing, Kind::Result, place))
     }
 
     /// Answers from the mirror, unless that lacks what is wanted: then upstream is asked.
@@ -161,8 +179,9 @@ impl Reader {
         (subject, place): (Subject, Place),
     ) -> Result<Response, GitHttpError> {
         let repo = &self.target.repo;
-        match self.start(self.repository.mirror_path(), body).await {
-            Ok(opened) if pkt_line::is_lacking(&opened.first) => {
+        match self.start(&self.repository.mirror_path(), body).await {
+            Ok(opened) if pkt_line::is_lacking(opened.begun()) => {
+                opened.end().await;
                 debug!(%repo, "A git client wants what the mirror of {repo} lacks");
             }
             Ok(opened) => return Ok(self.respond(opened, Kind::of(body), place)),
@@ -191,36 +210,17 @@ impl Reader {
         match self.repository.fresh_within(interval).await {
             Ok(Freshness::Fresh) => Place::Mirror,
             Ok(Freshness::Behind) => Place::Upstream,
-            Err(error) => self.note_stale(&error),
+            Err(error) => self.note_stale(Some(error)),
         }
     }
 
     /// It is better to serve what there is than to serve nothing; the answer says so.
-    fn note_stale(&self, error: &dyn std::error::Error) -> Place {
+    fn note_stale(&self, error: Option<impl std::error::Error>) -> Place {
         let repo = &self.target.repo;
         let stale_answers = Counters::count(&self.server.counters.stale);
-        let error = chain(error);
+        let error = error.map(|error| chain(&error));
         warn!(%repo, stale_answers, error, "Serving {repo} as it was: upstream can't be asked");
         Place::StaleMirror
-    }
-
-    /// Whether names outside of what is mirrored are asked for, such as `refs/pull/1/head`.
-    ///
-    /// For a short name git asks for all that it may stand for, `refs/<name>` among them; only one of
-    /// several parts (`refs/pull/1/head`, or `refs/feature/x` for a branch) is worth asking upstream.
-    fn names_foreign_refs(&self, head: &[u8]) -> bool {
-        let namespaces = &self.server.config.namespaces;
-        let is_foreign = |prefix: &str| {
-            let name = prefix.strip_prefix("refs/").unwrap_or_default();
-            let overlaps =
-                |namespace: &str| prefix.starts_with(namespace) || namespace.starts_with(prefix);
-            name.contains('/')
-                && !name.starts_with("remotes/")
-                && !name.starts_with("refs/")
-                && !name.starts_with("cachewfs/")
-                && !mirrored_namespaces(namespaces).any(overlaps)
-        };
-        pkt_line::ref_prefixes(head).any(is_foreign)
     }
 
     /// Passes the request on to upstream; one on this machine is served from its directory.
@@ -244,7 +244,7 @@ impl Reader {
         directory: &Path,
         body: Option<&Arc<Received>>,
     ) -> Result<Response, GitHttpError> {
-        let opened = match self.start(directory.to_owned(), body).await {
+        let opened = match self.start(directory, body).await {
             Err(GitHttpError::Git(error)) if is_not_found(&error) => {
                 let url = self.repository.upstream().url().to_owned();
                 return Err(GitHttpError::NotFound { url });
@@ -255,51 +255,13 @@ impl Reader {
         Ok(self.respond(opened, Kind::of(body), Place::Upstream))
     }
 
-    /// Starts a process, and waits for its first packet.
     async fn start(
         &self,
-        repository: PathBuf,
+        repository: &Path,
         body: Option<&Arc<Received>>,
     ) -> Result<Opened, GitHttpError> {
-        let failed = |error| GitHttpError::Git(Arc::new(error));
-        let turn = self.server.process_turn().await?;
-        let upload_pack = UploadPack {
-            git: &self.server.git,
-            config: &self.server.config.git,
-            repository: &repository,
-            protocol: self.protocol.as_deref(),
-        };
-        let mut stream = match body {
-            Some(body) => upload_pack.answer(body.rewound()?),
-            None => upload_pack.advertise(),
-        }
-        .map_err(failed)?;
-        let mut first = BytesMut::new();
-        let limit = self.server.config.git_http.answer_timeout;
-        let read = async {
-            while !pkt_line::has_first_packet(&first) {
-                match stream.next().await {
-                    Ok(Some(bytes)) => first.extend_from_slice(&bytes),
-                    Ok(None) => break,
-                    // A refusal that git has put into words is its answer.
-                    Err(_) if !first.is_empty() => break,
-                    Err(error) => return Err(error),
-                }
-            }
-            Ok(())
-        };
-        let timed_out = || GitError::TimedOut {
-            command: "upload-pack".to_owned(),
-            limit,
-        };
-        let read = timeout(limit, read).await;
-        read.unwrap_or_else(|_| Err(timed_out())).map_err(failed)?;
-        let first = first.freeze();
-        Ok(Opened {
-            first,
-            stream,
-            turn,
-        })
+        let protocol = self.protocol.as_deref();
+        Opened::start(&self.server, repository, protocol, body.map(|body| &**body)).await
     }
 
     fn respond(&self, opened: Opened, kind: Kind, place: Place) -> Response {
@@ -314,17 +276,16 @@ impl Reader {
         let needs_service_line = kind == Kind::Advertisement && !self.is_version_2();
         headers.insert(header::CONTENT_TYPE, kind.content_type());
         let service_line = needs_service_line.then(|| Bytes::from_static(SERVICE_LINE));
-        // git ends with a failure after a refusal, which is a whole answer.
-        let rest = (!pkt_line::is_refusal(&opened.first)).then_some(opened.stream);
-        let begun = service_line.into_iter().chain([opened.first]).map(Ok);
-        let rest = stream::try_unfold(rest, async |rest| match rest {
-            Some(mut rest) => Ok(rest.next().await?.map(|bytes| (bytes, Some(rest)))),
-            None => Ok::<_, GitError>(None),
-        });
-        let source = stream::iter(begun).chain(rest);
-        let body = self.server.relay.body(source, opened.turn);
+        let body = opened.into_body(&self.server.relay, service_line);
         build(StatusCode::OK, headers, body)
     }
+}
+
+/// Whether upstream has answered what it was asked.
+fn is_answer(passed: &Result<Response, GitHttpError>) -> bool {
+    passed
+        .as_ref()
+        .is_ok_and(|response| response.status().is_success())
 }
 
 fn is_not_found(error: &GitError) -> bool {
