@@ -266,3 +266,51 @@ async fn the_first_clone_of_a_repository_on_this_machine_is_served_from_there() 
         200
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mirror_that_is_updated_often_stays_served_from_few_packs_with_bitmaps() {
+    let world = World::start_with(|config| config.ref_check_interval = Duration::ZERO).await;
+    let work = grown_upstream(&world);
+    world.refresh().await;
+    let packs = world
+        .root
+        .path()
+        .join("data/mirrors")
+        .join(format!("{REPO}.git/objects/pack"));
+    let count = |extension: &str| {
+        let entries = std::fs::read_dir(&packs).unwrap().filter_map(Result::ok);
+        let has = |path: &Path| path.extension().is_some_and(|found| found == extension);
+        entries.filter(|entry| has(&entry.path())).count()
+    };
+    assert_eq!((count("pack"), count("bitmap")), (1, 1));
+    // As if there had been as many updates: each pack has one object.
+    let mirror = packs.parent().unwrap().parent().unwrap();
+    for number in 0..40 {
+        let object = world.root.path().join("object");
+        write_file(&object, format!("{number}"));
+        let id = git(&work, ["hash-object", "-w", object.to_str().unwrap()]);
+        let list = world.root.path().join("list");
+        write_file(&list, format!("{id}\n"));
+        let packed = std::process::Command::new("git")
+            .args(["pack-objects", "-q"])
+            .arg(packs.join("pack"))
+            .current_dir(&work)
+            .stdin(std::fs::File::open(&list).unwrap())
+            .output();
+        assert!(packed.unwrap().status.success());
+    }
+    assert_eq!(count("pack"), 41);
+
+    let head = commit_and_push(&work, "one more");
+    world.refresh().await;
+    let copy = clone(&world, &[], REPO);
+
+    assert!(count("pack") < 5, "{} packs", count("pack"));
+    assert_eq!(count("bitmap"), 1);
+    git(
+        mirror,
+        ["-c", "safe.directory=*", "multi-pack-index", "verify"],
+    );
+    assert_eq!(git(&copy, ["rev-parse", "HEAD"]), head);
+    git(&copy, ["fsck", "--strict"]);
+}
