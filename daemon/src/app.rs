@@ -104,9 +104,10 @@ impl Daemon {
         let shutdown = CancellationToken::new();
         let git = Git::new(git_config, shutdown.clone());
         let publisher = Publisher::new(git.clone(), store.clone(), Arc::clone(&config));
-        let registry = Registry::new(config, git, publisher, shutdown.clone());
+        let registry = Registry::new(config, git, publisher, shutdown.clone())
+            .map_err(StartError::HttpClient)?;
         registry.open_existing().map_err(prepare(mirrors))?;
-        let router = http::router(Arc::clone(&registry), store).map_err(StartError::HttpClient)?;
+        let router = http::router(Arc::clone(&registry), store);
         let stop = shutdown.clone();
         let task = tokio::spawn(async move {
             let stopped = stop.clone();

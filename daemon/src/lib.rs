@@ -12,6 +12,7 @@ mod config;
 mod error_chain;
 mod http;
 mod mirror;
+mod pkt_line;
 mod publish;
 mod repository;
 mod store;

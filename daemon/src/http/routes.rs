@@ -31,23 +31,22 @@ pub(super) struct App {
 }
 
 /// All routes.
-pub(crate) fn router(registry: Arc<Registry>, store: DiskStore) -> Result<Router, reqwest::Error> {
+pub(crate) fn router(registry: Arc<Registry>, store: DiskStore) -> Router {
     let archives = Mutex::new(lru::LruCache::new(CACHED_ARCHIVES));
     let app = Arc::new(App {
-        git: Arc::new(GitServer::new(&registry)?),
+        git: Arc::new(GitServer::new(&registry)),
         registry,
         store,
         archives,
     });
-    let router = Router::new()
+    Router::new()
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .route(REPOS_PATH, get(repos::list))
         .route(&format!("{REPOS_PATH}/{{*repo}}"), get(repos::one))
         .route("/git/{*rest}", any(git))
         .fallback(async || ApiError::NoSuchPath)
-        .with_state(app);
-    Ok(router)
+        .with_state(app)
 }
 
 /// What a URL below `/git/` asks for.

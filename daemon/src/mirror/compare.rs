@@ -7,14 +7,13 @@ use super::update::{Head, mirrored_namespaces};
 use super::{Git, MirrorError, Upstream};
 use crate::config::GitConfig;
 
-/// Whether heads, tags, `namespaces` and HEAD of `mirror` are what they are upstream now. Changes
-/// nothing, so it may run beside anything.
-pub(crate) fn is_current(
+/// Lists the refs of `upstream` that `mirror` has, and HEAD.
+pub(crate) fn list_upstream(
     git: &Git,
     upstream: &Upstream,
     (mirror, namespaces): (&Path, &[String]),
     config: &GitConfig,
-) -> Result<bool, MirrorError> {
+) -> Result<String, MirrorError> {
     let patterns = mirrored_namespaces(namespaces).map(|namespace| format!("{namespace}*"));
     let answer = git
         .in_repository(mirror, "ls-remote")
@@ -24,7 +23,16 @@ pub(crate) fn is_current(
         .time_limit(config.ls_remote_timeout)
         .output()
         .map_err(|source| MirrorError::of_upstream(upstream.url(), source))?;
-    let answer = String::from_utf8_lossy(&answer);
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+/// Whether heads, tags, `namespaces` and HEAD of `mirror` are what `listing` says they are upstream.
+/// Changes nothing, so it may run beside anything.
+pub(crate) fn is_current(
+    git: &Git,
+    (mirror, namespaces): (&Path, &[String]),
+    listing: &str,
+) -> Result<bool, MirrorError> {
     let present = git
         .in_repository(mirror, "for-each-ref")
         .args(["--format=%(objectname)%09%(refname)"])
@@ -32,8 +40,8 @@ pub(crate) fn is_current(
         .output()?;
     let present = String::from_utf8_lossy(&present);
     Ok(
-        refs(&answer, namespaces) == refs(&present, namespaces)
-            && is_head_of(git, mirror, &answer)?,
+        refs(listing, namespaces) == refs(&present, namespaces)
+            && is_head_of(git, mirror, listing)?,
     )
 }
 

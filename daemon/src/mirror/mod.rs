@@ -14,7 +14,7 @@ mod update;
 mod upstream;
 
 pub(crate) use clone::{clone_mirror, is_mirror, mirror_path};
-pub(crate) use compare::is_current;
+pub(crate) use compare::{is_current, list_upstream};
 pub(crate) use error::MirrorError;
 pub(crate) use git::{Git, GitCommand, GitError};
 pub(crate) use locks::remove_stale_locks;

@@ -1,6 +1,6 @@
 //! How old what a mirror shows may be: checks whether upstream has moved, shared by all who ask.
 //!
-//! A check is one `git ls-remote`; an update follows only when something moved. An update of the
+//! A check lists upstream's refs and compares them with the mirror's; an update follows only when something moved. An update of the
 //! repository's task counts as a check too. No check hangs off the life of a request.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,9 +10,10 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout_at;
 use tokio_util::task::TaskTracker;
 
+use super::listing::list;
 use super::{MirrorState, Repository, RepositoryError};
 use crate::config::Config;
-use crate::mirror::{Git, is_current};
+use crate::mirror::{Git, is_current, list_upstream};
 
 /// What a mirror is, compared with upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +41,7 @@ enum Phase {
 pub(super) struct Checker {
     pub(super) config: Arc<Config>,
     pub(super) git: Git,
+    pub(super) client: reqwest::Client,
     /// Those of the upstream host that updates take, too.
     pub(super) permits: Arc<Semaphore>,
     pub(super) tasks: TaskTracker,
@@ -155,9 +157,20 @@ impl Repository {
             let _permit = permit.map_err(|_| RepositoryError::Stopping)?;
             let (git, config) = (checker.git.clone(), Arc::clone(&checker.config));
             let repository = Arc::clone(self);
+            // What the operator's git configuration does to URLs, only git knows.
+            let listing = if config.git.config_file.is_some() {
+                None
+            } else {
+                let limit = config.git.ls_remote_timeout;
+                list(&checker.client, &self.upstream, &config.namespaces, limit).await
+            };
             let compare = move || {
                 let what = (repository.mirror.as_path(), &config.namespaces[..]);
-                is_current(&git, &repository.upstream, what, &config.git)
+                let listing = match listing {
+                    Some(listing) => listing,
+                    None => list_upstream(&git, &repository.upstream, what, &config.git)?,
+                };
+                is_current(&git, what, &listing)
             };
             let compared = tokio::task::spawn_blocking(compare).await;
             let compared = compared.map_err(|_| RepositoryError::Stopping)?;

@@ -3,6 +3,7 @@
 
 mod error;
 mod freshness;
+mod listing;
 mod registry;
 mod status;
 mod worker;

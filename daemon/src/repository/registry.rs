@@ -73,6 +73,8 @@ pub(crate) struct Registry {
     pub(super) git: Git,
     pub(super) publisher: Publisher,
     pub(super) stop: CancellationToken,
+    /// For upstreams that speak HTTP. Follows no redirects by itself.
+    client: reqwest::Client,
     pub(super) publishes: Arc<Semaphore>,
     /// Per upstream host: a host that stalls holds up its own repositories only.
     permits: BTreeMap<String, Permits>,
@@ -86,13 +88,19 @@ impl Registry {
         git: Git,
         publisher: Publisher,
         stop: CancellationToken,
-    ) -> Arc<Self> {
+    ) -> Result<Arc<Self>, reqwest::Error> {
+        let client = reqwest::Client::builder()
+            .connect_timeout(config.git_http.connect_timeout)
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .build()?;
         let permits = config
             .upstreams
             .keys()
             .map(|host| (host.clone(), Permits::new(config.jobs_per_host)))
             .collect();
-        Arc::new(Self {
+        Ok(Arc::new(Self {
+            client,
             publishes: Arc::new(Semaphore::new(config.publishes)),
             permits,
             config,
@@ -101,7 +109,7 @@ impl Registry {
             stop,
             tasks: TaskTracker::new(),
             repositories: Mutex::default(),
-        })
+        }))
     }
 
     /// Says why `repo` can't be mirrored, if it can't.
@@ -150,6 +158,7 @@ impl Registry {
         let checks = Checks::new(Checker {
             config: Arc::clone(&self.config),
             git: self.git.clone(),
+            client: self.client.clone(),
             permits: permits.updates(),
             tasks: self.tasks.clone(),
         });
@@ -221,6 +230,10 @@ impl Registry {
 
     pub(crate) fn git(&self) -> Git {
         self.git.clone()
+    }
+
+    pub(crate) fn client(&self) -> reqwest::Client {
+        self.client.clone()
     }
 
     /// The tasks that the daemon waits for before it ends; they have to end when it stops.

@@ -345,3 +345,34 @@ async fn a_request_too_long_for_memory_is_passed_on_whole() {
         1
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_is_one_request_and_works_with_old_servers_too() {
+    let (world, upstream) = start_behind_http(|config| {
+        config.ref_check_interval = Duration::ZERO;
+    })
+    .await;
+    let (work, before) = grown_upstream(&world);
+    world.refresh().await;
+    let url = world.url(&format!("/git/{REPO}"));
+    let head = || git(world.root.path(), ["ls-remote", &url, "HEAD"]);
+    let asked = || upstream.seen(&["/org/repo/"]).len();
+    let asked_before = asked();
+
+    assert_eq!(head(), format!("{before}\tHEAD"));
+    assert_eq!(asked() - asked_before, 1);
+    for mood in [Mood::Good, Mood::IsOld] {
+        upstream.set(mood);
+        let pushed = commit_and_push(&work, &format!("{mood:?}"));
+        assert_eq!(head(), format!("{pushed}\tHEAD"), "{mood:?}");
+    }
+    // The branch of HEAD is another.
+    upstream.set(Mood::Good);
+    git(&work, ["push", "-q", "origin", "HEAD~1:refs/heads/other"]);
+    git(
+        &world.upstream(),
+        ["symbolic-ref", "HEAD", "refs/heads/other"],
+    );
+    let other = git(&work, ["rev-parse", "HEAD~1"]);
+    assert_eq!(head(), format!("{other}\tHEAD"));
+}

@@ -145,7 +145,7 @@ async fn many_who_wait_share_one_check_of_upstream() {
     .await;
     grown_upstream(&world);
     world.refresh().await;
-    let checks = || upstream.seen(&["GET /org/repo/info/refs"]).len();
+    let checks = || upstream.seen(&["POST /org/repo/git-upload-pack"]).len();
     let before = checks();
     upstream.set(Mood::HangsForTheMirror);
 

@@ -30,6 +30,8 @@ pub(crate) enum Mood {
     /// Doesn't answer requests whose URL spells the repository without `.git`, as the mirror's are.
     HangsForTheMirror,
     Fails,
+    /// Speaks the oldest version of the protocol only.
+    IsOld,
     /// Lists refs for the mirror, but doesn't send it packs.
     HangsForTheMirrorsFetch,
     /// Sends all to another host.
@@ -105,7 +107,7 @@ pub(crate) async fn start_behind_http(
 }
 
 async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     let target = parts.uri.path_and_query().unwrap().as_str().to_owned();
     shared.seen.lock().unwrap().push(Seen {
         line: format!("{} {target}", parts.method),
@@ -138,6 +140,9 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
     if target.contains("receive-pack") && authorization.is_none_or(|value| value != TOKEN) {
         let challenge = [("www-authenticate", "Basic realm=\"upstream\"")];
         return (StatusCode::UNAUTHORIZED, challenge).into_response();
+    }
+    if mood == Mood::IsOld {
+        parts.headers.remove("git-protocol");
     }
     let response = backend(&shared, &parts, body).await;
     if mood == Mood::Breaks && target.ends_with("git-upload-pack") {

@@ -4,8 +4,8 @@
 //! `refs/feature/x`, too, beside `refs/heads/feature/x`. So a name outside of what is mirrored is worth
 //! asking upstream only if the mirror has no branch or tag of that name.
 
-use super::pkt_line;
 use crate::mirror::mirrored_namespaces;
+use crate::pkt_line;
 
 /// The prefixes that the `ls-refs` which begins with `head` asks for outside of what is mirrored.
 pub(super) fn prefixes(head: &[u8], namespaces: &[String]) -> Vec<String> {

@@ -15,7 +15,6 @@ mod foreign;
 mod headers;
 mod opened;
 mod pass_on;
-mod pkt_line;
 mod relay;
 mod server;
 mod target;

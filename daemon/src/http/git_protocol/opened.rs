@@ -9,11 +9,12 @@ use futures_util::{StreamExt as _, stream};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
+use super::GitHttpError;
 use super::body::Received;
 use super::relay::Relay;
 use super::server::GitServer;
-use super::{GitHttpError, pkt_line};
 use crate::mirror::{GitError, GitStream, UploadPack};
+use crate::pkt_line;
 
 /// A process whose first packet is here.
 #[derive(Debug)]

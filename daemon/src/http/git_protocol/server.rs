@@ -57,7 +57,7 @@ impl Counters {
 }
 
 impl GitServer {
-    pub(in crate::http) fn new(registry: &Arc<Registry>) -> Result<Self, reqwest::Error> {
+    pub(in crate::http) fn new(registry: &Arc<Registry>) -> Self {
         let config = registry.config();
         let limits = &config.git_http;
         let semaphore = |permits| Arc::new(Semaphore::new(permits));
@@ -66,12 +66,7 @@ impl GitServer {
             .keys()
             .map(|host| (host.clone(), semaphore(limits.max_passed_on)))
             .collect();
-        let client = reqwest::Client::builder()
-            .connect_timeout(limits.connect_timeout)
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .build()?;
-        Ok(Self {
+        Self {
             registry: Arc::clone(registry),
             git: registry.git(),
             tmp: tmp_directory(&config),
@@ -83,14 +78,14 @@ impl GitServer {
                 tasks: registry.tasks(),
                 stop: registry.stop_token(),
             },
-            client,
+            client: registry.client(),
             shared: SharedAnswers::default(),
             counters: Counters::default(),
             requests: semaphore(limits.max_requests),
             processes: semaphore(limits.max_processes),
             passed_on,
             config,
-        })
+        }
     }
 
     pub(super) fn body_limits(&self) -> body::Limits {

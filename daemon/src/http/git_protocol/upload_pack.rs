@@ -15,10 +15,11 @@ use super::opened::Opened;
 use super::pass_on::{Passed, build, pass_on_shared};
 use super::server::{Counters, GitServer};
 use super::target::Target;
-use super::{GitHttpError, foreign, headers, pkt_line};
+use super::{GitHttpError, foreign, headers};
 use crate::error_chain::chain;
 use crate::http::error::ApiError;
 use crate::mirror::GitError;
+use crate::pkt_line;
 use crate::repository::{Freshness, MirrorState, Repository};
 
 /// What comes before an advertisement over HTTP, except in protocol version 2.

@@ -26,9 +26,26 @@ fn split(bytes: &[u8]) -> Option<(Option<&[u8]>, &[u8])> {
     }
 }
 
+/// The payloads of an answer that ends with its one flush packet; `None` if it isn't such a one.
+pub(crate) fn whole(bytes: &[u8]) -> Option<Vec<&[u8]>> {
+    let mut rest = bytes.strip_suffix(b"0000")?;
+    let mut payloads = Vec::new();
+    while !rest.is_empty() {
+        let (payload, after) = split(rest)?;
+        payloads.push(payload?);
+        rest = after;
+    }
+    Some(payloads)
+}
+
+/// One packet.
+pub(crate) fn packet(payload: &str) -> Vec<u8> {
+    format!("{:04x}{payload}", payload.len() + 4).into_bytes()
+}
+
 /// Whether the answer to the request that begins with `bytes` depends on upstream's refs, rather
 /// than on objects alone: `ls-refs`, and a fetch of refs by name, of protocol version 2.
-pub(super) fn depends_on_refs(bytes: &[u8]) -> bool {
+pub(crate) fn depends_on_refs(bytes: &[u8]) -> bool {
     let mut payloads = payloads(bytes);
     let is_listing = payloads
         .next()
@@ -37,7 +54,7 @@ pub(super) fn depends_on_refs(bytes: &[u8]) -> bool {
 }
 
 /// The prefixes of names that an `ls-refs` asks for.
-pub(super) fn ref_prefixes(bytes: &[u8]) -> impl Iterator<Item = &str> {
+pub(crate) fn ref_prefixes(bytes: &[u8]) -> impl Iterator<Item = &str> {
     payloads(bytes).filter_map(|payload| {
         let prefix = payload.strip_prefix(b"ref-prefix ")?;
         std::str::from_utf8(prefix.trim_ascii_end()).ok()
@@ -45,7 +62,7 @@ pub(super) fn ref_prefixes(bytes: &[u8]) -> impl Iterator<Item = &str> {
 }
 
 /// The names of the refs that an answer to `ls-refs` lists.
-pub(super) fn listed_names(bytes: &[u8]) -> impl Iterator<Item = &str> {
+pub(crate) fn listed_names(bytes: &[u8]) -> impl Iterator<Item = &str> {
     payloads(bytes).filter_map(|payload| {
         let line = std::str::from_utf8(payload).ok()?;
         line.trim_end().split(' ').nth(1)
@@ -53,19 +70,19 @@ pub(super) fn listed_names(bytes: &[u8]) -> impl Iterator<Item = &str> {
 }
 
 /// Whether the first packet of `bytes` is whole, or so long that it is no refusal.
-pub(super) fn has_first_packet(bytes: &[u8]) -> bool {
+pub(crate) fn has_first_packet(bytes: &[u8]) -> bool {
     const ENOUGH: usize = 1024;
     bytes.len() >= ENOUGH || split(bytes).is_some()
 }
 
 /// Whether an answer that begins with `bytes` is an error in git's words, and nothing else.
-pub(super) fn is_refusal(bytes: &[u8]) -> bool {
+pub(crate) fn is_refusal(bytes: &[u8]) -> bool {
     let first = payloads(bytes).next().unwrap_or_default();
     first.starts_with(b"ERR ")
 }
 
 /// Whether an answer that begins with `bytes` says that the repository lacks what is wanted.
-pub(super) fn is_lacking(bytes: &[u8]) -> bool {
+pub(crate) fn is_lacking(bytes: &[u8]) -> bool {
     let first = payloads(bytes).next().unwrap_or_default();
     let text = String::from_utf8_lossy(first);
     is_refusal(bytes) && (text.contains("not our ref") || text.contains("unknown ref"))
