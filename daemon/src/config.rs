@@ -266,6 +266,19 @@ impl Config {
             ("tip_commits", self.tip_commits >= 1),
             ("jobs_per_host", self.jobs_per_host >= 1),
             ("publishes", self.publishes >= 1),
+            ("git_http.max_body_bytes", self.git_http.max_body_bytes >= 1),
+            (
+                "git_http.body_timeout",
+                !self.git_http.body_timeout.is_zero(),
+            ),
+            (
+                "git_http.answer_timeout",
+                !self.git_http.answer_timeout.is_zero(),
+            ),
+            (
+                "git_http.idle_timeout",
+                !self.git_http.idle_timeout.is_zero(),
+            ),
             ("git_http.max_requests", self.git_http.max_requests >= 1),
             ("git_http.max_processes", self.git_http.max_processes >= 1),
             ("git_http.max_passed_on", self.git_http.max_passed_on >= 1),
@@ -334,9 +347,12 @@ mod tests {
 
     #[test]
     fn durations_are_written_for_people() {
-        let config = parse("fetch_interval = '2m'\n[git]\nclone_timeout = '3h'").unwrap();
+        let config =
+            parse("fetch_interval = '2m'\nref_check_interval = '0s'\n[git]\nclone_timeout = '3h'");
+        let config = config.unwrap();
 
         assert_eq!(config.fetch_interval, Duration::from_mins(2));
+        assert_eq!(config.ref_check_interval, Duration::ZERO);
         assert_eq!(config.git.clone_timeout, Duration::from_hours(3));
     }
 
@@ -348,6 +364,8 @@ mod tests {
             "relayout_share = 3.0",
             "namespaces = ['refs/*']",
             "keep_snapshots = 0",
+            "[git_http]\nmax_requests = 0",
+            "[git_http]\nidle_timeout = '0s'",
         ] {
             assert!(parse(bad).unwrap().check().is_err(), "{bad} was accepted");
         }

@@ -114,11 +114,17 @@ async fn bodies_that_are_not_understood_are_refused() {
     cut.truncate(cut.len() - 5);
     let cut = status(with("content-encoding", "gzip"), cut).await;
     let brotli = status(with("content-encoding", "br"), pkt::ls_refs()).await;
+    let twice = [
+        &with("content-encoding", "gzip")[..],
+        &[("content-encoding", "gzip")],
+    ];
+    let twice = status(twice.concat(), gzip(&gzip(&pkt::ls_refs()))).await;
     let kind = status(with("content-type", "text/plain"), pkt::ls_refs()).await;
 
     assert_eq!(not_gzip, answer(400, "bad_body"));
     assert_eq!(cut, answer(400, "bad_body"));
     assert_eq!(brotli, answer(415, "unsupported_body"));
+    assert_eq!(twice, answer(415, "unsupported_body"));
     assert_eq!(kind, answer(415, "unsupported_body"));
 }
 

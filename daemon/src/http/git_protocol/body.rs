@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, BodyDataStream};
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use bytes::Bytes;
 use flate2::write::GzDecoder;
 use futures_util::TryStreamExt as _;
@@ -119,12 +119,9 @@ enum Encoding {
 
 fn encoding(headers: &HeaderMap) -> Result<Encoding, GitHttpError> {
     let mut values = headers.get_all(header::CONTENT_ENCODING).iter();
-    let (Some(value), None) = (values.next(), values.next()) else {
-        return Ok(Encoding::Plain);
-    };
-    match value.as_bytes() {
-        b"gzip" | b"x-gzip" => Ok(Encoding::Gzip),
-        b"identity" | b"" => Ok(Encoding::Plain),
+    match (values.next().map(HeaderValue::as_bytes), values.next()) {
+        (None | Some(b"identity" | b""), None) => Ok(Encoding::Plain),
+        (Some(b"gzip" | b"x-gzip"), None) => Ok(Encoding::Gzip),
         _ => Err(GitHttpError::BadContentEncoding),
     }
 }

@@ -84,8 +84,11 @@ fn copy(headers: &HeaderMap, allowed: &[&'static str]) -> HeaderMap {
 /// The checked `Git-Protocol` header: `key` or `key=value`, several joined by colons.
 pub(super) fn git_protocol(headers: &HeaderMap) -> Result<Option<String>, GitHttpError> {
     const MAX_LEN: usize = 128;
-    let Some(value) = headers.get(GIT_PROTOCOL) else {
-        return Ok(None);
+    let mut values = headers.get_all(GIT_PROTOCOL).iter();
+    let value = match (values.next(), values.next()) {
+        (None, _) => return Ok(None),
+        (Some(value), None) => value,
+        (Some(_), Some(_)) => return Err(GitHttpError::BadProtocol),
     };
     let text = value.to_str().map_err(|_| GitHttpError::BadProtocol)?;
     let is_word = |word: &str| {

@@ -266,6 +266,8 @@ impl Reader {
     }
 
     fn respond(&self, opened: Opened, kind: Kind, place: Place) -> Response {
+        let repo = &self.target.repo;
+        debug!(%repo, ?place, ?kind, "Answering a git client that reads {repo}");
         let mut headers = headers::no_cache();
         if place != Place::Upstream {
             Counters::count(&self.server.counters.from_mirror);

@@ -12,6 +12,7 @@ use futures_util::{Stream, stream};
 use reqwest::Url;
 use tokio::time::timeout;
 use tokio_util::io::ReaderStream;
+use tracing::debug;
 
 use super::redirect::{Base, is_redirect};
 use crate::http::git_protocol::body::Received;
@@ -173,6 +174,9 @@ pub(in crate::http::git_protocol) async fn send(
     passed: Passed,
 ) -> Result<reqwest::Response, GitHttpError> {
     Counters::count(&server.counters.passed_on);
+    // The query may carry a token.
+    let (host, path) = (&passed.base.host, passed.url.path());
+    debug!(host, path, method = %passed.method, "Passing a request on to {host}");
     // A body that the client is still sending may take as long as the whole.
     let limits = &server.config.git_http;
     let limit = match passed.body {

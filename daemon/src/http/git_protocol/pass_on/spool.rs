@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
 use tokio::sync::watch;
 
 /// What a reader takes at once, in bytes.
@@ -132,7 +133,11 @@ impl Spool {
         if end - state.freed > self.window && slowest - state.freed >= FREE_LEN {
             let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
             let len = slowest - state.freed;
-            fallocate(&*self.file, flags, state.freed, len).map_err(std::io::Error::from)?;
+            match fallocate(&*self.file, flags, state.freed, len) {
+                // A filesystem without holes keeps all of it until the last reader is done.
+                Err(Errno::OPNOTSUPP) => {}
+                freed => freed.map_err(std::io::Error::from)?,
+            }
             state.freed = slowest;
         }
         // A reader that has all gets more, however small the window is.
