@@ -89,10 +89,10 @@ impl Registry {
         publisher: Publisher,
         stop: CancellationToken,
     ) -> Result<Arc<Self>, reqwest::Error> {
+        // The environment's proxies apply, as they do to git.
         let client = reqwest::Client::builder()
             .connect_timeout(config.git_http.connect_timeout)
             .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
             .build()?;
         let permits = config
             .upstreams
