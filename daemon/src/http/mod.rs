@@ -5,6 +5,8 @@ mod body;
 mod conditional;
 mod error;
 mod health;
+mod pin;
+mod published;
 mod range;
 mod repos;
 mod routes;

@@ -1,6 +1,6 @@
 //! Which request goes where.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use axum::Json;
 use axum::Router;
@@ -9,32 +9,29 @@ use axum::http::{HeaderMap, Method, Uri};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, get};
 use cachewfs_format::api::{REPOS_PATH, RefreshAnswer};
-use cachewfs_format::{ArchiveKind, Digest, RepoName, SnapshotId};
+use cachewfs_format::{ArchiveKind, RepoName, SnapshotId};
 
 use super::error::ApiError;
-use super::{health, repos, snapshots};
+use super::{health, published, repos, snapshots};
 use crate::repository::Registry;
-use crate::store::DiskStore;
-
-/// So many manifests are kept parsed, by the digest of their bytes.
-const CACHED_ARCHIVES: std::num::NonZeroUsize =
-    std::num::NonZeroUsize::new(64).expect("64 is not 0");
+use crate::store::{DiskStore, RevisionIndex};
 
 /// What all requests share.
 #[derive(Debug)]
 pub(super) struct App {
     pub(super) registry: Arc<Registry>,
     pub(super) store: DiskStore,
-    pub(super) archives: Mutex<lru::LruCache<(Digest, ArchiveKind), snapshots::Published>>,
+    pub(super) revisions: RevisionIndex,
+    pub(super) archives: published::Archives,
 }
 
 /// All routes.
 pub(crate) fn router(registry: Arc<Registry>, store: DiskStore) -> Router {
-    let archives = Mutex::new(lru::LruCache::new(CACHED_ARCHIVES));
     let app = Arc::new(App {
         registry,
+        revisions: RevisionIndex::new(store.clone()),
         store,
-        archives,
+        archives: published::Archives::default(),
     });
     Router::new()
         .route("/healthz", get(health::healthz))

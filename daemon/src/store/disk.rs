@@ -6,6 +6,7 @@
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use cachewfs_format::{Digest, Manifest, Pointer, RepoName, SegmentId, SnapshotId};
 use serde::Serialize;
@@ -120,6 +121,19 @@ impl DiskStore {
         snapshot: SnapshotId,
     ) -> Result<Option<(Manifest, Digest)>, StoreError> {
         read_json(&self.manifest_path(repo, snapshot))
+    }
+
+    /// When the manifest of a snapshot was written, if there is one.
+    pub(crate) fn manifest_written_at(
+        &self,
+        repo: &RepoName,
+        snapshot: SnapshotId,
+    ) -> Result<Option<SystemTime>, StoreError> {
+        let path = self.manifest_path(repo, snapshot);
+        match fs::metadata(&path).and_then(|metadata| metadata.modified()) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            written_at => written_at.map(Some).map_err(StoreError::at(path)),
+        }
     }
 
     /// The manifest that `pointer` names.

@@ -232,3 +232,27 @@ pub(crate) fn assert_good_clone(clone: &Path) {
     assert_eq!(git(clone, ["status", "--porcelain", "--ignored"]), "");
     git(clone, ["commit-graph", "verify"]);
 }
+
+/// The path of the stable URL of the checkout archive.
+pub(crate) fn stable() -> String {
+    format!("/git/{REPO}/snapshot.tar.zst")
+}
+
+pub(crate) fn header(response: &Response, name: &str) -> String {
+    let value = response
+        .headers()
+        .get(name)
+        .unwrap_or_else(|| panic!("no {name} in {response:?}"));
+    value.to_str().unwrap().to_owned()
+}
+
+/// Status and code of an answer that is an error.
+pub(crate) async fn code(response: Response) -> (u16, String) {
+    let status = response.status().as_u16();
+    let body: Value = serde_json::from_str(&response.text().await.unwrap()).unwrap();
+    assert!(
+        body["error"]["message"].as_str().unwrap().ends_with('.'),
+        "{body}"
+    );
+    (status, body["error"]["code"].as_str().unwrap().to_owned())
+}

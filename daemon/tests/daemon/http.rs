@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use reqwest::{Method, Response};
+use reqwest::Method;
 use serde_json::Value;
 
 use crate::harness::*;
@@ -14,28 +14,6 @@ async fn published() -> (World, String) {
     let head = commit_and_push(&work, "one");
     world.refresh().await;
     (world, head)
-}
-
-fn stable() -> String {
-    format!("/git/{REPO}/snapshot.tar.zst")
-}
-
-fn header(response: &Response, name: &str) -> String {
-    let value = response
-        .headers()
-        .get(name)
-        .unwrap_or_else(|| panic!("no {name} in {response:?}"));
-    value.to_str().unwrap().to_owned()
-}
-
-async fn code(response: Response) -> (u16, String) {
-    let status = response.status().as_u16();
-    let body: Value = serde_json::from_str(&response.text().await.unwrap()).unwrap();
-    assert!(
-        body["error"]["message"].as_str().unwrap().ends_with('.'),
-        "{body}"
-    );
-    (status, body["error"]["code"].as_str().unwrap().to_owned())
 }
 
 #[tokio::test(flavor = "multi_thread")]

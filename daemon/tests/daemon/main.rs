@@ -9,4 +9,5 @@ mod archive;
 mod harness;
 mod http;
 mod odd_repositories;
+mod pins;
 mod publish;

@@ -1,0 +1,148 @@
+//! Pins: ranges of one revision, whatever becomes current, from any replica.
+
+use std::fs;
+use std::path::Path;
+
+use cachewfs_daemon::{Config, Daemon};
+use reqwest::Method;
+
+use crate::harness::*;
+
+const PIN: &str = "x-cachew-snapshot-pin";
+
+async fn published() -> (World, std::path::PathBuf) {
+    published_with(|_| {}).await
+}
+
+async fn published_with(change: impl FnOnce(&mut Config)) -> (World, std::path::PathBuf) {
+    let world = World::start_with(change).await;
+    let work = world.create_upstream();
+    write_file(&work.join("noise"), noise(1, 500_000));
+    commit_and_push(&work, "one");
+    world.refresh().await;
+    (world, work)
+}
+
+async fn publish_more(world: &World, work: &Path) {
+    write_file(&work.join("noise"), noise(2, 700_000));
+    commit_and_push(work, "more");
+    world.refresh().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_probe_gives_a_token_and_the_size_but_no_bytes() {
+    let (world, _) = published().await;
+    let whole = world.get(&stable(), &[]).await;
+
+    for method in [Method::GET, Method::HEAD] {
+        let probe = world.request(method, &stable(), &[(PIN, "probe")]).await;
+
+        assert_eq!(probe.status(), 200);
+        assert_eq!(header(&probe, "etag"), header(&whole, "etag"));
+        assert_eq!(
+            header(&probe, PIN),
+            format!("etag:{}", header(&whole, "etag"))
+        );
+        let size = whole.content_length().unwrap();
+        assert_eq!(header(&probe, "content-range"), format!("bytes */{size}"));
+        assert_eq!(probe.bytes().await.unwrap().len(), 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_gets_its_revision_also_when_a_newer_one_is_current() {
+    let (world, work) = published().await;
+    let first = world.get(&stable(), &[]).await;
+    let (token, etag) = (header(&first, PIN), header(&first, "etag"));
+    let first = first.bytes().await.unwrap();
+
+    publish_more(&world, &work).await;
+
+    let len = first.len();
+    for start in (0..len).step_by(100_000) {
+        let end = len.min(start + 100_000);
+        let range = format!("bytes={start}-{}", end - 1);
+        let part = world
+            .get(&stable(), &[(PIN, &token), ("range", &range)])
+            .await;
+        assert_eq!(part.status(), 206);
+        assert_eq!(header(&part, "etag"), etag);
+        assert_eq!(header(&part, PIN), token);
+        assert_eq!(part.bytes().await.unwrap(), first[start..end]);
+    }
+    let unpinned = world.get(&stable(), &[("range", "bytes=0-9")]).await;
+    assert_ne!(header(&unpinned, "etag"), etag);
+    // Conditions are about the revision that is pinned.
+    let both = [(PIN, &*token), ("if-match", &*header(&unpinned, "etag"))];
+    assert_eq!(world.get(&stable(), &both).await.status(), 412);
+    let mirror = format!("/git/{REPO}/mirror.tar.zst");
+    let of_the_other_kind = world.get(&mirror, &[(PIN, &token)]).await;
+    assert_eq!(of_the_other_kind.status(), 412);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_of_a_revision_that_is_gone_or_never_was_gets_412() {
+    let (world, work) = published_with(|config| {
+        config.keep_snapshots = 1;
+        config.delete_grace = std::time::Duration::ZERO;
+    })
+    .await;
+    let probe = world.get(&stable(), &[(PIN, "probe")]).await;
+    let gone = header(&probe, PIN);
+    publish_more(&world, &work).await;
+
+    let never = format!("etag:\"{}\"", "0".repeat(64));
+    for token in [&*gone, &*never, "etag:", "nonsense"] {
+        let refused = world
+            .get(&stable(), &[(PIN, token), ("range", "bytes=0-9")])
+            .await;
+
+        let expected = (412, "precondition_failed".to_owned());
+        assert_eq!(code(refused).await, expected, "{token}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_probe_of_what_is_not_published_is_answered_at_once() {
+    let world = World::start().await;
+    let work = world.create_upstream();
+    commit_and_push(&work, "one");
+
+    let head = world
+        .request(Method::HEAD, &stable(), &[(PIN, "probe")])
+        .await;
+    let probe = world.get(&stable(), &[(PIN, "probe")]).await;
+
+    assert_eq!(head.status(), 404);
+    assert_eq!(code(probe).await, (503, "snapshot_not_ready".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_resolves_a_token_through_the_store_alone() {
+    let (world, work) = published().await;
+    let first = world.get(&stable(), &[]).await;
+    let token = header(&first, PIN);
+    let first = first.bytes().await.unwrap();
+    publish_more(&world, &work).await;
+    let data_dir = world.root.path().join("replica");
+    fs::create_dir_all(&data_dir).unwrap();
+    let store = world.root.path().join("data/store");
+    std::os::unix::fs::symlink(store, data_dir.join("store")).unwrap();
+    let replica = Daemon::start(Config {
+        listen: ([127, 0, 0, 1], 0).into(),
+        data_dir,
+        upstreams: [("git.example.com".to_owned(), "file:///nowhere".to_owned())].into(),
+        ..Config::default()
+    })
+    .await
+    .unwrap();
+
+    let url = format!("http://{}{}", replica.address, stable());
+    let request = reqwest::Client::new().get(url).header(PIN, &token);
+    let part = request.header("range", "bytes=5-99").send().await.unwrap();
+
+    assert_eq!(part.status(), 206);
+    assert_eq!(part.bytes().await.unwrap(), first[5..100]);
+    replica.shutdown.cancel();
+    replica.stopped().await;
+}
