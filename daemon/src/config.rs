@@ -23,6 +23,14 @@ pub struct Config {
     /// How often each mirror asks its upstream for news. Default `60s`.
     #[serde(deserialize_with = "duration")]
     pub fetch_interval: Duration,
+    /// How old the answers to git clients may be: a check whether upstream has moved began no longer
+    /// before the request. Default `10s`.
+    #[serde(deserialize_with = "duration")]
+    pub ref_check_interval: Duration,
+    /// How long a request waits for such a check. Then what the mirror has is served, marked as
+    /// stale; or the request is passed on, if upstream is known to have moved. Default `10s`.
+    #[serde(deserialize_with = "duration")]
+    pub ref_check_timeout: Duration,
     /// How long to wait, after a periodic update moved refs, for more to arrive before
     /// publishing. Default `1s`.
     #[serde(deserialize_with = "duration")]
@@ -89,6 +97,8 @@ impl Default for Config {
             data_dir: default_data_dir(),
             upstreams,
             fetch_interval: Duration::from_mins(1),
+            ref_check_interval: Duration::from_secs(10),
+            ref_check_timeout: Duration::from_secs(10),
             publish_delay: Duration::from_secs(1),
             keep_snapshots: 20,
             delete_grace: Duration::from_hours(24),

@@ -109,6 +109,7 @@ fn repository_status(error: &RepositoryError) -> (StatusCode, &'static str) {
                 (StatusCode::INTERNAL_SERVER_ERROR, "publish_failed")
             }
         },
+        RepositoryError::CheckTimedOut => (StatusCode::BAD_GATEWAY, code::UPSTREAM_FAILED),
         RepositoryError::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
         RepositoryError::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
     }
@@ -138,7 +139,9 @@ fn repository_advice(error: &RepositoryError) -> &'static str {
             | PublishError::Io { .. }
             | PublishError::BadOutput { .. } => "Look at the daemon's log.",
         },
-        RepositoryError::Busy | RepositoryError::Stopping => "Ask again in a moment.",
+        RepositoryError::CheckTimedOut | RepositoryError::Busy | RepositoryError::Stopping => {
+            "Ask again in a moment."
+        }
     }
 }
 

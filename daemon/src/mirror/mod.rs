@@ -3,6 +3,7 @@
 //! Everything here is synchronous and runs on blocking threads; only `git` starts processes.
 
 mod clone;
+mod compare;
 mod error;
 mod git;
 mod locks;
@@ -11,6 +12,7 @@ mod update;
 mod upstream;
 
 pub(crate) use clone::{clone_mirror, is_mirror, mirror_path};
+pub(crate) use compare::is_current;
 pub(crate) use error::MirrorError;
 pub(crate) use git::{Git, GitCommand, GitError};
 pub(crate) use locks::remove_stale_locks;

@@ -25,9 +25,7 @@ pub(crate) fn update(
         .output()
         .map_err(failed)?;
     let head = Head::parse(&String::from_utf8_lossy(&answer));
-    let mut refspecs: Vec<String> = ["refs/heads/", "refs/tags/"]
-        .into_iter()
-        .chain(namespaces.iter().map(String::as_str))
+    let mut refspecs: Vec<String> = mirrored_namespaces(namespaces)
         .map(|namespace| format!("+{namespace}*:{namespace}*"))
         .collect();
     if matches!(head, Head::Detached { .. }) {
@@ -49,9 +47,16 @@ pub(crate) fn update(
     follow_head(git, mirror, &head)
 }
 
+/// The namespaces of refs that a mirror has of upstream's: heads, tags, and the configured ones.
+pub(super) fn mirrored_namespaces(configured: &[String]) -> impl Iterator<Item = &str> {
+    ["refs/heads/", "refs/tags/"]
+        .into_iter()
+        .chain(configured.iter().map(String::as_str))
+}
+
 /// What upstream's HEAD is.
 #[derive(Debug, PartialEq, Eq)]
-enum Head {
+pub(super) enum Head {
     /// It names a branch.
     Branch(String),
     /// It names a commit.
@@ -62,7 +67,7 @@ enum Head {
 
 impl Head {
     /// Parses what `git ls-remote --symref <url> HEAD` prints.
-    fn parse(answer: &str) -> Self {
+    pub(super) fn parse(answer: &str) -> Self {
         let names_head = |line: &&str| {
             line.split_once('\t')
                 .is_some_and(|(_, name)| name == "HEAD")

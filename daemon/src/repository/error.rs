@@ -18,6 +18,8 @@ pub(crate) enum RepositoryError {
     Mirror(#[source] Arc<MirrorError>),
     #[error("publishing failed")]
     Publish(#[source] Arc<PublishError>),
+    #[error("upstream did not say in time whether it has moved")]
+    CheckTimedOut,
     #[error("too many requests wait for this repository")]
     Busy,
     #[error("the daemon stops")]

@@ -2,10 +2,12 @@
 //! publishes, at its interval and when asked.
 
 mod error;
+mod freshness;
 mod registry;
 mod status;
 mod worker;
 
 pub(crate) use error::RepositoryError;
-pub(crate) use registry::{Registry, mirrors};
+pub(crate) use freshness::Freshness;
+pub(crate) use registry::{Registry, Repository, mirrors};
 pub(crate) use status::{MirrorState, Status};

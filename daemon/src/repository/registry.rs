@@ -9,7 +9,8 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::worker::{Permits, Worker};
+use super::freshness::{Checker, Checks};
+use super::worker::{Permits, Request, Worker};
 use super::{MirrorState, RepositoryError, Status};
 use crate::config::Config;
 use crate::mirror::{Git, Upstream, is_mirror, mirror_path};
@@ -27,7 +28,8 @@ pub(crate) struct Repository {
     pub(super) upstream: Upstream,
     pub(super) mirror: PathBuf,
     pub(super) status: Mutex<Status>,
-    requests: mpsc::Sender<oneshot::Sender<Outcome>>,
+    pub(super) checks: Checks,
+    requests: mpsc::Sender<Request>,
 }
 
 impl Repository {
@@ -44,9 +46,21 @@ impl Repository {
 
     /// Waits for an update that begins after this call, and for the publish of what it brings.
     pub(crate) async fn refresh(&self) -> Outcome {
+        self.ask(Request::Publish).await
+    }
+
+    /// Waits for an update that begins after this call, but not for the publish that follows.
+    pub(crate) async fn update(&self) -> Result<(), RepositoryError> {
+        self.ask(Request::Update).await
+    }
+
+    async fn ask<T>(
+        &self,
+        request: fn(oneshot::Sender<Result<T, RepositoryError>>) -> Request,
+    ) -> Result<T, RepositoryError> {
         let (answer, outcome) = oneshot::channel();
         self.requests
-            .try_send(answer)
+            .try_send(request(answer))
             .map_err(|_| RepositoryError::Busy)?;
         outcome.await.map_err(|_| RepositoryError::Stopping)?
     }
@@ -131,16 +145,23 @@ impl Registry {
             MirrorState::Empty
         };
         let (requests, receiver) = mpsc::channel(MAX_WAITING);
+        let permits = self.permits.get(name.host()).cloned();
+        let permits = permits.unwrap_or_else(|| Permits::new(self.config.jobs_per_host));
+        let checks = Checks::new(Checker {
+            config: Arc::clone(&self.config),
+            git: self.git.clone(),
+            permits: permits.updates(),
+            tasks: self.tasks.clone(),
+        });
         let repository = Arc::new(Repository {
             name: name.clone(),
             upstream,
             mirror,
             status: Mutex::new(Status::new(state)),
+            checks,
             requests,
         });
         repositories.insert(name.clone(), Arc::clone(&repository));
-        let permits = self.permits.get(name.host()).cloned();
-        let permits = permits.unwrap_or_else(|| Permits::new(self.config.jobs_per_host));
         let worker = Worker::new(Arc::clone(self), Arc::clone(&repository), permits, receiver);
         self.tasks.spawn(worker.run());
         Ok(repository)

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{info, warn};
 
 use super::registry::{Outcome, Registry, Repository};
-use super::{MirrorState, RepositoryError};
+use super::{Freshness, MirrorState, RepositoryError};
 use crate::app::tmp_directory;
 use crate::error_chain::chain;
 use crate::mirror::{clone_mirror, is_mirror, maintain, remove_stale_locks, update};
@@ -30,13 +30,37 @@ impl Permits {
             clones: Arc::new(Semaphore::new(jobs.div_ceil(2))),
         }
     }
+
+    pub(super) fn updates(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.updates)
+    }
+}
+
+/// What the task of a repository is asked for; the answer comes with the first run that begins after
+/// it.
+#[derive(Debug)]
+pub(super) enum Request {
+    /// An update, and the publish of what it brings.
+    Publish(oneshot::Sender<Outcome>),
+    /// An update.
+    Update(oneshot::Sender<Result<(), RepositoryError>>),
+}
+
+impl Request {
+    /// Tells who asked, who may have gone away, how the run ended.
+    fn answer(self, outcome: &Outcome) {
+        match self {
+            Self::Publish(sender) => drop(sender.send(outcome.clone())),
+            Self::Update(sender) => drop(sender.send(outcome.clone().map(drop))),
+        }
+    }
 }
 
 pub(super) struct Worker {
     registry: Arc<Registry>,
     repository: Arc<Repository>,
     permits: Permits,
-    requests: mpsc::Receiver<oneshot::Sender<Outcome>>,
+    requests: mpsc::Receiver<Request>,
     /// Whether a killed git may have left locks.
     may_have_locks: bool,
 }
@@ -46,7 +70,7 @@ impl Worker {
         registry: Arc<Registry>,
         repository: Arc<Repository>,
         permits: Permits,
-        requests: mpsc::Receiver<oneshot::Sender<Outcome>>,
+        requests: mpsc::Receiver<Request>,
     ) -> Self {
         Self {
             registry,
@@ -75,8 +99,7 @@ impl Worker {
             let is_gone = matches!(&outcome, Err(error) if error.is_not_found())
                 && !is_mirror(&self.repository.mirror);
             for request in waiting {
-                // Who asked may have gone away.
-                request.send(outcome.clone()).ok();
+                request.answer(&outcome);
             }
             if is_gone {
                 self.end_unknown(&outcome).await;
@@ -86,15 +109,23 @@ impl Worker {
     }
 
     /// Takes over all that wait, then updates and publishes.
-    async fn run_once(&mut self, waiting: &mut Vec<oneshot::Sender<Outcome>>) -> Outcome {
-        let is_periodic = waiting.is_empty();
+    async fn run_once(&mut self, waiting: &mut Vec<Request>) -> Outcome {
         let permit = self.network_permit().await?;
         while let Ok(request) = self.requests.try_recv() {
             waiting.push(request);
         }
-        self.update().await?;
+        let began = std::time::Instant::now();
+        let updated = self.update().await;
+        let found = updated.clone().map(|()| Freshness::Fresh);
+        self.repository.checks.note(began, found);
+        updated?;
         drop(permit);
-        if is_periodic && waiting.is_empty() {
+        for request in waiting.extract_if(.., |request| matches!(request, Request::Update(_))) {
+            if let Request::Update(sender) = request {
+                drop(sender.send(Ok(())));
+            }
+        }
+        if waiting.is_empty() {
             sleep(self.registry.config.publish_delay).await;
         }
         let permits = Arc::clone(&self.registry.publishes);
@@ -192,7 +223,7 @@ impl Worker {
             tokio::select! {
                 () = self.registry.stop.cancelled() => break,
                 () = sleep_until(until) => break,
-                Some(request) = self.requests.recv() => drop(request.send(outcome.clone())),
+                Some(request) = self.requests.recv() => request.answer(outcome),
             }
         }
         self.registry.forget(&self.repository.name);
