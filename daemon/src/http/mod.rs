@@ -3,6 +3,7 @@
 
 mod body;
 mod conditional;
+mod ensure_refs;
 mod error;
 mod health;
 mod pin;

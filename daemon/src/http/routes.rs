@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::Router;
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, Uri};
 use axum::response::{IntoResponse as _, Response};
@@ -12,7 +13,7 @@ use cachewfs_format::api::{REPOS_PATH, RefreshAnswer};
 use cachewfs_format::{ArchiveKind, RepoName, SnapshotId};
 
 use super::error::ApiError;
-use super::{health, published, repos, snapshots};
+use super::{ensure_refs, health, published, repos, snapshots};
 use crate::repository::Registry;
 use crate::store::{DiskStore, RevisionIndex};
 
@@ -49,6 +50,7 @@ enum Target {
     Stable(ArchiveKind),
     Immutable(ArchiveKind, SnapshotId),
     Refresh,
+    EnsureRefs,
 }
 
 async fn git(
@@ -56,6 +58,7 @@ async fn git(
     method: Method,
     uri: Uri,
     headers: HeaderMap,
+    body: Body,
 ) -> Result<Response, ApiError> {
     let (repo, target) = parse_target(uri.path().strip_prefix("/git/").unwrap_or_default())?;
     app.registry.check(&repo)?;
@@ -78,7 +81,10 @@ async fn git(
             };
             Ok(Json(answer).into_response())
         }
-        Target::Refresh => Ok(not_allowed("POST")),
+        Target::EnsureRefs if request.method == Method::POST => {
+            ensure_refs::ensure_refs(app, request.repo, body).await
+        }
+        Target::Refresh | Target::EnsureRefs => Ok(not_allowed("POST")),
         Target::Stable(_) | Target::Immutable(..) => Ok(not_allowed("GET, HEAD")),
     }
 }
@@ -96,8 +102,10 @@ fn parse_target(rest: &str) -> Result<(RepoName, Target), ApiError> {
         "mirror" => Some(ArchiveKind::Mirror),
         _ => None,
     };
-    if last == "refresh" {
-        return Ok((parse_repo(before)?, Target::Refresh));
+    match last {
+        "refresh" => return Ok((parse_repo(before)?, Target::Refresh)),
+        "ensure-refs" => return Ok((parse_repo(before)?, Target::EnsureRefs)),
+        _ => {}
     }
     let stem = last.strip_suffix(".tar.zst").ok_or(ApiError::NoSuchPath)?;
     if let Some(kind) = kind(stem) {
@@ -162,6 +170,7 @@ mod tests {
             Target::Immutable(ArchiveKind::Checkout, SnapshotId::parse(&commit).unwrap())
         );
         assert_eq!(parse("h.org/a/refresh").1, Target::Refresh);
+        assert_eq!(parse("h.org/a.git/ensure-refs").1, Target::EnsureRefs);
     }
 
     #[test]

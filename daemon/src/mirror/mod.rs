@@ -8,6 +8,7 @@ mod error;
 mod git;
 mod locks;
 mod maintain;
+mod query;
 mod update;
 mod upstream;
 
@@ -17,5 +18,6 @@ pub(crate) use error::MirrorError;
 pub(crate) use git::{Git, GitCommand, GitError};
 pub(crate) use locks::remove_stale_locks;
 pub(crate) use maintain::maintain;
+pub(crate) use query::{RefName, missing_objects, resolve_refs};
 pub(crate) use update::update;
 pub(crate) use upstream::{Upstream, redact};

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cachewfs_format::RepoName;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -27,21 +27,28 @@ pub(crate) struct Repository {
     pub(super) name: RepoName,
     pub(super) upstream: Upstream,
     pub(super) mirror: PathBuf,
-    pub(super) status: Mutex<Status>,
+    pub(super) status: watch::Sender<Status>,
     pub(super) checks: Checks,
     requests: mpsc::Sender<Request>,
 }
 
 impl Repository {
     pub(crate) fn status(&self) -> Status {
-        self.status
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.status.borrow().clone()
+    }
+
+    /// Waits until the status is as wanted, which it may be already, and gives it.
+    pub(crate) async fn status_when(&self, is_wanted: impl FnMut(&Status) -> bool) -> Status {
+        let mut statuses = self.status.subscribe();
+        match statuses.wait_for(is_wanted).await {
+            Ok(status) => status.clone(),
+            // The sender is a field of this repository, so it is not dropped.
+            Err(_) => self.status(),
+        }
     }
 
     pub(super) fn change_status(&self, change: impl FnOnce(&mut Status)) {
-        change(&mut self.status.lock().unwrap_or_else(PoisonError::into_inner));
+        self.status.send_modify(change);
     }
 
     /// Waits for an update that begins after this call, and for the publish of what it brings.
@@ -157,7 +164,7 @@ impl Registry {
             name: name.clone(),
             upstream,
             mirror,
-            status: Mutex::new(Status::new(state)),
+            status: watch::Sender::new(Status::new(state)),
             checks,
             requests,
         });

@@ -157,6 +157,11 @@ impl World {
         self.request(Method::GET, path, headers).await
     }
 
+    pub(crate) async fn post(&self, path: &str, body: impl Into<reqwest::Body>) -> Response {
+        let request = self.client.post(self.url(path)).body(body);
+        request.send().await.unwrap()
+    }
+
     /// Asks for an update and a publish, and gives the answer.
     pub(crate) async fn refresh(&self) -> Value {
         let path = format!("/git/{REPO}/refresh");

@@ -6,6 +6,7 @@
 )]
 
 mod archive;
+mod ensure_refs;
 mod harness;
 mod http;
 mod odd_repositories;

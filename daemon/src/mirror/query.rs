@@ -1,0 +1,126 @@
+//! What a mirror has: refs by name, objects by id. Reads only, so it may run beside anything.
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+
+use cachewfs_format::ObjectId;
+
+use super::{Git, GitError};
+
+/// Where refs of our own are, which nobody else is shown.
+const HIDDEN: &str = "refs/cachewfs/";
+
+/// The full name of a ref (`git-check-ref-format(1)`), which has nothing that git takes for a pattern.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct RefName(String);
+
+impl RefName {
+    /// Parses `refs/<namespace>/<name>`; `None` for what no ref that is shown can be called.
+    pub(crate) fn parse(name: &str) -> Option<Self> {
+        let rest = name.strip_prefix("refs/")?;
+        let is_good_part = |part: &str| {
+            !part.is_empty() && !part.starts_with('.') && part.strip_suffix(".lock").is_none()
+        };
+        let is_bad = |letter: char| letter.is_ascii_control() || " ~^:?*[\\".contains(letter);
+        let is_good = rest.split('/').count() >= 2
+            && rest.split('/').all(is_good_part)
+            && !rest.contains(is_bad)
+            && !rest.contains("..")
+            && !rest.contains("@{")
+            && !rest.ends_with('.')
+            && !name.starts_with(HIDDEN);
+        is_good.then(|| Self(name.to_owned()))
+    }
+}
+
+/// The objects that refs name; a ref that isn't there has none.
+pub(crate) fn resolve_refs(
+    git: &Git,
+    mirror: &Path,
+    names: &[RefName],
+) -> Result<HashMap<RefName, ObjectId>, GitError> {
+    if names.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let output = git
+        .in_repository(mirror, "for-each-ref")
+        .args(["--format=%(objectname) %(refname)", "--"])
+        .args(names.iter().map(|name| &name.0))
+        .output()?;
+    // A pattern finds what lies below it, too.
+    let wanted: HashSet<&RefName> = names.iter().collect();
+    let found = String::from_utf8_lossy(&output);
+    let resolve = |line: &str| {
+        let (oid, name) = line.split_once(' ')?;
+        Some((RefName(name.to_owned()), ObjectId::parse(oid).ok()?))
+    };
+    Ok(found
+        .lines()
+        .filter_map(resolve)
+        .filter(|(name, _)| wanted.contains(name))
+        .collect())
+}
+
+/// Those of `oids` that the mirror has no object of.
+pub(crate) fn missing_objects(
+    git: &Git,
+    mirror: &Path,
+    oids: &[ObjectId],
+) -> Result<HashSet<ObjectId>, GitError> {
+    let mut missing: HashSet<_> = oids.iter().copied().collect();
+    if missing.is_empty() {
+        return Ok(missing);
+    }
+    let lines: Vec<_> = oids.iter().map(|oid| format!("{oid}\n")).collect();
+    let output = git
+        .in_repository(mirror, "cat-file")
+        .args(["--batch-check=%(objectname) %(objecttype)"])
+        .input(lines.concat())
+        .text()?;
+    for line in output.lines() {
+        if let Some((oid, kind)) = line.split_once(' ')
+            && kind != "missing"
+            && let Ok(oid) = ObjectId::parse(oid)
+        {
+            missing.remove(&oid);
+        }
+    }
+    Ok(missing)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_full_names_of_refs_that_are_shown_are_taken() {
+        for good in [
+            "refs/heads/main",
+            "refs/tags/v1.0",
+            "refs/heads/a/b@c",
+            "refs/heads/ä",
+        ] {
+            assert!(RefName::parse(good).is_some(), "{good}");
+        }
+        for bad in [
+            "",
+            "main",
+            "--all",
+            "refs/heads",
+            "refs/heads/",
+            "refs//x",
+            "refs/heads/*",
+            "refs/heads/a..b",
+            "refs/heads/.a",
+            "refs/heads/a.lock",
+            "refs/heads/a b",
+            "refs/heads/a\n",
+            "refs/heads/a@{1}",
+            "refs/heads/a~1",
+            "refs/heads/a.",
+            "refs/cachewfs/retained/x",
+        ] {
+            assert!(RefName::parse(bad).is_none(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! What a mirror has of what is asked for, after asking upstream if need be.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use cachewfs_format::ObjectId;
+use tokio::time::timeout;
+
+use super::{Freshness, MirrorState, Registry, Repository, RepositoryError};
+use crate::mirror::{RefName, missing_objects, resolve_refs};
+
+/// Refs and objects that a mirror should have.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Wanted {
+    /// With what they should name, if that matters.
+    pub(crate) refs: HashMap<RefName, Option<ObjectId>>,
+    pub(crate) objects: Vec<ObjectId>,
+}
+
+/// What of [`Wanted`] a mirror has.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Contents {
+    /// What the refs name; without those that aren't there.
+    pub(crate) refs: HashMap<RefName, ObjectId>,
+    pub(crate) missing: HashSet<ObjectId>,
+}
+
+impl Contents {
+    fn has_all(&self, wanted: &Wanted) -> bool {
+        let has_ref = |(name, expected): (&RefName, &Option<ObjectId>)| {
+            let target = self.refs.get(name);
+            target.is_some_and(|target| expected.is_none_or(|expected| expected == *target))
+        };
+        self.missing.is_empty() && wanted.refs.iter().all(has_ref)
+    }
+}
+
+impl Registry {
+    /// Looks for `wanted` in the mirror; if something isn't there, once more after a check of
+    /// upstream that begins after this call. Also tells whether there was one.
+    ///
+    /// The mirror must be ready.
+    pub(crate) async fn ensure(
+        &self,
+        repository: &Arc<Repository>,
+        wanted: Wanted,
+    ) -> Result<(Contents, bool), RepositoryError> {
+        let wanted = Arc::new(wanted);
+        let contents = self.look_for(repository, &wanted).await?;
+        if contents.has_all(&wanted) {
+            return Ok((contents, false));
+        }
+        if repository.fresh_within(Duration::ZERO).await? == Freshness::Behind {
+            let update = timeout(self.longest_update(), repository.update());
+            update.await.map_err(|_| RepositoryError::Busy)??;
+        }
+        Ok((self.look_for(repository, &wanted).await?, true))
+    }
+
+    /// Waits until the mirror is there, for as long as an update may take; tells whether it had to.
+    pub(crate) async fn wait_for_mirror(
+        &self,
+        repository: &Repository,
+    ) -> Result<bool, RepositoryError> {
+        if repository.status().state == MirrorState::Ready {
+            return Ok(false);
+        }
+        let is_decided =
+            |status: &super::Status| status.state == MirrorState::Ready || status.error.is_some();
+        let status = timeout(self.longest_update(), repository.status_when(is_decided)).await;
+        let status = status.map_err(|_| RepositoryError::Busy)?;
+        match status.error {
+            Some(error) if status.state != MirrorState::Ready => Err(error),
+            _ => Ok(true),
+        }
+    }
+
+    /// How long a request waits for an update that has begun.
+    fn longest_update(&self) -> Duration {
+        let limits = &self.config.git;
+        limits.fetch_timeout + limits.ls_remote_timeout
+    }
+
+    async fn look_for(
+        &self,
+        repository: &Arc<Repository>,
+        wanted: &Arc<Wanted>,
+    ) -> Result<Contents, RepositoryError> {
+        let (git, repository) = (self.git.clone(), Arc::clone(repository));
+        let wanted = Arc::clone(wanted);
+        let look = move || {
+            let names: Vec<_> = wanted.refs.keys().cloned().collect();
+            Ok(Contents {
+                refs: resolve_refs(&git, &repository.mirror, &names)?,
+                missing: missing_objects(&git, &repository.mirror, &wanted.objects)?,
+            })
+        };
+        let contents = tokio::task::spawn_blocking(look).await;
+        let contents = contents.map_err(|_| RepositoryError::Stopping)?;
+        contents.map_err(|error: crate::mirror::GitError| {
+            RepositoryError::Mirror(Arc::new(error.into()))
+        })
+    }
+}
