@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ArchiveKind, RepoName, SnapshotId};
+use crate::{ArchiveKind, ObjectId, RepoName, SnapshotId};
 
 /// `X-Cachew-Snapshot-Commit`: the commit of the snapshot that is served.
 pub const SNAPSHOT_COMMIT_HEADER: &str = "x-cachew-snapshot-commit";
@@ -26,6 +26,11 @@ pub fn immutable_path(repo: &RepoName, kind: ArchiveKind, snapshot: SnapshotId) 
 /// The path that `POST` makes the daemon ask upstream and publish what is new.
 pub fn refresh_path(repo: &RepoName) -> String {
     format!("/git/{repo}/refresh")
+}
+
+/// The path of a bundle that brings a clone at the commit `base` up to date.
+pub fn bundle_path(repo: &RepoName, base: ObjectId) -> String {
+    format!("/git/{repo}/snapshot.bundle?base={base}")
 }
 
 /// The path that `POST` of an [`EnsureRefsRequest`] makes the mirror have what it names.
@@ -88,6 +93,8 @@ pub mod code {
     pub const BAD_SNAPSHOT_ID: &str = "bad_snapshot_id";
     /// The body, or the query, of the request is not understood.
     pub const BAD_REQUEST: &str = "bad_request";
+    /// The repository has no commit of which a bundle could begin.
+    pub const UNKNOWN_BASE: &str = "unknown_base";
     /// The body of the request is too large.
     pub const BODY_TOO_LARGE: &str = "body_too_large";
 }

@@ -47,6 +47,10 @@ pub(crate) enum ApiError {
     BodyTooLarge { max: usize },
     #[error("the body of the request did not come in time")]
     BodyTimedOut,
+    #[error("the query names no base: a full commit id in lower case")]
+    BadBase,
+    #[error("{repo} has no commit with this id, here and upstream")]
+    UnknownBase { repo: RepoName },
     #[error("upstream can't be asked")]
     UpstreamFailed(#[source] RepositoryError),
     #[error(transparent)]
@@ -86,9 +90,11 @@ impl ApiError {
             Self::NoCheckout { .. } => (StatusCode::NOT_FOUND, code::NO_CHECKOUT),
             Self::UnknownRepo { .. } => (StatusCode::NOT_FOUND, "unknown_repo"),
             Self::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, "precondition_failed"),
-            Self::BadJson(_) | Self::NothingToEnsure | Self::TooManyNames { .. } => {
-                (StatusCode::BAD_REQUEST, code::BAD_REQUEST)
-            }
+            Self::UnknownBase { .. } => (StatusCode::NOT_FOUND, code::UNKNOWN_BASE),
+            Self::BadJson(_)
+            | Self::NothingToEnsure
+            | Self::TooManyNames { .. }
+            | Self::BadBase => (StatusCode::BAD_REQUEST, code::BAD_REQUEST),
             Self::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, code::BODY_TOO_LARGE),
             Self::BodyTimedOut => (StatusCode::REQUEST_TIMEOUT, code::BAD_REQUEST),
             Self::UpstreamFailed(_) => (StatusCode::BAD_GATEWAY, code::UPSTREAM_FAILED),
@@ -116,6 +122,8 @@ impl ApiError {
             Self::BadJson(_) | Self::NothingToEnsure => {
                 "Send {\"refs\":{\"refs/heads/main\":\"\"},\"commits\":[]}."
             }
+            Self::BadBase => "Use snapshot.bundle?base=<commit>, with 40 or 64 hexadecimal digits.",
+            Self::UnknownBase { .. } => "Fetch from upstream instead.",
             Self::TooManyNames { .. } | Self::BodyTooLarge { .. } => "Ask for less at once.",
             Self::Repository(error) => repository_advice(error),
             Self::Store(_) | Self::Task(_) => "Look at the daemon's log.",

@@ -2,6 +2,7 @@
 //! answers.
 
 mod body;
+mod bundle;
 mod conditional;
 mod ensure_refs;
 mod error;

@@ -13,7 +13,7 @@ use cachewfs_format::api::{REPOS_PATH, RefreshAnswer};
 use cachewfs_format::{ArchiveKind, RepoName, SnapshotId};
 
 use super::error::ApiError;
-use super::{ensure_refs, health, published, repos, snapshots};
+use super::{bundle, ensure_refs, health, published, repos, snapshots};
 use crate::repository::Registry;
 use crate::store::{DiskStore, RevisionIndex};
 
@@ -51,6 +51,7 @@ enum Target {
     Immutable(ArchiveKind, SnapshotId),
     Refresh,
     EnsureRefs,
+    Bundle,
 }
 
 async fn git(
@@ -84,8 +85,9 @@ async fn git(
         Target::EnsureRefs if request.method == Method::POST => {
             ensure_refs::ensure_refs(app, request.repo, body).await
         }
+        Target::Bundle if is_read => bundle::bundle(app, request, uri.query()).await,
         Target::Refresh | Target::EnsureRefs => Ok(not_allowed("POST")),
-        Target::Stable(_) | Target::Immutable(..) => Ok(not_allowed("GET, HEAD")),
+        Target::Stable(_) | Target::Immutable(..) | Target::Bundle => Ok(not_allowed("GET, HEAD")),
     }
 }
 
@@ -105,6 +107,7 @@ fn parse_target(rest: &str) -> Result<(RepoName, Target), ApiError> {
     match last {
         "refresh" => return Ok((parse_repo(before)?, Target::Refresh)),
         "ensure-refs" => return Ok((parse_repo(before)?, Target::EnsureRefs)),
+        "snapshot.bundle" => return Ok((parse_repo(before)?, Target::Bundle)),
         _ => {}
     }
     let stem = last.strip_suffix(".tar.zst").ok_or(ApiError::NoSuchPath)?;

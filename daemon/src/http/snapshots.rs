@@ -5,7 +5,9 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header, response};
 use axum::response::{IntoResponse as _, Response};
-use cachewfs_format::api::{SNAPSHOT_COMMIT_HEADER, SNAPSHOT_PIN_HEADER, immutable_path};
+use cachewfs_format::api::{
+    BUNDLE_URL_HEADER, SNAPSHOT_COMMIT_HEADER, SNAPSHOT_PIN_HEADER, bundle_path, immutable_path,
+};
 use cachewfs_format::{ArchiveKind, RepoName, SnapshotId};
 
 use super::body::stream_range;
@@ -39,10 +41,11 @@ pub(super) async fn stable(
     if let Pin::Revision(toc) = pin {
         let toc = toc.ok_or(ApiError::PreconditionFailed)?;
         let repo = request.repo.clone();
-        let find = move || published::of_toc(&app, &repo, (toc, kind));
+        let finder = Arc::clone(&app);
+        let find = move || published::of_toc(&finder, &repo, (toc, kind));
         let pinned = tokio::task::spawn_blocking(find).await??;
         let pinned = pinned.ok_or(ApiError::PreconditionFailed)?;
-        return Ok(answer_stable(&request, &pinned));
+        return Ok(answer_stable(&app, &request, &pinned));
     }
     let is_get = request.method == Method::GET;
     let repository = if is_get {
@@ -55,7 +58,7 @@ pub(super) async fn stable(
     if let Some(published) = tokio::task::spawn_blocking(find).await?? {
         return Ok(match pin {
             Pin::Probe => answer_probe(&request, &published),
-            Pin::Absent | Pin::Revision(_) => answer_stable(&request, &published),
+            Pin::Absent | Pin::Revision(_) => answer_stable(&app, &request, &published),
         });
     }
     let repo = request.repo;
@@ -104,14 +107,23 @@ fn answer_probe(request: &Request, published: &Published) -> Response {
     finish(builder.status(StatusCode::OK), Body::empty())
 }
 
-/// Every answer of the stable URL carries the token of its revision.
-fn answer_stable(request: &Request, published: &Published) -> Response {
+/// Every answer of the stable URL carries the token of its revision; and where a bundle is that brings
+/// it up to date, if the mirror has moved on.
+fn answer_stable(app: &App, request: &Request, published: &Published) -> Response {
     let mut response = answer(request, published, NO_CACHE);
     let headers = response.headers_mut();
     if let Ok(token) = pin::token(&published.etag).parse() {
         headers.insert(SNAPSHOT_PIN_HEADER, token);
     }
     headers.insert(header::VARY, HeaderValue::from_static(SNAPSHOT_PIN_HEADER));
+    let base = published.snapshot.commit();
+    let repository = app.registry.find(&request.repo);
+    let head = repository.and_then(|repository| repository.status().head);
+    if head.is_some_and(|head| head != base)
+        && let Ok(path) = bundle_path(&request.repo, base).parse()
+    {
+        headers.insert(BUNDLE_URL_HEADER, path);
+    }
     response
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Everything here is synchronous and runs on blocking threads; only `git` starts processes.
 
+mod bundle;
 mod clone;
 mod compare;
 mod error;
@@ -12,12 +13,13 @@ mod query;
 mod update;
 mod upstream;
 
+pub(crate) use bundle::{BundleRef, refs_beyond, write_bundle};
 pub(crate) use clone::{clone_mirror, is_mirror, mirror_path};
 pub(crate) use compare::is_current;
 pub(crate) use error::MirrorError;
 pub(crate) use git::{Git, GitCommand, GitError};
 pub(crate) use locks::remove_stale_locks;
 pub(crate) use maintain::maintain;
-pub(crate) use query::{RefName, missing_objects, resolve_refs};
+pub(crate) use query::{RefName, has_commit, head_commit, missing_objects, resolve_refs};
 pub(crate) use update::update;
 pub(crate) use upstream::{Upstream, redact};

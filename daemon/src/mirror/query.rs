@@ -67,9 +67,38 @@ pub(crate) fn missing_objects(
     mirror: &Path,
     oids: &[ObjectId],
 ) -> Result<HashSet<ObjectId>, GitError> {
-    let mut missing: HashSet<_> = oids.iter().copied().collect();
-    if missing.is_empty() {
-        return Ok(missing);
+    let kinds = kinds(git, mirror, oids)?;
+    let is_missing = |oid: &ObjectId| !kinds.contains_key(oid);
+    Ok(oids.iter().copied().filter(is_missing).collect())
+}
+
+/// Whether the mirror has this commit.
+pub(crate) fn has_commit(git: &Git, mirror: &Path, oid: ObjectId) -> Result<bool, GitError> {
+    let kinds = kinds(git, mirror, &[oid])?;
+    Ok(kinds.get(&oid).is_some_and(|kind| kind == "commit"))
+}
+
+/// The commit of HEAD; `None` if it names no branch that there is.
+pub(crate) fn head_commit(git: &Git, mirror: &Path) -> Result<Option<ObjectId>, GitError> {
+    let commit = git
+        .in_repository(mirror, "rev-parse")
+        .args(["--verify", "--quiet", "HEAD^{commit}"])
+        .text();
+    match commit {
+        Err(GitError::Failed { .. }) => Ok(None),
+        commit => Ok(ObjectId::parse(&commit?).ok()),
+    }
+}
+
+/// The types of those of `oids` that the mirror has.
+fn kinds(
+    git: &Git,
+    mirror: &Path,
+    oids: &[ObjectId],
+) -> Result<HashMap<ObjectId, String>, GitError> {
+    let mut kinds = HashMap::new();
+    if oids.is_empty() {
+        return Ok(kinds);
     }
     let lines: Vec<_> = oids.iter().map(|oid| format!("{oid}\n")).collect();
     let output = git
@@ -82,10 +111,10 @@ pub(crate) fn missing_objects(
             && kind != "missing"
             && let Ok(oid) = ObjectId::parse(oid)
         {
-            missing.remove(&oid);
+            kinds.insert(oid, kind.to_owned());
         }
     }
-    Ok(missing)
+    Ok(kinds)
 }
 
 #[cfg(test)]

@@ -51,10 +51,7 @@ impl Registry {
         if contents.has_all(&wanted) {
             return Ok((contents, false));
         }
-        if repository.fresh_within(Duration::ZERO).await? == Freshness::Behind {
-            let update = timeout(self.longest_update(), repository.update());
-            update.await.map_err(|_| RepositoryError::Busy)??;
-        }
+        self.check_upstream(repository).await?;
         Ok((self.look_for(repository, &wanted).await?, true))
     }
 
@@ -74,6 +71,18 @@ impl Registry {
             Some(error) if status.state != MirrorState::Ready => Err(error),
             _ => Ok(true),
         }
+    }
+
+    /// Waits for a check of upstream that begins after this call, and for the update that it asks for.
+    pub(super) async fn check_upstream(
+        &self,
+        repository: &Arc<Repository>,
+    ) -> Result<(), RepositoryError> {
+        if repository.fresh_within(Duration::ZERO).await? == Freshness::Behind {
+            let update = timeout(self.longest_update(), repository.update());
+            update.await.map_err(|_| RepositoryError::Busy)??;
+        }
+        Ok(())
     }
 
     /// How long a request waits for an update that has begun.

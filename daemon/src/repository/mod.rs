@@ -1,6 +1,7 @@
 //! The life of each repository in the daemon: one task per repository that updates its mirror and
 //! publishes, at its interval and when asked.
 
+mod bundles;
 mod contents;
 mod error;
 mod freshness;
@@ -8,6 +9,7 @@ mod registry;
 mod status;
 mod worker;
 
+pub(crate) use bundles::Bundle;
 pub(crate) use contents::Wanted;
 pub(crate) use error::RepositoryError;
 pub(crate) use freshness::Freshness;

@@ -9,9 +9,11 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::bundles::Bundles;
 use super::freshness::{Checker, Checks};
 use super::worker::{Permits, Request, Worker};
 use super::{MirrorState, RepositoryError, Status};
+use crate::app::tmp_directory;
 use crate::config::Config;
 use crate::mirror::{Git, Upstream, is_mirror, mirror_path};
 use crate::publish::{Published, Publisher};
@@ -83,7 +85,8 @@ pub(crate) struct Registry {
     pub(super) publishes: Arc<Semaphore>,
     /// Per upstream host: a host that stalls holds up its own repositories only.
     permits: BTreeMap<String, Permits>,
-    tasks: TaskTracker,
+    pub(super) tasks: TaskTracker,
+    pub(super) bundles: Bundles,
     repositories: Mutex<HashMap<RepoName, Arc<Repository>>>,
 }
 
@@ -101,6 +104,7 @@ impl Registry {
             .collect();
         Arc::new(Self {
             publishes: Arc::new(Semaphore::new(config.publishes)),
+            bundles: Bundles::new(tmp_directory(&config).join("bundles")),
             permits,
             config,
             git,

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use cachewfs_format::ObjectId;
+
 use super::RepositoryError;
 
 /// The first pause after a failure; it doubles with each further one.
@@ -41,6 +43,8 @@ pub(crate) struct Status {
     pub(crate) error: Option<RepositoryError>,
     /// When upstream was last asked with success, in seconds since the epoch.
     pub(crate) updated_at: Option<u64>,
+    /// The commit of the mirror's HEAD after its last update.
+    pub(crate) head: Option<ObjectId>,
     /// How many runs failed since the last that did not.
     failures: u32,
     /// When the next run begins unless asked for earlier.
@@ -53,13 +57,15 @@ impl Status {
             state,
             error: None,
             updated_at: None,
+            head: None,
             failures: 0,
             next_run: Instant::now(),
         }
     }
 
-    pub(super) fn mirror_is_fresh(&mut self) {
+    pub(super) fn mirror_is_fresh(&mut self, head: Option<ObjectId>) {
         self.state = MirrorState::Ready;
+        self.head = head;
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         self.updated_at = now.ok().map(|since| since.as_secs());
     }

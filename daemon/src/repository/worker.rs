@@ -13,7 +13,7 @@ use super::registry::{Outcome, Registry, Repository};
 use super::{Freshness, MirrorState, RepositoryError};
 use crate::app::tmp_directory;
 use crate::error_chain::chain;
-use crate::mirror::{clone_mirror, is_mirror, maintain, remove_stale_locks, update};
+use crate::mirror::{clone_mirror, head_commit, is_mirror, maintain, remove_stale_locks, update};
 use crate::publish::Published;
 
 /// How many jobs may talk to one upstream host at once.
@@ -175,7 +175,8 @@ impl Worker {
             }
             let what = (mirror.as_path(), &config.namespaces[..]);
             update(&registry.git, &repository.upstream, what, &config.git)?;
-            repository.change_status(super::Status::mirror_is_fresh);
+            let head = head_commit(&registry.git, mirror)?;
+            repository.change_status(|status| status.mirror_is_fresh(head));
             Ok(())
         });
         let result = result.await.map_err(|_| RepositoryError::Stopping)?;

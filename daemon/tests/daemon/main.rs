@@ -6,6 +6,7 @@
 )]
 
 mod archive;
+mod bundles;
 mod ensure_refs;
 mod harness;
 mod http;
