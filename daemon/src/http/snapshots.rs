@@ -56,6 +56,9 @@ pub(super) async fn stable(
     let (finder, repo) = (Arc::clone(&app), request.repo.clone());
     let find = move || published::current(&finder, &repo, kind);
     if let Some(published) = tokio::task::spawn_blocking(find).await?? {
+        if is_get && let Some(repository) = repository {
+            repository.revalidate();
+        }
         return Ok(match pin {
             Pin::Probe => answer_probe(&request, &published),
             Pin::Absent | Pin::Revision(_) => answer_stable(&app, &request, &published),

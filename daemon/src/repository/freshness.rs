@@ -115,6 +115,13 @@ impl Repository {
         }
     }
 
+    /// Begins a check of upstream behind the caller's back, unless one began within
+    /// `ref_check_interval`. What moved is published.
+    pub(crate) fn revalidate(self: &Arc<Self>) {
+        let max_age = self.checks.checker.config.ref_check_interval;
+        drop(self.recent_or_running(Instant::now().checked_sub(max_age)));
+    }
+
     /// What a check found that began at `oldest` or later; else the running one, begun if need be.
     fn recent_or_running(self: &Arc<Self>, oldest: Option<Instant>) -> Result<Outcome, Running> {
         let mut known = self.checks.lock();

@@ -98,6 +98,8 @@ impl World {
             data_dir: root.path().join("data"),
             upstreams: [("git.example.com".to_owned(), base)].into(),
             fetch_interval: Duration::from_hours(1),
+            // What a test doesn't ask for doesn't happen.
+            ref_check_interval: Duration::from_hours(1),
             publish_delay: Duration::ZERO,
             ..Config::default()
         };

@@ -8,8 +8,10 @@
 mod archive;
 mod bundles;
 mod ensure_refs;
+mod gate;
 mod harness;
 mod http;
 mod odd_repositories;
 mod pins;
 mod publish;
+mod stale;
