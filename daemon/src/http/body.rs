@@ -8,6 +8,7 @@ use bytes::Bytes;
 use futures_util::stream;
 use tracing::warn;
 
+use super::error::ApiError;
 use crate::error_chain::chain;
 use crate::store::Archive;
 
@@ -19,21 +20,27 @@ const BLOCK_LEN: u64 = 1 << 20;
 pub(super) fn stream_range(archive: Arc<Archive>, range: Range<u64>) -> Body {
     Body::from_stream(stream::try_unfold(
         (archive, range),
-        async |(archive, range)| {
-            if range.is_empty() {
-                return Ok(None);
+        async |(archive, range)| match read_block(&archive, range).await {
+            Ok(block) => Ok(block.map(|(bytes, rest)| (bytes, (archive, rest)))),
+            Err(error) => {
+                warn!(error = chain(&error), "Reading an archive failed");
+                Err(std::io::Error::other(error))
             }
-            let block = range.start..range.end.min(range.start + BLOCK_LEN);
-            let rest = block.end..range.end;
-            let reader = Arc::clone(&archive);
-            let bytes = tokio::task::spawn_blocking(move || reader.read(block))
-                .await
-                .map_err(std::io::Error::other)?
-                .map_err(|error| {
-                    warn!(error = chain(&error), "Reading an archive failed");
-                    std::io::Error::other(error)
-                })?;
-            Ok::<_, std::io::Error>(Some((Bytes::from(bytes), (archive, rest))))
         },
     ))
+}
+
+/// The first bytes of `range`, and what is left of it; `None` if it is empty.
+pub(super) async fn read_block(
+    archive: &Arc<Archive>,
+    range: Range<u64>,
+) -> Result<Option<(Bytes, Range<u64>)>, ApiError> {
+    if range.is_empty() {
+        return Ok(None);
+    }
+    let block = range.start..range.end.min(range.start + BLOCK_LEN);
+    let rest = block.end..range.end;
+    let reader = Arc::clone(archive);
+    let bytes = tokio::task::spawn_blocking(move || reader.read(block)).await??;
+    Ok(Some((Bytes::from(bytes), rest)))
 }

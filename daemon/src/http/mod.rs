@@ -7,6 +7,7 @@ mod conditional;
 mod ensure_refs;
 mod error;
 mod health;
+mod miss;
 mod pin;
 mod published;
 mod range;

@@ -6,7 +6,7 @@ use axum::Json;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, Method, Uri};
+use axum::http::{HeaderMap, Method, Uri, Version};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, get};
 use cachewfs_format::api::{REPOS_PATH, RefreshAnswer};
@@ -58,6 +58,7 @@ async fn git(
     State(app): State<Arc<App>>,
     method: Method,
     uri: Uri,
+    version: Version,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
@@ -67,6 +68,7 @@ async fn git(
     let request = snapshots::Request {
         repo,
         method,
+        version,
         headers,
     };
     match target {

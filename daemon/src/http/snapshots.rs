@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header, response};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header, response};
 use axum::response::{IntoResponse as _, Response};
 use cachewfs_format::api::{
     BUNDLE_URL_HEADER, SNAPSHOT_COMMIT_HEADER, SNAPSHOT_PIN_HEADER, bundle_path, immutable_path,
@@ -13,11 +13,11 @@ use cachewfs_format::{ArchiveKind, RepoName, SnapshotId};
 use super::body::stream_range;
 use super::conditional::{Condition, Validators};
 use super::error::ApiError;
+use super::miss;
 use super::pin::{self, Pin};
 use super::published::{self, Published};
 use super::range::{self, Wanted};
 use super::routes::App;
-use crate::repository::RepositoryError;
 
 const NO_CACHE: &str = "no-cache";
 const IMMUTABLE: &str = "public, max-age=31536000, immutable";
@@ -27,6 +27,7 @@ const IMMUTABLE: &str = "public, max-age=31536000, immutable";
 pub(super) struct Request {
     pub(super) repo: RepoName,
     pub(super) method: Method,
+    pub(super) version: Version,
     pub(super) headers: HeaderMap,
 }
 
@@ -53,6 +54,8 @@ pub(super) async fn stable(
     } else {
         app.registry.find(&request.repo)
     };
+    // Looked at before the store, so that no publish is missed.
+    let status = repository.as_ref().map(|repository| repository.status());
     let (finder, repo) = (Arc::clone(&app), request.repo.clone());
     let find = move || published::current(&finder, &repo, kind);
     if let Some(published) = tokio::task::spawn_blocking(find).await?? {
@@ -64,20 +67,11 @@ pub(super) async fn stable(
             Pin::Absent | Pin::Revision(_) => answer_stable(&app, &request, &published),
         });
     }
-    let repo = request.repo;
-    let Some(status) = repository.map(|repository| repository.status()) else {
+    let (Some(repository), Some(status)) = (repository, status) else {
+        let repo = request.repo;
         return Err(ApiError::NoSnapshot { repo });
     };
-    match status.error {
-        Some(error @ (RepositoryError::Mirror(_) | RepositoryError::Publish(_))) => {
-            Err(error.into())
-        }
-        _ if is_get => Err(ApiError::NotReady {
-            repo,
-            state: status.state.as_str(),
-        }),
-        _ => Err(ApiError::NoSnapshot { repo }),
-    }
+    miss::miss(app, request, (repository, status), kind).await
 }
 
 /// Answers with the snapshot that the URL names.
@@ -112,7 +106,7 @@ fn answer_probe(request: &Request, published: &Published) -> Response {
 
 /// Every answer of the stable URL carries the token of its revision; and where a bundle is that brings
 /// it up to date, if the mirror has moved on.
-fn answer_stable(app: &App, request: &Request, published: &Published) -> Response {
+pub(super) fn answer_stable(app: &App, request: &Request, published: &Published) -> Response {
     let mut response = answer(request, published, NO_CACHE);
     let headers = response.headers_mut();
     if let Ok(token) = pin::token(&published.etag).parse() {

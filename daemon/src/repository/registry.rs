@@ -230,6 +230,11 @@ impl Registry {
         self.stop.is_cancelled()
     }
 
+    /// Waits until the daemon is told to stop.
+    pub(crate) async fn stopping(&self) {
+        self.stop.cancelled().await;
+    }
+
     /// Waits for all tasks, which end when the daemon stops.
     pub(crate) async fn join(&self) {
         self.tasks.close();

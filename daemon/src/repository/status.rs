@@ -45,6 +45,8 @@ pub(crate) struct Status {
     pub(crate) updated_at: Option<u64>,
     /// The commit of the mirror's HEAD after its last update.
     pub(crate) head: Option<ObjectId>,
+    /// How many runs have ended.
+    pub(crate) runs: u64,
     /// How many runs failed since the last that did not.
     failures: u32,
     /// When the next run begins unless asked for earlier.
@@ -58,6 +60,7 @@ impl Status {
             error: None,
             updated_at: None,
             head: None,
+            runs: 0,
             failures: 0,
             next_run: Instant::now(),
         }
@@ -83,6 +86,7 @@ impl Status {
         if error.is_some() && self.state == MirrorState::Cloning {
             self.state = MirrorState::Failed;
         }
+        self.runs += 1;
         self.error = error;
         self.next_run = Instant::now() + pause;
     }

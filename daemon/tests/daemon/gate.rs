@@ -52,6 +52,11 @@ impl Gate {
         fs::remove_file(self.directory.join("open")).unwrap();
     }
 
+    /// Has upstream fail for those who wait at the closed gate.
+    pub(crate) fn fail(&self) {
+        write_file(&self.directory.join("broken"), "");
+    }
+
     /// How many packs upstream was asked for.
     pub(crate) fn packs(&self) -> usize {
         lines(&self.directory.join("packs")).len()

@@ -11,6 +11,7 @@ mod ensure_refs;
 mod gate;
 mod harness;
 mod http;
+mod miss;
 mod odd_repositories;
 mod pins;
 mod publish;

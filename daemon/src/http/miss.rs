@@ -1,0 +1,170 @@
+//! A request for an archive that is not published yet: the archive as it is built.
+//!
+//! Who wants the beginning is answered 200 and kept waiting with zstd skippable frames, which
+//! decompressors pass over, until the archive comes. All who ask wait for one build, which belongs to
+//! the repository's task. Who wants a part, as a mount does, is told to ask again.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{Method, StatusCode, Version, header};
+use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
+use cachewfs_format::{ArchiveKind, RepoName};
+use futures_util::stream;
+use tokio::time::{sleep, timeout};
+use tracing::warn;
+
+use super::body::read_block;
+use super::error::ApiError;
+use super::pin::Pin;
+use super::published::{self, Published};
+use super::range::{self, Wanted};
+use super::routes::App;
+use super::snapshots::{self, Request};
+use crate::error_chain::chain;
+use crate::repository::{Repository, RepositoryError, Status};
+use crate::store::Archive;
+
+/// How long to wait for the fate of a build before answering 200, which can't be taken back: a name
+/// with a typo gets 404, and a small repository a complete answer.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Proxies and clients take a connection for dead after a minute, some after ten seconds.
+const KEEP_ALIVE: Duration = Duration::from_secs(3);
+/// A skippable frame without content (RFC 8878 section 3.1.2), with a magic number that archives
+/// don't use.
+const KEEP_ALIVE_FRAME: &[u8] = b"\x50\x2A\x4D\x18\0\0\0\0";
+
+/// Answers while nothing is published. `status` is from before that was found.
+pub(super) async fn miss(
+    app: Arc<App>,
+    request: Request,
+    (repository, status): (Arc<Repository>, Status),
+    kind: ArchiveKind,
+) -> Result<Response, ApiError> {
+    let repo = request.repo.clone();
+    let not_ready = |repo: &RepoName, status: &Status| ApiError::NotReady {
+        repo: repo.clone(),
+        state: status.state.as_str(),
+    };
+    match &status.error {
+        Some(error @ (RepositoryError::Mirror(_) | RepositoryError::Publish(_))) => {
+            if request.method == Method::GET {
+                repository.revalidate();
+            }
+            return Err(error.clone().into());
+        }
+        _ if request.method != Method::GET => return Err(ApiError::NoSnapshot { repo }),
+        // RFC 9110 section 13.1.1: there is nothing that it could match.
+        _ if request.headers.contains_key(header::IF_MATCH) => {
+            return Err(ApiError::PreconditionFailed);
+        }
+        _ if !wants_stream(&request) => return Err(not_ready(&repo, &status)),
+        _ => {}
+    }
+    let build = Build {
+        app: Arc::clone(&app),
+        repository,
+        kind,
+        runs_before: status.runs,
+    };
+    match timeout(PATIENCE, build.end()).await {
+        Ok(published) => {
+            let published = published?.ok_or_else(|| not_ready(&repo, &status))?;
+            Ok(snapshots::answer_stable(&app, &request, &published))
+        }
+        Err(_) => Ok(stream(build)),
+    }
+}
+
+/// Whether a client that asks for this can use a stream from the beginning. A client of HTTP/1.0
+/// couldn't tell one that broke from one that ended.
+fn wants_stream(request: &Request) -> bool {
+    let value = request.headers.get(header::RANGE);
+    let wanted = value.map_or(Wanted::All, |value| {
+        range::parse(value.to_str().unwrap_or_default(), u64::MAX)
+    });
+    let starts_at_0 = match wanted {
+        Wanted::All => true,
+        Wanted::Part(part) => part.start == 0,
+        Wanted::Unsatisfiable => false,
+    };
+    starts_at_0 && request.version > Version::HTTP_10 && Pin::of(&request.headers) == Pin::Absent
+}
+
+/// The first publish of a repository, as those see it who wait for it.
+struct Build {
+    app: Arc<App>,
+    repository: Arc<Repository>,
+    kind: ArchiveKind,
+    runs_before: u64,
+}
+
+impl Build {
+    /// Waits until the run of the repository's task ends that publishes, or fails to.
+    async fn end(&self) -> Result<Option<Published>, ApiError> {
+        let has_ended = |status: &Status| status.runs > self.runs_before;
+        let status = tokio::select! {
+            status = self.repository.status_when(has_ended) => status,
+            () = self.app.registry.stopping() => return Err(RepositoryError::Stopping.into()),
+        };
+        let (app, repo, kind) = (
+            Arc::clone(&self.app),
+            self.repository.name().clone(),
+            self.kind,
+        );
+        let find = move || published::current(&app, &repo, kind);
+        match (tokio::task::spawn_blocking(find).await??, status.error) {
+            // Another daemon may have published, and this one failed.
+            (None, Some(error)) => Err(error.into()),
+            (published, _) => Ok(published),
+        }
+    }
+}
+
+enum Progress {
+    Begun(Build),
+    Building(Build),
+    Sending(Arc<Archive>, Range<u64>),
+}
+
+fn stream(build: Build) -> Response {
+    let body = stream::try_unfold(Progress::Begun(build), |progress| async {
+        match next(progress).await {
+            Ok(next) => Ok(next),
+            // The status is sent: all that is left is to break the connection.
+            Err(error) => {
+                warn!(error = chain(&error), "A stream of an archive broke");
+                Err(std::io::Error::other(error))
+            }
+        }
+    });
+    let headers = [
+        (header::CONTENT_TYPE, "application/zstd"),
+        (header::CACHE_CONTROL, "no-store"),
+    ];
+    (StatusCode::OK, headers, Body::from_stream(body)).into_response()
+}
+
+async fn next(progress: Progress) -> Result<Option<(Bytes, Progress)>, ApiError> {
+    let keep_alive = Bytes::from_static(KEEP_ALIVE_FRAME);
+    let (archive, range) = match progress {
+        Progress::Begun(build) => return Ok(Some((keep_alive, Progress::Building(build)))),
+        Progress::Building(build) => {
+            let published = tokio::select! {
+                published = build.end() => published?,
+                () = sleep(KEEP_ALIVE) => {
+                    return Ok(Some((keep_alive, Progress::Building(build))));
+                }
+            };
+            let repo = build.repository.name().clone();
+            let published = published.ok_or(ApiError::NoSnapshot { repo })?;
+            (published.archive, 0..published.size)
+        }
+        Progress::Sending(archive, range) => (archive, range),
+    };
+    let block = read_block(&archive, range).await?;
+    Ok(block.map(|(bytes, rest)| (bytes, Progress::Sending(archive, rest))))
+}
