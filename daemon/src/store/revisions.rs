@@ -8,8 +8,10 @@ use std::sync::{Mutex, PoisonError};
 
 use cachewfs_format::{ArchiveKind, Digest, Manifest, RepoName, SnapshotId};
 use lru::LruCache;
+use tracing::warn;
 
 use super::{DiskStore, StoreError};
+use crate::error_chain::chain;
 
 /// Of so many snapshots the digests are remembered, some 200 bytes each: a manifest of a large
 /// repository takes long to parse, and a request may name a revision that there never was.
@@ -46,15 +48,21 @@ impl RevisionIndex {
             let known = self.lock().get(&key).map(is_wanted);
             let is_found = match known {
                 Some(is_found) => is_found,
-                None => match self.store.manifest(repo, snapshot)? {
-                    Some((manifest, _)) => {
+                None => match self.store.manifest(repo, snapshot) {
+                    Ok(Some((manifest, _))) => {
                         let tocs = tocs(&manifest);
                         let is_found = is_wanted(&tocs);
                         self.lock().put(key, tocs);
                         is_found
                     }
                     // It was deleted meanwhile.
-                    None => false,
+                    Ok(None) => false,
+                    // One that is damaged doesn't keep others from being found.
+                    Err(error @ StoreError::Damaged { .. }) => {
+                        warn!(%repo, %snapshot, error = chain(&error), "A manifest is damaged");
+                        false
+                    }
+                    Err(error) => return Err(error),
                 },
             };
             if is_found {

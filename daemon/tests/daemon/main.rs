@@ -16,3 +16,4 @@ mod odd_repositories;
 mod pins;
 mod publish;
 mod stale;
+mod todays_client;

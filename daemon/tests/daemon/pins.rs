@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use cachewfs_daemon::{Config, Daemon};
+use futures_util::stream::{self, StreamExt as _};
 use reqwest::Method;
 
 use crate::harness::*;
@@ -115,6 +117,85 @@ async fn a_probe_of_what_is_not_published_is_answered_at_once() {
 
     assert_eq!(head.status(), 404);
     assert_eq!(code(probe).await, (503, "snapshot_not_ready".to_owned()));
+}
+
+/// Downloads the archive in ranges, four at once, each with these headers; gives the immutable URL of
+/// the first answer and the bytes, or the status that ended it.
+async fn download(world: &World, pin: Pin) -> Result<(String, Vec<u8>), u16> {
+    let first = world.get(&stable(), &[("range", "bytes=0-49999")]).await;
+    assert_eq!(first.status(), 206);
+    let location = header(&first, "content-location");
+    let (name, value) = match pin {
+        Pin::IfMatch => ("if-match", header(&first, "etag")),
+        Pin::Token => (PIN, header(&first, PIN)),
+    };
+    let content_range = header(&first, "content-range");
+    let len: usize = content_range.rsplit('/').next().unwrap().parse().unwrap();
+    let mut bytes = first.bytes().await.unwrap().to_vec();
+    let mut parts = stream::iter((50_000..len).step_by(50_000))
+        .map(|start| {
+            let range = format!("bytes={start}-{}", start + 49_999);
+            let value = value.clone();
+            async move {
+                let headers = [("range", &*range), (name, &*value)];
+                let part = world.get(&stable(), &headers).await;
+                match part.status().as_u16() {
+                    206 => Ok(part.bytes().await.unwrap()),
+                    status => Err(status),
+                }
+            }
+        })
+        .buffered(4);
+    while let Some(part) = parts.next().await {
+        bytes.extend(part?);
+    }
+    Ok((location, bytes))
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Pin {
+    IfMatch,
+    Token,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn downloads_in_ranges_never_mix_revisions_while_snapshots_are_published() {
+    let (world, work) = published().await;
+    let done = AtomicBool::new(false);
+    let (whole, cut) = (AtomicUsize::new(0), AtomicUsize::new(0));
+
+    let publish = async {
+        for seed in 0..12 {
+            write_file(&work.join("noise"), noise(seed, 500_000));
+            commit_and_push(&work, "more");
+            world.refresh().await;
+        }
+        done.store(true, Ordering::Relaxed);
+    };
+    let read = async |pin| {
+        while !done.load(Ordering::Relaxed) {
+            match download(&world, pin).await {
+                Ok((location, bytes)) => {
+                    let stored = world.get(&location, &[]).await.bytes().await.unwrap();
+                    assert!(bytes == stored, "{location} was mixed");
+                    whole.fetch_add(1, Ordering::Relaxed);
+                }
+                Err(412) if pin == Pin::IfMatch => {
+                    cut.fetch_add(1, Ordering::Relaxed);
+                }
+                Err(status) => panic!("{pin:?}: {status}"),
+            }
+        }
+    };
+    tokio::join!(
+        publish,
+        read(Pin::IfMatch),
+        read(Pin::IfMatch),
+        read(Pin::Token)
+    );
+
+    let (whole, cut) = (whole.into_inner(), cut.into_inner());
+    assert!(whole > 0, "no download was whole, {cut} were cut");
 }
 
 #[tokio::test(flavor = "multi_thread")]
