@@ -1,6 +1,8 @@
 //! Streaming a range of an archive, block by block.
 
+use std::fs::File;
 use std::ops::Range;
+use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -43,4 +45,24 @@ pub(super) async fn read_block(
     let reader = Arc::clone(archive);
     let bytes = tokio::task::spawn_blocking(move || reader.read(block)).await??;
     Ok(Some((Bytes::from(bytes), rest)))
+}
+
+/// The first bytes of `range` of a file, and what is left of it; `None` if it is empty.
+pub(super) async fn read_file_block(
+    file: &Arc<File>,
+    range: Range<u64>,
+) -> Result<Option<(Bytes, Range<u64>)>, ApiError> {
+    if range.is_empty() {
+        return Ok(None);
+    }
+    let block = range.start..range.end.min(range.start + BLOCK_LEN);
+    let rest = block.end..range.end;
+    let file = Arc::clone(file);
+    let read = move || {
+        let mut bytes = vec![0; usize::try_from(block.end - block.start).unwrap_or(0)];
+        file.read_exact_at(&mut bytes, block.start)?;
+        Ok(Bytes::from(bytes))
+    };
+    let bytes = tokio::task::spawn_blocking(read).await?;
+    Ok(Some((bytes.map_err(ApiError::Read)?, rest)))
 }

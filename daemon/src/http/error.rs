@@ -57,6 +57,8 @@ pub(crate) enum ApiError {
     Repository(#[from] RepositoryError),
     #[error("the store failed")]
     Store(#[from] StoreError),
+    #[error("a segment that is being published can't be read")]
+    Read(#[source] std::io::Error),
     #[error("a task of the daemon failed")]
     Task(#[from] tokio::task::JoinError),
 }
@@ -99,7 +101,7 @@ impl ApiError {
             Self::BodyTimedOut => (StatusCode::REQUEST_TIMEOUT, code::BAD_REQUEST),
             Self::UpstreamFailed(_) => (StatusCode::BAD_GATEWAY, code::UPSTREAM_FAILED),
             Self::Repository(error) => repository_status(error),
-            Self::Store(_) => (StatusCode::INTERNAL_SERVER_ERROR, "store_failed"),
+            Self::Store(_) | Self::Read(_) => (StatusCode::INTERNAL_SERVER_ERROR, "store_failed"),
             Self::Task(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
         }
     }
@@ -126,7 +128,7 @@ impl ApiError {
             Self::UnknownBase { .. } => "Fetch from upstream instead.",
             Self::TooManyNames { .. } | Self::BodyTooLarge { .. } => "Ask for less at once.",
             Self::Repository(error) => repository_advice(error),
-            Self::Store(_) | Self::Task(_) => "Look at the daemon's log.",
+            Self::Store(_) | Self::Read(_) | Self::Task(_) => "Look at the daemon's log.",
         }
     }
 }

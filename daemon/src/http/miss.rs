@@ -1,9 +1,11 @@
 //! A request for an archive that is not published yet: the archive as it is built.
 //!
 //! Who wants the beginning is answered 200 and kept waiting with zstd skippable frames, which
-//! decompressors pass over, until the archive comes. All who ask wait for one build, which belongs to
-//! the repository's task. Who wants a part, as a mount does, is told to ask again.
+//! decompressors pass over; then comes each segment as soon as the build has placed it, and what is
+//! left when it is published. All who ask wait for one build, which belongs to the repository's task.
+//! Who wants a part, as a mount does, is told to ask again.
 
+use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,12 +14,13 @@ use axum::body::Body;
 use axum::http::{Method, StatusCode, Version, header};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
-use cachewfs_format::{ArchiveKind, RepoName};
+use cachewfs_format::{ArchiveKind, RepoName, SegmentRef};
 use futures_util::stream;
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tracing::warn;
 
-use super::body::read_block;
+use super::body::{read_block, read_file_block};
 use super::error::ApiError;
 use super::pin::Pin;
 use super::published::{self, Published};
@@ -25,6 +28,7 @@ use super::range::{self, Wanted};
 use super::routes::App;
 use super::snapshots::{self, Request};
 use crate::error_chain::chain;
+use crate::publish::Fed;
 use crate::repository::{Repository, RepositoryError, Status};
 use crate::store::Archive;
 
@@ -103,19 +107,27 @@ struct Build {
 }
 
 impl Build {
+    fn has_ended(&self, status: &Status) -> bool {
+        status.runs > self.runs_before
+    }
+
     /// Waits until the run of the repository's task ends that publishes, or fails to.
     async fn end(&self) -> Result<Option<Published>, ApiError> {
-        let has_ended = |status: &Status| status.runs > self.runs_before;
         let status = tokio::select! {
-            status = self.repository.status_when(has_ended) => status,
+            status = self.repository.status_when(|status| self.has_ended(status)) => status,
             () = self.app.registry.stopping() => return Err(RepositoryError::Stopping.into()),
         };
-        let (app, repo, kind) = (
-            Arc::clone(&self.app),
-            self.repository.name().clone(),
-            self.kind,
-        );
-        let find = move || published::current(&app, &repo, kind);
+        let (app, repo) = (Arc::clone(&self.app), self.repository.name().clone());
+        let (kind, first) = (self.kind, status.first_snapshot);
+        let find = move || {
+            // Another may be current by the time that a slow client has got here.
+            if let Some(first) = first
+                && let Some(published) = published::of_snapshot(&app, &repo, (first, kind))?
+            {
+                return Ok(Some(published));
+            }
+            published::current(&app, &repo, kind)
+        };
         match (tokio::task::spawn_blocking(find).await??, status.error) {
             // Another daemon may have published, and this one failed.
             (None, Some(error)) => Err(error.into()),
@@ -124,10 +136,68 @@ impl Build {
     }
 }
 
+/// A build, and what of its archive was sent.
+struct Follower {
+    build: Build,
+    fed: watch::Receiver<Fed>,
+    sent: Vec<SegmentRef>,
+}
+
+impl Follower {
+    fn of(build: Build) -> Self {
+        Self {
+            fed: build.repository.feed.subscribe(),
+            build,
+            sent: Vec::new(),
+        }
+    }
+
+    /// The file of the next segment, and how long it is; `None` if it isn't there yet, or all are
+    /// published.
+    async fn next_segment(&mut self) -> Result<Option<(File, u64)>, ApiError> {
+        let next = {
+            let fed = self.fed.borrow_and_update();
+            let segments = fed.get(&self.build.kind);
+            segments.and_then(|segments| segments.get(self.sent.len()).cloned())
+        };
+        let Some(next) = next else { return Ok(None) };
+        // Looked at after the feed: what is fed after this run belongs to another build.
+        if self.build.has_ended(&self.build.repository.status()) {
+            return Ok(None);
+        }
+        let segment = next.segment;
+        let (app, repo) = (
+            Arc::clone(&self.build.app),
+            self.build.repository.name().clone(),
+        );
+        let open = move || match next.open() {
+            Ok(file) => Ok(file),
+            // It is in the store by now, or the build has failed.
+            Err(_) => app.store.open_segment(&repo, segment.id),
+        };
+        let file = tokio::task::spawn_blocking(open).await??;
+        self.sent.push(segment);
+        Ok(Some((file, segment.len)))
+    }
+
+    /// What follows the segments that were sent.
+    fn rest(&self, published: &Published) -> Result<Range<u64>, ApiError> {
+        // Another daemon may have published another archive.
+        if !published.archive.starts_with(&self.sent) {
+            let repo = self.build.repository.name().clone();
+            return Err(ApiError::NoSuchSnapshot { repo });
+        }
+        let sent: u64 = self.sent.iter().map(|segment| segment.len).sum();
+        Ok(sent..published.size)
+    }
+}
+
 enum Progress {
     Begun(Build),
-    Building(Build),
-    Sending(Arc<Archive>, Range<u64>),
+    Building(Follower),
+    /// In the middle of a segment: what is left of it.
+    Segment(Follower, Arc<File>, Range<u64>),
+    Published(Arc<Archive>, Range<u64>),
 }
 
 fn stream(build: Build) -> Response {
@@ -148,23 +218,49 @@ fn stream(build: Build) -> Response {
     (StatusCode::OK, headers, Body::from_stream(body)).into_response()
 }
 
-async fn next(progress: Progress) -> Result<Option<(Bytes, Progress)>, ApiError> {
+async fn next(mut progress: Progress) -> Result<Option<(Bytes, Progress)>, ApiError> {
     let keep_alive = Bytes::from_static(KEEP_ALIVE_FRAME);
-    let (archive, range) = match progress {
-        Progress::Begun(build) => return Ok(Some((keep_alive, Progress::Building(build)))),
-        Progress::Building(build) => {
-            let published = tokio::select! {
-                published = build.end() => published?,
-                () = sleep(KEEP_ALIVE) => {
-                    return Ok(Some((keep_alive, Progress::Building(build))));
+    loop {
+        progress = match progress {
+            Progress::Begun(build) => {
+                return Ok(Some((keep_alive, Progress::Building(Follower::of(build)))));
+            }
+            Progress::Building(mut follower) => {
+                if let Some((file, len)) = follower.next_segment().await? {
+                    Progress::Segment(follower, Arc::new(file), 0..len)
+                } else {
+                    let published = tokio::select! {
+                        published = follower.build.end() => Some(published?),
+                        Ok(()) = follower.fed.changed() => None,
+                        () = sleep(KEEP_ALIVE) => {
+                            return Ok(Some((keep_alive, Progress::Building(follower))));
+                        }
+                    };
+                    match published {
+                        Some(Some(published)) => {
+                            let rest = follower.rest(&published)?;
+                            Progress::Published(published.archive, rest)
+                        }
+                        Some(None) => {
+                            let repo = follower.build.repository.name().clone();
+                            return Err(ApiError::NoSnapshot { repo });
+                        }
+                        None => Progress::Building(follower),
+                    }
                 }
-            };
-            let repo = build.repository.name().clone();
-            let published = published.ok_or(ApiError::NoSnapshot { repo })?;
-            (published.archive, 0..published.size)
-        }
-        Progress::Sending(archive, range) => (archive, range),
-    };
-    let block = read_block(&archive, range).await?;
-    Ok(block.map(|(bytes, rest)| (bytes, Progress::Sending(archive, rest))))
+            }
+            Progress::Segment(follower, file, range) => {
+                match read_file_block(&file, range).await? {
+                    Some((bytes, rest)) => {
+                        return Ok(Some((bytes, Progress::Segment(follower, file, rest))));
+                    }
+                    None => Progress::Building(follower),
+                }
+            }
+            Progress::Published(archive, range) => {
+                let block = read_block(&archive, range).await?;
+                return Ok(block.map(|(bytes, rest)| (bytes, Progress::Published(archive, rest))));
+            }
+        };
+    }
 }

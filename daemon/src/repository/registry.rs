@@ -16,7 +16,7 @@ use super::{MirrorState, RepositoryError, Status};
 use crate::app::tmp_directory;
 use crate::config::Config;
 use crate::mirror::{Git, Upstream, is_mirror, mirror_path};
-use crate::publish::{Published, Publisher};
+use crate::publish::{BuildFeed, Published, Publisher};
 
 /// So many may wait for one repository's next update.
 const MAX_WAITING: usize = 1024;
@@ -31,6 +31,8 @@ pub(crate) struct Repository {
     pub(super) mirror: PathBuf,
     pub(super) status: watch::Sender<Status>,
     pub(super) checks: Checks,
+    /// The first snapshot while it is built.
+    pub(crate) feed: BuildFeed,
     requests: mpsc::Sender<Request>,
 }
 
@@ -169,6 +171,7 @@ impl Registry {
             upstream,
             mirror,
             status: watch::Sender::new(Status::new(state)),
+            feed: BuildFeed::default(),
             checks,
             requests,
         });

@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use cachewfs_format::ObjectId;
+use cachewfs_format::{ObjectId, SnapshotId};
 
 use super::RepositoryError;
+use super::registry::Outcome;
 
 /// The first pause after a failure; it doubles with each further one.
 const FIRST_RETRY: Duration = Duration::from_secs(5);
@@ -45,6 +46,8 @@ pub(crate) struct Status {
     pub(crate) updated_at: Option<u64>,
     /// The commit of the mirror's HEAD after its last update.
     pub(crate) head: Option<ObjectId>,
+    /// What the first run published that did.
+    pub(crate) first_snapshot: Option<SnapshotId>,
     /// How many runs have ended.
     pub(crate) runs: u64,
     /// How many runs failed since the last that did not.
@@ -60,6 +63,7 @@ impl Status {
             error: None,
             updated_at: None,
             head: None,
+            first_snapshot: None,
             runs: 0,
             failures: 0,
             next_run: Instant::now(),
@@ -74,7 +78,11 @@ impl Status {
     }
 
     /// Notes how a run ended, and when the next is due.
-    pub(super) fn end_run(&mut self, error: Option<RepositoryError>, interval: Duration) {
+    pub(super) fn end_run(&mut self, outcome: &Outcome, interval: Duration) {
+        let error = outcome.as_ref().err().cloned();
+        if let (None, Ok(published)) = (self.first_snapshot, outcome) {
+            self.first_snapshot = Some(published.snapshot);
+        }
         let pause = if error.is_some() {
             self.failures = self.failures.saturating_add(1);
             let doubled = FIRST_RETRY.saturating_mul(1 << (self.failures - 1).min(16));
@@ -102,7 +110,7 @@ mod tests {
         let mut pauses = Vec::new();
 
         for _ in 0..30 {
-            status.end_run(Some(RepositoryError::Busy), Duration::from_mins(1));
+            status.end_run(&Err(RepositoryError::Busy), Duration::from_mins(1));
             pauses.push((status.next_run - Instant::now()).as_secs_f64().round());
         }
 

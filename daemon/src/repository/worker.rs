@@ -191,12 +191,14 @@ impl Worker {
                 name,
                 upstream,
                 mirror,
+                feed,
                 ..
             } = &*repository;
-            let published: Published = registry
-                .publisher
-                .publish(name, upstream, mirror)
-                .map_err(|error| RepositoryError::Publish(Arc::new(error)))?;
+            let published: Published =
+                registry
+                    .publisher
+                    .publish(name, (upstream, mirror), feed)
+                    .map_err(|error| RepositoryError::Publish(Arc::new(error)))?;
             maintain(&registry.git, mirror, &registry.config.git)
                 .map_err(|error| RepositoryError::Mirror(Arc::new(error)))?;
             Ok(published)
@@ -213,7 +215,7 @@ impl Worker {
         }
         let interval = self.registry.config.fetch_interval;
         self.repository
-            .change_status(|status| status.end_run(outcome.clone().err(), interval));
+            .change_status(|status| status.end_run(outcome, interval));
     }
 
     /// Upstream has no such repository: tells all who ask for a while, then forgets the name, so

@@ -26,15 +26,20 @@ impl Gate {
                  while [ ! -e {shown}/open ]; do\n\
                  if [ -e {shown}/broken ]; then exit 1; fi\nsleep 0.02\ndone\nexec \"$@\"\n"
             );
-            write_file(&hook, script);
+            write_script(&hook, &script);
             write_file(&directory.join("open"), "");
-            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-            fs::set_permissions(&hook, mode).unwrap();
+            let smudge = directory.join("smudge");
+            let script = format!(
+                "#!/bin/sh\nwhile [ -e {shown}/no-checkout ]; do sleep 0.02; done\nexec cat\n"
+            );
+            write_script(&smudge, &script);
             let file = directory.join("config");
             let hook = hook.display();
             let trace = trace.display();
+            let smudge = smudge.display();
             let text = format!(
-                "[uploadpack]\npackObjectsHook = {hook}\n[trace2]\neventTarget = {trace}\n"
+                "[uploadpack]\npackObjectsHook = {hook}\n[trace2]\neventTarget = {trace}\n\
+                 [filter \"gate\"]\nsmudge = {smudge}\n"
             );
             write_file(&file, text);
             config.git.config_file = Some(file);
@@ -50,6 +55,15 @@ impl Gate {
 
     pub(crate) fn close(&self) {
         fs::remove_file(self.directory.join("open")).unwrap();
+    }
+
+    /// Holds the checkout of files that have the attribute `filter=gate`.
+    pub(crate) fn hold_checkout(&self) {
+        write_file(&self.directory.join("no-checkout"), "");
+    }
+
+    pub(crate) fn release_checkout(&self) {
+        fs::remove_file(self.directory.join("no-checkout")).unwrap();
     }
 
     /// Has upstream fail for those who wait at the closed gate.
@@ -82,6 +96,12 @@ impl Gate {
         let is_run = |line: &&String| line.contains(name) && line.contains(&wanted);
         trace.iter().filter(is_run).count()
     }
+}
+
+fn write_script(path: &Path, text: &str) {
+    write_file(path, text);
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(path, mode).unwrap();
 }
 
 fn lines(path: &Path) -> Vec<String> {
