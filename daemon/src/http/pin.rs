@@ -35,12 +35,14 @@ impl Pin {
         }
         let tag = value.strip_prefix("etag:").map(str::trim);
         // With or without the quotes of an ETag.
-        let digits = tag.map(|tag| {
-            let inner = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
-            inner.unwrap_or(tag)
-        });
-        Self::Revision(digits.and_then(|digits| digits.parse().ok()))
+        Self::Revision(tag.and_then(|tag| tag.parse().ok().or_else(|| toc_of(tag))))
     }
+}
+
+/// The digest of the TOC that an `ETag` of ours is.
+pub(super) fn toc_of(etag: &str) -> Option<Digest> {
+    let digits = etag.strip_prefix('"')?.strip_suffix('"')?;
+    digits.parse().ok()
 }
 
 /// The token for the revision with this `ETag`.

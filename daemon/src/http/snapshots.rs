@@ -59,6 +59,9 @@ pub(super) async fn stable(
     let (finder, repo) = (Arc::clone(&app), request.repo.clone());
     let find = move || published::current(&finder, &repo, kind);
     if let Some(published) = tokio::task::spawn_blocking(find).await?? {
+        if let Some(older) = pinned_by_condition(&app, &request, &published).await? {
+            return Ok(answer_stable(&app, &request, &older));
+        }
         if is_get && let Some(repository) = repository {
             repository.revalidate();
         }
@@ -72,6 +75,29 @@ pub(super) async fn stable(
         return Err(ApiError::NoSnapshot { repo });
     };
     miss::miss(app, request, (repository, status), kind).await
+}
+
+/// The older snapshot that a range with `If-Match` is of, if the operator wants such downloads to go
+/// on.
+async fn pinned_by_condition(
+    app: &Arc<App>,
+    request: &Request,
+    current: &Published,
+) -> Result<Option<Published>, ApiError> {
+    let tag = request.headers.get(header::IF_MATCH);
+    let tag = tag.and_then(|tag| tag.to_str().ok()).map(str::trim);
+    let Some(tag) = tag.filter(|&tag| {
+        app.registry.does_if_match_pin()
+            && tag != current.etag
+            && request.headers.contains_key(header::RANGE)
+    }) else {
+        return Ok(None);
+    };
+    let Some(toc) = pin::toc_of(tag) else {
+        return Ok(None);
+    };
+    let (app, repo, kind) = (Arc::clone(app), request.repo.clone(), current.kind);
+    tokio::task::spawn_blocking(move || published::of_toc(&app, &repo, (toc, kind))).await?
 }
 
 /// Answers with the snapshot that the URL names.

@@ -229,6 +229,11 @@ impl Registry {
         self.config.upstreams.keys().cloned().collect()
     }
 
+    /// Whether `If-Match` pins a download (`if_match_pins`).
+    pub(crate) fn does_if_match_pin(&self) -> bool {
+        self.config.if_match_pins
+    }
+
     pub(crate) fn is_stopping(&self) -> bool {
         self.stop.is_cancelled()
     }

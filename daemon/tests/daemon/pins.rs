@@ -199,6 +199,32 @@ async fn downloads_in_ranges_never_mix_revisions_while_snapshots_are_published()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn if_match_pins_a_download_if_the_operator_wants_it() {
+    for if_match_pins in [false, true] {
+        let (world, work) = published_with(|config| config.if_match_pins = if_match_pins).await;
+        let first = world.get(&stable(), &[]).await;
+        let etag = header(&first, "etag");
+        let first = first.bytes().await.unwrap();
+        publish_more(&world, &work).await;
+
+        let range = ("range", "bytes=5-99");
+        let part = world.get(&stable(), &[range, ("if-match", &etag)]).await;
+        let whole = world.get(&stable(), &[("if-match", &etag)]).await;
+        let other = world.get(&stable(), &[range, ("if-match", "\"x\"")]).await;
+
+        if if_match_pins {
+            assert_eq!(part.status(), 206);
+            assert_eq!(header(&part, "etag"), etag);
+            assert_eq!(part.bytes().await.unwrap(), first[5..100]);
+        } else {
+            assert_eq!(part.status(), 412);
+        }
+        assert_eq!(whole.status(), 412);
+        assert_eq!(other.status(), 412);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_replica_resolves_a_token_through_the_store_alone() {
     let (world, work) = published().await;
     let first = world.get(&stable(), &[]).await;
