@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use cachewfs_format::ArchiveKind;
 use reqwest::Method;
 use serde_json::Value;
 
@@ -79,6 +80,19 @@ async fn ranges_are_slices_of_the_whole() {
         assert_eq!(all.status(), 200, "{value}");
         assert_eq!(all.bytes().await.unwrap().len(), len);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_segment_that_is_lost_breaks_the_connection() {
+    let (world, head) = published().await;
+    let layout = &world.manifest(&head).archives[&ArchiveKind::Checkout];
+    let last = layout.segments.last().unwrap();
+    std::fs::remove_file(world.store().join("segments").join(last.id.to_string())).unwrap();
+
+    let response = world.get(&stable(), &[]).await;
+
+    assert_eq!(response.status(), 200);
+    assert!(response.bytes().await.is_err());
 }
 
 #[tokio::test(flavor = "multi_thread")]
