@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use cachewfs_format::ObjectId;
 
+use super::query::QUERY_LIMIT;
 use super::{Git, GitError};
 
 /// A ref that goes into a bundle.
@@ -42,6 +43,7 @@ pub(crate) fn refs_beyond(
         .args([format!("--no-merged={base}")])
         .args(["--format=%(objectname) %(refname)"])
         .args(["refs/heads/", "refs/tags/"])
+        .time_limit(QUERY_LIMIT)
         .output()?;
     let mut refs = Vec::new();
     for line in output.split(|&byte| byte == b'\n') {

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
+use std::time::Duration;
 
 use cachewfs_format::ObjectId;
 
@@ -9,6 +10,9 @@ use super::{Git, GitError};
 
 /// Where refs of our own are, which nobody else is shown.
 const HIDDEN: &str = "refs/cachewfs/";
+
+/// A look into a mirror that takes longer than this has gone wrong.
+pub(super) const QUERY_LIMIT: Duration = Duration::from_mins(1);
 
 /// The full name of a ref (`git-check-ref-format(1)`), which has nothing that git takes for a pattern.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -46,6 +50,7 @@ pub(crate) fn resolve_refs(
         .in_repository(mirror, "for-each-ref")
         .args(["--format=%(objectname) %(refname)", "--"])
         .args(names.iter().map(|name| &name.0))
+        .time_limit(QUERY_LIMIT)
         .output()?;
     // A pattern finds what lies below it, too.
     let wanted: HashSet<&RefName> = names.iter().collect();
@@ -105,6 +110,7 @@ fn kinds(
         .in_repository(mirror, "cat-file")
         .args(["--batch-check=%(objectname) %(objecttype)"])
         .input(lines.concat())
+        .time_limit(QUERY_LIMIT)
         .text()?;
     for line in output.lines() {
         if let Some((oid, kind)) = line.split_once(' ')

@@ -116,17 +116,14 @@ impl Registry {
         let known = Arc::new(known);
         let (mut is_checked, mut is_second) = (false, false);
         loop {
-            let (git, known) = (self.git.clone(), Arc::clone(&known));
-            let mirror = repository.mirror.clone();
-            let select = move || {
-                if !has_commit(&git, &mirror, base)? {
+            let known = Arc::clone(&known);
+            let select = move |git: &Git, mirror: &Path| {
+                if !has_commit(git, mirror, base)? {
                     return Ok(None);
                 }
-                refs_beyond(&git, &mirror, base, &known).map(Some)
+                refs_beyond(git, mirror, base, &known).map(Some)
             };
-            let refs = tokio::task::spawn_blocking(select).await;
-            let refs = refs.map_err(|_| RepositoryError::Stopping)?;
-            match refs.map_err(failed)? {
+            match self.query(repository, select).await? {
                 Some(refs) if !refs.is_empty() => {
                     let repository = Arc::clone(repository);
                     let order = Order {

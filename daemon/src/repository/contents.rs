@@ -1,6 +1,7 @@
 //! What a mirror has of what is asked for, after asking upstream if need be.
 
 use std::collections::{HashMap, HashSet};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use cachewfs_format::ObjectId;
 use tokio::time::timeout;
 
 use super::{Freshness, MirrorState, Registry, Repository, RepositoryError};
-use crate::mirror::{RefName, missing_objects, resolve_refs};
+use crate::mirror::{Git, GitError, RefName, missing_objects, resolve_refs};
 
 /// Refs and objects that a mirror should have.
 #[derive(Clone, Debug, Default)]
@@ -96,19 +97,28 @@ impl Registry {
         repository: &Arc<Repository>,
         wanted: &Arc<Wanted>,
     ) -> Result<Contents, RepositoryError> {
-        let (git, repository) = (self.git.clone(), Arc::clone(repository));
         let wanted = Arc::clone(wanted);
-        let look = move || {
+        let look = move |git: &Git, mirror: &Path| {
             let names: Vec<_> = wanted.refs.keys().cloned().collect();
             Ok(Contents {
-                refs: resolve_refs(&git, &repository.mirror, &names)?,
-                missing: missing_objects(&git, &repository.mirror, &wanted.objects)?,
+                refs: resolve_refs(git, mirror, &names)?,
+                missing: missing_objects(git, mirror, &wanted.objects)?,
             })
         };
-        let contents = tokio::task::spawn_blocking(look).await;
-        let contents = contents.map_err(|_| RepositoryError::Stopping)?;
-        contents.map_err(|error: crate::mirror::GitError| {
-            RepositoryError::Mirror(Arc::new(error.into()))
-        })
+        self.query(repository, look).await
+    }
+
+    /// Looks into a mirror, when it is this request's turn.
+    pub(super) async fn query<T: Send + 'static>(
+        &self,
+        repository: &Arc<Repository>,
+        look: impl FnOnce(&Git, &Path) -> Result<T, GitError> + Send + 'static,
+    ) -> Result<T, RepositoryError> {
+        let turn = self.queries.acquire().await;
+        let _turn = turn.map_err(|_| RepositoryError::Stopping)?;
+        let (git, repository) = (self.git.clone(), Arc::clone(repository));
+        let found = tokio::task::spawn_blocking(move || look(&git, &repository.mirror)).await;
+        let found = found.map_err(|_| RepositoryError::Stopping)?;
+        found.map_err(|error| RepositoryError::Mirror(Arc::new(error.into())))
     }
 }

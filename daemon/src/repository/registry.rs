@@ -21,6 +21,10 @@ use crate::publish::{BuildFeed, Published, Publisher};
 /// So many may wait for one repository's next update.
 const MAX_WAITING: usize = 1024;
 
+/// So many requests look into mirrors at once, each with a git process: they take milliseconds, and
+/// more would only be in each other's way.
+const MAX_QUERIES: usize = 16;
+
 pub(super) type Outcome = Result<Published, RepositoryError>;
 
 /// A repository that a task works on.
@@ -89,6 +93,8 @@ pub(crate) struct Registry {
     permits: BTreeMap<String, Permits>,
     pub(super) tasks: TaskTracker,
     pub(super) bundles: Bundles,
+    /// Turns of requests that look into mirrors.
+    pub(super) queries: Semaphore,
     repositories: Mutex<HashMap<RepoName, Arc<Repository>>>,
 }
 
@@ -106,6 +112,7 @@ impl Registry {
             .collect();
         Arc::new(Self {
             publishes: Arc::new(Semaphore::new(config.publishes)),
+            queries: Semaphore::new(MAX_QUERIES),
             bundles: Bundles::new(tmp_directory(&config).join("bundles")),
             permits,
             config,

@@ -1,6 +1,6 @@
 //! Requests for what is not published yet: one build, streamed to all who ask.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -162,6 +162,14 @@ async fn a_part_that_a_stream_cannot_give_is_asked_for_again() {
         let expected = (503, "snapshot_not_ready".to_owned());
         assert_eq!(code(response).await, expected, "{headers:?}");
     }
+    // Who doesn't know chunks couldn't tell a stream that broke from one that ended.
+    let address = world.running.address;
+    let mut old = std::net::TcpStream::connect(address).unwrap();
+    let request = format!("GET {} HTTP/1.0\r\nHost: {address}\r\n\r\n", stable());
+    old.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    old.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.0 503 "), "{answer}");
     let matching = world.get(&stable(), &[("if-match", "*")]).await;
     assert_eq!(matching.status(), 412);
     let head = world.request(Method::HEAD, &stable(), &[]).await;
