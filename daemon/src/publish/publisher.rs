@@ -189,6 +189,10 @@ impl Publisher {
         {
             return Err(PublishError::Raced);
         }
+        if let Some(previous) = expected {
+            self.store
+                .note_replaced(&manifest.repo, previous.snapshot)?;
+        }
         let limits = (self.config.keep_snapshots, self.config.delete_grace);
         let deleted_segments = self.store.collect(&manifest.repo, &pointer, limits)?;
         if deleted_segments > 0 {

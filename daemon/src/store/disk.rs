@@ -123,7 +123,7 @@ impl DiskStore {
         read_json(&self.manifest_path(repo, snapshot))
     }
 
-    /// When the manifest of a snapshot was written, if there is one.
+    /// When the manifest of a snapshot was written, or stopped to be current, if there is one.
     pub(crate) fn manifest_written_at(
         &self,
         repo: &RepoName,
@@ -134,6 +134,18 @@ impl DiskStore {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             written_at => written_at.map(Some).map_err(StoreError::at(path)),
         }
+    }
+
+    /// Notes that a snapshot is no longer current: it is kept for its time from now on.
+    pub(crate) fn note_replaced(
+        &self,
+        repo: &RepoName,
+        snapshot: SnapshotId,
+    ) -> Result<(), StoreError> {
+        let path = self.manifest_path(repo, snapshot);
+        File::open(&path)
+            .and_then(|manifest| manifest.set_modified(SystemTime::now()))
+            .map_err(StoreError::at(path))
     }
 
     /// The manifest that `pointer` names.
