@@ -204,7 +204,9 @@ fn stream(build: Build) -> Response {
     let body = stream::try_unfold(Progress::Begun(build), |progress| async {
         match next(progress).await {
             Ok(next) => Ok(next),
-            // The status is sent: all that is left is to break the connection.
+            // The status is sent: all that is left is to break the connection. Why a build failed is
+            // logged by the repository's task.
+            Err(error @ ApiError::Repository(_)) => Err(std::io::Error::other(error)),
             Err(error) => {
                 warn!(error = chain(&error), "A stream of an archive broke");
                 Err(std::io::Error::other(error))

@@ -36,7 +36,7 @@ fn extract(world: &World, bytes: &[u8]) -> std::path::PathBuf {
 
 /// What the frames kept alive.
 fn without_keep_alive(mut streamed: &[u8]) -> Vec<u8> {
-    let mut rest = Vec::new();
+    let mut rest = Vec::with_capacity(streamed.len());
     while let Some((first, after)) = streamed.split_first() {
         streamed = streamed.strip_prefix(KEEP_ALIVE).unwrap_or_else(|| {
             rest.push(*first);
@@ -114,6 +114,34 @@ async fn segments_are_streamed_as_soon_as_they_are_built() {
     let stored = world.get(&stable(), &[]).await.bytes().await.unwrap();
     assert!(without_keep_alive(&streamed) == stored);
     assert_good_clone(&extract(&world, &streamed));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_client_gets_the_rest_of_its_own_snapshot() {
+    let (world, gate) = Gate::start(|_| {}).await;
+    let work = world.create_upstream();
+    write_file(&work.join(".gitattributes"), "held filter=gate\n");
+    write_file(&work.join("held"), "held\n");
+    // More than all buffers on the way hold.
+    write_file(&work.join("noise"), noise(8, 24_000_000));
+    let first = commit_and_push(&work, "one");
+    gate.hold_checkout();
+
+    let mut response = world.get(&stable(), &[]).await;
+    assert_streams(&response);
+    let mut streamed = Vec::new();
+    while streamed.len() < 100_000 {
+        streamed.extend(response.chunk().await.unwrap().unwrap());
+    }
+    gate.release_checkout();
+    world.refresh().await;
+    let second = commit_and_push(&work, "two");
+    assert_eq!(world.refresh().await["snapshot"], second);
+    streamed.extend(response.bytes().await.unwrap());
+
+    let url = format!("/git/{REPO}/snapshot/{first}.tar.zst");
+    let stored = world.get(&url, &[]).await.bytes().await.unwrap();
+    assert!(without_keep_alive(&streamed) == stored);
 }
 
 #[tokio::test(flavor = "multi_thread")]
