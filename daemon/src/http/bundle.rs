@@ -35,6 +35,9 @@ pub(super) async fn bundle(
     let status = repository.status();
     if status.state != MirrorState::Ready {
         let state = status.state.as_str();
+        if request.method == Method::GET {
+            repository.revalidate();
+        }
         return Err(match status.error {
             Some(error) => error.into(),
             None => ApiError::NotReady { repo, state },

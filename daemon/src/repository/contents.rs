@@ -59,17 +59,26 @@ impl Registry {
     /// Waits until the mirror is there, for as long as an update may take; tells whether it had to.
     pub(crate) async fn wait_for_mirror(
         &self,
-        repository: &Repository,
+        repository: &Arc<Repository>,
     ) -> Result<bool, RepositoryError> {
-        if repository.status().state == MirrorState::Ready {
+        let status = repository.status();
+        if status.state == MirrorState::Ready {
             return Ok(false);
         }
-        let is_decided =
-            |status: &super::Status| status.state == MirrorState::Ready || status.error.is_some();
-        let status = timeout(self.longest_update(), repository.status_when(is_decided)).await;
-        let status = status.map_err(|_| RepositoryError::Busy)?;
-        match status.error {
-            Some(error) if status.state != MirrorState::Ready => Err(error),
+        if status.error.is_some() {
+            // It is tried again, but not for each request.
+            let interval = self.config.ref_check_interval;
+            if repository.fresh_within(interval).await? == Freshness::Fresh {
+                return Ok(true);
+            }
+        }
+        let is_decided = |now: &super::Status| {
+            now.state == MirrorState::Ready || (now.error.is_some() && now.runs > status.runs)
+        };
+        let decided = timeout(self.longest_update(), repository.status_when(is_decided)).await;
+        let decided = decided.map_err(|_| RepositoryError::Busy)?;
+        match decided.error {
+            Some(error) if decided.state != MirrorState::Ready => Err(error),
             _ => Ok(true),
         }
     }

@@ -1,10 +1,12 @@
 //! `POST P/ensure-refs`: what it answers, and when it asks upstream.
 
 use std::fs;
+use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use crate::gate::Gate;
 use crate::harness::*;
 
 fn path() -> String {
@@ -103,6 +105,24 @@ async fn an_unknown_repository_is_cloned_first() {
     let request = json!({"commits": [head]}).to_string();
     let typo = world.post(path, request).await;
     assert_eq!(code(typo).await, (404, "upstream_not_found".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_clone_that_failed_is_tried_again() {
+    let (world, gate) = Gate::start(|config| config.ref_check_interval = Duration::ZERO).await;
+    let work = world.create_upstream();
+    let head = commit_and_push(&work, "one");
+    gate.close();
+    gate.fail();
+    let request = json!({"commits": [head]});
+
+    let failed = world.post(&path(), request.to_string()).await;
+    assert_eq!(code(failed).await, (502, "upstream_failed".to_owned()));
+    gate.repair();
+    let answer = ensure(&world, request).await;
+
+    assert_eq!(answer["missing_commits"], json!([]));
+    assert_eq!(answer["fetched"], true);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -71,6 +71,12 @@ impl Gate {
         write_file(&self.directory.join("broken"), "");
     }
 
+    /// Has upstream work again.
+    pub(crate) fn repair(&self) {
+        fs::remove_file(self.directory.join("broken")).unwrap();
+        self.open();
+    }
+
     /// How many packs upstream was asked for.
     pub(crate) fn packs(&self) -> usize {
         lines(&self.directory.join("packs")).len()
