@@ -34,10 +34,15 @@ pub(crate) fn refs_beyond(
     base: ObjectId,
     known: &HashSet<ObjectId>,
 ) -> Result<Vec<BundleRef>, GitError> {
-    let head = git
-        .in_repository(mirror, "rev-parse")
-        .args(["--symbolic-full-name", "HEAD"])
-        .text()?;
+    let head = match git
+        .in_repository(mirror, "symbolic-ref")
+        .args(["--quiet", "HEAD"])
+        .text()
+    {
+        // It is detached.
+        Err(GitError::Failed { .. }) => String::new(),
+        head => head?,
+    };
     let output = git
         .in_repository(mirror, "for-each-ref")
         .args([format!("--no-merged={base}")])

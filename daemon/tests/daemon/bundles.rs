@@ -159,6 +159,31 @@ async fn a_bad_base_is_told_from_an_unknown_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_bundle_needs_no_branch_that_head_names() {
+    let (world, work, head) = published().await;
+    let new = commit_and_push(&work, "two");
+    let upstream = world.upstream();
+
+    for state in ["detached", "unborn"] {
+        if state == "detached" {
+            git(&upstream, ["update-ref", "--no-deref", "HEAD", &new]);
+        } else {
+            git(&upstream, ["symbolic-ref", "HEAD", "refs/heads/none"]);
+        }
+        let refresh = format!("/git/{REPO}/refresh");
+        world.post(&refresh, "").await;
+
+        let bundle = save(&world, world.get(&url(&head), &[]).await).await;
+
+        let heads = git(&work, ["bundle", "list-heads", bundle.to_str().unwrap()]);
+        assert!(
+            heads.contains(&format!("{new} refs/heads/main")),
+            "{state}: {heads}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_head_gets_what_a_get_would() {
     let (world, work, head) = published().await;
 
