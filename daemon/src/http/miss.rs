@@ -29,7 +29,7 @@ use super::routes::App;
 use super::snapshots::{self, Request};
 use crate::error_chain::chain;
 use crate::publish::Fed;
-use crate::repository::{Repository, RepositoryError, Status};
+use crate::repository::{MirrorState, Repository, RepositoryError, Status};
 use crate::store::Archive;
 
 /// How long to wait for the fate of a build before answering 200, which can't be taken back: a name
@@ -53,20 +53,27 @@ pub(super) async fn miss(
         repo: repo.clone(),
         state: status.state.as_str(),
     };
-    match &status.error {
-        Some(error @ (RepositoryError::Mirror(_) | RepositoryError::Publish(_))) => {
-            if request.method == Method::GET {
-                repository.revalidate();
-            }
+    if let Some(error @ (RepositoryError::Mirror(_) | RepositoryError::Publish(_))) = &status.error
+    {
+        let is_tried_again = request.method == Method::GET && repository.revalidate();
+        // Without a mirror trying again is a run of the task, which can be waited for.
+        let is_worth_waiting = is_tried_again
+            && status.state != MirrorState::Ready
+            && !error.is_not_found()
+            && wants_stream(&request);
+        if !is_worth_waiting {
             return Err(error.clone().into());
         }
-        _ if request.method != Method::GET => return Err(ApiError::NoSnapshot { repo }),
-        // RFC 9110 section 13.1.1: there is nothing that it could match.
-        _ if request.headers.contains_key(header::IF_MATCH) => {
-            return Err(ApiError::PreconditionFailed);
-        }
-        _ if !wants_stream(&request) => return Err(not_ready(&repo, &status)),
-        _ => {}
+    }
+    if request.method != Method::GET {
+        return Err(ApiError::NoSnapshot { repo });
+    }
+    // RFC 9110 section 13.1.1: there is nothing that it could match.
+    if request.headers.contains_key(header::IF_MATCH) {
+        return Err(ApiError::PreconditionFailed);
+    }
+    if !wants_stream(&request) {
+        return Err(not_ready(&repo, &status));
     }
     let build = Build {
         app: Arc::clone(&app),

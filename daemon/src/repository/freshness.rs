@@ -116,10 +116,11 @@ impl Repository {
     }
 
     /// Begins a check of upstream behind the caller's back, unless one began within
-    /// `ref_check_interval`. What moved is published.
-    pub(crate) fn revalidate(self: &Arc<Self>) {
+    /// `ref_check_interval`. What moved is published. Tells whether a check is under way.
+    pub(crate) fn revalidate(self: &Arc<Self>) -> bool {
         let max_age = self.checks.checker.config.ref_check_interval;
-        drop(self.recent_or_running(Instant::now().checked_sub(max_age)));
+        let oldest = Instant::now().checked_sub(max_age);
+        self.recent_or_running(oldest).is_err()
     }
 
     /// What a check found that began at `oldest` or later; else the running one, begun if need be.

@@ -232,6 +232,26 @@ async fn what_could_not_be_published_is_tried_again_when_it_is_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_clone_that_failed_is_tried_again_for_who_asks_next() {
+    for interval in [Duration::ZERO, Duration::from_hours(1)] {
+        let (world, gate) = Gate::start(|config| config.ref_check_interval = interval).await;
+        let work = world.create_upstream();
+        commit_and_push(&work, "one");
+        gate.close();
+        gate.fail();
+
+        let failed = world.get(&stable(), &[]).await;
+        assert_eq!(code(failed).await, (502, "upstream_failed".to_owned()));
+        gate.repair();
+        let next = world.get(&stable(), &[]).await;
+
+        // But no oftener than in the interval.
+        let expected = if interval.is_zero() { 200 } else { 502 };
+        assert_eq!(next.status(), expected);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_build_that_fails_breaks_the_connection() {
     let (world, gate) = Gate::start(|_| {}).await;
     let work = world.create_upstream();
