@@ -1,8 +1,10 @@
 //! What daemon and clients say to each other over HTTP: paths, headers, JSON.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
-use crate::{ArchiveKind, RepoName, SnapshotId};
+use crate::{ArchiveKind, ObjectId, RepoName, SnapshotId};
 
 /// `X-Cachew-Snapshot-Commit`: the commit of the snapshot that is served.
 pub const SNAPSHOT_COMMIT_HEADER: &str = "x-cachew-snapshot-commit";
@@ -24,6 +26,16 @@ pub fn immutable_path(repo: &RepoName, kind: ArchiveKind, snapshot: SnapshotId) 
 /// The path that `POST` makes the daemon ask upstream and publish what is new.
 pub fn refresh_path(repo: &RepoName) -> String {
     format!("/git/{repo}/refresh")
+}
+
+/// The path of a bundle that brings a clone at the commit `base` up to date.
+pub fn bundle_path(repo: &RepoName, base: ObjectId) -> String {
+    format!("/git/{repo}/snapshot.bundle?base={base}")
+}
+
+/// The path that `POST` of an [`EnsureRefsRequest`] makes the mirror have what it names.
+pub fn ensure_refs_path(repo: &RepoName) -> String {
+    format!("/git/{repo}/ensure-refs")
 }
 
 /// The path of what the daemon knows of a repository.
@@ -79,6 +91,12 @@ pub mod code {
     pub const BAD_REPO_NAME: &str = "bad_repo_name";
     /// The URL names no snapshot.
     pub const BAD_SNAPSHOT_ID: &str = "bad_snapshot_id";
+    /// The body, or the query, of the request is not understood.
+    pub const BAD_REQUEST: &str = "bad_request";
+    /// The repository has no commit of which a bundle could begin.
+    pub const UNKNOWN_BASE: &str = "unknown_base";
+    /// The body of the request is too large.
+    pub const BODY_TOO_LARGE: &str = "body_too_large";
 }
 
 /// The answer to a refresh.
@@ -88,6 +106,28 @@ pub struct RefreshAnswer {
     pub snapshot: SnapshotId,
     /// Whether it is another than before.
     pub moved: bool,
+}
+
+/// What a mirror should have; at least one of both is not empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnsureRefsRequest {
+    /// Full names of refs, with the object each should name, or "" for any.
+    #[serde(default)]
+    pub refs: BTreeMap<String, String>,
+    /// Ids of commits, whichever ref reaches them.
+    #[serde(default)]
+    pub commits: Vec<String>,
+}
+
+/// What a mirror has of an [`EnsureRefsRequest`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnsureRefsAnswer {
+    /// All refs of the request, with the object each names, or "" if it isn't there.
+    pub refs: BTreeMap<String, String>,
+    /// The commits of the request that aren't there, in its order.
+    pub missing_commits: Vec<String>,
+    /// Whether upstream was asked.
+    pub fetched: bool,
 }
 
 /// What the daemon knows of a repository.

@@ -1,6 +1,8 @@
 //! Streaming a range of an archive, block by block.
 
+use std::fs::File;
 use std::ops::Range;
+use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -8,6 +10,7 @@ use bytes::Bytes;
 use futures_util::stream;
 use tracing::warn;
 
+use super::error::ApiError;
 use crate::error_chain::chain;
 use crate::store::Archive;
 
@@ -19,21 +22,47 @@ const BLOCK_LEN: u64 = 1 << 20;
 pub(super) fn stream_range(archive: Arc<Archive>, range: Range<u64>) -> Body {
     Body::from_stream(stream::try_unfold(
         (archive, range),
-        async |(archive, range)| {
-            if range.is_empty() {
-                return Ok(None);
+        async |(archive, range)| match read_block(&archive, range).await {
+            Ok(block) => Ok(block.map(|(bytes, rest)| (bytes, (archive, rest)))),
+            Err(error) => {
+                warn!(error = chain(&error), "Reading an archive failed");
+                Err(std::io::Error::other(error))
             }
-            let block = range.start..range.end.min(range.start + BLOCK_LEN);
-            let rest = block.end..range.end;
-            let reader = Arc::clone(&archive);
-            let bytes = tokio::task::spawn_blocking(move || reader.read(block))
-                .await
-                .map_err(std::io::Error::other)?
-                .map_err(|error| {
-                    warn!(error = chain(&error), "Reading an archive failed");
-                    std::io::Error::other(error)
-                })?;
-            Ok::<_, std::io::Error>(Some((Bytes::from(bytes), (archive, rest))))
         },
     ))
+}
+
+/// The first bytes of `range`, and what is left of it; `None` if it is empty.
+pub(super) async fn read_block(
+    archive: &Arc<Archive>,
+    range: Range<u64>,
+) -> Result<Option<(Bytes, Range<u64>)>, ApiError> {
+    if range.is_empty() {
+        return Ok(None);
+    }
+    let block = range.start..range.end.min(range.start + BLOCK_LEN);
+    let rest = block.end..range.end;
+    let reader = Arc::clone(archive);
+    let bytes = tokio::task::spawn_blocking(move || reader.read(block)).await??;
+    Ok(Some((Bytes::from(bytes), rest)))
+}
+
+/// The first bytes of `range` of a file, and what is left of it; `None` if it is empty.
+pub(super) async fn read_file_block(
+    file: &Arc<File>,
+    range: Range<u64>,
+) -> Result<Option<(Bytes, Range<u64>)>, ApiError> {
+    if range.is_empty() {
+        return Ok(None);
+    }
+    let block = range.start..range.end.min(range.start + BLOCK_LEN);
+    let rest = block.end..range.end;
+    let file = Arc::clone(file);
+    let read = move || {
+        let mut bytes = vec![0; usize::try_from(block.end - block.start).unwrap_or(0)];
+        file.read_exact_at(&mut bytes, block.start)?;
+        Ok(Bytes::from(bytes))
+    };
+    let bytes = tokio::task::spawn_blocking(read).await?;
+    Ok(Some((bytes.map_err(ApiError::Read)?, rest)))
 }

@@ -38,17 +38,49 @@ pub(crate) enum ApiError {
     UnknownRepo { repo: RepoName },
     #[error("the snapshot isn't, or is, what the request's condition asks for")]
     PreconditionFailed,
+    #[error("the body of the request is no JSON of the form that is wanted")]
+    BadJson(#[source] serde_json::Error),
+    #[error("the request names neither refs nor commits")]
+    NothingToEnsure,
+    #[error("the request names more than {max} refs or commits")]
+    TooManyNames { max: usize },
+    #[error("the body of the request can't be read, or is longer than {max} bytes")]
+    BodyTooLarge { max: usize },
+    #[error("the body of the request did not come in time")]
+    BodyTimedOut,
+    #[error("the query names no base: a full commit id in lower case")]
+    BadBase,
+    #[error("{repo} has no commit with this id, here and upstream")]
+    UnknownBase { repo: RepoName },
+    #[error("upstream can't be asked")]
+    UpstreamFailed(#[source] RepositoryError),
     #[error(transparent)]
     Repository(#[from] RepositoryError),
     #[error(transparent)]
     Git(#[from] GitHttpError),
     #[error("the store failed")]
     Store(#[from] StoreError),
+    #[error("a segment that is being published can't be read")]
+    Read(#[source] std::io::Error),
     #[error("a task of the daemon failed")]
     Task(#[from] tokio::task::JoinError),
 }
 
 impl ApiError {
+    /// For `map_err`, where the mirror is there: whatever upstream answers, it is a failure of
+    /// upstream's, not of the request.
+    pub(super) fn of_known_repository(error: RepositoryError) -> Self {
+        match &error {
+            RepositoryError::Mirror(mirror) => match **mirror {
+                MirrorError::NotFound { .. } | MirrorError::Upstream { .. } => {
+                    Self::UpstreamFailed(error)
+                }
+                MirrorError::Git(_) | MirrorError::Io { .. } => Self::Repository(error),
+            },
+            _ => Self::Repository(error),
+        }
+    }
+
     fn status_and_code(&self) -> (StatusCode, &'static str) {
         match self {
             Self::BadRepoName(_) | Self::BadEncoding => {
@@ -63,9 +95,17 @@ impl ApiError {
             Self::NoCheckout { .. } => (StatusCode::NOT_FOUND, code::NO_CHECKOUT),
             Self::UnknownRepo { .. } => (StatusCode::NOT_FOUND, "unknown_repo"),
             Self::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, "precondition_failed"),
+            Self::UnknownBase { .. } => (StatusCode::NOT_FOUND, code::UNKNOWN_BASE),
+            Self::BadJson(_)
+            | Self::NothingToEnsure
+            | Self::TooManyNames { .. }
+            | Self::BadBase => (StatusCode::BAD_REQUEST, code::BAD_REQUEST),
+            Self::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, code::BODY_TOO_LARGE),
+            Self::BodyTimedOut => (StatusCode::REQUEST_TIMEOUT, code::BAD_REQUEST),
+            Self::UpstreamFailed(_) => (StatusCode::BAD_GATEWAY, code::UPSTREAM_FAILED),
             Self::Repository(error) => repository_status(error),
             Self::Git(error) => git_status(error),
-            Self::Store(_) => (StatusCode::INTERNAL_SERVER_ERROR, "store_failed"),
+            Self::Store(_) | Self::Read(_) => (StatusCode::INTERNAL_SERVER_ERROR, "store_failed"),
             Self::Task(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
         }
     }
@@ -79,13 +119,21 @@ impl ApiError {
             Self::BadSnapshotId(_) => "Use <commit> or <commit>-<16 hexadecimal digits>.",
             Self::NoSnapshot { .. } => "GET the stable URL to have it prepared.",
             Self::NoSuchSnapshot { .. } => "It may be too old: resolve the stable URL again.",
-            Self::NotReady { .. } => "Ask again in a moment.",
+            Self::NotReady { .. } | Self::BodyTimedOut | Self::UpstreamFailed(_) => {
+                "Ask again in a moment."
+            }
             Self::NoCheckout { .. } => "Use mirror.tar.zst.",
             Self::UnknownRepo { .. } => "GET its snapshot to have it mirrored.",
             Self::PreconditionFailed => "Resolve the stable URL again.",
+            Self::BadJson(_) | Self::NothingToEnsure => {
+                "Send {\"refs\":{\"refs/heads/main\":\"\"},\"commits\":[]}."
+            }
+            Self::BadBase => "Use snapshot.bundle?base=<commit>, with 40 or 64 hexadecimal digits.",
+            Self::UnknownBase { .. } => "Fetch from upstream instead.",
+            Self::TooManyNames { .. } | Self::BodyTooLarge { .. } => "Ask for less at once.",
             Self::Repository(error) => repository_advice(error),
             Self::Git(error) => git_advice(error),
-            Self::Store(_) | Self::Task(_) => "Look at the daemon's log.",
+            Self::Store(_) | Self::Read(_) | Self::Task(_) => "Look at the daemon's log.",
         }
     }
 }

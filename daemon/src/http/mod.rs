@@ -2,10 +2,15 @@
 //! answers.
 
 mod body;
+mod bundle;
 mod conditional;
+mod ensure_refs;
 mod error;
 mod git_protocol;
 mod health;
+mod miss;
+mod pin;
+mod published;
 mod range;
 mod repos;
 mod routes;

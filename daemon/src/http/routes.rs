@@ -1,6 +1,6 @@
 //! Which request goes where.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use axum::Json;
 use axum::Router;
@@ -9,35 +9,32 @@ use axum::http::Method;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, get};
 use cachewfs_format::api::{REPOS_PATH, RefreshAnswer};
-use cachewfs_format::{ArchiveKind, Digest, RepoName, SnapshotId};
+use cachewfs_format::{ArchiveKind, RepoName, SnapshotId};
 
 use super::error::ApiError;
 use super::git_protocol::{self, GitServer};
-use super::{health, repos, snapshots};
+use super::{bundle, ensure_refs, health, published, repos, snapshots};
 use crate::repository::Registry;
-use crate::store::DiskStore;
-
-/// So many manifests are kept parsed, by the digest of their bytes.
-const CACHED_ARCHIVES: std::num::NonZeroUsize =
-    std::num::NonZeroUsize::new(64).expect("64 is not 0");
+use crate::store::{DiskStore, RevisionIndex};
 
 /// What all requests share.
 #[derive(Debug)]
 pub(super) struct App {
     pub(super) registry: Arc<Registry>,
     pub(super) store: DiskStore,
+    pub(super) revisions: RevisionIndex,
     pub(super) git: Arc<GitServer>,
-    pub(super) archives: Mutex<lru::LruCache<(Digest, ArchiveKind), snapshots::Published>>,
+    pub(super) archives: published::Archives,
 }
 
 /// All routes.
 pub(crate) fn router(registry: Arc<Registry>, store: DiskStore) -> Router {
-    let archives = Mutex::new(lru::LruCache::new(CACHED_ARCHIVES));
     let app = Arc::new(App {
         git: Arc::new(GitServer::new(&registry)),
         registry,
+        revisions: RevisionIndex::new(store.clone()),
         store,
-        archives,
+        archives: published::Archives::default(),
     });
     Router::new()
         .route("/healthz", get(health::healthz))
@@ -55,6 +52,8 @@ enum Target {
     Stable(ArchiveKind),
     Immutable(ArchiveKind, SnapshotId),
     Refresh,
+    EnsureRefs,
+    Bundle,
 }
 
 async fn git(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
@@ -73,12 +72,15 @@ async fn git(State(app): State<Arc<App>>, request: Request) -> Result<Response, 
         }
         parsed => parsed?,
     };
-    let (method, headers) = (request.method().clone(), request.headers().clone());
+    let (parts, body) = request.into_parts();
+    let (method, uri, headers) = (parts.method, parts.uri, parts.headers);
+    let version = parts.version;
     app.registry.check(&repo)?;
     let is_read = method == Method::GET || method == Method::HEAD;
     let request = snapshots::Request {
         repo,
         method,
+        version,
         headers,
     };
     match target {
@@ -94,8 +96,12 @@ async fn git(State(app): State<Arc<App>>, request: Request) -> Result<Response, 
             };
             Ok(Json(answer).into_response())
         }
-        Target::Refresh => Ok(not_allowed("POST")),
-        Target::Stable(_) | Target::Immutable(..) => Ok(not_allowed("GET, HEAD")),
+        Target::EnsureRefs if request.method == Method::POST => {
+            ensure_refs::ensure_refs(app, request.repo, body).await
+        }
+        Target::Bundle if is_read => bundle::bundle(app, request, uri.query()).await,
+        Target::Refresh | Target::EnsureRefs => Ok(not_allowed("POST")),
+        Target::Stable(_) | Target::Immutable(..) | Target::Bundle => Ok(not_allowed("GET, HEAD")),
     }
 }
 
@@ -112,8 +118,11 @@ fn parse_target(rest: &str) -> Result<(RepoName, Target), ApiError> {
         "mirror" => Some(ArchiveKind::Mirror),
         _ => None,
     };
-    if last == "refresh" {
-        return Ok((parse_repo(before)?, Target::Refresh));
+    match last {
+        "refresh" => return Ok((parse_repo(before)?, Target::Refresh)),
+        "ensure-refs" => return Ok((parse_repo(before)?, Target::EnsureRefs)),
+        "snapshot.bundle" => return Ok((parse_repo(before)?, Target::Bundle)),
+        _ => {}
     }
     let stem = last.strip_suffix(".tar.zst").ok_or(ApiError::NoSuchPath)?;
     if let Some(kind) = kind(stem) {
@@ -178,6 +187,7 @@ mod tests {
             Target::Immutable(ArchiveKind::Checkout, SnapshotId::parse(&commit).unwrap())
         );
         assert_eq!(parse("h.org/a/refresh").1, Target::Refresh);
+        assert_eq!(parse("h.org/a.git/ensure-refs").1, Target::EnsureRefs);
     }
 
     #[test]

@@ -1,21 +1,23 @@
 //! Serving archives: the stable URL of what is current, the immutable URL of each snapshot.
 
-use std::sync::{Arc, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
 
 use axum::body::Body;
-use axum::http::{HeaderMap, Method, StatusCode, header, response};
-use axum::response::Response;
-use cachewfs_format::api::{SNAPSHOT_COMMIT_HEADER, immutable_path};
-use cachewfs_format::{ArchiveKind, Digest, Manifest, RepoName, SnapshotId};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header, response};
+use axum::response::{IntoResponse as _, Response};
+use cachewfs_format::api::{
+    BUNDLE_URL_HEADER, SNAPSHOT_COMMIT_HEADER, SNAPSHOT_PIN_HEADER, bundle_path, immutable_path,
+};
+use cachewfs_format::{ArchiveKind, RepoName, SnapshotId};
 
 use super::body::stream_range;
 use super::conditional::{Condition, Validators};
 use super::error::ApiError;
+use super::miss;
+use super::pin::{self, Pin};
+use super::published::{self, Published};
 use super::range::{self, Wanted};
 use super::routes::App;
-use crate::repository::RepositoryError;
-use crate::store::Archive;
 
 const NO_CACHE: &str = "no-cache";
 const IMMUTABLE: &str = "public, max-age=31536000, immutable";
@@ -25,69 +27,77 @@ const IMMUTABLE: &str = "public, max-age=31536000, immutable";
 pub(super) struct Request {
     pub(super) repo: RepoName,
     pub(super) method: Method,
+    pub(super) version: Version,
     pub(super) headers: HeaderMap,
 }
 
-/// One archive of one snapshot: all that an answer is made of is of one revision.
-#[derive(Clone, Debug)]
-pub(super) struct Published {
-    snapshot: SnapshotId,
-    kind: ArchiveKind,
-    etag: String,
-    size: u64,
-    modified: SystemTime,
-    archive: Arc<Archive>,
-}
-
-impl Published {
-    fn new(app: &App, manifest: &Manifest, kind: ArchiveKind) -> Option<Self> {
-        let layout = manifest.archives.get(&kind)?;
-        Some(Self {
-            snapshot: manifest.snapshot,
-            kind,
-            etag: format!("\"{}\"", layout.toc),
-            size: layout.size,
-            modified: UNIX_EPOCH + Duration::from_secs(manifest.created_at),
-            archive: Arc::new(Archive::new(
-                app.store.clone(),
-                manifest.repo.clone(),
-                layout,
-            )),
-        })
-    }
-}
-
-/// Answers with the current snapshot. A GET also has the repository mirrored, if it isn't.
+/// Answers with the current snapshot, or the one that the request is pinned to. A GET of the current
+/// one also has the repository mirrored, if it isn't.
 pub(super) async fn stable(
     app: Arc<App>,
     request: Request,
     kind: ArchiveKind,
 ) -> Result<Response, ApiError> {
+    let pin = Pin::of(&request.headers);
+    if let Pin::Revision(toc) = pin {
+        let toc = toc.ok_or(ApiError::PreconditionFailed)?;
+        let repo = request.repo.clone();
+        let finder = Arc::clone(&app);
+        let find = move || published::of_toc(&finder, &repo, (toc, kind));
+        let pinned = tokio::task::spawn_blocking(find).await??;
+        let pinned = pinned.ok_or(ApiError::PreconditionFailed)?;
+        return Ok(answer_stable(&app, &request, &pinned));
+    }
     let is_get = request.method == Method::GET;
     let repository = if is_get {
         Some(app.registry.open(&request.repo)?)
     } else {
         app.registry.find(&request.repo)
     };
+    // Looked at before the store, so that no publish is missed.
+    let status = repository.as_ref().map(|repository| repository.status());
     let (finder, repo) = (Arc::clone(&app), request.repo.clone());
-    let current = tokio::task::spawn_blocking(move || find_current(&finder, &repo, kind)).await??;
-    if let Some(published) = current {
-        return Ok(answer(&request, &published, NO_CACHE));
+    let find = move || published::current(&finder, &repo, kind);
+    if let Some(published) = tokio::task::spawn_blocking(find).await?? {
+        if let Some(older) = pinned_by_condition(&app, &request, &published).await? {
+            return Ok(answer_stable(&app, &request, &older));
+        }
+        if is_get && let Some(repository) = repository {
+            repository.revalidate();
+        }
+        return Ok(match pin {
+            Pin::Probe => answer_probe(&request, &published),
+            Pin::Absent | Pin::Revision(_) => answer_stable(&app, &request, &published),
+        });
     }
-    let repo = request.repo;
-    let Some(status) = repository.map(|repository| repository.status()) else {
+    let (Some(repository), Some(status)) = (repository, status) else {
+        let repo = request.repo;
         return Err(ApiError::NoSnapshot { repo });
     };
-    match status.error {
-        Some(error @ (RepositoryError::Mirror(_) | RepositoryError::Publish(_))) => {
-            Err(error.into())
-        }
-        _ if is_get => Err(ApiError::NotReady {
-            repo,
-            state: status.state.as_str(),
-        }),
-        _ => Err(ApiError::NoSnapshot { repo }),
-    }
+    miss::miss(app, request, (repository, status), kind).await
+}
+
+/// The older snapshot that a range with `If-Match` is of, if the operator wants such downloads to go
+/// on.
+async fn pinned_by_condition(
+    app: &Arc<App>,
+    request: &Request,
+    current: &Published,
+) -> Result<Option<Published>, ApiError> {
+    let tag = request.headers.get(header::IF_MATCH);
+    let tag = tag.and_then(|tag| tag.to_str().ok()).map(str::trim);
+    let Some(tag) = tag.filter(|&tag| {
+        app.registry.does_if_match_pin()
+            && tag != current.etag
+            && request.headers.contains_key(header::RANGE)
+    }) else {
+        return Ok(None);
+    };
+    let Some(toc) = pin::toc_of(tag) else {
+        return Ok(None);
+    };
+    let (app, repo, kind) = (Arc::clone(app), request.repo.clone(), current.kind);
+    tokio::task::spawn_blocking(move || published::of_toc(&app, &repo, (toc, kind))).await?
 }
 
 /// Answers with the snapshot that the URL names.
@@ -98,51 +108,54 @@ pub(super) async fn immutable(
     id: SnapshotId,
 ) -> Result<Response, ApiError> {
     let repo = request.repo.clone();
-    let find = move || {
-        let manifest = app.store.manifest(&repo, id)?;
-        Ok::<_, ApiError>(manifest.and_then(|(manifest, _)| Published::new(&app, &manifest, kind)))
-    };
+    let find = move || published::of_snapshot(&app, &repo, (id, kind));
     match tokio::task::spawn_blocking(find).await?? {
         Some(published) => Ok(answer(&request, &published, IMMUTABLE)),
         None => Err(ApiError::NoSuchSnapshot { repo: request.repo }),
     }
 }
 
-fn find_current(
-    app: &App,
-    repo: &RepoName,
-    kind: ArchiveKind,
-) -> Result<Option<Published>, ApiError> {
-    let Some(pointer) = app.store.pointer(repo)? else {
-        return Ok(None);
+/// The answer to a probe: no body, so a GET's `Content-Length` can only be 0; the size of the archive
+/// is in a `Content-Range`, in the form that a 416 has it. A HEAD gives it as `Content-Length` too.
+fn answer_probe(request: &Request, published: &Published) -> Response {
+    let builder = headers(request, published, NO_CACHE)
+        .header(header::VARY, SNAPSHOT_PIN_HEADER)
+        .header(header::ACCEPT_RANGES, "bytes")
+        .header(header::CONTENT_RANGE, format!("bytes */{}", published.size))
+        .header(SNAPSHOT_PIN_HEADER, pin::token(&published.etag));
+    let builder = match request.method {
+        Method::HEAD => builder.header(header::CONTENT_LENGTH, published.size),
+        _ => builder,
     };
-    let key: (Digest, ArchiveKind) = (pointer.manifest, kind);
-    let lock = || app.archives.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(published) = lock().get(&key) {
-        return Ok(Some(published.clone()));
-    }
-    let manifest = app.store.current_manifest(repo, &pointer)?;
-    let published = Published::new(app, &manifest, kind)
-        .ok_or_else(|| ApiError::NoCheckout { repo: repo.clone() })?;
-    lock().put(key, published.clone());
-    Ok(Some(published))
+    finish(builder.status(StatusCode::OK), Body::empty())
 }
 
-fn answer(request: &Request, published: &Published, cache_control: &'static str) -> Response {
-    let Request {
-        repo,
-        method,
-        headers,
-    } = request;
-    let validators = Validators {
-        etag: &published.etag,
-        modified: published.modified,
-    };
-    let condition = validators.check(headers);
-    if condition == Condition::Failed {
-        return axum::response::IntoResponse::into_response(ApiError::PreconditionFailed);
+/// Every answer of the stable URL carries the token of its revision; and where a bundle is that brings
+/// it up to date, if the mirror has moved on.
+pub(super) fn answer_stable(app: &App, request: &Request, published: &Published) -> Response {
+    let mut response = answer(request, published, NO_CACHE);
+    let headers = response.headers_mut();
+    if let Ok(token) = pin::token(&published.etag).parse() {
+        headers.insert(SNAPSHOT_PIN_HEADER, token);
     }
-    let builder = Response::builder()
+    headers.insert(header::VARY, HeaderValue::from_static(SNAPSHOT_PIN_HEADER));
+    let base = published.snapshot.commit();
+    let repository = app.registry.find(&request.repo);
+    let head = repository.and_then(|repository| repository.status().head);
+    if head.is_some_and(|head| head != base)
+        && let Ok(path) = bundle_path(&request.repo, base).parse()
+    {
+        headers.insert(BUNDLE_URL_HEADER, path);
+    }
+    response
+}
+
+fn headers(
+    request: &Request,
+    published: &Published,
+    cache_control: &'static str,
+) -> response::Builder {
+    Response::builder()
         .header(header::ETAG, &published.etag)
         .header(
             header::LAST_MODIFIED,
@@ -151,12 +164,24 @@ fn answer(request: &Request, published: &Published, cache_control: &'static str)
         .header(header::CACHE_CONTROL, cache_control)
         .header(
             header::CONTENT_LOCATION,
-            immutable_path(repo, published.kind, published.snapshot),
+            immutable_path(&request.repo, published.kind, published.snapshot),
         )
         .header(
             SNAPSHOT_COMMIT_HEADER,
             published.snapshot.commit().to_string(),
-        );
+        )
+}
+
+fn answer(request: &Request, published: &Published, cache_control: &'static str) -> Response {
+    let validators = Validators {
+        etag: &published.etag,
+        modified: published.modified,
+    };
+    let condition = validators.check(&request.headers);
+    if condition == Condition::Failed {
+        return ApiError::PreconditionFailed.into_response();
+    }
+    let builder = headers(request, published, cache_control);
     if condition == Condition::NotModified {
         return finish(builder.status(StatusCode::NOT_MODIFIED), Body::empty());
     }
@@ -164,12 +189,15 @@ fn answer(request: &Request, published: &Published, cache_control: &'static str)
         .header(header::ACCEPT_RANGES, "bytes")
         .header(header::CONTENT_TYPE, "application/zstd");
     let size = published.size;
-    let wanted = match headers
+    let wanted = match request
+        .headers
         .get(header::RANGE)
         .map(|value| value.to_str().unwrap_or_default())
     {
         // RFC 9110 section 14.2: Range is for GET only.
-        Some(value) if *method == Method::GET && validators.allows_range(headers) => {
+        Some(value)
+            if request.method == Method::GET && validators.allows_range(&request.headers) =>
+        {
             range::parse(value, size)
         }
         _ => Wanted::All,
@@ -189,7 +217,7 @@ fn answer(request: &Request, published: &Published, cache_control: &'static str)
         }
     };
     let builder = builder.header(header::CONTENT_LENGTH, part.end - part.start);
-    if *method == Method::HEAD {
+    if request.method == Method::HEAD {
         return finish(builder, Body::empty());
     }
     finish(builder, stream_range(Arc::clone(&published.archive), part))

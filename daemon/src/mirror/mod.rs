@@ -2,23 +2,27 @@
 //!
 //! Everything here is synchronous and runs on blocking threads; only `git` starts processes.
 
+mod bundle;
 mod clone;
 mod compare;
 mod error;
 mod git;
 mod locks;
 mod maintain;
+mod query;
 mod serve;
 mod stream;
 mod update;
 mod upstream;
 
+pub(crate) use bundle::{BundleRef, refs_beyond, write_bundle};
 pub(crate) use clone::{clone_mirror, is_mirror, mirror_path};
 pub(crate) use compare::{is_current, list_upstream};
 pub(crate) use error::MirrorError;
 pub(crate) use git::{Git, GitCommand, GitError};
 pub(crate) use locks::remove_stale_locks;
 pub(crate) use maintain::maintain;
+pub(crate) use query::{RefName, has_commit, head_commit, missing_objects, resolve_refs};
 pub(crate) use serve::UploadPack;
 pub(crate) use stream::GitStream;
 pub(crate) use update::{mirrored_namespaces, update};

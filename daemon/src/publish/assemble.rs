@@ -1,83 +1,21 @@
 //! Putting segments together to an archive: their order, TOC and seek table.
 
 use cachewfs_format::{
-    ArchiveKind, ArchiveLayout, FrameSize, GitPath, PackKind, PublishedFile, PublishedPack,
-    RepoName, Role, SeekTable, SegmentId, SegmentRef, Toc, TocFile, TocSegment, end_of_archive,
+    ArchiveKind, ArchiveLayout, FrameSize, GitPath, PackKind, PublishedFile, RepoName, Role,
+    SeekTable, SegmentId, SegmentRef, Toc, TocFile, TocSegment,
 };
 
 use super::PublishError;
 use super::checkout::{Checkout, CheckoutRun};
-use super::commit_graph::CHAIN_DIRECTORY;
-use super::git_files::{GitFiles, git_member};
+use super::feed::BuildFeed;
+use super::git_files::git_member;
 use super::members::MemberWriter;
+use super::refs::Refs;
 use super::segments::SegmentSink;
 use super::{index, times};
 
-/// The parts of both archives of a snapshot.
-#[derive(Debug)]
-pub(super) struct Parts<'a> {
-    pub(super) repo: &'a RepoName,
-    pub(super) git_files: GitFiles<'a>,
-    /// In the order in which git searches them.
-    pub(super) packs: &'a [PublishedPack],
-    /// Absent if the tree of HEAD can't be checked out; then there is only a mirror archive.
-    pub(super) checkout: Option<&'a Checkout>,
-}
-
-/// Puts an archive together, hot parts first.
-pub(super) fn assemble(
-    parts: &Parts<'_>,
-    sink: &mut SegmentSink,
-    kind: ArchiveKind,
-) -> Result<ArchiveLayout, PublishError> {
-    let small = parts.git_files.store(sink, kind)?;
-    let mut archive = ArchiveWriter {
-        kind,
-        sink,
-        segments: Vec::new(),
-        frames: Vec::new(),
-    };
-    archive.place(Role::Refs, &small, None);
-    for link in parts.git_files.commit_graphs.iter().rev() {
-        let path = format!("{CHAIN_DIRECTORY}/{}", link.name);
-        archive.git_file(Role::CommitGraph, &path, link, times::GIT_DIRECTORY)?;
-    }
-    let mtimes = pack_mtimes(parts.packs);
-    let packs = || parts.packs.iter().zip(mtimes.iter().copied());
-    for (pack, mtime) in packs() {
-        archive.pack_file(Role::PackIndex, &pack.index, mtime)?;
-    }
-    for (pack, mtime) in packs() {
-        archive.pack_file(Role::PackReverseIndex, &pack.reverse_index, mtime)?;
-    }
-    for kind in [PackKind::Tip, PackKind::Increment] {
-        for (pack, mtime) in packs().filter(|(pack, _)| pack.kind == kind) {
-            archive.pack_file(pack_role(kind), &pack.pack, mtime)?;
-        }
-    }
-    if let (ArchiveKind::Checkout, Some(checkout)) = (kind, parts.checkout) {
-        archive.index(parts, checkout)?;
-        for run in &checkout.runs {
-            archive.run(run);
-        }
-    }
-    let hot_segments = archive.segments.len();
-    for kind in [
-        PackKind::Recent,
-        PackKind::Commits,
-        PackKind::Trees,
-        PackKind::History,
-    ] {
-        for (pack, mtime) in packs().filter(|(pack, _)| pack.kind == kind) {
-            archive.pack_file(pack_role(kind), &pack.pack, mtime)?;
-        }
-    }
-    let end = archive.sink.store_bytes(&end_of_archive(), 0, Vec::new())?;
-    archive.place(Role::End, &end, None);
-    archive.finish(parts, hot_segments)
-}
-
-fn pack_role(kind: PackKind) -> Role {
+/// What the segment of a pack is.
+pub(super) fn pack_role(kind: PackKind) -> Role {
     match kind {
         PackKind::Tip => Role::PackTip,
         PackKind::Increment => Role::PackIncrement,
@@ -89,29 +27,64 @@ fn pack_role(kind: PackKind) -> Role {
 }
 
 /// The modification time of each pack; increments come newest first.
-fn pack_mtimes(packs: &[PublishedPack]) -> Vec<i64> {
-    let is_increment = |pack: &&PublishedPack| pack.kind == PackKind::Increment;
-    let mut older = packs.iter().filter(is_increment).count();
-    packs
+pub(super) fn pack_mtimes(kinds: &[PackKind]) -> Vec<i64> {
+    let is_increment = |kind: &&PackKind| **kind == PackKind::Increment;
+    let mut older = kinds.iter().filter(is_increment).count();
+    kinds
         .iter()
-        .map(|pack| {
-            if pack.kind == PackKind::Increment {
+        .map(|&kind| {
+            if kind == PackKind::Increment {
                 older = older.saturating_sub(1);
             }
-            times::of_pack(pack.kind, older)
+            times::of_pack(kind, older)
         })
         .collect()
 }
 
-struct ArchiveWriter<'a> {
+/// An archive whose segments are placed one after the other.
+#[derive(Debug)]
+pub(super) struct ArchiveWriter<'a> {
     kind: ArchiveKind,
-    sink: &'a mut SegmentSink,
+    feed: Option<&'a BuildFeed>,
     segments: Vec<TocSegment>,
     frames: Vec<FrameSize>,
+    hot_segments: usize,
 }
 
-impl ArchiveWriter<'_> {
-    fn place(&mut self, role: Role, segment: &PublishedFile, file: Option<TocFile>) {
+impl<'a> ArchiveWriter<'a> {
+    /// Begins an archive, whose segments are fed as they are placed.
+    pub(super) fn new(kind: ArchiveKind, feed: Option<&'a BuildFeed>) -> Self {
+        Self {
+            kind,
+            feed,
+            segments: Vec::new(),
+            frames: Vec::new(),
+            hot_segments: 0,
+        }
+    }
+
+    pub(super) fn kind(&self) -> ArchiveKind {
+        self.kind
+    }
+
+    /// What was placed so far is what every reader wants.
+    pub(super) fn end_hot_front(&mut self) {
+        self.hot_segments = self.segments.len();
+    }
+
+    /// Places a segment of `sink` or of the store.
+    pub(super) fn place(
+        &mut self,
+        sink: &SegmentSink,
+        role: Role,
+        segment: &PublishedFile,
+        file: Option<TocFile>,
+    ) {
+        if let Some(feed) = self.feed
+            && let Some(path) = sink.path_of(segment.segment.id)
+        {
+            feed.push(self.kind, segment.segment, path.to_owned());
+        }
         for &(stored_len, content_len, count) in &segment.frames {
             let frame = FrameSize {
                 stored_len,
@@ -139,6 +112,7 @@ impl ArchiveWriter<'_> {
     /// A segment that has only the tar header of a file whose data follows.
     fn header(
         &mut self,
+        sink: &mut SegmentSink,
         path: &str,
         mode: u32,
         file: (u64, i64),
@@ -147,73 +121,86 @@ impl ArchiveWriter<'_> {
         let (size, mtime) = file;
         let mut member = git_member(self.kind, path.as_bytes(), mode)?;
         member.mtime = mtime;
-        let mut members = MemberWriter::begin(self.sink)?;
+        let mut members = MemberWriter::begin(sink)?;
         members.file_elsewhere(member, size, data)?;
-        let header = members.finish(self.sink)?;
-        self.place(Role::Header, &header, None);
+        let header = members.finish(sink)?;
+        self.place(sink, Role::Header, &header, None);
         Ok(())
     }
 
-    fn git_file(
+    /// A file of the git directory: its path there, its data, its time.
+    pub(super) fn git_file(
         &mut self,
+        sink: &mut SegmentSink,
         role: Role,
-        path: &str,
-        data: &PublishedFile,
-        mtime: i64,
+        (path, data, mtime): (&str, &PublishedFile, i64),
     ) -> Result<(), PublishError> {
-        self.header(path, 0o444, (data.size, mtime), data.segment.id)?;
+        self.header(sink, path, 0o444, (data.size, mtime), data.segment.id)?;
         let path = GitPath::parse(path.as_bytes())?;
-        self.place(
-            role,
-            data,
-            Some(TocFile {
-                path,
-                size: data.size,
-                mtime,
-            }),
-        );
+        let size = data.size;
+        self.place(sink, role, data, Some(TocFile { path, size, mtime }));
         Ok(())
     }
 
-    fn pack_file(
+    pub(super) fn pack_file(
         &mut self,
+        sink: &mut SegmentSink,
         role: Role,
-        data: &PublishedFile,
-        mtime: i64,
+        (data, mtime): (&PublishedFile, i64),
     ) -> Result<(), PublishError> {
-        self.git_file(role, &format!("objects/pack/{}", data.name), data, mtime)
+        let path = format!("objects/pack/{}", data.name);
+        self.git_file(sink, role, (&path, data, mtime))
     }
 
-    fn index(&mut self, parts: &Parts<'_>, checkout: &Checkout) -> Result<(), PublishError> {
+    /// The index and the work tree.
+    pub(super) fn checkout(
+        &mut self,
+        sink: &mut SegmentSink,
+        refs: &Refs,
+        checkout: &Checkout,
+    ) -> Result<(), PublishError> {
+        self.index(sink, refs, checkout)?;
+        for run in &checkout.runs {
+            self.run(sink, run);
+        }
+        Ok(())
+    }
+
+    fn index(
+        &mut self,
+        sink: &mut SegmentSink,
+        refs: &Refs,
+        checkout: &Checkout,
+    ) -> Result<(), PublishError> {
         let runs = &checkout.runs;
         let header = index::header(runs.iter().map(|run| run.reuse.files).sum());
         let tree = checkout.tree_extension.as_deref();
-        let mut trailer = index::trailer(tree, &parts.git_files.refs.commit);
+        let mut trailer = index::trailer(tree, &refs.commit);
         let trailer_len = trailer.len() as u64;
         let entries_len: u64 = runs.iter().map(|run| run.reuse.index_part.size).sum();
         let size = header.len() as u64 + entries_len + trailer_len;
         trailer.resize(trailer.len() + cachewfs_format::padding_len(size), 0);
-        let header = self
-            .sink
-            .store_bytes(&header, header.len() as u64, Vec::new())?;
-        let trailer = self.sink.store_bytes(&trailer, trailer_len, Vec::new())?;
+        let header = sink.store_bytes(&header, header.len() as u64, Vec::new())?;
+        let trailer = sink.store_bytes(&trailer, trailer_len, Vec::new())?;
 
-        self.header(
-            "index",
-            0o644,
-            (size, times::GIT_DIRECTORY),
-            header.segment.id,
-        )?;
-        self.index_part(Role::IndexHeader, &header)?;
+        let file = (size, times::GIT_DIRECTORY);
+        self.header(sink, "index", 0o644, file, header.segment.id)?;
+        self.index_part(sink, Role::IndexHeader, &header)?;
         for run in runs {
-            self.index_part(Role::IndexPart, &run.reuse.index_part)?;
+            self.index_part(sink, Role::IndexPart, &run.reuse.index_part)?;
         }
-        self.index_part(Role::IndexTrailer, &trailer)
+        self.index_part(sink, Role::IndexTrailer, &trailer)
     }
 
-    fn index_part(&mut self, role: Role, part: &PublishedFile) -> Result<(), PublishError> {
+    fn index_part(
+        &mut self,
+        sink: &SegmentSink,
+        role: Role,
+        part: &PublishedFile,
+    ) -> Result<(), PublishError> {
         let (path, mtime) = (GitPath::parse(b"index")?, times::GIT_DIRECTORY);
         self.place(
+            sink,
             role,
             part,
             Some(TocFile {
@@ -225,24 +212,31 @@ impl ArchiveWriter<'_> {
         Ok(())
     }
 
-    fn run(&mut self, run: &CheckoutRun) {
-        self.place(Role::WorkTree, &run.reuse.work_tree, None);
+    fn run(&mut self, sink: &SegmentSink, run: &CheckoutRun) {
+        self.place(sink, Role::WorkTree, &run.reuse.work_tree, None);
         if let (Some(data), Some(path)) = (&run.reuse.large_file, &run.large_file) {
             let file = TocFile {
                 path: path.clone(),
                 size: data.size,
                 mtime: times::WORK_TREE,
             };
-            self.place(Role::LargeFile, data, Some(file));
+            self.place(sink, Role::LargeFile, data, Some(file));
         }
     }
 
-    fn finish(self, parts: &Parts<'_>, hot_segments: usize) -> Result<ArchiveLayout, PublishError> {
+    /// Ends the archive with TOC and seek table.
+    pub(super) fn finish(
+        self,
+        sink: &mut SegmentSink,
+        repo: &RepoName,
+        of: &Refs,
+    ) -> Result<ArchiveLayout, PublishError> {
         let Self {
             kind,
-            sink,
             segments,
             mut frames,
+            hot_segments,
+            ..
         } = self;
         let refs: Vec<_> = segments
             .iter()
@@ -253,9 +247,9 @@ impl ArchiveWriter<'_> {
             .collect();
         let toc = Toc {
             kind,
-            repo: parts.repo.clone(),
-            commit: parts.git_files.refs.commit,
-            refs_digest: parts.git_files.refs.digest(),
+            repo: repo.clone(),
+            commit: of.commit,
+            refs_digest: of.digest(),
             hot_segments: u32::try_from(hot_segments).unwrap_or(u32::MAX),
             segments,
         };

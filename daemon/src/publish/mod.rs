@@ -7,9 +7,11 @@
 //! Everything runs on a blocking thread, streams through files and gives up when the daemon stops.
 
 mod assemble;
+mod build;
 mod checkout;
 mod commit_graph;
 mod error;
+mod feed;
 mod git_files;
 mod increment;
 mod index;
@@ -26,4 +28,5 @@ mod times;
 mod tree;
 
 pub(crate) use error::PublishError;
+pub(crate) use feed::{BuildFeed, Fed};
 pub(crate) use publisher::{Published, Publisher};

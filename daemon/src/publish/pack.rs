@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use cachewfs_format::{PackKind, PublishedPack};
+use cachewfs_format::{PackKind, PublishedFile};
 
 use super::PublishError;
 use super::job::Job;
@@ -84,23 +84,33 @@ impl NewPack {
         std::fs::read(&path).map_err(PublishError::at(&path))
     }
 
-    /// Makes segments of the pack and its indexes, and removes the files.
-    pub(super) fn store(self, sink: &mut SegmentSink) -> Result<PublishedPack, PublishError> {
+    /// Makes segments of the `.idx` and the `.rev` file, and removes these.
+    pub(super) fn store_indexes(
+        &self,
+        sink: &mut SegmentSink,
+    ) -> Result<(PublishedFile, PublishedFile), PublishError> {
+        let index = self.store(sink, "idx", INDEX_CHUNK_LEN)?;
+        Ok((index, self.store(sink, "rev", INDEX_CHUNK_LEN)?))
+    }
+
+    /// Makes a segment of the `.pack` file, and removes that.
+    pub(super) fn store_data(&self, sink: &mut SegmentSink) -> Result<PublishedFile, PublishError> {
         let chunk_len = match self.kind {
             PackKind::Tip => SEQUENTIAL_CHUNK_LEN,
             _ => RANDOM_CHUNK_LEN,
         };
-        let mut store = |extension, chunk_len| {
-            let path = self.base.with_extension(extension);
-            let file = sink.store_file(&path, chunk_len)?;
-            std::fs::remove_file(&path).map_err(PublishError::at(&path))?;
-            Ok::<_, PublishError>(file)
-        };
-        Ok(PublishedPack {
-            kind: self.kind,
-            pack: store("pack", chunk_len)?,
-            index: store("idx", INDEX_CHUNK_LEN)?,
-            reverse_index: store("rev", INDEX_CHUNK_LEN)?,
-        })
+        self.store(sink, "pack", chunk_len)
+    }
+
+    fn store(
+        &self,
+        sink: &mut SegmentSink,
+        extension: &str,
+        chunk_len: usize,
+    ) -> Result<PublishedFile, PublishError> {
+        let path = self.base.with_extension(extension);
+        let file = sink.store_file(&path, chunk_len)?;
+        std::fs::remove_file(&path).map_err(PublishError::at(&path))?;
+        Ok(file)
     }
 }

@@ -1,30 +1,20 @@
 //! A publish from beginning to end.
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use cachewfs_format::{
-    ArchiveKind, ArchiveSummary, Digest, Manifest, PackKind, Pointer, PublishedFile, PublishedPack,
-    RepoName, SnapshotId,
-};
-use tracing::{info, warn};
+use cachewfs_format::{ArchiveSummary, Digest, Manifest, Pointer, RepoName, SnapshotId};
+use tracing::info;
 
-use super::assemble::{Parts, assemble};
-use super::checkout::{Checkout, check_out};
-use super::commit_graph::{Extent, write_commit_graph};
-use super::git_files::GitFiles;
-use super::increment::{Plan, increment};
+use super::PublishError;
+use super::build::{Built, Snapshot, build};
+use super::feed::BuildFeed;
 use super::job::Job;
-use super::layout::full_layout;
-use super::pack::NewPack;
 use super::refs::Refs;
 use super::retain::retain_orphans;
-use super::segments::{INDEX_CHUNK_LEN, SegmentSink};
-use super::{PublishError, times};
+use super::segments::SegmentSink;
 use crate::config::Config;
-use crate::error_chain::chain;
 use crate::mirror::{Git, Upstream};
 use crate::store::{DiskStore, Written};
 
@@ -50,12 +40,23 @@ impl Publisher {
     }
 
     /// Publishes the present state of `mirror`, unless it is what is current. The caller sees to it
-    /// that nothing changes the mirror meanwhile.
+    /// that nothing changes the mirror meanwhile. The first snapshot is fed as it is built.
     pub(crate) fn publish(
         &self,
         repo: &RepoName,
-        upstream: &Upstream,
-        mirror: &Path,
+        (upstream, mirror): (&Upstream, &Path),
+        feed: &BuildFeed,
+    ) -> Result<Published, PublishError> {
+        let published = self.publish_fed(repo, (upstream, mirror), feed);
+        feed.clear();
+        published
+    }
+
+    fn publish_fed(
+        &self,
+        repo: &RepoName,
+        (upstream, mirror): (&Upstream, &Path),
+        feed: &BuildFeed,
     ) -> Result<Published, PublishError> {
         let started = Instant::now();
         let mut refs = Refs::read(&self.git, mirror, &self.config.namespaces)?;
@@ -91,16 +92,16 @@ impl Publisher {
             tmp: tmp.path(),
         };
         let mut sink = SegmentSink::new(&self.git, tmp.path());
-        let manifest = self.build(
-            &job,
-            &mut sink,
-            &Snapshot {
-                repo,
-                upstream,
-                refs: &refs,
-                previous: previous.as_ref(),
-            },
-        )?;
+        let of = Snapshot {
+            repo,
+            upstream,
+            refs: &refs,
+            previous: previous.as_ref(),
+            store: &self.store,
+            feed: previous.is_none().then_some(feed),
+        };
+        let built = build(&job, &mut sink, &of)?;
+        let manifest = self.to_manifest(&of, built)?;
         let new_bytes = self.store.put_segments(repo, sink.into_new())?;
         self.make_current(&manifest, pointer.as_ref())?;
         let snapshot = manifest.snapshot;
@@ -114,111 +115,19 @@ impl Publisher {
         })
     }
 
-    fn build(
-        &self,
-        job: &Job<'_>,
-        sink: &mut SegmentSink,
-        of: &Snapshot<'_>,
-    ) -> Result<Manifest, PublishError> {
-        let &Snapshot {
-            repo,
-            upstream,
-            refs,
-            previous,
-        } = of;
-        let (packs, extent) = self.packs(job, sink, previous)?;
-        let links = write_commit_graph(job, extent)?;
-        let known: HashMap<&str, &PublishedFile> = previous
-            .iter()
-            .flat_map(|previous| &previous.commit_graphs)
-            .map(|link| (link.name.as_str(), link))
-            .collect();
-        let mut commit_graphs = Vec::new();
-        for path in links {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            commit_graphs.push(match known.get(&*name) {
-                Some(&link) => link.clone(),
-                None => sink.store_file(&path, INDEX_CHUNK_LEN)?,
-            });
-        }
-        let checkout = match check_out(job, sink, previous) {
-            Err(error) if error.is_refused_tree() => {
-                let error = chain(&error);
-                warn!(%repo, error, "HEAD of {repo} can't be checked out: there is only a mirror archive");
-                None
-            }
-            checkout => Some(checkout?),
-        };
-        let git_files = GitFiles {
-            refs,
-            upstream_url: upstream.url(),
-            namespaces: &self.config.namespaces,
-            commit_graphs: &commit_graphs,
-        };
-        let parts = Parts {
-            repo,
-            git_files,
-            packs: &packs,
-            checkout: checkout.as_ref(),
-        };
-        let kinds = match &checkout {
-            Some(_) => &[ArchiveKind::Mirror, ArchiveKind::Checkout][..],
-            None => &[ArchiveKind::Mirror],
-        };
-        let mut archives = std::collections::BTreeMap::new();
-        for &kind in kinds {
-            archives.insert(kind, assemble(&parts, sink, kind)?);
-        }
+    fn to_manifest(&self, of: &Snapshot<'_>, built: Built) -> Result<Manifest, PublishError> {
         Ok(Manifest {
             version: Manifest::VERSION,
-            repo: repo.clone(),
-            snapshot: self.free_id(repo, refs, previous)?,
-            refs_digest: refs.digest(),
+            repo: of.repo.clone(),
+            snapshot: self.free_id(of.repo, of.refs, of.previous)?,
+            refs_digest: of.refs.digest(),
             created_at: now(),
-            archives,
-            packs,
-            commit_graphs,
-            tips: refs.tips(),
-            runs: checkout.map(Checkout::into_reusable).unwrap_or_default(),
+            archives: built.archives,
+            packs: built.packs,
+            commit_graphs: built.commit_graphs,
+            tips: of.refs.tips(),
+            runs: built.runs,
         })
-    }
-
-    /// The packs of the snapshot, in the order in which git searches them.
-    fn packs(
-        &self,
-        job: &Job<'_>,
-        sink: &mut SegmentSink,
-        previous: Option<&Manifest>,
-    ) -> Result<(Vec<PublishedPack>, Extent), PublishError> {
-        let plan = match previous {
-            Some(previous) => increment(job, &self.store, previous)?,
-            None => Plan::Relayout,
-        };
-        let mut packs: Vec<_> = previous
-            .map(|previous| previous.packs.clone())
-            .unwrap_or_default();
-        match plan {
-            Plan::Keep => Ok((packs, Extent::New)),
-            Plan::Add { pack, replaces } => {
-                let is_increment = |pack: &PublishedPack| pack.kind == PackKind::Increment;
-                let first = packs.iter().position(is_increment).unwrap_or_else(|| {
-                    let is_hot = |pack: &PublishedPack| {
-                        times::of_pack(pack.kind, 0) > times::of_pack(PackKind::Increment, 0)
-                    };
-                    packs.iter().filter(|pack| is_hot(pack)).count()
-                });
-                drop(packs.splice(first..first + replaces, [pack.store(sink)?]));
-                Ok((packs, Extent::New))
-            }
-            Plan::Relayout => {
-                let store = |pack: NewPack| pack.store(sink);
-                let packs = full_layout(job)?
-                    .into_iter()
-                    .map(store)
-                    .collect::<Result<_, _>>()?;
-                Ok((packs, Extent::All))
-            }
-        }
     }
 
     /// The id of a new snapshot: the commit alone if it has none yet, else with the refs' digest.
@@ -280,6 +189,10 @@ impl Publisher {
         {
             return Err(PublishError::Raced);
         }
+        if let Some(previous) = expected {
+            self.store
+                .note_replaced(&manifest.repo, previous.snapshot)?;
+        }
         let limits = (self.config.keep_snapshots, self.config.delete_grace);
         let deleted_segments = self.store.collect(&manifest.repo, &pointer, limits)?;
         if deleted_segments > 0 {
@@ -287,14 +200,6 @@ impl Publisher {
         }
         Ok(())
     }
-}
-
-/// What is published.
-struct Snapshot<'a> {
-    repo: &'a RepoName,
-    upstream: &'a Upstream,
-    refs: &'a Refs,
-    previous: Option<&'a Manifest>,
 }
 
 fn now() -> u64 {

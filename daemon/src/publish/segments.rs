@@ -1,12 +1,14 @@
 //! Writing segments to temporary files, from where the store takes them.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufWriter, Read as _, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use cachewfs_format::{
-    ChunkEncoding, Entry, PublishedFile, SegmentRef, SegmentWriter, encode_chunk, padding_len,
+    ChunkEncoding, Entry, PublishedFile, SegmentId, SegmentRef, SegmentWriter, encode_chunk,
+    padding_len,
 };
 
 use super::PublishError;
@@ -36,6 +38,7 @@ pub(super) struct SegmentSink {
     directory: PathBuf,
     created: usize,
     new: Vec<NewSegment>,
+    by_id: HashMap<SegmentId, usize>,
 }
 
 /// A segment that is being written.
@@ -53,6 +56,7 @@ impl SegmentSink {
             directory: directory.to_owned(),
             created: 0,
             new: Vec::new(),
+            by_id: HashMap::new(),
         }
     }
 
@@ -97,7 +101,7 @@ impl SegmentSink {
             .and_then(|()| file.flush())
             .map_err(PublishError::at(&path))?;
         let len = stored_len + table.len() as u64;
-        self.new.push(NewSegment {
+        self.push(NewSegment {
             id,
             file: path,
             len,
@@ -130,21 +134,22 @@ impl SegmentSink {
     }
 
     /// Stores raw bytes that are no segment, under `id`: TOC and seek table.
-    pub(super) fn store_raw(
-        &mut self,
-        id: cachewfs_format::SegmentId,
-        bytes: &[u8],
-    ) -> Result<(), PublishError> {
+    pub(super) fn store_raw(&mut self, id: SegmentId, bytes: &[u8]) -> Result<(), PublishError> {
         let SegmentFile { path, mut file, .. } = self.begin()?;
         file.write_all(bytes)
             .and_then(|()| file.flush())
             .map_err(PublishError::at(&path))?;
-        self.new.push(NewSegment {
+        self.push(NewSegment {
             id,
             file: path,
             len: bytes.len() as u64,
         });
         Ok(())
+    }
+
+    fn push(&mut self, segment: NewSegment) {
+        self.by_id.insert(segment.id, self.new.len());
+        self.new.push(segment);
     }
 
     /// Stores the data of the file at `path`, padded as tar wants it.
@@ -181,6 +186,12 @@ impl SegmentSink {
         }
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         self.finish(segment, &name, size)
+    }
+
+    /// Where a segment is that was written here.
+    pub(super) fn path_of(&self, id: SegmentId) -> Option<&Path> {
+        let index = *self.by_id.get(&id)?;
+        self.new.get(index).map(|segment| segment.file.as_path())
     }
 
     /// All segments that were written.

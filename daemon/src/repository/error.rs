@@ -28,7 +28,7 @@ pub(crate) enum RepositoryError {
 
 impl RepositoryError {
     /// Whether there is no such repository upstream, so that trying again by oneself is no use.
-    pub(super) fn is_not_found(&self) -> bool {
+    pub(crate) fn is_not_found(&self) -> bool {
         matches!(self, Self::Mirror(error) if matches!(**error, MirrorError::NotFound { .. }))
     }
 }

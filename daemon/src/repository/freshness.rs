@@ -120,6 +120,15 @@ impl Repository {
         }
     }
 
+    /// Begins a check of upstream behind the caller's back, unless one began within
+    /// `ref_check_interval`. What moved is published. Tells whether a check is under way.
+    pub(crate) fn revalidate(self: &Arc<Self>) -> bool {
+        let max_age = self.checks.checker.config.ref_check_interval;
+        let oldest = Instant::now().checked_sub(max_age);
+        let oldest = oldest.max(self.checks.lock().moved);
+        self.recent_or_running(oldest).is_err()
+    }
+
     /// Notes that upstream has moved: the next question is not answered by an earlier check.
     pub(crate) fn upstream_moved(&self) {
         self.checks.lock().moved = Some(Instant::now());

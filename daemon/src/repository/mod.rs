@@ -1,6 +1,8 @@
 //! The life of each repository in the daemon: one task per repository that updates its mirror and
 //! publishes, at its interval and when asked.
 
+mod bundles;
+mod contents;
 mod error;
 mod freshness;
 mod listing;
@@ -8,6 +10,8 @@ mod registry;
 mod status;
 mod worker;
 
+pub(crate) use bundles::Bundle;
+pub(crate) use contents::Wanted;
 pub(crate) use error::RepositoryError;
 pub(crate) use freshness::Freshness;
 pub(crate) use registry::{Registry, Repository, mirrors};

@@ -5,19 +5,25 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cachewfs_format::RepoName;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::bundles::Bundles;
 use super::freshness::{Checker, Checks};
 use super::worker::{Permits, Request, Worker};
 use super::{MirrorState, RepositoryError, Status};
+use crate::app::tmp_directory;
 use crate::config::Config;
 use crate::mirror::{Git, Upstream, is_mirror, mirror_path};
-use crate::publish::{Published, Publisher};
+use crate::publish::{BuildFeed, Published, Publisher};
 
 /// So many may wait for one repository's next update.
 const MAX_WAITING: usize = 1024;
+
+/// So many requests look into mirrors at once, each with a git process: they take milliseconds, and
+/// more would only be in each other's way.
+const MAX_QUERIES: usize = 16;
 
 pub(super) type Outcome = Result<Published, RepositoryError>;
 
@@ -27,21 +33,30 @@ pub(crate) struct Repository {
     pub(super) name: RepoName,
     pub(super) upstream: Upstream,
     pub(super) mirror: PathBuf,
-    pub(super) status: Mutex<Status>,
+    pub(super) status: watch::Sender<Status>,
     pub(super) checks: Checks,
+    /// The first snapshot while it is built.
+    pub(crate) feed: BuildFeed,
     requests: mpsc::Sender<Request>,
 }
 
 impl Repository {
     pub(crate) fn status(&self) -> Status {
-        self.status
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.status.borrow().clone()
+    }
+
+    /// Waits until the status is as wanted, which it may be already, and gives it.
+    pub(crate) async fn status_when(&self, is_wanted: impl FnMut(&Status) -> bool) -> Status {
+        let mut statuses = self.status.subscribe();
+        match statuses.wait_for(is_wanted).await {
+            Ok(status) => status.clone(),
+            // The sender is a field of this repository, so it is not dropped.
+            Err(_) => self.status(),
+        }
     }
 
     pub(super) fn change_status(&self, change: impl FnOnce(&mut Status)) {
-        change(&mut self.status.lock().unwrap_or_else(PoisonError::into_inner));
+        self.status.send_modify(change);
     }
 
     /// Waits for an update that begins after this call, and for the publish of what it brings.
@@ -78,7 +93,10 @@ pub(crate) struct Registry {
     pub(super) publishes: Arc<Semaphore>,
     /// Per upstream host: a host that stalls holds up its own repositories only.
     permits: BTreeMap<String, Permits>,
-    tasks: TaskTracker,
+    pub(super) tasks: TaskTracker,
+    pub(super) bundles: Bundles,
+    /// Turns of requests that look into mirrors.
+    pub(super) queries: Semaphore,
     repositories: Mutex<HashMap<RepoName, Arc<Repository>>>,
 }
 
@@ -102,6 +120,8 @@ impl Registry {
         Ok(Arc::new(Self {
             client,
             publishes: Arc::new(Semaphore::new(config.publishes)),
+            queries: Semaphore::new(MAX_QUERIES),
+            bundles: Bundles::new(tmp_directory(&config).join("bundles")),
             permits,
             config,
             git,
@@ -166,7 +186,8 @@ impl Registry {
             name: name.clone(),
             upstream,
             mirror,
-            status: Mutex::new(Status::new(state)),
+            status: watch::Sender::new(Status::new(state)),
+            feed: BuildFeed::default(),
             checks,
             requests,
         });
@@ -224,6 +245,11 @@ impl Registry {
         self.config.upstreams.keys().cloned().collect()
     }
 
+    /// Whether `If-Match` pins a download (`if_match_pins`).
+    pub(crate) fn does_if_match_pin(&self) -> bool {
+        self.config.if_match_pins
+    }
+
     pub(crate) fn config(&self) -> Arc<Config> {
         Arc::clone(&self.config)
     }
@@ -248,6 +274,11 @@ impl Registry {
 
     pub(crate) fn is_stopping(&self) -> bool {
         self.stop.is_cancelled()
+    }
+
+    /// Waits until the daemon is told to stop.
+    pub(crate) async fn stopping(&self) {
+        self.stop.cancelled().await;
     }
 
     /// Waits for all tasks, which end when the daemon stops.

@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use cachewfs_format::{ObjectId, SnapshotId};
+
 use super::RepositoryError;
+use super::registry::Outcome;
 
 /// The first pause after a failure; it doubles with each further one.
 const FIRST_RETRY: Duration = Duration::from_secs(5);
@@ -41,6 +44,12 @@ pub(crate) struct Status {
     pub(crate) error: Option<RepositoryError>,
     /// When upstream was last asked with success, in seconds since the epoch.
     pub(crate) updated_at: Option<u64>,
+    /// The commit of the mirror's HEAD after its last update.
+    pub(crate) head: Option<ObjectId>,
+    /// What the first run published that did.
+    pub(crate) first_snapshot: Option<SnapshotId>,
+    /// How many runs have ended.
+    pub(crate) runs: u64,
     /// How many runs failed since the last that did not.
     failures: u32,
     /// When the next run begins unless asked for earlier.
@@ -53,19 +62,27 @@ impl Status {
             state,
             error: None,
             updated_at: None,
+            head: None,
+            first_snapshot: None,
+            runs: 0,
             failures: 0,
             next_run: Instant::now(),
         }
     }
 
-    pub(super) fn mirror_is_fresh(&mut self) {
+    pub(super) fn mirror_is_fresh(&mut self, head: Option<ObjectId>) {
         self.state = MirrorState::Ready;
+        self.head = head;
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         self.updated_at = now.ok().map(|since| since.as_secs());
     }
 
     /// Notes how a run ended, and when the next is due.
-    pub(super) fn end_run(&mut self, error: Option<RepositoryError>, interval: Duration) {
+    pub(super) fn end_run(&mut self, outcome: &Outcome, interval: Duration) {
+        let error = outcome.as_ref().err().cloned();
+        if let (None, Ok(published)) = (self.first_snapshot, outcome) {
+            self.first_snapshot = Some(published.snapshot);
+        }
         let pause = if error.is_some() {
             self.failures = self.failures.saturating_add(1);
             let doubled = FIRST_RETRY.saturating_mul(1 << (self.failures - 1).min(16));
@@ -77,6 +94,7 @@ impl Status {
         if error.is_some() && self.state == MirrorState::Cloning {
             self.state = MirrorState::Failed;
         }
+        self.runs += 1;
         self.error = error;
         self.next_run = Instant::now() + pause;
     }
@@ -92,7 +110,7 @@ mod tests {
         let mut pauses = Vec::new();
 
         for _ in 0..30 {
-            status.end_run(Some(RepositoryError::Busy), Duration::from_mins(1));
+            status.end_run(&Err(RepositoryError::Busy), Duration::from_mins(1));
             pauses.push((status.next_run - Instant::now()).as_secs_f64().round());
         }
 

@@ -13,7 +13,7 @@ use super::registry::{Outcome, Registry, Repository};
 use super::{Freshness, MirrorState, RepositoryError};
 use crate::app::tmp_directory;
 use crate::error_chain::chain;
-use crate::mirror::{clone_mirror, is_mirror, maintain, remove_stale_locks, update};
+use crate::mirror::{clone_mirror, head_commit, is_mirror, maintain, remove_stale_locks, update};
 use crate::publish::Published;
 
 /// How many jobs may talk to one upstream host at once.
@@ -175,7 +175,8 @@ impl Worker {
             }
             let what = (mirror.as_path(), &config.namespaces[..]);
             update(&registry.git, &repository.upstream, what, &config.git)?;
-            repository.change_status(super::Status::mirror_is_fresh);
+            let head = head_commit(&registry.git, mirror)?;
+            repository.change_status(|status| status.mirror_is_fresh(head));
             Ok(())
         });
         let result = result.await.map_err(|_| RepositoryError::Stopping)?;
@@ -190,12 +191,14 @@ impl Worker {
                 name,
                 upstream,
                 mirror,
+                feed,
                 ..
             } = &*repository;
-            let published: Published = registry
-                .publisher
-                .publish(name, upstream, mirror)
-                .map_err(|error| RepositoryError::Publish(Arc::new(error)))?;
+            let published: Published =
+                registry
+                    .publisher
+                    .publish(name, (upstream, mirror), feed)
+                    .map_err(|error| RepositoryError::Publish(Arc::new(error)))?;
             maintain(&registry.git, mirror, &registry.config.git)
                 .map_err(|error| RepositoryError::Mirror(Arc::new(error)))?;
             Ok(published)
@@ -212,7 +215,7 @@ impl Worker {
         }
         let interval = self.registry.config.fetch_interval;
         self.repository
-            .change_status(|status| status.end_run(outcome.clone().err(), interval));
+            .change_status(|status| status.end_run(outcome, interval));
     }
 
     /// Upstream has no such repository: tells all who ask for a while, then forgets the name, so

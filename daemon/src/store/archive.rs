@@ -42,6 +42,11 @@ impl Archive {
         }
     }
 
+    /// Whether these are its first segments.
+    pub(crate) fn starts_with(&self, segments: &[SegmentRef]) -> bool {
+        self.segments.starts_with(segments)
+    }
+
     /// Reads the bytes of `range`, half-open and within the archive; blocks.
     pub(crate) fn read(&self, range: Range<u64>) -> Result<Vec<u8>, StoreError> {
         let len = usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(0);

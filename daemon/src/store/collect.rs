@@ -1,5 +1,6 @@
 //! Deleting snapshots that are no longer kept, and segments that no manifest names.
 
+use std::cmp::Reverse;
 use std::collections::HashSet;
 use std::fs::{self, DirEntry};
 use std::time::{Duration, SystemTime};
@@ -10,7 +11,8 @@ use super::{DiskStore, StoreError};
 
 impl DiskStore {
     /// Deletes all manifests but the current and the `keep` newest, and all segments that no
-    /// manifest names; nothing that was written within `grace`. Gives the number of segments deleted.
+    /// manifest names; nothing that was written, or current, within `grace`. Gives the number of
+    /// segments deleted.
     ///
     /// The caller is the only one that publishes `repo`. The manifests go first: a crash in between
     /// leaves segments without a manifest, which the next call deletes.
@@ -21,7 +23,9 @@ impl DiskStore {
         (keep, grace): (usize, Duration),
     ) -> Result<usize, StoreError> {
         let mut snapshots = self.entries(repo, "snapshots")?;
-        snapshots.sort_by_key(|(_, written)| std::cmp::Reverse(*written));
+        let name = current.snapshot.to_string();
+        let is_current = |entry: &DirEntry| entry.file_name().as_encoded_bytes() == name.as_bytes();
+        snapshots.sort_by_key(|(entry, written)| (!is_current(entry), Reverse(*written)));
         let now = SystemTime::now();
         let is_old = |written: SystemTime| now.duration_since(written).is_ok_and(|age| age > grace);
         let mut kept = Vec::new();

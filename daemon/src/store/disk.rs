@@ -6,6 +6,7 @@
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use cachewfs_format::{Digest, Manifest, Pointer, RepoName, SegmentId, SnapshotId};
 
@@ -125,6 +126,31 @@ impl DiskStore {
             return Err(StoreError::Misplaced { path });
         }
         Ok(found)
+    }
+
+    /// When the manifest of a snapshot was written, or stopped to be current, if there is one.
+    pub(crate) fn manifest_written_at(
+        &self,
+        repo: &RepoName,
+        snapshot: SnapshotId,
+    ) -> Result<Option<SystemTime>, StoreError> {
+        let path = self.manifest_path(repo, snapshot);
+        match fs::metadata(&path).and_then(|metadata| metadata.modified()) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            written_at => written_at.map(Some).map_err(StoreError::at(path)),
+        }
+    }
+
+    /// Notes that a snapshot is no longer current: it is kept for its time from now on.
+    pub(crate) fn note_replaced(
+        &self,
+        repo: &RepoName,
+        snapshot: SnapshotId,
+    ) -> Result<(), StoreError> {
+        let path = self.manifest_path(repo, snapshot);
+        File::open(&path)
+            .and_then(|manifest| manifest.set_modified(SystemTime::now()))
+            .map_err(StoreError::at(path))
     }
 
     /// The manifest that `pointer` names.

@@ -10,7 +10,9 @@ mod archive;
 mod collect;
 mod disk;
 mod error;
+mod revisions;
 
 pub(crate) use archive::{Archive, read_file};
 pub(crate) use disk::{DiskStore, NewSegment, Written};
 pub(crate) use error::StoreError;
+pub(crate) use revisions::RevisionIndex;

@@ -101,6 +101,8 @@ impl World {
             data_dir: root.path().join("data"),
             upstreams: [("git.example.com".to_owned(), base)].into(),
             fetch_interval: Duration::from_hours(1),
+            // What a test doesn't ask for doesn't happen.
+            ref_check_interval: Duration::from_hours(1),
             publish_delay: Duration::ZERO,
             ..Config::default()
         };
@@ -158,6 +160,11 @@ impl World {
 
     pub(crate) async fn get(&self, path: &str, headers: &[(&str, &str)]) -> Response {
         self.request(Method::GET, path, headers).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: impl Into<reqwest::Body>) -> Response {
+        let request = self.client.post(self.url(path)).body(body);
+        request.send().await.unwrap()
     }
 
     /// Asks for an update and a publish, and gives the answer.
@@ -235,6 +242,54 @@ pub(crate) fn assert_good_clone(clone: &Path) {
     git(clone, ["fsck", "--strict", "--no-dangling"]);
     assert_eq!(git(clone, ["status", "--porcelain", "--ignored"]), "");
     git(clone, ["commit-graph", "verify"]);
+}
+
+/// The path of the stable URL of the checkout archive.
+pub(crate) fn stable() -> String {
+    format!("/git/{REPO}/snapshot.tar.zst")
+}
+
+pub(crate) fn header(response: &Response, name: &str) -> String {
+    let value = response
+        .headers()
+        .get(name)
+        .unwrap_or_else(|| panic!("no {name} in {response:?}"));
+    value.to_str().unwrap().to_owned()
+}
+
+/// Status and code of an answer that is an error.
+pub(crate) async fn code(response: Response) -> (u16, String) {
+    let status = response.status().as_u16();
+    let body: Value = serde_json::from_str(&response.text().await.unwrap()).unwrap();
+    assert!(
+        body["error"]["message"].as_str().unwrap().ends_with('.'),
+        "{body}"
+    );
+    (status, body["error"]["code"].as_str().unwrap().to_owned())
+}
+
+/// A mirror that is ahead of what is published: no snapshot of a commit can be published until this is
+/// dropped.
+pub(crate) struct NoPublish {
+    manifest: PathBuf,
+}
+
+impl NoPublish {
+    /// Has the mirror updated to `commit`.
+    pub(crate) async fn after_update(world: &World, commit: &str) -> Self {
+        let manifest = world.store().join("snapshots").join(commit);
+        write_file(&manifest, "damaged");
+        let refresh = format!("/git/{REPO}/refresh");
+        let failed = world.post(&refresh, "").await;
+        assert_eq!(failed.status(), 500);
+        Self { manifest }
+    }
+}
+
+impl Drop for NoPublish {
+    fn drop(&mut self) {
+        fs::remove_file(&self.manifest).unwrap();
+    }
 }
 
 /// Waits until `is_so`; fails the test after half a minute.

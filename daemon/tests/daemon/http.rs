@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use reqwest::{Method, Response};
+use cachewfs_format::ArchiveKind;
+use reqwest::Method;
 use serde_json::Value;
 
 use crate::harness::*;
@@ -14,28 +15,6 @@ async fn published() -> (World, String) {
     let head = commit_and_push(&work, "one");
     world.refresh().await;
     (world, head)
-}
-
-fn stable() -> String {
-    format!("/git/{REPO}/snapshot.tar.zst")
-}
-
-fn header(response: &Response, name: &str) -> String {
-    let value = response
-        .headers()
-        .get(name)
-        .unwrap_or_else(|| panic!("no {name} in {response:?}"));
-    value.to_str().unwrap().to_owned()
-}
-
-async fn code(response: Response) -> (u16, String) {
-    let status = response.status().as_u16();
-    let body: Value = serde_json::from_str(&response.text().await.unwrap()).unwrap();
-    assert!(
-        body["error"]["message"].as_str().unwrap().ends_with('.'),
-        "{body}"
-    );
-    (status, body["error"]["code"].as_str().unwrap().to_owned())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -104,6 +83,19 @@ async fn ranges_are_slices_of_the_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_segment_that_is_lost_breaks_the_connection() {
+    let (world, head) = published().await;
+    let layout = &world.manifest(&head).archives[&ArchiveKind::Checkout];
+    let last = layout.segments.last().unwrap();
+    std::fs::remove_file(world.store().join("segments").join(last.id.to_string())).unwrap();
+
+    let response = world.get(&stable(), &[]).await;
+
+    assert_eq!(response.status(), 200);
+    assert!(response.bytes().await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn conditions_come_before_ranges() {
     let (world, _) = published().await;
     let etag = header(&world.request(Method::HEAD, &stable(), &[]).await, "etag");
@@ -142,17 +134,18 @@ async fn a_get_prepares_what_a_head_does_not() {
     let world = World::start().await;
     let work = world.create_upstream();
     commit_and_push(&work, "one");
+    let tail = [("range", "bytes=-65536")];
 
     let head = world.request(Method::HEAD, &stable(), &[]).await;
     let unknown = world.get(&format!("/api/v1/repos/{REPO}"), &[]).await;
-    let first = world.get(&stable(), &[]).await;
+    let first = world.get(&stable(), &tail).await;
 
     assert_eq!(head.status(), 404);
     assert_eq!(unknown.status(), 404);
     assert_eq!(header(&first, "retry-after"), "1");
     assert_eq!(code(first).await, (503, "snapshot_not_ready".to_owned()));
     let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
-    while world.get(&stable(), &[]).await.status() != 200 {
+    while world.get(&stable(), &tail).await.status() != 206 {
         assert!(tokio::time::Instant::now() < deadline, "never published");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

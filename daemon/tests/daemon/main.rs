@@ -6,6 +6,9 @@
 )]
 
 mod archive;
+mod bundles;
+mod ensure_refs;
+mod gate;
 mod git_limits;
 mod git_pass_on;
 mod git_serve;
@@ -13,6 +16,10 @@ mod git_share;
 mod harness;
 mod http;
 mod http_upstream;
+mod miss;
 mod odd_repositories;
+mod pins;
 mod pkt;
 mod publish;
+mod stale;
+mod todays_client;

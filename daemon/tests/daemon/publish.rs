@@ -287,3 +287,32 @@ async fn old_snapshots_are_deleted_and_the_current_one_stays_whole() {
     assert_eq!(gone.status(), 404);
     assert_good_clone(&world.extract("snapshot.tar.zst").await);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_that_was_current_for_long_is_kept_for_those_who_still_read_it() {
+    let world = World::start_with(|config| {
+        config.keep_snapshots = 1;
+        config.delete_grace = Duration::from_hours(1);
+    })
+    .await;
+    let work = world.create_upstream();
+    fill(&work);
+    let first = commit_and_push(&work, "first");
+    world.refresh().await;
+    let before = std::time::SystemTime::now() - Duration::from_hours(48);
+    for part in ["snapshots", "segments"] {
+        for entry in fs::read_dir(world.store().join(part)).unwrap() {
+            let file = fs::File::open(entry.unwrap().path()).unwrap();
+            file.set_modified(before).unwrap();
+        }
+    }
+
+    write_file(&work.join("src/0/0.txt"), "changed\n");
+    commit_and_push(&work, "second");
+    world.refresh().await;
+
+    let url = format!("/git/{REPO}/snapshot/{first}.tar.zst");
+    let still = world.get(&url, &[]).await;
+    assert_eq!(still.status(), 200);
+    still.bytes().await.unwrap();
+}

@@ -1,0 +1,93 @@
+//! Bundles: what a clone at one commit needs to be where the mirror is.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::path::Path;
+use std::time::Duration;
+
+use cachewfs_format::ObjectId;
+
+use super::query::QUERY_LIMIT;
+use super::{Git, GitError};
+
+/// A ref that goes into a bundle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct BundleRef {
+    /// `HEAD` or a full name.
+    name: Vec<u8>,
+    target: ObjectId,
+}
+
+impl BundleRef {
+    /// A line that tells it from others, and from itself when it has moved.
+    pub(crate) fn to_line(&self) -> Vec<u8> {
+        [self.target.to_string().as_bytes(), b" ", &self.name, b"\n"].concat()
+    }
+}
+
+/// The heads and tags of `mirror` with commits that `base`, a commit of the mirror, doesn't reach;
+/// but for those whose targets are among `known`. HEAD's branch, which a clone pulls, is left out
+/// only if `base` reaches it: its name may have moved to what was known already.
+pub(crate) fn refs_beyond(
+    git: &Git,
+    mirror: &Path,
+    base: ObjectId,
+    known: &HashSet<ObjectId>,
+) -> Result<Vec<BundleRef>, GitError> {
+    let head = match git
+        .in_repository(mirror, "symbolic-ref")
+        .args(["--quiet", "HEAD"])
+        .text()
+    {
+        // It is detached.
+        Err(GitError::Failed { .. }) => String::new(),
+        head => head?,
+    };
+    let output = git
+        .in_repository(mirror, "for-each-ref")
+        .args([format!("--no-merged={base}")])
+        .args(["--format=%(objectname) %(refname)"])
+        .args(["refs/heads/", "refs/tags/"])
+        .time_limit(QUERY_LIMIT)
+        .output()?;
+    let mut refs = Vec::new();
+    for line in output.split(|&byte| byte == b'\n') {
+        let mut fields = line.splitn(2, |&byte| byte == b' ');
+        let oid = fields.next().and_then(|oid| std::str::from_utf8(oid).ok());
+        let (Some(oid), Some(name)) = (oid, fields.next()) else {
+            continue;
+        };
+        let Ok(target) = ObjectId::parse(oid) else {
+            continue;
+        };
+        let name = name.to_owned();
+        if name == head.as_bytes() {
+            let name = b"HEAD".to_vec();
+            refs.push(BundleRef { name, target });
+        } else if known.contains(&target) {
+            continue;
+        }
+        refs.push(BundleRef { name, target });
+    }
+    Ok(refs)
+}
+
+/// Writes a bundle of `refs` to `file`, for a clone that has `base`.
+pub(crate) fn write_bundle(
+    git: &Git,
+    mirror: &Path,
+    (base, refs): (ObjectId, &[BundleRef]),
+    file: File,
+    time_limit: Duration,
+) -> Result<(), GitError> {
+    let mut input = format!("^{base}\n").into_bytes();
+    for each in refs {
+        input.extend_from_slice(&each.name);
+        input.push(b'\n');
+    }
+    git.in_repository(mirror, "bundle")
+        .args(["create", "--quiet", "-", "--stdin"])
+        .input(input)
+        .time_limit(time_limit)
+        .output_to(file)
+}

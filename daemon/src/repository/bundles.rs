@@ -1,0 +1,262 @@
+//! Bundles that were asked for, each written once and kept on disk for a while.
+//!
+//! A bundle is written by a task of its own, which all who want it wait for and none of them stops.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use cachewfs_format::{Digest, ObjectId};
+use tokio::sync::{Semaphore, watch};
+
+use super::{Registry, Repository, RepositoryError};
+use crate::mirror::{BundleRef, Git, GitError, MirrorError, has_commit, refs_beyond, write_bundle};
+
+/// So many bundles are written at once; each has the processors to itself for a while.
+const MAX_RUNNING: usize = 2;
+/// So many bundles are kept, and so many bytes of them: a few hours of a busy repository's.
+const MAX_KEPT: usize = 64;
+const MAX_KEPT_LEN: u64 = 4 << 30;
+
+/// What brings a clone at a commit up to date.
+#[derive(Debug)]
+pub(crate) enum Bundle {
+    /// Nothing: it has all that upstream has.
+    UpToDate,
+    /// The mirror doesn't know the commit, after asking upstream.
+    UnknownBase,
+    File(BundleFile),
+}
+
+/// A bundle that stays readable when it is deleted.
+#[derive(Debug)]
+pub(crate) struct BundleFile {
+    pub(crate) file: File,
+    pub(crate) len: u64,
+}
+
+type Written = Option<Result<(), RepositoryError>>;
+
+/// The bundles on disk, and those that are being written.
+#[derive(Debug)]
+pub(crate) struct Bundles {
+    directory: PathBuf,
+    permits: Semaphore,
+    running: Mutex<HashMap<Digest, watch::Receiver<Written>>>,
+}
+
+/// One bundle: of which mirror, from where, with what.
+#[derive(Debug)]
+struct Order {
+    repository: Arc<Repository>,
+    base: ObjectId,
+    refs: Vec<BundleRef>,
+}
+
+impl Order {
+    fn key(&self) -> Digest {
+        let mut key = format!("{}\n{}\n", self.repository.name, self.base).into_bytes();
+        key.extend(self.refs.iter().flat_map(BundleRef::to_line));
+        Digest::of(&key)
+    }
+}
+
+impl Bundles {
+    /// `directory` is emptied when the daemon starts, and is made when it is needed.
+    pub(crate) fn new(directory: PathBuf) -> Self {
+        Self {
+            directory,
+            permits: Semaphore::new(MAX_RUNNING),
+            running: Mutex::default(),
+        }
+    }
+
+    fn open(&self, key: &Digest) -> Result<Option<BundleFile>, RepositoryError> {
+        let path = self.directory.join(key.to_string());
+        let open = || -> std::io::Result<BundleFile> {
+            let file = File::open(&path)?;
+            // What is asked for stays longest.
+            file.set_modified(SystemTime::now())?;
+            let len = file.metadata()?.len();
+            Ok(BundleFile { file, len })
+        };
+        match open() {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            opened => opened.map(Some).map_err(io(&path)),
+        }
+    }
+
+    /// Writes a bundle; blocks.
+    fn write(&self, git: &Git, order: &Order, limit: Duration) -> Result<(), RepositoryError> {
+        let directory = &self.directory;
+        fs::create_dir_all(directory).map_err(io(directory))?;
+        let new = tempfile::NamedTempFile::new_in(directory).map_err(io(directory))?;
+        let file = new.reopen().map_err(io(new.path()))?;
+        let what = (order.base, &order.refs[..]);
+        write_bundle(git, &order.repository.mirror, what, file, limit).map_err(failed)?;
+        let path = directory.join(order.key().to_string());
+        new.persist(&path).map_err(|error| io(&path)(error.error))?;
+        evict(directory, (MAX_KEPT, MAX_KEPT_LEN)).map_err(io(directory))
+    }
+}
+
+impl Registry {
+    /// What brings a clone at `base` up to date, that has the objects `known` too. Says that it is,
+    /// or that `base` is unknown, only after a check of upstream that begins after this call.
+    ///
+    /// The mirror must be ready.
+    pub(crate) async fn bundle(
+        self: &Arc<Self>,
+        repository: &Arc<Repository>,
+        base: ObjectId,
+        known: HashSet<ObjectId>,
+    ) -> Result<Bundle, RepositoryError> {
+        let known = Arc::new(known);
+        let (mut is_checked, mut is_second) = (false, false);
+        loop {
+            let known = Arc::clone(&known);
+            let select = move |git: &Git, mirror: &Path| {
+                if !has_commit(git, mirror, base)? {
+                    return Ok(None);
+                }
+                refs_beyond(git, mirror, base, &known).map(Some)
+            };
+            match self.query(repository, select).await? {
+                Some(refs) if !refs.is_empty() => {
+                    let repository = Arc::clone(repository);
+                    let order = Order {
+                        repository,
+                        base,
+                        refs,
+                    };
+                    match self.write_bundle(order).await {
+                        // A ref may have been deleted meanwhile.
+                        Err(RepositoryError::Mirror(_)) if !is_second => is_second = true,
+                        written => return written.map(Bundle::File),
+                    }
+                    continue;
+                }
+                Some(_) if is_checked => return Ok(Bundle::UpToDate),
+                None if is_checked => return Ok(Bundle::UnknownBase),
+                _ => {}
+            }
+            self.check_upstream(repository).await?;
+            is_checked = true;
+        }
+    }
+
+    async fn write_bundle(self: &Arc<Self>, order: Order) -> Result<BundleFile, RepositoryError> {
+        let key = order.key();
+        if let Some(file) = self.bundles.open(&key)? {
+            return Ok(file);
+        }
+        let mut written = self.begin_bundle(key, order);
+        let written = written.wait_for(Option::is_some).await;
+        let written = written.map_err(|_| RepositoryError::Stopping)?.clone();
+        written.unwrap_or(Err(RepositoryError::Stopping))?;
+        // It was deleted within moments, because many others were asked for.
+        self.bundles.open(&key)?.ok_or(RepositoryError::Busy)
+    }
+
+    fn begin_bundle(self: &Arc<Self>, key: Digest, order: Order) -> watch::Receiver<Written> {
+        let lock = |bundles: &Bundles| {
+            let running = bundles.running.lock();
+            let mut running = running.unwrap_or_else(PoisonError::into_inner);
+            if let Some(written) = running.get(&key) {
+                return Err(written.clone());
+            }
+            let (sender, receiver) = watch::channel(None);
+            running.insert(key, receiver.clone());
+            Ok((sender, receiver))
+        };
+        let (sender, receiver) = match lock(&self.bundles) {
+            Ok(begun) => begun,
+            Err(running) => return running,
+        };
+        let registry = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let outcome = registry.run_bundle(order).await;
+            let running = registry.bundles.running.lock();
+            let mut running = running.unwrap_or_else(PoisonError::into_inner);
+            running.remove(&key);
+            drop(running);
+            sender.send_replace(Some(outcome));
+        });
+        receiver
+    }
+
+    async fn run_bundle(self: &Arc<Self>, order: Order) -> Result<(), RepositoryError> {
+        let permit = self.bundles.permits.acquire().await;
+        let _permit = permit.map_err(|_| RepositoryError::Stopping)?;
+        let registry = Arc::clone(self);
+        let limit = self.config.git.fetch_timeout;
+        let write = move || registry.bundles.write(&registry.git, &order, limit);
+        let written = tokio::task::spawn_blocking(write).await;
+        written.map_err(|_| RepositoryError::Stopping)?
+    }
+}
+
+/// Deletes the files that were asked for longest ago until there are `count`, and `len` bytes, at
+/// most; the newest stays.
+fn evict(directory: &Path, (count, len): (usize, u64)) -> std::io::Result<()> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        // What is being written has a name with a dot; it may be renamed meanwhile.
+        if !entry.file_name().as_encoded_bytes().starts_with(b".")
+            && let Ok(metadata) = entry.metadata()
+        {
+            files.push((metadata.modified()?, metadata.len(), entry.path()));
+        }
+    }
+    files.sort_unstable_by(|left, right| right.cmp(left));
+    let mut sum = 0;
+    for (index, (_, file_len, path)) in files.into_iter().enumerate() {
+        sum += file_len;
+        if index > 0 && (index >= count || sum > len) {
+            fs::remove_file(path).ok();
+        }
+    }
+    Ok(())
+}
+
+fn failed(error: GitError) -> RepositoryError {
+    RepositoryError::Mirror(Arc::new(error.into()))
+}
+
+/// For `map_err`: an I/O error at `path`.
+fn io(path: &Path) -> impl FnOnce(std::io::Error) -> RepositoryError {
+    let path = path.to_owned();
+    move |source| RepositoryError::Mirror(Arc::new(MirrorError::Io { path, source }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bundles_asked_for_longest_ago_are_deleted() {
+        let directory = tempfile::tempdir().unwrap();
+        for age in 0..5_u64 {
+            let file = File::create(directory.path().join(age.to_string())).unwrap();
+            file.set_len(10).unwrap();
+            let time = SystemTime::now() - Duration::from_secs(100 * age);
+            file.set_modified(time).unwrap();
+        }
+        let names = || {
+            let entries = fs::read_dir(directory.path()).unwrap();
+            let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+            names.sort();
+            names
+        };
+
+        evict(directory.path(), (4, 1000)).unwrap();
+        assert_eq!(names(), ["0", "1", "2", "3"]);
+        evict(directory.path(), (4, 25)).unwrap();
+        assert_eq!(names(), ["0", "1"]);
+        evict(directory.path(), (4, 5)).unwrap();
+        assert_eq!(names(), ["0"]);
+    }
+}

@@ -1,0 +1,133 @@
+//! What a mirror has of what is asked for, after asking upstream if need be.
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cachewfs_format::ObjectId;
+use tokio::time::timeout;
+
+use super::{Freshness, MirrorState, Registry, Repository, RepositoryError};
+use crate::mirror::{Git, GitError, RefName, missing_objects, resolve_refs};
+
+/// Refs and objects that a mirror should have.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Wanted {
+    /// With what they should name, if that matters.
+    pub(crate) refs: HashMap<RefName, Option<ObjectId>>,
+    pub(crate) objects: Vec<ObjectId>,
+}
+
+/// What of [`Wanted`] a mirror has.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Contents {
+    /// What the refs name; without those that aren't there.
+    pub(crate) refs: HashMap<RefName, ObjectId>,
+    pub(crate) missing: HashSet<ObjectId>,
+}
+
+impl Contents {
+    fn has_all(&self, wanted: &Wanted) -> bool {
+        let has_ref = |(name, expected): (&RefName, &Option<ObjectId>)| {
+            let target = self.refs.get(name);
+            target.is_some_and(|target| expected.is_none_or(|expected| expected == *target))
+        };
+        self.missing.is_empty() && wanted.refs.iter().all(has_ref)
+    }
+}
+
+impl Registry {
+    /// Looks for `wanted` in the mirror; if something isn't there, once more after a check of
+    /// upstream that begins after this call. Also tells whether there was one.
+    ///
+    /// The mirror must be ready.
+    pub(crate) async fn ensure(
+        &self,
+        repository: &Arc<Repository>,
+        wanted: Wanted,
+    ) -> Result<(Contents, bool), RepositoryError> {
+        let wanted = Arc::new(wanted);
+        let contents = self.look_for(repository, &wanted).await?;
+        if contents.has_all(&wanted) {
+            return Ok((contents, false));
+        }
+        self.check_upstream(repository).await?;
+        Ok((self.look_for(repository, &wanted).await?, true))
+    }
+
+    /// Waits until the mirror is there, for as long as an update may take; tells whether it had to.
+    pub(crate) async fn wait_for_mirror(
+        &self,
+        repository: &Arc<Repository>,
+    ) -> Result<bool, RepositoryError> {
+        let status = repository.status();
+        if status.state == MirrorState::Ready {
+            return Ok(false);
+        }
+        if status.error.is_some() {
+            // It is tried again, but not for each request.
+            let interval = self.config.ref_check_interval;
+            if repository.fresh_within(interval).await? == Freshness::Fresh {
+                return Ok(true);
+            }
+        }
+        let is_decided = |now: &super::Status| {
+            now.state == MirrorState::Ready || (now.error.is_some() && now.runs > status.runs)
+        };
+        let decided = timeout(self.longest_update(), repository.status_when(is_decided)).await;
+        let decided = decided.map_err(|_| RepositoryError::Busy)?;
+        match decided.error {
+            Some(error) if decided.state != MirrorState::Ready => Err(error),
+            _ => Ok(true),
+        }
+    }
+
+    /// Waits for a check of upstream that begins after this call, and for the update that it asks for.
+    pub(super) async fn check_upstream(
+        &self,
+        repository: &Arc<Repository>,
+    ) -> Result<(), RepositoryError> {
+        if repository.fresh_within(Duration::ZERO).await? == Freshness::Behind {
+            let update = timeout(self.longest_update(), repository.update());
+            update.await.map_err(|_| RepositoryError::Busy)??;
+        }
+        Ok(())
+    }
+
+    /// How long a request waits for an update that has begun.
+    fn longest_update(&self) -> Duration {
+        let limits = &self.config.git;
+        limits.fetch_timeout + limits.ls_remote_timeout
+    }
+
+    async fn look_for(
+        &self,
+        repository: &Arc<Repository>,
+        wanted: &Arc<Wanted>,
+    ) -> Result<Contents, RepositoryError> {
+        let wanted = Arc::clone(wanted);
+        let look = move |git: &Git, mirror: &Path| {
+            let names: Vec<_> = wanted.refs.keys().cloned().collect();
+            Ok(Contents {
+                refs: resolve_refs(git, mirror, &names)?,
+                missing: missing_objects(git, mirror, &wanted.objects)?,
+            })
+        };
+        self.query(repository, look).await
+    }
+
+    /// Looks into a mirror, when it is this request's turn.
+    pub(super) async fn query<T: Send + 'static>(
+        &self,
+        repository: &Arc<Repository>,
+        look: impl FnOnce(&Git, &Path) -> Result<T, GitError> + Send + 'static,
+    ) -> Result<T, RepositoryError> {
+        let turn = self.queries.acquire().await;
+        let _turn = turn.map_err(|_| RepositoryError::Stopping)?;
+        let (git, repository) = (self.git.clone(), Arc::clone(repository));
+        let found = tokio::task::spawn_blocking(move || look(&git, &repository.mirror)).await;
+        let found = found.map_err(|_| RepositoryError::Stopping)?;
+        found.map_err(|error| RepositoryError::Mirror(Arc::new(error.into())))
+    }
+}

@@ -1,0 +1,171 @@
+//! `POST P/ensure-refs`: what it answers, and when it asks upstream.
+
+use std::fs;
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::gate::Gate;
+use crate::harness::*;
+
+fn path() -> String {
+    format!("/git/{REPO}/ensure-refs")
+}
+
+async fn ensure(world: &World, request: Value) -> Value {
+    let response = world.post(&path(), request.to_string()).await;
+    let status = response.status();
+    let text = response.text().await.unwrap();
+    assert_eq!(status, 200, "{text}");
+    serde_json::from_str(&text).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_fetched_when_all_is_there_already() {
+    let world = World::start().await;
+    let work = world.create_upstream();
+    let head = commit_and_push(&work, "one");
+    world.refresh().await;
+    // Upstream can't be asked any more.
+    fs::rename(world.upstream(), world.root.path().join("away")).unwrap();
+
+    let request = json!({"refs": {"refs/heads/main": head}, "commits": [head]});
+    let pinned = ensure(&world, request).await;
+    let any = ensure(&world, json!({"refs": {"refs/heads/main": ""}})).await;
+
+    let expected = json!({
+        "refs": {"refs/heads/main": head}, "missing_commits": [], "fetched": false
+    });
+    assert_eq!(pinned, expected);
+    assert_eq!(any, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_there_is_fetched_and_what_is_unknown_is_empty() {
+    let world = World::start().await;
+    let work = world.create_upstream();
+    let old = commit_and_push(&work, "one");
+    world.refresh().await;
+    git(&work, ["tag", "v1"]);
+    let new = commit_and_push(&work, "two");
+
+    let nowhere = "1".repeat(40);
+    let answer = ensure(
+        &world,
+        json!({
+            "refs": {
+                "refs/heads/main": new, "refs/tags/v1": "", "refs/heads/none": "",
+                "refs/heads/bad..name": "", "--all": "", "main": "",
+            },
+            "commits": [nowhere, old, new, "HEAD"],
+        }),
+    )
+    .await;
+
+    let expected = json!({
+        "refs": {
+            "refs/heads/main": new, "refs/tags/v1": old, "refs/heads/none": "",
+            "refs/heads/bad..name": "", "--all": "", "main": "",
+        },
+        "missing_commits": [nowhere, "HEAD"],
+        "fetched": true,
+    });
+    assert_eq!(answer, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ref_that_moved_is_fetched_when_it_should_be_elsewhere() {
+    let world = World::start().await;
+    let work = world.create_upstream();
+    let old = commit_and_push(&work, "one");
+    world.refresh().await;
+    let new = commit_and_push(&work, "two");
+
+    let any = ensure(&world, json!({"refs": {"refs/heads/main": ""}})).await;
+    let moved = ensure(&world, json!({"refs": {"refs/heads/main": new}})).await;
+
+    assert_eq!(any["refs"]["refs/heads/main"], old);
+    assert_eq!(any["fetched"], false);
+    assert_eq!(moved["refs"]["refs/heads/main"], new);
+    assert_eq!(moved["fetched"], true);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_repository_is_cloned_first() {
+    let world = World::start().await;
+    let work = world.create_upstream();
+    let head = commit_and_push(&work, "one");
+
+    let answer = ensure(&world, json!({"commits": [head]})).await;
+
+    let expected = json!({"refs": {}, "missing_commits": [], "fetched": true});
+    assert_eq!(answer, expected);
+    let path = "/git/git.example.com/org/typo/ensure-refs";
+    let request = json!({"commits": [head]}).to_string();
+    let typo = world.post(path, request).await;
+    assert_eq!(code(typo).await, (404, "upstream_not_found".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_clone_that_failed_is_tried_again() {
+    let (world, gate) = Gate::start(|config| config.ref_check_interval = Duration::ZERO).await;
+    let work = world.create_upstream();
+    let head = commit_and_push(&work, "one");
+    gate.close();
+    gate.fail();
+    let request = json!({"commits": [head]});
+
+    let failed = world.post(&path(), request.to_string()).await;
+    assert_eq!(code(failed).await, (502, "upstream_failed".to_owned()));
+    gate.repair();
+    let answer = ensure(&world, request).await;
+
+    assert_eq!(answer["missing_commits"], json!([]));
+    assert_eq!(answer["fetched"], true);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_that_fails_is_told() {
+    let world = World::start().await;
+    let work = world.create_upstream();
+    commit_and_push(&work, "one");
+    world.refresh().await;
+    fs::rename(world.upstream(), world.root.path().join("away")).unwrap();
+
+    let request = json!({"commits": ["1".repeat(40)]}).to_string();
+    let failed = world.post(&path(), request).await;
+
+    assert_eq!(code(failed).await, (502, "upstream_failed".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_requests_are_refused() {
+    let world = World::start().await;
+    let work = world.create_upstream();
+    commit_and_push(&work, "one");
+    world.refresh().await;
+    let many: Vec<String> = (0..1001).map(|number| format!("{number:040}")).collect();
+    let bad = [
+        String::new(),
+        "{".to_owned(),
+        "[]".to_owned(),
+        "{}".to_owned(),
+        json!({"refs": {}, "commits": []}).to_string(),
+        json!({"refs": ["refs/heads/main"]}).to_string(),
+        json!({"commits": many}).to_string(),
+    ];
+
+    for body in bad {
+        let refused = world.post(&path(), body.clone()).await;
+        let answer = code(refused).await;
+        assert_eq!(answer, (400, "bad_request".to_owned()), "{body:.80}");
+    }
+    let long = world.post(&path(), vec![b' '; (1 << 20) + 1]).await;
+    assert_eq!(code(long).await, (413, "body_too_large".to_owned()));
+    for method in [Method::GET, Method::PUT, Method::HEAD] {
+        let refused = world.request(method, &path(), &[]).await;
+        assert_eq!(refused.status(), 405);
+        assert_eq!(header(&refused, "allow"), "POST");
+    }
+}

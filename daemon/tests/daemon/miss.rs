@@ -1,0 +1,320 @@
+//! Requests for what is not published yet: one build, streamed to all who ask.
+
+use std::io::{Read as _, Write as _};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use reqwest::{Method, Response};
+use serde_json::Value;
+
+use crate::gate::Gate;
+use crate::harness::*;
+
+/// The first bytes of a stream: zstd skippable frames that keep it alive.
+const KEEP_ALIVE: &[u8] = b"\x50\x2A\x4D\x18\0\0\0\0";
+
+/// Extracts what was downloaded as today's client does.
+fn extract(world: &World, bytes: &[u8]) -> std::path::PathBuf {
+    let to = tempfile::tempdir_in(world.root.path()).unwrap().keep();
+    let mut tar = Command::new("bash")
+        .args([
+            "-c",
+            "set -o pipefail; zstd -dc | tar -xpf - -C \"$1\"",
+            "-",
+        ])
+        .arg(&to)
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = tar.stdin.take().unwrap();
+    stdin.write_all(bytes).unwrap();
+    drop(stdin);
+    assert!(tar.wait().unwrap().success());
+    to
+}
+
+/// What the frames kept alive.
+fn without_keep_alive(mut streamed: &[u8]) -> Vec<u8> {
+    let mut rest = Vec::with_capacity(streamed.len());
+    while let Some((first, after)) = streamed.split_first() {
+        streamed = streamed.strip_prefix(KEEP_ALIVE).unwrap_or_else(|| {
+            rest.push(*first);
+            after
+        });
+    }
+    rest
+}
+
+fn assert_streams(response: &Response) {
+    assert_eq!(response.status(), 200);
+    assert_eq!(header(response, "transfer-encoding"), "chunked");
+    assert_eq!(header(response, "content-type"), "application/zstd");
+    for absent in ["accept-ranges", "content-length", "content-range", "etag"] {
+        assert!(response.headers().get(absent).is_none(), "{absent}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_miss_is_streamed_while_the_mirror_is_cloned() {
+    let (world, gate) = Gate::start(|_| {}).await;
+    let work = world.create_upstream();
+    write_file(&work.join("noise"), noise(3, 3_000_000));
+    let commit = commit_and_push(&work, "one");
+    gate.close();
+    let mirror = format!("/git/{REPO}/mirror.tar.zst");
+    let first_chunk = [("range", "bytes=0-16777215")];
+
+    let stable = stable();
+    let (mut clone, mut bare) =
+        tokio::join!(world.get(&stable, &first_chunk), world.get(&mirror, &[]),);
+    assert_streams(&clone);
+    assert_streams(&bare);
+    let alive = clone.chunk().await.unwrap().unwrap();
+    let still_alive = clone.chunk().await.unwrap().unwrap();
+    gate.open();
+
+    let mut streamed = [alive, still_alive].concat();
+    assert_eq!(streamed, KEEP_ALIVE.repeat(2));
+    streamed.extend(clone.bytes().await.unwrap());
+    let clone = extract(&world, &streamed);
+    assert_good_clone(&clone);
+    assert_eq!(git(&clone, ["rev-parse", "HEAD"]), commit);
+    assert_eq!(bare.chunk().await.unwrap().unwrap(), KEEP_ALIVE);
+    let bare = extract(&world, &bare.bytes().await.unwrap());
+    git(&bare, ["fsck", "--strict"]);
+    // What was streamed is what was stored, but for the frames that kept it alive.
+    let stored = world.get(&stable, &[]).await.bytes().await.unwrap();
+    assert!(without_keep_alive(&streamed) == stored);
+    assert_eq!(gate.packs(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn segments_are_streamed_as_soon_as_they_are_built() {
+    let (world, gate) = Gate::start(|_| {}).await;
+    let work = world.create_upstream();
+    write_file(&work.join(".gitattributes"), "held filter=gate\n");
+    write_file(&work.join("held"), "held\n");
+    write_file(&work.join("noise"), noise(6, 2_000_000));
+    commit_and_push(&work, "one");
+    gate.hold_checkout();
+
+    // The tip pack comes before index and work tree, which are not built.
+    let mut response = world.get(&stable(), &[]).await;
+    assert_streams(&response);
+    let mut streamed = Vec::new();
+    while streamed.len() < 2_000_000 {
+        streamed.extend(response.chunk().await.unwrap().unwrap());
+    }
+    let head = world.request(Method::HEAD, &stable(), &[]).await;
+    gate.release_checkout();
+    streamed.extend(response.bytes().await.unwrap());
+
+    assert_eq!(head.status(), 404);
+    let stored = world.get(&stable(), &[]).await.bytes().await.unwrap();
+    assert!(without_keep_alive(&streamed) == stored);
+    assert_good_clone(&extract(&world, &streamed));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_client_gets_the_rest_of_its_own_snapshot() {
+    let (world, gate) = Gate::start(|_| {}).await;
+    let work = world.create_upstream();
+    write_file(&work.join(".gitattributes"), "held filter=gate\n");
+    write_file(&work.join("held"), "held\n");
+    // More than all buffers on the way hold.
+    write_file(&work.join("noise"), noise(8, 24_000_000));
+    let first = commit_and_push(&work, "one");
+    gate.hold_checkout();
+
+    let mut response = world.get(&stable(), &[]).await;
+    assert_streams(&response);
+    let mut streamed = Vec::new();
+    while streamed.len() < 100_000 {
+        streamed.extend(response.chunk().await.unwrap().unwrap());
+    }
+    gate.release_checkout();
+    world.refresh().await;
+    let second = commit_and_push(&work, "two");
+    assert_eq!(world.refresh().await["snapshot"], second);
+    streamed.extend(response.bytes().await.unwrap());
+
+    let url = format!("/git/{REPO}/snapshot/{first}.tar.zst");
+    let stored = world.get(&url, &[]).await.bytes().await.unwrap();
+    assert!(without_keep_alive(&streamed) == stored);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_that_fails_in_the_middle_breaks_the_connection() {
+    let (world, gate) = Gate::start(|_| {}).await;
+    let work = world.create_upstream();
+    write_file(&work.join(".gitattributes"), "held filter=gate\n");
+    write_file(&work.join("held"), "held\n");
+    let commit = commit_and_push(&work, "one");
+    gate.hold_checkout();
+
+    let response = world.get(&stable(), &[]).await;
+    assert_streams(&response);
+    write_file(&world.store().join("snapshots").join(&commit), "damaged");
+    gate.release_checkout();
+
+    assert!(response.bytes().await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_small_repository_is_answered_whole_and_with_ranges() {
+    let world = World::start().await;
+    let work = world.create_upstream();
+    commit_and_push(&work, "one");
+
+    let first = world.get(&stable(), &[("range", "bytes=0-99")]).await;
+
+    assert_eq!(first.status(), 206);
+    assert_eq!(first.bytes().await.unwrap().len(), 100);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_that_a_stream_cannot_give_is_asked_for_again() {
+    let (world, gate) = Gate::start(|_| {}).await;
+    let work = world.create_upstream();
+    commit_and_push(&work, "one");
+    gate.close();
+
+    for headers in [
+        &[("range", "bytes=-65536")][..],
+        &[("range", "bytes=100-")],
+        &[("x-cachew-snapshot-pin", "probe")],
+    ] {
+        let response = world.get(&stable(), headers).await;
+        assert_eq!(header(&response, "retry-after"), "1");
+        let expected = (503, "snapshot_not_ready".to_owned());
+        assert_eq!(code(response).await, expected, "{headers:?}");
+    }
+    // Who doesn't know chunks couldn't tell a stream that broke from one that ended.
+    let address = world.running.address;
+    let mut old = std::net::TcpStream::connect(address).unwrap();
+    let request = format!("GET {} HTTP/1.0\r\nHost: {address}\r\n\r\n", stable());
+    old.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    old.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.0 503 "), "{answer}");
+    let matching = world.get(&stable(), &[("if-match", "*")]).await;
+    assert_eq!(matching.status(), 412);
+    let head = world.request(Method::HEAD, &stable(), &[]).await;
+    assert_eq!(head.status(), 404);
+    gate.open();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_with_a_typo_gets_404() {
+    let world = World::start().await;
+
+    let path = "/git/git.example.com/org/typo/snapshot.tar.zst";
+    let typo = world.get(path, &[]).await;
+
+    assert_eq!(code(typo).await, (404, "upstream_not_found".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_could_not_be_published_is_tried_again_when_it_is_asked_for() {
+    let world = World::start_with(|config| config.ref_check_interval = Duration::ZERO).await;
+    let work = world.create_upstream();
+
+    let empty = world.get(&stable(), &[]).await;
+    assert_eq!(code(empty).await, (404, "repository_empty".to_owned()));
+    commit_and_push(&work, "one");
+
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    while world.get(&stable(), &[]).await.status() != 200 {
+        assert!(tokio::time::Instant::now() < deadline, "never published");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clone_that_failed_is_tried_again_for_who_asks_next() {
+    for interval in [Duration::ZERO, Duration::from_hours(1)] {
+        let (world, gate) = Gate::start(|config| config.ref_check_interval = interval).await;
+        let work = world.create_upstream();
+        commit_and_push(&work, "one");
+        gate.close();
+        gate.fail();
+
+        let failed = world.get(&stable(), &[]).await;
+        assert_eq!(code(failed).await, (502, "upstream_failed".to_owned()));
+        gate.repair();
+        let next = world.get(&stable(), &[]).await;
+
+        // But no oftener than in the interval.
+        let expected = if interval.is_zero() { 200 } else { 502 };
+        assert_eq!(next.status(), expected);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_that_fails_breaks_the_connection() {
+    let (world, gate) = Gate::start(|_| {}).await;
+    let work = world.create_upstream();
+    commit_and_push(&work, "one");
+    gate.close();
+
+    let response = world.get(&stable(), &[]).await;
+    assert_streams(&response);
+    gate.fail();
+
+    let error = response.bytes().await.unwrap_err();
+    assert!(error.is_body() || error.is_decode(), "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn five_hundred_clients_start_one_clone() {
+    let (world, gate) = Gate::start(|_| {}).await;
+    let work = world.create_upstream();
+    write_file(&work.join("noise"), noise(4, 100_000));
+    commit_and_push(&work, "one");
+    gate.close();
+    let path = stable();
+
+    let ask = (0..500).map(|_| world.get(&path, &[]));
+    let responses = join_all(ask).await;
+    responses.iter().for_each(assert_streams);
+    gate.open();
+    let bodies = join_all(responses.into_iter().map(Response::bytes)).await;
+
+    let stored = world.get(&path, &[]).await.bytes().await.unwrap();
+    for body in bodies {
+        assert!(without_keep_alive(&body.unwrap()) == stored);
+    }
+    assert_eq!(gate.packs(), 1);
+    assert_eq!(gate.runs("clone"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_disconnects_stops_only_itself() {
+    let (world, gate) = Gate::start(|_| {}).await;
+    let work = world.create_upstream();
+    let commit = commit_and_push(&work, "one");
+    gate.close();
+    let path = stable();
+
+    let (first, second) = tokio::join!(world.get(&path, &[]), world.get(&path, &[]));
+    drop(first);
+    // Nor does the last one that waits.
+    drop(second);
+    gate.open();
+
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    loop {
+        let head = world.request(Method::HEAD, &path, &[]).await;
+        if head.status() == 200 {
+            assert_eq!(header(&head, "x-cachew-snapshot-commit"), commit);
+            break;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "the build was lost");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(gate.packs(), 1);
+    let described = world.get(&format!("/api/v1/repos/{REPO}"), &[]).await;
+    let described: Value = described.json().await.unwrap();
+    assert_eq!(described["error"], Value::Null);
+}

@@ -1,0 +1,97 @@
+//! A snapshot that upstream has moved on from: served at once, and replaced behind the request.
+
+use std::time::Duration;
+
+use reqwest::Method;
+
+use crate::gate::Gate;
+use crate::harness::*;
+
+const COMMIT: &str = "x-cachew-snapshot-commit";
+
+/// Waits until `commit` is what a HEAD, which starts nothing, says is current.
+async fn wait_until_current(world: &World, commit: &str) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    loop {
+        let head = world.request(Method::HEAD, &stable(), &[]).await;
+        if header(&head, COMMIT) == commit {
+            return;
+        }
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "{commit} is not published"
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stale_snapshot_is_served_at_once_and_replaced_behind_it() {
+    let (world, gate) = Gate::start(|config| config.ref_check_interval = Duration::ZERO).await;
+    let work = world.create_upstream();
+    let old = commit_and_push(&work, "old");
+    world.refresh().await;
+    let new = commit_and_push(&work, "new");
+    gate.close();
+
+    // Upstream doesn't answer; all get the old one nevertheless.
+    for _ in 0..20 {
+        let response = world.get(&stable(), &[("range", "bytes=0-99")]).await;
+        assert_eq!(response.status(), 206);
+        assert_eq!(header(&response, COMMIT), old);
+    }
+    gate.wait_for_packs(2).await;
+    gate.open();
+
+    wait_until_current(&world, &new).await;
+    // The first clone, and one fetch for all.
+    assert_eq!(gate.packs(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_ask_upstream_no_oftener_than_the_interval() {
+    let (world, gate) = Gate::start(|_| {}).await;
+    let work = world.create_upstream();
+    commit_and_push(&work, "old");
+    world.refresh().await;
+    let before = gate.runs("ls-remote");
+
+    for _ in 0..20 {
+        assert_eq!(world.get(&stable(), &[]).await.status(), 200);
+    }
+    world.refresh().await;
+
+    assert!(before > 0);
+    assert_eq!(gate.runs("ls-remote"), before + 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_did_not_move_is_not_published_again() {
+    let (world, gate) = Gate::start(|config| config.ref_check_interval = Duration::ZERO).await;
+    let work = world.create_upstream();
+    let head = commit_and_push(&work, "old");
+    world.refresh().await;
+    let (checks, built) = (gate.runs("ls-remote"), gate.runs("pack-objects"));
+
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    while gate.runs("ls-remote") < checks + 5 {
+        assert!(tokio::time::Instant::now() < deadline, "no checks");
+        assert_eq!(world.get(&stable(), &[]).await.status(), 200);
+    }
+
+    assert_eq!(gate.runs("pack-objects"), built);
+    assert_eq!(world.refresh().await["snapshot"], head);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_that_fails_does_not_keep_what_is_published() {
+    let (world, _gate) = Gate::start(|config| config.ref_check_interval = Duration::ZERO).await;
+    let work = world.create_upstream();
+    commit_and_push(&work, "old");
+    world.refresh().await;
+    std::fs::rename(world.upstream(), world.root.path().join("away")).unwrap();
+
+    for _ in 0..20 {
+        assert_eq!(world.get(&stable(), &[]).await.status(), 200);
+    }
+}

@@ -1,0 +1,331 @@
+//! The client that workstations use today, as far as a daemon sees it: the requests that it sends, and
+//! what it makes of the answers.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use futures_util::stream::{self, StreamExt as _};
+use reqwest::Response;
+use serde_json::{Value, json};
+
+use crate::gate::Gate;
+use crate::harness::*;
+
+/// How it is called: the defaults are those of its options, but for smaller ranges.
+struct Restore {
+    /// 1: one plain request instead of ranges.
+    concurrency: usize,
+    range_len: u64,
+    is_bundle_wanted: bool,
+    refs: Vec<(String, String)>,
+    commits: Vec<String>,
+}
+
+impl Default for Restore {
+    fn default() -> Self {
+        Self {
+            concurrency: 8,
+            range_len: 100_000,
+            is_bundle_wanted: true,
+            refs: Vec::new(),
+            commits: Vec::new(),
+        }
+    }
+}
+
+/// Why it gives up.
+type Fatal = String;
+
+impl Restore {
+    /// Restores the repository into a directory of its own, and gives that.
+    async fn run(&self, world: &World) -> Result<PathBuf, Fatal> {
+        let clone = tempfile::tempdir_in(world.root.path()).unwrap().keep();
+        let bundle_url = if self.concurrency == 1 {
+            self.download_plainly(world, &clone).await?
+        } else {
+            self.download_in_ranges(world, &clone).await?
+        };
+        if let Some(bundle_url) = bundle_url.filter(|_| self.is_bundle_wanted) {
+            self.apply_bundle(world, &bundle_url, &clone).await;
+        }
+        if !self.refs.is_empty() || !self.commits.is_empty() {
+            self.satisfy_refs(world, &clone).await?;
+        }
+        Ok(clone)
+    }
+
+    async fn download_plainly(&self, world: &World, clone: &Path) -> Result<Option<String>, Fatal> {
+        let response = world.get(&stable(), &[]).await;
+        if response.status() != 200 {
+            return Err(format!("no snapshot: {}", response.status().as_u16()));
+        }
+        let bundle_url = bundle_url(&response);
+        extract_stream(response, clone).await?;
+        Ok(bundle_url)
+    }
+
+    async fn download_in_ranges(
+        &self,
+        world: &World,
+        clone: &Path,
+    ) -> Result<Option<String>, Fatal> {
+        let range = |start: u64| format!("bytes={start}-{}", start + self.range_len - 1);
+        let first = world.get(&stable(), &[("range", &range(0))]).await;
+        let bundle_url = bundle_url(&first);
+        match first.status().as_u16() {
+            206 => {}
+            200 => {
+                extract_stream(first, clone).await?;
+                return Ok(bundle_url);
+            }
+            status => return Err(format!("no snapshot: {status}")),
+        }
+        let etag = header(&first, "etag");
+        let content_range = header(&first, "content-range");
+        let total: u64 = content_range.rsplit('/').next().unwrap().parse().unwrap();
+        let mut extract = Extract::into(clone);
+        extract.push(&first.bytes().await.map_err(|error| error.to_string())?)?;
+        let step = usize::try_from(self.range_len).unwrap();
+        let starts = (self.range_len..total).step_by(step);
+        let mut parts = stream::iter(starts)
+            .map(|start| {
+                let (range, etag) = (range(start), etag.clone());
+                async move { fetch_part(world, start, (&range, &etag)).await }
+            })
+            .buffered(self.concurrency);
+        while let Some(part) = parts.next().await {
+            extract.push(&part?)?;
+        }
+        extract.finish()?;
+        Ok(bundle_url)
+    }
+
+    /// What goes wrong here is a warning.
+    async fn apply_bundle(&self, world: &World, url: &str, clone: &Path) {
+        let response = world.get(url, &[]).await;
+        if response.status() != 200 {
+            return;
+        }
+        let file = clone.with_extension("bundle");
+        write_file(&file, response.bytes().await.unwrap());
+        let branch = git(clone, ["symbolic-ref", "--short", "HEAD"]);
+        try_git(
+            clone,
+            ["pull", "--ff-only", file.to_str().unwrap(), &branch],
+        );
+    }
+
+    async fn satisfy_refs(&self, world: &World, clone: &Path) -> Result<(), Fatal> {
+        let has = |oid: &str| try_git(clone, ["cat-file", "-e", oid]).status.success();
+        let refs = self.refs.iter().map(|(_, oid)| oid);
+        if refs.chain(&self.commits).all(|oid| has(oid)) {
+            return Ok(());
+        }
+        let refs: serde_json::Map<String, Value> = self
+            .refs
+            .iter()
+            .map(|(name, oid)| (name.clone(), oid.clone().into()))
+            .collect();
+        let request = json!({"refs": refs, "commits": self.commits});
+        let path = format!("/git/{REPO}/ensure-refs");
+        let response = world.post(&path, request.to_string()).await;
+        if response.status() != 200 {
+            return Err(format!("ensure-refs: {}", response.status()));
+        }
+        let answer: Value = serde_json::from_str(&response.text().await.unwrap()).unwrap();
+        if !answer["missing_commits"].as_array().unwrap().is_empty() {
+            return Err(format!("missing: {}", answer["missing_commits"]));
+        }
+        let resolved = answer["refs"].as_object().unwrap();
+        let is_here = |oid: &Value| has(oid.as_str().unwrap());
+        if resolved.values().all(is_here) && self.commits.iter().all(|oid| has(oid)) {
+            return Ok(());
+        }
+        let pull = try_git(clone, ["pull", "--ff-only"]);
+        if pull.status.success() {
+            Ok(())
+        } else {
+            Err(String::from_utf8_lossy(&pull.stderr).into_owned())
+        }
+    }
+}
+
+fn bundle_url(response: &Response) -> Option<String> {
+    let url = response.headers().get("x-cachew-bundle-url")?;
+    Some(url.to_str().unwrap().to_owned())
+}
+
+/// One range of a known revision; anything else is fatal.
+async fn fetch_part(
+    world: &World,
+    start: u64,
+    (range, etag): (&str, &str),
+) -> Result<Vec<u8>, Fatal> {
+    let headers = [("range", range), ("if-match", etag)];
+    let part = world.get(&stable(), &headers).await;
+    if part.status() != 206 {
+        return Err(format!("{range}: {}", part.status()));
+    }
+    if header(&part, "etag") != etag {
+        return Err(format!("{range}: another revision"));
+    }
+    let content_range = header(&part, "content-range");
+    assert!(content_range.starts_with(&format!("bytes {start}-")));
+    let len = part.content_length();
+    let bytes = part.bytes().await.map_err(|error| error.to_string())?;
+    assert_eq!(len, Some(bytes.len() as u64));
+    Ok(bytes.to_vec())
+}
+
+/// `zstd -dc | tar -xpf -`.
+struct Extract {
+    child: Child,
+}
+
+impl Extract {
+    fn into(directory: &Path) -> Self {
+        let child = Command::new("bash")
+            .args([
+                "-c",
+                "set -o pipefail; zstd -dc | tar -xpf - -C \"$1\"",
+                "-",
+            ])
+            .arg(directory)
+            .stdin(Stdio::piped())
+            .spawn();
+        Self {
+            child: child.unwrap(),
+        }
+    }
+
+    fn push(&mut self, bytes: &[u8]) -> Result<(), Fatal> {
+        let stdin = self.child.stdin.as_mut().unwrap();
+        stdin.write_all(bytes).map_err(|error| error.to_string())
+    }
+
+    fn finish(mut self) -> Result<(), Fatal> {
+        drop(self.child.stdin.take());
+        let status = self.child.wait().unwrap();
+        if status.success() {
+            Ok(())
+        } else {
+            Err(format!("extracting: {status}"))
+        }
+    }
+}
+
+async fn extract_stream(mut response: Response, directory: &Path) -> Result<(), Fatal> {
+    let mut extract = Extract::into(directory);
+    while let Some(bytes) = response.chunk().await.map_err(|error| error.to_string())? {
+        extract.push(&bytes)?;
+    }
+    extract.finish()
+}
+
+fn head(clone: &Path) -> String {
+    git(clone, ["rev-parse", "HEAD"])
+}
+
+/// A world with one commit of half a megabyte.
+async fn start() -> (World, Gate, PathBuf, String) {
+    let (world, gate) = Gate::start(|_| {}).await;
+    let work = world.create_upstream();
+    write_file(&work.join("noise"), noise(1, 500_000));
+    let commit = commit_and_push(&work, "one");
+    (world, gate, work, commit)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn restores_in_ranges_and_plainly() {
+    let (world, _gate, _work, commit) = start().await;
+    world.refresh().await;
+
+    for concurrency in [8, 1] {
+        let restore = Restore {
+            concurrency,
+            ..Restore::default()
+        };
+        let clone = restore.run(&world).await.unwrap();
+
+        assert_eq!(head(&clone), commit);
+        assert_good_clone(&clone);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn restores_what_is_not_published_yet() {
+    for concurrency in [8, 1] {
+        let (world, gate, _work, commit) = start().await;
+        gate.close();
+        let restore = Restore {
+            concurrency,
+            ..Restore::default()
+        };
+
+        let open = async {
+            // When this is answered, so is the client that asked before.
+            let stream = world.get(&stable(), &[]).await;
+            assert_eq!(stream.status(), 200);
+            gate.open();
+        };
+        let (clone, ()) = tokio::join!(restore.run(&world), open);
+
+        let clone = clone.unwrap();
+        assert_eq!(head(&clone), commit);
+        assert_good_clone(&clone);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn restores_an_old_snapshot_and_its_bundle() {
+    let (world, _gate, work, old) = start().await;
+    world.refresh().await;
+    let new = commit_and_push(&work, "two");
+    let no_publish = NoPublish::after_update(&world, &new).await;
+
+    for is_bundle_wanted in [true, false] {
+        let restore = Restore {
+            is_bundle_wanted,
+            ..Restore::default()
+        };
+        let clone = restore.run(&world).await.unwrap();
+
+        let expected = if is_bundle_wanted { &new } else { &old };
+        assert_eq!(&head(&clone), expected);
+        assert_good_clone(&clone);
+    }
+    drop(no_publish);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn restores_with_refs_and_commits_that_are_newer() {
+    let (world, _gate, work, _old) = start().await;
+    world.refresh().await;
+    let new = commit_and_push(&work, "two");
+
+    let restore = Restore {
+        refs: vec![("refs/heads/main".to_owned(), new.clone())],
+        commits: vec![new.clone()],
+        ..Restore::default()
+    };
+    let clone = restore.run(&world).await.unwrap();
+
+    assert_eq!(head(&clone), new);
+    assert_good_clone(&clone);
+    let nowhere = Restore {
+        commits: vec!["1".repeat(40)],
+        ..Restore::default()
+    };
+    assert!(nowhere.run(&world).await.unwrap_err().contains("missing"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn there_is_nothing_to_restore_of_a_name_with_a_typo() {
+    let (world, _gate, _work, _commit) = start().await;
+    std::fs::rename(world.upstream(), world.root.path().join("away")).unwrap();
+
+    let error = Restore::default().run(&world).await.unwrap_err();
+
+    assert_eq!(error, "no snapshot: 404");
+}
