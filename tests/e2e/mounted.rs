@@ -30,6 +30,35 @@ const READING: [&[&str]; 14] = [
 ];
 
 #[test]
+fn thousands_of_refs_are_those_of_upstream_also_after_one_moves() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    let mut repo = site.grown_repo("project");
+    let head = git(&repo.work, &["rev-parse", "HEAD"]);
+    let tags = (0..5000).map(|number| format!("{} refs/tags/t{number:05}\n", head.trim()));
+    let packed = tags.collect::<String>();
+    fs::File::create(repo.upstream.join("packed-refs"))
+        .and_then(|mut file| std::io::Write::write_all(&mut file, packed.as_bytes()))
+        .unwrap();
+    let daemon = site.daemon();
+    let mount = site.mount(&daemon.url());
+    let mounted = mount.repo("local/project");
+    let refs = ["for-each-ref", "--format=%(objectname) %(refname)"];
+
+    let before = git(&mounted, &refs);
+    assert_eq!(before, git(&repo.upstream, &refs));
+    repo.commit("moved");
+    repo.push();
+    mount.cli(&["refresh", "local/project"]);
+
+    let after = git(&mounted, &refs);
+    assert!(after != before);
+    assert_eq!(after, git(&repo.upstream, &refs));
+}
+
+#[test]
 fn git_prints_the_same_as_in_a_clone() {
     if !can_mount() {
         return;

@@ -12,7 +12,7 @@ use super::git_files::git_member;
 use super::members::MemberWriter;
 use super::refs::Refs;
 use super::segments::SegmentSink;
-use super::{index, times};
+use super::{index, packed_refs, times};
 
 /// What the segment of a pack is.
 pub(super) fn pack_role(kind: PackKind) -> Role {
@@ -142,6 +142,36 @@ impl<'a> ArchiveWriter<'a> {
         Ok(())
     }
 
+    /// The file `packed-refs`, if it is too long to be with the small files.
+    pub(super) fn packed_refs(
+        &mut self,
+        sink: &mut SegmentSink,
+        packed_refs: &[u8],
+    ) -> Result<(), PublishError> {
+        if !packed_refs::is_cut(packed_refs) {
+            return Ok(());
+        }
+        let mut stored = Vec::new();
+        let mut parts = packed_refs::parts(packed_refs).into_iter().peekable();
+        while let Some(part) = parts.next() {
+            let (size, mut part) = (part.len() as u64, part.to_vec());
+            if parts.peek().is_none() {
+                let padding = cachewfs_format::padding_len(packed_refs.len() as u64);
+                part.resize(part.len() + padding, 0);
+            }
+            stored.push(sink.store_bytes(&part, size, Vec::new())?);
+        }
+        let Some(first) = stored.first() else {
+            return Ok(());
+        };
+        let file = (packed_refs.len() as u64, times::GIT_DIRECTORY);
+        self.header(sink, "packed-refs", 0o644, file, first.segment.id)?;
+        for part in &stored {
+            self.part(sink, Role::PackedRefs, ("packed-refs", part))?;
+        }
+        Ok(())
+    }
+
     pub(super) fn pack_file(
         &mut self,
         sink: &mut SegmentSink,
@@ -185,20 +215,22 @@ impl<'a> ArchiveWriter<'a> {
 
         let file = (size, times::GIT_DIRECTORY);
         self.header(sink, "index", 0o644, file, header.segment.id)?;
-        self.index_part(sink, Role::IndexHeader, &header)?;
+        self.part(sink, Role::IndexHeader, ("index", &header))?;
         for run in runs {
-            self.index_part(sink, Role::IndexPart, &run.reuse.index_part)?;
+            let part = ("index", &run.reuse.index_part);
+            self.part(sink, Role::IndexPart, part)?;
         }
-        self.index_part(sink, Role::IndexTrailer, &trailer)
+        self.part(sink, Role::IndexTrailer, ("index", &trailer))
     }
 
-    fn index_part(
+    /// A part of a file of the git directory, whose header and other parts are around it.
+    fn part(
         &mut self,
         sink: &SegmentSink,
         role: Role,
-        part: &PublishedFile,
+        (path, part): (&str, &PublishedFile),
     ) -> Result<(), PublishError> {
-        let (path, mtime) = (GitPath::parse(b"index")?, times::GIT_DIRECTORY);
+        let (path, mtime) = (GitPath::parse(path.as_bytes())?, times::GIT_DIRECTORY);
         self.place(
             sink,
             role,

@@ -70,6 +70,7 @@ pub(super) fn build(
     for archive in &mut archives {
         let small = git_files.store(sink, archive.kind())?;
         archive.place(sink, Role::Refs, &small, None);
+        archive.packed_refs(sink, &of.refs.packed_refs(archive.kind()))?;
         for link in commit_graphs.iter().rev() {
             let path = format!("{CHAIN_DIRECTORY}/{}", link.name);
             archive.git_file(sink, Role::CommitGraph, (&path, link, times::GIT_DIRECTORY))?;

@@ -5,6 +5,7 @@ use cachewfs_format::{ArchiveKind, GitPath, PublishedFile};
 use super::PublishError;
 use super::commit_graph::CHAIN_DIRECTORY;
 use super::members::{Member, MemberWriter};
+use super::packed_refs::is_cut;
 use super::refs::Refs;
 use super::segments::SegmentSink;
 use super::times;
@@ -21,7 +22,8 @@ pub(super) struct GitFiles<'a> {
 }
 
 impl GitFiles<'_> {
-    /// Writes them as one segment of tar members. There are no hooks, locks or reflogs.
+    /// Writes them as one segment of tar members, but for a `packed-refs` that is cut. There are no
+    /// hooks, locks or reflogs.
     pub(super) fn store(
         &self,
         sink: &mut SegmentSink,
@@ -39,8 +41,11 @@ impl GitFiles<'_> {
         let mut files = vec![
             ("HEAD", self.refs.head_file()),
             ("config", self.config(kind).into_bytes()),
-            ("packed-refs", self.refs.packed_refs(kind)),
         ];
+        let packed_refs = self.refs.packed_refs(kind);
+        if !is_cut(&packed_refs) {
+            files.push(("packed-refs", packed_refs));
+        }
         if kind == ArchiveKind::Checkout {
             directories.insert(0, "");
             directories.extend(["refs/remotes", "refs/remotes/origin"]);

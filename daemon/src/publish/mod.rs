@@ -19,6 +19,7 @@ mod job;
 mod layout;
 mod members;
 mod pack;
+mod packed_refs;
 mod publisher;
 mod refs;
 mod retain;

@@ -102,6 +102,38 @@ async fn one_more_commit_adds_one_pack_and_writes_little() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_push_beside_many_tags_writes_few_of_them() {
+    let world = World::start().await;
+    let work = world.create_upstream();
+    fill(&work);
+    let first = commit_and_push(&work, "last");
+    let tags: String = (0..20_000)
+        .map(|number| format!("{first} refs/tags/t{number:05}\n"))
+        .collect();
+    write_file(&world.upstream().join("packed-refs"), tags);
+    world.refresh().await;
+    let before = world.stored_bytes();
+
+    write_file(&work.join("src/0/0.txt"), "changed\n");
+    commit_and_push(&work, "one more");
+    world.refresh().await;
+    let mirror = world.extract("mirror.tar.zst").await;
+    let clone = world.extract("snapshot.tar.zst").await;
+
+    let written = world.stored_bytes() - before;
+    let tags_len = mirror.join("packed-refs").metadata().unwrap().len();
+    assert!(
+        written < tags_len / 20,
+        "{written} bytes for {tags_len} of tags"
+    );
+    let upstream = world.upstream();
+    assert_eq!(git(&mirror, ["show-ref"]), git(&upstream, ["show-ref"]));
+    let tags = ["for-each-ref", "refs/tags"];
+    assert_eq!(git(&clone, tags), git(&upstream, tags));
+    assert_good_clone(&clone);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn many_publishes_keep_few_packs() {
     let world = World::start().await;
     let work = world.create_upstream();

@@ -56,6 +56,8 @@ roles! {
     End = 16,
     /// File data: the pack of the other git trees and git blobs of the newest commits.
     PackRecent = 17,
+    /// File data: a part of `packed-refs`, where that is long.
+    PackedRefs = 18,
 }
 
 impl Role {
@@ -75,6 +77,7 @@ impl Role {
             | Self::IndexHeader
             | Self::IndexPart
             | Self::IndexTrailer
+            | Self::PackedRefs
             | Self::LargeFile => true,
         }
     }

@@ -160,6 +160,7 @@ fn batch_steps(batch: &[Arc<Segment>]) -> Vec<Step<'_>> {
 pub(crate) fn segments_of(generation: &Generation, part: Part) -> Vec<Arc<Segment>> {
     let is_wanted = |role: Role| match role {
         Role::Refs
+        | Role::PackedRefs
         | Role::CommitGraph
         | Role::PackIndex
         | Role::PackReverseIndex

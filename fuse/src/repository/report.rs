@@ -22,7 +22,7 @@ pub(super) fn now() -> u64 {
 /// The part of a snapshot that people know a role by; `None` for what belongs to none.
 const fn part_of(role: Role) -> Option<&'static str> {
     match role {
-        Role::Refs => Some("refs"),
+        Role::Refs | Role::PackedRefs => Some("refs"),
         Role::CommitGraph | Role::PackIndex | Role::PackReverseIndex => Some("indexes"),
         Role::PackTip => Some("tip"),
         Role::PackIncrement => Some("increments"),

@@ -229,14 +229,20 @@ async fn small_files(
     segments: &[Arc<Segment>],
     purpose: Purpose,
 ) -> Result<HashMap<Vec<u8>, Vec<u8>>, LoadError> {
-    let refs: Vec<_> = segments
-        .iter()
-        .filter(|segment| segment.record().role == Role::Refs)
-        .cloned()
-        .collect();
-    fetch_whole(&refs, purpose).await?;
-    let mut files = HashMap::new();
-    for segment in refs {
+    let is_wanted =
+        |segment: &&Arc<Segment>| matches!(segment.record().role, Role::Refs | Role::PackedRefs);
+    let small: Vec<_> = segments.iter().filter(is_wanted).cloned().collect();
+    fetch_whole(&small, purpose).await?;
+    let mut files: HashMap<Vec<u8>, Vec<u8>> = HashMap::new();
+    for segment in small {
+        if segment.record().role == Role::PackedRefs {
+            let part = segment.read(0..segment.len(), purpose).await?;
+            files
+                .entry(b"packed-refs".to_vec())
+                .or_default()
+                .extend(part);
+            continue;
+        }
         let table = segment.table(purpose).await?;
         for entry in table.entries() {
             let EntryKind::File(Content::Inline { offset }) = entry.kind else {
@@ -291,6 +297,7 @@ fn add_objects(tree: &mut StaticTree, toc: &Toc, segments: &[Arc<Segment>], grap
             | Role::PackTrees
             | Role::PackHistory => is_named(file.path.as_bytes(), b"objects/pack/pack-"),
             Role::Refs
+            | Role::PackedRefs
             | Role::Header
             | Role::IndexHeader
             | Role::IndexPart
