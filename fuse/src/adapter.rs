@@ -287,6 +287,11 @@ impl Filesystem for Adapter {
         if wants_to_write(flags) {
             return reply.error(Errno::EROFS);
         }
+        if !self.uses_passthrough {
+            // The kernel asks no more, here or at any other file: what is opened is an inode, whose
+            // bytes never change, and opening it again costs nothing.
+            return reply.error(Errno::ENOSYS);
+        }
         let file = match self.fs.file(ino.0) {
             Ok(file) => file,
             Err(error) => return reply.error(error.errno()),
@@ -296,8 +301,7 @@ impl Filesystem for Adapter {
             return reply.opened(FileHandle(self.fs.open(file)), cached);
         };
         let mut opens = segment.opens.lock().unwrap_or_else(PoisonError::into_inner);
-        let may_pass = self.uses_passthrough && segment.is_complete_on_disk();
-        let free_choice = if may_pass {
+        let free_choice = if segment.is_complete_on_disk() {
             IoMode::Passthrough
         } else {
             IoMode::Cached
@@ -324,7 +328,7 @@ impl Filesystem for Adapter {
     fn read(
         &self,
         _request: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         fh: FileHandle,
         offset: u64,
         size: u32,
@@ -334,7 +338,14 @@ impl Filesystem for Adapter {
     ) {
         let fs = Arc::clone(&self.fs);
         let range = offset..offset.saturating_add(u64::from(size));
-        let call = async move { fs.read(fh.0, range).await };
+        let has_handles = self.uses_passthrough;
+        let call = async move {
+            if has_handles {
+                fs.read(fh.0, range).await
+            } else {
+                fs.read_inode(ino.0, range).await
+            }
+        };
         self.respond(self.read_timeout, call, move |outcome| match outcome {
             Ok(bytes) => reply.data(&bytes),
             Err(FsError::TimedOut) => reply.error(Errno::EIO),

@@ -30,6 +30,37 @@ const READING: [&[&str]; 14] = [
 ];
 
 #[test]
+fn without_passthrough_files_need_not_be_opened() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    let mut repo = site.grown_repo("project");
+    let daemon = site.daemon();
+    let mount = site.mount_with(&daemon.url(), "hydrate=off,no_passthrough");
+    let mounted = mount.repo("local/project");
+
+    for arguments in [
+        &["log", "-p", "--format=%H"][..],
+        &["grep", "-c", "11"],
+        &["status", "--porcelain"],
+    ] {
+        assert_eq!(git(&mounted, arguments), git(&repo.work, arguments));
+    }
+    assert!(try_git(&mounted, &["fsck", "--full"]).status.success());
+    let readme = mounted.join("README.md");
+    let refused = fs::File::options().write(true).open(&readme);
+    assert!(refused.and_then(|file| file.set_len(0)).is_err());
+    repo.write("README.md", b"another\n");
+    repo.commit("another");
+    repo.push();
+    mount.cli(&["refresh", "local/project"]);
+
+    assert_eq!(fs::read(&readme).unwrap(), b"another\n");
+    assert_eq!(git(&mounted, &["status", "--porcelain"]), "");
+}
+
+#[test]
 fn thousands_of_refs_are_those_of_upstream_also_after_one_moves() {
     if !can_mount() {
         return;

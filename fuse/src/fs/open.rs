@@ -104,6 +104,11 @@ impl Fs {
         self.opened(handle)?.read(range).await
     }
 
+    /// Reads content of a file that nobody opened; `range` is in bytes, and cut at the end.
+    pub(crate) async fn read_inode(&self, ino: Ino, range: Range<u64>) -> Result<Vec<u8>, FsError> {
+        self.file(ino)?.read(range).await
+    }
+
     /// Closes a file; gives it back.
     pub(crate) fn release(&self, handle: u64) -> Option<OpenFile> {
         self.handles
