@@ -69,7 +69,7 @@ fn thousands_of_refs_are_those_of_upstream_also_after_one_moves() {
     let mut repo = site.grown_repo("project");
     let head = git(&repo.work, &["rev-parse", "HEAD"]);
     let tags = (0..5000).map(|number| format!("{} refs/tags/t{number:05}\n", head.trim()));
-    let packed = tags.collect::<String>();
+    let packed = tags.collect::<Vec<_>>().concat();
     fs::File::create(repo.upstream.join("packed-refs"))
         .and_then(|mut file| std::io::Write::write_all(&mut file, packed.as_bytes()))
         .unwrap();

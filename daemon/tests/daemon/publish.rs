@@ -107,9 +107,8 @@ async fn a_push_beside_many_tags_writes_few_of_them() {
     let work = world.create_upstream();
     fill(&work);
     let first = commit_and_push(&work, "last");
-    let tags: String = (0..20_000)
-        .map(|number| format!("{first} refs/tags/t{number:05}\n"))
-        .collect();
+    let tags = (0..20_000).map(|number| format!("{first} refs/tags/t{number:05}\n"));
+    let tags = tags.collect::<Vec<_>>().concat();
     write_file(&world.upstream().join("packed-refs"), tags);
     world.refresh().await;
     let before = world.stored_bytes();
