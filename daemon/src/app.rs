@@ -107,6 +107,7 @@ impl Daemon {
         let registry = Registry::new(config, git, publisher, shutdown.clone())
             .map_err(StartError::HttpClient)?;
         registry.open_existing().map_err(prepare(mirrors))?;
+        registry.watch_disk();
         let router = http::router(Arc::clone(&registry), store);
         let stop = shutdown.clone();
         let task = tokio::spawn(async move {

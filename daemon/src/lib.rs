@@ -9,8 +9,10 @@
 
 mod app;
 mod config;
+mod disk_usage;
 mod error_chain;
 mod http;
+mod metrics;
 mod mirror;
 mod pkt_line;
 mod publish;

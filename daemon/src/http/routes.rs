@@ -1,11 +1,13 @@
 //! Which request goes where.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Json;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::Method;
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, get};
 use cachewfs_format::api::{REPOS_PATH, RefreshAnswer};
@@ -13,7 +15,7 @@ use cachewfs_format::{ArchiveKind, RepoName, SnapshotId};
 
 use super::error::ApiError;
 use super::git_protocol::{self, GitServer};
-use super::{bundle, ensure_refs, health, published, repos, snapshots};
+use super::{bundle, ensure_refs, health, metrics, observe, published, repos, snapshots};
 use crate::repository::Registry;
 use crate::store::{DiskStore, RevisionIndex};
 
@@ -25,6 +27,7 @@ pub(super) struct App {
     pub(super) revisions: RevisionIndex,
     pub(super) git: Arc<GitServer>,
     pub(super) archives: published::Archives,
+    pub(super) began: Instant,
 }
 
 /// All routes.
@@ -35,14 +38,17 @@ pub(crate) fn router(registry: Arc<Registry>, store: DiskStore) -> Router {
         revisions: RevisionIndex::new(store.clone()),
         store,
         archives: published::Archives::default(),
+        began: Instant::now(),
     });
     Router::new()
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
+        .route("/metrics", get(metrics::metrics))
         .route(REPOS_PATH, get(repos::list))
         .route(&format!("{REPOS_PATH}/{{*repo}}"), get(repos::one))
         .route("/git/{*rest}", any(git))
         .fallback(async || ApiError::NoSuchPath)
+        .layer(from_fn_with_state(Arc::clone(&app), observe::observe))
         .with_state(app)
 }
 

@@ -24,6 +24,7 @@ use super::refs::Refs;
 use super::segments::{INDEX_CHUNK_LEN, SegmentSink};
 use super::{PublishError, times};
 use crate::error_chain::chain;
+use crate::metrics::{Phase, PhaseTimer};
 use crate::mirror::Upstream;
 use crate::store::DiskStore;
 
@@ -55,7 +56,12 @@ pub(super) fn build(
     sink: &mut SegmentSink,
     of: &Snapshot<'_>,
 ) -> Result<Built, PublishError> {
+    let mut timer = PhaseTimer::start(job.metrics, Phase::Pack);
     let (packs, extent) = plan_packs(job, of)?;
+    for pack in &packs {
+        timer.wrote(pack.new_len()?);
+    }
+    timer.enter(Phase::Index);
     let commit_graphs = store_commit_graphs(job, sink, (of.previous, extent))?;
     let git_files = GitFiles {
         refs: of.refs,
@@ -77,8 +83,14 @@ pub(super) fn build(
         }
     }
     let mut packs = PackWriter::begin(sink, packs, &mut archives)?;
+    timer.wrote(sink.take_written());
+    timer.enter(Phase::Assemble);
     packs.place(sink, is_hot, &mut archives)?;
+    timer.wrote(sink.take_written());
+    timer.enter(Phase::Checkout);
     let checkout = place_checkout(job, sink, of, &mut archives)?;
+    timer.wrote(sink.take_written());
+    timer.enter(Phase::Assemble);
     for archive in &mut archives {
         archive.end_hot_front();
     }
@@ -90,6 +102,7 @@ pub(super) fn build(
         let kind = archive.kind();
         layouts.insert(kind, archive.finish(sink, of.repo, of.refs)?);
     }
+    timer.wrote(sink.take_written());
     Ok(Built {
         archives: layouts,
         packs: packs.finish(),
@@ -156,6 +169,14 @@ impl Pack {
         match self {
             Self::Stored(pack) => pack.kind,
             Self::New(pack) => pack.kind,
+        }
+    }
+
+    /// Length in bytes of what was made for this snapshot.
+    fn new_len(&self) -> Result<u64, PublishError> {
+        match self {
+            Self::Stored(_) => Ok(0),
+            Self::New(pack) => pack.len(),
         }
     }
 }

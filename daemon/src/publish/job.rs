@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::PublishError;
 use crate::config::Config;
+use crate::metrics::PublishMetrics;
 use crate::mirror::{Git, GitCommand};
 
 /// One publish: of which mirror, how, and where its temporary files go.
@@ -15,6 +16,7 @@ pub(super) struct Job<'a> {
     pub(super) mirror: &'a Path,
     /// Removed when the publish ends.
     pub(super) tmp: &'a Path,
+    pub(super) metrics: &'a PublishMetrics,
 }
 
 impl Job<'_> {

@@ -15,6 +15,7 @@ use super::refs::Refs;
 use super::retain::retain_orphans;
 use super::segments::SegmentSink;
 use crate::config::Config;
+use crate::metrics::{Metrics, Phase, PhaseTimer};
 use crate::mirror::{Git, Upstream};
 use crate::store::{DiskStore, Written};
 
@@ -32,11 +33,22 @@ pub(crate) struct Publisher {
     git: Git,
     store: DiskStore,
     config: Arc<Config>,
+    metrics: Arc<Metrics>,
 }
 
 impl Publisher {
     pub(crate) fn new(git: Git, store: DiskStore, config: Arc<Config>) -> Self {
-        Self { git, store, config }
+        Self {
+            git,
+            store,
+            config,
+            metrics: Arc::default(),
+        }
+    }
+
+    /// Where the whole daemon counts.
+    pub(crate) fn metrics(&self) -> Arc<Metrics> {
+        Arc::clone(&self.metrics)
     }
 
     /// Publishes the present state of `mirror`, unless it is what is current. The caller sees to it
@@ -90,6 +102,7 @@ impl Publisher {
             config: &self.config,
             mirror,
             tmp: tmp.path(),
+            metrics: &self.metrics.publishes,
         };
         let mut sink = SegmentSink::new(&self.git, tmp.path());
         let of = Snapshot {
@@ -102,8 +115,11 @@ impl Publisher {
         };
         let built = build(&job, &mut sink, &of)?;
         let manifest = self.to_manifest(&of, built)?;
+        let timer = PhaseTimer::start(job.metrics, Phase::Store);
         let new_bytes = self.store.put_segments(repo, sink.into_new())?;
         self.make_current(&manifest, pointer.as_ref())?;
+        timer.wrote(new_bytes);
+        drop(timer);
         let snapshot = manifest.snapshot;
         let size_bytes = manifest.archives.values().map(|layout| layout.size).max();
         let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);

@@ -38,6 +38,8 @@ pub(super) struct SegmentSink {
     directory: PathBuf,
     created: usize,
     new: Vec<NewSegment>,
+    /// Since [`SegmentSink::take_written`] was last asked, in bytes.
+    written: u64,
     by_id: HashMap<SegmentId, usize>,
 }
 
@@ -56,6 +58,7 @@ impl SegmentSink {
             directory: directory.to_owned(),
             created: 0,
             new: Vec::new(),
+            written: 0,
             by_id: HashMap::new(),
         }
     }
@@ -148,6 +151,7 @@ impl SegmentSink {
     }
 
     fn push(&mut self, segment: NewSegment) {
+        self.written += segment.len;
         self.by_id.insert(segment.id, self.new.len());
         self.new.push(segment);
     }
@@ -192,6 +196,11 @@ impl SegmentSink {
     pub(super) fn path_of(&self, id: SegmentId) -> Option<&Path> {
         let index = *self.by_id.get(&id)?;
         self.new.get(index).map(|segment| segment.file.as_path())
+    }
+
+    /// How many bytes of segments were written since this was last asked.
+    pub(super) fn take_written(&mut self) -> u64 {
+        std::mem::take(&mut self.written)
     }
 
     /// All segments that were written.

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use cachewfs_format::RepoName;
 
-use crate::mirror::MirrorError;
+use crate::metrics::FailureKind;
+use crate::mirror::{GitError, MirrorError};
 use crate::publish::PublishError;
 
 /// Why a repository can't be served or brought up to date; all who wait for one update share it.
@@ -27,8 +28,43 @@ pub(crate) enum RepositoryError {
 }
 
 impl RepositoryError {
+    /// What failed, for metrics.
+    pub(crate) fn failure_kind(&self) -> FailureKind {
+        match self {
+            Self::UnknownHost { .. } | Self::NestedInGit { .. } => FailureKind::NotFound,
+            Self::Mirror(error) => match &**error {
+                MirrorError::NotFound { .. } => FailureKind::NotFound,
+                MirrorError::Upstream { .. } => FailureKind::Upstream,
+                MirrorError::Git(error) => git_failure(error),
+                MirrorError::Io { .. } => FailureKind::Io,
+            },
+            Self::Publish(error) => match &**error {
+                PublishError::RepositoryEmpty | PublishError::HeadUnborn => FailureKind::Nothing,
+                PublishError::Git(error) => git_failure(error),
+                PublishError::Store(_) | PublishError::Raced => FailureKind::Store,
+                PublishError::Io { .. } => FailureKind::Io,
+                PublishError::Format(_) | PublishError::BadOutput { .. } => FailureKind::Other,
+                PublishError::Stopping => FailureKind::Stopping,
+            },
+            Self::CheckTimedOut => FailureKind::Upstream,
+            Self::Busy => FailureKind::Other,
+            Self::Stopping => FailureKind::Stopping,
+        }
+    }
+
     /// Whether there is no such repository upstream, so that trying again by oneself is no use.
     pub(crate) fn is_not_found(&self) -> bool {
         matches!(self, Self::Mirror(error) if matches!(**error, MirrorError::NotFound { .. }))
+    }
+}
+
+fn git_failure(error: &GitError) -> FailureKind {
+    match error {
+        GitError::Stopped { .. } => FailureKind::Stopping,
+        GitError::Spawn { .. }
+        | GitError::Pipe { .. }
+        | GitError::TimedOut { .. }
+        | GitError::TooMuchOutput { .. }
+        | GitError::Failed { .. } => FailureKind::Git,
     }
 }

@@ -58,6 +58,8 @@ pub(super) struct Checks {
 struct Known {
     /// When the last check began, and what it found.
     last: Option<(Instant, Outcome)>,
+    /// When the last that succeeded began.
+    last_success: Option<Instant>,
     running: Option<Running>,
     /// Since when upstream is known to have moved: what began earlier says nothing any more.
     moved: Option<Instant>,
@@ -80,6 +82,9 @@ impl Checks {
     /// Notes what a check, or an update, found that began at `began`.
     pub(super) fn note(&self, began: Instant, outcome: Outcome) {
         let mut known = self.lock();
+        if outcome.is_ok() {
+            known.last_success = known.last_success.max(Some(began));
+        }
         if known.last.as_ref().is_none_or(|(last, _)| *last <= began) {
             known.last = Some((began, outcome));
         }
@@ -127,6 +132,13 @@ impl Repository {
         let oldest = Instant::now().checked_sub(max_age);
         let oldest = oldest.max(self.checks.lock().moved);
         self.recent_or_running(oldest).is_err()
+    }
+
+    /// How long ago upstream was last asked with success, an update or a check; `None` if it was not
+    /// since the daemon started.
+    pub(crate) fn lag(&self) -> Option<Duration> {
+        let last_success = self.checks.lock().last_success;
+        last_success.map(|began| began.elapsed())
     }
 
     /// Notes that upstream has moved: the next question is not answered by an earlier check.

@@ -15,6 +15,8 @@ use super::worker::{Permits, Request, Worker};
 use super::{MirrorState, RepositoryError, Status};
 use crate::app::tmp_directory;
 use crate::config::Config;
+use crate::disk_usage::DiskUsage;
+use crate::metrics::Metrics;
 use crate::mirror::{Git, Upstream, is_mirror, mirror_path};
 use crate::publish::{BuildFeed, Published, Publisher};
 
@@ -97,6 +99,8 @@ pub(crate) struct Registry {
     pub(super) bundles: Bundles,
     /// Turns of requests that look into mirrors.
     pub(super) queries: Semaphore,
+    metrics: Arc<Metrics>,
+    disk: Arc<DiskUsage>,
     repositories: Mutex<HashMap<RepoName, Arc<Repository>>>,
 }
 
@@ -123,8 +127,10 @@ impl Registry {
             queries: Semaphore::new(MAX_QUERIES),
             bundles: Bundles::new(tmp_directory(&config).join("bundles")),
             permits,
+            disk: Arc::new(DiskUsage::of(&config.data_dir)),
             config,
             git,
+            metrics: publisher.metrics(),
             publisher,
             stop,
             tasks: TaskTracker::new(),
@@ -238,6 +244,20 @@ impl Registry {
             }
         }
         Ok(())
+    }
+
+    /// Starts what looks at the disk from time to time.
+    pub(crate) fn watch_disk(&self) {
+        let disk = Arc::clone(&self.disk);
+        self.tasks.spawn(disk.watch(self.stop.clone()));
+    }
+
+    pub(crate) fn metrics(&self) -> Arc<Metrics> {
+        Arc::clone(&self.metrics)
+    }
+
+    pub(crate) fn disk(&self) -> &DiskUsage {
+        &self.disk
     }
 
     /// The configured upstream hosts.

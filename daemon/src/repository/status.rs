@@ -26,6 +26,8 @@ pub(crate) enum MirrorState {
 }
 
 impl MirrorState {
+    pub(crate) const ALL: [Self; 4] = [Self::Empty, Self::Cloning, Self::Ready, Self::Failed];
+
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Empty => "empty",

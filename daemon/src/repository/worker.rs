@@ -13,6 +13,7 @@ use super::registry::{Outcome, Registry, Repository};
 use super::{Freshness, MirrorState, RepositoryError};
 use crate::app::tmp_directory;
 use crate::error_chain::chain;
+use crate::metrics::{JobClass, JobEnd, WaitingJob};
 use crate::mirror::{clone_mirror, head_commit, is_mirror, maintain, remove_stale_locks, update};
 use crate::publish::Published;
 
@@ -110,12 +111,23 @@ impl Worker {
 
     /// Takes over all that wait, then updates and publishes.
     async fn run_once(&mut self, waiting: &mut Vec<Request>) -> Outcome {
+        let class = if is_mirror(&self.repository.mirror) {
+            JobClass::Update
+        } else {
+            JobClass::Clone
+        };
+        let job = WaitingJob::new(self.registry.metrics(), class);
         let permit = self.network_permit().await?;
+        let job = job.start();
         while let Ok(request) = self.requests.try_recv() {
             waiting.push(request);
         }
         let began = std::time::Instant::now();
         let updated = self.update().await;
+        job.end(match &updated {
+            Ok(()) => JobEnd::Done,
+            Err(error) => JobEnd::Failed(error.failure_kind()),
+        });
         let found = updated.clone().map(|()| Freshness::Fresh);
         self.repository.checks.note(began, found);
         updated?;
@@ -128,12 +140,20 @@ impl Worker {
         if waiting.is_empty() {
             sleep(self.registry.config.publish_delay).await;
         }
+        let job = WaitingJob::new(self.registry.metrics(), JobClass::Publish);
         let permits = Arc::clone(&self.registry.publishes);
         let _permit = permits
             .acquire_owned()
             .await
             .map_err(|_| RepositoryError::Stopping)?;
-        self.publish().await
+        let job = job.start();
+        let outcome = self.publish().await;
+        job.end(match &outcome {
+            Ok(published) if published.moved => JobEnd::Done,
+            Ok(_) => JobEnd::Unchanged,
+            Err(error) => JobEnd::Failed(error.failure_kind()),
+        });
+        outcome
     }
 
     async fn network_permit(

@@ -76,6 +76,8 @@ impl Archive {
                         source,
                     },
                 })?;
+            self.store.reads().count.add(1);
+            self.store.reads().bytes.add(part.len() as u64);
             at += part.len() as u64;
             rest = next;
             index += 1;

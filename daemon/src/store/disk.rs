@@ -6,11 +6,13 @@
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use cachewfs_format::{Digest, Manifest, Pointer, RepoName, SegmentId, SnapshotId};
 
 use super::StoreError;
+use crate::metrics::Counter;
 
 /// So many new files are made durable one by one; for more, the whole filesystem is.
 const MAX_SINGLE_SYNCS: usize = 16;
@@ -21,6 +23,15 @@ pub(crate) struct DiskStore {
     root: PathBuf,
     /// On the same filesystem: files are finished here, then renamed.
     tmp: PathBuf,
+    reads: Arc<Reads>,
+}
+
+/// What was read for clients, counted from the daemon's start.
+#[derive(Debug, Default)]
+pub(crate) struct Reads {
+    /// Reads of a part of one segment.
+    pub(crate) count: Counter,
+    pub(crate) bytes: Counter,
 }
 
 /// A finished segment that is not yet in the store.
@@ -50,6 +61,7 @@ impl DiskStore {
         Ok(Self {
             root,
             tmp: tmp.to_owned(),
+            reads: Arc::default(),
         })
     }
 
@@ -90,6 +102,11 @@ impl DiskStore {
     pub(crate) fn open_segment(&self, repo: &RepoName, id: SegmentId) -> Result<File, StoreError> {
         let path = self.segment_path(repo, id);
         File::open(&path).map_err(StoreError::at(path))
+    }
+
+    /// What was read for clients.
+    pub(crate) fn reads(&self) -> &Reads {
+        &self.reads
     }
 
     pub(super) fn segment_path(&self, repo: &RepoName, id: SegmentId) -> PathBuf {

@@ -1,0 +1,148 @@
+//! What is done for every request: it gets an id, is counted, and leaves a line in the log.
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
+use std::task::{Context, Poll};
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use axum::middleware::Next;
+use axum::response::Response;
+use bytes::Bytes;
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use tracing::{Instrument as _, Span, debug, info_span};
+
+use super::routes::App;
+use crate::metrics::ObservedRequest;
+
+/// Names a request in the log, and in its answer; a proxy's is taken over.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// A longer id is not taken over.
+const MAX_ID_LEN: usize = 64;
+
+/// Observes a request from its head to the end of its answer.
+pub(super) async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let id = request_id(request.headers());
+    let method = request.method().clone();
+    // Without the query, which may carry a token.
+    let path = request.uri().path();
+    let span = info_span!("request", request_id = %id, %method, path);
+    let mut observed = ObservedRequest::begin(app.registry.metrics(), path);
+    let response = next.run(request).instrument(span.clone()).await;
+    observed.status(response.status().as_u16());
+    let (mut parts, body) = response.into_parts();
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        parts.headers.insert(REQUEST_ID, id);
+    }
+    let length = parts.headers.get(header::CONTENT_LENGTH);
+    let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
+    let expected = length.or(body.size_hint().exact());
+    if method == Method::HEAD || body.is_end_stream() {
+        observed.finish();
+    }
+    let body = ObservedBody {
+        body,
+        expected,
+        status: parts.status.as_u16(),
+        observed,
+        span,
+    };
+    Response::from_parts(parts, Body::new(body))
+}
+
+fn request_id(headers: &HeaderMap) -> String {
+    let given = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());
+    let is_good = |id: &&str| {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        (1..=MAX_ID_LEN).contains(&id.len()) && id.bytes().all(is_plain)
+    };
+    given.filter(is_good).map_or_else(new_id, str::to_owned)
+}
+
+/// An id that no other request of this or another daemon has, as far as a log goes.
+fn new_id() -> String {
+    static PROCESS: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one("process"));
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    format!("{:08x}-{count}", *PROCESS >> 32)
+}
+
+/// The body of an answer, counted as it goes.
+struct ObservedBody {
+    body: Body,
+    /// How long it is, if that is known.
+    expected: Option<u64>,
+    status: u16,
+    observed: ObservedRequest,
+    span: Span,
+}
+
+impl HttpBody for ObservedBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let this = &mut *self;
+        let _entered = this.span.enter();
+        let polled = Pin::new(&mut this.body).poll_frame(context);
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                let len = frame.data_ref().map_or(0, Bytes::len);
+                this.observed.sending(len as u64);
+                // A body whose length is known is not asked for its end.
+                if this.body.is_end_stream() || this.expected == Some(this.observed.sent_bytes()) {
+                    this.observed.finish();
+                }
+            }
+            Poll::Ready(None) => this.observed.finish(),
+            Poll::Ready(Some(Err(_))) | Poll::Pending => {}
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for ObservedBody {
+    fn drop(&mut self) {
+        let _entered = self.span.enter();
+        let (status, sent_bytes) = (self.status, self.observed.sent_bytes());
+        let duration_ms = u64::try_from(self.observed.took().as_millis()).unwrap_or(u64::MAX);
+        if self.observed.is_whole() {
+            debug!(status, sent_bytes, duration_ms, "Answered with {status}");
+        } else {
+            debug!(status, sent_bytes, duration_ms, "The answer broke off");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id_of(given: &str) -> String {
+        let given = HeaderValue::from_str(given).unwrap();
+        request_id(&[(REQUEST_ID, given)].into_iter().collect())
+    }
+
+    #[test]
+    fn good_ids_are_taken_over_and_others_replaced() {
+        assert_eq!(id_of("abc-1.2_3"), "abc-1.2_3");
+        for bad in ["", "a b", "a\"b", "%0a", &"x".repeat(65)] {
+            assert_ne!(id_of(bad), bad);
+        }
+        assert_ne!(request_id(&HeaderMap::new()), request_id(&HeaderMap::new()));
+    }
+}

@@ -1,0 +1,144 @@
+//! The names of all metrics. `docs/operations.md` has a table of them, which a test compares.
+
+/// How a metric behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Only grows, from 0 at the daemon's start.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Counts of observations up to each of some bounds.
+    Histogram,
+}
+
+impl Kind {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+/// A metric; its unit is at the end of its name, as Prometheus wants it.
+#[derive(Debug)]
+pub(crate) struct Metric {
+    pub(crate) name: &'static str,
+    pub(crate) kind: Kind,
+    /// Each takes few values; those that name repositories are bounded by [`MAX_REPOSITORIES`].
+    pub(crate) labels: &'static [&'static str],
+    pub(crate) meaning: &'static str,
+}
+
+/// So many repositories have metrics of their own: those that need attention most.
+pub(crate) const MAX_REPOSITORIES: usize = 100;
+
+macro_rules! metrics {
+    ($($const:ident = $kind:ident $name:literal [$($label:literal),*] $meaning:literal;)*) => {
+        $(
+            #[doc = $meaning]
+            pub(crate) const $const: Metric = Metric {
+                name: $name,
+                kind: Kind::$kind,
+                labels: &[$($label),*],
+                meaning: $meaning,
+            };
+        )*
+
+        /// All of them.
+        #[cfg(test)]
+        const ALL: &[&Metric] = &[$(&$const),*];
+    };
+}
+
+metrics! {
+    HTTP_REQUESTS = Counter "cachewfsd_http_requests_total" ["route", "status"]
+        "Requests that were answered, by class of route and status";
+    HTTP_RESPONSE_BYTES = Counter "cachewfsd_http_response_bytes_total" ["route"]
+        "Bytes of bodies that were sent";
+    HTTP_BROKEN = Counter "cachewfsd_http_responses_broken_total" ["route"]
+        "Answers that ended before their body did: the client went away, or the daemon broke off";
+    HTTP_FIRST_BYTE = Histogram "cachewfsd_http_first_byte_seconds" ["route"]
+        "Time from a request's head to the first byte of the answer's body";
+    HTTP_UNDER_WAY = Gauge "cachewfsd_http_requests_under_way" ["route"]
+        "Requests that are not answered to the end";
+    GIT_REQUESTS = Counter "cachewfsd_git_requests_total" ["from"]
+        "Requests of git clients: answered from the mirror, passed on to upstream, sharing another's answer, or answered from a mirror that may be stale";
+    JOBS_WAITING = Gauge "cachewfsd_jobs_waiting" ["class"]
+        "Clones, updates and publishes that wait for their turn";
+    JOBS_RUNNING = Gauge "cachewfsd_jobs_running" ["class"]
+        "Clones, updates and publishes that run";
+    JOB_DURATION = Histogram "cachewfsd_job_duration_seconds" ["class", "end"]
+        "How long jobs ran that are done, found nothing to do (unchanged), or failed";
+    JOB_FAILURES = Counter "cachewfsd_job_failures_total" ["class", "kind"]
+        "Jobs that failed, by what failed";
+    PUBLISH_PHASE = Histogram "cachewfsd_publish_phase_seconds" ["phase"]
+        "How long the phases of publishes took: pack, index, checkout, assemble, store";
+    PUBLISH_BYTES = Counter "cachewfsd_publish_written_bytes_total" ["phase"]
+        "Bytes that the phases of publishes wrote: pack packs, store those segments that are new, the others segments";
+    STORE_READS = Counter "cachewfsd_store_reads_total" ["tier"]
+        "Reads of segments that a tier of the store answered";
+    STORE_READ_BYTES = Counter "cachewfsd_store_read_bytes_total" ["tier"]
+        "Bytes of segments that a tier of the store answered with";
+    REPOSITORIES = Gauge "cachewfsd_repositories" ["state"]
+        "Repositories by the state of their mirror";
+    REPOSITORIES_FAILING = Gauge "cachewfsd_repositories_failing" []
+        "Repositories whose last run failed";
+    MIRROR_LAG_MAX = Gauge "cachewfsd_mirror_lag_max_seconds" []
+        "The largest of all mirrors' lags";
+    MIRROR_LAG = Gauge "cachewfsd_mirror_lag_seconds" ["repo"]
+        "Time since upstream was last asked with success, of the mirrors that lag most";
+    DISK_USED = Gauge "cachewfsd_disk_used_bytes" ["area"]
+        "What mirrors and store take on disk, looked at every five minutes";
+    DISK_FREE = Gauge "cachewfsd_disk_free_bytes" []
+        "Free space on the filesystem of the data directory";
+    UPTIME = Gauge "cachewfsd_uptime_seconds" []
+        "Time since the daemon's start";
+    BUILD = Gauge "cachewfsd_build_info" ["version"]
+        "Always 1; the version is in the label";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OPERATIONS: &str = include_str!("../../../docs/operations.md");
+
+    fn row(metric: &Metric) -> String {
+        let labels: Vec<_> = metric
+            .labels
+            .iter()
+            .map(|label| format!("`{label}`"))
+            .collect();
+        format!(
+            "| `{}` | {} | {} | {} |",
+            metric.name,
+            metric.kind.as_str(),
+            labels.join(", "),
+            metric.meaning
+        )
+    }
+
+    #[test]
+    fn the_table_in_the_documentation_has_each_metric_and_no_other() {
+        let is_row =
+            |line: &&str| line.starts_with("| `cachewfsd_") && line.matches(" | ").count() == 3;
+        let documented: Vec<&str> = OPERATIONS.lines().filter(is_row).collect();
+        let expected: Vec<String> = ALL.iter().copied().map(row).collect();
+
+        assert_eq!(documented, expected);
+    }
+
+    #[test]
+    fn names_end_with_their_unit() {
+        for metric in ALL {
+            let is_good = match metric.kind {
+                Kind::Counter => metric.name.ends_with("_total"),
+                Kind::Histogram => metric.name.ends_with("_seconds"),
+                Kind::Gauge => !metric.name.ends_with("_total"),
+            };
+            assert!(is_good, "{}", metric.name);
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! The phases of publishes.
+
+use std::time::{Duration, Instant};
+
+use super::cells::{Counter, Histogram};
+use super::names;
+use super::text::Page;
+
+/// A part of a publish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Listing and packing objects.
+    Pack,
+    /// Commit-graph and indexes of packs.
+    Index,
+    /// Work tree and index.
+    Checkout,
+    /// Packs and what is around them.
+    Assemble,
+    /// Segments, manifest and pointer.
+    Store,
+}
+
+impl Phase {
+    const ALL: [Self; 5] = [
+        Self::Pack,
+        Self::Index,
+        Self::Checkout,
+        Self::Assemble,
+        Self::Store,
+    ];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Pack => "pack",
+            Self::Index => "index",
+            Self::Checkout => "checkout",
+            Self::Assemble => "assemble",
+            Self::Store => "store",
+        }
+    }
+}
+
+/// What is counted of all publishes that publish something.
+#[derive(Debug, Default)]
+pub(crate) struct PublishMetrics {
+    phases: [Histogram; Phase::ALL.len()],
+    written_bytes: [Counter; Phase::ALL.len()],
+}
+
+impl PublishMetrics {
+    pub(super) fn render(&self, page: &mut Page) {
+        let mut samples = page.metric(&names::PUBLISH_PHASE);
+        for (phase, histogram) in Phase::ALL.into_iter().zip(&self.phases) {
+            samples.push_histogram(&[phase.as_str()], histogram);
+        }
+        let mut samples = page.metric(&names::PUBLISH_BYTES);
+        for (phase, counter) in Phase::ALL.into_iter().zip(&self.written_bytes) {
+            samples.push(&[phase.as_str()], counter.value());
+        }
+    }
+}
+
+/// Sums up how long each phase of one publish takes, and counts that when dropped: also if it fails.
+#[derive(Debug)]
+pub(crate) struct PhaseTimer<'a> {
+    metrics: &'a PublishMetrics,
+    phase: Phase,
+    since: Instant,
+    took: [Option<Duration>; Phase::ALL.len()],
+}
+
+impl<'a> PhaseTimer<'a> {
+    pub(crate) fn start(metrics: &'a PublishMetrics, phase: Phase) -> Self {
+        let (since, took) = (Instant::now(), [None; Phase::ALL.len()]);
+        Self {
+            metrics,
+            phase,
+            since,
+            took,
+        }
+    }
+
+    /// Counts what the present phase wrote.
+    pub(crate) fn wrote(&self, bytes: u64) {
+        self.metrics.written_bytes[self.phase as usize].add(bytes);
+    }
+
+    /// Ends the present phase; one that was ended may come back.
+    pub(crate) fn enter(&mut self, phase: Phase) {
+        let sum = &mut self.took[self.phase as usize];
+        *sum = Some(sum.unwrap_or_default() + self.since.elapsed());
+        (self.phase, self.since) = (phase, Instant::now());
+    }
+}
+
+impl Drop for PhaseTimer<'_> {
+    fn drop(&mut self) {
+        self.enter(self.phase);
+        for (histogram, took) in self.metrics.phases.iter().zip(self.took) {
+            if let Some(took) = took {
+                histogram.observe(took);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_phase_that_comes_back_is_counted_once() {
+        let metrics = PublishMetrics::default();
+
+        let mut timer = PhaseTimer::start(&metrics, Phase::Assemble);
+        timer.enter(Phase::Checkout);
+        timer.enter(Phase::Assemble);
+        drop(timer);
+
+        let counts = metrics.phases.map(|phase| phase.read().count);
+        assert_eq!(counts, [0, 0, 1, 1, 0]);
+    }
+}

@@ -1,0 +1,254 @@
+//! Requests by the class of their route.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::cells::{Counter, Gauge, Histogram};
+use super::text::Page;
+use super::{Metrics, names};
+
+/// What a request is for. Names of repositories are no part of it: there are too many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RouteClass {
+    /// Archives, by their stable and their immutable URLs.
+    Archive,
+    /// Bundles, `ensure-refs` and `refresh`.
+    Snapshot,
+    /// What git clients read.
+    Git,
+    /// Everything else below a repository: pushes, LFS.
+    Passed,
+    /// The JSON interface.
+    Api,
+    /// Health, metrics, the status page.
+    Operations,
+    /// Anything else.
+    Other,
+}
+
+impl RouteClass {
+    const ALL: [Self; 7] = [
+        Self::Archive,
+        Self::Snapshot,
+        Self::Git,
+        Self::Passed,
+        Self::Api,
+        Self::Operations,
+        Self::Other,
+    ];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Archive => "archive",
+            Self::Snapshot => "snapshot",
+            Self::Git => "git",
+            Self::Passed => "passed",
+            Self::Api => "api",
+            Self::Operations => "operations",
+            Self::Other => "other",
+        }
+    }
+
+    /// The class of a URL's path.
+    pub(crate) fn of(path: &str) -> Self {
+        if path.starts_with("/git/") {
+            let (before, last) = path.rsplit_once('/').unwrap_or_default();
+            return match last {
+                "snapshot.bundle" | "ensure-refs" | "refresh" => Self::Snapshot,
+                "git-upload-pack" => Self::Git,
+                "refs" if before.ends_with("/info") => Self::Git,
+                last if last.ends_with(".tar.zst") => Self::Archive,
+                _ => Self::Passed,
+            };
+        }
+        match path {
+            "/" | "/healthz" | "/readyz" | "/metrics" => Self::Operations,
+            path if path.starts_with("/status/") => Self::Operations,
+            path if path.starts_with("/api/") => Self::Api,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// Statuses that are counted apart; others are `other`.
+const STATUSES: [u16; 27] = [
+    200, 201, 204, 206, 301, 302, 304, 307, 308, 400, 401, 403, 404, 405, 408, 409, 412, 413, 415,
+    416, 422, 429, 500, 501, 502, 503, 504,
+];
+
+/// What is counted of all requests.
+#[derive(Debug, Default)]
+pub(crate) struct RequestMetrics([OfClass; RouteClass::ALL.len()]);
+
+#[derive(Debug, Default)]
+struct OfClass {
+    by_status: [Counter; STATUSES.len()],
+    other_status: Counter,
+    bytes: Counter,
+    broken: Counter,
+    first_byte: Histogram,
+    under_way: Gauge,
+}
+
+impl RequestMetrics {
+    fn of(&self, class: RouteClass) -> &OfClass {
+        // A class is its own place: the array has one for each.
+        &self.0[class as usize]
+    }
+
+    fn classes(&self) -> impl Iterator<Item = (&'static str, &OfClass)> {
+        RouteClass::ALL
+            .into_iter()
+            .map(|class| (class.as_str(), self.of(class)))
+    }
+
+    pub(super) fn render(&self, page: &mut Page) {
+        let mut samples = page.metric(&names::HTTP_REQUESTS);
+        for (class, of) in self.classes() {
+            for (status, counter) in STATUSES.iter().zip(&of.by_status) {
+                if counter.value() > 0 {
+                    samples.push(&[class, &status.to_string()], counter.value());
+                }
+            }
+            if of.other_status.value() > 0 {
+                samples.push(&[class, "other"], of.other_status.value());
+            }
+        }
+        let mut samples = page.metric(&names::HTTP_RESPONSE_BYTES);
+        for (class, of) in self.classes() {
+            samples.push(&[class], of.bytes.value());
+        }
+        let mut samples = page.metric(&names::HTTP_BROKEN);
+        for (class, of) in self.classes() {
+            samples.push(&[class], of.broken.value());
+        }
+        let mut samples = page.metric(&names::HTTP_FIRST_BYTE);
+        for (class, of) in self.classes() {
+            samples.push_histogram(&[class], &of.first_byte);
+        }
+        let mut samples = page.metric(&names::HTTP_UNDER_WAY);
+        for (class, of) in self.classes() {
+            samples.push(&[class], of.under_way.value());
+        }
+    }
+}
+
+/// A request from its head to the end of its answer; dropped earlier, its answer is broken.
+#[derive(Debug)]
+pub(crate) struct ObservedRequest {
+    metrics: Arc<Metrics>,
+    class: RouteClass,
+    began: Instant,
+    first_byte: Option<Duration>,
+    sent_bytes: u64,
+    is_whole: bool,
+}
+
+impl ObservedRequest {
+    pub(crate) fn begin(metrics: Arc<Metrics>, path: &str) -> Self {
+        let class = RouteClass::of(path);
+        metrics.requests.of(class).under_way.up();
+        Self {
+            metrics,
+            class,
+            began: Instant::now(),
+            first_byte: None,
+            sent_bytes: 0,
+            is_whole: false,
+        }
+    }
+
+    fn of_class(&self) -> &OfClass {
+        self.metrics.requests.of(self.class)
+    }
+
+    /// Notes the status of the answer.
+    pub(crate) fn status(&self, status: u16) {
+        let of = self.of_class();
+        let at = STATUSES.binary_search(&status).ok();
+        let counter = at.and_then(|at| of.by_status.get(at));
+        counter.unwrap_or(&of.other_status).add(1);
+    }
+
+    /// Notes that some of the body goes to the client.
+    pub(crate) fn sending(&mut self, bytes: u64) {
+        if self.first_byte.is_none() && bytes > 0 {
+            let took = self.began.elapsed();
+            self.first_byte = Some(took);
+            self.of_class().first_byte.observe(took);
+        }
+        self.sent_bytes += bytes;
+        self.of_class().bytes.add(bytes);
+    }
+
+    /// Notes that the body is sent to its end.
+    pub(crate) fn finish(&mut self) {
+        self.is_whole = true;
+    }
+
+    pub(crate) fn is_whole(&self) -> bool {
+        self.is_whole
+    }
+
+    pub(crate) fn sent_bytes(&self) -> u64 {
+        self.sent_bytes
+    }
+
+    pub(crate) fn took(&self) -> Duration {
+        self.began.elapsed()
+    }
+}
+
+impl Drop for ObservedRequest {
+    fn drop(&mut self) {
+        let of = self.of_class();
+        of.under_way.down();
+        if !self.is_whole {
+            of.broken.add(1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_path_has_a_class() {
+        for (path, class) in [
+            ("/git/h.org/a/snapshot.tar.zst", "archive"),
+            ("/git/h.org/a/mirror/1a.tar.zst", "archive"),
+            ("/git/h.org/a/snapshot.bundle", "snapshot"),
+            ("/git/h.org/a/refresh", "snapshot"),
+            ("/git/h.org/a.git/info/refs", "git"),
+            ("/git/h.org/a/git-upload-pack", "git"),
+            ("/git/h.org/a/git-receive-pack", "passed"),
+            ("/git/h.org/a/info/lfs/objects/batch", "passed"),
+            ("/api/v1/repos", "api"),
+            ("/", "operations"),
+            ("/metrics", "operations"),
+            ("/favicon.ico", "other"),
+            ("", "other"),
+        ] {
+            assert_eq!(RouteClass::of(path).as_str(), class, "{path}");
+        }
+    }
+
+    #[test]
+    fn statuses_are_sorted_so_that_they_are_found() {
+        assert!(STATUSES.is_sorted());
+    }
+
+    #[test]
+    fn an_answer_that_is_dropped_is_broken() {
+        let metrics = Arc::new(Metrics::default());
+
+        let mut whole = ObservedRequest::begin(Arc::clone(&metrics), "/metrics");
+        whole.finish();
+        drop(whole);
+        drop(ObservedRequest::begin(Arc::clone(&metrics), "/metrics"));
+
+        let of = metrics.requests.of(RouteClass::Operations);
+        assert_eq!((of.broken.value(), of.under_way.value()), (1, 0));
+    }
+}

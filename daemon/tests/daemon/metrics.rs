@@ -1,0 +1,174 @@
+//! What `/metrics` says after requests that are known.
+
+use std::time::Duration;
+
+use reqwest::Method;
+use tokio::time::{Instant, sleep};
+
+use crate::harness::*;
+
+async fn scrape(world: &World) -> String {
+    let response = world.get("/metrics", &[]).await;
+    assert_eq!(response.status(), 200);
+    let kind = response.headers()["content-type"].to_str().unwrap();
+    assert!(kind.starts_with("text/plain; version=0.0.4"), "{kind}");
+    response.text().await.unwrap()
+}
+
+fn value(page: &str, sample: &str) -> Option<f64> {
+    let line = page.lines().find_map(|line| line.strip_prefix(sample));
+    line.map(|value| value.trim().parse().unwrap())
+}
+
+/// Scrapes until the sample has the value: an answer is counted to its end a moment after the
+/// client has it.
+async fn expect(world: &World, sample: &str, expected: f64) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let page = scrape(world).await;
+        let value = value(&page, sample);
+        if value.is_some_and(|value| (value - expected).abs() < 1e-9) {
+            return;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "{sample} is {value:?}, not {expected}"
+        );
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scrape_counts_the_requests_before_it() {
+    let world = World::start().await;
+    let work = world.create_upstream();
+    write_file(&work.join("noise"), noise(1, 300_000));
+    commit_and_push(&work, "one");
+    world.refresh().await;
+    let stable = format!("/git/{REPO}/snapshot.tar.zst");
+
+    for range in ["bytes=0-999", "bytes=5-1004"] {
+        let part = world.get(&stable, &[("range", range)]).await;
+        assert_eq!(part.bytes().await.unwrap().len(), 1000);
+    }
+    world.request(Method::HEAD, &stable, &[]).await;
+    world.get("/git/other.org/a/snapshot.tar.zst", &[]).await;
+    world.get("/nothing", &[]).await;
+
+    for (sample, expected) in [
+        (
+            "cachewfsd_http_requests_total{route=\"archive\",status=\"206\"}",
+            2.0,
+        ),
+        (
+            "cachewfsd_http_requests_total{route=\"archive\",status=\"200\"}",
+            1.0,
+        ),
+        (
+            "cachewfsd_http_requests_total{route=\"archive\",status=\"404\"}",
+            1.0,
+        ),
+        (
+            "cachewfsd_http_requests_total{route=\"snapshot\",status=\"200\"}",
+            1.0,
+        ),
+        (
+            "cachewfsd_http_requests_total{route=\"other\",status=\"404\"}",
+            1.0,
+        ),
+        (
+            "cachewfsd_http_first_byte_seconds_count{route=\"archive\"}",
+            3.0,
+        ),
+        ("cachewfsd_http_requests_under_way{route=\"archive\"}", 0.0),
+        (
+            "cachewfsd_http_responses_broken_total{route=\"archive\"}",
+            0.0,
+        ),
+        (
+            "cachewfsd_http_requests_under_way{route=\"operations\"}",
+            1.0,
+        ),
+        ("cachewfsd_store_read_bytes_total{tier=\"disk\"}", 2000.0),
+        (
+            "cachewfsd_job_duration_seconds_count{class=\"clone\",end=\"done\"}",
+            1.0,
+        ),
+        (
+            "cachewfsd_job_duration_seconds_count{class=\"publish\",end=\"done\"}",
+            1.0,
+        ),
+        ("cachewfsd_jobs_running{class=\"publish\"}", 0.0),
+        ("cachewfsd_publish_phase_seconds_count{phase=\"pack\"}", 1.0),
+        (
+            "cachewfsd_publish_phase_seconds_count{phase=\"store\"}",
+            1.0,
+        ),
+        ("cachewfsd_repositories{state=\"ready\"}", 1.0),
+        ("cachewfsd_repositories_failing", 0.0),
+    ] {
+        expect(&world, sample, expected).await;
+    }
+    let page = scrape(&world).await;
+    let sample = |name: &str| value(&page, name).unwrap_or_else(|| panic!("no {name} in {page}"));
+    for phase in ["pack", "index", "checkout", "assemble", "store"] {
+        let name = format!("cachewfsd_publish_written_bytes_total{{phase=\"{phase}\"}}");
+        let least = if phase == "index" { 100.0 } else { 300_000.0 };
+        assert!(sample(&name) > least, "{phase}");
+    }
+    assert!(sample(&format!("cachewfsd_mirror_lag_seconds{{repo=\"{REPO}\"}}")) < 60.0);
+    assert!(sample("cachewfsd_disk_free_bytes") > 0.0);
+    assert!(sample("cachewfsd_disk_used_bytes{area=\"store\"}") >= 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn failures_are_counted_by_kind() {
+    let world = World::start().await;
+    let missing = "/git/git.example.com/org/missing/refresh";
+
+    world.request(Method::POST, missing, &[]).await;
+
+    for (sample, expected) in [
+        (
+            "cachewfsd_job_failures_total{class=\"clone\",kind=\"not_found\"}",
+            1.0,
+        ),
+        (
+            "cachewfsd_job_duration_seconds_count{class=\"clone\",end=\"failed\"}",
+            1.0,
+        ),
+        ("cachewfsd_repositories_failing", 1.0),
+    ] {
+        expect(&world, sample, expected).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_a_client_leaves_is_broken() {
+    let world = World::start().await;
+    let work = world.create_upstream();
+    write_file(&work.join("noise"), noise(1, 30_000_000));
+    commit_and_push(&work, "one");
+    world.refresh().await;
+
+    let mut answer = world.get(&format!("/git/{REPO}/mirror.tar.zst"), &[]).await;
+    answer.chunk().await.unwrap();
+    let under_way = "cachewfsd_http_requests_under_way{route=\"archive\"}";
+    expect(&world, under_way, 1.0).await;
+    drop(answer);
+
+    expect(&world, under_way, 0.0).await;
+    let broken = "cachewfsd_http_responses_broken_total{route=\"archive\"}";
+    expect(&world, broken, 1.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_answer_has_the_id_of_its_request() {
+    let world = World::start().await;
+
+    let own = world.get("/healthz", &[]).await;
+    let given = world.get("/nothing", &[("x-request-id", "abc-1")]).await;
+
+    assert!(!own.headers()["x-request-id"].is_empty());
+    assert_eq!(given.headers()["x-request-id"], "abc-1");
+}
