@@ -6,15 +6,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use axum::serve::ListenerExt as _;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, LiveConfig};
 use crate::http;
 use crate::mirror::Git;
 use crate::publish::Publisher;
+use crate::readiness::Life;
 use crate::repository::{Registry, mirrors};
 use crate::store::DiskStore;
 
@@ -69,31 +71,23 @@ pub struct Running {
     pub address: SocketAddr,
     /// Cancelling this stops it.
     pub shutdown: CancellationToken,
+    registry: Arc<Registry>,
     task: JoinHandle<()>,
 }
 
+/// Changes the configuration of a daemon that runs.
+#[derive(Clone, Debug)]
+pub struct Reloader(Arc<Registry>);
+
 impl Daemon {
-    /// Starts the daemon in the current tokio runtime, which must have several threads.
+    /// Starts the daemon in the current tokio runtime, which must have several threads. It serves
+    /// before it has looked for mirrors on disk, so that probes are answered; it has when this returns.
     pub async fn start(config: Config) -> Result<Running, StartError> {
         config.check()?;
-        let config = Arc::new(config);
-        let prepare = |path: PathBuf| {
-            move |source: std::io::Error| StartError::Prepare {
-                path,
-                source: source.into(),
-            }
-        };
+        let live = Arc::new(LiveConfig::new(config));
+        let config = live.now();
         let lock = lock_data_dir(&config).await?;
-        let tmp = tmp_directory(&config);
-        sweep(&tmp).map_err(prepare(tmp.clone()))?;
-        let mirrors = mirrors(&config);
-        std::fs::create_dir_all(&mirrors).map_err(prepare(mirrors.clone()))?;
-        let git_config = write_git_config(&config).map_err(prepare(config.data_dir.clone()))?;
-        let store_root = config.data_dir.join("store");
-        let store = DiskStore::create(&store_root, &tmp).map_err(|source| StartError::Prepare {
-            path: store_root,
-            source: source.into(),
-        })?;
+        let (store, git_config) = prepare_directories(&config)?;
         let listener = TcpListener::bind(config.listen)
             .await
             .and_then(|listener| Ok((listener.local_addr()?, listener)));
@@ -101,45 +95,133 @@ impl Daemon {
             address: config.listen,
             source,
         })?;
-        let shutdown = CancellationToken::new();
-        let git = Git::new(git_config, shutdown.clone());
-        let publisher = Publisher::new(git.clone(), store.clone(), Arc::clone(&config));
-        let registry = Registry::new(config, git, publisher, shutdown.clone())
+        let (shutdown, stop) = (CancellationToken::new(), CancellationToken::new());
+        let git = Git::new(git_config, stop.clone());
+        let publisher = Publisher::new(git.clone(), store.clone(), Arc::clone(&live));
+        let registry = Registry::new(Arc::clone(&live), git, publisher, stop.clone())
             .map_err(StartError::HttpClient)?;
-        registry.open_existing().map_err(prepare(mirrors))?;
-        registry.watch_disk();
-        let router = http::router(Arc::clone(&registry), store);
-        let stop = shutdown.clone();
-        let task = tokio::spawn(async move {
-            let stopped = stop.clone();
-            // The end of an answer must not wait until the client acknowledges what came before it:
-            // that took 40 ms of each short range.
-            let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
-            let served = axum::serve(listener, router)
-                .with_graceful_shutdown(async move { stopped.cancelled().await });
-            let limit = async {
-                stop.cancelled().await;
-                tokio::time::sleep(DRAIN_LIMIT).await;
-            };
-            tokio::select! {
-                served = served => if let Err(error) = served {
-                    tracing::error!(%error, "Serving HTTP ended");
-                },
-                () = limit => tracing::warn!("Answers that were still under way were cut off"),
-            }
-            stop.cancel();
-            registry.join().await;
-            drop(lock);
-        });
-        Ok(Running {
+        let life = Arc::new(Life::new(shutdown.clone()));
+        let router = http::router(Arc::clone(&registry), store, Arc::clone(&life));
+        let server = Server {
+            live,
+            registry: Arc::clone(&registry),
+            shutdown: shutdown.clone(),
+            stop: stop.clone(),
+            lock,
+        };
+        let task = tokio::spawn(server.run(listener, router));
+        let running = Running {
             address,
             shutdown,
+            registry,
             task,
-        })
+        };
+        if let Err(source) = open_existing(&running.registry).await {
+            stop.cancel();
+            running.stopped().await;
+            let path = mirrors(&config);
+            let source = source.into();
+            return Err(StartError::Prepare { path, source });
+        }
+        running.registry.watch_disk();
+        life.note_started();
+        Ok(running)
+    }
+}
+
+/// Makes what the daemon needs below its data directory: gives the store, and the file that stands
+/// for the user's git configuration.
+fn prepare_directories(config: &Config) -> Result<(DiskStore, PathBuf), StartError> {
+    let prepare = |path: PathBuf| {
+        move |source: std::io::Error| StartError::Prepare {
+            path,
+            source: source.into(),
+        }
+    };
+    let tmp = tmp_directory(config);
+    sweep(&tmp).map_err(prepare(tmp.clone()))?;
+    let mirrors = mirrors(config);
+    std::fs::create_dir_all(&mirrors).map_err(prepare(mirrors.clone()))?;
+    let git_config = write_git_config(config).map_err(prepare(config.data_dir.clone()))?;
+    let root = config.data_dir.join("store");
+    let store = DiskStore::create(&root, &tmp).map_err(|source| StartError::Prepare {
+        path: root,
+        source: source.into(),
+    })?;
+    Ok((store, git_config))
+}
+
+/// Starts the tasks of all mirrors on disk.
+async fn open_existing(registry: &Arc<Registry>) -> std::io::Result<()> {
+    let registry = Arc::clone(registry);
+    let open = tokio::task::spawn_blocking(move || registry.open_existing());
+    open.await.map_err(std::io::Error::other)?
+}
+
+/// Serves until it is told to stop, and ends what the daemon does.
+struct Server {
+    live: Arc<LiveConfig>,
+    registry: Arc<Registry>,
+    /// Cancelled when the daemon is told to stop.
+    shutdown: CancellationToken,
+    /// Cancelled when it does: no more connections are taken, and jobs are given up.
+    stop: CancellationToken,
+    lock: File,
+}
+
+impl Server {
+    async fn run(self, listener: TcpListener, router: Router) {
+        let stopped = self.stop.clone();
+        // The end of an answer must not wait until the client acknowledges what came before it:
+        // that took 40 ms of each short range.
+        let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
+        let served = axum::serve(listener, router)
+            .with_graceful_shutdown(async move { stopped.cancelled().await });
+        let limit = async {
+            tokio::select! {
+                () = self.stop.cancelled() => {}
+                () = self.drain() => self.stop.cancel(),
+            }
+            tokio::time::sleep(DRAIN_LIMIT).await;
+        };
+        tokio::select! {
+            served = served => if let Err(error) = served {
+                tracing::error!(%error, "Serving HTTP ended");
+            },
+            () = limit => tracing::warn!("Answers that were still under way were cut off"),
+        }
+        self.stop.cancel();
+        self.registry.join().await;
+        drop(self.lock);
+    }
+
+    /// Waits until the daemon is told to stop, and then until load balancers have noticed.
+    async fn drain(&self) {
+        self.shutdown.cancelled().await;
+        tokio::time::sleep(self.live.now().drain_delay).await;
+    }
+}
+
+impl Reloader {
+    /// Puts `config` in force; what it doesn't name any more ends after what is under way, and what it
+    /// names anew is started. Gives the keys that differ but take a restart. A configuration that can't
+    /// be used changes nothing.
+    pub async fn reload(&self, config: Config) -> Result<Vec<&'static str>, ConfigError> {
+        config.check()?;
+        let fixed = self.0.live_config().replace(config);
+        if let Err(error) = open_existing(&self.0).await {
+            tracing::error!(%error, "Looking for mirrors failed");
+        }
+        Ok(fixed)
     }
 }
 
 impl Running {
+    /// What changes the configuration.
+    pub fn reloader(&self) -> Reloader {
+        Reloader(Arc::clone(&self.registry))
+    }
+
     /// Waits until the daemon has stopped.
     pub async fn stopped(self) {
         // A panic has been reported by its hook already.

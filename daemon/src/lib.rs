@@ -16,8 +16,9 @@ mod metrics;
 mod mirror;
 mod pkt_line;
 mod publish;
+mod readiness;
 mod repository;
 mod store;
 
-pub use app::{Daemon, Running, StartError};
-pub use config::{Config, ConfigError, GitConfig, GitHttpConfig};
+pub use app::{Daemon, Reloader, Running, StartError};
+pub use config::{Config, ConfigError, GitConfig, GitHttpConfig, LogFormat};

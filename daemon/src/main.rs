@@ -1,11 +1,14 @@
 //! `cachewfsd`: the daemon as a program.
 
+use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use cachewfs_daemon::{Config, Daemon};
-use clap::{Parser, Subcommand};
+use cachewfs_daemon::{Config, Daemon, LogFormat, Reloader};
+use clap::{Parser, Subcommand, ValueEnum};
+use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
+use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
 
 /// Mirrors git repositories and publishes snapshots of them over HTTP.
@@ -15,45 +18,115 @@ struct Args {
     /// The configuration file; without one, the defaults are enough to run on loopback.
     #[arg(long, global = true, env = "CACHEWFSD_CONFIG")]
     config: Option<PathBuf>,
+    /// How the log is written, whatever the configuration says.
+    #[arg(long)]
+    log: Option<Log>,
     #[command(subcommand)]
     command: Option<Command>,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Says whether the configuration can be used, and ends.
+    /// Says whether the configuration can be used, shows it without secrets, and ends.
     CheckConfig,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Log {
+    Human,
+    Json,
+}
+
+impl Args {
+    /// The configuration of file, environment and arguments.
+    fn to_config(&self) -> anyhow::Result<Config> {
+        let config = match &self.config {
+            Some(path) => Config::read(path)?,
+            None => Config::default(),
+        };
+        let mut config = config.with_environment(std::env::vars_os())?;
+        if let Some(log) = self.log {
+            config.log = match log {
+                Log::Human => LogFormat::Human,
+                Log::Json => LogFormat::Json,
+            };
+        }
+        Ok(config)
+    }
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    let config = match &args.config {
-        Some(path) => Config::read(path)?,
-        None => Config::default(),
-    };
-    config.check()?;
+    let config = args.to_config()?;
     if let Some(Command::CheckConfig) = args.command {
+        std::io::stdout().write_all(config.to_shown_toml().as_bytes())?;
         return Ok(());
     }
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .init();
+    start_log(config.log);
     let mut terminate = signal(SignalKind::terminate()).context("can't wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("can't wait for SIGINT")?;
+    let mut hangup = signal(SignalKind::hangup()).context("can't wait for SIGHUP")?;
     let running = Daemon::start(config).await?;
-    tracing::info!(address = %running.address, "Serving http://{}", running.address);
-    let shutdown = running.shutdown.clone();
+    info!(address = %running.address, "Serving http://{}", running.address);
+    notify(&[NotifyState::Ready]);
+    let (shutdown, reloader) = (running.shutdown.clone(), running.reloader());
     let stopped = running.stopped();
     tokio::pin!(stopped);
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        () = &mut stopped => anyhow::bail!("the daemon stopped by itself"),
+    loop {
+        tokio::select! {
+            _ = hangup.recv() => reload(&args, &reloader).await,
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            () = &mut stopped => anyhow::bail!("the daemon stopped by itself"),
+        }
     }
+    info!("Stopping");
+    notify(&[NotifyState::Stopping]);
     shutdown.cancel();
     stopped.await;
     Ok(())
+}
+
+fn start_log(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
+    match format {
+        LogFormat::Human => log.init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
+}
+
+/// Reads the configuration again; one that can't be used changes nothing.
+async fn reload(args: &Args, reloader: &Reloader) {
+    if let Ok(now) = NotifyState::monotonic_usec_now() {
+        notify(&[NotifyState::Reloading, now]);
+    }
+    let read = async { Ok::<_, anyhow::Error>(reloader.reload(args.to_config()?).await?) };
+    match read.await {
+        Ok(fixed) => {
+            info!("Read the configuration again");
+            for key in fixed {
+                warn!(key, "{key} stays as it was until a restart");
+            }
+        }
+        Err(error) => {
+            let error = format!("{error:#}");
+            error!(
+                error,
+                "The new configuration can't be used: the old one stays in force"
+            );
+        }
+    }
+    notify(&[NotifyState::Ready]);
+}
+
+/// Tells systemd, if it started the daemon and wants to know.
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        warn!(%error, "Can't tell systemd");
+    }
 }

@@ -16,6 +16,7 @@ use cachewfs_format::{ArchiveKind, RepoName, SnapshotId};
 use super::error::ApiError;
 use super::git_protocol::{self, GitServer};
 use super::{bundle, ensure_refs, health, metrics, observe, published, repos, snapshots};
+use crate::readiness::Life;
 use crate::repository::Registry;
 use crate::store::{DiskStore, RevisionIndex};
 
@@ -28,10 +29,11 @@ pub(super) struct App {
     pub(super) git: Arc<GitServer>,
     pub(super) archives: published::Archives,
     pub(super) began: Instant,
+    pub(super) life: Arc<Life>,
 }
 
 /// All routes.
-pub(crate) fn router(registry: Arc<Registry>, store: DiskStore) -> Router {
+pub(crate) fn router(registry: Arc<Registry>, store: DiskStore, life: Arc<Life>) -> Router {
     let app = Arc::new(App {
         git: Arc::new(GitServer::new(&registry)),
         registry,
@@ -39,6 +41,7 @@ pub(crate) fn router(registry: Arc<Registry>, store: DiskStore) -> Router {
         store,
         archives: published::Archives::default(),
         began: Instant::now(),
+        life,
     });
     Router::new()
         .route("/healthz", get(health::healthz))

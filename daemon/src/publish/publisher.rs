@@ -14,7 +14,7 @@ use super::job::Job;
 use super::refs::Refs;
 use super::retain::retain_orphans;
 use super::segments::SegmentSink;
-use crate::config::Config;
+use crate::config::LiveConfig;
 use crate::metrics::{Metrics, Phase, PhaseTimer};
 use crate::mirror::{Git, Upstream};
 use crate::store::{DiskStore, Written};
@@ -32,12 +32,12 @@ pub(crate) struct Published {
 pub(crate) struct Publisher {
     git: Git,
     store: DiskStore,
-    config: Arc<Config>,
+    config: Arc<LiveConfig>,
     metrics: Arc<Metrics>,
 }
 
 impl Publisher {
-    pub(crate) fn new(git: Git, store: DiskStore, config: Arc<Config>) -> Self {
+    pub(crate) fn new(git: Git, store: DiskStore, config: Arc<LiveConfig>) -> Self {
         Self {
             git,
             store,
@@ -71,7 +71,8 @@ impl Publisher {
         feed: &BuildFeed,
     ) -> Result<Published, PublishError> {
         let started = Instant::now();
-        let mut refs = Refs::read(&self.git, mirror, &self.config.namespaces)?;
+        let config = self.config.now();
+        let mut refs = Refs::read(&self.git, mirror, &config.namespaces)?;
         let pointer = self.store.pointer(repo)?;
         let previous = match &pointer {
             Some(pointer) => Some(self.store.current_manifest(repo, pointer)?),
@@ -88,18 +89,18 @@ impl Publisher {
         }
         if let Some(previous) = &previous {
             let tips = (&previous.tips[..], &refs);
-            if retain_orphans(&self.git, mirror, tips, self.config.retain_orphans)? {
-                refs = Refs::read(&self.git, mirror, &self.config.namespaces)?;
+            if retain_orphans(&self.git, mirror, tips, config.retain_orphans)? {
+                refs = Refs::read(&self.git, mirror, &config.namespaces)?;
             }
         }
-        let parent = crate::app::tmp_directory(&self.config);
+        let parent = crate::app::tmp_directory(&config);
         let tmp = tempfile::Builder::new()
             .prefix("publish-")
             .tempdir_in(&parent)
             .map_err(PublishError::at(&parent))?;
         let job = Job {
             git: &self.git,
-            config: &self.config,
+            config: &config,
             mirror,
             tmp: tmp.path(),
             metrics: &self.metrics.publishes,
@@ -209,7 +210,8 @@ impl Publisher {
             self.store
                 .note_replaced(&manifest.repo, previous.snapshot)?;
         }
-        let limits = (self.config.keep_snapshots, self.config.delete_grace);
+        let config = self.config.now();
+        let limits = (config.keep_snapshots, config.delete_grace);
         let deleted_segments = self.store.collect(&manifest.repo, &pointer, limits)?;
         if deleted_segments > 0 {
             info!(repo = %manifest.repo, deleted_segments, "Deleted segments that no snapshot names");

@@ -191,7 +191,7 @@ impl Registry {
         let permit = self.bundles.permits.acquire().await;
         let _permit = permit.map_err(|_| RepositoryError::Stopping)?;
         let registry = Arc::clone(self);
-        let limit = self.config.git.fetch_timeout;
+        let limit = self.config.now().git.fetch_timeout;
         let write = move || registry.bundles.write(&registry.git, &order, limit);
         let written = tokio::task::spawn_blocking(write).await;
         written.map_err(|_| RepositoryError::Stopping)?

@@ -67,7 +67,7 @@ impl Registry {
         }
         if status.error.is_some() {
             // It is tried again, but not for each request.
-            let interval = self.config.ref_check_interval;
+            let interval = self.config.now().ref_check_interval;
             if repository.fresh_within(interval).await? == Freshness::Fresh {
                 return Ok(true);
             }
@@ -97,7 +97,7 @@ impl Registry {
 
     /// How long a request waits for an update that has begun.
     fn longest_update(&self) -> Duration {
-        let limits = &self.config.git;
+        let limits = &self.config.now().git;
         limits.fetch_timeout + limits.ls_remote_timeout
     }
 

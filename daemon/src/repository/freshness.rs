@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use super::listing::list;
 use super::{MirrorState, Repository, RepositoryError};
-use crate::config::Config;
+use crate::config::LiveConfig;
 use crate::mirror::{Git, is_current, list_upstream};
 
 /// What a mirror is, compared with upstream.
@@ -39,7 +39,7 @@ enum Phase {
 /// What checks need beside the repository.
 #[derive(Debug)]
 pub(super) struct Checker {
-    pub(super) config: Arc<Config>,
+    pub(super) config: Arc<LiveConfig>,
     pub(super) git: Git,
     pub(super) client: reqwest::Client,
     /// Those of the upstream host that updates take, too.
@@ -108,7 +108,7 @@ impl Repository {
                 Ok(outcome) => return outcome,
                 Err(running) => running,
             };
-            let deadline = running.began + self.checks.checker.config.ref_check_timeout;
+            let deadline = running.began + self.checks.checker.config.now().ref_check_timeout;
             let has_ended = |phase: &Phase| *phase == Phase::Ended;
             match timeout_at(deadline.into(), running.phase.wait_for(has_ended)).await {
                 Ok(Ok(_)) => continue,
@@ -128,7 +128,7 @@ impl Repository {
     /// Begins a check of upstream behind the caller's back, unless one began within
     /// `ref_check_interval`. What moved is published. Tells whether a check is under way.
     pub(crate) fn revalidate(self: &Arc<Self>) -> bool {
-        let max_age = self.checks.checker.config.ref_check_interval;
+        let max_age = self.checks.checker.config.now().ref_check_interval;
         let oldest = Instant::now().checked_sub(max_age);
         let oldest = oldest.max(self.checks.lock().moved);
         self.recent_or_running(oldest).is_err()
@@ -176,20 +176,20 @@ impl Repository {
         if self.status().state == MirrorState::Ready {
             let permit = Arc::clone(&checker.permits).acquire_owned().await;
             let _permit = permit.map_err(|_| RepositoryError::Stopping)?;
-            let (git, config) = (checker.git.clone(), Arc::clone(&checker.config));
+            let (git, config) = (checker.git.clone(), checker.config.now());
             let repository = Arc::clone(self);
             // What the operator's git configuration does to URLs, only git knows.
             let listing = if config.git.config_file.is_some() {
                 None
             } else {
                 let limit = config.git.ls_remote_timeout;
-                list(&checker.client, &self.upstream, &config.namespaces, limit).await
+                list(&checker.client, &self.upstream(), &config.namespaces, limit).await
             };
             let compare = move || {
                 let what = (repository.mirror.as_path(), &config.namespaces[..]);
                 let listing = match listing {
                     Some(listing) => listing,
-                    None => list_upstream(&git, &repository.upstream, what, &config.git)?,
+                    None => list_upstream(&git, &repository.upstream(), what, &config.git)?,
                 };
                 is_current(&git, what, &listing)
             };

@@ -14,7 +14,7 @@ use super::freshness::{Checker, Checks};
 use super::worker::{Permits, Request, Worker};
 use super::{MirrorState, RepositoryError, Status};
 use crate::app::tmp_directory;
-use crate::config::Config;
+use crate::config::{Config, LiveConfig};
 use crate::disk_usage::DiskUsage;
 use crate::metrics::Metrics;
 use crate::mirror::{Git, Upstream, is_mirror, mirror_path};
@@ -33,7 +33,8 @@ pub(super) type Outcome = Result<Published, RepositoryError>;
 #[derive(Debug)]
 pub(crate) struct Repository {
     pub(super) name: RepoName,
-    pub(super) upstream: Upstream,
+    /// Changes with the configuration.
+    upstream: Mutex<Arc<Upstream>>,
     pub(super) mirror: PathBuf,
     pub(super) status: watch::Sender<Status>,
     pub(super) checks: Checks,
@@ -86,7 +87,7 @@ impl Repository {
 /// All repositories that the daemon works on, and what their tasks share.
 #[derive(Debug)]
 pub(crate) struct Registry {
-    pub(super) config: Arc<Config>,
+    pub(super) config: Arc<LiveConfig>,
     pub(super) git: Git,
     pub(super) publisher: Publisher,
     pub(super) stop: CancellationToken,
@@ -94,7 +95,7 @@ pub(crate) struct Registry {
     client: reqwest::Client,
     pub(super) publishes: Arc<Semaphore>,
     /// Per upstream host: a host that stalls holds up its own repositories only.
-    permits: BTreeMap<String, Permits>,
+    permits: Mutex<BTreeMap<String, Permits>>,
     pub(super) tasks: TaskTracker,
     pub(super) bundles: Bundles,
     /// Turns of requests that look into mirrors.
@@ -106,28 +107,24 @@ pub(crate) struct Registry {
 
 impl Registry {
     pub(crate) fn new(
-        config: Arc<Config>,
+        config: Arc<LiveConfig>,
         git: Git,
         publisher: Publisher,
         stop: CancellationToken,
     ) -> Result<Arc<Self>, reqwest::Error> {
+        let now = config.now();
         // The environment's proxies apply, as they do to git.
         let client = reqwest::Client::builder()
-            .connect_timeout(config.git_http.connect_timeout)
+            .connect_timeout(now.git_http.connect_timeout)
             .redirect(reqwest::redirect::Policy::none())
             .build()?;
-        let permits = config
-            .upstreams
-            .keys()
-            .map(|host| (host.clone(), Permits::new(config.jobs_per_host)))
-            .collect();
         Ok(Arc::new(Self {
             client,
-            publishes: Arc::new(Semaphore::new(config.publishes)),
+            publishes: Arc::new(Semaphore::new(now.publishes)),
             queries: Semaphore::new(MAX_QUERIES),
-            bundles: Bundles::new(tmp_directory(&config).join("bundles")),
-            permits,
-            disk: Arc::new(DiskUsage::of(&config.data_dir)),
+            bundles: Bundles::new(tmp_directory(&now).join("bundles")),
+            permits: Mutex::default(),
+            disk: Arc::new(DiskUsage::of(&now.data_dir)),
             config,
             git,
             metrics: publisher.metrics(),
@@ -151,8 +148,10 @@ impl Registry {
         {
             return Err(RepositoryError::NestedInGit { repo: repo.clone() });
         }
-        Upstream::of(repo, &self.config.upstreams).ok_or_else(|| RepositoryError::UnknownHost {
-            host: repo.host().to_owned(),
+        Upstream::of(repo, &self.config.now().upstreams).ok_or_else(|| {
+            RepositoryError::UnknownHost {
+                host: repo.host().to_owned(),
+            }
         })
     }
 
@@ -172,15 +171,14 @@ impl Registry {
         if let Some(repository) = repositories.get(name) {
             return Ok(Arc::clone(repository));
         }
-        let mirror = mirror_path(&mirrors(&self.config), name);
+        let mirror = mirror_path(&mirrors(&self.config.now()), name);
         let state = if is_mirror(&mirror) {
             MirrorState::Ready
         } else {
             MirrorState::Empty
         };
         let (requests, receiver) = mpsc::channel(MAX_WAITING);
-        let permits = self.permits.get(name.host()).cloned();
-        let permits = permits.unwrap_or_else(|| Permits::new(self.config.jobs_per_host));
+        let permits = self.permits(name.host());
         let checks = Checks::new(Checker {
             config: Arc::clone(&self.config),
             git: self.git.clone(),
@@ -190,7 +188,7 @@ impl Registry {
         });
         let repository = Arc::new(Repository {
             name: name.clone(),
-            upstream,
+            upstream: Mutex::new(Arc::new(upstream)),
             mirror,
             status: watch::Sender::new(Status::new(state)),
             feed: BuildFeed::default(),
@@ -232,7 +230,7 @@ impl Registry {
 
     /// Starts the tasks of all mirrors that are on disk.
     pub(crate) fn open_existing(self: &Arc<Self>) -> std::io::Result<()> {
-        let root = mirrors(&self.config);
+        let root = mirrors(&self.config.now());
         let mut found = Vec::new();
         find_mirrors(&root, &mut found)?;
         for path in found {
@@ -262,16 +260,29 @@ impl Registry {
 
     /// The configured upstream hosts.
     pub(crate) fn hosts(&self) -> Vec<String> {
-        self.config.upstreams.keys().cloned().collect()
+        self.config.now().upstreams.keys().cloned().collect()
     }
 
     /// Whether `If-Match` pins a download (`if_match_pins`).
     pub(crate) fn does_if_match_pin(&self) -> bool {
-        self.config.if_match_pins
+        self.config.now().if_match_pins
     }
 
+    /// The configuration that is in force now.
     pub(crate) fn config(&self) -> Arc<Config> {
+        self.config.now()
+    }
+
+    pub(crate) fn live_config(&self) -> Arc<LiveConfig> {
         Arc::clone(&self.config)
+    }
+
+    /// The turns of `host`.
+    fn permits(&self, host: &str) -> Permits {
+        let mut permits = self.permits.lock().unwrap_or_else(PoisonError::into_inner);
+        let permits = permits.entry(host.to_owned());
+        let new = || Permits::new(self.config.now().jobs_per_host);
+        permits.or_insert_with(new).clone()
     }
 
     pub(crate) fn git(&self) -> Git {
@@ -292,11 +303,7 @@ impl Registry {
         self.stop.clone()
     }
 
-    pub(crate) fn is_stopping(&self) -> bool {
-        self.stop.is_cancelled()
-    }
-
-    /// Waits until the daemon is told to stop.
+    /// Waits until the daemon stops.
     pub(crate) async fn stopping(&self) {
         self.stop.cancelled().await;
     }
@@ -313,8 +320,12 @@ impl Repository {
         &self.name
     }
 
-    pub(crate) fn upstream(&self) -> &Upstream {
-        &self.upstream
+    pub(crate) fn upstream(&self) -> Arc<Upstream> {
+        Arc::clone(&self.upstream.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn set_upstream(&self, upstream: Upstream) {
+        *self.upstream.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(upstream);
     }
 
     /// Where the mirror is once it is ready; to be read only.

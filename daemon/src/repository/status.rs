@@ -79,6 +79,13 @@ impl Status {
         self.updated_at = now.ok().map(|since| since.as_secs());
     }
 
+    /// The interval is another one: the next run is due within it.
+    pub(super) fn run_within(&mut self, interval: Duration) {
+        if self.error.is_none() {
+            self.next_run = self.next_run.min(Instant::now() + interval);
+        }
+    }
+
     /// Notes how a run ended, and when the next is due.
     pub(super) fn end_run(&mut self, outcome: &Outcome, interval: Duration) {
         let error = outcome.as_ref().err().cloned();

@@ -84,12 +84,22 @@ impl Worker {
 
     pub(super) async fn run(mut self) {
         let stop = self.registry.stop.clone();
+        let mut changes = self.registry.config.changes();
         loop {
+            match self.registry.check(&self.repository.name) {
+                Ok(upstream) => self.repository.set_upstream(upstream),
+                Err(error) => return self.end_removed(&error),
+            }
             let next_run = Instant::from_std(self.repository.status().next_run);
             let mut waiting = Vec::new();
             tokio::select! {
                 () = stop.cancelled() => return,
                 Some(request) = self.requests.recv() => waiting.push(request),
+                Ok(()) = changes.changed() => {
+                    let interval = self.registry.config.now().fetch_interval;
+                    self.repository.change_status(|status| status.run_within(interval));
+                    continue;
+                }
                 () = sleep_until(next_run) => {}
             }
             let outcome = tokio::select! {
@@ -138,7 +148,7 @@ impl Worker {
             }
         }
         if waiting.is_empty() {
-            sleep(self.registry.config.publish_delay).await;
+            sleep(self.registry.config.now().publish_delay).await;
         }
         let job = WaitingJob::new(self.registry.metrics(), JobClass::Publish);
         let permits = Arc::clone(&self.registry.publishes);
@@ -175,17 +185,13 @@ impl Worker {
         let (registry, repository) = (Arc::clone(&self.registry), Arc::clone(&self.repository));
         let sweep = std::mem::replace(&mut self.may_have_locks, true);
         let result = tokio::task::spawn_blocking(move || {
-            let (config, mirror) = (&registry.config, &repository.mirror);
+            let (config, mirror) = (registry.config.now(), &repository.mirror);
+            let upstream = repository.upstream();
             if !is_mirror(mirror) {
                 repository.change_status(|status| status.state = MirrorState::Cloning);
-                let places = (tmp_directory(config), mirror.clone());
+                let places = (tmp_directory(&config), mirror.clone());
                 let limit = config.git.clone_timeout;
-                clone_mirror(
-                    &registry.git,
-                    &repository.upstream,
-                    (&places.0, &places.1),
-                    limit,
-                )?;
+                clone_mirror(&registry.git, &upstream, (&places.0, &places.1), limit)?;
                 info!(repo = %repository.name, "Cloned {}", repository.name);
             } else if sweep {
                 remove_stale_locks(mirror).map_err(|source| crate::mirror::MirrorError::Io {
@@ -194,7 +200,7 @@ impl Worker {
                 })?;
             }
             let what = (mirror.as_path(), &config.namespaces[..]);
-            update(&registry.git, &repository.upstream, what, &config.git)?;
+            update(&registry.git, &upstream, what, &config.git)?;
             let head = head_commit(&registry.git, mirror)?;
             repository.change_status(|status| status.mirror_is_fresh(head));
             Ok(())
@@ -208,18 +214,13 @@ impl Worker {
         let (registry, repository) = (Arc::clone(&self.registry), Arc::clone(&self.repository));
         let result = tokio::task::spawn_blocking(move || -> Outcome {
             let Repository {
-                name,
-                upstream,
-                mirror,
-                feed,
-                ..
+                name, mirror, feed, ..
             } = &*repository;
-            let published: Published =
-                registry
-                    .publisher
-                    .publish(name, (upstream, mirror), feed)
-                    .map_err(|error| RepositoryError::Publish(Arc::new(error)))?;
-            maintain(&registry.git, mirror, &registry.config.git)
+            let published: Published = registry
+                .publisher
+                .publish(name, (&repository.upstream(), mirror), feed)
+                .map_err(|error| RepositoryError::Publish(Arc::new(error)))?;
+            maintain(&registry.git, mirror, &registry.config.now().git)
                 .map_err(|error| RepositoryError::Mirror(Arc::new(error)))?;
             Ok(published)
         });
@@ -233,9 +234,19 @@ impl Worker {
         if let Err(error) = outcome {
             warn!(%repo, error = chain(error), "Bringing {repo} up to date failed");
         }
-        let interval = self.registry.config.fetch_interval;
+        let interval = self.registry.config.now().fetch_interval;
         self.repository
             .change_status(|status| status.end_run(outcome, interval));
+    }
+
+    /// The host is not configured any more. Its mirrors stay on disk, and what is published in the store.
+    fn end_removed(mut self, error: &RepositoryError) {
+        let repo = &self.repository.name;
+        info!(%repo, "Stopped following {repo}: {error}");
+        self.registry.forget(repo);
+        while let Ok(request) = self.requests.try_recv() {
+            request.answer(&Err(error.clone()));
+        }
     }
 
     /// Upstream has no such repository: tells all who ask for a while, then forgets the name, so

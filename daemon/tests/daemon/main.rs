@@ -21,6 +21,7 @@ mod miss;
 mod odd_repositories;
 mod pins;
 mod pkt;
+mod program;
 mod publish;
 mod stale;
 mod todays_client;

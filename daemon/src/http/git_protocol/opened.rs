@@ -36,7 +36,7 @@ impl Opened {
         let turn = server.process_turn().await?;
         let upload_pack = UploadPack {
             git: &server.git,
-            config: &server.config.git,
+            config: &server.config().git,
             repository,
             protocol,
         };
@@ -49,7 +49,7 @@ impl Opened {
             stream: stream.map_err(failed)?,
             turn,
         };
-        let limit = server.config.git_http.answer_timeout;
+        let limit = server.config().git_http.answer_timeout;
         let begun = timeout(limit, opened.gather_until(pkt_line::has_first_packet)).await;
         let command = || "upload-pack".to_owned();
         let timed_out = |_| {

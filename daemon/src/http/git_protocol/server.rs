@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
@@ -20,7 +20,6 @@ use crate::repository::Registry;
 #[derive(Debug)]
 pub(in crate::http) struct GitServer {
     pub(super) registry: Arc<Registry>,
-    pub(super) config: Arc<Config>,
     pub(super) git: Git,
     pub(super) tmp: PathBuf,
     pub(super) relay: Relay,
@@ -33,7 +32,7 @@ pub(in crate::http) struct GitServer {
     /// Processes that serve.
     processes: Arc<Semaphore>,
     /// Requests that are passed on, per host: one that hangs leaves the others theirs.
-    passed_on: HashMap<String, Arc<Semaphore>>,
+    passed_on: Mutex<HashMap<String, Arc<Semaphore>>>,
 }
 
 /// What was done for git clients, counted from the daemon's start.
@@ -61,11 +60,6 @@ impl GitServer {
         let config = registry.config();
         let limits = &config.git_http;
         let semaphore = |permits| Arc::new(Semaphore::new(permits));
-        let passed_on = config
-            .upstreams
-            .keys()
-            .map(|host| (host.clone(), semaphore(limits.max_passed_on)))
-            .collect();
         Self {
             registry: Arc::clone(registry),
             git: registry.git(),
@@ -83,15 +77,20 @@ impl GitServer {
             counters: Counters::default(),
             requests: semaphore(limits.max_requests),
             processes: semaphore(limits.max_processes),
-            passed_on,
-            config,
+            passed_on: Mutex::default(),
         }
     }
 
+    /// The configuration that is in force now.
+    pub(super) fn config(&self) -> Arc<Config> {
+        self.registry.config()
+    }
+
     pub(super) fn body_limits(&self) -> body::Limits {
+        let config = self.config();
         body::Limits {
-            bytes: self.config.git_http.max_body_bytes,
-            time: self.config.git_http.body_timeout,
+            bytes: config.git_http.max_body_bytes,
+            time: config.git_http.body_timeout,
         }
     }
 
@@ -111,13 +110,22 @@ impl GitServer {
         &self,
         host: &str,
     ) -> Result<OwnedSemaphorePermit, GitHttpError> {
-        let turns = self.passed_on.get(host).ok_or(GitHttpError::Busy)?;
-        self.turn(turns).await
+        let turns = {
+            // Hosts are those of the configuration: a request for another has been refused.
+            let mut hosts = self
+                .passed_on
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            let limit = self.config().git_http.max_passed_on;
+            let turns = hosts.entry(host.to_owned());
+            Arc::clone(turns.or_insert_with(|| Arc::new(Semaphore::new(limit))))
+        };
+        self.turn(&turns).await
     }
 
     async fn turn(&self, turns: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, GitHttpError> {
         let turn = Arc::clone(turns).acquire_owned();
-        match timeout(self.config.git_http.queue_timeout, turn).await {
+        match timeout(self.config().git_http.queue_timeout, turn).await {
             Ok(Ok(permit)) => Ok(permit),
             Ok(Err(_)) | Err(_) => Err(GitHttpError::Busy),
         }

@@ -121,7 +121,7 @@ impl Reader {
             Subject::Objects
         };
         if subject == Subject::Refs && self.is_ready() {
-            let foreign = foreign::prefixes(body.head(), &self.server.config.namespaces);
+            let foreign = foreign::prefixes(body.head(), &self.server.config().namespaces);
             if !foreign.is_empty() {
                 return Ok(self.list(&body, &foreign).await?);
             }
@@ -207,7 +207,7 @@ impl Reader {
         if subject == Subject::Objects {
             return Place::Mirror;
         }
-        let interval = self.server.config.ref_check_interval;
+        let interval = self.server.config().ref_check_interval;
         match self.repository.fresh_within(interval).await {
             Ok(Freshness::Fresh) => Place::Mirror,
             Ok(Freshness::Behind) => Place::Upstream,
@@ -234,9 +234,9 @@ impl Reader {
         if let Some(directory) = upstream.directory() {
             return self.read_directory(&directory, body).await;
         }
-        let passed = Passed::to_read(upstream, &self.target, &self.headers, body.cloned())?;
+        let passed = Passed::to_read(&upstream, &self.target, &self.headers, body.cloned())?;
         let is_listing = subject == Subject::Refs;
-        let max_age = is_listing.then_some(self.server.config.ref_check_interval);
+        let max_age = is_listing.then_some(self.server.config().ref_check_interval);
         pass_on_shared(&self.server, passed, max_age).await
     }
 

@@ -135,7 +135,7 @@ pub(in crate::http::git_protocol) async fn pass_on(
     passed: Passed,
 ) -> Result<Response, GitHttpError> {
     let turn = server.upstream_turn(&passed.base.host).await?;
-    let idle = server.config.git_http.idle_timeout;
+    let idle = server.config().git_http.idle_timeout;
     let (base, url) = (passed.base.clone(), passed.url.clone());
     let response = send(server, passed).await?;
     let (status, mut headers) = head(&response);
@@ -178,7 +178,7 @@ pub(in crate::http::git_protocol) async fn send(
     let (host, path) = (&passed.base.host, passed.url.path());
     debug!(host, path, method = %passed.method, "Passing a request on to {host}");
     // A body that the client is still sending may take as long as the whole.
-    let limits = &server.config.git_http;
+    let limits = &server.config().git_http;
     let limit = match passed.body {
         PassedBody::Nothing | PassedBody::Received(_) => limits.idle_timeout,
         PassedBody::Stream(_) => limits.answer_timeout,

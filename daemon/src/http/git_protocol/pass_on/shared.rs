@@ -89,7 +89,7 @@ fn join_or_lead(
         Counters::count(&server.counters.shared);
         return Ok((Arc::clone(shared), reader));
     }
-    let (spool, reader) = Spool::create(&server.tmp, server.config.git_http.spool_bytes)
+    let (spool, reader) = Spool::create(&server.tmp, server.config().git_http.spool_bytes)
         .map_err(|error| GitHttpError::Spool(Arc::new(error)))?;
     let shared = Arc::new(Shared {
         began: Instant::now(),

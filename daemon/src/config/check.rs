@@ -1,0 +1,128 @@
+//! Values that can't work.
+
+use std::time::Duration;
+
+use cachewfs_format::RepoName;
+
+use super::{Config, ConfigError};
+
+impl Config {
+    /// Refuses values that can't work.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        for (host, base) in &self.upstreams {
+            RepoName::check_host(host).map_err(|_| ConfigError::Value {
+                key: "upstreams",
+                value: host.clone(),
+                reason: "the key must be the name of a host",
+            })?;
+            if !["https://", "http://", "file:///"]
+                .iter()
+                .any(|scheme| base.starts_with(scheme))
+            {
+                return Err(ConfigError::Value {
+                    key: "upstreams",
+                    value: host.clone(),
+                    reason: "its base URL must start with https://, http:// or file:///",
+                });
+            }
+        }
+        for namespace in &self.namespaces {
+            let is_good = namespace.starts_with("refs/")
+                && namespace.ends_with('/')
+                && !namespace.starts_with("refs/cachewfs/")
+                && namespace
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || b"/-_.".contains(&byte));
+            if !is_good {
+                return Err(ConfigError::Value {
+                    key: "namespaces",
+                    value: namespace.clone(),
+                    reason: "a namespace is refs/<name>/",
+                });
+            }
+        }
+        let checks = [
+            ("keep_snapshots", self.keep_snapshots >= 1),
+            ("tip_commits", self.tip_commits >= 1),
+            ("jobs_per_host", self.jobs_per_host >= 1),
+            ("publishes", self.publishes >= 1),
+            ("git_http.max_body_bytes", self.git_http.max_body_bytes >= 1),
+            (
+                "git_http.body_timeout",
+                !self.git_http.body_timeout.is_zero(),
+            ),
+            (
+                "git_http.answer_timeout",
+                !self.git_http.answer_timeout.is_zero(),
+            ),
+            (
+                "git_http.idle_timeout",
+                !self.git_http.idle_timeout.is_zero(),
+            ),
+            ("git_http.max_requests", self.git_http.max_requests >= 1),
+            ("git_http.max_processes", self.git_http.max_processes >= 1),
+            ("git_http.max_passed_on", self.git_http.max_passed_on >= 1),
+            (
+                "fetch_interval",
+                self.fetch_interval >= Duration::from_millis(10),
+            ),
+        ];
+        if let Some((key, _)) = checks.into_iter().find(|(_, is_good)| !is_good) {
+            let (value, reason) = (String::from("0"), "it must be positive");
+            return Err(ConfigError::Value { key, value, reason });
+        }
+        if (0.0..=1.0).contains(&self.relayout_share) {
+            Ok(())
+        } else {
+            Err(ConfigError::Value {
+                key: "relayout_share",
+                value: self.relayout_share.to_string(),
+                reason: "it must be between 0 and 1",
+            })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, toml::de::Error> {
+        toml::from_str(text)
+    }
+
+    #[test]
+    fn an_empty_file_gives_the_defaults() {
+        let config = parse("").unwrap();
+
+        config.check().unwrap();
+        assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
+        assert_eq!(config.upstreams["github.com"], "https://github.com");
+    }
+
+    #[test]
+    fn durations_are_written_for_people() {
+        let config =
+            parse("fetch_interval = '2m'\nref_check_interval = '0s'\n[git]\nclone_timeout = '3h'");
+        let config = config.unwrap();
+
+        assert_eq!(config.fetch_interval, Duration::from_mins(2));
+        assert_eq!(config.ref_check_interval, Duration::ZERO);
+        assert_eq!(config.git.clone_timeout, Duration::from_hours(3));
+    }
+
+    #[test]
+    fn values_that_cannot_work_are_refused() {
+        for bad in [
+            "upstreams = { 'x/y' = 'https://x' }",
+            "upstreams = { 'x.org' = 'ext::sh' }",
+            "relayout_share = 3.0",
+            "namespaces = ['refs/*']",
+            "keep_snapshots = 0",
+            "[git_http]\nmax_requests = 0",
+            "[git_http]\nidle_timeout = '0s'",
+        ] {
+            assert!(parse(bad).unwrap().check().is_err(), "{bad} was accepted");
+        }
+    }
+}

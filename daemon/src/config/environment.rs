@@ -1,0 +1,137 @@
+//! Secrets from the environment, so that the file needs none.
+//!
+//! `CACHEWFSD_UPSTREAM_<HOST>_URL` replaces the base URL of a configured host, and
+//! `CACHEWFSD_UPSTREAM_<HOST>_TOKEN` puts a token into it; `<HOST>` is the host in capitals, with `_`
+//! for whatever is no letter and no digit: `CACHEWFSD_UPSTREAM_GITHUB_COM_TOKEN`.
+
+use std::ffi::OsString;
+
+use reqwest::Url;
+
+use super::{Config, ConfigError};
+
+const PREFIX: &str = "CACHEWFSD_UPSTREAM_";
+/// Servers look at the token only; GitHub's own tools use this name.
+const TOKEN_USER: &str = "x-access-token";
+
+impl Config {
+    /// Applies those of `variables` that are overrides, and checks the outcome.
+    pub fn with_environment(
+        mut self,
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Self, ConfigError> {
+        let mut overrides: Vec<(String, String)> = Vec::new();
+        for (variable, value) in variables {
+            let Some(variable) = variable.to_str().filter(|name| name.starts_with(PREFIX)) else {
+                continue;
+            };
+            let value = value
+                .into_string()
+                .map_err(|_| refuse(variable, "its value is not UTF-8"))?;
+            overrides.push((variable.to_owned(), value));
+        }
+        // Sorted the other way round, ..._URL comes before ..._TOKEN, which goes into it.
+        overrides.sort_by(|left, right| right.cmp(left));
+        for (variable, value) in overrides {
+            self.override_upstream(&variable, value)?;
+        }
+        self.check()?;
+        Ok(self)
+    }
+
+    fn override_upstream(&mut self, variable: &str, value: String) -> Result<(), ConfigError> {
+        let name = variable.strip_prefix(PREFIX).unwrap_or_default();
+        let (host, is_token) = match (name.strip_suffix("_URL"), name.strip_suffix("_TOKEN")) {
+            (Some(host), _) => (host, false),
+            (_, Some(host)) => (host, true),
+            _ => return Err(refuse(variable, "it must end with _URL or _TOKEN")),
+        };
+        let mut bases = self.upstreams.iter_mut();
+        let mut bases = bases.by_ref().filter(|(key, _)| in_variable(key) == host);
+        let reason = "its host is not in [upstreams]";
+        let (_, base) = bases.next().ok_or_else(|| refuse(variable, reason))?;
+        if bases.next().is_some() {
+            return Err(refuse(
+                variable,
+                "several hosts of [upstreams] are written like this",
+            ));
+        }
+        *base = if is_token {
+            with_token(base, &value)
+                .ok_or_else(|| refuse(variable, "the upstream is not an https or http URL"))?
+        } else {
+            value
+        };
+        Ok(())
+    }
+}
+
+fn refuse(variable: &str, reason: &'static str) -> ConfigError {
+    let variable = variable.to_owned();
+    ConfigError::Environment { variable, reason }
+}
+
+fn in_variable(host: &str) -> String {
+    let letter = |letter: char| match letter {
+        letter if letter.is_ascii_alphanumeric() => letter.to_ascii_uppercase(),
+        _ => '_',
+    };
+    host.chars().map(letter).collect()
+}
+
+fn with_token(base: &str, token: &str) -> Option<String> {
+    let mut url = Url::parse(base).ok().filter(Url::has_host)?;
+    url.set_username(TOKEN_USER).ok()?;
+    url.set_password(Some(token.trim())).ok()?;
+    Some(url.as_str().trim_end_matches('/').to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error_chain::chain;
+
+    fn with(variables: &[(&str, &str)]) -> Result<Config, String> {
+        let variables = variables
+            .iter()
+            .map(|&(name, value)| (name.into(), value.into()));
+        let config = Config::default().with_environment(variables);
+        config.map_err(|error| chain(&error))
+    }
+
+    #[test]
+    fn urls_and_tokens_come_from_the_environment() {
+        let config = with(&[
+            ("PATH", "/bin"),
+            ("CACHEWFSD_UPSTREAM_GITHUB_COM_TOKEN", "gh/p\n"),
+            ("CACHEWFSD_UPSTREAM_GITLAB_COM_TOKEN", "abc"),
+            (
+                "CACHEWFSD_UPSTREAM_GITLAB_COM_URL",
+                "https://gitlab.example.com/x",
+            ),
+        ])
+        .unwrap();
+
+        assert_eq!(
+            config.upstreams["github.com"],
+            "https://x-access-token:gh%2Fp@github.com"
+        );
+        assert_eq!(
+            config.upstreams["gitlab.com"],
+            "https://x-access-token:abc@gitlab.example.com/x"
+        );
+    }
+
+    #[test]
+    fn variables_that_are_not_understood_are_refused_without_their_values() {
+        for (variable, value) in [
+            ("CACHEWFSD_UPSTREAM_EXAMPLE_COM_URL", "https://s3cret"),
+            ("CACHEWFSD_UPSTREAM_GITHUB_COM_TOKNE", "s3cret"),
+            ("CACHEWFSD_UPSTREAM_GITHUB_COM_URL", "ext::me:s3cret@x"),
+        ] {
+            let error = with(&[(variable, value)]).unwrap_err();
+
+            assert!(!error.contains("s3cret"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! Reading the file, and saying where in it something is wrong and what was meant.
+
+use std::path::Path;
+
+use serde::Deserialize as _;
+use toml::de::{DeTable, DeValue};
+
+use super::{Config, ConfigError};
+use crate::mirror::redact;
+
+/// A key is taken for a misspelling of one that is at least so similar (1 is the same).
+const MIN_SIMILARITY: f64 = 0.7;
+
+impl Config {
+    /// Reads the file at `path` and checks it.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        let in_file = |(line, source): (usize, ConfigError)| ConfigError::InFile {
+            path: path.to_owned(),
+            line,
+            source: Box::new(source),
+        };
+        parse(&text).map_err(in_file)
+    }
+}
+
+/// Parses and checks; an error comes with its line.
+fn parse(text: &str) -> Result<Config, (usize, ConfigError)> {
+    let deserializer = toml::Deserializer::parse(text).map_err(|error| explain(text, &error))?;
+    let config = Config::deserialize(deserializer).map_err(|error| explain(text, &error))?;
+    config.check().map_err(|error| {
+        let line = match &error {
+            ConfigError::Value { key, value, .. } => {
+                line_of(text, &format!("{key}.{value}")).or(line_of(text, key))
+            }
+            _ => None,
+        };
+        (line.unwrap_or(1), error)
+    })?;
+    Ok(config)
+}
+
+/// What `toml` says, without the line of the file, which may hold credentials.
+fn explain(text: &str, error: &toml::de::Error) -> (usize, ConfigError) {
+    let offset = error.span().map_or(0, |span| span.start);
+    let message = redact(error.message().trim());
+    let explained = match message.strip_prefix("unknown field `") {
+        Some(_) => unknown_key(text, offset, &message),
+        None => ConfigError::Syntax { message },
+    };
+    (line_at(text, offset), explained)
+}
+
+/// `message` has the key and then those that are known, each in backticks.
+fn unknown_key(text: &str, offset: usize, message: &str) -> ConfigError {
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    let key = quoted.next().unwrap_or_default().to_owned();
+    let advice = section_of(&key)
+        .filter(|section| section_at(text, offset) != *section)
+        .map(|section| match section {
+            "" => "it belongs before the first [section]".to_owned(),
+            section => format!("it belongs into [{section}]"),
+        });
+    let similar = || {
+        quoted
+            .map(|known| (strsim::normalized_damerau_levenshtein(&key, known), known))
+            .filter(|(similarity, _)| *similarity >= MIN_SIMILARITY)
+            .max_by(|left, right| left.0.total_cmp(&right.0))
+            .map(|(_, known)| format!("did you mean {known}?"))
+    };
+    let advice = advice.or_else(similar);
+    ConfigError::UnknownKey { key, advice }
+}
+
+/// The section that has a key of this name, "" for none.
+fn section_of(key: &str) -> Option<&'static str> {
+    let defaults = toml::Table::try_from(Config::default()).ok()?;
+    if defaults.contains_key(key) {
+        return Some("");
+    }
+    ["git", "git_http"].into_iter().find(|section| {
+        let section = defaults.get(*section).and_then(toml::Value::as_table);
+        section.is_some_and(|section| section.contains_key(key))
+    })
+}
+
+/// The section that the line at `offset` is in, "" before the first.
+fn section_at(text: &str, offset: usize) -> &str {
+    let before = text.get(..offset).unwrap_or(text);
+    let headers = before.lines().rev().map(str::trim);
+    let mut headers =
+        headers.filter_map(|line| line.strip_prefix('[')?.split(']').next().map(str::trim));
+    headers.next().unwrap_or_default()
+}
+
+fn line_at(text: &str, offset: usize) -> usize {
+    let before = text.as_bytes().iter().take(offset);
+    1 + before.filter(|&&byte| byte == b'\n').count()
+}
+
+/// The line of a key, which may be in a section: `git.pack_threads`, `upstreams.github.com`.
+fn line_of(text: &str, key: &str) -> Option<usize> {
+    let document = DeTable::parse(text).ok()?;
+    let find = |table: &DeTable<'_>, wanted: &str| {
+        let name = table.keys().find(|name| name.get_ref() == wanted)?;
+        Some(line_at(text, name.span().start))
+    };
+    if let Some(line) = find(document.get_ref(), key) {
+        return Some(line);
+    }
+    let (section, key) = key.split_once('.')?;
+    match document.get_ref().get(section)?.get_ref() {
+        DeValue::Table(section) => find(section, key),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error_chain::chain;
+
+    fn explained(text: &str) -> (usize, String) {
+        let (line, error) = parse(text).unwrap_err();
+        (line, chain(&error))
+    }
+
+    #[test]
+    fn a_misspelt_key_is_found_with_its_line_and_what_was_meant() {
+        for (text, line, advice) in [
+            (
+                "listne = '127.0.0.1:1'",
+                1,
+                "there is no key listne; did you mean listen?",
+            ),
+            (
+                "\n# x\nfetch_intervall = '2m'",
+                3,
+                "there is no key fetch_intervall; did you mean fetch_interval?",
+            ),
+            (
+                "[git]\nclone_timeuot = '3h'",
+                2,
+                "there is no key clone_timeuot; did you mean clone_timeout?",
+            ),
+            (
+                "[git]\nlisten = '127.0.0.1:1'",
+                2,
+                "there is no key listen; it belongs before the first [section]",
+            ),
+            (
+                "[upstreams]\n[git]\nmax_requests = 3",
+                3,
+                "there is no key max_requests; it belongs into [git_http]",
+            ),
+            (
+                "clone_timeout = '3h'",
+                1,
+                "there is no key clone_timeout; it belongs into [git]",
+            ),
+            ("colour = 'blue'", 1, "there is no key colour"),
+        ] {
+            assert_eq!(explained(text), (line, advice.to_owned()));
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_comes_with_its_line_and_without_secrets() {
+        for (text, line) in [
+            ("listen = 'x'", 1),
+            ("\n\nfetch_interval = 7", 3),
+            ("\nfetch_interval = '7 parsecs'", 2),
+            ("keep_snapshots = 3\ntip_commits = 0", 2),
+            ("[upstreams]\n'a.org' = 'https://a.org'\n'x' = [", 3),
+            ("[upstreams]\n'a.org' = ['https://me:s3cret@a.org']", 2),
+            ("\n[upstreams]\n'a.org' = 'ext::me:s3cret@a.org'", 3),
+            ("[upstreams]\n'a.org' = 'https://me:s3cret@a.org' x", 2),
+            ("log = 'xml'", 1),
+        ] {
+            let (found, error) = explained(text);
+
+            assert_eq!(found, line, "{error}");
+            assert!(!error.contains("s3cret"), "{error}");
+        }
+    }
+}

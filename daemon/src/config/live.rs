@@ -1,0 +1,87 @@
+//! The configuration that is in force: it changes when the file is read again.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::Config;
+
+/// The configuration that is in force. Who does something takes it once, so that all of one piece of
+/// work follows the same.
+#[derive(Debug)]
+pub(crate) struct LiveConfig(watch::Sender<Arc<Config>>);
+
+impl LiveConfig {
+    pub(crate) fn new(config: Config) -> Self {
+        Self(watch::Sender::new(Arc::new(config)))
+    }
+
+    pub(crate) fn now(&self) -> Arc<Config> {
+        Arc::clone(&self.0.borrow())
+    }
+
+    /// Tells when another one is in force.
+    pub(crate) fn changes(&self) -> watch::Receiver<Arc<Config>> {
+        self.0.subscribe()
+    }
+
+    /// Puts `new` in force, but for the keys that take a restart: gives those that differ.
+    pub(crate) fn replace(&self, mut new: Config) -> Vec<&'static str> {
+        let fixed = keep_fixed(&mut new, &self.now());
+        self.0.send_replace(Arc::new(new));
+        fixed
+    }
+}
+
+/// Takes what can't change while the daemon runs from `old`: what it was started with (sockets,
+/// directories, limits that are handed out already), and what is written into mirrors.
+fn keep_fixed(new: &mut Config, old: &Config) -> Vec<&'static str> {
+    let mut differ = Vec::new();
+    macro_rules! keep {
+        ($($key:literal: $($field:ident).+;)*) => {$(
+            if new.$($field).+ != old.$($field).+ {
+                differ.push($key);
+                new.$($field).+.clone_from(&old.$($field).+);
+            }
+        )*};
+    }
+    keep! {
+        "listen": listen;
+        "log": log;
+        "data_dir": data_dir;
+        "namespaces": namespaces;
+        "jobs_per_host": jobs_per_host;
+        "publishes": publishes;
+        "git.config_file": git.config_file;
+        "git_http.connect_timeout": git_http.connect_timeout;
+        "git_http.max_requests": git_http.max_requests;
+        "git_http.max_processes": git_http.max_processes;
+        "git_http.max_passed_on": git_http.max_passed_on;
+    }
+    differ
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn keys_that_take_a_restart_stay() {
+        let live = LiveConfig::new(Config::default());
+        let mut new = Config {
+            publishes: 7,
+            fetch_interval: Duration::from_secs(3),
+            ..Config::default()
+        };
+        new.git_http.max_requests = 1;
+
+        let differ = live.replace(new);
+
+        assert_eq!(differ, ["publishes", "git_http.max_requests"]);
+        let now = live.now();
+        assert_eq!((now.publishes, now.git_http.max_requests), (2, 512));
+        assert_eq!(now.fetch_interval, Duration::from_secs(3));
+    }
+}

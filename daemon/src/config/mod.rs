@@ -1,0 +1,20 @@
+//! The daemon's configuration: one TOML file, every key with a default.
+//!
+//! ```text
+//! settings ◄── check ◄── file (with line and advice) ◄── environment (secrets)
+//!     ▲           show (without secrets)
+//!     └────────── live (what is in force, and changes when the file is read again)
+//! ```
+
+mod check;
+mod duration;
+mod environment;
+mod error;
+mod file;
+mod live;
+mod settings;
+mod show;
+
+pub use error::ConfigError;
+pub(crate) use live::LiveConfig;
+pub use settings::{Config, GitConfig, GitHttpConfig, LogFormat};

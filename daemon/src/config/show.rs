@@ -1,0 +1,82 @@
+//! The configuration that is in force, for people: without secrets.
+
+use super::Config;
+use crate::mirror::redact;
+
+impl Config {
+    /// All keys as TOML; credentials in the URLs of upstreams are replaced by `***`.
+    pub fn to_shown_toml(&self) -> String {
+        let mut shown = self.clone();
+        for base in shown.upstreams.values_mut() {
+            *base = redact(base);
+        }
+        // All keys are strings, and no type here is one that TOML lacks.
+        toml::to_string_pretty(&shown).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The file as it is when the `#` before each key is removed.
+    fn uncommented() -> String {
+        let file = include_str!("../../../packaging/cachewfsd.toml");
+        let uncomment = |line: &str| match line.strip_prefix('#') {
+            Some(key) if !key.starts_with(' ') => key.to_owned(),
+            _ => line.to_owned(),
+        };
+        file.lines().map(|line| uncomment(line) + "\n").collect()
+    }
+
+    #[test]
+    fn the_documented_defaults_are_the_defaults() {
+        let mut documented: Config = toml::from_str(&uncommented()).unwrap();
+        documented.check().unwrap();
+
+        let defaults = Config::default();
+        assert_eq!(documented.data_dir.to_str(), Some("/var/lib/cachewfs"));
+        assert!(documented.git.config_file.is_some(), "there is an example");
+        assert_eq!(documented.git.pack_threads, 4);
+        documented.data_dir.clone_from(&defaults.data_dir);
+        documented.git.config_file = None;
+        documented.git.pack_threads = defaults.git.pack_threads;
+        assert_eq!(documented, defaults);
+    }
+
+    #[test]
+    fn every_key_is_documented() {
+        let documented: toml::Table = toml::from_str(&uncommented()).unwrap();
+        let defaults = toml::Table::try_from(Config::default()).unwrap();
+
+        for (key, value) in &defaults {
+            let found = documented.get(key);
+            assert!(found.is_some(), "{key} is not in packaging/cachewfsd.toml");
+            for inner in value.as_table().into_iter().flat_map(toml::Table::keys) {
+                assert!(
+                    found.and_then(|found| found.get(inner)).is_some(),
+                    "{key}.{inner} is not in packaging/cachewfsd.toml"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_shown_can_be_read_back_and_has_no_secrets() {
+        let mut config = Config::default();
+        let secret = "https://me:s3cret@git.example.com".to_owned();
+        config
+            .upstreams
+            .insert("git.example.com".to_owned(), secret);
+
+        let shown = config.to_shown_toml();
+
+        assert!(!shown.contains("s3cret"), "{shown}");
+        let back: Config = toml::from_str(&shown).unwrap();
+        assert_eq!(
+            back.upstreams["git.example.com"],
+            "https://***@git.example.com"
+        );
+        assert_eq!(back.git_http, config.git_http);
+    }
+}

@@ -1,0 +1,344 @@
+//! `cachewfsd` as systemd and an operator meet it: signals, logs, `check-config`.
+
+use std::fs::{self, File};
+use std::net::TcpStream;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output};
+use std::time::{Duration, Instant};
+
+use reqwest::{Client, RequestBuilder};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use tokio::time::sleep;
+
+use crate::harness::{commit_and_push, git, write_file};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn cachewfsd() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cachewfsd"));
+    command
+        .env_remove("CACHEWFSD_CONFIG")
+        .env_remove("RUST_LOG");
+    command
+}
+
+/// The program while it runs, killed at the end; and the socket that systemd would listen on.
+struct Program {
+    root: TempDir,
+    child: Child,
+    systemd: UnixDatagram,
+    client: Client,
+    runtime: Runtime,
+}
+
+impl Program {
+    /// Starts with the keys of `config`, and waits until the daemon says that it is ready.
+    fn start(config: &str, arguments: &[&str]) -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let socket = root.path().join("notify");
+        let systemd = UnixDatagram::bind(&socket).unwrap();
+        systemd.set_read_timeout(Some(PATIENCE)).unwrap();
+        write_config(root.path(), config);
+        let child = cachewfsd()
+            .arg("--config")
+            .arg(root.path().join("config"))
+            .args(arguments)
+            .env("NOTIFY_SOCKET", &socket)
+            .env("RUST_LOG", "trace")
+            .stderr(File::create(root.path().join("log")).unwrap())
+            .spawn()
+            .unwrap();
+        let client = Client::new();
+        let runtime = Runtime::new().unwrap();
+        let program = Self {
+            root,
+            child,
+            systemd,
+            client,
+            runtime,
+        };
+        program.expect_systemd("READY=1");
+        program
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.path("log")).unwrap()
+    }
+
+    fn wait_for_log(&self, text: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.log().contains(text) {
+            assert!(Instant::now() < deadline, "no {text:?} in {}", self.log());
+            self.pause();
+        }
+    }
+
+    fn pause(&self) {
+        self.runtime
+            .block_on(async { sleep(Duration::from_millis(20)).await });
+    }
+
+    fn expect_systemd(&self, state: &str) {
+        let mut message = [0; 4096];
+        let len = self.systemd.recv(&mut message).unwrap();
+        let message = String::from_utf8_lossy(&message[..len]);
+        assert!(message.lines().any(|line| line == state), "{message}");
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args(["-s", name, &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+
+    fn url(&self, path: &str) -> String {
+        let log = self.log();
+        let (_, rest) = log.split_once("Serving http://").unwrap();
+        let is_end = |letter: char| !letter.is_ascii_digit() && !".:".contains(letter);
+        let address = rest.split(is_end).next().unwrap();
+        format!("http://{address}{path}")
+    }
+
+    /// Status and body of the answer.
+    fn send(&self, request: RequestBuilder) -> (u16, String) {
+        self.runtime.block_on(async {
+            let response = request.send().await.unwrap();
+            (response.status().as_u16(), response.text().await.unwrap())
+        })
+    }
+
+    fn get(&self, path: &str) -> (u16, String) {
+        self.send(self.client.get(self.url(path)))
+    }
+
+    fn refresh(&self, repo: &str) -> (u16, String) {
+        let url = self.url(&format!("/git/{repo}/refresh"));
+        self.send(self.client.post(url))
+    }
+
+    fn end(mut self) {
+        self.signal("TERM");
+        self.expect_systemd("STOPPING=1");
+        assert!(self.child.wait().unwrap().success());
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+fn write_config(root: &Path, config: &str) {
+    let data = root.join("data");
+    let base = format!("listen = '127.0.0.1:0'\ndata_dir = '{}'\n", data.display());
+    write_file(&root.join("config"), base + config);
+}
+
+fn check_config(config: &str, variables: &[(&str, &str)]) -> Output {
+    let root = tempfile::tempdir().unwrap();
+    write_file(&root.path().join("cachewfsd.toml"), config);
+    let mut command = cachewfsd();
+    command.arg("check-config").arg("--config");
+    command.arg(root.path().join("cachewfsd.toml"));
+    command.envs(variables.iter().copied()).output().unwrap()
+}
+
+#[test]
+fn check_config_says_what_is_wrong_and_where() {
+    let output = check_config("# x\nfetch_intervall = '2m'\n", &[]);
+
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success());
+    for part in [
+        "cachewfsd.toml, line 2",
+        "no key fetch_intervall",
+        "did you mean fetch_interval?",
+    ] {
+        assert!(error.contains(part), "no {part:?} in {error}");
+    }
+}
+
+#[test]
+fn check_config_shows_what_is_in_force_without_secrets() {
+    let config = "fetch_interval = '2m'\n[upstreams]\n'git.example.com' = 'https://me:s3cret@x.org'\n\
+                  'github.com' = 'https://github.com'";
+    let token = [("CACHEWFSD_UPSTREAM_GITHUB_COM_TOKEN", "t0ken")];
+
+    let output = check_config(config, &token);
+
+    let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success());
+    for part in [
+        "fetch_interval = \"2m\"",
+        "keep_snapshots = 20",
+        "\"git.example.com\" = \"https://***@x.org\"",
+        "\"github.com\" = \"https://***@github.com\"",
+    ] {
+        assert!(shown.contains(part), "no {part:?} in {shown}");
+    }
+    let all = format!("{shown}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(!all.contains("s3cret") && !all.contains("t0ken"), "{all}");
+}
+
+/// Clones from an upstream that nobody listens at, with all that there is to log.
+fn log_of_a_failing_clone(arguments: &[&str]) -> String {
+    // Bound, so that nobody else gets the port, but not listening.
+    let unused = socket_without_listener();
+    let config = format!("[upstreams]\n'git.example.com' = 'http://me:s3cret@{unused}'\n");
+    let program = Program::start(&config, arguments);
+    let repo = "git.example.com/org/repo";
+
+    let (status, answer) = program.refresh(repo);
+    let refs = program.get(&format!("/git/{repo}/info/refs?service=git-upload-pack"));
+    let passed_on = program.get(&format!("/git/{repo}/info/lfs/locks?token=s3cret"));
+    let seen = [
+        answer,
+        refs.1,
+        passed_on.1,
+        program.get("/metrics").1,
+        program.get("/api/v1/repos").1,
+    ];
+
+    assert_eq!(status, 502);
+    program.wait_for_log("Bringing git.example.com/org/repo up to date failed");
+    let log = program.log();
+    // "me:s3cret" in base64.
+    for secret in ["s3cret", "bWU6czNjcmV0"] {
+        assert!(!log.contains(secret), "{log}");
+        assert!(!seen.iter().any(|text| text.contains(secret)), "{seen:?}");
+    }
+    program.end();
+    log
+}
+
+fn socket_without_listener() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    assert!(TcpStream::connect(address).is_err());
+    address.to_string()
+}
+
+#[test]
+fn a_log_for_people_has_no_secrets() {
+    let log = log_of_a_failing_clone(&[]);
+
+    assert!(log.contains("request_id="), "{log}");
+}
+
+#[test]
+fn a_log_for_programs_is_json_without_secrets() {
+    let log = log_of_a_failing_clone(&["--log", "json"]);
+
+    let lines = log
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let lines: Vec<Value> = lines.collect();
+    let failed = lines.iter().find(|line| line["level"] == "WARN").unwrap();
+    assert_eq!(failed["repo"], "git.example.com/org/repo");
+    assert!(failed["error"].as_str().unwrap().contains("upstream"));
+    assert!(
+        lines
+            .iter()
+            .any(|line| line["span"]["request_id"].is_string())
+    );
+}
+
+/// A directory with the repository `org/repo`, of one commit; gives its URL and the commit.
+fn upstream(directory: &Path, message: &str) -> (String, String) {
+    let bare = directory.join("org/repo.git");
+    let work = directory.join("work");
+    let (bare, clone) = (bare.to_str().unwrap(), work.to_str().unwrap());
+    git(directory, ["init", "-q", "--bare", "-b", "main", bare]);
+    git(directory, ["clone", "-q", bare, clone]);
+    git(&work, ["checkout", "-q", "-B", "main"]);
+    let commit = commit_and_push(&work, message);
+    (format!("file://{}", directory.display()), commit)
+}
+
+impl Program {
+    /// Has the daemon read `config`, and waits until it says that it has.
+    fn reload(&self, config: &str) {
+        write_config(self.root.path(), config);
+        self.signal("HUP");
+        self.expect_systemd("RELOADING=1");
+        self.expect_systemd("READY=1");
+    }
+}
+
+#[test]
+fn a_reload_adds_and_removes_upstreams_and_a_bad_file_changes_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let (base, _) = upstream(directory.path(), "one");
+    let program = Program::start("[upstreams]\n'a.org' = 'https://127.0.0.1:1'", &[]);
+    assert_eq!(program.refresh("b.org/org/repo").0, 404);
+
+    program.reload(&format!("publishes = 7\n[upstreams]\n'b.org' = '{base}'"));
+
+    assert_eq!(program.refresh("b.org/org/repo").0, 200);
+    assert!(program.refresh("a.org/x").1.contains("unknown_host"));
+    program.wait_for_log("publishes stays as it was until a restart");
+
+    program.reload("keep_snapshots = 0");
+
+    program.wait_for_log("The new configuration can't be used");
+    assert!(program.log().contains("line 3: keep_snapshots"));
+    assert_eq!(program.refresh("b.org/org/repo").0, 200);
+
+    program.reload("[upstreams]\n'a.org' = 'https://127.0.0.1:1'");
+
+    program.wait_for_log("Stopped following b.org/org/repo");
+    assert!(program.refresh("b.org/org/repo").1.contains("unknown_host"));
+    program.end();
+}
+
+#[test]
+fn a_reload_moves_an_upstream_and_its_interval() {
+    let directories = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let (old, first) = upstream(directories[0].path(), "old");
+    let (new, second) = upstream(directories[1].path(), "new");
+    let repo = "a.org/org/repo";
+    let config = |base: &str, interval: &str| {
+        format!("fetch_interval = '{interval}'\n[upstreams]\n'a.org' = '{base}'")
+    };
+    let program = Program::start(&config(&old, "1h"), &[]);
+    assert!(program.refresh(repo).1.contains(&first));
+
+    program.reload(&config(&new, "1s"));
+
+    // Nobody asks for it: the run that was due in an hour is due now.
+    program.wait_for_log(&format!("Published {second} of {repo}"));
+    program.end();
+}
+
+#[test]
+fn a_daemon_that_is_told_to_stop_is_not_ready_but_answers_for_a_while() {
+    let program = Program::start("drain_delay = '1h'", &[]);
+    assert_eq!(program.get("/readyz").0, 200);
+
+    program.signal("TERM");
+    program.expect_systemd("STOPPING=1");
+
+    let deadline = Instant::now() + PATIENCE;
+    while program.get("/readyz").0 != 503 {
+        assert!(Instant::now() < deadline);
+        program.pause();
+    }
+    assert_eq!(program.get("/readyz").1, "stopping\n");
+    assert_eq!(program.get("/healthz").0, 200);
+    assert_eq!(program.get("/api/v1/repos").0, 200);
+}
