@@ -5,12 +5,14 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-/// How long to wait before looking again.
-const PAUSE: Duration = Duration::from_mins(5);
+/// Looking takes one part in so many of the time, but for the shortest and the longest pause.
+const SHARE: u32 = 50;
+const SHORTEST_PAUSE: Duration = Duration::from_secs(10);
+const LONGEST_PAUSE: Duration = Duration::from_mins(5);
 
 /// What is taken, in bytes on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,13 +51,15 @@ impl DiskUsage {
     pub(crate) async fn watch(self: Arc<Self>, stop: CancellationToken) {
         loop {
             let (this, stopping) = (Arc::clone(&self), stop.clone());
+            let began = Instant::now();
             let look = tokio::task::spawn_blocking(move || this.look(&stopping));
             if look.await.is_err() {
                 return;
             }
+            let pause = began.elapsed().saturating_mul(SHARE);
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(PAUSE) => {}
+                () = tokio::time::sleep(pause.clamp(SHORTEST_PAUSE, LONGEST_PAUSE)) => {}
             }
         }
     }

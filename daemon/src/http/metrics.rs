@@ -59,7 +59,7 @@ fn repositories(app: &App, page: &mut Page) {
     for repository in app.registry.all() {
         let status = repository.status();
         *states.entry(status.state.as_str()).or_default() += 1;
-        failing += usize::from(status.error.is_some());
+        failing += usize::from(status.is_failing());
         if let Some(lag) = repository.lag() {
             lags.push((lag, repository));
         }

@@ -17,5 +17,6 @@ mod range;
 mod repos;
 mod routes;
 mod snapshots;
+mod status;
 
 pub(crate) use routes::router;

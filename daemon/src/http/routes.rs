@@ -15,7 +15,7 @@ use cachewfs_format::{ArchiveKind, RepoName, SnapshotId};
 
 use super::error::ApiError;
 use super::git_protocol::{self, GitServer};
-use super::{bundle, ensure_refs, health, metrics, observe, published, repos, snapshots};
+use super::{bundle, ensure_refs, health, metrics, observe, published, repos, snapshots, status};
 use crate::readiness::Life;
 use crate::repository::Registry;
 use crate::store::{DiskStore, RevisionIndex};
@@ -30,6 +30,7 @@ pub(super) struct App {
     pub(super) archives: published::Archives,
     pub(super) began: Instant,
     pub(super) life: Arc<Life>,
+    pub(super) status: status::Reports,
 }
 
 /// All routes.
@@ -42,11 +43,13 @@ pub(crate) fn router(registry: Arc<Registry>, store: DiskStore, life: Arc<Life>)
         archives: published::Archives::default(),
         began: Instant::now(),
         life,
+        status: status::Reports::default(),
     });
     Router::new()
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(metrics::metrics))
+        .merge(status::routes())
         .route(REPOS_PATH, get(repos::list))
         .route(&format!("{REPOS_PATH}/{{*repo}}"), get(repos::one))
         .route("/git/{*rest}", any(git))

@@ -112,6 +112,15 @@ impl JobMetrics {
             .map(|class| (class.as_str(), self.of(class)))
     }
 
+    /// How many wait, and how many run, of each class.
+    pub(crate) fn counts(&self) -> Vec<(JobClass, i64, i64)> {
+        let counts = |class| {
+            let of = self.of(class);
+            (class, of.waiting.value(), of.running.value())
+        };
+        JobClass::ALL.map(counts).to_vec()
+    }
+
     pub(super) fn render(&self, page: &mut Page) {
         let mut samples = page.metric(&names::JOBS_WAITING);
         for (class, of) in self.classes() {
@@ -151,6 +160,10 @@ impl WaitingJob {
     pub(crate) fn new(metrics: Arc<Metrics>, class: JobClass) -> Self {
         metrics.jobs.of(class).waiting.up();
         Self { metrics, class }
+    }
+
+    pub(crate) fn class(&self) -> JobClass {
+        self.class
     }
 
     /// Its turn has come.

@@ -18,9 +18,9 @@ mod requests;
 mod text;
 
 pub(crate) use cells::Counter;
-pub(crate) use jobs::{FailureKind, JobClass, JobEnd, JobMetrics, WaitingJob};
+pub(crate) use jobs::{FailureKind, JobClass, JobEnd, JobMetrics, RunningJob, WaitingJob};
 pub(crate) use publishes::{Phase, PhaseTimer, PublishMetrics};
-pub(crate) use requests::{ObservedRequest, RequestMetrics};
+pub(crate) use requests::{Answered, ObservedRequest, RequestMetrics};
 pub(crate) use text::Page;
 
 /// All that is counted where it happens; what can be looked at when somebody asks is not in here.

@@ -84,13 +84,13 @@ metrics! {
     REPOSITORIES = Gauge "cachewfsd_repositories" ["state"]
         "Repositories by the state of their mirror";
     REPOSITORIES_FAILING = Gauge "cachewfsd_repositories_failing" []
-        "Repositories whose last run failed";
+        "Repositories whose last run failed; names that upstream doesn't have are not counted";
     MIRROR_LAG_MAX = Gauge "cachewfsd_mirror_lag_max_seconds" []
         "The largest of all mirrors' lags";
     MIRROR_LAG = Gauge "cachewfsd_mirror_lag_seconds" ["repo"]
         "Time since upstream was last asked with success, of the mirrors that lag most";
     DISK_USED = Gauge "cachewfsd_disk_used_bytes" ["area"]
-        "What mirrors and store take on disk, looked at every five minutes";
+        "What mirrors and store take on disk, seen within the last five minutes or so";
     DISK_FREE = Gauge "cachewfsd_disk_free_bytes" []
         "Free space on the filesystem of the data directory";
     UPTIME = Gauge "cachewfsd_uptime_seconds" []

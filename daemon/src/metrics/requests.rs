@@ -90,7 +90,30 @@ struct OfClass {
     under_way: Gauge,
 }
 
+/// What was answered to the requests of one class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Answered {
+    pub(crate) class: &'static str,
+    pub(crate) requests: u64,
+    pub(crate) bytes: u64,
+}
+
 impl RequestMetrics {
+    /// What was answered, by class.
+    pub(crate) fn answered(&self) -> Vec<Answered> {
+        let answered = |(class, of): (&'static str, &OfClass)| Answered {
+            class,
+            requests: of
+                .by_status
+                .iter()
+                .chain([&of.other_status])
+                .map(Counter::value)
+                .sum(),
+            bytes: of.bytes.value(),
+        };
+        self.classes().map(answered).collect()
+    }
+
     fn of(&self, class: RouteClass) -> &OfClass {
         // A class is its own place: the array has one for each.
         &self.0[class as usize]

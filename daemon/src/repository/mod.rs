@@ -15,4 +15,4 @@ pub(crate) use contents::Wanted;
 pub(crate) use error::RepositoryError;
 pub(crate) use freshness::Freshness;
 pub(crate) use registry::{Registry, Repository, mirrors};
-pub(crate) use status::{MirrorState, Status};
+pub(crate) use status::{Doing, MirrorState, Status};

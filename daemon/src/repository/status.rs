@@ -6,6 +6,7 @@ use cachewfs_format::{ObjectId, SnapshotId};
 
 use super::RepositoryError;
 use super::registry::Outcome;
+use crate::metrics::JobClass;
 
 /// The first pause after a failure; it doubles with each further one.
 const FIRST_RETRY: Duration = Duration::from_secs(5);
@@ -38,6 +39,15 @@ impl MirrorState {
     }
 }
 
+/// The job that a repository's task is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Doing {
+    pub(crate) class: JobClass,
+    /// Whether its turn has come.
+    pub(crate) is_running: bool,
+    pub(crate) since: Instant,
+}
+
 /// What is known of a repository.
 #[derive(Clone, Debug)]
 pub(crate) struct Status {
@@ -52,10 +62,12 @@ pub(crate) struct Status {
     pub(crate) first_snapshot: Option<SnapshotId>,
     /// How many runs have ended.
     pub(crate) runs: u64,
+    /// What is done just now.
+    pub(crate) doing: Option<Doing>,
     /// How many runs failed since the last that did not.
-    failures: u32,
+    pub(crate) failures: u32,
     /// When the next run begins unless asked for earlier.
-    pub(super) next_run: Instant,
+    pub(crate) next_run: Instant,
 }
 
 impl Status {
@@ -67,6 +79,7 @@ impl Status {
             head: None,
             first_snapshot: None,
             runs: 0,
+            doing: None,
             failures: 0,
             next_run: Instant::now(),
         }
@@ -79,11 +92,35 @@ impl Status {
         self.updated_at = now.ok().map(|since| since.as_secs());
     }
 
+    /// Whether the last run failed, and somebody should know. A name that upstream doesn't have is
+    /// nobody's trouble but of who asked for it, and forgotten soon.
+    pub(crate) fn is_failing(&self) -> bool {
+        self.error.is_some() && !self.is_unknown()
+    }
+
+    /// Whether upstream has no such repository, and never had.
+    pub(crate) fn is_unknown(&self) -> bool {
+        let is_not_found = self
+            .error
+            .as_ref()
+            .is_some_and(RepositoryError::is_not_found);
+        is_not_found && self.state != MirrorState::Ready
+    }
+
     /// The interval is another one: the next run is due within it.
     pub(super) fn run_within(&mut self, interval: Duration) {
         if self.error.is_none() {
             self.next_run = self.next_run.min(Instant::now() + interval);
         }
+    }
+
+    /// Notes what is done from now on.
+    pub(super) fn begin(&mut self, class: JobClass, is_running: bool) {
+        self.doing = Some(Doing {
+            class,
+            is_running,
+            since: Instant::now(),
+        });
     }
 
     /// Notes how a run ended, and when the next is due.
@@ -103,6 +140,7 @@ impl Status {
         if error.is_some() && self.state == MirrorState::Cloning {
             self.state = MirrorState::Failed;
         }
+        self.doing = None;
         self.runs += 1;
         self.error = error;
         self.next_run = Instant::now() + pause;

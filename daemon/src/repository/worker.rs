@@ -13,7 +13,7 @@ use super::registry::{Outcome, Registry, Repository};
 use super::{Freshness, MirrorState, RepositoryError};
 use crate::app::tmp_directory;
 use crate::error_chain::chain;
-use crate::metrics::{JobClass, JobEnd, WaitingJob};
+use crate::metrics::{JobClass, JobEnd, RunningJob, WaitingJob};
 use crate::mirror::{clone_mirror, head_commit, is_mirror, maintain, remove_stale_locks, update};
 use crate::publish::Published;
 
@@ -126,9 +126,9 @@ impl Worker {
         } else {
             JobClass::Clone
         };
-        let job = WaitingJob::new(self.registry.metrics(), class);
+        let job = self.wait(class);
         let permit = self.network_permit().await?;
-        let job = job.start();
+        let job = self.start(job);
         while let Ok(request) = self.requests.try_recv() {
             waiting.push(request);
         }
@@ -150,13 +150,13 @@ impl Worker {
         if waiting.is_empty() {
             sleep(self.registry.config.now().publish_delay).await;
         }
-        let job = WaitingJob::new(self.registry.metrics(), JobClass::Publish);
+        let job = self.wait(JobClass::Publish);
         let permits = Arc::clone(&self.registry.publishes);
         let _permit = permits
             .acquire_owned()
             .await
             .map_err(|_| RepositoryError::Stopping)?;
-        let job = job.start();
+        let job = self.start(job);
         let outcome = self.publish().await;
         job.end(match &outcome {
             Ok(published) if published.moved => JobEnd::Done,
@@ -164,6 +164,21 @@ impl Worker {
             Err(error) => JobEnd::Failed(error.failure_kind()),
         });
         outcome
+    }
+
+    /// Notes that a job waits for its turn.
+    fn wait(&self, class: JobClass) -> WaitingJob {
+        self.repository
+            .change_status(|status| status.begin(class, false));
+        WaitingJob::new(self.registry.metrics(), class)
+    }
+
+    /// Notes that the job's turn has come.
+    fn start(&self, job: WaitingJob) -> RunningJob {
+        let class = job.class();
+        self.repository
+            .change_status(|status| status.begin(class, true));
+        job.start()
     }
 
     async fn network_permit(

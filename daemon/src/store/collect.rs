@@ -56,6 +56,23 @@ impl DiskStore {
         Ok(deleted)
     }
 
+    /// All snapshots that are kept: the current one, then those that were current last.
+    pub(crate) fn newest_snapshots(&self, repo: &RepoName) -> Result<Vec<SnapshotId>, StoreError> {
+        let Some(current) = self.pointer(repo)? else {
+            return Ok(Vec::new());
+        };
+        let mut snapshots: Vec<_> = self
+            .entries(repo, "snapshots")?
+            .into_iter()
+            .filter_map(|(entry, written)| {
+                let id = SnapshotId::parse(&entry.file_name().to_string_lossy()).ok()?;
+                Some((id != current.snapshot, Reverse(written), id))
+            })
+            .collect();
+        snapshots.sort_by_key(|&(is_old, written, _)| (is_old, written));
+        Ok(snapshots.into_iter().map(|(_, _, id)| id).collect())
+    }
+
     fn entries(
         &self,
         repo: &RepoName,

@@ -24,4 +24,5 @@ mod pkt;
 mod program;
 mod publish;
 mod stale;
+mod status_page;
 mod todays_client;

@@ -1,0 +1,241 @@
+//! What the daemon says of itself: the answer of `/api/v1/status`, and what the page shows.
+
+use std::cmp::Reverse;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use cachewfs_format::RepoName;
+use serde::Serialize;
+use tokio::sync::Mutex;
+
+use super::snapshots::{KnownSnapshots, SnapshotReport};
+use crate::error_chain::chain;
+use crate::http::error::ApiError;
+use crate::http::routes::App;
+use crate::readiness::Readiness;
+use crate::repository::{Doing, Repository};
+
+/// All who ask within this time get the same report.
+const MAX_AGE: Duration = Duration::from_secs(1);
+/// So many repositories are described, those that need attention first.
+const MAX_REPOSITORIES: usize = 500;
+
+/// What the daemon says of itself.
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    pub(super) version: &'static str,
+    /// In seconds since the epoch.
+    pub(super) now: u64,
+    pub(super) uptime_seconds: u64,
+    /// `starting`, `ready` or `stopping`.
+    pub(super) readiness: &'static str,
+    /// How many there are; `repositories` may have fewer. Names that upstream doesn't have are in
+    /// neither.
+    pub(super) repositories_total: usize,
+    pub(super) failing_total: usize,
+    pub(super) repositories: Vec<RepositoryReport>,
+    pub(super) jobs: Vec<JobsReport>,
+    /// By class of route, then by where it came from.
+    pub(super) traffic: Vec<TrafficReport>,
+    pub(super) tiers: Vec<TrafficReport>,
+    pub(super) git: GitReport,
+    pub(super) disk: DiskReport,
+}
+
+/// A repository.
+#[derive(Debug, Serialize)]
+pub(super) struct RepositoryReport {
+    pub(super) repo: RepoName,
+    /// The state of its mirror: `empty`, `cloning`, `ready` or `failed`.
+    pub(super) state: &'static str,
+    /// How long ago upstream was last asked with success, if it was since the daemon's start.
+    pub(super) lag_seconds: Option<u64>,
+    /// What is done just now.
+    pub(super) job: Option<JobReport>,
+    pub(super) failure: Option<FailureReport>,
+    /// The newest, newest first.
+    pub(super) snapshots: Vec<SnapshotReport>,
+    pub(super) snapshots_total: usize,
+}
+
+/// A job that waits or runs.
+#[derive(Debug, Serialize)]
+pub(super) struct JobReport {
+    /// `clone`, `update` or `publish`.
+    pub(super) class: &'static str,
+    pub(super) is_running: bool,
+    pub(super) since_seconds: u64,
+}
+
+/// Why the last run failed, and when the next is.
+#[derive(Debug, Serialize)]
+pub(super) struct FailureReport {
+    pub(super) error: String,
+    /// How many failed one after the other.
+    pub(super) failures: u32,
+    pub(super) next_try_seconds: u64,
+}
+
+/// How many jobs of a class wait and run.
+#[derive(Debug, Serialize)]
+pub(super) struct JobsReport {
+    pub(super) class: &'static str,
+    pub(super) waiting: i64,
+    pub(super) running: i64,
+}
+
+/// What was sent, or read, since the daemon's start.
+#[derive(Debug, Serialize)]
+pub(super) struct TrafficReport {
+    pub(super) name: &'static str,
+    pub(super) requests: u64,
+    pub(super) bytes: u64,
+}
+
+/// Where the answers to git clients came from.
+#[derive(Debug, Serialize)]
+pub(super) struct GitReport {
+    pub(super) mirror: u64,
+    pub(super) passed_on: u64,
+    pub(super) shared: u64,
+    pub(super) stale: u64,
+}
+
+/// Disk space in bytes, as far as it is known.
+#[derive(Debug, Serialize)]
+pub(super) struct DiskReport {
+    pub(super) mirrors_bytes: Option<u64>,
+    pub(super) store_bytes: Option<u64>,
+    pub(super) free_bytes: Option<u64>,
+}
+
+/// The last report, and what it took long to find out.
+#[derive(Debug, Default)]
+pub(in crate::http) struct Reports {
+    known: Arc<KnownSnapshots>,
+    /// Held while a report is made, so that any number of readers cost one.
+    last: Mutex<Option<(Instant, Arc<Report>)>>,
+}
+
+/// The report of now, or of a moment ago.
+pub(super) async fn current(app: &Arc<App>) -> Result<Arc<Report>, ApiError> {
+    let mut last = app.status.last.lock().await;
+    if let Some((made, report)) = &*last
+        && made.elapsed() < MAX_AGE
+    {
+        return Ok(Arc::clone(report));
+    }
+    let (app, known) = (Arc::clone(app), Arc::clone(&app.status.known));
+    let make = move || Arc::new(make(&app, &known));
+    let report = tokio::task::spawn_blocking(make).await?;
+    *last = Some((Instant::now(), Arc::clone(&report)));
+    Ok(report)
+}
+
+fn make(app: &App, known: &KnownSnapshots) -> Report {
+    let mut repositories = app.registry.all();
+    repositories.retain(|repository| !repository.status().is_unknown());
+    let repositories_total = repositories.len();
+    let is_failing = |repository: &Arc<Repository>| repository.status().is_failing();
+    let failing = repositories.iter().filter(|each| is_failing(each)).count();
+    // The order by name stays within both.
+    repositories.sort_by_cached_key(|repository| Reverse(is_failing(repository)));
+    repositories.truncate(MAX_REPOSITORIES);
+    let repositories: Vec<_> = repositories
+        .iter()
+        .map(|repository| describe(app, known, repository))
+        .collect();
+    let has_failure = |described: &&RepositoryReport| described.failure.is_some();
+    let failing_total = failing.max(repositories.iter().filter(has_failure).count());
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let disk = app.registry.disk();
+    let used = disk.used();
+    Report {
+        version: env!("CARGO_PKG_VERSION"),
+        now: now.map_or(0, |now| now.as_secs()),
+        uptime_seconds: app.began.elapsed().as_secs(),
+        readiness: match app.life.readiness() {
+            Readiness::Starting => "starting",
+            Readiness::Ready => "ready",
+            Readiness::Stopping => "stopping",
+        },
+        repositories_total,
+        failing_total,
+        repositories,
+        jobs: jobs(app),
+        traffic: traffic(app),
+        tiers: vec![TrafficReport {
+            name: "disk",
+            requests: app.store.reads().count.value(),
+            bytes: app.store.reads().bytes.value(),
+        }],
+        git: git(app),
+        disk: DiskReport {
+            mirrors_bytes: used.map(|used| used.mirrors),
+            store_bytes: used.map(|used| used.store),
+            free_bytes: disk.free(),
+        },
+    }
+}
+
+fn jobs(app: &App) -> Vec<JobsReport> {
+    let counts = app.registry.metrics().jobs.counts();
+    let report = |(class, waiting, running): (crate::metrics::JobClass, i64, i64)| JobsReport {
+        class: class.as_str(),
+        waiting,
+        running,
+    };
+    counts.into_iter().map(report).collect()
+}
+
+fn traffic(app: &App) -> Vec<TrafficReport> {
+    let answered = app.registry.metrics().requests.answered();
+    let report = |of: crate::metrics::Answered| TrafficReport {
+        name: of.class,
+        requests: of.requests,
+        bytes: of.bytes,
+    };
+    answered.into_iter().map(report).collect()
+}
+
+fn git(app: &App) -> GitReport {
+    let counters = &app.git.counters;
+    GitReport {
+        mirror: counters.from_mirror.load(Ordering::Relaxed),
+        passed_on: counters.passed_on.load(Ordering::Relaxed),
+        shared: counters.shared.load(Ordering::Relaxed),
+        stale: counters.stale.load(Ordering::Relaxed),
+    }
+}
+
+fn describe(app: &App, known: &KnownSnapshots, repository: &Repository) -> RepositoryReport {
+    let (repo, status) = (repository.name(), repository.status());
+    let job = |doing: Doing| JobReport {
+        class: doing.class.as_str(),
+        is_running: doing.is_running,
+        since_seconds: doing.since.elapsed().as_secs(),
+    };
+    let next_try = status.next_run.saturating_duration_since(Instant::now());
+    let failed = |error: &dyn std::error::Error| FailureReport {
+        error: chain(error),
+        failures: status.failures.max(1),
+        next_try_seconds: next_try.as_secs(),
+    };
+    let mut failure = status.error.as_ref().map(|error| failed(error));
+    // A repository whose part of the store can't be read doesn't take the page away.
+    let newest = known.newest(&app.store, repo);
+    let (snapshots, snapshots_total) = newest.unwrap_or_else(|error| {
+        failure.get_or_insert_with(|| failed(&error));
+        (Vec::new(), 0)
+    });
+    RepositoryReport {
+        repo: repo.clone(),
+        state: status.state.as_str(),
+        lag_seconds: repository.lag().map(|lag| lag.as_secs()),
+        job: status.doing.map(job),
+        failure,
+        snapshots,
+        snapshots_total,
+    }
+}

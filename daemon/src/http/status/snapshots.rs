@@ -1,0 +1,106 @@
+//! The snapshots of a repository, and how much each shares with the one before.
+
+use std::collections::HashSet;
+use std::num::NonZeroUsize;
+use std::sync::{Mutex, PoisonError};
+
+use cachewfs_format::{ArchiveKind, ArchiveLayout, Manifest, RepoName, SegmentId, SnapshotId};
+use lru::LruCache;
+use serde::Serialize;
+
+use crate::store::{DiskStore, StoreError};
+
+/// So many of a repository's snapshots are described.
+const MAX_SHOWN: usize = 5;
+/// Manifests of large repositories take long to parse: so many descriptions are remembered.
+const MAX_KNOWN: NonZeroUsize = NonZeroUsize::new(4096).expect("4096 is not 0");
+
+/// A snapshot and what it costs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct SnapshotReport {
+    pub(super) id: SnapshotId,
+    /// In seconds since the epoch.
+    pub(super) created_at: u64,
+    /// Of the checkout archive, or of the mirror archive if there is no other.
+    pub(super) size_bytes: u64,
+    /// How much of that lies in segments which the snapshot before has too; absent for the first, and
+    /// where the one before is deleted.
+    pub(super) shared_bytes: Option<u64>,
+}
+
+/// Each with the snapshot before that it is compared with.
+type Key = (RepoName, SnapshotId, Option<SnapshotId>);
+
+/// What was found out so far: snapshots don't change.
+#[derive(Debug)]
+pub(super) struct KnownSnapshots(Mutex<LruCache<Key, SnapshotReport>>);
+
+impl Default for KnownSnapshots {
+    fn default() -> Self {
+        Self(Mutex::new(LruCache::new(MAX_KNOWN)))
+    }
+}
+
+impl KnownSnapshots {
+    /// The newest snapshots of `repo`, newest first, and how many there are; blocks.
+    pub(super) fn newest(
+        &self,
+        store: &DiskStore,
+        repo: &RepoName,
+    ) -> Result<(Vec<SnapshotReport>, usize), StoreError> {
+        let ids = store.newest_snapshots(repo)?;
+        let mut newest = Vec::new();
+        for (index, &id) in ids.iter().take(MAX_SHOWN).enumerate() {
+            let key = (repo.clone(), id, ids.get(index + 1).copied());
+            let known = self.lock().get(&key).cloned();
+            newest.extend(match known {
+                Some(known) => Some(known),
+                None => self.describe(store, key)?,
+            });
+        }
+        Ok((newest, ids.len()))
+    }
+
+    fn describe(&self, store: &DiskStore, key: Key) -> Result<Option<SnapshotReport>, StoreError> {
+        let (repo, id, before) = &key;
+        // It may be deleted meanwhile.
+        let Some((manifest, _)) = store.manifest(repo, *id)? else {
+            return Ok(None);
+        };
+        let before = match before {
+            Some(before) => store.manifest(repo, *before)?,
+            None => None,
+        };
+        let report = describe(&manifest, before.as_ref().map(|(before, _)| before));
+        if let Some(report) = &report {
+            self.lock().put(key, report.clone());
+        }
+        Ok(report)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, LruCache<Key, SnapshotReport>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn describe(manifest: &Manifest, before: Option<&Manifest>) -> Option<SnapshotReport> {
+    let archive = main_archive(manifest)?;
+    let shared = |before: &ArchiveLayout| {
+        let ids: HashSet<SegmentId> = before.segments.iter().map(|segment| segment.id).collect();
+        let shared = archive.segments.iter();
+        let shared = shared.filter(|segment| ids.contains(&segment.id));
+        shared.map(|segment| segment.len).sum()
+    };
+    Some(SnapshotReport {
+        id: manifest.snapshot,
+        created_at: manifest.created_at,
+        size_bytes: archive.size,
+        shared_bytes: before.and_then(main_archive).map(shared),
+    })
+}
+
+fn main_archive(manifest: &Manifest) -> Option<&ArchiveLayout> {
+    let archives = &manifest.archives;
+    let checkout = archives.get(&ArchiveKind::Checkout);
+    checkout.or_else(|| archives.get(&ArchiveKind::Mirror))
+}

@@ -1,0 +1,339 @@
+//! A report in words for people: what the page shows when it is loaded, and what the script puts in
+//! its place later. Plain text throughout; only `page` makes markup of it.
+
+use serde::Serialize;
+
+use super::numbers::{count, size, span};
+use super::report::{FailureReport, JobReport, Report, RepositoryReport};
+use super::snapshots::SnapshotReport;
+
+/// An error is cut to so many characters; JSON and log have all of it.
+const MAX_ERROR_CHARS: usize = 400;
+/// So much of a commit's id tells it from others.
+const SHORT_ID_CHARS: usize = 12;
+
+/// What the page shows.
+#[derive(Debug, Serialize)]
+pub(super) struct View {
+    pub(super) tone: Tone,
+    pub(super) headline: String,
+    pub(super) summary: String,
+    pub(super) tiles: Vec<Tile>,
+    pub(super) tables: Vec<Table>,
+}
+
+/// How urgent something is. Words say it too, never the colour alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Tone {
+    Good,
+    Busy,
+    Bad,
+}
+
+impl Tone {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Good => "good",
+            Self::Busy => "busy",
+            Self::Bad => "bad",
+        }
+    }
+}
+
+/// One number.
+#[derive(Debug, Serialize)]
+pub(super) struct Tile {
+    pub(super) name: &'static str,
+    pub(super) text: String,
+}
+
+/// The rows of the table with this id.
+#[derive(Debug, Serialize)]
+pub(super) struct Table {
+    pub(super) id: &'static str,
+    pub(super) rows: Vec<Row>,
+}
+
+/// A row; the first cell is its heading.
+#[derive(Debug, Serialize)]
+pub(super) struct Row {
+    /// The same as long as the row is about the same.
+    pub(super) key: String,
+    pub(super) tone: Tone,
+    pub(super) cells: Vec<String>,
+}
+
+impl View {
+    pub(super) fn of(report: &Report) -> Self {
+        let (tone, headline) = headline(report);
+        let table = |id, rows| Table { id, rows };
+        Self {
+            tone,
+            headline,
+            summary: format!(
+                "Version {}, {}, up for {}",
+                report.version,
+                report.readiness,
+                span(report.uptime_seconds)
+            ),
+            tiles: tiles(report),
+            tables: vec![
+                table("attention", attention(report)),
+                table("repositories", repositories(report)),
+                table("jobs", jobs(report)),
+                table("traffic", traffic(&report.traffic)),
+                table("tiers", traffic(&report.tiers)),
+                table("git", git(report)),
+                table("snapshots", snapshots(report)),
+            ],
+        }
+    }
+}
+
+fn headline(report: &Report) -> (Tone, String) {
+    let (total, failing) = (report.repositories_total, report.failing_total);
+    let many = if total == 1 {
+        "repository"
+    } else {
+        "repositories"
+    };
+    match (report.readiness, failing, total) {
+        ("starting", ..) => (Tone::Busy, "Starting: looking for mirrors".to_owned()),
+        ("stopping", ..) => (Tone::Busy, "Stopping".to_owned()),
+        (_, 0, 0) => {
+            let text =
+                "No repositories yet: one appears when its snapshot is asked for, or it is cloned";
+            (Tone::Good, text.to_owned())
+        }
+        (_, 0, 1) => (Tone::Good, "The one repository is well".to_owned()),
+        (_, 0, _) => (Tone::Good, format!("All {total} {many} are well")),
+        (_, 1, _) => (Tone::Bad, format!("1 of {total} {many} needs attention")),
+        _ => (
+            Tone::Bad,
+            format!("{failing} of {total} {many} need attention"),
+        ),
+    }
+}
+
+fn tiles(report: &Report) -> Vec<Tile> {
+    let running: i64 = report.jobs.iter().map(|jobs| jobs.running).sum();
+    let waiting: i64 = report.jobs.iter().map(|jobs| jobs.waiting).sum();
+    let sent = report.traffic.iter().map(|traffic| traffic.bytes).sum();
+    let lags = report.repositories.iter();
+    let lag = lags.filter_map(|repository| repository.lag_seconds).max();
+    let known = |bytes: Option<u64>| bytes.map_or_else(|| "…".to_owned(), size);
+    let tile = |name, text| Tile { name, text };
+    vec![
+        tile("Jobs", jobs_in_words(running, waiting)),
+        tile(
+            "Longest since asking upstream",
+            lag.map_or_else(|| "…".to_owned(), span),
+        ),
+        tile("Sent since the start", size(sent)),
+        tile("Disk: mirrors", known(report.disk.mirrors_bytes)),
+        tile("Disk: snapshots", known(report.disk.store_bytes)),
+        tile("Disk: free", known(report.disk.free_bytes)),
+    ]
+}
+
+fn jobs_in_words(running: i64, waiting: i64) -> String {
+    match (running, waiting) {
+        (0, 0) => "none".to_owned(),
+        (running, 0) => format!("{running} running"),
+        (running, waiting) => format!("{running} running, {waiting} waiting"),
+    }
+}
+
+fn attention(report: &Report) -> Vec<Row> {
+    let row = |repository: &RepositoryReport| {
+        let failure = repository.failure.as_ref()?;
+        Some(Row {
+            key: repository.repo.to_string(),
+            tone: Tone::Bad,
+            cells: vec![
+                repository.repo.to_string(),
+                sentence(failure),
+                times(failure.failures),
+                next_try(repository.job.as_ref(), failure),
+            ],
+        })
+    };
+    report.repositories.iter().filter_map(row).collect()
+}
+
+fn sentence(failure: &FailureReport) -> String {
+    let mut letters = failure.error.chars();
+    let first = letters.next().map(|first| first.to_uppercase().to_string());
+    let mut text = first.unwrap_or_default();
+    text.extend(letters.by_ref().take(MAX_ERROR_CHARS));
+    text.push_str(if letters.next().is_some() { "…" } else { "." });
+    text
+}
+
+fn times(failures: u32) -> String {
+    match failures {
+        1 => "once".to_owned(),
+        failures => format!("{failures} times in a row"),
+    }
+}
+
+fn next_try(job: Option<&JobReport>, failure: &FailureReport) -> String {
+    match job {
+        Some(_) => "now".to_owned(),
+        None => format!("in {}", span(failure.next_try_seconds)),
+    }
+}
+
+fn repositories(report: &Report) -> Vec<Row> {
+    let row = |repository: &RepositoryReport| {
+        let current = repository.snapshots.first();
+        let or_none = |text: Option<String>| text.unwrap_or_else(|| "–".to_owned());
+        let lag = repository
+            .lag_seconds
+            .map(|lag| format!("{} ago", span(lag)));
+        Row {
+            key: repository.repo.to_string(),
+            tone: match (&repository.failure, &repository.job) {
+                (Some(_), _) => Tone::Bad,
+                (None, Some(_)) => Tone::Busy,
+                (None, None) => Tone::Good,
+            },
+            cells: vec![
+                repository.repo.to_string(),
+                repository.state.to_owned(),
+                or_none(lag),
+                now(repository),
+                or_none(current.map(short_id)),
+                or_none(current.map(|current| age(report.now, current))),
+                or_none(current.map(|current| size(current.size_bytes))),
+                or_none(current.map(shared)),
+                repository.snapshots_total.to_string(),
+            ],
+        }
+    };
+    report.repositories.iter().map(row).collect()
+}
+
+fn now(repository: &RepositoryReport) -> String {
+    match (&repository.job, &repository.failure) {
+        (Some(job), _) => activity(job),
+        (None, Some(failure)) => format!("failed, again in {}", span(failure.next_try_seconds)),
+        (None, None) => "idle".to_owned(),
+    }
+}
+
+fn activity(job: &JobReport) -> String {
+    let (doing, waiting) = match job.class {
+        "clone" => ("cloning", "waits to clone"),
+        "update" => ("updating", "waits to update"),
+        _ => ("publishing", "waits to publish"),
+    };
+    let what = if job.is_running { doing } else { waiting };
+    match job.since_seconds {
+        0..3 => what.to_owned(),
+        seconds => format!("{what}, {}", span(seconds)),
+    }
+}
+
+fn jobs(report: &Report) -> Vec<Row> {
+    let row = |jobs: &super::report::JobsReport| Row {
+        key: jobs.class.to_owned(),
+        tone: Tone::Good,
+        cells: vec![
+            jobs.class.to_owned(),
+            jobs.running.to_string(),
+            jobs.waiting.to_string(),
+        ],
+    };
+    report.jobs.iter().map(row).collect()
+}
+
+fn traffic(traffic: &[super::report::TrafficReport]) -> Vec<Row> {
+    let row = |of: &super::report::TrafficReport| Row {
+        key: of.name.to_owned(),
+        tone: Tone::Good,
+        cells: vec![of.name.to_owned(), count(of.requests), size(of.bytes)],
+    };
+    traffic.iter().map(row).collect()
+}
+
+fn git(report: &Report) -> Vec<Row> {
+    let git = &report.git;
+    let rows = [
+        ("from the mirror", git.mirror),
+        ("passed on to upstream", git.passed_on),
+        ("with another's answer", git.shared),
+        ("from a mirror that may be stale", git.stale),
+    ];
+    let row = |(name, requests): (&str, u64)| Row {
+        key: name.to_owned(),
+        tone: Tone::Good,
+        cells: vec![name.to_owned(), count(requests)],
+    };
+    rows.into_iter().map(row).collect()
+}
+
+fn snapshots(report: &Report) -> Vec<Row> {
+    let rows = |repository: &RepositoryReport| {
+        let row = |snapshot: &SnapshotReport| Row {
+            key: format!("{} {}", repository.repo, snapshot.id),
+            tone: Tone::Good,
+            cells: vec![
+                short_id(snapshot),
+                repository.repo.to_string(),
+                age(report.now, snapshot),
+                size(snapshot.size_bytes),
+                shared(snapshot),
+                size(snapshot.size_bytes - snapshot.shared_bytes.unwrap_or(0)),
+            ],
+        };
+        repository.snapshots.iter().map(row).collect::<Vec<_>>()
+    };
+    report.repositories.iter().flat_map(rows).collect()
+}
+
+fn short_id(snapshot: &SnapshotReport) -> String {
+    let id = snapshot.id.to_string();
+    let (commit, refs) = id.split_once('-').unwrap_or((&id, ""));
+    let mut short: String = commit.chars().take(SHORT_ID_CHARS).collect();
+    if !refs.is_empty() {
+        short.push('-');
+        short.extend(refs.chars().take(4));
+    }
+    short
+}
+
+fn shared(snapshot: &SnapshotReport) -> String {
+    match snapshot.shared_bytes {
+        None => "first".to_owned(),
+        // Rounded down: 100 % would say that nothing is new.
+        Some(shared) => {
+            let tenths = shared.saturating_mul(1000) / snapshot.size_bytes.max(1);
+            format!("{}.{} %", tenths / 10, tenths % 10)
+        }
+    }
+}
+
+fn age(now: u64, snapshot: &SnapshotReport) -> String {
+    format!("{} ago", span(now.saturating_sub(snapshot.created_at)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_error_is_cut() {
+        let failure = |error: &str| FailureReport {
+            error: error.to_owned(),
+            failures: 1,
+            next_try_seconds: 3,
+        };
+
+        assert_eq!(sentence(&failure("git failed")), "Git failed.");
+        let long = sentence(&failure(&"ä".repeat(10_000)));
+        assert_eq!(long.chars().count(), MAX_ERROR_CHARS + 2);
+        assert!(long.ends_with('…'));
+    }
+}
