@@ -8,6 +8,8 @@ use std::time::Duration;
 use cachewfs_format::RepoName;
 use serde::{Deserialize, Deserializer};
 
+use crate::mirrors_config::MirrorsConfig;
+
 /// What a person wrote, or the defaults: enough to run on loopback without any file.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -65,6 +67,8 @@ pub struct Config {
     pub git: GitConfig,
     /// How git clients are served.
     pub git_http: GitHttpConfig,
+    /// How mirrors are kept.
+    pub mirrors: MirrorsConfig,
 }
 
 /// The `[git]` section: how git is run.
@@ -117,6 +121,7 @@ impl Default for Config {
             publishes: 2,
             git: GitConfig::default(),
             git_http: GitHttpConfig::default(),
+            mirrors: MirrorsConfig::default(),
         }
     }
 }
@@ -284,6 +289,7 @@ impl Config {
                 "git_http.idle_timeout",
                 !self.git_http.idle_timeout.is_zero(),
             ),
+            ("mirrors.retry_first", !self.mirrors.retry_first.is_zero()),
             ("git_http.max_requests", self.git_http.max_requests >= 1),
             ("git_http.max_processes", self.git_http.max_processes >= 1),
             ("git_http.max_passed_on", self.git_http.max_passed_on >= 1),
@@ -322,7 +328,7 @@ fn default_data_dir() -> PathBuf {
         .join("cachewfs")
 }
 
-fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+pub(crate) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
     humantime::parse_duration(&text).map_err(serde::de::Error::custom)
 }

@@ -12,6 +12,7 @@ mod config;
 mod error_chain;
 mod http;
 mod mirror;
+mod mirrors_config;
 mod pkt_line;
 mod publish;
 mod repository;
@@ -19,3 +20,4 @@ mod store;
 
 pub use app::{Daemon, Running, StartError};
 pub use config::{Config, ConfigError, GitConfig, GitHttpConfig};
+pub use mirrors_config::MirrorsConfig;

@@ -18,7 +18,7 @@ mod upstream;
 pub(crate) use bundle::{BundleRef, refs_beyond, write_bundle};
 pub(crate) use clone::{clone_mirror, is_mirror, mirror_path};
 pub(crate) use compare::{is_current, list_upstream};
-pub(crate) use error::MirrorError;
+pub(crate) use error::{MirrorError, is_disk_full};
 pub(crate) use git::{Git, GitCommand, GitError};
 pub(crate) use locks::remove_stale_locks;
 pub(crate) use maintain::maintain;

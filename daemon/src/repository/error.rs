@@ -27,8 +27,20 @@ pub(crate) enum RepositoryError {
 }
 
 impl RepositoryError {
-    /// Whether there is no such repository upstream, so that trying again by oneself is no use.
+    /// Whether upstream shows no such repository, so that trying again by oneself is no use.
     pub(crate) fn is_not_found(&self) -> bool {
-        matches!(self, Self::Mirror(error) if matches!(**error, MirrorError::NotFound { .. }))
+        use MirrorError::{Denied, NotFound};
+        matches!(self, Self::Mirror(error) if matches!(**error, NotFound { .. } | Denied { .. }))
+    }
+
+    /// Whether the mirror could not be made or updated.
+    pub(super) fn is_of_mirror(&self) -> bool {
+        matches!(self, Self::Mirror(_))
+    }
+
+    /// Whether the state of the repository is the reason, and nothing fails.
+    pub(super) fn is_permanent(&self) -> bool {
+        use PublishError::{HeadUnborn, RepositoryEmpty};
+        matches!(self, Self::Publish(error) if matches!(**error, RepositoryEmpty | HeadUnborn))
     }
 }

@@ -188,7 +188,13 @@ impl Repository {
             }
         }
         phase.send_replace(Phase::Updating);
-        self.update().await?;
-        Ok(Freshness::Fresh)
+        match self.update().await {
+            // Upstream answers, but what is new can't be fetched, or not yet again: who asks had
+            // better ask there.
+            Err(RepositoryError::Mirror(_)) if self.status().state == MirrorState::Ready => {
+                Ok(Freshness::Behind)
+            }
+            updated => updated.map(|()| Freshness::Fresh),
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! The life of each repository in the daemon: one task per repository that updates its mirror and
 //! publishes, at its interval and when asked.
 
+mod backoff;
 mod bundles;
 mod contents;
 mod error;
@@ -15,4 +16,4 @@ pub(crate) use contents::Wanted;
 pub(crate) use error::RepositoryError;
 pub(crate) use freshness::Freshness;
 pub(crate) use registry::{Registry, Repository, mirrors};
-pub(crate) use status::{MirrorState, Status};
+pub(crate) use status::{Failure, MirrorState, Status};

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cachewfs_format::RepoName;
@@ -11,6 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use super::bundles::Bundles;
 use super::freshness::{Checker, Checks};
+use super::status::seconds_since_epoch;
 use super::worker::{Permits, Request, Worker};
 use super::{MirrorState, RepositoryError, Status};
 use crate::app::tmp_directory;
@@ -38,6 +40,8 @@ pub(crate) struct Repository {
     /// The first snapshot while it is built.
     pub(crate) feed: BuildFeed,
     requests: mpsc::Sender<Request>,
+    /// When somebody last asked for it, in seconds since the epoch.
+    used_at: AtomicU64,
 }
 
 impl Repository {
@@ -57,6 +61,16 @@ impl Repository {
 
     pub(super) fn change_status(&self, change: impl FnOnce(&mut Status)) {
         self.status.send_modify(change);
+    }
+
+    /// Notes that somebody asks for it.
+    pub(super) fn note_use(&self) {
+        self.used_at.store(seconds_since_epoch(), Ordering::Relaxed);
+    }
+
+    /// When somebody last asked for it, in seconds since the epoch.
+    pub(super) fn used_at(&self) -> u64 {
+        self.used_at.load(Ordering::Relaxed)
     }
 
     /// Waits for an update that begins after this call, and for the publish of what it brings.
@@ -164,6 +178,7 @@ impl Registry {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         if let Some(repository) = repositories.get(name) {
+            repository.note_use();
             return Ok(Arc::clone(repository));
         }
         let mirror = mirror_path(&mirrors(&self.config), name);
@@ -190,6 +205,7 @@ impl Registry {
             feed: BuildFeed::default(),
             checks,
             requests,
+            used_at: AtomicU64::new(seconds_since_epoch()),
         });
         repositories.insert(name.clone(), Arc::clone(&repository));
         let worker = Worker::new(Arc::clone(self), Arc::clone(&repository), permits, receiver);

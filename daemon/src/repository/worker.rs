@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{info, warn};
 
 use super::registry::{Outcome, Registry, Repository};
-use super::{Freshness, MirrorState, RepositoryError};
+use super::{Freshness, MirrorState, RepositoryError, Status};
 use crate::app::tmp_directory;
 use crate::error_chain::chain;
 use crate::mirror::{clone_mirror, head_commit, is_mirror, maintain, remove_stale_locks, update};
@@ -47,6 +47,14 @@ pub(super) enum Request {
 }
 
 impl Request {
+    /// Whether somebody asks for work to be done now, not only for what is fresh.
+    fn is_wish(&self) -> bool {
+        match self {
+            Self::Publish(_) => true,
+            Self::Update(_) => false,
+        }
+    }
+
     /// Tells who asked, who may have gone away, how the run ended.
     fn answer(self, outcome: &Outcome) {
         match self {
@@ -91,28 +99,59 @@ impl Worker {
                 Some(request) = self.requests.recv() => waiting.push(request),
                 () = sleep_until(next_run) => {}
             }
-            let outcome = tokio::select! {
-                () = stop.cancelled() => return,
-                outcome = self.run_once(&mut waiting) => outcome,
-            };
-            self.note(&outcome);
-            let is_gone = matches!(&outcome, Err(error) if error.is_not_found())
-                && !is_mirror(&self.repository.mirror);
-            for request in waiting {
-                request.answer(&outcome);
-            }
-            if is_gone {
-                self.end_unknown(&outcome).await;
+            if waiting.is_empty() && self.is_unknown_and_unused() {
+                self.registry.forget(&self.repository.name);
                 return;
+            }
+            if let Some(error) = self.known_failure(&waiting) {
+                for request in waiting {
+                    request.answer(&Err(error.clone()));
+                }
+                continue;
+            }
+            let ended = tokio::select! {
+                () = stop.cancelled() => return,
+                ended = self.run_once(&mut waiting) => ended,
+            };
+            self.note(&ended);
+            if let Some(outcome) = ended.transpose() {
+                for request in waiting {
+                    request.answer(&outcome);
+                }
             }
         }
     }
 
-    /// Takes over all that wait, then updates and publishes.
-    async fn run_once(&mut self, waiting: &mut Vec<Request>) -> Outcome {
+    /// Whether upstream has no such repository and nobody has asked for it since it said so: names
+    /// that are only guessed must not fill the memory.
+    fn is_unknown_and_unused(&self) -> bool {
+        self.repository.status().failure.is_some_and(|failure| {
+            failure.error.is_not_found() && self.repository.used_at() <= failure.last_try
+        }) && !is_mirror(&self.repository.mirror)
+    }
+
+    /// Why the last update failed, if it is too early to try again just because somebody asks for
+    /// what is fresh; who wishes a publish gets a try.
+    fn known_failure(&self, waiting: &[Request]) -> Option<RepositoryError> {
+        if waiting.is_empty() || waiting.iter().any(Request::is_wish) {
+            return None;
+        }
+        let failure = self.repository.status().failure?;
+        failure.holds_mirror_back().then_some(failure.error)
+    }
+
+    /// Takes over all that wait, then updates and publishes; `None` if it is too early to try again
+    /// a publish that failed.
+    async fn run_once(
+        &mut self,
+        waiting: &mut Vec<Request>,
+    ) -> Result<Option<Published>, RepositoryError> {
         let permit = self.network_permit().await?;
         while let Ok(request) = self.requests.try_recv() {
             waiting.push(request);
+        }
+        if waiting.iter().any(Request::is_wish) {
+            self.repository.change_status(Status::forget_tries);
         }
         let began = std::time::Instant::now();
         let updated = self.update().await;
@@ -120,12 +159,16 @@ impl Worker {
         self.repository.checks.note(began, found);
         updated?;
         drop(permit);
-        for request in waiting.extract_if(.., |request| matches!(request, Request::Update(_))) {
+        for request in waiting.extract_if(.., |request| !request.is_wish()) {
             if let Request::Update(sender) = request {
                 drop(sender.send(Ok(())));
             }
         }
         if waiting.is_empty() {
+            let failure = self.repository.status().failure;
+            if failure.is_some_and(|failure| failure.holds_publish_back()) {
+                return Ok(None);
+            }
             sleep(self.registry.config.publish_delay).await;
         }
         let permits = Arc::clone(&self.registry.publishes);
@@ -133,7 +176,7 @@ impl Worker {
             .acquire_owned()
             .await
             .map_err(|_| RepositoryError::Stopping)?;
-        self.publish().await
+        self.publish().await.map(Some)
     }
 
     async fn network_permit(
@@ -199,8 +242,10 @@ impl Worker {
                     .publisher
                     .publish(name, (upstream, mirror), feed)
                     .map_err(|error| RepositoryError::Publish(Arc::new(error)))?;
-            maintain(&registry.git, mirror, &registry.config.git)
-                .map_err(|error| RepositoryError::Mirror(Arc::new(error)))?;
+            if let Err(error) = maintain(&registry.git, mirror, &registry.config.git) {
+                let error = chain(&error);
+                warn!(repo = %name, error, "Maintaining the mirror of {name} failed");
+            }
             Ok(published)
         });
         let outcome = result.await.map_err(|_| RepositoryError::Stopping)?;
@@ -208,27 +253,17 @@ impl Worker {
         outcome
     }
 
-    fn note(&self, outcome: &Outcome) {
+    fn note(&self, ended: &Result<Option<Published>, RepositoryError>) {
         let repo = &self.repository.name;
-        if let Err(error) = outcome {
+        if let Err(error) = ended {
             warn!(%repo, error = chain(error), "Bringing {repo} up to date failed");
         }
-        let interval = self.registry.config.fetch_interval;
-        self.repository
-            .change_status(|status| status.end_run(outcome, interval));
-    }
-
-    /// Upstream has no such repository: tells all who ask for a while, then forgets the name, so
-    /// that names that are only guessed don't fill the memory.
-    async fn end_unknown(mut self, outcome: &Outcome) {
-        let until = Instant::from_std(self.repository.status().next_run);
-        loop {
-            tokio::select! {
-                () = self.registry.stop.cancelled() => break,
-                () = sleep_until(until) => break,
-                Some(request) = self.requests.recv() => request.answer(outcome),
-            }
-        }
-        self.registry.forget(&self.repository.name);
+        let config = &self.registry.config;
+        let interval = config.fetch_interval;
+        self.repository.change_status(|status| match ended {
+            Ok(Some(published)) => status.succeed(*published, interval),
+            Ok(None) => status.succeed_in_part(interval),
+            Err(error) => status.fail(error.clone(), interval, &config.mirrors),
+        });
     }
 }

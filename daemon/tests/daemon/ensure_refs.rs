@@ -109,7 +109,11 @@ async fn an_unknown_repository_is_cloned_first() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_first_clone_that_failed_is_tried_again() {
-    let (world, gate) = Gate::start(|config| config.ref_check_interval = Duration::ZERO).await;
+    let (world, gate) = Gate::start(|config| {
+        config.ref_check_interval = Duration::ZERO;
+        config.mirrors.retry_first = Duration::from_millis(1);
+    })
+    .await;
     let work = world.create_upstream();
     let head = commit_and_push(&work, "one");
     gate.close();

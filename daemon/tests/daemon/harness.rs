@@ -177,6 +177,26 @@ impl World {
         serde_json::from_str(&text).unwrap()
     }
 
+    /// What the daemon says of the repository.
+    pub(crate) async fn status(&self) -> Value {
+        let path = format!("/api/v1/repos/{REPO}");
+        let text = self.get(&path, &[]).await.text().await.unwrap();
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// Waits until what the daemon says of the repository is so; gives it.
+    pub(crate) async fn status_when(&self, is_so: impl Fn(&Value) -> bool) -> Value {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+        loop {
+            let status = self.status().await;
+            if is_so(&status) {
+                return status;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "{status}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     /// Downloads an archive and extracts it with tar and zstd.
     pub(crate) async fn extract(&self, archive: &str) -> PathBuf {
         let path = format!("/git/{REPO}/{archive}");

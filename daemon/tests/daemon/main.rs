@@ -16,6 +16,7 @@ mod git_share;
 mod harness;
 mod http;
 mod http_upstream;
+mod mirror_failures;
 mod miss;
 mod odd_repositories;
 mod pins;

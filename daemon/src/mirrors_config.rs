@@ -1,0 +1,28 @@
+//! The `[mirrors]` section of the configuration: how mirrors are kept.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::config::duration;
+
+/// The `[mirrors]` section: how mirrors are kept.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MirrorsConfig {
+    /// How long to wait after a failure; it doubles with each further one. Default `5s`.
+    #[serde(deserialize_with = "duration")]
+    pub retry_first: Duration,
+    /// How long to wait at most. Default `1h`.
+    #[serde(deserialize_with = "duration")]
+    pub retry_max: Duration,
+}
+
+impl Default for MirrorsConfig {
+    fn default() -> Self {
+        Self {
+            retry_first: Duration::from_secs(5),
+            retry_max: Duration::from_hours(1),
+        }
+    }
+}
