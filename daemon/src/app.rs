@@ -102,14 +102,17 @@ impl Daemon {
             source,
         })?;
         let shutdown = CancellationToken::new();
-        let git = Git::new(git_config, shutdown.clone());
+        let stop_timeout = config.mirrors.stop_timeout;
+        let kill = CancellationToken::new();
+        let git = Git::new(git_config, kill.clone());
         let publisher = Publisher::new(git.clone(), store.clone(), Arc::clone(&config));
         let registry = Registry::new(config, git, publisher, shutdown.clone())
             .map_err(StartError::HttpClient)?;
         registry.open_existing().map_err(prepare(mirrors))?;
         let router = http::router(Arc::clone(&registry), store);
         let stop = shutdown.clone();
-        let task = tokio::spawn(async move {
+        let jobs = kill_late(stop.clone(), kill, stop_timeout);
+        let serve = async move {
             let stopped = stop.clone();
             // The end of an answer must not wait until the client acknowledges what came before it:
             // that took 40 ms of each short range.
@@ -128,6 +131,13 @@ impl Daemon {
             }
             stop.cancel();
             registry.join().await;
+        };
+        let task = tokio::spawn(async move {
+            tokio::pin!(serve);
+            tokio::select! {
+                () = &mut serve => {}
+                () = jobs => serve.await,
+            }
             drop(lock);
         });
         Ok(Running {
@@ -144,6 +154,13 @@ impl Running {
         // A panic has been reported by its hook already.
         self.task.await.ok();
     }
+}
+
+/// Gives the git commands that run some time to end after `stop`, then kills them.
+async fn kill_late(stop: CancellationToken, kill: CancellationToken, limit: Duration) {
+    stop.cancelled().await;
+    tokio::time::sleep(limit).await;
+    kill.cancel();
 }
 
 /// Where temporary files are: on the same filesystem as mirrors and store.

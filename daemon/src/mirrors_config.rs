@@ -10,6 +10,13 @@ use crate::config::duration;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MirrorsConfig {
+    /// How many updates and clones may run at once, whatever their host; a host of which none runs
+    /// gets one all the same. Default `32`.
+    pub jobs: usize,
+    /// How long updates and publishes that are under way may go on after the daemon is told to
+    /// stop; clones stop at once. Default `10s`.
+    #[serde(deserialize_with = "duration")]
+    pub stop_timeout: Duration,
     /// How long to wait after a failure; it doubles with each further one. Default `5s`.
     #[serde(deserialize_with = "duration")]
     pub retry_first: Duration,
@@ -21,6 +28,8 @@ pub struct MirrorsConfig {
 impl Default for MirrorsConfig {
     fn default() -> Self {
         Self {
+            jobs: 32,
+            stop_timeout: Duration::from_secs(10),
             retry_first: Duration::from_secs(5),
             retry_max: Duration::from_hours(1),
         }

@@ -42,7 +42,7 @@ pub(super) struct Checker {
     pub(super) config: Arc<Config>,
     pub(super) git: Git,
     pub(super) client: reqwest::Client,
-    /// Those of the upstream host that updates take, too.
+    /// Those of the upstream host.
     pub(super) permits: Arc<Semaphore>,
     pub(super) tasks: TaskTracker,
 }

@@ -6,8 +6,10 @@ mod bundles;
 mod contents;
 mod error;
 mod freshness;
+mod jobs;
 mod listing;
 mod registry;
+mod schedule;
 mod status;
 mod worker;
 

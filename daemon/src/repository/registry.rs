@@ -4,16 +4,19 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use cachewfs_format::RepoName;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::backoff::chance;
 use super::bundles::Bundles;
 use super::freshness::{Checker, Checks};
+use super::schedule::{Limits, Schedule};
 use super::status::seconds_since_epoch;
-use super::worker::{Permits, Request, Worker};
+use super::worker::{Request, Worker};
 use super::{MirrorState, RepositoryError, Status};
 use crate::app::tmp_directory;
 use crate::config::Config;
@@ -104,9 +107,10 @@ pub(crate) struct Registry {
     pub(super) stop: CancellationToken,
     /// For upstreams that speak HTTP. Follows no redirects by itself.
     client: reqwest::Client,
-    pub(super) publishes: Arc<Semaphore>,
-    /// Per upstream host: a host that stalls holds up its own repositories only.
-    permits: BTreeMap<String, Permits>,
+    pub(super) schedule: Arc<Schedule>,
+    /// Turns to ask upstream whether it has moved, per host: a host that stalls holds up its own
+    /// repositories only, and jobs that take long hold up no question.
+    check_turns: BTreeMap<String, Arc<Semaphore>>,
     pub(super) tasks: TaskTracker,
     pub(super) bundles: Bundles,
     /// Turns of requests that look into mirrors.
@@ -126,17 +130,23 @@ impl Registry {
             .connect_timeout(config.git_http.connect_timeout)
             .redirect(reqwest::redirect::Policy::none())
             .build()?;
-        let permits = config
+        let turns = || Arc::new(Semaphore::new(config.jobs_per_host));
+        let check_turns = config
             .upstreams
             .keys()
-            .map(|host| (host.clone(), Permits::new(config.jobs_per_host)))
+            .map(|host| (host.clone(), turns()))
             .collect();
+        let schedule = Schedule::new(Limits {
+            jobs: config.mirrors.jobs,
+            jobs_per_host: config.jobs_per_host,
+            publishes: config.publishes,
+        });
         Ok(Arc::new(Self {
             client,
-            publishes: Arc::new(Semaphore::new(config.publishes)),
+            schedule,
             queries: Semaphore::new(MAX_QUERIES),
             bundles: Bundles::new(tmp_directory(&config).join("bundles")),
-            permits,
+            check_turns,
             config,
             git,
             publisher,
@@ -169,6 +179,18 @@ impl Registry {
         self: &Arc<Self>,
         name: &RepoName,
     ) -> Result<Arc<Repository>, RepositoryError> {
+        let repository = self.start(name, Instant::now())?;
+        repository.note_use();
+        Ok(repository)
+    }
+
+    /// The repository; if its task doesn't run, it is started, and begins at `first_run` unless asked
+    /// for earlier.
+    pub(super) fn start(
+        self: &Arc<Self>,
+        name: &RepoName,
+        first_run: Instant,
+    ) -> Result<Arc<Repository>, RepositoryError> {
         let upstream = self.check(name)?;
         if self.stop.is_cancelled() {
             return Err(RepositoryError::Stopping);
@@ -178,7 +200,6 @@ impl Registry {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         if let Some(repository) = repositories.get(name) {
-            repository.note_use();
             return Ok(Arc::clone(repository));
         }
         let mirror = mirror_path(&mirrors(&self.config), name);
@@ -188,27 +209,27 @@ impl Registry {
             MirrorState::Empty
         };
         let (requests, receiver) = mpsc::channel(MAX_WAITING);
-        let permits = self.permits.get(name.host()).cloned();
-        let permits = permits.unwrap_or_else(|| Permits::new(self.config.jobs_per_host));
+        let turns = self.check_turns.get(name.host()).cloned();
+        let permits = turns.unwrap_or_else(|| Arc::new(Semaphore::new(self.config.jobs_per_host)));
         let checks = Checks::new(Checker {
             config: Arc::clone(&self.config),
             git: self.git.clone(),
             client: self.client.clone(),
-            permits: permits.updates(),
+            permits,
             tasks: self.tasks.clone(),
         });
         let repository = Arc::new(Repository {
             name: name.clone(),
             upstream,
             mirror,
-            status: watch::Sender::new(Status::new(state)),
+            status: watch::Sender::new(Status::new(state, first_run)),
             feed: BuildFeed::default(),
             checks,
             requests,
-            used_at: AtomicU64::new(seconds_since_epoch()),
+            used_at: AtomicU64::new(0),
         });
         repositories.insert(name.clone(), Arc::clone(&repository));
-        let worker = Worker::new(Arc::clone(self), Arc::clone(&repository), permits, receiver);
+        let worker = Worker::new(Arc::clone(self), Arc::clone(&repository), receiver);
         self.tasks.spawn(worker.run());
         Ok(repository)
     }
@@ -240,17 +261,22 @@ impl Registry {
         all
     }
 
-    /// Starts the tasks of all mirrors that are on disk.
+    /// Starts the tasks of all mirrors that are on disk, with their first updates spread over
+    /// `fetch_interval`.
     pub(crate) fn open_existing(self: &Arc<Self>) -> std::io::Result<()> {
         let root = mirrors(&self.config);
         let mut found = Vec::new();
         find_mirrors(&root, &mut found)?;
-        for path in found {
+        let (now, count) = (Instant::now(), found.len() as f64);
+        for (index, path) in found.into_iter().enumerate() {
             let name = path.strip_prefix(&root).ok().and_then(Path::to_str);
             let name = name.and_then(|name| RepoName::parse(name).ok());
+            // Not all at once, and what is asked for goes first anyway.
+            let share = (index as f64 + chance()) / count;
+            let first_run = now + self.config.fetch_interval.mul_f64(share);
             // Mirrors of hosts that are no longer configured stay, unused.
             if let Some(name) = name {
-                self.open(&name).ok();
+                self.start(&name, first_run).ok();
             }
         }
         Ok(())

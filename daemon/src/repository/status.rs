@@ -92,7 +92,7 @@ pub(crate) struct Status {
 }
 
 impl Status {
-    pub(super) fn new(state: MirrorState) -> Self {
+    pub(super) fn new(state: MirrorState, next_run: Instant) -> Self {
         Self {
             state,
             failure: None,
@@ -100,7 +100,7 @@ impl Status {
             head: None,
             first_snapshot: None,
             runs: 0,
-            next_run: Instant::now(),
+            next_run,
         }
     }
 
@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn a_wish_and_a_success_make_pauses_short_again() {
-        let mut status = Status::new(MirrorState::Cloning);
+        let mut status = Status::new(MirrorState::Cloning, Instant::now());
         let config = MirrorsConfig::default();
         for _ in 0..30 {
             status.fail(RepositoryError::Busy, INTERVAL, &config);
@@ -221,7 +221,7 @@ mod tests {
 
     #[test]
     fn a_mirror_is_updated_while_publishing_fails() {
-        let mut status = Status::new(MirrorState::Ready);
+        let mut status = Status::new(MirrorState::Ready, Instant::now());
         let error = crate::publish::PublishError::Raced;
         let error = RepositoryError::Publish(std::sync::Arc::new(error));
         for _ in 0..30 {

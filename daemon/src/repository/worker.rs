@@ -5,36 +5,16 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until};
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::registry::{Outcome, Registry, Repository};
-use super::{Freshness, MirrorState, RepositoryError, Status};
-use crate::app::tmp_directory;
+use super::schedule::{Job, JobKind, Turn, Urgency};
+use super::{Freshness, RepositoryError, Status};
 use crate::error_chain::chain;
-use crate::mirror::{clone_mirror, head_commit, is_mirror, maintain, remove_stale_locks, update};
+use crate::mirror::is_mirror;
 use crate::publish::Published;
-
-/// How many jobs may talk to one upstream host at once.
-#[derive(Clone, Debug)]
-pub(super) struct Permits {
-    updates: Arc<Semaphore>,
-    clones: Arc<Semaphore>,
-}
-
-impl Permits {
-    pub(super) fn new(jobs: usize) -> Self {
-        Self {
-            updates: Arc::new(Semaphore::new(jobs)),
-            clones: Arc::new(Semaphore::new(jobs.div_ceil(2))),
-        }
-    }
-
-    pub(super) fn updates(&self) -> Arc<Semaphore> {
-        Arc::clone(&self.updates)
-    }
-}
 
 /// What the task of a repository is asked for; the answer comes with the first run that begins after
 /// it.
@@ -65,25 +45,22 @@ impl Request {
 }
 
 pub(super) struct Worker {
-    registry: Arc<Registry>,
-    repository: Arc<Repository>,
-    permits: Permits,
+    pub(super) registry: Arc<Registry>,
+    pub(super) repository: Arc<Repository>,
     requests: mpsc::Receiver<Request>,
     /// Whether a killed git may have left locks.
-    may_have_locks: bool,
+    pub(super) may_have_locks: bool,
 }
 
 impl Worker {
     pub(super) fn new(
         registry: Arc<Registry>,
         repository: Arc<Repository>,
-        permits: Permits,
         requests: mpsc::Receiver<Request>,
     ) -> Self {
         Self {
             registry,
             repository,
-            permits,
             requests,
             may_have_locks: true,
         }
@@ -109,10 +86,10 @@ impl Worker {
                 }
                 continue;
             }
-            let ended = tokio::select! {
-                () = stop.cancelled() => return,
-                ended = self.run_once(&mut waiting) => ended,
-            };
+            let ended = self.run_once(&mut waiting).await;
+            if stop.is_cancelled() {
+                return;
+            }
             self.note(&ended);
             if let Some(outcome) = ended.transpose() {
                 for request in waiting {
@@ -146,7 +123,11 @@ impl Worker {
         &mut self,
         waiting: &mut Vec<Request>,
     ) -> Result<Option<Published>, RepositoryError> {
-        let permit = self.network_permit().await?;
+        let stop = self.registry.stop.clone();
+        let turn = tokio::select! {
+            () = stop.cancelled() => return Err(RepositoryError::Stopping),
+            turn = self.network_turn(waiting) => turn,
+        };
         while let Ok(request) = self.requests.try_recv() {
             waiting.push(request);
         }
@@ -158,7 +139,7 @@ impl Worker {
         let found = updated.clone().map(|()| Freshness::Fresh);
         self.repository.checks.note(began, found);
         updated?;
-        drop(permit);
+        drop(turn);
         for request in waiting.extract_if(.., |request| !request.is_wish()) {
             if let Request::Update(sender) = request {
                 drop(sender.send(Ok(())));
@@ -169,88 +150,56 @@ impl Worker {
             if failure.is_some_and(|failure| failure.holds_publish_back()) {
                 return Ok(None);
             }
-            sleep(self.registry.config.publish_delay).await;
+            let delay = self.registry.config.publish_delay;
+            self.unless_stopping(sleep(delay)).await?;
         }
-        let permits = Arc::clone(&self.registry.publishes);
-        let _permit = permits
-            .acquire_owned()
-            .await
-            .map_err(|_| RepositoryError::Stopping)?;
+        let _turn = self.unless_stopping(self.publish_turn(waiting)).await?;
         self.publish().await.map(Some)
     }
 
-    async fn network_permit(
-        &self,
-    ) -> Result<(OwnedSemaphorePermit, Option<OwnedSemaphorePermit>), RepositoryError> {
-        let acquire = async |semaphore: &Arc<Semaphore>| {
-            let permit = Arc::clone(semaphore).acquire_owned().await;
-            permit.map_err(|_| RepositoryError::Stopping)
-        };
-        let clone = if is_mirror(&self.repository.mirror) {
-            None
+    /// A turn to talk to upstream; who asks while a periodic update waits for it makes it urgent.
+    async fn network_turn(&mut self, waiting: &mut Vec<Request>) -> Turn {
+        let kind = if is_mirror(&self.repository.mirror) {
+            JobKind::Update
         } else {
-            Some(acquire(&self.permits.clones).await?)
+            JobKind::Clone
         };
-        Ok((acquire(&self.permits.updates).await?, clone))
+        let schedule = Arc::clone(&self.registry.schedule);
+        if waiting.is_empty() {
+            tokio::select! {
+                turn = schedule.turn(self.job(kind), Urgency::Periodic) => return turn,
+                Some(request) = self.requests.recv() => waiting.push(request),
+            }
+        }
+        schedule.turn(self.job(kind), Urgency::Asked).await
     }
 
-    async fn update(&mut self) -> Result<(), RepositoryError> {
-        let (registry, repository) = (Arc::clone(&self.registry), Arc::clone(&self.repository));
-        let sweep = std::mem::replace(&mut self.may_have_locks, true);
-        let result = tokio::task::spawn_blocking(move || {
-            let (config, mirror) = (&registry.config, &repository.mirror);
-            if !is_mirror(mirror) {
-                repository.change_status(|status| status.state = MirrorState::Cloning);
-                let places = (tmp_directory(config), mirror.clone());
-                let limit = config.git.clone_timeout;
-                clone_mirror(
-                    &registry.git,
-                    &repository.upstream,
-                    (&places.0, &places.1),
-                    limit,
-                )?;
-                info!(repo = %repository.name, "Cloned {}", repository.name);
-            } else if sweep {
-                remove_stale_locks(mirror).map_err(|source| crate::mirror::MirrorError::Io {
-                    path: mirror.clone(),
-                    source,
-                })?;
-            }
-            let what = (mirror.as_path(), &config.namespaces[..]);
-            update(&registry.git, &repository.upstream, what, &config.git)?;
-            let head = head_commit(&registry.git, mirror)?;
-            repository.change_status(|status| status.mirror_is_fresh(head));
-            Ok(())
-        });
-        let result = result.await.map_err(|_| RepositoryError::Stopping)?;
-        self.may_have_locks = result.is_err();
-        result.map_err(|error| RepositoryError::Mirror(Arc::new(error)))
+    /// A turn to publish.
+    async fn publish_turn(&self, waiting: &[Request]) -> Turn {
+        let urgency = if waiting.is_empty() {
+            Urgency::Periodic
+        } else {
+            Urgency::Asked
+        };
+        let schedule = &self.registry.schedule;
+        schedule.turn(self.job(JobKind::Publish), urgency).await
     }
 
-    async fn publish(&mut self) -> Outcome {
-        let (registry, repository) = (Arc::clone(&self.registry), Arc::clone(&self.repository));
-        let result = tokio::task::spawn_blocking(move || -> Outcome {
-            let Repository {
-                name,
-                upstream,
-                mirror,
-                feed,
-                ..
-            } = &*repository;
-            let published: Published =
-                registry
-                    .publisher
-                    .publish(name, (upstream, mirror), feed)
-                    .map_err(|error| RepositoryError::Publish(Arc::new(error)))?;
-            if let Err(error) = maintain(&registry.git, mirror, &registry.config.git) {
-                let error = chain(&error);
-                warn!(repo = %name, error, "Maintaining the mirror of {name} failed");
-            }
-            Ok(published)
-        });
-        let outcome = result.await.map_err(|_| RepositoryError::Stopping)?;
-        self.may_have_locks |= outcome.is_err();
-        outcome
+    fn job(&self, kind: JobKind) -> Job {
+        let host = self.repository.name.host().to_owned();
+        Job { host, kind }
+    }
+
+    /// Waits, unless the daemon stops: then no further job is to begin.
+    async fn unless_stopping<T>(
+        &self,
+        wait: impl Future<Output = T>,
+    ) -> Result<T, RepositoryError> {
+        tokio::select! {
+            biased;
+            () = self.registry.stop.cancelled() => Err(RepositoryError::Stopping),
+            waited = wait => Ok(waited),
+        }
     }
 
     fn note(&self, ended: &Result<Option<Published>, RepositoryError>) {

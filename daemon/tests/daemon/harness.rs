@@ -116,6 +116,13 @@ impl World {
         }
     }
 
+    /// Stops the daemon; another can be started in what is left.
+    pub(crate) async fn stop(self) -> TempDir {
+        self.running.shutdown.cancel();
+        self.running.stopped().await;
+        self.root
+    }
+
     /// The upstream repository, a bare one, with a work tree beside it to commit in.
     pub(crate) fn create_upstream(&self) -> PathBuf {
         let bare = self.upstream();
