@@ -16,6 +16,7 @@ mod mirrors_config;
 mod pkt_line;
 mod publish;
 mod repository;
+mod restore;
 mod store;
 
 pub use app::{Daemon, Running, StartError};

@@ -143,7 +143,7 @@ pub struct EnsureRefsAnswer {
 pub struct RepoStatus {
     /// The repository.
     pub repo: RepoName,
-    /// The state of its mirror: `empty`, `cloning`, `ready` or `failed`.
+    /// The state of its mirror: `empty`, `restoring`, `cloning`, `ready` or `failed`.
     pub state: String,
     /// What went wrong last, if something did.
     pub error: Option<String>,

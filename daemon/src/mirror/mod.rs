@@ -16,7 +16,7 @@ mod update;
 mod upstream;
 
 pub(crate) use bundle::{BundleRef, refs_beyond, write_bundle};
-pub(crate) use clone::{clone_mirror, is_mirror, mirror_path};
+pub(crate) use clone::{clone_mirror, create_mirror, is_mirror, mirror_path, move_into_place};
 pub(crate) use compare::{is_current, list_upstream};
 pub(crate) use error::{MirrorError, is_disk_full};
 pub(crate) use git::{Git, GitCommand, GitError};
@@ -25,5 +25,5 @@ pub(crate) use maintain::maintain;
 pub(crate) use query::{RefName, has_commit, head_commit, missing_objects, resolve_refs};
 pub(crate) use serve::UploadPack;
 pub(crate) use stream::GitStream;
-pub(crate) use update::{mirrored_namespaces, update};
+pub(crate) use update::{head_of_upstream, mirrored_namespaces, update};
 pub(crate) use upstream::{Upstream, redact};

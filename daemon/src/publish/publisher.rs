@@ -39,6 +39,11 @@ impl Publisher {
         Self { git, store, config }
     }
 
+    /// Where snapshots are published.
+    pub(crate) fn store(&self) -> &DiskStore {
+        &self.store
+    }
+
     /// Publishes the present state of `mirror`, unless it is what is current. The caller sees to it
     /// that nothing changes the mirror meanwhile. The first snapshot is fed as it is built.
     pub(crate) fn publish(
@@ -65,10 +70,9 @@ impl Publisher {
             Some(pointer) => Some(self.store.current_manifest(repo, pointer)?),
             None => None,
         };
-        if let Some(previous) = previous
-            .as_ref()
-            .filter(|previous| previous.refs_digest == refs.digest())
-        {
+        // What can't be read any more is no base to build on.
+        let base = previous.as_ref().filter(|previous| self.has_base(previous));
+        if let Some(previous) = base.filter(|base| base.refs_digest == refs.digest()) {
             return Ok(Published {
                 snapshot: previous.snapshot,
                 moved: false,
@@ -96,7 +100,7 @@ impl Publisher {
             repo,
             upstream,
             refs: &refs,
-            previous: previous.as_ref(),
+            previous: base,
             store: &self.store,
             feed: previous.is_none().then_some(feed),
         };
@@ -113,6 +117,16 @@ impl Publisher {
             snapshot,
             moved: true,
         })
+    }
+
+    /// Whether packs and commit-graph of `previous` are all there; what is found damaged is put away.
+    fn has_base(&self, previous: &Manifest) -> bool {
+        let of_packs = previous
+            .packs
+            .iter()
+            .flat_map(|pack| [&pack.pack, &pack.index, &pack.reverse_index]);
+        let files = of_packs.chain(&previous.commit_graphs);
+        self.store.has_all(&previous.repo, files)
     }
 
     fn to_manifest(&self, of: &Snapshot<'_>, built: Built) -> Result<Manifest, PublishError> {

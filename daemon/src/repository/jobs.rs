@@ -4,13 +4,17 @@ use std::sync::Arc;
 
 use tracing::{info, warn};
 
-use super::registry::{Outcome, Repository};
+use super::registry::{Outcome, Registry, Repository};
 use super::worker::Worker;
 use super::{MirrorState, RepositoryError};
 use crate::app::tmp_directory;
 use crate::error_chain::chain;
-use crate::mirror::{clone_mirror, head_commit, is_mirror, maintain, remove_stale_locks, update};
+use crate::mirror::{
+    GitError, MirrorError, clone_mirror, head_commit, is_mirror, maintain, remove_stale_locks,
+    update,
+};
 use crate::publish::Published;
+use crate::restore::{Restore, RestoreError};
 
 impl Worker {
     /// Clones the mirror, or updates it.
@@ -19,22 +23,19 @@ impl Worker {
         let sweep = std::mem::replace(&mut self.may_have_locks, true);
         let result = tokio::task::spawn_blocking(move || {
             let (config, mirror) = (&registry.config, &repository.mirror);
+            let mut is_current = false;
             if !is_mirror(mirror) {
-                repository.change_status(|status| status.state = MirrorState::Cloning);
-                let places = (tmp_directory(config), mirror.clone());
-                let limit = config.git.clone_timeout;
-                // What it has when the daemon stops is lost anyway.
-                let git = registry.git.stopped_by(registry.stop.clone());
-                clone_mirror(&git, &repository.upstream, (&places.0, &places.1), limit)?;
-                info!(repo = %repository.name, "Cloned {}", repository.name);
+                is_current = bring_up(&registry, &repository)?;
             } else if sweep {
-                remove_stale_locks(mirror).map_err(|source| crate::mirror::MirrorError::Io {
+                remove_stale_locks(mirror).map_err(|source| MirrorError::Io {
                     path: mirror.clone(),
                     source,
                 })?;
             }
-            let what = (mirror.as_path(), &config.namespaces[..]);
-            update(&registry.git, &repository.upstream, what, &config.git)?;
+            if !is_current {
+                let what = (mirror.as_path(), &config.namespaces[..]);
+                update(&registry.git, &repository.upstream, what, &config.git)?;
+            }
             let head = head_commit(&registry.git, mirror)?;
             repository.change_status(|status| status.mirror_is_fresh(head));
             Ok(())
@@ -70,4 +71,61 @@ impl Worker {
         self.may_have_locks |= outcome.is_err();
         outcome
     }
+}
+
+/// Makes the mirror: from the snapshot in the store if that works, else by a clone. Tells whether it
+/// is up to date as an update leaves it.
+fn bring_up(registry: &Registry, repository: &Repository) -> Result<bool, MirrorError> {
+    let (config, name, upstream) = (&registry.config, &repository.name, &repository.upstream);
+    let mirror = &repository.mirror;
+    // What is there when the daemon stops is lost anyway.
+    let git = registry.git.stopped_by(registry.stop.clone());
+    let store = registry.publisher.store();
+    let is_published = matches!(store.pointer(name), Ok(Some(_)));
+    repository.change_status(|status| {
+        status.state = if is_published {
+            MirrorState::Restoring
+        } else {
+            MirrorState::Cloning
+        };
+    });
+    let restore = Restore {
+        git: &git,
+        config,
+        store,
+        repo: name,
+        upstream,
+    };
+    match restore.run(mirror) {
+        Ok(true) => {
+            info!(repo = %name, "Restored the mirror of {name} from its snapshot");
+            return Ok(true);
+        }
+        Ok(false) => {}
+        Err(_) if git.is_stopping() => {
+            let command = "fetch".to_owned();
+            return Err(GitError::Stopped { command }.into());
+        }
+        Err(error) => match error.into_upstream() {
+            Ok(error) => return Err(error),
+            Err(error) => {
+                let text = chain(&error);
+                warn!(repo = %name, error = text, "The mirror of {name} can't be restored and is cloned");
+                if let RestoreError::Store(error) = &error {
+                    error
+                        .set_damaged_aside()
+                        .map_err(|source| MirrorError::Io {
+                            path: mirror.clone(),
+                            source,
+                        })?;
+                }
+            }
+        },
+    }
+    repository.change_status(|status| status.state = MirrorState::Cloning);
+    let tmp = tmp_directory(config);
+    let limit = config.git.clone_timeout;
+    clone_mirror(&git, upstream, (&tmp, mirror), limit)?;
+    info!(repo = %name, "Cloned {name}");
+    Ok(false)
 }

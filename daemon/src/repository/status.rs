@@ -18,6 +18,8 @@ const LONGEST_UNKNOWN: Duration = Duration::from_mins(1);
 pub(crate) enum MirrorState {
     /// There is none yet.
     Empty,
+    /// It is made from the snapshot in the store.
+    Restoring,
     /// Its first clone runs.
     Cloning,
     /// It is there.
@@ -30,6 +32,7 @@ impl MirrorState {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Empty => "empty",
+            Self::Restoring => "restoring",
             Self::Cloning => "cloning",
             Self::Ready => "ready",
             Self::Failed => "failed",
@@ -160,7 +163,7 @@ impl Status {
             next_try,
             last_try: now,
         });
-        if self.state == MirrorState::Cloning {
+        if matches!(self.state, MirrorState::Restoring | MirrorState::Cloning) {
             self.state = MirrorState::Failed;
         }
         // Publishing alone is no reason to leave the mirror as it is.
