@@ -289,6 +289,7 @@ impl Config {
                 "git_http.idle_timeout",
                 !self.git_http.idle_timeout.is_zero(),
             ),
+            ("mirrors.repack_packs", self.mirrors.repack_packs >= 1),
             ("mirrors.jobs", self.mirrors.jobs >= 1),
             ("mirrors.retry_first", !self.mirrors.retry_first.is_zero()),
             ("git_http.max_requests", self.git_http.max_requests >= 1),

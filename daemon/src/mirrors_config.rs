@@ -17,6 +17,11 @@ pub struct MirrorsConfig {
     /// stop; clones stop at once. Default `10s`.
     #[serde(deserialize_with = "duration")]
     pub stop_timeout: Duration,
+    /// The packs of a mirror are rolled up when there are more than this. Default `20`.
+    pub repack_packs: usize,
+    /// But no more often than this, unless there are five times as many. Default `10min`.
+    #[serde(deserialize_with = "duration")]
+    pub repack_interval: Duration,
     /// How long to wait after a failure; it doubles with each further one. Default `5s`.
     #[serde(deserialize_with = "duration")]
     pub retry_first: Duration,
@@ -30,6 +35,8 @@ impl Default for MirrorsConfig {
         Self {
             jobs: 32,
             stop_timeout: Duration::from_secs(10),
+            repack_packs: 20,
+            repack_interval: Duration::from_mins(10),
             retry_first: Duration::from_secs(5),
             retry_max: Duration::from_hours(1),
         }

@@ -21,7 +21,7 @@ pub(crate) use compare::{is_current, list_upstream};
 pub(crate) use error::{MirrorError, is_disk_full};
 pub(crate) use git::{Git, GitCommand, GitError};
 pub(crate) use locks::remove_stale_locks;
-pub(crate) use maintain::maintain;
+pub(crate) use maintain::{Upkeep, maintain, upkeep};
 pub(crate) use query::{RefName, has_commit, head_commit, missing_objects, resolve_refs};
 pub(crate) use serve::UploadPack;
 pub(crate) use stream::GitStream;

@@ -1,6 +1,7 @@
 //! What the task of a repository has done on blocking threads: clones, updates, publishes.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use tracing::{info, warn};
 
@@ -10,10 +11,9 @@ use super::{MirrorState, RepositoryError};
 use crate::app::tmp_directory;
 use crate::error_chain::chain;
 use crate::mirror::{
-    GitError, MirrorError, clone_mirror, head_commit, is_mirror, maintain, remove_stale_locks,
-    update,
+    GitError, MirrorError, Upkeep, clone_mirror, head_commit, is_mirror, maintain,
+    remove_stale_locks, update, upkeep,
 };
-use crate::publish::Published;
 use crate::restore::{Restore, RestoreError};
 
 impl Worker {
@@ -45,7 +45,7 @@ impl Worker {
         result.map_err(|error| RepositoryError::Mirror(Arc::new(error)))
     }
 
-    /// Publishes the mirror, and maintains it.
+    /// Publishes the mirror.
     pub(super) async fn publish(&mut self) -> Outcome {
         let (registry, repository) = (Arc::clone(&self.registry), Arc::clone(&self.repository));
         let result = tokio::task::spawn_blocking(move || -> Outcome {
@@ -56,20 +56,49 @@ impl Worker {
                 feed,
                 ..
             } = &*repository;
-            let published: Published =
-                registry
-                    .publisher
-                    .publish(name, (upstream, mirror), feed)
-                    .map_err(|error| RepositoryError::Publish(Arc::new(error)))?;
-            if let Err(error) = maintain(&registry.git, mirror, &registry.config.git) {
-                let error = chain(&error);
-                warn!(repo = %name, error, "Maintaining the mirror of {name} failed");
-            }
-            Ok(published)
+            registry
+                .publisher
+                .publish(name, (upstream, mirror), feed)
+                .map_err(|error| RepositoryError::Publish(Arc::new(error)))
         });
         let outcome = result.await.map_err(|_| RepositoryError::Stopping)?;
         self.may_have_locks |= outcome.is_err();
         outcome
+    }
+
+    /// Rolls packs up and indexes them, if there is need; that it fails is no failure of the mirror.
+    pub(super) async fn maintain(&mut self) {
+        let (registry, repository) = (Arc::clone(&self.registry), Arc::clone(&self.repository));
+        let last = self.repacked_at.map(|at| at.elapsed());
+        let due = upkeep(&repository.mirror, &registry.config.mirrors, last);
+        let due = match due {
+            Ok(Some(due)) => due,
+            Ok(None) => return,
+            Err(error) => return self.note_upkeep(&error),
+        };
+        // As much memory and as many processors as a publish takes.
+        let Ok(_turn) = self.unless_stopping(self.publish_turn(&[])).await else {
+            return;
+        };
+        let work = move || {
+            let git = registry.git.stopped_by(registry.stop.clone());
+            maintain(&git, &repository.mirror, due, &registry.config.git)
+        };
+        let done = tokio::task::spawn_blocking(work).await;
+        if due == Upkeep::RollUp {
+            self.repacked_at = Some(Instant::now());
+        }
+        if let Ok(Err(error)) = done {
+            self.may_have_locks = true;
+            self.note_upkeep(&error);
+        }
+    }
+
+    fn note_upkeep(&self, error: &MirrorError) {
+        if !self.registry.stop.is_cancelled() {
+            let repo = &self.repository.name;
+            warn!(%repo, error = chain(error), "Maintaining the mirror of {repo} failed");
+        }
     }
 }
 

@@ -50,6 +50,8 @@ pub(super) struct Worker {
     requests: mpsc::Receiver<Request>,
     /// Whether a killed git may have left locks.
     pub(super) may_have_locks: bool,
+    /// When packs were last rolled up, since the daemon's start.
+    pub(super) repacked_at: Option<std::time::Instant>,
 }
 
 impl Worker {
@@ -63,6 +65,7 @@ impl Worker {
             repository,
             requests,
             may_have_locks: true,
+            repacked_at: None,
         }
     }
 
@@ -95,6 +98,9 @@ impl Worker {
                 for request in waiting {
                     request.answer(&outcome);
                 }
+            }
+            if is_mirror(&self.repository.mirror) {
+                self.maintain().await;
             }
         }
     }
@@ -175,7 +181,7 @@ impl Worker {
     }
 
     /// A turn to publish.
-    async fn publish_turn(&self, waiting: &[Request]) -> Turn {
+    pub(super) async fn publish_turn(&self, waiting: &[Request]) -> Turn {
         let urgency = if waiting.is_empty() {
             Urgency::Periodic
         } else {
@@ -191,7 +197,7 @@ impl Worker {
     }
 
     /// Waits, unless the daemon stops: then no further job is to begin.
-    async fn unless_stopping<T>(
+    pub(super) async fn unless_stopping<T>(
         &self,
         wait: impl Future<Output = T>,
     ) -> Result<T, RepositoryError> {

@@ -17,6 +17,7 @@ mod harness;
 mod http;
 mod http_upstream;
 mod mirror_failures;
+mod mirror_maintain;
 mod mirror_restore;
 mod mirror_schedule;
 mod miss;
