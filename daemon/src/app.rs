@@ -117,7 +117,8 @@ impl Daemon {
             // The end of an answer must not wait until the client acknowledges what came before it:
             // that took 40 ms of each short range.
             let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
-            let served = axum::serve(listener, router)
+            let service = router.into_make_service_with_connect_info::<SocketAddr>();
+            let served = axum::serve(listener, service)
                 .with_graceful_shutdown(async move { stopped.cancelled().await });
             let limit = async {
                 stop.cancelled().await;

@@ -22,6 +22,10 @@ pub struct MirrorsConfig {
     /// But no more often than this, unless there are five times as many. Default `10min`.
     #[serde(deserialize_with = "duration")]
     pub repack_interval: Duration,
+    /// Mirrors that nobody asked for in this time are removed; what is published stays. `0s`: never.
+    /// Default `30days`.
+    #[serde(deserialize_with = "duration")]
+    pub remove_unused_after: Duration,
     /// How long to wait after a failure; it doubles with each further one. Default `5s`.
     #[serde(deserialize_with = "duration")]
     pub retry_first: Duration,
@@ -37,6 +41,7 @@ impl Default for MirrorsConfig {
             stop_timeout: Duration::from_secs(10),
             repack_packs: 20,
             repack_interval: Duration::from_mins(10),
+            remove_unused_after: Duration::from_hours(30 * 24),
             retry_first: Duration::from_secs(5),
             retry_max: Duration::from_hours(1),
         }

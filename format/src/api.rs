@@ -138,6 +138,15 @@ pub struct EnsureRefsAnswer {
     pub fetched: bool,
 }
 
+/// The answer when a repository was forgotten.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForgetAnswer {
+    /// The repository.
+    pub repo: RepoName,
+    /// Whether its snapshots were deleted, too.
+    pub store: bool,
+}
+
 /// What the daemon knows of a repository.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RepoStatus {

@@ -24,6 +24,8 @@ pub(crate) enum ApiError {
     BadEncoding,
     #[error("the URL names no snapshot")]
     BadSnapshotId(#[source] cachewfs_format::Error),
+    #[error("only the machine that the daemon runs on may ask for this")]
+    NotLocal,
     #[error("there is nothing at this URL")]
     NoSuchPath,
     #[error("nothing is published of {repo}")]
@@ -89,6 +91,7 @@ impl ApiError {
                 (StatusCode::BAD_REQUEST, code::BAD_REPO_NAME)
             }
             Self::BadSnapshotId(_) => (StatusCode::BAD_REQUEST, code::BAD_SNAPSHOT_ID),
+            Self::NotLocal => (StatusCode::FORBIDDEN, "not_local"),
             Self::NoSuchPath => (StatusCode::NOT_FOUND, "no_such_path"),
             Self::NoSnapshot { .. } | Self::NoSuchSnapshot { .. } => {
                 (StatusCode::NOT_FOUND, code::NO_SNAPSHOT)
@@ -118,6 +121,7 @@ impl ApiError {
             Self::BadRepoName(_) | Self::BadEncoding | Self::NoSuchPath => {
                 "Use /git/<host>/<path>/snapshot.tar.zst, as in /git/github.com/org/repo/snapshot.tar.zst."
             }
+            Self::NotLocal => "Use curl there, with the daemon's address on 127.0.0.1.",
             Self::BadSnapshotId(_) => "Use <commit> or <commit>-<16 hexadecimal digits>.",
             Self::NoSnapshot { .. } => "GET the stable URL to have it prepared.",
             Self::NoSuchSnapshot { .. } => "It may be too old: resolve the stable URL again.",
@@ -179,6 +183,8 @@ fn repository_status(error: &RepositoryError) -> (StatusCode, &'static str) {
         },
         RepositoryError::CheckTimedOut => (StatusCode::BAD_GATEWAY, code::UPSTREAM_FAILED),
         RepositoryError::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
+        RepositoryError::Forgotten => (StatusCode::SERVICE_UNAVAILABLE, "forgotten"),
+        RepositoryError::Store(_) => (StatusCode::INTERNAL_SERVER_ERROR, "store_failed"),
         RepositoryError::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
     }
 }
@@ -215,9 +221,11 @@ fn repository_advice(error: &RepositoryError) -> &'static str {
             | PublishError::Io { .. }
             | PublishError::BadOutput { .. } => "Look at the daemon's log.",
         },
-        RepositoryError::CheckTimedOut | RepositoryError::Busy | RepositoryError::Stopping => {
-            "Ask again in a moment."
-        }
+        RepositoryError::Store(_) => "Look at the daemon's log.",
+        RepositoryError::CheckTimedOut
+        | RepositoryError::Busy
+        | RepositoryError::Forgotten
+        | RepositoryError::Stopping => "Ask again in a moment.",
     }
 }
 

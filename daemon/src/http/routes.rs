@@ -13,7 +13,7 @@ use cachewfs_format::{ArchiveKind, RepoName, SnapshotId};
 
 use super::error::ApiError;
 use super::git_protocol::{self, GitServer};
-use super::{bundle, ensure_refs, health, published, repos, snapshots};
+use super::{admin, bundle, ensure_refs, health, published, repos, snapshots};
 use crate::repository::Registry;
 use crate::store::{DiskStore, RevisionIndex};
 
@@ -40,7 +40,10 @@ pub(crate) fn router(registry: Arc<Registry>, store: DiskStore) -> Router {
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .route(REPOS_PATH, get(repos::list))
-        .route(&format!("{REPOS_PATH}/{{*repo}}"), get(repos::one))
+        .route(
+            &format!("{REPOS_PATH}/{{*repo}}"),
+            get(repos::one).post(admin::act),
+        )
         .route("/git/{*rest}", any(git))
         .fallback(async || ApiError::NoSuchPath)
         .with_state(app)
@@ -76,6 +79,7 @@ async fn git(State(app): State<Arc<App>>, request: Request) -> Result<Response, 
     let (method, uri, headers) = (parts.method, parts.uri, parts.headers);
     let version = parts.version;
     app.registry.check(&repo)?;
+    app.registry.note_use(&repo);
     let is_read = method == Method::GET || method == Method::HEAD;
     let request = snapshots::Request {
         repo,

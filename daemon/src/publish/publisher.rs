@@ -26,6 +26,15 @@ pub(crate) struct Published {
     pub(crate) moved: bool,
 }
 
+/// How packs are laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Layout {
+    /// As it is best: with an increment if that does.
+    AsNeeded,
+    /// All anew.
+    Anew,
+}
+
 /// Publishes mirrors into a store.
 #[derive(Clone, Debug)]
 pub(crate) struct Publisher {
@@ -50,9 +59,9 @@ impl Publisher {
         &self,
         repo: &RepoName,
         (upstream, mirror): (&Upstream, &Path),
-        feed: &BuildFeed,
+        (layout, feed): (Layout, &BuildFeed),
     ) -> Result<Published, PublishError> {
-        let published = self.publish_fed(repo, (upstream, mirror), feed);
+        let published = self.publish_fed(repo, (upstream, mirror), (layout, feed));
         feed.clear();
         published
     }
@@ -61,7 +70,7 @@ impl Publisher {
         &self,
         repo: &RepoName,
         (upstream, mirror): (&Upstream, &Path),
-        feed: &BuildFeed,
+        (layout, feed): (Layout, &BuildFeed),
     ) -> Result<Published, PublishError> {
         let started = Instant::now();
         let mut refs = Refs::read(&self.git, mirror, &self.config.namespaces)?;
@@ -71,7 +80,9 @@ impl Publisher {
             None => None,
         };
         // What can't be read any more is no base to build on.
-        let base = previous.as_ref().filter(|previous| self.has_base(previous));
+        let base = previous
+            .as_ref()
+            .filter(|previous| layout == Layout::AsNeeded && self.has_base(previous));
         if let Some(previous) = base.filter(|base| base.refs_digest == refs.digest()) {
             return Ok(Published {
                 snapshot: previous.snapshot,

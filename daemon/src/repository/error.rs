@@ -6,6 +6,7 @@ use cachewfs_format::RepoName;
 
 use crate::mirror::MirrorError;
 use crate::publish::PublishError;
+use crate::store::StoreError;
 
 /// Why a repository can't be served or brought up to date; all who wait for one update share it.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -22,6 +23,10 @@ pub(crate) enum RepositoryError {
     CheckTimedOut,
     #[error("too many requests wait for this repository")]
     Busy,
+    #[error("the repository was just forgotten")]
+    Forgotten,
+    #[error("the snapshots can't be deleted")]
+    Store(#[source] Arc<StoreError>),
     #[error("the daemon stops")]
     Stopping,
 }

@@ -14,6 +14,7 @@ use crate::mirror::{
     GitError, MirrorError, Upkeep, clone_mirror, head_commit, is_mirror, maintain,
     remove_stale_locks, update, upkeep,
 };
+use crate::publish::Layout;
 use crate::restore::{Restore, RestoreError};
 
 impl Worker {
@@ -46,7 +47,7 @@ impl Worker {
     }
 
     /// Publishes the mirror.
-    pub(super) async fn publish(&mut self) -> Outcome {
+    pub(super) async fn publish(&mut self, layout: Layout) -> Outcome {
         let (registry, repository) = (Arc::clone(&self.registry), Arc::clone(&self.repository));
         let result = tokio::task::spawn_blocking(move || -> Outcome {
             let Repository {
@@ -58,7 +59,7 @@ impl Worker {
             } = &*repository;
             registry
                 .publisher
-                .publish(name, (upstream, mirror), feed)
+                .publish(name, (upstream, mirror), (layout, feed))
                 .map_err(|error| RepositoryError::Publish(Arc::new(error)))
         });
         let outcome = result.await.map_err(|_| RepositoryError::Stopping)?;

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use cachewfs_format::RepoName;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -14,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use super::backoff::chance;
 use super::bundles::Bundles;
 use super::freshness::{Checker, Checks};
+use super::removal::{Snapshots, used_at};
 use super::schedule::{Limits, Schedule};
 use super::status::seconds_since_epoch;
 use super::worker::{Request, Worker};
@@ -86,14 +88,27 @@ impl Repository {
         self.ask(Request::Update).await
     }
 
+    /// Waits for an update that begins after this call, and for a publish that lays all packs out anew.
+    pub(crate) async fn lay_out_anew(&self) -> Outcome {
+        self.ask(Request::LayOutAnew).await
+    }
+
+    /// Ends the repository's task, and removes its mirror.
+    pub(crate) async fn forget(&self, snapshots: Snapshots) -> Result<(), RepositoryError> {
+        self.ask(|sender| Request::Forget(snapshots, sender)).await
+    }
+
     async fn ask<T>(
         &self,
-        request: fn(oneshot::Sender<Result<T, RepositoryError>>) -> Request,
+        request: impl FnOnce(oneshot::Sender<Result<T, RepositoryError>>) -> Request,
     ) -> Result<T, RepositoryError> {
         let (answer, outcome) = oneshot::channel();
         self.requests
             .try_send(request(answer))
-            .map_err(|_| RepositoryError::Busy)?;
+            .map_err(|error| match error {
+                TrySendError::Full(_) => RepositoryError::Busy,
+                TrySendError::Closed(_) => RepositoryError::Forgotten,
+            })?;
         outcome.await.map_err(|_| RepositoryError::Stopping)?
     }
 }
@@ -195,10 +210,7 @@ impl Registry {
         if self.stop.is_cancelled() {
             return Err(RepositoryError::Stopping);
         }
-        let mut repositories = self
-            .repositories
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut repositories = self.lock_repositories();
         if let Some(repository) = repositories.get(name) {
             return Ok(Arc::clone(repository));
         }
@@ -218,6 +230,7 @@ impl Registry {
             permits,
             tasks: self.tasks.clone(),
         });
+        let last_use = used_at(&mirror);
         let repository = Arc::new(Repository {
             name: name.clone(),
             upstream,
@@ -226,7 +239,7 @@ impl Registry {
             feed: BuildFeed::default(),
             checks,
             requests,
-            used_at: AtomicU64::new(0),
+            used_at: AtomicU64::new(last_use),
         });
         repositories.insert(name.clone(), Arc::clone(&repository));
         let worker = Worker::new(Arc::clone(self), Arc::clone(&repository), receiver);
@@ -234,28 +247,31 @@ impl Registry {
         Ok(repository)
     }
 
+    /// Notes that somebody asks for `name`.
+    pub(crate) fn note_use(&self, name: &RepoName) {
+        if let Some(repository) = self.find(name) {
+            repository.note_use();
+        }
+    }
+
     /// The repository, if its task runs.
     pub(crate) fn find(&self, name: &RepoName) -> Option<Arc<Repository>> {
-        let repositories = self
-            .repositories
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let repositories = self.lock_repositories();
         repositories.get(name).cloned()
     }
 
     pub(super) fn forget(&self, name: &RepoName) {
-        self.repositories
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(name);
+        self.lock_repositories().remove(name);
+    }
+
+    pub(super) fn lock_repositories(&self) -> MutexGuard<'_, HashMap<RepoName, Arc<Repository>>> {
+        let repositories = self.repositories.lock();
+        repositories.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// All repositories whose tasks run, sorted by name.
     pub(crate) fn all(&self) -> Vec<Arc<Repository>> {
-        let repositories = self
-            .repositories
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let repositories = self.lock_repositories();
         let mut all: Vec<_> = repositories.values().cloned().collect();
         all.sort_by(|left, right| left.name.cmp(&right.name));
         all

@@ -4,17 +4,19 @@
 //! an update that began after it asked. No work hangs off the life of a request.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::warn;
 
+use super::Snapshots;
 use super::registry::{Outcome, Registry, Repository};
 use super::schedule::{Job, JobKind, Turn, Urgency};
 use super::{Freshness, RepositoryError, Status};
 use crate::error_chain::chain;
 use crate::mirror::is_mirror;
-use crate::publish::Published;
+use crate::publish::{Layout, Published};
 
 /// What the task of a repository is asked for; the answer comes with the first run that begins after
 /// it.
@@ -22,6 +24,10 @@ use crate::publish::Published;
 pub(super) enum Request {
     /// An update, and the publish of what it brings.
     Publish(oneshot::Sender<Outcome>),
+    /// An update, and a publish with all packs laid out anew.
+    LayOutAnew(oneshot::Sender<Outcome>),
+    /// The end: of the mirror, and of the snapshots, too, if so.
+    Forget(Snapshots, oneshot::Sender<Result<(), RepositoryError>>),
     /// An update.
     Update(oneshot::Sender<Result<(), RepositoryError>>),
 }
@@ -30,16 +36,20 @@ impl Request {
     /// Whether somebody asks for work to be done now, not only for what is fresh.
     fn is_wish(&self) -> bool {
         match self {
-            Self::Publish(_) => true,
-            Self::Update(_) => false,
+            Self::Publish(_) | Self::LayOutAnew(_) => true,
+            Self::Update(_) | Self::Forget(..) => false,
         }
     }
 
     /// Tells who asked, who may have gone away, how the run ended.
-    fn answer(self, outcome: &Outcome) {
+    pub(super) fn answer(self, outcome: &Outcome) {
         match self {
-            Self::Publish(sender) => drop(sender.send(outcome.clone())),
-            Self::Update(sender) => drop(sender.send(outcome.clone().map(drop))),
+            Self::Publish(sender) | Self::LayOutAnew(sender) => {
+                drop(sender.send(outcome.clone()));
+            }
+            Self::Update(sender) | Self::Forget(_, sender) => {
+                drop(sender.send(outcome.clone().map(drop)));
+            }
         }
     }
 }
@@ -52,6 +62,8 @@ pub(super) struct Worker {
     pub(super) may_have_locks: bool,
     /// When packs were last rolled up, since the daemon's start.
     pub(super) repacked_at: Option<std::time::Instant>,
+    /// When the mirror was last used, as far as that is written down.
+    pub(super) written_use: u64,
 }
 
 impl Worker {
@@ -66,6 +78,7 @@ impl Worker {
             requests,
             may_have_locks: true,
             repacked_at: None,
+            written_use: 0,
         }
     }
 
@@ -75,9 +88,14 @@ impl Worker {
             let next_run = Instant::from_std(self.repository.status().next_run);
             let mut waiting = Vec::new();
             tokio::select! {
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => return self.write_use(Duration::ZERO),
                 Some(request) = self.requests.recv() => waiting.push(request),
                 () = sleep_until(next_run) => {}
+            }
+            if self.is_forgotten(&mut waiting).await
+                || (waiting.is_empty() && self.has_gone().await)
+            {
+                return;
             }
             if waiting.is_empty() && self.is_unknown_and_unused() {
                 self.registry.forget(&self.repository.name);
@@ -91,9 +109,12 @@ impl Worker {
             }
             let ended = self.run_once(&mut waiting).await;
             if stop.is_cancelled() {
-                return;
+                return self.write_use(Duration::ZERO);
             }
             self.note(&ended);
+            if self.is_forgotten(&mut waiting).await {
+                return;
+            }
             if let Some(outcome) = ended.transpose() {
                 for request in waiting {
                     request.answer(&outcome);
@@ -101,6 +122,7 @@ impl Worker {
             }
             if is_mirror(&self.repository.mirror) {
                 self.maintain().await;
+                self.write_use_now_and_then();
             }
         }
     }
@@ -146,12 +168,13 @@ impl Worker {
         self.repository.checks.note(began, found);
         updated?;
         drop(turn);
-        for request in waiting.extract_if(.., |request| !request.is_wish()) {
+        let is_update = |request: &mut Request| matches!(request, Request::Update(_));
+        for request in waiting.extract_if(.., is_update) {
             if let Request::Update(sender) = request {
                 drop(sender.send(Ok(())));
             }
         }
-        if waiting.is_empty() {
+        if !waiting.iter().any(Request::is_wish) {
             let failure = self.repository.status().failure;
             if failure.is_some_and(|failure| failure.holds_publish_back()) {
                 return Ok(None);
@@ -160,7 +183,13 @@ impl Worker {
             self.unless_stopping(sleep(delay)).await?;
         }
         let _turn = self.unless_stopping(self.publish_turn(waiting)).await?;
-        self.publish().await.map(Some)
+        let is_anew = |request: &Request| matches!(request, Request::LayOutAnew(_));
+        let layout = if waiting.iter().any(is_anew) {
+            Layout::Anew
+        } else {
+            Layout::AsNeeded
+        };
+        self.publish(layout).await.map(Some)
     }
 
     /// A turn to talk to upstream; who asks while a periodic update waits for it makes it urgent.
@@ -206,6 +235,22 @@ impl Worker {
             () = self.registry.stop.cancelled() => Err(RepositoryError::Stopping),
             waited = wait => Ok(waited),
         }
+    }
+
+    /// Tells all who wait for the repository that it has been forgotten.
+    pub(super) fn end_waiting(&mut self) {
+        self.requests.close();
+        while let Ok(request) = self.requests.try_recv() {
+            match request {
+                Request::Forget(_, sender) => drop(sender.send(Ok(()))),
+                request => request.answer(&Err(RepositoryError::Forgotten)),
+            }
+        }
+        let config = &self.registry.config;
+        self.repository.change_status(|status| {
+            let error = RepositoryError::Forgotten;
+            status.fail(error, config.fetch_interval, &config.mirrors);
+        });
     }
 
     fn note(&self, ended: &Result<Option<Published>, RepositoryError>) {

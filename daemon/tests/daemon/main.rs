@@ -18,6 +18,7 @@ mod http;
 mod http_upstream;
 mod mirror_failures;
 mod mirror_maintain;
+mod mirror_removal;
 mod mirror_restore;
 mod mirror_schedule;
 mod miss;

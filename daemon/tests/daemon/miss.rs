@@ -234,7 +234,11 @@ async fn what_could_not_be_published_is_tried_again_when_it_is_asked_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clone_that_failed_is_tried_again_for_who_asks_next() {
     for pause in [Duration::from_millis(1), Duration::from_hours(1)] {
-        let (world, gate) = Gate::start(|config| config.mirrors.retry_first = pause).await;
+        let (world, gate) = Gate::start(|config| {
+            config.mirrors.retry_first = pause;
+            config.mirrors.retry_max = pause;
+        })
+        .await;
         let work = world.create_upstream();
         commit_and_push(&work, "one");
         gate.close();
