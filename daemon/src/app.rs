@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, ConfigError};
 use crate::http;
-use crate::mirror::Git;
+use crate::mirror::{Git, end_orphans};
 use crate::publish::Publisher;
 use crate::repository::{Registry, mirrors};
 use crate::store::DiskStore;
@@ -84,11 +84,15 @@ impl Daemon {
             }
         };
         let lock = lock_data_dir(&config).await?;
+        let git_config = write_git_config(&config).map_err(prepare(config.data_dir.clone()))?;
+        let ended_processes = end_orphans(&git_config).await;
+        if ended_processes > 0 {
+            tracing::warn!(ended_processes, "Ended what an earlier daemon left running");
+        }
         let tmp = tmp_directory(&config);
         sweep(&tmp).map_err(prepare(tmp.clone()))?;
         let mirrors = mirrors(&config);
         std::fs::create_dir_all(&mirrors).map_err(prepare(mirrors.clone()))?;
-        let git_config = write_git_config(&config).map_err(prepare(config.data_dir.clone()))?;
         let store_root = config.data_dir.join("store");
         let store = DiskStore::create(&store_root, &tmp).map_err(|source| StartError::Prepare {
             path: store_root,
@@ -203,7 +207,7 @@ fn sweep(tmp: &Path) -> std::io::Result<()> {
 /// Writes the file that stands for the user's git configuration: an upstream on this machine may
 /// belong to anyone, and the operator's file may name credential helpers.
 fn write_git_config(config: &Config) -> std::io::Result<PathBuf> {
-    let path = config.data_dir.join("gitconfig");
+    let path = std::path::absolute(config.data_dir.join("gitconfig"))?;
     let mut text = "[safe]\n\tdirectory = *\n".to_owned();
     if let Some(file) = &config.git.config_file {
         let file = std::path::absolute(file)?
