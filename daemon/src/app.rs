@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, ConfigError, LiveConfig};
 use crate::http;
-use crate::mirror::Git;
+use crate::mirror::{Git, end_orphans};
 use crate::publish::Publisher;
 use crate::readiness::Life;
 use crate::repository::{Registry, mirrors};
@@ -87,7 +87,7 @@ impl Daemon {
         let live = Arc::new(LiveConfig::new(config));
         let config = live.now();
         let lock = lock_data_dir(&config).await?;
-        let (store, git_config) = prepare_directories(&config)?;
+        let (store, git_config) = prepare_directories(&config).await?;
         let listener = TcpListener::bind(config.listen)
             .await
             .and_then(|listener| Ok((listener.local_addr()?, listener)));
@@ -96,7 +96,8 @@ impl Daemon {
             source,
         })?;
         let (shutdown, stop) = (CancellationToken::new(), CancellationToken::new());
-        let git = Git::new(git_config, stop.clone());
+        let kill = CancellationToken::new();
+        let git = Git::new(git_config, kill.clone());
         let publisher = Publisher::new(git.clone(), store.clone(), Arc::clone(&live));
         let registry = Registry::new(Arc::clone(&live), git, publisher, stop.clone())
             .map_err(StartError::HttpClient)?;
@@ -107,6 +108,7 @@ impl Daemon {
             registry: Arc::clone(&registry),
             shutdown: shutdown.clone(),
             stop: stop.clone(),
+            kill,
             lock,
         };
         let task = tokio::spawn(server.run(listener, router));
@@ -131,18 +133,22 @@ impl Daemon {
 
 /// Makes what the daemon needs below its data directory: gives the store, and the file that stands
 /// for the user's git configuration.
-fn prepare_directories(config: &Config) -> Result<(DiskStore, PathBuf), StartError> {
+async fn prepare_directories(config: &Config) -> Result<(DiskStore, PathBuf), StartError> {
     let prepare = |path: PathBuf| {
         move |source: std::io::Error| StartError::Prepare {
             path,
             source: source.into(),
         }
     };
+    let git_config = write_git_config(config).map_err(prepare(config.data_dir.clone()))?;
+    let ended_processes = end_orphans(&git_config).await;
+    if ended_processes > 0 {
+        tracing::warn!(ended_processes, "Ended what an earlier daemon left running");
+    }
     let tmp = tmp_directory(config);
     sweep(&tmp).map_err(prepare(tmp.clone()))?;
     let mirrors = mirrors(config);
     std::fs::create_dir_all(&mirrors).map_err(prepare(mirrors.clone()))?;
-    let git_config = write_git_config(config).map_err(prepare(config.data_dir.clone()))?;
     let root = config.data_dir.join("store");
     let store = DiskStore::create(&root, &tmp).map_err(|source| StartError::Prepare {
         path: root,
@@ -164,18 +170,32 @@ struct Server {
     registry: Arc<Registry>,
     /// Cancelled when the daemon is told to stop.
     shutdown: CancellationToken,
-    /// Cancelled when it does: no more connections are taken, and jobs are given up.
+    /// Cancelled when it does: no more connections are taken, and no more jobs begin.
     stop: CancellationToken,
+    /// Cancelled some time after that: jobs that still run are given up.
+    kill: CancellationToken,
     lock: File,
 }
 
 impl Server {
     async fn run(self, listener: TcpListener, router: Router) {
+        let stop_timeout = self.live.now().mirrors.stop_timeout;
+        let kill = kill_late(self.stop.clone(), self.kill.clone(), stop_timeout);
+        let serve = self.serve(listener, router);
+        tokio::pin!(serve);
+        tokio::select! {
+            () = &mut serve => {}
+            () = kill => serve.await,
+        }
+    }
+
+    async fn serve(self, listener: TcpListener, router: Router) {
         let stopped = self.stop.clone();
         // The end of an answer must not wait until the client acknowledges what came before it:
         // that took 40 ms of each short range.
         let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
-        let served = axum::serve(listener, router)
+        let service = router.into_make_service_with_connect_info::<SocketAddr>();
+        let served = axum::serve(listener, service)
             .with_graceful_shutdown(async move { stopped.cancelled().await });
         let limit = async {
             tokio::select! {
@@ -229,6 +249,13 @@ impl Running {
     }
 }
 
+/// Gives the git commands that run some time to end after `stop`, then kills them.
+async fn kill_late(stop: CancellationToken, kill: CancellationToken, limit: Duration) {
+    stop.cancelled().await;
+    tokio::time::sleep(limit).await;
+    kill.cancel();
+}
+
 /// Where temporary files are: on the same filesystem as mirrors and store.
 pub(crate) fn tmp_directory(config: &Config) -> PathBuf {
     config.data_dir.join("tmp")
@@ -268,7 +295,7 @@ fn sweep(tmp: &Path) -> std::io::Result<()> {
 /// Writes the file that stands for the user's git configuration: an upstream on this machine may
 /// belong to anyone, and the operator's file may name credential helpers.
 fn write_git_config(config: &Config) -> std::io::Result<PathBuf> {
-    let path = config.data_dir.join("gitconfig");
+    let path = std::path::absolute(config.data_dir.join("gitconfig"))?;
     let mut text = "[safe]\n\tdirectory = *\n".to_owned();
     if let Some(file) = &config.git.config_file {
         let file = std::path::absolute(file)?

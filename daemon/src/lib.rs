@@ -14,11 +14,14 @@ mod error_chain;
 mod http;
 mod metrics;
 mod mirror;
+mod mirrors_config;
 mod pkt_line;
 mod publish;
 mod readiness;
 mod repository;
+mod restore;
 mod store;
 
 pub use app::{Daemon, Reloader, Running, StartError};
 pub use config::{Config, ConfigError, GitConfig, GitHttpConfig, LogFormat};
+pub use mirrors_config::MirrorsConfig;

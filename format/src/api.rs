@@ -77,7 +77,15 @@ pub mod code {
     pub const NO_SNAPSHOT: &str = "no_snapshot";
     /// Upstream has no such repository, or doesn't show it.
     pub const UPSTREAM_NOT_FOUND: &str = "upstream_not_found";
-    /// Upstream can't be reached, or fails.
+    /// Upstream doesn't let the daemon read the repository.
+    pub const UPSTREAM_DENIED: &str = "upstream_denied";
+    /// Upstream can't be reached.
+    pub const UPSTREAM_UNREACHABLE: &str = "upstream_unreachable";
+    /// Upstream was too slow.
+    pub const UPSTREAM_TIMEOUT: &str = "upstream_timeout";
+    /// The daemon's disk is full.
+    pub const DISK_FULL: &str = "disk_full";
+    /// Upstream fails.
     pub const UPSTREAM_FAILED: &str = "upstream_failed";
     /// The repository has no commits.
     pub const REPOSITORY_EMPTY: &str = "repository_empty";
@@ -130,19 +138,46 @@ pub struct EnsureRefsAnswer {
     pub fetched: bool,
 }
 
+/// The answer when a repository was forgotten.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForgetAnswer {
+    /// The repository.
+    pub repo: RepoName,
+    /// Whether its snapshots were deleted, too.
+    pub store: bool,
+}
+
 /// What the daemon knows of a repository.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RepoStatus {
     /// The repository.
     pub repo: RepoName,
-    /// The state of its mirror: `empty`, `cloning`, `ready` or `failed`.
+    /// The state of its mirror: `empty`, `restoring`, `cloning`, `ready` or `failed`.
     pub state: String,
     /// What went wrong last, if something did.
     pub error: Option<String>,
+    /// The same, for programs.
+    #[serde(default)]
+    pub failure: Option<FailureStatus>,
     /// When upstream was last asked with success, in seconds since the epoch.
     pub updated_at: Option<u64>,
     /// What is published.
     pub published: Option<PublishedStatus>,
+}
+
+/// Why a repository can't be brought up to date.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailureStatus {
+    /// One of [`code`], or another that is as stable.
+    pub code: String,
+    /// A sentence for people.
+    pub message: String,
+    /// Since when, in seconds since the epoch.
+    pub since: u64,
+    /// How often it was tried since then, or since somebody asked for a refresh.
+    pub tries: u32,
+    /// When it is tried again, in seconds since the epoch.
+    pub next_try_at: u64,
 }
 
 /// What is published of a repository.

@@ -13,6 +13,7 @@ mod clone;
 mod command_line;
 mod faults;
 mod helper;
+mod killed;
 mod local;
 mod model;
 mod mounted;

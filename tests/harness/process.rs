@@ -84,12 +84,17 @@ impl DaemonProcess {
     /// Starts a daemon that keeps its data in `directory` and mirrors `local/…` from the
     /// repositories below `upstreams`; waits until it is ready.
     pub fn start(directory: &Path, upstreams: &Path) -> Self {
+        Self::start_with(directory, upstreams, "")
+    }
+
+    /// The same, with more tables in its configuration.
+    pub fn start_with(directory: &Path, upstreams: &Path, tables: &str) -> Self {
         fs::create_dir_all(directory).unwrap();
         let address = free_address();
         let config = directory.join("cachewfsd.toml");
         let text = format!(
             "listen = \"{address}\"\ndata_dir = \"{}\"\nfetch_interval = \"500ms\"\n\
-             publish_delay = \"0s\"\n[upstreams]\nlocal = \"file://{}\"\n",
+             publish_delay = \"0s\"\n[upstreams]\nlocal = \"file://{}\"\n{tables}",
             directory.join("data").display(),
             upstreams.display()
         );

@@ -56,6 +56,11 @@ impl Site {
         DaemonProcess::start(&self.path().join("daemon"), &self.upstreams())
     }
 
+    /// A daemon with more tables in its configuration.
+    pub fn daemon_with(&self, tables: &str) -> DaemonProcess {
+        DaemonProcess::start_with(&self.path().join("daemon"), &self.upstreams(), tables)
+    }
+
     /// A mount that fetches nothing before it is read.
     pub fn mount(&self, url: &str) -> MountProcess {
         self.mount_with(url, "hydrate=off")

@@ -46,6 +46,9 @@ impl Config {
             ("tip_commits", self.tip_commits >= 1),
             ("jobs_per_host", self.jobs_per_host >= 1),
             ("publishes", self.publishes >= 1),
+            ("mirrors.repack_packs", self.mirrors.repack_packs >= 1),
+            ("mirrors.jobs", self.mirrors.jobs >= 1),
+            ("mirrors.retry_first", !self.mirrors.retry_first.is_zero()),
             ("git_http.max_body_bytes", self.git_http.max_body_bytes >= 1),
             (
                 "git_http.body_timeout",

@@ -52,6 +52,8 @@ fn keep_fixed(new: &mut Config, old: &Config) -> Vec<&'static str> {
         "namespaces": namespaces;
         "jobs_per_host": jobs_per_host;
         "publishes": publishes;
+        "mirrors.jobs": mirrors.jobs;
+        "mirrors.stop_timeout": mirrors.stop_timeout;
         "git.config_file": git.config_file;
         "git_http.connect_timeout": git_http.connect_timeout;
         "git_http.max_requests": git_http.max_requests;

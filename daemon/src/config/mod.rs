@@ -7,7 +7,7 @@
 //! ```
 
 mod check;
-mod duration;
+pub(crate) mod duration;
 mod environment;
 mod error;
 mod file;

@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::duration;
 
+use crate::mirrors_config::MirrorsConfig;
+
 /// What a person wrote, or the defaults: enough to run on loopback without any file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -74,6 +76,8 @@ pub struct Config {
     pub git: GitConfig,
     /// How git clients are served.
     pub git_http: GitHttpConfig,
+    /// How mirrors are kept.
+    pub mirrors: MirrorsConfig,
 }
 
 /// How the log is written.
@@ -138,6 +142,7 @@ impl Default for Config {
             publishes: 2,
             git: GitConfig::default(),
             git_http: GitHttpConfig::default(),
+            mirrors: MirrorsConfig::default(),
         }
     }
 }

@@ -38,8 +38,8 @@ pub(super) async fn bundle(
         if request.method == Method::GET {
             repository.revalidate();
         }
-        return Err(match status.error {
-            Some(error) => error.into(),
+        return Err(match status.failure {
+            Some(failure) => failure.error.into(),
             None => ApiError::NotReady { repo, state },
         });
     }

@@ -10,7 +10,7 @@ use tracing::{debug, error};
 
 use super::git_protocol::GitHttpError;
 use crate::error_chain::chain;
-use crate::mirror::MirrorError;
+use crate::mirror::{MirrorError, is_disk_full};
 use crate::publish::PublishError;
 use crate::repository::RepositoryError;
 use crate::store::StoreError;
@@ -24,6 +24,8 @@ pub(crate) enum ApiError {
     BadEncoding,
     #[error("the URL names no snapshot")]
     BadSnapshotId(#[source] cachewfs_format::Error),
+    #[error("only the machine that the daemon runs on may ask for this")]
+    NotLocal,
     #[error("there is nothing at this URL")]
     NoSuchPath,
     #[error("nothing is published of {repo}")]
@@ -72,9 +74,11 @@ impl ApiError {
     pub(super) fn of_known_repository(error: RepositoryError) -> Self {
         match &error {
             RepositoryError::Mirror(mirror) => match **mirror {
-                MirrorError::NotFound { .. } | MirrorError::Upstream { .. } => {
-                    Self::UpstreamFailed(error)
-                }
+                MirrorError::NotFound { .. }
+                | MirrorError::Denied { .. }
+                | MirrorError::Unreachable { .. }
+                | MirrorError::TimedOut { .. }
+                | MirrorError::Upstream { .. } => Self::UpstreamFailed(error),
                 MirrorError::Git(_) | MirrorError::Io { .. } => Self::Repository(error),
             },
             _ => Self::Repository(error),
@@ -87,6 +91,7 @@ impl ApiError {
                 (StatusCode::BAD_REQUEST, code::BAD_REPO_NAME)
             }
             Self::BadSnapshotId(_) => (StatusCode::BAD_REQUEST, code::BAD_SNAPSHOT_ID),
+            Self::NotLocal => (StatusCode::FORBIDDEN, "not_local"),
             Self::NoSuchPath => (StatusCode::NOT_FOUND, "no_such_path"),
             Self::NoSnapshot { .. } | Self::NoSuchSnapshot { .. } => {
                 (StatusCode::NOT_FOUND, code::NO_SNAPSHOT)
@@ -116,6 +121,7 @@ impl ApiError {
             Self::BadRepoName(_) | Self::BadEncoding | Self::NoSuchPath => {
                 "Use /git/<host>/<path>/snapshot.tar.zst, as in /git/github.com/org/repo/snapshot.tar.zst."
             }
+            Self::NotLocal => "Use curl there, with the daemon's address on 127.0.0.1.",
             Self::BadSnapshotId(_) => "Use <commit> or <commit>-<16 hexadecimal digits>.",
             Self::NoSnapshot { .. } => "GET the stable URL to have it prepared.",
             Self::NoSuchSnapshot { .. } => "It may be too old: resolve the stable URL again.",
@@ -138,12 +144,25 @@ impl ApiError {
     }
 }
 
+/// The stable code of what keeps a repository from being brought up to date.
+pub(super) fn repository_code(error: &RepositoryError) -> &'static str {
+    repository_status(error).1
+}
+
 fn repository_status(error: &RepositoryError) -> (StatusCode, &'static str) {
+    if is_disk_full(error) {
+        return (StatusCode::INSUFFICIENT_STORAGE, code::DISK_FULL);
+    }
     match error {
         RepositoryError::UnknownHost { .. } => (StatusCode::NOT_FOUND, code::UNKNOWN_HOST),
         RepositoryError::NestedInGit { .. } => (StatusCode::BAD_REQUEST, code::BAD_REPO_NAME),
         RepositoryError::Mirror(error) => match **error {
             MirrorError::NotFound { .. } => (StatusCode::NOT_FOUND, code::UPSTREAM_NOT_FOUND),
+            MirrorError::Denied { .. } => (StatusCode::FORBIDDEN, code::UPSTREAM_DENIED),
+            MirrorError::Unreachable { .. } => {
+                (StatusCode::BAD_GATEWAY, code::UPSTREAM_UNREACHABLE)
+            }
+            MirrorError::TimedOut { .. } => (StatusCode::GATEWAY_TIMEOUT, code::UPSTREAM_TIMEOUT),
             MirrorError::Upstream { .. } => (StatusCode::BAD_GATEWAY, code::UPSTREAM_FAILED),
             MirrorError::Git(_) | MirrorError::Io { .. } => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "mirror_failed")
@@ -164,11 +183,16 @@ fn repository_status(error: &RepositoryError) -> (StatusCode, &'static str) {
         },
         RepositoryError::CheckTimedOut => (StatusCode::BAD_GATEWAY, code::UPSTREAM_FAILED),
         RepositoryError::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
+        RepositoryError::Forgotten => (StatusCode::SERVICE_UNAVAILABLE, "forgotten"),
+        RepositoryError::Store(_) => (StatusCode::INTERNAL_SERVER_ERROR, "store_failed"),
         RepositoryError::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
     }
 }
 
 fn repository_advice(error: &RepositoryError) -> &'static str {
+    if is_disk_full(error) {
+        return "Make room below data_dir, or give it a larger disk; the daemon tries again by itself.";
+    }
     match error {
         RepositoryError::UnknownHost { .. } => {
             "Add the host to [upstreams] in the daemon's configuration."
@@ -179,7 +203,12 @@ fn repository_advice(error: &RepositoryError) -> &'static str {
                 "Check the spelling; a private repository needs credentials in the daemon's configuration, \
                  and an organisation is not a repository."
             }
-            MirrorError::Upstream { .. } => "The daemon tries again by itself.",
+            MirrorError::Denied { .. } => {
+                "Give the daemon credentials that may read it, in its configuration."
+            }
+            MirrorError::Unreachable { .. }
+            | MirrorError::TimedOut { .. }
+            | MirrorError::Upstream { .. } => "The daemon tries again by itself.",
             MirrorError::Git(_) | MirrorError::Io { .. } => "Look at the daemon's log.",
         },
         RepositoryError::Publish(error) => match **error {
@@ -192,9 +221,11 @@ fn repository_advice(error: &RepositoryError) -> &'static str {
             | PublishError::Io { .. }
             | PublishError::BadOutput { .. } => "Look at the daemon's log.",
         },
-        RepositoryError::CheckTimedOut | RepositoryError::Busy | RepositoryError::Stopping => {
-            "Ask again in a moment."
-        }
+        RepositoryError::Store(_) => "Look at the daemon's log.",
+        RepositoryError::CheckTimedOut
+        | RepositoryError::Busy
+        | RepositoryError::Forgotten
+        | RepositoryError::Stopping => "Ask again in a moment.",
     }
 }
 

@@ -53,11 +53,16 @@ pub(super) async fn miss(
         repo: repo.clone(),
         state: status.state.as_str(),
     };
-    if let Some(error @ (RepositoryError::Mirror(_) | RepositoryError::Publish(_))) = &status.error
+    if let Some(failure) = &status.failure
+        && let error @ (RepositoryError::Mirror(_) | RepositoryError::Publish(_)) = &failure.error
     {
-        let is_tried_again = request.method == Method::GET && repository.revalidate();
-        // Without a mirror trying again is a run of the task, which can be waited for.
-        let is_worth_waiting = is_tried_again
+        let may_try_again = request.method == Method::GET && !failure.holds_mirror_back();
+        if may_try_again {
+            repository.revalidate();
+        }
+        // Without a mirror trying again is a run of the task, which is due and can be waited for.
+        let is_worth_waiting = may_try_again
+            && matches!(error, RepositoryError::Mirror(_))
             && status.state != MirrorState::Ready
             && !error.is_not_found()
             && wants_stream(&request);
@@ -135,9 +140,9 @@ impl Build {
             }
             published::current(&app, &repo, kind)
         };
-        match (tokio::task::spawn_blocking(find).await??, status.error) {
+        match (tokio::task::spawn_blocking(find).await??, status.failure) {
             // Another daemon may have published, and this one failed.
-            (None, Some(error)) => Err(error.into()),
+            (None, Some(failure)) => Err(failure.error.into()),
             (published, _) => Ok(published),
         }
     }

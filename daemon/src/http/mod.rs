@@ -1,6 +1,7 @@
 //! The HTTP interface. It never builds anything inside a request: it asks a repository's task, and
 //! answers.
 
+mod admin;
 mod body;
 mod bundle;
 mod conditional;

@@ -6,12 +6,12 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::Uri;
 use cachewfs_format::ArchiveKind;
-use cachewfs_format::api::{PublishedStatus, REPOS_PATH, RepoList, RepoStatus};
+use cachewfs_format::api::{FailureStatus, PublishedStatus, REPOS_PATH, RepoList, RepoStatus};
 
-use super::error::ApiError;
+use super::error::{ApiError, repository_code};
 use super::routes::{App, parse_repo};
 use crate::error_chain::chain;
-use crate::repository::{MirrorState, Status};
+use crate::repository::{Failure, MirrorState, Status};
 
 /// `GET /api/v1/repos`.
 pub(super) async fn list(State(app): State<Arc<App>>) -> Result<Json<RepoList>, ApiError> {
@@ -70,7 +70,8 @@ fn describe(
             checkout_bytes: size(ArchiveKind::Checkout),
         }
     });
-    let error = status.as_ref().and_then(|status| status.error.as_ref());
+    let failure = status.as_ref().and_then(|status| status.failure.as_ref());
+    let failure = failure.map(describe_failure);
     Ok(RepoStatus {
         repo: repo.clone(),
         state: status
@@ -78,8 +79,19 @@ fn describe(
             .map_or(MirrorState::Empty, |status| status.state)
             .as_str()
             .to_owned(),
-        error: error.map(|error| chain(error)),
+        error: failure.as_ref().map(|failure| failure.message.clone()),
+        failure,
         updated_at: status.and_then(|status| status.updated_at),
         published,
     })
+}
+
+fn describe_failure(failure: &Failure) -> FailureStatus {
+    FailureStatus {
+        code: repository_code(&failure.error).to_owned(),
+        message: chain(&failure.error),
+        since: failure.since,
+        tries: failure.tries,
+        next_try_at: failure.next_try_at(),
+    }
 }

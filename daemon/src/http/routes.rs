@@ -15,7 +15,9 @@ use cachewfs_format::{ArchiveKind, RepoName, SnapshotId};
 
 use super::error::ApiError;
 use super::git_protocol::{self, GitServer};
-use super::{bundle, ensure_refs, health, metrics, observe, published, repos, snapshots, status};
+use super::{
+    admin, bundle, ensure_refs, health, metrics, observe, published, repos, snapshots, status,
+};
 use crate::readiness::Life;
 use crate::repository::Registry;
 use crate::store::{DiskStore, RevisionIndex};
@@ -51,7 +53,10 @@ pub(crate) fn router(registry: Arc<Registry>, store: DiskStore, life: Arc<Life>)
         .route("/metrics", get(metrics::metrics))
         .merge(status::routes())
         .route(REPOS_PATH, get(repos::list))
-        .route(&format!("{REPOS_PATH}/{{*repo}}"), get(repos::one))
+        .route(
+            &format!("{REPOS_PATH}/{{*repo}}"),
+            get(repos::one).post(admin::act),
+        )
         .route("/git/{*rest}", any(git))
         .fallback(async || ApiError::NoSuchPath)
         .layer(from_fn_with_state(Arc::clone(&app), observe::observe))
@@ -88,6 +93,7 @@ async fn git(State(app): State<Arc<App>>, request: Request) -> Result<Response, 
     let (method, uri, headers) = (parts.method, parts.uri, parts.headers);
     let version = parts.version;
     app.registry.check(&repo)?;
+    app.registry.note_use(&repo);
     let is_read = method == Method::GET || method == Method::HEAD;
     let request = snapshots::Request {
         repo,

@@ -57,10 +57,41 @@ pub(crate) fn clone_mirror(
         .time_limit(time_limit)
         .effect()
         .map_err(|source| MirrorError::of_upstream(upstream.url(), source))?;
-    sync_tree(&clone).map_err(io(&clone))?;
+    move_into_place(&clone, mirror)
+}
+
+/// Makes an empty mirror at `path`, for objects of the format `object_format`.
+pub(crate) fn create_mirror(
+    git: &Git,
+    (upstream, object_format): (&Upstream, &str),
+    path: &Path,
+) -> Result<(), MirrorError> {
+    git.command("init")
+        .args(["--bare", "--quiet", "--template="])
+        .args([format!("--object-format={object_format}")])
+        .args(["--"])
+        .args([path])
+        .effect()?;
+    let url = format!("remote.origin.url={}", upstream.url());
+    for setting in MIRROR_CONFIG.iter().copied().chain([&*url]) {
+        let (key, value) = setting.split_once('=').unwrap_or((setting, "true"));
+        git.in_repository(path, "config")
+            .args([key, value])
+            .effect()?;
+    }
+    Ok(())
+}
+
+/// Moves a finished mirror to `mirror`, durably.
+pub(crate) fn move_into_place(clone: &Path, mirror: &Path) -> Result<(), MirrorError> {
+    let io = |path: &Path| {
+        let path = path.to_owned();
+        move |source| MirrorError::Io { path, source }
+    };
+    sync_tree(clone).map_err(io(clone))?;
     let parent = mirror.parent().unwrap_or(mirror);
     fs::create_dir_all(parent).map_err(io(parent))?;
-    fs::rename(&clone, mirror).map_err(io(mirror))?;
+    fs::rename(clone, mirror).map_err(io(mirror))?;
     File::open(parent)
         .and_then(|parent| parent.sync_all())
         .map_err(io(parent))

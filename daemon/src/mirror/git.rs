@@ -93,6 +93,14 @@ impl Git {
         }
     }
 
+    /// The same, with commands that `stop` kills.
+    pub(crate) fn stopped_by(&self, stop: CancellationToken) -> Self {
+        Self {
+            stop,
+            ..self.clone()
+        }
+    }
+
     /// Whether the daemon stops, so that long work should end.
     pub(crate) fn is_stopping(&self) -> bool {
         self.stop.is_cancelled()

@@ -14,6 +14,7 @@ pub(crate) fn remove_stale_locks(mirror: &Path) -> io::Result<()> {
     remove_matching(&mirror.join("objects/pack"), Depth::Here, |name| {
         is_lock(name) || name.starts_with("tmp_") || name.starts_with(".tmp-")
     })?;
+    remove_parts_of_packs(&mirror.join("objects/pack"))?;
     for entry in fs::read_dir(mirror.join("objects"))? {
         let entry = entry?;
         if entry
@@ -25,6 +26,18 @@ pub(crate) fn remove_stale_locks(mirror: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Removes what a pack that is being moved in, or away, is when git is killed: it is there with its
+/// index, which comes last. And the marks by which a fetch keeps its pack from being repacked.
+fn remove_parts_of_packs(directory: &Path) -> io::Result<()> {
+    remove_matching(directory, Depth::Here, |name| {
+        let Some((stem, extension)) = name.rsplit_once('.') else {
+            return false;
+        };
+        let is_there = |extension| directory.join(format!("{stem}.{extension}")).exists();
+        stem.starts_with("pack-") && (extension == "keep" || !is_there("idx") || !is_there("pack"))
+    })
 }
 
 #[derive(Clone, Copy)]
@@ -70,8 +83,20 @@ mod tests {
             "packed-refs.lock",
             "refs/heads/a/b.lock",
             "objects/pack/tmp_pack_1",
+            "objects/pack/multi-pack-index.lock",
+            "objects/pack/pack-1.keep",
+            "objects/pack/pack-2.pack",
+            "objects/pack/pack-2.rev",
+            "objects/pack/pack-3.bitmap",
         ];
-        let good = ["HEAD", "refs/heads/a/b", "objects/pack/pack-1.pack"];
+        let good = [
+            "HEAD",
+            "refs/heads/a/b",
+            "objects/pack/multi-pack-index",
+            "objects/pack/pack-1.pack",
+            "objects/pack/pack-1.idx",
+            "objects/pack/pack-1.rev",
+        ];
         for name in stale.iter().chain(&good) {
             fs::File::create(path(name)).unwrap();
         }

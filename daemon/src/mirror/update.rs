@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Git, GitCommand, MirrorError, Upstream};
+use super::{Git, MirrorError, Upstream};
 use crate::config::GitConfig;
 
 /// Keeps what a detached HEAD upstream names reachable.
@@ -18,20 +18,15 @@ pub(crate) fn update(
 ) -> Result<(), MirrorError> {
     let failed = |source| MirrorError::of_upstream(upstream.url(), source);
     let secrets = upstream.secret_config();
-    let network = |command: GitCommand| command.secret_config(&secrets);
-    let answer = network(git.in_repository(mirror, "ls-remote"))
-        .args(["--symref", "--", upstream.url(), "HEAD"])
-        .time_limit(config.ls_remote_timeout)
-        .output()
-        .map_err(failed)?;
-    let head = Head::parse(&String::from_utf8_lossy(&answer));
+    let head = head_of_upstream(git, upstream, mirror, config)?;
     let mut refspecs: Vec<String> = mirrored_namespaces(namespaces)
         .map(|namespace| format!("+{namespace}*:{namespace}*"))
         .collect();
     if matches!(head, Head::Detached { .. }) {
         refspecs.push(format!("+HEAD:{DETACHED_HEAD}"));
     }
-    network(git.in_repository(mirror, "fetch"))
+    git.in_repository(mirror, "fetch")
+        .secret_config(&secrets)
         .args([
             "--prune",
             "--no-tags",
@@ -47,6 +42,23 @@ pub(crate) fn update(
     follow_head(git, mirror, &head)
 }
 
+/// Asks upstream what its HEAD is.
+pub(crate) fn head_of_upstream(
+    git: &Git,
+    upstream: &Upstream,
+    mirror: &Path,
+    config: &GitConfig,
+) -> Result<Head, MirrorError> {
+    let answer = git
+        .in_repository(mirror, "ls-remote")
+        .secret_config(&upstream.secret_config())
+        .args(["--symref", "--", upstream.url(), "HEAD"])
+        .time_limit(config.ls_remote_timeout)
+        .output()
+        .map_err(|source| MirrorError::of_upstream(upstream.url(), source))?;
+    Ok(Head::parse(&String::from_utf8_lossy(&answer)))
+}
+
 /// The namespaces of refs that a mirror has of upstream's: heads, tags, and the configured ones.
 pub(crate) fn mirrored_namespaces(configured: &[String]) -> impl Iterator<Item = &str> {
     ["refs/heads/", "refs/tags/"]
@@ -56,7 +68,7 @@ pub(crate) fn mirrored_namespaces(configured: &[String]) -> impl Iterator<Item =
 
 /// What upstream's HEAD is.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Head {
+pub(crate) enum Head {
     /// It names a branch.
     Branch(String),
     /// It names a commit.

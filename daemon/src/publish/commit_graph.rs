@@ -6,7 +6,7 @@ use super::PublishError;
 use super::job::Job;
 
 /// Where git keeps the chain, in the mirror and in the archives.
-pub(super) const CHAIN_DIRECTORY: &str = "objects/info/commit-graphs";
+pub(crate) const CHAIN_DIRECTORY: &str = "objects/info/commit-graphs";
 
 /// Which commits the chain is written for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -28,6 +28,8 @@ mod sort;
 mod times;
 mod tree;
 
+pub(crate) use commit_graph::CHAIN_DIRECTORY;
 pub(crate) use error::PublishError;
 pub(crate) use feed::{BuildFeed, Fed};
-pub(crate) use publisher::{Published, Publisher};
+pub(crate) use publisher::{Layout, Published, Publisher};
+pub(crate) use retain::retain;

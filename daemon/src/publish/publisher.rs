@@ -27,6 +27,15 @@ pub(crate) struct Published {
     pub(crate) moved: bool,
 }
 
+/// How packs are laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Layout {
+    /// As it is best: with an increment if that does.
+    AsNeeded,
+    /// All anew.
+    Anew,
+}
+
 /// Publishes mirrors into a store.
 #[derive(Clone, Debug)]
 pub(crate) struct Publisher {
@@ -51,15 +60,20 @@ impl Publisher {
         Arc::clone(&self.metrics)
     }
 
+    /// Where snapshots are published.
+    pub(crate) fn store(&self) -> &DiskStore {
+        &self.store
+    }
+
     /// Publishes the present state of `mirror`, unless it is what is current. The caller sees to it
     /// that nothing changes the mirror meanwhile. The first snapshot is fed as it is built.
     pub(crate) fn publish(
         &self,
         repo: &RepoName,
         (upstream, mirror): (&Upstream, &Path),
-        feed: &BuildFeed,
+        (layout, feed): (Layout, &BuildFeed),
     ) -> Result<Published, PublishError> {
-        let published = self.publish_fed(repo, (upstream, mirror), feed);
+        let published = self.publish_fed(repo, (upstream, mirror), (layout, feed));
         feed.clear();
         published
     }
@@ -68,7 +82,7 @@ impl Publisher {
         &self,
         repo: &RepoName,
         (upstream, mirror): (&Upstream, &Path),
-        feed: &BuildFeed,
+        (layout, feed): (Layout, &BuildFeed),
     ) -> Result<Published, PublishError> {
         let started = Instant::now();
         let config = self.config.now();
@@ -78,10 +92,11 @@ impl Publisher {
             Some(pointer) => Some(self.store.current_manifest(repo, pointer)?),
             None => None,
         };
-        if let Some(previous) = previous
+        // What can't be read any more is no base to build on.
+        let base = previous
             .as_ref()
-            .filter(|previous| previous.refs_digest == refs.digest())
-        {
+            .filter(|previous| layout == Layout::AsNeeded && self.has_base(previous));
+        if let Some(previous) = base.filter(|base| base.refs_digest == refs.digest()) {
             return Ok(Published {
                 snapshot: previous.snapshot,
                 moved: false,
@@ -110,7 +125,7 @@ impl Publisher {
             repo,
             upstream,
             refs: &refs,
-            previous: previous.as_ref(),
+            previous: base,
             store: &self.store,
             feed: previous.is_none().then_some(feed),
         };
@@ -130,6 +145,16 @@ impl Publisher {
             snapshot,
             moved: true,
         })
+    }
+
+    /// Whether packs and commit-graph of `previous` are all there; what is found damaged is put away.
+    fn has_base(&self, previous: &Manifest) -> bool {
+        let of_packs = previous
+            .packs
+            .iter()
+            .flat_map(|pack| [&pack.pack, &pack.index, &pack.reverse_index]);
+        let files = of_packs.chain(&previous.commit_graphs);
+        self.store.has_all(&previous.repo, files)
     }
 
     fn to_manifest(&self, of: &Snapshot<'_>, built: Built) -> Result<Manifest, PublishError> {

@@ -49,6 +49,22 @@ pub(super) fn retain_orphans(
     Ok(true)
 }
 
+/// Makes hidden refs for `tips`.
+pub(crate) fn retain<'a>(
+    git: &Git,
+    mirror: &Path,
+    tips: impl Iterator<Item = &'a ObjectId>,
+) -> Result<(), PublishError> {
+    let commands: Vec<String> = tips
+        .map(|tip| format!("create {RETAINED}{tip} {tip}\n"))
+        .collect();
+    git.in_repository(mirror, "update-ref")
+        .args(["--stdin"])
+        .input(commands.concat())
+        .effect()?;
+    Ok(())
+}
+
 /// Those of `gone` that no ref reaches and that the mirror still has.
 fn orphans(git: &Git, mirror: &Path, gone: &[ObjectId]) -> Result<Vec<ObjectId>, PublishError> {
     let mut commits = Vec::new();

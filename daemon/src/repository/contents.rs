@@ -65,7 +65,10 @@ impl Registry {
         if status.state == MirrorState::Ready {
             return Ok(false);
         }
-        if status.error.is_some() {
+        if let Some(failure) = status.failure {
+            if failure.holds_mirror_back() {
+                return Err(failure.error);
+            }
             // It is tried again, but not for each request.
             let interval = self.config.now().ref_check_interval;
             if repository.fresh_within(interval).await? == Freshness::Fresh {
@@ -73,12 +76,12 @@ impl Registry {
             }
         }
         let is_decided = |now: &super::Status| {
-            now.state == MirrorState::Ready || (now.error.is_some() && now.runs > status.runs)
+            now.state == MirrorState::Ready || (now.failure.is_some() && now.runs > status.runs)
         };
         let decided = timeout(self.longest_update(), repository.status_when(is_decided)).await;
         let decided = decided.map_err(|_| RepositoryError::Busy)?;
-        match decided.error {
-            Some(error) if decided.state != MirrorState::Ready => Err(error),
+        match decided.failure {
+            Some(failure) if decided.state != MirrorState::Ready => Err(failure.error),
             _ => Ok(true),
         }
     }

@@ -7,6 +7,7 @@ use cachewfs_format::RepoName;
 use crate::metrics::FailureKind;
 use crate::mirror::{GitError, MirrorError};
 use crate::publish::PublishError;
+use crate::store::StoreError;
 
 /// Why a repository can't be served or brought up to date; all who wait for one update share it.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -23,6 +24,10 @@ pub(crate) enum RepositoryError {
     CheckTimedOut,
     #[error("too many requests wait for this repository")]
     Busy,
+    #[error("the repository was just forgotten")]
+    Forgotten,
+    #[error("the snapshots can't be deleted")]
+    Store(#[source] Arc<StoreError>),
     #[error("the daemon stops")]
     Stopping,
 }
@@ -34,7 +39,10 @@ impl RepositoryError {
             Self::UnknownHost { .. } | Self::NestedInGit { .. } => FailureKind::NotFound,
             Self::Mirror(error) => match &**error {
                 MirrorError::NotFound { .. } => FailureKind::NotFound,
-                MirrorError::Upstream { .. } => FailureKind::Upstream,
+                MirrorError::Denied { .. }
+                | MirrorError::Unreachable { .. }
+                | MirrorError::TimedOut { .. }
+                | MirrorError::Upstream { .. } => FailureKind::Upstream,
                 MirrorError::Git(error) => git_failure(error),
                 MirrorError::Io { .. } => FailureKind::Io,
             },
@@ -47,14 +55,27 @@ impl RepositoryError {
                 PublishError::Stopping => FailureKind::Stopping,
             },
             Self::CheckTimedOut => FailureKind::Upstream,
-            Self::Busy => FailureKind::Other,
+            Self::Busy | Self::Forgotten => FailureKind::Other,
+            Self::Store(_) => FailureKind::Store,
             Self::Stopping => FailureKind::Stopping,
         }
     }
 
-    /// Whether there is no such repository upstream, so that trying again by oneself is no use.
+    /// Whether upstream shows no such repository, so that trying again by oneself is no use.
     pub(crate) fn is_not_found(&self) -> bool {
-        matches!(self, Self::Mirror(error) if matches!(**error, MirrorError::NotFound { .. }))
+        use MirrorError::{Denied, NotFound};
+        matches!(self, Self::Mirror(error) if matches!(**error, NotFound { .. } | Denied { .. }))
+    }
+
+    /// Whether the mirror could not be made or updated.
+    pub(super) fn is_of_mirror(&self) -> bool {
+        matches!(self, Self::Mirror(_))
+    }
+
+    /// Whether the state of the repository is the reason, and nothing fails.
+    pub(super) fn is_permanent(&self) -> bool {
+        use PublishError::{HeadUnborn, RepositoryEmpty};
+        matches!(self, Self::Publish(error) if matches!(**error, RepositoryEmpty | HeadUnborn))
     }
 }
 

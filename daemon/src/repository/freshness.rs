@@ -42,7 +42,7 @@ pub(super) struct Checker {
     pub(super) config: Arc<LiveConfig>,
     pub(super) git: Git,
     pub(super) client: reqwest::Client,
-    /// Those of the upstream host that updates take, too.
+    /// Those of the upstream host.
     pub(super) permits: Arc<Semaphore>,
     pub(super) tasks: TaskTracker,
 }
@@ -200,7 +200,13 @@ impl Repository {
             }
         }
         phase.send_replace(Phase::Updating);
-        self.update().await?;
-        Ok(Freshness::Fresh)
+        match self.update().await {
+            // Upstream answers, but what is new can't be fetched, or not yet again: who asks had
+            // better ask there.
+            Err(RepositoryError::Mirror(_)) if self.status().state == MirrorState::Ready => {
+                Ok(Freshness::Behind)
+            }
+            updated => updated.map(|()| Freshness::Fresh),
+        }
     }
 }

@@ -1,12 +1,16 @@
 //! The life of each repository in the daemon: one task per repository that updates its mirror and
 //! publishes, at its interval and when asked.
 
+mod backoff;
 mod bundles;
 mod contents;
 mod error;
 mod freshness;
+mod jobs;
 mod listing;
 mod registry;
+mod removal;
+mod schedule;
 mod status;
 mod worker;
 
@@ -15,4 +19,5 @@ pub(crate) use contents::Wanted;
 pub(crate) use error::RepositoryError;
 pub(crate) use freshness::Freshness;
 pub(crate) use registry::{Registry, Repository, mirrors};
-pub(crate) use status::{Doing, MirrorState, Status};
+pub(crate) use removal::Snapshots;
+pub(crate) use status::{Doing, Failure, MirrorState, Status};

@@ -2,16 +2,23 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use cachewfs_format::RepoName;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::backoff::chance;
 use super::bundles::Bundles;
 use super::freshness::{Checker, Checks};
-use super::worker::{Permits, Request, Worker};
+use super::removal::{Snapshots, used_at};
+use super::schedule::{Limits, Schedule};
+use super::status::seconds_since_epoch;
+use super::worker::{Request, Worker};
 use super::{MirrorState, RepositoryError, Status};
 use crate::app::tmp_directory;
 use crate::config::{Config, LiveConfig};
@@ -41,6 +48,8 @@ pub(crate) struct Repository {
     /// The first snapshot while it is built.
     pub(crate) feed: BuildFeed,
     requests: mpsc::Sender<Request>,
+    /// When somebody last asked for it, in seconds since the epoch.
+    used_at: AtomicU64,
 }
 
 impl Repository {
@@ -62,6 +71,16 @@ impl Repository {
         self.status.send_modify(change);
     }
 
+    /// Notes that somebody asks for it.
+    pub(super) fn note_use(&self) {
+        self.used_at.store(seconds_since_epoch(), Ordering::Relaxed);
+    }
+
+    /// When somebody last asked for it, in seconds since the epoch.
+    pub(super) fn used_at(&self) -> u64 {
+        self.used_at.load(Ordering::Relaxed)
+    }
+
     /// Waits for an update that begins after this call, and for the publish of what it brings.
     pub(crate) async fn refresh(&self) -> Outcome {
         self.ask(Request::Publish).await
@@ -72,14 +91,27 @@ impl Repository {
         self.ask(Request::Update).await
     }
 
+    /// Waits for an update that begins after this call, and for a publish that lays all packs out anew.
+    pub(crate) async fn lay_out_anew(&self) -> Outcome {
+        self.ask(Request::LayOutAnew).await
+    }
+
+    /// Ends the repository's task, and removes its mirror.
+    pub(crate) async fn forget(&self, snapshots: Snapshots) -> Result<(), RepositoryError> {
+        self.ask(|sender| Request::Forget(snapshots, sender)).await
+    }
+
     async fn ask<T>(
         &self,
-        request: fn(oneshot::Sender<Result<T, RepositoryError>>) -> Request,
+        request: impl FnOnce(oneshot::Sender<Result<T, RepositoryError>>) -> Request,
     ) -> Result<T, RepositoryError> {
         let (answer, outcome) = oneshot::channel();
         self.requests
             .try_send(request(answer))
-            .map_err(|_| RepositoryError::Busy)?;
+            .map_err(|error| match error {
+                TrySendError::Full(_) => RepositoryError::Busy,
+                TrySendError::Closed(_) => RepositoryError::Forgotten,
+            })?;
         outcome.await.map_err(|_| RepositoryError::Stopping)?
     }
 }
@@ -93,9 +125,10 @@ pub(crate) struct Registry {
     pub(super) stop: CancellationToken,
     /// For upstreams that speak HTTP. Follows no redirects by itself.
     client: reqwest::Client,
-    pub(super) publishes: Arc<Semaphore>,
-    /// Per upstream host: a host that stalls holds up its own repositories only.
-    permits: Mutex<BTreeMap<String, Permits>>,
+    pub(super) schedule: Arc<Schedule>,
+    /// Turns to ask upstream whether it has moved, per host: a host that stalls holds up its own
+    /// repositories only, and jobs that take long hold up no question.
+    check_turns: Mutex<BTreeMap<String, Arc<Semaphore>>>,
     pub(super) tasks: TaskTracker,
     pub(super) bundles: Bundles,
     /// Turns of requests that look into mirrors.
@@ -118,12 +151,17 @@ impl Registry {
             .connect_timeout(now.git_http.connect_timeout)
             .redirect(reqwest::redirect::Policy::none())
             .build()?;
+        let schedule = Schedule::new(Limits {
+            jobs: now.mirrors.jobs,
+            jobs_per_host: now.jobs_per_host,
+            publishes: now.publishes,
+        });
         Ok(Arc::new(Self {
             client,
-            publishes: Arc::new(Semaphore::new(now.publishes)),
+            schedule,
             queries: Semaphore::new(MAX_QUERIES),
             bundles: Bundles::new(tmp_directory(&now).join("bundles")),
-            permits: Mutex::default(),
+            check_turns: Mutex::default(),
             disk: Arc::new(DiskUsage::of(&now.data_dir)),
             config,
             git,
@@ -160,14 +198,23 @@ impl Registry {
         self: &Arc<Self>,
         name: &RepoName,
     ) -> Result<Arc<Repository>, RepositoryError> {
+        let repository = self.start(name, Instant::now())?;
+        repository.note_use();
+        Ok(repository)
+    }
+
+    /// The repository; if its task doesn't run, it is started, and begins at `first_run` unless asked
+    /// for earlier.
+    pub(super) fn start(
+        self: &Arc<Self>,
+        name: &RepoName,
+        first_run: Instant,
+    ) -> Result<Arc<Repository>, RepositoryError> {
         let upstream = self.check(name)?;
         if self.stop.is_cancelled() {
             return Err(RepositoryError::Stopping);
         }
-        let mut repositories = self
-            .repositories
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut repositories = self.lock_repositories();
         if let Some(repository) = repositories.get(name) {
             return Ok(Arc::clone(repository));
         }
@@ -178,67 +225,77 @@ impl Registry {
             MirrorState::Empty
         };
         let (requests, receiver) = mpsc::channel(MAX_WAITING);
-        let permits = self.permits(name.host());
+        let permits = self.check_turns(name.host());
         let checks = Checks::new(Checker {
             config: Arc::clone(&self.config),
             git: self.git.clone(),
             client: self.client.clone(),
-            permits: permits.updates(),
+            permits,
             tasks: self.tasks.clone(),
         });
+        let last_use = used_at(&mirror);
         let repository = Arc::new(Repository {
             name: name.clone(),
             upstream: Mutex::new(Arc::new(upstream)),
             mirror,
-            status: watch::Sender::new(Status::new(state)),
+            status: watch::Sender::new(Status::new(state, first_run)),
             feed: BuildFeed::default(),
             checks,
             requests,
+            used_at: AtomicU64::new(last_use),
         });
         repositories.insert(name.clone(), Arc::clone(&repository));
-        let worker = Worker::new(Arc::clone(self), Arc::clone(&repository), permits, receiver);
+        let worker = Worker::new(Arc::clone(self), Arc::clone(&repository), receiver);
         self.tasks.spawn(worker.run());
         Ok(repository)
     }
 
+    /// Notes that somebody asks for `name`.
+    pub(crate) fn note_use(&self, name: &RepoName) {
+        if let Some(repository) = self.find(name) {
+            repository.note_use();
+        }
+    }
+
     /// The repository, if its task runs.
     pub(crate) fn find(&self, name: &RepoName) -> Option<Arc<Repository>> {
-        let repositories = self
-            .repositories
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let repositories = self.lock_repositories();
         repositories.get(name).cloned()
     }
 
     pub(super) fn forget(&self, name: &RepoName) {
-        self.repositories
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(name);
+        self.lock_repositories().remove(name);
+    }
+
+    pub(super) fn lock_repositories(&self) -> MutexGuard<'_, HashMap<RepoName, Arc<Repository>>> {
+        let repositories = self.repositories.lock();
+        repositories.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// All repositories whose tasks run, sorted by name.
     pub(crate) fn all(&self) -> Vec<Arc<Repository>> {
-        let repositories = self
-            .repositories
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let repositories = self.lock_repositories();
         let mut all: Vec<_> = repositories.values().cloned().collect();
         all.sort_by(|left, right| left.name.cmp(&right.name));
         all
     }
 
-    /// Starts the tasks of all mirrors that are on disk.
+    /// Starts the tasks of all mirrors that are on disk, with their first updates spread over
+    /// `fetch_interval`.
     pub(crate) fn open_existing(self: &Arc<Self>) -> std::io::Result<()> {
         let root = mirrors(&self.config.now());
         let mut found = Vec::new();
         find_mirrors(&root, &mut found)?;
-        for path in found {
+        let (now, count) = (Instant::now(), found.len() as f64);
+        for (index, path) in found.into_iter().enumerate() {
             let name = path.strip_prefix(&root).ok().and_then(Path::to_str);
             let name = name.and_then(|name| RepoName::parse(name).ok());
+            // Not all at once, and what is asked for goes first anyway.
+            let share = (index as f64 + chance()) / count;
+            let first_run = now + self.config.now().fetch_interval.mul_f64(share);
             // Mirrors of hosts that are no longer configured stay, unused.
             if let Some(name) = name {
-                self.open(&name).ok();
+                self.start(&name, first_run).ok();
             }
         }
         Ok(())
@@ -277,12 +334,14 @@ impl Registry {
         Arc::clone(&self.config)
     }
 
-    /// The turns of `host`.
-    fn permits(&self, host: &str) -> Permits {
-        let mut permits = self.permits.lock().unwrap_or_else(PoisonError::into_inner);
-        let permits = permits.entry(host.to_owned());
-        let new = || Permits::new(self.config.now().jobs_per_host);
-        permits.or_insert_with(new).clone()
+    /// The turns to ask `host` whether it has moved.
+    fn check_turns(&self, host: &str) -> Arc<Semaphore> {
+        let mut turns = self
+            .check_turns
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let new = || Arc::new(Semaphore::new(self.config.now().jobs_per_host));
+        Arc::clone(turns.entry(host.to_owned()).or_insert_with(new))
     }
 
     pub(crate) fn git(&self) -> Git {

@@ -4,38 +4,20 @@
 //! an update that began after it asked. No work hangs off the life of a request.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{info, warn};
 
+use super::Snapshots;
 use super::registry::{Outcome, Registry, Repository};
-use super::{Freshness, MirrorState, RepositoryError};
-use crate::app::tmp_directory;
+use super::schedule::{Job, JobKind, Turn, Urgency};
+use super::{Freshness, RepositoryError, Status};
 use crate::error_chain::chain;
 use crate::metrics::{JobClass, JobEnd, RunningJob, WaitingJob};
-use crate::mirror::{clone_mirror, head_commit, is_mirror, maintain, remove_stale_locks, update};
-use crate::publish::Published;
-
-/// How many jobs may talk to one upstream host at once.
-#[derive(Clone, Debug)]
-pub(super) struct Permits {
-    updates: Arc<Semaphore>,
-    clones: Arc<Semaphore>,
-}
-
-impl Permits {
-    pub(super) fn new(jobs: usize) -> Self {
-        Self {
-            updates: Arc::new(Semaphore::new(jobs)),
-            clones: Arc::new(Semaphore::new(jobs.div_ceil(2))),
-        }
-    }
-
-    pub(super) fn updates(&self) -> Arc<Semaphore> {
-        Arc::clone(&self.updates)
-    }
-}
+use crate::mirror::is_mirror;
+use crate::publish::{Layout, Published};
 
 /// What the task of a repository is asked for; the answer comes with the first run that begins after
 /// it.
@@ -43,42 +25,61 @@ impl Permits {
 pub(super) enum Request {
     /// An update, and the publish of what it brings.
     Publish(oneshot::Sender<Outcome>),
+    /// An update, and a publish with all packs laid out anew.
+    LayOutAnew(oneshot::Sender<Outcome>),
+    /// The end: of the mirror, and of the snapshots, too, if so.
+    Forget(Snapshots, oneshot::Sender<Result<(), RepositoryError>>),
     /// An update.
     Update(oneshot::Sender<Result<(), RepositoryError>>),
 }
 
 impl Request {
-    /// Tells who asked, who may have gone away, how the run ended.
-    fn answer(self, outcome: &Outcome) {
+    /// Whether somebody asks for work to be done now, not only for what is fresh.
+    fn is_wish(&self) -> bool {
         match self {
-            Self::Publish(sender) => drop(sender.send(outcome.clone())),
-            Self::Update(sender) => drop(sender.send(outcome.clone().map(drop))),
+            Self::Publish(_) | Self::LayOutAnew(_) => true,
+            Self::Update(_) | Self::Forget(..) => false,
+        }
+    }
+
+    /// Tells who asked, who may have gone away, how the run ended.
+    pub(super) fn answer(self, outcome: &Outcome) {
+        match self {
+            Self::Publish(sender) | Self::LayOutAnew(sender) => {
+                drop(sender.send(outcome.clone()));
+            }
+            Self::Update(sender) | Self::Forget(_, sender) => {
+                drop(sender.send(outcome.clone().map(drop)));
+            }
         }
     }
 }
 
 pub(super) struct Worker {
-    registry: Arc<Registry>,
-    repository: Arc<Repository>,
-    permits: Permits,
+    pub(super) registry: Arc<Registry>,
+    pub(super) repository: Arc<Repository>,
     requests: mpsc::Receiver<Request>,
     /// Whether a killed git may have left locks.
-    may_have_locks: bool,
+    pub(super) may_have_locks: bool,
+    /// When packs were last rolled up, since the daemon's start.
+    pub(super) repacked_at: Option<std::time::Instant>,
+    /// When the mirror was last used, as far as that is written down.
+    pub(super) written_use: u64,
 }
 
 impl Worker {
     pub(super) fn new(
         registry: Arc<Registry>,
         repository: Arc<Repository>,
-        permits: Permits,
         requests: mpsc::Receiver<Request>,
     ) -> Self {
         Self {
             registry,
             repository,
-            permits,
             requests,
             may_have_locks: true,
+            repacked_at: None,
+            written_use: 0,
         }
     }
 
@@ -93,7 +94,7 @@ impl Worker {
             let next_run = Instant::from_std(self.repository.status().next_run);
             let mut waiting = Vec::new();
             tokio::select! {
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => return self.write_use(Duration::ZERO),
                 Some(request) = self.requests.recv() => waiting.push(request),
                 Ok(()) = changes.changed() => {
                     let interval = self.registry.config.now().fetch_interval;
@@ -102,35 +103,81 @@ impl Worker {
                 }
                 () = sleep_until(next_run) => {}
             }
-            let outcome = tokio::select! {
-                () = stop.cancelled() => return,
-                outcome = self.run_once(&mut waiting) => outcome,
-            };
-            self.note(&outcome);
-            let is_gone = matches!(&outcome, Err(error) if error.is_not_found())
-                && !is_mirror(&self.repository.mirror);
-            for request in waiting {
-                request.answer(&outcome);
-            }
-            if is_gone {
-                self.end_unknown(&outcome).await;
+            if self.is_forgotten(&mut waiting).await
+                || (waiting.is_empty() && self.has_gone().await)
+            {
                 return;
+            }
+            if waiting.is_empty() && self.is_unknown_and_unused() {
+                self.registry.forget(&self.repository.name);
+                return;
+            }
+            if let Some(error) = self.known_failure(&waiting) {
+                for request in waiting {
+                    request.answer(&Err(error.clone()));
+                }
+                continue;
+            }
+            let ended = self.run_once(&mut waiting).await;
+            if stop.is_cancelled() {
+                return self.write_use(Duration::ZERO);
+            }
+            self.note(&ended);
+            if self.is_forgotten(&mut waiting).await {
+                return;
+            }
+            if let Some(outcome) = ended.transpose() {
+                for request in waiting {
+                    request.answer(&outcome);
+                }
+            }
+            if is_mirror(&self.repository.mirror) {
+                self.maintain().await;
+                self.write_use_now_and_then();
             }
         }
     }
 
-    /// Takes over all that wait, then updates and publishes.
-    async fn run_once(&mut self, waiting: &mut Vec<Request>) -> Outcome {
-        let class = if is_mirror(&self.repository.mirror) {
+    /// Whether upstream has no such repository and nobody has asked for it since it said so: names
+    /// that are only guessed must not fill the memory.
+    fn is_unknown_and_unused(&self) -> bool {
+        self.repository.status().failure.is_some_and(|failure| {
+            failure.error.is_not_found() && self.repository.used_at() <= failure.last_try
+        }) && !is_mirror(&self.repository.mirror)
+    }
+
+    /// Why the last update failed, if it is too early to try again just because somebody asks for
+    /// what is fresh; who wishes a publish gets a try.
+    fn known_failure(&self, waiting: &[Request]) -> Option<RepositoryError> {
+        if waiting.is_empty() || waiting.iter().any(Request::is_wish) {
+            return None;
+        }
+        let failure = self.repository.status().failure?;
+        failure.holds_mirror_back().then_some(failure.error)
+    }
+
+    /// Takes over all that wait, then updates and publishes; `None` if it is too early to try again
+    /// a publish that failed.
+    async fn run_once(
+        &mut self,
+        waiting: &mut Vec<Request>,
+    ) -> Result<Option<Published>, RepositoryError> {
+        let stop = self.registry.stop.clone();
+        let job = self.wait(if is_mirror(&self.repository.mirror) {
             JobClass::Update
         } else {
             JobClass::Clone
+        });
+        let turn = tokio::select! {
+            () = stop.cancelled() => return Err(RepositoryError::Stopping),
+            turn = self.network_turn(waiting) => turn,
         };
-        let job = self.wait(class);
-        let permit = self.network_permit().await?;
         let job = self.start(job);
         while let Ok(request) = self.requests.try_recv() {
             waiting.push(request);
+        }
+        if waiting.iter().any(Request::is_wish) {
+            self.repository.change_status(Status::forget_tries);
         }
         let began = std::time::Instant::now();
         let updated = self.update().await;
@@ -141,29 +188,37 @@ impl Worker {
         let found = updated.clone().map(|()| Freshness::Fresh);
         self.repository.checks.note(began, found);
         updated?;
-        drop(permit);
-        for request in waiting.extract_if(.., |request| matches!(request, Request::Update(_))) {
+        drop(turn);
+        let is_update = |request: &mut Request| matches!(request, Request::Update(_));
+        for request in waiting.extract_if(.., is_update) {
             if let Request::Update(sender) = request {
                 drop(sender.send(Ok(())));
             }
         }
-        if waiting.is_empty() {
-            sleep(self.registry.config.now().publish_delay).await;
+        if !waiting.iter().any(Request::is_wish) {
+            let failure = self.repository.status().failure;
+            if failure.is_some_and(|failure| failure.holds_publish_back()) {
+                return Ok(None);
+            }
+            let delay = self.registry.config.now().publish_delay;
+            self.unless_stopping(sleep(delay)).await?;
         }
         let job = self.wait(JobClass::Publish);
-        let permits = Arc::clone(&self.registry.publishes);
-        let _permit = permits
-            .acquire_owned()
-            .await
-            .map_err(|_| RepositoryError::Stopping)?;
+        let _turn = self.unless_stopping(self.publish_turn(waiting)).await?;
         let job = self.start(job);
-        let outcome = self.publish().await;
+        let is_anew = |request: &Request| matches!(request, Request::LayOutAnew(_));
+        let layout = if waiting.iter().any(is_anew) {
+            Layout::Anew
+        } else {
+            Layout::AsNeeded
+        };
+        let outcome = self.publish(layout).await;
         job.end(match &outcome {
             Ok(published) if published.moved => JobEnd::Done,
             Ok(_) => JobEnd::Unchanged,
             Err(error) => JobEnd::Failed(error.failure_kind()),
         });
-        outcome
+        outcome.map(Some)
     }
 
     /// Notes that a job waits for its turn.
@@ -181,77 +236,65 @@ impl Worker {
         job.start()
     }
 
-    async fn network_permit(
-        &self,
-    ) -> Result<(OwnedSemaphorePermit, Option<OwnedSemaphorePermit>), RepositoryError> {
-        let acquire = async |semaphore: &Arc<Semaphore>| {
-            let permit = Arc::clone(semaphore).acquire_owned().await;
-            permit.map_err(|_| RepositoryError::Stopping)
-        };
-        let clone = if is_mirror(&self.repository.mirror) {
-            None
+    /// A turn to talk to upstream; who asks while a periodic update waits for it makes it urgent.
+    async fn network_turn(&mut self, waiting: &mut Vec<Request>) -> Turn {
+        let kind = if is_mirror(&self.repository.mirror) {
+            JobKind::Update
         } else {
-            Some(acquire(&self.permits.clones).await?)
+            JobKind::Clone
         };
-        Ok((acquire(&self.permits.updates).await?, clone))
-    }
-
-    async fn update(&mut self) -> Result<(), RepositoryError> {
-        let (registry, repository) = (Arc::clone(&self.registry), Arc::clone(&self.repository));
-        let sweep = std::mem::replace(&mut self.may_have_locks, true);
-        let result = tokio::task::spawn_blocking(move || {
-            let (config, mirror) = (registry.config.now(), &repository.mirror);
-            let upstream = repository.upstream();
-            if !is_mirror(mirror) {
-                repository.change_status(|status| status.state = MirrorState::Cloning);
-                let places = (tmp_directory(&config), mirror.clone());
-                let limit = config.git.clone_timeout;
-                clone_mirror(&registry.git, &upstream, (&places.0, &places.1), limit)?;
-                info!(repo = %repository.name, "Cloned {}", repository.name);
-            } else if sweep {
-                remove_stale_locks(mirror).map_err(|source| crate::mirror::MirrorError::Io {
-                    path: mirror.clone(),
-                    source,
-                })?;
+        let schedule = Arc::clone(&self.registry.schedule);
+        if waiting.is_empty() {
+            tokio::select! {
+                turn = schedule.turn(self.job(kind), Urgency::Periodic) => return turn,
+                Some(request) = self.requests.recv() => waiting.push(request),
             }
-            let what = (mirror.as_path(), &config.namespaces[..]);
-            update(&registry.git, &upstream, what, &config.git)?;
-            let head = head_commit(&registry.git, mirror)?;
-            repository.change_status(|status| status.mirror_is_fresh(head));
-            Ok(())
-        });
-        let result = result.await.map_err(|_| RepositoryError::Stopping)?;
-        self.may_have_locks = result.is_err();
-        result.map_err(|error| RepositoryError::Mirror(Arc::new(error)))
-    }
-
-    async fn publish(&mut self) -> Outcome {
-        let (registry, repository) = (Arc::clone(&self.registry), Arc::clone(&self.repository));
-        let result = tokio::task::spawn_blocking(move || -> Outcome {
-            let Repository {
-                name, mirror, feed, ..
-            } = &*repository;
-            let published: Published = registry
-                .publisher
-                .publish(name, (&repository.upstream(), mirror), feed)
-                .map_err(|error| RepositoryError::Publish(Arc::new(error)))?;
-            maintain(&registry.git, mirror, &registry.config.now().git)
-                .map_err(|error| RepositoryError::Mirror(Arc::new(error)))?;
-            Ok(published)
-        });
-        let outcome = result.await.map_err(|_| RepositoryError::Stopping)?;
-        self.may_have_locks |= outcome.is_err();
-        outcome
-    }
-
-    fn note(&self, outcome: &Outcome) {
-        let repo = &self.repository.name;
-        if let Err(error) = outcome {
-            warn!(%repo, error = chain(error), "Bringing {repo} up to date failed");
         }
-        let interval = self.registry.config.now().fetch_interval;
-        self.repository
-            .change_status(|status| status.end_run(outcome, interval));
+        schedule.turn(self.job(kind), Urgency::Asked).await
+    }
+
+    /// A turn to publish.
+    pub(super) async fn publish_turn(&self, waiting: &[Request]) -> Turn {
+        let urgency = if waiting.is_empty() {
+            Urgency::Periodic
+        } else {
+            Urgency::Asked
+        };
+        let schedule = &self.registry.schedule;
+        schedule.turn(self.job(JobKind::Publish), urgency).await
+    }
+
+    fn job(&self, kind: JobKind) -> Job {
+        let host = self.repository.name.host().to_owned();
+        Job { host, kind }
+    }
+
+    /// Waits, unless the daemon stops: then no further job is to begin.
+    pub(super) async fn unless_stopping<T>(
+        &self,
+        wait: impl Future<Output = T>,
+    ) -> Result<T, RepositoryError> {
+        tokio::select! {
+            biased;
+            () = self.registry.stop.cancelled() => Err(RepositoryError::Stopping),
+            waited = wait => Ok(waited),
+        }
+    }
+
+    /// Tells all who wait for the repository that it has been forgotten.
+    pub(super) fn end_waiting(&mut self) {
+        self.requests.close();
+        while let Ok(request) = self.requests.try_recv() {
+            match request {
+                Request::Forget(_, sender) => drop(sender.send(Ok(()))),
+                request => request.answer(&Err(RepositoryError::Forgotten)),
+            }
+        }
+        let config = self.registry.config.now();
+        self.repository.change_status(|status| {
+            let error = RepositoryError::Forgotten;
+            status.fail(error, config.fetch_interval, &config.mirrors);
+        });
     }
 
     /// The host is not configured any more. Its mirrors stay on disk, and what is published in the store.
@@ -264,17 +307,17 @@ impl Worker {
         }
     }
 
-    /// Upstream has no such repository: tells all who ask for a while, then forgets the name, so
-    /// that names that are only guessed don't fill the memory.
-    async fn end_unknown(mut self, outcome: &Outcome) {
-        let until = Instant::from_std(self.repository.status().next_run);
-        loop {
-            tokio::select! {
-                () = self.registry.stop.cancelled() => break,
-                () = sleep_until(until) => break,
-                Some(request) = self.requests.recv() => request.answer(outcome),
-            }
+    fn note(&self, ended: &Result<Option<Published>, RepositoryError>) {
+        let repo = &self.repository.name;
+        if let Err(error) = ended {
+            warn!(%repo, error = chain(error), "Bringing {repo} up to date failed");
         }
-        self.registry.forget(&self.repository.name);
+        let config = self.registry.config.now();
+        let interval = config.fetch_interval;
+        self.repository.change_status(|status| match ended {
+            Ok(Some(published)) => status.succeed(*published, interval),
+            Ok(None) => status.succeed_in_part(interval),
+            Err(error) => status.fail(error.clone(), interval, &config.mirrors),
+        });
     }
 }

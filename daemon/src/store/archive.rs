@@ -4,9 +4,7 @@ use std::io::ErrorKind;
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 
-use cachewfs_format::{
-    ArchiveLayout, PublishedFile, RepoName, SegmentRef, SegmentTable, decode_chunk,
-};
+use cachewfs_format::{ArchiveLayout, RepoName, SegmentRef};
 
 use super::{DiskStore, StoreError};
 
@@ -84,36 +82,4 @@ impl Archive {
         }
         Ok(bytes)
     }
-}
-
-/// Reads a whole published file back, verified.
-pub(crate) fn read_file(
-    store: &DiskStore,
-    repo: &RepoName,
-    published: &PublishedFile,
-) -> Result<Vec<u8>, StoreError> {
-    let id = published.segment.id;
-    let path = store.segment_path(repo, id);
-    let file = store.open_segment(repo, id)?;
-    let read = |range: Range<u64>| {
-        let mut bytes = vec![0; usize::try_from(range.end - range.start).unwrap_or(0)];
-        file.read_exact_at(&mut bytes, range.start)
-            .map_err(StoreError::at(&path))?;
-        Ok::<_, StoreError>(bytes)
-    };
-    let bad = |source| StoreError::BadSegment {
-        path: path.clone(),
-        source,
-    };
-    let len = published.segment.len;
-    let frame = read(len.saturating_sub(published.table_len.into())..len)?;
-    let table = SegmentTable::decode(id, &frame).map_err(bad)?;
-    published.check_table(&table).map_err(bad)?;
-    let mut content = Vec::new();
-    for (index, chunk) in table.chunks().iter().enumerate() {
-        let stored = read(table.stored_range(index).unwrap_or(0..0))?;
-        content.extend(decode_chunk(chunk, &stored).map_err(bad)?);
-    }
-    content.truncate(usize::try_from(published.size).unwrap_or(usize::MAX));
-    Ok(content)
 }

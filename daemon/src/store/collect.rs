@@ -56,6 +56,21 @@ impl DiskStore {
         Ok(deleted)
     }
 
+    /// Deletes all that is published of `repo`: first of all the pointer, so that nothing is half there.
+    pub(crate) fn delete(&self, repo: &RepoName) -> Result<(), StoreError> {
+        let directory = self.directory(repo);
+        let pointer = directory.join("current");
+        for remove in [fs::remove_file(&pointer), fs::remove_dir_all(&directory)] {
+            match remove {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(StoreError::at(&directory)(error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// All snapshots that are kept: the current one, then those that were current last.
     pub(crate) fn newest_snapshots(&self, repo: &RepoName) -> Result<Vec<SnapshotId>, StoreError> {
         let Some(current) = self.pointer(repo)? else {

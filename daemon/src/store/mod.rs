@@ -8,11 +8,13 @@
 
 mod archive;
 mod collect;
+mod content;
 mod disk;
 mod error;
 mod revisions;
 
-pub(crate) use archive::{Archive, read_file};
+pub(crate) use archive::Archive;
+pub(crate) use content::read_file;
 pub(crate) use disk::{DiskStore, NewSegment, Written};
 pub(crate) use error::StoreError;
 pub(crate) use revisions::RevisionIndex;

@@ -116,6 +116,13 @@ impl World {
         }
     }
 
+    /// Stops the daemon; another can be started in what is left.
+    pub(crate) async fn stop(self) -> TempDir {
+        self.running.shutdown.cancel();
+        self.running.stopped().await;
+        self.root
+    }
+
     /// The upstream repository, a bare one, with a work tree beside it to commit in.
     pub(crate) fn create_upstream(&self) -> PathBuf {
         let bare = self.upstream();
@@ -175,6 +182,26 @@ impl World {
         let text = response.text().await.unwrap();
         assert!(status.is_success(), "{status}: {text}");
         serde_json::from_str(&text).unwrap()
+    }
+
+    /// What the daemon says of the repository.
+    pub(crate) async fn status(&self) -> Value {
+        let path = format!("/api/v1/repos/{REPO}");
+        let text = self.get(&path, &[]).await.text().await.unwrap();
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// Waits until what the daemon says of the repository is so; gives it.
+    pub(crate) async fn status_when(&self, is_so: impl Fn(&Value) -> bool) -> Value {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+        loop {
+            let status = self.status().await;
+            if is_so(&status) {
+                return status;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "{status}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// Downloads an archive and extracts it with tar and zstd.

@@ -30,6 +30,8 @@ pub(crate) enum Mood {
     /// Doesn't answer requests whose URL spells the repository without `.git`, as the mirror's are.
     HangsForTheMirror,
     Fails,
+    /// Refuses everybody.
+    Denies,
     /// Speaks the oldest version of the protocol only.
     IsOld,
     /// Lists refs for the mirror, but doesn't send it packs.
@@ -119,6 +121,9 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
     let mood = *mood.wait_for(|mood| !hangs(*mood)).await.unwrap();
     if mood == Mood::Fails {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    }
+    if mood == Mood::Denies {
+        return StatusCode::FORBIDDEN.into_response();
     }
     if mood == Mood::RedirectsAway {
         let location = [("location", format!("http://localhost:1{target}"))];

@@ -25,6 +25,7 @@ pub(in crate::http) async fn answer(
     request: Request,
 ) -> Result<Response, ApiError> {
     let upstream = server.registry.check(&target.repo)?;
+    server.registry.note_use(&target.repo);
     let admitted = server.admit()?;
     let (parts, body) = request.into_parts();
     let protocol = headers::git_protocol(&parts.headers)?;

@@ -216,13 +216,17 @@ fn describe(app: &App, known: &KnownSnapshots, repository: &Repository) -> Repos
         is_running: doing.is_running,
         since_seconds: doing.since.elapsed().as_secs(),
     };
-    let next_try = status.next_run.saturating_duration_since(Instant::now());
+    let known_failure = status.failure.as_ref();
+    let next_try = known_failure.map(|failure| {
+        let next_try = failure.next_try.saturating_duration_since(Instant::now());
+        next_try.as_secs()
+    });
     let failed = |error: &dyn std::error::Error| FailureReport {
         error: chain(error),
-        failures: status.failures.max(1),
-        next_try_seconds: next_try.as_secs(),
+        failures: known_failure.map_or(1, |failure| failure.tries.max(1)),
+        next_try_seconds: next_try.unwrap_or(0),
     };
-    let mut failure = status.error.as_ref().map(|error| failed(error));
+    let mut failure = known_failure.map(|failure| failed(&failure.error));
     // A repository whose part of the store can't be read doesn't take the page away.
     let newest = known.newest(&app.store, repo);
     let (snapshots, snapshots_total) = newest.unwrap_or_else(|error| {

@@ -1,0 +1,98 @@
+//! Processes that a daemon which was killed left running.
+//!
+//! They would go on to write into mirrors that are no longer theirs. They are known by what only they have in
+//! their environment: the git configuration of this data directory, of which one daemon at a time has
+//! the lock.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, getpid, kill_process};
+use tokio::time::sleep;
+
+/// Between two looks; a process that is killed may just be starting another.
+const PERIOD: Duration = Duration::from_millis(10);
+/// So often it is looked: one that can't be killed is in the kernel, waiting for a disk.
+const MAX_LOOKS: u32 = 500;
+
+/// Kills all processes that run with `git_config`; gives how many there were.
+pub(crate) async fn end_orphans(git_config: &Path) -> usize {
+    let mut wanted = b"GIT_CONFIG_GLOBAL=".to_vec();
+    wanted.extend(git_config.as_os_str().as_encoded_bytes());
+    let mut killed = std::collections::HashSet::new();
+    for _ in 0..MAX_LOOKS {
+        let orphans = running_with(&wanted);
+        if orphans.is_empty() {
+            break;
+        }
+        for pid in orphans {
+            // It may have ended in between.
+            kill_process(pid, Signal::KILL).ok();
+            killed.insert(pid);
+        }
+        sleep(PERIOD).await;
+    }
+    killed.len()
+}
+
+/// All processes but this one that have `variable` in their environment; none where there is no `/proc`.
+fn running_with(variable: &[u8]) -> Vec<Pid> {
+    let Ok(processes) = std::fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    let is_one = |process: &std::fs::DirEntry| {
+        // Of other users' processes, and of those that have ended, there is none to read.
+        let environment = std::fs::read(process.path().join("environ")).unwrap_or_default();
+        environment
+            .split(|&byte| byte == 0)
+            .any(|found| found == variable)
+    };
+    processes
+        .filter_map(Result::ok)
+        .filter(|process| {
+            process
+                .file_name()
+                .as_encoded_bytes()
+                .iter()
+                .all(u8::is_ascii_digit)
+        })
+        .filter(is_one)
+        .filter_map(|process| process.file_name().to_str()?.parse().ok())
+        .filter_map(Pid::from_raw)
+        .filter(|pid| *pid != getpid())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn only_those_of_this_data_directory_are_ended() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        let sleeper = |name: &str| {
+            let mut command = Command::new("sleep");
+            command.arg("600").env("GIT_CONFIG_GLOBAL", path(name));
+            command.stdin(Stdio::null()).spawn().unwrap()
+        };
+        let (mut ours, mut others) = (sleeper("gitconfig"), sleeper("gitconfig2"));
+        let has = |variable: &str| {
+            let variable = format!("GIT_CONFIG_GLOBAL={}", path(variable).display());
+            !running_with(variable.as_bytes()).is_empty()
+        };
+        // Between fork and exec they still have our environment.
+        while !has("gitconfig") || !has("gitconfig2") {
+            sleep(PERIOD).await;
+        }
+
+        assert_eq!(end_orphans(&path("gitconfig")).await, 1);
+
+        assert!(!ours.wait().unwrap().success());
+        assert!(others.try_wait().unwrap().is_none());
+        others.kill().unwrap();
+        others.wait().unwrap();
+    }
+}

@@ -1,0 +1,158 @@
+//! What the task of a repository has done on blocking threads: clones, updates, publishes.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tracing::{info, warn};
+
+use super::registry::{Outcome, Registry, Repository};
+use super::worker::Worker;
+use super::{MirrorState, RepositoryError};
+use crate::app::tmp_directory;
+use crate::error_chain::chain;
+use crate::mirror::{
+    GitError, MirrorError, Upkeep, clone_mirror, head_commit, is_mirror, maintain,
+    remove_stale_locks, update, upkeep,
+};
+use crate::publish::Layout;
+use crate::restore::{Restore, RestoreError};
+
+impl Worker {
+    /// Clones the mirror, or updates it.
+    pub(super) async fn update(&mut self) -> Result<(), RepositoryError> {
+        let (registry, repository) = (Arc::clone(&self.registry), Arc::clone(&self.repository));
+        let sweep = std::mem::replace(&mut self.may_have_locks, true);
+        let result = tokio::task::spawn_blocking(move || {
+            let (config, mirror) = (registry.config.now(), &repository.mirror);
+            let mut is_current = false;
+            if !is_mirror(mirror) {
+                is_current = bring_up(&registry, &repository)?;
+            } else if sweep {
+                remove_stale_locks(mirror).map_err(|source| MirrorError::Io {
+                    path: mirror.clone(),
+                    source,
+                })?;
+            }
+            if !is_current {
+                let what = (mirror.as_path(), &config.namespaces[..]);
+                update(&registry.git, &repository.upstream(), what, &config.git)?;
+            }
+            let head = head_commit(&registry.git, mirror)?;
+            repository.change_status(|status| status.mirror_is_fresh(head));
+            Ok(())
+        });
+        let result = result.await.map_err(|_| RepositoryError::Stopping)?;
+        self.may_have_locks = result.is_err();
+        result.map_err(|error| RepositoryError::Mirror(Arc::new(error)))
+    }
+
+    /// Publishes the mirror.
+    pub(super) async fn publish(&mut self, layout: Layout) -> Outcome {
+        let (registry, repository) = (Arc::clone(&self.registry), Arc::clone(&self.repository));
+        let result = tokio::task::spawn_blocking(move || -> Outcome {
+            let Repository {
+                name, mirror, feed, ..
+            } = &*repository;
+            registry
+                .publisher
+                .publish(name, (&repository.upstream(), mirror), (layout, feed))
+                .map_err(|error| RepositoryError::Publish(Arc::new(error)))
+        });
+        let outcome = result.await.map_err(|_| RepositoryError::Stopping)?;
+        self.may_have_locks |= outcome.is_err();
+        outcome
+    }
+
+    /// Rolls packs up and indexes them, if there is need; that it fails is no failure of the mirror.
+    pub(super) async fn maintain(&mut self) {
+        let (registry, repository) = (Arc::clone(&self.registry), Arc::clone(&self.repository));
+        let last = self.repacked_at.map(|at| at.elapsed());
+        let due = upkeep(&repository.mirror, &registry.config.now().mirrors, last);
+        let due = match due {
+            Ok(Some(due)) => due,
+            Ok(None) => return,
+            Err(error) => return self.note_upkeep(&error),
+        };
+        // As much memory and as many processors as a publish takes.
+        let Ok(_turn) = self.unless_stopping(self.publish_turn(&[])).await else {
+            return;
+        };
+        let work = move || {
+            let git = registry.git.stopped_by(registry.stop.clone());
+            maintain(&git, &repository.mirror, due, &registry.config.now().git)
+        };
+        let done = tokio::task::spawn_blocking(work).await;
+        if due == Upkeep::RollUp {
+            self.repacked_at = Some(Instant::now());
+        }
+        if let Ok(Err(error)) = done {
+            self.may_have_locks = true;
+            self.note_upkeep(&error);
+        }
+    }
+
+    fn note_upkeep(&self, error: &MirrorError) {
+        if !self.registry.stop.is_cancelled() {
+            let repo = &self.repository.name;
+            warn!(%repo, error = chain(error), "Maintaining the mirror of {repo} failed");
+        }
+    }
+}
+
+/// Makes the mirror: from the snapshot in the store if that works, else by a clone. Tells whether it
+/// is up to date as an update leaves it.
+fn bring_up(registry: &Registry, repository: &Repository) -> Result<bool, MirrorError> {
+    let (config, upstream) = (registry.config.now(), repository.upstream());
+    let name = &repository.name;
+    let mirror = &repository.mirror;
+    // What is there when the daemon stops is lost anyway.
+    let git = registry.git.stopped_by(registry.stop.clone());
+    let store = registry.publisher.store();
+    let is_published = matches!(store.pointer(name), Ok(Some(_)));
+    repository.change_status(|status| {
+        status.state = if is_published {
+            MirrorState::Restoring
+        } else {
+            MirrorState::Cloning
+        };
+    });
+    let restore = Restore {
+        git: &git,
+        config: &config,
+        store,
+        repo: name,
+        upstream: &upstream,
+    };
+    match restore.run(mirror) {
+        Ok(true) => {
+            info!(repo = %name, "Restored the mirror of {name} from its snapshot");
+            return Ok(true);
+        }
+        Ok(false) => {}
+        Err(_) if git.is_stopping() => {
+            let command = "fetch".to_owned();
+            return Err(GitError::Stopped { command }.into());
+        }
+        Err(error) => match error.into_upstream() {
+            Ok(error) => return Err(error),
+            Err(error) => {
+                let text = chain(&error);
+                warn!(repo = %name, error = text, "The mirror of {name} can't be restored and is cloned");
+                if let RestoreError::Store(error) = &error {
+                    error
+                        .set_damaged_aside()
+                        .map_err(|source| MirrorError::Io {
+                            path: mirror.clone(),
+                            source,
+                        })?;
+                }
+            }
+        },
+    }
+    repository.change_status(|status| status.state = MirrorState::Cloning);
+    let tmp = tmp_directory(&config);
+    let limit = config.git.clone_timeout;
+    clone_mirror(&git, &upstream, (&tmp, mirror), limit)?;
+    info!(repo = %name, "Cloned {name}");
+    Ok(false)
+}

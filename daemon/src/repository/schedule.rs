@@ -1,0 +1,330 @@
+//! Whose turn it is: which of the jobs that wait may run.
+//!
+//! Jobs that somebody waits for go before periodic ones, but for one turn in [`ASKED_IN_A_ROW`] + 1.
+//! Within each of the two, the longest waiting goes first for which there is room; a repository waits
+//! for one turn at a time, so none can take the others'.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+
+/// So many jobs that somebody waits for go before the longest waiting periodic one does.
+const ASKED_IN_A_ROW: u32 = 3;
+
+/// What is to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum JobKind {
+    Update,
+    /// Bringing up a mirror.
+    Clone,
+    Publish,
+}
+
+/// Who wants it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Urgency {
+    Asked,
+    Periodic,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Job {
+    /// Whose repository it is.
+    pub(super) host: String,
+    pub(super) kind: JobKind,
+}
+
+/// How many jobs may run at once.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Updates and clones. A host of which none runs gets one all the same: hosts that stall
+    /// must not hold up the others.
+    pub(super) jobs: usize,
+    /// Updates and clones of one host; clones may be half of them.
+    pub(super) jobs_per_host: usize,
+    pub(super) publishes: usize,
+}
+
+/// All jobs that wait or run.
+#[derive(Debug)]
+pub(super) struct Schedule {
+    limits: Limits,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    asked: VecDeque<Waiting>,
+    periodic: VecDeque<Waiting>,
+    /// Turns that were given since the last one to a periodic job.
+    asked_in_a_row: u32,
+    running: Running,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    job: Job,
+    turn: oneshot::Sender<Turn>,
+}
+
+#[derive(Debug, Default)]
+struct Running {
+    publishes: usize,
+    jobs: usize,
+    hosts: HashMap<String, OfHost>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct OfHost {
+    jobs: usize,
+    clones: usize,
+}
+
+/// The right to run; it ends when this is dropped.
+#[derive(Debug)]
+pub(super) struct Turn {
+    schedule: Arc<Schedule>,
+    job: Job,
+}
+
+impl Schedule {
+    pub(super) fn new(limits: Limits) -> Arc<Self> {
+        Arc::new(Self {
+            limits,
+            state: Mutex::default(),
+        })
+    }
+
+    /// Waits until `job` may run. Dropping the future gives the place in the queue up.
+    pub(super) async fn turn(self: &Arc<Self>, job: Job, urgency: Urgency) -> Turn {
+        let (turn, given) = oneshot::channel();
+        let waiting = Waiting {
+            job: job.clone(),
+            turn,
+        };
+        match urgency {
+            Urgency::Asked => self.lock().asked.push_back(waiting),
+            Urgency::Periodic => self.lock().periodic.push_back(waiting),
+        }
+        self.give_turns();
+        match given.await {
+            Ok(turn) => turn,
+            // A place in the queue goes away only with a turn, or when nobody waits for it.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn give_turns(self: &Arc<Self>) {
+        loop {
+            let Some(next) = self.lock().take_next(self.limits) else {
+                return;
+            };
+            let turn = Turn {
+                schedule: Arc::clone(self),
+                job: next.job,
+            };
+            // Without the lock: if nobody waits any more, the turn ends here, which gives others.
+            drop(next.turn.send(turn));
+        }
+    }
+}
+
+impl State {
+    fn take_next(&mut self, limits: Limits) -> Option<Waiting> {
+        let (asked, periodic, running) = (&mut self.asked, &mut self.periodic, &mut self.running);
+        let mut take = |queue: &mut VecDeque<Waiting>| {
+            queue.retain(|waiting| !waiting.turn.is_closed());
+            let has_room = |waiting: &Waiting| running.has_room(&waiting.job, limits);
+            let next = queue.remove(queue.iter().position(has_room)?)?;
+            running.add(&next.job);
+            Some(next)
+        };
+        if self.asked_in_a_row < ASKED_IN_A_ROW
+            && let Some(next) = take(asked)
+        {
+            self.asked_in_a_row += 1;
+            return Some(next);
+        }
+        if let Some(next) = take(periodic) {
+            self.asked_in_a_row = 0;
+            return Some(next);
+        }
+        take(asked)
+    }
+}
+
+impl Running {
+    fn has_room(&self, job: &Job, limits: Limits) -> bool {
+        let of_host = self.hosts.get(&job.host).copied().unwrap_or_default();
+        let has_room =
+            of_host.jobs < limits.jobs_per_host && (self.jobs < limits.jobs || of_host.jobs == 0);
+        match job.kind {
+            JobKind::Update => has_room,
+            JobKind::Clone => has_room && of_host.clones < limits.jobs_per_host.div_ceil(2),
+            JobKind::Publish => self.publishes < limits.publishes,
+        }
+    }
+
+    fn add(&mut self, job: &Job) {
+        if job.kind == JobKind::Publish {
+            self.publishes += 1;
+            return;
+        }
+        self.jobs += 1;
+        let of_host = self.hosts.entry(job.host.clone()).or_default();
+        of_host.jobs += 1;
+        of_host.clones += usize::from(job.kind == JobKind::Clone);
+    }
+
+    fn remove(&mut self, job: &Job) {
+        if job.kind == JobKind::Publish {
+            self.publishes -= 1;
+            return;
+        }
+        self.jobs -= 1;
+        if let Some(of_host) = self.hosts.get_mut(&job.host) {
+            of_host.jobs -= 1;
+            of_host.clones -= usize::from(job.kind == JobKind::Clone);
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.schedule.lock().running.remove(&self.job);
+        self.schedule.give_turns();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::task::yield_now;
+
+    use super::*;
+
+    fn job(host: &str, kind: JobKind) -> Job {
+        let host = host.to_owned();
+        Job { host, kind }
+    }
+
+    fn schedule(jobs: usize, jobs_per_host: usize) -> Arc<Schedule> {
+        Schedule::new(Limits {
+            jobs,
+            jobs_per_host,
+            publishes: 1,
+        })
+    }
+
+    /// Whether a job gets a turn without waiting; the turn is kept.
+    async fn gets_a_turn(schedule: &Arc<Schedule>, job: Job, turns: &mut Vec<Turn>) -> bool {
+        tokio::select! {
+            biased;
+            turn = schedule.turn(job, Urgency::Asked) => turns.push(turn),
+            () = yield_now() => return false,
+        }
+        true
+    }
+
+    #[tokio::test]
+    async fn each_kind_has_its_limit_and_no_host_is_held_up_by_others() {
+        use JobKind::{Clone, Publish, Update};
+        let schedule = schedule(5, 4);
+        let mut turns = Vec::new();
+
+        for (host, kind, expected) in [
+            ("a", Clone, true),
+            ("a", Clone, true),
+            ("a", Clone, false),
+            ("a", Update, true),
+            ("a", Update, true),
+            ("a", Update, false),
+            ("b", Clone, true),
+            // All five jobs run.
+            ("b", Update, false),
+            ("c", Update, true),
+            ("c", Update, false),
+            ("a", Publish, true),
+            ("c", Publish, false),
+        ] {
+            let gets = gets_a_turn(&schedule, job(host, kind), &mut turns).await;
+            assert_eq!(gets, expected, "{host} {kind:?}");
+        }
+        turns.clear();
+
+        assert!(gets_a_turn(&schedule, job("a", Publish), &mut turns).await);
+        assert_eq!(schedule.lock().running.jobs, 0);
+    }
+
+    /// Repositories that want turn after turn, and how many each got.
+    async fn insist(
+        schedule: Arc<Schedule>,
+        (urgency, got): (Urgency, Arc<AtomicUsize>),
+        (all, enough): (Arc<AtomicUsize>, usize),
+    ) {
+        while all.load(Ordering::SeqCst) < enough {
+            let turn = schedule.turn(job("a", JobKind::Update), urgency).await;
+            all.fetch_add(1, Ordering::SeqCst);
+            got.fetch_add(1, Ordering::SeqCst);
+            yield_now().await;
+            drop(turn);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stream_of_requests_starves_neither_periodic_work_nor_each_other() {
+        let schedule = schedule(2, 2);
+        let all = Arc::new(AtomicUsize::new(0));
+        let mut counts = Vec::new();
+        let mut running = tokio::task::JoinSet::new();
+        for number in 0..20 {
+            let urgency = if number < 12 {
+                Urgency::Asked
+            } else {
+                Urgency::Periodic
+            };
+            let got = Arc::new(AtomicUsize::new(0));
+            counts.push((urgency, Arc::clone(&got)));
+            let until = (Arc::clone(&all), 4000);
+            running.spawn(insist(Arc::clone(&schedule), (urgency, got), until));
+        }
+
+        running.join_all().await;
+
+        for (urgency, got) in counts {
+            // Three of four turns for 12 repositories, one of four for 8.
+            let fair = match urgency {
+                Urgency::Asked => 4000 * 3 / 4 / 12,
+                Urgency::Periodic => 4000 / 4 / 8,
+            };
+            let got = got.load(Ordering::SeqCst);
+            assert!(
+                got.abs_diff(fair) <= fair / 20,
+                "{urgency:?}: {got}, not {fair}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn who_gives_up_waiting_takes_no_turn() {
+        let schedule = schedule(1, 1);
+        let first = schedule
+            .turn(job("a", JobKind::Update), Urgency::Asked)
+            .await;
+        let mut turns = Vec::new();
+        for _ in 0..3 {
+            assert!(!gets_a_turn(&schedule, job("a", JobKind::Update), &mut turns).await);
+        }
+
+        drop(first);
+
+        assert_eq!(schedule.lock().running.jobs, 0);
+        assert!(gets_a_turn(&schedule, job("a", JobKind::Update), &mut turns).await);
+    }
+}

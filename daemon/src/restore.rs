@@ -1,0 +1,250 @@
+//! Brings a mirror up from the snapshot in the store, so that only what came since is fetched.
+//!
+//! The mirror appears whole and up to date, or not at all: everything happens in a temporary directory,
+//! every chunk is verified, and a fetch has to go well before the directory is moved into place. So a mirror
+//! that is restored is never stale, and what was published is still in it: the next layout from
+//! scratch loses nothing that is retained.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use cachewfs_format::{
+    ArchiveKind, Content, EntryKind, Manifest, ObjectId, PublishedFile, RepoName, Role, Toc,
+    TocPlace, TocSegment,
+};
+
+use crate::config::Config;
+use crate::mirror::{
+    Git, GitError, MirrorError, Upstream, create_mirror, head_of_upstream, missing_objects,
+    move_into_place, update,
+};
+use crate::publish::{CHAIN_DIRECTORY, PublishError, retain};
+use crate::store::{Archive, DiskStore, StoreError};
+
+/// Why a mirror can't be restored.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RestoreError {
+    #[error("the snapshot can't be read")]
+    Store(#[from] StoreError),
+    #[error("the snapshot is not understood")]
+    Format(#[from] cachewfs_format::Error),
+    #[error("the snapshot lacks {what}")]
+    Lacks { what: &'static str },
+    #[error("the mirror's refs can't be restored")]
+    Refs(#[from] PublishError),
+    #[error("can't write {path}")]
+    Io {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("git failed")]
+    Git(#[from] GitError),
+    #[error("bringing what was restored up to date failed")]
+    Mirror(#[from] MirrorError),
+}
+
+impl RestoreError {
+    /// The error, if a clone would fail of the same cause.
+    pub(crate) fn into_upstream(self) -> Result<MirrorError, Self> {
+        match self {
+            Self::Mirror(
+                error @ (MirrorError::NotFound { .. }
+                | MirrorError::Denied { .. }
+                | MirrorError::Unreachable { .. }
+                | MirrorError::TimedOut { .. }),
+            ) => Ok(error),
+            error => Err(error),
+        }
+    }
+}
+
+/// What is restored, from where.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Restore<'a> {
+    pub(crate) git: &'a Git,
+    pub(crate) config: &'a Config,
+    pub(crate) store: &'a DiskStore,
+    pub(crate) repo: &'a RepoName,
+    pub(crate) upstream: &'a Upstream,
+}
+
+impl Restore<'_> {
+    /// Makes the mirror at `mirror`; tells whether there was something to make it of.
+    pub(crate) fn run(&self, mirror: &Path) -> Result<bool, RestoreError> {
+        let Some(pointer) = self.store.pointer(self.repo)? else {
+            return Ok(false);
+        };
+        let manifest = self.store.current_manifest(self.repo, &pointer)?;
+        let tmp = crate::app::tmp_directory(self.config);
+        let staging = tempfile::Builder::new()
+            .prefix("restore-")
+            .tempdir_in(&tmp)
+            .map_err(io(&tmp))?;
+        let restored = staging.path().join("mirror.git");
+        let format = match manifest.snapshot.commit().as_bytes().len() {
+            32 => "sha256",
+            _ => "sha1",
+        };
+        create_mirror(self.git, (self.upstream, format), &restored)?;
+        // Before much is copied that could not be brought up to date.
+        head_of_upstream(self.git, self.upstream, &restored, &self.config.git)?;
+        self.write_files(&manifest, &restored)?;
+        let shown = self.write_refs(&manifest, &restored)?;
+        if !missing_objects(self.git, &restored, &manifest.tips)?.is_empty() {
+            let what = "objects that its refs name";
+            return Err(RestoreError::Lacks { what });
+        }
+        let hidden = manifest.tips.iter().filter(|tip| !shown.contains(tip));
+        retain(self.git, &restored, hidden)?;
+        let what = (restored.as_path(), &self.config.namespaces[..]);
+        update(self.git, self.upstream, what, &self.config.git)?;
+        move_into_place(&restored, mirror)?;
+        Ok(true)
+    }
+
+    /// Writes packs and commit-graph.
+    fn write_files(&self, manifest: &Manifest, restored: &Path) -> Result<(), RestoreError> {
+        let packs = restored.join("objects/pack");
+        let graphs = restored.join(CHAIN_DIRECTORY);
+        for directory in [&packs, &graphs] {
+            fs::create_dir_all(directory).map_err(io(directory))?;
+        }
+        // A pack is there once its index is.
+        for pack in &manifest.packs {
+            for file in [&pack.pack, &pack.reverse_index, &pack.index] {
+                self.write_file(file, (&packs, "pack-"))?;
+            }
+        }
+        for graph in &manifest.commit_graphs {
+            self.write_file(graph, (&graphs, "graph-"))?;
+        }
+        Ok(())
+    }
+
+    fn write_file(
+        &self,
+        file: &PublishedFile,
+        (directory, prefix): (&Path, &str),
+    ) -> Result<(), RestoreError> {
+        // The manifest sees to it that this is a name, not a path.
+        if !file.name.starts_with(prefix) {
+            let what = "usual names for its files";
+            return Err(RestoreError::Lacks { what });
+        }
+        let path = directory.join(&file.name);
+        let mut to = File::create_new(&path).map_err(io(&path))?;
+        let table = self
+            .store
+            .copy_content(self.repo, file, (file.size, &mut to))?;
+        file.check_table(&table)?;
+        if to.metadata().map_err(io(&path))?.len() != file.size {
+            let what = "a part of a file";
+            return Err(RestoreError::Lacks { what });
+        }
+        Ok(())
+    }
+
+    /// Writes HEAD, refs and the chain of commit-graphs; gives the objects that the shown refs name.
+    fn write_refs(
+        &self,
+        manifest: &Manifest,
+        restored: &Path,
+    ) -> Result<HashSet<ObjectId>, RestoreError> {
+        let toc = self.table_of_contents(manifest)?;
+        let chain = format!("{CHAIN_DIRECTORY}/commit-graph-chain");
+        let mut files = SmallFiles::from([("HEAD", None), ("packed-refs", None), (&chain, None)]);
+        for segment in &toc.segments {
+            match (segment.role, &segment.file) {
+                (Role::Refs, _) => self.read_members(segment, &mut files)?,
+                // A long file is in parts instead.
+                (Role::PackedRefs, Some(file)) => {
+                    let parts = files.entry("packed-refs").or_default();
+                    let parts = parts.get_or_insert_default();
+                    self.store
+                        .copy_content(self.repo, segment, (file.size, parts))?;
+                }
+                _ => {}
+            }
+        }
+        for (name, content) in &files {
+            // There may be no commit-graph.
+            let Some(content) = content else { continue };
+            let path = restored.join(name);
+            File::create(&path)
+                .and_then(|mut file| file.write_all(content))
+                .map_err(io(&path))?;
+        }
+        let file = |name| files.get(name).and_then(Option::as_deref);
+        let (Some(_), Some(packed_refs)) = (file("HEAD"), file("packed-refs")) else {
+            return Err(RestoreError::Lacks { what: "refs" });
+        };
+        let head = manifest.snapshot.commit();
+        Ok(targets(packed_refs).chain([head]).collect())
+    }
+
+    /// Reads those of the tar members of `segment` that `files` has.
+    fn read_members(
+        &self,
+        segment: &TocSegment,
+        files: &mut SmallFiles<'_>,
+    ) -> Result<(), RestoreError> {
+        let mut content = Vec::new();
+        let table =
+            self.store
+                .copy_content(self.repo, segment, (segment.content_len, &mut content))?;
+        for entry in table.entries() {
+            let EntryKind::File(Content::Inline { offset }) = entry.kind else {
+                continue;
+            };
+            let name = std::str::from_utf8(entry.path.as_bytes()).unwrap_or_default();
+            let Some(file) = files.get_mut(name) else {
+                continue;
+            };
+            let start = usize::try_from(offset).ok();
+            let end = usize::try_from(offset.saturating_add(entry.size)).ok();
+            let bytes = start
+                .zip(end)
+                .and_then(|(start, end)| content.get(start..end));
+            let what = "a part of its refs";
+            let bytes = bytes.ok_or(RestoreError::Lacks { what })?;
+            *file = Some(bytes.to_vec());
+        }
+        Ok(())
+    }
+
+    /// The TOC of the mirror archive.
+    fn table_of_contents(&self, manifest: &Manifest) -> Result<Toc, RestoreError> {
+        let lacks = |what| RestoreError::Lacks { what };
+        let layout = manifest.archives.get(&ArchiveKind::Mirror);
+        let layout = layout.ok_or_else(|| lacks("a mirror archive"))?;
+        let archive = Archive::new(self.store.clone(), self.repo.clone(), layout);
+        let tail = archive.read(layout.size.saturating_sub(layout.tail.len)..layout.size)?;
+        let TocPlace::Found(place) = Toc::locate(&tail, layout.size)? else {
+            return Err(lacks("a table of contents"));
+        };
+        let (digest, toc) = Toc::decode(tail.get(place).unwrap_or_default())?;
+        if digest != layout.toc {
+            return Err(lacks("the right table of contents"));
+        }
+        Ok(toc)
+    }
+}
+
+/// Files of the git directory by their paths, as far as they are found.
+type SmallFiles<'a> = BTreeMap<&'a str, Option<Vec<u8>>>;
+
+/// What the lines of a file `packed-refs` name.
+fn targets(packed_refs: &[u8]) -> impl Iterator<Item = ObjectId> {
+    packed_refs
+        .split(|&byte| byte == b'\n')
+        .filter_map(|line| line.split(|&byte| byte == b' ').next())
+        .filter_map(|oid| ObjectId::parse(std::str::from_utf8(oid).ok()?).ok())
+}
+
+/// For `map_err`: an I/O error at `path`.
+fn io(path: &Path) -> impl FnOnce(std::io::Error) -> RestoreError {
+    let path = path.to_owned();
+    move |source| RestoreError::Io { path, source }
+}

@@ -1,0 +1,194 @@
+//! What keeps a mirror from being made or updated: how it is told, and when it is tried again.
+
+use std::process::Command;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use cachewfs_daemon::Config;
+use serde_json::Value;
+
+use crate::harness::*;
+use crate::http_upstream::*;
+
+const SNAPSHOT: &str = "/git/git.example.com/org/repo/snapshot.tar.zst";
+
+fn never_again(config: &mut Config) {
+    config.mirrors.retry_first = Duration::from_hours(1);
+}
+
+fn has_failed(status: &Value) -> bool {
+    !status["failure"].is_null()
+}
+
+/// Asks for a snapshot until the daemon has tried; gives the failure that it shows.
+async fn failure(world: &World) -> Value {
+    world.get(SNAPSHOT, &[]).await;
+    world.status_when(has_failed).await["failure"].clone()
+}
+
+async fn code_of(world: &World) -> (u16, String) {
+    let response = world.get(SNAPSHOT, &[]).await;
+    let status = response.status().as_u16();
+    let body: Value = serde_json::from_str(&response.text().await.unwrap()).unwrap();
+    (status, body["error"]["code"].as_str().unwrap().to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_clone_is_told_at_once_and_not_tried_more_often_than_its_pause_allows() {
+    let (world, upstream) = start_behind_http(never_again).await;
+    let work = world.create_upstream();
+    commit_and_push(&work, "one");
+    upstream.set(Mood::Fails);
+    let failure = failure(&world).await;
+    let tried = upstream.seen(&[]).len();
+
+    let began = Instant::now();
+    for _ in 0..50 {
+        assert_eq!(code_of(&world).await, (502, "upstream_failed".to_owned()));
+    }
+
+    assert!(began.elapsed() < Duration::from_secs(10));
+    assert_eq!(upstream.seen(&[]).len(), tried);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    assert_eq!(failure["code"], "upstream_failed");
+    assert_eq!(failure["tries"], 1);
+    assert!(failure["since"].as_u64().unwrap() <= now.as_secs());
+    assert!(failure["next_try_at"].as_u64().unwrap() > now.as_secs() + 1800);
+    assert!(failure["message"].as_str().unwrap().contains("failed"));
+    let status = world.status().await;
+    assert_eq!(status["state"], "failed");
+    let list = world.get("/api/v1/repos", &[]).await.text().await.unwrap();
+    let list: Value = serde_json::from_str(&list).unwrap();
+    assert_eq!(list["repos"][0]["failure"], failure);
+
+    upstream.set(Mood::Good);
+    world.refresh().await;
+
+    let status = world.status().await;
+    assert_eq!(status["state"], "ready");
+    assert!(!has_failed(&status));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_clone_is_tried_again_by_itself() {
+    let (world, upstream) = start_behind_http(|config| {
+        config.mirrors.retry_first = Duration::from_millis(50);
+        config.mirrors.retry_max = Duration::from_millis(200);
+    })
+    .await;
+    let work = world.create_upstream();
+    commit_and_push(&work, "one");
+    upstream.set(Mood::Fails);
+    failure(&world).await;
+    world
+        .status_when(|status| status["failure"]["tries"].as_u64() > Some(3))
+        .await;
+
+    upstream.set(Mood::Good);
+
+    let status = world.status_when(|status| status["state"] == "ready").await;
+    assert!(!has_failed(&status) || status["published"].is_null());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_reason_has_its_code() {
+    for (mood, status, code) in [
+        (Mood::Good, 404, "upstream_not_found"),
+        (Mood::Denies, 403, "upstream_denied"),
+        (Mood::Fails, 502, "upstream_failed"),
+        (Mood::Hangs, 504, "upstream_timeout"),
+    ] {
+        let (world, upstream) = start_behind_http(|config| {
+            never_again(config);
+            config.git.clone_timeout = Duration::from_millis(500);
+        })
+        .await;
+        upstream.set(mood);
+
+        assert_eq!(failure(&world).await["code"], code);
+        assert_eq!(code_of(&world).await, (status, code.to_owned()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_that_nobody_listens_for_is_unreachable() {
+    let world = World::start_with(|config| {
+        never_again(config);
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let base = format!("http://{}", closed.local_addr().unwrap());
+        config.upstreams = [("git.example.com".to_owned(), base)].into();
+    })
+    .await;
+
+    assert_eq!(failure(&world).await["code"], "upstream_unreachable");
+    assert_eq!(
+        code_of(&world).await,
+        (502, "upstream_unreachable".to_owned())
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_upstream_does_not_have_is_forgotten_when_nobody_asks() {
+    let (world, upstream) = start_behind_http(|config| {
+        config.mirrors.retry_first = Duration::from_millis(1500);
+    })
+    .await;
+    assert_eq!(failure(&world).await["code"], "upstream_not_found");
+    let tried = upstream.seen(&[]).len();
+
+    let url = format!("/api/v1/repos/{REPO}");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while world.get(&url, &[]).await.status() != 404 {
+        assert!(Instant::now() < deadline, "it is still known");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+
+    assert_eq!(upstream.seen(&[]).len(), tried);
+}
+
+/// A small filesystem, gone when this is dropped.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    #[expect(clippy::print_stdout, reason = "a skipped test has to say so")]
+    fn mount(size: &str) -> Option<Self> {
+        let directory = tempfile::tempdir().unwrap();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
+            .arg(directory.path())
+            .status();
+        if mounted.is_ok_and(|status| status.success()) {
+            return Some(Self(directory));
+        }
+        println!("skipped: no tmpfs can be mounted here");
+        None
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let unmount = ["-l".as_ref(), self.0.path().as_os_str()];
+        Command::new("umount").args(unmount).status().ok();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_not_upstreams_fault() {
+    let Some(disk) = SmallDisk::mount("2m") else {
+        return;
+    };
+    let world = World::start_with(|config| {
+        never_again(config);
+        config.data_dir = disk.0.path().join("data");
+    })
+    .await;
+    let work = world.create_upstream();
+    write_file(&work.join("large"), noise(1, 4 << 20));
+    commit_and_push(&work, "one");
+
+    let failure = failure(&world).await;
+
+    assert_eq!(failure["code"], "disk_full", "{failure}");
+    assert_eq!(code_of(&world).await, (507, "disk_full".to_owned()));
+    world.running.shutdown.cancel();
+    world.running.stopped().await;
+}

@@ -1,0 +1,220 @@
+//! Mirrors that are lost come back from the store, with all that was published.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::harness::*;
+
+fn mirror_in(root: &Path) -> PathBuf {
+    root.join(format!("data/mirrors/{REPO}.git"))
+}
+
+fn grow(work: &Path, commits: u64) -> String {
+    for commit in 0..commits {
+        write_file(
+            &work.join(format!("src/{}", commit % 3)),
+            noise(commit, 20_000),
+        );
+        git(work, ["add", "-A"]);
+        git(work, ["commit", "-q", "-m", &format!("commit {commit}")]);
+    }
+    commit_and_push(work, "grown")
+}
+
+/// Drops the newest commit upstream, and puts another in its place.
+fn force_push(work: &Path, name: &str) -> String {
+    git(work, ["reset", "-q", "--hard", "HEAD~1"]);
+    write_file(&work.join(name), name);
+    commit_and_push(work, name)
+}
+
+/// So many that they don't fit into one segment with the other small files.
+fn add_many_tags(repository: &Path) {
+    let commands: Vec<String> = (0..1500)
+        .map(|number| format!("create refs/tags/many/{number} main\n"))
+        .collect();
+    let list = repository.join("list");
+    write_file(&list, commands.concat());
+    let update = Command::new("git")
+        .args(["update-ref", "--stdin"])
+        .current_dir(repository)
+        .stdin(fs::File::open(list).unwrap())
+        .status();
+    assert!(update.unwrap().success());
+    git(repository, ["pack-refs", "--all"]);
+}
+
+/// Takes everything away but the store.
+fn lose_all_but_the_store(root: &Path) {
+    for entry in fs::read_dir(root.join("data")).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_name() != "store" && entry.file_type().unwrap().is_dir() {
+            fs::remove_dir_all(entry.path()).unwrap();
+        }
+    }
+}
+
+/// The file names of the packs of a snapshot.
+fn packs_of(world: &World, snapshot: &str) -> Vec<String> {
+    let packs = world.manifest(snapshot).packs;
+    packs.into_iter().map(|pack| pack.pack.name).collect()
+}
+
+async fn published(change: impl FnOnce(&mut cachewfs_daemon::Config)) -> (World, PathBuf, String) {
+    let world = World::start_with(change).await;
+    let work = world.create_upstream();
+    let head = grow(&work, 6);
+    world.refresh().await;
+    (world, work, head)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_upstream_dropped_while_the_mirror_was_lost_stays_in_the_next_layout() {
+    let (world, work, first_dropped) = published(|_| {}).await;
+    let second_dropped = force_push(&work, "second");
+    let snapshot = world.refresh().await["snapshot"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let packs = packs_of(&world, &snapshot);
+    let root: TempDir = world.stop().await;
+    fs::remove_dir_all(mirror_in(root.path())).unwrap();
+    let head = force_push(&work, "third");
+
+    let world = World::start_in(root, |config| config.relayout_share = 0.0).await;
+    world.refresh().await;
+    let clone = world.extract("snapshot.tar.zst").await;
+
+    let mirror = mirror_in(world.root.path());
+    for pack in packs {
+        assert!(mirror.join("objects/pack").join(pack).exists());
+    }
+    git(&mirror, ["fsck", "--strict"]);
+    git(&mirror, ["commit-graph", "verify"]);
+    for dropped in [&first_dropped, &second_dropped] {
+        let retained = format!("refs/cachewfs/retained/{dropped}");
+        assert_eq!(git(&mirror, ["rev-parse", &retained]), *dropped);
+        assert_eq!(git(&clone, ["cat-file", "-t", dropped]), "commit");
+    }
+    assert_good_clone(&clone);
+    assert_eq!(git(&clone, ["rev-parse", "HEAD"]), head);
+    let manifest = world.manifest(&head);
+    let is_increment = |kind| kind == cachewfs_format::PackKind::Increment;
+    assert!(manifest.packs.iter().all(|pack| !is_increment(pack.kind)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_replica_takes_what_the_store_has_and_fetches_the_rest() {
+    for object_format in ["sha1", "sha256"] {
+        let world = World::start().await;
+        let (bare, work) = (world.upstream(), world.root.path().join("work"));
+        let format = format!("--object-format={object_format}");
+        let (bare, made) = (bare.to_str().unwrap(), work.to_str().unwrap());
+        let root = world.root.path();
+        git(root, ["init", "-q", "--bare", "-b", "main", &format, bare]);
+        git(root, ["clone", "-q", bare, made]);
+        git(&work, ["checkout", "-q", "-B", "main"]);
+        git(&work, ["commit", "-q", "--allow-empty", "-m", "zero"]);
+        git(&work, ["tag", "-a", "v1", "-m", "one"]);
+        let first = grow(&work, 4);
+        if object_format == "sha1" {
+            add_many_tags(&world.upstream());
+        }
+        world.refresh().await;
+        let packs = packs_of(&world, &first);
+        let root = world.stop().await;
+        lose_all_but_the_store(root.path());
+        write_file(&work.join("more"), "more");
+        let head = commit_and_push(&work, "more");
+
+        let world = World::start_in(root, |_| {}).await;
+        let served = world
+            .get(&format!("/git/{REPO}/snapshot.tar.zst"), &[])
+            .await;
+        assert_eq!(served.headers()["x-cachew-snapshot-commit"], first);
+        assert_eq!(world.refresh().await["snapshot"], head);
+
+        let mirror = mirror_in(world.root.path());
+        assert!(mirror.join("objects/pack").join(&packs[0]).exists());
+        let refs = |repository: &Path| git(repository, ["show-ref"]);
+        assert_eq!(refs(&mirror), refs(&world.upstream()));
+        assert_eq!(git(&mirror, ["config", "gc.auto"]), "0");
+        assert_eq!(packs_of(&world, &head).len(), packs.len() + 1);
+        assert_good_clone(&world.extract("snapshot.tar.zst").await);
+        assert_eq!(
+            fs::read_dir(world.root.path().join("data/tmp"))
+                .unwrap()
+                .count(),
+            0
+        );
+    }
+}
+
+/// Changes a byte in the middle of the segment of the snapshot's last pack.
+fn damage(root: &Path, world_manifest: &cachewfs_format::Manifest) -> PathBuf {
+    let pack = &world_manifest.packs.last().unwrap().pack;
+    let id = pack.segment.id.to_string();
+    let segments = root.join(format!("data/store/v1/{REPO}.git/segments"));
+    let path = segments.join(id);
+    let mut bytes = fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::remove_file(&path).unwrap();
+    write_file(&path, bytes);
+    path
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_snapshot_is_not_restored_but_cloned_and_laid_out_anew() {
+    let (world, _, head) = published(|_| {}).await;
+    let manifest = world.manifest(&head);
+    let root = world.stop().await;
+    fs::remove_dir_all(mirror_in(root.path())).unwrap();
+    let damaged = damage(root.path(), &manifest);
+    let bytes = fs::read(&damaged).unwrap();
+
+    let world = World::start_in(root, |_| {}).await;
+    let answer = world.refresh().await;
+
+    assert_eq!(answer["moved"], true);
+    assert_ne!(answer["snapshot"], head);
+    assert_good_clone(&world.extract("snapshot.tar.zst").await);
+    git(&mirror_in(world.root.path()), ["fsck", "--strict"]);
+    assert!(!damaged.exists() || fs::read(&damaged).unwrap() != bytes);
+    assert_eq!(world.refresh().await["moved"], false);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_restored_that_upstream_can_not_bring_up_to_date() {
+    let (world, _, head) = published(|_| {}).await;
+    let root = world.stop().await;
+    fs::remove_dir_all(mirror_in(root.path())).unwrap();
+    let (upstream, away) = (root.path().join("upstream"), root.path().join("away"));
+    fs::rename(&upstream, &away).unwrap();
+    fs::create_dir_all(&upstream).unwrap();
+
+    let world = World::start_in(root, |config| {
+        config.mirrors.retry_first = Duration::from_hours(1);
+    })
+    .await;
+    let path = format!("/git/{REPO}/snapshot.tar.zst");
+    let served = world.get(&path, &[]).await;
+    assert_eq!(served.headers()["x-cachew-snapshot-commit"], head);
+    let status = world
+        .status_when(|status| !status["failure"].is_null())
+        .await;
+
+    assert_eq!(status["state"], "failed");
+    assert_eq!(status["failure"]["code"], "upstream_not_found");
+    assert!(!mirror_in(world.root.path()).exists());
+    let tmp = world.root.path().join("data/tmp");
+    assert_eq!(fs::read_dir(tmp).unwrap().count(), 0);
+    fs::remove_dir_all(&upstream).unwrap();
+    fs::rename(&away, &upstream).unwrap();
+    assert_eq!(world.refresh().await["moved"], false);
+    assert_eq!(world.status().await["state"], "ready");
+}

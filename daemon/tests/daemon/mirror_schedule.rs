@@ -1,0 +1,128 @@
+//! When mirrors are updated: after a start, under many requests, and while the daemon stops.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use crate::gate::Gate;
+use crate::harness::*;
+use crate::http_upstream::*;
+
+/// Long enough for anything, and far too short for what doesn't end.
+const LIMIT: Duration = Duration::from_secs(20);
+
+fn name(number: usize) -> String {
+    format!("git.example.com/org/r{number}")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_does_not_update_all_mirrors_at_once_but_at_once_who_is_asked_for() {
+    let (world, upstream) = start_behind_http(|_| {}).await;
+    let work = world.create_upstream();
+    commit_and_push(&work, "one");
+    for number in 0..6 {
+        let bare = world.root.path().join(format!("upstream/org/r{number}"));
+        let (from, to) = (world.upstream(), bare.to_str().unwrap());
+        git(&from, ["clone", "-q", "--bare", ".", to]);
+        let path = format!("/git/{}/refresh", name(number));
+        assert_eq!(world.post(&path, "").await.status(), 200);
+    }
+    let root = world.stop().await;
+    let before = upstream.seen(&[]).len();
+
+    let url = upstream.url();
+    let world = World::start_in(root, |config| {
+        config.upstreams = [("git.example.com".to_owned(), url)].into();
+    })
+    .await;
+    let path = format!("/git/{}/info/refs?service=git-upload-pack", name(4));
+    assert_eq!(world.get(&path, &[]).await.status(), 200);
+
+    let asked: Vec<_> = upstream.seen(&[]).split_off(before);
+    assert!(!asked.is_empty());
+    for seen in asked {
+        assert!(seen.line.contains("/org/r4/"), "{}", seen.line);
+    }
+
+    let root = world.stop().await;
+    let before = upstream.seen(&[]).len();
+    let url = upstream.url();
+    let _world = World::start_in(root, |config| {
+        config.upstreams = [("git.example.com".to_owned(), url)].into();
+        config.fetch_interval = Duration::from_secs(2);
+    })
+    .await;
+
+    eventually(|| {
+        let asked = upstream.seen(&[]).split_off(before);
+        let is_asked = |number| {
+            let part = format!("/org/r{number}/");
+            asked.iter().any(|seen| seen.line.contains(&part))
+        };
+        (0..6).all(is_asked)
+    })
+    .await;
+}
+
+fn mirror(world: &World) -> PathBuf {
+    world.root.path().join(format!("data/mirrors/{REPO}.git"))
+}
+
+/// A daemon whose update of a mirror is held up at upstream, and the commit that it brings.
+async fn in_the_middle_of_an_update(stop_timeout: Duration) -> (World, Gate, String) {
+    let (world, gate) = Gate::start(|config| config.mirrors.stop_timeout = stop_timeout).await;
+    let work = world.create_upstream();
+    commit_and_push(&work, "one");
+    world.refresh().await;
+    gate.close();
+    write_file(&work.join("more"), "more");
+    let head = commit_and_push(&work, "two");
+    let before = gate.packs();
+    let url = world.url(&format!("/git/{REPO}/refresh"));
+    tokio::spawn(async move { reqwest::Client::new().post(url).send().await });
+    eventually(|| gate.packs() > before).await;
+    (world, gate, head)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_under_way_may_end_while_the_daemon_stops() {
+    let (world, gate, head) = in_the_middle_of_an_update(LIMIT).await;
+    let mirror = mirror(&world);
+
+    world.running.shutdown.cancel();
+    gate.open();
+    let root = timeout(LIMIT, world.stop()).await.unwrap();
+
+    assert_eq!(git(&mirror, ["rev-parse", "main"]), head);
+    drop(root);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_takes_too_long_is_ended_and_leaves_nothing() {
+    let (world, gate, head) = in_the_middle_of_an_update(Duration::from_millis(100)).await;
+    let mirror = mirror(&world);
+
+    let root = timeout(LIMIT, world.stop()).await.unwrap();
+    gate.open();
+    let world = World::start_in(root, |_| {}).await;
+    assert_eq!(world.refresh().await["snapshot"], head);
+
+    git(&mirror, ["fsck", "--strict"]);
+    let names = std::fs::read_dir(mirror.join("objects/pack")).unwrap();
+    let mut names = names.map(|entry| entry.unwrap().file_name());
+    assert!(names.all(|name| !name.to_str().unwrap().starts_with("tmp_")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clone_is_not_waited_for_when_the_daemon_stops() {
+    let (world, gate) = Gate::start(|config| config.mirrors.stop_timeout = 3 * LIMIT).await;
+    let work = world.create_upstream();
+    commit_and_push(&work, "one");
+    gate.close();
+    let url = world.url(&format!("/git/{REPO}/snapshot.tar.zst"));
+    tokio::spawn(async move { reqwest::get(url).await });
+    eventually(|| gate.packs() > 0).await;
+
+    timeout(LIMIT, world.stop()).await.unwrap();
+}

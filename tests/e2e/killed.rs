@@ -1,0 +1,258 @@
+//! A daemon killed in the middle of each kind of work: nothing wrong stays, and no garbage.
+
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use cachewfs_tests::{DaemonProcess, GitRepo, Site, bytes_below, git, wait_until};
+
+/// Rounds of killing; each adds so many bytes to a repository.
+const ROUNDS: u64 = 4;
+const ROUND_BYTES: usize = 3 << 20;
+
+fn mirror(site: &Site) -> PathBuf {
+    site.path().join("daemon/data/mirrors/local/project.git")
+}
+
+fn names(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).into_iter().flatten();
+    let name = |entry: std::io::Result<fs::DirEntry>| {
+        entry.unwrap().file_name().to_string_lossy().into_owned()
+    };
+    entries.map(name).collect()
+}
+
+fn tmp(site: &Site) -> Vec<String> {
+    names(&site.path().join("daemon/data/tmp"))
+}
+
+/// Whether a process runs whose command line has all of `parts`.
+fn runs(parts: &[&str]) -> bool {
+    let is_one = |pid: &String| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).into_owned();
+        parts.iter().all(|part| line.contains(part))
+    };
+    names(Path::new("/proc")).iter().any(is_one)
+}
+
+/// Upstream holds its packs back while a file is there.
+struct Gate(PathBuf);
+
+impl Gate {
+    fn create(site: &Site) -> (Self, String) {
+        let directory = site.path().join("gate");
+        fs::create_dir_all(&directory).unwrap();
+        let shown = directory.display();
+        let hook = directory.join("hook");
+        let script = format!(
+            "#!/bin/sh\ntouch {shown}/asked\nwhile [ -e {shown}/closed ]; do sleep 0.02; done\nexec \"$@\"\n"
+        );
+        write(&hook, &script);
+        fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
+        let config = directory.join("config");
+        let text = format!("[uploadpack]\npackObjectsHook = {}\n", hook.display());
+        write(&config, &text);
+        let tables = format!("[git]\nconfig_file = \"{}\"\n", config.display());
+        (Self(directory), tables)
+    }
+
+    fn close(&self) {
+        fs::remove_file(self.0.join("asked")).ok();
+        write(&self.0.join("closed"), "");
+    }
+
+    fn open(&self) {
+        fs::remove_file(self.0.join("closed")).unwrap();
+    }
+
+    fn wait_until_asked(&self) {
+        wait_until("upstream is asked for a pack", || {
+            self.0.join("asked").exists()
+        });
+    }
+}
+
+fn write(path: &Path, text: &str) {
+    fs::File::create(path)
+        .unwrap()
+        .write_all(text.as_bytes())
+        .unwrap();
+}
+
+/// Pushes a commit with a file that doesn't compress.
+fn push(repo: &mut GitRepo, number: u64) -> String {
+    let mut state = number.wrapping_mul(2).wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let noise = std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()[3]
+    });
+    let bytes: Vec<u8> = noise.take(ROUND_BYTES).collect();
+    repo.write("noise", &bytes);
+    let commit = repo.commit(&format!("push {number}"));
+    repo.push();
+    commit
+}
+
+fn curl(arguments: &[&str], url: &str) -> bool {
+    let mut curl = Command::new("curl");
+    curl.args(["--silent", "--fail"]).args(arguments).arg(url);
+    curl.stdout(Stdio::null()).status().unwrap().success()
+}
+
+fn snapshot(daemon: &DaemonProcess) -> String {
+    format!("{}/git/local/project/snapshot.tar.zst", daemon.url())
+}
+
+/// Waits until `commit` is published; then nothing may be wrong, and nothing left over.
+fn assert_whole(site: &Site, daemon: &DaemonProcess, commit: &str) {
+    let refresh = format!("{}/git/local/project/refresh", daemon.url());
+    wait_until("the mirror is up to date", || {
+        curl(&["--request", "POST"], &refresh)
+            && git(mirror(site), &["rev-parse", "main"]).trim() == commit
+    });
+    let clone = site.path().join("extracted");
+    fs::remove_dir_all(&clone).ok();
+    fs::create_dir_all(&clone).unwrap();
+    let archive = clone.with_extension("tar.zst");
+    assert!(curl(
+        &["--output", archive.to_str().unwrap()],
+        &snapshot(daemon)
+    ));
+    let tar = Command::new("tar")
+        .args(["--zstd", "--extract", "--file"])
+        .arg(&archive)
+        .arg("--directory")
+        .arg(&clone)
+        .status();
+    assert!(tar.unwrap().success());
+    assert_eq!(git(&clone, &["rev-parse", "HEAD"]).trim(), commit);
+    git(&clone, &["fsck", "--strict"]);
+    git(mirror(site), &["fsck", "--strict"]);
+    let is_garbage = |name: &String| {
+        let is_part = name.starts_with("tmp_") || name.starts_with(".tmp-");
+        is_part || matches!(name.rsplit_once('.'), Some((_, "lock" | "keep")))
+    };
+    wait_until("nothing is left over", || {
+        let packs = names(&mirror(site).join("objects/pack"));
+        tmp(site).is_empty() && !packs.iter().any(is_garbage)
+    });
+}
+
+#[test]
+fn in_the_middle_of_a_clone() {
+    let site = Site::default();
+    let mut repo = site.repo("project");
+    let commit = push(&mut repo, 0);
+    let (gate, tables) = Gate::create(&site);
+    let mut daemon = site.daemon_with(&tables);
+    for _ in 0..2 {
+        gate.close();
+        curl(&["--max-time", "0.5"], &snapshot(&daemon));
+        gate.wait_until_asked();
+        assert!(tmp(&site).iter().any(|name| name.starts_with("clone-")));
+
+        daemon.kill();
+        daemon.restart();
+
+        // Nothing of it goes on, and nothing is taken for a mirror.
+        let data = site.path().join("daemon/data").display().to_string();
+        assert!(!runs(&["git", &data]));
+        assert!(tmp(&site).is_empty() && !mirror(&site).exists());
+        gate.open();
+    }
+
+    curl(&[], &snapshot(&daemon));
+    assert_whole(&site, &daemon, &commit);
+}
+
+#[test]
+fn in_the_middle_of_an_update() {
+    let site = Site::default();
+    let mut repo = site.repo("project");
+    let first = push(&mut repo, 0);
+    let (gate, tables) = Gate::create(&site);
+    let mut daemon = site.daemon_with(&tables);
+    curl(&[], &snapshot(&daemon));
+    assert_whole(&site, &daemon, &first);
+    for round in 1..=ROUNDS {
+        gate.close();
+        let commit = push(&mut repo, round);
+        gate.wait_until_asked();
+
+        daemon.kill();
+        gate.open();
+        daemon.restart();
+
+        assert_whole(&site, &daemon, &commit);
+    }
+}
+
+/// Pushes until `is_so` is seen, and kills the daemon at that moment; gives the last commit.
+fn kill_when(
+    repo: &mut GitRepo,
+    daemon: &mut DaemonProcess,
+    (number, is_so): (&mut u64, &dyn Fn() -> bool),
+) -> String {
+    for _ in 0..20 {
+        *number += 1;
+        let commit = push(repo, *number);
+        let until = Instant::now() + Duration::from_secs(3);
+        while Instant::now() < until {
+            if is_so() {
+                daemon.kill();
+                return commit;
+            }
+            std::thread::yield_now();
+        }
+    }
+    panic!("the moment never came");
+}
+
+#[test]
+fn in_the_middle_of_a_publish() {
+    let site = Site::default();
+    let mut repo = site.repo("project");
+    let first = push(&mut repo, 0);
+    let mut daemon = site.daemon();
+    curl(&[], &snapshot(&daemon));
+    assert_whole(&site, &daemon, &first);
+    let mut number = 0;
+    for _ in 0..ROUNDS {
+        let is_publishing = || tmp(&site).iter().any(|name| name.starts_with("publish-"));
+        let commit = kill_when(&mut repo, &mut daemon, (&mut number, &is_publishing));
+        daemon.restart();
+
+        assert_whole(&site, &daemon, &commit);
+    }
+}
+
+#[test]
+fn in_the_middle_of_a_repack() {
+    let site = Site::default();
+    let mut repo = site.repo("project");
+    let first = push(&mut repo, 0);
+    let tables = "[mirrors]\nrepack_packs = 1\nrepack_interval = \"0s\"\n";
+    let mut daemon = site.daemon_with(tables);
+    curl(&[], &snapshot(&daemon));
+    assert_whole(&site, &daemon, &first);
+    let mut number = 0;
+    for _ in 0..ROUNDS {
+        let path = mirror(&site).display().to_string();
+        let is_repacking = || runs(&["git", "repack", &path]);
+        let commit = kill_when(&mut repo, &mut daemon, (&mut number, &is_repacking));
+        daemon.restart();
+
+        assert_whole(&site, &daemon, &commit);
+    }
+
+    let packs = || bytes_below(&mirror(&site).join("objects"));
+    let needed = (number + 1) * ROUND_BYTES as u64;
+    wait_until("there is no garbage", || packs() < needed * 3 / 2);
+    git(mirror(&site), &["multi-pack-index", "verify"]);
+}
