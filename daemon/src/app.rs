@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::serve::ListenerExt as _;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::auth::{Access, AuthError};
 use crate::config::{Config, ConfigError, LiveConfig};
 use crate::http;
+use crate::listener::{ClientAddress, Listener};
 use crate::mirror::{Git, end_orphans};
 use crate::publish::Publisher;
 use crate::readiness::Life;
@@ -47,6 +48,9 @@ pub enum StartError {
         /// The directory.
         data_dir: PathBuf,
     },
+    /// What `[auth]` names can't be used.
+    #[error("who may do what is not clear")]
+    Auth(#[from] AuthError),
     /// The client for HTTP upstreams can't be made.
     #[error("can't prepare requests to upstream")]
     HttpClient(#[source] reqwest::Error),
@@ -84,6 +88,7 @@ impl Daemon {
     /// before it has looked for mirrors on disk, so that probes are answered; it has when this returns.
     pub async fn start(config: Config) -> Result<Running, StartError> {
         config.check()?;
+        let access = Access::open(&config.auth)?;
         let live = Arc::new(LiveConfig::new(config));
         let config = live.now();
         let lock = lock_data_dir(&config).await?;
@@ -102,7 +107,7 @@ impl Daemon {
         let registry = Registry::new(Arc::clone(&live), git, publisher, stop.clone())
             .map_err(StartError::HttpClient)?;
         let life = Arc::new(Life::new(shutdown.clone()));
-        let router = http::router(Arc::clone(&registry), store, Arc::clone(&life));
+        let router = http::router(Arc::clone(&registry), store, (access, Arc::clone(&life)));
         let server = Server {
             live,
             registry: Arc::clone(&registry),
@@ -191,11 +196,8 @@ impl Server {
 
     async fn serve(self, listener: TcpListener, router: Router) {
         let stopped = self.stop.clone();
-        // The end of an answer must not wait until the client acknowledges what came before it:
-        // that took 40 ms of each short range.
-        let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
-        let service = router.into_make_service_with_connect_info::<SocketAddr>();
-        let served = axum::serve(listener, service)
+        let service = router.into_make_service_with_connect_info::<ClientAddress>();
+        let served = axum::serve(Listener::new(listener), service)
             .with_graceful_shutdown(async move { stopped.cancelled().await });
         let limit = async {
             tokio::select! {

@@ -8,20 +8,24 @@
 //! `cachewfsd` is [`Daemon::start`] with signals; `cachewfs mount --local` calls the same.
 
 mod app;
+mod auth;
 mod config;
 mod disk_usage;
 mod error_chain;
 mod http;
+mod listener;
 mod metrics;
 mod mirror;
 mod mirrors_config;
 mod pkt_line;
 mod publish;
 mod readiness;
+mod reloaded;
 mod repository;
 mod restore;
 mod store;
 
 pub use app::{Daemon, Reloader, Running, StartError};
+pub use auth::{AuthConfig, AuthError, NewToken, PolicyError, TokensError};
 pub use config::{Config, ConfigError, GitConfig, GitHttpConfig, LogFormat};
 pub use mirrors_config::MirrorsConfig;

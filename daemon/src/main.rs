@@ -1,10 +1,10 @@
 //! `cachewfsd`: the daemon as a program.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use cachewfs_daemon::{Config, Daemon, LogFormat, Reloader};
+use cachewfs_daemon::{Config, Daemon, LogFormat, NewToken, Reloader};
 use clap::{Parser, Subcommand, ValueEnum};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
@@ -29,6 +29,22 @@ struct Args {
 enum Command {
     /// Says whether the configuration can be used, shows it without secrets, and ends.
     CheckConfig,
+    /// Makes a token, prints it, and prints its line for the tokens file of [auth].
+    NewToken {
+        /// Who it is for.
+        name: String,
+        /// What policies may know them by.
+        #[arg(long = "group")]
+        groups: Vec<String>,
+    },
+    /// Reads a token from standard input and prints its line for the tokens file of [auth].
+    HashToken {
+        /// Who it is for.
+        name: String,
+        /// What policies may know them by.
+        #[arg(long = "group")]
+        groups: Vec<String>,
+    },
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -58,6 +74,11 @@ impl Args {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
+    match &args.command {
+        Some(Command::NewToken { name, groups }) => return new_token(name, groups),
+        Some(Command::HashToken { name, groups }) => return hash_token(name, groups),
+        Some(Command::CheckConfig) | None => {}
+    }
     let config = args.to_config()?;
     if let Some(Command::CheckConfig) = args.command {
         std::io::stdout().write_all(config.to_shown_toml().as_bytes())?;
@@ -129,4 +150,27 @@ fn notify(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
         warn!(%error, "Can't tell systemd");
     }
+}
+
+const BAD_NAME: &str = "names and groups are letters, digits and any of - _ . @ /";
+
+/// The token goes to standard error, its line to standard output, which may be added to the file.
+fn new_token(name: &str, groups: &[String]) -> anyhow::Result<()> {
+    let token = NewToken::generate().context("there are no random numbers")?;
+    let line = token.line(name, groups).context(BAD_NAME)?;
+    writeln!(
+        std::io::stderr(),
+        "The token, shown only now: {}",
+        token.secret()
+    )?;
+    Ok(writeln!(std::io::stdout(), "{line}")?)
+}
+
+fn hash_token(name: &str, groups: &[String]) -> anyhow::Result<()> {
+    let mut token = String::new();
+    std::io::stdin().lock().read_line(&mut token)?;
+    let token = NewToken::parse(token.trim())
+        .context("a token is cwfs_ and at least 32 letters and digits")?;
+    let line = token.line(name, groups).context(BAD_NAME)?;
+    Ok(writeln!(std::io::stdout(), "{line}")?)
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::duration;
+use crate::auth::AuthConfig;
 
 use crate::mirrors_config::MirrorsConfig;
 
@@ -78,6 +79,8 @@ pub struct Config {
     pub git_http: GitHttpConfig,
     /// How mirrors are kept.
     pub mirrors: MirrorsConfig,
+    /// Who may do what.
+    pub auth: AuthConfig,
 }
 
 /// How the log is written.
@@ -143,6 +146,7 @@ impl Default for Config {
             git: GitConfig::default(),
             git_http: GitHttpConfig::default(),
             mirrors: MirrorsConfig::default(),
+            auth: AuthConfig::default(),
         }
     }
 }

@@ -40,6 +40,8 @@ mod tests {
         assert_eq!(documented.git.pack_threads, 4);
         documented.data_dir.clone_from(&defaults.data_dir);
         documented.git.config_file = None;
+        // Examples, too.
+        documented.auth = defaults.auth.clone();
         documented.git.pack_threads = defaults.git.pack_threads;
         assert_eq!(documented, defaults);
     }

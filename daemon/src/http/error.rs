@@ -9,11 +9,15 @@ use cachewfs_format::api::{ErrorBody, ErrorDetail, code};
 use tracing::{debug, error};
 
 use super::git_protocol::GitHttpError;
+use crate::auth::PolicyError;
 use crate::error_chain::chain;
 use crate::mirror::{MirrorError, is_disk_full};
 use crate::publish::PublishError;
 use crate::repository::RepositoryError;
 use crate::store::StoreError;
+
+/// How a token may be shown; git takes the first.
+const CHALLENGES: [&str; 2] = ["Basic realm=\"cachewfsd\"", "Bearer realm=\"cachewfsd\""];
 
 /// Why a request is not answered with what it asks for.
 #[derive(Debug, thiserror::Error)]
@@ -24,8 +28,6 @@ pub(crate) enum ApiError {
     BadEncoding,
     #[error("the URL names no snapshot")]
     BadSnapshotId(#[source] cachewfs_format::Error),
-    #[error("only the machine that the daemon runs on may ask for this")]
-    NotLocal,
     #[error("there is nothing at this URL")]
     NoSuchPath,
     #[error("nothing is published of {repo}")]
@@ -56,6 +58,16 @@ pub(crate) enum ApiError {
     UnknownBase { repo: RepoName },
     #[error("upstream can't be asked")]
     UpstreamFailed(#[source] RepositoryError),
+    #[error("this needs a token of the daemon's")]
+    Unauthenticated,
+    #[error("the token is not one that the daemon knows")]
+    UnknownToken,
+    #[error("the request shows more than one credential")]
+    CredentialsTwice,
+    #[error("the daemon's policy doesn't allow to {action} here")]
+    Forbidden { action: &'static str },
+    #[error("the daemon's policy can't decide")]
+    Policy(#[from] PolicyError),
     #[error(transparent)]
     Repository(#[from] RepositoryError),
     #[error(transparent)]
@@ -91,7 +103,6 @@ impl ApiError {
                 (StatusCode::BAD_REQUEST, code::BAD_REPO_NAME)
             }
             Self::BadSnapshotId(_) => (StatusCode::BAD_REQUEST, code::BAD_SNAPSHOT_ID),
-            Self::NotLocal => (StatusCode::FORBIDDEN, "not_local"),
             Self::NoSuchPath => (StatusCode::NOT_FOUND, "no_such_path"),
             Self::NoSnapshot { .. } | Self::NoSuchSnapshot { .. } => {
                 (StatusCode::NOT_FOUND, code::NO_SNAPSHOT)
@@ -104,9 +115,15 @@ impl ApiError {
             Self::BadJson(_)
             | Self::NothingToEnsure
             | Self::TooManyNames { .. }
+            | Self::CredentialsTwice
             | Self::BadBase => (StatusCode::BAD_REQUEST, code::BAD_REQUEST),
             Self::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, code::BODY_TOO_LARGE),
             Self::BodyTimedOut => (StatusCode::REQUEST_TIMEOUT, code::BAD_REQUEST),
+            Self::Unauthenticated | Self::UnknownToken => {
+                (StatusCode::UNAUTHORIZED, "unauthenticated")
+            }
+            Self::Forbidden { .. } => (StatusCode::FORBIDDEN, "forbidden"),
+            Self::Policy(_) => (StatusCode::INTERNAL_SERVER_ERROR, "policy_failed"),
             Self::UpstreamFailed(_) => (StatusCode::BAD_GATEWAY, code::UPSTREAM_FAILED),
             Self::Repository(error) => repository_status(error),
             Self::Git(error) => git_status(error),
@@ -121,7 +138,6 @@ impl ApiError {
             Self::BadRepoName(_) | Self::BadEncoding | Self::NoSuchPath => {
                 "Use /git/<host>/<path>/snapshot.tar.zst, as in /git/github.com/org/repo/snapshot.tar.zst."
             }
-            Self::NotLocal => "Use curl there, with the daemon's address on 127.0.0.1.",
             Self::BadSnapshotId(_) => "Use <commit> or <commit>-<16 hexadecimal digits>.",
             Self::NoSnapshot { .. } => "GET the stable URL to have it prepared.",
             Self::NoSuchSnapshot { .. } => "It may be too old: resolve the stable URL again.",
@@ -137,9 +153,18 @@ impl ApiError {
             Self::BadBase => "Use snapshot.bundle?base=<commit>, with 40 or 64 hexadecimal digits.",
             Self::UnknownBase { .. } => "Fetch from upstream instead.",
             Self::TooManyNames { .. } | Self::BodyTooLarge { .. } => "Ask for less at once.",
+            Self::Unauthenticated | Self::UnknownToken => {
+                "Ask the operator for one, and send it as Authorization: Bearer cwfs_…, or as the password."
+            }
+            Self::CredentialsTwice => {
+                "Send the daemon's token in X-Cachewfs-Token and upstream's in Authorization."
+            }
+            Self::Forbidden { .. } => "Ask the operator.",
             Self::Repository(error) => repository_advice(error),
             Self::Git(error) => git_advice(error),
-            Self::Store(_) | Self::Read(_) | Self::Task(_) => "Look at the daemon's log.",
+            Self::Store(_) | Self::Read(_) | Self::Task(_) | Self::Policy(_) => {
+                "Look at the daemon's log."
+            }
         }
     }
 }
@@ -299,6 +324,14 @@ impl IntoResponse for ApiError {
         let mut response = (status, Json(ErrorBody { error })).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if status == StatusCode::UNAUTHORIZED {
+            for challenge in CHALLENGES {
+                headers.append(
+                    header::WWW_AUTHENTICATE,
+                    HeaderValue::from_static(challenge),
+                );
+            }
+        }
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }

@@ -2,6 +2,7 @@
 //! answers.
 
 mod admin;
+mod authorize;
 mod body;
 mod bundle;
 mod conditional;

@@ -2,24 +2,30 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::Uri;
+use axum::{Extension, Json};
 use cachewfs_format::ArchiveKind;
 use cachewfs_format::api::{FailureStatus, PublishedStatus, REPOS_PATH, RepoList, RepoStatus};
 
+use super::authorize::may_read;
 use super::error::{ApiError, repository_code};
 use super::routes::{App, parse_repo};
+use crate::auth::Caller;
 use crate::error_chain::chain;
 use crate::repository::{Failure, MirrorState, Status};
 
 /// `GET /api/v1/repos`.
-pub(super) async fn list(State(app): State<Arc<App>>) -> Result<Json<RepoList>, ApiError> {
+pub(super) async fn list(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+) -> Result<Json<RepoList>, ApiError> {
     let hosts = app.registry.hosts();
     let read = move || {
         app.registry
             .all()
             .into_iter()
+            .filter(|repository| may_read(&app, &caller, repository.name()))
             .map(|repository| describe(&app, repository.name(), Some(repository.status())))
             .collect::<Result<_, _>>()
     };

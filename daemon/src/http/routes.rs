@@ -13,11 +13,13 @@ use axum::routing::{any, get};
 use cachewfs_format::api::{REPOS_PATH, RefreshAnswer};
 use cachewfs_format::{ArchiveKind, RepoName, SnapshotId};
 
+use super::authorize::authorize;
 use super::error::ApiError;
 use super::git_protocol::{self, GitServer};
 use super::{
     admin, bundle, ensure_refs, health, metrics, observe, published, repos, snapshots, status,
 };
+use crate::auth::Access;
 use crate::readiness::Life;
 use crate::repository::Registry;
 use crate::store::{DiskStore, RevisionIndex};
@@ -30,19 +32,25 @@ pub(super) struct App {
     pub(super) revisions: RevisionIndex,
     pub(super) git: Arc<GitServer>,
     pub(super) archives: published::Archives,
+    pub(super) access: Access,
     pub(super) began: Instant,
     pub(super) life: Arc<Life>,
     pub(super) status: status::Reports,
 }
 
 /// All routes.
-pub(crate) fn router(registry: Arc<Registry>, store: DiskStore, life: Arc<Life>) -> Router {
+pub(crate) fn router(
+    registry: Arc<Registry>,
+    store: DiskStore,
+    (access, life): (Access, Arc<Life>),
+) -> Router {
     let app = Arc::new(App {
         git: Arc::new(GitServer::new(&registry)),
         registry,
         revisions: RevisionIndex::new(store.clone()),
         store,
         archives: published::Archives::default(),
+        access,
         began: Instant::now(),
         life,
         status: status::Reports::default(),
@@ -59,13 +67,21 @@ pub(crate) fn router(registry: Arc<Registry>, store: DiskStore, life: Arc<Life>)
         )
         .route("/git/{*rest}", any(git))
         .fallback(async || ApiError::NoSuchPath)
+        .layer(from_fn_with_state(Arc::clone(&app), authorize))
         .layer(from_fn_with_state(Arc::clone(&app), observe::observe))
         .with_state(app)
 }
 
+/// What a URL below `/git/` is about.
+#[derive(Debug)]
+pub(super) enum Asked {
+    Git(git_protocol::Target),
+    Published(RepoName, Target),
+}
+
 /// What a URL below `/git/` asks for.
 #[derive(Debug, PartialEq, Eq)]
-enum Target {
+pub(super) enum Target {
     Stable(ArchiveKind),
     Immutable(ArchiveKind, SnapshotId),
     Refresh,
@@ -79,15 +95,11 @@ async fn git(State(app): State<Arc<App>>, request: Request) -> Result<Response, 
         .path()
         .strip_prefix("/git/")
         .unwrap_or_default();
-    if let Some(target) = git_protocol::parse(rest)? {
-        return git_protocol::answer(Arc::clone(&app.git), target, request).await;
-    }
-    let (repo, target) = match parse_target(rest) {
-        Err(ApiError::NoSuchPath) => {
-            let target = git_protocol::parse_other(rest)?.ok_or(ApiError::NoSuchPath)?;
+    let (repo, target) = match parse(rest)? {
+        Asked::Git(target) => {
             return git_protocol::answer(Arc::clone(&app.git), target, request).await;
         }
-        parsed => parsed?,
+        Asked::Published(repo, target) => (repo, target),
     };
     let (parts, body) = request.into_parts();
     let (method, uri, headers) = (parts.method, parts.uri, parts.headers);
@@ -126,6 +138,20 @@ async fn git(State(app): State<Arc<App>>, request: Request) -> Result<Response, 
 pub(super) fn not_allowed(allow: &'static str) -> Response {
     let status = axum::http::StatusCode::METHOD_NOT_ALLOWED;
     (status, [(axum::http::header::ALLOW, allow)]).into_response()
+}
+
+/// Understands the path of a URL after `/git/`: for the check of who may, and for the answer alike.
+pub(super) fn parse(rest: &str) -> Result<Asked, ApiError> {
+    if let Some(target) = git_protocol::parse(rest)? {
+        return Ok(Asked::Git(target));
+    }
+    match parse_target(rest) {
+        Err(ApiError::NoSuchPath) => {
+            let target = git_protocol::parse_other(rest)?.ok_or(ApiError::NoSuchPath)?;
+            Ok(Asked::Git(target))
+        }
+        parsed => parsed.map(|(repo, target)| Asked::Published(repo, target)),
+    }
 }
 
 /// Splits `<host>/<path>/<what>`.

@@ -6,6 +6,7 @@
 )]
 
 mod archive;
+mod auth;
 mod bundles;
 mod ensure_refs;
 mod gate;

@@ -23,4 +23,4 @@ mod upload_pack;
 pub(super) use answer::answer;
 pub(super) use error::GitHttpError;
 pub(super) use server::GitServer;
-pub(super) use target::{parse, parse_other};
+pub(super) use target::{Target, parse, parse_other};

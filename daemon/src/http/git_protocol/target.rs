@@ -31,6 +31,22 @@ pub(in crate::http) struct Target {
     pub(super) service: Service,
 }
 
+impl Target {
+    /// Whether the request is meant to change something upstream. Batches of LFS are how it is read, too.
+    pub(in crate::http) fn is_push(&self, query: Option<&str>, is_read: bool) -> bool {
+        match &self.service {
+            Service::InfoRefs => query == Some("service=git-receive-pack"),
+            Service::UploadPack => false,
+            Service::ReceivePack => true,
+            Service::Other(path) => !is_read && path != "/info/lfs/objects/batch",
+        }
+    }
+
+    pub(in crate::http) fn into_repo(self) -> RepoName {
+        self.repo
+    }
+}
+
 const LFS: &str = "/info/lfs/";
 
 /// Finds what belongs to the git protocol in the path of a URL after `/git/`; `None` if that path

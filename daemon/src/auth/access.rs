@@ -1,0 +1,167 @@
+//! Who may do what: tokens and policy of the configuration, with what was decided before.
+
+use std::net::IpAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use axum::http::Method;
+use cachewfs_format::RepoName;
+use lru::LruCache;
+
+use super::AuthConfig;
+use super::policy::{Action, Decision, Policy, PolicyError, Question};
+use super::presented::Presented;
+use super::tokens::{Subject, Tokens, TokensError};
+use crate::reloaded::Reloaded;
+
+/// So many decisions are kept, of some 300 bytes each. A policy has no clock and no randomness, so
+/// they hold until it changes.
+const CACHED_DECISIONS: NonZeroUsize = NonZeroUsize::new(4096).expect("4096 is not zero");
+
+/// Why `[auth]` can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthError {
+    /// The tokens can't be used.
+    #[error("the tokens in {path} can't be used")]
+    Tokens {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: TokensError,
+    },
+    /// The policy can't be used.
+    #[error("the policy {path} can't be used")]
+    Policy {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: PolicyError,
+    },
+}
+
+/// Who may do what.
+#[derive(Debug)]
+pub(crate) struct Access {
+    tokens: Option<Reloaded<Tokens>>,
+    policy: PolicySource,
+    decisions: Mutex<Decisions>,
+}
+
+#[derive(Debug)]
+enum PolicySource {
+    BuiltIn(Arc<Policy>),
+    File(Reloaded<Policy>),
+}
+
+/// What one policy has decided.
+#[derive(Debug)]
+struct Decisions {
+    of: Arc<Policy>,
+    known: LruCache<Question, Decision>,
+}
+
+/// Who asks, and from where: what stays the same for all that one request asks.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller {
+    pub(crate) subject: Arc<Subject>,
+    pub(crate) method: Method,
+    pub(crate) address: IpAddr,
+    pub(crate) is_loopback: bool,
+}
+
+impl Caller {
+    pub(crate) fn is_anonymous(&self) -> bool {
+        self.subject.name.is_empty()
+    }
+}
+
+impl Access {
+    pub(crate) fn open(config: &AuthConfig) -> Result<Self, AuthError> {
+        let tokens = config.tokens_file.clone().map(|path| {
+            let file = path.clone();
+            Reloaded::open(vec![path.clone()], move || Tokens::read(&file))
+                .map_err(|source| AuthError::Tokens { path, source })
+        });
+        let unusable = |path| |source| AuthError::Policy { path, source };
+        let policy = if let Some(path) = config.policy.clone() {
+            let file = path.clone();
+            let policy = Reloaded::open(vec![path.clone()], move || Policy::read(&file));
+            PolicySource::File(policy.map_err(unusable(path))?)
+        } else {
+            let policy = Policy::built_in().map_err(unusable("default.rego".into()))?;
+            PolicySource::BuiltIn(Arc::new(policy))
+        };
+        let decisions = Mutex::new(Decisions {
+            of: policy.current(),
+            known: LruCache::new(CACHED_DECISIONS),
+        });
+        Ok(Self {
+            tokens: tokens.transpose()?,
+            policy,
+            decisions,
+        })
+    }
+
+    /// Whether showing a token could change an answer.
+    pub(crate) fn has_tokens(&self) -> bool {
+        self.tokens.is_some()
+    }
+
+    /// Whose token is shown; nobody's without one, and `None` with one that is not known.
+    pub(crate) fn identify(&self, presented: Option<&Presented>) -> Option<Arc<Subject>> {
+        match presented {
+            None => Some(Arc::default()),
+            Some(presented) => self.tokens.as_ref()?.current().find(presented.secret()),
+        }
+    }
+
+    /// Whether `caller` may do `action`, to `repo` if it is about one.
+    pub(crate) fn decide(
+        &self,
+        caller: &Caller,
+        action: Action,
+        repo: Option<&RepoName>,
+    ) -> Result<Decision, PolicyError> {
+        let question = Question {
+            subject: caller.subject.name.clone(),
+            groups: caller.subject.groups.clone(),
+            action,
+            host: repo.map_or("", |repo| repo.host()).to_owned(),
+            repo: repo.map_or("", |repo| repo.as_str()).to_owned(),
+            method: caller.method.to_string(),
+            client_ip: caller.address.to_string(),
+            is_loopback: caller.is_loopback,
+        };
+        let policy = self.policy.current();
+        if let Some(decision) = self.decisions(&policy).known.get(&question) {
+            return Ok(*decision);
+        }
+        // Not under the lock: others needn't wait for a slow policy.
+        let decision = policy.decide(&question)?;
+        self.decisions(&policy).known.put(question, decision);
+        Ok(decision)
+    }
+
+    /// What `policy` has decided, which is forgotten when another one comes.
+    fn decisions(&self, policy: &Arc<Policy>) -> MutexGuard<'_, Decisions> {
+        let mut decisions = self
+            .decisions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if !Arc::ptr_eq(&decisions.of, policy) {
+            decisions.known.clear();
+            decisions.of = Arc::clone(policy);
+        }
+        decisions
+    }
+}
+
+impl PolicySource {
+    fn current(&self) -> Arc<Policy> {
+        match self {
+            Self::BuiltIn(policy) => Arc::clone(policy),
+            Self::File(policy) => policy.current(),
+        }
+    }
+}

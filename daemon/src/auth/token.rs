@@ -1,0 +1,106 @@
+//! Tokens: what they look like, and the hashes that stand for them.
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use aws_lc_rs::digest::{SHA256, digest};
+
+/// What the daemon's own tokens begin with: it tells them from upstream's.
+pub(super) const PREFIX: &str = "cwfs_";
+/// A shorter rest could be guessed.
+const MIN_LEN: usize = 32;
+const MAX_LEN: usize = 512;
+const HASH_LEN: usize = 32;
+
+/// The SHA-256 of a token. Tokens are random, so nothing slower is needed.
+#[derive(Clone, Copy)]
+pub(super) struct TokenHash([u8; HASH_LEN]);
+
+impl TokenHash {
+    /// The hash of what looks like a token of ours; `None` for what doesn't.
+    pub(super) fn of(token: &str) -> Option<Self> {
+        let rest = token.strip_prefix(PREFIX)?;
+        let is_good = (MIN_LEN..=MAX_LEN).contains(&rest.len())
+            && rest
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+        let hash = digest(&SHA256, token.as_bytes());
+        is_good.then(|| hash.as_ref().try_into().ok().map(Self))?
+    }
+
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let mut hash = [0; HASH_LEN];
+        let is_hex =
+            text.len() == 2 * HASH_LEN && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if !is_hex {
+            return None;
+        }
+        for (byte, digits) in hash.iter_mut().zip(text.as_bytes().chunks(2)) {
+            let digits = std::str::from_utf8(digits).ok()?;
+            *byte = u8::from_str_radix(digits, 16).ok()?;
+        }
+        Some(Self(hash))
+    }
+
+    /// Takes as long for any two.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        verify_slices_are_equal(&self.0, &other.0).is_ok()
+    }
+
+    fn to_text(self) -> String {
+        to_hex(&self.0)
+    }
+}
+
+impl std::fmt::Debug for TokenHash {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("TokenHash")
+    }
+}
+
+/// A token that was just made, for the `new-token` command.
+pub struct NewToken(String);
+
+impl std::fmt::Debug for NewToken {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("NewToken")
+    }
+}
+
+impl NewToken {
+    /// Makes a token of 256 random bits; `None` if the system has no random numbers.
+    pub fn generate() -> Option<Self> {
+        let mut random = [0; 32];
+        aws_lc_rs::rand::fill(&mut random).ok()?;
+        Some(Self(format!("{PREFIX}{}", to_hex(&random))))
+    }
+
+    /// Takes a token that exists already; `None` if it doesn't look like one of the daemon's.
+    pub fn parse(token: &str) -> Option<Self> {
+        TokenHash::of(token).map(|_| Self(token.to_owned()))
+    }
+
+    /// The token itself, to be given to who uses it.
+    pub fn secret(&self) -> &str {
+        &self.0
+    }
+
+    /// Its line for the tokens file; `None` if the name or a group can't be one.
+    pub fn line(&self, name: &str, groups: &[String]) -> Option<String> {
+        let is_good = super::tokens::is_name(name)
+            && groups.iter().all(|group| super::tokens::is_name(group));
+        let hash = TokenHash::of(&self.0)?.to_text();
+        let groups = groups.join(",");
+        is_good.then(|| match &*groups {
+            "" => format!("{name}:{hash}"),
+            groups => format!("{name}:{hash}:{groups}"),
+        })
+    }
+}
+
+fn to_hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a string can't fail.
+        write!(text, "{byte:02x}").ok();
+        text
+    })
+}

@@ -1,0 +1,237 @@
+//! The one place that decides whether a request is answered: a layer around all routes.
+//!
+//! What a route does is told from its path and method; what isn't known here is for administrators,
+//! so that a route that is forgotten is closed.
+
+use std::sync::Arc;
+
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use cachewfs_format::RepoName;
+use cachewfs_format::api::REPOS_PATH;
+
+use super::error::ApiError;
+use super::routes::{App, Asked, parse, parse_repo};
+use crate::auth::{Action, Caller, Decision, Presented};
+use crate::listener::ClientAddress;
+use crate::mirror::MirrorError;
+use crate::repository::RepositoryError;
+
+/// Headers by which a proxy, or a browser on behalf of a page, shows that the request is not that of a
+/// program on this machine.
+const NOT_LOCAL: &[&str] = &["forwarded", "origin", "via", "x-forwarded-for", "x-real-ip"];
+
+/// What may follow the name of a repository in the path of a call that changes something.
+const ADMIN_CALLS: &[&str] = &[
+    "forget", "publish", "refresh", "relayout", "repack", "restore", "verify",
+];
+
+/// Answers the request, or says why not.
+pub(super) async fn authorize(
+    State(app): State<Arc<App>>,
+    ConnectInfo(ClientAddress(address)): ConnectInfo<ClientAddress>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let about = match about(&request) {
+        Ok(About::Open) => return next.run(request).await,
+        Ok(About::Action(action, repo)) => (action, repo),
+        Err(error) => return error.into_response(),
+    };
+    let Ok(presented) = Presented::take(request.headers_mut()) else {
+        return ApiError::CredentialsTwice.into_response();
+    };
+    let Some(subject) = app.access.identify(presented.as_ref()) else {
+        return ApiError::UnknownToken.into_response();
+    };
+    let address = address.ip().to_canonical();
+    let caller = Caller {
+        subject,
+        method: request.method().clone(),
+        address,
+        is_loopback: address.is_loopback() && is_local(request.headers()),
+    };
+    if let Err(error) = check(&app, &caller, about.0, about.1.as_ref()) {
+        return error.into_response();
+    }
+    let is_anonymous = caller.is_anonymous();
+    request.extensions_mut().insert(caller);
+    let mut response = next.run(request).await;
+    if !is_anonymous {
+        keep_out_of_shared_caches(response.headers_mut());
+    }
+    response
+}
+
+/// What a request is about to do.
+#[derive(Debug, PartialEq, Eq)]
+enum About {
+    /// Anyone may: whether the daemon lives.
+    Open,
+    Action(Action, Option<RepoName>),
+}
+
+fn about(request: &Request) -> Result<About, ApiError> {
+    let (path, query) = (request.uri().path(), request.uri().query());
+    let method = request.method();
+    let is_read = method == Method::GET || method == Method::HEAD;
+    if let Some(rest) = path.strip_prefix("/git/") {
+        return Ok(about_git(parse(rest)?, query, is_read));
+    }
+    let admin = About::Action(Action::Admin, None);
+    Ok(match path {
+        "/healthz" | "/readyz" => About::Open,
+        "/" | "/metrics" | "/api/v1/status" if is_read => About::Action(Action::Metrics, None),
+        _ if is_read && path.starts_with("/status/") => About::Action(Action::Metrics, None),
+        REPOS_PATH if is_read => About::Action(Action::Read, None),
+        _ => match path
+            .strip_prefix(REPOS_PATH)
+            .and_then(|rest| rest.strip_prefix('/'))
+        {
+            Some(name) if is_read => About::Action(Action::Read, Some(parse_repo(name)?)),
+            Some(name) => About::Action(Action::Admin, parse_repo(without_call(name)).ok()),
+            None => admin,
+        },
+    })
+}
+
+fn about_git(asked: Asked, query: Option<&str>, is_read: bool) -> About {
+    let (action, repo) = match asked {
+        // Asking for news is reading: it changes nothing but what is read.
+        Asked::Published(repo, _) => (Action::Read, repo),
+        Asked::Git(target) => {
+            let action = if target.is_push(query, is_read) {
+                Action::Push
+            } else {
+                Action::Read
+            };
+            (action, target.into_repo())
+        }
+    };
+    About::Action(action, Some(repo))
+}
+
+fn without_call(name: &str) -> &str {
+    match name.rsplit_once('/') {
+        Some((repo, call)) if ADMIN_CALLS.contains(&call) => repo,
+        _ => name,
+    }
+}
+
+/// Whether nothing says that the request began elsewhere.
+fn is_local(headers: &HeaderMap) -> bool {
+    !NOT_LOCAL.iter().any(|name| headers.contains_key(*name))
+}
+
+fn check(
+    app: &App,
+    caller: &Caller,
+    action: Action,
+    repo: Option<&RepoName>,
+) -> Result<(), ApiError> {
+    match app.access.decide(caller, action, repo)? {
+        Decision::Allowed => Ok(()),
+        Decision::Hidden if repo.is_some() => Err(absent(app, repo)),
+        Decision::Denied | Decision::Hidden => {
+            let action = action.as_str();
+            Err(if caller.is_anonymous() && app.access.has_tokens() {
+                ApiError::Unauthenticated
+            } else {
+                ApiError::Forbidden { action }
+            })
+        }
+    }
+}
+
+/// The answer for a repository that upstream doesn't have.
+fn absent(app: &App, repo: Option<&RepoName>) -> ApiError {
+    let upstream = repo.map(|repo| app.registry.check(repo));
+    match upstream {
+        Some(Ok(upstream)) => {
+            let url = upstream.url().to_owned();
+            let error = MirrorError::NotFound { url };
+            ApiError::Repository(RepositoryError::Mirror(Arc::new(error)))
+        }
+        Some(Err(error)) => error.into(),
+        None => ApiError::NoSuchPath,
+    }
+}
+
+/// Whether `caller` may read `repo`: for answers about more than one.
+pub(super) fn may_read(app: &App, caller: &Caller, repo: &RepoName) -> bool {
+    // A policy that fails has been told of by the request's own check, or allows nothing.
+    matches!(
+        app.access.decide(caller, Action::Read, Some(repo)),
+        Ok(Decision::Allowed)
+    )
+}
+
+/// What one caller may read is not for all.
+fn keep_out_of_shared_caches(headers: &mut HeaderMap) {
+    let control = headers
+        .get(header::CACHE_CONTROL)
+        .and_then(|value| value.to_str().ok());
+    let private = control.and_then(|control| control.strip_prefix("public"));
+    let private = private.and_then(|rest| HeaderValue::from_str(&format!("private{rest}")).ok());
+    if let Some(private) = private {
+        headers.insert(header::CACHE_CONTROL, private);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+
+    use super::*;
+
+    fn of(method: &str, uri: &str) -> About {
+        let request = Request::builder().method(method).uri(uri);
+        about(&request.body(Body::empty()).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn each_request_has_an_action() {
+        let repo = || Some(RepoName::parse("h.org/a/b").unwrap());
+        let action = |action| About::Action(action, repo());
+        for (method, uri) in [
+            ("GET", "/git/h.org/a/b/snapshot.tar.zst"),
+            ("POST", "/git/h.org/a/b/refresh"),
+            ("POST", "/git/h.org/a/b.git/ensure-refs"),
+            ("GET", "/git/h.org/a/b/snapshot.bundle?base=1"),
+            ("GET", "/git/h.org/a/b/info/refs?service=git-upload-pack"),
+            ("POST", "/git/h.org/a/b.git/git-upload-pack"),
+            ("POST", "/git/h.org/a/b.git/info/lfs/objects/batch"),
+            ("GET", "/git/h.org/a/b.git/info/lfs/locks"),
+            ("GET", "/api/v1/repos/h.org/a/b"),
+        ] {
+            assert_eq!(of(method, uri), action(Action::Read), "{method} {uri}");
+        }
+        for (method, uri) in [
+            ("GET", "/git/h.org/a/b/info/refs?service=git-receive-pack"),
+            ("POST", "/git/h.org/a/b.git/git-receive-pack"),
+            ("POST", "/git/h.org/a/b.git/info/lfs/locks"),
+            ("PUT", "/git/h.org/a/b.git/x"),
+        ] {
+            assert_eq!(of(method, uri), action(Action::Push), "{method} {uri}");
+        }
+        for (method, uri) in [
+            ("POST", "/api/v1/repos/h.org/a/b/relayout"),
+            ("DELETE", "/api/v1/repos/h.org/a/b"),
+        ] {
+            assert_eq!(of(method, uri), action(Action::Admin), "{method} {uri}");
+        }
+        assert_eq!(of("GET", "/healthz"), About::Open);
+        assert_eq!(of("GET", "/metrics"), About::Action(Action::Metrics, None));
+        for (method, uri) in [
+            ("GET", "/debug"),
+            ("POST", "/metrics"),
+            ("GET", "//git/h.org/a/b/info/refs"),
+            ("POST", "/api/v1/repos"),
+            ("GET", "/api/v1/reposx"),
+        ] {
+            assert_eq!(of(method, uri), About::Action(Action::Admin, None), "{uri}");
+        }
+    }
+}

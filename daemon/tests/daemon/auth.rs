@@ -1,0 +1,313 @@
+//! Who may do what: tokens, policies, and routes that nobody forgot.
+
+use std::path::Path;
+
+use cachewfs_daemon::{AuthConfig, Daemon, NewToken};
+use reqwest::Method;
+
+use crate::git_pass_on::{WITH_GIT, grown_upstream};
+use crate::harness::*;
+use crate::http_upstream::*;
+
+const TEAM_ONLY: &str = r#"package cachewfs
+import rego.v1
+default allow := false
+allow if { input.action in {"read", "push"}; "team" in input.groups }
+allow if { input.action == "admin"; "ops" in input.groups; not input.is_loopback }
+"#;
+
+/// A policy and one known token, in the groups `team` and, for the policy above, `ops`.
+fn restricted(directory: &Path, policy: &str) -> (AuthConfig, NewToken) {
+    let token = NewToken::generate().unwrap();
+    let groups = ["team".to_owned(), "ops".to_owned()];
+    let line = token.line("alice", &groups).unwrap();
+    let config = AuthConfig {
+        tokens_file: Some(directory.join("tokens")),
+        policy: Some(directory.join("policy.rego")),
+    };
+    write_file(&directory.join("tokens"), format!("{line}\n"));
+    write_file(&directory.join("policy.rego"), policy);
+    (config, token)
+}
+
+async fn start(policy: &str) -> (World, NewToken) {
+    let root = tempfile::tempdir().unwrap();
+    let (auth, token) = restricted(root.path(), policy);
+    let world = World::start_in(root, |config| config.auth = auth).await;
+    (world, token)
+}
+
+fn bearer(token: &NewToken) -> String {
+    format!("Bearer {}", token.secret())
+}
+
+/// A path for each route in the source, so that a new one is asked for, too.
+fn paths_of_all_routes() -> Vec<String> {
+    let source = include_str!("../../src/http/routes.rs");
+    let routes = source.split(".route(").skip(1);
+    let mut paths: Vec<String> = routes
+        .map(|rest| rest.split_once(", ").unwrap().0)
+        .flat_map(|pattern| {
+            let quoted = pattern.split('"').nth(1).unwrap_or("{REPOS_PATH}");
+            let path = quoted.replace("{REPOS_PATH}", "/api/v1/repos");
+            [
+                "info/refs?service=git-upload-pack",
+                "refresh",
+                "snapshot.tar.zst",
+            ]
+            .map(|what| {
+                path.replace("{{*repo}}", REPO)
+                    .replace("{*rest}", &format!("{REPO}/{what}"))
+            })
+        })
+        .collect();
+    assert!(paths.len() >= 15, "{paths:?}");
+    let below = [
+        "mirror.tar.zst",
+        "snapshot.bundle?base=1",
+        "ensure-refs",
+        "git-upload-pack",
+        "git-receive-pack",
+        "info/refs?service=git-receive-pack",
+        "info/lfs/objects/batch",
+    ];
+    paths.extend(below.map(|what| format!("/git/{WITH_GIT}/{what}")));
+    paths.extend(["/", "/nothing", "/git"].map(str::to_owned));
+    paths
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_route_asks_the_policy() {
+    let (world, _) = start("package cachewfs\nallow := false").await;
+
+    for path in paths_of_all_routes() {
+        for method in ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE"] {
+            let method: Method = method.parse().unwrap();
+            let response = world.request(method.clone(), &path, &[]).await;
+            let is_open = path == "/healthz" || path == "/readyz";
+            let expected = response.status() == 401;
+            assert_eq!(expected, !is_open, "{method} {path}: {}", response.status());
+            if !is_open {
+                assert_eq!(
+                    header(&response, "www-authenticate"),
+                    "Basic realm=\"cachewfsd\""
+                );
+            }
+        }
+    }
+    assert_eq!(world.get("/readyz", &[]).await.status(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_opens_what_its_groups_may() {
+    let (world, token) = start(TEAM_ONLY).await;
+    let work = world.create_upstream();
+    let head = commit_and_push(&work, "one");
+    let bearer = bearer(&token);
+    let known = [("authorization", &*bearer)];
+    let stranger = format!("Bearer {}", NewToken::generate().unwrap().secret());
+
+    let refresh = format!("/git/{REPO}/refresh");
+    assert_eq!(
+        code(world.post(&refresh, "").await).await,
+        (401, "unauthenticated".into())
+    );
+    assert_eq!(
+        world.request(Method::POST, &refresh, &known).await.status(),
+        200
+    );
+    let unknown = world.get(&stable(), &[("authorization", &stranger)]).await;
+    assert_eq!(code(unknown).await, (401, "unauthenticated".into()));
+    let beside = world
+        .get(&stable(), &[("x-cachewfs-token", token.secret())])
+        .await;
+    assert_eq!(beside.status(), 200);
+    let twice = [
+        ("authorization", &*bearer),
+        ("x-cachewfs-token", token.secret()),
+    ];
+    assert_eq!(world.get(&stable(), &twice).await.status(), 400);
+    let metrics = world.get("/metrics", &known).await;
+    assert_eq!(code(metrics).await, (403, "forbidden".into()));
+
+    let immutable = format!("/git/{REPO}/snapshot/{head}.tar.zst");
+    let cached = world.get(&immutable, &known).await;
+    assert_eq!(
+        header(&cached, "cache-control"),
+        "private, max-age=31536000, immutable"
+    );
+
+    let address = world.running.address;
+    let clone = |user: &str| {
+        let url = format!("http://{user}{address}/git/{WITH_GIT}");
+        let to = tempfile::tempdir_in(world.root.path()).unwrap().keep();
+        try_git(
+            world.root.path(),
+            ["clone", "-q", &url, to.to_str().unwrap()],
+        )
+    };
+    assert!(clone(&format!("git:{}@", token.secret())).status.success());
+    assert!(!clone("").status.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn administering_is_for_this_machine_and_not_for_pages_and_proxies() {
+    let world = World::start().await;
+    let path = format!("/api/v1/repos/{REPO}/relayout");
+    let post = async |headers: &[(&str, &str)]| {
+        world
+            .request(Method::POST, &path, headers)
+            .await
+            .status()
+            .as_u16()
+    };
+
+    // Whatever the call answers, it is not refused.
+    assert_ne!(post(&[]).await, 403);
+    for name in ["origin", "x-forwarded-for", "forwarded", "via", "x-real-ip"] {
+        assert_eq!(post(&[(name, "http://evil.example")]).await, 403, "{name}");
+    }
+    let read = world
+        .get("/api/v1/repos", &[("origin", "http://evil.example")])
+        .await;
+    assert_eq!(read.status(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hidden_repository_answers_like_one_that_is_not_there() {
+    let policy = format!(
+        "package cachewfs\nimport rego.v1\ndefault allow := false\n\
+         allow if input.repo != \"{REPO}\"\nallow if input.subject == \"alice\"\nhide := true"
+    );
+    let (world, token) = start(&policy).await;
+    commit_and_push(&world.create_upstream(), "one");
+    let bearer = bearer(&token);
+    let known = [("authorization", &*bearer)];
+    let refresh = format!("/git/{REPO}/refresh");
+    assert_eq!(
+        world.request(Method::POST, &refresh, &known).await.status(),
+        200
+    );
+
+    let absent = "/git/git.example.com/org/absent/snapshot.tar.zst";
+    let absent = world.get(absent, &[]).await;
+    let hidden = world.get(&stable(), &[]).await;
+
+    assert_eq!(hidden.status(), absent.status());
+    let names = |response: &reqwest::Response| {
+        let names: Vec<_> = response.headers().keys().map(ToString::to_string).collect();
+        names
+    };
+    assert_eq!(names(&hidden), names(&absent));
+    let body = absent
+        .text()
+        .await
+        .unwrap()
+        .replace("org/absent", "org/repo");
+    assert_eq!(hidden.text().await.unwrap(), body);
+    let list = async |headers: &[(&str, &str)]| {
+        world
+            .get("/api/v1/repos", headers)
+            .await
+            .text()
+            .await
+            .unwrap()
+    };
+    assert!(!list(&[]).await.contains(REPO));
+    assert!(list(&known).await.contains(REPO));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn upstream_never_gets_a_token_of_the_daemons() {
+    let root = tempfile::tempdir().unwrap();
+    let (auth, token) = restricted(root.path(), TEAM_ONLY);
+    let upstream = HttpUpstream::start(root.path().join("upstream")).await;
+    let url = upstream.url();
+    let world = World::start_in(root, |config| {
+        config.auth = auth;
+        config.upstreams = [("git.example.com".to_owned(), url)].into();
+    });
+    let world = world.await;
+    grown_upstream(&world);
+    let bearer = bearer(&token);
+    let path = format!("/git/{WITH_GIT}/info/refs?service=git-receive-pack");
+
+    let ours = world.get(&path, &[("authorization", &bearer)]).await;
+    let both = [
+        ("authorization", TOKEN),
+        ("x-cachewfs-token", token.secret()),
+    ];
+    let both = world.get(&path, &both).await;
+
+    assert_eq!((ours.status().as_u16(), both.status().as_u16()), (401, 200));
+    assert_eq!(
+        header(&ours, "www-authenticate"),
+        "Basic realm=\"upstream\""
+    );
+    let seen = upstream.seen(&["receive-pack"]);
+    assert_eq!(seen.len(), 2);
+    for request in &seen {
+        assert!(!format!("{request:?}").contains(token.secret()));
+    }
+    assert_eq!(seen[1].headers["authorization"], TOKEN);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn policies_and_tokens_are_read_again_and_bad_ones_are_not_taken() {
+    let (world, token) = start(TEAM_ONLY).await;
+    let policy = world.root.path().join("policy.rego");
+    let tokens = world.root.path().join("tokens");
+    let bearer = bearer(&token);
+    let list = async |headers: &[(&str, &str)]| {
+        world.get("/api/v1/repos", headers).await.status().as_u16()
+    };
+    let becomes = async |headers: &[(&str, &str)], status: u16| {
+        let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(30);
+        while list(headers).await != status {
+            assert!(
+                tokio::time::Instant::now() < deadline,
+                "it never was {status}"
+            );
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    assert_eq!(list(&[]).await, 401);
+
+    write_file(&policy, "package cachewfs\nallow := true");
+    becomes(&[], 200).await;
+    write_file(&policy, "package cachewfs\nallow := ");
+    // The tokens are looked at as often as the policy.
+    write_file(&tokens, "# none\n");
+    becomes(&[("authorization", &bearer)], 401).await;
+    assert_eq!(
+        list(&[]).await,
+        200,
+        "the policy that was there before stays"
+    );
+    write_file(&policy, TEAM_ONLY);
+    becomes(&[], 401).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_used_stops_the_start() {
+    for (policy, tokens) in [
+        ("package cachewfs\nallow if", ""),
+        (TEAM_ONLY, "alice:secret"),
+    ] {
+        let root = tempfile::tempdir().unwrap();
+        let (auth, _) = restricted(root.path(), policy);
+        write_file(&root.path().join("tokens"), tokens);
+        let config = cachewfs_daemon::Config {
+            listen: ([127, 0, 0, 1], 0).into(),
+            data_dir: root.path().join("data"),
+            auth,
+            ..cachewfs_daemon::Config::default()
+        };
+
+        let error = Daemon::start(config).await.unwrap_err();
+
+        let text = format!("{:#}", anyhow::Error::from(error));
+        let names = text.contains("policy.rego") || text.contains("tokens");
+        assert!(names && !text.contains("secret"), "{text}");
+    }
+}
