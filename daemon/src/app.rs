@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::{Access, AuthError};
 use crate::config::{Config, ConfigError, LiveConfig};
 use crate::http;
-use crate::listener::{ClientAddress, Listener};
+use crate::listener::{ClientAddress, Listener, Tls, TlsError};
 use crate::mirror::{Git, end_orphans};
 use crate::publish::Publisher;
 use crate::readiness::Life;
@@ -51,6 +51,9 @@ pub enum StartError {
     /// What `[auth]` names can't be used.
     #[error("who may do what is not clear")]
     Auth(#[from] AuthError),
+    /// What `[tls]` names can't be used.
+    #[error("can't serve HTTPS")]
+    Tls(#[from] TlsError),
     /// The client for HTTP upstreams can't be made.
     #[error("can't prepare requests to upstream")]
     HttpClient(#[source] reqwest::Error),
@@ -88,6 +91,7 @@ impl Daemon {
     /// before it has looked for mirrors on disk, so that probes are answered; it has when this returns.
     pub async fn start(config: Config) -> Result<Running, StartError> {
         config.check()?;
+        let tls = config.tls.as_ref().map(Tls::open).transpose()?;
         let access = Access::open(&config.auth)?;
         let live = Arc::new(LiveConfig::new(config));
         let config = live.now();
@@ -116,7 +120,7 @@ impl Daemon {
             kill,
             lock,
         };
-        let task = tokio::spawn(server.run(listener, router));
+        let task = tokio::spawn(server.run(Listener::new(listener, tls), router));
         let running = Running {
             address,
             shutdown,
@@ -183,7 +187,7 @@ struct Server {
 }
 
 impl Server {
-    async fn run(self, listener: TcpListener, router: Router) {
+    async fn run(self, listener: Listener, router: Router) {
         let stop_timeout = self.live.now().mirrors.stop_timeout;
         let kill = kill_late(self.stop.clone(), self.kill.clone(), stop_timeout);
         let serve = self.serve(listener, router);
@@ -194,10 +198,10 @@ impl Server {
         }
     }
 
-    async fn serve(self, listener: TcpListener, router: Router) {
+    async fn serve(self, listener: Listener, router: Router) {
         let stopped = self.stop.clone();
         let service = router.into_make_service_with_connect_info::<ClientAddress>();
-        let served = axum::serve(Listener::new(listener), service)
+        let served = axum::serve(listener, service)
             .with_graceful_shutdown(async move { stopped.cancelled().await });
         let limit = async {
             tokio::select! {

@@ -28,4 +28,5 @@ mod store;
 pub use app::{Daemon, Reloader, Running, StartError};
 pub use auth::{AuthConfig, AuthError, NewToken, PolicyError, TokensError};
 pub use config::{Config, ConfigError, GitConfig, GitHttpConfig, LogFormat};
+pub use listener::{TlsConfig, TlsError};
 pub use mirrors_config::MirrorsConfig;

@@ -88,8 +88,9 @@ async fn main() -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("can't wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("can't wait for SIGINT")?;
     let mut hangup = signal(SignalKind::hangup()).context("can't wait for SIGHUP")?;
+    let scheme = config.tls.as_ref().map_or("http", |_| "https");
     let running = Daemon::start(config).await?;
-    info!(address = %running.address, "Serving http://{}", running.address);
+    info!(address = %running.address, "Serving {scheme}://{}", running.address);
     notify(&[NotifyState::Ready]);
     let (shutdown, reloader) = (running.shutdown.clone(), running.reloader());
     let stopped = running.stopped();

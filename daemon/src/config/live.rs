@@ -54,6 +54,7 @@ fn keep_fixed(new: &mut Config, old: &Config) -> Vec<&'static str> {
         "publishes": publishes;
         "mirrors.jobs": mirrors.jobs;
         "mirrors.stop_timeout": mirrors.stop_timeout;
+        "tls": tls;
         "auth": auth;
         "git.config_file": git.config_file;
         "git_http.connect_timeout": git_http.connect_timeout;

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::duration;
 use crate::auth::AuthConfig;
+use crate::listener::TlsConfig;
 
 use crate::mirrors_config::MirrorsConfig;
 
@@ -81,6 +82,8 @@ pub struct Config {
     pub mirrors: MirrorsConfig,
     /// Who may do what.
     pub auth: AuthConfig,
+    /// Certificate and key for HTTPS; plain HTTP without.
+    pub tls: Option<TlsConfig>,
 }
 
 /// How the log is written.
@@ -147,6 +150,7 @@ impl Default for Config {
             git_http: GitHttpConfig::default(),
             mirrors: MirrorsConfig::default(),
             auth: AuthConfig::default(),
+            tls: None,
         }
     }
 }

@@ -42,6 +42,7 @@ mod tests {
         documented.git.config_file = None;
         // Examples, too.
         documented.auth = defaults.auth.clone();
+        documented.tls = None;
         documented.git.pack_threads = defaults.git.pack_threads;
         assert_eq!(documented, defaults);
     }

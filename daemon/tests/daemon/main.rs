@@ -31,4 +31,5 @@ mod program;
 mod publish;
 mod stale;
 mod status_page;
+mod tls;
 mod todays_client;

@@ -1,0 +1,151 @@
+//! HTTPS: a real client, real certificates, and clients that don't get on with it.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use cachewfs_daemon::TlsConfig;
+use reqwest::{Certificate, Client};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpStream;
+
+use crate::harness::*;
+
+fn openssl(directory: &Path, arguments: &str) {
+    let output = Command::new("openssl")
+        .args(arguments.split(' '))
+        .current_dir(directory)
+        .output();
+    let output = output.unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}");
+}
+
+const KEY: &str = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2";
+
+/// An authority, as `<name>.pem`.
+fn create_authority(directory: &Path, name: &str) {
+    let names = format!("-keyout {name}.key -out {name}.pem -subj /CN={name}");
+    openssl(directory, &format!("req -x509 {KEY} {names}"));
+}
+
+/// A certificate for this machine, as `cert.pem` and `key.pem`.
+fn create_certificate(directory: &Path, authority: &str) {
+    write_file(&directory.join("ext"), "subjectAltName=IP:127.0.0.1\n");
+    let request = "-keyout leaf.key -out request.pem -subj /CN=daemon";
+    openssl(
+        directory,
+        &format!("req {KEY} {request}").replace(" -days 2", ""),
+    );
+    let sign = format!("-CA {authority}.pem -CAkey {authority}.key -CAcreateserial -days 2");
+    openssl(
+        directory,
+        &format!("x509 -req -in request.pem {sign} -extfile ext -out cert.pem"),
+    );
+    std::fs::rename(directory.join("leaf.key"), directory.join("key.pem")).unwrap();
+}
+
+fn client(directory: &Path, authority: &str) -> Client {
+    let pem = std::fs::read(directory.join(format!("{authority}.pem"))).unwrap();
+    let trusted = Certificate::from_pem(&pem).unwrap();
+    // Each request makes a connection of its own.
+    let builder = Client::builder().pool_max_idle_per_host(0);
+    builder.tls_certs_only([trusted]).build().unwrap()
+}
+
+async fn start() -> World {
+    let root = tempfile::tempdir().unwrap();
+    for authority in ["old", "new"] {
+        create_authority(root.path(), authority);
+    }
+    create_certificate(root.path(), "old");
+    let tls = TlsConfig {
+        certificate: root.path().join("cert.pem"),
+        key: root.path().join("key.pem"),
+    };
+    World::start_in(root, |config| config.tls = Some(tls)).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_is_served_to_who_trusts_it_and_replaced_while_running() {
+    let world = start().await;
+    let directory = world.root.path();
+    let url = format!("https://{}/readyz", world.running.address);
+    let (old, new) = (client(directory, "old"), client(directory, "new"));
+
+    assert_eq!(old.get(&url).send().await.unwrap().status(), 200);
+    assert!(new.get(&url).send().await.unwrap_err().is_connect());
+    assert!(
+        Client::new()
+            .get(world.url("/readyz"))
+            .send()
+            .await
+            .is_err()
+    );
+
+    // What can't be used is not taken, when it is looked at, a second after the last look.
+    write_file(&directory.join("key.pem"), "no key");
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    assert_eq!(old.get(&url).send().await.unwrap().status(), 200);
+    create_certificate(directory, "new");
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    while new.get(&url).send().await.is_err() {
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "the old one is served"
+        );
+    }
+    assert!(old.get(&url).send().await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn git_clones_over_https_beside_clients_that_say_nothing() {
+    let world = start().await;
+    let head = commit_and_push(&world.create_upstream(), "one");
+    let address = world.running.address;
+    let mut silent = Vec::new();
+    for _ in 0..40 {
+        silent.push(TcpStream::connect(address).await.unwrap());
+    }
+    let authority = world.root.path().join("old.pem");
+    let to = world.root.path().join("clone");
+    let url = format!("https://{address}/git/{REPO}");
+
+    let cloned = Command::new("git")
+        .args(["clone", "-q", &url, to.to_str().unwrap()])
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_SSL_CAINFO", authority)
+        .output()
+        .unwrap();
+
+    assert!(cloned.status.success(), "{cloned:?}");
+    assert_eq!(git(&to, ["rev-parse", "HEAD"]), head);
+    // Who says nothing is not waited for.
+    let mut byte = [0];
+    let end = tokio::time::timeout(Duration::from_secs(30), silent[0].read(&mut byte)).await;
+    assert!(matches!(end, Ok(Ok(0) | Err(_))), "{end:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_cannot_be_used_stops_the_start() {
+    let root = tempfile::tempdir().unwrap();
+    create_authority(root.path(), "old");
+    create_certificate(root.path(), "old");
+    let start = async |certificate: &str, key: &str| {
+        let config = cachewfs_daemon::Config {
+            listen: ([127, 0, 0, 1], 0).into(),
+            data_dir: root.path().join("data"),
+            tls: Some(TlsConfig {
+                certificate: root.path().join(certificate),
+                key: root.path().join(key),
+            }),
+            ..cachewfs_daemon::Config::default()
+        };
+        let error = cachewfs_daemon::Daemon::start(config).await.unwrap_err();
+        format!("{:#}", anyhow::Error::from(error))
+    };
+
+    assert!(start("cert.pem", "old.key").await.contains("cert.pem"));
+    assert!(start("cert.pem", "cert.pem").await.contains("cert.pem"));
+    assert!(start("ext", "key.pem").await.contains("ext"));
+}
