@@ -15,7 +15,7 @@ use crate::auth::{Access, AuthError};
 use crate::config::{Config, ConfigError, LiveConfig};
 use crate::http;
 use crate::listener::{ClientAddress, Listener, Tls, TlsError};
-use crate::mirror::{Git, end_orphans};
+use crate::mirror::{CredentialError, Credentials, Git, end_orphans};
 use crate::publish::Publisher;
 use crate::readiness::Life;
 use crate::repository::{Registry, mirrors};
@@ -54,6 +54,9 @@ pub enum StartError {
     /// What `[tls]` names can't be used.
     #[error("can't serve HTTPS")]
     Tls(#[from] TlsError),
+    /// What `[upstream_auth]` names can't be used.
+    #[error("there are no credentials for upstream")]
+    Credentials(#[from] CredentialError),
     /// The client for HTTP upstreams can't be made.
     #[error("can't prepare requests to upstream")]
     HttpClient(#[source] reqwest::Error),
@@ -92,6 +95,7 @@ impl Daemon {
     pub async fn start(config: Config) -> Result<Running, StartError> {
         config.check()?;
         let tls = config.tls.as_ref().map(Tls::open).transpose()?;
+        let credentials = Credentials::open_all(&config.upstream_auth, &config.upstreams)?;
         let access = Access::open(&config.auth)?;
         let live = Arc::new(LiveConfig::new(config));
         let config = live.now();
@@ -108,7 +112,8 @@ impl Daemon {
         let kill = CancellationToken::new();
         let git = Git::new(git_config, kill.clone());
         let publisher = Publisher::new(git.clone(), store.clone(), Arc::clone(&live));
-        let registry = Registry::new(Arc::clone(&live), git, publisher, stop.clone())
+        let stop_and_credentials = (credentials, stop.clone());
+        let registry = Registry::new(Arc::clone(&live), git, publisher, stop_and_credentials)
             .map_err(StartError::HttpClient)?;
         let life = Arc::new(Life::new(shutdown.clone()));
         let router = http::router(Arc::clone(&registry), store, (access, Arc::clone(&life)));

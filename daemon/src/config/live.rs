@@ -56,6 +56,7 @@ fn keep_fixed(new: &mut Config, old: &Config) -> Vec<&'static str> {
         "mirrors.stop_timeout": mirrors.stop_timeout;
         "tls": tls;
         "auth": auth;
+        "upstream_auth": upstream_auth;
         "git.config_file": git.config_file;
         "git_http.connect_timeout": git_http.connect_timeout;
         "git_http.max_requests": git_http.max_requests;

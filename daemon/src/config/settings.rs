@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::duration;
 use crate::auth::AuthConfig;
 use crate::listener::TlsConfig;
+use crate::mirror::UpstreamAuthConfig;
 
 use crate::mirrors_config::MirrorsConfig;
 
@@ -82,6 +83,8 @@ pub struct Config {
     pub mirrors: MirrorsConfig,
     /// Who may do what.
     pub auth: AuthConfig,
+    /// Host to the credentials that are shown to it. Default none.
+    pub upstream_auth: BTreeMap<String, UpstreamAuthConfig>,
     /// Certificate and key for HTTPS; plain HTTP without.
     pub tls: Option<TlsConfig>,
 }
@@ -150,6 +153,7 @@ impl Default for Config {
             git_http: GitHttpConfig::default(),
             mirrors: MirrorsConfig::default(),
             auth: AuthConfig::default(),
+            upstream_auth: BTreeMap::new(),
             tls: None,
         }
     }

@@ -43,6 +43,7 @@ mod tests {
         // Examples, too.
         documented.auth = defaults.auth.clone();
         documented.tls = None;
+        documented.upstream_auth.clear();
         documented.git.pack_threads = defaults.git.pack_threads;
         assert_eq!(documented, defaults);
     }

@@ -269,7 +269,7 @@ fn git_status(error: &GitHttpError) -> (StatusCode, &'static str) {
         GitHttpError::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
         GitHttpError::Git(_) => (StatusCode::INTERNAL_SERVER_ERROR, "mirror_failed"),
         GitHttpError::Spool(_) => (StatusCode::INTERNAL_SERVER_ERROR, "spool_failed"),
-        GitHttpError::Upstream(_) | GitHttpError::Redirected => {
+        GitHttpError::Upstream(_) | GitHttpError::Redirected | GitHttpError::Credentials(_) => {
             (StatusCode::BAD_GATEWAY, code::UPSTREAM_FAILED)
         }
         GitHttpError::UpstreamTooSlow { .. } => {
@@ -299,7 +299,9 @@ fn git_advice(error: &GitHttpError) -> &'static str {
         GitHttpError::Busy | GitHttpError::Upstream(_) | GitHttpError::UpstreamTooSlow { .. } => {
             "Ask again in a moment."
         }
-        GitHttpError::Git(_) | GitHttpError::Spool(_) => "Look at the daemon's log.",
+        GitHttpError::Git(_) | GitHttpError::Spool(_) | GitHttpError::Credentials(_) => {
+            "Look at the daemon's log."
+        }
         GitHttpError::Redirected => "Use the name that the repository has upstream now.",
         GitHttpError::NotFound { .. } => "Check the spelling.",
         GitHttpError::NotHttp => "Go to upstream directly.",

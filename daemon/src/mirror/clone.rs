@@ -48,12 +48,13 @@ pub(crate) fn clone_mirror(
         .map_err(io(tmp))?;
     let clone = staging.path().join("mirror.git");
     // --no-local: an upstream on this machine must not share files with its mirror.
+    let failed = |source| MirrorError::of_upstream(upstream.url(), source);
     git.command("clone")
         .args(["--bare", "--no-local", "--quiet", "--template="])
         .args(MIRROR_CONFIG.iter().flat_map(|setting| ["-c", *setting]))
         .args(["--", upstream.url()])
         .args([&clone])
-        .secret_config(&upstream.secret_config())
+        .secrets(&upstream.git_secrets(git).map_err(failed)?)
         .time_limit(time_limit)
         .effect()
         .map_err(|source| MirrorError::of_upstream(upstream.url(), source))?;

@@ -15,14 +15,15 @@ pub(crate) fn list_upstream(
     config: &GitConfig,
 ) -> Result<String, MirrorError> {
     let patterns = mirrored_namespaces(namespaces).map(|namespace| format!("{namespace}*"));
+    let failed = |source| MirrorError::of_upstream(upstream.url(), source);
     let answer = git
         .in_repository(mirror, "ls-remote")
-        .secret_config(&upstream.secret_config())
+        .secrets(&upstream.git_secrets(git).map_err(failed)?)
         .args(["--symref", "--", upstream.url(), "HEAD"])
         .args(patterns)
         .time_limit(config.ls_remote_timeout)
         .output()
-        .map_err(|source| MirrorError::of_upstream(upstream.url(), source))?;
+        .map_err(failed)?;
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 

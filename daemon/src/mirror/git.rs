@@ -16,7 +16,8 @@ use tokio::process::{Child, Command};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use super::{GitStream, redact};
+use super::upstream::GitSecrets;
+use super::{CredentialError, GitStream, redact};
 
 /// What git may print before it is taken for broken, in bytes: all refs of a very large repository.
 const MAX_OUTPUT_LEN: u64 = 256 << 20;
@@ -66,6 +67,8 @@ pub(crate) enum GitError {
     Stopped { command: String },
     #[error("git {command} printed more than {MAX_OUTPUT_LEN} bytes")]
     TooMuchOutput { command: String },
+    #[error("there are no credentials for it")]
+    Credentials(#[source] CredentialError),
     #[error("git {command} failed ({status}): {stderr}")]
     Failed {
         command: String,
@@ -99,6 +102,11 @@ impl Git {
             stop,
             ..self.clone()
         }
+    }
+
+    /// Waits on a thread that is not one of the runtime's own.
+    pub(super) fn wait_for<T>(&self, future: impl Future<Output = T>) -> T {
+        self.runtime.block_on(future)
     }
 
     /// Whether the daemon stops, so that long work should end.
@@ -167,7 +175,11 @@ impl GitCommand {
     }
 
     /// Sets configuration keys through the environment, where secrets are not shown to others.
-    pub(crate) fn secret_config(mut self, pairs: &[(String, String)]) -> Self {
+    pub(super) fn secrets(mut self, secrets: &GitSecrets) -> Self {
+        for (name, value) in &secrets.variables {
+            self = self.variable(name, value);
+        }
+        let pairs = &secrets.config;
         for (index, (key, value)) in pairs.iter().enumerate() {
             self = self
                 .variable(format!("GIT_CONFIG_KEY_{index}"), key)
@@ -251,6 +263,7 @@ impl GitCommand {
             .env("GIT_CONFIG_GLOBAL", &*self.git.global_config)
             .env("GIT_OPTIONAL_LOCKS", "0")
             .env("LC_ALL", "C")
+            .env_remove("CACHEWFS_UPSTREAM_SECRET")
             .envs(self.variables.iter().map(|(name, value)| (name, value)));
         if let Some(repository) = &self.repository {
             process.arg("--git-dir").arg(repository);

@@ -5,6 +5,7 @@
 mod bundle;
 mod clone;
 mod compare;
+mod credentials;
 mod error;
 mod git;
 mod locks;
@@ -19,6 +20,8 @@ mod upstream;
 pub(crate) use bundle::{BundleRef, refs_beyond, write_bundle};
 pub(crate) use clone::{clone_mirror, create_mirror, is_mirror, mirror_path, move_into_place};
 pub(crate) use compare::{is_current, list_upstream};
+pub(crate) use credentials::Credentials;
+pub use credentials::{CredentialError, UpstreamAuthConfig};
 pub(crate) use error::{MirrorError, is_disk_full};
 pub(crate) use git::{Git, GitCommand, GitError};
 pub(crate) use locks::remove_stale_locks;

@@ -17,7 +17,6 @@ pub(crate) fn update(
     config: &GitConfig,
 ) -> Result<(), MirrorError> {
     let failed = |source| MirrorError::of_upstream(upstream.url(), source);
-    let secrets = upstream.secret_config();
     let head = head_of_upstream(git, upstream, mirror, config)?;
     let mut refspecs: Vec<String> = mirrored_namespaces(namespaces)
         .map(|namespace| format!("+{namespace}*:{namespace}*"))
@@ -26,7 +25,8 @@ pub(crate) fn update(
         refspecs.push(format!("+HEAD:{DETACHED_HEAD}"));
     }
     git.in_repository(mirror, "fetch")
-        .secret_config(&secrets)
+        // Fetched for each command: what an earlier one was given may have expired.
+        .secrets(&upstream.git_secrets(git).map_err(failed)?)
         .args([
             "--prune",
             "--no-tags",
@@ -49,13 +49,14 @@ pub(crate) fn head_of_upstream(
     mirror: &Path,
     config: &GitConfig,
 ) -> Result<Head, MirrorError> {
+    let failed = |source| MirrorError::of_upstream(upstream.url(), source);
     let answer = git
         .in_repository(mirror, "ls-remote")
-        .secret_config(&upstream.secret_config())
+        .secrets(&upstream.git_secrets(git).map_err(failed)?)
         .args(["--symref", "--", upstream.url(), "HEAD"])
         .time_limit(config.ls_remote_timeout)
         .output()
-        .map_err(|source| MirrorError::of_upstream(upstream.url(), source))?;
+        .map_err(failed)?;
     Ok(Head::parse(&String::from_utf8_lossy(&answer)))
 }
 

@@ -2,8 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use axum::http::HeaderValue;
 use cachewfs_format::RepoName;
+
+use super::credentials::{Credentials, Login};
+use super::{CredentialError, Git, GitError};
 
 /// The URL of a repository upstream, with what may be shown kept apart from what may not.
 #[derive(Clone)]
@@ -12,6 +17,20 @@ pub(crate) struct Upstream {
     url: String,
     /// The bases without and with credentials, if the configuration has some.
     secret: Option<(String, String)>,
+    /// What to show, if that is configured apart from the URL, and of which repository.
+    credentials: Option<(Arc<Credentials>, String)>,
+}
+
+/// Prints what is in the environment, so that the command line has no secret.
+const HELPER: &str = "!f() { test \"$1\" = get || exit 0; printf 'username=%s\\npassword=%s\\n' \
+                      \"$CACHEWFS_UPSTREAM_USER\" \"$CACHEWFS_UPSTREAM_SECRET\"; }; f";
+
+/// How git gets at credentials; all of it goes through the environment.
+#[derive(Default)]
+pub(crate) struct GitSecrets {
+    /// Keys and values of git's configuration.
+    pub(super) config: Vec<(String, String)>,
+    pub(super) variables: Vec<(&'static str, String)>,
 }
 
 impl std::fmt::Debug for Upstream {
@@ -28,6 +47,7 @@ impl Upstream {
         Some(Self {
             url: format!("{plain}/{}", repo.path()),
             secret: (plain != base).then(|| (format!("{plain}/"), format!("{base}/"))),
+            credentials: None,
         })
     }
 
@@ -50,12 +70,54 @@ impl Upstream {
         (url.scheme() == "file").then(|| url.to_file_path().ok())?
     }
 
-    /// The git configuration that puts the credentials back in, for the environment.
-    pub(crate) fn secret_config(&self) -> Vec<(String, String)> {
-        self.secret
-            .iter()
-            .map(|(plain, secret)| (format!("url.{secret}.insteadOf"), plain.clone()))
-            .collect()
+    /// The same upstream, which is shown `credentials`.
+    pub(crate) fn with_credentials(mut self, credentials: Arc<Credentials>, path: &str) -> Self {
+        self.credentials = Some((credentials, path.to_owned()));
+        self
+    }
+
+    /// What a request over HTTP shows as `Authorization`, beside what is in the URL; fetched now.
+    pub(crate) async fn authorization(&self) -> Result<Option<HeaderValue>, CredentialError> {
+        Ok(self.login().await?.and_then(|login| login.to_header()))
+    }
+
+    async fn login(&self) -> Result<Option<Login>, CredentialError> {
+        match &self.credentials {
+            Some((credentials, path)) => credentials.login(path).await,
+            None => Ok(None),
+        }
+    }
+
+    /// What one git command shows; fetched now. Blocks the thread, as git does.
+    pub(super) fn git_secrets(&self, git: &Git) -> Result<GitSecrets, GitError> {
+        let login = git.wait_for(self.login()).map_err(GitError::Credentials)?;
+        Ok(self.secrets_of(login))
+    }
+
+    fn secrets_of(&self, login: Option<Login>) -> GitSecrets {
+        let mut secrets = GitSecrets::default();
+        if let Some((plain, secret)) = &self.secret {
+            let key = format!("url.{secret}.insteadOf");
+            secrets.config.push((key, plain.clone()));
+        }
+        let origin = reqwest::Url::parse(&self.url).ok();
+        let origin = origin.map(|url| url.origin().ascii_serialization());
+        if let (Some(login), Some(origin)) = (login, origin) {
+            let key = format!("credential.{origin}.helper");
+            // The operator's helpers don't come before it.
+            secrets.config.push((key.clone(), String::new()));
+            secrets.config.push((key, HELPER.to_owned()));
+            // Otherwise the first request of each command would be in vain.
+            let proactive = format!("http.{origin}.proactiveAuth");
+            secrets.config.push((proactive, "basic".to_owned()));
+            secrets
+                .variables
+                .push(("CACHEWFS_UPSTREAM_USER", login.user));
+            secrets
+                .variables
+                .push(("CACHEWFS_UPSTREAM_SECRET", login.secret));
+        }
+        secrets
     }
 }
 
@@ -113,7 +175,7 @@ mod tests {
             "https://me:s3cret@git.example.com/base/org/repo"
         );
         assert_eq!(
-            upstream.secret_config(),
+            upstream.secrets_of(None).config,
             [(
                 "url.https://me:s3cret@git.example.com/base/.insteadOf".to_owned(),
                 "https://git.example.com/base/".to_owned()

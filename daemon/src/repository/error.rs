@@ -82,6 +82,7 @@ impl RepositoryError {
 fn git_failure(error: &GitError) -> FailureKind {
     match error {
         GitError::Stopped { .. } => FailureKind::Stopping,
+        GitError::Credentials(_) => FailureKind::Upstream,
         GitError::Spawn { .. }
         | GitError::Pipe { .. }
         | GitError::TimedOut { .. }

@@ -26,7 +26,8 @@ pub(super) async fn list(
     if !url.starts_with("http") {
         return None;
     }
-    let request = client
+    let authorization = upstream.authorization().await.ok()?;
+    let mut request = client
         .post(format!("{url}/git-upload-pack"))
         .header("git-protocol", "version=2")
         .header("content-type", "application/x-git-upload-pack-request")
@@ -35,6 +36,9 @@ pub(super) async fn list(
         .header("user-agent", "git/cachewfsd")
         .timeout(limit)
         .body(question(namespaces));
+    if let Some(authorization) = authorization {
+        request = request.header("authorization", authorization);
+    }
     let mut response = request.send().await.ok()?;
     let kind = response.headers().get("content-type");
     if response.status() != 200 || kind.is_none_or(|kind| kind != RESULT) {

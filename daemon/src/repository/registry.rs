@@ -24,7 +24,7 @@ use crate::app::tmp_directory;
 use crate::config::{Config, LiveConfig};
 use crate::disk_usage::DiskUsage;
 use crate::metrics::Metrics;
-use crate::mirror::{Git, Upstream, is_mirror, mirror_path};
+use crate::mirror::{Credentials, Git, Upstream, is_mirror, mirror_path};
 use crate::publish::{BuildFeed, Published, Publisher};
 
 /// So many may wait for one repository's next update.
@@ -125,6 +125,8 @@ pub(crate) struct Registry {
     pub(super) stop: CancellationToken,
     /// For upstreams that speak HTTP. Follows no redirects by itself.
     client: reqwest::Client,
+    /// What is shown to upstreams, by host.
+    credentials: BTreeMap<String, Arc<Credentials>>,
     pub(super) schedule: Arc<Schedule>,
     /// Turns to ask upstream whether it has moved, per host: a host that stalls holds up its own
     /// repositories only, and jobs that take long hold up no question.
@@ -143,7 +145,7 @@ impl Registry {
         config: Arc<LiveConfig>,
         git: Git,
         publisher: Publisher,
-        stop: CancellationToken,
+        (credentials, stop): (BTreeMap<String, Arc<Credentials>>, CancellationToken),
     ) -> Result<Arc<Self>, reqwest::Error> {
         let now = config.now();
         // The environment's proxies apply, as they do to git.
@@ -158,6 +160,7 @@ impl Registry {
         });
         Ok(Arc::new(Self {
             client,
+            credentials,
             schedule,
             queries: Semaphore::new(MAX_QUERIES),
             bundles: Bundles::new(tmp_directory(&now).join("bundles")),
@@ -186,10 +189,13 @@ impl Registry {
         {
             return Err(RepositoryError::NestedInGit { repo: repo.clone() });
         }
-        Upstream::of(repo, &self.config.now().upstreams).ok_or_else(|| {
-            RepositoryError::UnknownHost {
-                host: repo.host().to_owned(),
-            }
+        let upstream = Upstream::of(repo, &self.config.now().upstreams).ok_or_else(|| {
+            let host = repo.host().to_owned();
+            RepositoryError::UnknownHost { host }
+        })?;
+        Ok(match self.credentials.get(repo.host()) {
+            Some(credentials) => upstream.with_credentials(Arc::clone(credentials), repo.path()),
+            None => upstream,
         })
     }
 

@@ -36,7 +36,7 @@ pub(crate) async fn post(client: &Client, url: String, body: Vec<u8>) -> Respons
 }
 
 /// What this process logs from now on, in every detail that an operator would ask for.
-fn capture_log() -> Arc<Mutex<Vec<u8>>> {
+pub(crate) fn capture_log() -> Arc<Mutex<Vec<u8>>> {
     let log = Arc::new(Mutex::new(Vec::new()));
     let writer = Arc::clone(&log);
     let subscriber = tracing_subscriber::fmt()

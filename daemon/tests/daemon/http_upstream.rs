@@ -10,6 +10,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
+use base64::Engine as _;
 use futures_util::StreamExt as _;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
@@ -60,6 +61,7 @@ struct Shared {
     address: SocketAddr,
     mood: watch::Sender<Mood>,
     seen: Mutex<Vec<Seen>>,
+    required: Mutex<Option<String>>,
 }
 
 impl HttpUpstream {
@@ -70,6 +72,7 @@ impl HttpUpstream {
             address: listener.local_addr().unwrap(),
             mood: watch::Sender::new(Mood::Good),
             seen: Mutex::default(),
+            required: Mutex::default(),
         });
         let router = axum::Router::new()
             .fallback(answer)
@@ -84,6 +87,12 @@ impl HttpUpstream {
 
     pub(crate) fn set(&self, mood: Mood) {
         self.0.mood.send_replace(mood);
+    }
+
+    /// Answers only those who show this user and password from now on.
+    pub(crate) fn require(&self, pair: &str) {
+        let pair = base64::engine::general_purpose::STANDARD.encode(pair);
+        *self.0.required.lock().unwrap() = Some(format!("Basic {pair}"));
     }
 
     /// Requests whose line has all of `parts`.
@@ -115,6 +124,15 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
         line: format!("{} {target}", parts.method),
         headers: parts.headers.clone(),
     });
+    if let Some(required) = &*shared.required.lock().unwrap()
+        && parts
+            .headers
+            .get("authorization")
+            .is_none_or(|shown| shown != required)
+    {
+        let challenge = [("www-authenticate", "Basic realm=\"upstream\"")];
+        return (StatusCode::UNAUTHORIZED, challenge).into_response();
+    }
     let is_of_mirror = !target.contains(".git");
     let hangs = |mood: Mood| mood == Mood::Hangs || mood == Mood::HangsForTheMirror && is_of_mirror;
     let mut mood = shared.mood.subscribe();

@@ -33,3 +33,4 @@ mod stale;
 mod status_page;
 mod tls;
 mod todays_client;
+mod upstream_auth;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::mirror::GitError;
+use crate::mirror::{CredentialError, GitError};
 
 /// Why a git client's request is refused or fails; all who share an answer share it.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -32,6 +32,8 @@ pub(in crate::http) enum GitHttpError {
     Spool(#[source] Arc<std::io::Error>),
     #[error("upstream can't be reached")]
     Upstream(#[source] Arc<reqwest::Error>),
+    #[error("there are no credentials for upstream")]
+    Credentials(#[source] Arc<CredentialError>),
     #[error("upstream did not go on within {}", humantime::format_duration(*.limit))]
     UpstreamTooSlow { limit: Duration },
     #[error("upstream sends the request to another place")]

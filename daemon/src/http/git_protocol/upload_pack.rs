@@ -234,7 +234,12 @@ impl Reader {
         if let Some(directory) = upstream.directory() {
             return self.read_directory(&directory, body).await;
         }
-        let passed = Passed::to_read(&upstream, &self.target, &self.headers, body.cloned())?;
+        let mut passed = Passed::to_read(&upstream, &self.target, &self.headers, body.cloned())?;
+        if !self.headers.contains_key(header::AUTHORIZATION) {
+            let authorization = upstream.authorization().await;
+            passed.own_authorization =
+                authorization.map_err(|error| GitHttpError::Credentials(Arc::new(error)))?;
+        }
         let is_listing = subject == Subject::Refs;
         let max_age = is_listing.then_some(self.server.config().ref_check_interval);
         pass_on_shared(&self.server, passed, max_age).await

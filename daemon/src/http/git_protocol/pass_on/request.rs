@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::{Stream, stream};
@@ -33,6 +33,8 @@ pub(in crate::http::git_protocol) struct Passed {
     pub(in crate::http::git_protocol) method: Method,
     pub(in crate::http::git_protocol) headers: HeaderMap,
     pub(in crate::http::git_protocol) body: PassedBody,
+    /// The daemon's own, where the client shows none. Upstream's answer is for all who show none.
+    pub(in crate::http::git_protocol) own_authorization: Option<HeaderValue>,
     redirects: Redirects,
 }
 
@@ -79,6 +81,7 @@ impl Passed {
             method: parts.method.clone(),
             headers,
             body,
+            own_authorization: None,
             redirects: Redirects::Translated,
         })
     }
@@ -109,6 +112,7 @@ impl Passed {
             method,
             headers: headers::to_upstream_to_read(headers),
             body,
+            own_authorization: None,
             redirects: Redirects::Followed,
         })
     }
@@ -196,10 +200,15 @@ async fn send_and_follow(
         base,
         mut url,
         method,
-        headers,
+        mut headers,
         mut body,
+        own_authorization,
         redirects,
     } = passed;
+    // Redirects lead nowhere but below the same upstream.
+    if let Some(own) = own_authorization {
+        headers.insert(header::AUTHORIZATION, own);
+    }
     for _ in 0..=MAX_REDIRECTS {
         let mut request = client
             .request(method.clone(), url.clone())

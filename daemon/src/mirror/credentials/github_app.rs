@@ -1,0 +1,202 @@
+//! Tokens of a GitHub App's installations: fetched when they are needed, shared until shortly before
+//! they expire.
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex as SyncMutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use axum::http::{Method, StatusCode};
+use lru::LruCache;
+use reqwest::Url;
+use serde::Deserialize;
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+
+use super::jwt::{read_key, sign};
+use super::{CredentialError, UpstreamAuthConfig};
+
+/// A token that expires sooner is fetched anew. GitHub's last an hour.
+const MARGIN: Duration = Duration::from_mins(15);
+/// How long an owner for whom the App is not installed is taken for such.
+const ABSENT_LIFETIME: Duration = Duration::from_mins(5);
+/// How long asking GitHub may take.
+const LIMIT: Duration = Duration::from_secs(30);
+/// Owners whose tokens are kept: names that are only guessed must not fill the memory.
+const MAX_OWNERS: NonZeroUsize = NonZeroUsize::new(1024).expect("1024 is not zero");
+/// A longer answer is none, in bytes.
+const MAX_ANSWER_LEN: usize = 256 << 10;
+
+const FIND: &str = "where the App is installed";
+const CREATE: &str = "a token of the installation";
+
+/// A GitHub App, and the tokens of its installations.
+#[derive(Debug)]
+pub(super) struct GithubApp {
+    id: String,
+    key: PathBuf,
+    installation: Option<u64>,
+    api: Url,
+    client: reqwest::Client,
+    owners: SyncMutex<LruCache<String, Arc<Mutex<Slot>>>>,
+}
+
+/// What is known of an owner; whoever asks for a token holds the lock, so that one is fetched.
+#[derive(Debug, Default)]
+struct Slot {
+    installation: Option<u64>,
+    token: Option<Token>,
+    absent: Option<Instant>,
+}
+
+#[derive(Deserialize)]
+struct Installation {
+    id: u64,
+}
+
+#[derive(Clone, Deserialize)]
+struct Token {
+    token: String,
+    expires_at: String,
+}
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "Token(until {})", self.expires_at)
+    }
+}
+
+impl Token {
+    fn lasts(&self) -> bool {
+        let expires = humantime::parse_rfc3339(&self.expires_at).ok();
+        expires.is_some_and(|expires| expires > SystemTime::now() + MARGIN)
+    }
+}
+
+impl GithubApp {
+    pub(super) fn open(
+        id: &str,
+        key: &Path,
+        config: &UpstreamAuthConfig,
+    ) -> Result<Self, CredentialError> {
+        read_key(key)?;
+        let api = format!("{}/", config.api_url.trim_end_matches('/'));
+        let api = Url::parse(&api).map_err(|_| CredentialError::Answer { what: FIND })?;
+        let client = reqwest::Client::builder()
+            .user_agent("cachewfsd")
+            .redirect(reqwest::redirect::Policy::none())
+            .build();
+        Ok(Self {
+            id: id.to_owned(),
+            key: key.to_owned(),
+            installation: config.installation_id,
+            api,
+            client: client.map_err(CredentialError::Request)?,
+            owners: SyncMutex::new(LruCache::new(MAX_OWNERS)),
+        })
+    }
+
+    /// A token for the repositories of `owner`; `None` if the App is not installed there.
+    pub(super) async fn token(&self, owner: &str) -> Result<Option<String>, CredentialError> {
+        // One installation has one token, whoever owns what is read with it.
+        let name = self.installation.map_or(owner, |_| "");
+        let slot = {
+            let mut owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(owners.get_or_insert(name.to_ascii_lowercase(), Arc::default))
+        };
+        let fetch = async {
+            let mut slot = slot.lock().await;
+            if let Some(token) = slot.token.as_ref().filter(|token| token.lasts()) {
+                return Ok(Some(token.token.clone()));
+            }
+            if slot
+                .absent
+                .is_some_and(|since| since.elapsed() < ABSENT_LIFETIME)
+            {
+                return Ok(None);
+            }
+            self.fetch(owner, &mut slot).await
+        };
+        let too_slow = |_| Err(CredentialError::TooSlow { limit: LIMIT });
+        timeout(LIMIT, fetch).await.unwrap_or_else(too_slow)
+    }
+
+    async fn fetch(&self, owner: &str, slot: &mut Slot) -> Result<Option<String>, CredentialError> {
+        let jwt = sign(&self.id, &read_key(&self.key)?)?;
+        let known = self.installation.or(slot.installation);
+        let found = match known {
+            Some(_) => known,
+            None => self.find_installation(&jwt, owner).await?,
+        };
+        let Some(installation) = found else {
+            slot.absent = Some(Instant::now());
+            return Ok(None);
+        };
+        let path = [
+            "app",
+            "installations",
+            &installation.to_string(),
+            "access_tokens",
+        ];
+        let created = self.ask((Method::POST, &path), &jwt, CREATE).await;
+        // The App may have been installed anew, under another number.
+        slot.installation = created.is_ok().then_some(installation);
+        let token: Token = created?.ok_or(CredentialError::Refused {
+            what: CREATE,
+            status: StatusCode::NOT_FOUND,
+        })?;
+        if token.token.is_empty() || !token.token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(CredentialError::Answer { what: CREATE });
+        }
+        let secret = token.token.clone();
+        slot.token = Some(token);
+        Ok(Some(secret))
+    }
+
+    async fn find_installation(
+        &self,
+        jwt: &str,
+        owner: &str,
+    ) -> Result<Option<u64>, CredentialError> {
+        // Works for organisations, too.
+        let path = ["users", owner, "installation"];
+        let found: Option<Installation> = self.ask((Method::GET, &path), jwt, FIND).await?;
+        Ok(found.map(|installation| installation.id))
+    }
+
+    /// Asks GitHub; `None` for what isn't there.
+    async fn ask<T: for<'de> Deserialize<'de>>(
+        &self,
+        (method, path): (Method, &[&str]),
+        jwt: &str,
+        what: &'static str,
+    ) -> Result<Option<T>, CredentialError> {
+        let mut url = self.api.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().extend(path);
+        }
+        let failed = |error: reqwest::Error| CredentialError::Request(error.without_url());
+        let request = self
+            .client
+            .request(method, url)
+            .bearer_auth(jwt)
+            .header("accept", "application/vnd.github+json")
+            .header("x-github-api-version", "2022-11-28");
+        let mut response = request.send().await.map_err(failed)?;
+        match response.status() {
+            StatusCode::NOT_FOUND => return Ok(None),
+            StatusCode::OK | StatusCode::CREATED => {}
+            status => return Err(CredentialError::Refused { what, status }),
+        }
+        let mut answer = Vec::new();
+        while let Some(bytes) = response.chunk().await.map_err(failed)? {
+            answer.extend_from_slice(&bytes);
+            if answer.len() > MAX_ANSWER_LEN {
+                return Err(CredentialError::Answer { what });
+            }
+        }
+        // What is wrong with it would repeat a part of it.
+        let parsed = serde_json::from_slice(&answer).ok();
+        parsed.map(Some).ok_or(CredentialError::Answer { what })
+    }
+}

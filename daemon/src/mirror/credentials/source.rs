@@ -1,0 +1,213 @@
+//! Where a secret for upstream comes from.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::{HeaderValue, StatusCode};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::UpstreamAuthConfig;
+use super::github_app::GithubApp;
+
+/// A longer token is none, in bytes.
+const MAX_TOKEN_LEN: u64 = 16 << 10;
+
+/// Why there are no credentials for upstream. Says nothing of what is secret.
+#[derive(Debug, thiserror::Error)]
+pub enum CredentialError {
+    /// The section doesn't say where credentials come from, or says it twice.
+    #[error(
+        "[upstream_auth.{host:?}] needs exactly one of token_env, token_file, and app_id with private_key_file"
+    )]
+    Ambiguous {
+        /// The section.
+        host: String,
+    },
+    /// The section is about a host that is not mirrored over HTTP.
+    #[error("[upstream_auth.{host:?}] is about no host in [upstreams] with an http or https URL")]
+    NoSuchHost {
+        /// The section.
+        host: String,
+    },
+    /// The variable is not set.
+    #[error("the environment variable {name} has no token")]
+    Variable {
+        /// Its name.
+        name: String,
+    },
+    /// The file can't be read.
+    #[error("{path} can't be read")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file has no token.
+    #[error("{path} has no token: one line of visible characters")]
+    NoToken {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The private key can't be used.
+    #[error("{path} has no private RSA key")]
+    Key {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The clock or the random numbers of this machine don't work.
+    #[error("a request to GitHub can't be signed")]
+    Signature,
+    /// GitHub can't be reached.
+    #[error("GitHub's API can't be reached")]
+    Request(#[source] reqwest::Error),
+    /// GitHub refuses.
+    #[error("GitHub's API answers {status} to {what}")]
+    Refused {
+        /// What was asked for.
+        what: &'static str,
+        /// Its answer.
+        status: StatusCode,
+    },
+    /// GitHub's answer is not understood.
+    #[error("GitHub's answer to {what} is not understood")]
+    Answer {
+        /// What was asked for.
+        what: &'static str,
+    },
+    /// GitHub takes too long.
+    #[error("GitHub's API took longer than {}", humantime::format_duration(*.limit))]
+    TooSlow {
+        /// How long it may take.
+        limit: Duration,
+    },
+}
+
+/// What is shown to upstream.
+#[derive(Clone)]
+pub(crate) struct Login {
+    pub(crate) user: String,
+    pub(crate) secret: String,
+}
+
+impl std::fmt::Debug for Login {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "Login({})", self.user)
+    }
+}
+
+impl Login {
+    /// As the value of `Authorization`.
+    pub(crate) fn to_header(&self) -> Option<HeaderValue> {
+        let pair = STANDARD.encode(format!("{}:{}", self.user, self.secret));
+        let mut value = HeaderValue::from_str(&format!("Basic {pair}")).ok()?;
+        value.set_sensitive(true);
+        Some(value)
+    }
+}
+
+/// The credentials for one host.
+#[derive(Debug)]
+pub(crate) struct Credentials {
+    user: String,
+    source: Source,
+}
+
+#[derive(Debug)]
+enum Source {
+    Variable(String),
+    File(PathBuf),
+    App(Box<GithubApp>),
+}
+
+impl Credentials {
+    /// Reads the sections, and makes sure that each has something to show.
+    pub(crate) fn open_all(
+        sections: &BTreeMap<String, UpstreamAuthConfig>,
+        upstreams: &BTreeMap<String, String>,
+    ) -> Result<BTreeMap<String, Arc<Self>>, CredentialError> {
+        let open = |(host, config): (&String, &UpstreamAuthConfig)| {
+            let base = upstreams.get(host);
+            if base.is_none_or(|base| !base.starts_with("http")) {
+                return Err(CredentialError::NoSuchHost { host: host.clone() });
+            }
+            Ok((host.clone(), Arc::new(Self::open(host, config)?)))
+        };
+        sections.iter().map(open).collect()
+    }
+
+    fn open(host: &str, config: &UpstreamAuthConfig) -> Result<Self, CredentialError> {
+        let source = match (
+            &config.token_env,
+            &config.token_file,
+            &config.app_id,
+            &config.private_key_file,
+        ) {
+            (Some(name), None, None, None) => {
+                variable(name)?;
+                Source::Variable(name.clone())
+            }
+            (None, Some(path), None, None) => {
+                read_token(path)?;
+                Source::File(path.clone())
+            }
+            (None, None, Some(id), Some(key)) => {
+                Source::App(Box::new(GithubApp::open(id, key, config)?))
+            }
+            _ => {
+                let host = host.to_owned();
+                return Err(CredentialError::Ambiguous { host });
+            }
+        };
+        let user = config.username.clone();
+        Ok(Self { user, source })
+    }
+
+    /// What to show for the repository at `path`; `None` if a GitHub App is not installed there, where
+    /// only what is public can be read.
+    pub(crate) async fn login(&self, path: &str) -> Result<Option<Login>, CredentialError> {
+        let secret = match &self.source {
+            Source::Variable(name) => Some(variable(name)?),
+            Source::File(path) => Some(read_token(path)?),
+            Source::App(app) => {
+                let owner = path.split('/').next().unwrap_or_default();
+                app.token(owner).await?
+            }
+        };
+        let user = self.user.clone();
+        Ok(secret.map(|secret| Login { user, secret }))
+    }
+}
+
+fn variable(name: &str) -> Result<String, CredentialError> {
+    let token = std::env::var(name).ok().filter(|token| is_token(token));
+    token.ok_or_else(|| CredentialError::Variable {
+        name: name.to_owned(),
+    })
+}
+
+fn read_token(path: &Path) -> Result<String, CredentialError> {
+    use std::io::Read as _;
+    let unreadable = |source| CredentialError::File {
+        path: path.to_owned(),
+        source,
+    };
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    let mut text = String::new();
+    file.take(MAX_TOKEN_LEN)
+        .read_to_string(&mut text)
+        .map_err(unreadable)?;
+    let token = text.trim();
+    let none = || CredentialError::NoToken {
+        path: path.to_owned(),
+    };
+    is_token(token).then(|| token.to_owned()).ok_or_else(none)
+}
+
+/// Whether this can be shown: git's credential protocol has lines.
+fn is_token(token: &str) -> bool {
+    !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic())
+}

@@ -1,0 +1,277 @@
+//! Credentials for upstream: they get there, and nowhere else.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use cachewfs_daemon::{Config, Daemon, UpstreamAuthConfig};
+use tokio::net::TcpListener;
+
+use crate::git_pass_on::{WITH_GIT, capture_log, grown_upstream, state};
+use crate::harness::*;
+use crate::http_upstream::*;
+
+const SECRET: &str = "s3cr3t-of-upstream";
+
+fn with(auth: UpstreamAuthConfig) -> impl FnOnce(&mut Config) {
+    |config| config.upstream_auth = [("git.example.com".to_owned(), auth)].into()
+}
+
+/// A daemon that reads its token from a file, in front of an upstream that wants it.
+async fn start_with_token() -> (World, HttpUpstream, PathBuf) {
+    let directory = tempfile::tempdir().unwrap().keep();
+    let file = directory.join("token");
+    write_file(&file, format!("{SECRET}\n"));
+    let auth = UpstreamAuthConfig {
+        token_file: Some(file.clone()),
+        ..UpstreamAuthConfig::default()
+    };
+    let (world, upstream) = start_behind_http(with(auth)).await;
+    upstream.require(&format!("x-access-token:{SECRET}"));
+    (world, upstream, file)
+}
+
+/// Command lines of processes, and the files below a directory, that have `text`.
+fn places_with(text: &str, directory: &Path) -> Vec<String> {
+    let has = |path: &Path| {
+        let bytes = std::fs::read(path).unwrap_or_default();
+        bytes
+            .windows(text.len())
+            .any(|window| window == text.as_bytes())
+    };
+    let processes = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+    let mut places: Vec<_> = processes
+        .map(|process| process.path().join("cmdline"))
+        .filter(|path| has(path))
+        .collect();
+    let mut directories = vec![directory.to_owned()];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                directories.push(path);
+            } else if has(&path) {
+                places.push(path);
+            }
+        }
+    }
+    places
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_gets_to_upstream_and_nowhere_else() {
+    let log = capture_log();
+    let (world, upstream, file) = start_with_token().await;
+    let (_, head) = grown_upstream(&world);
+    let data = world.root.path().join("data");
+    upstream.set(Mood::HangsForTheMirrorsFetch);
+
+    // While the mirror is cloned, the request is passed on, with the same token.
+    let path = format!("/git/{WITH_GIT}/info/refs?service=git-upload-pack");
+    let passed = world.get(&path, &[("git-protocol", "version=2")]).await;
+    assert_eq!(passed.status(), 200);
+    let is_cloning = || {
+        let asked = upstream.seen(&["POST /org/repo/git-upload-pack"]);
+        asked.len() >= 2
+    };
+    eventually(is_cloning).await;
+    assert_eq!(state(&world).await, "cloning");
+    assert_eq!(places_with(SECRET, &data), Vec::<String>::new());
+    upstream.set(Mood::Good);
+    let refreshed = world.refresh().await;
+    assert_eq!(refreshed["snapshot"], head);
+    assert_eq!(places_with(SECRET, &data), Vec::<String>::new());
+
+    // A new token counts from the next command on; with a wrong one the repository isn't there.
+    write_file(&file, "other");
+    let refresh = format!("/git/{REPO}/refresh");
+    let (status, error) = code(world.post(&refresh, "").await).await;
+    assert_eq!((status, &*error), (404, "upstream_not_found"));
+    upstream.require("x-access-token:other");
+    world.refresh().await;
+    std::fs::remove_file(&file).unwrap();
+    let failed = world.post(&refresh, "").await;
+    let failed = failed.text().await.unwrap();
+
+    let log = String::from_utf8(log.lock().unwrap().clone()).unwrap();
+    assert!(log.contains("Cloned"), "{log}");
+    let encoded =
+        base64::engine::general_purpose::STANDARD.encode(format!("x-access-token:{SECRET}"));
+    for text in [log, failed, format!("{world:?}", world = world.running)] {
+        assert!(!text.contains(SECRET) && !text.contains(&encoded), "{text}");
+    }
+    std::fs::remove_dir_all(file.parent().unwrap()).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_may_be_in_the_environment_and_belong_to_a_user() {
+    // The test's own environment has this one.
+    let auth = UpstreamAuthConfig {
+        token_env: Some("CARGO_PKG_NAME".to_owned()),
+        username: "me".to_owned(),
+        ..UpstreamAuthConfig::default()
+    };
+    let (world, upstream) = start_behind_http(with(auth)).await;
+    upstream.require("me:cachewfs-daemon");
+    let (_, head) = grown_upstream(&world);
+
+    assert_eq!(world.refresh().await["snapshot"], head);
+    let path = format!("/git/{WITH_GIT}/info/refs?service=git-receive-pack");
+    assert_eq!(
+        world.get(&path, &[]).await.status(),
+        401,
+        "pushes are the client's own"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sections_that_cannot_work_stop_the_start() {
+    let start = async |host: &str, auth: UpstreamAuthConfig| {
+        let root = tempfile::tempdir().unwrap();
+        let config = Config {
+            listen: ([127, 0, 0, 1], 0).into(),
+            data_dir: root.path().join("data"),
+            upstream_auth: [(host.to_owned(), auth)].into(),
+            ..Config::default()
+        };
+        let error = Daemon::start(config).await.unwrap_err();
+        format!("{:#}", anyhow::Error::from(error))
+    };
+    let auth = |token_env: Option<&str>, token_file: Option<&str>| UpstreamAuthConfig {
+        token_env: token_env.map(str::to_owned),
+        token_file: token_file.map(PathBuf::from),
+        ..UpstreamAuthConfig::default()
+    };
+
+    let none = start("github.com", auth(None, None)).await;
+    assert!(none.contains("exactly one"), "{none}");
+    let both = start("github.com", auth(Some("HOME"), Some("/x"))).await;
+    assert!(both.contains("exactly one"), "{both}");
+    let unset = start("github.com", auth(Some("CACHEWFS_NOT_SET"), None)).await;
+    assert!(unset.contains("CACHEWFS_NOT_SET"), "{unset}");
+    let unknown = start("x.org", auth(Some("HOME"), None)).await;
+    assert!(unknown.contains("x.org"), "{unknown}");
+}
+
+/// GitHub's API, as far as Apps need it, in front of an upstream that takes only the newest token.
+#[derive(Debug)]
+struct Api {
+    directory: PathBuf,
+    upstream: HttpUpstream,
+    lifetime: Mutex<Duration>,
+    issued: Mutex<usize>,
+}
+
+impl Api {
+    /// Whether the App has signed, as `openssl` sees it.
+    fn is_signed(&self, jwt: &str) -> bool {
+        let (signed, signature) = jwt.rsplit_once('.').unwrap();
+        write_file(&self.directory.join("signed"), signed);
+        let signature = URL_SAFE_NO_PAD.decode(signature).unwrap();
+        write_file(&self.directory.join("signature"), signature);
+        let claims = URL_SAFE_NO_PAD.decode(signed.split_once('.').unwrap().1);
+        let claims: serde_json::Value = serde_json::from_slice(&claims.unwrap()).unwrap();
+        let times = (
+            claims["iat"].as_u64().unwrap(),
+            claims["exp"].as_u64().unwrap(),
+        );
+        let verify = "dgst -sha256 -verify public.pem -signature signature signed";
+        claims["iss"] == "1234" && times.1 - times.0 <= 600 && openssl(&self.directory, verify)
+    }
+}
+
+fn openssl(directory: &Path, arguments: &str) -> bool {
+    let arguments = arguments.split(' ');
+    let output = Command::new("openssl")
+        .args(arguments)
+        .current_dir(directory)
+        .output();
+    output.unwrap().status.success()
+}
+
+async fn api(State(api): State<Arc<Api>>, request: Request) -> Response {
+    let authorization = request.headers()["authorization"].to_str().unwrap();
+    if !api.is_signed(authorization.strip_prefix("Bearer ").unwrap()) {
+        return StatusCode::UNAUTHORIZED.into_response();
+    }
+    match (request.method().as_str(), request.uri().path()) {
+        ("GET", "/api/v3/users/org/installation") => "{\"id\":77}".into_response(),
+        ("POST", "/api/v3/app/installations/77/access_tokens") => {
+            let mut issued = api.issued.lock().unwrap();
+            *issued += 1;
+            let token = format!("ghs_{issued}");
+            api.upstream.require(&format!("x-access-token:{token}"));
+            let expires = SystemTime::now() + *api.lifetime.lock().unwrap();
+            let expires_at = humantime::format_rfc3339_seconds(expires).to_string();
+            let answer = serde_json::json!({ "token": token, "expires_at": expires_at });
+            (StatusCode::CREATED, answer.to_string()).into_response()
+        }
+        _ => StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_github_app_gets_tokens_that_are_shared_until_they_expire() {
+    let root = tempfile::tempdir().unwrap();
+    let directory = root.path().to_owned();
+    assert!(openssl(&directory, "genrsa -traditional -out app.pem 2048"));
+    assert!(openssl(
+        &directory,
+        "rsa -in app.pem -pubout -out public.pem"
+    ));
+    let upstream = HttpUpstream::start(root.path().join("upstream")).await;
+    upstream.require("nobody:");
+    let shared = Arc::new(Api {
+        directory: directory.clone(),
+        upstream: upstream.clone(),
+        lifetime: Mutex::new(Duration::from_mins(1)),
+        issued: Mutex::new(0),
+    });
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let api_url = format!("http://{}/api/v3", listener.local_addr().unwrap());
+    let router = axum::Router::new()
+        .fallback(api)
+        .with_state(Arc::clone(&shared));
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    let auth = UpstreamAuthConfig {
+        app_id: Some("1234".to_owned()),
+        private_key_file: Some(directory.join("app.pem")),
+        api_url,
+        ..UpstreamAuthConfig::default()
+    };
+    let url = upstream.url();
+    let world = World::start_in(root, |config| {
+        with(auth)(config);
+        config.upstreams = [("git.example.com".to_owned(), url)].into();
+    });
+    let world = world.await;
+    let (work, _) = grown_upstream(&world);
+    let issued = || *shared.issued.lock().unwrap();
+
+    // Tokens that are about to expire are given to one command each.
+    world.refresh().await;
+    let first = issued();
+    assert!(first >= 2, "{first} tokens were issued");
+    *shared.lifetime.lock().unwrap() = Duration::from_hours(1);
+    world.refresh().await;
+    assert_eq!(issued(), first + 1);
+    let head = commit_and_push(&work, "three");
+    assert_eq!(world.refresh().await["snapshot"], head);
+    assert_eq!(issued(), first + 1, "one token serves all commands");
+
+    // Where the App is not installed, only what is public can be read.
+    let other = world
+        .post("/git/git.example.com/other/repo/refresh", "")
+        .await;
+    assert_eq!(code(other).await, (404, "upstream_not_found".to_owned()));
+    assert_eq!(issued(), first + 1);
+}
