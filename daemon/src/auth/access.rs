@@ -15,8 +15,8 @@ use super::presented::Presented;
 use super::tokens::{Subject, Tokens, TokensError};
 use crate::reloaded::Reloaded;
 
-/// So many decisions are kept, of some 300 bytes each. A policy has no clock and no randomness, so
-/// they hold until it changes.
+/// So many decisions are kept, of some 300 bytes each. A policy sees no clock and nothing
+/// but its input, so they hold until it changes.
 const CACHED_DECISIONS: NonZeroUsize = NonZeroUsize::new(4096).expect("4096 is not zero");
 
 /// Why `[auth]` can't be used.

@@ -211,6 +211,22 @@ mod tests {
     }
 
     #[test]
+    fn the_examples_for_operators_are_policies() {
+        let page = include_str!("../../../docs/security.md");
+        let examples: Vec<_> = page.split("```rego\n").skip(1).collect();
+
+        for example in &examples {
+            let (text, _) = example.split_once("```").unwrap();
+            let policy = Policy::parse("example", text).unwrap();
+            let read = policy.decide(&question(Action::Read, false, &["team"]));
+            assert_eq!(read.unwrap(), Decision::Allowed, "{text}");
+            let admin = policy.decide(&question(Action::Admin, false, &["team"]));
+            assert_eq!(admin.unwrap(), Decision::Denied, "{text}");
+        }
+        assert_eq!(examples.len(), 2);
+    }
+
+    #[test]
     fn what_is_no_policy_is_refused() {
         for bad in [
             "",
