@@ -138,6 +138,9 @@ fn of_mount(error: &MountError) -> Option<&'static str> {
         MountError::Mount { .. } => {
             Some("as root it needs /dev/fuse; as a user, the package fuse3")
         }
+        MountError::Token { .. } => {
+            Some("name a file that has the daemon's token: -o token_file=FILE")
+        }
         MountError::Control { .. } | MountError::Http(_) | MountError::Session(_) => None,
     }
 }

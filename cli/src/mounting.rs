@@ -53,6 +53,7 @@ const IGNORED: [&str; 24] = [
 pub(crate) const OPTIONS_HELP: &str = "\
 Mount options (-o, separated by commas):
   allow_other          other users may look, too
+  token_file=FILE      a file with the token that the daemon wants; use https:// [none]
   cache_dir=DIR        where chunks are kept [/var/cache/cachewfs, ~/.cache/cachewfs]
   cache_size=SIZE      disk that the cache may take, such as 50G [50G]
   read_timeout=TIME    how long a read waits before it fails, such as 60s [60s]
@@ -92,6 +93,7 @@ impl Settings {
         match key {
             "" => {}
             "allow_other" => options.allow_other = true,
+            "token_file" => options.token_file = Some(absolute(value)),
             "cache_dir" => options.cache_dir = absolute(value),
             "cache_size" => options.cache_max_bytes = size(value).map_err(bad)?,
             "read_timeout" => options.read_timeout = time(value).map_err(bad)?,

@@ -93,6 +93,10 @@ pub mod code {
     pub const NO_CHECKOUT: &str = "no_checkout";
     /// HEAD of the repository names no branch.
     pub const HEAD_UNBORN: &str = "head_unborn";
+    /// The daemon wants a token, or doesn't know the one that it was shown.
+    pub const UNAUTHENTICATED: &str = "unauthenticated";
+    /// The daemon's policy doesn't allow this.
+    pub const FORBIDDEN: &str = "forbidden";
     /// The host is not configured.
     pub const UNKNOWN_HOST: &str = "unknown_host";
     /// The URL names no repository.

@@ -1,5 +1,6 @@
 //! What the caller of a system call sees of an error.
 
+use cachewfs_format::api::code;
 use fuser::Errno;
 
 use crate::fetch::FetchError;
@@ -88,6 +89,11 @@ fn of_fetch(error: &FetchError) -> Errno {
     match error {
         FetchError::Unreachable { .. } => Errno::EHOSTUNREACH,
         FetchError::NotYet { .. } => Errno::EAGAIN,
+        FetchError::Refused { code, .. }
+            if [code::UNAUTHENTICATED, code::FORBIDDEN].contains(&&**code) =>
+        {
+            Errno::EACCES
+        }
         // An empty repository, say: it exists, but has nothing to show.
         FetchError::Refused { .. } => Errno::ENODATA,
         FetchError::Status { .. }

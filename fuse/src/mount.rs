@@ -11,7 +11,7 @@ use tracing::{info, warn};
 use crate::adapter::Adapter;
 use crate::cache::Cache;
 use crate::control::{self, Server};
-use crate::fetch::HttpSource;
+use crate::fetch::{DaemonToken, HttpSource, TokenError};
 use crate::fs::Fs;
 use crate::invalidate::Invalidator;
 use crate::options::MountOptions;
@@ -48,6 +48,14 @@ pub enum MountError {
     /// No HTTP client can be made.
     #[error("can't set up HTTP")]
     Http(#[source] reqwest::Error),
+    /// There is no token to show.
+    #[error("the token in {path} can't be used")]
+    Token {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: TokenError,
+    },
     /// The kernel refuses.
     #[error("can't mount at {path}")]
     Mount {
@@ -88,8 +96,15 @@ impl Mount {
                 source,
             })?;
         let traffic = Arc::new(Traffic::default());
-        let source =
-            HttpSource::new(&options.daemons, Arc::clone(&traffic)).map_err(MountError::Http)?;
+        let token = options.token_file.as_deref().map(|path| {
+            let path_of_error = path.to_owned();
+            DaemonToken::open(path).map_err(|source| MountError::Token {
+                path: path_of_error,
+                source,
+            })
+        });
+        let source = HttpSource::new(&options.daemons, token.transpose()?, Arc::clone(&traffic))
+            .map_err(MountError::Http)?;
         let backend = Arc::new(Backend::new(
             Arc::new(source),
             open_cache(&options).await?,

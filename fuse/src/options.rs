@@ -10,6 +10,8 @@ pub struct MountOptions {
     pub mount_point: PathBuf,
     /// Base URLs of the daemons, each tried in turn.
     pub daemons: Vec<String>,
+    /// A file with the token that the daemons are shown; read again when it changes.
+    pub token_file: Option<PathBuf>,
     /// Where chunks are kept. Several mounts may share it.
     pub cache_dir: PathBuf,
     /// Bytes of disk that the cache may take.
@@ -47,6 +49,7 @@ impl MountOptions {
         Self {
             mount_point,
             daemons,
+            token_file: None,
             cache_dir: default_cache_dir(),
             cache_max_bytes: 50 << 30,
             allow_other: false,

@@ -19,3 +19,4 @@ mod model;
 mod mounted;
 mod publish;
 mod restart;
+mod tokens;

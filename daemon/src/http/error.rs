@@ -120,9 +120,9 @@ impl ApiError {
             Self::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, code::BODY_TOO_LARGE),
             Self::BodyTimedOut => (StatusCode::REQUEST_TIMEOUT, code::BAD_REQUEST),
             Self::Unauthenticated | Self::UnknownToken => {
-                (StatusCode::UNAUTHORIZED, "unauthenticated")
+                (StatusCode::UNAUTHORIZED, code::UNAUTHENTICATED)
             }
-            Self::Forbidden { .. } => (StatusCode::FORBIDDEN, "forbidden"),
+            Self::Forbidden { .. } => (StatusCode::FORBIDDEN, code::FORBIDDEN),
             Self::Policy(_) => (StatusCode::INTERNAL_SERVER_ERROR, "policy_failed"),
             Self::UpstreamFailed(_) => (StatusCode::BAD_GATEWAY, code::UPSTREAM_FAILED),
             Self::Repository(error) => repository_status(error),

@@ -6,11 +6,13 @@ use std::time::Duration;
 use cachewfs_format::api::{self, ErrorBody, RefreshAnswer, RepoList};
 use cachewfs_format::{ArchiveKind, RepoName, SnapshotId};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use reqwest::header::{CONTENT_LOCATION, CONTENT_RANGE, ETAG, IF_NONE_MATCH, RANGE, RETRY_AFTER};
+use reqwest::header::{
+    AUTHORIZATION, CONTENT_LOCATION, CONTENT_RANGE, ETAG, IF_NONE_MATCH, RANGE, RETRY_AFTER,
+};
 use reqwest::{Response, StatusCode};
 
 use super::source::BoxFuture;
-use super::{BodyStream, FetchError, RangeRequest, Source, Tail, TailAnswer};
+use super::{BodyStream, DaemonToken, FetchError, RangeRequest, Source, Tail, TailAnswer};
 use crate::traffic::{Meter, Purpose, Traffic};
 
 /// How long a connection may take, and how long a daemon may stay silent in the middle of a body.
@@ -26,12 +28,17 @@ pub(crate) struct HttpSource {
     client: reqwest::Client,
     /// Without a slash at the end.
     daemons: Vec<String>,
+    token: Option<DaemonToken>,
     traffic: Arc<Traffic>,
 }
 
 impl HttpSource {
-    /// Takes the base URLs of the daemons.
-    pub(crate) fn new(daemons: &[String], traffic: Arc<Traffic>) -> Result<Self, reqwest::Error> {
+    /// Takes the base URLs of the daemons, and what they are shown.
+    pub(crate) fn new(
+        daemons: &[String],
+        token: Option<DaemonToken>,
+        traffic: Arc<Traffic>,
+    ) -> Result<Self, reqwest::Error> {
         let client = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .read_timeout(SILENCE_TIMEOUT)
@@ -45,6 +52,7 @@ impl HttpSource {
         Ok(Self {
             client,
             daemons,
+            token,
             traffic,
         })
     }
@@ -63,7 +71,11 @@ impl HttpSource {
                 break;
             };
             meter.count_request();
-            let outcome = request(&self.client, daemon).send().await;
+            let mut request = request(&self.client, daemon);
+            if let Some(token) = &self.token {
+                request = request.header(AUTHORIZATION, token.header());
+            }
+            let outcome = request.send().await;
             last = match outcome {
                 Ok(response) if response.status().is_success() => return Ok(response),
                 Ok(response) if response.status() == StatusCode::NOT_MODIFIED => {

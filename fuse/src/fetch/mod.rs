@@ -8,7 +8,10 @@ mod http;
 #[cfg(test)]
 pub(crate) mod scripted;
 mod source;
+mod token;
 
 pub(crate) use error::FetchError;
 pub(crate) use http::HttpSource;
 pub(crate) use source::{BodyStream, RangeRequest, Source, Tail, TailAnswer, current_tail};
+pub(crate) use token::DaemonToken;
+pub use token::TokenError;

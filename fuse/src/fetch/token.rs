@@ -1,0 +1,71 @@
+//! The token that daemons are shown, from a file that may change.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use reqwest::header::HeaderValue;
+use tracing::warn;
+
+/// So often, at most, the file is read again.
+const INTERVAL: Duration = Duration::from_secs(5);
+/// A longer token is none, in bytes.
+const MAX_LEN: u64 = 4096;
+
+/// Why there is no token to show.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    /// The file can't be read.
+    #[error("the file can't be read")]
+    Read(#[from] std::io::Error),
+    /// The file has no token.
+    #[error("the file has no token: one line of visible characters")]
+    Empty,
+}
+
+/// A token, as requests show it.
+#[derive(Debug)]
+pub(crate) struct DaemonToken {
+    path: PathBuf,
+    /// Marked as sensitive, so that it isn't printed.
+    read: Mutex<(HeaderValue, Instant)>,
+}
+
+impl DaemonToken {
+    pub(crate) fn open(path: &Path) -> Result<Self, TokenError> {
+        let read = Mutex::new((read(path)?, Instant::now()));
+        let path = path.to_owned();
+        Ok(Self { path, read })
+    }
+
+    /// The value of `Authorization`; what was read before, if the file can't be read any more.
+    pub(crate) fn header(&self) -> HeaderValue {
+        let mut last = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.1.elapsed() >= INTERVAL {
+            last.1 = Instant::now();
+            match read(&self.path) {
+                Ok(value) => last.0 = value,
+                Err(error) => {
+                    let path = self.path.display();
+                    warn!(%path, %error, "The token can't be read again; the old one stays");
+                }
+            }
+        }
+        last.0.clone()
+    }
+}
+
+fn read(path: &Path) -> Result<HeaderValue, TokenError> {
+    let mut text = String::new();
+    File::open(path)?.take(MAX_LEN).read_to_string(&mut text)?;
+    let token = text.trim();
+    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(TokenError::Empty);
+    }
+    let value = HeaderValue::from_str(&format!("Bearer {token}"));
+    let mut value = value.map_err(|_| TokenError::Empty)?;
+    value.set_sensitive(true);
+    Ok(value)
+}

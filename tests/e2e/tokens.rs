@@ -1,0 +1,77 @@
+//! A daemon that answers only who shows a token.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::Path;
+use std::process::Command;
+
+use cachewfs_tests::{DaemonProcess, Site, binary, can_mount, git, wait_until};
+
+const POLICY: &str = "package cachewfs\nimport rego.v1\ndefault allow := false\n\
+                      allow if \"team\" in input.groups\n";
+
+/// A daemon that lets the team in, and the file with the token of one of them.
+fn restricted_daemon(site: &Site) -> (DaemonProcess, String) {
+    let path = |name: &str| site.path().join(name);
+    let made = Command::new(binary("cachewfsd"))
+        .args(["new-token", "alice", "--group", "team"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8(made.stderr).unwrap();
+    let token = said.trim().rsplit(' ').next().unwrap();
+    assert!(token.starts_with("cwfs_"), "{said}");
+    write(&path("tokens"), &made.stdout);
+    write(&path("policy.rego"), POLICY.as_bytes());
+    write(&path("token"), format!("{token}\n").as_bytes());
+    let section = format!(
+        "[auth]\ntokens_file = \"{}\"\npolicy = \"{}\"\n",
+        path("tokens").display(),
+        path("policy.rego").display()
+    );
+    let daemon = DaemonProcess::start_with(&path("daemon"), &site.upstreams(), &section);
+    (daemon, token.to_owned())
+}
+
+fn write(path: &Path, content: &[u8]) {
+    File::create(path).unwrap().write_all(content).unwrap();
+}
+
+fn mentions(file: &Path, text: &str) -> bool {
+    let bytes = fs::read(file).unwrap_or_default();
+    bytes
+        .windows(text.len())
+        .any(|window| window == text.as_bytes())
+}
+
+#[test]
+fn a_mount_shows_its_token_and_one_without_is_refused() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    let repo = site.grown_repo("project");
+    let (daemon, token) = restricted_daemon(&site);
+
+    let stranger = site.mount(&daemon.url());
+    let refused = fs::read_dir(stranger.repo("local/project")).unwrap_err();
+    assert_eq!(
+        refused.raw_os_error(),
+        Some(rustix::io::Errno::ACCESS.raw_os_error())
+    );
+    drop(stranger);
+    let file = site.path().join("token");
+    let option = format!("hydrate=off,token_file={}", file.display());
+    let mount = site.mount_with(&daemon.url(), &option);
+    wait_until("the repository shows", || {
+        mount.repo("local/project").join(".git").exists()
+    });
+
+    let log = git(mount.repo("local/project"), &["log", "-p", "--format=%H"]);
+
+    assert_eq!(log, git(&repo.work, &["log", "-p", "--format=%H"]));
+    assert!(!daemon.log().contains(&token));
+    assert!(!mentions(
+        &site.path().join("workstation/mount.log"),
+        &token
+    ));
+}
