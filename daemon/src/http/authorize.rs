@@ -53,8 +53,8 @@ pub(super) async fn authorize(
         address,
         is_loopback: address.is_loopback() && is_local(request.headers()),
     };
-    if let Err(error) = check(&app, &caller, about.0, about.1.as_ref()) {
-        return error.into_response();
+    if let Err(refusal) = check(&app, &caller, about.0, about.1.as_ref()) {
+        return refusal.at(&app, request.uri().path()).into_response();
     }
     let is_anonymous = caller.is_anonymous();
     request.extensions_mut().insert(caller);
@@ -130,32 +130,50 @@ fn check(
     caller: &Caller,
     action: Action,
     repo: Option<&RepoName>,
-) -> Result<(), ApiError> {
-    match app.access.decide(caller, action, repo)? {
-        Decision::Allowed => Ok(()),
-        Decision::Hidden if repo.is_some() => Err(absent(app, repo)),
-        Decision::Denied | Decision::Hidden => {
+) -> Result<(), Refusal> {
+    let decision = app.access.decide(caller, action, repo);
+    match (
+        decision.map_err(|error| Refusal::Error(error.into()))?,
+        repo,
+    ) {
+        (Decision::Allowed, _) => Ok(()),
+        (Decision::Hidden, Some(repo)) => Err(Refusal::Absent(repo.clone())),
+        (Decision::Denied, _) | (Decision::Hidden, None) => {
             let action = action.as_str();
-            Err(if caller.is_anonymous() && app.access.has_tokens() {
-                ApiError::Unauthenticated
-            } else {
-                ApiError::Forbidden { action }
-            })
+            Err(Refusal::Error(
+                if caller.is_anonymous() && app.access.has_tokens() {
+                    ApiError::Unauthenticated
+                } else {
+                    ApiError::Forbidden { action }
+                },
+            ))
         }
     }
 }
 
-/// The answer for a repository that upstream doesn't have.
-fn absent(app: &App, repo: Option<&RepoName>) -> ApiError {
-    let upstream = repo.map(|repo| app.registry.check(repo));
-    match upstream {
-        Some(Ok(upstream)) => {
-            let url = upstream.url().to_owned();
-            let error = MirrorError::NotFound { url };
-            ApiError::Repository(RepositoryError::Mirror(Arc::new(error)))
+/// Why a request is not answered.
+enum Refusal {
+    Error(ApiError),
+    /// The repository should look as if it didn't exist.
+    Absent(RepoName),
+}
+
+impl Refusal {
+    /// The error; for a hidden repository the one that the path gives for an absent one.
+    fn at(self, app: &App, path: &str) -> ApiError {
+        let repo = match self {
+            Self::Error(error) => return error,
+            Self::Absent(repo) => repo,
+        };
+        match app.registry.check(&repo) {
+            Ok(_) if path.starts_with(REPOS_PATH) => ApiError::UnknownRepo { repo },
+            Ok(upstream) => {
+                let url = upstream.url().to_owned();
+                let error = MirrorError::NotFound { url };
+                ApiError::Repository(RepositoryError::Mirror(Arc::new(error)))
+            }
+            Err(error) => error.into(),
         }
-        Some(Err(error)) => error.into(),
-        None => ApiError::NoSuchPath,
     }
 }
 

@@ -189,22 +189,24 @@ async fn a_hidden_repository_answers_like_one_that_is_not_there() {
         200
     );
 
-    let absent = "/git/git.example.com/org/absent/snapshot.tar.zst";
-    let absent = world.get(absent, &[]).await;
-    let hidden = world.get(&stable(), &[]).await;
+    for path in [
+        // Before anybody has asked for the absent one, which is told of for a while.
+        format!("/api/v1/repos/{REPO}"),
+        format!("/git/{REPO}/snapshot.tar.zst"),
+        format!("/git/{REPO}/info/refs?service=git-upload-pack"),
+    ] {
+        let hidden = world.get(&path, &[]).await;
+        let absent = path.replace("org/repo", "org/absent");
+        let absent = world.get(&absent, &[]).await;
 
-    assert_eq!(hidden.status(), absent.status());
-    let names = |response: &reqwest::Response| {
-        let names: Vec<_> = response.headers().keys().map(ToString::to_string).collect();
-        names
-    };
-    assert_eq!(names(&hidden), names(&absent));
-    let body = absent
-        .text()
-        .await
-        .unwrap()
-        .replace("org/absent", "org/repo");
-    assert_eq!(hidden.text().await.unwrap(), body);
+        assert_eq!(hidden.status(), absent.status(), "{path}");
+        let (hidden, absent) = (code(hidden).await, code(absent).await);
+        assert_eq!(hidden, absent, "{path}");
+    }
+    let refused = world.get(&stable(), &[]).await.text().await.unwrap();
+    let absent = stable().replace("org/repo", "org/absent");
+    let absent = world.get(&absent, &[]).await.text().await.unwrap();
+    assert_eq!(refused, absent.replace("org/absent", "org/repo"));
     let list = async |headers: &[(&str, &str)]| {
         world
             .get("/api/v1/repos", headers)
