@@ -43,8 +43,13 @@ fn bearer(token: &NewToken) -> String {
 
 /// A path for each route in the source, so that a new one is asked for, too.
 fn paths_of_all_routes() -> Vec<String> {
-    let source = include_str!("../../src/http/routes.rs");
-    let routes = source.split(".route(").skip(1);
+    let sources = [
+        include_str!("../../src/http/routes.rs"),
+        include_str!("../../src/http/status/routes.rs"),
+    ];
+    let routes = sources
+        .iter()
+        .flat_map(|source| source.split(".route(").skip(1));
     let mut paths: Vec<String> = routes
         .map(|rest| rest.split_once(", ").unwrap().0)
         .flat_map(|pattern| {
