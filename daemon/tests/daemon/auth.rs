@@ -51,7 +51,7 @@ fn paths_of_all_routes() -> Vec<String> {
         .iter()
         .flat_map(|source| source.split(".route(").skip(1));
     let mut paths: Vec<String> = routes
-        .map(|rest| rest.split_once(", ").unwrap().0)
+        .map(|rest| rest.split_once(',').unwrap().0)
         .flat_map(|pattern| {
             let quoted = pattern.split('"').nth(1).unwrap_or("{REPOS_PATH}");
             let path = quoted.replace("{REPOS_PATH}", "/api/v1/repos");

@@ -95,7 +95,7 @@ async fn a_token_gets_to_upstream_and_nowhere_else() {
     write_file(&file, "other");
     let refresh = format!("/git/{REPO}/refresh");
     let (status, error) = code(world.post(&refresh, "").await).await;
-    assert_eq!((status, &*error), (404, "upstream_not_found"));
+    assert_eq!((status, &*error), (403, "upstream_denied"));
     upstream.require("x-access-token:other");
     world.refresh().await;
     std::fs::remove_file(&file).unwrap();
