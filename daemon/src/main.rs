@@ -29,7 +29,7 @@ struct Args {
 enum Command {
     /// Says whether the configuration can be used, shows it without secrets, and ends.
     CheckConfig,
-    /// Makes a token, prints it, and prints its line for the tokens file of [auth].
+    /// Makes a token, prints it, and prints its line for the file that `auth.tokens_file` names.
     NewToken {
         /// Who it is for.
         name: String,
@@ -37,7 +37,7 @@ enum Command {
         #[arg(long = "group")]
         groups: Vec<String>,
     },
-    /// Reads a token from standard input and prints its line for the tokens file of [auth].
+    /// Reads a token from standard input and prints its line for the file that `auth.tokens_file` names.
     HashToken {
         /// Who it is for.
         name: String,
