@@ -1,6 +1,6 @@
 //! One chunk: a zstd frame that is verified before it is decompressed.
 
-use crate::limits::{MAX_CHUNK_LEN, MAX_STORED_CHUNK_LEN};
+use crate::limits::{MAX_CHUNK_LEN, MAX_STORED_CHUNK_LEN, check_at_most};
 use crate::segment::Chunk;
 use crate::wire::FieldWriter as _;
 use crate::{Digest, Error, Result};
@@ -120,14 +120,7 @@ fn check_len(len: u32, max: u32) -> Result<()> {
             reason: "it is empty",
         });
     }
-    if len > max {
-        return Err(Error::TooLarge {
-            section: "chunk",
-            len: len.into(),
-            max: max.into(),
-        });
-    }
-    Ok(())
+    check_at_most("chunk", len, max)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::limits::check_at_most;
 use crate::{Error, Result};
 
 /// How many bytes of serde's reason an error keeps.
@@ -27,7 +28,7 @@ struct Versioned {
 impl Form {
     /// Parses `json`. That it has another version is said rather than what follows from that.
     pub(crate) fn parse<T: DeserializeOwned>(&self, json: &[u8]) -> Result<T> {
-        self.check_len(json)?;
+        check_at_most(self.section, json.len(), self.max_len)?;
         let Versioned { version } =
             serde_json::from_slice(json).map_err(|error| self.bad(&error))?;
         self.check_version(version)?;
@@ -38,7 +39,7 @@ impl Form {
     pub(crate) fn write(&self, value: &impl Serialize, version: u32) -> Result<Vec<u8>> {
         self.check_version(version)?;
         let json = serde_json::to_vec(value).map_err(|error| self.bad(&error))?;
-        self.check_len(&json)?;
+        check_at_most(self.section, json.len(), self.max_len)?;
         Ok(json)
     }
 
@@ -50,18 +51,6 @@ impl Form {
             section: self.section,
             version,
         })
-    }
-
-    fn check_len(&self, json: &[u8]) -> Result<()> {
-        let (len, max) = (
-            u64::try_from(json.len()).unwrap_or(u64::MAX),
-            u64::from(self.max_len),
-        );
-        if len <= max {
-            return Ok(());
-        }
-        let section = self.section;
-        Err(Error::TooLarge { section, len, max })
     }
 
     fn bad(&self, error: &serde_json::Error) -> Error {

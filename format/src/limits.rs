@@ -1,5 +1,7 @@
 //! What a reader accepts at most, whatever a length field says; section 9 of `docs/format.md`.
 
+use crate::{Error, Result};
+
 /// Bytes of a repository's name.
 pub const MAX_REPO_NAME_LEN: usize = 512;
 /// Bytes of its host with the port: what DNS allows, and a file name.
@@ -30,3 +32,12 @@ pub const MAX_FRAMES: u64 = (64 << 20) / 8 - 3;
 pub const MAX_MANIFEST_LEN: u32 = 256 << 20;
 /// Bytes of a pointer.
 pub const MAX_POINTER_LEN: u32 = 64 << 10;
+
+/// Refuses a length, or a count, of `section` that is over `max`.
+pub(crate) fn check_at_most(section: &'static str, len: impl TryInto<u64>, max: u32) -> Result<()> {
+    let (len, max) = (len.try_into().unwrap_or(u64::MAX), u64::from(max));
+    if len > max {
+        return Err(Error::TooLarge { section, len, max });
+    }
+    Ok(())
+}

@@ -2,7 +2,7 @@
 //!
 //! Ours has no checksums per frame. The reader uses it only to find the TOC before it.
 
-use crate::limits::MAX_SEEK_TABLE_LEN;
+use crate::limits::{MAX_SEEK_TABLE_LEN, check_at_most};
 use crate::wire::{
     FieldReader, FieldWriter as _, SKIPPABLE_HEADER_LEN, skippable_frame, skippable_payload,
 };
@@ -108,15 +108,7 @@ impl Footer {
 
     /// Refuses a table over the limit.
     fn check(&self) -> Result<()> {
-        let (len, max) = (self.frame_len(), u64::from(MAX_SEEK_TABLE_LEN));
-        if len > max {
-            return Err(Error::TooLarge {
-                section: SECTION,
-                len,
-                max,
-            });
-        }
-        Ok(())
+        check_at_most(SECTION, self.frame_len(), MAX_SEEK_TABLE_LEN)
     }
 
     fn frame_len(&self) -> u64 {

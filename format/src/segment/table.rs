@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::entry::Entry;
-use crate::limits::{MAX_ENTRIES, MAX_TABLE_LEN};
+use crate::limits::{MAX_ENTRIES, MAX_TABLE_LEN, check_at_most};
 use crate::wire::{
     FieldReader, FieldWriter as _, SKIPPABLE_HEADER_LEN, skippable_frame, skippable_payload,
 };
@@ -46,7 +46,7 @@ pub struct SegmentTable {
 impl SegmentTable {
     /// Encodes the table as its skippable frame, and names the segment.
     pub(super) fn encode(chunks: &[Chunk], entries: &[Entry]) -> Result<(SegmentId, Vec<u8>)> {
-        check_len(entries.len(), MAX_ENTRIES)?;
+        check_at_most(SECTION, entries.len(), MAX_ENTRIES)?;
         let mut payload = Vec::new();
         payload.extend_from_slice(&MAGIC);
         payload.put_u16(VERSION);
@@ -64,14 +64,15 @@ impl SegmentTable {
         for entry in entries {
             entry.encode(&mut payload, content_len)?;
         }
-        check_len(payload.len(), MAX_TABLE_LEN)?;
+        check_at_most(SECTION, payload.len(), MAX_TABLE_LEN)?;
         let id = SegmentId(Digest::of(&payload));
         Ok((id, skippable_frame(FRAME_MAGIC, &payload, SECTION)?))
     }
 
     /// Decodes the skippable frame of the table of segment `id`.
     pub fn decode(id: SegmentId, frame: &[u8]) -> Result<Self> {
-        check_len(
+        check_at_most(
+            SECTION,
             frame.len().saturating_sub(SKIPPABLE_HEADER_LEN),
             MAX_TABLE_LEN,
         )?;
@@ -90,7 +91,7 @@ impl SegmentTable {
         reader.magic_and_version(MAGIC, VERSION)?;
         let chunk_count = reader.count(CHUNK_RECORD_LEN)?;
         let entry_count = reader.count(Entry::MIN_LEN)?;
-        check_len(entry_count, MAX_ENTRIES)?;
+        check_at_most(SECTION, entry_count, MAX_ENTRIES)?;
         let mut chunks = Vec::with_capacity(chunk_count);
         for _ in 0..chunk_count {
             let (stored_len, content_len) = (reader.u32()?, reader.u32()?);
@@ -199,20 +200,6 @@ impl SegmentTable {
             .starts
             .partition_point(|&(_, start)| start < content.end);
         first.saturating_sub(1)..end.min(self.chunks.len())
-    }
-}
-
-/// Refuses a length or a count over its limit.
-fn check_len(len: usize, max: u32) -> Result<()> {
-    let (len, max) = (u64::try_from(len).unwrap_or(u64::MAX), u64::from(max));
-    if len > max {
-        Err(Error::TooLarge {
-            section: SECTION,
-            len,
-            max,
-        })
-    } else {
-        Ok(())
     }
 }
 

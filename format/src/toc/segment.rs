@@ -1,7 +1,7 @@
 //! What the TOC says of one segment.
 
 use super::{Role, SECTION};
-use crate::limits::{MAX_CHUNK_LEN, MAX_STORED_CHUNK_LEN, MAX_TABLE_LEN};
+use crate::limits::{MAX_CHUNK_LEN, MAX_STORED_CHUNK_LEN, MAX_TABLE_LEN, check_at_most};
 use crate::wire::{FieldReader, FieldWriter as _, SKIPPABLE_HEADER_LEN};
 use crate::{Error, GitPath, Result, SegmentId, SegmentTable};
 
@@ -82,14 +82,8 @@ impl TocSegment {
     /// Refuses what contradicts itself, before anything is fetched by it.
     fn check(&self) -> Result<()> {
         let max = MAX_TABLE_LEN.saturating_add(u32::try_from(SKIPPABLE_HEADER_LEN).unwrap_or(0));
-        if self.table_len > max {
-            // A reader fetches a table before it can verify it.
-            return Err(Error::TooLarge {
-                section: "segment table",
-                len: self.table_len.into(),
-                max: max.into(),
-            });
-        }
+        // A reader fetches a table before it can verify it.
+        check_at_most("segment table", self.table_len, max)?;
         let Some(chunks_len) = self.stored_len.checked_sub(self.table_len.into()) else {
             return malformed("the table of a segment is longer than the segment");
         };

@@ -1,7 +1,7 @@
 //! The TOC itself.
 
 use super::{ArchiveKind, SECTION, TRAILER_LEN, TRAILER_MAGIC, TocSegment};
-use crate::limits::MAX_TOC_LEN;
+use crate::limits::{MAX_TOC_LEN, check_at_most};
 use crate::wire::{FieldReader, FieldWriter as _, skippable_frame, skippable_payload};
 use crate::{Digest, Error, ObjectId, RepoName, Result};
 
@@ -145,19 +145,7 @@ impl Toc {
 
 /// Refuses a payload over the limit.
 pub(super) fn check_len(len: usize) -> Result<()> {
-    let (len, max) = (
-        u64::try_from(len).unwrap_or(u64::MAX),
-        u64::from(MAX_TOC_LEN),
-    );
-    if len > max {
-        Err(Error::TooLarge {
-            section: SECTION,
-            len,
-            max,
-        })
-    } else {
-        Ok(())
-    }
+    check_at_most(SECTION, len, MAX_TOC_LEN)
 }
 
 #[cfg(test)]
