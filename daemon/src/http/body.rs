@@ -37,14 +37,11 @@ pub(super) async fn read_block(
     archive: &Arc<Archive>,
     range: Range<u64>,
 ) -> Result<Option<(Bytes, Range<u64>)>, ApiError> {
-    if range.is_empty() {
-        return Ok(None);
-    }
-    let block = range.start..range.end.min(range.start + BLOCK_LEN);
-    let rest = block.end..range.end;
-    let reader = Arc::clone(archive);
-    let bytes = tokio::task::spawn_blocking(move || reader.read(block)).await??;
-    Ok(Some((Bytes::from(bytes), rest)))
+    let archive = Arc::clone(archive);
+    read_first(range, move |block| {
+        archive.read(block).map(Bytes::from).map_err(ApiError::from)
+    })
+    .await
 }
 
 /// The first bytes of `range` of a file, and what is left of it; `None` if it is empty.
@@ -52,17 +49,26 @@ pub(super) async fn read_file_block(
     file: &Arc<File>,
     range: Range<u64>,
 ) -> Result<Option<(Bytes, Range<u64>)>, ApiError> {
+    let file = Arc::clone(file);
+    read_first(range, move |block| {
+        let mut bytes = vec![0; usize::try_from(block.end - block.start).unwrap_or(0)];
+        file.read_exact_at(&mut bytes, block.start)
+            .map_err(ApiError::Read)?;
+        Ok(Bytes::from(bytes))
+    })
+    .await
+}
+
+/// Reads the first block of `range` where blocking does no harm; gives what is left of it, too.
+async fn read_first(
+    range: Range<u64>,
+    read: impl FnOnce(Range<u64>) -> Result<Bytes, ApiError> + Send + 'static,
+) -> Result<Option<(Bytes, Range<u64>)>, ApiError> {
     if range.is_empty() {
         return Ok(None);
     }
     let block = range.start..range.end.min(range.start + BLOCK_LEN);
     let rest = block.end..range.end;
-    let file = Arc::clone(file);
-    let read = move || {
-        let mut bytes = vec![0; usize::try_from(block.end - block.start).unwrap_or(0)];
-        file.read_exact_at(&mut bytes, block.start)?;
-        Ok(Bytes::from(bytes))
-    };
-    let bytes = tokio::task::spawn_blocking(read).await?;
-    Ok(Some((bytes.map_err(ApiError::Read)?, rest)))
+    let bytes = tokio::task::spawn_blocking(move || read(block)).await??;
+    Ok(Some((bytes, rest)))
 }
