@@ -74,9 +74,10 @@ pub(super) fn build(
         .map(|kind| ArchiveWriter::new(kind, of.feed))
         .collect();
     for archive in &mut archives {
-        let small = git_files.store(sink, archive.kind())?;
+        let packed_refs = of.refs.packed_refs(archive.kind());
+        let small = git_files.store(sink, archive.kind(), &packed_refs)?;
         archive.place(sink, Role::Refs, &small, None);
-        archive.packed_refs(sink, &of.refs.packed_refs(archive.kind()))?;
+        archive.packed_refs(sink, &packed_refs)?;
         for link in commit_graphs.iter().rev() {
             let path = format!("{CHAIN_DIRECTORY}/{}", link.name);
             archive.git_file(sink, Role::CommitGraph, (&path, link, times::GIT_DIRECTORY))?;

@@ -28,6 +28,7 @@ impl GitFiles<'_> {
         &self,
         sink: &mut SegmentSink,
         kind: ArchiveKind,
+        packed_refs: &[u8],
     ) -> Result<PublishedFile, PublishError> {
         let mut members = MemberWriter::begin(sink)?;
         let mut directories = vec![
@@ -42,9 +43,8 @@ impl GitFiles<'_> {
             ("HEAD", self.refs.head_file()),
             ("config", self.config(kind).into_bytes()),
         ];
-        let packed_refs = self.refs.packed_refs(kind);
-        if !is_cut(&packed_refs) {
-            files.push(("packed-refs", packed_refs));
+        if !is_cut(packed_refs) {
+            files.push(("packed-refs", packed_refs.to_vec()));
         }
         if kind == ArchiveKind::Checkout {
             directories.insert(0, "");
