@@ -12,7 +12,7 @@ mod sorted_ids;
 use std::ops::Range;
 use std::sync::Arc;
 
-use cachewfs_format::{Role, Toc};
+use cachewfs_format::{ObjectId, Role};
 use futures_util::future::{join, join_all};
 
 use crate::segment::{ReadError, Segment};
@@ -22,13 +22,13 @@ use crate::traffic::Purpose;
 /// [`READ_AHEAD`](crate::adapter::READ_AHEAD).
 const AROUND: u64 = crate::adapter::READ_AHEAD as u64 / 2;
 
-/// Fetches what `git log -1` reads of the objects.
-pub(crate) async fn fetch(toc: &Toc, segments: &[Arc<Segment>]) {
+/// Fetches what `git log -1` reads of the objects; `head` is the commit of HEAD.
+pub(crate) async fn fetch(head: ObjectId, segments: &[Arc<Segment>]) {
     let of_role = |role: Role| {
         let segments = segments.iter();
         segments.filter(move |segment| segment.record().role == role)
     };
-    let oid = toc.commit.as_bytes();
+    let oid = head.as_bytes();
     let graph = commit_graph::look(of_role(Role::CommitGraph), oid);
     let hot = [Role::PackTip, Role::PackIncrement, Role::PackCommits];
     let packs = hot.into_iter().flat_map(of_role).map(|pack| {

@@ -21,8 +21,8 @@ pub(super) async fn find(index: &Arc<Segment>, oid: &[u8]) -> Result<Option<u64>
         at: IDS_AT,
         id_len,
     };
-    // After the ids come checksums and offsets of 4 bytes each; few packs have offsets of 8.
     index.fetch_front().await?;
+    // After the ids come checksums and offsets of 4 bytes each; few packs have offsets of 8.
     let count = index.len().saturating_sub(IDS_AT + 2 * id_len) / (id_len + 8);
     let offset_at = |place: u64, count: u64| {
         let offsets_at = ids.id_at(count).saturating_add(count * 4);

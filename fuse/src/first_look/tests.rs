@@ -6,8 +6,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use cachewfs_format::{
-    ChunkEncoding, Digest, GitPath, ObjectId, RepoName, SegmentWriter, SnapshotId, TocFile,
-    TocSegment, encode_chunk,
+    ChunkEncoding, Digest, GitPath, RepoName, SegmentWriter, SnapshotId, TocFile, TocSegment,
+    encode_chunk,
 };
 use tempfile::TempDir;
 

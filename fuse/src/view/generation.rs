@@ -201,9 +201,9 @@ async fn load_toc(
 
 /// Starts to fetch what the first command looks at, whatever it is.
 fn start_first_look(toc: &Toc, segments: &[Arc<Segment>], backend: &Backend) {
-    let (toc, segments) = (toc.clone(), segments.to_vec());
+    let (head, segments) = (toc.commit, segments.to_vec());
     let ending = backend.ending.clone();
-    let look = async move { first_look::fetch(&toc, &segments).await };
+    let look = async move { first_look::fetch(head, &segments).await };
     let tasks = &backend.tasks;
     tasks.spawn(async move { ending.run_until_cancelled(look).await });
 }
