@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use cachewfs_tests::{DaemonProcess, GitRepo, Site, bytes_below, git, wait_until};
+use cachewfs_tests::{DaemonProcess, GitRepo, Site, bytes_below, git, try_git, wait_until};
 
 /// Rounds of killing; each adds so many bytes to a repository.
 const ROUNDS: u64 = 4;
@@ -133,7 +133,12 @@ fn assert_whole(site: &Site, daemon: &DaemonProcess, commit: &str) {
     assert!(tar.unwrap().success());
     assert_eq!(git(&clone, &["rev-parse", "HEAD"]).trim(), commit);
     git(&clone, &["fsck", "--strict"]);
-    git(mirror(site), &["fsck", "--strict"]);
+    // git fsck doesn't look for packs again, and the daemon may be rolling them up meanwhile.
+    wait_until("the mirror is whole", || {
+        let fsck = try_git(&mirror(site), &["fsck", "--strict"]);
+        eprint!("{}", String::from_utf8_lossy(&fsck.stderr));
+        fsck.status.success()
+    });
     let is_garbage = |name: &String| {
         let is_part = name.starts_with("tmp_") || name.starts_with(".tmp-");
         is_part || matches!(name.rsplit_once('.'), Some((_, "lock" | "keep")))
@@ -254,5 +259,8 @@ fn in_the_middle_of_a_repack() {
     let packs = || bytes_below(&mirror(&site).join("objects"));
     let needed = (number + 1) * ROUND_BYTES as u64;
     wait_until("there is no garbage", || packs() < needed * 3 / 2);
-    git(mirror(&site), &["multi-pack-index", "verify"]);
+    wait_until("the index over all packs is right", || {
+        let verify = try_git(&mirror(&site), &["multi-pack-index", "verify"]);
+        verify.status.success()
+    });
 }
