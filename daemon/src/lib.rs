@@ -19,6 +19,7 @@ mod mirror;
 mod mirrors_config;
 mod pkt_line;
 mod publish;
+mod read_now;
 mod readiness;
 mod reloaded;
 mod repository;

@@ -220,7 +220,8 @@ impl Restore<'_> {
         let layout = manifest.archives.get(&ArchiveKind::Mirror);
         let layout = layout.ok_or_else(|| lacks("a mirror archive"))?;
         let archive = Archive::new(self.store.clone(), self.repo.clone(), layout);
-        let tail = archive.read(layout.size.saturating_sub(layout.tail.len)..layout.size)?;
+        let mut tail = vec![0; usize::try_from(layout.tail.len).unwrap_or(0)];
+        archive.read(layout.size.saturating_sub(layout.tail.len), &mut tail)?;
         let TocPlace::Found(place) = Toc::locate(&tail, layout.size)? else {
             return Err(lacks("a table of contents"));
         };

@@ -1,4 +1,4 @@
-//! Streaming a range of an archive, block by block.
+//! Streaming a range of an archive or of a file, block by block.
 
 use std::fs::File;
 use std::ops::Range;
@@ -10,12 +10,39 @@ use bytes::Bytes;
 use futures_util::stream;
 use tracing::warn;
 
+use super::blocks::BLOCKS;
 use super::error::ApiError;
 use crate::error_chain::chain;
 use crate::store::Archive;
 
-/// What is read at once, in bytes: at most two of these are in memory per response.
-const BLOCK_LEN: u64 = 1 << 20;
+/// What ranges are read from.
+pub(super) trait Source: Send + Sync + 'static {
+    /// Fills `into` with the bytes from `start` on; blocks.
+    fn read(&self, start: u64, into: &mut [u8]) -> Result<(), ApiError>;
+
+    /// The same if it needs no waiting; tells whether it was so.
+    fn read_now(&self, start: u64, into: &mut [u8]) -> bool;
+}
+
+impl Source for Archive {
+    fn read(&self, start: u64, into: &mut [u8]) -> Result<(), ApiError> {
+        self.read(start, into).map_err(ApiError::from)
+    }
+
+    fn read_now(&self, start: u64, into: &mut [u8]) -> bool {
+        self.read_now(start, into)
+    }
+}
+
+impl Source for File {
+    fn read(&self, start: u64, into: &mut [u8]) -> Result<(), ApiError> {
+        self.read_exact_at(into, start).map_err(ApiError::Read)
+    }
+
+    fn read_now(&self, start: u64, into: &mut [u8]) -> bool {
+        crate::read_now::read_now(self, start, into)
+    }
+}
 
 /// The bytes of `range`. If the store fails on the way, the connection breaks: what has arrived
 /// can't be taken for all.
@@ -32,43 +59,23 @@ pub(super) fn stream_range(archive: Arc<Archive>, range: Range<u64>) -> Body {
     ))
 }
 
-/// The first bytes of `range`, and what is left of it; `None` if it is empty.
+/// The first bytes of `range`, and what is left of it; `None` if it is empty. What the kernel has in
+/// memory is read at once: handing it to another thread and back takes as long as reading it.
 pub(super) async fn read_block(
-    archive: &Arc<Archive>,
+    source: &Arc<impl Source>,
     range: Range<u64>,
-) -> Result<Option<(Bytes, Range<u64>)>, ApiError> {
-    let archive = Arc::clone(archive);
-    read_first(range, move |block| {
-        archive.read(block).map(Bytes::from).map_err(ApiError::from)
-    })
-    .await
-}
-
-/// The first bytes of `range` of a file, and what is left of it; `None` if it is empty.
-pub(super) async fn read_file_block(
-    file: &Arc<File>,
-    range: Range<u64>,
-) -> Result<Option<(Bytes, Range<u64>)>, ApiError> {
-    let file = Arc::clone(file);
-    read_first(range, move |block| {
-        let mut bytes = vec![0; usize::try_from(block.end - block.start).unwrap_or(0)];
-        file.read_exact_at(&mut bytes, block.start)
-            .map_err(ApiError::Read)?;
-        Ok(Bytes::from(bytes))
-    })
-    .await
-}
-
-/// Reads the first block of `range` where blocking does no harm; gives what is left of it, too.
-async fn read_first(
-    range: Range<u64>,
-    read: impl FnOnce(Range<u64>) -> Result<Bytes, ApiError> + Send + 'static,
 ) -> Result<Option<(Bytes, Range<u64>)>, ApiError> {
     if range.is_empty() {
         return Ok(None);
     }
-    let block = range.start..range.end.min(range.start + BLOCK_LEN);
-    let rest = block.end..range.end;
-    let bytes = tokio::task::spawn_blocking(move || read(block)).await??;
+    let start = range.start;
+    let mut block = BLOCKS.take(range.end - start);
+    if !source.read_now(start, block.as_mut()) {
+        let source = Arc::clone(source);
+        let read = move || source.read(start, block.as_mut()).map(|()| block);
+        block = tokio::task::spawn_blocking(read).await??;
+    }
+    let bytes = block.into_bytes();
+    let rest = start + bytes.len() as u64..range.end;
     Ok(Some((bytes, rest)))
 }

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tracing::warn;
 
-use super::body::{read_block, read_file_block};
+use super::body::read_block;
 use super::error::ApiError;
 use super::pin::Pin;
 use super::published::{self, Published};
@@ -263,14 +263,12 @@ async fn next(mut progress: Progress) -> Result<Option<(Bytes, Progress)>, ApiEr
                     }
                 }
             }
-            Progress::Segment(follower, file, range) => {
-                match read_file_block(&file, range).await? {
-                    Some((bytes, rest)) => {
-                        return Ok(Some((bytes, Progress::Segment(follower, file, rest))));
-                    }
-                    None => Progress::Building(follower),
+            Progress::Segment(follower, file, range) => match read_block(&file, range).await? {
+                Some((bytes, rest)) => {
+                    return Ok(Some((bytes, Progress::Segment(follower, file, rest))));
                 }
-            }
+                None => Progress::Building(follower),
+            },
             Progress::Published(archive, range) => {
                 let block = read_block(&archive, range).await?;
                 return Ok(block.map(|(bytes, rest)| (bytes, Progress::Published(archive, rest))));

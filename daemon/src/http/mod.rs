@@ -3,6 +3,7 @@
 
 mod admin;
 mod authorize;
+mod blocks;
 mod body;
 mod bundle;
 mod conditional;

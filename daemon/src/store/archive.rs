@@ -1,12 +1,13 @@
 //! Reading ranges of an archive out of its segments.
 
+use std::fs::File;
 use std::io::ErrorKind;
-use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 
 use cachewfs_format::{ArchiveLayout, RepoName, SegmentRef};
 
 use super::{DiskStore, StoreError};
+use crate::read_now::read_now;
 
 /// The bytes of one archive: immutable, so whatever is read through it is of one revision.
 #[derive(Debug)]
@@ -45,12 +46,30 @@ impl Archive {
         self.segments.starts_with(segments)
     }
 
-    /// Reads the bytes of `range`, half-open and within the archive; blocks.
-    pub(crate) fn read(&self, range: Range<u64>) -> Result<Vec<u8>, StoreError> {
-        let len = usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(0);
-        let mut bytes = vec![0; len];
-        let mut rest = bytes.as_mut_slice();
-        let mut at = range.start;
+    /// Fills `into` with the bytes of the archive from `start` on; blocks.
+    pub(crate) fn read(&self, start: u64, into: &mut [u8]) -> Result<(), StoreError> {
+        self.read_by(start, into, |file, offset, part| {
+            file.read_exact_at(part, offset)
+        })
+    }
+
+    /// The same if it needs no waiting; tells whether it was so.
+    pub(crate) fn read_now(&self, start: u64, into: &mut [u8]) -> bool {
+        let read = |file: &File, offset, part: &mut [u8]| {
+            let is_read = read_now(file, offset, part);
+            is_read.then_some(()).ok_or(ErrorKind::WouldBlock.into())
+        };
+        self.read_by(start, into, read).is_ok()
+    }
+
+    fn read_by(
+        &self,
+        start: u64,
+        into: &mut [u8],
+        read: impl Fn(&File, u64, &mut [u8]) -> std::io::Result<()>,
+    ) -> Result<(), StoreError> {
+        let mut rest = into;
+        let mut at = start;
         let mut index = self
             .starts
             .partition_point(|&start| start <= at)
@@ -66,20 +85,19 @@ impl Archive {
             let (part, next) = rest.split_at_mut(left.min(rest.len()));
             let path = || self.store.segment_path(&self.repo, segment.id);
             let file = self.store.open_segment(&self.repo, segment.id)?;
-            file.read_exact_at(part, offset)
-                .map_err(|source| match source.kind() {
-                    ErrorKind::UnexpectedEof => StoreError::Truncated { path: path() },
-                    _ => StoreError::Io {
-                        path: path(),
-                        source,
-                    },
-                })?;
+            read(&file, offset, part).map_err(|source| match source.kind() {
+                ErrorKind::UnexpectedEof => StoreError::Truncated { path: path() },
+                _ => StoreError::Io {
+                    path: path(),
+                    source,
+                },
+            })?;
             self.store.reads().count.add(1);
             self.store.reads().bytes.add(part.len() as u64);
             at += part.len() as u64;
             rest = next;
             index += 1;
         }
-        Ok(bytes)
+        Ok(())
     }
 }

@@ -1,0 +1,137 @@
+//! Buffers for what is sent: used again by one answer after the other, and the shorter the more answers
+//! are under way, so that a thousand slow clients take no more memory than ten.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use bytes::Bytes;
+
+/// The longest block: longer ones are not sent faster.
+const MAX_LEN: usize = 256 << 10;
+/// The shortest: shorter ones would cost more calls than they save memory.
+const MIN_LEN: usize = 16 << 10;
+/// What all blocks together may take, until each has the shortest length.
+const BUDGET: usize = 48 << 20;
+/// So many buffers are kept while nobody needs them.
+const MAX_FREE: usize = 64;
+
+/// All buffers of the daemon for what it sends.
+pub(super) static BLOCKS: Blocks = Blocks::new();
+
+/// Buffers that share a budget.
+#[derive(Debug)]
+pub(super) struct Blocks {
+    /// Those that nobody uses, each of the longest length.
+    free: Mutex<Vec<Box<[u8]>>>,
+    used: AtomicUsize,
+}
+
+/// A buffer of at most the length that was wanted; what is in it is from an earlier use.
+#[derive(Debug)]
+pub(super) struct Block {
+    bytes: Box<[u8]>,
+    len: usize,
+    blocks: &'static Blocks,
+}
+
+impl Blocks {
+    const fn new() -> Self {
+        Self {
+            free: Mutex::new(Vec::new()),
+            used: AtomicUsize::new(0),
+        }
+    }
+
+    /// A buffer for the first of `wanted` bytes.
+    pub(super) fn take(&'static self, wanted: u64) -> Block {
+        let used = self.used.fetch_add(1, Ordering::Relaxed) + 1;
+        let longest = (BUDGET / used).clamp(MIN_LEN, MAX_LEN);
+        let len = usize::try_from(wanted).map_or(longest, |wanted| wanted.min(longest));
+        let is_long = len > MIN_LEN && longest == MAX_LEN;
+        let free = is_long.then(|| self.lock().pop());
+        let bytes = free.flatten().unwrap_or_else(|| {
+            let len = if is_long { MAX_LEN } else { len };
+            vec![0; len].into_boxed_slice()
+        });
+        Block {
+            bytes,
+            len,
+            blocks: self,
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Box<[u8]>>> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Block {
+    /// The buffer, to be filled.
+    pub(super) fn as_mut(&mut self) -> &mut [u8] {
+        self.bytes.split_at_mut(self.len).0
+    }
+
+    /// The bytes in it; the buffer is free again once they are sent.
+    pub(super) fn into_bytes(self) -> Bytes {
+        Bytes::from_owner(self)
+    }
+}
+
+impl AsRef<[u8]> for Block {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes.split_at(self.len).0
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        self.blocks.used.fetch_sub(1, Ordering::Relaxed);
+        if self.bytes.len() == MAX_LEN {
+            let mut free = self.blocks.lock();
+            if free.len() < MAX_FREE {
+                free.push(std::mem::take(&mut self.bytes));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn blocks() -> &'static Blocks {
+        Box::leak(Box::new(Blocks::new()))
+    }
+
+    #[test]
+    fn a_buffer_is_used_again() {
+        let blocks = blocks();
+        let mut block = blocks.take(u64::MAX);
+        block.as_mut().fill(7);
+        let at = block.as_ref().as_ptr();
+
+        drop(block.into_bytes());
+        let again = blocks.take(MIN_LEN as u64 + 1);
+
+        assert_eq!(again.as_ref().as_ptr(), at);
+        assert_eq!(again.as_ref(), vec![7; MIN_LEN + 1]);
+    }
+
+    #[test]
+    fn many_blocks_are_short() {
+        let blocks = blocks();
+        let of_many: Vec<_> = std::iter::repeat_with(|| blocks.take(u64::MAX))
+            .take(2000)
+            .collect();
+
+        let bytes: usize = of_many.iter().map(|block| block.bytes.len()).sum();
+        let shortest = of_many.iter().map(|block| block.as_ref().len()).min();
+        // The first ones are as long as if they were the only ones.
+        assert!(bytes < 4 * BUDGET, "{bytes}");
+        assert!(shortest < Some(MAX_LEN / 8), "{shortest:?}");
+
+        drop(of_many);
+        assert_eq!(blocks.take(u64::MAX).as_ref().len(), MAX_LEN);
+        assert_eq!(blocks.lock().len(), MAX_FREE);
+    }
+}

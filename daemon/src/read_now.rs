@@ -1,0 +1,36 @@
+//! Reading a file without waiting for its disk.
+
+use std::fs::File;
+use std::io::IoSliceMut;
+
+use rustix::io::{ReadWriteFlags, preadv2};
+
+/// Fills `into` with the bytes from `start` on if the kernel has them in memory; tells whether it had.
+/// Where a filesystem can't tell, it never has.
+pub(crate) fn read_now(file: &File, start: u64, into: &mut [u8]) -> bool {
+    let len = into.len();
+    preadv2(
+        file,
+        &mut [IoSliceMut::new(into)],
+        start,
+        ReadWriteFlags::NOWAIT,
+    ) == Ok(len)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    #[test]
+    fn what_was_just_written_is_read_and_nothing_beyond() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"in memory").unwrap();
+
+        let mut bytes = [0; 6];
+        assert!(read_now(&file, 3, &mut bytes));
+        assert_eq!(&bytes, b"memory");
+        assert!(!read_now(&file, 4, &mut bytes));
+    }
+}
