@@ -19,7 +19,7 @@ use crate::mirror::{CredentialError, Credentials, Git, end_orphans};
 use crate::publish::Publisher;
 use crate::readiness::Life;
 use crate::repository::{Registry, mirrors};
-use crate::store::DiskStore;
+use crate::store::{DiskTier, Store};
 
 /// How long answers that are under way may take to end after the daemon is told to stop.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
@@ -147,7 +147,7 @@ impl Daemon {
 
 /// Makes what the daemon needs below its data directory: gives the store, and the file that stands
 /// for the user's git configuration.
-async fn prepare_directories(config: &Config) -> Result<(DiskStore, PathBuf), StartError> {
+async fn prepare_directories(config: &Config) -> Result<(Store, PathBuf), StartError> {
     let prepare = |path: PathBuf| {
         move |source: std::io::Error| StartError::Prepare {
             path,
@@ -164,11 +164,11 @@ async fn prepare_directories(config: &Config) -> Result<(DiskStore, PathBuf), St
     let mirrors = mirrors(config);
     std::fs::create_dir_all(&mirrors).map_err(prepare(mirrors.clone()))?;
     let root = config.data_dir.join("store");
-    let store = DiskStore::create(&root, &tmp).map_err(|source| StartError::Prepare {
+    let tier = DiskTier::create(&root, &tmp).map_err(|source| StartError::Prepare {
         path: root,
         source: source.into(),
     })?;
-    Ok((store, git_config))
+    Ok((Store::new(tier), git_config))
 }
 
 /// Starts the tasks of all mirrors on disk.

@@ -21,7 +21,7 @@ use crate::mirror::{
     move_into_place, update,
 };
 use crate::publish::{CHAIN_DIRECTORY, PublishError, retain};
-use crate::store::{Archive, DiskStore, StoreError};
+use crate::store::{Archive, Store, StoreError};
 
 /// Why a mirror can't be restored.
 #[derive(Debug, thiserror::Error)]
@@ -65,7 +65,7 @@ impl RestoreError {
 pub(crate) struct Restore<'a> {
     pub(crate) git: &'a Git,
     pub(crate) config: &'a Config,
-    pub(crate) store: &'a DiskStore,
+    pub(crate) store: &'a Store,
     pub(crate) repo: &'a RepoName,
     pub(crate) upstream: &'a Upstream,
 }

@@ -47,7 +47,7 @@ pub use manifest::{
 };
 pub use object_id::ObjectId;
 pub use path_sequence::PathSequence;
-pub use pointer::{ArchiveSummary, Pointer};
+pub use pointer::{ArchiveSummary, Pointer, Replaced};
 pub use repo_name::RepoName;
 pub use seek_table::{FrameSize, SeekTable};
 pub use segment::{Chunk, Content, Entry, EntryKind, SegmentTable, SegmentWriter};

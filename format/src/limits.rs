@@ -30,6 +30,8 @@ pub const MAX_SEEK_TABLE_LEN: u32 = 64 << 20;
 pub const MAX_FRAMES: u64 = (64 << 20) / 8 - 3;
 /// Bytes of a manifest: that of a snapshot with half a million segments.
 pub const MAX_MANIFEST_LEN: u32 = 256 << 20;
+/// Snapshots that a pointer remembers to have replaced: 110 bytes each at most, so that they fit.
+pub const MAX_REPLACED: usize = 256;
 /// Bytes of a pointer.
 pub const MAX_POINTER_LEN: u32 = 64 << 10;
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::json::Form;
-use crate::limits::MAX_POINTER_LEN;
+use crate::limits::{MAX_POINTER_LEN, MAX_REPLACED};
 use crate::{ArchiveKind, Digest, Result, SnapshotId};
 
 const FORM: Form = Form {
@@ -27,6 +27,10 @@ pub struct Pointer {
     pub archives: BTreeMap<ArchiveKind, ArchiveSummary>,
     /// When it became current, in seconds since the epoch.
     pub published_at: u64,
+    /// The snapshots that were current before, newest first; as many as a pointer remembers, none in
+    /// one of an earlier writer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub replaced: Vec<Replaced>,
 }
 
 impl Pointer {
@@ -38,9 +42,41 @@ impl Pointer {
         FORM.parse(json)
     }
 
+    /// What the pointer to `next`, which takes the place of this one at `at`, says of those before it.
+    pub fn replaced_by(&self, next: SnapshotId, at: u64) -> Vec<Replaced> {
+        let snapshot = self.snapshot;
+        let this = Replaced { snapshot, at };
+        let all = [this].into_iter().chain(self.replaced.iter().copied());
+        // One that was deleted may be published again.
+        let others = all.filter(|replaced| replaced.snapshot != next);
+        others.take(MAX_REPLACED).collect()
+    }
+
     /// The pointer as it is stored.
     pub fn to_json(&self) -> Result<Vec<u8>> {
         FORM.write(self, self.version)
+    }
+}
+
+/// A snapshot that was current, and until when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "(SnapshotId, u64)", into = "(SnapshotId, u64)")]
+pub struct Replaced {
+    /// The snapshot.
+    pub snapshot: SnapshotId,
+    /// When another became current, in seconds since the epoch.
+    pub at: u64,
+}
+
+impl From<(SnapshotId, u64)> for Replaced {
+    fn from((snapshot, at): (SnapshotId, u64)) -> Self {
+        Self { snapshot, at }
+    }
+}
+
+impl From<Replaced> for (SnapshotId, u64) {
+    fn from(replaced: Replaced) -> Self {
+        (replaced.snapshot, replaced.at)
     }
 }
 
@@ -51,4 +87,56 @@ pub struct ArchiveSummary {
     pub toc: Digest,
     /// Its length in bytes.
     pub size: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ObjectId;
+
+    fn id(byte: u8) -> SnapshotId {
+        let commit = ObjectId::from_bytes(&[byte; 32]).unwrap();
+        SnapshotId::later(commit, &Digest::of(&[byte]))
+    }
+
+    fn pointer(byte: u8, replaced: Vec<Replaced>) -> Pointer {
+        Pointer {
+            version: Pointer::VERSION,
+            snapshot: id(byte),
+            manifest: Digest::of(&[byte]),
+            archives: BTreeMap::new(),
+            published_at: 7,
+            replaced,
+        }
+    }
+
+    #[test]
+    fn remembers_what_it_replaced_newest_first_and_each_once() {
+        let first = pointer(1, Vec::new());
+        let second = pointer(2, first.replaced_by(id(2), 10));
+        let first_again = pointer(1, second.replaced_by(id(1), 20));
+
+        assert_eq!(second.replaced, [Replaced::from((id(1), 10))]);
+        assert_eq!(first_again.replaced, [Replaced::from((id(2), 20))]);
+    }
+
+    #[test]
+    fn as_many_as_it_remembers_fit() {
+        let replaced = vec![Replaced::from((id(1), u64::MAX)); MAX_REPLACED];
+        let mut pointer = pointer(2, replaced);
+        pointer.replaced = pointer.replaced_by(id(3), u64::MAX);
+
+        let json = pointer.to_json().unwrap();
+
+        assert_eq!(Pointer::parse(&json).unwrap(), pointer);
+        assert_eq!(pointer.replaced.len(), MAX_REPLACED);
+    }
+
+    #[test]
+    fn one_of_an_earlier_writer_remembers_nothing() {
+        let json = pointer(1, Vec::new()).to_json().unwrap();
+
+        assert!(!String::from_utf8_lossy(&json).contains("replaced"));
+        assert_eq!(Pointer::parse(&json).unwrap().replaced, []);
+    }
 }

@@ -19,6 +19,9 @@ use crate::store::StoreError;
 /// How a token may be shown; git takes the first.
 const CHALLENGES: [&str; 2] = ["Basic realm=\"cachewfsd\"", "Bearer realm=\"cachewfsd\""];
 
+/// The code of a store that fails.
+const STORE_FAILED: &str = "store_failed";
+
 /// Why a request is not answered with what it asks for.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ApiError {
@@ -127,7 +130,8 @@ impl ApiError {
             Self::UpstreamFailed(_) => (StatusCode::BAD_GATEWAY, code::UPSTREAM_FAILED),
             Self::Repository(error) => repository_status(error),
             Self::Git(error) => git_status(error),
-            Self::Store(_) | Self::Read(_) => (StatusCode::INTERNAL_SERVER_ERROR, "store_failed"),
+            Self::Store(error) => store_status(error),
+            Self::Read(_) => (StatusCode::INTERNAL_SERVER_ERROR, STORE_FAILED),
             Self::Task(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
         }
     }
@@ -162,9 +166,8 @@ impl ApiError {
             Self::Forbidden { .. } => "Ask the operator.",
             Self::Repository(error) => repository_advice(error),
             Self::Git(error) => git_advice(error),
-            Self::Store(_) | Self::Read(_) | Self::Task(_) | Self::Policy(_) => {
-                "Look at the daemon's log."
-            }
+            Self::Store(error) => store_advice(error),
+            Self::Read(_) | Self::Task(_) | Self::Policy(_) => "Look at the daemon's log.",
         }
     }
 }
@@ -209,7 +212,7 @@ fn repository_status(error: &RepositoryError) -> (StatusCode, &'static str) {
         RepositoryError::CheckTimedOut => (StatusCode::BAD_GATEWAY, code::UPSTREAM_FAILED),
         RepositoryError::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
         RepositoryError::Forgotten => (StatusCode::SERVICE_UNAVAILABLE, "forgotten"),
-        RepositoryError::Store(_) => (StatusCode::INTERNAL_SERVER_ERROR, "store_failed"),
+        RepositoryError::Store(error) => store_status(error),
         RepositoryError::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
     }
 }
@@ -246,11 +249,39 @@ fn repository_advice(error: &RepositoryError) -> &'static str {
             | PublishError::Io { .. }
             | PublishError::BadOutput { .. } => "Look at the daemon's log.",
         },
-        RepositoryError::Store(_) => "Look at the daemon's log.",
+        RepositoryError::Store(error) => store_advice(error),
         RepositoryError::CheckTimedOut
         | RepositoryError::Busy
         | RepositoryError::Forgotten
         | RepositoryError::Stopping => "Ask again in a moment.",
+    }
+}
+
+fn store_status(error: &StoreError) -> (StatusCode, &'static str) {
+    match error {
+        StoreError::MayNotDelete => (StatusCode::NOT_IMPLEMENTED, "may_not_delete"),
+        StoreError::Tier(_)
+        | StoreError::Unreadable { .. }
+        | StoreError::WrongDigest { .. }
+        | StoreError::Misplaced { .. }
+        | StoreError::Encode { .. }
+        | StoreError::BadSegment { .. }
+        | StoreError::BeyondEnd
+        | StoreError::Copy(_) => (StatusCode::INTERNAL_SERVER_ERROR, STORE_FAILED),
+    }
+}
+
+fn store_advice(error: &StoreError) -> &'static str {
+    match error {
+        StoreError::MayNotDelete => "Forget it without store=true: what is published stays.",
+        StoreError::Tier(_)
+        | StoreError::Unreadable { .. }
+        | StoreError::WrongDigest { .. }
+        | StoreError::Misplaced { .. }
+        | StoreError::Encode { .. }
+        | StoreError::BadSegment { .. }
+        | StoreError::BeyondEnd
+        | StoreError::Copy(_) => "Look at the daemon's log.",
     }
 }
 

@@ -164,9 +164,8 @@ impl Follower {
         }
     }
 
-    /// The file of the next segment, and how long it is; `None` if it isn't there yet, or all are
-    /// published.
-    async fn next_segment(&mut self) -> Result<Option<(File, u64)>, ApiError> {
+    /// The next segment, and how long it is; `None` if it isn't there yet, or all are published.
+    async fn next_segment(&mut self) -> Result<Option<(SegmentBytes, u64)>, ApiError> {
         let next = {
             let fed = self.fed.borrow_and_update();
             let segments = fed.get(&self.build.kind);
@@ -178,18 +177,17 @@ impl Follower {
             return Ok(None);
         }
         let segment = next.segment;
-        let (app, repo) = (
-            Arc::clone(&self.build.app),
-            self.build.repository.name().clone(),
-        );
-        let open = move || match next.open() {
-            Ok(file) => Ok(file),
+        let file = tokio::task::spawn_blocking(move || next.open()).await?;
+        let source = if let Ok(file) = file {
+            SegmentBytes::File(Arc::new(file))
+        } else {
             // It is in the store by now, or the build has failed.
-            Err(_) => app.store.open_segment(&repo, segment.id),
+            let store = self.build.app.store.clone();
+            let repo = self.build.repository.name().clone();
+            SegmentBytes::Store(Arc::new(Archive::of_segment(store, repo, segment)))
         };
-        let file = tokio::task::spawn_blocking(open).await??;
         self.sent.push(segment);
-        Ok(Some((file, segment.len)))
+        Ok(Some((source, segment.len)))
     }
 
     /// What follows the segments that were sent.
@@ -204,11 +202,27 @@ impl Follower {
     }
 }
 
+/// Where the bytes of a segment are.
+#[derive(Clone)]
+enum SegmentBytes {
+    File(Arc<File>),
+    Store(Arc<Archive>),
+}
+
+impl SegmentBytes {
+    async fn read(&self, range: Range<u64>) -> Result<Option<(Bytes, Range<u64>)>, ApiError> {
+        match self {
+            Self::File(file) => read_block(file, range).await,
+            Self::Store(segment) => read_block(segment, range).await,
+        }
+    }
+}
+
 enum Progress {
     Begun(Build),
     Building(Follower),
     /// In the middle of a segment: what is left of it.
-    Segment(Follower, Arc<File>, Range<u64>),
+    Segment(Follower, SegmentBytes, Range<u64>),
     Published(Arc<Archive>, Range<u64>),
 }
 
@@ -240,8 +254,8 @@ async fn next(mut progress: Progress) -> Result<Option<(Bytes, Progress)>, ApiEr
                 return Ok(Some((keep_alive, Progress::Building(Follower::of(build)))));
             }
             Progress::Building(mut follower) => {
-                if let Some((file, len)) = follower.next_segment().await? {
-                    Progress::Segment(follower, Arc::new(file), 0..len)
+                if let Some((source, len)) = follower.next_segment().await? {
+                    Progress::Segment(follower, source, 0..len)
                 } else {
                     let published = tokio::select! {
                         published = follower.build.end() => Some(published?),
@@ -263,9 +277,9 @@ async fn next(mut progress: Progress) -> Result<Option<(Bytes, Progress)>, ApiEr
                     }
                 }
             }
-            Progress::Segment(follower, file, range) => match read_block(&file, range).await? {
+            Progress::Segment(follower, source, range) => match source.read(range).await? {
                 Some((bytes, rest)) => {
-                    return Ok(Some((bytes, Progress::Segment(follower, file, rest))));
+                    return Ok(Some((bytes, Progress::Segment(follower, source, rest))));
                 }
                 None => Progress::Building(follower),
             },

@@ -22,13 +22,13 @@ use super::{
 use crate::auth::Access;
 use crate::readiness::Life;
 use crate::repository::Registry;
-use crate::store::{DiskStore, RevisionIndex};
+use crate::store::{RevisionIndex, Store};
 
 /// What all requests share.
 #[derive(Debug)]
 pub(super) struct App {
     pub(super) registry: Arc<Registry>,
-    pub(super) store: DiskStore,
+    pub(super) store: Store,
     pub(super) revisions: RevisionIndex,
     pub(super) git: Arc<GitServer>,
     pub(super) archives: published::Archives,
@@ -41,7 +41,7 @@ pub(super) struct App {
 /// All routes.
 pub(crate) fn router(
     registry: Arc<Registry>,
-    store: DiskStore,
+    store: Store,
     (access, life): (Access, Arc<Life>),
 ) -> Router {
     let app = Arc::new(App {

@@ -26,7 +26,7 @@ use super::{PublishError, times};
 use crate::error_chain::chain;
 use crate::metrics::{Phase, PhaseTimer};
 use crate::mirror::Upstream;
-use crate::store::DiskStore;
+use crate::store::Store;
 
 /// What is built.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ pub(super) struct Snapshot<'a> {
     pub(super) refs: &'a Refs,
     /// What it builds on.
     pub(super) previous: Option<&'a Manifest>,
-    pub(super) store: &'a DiskStore,
+    pub(super) store: &'a Store,
     /// Who waits for its segments, if somebody may.
     pub(super) feed: Option<&'a BuildFeed>,
 }

@@ -8,7 +8,7 @@ use super::PublishError;
 use super::job::Job;
 use super::pack::{NewPack, pack_list, pack_new};
 use super::retain::existing;
-use crate::store::{DiskStore, read_file};
+use crate::store::{Store, read_file};
 
 /// With the five packs of the layout, a workstation sees eight at most.
 const MAX_INCREMENTS: usize = 3;
@@ -27,7 +27,7 @@ pub(super) enum Plan {
 /// Packs what is new in the mirror since `previous`.
 pub(super) fn increment(
     job: &Job<'_>,
-    store: &DiskStore,
+    store: &Store,
     previous: &Manifest,
 ) -> Result<Plan, PublishError> {
     let mut known = String::new();
@@ -84,7 +84,7 @@ fn merge_count(sizes: &[u64], new: u64) -> usize {
 /// Packs the objects of `pack` and of published increments together, newest first.
 fn merge(
     job: &Job<'_>,
-    store: &DiskStore,
+    store: &Store,
     previous: &Manifest,
     (pack, increments): (NewPack, &[&PublishedPack]),
 ) -> Result<Option<NewPack>, PublishError> {

@@ -17,7 +17,7 @@ use super::segments::SegmentSink;
 use crate::config::LiveConfig;
 use crate::metrics::{Metrics, Phase, PhaseTimer};
 use crate::mirror::{Git, Upstream};
-use crate::store::{DiskStore, Written};
+use crate::store::{Store, Written};
 
 /// What a publish left as current.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,13 +40,13 @@ pub(crate) enum Layout {
 #[derive(Clone, Debug)]
 pub(crate) struct Publisher {
     git: Git,
-    store: DiskStore,
+    store: Store,
     config: Arc<LiveConfig>,
     metrics: Arc<Metrics>,
 }
 
 impl Publisher {
-    pub(crate) fn new(git: Git, store: DiskStore, config: Arc<LiveConfig>) -> Self {
+    pub(crate) fn new(git: Git, store: Store, config: Arc<LiveConfig>) -> Self {
         Self {
             git,
             store,
@@ -61,7 +61,7 @@ impl Publisher {
     }
 
     /// Where snapshots are published.
-    pub(crate) fn store(&self) -> &DiskStore {
+    pub(crate) fn store(&self) -> &Store {
         &self.store
     }
 
@@ -217,12 +217,15 @@ impl Publisher {
                 )
             })
             .collect();
+        let published_at = now();
+        let replaced = expected.map(|old| old.replaced_by(manifest.snapshot, published_at));
         let pointer = Pointer {
             version: Pointer::VERSION,
             snapshot: manifest.snapshot,
             manifest: digest,
             archives,
-            published_at: now(),
+            published_at,
+            replaced: replaced.unwrap_or_default(),
         };
         if self
             .store
@@ -230,10 +233,6 @@ impl Publisher {
             == Written::TooLate
         {
             return Err(PublishError::Raced);
-        }
-        if let Some(previous) = expected {
-            self.store
-                .note_replaced(&manifest.repo, previous.snapshot)?;
         }
         let config = self.config.now();
         let limits = (config.keep_snapshots, config.delete_grace);

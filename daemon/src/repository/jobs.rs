@@ -139,11 +139,12 @@ fn bring_up(registry: &Registry, repository: &Repository) -> Result<bool, Mirror
                 let text = chain(&error);
                 warn!(repo = %name, error = text, "The mirror of {name} can't be restored and is cloned");
                 if let RestoreError::Store(error) = &error {
-                    error
-                        .set_damaged_aside()
+                    // Else the next publish would build on it.
+                    store
+                        .set_damaged_aside(error)
                         .map_err(|source| MirrorError::Io {
                             path: mirror.clone(),
-                            source,
+                            source: std::io::Error::other(source),
                         })?;
                 }
             }

@@ -19,6 +19,7 @@ use super::{MirrorState, RepositoryError};
 use crate::app::tmp_directory;
 use crate::error_chain::chain;
 use crate::mirror::{MirrorError, is_mirror};
+use crate::store::StoreError;
 
 /// When a mirror was last used is the time of this file in it.
 const USED: &str = "cachewfs-used";
@@ -142,6 +143,11 @@ impl Worker {
                 let path = path.to_owned();
                 |source| RepositoryError::Mirror(Arc::new(MirrorError::Io { path, source }))
             };
+            let store = registry.publisher.store();
+            if snapshots == Snapshots::Deleted && !store.may_delete() {
+                let error = StoreError::MayNotDelete;
+                return Err(RepositoryError::Store(Arc::new(error)));
+            }
             let Some(removed) = registry
                 .take_mirror_away(&repository, condition)
                 .map_err(failed(&repository.mirror))?
@@ -149,7 +155,6 @@ impl Worker {
                 return Ok(false);
             };
             if snapshots == Snapshots::Deleted {
-                let store = registry.publisher.store();
                 store
                     .delete(&repository.name)
                     .map_err(|error| RepositoryError::Store(Arc::new(error)))?;

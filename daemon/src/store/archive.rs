@@ -1,18 +1,15 @@
 //! Reading ranges of an archive out of its segments.
 
-use std::fs::File;
-use std::io::ErrorKind;
-use std::os::unix::fs::FileExt as _;
-
 use cachewfs_format::{ArchiveLayout, RepoName, SegmentRef};
 
-use super::{DiskStore, StoreError};
-use crate::read_now::read_now;
+use super::key::Key;
+use super::{Store, StoreError};
 
-/// The bytes of one archive: immutable, so whatever is read through it is of one revision.
+/// The bytes of one archive, or of a part of one: immutable, so whatever is read through it is of one
+/// revision.
 #[derive(Debug)]
 pub(crate) struct Archive {
-    store: DiskStore,
+    store: Store,
     repo: RepoName,
     segments: Vec<SegmentRef>,
     /// Where each segment starts, and at last where all end.
@@ -20,13 +17,17 @@ pub(crate) struct Archive {
 }
 
 impl Archive {
-    pub(crate) fn new(store: DiskStore, repo: RepoName, layout: &ArchiveLayout) -> Self {
-        let segments: Vec<_> = layout
-            .segments
-            .iter()
-            .copied()
-            .chain([layout.tail])
-            .collect();
+    pub(crate) fn new(store: Store, repo: RepoName, layout: &ArchiveLayout) -> Self {
+        let segments = layout.segments.iter().copied().chain([layout.tail]);
+        Self::of_segments(store, repo, segments.collect())
+    }
+
+    /// One segment by itself.
+    pub(crate) fn of_segment(store: Store, repo: RepoName, segment: SegmentRef) -> Self {
+        Self::of_segments(store, repo, vec![segment])
+    }
+
+    fn of_segments(store: Store, repo: RepoName, segments: Vec<SegmentRef>) -> Self {
         let mut end = 0;
         let mut starts = vec![0];
         for segment in &segments {
@@ -48,16 +49,18 @@ impl Archive {
 
     /// Fills `into` with the bytes of the archive from `start` on; blocks.
     pub(crate) fn read(&self, start: u64, into: &mut [u8]) -> Result<(), StoreError> {
-        self.read_by(start, into, |file, offset, part| {
-            file.read_exact_at(part, offset)
+        let tier = self.store.tier();
+        self.read_by(start, into, |key, offset, part| {
+            Ok(tier.read_at(key, offset, part)?)
         })
     }
 
     /// The same if it needs no waiting; tells whether it was so.
     pub(crate) fn read_now(&self, start: u64, into: &mut [u8]) -> bool {
-        let read = |file: &File, offset, part: &mut [u8]| {
-            let is_read = read_now(file, offset, part);
-            is_read.then_some(()).ok_or(ErrorKind::WouldBlock.into())
+        let tier = self.store.tier();
+        let read = |key: &Key, offset, part: &mut [u8]| {
+            let is_read = tier.read_now(key, offset, part);
+            is_read.then_some(()).ok_or(StoreError::BeyondEnd)
         };
         self.read_by(start, into, read).is_ok()
     }
@@ -66,7 +69,7 @@ impl Archive {
         &self,
         start: u64,
         into: &mut [u8],
-        read: impl Fn(&File, u64, &mut [u8]) -> std::io::Result<()>,
+        read: impl Fn(&Key, u64, &mut [u8]) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         let mut rest = into;
         let mut at = start;
@@ -77,21 +80,12 @@ impl Archive {
         while !rest.is_empty() {
             let (Some(segment), Some(start)) = (self.segments.get(index), self.starts.get(index))
             else {
-                let path = self.store.directory(&self.repo);
-                return Err(StoreError::Truncated { path });
+                return Err(StoreError::BeyondEnd);
             };
             let offset = at - start;
             let left = usize::try_from(segment.len.saturating_sub(offset)).unwrap_or(usize::MAX);
             let (part, next) = rest.split_at_mut(left.min(rest.len()));
-            let path = || self.store.segment_path(&self.repo, segment.id);
-            let file = self.store.open_segment(&self.repo, segment.id)?;
-            read(&file, offset, part).map_err(|source| match source.kind() {
-                ErrorKind::UnexpectedEof => StoreError::Truncated { path: path() },
-                _ => StoreError::Io {
-                    path: path(),
-                    source,
-                },
-            })?;
+            read(&Key::segment(&self.repo, segment.id), offset, part)?;
             self.store.reads().count.add(1);
             self.store.reads().bytes.add(part.len() as u64);
             at += part.len() as u64;

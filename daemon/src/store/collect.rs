@@ -1,18 +1,19 @@
 //! Deleting snapshots that are no longer kept, and segments that no manifest names.
 
-use std::cmp::Reverse;
-use std::collections::HashSet;
-use std::fs::{self, DirEntry};
-use std::time::{Duration, SystemTime};
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use cachewfs_format::limits::MAX_REPLACED;
 use cachewfs_format::{Manifest, Pointer, RepoName, SegmentId, SnapshotId};
 
-use super::{DiskStore, StoreError};
+use super::key::{Key, Object, Part};
+use super::tier::Listed;
+use super::{Store, StoreError};
 
-impl DiskStore {
+impl Store {
     /// Deletes all manifests but the current and the `keep` newest, and all segments that no
     /// manifest names; nothing that was written, or current, within `grace`. Gives the number of
-    /// segments deleted.
+    /// segments deleted: none where others may publish.
     ///
     /// The caller is the only one that publishes `repo`. The manifests go first: a crash in between
     /// leaves segments without a manifest, which the next call deletes.
@@ -22,21 +23,19 @@ impl DiskStore {
         current: &Pointer,
         (keep, grace): (usize, Duration),
     ) -> Result<usize, StoreError> {
-        let mut snapshots = self.entries(repo, "snapshots")?;
-        let name = current.snapshot.to_string();
-        let is_current = |entry: &DirEntry| entry.file_name().as_encoded_bytes() == name.as_bytes();
-        snapshots.sort_by_key(|(entry, written)| (!is_current(entry), Reverse(*written)));
+        let tier = self.tier();
+        if !tier.may_delete() {
+            return Ok(0);
+        }
         let now = SystemTime::now();
-        let is_old = |written: SystemTime| now.duration_since(written).is_ok_and(|age| age > grace);
+        let is_old = |since: SystemTime| now.duration_since(since).is_ok_and(|age| age > grace);
+        let snapshots = newest_first(current, &tier.list(repo, Part::Manifests)?);
         let mut kept = Vec::new();
-        for (index, (entry, written)) in snapshots.into_iter().enumerate() {
-            let Ok(id) = SnapshotId::parse(&entry.file_name().to_string_lossy()) else {
-                continue;
-            };
-            if index < keep || id == current.snapshot || !is_old(written) {
+        for (index, (id, since)) in snapshots.into_iter().enumerate() {
+            if index < keep || id == current.snapshot || !is_old(since) {
                 kept.push(id);
             } else {
-                fs::remove_file(entry.path()).map_err(StoreError::at(entry.path()))?;
+                tier.delete(&Key::manifest(repo, id))?;
             }
         }
         let mut named = HashSet::new();
@@ -46,29 +45,27 @@ impl DiskStore {
             }
         }
         let mut deleted = 0;
-        for (entry, written) in self.entries(repo, "segments")? {
-            let is_named = named.contains(&*entry.file_name().to_string_lossy());
-            if !is_named && is_old(written) {
-                fs::remove_file(entry.path()).map_err(StoreError::at(entry.path()))?;
+        for Listed { object, stat } in tier.list(repo, Part::Segments)? {
+            let is_named = matches!(object, Object::Segment(id) if named.contains(&id));
+            if !is_named && is_old(stat.stored_at) {
+                tier.delete(&Key::new(repo, object))?;
                 deleted += 1;
             }
         }
         Ok(deleted)
     }
 
+    /// Whether [`Store::delete`] is allowed.
+    pub(crate) fn may_delete(&self) -> bool {
+        self.tier().may_delete()
+    }
+
     /// Deletes all that is published of `repo`: first of all the pointer, so that nothing is half there.
     pub(crate) fn delete(&self, repo: &RepoName) -> Result<(), StoreError> {
-        let directory = self.directory(repo);
-        let pointer = directory.join("current");
-        for remove in [fs::remove_file(&pointer), fs::remove_dir_all(&directory)] {
-            match remove {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(StoreError::at(&directory)(error));
-                }
-                _ => {}
-            }
+        if !self.may_delete() {
+            return Err(StoreError::MayNotDelete);
         }
-        Ok(())
+        Ok(self.tier().delete_repository(repo)?)
     }
 
     /// All snapshots that are kept: the current one, then those that were current last.
@@ -76,41 +73,52 @@ impl DiskStore {
         let Some(current) = self.pointer(repo)? else {
             return Ok(Vec::new());
         };
-        let mut snapshots: Vec<_> = self
-            .entries(repo, "snapshots")?
-            .into_iter()
-            .filter_map(|(entry, written)| {
-                let id = SnapshotId::parse(&entry.file_name().to_string_lossy()).ok()?;
-                Some((id != current.snapshot, Reverse(written), id))
-            })
-            .collect();
-        snapshots.sort_by_key(|&(is_old, written, _)| (is_old, written));
-        Ok(snapshots.into_iter().map(|(_, _, id)| id).collect())
-    }
-
-    fn entries(
-        &self,
-        repo: &RepoName,
-        part: &str,
-    ) -> Result<Vec<(DirEntry, SystemTime)>, StoreError> {
-        let directory = self.directory(repo).join(part);
-        let read = || {
-            fs::read_dir(&directory)?
-                .map(|entry| {
-                    let entry = entry?;
-                    let written = entry.metadata()?.modified()?;
-                    Ok((entry, written))
-                })
-                .collect::<std::io::Result<Vec<_>>>()
-        };
-        read().map_err(StoreError::at(&directory))
+        let listed = self.tier().list(repo, Part::Manifests)?;
+        let snapshots = newest_first(&current, &listed).into_iter();
+        Ok(snapshots.map(|(id, _)| id).collect())
     }
 }
 
+/// The snapshots in the order in which they were current last, the current one first, each with the
+/// time since when it isn't.
+///
+/// The pointer knows both. What it doesn't know was current before all that it does, or never, because
+/// its publish lost a race, or before pointers remembered: there the time is that of the manifest. If
+/// the pointer remembers as many as it can, no snapshot counts as older than the oldest of these.
+fn newest_first(current: &Pointer, listed: &[Listed]) -> Vec<(SnapshotId, SystemTime)> {
+    let time = |at| UNIX_EPOCH + Duration::from_secs(at);
+    let replaced = current.replaced.iter().enumerate();
+    let replaced: HashMap<_, _> = replaced
+        .map(|(rank, replaced)| (replaced.snapshot, (rank + 1, time(replaced.at))))
+        .collect();
+    let is_full = current.replaced.len() >= MAX_REPLACED;
+    let oldest = current.replaced.last().filter(|_| is_full);
+    let oldest = oldest.map(|oldest| time(oldest.at));
+    let mut snapshots: Vec<_> = listed
+        .iter()
+        .filter_map(|listed| {
+            let Object::Manifest(id) = listed.object else {
+                return None;
+            };
+            let written = listed.stat.stored_at;
+            let (rank, since) = if id == current.snapshot {
+                (0, written)
+            } else {
+                let unknown = || (usize::MAX, oldest.map_or(written, |at| at.max(written)));
+                replaced.get(&id).copied().unwrap_or_else(unknown)
+            };
+            Some((rank, std::cmp::Reverse(written), id, since))
+        })
+        .collect();
+    snapshots.sort_unstable();
+    let of = |(_, _, id, since)| (id, since);
+    snapshots.into_iter().map(of).collect()
+}
+
 /// All that a manifest names, in its archives and for the next publish to use again.
-fn add_segments(manifest: &Manifest, named: &mut HashSet<String>) {
+fn add_segments(manifest: &Manifest, named: &mut HashSet<SegmentId>) {
     let mut add = |id: SegmentId| {
-        named.insert(id.to_string());
+        named.insert(id);
     };
     for layout in manifest.archives.values() {
         layout
@@ -137,5 +145,80 @@ fn add_segments(manifest: &Manifest, named: &mut HashSet<String>) {
             .into_iter()
             .flatten()
             .for_each(|file| add(file.segment.id));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use cachewfs_format::{Digest, ObjectId, Replaced};
+
+    use super::*;
+    use crate::store::tier::Stat;
+
+    fn id(byte: u8) -> SnapshotId {
+        SnapshotId::first(ObjectId::from_bytes(&[byte; 20]).unwrap())
+    }
+
+    fn at(seconds: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    fn listed(byte: u8, seconds: u64) -> Listed {
+        let stat = Stat {
+            len: 1,
+            stored_at: at(seconds),
+        };
+        let object = Object::Manifest(id(byte));
+        Listed { object, stat }
+    }
+
+    fn pointer(current: u8, replaced: Vec<Replaced>) -> Pointer {
+        Pointer {
+            version: Pointer::VERSION,
+            snapshot: id(current),
+            manifest: Digest::of(b"manifest"),
+            archives: BTreeMap::new(),
+            published_at: 100,
+            replaced,
+        }
+    }
+
+    #[test]
+    fn the_pointer_knows_the_order_and_since_when() {
+        let replaced = vec![(id(2), 90).into(), (id(1), 80).into()];
+        let current = pointer(3, replaced);
+        // Copied in another order than published.
+        let listed = [listed(1, 99), listed(3, 5), listed(2, 98)];
+
+        let snapshots = newest_first(&current, &listed);
+
+        assert_eq!(
+            snapshots,
+            [(id(3), at(5)), (id(2), at(90)), (id(1), at(80))]
+        );
+    }
+
+    #[test]
+    fn what_the_pointer_does_not_know_comes_last_by_its_own_time() {
+        let current = pointer(3, vec![(id(2), 90).into()]);
+        let listed = [listed(8, 20), listed(2, 1), listed(9, 30), listed(3, 2)];
+
+        let snapshots = newest_first(&current, &listed);
+
+        let ids: Vec<_> = snapshots.iter().map(|&(id, _)| id).collect();
+        assert_eq!(ids, [id(3), id(2), id(9), id(8)]);
+        assert_eq!(snapshots[2].1, at(30));
+    }
+
+    #[test]
+    fn what_a_full_pointer_forgot_is_no_older_than_what_it_knows() {
+        let replaced = vec![(id(2), 90).into(); MAX_REPLACED];
+        let current = pointer(3, replaced);
+
+        let snapshots = newest_first(&current, &[listed(9, 30)]);
+
+        assert_eq!(snapshots, [(id(9), at(90))]);
     }
 }

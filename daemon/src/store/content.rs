@@ -1,16 +1,14 @@
 //! Reading the content of segments back, verified.
 
-use std::fs::File;
-use std::io::{ErrorKind, Write};
+use std::io::Write;
 use std::ops::Range;
-use std::os::unix::fs::FileExt as _;
-use std::path::Path;
 
 use cachewfs_format::{
     PublishedFile, RepoName, SegmentRef, SegmentTable, TocSegment, decode_chunk,
 };
 
-use super::{DiskStore, StoreError};
+use super::key::{Key, Object};
+use super::{Store, StoreError, TierError};
 
 /// A segment, and where its table is.
 #[derive(Clone, Copy, Debug)]
@@ -40,7 +38,7 @@ impl From<&TocSegment> for Stored {
     }
 }
 
-impl DiskStore {
+impl Store {
     /// Writes the first `size` bytes of a segment's content to `to`, each chunk after it was verified;
     /// gives the table.
     pub(crate) fn copy_content(
@@ -50,23 +48,32 @@ impl DiskStore {
         (size, to): (u64, &mut impl Write),
     ) -> Result<SegmentTable, StoreError> {
         let Stored { segment, table_len } = stored.into();
-        let path = self.segment_path(repo, segment.id);
-        let file = self.open_segment(repo, segment.id)?;
+        let key = Key::segment(repo, segment.id);
+        // Nothing is reserved for what isn't there.
+        let len = self.tier().stat(&key)?.map_or(0, |stat| stat.len);
+        let read = |range: Range<u64>| {
+            if range.end > len || range.start > range.end {
+                return Err(TierError::Truncated { key: key.boxed() });
+            }
+            let mut bytes = vec![0; usize::try_from(range.end - range.start).unwrap_or(0)];
+            self.tier().read_at(&key, range.start, &mut bytes)?;
+            Ok(bytes)
+        };
         let bad = |source| StoreError::BadSegment {
-            path: path.clone(),
+            key: key.boxed(),
             source,
         };
         let frame = segment.len.saturating_sub(table_len.into())..segment.len;
-        let table = SegmentTable::decode(segment.id, &read(&file, frame, &path)?).map_err(bad)?;
+        let table = SegmentTable::decode(segment.id, &read(frame)?).map_err(bad)?;
         let mut left = size;
         for (index, chunk) in table.chunks().iter().enumerate() {
             let stored = table.stored_range(index).unwrap_or(0..0);
-            let content = decode_chunk(chunk, &read(&file, stored, &path)?).map_err(bad)?;
+            let content = decode_chunk(chunk, &read(stored)?).map_err(bad)?;
             let wanted = usize::try_from(left)
                 .unwrap_or(usize::MAX)
                 .min(content.len());
             let content = content.get(..wanted).unwrap_or_default();
-            to.write_all(content).map_err(StoreError::at(&path))?;
+            to.write_all(content).map_err(StoreError::Copy)?;
             left -= content.len() as u64;
         }
         Ok(table)
@@ -78,52 +85,42 @@ impl DiskStore {
         repo: &RepoName,
         files: impl IntoIterator<Item = &'a PublishedFile>,
     ) -> bool {
-        let is_there = |file: &PublishedFile| self.segment_path(repo, file.segment.id).is_file();
+        let is_there = |file: &PublishedFile| {
+            let stat = self.tier().stat(&Key::segment(repo, file.segment.id));
+            matches!(stat, Ok(Some(_)))
+        };
         files.into_iter().all(is_there)
     }
-}
 
-impl StoreError {
-    /// Puts the damaged segment that this is about, if it is about one, out of the way, so that a publish
-    /// can write it again.
-    pub(crate) fn set_damaged_aside(&self) -> std::io::Result<()> {
-        match self {
-            Self::BadSegment { path, .. } | Self::Truncated { path } => {
-                std::fs::rename(path, path.with_extension("damaged"))
-            }
-            _ => Ok(()),
+    /// Puts the damaged segment that `error` is about, if it is about one, out of the way, so that a
+    /// publish can write it again.
+    pub(crate) fn set_damaged_aside(&self, error: &StoreError) -> Result<(), StoreError> {
+        let (StoreError::BadSegment { key, .. } | StoreError::Tier(TierError::Truncated { key })) =
+            error
+        else {
+            return Ok(());
+        };
+        match key.object {
+            Object::Segment(id) => Ok(self.tier().set_aside(&key.repo, id)?),
+            Object::Pointer | Object::Manifest(_) | Object::Damaged(_) => Ok(()),
         }
     }
 }
 
 /// Reads a whole published file back, verified.
 pub(crate) fn read_file(
-    store: &DiskStore,
+    store: &Store,
     repo: &RepoName,
     published: &PublishedFile,
 ) -> Result<Vec<u8>, StoreError> {
     let mut content = Vec::new();
     let table = store.copy_content(repo, published, (published.size, &mut content))?;
     published.check_table(&table).map_err(|source| {
-        let path = store.segment_path(repo, published.segment.id);
-        StoreError::BadSegment { path, source }
+        let key = Key::segment(repo, published.segment.id);
+        StoreError::BadSegment {
+            key: key.boxed(),
+            source,
+        }
     })?;
     Ok(content)
-}
-
-fn read(file: &File, range: Range<u64>, path: &Path) -> Result<Vec<u8>, StoreError> {
-    let path = path.to_owned();
-    let end_of_file = file.metadata().map_or(0, |metadata| metadata.len());
-    // Nothing is reserved for what isn't there.
-    if range.end > end_of_file || range.start > range.end {
-        return Err(StoreError::Truncated { path });
-    }
-    let mut bytes = vec![0; usize::try_from(range.end - range.start).unwrap_or(0)];
-    match file.read_exact_at(&mut bytes, range.start) {
-        Ok(()) => Ok(bytes),
-        Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
-            Err(StoreError::Truncated { path })
-        }
-        Err(source) => Err(StoreError::Io { path, source }),
-    }
 }

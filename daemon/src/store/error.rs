@@ -2,38 +2,55 @@
 
 use std::path::PathBuf;
 
+use super::key::Key;
+
 /// Why the store fails.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StoreError {
-    #[error("the store can't use {path}")]
+    #[error("the store can't do what is wanted")]
+    Tier(#[from] TierError),
+    #[error("{key} in the store can't be read")]
+    Unreadable {
+        key: Box<Key>,
+        source: cachewfs_format::Error,
+    },
+    #[error("{key} in the store doesn't have the digest that its pointer gives")]
+    WrongDigest { key: Box<Key> },
+    #[error("{key} in the store is the manifest of another repository or snapshot")]
+    Misplaced { key: Box<Key> },
+    #[error("what is to be stored at {key} is not what a reader takes")]
+    Encode {
+        key: Box<Key>,
+        source: cachewfs_format::Error,
+    },
+    #[error("the segment {key} in the store is damaged")]
+    BadSegment {
+        key: Box<Key>,
+        source: cachewfs_format::Error,
+    },
+    #[error("an archive is shorter than was asked of it")]
+    BeyondEnd,
+    #[error("can't write what was read from the store")]
+    Copy(#[source] std::io::Error),
+    #[error("nothing can be deleted from a store that other daemons may publish to")]
+    MayNotDelete,
+}
+
+/// Why a tier fails.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TierError {
+    #[error("there is no {key}")]
+    NotFound { key: Box<Key> },
+    #[error("{key} ends early")]
+    Truncated { key: Box<Key> },
+    #[error("can't use {path}")]
     Io {
         path: PathBuf,
         source: std::io::Error,
     },
-    #[error("{path} in the store can't be read")]
-    Unreadable {
-        path: PathBuf,
-        source: cachewfs_format::Error,
-    },
-    #[error("{path} in the store doesn't have the digest that its pointer gives")]
-    WrongDigest { path: PathBuf },
-    #[error("{path} in the store is the manifest of another repository or snapshot")]
-    Misplaced { path: PathBuf },
-    #[error("what is to be stored at {path} is not what a reader takes")]
-    Encode {
-        path: PathBuf,
-        source: cachewfs_format::Error,
-    },
-    #[error("the segment {path} in the store is damaged")]
-    BadSegment {
-        path: PathBuf,
-        source: cachewfs_format::Error,
-    },
-    #[error("{path} in the store ends early")]
-    Truncated { path: PathBuf },
 }
 
-impl StoreError {
+impl TierError {
     /// For `map_err`: an I/O error at `path`.
     pub(super) fn at(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();

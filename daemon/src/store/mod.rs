@@ -1,20 +1,27 @@
 //! Where segments, manifests and pointers are kept.
 //!
 //! ```text
-//! <root>/v1/<host>/<path>.git/current           pointer: replaced by compare-and-swap
-//! <root>/v1/<host>/<path>.git/snapshots/<id>    manifest: written once
-//! <root>/v1/<host>/<path>.git/segments/<id>     segment: written once, whole or not at all
+//! snapshots, collect, content, archive, revisions    what the daemon does: the same on every tier
+//! tier                                               what a place for objects can do
+//! disk                                               a directory
 //! ```
 
 mod archive;
 mod collect;
 mod content;
+#[cfg(test)]
+mod contract;
 mod disk;
 mod error;
+mod key;
 mod revisions;
+mod snapshots;
+mod tier;
 
 pub(crate) use archive::Archive;
 pub(crate) use content::read_file;
-pub(crate) use disk::{DiskStore, NewSegment, Written};
-pub(crate) use error::StoreError;
+pub(crate) use disk::DiskTier;
+pub(crate) use error::{StoreError, TierError};
 pub(crate) use revisions::RevisionIndex;
+pub(crate) use snapshots::Store;
+pub(crate) use tier::{NewSegment, Written};

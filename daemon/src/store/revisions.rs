@@ -1,8 +1,6 @@
 //! Finding a snapshot by the digest of an archive's TOC, with nothing but the store: any replica can.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::ErrorKind;
 use std::num::NonZeroUsize;
 use std::sync::{Mutex, PoisonError};
 
@@ -10,7 +8,7 @@ use cachewfs_format::{ArchiveKind, Digest, Manifest, RepoName, SnapshotId};
 use lru::LruCache;
 use tracing::warn;
 
-use super::{DiskStore, StoreError};
+use super::{Store, StoreError};
 use crate::error_chain::chain;
 
 /// Of so many snapshots the digests are remembered, some 200 bytes each: a manifest of a large
@@ -22,12 +20,12 @@ type Tocs = BTreeMap<ArchiveKind, Digest>;
 /// Which snapshot has the archive whose TOC has a given digest; filled as it is asked.
 #[derive(Debug)]
 pub(crate) struct RevisionIndex {
-    store: DiskStore,
+    store: Store,
     known: Mutex<LruCache<(RepoName, SnapshotId), Tocs>>,
 }
 
 impl RevisionIndex {
-    pub(crate) fn new(store: DiskStore) -> Self {
+    pub(crate) fn new(store: Store) -> Self {
         Self {
             store,
             known: Mutex::new(LruCache::new(MAX_KNOWN)),
@@ -80,21 +78,4 @@ impl RevisionIndex {
 fn tocs(manifest: &Manifest) -> Tocs {
     let layouts = manifest.archives.iter();
     layouts.map(|(&kind, layout)| (kind, layout.toc)).collect()
-}
-
-impl DiskStore {
-    /// All snapshots that are kept, in no order.
-    fn snapshots(&self, repo: &RepoName) -> Result<Vec<SnapshotId>, StoreError> {
-        let directory = self.directory(repo).join("snapshots");
-        let entries = match fs::read_dir(&directory) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries.map_err(StoreError::at(&directory))?,
-        };
-        let mut snapshots = Vec::new();
-        for entry in entries {
-            let entry = entry.map_err(StoreError::at(&directory))?;
-            snapshots.extend(SnapshotId::parse(&entry.file_name().to_string_lossy()));
-        }
-        Ok(snapshots)
-    }
 }

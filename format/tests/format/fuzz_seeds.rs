@@ -154,11 +154,20 @@ fn pointer() -> Pointer {
             .map(|(kind, layout)| (*kind, summary(layout)))
             .collect(),
         published_at: 1_700_000_001,
+        replaced: Vec::new(),
     }
 }
 
 #[test]
 fn manifest_and_pointer_keep_their_form() {
     check("manifest", "manifest.json", &manifest().to_json().unwrap());
-    check("manifest", "pointer.json", &pointer().to_json().unwrap());
+    let first = pointer();
+    check("manifest", "pointer.json", &first.to_json().unwrap());
+    let snapshot = SnapshotId::later(first.snapshot.commit(), &Digest::of(b"later"));
+    let later = Pointer {
+        snapshot,
+        replaced: first.replaced_by(snapshot, 1_700_000_002),
+        ..first
+    };
+    check("manifest", "pointer-later.json", &later.to_json().unwrap());
 }

@@ -8,7 +8,7 @@ use cachewfs_format::{ArchiveKind, ArchiveLayout, Manifest, RepoName, SegmentId,
 use lru::LruCache;
 use serde::Serialize;
 
-use crate::store::{DiskStore, StoreError};
+use crate::store::{Store, StoreError};
 
 /// So many of a repository's snapshots are described.
 const MAX_SHOWN: usize = 5;
@@ -45,7 +45,7 @@ impl KnownSnapshots {
     /// The newest snapshots of `repo`, newest first, and how many there are; blocks.
     pub(super) fn newest(
         &self,
-        store: &DiskStore,
+        store: &Store,
         repo: &RepoName,
     ) -> Result<(Vec<SnapshotReport>, usize), StoreError> {
         let ids = store.newest_snapshots(repo)?;
@@ -61,7 +61,7 @@ impl KnownSnapshots {
         Ok((newest, ids.len()))
     }
 
-    fn describe(&self, store: &DiskStore, key: Key) -> Result<Option<SnapshotReport>, StoreError> {
+    fn describe(&self, store: &Store, key: Key) -> Result<Option<SnapshotReport>, StoreError> {
         let (repo, id, before) = &key;
         // It may be deleted meanwhile.
         let Some((manifest, _)) = store.manifest(repo, *id)? else {

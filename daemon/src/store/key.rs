@@ -1,0 +1,127 @@
+//! What an object of the store is called: the one place where a name becomes a path.
+//!
+//! ```text
+//! v1/<host>/<path>.git/current           pointer: replaced by compare-and-swap
+//! v1/<host>/<path>.git/snapshots/<id>    manifest: created once
+//! v1/<host>/<path>.git/segments/<id>     segment: created once
+//! ```
+
+use std::fmt;
+
+use cachewfs_format::{Digest, RepoName, SegmentId, SnapshotId};
+
+/// What is added to the name of a damaged segment.
+const DAMAGED: &str = ".damaged";
+
+/// The name of an object. As text it is a relative path; no two repositories' are below one another:
+/// no segment of a repository's path ends in ".git", so `h/a/current`, a repository too, doesn't collide
+/// with the pointer of `h/a`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Key {
+    pub(crate) repo: RepoName,
+    pub(crate) object: Object,
+}
+
+/// Which object of a repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Object {
+    Pointer,
+    Manifest(SnapshotId),
+    Segment(SegmentId),
+    /// A segment that was found damaged and is out of the way.
+    Damaged(SegmentId),
+}
+
+/// What can be listed of a repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    Manifests,
+    Segments,
+}
+
+impl Key {
+    pub(crate) fn pointer(repo: &RepoName) -> Self {
+        Self::new(repo, Object::Pointer)
+    }
+
+    pub(crate) fn manifest(repo: &RepoName, snapshot: SnapshotId) -> Self {
+        Self::new(repo, Object::Manifest(snapshot))
+    }
+
+    pub(crate) fn segment(repo: &RepoName, id: SegmentId) -> Self {
+        Self::new(repo, Object::Segment(id))
+    }
+
+    pub(super) fn new(repo: &RepoName, object: Object) -> Self {
+        let repo = repo.clone();
+        Self { repo, object }
+    }
+
+    /// For errors, which shall be small.
+    pub(super) fn boxed(&self) -> Box<Self> {
+        Box::new(self.clone())
+    }
+
+    /// Below what all objects of a repository are; ends with a slash.
+    pub(super) fn prefix_of(repo: &RepoName) -> String {
+        format!("v1/{repo}.git/")
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&Self::prefix_of(&self.repo))?;
+        match self.object {
+            Object::Pointer => formatter.write_str("current"),
+            Object::Manifest(id) => write!(formatter, "snapshots/{id}"),
+            Object::Segment(id) => write!(formatter, "segments/{id}"),
+            Object::Damaged(id) => write!(formatter, "segments/{id}{DAMAGED}"),
+        }
+    }
+}
+
+impl Part {
+    /// The directory of its objects.
+    pub(super) const fn directory(self) -> &'static str {
+        match self {
+            Self::Manifests => "snapshots",
+            Self::Segments => "segments",
+        }
+    }
+
+    /// The object that is called `name` there, if it is one of ours.
+    pub(super) fn parse(self, name: &str) -> Option<Object> {
+        let segment = |name| Digest::parse(name).ok().map(SegmentId);
+        match (self, name.strip_suffix(DAMAGED)) {
+            (Self::Manifests, _) => SnapshotId::parse(name).ok().map(Object::Manifest),
+            (Self::Segments, Some(name)) => segment(name).map(Object::Damaged),
+            (Self::Segments, None) => segment(name).map(Object::Segment),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cachewfs_format::ObjectId;
+
+    use super::*;
+
+    #[test]
+    fn what_is_listed_has_the_name_it_was_given() {
+        let repo = RepoName::parse("example.com/a/b").unwrap();
+        let snapshot = SnapshotId::first(ObjectId::from_bytes(&[7; 20]).unwrap());
+        let id = SegmentId(Digest::of(b"x"));
+        for (part, object) in [
+            (Part::Manifests, Object::Manifest(snapshot)),
+            (Part::Segments, Object::Segment(id)),
+            (Part::Segments, Object::Damaged(id)),
+        ] {
+            let text = Key::new(&repo, object).to_string();
+            let directory = format!("v1/example.com/a/b.git/{}/", part.directory());
+            let name = text.strip_prefix(&directory).unwrap();
+
+            assert_eq!(part.parse(name), Some(object));
+        }
+        assert_eq!(Part::Segments.parse("current"), None);
+    }
+}

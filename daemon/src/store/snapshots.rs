@@ -1,0 +1,268 @@
+//! What the daemon does with a store: it publishes snapshots, and finds them again.
+//!
+//! The order is: segments, manifest, pointer. So a present manifest has all its segments, and a present
+//! pointer its manifest. It is the same on every tier.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use cachewfs_format::{Digest, Manifest, Pointer, RepoName, SnapshotId};
+
+use super::key::{Key, Object, Part};
+use super::tier::{NewSegment, Tier, Written};
+use super::{StoreError, TierError};
+use crate::metrics::Counter;
+
+/// Segments, manifests and pointers.
+#[derive(Clone, Debug)]
+pub(crate) struct Store {
+    tier: Arc<dyn Tier>,
+    reads: Arc<Reads>,
+}
+
+/// What was read for clients, counted from the daemon's start.
+#[derive(Debug, Default)]
+pub(crate) struct Reads {
+    /// Reads of a part of one segment.
+    pub(crate) count: Counter,
+    pub(crate) bytes: Counter,
+}
+
+impl Store {
+    pub(crate) fn new(tier: impl Tier + 'static) -> Self {
+        Self {
+            tier: Arc::new(tier),
+            reads: Arc::default(),
+        }
+    }
+
+    pub(super) fn tier(&self) -> &dyn Tier {
+        &*self.tier
+    }
+
+    /// What was read for clients.
+    pub(crate) fn reads(&self) -> &Reads {
+        &self.reads
+    }
+
+    /// Stores finished segments; those that are there already are dropped. Gives the number of bytes
+    /// that are new.
+    pub(crate) fn put_segments(
+        &self,
+        repo: &RepoName,
+        segments: Vec<NewSegment>,
+    ) -> Result<u64, StoreError> {
+        Ok(self.tier.create_segments(repo, segments)?)
+    }
+
+    /// Writes a manifest unless its snapshot has one.
+    pub(crate) fn put_manifest(
+        &self,
+        manifest: &Manifest,
+    ) -> Result<(Written, Digest), StoreError> {
+        let key = Key::manifest(&manifest.repo, manifest.snapshot);
+        let bytes = encode(&key, manifest.to_json())?;
+        let written = self.tier.create(&key, &bytes)?;
+        Ok((written, Digest::of(&bytes)))
+    }
+
+    /// The manifest of a snapshot and the digest of its bytes, if it is published.
+    pub(crate) fn manifest(
+        &self,
+        repo: &RepoName,
+        snapshot: SnapshotId,
+    ) -> Result<Option<(Manifest, Digest)>, StoreError> {
+        let key = Key::manifest(repo, snapshot);
+        let Some(found) = self.tier.read_whole(&key)? else {
+            return Ok(None);
+        };
+        let manifest = parse(&key, &found.bytes, Manifest::parse)?;
+        if (&manifest.repo, manifest.snapshot) != (repo, snapshot) {
+            return Err(StoreError::Misplaced { key: key.boxed() });
+        }
+        Ok(Some((manifest, Digest::of(&found.bytes))))
+    }
+
+    /// When the manifest of a snapshot was written, if there is one.
+    pub(crate) fn manifest_written_at(
+        &self,
+        repo: &RepoName,
+        snapshot: SnapshotId,
+    ) -> Result<Option<SystemTime>, StoreError> {
+        let stat = self.tier.stat(&Key::manifest(repo, snapshot))?;
+        Ok(stat.map(|stat| stat.stored_at))
+    }
+
+    /// The manifest that `pointer` names.
+    pub(crate) fn current_manifest(
+        &self,
+        repo: &RepoName,
+        pointer: &Pointer,
+    ) -> Result<Manifest, StoreError> {
+        let key = Key::manifest(repo, pointer.snapshot);
+        match self.manifest(repo, pointer.snapshot)? {
+            Some((manifest, digest)) if digest == pointer.manifest => Ok(manifest),
+            Some(_) => Err(StoreError::WrongDigest { key: key.boxed() }),
+            None => Err(TierError::NotFound { key: key.boxed() }.into()),
+        }
+    }
+
+    /// Which snapshot is current, if one is published.
+    pub(crate) fn pointer(&self, repo: &RepoName) -> Result<Option<Pointer>, StoreError> {
+        let key = Key::pointer(repo);
+        let found = self.tier.read_whole(&key)?;
+        let pointer = found.map(|found| parse(&key, &found.bytes, Pointer::parse));
+        pointer.transpose()
+    }
+
+    /// Makes `new` the pointer if the present one is `expected`.
+    pub(crate) fn swap_pointer(
+        &self,
+        repo: &RepoName,
+        expected: Option<&Pointer>,
+        new: &Pointer,
+    ) -> Result<Written, StoreError> {
+        let key = Key::pointer(repo);
+        let present = self.tier.read_whole(&key)?;
+        let pointer = match &present {
+            Some(present) => Some(parse(&key, &present.bytes, Pointer::parse)?),
+            None => None,
+        };
+        if pointer.as_ref() != expected {
+            return Ok(Written::TooLate);
+        }
+        let version = present.map(|present| present.version);
+        let bytes = encode(&key, new.to_json())?;
+        Ok(self.tier.swap(&key, version.as_ref(), &bytes)?)
+    }
+
+    /// All snapshots that are kept, in no order.
+    pub(super) fn snapshots(&self, repo: &RepoName) -> Result<Vec<SnapshotId>, StoreError> {
+        let listed = self.tier.list(repo, Part::Manifests)?.into_iter();
+        let id = |object| match object {
+            Object::Manifest(id) => Some(id),
+            Object::Pointer | Object::Segment(_) | Object::Damaged(_) => None,
+        };
+        Ok(listed.filter_map(|listed| id(listed.object)).collect())
+    }
+}
+
+fn parse<T>(
+    key: &Key,
+    bytes: &[u8],
+    parse: fn(&[u8]) -> cachewfs_format::Result<T>,
+) -> Result<T, StoreError> {
+    parse(bytes).map_err(|source| StoreError::Unreadable {
+        key: key.boxed(),
+        source,
+    })
+}
+
+fn encode(key: &Key, json: cachewfs_format::Result<Vec<u8>>) -> Result<Vec<u8>, StoreError> {
+    json.map_err(|source| StoreError::Encode {
+        key: key.boxed(),
+        source,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::fs;
+
+    use cachewfs_format::ObjectId;
+
+    use super::*;
+    use crate::store::DiskTier;
+
+    fn store() -> (tempfile::TempDir, DiskTier, Store, RepoName) {
+        let directory = tempfile::tempdir().unwrap();
+        let tier = DiskTier::create(directory.path(), &directory.path().join("tmp")).unwrap();
+        let store = Store::new(tier.clone());
+        let repo = RepoName::parse("example.com/a").unwrap();
+        (directory, tier, store, repo)
+    }
+
+    fn pointer(byte: u8) -> Pointer {
+        Pointer {
+            version: Pointer::VERSION,
+            snapshot: SnapshotId::first(ObjectId::from_bytes(&[byte; 20]).unwrap()),
+            manifest: Digest::of(&[byte]),
+            archives: BTreeMap::new(),
+            published_at: 7,
+            replaced: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_pointer_moves_only_from_what_is_expected() {
+        let (_directory, _, store, repo) = store();
+        let (first, second) = (pointer(1), pointer(2));
+
+        assert_eq!(
+            store.swap_pointer(&repo, None, &first).unwrap(),
+            Written::New
+        );
+        assert_eq!(
+            store.swap_pointer(&repo, None, &second).unwrap(),
+            Written::TooLate
+        );
+        assert_eq!(store.pointer(&repo).unwrap(), Some(first.clone()));
+        assert_eq!(
+            store.swap_pointer(&repo, Some(&first), &second).unwrap(),
+            Written::New
+        );
+        assert_eq!(store.pointer(&repo).unwrap(), Some(second));
+    }
+
+    #[test]
+    fn a_pointer_of_a_later_version_is_refused_and_kept() {
+        let (_directory, tier, store, repo) = store();
+        let key = Key::pointer(&repo);
+        let later = br#"{"version":2,"what":"nobody knows yet"}"#;
+        tier.swap(&key, None, later).unwrap();
+
+        let read = store.pointer(&repo);
+        let swapped = store.swap_pointer(&repo, None, &pointer(1));
+
+        let is_refused = |error: StoreError| {
+            matches!(
+                error,
+                StoreError::Unreadable {
+                    source: cachewfs_format::Error::UnknownVersion { version: 2, .. },
+                    ..
+                }
+            )
+        };
+        assert!(is_refused(read.unwrap_err()));
+        assert!(is_refused(swapped.unwrap_err()));
+        assert_eq!(tier.read_whole(&key).unwrap().unwrap().bytes, later);
+    }
+
+    #[test]
+    fn a_manifest_that_belongs_elsewhere_is_refused() {
+        let (_directory, tier, store, repo) = store();
+        let here = SnapshotId::first(ObjectId::from_bytes(&[1; 20]).unwrap());
+        let elsewhere = SnapshotId::first(ObjectId::from_bytes(&[2; 20]).unwrap());
+        let manifest = Manifest {
+            version: Manifest::VERSION,
+            repo: repo.clone(),
+            snapshot: here,
+            refs_digest: Digest::of(b"refs"),
+            created_at: 7,
+            archives: BTreeMap::new(),
+            packs: Vec::new(),
+            commit_graphs: Vec::new(),
+            tips: Vec::new(),
+            runs: Vec::new(),
+        };
+        store.put_manifest(&manifest).unwrap();
+
+        let (from, to) = (Key::manifest(&repo, here), Key::manifest(&repo, elsewhere));
+        fs::copy(tier.path(&from), tier.path(&to)).unwrap();
+
+        assert_eq!(store.manifest(&repo, here).unwrap().unwrap().0, manifest);
+        let error = store.manifest(&repo, elsewhere).unwrap_err();
+        assert!(matches!(error, StoreError::Misplaced { key } if *key == to));
+    }
+}

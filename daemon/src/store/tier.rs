@@ -1,0 +1,106 @@
+//! What a place for objects can do; the store is built on nothing else.
+//!
+//! The contract is `contract.rs`, which every tier and every wrapper of one runs.
+
+use std::fmt::Debug;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use cachewfs_format::{RepoName, SegmentId};
+
+use super::TierError;
+use super::key::{Key, Object, Part};
+
+/// A place for objects. An object appears whole or not at all. All calls may block, for as long as the
+/// disk or the network takes: they are for threads that may.
+pub(crate) trait Tier: Debug + Send + Sync {
+    /// Fills `into` with the bytes of an object from `offset` on; [`TierError::Truncated`] if it has
+    /// fewer.
+    fn read_at(&self, key: &Key, offset: u64, into: &mut [u8]) -> Result<(), TierError>;
+
+    /// The same if it needs no waiting: tells whether `into` is filled.
+    fn read_now(&self, key: &Key, offset: u64, into: &mut [u8]) -> bool;
+
+    /// Reads a whole object, which must be small enough for memory: a manifest or a pointer.
+    fn read_whole(&self, key: &Key) -> Result<Option<Whole>, TierError>;
+
+    /// Stores an object unless there is one. Of those who race, one is told [`Written::New`].
+    fn create(&self, key: &Key, bytes: &[u8]) -> Result<Written, TierError>;
+
+    /// Stores segments unless they are there; their files may be gone afterwards. When this returns, a
+    /// crash loses none of them. Gives the number of bytes that are new.
+    fn create_segments(&self, repo: &RepoName, segments: Vec<NewSegment>)
+    -> Result<u64, TierError>;
+
+    /// Stores an object in place of the one with the version `expected`, or of none. Of those who race
+    /// with the same expectation, one is told [`Written::New`].
+    fn swap(
+        &self,
+        key: &Key,
+        expected: Option<&Version>,
+        bytes: &[u8],
+    ) -> Result<Written, TierError>;
+
+    /// How long an object is and when it was stored, if there is one.
+    fn stat(&self, key: &Key) -> Result<Option<Stat>, TierError>;
+
+    /// The objects of a part of a repository, in no order; what is not ours is left out.
+    fn list(&self, repo: &RepoName, part: Part) -> Result<Vec<Listed>, TierError>;
+
+    /// Whether [`Tier::delete`] and [`Tier::delete_repository`] are safe: while others publish here whom
+    /// this daemon doesn't know of, they aren't.
+    fn may_delete(&self) -> bool;
+
+    /// Deletes an object, if it is there.
+    fn delete(&self, key: &Key) -> Result<(), TierError>;
+
+    /// Deletes all of a repository, its pointer first.
+    fn delete_repository(&self, repo: &RepoName) -> Result<(), TierError>;
+
+    /// Puts a segment that was found damaged out of the way, so that it can be stored again.
+    fn set_aside(&self, repo: &RepoName, id: SegmentId) -> Result<(), TierError>;
+}
+
+/// A whole object.
+#[derive(Clone, Debug)]
+pub(crate) struct Whole {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) version: Version,
+}
+
+/// Tells one state of an object from another; each tier has its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Version(pub(super) String);
+
+/// What is known of an object without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stat {
+    /// In bytes.
+    pub(crate) len: u64,
+    /// When it was stored.
+    pub(crate) stored_at: SystemTime,
+}
+
+/// An object that was listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Listed {
+    pub(crate) object: Object,
+    pub(crate) stat: Stat,
+}
+
+/// A finished segment that is not yet in the store.
+#[derive(Clone, Debug)]
+pub(crate) struct NewSegment {
+    pub(crate) id: SegmentId,
+    pub(crate) file: PathBuf,
+    pub(crate) len: u64,
+}
+
+/// What storing something did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Written {
+    /// It is there now.
+    New,
+    /// Something else was there before, and still is.
+    TooLate,
+}
