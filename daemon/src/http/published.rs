@@ -2,7 +2,7 @@
 
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use cachewfs_format::{ArchiveKind, Digest, Manifest, RepoName, SnapshotId};
 use lru::LruCache;
@@ -13,6 +13,12 @@ use crate::store::Archive;
 
 /// So many archives are kept parsed: their lists of segments take some 40 bytes each.
 const MAX_ARCHIVES: NonZeroUsize = NonZeroUsize::new(64).expect("64 is not 0");
+
+/// So many archives that were found are not looked for again.
+const MAX_FOUND: NonZeroUsize = NonZeroUsize::new(256).expect("256 is not 0");
+
+/// For so long. A request for a range of a few KiB would spend half of its time looking.
+const MAX_AGE: Duration = Duration::from_secs(1);
 
 /// One archive of one snapshot: all that an answer is made of is of one revision.
 #[derive(Clone, Debug)]
@@ -63,6 +69,73 @@ impl Archives {
     }
 }
 
+/// Which archive of a repository is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Which {
+    Current,
+    /// That of this snapshot.
+    Snapshot(SnapshotId),
+    /// The one whose TOC has this digest.
+    Toc(Digest),
+}
+
+/// What was found lately.
+#[derive(Debug)]
+pub(super) struct Found(Mutex<LruCache<(RepoName, Which, ArchiveKind), Fresh>>);
+
+#[derive(Debug)]
+struct Fresh {
+    published: Published,
+    looked_at: Instant,
+    /// The store's number of changes before it was looked at.
+    changes: u64,
+}
+
+impl Default for Found {
+    fn default() -> Self {
+        Self(Mutex::new(LruCache::new(MAX_FOUND)))
+    }
+}
+
+impl Found {
+    fn lock(&self) -> MutexGuard<'_, LruCache<(RepoName, Which, ArchiveKind), Fresh>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Finds an archive; `None` if it is not, or no longer, there. What this daemon publishes or deletes is
+/// seen at once, what others do within [`MAX_AGE`].
+pub(super) async fn find(
+    app: &Arc<App>,
+    repo: &RepoName,
+    (which, kind): (Which, ArchiveKind),
+) -> Result<Option<Published>, ApiError> {
+    let key = (repo.clone(), which, kind);
+    let (looked_at, changes) = (Instant::now(), app.store.changes());
+    let is_fresh = |fresh: &&Fresh| {
+        fresh.changes == changes && looked_at.duration_since(fresh.looked_at) < MAX_AGE
+    };
+    if let Some(fresh) = app.found.lock().get(&key).filter(is_fresh) {
+        return Ok(Some(fresh.published.clone()));
+    }
+    let (finder, repo) = (Arc::clone(app), repo.clone());
+    let look = move || match which {
+        Which::Current => current(&finder, &repo, kind),
+        Which::Snapshot(snapshot) => of_snapshot(&finder, &repo, (snapshot, kind)),
+        Which::Toc(toc) => of_toc(&finder, &repo, (toc, kind)),
+    };
+    let found = tokio::task::spawn_blocking(look).await??;
+    if let Some(published) = found.clone() {
+        let fresh = Fresh {
+            published,
+            looked_at,
+            changes,
+        };
+        app.found.lock().put(key, fresh);
+    }
+    Ok(found)
+}
+
 /// The current archive; `None` if nothing is published. Blocks.
 pub(super) fn current(
     app: &App,
@@ -107,7 +180,7 @@ pub(super) fn of_snapshot(
 }
 
 /// The revision whose TOC has the digest `toc`; `None` if it is not, or no longer, there. Blocks.
-pub(super) fn of_toc(
+fn of_toc(
     app: &App,
     repo: &RepoName,
     (toc, kind): (Digest, ArchiveKind),

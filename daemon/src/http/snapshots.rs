@@ -15,7 +15,7 @@ use super::conditional::{Condition, Validators};
 use super::error::ApiError;
 use super::miss;
 use super::pin::{self, Pin};
-use super::published::{self, Published};
+use super::published::{self, Published, Which};
 use super::range::{self, Wanted};
 use super::routes::App;
 
@@ -41,10 +41,7 @@ pub(super) async fn stable(
     let pin = Pin::of(&request.headers);
     if let Pin::Revision(toc) = pin {
         let toc = toc.ok_or(ApiError::PreconditionFailed)?;
-        let repo = request.repo.clone();
-        let finder = Arc::clone(&app);
-        let find = move || published::of_toc(&finder, &repo, (toc, kind));
-        let pinned = tokio::task::spawn_blocking(find).await??;
+        let pinned = published::find(&app, &request.repo, (Which::Toc(toc), kind)).await?;
         let pinned = pinned.ok_or(ApiError::PreconditionFailed)?;
         return Ok(answer_stable(&app, &request, &pinned));
     }
@@ -56,9 +53,8 @@ pub(super) async fn stable(
     };
     // Looked at before the store, so that no publish is missed.
     let status = repository.as_ref().map(|repository| repository.status());
-    let (finder, repo) = (Arc::clone(&app), request.repo.clone());
-    let find = move || published::current(&finder, &repo, kind);
-    if let Some(published) = tokio::task::spawn_blocking(find).await?? {
+    let current = published::find(&app, &request.repo, (Which::Current, kind)).await?;
+    if let Some(published) = current {
         if let Some(older) = pinned_by_condition(&app, &request, &published).await? {
             return Ok(answer_stable(&app, &request, &older));
         }
@@ -96,8 +92,7 @@ async fn pinned_by_condition(
     let Some(toc) = pin::toc_of(tag) else {
         return Ok(None);
     };
-    let (app, repo, kind) = (Arc::clone(app), request.repo.clone(), current.kind);
-    tokio::task::spawn_blocking(move || published::of_toc(&app, &repo, (toc, kind))).await?
+    published::find(app, &request.repo, (Which::Toc(toc), current.kind)).await
 }
 
 /// Answers with the snapshot that the URL names.
@@ -107,9 +102,7 @@ pub(super) async fn immutable(
     kind: ArchiveKind,
     id: SnapshotId,
 ) -> Result<Response, ApiError> {
-    let repo = request.repo.clone();
-    let find = move || published::of_snapshot(&app, &repo, (id, kind));
-    match tokio::task::spawn_blocking(find).await?? {
+    match published::find(&app, &request.repo, (Which::Snapshot(id), kind)).await? {
         Some(published) => Ok(answer(&request, &published, IMMUTABLE)),
         None => Err(ApiError::NoSuchSnapshot { repo: request.repo }),
     }

@@ -72,26 +72,27 @@ impl Archive {
         read: impl Fn(&Key, u64, &mut [u8]) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         let mut rest = into;
-        let mut at = start;
+        let (mut at, mut reads) = (start, 0);
         let mut index = self
             .starts
             .partition_point(|&start| start <= at)
             .saturating_sub(1);
         while !rest.is_empty() {
-            let (Some(segment), Some(start)) = (self.segments.get(index), self.starts.get(index))
+            let (Some(segment), Some(begin)) = (self.segments.get(index), self.starts.get(index))
             else {
                 return Err(StoreError::BeyondEnd);
             };
-            let offset = at - start;
+            let offset = at - begin;
             let left = usize::try_from(segment.len.saturating_sub(offset)).unwrap_or(usize::MAX);
             let (part, next) = rest.split_at_mut(left.min(rest.len()));
             read(&Key::segment(&self.repo, segment.id), offset, part)?;
-            self.store.reads().count.add(1);
-            self.store.reads().bytes.add(part.len() as u64);
+            reads += 1;
             at += part.len() as u64;
             rest = next;
             index += 1;
         }
+        self.store.reads().count.add(reads);
+        self.store.reads().bytes.add(at - start);
         Ok(())
     }
 }

@@ -36,6 +36,7 @@ impl Store {
                 kept.push(id);
             } else {
                 tier.delete(&Key::manifest(repo, id))?;
+                self.has_changed();
             }
         }
         let mut named = HashSet::new();
@@ -65,7 +66,9 @@ impl Store {
         if !self.may_delete() {
             return Err(StoreError::MayNotDelete);
         }
-        Ok(self.tier().delete_repository(repo)?)
+        let deleted = self.tier().delete_repository(repo);
+        self.has_changed();
+        Ok(deleted?)
     }
 
     /// All snapshots that are kept: the current one, then those that were current last.

@@ -4,6 +4,7 @@
 //! pointer its manifest. It is the same on every tier.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use cachewfs_format::{Digest, Manifest, Pointer, RepoName, SnapshotId};
@@ -18,6 +19,7 @@ use crate::metrics::Counter;
 pub(crate) struct Store {
     tier: Arc<dyn Tier>,
     reads: Arc<Reads>,
+    changes: Arc<AtomicU64>,
 }
 
 /// What was read for clients, counted from the daemon's start.
@@ -33,11 +35,21 @@ impl Store {
         Self {
             tier: Arc::new(tier),
             reads: Arc::default(),
+            changes: Arc::default(),
         }
     }
 
     pub(super) fn tier(&self) -> &dyn Tier {
         &*self.tier
+    }
+
+    /// A number that is another one after this daemon has changed which snapshots there are.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    pub(super) fn has_changed(&self) {
+        self.changes.fetch_add(1, Ordering::Release);
     }
 
     /// What was read for clients.
@@ -133,7 +145,9 @@ impl Store {
         }
         let version = present.map(|present| present.version);
         let bytes = encode(&key, new.to_json())?;
-        Ok(self.tier.swap(&key, version.as_ref(), &bytes)?)
+        let written = self.tier.swap(&key, version.as_ref(), &bytes);
+        self.has_changed();
+        Ok(written?)
     }
 
     /// All snapshots that are kept, in no order.
