@@ -42,6 +42,10 @@ impl Invalidator {
             let changed = now.changed_paths(before);
             let names = with_changed_directories(&changed, before, now);
             self.drop_names(&names, |path| work_tree_ino(repo, path));
+        } else {
+            let names = before.generation.searched();
+            let names: Vec<_> = names.iter().map(Vec::as_slice).collect();
+            self.drop_names(&names, |path| work_tree_ino(repo, path));
         }
     }
 

@@ -175,14 +175,17 @@ async fn work_tree_child(
             path: Vec::new(),
         });
     }
-    let generation = repository.view().generation;
-    let work_tree = generation
-        .work_tree(Purpose::Demand)
-        .await?
-        .ok_or(FsError::NoEntry)?;
     let path = join(path, name);
-    let found = work_tree.get(&path).ok_or(FsError::NoEntry)?;
-    Ok(work_tree_node(repository, path, found))
+    loop {
+        let generation = repository.view().generation;
+        let found = generation.find_in_work_tree(&path).await?;
+        // Had the view switched before it was known that this name is looked up here, the kernel would
+        // never be told that the answer is out of date.
+        if Arc::ptr_eq(&generation, &repository.view().generation) {
+            let found = found.ok_or(FsError::NoEntry)?;
+            return Ok(work_tree_node(repository, path, found));
+        }
+    }
 }
 
 pub(super) fn work_tree_node(

@@ -119,6 +119,41 @@ async fn looking_up_git_loads_no_index() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_file_is_found_without_loading_a_long_index() {
+    // Names that sort around '/', and long paths, which make a long index.
+    let deep = "a-directory-below-others/".repeat(140);
+    let mut paths: Vec<String> = vec!["a".into(), "b-".into(), "b/c".into(), "b0".into()];
+    paths.extend((0..320).map(|number| format!("{number:03}/{deep}file")));
+    paths.extend((0..100).map(|number| format!("{number:03}-")));
+    paths.sort();
+    let files: Vec<_> = paths
+        .iter()
+        .map(|path| (path.as_str(), 0o100_644, path.as_bytes()))
+        .collect();
+    let Bench { fs, source, .. } = &bench(archive("main", b"PACK", &files));
+    in_repo(fs, &[".git", "HEAD"]).await.unwrap();
+    let generation = || fs.repositories().resolved().remove(0).view().generation;
+    let is_loaded = || generation().loaded_work_tree().is_some();
+    source.take_requests();
+
+    for name in ["a", "b-", "b0", "000-", "099-"] {
+        let file = in_repo(fs, &[name]).await.unwrap();
+        assert_eq!(content(fs, file.ino).await, name.as_bytes());
+    }
+    for name in [".mailmap", "a-", "c", "zz"] {
+        let error = in_repo(fs, &[name]).await.unwrap_err();
+        assert!(matches!(error, FsError::NoEntry), "{name}: {error}");
+    }
+    assert!(!is_loaded());
+    let requests = source.take_requests();
+    assert!(requests.len() < 100, "{} requests", requests.len());
+
+    let directory = in_repo(fs, &["b"]).await.unwrap();
+    assert_eq!(directory.kind, FileKind::Directory);
+    assert!(is_loaded());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn packs_are_where_alternates_point() {
     let Bench { fs, .. } = &sample();
 

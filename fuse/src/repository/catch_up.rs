@@ -152,6 +152,13 @@ impl Repositories {
         };
         let (repository, before) = (Arc::clone(repository), before.clone());
         let now = repository.view();
+        // The old one may have been loaded since this catch-up began.
+        if before.generation.loaded_work_tree().is_some()
+            && let Err(error) = now.generation.work_tree(Purpose::Background).await
+        {
+            let (repo, error) = (&repository.name, &error as &dyn std::error::Error);
+            warn!(%repo, error, "Can't tell which files changed in {repo}");
+        }
         // Blocks while the kernel holds a directory's lock.
         let told = tokio::task::spawn_blocking(move || {
             invalidator.invalidate(&repository.name, &before, &now);

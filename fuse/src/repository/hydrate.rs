@@ -20,9 +20,13 @@ const HEAD_START: Duration = Duration::from_millis(300);
 const BATCH: usize = 64;
 
 impl Repositories {
-    /// Starts to fetch the index: every command that looks at the work tree reads it.
+    /// Starts to fetch the index: every command that looks at the work tree reads it. A long one waits
+    /// until somebody does.
     pub(super) fn start_loading_work_tree(&self, repository: &Repository) {
         let generation = repository.view().generation;
+        if generation.has_long_index() {
+            return;
+        }
         let backend = self.segments.backend();
         let ending = backend.ending.clone();
         backend.tasks.spawn(async move {

@@ -216,3 +216,45 @@ async fn the_kernel_learns_of_a_new_snapshot() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_kernel_learns_of_files_that_were_found_without_the_index() {
+    // Long paths make a long index.
+    let deep = "a-directory-below-others/".repeat(140);
+    let names: Vec<_> = (0..320).map(|n| format!("{n:03}/{deep}file")).collect();
+    let text = |content: &'static [u8]| ("a", 0o100_644, content);
+    let with = |branch, first: &[(&'static str, u32, &'static [u8])]| {
+        let rest = names
+            .iter()
+            .map(|name| (name.as_str(), 0o100_644, &b""[..]));
+        let mut files: Vec<_> = first.iter().copied().chain(rest).collect();
+        files.sort_by_key(|file| file.0);
+        archive(branch, b"PACK", &files)
+    };
+    let Some(mount) = mounted(with("main", &[text(b"before")])).await else {
+        return;
+    };
+    let repositories = Arc::clone(mount.bench.fs.repositories());
+    let (file, mailmap) = (mount.repo.join("a"), mount.repo.join(".mailmap"));
+    let (files, later) = ((file.clone(), mailmap.clone()), (file, mailmap));
+    blocking(move || {
+        assert_eq!(fs::read(files.0).unwrap(), b"before");
+        assert!(!files.1.exists());
+    })
+    .await;
+    let repository = repositories.resolved().remove(0);
+    let before = repository.view().generation;
+    assert!(before.loaded_work_tree().is_none());
+
+    let new = [text(b"and after"), (".mailmap", 0o100_644, b"who")];
+    mount.bench.source.publish(with("next", &new));
+    repositories.catch_up(&repository).await.unwrap();
+
+    blocking(move || {
+        assert_eq!(fs::read(later.0).unwrap(), b"and after");
+        assert_eq!(fs::read(later.1).unwrap(), b"who");
+    })
+    .await;
+    let now = repository.view().generation;
+    assert!(!Arc::ptr_eq(&before, &now) && now.loaded_work_tree().is_none());
+}

@@ -1,18 +1,21 @@
 //! One published state of a repository, as the mount shows it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use cachewfs_format::{
     ArchiveKind, Content, EntryKind, Error as FormatError, RepoName, Role, SnapshotId, Toc,
     TocPlace,
 };
+use futures_util::future::OptionFuture;
+use futures_util::join;
 use tokio::sync::OnceCell;
 
+use super::index_search::{Hit, IndexSearch};
 use super::refs::{Head, checked_head, mirror_packed_refs};
-use super::{FileContent, StaticTree, WorkTree, config};
+use super::{FileContent, StaticTree, WorkTree, WorkTreeNode, config};
 use crate::fetch::{FetchError, Source, Tail, TailAnswer, current_tail};
 use crate::first_look;
 use crate::segment::{Backend, Place, ReadError, Segment, Segments, fetch_whole};
@@ -21,6 +24,8 @@ use crate::traffic::Purpose;
 /// How much of the end of an archive the first request asks for, in bytes: seek table and TOC of
 /// most repositories.
 pub(crate) const TAIL_LEN: u64 = 64 << 10;
+/// After so many files that were searched for the whole index is loaded.
+const MAX_SEARCHED: usize = 16;
 /// The time of the git directory's files: a day after the work tree's, so that git believes the
 /// index. Packs have times of their own.
 const GIT_MTIME: i64 = 315_619_200;
@@ -80,6 +85,8 @@ pub(crate) struct Generation {
     /// The branch of HEAD, if it is on one.
     pub default_branch: Option<String>,
     work_tree: OnceCell<Arc<WorkTree>>,
+    search: Option<Arc<IndexSearch>>,
+    searched: Mutex<BTreeSet<Vec<u8>>>,
 }
 
 impl Generation {
@@ -105,8 +112,9 @@ impl Generation {
                 )
             })
             .collect::<Vec<_>>();
+        let search = IndexSearch::of(&placed, toc.commit.as_bytes().len()).map(Arc::new);
         if purpose == Purpose::Demand {
-            start_first_look(&toc, &placed, segments.backend());
+            start_first_look(&toc, (&placed, search.clone()), segments.backend());
         }
         let files = small_files(&toc, &placed, purpose).await?;
         let file = |path: &[u8]| files.get(path).map_or(&[][..], Vec::as_slice);
@@ -133,6 +141,8 @@ impl Generation {
             etag: tail.etag,
             archive_len: tail.archive_len,
             toc,
+            search,
+            searched: Mutex::default(),
             segments: placed,
             git,
             objects,
@@ -159,6 +169,47 @@ impl Generation {
             .await
             .cloned()
             .map(Some)
+    }
+
+    /// What is at `path` in the work tree. A file at its top, or none, is found without loading a long
+    /// index; then the path is one of [`Generation::searched`].
+    pub(crate) async fn find_in_work_tree(
+        &self,
+        path: &[u8],
+    ) -> Result<Option<WorkTreeNode>, LoadError> {
+        if self.loaded_work_tree().is_none()
+            && let Some(search) = self.search.as_ref().filter(|_| !path.contains(&b'/'))
+            && self.note_search(path)
+        {
+            match search.find(path, Purpose::Demand).await? {
+                Hit::File(file) => return Ok(Some(file)),
+                Hit::Absent => return Ok(None),
+                Hit::Other => {}
+            }
+        }
+        let tree = self.work_tree(Purpose::Demand).await?;
+        Ok(tree.and_then(|tree| tree.get(path)))
+    }
+
+    /// Whether files are found without loading the index.
+    pub(crate) fn has_long_index(&self) -> bool {
+        self.search.is_some()
+    }
+
+    /// False if so many paths were searched that the index is better loaded.
+    fn note_search(&self, path: &[u8]) -> bool {
+        let mut searched = self.searched.lock().unwrap_or_else(PoisonError::into_inner);
+        if !searched.contains(path) && searched.len() == MAX_SEARCHED {
+            return false;
+        }
+        searched.insert(path.to_vec());
+        true
+    }
+
+    /// The paths that were answered for, or may be any moment, without the work tree being loaded.
+    pub(crate) fn searched(&self) -> Vec<Vec<u8>> {
+        let searched = self.searched.lock().unwrap_or_else(PoisonError::into_inner);
+        searched.iter().cloned().collect()
     }
 
     /// The work tree, if it has been loaded.
@@ -200,10 +251,23 @@ async fn load_toc(
 }
 
 /// Starts to fetch what the first command looks at, whatever it is.
-fn start_first_look(toc: &Toc, segments: &[Arc<Segment>], backend: &Backend) {
+fn start_first_look(
+    toc: &Toc,
+    (segments, search): (&[Arc<Segment>], Option<Arc<IndexSearch>>),
+    backend: &Backend,
+) {
     let (head, segments) = (toc.commit, segments.to_vec());
     let ending = backend.ending.clone();
-    let look = async move { first_look::fetch(head, &segments).await };
+    let look = async move {
+        let objects = first_look::fetch(head, &segments);
+        // git looks for it before it shows a commit.
+        let mailmap = OptionFuture::from(
+            search
+                .as_ref()
+                .map(|search| search.find(b".mailmap", Purpose::Background)),
+        );
+        join!(objects, mailmap);
+    };
     let tasks = &backend.tasks;
     tasks.spawn(async move { ending.run_until_cancelled(look).await });
 }

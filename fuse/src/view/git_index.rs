@@ -67,19 +67,42 @@ pub(super) fn entry_offsets(index: &[u8], id_len: usize) -> Result<Vec<u32>, Rea
     let mut offset = HEADER_LEN;
     let mut paths = PathSequence::default();
     for _ in 0..count {
-        let entry = entry_at(index, offset, id_len).ok_or("it ends within an entry")?;
-        let path = GitPath::parse(entry.path).map_err(|_| "a path is malformed")?;
-        if path.has_dot_git() {
-            return Err("a path has a component '.git'");
-        }
-        paths
-            .push(&path)
-            .map_err(|_| "its paths are not those of a tree, sorted")?;
-        ObjectId::from_bytes(entry.id).map_err(|_| "an object id is malformed")?;
+        let entry = checked_entry_at(index, offset, (id_len, &mut paths))?;
         offsets.push(u32::try_from(offset).map_err(|_| "it is larger than 4 GiB")?);
         offset += entry_len(entry.path.len(), id_len);
     }
     Ok(offsets)
+}
+
+/// The entries of a part of an index, which has no header; checked like those of a whole one.
+pub(super) fn entries_of_part(part: &[u8], id_len: usize) -> Result<Vec<IndexEntry<'_>>, Reason> {
+    let mut entries = Vec::new();
+    let mut offset = 0;
+    let mut paths = PathSequence::default();
+    while offset < part.len() {
+        let entry = checked_entry_at(part, offset, (id_len, &mut paths))?;
+        entries.push(entry);
+        offset += entry_len(entry.path.len(), id_len);
+    }
+    Ok(entries)
+}
+
+/// Reads an entry whose path is safe, and comes after those before it.
+fn checked_entry_at<'a>(
+    index: &'a [u8],
+    offset: usize,
+    (id_len, paths): (usize, &mut PathSequence),
+) -> Result<IndexEntry<'a>, Reason> {
+    let entry = entry_at(index, offset, id_len).ok_or("it ends within an entry")?;
+    let path = GitPath::parse(entry.path).map_err(|_| "a path is malformed")?;
+    if path.has_dot_git() {
+        return Err("a path has a component '.git'");
+    }
+    paths
+        .push(&path)
+        .map_err(|_| "its paths are not those of a tree, sorted")?;
+    ObjectId::from_bytes(entry.id).map_err(|_| "an object id is malformed")?;
+    Ok(entry)
 }
 
 #[cfg(test)]
@@ -134,6 +157,7 @@ pub(super) mod tests {
             index.extend(count.to_be_bytes());
             index.extend(bytes);
             drop(entry_offsets(&index, 20));
+            drop(entries_of_part(&index[12..], 20));
         }
     }
 }

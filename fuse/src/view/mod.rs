@@ -4,6 +4,7 @@
 mod config;
 mod generation;
 mod git_index;
+mod index_search;
 mod refs;
 mod static_tree;
 mod work_tree;

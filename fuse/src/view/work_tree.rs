@@ -28,7 +28,7 @@ pub(crate) struct WorkTree {
 
 /// A run of files that share a segment.
 #[derive(Debug)]
-struct Run {
+pub(super) struct Run {
     members: Arc<Segment>,
     large_file: Option<Arc<Segment>>,
 }
@@ -57,6 +57,36 @@ pub(crate) struct WorkTreeFile {
     pub is_executable: bool,
     /// Modification time in seconds since the epoch.
     pub mtime: i64,
+}
+
+impl WorkTreeNode {
+    /// What an entry of the index says, of a file in `run`.
+    pub(super) fn of_entry(entry: &IndexEntry<'_>, run: &Arc<Run>) -> Self {
+        if entry.mode & TYPE_MASK == SUBMODULE {
+            return Self::Directory;
+        }
+        let is_large = |segment: &&Arc<Segment>| {
+            segment
+                .record()
+                .file
+                .as_ref()
+                .is_some_and(|file| file.path.as_bytes() == entry.path)
+        };
+        let size = run
+            .large_file
+            .as_ref()
+            .filter(is_large)
+            .map(|segment| segment.len());
+        Self::File(WorkTreeFile {
+            run: Arc::clone(run),
+            path: entry.path.into(),
+            blob: entry.id.into(),
+            size: size.unwrap_or_else(|| u64::from(entry.size)),
+            is_symlink: entry.mode & TYPE_MASK == SYMLINK,
+            is_executable: entry.mode & 0o111 != 0,
+            mtime: i64::from(entry.mtime),
+        })
+    }
 }
 
 impl WorkTree {
@@ -140,34 +170,11 @@ impl WorkTree {
 
     fn node(&self, number: usize) -> Option<WorkTreeNode> {
         let entry = self.entry(number)?;
-        if entry.mode & TYPE_MASK == SUBMODULE {
-            return Some(WorkTreeNode::Directory);
-        }
         let offset = *self.offsets.get(number)?;
         let (_, run) = self
             .runs
             .get(self.runs.partition_point(|&(end, _)| end <= offset))?;
-        let is_large = |segment: &&Arc<Segment>| {
-            segment
-                .record()
-                .file
-                .as_ref()
-                .is_some_and(|file| file.path.as_bytes() == entry.path)
-        };
-        let size = run
-            .large_file
-            .as_ref()
-            .filter(is_large)
-            .map(|segment| segment.len());
-        Some(WorkTreeNode::File(WorkTreeFile {
-            run: Arc::clone(run),
-            path: entry.path.into(),
-            blob: entry.id.into(),
-            size: size.unwrap_or_else(|| u64::from(entry.size)),
-            is_symlink: entry.mode & TYPE_MASK == SYMLINK,
-            is_executable: entry.mode & 0o111 != 0,
-            mtime: i64::from(entry.mtime),
-        }))
+        Some(WorkTreeNode::of_entry(&entry, run))
     }
 
     /// The names in the directory at `path`, sorted, with what they are.
@@ -227,7 +234,7 @@ impl WorkTree {
 }
 
 /// The runs of the work tree, in order.
-fn runs(segments: &[Arc<Segment>]) -> Vec<Arc<Run>> {
+pub(super) fn runs(segments: &[Arc<Segment>]) -> Vec<Arc<Run>> {
     let mut runs = Vec::new();
     for (number, segment) in segments.iter().enumerate() {
         if segment.record().role == Role::WorkTree {
