@@ -163,7 +163,7 @@ async fn prepare_directories(config: &Config) -> Result<(Store, PathBuf), StartE
     sweep(&tmp).map_err(prepare(tmp.clone()))?;
     let mirrors = mirrors(config);
     std::fs::create_dir_all(&mirrors).map_err(prepare(mirrors.clone()))?;
-    let root = config.data_dir.join("store");
+    let (root, tmp) = config.store.directories(&config.data_dir);
     let tier = DiskTier::create(&root, &tmp).map_err(|source| StartError::Prepare {
         path: root,
         source: source.into(),

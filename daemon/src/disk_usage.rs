@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
+use crate::config::Config;
+
 /// Looking takes one part in so many of the time, but for the shortest and the longest pause.
 const SHARE: u32 = 50;
 const SHORTEST_PAUSE: Duration = Duration::from_secs(10);
@@ -25,13 +27,17 @@ pub(crate) struct Used {
 #[derive(Debug)]
 pub(crate) struct DiskUsage {
     data_dir: PathBuf,
+    store: PathBuf,
     used: Mutex<Option<Used>>,
 }
 
 impl DiskUsage {
-    pub(crate) fn of(data_dir: &Path) -> Self {
+    pub(crate) fn of(config: &Config) -> Self {
+        let data_dir = config.data_dir.clone();
+        let (store, _) = config.store.directories(&data_dir);
         Self {
-            data_dir: data_dir.to_owned(),
+            data_dir,
+            store,
             used: Mutex::default(),
         }
     }
@@ -65,8 +71,8 @@ impl DiskUsage {
     }
 
     fn look(&self, stop: &CancellationToken) {
-        let sum = |name: &str| sum(&self.data_dir.join(name), stop);
-        if let (Some(mirrors), Some(store)) = (sum("mirrors"), sum("store")) {
+        let mirrors = sum(&self.data_dir.join("mirrors"), stop);
+        if let (Some(mirrors), Some(store)) = (mirrors, sum(&self.store, stop)) {
             let used = Some(Used { mirrors, store });
             *self.used.lock().unwrap_or_else(PoisonError::into_inner) = used;
         }
@@ -110,7 +116,10 @@ mod tests {
         };
         write("mirrors/h/a", 100_000);
         write("store/x", 300_000);
-        let usage = DiskUsage::of(directory.path());
+        let usage = DiskUsage::of(&Config {
+            data_dir: directory.path().to_owned(),
+            ..Config::default()
+        });
         assert_eq!(usage.used(), None);
 
         usage.look(&CancellationToken::new());

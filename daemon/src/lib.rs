@@ -32,3 +32,4 @@ pub use config::{Config, ConfigError, GitConfig, GitHttpConfig, LogFormat};
 pub use listener::{TlsConfig, TlsError};
 pub use mirror::{CredentialError, UpstreamAuthConfig};
 pub use mirrors_config::MirrorsConfig;
+pub use store::StoreConfig;

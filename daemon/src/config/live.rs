@@ -54,6 +54,7 @@ fn keep_fixed(new: &mut Config, old: &Config) -> Vec<&'static str> {
         "publishes": publishes;
         "mirrors.jobs": mirrors.jobs;
         "mirrors.stop_timeout": mirrors.stop_timeout;
+        "store.directory": store.directory;
         "tls": tls;
         "auth": auth;
         "upstream_auth": upstream_auth;

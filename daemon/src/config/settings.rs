@@ -15,6 +15,7 @@ use crate::listener::TlsConfig;
 use crate::mirror::UpstreamAuthConfig;
 
 use crate::mirrors_config::MirrorsConfig;
+use crate::store::StoreConfig;
 
 /// What a person wrote, or the defaults: enough to run on loopback without any file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -81,6 +82,8 @@ pub struct Config {
     pub git_http: GitHttpConfig,
     /// How mirrors are kept.
     pub mirrors: MirrorsConfig,
+    /// Where what is published is kept.
+    pub store: StoreConfig,
     /// Who may do what.
     pub auth: AuthConfig,
     /// Host to the credentials that are shown to it. Default none.
@@ -152,6 +155,7 @@ impl Default for Config {
             git: GitConfig::default(),
             git_http: GitHttpConfig::default(),
             mirrors: MirrorsConfig::default(),
+            store: StoreConfig::default(),
             auth: AuthConfig::default(),
             upstream_auth: BTreeMap::new(),
             tls: None,

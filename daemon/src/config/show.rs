@@ -42,6 +42,7 @@ mod tests {
         documented.git.config_file = None;
         // Examples, too.
         documented.auth = defaults.auth.clone();
+        documented.store.directory = None;
         documented.tls = None;
         documented.upstream_auth.clear();
         documented.git.pack_threads = defaults.git.pack_threads;

@@ -165,7 +165,7 @@ impl Registry {
             queries: Semaphore::new(MAX_QUERIES),
             bundles: Bundles::new(tmp_directory(&now).join("bundles")),
             check_turns: Mutex::default(),
-            disk: Arc::new(DiskUsage::of(&now.data_dir)),
+            disk: Arc::new(DiskUsage::of(&now)),
             config,
             git,
             metrics: publisher.metrics(),

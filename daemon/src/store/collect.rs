@@ -15,8 +15,8 @@ impl Store {
     /// manifest names; nothing that was written, or current, within `grace`. Gives the number of
     /// segments deleted: none where others may publish.
     ///
-    /// The caller is the only one that publishes `repo`. The manifests go first: a crash in between
-    /// leaves segments without a manifest, which the next call deletes.
+    /// Others may publish `repo` at the same time, as long as that takes them less than `grace`. The
+    /// manifests go first: a crash in between leaves segments without a manifest, which the next call deletes.
     pub(crate) fn collect(
         &self,
         repo: &RepoName,
@@ -27,6 +27,7 @@ impl Store {
         if !tier.may_delete() {
             return Ok(0);
         }
+        let _hold = tier.hold_for_deleting(repo)?;
         let now = SystemTime::now();
         let is_old = |since: SystemTime| now.duration_since(since).is_ok_and(|age| age > grace);
         let snapshots = newest_first(current, &tier.list(repo, Part::Manifests)?);

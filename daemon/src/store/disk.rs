@@ -9,6 +9,7 @@ use cachewfs_format::{Digest, RepoName, SegmentId};
 
 use super::TierError;
 use super::key::{Key, Object, Part};
+use super::share::renew;
 use super::tier::{Listed, NewSegment, Stat, Tier, Version, Whole, Written};
 use crate::read_now::read_now;
 
@@ -20,7 +21,7 @@ const MAX_SINGLE_SYNCS: usize = 16;
 pub(crate) struct DiskTier {
     root: PathBuf,
     /// On the same filesystem: files are finished here, then renamed.
-    tmp: PathBuf,
+    pub(super) tmp: PathBuf,
 }
 
 impl DiskTier {
@@ -29,10 +30,12 @@ impl DiskTier {
         for directory in [&root.join("v1"), tmp] {
             fs::create_dir_all(directory).map_err(TierError::at(directory))?;
         }
-        Ok(Self {
+        let tier = Self {
             root: root.to_owned(),
             tmp: tmp.to_owned(),
-        })
+        };
+        tier.sweep().map_err(TierError::at(tmp))?;
+        Ok(tier)
     }
 
     /// The file of an object.
@@ -40,7 +43,7 @@ impl DiskTier {
         self.root.join(key.to_string())
     }
 
-    fn directory(&self, repo: &RepoName) -> PathBuf {
+    pub(super) fn directory(&self, repo: &RepoName) -> PathBuf {
         self.root.join(Key::prefix_of(repo))
     }
 
@@ -101,19 +104,24 @@ impl Tier for DiskTier {
     fn create_segments(
         &self,
         repo: &RepoName,
-        segments: Vec<NewSegment>,
+        mut segments: Vec<NewSegment>,
     ) -> Result<u64, TierError> {
         let directory = self.directory(repo).join(Part::Segments.directory());
         fs::create_dir_all(&directory).map_err(TierError::at(&directory))?;
+        for segment in &mut segments {
+            segment.file = self.bring(std::mem::take(&mut segment.file))?;
+        }
         let sync_each = segments.len() <= MAX_SINGLE_SYNCS;
         if !sync_each {
             let tmp = File::open(&self.tmp).map_err(TierError::at(&self.tmp))?;
             rustix::fs::syncfs(tmp).map_err(|errno| TierError::at(&self.tmp)(errno.into()))?;
         }
+        let _hold = self.hold_for_storing(repo)?;
         let mut new_bytes = 0;
         for NewSegment { id, file, len } in segments {
             let path = self.path(&Key::segment(repo, id));
             if path.exists() {
+                renew(&path)?;
                 fs::remove_file(&file).map_err(TierError::at(&file))?;
                 continue;
             }
@@ -183,9 +191,13 @@ impl Tier for DiskTier {
         Ok(listed)
     }
 
-    /// The directory belongs to one daemon, and a repository in it to one task.
+    /// Those who share the directory see each other's files.
     fn may_delete(&self) -> bool {
         true
+    }
+
+    fn hold_for_deleting(&self, repo: &RepoName) -> Result<Option<File>, TierError> {
+        self.lock_segments(repo, File::lock).map(Some)
     }
 
     fn delete(&self, key: &Key) -> Result<(), TierError> {

@@ -3,11 +3,12 @@
 //! ```text
 //! snapshots, collect, content, archive, revisions    what the daemon does: the same on every tier
 //! tier                                               what a place for objects can do
-//! disk                                               a directory
+//! disk, share                                        a directory, which several daemons may have
 //! ```
 
 mod archive;
 mod collect;
+mod config;
 mod content;
 #[cfg(test)]
 mod contract;
@@ -15,10 +16,12 @@ mod disk;
 mod error;
 mod key;
 mod revisions;
+mod share;
 mod snapshots;
 mod tier;
 
 pub(crate) use archive::Archive;
+pub use config::StoreConfig;
 pub(crate) use content::read_file;
 pub(crate) use disk::DiskTier;
 pub(crate) use error::{StoreError, TierError};

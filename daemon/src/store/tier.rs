@@ -3,6 +3,7 @@
 //! The contract is `contract.rs`, which every tier and every wrapper of one runs.
 
 use std::fmt::Debug;
+use std::fs::File;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
@@ -50,6 +51,12 @@ pub(crate) trait Tier: Debug + Send + Sync {
     /// Whether [`Tier::delete`] and [`Tier::delete_repository`] are safe: while others publish here whom
     /// this daemon doesn't know of, they aren't.
     fn may_delete(&self) -> bool;
+
+    /// Held while objects of a repository are looked at and deleted, so that nobody stores, or finds
+    /// there already, in between what is about to go. By default that is no danger.
+    fn hold_for_deleting(&self, _repo: &RepoName) -> Result<Option<File>, TierError> {
+        Ok(None)
+    }
 
     /// Deletes an object, if it is there.
     fn delete(&self, key: &Key) -> Result<(), TierError>;

@@ -1,0 +1,152 @@
+//! What lets several daemons have one store: none deletes what another is about to name.
+//!
+//! A publish that finds a segment there already makes it young again, so that it is kept until the manifest
+//! that names it is written; and no segment goes between the look at it and the note.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use cachewfs_format::RepoName;
+use tempfile::NamedTempFile;
+
+use super::{DiskTier, TierError};
+
+/// A temporary file this old is what a daemon left that was killed.
+const ABANDONED: Duration = Duration::from_hours(24);
+
+impl DiskTier {
+    /// Held while segments are stored; many may.
+    pub(super) fn hold_for_storing(&self, repo: &RepoName) -> Result<File, TierError> {
+        self.lock_segments(repo, File::lock_shared)
+    }
+
+    /// The kernel releases it when the file is closed, or the daemon dies.
+    pub(super) fn lock_segments(
+        &self,
+        repo: &RepoName,
+        lock: fn(&File) -> io::Result<()>,
+    ) -> Result<File, TierError> {
+        let directory = self.directory(repo);
+        fs::create_dir_all(&directory).map_err(TierError::at(&directory))?;
+        let path = directory.join("segments.lock");
+        File::create(&path)
+            .and_then(|file| lock(&file).map(|()| file))
+            .map_err(TierError::at(path))
+    }
+
+    /// Moves a finished file to the filesystem of the store, if it is on another.
+    pub(super) fn bring(&self, file: PathBuf) -> Result<PathBuf, TierError> {
+        let is_foreign = || Ok(fs::metadata(&file)?.dev() != fs::metadata(&self.tmp)?.dev());
+        if !is_foreign().map_err(TierError::at(&file))? {
+            return Ok(file);
+        }
+        let copy = || {
+            let mut to = NamedTempFile::new_in(&self.tmp)?;
+            io::copy(&mut File::open(&file)?, &mut to)?;
+            fs::remove_file(&file)?;
+            to.into_temp_path().keep().map_err(|error| error.error)
+        };
+        copy().map_err(TierError::at(&self.tmp))
+    }
+
+    /// Removes what daemons left in the directory for temporary files.
+    pub(super) fn sweep(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.tmp)? {
+            let path = entry?.path();
+            if is_abandoned(&path) {
+                fs::remove_file(&path)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether it is a file that nobody has written to for long.
+fn is_abandoned(path: &Path) -> bool {
+    let metadata = fs::symlink_metadata(path).ok();
+    let written = metadata.filter(fs::Metadata::is_file);
+    let written = written.and_then(|metadata| metadata.modified().ok());
+    written.is_some_and(|time| {
+        SystemTime::now()
+            .duration_since(time)
+            .is_ok_and(|age| age > ABANDONED)
+    })
+}
+
+/// Makes a segment young, as if it had just been written.
+pub(super) fn renew(path: &Path) -> Result<(), TierError> {
+    File::open(path)
+        .and_then(|segment| segment.set_modified(SystemTime::now()))
+        .map_err(TierError::at(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use cachewfs_format::{Digest, Pointer, SegmentId, SnapshotId};
+
+    use super::*;
+    use crate::store::key::Key;
+    use crate::store::{NewSegment, Store};
+
+    fn tier(root: &Path) -> (DiskTier, RepoName) {
+        let tier = DiskTier::create(root, &root.join("tmp")).unwrap();
+        (tier, RepoName::parse("example.com/a").unwrap())
+    }
+
+    #[test]
+    fn a_segment_that_is_put_again_is_not_deleted_before_it_is_named() {
+        let root = tempfile::tempdir().unwrap();
+        let (tier, repo) = tier(root.path());
+        let store = Store::new(tier.clone());
+        let id = |byte: u8| SegmentId(Digest::of(&[byte]));
+        let path = |byte| tier.path(&Key::segment(&repo, id(byte)));
+        let new = |byte: u8| {
+            let file = root.path().join("tmp").join(byte.to_string());
+            File::create(&file).unwrap().write_all(b"x").unwrap();
+            let id = id(byte);
+            NewSegment { id, file, len: 1 }
+        };
+        store.put_segments(&repo, vec![new(1), new(2)]).unwrap();
+        let long_ago = SystemTime::now() - 2 * ABANDONED;
+        for byte in [1, 2] {
+            let segment = File::open(path(byte)).unwrap();
+            segment.set_modified(long_ago).unwrap();
+        }
+        let current = Pointer {
+            version: Pointer::VERSION,
+            snapshot: SnapshotId::parse(&"1a".repeat(20)).unwrap(),
+            manifest: Digest::of(b"x"),
+            archives: std::collections::BTreeMap::new(),
+            published_at: 7,
+            replaced: Vec::new(),
+        };
+
+        store.put_segments(&repo, vec![new(1)]).unwrap();
+        let deleted = store.collect(&repo, &current, (1, ABANDONED)).unwrap();
+
+        assert_eq!(deleted, 1);
+        assert!(path(1).exists());
+        assert!(!path(2).exists());
+    }
+
+    #[test]
+    fn what_a_killed_daemon_left_goes_and_what_another_writes_stays() {
+        let root = tempfile::tempdir().unwrap();
+        let (tier, _) = tier(root.path());
+        let [old, new] = ["old", "new"].map(|name| root.path().join("tmp").join(name));
+        for path in [&old, &new] {
+            File::create(path).unwrap();
+        }
+        let long_ago = SystemTime::now() - 2 * ABANDONED;
+        File::open(&old).unwrap().set_modified(long_ago).unwrap();
+
+        tier.sweep().unwrap();
+
+        assert!(!old.exists() && new.exists());
+    }
+}
