@@ -9,10 +9,10 @@ use axum::extract::State;
 use axum::http::Uri;
 use axum::response::{IntoResponse as _, Response};
 use cachewfs_format::RepoName;
-use cachewfs_format::api::{ForgetAnswer, REPOS_PATH, RefreshAnswer};
+use cachewfs_format::api::{ForgetAnswer, REPOS_PATH};
 
 use super::error::ApiError;
-use super::routes::{App, parse_repo};
+use super::routes::{App, parse_repo, refreshed};
 use crate::repository::Snapshots;
 
 /// `POST /api/v1/repos/{host}/{path}/{action}`.
@@ -30,11 +30,7 @@ pub(super) async fn act(State(app): State<Arc<App>>, uri: Uri) -> Result<Respons
         "relayout" => app.registry.open(&repo)?.lay_out_anew().await?,
         _ => return forget(app, repo, uri.query()).await,
     };
-    let answer = RefreshAnswer {
-        snapshot: published.snapshot,
-        moved: published.moved,
-    };
-    Ok(Json(answer).into_response())
+    Ok(refreshed(&app, published))
 }
 
 async fn forget(app: Arc<App>, repo: RepoName, query: Option<&str>) -> Result<Response, ApiError> {

@@ -200,7 +200,9 @@ fn repository_status(error: &RepositoryError) -> (StatusCode, &'static str) {
             PublishError::RepositoryEmpty => (StatusCode::NOT_FOUND, code::REPOSITORY_EMPTY),
             PublishError::HeadUnborn => (StatusCode::NOT_FOUND, code::HEAD_UNBORN),
             PublishError::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
-            PublishError::Raced => (StatusCode::SERVICE_UNAVAILABLE, "raced"),
+            PublishError::Raced | PublishError::Behind => {
+                (StatusCode::SERVICE_UNAVAILABLE, "raced")
+            }
             PublishError::Git(_)
             | PublishError::Store(_)
             | PublishError::Format(_)
@@ -242,7 +244,9 @@ fn repository_advice(error: &RepositoryError) -> &'static str {
         RepositoryError::Publish(error) => match **error {
             PublishError::RepositoryEmpty => "Push a commit first.",
             PublishError::HeadUnborn => "Set the default branch upstream to one that exists.",
-            PublishError::Stopping | PublishError::Raced => "Ask again in a moment.",
+            PublishError::Stopping | PublishError::Raced | PublishError::Behind => {
+                "Ask again in a moment."
+            }
             PublishError::Git(_)
             | PublishError::Store(_)
             | PublishError::Format(_)

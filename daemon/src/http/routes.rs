@@ -20,6 +20,7 @@ use super::{
     admin, bundle, ensure_refs, health, metrics, observe, published, repos, snapshots, status,
 };
 use crate::auth::Access;
+use crate::publish::Published;
 use crate::readiness::Life;
 use crate::repository::Registry;
 use crate::store::{RevisionIndex, Store};
@@ -122,11 +123,7 @@ async fn git(State(app): State<Arc<App>>, request: Request) -> Result<Response, 
         }
         Target::Refresh if request.method == Method::POST => {
             let published = app.registry.open(&request.repo)?.refresh().await?;
-            let answer = RefreshAnswer {
-                snapshot: published.snapshot,
-                moved: published.moved,
-            };
-            Ok(Json(answer).into_response())
+            Ok(refreshed(&app, published))
         }
         Target::EnsureRefs if request.method == Method::POST => {
             ensure_refs::ensure_refs(app, request.repo, body).await
@@ -135,6 +132,19 @@ async fn git(State(app): State<Arc<App>>, request: Request) -> Result<Response, 
         Target::Refresh | Target::EnsureRefs => Ok(not_allowed("POST")),
         Target::Stable(_) | Target::Immutable(..) | Target::Bundle => Ok(not_allowed("GET, HEAD")),
     }
+}
+
+/// The answer to who wished a publish, who from now on is shown what it left as current.
+pub(super) fn refreshed(app: &App, published: Published) -> Response {
+    if !published.moved {
+        // It may have been another daemon's.
+        app.store.has_changed();
+    }
+    let answer = RefreshAnswer {
+        snapshot: published.snapshot,
+        moved: published.moved,
+    };
+    Json(answer).into_response()
 }
 
 pub(super) fn not_allowed(allow: &'static str) -> Response {

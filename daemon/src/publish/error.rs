@@ -27,6 +27,8 @@ pub(crate) enum PublishError {
     BadOutput { line: String },
     #[error("another daemon published at the same time")]
     Raced,
+    #[error("another daemon published what this one's mirror doesn't have")]
+    Behind,
     #[error("the daemon stops")]
     Stopping,
 }
@@ -48,6 +50,11 @@ impl PublishError {
             Self::Format(error) => matches!(error, cachewfs_format::Error::BadPath { .. }),
             _ => false,
         }
+    }
+
+    /// Whether another daemon was faster, so that an update and another try do.
+    pub(crate) fn is_overtaken(&self) -> bool {
+        matches!(self, Self::Raced | Self::Behind)
     }
 
     /// For what git printed.

@@ -25,11 +25,12 @@ mod refs;
 mod retain;
 mod segments;
 mod sort;
+mod takeover;
 mod times;
 mod tree;
 
 pub(crate) use commit_graph::CHAIN_DIRECTORY;
 pub(crate) use error::PublishError;
 pub(crate) use feed::{BuildFeed, Fed};
-pub(crate) use publisher::{Layout, Published, Publisher};
+pub(crate) use publisher::{Layout, Order, Published, Publisher};
 pub(crate) use retain::retain;

@@ -14,9 +14,10 @@ use super::job::Job;
 use super::refs::Refs;
 use super::retain::retain_orphans;
 use super::segments::SegmentSink;
+use super::takeover::take_over;
 use crate::config::LiveConfig;
 use crate::metrics::{Metrics, Phase, PhaseTimer};
-use crate::mirror::{Git, Upstream};
+use crate::mirror::{Git, Upstream, missing_objects};
 use crate::store::{Store, Written};
 
 /// What a publish left as current.
@@ -34,6 +35,15 @@ pub(crate) enum Layout {
     AsNeeded,
     /// All anew.
     Anew,
+}
+
+/// How a mirror is published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Order {
+    pub(crate) layout: Layout,
+    /// Whether objects that are published and that the mirror lacks are taken from the store. Otherwise
+    /// that is an error: an update may bring them, and what is published is newer than the mirror.
+    pub(crate) takes_over: bool,
 }
 
 /// Publishes mirrors into a store.
@@ -71,9 +81,9 @@ impl Publisher {
         &self,
         repo: &RepoName,
         (upstream, mirror): (&Upstream, &Path),
-        (layout, feed): (Layout, &BuildFeed),
+        (order, feed): (Order, &BuildFeed),
     ) -> Result<Published, PublishError> {
-        let published = self.publish_fed(repo, (upstream, mirror), (layout, feed));
+        let published = self.publish_fed(repo, (upstream, mirror), (order, feed));
         feed.clear();
         published
     }
@@ -82,7 +92,7 @@ impl Publisher {
         &self,
         repo: &RepoName,
         (upstream, mirror): (&Upstream, &Path),
-        (layout, feed): (Layout, &BuildFeed),
+        (order, feed): (Order, &BuildFeed),
     ) -> Result<Published, PublishError> {
         let started = Instant::now();
         let config = self.config.now();
@@ -95,7 +105,7 @@ impl Publisher {
         // What can't be read any more is no base to build on.
         let base = previous
             .as_ref()
-            .filter(|previous| layout == Layout::AsNeeded && self.has_base(previous));
+            .filter(|previous| order.layout == Layout::AsNeeded && self.has_base(previous));
         if let Some(previous) = base.filter(|base| base.refs_digest == refs.digest()) {
             return Ok(Published {
                 snapshot: previous.snapshot,
@@ -103,6 +113,7 @@ impl Publisher {
             });
         }
         if let Some(previous) = &previous {
+            self.catch_up(previous, (mirror, order))?;
             let tips = (&previous.tips[..], &refs);
             if retain_orphans(&self.git, mirror, tips, config.retain_orphans)? {
                 refs = Refs::read(&self.git, mirror, &config.namespaces)?;
@@ -131,6 +142,10 @@ impl Publisher {
         };
         let built = build(&job, &mut sink, &of)?;
         let manifest = self.to_manifest(&of, built)?;
+        // Another daemon may have been faster: then nothing of this is of use.
+        if self.store.pointer(repo)? != pointer {
+            return Err(PublishError::Raced);
+        }
         let timer = PhaseTimer::start(job.metrics, Phase::Store);
         let new_bytes = self.store.put_segments(repo, sink.into_new())?;
         self.make_current(&manifest, pointer.as_ref())?;
@@ -145,6 +160,24 @@ impl Publisher {
             snapshot,
             moved: true,
         })
+    }
+
+    /// Makes sure that the mirror has what is published: a daemon that is behind another must not undo
+    /// what that has published.
+    fn catch_up(
+        &self,
+        previous: &Manifest,
+        (mirror, order): (&Path, Order),
+    ) -> Result<(), PublishError> {
+        let missing = missing_objects(&self.git, mirror, &previous.tips)?;
+        if missing.is_empty() {
+            return Ok(());
+        }
+        if !order.takes_over {
+            return Err(PublishError::Behind);
+        }
+        let missing: Vec<_> = missing.into_iter().collect();
+        take_over(&self.git, &self.store, mirror, (previous, &missing))
     }
 
     /// Whether packs and commit-graph of `previous` are all there; what is found damaged is put away.

@@ -123,7 +123,7 @@ pub(super) fn existing(
 }
 
 /// One object a line.
-fn lines(oids: &[ObjectId]) -> String {
+pub(super) fn lines(oids: &[ObjectId]) -> String {
     oids.iter()
         .map(ObjectId::to_string)
         .collect::<Vec<_>>()

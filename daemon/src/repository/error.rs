@@ -49,7 +49,9 @@ impl RepositoryError {
             Self::Publish(error) => match &**error {
                 PublishError::RepositoryEmpty | PublishError::HeadUnborn => FailureKind::Nothing,
                 PublishError::Git(error) => git_failure(error),
-                PublishError::Store(_) | PublishError::Raced => FailureKind::Store,
+                PublishError::Store(_) | PublishError::Raced | PublishError::Behind => {
+                    FailureKind::Store
+                }
                 PublishError::Io { .. } => FailureKind::Io,
                 PublishError::Format(_) | PublishError::BadOutput { .. } => FailureKind::Other,
                 PublishError::Stopping => FailureKind::Stopping,
@@ -70,6 +72,11 @@ impl RepositoryError {
     /// Whether the mirror could not be made or updated.
     pub(super) fn is_of_mirror(&self) -> bool {
         matches!(self, Self::Mirror(_))
+    }
+
+    /// Whether another daemon was faster to publish.
+    pub(super) fn is_overtaken(&self) -> bool {
+        matches!(self, Self::Publish(error) if error.is_overtaken())
     }
 
     /// Whether the state of the repository is the reason, and nothing fails.

@@ -14,7 +14,7 @@ use crate::mirror::{
     GitError, MirrorError, Upkeep, clone_mirror, head_commit, is_mirror, maintain,
     remove_stale_locks, update, upkeep,
 };
-use crate::publish::Layout;
+use crate::publish::Order;
 use crate::restore::{Restore, RestoreError};
 
 impl Worker {
@@ -47,7 +47,7 @@ impl Worker {
     }
 
     /// Publishes the mirror.
-    pub(super) async fn publish(&mut self, layout: Layout) -> Outcome {
+    pub(super) async fn publish(&mut self, order: Order) -> Outcome {
         let (registry, repository) = (Arc::clone(&self.registry), Arc::clone(&self.repository));
         let result = tokio::task::spawn_blocking(move || -> Outcome {
             let Repository {
@@ -55,7 +55,7 @@ impl Worker {
             } = &*repository;
             registry
                 .publisher
-                .publish(name, (&repository.upstream(), mirror), (layout, feed))
+                .publish(name, (&repository.upstream(), mirror), (order, feed))
                 .map_err(|error| RepositoryError::Publish(Arc::new(error)))
         });
         let outcome = result.await.map_err(|_| RepositoryError::Stopping)?;

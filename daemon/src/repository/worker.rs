@@ -17,7 +17,10 @@ use super::{Freshness, RepositoryError, Status};
 use crate::error_chain::chain;
 use crate::metrics::{JobClass, JobEnd, RunningJob, WaitingJob};
 use crate::mirror::is_mirror;
-use crate::publish::{Layout, Published};
+use crate::publish::{Layout, Order, Published};
+
+/// How often a publish that another daemon has overtaken is begun again at once.
+const MAX_OVERTAKEN: usize = 4;
 
 /// What the task of a repository is asked for; the answer comes with the first run that begins after
 /// it.
@@ -156,11 +159,29 @@ impl Worker {
         failure.holds_mirror_back().then_some(failure.error)
     }
 
-    /// Takes over all that wait, then updates and publishes; `None` if it is too early to try again
-    /// a publish that failed.
+    /// Updates and publishes, again if another daemon publishes meanwhile.
     async fn run_once(
         &mut self,
         waiting: &mut Vec<Request>,
+    ) -> Result<Option<Published>, RepositoryError> {
+        for tries in 0..MAX_OVERTAKEN {
+            match self.update_and_publish(waiting, tries > 0).await {
+                Err(error) if error.is_overtaken() => {
+                    let repo = &self.repository.name;
+                    info!(%repo, error = chain(&error), "Looking at {repo} again");
+                }
+                ended => return ended,
+            }
+        }
+        self.update_and_publish(waiting, true).await
+    }
+
+    /// Takes over all that wait, then updates and publishes; `None` if it is too early to try again
+    /// a publish that failed.
+    async fn update_and_publish(
+        &mut self,
+        waiting: &mut Vec<Request>,
+        takes_over: bool,
     ) -> Result<Option<Published>, RepositoryError> {
         let stop = self.registry.stop.clone();
         let job = self.wait(if is_mirror(&self.repository.mirror) {
@@ -212,10 +233,11 @@ impl Worker {
         } else {
             Layout::AsNeeded
         };
-        let outcome = self.publish(layout).await;
+        let outcome = self.publish(Order { layout, takes_over }).await;
         job.end(match &outcome {
             Ok(published) if published.moved => JobEnd::Done,
             Ok(_) => JobEnd::Unchanged,
+            Err(error) if error.is_overtaken() => JobEnd::Unchanged,
             Err(error) => JobEnd::Failed(error.failure_kind()),
         });
         outcome.map(Some)

@@ -48,7 +48,8 @@ impl Store {
         self.changes.load(Ordering::Acquire)
     }
 
-    pub(super) fn has_changed(&self) {
+    /// Notes that this daemon has changed that, or has found that another may have.
+    pub(crate) fn has_changed(&self) {
         self.changes.fetch_add(1, Ordering::Release);
     }
 

@@ -125,21 +125,17 @@ impl World {
 
     /// The upstream repository, a bare one, with a work tree beside it to commit in.
     pub(crate) fn create_upstream(&self) -> PathBuf {
-        let bare = self.upstream();
-        git(
-            self.root.path(),
-            ["init", "-q", "--bare", "-b", "main", bare.to_str().unwrap()],
-        );
-        let work = self.root.path().join("work");
-        git(
-            self.root.path(),
-            [
-                "clone",
-                "-q",
-                bare.to_str().unwrap(),
-                work.to_str().unwrap(),
-            ],
-        );
+        self.create_upstream_at("org/repo", "work")
+    }
+
+    /// Another one, at `path` below the host, with a work tree that is called `work`.
+    pub(crate) fn create_upstream_at(&self, path: &str, work: &str) -> PathBuf {
+        let root = self.root.path();
+        let bare = root.join("upstream").join(format!("{path}.git"));
+        let work = root.join(work);
+        let (from, to) = (bare.to_str().unwrap(), work.to_str().unwrap());
+        git(root, ["init", "-q", "--bare", "-b", "main", from]);
+        git(root, ["clone", "-q", from, to]);
         git(&work, ["checkout", "-q", "-B", "main"]);
         work
     }
@@ -209,29 +205,7 @@ impl World {
         let path = format!("/git/{REPO}/{archive}");
         let response = self.get(&path, &[]).await;
         assert_eq!(response.status(), 200);
-        let bytes = response.bytes().await.unwrap();
-        let to = tempfile::tempdir_in(self.root.path()).unwrap().keep();
-        let file = to.with_extension("tar.zst");
-        write_file(&file, &bytes);
-        let output = Command::new("tar")
-            .arg("--zstd")
-            .arg("-xpf")
-            .arg(&file)
-            .arg("-C")
-            .arg(&to)
-            .output();
-        let output = output.unwrap();
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        assert!(
-            output.stderr.is_empty(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        to
+        untar(&response.bytes().await.unwrap(), self.root.path())
     }
 
     /// The files of the store below the repository's directory there.
@@ -253,6 +227,24 @@ impl World {
             .map(|entry| entry.unwrap().metadata().unwrap().len())
             .sum()
     }
+}
+
+/// Extracts an archive with tar and zstd to a new directory below `root`.
+pub(crate) fn untar(archive: &[u8], root: &Path) -> PathBuf {
+    let to = tempfile::tempdir_in(root).unwrap().keep();
+    let file = to.with_extension("tar.zst");
+    write_file(&file, archive);
+    let output = Command::new("tar")
+        .arg("--zstd")
+        .arg("-xpf")
+        .arg(&file)
+        .arg("-C")
+        .arg(&to)
+        .output();
+    let output = output.unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && stderr.is_empty(), "{stderr}");
+    to
 }
 
 /// Commits everything in `work` and pushes all branches and tags.

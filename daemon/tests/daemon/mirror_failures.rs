@@ -1,6 +1,5 @@
 //! What keeps a mirror from being made or updated: how it is told, and when it is tried again.
 
-use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use cachewfs_daemon::Config;
@@ -8,6 +7,7 @@ use serde_json::Value;
 
 use crate::harness::*;
 use crate::http_upstream::*;
+use crate::small_disk::SmallDisk;
 
 const SNAPSHOT: &str = "/git/git.example.com/org/repo/snapshot.tar.zst";
 
@@ -145,32 +145,6 @@ async fn a_name_that_upstream_does_not_have_is_forgotten_when_nobody_asks() {
     assert_eq!(upstream.seen(&[]).len(), tried);
 }
 
-/// A small filesystem, gone when this is dropped.
-struct SmallDisk(tempfile::TempDir);
-
-impl SmallDisk {
-    #[expect(clippy::print_stdout, reason = "a skipped test has to say so")]
-    fn mount(size: &str) -> Option<Self> {
-        let directory = tempfile::tempdir().unwrap();
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
-            .arg(directory.path())
-            .status();
-        if mounted.is_ok_and(|status| status.success()) {
-            return Some(Self(directory));
-        }
-        println!("skipped: no tmpfs can be mounted here");
-        None
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let unmount = ["-l".as_ref(), self.0.path().as_os_str()];
-        Command::new("umount").args(unmount).status().ok();
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_is_not_upstreams_fault() {
     let Some(disk) = SmallDisk::mount("2m") else {
@@ -178,7 +152,7 @@ async fn a_full_disk_is_not_upstreams_fault() {
     };
     let world = World::start_with(|config| {
         never_again(config);
-        config.data_dir = disk.0.path().join("data");
+        config.data_dir = disk.path().join("data");
     })
     .await;
     let work = world.create_upstream();

@@ -1,0 +1,242 @@
+//! Daemons that have one store: what one publishes, no other undoes, damages or deletes.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use cachewfs_daemon::{Config, Daemon, Running};
+use cachewfs_format::Manifest;
+use futures_util::future::join_all;
+use reqwest::Client;
+use serde_json::Value;
+
+use crate::gate::Gate;
+use crate::harness::*;
+use crate::small_disk::SmallDisk;
+
+/// Another daemon with the store of a world.
+struct Replica {
+    running: Running,
+    client: Client,
+}
+
+impl Replica {
+    async fn start(world: &World) -> Self {
+        let root = world.root.path();
+        let upstream = format!("file://{}", root.join("upstream").display());
+        let mut config = Config {
+            listen: ([127, 0, 0, 1], 0).into(),
+            data_dir: tempfile::tempdir_in(root).unwrap().keep(),
+            upstreams: [("git.example.com".to_owned(), upstream)].into(),
+            fetch_interval: Duration::from_hours(1),
+            ref_check_interval: Duration::from_hours(1),
+            keep_snapshots: 2,
+            ..Config::default()
+        };
+        config.store.directory = Some(root.join("data/store"));
+        Self {
+            running: Daemon::start(config).await.unwrap(),
+            client: Client::new(),
+        }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.running.address)
+    }
+
+    async fn post(&self, path: &str) -> Value {
+        let response = self.client.post(self.url(path)).send().await.unwrap();
+        let status = response.status();
+        let text = response.text().await.unwrap();
+        assert!(status.is_success(), "{status}: {text}");
+        serde_json::from_str(&text).unwrap()
+    }
+
+    async fn refresh(&self) -> Value {
+        self.post(&format!("/git/{REPO}/refresh")).await
+    }
+
+    /// What a publish by this daemon alone, from scratch, has of a repository.
+    async fn lay_out_anew(&self) -> Value {
+        self.post(&format!("/api/v1/repos/{REPO}/relayout")).await
+    }
+}
+
+/// The commits of all snapshots that there are.
+fn commits_published(world: &World) -> Vec<String> {
+    let entries = fs::read_dir(world.store().join("snapshots")).unwrap();
+    let name = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name();
+    entries
+        .map(|entry| name(entry).to_str().unwrap().get(..40).unwrap().to_owned())
+        .collect()
+}
+
+/// Has `world` update its mirror to `commit`, without waiting for the publish that follows.
+async fn update(world: &World, commit: &str) {
+    let path = format!("/git/{REPO}/ensure-refs");
+    let body = format!("{{\"commits\":[\"{commit}\"]}}");
+    let answer = world.post(&path, body).await.text().await.unwrap();
+    assert!(answer.contains("\"missing_commits\":[]"), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publish_that_another_daemon_overtakes_is_given_up_for_the_newer_one() {
+    let (world, gate) = Gate::start(|_| {}).await;
+    let work = world.create_upstream();
+    write_file(&work.join(".gitattributes"), "held* filter=gate\n");
+    commit_and_push(&work, "one");
+    world.refresh().await;
+    let replica = Replica::start(&world).await;
+    replica.refresh().await;
+    let checkouts = gate.runs("checkout-index");
+    gate.hold_checkout();
+    write_file(&work.join("held"), "two");
+    let second = commit_and_push(&work, "two");
+    update(&world, &second).await;
+    // It publishes, and can't go on.
+    eventually(|| gate.runs("checkout-index") > checkouts).await;
+
+    write_file(&work.join("held"), "three");
+    let third = commit_and_push(&work, "three");
+    assert_eq!(replica.refresh().await["snapshot"], third);
+    gate.release_checkout();
+    let after = world.refresh().await;
+
+    assert_eq!(after["snapshot"], third);
+    assert_eq!(after["moved"], false);
+    assert!(!commits_published(&world).contains(&second));
+    assert!(world.status().await["failure"].is_null());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_is_behind_does_not_undo_what_another_published() {
+    let other = "git.example.com/org/other";
+    let (world, gate) = Gate::start(|config| config.publishes = 1).await;
+    let work = world.create_upstream();
+    commit_and_push(&work, "one");
+    world.refresh().await;
+    let replica = Replica::start(&world).await;
+    // The only turn to publish is taken.
+    let elsewhere = world.create_upstream_at("org/other", "elsewhere");
+    write_file(&elsewhere.join(".gitattributes"), "held* filter=gate\n");
+    write_file(&elsewhere.join("held"), "x");
+    commit_and_push(&elsewhere, "x");
+    let checkouts = gate.runs("checkout-index");
+    gate.hold_checkout();
+    let path = format!("/git/{other}/mirror.tar.zst");
+    world.get(&path, &[("range", "bytes=-1")]).await;
+    eventually(|| gate.runs("checkout-index") > checkouts).await;
+    let second = commit_and_push(&work, "two");
+    update(&world, &second).await;
+    let third = commit_and_push(&work, "three");
+    assert_eq!(replica.refresh().await["snapshot"], third);
+
+    gate.release_checkout();
+    let after = world.refresh().await;
+
+    assert_eq!(after["snapshot"], third);
+    assert!(!commits_published(&world).contains(&second));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_upstream_dropped_before_this_daemon_saw_it_is_taken_over() {
+    let world = World::start().await;
+    let work = world.create_upstream();
+    let first = commit_and_push(&work, "one");
+    world.refresh().await;
+    let replica = Replica::start(&world).await;
+    // Of two commits, the second is in an increment of its own.
+    let mut dropped = Vec::new();
+    for name in ["two", "three"] {
+        write_file(&work.join(name), noise(name.len() as u64, 1000));
+        dropped.push(commit_and_push(&work, name));
+        replica.refresh().await;
+    }
+    git(&work, ["reset", "-q", "--hard", &first]);
+    write_file(&work.join("four"), "four");
+    let last = commit_and_push(&work, "four");
+
+    assert_eq!(world.refresh().await["snapshot"], last);
+    let path = format!("/api/v1/repos/{REPO}/relayout");
+    assert_eq!(world.post(&path, "").await.status(), 200);
+
+    let mirror = world.extract("mirror.tar.zst").await;
+    git(&mirror, ["fsck", "--strict", "--no-dangling"]);
+    for commit in dropped {
+        git(&mirror, ["rev-list", "--objects", "--quiet", &commit]);
+    }
+    replica.lay_out_anew().await;
+}
+
+/// Makes all that is stored as old as if it had been written, or current, days ago.
+fn age(directory: &Path) {
+    let pointer = directory.join("current");
+    let mut current: Value = serde_json::from_slice(&fs::read(&pointer).unwrap()).unwrap();
+    let replaced = current.get_mut("replaced").and_then(Value::as_array_mut);
+    for replaced in replaced.into_iter().flatten() {
+        replaced[1] = Value::from(replaced[1].as_u64().unwrap() - 3 * 24 * 3600);
+    }
+    write_file(&pointer, current.to_string());
+    for part in ["segments", "snapshots"] {
+        for entry in fs::read_dir(directory.join(part)).unwrap() {
+            let file = File::open(entry.unwrap().path()).unwrap();
+            let days_ago = SystemTime::now() - Duration::from_hours(72);
+            file.set_modified(days_ago).unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn daemons_that_delete_what_is_old_leave_each_other_what_they_publish() {
+    let world = World::start_with(|config| config.keep_snapshots = 2).await;
+    let work = world.create_upstream();
+    commit_and_push(&work, "one");
+    world.refresh().await;
+    let replicas = [Replica::start(&world).await, Replica::start(&world).await];
+
+    for round in 0..6_u64 {
+        age(&world.store());
+        // Each second time the work tree is one that is stored already, but that nothing names.
+        write_file(&work.join("noise"), noise(round % 2, 100_000));
+        commit_and_push(&work, "more");
+        let publish = replicas.iter().map(Replica::refresh);
+        tokio::join!(world.refresh(), join_all(publish));
+
+        for snapshot in fs::read_dir(world.store().join("snapshots")).unwrap() {
+            let manifest = fs::read(snapshot.unwrap().path()).unwrap();
+            for layout in Manifest::parse(&manifest).unwrap().archives.values() {
+                for segment in layout.segments.iter().chain([&layout.tail]) {
+                    let id = segment.id.to_string();
+                    assert!(world.store().join("segments").join(id).exists());
+                }
+            }
+        }
+    }
+
+    assert_good_clone(&world.extract("snapshot.tar.zst").await);
+    let snapshots = fs::read_dir(world.store().join("snapshots"))
+        .unwrap()
+        .count();
+    assert!(snapshots <= 5, "nothing was deleted: {snapshots}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_can_be_on_another_filesystem() {
+    let Some(disk) = SmallDisk::mount("16m") else {
+        return;
+    };
+    let world = World::start_with(|config| {
+        config.store.directory = Some(disk.path().join("store"));
+    })
+    .await;
+    let work = world.create_upstream();
+    write_file(&work.join("noise"), noise(1, 100_000));
+    commit_and_push(&work, "one");
+    world.refresh().await;
+
+    assert_good_clone(&world.extract("snapshot.tar.zst").await);
+    assert!(!world.root.path().join("data/store").exists());
+    let left = fs::read_dir(disk.path().join("store/tmp")).unwrap().count();
+    assert_eq!(left, 0);
+    world.stop().await;
+}

@@ -1,0 +1,281 @@
+//! Two daemons, two processes, one store: ranges of what is republished all the time, through both.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use cachewfs_format::{Manifest, SegmentTable, Toc, TocPlace, decode_chunk};
+use futures_util::stream::{self, StreamExt as _};
+use reqwest::{Client, Response};
+
+use crate::harness::*;
+
+const PIN: &str = "x-cachew-snapshot-pin";
+/// So many times something is pushed and published by both daemons at once.
+const ROUNDS: u64 = 6;
+/// So many requests of one client are under way at once.
+const WORKERS: usize = 8;
+const PART: usize = 20_000;
+
+/// A `cachewfsd` that is killed at the end.
+struct Process {
+    child: Child,
+    base: String,
+}
+
+impl Process {
+    async fn start(root: &Path, name: &str) -> Self {
+        let shown = root.display();
+        let config = format!(
+            "listen = '127.0.0.1:0'\ndata_dir = '{shown}/{name}'\nfetch_interval = '1s'\n\
+             publish_delay = '0s'\n[upstreams]\n'git.example.com' = 'file://{shown}/upstream'\n\
+             [store]\ndirectory = '{shown}/store'\n"
+        );
+        let file = root.join(format!("{name}.toml"));
+        write_file(&file, config);
+        let log = root.join(format!("{name}.log"));
+        let child = Command::new(env!("CARGO_BIN_EXE_cachewfsd"))
+            .arg("--config")
+            .arg(file)
+            .env_remove("CACHEWFSD_CONFIG")
+            .env("RUST_LOG", "info")
+            .stderr(File::create(&log).unwrap())
+            .spawn()
+            .unwrap();
+        let address = || {
+            let log = fs::read_to_string(&log).unwrap();
+            let rest = log.split_once("Serving http://")?.1;
+            let is_end = |letter: char| !letter.is_ascii_digit() && !".:".contains(letter);
+            rest.split_once(is_end)
+                .map(|(address, _)| address.to_owned())
+        };
+        eventually(|| address().is_some()).await;
+        let base = format!("http://{}", address().unwrap());
+        Self { child, base }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// How a client sees to it that all its ranges are of one revision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Pin,
+    IfMatch,
+    Immutable,
+}
+
+/// What a client has downloaded.
+struct Download {
+    etag: String,
+    commit: String,
+    location: String,
+    bytes: Vec<u8>,
+}
+
+struct Storm {
+    root: tempfile::TempDir,
+    daemons: [Process; 2],
+    client: Client,
+}
+
+impl Storm {
+    async fn start() -> (Self, PathBuf) {
+        let root = tempfile::tempdir().unwrap();
+        let bare = root.path().join("upstream/org/repo.git");
+        let work = root.path().join("work");
+        fs::create_dir_all(&bare).unwrap();
+        git(&bare, ["init", "-q", "--bare", "-b", "main"]);
+        let (from, to) = (bare.to_str().unwrap(), work.to_str().unwrap());
+        git(root.path(), ["clone", "-q", from, to]);
+        git(&work, ["checkout", "-q", "-B", "main"]);
+        let daemons = [
+            Process::start(root.path(), "one").await,
+            Process::start(root.path(), "two").await,
+        ];
+        let client = Client::new();
+        let storm = Self {
+            root,
+            daemons,
+            client,
+        };
+        (storm, work)
+    }
+
+    async fn get(&self, daemon: usize, path: &str, headers: &[(&str, &str)]) -> Response {
+        let url = format!("{}{path}", self.daemons[daemon % 2].base);
+        let mut request = self.client.get(url);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.send().await.unwrap()
+    }
+
+    async fn refresh(&self, daemon: usize) {
+        let url = format!("{}/git/{REPO}/refresh", self.daemons[daemon].base);
+        let response = self.client.post(url).send().await.unwrap();
+        let status = response.status();
+        let text = response.text().await.unwrap();
+        assert!(status.is_success(), "{status}: {text}");
+    }
+
+    /// Changes something, pushes it, and has both daemons publish at once.
+    async fn publish(&self, work: &Path, round: u64) {
+        write_file(&work.join("noise"), noise(round, 300_000));
+        write_file(&work.join(format!("file{round}")), format!("{round}\n"));
+        let commit = commit_and_push(work, "more");
+        tokio::join!(self.refresh(0), self.refresh(1));
+        for daemon in 0..2 {
+            let now = self.get(daemon, &stable(), &[("range", "bytes=0-0")]).await;
+            assert_eq!(header(&now, "x-cachew-snapshot-commit"), commit);
+        }
+    }
+
+    /// Downloads the archive in ranges, through both daemons in turn, or gives the status that ended it.
+    async fn download(&self, way: Way, first_daemon: usize) -> Result<Download, u16> {
+        let range = format!("bytes=0-{}", PART - 1);
+        let first = self
+            .get(first_daemon, &stable(), &[("range", &range)])
+            .await;
+        assert_eq!(first.status(), 206);
+        let mut download = Download {
+            etag: header(&first, "etag"),
+            commit: header(&first, "x-cachew-snapshot-commit"),
+            location: header(&first, "content-location"),
+            bytes: Vec::new(),
+        };
+        let (path, condition) = match way {
+            Way::Pin => (stable(), Some((PIN, header(&first, PIN)))),
+            Way::IfMatch => (stable(), Some(("if-match", download.etag.clone()))),
+            Way::Immutable => (download.location.clone(), None),
+        };
+        let total = header(&first, "content-range");
+        let len: usize = total.rsplit_once('/').unwrap().1.parse().unwrap();
+        let (path, condition, etag) = (&path, &condition, &download.etag);
+        download.bytes = first.bytes().await.unwrap().to_vec();
+        let mut parts = stream::iter((PART..len).step_by(PART).enumerate())
+            .map(|(index, start)| async move {
+                let range = format!("bytes={start}-{}", start + PART - 1);
+                let mut headers = vec![("range", &*range)];
+                headers.extend(condition.as_ref().map(|(name, value)| (*name, &**value)));
+                let part = self.get(first_daemon + index, path, &headers).await;
+                if part.status() != 206 {
+                    return Err(part.status().as_u16());
+                }
+                assert_eq!(&header(&part, "etag"), etag, "{way:?}");
+                Ok(part.bytes().await.unwrap())
+            })
+            .buffered(WORKERS);
+        while let Some(part) = parts.next().await {
+            download.bytes.extend(part?);
+        }
+        drop(parts);
+        assert_eq!(download.bytes.len(), len);
+        Ok(download)
+    }
+
+    /// Extracts it with stock tools: it is a clone at the commit that was promised.
+    fn extract(&self, download: &Download) {
+        let clone = untar(&download.bytes, self.root.path());
+        assert_eq!(git(&clone, ["rev-parse", "HEAD"]), download.commit);
+        assert_good_clone(&clone);
+    }
+
+    /// All that is published has all that it names.
+    fn check_store(&self) -> usize {
+        let directory = self.root.path().join(format!("store/v1/{REPO}.git"));
+        let mut checked = 0;
+        for entry in fs::read_dir(directory.join("snapshots")).unwrap() {
+            let manifest = Manifest::parse(&fs::read(entry.unwrap().path()).unwrap()).unwrap();
+            for layout in manifest.archives.values() {
+                for segment in layout.segments.iter().chain([&layout.tail]) {
+                    let path = directory.join("segments").join(segment.id.to_string());
+                    assert_eq!(fs::metadata(path).unwrap().len(), segment.len);
+                }
+            }
+            checked += 1;
+        }
+        checked
+    }
+}
+
+/// Every chunk is what its table says, every table what the TOC says, and the TOC what the `ETag` says.
+fn verify(download: &Download) {
+    let Download { etag, bytes, .. } = download;
+    let at = |offset: u64| usize::try_from(offset).unwrap();
+    let TocPlace::Found(place) = Toc::locate(bytes, bytes.len() as u64).unwrap() else {
+        panic!("all of it is here");
+    };
+    let (digest, toc) = Toc::decode(&bytes[place]).unwrap();
+    assert_eq!(&format!("\"{digest}\""), etag);
+    for (offset, segment) in toc.placed_segments() {
+        let stored = &bytes[at(offset)..at(offset + segment.stored_len)];
+        let (chunks, frame) = stored.split_at(stored.len() - segment.table_len as usize);
+        let table = SegmentTable::decode(segment.id, frame).unwrap();
+        for (index, chunk) in table.chunks().iter().enumerate() {
+            let range = table.stored_range(index).unwrap();
+            decode_chunk(chunk, &chunks[at(range.start)..at(range.end)]).unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ranges_through_two_daemons_on_one_store_never_mix_revisions() {
+    let (storm, work) = Storm::start().await;
+    storm.publish(&work, 0).await;
+    let done = AtomicBool::new(false);
+    let cut = AtomicUsize::new(0);
+
+    let publish = async {
+        for round in 1..=ROUNDS {
+            storm.publish(&work, round).await;
+        }
+        done.store(true, Ordering::Relaxed);
+    };
+    let read = async |way, mut daemon| {
+        let mut last = None;
+        // At least one, also on a machine where publishing is faster than this task gets its turn.
+        while last.is_none() || !done.load(Ordering::Relaxed) {
+            daemon += 1;
+            match storm.download(way, daemon).await {
+                Ok(download) => {
+                    verify(&download);
+                    for daemon in 0..2 {
+                        let stored = storm.get(daemon, &download.location, &[]).await;
+                        assert_eq!(stored.status(), 200);
+                        let is_same = stored.bytes().await.unwrap() == download.bytes;
+                        assert!(is_same, "{way:?}: {} was mixed", download.location);
+                    }
+                    last = Some(download);
+                }
+                Err(412) if way == Way::IfMatch => {
+                    cut.fetch_add(1, Ordering::Relaxed);
+                }
+                Err(status) => panic!("{way:?}: {status}"),
+            }
+        }
+        storm.extract(&last.unwrap());
+    };
+    let limit = Duration::from_secs(100);
+    let all = async {
+        tokio::join!(
+            publish,
+            read(Way::Pin, 0),
+            read(Way::IfMatch, 0),
+            read(Way::Immutable, 1),
+        )
+    };
+    tokio::time::timeout(limit, all).await.unwrap();
+
+    assert!(storm.check_store() > usize::try_from(ROUNDS).unwrap() / 2);
+    let [one, two] = [0, 1].map(|daemon| storm.download(Way::Pin, daemon));
+    let (one, two) = (one.await.ok().unwrap(), two.await.ok().unwrap());
+    assert!(one.etag == two.etag && one.bytes == two.bytes);
+}
