@@ -53,7 +53,8 @@ impl RestoreError {
                 error @ (MirrorError::NotFound { .. }
                 | MirrorError::Denied { .. }
                 | MirrorError::Unreachable { .. }
-                | MirrorError::TimedOut { .. }),
+                | MirrorError::TimedOut { .. }
+                | MirrorError::BadHead { .. }),
             ) => Ok(error),
             error => Err(error),
         }

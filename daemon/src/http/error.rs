@@ -93,7 +93,8 @@ impl ApiError {
                 | MirrorError::Denied { .. }
                 | MirrorError::Unreachable { .. }
                 | MirrorError::TimedOut { .. }
-                | MirrorError::Upstream { .. } => Self::UpstreamFailed(error),
+                | MirrorError::Upstream { .. }
+                | MirrorError::BadHead { .. } => Self::UpstreamFailed(error),
                 MirrorError::Git(_) | MirrorError::Io { .. } => Self::Repository(error),
             },
             _ => Self::Repository(error),
@@ -191,7 +192,9 @@ fn repository_status(error: &RepositoryError) -> (StatusCode, &'static str) {
                 (StatusCode::BAD_GATEWAY, code::UPSTREAM_UNREACHABLE)
             }
             MirrorError::TimedOut { .. } => (StatusCode::GATEWAY_TIMEOUT, code::UPSTREAM_TIMEOUT),
-            MirrorError::Upstream { .. } => (StatusCode::BAD_GATEWAY, code::UPSTREAM_FAILED),
+            MirrorError::Upstream { .. } | MirrorError::BadHead { .. } => {
+                (StatusCode::BAD_GATEWAY, code::UPSTREAM_FAILED)
+            }
             MirrorError::Git(_) | MirrorError::Io { .. } => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "mirror_failed")
             }
@@ -238,7 +241,8 @@ fn repository_advice(error: &RepositoryError) -> &'static str {
             }
             MirrorError::Unreachable { .. }
             | MirrorError::TimedOut { .. }
-            | MirrorError::Upstream { .. } => "The daemon tries again by itself.",
+            | MirrorError::Upstream { .. }
+            | MirrorError::BadHead { .. } => "The daemon tries again by itself.",
             MirrorError::Git(_) | MirrorError::Io { .. } => "Look at the daemon's log.",
         },
         RepositoryError::Publish(error) => match **error {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::update::{Head, mirrored_namespaces};
-use super::{Git, MirrorError, Upstream};
+use super::{Git, MirrorError, RefName, Upstream};
 use crate::config::GitConfig;
 
 /// Lists the refs of `upstream` that `mirror` has, and HEAD.
@@ -51,6 +51,8 @@ fn refs<'a>(listing: &'a str, namespaces: &[String]) -> BTreeSet<&'a str> {
     let is_mirrored = |line: &&str| {
         line.split_once('\t').is_some_and(|(_, name)| {
             !name.ends_with("^{}")
+                // Git fetches no others.
+                && RefName::parse(name).is_some()
                 && mirrored_namespaces(namespaces).any(|namespace| name.starts_with(namespace))
         })
     };
@@ -70,7 +72,9 @@ fn is_head_of(git: &Git, mirror: &Path, answer: &str) -> Result<bool, MirrorErro
             present.text()? == commit
         }
         (Head::Unborn, _) => true,
-        (Head::Branch(_), None) | (Head::Detached { .. }, Some(_)) => false,
+        (Head::Branch(_), None)
+        | (Head::Detached { .. }, Some(_))
+        | (Head::Impossible { .. }, _) => false,
     })
 }
 
@@ -81,7 +85,7 @@ mod tests {
     #[test]
     fn only_mirrored_refs_are_compared() {
         let upstream = "ref: refs/heads/main\tHEAD\n1\tHEAD\n1\trefs/heads/main\n2\trefs/tags/v1\n\
-                        1\trefs/tags/v1^{}\n3\trefs/pull/1/head\n4\trefs/notes/x\n";
+                        1\trefs/tags/v1^{}\n5\trefs/heads/../x\n3\trefs/pull/1/head\n4\trefs/notes/x\n";
         let mirror = "1\trefs/heads/main\n2\trefs/tags/v1\n";
 
         assert_eq!(refs(upstream, &[]), refs(mirror, &[]));

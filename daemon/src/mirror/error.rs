@@ -17,6 +17,8 @@ pub(crate) enum MirrorError {
     TimedOut { url: String, source: GitError },
     #[error("upstream {url} failed")]
     Upstream { url: String, source: GitError },
+    #[error("upstream {url} says that HEAD is {name:?}, which no ref can be called")]
+    BadHead { url: String, name: String },
     #[error("the mirror failed")]
     Git(#[from] GitError),
     #[error("can't write {path}")]

@@ -2,11 +2,14 @@
 
 use std::path::Path;
 
-use super::{Git, MirrorError, Upstream};
+use super::{Git, MirrorError, RefName, Upstream};
 use crate::config::GitConfig;
 
 /// Keeps what a detached HEAD upstream names reachable.
 const DETACHED_HEAD: &str = "refs/cachewfs/head";
+
+/// So much of a name that can't be one is shown, in characters.
+const MAX_SHOWN: usize = 100;
 
 /// Makes heads, tags, `namespaces` and HEAD of `mirror` what they are upstream. Refs of our own
 /// (`refs/cachewfs/`) are never pruned: no refspec covers them.
@@ -57,7 +60,13 @@ pub(crate) fn head_of_upstream(
         .time_limit(config.ls_remote_timeout)
         .output()
         .map_err(failed)?;
-    Ok(Head::parse(&String::from_utf8_lossy(&answer)))
+    match Head::parse(&String::from_utf8_lossy(&answer)) {
+        Head::Impossible { name } => {
+            let url = upstream.url().to_owned();
+            Err(MirrorError::BadHead { url, name })
+        }
+        head => Ok(head),
+    }
 }
 
 /// The namespaces of refs that a mirror has of upstream's: heads, tags, and the configured ones.
@@ -76,6 +85,8 @@ pub(crate) enum Head {
     Detached { commit: String },
     /// It names nothing that there is: upstream doesn't tell.
     Unborn,
+    /// It names what no ref can be called: an option, or a way out of the mirror.
+    Impossible { name: String },
 }
 
 impl Head {
@@ -94,7 +105,10 @@ impl Head {
             )
         };
         match lines.clone().find_map(branch) {
-            Some(branch) => Self::Branch(branch),
+            Some(branch) if RefName::parse(&branch).is_some() => Self::Branch(branch),
+            Some(branch) => Self::Impossible {
+                name: branch.chars().take(MAX_SHOWN).collect(),
+            },
             None => match lines.find_map(|line| line.strip_suffix("\tHEAD")) {
                 Some(commit) => Self::Detached {
                     commit: commit.to_owned(),
@@ -133,7 +147,8 @@ fn follow_head(git: &Git, mirror: &Path, head: &Head) -> Result<(), MirrorError>
                 .args(["--no-deref", "HEAD", &commit])
                 .effect()?;
         }
-        Head::Unborn => {}
+        // The latter is an error by now.
+        Head::Unborn | Head::Impossible { .. } => {}
     }
     Ok(())
 }
@@ -159,5 +174,16 @@ mod tests {
             }
         );
         assert_eq!(Head::parse(""), Head::Unborn);
+        for bad in [
+            "--delete",
+            "HEAD",
+            "refs/heads/../x",
+            "refs/heads/a b",
+            "/x",
+        ] {
+            let name = bad.to_owned();
+            let answer = format!("ref: {bad}\tHEAD\n");
+            assert_eq!(Head::parse(&answer), Head::Impossible { name });
+        }
     }
 }

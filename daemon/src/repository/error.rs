@@ -42,7 +42,8 @@ impl RepositoryError {
                 MirrorError::Denied { .. }
                 | MirrorError::Unreachable { .. }
                 | MirrorError::TimedOut { .. }
-                | MirrorError::Upstream { .. } => FailureKind::Upstream,
+                | MirrorError::Upstream { .. }
+                | MirrorError::BadHead { .. } => FailureKind::Upstream,
                 MirrorError::Git(error) => git_failure(error),
                 MirrorError::Io { .. } => FailureKind::Io,
             },

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout_at;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::listing::list;
@@ -45,6 +46,8 @@ pub(super) struct Checker {
     /// Those of the upstream host.
     pub(super) permits: Arc<Semaphore>,
     pub(super) tasks: TaskTracker,
+    /// Cancelled when the daemon stops.
+    pub(super) stop: CancellationToken,
 }
 
 /// The checks of one repository.
@@ -163,7 +166,11 @@ impl Repository {
         known.running = Some(running.clone());
         let repository = Arc::clone(self);
         self.checks.checker.tasks.spawn(async move {
-            let outcome = repository.check_upstream(&sender).await;
+            // An upstream that hangs doesn't hold up the daemon's end.
+            let outcome = tokio::select! {
+                () = repository.checks.checker.stop.cancelled() => Err(RepositoryError::Stopping),
+                outcome = repository.check_upstream(&sender) => outcome,
+            };
             repository.checks.note(began, outcome);
             repository.checks.lock().running = None;
             sender.send_replace(Phase::Ended);

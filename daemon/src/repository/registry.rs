@@ -238,6 +238,7 @@ impl Registry {
             client: self.client.clone(),
             permits,
             tasks: self.tasks.clone(),
+            stop: self.stop.clone(),
         });
         let last_use = used_at(&mirror);
         let repository = Arc::new(Repository {

@@ -18,11 +18,12 @@ use tokio::process::Command;
 use tokio::sync::watch;
 
 use crate::harness::*;
+use crate::liar::Lie;
 
 /// A password for pushes, as a client sends it.
 pub(crate) const TOKEN: &str = "Bearer t0ken";
 
-/// What the server does.
+/// What the server does; in front of repositories whose name begins with `healthy`, it is always good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mood {
     Good,
@@ -41,6 +42,8 @@ pub(crate) enum Mood {
     RedirectsAway,
     /// Begins packs, and breaks them off when the mood changes.
     Breaks,
+    /// Says what is not so.
+    Lies(Lie),
 }
 
 /// One request that came.
@@ -134,6 +137,10 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
         return (StatusCode::UNAUTHORIZED, challenge).into_response();
     }
     let is_of_mirror = !target.contains(".git");
+    if target.contains("/healthy") {
+        let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+        return backend(&shared, &parts, body).await;
+    }
     let hangs = |mood: Mood| mood == Mood::Hangs || mood == Mood::HangsForTheMirror && is_of_mirror;
     let mut mood = shared.mood.subscribe();
     let mood = *mood.wait_for(|mood| !hangs(*mood)).await.unwrap();
@@ -167,8 +174,16 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
     if mood == Mood::IsOld {
         parts.headers.remove("git-protocol");
     }
-    let response = backend(&shared, &parts, body).await;
-    if mood == Mood::Breaks && target.ends_with("git-upload-pack") {
+    let response = backend(&shared, &parts, body.clone()).await;
+    if let Mood::Lies(lie) = mood
+        && target.ends_with("git-upload-pack")
+    {
+        let (head, answer) = response.into_parts();
+        let answer = axum::body::to_bytes(answer, usize::MAX).await.unwrap();
+        let repository = shared.root.join("org/repo.git");
+        return Response::from_parts(head, Body::from(lie.tell(&repository, &body, &answer)));
+    }
+    if mood == Mood::Breaks && is_fetch {
         let bytes = axum::body::to_bytes(response.into_body(), usize::MAX).await;
         let begun = futures_util::stream::iter([Ok(bytes.unwrap().slice(..20))]);
         let mut mood = shared.mood.subscribe();

@@ -7,6 +7,7 @@
 
 mod archive;
 mod auth;
+mod bad_upstream;
 mod bundles;
 mod ensure_refs;
 mod gate;
@@ -17,6 +18,7 @@ mod git_share;
 mod harness;
 mod http;
 mod http_upstream;
+mod liar;
 mod metrics;
 mod mirror_failures;
 mod mirror_maintain;

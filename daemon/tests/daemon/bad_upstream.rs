@@ -1,0 +1,317 @@
+//! An upstream that hangs, dies, fails or lies: others are served, what is published stays served, and
+//! the state says what is wrong.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::Value;
+
+use crate::harness::*;
+use crate::http_upstream::*;
+use crate::liar::Lie;
+
+const HEALTHY: &str = "git.example.com/org/healthy";
+/// The same as the bad one upstream, but never published.
+const FRESH: &str = "git.example.com/org/fresh";
+
+/// A bad upstream of a repository that is published, and a healthy repository beside it.
+struct Bad {
+    world: World,
+    upstream: HttpUpstream,
+    work: PathBuf,
+    healthy: PathBuf,
+    published: String,
+}
+
+impl Bad {
+    async fn start() -> Self {
+        let (world, upstream) = start_behind_http(|config| {
+            config.mirrors.retry_first = Duration::from_hours(1);
+            config.mirrors.stop_timeout = Duration::from_millis(100);
+            config.ref_check_interval = Duration::ZERO;
+        })
+        .await;
+        let work = world.create_upstream();
+        let healthy = world.create_upstream_at("org/healthy", "healthy");
+        write_file(&work.join("file"), "one");
+        let published = commit_and_push(&work, "one");
+        world.refresh().await;
+        let bare = world.upstream();
+        std::os::unix::fs::symlink(&bare, bare.with_file_name("fresh.git")).unwrap();
+        Self {
+            world,
+            upstream,
+            work,
+            healthy,
+            published,
+        }
+    }
+
+    /// Something that is not published yet is pushed.
+    fn push(&self) -> String {
+        write_file(&self.work.join("file"), format!("after {}", self.published));
+        commit_and_push(&self.work, "more")
+    }
+
+    /// Status and code of the answer to a wish for `repo` to be published.
+    async fn wish(&self, repo: &str) -> (u16, String) {
+        let path = format!("/git/{repo}/refresh");
+        code(self.world.post(&path, "").await).await
+    }
+
+    async fn state_of(&self, repo: &str) -> Value {
+        let path = format!("/api/v1/repos/{repo}");
+        self.world.get(&path, &[]).await.json().await.unwrap()
+    }
+
+    /// Another repository is mirrored, updated, published, cloned and fetched.
+    async fn assert_others_are_served(&self) {
+        let world = &self.world;
+        let to = tempfile::tempdir_in(world.root.path()).unwrap();
+        write_file(&self.healthy.join("file"), to.path().display().to_string());
+        let first = commit_and_push(&self.healthy, "one");
+        let archive = format!("/git/{HEALTHY}/snapshot.tar.zst");
+        let refresh = format!("/git/{HEALTHY}/refresh");
+        assert_eq!(world.post(&refresh, "").await.status(), 200);
+        let url = world.url(&format!("/git/{HEALTHY}"));
+        let clone = to.path().join("clone");
+        git(to.path(), ["clone", "-q", &url, clone.to_str().unwrap()]);
+        assert_eq!(git(&clone, ["rev-parse", "HEAD"]), first);
+        let second = commit_and_push(&self.healthy, "two");
+        git(&clone, ["fetch", "-q"]);
+        assert_eq!(git(&clone, ["rev-parse", "origin/main"]), second);
+        assert_eq!(world.post(&refresh, "").await.status(), 200);
+        let published = world.get(&archive, &[]).await;
+        assert_eq!(header(&published, "x-cachew-snapshot-commit"), second);
+        let files = untar(&published.bytes().await.unwrap(), to.path());
+        assert_eq!(git(&files, ["rev-parse", "HEAD"]), second);
+        assert_eq!(self.state_of(HEALTHY).await["failure"], Value::Null);
+    }
+
+    /// The snapshot is served whole.
+    async fn assert_still_served(&self) {
+        let clone = self.world.extract("snapshot.tar.zst").await;
+        assert_eq!(git(&clone, ["rev-parse", "HEAD"]), self.published);
+        assert_good_clone(&clone);
+        self.assert_still_current().await;
+    }
+
+    /// The snapshot is the current one, of a mirror that is there.
+    async fn assert_still_current(&self) {
+        let head = self.world.request(Method::HEAD, &stable(), &[]).await;
+        assert_eq!(header(&head, "x-cachew-snapshot-commit"), self.published);
+        let status = self.state_of(REPO).await;
+        assert_eq!(status["state"], "ready");
+        let snapshot = status["published"]["snapshot"].as_str().unwrap();
+        assert!(snapshot.starts_with(&self.published));
+    }
+
+    /// A check finds that the mirror is as upstream says it is: no update follows.
+    async fn assert_is_taken_for_fresh(&self) {
+        let fetches = || self.upstream.seen(&["GET /org/repo/info/refs"]).len();
+        let before = fetches();
+        let path = format!("/git/{REPO}/info/refs?service=git-upload-pack");
+        assert_eq!(self.world.get(&path, &[]).await.status(), 200);
+        assert_eq!(fetches(), before);
+    }
+
+    /// Once upstream is good again, what was pushed meanwhile is published.
+    async fn assert_recovers(&mut self, pushed: &str) {
+        self.upstream.set(Mood::Good);
+        let snapshot = self.world.refresh().await["snapshot"].clone();
+        assert!(snapshot.as_str().unwrap().starts_with(pushed));
+        assert_eq!(self.state_of(REPO).await["failure"], Value::Null);
+        pushed.clone_into(&mut self.published);
+        self.assert_still_current().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_that_hangs_harms_no_other() {
+    let mut bad = Bad::start().await;
+    let pushed = bad.push();
+    bad.upstream.set(Mood::Hangs);
+    let seen = bad.upstream.seen(&["/org/repo/"]).len();
+    let ask = |path: String| {
+        let request = reqwest::Client::new().post(bad.world.url(&path));
+        tokio::spawn(async move { request.send().await.map(|response| response.status()) })
+    };
+    let hanging = [REPO, FRESH].map(|repo| ask(format!("/git/{repo}/refresh")));
+    eventually(|| bad.upstream.seen(&["/org/repo/"]).len() > seen).await;
+    eventually(|| !bad.upstream.seen(&["/org/fresh/"]).is_empty()).await;
+
+    bad.assert_others_are_served().await;
+    bad.assert_still_served().await;
+    let path = format!("/git/{FRESH}/mirror.tar.zst");
+    let fresh = bad.world.get(&path, &[("range", "bytes=-1")]).await;
+    assert_eq!(code(fresh).await, (503, "snapshot_not_ready".to_owned()));
+    assert_eq!(bad.state_of(FRESH).await["state"], "cloning");
+    assert!(hanging.iter().all(|task| !task.is_finished()));
+    hanging.iter().for_each(tokio::task::JoinHandle::abort);
+
+    // With less patience.
+    let url = bad.upstream.url();
+    let root = bad.world.stop().await;
+    bad.world = World::start_in(root, |config| {
+        config.upstreams = [("git.example.com".to_owned(), url)].into();
+        config.mirrors.retry_first = Duration::from_hours(1);
+        config.git.ls_remote_timeout = Duration::from_millis(500);
+        config.git.clone_timeout = Duration::from_millis(500);
+    })
+    .await;
+    for repo in [REPO, FRESH] {
+        assert_eq!(bad.wish(repo).await, (504, "upstream_timeout".to_owned()));
+        assert_eq!(
+            bad.state_of(repo).await["failure"]["code"],
+            "upstream_timeout"
+        );
+    }
+    bad.assert_still_served().await;
+    assert_eq!(bad.state_of(FRESH).await["state"], "failed");
+    let root = {
+        bad.upstream.set(Mood::Good);
+        bad.world.stop().await
+    };
+    let url = bad.upstream.url();
+    bad.world = World::start_in(root, |config| {
+        config.upstreams = [("git.example.com".to_owned(), url)].into();
+    })
+    .await;
+    bad.assert_recovers(&pushed).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_that_dies_in_the_middle_of_a_pack_harms_no_other() {
+    let mut bad = Bad::start().await;
+    let pushed = bad.push();
+    bad.upstream.set(Mood::Breaks);
+    let base = bad.world.url("/git");
+    let asked = |repo| {
+        let line = format!("POST /org/{repo}/git-upload-pack");
+        bad.upstream.seen(&[&line]).len()
+    };
+    let before = ["repo", "fresh"].map(asked);
+    let hanging = [REPO, FRESH].map(|repo| {
+        let request = reqwest::Client::new().post(format!("{base}/{repo}/refresh"));
+        tokio::spawn(async move { code(request.send().await.unwrap()).await })
+    });
+    for (repo, before) in ["repo", "fresh"].into_iter().zip(before) {
+        // Refs are listed, for the update twice, then the pack is asked for.
+        let requests = if repo == "repo" { 3 } else { 2 };
+        eventually(|| asked(repo) >= before + requests).await;
+    }
+
+    bad.assert_others_are_served().await;
+    bad.upstream.set(Mood::Fails);
+    for task in hanging {
+        assert_eq!(task.await.unwrap(), (502, "upstream_failed".to_owned()));
+    }
+
+    for (repo, state) in [(REPO, "ready"), (FRESH, "failed")] {
+        let status = bad.state_of(repo).await;
+        assert_eq!(status["failure"]["code"], "upstream_failed", "{status}");
+        assert_eq!(status["state"], state);
+    }
+    let tmp = bad.world.root.path().join("data/tmp");
+    let is_clone = |entry: std::io::Result<fs::DirEntry>| {
+        entry
+            .unwrap()
+            .file_name()
+            .to_str()
+            .unwrap()
+            .starts_with("clone-")
+    };
+    assert!(!fs::read_dir(tmp).unwrap().any(is_clone));
+    bad.assert_still_served().await;
+    bad.assert_recovers(&pushed).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_that_answers_500_harms_no_other() {
+    let mut bad = Bad::start().await;
+    let pushed = bad.push();
+    bad.upstream.set(Mood::Fails);
+
+    for (repo, state) in [(REPO, "ready"), (FRESH, "failed")] {
+        assert_eq!(bad.wish(repo).await, (502, "upstream_failed".to_owned()));
+        let status = bad.state_of(repo).await;
+        assert_eq!(status["state"], state);
+        assert_eq!(status["failure"]["code"], "upstream_failed");
+        assert!(
+            status["failure"]["message"]
+                .as_str()
+                .unwrap()
+                .contains("500")
+        );
+    }
+    bad.assert_others_are_served().await;
+    bad.assert_still_served().await;
+    bad.assert_recovers(&pushed).await;
+}
+
+/// All files of this name below `directory`.
+fn find(directory: &Path, name: &str, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_name() == name {
+            found.push(entry.path());
+        }
+        if entry.file_type().unwrap().is_dir() {
+            find(&entry.path(), name, found);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_that_lies_about_refs_harms_no_other() {
+    check_lies(Lie::OF_REFS).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_that_lies_about_head_harms_no_other() {
+    check_lies(Lie::OF_HEAD).await;
+}
+
+async fn check_lies(lies: &[Lie]) {
+    let mut bad = Bad::start().await;
+    for &lie in lies {
+        let pushed = bad.push();
+        bad.upstream.set(Mood::Lies(lie));
+        let expected = match lie {
+            Lie::Ghost
+            | Lie::LacksObjects
+            | Lie::HeadEscapes
+            | Lie::HeadIsOption
+            | Lie::HeadLoops => "upstream_failed",
+            Lie::HeadAtNothing => "head_unborn",
+            Lie::ChangesItsMind => "repository_empty",
+            Lie::BadNames => "",
+        };
+        for repo in [REPO, FRESH] {
+            let answer = bad.world.post(&format!("/git/{repo}/refresh"), "").await;
+            let failure = bad.state_of(repo).await["failure"].clone();
+            if expected.is_empty() {
+                assert_eq!(answer.status(), 200, "{lie:?}");
+                assert_eq!(failure, Value::Null);
+            } else {
+                assert_eq!(code(answer).await.1, expected, "{lie:?}");
+                assert_eq!(failure["code"], expected, "{lie:?}: {failure}");
+            }
+        }
+        if lie == Lie::BadNames {
+            pushed.clone_into(&mut bad.published);
+            bad.assert_is_taken_for_fresh().await;
+        }
+        bad.assert_still_current().await;
+        let forget = format!("/api/v1/repos/{FRESH}/forget?store=true");
+        assert_eq!(bad.world.post(&forget, "").await.status(), 200);
+        let mut found = Vec::new();
+        find(bad.world.root.path(), "escaped", &mut found);
+        assert_eq!(found, [] as [PathBuf; 0], "{lie:?}");
+        bad.assert_recovers(&pushed).await;
+    }
+    bad.assert_still_served().await;
+    bad.assert_others_are_served().await;
+}

@@ -1,0 +1,160 @@
+//! Lies of an upstream: what it answers in protocol version 2 is changed on its way.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// A commit that there is nowhere.
+const GHOST: &str = "1234567890123456789012345678901234567890";
+
+/// What the server lies about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lie {
+    /// It lists a branch whose commit it can't deliver.
+    Ghost,
+    /// Its packs have the commits that are asked for, and nothing else.
+    LacksObjects,
+    /// HEAD is a branch that it doesn't list.
+    HeadAtNothing,
+    /// HEAD leads out of all refs.
+    HeadEscapes,
+    /// HEAD reads like an option of git's.
+    HeadIsOption,
+    /// HEAD is itself.
+    HeadLoops,
+    /// The branch that HEAD was has gone when refs are listed to fetch them.
+    ChangesItsMind,
+    /// It lists refs that can't be called so, or that are not its own, and links that lead in a circle.
+    BadNames,
+}
+
+impl Lie {
+    pub(crate) const OF_REFS: &[Self] = &[
+        Self::Ghost,
+        Self::LacksObjects,
+        Self::ChangesItsMind,
+        Self::BadNames,
+    ];
+
+    pub(crate) const OF_HEAD: &[Self] = &[
+        Self::HeadAtNothing,
+        Self::HeadEscapes,
+        Self::HeadIsOption,
+        Self::HeadLoops,
+    ];
+
+    /// What is answered to `request` instead of `answer`.
+    pub(crate) fn tell(self, repository: &Path, request: &[u8], answer: &[u8]) -> Vec<u8> {
+        let request = String::from_utf8_lossy(request);
+        if request.contains("command=ls-refs") {
+            let lines = lines(answer);
+            let lists_all = request.contains("ref-prefix refs/heads/");
+            return listing(&self.refs(lines, lists_all));
+        }
+        if self == Self::LacksObjects && request.contains("command=fetch") {
+            return pack_of_commits(repository, &request);
+        }
+        answer.to_vec()
+    }
+
+    fn refs(self, mut lines: Vec<String>, lists_all: bool) -> Vec<String> {
+        let with_head = |lines: Vec<String>, target: &str| {
+            let head = |line: String| match line.split_once(" HEAD") {
+                Some((oid, _)) => format!("{oid} HEAD symref-target:{target}"),
+                None => line,
+            };
+            lines.into_iter().map(head).collect()
+        };
+        match self {
+            Self::Ghost => lines.push(format!("{GHOST} refs/heads/zzz")),
+            Self::HeadAtNothing => return with_head(lines, "refs/heads/nothing"),
+            Self::HeadEscapes => return with_head(lines, "refs/heads/../../../../escaped"),
+            Self::HeadIsOption => return with_head(lines, "--delete"),
+            Self::HeadLoops => return with_head(lines, "HEAD"),
+            Self::ChangesItsMind if lists_all => {
+                lines.retain(|line| !line.ends_with(" refs/heads/main"));
+            }
+            Self::LacksObjects | Self::ChangesItsMind => {}
+            Self::BadNames => {
+                let oid = lines
+                    .first()
+                    .map_or(GHOST, |line| line.get(..40).unwrap())
+                    .to_owned();
+                for name in [
+                    "refs/heads/../../escaped",
+                    "refs/heads/a..b",
+                    "refs/heads/x.lock",
+                    "refs/heads/.hidden",
+                    "refs/heads/--upload-pack=x",
+                    "refs/heads/a\\b",
+                    "refs/cachewfs/retained/x",
+                    "../escaped",
+                    "/etc/escaped",
+                    "refs/heads/one symref-target:refs/heads/two",
+                    "refs/heads/two symref-target:refs/heads/one",
+                ] {
+                    lines.push(format!("{oid} {name}"));
+                }
+            }
+        }
+        lines
+    }
+}
+
+/// The texts of all packets, without the ends of their lines.
+fn lines(mut packets: &[u8]) -> Vec<String> {
+    let mut lines = Vec::new();
+    while let Some((len, rest)) = packets.split_at_checked(4) {
+        let len = usize::from_str_radix(std::str::from_utf8(len).unwrap(), 16).unwrap();
+        if len < 4 {
+            break;
+        }
+        let (text, rest) = rest.split_at(len - 4);
+        lines.push(String::from_utf8_lossy(text).trim_end().to_owned());
+        packets = rest;
+    }
+    lines
+}
+
+fn listing(lines: &[String]) -> Vec<u8> {
+    let packets: Vec<_> = lines.iter().map(|line| packet(line.as_bytes())).collect();
+    [packets.concat(), b"0000".to_vec()].concat()
+}
+
+fn packet(text: &[u8]) -> Vec<u8> {
+    [format!("{:04x}", text.len() + 5).as_bytes(), text, b"\n"].concat()
+}
+
+/// The answer to a fetch: the commits that are wanted, without their trees.
+fn pack_of_commits(repository: &Path, request: &str) -> Vec<u8> {
+    let wants: Vec<_> = request
+        .split("want ")
+        .skip(1)
+        .map(|rest| rest.get(..40).unwrap())
+        .collect();
+    let mut packing = Command::new("git")
+        .args(["-c", "safe.directory=*", "pack-objects", "-q", "--stdout"])
+        .current_dir(repository)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let list = wants.join("\n") + "\n";
+    let mut stdin = packing.stdin.take().unwrap();
+    stdin.write_all(list.as_bytes()).unwrap();
+    drop(stdin);
+    let pack = packing.wait_with_output().unwrap().stdout;
+    let mut answer = Vec::new();
+    if !request.contains("0009done") {
+        answer.extend(packet(b"acknowledgments"));
+        answer.extend(packet(b"ready"));
+        answer.extend(b"0001");
+    }
+    answer.extend(packet(b"packfile"));
+    for part in pack.chunks(60_000) {
+        answer.extend(format!("{:04x}\u{1}", part.len() + 5).as_bytes());
+        answer.extend(part);
+    }
+    answer.extend(b"0000");
+    answer
+}
