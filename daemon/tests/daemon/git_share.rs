@@ -51,6 +51,55 @@ async fn two_hundred_clones_of_an_unknown_repository_start_one_mirror_clone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn five_hundred_clients_of_all_kinds_start_one_clone() {
+    let (world, upstream) = start_behind_http(|_| {}).await;
+    let (_, head) = grown_upstream(&world);
+    upstream.set(Mood::HangsForTheMirror);
+    let client = Client::new();
+    let ask = |number: usize| {
+        let base = world.url(&format!("/git/{WITH_GIT}"));
+        let commits = format!("{{\"commits\":[\"{head}\"]}}");
+        let request = match number % 5 {
+            0 => client.get(format!("{base}/snapshot.tar.zst")),
+            1 => client.get(format!("{base}/mirror.tar.zst")),
+            2 => client.get(format!("{base}/info/refs?service=git-upload-pack")),
+            3 => client.post(format!("{base}/ensure-refs")).body(commits),
+            _ => client.post(format!("{base}/refresh")),
+        };
+        tokio::spawn(async move {
+            let response = request.send().await.unwrap();
+            (response.status().as_u16(), response.bytes().await.unwrap())
+        })
+    };
+    let asked: Vec<_> = (0..500).map(ask).collect();
+
+    // The archives are streamed, the refs come from upstream, the others wait.
+    let is_answered = || {
+        let is_refs = |number: usize| number % 5 == 2;
+        let mut refs = asked
+            .iter()
+            .enumerate()
+            .filter(|(number, _)| is_refs(*number));
+        refs.all(|(_, task)| task.is_finished())
+    };
+    eventually(is_answered).await;
+    eventually(|| !upstream.seen(&["/org/repo/"]).is_empty()).await;
+    assert_eq!(upstream.seen(&["/org/repo/"]).len(), 1);
+    assert_eq!(state(&world).await, "cloning");
+    upstream.set(Mood::Good);
+
+    for task in asked {
+        let (status, body) = task.await.unwrap();
+        assert_eq!(status, 200);
+        assert!(!body.is_empty());
+    }
+    // The clone lists refs once, each update after it twice: there is one for those who came during it, and
+    // hardly more.
+    let listed = upstream.seen(&["GET /org/repo/info/refs"]).len();
+    assert!(listed <= 9, "{listed} runs of git asked upstream");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_answer_serves_all_who_ask_the_same_and_outlives_the_first() {
     let (world, upstream) = start_behind_http(|_| {}).await;
     grown_upstream(&world);
