@@ -17,6 +17,9 @@ const SERVED: &[(&str, &str)] = &[
     ("uploadpack.advertiseBundleURIs", "false"),
 ];
 
+/// What of a `Git-Protocol` header goes to git.
+const KNOWN_PROTOCOLS: &[&str] = &["version=0", "version=1", "version=2"];
+
 /// Which repository is served, and how.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct UploadPack<'a> {
@@ -54,7 +57,10 @@ impl UploadPack<'_> {
             command = command.config(key, value);
         }
         if let Some(protocol) = self.protocol {
-            command = command.variable("GIT_PROTOCOL", protocol);
+            // What git doesn't know it has no use for.
+            let is_known = |item: &&str| KNOWN_PROTOCOLS.contains(item);
+            let known: Vec<_> = protocol.split(':').filter(is_known).collect();
+            command = command.variable("GIT_PROTOCOL", known.join(":"));
         }
         if let Some(body) = body {
             command = command.input_file(body);

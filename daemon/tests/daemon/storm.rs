@@ -1,8 +1,7 @@
 //! Two daemons, two processes, one store: ranges of what is republished all the time, through both.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -11,6 +10,7 @@ use futures_util::stream::{self, StreamExt as _};
 use reqwest::{Client, Response};
 
 use crate::harness::*;
+use crate::process::Process;
 
 const PIN: &str = "x-cachew-snapshot-pin";
 /// So many times something is pushed and published by both daemons at once.
@@ -19,49 +19,13 @@ const ROUNDS: u64 = 6;
 const WORKERS: usize = 8;
 const PART: usize = 20_000;
 
-/// A `cachewfsd` that is killed at the end.
-struct Process {
-    child: Child,
-    base: String,
-}
-
-impl Process {
-    async fn start(root: &Path, name: &str) -> Self {
-        let shown = root.display();
-        let config = format!(
-            "listen = '127.0.0.1:0'\ndata_dir = '{shown}/{name}'\nfetch_interval = '1s'\n\
-             publish_delay = '0s'\n[upstreams]\n'git.example.com' = 'file://{shown}/upstream'\n\
-             [store]\ndirectory = '{shown}/store'\n"
-        );
-        let file = root.join(format!("{name}.toml"));
-        write_file(&file, config);
-        let log = root.join(format!("{name}.log"));
-        let child = Command::new(env!("CARGO_BIN_EXE_cachewfsd"))
-            .arg("--config")
-            .arg(file)
-            .env_remove("CACHEWFSD_CONFIG")
-            .env("RUST_LOG", "info")
-            .stderr(File::create(&log).unwrap())
-            .spawn()
-            .unwrap();
-        let address = || {
-            let log = fs::read_to_string(&log).unwrap();
-            let rest = log.split_once("Serving http://")?.1;
-            let is_end = |letter: char| !letter.is_ascii_digit() && !".:".contains(letter);
-            rest.split_once(is_end)
-                .map(|(address, _)| address.to_owned())
-        };
-        eventually(|| address().is_some()).await;
-        let base = format!("http://{}", address().unwrap());
-        Self { child, base }
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
+async fn start_daemon(root: &Path, name: &str) -> Process {
+    let shown = root.display();
+    let config = format!(
+        "fetch_interval = '1s'\npublish_delay = '0s'\n[upstreams]\n\
+         'git.example.com' = 'file://{shown}/upstream'\n[store]\ndirectory = '{shown}/store'\n"
+    );
+    Process::start(root, (name, &config), &[]).await
 }
 
 /// How a client sees to it that all its ranges are of one revision.
@@ -97,8 +61,8 @@ impl Storm {
         git(root.path(), ["clone", "-q", from, to]);
         git(&work, ["checkout", "-q", "-B", "main"]);
         let daemons = [
-            Process::start(root.path(), "one").await,
-            Process::start(root.path(), "two").await,
+            start_daemon(root.path(), "one").await,
+            start_daemon(root.path(), "two").await,
         ];
         let client = Client::new();
         let storm = Self {
@@ -110,7 +74,7 @@ impl Storm {
     }
 
     async fn get(&self, daemon: usize, path: &str, headers: &[(&str, &str)]) -> Response {
-        let url = format!("{}{path}", self.daemons[daemon % 2].base);
+        let url = format!("http://{}{path}", self.daemons[daemon % 2].address);
         let mut request = self.client.get(url);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -119,7 +83,7 @@ impl Storm {
     }
 
     async fn refresh(&self, daemon: usize) {
-        let url = format!("{}/git/{REPO}/refresh", self.daemons[daemon].base);
+        let url = format!("http://{}/git/{REPO}/refresh", self.daemons[daemon].address);
         let response = self.client.post(url).send().await.unwrap();
         let status = response.status();
         let text = response.text().await.unwrap();

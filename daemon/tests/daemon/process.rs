@@ -1,0 +1,55 @@
+//! `cachewfsd` as a process of its own, for as long as a test needs it.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::{Child, Command};
+
+use crate::harness::{eventually, write_file};
+
+/// A daemon that is killed at the end.
+pub(crate) struct Process {
+    child: Child,
+    /// Host and port.
+    pub(crate) address: String,
+}
+
+impl Process {
+    /// Starts it with a data directory `name` below `root`, and the other keys of `config`.
+    pub(crate) async fn start(
+        root: &Path,
+        (name, config): (&str, &str),
+        variables: &[(&str, &str)],
+    ) -> Self {
+        let data = root.join(name);
+        let base = format!("listen = '127.0.0.1:0'\ndata_dir = '{}'\n", data.display());
+        let file = root.join(format!("{name}.toml"));
+        write_file(&file, base + config);
+        let log = root.join(format!("{name}.log"));
+        let child = Command::new(env!("CARGO_BIN_EXE_cachewfsd"))
+            .arg("--config")
+            .arg(file)
+            .env_remove("CACHEWFSD_CONFIG")
+            .env("RUST_LOG", "info")
+            .envs(variables.iter().copied())
+            .stderr(File::create(&log).unwrap())
+            .spawn()
+            .unwrap();
+        let address = || {
+            let log = fs::read_to_string(&log).unwrap();
+            let rest = log.split_once("Serving http://")?.1;
+            let is_end = |letter: char| !letter.is_ascii_digit() && !".:".contains(letter);
+            rest.split_once(is_end)
+                .map(|(address, _)| address.to_owned())
+        };
+        eventually(|| address().is_some()).await;
+        let address = address().unwrap();
+        Self { child, address }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
