@@ -13,6 +13,9 @@ pub struct MirrorsConfig {
     /// How many updates and clones may run at once, whatever their host; a host of which none runs
     /// gets one all the same. Default `32`.
     pub jobs: usize,
+    /// How many repositories may be waited for that have no mirror yet; who asks for one more is sent
+    /// away. Default `1000`.
+    pub max_new: usize,
     /// How long updates and publishes that are under way may go on after the daemon is told to
     /// stop; clones stop at once. Default `10s`.
     #[serde(with = "duration")]
@@ -38,6 +41,7 @@ impl Default for MirrorsConfig {
     fn default() -> Self {
         Self {
             jobs: 32,
+            max_new: 1000,
             stop_timeout: Duration::from_secs(10),
             repack_packs: 20,
             repack_interval: Duration::from_mins(10),

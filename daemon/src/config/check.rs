@@ -48,6 +48,7 @@ impl Config {
             ("publishes", self.publishes >= 1),
             ("mirrors.repack_packs", self.mirrors.repack_packs >= 1),
             ("mirrors.jobs", self.mirrors.jobs >= 1),
+            ("mirrors.max_new", self.mirrors.max_new >= 1),
             ("mirrors.retry_first", !self.mirrors.retry_first.is_zero()),
             ("git_http.max_body_bytes", self.git_http.max_body_bytes >= 1),
             (

@@ -216,6 +216,7 @@ fn repository_status(error: &RepositoryError) -> (StatusCode, &'static str) {
         },
         RepositoryError::CheckTimedOut => (StatusCode::BAD_GATEWAY, code::UPSTREAM_FAILED),
         RepositoryError::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
+        RepositoryError::TooManyNew => (StatusCode::SERVICE_UNAVAILABLE, "too_many_new"),
         RepositoryError::Forgotten => (StatusCode::SERVICE_UNAVAILABLE, "forgotten"),
         RepositoryError::Store(error) => store_status(error),
         RepositoryError::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
@@ -260,6 +261,7 @@ fn repository_advice(error: &RepositoryError) -> &'static str {
         RepositoryError::Store(error) => store_advice(error),
         RepositoryError::CheckTimedOut
         | RepositoryError::Busy
+        | RepositoryError::TooManyNew
         | RepositoryError::Forgotten
         | RepositoryError::Stopping => "Ask again in a moment.",
     }

@@ -18,6 +18,7 @@ use super::pin::{self, Pin};
 use super::published::{self, Published, Which};
 use super::range::{self, Wanted};
 use super::routes::App;
+use crate::repository::RepositoryError;
 
 const NO_CACHE: &str = "no-cache";
 const IMMUTABLE: &str = "public, max-age=31536000, immutable";
@@ -46,10 +47,15 @@ pub(super) async fn stable(
         return Ok(answer_stable(&app, &request, &pinned));
     }
     let is_get = request.method == Method::GET;
-    let repository = if is_get {
-        Some(app.registry.open(&request.repo)?)
+    let opened = if is_get {
+        app.registry.open(&request.repo).map(Some)
     } else {
-        app.registry.find(&request.repo)
+        Ok(app.registry.find(&request.repo))
+    };
+    // What is published is served nevertheless.
+    let (repository, refusal) = match opened {
+        Err(error @ RepositoryError::TooManyNew) => (None, Some(error)),
+        opened => (opened?, None),
     };
     // Looked at before the store, so that no publish is missed.
     let status = repository.as_ref().map(|repository| repository.status());
@@ -65,6 +71,9 @@ pub(super) async fn stable(
             Pin::Probe => answer_probe(&request, &published),
             Pin::Absent | Pin::Revision(_) => answer_stable(&app, &request, &published),
         });
+    }
+    if let Some(refusal) = refusal {
+        return Err(refusal.into());
     }
     let (Some(repository), Some(status)) = (repository, status) else {
         let repo = request.repo;

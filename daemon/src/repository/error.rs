@@ -24,6 +24,8 @@ pub(crate) enum RepositoryError {
     CheckTimedOut,
     #[error("too many requests wait for this repository")]
     Busy,
+    #[error("too many repositories that have no mirror yet are waited for")]
+    TooManyNew,
     #[error("the repository was just forgotten")]
     Forgotten,
     #[error("the snapshots can't be deleted")]
@@ -58,7 +60,7 @@ impl RepositoryError {
                 PublishError::Stopping => FailureKind::Stopping,
             },
             Self::CheckTimedOut => FailureKind::Upstream,
-            Self::Busy | Self::Forgotten => FailureKind::Other,
+            Self::Busy | Self::TooManyNew | Self::Forgotten => FailureKind::Other,
             Self::Store(_) => FailureKind::Store,
             Self::Stopping => FailureKind::Stopping,
         }

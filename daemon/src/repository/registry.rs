@@ -230,6 +230,9 @@ impl Registry {
         } else {
             MirrorState::Empty
         };
+        if state == MirrorState::Empty && self.is_crowded(&repositories) {
+            return Err(RepositoryError::TooManyNew);
+        }
         let (requests, receiver) = mpsc::channel(MAX_WAITING);
         let permits = self.check_turns(name.host());
         let checks = Checks::new(Checker {
@@ -255,6 +258,15 @@ impl Registry {
         let worker = Worker::new(Arc::clone(self), Arc::clone(&repository), receiver);
         self.tasks.spawn(worker.run());
         Ok(repository)
+    }
+
+    /// Whether as many repositories have no mirror yet as may: a program that makes names up must fill
+    /// neither the memory nor upstream's log.
+    fn is_crowded(&self, repositories: &HashMap<RepoName, Arc<Repository>>) -> bool {
+        let limit = self.config.now().mirrors.max_new;
+        let is_new =
+            |repository: &&Arc<Repository>| repository.status.borrow().state != MirrorState::Ready;
+        repositories.len() >= limit && repositories.values().filter(is_new).count() >= limit
     }
 
     /// Notes that somebody asks for `name`.

@@ -146,6 +146,45 @@ async fn a_name_that_upstream_does_not_have_is_forgotten_when_nobody_asks() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn names_that_are_made_up_fill_neither_memory_nor_upstreams_log() {
+    let (world, upstream) = start_behind_http(|config| {
+        config.mirrors.max_new = 3;
+        config.mirrors.retry_first = Duration::from_millis(100);
+    })
+    .await;
+    let work = world.create_upstream();
+    commit_and_push(&work, "one");
+    world.refresh().await;
+    let forget = format!("/api/v1/repos/{REPO}/forget");
+    assert_eq!(world.post(&forget, "").await.status(), 200);
+    upstream.set(Mood::Hangs);
+    let made_up = |number: usize| format!("/git/git.example.com/made/up{number}");
+    let ask = async |number| {
+        let path = made_up(number) + "/mirror.tar.zst";
+        code(world.get(&path, &[("range", "bytes=-1")]).await).await
+    };
+
+    for number in 0..3 {
+        assert_eq!(ask(number).await.1, "snapshot_not_ready");
+    }
+    for number in 3..100 {
+        assert_eq!(ask(number).await, (503, "too_many_new".to_owned()));
+    }
+    let refs = made_up(3) + "/info/refs?service=git-upload-pack";
+    assert_eq!(code(world.get(&refs, &[]).await).await.1, "too_many_new");
+    // What is there is served.
+    assert_eq!(world.get(SNAPSHOT, &[]).await.status(), 200);
+    assert!(upstream.seen(&["/made/up3"]).is_empty());
+    upstream.set(Mood::Good);
+
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while ask(3).await.1 == "too_many_new" {
+        assert!(Instant::now() < deadline, "they are never forgotten");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_is_not_upstreams_fault() {
     let Some(disk) = SmallDisk::mount("2m") else {
         return;
