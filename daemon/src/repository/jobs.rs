@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use tracing::{info, warn};
 
+use super::damage::set_aside;
 use super::registry::{Outcome, Registry, Repository};
 use super::worker::Worker;
 use super::{MirrorState, RepositoryError};
@@ -105,6 +106,13 @@ fn bring_up(registry: &Registry, repository: &Repository) -> Result<bool, Mirror
     let (config, upstream) = (registry.config.now(), repository.upstream());
     let name = &repository.name;
     let mirror = &repository.mirror;
+    if mirror.exists() {
+        warn!(repo = %name, "What is left of the mirror of {name} is no mirror, and is removed");
+        set_aside(registry, repository).map_err(|source| MirrorError::Io {
+            path: mirror.clone(),
+            source,
+        })?;
+    }
     // What is there when the daemon stops is lost anyway.
     let git = registry.git.stopped_by(registry.stop.clone());
     let store = registry.publisher.store();

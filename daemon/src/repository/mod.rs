@@ -4,6 +4,7 @@
 mod backoff;
 mod bundles;
 mod contents;
+mod damage;
 mod error;
 mod freshness;
 mod jobs;

@@ -64,6 +64,8 @@ pub(super) struct Worker {
     requests: mpsc::Receiver<Request>,
     /// Whether a killed git may have left locks.
     pub(super) may_have_locks: bool,
+    /// When the mirror was last set aside because it was damaged, since the daemon's start.
+    pub(super) set_aside_at: Option<std::time::Instant>,
     /// When packs were last rolled up, since the daemon's start.
     pub(super) repacked_at: Option<std::time::Instant>,
     /// When the mirror was last used, as far as that is written down.
@@ -81,6 +83,7 @@ impl Worker {
             repository,
             requests,
             may_have_locks: true,
+            set_aside_at: None,
             repacked_at: None,
             written_use: 0,
         }
@@ -159,7 +162,7 @@ impl Worker {
         failure.holds_mirror_back().then_some(failure.error)
     }
 
-    /// Updates and publishes, again if another daemon publishes meanwhile.
+    /// Updates and publishes, again if another daemon publishes meanwhile, or the mirror is damaged.
     async fn run_once(
         &mut self,
         waiting: &mut Vec<Request>,
@@ -170,6 +173,7 @@ impl Worker {
                     let repo = &self.repository.name;
                     info!(%repo, error = chain(&error), "Looking at {repo} again");
                 }
+                Err(error) if self.has_set_damaged_mirror_aside(&error).await => {}
                 ended => return ended,
             }
         }

@@ -21,6 +21,7 @@ mod http;
 mod http_upstream;
 mod liar;
 mod metrics;
+mod mirror_damage;
 mod mirror_failures;
 mod mirror_maintain;
 mod mirror_removal;

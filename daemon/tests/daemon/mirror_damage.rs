@@ -1,0 +1,123 @@
+//! Mirrors that are damaged on disk: they are made anew by themselves, but not again and again.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use crate::harness::*;
+
+fn mirror(world: &World) -> PathBuf {
+    let mirrors = world.root.path().join("data/mirrors");
+    mirrors.join(format!("{REPO}.git"))
+}
+
+fn packs(mirror: &Path, extension: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(mirror.join("objects/pack")).unwrap();
+    let mut packs: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    packs.retain(|path| path.extension().is_some_and(|found| found == extension));
+    assert!(!packs.is_empty());
+    packs
+}
+
+fn overwrite(path: &Path, content: &[u8]) {
+    fs::remove_file(path).unwrap();
+    write_file(path, content);
+}
+
+/// What it is called, and what does it to a mirror.
+type Damage = (&'static str, fn(&Path));
+
+/// Ways in which disks and people damage a mirror.
+const DAMAGES: &[Damage] = &[
+    ("packs that are cut short", |mirror| {
+        for pack in packs(mirror, "pack") {
+            let bytes = fs::read(&pack).unwrap();
+            overwrite(&pack, &bytes[..bytes.len() / 2]);
+        }
+    }),
+    ("packs that are gone", |mirror| {
+        for extension in ["pack", "idx"] {
+            for path in packs(mirror, extension) {
+                fs::remove_file(path).unwrap();
+            }
+        }
+    }),
+    ("indexes of zeros", |mirror| {
+        for index in packs(mirror, "idx") {
+            let len = usize::try_from(fs::metadata(&index).unwrap().len()).unwrap();
+            overwrite(&index, &vec![0; len]);
+        }
+    }),
+    ("no HEAD", |mirror| {
+        fs::remove_file(mirror.join("HEAD")).unwrap();
+    }),
+    ("refs that can't be read", |mirror| {
+        let refs = mirror.join("packed-refs");
+        fs::remove_file(&refs).ok();
+        write_file(&refs, b"\0\0\0\0\n");
+    }),
+    ("a ref to what there is not", |mirror| {
+        let ghost = format!("{}\n", "12".repeat(20));
+        write_file(&mirror.join("refs/heads/main"), ghost);
+    }),
+    ("no objects", |mirror| {
+        fs::remove_dir_all(mirror.join("objects")).unwrap();
+    }),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_mirror_is_made_anew_and_loses_nothing() {
+    let mut world = World::start().await;
+    let work = world.create_upstream();
+    let first = commit_and_push(&work, "one");
+    write_file(&work.join("dropped"), noise(1, 1000));
+    let dropped = commit_and_push(&work, "dropped");
+    world.refresh().await;
+    git(&work, ["reset", "-q", "--hard", &first]);
+    for (what, damage) in DAMAGES {
+        write_file(&work.join("file"), what);
+        commit_and_push(&work, what);
+        world.refresh().await;
+        // A daemon sets a mirror aside once an hour at most.
+        world = World::start_in(world.stop().await, |_| {}).await;
+
+        damage(&mirror(&world));
+        let head = commit_and_push(&work, "more");
+        let refresh = world.post(&format!("/git/{REPO}/refresh"), "").await;
+
+        let (status, answer) = (refresh.status(), refresh.text().await.unwrap());
+        assert_eq!(status, 200, "{what}: {answer}");
+        assert!(answer.contains(&head), "{what}: {answer}");
+        git(&mirror(&world), ["fsck", "--no-dangling"]);
+        git(
+            &mirror(&world),
+            ["rev-list", "--objects", "--quiet", &dropped],
+        );
+        assert!(world.status().await["failure"].is_null(), "{what}");
+    }
+    assert_good_clone(&world.extract("snapshot.tar.zst").await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mirror_that_is_damaged_again_and_again_is_not_cloned_again_and_again() {
+    let world = World::start().await;
+    let work = world.create_upstream();
+    commit_and_push(&work, "one");
+    world.refresh().await;
+    let (_, damage) = DAMAGES[1];
+    let push_and_refresh = async || {
+        damage(&mirror(&world));
+        commit_and_push(&work, "more");
+        let path = format!("/git/{REPO}/refresh");
+        world.post(&path, "").await.status()
+    };
+
+    assert_eq!(push_and_refresh().await, 200);
+    assert_ne!(push_and_refresh().await, 200);
+
+    assert!(!world.status().await["failure"].is_null());
+    assert_eq!(world.get(&stable(), &[]).await.status(), 200);
+    let forget = format!("/api/v1/repos/{REPO}/forget");
+    assert_eq!(world.post(&forget, "").await.status(), 200);
+    world.refresh().await;
+    File::open(mirror(&world).join("HEAD")).unwrap();
+}
