@@ -7,8 +7,9 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
 
 use cachewfs_format::{
     ArchiveKind, Content, EntryKind, Manifest, ObjectId, PublishedFile, RepoName, Role, Toc,
@@ -20,7 +21,7 @@ use crate::mirror::{
     Git, GitError, MirrorError, Upstream, create_mirror, head_of_upstream, missing_objects,
     move_into_place, update,
 };
-use crate::publish::{CHAIN_DIRECTORY, PublishError, retain};
+use crate::publish::{CHAIN_DIRECTORY, PublishError, RETAINED, retain};
 use crate::store::{Archive, Store, StoreError};
 
 /// Why a mirror can't be restored.
@@ -99,6 +100,7 @@ impl Restore<'_> {
         }
         let hidden = manifest.tips.iter().filter(|tip| !shown.contains(tip));
         retain(self.git, &restored, hidden)?;
+        date_retained(&restored, manifest.created_at)?;
         let what = (restored.as_path(), &self.config.namespaces[..]);
         update(self.git, self.upstream, what, &self.config.git)?;
         move_into_place(&restored, mirror)?;
@@ -232,6 +234,24 @@ impl Restore<'_> {
         }
         Ok(toc)
     }
+}
+
+/// Dates the hidden refs: when upstream dropped what they keep is not known, but it was before the
+/// snapshot was published. Otherwise its time would begin anew with each restore.
+fn date_retained(restored: &Path, created_at: u64) -> Result<(), RestoreError> {
+    let directory = restored.join(RETAINED);
+    let entries = match fs::read_dir(&directory) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(io(&directory))?,
+    };
+    let dropped_at = UNIX_EPOCH + Duration::from_secs(created_at);
+    for entry in entries {
+        let path = entry.map_err(io(&directory))?.path();
+        File::open(&path)
+            .and_then(|file| file.set_modified(dropped_at))
+            .map_err(io(&path))?;
+    }
+    Ok(())
 }
 
 /// Files of the git directory by their paths, as far as they are found.

@@ -1,5 +1,6 @@
 //! What the daemon knows of its repositories, as JSON.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -22,11 +23,22 @@ pub(super) async fn list(
 ) -> Result<Json<RepoList>, ApiError> {
     let hosts = app.registry.hosts();
     let read = move || {
-        app.registry
+        let mut repositories: BTreeMap<_, _> = app
+            .registry
             .all()
             .into_iter()
-            .filter(|repository| may_read(&app, &caller, repository.name()))
-            .map(|repository| describe(&app, repository.name(), Some(repository.status())))
+            .map(|repository| (repository.name().clone(), Some(repository.status())))
+            .collect();
+        // Those whose mirrors were removed are served, too.
+        for repo in app.store.repositories()? {
+            if app.registry.check(&repo).is_ok() {
+                repositories.entry(repo).or_insert(None);
+            }
+        }
+        repositories
+            .into_iter()
+            .filter(|(repo, _)| may_read(&app, &caller, repo))
+            .map(|(repo, status)| describe(&app, &repo, status))
             .collect::<Result<_, _>>()
     };
     let repos = tokio::task::spawn_blocking(read).await??;

@@ -33,4 +33,4 @@ pub(crate) use commit_graph::CHAIN_DIRECTORY;
 pub(crate) use error::PublishError;
 pub(crate) use feed::{BuildFeed, Fed};
 pub(crate) use publisher::{Layout, Order, Published, Publisher};
-pub(crate) use retain::retain;
+pub(crate) use retain::{RETAINED, retain};

@@ -11,7 +11,7 @@ use super::refs::Refs;
 use crate::mirror::Git;
 
 /// Where the hidden refs are; a ref's file tells by its age since when.
-const RETAINED: &str = "refs/cachewfs/retained/";
+pub(crate) const RETAINED: &str = "refs/cachewfs/retained/";
 
 /// Makes hidden refs for those of `previous`, the tips of the last snapshot, that no ref reaches
 /// any more, and drops the ones that are older than `keep`. The refs must be read again afterwards

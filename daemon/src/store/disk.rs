@@ -19,7 +19,7 @@ const MAX_SINGLE_SYNCS: usize = 16;
 /// Objects below one directory.
 #[derive(Clone, Debug)]
 pub(crate) struct DiskTier {
-    root: PathBuf,
+    pub(super) root: PathBuf,
     /// On the same filesystem: files are finished here, then renamed.
     pub(super) tmp: PathBuf,
 }
@@ -189,6 +189,10 @@ impl Tier for DiskTier {
             }
         }
         Ok(listed)
+    }
+
+    fn repositories(&self) -> Result<Vec<RepoName>, TierError> {
+        self.published()
     }
 
     /// Those who share the directory see each other's files.

@@ -3,7 +3,7 @@
 //! ```text
 //! snapshots, collect, content, archive, revisions    what the daemon does: the same on every tier
 //! tier                                               what a place for objects can do
-//! disk, share                                        a directory, which several daemons may have
+//! disk, listing, share                               a directory, which several daemons may have
 //! ```
 
 mod archive;
@@ -15,6 +15,7 @@ mod contract;
 mod disk;
 mod error;
 mod key;
+mod listing;
 mod revisions;
 mod share;
 mod snapshots;

@@ -151,6 +151,11 @@ impl Store {
         Ok(written?)
     }
 
+    /// All repositories of which something is published, in no order, as far as the tier can tell.
+    pub(crate) fn repositories(&self) -> Result<Vec<RepoName>, StoreError> {
+        Ok(self.tier.repositories()?)
+    }
+
     /// All snapshots that are kept, in no order.
     pub(super) fn snapshots(&self, repo: &RepoName) -> Result<Vec<SnapshotId>, StoreError> {
         let listed = self.tier.list(repo, Part::Manifests)?.into_iter();

@@ -48,6 +48,12 @@ pub(crate) trait Tier: Debug + Send + Sync {
     /// The objects of a part of a repository, in no order; what is not ours is left out.
     fn list(&self, repo: &RepoName, part: Part) -> Result<Vec<Listed>, TierError>;
 
+    /// All repositories that have a pointer, in no order. By default none, where to look for them takes
+    /// too long.
+    fn repositories(&self) -> Result<Vec<RepoName>, TierError> {
+        Ok(Vec::new())
+    }
+
     /// Whether [`Tier::delete`] and [`Tier::delete_repository`] are safe: while others publish here whom
     /// this daemon doesn't know of, they aren't.
     fn may_delete(&self) -> bool;

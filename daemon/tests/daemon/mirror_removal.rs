@@ -66,6 +66,11 @@ async fn a_mirror_that_nobody_uses_goes_and_comes_back_when_it_is_used() {
     // Looking at what the daemon knows is no use.
     let status = world.status().await;
     assert_eq!(status["published"]["snapshot"], head);
+    let list = world.get("/api/v1/repos", &[]).await;
+    let list: Value = list.json().await.unwrap();
+    assert_eq!(list["repos"].as_array().unwrap().len(), 1);
+    assert_eq!(list["repos"][0], status);
+    assert_eq!(status["state"], "empty");
     assert!(!mirror.exists());
     let served = world.get(SNAPSHOT, &[]).await;
     assert_eq!(served.headers()["x-cachew-snapshot-commit"], head);

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use tempfile::TempDir;
 
@@ -81,6 +81,7 @@ async fn what_upstream_dropped_while_the_mirror_was_lost_stays_in_the_next_layou
         .unwrap()
         .to_owned();
     let packs = packs_of(&world, &snapshot);
+    let published_at = world.manifest(&snapshot).created_at;
     let root: TempDir = world.stop().await;
     fs::remove_dir_all(mirror_in(root.path())).unwrap();
     let head = force_push(&work, "third");
@@ -100,6 +101,10 @@ async fn what_upstream_dropped_while_the_mirror_was_lost_stays_in_the_next_layou
         assert_eq!(git(&mirror, ["rev-parse", &retained]), *dropped);
         assert_eq!(git(&clone, ["cat-file", "-t", dropped]), "commit");
     }
+    // The time for which it is kept didn't begin anew.
+    let retained = mirror.join("refs/cachewfs/retained").join(&first_dropped);
+    let since = fs::metadata(retained).unwrap().modified().unwrap();
+    assert_eq!(since, UNIX_EPOCH + Duration::from_secs(published_at));
     assert_good_clone(&clone);
     assert_eq!(git(&clone, ["rev-parse", "HEAD"]), head);
     let manifest = world.manifest(&head);

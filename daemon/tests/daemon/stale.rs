@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use cachewfs_daemon::Config;
 use reqwest::Method;
+use serde_json::Value;
 
 use crate::gate::Gate;
 use crate::harness::*;
@@ -94,4 +96,46 @@ async fn an_upstream_that_fails_does_not_keep_what_is_published() {
     for _ in 0..20 {
         assert_eq!(world.get(&stable(), &[]).await.status(), 200);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_could_not_be_published_is_published_by_itself_once_it_can() {
+    let world = World::start_with(|config| {
+        config.mirrors.retry_first = Duration::from_millis(50);
+        config.mirrors.retry_max = Duration::from_millis(200);
+    })
+    .await;
+    let work = world.create_upstream();
+    commit_and_push(&work, "one");
+    world.refresh().await;
+    let second = commit_and_push(&work, "two");
+    let no_publish = NoPublish::after_update(&world, &second).await;
+    let tries = |status: &Value| status["failure"]["tries"].as_u64();
+    let failing = world.status_when(|status| tries(status) > Some(2)).await;
+    assert_eq!(failing["failure"]["code"], "publish_failed");
+
+    drop(no_publish);
+
+    wait_until_current(&world, &second).await;
+    world
+        .status_when(|status| status["failure"].is_null())
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_not_published_before_the_daemon_stopped_is_published_by_the_next() {
+    let world = World::start().await;
+    let work = world.create_upstream();
+    commit_and_push(&work, "one");
+    world.refresh().await;
+    let second = commit_and_push(&work, "two");
+    let no_publish = NoPublish::after_update(&world, &second).await;
+    let root = world.stop().await;
+    drop(no_publish);
+
+    // Nothing moves upstream, and nobody asks.
+    let interval = |config: &mut Config| config.fetch_interval = Duration::from_millis(100);
+    let world = World::start_in(root, interval).await;
+
+    wait_until_current(&world, &second).await;
 }

@@ -1,0 +1,63 @@
+//! Which repositories there are in a directory.
+
+use std::fs;
+use std::path::Path;
+
+use cachewfs_format::RepoName;
+
+use super::{DiskTier, TierError};
+
+impl DiskTier {
+    /// All repositories of which something is published, in no order.
+    pub(super) fn published(&self) -> Result<Vec<RepoName>, TierError> {
+        let mut found = Vec::new();
+        let root = self.root.join("v1");
+        let mut directories = vec![root.clone()];
+        while let Some(directory) = directories.pop() {
+            let entries = fs::read_dir(&directory).map_err(TierError::at(&directory))?;
+            for entry in entries {
+                let path = entry.map_err(TierError::at(&directory))?.path();
+                let name = path.strip_prefix(&root).ok().and_then(Path::to_str);
+                match name.and_then(|name| name.strip_suffix(".git")) {
+                    // Below it is nothing but what is published of it.
+                    Some(name) if path.join("current").is_file() => {
+                        found.extend(RepoName::parse(name));
+                    }
+                    None if path.is_dir() => directories.push(path),
+                    Some(_) | None => {}
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::key::Key;
+    use crate::store::tier::Tier as _;
+
+    #[test]
+    fn finds_what_has_a_pointer_also_below_another() {
+        let root = tempfile::tempdir().unwrap();
+        let tier = DiskTier::create(root.path(), &root.path().join("tmp")).unwrap();
+        let names = [
+            "h.org/a",
+            "h.org/a/current",
+            "h.org/a/segments/x",
+            "i.org/b",
+        ];
+        let mut repos = names.map(|name| RepoName::parse(name).unwrap());
+        for repo in &repos {
+            tier.swap(&Key::pointer(repo), None, b"pointer").unwrap();
+        }
+        fs::create_dir_all(root.path().join("v1/h.org/nothing.git/segments")).unwrap();
+
+        let mut found = tier.repositories().unwrap();
+
+        found.sort();
+        repos.sort();
+        assert_eq!(found, repos);
+    }
+}
