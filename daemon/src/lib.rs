@@ -17,6 +17,7 @@ mod listener;
 mod metrics;
 mod mirror;
 mod mirrors_config;
+mod percent;
 mod pkt_line;
 mod publish;
 mod read_now;

@@ -20,6 +20,7 @@ use super::{
     admin, bundle, ensure_refs, health, metrics, observe, published, repos, snapshots, status,
 };
 use crate::auth::Access;
+pub(super) use crate::percent::decode_percent;
 use crate::publish::Published;
 use crate::readiness::Life;
 use crate::repository::Registry;
@@ -200,23 +201,6 @@ pub(super) fn parse_repo(path: &str) -> Result<RepoName, ApiError> {
     };
     let segments: Vec<String> = path.split('/').map(decode).collect::<Result<_, _>>()?;
     RepoName::parse(&segments.join("/")).map_err(ApiError::BadRepoName)
-}
-
-pub(super) fn decode_percent(segment: &str) -> Option<String> {
-    let mut decoded = Vec::with_capacity(segment.len());
-    let mut bytes = segment.bytes();
-    while let Some(byte) = bytes.next() {
-        decoded.push(match byte {
-            b'%' => {
-                let digits = [bytes.next()?, bytes.next()?];
-                let digits = std::str::from_utf8(&digits).ok()?;
-                let is_hex = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
-                u8::from_str_radix(digits, 16).ok().filter(|_| is_hex)?
-            }
-            byte => byte,
-        });
-    }
-    String::from_utf8(decoded).ok()
 }
 
 #[cfg(test)]
