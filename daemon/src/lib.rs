@@ -26,6 +26,7 @@ mod reloaded;
 mod repository;
 mod restore;
 mod store;
+mod traces;
 
 pub use app::{Daemon, Reloader, Running, StartError};
 pub use auth::{AuthConfig, AuthError, NewToken, PolicyError, TokensError};
@@ -34,3 +35,4 @@ pub use listener::{TlsConfig, TlsError};
 pub use mirror::{CredentialError, UpstreamAuthConfig};
 pub use mirrors_config::MirrorsConfig;
 pub use store::StoreConfig;
+pub use traces::{ExportHeaders, TRACE_TARGET, Traces, TracesError, TracingConfig};

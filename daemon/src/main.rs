@@ -4,12 +4,15 @@ use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use cachewfs_daemon::{Config, Daemon, LogFormat, NewToken, Reloader};
+use cachewfs_daemon::{Config, Daemon, LogFormat, NewToken, Reloader, TRACE_TARGET, Traces};
 use clap::{Parser, Subcommand, ValueEnum};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::{error, info, warn};
-use tracing_subscriber::EnvFilter;
+use tracing::{Level, error, info, warn};
+use tracing_subscriber::filter::{FilterExt as _, Targets, filter_fn};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _};
 
 /// Mirrors git repositories and publishes snapshots of them over HTTP.
 #[derive(Debug, Parser)]
@@ -84,7 +87,8 @@ async fn main() -> anyhow::Result<()> {
         std::io::stdout().write_all(config.to_shown_toml().as_bytes())?;
         return Ok(());
     }
-    start_log(config.log);
+    let traces = Traces::start(&config.tracing)?;
+    start_log(config.log, traces.as_ref());
     let mut terminate = signal(SignalKind::terminate()).context("can't wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("can't wait for SIGINT")?;
     let mut hangup = signal(SignalKind::hangup()).context("can't wait for SIGHUP")?;
@@ -107,19 +111,28 @@ async fn main() -> anyhow::Result<()> {
     notify(&[NotifyState::Stopping]);
     shutdown.cancel();
     stopped.await;
+    if let Some(traces) = traces {
+        traces.finish().await;
+    }
     Ok(())
 }
 
-fn start_log(format: LogFormat) {
+/// Spans for traces are not for the log, and all others for it alone.
+fn start_log(format: LogFormat, traces: Option<&Traces>) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let filter = filter.and(filter_fn(|metadata| metadata.target() != TRACE_TARGET));
+    let log = tracing_subscriber::fmt::layer()
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
-    match format {
-        LogFormat::Human => log.init(),
-        LogFormat::Json => log.json().flatten_event(true).init(),
-    }
+    let log = match format {
+        LogFormat::Human => log.boxed(),
+        LogFormat::Json => log.json().flatten_event(true).boxed(),
+    };
+    let traced = Targets::new().with_target(TRACE_TARGET, Level::INFO);
+    tracing_subscriber::registry()
+        .with(log.with_filter(filter))
+        .with(traces.map(|traces| traces.layer().with_filter(traced)))
+        .init();
 }
 
 /// Reads the configuration again; one that can't be used changes nothing.

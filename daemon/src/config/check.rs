@@ -75,6 +75,7 @@ impl Config {
             let (value, reason) = (String::from("0"), "it must be positive");
             return Err(ConfigError::Value { key, value, reason });
         }
+        self.tracing.check()?;
         if (0.0..=1.0).contains(&self.relayout_share) {
             Ok(())
         } else {

@@ -2,13 +2,15 @@
 //!
 //! `CACHEWFSD_UPSTREAM_<HOST>_URL` replaces the base URL of a configured host, and
 //! `CACHEWFSD_UPSTREAM_<HOST>_TOKEN` puts a token into it; `<HOST>` is the host in capitals, with `_`
-//! for whatever is no letter and no digit: `CACHEWFSD_UPSTREAM_GITHUB_COM_TOKEN`.
+//! for whatever is no letter and no digit: `CACHEWFSD_UPSTREAM_GITHUB_COM_TOKEN`. Where traces go, and what
+//! is shown there, the standard variables of OpenTelemetry say (`traces/config.rs`).
 
 use std::ffi::OsString;
 
 use reqwest::Url;
 
 use super::{Config, ConfigError};
+use crate::traces::TracingConfig;
 
 const PREFIX: &str = "CACHEWFSD_UPSTREAM_";
 /// Servers look at the token only; GitHub's own tools use this name.
@@ -21,15 +23,24 @@ impl Config {
         variables: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<Self, ConfigError> {
         let mut overrides: Vec<(String, String)> = Vec::new();
+        let mut for_traces = Vec::new();
         for (variable, value) in variables {
-            let Some(variable) = variable.to_str().filter(|name| name.starts_with(PREFIX)) else {
+            let is_ours =
+                |name: &&str| name.starts_with(PREFIX) || TracingConfig::is_variable(name);
+            let Some(variable) = variable.to_str().filter(is_ours) else {
                 continue;
             };
             let value = value
                 .into_string()
                 .map_err(|_| refuse(variable, "its value is not UTF-8"))?;
-            overrides.push((variable.to_owned(), value));
+            let list = if TracingConfig::is_variable(variable) {
+                &mut for_traces
+            } else {
+                &mut overrides
+            };
+            list.push((variable.to_owned(), value));
         }
+        self.tracing.apply(&for_traces)?;
         // Sorted the other way round, ..._URL comes before ..._TOKEN, which goes into it.
         overrides.sort_by(|left, right| right.cmp(left));
         for (variable, value) in overrides {

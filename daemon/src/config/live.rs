@@ -56,6 +56,7 @@ fn keep_fixed(new: &mut Config, old: &Config) -> Vec<&'static str> {
         "mirrors.stop_timeout": mirrors.stop_timeout;
         "store.directory": store.directory;
         "tls": tls;
+        "tracing": tracing;
         "auth": auth;
         "upstream_auth": upstream_auth;
         "git.config_file": git.config_file;

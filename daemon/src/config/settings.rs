@@ -16,6 +16,7 @@ use crate::mirror::UpstreamAuthConfig;
 
 use crate::mirrors_config::MirrorsConfig;
 use crate::store::StoreConfig;
+use crate::traces::TracingConfig;
 
 /// What a person wrote, or the defaults: enough to run on loopback without any file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -90,6 +91,8 @@ pub struct Config {
     pub upstream_auth: BTreeMap<String, UpstreamAuthConfig>,
     /// Certificate and key for HTTPS; plain HTTP without.
     pub tls: Option<TlsConfig>,
+    /// Where traces go.
+    pub tracing: TracingConfig,
 }
 
 /// How the log is written.
@@ -159,6 +162,7 @@ impl Default for Config {
             auth: AuthConfig::default(),
             upstream_auth: BTreeMap::new(),
             tls: None,
+            tracing: TracingConfig::default(),
         }
     }
 }

@@ -10,6 +10,9 @@ impl Config {
         for base in shown.upstreams.values_mut() {
             *base = redact(base);
         }
+        if let Some(endpoint) = &mut shown.tracing.endpoint {
+            *endpoint = redact(endpoint);
+        }
         // All keys are strings, and no type here is one that TOML lacks.
         toml::to_string_pretty(&shown).unwrap_or_default()
     }
@@ -45,6 +48,10 @@ mod tests {
         documented.store.directory = None;
         documented.tls = None;
         documented.upstream_auth.clear();
+        assert!(
+            documented.tracing.endpoint.take().is_some(),
+            "there is an example"
+        );
         documented.git.pack_threads = defaults.git.pack_threads;
         assert_eq!(documented, defaults);
     }

@@ -14,6 +14,7 @@ use super::blocks::BLOCKS;
 use super::error::ApiError;
 use crate::error_chain::chain;
 use crate::store::Archive;
+use crate::traces;
 
 /// What ranges are read from.
 pub(super) trait Source: Send + Sync + 'static {
@@ -47,6 +48,7 @@ impl Source for File {
 /// The bytes of `range`. If the store fails on the way, the connection breaks: what has arrived
 /// can't be taken for all.
 pub(super) fn stream_range(archive: Arc<Archive>, range: Range<u64>) -> Body {
+    traces::note_tier("disk");
     Body::from_stream(stream::try_unfold(
         (archive, range),
         async |(archive, range)| match read_block(&archive, range).await {

@@ -18,6 +18,7 @@ mod pin;
 mod published;
 mod range;
 mod repos;
+mod route;
 mod routes;
 mod snapshots;
 mod status;

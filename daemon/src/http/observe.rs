@@ -15,8 +15,10 @@ use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tracing::{Instrument as _, Span, debug, info_span};
 
+use super::route::route;
 use super::routes::App;
 use crate::metrics::ObservedRequest;
+use crate::traces::{self, RequestParts};
 
 /// Names a request in the log, and in its answer; a proxy's is taken over.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -31,7 +33,14 @@ pub(super) async fn observe(State(app): State<Arc<App>>, request: Request, next:
     let path = request.uri().path();
     let span = info_span!("request", request_id = %id, %method, path);
     let mut observed = ObservedRequest::begin(app.registry.metrics(), path);
-    let response = next.run(request).instrument(span.clone()).await;
+    let parts = RequestParts {
+        method: &method,
+        headers: request.headers(),
+        id: &id,
+    };
+    let trace = traces::request_span(&parts, || route(path));
+    let answer = next.run(request).instrument(trace.clone());
+    let response = answer.instrument(span.clone()).await;
     observed.status(response.status().as_u16());
     let (mut parts, body) = response.into_parts();
     if let Ok(id) = HeaderValue::from_str(&id) {
@@ -49,6 +58,7 @@ pub(super) async fn observe(State(app): State<Arc<App>>, request: Request, next:
         status: parts.status.as_u16(),
         observed,
         span,
+        trace,
     };
     Response::from_parts(parts, Body::new(body))
 }
@@ -77,7 +87,9 @@ struct ObservedBody {
     expected: Option<u64>,
     status: u16,
     observed: ObservedRequest,
+    /// For the log.
     span: Span,
+    trace: Span,
 }
 
 impl HttpBody for ObservedBody {
@@ -119,8 +131,10 @@ impl Drop for ObservedBody {
     fn drop(&mut self) {
         let _entered = self.span.enter();
         let (status, sent_bytes) = (self.status, self.observed.sent_bytes());
+        let is_whole = self.observed.is_whole();
+        traces::end_request(&self.trace, status, (sent_bytes, is_whole));
         let duration_ms = u64::try_from(self.observed.took().as_millis()).unwrap_or(u64::MAX);
-        if self.observed.is_whole() {
+        if is_whole {
             debug!(status, sent_bytes, duration_ms, "Answered with {status}");
         } else {
             debug!(status, sent_bytes, duration_ms, "The answer broke off");

@@ -3,9 +3,13 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use cachewfs_format::RepoName;
+use tracing::Span;
+
 use super::cells::{Counter, Gauge, Histogram};
 use super::text::Page;
 use super::{Metrics, names};
+use crate::traces::{self, Cause};
 
 /// What a job does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +67,7 @@ impl FailureKind {
         Self::Stopping,
     ];
 
-    fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::NotFound => "not_found",
             Self::Upstream => "upstream",
@@ -154,27 +158,36 @@ impl JobMetrics {
 pub(crate) struct WaitingJob {
     metrics: Arc<Metrics>,
     class: JobClass,
+    since: Instant,
 }
 
 impl WaitingJob {
     pub(crate) fn new(metrics: Arc<Metrics>, class: JobClass) -> Self {
         metrics.jobs.of(class).waiting.up();
-        Self { metrics, class }
+        let since = Instant::now();
+        Self {
+            metrics,
+            class,
+            since,
+        }
     }
 
     pub(crate) fn class(&self) -> JobClass {
         self.class
     }
 
-    /// Its turn has come.
-    pub(crate) fn start(self) -> RunningJob {
+    /// Its turn has come; the job is one of `repo`, on behalf of whom `cause` says.
+    pub(crate) fn start(self, repo: &RepoName, cause: &Cause) -> RunningJob {
         let (metrics, class) = (Arc::clone(&self.metrics), self.class);
         metrics.jobs.of(class).running.up();
         let began = Instant::now();
+        let span = traces::job_span(class.as_str(), repo.as_str(), cause);
+        traces::note_wait(&span, began - self.since);
         RunningJob {
             metrics,
             class,
             began,
+            span,
         }
     }
 }
@@ -191,19 +204,26 @@ pub(crate) struct RunningJob {
     metrics: Arc<Metrics>,
     class: JobClass,
     began: Instant,
+    span: Span,
 }
 
 impl RunningJob {
+    /// What the job does belongs into this span.
+    pub(crate) fn span(&self) -> Span {
+        self.span.clone()
+    }
+
     pub(crate) fn end(self, end: JobEnd) {
         let of = self.metrics.jobs.of(self.class);
-        let histogram = match end {
-            JobEnd::Done => &of.done,
-            JobEnd::Unchanged => &of.unchanged,
+        let (histogram, outcome, failure) = match end {
+            JobEnd::Done => (&of.done, "done", None),
+            JobEnd::Unchanged => (&of.unchanged, "unchanged", None),
             JobEnd::Failed(kind) => {
                 of.failures[kind as usize].add(1);
-                &of.failed
+                (&of.failed, "failed", Some(kind.as_str()))
             }
         };
+        traces::end_job(&self.span, outcome, failure);
         histogram.observe(self.began.elapsed());
     }
 }

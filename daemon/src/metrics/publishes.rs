@@ -2,9 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use tracing::span::EnteredSpan;
+
 use super::cells::{Counter, Histogram};
 use super::names;
 use super::text::Page;
+use crate::traces::part_span;
 
 /// A part of a publish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +70,8 @@ pub(crate) struct PhaseTimer<'a> {
     metrics: &'a PublishMetrics,
     phase: Phase,
     since: Instant,
+    /// Of the present phase; what is done in it belongs into it.
+    span: Option<EnteredSpan>,
     took: [Option<Duration>; Phase::ALL.len()],
 }
 
@@ -77,6 +82,7 @@ impl<'a> PhaseTimer<'a> {
             metrics,
             phase,
             since,
+            span: Some(part_span(phase.as_str()).entered()),
             took,
         }
     }
@@ -88,15 +94,22 @@ impl<'a> PhaseTimer<'a> {
 
     /// Ends the present phase; one that was ended may come back.
     pub(crate) fn enter(&mut self, phase: Phase) {
+        self.end();
+        (self.phase, self.since) = (phase, Instant::now());
+        self.span = Some(part_span(phase.as_str()).entered());
+    }
+
+    fn end(&mut self) {
+        // Left before the next is entered: it would be a part of it.
+        self.span = None;
         let sum = &mut self.took[self.phase as usize];
         *sum = Some(sum.unwrap_or_default() + self.since.elapsed());
-        (self.phase, self.since) = (phase, Instant::now());
     }
 }
 
 impl Drop for PhaseTimer<'_> {
     fn drop(&mut self) {
-        self.enter(self.phase);
+        self.end();
         for (histogram, took) in self.metrics.phases.iter().zip(self.took) {
             if let Some(took) = took {
                 histogram.observe(took);

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::upstream::GitSecrets;
 use super::{CredentialError, GitStream, redact};
+use crate::traces;
 
 /// What git may print before it is taken for broken, in bytes: all refs of a very large repository.
 const MAX_OUTPUT_LEN: u64 = 256 << 20;
@@ -75,6 +76,21 @@ pub(crate) enum GitError {
         status: ExitStatus,
         stderr: String,
     },
+}
+
+impl GitError {
+    /// What failed, for traces.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Spawn { .. } => "spawn",
+            Self::Pipe { .. } => "pipe",
+            Self::TimedOut { .. } => "timed_out",
+            Self::Stopped { .. } => "stopping",
+            Self::TooMuchOutput { .. } => "too_much_output",
+            Self::Credentials(_) => "credentials",
+            Self::Failed { .. } => "failed",
+        }
+    }
 }
 
 /// How git is run; cheap to clone.
@@ -248,7 +264,14 @@ impl GitCommand {
     /// Blocks the thread, which must not be one of the runtime's own.
     fn run(self, stdout: Stdio) -> Result<Vec<u8>, GitError> {
         let runtime = self.git.runtime.clone();
-        runtime.block_on(self.run_in_runtime(stdout))
+        let span = traces::git_span(&self.subcommand);
+        let output = runtime.block_on(self.run_in_runtime(stdout));
+        match &output {
+            Ok(_) => {}
+            Err(GitError::Failed { status, .. }) => traces::note_exit(&span, status.code()),
+            Err(error) => traces::note_error(&span, error.kind()),
+        }
+        output
     }
 
     fn to_process(&self, stdout: Stdio) -> Command {

@@ -3,9 +3,11 @@
 use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncReadExt as _;
 use tokio::process::{Child, ChildStderr, ChildStdout};
+use tracing::Span;
 
 use super::git::{MAX_STDERR_LEN, ProcessGroup};
 use super::{GitError, redact};
+use crate::traces;
 
 /// What is read at once, in bytes.
 const BLOCK_LEN: usize = 64 << 10;
@@ -19,10 +21,13 @@ pub(crate) struct GitStream {
     stdout: Option<ChildStdout>,
     stderr: Option<ChildStderr>,
     complaint: BytesMut,
+    /// From the process's start to its end.
+    span: Span,
 }
 
 impl GitStream {
     pub(super) fn new(command: String, group: ProcessGroup, mut child: Child) -> Self {
+        let span = traces::git_span(&command);
         Self {
             command,
             group,
@@ -30,6 +35,7 @@ impl GitStream {
             stderr: child.stderr.take(),
             child,
             complaint: BytesMut::new(),
+            span,
         }
     }
 
@@ -69,6 +75,7 @@ impl GitStream {
         if status.success() {
             return Ok(None);
         }
+        traces::note_exit(&self.span, status.code());
         Err(GitError::Failed {
             command: self.command.clone(),
             status,

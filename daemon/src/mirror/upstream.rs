@@ -56,6 +56,12 @@ impl Upstream {
         &self.url
     }
 
+    /// Host and port in the URL; "" for a directory.
+    pub(crate) fn authority(&self) -> &str {
+        let rest = self.url.split_once("://").map_or("", |(_, rest)| rest);
+        rest.split('/').next().unwrap_or_default()
+    }
+
     /// The URL with the credentials of the configuration, if there are some: for requests only.
     pub(crate) fn secret_url(&self) -> String {
         match &self.secret {

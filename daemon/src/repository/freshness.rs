@@ -10,11 +10,13 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout_at;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::{Instrument as _, Span};
 
 use super::listing::list;
 use super::{MirrorState, Repository, RepositoryError};
 use crate::config::LiveConfig;
 use crate::mirror::{Git, is_current, list_upstream};
+use crate::traces::{check_span, end_job};
 
 /// What a mirror is, compared with upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,12 +167,15 @@ impl Repository {
         let running = Running { began, phase };
         known.running = Some(running.clone());
         let repository = Arc::clone(self);
+        // Whoever asks doesn't wait for the end of it, and neither does their span.
+        let span = check_span(self.name.as_str());
         self.checks.checker.tasks.spawn(async move {
             // An upstream that hangs doesn't hold up the daemon's end.
             let outcome = tokio::select! {
                 () = repository.checks.checker.stop.cancelled() => Err(RepositoryError::Stopping),
-                outcome = repository.check_upstream(&sender) => outcome,
+                outcome = repository.check_upstream(&sender).instrument(span.clone()) => outcome,
             };
+            end_check(&span, &outcome);
             repository.checks.note(began, outcome);
             repository.checks.lock().running = None;
             sender.send_replace(Phase::Ended);
@@ -200,7 +205,9 @@ impl Repository {
                 };
                 is_current(&git, what, &listing)
             };
-            let compared = tokio::task::spawn_blocking(compare).await;
+            let span = Span::current();
+            let compare = tokio::task::spawn_blocking(move || span.in_scope(compare));
+            let compared = compare.await;
             let compared = compared.map_err(|_| RepositoryError::Stopping)?;
             if compared.map_err(|error| RepositoryError::Mirror(Arc::new(error)))? {
                 return Ok(Freshness::Fresh);
@@ -215,5 +222,13 @@ impl Repository {
             }
             updated => updated.map(|()| Freshness::Fresh),
         }
+    }
+}
+
+fn end_check(span: &Span, outcome: &Outcome) {
+    match outcome {
+        Ok(Freshness::Fresh) => end_job(span, "fresh", None),
+        Ok(Freshness::Behind) => end_job(span, "behind", None),
+        Err(error) => end_job(span, "failed", Some(error.failure_kind().as_str())),
     }
 }

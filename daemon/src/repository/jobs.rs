@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use tracing::{info, warn};
+use tracing::{Span, info, warn};
 
 use super::damage::set_aside;
 use super::registry::{Outcome, Registry, Repository};
@@ -17,13 +17,14 @@ use crate::mirror::{
 };
 use crate::publish::Order;
 use crate::restore::{Restore, RestoreError};
+use crate::traces::part_span;
 
 impl Worker {
     /// Clones the mirror, or updates it.
     pub(super) async fn update(&mut self) -> Result<(), RepositoryError> {
         let (registry, repository) = (Arc::clone(&self.registry), Arc::clone(&self.repository));
         let sweep = std::mem::replace(&mut self.may_have_locks, true);
-        let result = tokio::task::spawn_blocking(move || {
+        let result = in_span(move || {
             let (config, mirror) = (registry.config.now(), &repository.mirror);
             let mut is_current = false;
             if !is_mirror(mirror) {
@@ -50,7 +51,7 @@ impl Worker {
     /// Publishes the mirror.
     pub(super) async fn publish(&mut self, order: Order) -> Outcome {
         let (registry, repository) = (Arc::clone(&self.registry), Arc::clone(&self.repository));
-        let result = tokio::task::spawn_blocking(move || -> Outcome {
+        let result = in_span(move || -> Outcome {
             let Repository {
                 name, mirror, feed, ..
             } = &*repository;
@@ -100,6 +101,14 @@ impl Worker {
     }
 }
 
+/// Has `work` done on a thread where blocking does no harm, as a part of the span that is under way.
+async fn in_span<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, tokio::task::JoinError> {
+    let span = Span::current();
+    tokio::task::spawn_blocking(move || span.in_scope(work)).await
+}
+
 /// Makes the mirror: from the snapshot in the store if that works, else by a clone. Tells whether it
 /// is up to date as an update leaves it.
 fn bring_up(registry: &Registry, repository: &Repository) -> Result<bool, MirrorError> {
@@ -131,7 +140,12 @@ fn bring_up(registry: &Registry, repository: &Repository) -> Result<bool, Mirror
         repo: name,
         upstream: &upstream,
     };
-    match restore.run(mirror) {
+    let span = if is_published {
+        part_span("restore")
+    } else {
+        Span::none()
+    };
+    match span.in_scope(|| restore.run(mirror)) {
         Ok(true) => {
             info!(repo = %name, "Restored the mirror of {name} from its snapshot");
             return Ok(true);

@@ -7,8 +7,11 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use tracing::Instrument as _;
+
 use crate::mirror::{Upstream, mirrored_namespaces};
 use crate::pkt_line;
+use crate::traces;
 
 /// A longer listing is left to git, in bytes.
 const MAX_LEN: usize = 64 << 20;
@@ -39,7 +42,10 @@ pub(super) async fn list(
     if let Some(authorization) = authorization {
         request = request.header("authorization", authorization);
     }
-    let mut response = request.send().await.ok()?;
+    let span = traces::upstream_span("list refs", upstream.authority());
+    let response = request.send().instrument(span.clone()).await;
+    traces::note_answer(&span, &response);
+    let mut response = response.ok()?;
     let kind = response.headers().get("content-type");
     if response.status() != 200 || kind.is_none_or(|kind| kind != RESULT) {
         return None;

@@ -26,6 +26,7 @@ use crate::disk_usage::DiskUsage;
 use crate::metrics::Metrics;
 use crate::mirror::{Credentials, Git, Upstream, is_mirror, mirror_path};
 use crate::publish::{BuildFeed, Published, Publisher};
+use crate::traces::{Cause, FirstCause};
 
 /// So many may wait for one repository's next update.
 const MAX_WAITING: usize = 1024;
@@ -48,6 +49,8 @@ pub(crate) struct Repository {
     /// The first snapshot while it is built.
     pub(crate) feed: BuildFeed,
     requests: mpsc::Sender<Request>,
+    /// On whose behalf the next run is.
+    pub(super) cause: FirstCause,
     /// When somebody last asked for it, in seconds since the epoch.
     used_at: AtomicU64,
 }
@@ -106,6 +109,7 @@ impl Repository {
         request: impl FnOnce(oneshot::Sender<Result<T, RepositoryError>>) -> Request,
     ) -> Result<T, RepositoryError> {
         let (answer, outcome) = oneshot::channel();
+        self.cause.note();
         self.requests
             .try_send(request(answer))
             .map_err(|error| match error {
@@ -252,6 +256,7 @@ impl Registry {
             feed: BuildFeed::default(),
             checks,
             requests,
+            cause: FirstCause::new(Cause::current()),
             used_at: AtomicU64::new(last_use),
         });
         repositories.insert(name.clone(), Arc::clone(&repository));

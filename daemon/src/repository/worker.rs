@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until};
-use tracing::{info, warn};
+use tracing::{Instrument as _, info, warn};
 
 use super::Snapshots;
 use super::registry::{Outcome, Registry, Repository};
@@ -18,6 +18,7 @@ use crate::error_chain::chain;
 use crate::metrics::{JobClass, JobEnd, RunningJob, WaitingJob};
 use crate::mirror::is_mirror;
 use crate::publish::{Layout, Order, Published};
+use crate::traces::Cause;
 
 /// How often a publish that another daemon has overtaken is begun again at once.
 const MAX_OVERTAKEN: usize = 4;
@@ -197,7 +198,8 @@ impl Worker {
             () = stop.cancelled() => return Err(RepositoryError::Stopping),
             turn = self.network_turn(waiting) => turn,
         };
-        let job = self.start(job);
+        let cause = self.repository.cause.take();
+        let job = self.start(job, &cause);
         while let Ok(request) = self.requests.try_recv() {
             waiting.push(request);
         }
@@ -205,7 +207,7 @@ impl Worker {
             self.repository.change_status(Status::forget_tries);
         }
         let began = std::time::Instant::now();
-        let updated = self.update().await;
+        let updated = self.update().instrument(job.span()).await;
         job.end(match &updated {
             Ok(()) => JobEnd::Done,
             Err(error) => JobEnd::Failed(error.failure_kind()),
@@ -230,14 +232,15 @@ impl Worker {
         }
         let job = self.wait(JobClass::Publish);
         let _turn = self.unless_stopping(self.publish_turn(waiting)).await?;
-        let job = self.start(job);
+        let job = self.start(job, &cause);
         let is_anew = |request: &Request| matches!(request, Request::LayOutAnew(_));
         let layout = if waiting.iter().any(is_anew) {
             Layout::Anew
         } else {
             Layout::AsNeeded
         };
-        let outcome = self.publish(Order { layout, takes_over }).await;
+        let order = Order { layout, takes_over };
+        let outcome = self.publish(order).instrument(job.span()).await;
         job.end(match &outcome {
             Ok(published) if published.moved => JobEnd::Done,
             Ok(_) => JobEnd::Unchanged,
@@ -255,11 +258,11 @@ impl Worker {
     }
 
     /// Notes that the job's turn has come.
-    fn start(&self, job: WaitingJob) -> RunningJob {
+    fn start(&self, job: WaitingJob, cause: &Cause) -> RunningJob {
         let class = job.class();
         self.repository
             .change_status(|status| status.begin(class, true));
-        job.start()
+        job.start(&self.repository.name, cause)
     }
 
     /// A turn to talk to upstream; who asks while a periodic update waits for it makes it urgent.

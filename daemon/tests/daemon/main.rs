@@ -41,4 +41,5 @@ mod status_page;
 mod storm;
 mod tls;
 mod todays_client;
+mod traces;
 mod upstream_auth;

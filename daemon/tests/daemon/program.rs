@@ -15,7 +15,7 @@ use tokio::time::sleep;
 
 use crate::harness::{commit_and_push, git, write_file};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 fn cachewfsd() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_cachewfsd"));
@@ -26,17 +26,22 @@ fn cachewfsd() -> Command {
 }
 
 /// The program while it runs, killed at the end; and the socket that systemd would listen on.
-struct Program {
+pub(crate) struct Program {
     root: TempDir,
-    child: Child,
+    pub(crate) child: Child,
     systemd: UnixDatagram,
-    client: Client,
+    pub(crate) client: Client,
     runtime: Runtime,
 }
 
 impl Program {
     /// Starts with the keys of `config`, and waits until the daemon says that it is ready.
-    fn start(config: &str, arguments: &[&str]) -> Self {
+    pub(crate) fn start(config: &str, arguments: &[&str]) -> Self {
+        Self::start_with(config, arguments, &[])
+    }
+
+    /// The same, with variables of the environment.
+    pub(crate) fn start_with(config: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let root = tempfile::tempdir().unwrap();
         let socket = root.path().join("notify");
         let systemd = UnixDatagram::bind(&socket).unwrap();
@@ -48,6 +53,7 @@ impl Program {
             .args(arguments)
             .env("NOTIFY_SOCKET", &socket)
             .env("RUST_LOG", "trace")
+            .envs(variables.iter().copied())
             .stderr(File::create(root.path().join("log")).unwrap())
             .spawn()
             .unwrap();
@@ -68,11 +74,11 @@ impl Program {
         self.root.path().join(name)
     }
 
-    fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.path("log")).unwrap()
     }
 
-    fn wait_for_log(&self, text: &str) {
+    pub(crate) fn wait_for_log(&self, text: &str) {
         let deadline = Instant::now() + PATIENCE;
         while !self.log().contains(text) {
             assert!(Instant::now() < deadline, "no {text:?} in {}", self.log());
@@ -80,7 +86,7 @@ impl Program {
         }
     }
 
-    fn pause(&self) {
+    pub(crate) fn pause(&self) {
         self.runtime
             .block_on(async { sleep(Duration::from_millis(20)).await });
     }
@@ -103,7 +109,7 @@ impl Program {
         );
     }
 
-    fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         let log = self.log();
         let (_, rest) = log.split_once("Serving http://").unwrap();
         let is_end = |letter: char| !letter.is_ascii_digit() && !".:".contains(letter);
@@ -112,23 +118,23 @@ impl Program {
     }
 
     /// Status and body of the answer.
-    fn send(&self, request: RequestBuilder) -> (u16, String) {
+    pub(crate) fn send(&self, request: RequestBuilder) -> (u16, String) {
         self.runtime.block_on(async {
             let response = request.send().await.unwrap();
             (response.status().as_u16(), response.text().await.unwrap())
         })
     }
 
-    fn get(&self, path: &str) -> (u16, String) {
+    pub(crate) fn get(&self, path: &str) -> (u16, String) {
         self.send(self.client.get(self.url(path)))
     }
 
-    fn refresh(&self, repo: &str) -> (u16, String) {
+    pub(crate) fn refresh(&self, repo: &str) -> (u16, String) {
         let url = self.url(&format!("/git/{repo}/refresh"));
         self.send(self.client.post(url))
     }
 
-    fn end(mut self) {
+    pub(crate) fn end(mut self) {
         self.signal("TERM");
         self.expect_systemd("STOPPING=1");
         assert!(self.child.wait().unwrap().success());
@@ -148,7 +154,7 @@ fn write_config(root: &Path, config: &str) {
     write_file(&root.join("config"), base + config);
 }
 
-fn check_config(config: &str, variables: &[(&str, &str)]) -> Output {
+pub(crate) fn check_config(config: &str, variables: &[(&str, &str)]) -> Output {
     let root = tempfile::tempdir().unwrap();
     write_file(&root.path().join("cachewfsd.toml"), config);
     let mut command = cachewfsd();
@@ -225,7 +231,7 @@ fn log_of_a_failing_clone(arguments: &[&str]) -> String {
     log
 }
 
-fn socket_without_listener() -> String {
+pub(crate) fn socket_without_listener() -> String {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
@@ -259,7 +265,7 @@ fn a_log_for_programs_is_json_without_secrets() {
 }
 
 /// A directory with the repository `org/repo`, of one commit; gives its URL and the commit.
-fn upstream(directory: &Path, message: &str) -> (String, String) {
+pub(crate) fn upstream(directory: &Path, message: &str) -> (String, String) {
     let bare = directory.join("org/repo.git");
     let work = directory.join("work");
     let (bare, clone) = (bare.to_str().unwrap(), work.to_str().unwrap());

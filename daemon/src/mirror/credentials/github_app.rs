@@ -12,9 +12,11 @@ use reqwest::Url;
 use serde::Deserialize;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
+use tracing::Instrument as _;
 
 use super::jwt::{read_key, sign};
 use super::{CredentialError, UpstreamAuthConfig};
+use crate::traces;
 
 /// A token that expires sooner is fetched anew. GitHub's last an hour.
 const MARGIN: Duration = Duration::from_mins(15);
@@ -182,7 +184,11 @@ impl GithubApp {
             .bearer_auth(jwt)
             .header("accept", "application/vnd.github+json")
             .header("x-github-api-version", "2022-11-28");
-        let mut response = request.send().await.map_err(failed)?;
+        let host = self.api.host_str().unwrap_or_default();
+        let span = traces::upstream_span("GitHub API", host);
+        let response = request.send().instrument(span.clone()).await;
+        traces::note_answer(&span, &response);
+        let mut response = response.map_err(failed)?;
         match response.status() {
             StatusCode::NOT_FOUND => return Ok(None),
             StatusCode::OK | StatusCode::CREATED => {}

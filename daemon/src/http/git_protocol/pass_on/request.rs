@@ -12,7 +12,7 @@ use futures_util::{Stream, stream};
 use reqwest::Url;
 use tokio::time::timeout;
 use tokio_util::io::ReaderStream;
-use tracing::debug;
+use tracing::{Instrument as _, debug};
 
 use super::redirect::{Base, is_redirect};
 use crate::http::git_protocol::body::Received;
@@ -20,6 +20,7 @@ use crate::http::git_protocol::server::{Counters, GitServer};
 use crate::http::git_protocol::target::{Service, Spelling, Target};
 use crate::http::git_protocol::{GitHttpError, headers};
 use crate::mirror::Upstream;
+use crate::traces;
 
 /// So many redirects of upstream's within itself are followed. The method stays: asking git for a pack
 /// changes nothing.
@@ -187,9 +188,15 @@ pub(in crate::http::git_protocol) async fn send(
         PassedBody::Nothing | PassedBody::Received(_) => limits.idle_timeout,
         PassedBody::Stream(_) => limits.answer_timeout,
     };
-    timeout(limit, send_and_follow(&server.client, passed))
-        .await
-        .unwrap_or(Err(GitHttpError::UpstreamTooSlow { limit }))
+    let span = traces::upstream_span("pass on", host);
+    let sent = timeout(limit, send_and_follow(&server.client, passed)).instrument(span.clone());
+    let sent = sent.await;
+    match &sent {
+        Ok(Ok(response)) => traces::note_status(&span, response.status().as_u16()),
+        Ok(Err(_)) => traces::note_error(&span, "upstream"),
+        Err(_) => traces::note_error(&span, "timed_out"),
+    }
+    sent.unwrap_or(Err(GitHttpError::UpstreamTooSlow { limit }))
 }
 
 async fn send_and_follow(
