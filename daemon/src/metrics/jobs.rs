@@ -1,4 +1,4 @@
-//! Clones, updates and publishes: how many wait and run, how long they take, why they fail.
+//! Clones, updates, publishes and maintenance: how many wait and run, how long they take, why they fail.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,18 +18,21 @@ pub(crate) enum JobClass {
     Clone,
     /// An update of a mirror.
     Update,
-    /// A publish, with the mirror's maintenance.
+    /// A publish.
     Publish,
+    /// Maintenance of a mirror.
+    Maintain,
 }
 
 impl JobClass {
-    const ALL: [Self; 3] = [Self::Clone, Self::Update, Self::Publish];
+    const ALL: [Self; 4] = [Self::Clone, Self::Update, Self::Publish, Self::Maintain];
 
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Clone => "clone",
             Self::Update => "update",
             Self::Publish => "publish",
+            Self::Maintain => "maintain",
         }
     }
 }

@@ -3,21 +3,22 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use tracing::{Span, info, warn};
+use tracing::{Instrument as _, Span, info, warn};
 
 use super::damage::set_aside;
 use super::registry::{Outcome, Registry, Repository};
 use super::worker::Worker;
-use super::{MirrorState, RepositoryError};
+use super::{MirrorState, RepositoryError, Status};
 use crate::app::tmp_directory;
 use crate::error_chain::chain;
+use crate::metrics::{FailureKind, JobClass, JobEnd};
 use crate::mirror::{
     GitError, MirrorError, Upkeep, clone_mirror, head_commit, is_mirror, maintain,
     remove_stale_locks, update, upkeep,
 };
 use crate::publish::Order;
 use crate::restore::{Restore, RestoreError};
-use crate::traces::part_span;
+use crate::traces::{Cause, part_span};
 
 impl Worker {
     /// Clones the mirror, or updates it.
@@ -76,14 +77,26 @@ impl Worker {
             Err(error) => return self.note_upkeep(&error),
         };
         // As much memory and as many processors as a publish takes.
+        let job = self.wait(JobClass::Maintain);
         let Ok(_turn) = self.unless_stopping(self.publish_turn(&[])).await else {
             return;
         };
+        let job = self.start(job, &Cause::default());
         let work = move || {
             let git = registry.git.stopped_by(registry.stop.clone());
             maintain(&git, &repository.mirror, due, &registry.config.now().git)
         };
-        let done = tokio::task::spawn_blocking(work).await;
+        let done = in_span(work).instrument(job.span()).await;
+        job.end(match &done {
+            Ok(Ok(())) => JobEnd::Done,
+            Ok(Err(_)) if self.registry.stop.is_cancelled() => {
+                JobEnd::Failed(FailureKind::Stopping)
+            }
+            Ok(Err(MirrorError::Io { .. })) => JobEnd::Failed(FailureKind::Io),
+            Ok(Err(_)) => JobEnd::Failed(FailureKind::Git),
+            Err(_) => JobEnd::Failed(FailureKind::Other),
+        });
+        self.repository.change_status(Status::end);
         if due == Upkeep::RollUp {
             self.repacked_at = Some(Instant::now());
         }

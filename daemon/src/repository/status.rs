@@ -163,6 +163,11 @@ impl Status {
         });
     }
 
+    /// Notes that nothing is done any more.
+    pub(super) fn end(&mut self) {
+        self.doing = None;
+    }
+
     /// Somebody wishes a run: what failed before makes no pause longer.
     pub(super) fn forget_tries(&mut self) {
         if let Some(failure) = &mut self.failure {

@@ -251,14 +251,14 @@ impl Worker {
     }
 
     /// Notes that a job waits for its turn.
-    fn wait(&self, class: JobClass) -> WaitingJob {
+    pub(super) fn wait(&self, class: JobClass) -> WaitingJob {
         self.repository
             .change_status(|status| status.begin(class, false));
         WaitingJob::new(self.registry.metrics(), class)
     }
 
     /// Notes that the job's turn has come.
-    fn start(&self, job: WaitingJob, cause: &Cause) -> RunningJob {
+    pub(super) fn start(&self, job: WaitingJob, cause: &Cause) -> RunningJob {
         let class = job.class();
         self.repository
             .change_status(|status| status.begin(class, true));

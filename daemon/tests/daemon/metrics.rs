@@ -1,5 +1,6 @@
 //! What `/metrics` says after requests that are known.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use reqwest::Method;
@@ -119,6 +120,68 @@ async fn a_scrape_counts_the_requests_before_it() {
     assert!(sample(&format!("cachewfsd_mirror_lag_seconds{{repo=\"{REPO}\"}}")) < 60.0);
     assert!(sample("cachewfsd_disk_free_bytes") > 0.0);
     assert!(sample("cachewfsd_disk_used_bytes{area=\"store\"}") >= 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn maintenance_is_counted_as_a_job() {
+    let world = World::start_with(|config| config.mirrors.repack_packs = 1).await;
+    let work = world.create_upstream();
+
+    // Packs get an index after the first, and are rolled up after the second.
+    for (commit, jobs) in [("one", 1.0), ("two", 2.0)] {
+        commit_and_push(&work, commit);
+        world.refresh().await;
+
+        let done = "cachewfsd_job_duration_seconds_count{class=\"maintain\",end=\"done\"}";
+        expect(&world, done, jobs).await;
+    }
+    for sample in ["waiting", "running"] {
+        let sample = format!("cachewfsd_jobs_{sample}{{class=\"maintain\"}}");
+        expect(&world, &sample, 0.0).await;
+    }
+}
+
+/// What the page says, and what `docs/operations.md` says: neither has more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scrape_has_each_metric_that_is_documented_and_no_other() {
+    let world = World::start().await;
+    let work = world.create_upstream();
+    commit_and_push(&work, "one");
+    world.refresh().await;
+    // What is on disk is looked at behind the start's back.
+    expect(&world, "cachewfsd_repositories{state=\"ready\"}", 1.0).await;
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while value(
+        &scrape(&world).await,
+        "cachewfsd_disk_used_bytes{area=\"store\"}",
+    )
+    .is_none()
+    {
+        assert!(Instant::now() < deadline);
+        sleep(Duration::from_millis(20)).await;
+    }
+
+    let page = scrape(&world).await;
+
+    let types = page.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    let types = types.filter_map(|line| line.split(' ').next());
+    let exported: BTreeSet<&str> = types.collect();
+    let rows = include_str!("../../../docs/operations.md").lines();
+    let rows = rows.filter(|line| line.matches(" | ").count() == 3);
+    let names = rows.filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    let documented: BTreeSet<&str> = names
+        .filter(|name| name.starts_with("cachewfsd_"))
+        .collect();
+    assert_eq!(exported, documented);
+    for line in page.lines().filter(|line| !line.starts_with('#')) {
+        let name = line.split(['{', ' ']).next().unwrap();
+        let suffixes = ["", "_bucket", "_sum", "_count"];
+        let is_of_one = |suffix| {
+            let name = name.strip_suffix(suffix);
+            name.is_some_and(|name| exported.contains(name))
+        };
+        assert!(suffixes.into_iter().any(is_of_one), "{line}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

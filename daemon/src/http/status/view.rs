@@ -227,6 +227,7 @@ fn activity(job: &JobReport) -> String {
     let (doing, waiting) = match job.class {
         "clone" => ("cloning", "waits to clone"),
         "update" => ("updating", "waits to update"),
+        "maintain" => ("maintaining", "waits to maintain"),
         _ => ("publishing", "waits to publish"),
     };
     let what = if job.is_running { doing } else { waiting };
