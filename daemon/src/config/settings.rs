@@ -18,8 +18,9 @@ use crate::mirrors_config::MirrorsConfig;
 use crate::store::StoreConfig;
 use crate::traces::TracingConfig;
 
-/// What a person wrote, or the defaults: enough to run on loopback without any file.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// What a person wrote, or the defaults: enough to run on loopback without any file. Can't be printed with
+/// its secrets.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Address and port to serve HTTP on; port 0 takes a free one. Default `127.0.0.1:8080`.

@@ -4,17 +4,27 @@ use super::Config;
 use crate::mirror::redact;
 
 impl Config {
-    /// All keys as TOML; credentials in the URLs of upstreams are replaced by `***`.
+    /// All keys as TOML; credentials in URLs are replaced by `***`.
     pub fn to_shown_toml(&self) -> String {
         let mut shown = self.clone();
         for base in shown.upstreams.values_mut() {
             *base = redact(base);
+        }
+        for auth in shown.upstream_auth.values_mut() {
+            auth.api_url = redact(&auth.api_url);
         }
         if let Some(endpoint) = &mut shown.tracing.endpoint {
             *endpoint = redact(endpoint);
         }
         // All keys are strings, and no type here is one that TOML lacks.
         toml::to_string_pretty(&shown).unwrap_or_default()
+    }
+}
+
+impl std::fmt::Debug for Config {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let shown = self.to_shown_toml();
+        formatter.debug_tuple("Config").field(&shown).finish()
     }
 }
 
@@ -70,6 +80,33 @@ mod tests {
                     "{key}.{inner} is not in packaging/cachewfsd.toml"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn what_is_printed_for_debugging_has_no_secrets() {
+        let secret = "https://me:s3cret@git.example.com";
+        let mut config: Config = toml::from_str(&format!(
+            "[upstreams]\n'h.org' = '{secret}'\n[tracing]\nendpoint = '{secret}'\n\
+             [upstream_auth.'h.org']\napi_url = '{secret}'",
+        ))
+        .unwrap();
+        let variables = [
+            ("CACHEWFSD_UPSTREAM_H_ORG_TOKEN", "s3cret"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=s3cret"),
+        ];
+        let variables = variables.map(|(name, value)| (name.into(), value.into()));
+        config = config.with_environment(variables).unwrap();
+
+        let printed = [
+            format!("{config:?}"),
+            format!("{config:#?}"),
+            format!("{:?}", config.tracing.headers),
+            format!("{:?}", crate::config::LiveConfig::new(config)),
+        ];
+
+        for printed in printed {
+            assert!(!printed.contains("s3cret"), "{printed}");
         }
     }
 

@@ -152,15 +152,13 @@ impl Git {
     }
 }
 
-#[derive(Debug)]
 enum Input {
     Nothing,
     Bytes(Vec<u8>),
     File(File),
 }
 
-/// A git command that is being put together.
-#[derive(Debug)]
+/// A git command that is being put together. Its variables may be secret.
 #[must_use]
 pub(crate) struct GitCommand {
     git: Git,
@@ -171,6 +169,12 @@ pub(crate) struct GitCommand {
     variables: Vec<(OsString, OsString)>,
     input: Input,
     time_limit: Duration,
+}
+
+impl std::fmt::Debug for GitCommand {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "GitCommand({})", self.subcommand)
+    }
 }
 
 impl GitCommand {

@@ -26,8 +26,7 @@ use crate::traces;
 /// changes nothing.
 const MAX_REDIRECTS: usize = 3;
 
-/// A request as it goes on to upstream.
-#[derive(Debug)]
+/// A request as it goes on to upstream, with all that is secret in it.
 pub(in crate::http::git_protocol) struct Passed {
     pub(in crate::http::git_protocol) base: Base,
     pub(in crate::http::git_protocol) url: Url,
@@ -55,6 +54,12 @@ pub(in crate::http::git_protocol) enum PassedBody {
     /// As it comes from the client.
     Stream(Body),
     Received(Arc<Received>),
+}
+
+impl std::fmt::Debug for Passed {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "Passed({} to {})", self.method, self.base.host)
+    }
 }
 
 impl Passed {
