@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::{Access, AuthError};
 use crate::config::{Config, ConfigError, LiveConfig};
 use crate::http;
-use crate::listener::{ClientAddress, Listener, Tls, TlsError};
+use crate::listener::{self, Listener, Tls, TlsError};
 use crate::mirror::{CredentialError, Credentials, Git, end_orphans};
 use crate::publish::Publisher;
 use crate::readiness::Life;
@@ -205,9 +205,9 @@ impl Server {
 
     async fn serve(self, listener: Listener, router: Router) {
         let stopped = self.stop.clone();
-        let service = router.into_make_service_with_connect_info::<ClientAddress>();
-        let served = axum::serve(listener, service)
-            .with_graceful_shutdown(async move { stopped.cancelled().await });
+        let live = Arc::clone(&self.live);
+        let head_timeout = move || live.now().head_timeout;
+        let served = listener::serve(listener, router, stopped, head_timeout);
         let limit = async {
             tokio::select! {
                 () = self.stop.cancelled() => {}
@@ -216,9 +216,7 @@ impl Server {
             tokio::time::sleep(DRAIN_LIMIT).await;
         };
         tokio::select! {
-            served = served => if let Err(error) = served {
-                tracing::error!(%error, "Serving HTTP ended");
-            },
+            () = served => {}
             () = limit => tracing::warn!("Answers that were still under way were cut off"),
         }
         self.stop.cancel();

@@ -42,6 +42,7 @@ impl Config {
             }
         }
         let checks = [
+            ("head_timeout", !self.head_timeout.is_zero()),
             ("keep_snapshots", self.keep_snapshots >= 1),
             ("tip_commits", self.tip_commits >= 1),
             ("jobs_per_host", self.jobs_per_host >= 1),

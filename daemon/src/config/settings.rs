@@ -31,6 +31,9 @@ pub struct Config {
     /// load balancers take to notice. Default `0s`.
     #[serde(with = "duration")]
     pub drain_delay: Duration,
+    /// How long a connection may take to send the head of a request, or be idle. Default `75s`.
+    #[serde(with = "duration")]
+    pub head_timeout: Duration,
     /// Where mirrors, published snapshots and temporary files live. Default
     /// `/var/lib/cachewfs` for root, else `$XDG_DATA_HOME/cachewfs` or `~/.local/share/cachewfs`.
     pub data_dir: PathBuf,
@@ -141,6 +144,7 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             log: LogFormat::Human,
             drain_delay: Duration::ZERO,
+            head_timeout: Duration::from_secs(75),
             data_dir: default_data_dir(),
             upstreams,
             fetch_interval: Duration::from_mins(1),

@@ -2,37 +2,44 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::connect_info::Connected;
-use axum::serve::IncomingStream;
+use rustix::process::{Resource, getrlimit};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
-use tracing::warn;
+use tokio::sync::mpsc;
+use tracing::{debug, warn};
 
 use super::Tls;
 use super::connection::Connection;
+use super::shares::{Place, Shares};
 
 /// How long nothing is accepted after the system had no room for a connection.
 const PAUSE: Duration = Duration::from_millis(100);
 /// So many clients may be agreeing on TLS; more wait where the kernel keeps them.
 const MAX_HANDSHAKES: usize = 512;
+/// So many of them from one address: who says nothing must not hold up all others.
+const MAX_HANDSHAKES_EACH: usize = MAX_HANDSHAKES / 4;
+/// Connections where the system has no limit on open files.
+const MAX_CONNECTIONS: u64 = 1 << 16;
 
 /// The other end of a connection.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ClientAddress(pub(crate) SocketAddr);
 
-impl Connected<IncomingStream<'_, Listener>> for ClientAddress {
-    fn connect_info(stream: IncomingStream<'_, Listener>) -> Self {
-        Self(*stream.remote_addr())
-    }
+/// A connection that requests may come on.
+#[derive(Debug)]
+pub(super) struct Accepted {
+    pub(super) connection: Connection,
+    pub(super) address: SocketAddr,
+    /// Among all connections.
+    pub(super) place: Place,
 }
 
 /// Accepts connections, with TLS or without.
 #[derive(Debug)]
 pub(crate) struct Listener {
     tcp: TcpListener,
+    connections: Shares,
     tls: Option<Handshakes>,
 }
 
@@ -40,9 +47,9 @@ pub(crate) struct Listener {
 #[derive(Debug)]
 struct Handshakes {
     tls: Tls,
-    turns: Arc<Semaphore>,
-    sender: mpsc::Sender<(Connection, SocketAddr)>,
-    ready: mpsc::Receiver<(Connection, SocketAddr)>,
+    shares: Shares,
+    sender: mpsc::Sender<Accepted>,
+    ready: mpsc::Receiver<Accepted>,
 }
 
 impl Listener {
@@ -51,48 +58,89 @@ impl Listener {
             let (sender, ready) = mpsc::channel(MAX_HANDSHAKES);
             Handshakes {
                 tls,
-                turns: Arc::new(Semaphore::new(MAX_HANDSHAKES)),
+                shares: Shares::new(MAX_HANDSHAKES, MAX_HANDSHAKES_EACH),
                 sender,
                 ready,
             }
         });
-        Self { tcp, tls }
+        let connections = max_connections();
+        Self {
+            tcp,
+            connections: Shares::new(connections, connections / 2),
+            tls,
+        }
     }
-}
 
-impl axum::serve::Listener for Listener {
-    type Io = Connection;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        let Some(handshakes) = &mut self.tls else {
-            let (stream, address) = accept(&self.tcp).await;
-            return (Connection::Plain(stream), address);
+    /// The next connection, once its client has agreed on TLS. May be dropped and asked again.
+    pub(super) async fn accept(&mut self) -> Accepted {
+        let Self {
+            tcp,
+            connections,
+            tls,
+        } = self;
+        let Some(handshakes) = tls else {
+            loop {
+                let free = connections.free().await;
+                let (stream, address) = accept(tcp).await;
+                let place = free.and_then(|free| connections.take(free, address.ip()));
+                if let Some(place) = place {
+                    return Accepted {
+                        connection: Connection::Plain(stream),
+                        address,
+                        place,
+                    };
+                }
+                refuse(address);
+            }
         };
         loop {
             let next = async {
-                let turn = Arc::clone(&handshakes.turns).acquire_owned().await;
-                (turn, accept(&self.tcp).await)
+                let free = (handshakes.shares.free().await, connections.free().await);
+                (free, accept(tcp).await)
             };
             tokio::select! {
                 Some(ready) = handshakes.ready.recv() => return ready,
-                (turn, (stream, address)) = next => {
-                    let (tls, sender) = (handshakes.tls.clone(), handshakes.sender.clone());
-                    tokio::spawn(async move {
-                        if let Some(connection) = tls.accept(stream).await {
-                            // Nobody waits for it any more when the daemon stops.
-                            sender.send((connection, address)).await.ok();
-                        }
-                        drop(turn);
-                    });
+                ((turn, place), (stream, address)) = next => {
+                    let turn = turn.and_then(|free| handshakes.shares.take(free, address.ip()));
+                    let place = place.and_then(|free| connections.take(free, address.ip()));
+                    match (turn, place) {
+                        (Some(turn), Some(place)) => handshakes.begin(stream, address, (turn, place)),
+                        _ => refuse(address),
+                    }
                 }
             }
         }
     }
+}
 
-    fn local_addr(&self) -> io::Result<Self::Addr> {
-        self.tcp.local_addr()
+impl Handshakes {
+    /// Agrees with a client on TLS, which takes the time it takes.
+    fn begin(&self, stream: TcpStream, address: SocketAddr, (turn, place): (Place, Place)) {
+        let (tls, sender) = (self.tls.clone(), self.sender.clone());
+        tokio::spawn(async move {
+            if let Some(connection) = tls.accept(stream).await {
+                let accepted = Accepted {
+                    connection,
+                    address,
+                    place,
+                };
+                // Nobody waits for it any more when the daemon stops.
+                sender.send(accepted).await.ok();
+            }
+            drop(turn);
+        });
     }
+}
+
+/// Half of the files that the daemon may have open: a connection's answer may take one, too.
+fn max_connections() -> usize {
+    let files = getrlimit(Resource::Nofile).current;
+    usize::try_from(files.unwrap_or(2 * MAX_CONNECTIONS) / 2).unwrap_or(usize::MAX)
+}
+
+/// The connection is closed as it is dropped.
+fn refuse(address: SocketAddr) {
+    debug!(%address, "{} has its share of connections", address.ip());
 }
 
 async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {

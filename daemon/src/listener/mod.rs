@@ -2,8 +2,11 @@
 
 mod accept;
 mod connection;
+mod serve;
+mod shares;
 mod tls;
 
 pub(crate) use accept::{ClientAddress, Listener};
+pub(crate) use serve::serve;
 pub(crate) use tls::Tls;
 pub use tls::{TlsConfig, TlsError};

@@ -9,6 +9,7 @@ mod archive;
 mod auth;
 mod bad_upstream;
 mod bundles;
+mod connections;
 mod ensure_refs;
 mod gate;
 mod git_limits;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use cachewfs_daemon::TlsConfig;
 use reqwest::{Certificate, Client};
 use tokio::io::AsyncReadExt as _;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::harness::*;
 
@@ -124,6 +124,26 @@ async fn git_clones_over_https_beside_clients_that_say_nothing() {
     let mut byte = [0];
     let end = tokio::time::timeout(Duration::from_secs(30), silent[0].read(&mut byte)).await;
     assert!(matches!(end, Ok(Ok(0) | Err(_))), "{end:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_address_takes_a_share_of_the_handshakes_and_no_more() {
+    let world = start().await;
+    let mut silent = Vec::new();
+    for _ in 0..130 {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 0, 0, 2], 0).into()).unwrap();
+        silent.push(socket.connect(world.running.address).await.unwrap());
+    }
+
+    // Those within the share are borne for 10 s.
+    for refused in silent.iter_mut().skip(128) {
+        let end = tokio::time::timeout(Duration::from_secs(5), refused.read(&mut [0])).await;
+        assert!(matches!(end, Ok(Ok(0) | Err(_))), "{end:?}");
+    }
+    let client = client(world.root.path(), "old");
+    let url = format!("https://{}/readyz", world.running.address);
+    assert_eq!(client.get(&url).send().await.unwrap().status(), 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]

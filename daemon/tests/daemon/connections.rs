@@ -1,0 +1,73 @@
+//! Clients that hold connections, and say nothing, or hardly anything, on them.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, interval, timeout};
+
+use crate::harness::*;
+
+/// Longer than any limit here.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Sends `head` and then a byte ten times a second; tells how long the daemon bore it.
+async fn dribble(address: SocketAddr, head: &str) -> Duration {
+    let (mut reading, mut writing) = TcpStream::connect(address).await.unwrap().into_split();
+    let began = Instant::now();
+    writing.write_all(head.as_bytes()).await.unwrap();
+    let writer = tokio::spawn(async move {
+        let mut ticks = interval(Duration::from_millis(100));
+        loop {
+            ticks.tick().await;
+            if writing.write_all(b"a").await.is_err() {
+                return;
+            }
+        }
+    });
+    let mut rest = Vec::new();
+    let ended = timeout(PATIENCE, reading.read_to_end(&mut rest)).await;
+    assert!(ended.is_ok(), "the daemon waits on");
+    writer.abort();
+    began.elapsed()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_sends_a_byte_now_and_then_is_cut_off() {
+    let world = World::start_with(|config| config.head_timeout = Duration::from_secs(1)).await;
+    let address = world.running.address;
+
+    for head in [
+        "",
+        "GET /readyz HTTP/1.1\r\n",
+        "GET /readyz HTTP/1.1\r\nhost: x\r\nx-a: ",
+    ] {
+        let took = dribble(address, head).await;
+        assert!((1..10).contains(&took.as_secs()), "{head:?}: {took:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_is_idle_is_closed_after_its_answer() {
+    let world = World::start_with(|config| config.head_timeout = Duration::from_secs(1)).await;
+    let mut stream = TcpStream::connect(world.running.address).await.unwrap();
+
+    let request = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
+    // It serves more than one request before.
+    for _ in 0..2 {
+        stream.write_all(request).await.unwrap();
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).await.unwrap();
+        while !answer.ends_with(b"\r\n\r\n") {
+            answer.rotate_left(1);
+            answer[11] = stream.read_u8().await.unwrap();
+        }
+        let mut body = [0; 3];
+        stream.read_exact(&mut body).await.unwrap();
+        assert_eq!(&body, b"ok\n");
+    }
+
+    let end = timeout(PATIENCE, stream.read(&mut [0])).await;
+    assert!(matches!(end, Ok(Ok(0) | Err(_))), "{end:?}");
+}
