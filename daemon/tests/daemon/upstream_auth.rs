@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
@@ -169,6 +170,8 @@ struct Api {
     upstream: HttpUpstream,
     lifetime: Mutex<Duration>,
     issued: Mutex<usize>,
+    is_failing: AtomicBool,
+    asked: AtomicUsize,
 }
 
 impl Api {
@@ -199,6 +202,10 @@ fn openssl(directory: &Path, arguments: &str) -> bool {
 }
 
 async fn api(State(api): State<Arc<Api>>, request: Request) -> Response {
+    api.asked.fetch_add(1, Ordering::Relaxed);
+    if api.is_failing.load(Ordering::Relaxed) {
+        return StatusCode::BAD_GATEWAY.into_response();
+    }
     let authorization = request.headers()["authorization"].to_str().unwrap();
     if !api.is_signed(authorization.strip_prefix("Bearer ").unwrap()) {
         return StatusCode::UNAUTHORIZED.into_response();
@@ -219,8 +226,8 @@ async fn api(State(api): State<Arc<Api>>, request: Request) -> Response {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_github_app_gets_tokens_that_are_shared_until_they_expire() {
+/// A daemon that reads its upstream as a GitHub App.
+async fn start_with_app() -> (World, Arc<Api>) {
     let root = tempfile::tempdir().unwrap();
     let directory = root.path().to_owned();
     assert!(openssl(&directory, "genrsa -traditional -out app.pem 2048"));
@@ -235,6 +242,8 @@ async fn a_github_app_gets_tokens_that_are_shared_until_they_expire() {
         upstream: upstream.clone(),
         lifetime: Mutex::new(Duration::from_mins(1)),
         issued: Mutex::new(0),
+        is_failing: AtomicBool::new(false),
+        asked: AtomicUsize::new(0),
     });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let api_url = format!("http://{}/api/v3", listener.local_addr().unwrap());
@@ -253,7 +262,42 @@ async fn a_github_app_gets_tokens_that_are_shared_until_they_expire() {
         with(auth)(config);
         config.upstreams = [("git.example.com".to_owned(), url)].into();
     });
-    let world = world.await;
+    (world.await, shared)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_github_that_fails_is_not_asked_by_everyone_who_wants_something() {
+    let (world, api) = start_with_app().await;
+    let (_, head) = grown_upstream(&world);
+    api.is_failing.store(true, Ordering::Relaxed);
+    let refresh = format!("/git/{REPO}/refresh");
+
+    let began = Instant::now();
+    for _ in 0..20 {
+        let failed = world.post(&refresh, "").await;
+        let text = failed.text().await.unwrap();
+        assert!(text.contains("GitHub"), "{text}");
+    }
+
+    // At once, after a second, after three, after seven.
+    let asked = api.asked.load(Ordering::Relaxed);
+    let seconds = began.elapsed().as_secs_f64();
+    assert!(
+        asked as f64 <= 1.0 + (1.0 + seconds).log2().ceil(),
+        "{asked} in {seconds} s"
+    );
+    api.is_failing.store(false, Ordering::Relaxed);
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while world.post(&refresh, "").await.status() != 200 {
+        assert!(Instant::now() < deadline, "it is not asked again");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(world.refresh().await["snapshot"], head);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_github_app_gets_tokens_that_are_shared_until_they_expire() {
+    let (world, shared) = start_with_app().await;
     let (work, _) = grown_upstream(&world);
     let issued = || *shared.issued.lock().unwrap();
 

@@ -16,14 +16,20 @@ use tracing::Instrument as _;
 
 use super::jwt::{read_key, sign};
 use super::{CredentialError, UpstreamAuthConfig};
+use crate::error_chain::chain;
 use crate::traces;
 
 /// A token that expires sooner is fetched anew. GitHub's last an hour.
 const MARGIN: Duration = Duration::from_mins(15);
 /// How long an owner for whom the App is not installed is taken for such.
 const ABSENT_LIFETIME: Duration = Duration::from_mins(5);
-/// How long asking GitHub may take.
+/// What a token must last at least to be used while GitHub gives no newer one.
+const LEAST: Duration = Duration::from_mins(1);
+/// How long asking GitHub may take, and waiting for who is asking.
 const LIMIT: Duration = Duration::from_secs(30);
+/// How long GitHub isn't asked after a failure: doubling with each further one, and at most.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 /// Owners whose tokens are kept: names that are only guessed must not fill the memory.
 const MAX_OWNERS: NonZeroUsize = NonZeroUsize::new(1024).expect("1024 is not zero");
 /// A longer answer is none, in bytes.
@@ -49,6 +55,48 @@ struct Slot {
     installation: Option<u64>,
     token: Option<Token>,
     absent: Option<Instant>,
+    failure: Option<Failure>,
+}
+
+/// GitHub failed: it is not asked again for a while.
+#[derive(Debug)]
+struct Failure {
+    tries: u32,
+    until: Instant,
+    text: String,
+}
+
+impl Slot {
+    /// Notes that GitHub failed once more.
+    fn fail(&mut self, error: &CredentialError) {
+        let tries = self.failure.as_ref().map_or(0, |failure| failure.tries) + 1;
+        self.failure = Some(Failure {
+            tries,
+            until: Instant::now() + pause(tries),
+            text: chain(error),
+        });
+    }
+
+    /// Why GitHub is not asked now.
+    fn paused(&self) -> Option<CredentialError> {
+        let failure = self.failure.as_ref()?;
+        let left = failure.until.checked_duration_since(Instant::now())?;
+        let last = failure.text.clone();
+        Some(CredentialError::Paused { left, last })
+    }
+
+    /// The token that there is, if it lasts so long.
+    fn token_for(&self, least: Duration) -> Option<String> {
+        let token = self.token.as_ref().filter(|token| token.lasts(least))?;
+        Some(token.token.clone())
+    }
+}
+
+fn pause(tries: u32) -> Duration {
+    let doublings = tries.saturating_sub(1).min(16);
+    FIRST_PAUSE
+        .saturating_mul(1 << doublings)
+        .min(LONGEST_PAUSE)
 }
 
 #[derive(Deserialize)]
@@ -69,9 +117,9 @@ impl std::fmt::Debug for Token {
 }
 
 impl Token {
-    fn lasts(&self) -> bool {
+    fn lasts(&self, least: Duration) -> bool {
         let expires = humantime::parse_rfc3339(&self.expires_at).ok();
-        expires.is_some_and(|expires| expires > SystemTime::now() + MARGIN)
+        expires.is_some_and(|expires| expires > SystemTime::now() + least)
     }
 }
 
@@ -106,21 +154,40 @@ impl GithubApp {
             let mut owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(owners.get_or_insert(name.to_ascii_lowercase(), Arc::default))
         };
-        let fetch = async {
-            let mut slot = slot.lock().await;
-            if let Some(token) = slot.token.as_ref().filter(|token| token.lasts()) {
-                return Ok(Some(token.token.clone()));
-            }
-            if slot
-                .absent
-                .is_some_and(|since| since.elapsed() < ABSENT_LIFETIME)
-            {
-                return Ok(None);
-            }
-            self.fetch(owner, &mut slot).await
+        let too_slow = |_| CredentialError::TooSlow { limit: LIMIT };
+        let mut slot = timeout(LIMIT, slot.lock()).await.map_err(too_slow)?;
+        if let Some(token) = slot.token_for(MARGIN) {
+            return Ok(Some(token));
+        }
+        if slot
+            .absent
+            .is_some_and(|since| since.elapsed() < ABSENT_LIFETIME)
+        {
+            return Ok(None);
+        }
+        let fetched = match slot.paused() {
+            Some(error) => Err(error),
+            None => self.fetch_or_note(owner, &mut slot).await,
         };
-        let too_slow = |_| Err(CredentialError::TooSlow { limit: LIMIT });
-        timeout(LIMIT, fetch).await.unwrap_or_else(too_slow)
+        // One that is about to expire is better than none.
+        fetched.or_else(|error| slot.token_for(LEAST).map(Some).ok_or(error))
+    }
+
+    /// Fetches a token; if GitHub fails, that is noted.
+    async fn fetch_or_note(
+        &self,
+        owner: &str,
+        slot: &mut Slot,
+    ) -> Result<Option<String>, CredentialError> {
+        let fetched = timeout(LIMIT, self.fetch(owner, slot)).await;
+        let fetched = fetched.unwrap_or(Err(CredentialError::TooSlow { limit: LIMIT }));
+        match &fetched {
+            Ok(_) => slot.failure = None,
+            // That is for the operator to mend, not a matter of time.
+            Err(CredentialError::Key { .. } | CredentialError::Signature) => {}
+            Err(error) => slot.fail(error),
+        }
+        fetched
     }
 
     async fn fetch(&self, owner: &str, slot: &mut Slot) -> Result<Option<String>, CredentialError> {
@@ -204,5 +271,35 @@ impl GithubApp {
         // What is wrong with it would repeat a part of it.
         let parsed = serde_json::from_slice(&answer).ok();
         parsed.map(Some).ok_or(CredentialError::Answer { what })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_a_minute() {
+        let seconds = [1, 2, 3, 6, 7, 8, u32::MAX].map(|tries| pause(tries).as_secs());
+
+        assert_eq!(seconds, [1, 2, 4, 32, 60, 60, 60]);
+    }
+
+    #[test]
+    fn a_failure_says_why_github_is_not_asked_and_for_how_long() {
+        let mut slot = Slot::default();
+        assert!(slot.paused().is_none());
+
+        slot.fail(&CredentialError::Refused {
+            what: FIND,
+            status: StatusCode::BAD_GATEWAY,
+        });
+
+        let error = slot.paused().unwrap();
+        assert!(
+            matches!(&error, CredentialError::Paused { left, last }
+            if *left <= FIRST_PAUSE && last.contains("502")),
+            "{error:?}"
+        );
     }
 }

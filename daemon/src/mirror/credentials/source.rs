@@ -78,12 +78,25 @@ pub enum CredentialError {
         /// What was asked for.
         what: &'static str,
     },
+    /// GitHub failed just now.
+    #[error("GitHub's API is not asked again for {}: {last}", humantime::format_duration(round_up(*.left)))]
+    Paused {
+        /// For how long.
+        left: Duration,
+        /// What it failed with.
+        last: String,
+    },
     /// GitHub takes too long.
     #[error("GitHub's API took longer than {}", humantime::format_duration(*.limit))]
     TooSlow {
         /// How long it may take.
         limit: Duration,
     },
+}
+
+/// Whole seconds, for people.
+fn round_up(left: Duration) -> Duration {
+    Duration::from_secs(left.as_secs() + 1)
 }
 
 /// What is shown to upstream.
