@@ -6,24 +6,19 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
+use super::process::{MAX_OUTPUT_LEN, ProcessGroup, talk};
 use super::upstream::GitSecrets;
-use super::{CredentialError, GitStream, redact};
+use super::{GitError, GitStream, redact};
 use crate::traces;
 
-/// What git may print before it is taken for broken, in bytes: all refs of a very large repository.
-const MAX_OUTPUT_LEN: u64 = 256 << 20;
-/// How much of the end of what git says on stderr is kept, in bytes.
-pub(super) const MAX_STDERR_LEN: usize = 16 << 10;
 /// Variables that would point git at another repository (`git rev-parse --local-env-vars`), or
 /// change what it does to ours.
 const FOREIGN_VARIABLES: &[&str] = &[
@@ -48,50 +43,6 @@ const FOREIGN_VARIABLES: &[&str] = &[
     "GIT_TEMPLATE_DIR",
     "GIT_WORK_TREE",
 ];
-
-/// Why a git command failed.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum GitError {
-    #[error("can't run git {command}: is git installed?")]
-    Spawn {
-        command: String,
-        source: std::io::Error,
-    },
-    #[error("talking to git {command} failed")]
-    Pipe {
-        command: String,
-        source: std::io::Error,
-    },
-    #[error("git {command} was stopped after its time limit of {}", humantime::format_duration(*.limit))]
-    TimedOut { command: String, limit: Duration },
-    #[error("git {command} was stopped, because the daemon stops")]
-    Stopped { command: String },
-    #[error("git {command} printed more than {MAX_OUTPUT_LEN} bytes")]
-    TooMuchOutput { command: String },
-    #[error("there are no credentials for it")]
-    Credentials(#[source] CredentialError),
-    #[error("git {command} failed ({status}): {stderr}")]
-    Failed {
-        command: String,
-        status: ExitStatus,
-        stderr: String,
-    },
-}
-
-impl GitError {
-    /// What failed, for traces.
-    fn kind(&self) -> &'static str {
-        match self {
-            Self::Spawn { .. } => "spawn",
-            Self::Pipe { .. } => "pipe",
-            Self::TimedOut { .. } => "timed_out",
-            Self::Stopped { .. } => "stopping",
-            Self::TooMuchOutput { .. } => "too_much_output",
-            Self::Credentials(_) => "credentials",
-            Self::Failed { .. } => "failed",
-        }
-    }
-}
 
 /// How git is run; cheap to clone.
 #[derive(Clone, Debug)]
@@ -353,81 +304,6 @@ impl GitCommand {
             status,
             stderr,
         })
-    }
-}
-
-/// Feeds the child, takes what it prints on both pipes, and waits for its end.
-async fn talk(
-    child: &mut Child,
-    input: Option<Vec<u8>>,
-) -> std::io::Result<(ExitStatus, Vec<u8>, Vec<u8>)> {
-    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-    let feed = async {
-        if let (Some(mut stdin), Some(input)) = (stdin, input) {
-            // A command that has enough closes its end early: its status tells whether that is bad.
-            stdin.write_all(&input).await.ok();
-        }
-        Ok(())
-    };
-    let print = async {
-        let mut output = Vec::new();
-        if let Some(stdout) = stdout {
-            stdout
-                .take(MAX_OUTPUT_LEN + 1)
-                .read_to_end(&mut output)
-                .await?;
-        }
-        Ok(output)
-    };
-    let complain = async {
-        match stderr {
-            Some(stderr) => read_tail(stderr).await,
-            None => Ok(Vec::new()),
-        }
-    };
-    let ((), output, stderr) = tokio::try_join!(feed, print, complain)?;
-    Ok((child.wait().await?, output, stderr))
-}
-
-/// Reads all and keeps the end.
-async fn read_tail(mut from: impl AsyncRead + Unpin) -> std::io::Result<Vec<u8>> {
-    let mut tail = Vec::new();
-    let mut block = [0; 4096];
-    loop {
-        let len = from.read(&mut block).await?;
-        if len == 0 {
-            break;
-        }
-        tail.extend_from_slice(block.get(..len).unwrap_or_default());
-        if tail.len() > 2 * MAX_STDERR_LEN {
-            tail.drain(..tail.len() - MAX_STDERR_LEN);
-        }
-    }
-    tail.drain(..tail.len().saturating_sub(MAX_STDERR_LEN));
-    Ok(tail)
-}
-
-/// Kills a child and all its children when dropped, unless it ended by itself.
-#[derive(Debug)]
-pub(super) struct ProcessGroup(Option<Pid>);
-
-impl ProcessGroup {
-    fn of(child: &Child) -> Self {
-        let pid = child.id().and_then(|id| i32::try_from(id).ok());
-        Self(pid.and_then(Pid::from_raw))
-    }
-
-    pub(super) fn disarm(&mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for ProcessGroup {
-    fn drop(&mut self) {
-        if let Some(pid) = self.0 {
-            // It may have ended in between: then there is nothing to do.
-            kill_process_group(pid, Signal::KILL).ok();
-        }
     }
 }
 

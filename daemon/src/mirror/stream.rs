@@ -5,7 +5,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::process::{Child, ChildStderr, ChildStdout};
 use tracing::Span;
 
-use super::git::{MAX_STDERR_LEN, ProcessGroup};
+use super::process::{MAX_STDERR_LEN, ProcessGroup};
 use super::{GitError, redact};
 use crate::traces;
 

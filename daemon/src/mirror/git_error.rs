@@ -1,0 +1,51 @@
+//! Why a git command failed.
+
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use super::CredentialError;
+use super::process::MAX_OUTPUT_LEN;
+
+/// Why a git command failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum GitError {
+    #[error("can't run git {command}: is git installed?")]
+    Spawn {
+        command: String,
+        source: std::io::Error,
+    },
+    #[error("talking to git {command} failed")]
+    Pipe {
+        command: String,
+        source: std::io::Error,
+    },
+    #[error("git {command} was stopped after its time limit of {}", humantime::format_duration(*.limit))]
+    TimedOut { command: String, limit: Duration },
+    #[error("git {command} was stopped, because the daemon stops")]
+    Stopped { command: String },
+    #[error("git {command} printed more than {MAX_OUTPUT_LEN} bytes")]
+    TooMuchOutput { command: String },
+    #[error("there are no credentials for it")]
+    Credentials(#[source] CredentialError),
+    #[error("git {command} failed ({status}): {stderr}")]
+    Failed {
+        command: String,
+        status: ExitStatus,
+        stderr: String,
+    },
+}
+
+impl GitError {
+    /// What failed, for traces.
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Self::Spawn { .. } => "spawn",
+            Self::Pipe { .. } => "pipe",
+            Self::TimedOut { .. } => "timed_out",
+            Self::Stopped { .. } => "stopping",
+            Self::TooMuchOutput { .. } => "too_much_output",
+            Self::Credentials(_) => "credentials",
+            Self::Failed { .. } => "failed",
+        }
+    }
+}
