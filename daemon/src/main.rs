@@ -12,7 +12,7 @@ use tracing::{Level, error, info, warn};
 use tracing_subscriber::filter::{FilterExt as _, Targets, filter_fn};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Layer as _};
+use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 /// Mirrors git repositories and publishes snapshots of them over HTTP.
 #[derive(Debug, Parser)]
@@ -117,22 +117,32 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Spans for traces are not for the log, and all others for it alone.
 fn start_log(format: LogFormat, traces: Option<&Traces>) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let filter = filter.and(filter_fn(|metadata| metadata.target() != TRACE_TARGET));
     let log = tracing_subscriber::fmt::layer()
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
-    let log = match format {
-        LogFormat::Human => log.boxed(),
-        LogFormat::Json => log.json().flatten_event(true).boxed(),
-    };
-    let traced = Targets::new().with_target(TRACE_TARGET, Level::INFO);
-    tracing_subscriber::registry()
-        .with(log.with_filter(filter))
-        .with(traces.map(|traces| traces.layer().with_filter(traced)))
-        .init();
+    match format {
+        LogFormat::Human => start_layers(log, traces),
+        LogFormat::Json => start_layers(log.json().flatten_event(true), traces),
+    }
+}
+
+/// Spans for traces are not for the log, and all others for it alone.
+fn start_layers(log: impl Layer<Registry> + Send + Sync, traces: Option<&Traces>) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let is_for_log = filter_fn(|metadata| metadata.target() != TRACE_TARGET);
+    let registry = tracing_subscriber::registry();
+    match traces {
+        // A filter of each layer costs a look-up whenever a span is entered: here, one is enough.
+        None => registry.with(log).with(filter).with(is_for_log).init(),
+        Some(traces) => {
+            let is_for_traces = Targets::new().with_target(TRACE_TARGET, Level::INFO);
+            registry
+                .with(log.with_filter(filter.and(is_for_log)))
+                .with(traces.layer().with_filter(is_for_traces))
+                .init();
+        }
+    }
 }
 
 /// Reads the configuration again; one that can't be used changes nothing.

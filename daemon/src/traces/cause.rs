@@ -7,6 +7,8 @@ use opentelemetry::trace::{SpanContext, TraceContextExt as _};
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
+use super::spans::is_on;
+
 /// Who asked; nobody, for what is periodic, or where nothing is traced.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Cause(Option<SpanContext>);
@@ -14,6 +16,9 @@ pub(crate) struct Cause(Option<SpanContext>);
 impl Cause {
     /// The span that is under way on this thread. It is not kept open by this.
     pub(crate) fn current() -> Self {
+        if !is_on() {
+            return Self::default();
+        }
         let context = Span::current().context();
         let span = context.span().span_context().clone();
         Self(span.is_valid().then_some(span))

@@ -6,7 +6,7 @@ use opentelemetry::trace::Status;
 use opentelemetry::{Context, Value};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use tracing::field::Empty;
-use tracing::{Span, info_span};
+use tracing::{Level, Span, enabled, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use super::Cause;
@@ -14,6 +14,11 @@ use super::start::TRACE_TARGET;
 
 /// W3C's header in which a caller says which span of its own the request belongs to.
 const TRACEPARENT: &str = "traceparent";
+
+/// Whether anything is traced: a look at an atomic.
+pub(super) fn is_on() -> bool {
+    enabled!(target: TRACE_TARGET, Level::INFO)
+}
 
 struct Headers<'a>(&'a HeaderMap);
 
@@ -103,7 +108,9 @@ pub(crate) fn end_request(span: &Span, status: u16, (sent_bytes, is_whole): (u64
 
 /// Notes which tier of the store the answer to the present request comes from.
 pub(crate) fn note_tier(tier: &'static str) {
-    Span::current().set_attribute("cachewfs.tier", tier);
+    if is_on() {
+        Span::current().set_attribute("cachewfs.tier", tier);
+    }
 }
 
 /// The span of a job, of those that are named after what it does.

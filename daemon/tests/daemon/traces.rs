@@ -214,7 +214,9 @@ fn a_request_and_the_publish_that_it_caused_are_in_the_trace_of_the_caller() {
         ("http.response.body.size", "100"),
         ("cachewfs.tier", "disk"),
     ]);
-    assert!(!spans.iter().any(|span| span.is_error), "{spans:?}");
+    // Maintenance, which nobody asked for, may have been stopped with the daemon.
+    let mut caused = spans.iter().filter(|span| span.trace == TRACE);
+    assert!(!caused.any(|span| span.is_error), "{spans:?}");
     let batches = collector.collected.batches.lock().unwrap();
     for (headers, batch) in batches.iter() {
         assert_eq!(headers["authorization"], "Bearer s3cret");
