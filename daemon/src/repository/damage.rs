@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use tracing::warn;
 
-use super::registry::{Registry, Repository};
+use super::followed::Repository;
+use super::registry::Registry;
 use super::worker::Worker;
 use super::{MirrorState, RepositoryError};
 use crate::app::tmp_directory;

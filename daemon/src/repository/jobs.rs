@@ -6,7 +6,8 @@ use std::time::Instant;
 use tracing::{Instrument as _, Span, info, warn};
 
 use super::damage::set_aside;
-use super::registry::{Outcome, Registry, Repository};
+use super::followed::{Outcome, Repository};
+use super::registry::Registry;
 use super::worker::Worker;
 use super::{MirrorState, RepositoryError, Status};
 use crate::app::tmp_directory;

@@ -2,31 +2,27 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use cachewfs_format::RepoName;
-use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::backoff::chance;
 use super::bundles::Bundles;
+use super::followed::Repository;
 use super::freshness::{Checker, Checks};
-use super::removal::{Snapshots, used_at};
 use super::schedule::{Limits, Schedule};
-use super::status::seconds_since_epoch;
-use super::worker::{Request, Worker};
+use super::worker::Worker;
 use super::{MirrorState, RepositoryError, Status};
 use crate::app::tmp_directory;
 use crate::config::{Config, LiveConfig};
 use crate::disk_usage::DiskUsage;
 use crate::metrics::Metrics;
 use crate::mirror::{Credentials, Git, Upstream, is_mirror, mirror_path};
-use crate::publish::{BuildFeed, Published, Publisher};
-use crate::traces::{Cause, FirstCause};
+use crate::publish::Publisher;
 
 /// So many may wait for one repository's next update.
 const MAX_WAITING: usize = 1024;
@@ -34,91 +30,6 @@ const MAX_WAITING: usize = 1024;
 /// So many requests look into mirrors at once, each with a git process: they take milliseconds, and
 /// more would only be in each other's way.
 const MAX_QUERIES: usize = 16;
-
-pub(super) type Outcome = Result<Published, RepositoryError>;
-
-/// A repository that a task works on.
-#[derive(Debug)]
-pub(crate) struct Repository {
-    pub(super) name: RepoName,
-    /// Changes with the configuration.
-    upstream: Mutex<Arc<Upstream>>,
-    pub(super) mirror: PathBuf,
-    pub(super) status: watch::Sender<Status>,
-    pub(super) checks: Checks,
-    /// The first snapshot while it is built.
-    pub(crate) feed: BuildFeed,
-    requests: mpsc::Sender<Request>,
-    /// On whose behalf the next run is.
-    pub(super) cause: FirstCause,
-    /// When somebody last asked for it, in seconds since the epoch.
-    used_at: AtomicU64,
-}
-
-impl Repository {
-    pub(crate) fn status(&self) -> Status {
-        self.status.borrow().clone()
-    }
-
-    /// Waits until the status is as wanted, which it may be already, and gives it.
-    pub(crate) async fn status_when(&self, is_wanted: impl FnMut(&Status) -> bool) -> Status {
-        let mut statuses = self.status.subscribe();
-        match statuses.wait_for(is_wanted).await {
-            Ok(status) => status.clone(),
-            // The sender is a field of this repository, so it is not dropped.
-            Err(_) => self.status(),
-        }
-    }
-
-    pub(super) fn change_status(&self, change: impl FnOnce(&mut Status)) {
-        self.status.send_modify(change);
-    }
-
-    /// Notes that somebody asks for it.
-    pub(super) fn note_use(&self) {
-        self.used_at.store(seconds_since_epoch(), Ordering::Relaxed);
-    }
-
-    /// When somebody last asked for it, in seconds since the epoch.
-    pub(super) fn used_at(&self) -> u64 {
-        self.used_at.load(Ordering::Relaxed)
-    }
-
-    /// Waits for an update that begins after this call, and for the publish of what it brings.
-    pub(crate) async fn refresh(&self) -> Outcome {
-        self.ask(Request::Publish).await
-    }
-
-    /// Waits for an update that begins after this call, but not for the publish that follows.
-    pub(crate) async fn update(&self) -> Result<(), RepositoryError> {
-        self.ask(Request::Update).await
-    }
-
-    /// Waits for an update that begins after this call, and for a publish that lays all packs out anew.
-    pub(crate) async fn lay_out_anew(&self) -> Outcome {
-        self.ask(Request::LayOutAnew).await
-    }
-
-    /// Ends the repository's task, and removes its mirror.
-    pub(crate) async fn forget(&self, snapshots: Snapshots) -> Result<(), RepositoryError> {
-        self.ask(|sender| Request::Forget(snapshots, sender)).await
-    }
-
-    async fn ask<T>(
-        &self,
-        request: impl FnOnce(oneshot::Sender<Result<T, RepositoryError>>) -> Request,
-    ) -> Result<T, RepositoryError> {
-        let (answer, outcome) = oneshot::channel();
-        self.cause.note();
-        self.requests
-            .try_send(request(answer))
-            .map_err(|error| match error {
-                TrySendError::Full(_) => RepositoryError::Busy,
-                TrySendError::Closed(_) => RepositoryError::Forgotten,
-            })?;
-        outcome.await.map_err(|_| RepositoryError::Stopping)?
-    }
-}
 
 /// All repositories that the daemon works on, and what their tasks share.
 #[derive(Debug)]
@@ -247,18 +158,13 @@ impl Registry {
             tasks: self.tasks.clone(),
             stop: self.stop.clone(),
         });
-        let last_use = used_at(&mirror);
-        let repository = Arc::new(Repository {
-            name: name.clone(),
-            upstream: Mutex::new(Arc::new(upstream)),
-            mirror,
-            status: watch::Sender::new(Status::new(state, first_run)),
-            feed: BuildFeed::default(),
-            checks,
-            requests,
-            cause: FirstCause::new(Cause::current()),
-            used_at: AtomicU64::new(last_use),
-        });
+        let repository = Repository::new(
+            name.clone(),
+            (upstream, mirror),
+            Status::new(state, first_run),
+            (checks, requests),
+        );
+        let repository = Arc::new(repository);
         repositories.insert(name.clone(), Arc::clone(&repository));
         let worker = Worker::new(Arc::clone(self), Arc::clone(&repository), receiver);
         self.tasks.spawn(worker.run());
@@ -395,25 +301,6 @@ impl Registry {
     pub(crate) async fn join(&self) {
         self.tasks.close();
         self.tasks.wait().await;
-    }
-}
-
-impl Repository {
-    pub(crate) fn name(&self) -> &RepoName {
-        &self.name
-    }
-
-    pub(crate) fn upstream(&self) -> Arc<Upstream> {
-        Arc::clone(&self.upstream.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    pub(super) fn set_upstream(&self, upstream: Upstream) {
-        *self.upstream.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(upstream);
-    }
-
-    /// Where the mirror is once it is ready; to be read only.
-    pub(crate) fn mirror_path(&self) -> PathBuf {
-        self.mirror.clone()
     }
 }
 

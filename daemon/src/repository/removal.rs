@@ -12,7 +12,8 @@ use std::time::{Duration, UNIX_EPOCH};
 use tempfile::TempDir;
 use tracing::{info, warn};
 
-use super::registry::{Registry, Repository};
+use super::Repository;
+use super::registry::Registry;
 use super::status::seconds_since_epoch;
 use super::worker::{Request, Worker};
 use super::{MirrorState, RepositoryError};

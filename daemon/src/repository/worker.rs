@@ -11,7 +11,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{Instrument as _, info, warn};
 
 use super::Snapshots;
-use super::registry::{Outcome, Registry, Repository};
+use super::followed::{Outcome, Repository};
+use super::registry::Registry;
 use super::schedule::{Job, JobKind, Turn, Urgency};
 use super::{Freshness, RepositoryError, Status};
 use crate::error_chain::chain;

@@ -1,0 +1,141 @@
+//! A repository that a task works on, as all others see it.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cachewfs_format::RepoName;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::freshness::Checks;
+use super::removal::{Snapshots, used_at};
+use super::status::seconds_since_epoch;
+use super::worker::Request;
+use super::{RepositoryError, Status};
+use crate::mirror::Upstream;
+use crate::publish::{BuildFeed, Published};
+use crate::traces::{Cause, FirstCause};
+
+pub(super) type Outcome = Result<Published, RepositoryError>;
+
+/// A repository that a task works on.
+#[derive(Debug)]
+pub(crate) struct Repository {
+    pub(super) name: RepoName,
+    /// Changes with the configuration.
+    upstream: Mutex<Arc<Upstream>>,
+    pub(super) mirror: PathBuf,
+    pub(super) status: watch::Sender<Status>,
+    pub(super) checks: Checks,
+    /// The first snapshot while it is built.
+    pub(crate) feed: BuildFeed,
+    requests: mpsc::Sender<Request>,
+    /// On whose behalf the next run is.
+    pub(super) cause: FirstCause,
+    /// When somebody last asked for it, in seconds since the epoch.
+    used_at: AtomicU64,
+}
+
+impl Repository {
+    /// One with this upstream and this place for its mirror.
+    pub(super) fn new(
+        name: RepoName,
+        (upstream, mirror): (Upstream, PathBuf),
+        status: Status,
+        (checks, requests): (Checks, mpsc::Sender<Request>),
+    ) -> Self {
+        let last_use = used_at(&mirror);
+        Self {
+            name,
+            upstream: Mutex::new(Arc::new(upstream)),
+            mirror,
+            status: watch::Sender::new(status),
+            feed: BuildFeed::default(),
+            checks,
+            requests,
+            cause: FirstCause::new(Cause::current()),
+            used_at: AtomicU64::new(last_use),
+        }
+    }
+
+    pub(crate) fn name(&self) -> &RepoName {
+        &self.name
+    }
+
+    pub(crate) fn upstream(&self) -> Arc<Upstream> {
+        Arc::clone(&self.upstream.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn set_upstream(&self, upstream: Upstream) {
+        *self.upstream.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(upstream);
+    }
+
+    /// Where the mirror is once it is ready; to be read only.
+    pub(crate) fn mirror_path(&self) -> PathBuf {
+        self.mirror.clone()
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        self.status.borrow().clone()
+    }
+
+    /// Waits until the status is as wanted, which it may be already, and gives it.
+    pub(crate) async fn status_when(&self, is_wanted: impl FnMut(&Status) -> bool) -> Status {
+        let mut statuses = self.status.subscribe();
+        match statuses.wait_for(is_wanted).await {
+            Ok(status) => status.clone(),
+            // The sender is a field of this repository, so it is not dropped.
+            Err(_) => self.status(),
+        }
+    }
+
+    pub(super) fn change_status(&self, change: impl FnOnce(&mut Status)) {
+        self.status.send_modify(change);
+    }
+
+    /// Notes that somebody asks for it.
+    pub(super) fn note_use(&self) {
+        self.used_at.store(seconds_since_epoch(), Ordering::Relaxed);
+    }
+
+    /// When somebody last asked for it, in seconds since the epoch.
+    pub(super) fn used_at(&self) -> u64 {
+        self.used_at.load(Ordering::Relaxed)
+    }
+
+    /// Waits for an update that begins after this call, and for the publish of what it brings.
+    pub(crate) async fn refresh(&self) -> Outcome {
+        self.ask(Request::Publish).await
+    }
+
+    /// Waits for an update that begins after this call, but not for the publish that follows.
+    pub(crate) async fn update(&self) -> Result<(), RepositoryError> {
+        self.ask(Request::Update).await
+    }
+
+    /// Waits for an update that begins after this call, and for a publish that lays all packs out anew.
+    pub(crate) async fn lay_out_anew(&self) -> Outcome {
+        self.ask(Request::LayOutAnew).await
+    }
+
+    /// Ends the repository's task, and removes its mirror.
+    pub(crate) async fn forget(&self, snapshots: Snapshots) -> Result<(), RepositoryError> {
+        self.ask(|sender| Request::Forget(snapshots, sender)).await
+    }
+
+    async fn ask<T>(
+        &self,
+        request: impl FnOnce(oneshot::Sender<Result<T, RepositoryError>>) -> Request,
+    ) -> Result<T, RepositoryError> {
+        let (answer, outcome) = oneshot::channel();
+        self.cause.note();
+        self.requests
+            .try_send(request(answer))
+            .map_err(|error| match error {
+                TrySendError::Full(_) => RepositoryError::Busy,
+                TrySendError::Closed(_) => RepositoryError::Forgotten,
+            })?;
+        outcome.await.map_err(|_| RepositoryError::Stopping)?
+    }
+}
