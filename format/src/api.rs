@@ -50,7 +50,14 @@ const fn file_stem(kind: ArchiveKind) -> &'static str {
     match kind {
         ArchiveKind::Mirror => "mirror",
         ArchiveKind::Checkout => "snapshot",
+        ArchiveKind::Lfs => "lfs-snapshot",
     }
+}
+
+/// The kind of archive whose URLs have `stem`: `<stem>.tar.zst` and `<stem>/<snapshot>.tar.zst`.
+pub fn kind_of_stem(stem: &str) -> Option<ArchiveKind> {
+    let mut kinds = ArchiveKind::ALL.iter().copied();
+    kinds.find(|&kind| file_stem(kind) == stem)
 }
 
 /// The body of every answer that is an error.
@@ -91,6 +98,12 @@ pub mod code {
     pub const REPOSITORY_EMPTY: &str = "repository_empty";
     /// The tree of HEAD can't be checked out: there is only a mirror archive.
     pub const NO_CHECKOUT: &str = "no_checkout";
+    /// No file of HEAD's tree is kept with Git LFS.
+    pub const NO_LFS: &str = "no_lfs";
+    /// The daemon can't, or is not to, fetch LFS objects: git-lfs is not installed, or `lfs = "off"`.
+    pub const LFS_UNAVAILABLE: &str = "lfs_unavailable";
+    /// The LFS objects could not be fetched, or are not what the repository says.
+    pub const LFS_FAILED: &str = "lfs_failed";
     /// HEAD of the repository names no branch.
     pub const HEAD_UNBORN: &str = "head_unborn";
     /// The daemon wants a token, or doesn't know the one that it was shown.
@@ -167,6 +180,31 @@ pub struct RepoStatus {
     pub updated_at: Option<u64>,
     /// What is published.
     pub published: Option<PublishedStatus>,
+    /// The LFS archive; absent while nobody asked for it, and where no file is kept with Git LFS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lfs: Option<LfsStatus>,
+}
+
+/// What the daemon knows of the LFS archive of a repository.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LfsStatus {
+    /// Whether it is being made.
+    pub is_running: bool,
+    /// What is published, if something is.
+    pub published: Option<PublishedLfs>,
+    /// Why it could not be made last, if it could not.
+    pub failure: Option<FailureStatus>,
+}
+
+/// A published LFS archive.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishedLfs {
+    /// The snapshot whose LFS objects it has.
+    pub snapshot: SnapshotId,
+    /// When it became current, in seconds since the epoch.
+    pub published_at: u64,
+    /// Length of the archive in bytes.
+    pub bytes: u64,
 }
 
 /// Why a repository can't be brought up to date.

@@ -43,7 +43,8 @@ pub use digest::{Digest, SegmentId};
 pub use error::{Error, Result};
 pub use git_path::GitPath;
 pub use manifest::{
-    ArchiveLayout, Manifest, PackKind, PublishedFile, PublishedPack, RunReuse, SegmentRef,
+    ArchiveLayout, Manifest, PackKind, PublishedFile, PublishedLfsObject, PublishedPack, RunReuse,
+    SegmentRef,
 };
 pub use object_id::ObjectId;
 pub use path_sequence::PathSequence;

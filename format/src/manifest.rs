@@ -42,6 +42,9 @@ pub struct Manifest {
     pub tips: Vec<ObjectId>,
     /// The runs of its work tree, to be used again where nothing changed.
     pub runs: Vec<RunReuse>,
+    /// The Git LFS objects of an LFS archive, in order; none in other manifests.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lfs_objects: Vec<PublishedLfsObject>,
 }
 
 impl Manifest {
@@ -69,7 +72,11 @@ impl Manifest {
             .packs
             .iter()
             .flat_map(|pack| [&pack.pack, &pack.index, &pack.reverse_index]);
-        for file in of_packs.chain(&self.commit_graphs) {
+        let of_lfs = self
+            .lfs_objects
+            .iter()
+            .flat_map(|object| [&object.header, &object.data]);
+        for file in of_packs.chain(&self.commit_graphs).chain(of_lfs) {
             if file.name.is_empty() {
                 return malformed("a file of the git directory has no name");
             }
@@ -219,6 +226,15 @@ pub struct PublishedPack {
     pub index: PublishedFile,
     /// The `.rev` file.
     pub reverse_index: PublishedFile,
+}
+
+/// A Git LFS object with its tar header.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishedLfsObject {
+    /// The tar header; named like the data.
+    pub header: PublishedFile,
+    /// The object, named by its id: the SHA-256 of its bytes in hexadecimal.
+    pub data: PublishedFile,
 }
 
 /// A run of the work tree that a later publish may use again.

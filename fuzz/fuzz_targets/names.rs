@@ -53,5 +53,12 @@ fn check_repo(repo: &RepoName, text: &str) {
     }
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/:._-+~".contains(&byte);
     assert!(name.bytes().all(is_plain));
-    assert!(api::stable_path(repo, ArchiveKind::Checkout).starts_with("/git/"));
+    for &kind in ArchiveKind::ALL {
+        let path = api::stable_path(repo, kind);
+        let stem = path
+            .strip_prefix(&format!("/git/{name}/"))
+            .and_then(|file| file.strip_suffix(".tar.zst"))
+            .expect("the name of a repository is a path as it is");
+        assert_eq!(api::kind_of_stem(stem), Some(kind));
+    }
 }

@@ -101,6 +101,7 @@ fn describe(
         failure,
         updated_at: status.and_then(|status| status.updated_at),
         published,
+        lfs: None,
     })
 }
 

@@ -131,7 +131,7 @@ pub(super) fn git_member(
     mode: u32,
 ) -> Result<Member, PublishError> {
     let path = match (kind, path) {
-        (ArchiveKind::Mirror, path) => path.to_owned(),
+        (ArchiveKind::Mirror | ArchiveKind::Lfs, path) => path.to_owned(),
         (ArchiveKind::Checkout, b"") => b".git".to_vec(),
         (ArchiveKind::Checkout, path) => [b".git/", path].concat(),
     };

@@ -202,6 +202,7 @@ impl Publisher {
             commit_graphs: built.commit_graphs,
             tips: of.refs.tips(),
             runs: built.runs,
+            lfs_objects: Vec::new(),
         })
     }
 

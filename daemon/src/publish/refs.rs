@@ -133,7 +133,7 @@ impl Refs {
     /// checkout archive those that a clone has.
     pub(super) fn packed_refs(&self, kind: ArchiveKind) -> Vec<u8> {
         let mut refs: Vec<Ref> = match kind {
-            ArchiveKind::Mirror => self.shown().cloned().collect(),
+            ArchiveKind::Mirror | ArchiveKind::Lfs => self.shown().cloned().collect(),
             ArchiveKind::Checkout => self.of_a_clone(),
         };
         refs.sort_unstable_by(|left, right| left.name.cmp(&right.name));

@@ -139,6 +139,10 @@ fn add_segments(manifest: &Manifest, named: &mut HashSet<SegmentId>) {
     for file in &manifest.commit_graphs {
         add(file.segment.id);
     }
+    for object in &manifest.lfs_objects {
+        add(object.header.segment.id);
+        add(object.data.segment.id);
+    }
     for run in &manifest.runs {
         let files = [
             Some(&run.work_tree),

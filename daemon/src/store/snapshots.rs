@@ -275,6 +275,7 @@ mod tests {
             commit_graphs: Vec::new(),
             tips: Vec::new(),
             runs: Vec::new(),
+            lfs_objects: Vec::new(),
         };
         store.put_manifest(&manifest).unwrap();
 

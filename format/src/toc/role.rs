@@ -58,6 +58,8 @@ roles! {
     PackRecent = 17,
     /// File data: a part of `packed-refs`, where that is long.
     PackedRefs = 18,
+    /// File data: a Git LFS object.
+    LfsObject = 19,
 }
 
 impl Role {
@@ -78,6 +80,7 @@ impl Role {
             | Self::IndexPart
             | Self::IndexTrailer
             | Self::PackedRefs
+            | Self::LfsObject
             | Self::LargeFile => true,
         }
     }

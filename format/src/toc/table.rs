@@ -20,7 +20,7 @@ pub struct Toc {
     pub repo: RepoName,
     /// The commit of HEAD.
     pub commit: ObjectId,
-    /// The digest of the refs.
+    /// The digest of the refs; in an LFS archive, which doesn't depend on them, that of no bytes.
     pub refs_digest: Digest,
     /// How many segments make up the hot front, all that a checkout needs.
     pub hot_segments: u32,
@@ -35,10 +35,7 @@ impl Toc {
         let mut payload = Vec::new();
         payload.extend_from_slice(&MAGIC);
         payload.put_u16(VERSION);
-        payload.push(match self.kind {
-            ArchiveKind::Mirror => 1,
-            ArchiveKind::Checkout => 2,
-        });
+        payload.push(self.kind.tag());
         payload.put_bytes(self.repo.as_str().as_bytes(), SECTION)?;
         payload.put_short_bytes(self.commit.as_bytes(), SECTION)?;
         payload.extend_from_slice(self.refs_digest.as_bytes());
@@ -63,11 +60,8 @@ impl Toc {
         check_len(payload.len())?;
         let mut reader = FieldReader::new(payload, SECTION);
         reader.magic_and_version(MAGIC, VERSION)?;
-        let kind = match reader.u8()? {
-            1 => ArchiveKind::Mirror,
-            2 => ArchiveKind::Checkout,
-            _ => return Err(reader.malformed("the kind of archive is unknown")),
-        };
+        let kind = ArchiveKind::from_tag(reader.u8()?)
+            .ok_or_else(|| reader.malformed("the kind of archive is unknown"))?;
         let name = std::str::from_utf8(reader.bytes()?)
             .map_err(|_| reader.malformed("the name of the repository is not UTF-8"))?;
         let repo = RepoName::parse(name)?;

@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 
 use cachewfs_format::{
-    ArchiveKind, ArchiveLayout, ArchiveSummary, Digest, Manifest, ObjectId, PackKind, Pointer,
-    PublishedFile, PublishedPack, RepoName, RunReuse, SeekTable, SegmentId, SegmentRef,
-    SegmentTable, SnapshotId, Toc, TocPlace,
+    ArchiveKind, ArchiveLayout, ArchiveSummary, Digest, GitPath, Manifest, ObjectId, PackKind,
+    Pointer, PublishedFile, PublishedLfsObject, PublishedPack, RepoName, Role, RunReuse, SeekTable,
+    SegmentId, SegmentRef, SegmentTable, SnapshotId, Toc, TocFile, TocPlace, TocSegment,
 };
 
 use crate::harness::{at, root};
@@ -135,7 +135,62 @@ fn manifest() -> Manifest {
             large_file: Some(file("large")),
             index_part: file(""),
         }],
+        lfs_objects: Vec::new(),
     }
+}
+
+/// The manifest of an LFS archive.
+fn lfs_manifest() -> Manifest {
+    let manifest = manifest();
+    let layout = manifest.archives[&ArchiveKind::Checkout].clone();
+    let oid = "98".repeat(32);
+    Manifest {
+        snapshot: SnapshotId::first(manifest.snapshot.commit()),
+        refs_digest: Digest::of(b""),
+        archives: BTreeMap::from([(ArchiveKind::Lfs, layout)]),
+        packs: Vec::new(),
+        commit_graphs: Vec::new(),
+        tips: Vec::new(),
+        runs: Vec::new(),
+        lfs_objects: vec![PublishedLfsObject {
+            header: file(&oid),
+            data: file(&oid),
+        }],
+        ..manifest
+    }
+}
+
+#[test]
+fn the_seed_of_an_lfs_toc_keeps_its_form() {
+    let oid = "98".repeat(32);
+    let data = file(&oid);
+    let segment = |role, file| TocSegment {
+        id: data.segment.id,
+        role,
+        stored_len: data.segment.len,
+        table_len: data.table_len,
+        content_len: data.content_len,
+        file,
+    };
+    let path = format!("lfs/objects/98/98/{oid}");
+    let path = GitPath::parse(path.as_bytes()).unwrap();
+    let (size, mtime) = (data.size, 7);
+    let toc = Toc {
+        kind: ArchiveKind::Lfs,
+        repo: RepoName::parse("host/org/repo").unwrap(),
+        commit: ObjectId::parse(&"12".repeat(20)).unwrap(),
+        refs_digest: Digest::of(b""),
+        hot_segments: 0,
+        segments: vec![
+            segment(Role::Header, None),
+            segment(Role::LfsObject, Some(TocFile { path, size, mtime })),
+        ],
+    };
+
+    let (digest, frame) = toc.encode().unwrap();
+
+    check("toc", "lfs", &payload(&frame)[..frame.len() - 16]);
+    assert_eq!(Toc::decode(&frame), Ok((digest, toc)));
 }
 
 fn pointer() -> Pointer {
@@ -161,6 +216,8 @@ fn pointer() -> Pointer {
 #[test]
 fn manifest_and_pointer_keep_their_form() {
     check("manifest", "manifest.json", &manifest().to_json().unwrap());
+    let lfs = lfs_manifest().to_json().unwrap();
+    check("manifest", "lfs-manifest.json", &lfs);
     let first = pointer();
     check("manifest", "pointer.json", &first.to_json().unwrap());
     let snapshot = SnapshotId::later(first.snapshot.commit(), &Digest::of(b"later"));

@@ -125,6 +125,21 @@ fn more_chunks_than_an_archive_can_have_are_refused() {
 }
 
 #[test]
+fn what_an_lfs_archive_is_made_of_is_checked_too() {
+    let good = Manifest::parse(seed("lfs-manifest.json").as_bytes()).unwrap();
+    let is_refused = |change: fn(&mut Manifest)| {
+        let mut changed = good.clone();
+        change(&mut changed);
+        changed.to_json().is_err()
+    };
+
+    assert!(is_refused(|it| it.lfs_objects[0].data.name.clear()));
+    assert!(is_refused(|it| it.lfs_objects[0].header.name = "..".into()));
+    assert!(is_refused(|it| it.lfs_objects[0].data.size = 1025));
+    assert!(is_refused(|it| it.lfs_objects[0].header.table_len += 1));
+}
+
+#[test]
 fn names_that_are_paths_are_refused() {
     for name in ["", "..", "../../x", "a/b", "a\0"] {
         refusal(|manifest| name.clone_into(&mut manifest.packs[0].pack.name));

@@ -177,7 +177,7 @@ pub(crate) fn segments_of(generation: &Generation, part: Part) -> Vec<Arc<Segmen
         Role::PackCommits => part != Part::Hot,
         Role::PackTrees => matches!(part, Part::Trees | Part::All),
         Role::PackHistory | Role::WorkTree | Role::LargeFile => part == Part::All,
-        Role::Header | Role::End => false,
+        Role::Header | Role::LfsObject | Role::End => false,
     };
     generation
         .segments

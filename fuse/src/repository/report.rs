@@ -35,7 +35,7 @@ const fn part_of(role: Role) -> Option<&'static str> {
         Role::PackCommits => Some("commits"),
         Role::PackTrees => Some("trees"),
         Role::PackHistory => Some("history"),
-        Role::Header | Role::End => None,
+        Role::Header | Role::LfsObject | Role::End => None,
     }
 }
 

@@ -314,7 +314,7 @@ async fn small_files(
             };
             let path = entry.path.as_bytes();
             let path = match toc.kind {
-                ArchiveKind::Mirror => path,
+                ArchiveKind::Mirror | ArchiveKind::Lfs => path,
                 ArchiveKind::Checkout => path.strip_prefix(b".git/").unwrap_or(path),
             };
             let range = offset..offset.saturating_add(entry.size);
@@ -362,6 +362,7 @@ fn add_objects(tree: &mut StaticTree, toc: &Toc, segments: &[Arc<Segment>], grap
             | Role::PackHistory => is_named(file.path.as_bytes(), b"objects/pack/pack-"),
             Role::Refs
             | Role::PackedRefs
+            | Role::LfsObject
             | Role::Header
             | Role::IndexHeader
             | Role::IndexPart
