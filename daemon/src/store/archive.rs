@@ -73,6 +73,7 @@ impl Archive {
     ) -> Result<(), StoreError> {
         let mut rest = into;
         let (mut at, mut reads) = (start, 0);
+        let shelf = self.store.shelf(&self.repo);
         let mut index = self
             .starts
             .partition_point(|&start| start <= at)
@@ -85,7 +86,7 @@ impl Archive {
             let offset = at - begin;
             let left = usize::try_from(segment.len.saturating_sub(offset)).unwrap_or(usize::MAX);
             let (part, next) = rest.split_at_mut(left.min(rest.len()));
-            read(&Key::segment(&self.repo, segment.id), offset, part)?;
+            read(&Key::segment(&shelf, segment.id), offset, part)?;
             reads += 1;
             at += part.len() as u64;
             rest = next;

@@ -23,20 +23,20 @@ impl Store {
         current: &Pointer,
         (keep, grace): (usize, Duration),
     ) -> Result<usize, StoreError> {
-        let tier = self.tier();
+        let (tier, shelf) = (self.tier(), self.shelf(repo));
         if !tier.may_delete() {
             return Ok(0);
         }
-        let _hold = tier.hold_for_deleting(repo)?;
+        let _hold = tier.hold_for_deleting(&shelf)?;
         let now = SystemTime::now();
         let is_old = |since: SystemTime| now.duration_since(since).is_ok_and(|age| age > grace);
-        let snapshots = newest_first(current, &tier.list(repo, Part::Manifests)?);
+        let snapshots = newest_first(current, &tier.list(&shelf, Part::Manifests)?);
         let mut kept = Vec::new();
         for (index, (id, since)) in snapshots.into_iter().enumerate() {
             if index < keep || id == current.snapshot || !is_old(since) {
                 kept.push(id);
             } else {
-                tier.delete(&Key::manifest(repo, id))?;
+                tier.delete(&Key::manifest(&shelf, id))?;
                 self.has_changed();
             }
         }
@@ -47,10 +47,10 @@ impl Store {
             }
         }
         let mut deleted = 0;
-        for Listed { object, stat } in tier.list(repo, Part::Segments)? {
+        for Listed { object, stat } in tier.list(&shelf, Part::Segments)? {
             let is_named = matches!(object, Object::Segment(id) if named.contains(&id));
             if !is_named && is_old(stat.stored_at) {
-                tier.delete(&Key::new(repo, object))?;
+                tier.delete(&Key::new(&shelf, object))?;
                 deleted += 1;
             }
         }
@@ -67,7 +67,7 @@ impl Store {
         if !self.may_delete() {
             return Err(StoreError::MayNotDelete);
         }
-        let deleted = self.tier().delete_repository(repo);
+        let deleted = self.tier().delete_shelf(&self.shelf(repo));
         self.has_changed();
         Ok(deleted?)
     }
@@ -77,7 +77,7 @@ impl Store {
         let Some(current) = self.pointer(repo)? else {
             return Ok(Vec::new());
         };
-        let listed = self.tier().list(repo, Part::Manifests)?;
+        let listed = self.tier().list(&self.shelf(repo), Part::Manifests)?;
         let snapshots = newest_first(&current, &listed).into_iter();
         Ok(snapshots.map(|(id, _)| id).collect())
     }

@@ -48,7 +48,7 @@ impl Store {
         (size, to): (u64, &mut impl Write),
     ) -> Result<SegmentTable, StoreError> {
         let Stored { segment, table_len } = stored.into();
-        let key = Key::segment(repo, segment.id);
+        let key = Key::segment(&self.shelf(repo), segment.id);
         // Nothing is reserved for what isn't there.
         let len = self.tier().stat(&key)?.map_or(0, |stat| stat.len);
         let read = |range: Range<u64>| {
@@ -85,8 +85,9 @@ impl Store {
         repo: &RepoName,
         files: impl IntoIterator<Item = &'a PublishedFile>,
     ) -> bool {
+        let shelf = self.shelf(repo);
         let is_there = |file: &PublishedFile| {
-            let stat = self.tier().stat(&Key::segment(repo, file.segment.id));
+            let stat = self.tier().stat(&Key::segment(&shelf, file.segment.id));
             matches!(stat, Ok(Some(_)))
         };
         files.into_iter().all(is_there)
@@ -101,7 +102,7 @@ impl Store {
             return Ok(());
         };
         match key.object {
-            Object::Segment(id) => Ok(self.tier().set_aside(&key.repo, id)?),
+            Object::Segment(id) => Ok(self.tier().set_aside(&key.shelf, id)?),
             Object::Pointer | Object::Manifest(_) | Object::Damaged(_) => Ok(()),
         }
     }
@@ -116,7 +117,7 @@ pub(crate) fn read_file(
     let mut content = Vec::new();
     let table = store.copy_content(repo, published, (published.size, &mut content))?;
     published.check_table(&table).map_err(|source| {
-        let key = Key::segment(repo, published.segment.id);
+        let key = Key::segment(&store.shelf(repo), published.segment.id);
         StoreError::BadSegment {
             key: key.boxed(),
             source,

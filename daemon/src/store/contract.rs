@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use cachewfs_format::{Digest, ObjectId, RepoName, SegmentId, SnapshotId};
 
 use super::TierError;
-use super::key::{Key, Object, Part};
+use super::key::{Key, Object, Part, Shelf};
 use super::tier::{NewSegment, Tier, Version, Written};
 
 /// So many race in each round of a race.
@@ -28,13 +28,14 @@ pub(super) fn keeps_the_contract(tier: &dyn Tier, tmp: &Path) {
     repositories_below_a_repository_do_not_collide_with_it(tier, tmp);
     one_of_those_who_create_wins(tier);
     one_of_those_who_swap_wins(tier);
+    shelves_of_a_repository_are_apart(tier, tmp);
     if tier.may_delete() {
         what_is_deleted_is_gone(tier, tmp);
     }
 }
 
-fn repo(name: &str) -> RepoName {
-    RepoName::parse(&format!("example.com/{name}")).unwrap()
+fn repo(name: &str) -> Shelf {
+    Shelf::of_snapshots(&RepoName::parse(&format!("example.com/{name}")).unwrap())
 }
 
 fn snapshot(byte: u8) -> SnapshotId {
@@ -208,6 +209,30 @@ fn repositories_below_a_repository_do_not_collide_with_it(tier: &dyn Tier, tmp: 
     }
 }
 
+fn shelves_of_a_repository_are_apart(tier: &dyn Tier, tmp: &Path) {
+    let repo = RepoName::parse("example.com/shelves").unwrap();
+    let shelves = [Shelf::of_snapshots(&repo), Shelf::of_lfs(&repo)];
+    for (shelf, content) in shelves.iter().zip([&b"one"[..], b"two"]) {
+        let pointer = tier.swap(&Key::pointer(shelf), None, content).unwrap();
+        assert_eq!(pointer, Written::New, "{shelf}");
+        let segment = new_segment(tmp, content);
+        tier.create_segments(shelf, vec![segment]).unwrap();
+    }
+
+    for (shelf, content) in shelves.iter().zip([&b"one"[..], b"two"]) {
+        assert_eq!(bytes(tier, &Key::pointer(shelf)), content);
+        let listed = tier.list(shelf, Part::Segments).unwrap();
+        let ids: Vec<_> = listed.iter().map(|listed| listed.object).collect();
+        assert_eq!(ids, [Object::Segment(id(content))], "{shelf}");
+    }
+    if tier.may_delete() {
+        let [snapshots, lfs] = &shelves;
+        tier.delete_shelf(lfs).unwrap();
+        assert!(tier.read_whole(&Key::pointer(lfs)).unwrap().is_none());
+        assert_eq!(bytes(tier, &Key::pointer(snapshots)), b"one");
+    }
+}
+
 /// Has all begin at once; gives those that won.
 fn race(write: impl Fn(usize) -> Written + Sync) -> Vec<usize> {
     let barrier = Barrier::new(RACERS);
@@ -274,8 +299,8 @@ fn what_is_deleted_is_gone(tier: &dyn Tier, tmp: &Path) {
     tier.delete(&key).unwrap();
     assert!(tier.read_whole(&key).unwrap().is_none());
     assert_eq!(tier.create(&key, b"again").unwrap(), Written::New);
-    tier.delete_repository(&repo).unwrap();
-    tier.delete_repository(&repo).unwrap();
+    tier.delete_shelf(&repo).unwrap();
+    tier.delete_shelf(&repo).unwrap();
     assert!(tier.read_whole(&Key::pointer(&repo)).unwrap().is_none());
     assert_eq!(tier.list(&repo, Part::Segments).unwrap(), []);
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use cachewfs_format::{Digest, RepoName, SegmentId};
 
 use super::TierError;
-use super::key::{Key, Object, Part};
+use super::key::{Key, Object, Part, Shelf};
 use super::share::renew;
 use super::tier::{Listed, NewSegment, Stat, Tier, Version, Whole, Written};
 use crate::read_now::read_now;
@@ -43,8 +43,8 @@ impl DiskTier {
         self.root.join(key.to_string())
     }
 
-    pub(super) fn directory(&self, repo: &RepoName) -> PathBuf {
-        self.root.join(Key::prefix_of(repo))
+    pub(super) fn directory(&self, shelf: &Shelf) -> PathBuf {
+        self.root.join(Key::prefix_of(shelf))
     }
 
     /// Writes what belongs at `path` to a durable temporary file.
@@ -103,10 +103,10 @@ impl Tier for DiskTier {
 
     fn create_segments(
         &self,
-        repo: &RepoName,
+        shelf: &Shelf,
         mut segments: Vec<NewSegment>,
     ) -> Result<u64, TierError> {
-        let directory = self.directory(repo).join(Part::Segments.directory());
+        let directory = self.directory(shelf).join(Part::Segments.directory());
         fs::create_dir_all(&directory).map_err(TierError::at(&directory))?;
         for segment in &mut segments {
             segment.file = self.bring(std::mem::take(&mut segment.file))?;
@@ -116,10 +116,10 @@ impl Tier for DiskTier {
             let tmp = File::open(&self.tmp).map_err(TierError::at(&self.tmp))?;
             rustix::fs::syncfs(tmp).map_err(|errno| TierError::at(&self.tmp)(errno.into()))?;
         }
-        let _hold = self.hold_for_storing(repo)?;
+        let _hold = self.hold_for_storing(shelf)?;
         let mut new_bytes = 0;
         for NewSegment { id, file, len } in segments {
-            let path = self.path(&Key::segment(repo, id));
+            let path = self.path(&Key::segment(shelf, id));
             if path.exists() {
                 renew(&path)?;
                 fs::remove_file(&file).map_err(TierError::at(&file))?;
@@ -169,8 +169,8 @@ impl Tier for DiskTier {
         }
     }
 
-    fn list(&self, repo: &RepoName, part: Part) -> Result<Vec<Listed>, TierError> {
-        let directory = self.directory(repo).join(part.directory());
+    fn list(&self, shelf: &Shelf, part: Part) -> Result<Vec<Listed>, TierError> {
+        let directory = self.directory(shelf).join(part.directory());
         let entries = match fs::read_dir(&directory) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
             entries => entries.map_err(TierError::at(&directory))?,
@@ -200,8 +200,8 @@ impl Tier for DiskTier {
         true
     }
 
-    fn hold_for_deleting(&self, repo: &RepoName) -> Result<Option<File>, TierError> {
-        self.lock_segments(repo, File::lock).map(Some)
+    fn hold_for_deleting(&self, shelf: &Shelf) -> Result<Option<File>, TierError> {
+        self.lock_segments(shelf, File::lock).map(Some)
     }
 
     fn delete(&self, key: &Key) -> Result<(), TierError> {
@@ -209,15 +209,15 @@ impl Tier for DiskTier {
         unless_gone(fs::remove_file(&path)).map_err(TierError::at(path))
     }
 
-    fn delete_repository(&self, repo: &RepoName) -> Result<(), TierError> {
-        self.delete(&Key::pointer(repo))?;
-        let directory = self.directory(repo);
+    fn delete_shelf(&self, shelf: &Shelf) -> Result<(), TierError> {
+        self.delete(&Key::pointer(shelf))?;
+        let directory = self.directory(shelf);
         unless_gone(fs::remove_dir_all(&directory)).map_err(TierError::at(directory))
     }
 
-    fn set_aside(&self, repo: &RepoName, id: SegmentId) -> Result<(), TierError> {
-        let path = self.path(&Key::segment(repo, id));
-        let aside = self.path(&Key::new(repo, Object::Damaged(id)));
+    fn set_aside(&self, shelf: &Shelf, id: SegmentId) -> Result<(), TierError> {
+        let path = self.path(&Key::segment(shelf, id));
+        let aside = self.path(&Key::new(shelf, Object::Damaged(id)));
         fs::rename(&path, aside).map_err(TierError::at(path))
     }
 }

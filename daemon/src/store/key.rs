@@ -4,6 +4,7 @@
 //! v1/<host>/<path>.git/current           pointer: replaced by compare-and-swap
 //! v1/<host>/<path>.git/snapshots/<id>    manifest: created once
 //! v1/<host>/<path>.git/segments/<id>     segment: created once
+//! v1/<host>/<path>.git/lfs/…             the same three, of LFS archives
 //! ```
 
 use std::fmt;
@@ -18,8 +19,34 @@ const DAMAGED: &str = ".damaged";
 /// with the pointer of `h/a`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Key {
-    pub(crate) repo: RepoName,
+    pub(crate) shelf: Shelf,
     pub(crate) object: Object,
+}
+
+/// What of a repository has a pointer, manifests and segments of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Shelf {
+    repo: RepoName,
+    /// Whether it is for LFS archives; else it is for snapshots, and includes the other.
+    is_lfs: bool,
+}
+
+impl Shelf {
+    pub(super) fn of_snapshots(repo: &RepoName) -> Self {
+        let (repo, is_lfs) = (repo.clone(), false);
+        Self { repo, is_lfs }
+    }
+
+    pub(super) fn of_lfs(repo: &RepoName) -> Self {
+        let (repo, is_lfs) = (repo.clone(), true);
+        Self { repo, is_lfs }
+    }
+}
+
+impl fmt::Display for Shelf {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&Key::prefix_of(self))
+    }
 }
 
 /// Which object of a repository.
@@ -40,21 +67,21 @@ pub(crate) enum Part {
 }
 
 impl Key {
-    pub(crate) fn pointer(repo: &RepoName) -> Self {
-        Self::new(repo, Object::Pointer)
+    pub(crate) fn pointer(shelf: &Shelf) -> Self {
+        Self::new(shelf, Object::Pointer)
     }
 
-    pub(crate) fn manifest(repo: &RepoName, snapshot: SnapshotId) -> Self {
-        Self::new(repo, Object::Manifest(snapshot))
+    pub(crate) fn manifest(shelf: &Shelf, snapshot: SnapshotId) -> Self {
+        Self::new(shelf, Object::Manifest(snapshot))
     }
 
-    pub(crate) fn segment(repo: &RepoName, id: SegmentId) -> Self {
-        Self::new(repo, Object::Segment(id))
+    pub(crate) fn segment(shelf: &Shelf, id: SegmentId) -> Self {
+        Self::new(shelf, Object::Segment(id))
     }
 
-    pub(super) fn new(repo: &RepoName, object: Object) -> Self {
-        let repo = repo.clone();
-        Self { repo, object }
+    pub(super) fn new(shelf: &Shelf, object: Object) -> Self {
+        let shelf = shelf.clone();
+        Self { shelf, object }
     }
 
     /// For errors, which shall be small.
@@ -62,15 +89,17 @@ impl Key {
         Box::new(self.clone())
     }
 
-    /// Below what all objects of a repository are; ends with a slash.
-    pub(super) fn prefix_of(repo: &RepoName) -> String {
-        format!("v1/{repo}.git/")
+    /// Below what all objects of a shelf are; ends with a slash.
+    pub(super) fn prefix_of(shelf: &Shelf) -> String {
+        let Shelf { repo, is_lfs } = shelf;
+        let part = if *is_lfs { "lfs/" } else { "" };
+        format!("v1/{repo}.git/{part}")
     }
 }
 
 impl fmt::Display for Key {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&Self::prefix_of(&self.repo))?;
+        formatter.write_str(&Self::prefix_of(&self.shelf))?;
         match self.object {
             Object::Pointer => formatter.write_str("current"),
             Object::Manifest(id) => write!(formatter, "snapshots/{id}"),
@@ -109,6 +138,10 @@ mod tests {
     #[test]
     fn what_is_listed_has_the_name_it_was_given() {
         let repo = RepoName::parse("example.com/a/b").unwrap();
+        let shelves = [
+            (Shelf::of_snapshots(&repo), "v1/example.com/a/b.git"),
+            (Shelf::of_lfs(&repo), "v1/example.com/a/b.git/lfs"),
+        ];
         let snapshot = SnapshotId::first(ObjectId::from_bytes(&[7; 20]).unwrap());
         let id = SegmentId(Digest::of(b"x"));
         for (part, object) in [
@@ -116,11 +149,13 @@ mod tests {
             (Part::Segments, Object::Segment(id)),
             (Part::Segments, Object::Damaged(id)),
         ] {
-            let text = Key::new(&repo, object).to_string();
-            let directory = format!("v1/example.com/a/b.git/{}/", part.directory());
-            let name = text.strip_prefix(&directory).unwrap();
+            for (shelf, root) in &shelves {
+                let text = Key::new(shelf, object).to_string();
+                let directory = format!("{root}/{}/", part.directory());
+                let name = text.strip_prefix(&directory).unwrap();
 
-            assert_eq!(part.parse(name), Some(object));
+                assert_eq!(part.parse(name), Some(object));
+            }
         }
         assert_eq!(Part::Segments.parse("current"), None);
     }

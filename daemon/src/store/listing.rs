@@ -35,7 +35,7 @@ impl DiskTier {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::key::Key;
+    use crate::store::key::{Key, Shelf};
     use crate::store::tier::Tier as _;
 
     #[test]
@@ -50,7 +50,8 @@ mod tests {
         ];
         let mut repos = names.map(|name| RepoName::parse(name).unwrap());
         for repo in &repos {
-            tier.swap(&Key::pointer(repo), None, b"pointer").unwrap();
+            let pointer = Key::pointer(&Shelf::of_snapshots(repo));
+            tier.swap(&pointer, None, b"pointer").unwrap();
         }
         fs::create_dir_all(root.path().join("v1/h.org/nothing.git/segments")).unwrap();
 

@@ -9,9 +9,9 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use cachewfs_format::RepoName;
 use tempfile::NamedTempFile;
 
+use super::key::Shelf;
 use super::{DiskTier, TierError};
 
 /// A temporary file this old is what a daemon left that was killed.
@@ -19,17 +19,17 @@ const ABANDONED: Duration = Duration::from_hours(24);
 
 impl DiskTier {
     /// Held while segments are stored; many may.
-    pub(super) fn hold_for_storing(&self, repo: &RepoName) -> Result<File, TierError> {
-        self.lock_segments(repo, File::lock_shared)
+    pub(super) fn hold_for_storing(&self, shelf: &Shelf) -> Result<File, TierError> {
+        self.lock_segments(shelf, File::lock_shared)
     }
 
     /// The kernel releases it when the file is closed, or the daemon dies.
     pub(super) fn lock_segments(
         &self,
-        repo: &RepoName,
+        shelf: &Shelf,
         lock: fn(&File) -> io::Result<()>,
     ) -> Result<File, TierError> {
-        let directory = self.directory(repo);
+        let directory = self.directory(shelf);
         fs::create_dir_all(&directory).map_err(TierError::at(&directory))?;
         let path = directory.join("segments.lock");
         File::create(&path)
@@ -87,7 +87,7 @@ pub(super) fn renew(path: &Path) -> Result<(), TierError> {
 mod tests {
     use std::io::Write as _;
 
-    use cachewfs_format::{Digest, Pointer, SegmentId, SnapshotId};
+    use cachewfs_format::{Digest, Pointer, RepoName, SegmentId, SnapshotId};
 
     use super::*;
     use crate::store::key::Key;
@@ -104,7 +104,7 @@ mod tests {
         let (tier, repo) = tier(root.path());
         let store = Store::new(tier.clone());
         let id = |byte: u8| SegmentId(Digest::of(&[byte]));
-        let path = |byte| tier.path(&Key::segment(&repo, id(byte)));
+        let path = |byte| tier.path(&Key::segment(&Shelf::of_snapshots(&repo), id(byte)));
         let new = |byte: u8| {
             let file = root.path().join("tmp").join(byte.to_string());
             File::create(&file).unwrap().write_all(b"x").unwrap();

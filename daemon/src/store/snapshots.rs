@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use cachewfs_format::{Digest, Manifest, Pointer, RepoName, SnapshotId};
 
-use super::key::{Key, Object, Part};
+use super::key::{Key, Object, Part, Shelf};
 use super::tier::{NewSegment, Tier, Written};
 use super::{StoreError, TierError};
 use crate::metrics::Counter;
@@ -18,6 +18,8 @@ use crate::metrics::Counter;
 #[derive(Clone, Debug)]
 pub(crate) struct Store {
     tier: Arc<dyn Tier>,
+    /// Which shelf of each repository this is about.
+    is_lfs: bool,
     reads: Arc<Reads>,
     changes: Arc<AtomicU64>,
 }
@@ -34,8 +36,17 @@ impl Store {
     pub(crate) fn new(tier: impl Tier + 'static) -> Self {
         Self {
             tier: Arc::new(tier),
+            is_lfs: false,
             reads: Arc::default(),
             changes: Arc::default(),
+        }
+    }
+
+    pub(super) fn shelf(&self, repo: &RepoName) -> Shelf {
+        if self.is_lfs {
+            Shelf::of_lfs(repo)
+        } else {
+            Shelf::of_snapshots(repo)
         }
     }
 
@@ -65,7 +76,7 @@ impl Store {
         repo: &RepoName,
         segments: Vec<NewSegment>,
     ) -> Result<u64, StoreError> {
-        Ok(self.tier.create_segments(repo, segments)?)
+        Ok(self.tier.create_segments(&self.shelf(repo), segments)?)
     }
 
     /// Writes a manifest unless its snapshot has one.
@@ -73,7 +84,7 @@ impl Store {
         &self,
         manifest: &Manifest,
     ) -> Result<(Written, Digest), StoreError> {
-        let key = Key::manifest(&manifest.repo, manifest.snapshot);
+        let key = Key::manifest(&self.shelf(&manifest.repo), manifest.snapshot);
         let bytes = encode(&key, manifest.to_json())?;
         let written = self.tier.create(&key, &bytes)?;
         Ok((written, Digest::of(&bytes)))
@@ -85,7 +96,7 @@ impl Store {
         repo: &RepoName,
         snapshot: SnapshotId,
     ) -> Result<Option<(Manifest, Digest)>, StoreError> {
-        let key = Key::manifest(repo, snapshot);
+        let key = Key::manifest(&self.shelf(repo), snapshot);
         let Some(found) = self.tier.read_whole(&key)? else {
             return Ok(None);
         };
@@ -102,7 +113,9 @@ impl Store {
         repo: &RepoName,
         snapshot: SnapshotId,
     ) -> Result<Option<SystemTime>, StoreError> {
-        let stat = self.tier.stat(&Key::manifest(repo, snapshot))?;
+        let stat = self
+            .tier
+            .stat(&Key::manifest(&self.shelf(repo), snapshot))?;
         Ok(stat.map(|stat| stat.stored_at))
     }
 
@@ -112,7 +125,7 @@ impl Store {
         repo: &RepoName,
         pointer: &Pointer,
     ) -> Result<Manifest, StoreError> {
-        let key = Key::manifest(repo, pointer.snapshot);
+        let key = Key::manifest(&self.shelf(repo), pointer.snapshot);
         match self.manifest(repo, pointer.snapshot)? {
             Some((manifest, digest)) if digest == pointer.manifest => Ok(manifest),
             Some(_) => Err(StoreError::WrongDigest { key: key.boxed() }),
@@ -122,7 +135,7 @@ impl Store {
 
     /// Which snapshot is current, if one is published.
     pub(crate) fn pointer(&self, repo: &RepoName) -> Result<Option<Pointer>, StoreError> {
-        let key = Key::pointer(repo);
+        let key = Key::pointer(&self.shelf(repo));
         let found = self.tier.read_whole(&key)?;
         let pointer = found.map(|found| parse(&key, &found.bytes, Pointer::parse));
         pointer.transpose()
@@ -135,7 +148,7 @@ impl Store {
         expected: Option<&Pointer>,
         new: &Pointer,
     ) -> Result<Written, StoreError> {
-        let key = Key::pointer(repo);
+        let key = Key::pointer(&self.shelf(repo));
         let present = self.tier.read_whole(&key)?;
         let pointer = match &present {
             Some(present) => Some(parse(&key, &present.bytes, Pointer::parse)?),
@@ -158,7 +171,10 @@ impl Store {
 
     /// All snapshots that are kept, in no order.
     pub(super) fn snapshots(&self, repo: &RepoName) -> Result<Vec<SnapshotId>, StoreError> {
-        let listed = self.tier.list(repo, Part::Manifests)?.into_iter();
+        let listed = self
+            .tier
+            .list(&self.shelf(repo), Part::Manifests)?
+            .into_iter();
         let id = |object| match object {
             Object::Manifest(id) => Some(id),
             Object::Pointer | Object::Segment(_) | Object::Damaged(_) => None,
@@ -238,7 +254,7 @@ mod tests {
     #[test]
     fn a_pointer_of_a_later_version_is_refused_and_kept() {
         let (_directory, tier, store, repo) = store();
-        let key = Key::pointer(&repo);
+        let key = Key::pointer(&store.shelf(&repo));
         let later = br#"{"version":2,"what":"nobody knows yet"}"#;
         tier.swap(&key, None, later).unwrap();
 
@@ -279,7 +295,10 @@ mod tests {
         };
         store.put_manifest(&manifest).unwrap();
 
-        let (from, to) = (Key::manifest(&repo, here), Key::manifest(&repo, elsewhere));
+        let (from, to) = (
+            Key::manifest(&store.shelf(&repo), here),
+            Key::manifest(&store.shelf(&repo), elsewhere),
+        );
         fs::copy(tier.path(&from), tier.path(&to)).unwrap();
 
         assert_eq!(store.manifest(&repo, here).unwrap().unwrap().0, manifest);

@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use cachewfs_format::{RepoName, SegmentId};
 
 use super::TierError;
-use super::key::{Key, Object, Part};
+use super::key::{Key, Object, Part, Shelf};
 
 /// A place for objects. An object appears whole or not at all. All calls may block, for as long as the
 /// disk or the network takes: they are for threads that may.
@@ -30,8 +30,7 @@ pub(crate) trait Tier: Debug + Send + Sync {
 
     /// Stores segments unless they are there; their files may be gone afterwards. When this returns, a
     /// crash loses none of them. Gives the number of bytes that are new.
-    fn create_segments(&self, repo: &RepoName, segments: Vec<NewSegment>)
-    -> Result<u64, TierError>;
+    fn create_segments(&self, shelf: &Shelf, segments: Vec<NewSegment>) -> Result<u64, TierError>;
 
     /// Stores an object in place of the one with the version `expected`, or of none. Of those who race
     /// with the same expectation, one is told [`Written::New`].
@@ -45,8 +44,8 @@ pub(crate) trait Tier: Debug + Send + Sync {
     /// How long an object is and when it was stored, if there is one.
     fn stat(&self, key: &Key) -> Result<Option<Stat>, TierError>;
 
-    /// The objects of a part of a repository, in no order; what is not ours is left out.
-    fn list(&self, repo: &RepoName, part: Part) -> Result<Vec<Listed>, TierError>;
+    /// The objects of a part of a shelf, in no order; what is not ours is left out.
+    fn list(&self, shelf: &Shelf, part: Part) -> Result<Vec<Listed>, TierError>;
 
     /// All repositories that have a pointer, in no order. By default none, where to look for them takes
     /// too long.
@@ -54,24 +53,24 @@ pub(crate) trait Tier: Debug + Send + Sync {
         Ok(Vec::new())
     }
 
-    /// Whether [`Tier::delete`] and [`Tier::delete_repository`] are safe: while others publish here whom
+    /// Whether [`Tier::delete`] and [`Tier::delete_shelf`] are safe: while others publish here whom
     /// this daemon doesn't know of, they aren't.
     fn may_delete(&self) -> bool;
 
-    /// Held while objects of a repository are looked at and deleted, so that nobody stores, or finds
+    /// Held while objects of a shelf are looked at and deleted, so that nobody stores, or finds
     /// there already, in between what is about to go. By default that is no danger.
-    fn hold_for_deleting(&self, _repo: &RepoName) -> Result<Option<File>, TierError> {
+    fn hold_for_deleting(&self, _shelf: &Shelf) -> Result<Option<File>, TierError> {
         Ok(None)
     }
 
     /// Deletes an object, if it is there.
     fn delete(&self, key: &Key) -> Result<(), TierError>;
 
-    /// Deletes all of a repository, its pointer first.
-    fn delete_repository(&self, repo: &RepoName) -> Result<(), TierError>;
+    /// Deletes all of a shelf, its pointer first, and what is below it.
+    fn delete_shelf(&self, shelf: &Shelf) -> Result<(), TierError>;
 
     /// Puts a segment that was found damaged out of the way, so that it can be stored again.
-    fn set_aside(&self, repo: &RepoName, id: SegmentId) -> Result<(), TierError>;
+    fn set_aside(&self, shelf: &Shelf, id: SegmentId) -> Result<(), TierError>;
 }
 
 /// A whole object.
