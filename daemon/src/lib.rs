@@ -30,7 +30,7 @@ mod traces;
 
 pub use app::{Daemon, Reloader, Running, StartError};
 pub use auth::{AuthConfig, AuthError, NewToken, PolicyError, TokensError};
-pub use config::{Config, ConfigError, GitConfig, GitHttpConfig, LogFormat};
+pub use config::{Config, ConfigError, GitConfig, GitHttpConfig, LfsMode, LogFormat};
 pub use listener::{TlsConfig, TlsError};
 pub use mirror::{CredentialError, UpstreamAuthConfig};
 pub use mirrors_config::MirrorsConfig;

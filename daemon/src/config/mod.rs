@@ -17,4 +17,4 @@ mod show;
 
 pub use error::ConfigError;
 pub(crate) use live::LiveConfig;
-pub use settings::{Config, GitConfig, GitHttpConfig, LogFormat};
+pub use settings::{Config, GitConfig, GitHttpConfig, LfsMode, LogFormat};

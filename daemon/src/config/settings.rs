@@ -81,6 +81,8 @@ pub struct Config {
     pub jobs_per_host: usize,
     /// How many publishes may run at once. Default `2`.
     pub publishes: usize,
+    /// For which repositories LFS archives are made. Default `on_demand`.
+    pub lfs: LfsMode,
     /// How git is run.
     pub git: GitConfig,
     /// How git clients are served.
@@ -109,6 +111,18 @@ pub enum LogFormat {
     Json,
 }
 
+/// For which repositories LFS archives are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LfsMode {
+    /// For none.
+    Off,
+    /// For those whose LFS archive somebody has asked for.
+    OnDemand,
+    /// For all that keep files with Git LFS.
+    Always,
+}
+
 /// The `[git]` section: how git is run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -128,6 +142,9 @@ pub struct GitConfig {
     /// Time limit of each local command that a publish runs. Default `2h`.
     #[serde(with = "duration")]
     pub pack_timeout: Duration,
+    /// Time limit of fetching LFS objects, 1 GiB of them at once. Default `1h`.
+    #[serde(with = "duration")]
+    pub lfs_timeout: Duration,
     /// Threads that look for deltas. Default: all cores, at most `4`.
     pub pack_threads: usize,
     /// Memory that each of these threads may use for its window, as git writes it.
@@ -160,6 +177,7 @@ impl Default for Config {
             namespaces: Vec::new(),
             jobs_per_host: 8,
             publishes: 2,
+            lfs: LfsMode::OnDemand,
             git: GitConfig::default(),
             git_http: GitHttpConfig::default(),
             mirrors: MirrorsConfig::default(),
@@ -180,6 +198,7 @@ impl Default for GitConfig {
             fetch_timeout: Duration::from_mins(5),
             ls_remote_timeout: Duration::from_mins(1),
             pack_timeout: Duration::from_hours(2),
+            lfs_timeout: Duration::from_hours(1),
             pack_threads: std::thread::available_parallelism()
                 .map_or(1, |cores| cores.get().min(4)),
             pack_window_memory: "256m".to_owned(),

@@ -1,6 +1,8 @@
 //! The border where errors become answers: a status, a stable code, and a sentence that says what
 //! to do.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -9,10 +11,11 @@ use cachewfs_format::api::{ErrorBody, ErrorDetail, code};
 use tracing::{debug, error};
 
 use super::git_protocol::GitHttpError;
+use super::lfs;
 use crate::auth::PolicyError;
 use crate::error_chain::chain;
 use crate::mirror::{MirrorError, is_disk_full};
-use crate::publish::PublishError;
+use crate::publish::{LfsError, PublishError};
 use crate::repository::RepositoryError;
 use crate::store::StoreError;
 
@@ -41,6 +44,14 @@ pub(crate) enum ApiError {
     NotReady { repo: RepoName, state: &'static str },
     #[error("HEAD of {repo} has a path that git refuses to check out")]
     NoCheckout { repo: RepoName },
+    #[error("no file of {repo} is kept with Git LFS")]
+    NoLfs { repo: RepoName },
+    #[error("the daemon's configuration says lfs = \"off\"")]
+    LfsOff,
+    #[error("the LFS objects of {repo} are being fetched")]
+    LfsNotReady { repo: RepoName },
+    #[error(transparent)]
+    Lfs(Arc<LfsError>),
     #[error("the daemon knows no repository {repo}")]
     UnknownRepo { repo: RepoName },
     #[error("the snapshot isn't, or is, what the request's condition asks for")]
@@ -111,7 +122,12 @@ impl ApiError {
             Self::NoSnapshot { .. } | Self::NoSuchSnapshot { .. } => {
                 (StatusCode::NOT_FOUND, code::NO_SNAPSHOT)
             }
-            Self::NotReady { .. } => (StatusCode::SERVICE_UNAVAILABLE, code::SNAPSHOT_NOT_READY),
+            Self::NotReady { .. } | Self::LfsNotReady { .. } => {
+                (StatusCode::SERVICE_UNAVAILABLE, code::SNAPSHOT_NOT_READY)
+            }
+            Self::NoLfs { .. } => (StatusCode::NOT_FOUND, code::NO_LFS),
+            Self::LfsOff => (StatusCode::NOT_IMPLEMENTED, code::LFS_UNAVAILABLE),
+            Self::Lfs(error) => lfs::status_and_code(error),
             Self::NoCheckout { .. } => (StatusCode::NOT_FOUND, code::NO_CHECKOUT),
             Self::UnknownRepo { .. } => (StatusCode::NOT_FOUND, "unknown_repo"),
             Self::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, "precondition_failed"),
@@ -146,10 +162,14 @@ impl ApiError {
             Self::BadSnapshotId(_) => "Use <commit> or <commit>-<16 hexadecimal digits>.",
             Self::NoSnapshot { .. } => "GET the stable URL to have it prepared.",
             Self::NoSuchSnapshot { .. } => "It may be too old: resolve the stable URL again.",
-            Self::NotReady { .. } | Self::BodyTimedOut | Self::UpstreamFailed(_) => {
-                "Ask again in a moment."
-            }
+            Self::NotReady { .. }
+            | Self::LfsNotReady { .. }
+            | Self::BodyTimedOut
+            | Self::UpstreamFailed(_) => "Ask again in a moment.",
             Self::NoCheckout { .. } => "Use mirror.tar.zst.",
+            Self::NoLfs { .. } => "There is nothing to fetch beside snapshot.tar.zst.",
+            Self::LfsOff => "Ask the operator, or use git lfs pull in a clone.",
+            Self::Lfs(error) => lfs::advice(error),
             Self::UnknownRepo { .. } => "GET its snapshot to have it mirrored.",
             Self::PreconditionFailed => "Resolve the stable URL again.",
             Self::BadJson(_) | Self::NothingToEnsure => {

@@ -34,7 +34,7 @@ use crate::store::Archive;
 
 /// How long to wait for the fate of a build before answering 200, which can't be taken back: a name
 /// with a typo gets 404, and a small repository a complete answer.
-const PATIENCE: Duration = Duration::from_secs(3);
+pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 /// Proxies and clients take a connection for dead after a minute, some after ten seconds.
 const KEEP_ALIVE: Duration = Duration::from_secs(3);
 /// A skippable frame without content (RFC 8878 section 3.1.2), with a magic number that archives
@@ -97,7 +97,7 @@ pub(super) async fn miss(
 
 /// Whether a client that asks for this can use a stream from the beginning. A client of HTTP/1.0
 /// couldn't tell one that broke from one that ended.
-fn wants_stream(request: &Request) -> bool {
+pub(super) fn wants_stream(request: &Request) -> bool {
     let value = request.headers.get(header::RANGE);
     let wanted = value.map_or(Wanted::All, |value| {
         range::parse(value.to_str().unwrap_or_default(), u64::MAX)

@@ -11,6 +11,7 @@ mod ensure_refs;
 mod error;
 mod git_protocol;
 mod health;
+mod lfs;
 mod metrics;
 mod miss;
 mod observe;

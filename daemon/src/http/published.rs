@@ -142,7 +142,8 @@ pub(super) fn current(
     repo: &RepoName,
     kind: ArchiveKind,
 ) -> Result<Option<Published>, ApiError> {
-    let Some(pointer) = app.store.pointer(repo)? else {
+    let store = app.store_of(kind);
+    let Some(pointer) = store.pointer(repo)? else {
         return Ok(None);
     };
     let key = (repo.clone(), pointer.snapshot, kind);
@@ -150,11 +151,19 @@ pub(super) fn current(
     if let Some(published) = app.archives.get(&key, source) {
         return Ok(Some(published));
     }
-    let manifest = app.store.current_manifest(repo, &pointer)?;
+    let manifest = store.current_manifest(repo, &pointer)?;
     let published = published(app, &manifest, kind)
         .ok_or_else(|| ApiError::NoCheckout { repo: repo.clone() })?;
     app.archives.put(key, source, published.clone());
     Ok(Some(published))
+}
+
+/// The id under which an archive of this kind is published: an LFS archive depends on the commit alone.
+fn id_of(snapshot: SnapshotId, kind: ArchiveKind) -> SnapshotId {
+    match kind {
+        ArchiveKind::Mirror | ArchiveKind::Checkout => snapshot,
+        ArchiveKind::Lfs => SnapshotId::first(snapshot.commit()),
+    }
 }
 
 /// The archive of a snapshot; `None` if it is not, or no longer, published. Blocks.
@@ -163,7 +172,9 @@ pub(super) fn of_snapshot(
     repo: &RepoName,
     (snapshot, kind): (SnapshotId, ArchiveKind),
 ) -> Result<Option<Published>, ApiError> {
-    let Some(written_at) = app.store.manifest_written_at(repo, snapshot)? else {
+    let store = app.store_of(kind);
+    let snapshot = id_of(snapshot, kind);
+    let Some(written_at) = store.manifest_written_at(repo, snapshot)? else {
         return Ok(None);
     };
     let key = (repo.clone(), snapshot, kind);
@@ -171,7 +182,7 @@ pub(super) fn of_snapshot(
     if let Some(published) = app.archives.get(&key, source) {
         return Ok(Some(published));
     }
-    let manifest = app.store.manifest(repo, snapshot)?;
+    let manifest = store.manifest(repo, snapshot)?;
     let published = manifest.and_then(|(manifest, _)| published(app, &manifest, kind));
     if let Some(published) = &published {
         app.archives.put(key, source, published.clone());
@@ -185,7 +196,7 @@ fn of_toc(
     repo: &RepoName,
     (toc, kind): (Digest, ArchiveKind),
 ) -> Result<Option<Published>, ApiError> {
-    let Some(snapshot) = app.revisions.find(repo, kind, &toc)? else {
+    let Some(snapshot) = app.revisions_of(kind).find(repo, kind, &toc)? else {
         return Ok(None);
     };
     let published = of_snapshot(app, repo, (snapshot, kind))?;
@@ -202,7 +213,7 @@ fn published(app: &App, manifest: &Manifest, kind: ArchiveKind) -> Option<Publis
         size: layout.size,
         modified: UNIX_EPOCH + Duration::from_secs(manifest.created_at),
         archive: Arc::new(Archive::new(
-            app.store.clone(),
+            app.store_of(kind),
             manifest.repo.clone(),
             layout,
         )),

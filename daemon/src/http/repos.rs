@@ -6,11 +6,14 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::Uri;
 use axum::{Extension, Json};
-use cachewfs_format::ArchiveKind;
-use cachewfs_format::api::{FailureStatus, PublishedStatus, REPOS_PATH, RepoList, RepoStatus};
+use cachewfs_format::api::{
+    FailureStatus, LfsStatus, PublishedLfs, PublishedStatus, REPOS_PATH, RepoList, RepoStatus,
+};
+use cachewfs_format::{ArchiveKind, RepoName};
 
 use super::authorize::may_read;
 use super::error::{ApiError, repository_code};
+use super::lfs;
 use super::routes::{App, parse_repo};
 use crate::auth::Caller;
 use crate::error_chain::chain;
@@ -73,11 +76,7 @@ pub(super) async fn one(
     }
 }
 
-fn describe(
-    app: &App,
-    repo: &cachewfs_format::RepoName,
-    status: Option<Status>,
-) -> Result<RepoStatus, ApiError> {
+fn describe(app: &App, repo: &RepoName, status: Option<Status>) -> Result<RepoStatus, ApiError> {
     let pointer = app.store.pointer(repo)?;
     let published = pointer.map(|pointer| {
         let size = |kind| pointer.archives.get(&kind).map(|archive| archive.size);
@@ -101,8 +100,37 @@ fn describe(
         failure,
         updated_at: status.and_then(|status| status.updated_at),
         published,
-        lfs: None,
+        lfs: describe_lfs(app, repo)?,
     })
+}
+
+/// The LFS archive; `None` if there is nothing to say.
+fn describe_lfs(app: &App, repo: &RepoName) -> Result<Option<LfsStatus>, ApiError> {
+    let state = app.registry.find(repo).map(|repository| repository.lfs());
+    let state = state.unwrap_or_default();
+    let pointer = app.store_of(ArchiveKind::Lfs).pointer(repo)?;
+    let pointer = pointer.filter(|_| !state.needs_none());
+    let published = pointer.and_then(|pointer| {
+        let archive = pointer.archives.get(&ArchiveKind::Lfs)?;
+        Some(PublishedLfs {
+            snapshot: pointer.snapshot,
+            published_at: pointer.published_at,
+            bytes: archive.size,
+        })
+    });
+    let failure = state.failure.as_ref().map(|failure| FailureStatus {
+        code: lfs::status_and_code(&failure.error).1.to_owned(),
+        message: chain(&*failure.error),
+        since: failure.since,
+        tries: failure.tries,
+        next_try_at: failure.next_try_at(),
+    });
+    let is_silent = published.is_none() && failure.is_none() && !state.is_running;
+    Ok((!is_silent).then_some(LfsStatus {
+        is_running: state.is_running,
+        published,
+        failure,
+    }))
 }
 
 fn describe_failure(failure: &Failure) -> FailureStatus {

@@ -9,6 +9,7 @@ use crate::traces::Route;
 const BELOW_REPOSITORY: &[(&str, &str)] = &[
     ("/snapshot.tar.zst", "/git/{repo}/snapshot.tar.zst"),
     ("/mirror.tar.zst", "/git/{repo}/mirror.tar.zst"),
+    ("/lfs-snapshot.tar.zst", "/git/{repo}/lfs-snapshot.tar.zst"),
     ("/snapshot.bundle", "/git/{repo}/snapshot.bundle"),
     ("/refresh", "/git/{repo}/refresh"),
     ("/ensure-refs", "/git/{repo}/ensure-refs"),
@@ -71,6 +72,9 @@ fn below_git(rest: &str) -> (&'static str, &str) {
             .and_then(|(before, _)| before.rsplit_once('/'));
         match folder {
             Some((repo, "snapshot")) => return ("/git/{repo}/snapshot/{id}.tar.zst", repo),
+            Some((repo, "lfs-snapshot")) => {
+                return ("/git/{repo}/lfs-snapshot/{id}.tar.zst", repo);
+            }
             Some((repo, "mirror")) => return ("/git/{repo}/mirror/{id}.tar.zst", repo),
             _ => {}
         }
@@ -90,6 +94,11 @@ mod tests {
                 "/git/h.org/a/b/snapshot.tar.zst",
                 "/git/{repo}/snapshot.tar.zst",
                 Some("h.org/a/b"),
+            ),
+            (
+                "/git/h.org/a/lfs-snapshot/1a2b.tar.zst",
+                "/git/{repo}/lfs-snapshot/{id}.tar.zst",
+                Some("h.org/a"),
             ),
             (
                 "/git/h.org/a/mirror/1a2b.tar.zst",

@@ -10,7 +10,7 @@ use axum::http::Method;
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, get};
-use cachewfs_format::api::{REPOS_PATH, RefreshAnswer};
+use cachewfs_format::api::{REPOS_PATH, RefreshAnswer, kind_of_stem};
 use cachewfs_format::{ArchiveKind, RepoName, SnapshotId};
 
 use super::authorize::authorize;
@@ -31,7 +31,8 @@ use crate::store::{RevisionIndex, Store};
 pub(super) struct App {
     pub(super) registry: Arc<Registry>,
     pub(super) store: Store,
-    pub(super) revisions: RevisionIndex,
+    revisions: RevisionIndex,
+    lfs_revisions: RevisionIndex,
     pub(super) git: Arc<GitServer>,
     pub(super) archives: published::Archives,
     pub(super) found: published::Found,
@@ -39,6 +40,24 @@ pub(super) struct App {
     pub(super) began: Instant,
     pub(super) life: Arc<Life>,
     pub(super) status: status::Reports,
+}
+
+impl App {
+    /// Where archives of this kind are published.
+    pub(super) fn store_of(&self, kind: ArchiveKind) -> Store {
+        match kind {
+            ArchiveKind::Mirror | ArchiveKind::Checkout => self.store.clone(),
+            ArchiveKind::Lfs => self.store.lfs(),
+        }
+    }
+
+    /// The revisions that there are of archives of this kind.
+    pub(super) fn revisions_of(&self, kind: ArchiveKind) -> &RevisionIndex {
+        match kind {
+            ArchiveKind::Mirror | ArchiveKind::Checkout => &self.revisions,
+            ArchiveKind::Lfs => &self.lfs_revisions,
+        }
+    }
 }
 
 /// All routes.
@@ -51,6 +70,7 @@ pub(crate) fn router(
         git: Arc::new(GitServer::new(&registry)),
         registry,
         revisions: RevisionIndex::new(store.clone()),
+        lfs_revisions: RevisionIndex::new(store.lfs()),
         store,
         archives: published::Archives::default(),
         found: published::Found::default(),
@@ -170,11 +190,6 @@ pub(super) fn parse(rest: &str) -> Result<Asked, ApiError> {
 /// Splits `<host>/<path>/<what>`.
 fn parse_target(rest: &str) -> Result<(RepoName, Target), ApiError> {
     let (before, last) = rest.rsplit_once('/').ok_or(ApiError::NoSuchPath)?;
-    let kind = |name: &str| match name {
-        "snapshot" => Some(ArchiveKind::Checkout),
-        "mirror" => Some(ArchiveKind::Mirror),
-        _ => None,
-    };
     match last {
         "refresh" => return Ok((parse_repo(before)?, Target::Refresh)),
         "ensure-refs" => return Ok((parse_repo(before)?, Target::EnsureRefs)),
@@ -182,11 +197,11 @@ fn parse_target(rest: &str) -> Result<(RepoName, Target), ApiError> {
         _ => {}
     }
     let stem = last.strip_suffix(".tar.zst").ok_or(ApiError::NoSuchPath)?;
-    if let Some(kind) = kind(stem) {
+    if let Some(kind) = kind_of_stem(stem) {
         return Ok((parse_repo(before)?, Target::Stable(kind)));
     }
     let (before, folder) = before.rsplit_once('/').ok_or(ApiError::NoSuchPath)?;
-    let kind = kind(folder).ok_or(ApiError::NoSuchPath)?;
+    let kind = kind_of_stem(folder).ok_or(ApiError::NoSuchPath)?;
     let repo = parse_repo(before)?;
     let id = SnapshotId::parse(stem).map_err(ApiError::BadSnapshotId)?;
     Ok((repo, Target::Immutable(kind, id)))
@@ -226,6 +241,8 @@ mod tests {
             target,
             Target::Immutable(ArchiveKind::Checkout, SnapshotId::parse(&commit).unwrap())
         );
+        let (_, target) = parse("h.org/a/lfs-snapshot.tar.zst");
+        assert_eq!(target, Target::Stable(ArchiveKind::Lfs));
         assert_eq!(parse("h.org/a/refresh").1, Target::Refresh);
         assert_eq!(parse("h.org/a.git/ensure-refs").1, Target::EnsureRefs);
     }

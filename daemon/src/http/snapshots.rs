@@ -13,6 +13,7 @@ use cachewfs_format::{ArchiveKind, RepoName, SnapshotId};
 use super::body::stream_range;
 use super::conditional::{Condition, Validators};
 use super::error::ApiError;
+use super::lfs;
 use super::miss;
 use super::pin::{self, Pin};
 use super::published::{self, Published, Which};
@@ -46,6 +47,9 @@ pub(super) async fn stable(
         let pinned = pinned.ok_or(ApiError::PreconditionFailed)?;
         return Ok(answer_stable(&app, &request, &pinned));
     }
+    if kind == ArchiveKind::Lfs {
+        return lfs::stable(app, request, pin).await;
+    }
     let is_get = request.method == Method::GET;
     let opened = if is_get {
         app.registry.open(&request.repo).map(Some)
@@ -61,16 +65,10 @@ pub(super) async fn stable(
     let status = repository.as_ref().map(|repository| repository.status());
     let current = published::find(&app, &request.repo, (Which::Current, kind)).await?;
     if let Some(published) = current {
-        if let Some(older) = pinned_by_condition(&app, &request, &published).await? {
-            return Ok(answer_stable(&app, &request, &older));
-        }
         if is_get && let Some(repository) = repository {
             repository.revalidate();
         }
-        return Ok(match pin {
-            Pin::Probe => answer_probe(&request, &published),
-            Pin::Absent | Pin::Revision(_) => answer_stable(&app, &request, &published),
-        });
+        return answer_current(&app, &request, (&published, pin)).await;
     }
     if let Some(refusal) = refusal {
         return Err(refusal.into());
@@ -80,6 +78,21 @@ pub(super) async fn stable(
         return Err(ApiError::NoSnapshot { repo });
     };
     miss::miss(app, request, (repository, status), kind).await
+}
+
+/// Answers with what is current, or with the older one that a condition pins a download to.
+pub(super) async fn answer_current(
+    app: &Arc<App>,
+    request: &Request,
+    (published, pin): (&Published, Pin),
+) -> Result<Response, ApiError> {
+    if let Some(older) = pinned_by_condition(app, request, published).await? {
+        return Ok(answer_stable(app, request, &older));
+    }
+    Ok(match pin {
+        Pin::Probe => answer_probe(request, published),
+        Pin::Absent | Pin::Revision(_) => answer_stable(app, request, published),
+    })
 }
 
 /// The older snapshot that a range with `If-Match` is of, if the operator wants such downloads to go
@@ -142,6 +155,10 @@ pub(super) fn answer_stable(app: &App, request: &Request, published: &Published)
     }
     headers.insert(header::VARY, HeaderValue::from_static(SNAPSHOT_PIN_HEADER));
     let base = published.snapshot.commit();
+    if published.kind == ArchiveKind::Lfs {
+        // No bundle has LFS objects.
+        return response;
+    }
     let repository = app.registry.find(&request.repo);
     let head = repository.and_then(|repository| repository.status().head);
     if head.is_some_and(|head| head != base)

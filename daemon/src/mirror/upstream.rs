@@ -9,6 +9,7 @@ use cachewfs_format::RepoName;
 
 use super::credentials::{Credentials, Login};
 use super::{CredentialError, Git, GitError};
+use crate::percent::decode_percent;
 
 /// The URL of a repository upstream, with what may be shown kept apart from what may not.
 #[derive(Clone)]
@@ -106,6 +107,29 @@ impl Upstream {
             let key = format!("url.{secret}.insteadOf");
             secrets.config.push((key, plain.clone()));
         }
+        self.add_login(&mut secrets, login);
+        secrets
+    }
+
+    /// What git-lfs shows; fetched now, and without a URL with a password in it: that would get into
+    /// command lines, as git-lfs writes into the configuration what it found out about a URL.
+    pub(super) fn lfs_secrets(&self, git: &Git) -> Result<GitSecrets, GitError> {
+        let login = git.wait_for(self.login()).map_err(GitError::Credentials)?;
+        let mut secrets = GitSecrets::default();
+        self.add_login(&mut secrets, login.or_else(|| self.login_in_url()));
+        Ok(secrets)
+    }
+
+    fn login_in_url(&self) -> Option<Login> {
+        let (_, secret) = self.secret.as_ref()?;
+        let url = reqwest::Url::parse(secret).ok()?;
+        Some(Login {
+            user: decode_percent(url.username())?,
+            secret: decode_percent(url.password().unwrap_or_default())?,
+        })
+    }
+
+    fn add_login(&self, secrets: &mut GitSecrets, login: Option<Login>) {
         let origin = reqwest::Url::parse(&self.url).ok();
         let origin = origin.map(|url| url.origin().ascii_serialization());
         if let (Some(login), Some(origin)) = (login, origin) {
@@ -123,7 +147,6 @@ impl Upstream {
                 .variables
                 .push(("CACHEWFS_UPSTREAM_SECRET", login.secret));
         }
-        secrets
     }
 }
 
@@ -187,6 +210,25 @@ mod tests {
                 "https://git.example.com/base/".to_owned()
             )]
         );
+    }
+
+    #[test]
+    fn git_lfs_gets_no_url_with_credentials() {
+        let repo = RepoName::parse("example.com/org/repo").unwrap();
+        let base = "https://me:s3%40cret@git.example.com/base/".to_owned();
+        let upstream = Upstream::of(&repo, &[("example.com".to_owned(), base)].into()).unwrap();
+
+        let mut secrets = GitSecrets::default();
+        upstream.add_login(&mut secrets, upstream.login_in_url());
+
+        assert!(
+            secrets
+                .config
+                .iter()
+                .all(|(key, value)| !format!("{key}={value}").contains("s3"))
+        );
+        let secret = ("CACHEWFS_UPSTREAM_SECRET", "s3@cret".to_owned());
+        assert!(secrets.variables.contains(&secret));
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Putting segments together to an archive: their order, TOC and seek table.
 
 use cachewfs_format::{
-    ArchiveKind, ArchiveLayout, FrameSize, GitPath, PackKind, PublishedFile, RepoName, Role,
-    SeekTable, SegmentId, SegmentRef, Toc, TocFile, TocSegment,
+    ArchiveKind, ArchiveLayout, Digest, FrameSize, GitPath, ObjectId, PackKind, PublishedFile,
+    RepoName, Role, SeekTable, SegmentId, SegmentRef, Toc, TocFile, TocSegment,
 };
 
 use super::PublishError;
@@ -261,7 +261,7 @@ impl<'a> ArchiveWriter<'a> {
         self,
         sink: &mut SegmentSink,
         repo: &RepoName,
-        of: &Refs,
+        (commit, refs_digest): (ObjectId, Digest),
     ) -> Result<ArchiveLayout, PublishError> {
         let Self {
             kind,
@@ -280,8 +280,8 @@ impl<'a> ArchiveWriter<'a> {
         let toc = Toc {
             kind,
             repo: repo.clone(),
-            commit: of.commit,
-            refs_digest: of.digest(),
+            commit,
+            refs_digest,
             hot_segments: u32::try_from(hot_segments).unwrap_or(u32::MAX),
             segments,
         };
@@ -292,7 +292,7 @@ impl<'a> ArchiveWriter<'a> {
             content_len: 0,
         });
         tail.extend(SeekTable { frames }.encode()?);
-        let id = SegmentId(cachewfs_format::Digest::of(&tail));
+        let id = SegmentId(Digest::of(&tail));
         sink.store_raw(id, &tail)?;
         let tail = SegmentRef {
             id,

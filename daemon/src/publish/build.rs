@@ -101,7 +101,8 @@ pub(super) fn build(
     for mut archive in archives {
         archive.place(sink, Role::End, &end, None);
         let kind = archive.kind();
-        layouts.insert(kind, archive.finish(sink, of.repo, of.refs)?);
+        let state = (of.refs.commit, of.refs.digest());
+        layouts.insert(kind, archive.finish(sink, of.repo, state)?);
     }
     timer.wrote(sink.take_written());
     Ok(Built {

@@ -50,9 +50,9 @@ pub(crate) struct Order {
 #[derive(Clone, Debug)]
 pub(crate) struct Publisher {
     git: Git,
-    store: Store,
-    config: Arc<LiveConfig>,
-    metrics: Arc<Metrics>,
+    pub(super) store: Store,
+    pub(super) config: Arc<LiveConfig>,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 impl Publisher {
@@ -238,6 +238,16 @@ impl Publisher {
         if written == Written::TooLate {
             return Err(PublishError::Raced);
         }
+        self.point_to(&self.store, (manifest, digest), expected)
+    }
+
+    /// Makes a snapshot current whose manifest, with this digest, is in `store`, and deletes what is too old.
+    pub(super) fn point_to(
+        &self,
+        store: &Store,
+        (manifest, digest): (&Manifest, Digest),
+        expected: Option<&Pointer>,
+    ) -> Result<(), PublishError> {
         let archives = manifest
             .archives
             .iter()
@@ -261,16 +271,12 @@ impl Publisher {
             published_at,
             replaced: replaced.unwrap_or_default(),
         };
-        if self
-            .store
-            .swap_pointer(&manifest.repo, expected, &pointer)?
-            == Written::TooLate
-        {
+        if store.swap_pointer(&manifest.repo, expected, &pointer)? == Written::TooLate {
             return Err(PublishError::Raced);
         }
         let config = self.config.now();
         let limits = (config.keep_snapshots, config.delete_grace);
-        let deleted_segments = self.store.collect(&manifest.repo, &pointer, limits)?;
+        let deleted_segments = store.collect(&manifest.repo, &pointer, limits)?;
         if deleted_segments > 0 {
             info!(repo = %manifest.repo, deleted_segments, "Deleted segments that no snapshot names");
         }
@@ -278,7 +284,7 @@ impl Publisher {
     }
 }
 
-fn now() -> u64 {
+pub(super) fn now() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs())

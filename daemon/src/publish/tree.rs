@@ -70,7 +70,7 @@ impl TreeEntryKind {
 
 impl TreeEntry {
     /// Parses `<mode> <type> <oid> <size>\t<path>`.
-    fn parse(line: &[u8]) -> Result<Self, PublishError> {
+    pub(super) fn parse(line: &[u8]) -> Result<Self, PublishError> {
         let bad = || PublishError::bad_output(line);
         let tab = line
             .iter()

@@ -9,6 +9,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::freshness::Checks;
+use super::lfs::Lfs;
 use super::removal::{Snapshots, used_at};
 use super::status::seconds_since_epoch;
 use super::worker::Request;
@@ -30,6 +31,7 @@ pub(crate) struct Repository {
     pub(super) checks: Checks,
     /// The first snapshot while it is built.
     pub(crate) feed: BuildFeed,
+    pub(super) lfs: Lfs,
     requests: mpsc::Sender<Request>,
     /// On whose behalf the next run is.
     pub(super) cause: FirstCause,
@@ -52,6 +54,7 @@ impl Repository {
             mirror,
             status: watch::Sender::new(status),
             feed: BuildFeed::default(),
+            lfs: Lfs::default(),
             checks,
             requests,
             cause: FirstCause::new(Cause::current()),

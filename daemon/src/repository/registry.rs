@@ -14,6 +14,7 @@ use super::backoff::chance;
 use super::bundles::Bundles;
 use super::followed::Repository;
 use super::freshness::{Checker, Checks};
+use super::lfs::MAX_LFS_RUNS;
 use super::schedule::{Limits, Schedule};
 use super::worker::Worker;
 use super::{MirrorState, RepositoryError, Status};
@@ -50,6 +51,8 @@ pub(crate) struct Registry {
     pub(super) bundles: Bundles,
     /// Turns of requests that look into mirrors.
     pub(super) queries: Semaphore,
+    /// Turns to make LFS archives.
+    pub(super) lfs_turns: Semaphore,
     metrics: Arc<Metrics>,
     disk: Arc<DiskUsage>,
     repositories: Mutex<HashMap<RepoName, Arc<Repository>>>,
@@ -78,6 +81,7 @@ impl Registry {
             credentials,
             schedule,
             queries: Semaphore::new(MAX_QUERIES),
+            lfs_turns: Semaphore::new(MAX_LFS_RUNS),
             bundles: Bundles::new(tmp_directory(&now).join("bundles")),
             check_turns: Mutex::default(),
             disk: Arc::new(DiskUsage::of(&now)),

@@ -139,6 +139,10 @@ impl Worker {
         condition: Condition,
     ) -> Result<bool, RepositoryError> {
         let (registry, repository) = (Arc::clone(&self.registry), Arc::clone(&self.repository));
+        let lfs_has_ended = match snapshots {
+            Snapshots::Deleted => Some(self.repository.lfs.end().await),
+            Snapshots::Kept => None,
+        };
         let work = move || {
             let failed = |path: &Path| {
                 let path = path.to_owned();
@@ -156,8 +160,9 @@ impl Worker {
                 return Ok(false);
             };
             if snapshots == Snapshots::Deleted {
-                store
-                    .delete(&repository.name)
+                let delete = store.lfs().delete(&repository.name);
+                delete
+                    .and_then(|()| store.delete(&repository.name))
                     .map_err(|error| RepositoryError::Store(Arc::new(error)))?;
             }
             // Slow for a large mirror; what is left is swept at the next start.
@@ -165,6 +170,12 @@ impl Worker {
             Ok(true)
         };
         let removed = tokio::task::spawn_blocking(work).await;
+        drop(lfs_has_ended);
+        if matches!(removed, Ok(Ok(true))) {
+            drop(self.repository.lfs.end().await);
+        } else {
+            self.repository.lfs.go_on();
+        }
         let removed = removed.map_err(|_| RepositoryError::Stopping)??;
         if removed {
             self.end_waiting();

@@ -248,6 +248,11 @@ impl Worker {
             Err(error) if error.is_overtaken() => JobEnd::Unchanged,
             Err(error) => JobEnd::Failed(error.failure_kind()),
         });
+        if let Ok(published) = outcome {
+            let is_wish = waiting.iter().any(Request::is_wish);
+            self.registry
+                .lfs_after_publish(&self.repository, (published, is_wish));
+        }
         outcome.map(Some)
     }
 

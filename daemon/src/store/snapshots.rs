@@ -3,11 +3,12 @@
 //! The order is: segments, manifest, pointer. So a present manifest has all its segments, and a present
 //! pointer its manifest. It is the same on every tier.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
-use cachewfs_format::{Digest, Manifest, Pointer, RepoName, SnapshotId};
+use cachewfs_format::{Digest, Manifest, Pointer, RepoName, SegmentId, SnapshotId};
 
 use super::key::{Key, Object, Part, Shelf};
 use super::tier::{NewSegment, Tier, Written};
@@ -39,6 +40,14 @@ impl Store {
             is_lfs: false,
             reads: Arc::default(),
             changes: Arc::default(),
+        }
+    }
+
+    /// The same store, of LFS archives.
+    pub(crate) fn lfs(&self) -> Self {
+        Self {
+            is_lfs: true,
+            ..self.clone()
         }
     }
 
@@ -167,6 +176,17 @@ impl Store {
     /// All repositories of which something is published, in no order, as far as the tier can tell.
     pub(crate) fn repositories(&self) -> Result<Vec<RepoName>, StoreError> {
         Ok(self.tier.repositories()?)
+    }
+
+    /// All segments that are there.
+    pub(crate) fn segments(&self, repo: &RepoName) -> Result<HashSet<SegmentId>, StoreError> {
+        let listed = self.tier.list(&self.shelf(repo), Part::Segments)?;
+        let id = |object| match object {
+            Object::Segment(id) => Some(id),
+            Object::Pointer | Object::Manifest(_) | Object::Damaged(_) => None,
+        };
+        let ids = listed.into_iter().filter_map(|listed| id(listed.object));
+        Ok(ids.collect())
     }
 
     /// All snapshots that are kept, in no order.

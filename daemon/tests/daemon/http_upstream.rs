@@ -18,6 +18,7 @@ use tokio::process::Command;
 use tokio::sync::watch;
 
 use crate::harness::*;
+use crate::lfs_upstream;
 use crate::liar::Lie;
 
 /// A password for pushes, as a client sends it.
@@ -40,6 +41,8 @@ pub(crate) enum Mood {
     HangsForTheMirrorsFetch,
     /// Sends all to another host.
     RedirectsAway,
+    /// Doesn't answer what git-lfs asks.
+    HangsForLfs,
     /// Begins packs, and breaks them off when the mood changes.
     Breaks,
     /// Says what is not so.
@@ -164,6 +167,13 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
     let mut mood = shared.mood.subscribe();
     let mood = *mood.wait_for(|mood| !is_held(mood)).await.unwrap();
     if target.contains("/info/lfs/") {
+        let mut mood = shared.mood.subscribe();
+        let is_open = |mood: &Mood| *mood != Mood::HangsForLfs;
+        mood.wait_for(is_open).await.unwrap();
+        let url = format!("http://{}", shared.address);
+        if let Some(answer) = lfs_upstream::answer(&shared.root, &url, &target, &body) {
+            return answer;
+        }
         return (StatusCode::ACCEPTED, parts.headers, body).into_response();
     }
     let authorization = parts.headers.get("authorization");
@@ -184,16 +194,21 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
         return Response::from_parts(head, Body::from(lie.tell(&repository, &body, &answer)));
     }
     if mood == Mood::Breaks && is_fetch {
-        let bytes = axum::body::to_bytes(response.into_body(), usize::MAX).await;
-        let begun = futures_util::stream::iter([Ok(bytes.unwrap().slice(..20))]);
-        let mut mood = shared.mood.subscribe();
-        let cut = futures_util::stream::once(async move {
-            mood.wait_for(|mood| *mood != Mood::Breaks).await.unwrap();
-            Err(std::io::Error::other("cut"))
-        });
-        return Body::from_stream(begun.chain(cut)).into_response();
+        return cut(&shared, response).await;
     }
     response
+}
+
+/// The beginning of an answer, which breaks off when the mood changes.
+async fn cut(shared: &Shared, response: Response) -> Response {
+    let bytes = axum::body::to_bytes(response.into_body(), usize::MAX).await;
+    let begun = futures_util::stream::iter([Ok(bytes.unwrap().slice(..20))]);
+    let mut mood = shared.mood.subscribe();
+    let cut = futures_util::stream::once(async move {
+        mood.wait_for(|mood| *mood != Mood::Breaks).await.unwrap();
+        Err(std::io::Error::other("cut"))
+    });
+    Body::from_stream(begun.chain(cut)).into_response()
 }
 
 /// Runs `git http-backend` as a CGI program (RFC 3875).

@@ -1,0 +1,142 @@
+//! `lfs-snapshot.tar.zst`: the stable URL of an archive that is made later than the others, if at all.
+
+use std::sync::Arc;
+
+use axum::http::{Method, StatusCode, header};
+use axum::response::Response;
+use cachewfs_format::ArchiveKind;
+use cachewfs_format::api::code;
+use tokio::time::timeout;
+
+use super::error::ApiError;
+use super::miss::{PATIENCE, wants_stream};
+use super::pin::Pin;
+use super::published::{self, Published, Which};
+use super::routes::App;
+use super::snapshots::{Request, answer_current};
+use crate::config::LfsMode;
+use crate::mirror::is_disk_full;
+use crate::publish::{LfsError, PublishError};
+use crate::repository::{LfsState, Repository, RepositoryError};
+
+/// Answers with the current LFS archive. A GET has it made if there is none, waits a moment for that,
+/// and then is told to ask again: an archive whose objects are still being fetched is not streamed.
+pub(super) async fn stable(
+    app: Arc<App>,
+    request: Request,
+    pin: Pin,
+) -> Result<Response, ApiError> {
+    let repo = request.repo.clone();
+    let is_get = request.method == Method::GET;
+    let repository = if is_get {
+        Some(app.registry.open(&repo)?)
+    } else {
+        app.registry.find(&repo)
+    };
+    let Some(repository) = repository else {
+        let published = current(&app, &request).await?;
+        let published = published.ok_or(ApiError::NoSnapshot { repo })?;
+        return answer_current(&app, &request, (&published, pin)).await;
+    };
+    // Looked at before the store, so that no run is missed.
+    let state = repository.lfs();
+    if let Some(published) = current(&app, &request).await? {
+        if state.needs_none() {
+            return Err(ApiError::NoLfs { repo });
+        }
+        if is_get {
+            repository.revalidate();
+        }
+        return answer_current(&app, &request, (&published, pin)).await;
+    }
+    if app.registry.config().lfs == LfsMode::Off {
+        return Err(ApiError::LfsOff);
+    }
+    if is_get {
+        app.registry.want_lfs(&repository);
+    }
+    why_not(&request, &state, &repository)?;
+    if !is_get {
+        return Err(ApiError::NoSnapshot { repo });
+    }
+    if request.headers.contains_key(header::IF_MATCH) {
+        return Err(ApiError::PreconditionFailed);
+    }
+    if !wants_stream(&request) {
+        return Err(ApiError::LfsNotReady { repo });
+    }
+    wait(&app, (&repository, state.runs)).await?;
+    if let Some(published) = current(&app, &request).await? {
+        return answer_current(&app, &request, (&published, pin)).await;
+    }
+    why_not(&request, &repository.lfs(), &repository)?;
+    Err(ApiError::LfsNotReady { repo })
+}
+
+async fn current(app: &Arc<App>, request: &Request) -> Result<Option<Published>, ApiError> {
+    published::find(app, &request.repo, (Which::Current, ArchiveKind::Lfs)).await
+}
+
+/// Says why there is no LFS archive, if that is known.
+fn why_not(request: &Request, state: &LfsState, repository: &Repository) -> Result<(), ApiError> {
+    if state.needs_none() {
+        let repo = request.repo.clone();
+        return Err(ApiError::NoLfs { repo });
+    }
+    if let Some(failure) = &state.failure
+        && !(state.is_running || request.method == Method::GET && failure.is_due())
+    {
+        return Err(ApiError::Lfs(Arc::clone(&failure.error)));
+    }
+    let status = repository.status();
+    match status.failure.map(|failure| failure.error) {
+        Some(error @ (RepositoryError::Mirror(_) | RepositoryError::Publish(_)))
+            if status.first_snapshot.is_none() =>
+        {
+            Err(error.into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Waits a moment for the end of a run, or of what has to come before it.
+async fn wait(app: &App, (repository, runs): (&Repository, u64)) -> Result<(), ApiError> {
+    let has_failed = repository
+        .status_when(|status| status.failure.is_some() && status.first_snapshot.is_none());
+    let outcome = async {
+        tokio::select! {
+            () = repository.lfs_after(runs) => Ok(()),
+            _ = has_failed => Ok(()),
+            () = app.registry.stopping() => Err(RepositoryError::Stopping.into()),
+        }
+    };
+    timeout(PATIENCE, outcome).await.unwrap_or(Ok(()))
+}
+
+/// Status and code of what keeps an LFS archive from being made.
+pub(super) fn status_and_code(error: &LfsError) -> (StatusCode, &'static str) {
+    if is_disk_full(error) {
+        return (StatusCode::INSUFFICIENT_STORAGE, code::DISK_FULL);
+    }
+    match error {
+        LfsError::NotInstalled => (StatusCode::NOT_IMPLEMENTED, code::LFS_UNAVAILABLE),
+        LfsError::Fetch { .. } | LfsError::Missing { .. } | LfsError::WrongContent { .. } => {
+            (StatusCode::BAD_GATEWAY, code::LFS_FAILED)
+        }
+        LfsError::Publish(PublishError::Stopping) => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
+        LfsError::Publish(_) => (StatusCode::INTERNAL_SERVER_ERROR, "publish_failed"),
+    }
+}
+
+/// What the person who reads the message can do.
+pub(super) fn advice(error: &LfsError) -> &'static str {
+    match error {
+        LfsError::NotInstalled => {
+            "Install git-lfs on the daemon's machine (the package is called git-lfs); the other archives don't need it."
+        }
+        LfsError::Fetch { .. } | LfsError::Missing { .. } | LfsError::WrongContent { .. } => {
+            "The daemon tries again by itself; git lfs pull in a clone asks upstream directly."
+        }
+        LfsError::Publish(_) => "Look at the daemon's log.",
+    }
+}

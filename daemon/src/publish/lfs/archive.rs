@@ -1,0 +1,288 @@
+//! Making the archive: what earlier ones have is used again, the rest is fetched.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::path::Path;
+use std::time::Instant;
+
+use aws_lc_rs::digest::{Context, SHA256};
+use cachewfs_format::{
+    ArchiveKind, Digest, GitPath, Manifest, ObjectId, PublishedFile, PublishedLfsObject, RepoName,
+    Role, SnapshotId, TocFile, end_of_archive,
+};
+use tracing::info;
+
+use super::list::wanted_objects;
+use super::pointer::LfsPointer;
+use super::{LfsError, LfsOid};
+use crate::mirror::{Git, Upstream, fetch_lfs_objects, has_git_lfs};
+use crate::publish::assemble::ArchiveWriter;
+use crate::publish::git_files::git_member;
+use crate::publish::job::Job;
+use crate::publish::members::MemberWriter;
+use crate::publish::publisher::now;
+use crate::publish::segments::{SEQUENTIAL_CHUNK_LEN, SegmentSink};
+use crate::publish::{PublishError, Publisher, times};
+use crate::store::{Store, Written};
+
+/// What is fetched at once, and is on disk twice until it is stored: so many bytes, but one object in
+/// any case.
+const BATCH_BYTES: u64 = 1 << 30;
+/// Nor more objects than this.
+const BATCH_OBJECTS: usize = 1000;
+
+type Stored = BTreeMap<LfsOid, PublishedLfsObject>;
+
+impl Publisher {
+    /// Publishes the LFS objects that the work tree of `commit` needs, unless they are what is current;
+    /// tells whether it needs any. `git` says when to give up.
+    pub(crate) fn publish_lfs(
+        &self,
+        git: &Git,
+        repo: &RepoName,
+        (upstream, mirror): (&Upstream, &Path),
+        commit: ObjectId,
+    ) -> Result<bool, LfsError> {
+        let started = Instant::now();
+        let store = self.store.lfs();
+        let current = store.pointer(repo)?;
+        let snapshot = SnapshotId::first(commit);
+        if current.as_ref().map(|current| current.snapshot) == Some(snapshot) {
+            return Ok(true);
+        }
+        if let Some((manifest, digest)) = store.manifest(repo, snapshot)? {
+            self.point_to(&store, (&manifest, digest), current.as_ref())?;
+            return Ok(true);
+        }
+        let config = self.config.now();
+        let parent = crate::app::tmp_directory(&config);
+        let tmp = tempfile::Builder::new()
+            .prefix("lfs-")
+            .tempdir_in(&parent)
+            .map_err(PublishError::at(&parent))?;
+        let job = Job {
+            git,
+            config: &config,
+            mirror,
+            tmp: tmp.path(),
+            metrics: &self.metrics.publishes,
+        };
+        let wanted = wanted_objects(&job, &commit)?;
+        if wanted.is_empty() {
+            return Ok(false);
+        }
+        let previous = match &current {
+            Some(current) => Some(store.current_manifest(repo, current)?),
+            None => None,
+        };
+        let objects = Objects {
+            job: &job,
+            store: &store,
+            repo,
+            upstream,
+        };
+        let (stored, new_bytes) = objects.store_all(&wanted, previous)?;
+        let manifest = objects.write_archive(stored, commit)?;
+        let (written, digest) = store.put_manifest(&manifest)?;
+        if written == Written::TooLate {
+            return Err(PublishError::Raced.into());
+        }
+        self.point_to(&store, (&manifest, digest), current.as_ref())?;
+        let lfs_objects = manifest.lfs_objects.len();
+        let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        info!(%repo, %snapshot, lfs_objects, new_bytes, duration_ms, "Published the LFS objects of {snapshot} of {repo}");
+        Ok(true)
+    }
+}
+
+/// The LFS objects of one archive.
+struct Objects<'a> {
+    job: &'a Job<'a>,
+    store: &'a Store,
+    repo: &'a RepoName,
+    upstream: &'a Upstream,
+}
+
+impl Objects<'_> {
+    /// Has all objects in the store; gives them, and how many bytes are new there.
+    fn store_all(
+        &self,
+        wanted: &BTreeMap<LfsOid, u64>,
+        previous: Option<Manifest>,
+    ) -> Result<(Stored, u64), LfsError> {
+        let known = previous.map_or_else(Vec::new, |previous| previous.lfs_objects);
+        let mut known: HashMap<String, PublishedLfsObject> = known
+            .into_iter()
+            .map(|object| (object.data.name.clone(), object))
+            .collect();
+        // What can't be read any more is fetched again.
+        let segments = self.store.segments(self.repo)?;
+        let is_there = |object: &PublishedLfsObject| {
+            let mut files = [&object.header, &object.data].into_iter();
+            files.all(|file| segments.contains(&file.segment.id))
+        };
+        let (mut stored, mut missing) = (Stored::new(), Vec::new());
+        for (oid, &size) in wanted {
+            match known.remove(oid.as_str()).filter(is_there) {
+                Some(object) => drop(stored.insert(oid.clone(), object)),
+                None => missing.push(LfsPointer {
+                    oid: oid.clone(),
+                    size,
+                }),
+            }
+        }
+        if !missing.is_empty() && !has_git_lfs(self.job.git)? {
+            return Err(LfsError::NotInstalled);
+        }
+        let mut new_bytes = 0;
+        for batch in batches(&missing) {
+            new_bytes += self.fetch(batch, &mut stored)?;
+        }
+        Ok((stored, new_bytes))
+    }
+
+    /// Fetches objects, checks them and moves them to the store; gives their length there.
+    fn fetch(&self, batch: &[LfsPointer], stored: &mut Stored) -> Result<u64, LfsError> {
+        let directory = self.job.tmp_path("lfs.git");
+        let wanted = batch
+            .iter()
+            .map(|pointer| (pointer.oid.as_str(), pointer.to_string()));
+        let limit = self.job.config.git.lfs_timeout;
+        fetch_lfs_objects(self.job.git, self.upstream, (&directory, wanted), limit).map_err(
+            |source| LfsError::Fetch {
+                url: self.upstream.url().to_owned(),
+                source,
+            },
+        )?;
+        let mut sink = SegmentSink::new(self.job.git, self.job.tmp);
+        for LfsPointer { oid, .. } in batch {
+            let path = directory.join(oid.path());
+            self.check(oid, &path)?;
+            let data = sink.store_file(&path, SEQUENTIAL_CHUNK_LEN)?;
+            fs::remove_file(&path).map_err(PublishError::at(&path))?;
+            let header = header(&mut sink, oid, &data)?;
+            stored.insert(oid.clone(), PublishedLfsObject { header, data });
+        }
+        fs::remove_dir_all(&directory).map_err(PublishError::at(&directory))?;
+        Ok(self.store.put_segments(self.repo, sink.into_new())?)
+    }
+
+    /// Refuses a file whose bytes are not those that the id is of.
+    fn check(&self, oid: &LfsOid, path: &Path) -> Result<(), LfsError> {
+        let mut file = match File::open(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(LfsError::Missing { oid: oid.clone() });
+            }
+            file => file.map_err(PublishError::at(path))?,
+        };
+        let mut context = Context::new(&SHA256);
+        let mut block = vec![0; SEQUENTIAL_CHUNK_LEN];
+        loop {
+            self.job.check_stop()?;
+            let len = file.read(&mut block).map_err(PublishError::at(path))?;
+            if len == 0 {
+                break;
+            }
+            context.update(block.get(..len).unwrap_or_default());
+        }
+        let digest = context.finish();
+        let mut digits = String::new();
+        for byte in digest.as_ref() {
+            write!(digits, "{byte:02x}").ok();
+        }
+        if digits == oid.as_str() {
+            Ok(())
+        } else {
+            Err(LfsError::WrongContent { oid: oid.clone() })
+        }
+    }
+
+    /// Stores TOC and seek table of the archive of `objects`; gives its manifest.
+    fn write_archive(&self, objects: Stored, commit: ObjectId) -> Result<Manifest, LfsError> {
+        let mut sink = SegmentSink::new(self.job.git, self.job.tmp);
+        let mut archive = ArchiveWriter::new(ArchiveKind::Lfs, None);
+        for (oid, object) in &objects {
+            archive.place(&sink, Role::Header, &object.header, None);
+            let file = TocFile {
+                path: GitPath::parse(oid.path().as_bytes()).map_err(PublishError::from)?,
+                size: object.data.size,
+                mtime: times::GIT_DIRECTORY,
+            };
+            archive.place(&sink, Role::LfsObject, &object.data, Some(file));
+        }
+        let end = sink.store_bytes(&end_of_archive(), 0, Vec::new())?;
+        archive.place(&sink, Role::End, &end, None);
+        // Refs don't matter: the same commit, the same archive.
+        let refs_digest = Digest::of(b"");
+        let layout = archive.finish(&mut sink, self.repo, (commit, refs_digest))?;
+        self.store.put_segments(self.repo, sink.into_new())?;
+        Ok(Manifest {
+            version: Manifest::VERSION,
+            repo: self.repo.clone(),
+            snapshot: SnapshotId::first(commit),
+            refs_digest,
+            created_at: now(),
+            archives: [(ArchiveKind::Lfs, layout)].into(),
+            packs: Vec::new(),
+            commit_graphs: Vec::new(),
+            tips: Vec::new(),
+            runs: Vec::new(),
+            lfs_objects: objects.into_values().collect(),
+        })
+    }
+}
+
+/// The tar header of an object.
+fn header(
+    sink: &mut SegmentSink,
+    oid: &LfsOid,
+    data: &PublishedFile,
+) -> Result<PublishedFile, PublishError> {
+    let member = git_member(ArchiveKind::Lfs, oid.path().as_bytes(), 0o444)?;
+    let mut members = MemberWriter::begin(sink)?;
+    members.file_elsewhere(member, data.size, data.segment.id)?;
+    let header = members.finish(sink)?;
+    Ok(PublishedFile {
+        name: oid.to_string(),
+        ..header
+    })
+}
+
+/// Cuts `pointers` into what is fetched at once.
+fn batches(pointers: &[LfsPointer]) -> impl Iterator<Item = &[LfsPointer]> {
+    let (mut objects, mut bytes) = (0, 0_u64);
+    pointers.chunk_by(move |one, next| {
+        objects += 1;
+        bytes = bytes.saturating_add(one.size);
+        let goes_on = objects < BATCH_OBJECTS && bytes.saturating_add(next.size) <= BATCH_BYTES;
+        if !goes_on {
+            (objects, bytes) = (0, 0);
+        }
+        goes_on
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_has_a_limit_but_one_object_at_least() {
+        let lens = |sizes: &[u64]| {
+            let pointer = |&size| LfsPointer {
+                oid: LfsOid::parse(&"4d".repeat(32)).unwrap(),
+                size,
+            };
+            let pointers: Vec<_> = sizes.iter().map(pointer).collect();
+            batches(&pointers).map(<[_]>::len).collect::<Vec<_>>()
+        };
+
+        assert_eq!(lens(&[]), [0; 0]);
+        assert_eq!(lens(&vec![1; 2500]), [1000, 1000, 500]);
+        assert_eq!(lens(&[BATCH_BYTES, 1, 1]), [1, 2]);
+        assert_eq!(lens(&[1, u64::MAX, u64::MAX, 1]), [1, 1, 1, 1]);
+        assert_eq!(lens(&[BATCH_BYTES / 2; 5]), [2, 2, 1]);
+    }
+}

@@ -1,0 +1,33 @@
+//! Why an LFS archive can't be published.
+
+use super::LfsOid;
+use crate::mirror::GitError;
+use crate::publish::PublishError;
+use crate::store::StoreError;
+
+/// Why an LFS archive can't be published.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LfsError {
+    #[error("git-lfs is not installed on the daemon's machine")]
+    NotInstalled,
+    #[error("the LFS objects of {url} can't be fetched")]
+    Fetch { url: String, source: GitError },
+    #[error("upstream did not send the LFS object {oid}")]
+    Missing { oid: LfsOid },
+    #[error("what upstream sent as the LFS object {oid} is something else")]
+    WrongContent { oid: LfsOid },
+    #[error("the LFS archive can't be published")]
+    Publish(#[from] PublishError),
+}
+
+impl From<StoreError> for LfsError {
+    fn from(error: StoreError) -> Self {
+        Self::Publish(error.into())
+    }
+}
+
+impl From<GitError> for LfsError {
+    fn from(error: GitError) -> Self {
+        Self::Publish(error.into())
+    }
+}

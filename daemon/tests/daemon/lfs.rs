@@ -1,0 +1,388 @@
+//! `lfs-snapshot.tar.zst`, made by real git-lfs from real LFS objects upstream.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use cachewfs_format::{ArchiveKind, Digest, Manifest, Role, Toc, TocPlace};
+use reqwest::{Method, Response};
+use serde_json::Value;
+
+use crate::harness::*;
+
+pub(crate) fn lfs() -> String {
+    format!("/git/{REPO}/lfs-snapshot.tar.zst")
+}
+
+/// A clone of the upstream repository that keeps `*.bin` with LFS, two files of it, one of them twice.
+pub(crate) fn create_lfs_upstream(world: &World) -> PathBuf {
+    let work = world.create_upstream();
+    git(&work, ["lfs", "install", "--local"]);
+    git(&work, ["config", "lfs.allowincompletepush", "true"]);
+    write_file(
+        &work.join(".gitattributes"),
+        "*.bin filter=lfs diff=lfs merge=lfs -text\n",
+    );
+    write_file(&work.join("dir/large.bin"), noise(1, 3 << 20));
+    write_file(&work.join("dir/again.bin"), noise(1, 3 << 20));
+    write_file(&work.join("small.bin"), "small\n");
+    write_file(&work.join("empty.bin"), "");
+    write_file(&work.join("plain.txt"), "plain\n");
+    // To git it is a text like any other; upstream has nothing for it.
+    let oid = "98".repeat(32);
+    let text = format!("version https://git-lfs.github.com/spec/v1\noid sha256:{oid}\nsize 5\n");
+    write_file(&work.join("looks-like-a-pointer.txt"), text);
+    work
+}
+
+/// The LFS object that a path in HEAD's tree points at.
+pub(crate) fn oid_of(work: &Path, path: &str) -> String {
+    let pointer = git(work, ["show", &format!("HEAD:{path}")]);
+    let (_, rest) = pointer.split_once("sha256:").unwrap();
+    rest.get(..64).unwrap().to_owned()
+}
+
+/// Where the object with this id is in a git directory.
+pub(crate) fn object_path(oid: &str) -> String {
+    let part = |range| oid.get(range).unwrap();
+    format!("lfs/objects/{}/{}/{oid}", part(0..2), part(2..4))
+}
+
+pub(crate) fn object_below(directory: &Path, oid: &str) -> PathBuf {
+    directory.join(object_path(oid))
+}
+
+/// Asks until the LFS archive is that of `commit`.
+pub(crate) async fn get_lfs_of(world: &World, commit: &str) -> Response {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let response = world.get(&lfs(), &[]).await;
+        let is_it = response.headers().get("x-cachew-snapshot-commit");
+        if is_it.is_some_and(|found| found == commit) {
+            return response;
+        }
+        let status = response.status();
+        let is_late = Instant::now() > deadline;
+        assert!(!is_late, "{status}: {}", response.text().await.unwrap());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn extract(archive: &[u8], to: &Path) {
+    let file = to.join("../archive.tar.zst");
+    write_file(&file, archive);
+    let mut tar = Command::new("tar");
+    tar.args(["--zstd", "-xf"]).arg(&file).arg("-C").arg(to);
+    assert!(tar.status().unwrap().success());
+    fs::remove_file(file).unwrap();
+}
+
+fn files_below(directory: &Path) -> BTreeSet<String> {
+    let files = Command::new("find")
+        .args([".", "-type", "f", "-printf", "%P\n"])
+        .current_dir(directory)
+        .output();
+    let names = String::from_utf8(files.unwrap().stdout).unwrap();
+    names.lines().map(str::to_owned).collect()
+}
+
+fn lfs_manifest(world: &World, commit: &str) -> Manifest {
+    let path = world.store().join("lfs/snapshots").join(commit);
+    Manifest::parse(&fs::read(path).unwrap()).unwrap()
+}
+
+pub(crate) fn toc_of(archive: &[u8]) -> (Digest, Toc) {
+    let TocPlace::Found(place) = Toc::locate(archive, archive.len() as u64).unwrap() else {
+        panic!("the whole archive was given");
+    };
+    Toc::decode(&archive[place]).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clone_with_the_lfs_archive_checks_out_without_network() {
+    let world = World::start().await;
+    let work = create_lfs_upstream(&world);
+    let commit = commit_and_push(&work, "one");
+    world.refresh().await;
+
+    let archive = get_lfs_of(&world, &commit).await.bytes().await.unwrap();
+    let clone = world.extract("snapshot.tar.zst").await;
+    extract(&archive, &clone.join(".git"));
+
+    fs::rename(
+        world.root.path().join("upstream"),
+        world.root.path().join("gone"),
+    )
+    .unwrap();
+    assert!(
+        fs::read_to_string(clone.join("small.bin"))
+            .unwrap()
+            .starts_with("version ")
+    );
+    git(&clone, ["lfs", "install", "--local"]);
+    git(&clone, ["lfs", "checkout"]);
+    for path in [
+        "dir/large.bin",
+        "dir/again.bin",
+        "small.bin",
+        "empty.bin",
+        "plain.txt",
+        "looks-like-a-pointer.txt",
+    ] {
+        assert!(
+            fs::read(clone.join(path)).unwrap() == fs::read(work.join(path)).unwrap(),
+            "{path}"
+        );
+    }
+    assert_eq!(git(&clone, ["status", "--porcelain"]), "");
+    // By smudging, too.
+    fs::remove_file(clone.join("dir/large.bin")).unwrap();
+    git(&clone, ["checkout", "dir/large.bin"]);
+    assert_eq!(
+        fs::metadata(clone.join("dir/large.bin")).unwrap().len(),
+        3 << 20
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_has_each_object_once_and_nothing_else() {
+    let world = World::start().await;
+    let work = create_lfs_upstream(&world);
+    let commit = commit_and_push(&work, "one");
+    world.refresh().await;
+
+    let archive = get_lfs_of(&world, &commit).await.bytes().await.unwrap();
+
+    let to = world.root.path().join("extracted/to");
+    fs::create_dir_all(&to).unwrap();
+    extract(&archive, &to);
+    let oids: BTreeSet<_> = ["dir/large.bin", "small.bin"]
+        .map(|path| oid_of(&work, path))
+        .into();
+    let paths = oids.iter().map(|oid| object_path(oid));
+    assert_eq!(files_below(&to), paths.clone().collect());
+    let (_, toc) = toc_of(&archive);
+    assert_eq!(
+        (toc.kind, toc.commit.to_string()),
+        (ArchiveKind::Lfs, commit)
+    );
+    let objects = toc
+        .segments
+        .iter()
+        .filter(|segment| segment.role == Role::LfsObject);
+    let named = objects.map(|segment| segment.file.as_ref().unwrap().path.to_string());
+    assert!(named.eq(paths));
+    // What was fetched is not kept twice.
+    assert!(
+        fs::read_dir(world.root.path().join("data/tmp"))
+            .unwrap()
+            .all(|entry| {
+                !entry
+                    .unwrap()
+                    .file_name()
+                    .to_string_lossy()
+                    .starts_with("lfs-")
+            })
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_served_like_the_other_archives() {
+    let world = World::start().await;
+    let work = create_lfs_upstream(&world);
+    let first = commit_and_push(&work, "one");
+    world.refresh().await;
+    let stable = get_lfs_of(&world, &first).await;
+
+    let (etag, place) = (header(&stable, "etag"), header(&stable, "content-location"));
+    let token = header(&stable, "x-cachew-snapshot-pin");
+    assert_eq!(place, format!("/git/{REPO}/lfs-snapshot/{first}.tar.zst"));
+    assert!(header(&stable, "cache-control").contains("no-cache"));
+    let whole = stable.bytes().await.unwrap();
+    assert_eq!(etag, format!("\"{}\"", toc_of(&whole).0));
+    let immutable = world.get(&place, &[]).await;
+    assert!(header(&immutable, "cache-control").contains("immutable"));
+    assert_eq!(
+        (header(&immutable, "etag"), immutable.bytes().await.unwrap()),
+        (etag.clone(), whole.clone())
+    );
+    // Its name with the digest of refs is as good: the archive depends on the commit alone.
+    let long = format!("/git/{REPO}/lfs-snapshot/{first}-0123456789abcdef.tar.zst");
+    assert_eq!(world.get(&long, &[]).await.bytes().await.unwrap(), whole);
+    for path in [&lfs(), &place] {
+        let head = world.request(Method::HEAD, path, &[]).await;
+        assert_eq!(
+            (head.status().as_u16(), header(&head, "content-length")),
+            (200, whole.len().to_string())
+        );
+        let part = world.get(path, &[("range", "bytes=1000-1999")]).await;
+        assert_eq!(
+            (part.status().as_u16(), part.bytes().await.unwrap()),
+            (206, whole.slice(1000..2000))
+        );
+        assert_eq!(
+            world.get(path, &[("if-none-match", &etag)]).await.status(),
+            304
+        );
+    }
+    let probe = world
+        .get(&lfs(), &[("x-cachew-snapshot-pin", "probe")])
+        .await;
+    assert_eq!(
+        header(&probe, "content-range"),
+        format!("bytes */{}", whole.len())
+    );
+
+    write_file(&work.join("small.bin"), "changed\n");
+    let second = commit_and_push(&work, "two");
+    world.refresh().await;
+    let newer = get_lfs_of(&world, &second).await;
+
+    assert_ne!(header(&newer, "etag"), etag);
+    let pinned = world
+        .get(
+            &lfs(),
+            &[("x-cachew-snapshot-pin", &token), ("range", "bytes=0-")],
+        )
+        .await;
+    assert_eq!(
+        (pinned.status().as_u16(), pinned.bytes().await.unwrap()),
+        (206, whole.clone())
+    );
+    assert_eq!(
+        world.get(&lfs(), &[("if-match", &etag)]).await.status(),
+        412
+    );
+    assert_eq!(world.get(&place, &[]).await.bytes().await.unwrap(), whole);
+    let unknown = format!("/git/{REPO}/lfs-snapshot/{}.tar.zst", "12".repeat(20));
+    assert_eq!(
+        code(world.get(&unknown, &[]).await).await,
+        (404, "no_snapshot".to_owned())
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_commit_later_only_what_is_new_is_fetched_and_stored() {
+    let world = World::start().await;
+    let work = create_lfs_upstream(&world);
+    let first = commit_and_push(&work, "one");
+    world.refresh().await;
+    get_lfs_of(&world, &first).await;
+    let segments = || files_below(&world.store().join("lfs/segments"));
+    let before = segments();
+    // Upstream could not give what is there already.
+    let known = object_below(&world.upstream(), &oid_of(&work, "dir/large.bin"));
+    fs::remove_file(known).unwrap();
+
+    write_file(&work.join("new.bin"), noise(2, 100_000));
+    let second = commit_and_push(&work, "two");
+    world.refresh().await;
+    get_lfs_of(&world, &second).await;
+
+    let new: Vec<_> = segments().difference(&before).cloned().collect();
+    // The object, its header, TOC and seek table.
+    assert_eq!(new.len(), 3, "{new:?}");
+    let (old, new) = (lfs_manifest(&world, &first), lfs_manifest(&world, &second));
+    assert!(
+        old.lfs_objects
+            .iter()
+            .all(|object| new.lfs_objects.contains(object))
+    );
+    assert_eq!((old.lfs_objects.len(), new.lfs_objects.len()), (2, 3));
+
+    // Back again, nothing is made.
+    git(&work, ["reset", "-q", "--hard", &first]);
+    commit_and_push_nothing(&work);
+    world.refresh().await;
+    get_lfs_of(&world, &first).await;
+    assert_eq!(lfs_manifest(&world, &first), old);
+}
+
+fn commit_and_push_nothing(work: &Path) {
+    git(work, ["push", "-q", "--force", "--all"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repository_without_lfs_says_so() {
+    let world = World::start().await;
+    let work = world.create_upstream();
+    write_file(&work.join("a"), "a\n");
+    commit_and_push(&work, "one");
+    assert_eq!(
+        code(world.request(Method::GET, &lfs(), &[]).await).await,
+        (404, "no_lfs".to_owned())
+    );
+    assert_eq!(world.request(Method::HEAD, &lfs(), &[]).await.status(), 404);
+    assert!(world.status().await["lfs"].is_null());
+
+    git(&work, ["lfs", "install", "--local"]);
+    write_file(&work.join(".gitattributes"), "*.bin filter=lfs -text\n");
+    write_file(&work.join("a.bin"), "a\n");
+    let with = commit_and_push(&work, "two");
+    world.refresh().await;
+    get_lfs_of(&world, &with).await;
+
+    fs::remove_file(work.join("a.bin")).unwrap();
+    commit_and_push(&work, "three");
+    world.refresh().await;
+    let state = world.status_when(|status| status["lfs"].is_null()).await;
+    assert_eq!(
+        code(world.get(&lfs(), &[]).await).await,
+        (404, "no_lfs".to_owned()),
+        "{state}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_fetched_before_somebody_asks() {
+    let world = World::start().await;
+    let work = create_lfs_upstream(&world);
+    let commit = commit_and_push(&work, "one");
+    world.refresh().await;
+
+    assert_eq!(
+        code(
+            world
+                .request(
+                    Method::GET,
+                    &format!("/git/{REPO}/lfs-snapshot/{commit}.tar.zst"),
+                    &[]
+                )
+                .await
+        )
+        .await,
+        (404, "no_snapshot".to_owned())
+    );
+    assert_eq!(world.request(Method::HEAD, &lfs(), &[]).await.status(), 404);
+    world.refresh().await;
+    assert!(!world.store().join("lfs").exists());
+
+    // The first who asks gets it, if it doesn't take long.
+    let response = world.get(&lfs(), &[]).await;
+    assert_eq!(response.status(), 200);
+    let published = &world.status().await["lfs"]["published"];
+    assert_eq!(published["snapshot"], commit);
+    assert_eq!(published["bytes"], response.content_length().unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_published_survives_a_restart_and_goes_on() {
+    let world = World::start().await;
+    let work = create_lfs_upstream(&world);
+    let first = commit_and_push(&work, "one");
+    world.refresh().await;
+    get_lfs_of(&world, &first).await;
+    let root = world.stop().await;
+    let world = World::start_in(root, |_| {}).await;
+
+    let head = world.request(Method::HEAD, &lfs(), &[]).await;
+
+    assert_eq!(header(&head, "x-cachew-snapshot-commit"), first);
+    write_file(&work.join("small.bin"), "changed\n");
+    let second = commit_and_push(&work, "two");
+    world.refresh().await;
+    let is_there = |status: &Value| status["lfs"]["published"]["snapshot"] == second;
+    world.status_when(is_there).await;
+}

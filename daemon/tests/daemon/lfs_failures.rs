@@ -1,0 +1,303 @@
+//! `lfs-snapshot.tar.zst` where fetching fails, takes long, needs credentials, must end, or is not wanted.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use cachewfs_daemon::{Config, LfsMode, UpstreamAuthConfig};
+use reqwest::Method;
+use serde_json::Value;
+
+use crate::harness::*;
+use crate::http_upstream::{HttpUpstream, Mood, start_behind_http};
+use crate::lfs::{create_lfs_upstream, get_lfs_of, lfs, object_below, oid_of, toc_of};
+use crate::program::Program;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_upstream_lacks_or_has_wrong_is_not_published() {
+    let world = World::start().await;
+    let work = create_lfs_upstream(&world);
+    let commit = commit_and_push(&work, "one");
+    let object = object_below(&world.upstream(), &oid_of(&work, "dir/large.bin"));
+    let good = fs::read(&object).unwrap();
+
+    for bad in [Some(noise(3, good.len())), None] {
+        fs::remove_file(&object).unwrap();
+        if let Some(bad) = &bad {
+            write_file(&object, bad);
+        }
+        world.refresh().await;
+        assert_eq!(
+            code(world.get(&lfs(), &[]).await).await,
+            (502, "lfs_failed".to_owned())
+        );
+        let failure = world
+            .status_when(|status| !status["lfs"]["failure"].is_null())
+            .await;
+        let message = failure["lfs"]["failure"]["message"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        assert!(
+            message.contains("LFS objects") && message.contains("git lfs failed"),
+            "{message}"
+        );
+        assert!(!world.store().join("lfs/current").exists());
+        assert_eq!(
+            header(&world.get(&stable(), &[]).await, "x-cachew-snapshot-commit"),
+            commit
+        );
+        if bad.is_none() {
+            write_file(&object, &good);
+        }
+    }
+
+    // A refresh tries again at once.
+    world.refresh().await;
+    get_lfs_of(&world, &commit).await;
+    assert!(world.status().await["lfs"]["failure"].is_null());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_comes_over_http_with_the_daemons_credentials() {
+    for in_url in [true, false] {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("token");
+        write_file(&file, "s3cret");
+        let (world, upstream) = start_behind_http(|config: &mut Config| {
+            if in_url {
+                let base = config.upstreams.get_mut("git.example.com").unwrap();
+                *base = base.replace("http://", "http://me:s3cret@");
+            } else {
+                let auth = UpstreamAuthConfig {
+                    token_file: Some(file.clone()),
+                    username: "me".to_owned(),
+                    ..UpstreamAuthConfig::default()
+                };
+                config.upstream_auth = [("git.example.com".to_owned(), auth)].into();
+            }
+        })
+        .await;
+        upstream.require("me:s3cret");
+        let work = create_lfs_upstream(&world);
+        let commit = commit_and_push(&work, "one");
+        world.refresh().await;
+
+        let archive = get_lfs_of(&world, &commit).await.bytes().await.unwrap();
+
+        assert_eq!(toc_of(&archive).1.segments.len(), 2 * 2 + 1);
+        let asked = upstream.seen(&["POST", "/info/lfs/objects/batch"]);
+        assert!(
+            asked
+                .iter()
+                .any(|seen| seen.headers.contains_key("authorization")),
+            "{in_url}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repository_does_not_say_where_the_daemon_looks() {
+    let world = World::start().await;
+    let work = create_lfs_upstream(&world);
+    write_file(
+        &work.join(".lfsconfig"),
+        "[lfs]\n\turl = http://127.0.0.1:1/\n",
+    );
+    let url = format!("file://{}", world.upstream().display());
+    git(&work, ["config", "lfs.url", &url]);
+    let commit = commit_and_push(&work, "one");
+    world.refresh().await;
+
+    get_lfs_of(&world, &commit).await;
+}
+
+async fn behind_a_slow_upstream() -> (World, HttpUpstream, PathBuf, String) {
+    let (world, upstream) = start_behind_http(|_| {}).await;
+    let work = create_lfs_upstream(&world);
+    let commit = commit_and_push(&work, "one");
+    upstream.set(Mood::HangsForLfs);
+    (world, upstream, work, commit)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lfs_objects_that_take_long_hold_nothing_up() {
+    let (world, upstream, work, _) = behind_a_slow_upstream().await;
+
+    let early = world.get(&lfs(), &[]).await;
+
+    assert_eq!(header(&early, "retry-after"), "1");
+    assert_eq!(code(early).await, (503, "snapshot_not_ready".to_owned()));
+    assert!(!upstream.seen(&["/info/lfs/objects/batch"]).is_empty());
+    write_file(&work.join("b"), "b\n");
+    let commit = commit_and_push(&work, "two");
+    assert_eq!(world.refresh().await["snapshot"], commit);
+    assert_eq!(
+        header(&world.get(&stable(), &[]).await, "x-cachew-snapshot-commit"),
+        commit
+    );
+    assert_eq!(world.status().await["lfs"]["is_running"], true);
+    for headers in [
+        [("range", "bytes=-65536")],
+        [("x-cachew-snapshot-pin", "probe")],
+    ] {
+        assert_eq!(world.get(&lfs(), &headers).await.status(), 503);
+    }
+
+    // The run that hung was of the first commit; another follows by itself.
+    upstream.set(Mood::Good);
+    get_lfs_of(&world, &commit).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_being_fetched_ends_with_the_daemon_and_with_the_repository() {
+    let (world, _upstream, _, _) = behind_a_slow_upstream().await;
+    world.get(&lfs(), &[]).await;
+    let path = format!("/api/v1/repos/{REPO}/forget?store=true");
+    let began = Instant::now();
+    assert_eq!(world.post(&path, "").await.status(), 200);
+    assert!(!world.store().exists());
+    world.get(&lfs(), &[]).await;
+    assert_eq!(world.status().await["lfs"]["is_running"], true);
+
+    world.stop().await;
+
+    assert!(began.elapsed() < Duration::from_secs(20));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_forgets_a_repository_forgets_its_lfs_archive() {
+    let world = World::start().await;
+    let work = create_lfs_upstream(&world);
+    let commit = commit_and_push(&work, "one");
+    world.refresh().await;
+    get_lfs_of(&world, &commit).await;
+
+    let path = format!("/api/v1/repos/{REPO}/forget?store=true");
+    assert_eq!(world.post(&path, "").await.status(), 200);
+
+    assert!(!world.store().exists());
+    assert_eq!(world.request(Method::HEAD, &lfs(), &[]).await.status(), 404);
+}
+
+/// Starts the program where the only programs are git and `others`, in front of an LFS repository.
+fn start_where_git_lfs_is(others: &[(&str, &Path)]) -> (Program, tempfile::TempDir) {
+    let root = tempfile::tempdir().unwrap();
+    let programs = root.path().join("bin");
+    fs::create_dir(&programs).unwrap();
+    for name in ["git", "sh", "mkdir"] {
+        let found = Command::new("sh")
+            .args(["-c", &format!("command -v {name}")])
+            .output()
+            .unwrap();
+        let found = String::from_utf8(found.stdout).unwrap();
+        symlink(found.trim(), programs.join(name)).unwrap();
+    }
+    for (name, path) in others {
+        symlink(path, programs.join(name)).unwrap();
+    }
+    let (work, upstream) = (
+        root.path().join("work"),
+        root.path().join("upstream/org/repo.git"),
+    );
+    git(
+        root.path(),
+        [
+            "init",
+            "-q",
+            "--bare",
+            "-b",
+            "main",
+            upstream.to_str().unwrap(),
+        ],
+    );
+    git(
+        root.path(),
+        ["clone", "-q", upstream.to_str().unwrap(), "work"],
+    );
+    git(&work, ["checkout", "-q", "-B", "main"]);
+    git(&work, ["lfs", "install", "--local"]);
+    write_file(&work.join(".gitattributes"), "*.bin filter=lfs -text\n");
+    write_file(&work.join("a.bin"), "a\n");
+    commit_and_push(&work, "one");
+    let base = root.path().join("upstream");
+    let config = format!(
+        "[upstreams]\n'git.example.com' = 'file://{}'\n",
+        base.display()
+    );
+    let path = [("PATH", programs.to_str().unwrap())];
+    (Program::start_with(&config, &[], &path), root)
+}
+
+#[test]
+fn without_git_lfs_the_answer_says_so_and_all_else_works() {
+    let (program, _root) = start_where_git_lfs_is(&[]);
+
+    assert_eq!(program.refresh(REPO).0, 200);
+    let (status, body) = program.get(&lfs());
+
+    assert_eq!(status, 501, "{body}");
+    assert!(
+        body.contains("\"lfs_unavailable\"") && body.contains("Install git-lfs"),
+        "{body}"
+    );
+    assert_eq!(program.get(&format!("/git/{REPO}/mirror.tar.zst")).0, 200);
+    assert_eq!(program.refresh(REPO).0, 200);
+}
+
+#[test]
+fn what_git_lfs_gives_is_checked_again() {
+    let root = tempfile::tempdir().unwrap();
+    let lying = root.path().join("git-lfs");
+    let oid = "87428fc522803d31065e7bce3cf03fe475096631e5e07bbd7a0fde60c4cf25c7";
+    let script = format!(
+        "#!/bin/sh\n[ \"$1\" = fetch ] || exit 0\nd=$GIT_DIR/lfs/objects/87/42\nmkdir -p $d\necho b >$d/{oid}\n"
+    );
+    write_file(&lying, script);
+    fs::set_permissions(&lying, fs::Permissions::from_mode(0o755)).unwrap();
+    let (program, _root) = start_where_git_lfs_is(&[("git-lfs", &lying)]);
+
+    let (status, body) = program.get(&lfs());
+
+    assert_eq!(status, 502, "{body}");
+    assert!(
+        body.contains("\"lfs_failed\"") && body.contains("is something else"),
+        "{body}"
+    );
+    assert!(
+        !program
+            .path("data/store/v1")
+            .join(format!("{REPO}.git/lfs/current"))
+            .exists()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_operator_may_want_it_always_or_never() {
+    let world = World::start_with(|config| config.lfs = LfsMode::Always).await;
+    let work = create_lfs_upstream(&world);
+    let commit = commit_and_push(&work, "one");
+    world.refresh().await;
+    let is_there = |status: &Value| status["lfs"]["published"]["snapshot"] == commit;
+    world.status_when(is_there).await;
+
+    let root = world.stop().await;
+    let never = World::start_in(root, |config| config.lfs = LfsMode::Off).await;
+    write_file(&work.join("new.bin"), "new\n");
+    commit_and_push(&work, "two");
+    never.refresh().await;
+    // What is published is served, but no more is made.
+    assert_eq!(
+        header(&never.get(&lfs(), &[]).await, "x-cachew-snapshot-commit"),
+        commit
+    );
+    fs::remove_dir_all(never.store().join("lfs")).unwrap();
+    let root = never.stop().await;
+    let never = World::start_in(root, |config| config.lfs = LfsMode::Off).await;
+    assert_eq!(
+        code(never.get(&lfs(), &[]).await).await,
+        (501, "lfs_unavailable".to_owned())
+    );
+}

@@ -1,0 +1,35 @@
+//! The LFS part of an upstream that speaks HTTP: the batch API, and the objects themselves.
+
+use std::path::Path;
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
+use serde_json::{Value, json};
+
+use crate::lfs::object_below;
+
+/// Answers for a repository that has LFS objects in `<root>/<path>.git/lfs/objects`.
+pub(crate) fn answer(root: &Path, url: &str, target: &str, body: &[u8]) -> Option<Response> {
+    let (repository, asked) = target.split_once("/info/lfs/")?;
+    let directory = root.join(repository.trim_start_matches('/'));
+    if !directory.join("lfs/objects").is_dir() {
+        return None;
+    }
+    if let Some(oid) = asked.strip_prefix("storage/") {
+        return Some(match std::fs::read(object_below(&directory, oid)) {
+            Ok(bytes) => bytes.into_response(),
+            Err(_) => StatusCode::NOT_FOUND.into_response(),
+        });
+    }
+    let batch: Value = serde_json::from_slice(body).ok()?;
+    let objects = batch["objects"].as_array()?.iter().map(|object| {
+        let oid = object["oid"].as_str().unwrap();
+        let href = format!("{url}{repository}/info/lfs/storage/{oid}");
+        json!({"oid": oid, "size": object["size"], "actions": {"download": {"href": href}}})
+    });
+    let objects: Vec<_> = objects.collect();
+    let answer = Json(json!({"transfer": "basic", "objects": objects}));
+    let content_type = [("content-type", "application/vnd.git-lfs+json")];
+    Some((content_type, answer).into_response())
+}
