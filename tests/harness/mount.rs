@@ -40,8 +40,9 @@ impl MountProcess {
     fn start_with(directory: &Path, arguments: &[&str], options: &str) -> Self {
         let point = directory.join("mnt");
         fs::create_dir_all(&point).unwrap();
+        // A first lookup may take long on a machine that others keep busy; a later option counts.
         let options = format!(
-            "cache_dir={},poll_interval=200ms,{options}",
+            "cache_dir={},poll_interval=200ms,lookup_timeout=30s,{options}",
             directory.join("cache").display()
         );
         let log = directory.join("mount.log");
