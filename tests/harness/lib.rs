@@ -13,6 +13,7 @@ mod link;
 mod mount;
 mod process;
 mod proxy;
+mod s3;
 mod site;
 mod wait;
 
@@ -23,6 +24,7 @@ pub use link::Link;
 pub use mount::MountProcess;
 pub use process::{DaemonProcess, binary, run};
 pub use proxy::{Fault, Proxy};
+pub use s3::{S3Server, TestBucket, s3_bucket};
 pub use site::Site;
 pub use wait::{wait_until, within};
 

@@ -1,0 +1,216 @@
+//! A real S3 server: SeaweedFS, which `packaging/setup` installs.
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tempfile::TempDir;
+
+use crate::wait::pause;
+
+/// It takes a few seconds to start; on a busy machine more.
+const MAX_LOOKS: usize = 3000;
+/// Somebody else may take a free port before the server does.
+const STARTS: usize = 3;
+/// A key that all tests may use for everything.
+const IDENTITIES: &str = r#"{"identities": [
+  {"name": "tests", "credentials": [{"accessKey": "tests", "secretKey": "a secret of the tests"}],
+   "actions": ["Admin", "Read", "Write", "List", "Tagging"]},
+  {"name": "reader", "credentials": [{"accessKey": "reader", "secretKey": "a secret of the tests"}],
+   "actions": ["Read", "List"]},
+  {"name": "anonymous", "actions": ["Admin", "Read", "Write", "List"]}
+]}"#;
+/// A file as AWS' tools have it.
+const CREDENTIALS: &str = "\
+[default]
+aws_access_key_id = tests
+aws_secret_access_key = a secret of the tests
+[reader]
+aws_access_key_id = reader
+aws_secret_access_key = a secret of the tests
+[stranger]
+aws_access_key_id = stranger
+aws_secret_access_key = guessed
+";
+/// Waits for the end of its input, which is the end of the tests, however they end; then the server's.
+const KEEPER: &str = r#"
+"$@" &
+server=$!
+cat >/dev/null
+kill -9 $server
+wait $server
+rm -rf "$DIRECTORY"
+"#;
+
+static SERVER: OnceLock<Option<S3Server>> = OnceLock::new();
+static BUCKETS: AtomicUsize = AtomicUsize::new(0);
+
+/// An S3 server of this process and its tests.
+#[derive(Debug)]
+pub struct S3Server {
+    address: SocketAddr,
+    directory: PathBuf,
+    _keeper: Child,
+    /// Closed when the process ends.
+    _alive: ChildStdin,
+}
+
+/// A bucket of one test.
+#[derive(Clone, Debug)]
+pub struct TestBucket {
+    /// Its name.
+    pub name: String,
+    /// URL of the server.
+    pub endpoint: String,
+    /// Where the server listens.
+    pub address: SocketAddr,
+    /// A file with a profile that may do everything, and others: `reader`, `stranger`.
+    pub credentials: PathBuf,
+}
+
+/// A new bucket. `None` where there is no S3 server: says so, and fails where `CACHEWFS_REQUIRE_S3` is set.
+#[expect(clippy::print_stdout, reason = "a skipped test has to say so")]
+pub fn s3_bucket() -> Option<TestBucket> {
+    let Some(server) = SERVER.get_or_init(S3Server::start) else {
+        assert!(
+            std::env::var_os("CACHEWFS_REQUIRE_S3").is_none(),
+            "no S3 server: run packaging/setup seaweedfs"
+        );
+        println!("skipped: no S3 server; packaging/setup seaweedfs installs it");
+        return None;
+    };
+    let number = BUCKETS.fetch_add(1, Ordering::Relaxed);
+    let bucket = TestBucket {
+        name: format!("bucket-{number}"),
+        endpoint: format!("http://{}", server.address),
+        address: server.address,
+        credentials: server.directory.join("credentials"),
+    };
+    assert!(bucket.ask("PUT", "").starts_with("HTTP/1.1 200"));
+    Some(bucket)
+}
+
+impl TestBucket {
+    /// The answer to a request for an object, or for the bucket itself: head and body.
+    pub fn ask(&self, method: &str, object: &str) -> String {
+        let path = format!("/{}/{object}", self.name);
+        ask(self.address, method, path.trim_end_matches('/')).unwrap()
+    }
+}
+
+impl S3Server {
+    fn start() -> Option<Self> {
+        let program = program()?;
+        (0..STARTS).find_map(|_| Self::start_at(&program, &free_ports()))
+    }
+
+    fn start_at(program: &Path, ports: &[u16; 8]) -> Option<Self> {
+        let directory = TempDir::with_prefix("cachewfs-s3-").unwrap().keep();
+        let write = |name: &str, content: &str| {
+            let mut file = File::create(directory.join(name)).unwrap();
+            file.write_all(content.as_bytes()).unwrap();
+        };
+        write("identities.json", IDENTITIES);
+        write("credentials", CREDENTIALS);
+        let log = File::create(directory.join("log")).unwrap();
+        let [
+            s3,
+            s3_grpc,
+            master,
+            master_grpc,
+            volume,
+            volume_grpc,
+            filer,
+            filer_grpc,
+        ] = ports;
+        let at = |name: &str| directory.join(name).display().to_string();
+        let mut keeper = Command::new("sh")
+            .args(["-c", KEEPER, "keeper"])
+            .arg(program)
+            .args(["server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3"])
+            .arg(format!("-dir={}", directory.display()))
+            .arg(format!("-s3.config={}", at("identities.json")))
+            .arg(format!("-s3.port={s3}"))
+            .arg(format!("-s3.port.grpc={s3_grpc}"))
+            .arg(format!("-master.port={master}"))
+            .arg(format!("-master.port.grpc={master_grpc}"))
+            .arg(format!("-volume.port={volume}"))
+            .arg(format!("-volume.port.grpc={volume_grpc}"))
+            .arg(format!("-filer.port={filer}"))
+            .arg(format!("-filer.port.grpc={filer_grpc}"))
+            .args(["-s3.port.iceberg=0", "-s3.port.lance=0"])
+            .arg(format!("-s3.localSocket={}", at("s3.sock")))
+            .arg(format!("-filer.localSocket={}", at("filer.sock")))
+            .args(["-master.telemetry=false", "-volume.max=50"])
+            .args([
+                "-master.volumeSizeLimitMB=256",
+                "-master.volumePreallocate=false",
+            ])
+            .env("DIRECTORY", &directory)
+            // Who kills the tests with all their processes doesn't kill the one that cleans up.
+            .process_group(0)
+            .current_dir(&directory)
+            .stdin(Stdio::piped())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let alive = keeper.stdin.take().unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], *s3));
+        for _ in 0..MAX_LOOKS {
+            // Buckets can be made once all its parts have found each other.
+            if ask(address, "PUT", "/first")
+                .is_some_and(|answer| answer.starts_with("HTTP/1.1 200"))
+            {
+                return Some(Self {
+                    address,
+                    directory,
+                    _keeper: keeper,
+                    _alive: alive,
+                });
+            }
+            let log = std::fs::read_to_string(directory.join("log")).unwrap_or_default();
+            if log.contains("address already in use") {
+                break;
+            }
+            pause();
+        }
+        drop(alive);
+        keeper.wait().ok();
+        None
+    }
+}
+
+fn program() -> Option<PathBuf> {
+    let cache = || {
+        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+        cache.or_else(|| Some(std::env::home_dir()?.join(".cache")))
+    };
+    let path = match std::env::var_os("CACHEWFS_WEED") {
+        Some(path) => path.into(),
+        None => cache()?.join("cachewfs/seaweedfs-4.48/bin/weed"),
+    };
+    path.exists().then_some(path)
+}
+
+/// Ports that nobody uses just now, all different.
+fn free_ports() -> [u16; 8] {
+    let listeners = [(); 8].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    listeners.map(|listener| listener.local_addr().unwrap().port())
+}
+
+fn ask(address: SocketAddr, method: &str, path: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).ok()?;
+    Some(String::from_utf8_lossy(&answer).into_owned())
+}
