@@ -16,10 +16,10 @@ use crate::config::{Config, ConfigError, LiveConfig};
 use crate::http;
 use crate::listener::{self, Listener, Tls, TlsError};
 use crate::mirror::{CredentialError, Credentials, Git, end_orphans};
+use crate::open_store::{StoreTasks, open_store};
 use crate::publish::Publisher;
 use crate::readiness::Life;
 use crate::repository::{Registry, mirrors};
-use crate::store::{DiskTier, Store};
 
 /// How long answers that are under way may take to end after the daemon is told to stop.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
@@ -60,6 +60,14 @@ pub enum StartError {
     /// The client for HTTP upstreams can't be made.
     #[error("can't prepare requests to upstream")]
     HttpClient(#[source] reqwest::Error),
+    /// The store can't be used.
+    #[error("the store can't be used: {place}")]
+    Store {
+        /// Directory or bucket.
+        place: String,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The address can't be listened on.
     #[error("can't listen on {address}")]
     Listen {
@@ -100,7 +108,10 @@ impl Daemon {
         let live = Arc::new(LiveConfig::new(config));
         let config = live.now();
         let lock = lock_data_dir(&config).await?;
-        let (store, git_config) = prepare_directories(&config).await?;
+        let git_config = prepare_directories(&config).await?;
+        let (shutdown, stop) = (CancellationToken::new(), CancellationToken::new());
+        // What finds credentials is long, and done with soon.
+        let (store, store_tasks) = Box::pin(open_store(&config)).await?;
         let listener = TcpListener::bind(config.listen)
             .await
             .and_then(|listener| Ok((listener.local_addr()?, listener)));
@@ -108,7 +119,6 @@ impl Daemon {
             address: config.listen,
             source,
         })?;
-        let (shutdown, stop) = (CancellationToken::new(), CancellationToken::new());
         let kill = CancellationToken::new();
         let git = Git::new(git_config, kill.clone());
         let publisher = Publisher::new(git.clone(), store.clone(), Arc::clone(&live));
@@ -123,6 +133,7 @@ impl Daemon {
             shutdown: shutdown.clone(),
             stop: stop.clone(),
             kill,
+            store_tasks,
             lock,
         };
         let task = tokio::spawn(server.run(Listener::new(listener, tls), router));
@@ -145,9 +156,9 @@ impl Daemon {
     }
 }
 
-/// Makes what the daemon needs below its data directory: gives the store, and the file that stands
-/// for the user's git configuration.
-async fn prepare_directories(config: &Config) -> Result<(Store, PathBuf), StartError> {
+/// Makes what the daemon needs below its data directory: gives the file that stands for the user's git
+/// configuration.
+async fn prepare_directories(config: &Config) -> Result<PathBuf, StartError> {
     let prepare = |path: PathBuf| {
         move |source: std::io::Error| StartError::Prepare {
             path,
@@ -163,12 +174,7 @@ async fn prepare_directories(config: &Config) -> Result<(Store, PathBuf), StartE
     sweep(&tmp).map_err(prepare(tmp.clone()))?;
     let mirrors = mirrors(config);
     std::fs::create_dir_all(&mirrors).map_err(prepare(mirrors.clone()))?;
-    let (root, tmp) = config.store.directories(&config.data_dir);
-    let tier = DiskTier::create(&root, &tmp).map_err(|source| StartError::Prepare {
-        path: root,
-        source: source.into(),
-    })?;
-    Ok((Store::new(tier), git_config))
+    Ok(git_config)
 }
 
 /// Starts the tasks of all mirrors on disk.
@@ -188,6 +194,7 @@ struct Server {
     stop: CancellationToken,
     /// Cancelled some time after that: jobs that still run are given up.
     kill: CancellationToken,
+    store_tasks: StoreTasks,
     lock: File,
 }
 
@@ -221,6 +228,7 @@ impl Server {
         }
         self.stop.cancel();
         self.registry.join().await;
+        self.store_tasks.stop().await;
         drop(self.lock);
     }
 
@@ -293,7 +301,7 @@ async fn lock_data_dir(config: &Config) -> Result<File, StartError> {
 }
 
 /// Removes what an earlier run of the daemon left.
-fn sweep(tmp: &Path) -> std::io::Result<()> {
+pub(crate) fn sweep(tmp: &Path) -> std::io::Result<()> {
     match std::fs::remove_dir_all(tmp) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
         _ => {}

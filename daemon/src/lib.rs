@@ -17,6 +17,7 @@ mod listener;
 mod metrics;
 mod mirror;
 mod mirrors_config;
+mod open_store;
 mod percent;
 mod pkt_line;
 mod publish;
@@ -34,5 +35,5 @@ pub use config::{Config, ConfigError, GitConfig, GitHttpConfig, LfsMode, LogForm
 pub use listener::{TlsConfig, TlsError};
 pub use mirror::{CredentialError, UpstreamAuthConfig};
 pub use mirrors_config::MirrorsConfig;
-pub use store::StoreConfig;
+pub use store::{S3Config, StoreConfig};
 pub use traces::{ExportHeaders, TRACE_TARGET, Traces, TracesError, TracingConfig};

@@ -77,6 +77,7 @@ impl Config {
             return Err(ConfigError::Value { key, value, reason });
         }
         self.tracing.check()?;
+        self.store.check()?;
         if (0.0..=1.0).contains(&self.relayout_share) {
             Ok(())
         } else {
@@ -127,6 +128,11 @@ mod tests {
             "keep_snapshots = 0",
             "[git_http]\nmax_requests = 0",
             "[git_http]\nidle_timeout = '0s'",
+            "[store.s3]\nprefix = 'x'",
+            "[store.s3]\nbucket = 'a bucket'",
+            "[store.s3]\nbucket = 'bucket'\nprefix = '../x'",
+            "[store.s3]\nbucket = 'bucket'\nendpoint = 'ftp://x'",
+            "[store.s3]\nbucket = 'bucket'\nmax_requests = 0",
         ] {
             assert!(parse(bad).unwrap().check().is_err(), "{bad} was accepted");
         }

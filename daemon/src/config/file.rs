@@ -34,7 +34,9 @@ fn parse(text: &str) -> Result<Config, (usize, ConfigError)> {
     config.check().map_err(|error| {
         let line = match &error {
             ConfigError::Value { key, value, .. } => {
-                line_of(text, &format!("{key}.{value}")).or(line_of(text, key))
+                let section = || line_of(text, key.rsplit_once('.')?.0);
+                let of_key = line_of(text, &format!("{key}.{value}")).or(line_of(text, key));
+                of_key.or_else(section)
             }
             _ => None,
         };
@@ -101,19 +103,22 @@ fn line_at(text: &str, offset: usize) -> usize {
     1 + before.filter(|&&byte| byte == b'\n').count()
 }
 
-/// The line of a key, which may be in a section: `git.pack_threads`, `upstreams.github.com`.
+/// The line of a key, which may be in a section: `git.pack_threads`, `upstreams.github.com`,
+/// `store.s3.bucket`.
 fn line_of(text: &str, key: &str) -> Option<usize> {
     let document = DeTable::parse(text).ok()?;
-    let find = |table: &DeTable<'_>, wanted: &str| {
-        let name = table.keys().find(|name| name.get_ref() == wanted)?;
-        Some(line_at(text, name.span().start))
-    };
-    if let Some(line) = find(document.get_ref(), key) {
-        return Some(line);
+    Some(line_at(text, find(document.get_ref(), key)?))
+}
+
+/// Where a key is.
+fn find(table: &DeTable<'_>, key: &str) -> Option<usize> {
+    let name = |wanted: &str| table.keys().find(|name| name.get_ref() == wanted);
+    if let Some(name) = name(key) {
+        return Some(name.span().start);
     }
-    let (section, key) = key.split_once('.')?;
-    match document.get_ref().get(section)?.get_ref() {
-        DeValue::Table(section) => find(section, key),
+    let (section, rest) = key.split_once('.')?;
+    match table.get(section)?.get_ref() {
+        DeValue::Table(inner) => find(inner, rest),
         _ => None,
     }
 }
@@ -179,6 +184,11 @@ mod tests {
             ("\n[upstreams]\n'a.org' = 'ext::me:s3cret@a.org'", 3),
             ("[upstreams]\n'a.org' = 'https://me:s3cret@a.org' x", 2),
             ("log = 'xml'", 1),
+            (
+                "\n[store.s3]\nbucket = 'bucket'\nendpoint = 'https://me:s3cret@a.org'",
+                4,
+            ),
+            ("\n[store.s3]\nprefix = 'x'", 2),
         ] {
             let (found, error) = explained(text);
 

@@ -55,6 +55,9 @@ fn keep_fixed(new: &mut Config, old: &Config) -> Vec<&'static str> {
         "mirrors.jobs": mirrors.jobs;
         "mirrors.stop_timeout": mirrors.stop_timeout;
         "store.directory": store.directory;
+        "store.disk_bytes": store.disk_bytes;
+        "store.memory_bytes": store.memory_bytes;
+        "store.s3": store.s3;
         "tls": tls;
         "tracing": tracing;
         "auth": auth;

@@ -56,6 +56,7 @@ mod tests {
         // Examples, too.
         documented.auth = defaults.auth.clone();
         documented.store.directory = None;
+        documented.store.s3 = None;
         documented.tls = None;
         documented.upstream_auth.clear();
         assert!(

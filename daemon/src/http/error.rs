@@ -290,6 +290,9 @@ fn repository_advice(error: &RepositoryError) -> &'static str {
 fn store_status(error: &StoreError) -> (StatusCode, &'static str) {
     match error {
         StoreError::MayNotDelete => (StatusCode::NOT_IMPLEMENTED, "may_not_delete"),
+        StoreError::Tier(error) if error.is_outage() => {
+            (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable")
+        }
         StoreError::Tier(_)
         | StoreError::Unreadable { .. }
         | StoreError::WrongDigest { .. }
@@ -303,6 +306,9 @@ fn store_status(error: &StoreError) -> (StatusCode, &'static str) {
 
 fn store_advice(error: &StoreError) -> &'static str {
     match error {
+        StoreError::Tier(error) if error.is_outage() => {
+            "Ask again in a moment, or another replica."
+        }
         StoreError::MayNotDelete => "Forget it without store=true: what is published stays.",
         StoreError::Tier(_)
         | StoreError::Unreadable { .. }

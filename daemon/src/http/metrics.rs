@@ -45,10 +45,14 @@ fn git(app: &App, page: &mut Page) {
 
 fn store(app: &App, page: &mut Page) {
     let reads = app.store.reads();
-    page.metric(&names::STORE_READS)
-        .push(&["disk"], reads.count.value());
-    page.metric(&names::STORE_READ_BYTES)
-        .push(&["disk"], reads.bytes.value());
+    let mut samples = page.metric(&names::STORE_READS);
+    for (tier, reads) in reads.all() {
+        samples.push(&[tier], reads.count.value());
+    }
+    let mut samples = page.metric(&names::STORE_READ_BYTES);
+    for (tier, reads) in reads.all() {
+        samples.push(&[tier], reads.bytes.value());
+    }
 }
 
 fn repositories(app: &App, page: &mut Page) {

@@ -103,9 +103,12 @@ impl Publisher {
             None => None,
         };
         // What can't be read any more is no base to build on.
-        let base = previous
-            .as_ref()
-            .filter(|previous| order.layout == Layout::AsNeeded && self.has_base(previous));
+        let base = match &previous {
+            Some(previous) if order.layout == Layout::AsNeeded => {
+                self.has_base(previous)?.then_some(previous)
+            }
+            _ => None,
+        };
         if let Some(previous) = base.filter(|base| base.refs_digest == refs.digest()) {
             return Ok(Published {
                 snapshot: previous.snapshot,
@@ -181,13 +184,13 @@ impl Publisher {
     }
 
     /// Whether packs and commit-graph of `previous` are all there; what is found damaged is put away.
-    fn has_base(&self, previous: &Manifest) -> bool {
+    fn has_base(&self, previous: &Manifest) -> Result<bool, PublishError> {
         let of_packs = previous
             .packs
             .iter()
             .flat_map(|pack| [&pack.pack, &pack.index, &pack.reverse_index]);
         let files = of_packs.chain(&previous.commit_graphs);
-        self.store.has_all(&previous.repo, files)
+        Ok(self.store.has_all(&previous.repo, files)?)
     }
 
     fn to_manifest(&self, of: &Snapshot<'_>, built: Built) -> Result<Manifest, PublishError> {

@@ -12,7 +12,7 @@ pub(super) fn chance() -> f64 {
 
 /// The pause after the failure number `tries`, counted from 1: between three quarters of what
 /// doubling gives and all of it; never longer than `longest`.
-pub(super) fn pause(tries: u32, first: Duration, longest: Duration) -> Duration {
+pub(crate) fn pause(tries: u32, first: Duration, longest: Duration) -> Duration {
     let doublings = tries.saturating_sub(1).min(20);
     let doubled = first.saturating_mul(1 << doublings).min(longest);
     doubled.mul_f64(0.75 + 0.25 * chance())

@@ -1,7 +1,7 @@
 //! The life of each repository in the daemon: one task per repository that updates its mirror and
 //! publishes, at its interval and when asked.
 
-mod backoff;
+pub(crate) mod backoff;
 mod bundles;
 mod contents;
 mod damage;

@@ -1,8 +1,11 @@
 //! Reading ranges of an archive out of its segments.
 
+use std::ops::Range;
+
 use cachewfs_format::{ArchiveLayout, RepoName, SegmentRef};
 
 use super::key::Key;
+use super::tier::Extent;
 use super::{Store, StoreError};
 
 /// The bytes of one archive, or of a part of one: immutable, so whatever is read through it is of one
@@ -65,6 +68,38 @@ impl Archive {
         self.read_by(start, into, read).is_ok()
     }
 
+    /// Whether all of it comes from a directory.
+    pub(crate) fn is_on_disk(&self) -> bool {
+        self.store.tier().is_directory()
+    }
+
+    /// Waits until `range` can be read without the network.
+    pub(crate) async fn bring(&self, range: Range<u64>) -> Result<(), StoreError> {
+        let wanted = self.extents(range);
+        Ok(self.store.tier().bring(&wanted).await?)
+    }
+
+    /// Begins to bring `range`; looks at the disk.
+    pub(crate) fn bring_soon(&self, range: Range<u64>) {
+        self.store.tier().bring_soon(&self.extents(range));
+    }
+
+    /// The parts of segments that make up `range`.
+    fn extents(&self, range: Range<u64>) -> Vec<Extent> {
+        let shelf = self.store.shelf(&self.repo);
+        let first = self.starts.partition_point(|&start| start <= range.start);
+        let segments = self.segments.iter().zip(&self.starts);
+        let touched = segments
+            .skip(first.saturating_sub(1))
+            .take_while(|&(_, &start)| start < range.end);
+        let extent = |(segment, &start): (&SegmentRef, &u64)| Extent {
+            key: Key::segment(&shelf, segment.id),
+            len: segment.len,
+            range: range.start.saturating_sub(start)..segment.len.min(range.end - start),
+        };
+        touched.map(extent).collect()
+    }
+
     fn read_by(
         &self,
         start: u64,
@@ -72,7 +107,7 @@ impl Archive {
         read: impl Fn(&Key, u64, &mut [u8]) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         let mut rest = into;
-        let (mut at, mut reads) = (start, 0);
+        let mut at = start;
         let shelf = self.store.shelf(&self.repo);
         let mut index = self
             .starts
@@ -87,13 +122,10 @@ impl Archive {
             let left = usize::try_from(segment.len.saturating_sub(offset)).unwrap_or(usize::MAX);
             let (part, next) = rest.split_at_mut(left.min(rest.len()));
             read(&Key::segment(&shelf, segment.id), offset, part)?;
-            reads += 1;
             at += part.len() as u64;
             rest = next;
             index += 1;
         }
-        self.store.reads().count.add(reads);
-        self.store.reads().bytes.add(at - start);
         Ok(())
     }
 }

@@ -4,16 +4,43 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::S3Config;
+use crate::config::ConfigError;
+
 /// The `[store]` section: where what is published is kept.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StoreConfig {
     /// Where segments, manifests and pointers are. Several daemons may have the same directory; it may
-    /// be on another filesystem than `data_dir`. Default: `store` below `data_dir`.
+    /// be on another filesystem than `data_dir`. With a bucket, copies are there, of one daemon alone.
+    /// Default: `store` below `data_dir`.
     pub directory: Option<PathBuf>,
+    /// With a bucket: how much the copies on disk may take, in bytes. Default `107374182400` (100 GiB).
+    pub disk_bytes: u64,
+    /// With a bucket: how much the copies in memory may take, in bytes. Default `67108864` (64 MiB).
+    pub memory_bytes: u64,
+    /// The bucket that has everything, if it isn't the directory.
+    pub s3: Option<S3Config>,
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self {
+            directory: None,
+            disk_bytes: 100 << 30,
+            memory_bytes: 64 << 20,
+            s3: None,
+        }
+    }
 }
 
 impl StoreConfig {
+    /// Refuses values that can't work.
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        let checked = self.s3.as_ref().map_or(Ok(()), S3Config::check);
+        checked.map_err(|(key, value, reason)| ConfigError::Value { key, value, reason })
+    }
+
     /// Where the store is, and where its files are until they are whole.
     pub(crate) fn directories(&self, data_dir: &Path) -> (PathBuf, PathBuf) {
         match &self.directory {

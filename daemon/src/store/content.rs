@@ -8,7 +8,11 @@ use cachewfs_format::{
 };
 
 use super::key::{Key, Object};
+use super::tier::Extent;
 use super::{Store, StoreError, TierError};
+
+/// A segment that is read from its beginning to its end is fetched so far ahead, in bytes.
+const READ_AHEAD: u64 = 32 << 20;
 
 /// A segment, and where its table is.
 #[derive(Clone, Copy, Debug)]
@@ -59,6 +63,11 @@ impl Store {
             self.tier().read_at(&key, range.start, &mut bytes)?;
             Ok(bytes)
         };
+        let soon = |start: u64| {
+            let range = start..segment.len.min(start + READ_AHEAD);
+            let (key, len) = (key.clone(), segment.len);
+            self.tier().bring_soon(&[Extent { key, len, range }]);
+        };
         let bad = |source| StoreError::BadSegment {
             key: key.boxed(),
             source,
@@ -68,6 +77,7 @@ impl Store {
         let mut left = size;
         for (index, chunk) in table.chunks().iter().enumerate() {
             let stored = table.stored_range(index).unwrap_or(0..0);
+            soon(stored.start);
             let content = decode_chunk(chunk, &read(stored)?).map_err(bad)?;
             let wanted = usize::try_from(left)
                 .unwrap_or(usize::MAX)
@@ -79,18 +89,20 @@ impl Store {
         Ok(table)
     }
 
-    /// Whether all of `files` are there.
+    /// Whether all of `files` are there; that it can't be told is an error.
     pub(crate) fn has_all<'a>(
         &self,
         repo: &RepoName,
         files: impl IntoIterator<Item = &'a PublishedFile>,
-    ) -> bool {
+    ) -> Result<bool, StoreError> {
         let shelf = self.shelf(repo);
-        let is_there = |file: &PublishedFile| {
-            let stat = self.tier().stat(&Key::segment(&shelf, file.segment.id));
-            matches!(stat, Ok(Some(_)))
-        };
-        files.into_iter().all(is_there)
+        for file in files {
+            let key = Key::segment(&shelf, file.segment.id);
+            if self.tier().stat(&key)?.is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Puts the damaged segment that `error` is about, if it is about one, out of the way, so that a

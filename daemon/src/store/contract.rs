@@ -14,7 +14,9 @@ use super::TierError;
 use super::key::{Key, Object, Part, Shelf};
 use super::tier::{NewSegment, Tier, Version, Written};
 
-/// So many race in each round of a race.
+/// Rounds of a race: a server may take a second to tell all losers.
+const ROUNDS: u8 = 3;
+/// So many race in each round.
 const RACERS: usize = 12;
 
 /// Checks all claims; new segments are written to `tmp` first.
@@ -252,7 +254,7 @@ fn race(write: impl Fn(usize) -> Written + Sync) -> Vec<usize> {
 }
 
 fn one_of_those_who_create_wins(tier: &dyn Tier) {
-    for round in 0..5 {
+    for round in 0..ROUNDS {
         let key = Key::manifest(&repo("create/race"), snapshot(round));
 
         let winners = race(|racer| tier.create(&key, racer.to_string().as_bytes()).unwrap());
@@ -267,7 +269,7 @@ fn one_of_those_who_create_wins(tier: &dyn Tier) {
 fn one_of_those_who_swap_wins(tier: &dyn Tier) {
     let key = Key::pointer(&repo("swap/race"));
     let mut expected = None;
-    for _ in 0..5 {
+    for _ in 0..ROUNDS {
         let swap = |racer: usize| {
             let bytes = racer.to_string();
             tier.swap(&key, expected.as_ref(), bytes.as_bytes())

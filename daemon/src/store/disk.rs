@@ -4,11 +4,13 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use cachewfs_format::{Digest, RepoName, SegmentId};
 
 use super::TierError;
 use super::key::{Key, Object, Part, Shelf};
+use super::reads::Reads;
 use super::share::renew;
 use super::tier::{Listed, NewSegment, Stat, Tier, Version, Whole, Written};
 use crate::read_now::read_now;
@@ -22,6 +24,7 @@ pub(crate) struct DiskTier {
     pub(super) root: PathBuf,
     /// On the same filesystem: files are finished here, then renamed.
     pub(super) tmp: PathBuf,
+    reads: Arc<Reads>,
 }
 
 impl DiskTier {
@@ -33,6 +36,7 @@ impl DiskTier {
         let tier = Self {
             root: root.to_owned(),
             tmp: tmp.to_owned(),
+            reads: Arc::default(),
         };
         tier.sweep().map_err(TierError::at(tmp))?;
         Ok(tier)
@@ -41,6 +45,15 @@ impl DiskTier {
     /// The file of an object.
     pub(super) fn path(&self, key: &Key) -> PathBuf {
         self.root.join(key.to_string())
+    }
+
+    /// Stores an object, whatever is there.
+    pub(super) fn put(&self, key: &Key, bytes: &[u8]) -> Result<(), TierError> {
+        let path = self.path(key);
+        let file = self.write(&path, bytes)?;
+        let put = file.persist(&path);
+        put.map_err(|error| TierError::at(&path)(error.error))?;
+        sync_directory(path.parent().unwrap_or(&path))
     }
 
     pub(super) fn directory(&self, shelf: &Shelf) -> PathBuf {
@@ -62,6 +75,14 @@ impl DiskTier {
 }
 
 impl Tier for DiskTier {
+    fn is_directory(&self) -> bool {
+        true
+    }
+
+    fn reads(&self) -> Arc<Reads> {
+        Arc::clone(&self.reads)
+    }
+
     fn read_at(&self, key: &Key, offset: u64, into: &mut [u8]) -> Result<(), TierError> {
         let path = self.path(key);
         let read = File::open(&path).and_then(|file| file.read_exact_at(into, offset));
@@ -69,12 +90,18 @@ impl Tier for DiskTier {
             ErrorKind::NotFound => TierError::NotFound { key: key.boxed() },
             ErrorKind::UnexpectedEof => TierError::Truncated { key: key.boxed() },
             _ => TierError::Io { path, source },
-        })
+        })?;
+        self.reads.disk.note(into.len());
+        Ok(())
     }
 
     fn read_now(&self, key: &Key, offset: u64, into: &mut [u8]) -> bool {
         let file = File::open(self.path(key));
-        file.is_ok_and(|file| read_now(&file, offset, into))
+        let is_read = file.is_ok_and(|file| read_now(&file, offset, into));
+        if is_read {
+            self.reads.disk.note(into.len());
+        }
+        is_read
     }
 
     fn read_whole(&self, key: &Key) -> Result<Option<Whole>, TierError> {

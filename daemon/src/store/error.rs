@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::key::Key;
+use super::s3::S3Error;
 
 /// Why the store fails.
 #[derive(Debug, thiserror::Error)]
@@ -48,9 +49,24 @@ pub(crate) enum TierError {
         path: PathBuf,
         source: std::io::Error,
     },
+    #[error("the bucket can't give or take {key}")]
+    S3 { key: Box<Key>, source: Box<S3Error> },
+    #[error("{key} may not be deleted: other daemons may need it")]
+    MayNotDelete { key: Box<Key> },
 }
 
 impl TierError {
+    /// Whether the tier, or the way to it, is out of order for now: another one may serve instead.
+    pub(crate) fn is_outage(&self) -> bool {
+        match self {
+            Self::S3 { source, .. } => source.is_outage(),
+            Self::NotFound { .. }
+            | Self::Truncated { .. }
+            | Self::Io { .. }
+            | Self::MayNotDelete { .. } => false,
+        }
+    }
+
     /// For `map_err`: an I/O error at `path`.
     pub(super) fn at(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();

@@ -4,6 +4,7 @@
 //! snapshots, collect, content, archive, revisions    what the daemon does: the same on every tier
 //! tier                                               what a place for objects can do
 //! disk, listing, share                               a directory, which several daemons may have
+//! s3, tiers                                          a bucket; that, a directory and memory as one
 //! ```
 
 mod archive;
@@ -16,16 +17,25 @@ mod disk;
 mod error;
 mod key;
 mod listing;
+mod reads;
 mod revisions;
+mod s3;
 mod share;
 mod snapshots;
 mod tier;
+mod tiers;
+#[cfg(test)]
+mod wrapped;
 
 pub(crate) use archive::Archive;
 pub use config::StoreConfig;
 pub(crate) use content::read_file;
 pub(crate) use disk::DiskTier;
 pub(crate) use error::{StoreError, TierError};
+pub(crate) use reads::TierReads;
 pub(crate) use revisions::RevisionIndex;
+pub use s3::S3Config;
+pub(crate) use s3::{S3Error, S3Tier};
 pub(crate) use snapshots::Store;
 pub(crate) use tier::{NewSegment, Written};
+pub(crate) use tiers::{Limits, Tiers};

@@ -11,9 +11,9 @@ use std::time::SystemTime;
 use cachewfs_format::{Digest, Manifest, Pointer, RepoName, SegmentId, SnapshotId};
 
 use super::key::{Key, Object, Part, Shelf};
+use super::reads::Reads;
 use super::tier::{NewSegment, Tier, Written};
 use super::{StoreError, TierError};
-use crate::metrics::Counter;
 
 /// Segments, manifests and pointers.
 #[derive(Clone, Debug)]
@@ -21,16 +21,7 @@ pub(crate) struct Store {
     tier: Arc<dyn Tier>,
     /// Which shelf of each repository this is about.
     is_lfs: bool,
-    reads: Arc<Reads>,
     changes: Arc<AtomicU64>,
-}
-
-/// What was read for clients, counted from the daemon's start.
-#[derive(Debug, Default)]
-pub(crate) struct Reads {
-    /// Reads of a part of one segment.
-    pub(crate) count: Counter,
-    pub(crate) bytes: Counter,
 }
 
 impl Store {
@@ -38,7 +29,6 @@ impl Store {
         Self {
             tier: Arc::new(tier),
             is_lfs: false,
-            reads: Arc::default(),
             changes: Arc::default(),
         }
     }
@@ -73,9 +63,9 @@ impl Store {
         self.changes.fetch_add(1, Ordering::Release);
     }
 
-    /// What was read for clients.
-    pub(crate) fn reads(&self) -> &Reads {
-        &self.reads
+    /// What each tier was read for.
+    pub(crate) fn reads(&self) -> Arc<Reads> {
+        self.tier.reads()
     }
 
     /// Stores finished segments; those that are there already are dropped. Gives the number of bytes

@@ -4,23 +4,46 @@
 
 use std::fmt::Debug;
 use std::fs::File;
+use std::ops::Range;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use cachewfs_format::{RepoName, SegmentId};
+use futures_util::future::BoxFuture;
 
 use super::TierError;
 use super::key::{Key, Object, Part, Shelf};
+use super::reads::Reads;
 
 /// A place for objects. An object appears whole or not at all. All calls may block, for as long as the
 /// disk or the network takes: they are for threads that may.
 pub(crate) trait Tier: Debug + Send + Sync {
+    /// Whether it is a directory and nothing else.
+    fn is_directory(&self) -> bool {
+        false
+    }
+
+    /// What it was read for.
+    fn reads(&self) -> Arc<Reads>;
+
     /// Fills `into` with the bytes of an object from `offset` on; [`TierError::Truncated`] if it has
     /// fewer.
     fn read_at(&self, key: &Key, offset: u64, into: &mut [u8]) -> Result<(), TierError>;
 
     /// The same if it needs no waiting: tells whether `into` is filled.
     fn read_now(&self, key: &Key, offset: u64, into: &mut [u8]) -> bool;
+
+    /// Waits until what is wanted can be read without the network, or takes no longer than it must.
+    fn bring<'a>(&'a self, wanted: &'a [Extent]) -> BoxFuture<'a, Result<(), TierError>> {
+        let _ = wanted;
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// Begins to bring what will be wanted; may do a part of it, or nothing. Looks at the disk.
+    fn bring_soon(&self, wanted: &[Extent]) {
+        let _ = wanted;
+    }
 
     /// Reads a whole object, which must be small enough for memory: a manifest or a pointer.
     fn read_whole(&self, key: &Key) -> Result<Option<Whole>, TierError>;
@@ -71,6 +94,16 @@ pub(crate) trait Tier: Debug + Send + Sync {
 
     /// Puts a segment that was found damaged out of the way, so that it can be stored again.
     fn set_aside(&self, shelf: &Shelf, id: SegmentId) -> Result<(), TierError>;
+}
+
+/// A part of a segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Extent {
+    pub(crate) key: Key,
+    /// Of the segment, in bytes.
+    pub(crate) len: u64,
+    /// Half-open, within the segment.
+    pub(crate) range: Range<u64>,
 }
 
 /// A whole object.

@@ -39,6 +39,7 @@ mod process;
 mod program;
 mod publish;
 mod replicas;
+mod s3;
 mod small_disk;
 mod stale;
 mod status_page;

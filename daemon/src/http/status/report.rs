@@ -165,11 +165,7 @@ fn make(app: &App, known: &KnownSnapshots) -> Report {
         repositories,
         jobs: jobs(app),
         traffic: traffic(app),
-        tiers: vec![TrafficReport {
-            name: "disk",
-            requests: app.store.reads().count.value(),
-            bytes: app.store.reads().bytes.value(),
-        }],
+        tiers: tiers(app),
         git: git(app),
         disk: DiskReport {
             mirrors_bytes: used.map(|used| used.mirrors),
@@ -197,6 +193,19 @@ fn traffic(app: &App) -> Vec<TrafficReport> {
         bytes: of.bytes,
     };
     answered.into_iter().map(report).collect()
+}
+
+/// The disk, and the others if there are any.
+fn tiers(app: &App) -> Vec<TrafficReport> {
+    let reads = app.store.reads();
+    let report = |(name, reads): (&'static str, &crate::store::TierReads)| TrafficReport {
+        name,
+        requests: reads.count.value(),
+        bytes: reads.bytes.value(),
+    };
+    let mut tiers: Vec<_> = reads.all().into_iter().map(report).collect();
+    tiers.retain(|tier| tier.name == "disk" || tier.requests > 0);
+    tiers
 }
 
 fn git(app: &App) -> GitReport {

@@ -1,0 +1,310 @@
+//! One request to a bucket, tried again while that may help.
+
+use std::ops::Range;
+use std::time::{Duration, SystemTime};
+
+use aws_sdk_s3::Client;
+use aws_sdk_s3::operation::get_object::GetObjectOutput;
+use aws_sdk_s3::primitives::ByteStream;
+use bytes::Bytes;
+use tokio::sync::Semaphore;
+
+use super::health::Health;
+use super::{S3Config, S3Error, client};
+use crate::repository::backoff;
+
+/// Each request is tried so often.
+const TRIES: u32 = 4;
+/// Pauses between tries: the first, and at most.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// A bucket, or what is below a prefix in it.
+#[derive(Debug)]
+pub(in crate::store) struct Bucket {
+    pub(super) client: Client,
+    pub(super) name: String,
+    /// For people.
+    pub(super) place: String,
+    prefix: String,
+    timeout: Duration,
+    permits: Semaphore,
+    health: Health,
+}
+
+/// On what condition something is written.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Condition<'a> {
+    /// There is nothing.
+    Absent,
+    /// What is there has this `ETag`.
+    Is(&'a str),
+    None,
+}
+
+impl Condition<'_> {
+    /// The values of `If-None-Match` and `If-Match`.
+    pub(super) fn headers(self) -> (Option<String>, Option<String>) {
+        match self {
+            Self::Absent => (Some("*".to_owned()), None),
+            Self::Is(etag) => (None, Some(etag.to_owned())),
+            Self::None => (None, None),
+        }
+    }
+}
+
+/// An object that was listed.
+#[derive(Clone, Debug)]
+pub(super) struct Found {
+    /// After what was asked for.
+    pub(super) name: String,
+    pub(super) len: u64,
+    pub(super) stored_at: SystemTime,
+}
+
+impl Bucket {
+    pub(in crate::store) async fn open(config: &S3Config) -> Result<Self, S3Error> {
+        Ok(Self {
+            client: client::client(config).await?,
+            name: config.bucket.clone(),
+            place: config.place(),
+            prefix: config.prefix(),
+            timeout: config.timeout,
+            permits: Semaphore::new(config.max_requests),
+            health: Health::default(),
+        })
+    }
+
+    pub(super) fn key(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
+    /// Has `attempt` made, and made again while that may help.
+    pub(super) async fn retry<T>(
+        &self,
+        mut attempt: impl AsyncFnMut() -> Result<T, S3Error>,
+    ) -> Result<T, S3Error> {
+        if !self.health.may_try() {
+            return Err(S3Error::Down);
+        }
+        let mut tries = 1;
+        loop {
+            let outcome = {
+                let permit = self.permits.acquire().await;
+                let _permit = permit.map_err(|_| S3Error::Down)?;
+                attempt().await
+            };
+            match outcome {
+                Err(error) if error.is_transient() && tries < TRIES => {
+                    tracing::debug!(%error, tries, "A request to the bucket failed");
+                    let pause = backoff::pause(tries, FIRST_PAUSE, LONGEST_PAUSE);
+                    tokio::time::sleep(pause).await;
+                    tries += 1;
+                }
+                Err(error) if error.is_outage() => {
+                    self.health.note_outage();
+                    return Err(error);
+                }
+                outcome => {
+                    self.health.note_answer();
+                    return outcome;
+                }
+            }
+        }
+    }
+
+    /// Fills `into` with the bytes of an object from `offset` on; after a cut it goes on where that was.
+    pub(super) async fn read(
+        &self,
+        name: &str,
+        offset: u64,
+        into: &mut [u8],
+    ) -> Result<(), S3Error> {
+        let key = self.key(name);
+        let mut filled = 0;
+        self.retry(async || {
+            let rest = into.get_mut(filled..).unwrap_or_default();
+            let start = offset + filled as u64;
+            let range = start..start + rest.len() as u64;
+            let last = range.end.saturating_sub(1);
+            let request = self.client.get_object().bucket(&self.name).key(&key);
+            let answer = request
+                .range(format!("bytes={}-{last}", range.start))
+                .send()
+                .await?;
+            check_range(&answer, &range)?;
+            self.fill(answer.body, rest, &mut filled).await
+        })
+        .await
+    }
+
+    /// Writes a body to `into`, which it must fill exactly; counts what has come.
+    async fn fill(
+        &self,
+        mut body: ByteStream,
+        into: &mut [u8],
+        filled: &mut usize,
+    ) -> Result<(), S3Error> {
+        let mut rest = into;
+        while !rest.is_empty() {
+            let chunk = self.chunk(&mut body).await?.ok_or(S3Error::Cut)?;
+            let Some((part, next)) = rest.split_at_mut_checked(chunk.len()) else {
+                let what = "it is longer";
+                return Err(S3Error::BadAnswer { what });
+            };
+            part.copy_from_slice(&chunk);
+            *filled += chunk.len();
+            rest = next;
+        }
+        Ok(())
+    }
+
+    async fn chunk(&self, body: &mut ByteStream) -> Result<Option<Bytes>, S3Error> {
+        match tokio::time::timeout(self.timeout, body.next()).await {
+            Err(_) => Err(S3Error::TimedOut),
+            Ok(None) => Ok(None),
+            Ok(Some(Ok(chunk))) => Ok(Some(chunk)),
+            Ok(Some(Err(_))) => Err(S3Error::Cut),
+        }
+    }
+
+    /// Reads a whole object of at most `max` bytes; gives its `ETag`, too.
+    pub(super) async fn read_whole(
+        &self,
+        name: &str,
+        max: u64,
+    ) -> Result<(Vec<u8>, String), S3Error> {
+        let key = self.key(name);
+        self.retry(async || {
+            let request = self.client.get_object().bucket(&self.name).key(&key);
+            let answer = request.send().await?;
+            let bad = |what| S3Error::BadAnswer { what };
+            let len = answer
+                .content_length
+                .and_then(|len| u64::try_from(len).ok());
+            let len = len.filter(|&len| len <= max).ok_or(bad("its length"))?;
+            let etag = answer.e_tag.ok_or(bad("it has no ETag"))?;
+            let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
+            self.fill(answer.body, &mut bytes, &mut 0).await?;
+            Ok((bytes, etag))
+        })
+        .await
+    }
+
+    /// Writes an object on a condition. If it can't tell whether an earlier try was carried out, it looks:
+    /// what was written by this call counts as written.
+    pub(super) async fn write(
+        &self,
+        name: &str,
+        bytes: Bytes,
+        condition: Condition<'_>,
+    ) -> Result<(), S3Error> {
+        let key = self.key(name);
+        let mut tries = 0;
+        let written = self
+            .retry(async || {
+                tries += 1;
+                let (none_match, matches) = condition.headers();
+                let request = self.client.put_object().bucket(&self.name).key(&key);
+                request
+                    .set_if_none_match(none_match)
+                    .set_if_match(matches)
+                    .body(ByteStream::from(bytes.clone()))
+                    .send()
+                    .await?;
+                Ok(())
+            })
+            .await;
+        match written {
+            // Services that have it say so for an `If-Match` of what isn't there.
+            Err(S3Error::NoObject) if matches!(condition, Condition::Is(_)) => {
+                Err(S3Error::Precondition)
+            }
+            Err(S3Error::Precondition) if tries > 1 => {
+                match self.read_whole(name, bytes.len() as u64).await {
+                    Ok((present, _)) if present == bytes => Ok(()),
+                    Ok(_) | Err(S3Error::BadAnswer { .. } | S3Error::NoObject) => {
+                        Err(S3Error::Precondition)
+                    }
+                    Err(error) => Err(error),
+                }
+            }
+            written => written,
+        }
+    }
+
+    /// How long an object is, and when it was stored.
+    pub(super) async fn head(&self, name: &str) -> Result<(u64, SystemTime), S3Error> {
+        let key = self.key(name);
+        self.retry(async || {
+            let request = self.client.head_object().bucket(&self.name).key(&key);
+            let answer = request.send().await?;
+            let len = answer
+                .content_length
+                .and_then(|len| u64::try_from(len).ok());
+            let what = "it has no length";
+            let len = len.ok_or(S3Error::BadAnswer { what })?;
+            Ok((len, time(answer.last_modified)))
+        })
+        .await
+    }
+
+    /// All objects whose names begin with `before`, without what stands there.
+    pub(super) async fn list(&self, before: &str) -> Result<Vec<Found>, S3Error> {
+        let prefix = self.key(before);
+        let mut found = Vec::new();
+        let mut next = None;
+        loop {
+            let page = self
+                .retry(async || {
+                    let request = self.client.list_objects_v2().bucket(&self.name);
+                    let request = request.prefix(&prefix);
+                    Ok(request.set_continuation_token(next.clone()).send().await?)
+                })
+                .await?;
+            for object in page.contents.unwrap_or_default() {
+                let key = object.key.unwrap_or_default();
+                let Some(name) = key.strip_prefix(&prefix) else {
+                    continue;
+                };
+                found.push(Found {
+                    name: name.to_owned(),
+                    len: object
+                        .size
+                        .and_then(|len| u64::try_from(len).ok())
+                        .unwrap_or(0),
+                    stored_at: time(object.last_modified),
+                });
+            }
+            next = page.next_continuation_token;
+            if next.is_none() || page.is_truncated == Some(false) {
+                return Ok(found);
+            }
+        }
+    }
+}
+
+/// Refuses an answer with other bytes than those of `range`.
+fn check_range(answer: &GetObjectOutput, range: &Range<u64>) -> Result<(), S3Error> {
+    let bad = |what| Err(S3Error::BadAnswer { what });
+    let Some((unit, rest)) = answer.content_range().and_then(|of| of.split_once(' ')) else {
+        return bad("it is the whole object");
+    };
+    let start = rest.split('-').next().and_then(|start| start.parse().ok());
+    if unit != "bytes" || start != Some(range.start) {
+        return bad("it is another range");
+    }
+    let len = answer
+        .content_length()
+        .and_then(|len| u64::try_from(len).ok());
+    match len.map(|len| len.cmp(&(range.end - range.start))) {
+        Some(std::cmp::Ordering::Equal) => Ok(()),
+        Some(std::cmp::Ordering::Less) => Err(S3Error::NoRange),
+        _ => bad("its length"),
+    }
+}
+
+fn time(time: Option<aws_sdk_s3::primitives::DateTime>) -> SystemTime {
+    let time = time.and_then(|time| SystemTime::try_from(time).ok());
+    time.unwrap_or(SystemTime::UNIX_EPOCH)
+}

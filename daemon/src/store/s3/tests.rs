@@ -1,0 +1,194 @@
+//! The tier against a real server.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::Path;
+
+use cachewfs_format::{Digest, ObjectId, RepoName, SegmentId, SnapshotId};
+use cachewfs_tests::{Fault, Proxy, TestBucket, s3_bucket, wait_until};
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::store::TierError;
+use crate::store::contract::keeps_the_contract;
+use crate::store::key::{Key, Shelf};
+use crate::store::tier::{NewSegment, Tier as _, Written};
+
+fn config(bucket: &TestBucket) -> S3Config {
+    S3Config {
+        bucket: bucket.name.clone(),
+        prefix: "a/prefix".to_owned(),
+        endpoint: Some(bucket.endpoint.clone()),
+        credentials_file: Some(bucket.credentials.clone()),
+        ..S3Config::default()
+    }
+}
+
+async fn tier(bucket: &TestBucket) -> S3Tier {
+    let tier = S3Tier::open(&config(bucket), CancellationToken::new())
+        .await
+        .unwrap();
+    tier.probe().await.unwrap();
+    tier
+}
+
+/// Runs what blocks.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(work).await.unwrap()
+}
+
+fn shelf() -> Shelf {
+    Shelf::of_snapshots(&RepoName::parse("example.com/a").unwrap())
+}
+
+fn noise(len: usize) -> Vec<u8> {
+    let mut state = 7_u32;
+    let next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state.to_be_bytes()[0]
+    };
+    std::iter::repeat_with(next).take(len).collect()
+}
+
+fn segment(directory: &Path, bytes: &[u8]) -> NewSegment {
+    let id = SegmentId(Digest::of(bytes));
+    let file = directory.join(id.to_string());
+    File::create(&file).unwrap().write_all(bytes).unwrap();
+    let len = bytes.len() as u64;
+    NewSegment { id, file, len }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_s3_tier_keeps_the_contract() {
+    let Some(bucket) = s3_bucket() else { return };
+    let tier = tier(&bucket).await;
+    let tmp = tempfile::tempdir().unwrap();
+
+    blocking(move || keeps_the_contract(&tier, tmp.path())).await;
+
+    let listed = bucket.ask(
+        "GET",
+        "?list-type=2&prefix=a/prefix/v1/example.com/create.git/",
+    );
+    assert!(listed.contains("/snapshots/"), "{listed}");
+}
+
+/// Reads 400,000 bytes through `tier`.
+fn read(tier: &S3Tier, key: &Key) -> Result<Vec<u8>, TierError> {
+    let mut bytes = vec![0; 400_000];
+    tier.read_at(key, 1000, &mut bytes)?;
+    Ok(bytes)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn long_segments_are_sent_and_read_in_parts() {
+    let Some(bucket) = s3_bucket() else { return };
+    let tier = tier(&bucket).await;
+    let tmp = tempfile::tempdir().unwrap();
+    let content = noise((20 << 20) + 7);
+    let new = [(); 2].map(|()| vec![segment(tmp.path(), &content)]);
+
+    blocking(move || {
+        let key = Key::segment(&shelf(), new[0][0].id);
+        let [first, again] = new.map(|new| tier.create_segments(&shelf(), new).unwrap());
+        let mut whole = vec![0; content.len()];
+        tier.read_at(&key, 0, &mut whole).unwrap();
+
+        assert_eq!((first, again), (content.len() as u64, 0));
+        assert!(whole == content);
+        // One that was found damaged is not there until it is stored again.
+        tier.set_aside(&shelf(), key_id(&key)).unwrap();
+        assert!(tier.stat(&key).unwrap().is_none());
+        let again = vec![segment(tmp.path(), &content)];
+        let len = content.len() as u64;
+        assert_eq!(tier.create_segments(&shelf(), again).unwrap(), len);
+        assert_eq!(tier.stat(&key).unwrap().unwrap().len, len);
+    })
+    .await;
+}
+
+fn key_id(key: &Key) -> SegmentId {
+    match key.object {
+        crate::store::key::Object::Segment(id) => id,
+        other => panic!("{other:?} is no segment"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_network_costs_tries_and_never_a_wrong_byte() {
+    let Some(bucket) = s3_bucket() else { return };
+    let proxy = Proxy::start(bucket.address);
+    let through = S3Config {
+        endpoint: Some(proxy.url()),
+        timeout: std::time::Duration::from_millis(1500),
+        ..config(&bucket)
+    };
+    let tier = S3Tier::open(&through, CancellationToken::new())
+        .await
+        .unwrap();
+    tier.probe().await.unwrap();
+    let tmp = tempfile::tempdir().unwrap();
+    let content = noise(500_000);
+    let new = segment(tmp.path(), &content);
+    let key = Key::segment(&shelf(), new.id);
+
+    blocking(move || {
+        tier.create_segments(&shelf(), vec![new]).unwrap();
+        let expected = &content[1000..401_000];
+        // It goes on where it was cut.
+        proxy.set(Fault::CutAfter(150_000));
+        assert!(read(&tier, &key).unwrap() == expected);
+        for fault in [Fault::CutAfter(20_000), Fault::Unavailable, Fault::Stall] {
+            proxy.set(fault);
+            let error = read(&tier, &key).unwrap_err();
+            assert!(error.is_outage(), "{fault:?}: {error:?}");
+            // Others are told at once.
+            let error = read(&tier, &key).unwrap_err();
+            let is_down = |source: &S3Error| matches!(source, S3Error::Down);
+            assert!(
+                matches!(&error, TierError::S3 { source, .. } if is_down(source)),
+                "{fault:?}: {error:?}"
+            );
+            proxy.set(Fault::None);
+            wait_until("the bucket is tried again", || {
+                read(&tier, &key).is_ok_and(|bytes| bytes == expected)
+            });
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_wins_is_told_so_when_the_answer_was_lost() {
+    let Some(bucket) = s3_bucket() else { return };
+    let proxy = Proxy::start(bucket.address);
+    let through = S3Config {
+        endpoint: Some(proxy.url()),
+        ..config(&bucket)
+    };
+    let tier = S3Tier::open(&through, CancellationToken::new())
+        .await
+        .unwrap();
+    tier.probe().await.unwrap();
+    let snapshot = SnapshotId::first(ObjectId::from_bytes(&[1; 20]).unwrap());
+    let manifest = Key::manifest(&shelf(), snapshot);
+    let object = format!("a/prefix/{manifest}");
+
+    blocking(move || {
+        proxy.set(Fault::CutAfter(0));
+        let (bucket, object) = (&bucket, &object);
+        let written = std::thread::scope(|scope| {
+            let writer = scope.spawn(|| tier.create(&manifest, b"mine"));
+            wait_until("it is written", || {
+                bucket.ask("GET", object).starts_with("HTTP/1.1 200")
+            });
+            proxy.set(Fault::None);
+            writer.join().unwrap()
+        });
+
+        assert_eq!(written.unwrap(), Written::New);
+        let other = tier.create(&manifest, b"another's").unwrap();
+        assert_eq!(other, Written::TooLate);
+    })
+    .await;
+}

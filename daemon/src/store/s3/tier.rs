@@ -1,0 +1,296 @@
+//! A bucket as a tier.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use bytes::Bytes;
+use cachewfs_format::SegmentId;
+use cachewfs_format::limits::MAX_MANIFEST_LEN;
+use futures_util::future::try_join_all;
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+use super::bucket::Condition;
+use super::upload::Parts;
+use super::{Bucket, S3Config, S3Error, probe};
+use crate::error_chain::chain;
+use crate::store::TierError;
+use crate::store::key::{Key, Part, Shelf};
+use crate::store::reads::Reads;
+use crate::store::tier::{Listed, NewSegment, Stat, Tier, Version, Whole, Written};
+
+/// A longer read is made of several requests at the same time.
+const READ_LEN: usize = 4 << 20;
+/// So many segments are stored at once.
+const MAX_UPLOADS: usize = 16;
+
+/// Objects in a bucket. Its calls block, on threads that the runtime doesn't need to get on.
+#[derive(Clone, Debug)]
+pub(crate) struct S3Tier(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    bucket: Bucket,
+    runtime: Handle,
+    stop: CancellationToken,
+    /// Whether conditional writes are known to be honoured; nothing is written before.
+    is_probed: AtomicBool,
+    parts: Parts,
+    reads: Arc<Reads>,
+    /// Segments that were found damaged: to be written over, and not there until then.
+    damaged: Mutex<HashSet<Key>>,
+}
+
+impl S3Tier {
+    /// A tier in the runtime of the caller, until `stop`. Nothing is written to it before it was probed.
+    pub(crate) async fn open(config: &S3Config, stop: CancellationToken) -> Result<Self, S3Error> {
+        Ok(Self(Arc::new(Inner {
+            bucket: Bucket::open(config).await?,
+            runtime: Handle::current(),
+            stop,
+            is_probed: AtomicBool::new(false),
+            parts: Parts::default(),
+            reads: Arc::default(),
+            damaged: Mutex::default(),
+        })))
+    }
+
+    /// Whether conditional writes are known to be honoured.
+    pub(crate) fn is_probed(&self) -> bool {
+        self.0.is_probed.load(Ordering::Relaxed)
+    }
+
+    /// Finds out whether conditional writes are honoured.
+    pub(crate) async fn probe(&self) -> Result<(), S3Error> {
+        let this = self.clone();
+        // On a thread of its own because the compiler can't tell that what retries is `Send`.
+        let probe = move || this.block_on(this.0.bucket.probe());
+        let probed = tokio::task::spawn_blocking(probe).await;
+        probed.map_err(|_| S3Error::TimedOut)??;
+        self.0.is_probed.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Probes until it goes well, or the daemon stops.
+    pub(crate) async fn probe_until_it_can_be(self, stop: CancellationToken) {
+        let mut said = String::new();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(probe::PAUSE) => {}
+            }
+            match self.probe().await {
+                Ok(()) => {
+                    tracing::info!(
+                        bucket = self.0.bucket.place,
+                        "The bucket of the store can be used"
+                    );
+                    return;
+                }
+                Err(error) => {
+                    let error = chain(&error);
+                    if error != said {
+                        let bucket = &self.0.bucket.place;
+                        tracing::error!(bucket, error, "The bucket of the store can't be used");
+                        said = error;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Runs `work`; gives it up when the daemon stops.
+    fn block_on<T>(&self, work: impl Future<Output = Result<T, S3Error>>) -> Result<T, S3Error> {
+        self.0.runtime.block_on(async {
+            tokio::select! {
+                biased;
+                () = self.0.stop.cancelled() => Err(S3Error::Stopping),
+                outcome = work => outcome,
+            }
+        })
+    }
+
+    fn check_probed(&self) -> Result<(), S3Error> {
+        self.is_probed().then_some(()).ok_or(S3Error::NotProbed)
+    }
+
+    fn write(
+        &self,
+        key: &Key,
+        bytes: &[u8],
+        condition: Condition<'_>,
+    ) -> Result<Written, TierError> {
+        let bytes = Bytes::copy_from_slice(bytes);
+        let write = async {
+            self.check_probed()?;
+            let name = key.to_string();
+            self.0.bucket.write(&name, bytes, condition).await
+        };
+        match self.block_on(write) {
+            Ok(()) => Ok(Written::New),
+            Err(S3Error::Precondition) => Ok(Written::TooLate),
+            Err(error) => Err(failed(key, error)),
+        }
+    }
+
+    /// Tells how many bytes are new.
+    async fn store(&self, key: &Key, segment: &NewSegment) -> Result<u64, S3Error> {
+        let is_damaged = self.lock_damaged().contains(key);
+        let condition = if is_damaged {
+            Condition::None
+        } else {
+            Condition::Absent
+        };
+        let file = (segment.file.as_path(), segment.len);
+        let name = key.to_string();
+        let how = (condition, &self.0.parts);
+        match self.0.bucket.upload(&name, file, how).await {
+            Ok(()) => {
+                self.lock_damaged().remove(key);
+                Ok(segment.len)
+            }
+            Err(S3Error::Precondition) => Ok(0),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn lock_damaged(&self) -> std::sync::MutexGuard<'_, HashSet<Key>> {
+        let damaged = &self.0.damaged;
+        damaged.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Tier for S3Tier {
+    fn reads(&self) -> Arc<Reads> {
+        Arc::clone(&self.0.reads)
+    }
+
+    fn read_at(&self, key: &Key, offset: u64, into: &mut [u8]) -> Result<(), TierError> {
+        let name = key.to_string();
+        let parts = into.chunks_mut(READ_LEN).enumerate();
+        let reads = parts.map(|(index, part)| {
+            let offset = offset + (index * READ_LEN) as u64;
+            self.0.bucket.read(&name, offset, part)
+        });
+        let read = self.block_on(try_join_all(reads));
+        read.map(drop).map_err(|error| failed(key, error))
+    }
+
+    fn read_now(&self, _: &Key, _: u64, _: &mut [u8]) -> bool {
+        false
+    }
+
+    fn read_whole(&self, key: &Key) -> Result<Option<Whole>, TierError> {
+        let name = key.to_string();
+        let read = self.0.bucket.read_whole(&name, MAX_MANIFEST_LEN.into());
+        match self.block_on(read) {
+            Ok((bytes, etag)) => Ok(Some(Whole {
+                bytes,
+                version: Version(etag),
+            })),
+            Err(S3Error::NoObject) => Ok(None),
+            Err(error) => Err(failed(key, error)),
+        }
+    }
+
+    fn create(&self, key: &Key, bytes: &[u8]) -> Result<Written, TierError> {
+        self.write(key, bytes, Condition::Absent)
+    }
+
+    fn create_segments(&self, shelf: &Shelf, segments: Vec<NewSegment>) -> Result<u64, TierError> {
+        let new_bytes = AtomicU64::new(0);
+        // Of which segment an error is.
+        let failed_at = OnceLock::new();
+        let store = async |segment: NewSegment| {
+            let key = Key::segment(shelf, segment.id);
+            let stored = self.store(&key, &segment).await.inspect_err(|_| {
+                failed_at.get_or_init(|| key);
+            })?;
+            new_bytes.fetch_add(stored, Ordering::Relaxed);
+            Ok(())
+        };
+        let stored = self.block_on(async {
+            self.check_probed()?;
+            let stored = stream::iter(segments).map(store);
+            stored.buffer_unordered(MAX_UPLOADS).try_collect().await
+        });
+        let () = stored.map_err(|error| {
+            let key = failed_at.into_inner();
+            failed(&key.unwrap_or_else(|| Key::pointer(shelf)), error)
+        })?;
+        Ok(new_bytes.into_inner())
+    }
+
+    fn swap(
+        &self,
+        key: &Key,
+        expected: Option<&Version>,
+        bytes: &[u8],
+    ) -> Result<Written, TierError> {
+        let condition = match expected {
+            Some(Version(etag)) => Condition::Is(etag),
+            None => Condition::Absent,
+        };
+        self.write(key, bytes, condition)
+    }
+
+    fn stat(&self, key: &Key) -> Result<Option<Stat>, TierError> {
+        if self.lock_damaged().contains(key) {
+            return Ok(None);
+        }
+        match self.block_on(self.0.bucket.head(&key.to_string())) {
+            Ok((len, stored_at)) => Ok(Some(Stat { len, stored_at })),
+            Err(S3Error::NoObject) => Ok(None),
+            Err(error) => Err(failed(key, error)),
+        }
+    }
+
+    fn list(&self, shelf: &Shelf, part: Part) -> Result<Vec<Listed>, TierError> {
+        let prefix = format!("{}{}/", Key::prefix_of(shelf), part.directory());
+        let found = self.block_on(self.0.bucket.list(&prefix));
+        let found = found.map_err(|error| failed(&Key::pointer(shelf), error))?;
+        let listed = found.into_iter().filter_map(|found| {
+            let object = part.parse(&found.name)?;
+            let stat = Stat {
+                len: found.len,
+                stored_at: found.stored_at,
+            };
+            Some(Listed { object, stat })
+        });
+        Ok(listed.collect())
+    }
+
+    /// Other daemons may be about to name what this one takes for unused.
+    fn may_delete(&self) -> bool {
+        false
+    }
+
+    fn delete(&self, key: &Key) -> Result<(), TierError> {
+        Err(TierError::MayNotDelete { key: key.boxed() })
+    }
+
+    fn delete_shelf(&self, shelf: &Shelf) -> Result<(), TierError> {
+        let key = Key::pointer(shelf).boxed();
+        Err(TierError::MayNotDelete { key })
+    }
+
+    /// Nothing is moved: the next publish writes over it.
+    fn set_aside(&self, shelf: &Shelf, id: SegmentId) -> Result<(), TierError> {
+        self.lock_damaged().insert(Key::segment(shelf, id));
+        Ok(())
+    }
+}
+
+fn failed(key: &Key, error: S3Error) -> TierError {
+    let key = key.boxed();
+    match error {
+        S3Error::NoObject => TierError::NotFound { key },
+        S3Error::NoRange => TierError::Truncated { key },
+        source => TierError::S3 {
+            key,
+            source: Box::new(source),
+        },
+    }
+}

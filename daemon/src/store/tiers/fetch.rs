@@ -1,0 +1,286 @@
+//! Fetching parts of segments from the bucket, each once for all who wait for it.
+
+use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::fill::{Fill, PART_LEN, Place};
+use super::memory::Memory;
+use super::space::Space;
+use crate::store::key::Key;
+use crate::store::reads::Reads;
+use crate::store::tier::{Extent, Tier};
+use crate::store::{DiskTier, TierError};
+
+/// What may be fetched at once, in units of [`UNIT`]: 48 MiB, and that many bytes of memory.
+const BUDGET: u32 = 768;
+const UNIT: u64 = 64 << 10;
+/// A part takes at least so many units: no more than 32 are fetched at once.
+const MIN_UNITS: u32 = BUDGET / 32;
+/// So many segments are being fetched; each has an open file. Of more, parts are fetched one by one.
+const MAX_FILLS: usize = 512;
+/// So many segments at once are completed that nobody waits for.
+pub(super) const COMPLETERS: usize = 2;
+/// How much of a segment is fetched behind a reader's back before it is asked for.
+const TRIES: usize = 3;
+
+/// Fetches parts.
+#[derive(Clone, Debug)]
+pub(super) struct Fetcher(Arc<Inner>);
+
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) remote: Arc<dyn Tier>,
+    pub(super) local: DiskTier,
+    pub(super) space: Arc<Space>,
+    pub(super) memory: Memory,
+    pub(super) runtime: Handle,
+    pub(super) reads: Arc<Reads>,
+    tmp: PathBuf,
+    budget: Arc<Semaphore>,
+    fills: Mutex<Fills>,
+    /// Told when a fill is added.
+    has_fills: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Fills {
+    by_key: HashMap<Key, Arc<Fill>>,
+    /// Those that nobody has begun to complete.
+    waiting: VecDeque<Arc<Fill>>,
+}
+
+/// Where a part is that was wanted.
+#[derive(Debug)]
+pub(super) enum Got {
+    Memory(Bytes),
+    Fill(Arc<Fill>),
+    /// The segment is on disk as a whole by now.
+    Local,
+}
+
+impl std::ops::Deref for Fetcher {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
+impl Fetcher {
+    pub(super) fn new(
+        remote: Arc<dyn Tier>,
+        (local, tmp): (DiskTier, PathBuf),
+        (space, memory): (Arc<Space>, Memory),
+        reads: Arc<Reads>,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            remote,
+            local,
+            space,
+            memory,
+            runtime: Handle::current(),
+            reads,
+            tmp,
+            budget: Arc::new(Semaphore::new(BUDGET as usize)),
+            fills: Mutex::default(),
+            has_fills: Notify::new(),
+        }))
+    }
+
+    /// The length of a segment that is being fetched.
+    pub(super) fn len_of(&self, key: &Key) -> Option<u64> {
+        self.lock().by_key.get(key).map(|fill| fill.len)
+    }
+
+    /// Gets a part, from wherever it is.
+    pub(super) async fn part(&self, key: &Key, len: u64, part: usize) -> Result<Got, TierError> {
+        if let Some(bytes) = self.memory.get(key, part) {
+            return Ok(Got::Memory(bytes));
+        }
+        let Some(fill) = self.fill(key, len) else {
+            return Ok(Got::Local);
+        };
+        let Some(place) = fill.lock(part).await else {
+            return Err(TierError::Truncated { key: key.boxed() });
+        };
+        if let Some(bytes) = self.memory.get(key, part) {
+            return Ok(Got::Memory(bytes));
+        }
+        if *place == Place::File {
+            return Ok(Got::Fill(fill));
+        }
+        let units = units(&fill.range(part));
+        let permit = Arc::clone(&self.budget).acquire_many_owned(units).await;
+        let permit = permit.map_err(|_| TierError::NotFound { key: key.boxed() })?;
+        // A task of its own: it goes on for others if the one who waits goes away.
+        let fetch = self.clone().fetch(fill, part, (place, permit));
+        match self.runtime.spawn(fetch).await {
+            Ok(fetched) => fetched.map(Got::Memory),
+            Err(_) => Err(TierError::NotFound { key: key.boxed() }),
+        }
+    }
+
+    /// Begins to fetch what is not here of `extents`, as far as nothing else is fetched meanwhile.
+    pub(super) fn fetch_soon(&self, extents: &[Extent]) {
+        for extent in extents {
+            let Some(fill) = self.fill(&extent.key, extent.len) else {
+                continue;
+            };
+            for part in parts(&extent.range) {
+                if self.memory.has(&extent.key, part) {
+                    continue;
+                }
+                let units = units(&fill.range(part.min(fill.count().saturating_sub(1))));
+                let permit = Arc::clone(&self.budget).try_acquire_many_owned(units);
+                let Ok(permit) = permit else { return };
+                if let Some(place) = fill.try_lock(part)
+                    && *place == Place::Bucket
+                {
+                    let fetch = self.clone().fetch(Arc::clone(&fill), part, (place, permit));
+                    self.runtime.spawn(async move {
+                        if let Err(error) = fetch.await {
+                            // Who wants it asks again, and is told.
+                            debug!(%error, "Reading ahead failed");
+                        }
+                    });
+                }
+            }
+        }
+    }
+
+    async fn fetch(
+        self,
+        fill: Arc<Fill>,
+        part: usize,
+        (mut place, permit): (OwnedMutexGuard<Place>, OwnedSemaphorePermit),
+    ) -> Result<Bytes, TierError> {
+        let (this, of) = (self.clone(), Arc::clone(&fill));
+        let read = move || {
+            let range = of.range(part);
+            let len = usize::try_from(range.end - range.start).unwrap_or(0);
+            let mut bytes = vec![0; len];
+            this.remote.read_at(&of.key, range.start, &mut bytes)?;
+            let is_written = of.write(part, &bytes);
+            Ok::<_, TierError>((Bytes::from(bytes), is_written))
+        };
+        let read = self.runtime.spawn_blocking(read).await;
+        let lost = |_| TierError::NotFound {
+            key: fill.key.boxed(),
+        };
+        let (bytes, is_written) = read.map_err(lost)??;
+        self.reads.s3.note(bytes.len());
+        self.memory.put(&fill.key, part, bytes.clone());
+        if is_written {
+            *place = Place::File;
+        }
+        drop((place, permit));
+        if is_written && fill.note_written() {
+            let this = self.clone();
+            self.runtime.spawn_blocking(move || this.finish(&fill));
+        }
+        Ok(bytes)
+    }
+
+    /// Makes a fill that is whole a copy on disk; blocks.
+    fn finish(&self, fill: &Arc<Fill>) {
+        match fill.finish(&self.local.path(&fill.key)) {
+            Ok(()) => {
+                fill.release();
+                self.space.add(&fill.key, fill.len);
+            }
+            Err(error) => {
+                warn!(key = %fill.key, %error, "The disk takes no copy of a segment");
+                self.space.free_some();
+            }
+        }
+        self.lock().by_key.remove(&fill.key);
+    }
+
+    /// The fill of a segment; `None` if it is on disk.
+    fn fill(&self, key: &Key, len: u64) -> Option<Arc<Fill>> {
+        let known = |fills: &Fills| fills.by_key.get(key).map(Arc::clone);
+        if let Some(fill) = known(&self.lock()) {
+            return Some(fill);
+        }
+        // A fill is taken off the list after its copy is there.
+        if matches!(self.local.stat(key), Ok(Some(stat)) if stat.len == len) {
+            return None;
+        }
+        let new = Arc::new(Fill::new(key, len, (&self.space, &self.tmp)));
+        let mut fills = self.lock();
+        if let Some(fill) = known(&fills) {
+            return Some(fill);
+        }
+        if fills.by_key.len() < MAX_FILLS {
+            fills.by_key.insert(key.clone(), Arc::clone(&new));
+            fills.waiting.push_back(Arc::clone(&new));
+            self.has_fills.notify_one();
+        }
+        Some(new)
+    }
+
+    /// Fetches what is left of segments that somebody wanted a part of, one after the other, until the
+    /// daemon stops.
+    pub(super) async fn complete_fills(self, stop: CancellationToken) {
+        while !stop.is_cancelled() {
+            let next = self.lock().waiting.pop_front();
+            let Some(fill) = next else {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = self.has_fills.notified() => continue,
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.complete(&fill) => {}
+            }
+        }
+    }
+
+    async fn complete(&self, fill: &Arc<Fill>) {
+        let mut failures = 0;
+        let mut part = 0;
+        while part < fill.count() && failures < TRIES && fill.has_file() {
+            match self.part(&fill.key, fill.len, part).await {
+                Ok(Got::Local) => return,
+                Ok(_) => part += 1,
+                Err(error) => {
+                    debug!(key = %fill.key, %error, "Fetching the rest of a segment failed");
+                    failures += 1;
+                }
+            }
+        }
+        // What can't be completed now is begun anew when somebody wants it.
+        if failures > 0 || !fill.has_file() {
+            self.lock().by_key.remove(&fill.key);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Fills> {
+        self.fills.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The parts that `range` touches.
+pub(super) fn parts(range: &Range<u64>) -> Range<usize> {
+    let part = |at: u64| usize::try_from(at / PART_LEN).unwrap_or(usize::MAX);
+    if range.is_empty() {
+        return 0..0;
+    }
+    part(range.start)..part(range.end - 1) + 1
+}
+
+fn units(range: &Range<u64>) -> u32 {
+    let units = (range.end - range.start).div_ceil(UNIT);
+    u32::try_from(units)
+        .unwrap_or(BUDGET)
+        .clamp(MIN_UNITS, BUDGET)
+}

@@ -1,0 +1,87 @@
+//! The parts of segments that were wanted last, in memory.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use lru::LruCache;
+
+use crate::store::key::Key;
+
+/// A part: of which segment, and which.
+type PartKey = (Key, usize);
+
+/// Parts in memory, bounded by their bytes.
+#[derive(Debug)]
+pub(super) struct Memory {
+    max_bytes: usize,
+    parts: Mutex<Parts>,
+}
+
+#[derive(Debug)]
+struct Parts {
+    by_key: LruCache<PartKey, Bytes>,
+    bytes: usize,
+}
+
+impl Memory {
+    pub(super) fn new(max_bytes: u64) -> Self {
+        Self {
+            max_bytes: usize::try_from(max_bytes).unwrap_or(usize::MAX),
+            parts: Mutex::new(Parts {
+                by_key: LruCache::unbounded(),
+                bytes: 0,
+            }),
+        }
+    }
+
+    pub(super) fn get(&self, key: &Key, part: usize) -> Option<Bytes> {
+        self.lock().by_key.get(&(key.clone(), part)).cloned()
+    }
+
+    pub(super) fn has(&self, key: &Key, part: usize) -> bool {
+        self.lock().by_key.contains(&(key.clone(), part))
+    }
+
+    pub(super) fn put(&self, key: &Key, part: usize, bytes: Bytes) {
+        let mut parts = self.lock();
+        parts.bytes += bytes.len();
+        if let Some(old) = parts.by_key.put((key.clone(), part), bytes) {
+            parts.bytes -= old.len();
+        }
+        while parts.bytes > self.max_bytes
+            && let Some((_, oldest)) = parts.by_key.pop_lru()
+        {
+            parts.bytes -= oldest.len();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Parts> {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cachewfs_format::{Digest, RepoName, SegmentId};
+
+    use super::*;
+    use crate::store::key::Shelf;
+
+    #[test]
+    fn keeps_what_was_used_last_within_its_bytes() {
+        let repo = RepoName::parse("example.com/a").unwrap();
+        let key = Key::segment(&Shelf::of_snapshots(&repo), SegmentId(Digest::of(b"x")));
+        let memory = Memory::new(100);
+        for part in 0..2 {
+            memory.put(&key, part, vec![0; 40].into());
+        }
+        memory.put(&key, 1, vec![1; 40].into());
+
+        memory.get(&key, 0);
+        memory.put(&key, 2, vec![0; 40].into());
+
+        assert!(memory.has(&key, 0) && memory.has(&key, 2));
+        assert!(!memory.has(&key, 1));
+        assert_eq!(memory.lock().bytes, 80);
+    }
+}

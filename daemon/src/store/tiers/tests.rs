@@ -1,0 +1,406 @@
+//! The tiers over one that counts, waits and fails.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use cachewfs_format::{Digest, ObjectId, RepoName, SegmentId, SnapshotId};
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::*;
+use crate::store::contract::keeps_the_contract;
+use crate::store::key::{Key, Shelf};
+use crate::store::tier::{Extent, NewSegment, Tier as _};
+use crate::store::wrapped::{Call, Count, Gate, Wrapped};
+use crate::store::{DiskTier, S3Error, TierError};
+
+const MIB: usize = 1 << 20;
+
+/// Tiers over a "bucket" that is another directory.
+struct World {
+    directory: TempDir,
+    tiers: Arc<Tiers>,
+    /// Reads of parts from the bucket, and of whole objects.
+    reads: Count,
+    whole_reads: Count,
+    gate: Gate,
+    is_down: Arc<AtomicBool>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl World {
+    fn start() -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), 1 << 30)
+    }
+
+    fn start_in(directory: TempDir, disk: u64) -> Self {
+        let at = |name: &str| directory.path().join(name);
+        let bucket = DiskTier::create(&at("bucket"), &at("bucket-tmp")).unwrap();
+        let local = DiskTier::create(&at("disk"), &at("tmp")).unwrap();
+        let (reads, whole_reads, gate) = (Count::default(), Count::default(), Gate::default());
+        let is_down = Arc::new(AtomicBool::new(false));
+        let (count, count_whole, wait) = (reads.clone(), whole_reads.clone(), gate.clone());
+        let down = Arc::clone(&is_down);
+        let remote = Wrapped::new(bucket, move |call| {
+            match call {
+                Call::Read => {
+                    count.note();
+                    wait.pass();
+                }
+                Call::ReadWhole => count_whole.note(),
+                _ => {}
+            }
+            let is_down = down.load(Ordering::SeqCst);
+            if is_down {
+                Err(S3Error::TimedOut)
+            } else {
+                Ok(())
+            }
+        });
+        let limits = Limits {
+            memory: 16 * MIB as u64,
+            disk,
+        };
+        let tiers = Tiers::new(Arc::new(remote), (local, at("tmp")), limits);
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        tiers.start(&tasks, &stop);
+        Self {
+            directory,
+            tiers: Arc::new(tiers),
+            reads,
+            whole_reads,
+            gate,
+            is_down,
+            stop,
+            tasks,
+        }
+    }
+
+    /// Starts again in the same directory; `is_kept` says whether with what is on disk.
+    async fn restart(self, is_kept: bool) -> Self {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        if !is_kept {
+            fs::remove_dir_all(self.directory.path().join("disk")).unwrap();
+        }
+        Self::start_in(self.directory, 1 << 30)
+    }
+
+    /// Puts a segment into the bucket alone.
+    fn put(&self, bytes: &[u8]) -> Key {
+        let bucket = self.directory.path().join("bucket");
+        let tmp = self.directory.path().join("bucket-tmp");
+        let bucket = DiskTier::create(&bucket, &tmp).unwrap();
+        let segment = segment(&tmp, bytes);
+        let key = Key::segment(&shelf(), segment.id);
+        bucket.create_segments(&shelf(), vec![segment]).unwrap();
+        key
+    }
+
+    async fn read(&self, key: &Key, offset: usize, len: usize) -> Result<Vec<u8>, TierError> {
+        let (tiers, key) = (Arc::clone(&self.tiers), key.clone());
+        let read = move || {
+            let mut bytes = vec![0; len];
+            tiers.read_at(&key, offset as u64, &mut bytes)?;
+            Ok(bytes)
+        };
+        tokio::task::spawn_blocking(read).await.unwrap()
+    }
+
+    /// The copy of an object on disk.
+    fn copy(&self, key: &Key) -> std::path::PathBuf {
+        self.directory.path().join("disk").join(key.to_string())
+    }
+}
+
+fn shelf() -> Shelf {
+    Shelf::of_snapshots(&RepoName::parse("example.com/a").unwrap())
+}
+
+fn noise(seed: u32, len: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(2) + 1;
+    let next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state.to_be_bytes()[0]
+    };
+    std::iter::repeat_with(next).take(len).collect()
+}
+
+fn segment(directory: &Path, bytes: &[u8]) -> NewSegment {
+    let id = SegmentId(Digest::of(bytes));
+    let file = directory.join(id.to_string());
+    File::create(&file).unwrap().write_all(bytes).unwrap();
+    let len = bytes.len() as u64;
+    NewSegment { id, file, len }
+}
+
+fn extent(key: &Key, len: usize, range: std::ops::Range<usize>) -> Extent {
+    Extent {
+        key: key.clone(),
+        len: len as u64,
+        range: range.start as u64..range.end as u64,
+    }
+}
+
+async fn eventually(is_so: impl Fn() -> bool) {
+    let wait = async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let waited = tokio::time::timeout(Duration::from_secs(20), wait).await;
+    waited.expect("it never was so");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_tiers_keep_the_contract() {
+    let world = World::start();
+    let tiers = Arc::clone(&world.tiers);
+    let tmp = world.directory.path().join("bucket-tmp");
+
+    let check = move || keeps_the_contract(&*tiers, &tmp);
+    tokio::task::spawn_blocking(check).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrapper_keeps_the_contract() {
+    let directory = tempfile::tempdir().unwrap();
+    let tmp = directory.path().join("tmp");
+    let tier = DiskTier::create(directory.path(), &tmp).unwrap();
+    let (count, pause) = (Count::default(), std::sync::mpsc::channel::<()>());
+    let (counted, (_sender, receiver)) = (count.clone(), pause);
+    let receiver = std::sync::Mutex::new(receiver);
+    let slow = Wrapped::new(tier, move |_| {
+        counted.note();
+        let pause = receiver.lock().unwrap();
+        pause.recv_timeout(Duration::from_micros(200)).ok();
+        Ok(())
+    });
+
+    let check = move || keeps_the_contract(&slow, &tmp);
+    tokio::task::spawn_blocking(check).await.unwrap();
+
+    assert!(count.take() > 100);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_many_want_is_fetched_once_and_the_rest_follows() {
+    let world = World::start();
+    let content = noise(1, 9 * MIB + 5);
+    let key = world.put(&content);
+    world.gate.set_shut(true);
+
+    let wanted = extent(&key, content.len(), 5 * MIB..5 * MIB + 9);
+    let wanted = [wanted];
+    let all = futures_util::future::join_all((0..20).map(|_| world.tiers.bring(&wanted)));
+    let open = async {
+        tokio::task::yield_now().await;
+        world.gate.set_shut(false);
+    };
+    let (outcomes, ()) = tokio::join!(all, open);
+
+    assert!(outcomes.iter().all(Result::is_ok));
+    eventually(|| world.copy(&key).exists()).await;
+    assert_eq!(world.reads.take(), 3, "once each part");
+    assert!(fs::read(world.copy(&key)).unwrap() == content);
+    let read = world.read(&key, 4 * MIB - 3, 5 * MIB).await.unwrap();
+    assert!(read == content[4 * MIB - 3..9 * MIB - 3]);
+    assert_eq!(world.reads.take(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_goes_away_takes_nothing_from_the_others() {
+    let world = World::start();
+    let content = noise(2, 100_000);
+    let key = world.put(&content);
+    world.gate.set_shut(true);
+    let wanted = [extent(&key, content.len(), 0..1)];
+
+    let gone = tokio::time::timeout(Duration::from_millis(20), world.tiers.bring(&wanted)).await;
+    let stays = world.tiers.bring(&wanted);
+    let open = async { world.gate.set_shut(false) };
+    let (stays, ()) = tokio::join!(stays, open);
+
+    assert!(gone.is_err() && stays.is_ok());
+    assert_eq!(world.reads.take(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_published_is_near_and_survives_the_loss_of_the_disk() {
+    let world = World::start();
+    let content = noise(3, 300_000);
+    let new = segment(&world.directory.path().join("tmp"), &content);
+    let key = Key::segment(&shelf(), new.id);
+    world.tiers.create_segments(&shelf(), vec![new]).unwrap();
+
+    assert!(world.read(&key, 0, content.len()).await.unwrap() == content);
+    assert_eq!(world.reads.take(), 0);
+    let world = world.restart(false).await;
+    assert!(world.read(&key, 0, content.len()).await.unwrap() == content);
+    assert_eq!(world.reads.take(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn copies_are_found_again_without_reading_and_the_unused_go_first() {
+    let world = World::start();
+    let contents: Vec<_> = (0..6).map(|seed| noise(seed, MIB)).collect();
+    let keys: Vec<_> = contents.iter().map(|content| world.put(content)).collect();
+    for key in &keys {
+        world.read(key, 0, MIB).await.unwrap();
+    }
+    eventually(|| keys.iter().all(|key| world.copy(key).exists())).await;
+    let long_ago = std::time::SystemTime::now() - Duration::from_hours(100);
+    let times = fs::FileTimes::new()
+        .set_accessed(long_ago)
+        .set_modified(long_ago);
+    for key in &keys[..3] {
+        File::open(world.copy(key))
+            .unwrap()
+            .set_times(times)
+            .unwrap();
+    }
+    world.stop.cancel();
+    world.tasks.close();
+    world.tasks.wait().await;
+
+    // Room for four; those that are not used any more go.
+    let world = World::start_in(world.directory, 4 * MIB as u64);
+    let is_there = |key: &Key| world.copy(key).exists();
+    eventually(|| keys.iter().filter(|key| is_there(key)).count() == 4).await;
+    assert!(keys[3..].iter().all(is_there));
+    for key in &keys[3..5] {
+        world.read(key, 0, MIB).await.unwrap();
+    }
+    assert_eq!(world.reads.take(), 0);
+    let gone = keys[..3].iter().filter(|key| !is_there(key));
+    for key in gone.take(2) {
+        world.read(key, 0, MIB).await.unwrap();
+    }
+
+    eventually(|| keys.iter().filter(|key| is_there(key)).count() <= 4).await;
+    assert!(is_there(&keys[3]) && is_there(&keys[4]), "they were read");
+    assert!(world.tiers.copied_bytes() <= 4 * MIB as u64);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_takes_nothing_fails_no_read_and_no_publish() {
+    let world = World::start();
+    fs::remove_dir_all(world.directory.path().join("tmp")).unwrap();
+    let content = noise(4, 5 * MIB);
+    let key = world.put(&content);
+
+    assert!(world.read(&key, 0, content.len()).await.unwrap() == content);
+    let published = noise(5, 1000);
+    let new = segment(&world.directory.path().join("bucket-tmp"), &published);
+    let new_key = Key::segment(&shelf(), new.id);
+    let stored = world.tiers.create_segments(&shelf(), vec![new]);
+    assert_eq!(stored.unwrap(), 1000);
+    let snapshot = SnapshotId::first(ObjectId::from_bytes(&[1; 20]).unwrap());
+    let manifest = Key::manifest(&shelf(), snapshot);
+    world.tiers.create(&manifest, b"manifest").unwrap();
+    world
+        .tiers
+        .swap(&Key::pointer(&shelf()), None, b"pointer")
+        .unwrap();
+
+    assert!(world.read(&new_key, 0, 1000).await.unwrap() == published);
+    let whole = world.tiers.read_whole(&manifest).unwrap();
+    assert_eq!(whole.unwrap().bytes, b"manifest");
+    let whole = world.tiers.read_whole(&Key::pointer(&shelf())).unwrap();
+    assert_eq!(whole.unwrap().bytes, b"pointer");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_is_cut_is_fetched_anew() {
+    let world = World::start();
+    let content = noise(6, 200_000);
+    let key = world.put(&content);
+    world.read(&key, 0, content.len()).await.unwrap();
+    eventually(|| world.copy(&key).exists()).await;
+    let world = world.restart(true).await;
+    let copy = File::options().write(true).open(world.copy(&key)).unwrap();
+    copy.set_len(1000).unwrap();
+
+    let read = world.read(&key, 100_000, 100_000).await.unwrap();
+
+    assert!(read == content[100_000..]);
+    eventually(|| fs::metadata(world.copy(&key)).is_ok_and(|copy| copy.len() == 200_000)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_bucket_what_is_on_disk_is_served_and_nothing_is_published() {
+    let world = World::start();
+    let content = noise(7, 100_000);
+    let new = segment(&world.directory.path().join("tmp"), &content);
+    let key = Key::segment(&shelf(), new.id);
+    world.tiers.create_segments(&shelf(), vec![new]).unwrap();
+    let pointer = Key::pointer(&shelf());
+    world.tiers.swap(&pointer, None, b"1").unwrap();
+    let elsewhere = world.put(&noise(8, 10));
+
+    let world = world.restart(true).await;
+    world.is_down.store(true, Ordering::SeqCst);
+
+    assert!(world.read(&key, 0, content.len()).await.unwrap() == content);
+    let known = world.tiers.read_whole(&pointer).unwrap().unwrap();
+    assert_eq!(known.bytes, b"1");
+    let error = world.read(&elsewhere, 0, 10).await.unwrap_err();
+    assert!(error.is_outage(), "{error:?}");
+    let swapped = world.tiers.swap(&pointer, Some(&known.version), b"2");
+    assert!(swapped.unwrap_err().is_outage());
+
+    world.is_down.store(false, Ordering::SeqCst);
+    let read = world.read(&elsewhere, 0, 10).await.unwrap();
+    assert!(read == noise(8, 10));
+    let known = world.tiers.read_whole(&pointer).unwrap().unwrap();
+    world
+        .tiers
+        .swap(&pointer, Some(&known.version), b"2")
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pointer_is_asked_for_once_a_second_and_a_manifest_once() {
+    let world = World::start();
+    let pointer = Key::pointer(&shelf());
+    world.tiers.swap(&pointer, None, b"1").unwrap();
+    let snapshot = SnapshotId::first(ObjectId::from_bytes(&[1; 20]).unwrap());
+    let manifest = Key::manifest(&shelf(), snapshot);
+    world.tiers.create(&manifest, b"manifest").unwrap();
+    let world = world.restart(false).await;
+
+    for _ in 0..5 {
+        world.tiers.read_whole(&manifest).unwrap().unwrap();
+    }
+    assert_eq!(world.whole_reads.take(), 1);
+    for _ in 0..5 {
+        world.tiers.read_whole(&pointer).unwrap().unwrap();
+    }
+    assert!(world.whole_reads.take() <= 2, "a second may end in between");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_next_is_fetched_before_it_is_asked_for() {
+    let world = World::start();
+    let contents: Vec<_> = (0..4).map(|seed| noise(20 + seed, 100_000)).collect();
+    let keys: Vec<_> = contents.iter().map(|content| world.put(content)).collect();
+    let extents: Vec<_> = keys
+        .iter()
+        .map(|key| extent(key, 100_000, 0..100_000))
+        .collect();
+
+    world.tiers.bring_soon(&extents);
+    eventually(|| keys.iter().all(|key| world.copy(key).exists())).await;
+
+    assert_eq!(world.reads.take(), 4);
+    let mut bytes = vec![0; 1000];
+    assert!(world.tiers.read_now(&keys[2], 500, &mut bytes));
+    assert!(bytes == contents[2][500..1500]);
+}

@@ -1,0 +1,383 @@
+//! The tiers as one: what is near is read there, what is written goes to the bucket first.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use cachewfs_format::{RepoName, SegmentId};
+use futures_util::future::{BoxFuture, try_join_all};
+use lru::LruCache;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, warn};
+
+use super::fetch::{COMPLETERS, Fetcher, Got, parts};
+use super::fill::PART_LEN;
+use super::memory::Memory;
+use super::space::Space;
+use crate::store::key::{Key, Object, Part, Shelf};
+use crate::store::reads::Reads;
+use crate::store::tier::{Extent, Listed, NewSegment, Stat, Tier, Version, Whole, Written};
+use crate::store::{DiskTier, TierError};
+
+/// How old a pointer may be that others may have replaced.
+const POINTER_AGE: Duration = Duration::from_secs(1);
+/// So many pointers are remembered, 1 KiB each as a rule.
+const MAX_POINTERS: std::num::NonZeroUsize =
+    std::num::NonZeroUsize::new(1024).expect("1024 is not 0");
+
+/// Memory over disk over a bucket.
+#[derive(Debug)]
+pub(crate) struct Tiers {
+    fetcher: Fetcher,
+    pointers: Mutex<LruCache<Key, (Instant, Option<Whole>)>>,
+}
+
+/// What the tiers before the bucket may take, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) memory: u64,
+    pub(crate) disk: u64,
+}
+
+impl Tiers {
+    /// Tiers in the runtime of the caller. `local` is theirs alone.
+    pub(crate) fn new(
+        remote: Arc<dyn Tier>,
+        (local, tmp): (DiskTier, PathBuf),
+        limits: Limits,
+    ) -> Self {
+        let space = Arc::new(Space::new(local.clone(), limits.disk));
+        let memory = Memory::new(limits.memory);
+        let reads = local.reads();
+        Self {
+            fetcher: Fetcher::new(remote, (local, tmp), (space, memory), reads),
+            pointers: Mutex::new(LruCache::new(MAX_POINTERS)),
+        }
+    }
+
+    /// Starts what happens in the background, until `stop`.
+    pub(crate) fn start(&self, tasks: &TaskTracker, stop: &CancellationToken) {
+        let space = Arc::clone(&self.fetcher.space);
+        tasks.spawn_blocking(move || space.find_copies());
+        for _ in 0..COMPLETERS {
+            tasks.spawn(self.fetcher.clone().complete_fills(stop.clone()));
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn copied_bytes(&self) -> u64 {
+        self.fetcher.space.bytes()
+    }
+
+    fn local(&self) -> &DiskTier {
+        &self.fetcher.local
+    }
+
+    fn remote(&self) -> &dyn Tier {
+        &*self.fetcher.remote
+    }
+
+    /// Keeps a copy of a small object; that the disk doesn't take it is no failure.
+    fn keep(&self, key: &Key, bytes: &[u8]) {
+        match self.local().put(key, bytes) {
+            Ok(()) if key.object != Object::Pointer => {
+                self.fetcher.space.add(key, bytes.len() as u64);
+            }
+            Ok(()) => {}
+            Err(error) => warn!(%key, %error, "The disk takes no copy of what is in the bucket"),
+        }
+    }
+
+    fn read_pointer(&self, key: &Key) -> Result<Option<Whole>, TierError> {
+        if let Some((at, whole)) = self.lock_pointers().get(key)
+            && at.elapsed() < POINTER_AGE
+        {
+            return Ok(whole.clone());
+        }
+        let read_at = Instant::now();
+        let read = match self.remote().read_whole(key) {
+            // What is published goes on being served. A swap with this version fails.
+            Err(error) if error.is_outage() => {
+                debug!(%key, %error, "A pointer is read from the disk");
+                return match self.local().read_whole(key) {
+                    Ok(Some(copy)) => Ok(Some(copy)),
+                    _ => Err(error),
+                };
+            }
+            read => read?,
+        };
+        let copy = self.local().read_whole(key).ok().flatten();
+        match (&read, copy) {
+            (Some(read), copy) if copy.as_ref().map(|copy| &copy.bytes) != Some(&read.bytes) => {
+                self.keep(key, &read.bytes);
+            }
+            (None, Some(_)) => {
+                self.local().delete(key).ok();
+            }
+            _ => {}
+        }
+        self.lock_pointers()
+            .put(key.clone(), (read_at, read.clone()));
+        Ok(read)
+    }
+
+    fn lock_pointers(&self) -> MutexGuard<'_, LruCache<Key, (Instant, Option<Whole>)>> {
+        self.pointers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long a segment is that isn't on disk.
+    fn len_of(&self, key: &Key) -> Result<u64, TierError> {
+        if let Some(len) = self.fetcher.len_of(key) {
+            return Ok(len);
+        }
+        let not_found = || TierError::NotFound { key: key.boxed() };
+        Ok(self.remote().stat(key)?.ok_or_else(not_found)?.len)
+    }
+
+    /// Fills `into` from the parts of a segment; what isn't here is fetched.
+    fn read_parts(
+        &self,
+        (key, len): (&Key, u64),
+        offset: u64,
+        into: &mut [u8],
+    ) -> Result<(), TierError> {
+        let end = offset + into.len() as u64;
+        if end > len {
+            return Err(TierError::Truncated { key: key.boxed() });
+        }
+        let wanted = parts(&(offset..end));
+        let fetch = wanted.clone().map(|part| self.fetcher.part(key, len, part));
+        let got = self.fetcher.runtime.block_on(try_join_all(fetch))?;
+        for (part, got) in wanted.zip(got) {
+            let begin = part as u64 * PART_LEN;
+            let from = offset.max(begin);
+            let to = end.min(begin + PART_LEN);
+            let place = |at: u64| usize::try_from(at - offset).unwrap_or(usize::MAX);
+            let Some(into) = into.get_mut(place(from)..place(to)) else {
+                continue;
+            };
+            self.copy_part((key, begin), (&got, from), into)?;
+        }
+        Ok(())
+    }
+
+    fn copy_part(
+        &self,
+        (key, begin): (&Key, u64),
+        (got, from): (&Got, u64),
+        into: &mut [u8],
+    ) -> Result<(), TierError> {
+        match got {
+            Got::Memory(bytes) => {
+                let start = usize::try_from(from - begin).unwrap_or(usize::MAX);
+                let bytes = bytes.get(start..start.saturating_add(into.len()));
+                let short = || TierError::Truncated { key: key.boxed() };
+                into.copy_from_slice(bytes.ok_or_else(short)?);
+                self.fetcher.reads.memory.note(into.len());
+                Ok(())
+            }
+            Got::Fill(fill) if fill.read(from, into).is_ok() => {
+                self.fetcher.reads.disk.note(into.len());
+                Ok(())
+            }
+            Got::Local if self.local().read_at(key, from, into).is_ok() => Ok(()),
+            // It was evicted just now, or the disk fails.
+            Got::Fill(_) | Got::Local => {
+                self.remote().read_at(key, from, into)?;
+                self.fetcher.reads.s3.note(into.len());
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Tier for Tiers {
+    fn reads(&self) -> Arc<Reads> {
+        Arc::clone(&self.fetcher.reads)
+    }
+
+    fn read_at(&self, key: &Key, offset: u64, into: &mut [u8]) -> Result<(), TierError> {
+        match self.local().read_at(key, offset, into) {
+            Ok(()) => {
+                self.fetcher.space.note_use(key);
+                return Ok(());
+            }
+            Err(TierError::NotFound { .. }) => {}
+            // Beyond the end of the segment, or not what it should be: the bucket knows.
+            Err(TierError::Truncated { .. }) => {
+                let len = self.remote().stat(key)?.map_or(0, |stat| stat.len);
+                if offset + into.len() as u64 > len {
+                    return Err(TierError::Truncated { key: key.boxed() });
+                }
+                self.fetcher.space.drop_copy(key);
+            }
+            Err(error) => {
+                warn!(%key, %error, "A copy on disk can't be read");
+                self.fetcher.space.drop_copy(key);
+            }
+        }
+        let len = self.len_of(key)?;
+        self.read_parts((key, len), offset, into)
+    }
+
+    fn read_now(&self, key: &Key, offset: u64, into: &mut [u8]) -> bool {
+        let range = offset..offset + into.len() as u64;
+        let wanted = parts(&range);
+        if wanted.len() == 1
+            && let Some(bytes) = self.fetcher.memory.get(key, wanted.start)
+        {
+            let start = offset - wanted.start as u64 * PART_LEN;
+            let start = usize::try_from(start).unwrap_or(usize::MAX);
+            if let Some(bytes) = bytes.get(start..start.saturating_add(into.len())) {
+                into.copy_from_slice(bytes);
+                self.fetcher.reads.memory.note(into.len());
+                return true;
+            }
+        }
+        let is_read = self.local().read_now(key, offset, into);
+        if is_read {
+            self.fetcher.space.note_use(key);
+        }
+        is_read
+    }
+
+    fn bring<'a>(&'a self, wanted: &'a [Extent]) -> BoxFuture<'a, Result<(), TierError>> {
+        let part = |extent: &'a Extent, part| async move {
+            self.fetcher.part(&extent.key, extent.len, part).await
+        };
+        let all = wanted
+            .iter()
+            .flat_map(move |extent| parts(&extent.range).map(move |index| part(extent, index)));
+        let all: Vec<_> = all.collect();
+        Box::pin(async move { try_join_all(all).await.map(drop) })
+    }
+
+    fn bring_soon(&self, wanted: &[Extent]) {
+        self.fetcher.fetch_soon(wanted);
+    }
+
+    fn read_whole(&self, key: &Key) -> Result<Option<Whole>, TierError> {
+        if key.object == Object::Pointer {
+            return self.read_pointer(key);
+        }
+        match self.local().read_whole(key) {
+            Ok(Some(copy)) => {
+                self.fetcher.space.note_use(key);
+                return Ok(Some(copy));
+            }
+            Ok(None) => {}
+            Err(error) => warn!(%key, %error, "A copy on disk can't be read"),
+        }
+        let read = self.remote().read_whole(key)?;
+        if let Some(read) = &read {
+            self.keep(key, &read.bytes);
+        }
+        Ok(read)
+    }
+
+    fn create(&self, key: &Key, bytes: &[u8]) -> Result<Written, TierError> {
+        let written = self.remote().create(key, bytes)?;
+        if written == Written::New {
+            self.keep(key, bytes);
+        }
+        Ok(written)
+    }
+
+    fn create_segments(&self, shelf: &Shelf, segments: Vec<NewSegment>) -> Result<u64, TierError> {
+        let new_bytes = self.remote().create_segments(shelf, segments.clone())?;
+        // Who asks for the snapshot next finds it near.
+        for segment in segments {
+            let key = Key::segment(shelf, segment.id);
+            let len = segment.len;
+            if !self.fetcher.space.reserve(len) {
+                continue;
+            }
+            let kept = self.local().create_segments(shelf, vec![segment]);
+            self.fetcher.space.release(len);
+            match kept {
+                Ok(_) => self.fetcher.space.add(&key, len),
+                Err(error) => {
+                    warn!(%key, %error, "The disk takes no copy of what is in the bucket");
+                    self.fetcher.space.free_some();
+                }
+            }
+        }
+        Ok(new_bytes)
+    }
+
+    fn swap(
+        &self,
+        key: &Key,
+        expected: Option<&Version>,
+        bytes: &[u8],
+    ) -> Result<Written, TierError> {
+        let written = self.remote().swap(key, expected, bytes);
+        self.lock_pointers().pop(key);
+        if matches!(written, Ok(Written::New)) {
+            self.keep(key, bytes);
+        }
+        written
+    }
+
+    fn stat(&self, key: &Key) -> Result<Option<Stat>, TierError> {
+        if key.object != Object::Pointer
+            && let Ok(Some(stat)) = self.local().stat(key)
+        {
+            return Ok(Some(stat));
+        }
+        self.remote().stat(key)
+    }
+
+    fn list(&self, shelf: &Shelf, part: Part) -> Result<Vec<Listed>, TierError> {
+        match self.remote().list(shelf, part) {
+            Err(error) if error.is_outage() => self.local().list(shelf, part).map_err(|_| error),
+            listed => listed,
+        }
+    }
+
+    /// Those of which this daemon has read the pointer: listing all of a bucket takes too long.
+    fn repositories(&self) -> Result<Vec<RepoName>, TierError> {
+        self.local().repositories()
+    }
+
+    fn may_delete(&self) -> bool {
+        self.remote().may_delete()
+    }
+
+    fn hold_for_deleting(&self, shelf: &Shelf) -> Result<Option<File>, TierError> {
+        self.remote().hold_for_deleting(shelf)
+    }
+
+    fn delete(&self, key: &Key) -> Result<(), TierError> {
+        self.remote().delete(key)?;
+        self.lock_pointers().pop(key);
+        self.fetcher.space.drop_copy(key);
+        Ok(())
+    }
+
+    fn delete_shelf(&self, shelf: &Shelf) -> Result<(), TierError> {
+        self.remote().delete_shelf(shelf)?;
+        self.lock_pointers().pop(&Key::pointer(shelf));
+        for part in [Part::Manifests, Part::Segments] {
+            for listed in self.local().list(shelf, part)? {
+                self.fetcher
+                    .space
+                    .drop_copy(&Key::new(shelf, listed.object));
+            }
+        }
+        self.local().delete_shelf(shelf)
+    }
+
+    fn set_aside(&self, shelf: &Shelf, id: SegmentId) -> Result<(), TierError> {
+        let key = Key::segment(shelf, id);
+        let was_copy = matches!(self.local().stat(&key), Ok(Some(_)));
+        self.fetcher.space.drop_copy(&key);
+        // The copy may be what is damaged; if not, the next look at the bucket's says so.
+        if was_copy {
+            return Ok(());
+        }
+        self.remote().set_aside(shelf, id)
+    }
+}

@@ -1,0 +1,237 @@
+//! The daemon with its store in a bucket: a real one, of a server that the tests start.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use cachewfs_daemon::{Config, Daemon, S3Config};
+use cachewfs_tests::{Fault, Proxy, TestBucket, s3_bucket};
+
+use crate::harness::*;
+
+fn s3(bucket: &TestBucket) -> S3Config {
+    S3Config {
+        bucket: bucket.name.clone(),
+        endpoint: Some(bucket.endpoint.clone()),
+        credentials_file: Some(bucket.credentials.clone()),
+        ..S3Config::default()
+    }
+}
+
+async fn start(bucket: &TestBucket) -> World {
+    let s3 = s3(bucket);
+    World::start_with(|config| config.store.s3 = Some(s3)).await
+}
+
+/// Starts it again without what is on disk: a new replica.
+async fn replace(world: World, s3: S3Config) -> World {
+    let root = world.stop().await;
+    fs::remove_dir_all(root.path().join("data")).unwrap();
+    World::start_in(root, |config| config.store.s3 = Some(s3)).await
+}
+
+async fn read_metric(world: &World, sample: &str) -> u64 {
+    let text = world.get("/metrics", &[]).await.text().await.unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(sample));
+    line.unwrap_or_else(|| panic!("no {sample} in {text}"))
+        .trim()
+        .parse()
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_replica_serves_at_once_and_restores_its_mirror() {
+    let Some(bucket) = s3_bucket() else { return };
+    let world = start(&bucket).await;
+    let work = world.create_upstream();
+    write_file(&work.join("noise"), noise(1, 20_000_000));
+    let first = commit_and_push(&work, "one");
+    world.refresh().await;
+    let published = world.get(&stable(), &[]).await;
+    let etag = header(&published, "etag");
+    let published = published.bytes().await.unwrap();
+    assert_eq!(
+        read_metric(&world, "cachewfsd_store_reads_total{tier=\"s3\"}").await,
+        0
+    );
+
+    let root = world.stop().await;
+    fs::remove_dir_all(root.path().join("data")).unwrap();
+    let began = Instant::now();
+    let config = s3(&bucket);
+    let world = World::start_in(root, |all| all.store.s3 = Some(config)).await;
+    let part = world.get(&stable(), &[("range", "bytes=-65536")]).await;
+    assert_eq!(part.status(), 206);
+    assert_eq!(header(&part, "etag"), etag);
+    let part = part.bytes().await.unwrap();
+    let took = began.elapsed();
+    assert!(part == published[published.len() - 65536..]);
+    println!("first range after {took:?}");
+    assert!(took < Duration::from_secs(5), "{took:?}");
+
+    let whole = world.get(&stable(), &[]).await.bytes().await.unwrap();
+    assert!(whole == published);
+    assert!(read_metric(&world, "cachewfsd_store_reads_total{tier=\"s3\"}").await > 0);
+    let immutable = format!("/git/{REPO}/snapshot/{first}.tar.zst");
+    let range = world
+        .get(&immutable, &[("range", "bytes=7000000-7999999")])
+        .await;
+    assert!(range.bytes().await.unwrap() == published[7_000_000..8_000_000]);
+
+    // The mirror comes from the bucket, and what is published next builds on what is there.
+    write_file(&work.join("small"), "small\n");
+    let second = commit_and_push(&work, "two");
+    assert_eq!(world.refresh().await["snapshot"], second);
+    assert_good_clone(&world.extract("snapshot.tar.zst").await);
+    let old = world.get(&immutable, &[]).await.bytes().await.unwrap();
+    assert!(old == published, "a commit's URL keeps its bytes");
+    let objects = bucket.ask("GET", "?list-type=2&prefix=v1/");
+    assert!(
+        objects.contains(&format!("snapshots/{second}")),
+        "{objects}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_on_disk_is_served_while_the_bucket_is_away_and_publishing_resumes() {
+    let Some(bucket) = s3_bucket() else { return };
+    let proxy = Proxy::start(bucket.address);
+    let through = S3Config {
+        endpoint: Some(proxy.url()),
+        timeout: Duration::from_secs(2),
+        connect_timeout: Duration::from_secs(1),
+        ..s3(&bucket)
+    };
+    let config = through.clone();
+    let world = World::start_with(|all| all.store.s3 = Some(config)).await;
+    let work = world.create_upstream();
+    write_file(&work.join("noise"), noise(1, 3_000_000));
+    let first = commit_and_push(&work, "one");
+    world.refresh().await;
+    let published = world.get(&stable(), &[]).await.bytes().await.unwrap();
+
+    // Also through a restart.
+    proxy.set(Fault::Unavailable);
+    let root = world.stop().await;
+    let config = through.clone();
+    let world = World::start_in(root, |all| all.store.s3 = Some(config)).await;
+    let served = world.get(&stable(), &[]).await;
+    assert_eq!(header(&served, "x-cachew-snapshot-commit"), first);
+    assert!(served.bytes().await.unwrap() == published);
+    write_file(&work.join("small"), "small\n");
+    let second = commit_and_push(&work, "two");
+    let refused = world.post(&format!("/git/{REPO}/refresh"), "").await;
+    assert_eq!(refused.status(), 500, "{}", refused.text().await.unwrap());
+    let served = world.get(&stable(), &[]).await.bytes().await.unwrap();
+    assert!(served == published);
+
+    proxy.set(Fault::None);
+    world
+        .status_when(|status| status["published"]["snapshot"] == second)
+        .await;
+    assert_good_clone(&world.extract("snapshot.tar.zst").await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_says_what_is_wrong_with_the_bucket() {
+    let Some(bucket) = s3_bucket() else { return };
+    let (ignores, _thread) = ignores_conditions();
+    let of = |change: fn(&mut S3Config)| {
+        let mut config = s3(&bucket);
+        change(&mut config);
+        config
+    };
+    let not_there = of(|config| config.bucket = "not-there".to_owned());
+    let stranger = of(|config| config.profile = Some("stranger".to_owned()));
+    let reader = of(|config| config.profile = Some("reader".to_owned()));
+    let nobody = of(|config| config.profile = Some("nobody".to_owned()));
+    let unconditional = S3Config {
+        endpoint: Some(ignores),
+        ..s3(&bucket)
+    };
+    for (s3, said) in [
+        (not_there, "there is no such bucket"),
+        (stranger, "refuses the daemon's credentials"),
+        (reader, "refuses the daemon's credentials"),
+        (nobody, "there are no credentials"),
+        (unconditional, "ignores If-None-Match"),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let mut config = Config {
+            listen: ([127, 0, 0, 1], 0).into(),
+            data_dir: directory.path().to_owned(),
+            ..Config::default()
+        };
+        config.store.s3 = Some(s3);
+
+        let Err(error) = Daemon::start(config).await else {
+            panic!("it started, and should have said that {said}");
+        };
+
+        let error = anyhow::Error::from(error);
+        assert!(format!("{error:#}").contains(said), "{error:#}");
+    }
+}
+
+/// A service that answers 200 to whatever is written, as some do.
+fn ignores_conditions() -> (String, std::thread::JoinHandle<()>) {
+    use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let answer = |stream: std::net::TcpStream| {
+        let mut reader = BufReader::new(stream);
+        let (mut len, mut content) = (0, "");
+        loop {
+            let mut line = String::new();
+            if reader.read_line(&mut line).unwrap_or(0) == 0 {
+                break;
+            }
+            let line = line.to_lowercase();
+            if let Some(value) = line.strip_prefix("content-length:") {
+                len = value.trim().parse().unwrap();
+            }
+            if line.starts_with("get ") {
+                content = "<ListBucketResult></ListBucketResult>";
+            }
+            if line == "\r\n" {
+                let mut body = vec![0; len];
+                reader.read_exact(&mut body).unwrap();
+                let head = "HTTP/1.1 200 OK\r\nETag: \"1\"\r\nContent-Length:";
+                let answer = format!("{head} {}\r\n\r\n{content}", content.len());
+                reader.get_mut().write_all(answer.as_bytes()).unwrap();
+                (len, content) = (0, "");
+            }
+        }
+    };
+    let serve = move || {
+        for stream in listener.incoming().flatten() {
+            std::thread::spawn(move || answer(stream));
+        }
+    };
+    (url, std::thread::spawn(serve))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cold_download_asks_for_each_byte_once() {
+    let Some(bucket) = s3_bucket() else { return };
+    let world = start(&bucket).await;
+    let work = world.create_upstream();
+    for part in 0..3 {
+        write_file(&work.join(format!("noise-{part}")), noise(part, 8_000_000));
+    }
+    commit_and_push(&work, "one");
+    world.refresh().await;
+    let len = world.get(&stable(), &[]).await.bytes().await.unwrap().len();
+
+    let world = replace(world, s3(&bucket)).await;
+    let began = Instant::now();
+    let cold = world.get(&stable(), &[]).await.bytes().await.unwrap();
+    let took = began.elapsed();
+    assert_eq!(cold.len(), len);
+    println!(
+        "{} MB cold in {took:?}, {} MB/s",
+        len / 1_000_000,
+        len as f64 / 1e6 / took.as_secs_f64()
+    );
+    let bytes = read_metric(&world, "cachewfsd_store_read_bytes_total{tier=\"s3\"}").await;
+    assert!(bytes <= len as u64 + (1 << 20), "{bytes} for {len}");
+}
