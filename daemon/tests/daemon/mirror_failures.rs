@@ -57,8 +57,13 @@ async fn a_failed_clone_is_told_at_once_and_not_tried_more_often_than_its_pause_
     let status = world.status().await;
     assert_eq!(status["state"], "failed");
     let list = world.get("/api/v1/repos", &[]).await.text().await.unwrap();
-    let list: Value = serde_json::from_str(&list).unwrap();
-    assert_eq!(list["repos"][0]["failure"], failure);
+    let mut list: Value = serde_json::from_str(&list).unwrap();
+    let mut listed = list["repos"][0]["failure"].take();
+    let times = [&failure, &listed].map(|failure| failure["next_try_at"].as_u64().unwrap());
+    // It is worked out from how long it is until then, in whole seconds.
+    assert!(times[0].abs_diff(times[1]) <= 1, "{times:?}");
+    listed["next_try_at"] = times[0].into();
+    assert_eq!(listed, failure);
 
     upstream.set(Mood::Good);
     world.refresh().await;
