@@ -36,6 +36,8 @@ pub(crate) enum ApiError {
     BadSnapshotId(#[source] cachewfs_format::Error),
     #[error("there is nothing at this URL")]
     NoSuchPath,
+    #[error("the URL takes no such method")]
+    MethodNotAllowed { allow: Option<&'static str> },
     #[error("nothing is published of {repo}")]
     NoSnapshot { repo: RepoName },
     #[error("no snapshot with this id is published of {repo}")]
@@ -119,6 +121,7 @@ impl ApiError {
             }
             Self::BadSnapshotId(_) => (StatusCode::BAD_REQUEST, code::BAD_SNAPSHOT_ID),
             Self::NoSuchPath => (StatusCode::NOT_FOUND, "no_such_path"),
+            Self::MethodNotAllowed { .. } => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
             Self::NoSnapshot { .. } | Self::NoSuchSnapshot { .. } => {
                 (StatusCode::NOT_FOUND, code::NO_SNAPSHOT)
             }
@@ -159,6 +162,7 @@ impl ApiError {
             Self::BadRepoName(_) | Self::BadEncoding | Self::NoSuchPath => {
                 "Use /git/<host>/<path>/snapshot.tar.zst, as in /git/github.com/org/repo/snapshot.tar.zst."
             }
+            Self::MethodNotAllowed { .. } => "Use one of those in the header Allow.",
             Self::BadSnapshotId(_) => "Use <commit> or <commit>-<16 hexadecimal digits>.",
             Self::NoSnapshot { .. } => "GET the stable URL to have it prepared.",
             Self::NoSuchSnapshot { .. } => "It may be too old: resolve the stable URL again.",
@@ -393,6 +397,9 @@ impl IntoResponse for ApiError {
         let mut response = (status, Json(ErrorBody { error })).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Self::MethodNotAllowed { allow: Some(allow) } = self {
+            headers.insert(header::ALLOW, HeaderValue::from_static(allow));
+        }
         if status == StatusCode::UNAUTHORIZED {
             for challenge in CHALLENGES {
                 headers.append(

@@ -91,6 +91,8 @@ pub(crate) fn router(
         )
         .route("/git/{*rest}", any(git))
         .fallback(async || ApiError::NoSuchPath)
+        // The router adds the methods that there are.
+        .method_not_allowed_fallback(async || ApiError::MethodNotAllowed { allow: None })
         .layer(from_fn_with_state(Arc::clone(&app), authorize))
         .layer(from_fn_with_state(Arc::clone(&app), observe::observe))
         .with_state(app)
@@ -169,8 +171,8 @@ pub(super) fn refreshed(app: &App, published: Published) -> Response {
 }
 
 pub(super) fn not_allowed(allow: &'static str) -> Response {
-    let status = axum::http::StatusCode::METHOD_NOT_ALLOWED;
-    (status, [(axum::http::header::ALLOW, allow)]).into_response()
+    let allow = Some(allow);
+    ApiError::MethodNotAllowed { allow }.into_response()
 }
 
 /// Understands the path of a URL after `/git/`: for the check of who may, and for the answer alike.

@@ -193,11 +193,15 @@ async fn bad_requests_are_told_apart() {
     let later = format!("/git/{REPO}/snapshot/{head}-{}.tar.zst", "0".repeat(16));
     assert_eq!(get(&later).await, answer(404, "no_snapshot"));
     assert_eq!(get("/nothing").await, answer(404, "no_such_path"));
-    let post = world.request(Method::POST, &stable(), &[]).await;
-    assert_eq!(
-        (post.status().as_u16(), header(&post, "allow")),
-        (405, "GET, HEAD".to_owned())
-    );
+    for path in [&stable(), "/healthz", "/metrics", "/api/v1/repos", "/"] {
+        let post = world.request(Method::POST, path, &[]).await;
+        assert_eq!(
+            header(&post, "allow").replace(' ', ""),
+            "GET,HEAD",
+            "{path}"
+        );
+        assert_eq!(code(post).await, answer(405, "method_not_allowed"));
+    }
     assert_eq!(world.get("/healthz", &[]).await.status(), 200);
     assert_eq!(world.get("/readyz", &[]).await.status(), 200);
 }
