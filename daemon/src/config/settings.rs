@@ -130,7 +130,7 @@ pub struct GitConfig {
     /// A git configuration file to include: credential helpers, proxies, certificates.
     /// The system's and the user's own are not read. Default none.
     pub config_file: Option<PathBuf>,
-    /// Time limit of the first clone of a mirror. Default `1h`.
+    /// Time limit of the first clone of a mirror, and of its first update. Default `1h`.
     #[serde(with = "duration")]
     pub clone_timeout: Duration,
     /// Time limit of an update. Default `5min`.
@@ -150,6 +150,16 @@ pub struct GitConfig {
     /// Memory that each of these threads may use for its window, as git writes it.
     /// Default `256m`.
     pub pack_window_memory: String,
+}
+
+impl GitConfig {
+    /// The same for the first update of a mirror, which may bring as much as a clone.
+    pub(crate) fn of_first_update(&self) -> Self {
+        Self {
+            fetch_timeout: self.fetch_timeout.max(self.clone_timeout),
+            ..self.clone()
+        }
+    }
 }
 
 impl Default for Config {

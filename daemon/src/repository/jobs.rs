@@ -29,8 +29,10 @@ impl Worker {
         let result = in_span(move || {
             let (config, mirror) = (registry.config.now(), &repository.mirror);
             let mut is_current = false;
+            let mut limits = config.git.clone();
             if !is_mirror(mirror) {
                 is_current = bring_up(&registry, &repository)?;
+                limits = limits.of_first_update();
             } else if sweep {
                 remove_stale_locks(mirror).map_err(|source| MirrorError::Io {
                     path: mirror.clone(),
@@ -39,7 +41,7 @@ impl Worker {
             }
             if !is_current {
                 let what = (mirror.as_path(), &config.namespaces[..]);
-                update(&registry.git, &repository.upstream(), what, &config.git)?;
+                update(&registry.git, &repository.upstream(), what, &limits)?;
             }
             let head = head_commit(&registry.git, mirror)?;
             repository.change_status(|status| status.mirror_is_fresh(head));

@@ -7,6 +7,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use tempfile::TempDir;
 
+use crate::gate::Gate;
 use crate::harness::*;
 
 fn mirror_in(root: &Path) -> PathBuf {
@@ -222,4 +223,27 @@ async fn nothing_is_restored_that_upstream_can_not_bring_up_to_date() {
     fs::rename(&away, &upstream).unwrap();
     assert_eq!(world.refresh().await["moved"], false);
     assert_eq!(world.status().await["state"], "ready");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_restored_mirror_lacks_may_take_as_long_as_a_clone() {
+    let limit = Duration::from_secs(2);
+    let (world, gate) = Gate::start(|config| config.git.fetch_timeout = limit).await;
+    let work = world.create_upstream();
+    grow(&work, 2);
+    world.refresh().await;
+    let forget = format!("/api/v1/repos/{REPO}/forget");
+    assert_eq!(world.post(&forget, "").await.status(), 200);
+    let head = commit_and_push(&work, "more");
+    let packs = gate.packs();
+    gate.close();
+
+    let (refreshed, ()) = tokio::join!(world.refresh(), async {
+        gate.wait_for_packs(packs + 1).await;
+        tokio::time::sleep(2 * limit).await;
+        gate.open();
+    });
+
+    assert_eq!(refreshed["snapshot"], head);
+    assert_eq!(gate.packs(), packs + 1);
 }
