@@ -190,10 +190,11 @@ impl Worker {
         takes_over: bool,
     ) -> Result<Option<Published>, RepositoryError> {
         let stop = self.registry.stop.clone();
-        let job = self.wait(if is_mirror(&self.repository.mirror) {
-            JobClass::Update
-        } else {
+        let is_first = !is_mirror(&self.repository.mirror);
+        let job = self.wait(if is_first {
             JobClass::Clone
+        } else {
+            JobClass::Update
         });
         let turn = tokio::select! {
             () = stop.cancelled() => return Err(RepositoryError::Stopping),
@@ -228,8 +229,9 @@ impl Worker {
             if failure.is_some_and(|failure| failure.holds_publish_back()) {
                 return Ok(None);
             }
-            let delay = self.registry.config.now().publish_delay;
-            self.unless_stopping(sleep(delay)).await?;
+            if !is_first {
+                self.unless_stopping(self.debounce()).await?;
+            }
         }
         let job = self.wait(JobClass::Publish);
         let _turn = self.unless_stopping(self.publish_turn(waiting)).await?;
@@ -254,6 +256,11 @@ impl Worker {
                 .lfs_after_publish(&self.repository, (published, is_wish));
         }
         outcome.map(Some)
+    }
+
+    /// Waits for more to arrive.
+    async fn debounce(&self) {
+        sleep(self.registry.config.now().publish_delay).await;
     }
 
     /// Notes that a job waits for its turn.

@@ -174,6 +174,18 @@ async fn a_small_repository_is_answered_whole_and_with_ranges() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_first_snapshot_does_not_wait_for_more() {
+    let world = World::start_with(|config| config.publish_delay = Duration::from_hours(1)).await;
+    let work = world.create_upstream();
+    let commit = commit_and_push(&work, "one");
+
+    let streamed = world.get(&stable(), &[]).await.bytes().await.unwrap();
+
+    let clone = extract(&world, &streamed);
+    assert_eq!(git(&clone, ["rev-parse", "HEAD"]), commit);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_part_that_a_stream_cannot_give_is_asked_for_again() {
     let (world, gate) = Gate::start(|_| {}).await;
     let work = world.create_upstream();
