@@ -98,6 +98,20 @@ pub struct Running {
 pub struct Reloader(Arc<Registry>);
 
 impl Daemon {
+    /// Whether what the configuration says and names can be used: values, certificate, tokens, policy.
+    /// Credentials for upstream may be only where the daemon will run (`LoadCredential=`): what is
+    /// wrong with them here is given.
+    pub fn check(config: &Config) -> Result<Option<CredentialError>, StartError> {
+        config.check()?;
+        config.tls.as_ref().map(Tls::open).transpose()?;
+        Access::open(&config.auth)?;
+        match Credentials::open_all(&config.upstream_auth, &config.upstreams) {
+            Ok(_) => Ok(None),
+            Err(error) if error.is_of_configuration() => Err(error.into()),
+            Err(error) => Ok(Some(error)),
+        }
+    }
+
     /// Starts the daemon in the current tokio runtime, which must have several threads. It serves
     /// before it has looked for mirrors on disk, so that probes are answered; it has when this returns.
     pub async fn start(config: Config) -> Result<Running, StartError> {

@@ -30,7 +30,8 @@ struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Says whether the configuration can be used, shows it without secrets, and ends.
+    /// Says whether the configuration, and the files that it names, can be used, shows it without secrets,
+    /// and ends.
     CheckConfig,
     /// Makes a token, prints it, and prints its line for the file that `auth.tokens_file` names.
     NewToken {
@@ -84,6 +85,10 @@ async fn main() -> anyhow::Result<()> {
     }
     let config = args.to_config()?;
     if let Some(Command::CheckConfig) = args.command {
+        if let Some(error) = Daemon::check(&config)? {
+            let error = anyhow::Error::from(error);
+            writeln!(std::io::stderr(), "Warning: here, {error:#}")?;
+        }
         std::io::stdout().write_all(config.to_shown_toml().as_bytes())?;
         return Ok(());
     }

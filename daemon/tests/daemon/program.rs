@@ -179,6 +179,33 @@ fn check_config_says_what_is_wrong_and_where() {
 }
 
 #[test]
+fn check_config_says_what_would_stop_the_start() {
+    for (config, wrong) in [
+        (
+            "[tls]\ncertificate = '/no/cert.pem'\nkey = '/no/key.pem'",
+            "/no/cert.pem",
+        ),
+        ("[auth]\npolicy = '/no/policy.rego'", "/no/policy.rego"),
+        ("[auth]\ntokens_file = '/no/tokens'", "/no/tokens"),
+        (
+            "[upstream_auth.'x.org']\ntoken_env = 'X'",
+            "no host in [upstreams]",
+        ),
+    ] {
+        let output = check_config(config, &[]);
+
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && output.stdout.is_empty());
+        assert!(error.contains(wrong), "no {wrong:?} in {error}");
+    }
+    // Where the daemon runs, it may be there.
+    let config = "[upstream_auth.'github.com']\ntoken_file = '/no/token'";
+    let output = check_config(config, &[]);
+    let warning = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && warning.contains("Warning: here, /no/token"));
+}
+
+#[test]
 fn check_config_shows_what_is_in_force_without_secrets() {
     let config = "fetch_interval = '2m'\n[upstreams]\n'git.example.com' = 'https://me:s3cret@x.org'\n\
                   'github.com' = 'https://github.com'";

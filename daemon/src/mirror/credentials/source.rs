@@ -94,6 +94,13 @@ pub enum CredentialError {
     },
 }
 
+impl CredentialError {
+    /// Whether the configuration is wrong wherever it is used.
+    pub(crate) fn is_of_configuration(&self) -> bool {
+        matches!(self, Self::Ambiguous { .. } | Self::NoSuchHost { .. })
+    }
+}
+
 /// Whole seconds, for people.
 fn round_up(left: Duration) -> Duration {
     Duration::from_secs(left.as_secs() + 1)
