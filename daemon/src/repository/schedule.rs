@@ -38,8 +38,8 @@ pub(super) struct Job {
 /// How many jobs may run at once.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
-    /// Updates and clones. A host of which none runs gets one all the same: hosts that stall
-    /// must not hold up the others.
+    /// Updates and clones; clones may be half of them. A host of which none runs gets one all the
+    /// same: hosts that stall must not hold up the others.
     pub(super) jobs: usize,
     /// Updates and clones of one host; clones may be half of them.
     pub(super) jobs_per_host: usize,
@@ -72,6 +72,7 @@ struct Waiting {
 struct Running {
     publishes: usize,
     jobs: usize,
+    clones: usize,
     hosts: HashMap<String, OfHost>,
 }
 
@@ -165,7 +166,11 @@ impl Running {
             of_host.jobs < limits.jobs_per_host && (self.jobs < limits.jobs || of_host.jobs == 0);
         match job.kind {
             JobKind::Update => has_room,
-            JobKind::Clone => has_room && of_host.clones < limits.jobs_per_host.div_ceil(2),
+            JobKind::Clone => {
+                has_room
+                    && of_host.clones < limits.jobs_per_host.div_ceil(2)
+                    && (self.clones < limits.jobs.div_ceil(2) || of_host.jobs == 0)
+            }
             JobKind::Publish => self.publishes < limits.publishes,
         }
     }
@@ -176,6 +181,7 @@ impl Running {
             return;
         }
         self.jobs += 1;
+        self.clones += usize::from(job.kind == JobKind::Clone);
         let of_host = self.hosts.entry(job.host.clone()).or_default();
         of_host.jobs += 1;
         of_host.clones += usize::from(job.kind == JobKind::Clone);
@@ -187,6 +193,7 @@ impl Running {
             return;
         }
         self.jobs -= 1;
+        self.clones -= usize::from(job.kind == JobKind::Clone);
         if let Some(of_host) = self.hosts.get_mut(&job.host) {
             of_host.jobs -= 1;
             of_host.clones -= usize::from(job.kind == JobKind::Clone);
@@ -260,6 +267,32 @@ mod tests {
 
         assert!(gets_a_turn(&schedule, job("a", Publish), &mut turns).await);
         assert_eq!(schedule.lock().running.jobs, 0);
+    }
+
+    #[tokio::test]
+    async fn clones_of_many_hosts_leave_half_of_the_jobs_to_updates() {
+        use JobKind::{Clone, Update};
+        let schedule = schedule(8, 4);
+        let mut turns = Vec::new();
+
+        for (host, kind, expected) in [
+            ("a", Clone, true),
+            ("a", Clone, true),
+            ("b", Clone, true),
+            ("b", Clone, true),
+            // A host of which none runs gets one, but no more.
+            ("c", Clone, true),
+            ("c", Clone, false),
+            ("a", Update, true),
+            ("b", Update, true),
+            ("c", Update, true),
+            ("a", Update, false),
+        ] {
+            let gets = gets_a_turn(&schedule, job(host, kind), &mut turns).await;
+            assert_eq!(gets, expected, "{host} {kind:?}");
+        }
+        turns.clear();
+        assert_eq!(schedule.lock().running.clones, 0);
     }
 
     /// Repositories that want turn after turn, and how many each got.
