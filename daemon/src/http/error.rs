@@ -149,7 +149,7 @@ impl ApiError {
             Self::Policy(_) => (StatusCode::INTERNAL_SERVER_ERROR, "policy_failed"),
             Self::UpstreamFailed(_) => (StatusCode::BAD_GATEWAY, code::UPSTREAM_FAILED),
             Self::Repository(error) => repository_status(error),
-            Self::Git(error) => git_status(error),
+            Self::Git(error) => error.status_and_code(),
             Self::Store(error) => store_status(error),
             Self::Read(_) => (StatusCode::INTERNAL_SERVER_ERROR, STORE_FAILED),
             Self::Task(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
@@ -190,7 +190,7 @@ impl ApiError {
             }
             Self::Forbidden { .. } => "Ask the operator.",
             Self::Repository(error) => repository_advice(error),
-            Self::Git(error) => git_advice(error),
+            Self::Git(error) => error.advice(),
             Self::Store(error) => store_advice(error),
             Self::Read(_) | Self::Task(_) | Self::Policy(_) => "Look at the daemon's log.",
         }
@@ -322,60 +322,6 @@ fn store_advice(error: &StoreError) -> &'static str {
         | StoreError::BadSegment { .. }
         | StoreError::BeyondEnd
         | StoreError::Copy(_) => "Look at the daemon's log.",
-    }
-}
-
-fn git_status(error: &GitHttpError) -> (StatusCode, &'static str) {
-    match error {
-        GitHttpError::BadService => (StatusCode::BAD_REQUEST, "bad_service"),
-        GitHttpError::BadProtocol => (StatusCode::BAD_REQUEST, "bad_git_protocol"),
-        GitHttpError::BadGzip(_) | GitHttpError::BodyBroken(_) => {
-            (StatusCode::BAD_REQUEST, "bad_body")
-        }
-        GitHttpError::BadContentType { .. } | GitHttpError::BadContentEncoding => {
-            (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_body")
-        }
-        GitHttpError::BodyTooLong { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_long"),
-        GitHttpError::BodyTooSlow { .. } => (StatusCode::REQUEST_TIMEOUT, "body_too_slow"),
-        GitHttpError::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
-        GitHttpError::Git(_) => (StatusCode::INTERNAL_SERVER_ERROR, "mirror_failed"),
-        GitHttpError::Spool(_) => (StatusCode::INTERNAL_SERVER_ERROR, "spool_failed"),
-        GitHttpError::Upstream(_) | GitHttpError::Redirected | GitHttpError::Credentials(_) => {
-            (StatusCode::BAD_GATEWAY, code::UPSTREAM_FAILED)
-        }
-        GitHttpError::UpstreamTooSlow { .. } => {
-            (StatusCode::GATEWAY_TIMEOUT, code::UPSTREAM_FAILED)
-        }
-        GitHttpError::NotFound { .. } => (StatusCode::NOT_FOUND, code::UPSTREAM_NOT_FOUND),
-        GitHttpError::NotHttp => (StatusCode::FORBIDDEN, "upstream_is_local"),
-    }
-}
-
-fn git_advice(error: &GitHttpError) -> &'static str {
-    match error {
-        GitHttpError::BadService => {
-            "Ask for info/refs?service=git-upload-pack or git-receive-pack; the dumb protocol is not served."
-        }
-        GitHttpError::BadProtocol => "Send version=2, or leave the header out.",
-        GitHttpError::BadGzip(_) | GitHttpError::BodyBroken(_) => "Send the request again.",
-        GitHttpError::BadContentType { .. } | GitHttpError::BadContentEncoding => {
-            "Send what git sends, plain or compressed with gzip."
-        }
-        GitHttpError::BodyTooLong { .. } => {
-            "Raise max_body_bytes in [git_http] of the daemon's configuration."
-        }
-        GitHttpError::BodyTooSlow { .. } => {
-            "Raise body_timeout in [git_http] of the daemon's configuration."
-        }
-        GitHttpError::Busy | GitHttpError::Upstream(_) | GitHttpError::UpstreamTooSlow { .. } => {
-            "Ask again in a moment."
-        }
-        GitHttpError::Git(_) | GitHttpError::Spool(_) | GitHttpError::Credentials(_) => {
-            "Look at the daemon's log."
-        }
-        GitHttpError::Redirected => "Use the name that the repository has upstream now.",
-        GitHttpError::NotFound { .. } => "Check the spelling.",
-        GitHttpError::NotHttp => "Go to upstream directly.",
     }
 }
 

@@ -3,6 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::http::StatusCode;
+use cachewfs_format::api::code;
+
 use crate::mirror::{CredentialError, GitError};
 
 /// Why a git client's request is refused or fails; all who share an answer share it.
@@ -42,4 +45,55 @@ pub(in crate::http) enum GitHttpError {
     NotFound { url: String },
     #[error("upstream is a directory of the daemon's, which takes no such request")]
     NotHttp,
+}
+
+impl GitHttpError {
+    pub(in crate::http) fn status_and_code(&self) -> (StatusCode, &'static str) {
+        match self {
+            Self::BadService => (StatusCode::BAD_REQUEST, "bad_service"),
+            Self::BadProtocol => (StatusCode::BAD_REQUEST, "bad_git_protocol"),
+            Self::BadGzip(_) | Self::BodyBroken(_) => (StatusCode::BAD_REQUEST, "bad_body"),
+            Self::BadContentType { .. } | Self::BadContentEncoding => {
+                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_body")
+            }
+            Self::BodyTooLong { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_long"),
+            Self::BodyTooSlow { .. } => (StatusCode::REQUEST_TIMEOUT, "body_too_slow"),
+            Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
+            Self::Git(_) => (StatusCode::INTERNAL_SERVER_ERROR, "mirror_failed"),
+            Self::Spool(_) => (StatusCode::INTERNAL_SERVER_ERROR, "spool_failed"),
+            Self::Upstream(_) | Self::Redirected | Self::Credentials(_) => {
+                (StatusCode::BAD_GATEWAY, code::UPSTREAM_FAILED)
+            }
+            Self::UpstreamTooSlow { .. } => (StatusCode::GATEWAY_TIMEOUT, code::UPSTREAM_FAILED),
+            Self::NotFound { .. } => (StatusCode::NOT_FOUND, code::UPSTREAM_NOT_FOUND),
+            Self::NotHttp => (StatusCode::FORBIDDEN, "upstream_is_local"),
+        }
+    }
+
+    /// What the person who reads the message can do.
+    pub(in crate::http) fn advice(&self) -> &'static str {
+        match self {
+            Self::BadService => {
+                "Ask for info/refs?service=git-upload-pack or git-receive-pack; the dumb protocol is not served."
+            }
+            Self::BadProtocol => "Send version=2, or leave the header out.",
+            Self::BadGzip(_) | Self::BodyBroken(_) => "Send the request again.",
+            Self::BadContentType { .. } | Self::BadContentEncoding => {
+                "Send what git sends, plain or compressed with gzip."
+            }
+            Self::BodyTooLong { .. } => {
+                "Raise max_body_bytes in [git_http] of the daemon's configuration."
+            }
+            Self::BodyTooSlow { .. } => {
+                "Raise body_timeout in [git_http] of the daemon's configuration."
+            }
+            Self::Busy | Self::Upstream(_) | Self::UpstreamTooSlow { .. } => {
+                "Ask again in a moment."
+            }
+            Self::Git(_) | Self::Spool(_) | Self::Credentials(_) => "Look at the daemon's log.",
+            Self::Redirected => "Use the name that the repository has upstream now.",
+            Self::NotFound { .. } => "Check the spelling.",
+            Self::NotHttp => "Go to upstream directly.",
+        }
+    }
 }
