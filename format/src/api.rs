@@ -178,11 +178,67 @@ pub struct RepoStatus {
     pub failure: Option<FailureStatus>,
     /// When upstream was last asked with success, in seconds since the epoch.
     pub updated_at: Option<u64>,
+    /// What is done for it, if something is.
+    #[serde(default)]
+    pub job: Option<JobStatus>,
+    /// When the next update begins unless somebody asks for one earlier, in seconds since the epoch;
+    /// absent without a mirror that is followed.
+    #[serde(default)]
+    pub next_update_at: Option<u64>,
     /// What is published.
     pub published: Option<PublishedStatus>,
     /// The LFS archive; absent while nobody asked for it, and where no file is kept with Git LFS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lfs: Option<LfsStatus>,
+}
+
+/// All that the daemon says of one repository.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepoDetail {
+    /// What the list says of it.
+    #[serde(flatten)]
+    pub status: RepoStatus,
+    /// The refs of the mirror; absent while there is none.
+    pub refs: Option<RefsStatus>,
+    /// The newest snapshots, newest first.
+    pub snapshots: Vec<SnapshotStatus>,
+    /// How many snapshots are kept.
+    pub snapshots_total: usize,
+}
+
+/// A job of a repository.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobStatus {
+    /// `clone`, `update`, `publish` or `maintain`.
+    pub class: String,
+    /// Whether its turn has come.
+    pub is_running: bool,
+    /// For how long it has run, or waited.
+    pub since_seconds: u64,
+}
+
+/// What a mirror has of refs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefsStatus {
+    /// The commit of HEAD, if there is one.
+    pub head: Option<ObjectId>,
+    /// The first refs in order of their names, with the object each names.
+    pub named: BTreeMap<String, ObjectId>,
+    /// Whether there are more.
+    pub is_cut: bool,
+}
+
+/// A snapshot that is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotStatus {
+    /// Its id.
+    pub snapshot: SnapshotId,
+    /// When it was made, in seconds since the epoch.
+    pub created_at: u64,
+    /// Length in bytes of the checkout archive, or of the mirror archive if there is no other.
+    pub bytes: u64,
+    /// How much of that the snapshot before has, too; absent for the oldest.
+    pub shared_bytes: Option<u64>,
 }
 
 /// What the daemon knows of the LFS archive of a repository.

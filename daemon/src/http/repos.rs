@@ -7,7 +7,8 @@ use axum::extract::State;
 use axum::http::Uri;
 use axum::{Extension, Json};
 use cachewfs_format::api::{
-    FailureStatus, LfsStatus, PublishedLfs, PublishedStatus, REPOS_PATH, RepoList, RepoStatus,
+    FailureStatus, JobStatus, LfsStatus, PublishedLfs, PublishedStatus, REPOS_PATH, RefsStatus,
+    RepoDetail, RepoList, RepoStatus, SnapshotStatus,
 };
 use cachewfs_format::{ArchiveKind, RepoName};
 
@@ -15,9 +16,13 @@ use super::authorize::may_read;
 use super::error::{ApiError, repository_code};
 use super::lfs;
 use super::routes::{App, parse_repo};
+use super::status::SnapshotReport;
 use crate::auth::Caller;
 use crate::error_chain::chain;
-use crate::repository::{Failure, MirrorState, Status};
+use crate::repository::{Doing, Failure, MirrorState, Repository, Status};
+
+/// So many refs are named.
+const MAX_REFS: usize = 1000;
 
 /// `GET /api/v1/repos`.
 pub(super) async fn list(
@@ -41,7 +46,7 @@ pub(super) async fn list(
         repositories
             .into_iter()
             .filter(|(repo, _)| may_read(&app, &caller, repo))
-            .map(|(repo, status)| describe(&app, &repo, status))
+            .map(|(repo, status)| describe(&app, &repo, status.as_ref()))
             .collect::<Result<_, _>>()
     };
     let repos = tokio::task::spawn_blocking(read).await??;
@@ -52,7 +57,7 @@ pub(super) async fn list(
 pub(super) async fn one(
     State(app): State<Arc<App>>,
     uri: Uri,
-) -> Result<Json<RepoStatus>, ApiError> {
+) -> Result<Json<RepoDetail>, ApiError> {
     let name = uri
         .path()
         .strip_prefix(REPOS_PATH)
@@ -60,23 +65,59 @@ pub(super) async fn one(
         .trim_start_matches('/');
     let repo = parse_repo(name)?;
     app.registry.check(&repo)?;
-    let status = app
-        .registry
-        .find(&repo)
-        .map(|repository| repository.status());
-    let is_known = status.is_some();
-    let read = move || describe(&app, &repo, status);
-    let described = tokio::task::spawn_blocking(read).await??;
-    if is_known || described.published.is_some() {
-        Ok(Json(described))
-    } else {
-        Err(ApiError::UnknownRepo {
-            repo: described.repo,
+    let repository = app.registry.find(&repo);
+    let status = repository.as_ref().map(|repository| repository.status());
+    let refs = match &repository {
+        Some(repository) => refs(&app, repository).await,
+        None => None,
+    };
+    let read = move || -> Result<RepoDetail, ApiError> {
+        let status = describe(&app, &repo, status.as_ref())?;
+        // One that can't be read doesn't take away what else is known, such as why.
+        let newest = app.status.newest_snapshots(&app.store, &repo);
+        let (snapshots, snapshots_total) = newest.unwrap_or_default();
+        Ok(RepoDetail {
+            status,
+            refs,
+            snapshots: snapshots.into_iter().map(Into::into).collect(),
+            snapshots_total,
         })
+    };
+    let detail = tokio::task::spawn_blocking(read).await??;
+    if repository.is_some() || detail.status.published.is_some() {
+        Ok(Json(detail))
+    } else {
+        let repo = detail.status.repo;
+        Err(ApiError::UnknownRepo { repo })
     }
 }
 
-fn describe(app: &App, repo: &RepoName, status: Option<Status>) -> Result<RepoStatus, ApiError> {
+/// The refs of a mirror; `None` if there is none, or it can't be read, which its task will say.
+async fn refs(app: &App, repository: &Arc<Repository>) -> Option<RefsStatus> {
+    let status = repository.status();
+    if status.state != MirrorState::Ready {
+        return None;
+    }
+    let (named, is_cut) = app.registry.refs(repository, MAX_REFS).await.ok()?;
+    Some(RefsStatus {
+        head: status.head,
+        named,
+        is_cut,
+    })
+}
+
+impl From<SnapshotReport> for SnapshotStatus {
+    fn from(report: SnapshotReport) -> Self {
+        Self {
+            snapshot: report.id,
+            created_at: report.created_at,
+            bytes: report.size_bytes,
+            shared_bytes: report.shared_bytes,
+        }
+    }
+}
+
+fn describe(app: &App, repo: &RepoName, status: Option<&Status>) -> Result<RepoStatus, ApiError> {
     let pointer = app.store.pointer(repo)?;
     let published = pointer.map(|pointer| {
         let size = |kind| pointer.archives.get(&kind).map(|archive| archive.size);
@@ -87,18 +128,19 @@ fn describe(app: &App, repo: &RepoName, status: Option<Status>) -> Result<RepoSt
             checkout_bytes: size(ArchiveKind::Checkout),
         }
     });
-    let failure = status.as_ref().and_then(|status| status.failure.as_ref());
+    let failure = status.and_then(|status| status.failure.as_ref());
     let failure = failure.map(describe_failure);
     Ok(RepoStatus {
         repo: repo.clone(),
         state: status
-            .as_ref()
             .map_or(MirrorState::Empty, |status| status.state)
             .as_str()
             .to_owned(),
         error: failure.as_ref().map(|failure| failure.message.clone()),
         failure,
         updated_at: status.and_then(|status| status.updated_at),
+        job: status.and_then(|status| status.doing).map(describe_job),
+        next_update_at: status.map(Status::next_run_at),
         published,
         lfs: describe_lfs(app, repo)?,
     })
@@ -131,6 +173,14 @@ fn describe_lfs(app: &App, repo: &RepoName) -> Result<Option<LfsStatus>, ApiErro
         published,
         failure,
     }))
+}
+
+fn describe_job(doing: Doing) -> JobStatus {
+    JobStatus {
+        class: doing.class.as_str().to_owned(),
+        is_running: doing.is_running,
+        since_seconds: doing.since.elapsed().as_secs(),
+    }
 }
 
 fn describe_failure(failure: &Failure) -> FailureStatus {

@@ -32,7 +32,9 @@ pub(crate) use lfs::{fetch_lfs_objects, has_git_lfs};
 pub(crate) use locks::remove_stale_locks;
 pub(crate) use maintain::{Upkeep, maintain, upkeep};
 pub(crate) use orphans::end_orphans;
-pub(crate) use query::{RefName, has_commit, head_commit, missing_objects, resolve_refs};
+pub(crate) use query::{
+    RefName, first_refs, has_commit, head_commit, missing_objects, resolve_refs,
+};
 pub(crate) use serve::UploadPack;
 pub(crate) use stream::GitStream;
 pub(crate) use update::{head_of_upstream, mirrored_namespaces, update};

@@ -1,6 +1,6 @@
 //! What a mirror has: refs by name, objects by id. Reads only, so it may run beside anything.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::time::Duration;
 
@@ -64,6 +64,29 @@ pub(crate) fn resolve_refs(
         .filter_map(resolve)
         .filter(|(name, _)| wanted.contains(name))
         .collect())
+}
+
+/// The first `max` refs of `namespaces` in order of their names, and whether there are more.
+pub(crate) fn first_refs<'a>(
+    git: &Git,
+    mirror: &Path,
+    namespaces: impl Iterator<Item = &'a str>,
+    max: usize,
+) -> Result<(BTreeMap<String, ObjectId>, bool), GitError> {
+    let output = git
+        .in_repository(mirror, "for-each-ref")
+        .args([format!("--count={}", max.saturating_add(1))])
+        .args(["--format=%(objectname) %(refname)", "--"])
+        .args(namespaces)
+        .time_limit(QUERY_LIMIT)
+        .output()?;
+    let parse = |line: &str| {
+        let (oid, name) = line.split_once(' ')?;
+        Some((name.to_owned(), ObjectId::parse(oid).ok()?))
+    };
+    let found = String::from_utf8_lossy(&output);
+    let refs = found.lines().take(max).filter_map(parse).collect();
+    Ok((refs, found.lines().count() > max))
 }
 
 /// Those of `oids` that the mirror has no object of.

@@ -1,6 +1,6 @@
 //! What a mirror has of what is asked for, after asking upstream if need be.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,9 @@ use cachewfs_format::ObjectId;
 use tokio::time::timeout;
 
 use super::{Freshness, MirrorState, Registry, Repository, RepositoryError};
-use crate::mirror::{Git, GitError, RefName, missing_objects, resolve_refs};
+use crate::mirror::{
+    Git, GitError, RefName, first_refs, mirrored_namespaces, missing_objects, resolve_refs,
+};
 
 /// Refs and objects that a mirror should have.
 #[derive(Clone, Debug, Default)]
@@ -102,6 +104,19 @@ impl Registry {
     fn longest_update(&self) -> Duration {
         let limits = &self.config.now().git;
         limits.fetch_timeout + limits.ls_remote_timeout
+    }
+
+    /// The first `max` refs that the mirror shows, and whether there are more; it must be ready.
+    pub(crate) async fn refs(
+        &self,
+        repository: &Arc<Repository>,
+        max: usize,
+    ) -> Result<(BTreeMap<String, ObjectId>, bool), RepositoryError> {
+        let config = self.config.now();
+        let look = move |git: &Git, mirror: &Path| {
+            first_refs(git, mirror, mirrored_namespaces(&config.namespaces), max)
+        };
+        self.query(repository, look).await
     }
 
     async fn look_for(

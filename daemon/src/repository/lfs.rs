@@ -14,7 +14,7 @@ use tracing::warn;
 use super::backoff::pause;
 use super::followed::Repository;
 use super::registry::Registry;
-use super::status::seconds_since_epoch;
+use super::status::{seconds_since_epoch, since_epoch};
 use crate::config::{Config, LfsMode};
 use crate::error_chain::chain;
 use crate::mirror::is_mirror;
@@ -41,8 +41,7 @@ impl LfsFailure {
 
     /// When the next run may begin, in seconds since the epoch.
     pub(crate) fn next_try_at(&self) -> u64 {
-        let left = self.next_try.saturating_duration_since(Instant::now());
-        seconds_since_epoch() + left.as_secs() + u64::from(left.subsec_nanos() > 0)
+        since_epoch(self.next_try)
     }
 }
 

@@ -80,8 +80,7 @@ impl Failure {
 
     /// When the next run may begin, in seconds since the epoch.
     pub(crate) fn next_try_at(&self) -> u64 {
-        let left = self.next_try.saturating_duration_since(Instant::now());
-        seconds_since_epoch() + left.as_secs() + u64::from(left.subsec_nanos() > 0)
+        since_epoch(self.next_try)
     }
 }
 
@@ -145,6 +144,11 @@ impl Status {
         let failure = self.failure.as_ref();
         let is_not_found = failure.is_some_and(|failure| failure.error.is_not_found());
         is_not_found && self.state != MirrorState::Ready
+    }
+
+    /// When the next run begins unless asked for earlier, in seconds since the epoch.
+    pub(crate) fn next_run_at(&self) -> u64 {
+        since_epoch(self.next_run)
     }
 
     /// The interval is another one: the next run is due within it.
@@ -236,6 +240,12 @@ impl Status {
             next_try
         };
     }
+}
+
+/// When something is due, in seconds since the epoch, rounded up.
+pub(super) fn since_epoch(due: Instant) -> u64 {
+    let left = due.saturating_duration_since(Instant::now());
+    seconds_since_epoch() + left.as_secs() + u64::from(left.subsec_nanos() > 0)
 }
 
 pub(super) fn seconds_since_epoch() -> u64 {

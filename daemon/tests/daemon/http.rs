@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use cachewfs_format::ArchiveKind;
 use reqwest::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use crate::gate::Gate;
 use crate::harness::*;
 
 async fn published() -> (World, String) {
@@ -252,4 +253,51 @@ async fn what_is_published_survives_a_restart_and_the_loss_of_upstream() {
     drop(response);
     running.shutdown.cancel();
     running.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repository_is_described_with_refs_and_snapshots() {
+    let (world, gate) = Gate::start(|_| {}).await;
+    let work = world.create_upstream();
+    write_file(&work.join("noise"), noise(1, 100_000));
+    let first = commit_and_push(&work, "one");
+    gate.close();
+
+    let path = stable();
+    let (snapshot, cloning) = tokio::join!(world.get(&path, &[]), async {
+        gate.wait_for_packs(1).await;
+        let cloning = world.status().await;
+        gate.open();
+        cloning
+    });
+    assert!(!snapshot.bytes().await.unwrap().is_empty());
+    git(&work, ["tag", "v1"]);
+    let second = commit_and_push(&work, "two");
+    world.refresh().await;
+    let described = world.status_when(|status| status["job"].is_null()).await;
+
+    let job = &cloning["job"];
+    assert_eq!(
+        (&job["class"], &job["is_running"]),
+        (&json!("clone"), &json!(true))
+    );
+    assert!(cloning["refs"].is_null() && cloning["snapshots"] == json!([]));
+    let refs = json!({"refs/heads/main": second, "refs/tags/v1": first});
+    assert_eq!(
+        described["refs"],
+        json!({"head": second, "named": refs, "is_cut": false})
+    );
+    let [newer, older] = &described["snapshots"].as_array().unwrap()[..] else {
+        panic!("not two snapshots in {described}");
+    };
+    assert_eq!(
+        (&newer["snapshot"], &older["snapshot"]),
+        (&json!(second), &json!(first))
+    );
+    assert!(older["shared_bytes"].is_null());
+    let shared = newer["shared_bytes"].as_u64().unwrap();
+    assert!(shared > 100_000 && shared < newer["bytes"].as_u64().unwrap());
+    assert_eq!(described["snapshots_total"], 2);
+    let (last, next) = (&described["updated_at"], &described["next_update_at"]);
+    assert!(next.as_u64() > last.as_u64());
 }

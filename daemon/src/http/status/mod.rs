@@ -16,3 +16,4 @@ mod view;
 
 pub(super) use report::Reports;
 pub(super) use routes::routes;
+pub(super) use snapshots::SnapshotReport;

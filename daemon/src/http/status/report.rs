@@ -15,6 +15,7 @@ use crate::http::error::ApiError;
 use crate::http::routes::App;
 use crate::readiness::Readiness;
 use crate::repository::{Doing, Repository};
+use crate::store::{Store, StoreError};
 
 /// All who ask within this time get the same report.
 const MAX_AGE: Duration = Duration::from_secs(1);
@@ -116,6 +117,17 @@ pub(in crate::http) struct Reports {
     known: Arc<KnownSnapshots>,
     /// Held while a report is made, so that any number of readers cost one.
     last: Mutex<Option<(Instant, Arc<Report>)>>,
+}
+
+impl Reports {
+    /// The newest snapshots of `repo`, newest first, and how many there are; blocks.
+    pub(in crate::http) fn newest_snapshots(
+        &self,
+        store: &Store,
+        repo: &RepoName,
+    ) -> Result<(Vec<SnapshotReport>, usize), StoreError> {
+        self.known.newest(store, repo)
+    }
 }
 
 /// The report of now, or of a moment ago.

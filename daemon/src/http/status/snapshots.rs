@@ -17,15 +17,15 @@ const MAX_KNOWN: NonZeroUsize = NonZeroUsize::new(4096).expect("4096 is not 0");
 
 /// A snapshot and what it costs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct SnapshotReport {
-    pub(super) id: SnapshotId,
+pub(in crate::http) struct SnapshotReport {
+    pub(in crate::http) id: SnapshotId,
     /// In seconds since the epoch.
-    pub(super) created_at: u64,
+    pub(in crate::http) created_at: u64,
     /// Of the checkout archive, or of the mirror archive if there is no other.
-    pub(super) size_bytes: u64,
+    pub(in crate::http) size_bytes: u64,
     /// How much of that lies in segments which the snapshot before has too; absent for the first, and
     /// where the one before is deleted.
-    pub(super) shared_bytes: Option<u64>,
+    pub(in crate::http) shared_bytes: Option<u64>,
 }
 
 /// Each with the snapshot before that it is compared with.
