@@ -1,4 +1,4 @@
-//! Clones, updates, publishes and maintenance: how many wait and run, how long they take, why they fail.
+//! Clones, updates, publishes and other jobs: how many wait and run, how long they take, why they fail.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -22,10 +22,18 @@ pub(crate) enum JobClass {
     Publish,
     /// Maintenance of a mirror.
     Maintain,
+    /// Making an archive of LFS objects.
+    Lfs,
 }
 
 impl JobClass {
-    const ALL: [Self; 4] = [Self::Clone, Self::Update, Self::Publish, Self::Maintain];
+    const ALL: [Self; 5] = [
+        Self::Clone,
+        Self::Update,
+        Self::Publish,
+        Self::Maintain,
+        Self::Lfs,
+    ];
 
     pub(crate) fn as_str(self) -> &'static str {
         match self {
@@ -33,6 +41,7 @@ impl JobClass {
             Self::Update => "update",
             Self::Publish => "publish",
             Self::Maintain => "maintain",
+            Self::Lfs => "lfs",
         }
     }
 }

@@ -66,9 +66,9 @@ metrics! {
     GIT_REQUESTS = Counter "cachewfsd_git_requests_total" ["from"]
         "Requests of git clients: answered from the mirror, passed on to upstream, sharing another's answer, or answered from a mirror that may be stale";
     JOBS_WAITING = Gauge "cachewfsd_jobs_waiting" ["class"]
-        "Clones, updates, publishes and maintenance that wait for their turn";
+        "Clones, updates, publishes, maintenance and LFS archives that wait for their turn";
     JOBS_RUNNING = Gauge "cachewfsd_jobs_running" ["class"]
-        "Clones, updates, publishes and maintenance that run";
+        "Clones, updates, publishes, maintenance and LFS archives that run";
     JOB_DURATION = Histogram "cachewfsd_job_duration_seconds" ["class", "end"]
         "How long jobs ran that are done, found nothing to do (unchanged), or failed";
     JOB_FAILURES = Counter "cachewfsd_job_failures_total" ["class", "kind"]

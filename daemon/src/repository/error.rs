@@ -6,7 +6,7 @@ use cachewfs_format::RepoName;
 
 use crate::metrics::FailureKind;
 use crate::mirror::{GitError, MirrorError};
-use crate::publish::PublishError;
+use crate::publish::{LfsError, PublishError};
 use crate::store::StoreError;
 
 /// Why a repository can't be served or brought up to date; all who wait for one update share it.
@@ -49,16 +49,7 @@ impl RepositoryError {
                 MirrorError::Git(error) => git_failure(error),
                 MirrorError::Io { .. } => FailureKind::Io,
             },
-            Self::Publish(error) => match &**error {
-                PublishError::RepositoryEmpty | PublishError::HeadUnborn => FailureKind::Nothing,
-                PublishError::Git(error) => git_failure(error),
-                PublishError::Store(_) | PublishError::Raced | PublishError::Behind => {
-                    FailureKind::Store
-                }
-                PublishError::Io { .. } => FailureKind::Io,
-                PublishError::Format(_) | PublishError::BadOutput { .. } => FailureKind::Other,
-                PublishError::Stopping => FailureKind::Stopping,
-            },
+            Self::Publish(error) => publish_failure(error),
             Self::CheckTimedOut => FailureKind::Upstream,
             Self::Busy | Self::TooManyNew | Self::Forgotten => FailureKind::Other,
             Self::Store(_) => FailureKind::Store,
@@ -86,6 +77,29 @@ impl RepositoryError {
     pub(super) fn is_permanent(&self) -> bool {
         use PublishError::{HeadUnborn, RepositoryEmpty};
         matches!(self, Self::Publish(error) if matches!(**error, RepositoryEmpty | HeadUnborn))
+    }
+}
+
+/// What of a publish failed, for metrics.
+fn publish_failure(error: &PublishError) -> FailureKind {
+    match error {
+        PublishError::RepositoryEmpty | PublishError::HeadUnborn => FailureKind::Nothing,
+        PublishError::Git(error) => git_failure(error),
+        PublishError::Store(_) | PublishError::Raced | PublishError::Behind => FailureKind::Store,
+        PublishError::Io { .. } => FailureKind::Io,
+        PublishError::Format(_) | PublishError::BadOutput { .. } => FailureKind::Other,
+        PublishError::Stopping => FailureKind::Stopping,
+    }
+}
+
+/// What of making an LFS archive failed, for metrics.
+pub(super) fn lfs_failure(error: &LfsError) -> FailureKind {
+    match error {
+        LfsError::NotInstalled => FailureKind::Other,
+        LfsError::Fetch { .. } | LfsError::Missing { .. } | LfsError::WrongContent { .. } => {
+            FailureKind::Upstream
+        }
+        LfsError::Publish(error) => publish_failure(error),
     }
 }
 

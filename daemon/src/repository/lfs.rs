@@ -4,7 +4,7 @@
 //! again if something was published meanwhile.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use cachewfs_format::ObjectId;
 use tokio::sync::{Mutex, MutexGuard, watch};
@@ -12,13 +12,16 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::backoff::pause;
+use super::error::lfs_failure;
 use super::followed::Repository;
 use super::registry::Registry;
 use super::status::{seconds_since_epoch, since_epoch};
 use crate::config::{Config, LfsMode};
 use crate::error_chain::chain;
+use crate::metrics::{FailureKind, JobClass, JobEnd, WaitingJob};
 use crate::mirror::is_mirror;
 use crate::publish::{LfsError, Published};
+use crate::traces::Cause;
 
 /// So many LFS archives are made at once: each by git-lfs with eight connections.
 pub(super) const MAX_LFS_RUNS: usize = 2;
@@ -37,6 +40,11 @@ pub(crate) struct LfsFailure {
 impl LfsFailure {
     pub(crate) fn is_due(&self) -> bool {
         self.next_try <= Instant::now()
+    }
+
+    /// How long until the next run may begin.
+    pub(crate) fn next_try_in(&self) -> Duration {
+        self.next_try.saturating_duration_since(Instant::now())
     }
 
     /// When the next run may begin, in seconds since the epoch.
@@ -165,7 +173,7 @@ impl Registry {
         repository.lfs.state.send_modify(|state| {
             state.is_wanted = true;
         });
-        self.bring_lfs(repository);
+        self.bring_lfs(repository, Cause::current());
     }
 
     /// Has the LFS archive follow a publish. Somebody's wish ends a pause.
@@ -173,6 +181,7 @@ impl Registry {
         self: &Arc<Self>,
         repository: &Arc<Repository>,
         (published, is_wish): (Published, bool),
+        cause: Cause,
     ) {
         let is_settled = repository.lfs.state().settled == Some(self.config.now().lfs);
         if is_settled && !published.moved && !is_wish {
@@ -185,10 +194,10 @@ impl Registry {
                 }
             });
         }
-        self.bring_lfs(repository);
+        self.bring_lfs(repository, cause);
     }
 
-    fn bring_lfs(self: &Arc<Self>, repository: &Arc<Repository>) {
+    fn bring_lfs(self: &Arc<Self>, repository: &Arc<Repository>, cause: Cause) {
         if self.config.now().lfs == LfsMode::Off || self.stop.is_cancelled() {
             return;
         }
@@ -198,14 +207,14 @@ impl Registry {
         repository.lfs.state.send_modify(begin);
         if begins {
             let (registry, repository) = (Arc::clone(self), Arc::clone(repository));
-            self.tasks.spawn(registry.run_lfs(repository));
+            self.tasks.spawn(registry.run_lfs(repository, cause));
         }
     }
 
-    async fn run_lfs(self: Arc<Self>, repository: Arc<Repository>) {
+    async fn run_lfs(self: Arc<Self>, repository: Arc<Repository>, cause: Cause) {
         let _turn = repository.lfs.turn.lock().await;
         loop {
-            let outcome = self.make_lfs(&repository).await;
+            let outcome = self.make_lfs(&repository, &cause).await;
             let repo = &repository.name;
             let stop = repository.lfs.state().stop;
             if let Err(error) = &outcome
@@ -227,6 +236,7 @@ impl Registry {
     async fn make_lfs(
         self: &Arc<Self>,
         repository: &Arc<Repository>,
+        cause: &Cause,
     ) -> Result<Option<Done>, LfsError> {
         let stop = repository.lfs.state().stop;
         let (registry, of) = (Arc::clone(self), Arc::clone(repository));
@@ -237,18 +247,28 @@ impl Registry {
         let Some(commit) = commit? else {
             return Ok(None);
         };
+        let job = WaitingJob::new(self.metrics(), JobClass::Lfs);
         let _turn = tokio::select! {
             () = stop.cancelled() => return Ok(None),
             turn = self.lfs_turns.acquire() => turn,
         };
+        let job = job.start(&repository.name, cause);
         let (registry, of) = (Arc::clone(self), Arc::clone(repository));
-        let git = self.git.stopped_by(stop);
-        let publish = tokio::task::spawn_blocking(move || {
+        let (git, span) = (self.git.stopped_by(stop.clone()), job.span());
+        let publish = move || {
             let from = of.upstream();
             let what = (&*from, of.mirror.as_path());
             registry.publisher.publish_lfs(&git, &of.name, what, commit)
+        };
+        let published = tokio::task::spawn_blocking(move || span.in_scope(publish)).await;
+        job.end(match &published {
+            Ok(Ok(true)) => JobEnd::Done,
+            Ok(Ok(false)) => JobEnd::Unchanged,
+            _ if stop.is_cancelled() => JobEnd::Failed(FailureKind::Stopping),
+            Ok(Err(error)) => JobEnd::Failed(lfs_failure(error)),
+            Err(_) => JobEnd::Failed(FailureKind::Other),
         });
-        match publish.await {
+        match published {
             Ok(needs_some) => Ok(Some((commit, needs_some?))),
             Err(_) => Ok(None),
         }

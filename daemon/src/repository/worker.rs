@@ -253,7 +253,7 @@ impl Worker {
         if let Ok(published) = outcome {
             let is_wish = waiting.iter().any(Request::is_wish);
             self.registry
-                .lfs_after_publish(&self.repository, (published, is_wish));
+                .lfs_after_publish(&self.repository, (published, is_wish), cause);
         }
         outcome.map(Some)
     }

@@ -139,6 +139,13 @@ async fn lfs_objects_that_take_long_hold_nothing_up() {
         commit
     );
     assert_eq!(world.status().await["lfs"]["is_running"], true);
+    for (path, part) in [
+        ("/metrics", "cachewfsd_jobs_running{class=\"lfs\"} 1\n"),
+        ("/", "getting LFS objects"),
+    ] {
+        let page = world.get(path, &[]).await.text().await.unwrap();
+        assert!(page.contains(part), "no {part} in {page}");
+    }
     for headers in [
         [("range", "bytes=-65536")],
         [("x-cachew-snapshot-pin", "probe")],
@@ -266,6 +273,11 @@ fn what_git_lfs_gives_is_checked_again() {
         body.contains("\"lfs_failed\"") && body.contains("is something else"),
         "{body}"
     );
+    let failed = "cachewfsd_job_failures_total{class=\"lfs\",kind=\"upstream\"} 1\n";
+    assert!(program.get("/metrics").1.contains(failed));
+    let page = program.get("/").1;
+    assert!(page.contains("1 of 1 repository needs attention"), "{page}");
+    assert!(page.contains("is something else"), "{page}");
     assert!(
         !program
             .path("data/store/v1")

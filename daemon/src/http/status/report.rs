@@ -48,13 +48,17 @@ pub(super) struct Report {
 #[derive(Debug, Serialize)]
 pub(super) struct RepositoryReport {
     pub(super) repo: RepoName,
-    /// The state of its mirror: `empty`, `cloning`, `ready` or `failed`.
+    /// The state of its mirror: `empty`, `restoring`, `cloning`, `ready` or `failed`.
     pub(super) state: &'static str,
     /// How long ago upstream was last asked with success, if it was since the daemon's start.
     pub(super) lag_seconds: Option<u64>,
     /// What is done just now.
     pub(super) job: Option<JobReport>,
     pub(super) failure: Option<FailureReport>,
+    /// Whether its LFS archive is being made.
+    pub(super) is_lfs_running: bool,
+    /// Why that could not be made last, if it could not.
+    pub(super) lfs_failure: Option<FailureReport>,
     /// The newest, newest first.
     pub(super) snapshots: Vec<SnapshotReport>,
     pub(super) snapshots_total: usize,
@@ -63,7 +67,7 @@ pub(super) struct RepositoryReport {
 /// A job that waits or runs.
 #[derive(Debug, Serialize)]
 pub(super) struct JobReport {
-    /// `clone`, `update` or `publish`.
+    /// `clone`, `update`, `publish` or `maintain`.
     pub(super) class: &'static str,
     pub(super) is_running: bool,
     pub(super) since_seconds: u64,
@@ -158,7 +162,9 @@ fn make(app: &App, known: &KnownSnapshots) -> Report {
         .iter()
         .map(|repository| describe(app, known, repository))
         .collect();
-    let has_failure = |described: &&RepositoryReport| described.failure.is_some();
+    let has_failure = |described: &&RepositoryReport| {
+        described.failure.is_some() || described.lfs_failure.is_some()
+    };
     let failing_total = failing.max(repositories.iter().filter(has_failure).count());
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let disk = app.registry.disk();
@@ -254,12 +260,20 @@ fn describe(app: &App, known: &KnownSnapshots, repository: &Repository) -> Repos
         failure.get_or_insert_with(|| failed(&error));
         (Vec::new(), 0)
     });
+    let lfs = repository.lfs();
+    let lfs_failure = lfs.failure.as_ref().map(|failure| FailureReport {
+        error: chain(&*failure.error),
+        failures: failure.tries.max(1),
+        next_try_seconds: failure.next_try_in().as_secs(),
+    });
     RepositoryReport {
         repo: repo.clone(),
         state: status.state.as_str(),
         lag_seconds: repository.lag().map(|lag| lag.as_secs()),
         job: status.doing.map(job),
         failure,
+        is_lfs_running: lfs.is_running,
+        lfs_failure,
         snapshots,
         snapshots_total,
     }

@@ -146,20 +146,27 @@ fn jobs_in_words(running: i64, waiting: i64) -> String {
 }
 
 fn attention(report: &Report) -> Vec<Row> {
-    let row = |repository: &RepositoryReport| {
-        let failure = repository.failure.as_ref()?;
-        Some(Row {
-            key: repository.repo.to_string(),
-            tone: Tone::Bad,
-            cells: vec![
-                repository.repo.to_string(),
-                sentence(failure),
-                times(failure.failures),
-                next_try(repository.job.as_ref(), failure),
-            ],
-        })
+    let row = |key: String, repo: String, failure: &FailureReport, is_tried: bool| Row {
+        key,
+        tone: Tone::Bad,
+        cells: vec![
+            repo,
+            sentence(failure),
+            times(failure.failures),
+            next_try(is_tried, failure),
+        ],
     };
-    report.repositories.iter().filter_map(row).collect()
+    let rows = |repository: &RepositoryReport| {
+        let repo = repository.repo.to_string();
+        let of_mirror = repository.failure.as_ref();
+        let of_mirror =
+            of_mirror.map(|it| row(repo.clone(), repo.clone(), it, repository.job.is_some()));
+        let of_lfs = repository.lfs_failure.as_ref();
+        let of_lfs =
+            of_lfs.map(|it| row(format!("{repo} lfs"), repo, it, repository.is_lfs_running));
+        of_mirror.into_iter().chain(of_lfs)
+    };
+    report.repositories.iter().flat_map(rows).collect()
 }
 
 fn sentence(failure: &FailureReport) -> String {
@@ -178,10 +185,11 @@ fn times(failures: u32) -> String {
     }
 }
 
-fn next_try(job: Option<&JobReport>, failure: &FailureReport) -> String {
-    match job {
-        Some(_) => "now".to_owned(),
-        None => format!("in {}", span(failure.next_try_seconds)),
+fn next_try(is_tried: bool, failure: &FailureReport) -> String {
+    if is_tried {
+        "now".to_owned()
+    } else {
+        format!("in {}", span(failure.next_try_seconds))
     }
 }
 
@@ -194,10 +202,12 @@ fn repositories(report: &Report) -> Vec<Row> {
             .map(|lag| format!("{} ago", span(lag)));
         Row {
             key: repository.repo.to_string(),
-            tone: match (&repository.failure, &repository.job) {
-                (Some(_), _) => Tone::Bad,
-                (None, Some(_)) => Tone::Busy,
-                (None, None) => Tone::Good,
+            tone: if repository.failure.is_some() || repository.lfs_failure.is_some() {
+                Tone::Bad
+            } else if repository.job.is_some() || repository.is_lfs_running {
+                Tone::Busy
+            } else {
+                Tone::Good
             },
             cells: vec![
                 repository.repo.to_string(),
@@ -219,6 +229,7 @@ fn now(repository: &RepositoryReport) -> String {
     match (&repository.job, &repository.failure) {
         (Some(job), _) => activity(job),
         (None, Some(failure)) => format!("failed, again in {}", span(failure.next_try_seconds)),
+        (None, None) if repository.is_lfs_running => "getting LFS objects".to_owned(),
         (None, None) => "idle".to_owned(),
     }
 }
