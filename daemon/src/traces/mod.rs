@@ -22,7 +22,7 @@ pub(crate) use cause::{Cause, FirstCause};
 pub use config::{ExportHeaders, TracingConfig};
 pub(crate) use spans::{
     RequestParts, Route, check_span, end_job, end_request, git_span, job_span, note_answer,
-    note_error, note_exit, note_status, note_tier, note_wait, part_span, request_span,
-    upstream_span,
+    note_error, note_exit, note_status, note_tier, note_wait, part_span, pass_on_span,
+    request_span, upstream_span,
 };
 pub use start::{TRACE_TARGET, Traces, TracesError};

@@ -169,6 +169,13 @@ pub(crate) fn upstream_span(what: &'static str, host: &str) -> Span {
     )
 }
 
+/// The span of a request that is passed on, for who asked first.
+pub(crate) fn pass_on_span(host: &str, cause: &Cause) -> Span {
+    let span = upstream_span("pass on", host);
+    cause.adopt(&span);
+    span
+}
+
 /// Notes what upstream answered.
 pub(crate) fn note_status(span: &Span, status: u16) {
     span.set_attribute("http.response.status_code", i64::from(status));

@@ -227,6 +227,27 @@ fn a_request_and_the_publish_that_it_caused_are_in_the_trace_of_the_caller() {
 }
 
 #[test]
+fn what_is_passed_on_and_shared_is_in_the_trace_of_who_asked_first() {
+    let collector = Collector::start(200);
+    // It knows no repository.
+    let upstream = Collector::start(200);
+    let endpoint = format!("{}/v1/traces", collector.endpoint);
+    let program = Program::start(&config(&upstream.endpoint, &endpoint), &[]);
+
+    let refs = program.url(&format!("/git/{REPO}/info/refs?service=git-upload-pack"));
+    let traceparent = format!("00-{TRACE}-{CALLER}-01");
+    let refs = program.client.get(refs).header("traceparent", traceparent);
+    assert_eq!(program.send(refs).0, 404);
+    program.end();
+
+    let spans = collector.spans();
+    let request = named(&spans, "GET /git/{repo}/info/refs");
+    let passed_on = named(&spans, "pass on");
+    assert_eq!((&*passed_on.trace, &passed_on.parent), (TRACE, &request.id));
+    passed_on.has(&[("http.response.status_code", "404")]);
+}
+
+#[test]
 fn a_collector_that_fails_is_told_of_once_and_a_failure_is_a_span() {
     let directory = tempfile::tempdir().unwrap();
     let (base, _) = upstream(directory.path(), "one");

@@ -20,7 +20,7 @@ use crate::http::git_protocol::server::{Counters, GitServer};
 use crate::http::git_protocol::target::{Service, Spelling, Target};
 use crate::http::git_protocol::{GitHttpError, headers};
 use crate::mirror::Upstream;
-use crate::traces;
+use crate::traces::{self, Cause};
 
 /// So many redirects of upstream's within itself are followed. The method stays: asking git for a pack
 /// changes nothing.
@@ -36,6 +36,8 @@ pub(in crate::http::git_protocol) struct Passed {
     /// The daemon's own, where the client shows none. Upstream's answer is for all who show none.
     pub(in crate::http::git_protocol) own_authorization: Option<HeaderValue>,
     redirects: Redirects,
+    /// Who asked: a task of its own may send it.
+    cause: Cause,
 }
 
 /// What becomes of a redirect of upstream's within itself.
@@ -89,6 +91,7 @@ impl Passed {
             body,
             own_authorization: None,
             redirects: Redirects::Translated,
+            cause: Cause::current(),
         })
     }
 
@@ -120,6 +123,7 @@ impl Passed {
             body,
             own_authorization: None,
             redirects: Redirects::Followed,
+            cause: Cause::current(),
         })
     }
 }
@@ -193,7 +197,7 @@ pub(in crate::http::git_protocol) async fn send(
         PassedBody::Nothing | PassedBody::Received(_) => limits.idle_timeout,
         PassedBody::Stream(_) => limits.answer_timeout,
     };
-    let span = traces::upstream_span("pass on", host);
+    let span = traces::pass_on_span(host, &passed.cause);
     let sent = timeout(limit, send_and_follow(&server.client, passed)).instrument(span.clone());
     let sent = sent.await;
     match &sent {
@@ -216,6 +220,7 @@ async fn send_and_follow(
         mut body,
         own_authorization,
         redirects,
+        ..
     } = passed;
     // Redirects lead nowhere but below the same upstream.
     if let Some(own) = own_authorization {
