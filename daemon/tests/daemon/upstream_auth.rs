@@ -114,6 +114,28 @@ async fn a_token_gets_to_upstream_and_nowhere_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_credential_helper_of_the_operators_is_asked() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("gitconfig");
+    let helper = format!("!f() {{ echo username=me; echo password={SECRET}; }}; f");
+    write_file(&file, format!("[credential]\n\thelper = \"{helper}\"\n"));
+    let (world, upstream) = start_behind_http(|config| config.git.config_file = Some(file)).await;
+    upstream.require(&format!("me:{SECRET}"));
+    let (work, head) = grown_upstream(&world);
+
+    assert_eq!(world.refresh().await["snapshot"], head);
+    // A check goes to git then, which asks the helper.
+    let new = commit_and_push(&work, "three");
+    let url = world.url(&format!("/git/{REPO}"));
+    let ensure = format!("/git/{REPO}/ensure-refs");
+    let wanted = format!("{{\"commits\":[\"{new}\"]}}");
+    assert_eq!(world.post(&ensure, wanted).await.status(), 200);
+    assert!(git(world.root.path(), ["ls-remote", &url]).contains(&new));
+    let data = world.root.path().join("data");
+    assert_eq!(places_with(SECRET, &data), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_token_may_be_in_the_environment_and_belong_to_a_user() {
     // The test's own environment has this one.
     let auth = UpstreamAuthConfig {
