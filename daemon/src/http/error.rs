@@ -80,7 +80,7 @@ pub(crate) enum ApiError {
     UnknownToken,
     #[error("the request shows more than one credential")]
     CredentialsTwice,
-    #[error("the daemon's policy doesn't allow to {action} here")]
+    #[error("the daemon's policy doesn't allow the action {action} here")]
     Forbidden { action: &'static str },
     #[error("the daemon's policy can't decide")]
     Policy(#[from] PolicyError),
