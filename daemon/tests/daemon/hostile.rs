@@ -83,6 +83,8 @@ const ROUTES: &[&str] = &[
     "/git/N/snapshot.tar.zst",
     "/git/N/mirror.tar.zst",
     "/git/N/snapshot/X.tar.zst",
+    "/git/N/lfs-snapshot.tar.zst",
+    "/git/N/lfs-snapshot/X.tar.zst",
     "/git/N/snapshot.bundle?base=X",
     "/git/N/snapshot.bundle?base=X&base=--h0stile",
     "/git/N/info/refs?service=git-upload-pack",
