@@ -104,6 +104,30 @@ async fn every_route_asks_the_policy() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_policy_can_not_decide_is_not_allowed() {
+    let policy = "package cachewfs
+        import rego.v1
+        default allow := true
+        allow := false if input.host == \"git.example.com\"
+        allow := true if startswith(input.repo, \"git.example.com/\")";
+    let (world, _) = start(policy).await;
+    let work = world.create_upstream();
+    commit_and_push(&work, "one");
+
+    let undecided = world.get(&stable(), &[]).await;
+
+    assert_eq!(code(undecided).await, (500, "policy_failed".to_owned()));
+    assert!(
+        !world
+            .root
+            .path()
+            .join("data/mirrors/git.example.com")
+            .exists()
+    );
+    assert_eq!(world.get("/", &[]).await.status(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_token_opens_what_its_groups_may() {
     let (world, token) = start(TEAM_ONLY).await;
     let work = world.create_upstream();
