@@ -59,7 +59,7 @@ pub struct Config {
     pub keep_snapshots: usize,
     /// Whether a range of the stable URL with the `If-Match` of an older snapshot that is kept gets
     /// that one instead of 412: for clients to which 412 is fatal, where snapshots become current
-    /// faster than they are downloaded. Default `false`.
+    /// faster than they are downloaded. Default `true`.
     pub if_match_pins: bool,
     /// How long what a snapshot doesn't name any more is kept for readers that are under way.
     /// Default `1day`.
@@ -179,7 +179,7 @@ impl Default for Config {
             ref_check_timeout: Duration::from_secs(10),
             publish_delay: Duration::from_secs(1),
             keep_snapshots: 20,
-            if_match_pins: false,
+            if_match_pins: true,
             delete_grace: Duration::from_hours(24),
             retain_orphans: Duration::from_hours(90 * 24),
             relayout_share: 0.10,

@@ -199,7 +199,8 @@ async fn downloads_in_ranges_never_mix_revisions_while_snapshots_are_published()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn if_match_pins_a_download_if_the_operator_wants_it() {
+async fn if_match_pins_a_download_unless_the_operator_wants_it_strict() {
+    assert!(Config::default().if_match_pins);
     for if_match_pins in [false, true] {
         let (world, work) = published_with(|config| config.if_match_pins = if_match_pins).await;
         let first = world.get(&stable(), &[]).await;
