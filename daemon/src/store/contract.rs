@@ -3,7 +3,6 @@
 //! Each claim has repositories of its own, so they may run in one tier, one after the other.
 
 use std::fs::File;
-use std::io::Write as _;
 use std::path::Path;
 use std::sync::Barrier;
 use std::time::{Duration, SystemTime};
@@ -12,7 +11,8 @@ use cachewfs_format::{Digest, ObjectId, RepoName, SegmentId, SnapshotId};
 
 use super::TierError;
 use super::key::{Key, Object, Part, Shelf};
-use super::tier::{NewSegment, Tier, Version, Written};
+use super::testing::new_segment;
+use super::tier::{Tier, Version, Written};
 
 /// Rounds of a race: a server may take a second to tell all losers.
 const ROUNDS: u8 = 3;
@@ -46,17 +46,6 @@ fn snapshot(byte: u8) -> SnapshotId {
 
 fn id(bytes: &[u8]) -> SegmentId {
     SegmentId(Digest::of(bytes))
-}
-
-fn new_segment(tmp: &Path, bytes: &[u8]) -> NewSegment {
-    let file = tempfile::NamedTempFile::new_in(tmp).unwrap();
-    let (mut file, path) = file.keep().unwrap();
-    file.write_all(bytes).unwrap();
-    NewSegment {
-        id: id(bytes),
-        file: path,
-        len: bytes.len() as u64,
-    }
 }
 
 fn version(tier: &dyn Tier, key: &Key) -> Version {

@@ -22,6 +22,8 @@ mod revisions;
 mod s3;
 mod share;
 mod snapshots;
+#[cfg(test)]
+mod testing;
 mod tier;
 mod tiers;
 #[cfg(test)]

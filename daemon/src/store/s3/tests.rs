@@ -1,18 +1,15 @@
 //! The tier against a real server.
 
-use std::fs::File;
-use std::io::Write as _;
-use std::path::Path;
-
-use cachewfs_format::{Digest, ObjectId, RepoName, SegmentId, SnapshotId};
+use cachewfs_format::{ObjectId, SegmentId, SnapshotId};
 use cachewfs_tests::{Fault, Proxy, TestBucket, s3_bucket, wait_until};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::store::TierError;
 use crate::store::contract::keeps_the_contract;
-use crate::store::key::{Key, Shelf};
-use crate::store::tier::{NewSegment, Tier as _, Written};
+use crate::store::key::Key;
+use crate::store::testing::{new_segment, noise, shelf};
+use crate::store::tier::{Tier as _, Written};
 
 fn config(bucket: &TestBucket) -> S3Config {
     S3Config {
@@ -35,27 +32,6 @@ async fn tier(bucket: &TestBucket) -> S3Tier {
 /// Runs what blocks.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(work).await.unwrap()
-}
-
-fn shelf() -> Shelf {
-    Shelf::of_snapshots(&RepoName::parse("example.com/a").unwrap())
-}
-
-fn noise(len: usize) -> Vec<u8> {
-    let mut state = 7_u32;
-    let next = || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        state.to_be_bytes()[0]
-    };
-    std::iter::repeat_with(next).take(len).collect()
-}
-
-fn segment(directory: &Path, bytes: &[u8]) -> NewSegment {
-    let id = SegmentId(Digest::of(bytes));
-    let file = directory.join(id.to_string());
-    File::create(&file).unwrap().write_all(bytes).unwrap();
-    let len = bytes.len() as u64;
-    NewSegment { id, file, len }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -85,8 +61,8 @@ async fn long_segments_are_sent_and_read_in_parts() {
     let Some(bucket) = s3_bucket() else { return };
     let tier = tier(&bucket).await;
     let tmp = tempfile::tempdir().unwrap();
-    let content = noise((20 << 20) + 7);
-    let new = [(); 2].map(|()| vec![segment(tmp.path(), &content)]);
+    let content = noise(3, (20 << 20) + 7);
+    let new = [(); 2].map(|()| vec![new_segment(tmp.path(), &content)]);
 
     blocking(move || {
         let key = Key::segment(&shelf(), new[0][0].id);
@@ -99,7 +75,7 @@ async fn long_segments_are_sent_and_read_in_parts() {
         // One that was found damaged is not there until it is stored again.
         tier.set_aside(&shelf(), key_id(&key)).unwrap();
         assert!(tier.stat(&key).unwrap().is_none());
-        let again = vec![segment(tmp.path(), &content)];
+        let again = vec![new_segment(tmp.path(), &content)];
         let len = content.len() as u64;
         assert_eq!(tier.create_segments(&shelf(), again).unwrap(), len);
         assert_eq!(tier.stat(&key).unwrap().unwrap().len, len);
@@ -128,8 +104,8 @@ async fn a_bad_network_costs_tries_and_never_a_wrong_byte() {
         .unwrap();
     tier.probe().await.unwrap();
     let tmp = tempfile::tempdir().unwrap();
-    let content = noise(500_000);
-    let new = segment(tmp.path(), &content);
+    let content = noise(3, 500_000);
+    let new = new_segment(tmp.path(), &content);
     let key = Key::segment(&shelf(), new.id);
 
     blocking(move || {

@@ -1,21 +1,20 @@
 //! The tiers over one that counts, waits and fails.
 
 use std::fs::{self, File};
-use std::io::Write as _;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use cachewfs_format::{Digest, ObjectId, RepoName, SegmentId, SnapshotId};
+use cachewfs_format::{ObjectId, SnapshotId};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::*;
 use crate::store::contract::keeps_the_contract;
-use crate::store::key::{Key, Shelf};
-use crate::store::tier::{Extent, NewSegment, Tier as _};
+use crate::store::key::Key;
+use crate::store::testing::{new_segment, noise, shelf};
+use crate::store::tier::{Extent, Tier as _};
 use crate::store::wrapped::{Call, Count, Gate, Wrapped};
 use crate::store::{DiskTier, S3Error, TierError};
 
@@ -98,7 +97,7 @@ impl World {
         let bucket = self.directory.path().join("bucket");
         let tmp = self.directory.path().join("bucket-tmp");
         let bucket = DiskTier::create(&bucket, &tmp).unwrap();
-        let segment = segment(&tmp, bytes);
+        let segment = new_segment(&tmp, bytes);
         let key = Key::segment(&shelf(), segment.id);
         bucket.create_segments(&shelf(), vec![segment]).unwrap();
         key
@@ -118,27 +117,6 @@ impl World {
     fn copy(&self, key: &Key) -> std::path::PathBuf {
         self.directory.path().join("disk").join(key.to_string())
     }
-}
-
-fn shelf() -> Shelf {
-    Shelf::of_snapshots(&RepoName::parse("example.com/a").unwrap())
-}
-
-fn noise(seed: u32, len: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(2) + 1;
-    let next = || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        state.to_be_bytes()[0]
-    };
-    std::iter::repeat_with(next).take(len).collect()
-}
-
-fn segment(directory: &Path, bytes: &[u8]) -> NewSegment {
-    let id = SegmentId(Digest::of(bytes));
-    let file = directory.join(id.to_string());
-    File::create(&file).unwrap().write_all(bytes).unwrap();
-    let len = bytes.len() as u64;
-    NewSegment { id, file, len }
 }
 
 fn extent(key: &Key, len: usize, range: std::ops::Range<usize>) -> Extent {
@@ -236,7 +214,7 @@ async fn a_reader_that_goes_away_takes_nothing_from_the_others() {
 async fn what_is_published_is_near_and_survives_the_loss_of_the_disk() {
     let world = World::start();
     let content = noise(3, 300_000);
-    let new = segment(&world.directory.path().join("tmp"), &content);
+    let new = new_segment(&world.directory.path().join("tmp"), &content);
     let key = Key::segment(&shelf(), new.id);
     world.tiers.create_segments(&shelf(), vec![new]).unwrap();
 
@@ -298,7 +276,7 @@ async fn a_disk_that_takes_nothing_fails_no_read_and_no_publish() {
 
     assert!(world.read(&key, 0, content.len()).await.unwrap() == content);
     let published = noise(5, 1000);
-    let new = segment(&world.directory.path().join("bucket-tmp"), &published);
+    let new = new_segment(&world.directory.path().join("bucket-tmp"), &published);
     let new_key = Key::segment(&shelf(), new.id);
     let stored = world.tiers.create_segments(&shelf(), vec![new]);
     assert_eq!(stored.unwrap(), 1000);
@@ -338,7 +316,7 @@ async fn a_copy_that_is_cut_is_fetched_anew() {
 async fn without_the_bucket_what_is_on_disk_is_served_and_nothing_is_published() {
     let world = World::start();
     let content = noise(7, 100_000);
-    let new = segment(&world.directory.path().join("tmp"), &content);
+    let new = new_segment(&world.directory.path().join("tmp"), &content);
     let key = Key::segment(&shelf(), new.id);
     world.tiers.create_segments(&shelf(), vec![new]).unwrap();
     let pointer = Key::pointer(&shelf());
