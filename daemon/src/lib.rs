@@ -9,6 +9,7 @@
 
 mod app;
 mod auth;
+mod clock;
 mod config;
 mod disk_usage;
 mod error_chain;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use cachewfs_format::{ArchiveSummary, Digest, Manifest, Pointer, RepoName, SnapshotId};
 use tracing::info;
@@ -15,6 +15,7 @@ use super::refs::Refs;
 use super::retain::retain_orphans;
 use super::segments::SegmentSink;
 use super::takeover::take_over;
+use crate::clock::seconds_since_epoch;
 use crate::config::LiveConfig;
 use crate::metrics::{Metrics, Phase, PhaseTimer};
 use crate::mirror::{Git, Upstream, missing_objects};
@@ -199,7 +200,7 @@ impl Publisher {
             repo: of.repo.clone(),
             snapshot: self.free_id(of.repo, of.refs, of.previous)?,
             refs_digest: of.refs.digest(),
-            created_at: now(),
+            created_at: seconds_since_epoch(),
             archives: built.archives,
             packs: built.packs,
             commit_graphs: built.commit_graphs,
@@ -264,7 +265,7 @@ impl Publisher {
                 )
             })
             .collect();
-        let published_at = now();
+        let published_at = seconds_since_epoch();
         let replaced = expected.map(|old| old.replaced_by(manifest.snapshot, published_at));
         let pointer = Pointer {
             version: Pointer::VERSION,
@@ -285,10 +286,4 @@ impl Publisher {
         }
         Ok(())
     }
-}
-
-pub(super) fn now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
 }

@@ -14,10 +14,10 @@ use tracing::{info, warn};
 
 use super::Repository;
 use super::registry::Registry;
-use super::status::seconds_since_epoch;
 use super::worker::{Request, Worker};
 use super::{MirrorState, RepositoryError};
 use crate::app::tmp_directory;
+use crate::clock::seconds_since_epoch;
 use crate::error_chain::chain;
 use crate::mirror::{MirrorError, is_mirror};
 use crate::store::StoreError;

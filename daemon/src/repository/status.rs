@@ -1,12 +1,13 @@
 //! What is known of a repository while it is worked on.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use cachewfs_format::{ObjectId, SnapshotId};
 
 use super::RepositoryError;
 use super::backoff::pause;
 use crate::MirrorsConfig;
+use crate::clock::seconds_since_epoch;
 use crate::metrics::JobClass;
 use crate::publish::Published;
 
@@ -246,11 +247,6 @@ impl Status {
 pub(super) fn since_epoch(due: Instant) -> u64 {
     let left = due.saturating_duration_since(Instant::now());
     seconds_since_epoch() + left.as_secs() + u64::from(left.subsec_nanos() > 0)
-}
-
-pub(super) fn seconds_since_epoch() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    now.map_or(0, |since| since.as_secs())
 }
 
 #[cfg(test)]

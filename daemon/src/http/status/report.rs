@@ -3,13 +3,14 @@
 use std::cmp::Reverse;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use cachewfs_format::RepoName;
 use serde::Serialize;
 use tokio::sync::Mutex;
 
 use super::snapshots::{KnownSnapshots, SnapshotReport};
+use crate::clock::seconds_since_epoch;
 use crate::error_chain::chain;
 use crate::http::error::ApiError;
 use crate::http::routes::App;
@@ -166,12 +167,11 @@ fn make(app: &App, known: &KnownSnapshots) -> Report {
         described.failure.is_some() || described.lfs_failure.is_some()
     };
     let failing_total = failing.max(repositories.iter().filter(has_failure).count());
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let disk = app.registry.disk();
     let used = disk.used();
     Report {
         version: env!("CARGO_PKG_VERSION"),
-        now: now.map_or(0, |now| now.as_secs()),
+        now: seconds_since_epoch(),
         uptime_seconds: app.began.elapsed().as_secs(),
         readiness: match app.life.readiness() {
             Readiness::Starting => "starting",

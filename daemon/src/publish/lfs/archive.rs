@@ -17,12 +17,12 @@ use tracing::info;
 use super::list::wanted_objects;
 use super::pointer::LfsPointer;
 use super::{LfsError, LfsOid};
+use crate::clock::seconds_since_epoch;
 use crate::mirror::{Git, Upstream, fetch_lfs_objects, has_git_lfs};
 use crate::publish::assemble::ArchiveWriter;
 use crate::publish::git_files::git_member;
 use crate::publish::job::Job;
 use crate::publish::members::MemberWriter;
-use crate::publish::publisher::now;
 use crate::publish::segments::{SEQUENTIAL_CHUNK_LEN, SegmentSink};
 use crate::publish::{PublishError, Publisher, times};
 use crate::store::{Store, Written};
@@ -223,7 +223,7 @@ impl Objects<'_> {
             repo: self.repo.clone(),
             snapshot: SnapshotId::first(commit),
             refs_digest,
-            created_at: now(),
+            created_at: seconds_since_epoch(),
             archives: [(ArchiveKind::Lfs, layout)].into(),
             packs: Vec::new(),
             commit_graphs: Vec::new(),
