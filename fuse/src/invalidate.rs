@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
+use std::sync::Arc;
 
 use cachewfs_format::RepoName;
 use fuser::{INodeNo, Notifier};
@@ -29,6 +30,9 @@ impl Invalidator {
         self.drop_names(&objects, |path| {
             tree_directory_ino(repo, Tree::Objects, path)
         });
+        if Arc::ptr_eq(&before.generation, &now.generation) {
+            return;
+        }
         let mut git = now.generation.git.changed_paths(&before.generation.git);
         if before.generation.snapshot != now.generation.snapshot {
             git.push(b"index");
