@@ -1,4 +1,4 @@
-//! Reading and writing the two objects of a store that are JSON: manifest and pointer.
+//! Reading and writing the objects of a store that are JSON: manifest, pointer, deletions.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,7 @@ use crate::{Error, Result};
 /// How many bytes of serde's reason an error keeps.
 const MAX_REASON_CHARS: usize = 200;
 
-/// One of the two kinds of object.
+/// A kind of object.
 pub(crate) struct Form {
     /// Its name in errors.
     pub(crate) section: &'static str,

@@ -21,6 +21,7 @@
 
 pub mod api;
 mod chunk;
+mod deletions;
 mod digest;
 mod error;
 mod git_path;
@@ -39,6 +40,7 @@ mod toc;
 mod wire;
 
 pub use chunk::{ChunkEncoding, decode_chunk, encode_chunk};
+pub use deletions::Deletions;
 pub use digest::{Digest, SegmentId};
 pub use error::{Error, Result};
 pub use git_path::GitPath;

@@ -35,6 +35,13 @@ pub const MAX_REPLACED: usize = 256;
 /// Bytes of a pointer.
 pub const MAX_POINTER_LEN: u32 = 64 << 10;
 
+/// Ids of deleted snapshots that a shelf remembers: 21 bytes each at most.
+pub const MAX_USED: usize = 100_000;
+/// Segments and snapshots that are announced at once: 90 bytes each at most.
+pub const MAX_ANNOUNCED: usize = 50_000;
+/// Bytes of what is said of deletions: both of these fit.
+pub const MAX_DELETIONS_LEN: u32 = 8 << 20;
+
 /// Refuses a length, or a count, of `section` that is over `max`.
 pub(crate) fn check_at_most(section: &'static str, len: impl TryInto<u64>, max: u32) -> Result<()> {
     let (len, max) = (len.try_into().unwrap_or(u64::MAX), u64::from(max));

@@ -1,6 +1,6 @@
 //! The manifest of a snapshot: which segments make up each of its archives.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -62,6 +62,45 @@ impl Manifest {
     pub fn to_json(&self) -> Result<Vec<u8>> {
         self.check()?;
         FORM.write(self, self.version)
+    }
+
+    /// All that a manifest names, in its archives and for the next publish to use again.
+    pub fn segments(&self) -> HashSet<SegmentId> {
+        let mut named = HashSet::new();
+        let mut add = |id: SegmentId| {
+            named.insert(id);
+        };
+        for layout in self.archives.values() {
+            layout
+                .segments
+                .iter()
+                .chain([&layout.tail])
+                .for_each(|segment| add(segment.id));
+        }
+        for pack in &self.packs {
+            for file in [&pack.pack, &pack.index, &pack.reverse_index] {
+                add(file.segment.id);
+            }
+        }
+        for file in &self.commit_graphs {
+            add(file.segment.id);
+        }
+        for object in &self.lfs_objects {
+            add(object.header.segment.id);
+            add(object.data.segment.id);
+        }
+        for run in &self.runs {
+            let files = [
+                Some(&run.work_tree),
+                run.large_file.as_ref(),
+                Some(&run.index_part),
+            ];
+            files
+                .into_iter()
+                .flatten()
+                .for_each(|file| add(file.segment.id));
+        }
+        named
     }
 
     /// Refuses lengths that don't add up and names that are paths: publishing and serving build on
