@@ -7,11 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use cachewfs_format::RepoName;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::{Access, AuthError};
+use crate::collection::{CollectionReport, collect_by_order};
 use crate::config::{Config, ConfigError, LiveConfig};
 use crate::http;
 use crate::listener::{self, Listener, Tls, TlsError};
@@ -112,6 +114,19 @@ impl Daemon {
         }
     }
 
+    /// Deletes from the store what no snapshot needs any more: of `repos`, or of all repositories if there are
+    /// none. Daemons may run meanwhile. Tells `each` what was done of one after the other, or only
+    /// would be done, if `is_dry_run`.
+    pub async fn collect(
+        config: &Config,
+        repos: Vec<RepoName>,
+        is_dry_run: bool,
+        each: impl FnMut(CollectionReport),
+    ) -> Result<(), StartError> {
+        config.check()?;
+        collect_by_order(config, (repos, is_dry_run), each).await
+    }
+
     /// Starts the daemon in the current tokio runtime, which must have several threads. It serves
     /// before it has looked for mirrors on disk, so that probes are answered; it has when this returns.
     pub async fn start(config: Config) -> Result<Running, StartError> {
@@ -139,6 +154,7 @@ impl Daemon {
         let stop_and_credentials = (credentials, stop.clone());
         let registry = Registry::new(Arc::clone(&live), git, publisher, stop_and_credentials)
             .map_err(StartError::HttpClient)?;
+        store_tasks.collect(&store, &live);
         let life = Arc::new(Life::new(shutdown.clone()));
         let router = http::router(Arc::clone(&registry), store, (access, Arc::clone(&life)));
         let server = Server {

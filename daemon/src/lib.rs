@@ -10,6 +10,7 @@
 mod app;
 mod auth;
 mod clock;
+mod collection;
 mod config;
 mod disk_usage;
 mod error_chain;
@@ -32,6 +33,7 @@ mod traces;
 
 pub use app::{Daemon, Reloader, Running, StartError};
 pub use auth::{AuthConfig, AuthError, NewToken, PolicyError, TokensError};
+pub use collection::CollectionReport;
 pub use config::{Config, ConfigError, GitConfig, GitHttpConfig, LfsMode, LogFormat};
 pub use listener::{TlsConfig, TlsError};
 pub use mirror::{CredentialError, UpstreamAuthConfig};

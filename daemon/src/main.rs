@@ -4,7 +4,10 @@ use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use cachewfs_daemon::{Config, Daemon, LogFormat, NewToken, Reloader, TRACE_TARGET, Traces};
+use cachewfs_daemon::{
+    CollectionReport, Config, Daemon, LogFormat, NewToken, Reloader, TRACE_TARGET, Traces,
+};
+use cachewfs_format::RepoName;
 use clap::{Parser, Subcommand, ValueEnum};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
@@ -33,6 +36,19 @@ enum Command {
     /// Says whether the configuration, and the files that it names, can be used, shows it without secrets,
     /// and ends.
     CheckConfig,
+    /// Deletes from the store what no snapshot needs any more, and says what: snapshots beyond `keep_snapshots` and
+    /// `keep_age`, and segments that no snapshot names, after `delete_grace`. The daemons may go on running, and
+    /// do the same by themselves.
+    Collect {
+        /// Only says what would be deleted now.
+        #[arg(long)]
+        dry_run: bool,
+        /// One JSON object a line, for scripts.
+        #[arg(long)]
+        json: bool,
+        /// Which repositories, such as `github.com/org/repo`; all by default.
+        repositories: Vec<RepoName>,
+    },
     /// Makes a token, prints it, and prints its line for the file that `auth.tokens_file` names.
     NewToken {
         /// Who it is for.
@@ -81,9 +97,18 @@ async fn main() -> anyhow::Result<()> {
     match &args.command {
         Some(Command::NewToken { name, groups }) => return new_token(name, groups),
         Some(Command::HashToken { name, groups }) => return hash_token(name, groups),
-        Some(Command::CheckConfig) | None => {}
+        Some(Command::CheckConfig | Command::Collect { .. }) | None => {}
     }
     let config = args.to_config()?;
+    if let Some(Command::Collect {
+        dry_run,
+        json,
+        repositories,
+    }) = args.command
+    {
+        start_log(config.log, None);
+        return collect(&config, repositories, (dry_run, json)).await;
+    }
     if let Some(Command::CheckConfig) = args.command {
         if let Some(error) = Daemon::check(&config)? {
             let error = anyhow::Error::from(error);
@@ -120,6 +145,64 @@ async fn main() -> anyhow::Result<()> {
         traces.finish().await;
     }
     Ok(())
+}
+
+/// Deletes what is not needed; fails in the end if something could not be done or is damaged.
+async fn collect(
+    config: &Config,
+    repositories: Vec<RepoName>,
+    (is_dry_run, is_json): (bool, bool),
+) -> anyhow::Result<()> {
+    let mut bad = 0;
+    let print = |report: CollectionReport| {
+        let is_bad = report.error.is_some() || !report.missing_segments.is_empty();
+        bad += usize::from(is_bad);
+        if is_json {
+            if let Ok(json) = serde_json::to_string(&report) {
+                writeln!(std::io::stdout(), "{json}").ok();
+            }
+        } else if !report.lfs || report.kept_snapshots > 0 || report.segments > 0 || is_bad {
+            writeln!(std::io::stdout(), "{}", collected(&report, is_dry_run)).ok();
+        }
+    };
+    Daemon::collect(config, repositories, is_dry_run, print).await?;
+    anyhow::ensure!(bad == 0, "{bad} collections failed or found damage");
+    Ok(())
+}
+
+/// What was done, for people.
+fn collected(report: &CollectionReport, is_dry_run: bool) -> String {
+    let repo = &report.repo;
+    let of = if report.lfs { " (LFS)" } else { "" };
+    if let Some(error) = &report.error {
+        return format!("{repo}{of}: failed: {error}");
+    }
+    let verb = if is_dry_run {
+        "would delete"
+    } else {
+        "deleted"
+    };
+    let mut text = format!(
+        "{repo}{of}: {verb} {} snapshots and {} segments ({:.1} MiB); {} snapshots with {} segments stay",
+        report.snapshots.len(),
+        report.segments,
+        report.bytes as f64 / f64::from(1 << 20),
+        report.kept_snapshots,
+        report.kept_segments,
+    );
+    if report.young_segments > 0 {
+        let young = report.young_segments.to_string();
+        text.extend([", and ", &young, " that are too young to go"]);
+    }
+    if !report.missing_segments.is_empty() {
+        let missing = report.missing_segments.len().to_string();
+        text.extend([
+            "; DAMAGED: ",
+            &missing,
+            " segments that snapshots name are not there",
+        ]);
+    }
+    text
 }
 
 fn start_log(format: LogFormat, traces: Option<&Traces>) {

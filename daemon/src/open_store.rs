@@ -1,5 +1,6 @@
 //! Opening the store: a directory, or a bucket with copies on disk and in memory.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,9 +9,10 @@ use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 use crate::app::{StartError, sweep};
-use crate::config::Config;
+use crate::collection::collect_now_and_then;
+use crate::config::{Config, LiveConfig};
 use crate::error_chain::chain;
-use crate::store::{DiskTier, Limits, S3Error, S3Tier, Store, Tiers};
+use crate::store::{DiskTier, Limits, Notice, S3Error, S3Tier, Store, Tiers};
 
 /// How long a start waits for the bucket before it goes on without.
 const PROBE_LIMIT: Duration = Duration::from_secs(5);
@@ -19,46 +21,86 @@ const PROBE_LIMIT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct StoreTasks {
     tasks: TaskTracker,
+    stopped: CancellationToken,
     stop: DropGuard,
 }
 
 impl StoreTasks {
+    /// Deletes now and then what no snapshot needs any more, where publishes don't do it.
+    pub(crate) fn collect(&self, store: &Store, config: &Arc<LiveConfig>) {
+        if !store.collects_at_once() {
+            let (store, config) = (store.clone(), Arc::clone(config));
+            let collect = collect_now_and_then(store, config, self.stopped.clone());
+            self.tasks.spawn(collect);
+        }
+    }
+
     /// Ends it, and waits until it has.
     pub(crate) async fn stop(self) {
-        let Self { tasks, stop } = self;
+        let Self { tasks, stop, .. } = self;
         drop(stop);
         tasks.close();
         tasks.wait().await;
     }
 }
 
+/// Opens what the store counts on alone, without copies: to work on it beside a daemon. In the runtime of the
+/// caller.
+pub(crate) async fn open_authority(config: &Config) -> Result<Store, StartError> {
+    let Some(s3) = &config.store.s3 else {
+        return Ok(Store::new(open_directory(config)?.0));
+    };
+    let notice = Notice(config.store.delete_notice);
+    let open = async {
+        let bucket = S3Tier::open(s3, notice, CancellationToken::new()).await?;
+        bucket.probe().await?;
+        Ok(Store::new(bucket).with_notice(notice))
+    };
+    open.await.map_err(failed(config))
+}
+
+/// The directory of the store, and the one for what is not finished.
+fn open_directory(config: &Config) -> Result<(DiskTier, PathBuf), StartError> {
+    let (root, tmp) = config.store.directories(&config.data_dir);
+    let disk = DiskTier::create(&root, &tmp).map_err(|source| StartError::Store {
+        place: root.display().to_string(),
+        source: source.into(),
+    })?;
+    Ok((disk, tmp))
+}
+
+fn failed(config: &Config) -> impl Fn(S3Error) -> StartError {
+    |source| StartError::Store {
+        place: config.store.place(&config.data_dir),
+        source: source.into(),
+    }
+}
+
 /// Opens the store, in the runtime of the caller.
 pub(crate) async fn open_store(config: &Config) -> Result<(Store, StoreTasks), StartError> {
-    let (root, tmp) = config.store.directories(&config.data_dir);
     if config.store.s3.is_some() {
+        let (_, tmp) = config.store.directories(&config.data_dir);
         // Nobody else works there: what an earlier run was fetching is of no use.
         sweep(&tmp).map_err(|source| StartError::Prepare {
             path: tmp.clone(),
             source: source.into(),
         })?;
     }
-    let disk = DiskTier::create(&root, &tmp).map_err(|source| StartError::Store {
-        place: root.display().to_string(),
-        source: source.into(),
-    })?;
+    let (disk, tmp) = open_directory(config)?;
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
     let store_tasks = StoreTasks {
         tasks: tasks.clone(),
+        stopped: stop.clone(),
         stop: stop.clone().drop_guard(),
     };
     let Some(s3) = &config.store.s3 else {
         return Ok((Store::new(disk), store_tasks));
     };
-    let failed = |source: S3Error| StartError::Store {
-        place: s3.place(),
-        source: source.into(),
-    };
-    let bucket = S3Tier::open(s3, stop.clone()).await.map_err(failed)?;
+    let notice = Notice(config.store.delete_notice);
+    let failed = failed(config);
+    let bucket = S3Tier::open(s3, notice, stop.clone())
+        .await
+        .map_err(&failed)?;
     let probed = tokio::time::timeout(PROBE_LIMIT, bucket.probe()).await;
     match probed.unwrap_or(Err(S3Error::TimedOut)) {
         Ok(()) => {}
@@ -80,5 +122,5 @@ pub(crate) async fn open_store(config: &Config) -> Result<(Store, StoreTasks), S
     };
     let tiers = Tiers::new(Arc::new(bucket), (disk, tmp), limits);
     tiers.start(&tasks, &stop);
-    Ok((Store::new(tiers), store_tasks))
+    Ok((Store::new(tiers).with_notice(notice), store_tasks))
 }

@@ -57,6 +57,7 @@ fn keep_fixed(new: &mut Config, old: &Config) -> Vec<&'static str> {
         "store.directory": store.directory;
         "store.disk_bytes": store.disk_bytes;
         "store.memory_bytes": store.memory_bytes;
+        "store.delete_notice": store.delete_notice;
         "store.s3": store.s3;
         "tls": tls;
         "tracing": tracing;

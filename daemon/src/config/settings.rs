@@ -15,7 +15,7 @@ use crate::listener::TlsConfig;
 use crate::mirror::UpstreamAuthConfig;
 
 use crate::mirrors_config::MirrorsConfig;
-use crate::store::StoreConfig;
+use crate::store::{Keep, StoreConfig};
 use crate::traces::TracingConfig;
 
 /// What a person wrote, or the defaults: enough to run on loopback without any file. Can't be printed with
@@ -61,8 +61,12 @@ pub struct Config {
     /// that one instead of 412: for clients to which 412 is fatal, where snapshots become current
     /// faster than they are downloaded. Default `true`.
     pub if_match_pins: bool,
-    /// How long what a snapshot doesn't name any more is kept for readers that are under way.
-    /// Default `1day`.
+    /// For how long a snapshot keeps its immutable URL after another became current, however many there
+    /// are. Default `1day`.
+    #[serde(with = "duration")]
+    pub keep_age: Duration,
+    /// How long a segment that no snapshot names is kept after it was stored, for publishes and
+    /// readers that are under way. Default `1day`.
     #[serde(with = "duration")]
     pub delete_grace: Duration,
     /// How long commits that upstream dropped stay in the snapshots. Default `90days`.
@@ -162,6 +166,17 @@ impl GitConfig {
     }
 }
 
+impl Config {
+    /// How much is kept of what isn't current.
+    pub(crate) fn keep(&self) -> Keep {
+        Keep {
+            snapshots: self.keep_snapshots,
+            age: self.keep_age,
+            grace: self.delete_grace,
+        }
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         let upstreams = ["github.com", "gitlab.com"]
@@ -180,6 +195,7 @@ impl Default for Config {
             publish_delay: Duration::from_secs(1),
             keep_snapshots: 20,
             if_match_pins: true,
+            keep_age: Duration::from_hours(24),
             delete_grace: Duration::from_hours(24),
             retain_orphans: Duration::from_hours(90 * 24),
             relayout_share: 0.10,

@@ -293,7 +293,6 @@ fn repository_advice(error: &RepositoryError) -> &'static str {
 
 fn store_status(error: &StoreError) -> (StatusCode, &'static str) {
     match error {
-        StoreError::MayNotDelete => (StatusCode::NOT_IMPLEMENTED, "may_not_delete"),
         StoreError::Tier(error) if error.is_outage() => {
             (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable")
         }
@@ -304,6 +303,10 @@ fn store_status(error: &StoreError) -> (StatusCode, &'static str) {
         | StoreError::Encode { .. }
         | StoreError::BadSegment { .. }
         | StoreError::BeyondEnd
+        | StoreError::Gone { .. }
+        | StoreError::TooSlow
+        | StoreError::Collecting
+        | StoreError::Stopping
         | StoreError::Copy(_) => (StatusCode::INTERNAL_SERVER_ERROR, STORE_FAILED),
     }
 }
@@ -313,7 +316,6 @@ fn store_advice(error: &StoreError) -> &'static str {
         StoreError::Tier(error) if error.is_outage() => {
             "Ask again in a moment, or another replica."
         }
-        StoreError::MayNotDelete => "Forget it without store=true: what is published stays.",
         StoreError::Tier(_)
         | StoreError::Unreadable { .. }
         | StoreError::WrongDigest { .. }
@@ -321,6 +323,10 @@ fn store_advice(error: &StoreError) -> &'static str {
         | StoreError::Encode { .. }
         | StoreError::BadSegment { .. }
         | StoreError::BeyondEnd
+        | StoreError::Gone { .. }
+        | StoreError::TooSlow
+        | StoreError::Collecting
+        | StoreError::Stopping
         | StoreError::Copy(_) => "Look at the daemon's log.",
     }
 }

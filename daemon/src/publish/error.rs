@@ -54,7 +54,10 @@ impl PublishError {
 
     /// Whether another daemon was faster, so that an update and another try do.
     pub(crate) fn is_overtaken(&self) -> bool {
-        matches!(self, Self::Raced | Self::Behind)
+        matches!(
+            self,
+            Self::Raced | Self::Behind | Self::Store(StoreError::Gone { .. })
+        )
     }
 
     /// For what git printed.

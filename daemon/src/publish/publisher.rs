@@ -16,10 +16,11 @@ use super::retain::retain_orphans;
 use super::segments::SegmentSink;
 use super::takeover::take_over;
 use crate::clock::seconds_since_epoch;
+use crate::collection;
 use crate::config::LiveConfig;
 use crate::metrics::{Metrics, Phase, PhaseTimer};
 use crate::mirror::{Git, Upstream, missing_objects};
-use crate::store::{Store, Written};
+use crate::store::{Collection, Secured, Store, Written};
 
 /// What a publish left as current.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,14 +146,14 @@ impl Publisher {
             feed: previous.is_none().then_some(feed),
         };
         let built = build(&job, &mut sink, &of)?;
-        let manifest = self.to_manifest(&of, built)?;
+        let mut manifest = to_manifest(&of, built);
         // Another daemon may have been faster: then nothing of this is of use.
         if self.store.pointer(repo)? != pointer {
             return Err(PublishError::Raced);
         }
         let timer = PhaseTimer::start(job.metrics, Phase::Store);
         let new_bytes = self.store.put_segments(repo, sink.into_new())?;
-        self.make_current(&manifest, pointer.as_ref())?;
+        self.make_current(&mut manifest, (pointer.as_ref(), base))?;
         timer.wrote(new_bytes);
         drop(timer);
         let snapshot = manifest.snapshot;
@@ -184,46 +185,27 @@ impl Publisher {
         take_over(&self.git, &self.store, mirror, (previous, &missing))
     }
 
-    /// Whether packs and commit-graph of `previous` are all there; what is found damaged is put away.
+    /// Whether all that `previous` names is there.
     fn has_base(&self, previous: &Manifest) -> Result<bool, PublishError> {
-        let of_packs = previous
-            .packs
-            .iter()
-            .flat_map(|pack| [&pack.pack, &pack.index, &pack.reverse_index]);
-        let files = of_packs.chain(&previous.commit_graphs);
-        Ok(self.store.has_all(&previous.repo, files)?)
+        let present = self.store.segments(&previous.repo)?;
+        Ok(previous.segments().is_subset(&present))
     }
 
-    fn to_manifest(&self, of: &Snapshot<'_>, built: Built) -> Result<Manifest, PublishError> {
-        Ok(Manifest {
-            version: Manifest::VERSION,
-            repo: of.repo.clone(),
-            snapshot: self.free_id(of.repo, of.refs, of.previous)?,
-            refs_digest: of.refs.digest(),
-            created_at: seconds_since_epoch(),
-            archives: built.archives,
-            packs: built.packs,
-            commit_graphs: built.commit_graphs,
-            tips: of.refs.tips(),
-            runs: built.runs,
-            lfs_objects: Vec::new(),
-        })
-    }
-
-    /// The id of a new snapshot: the commit alone if it has none yet, else with the refs' digest.
+    /// The id of a new snapshot: the commit alone if none has or had that, else with the refs' digest.
     ///
     /// Refs may come back to an earlier state, but the archive doesn't, as it keeps what came in
     /// between: then the digest goes over the previous snapshot too.
     fn free_id(
         &self,
-        repo: &RepoName,
-        refs: &Refs,
+        new: &Manifest,
         previous: Option<&Manifest>,
+        secured: &Secured,
     ) -> Result<SnapshotId, PublishError> {
-        let mut id = SnapshotId::first(refs.commit);
-        let mut digest = refs.digest();
-        while self.store.manifest(repo, id)?.is_some() {
-            let later = SnapshotId::later(refs.commit, &digest);
+        let commit = new.snapshot.commit();
+        let mut id = new.snapshot;
+        let mut digest = new.refs_digest;
+        while secured.is_used(id) || self.store.manifest_written_at(&new.repo, id)?.is_some() {
+            let later = SnapshotId::later(commit, &digest);
             let from = previous
                 .map(|previous| previous.snapshot.to_string())
                 .unwrap_or_default();
@@ -233,22 +215,29 @@ impl Publisher {
         Ok(id)
     }
 
+    /// Writes the manifest, whose segments are stored, under the first free id, and makes it current.
     fn make_current(
         &self,
-        manifest: &Manifest,
-        expected: Option<&Pointer>,
+        manifest: &mut Manifest,
+        (expected, base): (Option<&Pointer>, Option<&Manifest>),
     ) -> Result<(), PublishError> {
-        let (written, digest) = self.store.put_manifest(manifest)?;
+        let wanted = manifest.segments();
+        let is_stopping = || self.git.is_stopping();
+        let secured = self
+            .store
+            .secure(&manifest.repo, (None, &wanted), is_stopping)?;
+        manifest.snapshot = self.free_id(manifest, base, &secured)?;
+        let (written, digest) = self.store.put_manifest(manifest, &secured)?;
         if written == Written::TooLate {
             return Err(PublishError::Raced);
         }
-        self.point_to(&self.store, (manifest, digest), expected)
+        self.point_to((&self.store, &secured), (manifest, digest), expected)
     }
 
     /// Makes a snapshot current whose manifest, with this digest, is in `store`, and deletes what is too old.
     pub(super) fn point_to(
         &self,
-        store: &Store,
+        (store, secured): (&Store, &Secured),
         (manifest, digest): (&Manifest, Digest),
         expected: Option<&Pointer>,
     ) -> Result<(), PublishError> {
@@ -275,15 +264,43 @@ impl Publisher {
             published_at,
             replaced: replaced.unwrap_or_default(),
         };
-        if store.swap_pointer(&manifest.repo, expected, &pointer)? == Written::TooLate {
+        let swap = (expected, &pointer);
+        if store.swap_pointer(&manifest.repo, swap, secured)? == Written::TooLate {
             return Err(PublishError::Raced);
         }
-        let config = self.config.now();
-        let limits = (config.keep_snapshots, config.delete_grace);
-        let deleted_segments = store.collect(&manifest.repo, &pointer, limits)?;
-        if deleted_segments > 0 {
-            info!(repo = %manifest.repo, deleted_segments, "Deleted segments that no snapshot names");
+        if store.collects_at_once() {
+            self.collect(store, &manifest.repo);
         }
         Ok(())
+    }
+
+    /// That this fails is no failure of the publish.
+    fn collect(&self, store: &Store, repo: &RepoName) {
+        let collection = Collection {
+            keep: self.config.now().keep(),
+            is_dry_run: false,
+            is_stopping: &|| self.git.is_stopping(),
+        };
+        match store.collect(repo, collection) {
+            Ok(collected) => collection::log(repo, &collected),
+            Err(error) => collection::warn_of(repo, &error),
+        }
+    }
+}
+
+/// The manifest of what was built, with the first id that it may get.
+fn to_manifest(of: &Snapshot<'_>, built: Built) -> Manifest {
+    Manifest {
+        version: Manifest::VERSION,
+        repo: of.repo.clone(),
+        snapshot: SnapshotId::first(of.refs.commit),
+        refs_digest: of.refs.digest(),
+        created_at: seconds_since_epoch(),
+        archives: built.archives,
+        packs: built.packs,
+        commit_graphs: built.commit_graphs,
+        tips: of.refs.tips(),
+        runs: built.runs,
+        lfs_objects: Vec::new(),
     }
 }

@@ -20,7 +20,6 @@ use crate::app::tmp_directory;
 use crate::clock::seconds_since_epoch;
 use crate::error_chain::chain;
 use crate::mirror::{MirrorError, is_mirror};
-use crate::store::StoreError;
 
 /// When a mirror was last used is the time of this file in it.
 const USED: &str = "cachewfs-used";
@@ -149,10 +148,6 @@ impl Worker {
                 |source| RepositoryError::Mirror(Arc::new(MirrorError::Io { path, source }))
             };
             let store = registry.publisher.store();
-            if snapshots == Snapshots::Deleted && !store.may_delete() {
-                let error = StoreError::MayNotDelete;
-                return Err(RepositoryError::Store(Arc::new(error)));
-            }
             let Some(removed) = registry
                 .take_mirror_away(&repository, condition)
                 .map_err(failed(&repository.mirror))?

@@ -1,11 +1,15 @@
 //! The `[store]` section of the configuration: where what is published is kept.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::S3Config;
-use crate::config::ConfigError;
+use super::{Notice, S3Config};
+use crate::config::{ConfigError, duration};
+
+/// A shorter notice would leave a publish too little time.
+const MIN_NOTICE: Duration = Duration::from_secs(1);
 
 /// The `[store]` section: where what is published is kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +23,13 @@ pub struct StoreConfig {
     pub disk_bytes: u64,
     /// With a bucket: how much the copies in memory may take, in bytes. Default `67108864` (64 MiB).
     pub memory_bytes: u64,
+    /// With a bucket: how often what no snapshot needs any more is deleted; `0s` for never. Default `6h`.
+    #[serde(with = "duration")]
+    pub collect_interval: Duration,
+    /// With a bucket: how long it is announced what is to be deleted before it is; a publish has a fourth of it
+    /// to write a manifest. The same for all daemons of a bucket. Default `1min`.
+    #[serde(with = "duration")]
+    pub delete_notice: Duration,
     /// The bucket that has everything, if it isn't the directory.
     pub s3: Option<S3Config>,
 }
@@ -29,6 +40,8 @@ impl Default for StoreConfig {
             directory: None,
             disk_bytes: 100 << 30,
             memory_bytes: 64 << 20,
+            collect_interval: Duration::from_hours(6),
+            delete_notice: Notice::default().0,
             s3: None,
         }
     }
@@ -37,8 +50,23 @@ impl Default for StoreConfig {
 impl StoreConfig {
     /// Refuses values that can't work.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        if self.delete_notice < MIN_NOTICE {
+            return Err(ConfigError::Value {
+                key: "store.delete_notice",
+                value: format!("{:?}", self.delete_notice),
+                reason: "must be 1s at least",
+            });
+        }
         let checked = self.s3.as_ref().map_or(Ok(()), S3Config::check);
         checked.map_err(|(key, value, reason)| ConfigError::Value { key, value, reason })
+    }
+
+    /// Where what counts is, for people.
+    pub(crate) fn place(&self, data_dir: &Path) -> String {
+        match &self.s3 {
+            Some(s3) => s3.place(),
+            None => self.directories(data_dir).0.display().to_string(),
+        }
     }
 
     /// Where the store is, and where its files are until they are whole.

@@ -89,22 +89,6 @@ impl Store {
         Ok(table)
     }
 
-    /// Whether all of `files` are there; that it can't be told is an error.
-    pub(crate) fn has_all<'a>(
-        &self,
-        repo: &RepoName,
-        files: impl IntoIterator<Item = &'a PublishedFile>,
-    ) -> Result<bool, StoreError> {
-        let shelf = self.shelf(repo);
-        for file in files {
-            let key = Key::segment(&shelf, file.segment.id);
-            if self.tier().stat(&key)?.is_none() {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
     /// Puts the damaged segment that `error` is about, if it is about one, out of the way, so that a
     /// publish can write it again.
     pub(crate) fn set_damaged_aside(&self, error: &StoreError) -> Result<(), StoreError> {
@@ -115,7 +99,9 @@ impl Store {
         };
         match key.object {
             Object::Segment(id) => Ok(self.tier().set_aside(&key.shelf, id)?),
-            Object::Pointer | Object::Manifest(_) | Object::Damaged(_) => Ok(()),
+            Object::Pointer | Object::Deletions | Object::Manifest(_) | Object::Damaged(_) => {
+                Ok(())
+            }
         }
     }
 }

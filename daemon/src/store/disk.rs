@@ -222,22 +222,23 @@ impl Tier for DiskTier {
         self.published()
     }
 
-    /// Those who share the directory see each other's files.
-    fn may_delete(&self) -> bool {
-        true
+    fn authority(&self) -> &dyn Tier {
+        self
     }
 
     fn hold_for_deleting(&self, shelf: &Shelf) -> Result<Option<File>, TierError> {
         self.lock_segments(shelf, File::lock).map(Some)
     }
 
-    fn delete(&self, key: &Key) -> Result<(), TierError> {
-        let path = self.path(key);
-        unless_gone(fs::remove_file(&path)).map_err(TierError::at(path))
+    fn delete(&self, keys: &[Key]) -> Result<(), TierError> {
+        keys.iter().try_for_each(|key| {
+            let path = self.path(key);
+            unless_gone(fs::remove_file(&path)).map_err(TierError::at(path))
+        })
     }
 
     fn delete_shelf(&self, shelf: &Shelf) -> Result<(), TierError> {
-        self.delete(&Key::pointer(shelf))?;
+        self.delete(&[Key::pointer(shelf)])?;
         let directory = self.directory(shelf);
         unless_gone(fs::remove_dir_all(&directory)).map_err(TierError::at(directory))
     }

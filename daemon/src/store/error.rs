@@ -33,8 +33,14 @@ pub(crate) enum StoreError {
     BeyondEnd,
     #[error("can't write what was read from the store")]
     Copy(#[source] std::io::Error),
-    #[error("nothing can be deleted from a store that other daemons may publish to")]
-    MayNotDelete,
+    #[error("{key} is not in the store any more")]
+    Gone { key: Box<Key> },
+    #[error("the store took too long to be sure that what a snapshot names stays")]
+    TooSlow,
+    #[error("another collection of the repository is under way")]
+    Collecting,
+    #[error("the daemon stops")]
+    Stopping,
 }
 
 /// Why a tier fails.
@@ -51,8 +57,6 @@ pub(crate) enum TierError {
     },
     #[error("the bucket can't give or take {key}")]
     S3 { key: Box<Key>, source: Box<S3Error> },
-    #[error("{key} may not be deleted: other daemons may need it")]
-    MayNotDelete { key: Box<Key> },
 }
 
 impl TierError {
@@ -60,10 +64,7 @@ impl TierError {
     pub(crate) fn is_outage(&self) -> bool {
         match self {
             Self::S3 { source, .. } => source.is_outage(),
-            Self::NotFound { .. }
-            | Self::Truncated { .. }
-            | Self::Io { .. }
-            | Self::MayNotDelete { .. } => false,
+            Self::NotFound { .. } | Self::Truncated { .. } | Self::Io { .. } => false,
         }
     }
 

@@ -4,7 +4,8 @@
 //! v1/<host>/<path>.git/current           pointer: replaced by compare-and-swap
 //! v1/<host>/<path>.git/snapshots/<id>    manifest: created once
 //! v1/<host>/<path>.git/segments/<id>     segment: created once
-//! v1/<host>/<path>.git/lfs/…             the same three, of LFS archives
+//! v1/<host>/<path>.git/deletions         what is about to be deleted: replaced by compare-and-swap
+//! v1/<host>/<path>.git/lfs/…             the same four, of LFS archives
 //! ```
 
 use std::fmt;
@@ -53,6 +54,7 @@ impl fmt::Display for Shelf {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Object {
     Pointer,
+    Deletions,
     Manifest(SnapshotId),
     Segment(SegmentId),
     /// A segment that was found damaged and is out of the way.
@@ -79,6 +81,10 @@ impl Key {
         Self::new(shelf, Object::Segment(id))
     }
 
+    pub(super) fn deletions(shelf: &Shelf) -> Self {
+        Self::new(shelf, Object::Deletions)
+    }
+
     pub(super) fn new(shelf: &Shelf, object: Object) -> Self {
         let shelf = shelf.clone();
         Self { shelf, object }
@@ -102,6 +108,7 @@ impl fmt::Display for Key {
         formatter.write_str(&Self::prefix_of(&self.shelf))?;
         match self.object {
             Object::Pointer => formatter.write_str("current"),
+            Object::Deletions => formatter.write_str("deletions"),
             Object::Manifest(id) => write!(formatter, "snapshots/{id}"),
             Object::Segment(id) => write!(formatter, "segments/{id}"),
             Object::Damaged(id) => write!(formatter, "segments/{id}{DAMAGED}"),

@@ -1,13 +1,14 @@
 //! Where segments, manifests and pointers are kept.
 //!
 //! ```text
-//! snapshots, collect, content, archive, revisions    what the daemon does: the same on every tier
+//! snapshots, secure, collect, content, archive, revisions    what the daemon does: the same on every tier
 //! tier                                               what a place for objects can do
 //! disk, listing, share                               a directory, which several daemons may have
 //! s3, tiers                                          a bucket; that, a directory and memory as one
 //! ```
 
 mod archive;
+mod clock;
 mod collect;
 mod config;
 mod content;
@@ -20,6 +21,7 @@ mod listing;
 mod reads;
 mod revisions;
 mod s3;
+mod secure;
 mod share;
 mod snapshots;
 #[cfg(test)]
@@ -30,6 +32,8 @@ mod tiers;
 mod wrapped;
 
 pub(crate) use archive::Archive;
+pub(crate) use clock::Notice;
+pub(crate) use collect::{Collected, Collection, Keep};
 pub use config::StoreConfig;
 pub(crate) use content::read_file;
 pub(crate) use disk::DiskTier;
@@ -38,6 +42,7 @@ pub(crate) use reads::TierReads;
 pub(crate) use revisions::RevisionIndex;
 pub use s3::S3Config;
 pub(crate) use s3::{S3Error, S3Tier};
+pub(crate) use secure::Secured;
 pub(crate) use snapshots::Store;
 pub(crate) use tier::{NewSegment, Written};
 pub(crate) use tiers::{Limits, Tiers};

@@ -87,11 +87,11 @@ pub(super) fn renew(path: &Path) -> Result<(), TierError> {
 mod tests {
     use std::io::Write as _;
 
-    use cachewfs_format::{Digest, Pointer, RepoName, SegmentId, SnapshotId};
+    use cachewfs_format::{Digest, RepoName, SegmentId};
 
     use super::*;
     use crate::store::key::Key;
-    use crate::store::{NewSegment, Store};
+    use crate::store::{Collection, Keep, NewSegment, Store};
 
     fn tier(root: &Path) -> (DiskTier, RepoName) {
         let tier = DiskTier::create(root, &root.join("tmp")).unwrap();
@@ -117,19 +117,21 @@ mod tests {
             let segment = File::open(path(byte)).unwrap();
             segment.set_modified(long_ago).unwrap();
         }
-        let current = Pointer {
-            version: Pointer::VERSION,
-            snapshot: SnapshotId::parse(&"1a".repeat(20)).unwrap(),
-            manifest: Digest::of(b"x"),
-            archives: std::collections::BTreeMap::new(),
-            published_at: 7,
-            replaced: Vec::new(),
-        };
 
         store.put_segments(&repo, vec![new(1)]).unwrap();
-        let deleted = store.collect(&repo, &current, (1, ABANDONED)).unwrap();
+        let keep = Keep {
+            snapshots: 1,
+            age: ABANDONED,
+            grace: ABANDONED,
+        };
+        let collection = Collection {
+            keep,
+            is_dry_run: false,
+            is_stopping: &|| false,
+        };
+        let collected = store.collect(&repo, collection).unwrap();
 
-        assert_eq!(deleted, 1);
+        assert_eq!((collected.segments, collected.young_segments), (1, 1));
         assert!(path(1).exists());
         assert!(!path(2).exists());
     }

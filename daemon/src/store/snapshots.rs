@@ -10,8 +10,11 @@ use std::time::SystemTime;
 
 use cachewfs_format::{Digest, Manifest, Pointer, RepoName, SegmentId, SnapshotId};
 
+use super::clock::{Clock, MachineClock, Notice};
+use super::collect::newest_first;
 use super::key::{Key, Object, Part, Shelf};
 use super::reads::Reads;
+use super::secure::Secured;
 use super::tier::{NewSegment, Tier, Written};
 use super::{StoreError, TierError};
 
@@ -22,6 +25,8 @@ pub(crate) struct Store {
     /// Which shelf of each repository this is about.
     is_lfs: bool,
     changes: Arc<AtomicU64>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) notice: Notice,
 }
 
 impl Store {
@@ -30,7 +35,14 @@ impl Store {
             tier: Arc::new(tier),
             is_lfs: false,
             changes: Arc::default(),
+            clock: Arc::new(MachineClock::default()),
+            notice: Notice::default(),
         }
+    }
+
+    /// The same store, with other times for who publishes and who deletes.
+    pub(crate) fn with_notice(self, notice: Notice) -> Self {
+        Self { notice, ..self }
     }
 
     /// The same store, of LFS archives.
@@ -39,6 +51,17 @@ impl Store {
             is_lfs: true,
             ..self.clone()
         }
+    }
+
+    /// Whether this is the store of LFS archives.
+    pub(crate) fn is_lfs(&self) -> bool {
+        self.is_lfs
+    }
+
+    #[cfg(test)]
+    pub(super) fn with_clock(self, clock: impl Clock + 'static) -> Self {
+        let clock = Arc::new(clock);
+        Self { clock, ..self }
     }
 
     pub(super) fn shelf(&self, repo: &RepoName) -> Shelf {
@@ -51,6 +74,11 @@ impl Store {
 
     pub(super) fn tier(&self) -> &dyn Tier {
         &*self.tier
+    }
+
+    /// Where what counts is, and not a copy.
+    pub(super) fn authority(&self) -> &dyn Tier {
+        self.tier.authority()
     }
 
     /// A number that is another one after this daemon has changed which snapshots there are.
@@ -78,13 +106,15 @@ impl Store {
         Ok(self.tier.create_segments(&self.shelf(repo), segments)?)
     }
 
-    /// Writes a manifest unless its snapshot has one.
+    /// Writes a manifest unless its snapshot has one. All that it names was made sure of just now.
     pub(crate) fn put_manifest(
         &self,
         manifest: &Manifest,
+        secured: &Secured,
     ) -> Result<(Written, Digest), StoreError> {
         let key = Key::manifest(&self.shelf(&manifest.repo), manifest.snapshot);
         let bytes = encode(&key, manifest.to_json())?;
+        self.check_time(secured, self.notice.manifest())?;
         let written = self.tier.create(&key, &bytes)?;
         Ok((written, Digest::of(&bytes)))
     }
@@ -140,12 +170,13 @@ impl Store {
         pointer.transpose()
     }
 
-    /// Makes `new` the pointer if the present one is `expected`.
+    /// Makes `new` the pointer if the present one is `expected`. That its manifest stays was made sure
+    /// of just now.
     pub(crate) fn swap_pointer(
         &self,
         repo: &RepoName,
-        expected: Option<&Pointer>,
-        new: &Pointer,
+        (expected, new): (Option<&Pointer>, &Pointer),
+        secured: &Secured,
     ) -> Result<Written, StoreError> {
         let key = Key::pointer(&self.shelf(repo));
         let present = self.tier.read_whole(&key)?;
@@ -158,9 +189,28 @@ impl Store {
         }
         let version = present.map(|present| present.version);
         let bytes = encode(&key, new.to_json())?;
+        self.check_time(secured, self.notice.pointer())?;
         let written = self.tier.swap(&key, version.as_ref(), &bytes);
         self.has_changed();
         Ok(written?)
+    }
+
+    /// Deletes all that is published of `repo`: first of all the pointer, so that nothing is half there. What
+    /// others may be about to name goes with a later collection.
+    pub(crate) fn delete(&self, repo: &RepoName) -> Result<(), StoreError> {
+        let deleted = self.tier().delete_shelf(&self.shelf(repo));
+        self.has_changed();
+        Ok(deleted?)
+    }
+
+    /// All snapshots that are kept: the current one, then those that were current last.
+    pub(crate) fn newest_snapshots(&self, repo: &RepoName) -> Result<Vec<SnapshotId>, StoreError> {
+        let Some(current) = self.pointer(repo)? else {
+            return Ok(Vec::new());
+        };
+        let listed = self.tier().list(&self.shelf(repo), Part::Manifests)?;
+        let snapshots = newest_first(&current, &listed).into_iter();
+        Ok(snapshots.map(|(id, _)| id).collect())
     }
 
     /// All repositories of which something is published, in no order, as far as the tier can tell.
@@ -170,10 +220,10 @@ impl Store {
 
     /// All segments that are there.
     pub(crate) fn segments(&self, repo: &RepoName) -> Result<HashSet<SegmentId>, StoreError> {
-        let listed = self.tier.list(&self.shelf(repo), Part::Segments)?;
+        let listed = self.authority().list(&self.shelf(repo), Part::Segments)?;
         let id = |object| match object {
             Object::Segment(id) => Some(id),
-            Object::Pointer | Object::Manifest(_) | Object::Damaged(_) => None,
+            Object::Pointer | Object::Deletions | Object::Manifest(_) | Object::Damaged(_) => None,
         };
         let ids = listed.into_iter().filter_map(|listed| id(listed.object));
         Ok(ids.collect())
@@ -187,13 +237,13 @@ impl Store {
             .into_iter();
         let id = |object| match object {
             Object::Manifest(id) => Some(id),
-            Object::Pointer | Object::Segment(_) | Object::Damaged(_) => None,
+            Object::Pointer | Object::Deletions | Object::Segment(_) | Object::Damaged(_) => None,
         };
         Ok(listed.filter_map(|listed| id(listed.object)).collect())
     }
 }
 
-fn parse<T>(
+pub(super) fn parse<T>(
     key: &Key,
     bytes: &[u8],
     parse: fn(&[u8]) -> cachewfs_format::Result<T>,
@@ -204,7 +254,10 @@ fn parse<T>(
     })
 }
 
-fn encode(key: &Key, json: cachewfs_format::Result<Vec<u8>>) -> Result<Vec<u8>, StoreError> {
+pub(super) fn encode(
+    key: &Key,
+    json: cachewfs_format::Result<Vec<u8>>,
+) -> Result<Vec<u8>, StoreError> {
     json.map_err(|source| StoreError::Encode {
         key: key.boxed(),
         source,
@@ -220,6 +273,7 @@ mod tests {
 
     use super::*;
     use crate::store::DiskTier;
+    use crate::store::testing::secured;
 
     fn store() -> (tempfile::TempDir, DiskTier, Store, RepoName) {
         let directory = tempfile::tempdir().unwrap();
@@ -246,16 +300,22 @@ mod tests {
         let (first, second) = (pointer(1), pointer(2));
 
         assert_eq!(
-            store.swap_pointer(&repo, None, &first).unwrap(),
+            store
+                .swap_pointer(&repo, (None, &first), &secured(&store, &repo))
+                .unwrap(),
             Written::New
         );
         assert_eq!(
-            store.swap_pointer(&repo, None, &second).unwrap(),
+            store
+                .swap_pointer(&repo, (None, &second), &secured(&store, &repo))
+                .unwrap(),
             Written::TooLate
         );
         assert_eq!(store.pointer(&repo).unwrap(), Some(first.clone()));
         assert_eq!(
-            store.swap_pointer(&repo, Some(&first), &second).unwrap(),
+            store
+                .swap_pointer(&repo, (Some(&first), &second), &secured(&store, &repo))
+                .unwrap(),
             Written::New
         );
         assert_eq!(store.pointer(&repo).unwrap(), Some(second));
@@ -269,7 +329,7 @@ mod tests {
         tier.swap(&key, None, later).unwrap();
 
         let read = store.pointer(&repo);
-        let swapped = store.swap_pointer(&repo, None, &pointer(1));
+        let swapped = store.swap_pointer(&repo, (None, &pointer(1)), &secured(&store, &repo));
 
         let is_refused = |error: StoreError| {
             matches!(
@@ -303,7 +363,9 @@ mod tests {
             runs: Vec::new(),
             lfs_objects: Vec::new(),
         };
-        store.put_manifest(&manifest).unwrap();
+        store
+            .put_manifest(&manifest, &secured(&store, &repo))
+            .unwrap();
 
         let (from, to) = (
             Key::manifest(&store.shelf(&repo), here),

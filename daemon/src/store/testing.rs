@@ -1,5 +1,6 @@
 //! What tests of tiers store.
 
+use std::collections::HashSet;
 use std::io::Write as _;
 use std::path::Path;
 
@@ -7,6 +8,7 @@ use cachewfs_format::{Digest, RepoName, SegmentId};
 
 use super::key::Shelf;
 use super::tier::NewSegment;
+use super::{Secured, Store};
 
 /// The snapshots of some repository.
 pub(super) fn shelf() -> Shelf {
@@ -33,4 +35,10 @@ pub(super) fn new_segment(directory: &Path, bytes: &[u8]) -> NewSegment {
         file: path,
         len: bytes.len() as u64,
     }
+}
+
+/// What nothing was made sure of for; as good as any where nobody deletes.
+pub(super) fn secured(store: &Store, repo: &RepoName) -> Secured {
+    let nothing = (None, &HashSet::new());
+    store.secure(repo, nothing, || false).unwrap()
 }

@@ -76,20 +76,21 @@ pub(crate) trait Tier: Debug + Send + Sync {
         Ok(Vec::new())
     }
 
-    /// Whether [`Tier::delete`] and [`Tier::delete_shelf`] are safe: while others publish here whom
-    /// this daemon doesn't know of, they aren't.
-    fn may_delete(&self) -> bool;
+    /// Where what counts is, and not a copy. By default that is this tier.
+    fn authority(&self) -> &dyn Tier;
 
     /// Held while objects of a shelf are looked at and deleted, so that nobody stores, or finds
-    /// there already, in between what is about to go. By default that is no danger.
+    /// there already, in between what is about to go. By default nothing can be held: then it has to be
+    /// announced first what is to go.
     fn hold_for_deleting(&self, _shelf: &Shelf) -> Result<Option<File>, TierError> {
         Ok(None)
     }
 
-    /// Deletes an object, if it is there.
-    fn delete(&self, key: &Key) -> Result<(), TierError>;
+    /// Deletes objects, those that are there; all at the same time if it can.
+    fn delete(&self, keys: &[Key]) -> Result<(), TierError>;
 
-    /// Deletes all of a shelf, its pointer first, and what is below it.
+    /// Deletes all of a shelf, its pointer first, and what is below it; but leaves segments where nothing
+    /// can be held.
     fn delete_shelf(&self, shelf: &Shelf) -> Result<(), TierError>;
 
     /// Puts a segment that was found damaged out of the way, so that it can be stored again.

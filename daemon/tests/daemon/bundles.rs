@@ -52,7 +52,7 @@ async fn a_snapshot_that_the_mirror_is_ahead_of_names_a_bundle() {
     git(&work, ["tag", "-a", "v2", "-m", "two"]);
     let new = commit_and_push(&work, "two");
 
-    let no_publish = NoPublish::after_update(&world, &new).await;
+    let no_publish = NoPublish::after_update(&world).await;
     let ahead = world.request(Method::HEAD, &stable(), &[]).await;
     drop(no_publish);
 

@@ -287,27 +287,27 @@ pub(crate) async fn code(response: Response) -> (u16, String) {
     (status, body["error"]["code"].as_str().unwrap().to_owned())
 }
 
-/// A mirror that is ahead of what is published: no snapshot of a commit can be published until this is
+/// A mirror that is ahead of what is published: nothing can be published until this is
 /// dropped.
 pub(crate) struct NoPublish {
-    manifest: PathBuf,
+    deletions: PathBuf,
 }
 
 impl NoPublish {
-    /// Has the mirror updated to `commit`.
-    pub(crate) async fn after_update(world: &World, commit: &str) -> Self {
-        let manifest = world.store().join("snapshots").join(commit);
-        write_file(&manifest, "damaged");
+    /// Has the mirror updated.
+    pub(crate) async fn after_update(world: &World) -> Self {
+        let deletions = world.store().join("deletions");
+        write_file(&deletions, "damaged");
         let refresh = format!("/git/{REPO}/refresh");
         let failed = world.post(&refresh, "").await;
         assert_eq!(failed.status(), 500);
-        Self { manifest }
+        Self { deletions }
     }
 }
 
 impl Drop for NoPublish {
     fn drop(&mut self) {
-        fs::remove_file(&self.manifest).unwrap();
+        fs::remove_file(&self.deletions).unwrap();
     }
 }
 

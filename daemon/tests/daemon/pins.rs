@@ -87,6 +87,7 @@ async fn a_token_of_a_revision_that_is_gone_or_never_was_gets_412() {
     let (world, work) = published_with(|config| {
         config.keep_snapshots = 1;
         config.delete_grace = std::time::Duration::ZERO;
+        config.keep_age = std::time::Duration::ZERO;
     })
     .await;
     let probe = world.get(&stable(), &[(PIN, "probe")]).await;

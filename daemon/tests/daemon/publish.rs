@@ -8,7 +8,7 @@ use cachewfs_format::PackKind;
 use crate::harness::*;
 
 /// A history with files of several sizes, two branches and an annotated tag.
-fn fill(work: &std::path::Path) {
+pub(crate) fn fill(work: &std::path::Path) {
     for commit in 0..8_u32 {
         for file in 0..40_u32 {
             let text = format!("file {file}\n{}", "line\n".repeat((file + commit) as usize));
@@ -294,6 +294,7 @@ async fn a_deleted_branch_needs_no_pack_and_nothing_new_no_snapshot() {
 async fn old_snapshots_are_deleted_and_the_current_one_stays_whole() {
     let world = World::start_with(|config| {
         config.keep_snapshots = 1;
+        config.keep_age = Duration::ZERO;
         config.delete_grace = Duration::ZERO;
     })
     .await;
@@ -323,7 +324,7 @@ async fn old_snapshots_are_deleted_and_the_current_one_stays_whole() {
 async fn a_snapshot_that_was_current_for_long_is_kept_for_those_who_still_read_it() {
     let world = World::start_with(|config| {
         config.keep_snapshots = 1;
-        config.delete_grace = Duration::from_hours(1);
+        config.keep_age = Duration::from_hours(1);
     })
     .await;
     let work = world.create_upstream();

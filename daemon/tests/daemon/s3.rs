@@ -1,12 +1,15 @@
 //! The daemon with its store in a bucket: a real one, of a server that the tests start.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::time::{Duration, Instant};
 
 use cachewfs_daemon::{Config, Daemon, S3Config};
+use cachewfs_format::Manifest;
 use cachewfs_tests::{Fault, Proxy, TestBucket, s3_bucket};
 
 use crate::harness::*;
+use crate::publish::fill;
 
 fn s3(bucket: &TestBucket) -> S3Config {
     S3Config {
@@ -208,6 +211,79 @@ fn ignores_conditions() -> (String, std::thread::JoinHandle<()>) {
         }
     };
     (url, std::thread::spawn(serve))
+}
+
+/// Names of the objects of the repository below `part`.
+fn objects(bucket: &TestBucket, part: &str) -> BTreeSet<String> {
+    let prefix = format!("v1/{REPO}.git/{part}/");
+    let answer = bucket.ask("GET", &format!("?list-type=2&prefix={prefix}"));
+    let keys = answer.split("<Key>").skip(1);
+    let keys = keys.filter_map(|rest| rest.split_once("</Key>"));
+    keys.map(|(key, _)| key.strip_prefix(&prefix).unwrap().to_owned())
+        .collect()
+}
+
+/// What the manifests in the bucket name.
+fn named(bucket: &TestBucket) -> BTreeSet<String> {
+    let mut named = BTreeSet::new();
+    for id in objects(bucket, "snapshots") {
+        let answer = bucket.ask("GET", &format!("v1/{REPO}.git/snapshots/{id}"));
+        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+        let manifest = Manifest::parse(body.as_bytes()).unwrap();
+        named.extend(manifest.segments().iter().map(ToString::to_string));
+    }
+    named
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_snapshot_needs_goes_from_a_bucket() {
+    let Some(bucket) = s3_bucket() else { return };
+    let config = s3(&bucket);
+    let world = World::start_with(|all| {
+        all.store.s3 = Some(config);
+        all.store.collect_interval = Duration::from_millis(500);
+        all.store.delete_notice = Duration::from_secs(1);
+        all.keep_snapshots = 1;
+        all.keep_age = Duration::ZERO;
+        all.delete_grace = Duration::ZERO;
+    })
+    .await;
+    let work = world.create_upstream();
+    fill(&work);
+    let first = commit_and_push(&work, "first");
+    world.refresh().await;
+    let before = objects(&bucket, "segments");
+    for n in 0..3 {
+        write_file(&work.join("src/0/0.txt"), format!("changed {n}\n"));
+        commit_and_push(&work, "more");
+        world.refresh().await;
+    }
+    let last = git(&work, ["rev-parse", "HEAD"]).trim().to_owned();
+
+    eventually(|| objects(&bucket, "snapshots").iter().eq([&last])).await;
+    eventually(|| objects(&bucket, "segments") == named(&bucket)).await;
+    assert!(!before.is_subset(&objects(&bucket, "segments")));
+    let gone = format!("/git/{REPO}/snapshot/{first}.tar.zst");
+    assert_eq!(world.get(&gone, &[]).await.status(), 404);
+    assert_good_clone(&world.extract("snapshot.tar.zst").await);
+
+    // What had this name has gone for good.
+    git(&work, ["reset", "--quiet", "--hard", &first]);
+    git(&work, ["push", "--quiet", "--force", "origin", "HEAD"]);
+    let again = world.refresh().await;
+    let again = again["snapshot"].as_str().unwrap();
+    assert!(again.starts_with(&format!("{first}-")), "{again}");
+    assert_eq!(world.get(&gone, &[]).await.status(), 404);
+
+    // What is forgotten goes, too: at once what names it, and the rest with the next collection.
+    let forget = format!("/api/v1/repos/{REPO}/forget?store=true");
+    assert_eq!(world.post(&forget, "").await.status(), 200);
+    assert_eq!(objects(&bucket, "snapshots").len(), 0);
+    assert_eq!(
+        world.get(&stable(), &[]).await.status(),
+        200,
+        "it is made anew"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -109,7 +109,7 @@ async fn what_could_not_be_published_is_published_by_itself_once_it_can() {
     commit_and_push(&work, "one");
     world.refresh().await;
     let second = commit_and_push(&work, "two");
-    let no_publish = NoPublish::after_update(&world, &second).await;
+    let no_publish = NoPublish::after_update(&world).await;
     let tries = |status: &Value| status["failure"]["tries"].as_u64();
     let failing = world.status_when(|status| tries(status) > Some(2)).await;
     assert_eq!(failing["failure"]["code"], "publish_failed");
@@ -129,7 +129,7 @@ async fn what_was_not_published_before_the_daemon_stopped_is_published_by_the_ne
     commit_and_push(&work, "one");
     world.refresh().await;
     let second = commit_and_push(&work, "two");
-    let no_publish = NoPublish::after_update(&world, &second).await;
+    let no_publish = NoPublish::after_update(&world).await;
     let root = world.stop().await;
     drop(no_publish);
 

@@ -282,7 +282,7 @@ async fn restores_an_old_snapshot_and_its_bundle() {
     let (world, _gate, work, old) = start().await;
     world.refresh().await;
     let new = commit_and_push(&work, "two");
-    let no_publish = NoPublish::after_update(&world, &new).await;
+    let no_publish = NoPublish::after_update(&world).await;
 
     for is_bundle_wanted in [true, false] {
         let restore = Restore {

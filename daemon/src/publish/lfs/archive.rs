@@ -1,6 +1,6 @@
 //! Making the archive: what earlier ones have is used again, the rest is fetched.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::Read as _;
@@ -52,8 +52,13 @@ impl Publisher {
         if current.as_ref().map(|current| current.snapshot) == Some(snapshot) {
             return Ok(true);
         }
-        if let Some((manifest, digest)) = store.manifest(repo, snapshot)? {
-            self.point_to(&store, (&manifest, digest), current.as_ref())?;
+        let is_stopping = || git.is_stopping();
+        if store.manifest_written_at(repo, snapshot)?.is_some() {
+            let wanted = (Some(snapshot), &HashSet::new());
+            let secured = store.secure(repo, wanted, is_stopping)?;
+            let manifest = store.manifest(repo, snapshot)?;
+            let (manifest, digest) = manifest.ok_or(PublishError::Raced)?;
+            self.point_to((&store, &secured), (&manifest, digest), current.as_ref())?;
             return Ok(true);
         }
         let config = self.config.now();
@@ -85,11 +90,13 @@ impl Publisher {
         };
         let (stored, new_bytes) = objects.store_all(&wanted, previous)?;
         let manifest = objects.write_archive(stored, commit)?;
-        let (written, digest) = store.put_manifest(&manifest)?;
+        let segments = manifest.segments();
+        let secured = store.secure(repo, (None, &segments), is_stopping)?;
+        let (written, digest) = store.put_manifest(&manifest, &secured)?;
         if written == Written::TooLate {
             return Err(PublishError::Raced.into());
         }
-        self.point_to(&store, (&manifest, digest), current.as_ref())?;
+        self.point_to((&store, &secured), (&manifest, digest), current.as_ref())?;
         let lfs_objects = manifest.lfs_objects.len();
         let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         info!(%repo, %snapshot, lfs_objects, new_bytes, duration_ms, "Published the LFS objects of {snapshot} of {repo}");

@@ -249,6 +249,20 @@ impl Bucket {
         .await
     }
 
+    /// Deletes an object, if it is there. Tried once: who deletes has little time.
+    pub(super) async fn delete(&self, name: &str) -> Result<(), S3Error> {
+        let permit = self.permits.acquire().await;
+        let _permit = permit.map_err(|_| S3Error::Down)?;
+        let request = self.client.delete_object().bucket(&self.name);
+        match request.key(self.key(name)).send().await {
+            Ok(_) => Ok(()),
+            Err(error) => match S3Error::from(error) {
+                S3Error::NoObject => Ok(()),
+                error => Err(error),
+            },
+        }
+    }
+
     /// All objects whose names begin with `before`, without what stands there.
     pub(super) async fn list(&self, before: &str) -> Result<Vec<Found>, S3Error> {
         let prefix = self.key(before);

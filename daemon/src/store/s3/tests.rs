@@ -5,11 +5,11 @@ use cachewfs_tests::{Fault, Proxy, TestBucket, s3_bucket, wait_until};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::store::TierError;
 use crate::store::contract::keeps_the_contract;
 use crate::store::key::Key;
 use crate::store::testing::{new_segment, noise, shelf};
 use crate::store::tier::{Tier as _, Written};
+use crate::store::{Notice, TierError};
 
 fn config(bucket: &TestBucket) -> S3Config {
     S3Config {
@@ -22,7 +22,7 @@ fn config(bucket: &TestBucket) -> S3Config {
 }
 
 async fn tier(bucket: &TestBucket) -> S3Tier {
-    let tier = S3Tier::open(&config(bucket), CancellationToken::new())
+    let tier = S3Tier::open(&config(bucket), Notice::default(), CancellationToken::new())
         .await
         .unwrap();
     tier.probe().await.unwrap();
@@ -99,7 +99,7 @@ async fn a_bad_network_costs_tries_and_never_a_wrong_byte() {
         timeout: std::time::Duration::from_millis(1500),
         ..config(&bucket)
     };
-    let tier = S3Tier::open(&through, CancellationToken::new())
+    let tier = S3Tier::open(&through, Notice::default(), CancellationToken::new())
         .await
         .unwrap();
     tier.probe().await.unwrap();
@@ -142,7 +142,7 @@ async fn who_wins_is_told_so_when_the_answer_was_lost() {
         endpoint: Some(proxy.url()),
         ..config(&bucket)
     };
-    let tier = S3Tier::open(&through, CancellationToken::new())
+    let tier = S3Tier::open(&through, Notice::default(), CancellationToken::new())
         .await
         .unwrap();
     tier.probe().await.unwrap();

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use cachewfs_format::SegmentId;
@@ -17,12 +18,15 @@ use super::upload::Parts;
 use super::{Bucket, S3Config, S3Error, probe};
 use crate::error_chain::chain;
 use crate::store::TierError;
+use crate::store::clock::Notice;
 use crate::store::key::{Key, Part, Shelf};
 use crate::store::reads::Reads;
 use crate::store::tier::{Listed, NewSegment, Stat, Tier, Version, Whole, Written};
 
 /// A longer read is made of several requests at the same time.
 const READ_LEN: usize = 4 << 20;
+/// So many objects are deleted at once.
+const MAX_DELETES: usize = 16;
 /// So many segments are stored at once.
 const MAX_UPLOADS: usize = 16;
 
@@ -38,6 +42,8 @@ struct Inner {
     /// Whether conditional writes are known to be honoured; nothing is written before.
     is_probed: AtomicBool,
     parts: Parts,
+    /// How long the write of a small object may take, with all its tries.
+    write_limit: Duration,
     reads: Arc<Reads>,
     /// Segments that were found damaged: to be written over, and not there until then.
     damaged: Mutex<HashSet<Key>>,
@@ -45,13 +51,18 @@ struct Inner {
 
 impl S3Tier {
     /// A tier in the runtime of the caller, until `stop`. Nothing is written to it before it was probed.
-    pub(crate) async fn open(config: &S3Config, stop: CancellationToken) -> Result<Self, S3Error> {
+    pub(crate) async fn open(
+        config: &S3Config,
+        notice: Notice,
+        stop: CancellationToken,
+    ) -> Result<Self, S3Error> {
         Ok(Self(Arc::new(Inner {
             bucket: Bucket::open(config).await?,
             runtime: Handle::current(),
             stop,
             is_probed: AtomicBool::new(false),
             parts: Parts::default(),
+            write_limit: notice.write_limit(),
             reads: Arc::default(),
             damaged: Mutex::default(),
         })))
@@ -126,7 +137,10 @@ impl S3Tier {
         let write = async {
             self.check_probed()?;
             let name = key.to_string();
-            self.0.bucket.write(&name, bytes, condition).await
+            let write = self.0.bucket.write(&name, bytes, condition);
+            // Who deletes relies on it that nobody writes for longer.
+            let written = tokio::time::timeout(self.0.write_limit, write).await;
+            written.unwrap_or(Err(S3Error::TimedOut))
         };
         match self.block_on(write) {
             Ok(()) => Ok(Written::New),
@@ -251,8 +265,12 @@ impl Tier for S3Tier {
         let prefix = format!("{}{}/", Key::prefix_of(shelf), part.directory());
         let found = self.block_on(self.0.bucket.list(&prefix));
         let found = found.map_err(|error| failed(&Key::pointer(shelf), error))?;
+        let damaged = self.lock_damaged();
         let listed = found.into_iter().filter_map(|found| {
             let object = part.parse(&found.name)?;
+            if damaged.contains(&Key::new(shelf, object)) {
+                return None;
+            }
             let stat = Stat {
                 len: found.len,
                 stored_at: found.stored_at,
@@ -262,18 +280,37 @@ impl Tier for S3Tier {
         Ok(listed.collect())
     }
 
-    /// Other daemons may be about to name what this one takes for unused.
-    fn may_delete(&self) -> bool {
-        false
+    fn authority(&self) -> &dyn Tier {
+        self
     }
 
-    fn delete(&self, key: &Key) -> Result<(), TierError> {
-        Err(TierError::MayNotDelete { key: key.boxed() })
+    fn delete(&self, keys: &[Key]) -> Result<(), TierError> {
+        let failed_at = OnceLock::new();
+        let delete = async |key: &Key| {
+            let deleted = self.0.bucket.delete(&key.to_string()).await;
+            deleted.inspect_err(|_| {
+                failed_at.get_or_init(|| key.clone());
+            })
+        };
+        let deleted: Result<(), S3Error> = self.block_on(async {
+            self.check_probed()?;
+            let deleted = stream::iter(keys).map(delete);
+            deleted.buffer_unordered(MAX_DELETES).try_collect().await
+        });
+        match (deleted, failed_at.into_inner().as_ref().or(keys.first())) {
+            (Err(error), Some(key)) => Err(failed(key, error)),
+            _ => Ok(()),
+        }
     }
 
+    /// Others may be about to name its segments.
     fn delete_shelf(&self, shelf: &Shelf) -> Result<(), TierError> {
-        let key = Key::pointer(shelf).boxed();
-        Err(TierError::MayNotDelete { key })
+        self.delete(&[Key::pointer(shelf)])?;
+        let manifests = self.list(shelf, Part::Manifests)?;
+        let keys = manifests
+            .iter()
+            .map(|listed| Key::new(shelf, listed.object));
+        self.delete(&keys.collect::<Vec<_>>())
     }
 
     /// Nothing is moved: the next publish writes over it.

@@ -124,7 +124,7 @@ impl Space {
     }
 
     fn remove(&self, key: &Key) {
-        match self.local.delete(key) {
+        match self.local.delete(std::slice::from_ref(key)) {
             Ok(()) => debug!(%key, "Evicted a copy of what is in the bucket"),
             Err(error) => warn!(%key, %error, "Can't remove a copy of what is in the bucket"),
         }

@@ -23,7 +23,9 @@ use crate::store::{DiskTier, TierError};
 
 /// How old a pointer may be that others may have replaced.
 const POINTER_AGE: Duration = Duration::from_secs(1);
-/// So many pointers are remembered, 1 KiB each as a rule.
+/// For so long a manifest that was there counts as there: who deletes one waits longer before its segments go.
+const MANIFEST_AGE: Duration = Duration::from_secs(15);
+/// So many pointers are remembered, 1 KiB each as a rule, and of so many manifests that they are there.
 const MAX_POINTERS: std::num::NonZeroUsize =
     std::num::NonZeroUsize::new(1024).expect("1024 is not 0");
 
@@ -32,6 +34,7 @@ const MAX_POINTERS: std::num::NonZeroUsize =
 pub(crate) struct Tiers {
     fetcher: Fetcher,
     pointers: Mutex<LruCache<Key, (Instant, Option<Whole>)>>,
+    manifests: Mutex<LruCache<Key, (Instant, Stat)>>,
 }
 
 /// What the tiers before the bucket may take, in bytes.
@@ -54,6 +57,7 @@ impl Tiers {
         Self {
             fetcher: Fetcher::new(remote, (local, tmp), (space, memory), reads),
             pointers: Mutex::new(LruCache::new(MAX_POINTERS)),
+            manifests: Mutex::new(LruCache::new(MAX_POINTERS)),
         }
     }
 
@@ -114,7 +118,7 @@ impl Tiers {
                 self.keep(key, &read.bytes);
             }
             (None, Some(_)) => {
-                self.local().delete(key).ok();
+                self.local().delete(std::slice::from_ref(key)).ok();
             }
             _ => {}
         }
@@ -125,6 +129,33 @@ impl Tiers {
 
     fn lock_pointers(&self) -> MutexGuard<'_, LruCache<Key, (Instant, Option<Whole>)>> {
         self.pointers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// That a snapshot has been deleted is known only to the bucket.
+    fn stat_manifest(&self, key: &Key) -> Result<Option<Stat>, TierError> {
+        if let Some(&(at, stat)) = self.lock_manifests().get(key)
+            && at.elapsed() < MANIFEST_AGE
+        {
+            return Ok(Some(stat));
+        }
+        let looked_at = Instant::now();
+        let stat = match self.remote().stat(key) {
+            Err(error) if error.is_outage() => {
+                return self.local().stat(key).map_err(|_| error);
+            }
+            stat => stat?,
+        };
+        match stat {
+            Some(stat) => drop(self.lock_manifests().put(key.clone(), (looked_at, stat))),
+            None => self.fetcher.space.drop_copy(key),
+        }
+        Ok(stat)
+    }
+
+    fn lock_manifests(&self) -> MutexGuard<'_, LruCache<Key, (Instant, Stat)>> {
+        self.manifests
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How long a segment is that isn't on disk.
@@ -322,12 +353,14 @@ impl Tier for Tiers {
     }
 
     fn stat(&self, key: &Key) -> Result<Option<Stat>, TierError> {
-        if key.object != Object::Pointer
-            && let Ok(Some(stat)) = self.local().stat(key)
-        {
-            return Ok(Some(stat));
+        match key.object {
+            Object::Segment(_) | Object::Damaged(_) => match self.local().stat(key) {
+                Ok(Some(stat)) => Ok(Some(stat)),
+                _ => self.remote().stat(key),
+            },
+            Object::Manifest(_) => self.stat_manifest(key),
+            Object::Pointer | Object::Deletions => self.remote().stat(key),
         }
-        self.remote().stat(key)
     }
 
     fn list(&self, shelf: &Shelf, part: Part) -> Result<Vec<Listed>, TierError> {
@@ -342,18 +375,21 @@ impl Tier for Tiers {
         self.local().repositories()
     }
 
-    fn may_delete(&self) -> bool {
-        self.remote().may_delete()
+    fn authority(&self) -> &dyn Tier {
+        self.remote()
     }
 
     fn hold_for_deleting(&self, shelf: &Shelf) -> Result<Option<File>, TierError> {
         self.remote().hold_for_deleting(shelf)
     }
 
-    fn delete(&self, key: &Key) -> Result<(), TierError> {
-        self.remote().delete(key)?;
-        self.lock_pointers().pop(key);
-        self.fetcher.space.drop_copy(key);
+    fn delete(&self, keys: &[Key]) -> Result<(), TierError> {
+        self.remote().delete(keys)?;
+        for key in keys {
+            self.lock_pointers().pop(key);
+            self.lock_manifests().pop(key);
+            self.fetcher.space.drop_copy(key);
+        }
         Ok(())
     }
 

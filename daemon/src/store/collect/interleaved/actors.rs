@@ -1,0 +1,227 @@
+//! What those do who publish and who delete.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cachewfs_format::{
+    ArchiveKind, ArchiveLayout, Digest, Manifest, ObjectId, Pointer, RepoName, SegmentId,
+    SegmentRef, SnapshotId,
+};
+
+use super::world::{Actor, NOTICE, World};
+use crate::store::clock::{Clock as _, Notice};
+use crate::store::{Collection, Keep, NewSegment, Secured, Store, StoreError, Written};
+
+/// So many segments and commits there may be: few, so that actors meet.
+const SEGMENTS: u64 = 10;
+const COMMITS: u64 = 5;
+
+/// What actors do that they must not.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Habits {
+    /// Publishers are sure of what they name long before they write.
+    pub(super) looks_before_it_builds: bool,
+    /// Collectors give much shorter notice than publishers think.
+    pub(super) hardly_waits: bool,
+}
+
+fn repo() -> RepoName {
+    RepoName::parse("example.com/a").unwrap()
+}
+
+fn segment(number: u64) -> SegmentId {
+    SegmentId(Digest::of(&number.to_be_bytes()))
+}
+
+/// Publishes a few times.
+pub(super) fn publisher(actor: &Actor, habits: Habits) {
+    for _ in 0..6 {
+        let mut store = actor.store();
+        if habits.looks_before_it_builds {
+            store = store.with_notice(Notice(Duration::MAX / 8));
+        }
+        // Whatever goes wrong, it publishes again.
+        if actor.chance(4) == 0 {
+            publish_again(actor, &store).ok();
+        } else {
+            publish(actor, &store, habits).ok();
+        }
+        if actor.is_broken() {
+            break;
+        }
+    }
+    actor.end();
+}
+
+/// Makes a snapshot of some segments of the current one and some others current.
+fn publish(actor: &Actor, store: &Store, habits: Habits) -> Result<(), StoreError> {
+    let repo = repo();
+    let pointer = store.pointer(&repo)?;
+    let old = match &pointer {
+        Some(pointer) => store.current_manifest(&repo, pointer)?.segments(),
+        None => HashSet::new(),
+    };
+    let mut old: Vec<_> = old.into_iter().collect();
+    old.sort_unstable();
+    old.retain(|_| actor.chance(2) == 0);
+    let new: Vec<_> = (0..=actor.chance(3))
+        .map(|_| segment(actor.chance(SEGMENTS)))
+        .collect();
+    let named: HashSet<_> = old.into_iter().chain(new.clone()).collect();
+    let early = habits
+        .looks_before_it_builds
+        .then(|| store.secure(&repo, (None, &HashSet::new()), || false))
+        .transpose()?;
+    let minutes = u32::try_from(actor.chance(8)).unwrap();
+    actor.pause(NOTICE.0 / 4 * minutes);
+    let new_segment = |id| NewSegment {
+        id,
+        file: PathBuf::new(),
+        len: 1,
+    };
+    store.put_segments(&repo, new.into_iter().map(new_segment).collect())?;
+    let secured = match early {
+        Some(early) => early,
+        None => store.secure(&repo, (None, &named), || false)?,
+    };
+    let id = free_id(actor, store, &secured)?;
+    let manifest = manifest(id, &named, actor.chance(u64::MAX));
+    let (written, digest) = store.put_manifest(&manifest, &secured)?;
+    if written == Written::New {
+        point_to(store, (id, digest), (pointer.as_ref(), &secured))?;
+    }
+    Ok(())
+}
+
+/// Makes a snapshot that is there current again, as is done with LFS archives.
+fn publish_again(actor: &Actor, store: &Store) -> Result<(), StoreError> {
+    let repo = repo();
+    let pointer = store.pointer(&repo)?;
+    let snapshots = store.snapshots(&repo)?;
+    if snapshots.is_empty() {
+        return Ok(());
+    }
+    let index = actor.chance(snapshots.len() as u64);
+    let id = snapshots[usize::try_from(index).unwrap()];
+    let secured = store.secure(&repo, (Some(id), &HashSet::new()), || false)?;
+    let Some((_, digest)) = store.manifest(&repo, id)? else {
+        return Ok(());
+    };
+    point_to(store, (id, digest), (pointer.as_ref(), &secured))
+}
+
+fn free_id(actor: &Actor, store: &Store, secured: &Secured) -> Result<SnapshotId, StoreError> {
+    let commit = u8::try_from(actor.chance(COMMITS)).unwrap();
+    let commit = ObjectId::from_bytes(&[commit; 20]).unwrap();
+    let mut id = SnapshotId::first(commit);
+    while secured.is_used(id) || store.manifest_written_at(&repo(), id)?.is_some() {
+        let other = Digest::of(&actor.chance(20).to_be_bytes());
+        id = SnapshotId::later(commit, &other);
+    }
+    Ok(id)
+}
+
+fn point_to(
+    store: &Store,
+    (snapshot, manifest): (SnapshotId, Digest),
+    (expected, secured): (Option<&Pointer>, &Secured),
+) -> Result<(), StoreError> {
+    let replaced = expected.map(|old| old.replaced_by(snapshot, 0));
+    let pointer = Pointer {
+        version: Pointer::VERSION,
+        snapshot,
+        manifest,
+        archives: BTreeMap::new(),
+        published_at: 0,
+        replaced: replaced.unwrap_or_default(),
+    };
+    store.swap_pointer(&repo(), (expected, &pointer), secured)?;
+    Ok(())
+}
+
+fn manifest(snapshot: SnapshotId, named: &HashSet<SegmentId>, chance: u64) -> Manifest {
+    let mut segments: Vec<_> = named.iter().map(|&id| SegmentRef { id, len: 1 }).collect();
+    segments.sort_unstable_by_key(|segment| segment.id);
+    let tail = segments.pop().unwrap();
+    let layout = ArchiveLayout {
+        toc: Digest::of(&chance.to_be_bytes()),
+        size: segments.len() as u64 + 1,
+        segments,
+        tail,
+    };
+    Manifest {
+        version: Manifest::VERSION,
+        repo: repo(),
+        snapshot,
+        refs_digest: Digest::of(b"refs"),
+        created_at: 0,
+        archives: [(ArchiveKind::Checkout, layout)].into(),
+        packs: Vec::new(),
+        commit_graphs: Vec::new(),
+        tips: Vec::new(),
+        runs: Vec::new(),
+        lfs_objects: Vec::new(),
+    }
+}
+
+fn collection(actor: &Actor) -> Collection<'static> {
+    let keep = Keep {
+        snapshots: 1 + usize::try_from(actor.chance(2)).unwrap(),
+        age: NOTICE.0 * u32::try_from(actor.chance(3)).unwrap(),
+        // As if there were no grace: it is not what safety rests on.
+        grace: NOTICE.0 * u32::try_from(actor.chance(2)).unwrap(),
+    };
+    Collection {
+        keep,
+        is_dry_run: false,
+        is_stopping: &|| false,
+    }
+}
+
+/// Deletes a few times.
+pub(super) fn collector(actor: &Actor, habits: Habits) {
+    for _ in 0..5 {
+        let mut store = actor.store();
+        if habits.hardly_waits {
+            store = store.with_notice(Notice(NOTICE.0 / 20));
+        }
+        store.collect(&repo(), collection(actor)).ok();
+        actor.pause(NOTICE.0);
+        if actor.is_broken() {
+            break;
+        }
+    }
+    actor.end();
+}
+
+/// After the last of them, a collection leaves what is named and nothing else.
+pub(super) fn settle(world: &Arc<World>) -> Result<(), String> {
+    let actor = world.calm();
+    let keep = Keep {
+        snapshots: 1,
+        age: Duration::ZERO,
+        grace: Duration::ZERO,
+    };
+    let collection = Collection {
+        keep,
+        is_dry_run: false,
+        is_stopping: &|| false,
+    };
+    let store = actor.store();
+    let collected = store.collect(&repo(), collection);
+    let collected = collected.map_err(|error| format!("{error:?}"))?;
+    let pointer = store.pointer(&repo()).unwrap();
+    let (snapshots, named, present) = world.left();
+    let current = pointer
+        .map(|pointer| pointer.snapshot)
+        .into_iter()
+        .collect();
+    if snapshots != current || named != present || !collected.missing.is_empty() {
+        return Err(format!(
+            "{snapshots:?} of {current:?}, {named:?} of {present:?}, {collected:?}"
+        ));
+    }
+    world.broken().map_or(Ok(()), Err)
+}

@@ -1,0 +1,220 @@
+//! What is kept, and what may go.
+
+use std::cmp::Reverse;
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, SystemTime};
+
+use cachewfs_format::limits::MAX_REPLACED;
+use cachewfs_format::{Pointer, SegmentId, SnapshotId};
+
+use crate::store::key::Object;
+use crate::store::tier::Listed;
+
+/// How much is kept of what isn't current.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Keep {
+    /// So many snapshots, the current one included.
+    pub(crate) snapshots: usize,
+    /// And all that were current no longer ago than this, or were written since.
+    pub(crate) age: Duration,
+    /// Segments that no snapshot names for so long after they were stored.
+    pub(crate) grace: Duration,
+}
+
+/// Whether `age` has passed between two times of the store's clock.
+fn has_passed(age: Duration, since: SystemTime, now: SystemTime) -> bool {
+    now.duration_since(since).is_ok_and(|passed| passed > age)
+}
+
+/// The snapshots that may go at `now`, those first that were current longest ago.
+pub(super) fn old_snapshots(
+    pointer: Option<&Pointer>,
+    listed: &[Listed],
+    (keep, now): (Keep, SystemTime),
+) -> Vec<SnapshotId> {
+    let Some(current) = pointer else {
+        // What was written for a publish that has not come to its end, or never will.
+        let old = listed
+            .iter()
+            .filter(|listed| has_passed(keep.age, listed.stat.stored_at, now));
+        return old.filter_map(manifest_of).collect();
+    };
+    let snapshots = newest_first(current, listed).into_iter().enumerate();
+    let mut old: Vec<_> = snapshots
+        .filter(|&(index, (id, since))| {
+            index >= keep.snapshots && id != current.snapshot && has_passed(keep.age, since, now)
+        })
+        .map(|(_, (id, _))| id)
+        .collect();
+    old.reverse();
+    old
+}
+
+pub(super) fn manifest_of(listed: &Listed) -> Option<SnapshotId> {
+    match listed.object {
+        Object::Manifest(id) => Some(id),
+        Object::Pointer | Object::Deletions | Object::Segment(_) | Object::Damaged(_) => None,
+    }
+}
+
+/// Of the segments that are listed, those that no manifest names: the ones that may go at `now`, and
+/// the number of those that may not yet.
+pub(super) fn old_segments(
+    listed: &[Listed],
+    named: &HashSet<SegmentId>,
+    (keep, now): (Keep, SystemTime),
+) -> (Vec<Listed>, usize) {
+    let is_named = |object| matches!(object, Object::Segment(id) if named.contains(&id));
+    let unnamed = listed.iter().filter(|listed| !is_named(listed.object));
+    let (old, young): (Vec<Listed>, Vec<Listed>) =
+        unnamed.partition(|listed| has_passed(keep.grace, listed.stat.stored_at, now));
+    (old, young.len())
+}
+
+/// The snapshots in the order in which they were current last, the current one first, each with the
+/// time since when it isn't.
+///
+/// The pointer knows the order. The times are those at which manifests were stored, by the one clock that all
+/// daemons share: a snapshot was replaced no earlier than the next one was stored. What the pointer doesn't
+/// know was current before all that it does, or never, because its publish lost a race: there the time is that of
+/// its own manifest. If the pointer remembers as many as it can, no such snapshot counts as older than the oldest
+/// of these.
+pub(crate) fn newest_first(current: &Pointer, listed: &[Listed]) -> Vec<(SnapshotId, SystemTime)> {
+    let mut unknown: HashMap<SnapshotId, SystemTime> = listed
+        .iter()
+        .filter_map(|listed| Some((manifest_of(listed)?, listed.stat.stored_at)))
+        .collect();
+    let mut known = vec![current.snapshot];
+    known.extend(current.replaced.iter().map(|replaced| replaced.snapshot));
+    let mut snapshots = Vec::new();
+    let mut newer = None;
+    for id in known {
+        let Some(stored_at) = unknown.remove(&id) else {
+            continue;
+        };
+        snapshots.push((id, newer.unwrap_or(stored_at)));
+        newer = Some(stored_at);
+    }
+    let is_full = current.replaced.len() >= MAX_REPLACED;
+    let oldest = newer.filter(|_| is_full);
+    let mut unknown: Vec<_> = unknown.into_iter().collect();
+    unknown.sort_unstable_by_key(|&(id, stored_at)| (Reverse(stored_at), id));
+    let since = |stored_at: SystemTime| oldest.map_or(stored_at, |oldest| oldest.max(stored_at));
+    snapshots.extend(unknown.into_iter().map(|(id, at)| (id, since(at))));
+    snapshots
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::time::UNIX_EPOCH;
+
+    use cachewfs_format::{Digest, ObjectId, Replaced};
+
+    use super::*;
+    use crate::store::tier::Stat;
+
+    fn id(byte: u8) -> SnapshotId {
+        SnapshotId::first(ObjectId::from_bytes(&[byte; 20]).unwrap())
+    }
+
+    fn at(seconds: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    fn listed(byte: u8, seconds: u64) -> Listed {
+        let stat = Stat {
+            len: 1,
+            stored_at: at(seconds),
+        };
+        let object = Object::Manifest(id(byte));
+        Listed { object, stat }
+    }
+
+    fn pointer(current: u8, replaced: Vec<Replaced>) -> Pointer {
+        Pointer {
+            version: Pointer::VERSION,
+            snapshot: id(current),
+            manifest: Digest::of(b"manifest"),
+            archives: BTreeMap::new(),
+            published_at: 100,
+            replaced,
+        }
+    }
+
+    #[test]
+    fn a_snapshot_was_replaced_when_the_next_one_was_stored() {
+        // Clocks of publishers don't count.
+        let replaced = vec![(id(2), 7).into(), (id(1), 99_999).into()];
+        let current = pointer(3, replaced);
+        let listed = [listed(1, 10), listed(3, 30), listed(2, 20)];
+
+        let snapshots = newest_first(&current, &listed);
+
+        assert_eq!(
+            snapshots,
+            [(id(3), at(30)), (id(2), at(30)), (id(1), at(20))]
+        );
+    }
+
+    #[test]
+    fn what_the_pointer_does_not_know_comes_last_by_its_own_time() {
+        let current = pointer(3, vec![(id(2), 90).into()]);
+        let listed = [listed(8, 20), listed(2, 1), listed(9, 30), listed(3, 2)];
+
+        let snapshots = newest_first(&current, &listed);
+
+        let ids: Vec<_> = snapshots.iter().map(|&(id, _)| id).collect();
+        assert_eq!(ids, [id(3), id(2), id(9), id(8)]);
+        assert_eq!(snapshots[2].1, at(30));
+    }
+
+    #[test]
+    fn what_a_full_pointer_forgot_is_no_older_than_what_it_knows() {
+        let replaced = vec![(id(2), 7).into(); MAX_REPLACED];
+        let current = pointer(3, replaced);
+
+        let snapshots = newest_first(&current, &[listed(9, 30), listed(2, 80)]);
+
+        assert_eq!(snapshots[1], (id(9), at(80)));
+    }
+
+    #[test]
+    fn snapshots_go_when_there_are_newer_ones_and_enough_time_has_passed() {
+        let replaced = vec![(id(3), 0).into(), (id(2), 0).into(), (id(1), 0).into()];
+        let current = pointer(4, replaced);
+        let listed = [listed(1, 10), listed(2, 20), listed(3, 30), listed(4, 40)];
+        let old = |snapshots, age, now| {
+            let keep = Keep {
+                snapshots,
+                age: Duration::from_secs(age),
+                grace: Duration::MAX,
+            };
+            old_snapshots(Some(&current), &listed, (keep, at(now)))
+        };
+
+        assert_eq!(old(1, 0, 100), [id(1), id(2), id(3)]);
+        assert_eq!(old(3, 0, 100), [id(1)]);
+        assert_eq!(old(1, 75, 100), [id(1)], "the next was stored at 20");
+        assert_eq!(old(1, 1000, 100), []);
+        assert_eq!(
+            old(0, 0, 100),
+            [id(1), id(2), id(3)],
+            "the current one stays"
+        );
+        assert_eq!(old(1, 0, 15), [], "times to come");
+    }
+
+    #[test]
+    fn without_a_pointer_only_time_counts() {
+        let keep = Keep {
+            snapshots: 5,
+            age: Duration::from_secs(50),
+            grace: Duration::ZERO,
+        };
+
+        let old = old_snapshots(None, &[listed(1, 10), listed(2, 60)], (keep, at(100)));
+
+        assert_eq!(old, [id(1)]);
+    }
+}
