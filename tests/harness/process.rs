@@ -175,7 +175,7 @@ fn spawn(config: &Path, log: &Path) -> Process {
 }
 
 /// An address of the loopback interface that nobody listens at.
-pub(crate) fn free_address() -> SocketAddr {
+pub fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()

@@ -52,6 +52,11 @@ impl Proxy {
         format!("http://{}", self.forward.address)
     }
 
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.forward.address
+    }
+
     /// From now on the network has this fault.
     pub fn set(&self, fault: Fault) {
         self.fault.set(fault);
