@@ -12,6 +12,10 @@ pub const SNAPSHOT_COMMIT_HEADER: &str = "x-cachew-snapshot-commit";
 pub const BUNDLE_URL_HEADER: &str = "x-cachew-bundle-url";
 /// `X-Cachew-Snapshot-Pin`: asks for, and carries, the revision that ranges are of.
 pub const SNAPSHOT_PIN_HEADER: &str = "x-cachew-snapshot-pin";
+/// `X-Cachewfs-Direct: 1`: who asks takes a 307 for a range that lies elsewhere.
+pub const DIRECT_HEADER: &str = "x-cachewfs-direct";
+/// `X-Cachewfs-Direct-Range`: the `Range` to ask for there; that of the request counts in the archive.
+pub const DIRECT_RANGE_HEADER: &str = "x-cachewfs-direct-range";
 
 /// The path of the stable URL of an archive: the current one.
 pub fn stable_path(repo: &RepoName, kind: ArchiveKind) -> String {

@@ -133,6 +133,9 @@ mod tests {
             "[store.s3]\nbucket = 'bucket'\nprefix = '../x'",
             "[store.s3]\nbucket = 'bucket'\nendpoint = 'ftp://x'",
             "[store.s3]\nbucket = 'bucket'\nmax_requests = 0",
+            "[store.s3]\nbucket = 'bucket'\npublic_endpoint = 'https://me:secret@x'",
+            "[store.s3]\nbucket = 'bucket'\ndirect_reads_ttl = '0s'",
+            "[store.s3]\nbucket = 'bucket'\ndirect_reads_ttl = '8days'",
         ] {
             assert!(parse(bad).unwrap().check().is_err(), "{bad} was accepted");
         }

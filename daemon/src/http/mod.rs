@@ -7,6 +7,7 @@ mod blocks;
 mod body;
 mod bundle;
 mod conditional;
+mod direct;
 mod ensure_refs;
 mod error;
 mod git_protocol;

@@ -1,5 +1,6 @@
 //! Serving archives: the stable URL of what is current, the immutable URL of each snapshot.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -12,6 +13,7 @@ use cachewfs_format::{ArchiveKind, RepoName, SnapshotId};
 
 use super::body::stream_range;
 use super::conditional::{Condition, Validators};
+use super::direct;
 use super::error::ApiError;
 use super::lfs;
 use super::miss;
@@ -124,10 +126,17 @@ pub(super) async fn immutable(
     kind: ArchiveKind,
     id: SnapshotId,
 ) -> Result<Response, ApiError> {
-    match published::find(&app, &request.repo, (Which::Snapshot(id), kind)).await? {
-        Some(published) => Ok(answer(&request, &published, IMMUTABLE)),
-        None => Err(ApiError::NoSuchSnapshot { repo: request.repo }),
+    let found = published::find(&app, &request.repo, (Which::Snapshot(id), kind)).await?;
+    let Some(published) = found else {
+        return Err(ApiError::NoSuchSnapshot { repo: request.repo });
+    };
+    let planned = plan(&request, &published, IMMUTABLE);
+    if let Planned::Part(_, part) = &planned
+        && let Some(redirect) = direct::redirect(&request, &published, part).await
+    {
+        return Ok(redirect);
     }
+    Ok(planned.into_response(&published))
 }
 
 /// The answer to a probe: no body, so a GET's `Content-Length` can only be 0; the size of the archive
@@ -191,18 +200,44 @@ fn headers(
         )
 }
 
+/// What conditions and `Range` make of a request.
+enum Planned {
+    /// An answer without any bytes of the archive.
+    Bare(Response),
+    /// All of the archive.
+    All(response::Builder),
+    /// A part of it.
+    Part(response::Builder, Range<u64>),
+}
+
+impl Planned {
+    fn into_response(self, published: &Published) -> Response {
+        let (builder, part) = match self {
+            Self::Bare(response) => return response,
+            Self::All(builder) => (builder, 0..published.size),
+            Self::Part(builder, part) => (builder, part),
+        };
+        finish(builder, stream_range(Arc::clone(&published.archive), part))
+    }
+}
+
 fn answer(request: &Request, published: &Published, cache_control: &'static str) -> Response {
+    plan(request, published, cache_control).into_response(published)
+}
+
+fn plan(request: &Request, published: &Published, cache_control: &'static str) -> Planned {
     let validators = Validators {
         etag: &published.etag,
         modified: published.modified,
     };
     let condition = validators.check(&request.headers);
     if condition == Condition::Failed {
-        return ApiError::PreconditionFailed.into_response();
+        return Planned::Bare(ApiError::PreconditionFailed.into_response());
     }
+    let bare = |builder| Planned::Bare(finish(builder, Body::empty()));
     let builder = headers(request, published, cache_control);
     if condition == Condition::NotModified {
-        return finish(builder.status(StatusCode::NOT_MODIFIED), Body::empty());
+        return bare(builder.status(StatusCode::NOT_MODIFIED));
     }
     let builder = builder
         .header(header::ACCEPT_RANGES, "bytes")
@@ -221,25 +256,30 @@ fn answer(request: &Request, published: &Published, cache_control: &'static str)
         }
         _ => Wanted::All,
     };
-    let (builder, part) = match wanted {
-        Wanted::All => (builder.status(StatusCode::OK), 0..size),
+    match wanted {
+        Wanted::All => {
+            let builder = builder
+                .status(StatusCode::OK)
+                .header(header::CONTENT_LENGTH, size);
+            if request.method == Method::HEAD {
+                return bare(builder);
+            }
+            Planned::All(builder)
+        }
         Wanted::Part(part) => {
             let content_range = format!("bytes {}-{}/{size}", part.start, part.end - 1);
-            let builder = builder.header(header::CONTENT_RANGE, content_range);
-            (builder.status(StatusCode::PARTIAL_CONTENT), part)
-        }
-        Wanted::Unsatisfiable => {
             let builder = builder
-                .status(StatusCode::RANGE_NOT_SATISFIABLE)
-                .header(header::CONTENT_RANGE, format!("bytes */{size}"));
-            return finish(builder, Body::empty());
+                .status(StatusCode::PARTIAL_CONTENT)
+                .header(header::CONTENT_RANGE, content_range)
+                .header(header::CONTENT_LENGTH, part.end - part.start);
+            Planned::Part(builder, part)
         }
-    };
-    let builder = builder.header(header::CONTENT_LENGTH, part.end - part.start);
-    if request.method == Method::HEAD {
-        return finish(builder, Body::empty());
+        Wanted::Unsatisfiable => bare(
+            builder
+                .status(StatusCode::RANGE_NOT_SATISFIABLE)
+                .header(header::CONTENT_RANGE, format!("bytes */{size}")),
+        ),
     }
-    finish(builder, stream_range(Arc::clone(&published.archive), part))
 }
 
 fn finish(builder: response::Builder, body: Body) -> Response {

@@ -5,7 +5,7 @@ use std::ops::Range;
 use cachewfs_format::{ArchiveLayout, RepoName, SegmentRef};
 
 use super::key::Key;
-use super::tier::Extent;
+use super::tier::{DirectUrl, Extent};
 use super::{Store, StoreError};
 
 /// The bytes of one archive, or of a part of one: immutable, so whatever is read through it is of one
@@ -84,6 +84,14 @@ impl Archive {
         self.store.tier().bring_soon(&self.extents(range));
     }
 
+    /// Where a client may read `range` by itself: a URL, and which bytes of that to ask for. Only what lies in
+    /// one segment is anywhere in one piece.
+    pub(crate) async fn direct(&self, range: Range<u64>) -> Option<(DirectUrl, Range<u64>)> {
+        let [wanted] = <[Extent; 1]>::try_from(self.extents(range)).ok()?;
+        let url = self.store.tier().direct(&wanted).await?;
+        Some((url, wanted.range))
+    }
+
     /// The parts of segments that make up `range`.
     fn extents(&self, range: Range<u64>) -> Vec<Extent> {
         let shelf = self.store.shelf(&self.repo);
@@ -127,5 +135,68 @@ impl Archive {
             index += 1;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cachewfs_format::{Digest, SegmentId};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::store::DiskTier;
+
+    /// An archive of segments of these lengths, none of which is stored.
+    fn archive(directory: &std::path::Path, lens: &[u64]) -> Archive {
+        let disk = DiskTier::create(directory, &directory.join("tmp")).unwrap();
+        let repo = RepoName::parse("example.com/a").unwrap();
+        let segments = lens.iter().enumerate().map(|(index, &len)| SegmentRef {
+            id: SegmentId(Digest::of(&index.to_le_bytes())),
+            len,
+        });
+        Archive::of_segments(Store::new(disk), repo, segments.collect())
+    }
+
+    proptest! {
+        #[test]
+        fn extents_are_the_range_cut_at_the_ends_of_segments(
+            lens in prop::collection::vec(1_u64..50, 1..6), start in 0_u64..200, len in 1_u64..100,
+        ) {
+            let directory = tempfile::tempdir().unwrap();
+            let archive = archive(directory.path(), &lens);
+            let size: u64 = lens.iter().sum();
+            let (start, end) = (start.min(size - 1), (start + len).min(size));
+            prop_assume!(start < end);
+
+            let extents = archive.extents(start..end);
+
+            let mut at = start;
+            for extent in &extents {
+                let index = archive
+                    .segments
+                    .iter()
+                    .position(|segment| extent.key == Key::segment(&extent.key.shelf, segment.id));
+                let begin = archive.starts[index.unwrap()];
+                prop_assert_eq!(begin + extent.range.start, at);
+                prop_assert!(extent.range.start < extent.range.end && extent.range.end <= extent.len);
+                at = begin + extent.range.end;
+            }
+            prop_assert_eq!(at, end);
+        }
+    }
+
+    #[test]
+    fn only_what_crosses_the_end_of_a_segment_is_in_several() {
+        let directory = tempfile::tempdir().unwrap();
+        let archive = archive(directory.path(), &[10, 1, 20]);
+        let count = |range| archive.extents(range).len();
+
+        for inside in [0..10, 0..1, 9..10, 10..11, 11..31, 30..31] {
+            assert_eq!(count(inside.clone()), 1, "{inside:?}");
+        }
+        for across in [9..11, 0..31, 10..12] {
+            assert!(count(across.clone()) > 1, "{across:?}");
+        }
+        assert_eq!(archive.extents(13..20)[0].range, 2..9);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! The contract is `contract.rs`, which every tier and every wrapper of one runs.
 
-use std::fmt::Debug;
+use std::fmt::{self, Debug, Formatter};
 use std::fs::File;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -43,6 +43,12 @@ pub(crate) trait Tier: Debug + Send + Sync {
     /// Begins to bring what will be wanted; may do a part of it, or nothing. Looks at the disk.
     fn bring_soon(&self, wanted: &[Extent]) {
         let _ = wanted;
+    }
+
+    /// Where a client may read this extent by itself, if it isn't near and that is wanted. Looks at the disk.
+    fn direct<'a>(&'a self, wanted: &'a Extent) -> BoxFuture<'a, Option<DirectUrl>> {
+        let _ = wanted;
+        Box::pin(std::future::ready(None))
     }
 
     /// Reads a whole object, which must be small enough for memory: a manifest or a pointer.
@@ -105,6 +111,23 @@ pub(crate) struct Extent {
     pub(crate) len: u64,
     /// Half-open, within the segment.
     pub(crate) range: Range<u64>,
+}
+
+/// A URL that is good for one range of one object, for a while, whoever has it: a secret, never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct DirectUrl(pub(super) String);
+
+impl DirectUrl {
+    /// For who may have it.
+    pub(crate) fn secret(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Debug for DirectUrl {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        formatter.write_str("DirectUrl(***)")
+    }
 }
 
 /// A whole object.

@@ -10,6 +10,7 @@ mod auth;
 mod bad_upstream;
 mod bundles;
 mod connections;
+mod direct;
 mod ensure_refs;
 mod gate;
 mod git_limits;

@@ -37,7 +37,19 @@ pub struct S3Config {
     /// How long a request may take to be answered, and how long an answer may stand still. Default `20s`.
     #[serde(with = "duration")]
     pub timeout: Duration,
+    /// Whether mounts are sent to the bucket, with a URL that is signed for the range, for what this daemon
+    /// has no copy of. Default `false`.
+    pub direct_reads: bool,
+    /// How long such a URL is good for. Default `5m`.
+    #[serde(with = "duration")]
+    pub direct_reads_ttl: Duration,
+    /// URL of the service as mounts reach it, if not as the daemon does. Default: `endpoint`.
+    pub public_endpoint: Option<String>,
 }
+
+/// What S3 takes for the time that a signed URL is good for.
+const MIN_TTL: Duration = Duration::from_secs(1);
+const MAX_TTL: Duration = Duration::from_hours(24 * 7);
 
 impl Default for S3Config {
     fn default() -> Self {
@@ -53,6 +65,9 @@ impl Default for S3Config {
             max_requests: 32,
             connect_timeout: Duration::from_secs(3),
             timeout: Duration::from_secs(20),
+            direct_reads: false,
+            direct_reads_ttl: Duration::from_mins(5),
+            public_endpoint: None,
         }
     }
 }
@@ -73,18 +88,22 @@ impl S3Config {
             let reason = "it must be a relative path of letters, digits, -, . and _";
             return Err(("store.s3.prefix", prefix.clone(), reason));
         }
-        if let Some(endpoint) = &self.endpoint {
-            let url = reqwest::Url::parse(endpoint).ok();
-            let is_good = |url: &reqwest::Url| {
-                matches!(url.scheme(), "http" | "https")
-                    && url.has_host()
-                    && url.username().is_empty()
-                    && url.password().is_none()
-            };
-            if !url.as_ref().is_some_and(is_good) {
+        let endpoints = [
+            ("store.s3.endpoint", &self.endpoint),
+            ("store.s3.public_endpoint", &self.public_endpoint),
+        ];
+        for (key, endpoint) in endpoints {
+            if let Some(endpoint) = endpoint
+                && !is_endpoint(endpoint)
+            {
                 let reason = "it must be an http or https URL without credentials";
-                return Err(("store.s3.endpoint", crate::mirror::redact(endpoint), reason));
+                return Err((key, crate::mirror::redact(endpoint), reason));
             }
+        }
+        if !(MIN_TTL..=MAX_TTL).contains(&self.direct_reads_ttl) {
+            let value = humantime::format_duration(self.direct_reads_ttl).to_string();
+            let reason = "it must be between 1s and 7days";
+            return Err(("store.s3.direct_reads_ttl", value, reason));
         }
         let positive = [
             ("store.s3.max_requests", self.max_requests >= 1),
@@ -110,4 +129,13 @@ impl S3Config {
         let endpoint = self.endpoint.as_deref().unwrap_or("AWS");
         format!("{} at {endpoint}", self.bucket)
     }
+}
+
+fn is_endpoint(text: &str) -> bool {
+    reqwest::Url::parse(text).is_ok_and(|url| {
+        matches!(url.scheme(), "http" | "https")
+            && url.has_host()
+            && url.username().is_empty()
+            && url.password().is_none()
+    })
 }

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! tier ──► bucket (one request, tried again) ──► client (whom to ask, as whom)
-//!   └────► upload (large objects, in parts)         probe (whether conditions are honoured)
+//!   ├────► upload (large objects, in parts)         probe (whether conditions are honoured)
+//!   └────► direct (URLs for clients: asks nobody)
 //! ```
 //!
 //! Of the layers here `bucket` alone tries again; the SDK is told not to.
@@ -10,6 +11,7 @@
 mod bucket;
 mod client;
 mod config;
+mod direct;
 mod error;
 mod health;
 mod probe;

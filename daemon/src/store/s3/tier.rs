@@ -8,12 +8,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use cachewfs_format::SegmentId;
 use cachewfs_format::limits::MAX_MANIFEST_LEN;
-use futures_util::future::try_join_all;
+use futures_util::future::{BoxFuture, try_join_all};
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::bucket::Condition;
+use super::direct::Signer;
 use super::upload::Parts;
 use super::{Bucket, S3Config, S3Error, probe};
 use crate::error_chain::chain;
@@ -21,7 +22,9 @@ use crate::store::TierError;
 use crate::store::clock::Notice;
 use crate::store::key::{Key, Part, Shelf};
 use crate::store::reads::Reads;
-use crate::store::tier::{Listed, NewSegment, Stat, Tier, Version, Whole, Written};
+use crate::store::tier::{
+    DirectUrl, Extent, Listed, NewSegment, Stat, Tier, Version, Whole, Written,
+};
 
 /// A longer read is made of several requests at the same time.
 const READ_LEN: usize = 4 << 20;
@@ -47,6 +50,7 @@ struct Inner {
     reads: Arc<Reads>,
     /// Segments that were found damaged: to be written over, and not there until then.
     damaged: Mutex<HashSet<Key>>,
+    signer: Option<Signer>,
 }
 
 impl S3Tier {
@@ -56,8 +60,10 @@ impl S3Tier {
         notice: Notice,
         stop: CancellationToken,
     ) -> Result<Self, S3Error> {
+        let bucket = Bucket::open(config).await?;
         Ok(Self(Arc::new(Inner {
-            bucket: Bucket::open(config).await?,
+            signer: Signer::new(config, &bucket),
+            bucket,
             runtime: Handle::current(),
             stop,
             is_probed: AtomicBool::new(false),
@@ -194,6 +200,19 @@ impl Tier for S3Tier {
 
     fn read_now(&self, _: &Key, _: u64, _: &mut [u8]) -> bool {
         false
+    }
+
+    fn direct<'a>(&'a self, wanted: &'a Extent) -> BoxFuture<'a, Option<DirectUrl>> {
+        Box::pin(async move {
+            let signer = self.0.signer.as_ref()?;
+            if self.lock_damaged().contains(&wanted.key) {
+                return None;
+            }
+            let name = wanted.key.to_string();
+            signer
+                .url(&self.0.bucket, &name, wanted.range.clone())
+                .await
+        })
     }
 
     fn read_whole(&self, key: &Key) -> Result<Option<Whole>, TierError> {

@@ -16,7 +16,7 @@ use super::memory::Memory;
 use super::space::Space;
 use crate::store::key::Key;
 use crate::store::reads::Reads;
-use crate::store::tier::{Extent, Tier};
+use crate::store::tier::{Extent, Stat, Tier};
 use crate::store::{DiskTier, TierError};
 
 /// What may be fetched at once, in units of [`UNIT`]: 48 MiB, and that many bytes of memory.
@@ -98,6 +98,19 @@ impl Fetcher {
     /// The length of a segment that is being fetched.
     pub(super) fn len_of(&self, key: &Key) -> Option<u64> {
         self.lock().by_key.get(key).map(|fill| fill.len)
+    }
+
+    /// Whether all of an extent can be read without the bucket. Looks at the disk.
+    pub(super) fn is_near(&self, extent: &Extent) -> bool {
+        let fill = self.lock().by_key.get(&extent.key).map(Arc::clone);
+        let is_in_file = |part| {
+            let fill = fill.as_ref()?;
+            Some(*fill.try_lock(part)? == Place::File)
+        };
+        let is_copy = |stat: &Stat| stat.len == extent.len;
+        matches!(self.local.stat(&extent.key), Ok(Some(stat)) if is_copy(&stat))
+            || parts(&extent.range)
+                .all(|part| self.memory.has(&extent.key, part) || is_in_file(part) == Some(true))
     }
 
     /// Gets a part, from wherever it is.

@@ -18,7 +18,9 @@ use super::memory::Memory;
 use super::space::Space;
 use crate::store::key::{Key, Object, Part, Shelf};
 use crate::store::reads::Reads;
-use crate::store::tier::{Extent, Listed, NewSegment, Stat, Tier, Version, Whole, Written};
+use crate::store::tier::{
+    DirectUrl, Extent, Listed, NewSegment, Stat, Tier, Version, Whole, Written,
+};
 use crate::store::{DiskTier, TierError};
 
 /// How old a pointer may be that others may have replaced.
@@ -287,6 +289,13 @@ impl Tier for Tiers {
 
     fn bring_soon(&self, wanted: &[Extent]) {
         self.fetcher.fetch_soon(wanted);
+    }
+
+    fn direct<'a>(&'a self, wanted: &'a Extent) -> BoxFuture<'a, Option<DirectUrl>> {
+        if self.fetcher.is_near(wanted) {
+            return Box::pin(std::future::ready(None));
+        }
+        self.remote().direct(wanted)
     }
 
     fn read_whole(&self, key: &Key) -> Result<Option<Whole>, TierError> {
