@@ -62,6 +62,7 @@ Mount options (-o, separated by commas):
   hydrate=WHAT         what is fetched in the background: off, hot (all that a checkout needs) or
                        all [all]
   hydrate_rate=SIZE    bytes per second that this may take [no limit]
+  no_direct_reads      ask daemons for everything, also where they point to the bucket behind them
   no_passthrough       don't let the kernel read complete files by itself
   log=FILE             where to log in the background [nowhere]
 Options of fstab such as _netdev, nofail, noauto and x-systemd.* are accepted.";
@@ -101,6 +102,7 @@ impl Settings {
             "poll_interval" => options.poll_interval = time(value).map_err(bad)?,
             "hydrate" => options.hydrate = hydrate(value).map_err(bad)?,
             "hydrate_rate" => options.hydrate_max_rate = Some(size(value).map_err(bad)?),
+            "no_direct_reads" => options.direct_reads = false,
             "no_passthrough" => options.passthrough = false,
             "log" => self.log = Some(absolute(value)),
             _ if IGNORED.contains(&key) || key.starts_with("x-") || key == "comment" => {}
@@ -223,7 +225,7 @@ mod tests {
     fn understands_what_fstab_says() {
         let settings = parse(
             "rw,defaults,_netdev,x-systemd.automount,allow_other,cache_dir=/c,cache_size=2G,\
-             read_timeout=30,lookup_timeout=500ms,hydrate=hot",
+             read_timeout=30,lookup_timeout=500ms,hydrate=hot,no_direct_reads",
         )
         .unwrap();
 
@@ -234,6 +236,7 @@ mod tests {
         assert_eq!(options.read_timeout, Duration::from_secs(30));
         assert_eq!(options.lookup_timeout, Duration::from_millis(500));
         assert_eq!(options.hydrate, Hydrate::Hot);
+        assert!(!options.direct_reads && options.passthrough);
     }
 
     #[test]

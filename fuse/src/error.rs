@@ -99,6 +99,7 @@ fn of_fetch(error: &FetchError) -> Errno {
         FetchError::Status { .. }
         | FetchError::Cut { .. }
         | FetchError::Broken { .. }
+        | FetchError::Direct(_)
         | FetchError::TimedOut { .. }
         | FetchError::Ending => Errno::EIO,
     }

@@ -103,7 +103,7 @@ impl Mount {
                 source,
             })
         });
-        let source = HttpSource::new(&options.daemons, token.transpose()?, Arc::clone(&traffic))
+        let source = HttpSource::new(&options, token.transpose()?, Arc::clone(&traffic))
             .map_err(MountError::Http)?;
         let backend = Arc::new(Backend::new(
             Arc::new(source),

@@ -28,6 +28,8 @@ pub struct MountOptions {
     pub hydrate: Hydrate,
     /// Bytes per second that hydration may take; no limit if absent.
     pub hydrate_max_rate: Option<u64>,
+    /// Whether bytes are read where a daemon points, if it does: from the bucket behind it.
+    pub direct_reads: bool,
     /// Whether complete files are read by the kernel without asking this process.
     pub passthrough: bool,
 }
@@ -58,6 +60,7 @@ impl MountOptions {
             poll_interval: Duration::from_secs(10),
             hydrate: Hydrate::All,
             hydrate_max_rate: None,
+            direct_reads: true,
             passthrough: true,
         }
     }

@@ -32,6 +32,7 @@ struct Counters {
     demand_bytes: AtomicU64,
     demand_requests: AtomicU64,
     retries: AtomicU64,
+    direct_bytes: AtomicU64,
 }
 
 /// Counts what is asked for one purpose.
@@ -86,6 +87,15 @@ impl Meter {
         });
     }
 
+    /// Counts bytes of a body that came from where a daemon pointed.
+    pub(crate) fn count_direct(&self, bytes: usize) {
+        self.count_bytes(bytes);
+        for counters in self.counters() {
+            let direct = &counters.direct_bytes;
+            direct.fetch_add(bytes as u64, Ordering::Relaxed);
+        }
+    }
+
     /// Counts a request that is made again.
     pub(crate) fn count_retry(&self) {
         for counters in self.counters() {
@@ -119,6 +129,7 @@ impl Counters {
             demand_bytes: self.demand_bytes.load(Ordering::Relaxed),
             demand_requests: self.demand_requests.load(Ordering::Relaxed),
             retries: self.retries.load(Ordering::Relaxed),
+            direct_bytes: self.direct_bytes.load(Ordering::Relaxed),
         }
     }
 }

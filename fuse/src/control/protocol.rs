@@ -156,6 +156,9 @@ pub struct TrafficReport {
     pub demand_requests: u64,
     /// Requests that failed and were tried again.
     pub retries: u64,
+    /// Of the bytes, those that were read where a daemon pointed.
+    #[serde(default)]
+    pub direct_bytes: u64,
 }
 
 /// The state of a repository in a mount.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::DirectError;
+
 /// Why bytes can't be had from a daemon.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FetchError {
@@ -57,6 +59,9 @@ pub(crate) enum FetchError {
         /// What is wrong.
         source: cachewfs_format::Error,
     },
+    /// They can't be read where the daemon points; it can still be asked for them itself.
+    #[error("can't read where the daemon points")]
+    Direct(#[source] DirectError),
     /// Time ran out.
     #[error("no answer within {seconds} s")]
     TimedOut {
@@ -76,7 +81,8 @@ impl FetchError {
             Self::Unreachable { .. }
             | Self::NotYet { .. }
             | Self::Cut { .. }
-            | Self::Broken { .. } => true,
+            | Self::Broken { .. }
+            | Self::Direct(_) => true,
             Self::Status { status, .. } => *status >= 500 || *status == 429 || *status == 408,
             Self::Refused { .. } | Self::TimedOut { .. } | Self::Ending => false,
         }

@@ -3,16 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cachewfs_format::api::{self, ErrorBody, RefreshAnswer, RepoList};
-use cachewfs_format::{ArchiveKind, RepoName, SnapshotId};
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use reqwest::header::{
-    AUTHORIZATION, CONTENT_LOCATION, CONTENT_RANGE, ETAG, IF_NONE_MATCH, RANGE, RETRY_AFTER,
-};
+use cachewfs_format::api::{self, RefreshAnswer, RepoList};
+use cachewfs_format::{ArchiveKind, RepoName};
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use reqwest::header::{AUTHORIZATION, CONTENT_LOCATION, ETAG, IF_NONE_MATCH, RANGE};
 use reqwest::{Response, StatusCode};
 
+use super::answer::{exactly, header, refusal, snapshot_of, total_len};
+use super::direct::{self, Patience};
 use super::source::BoxFuture;
+use super::trust::Trust;
 use super::{BodyStream, DaemonToken, FetchError, RangeRequest, Source, Tail, TailAnswer};
+use crate::options::MountOptions;
 use crate::traffic::{Meter, Purpose, Traffic};
 
 /// How long a connection may take, and how long a daemon may stay silent in the middle of a body.
@@ -26,16 +28,25 @@ const REFRESH_TIMEOUT: Duration = Duration::from_mins(10);
 #[derive(Debug)]
 pub(crate) struct HttpSource {
     client: reqwest::Client,
-    /// Without a slash at the end.
-    daemons: Vec<String>,
+    daemons: Vec<Arc<Daemon>>,
     token: Option<DaemonToken>,
     traffic: Arc<Traffic>,
+    /// How long to read where daemons point; not at all if absent.
+    direct: Option<Patience>,
+}
+
+/// A daemon, and whether to read where it points.
+#[derive(Debug)]
+pub(super) struct Daemon {
+    /// Without a slash at the end.
+    pub(super) url: String,
+    pub(super) trust: Trust,
 }
 
 impl HttpSource {
-    /// Takes the base URLs of the daemons, and what they are shown.
+    /// Takes what the daemons are shown.
     pub(crate) fn new(
-        daemons: &[String],
+        options: &MountOptions,
         token: Option<DaemonToken>,
         traffic: Arc<Traffic>,
     ) -> Result<Self, reqwest::Error> {
@@ -43,17 +54,22 @@ impl HttpSource {
             .connect_timeout(CONNECT_TIMEOUT)
             .read_timeout(SILENCE_TIMEOUT)
             .http1_only()
+            .redirect(direct::redirects())
             .user_agent(concat!("cachewfs/", env!("CARGO_PKG_VERSION")))
             .build()?;
-        let daemons = daemons
-            .iter()
-            .map(|url| url.trim_end_matches('/').to_owned())
-            .collect();
+        let daemons = options.daemons.iter().map(|url| {
+            Arc::new(Daemon {
+                url: url.trim_end_matches('/').to_owned(),
+                trust: Trust::default(),
+            })
+        });
+        let patience = Patience::within(options.read_timeout);
         Ok(Self {
             client,
-            daemons,
+            daemons: daemons.collect(),
             token,
             traffic,
+            direct: options.direct_reads.then_some(patience),
         })
     }
 
@@ -65,25 +81,43 @@ impl HttpSource {
         meter: &Meter,
         request: impl Fn(&reqwest::Client, &str) -> reqwest::RequestBuilder,
     ) -> Result<Response, FetchError> {
+        let answer = self.ask((first, Offer::Nothing), meter, request).await?;
+        Ok(answer.response)
+    }
+
+    /// The same, and if that is offered, an answer that points elsewhere is worth having, too.
+    async fn ask(
+        &self,
+        (first, offer): (usize, Offer),
+        meter: &Meter,
+        request: impl Fn(&reqwest::Client, &str) -> reqwest::RequestBuilder,
+    ) -> Result<Answer<'_>, FetchError> {
         let mut last = FetchError::Ending;
         for turn in 0..self.daemons.len() {
             let Some(daemon) = self.daemons.get((first + turn) % self.daemons.len()) else {
                 break;
             };
             meter.count_request();
-            let mut request = request(&self.client, daemon);
+            let mut request = request(&self.client, &daemon.url);
+            let was_offered = offer == Offer::ToFollow && daemon.trust.may_try();
+            if was_offered {
+                request = request.header(api::DIRECT_HEADER, "1");
+            }
             if let Some(token) = &self.token {
                 request = request.header(AUTHORIZATION, token.header());
             }
             let outcome = request.send().await;
             last = match outcome {
-                Ok(response) if response.status().is_success() => return Ok(response),
-                Ok(response) if response.status() == StatusCode::NOT_MODIFIED => {
-                    return Ok(response);
+                Ok(response) if is_worth_having(response.status(), was_offered) => {
+                    return Ok(Answer {
+                        daemon,
+                        response,
+                        was_offered,
+                    });
                 }
                 Ok(response) => refusal(response).await,
                 Err(source) => FetchError::Unreachable {
-                    url: daemon.clone(),
+                    url: daemon.url.clone(),
                     source,
                 },
             };
@@ -95,51 +129,60 @@ impl HttpSource {
     }
 }
 
-/// Turns an answer that is no success into an error.
-async fn refusal(response: Response) -> FetchError {
-    let status = response.status();
-    let url = response.url().to_string();
-    let retry_after = header(&response, RETRY_AFTER)
-        .and_then(|seconds| seconds.parse().ok())
-        .map(Duration::from_secs);
-    let Ok(body) = response.json::<ErrorBody>().await else {
-        return FetchError::Status {
-            url,
-            status: status.as_u16(),
+fn is_worth_having(status: StatusCode, was_offered: bool) -> bool {
+    status.is_success()
+        || status == StatusCode::NOT_MODIFIED
+        || was_offered && status == StatusCode::TEMPORARY_REDIRECT
+}
+
+impl HttpSource {
+    /// Reads where the daemon points, if it does.
+    async fn follow(&self, answer: Answer<'_>, len: u64, meter: &Meter) -> Followed {
+        let Answer {
+            daemon,
+            response,
+            was_offered,
+        } = answer;
+        let (Some(patience), true) = (self.direct, was_offered) else {
+            return Followed::NotAtAll(response);
         };
-    };
-    let (code, message) = (body.error.code, body.error.message);
-    match retry_after {
-        Some(retry_after) if status == StatusCode::SERVICE_UNAVAILABLE => FetchError::NotYet {
-            code,
-            message,
-            retry_after,
-        },
-        _ if status.is_client_error() => FetchError::Refused { code, message },
-        _ => FetchError::Status {
-            url,
-            status: status.as_u16(),
-        },
+        if response.status() != StatusCode::TEMPORARY_REDIRECT {
+            daemon.trust.note_unused();
+            return Followed::NotAtAll(response);
+        }
+        let (from, how) = ((daemon, response.headers()), (patience, meter.clone()));
+        match direct::follow(&self.client, from, len, how).await {
+            Ok(body) => Followed::Elsewhere(body),
+            Err(error) => {
+                daemon.trust.note_failure(&daemon.url, &error);
+                Followed::InVain
+            }
+        }
     }
 }
 
-fn header(response: &Response, name: reqwest::header::HeaderName) -> Option<&str> {
-    response.headers().get(name)?.to_str().ok()
+/// What a daemon may answer beside the bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Offer {
+    Nothing,
+    /// Where they are.
+    ToFollow,
 }
 
-/// The total length in `Content-Range: bytes a-b/total`.
-fn total_len(response: &Response) -> Option<u64> {
-    header(response, CONTENT_RANGE)?
-        .rsplit_once('/')?
-        .1
-        .parse()
-        .ok()
+/// The answer of a daemon.
+struct Answer<'a> {
+    daemon: &'a Arc<Daemon>,
+    response: Response,
+    was_offered: bool,
 }
 
-/// The snapshot in `…/<snapshot>.tar.zst`.
-fn snapshot_of(path: &str) -> Option<SnapshotId> {
-    let name = path.rsplit_once('/')?.1.strip_suffix(".tar.zst")?;
-    SnapshotId::parse(name).ok()
+/// What became of an answer that may point elsewhere.
+enum Followed {
+    /// It doesn't.
+    NotAtAll(Response),
+    Elsewhere(BodyStream),
+    /// There is nothing to be had there.
+    InVain,
 }
 
 impl Source for HttpSource {
@@ -214,13 +257,23 @@ impl Source for HttpSource {
             } = request;
             let meter = self.traffic.meter(Some(&repo), purpose);
             let last_byte = range.end.saturating_sub(1);
-            let response = self
-                .send(attempt, &meter, |client, daemon| {
-                    client
-                        .get(format!("{daemon}{path}"))
-                        .header(RANGE, format!("bytes={}-{last_byte}", range.start))
-                })
-                .await?;
+            let expected = range.end.saturating_sub(range.start);
+            let request = |client: &reqwest::Client, daemon: &str| {
+                client
+                    .get(format!("{daemon}{path}"))
+                    .header(RANGE, format!("bytes={}-{last_byte}", range.start))
+            };
+            // What failed once, for whatever reason, comes from a daemon.
+            let offer = match &self.direct {
+                Some(_) if attempt == 0 => Offer::ToFollow,
+                _ => Offer::Nothing,
+            };
+            let answer = self.ask((attempt, offer), &meter, request).await?;
+            let response = match self.follow(answer, expected, &meter).await {
+                Followed::Elsewhere(body) => return Ok(body),
+                Followed::NotAtAll(response) => response,
+                Followed::InVain => self.send(attempt, &meter, request).await?,
+            };
             let url = response.url().to_string();
             if response.status() != StatusCode::PARTIAL_CONTENT {
                 return Err(FetchError::Status {
@@ -228,7 +281,6 @@ impl Source for HttpSource {
                     status: response.status().as_u16(),
                 });
             }
-            let expected = range.end.saturating_sub(range.start);
             let failed = url.clone();
             let pieces = response
                 .bytes_stream()
@@ -239,6 +291,12 @@ impl Source for HttpSource {
                 .inspect_ok(move |piece| meter.count_bytes(piece.len()));
             Ok(exactly(pieces.boxed(), expected, url))
         })
+    }
+
+    fn note_broken(&self) {
+        for daemon in &self.daemons {
+            daemon.trust.note_broken(&daemon.url);
+        }
     }
 
     fn refresh<'a>(
@@ -278,39 +336,4 @@ impl Source for HttpSource {
                 .hosts)
         })
     }
-}
-
-/// Makes a body that ends early, or goes on too long, end with an error.
-fn exactly(pieces: BodyStream, expected: u64, url: String) -> BodyStream {
-    let ended = stream::once(std::future::ready(None));
-    let mut got = 0_u64;
-    pieces
-        .map(Some)
-        .chain(ended)
-        .filter_map(move |piece| {
-            let checked = match piece {
-                Some(Ok(piece)) => {
-                    got = got.saturating_add(piece.len() as u64);
-                    let is_too_long = got > expected;
-                    Some(if is_too_long {
-                        Err(FetchError::Cut {
-                            url: url.clone(),
-                            got,
-                            expected,
-                        })
-                    } else {
-                        Ok(piece)
-                    })
-                }
-                Some(Err(error)) => Some(Err(error)),
-                None if got < expected => Some(Err(FetchError::Cut {
-                    url: url.clone(),
-                    got,
-                    expected,
-                })),
-                None => None,
-            };
-            std::future::ready(checked)
-        })
-        .boxed()
 }

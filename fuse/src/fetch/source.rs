@@ -72,6 +72,9 @@ pub(crate) trait Source: Send + Sync + fmt::Debug {
     /// Asks for a range; the stream yields exactly its bytes, or ends with an error.
     fn range(&self, request: RangeRequest) -> BoxFuture<'_, Result<BodyStream, FetchError>>;
 
+    /// Notes that bytes that came are wrong, wherever they came from.
+    fn note_broken(&self) {}
+
     /// Makes the daemon ask upstream and publish.
     fn refresh<'a>(
         &'a self,

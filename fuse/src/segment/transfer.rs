@@ -142,6 +142,7 @@ fn broken(segment: &Segment, source: FormatError) -> FetchError {
         error = &source as &dyn std::error::Error,
         "got broken bytes"
     );
+    segment.backend.source.note_broken();
     FetchError::Broken {
         url: place.path.to_string(),
         source,

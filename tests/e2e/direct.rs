@@ -1,0 +1,263 @@
+//! Mounts that read from the bucket where the daemon points.
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use cachewfs_tests::{
+    DaemonProcess, Fault, GitRepo, MountProcess, Proxy, Recorder, Site, TestBucket, binary,
+    can_mount, free_address, git, s3_bucket, wait_until,
+};
+
+/// What no log may have.
+const SECRET: &str = "X-Amz-Signature";
+
+/// A daemon without copies of what is in its bucket, and a repository of a few MB in it.
+struct Place {
+    /// Ended before its directory goes.
+    daemon: DaemonProcess,
+    repo: GitRepo,
+    site: Site,
+}
+
+impl Place {
+    /// `public` is where mounts are sent.
+    fn start(bucket: &TestBucket, public: &str, more: &str) -> Self {
+        let site = Site::default();
+        let mut repo = site.repo("project");
+        repo.grow(20);
+        repo.write("noise", &noise(3_000_000));
+        repo.commit("noise");
+        repo.push();
+        let tables = format!(
+            "[store]\ndisk_bytes = 0\nmemory_bytes = 0\n[store.s3]\nbucket = \"{}\"\n\
+             endpoint = \"{}\"\ncredentials_file = \"{}\"\ndirect_reads = true\n\
+             public_endpoint = \"{public}\"\n{more}",
+            bucket.name,
+            bucket.endpoint,
+            bucket.credentials.display()
+        );
+        let daemon = site.daemon_with(&tables);
+        Self { daemon, repo, site }
+    }
+
+    fn mount(&self, url: &str, options: &str) -> MountProcess {
+        let options = format!("hydrate=off,poll_interval=1h,{options}");
+        let mount = self.site.mount_with(url, &options);
+        wait_until("the repository shows", || {
+            mount.repo("local/project").join(".git").exists()
+        });
+        mount
+    }
+
+    /// Reads everything there is, and compares.
+    fn read_all(&self, mount: &MountProcess) {
+        let mounted = mount.repo("local/project");
+        let log = ["log", "-p", "--binary", "--format=%H"];
+        assert!(git(&mounted, &log) == git(&self.repo.work, &log));
+        let file = std::fs::read(mounted.join("noise")).unwrap();
+        assert!(file == std::fs::read(self.repo.work.join("noise")).unwrap());
+    }
+
+    fn assert_logs_have_no_url(&self, mount: &MountProcess) {
+        for (who, log) in [("daemon", self.daemon.log()), ("mount", mount.log())] {
+            let line = log.lines().find(|line| line.contains(SECRET));
+            assert_eq!(line, None, "in the log of the {who}");
+        }
+    }
+}
+
+/// Bytes that don't compress.
+fn noise(len: usize) -> Vec<u8> {
+    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+    let next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()[3]
+    };
+    std::iter::repeat_with(next).take(len).collect()
+}
+
+#[test]
+fn a_mount_reads_where_the_daemon_points_and_shows_its_token_to_nobody_there() {
+    if !can_mount() {
+        return;
+    }
+    let Some(bucket) = s3_bucket() else { return };
+    let to_bucket = Recorder::start(bucket.address);
+    let path = tempfile::tempdir().unwrap();
+    let (auth, token) = team_only(path.path());
+    let place = Place::start(&bucket, &to_bucket.url(), &auth);
+    let to_daemon = Recorder::start(place.daemon.address());
+    let options = format!("token_file={}", path.path().join("token").display());
+    let mount = place.mount(&to_daemon.url(), &options);
+
+    place.read_all(&mount);
+
+    let requests = to_bucket.requests();
+    assert!(requests.len() > 1);
+    assert_eq!(to_bucket.count_answers(206), requests.len());
+    assert_eq!(to_daemon.count_answers(307), requests.len());
+    assert!(to_bucket.answered_bytes() > 3_000_000);
+    assert!(to_daemon.answered_bytes() < 1_000_000);
+    assert!(mount.traffic("direct_bytes") > 3_000_000);
+    assert_eq!(mount.traffic("retries"), 0);
+    for request in &requests {
+        assert!(request.contains("\r\nrange: bytes="), "{request}");
+        for header in ["authorization", "cookie", "referer", "x-cachew"] {
+            assert!(!request.contains(&format!("\r\n{header}")), "{request}");
+        }
+        assert!(!request.contains(&token));
+    }
+    let shown = |request: &String| request.contains(&token);
+    assert!(to_daemon.requests().iter().any(shown));
+    place.assert_logs_have_no_url(&mount);
+
+    // Who knows nothing of this gets the bytes, and who has no token nothing.
+    let url = format!("{}/git/local/project/snapshot.tar.zst", place.daemon.url());
+    assert_eq!(curl(&["-r", "0-99", &url]), "401");
+    let bearer = format!("authorization: Bearer {token}");
+    assert_eq!(curl(&["-H", &bearer, "-r", "0-99", &url]), "206");
+    let head = git(&place.repo.work, &["rev-parse", "HEAD"]);
+    let url = format!(
+        "{}/git/local/project/snapshot/{}.tar.zst",
+        place.daemon.url(),
+        head.trim()
+    );
+    assert_eq!(curl(&["-H", &bearer, "-r", "0-99", &url]), "206");
+    let direct = "x-cachewfs-direct: 1";
+    assert_eq!(
+        curl(&["-H", &bearer, "-H", direct, "-r", "0-99", &url]),
+        "307"
+    );
+    assert_eq!(curl(&["-H", direct, "-r", "0-99", &url]), "401");
+}
+
+/// The status of an answer.
+fn curl(arguments: &[&str]) -> String {
+    let output = Command::new("curl")
+        .args(["-s", "-o", "/dev/null", "-w", "%{http_code}"])
+        .args(arguments)
+        .output()
+        .unwrap();
+    String::from_utf8_lossy(&output.stdout).to_lowercase()
+}
+
+/// A section for a daemon that lets only the team in, and the token, in lower case, of one of them, which is
+/// also in the file `token`.
+fn team_only(directory: &std::path::Path) -> (String, String) {
+    const TOKEN: &str = "cwfs_0123456789abcdefghijklmnopqrstuvwxyz0123456";
+    const POLICY: &str = "package cachewfs\nimport rego.v1\ndefault allow := false\n\
+                          allow if \"team\" in input.groups\n";
+    let mut command = Command::new(binary("cachewfsd"));
+    command.args(["hash-token", "alice", "--group", "team"]);
+    let mut hash = command
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    writeln!(hash.stdin.take().unwrap(), "{TOKEN}").unwrap();
+    let hashed = hash.wait_with_output().unwrap();
+    assert!(hashed.status.success());
+    let write = |name: &str, content: &[u8]| {
+        let mut file = std::fs::File::create(directory.join(name)).unwrap();
+        file.write_all(content).unwrap();
+    };
+    write("tokens", &hashed.stdout);
+    write("policy.rego", POLICY.as_bytes());
+    write("token", TOKEN.as_bytes());
+    let section = format!(
+        "[auth]\ntokens_file = \"{0}/tokens\"\npolicy = \"{0}/policy.rego\"\n",
+        directory.display()
+    );
+    (section, TOKEN.to_owned())
+}
+
+#[test]
+fn a_bucket_that_mounts_can_not_reach_costs_a_moment_once() {
+    if !can_mount() {
+        return;
+    }
+    let Some(bucket) = s3_bucket() else { return };
+    let silent = Proxy::start(bucket.address);
+    silent.set(Fault::Stall);
+    let refusing: SocketAddr = free_address();
+    for public in [format!("http://{refusing}"), silent.url()] {
+        let place = Place::start(&bucket, &public, "");
+        let to_daemon = Recorder::start(place.daemon.address());
+        // Of which a direct read may take a second, and then there are three for the daemon.
+        let mount = place.mount(&to_daemon.url(), "read_timeout=4s");
+
+        let began = Instant::now();
+        place.read_all(&mount);
+
+        assert!(began.elapsed() < Duration::from_secs(20), "{public}");
+        assert_eq!(mount.traffic("direct_bytes"), 0);
+        let tried = to_daemon.count_answers(307);
+        assert!((1..10).contains(&tried), "{tried} with {public}");
+        let told = mount.log().matches("everything comes from there").count();
+        assert_eq!(told, 1, "{}", mount.log());
+        place.assert_logs_have_no_url(&mount);
+    }
+}
+
+#[test]
+fn a_signature_that_expired_costs_a_moment_once() {
+    if !can_mount() {
+        return;
+    }
+    let Some(bucket) = s3_bucket() else { return };
+    let to_bucket = Recorder::start(bucket.address);
+    to_bucket.delay(Duration::from_millis(2100));
+    let place = Place::start(&bucket, &to_bucket.url(), "direct_reads_ttl = \"1s\"\n");
+    let mount = place.mount(&place.daemon.url(), "");
+
+    place.read_all(&mount);
+
+    assert!(to_bucket.count_answers(403) >= 1);
+    assert_eq!(to_bucket.count_answers(206), 0);
+    assert!(mount.log().contains("answered 403"), "{}", mount.log());
+    place.assert_logs_have_no_url(&mount);
+}
+
+#[test]
+fn what_is_wrong_or_cut_where_the_daemon_points_comes_from_the_daemon() {
+    if !can_mount() {
+        return;
+    }
+    let Some(bucket) = s3_bucket() else { return };
+    for (fault, said) in [
+        (Fault::CorruptEvery(100_000), "got broken bytes"),
+        (Fault::CutAfter(20_000), "can't be reached"),
+    ] {
+        let spoiling = Proxy::start(bucket.address);
+        spoiling.set(fault);
+        let place = Place::start(&bucket, &spoiling.url(), "");
+        let mount = place.mount(&place.daemon.url(), "");
+
+        place.read_all(&mount);
+
+        assert!(mount.traffic("retries") >= 1, "{fault:?}");
+        let log = mount.log();
+        assert!(log.contains("everything comes from there"), "{log}");
+        assert!(log.contains(said), "{log}");
+        place.assert_logs_have_no_url(&mount);
+    }
+}
+
+#[test]
+fn who_wants_no_direct_reads_gets_none() {
+    if !can_mount() {
+        return;
+    }
+    let Some(bucket) = s3_bucket() else { return };
+    let to_bucket = Recorder::start(bucket.address);
+    let place = Place::start(&bucket, &to_bucket.url(), "");
+    let mount = place.mount(&place.daemon.url(), "no_direct_reads");
+
+    place.read_all(&mount);
+
+    assert_eq!(to_bucket.requests(), Vec::<String>::new());
+}
