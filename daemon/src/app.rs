@@ -44,11 +44,11 @@ pub enum StartError {
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// Another daemon works in the data directory.
-    #[error("another daemon uses {data_dir}")]
+    /// Another daemon works in a directory that is for one alone.
+    #[error("another daemon uses {directory}")]
     InUse {
         /// The directory.
-        data_dir: PathBuf,
+        directory: PathBuf,
     },
     /// What `[auth]` names can't be used.
     #[error("who may do what is not clear")]
@@ -136,7 +136,7 @@ impl Daemon {
         let access = Access::open(&config.auth)?;
         let live = Arc::new(LiveConfig::new(config));
         let config = live.now();
-        let lock = lock_data_dir(&config).await?;
+        let lock = lock_directory(&config.data_dir).await?;
         let git_config = prepare_directories(&config).await?;
         let (shutdown, stop) = (CancellationToken::new(), CancellationToken::new());
         // What finds credentials is long, and done with soon.
@@ -307,12 +307,11 @@ async fn kill_late(stop: CancellationToken, kill: CancellationToken, limit: Dura
 pub(crate) fn tmp_directory(config: &Config) -> PathBuf {
     config.data_dir.join("tmp")
 }
-
-/// Makes sure that no other daemon sweeps, fetches or publishes here, as long as the file is open.
-async fn lock_data_dir(config: &Config) -> Result<File, StartError> {
-    let path = config.data_dir.join("lock");
+/// Makes sure that no other daemon sweeps, fetches or publishes in `directory`, as long as the file is open.
+pub(crate) async fn lock_directory(directory: &Path) -> Result<File, StartError> {
+    let path = directory.join("lock");
     let open = || {
-        std::fs::create_dir_all(&config.data_dir)?;
+        std::fs::create_dir_all(directory)?;
         File::create(&path)
     };
     let lock = open().map_err(|source| StartError::Prepare {
@@ -322,8 +321,8 @@ async fn lock_data_dir(config: &Config) -> Result<File, StartError> {
     let deadline = tokio::time::Instant::now() + LOCK_PATIENCE;
     while lock.try_lock().is_err() {
         if tokio::time::Instant::now() > deadline {
-            let data_dir = config.data_dir.clone();
-            return Err(StartError::InUse { data_dir });
+            let directory = directory.to_owned();
+            return Err(StartError::InUse { directory });
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

@@ -1,5 +1,6 @@
 //! Opening the store: a directory, or a bucket with copies on disk and in memory.
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
-use crate::app::{StartError, sweep};
+use crate::app::{StartError, lock_directory, sweep};
 use crate::collection::collect_now_and_then;
 use crate::config::{Config, LiveConfig};
 use crate::error_chain::chain;
@@ -23,6 +24,8 @@ pub(crate) struct StoreTasks {
     tasks: TaskTracker,
     stopped: CancellationToken,
     stop: DropGuard,
+    /// Of the directory with the copies.
+    lock: Option<File>,
 }
 
 impl StoreTasks {
@@ -37,10 +40,13 @@ impl StoreTasks {
 
     /// Ends it, and waits until it has.
     pub(crate) async fn stop(self) {
-        let Self { tasks, stop, .. } = self;
+        let Self {
+            tasks, stop, lock, ..
+        } = self;
         drop(stop);
         tasks.close();
         tasks.wait().await;
+        drop(lock);
     }
 }
 
@@ -78,8 +84,11 @@ fn failed(config: &Config) -> impl Fn(S3Error) -> StartError {
 
 /// Opens the store, in the runtime of the caller.
 pub(crate) async fn open_store(config: &Config) -> Result<(Store, StoreTasks), StartError> {
+    let (root, tmp) = config.store.directories(&config.data_dir);
+    let mut lock = None;
     if config.store.s3.is_some() {
-        let (_, tmp) = config.store.directories(&config.data_dir);
+        // Two daemons would evict each other's copies, and take each other's temporary files away.
+        lock = Some(lock_directory(&root).await?);
         // Nobody else works there: what an earlier run was fetching is of no use.
         sweep(&tmp).map_err(|source| StartError::Prepare {
             path: tmp.clone(),
@@ -92,6 +101,7 @@ pub(crate) async fn open_store(config: &Config) -> Result<(Store, StoreTasks), S
         tasks: tasks.clone(),
         stopped: stop.clone(),
         stop: stop.clone().drop_guard(),
+        lock,
     };
     let Some(s3) = &config.store.s3 else {
         return Ok((Store::new(disk), store_tasks));

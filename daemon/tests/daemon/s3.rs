@@ -311,3 +311,33 @@ async fn a_cold_download_asks_for_each_byte_once() {
     let bytes = read_metric(&world, "cachewfsd_store_read_bytes_total{tier=\"s3\"}").await;
     assert!(bytes <= len as u64 + (1 << 20), "{bytes} for {len}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn copies_are_of_one_daemon_alone() {
+    let Some(bucket) = s3_bucket() else { return };
+    let copies = tempfile::tempdir().unwrap();
+    let directory = copies.path().join("copies");
+    let s3 = s3(&bucket);
+    let change = |config: &mut Config| {
+        config.store.s3 = Some(s3.clone());
+        config.store.directory = Some(directory.clone());
+    };
+    let first = World::start_with(change).await;
+    let root = tempfile::tempdir().unwrap();
+    let mut second = Config {
+        listen: ([127, 0, 0, 1], 0).into(),
+        data_dir: root.path().to_owned(),
+        ..Config::default()
+    };
+    change(&mut second);
+
+    let refused = Daemon::start(second.clone()).await;
+    drop(first.stop().await);
+    let started = Daemon::start(second).await.unwrap();
+
+    let error = refused.err().unwrap().to_string();
+    let said = format!("another daemon uses {}", directory.display());
+    assert_eq!(error, said);
+    started.shutdown.cancel();
+    started.stopped().await;
+}
