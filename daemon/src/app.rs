@@ -18,7 +18,7 @@ use crate::config::{Config, ConfigError, LiveConfig};
 use crate::http;
 use crate::listener::{self, Listener, Tls, TlsError};
 use crate::mirror::{CredentialError, Credentials, Git, end_orphans};
-use crate::open_store::{StoreTasks, open_store};
+use crate::open_store::{StoreTasks, check_store, open_store};
 use crate::publish::Publisher;
 use crate::readiness::Life;
 use crate::repository::{Registry, mirrors};
@@ -80,6 +80,17 @@ pub enum StartError {
     },
 }
 
+/// What would stop a start here and now, and perhaps not where the daemon will run.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckWarning {
+    /// Credentials for upstream.
+    #[error(transparent)]
+    Credentials(#[from] CredentialError),
+    /// What the store needs.
+    #[error(transparent)]
+    Store(#[from] StartError),
+}
+
 /// The daemon.
 #[derive(Debug)]
 pub struct Daemon;
@@ -100,18 +111,20 @@ pub struct Running {
 pub struct Reloader(Arc<Registry>);
 
 impl Daemon {
-    /// Whether what the configuration says and names can be used: values, certificate, tokens, policy.
-    /// Credentials for upstream may be only where the daemon will run (`LoadCredential=`): what is
-    /// wrong with them here is given.
-    pub fn check(config: &Config) -> Result<Option<CredentialError>, StartError> {
+    /// Whether what the configuration says and names can be used: values, certificates, tokens, policy, the
+    /// directory of the store. Credentials may be only where the daemon will run (`LoadCredential=`), and
+    /// as who it will: what is wrong with them, and with the permissions, here is given.
+    pub fn check(config: &Config) -> Result<Vec<CheckWarning>, StartError> {
         config.check()?;
         config.tls.as_ref().map(Tls::open).transpose()?;
         Access::open(&config.auth)?;
+        let mut warnings = check_store(config)?;
         match Credentials::open_all(&config.upstream_auth, &config.upstreams) {
-            Ok(_) => Ok(None),
-            Err(error) if error.is_of_configuration() => Err(error.into()),
-            Err(error) => Ok(Some(error)),
+            Ok(_) => {}
+            Err(error) if error.is_of_configuration() => return Err(error.into()),
+            Err(error) => warnings.push(error.into()),
         }
+        Ok(warnings)
     }
 
     /// Deletes from the store what no snapshot needs any more: of `repos`, or of all repositories if there are

@@ -31,7 +31,7 @@ mod restore;
 mod store;
 mod traces;
 
-pub use app::{Daemon, Reloader, Running, StartError};
+pub use app::{CheckWarning, Daemon, Reloader, Running, StartError};
 pub use auth::{AuthConfig, AuthError, NewToken, PolicyError, TokensError};
 pub use collection::CollectionReport;
 pub use config::{Config, ConfigError, GitConfig, GitHttpConfig, LfsMode, LogFormat};

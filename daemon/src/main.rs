@@ -110,7 +110,7 @@ async fn main() -> anyhow::Result<()> {
         return collect(&config, repositories, (dry_run, json)).await;
     }
     if let Some(Command::CheckConfig) = args.command {
-        if let Some(error) = Daemon::check(&config)? {
+        for error in Daemon::check(&config)? {
             let error = anyhow::Error::from(error);
             writeln!(std::io::stderr(), "Warning: here, {error:#}")?;
         }

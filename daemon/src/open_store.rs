@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::fs::Access;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
-use crate::app::{StartError, lock_directory, sweep};
+use crate::app::{CheckWarning, StartError, lock_directory, sweep};
 use crate::collection::collect_now_and_then;
 use crate::config::{Config, LiveConfig};
 use crate::error_chain::chain;
@@ -133,4 +134,40 @@ pub(crate) async fn open_store(config: &Config) -> Result<(Store, StoreTasks), S
     let tiers = Tiers::new(Arc::new(bucket), (disk, tmp), limits);
     tiers.start(&tasks, &stop);
     Ok((Store::new(tiers).with_notice(notice), store_tasks))
+}
+
+/// Whether the files that `[store]` names can be used: what stops a start anywhere is an error, what may be
+/// otherwise where the daemon will run, and as who it will, is given.
+pub(crate) fn check_store(config: &Config) -> Result<Vec<CheckWarning>, StartError> {
+    let mut warnings = Vec::new();
+    let (root, _) = config.store.directories(&config.data_dir);
+    let failed = |source: std::io::Error| StartError::Store {
+        place: root.display().to_string(),
+        source: source.into(),
+    };
+    match std::fs::metadata(&root) {
+        Ok(metadata) if !metadata.is_dir() => {
+            return Err(failed(std::io::ErrorKind::NotADirectory.into()));
+        }
+        Ok(_) => {
+            let may_write = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
+            if let Err(error) = rustix::fs::access(&root, may_write) {
+                warnings.push(failed(error.into()).into());
+            }
+        }
+        // The daemon makes it.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => warnings.push(failed(error).into()),
+    }
+    if let Some(s3) = &config.store.s3 {
+        let failed = |source: S3Error| StartError::Store {
+            place: s3.place(),
+            source: source.into(),
+        };
+        s3.certificates().map_err(failed)?;
+        if let Err(error) = s3.check_credentials() {
+            warnings.push(failed(error).into());
+        }
+    }
+    Ok(warnings)
 }

@@ -191,6 +191,15 @@ fn check_config_says_what_would_stop_the_start() {
             "[upstream_auth.'x.org']\ntoken_env = 'X'",
             "no host in [upstreams]",
         ),
+        (
+            "[store.s3]\nbucket = 'bucket'\nca_file = '/no/ca.pem'",
+            "/no/ca.pem",
+        ),
+        (
+            "[store.s3]\nbucket = 'bucket'\nca_file = '/dev/null'",
+            "it has none",
+        ),
+        ("[store]\ndirectory = '/dev/null'", "/dev/null"),
     ] {
         let output = check_config(config, &[]);
 
@@ -203,6 +212,12 @@ fn check_config_says_what_would_stop_the_start() {
     let output = check_config(config, &[]);
     let warning = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success() && warning.contains("Warning: here, /no/token"));
+    let config = "[store.s3]\nbucket = 'bucket'\ncredentials_file = '/no/credentials'";
+    let output = check_config(config, &[]);
+    let warning = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{warning}");
+    assert!(warning.starts_with("Warning: here, the store"), "{warning}");
+    assert!(warning.contains("/no/credentials"), "{warning}");
 }
 
 #[test]

@@ -32,11 +32,8 @@ pub(super) async fn client(config: &S3Config) -> Result<Client, S3Error> {
         loader = loader.profile_name(profile);
     }
     if let Some(path) = &config.credentials_file {
-        // Read here, too, because the provider takes a file that isn't there for an empty one.
-        std::fs::metadata(path).map_err(|source| S3Error::File {
-            path: path.clone(),
-            source,
-        })?;
+        // The provider takes a file that isn't there for an empty one.
+        config.check_credentials()?;
         let files = EnvConfigFiles::builder()
             .with_file(EnvConfigFileKind::Credentials, path)
             .build();
@@ -68,15 +65,7 @@ pub(super) async fn client(config: &S3Config) -> Result<Client, S3Error> {
 fn http_client(config: &S3Config) -> Result<aws_sdk_s3::config::SharedHttpClient, S3Error> {
     let mut trusted = TrustStore::default();
     let mut tls = TlsContext::builder();
-    if let Some(path) = &config.ca_file {
-        let pem = std::fs::read(path).map_err(|source| S3Error::File {
-            path: path.clone(),
-            source,
-        })?;
-        check_certificates(&pem).map_err(|source| S3Error::Certificates {
-            path: path.clone(),
-            source,
-        })?;
+    if let Some(pem) = config.certificates()? {
         trusted = trusted.with_pem_certificate(pem);
     }
     tls = tls.with_trust_store(trusted);
@@ -89,13 +78,4 @@ fn http_client(config: &S3Config) -> Result<aws_sdk_s3::config::SharedHttpClient
         .tls_context(context)
         .pool_max_idle_per_host(config.max_requests)
         .build_https())
-}
-
-/// The client would panic at the first request.
-fn check_certificates(pem: &[u8]) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let certificates = reqwest::Certificate::from_pem_bundle(pem)?;
-    if certificates.is_empty() {
-        return Err("it has none".into());
-    }
-    Ok(())
 }

@@ -13,6 +13,7 @@ mod client;
 mod config;
 mod direct;
 mod error;
+mod files;
 mod health;
 mod probe;
 mod tier;

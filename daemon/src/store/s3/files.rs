@@ -1,0 +1,49 @@
+//! The files that the configuration of a bucket names.
+
+use std::fs::File;
+
+use super::{S3Config, S3Error};
+
+impl S3Config {
+    /// The certificates of `ca_file`, if there is one.
+    pub(crate) fn certificates(&self) -> Result<Option<Vec<u8>>, S3Error> {
+        let Some(path) = &self.ca_file else {
+            return Ok(None);
+        };
+        let pem = std::fs::read(path).map_err(|source| S3Error::File {
+            path: path.clone(),
+            source,
+        })?;
+        check_certificates(&pem).map_err(|source| S3Error::Certificates {
+            path: path.clone(),
+            source,
+        })?;
+        Ok(Some(pem))
+    }
+
+    /// Whether `credentials_file` can be read, if there is one.
+    pub(crate) fn check_credentials(&self) -> Result<(), S3Error> {
+        let Some(path) = &self.credentials_file else {
+            return Ok(());
+        };
+        let opened = File::open(path).and_then(|file| file.metadata());
+        let read = opened.and_then(|metadata| {
+            let is_directory = std::io::ErrorKind::IsADirectory;
+            let is_file = !metadata.is_dir();
+            is_file.then_some(()).ok_or(is_directory.into())
+        });
+        read.map_err(|source| S3Error::File {
+            path: path.clone(),
+            source,
+        })
+    }
+}
+
+/// The client would panic at the first request.
+fn check_certificates(pem: &[u8]) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let certificates = reqwest::Certificate::from_pem_bundle(pem)?;
+    if certificates.is_empty() {
+        return Err("it has none".into());
+    }
+    Ok(())
+}
