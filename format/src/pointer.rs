@@ -31,6 +31,18 @@ pub struct Pointer {
     /// one of an earlier writer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub replaced: Vec<Replaced>,
+    /// The token of the newest lease under which one of the pointers so far was published; 0 if there
+    /// was none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub fence: u64,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde hands on a reference"
+)]
+fn is_zero(fence: &u64) -> bool {
+    *fence == 0
 }
 
 impl Pointer {
@@ -107,6 +119,7 @@ mod tests {
             archives: BTreeMap::new(),
             published_at: 7,
             replaced,
+            fence: 0,
         }
     }
 
@@ -125,6 +138,7 @@ mod tests {
         let replaced = vec![Replaced::from((id(1), u64::MAX)); MAX_REPLACED];
         let mut pointer = pointer(2, replaced);
         pointer.replaced = pointer.replaced_by(id(3), u64::MAX);
+        pointer.fence = u64::MAX;
 
         let json = pointer.to_json().unwrap();
 
@@ -136,7 +150,19 @@ mod tests {
     fn one_of_an_earlier_writer_remembers_nothing() {
         let json = pointer(1, Vec::new()).to_json().unwrap();
 
-        assert!(!String::from_utf8_lossy(&json).contains("replaced"));
-        assert_eq!(Pointer::parse(&json).unwrap().replaced, []);
+        let text = String::from_utf8_lossy(&json);
+        assert!(!text.contains("replaced") && !text.contains("fence"));
+        let read = Pointer::parse(&json).unwrap();
+        assert_eq!((read.replaced, read.fence), (Vec::new(), 0));
+    }
+
+    #[test]
+    fn the_fence_is_kept() {
+        let mut pointer = pointer(1, Vec::new());
+        pointer.fence = u64::MAX;
+
+        let json = pointer.to_json().unwrap();
+
+        assert_eq!(Pointer::parse(&json).unwrap(), pointer);
     }
 }

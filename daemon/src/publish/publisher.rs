@@ -263,6 +263,7 @@ impl Publisher {
             archives,
             published_at,
             replaced: replaced.unwrap_or_default(),
+            fence: expected.map_or(0, |old| old.fence),
         };
         let swap = (expected, &pointer);
         if store.swap_pointer(&manifest.repo, swap, secured)? == Written::TooLate {

@@ -291,6 +291,7 @@ mod tests {
             archives: BTreeMap::new(),
             published_at: 7,
             replaced: Vec::new(),
+            fence: 0,
         }
     }
 

@@ -210,6 +210,7 @@ fn pointer() -> Pointer {
             .collect(),
         published_at: 1_700_000_001,
         replaced: Vec::new(),
+        fence: 0,
     }
 }
 
@@ -227,4 +228,10 @@ fn manifest_and_pointer_keep_their_form() {
         ..first
     };
     check("manifest", "pointer-later.json", &later.to_json().unwrap());
+    let fenced = Pointer { fence: 7, ..later };
+    check(
+        "manifest",
+        "pointer-fenced.json",
+        &fenced.to_json().unwrap(),
+    );
 }

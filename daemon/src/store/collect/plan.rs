@@ -139,6 +139,7 @@ mod tests {
             archives: BTreeMap::new(),
             published_at: 100,
             replaced,
+            fence: 0,
         }
     }
 

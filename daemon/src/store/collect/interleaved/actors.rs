@@ -136,6 +136,7 @@ fn point_to(
         archives: BTreeMap::new(),
         published_at: 0,
         replaced: replaced.unwrap_or_default(),
+        fence: 0,
     };
     store.swap_pointer(&repo(), (expected, &pointer), secured)?;
     Ok(())
