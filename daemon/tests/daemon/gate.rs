@@ -16,37 +16,42 @@ pub(crate) struct Gate {
 impl Gate {
     /// Starts a daemon whose upstream is behind an open gate.
     pub(crate) async fn start(change: impl FnOnce(&mut Config)) -> (World, Self) {
-        let mut directory = PathBuf::new();
+        let mut gate = None;
         let world = World::start_with(|config| {
-            directory = config.data_dir.with_file_name("gate");
-            let hook = directory.join("hook");
-            let (shown, trace) = (directory.display(), directory.join("trace"));
-            let script = format!(
-                "#!/bin/sh\necho >> {shown}/packs\n\
-                 while [ ! -e {shown}/open ]; do\n\
-                 if [ -e {shown}/broken ]; then exit 1; fi\nsleep 0.02\ndone\nexec \"$@\"\n"
-            );
-            write_script(&hook, &script);
-            write_file(&directory.join("open"), "");
-            let smudge = directory.join("smudge");
-            let script = format!(
-                "#!/bin/sh\nwhile [ -e {shown}/no-checkout ]; do sleep 0.02; done\nexec cat\n"
-            );
-            write_script(&smudge, &script);
-            let file = directory.join("config");
-            let hook = hook.display();
-            let trace = trace.display();
-            let smudge = smudge.display();
-            let text = format!(
-                "[uploadpack]\npackObjectsHook = {hook}\n[trace2]\neventTarget = {trace}\n\
-                 [filter \"gate\"]\nsmudge = {smudge}\n"
-            );
-            write_file(&file, text);
+            let (made, file) = Self::create(config.data_dir.with_file_name("gate"));
+            gate = Some(made);
             config.git.config_file = Some(file);
             change(config);
         })
         .await;
-        (world, Self { directory })
+        (world, gate.unwrap())
+    }
+
+    /// An open gate, and git's configuration for who is behind it.
+    pub(crate) fn create(directory: PathBuf) -> (Self, PathBuf) {
+        let hook = directory.join("hook");
+        let (shown, trace) = (directory.display(), directory.join("trace"));
+        let script = format!(
+            "#!/bin/sh\necho >> {shown}/packs\n\
+                 while [ ! -e {shown}/open ]; do\n\
+                 if [ -e {shown}/broken ]; then exit 1; fi\nsleep 0.02\ndone\nexec \"$@\"\n"
+        );
+        write_script(&hook, &script);
+        write_file(&directory.join("open"), "");
+        let smudge = directory.join("smudge");
+        let script =
+            format!("#!/bin/sh\nwhile [ -e {shown}/no-checkout ]; do sleep 0.02; done\nexec cat\n");
+        write_script(&smudge, &script);
+        let file = directory.join("config");
+        let hook = hook.display();
+        let trace = trace.display();
+        let smudge = smudge.display();
+        let text = format!(
+            "[uploadpack]\npackObjectsHook = {hook}\n[trace2]\neventTarget = {trace}\n\
+                 [filter \"gate\"]\nsmudge = {smudge}\n"
+        );
+        write_file(&file, text);
+        (Self { directory }, file)
     }
 
     pub(crate) fn open(&self) {
