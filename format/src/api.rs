@@ -219,6 +219,9 @@ pub struct JobStatus {
     pub is_running: bool,
     /// For how long it has run, or waited.
     pub since_seconds: u64,
+    /// The daemon that does the same, and that is waited for; absent if there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits_for: Option<String>,
 }
 
 /// What a mirror has of refs.

@@ -128,6 +128,8 @@ mod tests {
             "keep_snapshots = 0",
             "[git_http]\nmax_requests = 0",
             "[git_http]\nidle_timeout = '0s'",
+            "[store]\nlease_ttl = '10ms'",
+            "[store]\nlease_ttl = '2h'",
             "[store.s3]\nprefix = 'x'",
             "[store.s3]\nbucket = 'a bucket'",
             "[store.s3]\nbucket = 'bucket'\nprefix = '../x'",

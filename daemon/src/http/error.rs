@@ -227,7 +227,7 @@ fn repository_status(error: &RepositoryError) -> (StatusCode, &'static str) {
             PublishError::RepositoryEmpty => (StatusCode::NOT_FOUND, code::REPOSITORY_EMPTY),
             PublishError::HeadUnborn => (StatusCode::NOT_FOUND, code::HEAD_UNBORN),
             PublishError::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
-            PublishError::Raced | PublishError::Behind => {
+            PublishError::Raced | PublishError::Behind | PublishError::LeaseLost => {
                 (StatusCode::SERVICE_UNAVAILABLE, "raced")
             }
             PublishError::Git(_)
@@ -273,9 +273,10 @@ fn repository_advice(error: &RepositoryError) -> &'static str {
         RepositoryError::Publish(error) => match **error {
             PublishError::RepositoryEmpty => "Push a commit first.",
             PublishError::HeadUnborn => "Set the default branch upstream to one that exists.",
-            PublishError::Stopping | PublishError::Raced | PublishError::Behind => {
-                "Ask again in a moment."
-            }
+            PublishError::Stopping
+            | PublishError::Raced
+            | PublishError::Behind
+            | PublishError::LeaseLost => "Ask again in a moment.",
             PublishError::Git(_)
             | PublishError::Store(_)
             | PublishError::Format(_)

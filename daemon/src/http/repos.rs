@@ -139,7 +139,9 @@ fn describe(app: &App, repo: &RepoName, status: Option<&Status>) -> Result<RepoS
         error: failure.as_ref().map(|failure| failure.message.clone()),
         failure,
         updated_at: status.and_then(|status| status.updated_at),
-        job: status.and_then(|status| status.doing).map(describe_job),
+        job: status
+            .and_then(|status| status.doing.as_ref())
+            .map(describe_job),
         next_update_at: status.map(Status::next_run_at),
         published,
         lfs: describe_lfs(app, repo)?,
@@ -175,11 +177,12 @@ fn describe_lfs(app: &App, repo: &RepoName) -> Result<Option<LfsStatus>, ApiErro
     }))
 }
 
-fn describe_job(doing: Doing) -> JobStatus {
+fn describe_job(doing: &Doing) -> JobStatus {
     JobStatus {
         class: doing.class.as_str().to_owned(),
         is_running: doing.is_running,
         since_seconds: doing.since.elapsed().as_secs(),
+        waits_for: doing.waits_for.as_deref().map(str::to_owned),
     }
 }
 

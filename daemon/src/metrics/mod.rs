@@ -4,7 +4,7 @@
 //! names     every metric, with unit and meaning; docs/operations.md has the same table
 //! cells     counters, gauges and histograms: atomics, so that counting takes no lock
 //! text      the exposition format
-//! requests  jobs  publishes      what is counted where
+//! requests  jobs  publishes  leases   what is counted where
 //! ```
 //!
 //! No crate does this: a hundred lines are less than the twenty crates that the usual one brings, which
@@ -12,6 +12,7 @@
 
 mod cells;
 mod jobs;
+mod leases;
 pub(crate) mod names;
 mod publishes;
 mod requests;
@@ -19,6 +20,7 @@ mod text;
 
 pub(crate) use cells::Counter;
 pub(crate) use jobs::{FailureKind, JobClass, JobEnd, JobMetrics, RunningJob, WaitingJob};
+pub(crate) use leases::{LeaseEvent, LeaseMetrics};
 pub(crate) use publishes::{Phase, PhaseTimer, PublishMetrics};
 pub(crate) use requests::{Answered, ObservedRequest, RequestMetrics};
 pub(crate) use text::Page;
@@ -29,6 +31,7 @@ pub(crate) struct Metrics {
     pub(crate) requests: RequestMetrics,
     pub(crate) jobs: JobMetrics,
     pub(crate) publishes: PublishMetrics,
+    pub(crate) leases: LeaseMetrics,
 }
 
 impl Metrics {
@@ -36,5 +39,6 @@ impl Metrics {
         self.requests.render(page);
         self.jobs.render(page);
         self.publishes.render(page);
+        self.leases.render(page);
     }
 }

@@ -77,6 +77,8 @@ metrics! {
         "How long the phases of publishes took: pack, index, checkout, assemble, store";
     PUBLISH_BYTES = Counter "cachewfsd_publish_written_bytes_total" ["phase"]
         "Bytes that the phases of publishes wrote: pack packs, store those segments that are new, the others segments";
+    LEASES = Counter "cachewfsd_leases_total" ["event"]
+        "Leases on publishes: acquired, waited for, taken over (of those acquired: from a daemon that didn't release it), lost to another daemon, failed (published without)";
     STORE_READS = Counter "cachewfsd_store_reads_total" ["tier"]
         "Reads of segments that a tier of the store answered";
     STORE_READ_BYTES = Counter "cachewfsd_store_read_bytes_total" ["tier"]

@@ -29,6 +29,8 @@ pub(crate) enum PublishError {
     Raced,
     #[error("another daemon published what this one's mirror doesn't have")]
     Behind,
+    #[error("another daemon has taken this publish over")]
+    LeaseLost,
     #[error("the daemon stops")]
     Stopping,
 }
@@ -56,7 +58,7 @@ impl PublishError {
     pub(crate) fn is_overtaken(&self) -> bool {
         matches!(
             self,
-            Self::Raced | Self::Behind | Self::Store(StoreError::Gone { .. })
+            Self::Raced | Self::Behind | Self::LeaseLost | Self::Store(StoreError::Gone { .. })
         )
     }
 

@@ -7,6 +7,7 @@ use super::PublishError;
 use crate::config::Config;
 use crate::metrics::PublishMetrics;
 use crate::mirror::{Git, GitCommand};
+use crate::store::Lease;
 
 /// One publish: of which mirror, how, and where its temporary files go.
 #[derive(Debug)]
@@ -17,6 +18,8 @@ pub(super) struct Job<'a> {
     /// Removed when the publish ends.
     pub(super) tmp: &'a Path,
     pub(super) metrics: &'a PublishMetrics,
+    /// What keeps other daemons from doing the same.
+    pub(super) lease: Option<&'a Lease>,
 }
 
 impl Job<'_> {
@@ -41,10 +44,12 @@ impl Job<'_> {
         File::open(&path).map_err(PublishError::at(&path))
     }
 
-    /// Fails when the daemon stops; called between the parts of long work.
+    /// Fails when the daemon stops, or another has taken the publish over; called between the parts of long work.
     pub(super) fn check_stop(&self) -> Result<(), PublishError> {
         if self.git.is_stopping() {
             Err(PublishError::Stopping)
+        } else if self.lease.is_some_and(Lease::is_known_lost) {
+            Err(PublishError::LeaseLost)
         } else {
             Ok(())
         }

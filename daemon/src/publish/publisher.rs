@@ -11,6 +11,7 @@ use super::PublishError;
 use super::build::{Built, Snapshot, build};
 use super::feed::BuildFeed;
 use super::job::Job;
+use super::present::{Found, check_lease};
 use super::refs::Refs;
 use super::retain::retain_orphans;
 use super::segments::SegmentSink;
@@ -20,7 +21,7 @@ use crate::collection;
 use crate::config::LiveConfig;
 use crate::metrics::{Metrics, Phase, PhaseTimer};
 use crate::mirror::{Git, Upstream, missing_objects};
-use crate::store::{Collection, Secured, Store, Written};
+use crate::store::{Collection, Holder, Lease, Leases, Secured, Store, Written};
 
 /// What a publish left as current.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +29,14 @@ pub(crate) struct Published {
     pub(crate) snapshot: SnapshotId,
     /// Whether it is another than before.
     pub(crate) moved: bool,
+}
+
+/// What came of a publish.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Attempt<T> {
+    Done(T),
+    /// Nothing: another daemon, which has this name, publishes the repository.
+    HeldBy(Arc<str>),
 }
 
 /// How packs are laid out.
@@ -55,15 +64,20 @@ pub(crate) struct Publisher {
     pub(super) store: Store,
     pub(super) config: Arc<LiveConfig>,
     pub(super) metrics: Arc<Metrics>,
+    pub(crate) leases: Arc<Leases>,
 }
 
 impl Publisher {
     pub(crate) fn new(git: Git, store: Store, config: Arc<LiveConfig>) -> Self {
+        let metrics = Arc::<Metrics>::default();
+        let me = Holder::of_data_dir(&config.now().data_dir);
+        let leases = Arc::new(Leases::new(me, Arc::clone(&metrics)));
         Self {
             git,
             store,
             config,
-            metrics: Arc::default(),
+            metrics,
+            leases,
         }
     }
 
@@ -79,12 +93,14 @@ impl Publisher {
 
     /// Publishes the present state of `mirror`, unless it is what is current. The caller sees to it
     /// that nothing changes the mirror meanwhile. The first snapshot is fed as it is built.
+    ///
+    /// If there is something to publish and another daemon does that already, nothing is done.
     pub(crate) fn publish(
         &self,
         repo: &RepoName,
         (upstream, mirror): (&Upstream, &Path),
         (order, feed): (Order, &BuildFeed),
-    ) -> Result<Published, PublishError> {
+    ) -> Result<Attempt<Published>, PublishError> {
         let published = self.publish_fed(repo, (upstream, mirror), (order, feed));
         feed.clear();
         published
@@ -95,29 +111,18 @@ impl Publisher {
         repo: &RepoName,
         (upstream, mirror): (&Upstream, &Path),
         (order, feed): (Order, &BuildFeed),
-    ) -> Result<Published, PublishError> {
+    ) -> Result<Attempt<Published>, PublishError> {
         let started = Instant::now();
         let config = self.config.now();
         let mut refs = Refs::read(&self.git, mirror, &config.namespaces)?;
-        let pointer = self.store.pointer(repo)?;
-        let previous = match &pointer {
-            Some(pointer) => Some(self.store.current_manifest(repo, pointer)?),
-            None => None,
+        let (present, lease) = match self.find(repo, &refs, order)? {
+            Found::Unchanged(published) => return Ok(Attempt::Done(published)),
+            Found::HeldBy(holder) => return Ok(Attempt::HeldBy(holder)),
+            Found::New(present, lease) => (present, lease),
         };
-        // What can't be read any more is no base to build on.
-        let base = match &previous {
-            Some(previous) if order.layout == Layout::AsNeeded => {
-                self.has_base(previous)?.then_some(previous)
-            }
-            _ => None,
-        };
-        if let Some(previous) = base.filter(|base| base.refs_digest == refs.digest()) {
-            return Ok(Published {
-                snapshot: previous.snapshot,
-                moved: false,
-            });
-        }
-        if let Some(previous) = &previous {
+        let (pointer, base) = (&present.pointer, present.base());
+        let previous = present.current.as_ref();
+        if let Some(previous) = previous {
             self.catch_up(previous, (mirror, order))?;
             let tips = (&previous.tips[..], &refs);
             if retain_orphans(&self.git, mirror, tips, config.retain_orphans)? {
@@ -135,6 +140,7 @@ impl Publisher {
             mirror,
             tmp: tmp.path(),
             metrics: &self.metrics.publishes,
+            lease: lease.as_ref(),
         };
         let mut sink = SegmentSink::new(&self.git, tmp.path());
         let of = Snapshot {
@@ -147,13 +153,15 @@ impl Publisher {
         };
         let built = build(&job, &mut sink, &of)?;
         let mut manifest = to_manifest(&of, built);
+        check_lease(lease.as_ref())?;
         // Another daemon may have been faster: then nothing of this is of use.
-        if self.store.pointer(repo)? != pointer {
+        if self.store.pointer(repo)? != *pointer {
             return Err(PublishError::Raced);
         }
         let timer = PhaseTimer::start(job.metrics, Phase::Store);
         let new_bytes = self.store.put_segments(repo, sink.into_new())?;
-        self.make_current(&mut manifest, (pointer.as_ref(), base))?;
+        let under = (lease.as_ref(), pointer.as_ref());
+        self.make_current(&mut manifest, under, base)?;
         timer.wrote(new_bytes);
         drop(timer);
         let snapshot = manifest.snapshot;
@@ -161,10 +169,10 @@ impl Publisher {
         let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let packs = manifest.packs.len();
         info!(%repo, %snapshot, size_bytes, new_bytes, packs, duration_ms, "Published {snapshot} of {repo}");
-        Ok(Published {
+        Ok(Attempt::Done(Published {
             snapshot,
             moved: true,
-        })
+        }))
     }
 
     /// Makes sure that the mirror has what is published: a daemon that is behind another must not undo
@@ -183,12 +191,6 @@ impl Publisher {
         }
         let missing: Vec<_> = missing.into_iter().collect();
         take_over(&self.git, &self.store, mirror, (previous, &missing))
-    }
-
-    /// Whether all that `previous` names is there.
-    fn has_base(&self, previous: &Manifest) -> Result<bool, PublishError> {
-        let present = self.store.segments(&previous.repo)?;
-        Ok(previous.segments().is_subset(&present))
     }
 
     /// The id of a new snapshot: the commit alone if none has or had that, else with the refs' digest.
@@ -219,8 +221,10 @@ impl Publisher {
     fn make_current(
         &self,
         manifest: &mut Manifest,
-        (expected, base): (Option<&Pointer>, Option<&Manifest>),
+        (lease, expected): (Option<&Lease>, Option<&Pointer>),
+        base: Option<&Manifest>,
     ) -> Result<(), PublishError> {
+        self.check_fence(&manifest.repo, lease)?;
         let wanted = manifest.segments();
         let is_stopping = || self.git.is_stopping();
         let secured = self
@@ -231,7 +235,8 @@ impl Publisher {
         if written == Written::TooLate {
             return Err(PublishError::Raced);
         }
-        self.point_to((&self.store, &secured), (manifest, digest), expected)
+        let under = (lease, expected);
+        self.point_to((&self.store, &secured), (manifest, digest), under)
     }
 
     /// Makes a snapshot current whose manifest, with this digest, is in `store`, and deletes what is too old.
@@ -239,7 +244,7 @@ impl Publisher {
         &self,
         (store, secured): (&Store, &Secured),
         (manifest, digest): (&Manifest, Digest),
-        expected: Option<&Pointer>,
+        (lease, expected): (Option<&Lease>, Option<&Pointer>),
     ) -> Result<(), PublishError> {
         let archives = manifest
             .archives
@@ -254,8 +259,10 @@ impl Publisher {
                 )
             })
             .collect();
+        check_lease(lease)?;
         let published_at = seconds_since_epoch();
         let replaced = expected.map(|old| old.replaced_by(manifest.snapshot, published_at));
+        let fence = expected.map_or(0, |old| old.fence);
         let pointer = Pointer {
             version: Pointer::VERSION,
             snapshot: manifest.snapshot,
@@ -263,7 +270,7 @@ impl Publisher {
             archives,
             published_at,
             replaced: replaced.unwrap_or_default(),
-            fence: expected.map_or(0, |old| old.fence),
+            fence: fence.max(lease.map_or(0, Lease::token)),
         };
         let swap = (expected, &pointer);
         if store.swap_pointer(&manifest.repo, swap, secured)? == Written::TooLate {

@@ -85,7 +85,10 @@ fn publish_failure(error: &PublishError) -> FailureKind {
     match error {
         PublishError::RepositoryEmpty | PublishError::HeadUnborn => FailureKind::Nothing,
         PublishError::Git(error) => git_failure(error),
-        PublishError::Store(_) | PublishError::Raced | PublishError::Behind => FailureKind::Store,
+        PublishError::Store(_)
+        | PublishError::Raced
+        | PublishError::Behind
+        | PublishError::LeaseLost => FailureKind::Store,
         PublishError::Io { .. } => FailureKind::Io,
         PublishError::Format(_) | PublishError::BadOutput { .. } => FailureKind::Other,
         PublishError::Stopping => FailureKind::Stopping,

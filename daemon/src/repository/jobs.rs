@@ -6,7 +6,7 @@ use std::time::Instant;
 use tracing::{Instrument as _, Span, info, warn};
 
 use super::damage::set_aside;
-use super::followed::{Outcome, Repository};
+use super::followed::Repository;
 use super::registry::Registry;
 use super::worker::Worker;
 use super::{MirrorState, RepositoryError, Status};
@@ -17,7 +17,7 @@ use crate::mirror::{
     GitError, MirrorError, Upkeep, clone_mirror, head_commit, is_mirror, maintain,
     remove_stale_locks, update, upkeep,
 };
-use crate::publish::Order;
+use crate::publish::{Attempt, Order, Published};
 use crate::restore::{Restore, RestoreError};
 use crate::traces::{Cause, part_span};
 
@@ -53,9 +53,12 @@ impl Worker {
     }
 
     /// Publishes the mirror.
-    pub(super) async fn publish(&mut self, order: Order) -> Outcome {
+    pub(super) async fn publish(
+        &mut self,
+        order: Order,
+    ) -> Result<Attempt<Published>, RepositoryError> {
         let (registry, repository) = (Arc::clone(&self.registry), Arc::clone(&self.repository));
-        let result = in_span(move || -> Outcome {
+        let result = in_span(move || {
             let Repository {
                 name, mirror, feed, ..
             } = &*repository;

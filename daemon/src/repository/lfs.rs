@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 use cachewfs_format::ObjectId;
 use tokio::sync::{Mutex, MutexGuard, watch};
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::backoff::pause;
 use super::error::lfs_failure;
 use super::followed::Repository;
+use super::other_publish::OtherPublish;
 use super::registry::Registry;
 use super::status::since_epoch;
 use crate::clock::seconds_since_epoch;
@@ -21,7 +22,8 @@ use crate::config::{Config, LfsMode};
 use crate::error_chain::chain;
 use crate::metrics::{FailureKind, JobClass, JobEnd, WaitingJob};
 use crate::mirror::is_mirror;
-use crate::publish::{LfsError, Published};
+use crate::publish::{Attempt, LfsError, PublishError, Published};
+use crate::store::Store;
 use crate::traces::Cause;
 
 /// So many LFS archives are made at once: each by git-lfs with eight connections.
@@ -248,30 +250,52 @@ impl Registry {
         let Some(commit) = commit? else {
             return Ok(None);
         };
-        let job = WaitingJob::new(self.metrics(), JobClass::Lfs);
-        let _turn = tokio::select! {
-            () = stop.cancelled() => return Ok(None),
-            turn = self.lfs_turns.acquire() => turn,
-        };
-        let job = job.start(&repository.name, cause);
-        let (registry, of) = (Arc::clone(self), Arc::clone(repository));
-        let (git, span) = (self.git.stopped_by(stop.clone()), job.span());
-        let publish = move || {
-            let from = of.upstream();
-            let what = (&*from, of.mirror.as_path());
-            registry.publisher.publish_lfs(&git, &of.name, what, commit)
-        };
-        let published = tokio::task::spawn_blocking(move || span.in_scope(publish)).await;
-        job.end(match &published {
-            Ok(Ok(true)) => JobEnd::Done,
-            Ok(Ok(false)) => JobEnd::Unchanged,
-            _ if stop.is_cancelled() => JobEnd::Failed(FailureKind::Stopping),
-            Ok(Err(error)) => JobEnd::Failed(lfs_failure(error)),
-            Err(_) => JobEnd::Failed(FailureKind::Other),
-        });
-        match published {
-            Ok(needs_some) => Ok(Some((commit, needs_some?))),
-            Err(_) => Ok(None),
+        loop {
+            let job = WaitingJob::new(self.metrics(), JobClass::Lfs);
+            let turn = tokio::select! {
+                () = stop.cancelled() => return Ok(None),
+                turn = self.lfs_turns.acquire() => turn,
+            };
+            let job = job.start(&repository.name, cause);
+            let (registry, of) = (Arc::clone(self), Arc::clone(repository));
+            let (git, span) = (self.git.stopped_by(stop.clone()), job.span());
+            let publish = move || {
+                let from = of.upstream();
+                let what = (&*from, of.mirror.as_path());
+                registry.publisher.publish_lfs(&git, &of.name, what, commit)
+            };
+            let published = tokio::task::spawn_blocking(move || span.in_scope(publish)).await;
+            job.end(match &published {
+                Ok(Ok(Attempt::Done(true))) => JobEnd::Done,
+                Ok(Ok(_)) => JobEnd::Unchanged,
+                _ if stop.is_cancelled() => JobEnd::Failed(FailureKind::Stopping),
+                Ok(Err(error)) => JobEnd::Failed(lfs_failure(error)),
+                Err(_) => JobEnd::Failed(FailureKind::Other),
+            });
+            match published {
+                Ok(Ok(Attempt::Done(needs_some))) => return Ok(Some((commit, needs_some))),
+                Ok(Ok(Attempt::HeldBy(holder))) => {
+                    drop(turn);
+                    let repo = &repository.name;
+                    info!(%repo, %holder, "Waiting for {holder}, which fetches the LFS objects of {repo}");
+                    let ended = async {
+                        OtherPublish::of(self, repository, Store::lfs)
+                            .await?
+                            .end()
+                            .await
+                    };
+                    tokio::select! {
+                        () = stop.cancelled() => return Ok(None),
+                        ended = ended => if ended.is_err() {
+                            return Ok(None);
+                        },
+                    }
+                }
+                // Whoever has it now is waited for.
+                Ok(Err(LfsError::Publish(PublishError::LeaseLost))) => {}
+                Ok(Err(error)) => return Err(error),
+                Err(_) => return Ok(None),
+            }
         }
     }
 

@@ -11,6 +11,7 @@ mod freshness;
 mod jobs;
 mod lfs;
 mod listing;
+mod other_publish;
 mod registry;
 mod removal;
 mod schedule;

@@ -177,6 +177,22 @@ impl Worker {
         }
         Ok(removed)
     }
+
+    /// Tells all who wait for the repository that it has been forgotten.
+    fn end_waiting(&mut self) {
+        self.requests.close();
+        while let Ok(request) = self.requests.try_recv() {
+            match request {
+                Request::Forget(_, sender) => drop(sender.send(Ok(()))),
+                request => request.answer(&Err(RepositoryError::Forgotten)),
+            }
+        }
+        let config = self.registry.config.now();
+        self.repository.change_status(|status| {
+            let error = RepositoryError::Forgotten;
+            status.fail(error, config.fetch_interval, &config.mirrors);
+        });
+    }
 }
 
 impl Registry {

@@ -1,5 +1,6 @@
 //! What is known of a repository while it is worked on.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cachewfs_format::{ObjectId, SnapshotId};
@@ -86,12 +87,14 @@ impl Failure {
 }
 
 /// The job that a repository's task is at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Doing {
     pub(crate) class: JobClass,
     /// Whether its turn has come.
     pub(crate) is_running: bool,
     pub(crate) since: Instant,
+    /// The daemon that is at it already, and that is waited for.
+    pub(crate) waits_for: Option<Arc<str>>,
 }
 
 /// What is known of a repository.
@@ -165,7 +168,15 @@ impl Status {
             class,
             is_running,
             since: Instant::now(),
+            waits_for: None,
         });
+    }
+
+    /// Notes that what is done has to wait for another daemon.
+    pub(super) fn wait_for(&mut self, daemon: Arc<str>) {
+        if let Some(doing) = &mut self.doing {
+            doing.waits_for = Some(daemon);
+        }
     }
 
     /// Notes that nothing is done any more.
@@ -290,7 +301,7 @@ mod tests {
     fn a_mirror_is_updated_while_publishing_fails() {
         let mut status = Status::new(MirrorState::Ready, Instant::now());
         let error = crate::publish::PublishError::Raced;
-        let error = RepositoryError::Publish(std::sync::Arc::new(error));
+        let error = RepositoryError::Publish(Arc::new(error));
         for _ in 0..30 {
             status.fail(error.clone(), INTERVAL, &MirrorsConfig::default());
         }

@@ -12,13 +12,14 @@ use tracing::{Instrument as _, info, warn};
 
 use super::Snapshots;
 use super::followed::{Outcome, Repository};
+use super::other_publish::Waited;
 use super::registry::Registry;
 use super::schedule::{Job, JobKind, Turn, Urgency};
 use super::{Freshness, RepositoryError, Status};
 use crate::error_chain::chain;
 use crate::metrics::{JobClass, JobEnd, RunningJob, WaitingJob};
 use crate::mirror::is_mirror;
-use crate::publish::{Layout, Order, Published};
+use crate::publish::{Attempt, Layout, Order, Published};
 use crate::traces::Cause;
 
 /// How often a publish that another daemon has overtaken is begun again at once.
@@ -47,6 +48,11 @@ impl Request {
         }
     }
 
+    /// Whether somebody asks for the end.
+    pub(super) fn is_end(&self) -> bool {
+        matches!(self, Self::Forget(..))
+    }
+
     /// Tells who asked, who may have gone away, how the run ended.
     pub(super) fn answer(self, outcome: &Outcome) {
         match self {
@@ -63,7 +69,7 @@ impl Request {
 pub(super) struct Worker {
     pub(super) registry: Arc<Registry>,
     pub(super) repository: Arc<Repository>,
-    requests: mpsc::Receiver<Request>,
+    pub(super) requests: mpsc::Receiver<Request>,
     /// Whether a killed git may have left locks.
     pub(super) may_have_locks: bool,
     /// When the mirror was last set aside because it was damaged, since the daemon's start.
@@ -134,10 +140,10 @@ impl Worker {
             if self.is_forgotten(&mut waiting).await {
                 return;
             }
-            if let Some(outcome) = ended.transpose() {
-                for request in waiting {
-                    request.answer(&outcome);
-                }
+            // Who still waits after a run that didn't publish asked for what was to be forgotten.
+            let outcome = ended.transpose().unwrap_or(Err(RepositoryError::Forgotten));
+            for request in waiting {
+                request.answer(&outcome);
             }
             if is_mirror(&self.repository.mirror) {
                 self.maintain().await;
@@ -183,18 +189,46 @@ impl Worker {
     }
 
     /// Takes over all that wait, then updates and publishes; `None` if it is too early to try again
-    /// a publish that failed.
+    /// a publish that failed, or the repository is to be forgotten.
     async fn update_and_publish(
         &mut self,
         waiting: &mut Vec<Request>,
         takes_over: bool,
     ) -> Result<Option<Published>, RepositoryError> {
-        let stop = self.registry.stop.clone();
         let is_first = !is_mirror(&self.repository.mirror);
-        let job = self.wait(if is_first {
-            JobClass::Clone
-        } else {
+        let cause = self.update_for(waiting).await?;
+        if !waiting.iter().any(Request::is_wish) {
+            let failure = self.repository.status().failure;
+            if failure.is_some_and(|failure| failure.holds_publish_back()) {
+                return Ok(None);
+            }
+            if !is_first {
+                self.unless_stopping(self.debounce()).await?;
+            }
+        }
+        loop {
+            match self.publish_for(waiting, takes_over, &cause).await? {
+                Attempt::Done(published) => return Ok(Some(published)),
+                Attempt::HeldBy(holder) => {
+                    match self.while_published_elsewhere(holder, waiting).await? {
+                        Waited::Done => {}
+                        Waited::Forgotten => return Ok(None),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes over all that wait, updates, and answers those who wait for nothing else.
+    pub(super) async fn update_for(
+        &mut self,
+        waiting: &mut Vec<Request>,
+    ) -> Result<Cause, RepositoryError> {
+        let stop = self.registry.stop.clone();
+        let job = self.wait(if is_mirror(&self.repository.mirror) {
             JobClass::Update
+        } else {
+            JobClass::Clone
         });
         let turn = tokio::select! {
             () = stop.cancelled() => return Err(RepositoryError::Stopping),
@@ -224,18 +258,19 @@ impl Worker {
                 drop(sender.send(Ok(())));
             }
         }
-        if !waiting.iter().any(Request::is_wish) {
-            let failure = self.repository.status().failure;
-            if failure.is_some_and(|failure| failure.holds_publish_back()) {
-                return Ok(None);
-            }
-            if !is_first {
-                self.unless_stopping(self.debounce()).await?;
-            }
-        }
+        Ok(cause)
+    }
+
+    /// Publishes what there is, unless another daemon is at it.
+    async fn publish_for(
+        &mut self,
+        waiting: &[Request],
+        takes_over: bool,
+        cause: &Cause,
+    ) -> Result<Attempt<Published>, RepositoryError> {
         let job = self.wait(JobClass::Publish);
         let _turn = self.unless_stopping(self.publish_turn(waiting)).await?;
-        let job = self.start(job, &cause);
+        let job = self.start(job, cause);
         let is_anew = |request: &Request| matches!(request, Request::LayOutAnew(_));
         let layout = if waiting.iter().any(is_anew) {
             Layout::Anew
@@ -245,17 +280,17 @@ impl Worker {
         let order = Order { layout, takes_over };
         let outcome = self.publish(order).instrument(job.span()).await;
         job.end(match &outcome {
-            Ok(published) if published.moved => JobEnd::Done,
+            Ok(Attempt::Done(published)) if published.moved => JobEnd::Done,
             Ok(_) => JobEnd::Unchanged,
             Err(error) if error.is_overtaken() => JobEnd::Unchanged,
             Err(error) => JobEnd::Failed(error.failure_kind()),
         });
-        if let Ok(published) = outcome {
+        if let Ok(Attempt::Done(published)) = outcome {
             let is_wish = waiting.iter().any(Request::is_wish);
             self.registry
-                .lfs_after_publish(&self.repository, (published, is_wish), cause);
+                .lfs_after_publish(&self.repository, (published, is_wish), cause.clone());
         }
-        outcome.map(Some)
+        outcome
     }
 
     /// Waits for more to arrive.
@@ -321,22 +356,6 @@ impl Worker {
             () = self.registry.stop.cancelled() => Err(RepositoryError::Stopping),
             waited = wait => Ok(waited),
         }
-    }
-
-    /// Tells all who wait for the repository that it has been forgotten.
-    pub(super) fn end_waiting(&mut self) {
-        self.requests.close();
-        while let Ok(request) = self.requests.try_recv() {
-            match request {
-                Request::Forget(_, sender) => drop(sender.send(Ok(()))),
-                request => request.answer(&Err(RepositoryError::Forgotten)),
-            }
-        }
-        let config = self.registry.config.now();
-        self.repository.change_status(|status| {
-            let error = RepositoryError::Forgotten;
-            status.fail(error, config.fetch_interval, &config.mirrors);
-        });
     }
 
     /// The host is not configured any more. Its mirrors stay on disk, and what is published in the store.

@@ -5,11 +5,14 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::lease::MAX_TTL;
 use super::{Notice, S3Config};
 use crate::config::{ConfigError, duration};
 
 /// A shorter notice would leave a publish too little time.
 const MIN_NOTICE: Duration = Duration::from_secs(1);
+/// The shortest lease but none.
+const MIN_TTL: Duration = Duration::from_secs(1);
 
 /// The `[store]` section: where what is published is kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +33,10 @@ pub struct StoreConfig {
     /// to write a manifest. The same for all daemons of a bucket. Default `1min`.
     #[serde(with = "duration")]
     pub delete_notice: Duration,
+    /// How long after its last sign of life a daemon that publishes a repository keeps the others from
+    /// doing the same. Default `30s`; `0s`: they do the same, and the fastest wins.
+    #[serde(with = "duration")]
+    pub lease_ttl: Duration,
     /// The bucket that has everything, if it isn't the directory.
     pub s3: Option<S3Config>,
 }
@@ -42,6 +49,7 @@ impl Default for StoreConfig {
             memory_bytes: 64 << 20,
             collect_interval: Duration::from_hours(6),
             delete_notice: Notice::default().0,
+            lease_ttl: Duration::from_secs(30),
             s3: None,
         }
     }
@@ -50,12 +58,23 @@ impl Default for StoreConfig {
 impl StoreConfig {
     /// Refuses values that can't work.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        let bad = |key, value: Duration, reason| ConfigError::Value {
+            key,
+            value: format!("{value:?}"),
+            reason,
+        };
         if self.delete_notice < MIN_NOTICE {
-            return Err(ConfigError::Value {
-                key: "store.delete_notice",
-                value: format!("{:?}", self.delete_notice),
-                reason: "must be 1s at least",
-            });
+            let (value, reason) = (self.delete_notice, "must be 1s at least");
+            return Err(bad("store.delete_notice", value, reason));
+        }
+        let ttl = self.lease_ttl;
+        // One that is shorter ends while a request to a bucket is tried again.
+        if !ttl.is_zero() && !(MIN_TTL..=MAX_TTL).contains(&ttl) {
+            return Err(bad(
+                "store.lease_ttl",
+                ttl,
+                "it must be 0s, or from 1s to 1h",
+            ));
         }
         let checked = self.s3.as_ref().map_or(Ok(()), S3Config::check);
         checked.map_err(|(key, value, reason)| ConfigError::Value { key, value, reason })

@@ -99,9 +99,7 @@ impl Store {
         };
         match key.object {
             Object::Segment(id) => Ok(self.tier().set_aside(&key.shelf, id)?),
-            Object::Pointer | Object::Deletions | Object::Manifest(_) | Object::Damaged(_) => {
-                Ok(())
-            }
+            _ => Ok(()),
         }
     }
 }

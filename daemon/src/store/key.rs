@@ -2,10 +2,11 @@
 //!
 //! ```text
 //! v1/<host>/<path>.git/current           pointer: replaced by compare-and-swap
+//! v1/<host>/<path>.git/lease             who publishes: replaced by compare-and-swap
 //! v1/<host>/<path>.git/snapshots/<id>    manifest: created once
 //! v1/<host>/<path>.git/segments/<id>     segment: created once
 //! v1/<host>/<path>.git/deletions         what is about to be deleted: replaced by compare-and-swap
-//! v1/<host>/<path>.git/lfs/…             the same four, of LFS archives
+//! v1/<host>/<path>.git/lfs/…             the same, of LFS archives
 //! ```
 
 use std::fmt;
@@ -54,11 +55,32 @@ impl fmt::Display for Shelf {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Object {
     Pointer,
+    /// What is about to be deleted.
     Deletions,
+    /// Who publishes.
+    Lease,
     Manifest(SnapshotId),
     Segment(SegmentId),
     /// A segment that was found damaged and is out of the way.
     Damaged(SegmentId),
+}
+
+impl Object {
+    /// The snapshot whose manifest it is.
+    pub(super) fn manifest(self) -> Option<SnapshotId> {
+        match self {
+            Self::Manifest(id) => Some(id),
+            _ => None,
+        }
+    }
+
+    /// The segment that it is, if it isn't damaged.
+    pub(super) fn segment(self) -> Option<SegmentId> {
+        match self {
+            Self::Segment(id) => Some(id),
+            _ => None,
+        }
+    }
 }
 
 /// What can be listed of a repository.
@@ -71,6 +93,10 @@ pub(crate) enum Part {
 impl Key {
     pub(crate) fn pointer(shelf: &Shelf) -> Self {
         Self::new(shelf, Object::Pointer)
+    }
+
+    pub(super) fn lease(shelf: &Shelf) -> Self {
+        Self::new(shelf, Object::Lease)
     }
 
     pub(crate) fn manifest(shelf: &Shelf, snapshot: SnapshotId) -> Self {
@@ -109,6 +135,7 @@ impl fmt::Display for Key {
         match self.object {
             Object::Pointer => formatter.write_str("current"),
             Object::Deletions => formatter.write_str("deletions"),
+            Object::Lease => formatter.write_str("lease"),
             Object::Manifest(id) => write!(formatter, "snapshots/{id}"),
             Object::Segment(id) => write!(formatter, "segments/{id}"),
             Object::Damaged(id) => write!(formatter, "segments/{id}{DAMAGED}"),

@@ -4,6 +4,7 @@
 //! snapshots, secure, collect, content, archive, revisions    what the daemon does: the same on every tier
 //! tier                                               what a place for objects can do
 //! disk, listing, share                               a directory, which several daemons may have
+//! lease                                              which of several daemons publishes
 //! s3, tiers                                          a bucket; that, a directory and memory as one
 //! ```
 
@@ -17,6 +18,7 @@ mod contract;
 mod disk;
 mod error;
 mod key;
+mod lease;
 mod listing;
 mod reads;
 mod revisions;
@@ -38,6 +40,7 @@ pub use config::StoreConfig;
 pub(crate) use content::read_file;
 pub(crate) use disk::DiskTier;
 pub(crate) use error::{StoreError, TierError};
+pub(crate) use lease::{Claim, Holder, Lease, Leases};
 pub(crate) use reads::TierReads;
 pub(crate) use revisions::RevisionIndex;
 pub use s3::S3Config;

@@ -221,11 +221,9 @@ impl Store {
     /// All segments that are there.
     pub(crate) fn segments(&self, repo: &RepoName) -> Result<HashSet<SegmentId>, StoreError> {
         let listed = self.authority().list(&self.shelf(repo), Part::Segments)?;
-        let id = |object| match object {
-            Object::Segment(id) => Some(id),
-            Object::Pointer | Object::Deletions | Object::Manifest(_) | Object::Damaged(_) => None,
-        };
-        let ids = listed.into_iter().filter_map(|listed| id(listed.object));
+        let ids = listed
+            .into_iter()
+            .filter_map(|listed| listed.object.segment());
         Ok(ids.collect())
     }
 
@@ -235,11 +233,9 @@ impl Store {
             .tier
             .list(&self.shelf(repo), Part::Manifests)?
             .into_iter();
-        let id = |object| match object {
-            Object::Manifest(id) => Some(id),
-            Object::Pointer | Object::Deletions | Object::Segment(_) | Object::Damaged(_) => None,
-        };
-        Ok(listed.filter_map(|listed| id(listed.object)).collect())
+        Ok(listed
+            .filter_map(|listed| listed.object.manifest())
+            .collect())
     }
 }
 

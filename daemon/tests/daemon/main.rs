@@ -21,6 +21,7 @@ mod harness;
 mod hostile;
 mod http;
 mod http_upstream;
+mod leases;
 mod lfs;
 mod lfs_failures;
 mod lfs_upstream;

@@ -1,8 +1,10 @@
 //! `cachewfsd` as a process of its own, for as long as a test needs it.
 
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::harness::{eventually, write_file};
 
@@ -11,6 +13,7 @@ pub(crate) struct Process {
     child: Child,
     /// Host and port.
     pub(crate) address: String,
+    log: PathBuf,
 }
 
 impl Process {
@@ -43,7 +46,27 @@ impl Process {
         };
         eventually(|| address().is_some()).await;
         let address = address().unwrap();
-        Self { child, address }
+        Self {
+            child,
+            address,
+            log,
+        }
+    }
+
+    /// What it has logged so far.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        kill_process(pid.unwrap(), signal).unwrap();
+    }
+
+    /// Waits until it has ended by itself.
+    pub(crate) async fn end(&mut self) {
+        let child = std::sync::Mutex::new(&mut self.child);
+        eventually(|| child.lock().unwrap().try_wait().unwrap().is_some()).await;
     }
 }
 

@@ -72,6 +72,8 @@ pub(super) struct JobReport {
     pub(super) class: &'static str,
     pub(super) is_running: bool,
     pub(super) since_seconds: u64,
+    /// The daemon that does the same already.
+    pub(super) waits_for: Option<String>,
 }
 
 /// Why the last run failed, and when the next is.
@@ -238,10 +240,11 @@ fn git(app: &App) -> GitReport {
 
 fn describe(app: &App, known: &KnownSnapshots, repository: &Repository) -> RepositoryReport {
     let (repo, status) = (repository.name(), repository.status());
-    let job = |doing: Doing| JobReport {
+    let job = |doing: &Doing| JobReport {
         class: doing.class.as_str(),
         is_running: doing.is_running,
         since_seconds: doing.since.elapsed().as_secs(),
+        waits_for: doing.waits_for.as_deref().map(str::to_owned),
     };
     let known_failure = status.failure.as_ref();
     let next_try = known_failure.map(|failure| {
@@ -270,7 +273,7 @@ fn describe(app: &App, known: &KnownSnapshots, repository: &Repository) -> Repos
         repo: repo.clone(),
         state: status.state.as_str(),
         lag_seconds: repository.lag().map(|lag| lag.as_secs()),
-        job: status.doing.map(job),
+        job: status.doing.as_ref().map(job),
         failure,
         is_lfs_running: lfs.is_running,
         lfs_failure,

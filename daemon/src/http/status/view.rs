@@ -241,9 +241,13 @@ fn activity(job: &JobReport) -> String {
         "maintain" => ("maintaining", "waits to maintain"),
         _ => ("publishing", "waits to publish"),
     };
-    let what = if job.is_running { doing } else { waiting };
+    let what = match &job.waits_for {
+        Some(daemon) => format!("waits for {daemon} to publish"),
+        None if job.is_running => doing.to_owned(),
+        None => waiting.to_owned(),
+    };
     match job.since_seconds {
-        0..3 => what.to_owned(),
+        0..3 => what,
         seconds => format!("{what}, {}", span(seconds)),
     }
 }

@@ -24,8 +24,8 @@ use crate::publish::git_files::git_member;
 use crate::publish::job::Job;
 use crate::publish::members::MemberWriter;
 use crate::publish::segments::{SEQUENTIAL_CHUNK_LEN, SegmentSink};
-use crate::publish::{PublishError, Publisher, times};
-use crate::store::{Store, Written};
+use crate::publish::{Attempt, PublishError, Publisher, times};
+use crate::store::{Claim, Store, Written};
 
 /// What is fetched at once, and is on disk twice until it is stored: so many bytes, but one object in
 /// any case.
@@ -37,20 +37,20 @@ type Stored = BTreeMap<LfsOid, PublishedLfsObject>;
 
 impl Publisher {
     /// Publishes the LFS objects that the work tree of `commit` needs, unless they are what is current;
-    /// tells whether it needs any. `git` says when to give up.
+    /// tells whether it needs any. `git` says when to give up. Nothing is done if another daemon is at it.
     pub(crate) fn publish_lfs(
         &self,
         git: &Git,
         repo: &RepoName,
         (upstream, mirror): (&Upstream, &Path),
         commit: ObjectId,
-    ) -> Result<bool, LfsError> {
+    ) -> Result<Attempt<bool>, LfsError> {
         let started = Instant::now();
         let store = self.store.lfs();
         let current = store.pointer(repo)?;
         let snapshot = SnapshotId::first(commit);
         if current.as_ref().map(|current| current.snapshot) == Some(snapshot) {
-            return Ok(true);
+            return Ok(Attempt::Done(true));
         }
         let is_stopping = || git.is_stopping();
         if store.manifest_written_at(repo, snapshot)?.is_some() {
@@ -58,8 +58,9 @@ impl Publisher {
             let secured = store.secure(repo, wanted, is_stopping)?;
             let manifest = store.manifest(repo, snapshot)?;
             let (manifest, digest) = manifest.ok_or(PublishError::Raced)?;
-            self.point_to((&store, &secured), (&manifest, digest), current.as_ref())?;
-            return Ok(true);
+            let under = (None, current.as_ref());
+            self.point_to((&store, &secured), (&manifest, digest), under)?;
+            return Ok(Attempt::Done(true));
         }
         let config = self.config.now();
         let parent = crate::app::tmp_directory(&config);
@@ -73,14 +74,33 @@ impl Publisher {
             mirror,
             tmp: tmp.path(),
             metrics: &self.metrics.publishes,
+            lease: None,
         };
         let wanted = wanted_objects(&job, &commit)?;
         if wanted.is_empty() {
-            return Ok(false);
+            return Ok(Attempt::Done(false));
+        }
+        let fence = current.as_ref().map_or(0, |current| current.fence);
+        let claim = self
+            .leases
+            .claim(&store, repo, (config.store.lease_ttl, fence));
+        let lease = match claim {
+            Claim::Lease(lease) => Some(lease),
+            Claim::None => None,
+            Claim::HeldBy(holder) => return Ok(Attempt::HeldBy(holder)),
+        };
+        // Who had the lease until now may have published the same.
+        let current = store.pointer(repo)?;
+        if current.as_ref().map(|current| current.snapshot) == Some(snapshot) {
+            return Ok(Attempt::Done(true));
         }
         let previous = match &current {
             Some(current) => Some(store.current_manifest(repo, current)?),
             None => None,
+        };
+        let job = Job {
+            lease: lease.as_ref(),
+            ..job
         };
         let objects = Objects {
             job: &job,
@@ -96,11 +116,12 @@ impl Publisher {
         if written == Written::TooLate {
             return Err(PublishError::Raced.into());
         }
-        self.point_to((&store, &secured), (&manifest, digest), current.as_ref())?;
+        let under = (lease.as_ref(), current.as_ref());
+        self.point_to((&store, &secured), (&manifest, digest), under)?;
         let lfs_objects = manifest.lfs_objects.len();
         let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         info!(%repo, %snapshot, lfs_objects, new_bytes, duration_ms, "Published the LFS objects of {snapshot} of {repo}");
-        Ok(true)
+        Ok(Attempt::Done(true))
     }
 }
 

@@ -188,7 +188,10 @@ impl<'a> Announced<'a> {
         new.segments = segments(&old);
         let until = self.announce_and_wait(record, new)?;
         let named = self.named_meanwhile(first)?;
-        old.retain(|listed| !matches!(listed.object, Object::Segment(id) if named.contains(&id)));
+        old.retain(|listed| {
+            let id = listed.object.segment();
+            id.is_some_and(|id| !named.contains(&id))
+        });
         let gone = self.delete(old.iter().map(|listed| listed.object), until)?;
         old.truncate(gone);
         Ok(old)
@@ -207,11 +210,10 @@ impl<'a> Announced<'a> {
 }
 
 fn segments(listed: &[Listed]) -> BTreeSet<SegmentId> {
-    let id = |listed: &Listed| match listed.object {
-        Object::Segment(id) | Object::Damaged(id) => Some(id),
-        Object::Pointer | Object::Deletions | Object::Manifest(_) => None,
-    };
-    listed.iter().filter_map(id).collect()
+    listed
+        .iter()
+        .filter_map(|listed| listed.object.segment())
+        .collect()
 }
 
 /// A number by chance: no two announcements have the same bytes.

@@ -187,7 +187,10 @@ impl Store {
     /// The snapshots that there are in the store itself.
     fn manifests(&self, repo: &RepoName) -> Result<HashSet<SnapshotId>, StoreError> {
         let listed = self.list(repo, Part::Manifests)?;
-        Ok(listed.iter().filter_map(plan::manifest_of).collect())
+        Ok(listed
+            .iter()
+            .filter_map(|listed| listed.object.manifest())
+            .collect())
     }
 
     /// Lists what the store itself has, not what is near.
@@ -245,12 +248,7 @@ impl Collected {
         let Segments { listed, named, .. } = segments;
         let present: HashSet<SegmentId> = listed
             .iter()
-            .filter_map(|listed| match listed.object {
-                Object::Segment(id) => Some(id),
-                Object::Pointer | Object::Deletions | Object::Manifest(_) | Object::Damaged(_) => {
-                    None
-                }
-            })
+            .filter_map(|listed| listed.object.segment())
             .collect();
         self.missing = named.difference(&present).copied().collect();
         self.kept_segments = named.len() - self.missing.len();

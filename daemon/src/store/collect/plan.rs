@@ -7,7 +7,6 @@ use std::time::{Duration, SystemTime};
 use cachewfs_format::limits::MAX_REPLACED;
 use cachewfs_format::{Pointer, SegmentId, SnapshotId};
 
-use crate::store::key::Object;
 use crate::store::tier::Listed;
 
 /// How much is kept of what isn't current.
@@ -37,7 +36,7 @@ pub(super) fn old_snapshots(
         let old = listed
             .iter()
             .filter(|listed| has_passed(keep.age, listed.stat.stored_at, now));
-        return old.filter_map(manifest_of).collect();
+        return old.filter_map(|listed| listed.object.manifest()).collect();
     };
     let snapshots = newest_first(current, listed).into_iter().enumerate();
     let mut old: Vec<_> = snapshots
@@ -50,13 +49,6 @@ pub(super) fn old_snapshots(
     old
 }
 
-pub(super) fn manifest_of(listed: &Listed) -> Option<SnapshotId> {
-    match listed.object {
-        Object::Manifest(id) => Some(id),
-        Object::Pointer | Object::Deletions | Object::Segment(_) | Object::Damaged(_) => None,
-    }
-}
-
 /// Of the segments that are listed, those that no manifest names: the ones that may go at `now`, and
 /// the number of those that may not yet.
 pub(super) fn old_segments(
@@ -64,8 +56,13 @@ pub(super) fn old_segments(
     named: &HashSet<SegmentId>,
     (keep, now): (Keep, SystemTime),
 ) -> (Vec<Listed>, usize) {
-    let is_named = |object| matches!(object, Object::Segment(id) if named.contains(&id));
-    let unnamed = listed.iter().filter(|listed| !is_named(listed.object));
+    let is_named = |listed: &Listed| {
+        listed
+            .object
+            .segment()
+            .is_some_and(|id| named.contains(&id))
+    };
+    let unnamed = listed.iter().filter(|listed| !is_named(listed));
     let (old, young): (Vec<Listed>, Vec<Listed>) =
         unnamed.partition(|listed| has_passed(keep.grace, listed.stat.stored_at, now));
     (old, young.len())
@@ -82,7 +79,7 @@ pub(super) fn old_segments(
 pub(crate) fn newest_first(current: &Pointer, listed: &[Listed]) -> Vec<(SnapshotId, SystemTime)> {
     let mut unknown: HashMap<SnapshotId, SystemTime> = listed
         .iter()
-        .filter_map(|listed| Some((manifest_of(listed)?, listed.stat.stored_at)))
+        .filter_map(|listed| Some((listed.object.manifest()?, listed.stat.stored_at)))
         .collect();
     let mut known = vec![current.snapshot];
     known.extend(current.replaced.iter().map(|replaced| replaced.snapshot));
@@ -112,6 +109,7 @@ mod tests {
     use cachewfs_format::{Digest, ObjectId, Replaced};
 
     use super::*;
+    use crate::store::key::Object;
     use crate::store::tier::Stat;
 
     fn id(byte: u8) -> SnapshotId {

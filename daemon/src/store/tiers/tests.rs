@@ -92,14 +92,18 @@ impl World {
         Self::start_in(self.directory, 1 << 30)
     }
 
+    fn bucket(&self) -> DiskTier {
+        let at = |name: &str| self.directory.path().join(name);
+        DiskTier::create(&at("bucket"), &at("bucket-tmp")).unwrap()
+    }
+
     /// Puts a segment into the bucket alone.
     fn put(&self, bytes: &[u8]) -> Key {
-        let bucket = self.directory.path().join("bucket");
-        let tmp = self.directory.path().join("bucket-tmp");
-        let bucket = DiskTier::create(&bucket, &tmp).unwrap();
-        let segment = new_segment(&tmp, bytes);
+        let segment = new_segment(&self.directory.path().join("bucket-tmp"), bytes);
         let key = Key::segment(&shelf(), segment.id);
-        bucket.create_segments(&shelf(), vec![segment]).unwrap();
+        self.bucket()
+            .create_segments(&shelf(), vec![segment])
+            .unwrap();
         key
     }
 
@@ -362,6 +366,24 @@ async fn a_pointer_is_asked_for_once_a_second_and_a_manifest_once() {
         world.tiers.read_whole(&pointer).unwrap().unwrap();
     }
     assert!(world.whole_reads.take() <= 2, "a second may end in between");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_looks_at_a_lease_sees_what_is_published_by_then() {
+    let world = World::start();
+    let (pointer, lease) = (Key::pointer(&shelf()), Key::lease(&shelf()));
+    world.tiers.swap(&pointer, None, b"old").unwrap();
+    world.tiers.swap(&lease, None, b"held").unwrap();
+    world.tiers.read_whole(&pointer).unwrap();
+
+    for key in [&pointer, &lease] {
+        world.bucket().put(key, b"another daemon's").unwrap();
+    }
+
+    for key in [&lease, &pointer] {
+        let read = world.tiers.read_whole(key).unwrap().unwrap();
+        assert_eq!(read.bytes, b"another daemon's");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

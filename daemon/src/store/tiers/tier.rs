@@ -129,6 +129,11 @@ impl Tiers {
         Ok(read)
     }
 
+    /// Who looks at the lease on a publish wants to know what was published until then.
+    fn forget_pointer_of(&self, lease: &Key) {
+        self.lock_pointers().pop(&Key::pointer(&lease.shelf));
+    }
+
     fn lock_pointers(&self) -> MutexGuard<'_, LruCache<Key, (Instant, Option<Whole>)>> {
         self.pointers.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -299,8 +304,15 @@ impl Tier for Tiers {
     }
 
     fn read_whole(&self, key: &Key) -> Result<Option<Whole>, TierError> {
-        if key.object == Object::Pointer {
-            return self.read_pointer(key);
+        match key.object {
+            Object::Pointer => return self.read_pointer(key),
+            Object::Lease => {
+                let read = self.remote().read_whole(key);
+                self.forget_pointer_of(key);
+                return read;
+            }
+            Object::Deletions => return self.remote().read_whole(key),
+            Object::Manifest(_) | Object::Segment(_) | Object::Damaged(_) => {}
         }
         match self.local().read_whole(key) {
             Ok(Some(copy)) => {
@@ -354,6 +366,10 @@ impl Tier for Tiers {
         bytes: &[u8],
     ) -> Result<Written, TierError> {
         let written = self.remote().swap(key, expected, bytes);
+        if key.object == Object::Lease {
+            self.forget_pointer_of(key);
+            return written;
+        }
         self.lock_pointers().pop(key);
         if matches!(written, Ok(Written::New)) {
             self.keep(key, bytes);
@@ -368,7 +384,7 @@ impl Tier for Tiers {
                 _ => self.remote().stat(key),
             },
             Object::Manifest(_) => self.stat_manifest(key),
-            Object::Pointer | Object::Deletions => self.remote().stat(key),
+            Object::Pointer | Object::Lease | Object::Deletions => self.remote().stat(key),
         }
     }
 

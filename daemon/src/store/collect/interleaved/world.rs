@@ -326,7 +326,7 @@ impl State {
                     let pointer = Pointer::parse(bytes).unwrap();
                     [Key::manifest(&key.shelf, pointer.snapshot)].into()
                 }
-                Object::Deletions | Object::Segment(_) | Object::Damaged(_) => continue,
+                _ => continue,
             };
             let missing = named.iter().find(|named| !self.objects.contains_key(named));
             if let Some(missing) = missing {
@@ -375,7 +375,7 @@ impl World {
                     named.extend(Manifest::parse(bytes).unwrap().segments());
                 }
                 Object::Segment(id) => drop(present.insert(id)),
-                Object::Pointer | Object::Deletions | Object::Damaged(_) => {}
+                _ => {}
             }
         }
         (snapshots, named, present)

@@ -1,0 +1,188 @@
+//! A lease that is held: renewed by a thread of its own, released when it is dropped.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tracing::{debug, warn};
+
+use super::error::LeaseError;
+use super::judge::Claimed;
+use super::record::Record;
+use crate::error_chain::chain;
+use crate::metrics::{LeaseEvent, Metrics};
+use crate::store::Store;
+use crate::store::key::Key;
+use crate::store::tier::Written;
+
+/// So often a lease is renewed while it runs: one attempt may fail, and another be late.
+const RENEWALS: u32 = 3;
+
+/// A lease that is held. Dropping it releases it, and blocks until that is done.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    shared: Arc<Shared>,
+    thread: Option<(Sender<()>, JoinHandle<()>)>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    store: Store,
+    key: Key,
+    metrics: Arc<Metrics>,
+    token: u64,
+    is_lost: AtomicBool,
+    /// Locked while it is renewed: one does, the others see what came of it.
+    claimed: Mutex<Claimed>,
+}
+
+/// Whether a lease is still held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Held,
+    Lost,
+}
+
+impl Lease {
+    /// Begins to renew what was just claimed.
+    pub(super) fn hold(
+        (store, key): (Store, Key),
+        claimed: Claimed,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, LeaseError> {
+        let interval = claimed.record.ttl() / RENEWALS;
+        let shared = Arc::new(Shared {
+            store,
+            key,
+            metrics,
+            token: claimed.record.token,
+            is_lost: AtomicBool::new(false),
+            claimed: Mutex::new(claimed),
+        });
+        let (stop, stopped) = channel();
+        let renews = Arc::clone(&shared);
+        let thread = std::thread::Builder::new()
+            .name("lease".to_owned())
+            .spawn(move || renews.renew_until(&stopped, interval))
+            .map_err(LeaseError::NoThread)?;
+        Ok(Self {
+            shared,
+            thread: Some((stop, thread)),
+        })
+    }
+
+    /// Higher than that of all who held the lease before.
+    pub(crate) fn token(&self) -> u64 {
+        self.shared.token
+    }
+
+    /// Whether another daemon has taken it over, as one does of which nothing is heard for too long. If
+    /// that can't be found out it counts as held: what it is for is safe without.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.is_known_lost() || self.shared.is_lost_by_now()
+    }
+
+    /// Whether that was noticed already, without a look.
+    pub(crate) fn is_known_lost(&self) -> bool {
+        self.shared.is_lost.load(Ordering::Acquire)
+    }
+
+    /// Leaves the lease as it is, as a daemon does that is killed.
+    #[cfg(test)]
+    pub(super) fn abandon(mut self) {
+        if let Some((stop, thread)) = self.thread.take() {
+            self.shared.is_lost.store(true, Ordering::Release);
+            drop(stop);
+            thread.join().unwrap();
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some((stop, thread)) = self.thread.take() {
+            drop(stop);
+            // A panic there has been reported by its hook.
+            thread.join().ok();
+        }
+    }
+}
+
+impl Shared {
+    fn renew_until(&self, stopped: &Receiver<()>, interval: Duration) {
+        let mut has_failed = false;
+        loop {
+            if stopped.recv_timeout(interval) != Err(RecvTimeoutError::Timeout) {
+                break;
+            }
+            match self.renew(&mut self.lock()) {
+                Ok(State::Held) => has_failed = false,
+                Ok(State::Lost) => return,
+                Err(error) => {
+                    let (lease, error) = (&self.key, chain(&error));
+                    if !has_failed {
+                        warn!(%lease, error, "A lease can't be renewed; the publish goes on");
+                    }
+                    has_failed = true;
+                }
+            }
+        }
+        if !self.is_lost.load(Ordering::Acquire)
+            && let Err(error) = self.swap(&mut self.lock(), Record::released)
+        {
+            let (lease, error) = (&self.key, chain(&error));
+            debug!(%lease, error, "A lease is left to expire");
+        }
+    }
+
+    /// Looks, if it wasn't renewed for as long as it runs.
+    fn is_lost_by_now(&self) -> bool {
+        let mut claimed = self.lock();
+        if !claimed.may_be_lost(Instant::now()) {
+            return false;
+        }
+        matches!(self.renew(&mut claimed), Ok(State::Lost))
+    }
+
+    fn renew(&self, claimed: &mut Claimed) -> Result<State, LeaseError> {
+        let state = self.swap(claimed, Record::renewed)?;
+        if state == State::Lost && !self.is_lost.swap(true, Ordering::AcqRel) {
+            self.metrics.leases.note(LeaseEvent::Lost);
+            warn!(lease = %self.key, "A lease was lost: another daemon has taken it over");
+        }
+        Ok(state)
+    }
+
+    /// Writes what `next` makes of the lease, unless it is somebody else's.
+    fn swap(
+        &self,
+        claimed: &mut Claimed,
+        next: fn(&Record) -> Record,
+    ) -> Result<State, LeaseError> {
+        let began = Instant::now();
+        let tier = self.store.tier();
+        let Some(found) = tier.read_whole(&self.key)? else {
+            return Ok(State::Lost);
+        };
+        // What nobody understands is nobody's.
+        let present = Record::parse(&found.bytes).ok();
+        let Some(present) = present.filter(|it| claimed.record.is_of_same_claim(it)) else {
+            return Ok(State::Lost);
+        };
+        let record = next(&present);
+        match tier.swap(&self.key, Some(&found.version), &record.to_json()?)? {
+            Written::New => {
+                *claimed = Claimed::written(record, began);
+                Ok(State::Held)
+            }
+            // Nobody writes over what is held, but who takes it.
+            Written::TooLate => Ok(State::Lost),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Claimed> {
+        self.claimed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,418 @@
+//! Daemons that take, hold and lose a lease.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cachewfs_format::RepoName;
+use tempfile::TempDir;
+
+use super::record::Record;
+use super::{Claim, Holder, Lease, Leases};
+use crate::metrics::{LeaseEvent, Metrics};
+use crate::store::key::Key;
+use crate::store::testing::shelf;
+use crate::store::tier::Written;
+use crate::store::wrapped::{Call, Wrapped};
+use crate::store::{DiskTier, S3Error, Store};
+
+/// Nothing in a test takes as long.
+const LONG: Duration = Duration::from_mins(10);
+/// For leases that are to expire.
+const SHORT: Duration = Duration::from_millis(300);
+
+fn store() -> (TempDir, Store) {
+    let directory = tempfile::tempdir().unwrap();
+    let tier = DiskTier::create(directory.path(), &directory.path().join("tmp")).unwrap();
+    (directory, Store::new(tier))
+}
+
+fn repo() -> RepoName {
+    RepoName::parse("example.com/a").unwrap()
+}
+
+fn key() -> Key {
+    Key::lease(&shelf())
+}
+
+struct Daemon {
+    leases: Leases,
+    metrics: Arc<Metrics>,
+}
+
+impl Daemon {
+    fn named(id: &str) -> Self {
+        let metrics = Arc::<Metrics>::default();
+        let me = Holder::named(id, "host");
+        let leases = Leases::new(me, Arc::clone(&metrics));
+        Self { leases, metrics }
+    }
+
+    fn claim(&self, store: &Store, ttl: Duration) -> Claim {
+        self.leases.claim(store, &repo(), (ttl, 0))
+    }
+
+    fn take(&self, store: &Store, ttl: Duration) -> Lease {
+        match self.claim(store, ttl) {
+            Claim::Lease(lease) => lease,
+            claim => panic!("{claim:?}"),
+        }
+    }
+
+    fn holder(&self, store: &Store) -> Option<Arc<str>> {
+        self.leases.holder(store, &repo())
+    }
+
+    fn count(&self, event: LeaseEvent) -> u64 {
+        self.metrics.leases.count(event)
+    }
+}
+
+fn stored(store: &Store) -> Record {
+    let found = store.tier().read_whole(&key()).unwrap().unwrap();
+    Record::parse(&found.bytes).unwrap()
+}
+
+fn write(store: &Store, bytes: &[u8]) {
+    let present = store.tier().read_whole(&key()).unwrap();
+    let version = present.map(|present| present.version);
+    let written = store.tier().swap(&key(), version.as_ref(), bytes);
+    assert_eq!(written.unwrap(), Written::New);
+}
+
+/// Looks again and again until it is so.
+fn wait_until(mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "it never was so");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn one_of_those_who_claim_a_lease_gets_it_and_then_the_next() {
+    let (_directory, store) = store();
+    let daemons: Vec<_> = (0..8).map(|n| Daemon::named(&format!("d{n}"))).collect();
+    let mut tokens = Vec::new();
+    for _ in 0..3 {
+        let claims: Vec<_> = std::thread::scope(|scope| {
+            let claim = |daemon: &Daemon| daemon.claim(&store, LONG);
+            let threads: Vec<_> = daemons
+                .iter()
+                .map(|daemon| scope.spawn(move || claim(daemon)))
+                .collect();
+            threads.into_iter().map(|it| it.join().unwrap()).collect()
+        });
+        let mut leases: Vec<_> = claims
+            .into_iter()
+            .filter_map(|claim| match claim {
+                Claim::Lease(lease) => Some(lease),
+                Claim::HeldBy(_) => None,
+                Claim::None => panic!("it went on without"),
+            })
+            .collect();
+        let lease = leases.pop().unwrap();
+        assert_eq!(leases.len(), 0, "several have it");
+        assert!(!lease.is_lost());
+        tokens.push(lease.token());
+    }
+
+    assert_eq!(tokens, [1, 2, 3]);
+    assert!(stored(&store).is_released);
+    assert_eq!(daemons[0].holder(&store), None);
+}
+
+#[test]
+fn who_waits_is_told_who_has_the_lease() {
+    let (_directory, store) = store();
+    let (one, other) = (Daemon::named("0123456789"), Daemon::named("b"));
+    let lease = one.take(&store, LONG);
+
+    let Claim::HeldBy(holder) = other.claim(&store, LONG) else {
+        panic!("both have it");
+    };
+
+    assert_eq!(&*holder, "host (01234567)");
+    assert_eq!(other.holder(&store), Some(holder));
+    drop(lease);
+    assert_eq!(other.take(&store, LONG).token(), 2);
+    assert_eq!(other.count(LeaseEvent::TakenOver), 0);
+}
+
+#[test]
+fn what_a_dead_daemon_held_is_taken_over_once_nothing_was_heard_of_it_for_long_enough() {
+    let (_directory, store) = store();
+    let (dead, heir) = (Daemon::named("a"), Daemon::named("b"));
+    dead.take(&store, SHORT).abandon();
+    assert!(heir.holder(&store).is_some());
+    let first_seen = Instant::now();
+
+    wait_until(|| heir.holder(&store).is_none());
+
+    assert!(first_seen.elapsed() >= SHORT / 2);
+    assert_eq!(heir.take(&store, LONG).token(), 2);
+    assert_eq!(heir.count(LeaseEvent::TakenOver), 1);
+    // Who never saw it before waits as long.
+    let (_directory, store) = self::store();
+    dead.take(&store, SHORT).abandon();
+    assert!(matches!(heir.claim(&store, LONG), Claim::HeldBy(_)));
+}
+
+#[test]
+fn a_lease_that_is_renewed_stays_with_who_holds_it() {
+    let (_directory, store) = store();
+    let (one, other) = (Daemon::named("a"), Daemon::named("b"));
+    let ttl = Duration::from_millis(1500);
+    let lease = one.take(&store, ttl);
+    let began = Instant::now();
+
+    wait_until(|| {
+        assert!(other.holder(&store).is_some());
+        began.elapsed() > ttl * 2
+    });
+
+    assert!(!lease.is_lost());
+    assert_eq!(stored(&store).token, 1);
+}
+
+#[test]
+fn who_lost_a_lease_finds_out_and_leaves_it_to_who_has_it() {
+    let (_directory, store) = store();
+    let daemon = Daemon::named("a");
+    let lease = daemon.take(&store, SHORT);
+    let others = Record::new(Holder::named("b", "host"), 2, LONG);
+    write(&store, &others.to_json().unwrap());
+
+    wait_until(|| lease.is_lost());
+    drop(lease);
+
+    assert_eq!(stored(&store), others);
+    assert_eq!(daemon.count(LeaseEvent::Lost), 1);
+}
+
+#[test]
+fn a_daemon_that_starts_again_does_not_wait_for_itself() {
+    let (_directory, store) = store();
+    Daemon::named("a").take(&store, LONG).abandon();
+
+    let lease = Daemon::named("a").take(&store, LONG);
+
+    assert_eq!(lease.token(), 2);
+}
+
+#[test]
+fn a_token_is_above_what_was_published_under() {
+    let (_directory, store) = store();
+    let daemon = Daemon::named("a");
+
+    let claim = daemon.leases.claim(&store, &repo(), (LONG, 41));
+
+    assert!(matches!(claim, Claim::Lease(lease) if lease.token() == 42));
+}
+
+#[test]
+fn without_a_lease_that_can_be_used_it_goes_on() {
+    let (_directory, store) = store();
+    let daemon = Daemon::named("a");
+    for strange in ["", "garbage", "{\"version\":2}", "{\"version\":1}"] {
+        write(&store, strange.as_bytes());
+
+        assert!(matches!(daemon.claim(&store, LONG), Claim::None));
+
+        assert_eq!(daemon.holder(&store), None);
+        let left = store.tier().read_whole(&key()).unwrap().unwrap();
+        assert_eq!(left.bytes, strange.as_bytes());
+    }
+    assert_eq!(daemon.count(LeaseEvent::Failed), 4);
+    assert!(matches!(daemon.claim(&store, Duration::ZERO), Claim::None));
+    assert_eq!(daemon.count(LeaseEvent::Failed), 4);
+}
+
+#[test]
+fn a_store_that_takes_no_leases_takes_publishes() {
+    for refused in [Call::Swap, Call::ReadWhole] {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = DiskTier::create(directory.path(), &directory.path().join("tmp")).unwrap();
+        let refuse = move |call| {
+            let (code, message) = ("AccessDenied".to_owned(), String::new());
+            let denied = S3Error::Denied { code, message };
+            (call != refused).then_some(()).ok_or(denied)
+        };
+        let store = Store::new(Wrapped::new(disk, refuse));
+        let daemon = Daemon::named("a");
+
+        assert!(matches!(daemon.claim(&store, LONG), Claim::None));
+
+        assert_eq!(daemon.count(LeaseEvent::Failed), 1);
+    }
+}
+
+mod interleaved {
+    //! Daemons whose steps come in any order, with clocks that go alike but show different times.
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::store::lease::judge::{Claimed, Seen, Verdict, judge};
+    use crate::store::tier::Version;
+
+    const TTL: Duration = Duration::from_secs(30);
+
+    /// An object that is swapped; its version is its bytes, as on disk.
+    #[derive(Default)]
+    struct Object(Option<Record>);
+
+    impl Object {
+        fn version(record: &Record) -> Version {
+            Version(String::from_utf8(record.to_json().unwrap()).unwrap())
+        }
+
+        fn swap(&mut self, expected: Option<&Version>, new: Record) -> bool {
+            let present = self.0.as_ref().map(Self::version);
+            let is_expected = present.as_ref() == expected;
+            if is_expected {
+                self.0 = Some(new);
+            }
+            is_expected
+        }
+    }
+
+    /// What a read found.
+    struct Read(Option<Record>);
+
+    /// A write that was sent, and hasn't arrived.
+    struct Sent {
+        expected: Option<Version>,
+        record: Record,
+        began: Instant,
+    }
+
+    struct Simulated {
+        me: Holder,
+        offset: Duration,
+        seen: Option<Seen>,
+        /// What was read, and not judged yet.
+        read: Option<Read>,
+        sent: Option<Sent>,
+        held: Option<Claimed>,
+    }
+
+    impl Simulated {
+        fn new(index: usize, incarnation: usize) -> Self {
+            Self {
+                me: Holder::named(&format!("d{index}-{incarnation}"), "host"),
+                offset: Duration::from_secs(1000 * index as u64),
+                seen: None,
+                read: None,
+                sent: None,
+                held: None,
+            }
+        }
+
+        fn believes(&self, now: Instant) -> bool {
+            let held = self.held.as_ref();
+            held.is_some_and(|held| !held.may_be_lost(now + self.offset))
+        }
+
+        /// Judges what was read, and sends what follows from that.
+        fn judge(&mut self, now: Instant) {
+            let Some(Read(read)) = self.read.take() else {
+                return;
+            };
+            let version = read.as_ref().map(Object::version);
+            let record = if let Some(held) = &self.held {
+                let Some(present) = read.filter(|it| held.record.is_of_same_claim(it)) else {
+                    self.held = None;
+                    return;
+                };
+                present.renewed()
+            } else {
+                let found = read.as_ref().zip(version.as_ref());
+                match judge(found, &mut self.seen, (&self.me, now)) {
+                    Verdict::HeldBy(_) => return,
+                    Verdict::Free { last_token, .. } => {
+                        Record::new(self.me.clone(), last_token + 1, TTL)
+                    }
+                }
+            };
+            self.sent = Some(Sent {
+                expected: version,
+                record,
+                began: now,
+            });
+        }
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Read,
+        Judge,
+        Arrive,
+        Release,
+        /// And another starts in its place, or the same again.
+        Crash(bool),
+        Pass(u64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            6 => Just(Step::Read),
+            6 => Just(Step::Judge),
+            6 => Just(Step::Arrive),
+            1 => Just(Step::Release),
+            1 => any::<bool>().prop_map(Step::Crash),
+            5 => (0_u64..20).prop_map(Step::Pass),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn no_two_believe_that_they_hold_it_and_tokens_grow(
+            steps in prop::collection::vec((0_usize..3, step()), 1..120)
+        ) {
+            let mut now = Instant::now();
+            let mut object = Object::default();
+            let mut daemons: Vec<_> = (0..3).map(|index| Simulated::new(index, 0)).collect();
+            let mut last_token = 0;
+            for (count, (index, step)) in steps.into_iter().enumerate() {
+                let daemon = &mut daemons[index];
+                let local = now + daemon.offset;
+                match step {
+                    Step::Read => daemon.read = Some(Read(object.0.clone())),
+                    Step::Judge => daemon.judge(local),
+                    Step::Arrive => if let Some(sent) = daemon.sent.take() {
+                        let Sent { expected, record, began } = sent;
+                        let is_claim = daemon.held.is_none();
+                        if object.swap(expected.as_ref(), record.clone()) {
+                            if is_claim {
+                                prop_assert!(record.token > last_token);
+                                last_token = record.token;
+                            }
+                            daemon.held = Some(Claimed::written(record, began));
+                        } else {
+                            daemon.held = None;
+                        }
+                    },
+                    Step::Release => if let Some(held) = daemon.held.take() {
+                        daemon.sent = None;
+                        if object.0.as_ref().is_some_and(|it| held.record.is_of_same_claim(it)) {
+                            let expected = object.0.as_ref().map(Object::version);
+                            object.swap(expected.as_ref(), held.record.released());
+                        }
+                    },
+                    Step::Crash(is_another) => {
+                        let me = daemon.me.clone();
+                        *daemon = Simulated::new(index, count + 1);
+                        if !is_another {
+                            daemon.me = me;
+                        }
+                    }
+                    Step::Pass(seconds) => now += Duration::from_secs(seconds),
+                }
+                let believers = daemons.iter().filter(|daemon| daemon.believes(now)).count();
+                prop_assert!(believers <= 1, "{believers} believe that they hold it");
+            }
+        }
+    }
+}
