@@ -6,7 +6,7 @@ use cachewfs_format::{Manifest, Pointer, RepoName};
 
 use super::refs::Refs;
 use super::{Layout, Order, PublishError, Published, Publisher};
-use crate::store::{Claim, Lease};
+use crate::store::{Claim, Lease, StoreError, TierError};
 
 /// What there is to do.
 pub(super) enum Found {
@@ -50,7 +50,7 @@ impl Publisher {
         refs: &Refs,
         order: Order,
     ) -> Result<Found, PublishError> {
-        let mut present = self.present(repo, self.store.pointer(repo)?, order)?;
+        let mut present = self.present(repo, self.store.pointer(repo)?, (refs, order))?;
         if let Some(published) = present.unchanged(refs) {
             return Ok(Found::Unchanged(published));
         }
@@ -64,7 +64,7 @@ impl Publisher {
         // Who had the lease until now may have published the same.
         let pointer = self.store.pointer(repo)?;
         if pointer != present.pointer {
-            present = self.present(repo, pointer, order)?;
+            present = self.present(repo, pointer, (refs, order))?;
             if let Some(published) = present.unchanged(refs) {
                 return Ok(Found::Unchanged(published));
             }
@@ -77,15 +77,19 @@ impl Publisher {
         &self,
         repo: &RepoName,
         pointer: Option<Pointer>,
-        order: Order,
+        (refs, order): (&Refs, Order),
     ) -> Result<Present, PublishError> {
         let current = match &pointer {
-            Some(pointer) => Some(self.store.current_manifest(repo, pointer)?),
+            Some(pointer) => self.current(repo, pointer)?,
             None => None,
         };
-        // What can't be read any more is no base to build on.
+        // What isn't whole any more is no base to build on.
         let is_base = match &current {
-            Some(current) if order.layout == Layout::AsNeeded => self.has_base(current)?,
+            Some(current) if order.layout == Layout::AsNeeded => {
+                let is_same = current.refs_digest == refs.digest();
+                // Nobody pays for looking as long as nothing moves.
+                (is_same && !self.store.may_be_damaged(repo)) || self.has_base(current)?
+            }
             _ => false,
         };
         Ok(Present {
@@ -93,6 +97,18 @@ impl Publisher {
             current,
             is_base,
         })
+    }
+
+    /// The manifest of what is current; none if that was being forgotten while it was published.
+    fn current(
+        &self,
+        repo: &RepoName,
+        pointer: &Pointer,
+    ) -> Result<Option<Manifest>, PublishError> {
+        match self.store.current_manifest(repo, pointer) {
+            Err(StoreError::Tier(TierError::NotFound { .. })) => Ok(None),
+            manifest => Ok(Some(manifest?)),
+        }
     }
 
     /// Whether all that `current` names is there.

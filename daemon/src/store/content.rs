@@ -98,7 +98,10 @@ impl Store {
             return Ok(());
         };
         match key.object {
-            Object::Segment(id) => Ok(self.tier().set_aside(&key.shelf, id)?),
+            Object::Segment(id) => {
+                self.lock_damaged().insert(key.shelf.clone());
+                Ok(self.tier().set_aside(&key.shelf, id)?)
+            }
             _ => Ok(()),
         }
     }

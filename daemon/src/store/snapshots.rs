@@ -4,15 +4,15 @@
 //! pointer its manifest. It is the same on every tier.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use cachewfs_format::{Digest, Manifest, Pointer, RepoName, SegmentId, SnapshotId};
 
 use super::clock::{Clock, MachineClock, Notice};
 use super::collect::newest_first;
-use super::key::{Key, Object, Part, Shelf};
+use super::key::{Key, Part, Shelf};
 use super::reads::Reads;
 use super::secure::Secured;
 use super::tier::{NewSegment, Tier, Written};
@@ -25,6 +25,8 @@ pub(crate) struct Store {
     /// Which shelf of each repository this is about.
     is_lfs: bool,
     changes: Arc<AtomicU64>,
+    /// Repositories of which something was found damaged and put aside, until they are published.
+    pub(super) damaged: Arc<Mutex<HashSet<Shelf>>>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) notice: Notice,
 }
@@ -35,6 +37,7 @@ impl Store {
             tier: Arc::new(tier),
             is_lfs: false,
             changes: Arc::default(),
+            damaged: Arc::default(),
             clock: Arc::new(MachineClock::default()),
             notice: Notice::default(),
         }
@@ -192,6 +195,9 @@ impl Store {
         self.check_time(secured, self.notice.pointer())?;
         let written = self.tier.swap(&key, version.as_ref(), &bytes);
         self.has_changed();
+        if matches!(written, Ok(Written::New)) {
+            self.lock_damaged().remove(&key.shelf);
+        }
         Ok(written?)
     }
 
@@ -211,6 +217,15 @@ impl Store {
         let listed = self.tier().list(&self.shelf(repo), Part::Manifests)?;
         let snapshots = newest_first(&current, &listed).into_iter();
         Ok(snapshots.map(|(id, _)| id).collect())
+    }
+
+    /// Whether something of what is current may be missing, as far as that can be told without asking a bucket.
+    pub(crate) fn may_be_damaged(&self, repo: &RepoName) -> bool {
+        self.tier.is_directory() || self.lock_damaged().contains(&self.shelf(repo))
+    }
+
+    pub(super) fn lock_damaged(&self) -> MutexGuard<'_, HashSet<Shelf>> {
+        self.damaged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// All repositories of which something is published, in no order, as far as the tier can tell.
