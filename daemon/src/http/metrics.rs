@@ -53,6 +53,9 @@ fn store(app: &App, page: &mut Page) {
     for (tier, reads) in reads.all() {
         samples.push(&[tier], reads.bytes.value());
     }
+    if let Some(requests) = app.store.s3() {
+        requests.render(page);
+    }
 }
 
 fn repositories(app: &App, page: &mut Page) {

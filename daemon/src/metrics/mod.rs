@@ -4,7 +4,7 @@
 //! names     every metric, with unit and meaning; docs/operations.md has the same table
 //! cells     counters, gauges and histograms: atomics, so that counting takes no lock
 //! text      the exposition format
-//! requests  jobs  publishes  leases   what is counted where
+//! requests  jobs  publishes  leases  s3   what is counted where
 //! ```
 //!
 //! No crate does this: a hundred lines are less than the twenty crates that the usual one brings, which
@@ -16,6 +16,7 @@ mod leases;
 pub(crate) mod names;
 mod publishes;
 mod requests;
+mod s3;
 mod text;
 
 pub(crate) use cells::Counter;
@@ -23,6 +24,7 @@ pub(crate) use jobs::{FailureKind, JobClass, JobEnd, JobMetrics, RunningJob, Wai
 pub(crate) use leases::{LeaseEvent, LeaseMetrics};
 pub(crate) use publishes::{Phase, PhaseTimer, PublishMetrics};
 pub(crate) use requests::{Answered, ObservedRequest, RequestMetrics};
+pub(crate) use s3::{S3Metrics, S3Operation, S3Outcome};
 pub(crate) use text::Page;
 
 /// All that is counted where it happens; what can be looked at when somebody asks is not in here.

@@ -83,6 +83,12 @@ metrics! {
         "Reads of segments that a tier of the store answered";
     STORE_READ_BYTES = Counter "cachewfsd_store_read_bytes_total" ["tier"]
         "Bytes of segments that a tier of the store answered with";
+    S3_REQUESTS = Counter "cachewfsd_s3_requests_total" ["operation", "outcome"]
+        "Requests that were sent to the bucket, also those that were sent again";
+    S3_RETRIES = Counter "cachewfsd_s3_retries_total" ["operation"]
+        "Requests to the bucket that were sent again";
+    S3_BYTES = Counter "cachewfsd_s3_bytes_total" ["direction"]
+        "Bytes of objects that were sent to the bucket (up) and came from it (down), also in requests that failed";
     REPOSITORIES = Gauge "cachewfsd_repositories" ["state"]
         "Repositories by the state of their mirror";
     REPOSITORIES_FAILING = Gauge "cachewfsd_repositories_failing" []

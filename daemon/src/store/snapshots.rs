@@ -17,6 +17,7 @@ use super::reads::Reads;
 use super::secure::Secured;
 use super::tier::{NewSegment, Tier, Written};
 use super::{StoreError, TierError};
+use crate::metrics::S3Metrics;
 
 /// Segments, manifests and pointers.
 #[derive(Clone, Debug)]
@@ -97,6 +98,11 @@ impl Store {
     /// What each tier was read for.
     pub(crate) fn reads(&self) -> Arc<Reads> {
         self.tier.reads()
+    }
+
+    /// The requests to the bucket, if there is one.
+    pub(crate) fn s3(&self) -> Option<Arc<S3Metrics>> {
+        self.tier.s3()
     }
 
     /// Stores finished segments; those that are there already are dropped. Gives the number of bytes

@@ -15,6 +15,7 @@ use futures_util::future::BoxFuture;
 use super::TierError;
 use super::key::{Key, Object, Part, Shelf};
 use super::reads::Reads;
+use crate::metrics::S3Metrics;
 
 /// A place for objects. An object appears whole or not at all. All calls may block, for as long as the
 /// disk or the network takes: they are for threads that may.
@@ -26,6 +27,11 @@ pub(crate) trait Tier: Debug + Send + Sync {
 
     /// What it was read for.
     fn reads(&self) -> Arc<Reads>;
+
+    /// The requests to the bucket, if it has one.
+    fn s3(&self) -> Option<Arc<S3Metrics>> {
+        None
+    }
 
     /// Fills `into` with the bytes of an object from `offset` on; [`TierError::Truncated`] if it has
     /// fewer.

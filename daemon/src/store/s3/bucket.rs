@@ -1,6 +1,7 @@
 //! One request to a bucket, tried again while that may help.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use aws_sdk_s3::Client;
@@ -11,6 +12,7 @@ use tokio::sync::Semaphore;
 
 use super::health::Health;
 use super::{S3Config, S3Error, client};
+use crate::metrics::{S3Metrics, S3Operation};
 use crate::repository::backoff;
 
 /// Each request is tried so often.
@@ -30,6 +32,7 @@ pub(in crate::store) struct Bucket {
     timeout: Duration,
     permits: Semaphore,
     health: Health,
+    pub(super) metrics: Arc<S3Metrics>,
 }
 
 /// On what condition something is written.
@@ -72,6 +75,7 @@ impl Bucket {
             timeout: config.timeout,
             permits: Semaphore::new(config.max_requests),
             health: Health::default(),
+            metrics: Arc::default(),
         })
     }
 
@@ -82,6 +86,7 @@ impl Bucket {
     /// Has `attempt` made, and made again while that may help.
     pub(super) async fn retry<T>(
         &self,
+        operation: S3Operation,
         mut attempt: impl AsyncFnMut() -> Result<T, S3Error>,
     ) -> Result<T, S3Error> {
         if !self.health.may_try() {
@@ -92,7 +97,10 @@ impl Bucket {
             let outcome = {
                 let permit = self.permits.acquire().await;
                 let _permit = permit.map_err(|_| S3Error::Down)?;
-                attempt().await
+                let request = self.metrics.begin(operation);
+                let outcome = attempt().await;
+                request.end(S3Error::outcome(&outcome));
+                outcome
             };
             match outcome {
                 Err(error) if error.is_transient() && tries < TRIES => {
@@ -100,6 +108,7 @@ impl Bucket {
                     let pause = backoff::pause(tries, FIRST_PAUSE, LONGEST_PAUSE);
                     tokio::time::sleep(pause).await;
                     tries += 1;
+                    self.metrics.note_retry(operation);
                 }
                 Err(error) if error.is_outage() => {
                     self.health.note_outage();
@@ -122,7 +131,7 @@ impl Bucket {
     ) -> Result<(), S3Error> {
         let key = self.key(name);
         let mut filled = 0;
-        self.retry(async || {
+        self.retry(S3Operation::GetRange, async || {
             let rest = into.get_mut(filled..).unwrap_or_default();
             let start = offset + filled as u64;
             let range = start..start + rest.len() as u64;
@@ -148,6 +157,7 @@ impl Bucket {
         let mut rest = into;
         while !rest.is_empty() {
             let chunk = self.chunk(&mut body).await?.ok_or(S3Error::Cut)?;
+            self.metrics.received_bytes.add(chunk.len() as u64);
             let Some((part, next)) = rest.split_at_mut_checked(chunk.len()) else {
                 let what = "it is longer";
                 return Err(S3Error::BadAnswer { what });
@@ -175,7 +185,7 @@ impl Bucket {
         max: u64,
     ) -> Result<(Vec<u8>, String), S3Error> {
         let key = self.key(name);
-        self.retry(async || {
+        self.retry(S3Operation::Get, async || {
             let request = self.client.get_object().bucket(&self.name).key(&key);
             let answer = request.send().await?;
             let bad = |what| S3Error::BadAnswer { what };
@@ -202,8 +212,9 @@ impl Bucket {
         let key = self.key(name);
         let mut tries = 0;
         let written = self
-            .retry(async || {
+            .retry(S3Operation::Put, async || {
                 tries += 1;
+                self.metrics.sent_bytes.add(bytes.len() as u64);
                 let (none_match, matches) = condition.headers();
                 let request = self.client.put_object().bucket(&self.name).key(&key);
                 request
@@ -236,7 +247,7 @@ impl Bucket {
     /// How long an object is, and when it was stored.
     pub(super) async fn head(&self, name: &str) -> Result<(u64, SystemTime), S3Error> {
         let key = self.key(name);
-        self.retry(async || {
+        self.retry(S3Operation::Head, async || {
             let request = self.client.head_object().bucket(&self.name).key(&key);
             let answer = request.send().await?;
             let len = answer
@@ -270,7 +281,7 @@ impl Bucket {
         let mut next = None;
         loop {
             let page = self
-                .retry(async || {
+                .retry(S3Operation::List, async || {
                     let request = self.client.list_objects_v2().bucket(&self.name);
                     let request = request.prefix(&prefix);
                     Ok(request.set_continuation_token(next.clone()).send().await?)

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 
+use crate::metrics::S3Outcome;
+
 /// Why a bucket doesn't do what is asked of it.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum S3Error {
@@ -91,6 +93,31 @@ impl S3Error {
             Self::Unreachable(_) | Self::TimedOut | Self::Cut | Self::Down | Self::Stopping => true,
             Self::Answered { status, .. } => *status >= 500,
             _ => false,
+        }
+    }
+
+    /// How a request ended; `None` if none was sent.
+    pub(super) fn outcome<T>(result: &Result<T, Self>) -> Option<S3Outcome> {
+        let Err(error) = result else {
+            return Some(S3Outcome::Ok);
+        };
+        match error {
+            Self::Unreachable(_) | Self::TimedOut | Self::Cut => Some(S3Outcome::Network),
+            Self::Answered { .. } if error.is_transient() => Some(S3Outcome::Server),
+            Self::NoObject => Some(S3Outcome::Absent),
+            Self::Precondition => Some(S3Outcome::Condition),
+            Self::Answered { .. }
+            | Self::BadAnswer { .. }
+            | Self::NoBucket
+            | Self::NoRange
+            | Self::Denied { .. }
+            | Self::Unconditional { .. } => Some(S3Outcome::Refused),
+            Self::Down
+            | Self::NoCredentials(_)
+            | Self::File { .. }
+            | Self::Certificates { .. }
+            | Self::NotProbed
+            | Self::Stopping => None,
         }
     }
 

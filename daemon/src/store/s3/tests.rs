@@ -5,6 +5,7 @@ use cachewfs_tests::{Fault, Proxy, TestBucket, s3_bucket, wait_until};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::metrics::{S3Operation, S3Outcome};
 use crate::store::contract::keeps_the_contract;
 use crate::store::key::Key;
 use crate::store::testing::{new_segment, noise, shelf};
@@ -88,6 +89,65 @@ fn key_id(key: &Key) -> SegmentId {
         crate::store::key::Object::Segment(id) => id,
         other => panic!("{other:?} is no segment"),
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_request_that_is_sent_is_counted() {
+    let Some(bucket) = s3_bucket() else { return };
+    let proxy = Proxy::start(bucket.address);
+    let through = S3Config {
+        endpoint: Some(proxy.url()),
+        ..config(&bucket)
+    };
+    let tier = S3Tier::open(&through, CancellationToken::new())
+        .await
+        .unwrap();
+    tier.probe().await.unwrap();
+    let tmp = tempfile::tempdir().unwrap();
+    let [small, long] = [500_000, 9 << 20].map(|len| noise(3, len));
+    let new = |bytes| vec![new_segment(tmp.path(), bytes)];
+    let news = [new(&small), new(&small), new(&long), new(&long)];
+    let key = Key::segment(&shelf(), news[0][0].id);
+    let absent = Key::segment(&shelf(), SegmentId(cachewfs_format::Digest::of(b"nothing")));
+
+    blocking(move || {
+        let counted = tier.s3().unwrap();
+        let sent_before = counted.sent_bytes.value();
+        let puts_before = counted.count(S3Operation::Put, S3Outcome::Condition);
+        for new in news {
+            tier.create_segments(&shelf(), new).unwrap();
+        }
+        tier.stat(&absent).unwrap();
+        let received_before = counted.received_bytes.value();
+        read(&tier, &key).unwrap();
+
+        let count = |operation, outcome| counted.count(operation, outcome);
+        let refused = count(S3Operation::Put, S3Outcome::Condition) - puts_before;
+        assert_eq!(refused, 1, "the second of the small ones");
+        // Whether a long one is there is asked before it is sent.
+        assert_eq!(count(S3Operation::Head, S3Outcome::Ok), 1);
+        assert_eq!(count(S3Operation::Head, S3Outcome::Absent), 2);
+        for (operation, requests) in [
+            (S3Operation::Begin, 1),
+            (S3Operation::Part, 2),
+            (S3Operation::Complete, 1),
+            (S3Operation::Abort, 0),
+        ] {
+            assert_eq!(count(operation, S3Outcome::Ok), requests, "{operation:?}");
+        }
+        assert_eq!(
+            counted.sent_bytes.value() - sent_before,
+            2 * 500_000 + (9 << 20)
+        );
+        assert_eq!(counted.received_bytes.value() - received_before, 400_000);
+
+        proxy.set(Fault::Unavailable);
+        read(&tier, &key).unwrap_err();
+        read(&tier, &key).unwrap_err();
+        // Four tries; the next to ask is told without one.
+        assert_eq!(count(S3Operation::GetRange, S3Outcome::Server), 4);
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -18,6 +18,7 @@ use super::direct::Signer;
 use super::upload::Parts;
 use super::{Bucket, S3Config, S3Error, probe};
 use crate::error_chain::chain;
+use crate::metrics::S3Metrics;
 use crate::store::TierError;
 use crate::store::clock::Notice;
 use crate::store::key::{Key, Part, Shelf};
@@ -185,6 +186,10 @@ impl S3Tier {
 impl Tier for S3Tier {
     fn reads(&self) -> Arc<Reads> {
         Arc::clone(&self.0.reads)
+    }
+
+    fn s3(&self) -> Option<Arc<S3Metrics>> {
+        Some(Arc::clone(&self.0.bucket.metrics))
     }
 
     fn read_at(&self, key: &Key, offset: u64, into: &mut [u8]) -> Result<(), TierError> {

@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 
 use super::bucket::Condition;
 use super::{Bucket, S3Error};
+use crate::metrics::S3Operation;
 
 /// What is longer is sent in parts; their length, unless there would be too many.
 const PART_LEN: u64 = 8 << 20;
@@ -64,7 +65,7 @@ impl Bucket {
 
     async fn begin(&self, name: &str) -> Result<String, S3Error> {
         let key = self.key(name);
-        self.retry(async || {
+        self.retry(S3Operation::Begin, async || {
             let request = self.client.create_multipart_upload();
             let answer = request.bucket(&self.name).key(&key).send().await?;
             let what = "it has no upload id";
@@ -87,7 +88,8 @@ impl Bucket {
             let start = u64::try_from(number - 1).unwrap_or(0) * part_len;
             let _permit = parts.0.acquire().await.map_err(|_| S3Error::Down)?;
             let bytes = read(file, (path, start), part_len.min(len - start)).await?;
-            let answer = self.retry(async || {
+            let answer = self.retry(S3Operation::Part, async || {
+                self.metrics.sent_bytes.add(bytes.len() as u64);
                 let request = self.client.upload_part().bucket(&self.name).key(&key);
                 let request = request.upload_id(id).part_number(number);
                 Ok(request.body(ByteStream::from(bytes.clone())).send().await?)
@@ -110,7 +112,7 @@ impl Bucket {
         let upload = upload.set_parts(Some(parts)).build();
         let mut tries = 0;
         let completed = self
-            .retry(async || {
+            .retry(S3Operation::Complete, async || {
                 tries += 1;
                 let (none_match, matches) = condition.headers();
                 let request = self.client.complete_multipart_upload();
@@ -135,7 +137,10 @@ impl Bucket {
     async fn abort(&self, name: &str, id: &str) {
         let request = self.client.abort_multipart_upload().bucket(&self.name);
         let request = request.key(self.key(name)).upload_id(id);
-        if let Err(error) = request.send().await.map_err(S3Error::from) {
+        let counted = self.metrics.begin(S3Operation::Abort);
+        let aborted = request.send().await.map_err(S3Error::from);
+        counted.end(S3Error::outcome(&aborted));
+        if let Err(error) = aborted {
             tracing::debug!(%error, name, "An upload can't be aborted");
         }
     }

@@ -16,6 +16,7 @@ use super::fetch::{COMPLETERS, Fetcher, Got, parts};
 use super::fill::PART_LEN;
 use super::memory::Memory;
 use super::space::Space;
+use crate::metrics::S3Metrics;
 use crate::store::key::{Key, Object, Part, Shelf};
 use crate::store::reads::Reads;
 use crate::store::tier::{
@@ -234,6 +235,10 @@ impl Tiers {
 impl Tier for Tiers {
     fn reads(&self) -> Arc<Reads> {
         Arc::clone(&self.fetcher.reads)
+    }
+
+    fn s3(&self) -> Option<Arc<S3Metrics>> {
+        self.remote().s3()
     }
 
     fn read_at(&self, key: &Key, offset: u64, into: &mut [u8]) -> Result<(), TierError> {
