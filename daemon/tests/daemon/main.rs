@@ -42,6 +42,7 @@ mod program;
 mod publish;
 mod replicas;
 mod s3;
+mod s3_cost;
 mod small_disk;
 mod stale;
 mod status_page;

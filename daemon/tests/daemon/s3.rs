@@ -11,7 +11,7 @@ use cachewfs_tests::{Fault, Proxy, TestBucket, s3_bucket};
 use crate::harness::*;
 use crate::publish::fill;
 
-fn s3(bucket: &TestBucket) -> S3Config {
+pub(crate) fn config(bucket: &TestBucket) -> S3Config {
     S3Config {
         bucket: bucket.name.clone(),
         endpoint: Some(bucket.endpoint.clone()),
@@ -21,7 +21,7 @@ fn s3(bucket: &TestBucket) -> S3Config {
 }
 
 async fn start(bucket: &TestBucket) -> World {
-    let s3 = s3(bucket);
+    let s3 = config(bucket);
     World::start_with(|config| config.store.s3 = Some(s3)).await
 }
 
@@ -60,7 +60,7 @@ async fn a_new_replica_serves_at_once_and_restores_its_mirror() {
     let root = world.stop().await;
     fs::remove_dir_all(root.path().join("data")).unwrap();
     let began = Instant::now();
-    let config = s3(&bucket);
+    let config = config(&bucket);
     let world = World::start_in(root, |all| all.store.s3 = Some(config)).await;
     let part = world.get(&stable(), &[("range", "bytes=-65536")]).await;
     assert_eq!(part.status(), 206);
@@ -102,7 +102,7 @@ async fn what_is_on_disk_is_served_while_the_bucket_is_away_and_publishing_resum
         endpoint: Some(proxy.url()),
         timeout: Duration::from_secs(2),
         connect_timeout: Duration::from_secs(1),
-        ..s3(&bucket)
+        ..config(&bucket)
     };
     let config = through.clone();
     let world = World::start_with(|all| all.store.s3 = Some(config)).await;
@@ -139,7 +139,7 @@ async fn a_start_says_what_is_wrong_with_the_bucket() {
     let Some(bucket) = s3_bucket() else { return };
     let (ignores, _thread) = ignores_conditions();
     let of = |change: fn(&mut S3Config)| {
-        let mut config = s3(&bucket);
+        let mut config = config(&bucket);
         change(&mut config);
         config
     };
@@ -149,7 +149,7 @@ async fn a_start_says_what_is_wrong_with_the_bucket() {
     let nobody = of(|config| config.profile = Some("nobody".to_owned()));
     let unconditional = S3Config {
         endpoint: Some(ignores),
-        ..s3(&bucket)
+        ..config(&bucket)
     };
     for (s3, said) in [
         (not_there, "there is no such bucket"),
@@ -298,7 +298,7 @@ async fn a_cold_download_asks_for_each_byte_once() {
     world.refresh().await;
     let len = world.get(&stable(), &[]).await.bytes().await.unwrap().len();
 
-    let world = replace(world, s3(&bucket)).await;
+    let world = replace(world, config(&bucket)).await;
     let began = Instant::now();
     let cold = world.get(&stable(), &[]).await.bytes().await.unwrap();
     let took = began.elapsed();
