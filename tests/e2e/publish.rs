@@ -1,6 +1,6 @@
 //! What a publish costs.
 
-use cachewfs_tests::{Site, bytes_below, can_mount, git, wait_until};
+use cachewfs_tests::{Site, can_mount, git, wait_until};
 
 #[test]
 fn a_snapshot_one_commit_later_writes_and_fetches_only_what_is_new() {
@@ -29,8 +29,7 @@ fn a_snapshot_one_commit_later_writes_and_fetches_only_what_is_new() {
     let mount = site.mount(&daemon.url());
     let mounted = mount.repo("local/project");
     mount.cli(&["prefetch", "--all", "local/project"]);
-    let store = site.path().join("daemon/data/store");
-    let (stored, fetched) = (bytes_below(&store), mount.traffic("fetched_bytes"));
+    let (stored, fetched) = (daemon.stored_bytes(), mount.traffic("fetched_bytes"));
     let archive = mount.status()["repos"][0]["archive_bytes"]
         .as_u64()
         .unwrap();
@@ -42,7 +41,7 @@ fn a_snapshot_one_commit_later_writes_and_fetches_only_what_is_new() {
         git(&mounted, &["rev-parse", "HEAD"]).trim() == commit
     });
 
-    let written = bytes_below(&store) - stored;
+    let written = daemon.stored_bytes() - stored;
     assert!(
         written <= archive / 100,
         "{written} of {archive} bytes were written"

@@ -8,6 +8,8 @@ use std::process::{Child, Command, Output, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::bytes_below;
+use crate::s3::{ask, store_tables};
 use crate::wait::{pause, wait_until};
 
 /// A program of this workspace, beside the tests: `cargo build --bins` makes it.
@@ -94,9 +96,10 @@ impl DaemonProcess {
         let config = directory.join("cachewfsd.toml");
         let text = format!(
             "listen = \"{address}\"\ndata_dir = \"{}\"\nfetch_interval = \"500ms\"\n\
-             publish_delay = \"0s\"\n[upstreams]\nlocal = \"file://{}\"\n{tables}",
+             publish_delay = \"0s\"\n[upstreams]\nlocal = \"file://{}\"\n{tables}\n{}",
             directory.join("data").display(),
-            upstreams.display()
+            upstreams.display(),
+            store_tables(directory)
         );
         fs::File::create(&config)
             .unwrap()
@@ -138,6 +141,20 @@ impl DaemonProcess {
     /// What it logged.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// A sample of `/metrics`, if it has it: `name{label="value"}`.
+    pub fn metric(&self, sample: &str) -> Option<u64> {
+        let page = ask(self.address, "GET", "/metrics").unwrap();
+        let value = page.lines().find_map(|line| line.strip_prefix(sample));
+        value.map(|value| value.trim().parse().unwrap())
+    }
+
+    /// What it has written to its store so far: to the bucket, if that is in one.
+    pub fn stored_bytes(&self) -> u64 {
+        let store = self.config.with_file_name("data/store");
+        let sent = self.metric("cachewfsd_s3_bytes_total{direction=\"up\"}");
+        sent.unwrap_or_else(|| bytes_below(&store))
     }
 
     /// Ends it with SIGTERM; gives its exit code.

@@ -1,4 +1,5 @@
-//! A real S3 server: SeaweedFS, which `packaging/setup` installs.
+//! A real S3 server: SeaweedFS, which `packaging/setup` installs. Each test process starts one, unless
+//! `with_s3` runs them: it starts one for all.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -47,17 +48,24 @@ wait $server
 rm -rf "$DIRECTORY"
 "#;
 
+/// Where the server for all is: its address, a comma, its directory.
+const SHARED: &str = "CACHEWFS_TEST_S3";
+/// `s3` has each daemon of the harness keep its store in a bucket.
+const STORE: &str = "CACHEWFS_TEST_STORE";
+/// The bucket of all these daemons; each has a prefix of its own.
+const SUITE: &str = "suite";
+
 static SERVER: OnceLock<Option<S3Server>> = OnceLock::new();
 static BUCKETS: AtomicUsize = AtomicUsize::new(0);
 
-/// An S3 server of this process and its tests.
+/// An S3 server, of this process and its tests or of all.
 #[derive(Debug)]
 pub struct S3Server {
     address: SocketAddr,
     directory: PathBuf,
-    _keeper: Child,
-    /// Closed when the process ends.
-    _alive: ChildStdin,
+    /// The process that ends it, and its input, which is closed when this process ends; `None` if
+    /// another started it.
+    _keeper: Option<(Child, ChildStdin)>,
 }
 
 /// A bucket of one test.
@@ -76,7 +84,7 @@ pub struct TestBucket {
 /// A new bucket. `None` where there is no S3 server: says so, and fails where `CACHEWFS_REQUIRE_S3` is set.
 #[expect(clippy::print_stdout, reason = "a skipped test has to say so")]
 pub fn s3_bucket() -> Option<TestBucket> {
-    let Some(server) = SERVER.get_or_init(S3Server::start) else {
+    let Some(server) = server() else {
         assert!(
             std::env::var_os("CACHEWFS_REQUIRE_S3").is_none(),
             "no S3 server: run packaging/setup seaweedfs"
@@ -85,14 +93,39 @@ pub fn s3_bucket() -> Option<TestBucket> {
         return None;
     };
     let number = BUCKETS.fetch_add(1, Ordering::Relaxed);
-    let bucket = TestBucket {
-        name: format!("bucket-{number}"),
-        endpoint: format!("http://{}", server.address),
-        address: server.address,
-        credentials: server.directory.join("credentials"),
-    };
+    let bucket = server.bucket(&format!("bucket-{}-{number}", std::process::id()));
     assert!(bucket.ask("PUT", "").starts_with("HTTP/1.1 200"));
     Some(bucket)
+}
+
+fn server() -> Option<&'static S3Server> {
+    let start = || S3Server::of_all().or_else(S3Server::start);
+    SERVER.get_or_init(start).as_ref()
+}
+
+/// What the configuration of a daemon with its files in `directory` says of its store.
+pub(crate) fn store_tables(directory: &Path) -> String {
+    let Some(store) = std::env::var_os(STORE) else {
+        return String::new();
+    };
+    assert_eq!(store, "s3", "{STORE} can be s3");
+    let server = server().expect("no S3 server: run packaging/setup seaweedfs");
+    let bucket = server.bucket(SUITE);
+    let made = bucket.ask("PUT", "");
+    let is_there = made.starts_with("HTTP/1.1 200") || made.starts_with("HTTP/1.1 409");
+    assert!(is_there, "{made}");
+    // A directory of a test has a name that no other has.
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "-_/".contains(letter);
+    let directory = directory.display().to_string();
+    let prefix = directory.trim_start_matches('/');
+    let prefix = prefix.replace(|letter| !is_plain(letter), "-");
+    format!(
+        "[store.s3]\nbucket = \"{}\"\nprefix = \"{prefix}\"\nendpoint = \"{}\"\n\
+         credentials_file = \"{}\"\n",
+        bucket.name,
+        bucket.endpoint,
+        bucket.credentials.display()
+    )
 }
 
 impl TestBucket {
@@ -104,7 +137,34 @@ impl TestBucket {
 }
 
 impl S3Server {
-    fn start() -> Option<Self> {
+    /// The one that another process started for all.
+    fn of_all() -> Option<Self> {
+        let place = std::env::var(SHARED).ok()?;
+        let (address, directory) = place.split_once(',').unwrap();
+        Some(Self {
+            address: address.parse().unwrap(),
+            directory: directory.into(),
+            _keeper: None,
+        })
+    }
+
+    /// What the environment of processes has to be that shall use this one.
+    pub fn environment(&self) -> (&'static str, String) {
+        let directory = self.directory.display();
+        (SHARED, format!("{},{directory}", self.address))
+    }
+
+    fn bucket(&self, name: &str) -> TestBucket {
+        TestBucket {
+            name: name.to_owned(),
+            endpoint: format!("http://{}", self.address),
+            address: self.address,
+            credentials: self.directory.join("credentials"),
+        }
+    }
+
+    /// Starts one; `None` if it isn't installed.
+    pub fn start() -> Option<Self> {
         let program = program()?;
         (0..STARTS).find_map(|_| Self::start_at(&program, &free_ports()))
     }
@@ -146,7 +206,9 @@ impl S3Server {
             .args(["-s3.port.iceberg=0", "-s3.port.lance=0"])
             .arg(format!("-s3.localSocket={}", at("s3.sock")))
             .arg(format!("-filer.localSocket={}", at("filer.sock")))
-            .args(["-master.telemetry=false", "-volume.max=50"])
+            // Each bucket has volumes of its own, and starts with seven if it isn't told otherwise.
+            .args(["-master.telemetry=false", "-volume.max=1000"])
+            .env("WEED_MASTER_VOLUME_GROWTH_COPY_1", "1")
             .args([
                 "-master.volumeSizeLimitMB=256",
                 "-master.volumePreallocate=false",
@@ -170,8 +232,7 @@ impl S3Server {
                 return Some(Self {
                     address,
                     directory,
-                    _keeper: keeper,
-                    _alive: alive,
+                    _keeper: Some((keeper, alive)),
                 });
             }
             let log = std::fs::read_to_string(directory.join("log")).unwrap_or_default();
@@ -204,7 +265,8 @@ fn free_ports() -> [u16; 8] {
     listeners.map(|listener| listener.local_addr().unwrap().port())
 }
 
-fn ask(address: SocketAddr, method: &str, path: &str) -> Option<String> {
+/// The answer to a request without a body: head and body.
+pub(crate) fn ask(address: SocketAddr, method: &str, path: &str) -> Option<String> {
     let mut stream = TcpStream::connect(address).ok()?;
     let request = format!(
         "{method} {path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
