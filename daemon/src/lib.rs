@@ -8,6 +8,7 @@
 //! `cachewfsd` is [`Daemon::start`] with signals; `cachewfs mount --local` calls the same.
 
 mod app;
+mod at_once;
 mod auth;
 mod clock;
 mod collection;

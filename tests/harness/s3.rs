@@ -134,6 +134,13 @@ impl TestBucket {
         let path = format!("/{}/{object}", self.name);
         ask(self.address, method, path.trim_end_matches('/')).unwrap()
     }
+
+    /// Writes an object.
+    pub fn put(&self, object: &str, body: impl AsRef<[u8]>) {
+        let path = format!("/{}/{object}", self.name);
+        let answer = send(self.address, ("PUT", &path), body.as_ref()).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
 }
 
 impl S3Server {
@@ -267,11 +274,17 @@ fn free_ports() -> [u16; 8] {
 
 /// The answer to a request without a body: head and body.
 pub(crate) fn ask(address: SocketAddr, method: &str, path: &str) -> Option<String> {
+    send(address, (method, path), b"")
+}
+
+fn send(address: SocketAddr, (method, path): (&str, &str), body: &[u8]) -> Option<String> {
+    let len = body.len();
     let mut stream = TcpStream::connect(address).ok()?;
     let request = format!(
-        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: {len}\r\nConnection: close\r\n\r\n"
     );
     stream.write_all(request.as_bytes()).ok()?;
+    stream.write_all(body).ok()?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).ok()?;
     Some(String::from_utf8_lossy(&answer).into_owned())

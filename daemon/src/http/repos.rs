@@ -10,7 +10,7 @@ use cachewfs_format::api::{
     FailureStatus, JobStatus, LfsStatus, PublishedLfs, PublishedStatus, REPOS_PATH, RefsStatus,
     RepoDetail, RepoList, RepoStatus, SnapshotStatus,
 };
-use cachewfs_format::{ArchiveKind, RepoName};
+use cachewfs_format::{ArchiveKind, Pointer, RepoName};
 
 use super::authorize::may_read;
 use super::error::{ApiError, repository_code};
@@ -20,6 +20,7 @@ use super::status::SnapshotReport;
 use crate::auth::Caller;
 use crate::error_chain::chain;
 use crate::repository::{Doing, Failure, MirrorState, Repository, Status};
+use crate::store::StoreError;
 
 /// So many refs are named.
 const MAX_REFS: usize = 1000;
@@ -31,26 +32,52 @@ pub(super) async fn list(
 ) -> Result<Json<RepoList>, ApiError> {
     let hosts = app.registry.hosts();
     let read = move || {
-        let mut repositories: BTreeMap<_, _> = app
-            .registry
-            .all()
-            .into_iter()
-            .map(|repository| (repository.name().clone(), Some(repository.status())))
-            .collect();
-        // Those whose mirrors were removed are served, too.
-        for repo in app.store.repositories()? {
-            if app.registry.check(&repo).is_ok() {
-                repositories.entry(repo).or_insert(None);
+        let mut repositories = all(&app)?;
+        repositories.retain(|repo, _| may_read(&app, &caller, repo));
+        let (names, mirrored): (Vec<_>, Vec<_>) = repositories.into_iter().unzip();
+        let pointers = app.store.pointers_lately(&names);
+        let lfs = app.store_of(ArchiveKind::Lfs).pointers_lately(&names);
+        let mut described = Vec::new();
+        for (((repo, mirrored), pointer), lfs) in names.iter().zip(mirrored).zip(pointers).zip(lfs)
+        {
+            let pointers = (unless_away(pointer)?, unless_away(lfs)?);
+            // What is in the store without a pointer is not published yet.
+            if mirrored.is_some() || pointers.0.is_some() {
+                let status = mirrored.map(|repository| repository.status());
+                described.push(describe(&app, repo, status.as_ref(), pointers));
             }
         }
-        repositories
-            .into_iter()
-            .filter(|(repo, _)| may_read(&app, &caller, repo))
-            .map(|(repo, status)| describe(&app, &repo, status.as_ref()))
-            .collect::<Result<_, _>>()
+        Ok::<_, ApiError>(described)
     };
     let repos = tokio::task::spawn_blocking(read).await??;
     Ok(Json(RepoList { repos, hosts }))
+}
+
+/// All repositories that this daemon has a mirror of, and those that may be published without one: by
+/// other daemons, or by this one before the mirror was removed. Blocks.
+pub(super) fn all(app: &App) -> Result<BTreeMap<RepoName, Option<Arc<Repository>>>, StoreError> {
+    let mut all: BTreeMap<_, _> = app
+        .registry
+        .all()
+        .into_iter()
+        .map(|repository| (repository.name().clone(), Some(repository)))
+        .collect();
+    for repo in app.store.repositories()? {
+        if app.registry.check(&repo).is_ok() {
+            all.entry(repo).or_insert(None);
+        }
+    }
+    Ok(all)
+}
+
+/// While the store is away, nothing is known of what isn't here: that takes nothing else from a list.
+pub(super) fn unless_away(
+    pointer: Result<Option<Pointer>, StoreError>,
+) -> Result<Option<Pointer>, StoreError> {
+    match pointer {
+        Err(StoreError::Tier(error)) if error.is_outage() => Ok(None),
+        pointer => pointer,
+    }
 }
 
 /// `GET /api/v1/repos/{host}/{path}`.
@@ -72,7 +99,9 @@ pub(super) async fn one(
         None => None,
     };
     let read = move || -> Result<RepoDetail, ApiError> {
-        let status = describe(&app, &repo, status.as_ref())?;
+        let lfs = unless_away(app.store_of(ArchiveKind::Lfs).pointer(&repo))?;
+        let pointers = (app.store.pointer(&repo)?, lfs);
+        let status = describe(&app, &repo, status.as_ref(), pointers);
         // One that can't be read doesn't take away what else is known, such as why.
         let newest = app.status.newest_snapshots(&app.store, &repo);
         let (snapshots, snapshots_total) = newest.unwrap_or_default();
@@ -117,8 +146,13 @@ impl From<SnapshotReport> for SnapshotStatus {
     }
 }
 
-fn describe(app: &App, repo: &RepoName, status: Option<&Status>) -> Result<RepoStatus, ApiError> {
-    let pointer = app.store.pointer(repo)?;
+/// `pointers` are those of snapshots and of LFS archives.
+fn describe(
+    app: &App,
+    repo: &RepoName,
+    status: Option<&Status>,
+    (pointer, lfs): (Option<Pointer>, Option<Pointer>),
+) -> RepoStatus {
     let published = pointer.map(|pointer| {
         let size = |kind| pointer.archives.get(&kind).map(|archive| archive.size);
         PublishedStatus {
@@ -130,7 +164,7 @@ fn describe(app: &App, repo: &RepoName, status: Option<&Status>) -> Result<RepoS
     });
     let failure = status.and_then(|status| status.failure.as_ref());
     let failure = failure.map(describe_failure);
-    Ok(RepoStatus {
+    RepoStatus {
         repo: repo.clone(),
         state: status
             .map_or(MirrorState::Empty, |status| status.state)
@@ -144,15 +178,14 @@ fn describe(app: &App, repo: &RepoName, status: Option<&Status>) -> Result<RepoS
             .map(describe_job),
         next_update_at: status.map(Status::next_run_at),
         published,
-        lfs: describe_lfs(app, repo)?,
-    })
+        lfs: describe_lfs(app, repo, lfs),
+    }
 }
 
 /// The LFS archive; `None` if there is nothing to say.
-fn describe_lfs(app: &App, repo: &RepoName) -> Result<Option<LfsStatus>, ApiError> {
+fn describe_lfs(app: &App, repo: &RepoName, pointer: Option<Pointer>) -> Option<LfsStatus> {
     let state = app.registry.find(repo).map(|repository| repository.lfs());
     let state = state.unwrap_or_default();
-    let pointer = app.store_of(ArchiveKind::Lfs).pointer(repo)?;
     let pointer = pointer.filter(|_| !state.needs_none());
     let published = pointer.and_then(|pointer| {
         let archive = pointer.archives.get(&ArchiveKind::Lfs)?;
@@ -170,11 +203,11 @@ fn describe_lfs(app: &App, repo: &RepoName) -> Result<Option<LfsStatus>, ApiErro
         next_try_at: failure.next_try_at(),
     });
     let is_silent = published.is_none() && failure.is_none() && !state.is_running;
-    Ok((!is_silent).then_some(LfsStatus {
+    (!is_silent).then_some(LfsStatus {
         is_running: state.is_running,
         published,
         failure,
-    }))
+    })
 }
 
 fn describe_job(doing: &Doing) -> JobStatus {

@@ -57,13 +57,15 @@ pub(crate) enum TierError {
     },
     #[error("the bucket can't give or take {key}")]
     S3 { key: Box<Key>, source: Box<S3Error> },
+    #[error("the repositories in the bucket can't be listed")]
+    S3List { source: Box<S3Error> },
 }
 
 impl TierError {
     /// Whether the tier, or the way to it, is out of order for now: another one may serve instead.
     pub(crate) fn is_outage(&self) -> bool {
         match self {
-            Self::S3 { source, .. } => source.is_outage(),
+            Self::S3 { source, .. } | Self::S3List { source } => source.is_outage(),
             Self::NotFound { .. } | Self::Truncated { .. } | Self::Io { .. } => false,
         }
     }

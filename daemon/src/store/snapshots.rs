@@ -15,7 +15,7 @@ use super::collect::newest_first;
 use super::key::{Key, Part, Shelf};
 use super::reads::Reads;
 use super::secure::Secured;
-use super::tier::{NewSegment, Tier, Written};
+use super::tier::{NewSegment, Tier, Whole, Written};
 use super::{StoreError, TierError};
 use crate::metrics::S3Metrics;
 
@@ -179,6 +179,21 @@ impl Store {
         pointer.transpose()
     }
 
+    /// The pointers of `repos`, each perhaps half a minute old.
+    pub(crate) fn pointers_lately(
+        &self,
+        repos: &[RepoName],
+    ) -> Vec<Result<Option<Pointer>, StoreError>> {
+        let key = |repo| Key::pointer(&self.shelf(repo));
+        let keys: Vec<Key> = repos.iter().map(key).collect();
+        let read = self.tier.read_lately(&keys);
+        let pointer = |(key, found): (&Key, Result<Option<Whole>, TierError>)| {
+            let pointer = found?.map(|found| parse(key, &found.bytes, Pointer::parse));
+            pointer.transpose()
+        };
+        keys.iter().zip(read).map(pointer).collect()
+    }
+
     /// Makes `new` the pointer if the present one is `expected`. That its manifest stays was made sure
     /// of just now.
     pub(crate) fn swap_pointer(
@@ -234,7 +249,8 @@ impl Store {
         self.damaged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// All repositories of which something is published, in no order, as far as the tier can tell.
+    /// All repositories of which something is published, in no order, and perhaps some of which nothing
+    /// is yet.
     pub(crate) fn repositories(&self) -> Result<Vec<RepoName>, StoreError> {
         Ok(self.tier.repositories()?)
     }

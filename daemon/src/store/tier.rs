@@ -82,11 +82,14 @@ pub(crate) trait Tier: Debug + Send + Sync {
     /// The objects of a part of a shelf, in no order; what is not ours is left out.
     fn list(&self, shelf: &Shelf, part: Part) -> Result<Vec<Listed>, TierError>;
 
-    /// All repositories that have a pointer, in no order. By default none, where to look for them takes
-    /// too long.
-    fn repositories(&self) -> Result<Vec<RepoName>, TierError> {
-        Ok(Vec::new())
+    /// Reads such objects that may be half a minute old, each as [`Tier::read_whole`] would.
+    fn read_lately(&self, keys: &[Key]) -> Vec<Result<Option<Whole>, TierError>> {
+        keys.iter().map(|key| self.read_whole(key)).collect()
     }
+
+    /// All repositories that have a pointer, in no order, and perhaps some that have none yet; it may be
+    /// half a minute old.
+    fn repositories(&self) -> Result<Vec<RepoName>, TierError>;
 
     /// Where what counts is, and not a copy. By default that is this tier.
     fn authority(&self) -> &dyn Tier;

@@ -43,6 +43,7 @@ mod publish;
 mod replicas;
 mod s3;
 mod s3_cost;
+mod s3_many;
 mod small_disk;
 mod stale;
 mod status_page;

@@ -238,7 +238,7 @@ fn named(bucket: &TestBucket) -> BTreeSet<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_no_snapshot_needs_goes_from_a_bucket() {
     let Some(bucket) = s3_bucket() else { return };
-    let config = s3(&bucket);
+    let config = config(&bucket);
     let world = World::start_with(|all| {
         all.store.s3 = Some(config);
         all.store.collect_interval = Duration::from_millis(500);
@@ -317,7 +317,7 @@ async fn copies_are_of_one_daemon_alone() {
     let Some(bucket) = s3_bucket() else { return };
     let copies = tempfile::tempdir().unwrap();
     let directory = copies.path().join("copies");
-    let s3 = s3(&bucket);
+    let s3 = config(&bucket);
     let change = |config: &mut Config| {
         config.store.s3 = Some(s3.clone());
         config.store.directory = Some(directory.clone());

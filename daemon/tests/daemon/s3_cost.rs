@@ -9,15 +9,15 @@ use crate::s3::config;
 
 /// What `/metrics` has: requests by operation and outcome, and bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Cost {
-    requests: BTreeMap<String, u64>,
+pub(crate) struct Cost {
+    pub(crate) requests: BTreeMap<String, u64>,
     retries: u64,
     up_bytes: u64,
     down_bytes: u64,
 }
 
 impl Cost {
-    async fn so_far(world: &World) -> Self {
+    pub(crate) async fn so_far(world: &World) -> Self {
         let page = world.get("/metrics", &[]).await.text().await.unwrap();
         let mut cost = Self::default();
         for line in page
@@ -47,7 +47,7 @@ impl Cost {
     }
 
     /// What has come since `before`.
-    async fn since(world: &World, before: &Self) -> Self {
+    pub(crate) async fn since(world: &World, before: &Self) -> Self {
         let now = Self::so_far(world).await;
         let of_before = |operation: &str| before.requests.get(operation).copied().unwrap_or(0);
         let requests = now.requests.into_iter();
@@ -63,7 +63,7 @@ impl Cost {
         }
     }
 
-    fn total(&self) -> u64 {
+    pub(crate) fn total(&self) -> u64 {
         self.requests.values().sum()
     }
 }

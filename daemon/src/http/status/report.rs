@@ -1,27 +1,33 @@
 //! What the daemon says of itself: the answer of `/api/v1/status`, and what the page shows.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use cachewfs_format::RepoName;
+use cachewfs_format::{Pointer, RepoName};
 use serde::Serialize;
 use tokio::sync::Mutex;
+use tracing::debug;
 
-use super::snapshots::{KnownSnapshots, SnapshotReport};
+use super::snapshots::{KnownSnapshots, SnapshotReport, of_pointer};
+use crate::at_once::map_at_once;
 use crate::clock::seconds_since_epoch;
 use crate::error_chain::chain;
 use crate::http::error::ApiError;
+use crate::http::repos;
 use crate::http::routes::App;
 use crate::readiness::Readiness;
-use crate::repository::{Doing, Repository};
+use crate::repository::{Doing, MirrorState, Repository};
 use crate::store::{Store, StoreError};
 
 /// All who ask within this time get the same report.
 const MAX_AGE: Duration = Duration::from_secs(1);
 /// So many repositories are described, those that need attention first.
 const MAX_REPOSITORIES: usize = 500;
+/// So many repositories are looked at at once.
+const MAX_READERS: usize = 16;
 
 /// What the daemon says of itself.
 #[derive(Debug, Serialize)]
@@ -49,6 +55,9 @@ pub(super) struct Report {
 #[derive(Debug, Serialize)]
 pub(super) struct RepositoryReport {
     pub(super) repo: RepoName,
+    /// Whether there is a mirror here. Otherwise another daemon has published it, or this one before the
+    /// mirror was removed: then only its current snapshot is told.
+    pub(super) has_mirror: bool,
     /// The state of its mirror: `empty`, `restoring`, `cloning`, `ready` or `failed`.
     pub(super) state: &'static str,
     /// How long ago upstream was last asked with success, if it was since the daemon's start.
@@ -161,10 +170,22 @@ fn make(app: &App, known: &KnownSnapshots) -> Report {
     // The order by name stays within both.
     repositories.sort_by_cached_key(|repository| Reverse(is_failing(repository)));
     repositories.truncate(MAX_REPOSITORIES);
-    let repositories: Vec<_> = repositories
+    let names: Vec<_> = repositories
         .iter()
-        .map(|repository| describe(app, known, repository))
+        .map(|repository| repository.name().clone())
         .collect();
+    let pointers = app.store.pointers_lately(&names);
+    let with_pointers: Vec<_> = repositories.into_iter().zip(pointers).collect();
+    let mut repositories = map_at_once(&with_pointers, MAX_READERS, |(repository, pointer)| {
+        describe((app, known), repository, pointer.as_ref())
+    });
+    let elsewhere = elsewhere(app);
+    let repositories_total = repositories_total + elsewhere.len();
+    repositories.extend(
+        elsewhere
+            .into_iter()
+            .take(MAX_REPOSITORIES - repositories.len()),
+    );
     let has_failure = |described: &&RepositoryReport| {
         described.failure.is_some() || described.lfs_failure.is_some()
     };
@@ -238,7 +259,43 @@ fn git(app: &App) -> GitReport {
     }
 }
 
-fn describe(app: &App, known: &KnownSnapshots, repository: &Repository) -> RepositoryReport {
+/// What is published without a mirror here; what can't be read is left out.
+fn elsewhere(app: &App) -> Vec<RepositoryReport> {
+    let all = repos::all(app).unwrap_or_else(|error| {
+        debug!(
+            error = chain(&error),
+            "The status page lacks what is only in the store"
+        );
+        BTreeMap::new()
+    });
+    let without = all.into_iter().filter(|(_, mirrored)| mirrored.is_none());
+    let names: Vec<RepoName> = without.map(|(repo, _)| repo).collect();
+    let pointers = app.store.pointers_lately(&names).into_iter();
+    let described = names
+        .into_iter()
+        .zip(pointers)
+        .filter_map(|(repo, pointer)| {
+            Some(RepositoryReport {
+                repo,
+                has_mirror: false,
+                state: MirrorState::Empty.as_str(),
+                lag_seconds: None,
+                job: None,
+                failure: None,
+                is_lfs_running: false,
+                lfs_failure: None,
+                snapshots: vec![of_pointer(&pointer.ok()??)?],
+                snapshots_total: 1,
+            })
+        });
+    described.collect()
+}
+
+fn describe(
+    (app, known): (&App, &KnownSnapshots),
+    repository: &Repository,
+    pointer: Result<&Option<Pointer>, &StoreError>,
+) -> RepositoryReport {
     let (repo, status) = (repository.name(), repository.status());
     let job = |doing: &Doing| JobReport {
         class: doing.class.as_str(),
@@ -258,11 +315,20 @@ fn describe(app: &App, known: &KnownSnapshots, repository: &Repository) -> Repos
     };
     let mut failure = known_failure.map(|failure| failed(&failure.error));
     // A repository whose part of the store can't be read doesn't take the page away.
-    let newest = known.newest(&app.store, repo);
-    let (snapshots, snapshots_total) = newest.unwrap_or_else(|error| {
-        failure.get_or_insert_with(|| failed(&error));
-        (Vec::new(), 0)
-    });
+    let mut newest = (Vec::new(), 0);
+    match pointer {
+        Ok(None) => {}
+        Ok(Some(pointer)) => match known.newest_lately(&app.store, (repo, pointer.snapshot)) {
+            Ok(known) => newest = known,
+            Err(error) => {
+                failure.get_or_insert_with(|| failed(&error));
+            }
+        },
+        Err(error) => {
+            failure.get_or_insert_with(|| failed(error));
+        }
+    }
+    let (snapshots, snapshots_total) = newest;
     let lfs = repository.lfs();
     let lfs_failure = lfs.failure.as_ref().map(|failure| FailureReport {
         error: chain(&*failure.error),
@@ -271,6 +337,7 @@ fn describe(app: &App, known: &KnownSnapshots, repository: &Repository) -> Repos
     });
     RepositoryReport {
         repo: repo.clone(),
+        has_mirror: true,
         state: status.state.as_str(),
         lag_seconds: repository.lag().map(|lag| lag.as_secs()),
         job: status.doing.as_ref().map(job),

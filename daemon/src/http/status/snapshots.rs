@@ -3,8 +3,11 @@
 use std::collections::HashSet;
 use std::num::NonZeroUsize;
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use cachewfs_format::{ArchiveKind, ArchiveLayout, Manifest, RepoName, SegmentId, SnapshotId};
+use cachewfs_format::{
+    ArchiveKind, ArchiveLayout, Manifest, Pointer, RepoName, SegmentId, SnapshotId,
+};
 use lru::LruCache;
 use serde::Serialize;
 
@@ -14,6 +17,11 @@ use crate::store::{Store, StoreError};
 const MAX_SHOWN: usize = 5;
 /// Manifests of large repositories take long to parse: so many descriptions are remembered.
 const MAX_KNOWN: NonZeroUsize = NonZeroUsize::new(4096).expect("4096 is not 0");
+
+/// So long a list of snapshots is remembered, unless another becomes current: old ones are deleted.
+const MAX_LIST_AGE: Duration = Duration::from_mins(5);
+/// So many lists are remembered.
+const MAX_LISTS: NonZeroUsize = NonZeroUsize::new(1024).expect("1024 is not 0");
 
 /// A snapshot and what it costs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -31,13 +39,30 @@ pub(in crate::http) struct SnapshotReport {
 /// Each with the snapshot before that it is compared with.
 type Key = (RepoName, SnapshotId, Option<SnapshotId>);
 
-/// What was found out so far: snapshots don't change.
+/// What was found out so far.
 #[derive(Debug)]
-pub(super) struct KnownSnapshots(Mutex<LruCache<Key, SnapshotReport>>);
+pub(super) struct KnownSnapshots(Mutex<Known>);
+
+#[derive(Debug)]
+struct Known {
+    /// Snapshots don't change.
+    reports: LruCache<Key, SnapshotReport>,
+    lists: LruCache<RepoName, List>,
+}
+
+/// The snapshots of a repository, newest first, while the first of them is current.
+#[derive(Clone, Debug)]
+struct List {
+    ids: Vec<SnapshotId>,
+    at: Instant,
+}
 
 impl Default for KnownSnapshots {
     fn default() -> Self {
-        Self(Mutex::new(LruCache::new(MAX_KNOWN)))
+        Self(Mutex::new(Known {
+            reports: LruCache::new(MAX_KNOWN),
+            lists: LruCache::new(MAX_LISTS),
+        }))
     }
 }
 
@@ -49,10 +74,42 @@ impl KnownSnapshots {
         repo: &RepoName,
     ) -> Result<(Vec<SnapshotReport>, usize), StoreError> {
         let ids = store.newest_snapshots(repo)?;
+        self.describe_all(store, repo, &ids)
+    }
+
+    /// The same as it was some minutes ago, or since `current` is; blocks.
+    pub(super) fn newest_lately(
+        &self,
+        store: &Store,
+        (repo, current): (&RepoName, SnapshotId),
+    ) -> Result<(Vec<SnapshotReport>, usize), StoreError> {
+        let list = self.lock().lists.get(repo).cloned();
+        let is_good =
+            |list: &List| list.ids.first() == Some(&current) && list.at.elapsed() < MAX_LIST_AGE;
+        let ids = if let Some(list) = list.filter(is_good) {
+            list.ids
+        } else {
+            let (at, ids) = (Instant::now(), store.newest_snapshots(repo)?);
+            let list = List {
+                ids: ids.clone(),
+                at,
+            };
+            self.lock().lists.put(repo.clone(), list);
+            ids
+        };
+        self.describe_all(store, repo, &ids)
+    }
+
+    fn describe_all(
+        &self,
+        store: &Store,
+        repo: &RepoName,
+        ids: &[SnapshotId],
+    ) -> Result<(Vec<SnapshotReport>, usize), StoreError> {
         let mut newest = Vec::new();
         for (index, &id) in ids.iter().take(MAX_SHOWN).enumerate() {
             let key = (repo.clone(), id, ids.get(index + 1).copied());
-            let known = self.lock().get(&key).cloned();
+            let known = self.lock().reports.get(&key).cloned();
             newest.extend(match known {
                 Some(known) => Some(known),
                 None => self.describe(store, key)?,
@@ -73,14 +130,27 @@ impl KnownSnapshots {
         };
         let report = describe(&manifest, before.as_ref().map(|(before, _)| before));
         if let Some(report) = &report {
-            self.lock().put(key, report.clone());
+            self.lock().reports.put(key, report.clone());
         }
         Ok(report)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, LruCache<Key, SnapshotReport>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Known> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What a pointer says of the snapshot that it names.
+pub(super) fn of_pointer(pointer: &Pointer) -> Option<SnapshotReport> {
+    let archives = &pointer.archives;
+    let checkout = archives.get(&ArchiveKind::Checkout);
+    let archive = checkout.or_else(|| archives.get(&ArchiveKind::Mirror))?;
+    Some(SnapshotReport {
+        id: pointer.snapshot,
+        created_at: pointer.published_at,
+        size_bytes: archive.size,
+        shared_bytes: None,
+    })
 }
 
 fn describe(manifest: &Manifest, before: Option<&Manifest>) -> Option<SnapshotReport> {

@@ -166,7 +166,8 @@ fn attention(report: &Report) -> Vec<Row> {
             of_lfs.map(|it| row(format!("{repo} lfs"), repo, it, repository.is_lfs_running));
         of_mirror.into_iter().chain(of_lfs)
     };
-    report.repositories.iter().flat_map(rows).collect()
+    let mirrored = report.repositories.iter().filter(|of| of.has_mirror);
+    mirrored.flat_map(rows).collect()
 }
 
 fn sentence(failure: &FailureReport) -> String {
@@ -217,8 +218,12 @@ fn repositories(report: &Report) -> Vec<Row> {
                 or_none(current.map(short_id)),
                 or_none(current.map(|current| age(report.now, current))),
                 or_none(current.map(|current| size(current.size_bytes))),
-                or_none(current.map(shared)),
-                repository.snapshots_total.to_string(),
+                or_none(current.filter(|_| repository.has_mirror).map(shared)),
+                or_none(
+                    repository
+                        .has_mirror
+                        .then(|| repository.snapshots_total.to_string()),
+                ),
             ],
         }
     };
@@ -230,6 +235,7 @@ fn now(repository: &RepositoryReport) -> String {
         (Some(job), _) => activity(job),
         (None, Some(failure)) => format!("failed, again in {}", span(failure.next_try_seconds)),
         (None, None) if repository.is_lfs_running => "getting LFS objects".to_owned(),
+        (None, None) if !repository.has_mirror => "no mirror here".to_owned(),
         (None, None) => "idle".to_owned(),
     }
 }

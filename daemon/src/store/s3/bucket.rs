@@ -264,13 +264,14 @@ impl Bucket {
     pub(super) async fn delete(&self, name: &str) -> Result<(), S3Error> {
         let permit = self.permits.acquire().await;
         let _permit = permit.map_err(|_| S3Error::Down)?;
+        let counted = self.metrics.begin(S3Operation::Delete);
         let request = self.client.delete_object().bucket(&self.name);
-        match request.key(self.key(name)).send().await {
-            Ok(_) => Ok(()),
-            Err(error) => match S3Error::from(error) {
-                S3Error::NoObject => Ok(()),
-                error => Err(error),
-            },
+        let sent = request.key(self.key(name)).send().await;
+        let outcome = sent.map(drop).map_err(S3Error::from);
+        counted.end(S3Error::outcome(&outcome));
+        match outcome {
+            Err(S3Error::NoObject) => Ok(()),
+            outcome => outcome,
         }
     }
 

@@ -3,7 +3,7 @@
 //! ```text
 //! tier ──► bucket (one request, tried again) ──► client (whom to ask, as whom)
 //!   ├────► upload (large objects, in parts)         probe (whether conditions are honoured)
-//!   └────► direct (URLs for clients: asks nobody)
+//!   └────► direct (URLs for clients: asks nobody)   walk (which repositories there are)
 //! ```
 //!
 //! Of the layers here `bucket` alone tries again; the SDK is told not to.
@@ -18,6 +18,7 @@ mod health;
 mod probe;
 mod tier;
 mod upload;
+mod walk;
 
 pub(super) use bucket::Bucket;
 pub use config::S3Config;

@@ -99,7 +99,7 @@ async fn each_request_that_is_sent_is_counted() {
         endpoint: Some(proxy.url()),
         ..config(&bucket)
     };
-    let tier = S3Tier::open(&through, CancellationToken::new())
+    let tier = S3Tier::open(&through, Notice::default(), CancellationToken::new())
         .await
         .unwrap();
     tier.probe().await.unwrap();

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use cachewfs_format::SegmentId;
 use cachewfs_format::limits::MAX_MANIFEST_LEN;
+use cachewfs_format::{RepoName, SegmentId};
 use futures_util::future::{BoxFuture, try_join_all};
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use tokio::runtime::Handle;
@@ -302,6 +302,13 @@ impl Tier for S3Tier {
             Some(Listed { object, stat })
         });
         Ok(listed.collect())
+    }
+
+    fn repositories(&self) -> Result<Vec<RepoName>, TierError> {
+        let listed = self.block_on(self.0.bucket.repositories("v1/"));
+        listed.map_err(|source| TierError::S3List {
+            source: Box::new(source),
+        })
     }
 
     fn authority(&self) -> &dyn Tier {

@@ -11,7 +11,10 @@
 
 mod fetch;
 mod fill;
+mod manifests;
 mod memory;
+mod pointers;
+mod repositories;
 mod space;
 mod tier;
 

@@ -2,19 +2,20 @@
 
 use std::fs::File;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
 use cachewfs_format::{RepoName, SegmentId};
 use futures_util::future::{BoxFuture, try_join_all};
-use lru::LruCache;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{debug, warn};
+use tracing::warn;
 
 use super::fetch::{COMPLETERS, Fetcher, Got, parts};
 use super::fill::PART_LEN;
+use super::manifests::Manifests;
 use super::memory::Memory;
+use super::pointers::Pointers;
+use super::repositories::KnownRepositories;
 use super::space::Space;
 use crate::metrics::S3Metrics;
 use crate::store::key::{Key, Object, Part, Shelf};
@@ -24,20 +25,13 @@ use crate::store::tier::{
 };
 use crate::store::{DiskTier, TierError};
 
-/// How old a pointer may be that others may have replaced.
-const POINTER_AGE: Duration = Duration::from_secs(1);
-/// For so long a manifest that was there counts as there: who deletes one waits longer before its segments go.
-const MANIFEST_AGE: Duration = Duration::from_secs(15);
-/// So many pointers are remembered, 1 KiB each as a rule, and of so many manifests that they are there.
-const MAX_POINTERS: std::num::NonZeroUsize =
-    std::num::NonZeroUsize::new(1024).expect("1024 is not 0");
-
 /// Memory over disk over a bucket.
 #[derive(Debug)]
 pub(crate) struct Tiers {
     fetcher: Fetcher,
-    pointers: Mutex<LruCache<Key, (Instant, Option<Whole>)>>,
-    manifests: Mutex<LruCache<Key, (Instant, Stat)>>,
+    pub(super) pointers: Pointers,
+    pub(super) manifests: Manifests,
+    repositories: KnownRepositories,
 }
 
 /// What the tiers before the bucket may take, in bytes.
@@ -59,8 +53,9 @@ impl Tiers {
         let reads = local.reads();
         Self {
             fetcher: Fetcher::new(remote, (local, tmp), (space, memory), reads),
-            pointers: Mutex::new(LruCache::new(MAX_POINTERS)),
-            manifests: Mutex::new(LruCache::new(MAX_POINTERS)),
+            pointers: Pointers::default(),
+            manifests: Manifests::default(),
+            repositories: KnownRepositories::default(),
         }
     }
 
@@ -78,16 +73,16 @@ impl Tiers {
         self.fetcher.space.bytes()
     }
 
-    fn local(&self) -> &DiskTier {
+    pub(super) fn local(&self) -> &DiskTier {
         &self.fetcher.local
     }
 
-    fn remote(&self) -> &dyn Tier {
+    pub(super) fn remote(&self) -> &dyn Tier {
         &*self.fetcher.remote
     }
 
     /// Keeps a copy of a small object; that the disk doesn't take it is no failure.
-    fn keep(&self, key: &Key, bytes: &[u8]) {
+    pub(super) fn keep(&self, key: &Key, bytes: &[u8]) {
         match self.local().put(key, bytes) {
             Ok(()) if key.object != Object::Pointer => {
                 self.fetcher.space.add(key, bytes.len() as u64);
@@ -97,73 +92,13 @@ impl Tiers {
         }
     }
 
-    fn read_pointer(&self, key: &Key) -> Result<Option<Whole>, TierError> {
-        if let Some((at, whole)) = self.lock_pointers().get(key)
-            && at.elapsed() < POINTER_AGE
-        {
-            return Ok(whole.clone());
-        }
-        let read_at = Instant::now();
-        let read = match self.remote().read_whole(key) {
-            // What is published goes on being served. A swap with this version fails.
-            Err(error) if error.is_outage() => {
-                debug!(%key, %error, "A pointer is read from the disk");
-                return match self.local().read_whole(key) {
-                    Ok(Some(copy)) => Ok(Some(copy)),
-                    _ => Err(error),
-                };
-            }
-            read => read?,
-        };
-        let copy = self.local().read_whole(key).ok().flatten();
-        match (&read, copy) {
-            (Some(read), copy) if copy.as_ref().map(|copy| &copy.bytes) != Some(&read.bytes) => {
-                self.keep(key, &read.bytes);
-            }
-            (None, Some(_)) => {
-                self.local().delete(std::slice::from_ref(key)).ok();
-            }
-            _ => {}
-        }
-        self.lock_pointers()
-            .put(key.clone(), (read_at, read.clone()));
-        Ok(read)
+    pub(super) fn drop_copy(&self, key: &Key) {
+        self.fetcher.space.drop_copy(key);
     }
 
     /// Who looks at the lease on a publish wants to know what was published until then.
     fn forget_pointer_of(&self, lease: &Key) {
-        self.lock_pointers().pop(&Key::pointer(&lease.shelf));
-    }
-
-    fn lock_pointers(&self) -> MutexGuard<'_, LruCache<Key, (Instant, Option<Whole>)>> {
-        self.pointers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// That a snapshot has been deleted is known only to the bucket.
-    fn stat_manifest(&self, key: &Key) -> Result<Option<Stat>, TierError> {
-        if let Some(&(at, stat)) = self.lock_manifests().get(key)
-            && at.elapsed() < MANIFEST_AGE
-        {
-            return Ok(Some(stat));
-        }
-        let looked_at = Instant::now();
-        let stat = match self.remote().stat(key) {
-            Err(error) if error.is_outage() => {
-                return self.local().stat(key).map_err(|_| error);
-            }
-            stat => stat?,
-        };
-        match stat {
-            Some(stat) => drop(self.lock_manifests().put(key.clone(), (looked_at, stat))),
-            None => self.fetcher.space.drop_copy(key),
-        }
-        Ok(stat)
-    }
-
-    fn lock_manifests(&self) -> MutexGuard<'_, LruCache<Key, (Instant, Stat)>> {
-        self.manifests
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.pointers.forget(&Key::pointer(&lease.shelf));
     }
 
     /// How long a segment is that isn't on disk.
@@ -334,6 +269,10 @@ impl Tier for Tiers {
         Ok(read)
     }
 
+    fn read_lately(&self, keys: &[Key]) -> Vec<Result<Option<Whole>, TierError>> {
+        self.read_pointers_lately(keys)
+    }
+
     fn create(&self, key: &Key, bytes: &[u8]) -> Result<Written, TierError> {
         let written = self.remote().create(key, bytes)?;
         if written == Written::New {
@@ -375,7 +314,7 @@ impl Tier for Tiers {
             self.forget_pointer_of(key);
             return written;
         }
-        self.lock_pointers().pop(key);
+        self.pointers.forget(key);
         if matches!(written, Ok(Written::New)) {
             self.keep(key, bytes);
         }
@@ -400,9 +339,9 @@ impl Tier for Tiers {
         }
     }
 
-    /// Those of which this daemon has read the pointer: listing all of a bucket takes too long.
     fn repositories(&self) -> Result<Vec<RepoName>, TierError> {
-        self.local().repositories()
+        let list = || self.remote().repositories();
+        self.repositories.get(list, || self.local().repositories())
     }
 
     fn authority(&self) -> &dyn Tier {
@@ -416,16 +355,16 @@ impl Tier for Tiers {
     fn delete(&self, keys: &[Key]) -> Result<(), TierError> {
         self.remote().delete(keys)?;
         for key in keys {
-            self.lock_pointers().pop(key);
-            self.lock_manifests().pop(key);
-            self.fetcher.space.drop_copy(key);
+            self.pointers.forget(key);
+            self.manifests.forget(key);
+            self.drop_copy(key);
         }
         Ok(())
     }
 
     fn delete_shelf(&self, shelf: &Shelf) -> Result<(), TierError> {
         self.remote().delete_shelf(shelf)?;
-        self.lock_pointers().pop(&Key::pointer(shelf));
+        self.pointers.forget(&Key::pointer(shelf));
         for part in [Part::Manifests, Part::Segments] {
             for listed in self.local().list(shelf, part)? {
                 self.fetcher

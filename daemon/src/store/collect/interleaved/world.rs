@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, UNIX_EPOCH};
 
-use cachewfs_format::{Digest, Manifest, Pointer, SegmentId, SnapshotId};
+use cachewfs_format::{Digest, Manifest, Pointer, RepoName, SegmentId, SnapshotId};
 
 use crate::store::clock::{Clock, Notice};
 use crate::store::key::{Key, Object, Part, Shelf};
@@ -439,6 +439,10 @@ impl Tier for Actor {
     fn list(&self, shelf: &Shelf, part: Part) -> Result<Vec<Listed>, TierError> {
         let key = Key::pointer(shelf);
         self.call(&key, |state| state.listed(shelf, part))
+    }
+
+    fn repositories(&self) -> Result<Vec<RepoName>, TierError> {
+        Ok(Vec::new())
     }
 
     fn authority(&self) -> &dyn Tier {
