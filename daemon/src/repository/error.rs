@@ -68,6 +68,14 @@ impl RepositoryError {
         matches!(self, Self::Mirror(_))
     }
 
+    /// Whether the store was away when something was to be published.
+    pub(super) fn is_store_away(&self) -> bool {
+        let Self::Publish(error) = self else {
+            return false;
+        };
+        matches!(&**error, PublishError::Store(StoreError::Tier(error)) if error.is_outage())
+    }
+
     /// Whether another daemon was faster to publish.
     pub(super) fn is_overtaken(&self) -> bool {
         matches!(self, Self::Publish(error) if error.is_overtaken())

@@ -13,8 +13,9 @@ use crate::metrics::JobClass;
 use crate::publish::Published;
 
 /// The longest pause before upstream is asked again for a repository that it doesn't have, while
-/// there is demand: someone may be about to create it.
-const LONGEST_UNKNOWN: Duration = Duration::from_mins(1);
+/// there is demand: someone may be about to create it. And the longest after the store was away, which
+/// costs no upstream anything.
+const LONGEST_SHORT: Duration = Duration::from_mins(1);
 
 /// What the mirror is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -225,8 +226,9 @@ impl Status {
         let pause = if error.is_permanent() {
             interval
         } else {
-            let unknown = error.is_not_found().then_some(LONGEST_UNKNOWN);
-            let longest = unknown.unwrap_or(config.retry_max).min(config.retry_max);
+            let is_short = error.is_not_found() || error.is_store_away();
+            let longest = is_short.then_some(LONGEST_SHORT);
+            let longest = longest.unwrap_or(config.retry_max).min(config.retry_max);
             pause(tries, config.retry_first, longest)
         };
         let next_try = Instant::now() + pause;
@@ -262,7 +264,11 @@ pub(super) fn since_epoch(due: Instant) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::publish::PublishError;
+    use crate::store::{S3Error, TierError};
 
     const INTERVAL: Duration = Duration::from_mins(1);
 
@@ -276,6 +282,20 @@ mod tests {
 
     fn pause_of(status: &Status) -> f64 {
         (status.next_run - Instant::now()).as_secs_f64()
+    }
+
+    #[test]
+    fn a_store_that_comes_back_is_not_waited_for_long() {
+        let mut status = Status::new(MirrorState::Ready, Instant::now());
+        let source = Box::new(S3Error::Down);
+        let away = PublishError::Store(TierError::S3List { source }.into());
+        let away = RepositoryError::Publish(Arc::new(away));
+        for _ in 0..30 {
+            let config = MirrorsConfig::default();
+            status.fail(away.clone(), Duration::from_hours(1), &config);
+        }
+
+        assert!(pause_of(&status) <= 60.0);
     }
 
     #[test]
@@ -300,7 +320,7 @@ mod tests {
     #[test]
     fn a_mirror_is_updated_while_publishing_fails() {
         let mut status = Status::new(MirrorState::Ready, Instant::now());
-        let error = crate::publish::PublishError::Raced;
+        let error = PublishError::Raced;
         let error = RepositoryError::Publish(Arc::new(error));
         for _ in 0..30 {
             status.fail(error.clone(), INTERVAL, &MirrorsConfig::default());

@@ -150,12 +150,12 @@ async fn a_build_that_fails_in_the_middle_breaks_the_connection() {
     let work = world.create_upstream();
     write_file(&work.join(".gitattributes"), "held filter=gate\n");
     write_file(&work.join("held"), "held\n");
-    let commit = commit_and_push(&work, "one");
+    commit_and_push(&work, "one");
     gate.hold_checkout();
 
     let response = world.get(&stable(), &[]).await;
     assert_streams(&response);
-    write_file(&world.store().join("snapshots").join(&commit), "damaged");
+    write_file(&world.store().join("deletions"), "damaged");
     gate.release_checkout();
 
     assert!(response.bytes().await.is_err());

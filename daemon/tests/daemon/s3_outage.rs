@@ -1,0 +1,83 @@
+//! A bucket that is away for a while: refused first, then silent. What is here is served meanwhile, and what is
+//! pushed is published by itself afterwards.
+
+use std::time::{Duration, Instant};
+
+use cachewfs_daemon::S3Config;
+use cachewfs_tests::{Fault, Proxy, s3_bucket};
+
+use crate::harness::*;
+use crate::s3::config;
+
+/// How long each kind of outage lasts: `CACHEWFS_OUTAGE_SECONDS` for one by hand.
+fn outage() -> Duration {
+    let seconds = std::env::var("CACHEWFS_OUTAGE_SECONDS").ok();
+    Duration::from_secs(seconds.map_or(3, |seconds| seconds.parse().unwrap()))
+}
+
+/// Longer than any answer that needs no bucket takes on a busy machine. The pointer is asked for once in a
+/// while: that takes four tries of one second each, and pauses.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_that_comes_back_has_what_was_pushed_meanwhile() {
+    let Some(bucket) = s3_bucket() else { return };
+    let proxy = Proxy::start(bucket.address);
+    let through = S3Config {
+        endpoint: Some(proxy.url()),
+        timeout: Duration::from_secs(1),
+        connect_timeout: Duration::from_secs(1),
+        ..config(&bucket)
+    };
+    let world = World::start_with(|all| {
+        all.store.s3 = Some(through);
+        all.fetch_interval = Duration::from_millis(500);
+        all.mirrors.retry_first = Duration::from_millis(500);
+        all.mirrors.retry_max = Duration::from_secs(10);
+    })
+    .await;
+    let work = world.create_upstream();
+    write_file(&work.join("noise"), noise(1, 3_000_000));
+    let first = commit_and_push(&work, "one");
+    world.refresh().await;
+    let published = world.get(&stable(), &[]).await.bytes().await.unwrap();
+    let immutable = format!("/git/{REPO}/snapshot/{first}.tar.zst");
+
+    let mut last = first;
+    for fault in [Fault::CutAfter(0), Fault::Stall] {
+        proxy.set(fault);
+        write_file(&work.join("small"), format!("{fault:?}"));
+        let pushed = commit_and_push(&work, "pushed in an outage");
+        let (until, mut longest, mut reads) = (Instant::now() + outage(), Duration::ZERO, 0);
+        while Instant::now() < until {
+            for (path, range) in [(&immutable, 1_000_000), (&stable(), 2_000_000)] {
+                let range = range..range + 100_000;
+                let header = format!("bytes={}-{}", range.start, range.end - 1);
+                let began = Instant::now();
+                let part = world.get(path, &[("range", &header)]).await;
+                assert_eq!(part.status(), 206);
+                let part = part.bytes().await.unwrap();
+                assert!(part.len() == 100_000);
+                if path == &immutable {
+                    assert!(part == published[range]);
+                }
+                (longest, reads) = (longest.max(began.elapsed()), reads + 1);
+            }
+            // A replica without its bucket serves what it has: taking it away would serve less.
+            assert_eq!(world.get("/readyz", &[]).await.status(), 200);
+        }
+        println!("{fault:?}: {reads} reads, the longest took {longest:?}");
+        assert!(longest < PATIENCE, "{longest:?}");
+        let status = world.status().await;
+        assert_eq!(status["published"]["snapshot"], last, "{status}");
+
+        proxy.set(Fault::None);
+        let back = Instant::now();
+        world
+            .status_when(|status| status["published"]["snapshot"] == pushed)
+            .await;
+        println!("published {:?} after the bucket is back", back.elapsed());
+        last = pushed;
+    }
+    assert_good_clone(&world.extract("snapshot.tar.zst").await);
+}
