@@ -1,0 +1,194 @@
+//! How soon a new replica answers from the bucket, and how fast it passes a cold archive on; run by
+//! `tests/bench/replica`.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a measurement that can't be made has to fail"
+)]
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use cachewfs_tests::{DaemonProcess, Link, Site, TestBucket, git, s3_bucket};
+
+const BYTES_PER_SECOND: u64 = 80_000_000;
+const ROUND_TRIP: Duration = Duration::from_millis(20);
+/// Requests to the bucket at the same time, and the bytes of each.
+const CONNECTIONS: usize = 12;
+const RANGE_BYTES: u64 = 4 << 20;
+const SNAPSHOT: &str = "/git/local/bench/snapshot.tar.zst";
+
+fn main() {
+    // `cargo bench` adds options of its own.
+    let mut arguments = std::env::args().skip(1);
+    let Some(repository) = arguments.find(|argument| !argument.starts_with("--")) else {
+        print("usage: tests/bench/replica REPOSITORY [RUNS]");
+        return;
+    };
+    let runs = std::env::var("RUNS").map_or(5, |runs| runs.parse().unwrap());
+    let Some(bucket) = s3_bucket() else { return };
+    let bench = Bench::set_up(Path::new(&repository), bucket);
+    let link = Link::start(bench.bucket.address, BYTES_PER_SECOND, ROUND_TRIP);
+    bench.compare("loopback", bench.bucket.address, runs);
+    bench.compare("80 MB/s, 20 ms", link.address(), runs);
+}
+
+fn print(line: &str) {
+    writeln!(std::io::stdout().lock(), "{line}").unwrap();
+}
+
+/// What is published in a bucket; the whole archive is an object there, too.
+struct Bench {
+    site: Site,
+    bucket: TestBucket,
+    archive_bytes: u64,
+}
+
+impl Bench {
+    fn set_up(repository: &Path, bucket: TestBucket) -> Self {
+        let site = Site::default();
+        std::fs::create_dir_all(site.upstreams()).unwrap();
+        let repository = repository.canonicalize().unwrap().display().to_string();
+        let clone = ["clone", "-q", "--mirror", "--shared", &repository, "bench"];
+        git(site.upstreams(), &clone);
+        let endpoint = bucket.address;
+        let mut bench = Self {
+            site,
+            bucket,
+            archive_bytes: 0,
+        };
+        let publisher = bench.replica("publisher", endpoint);
+        let address = publisher.address();
+        publish(address);
+        let (archive, _) = get(address, SNAPSHOT, None);
+        bench.archive_bytes = archive.len() as u64;
+        bench.bucket.put("archive", &archive);
+        print(&format!("archive of {} MiB", archive.len() >> 20));
+        bench
+    }
+
+    /// A daemon with nothing on its disk, and `endpoint` for the bucket.
+    fn replica(&self, name: &str, endpoint: SocketAddr) -> DaemonProcess {
+        let directory = self.site.path().join(name);
+        std::fs::remove_dir_all(&directory).ok();
+        let tables = format!(
+            "[store.s3]\nbucket = \"{}\"\nendpoint = \"http://{endpoint}\"\ncredentials_file = \"{}\"\n",
+            self.bucket.name,
+            self.bucket.credentials.display()
+        );
+        DaemonProcess::start_with(&directory, &self.site.upstreams(), &tables)
+    }
+
+    fn compare(&self, what: &str, endpoint: SocketAddr, runs: usize) {
+        let (mut first, mut ratios) = (Vec::new(), Vec::new());
+        for _ in 0..runs {
+            let began = Instant::now();
+            let replica = self.replica("replica", endpoint);
+            let (part, _) = get(replica.address(), SNAPSHOT, Some("bytes=-65536"));
+            first.push(began.elapsed().as_secs_f64());
+            assert_eq!(part.len(), 65536);
+            drop(replica);
+
+            let replica = self.replica("replica", endpoint);
+            let (archive, through) = get(replica.address(), SNAPSHOT, None);
+            assert_eq!(archive.len() as u64, self.archive_bytes);
+            drop((replica, archive));
+            let direct = self.download(endpoint);
+            ratios.push(direct.as_secs_f64() / through.as_secs_f64());
+            print(&format!(
+                "{what}: first range {:.3} s after the start; cold download {:.2} s, directly {:.2} s",
+                first.last().unwrap(),
+                through.as_secs_f64(),
+                direct.as_secs_f64()
+            ));
+        }
+        print(&format!(
+            "{what}: medians of {runs}: first range {:.3} s, ratio {:.2}\n",
+            median(first),
+            median(ratios)
+        ));
+    }
+
+    /// How long the same bytes take from the bucket, in ranges at the same time.
+    fn download(&self, endpoint: SocketAddr) -> Duration {
+        let path = format!("/{}/archive", self.bucket.name);
+        let next = AtomicU64::new(0);
+        let began = Instant::now();
+        let fetch = || {
+            let mut connection = BufReader::new(TcpStream::connect(endpoint).unwrap());
+            let mut body = Vec::new();
+            loop {
+                let start = next.fetch_add(RANGE_BYTES, Ordering::Relaxed);
+                if start >= self.archive_bytes {
+                    return;
+                }
+                let end = self.archive_bytes.min(start + RANGE_BYTES);
+                let range = format!("bytes={start}-{}", end - 1);
+                ask(&mut connection, (endpoint, &path), Some(&range), &mut body);
+                assert_eq!(body.len() as u64, end - start);
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..CONNECTIONS {
+                scope.spawn(fetch);
+            }
+        });
+        began.elapsed()
+    }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// Has the repository published, and waits until it is.
+fn publish(address: SocketAddr) {
+    let mut connection = TcpStream::connect(address).unwrap();
+    let head = format!("Host: {address}\r\nContent-Length: 0\r\nConnection: close");
+    let request = format!("POST /git/local/bench/refresh HTTP/1.1\r\n{head}\r\n\r\n");
+    connection.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+/// A body, and how long it took from before the connection was made.
+fn get(address: SocketAddr, path: &str, range: Option<&str>) -> (Vec<u8>, Duration) {
+    let began = Instant::now();
+    let mut connection = BufReader::new(TcpStream::connect(address).unwrap());
+    let mut body = Vec::new();
+    ask(&mut connection, (address, path), range, &mut body);
+    (body, began.elapsed())
+}
+
+/// Asks for something and reads the answer's body.
+fn ask(
+    connection: &mut BufReader<TcpStream>,
+    (host, path): (SocketAddr, &str),
+    range: Option<&str>,
+    body: &mut Vec<u8>,
+) {
+    let range = range.map_or(String::new(), |range| format!("Range: {range}\r\n"));
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n{range}\r\n");
+    connection.get_mut().write_all(request.as_bytes()).unwrap();
+    let (mut line, mut len) = (String::new(), None);
+    connection.read_line(&mut line).unwrap();
+    assert!(line.contains(" 200") || line.contains(" 206"), "{line}");
+    while line != "\r\n" {
+        line.clear();
+        connection.read_line(&mut line).unwrap();
+        let header = line.to_ascii_lowercase();
+        if let Some(value) = header.strip_prefix("content-length:") {
+            len = value.trim().parse().ok();
+        }
+    }
+    body.clear();
+    connection
+        .take(len.expect("what is stored has a length"))
+        .read_to_end(body)
+        .unwrap();
+}
