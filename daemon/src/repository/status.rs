@@ -264,7 +264,6 @@ pub(super) fn since_epoch(due: Instant) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
 
     use super::*;
     use crate::publish::PublishError;
