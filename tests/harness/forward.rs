@@ -1,6 +1,6 @@
 //! Connections that are passed on to another address, by whoever wants to spoil them on the way.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -17,7 +17,16 @@ impl Forward {
         target: SocketAddr,
         carry: impl Fn(&TcpStream, &TcpStream) + Send + 'static,
     ) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::start_at(Ipv4Addr::LOCALHOST, target, carry)
+    }
+
+    /// The same, on a free port of another address of this machine.
+    pub(crate) fn start_at(
+        listen: Ipv4Addr,
+        target: SocketAddr,
+        carry: impl Fn(&TcpStream, &TcpStream) + Send + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind((listen, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let is_ended = Arc::new(AtomicBool::new(false));
         let ended = Arc::clone(&is_ended);

@@ -5,12 +5,18 @@
     reason = "a test that can't be set up has to fail"
 )]
 
+mod archive;
+mod bucket;
+mod dice;
 mod disk;
 mod forward;
 mod git;
 mod git_daemon;
+mod git_http;
+mod http;
 mod link;
 mod mount;
+mod network;
 mod process;
 mod proxy;
 mod recorder;
@@ -18,17 +24,22 @@ mod s3;
 mod site;
 mod wait;
 
-pub use disk::bytes_below;
+pub use archive::verify_archive;
+pub use dice::Dice;
+pub use disk::{SmallDisk, bytes_below};
 pub use git::{GitRepo, git, git_at, try_git};
 pub use git_daemon::GitDaemon;
+pub use git_http::GitHttp;
+pub use http::{Answer, ask};
 pub use link::Link;
 pub use mount::MountProcess;
+pub use network::Network;
 pub use process::{DaemonProcess, binary, free_address, run};
 pub use proxy::{Fault, Proxy};
 pub use recorder::Recorder;
 pub use s3::{S3Server, TestBucket, s3_bucket};
 pub use site::Site;
-pub use wait::{wait_until, within};
+pub use wait::{wait_until, wait_up_to, within};
 
 /// Whether mounts can be made here. Says so if not, and fails where `CACHEWFS_REQUIRE_FUSE` is set.
 #[expect(clippy::print_stdout, reason = "a skipped test has to say so")]

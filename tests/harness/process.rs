@@ -77,6 +77,7 @@ impl Drop for Process {
 #[derive(Debug)]
 pub struct DaemonProcess {
     process: Process,
+    by_way: Vec<String>,
     config: PathBuf,
     log: PathBuf,
     address: SocketAddr,
@@ -91,24 +92,46 @@ impl DaemonProcess {
 
     /// The same, with more tables in its configuration.
     pub fn start_with(directory: &Path, upstreams: &Path, tables: &str) -> Self {
-        fs::create_dir_all(directory).unwrap();
+        Self::start_keyed(
+            directory,
+            upstreams,
+            ("fetch_interval = \"500ms\"\n", tables),
+        )
+    }
+
+    /// The same, with keys before the tables of its configuration, too.
+    pub fn start_keyed(directory: &Path, upstreams: &Path, (keys, tables): (&str, &str)) -> Self {
         let address = free_address();
-        let config = directory.join("cachewfsd.toml");
         let text = format!(
-            "listen = \"{address}\"\ndata_dir = \"{}\"\nfetch_interval = \"500ms\"\n\
-             publish_delay = \"0s\"\n[upstreams]\nlocal = \"file://{}\"\n{tables}\n{}",
+            "data_dir = \"{}\"\npublish_delay = \"0s\"\n{keys}[upstreams]\nlocal = \"file://{}\"\n{tables}\n{}",
             directory.join("data").display(),
             upstreams.display(),
-            store_tables(directory)
+            // Some have a store of their own.
+            if tables.contains("[store") {
+                String::new()
+            } else {
+                store_tables(directory)
+            }
         );
+        Self::launch(directory, (&[], address), &text)
+    }
+
+    /// Starts a daemon that is configured by `text` and listens at `address`, by way of a program that
+    /// becomes it (`ip netns exec …`), if one is given; waits until it is ready. Its log is in `directory`.
+    pub fn launch(directory: &Path, (by_way, address): (&[&str], SocketAddr), text: &str) -> Self {
+        fs::create_dir_all(directory).unwrap();
+        let config = directory.join("cachewfsd.toml");
+        let text = format!("listen = \"{address}\"\n{text}");
         fs::File::create(&config)
             .unwrap()
             .write_all(text.as_bytes())
             .unwrap();
         let log = directory.join("log");
-        let process = spawn(&config, &log);
+        let by_way: Vec<_> = by_way.iter().map(|&word| word.to_owned()).collect();
+        let process = spawn(&by_way, (&config, &log));
         let mut daemon = Self {
             process,
+            by_way,
             config,
             log,
             address,
@@ -171,18 +194,26 @@ impl DaemonProcess {
 
     /// Starts it again after it has ended, at the same address and with the same data.
     pub fn restart(&mut self) {
-        self.process = spawn(&self.config, &self.log);
+        self.process = spawn(&self.by_way, (&self.config, &self.log));
         self.wait_until_ready();
     }
 }
 
-fn spawn(config: &Path, log: &Path) -> Process {
+fn spawn(by_way: &[String], (config, log): (&Path, &Path)) -> Process {
     let log = fs::File::options()
         .create(true)
         .append(true)
         .open(log)
         .unwrap();
-    let mut command = Command::new(binary("cachewfsd"));
+    let mut words = by_way.iter();
+    let mut command = match words.next() {
+        Some(program) => {
+            let mut command = Command::new(program);
+            command.args(words).arg(binary("cachewfsd"));
+            command
+        }
+        None => Command::new(binary("cachewfsd")),
+    };
     command
         .arg("--config")
         .arg(config)

@@ -1,7 +1,7 @@
 //! A TCP proxy between mount and daemon that makes the network bad.
 
 use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::forward::{Forward, same};
@@ -36,9 +36,14 @@ struct CurrentFault(Mutex<Fault>);
 impl Proxy {
     /// Passes on to `target`.
     pub fn start(target: SocketAddr) -> Self {
+        Self::start_at(Ipv4Addr::LOCALHOST, target)
+    }
+
+    /// The same, on a free port of another address of this machine.
+    pub fn start_at(listen: Ipv4Addr, target: SocketAddr) -> Self {
         let fault = Arc::new(CurrentFault(Mutex::new(Fault::None)));
         let current = Arc::clone(&fault);
-        let forward = Forward::start(target, move |client, daemon| {
+        let forward = Forward::start_at(listen, target, move |client, daemon| {
             for (from, to, is_answer) in [(client, daemon, false), (daemon, client, true)] {
                 let (from, to, fault) = (same(from), same(to), Arc::clone(&current));
                 std::thread::spawn(move || fault.pump(from, to, is_answer));

@@ -8,8 +8,13 @@ const PATIENCE: Duration = Duration::from_mins(1);
 const PERIOD: Duration = Duration::from_millis(20);
 
 /// Waits until `condition` holds; panics with `what` if it doesn't in a minute.
-pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+pub fn wait_until(what: &str, condition: impl FnMut() -> bool) {
+    wait_up_to(PATIENCE, what, condition);
+}
+
+/// Waits until `condition` holds; panics with `what` if it takes longer than `patience`.
+pub fn wait_up_to(patience: Duration, what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + patience;
     while !condition() {
         assert!(Instant::now() < deadline, "gave up waiting until {what}");
         pause();

@@ -45,7 +45,6 @@ mod s3;
 mod s3_cost;
 mod s3_many;
 mod s3_outage;
-mod small_disk;
 mod stale;
 mod status_page;
 mod storm;

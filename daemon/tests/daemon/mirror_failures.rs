@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use cachewfs_daemon::Config;
+use cachewfs_tests::SmallDisk;
 use serde_json::Value;
 
 use crate::harness::*;
 use crate::http_upstream::*;
-use crate::small_disk::SmallDisk;
 
 const SNAPSHOT: &str = "/git/git.example.com/org/repo/snapshot.tar.zst";
 

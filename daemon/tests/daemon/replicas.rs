@@ -6,13 +6,13 @@ use std::time::{Duration, SystemTime};
 
 use cachewfs_daemon::{Config, Daemon, Running};
 use cachewfs_format::Manifest;
+use cachewfs_tests::SmallDisk;
 use futures_util::future::join_all;
 use reqwest::Client;
 use serde_json::Value;
 
 use crate::gate::Gate;
 use crate::harness::*;
-use crate::small_disk::SmallDisk;
 
 /// Another daemon with the store of a world.
 struct Replica {

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use cachewfs_format::{Manifest, SegmentTable, Toc, TocPlace, decode_chunk};
+use cachewfs_format::Manifest;
+use cachewfs_tests::verify_archive;
 use futures_util::stream::{self, StreamExt as _};
 use reqwest::{Client, Response};
 
@@ -170,26 +171,6 @@ impl Storm {
     }
 }
 
-/// Every chunk is what its table says, every table what the TOC says, and the TOC what the `ETag` says.
-fn verify(download: &Download) {
-    let Download { etag, bytes, .. } = download;
-    let at = |offset: u64| usize::try_from(offset).unwrap();
-    let TocPlace::Found(place) = Toc::locate(bytes, bytes.len() as u64).unwrap() else {
-        panic!("all of it is here");
-    };
-    let (digest, toc) = Toc::decode(&bytes[place]).unwrap();
-    assert_eq!(&format!("\"{digest}\""), etag);
-    for (offset, segment) in toc.placed_segments() {
-        let stored = &bytes[at(offset)..at(offset + segment.stored_len)];
-        let (chunks, frame) = stored.split_at(stored.len() - segment.table_len as usize);
-        let table = SegmentTable::decode(segment.id, frame).unwrap();
-        for (index, chunk) in table.chunks().iter().enumerate() {
-            let range = table.stored_range(index).unwrap();
-            decode_chunk(chunk, &chunks[at(range.start)..at(range.end)]).unwrap();
-        }
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn ranges_through_two_daemons_on_one_store_never_mix_revisions() {
     let (storm, work) = Storm::start().await;
@@ -210,7 +191,7 @@ async fn ranges_through_two_daemons_on_one_store_never_mix_revisions() {
             daemon += 1;
             match storm.download(way, daemon).await {
                 Ok(download) => {
-                    verify(&download);
+                    verify_archive(&download.etag, &download.bytes);
                     for daemon in 0..2 {
                         let stored = storm.get(daemon, &download.location, &[]).await;
                         assert_eq!(stored.status(), 200);

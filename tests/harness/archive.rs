@@ -1,0 +1,25 @@
+//! What an archive has to be, whoever sent it.
+
+use cachewfs_format::{SegmentTable, Toc, TocPlace, decode_chunk};
+
+/// Panics unless every chunk is what its table says, every table what the TOC says, and the TOC what the
+/// `ETag` says.
+pub fn verify_archive(etag: &str, bytes: &[u8]) {
+    let at = |offset: u64| usize::try_from(offset).unwrap();
+    let part = |begin: u64, end: u64| bytes.get(at(begin)..at(end)).unwrap();
+    let TocPlace::Found(place) = Toc::locate(bytes, bytes.len() as u64).unwrap() else {
+        panic!("there is no TOC");
+    };
+    let (digest, toc) = Toc::decode(bytes.get(place).unwrap()).unwrap();
+    assert_eq!(format!("\"{digest}\""), etag);
+    for (offset, segment) in toc.placed_segments() {
+        let stored = part(offset, offset + segment.stored_len);
+        let (chunks, frame) = stored.split_at(stored.len() - at(u64::from(segment.table_len)));
+        let table = SegmentTable::decode(segment.id, frame).unwrap();
+        for (index, chunk) in table.chunks().iter().enumerate() {
+            let range = table.stored_range(index).unwrap();
+            let chunk_bytes = chunks.get(at(range.start)..at(range.end)).unwrap();
+            decode_chunk(chunk, chunk_bytes).unwrap();
+        }
+    }
+}

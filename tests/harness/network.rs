@@ -1,0 +1,192 @@
+//! A network inside this machine: hosts with addresses of their own, which can lose sight of each other.
+//!
+//! ```text
+//!  this namespace                 namespaces cwfs<pid>h1, cwfs<pid>h2, …
+//!  bridge cwfs<pid>b ──┬── cwfs<pid>v1 ═══ net   10.x.y.11
+//!    10.x.y.1, .2, .3  ├── cwfs<pid>v2 ═══ net   10.x.y.12
+//! ```
+//!
+//! What is lost is sent to a link address that nobody has: no error, no answer, also in connections that
+//! stand. Names say which process made them, so that the next one removes what a killed one left.
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::process::Command;
+
+use crate::Dice;
+
+const PREFIX: &str = "cwfs";
+/// Nobody's, but well-formed: locally administered.
+const NOBODY: &str = "02:00:00:00:00:01";
+
+/// Some hosts; at most one network for a process.
+#[derive(Debug)]
+pub struct Network {
+    name: String,
+    /// 10.x.y.
+    subnet: [u8; 3],
+    hosts: u8,
+}
+
+impl Network {
+    /// So many hosts, each in a namespace; and three addresses for this namespace. `None` where that can't be
+    /// done: says so, and fails where `CACHEWFS_REQUIRE_NETNS` is set.
+    #[expect(clippy::print_stdout, reason = "a skipped test has to say so")]
+    pub fn create(hosts: u8) -> Option<Self> {
+        sweep();
+        let pid = std::process::id();
+        let network = Self {
+            name: format!("{PREFIX}{pid}"),
+            subnet: free_subnet(u64::from(pid)),
+            hosts,
+        };
+        if let Err(reason) = network.set_up() {
+            assert!(
+                std::env::var_os("CACHEWFS_REQUIRE_NETNS").is_none(),
+                "no network namespaces: {reason}"
+            );
+            println!("skipped: no network namespaces: {reason}");
+            return None;
+        }
+        Some(network)
+    }
+
+    fn set_up(&self) -> Result<(), String> {
+        let bridge = format!("{}b", self.name);
+        ip(&["link", "add", &bridge, "type", "bridge"])?;
+        for number in 1..=3 {
+            let address = format!("{}/24", self.here(number));
+            ip(&["addr", "add", &address, "dev", &bridge])?;
+        }
+        ip(&["link", "set", &bridge, "up"])?;
+        for host in 1..=self.hosts {
+            let (namespace, near) = (self.namespace(host), format!("{}v{host}", self.name));
+            ip(&["netns", "add", &namespace])?;
+            let far = ["peer", "name", "net", "netns", &namespace];
+            ip(&[&["link", "add", &near, "type", "veth"], &far[..]].concat())?;
+            ip(&["link", "set", &near, "master", &bridge, "up"])?;
+            let address = format!("{}/24", self.address(host));
+            ip(&["-n", &namespace, "addr", "add", &address, "dev", "net"])?;
+            ip(&["-n", &namespace, "link", "set", "net", "up"])?;
+            ip(&["-n", &namespace, "link", "set", "lo", "up"])?;
+        }
+        Ok(())
+    }
+
+    /// One of the addresses of this namespace: 1, 2 or 3.
+    pub fn here(&self, number: u8) -> Ipv4Addr {
+        let [ten, x, y] = self.subnet;
+        Ipv4Addr::new(ten, x, y, number)
+    }
+
+    /// The address of a host, of which the first is 1.
+    pub fn address(&self, host: u8) -> Ipv4Addr {
+        let [ten, x, y] = self.subnet;
+        Ipv4Addr::new(ten, x, y, 10 + host)
+    }
+
+    /// The namespace of a host.
+    pub fn namespace(&self, host: u8) -> String {
+        format!("{}h{host}", self.name)
+    }
+
+    /// From now on, whatever the host sends to this address vanishes.
+    pub fn lose(&self, host: u8, address: Ipv4Addr) {
+        let (namespace, address) = (self.namespace(host), address.to_string());
+        let to_nobody = ["lladdr", NOBODY, "dev", "net", "nud", "permanent"];
+        let replace = ["-n", &namespace, "neigh", "replace", &address];
+        ip(&[&replace[..], &to_nobody].concat()).unwrap();
+    }
+
+    /// From now on it arrives again.
+    pub fn find(&self, host: u8, address: Ipv4Addr) {
+        let (namespace, address) = (self.namespace(host), address.to_string());
+        ip(&["-n", &namespace, "neigh", "del", &address, "dev", "net"]).unwrap();
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        remove(&self.name);
+    }
+}
+
+/// Removes the networks of processes that have ended.
+fn sweep() {
+    let Ok(links) = fs::read_dir("/sys/class/net") else {
+        return;
+    };
+    let links = links.filter_map(|link| link.ok()?.file_name().into_string().ok());
+    let namespaces = namespaces();
+    let of_process = |name: &String| {
+        let rest = name.strip_prefix(PREFIX)?;
+        let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
+        digits.parse::<u32>().ok()
+    };
+    let mut owners: Vec<u32> = links
+        .chain(namespaces)
+        .filter_map(|name| of_process(&name))
+        .collect();
+    owners.sort_unstable();
+    owners.dedup();
+    for owner in owners {
+        if !Path::new("/proc").join(owner.to_string()).exists() {
+            remove(&format!("{PREFIX}{owner}"));
+        }
+    }
+}
+
+/// Removes a network and the processes in it.
+fn remove(name: &str) {
+    for namespace in namespaces() {
+        if namespace
+            .strip_prefix(name)
+            .is_some_and(|rest| rest.starts_with('h'))
+        {
+            let pids = ip(&["netns", "pids", &namespace]).unwrap_or_default();
+            for pid in pids.lines() {
+                Command::new("kill").args(["-9", pid]).output().ok();
+            }
+            ip(&["netns", "del", &namespace]).ok();
+        }
+    }
+    // The ends of the cables that are here may outlive the other ends for a moment.
+    for host in 1..=9 {
+        ip(&["link", "del", &format!("{name}v{host}")]).ok();
+    }
+    ip(&["link", "del", &format!("{name}b")]).ok();
+}
+
+fn namespaces() -> Vec<String> {
+    let entries = fs::read_dir("/run/netns").into_iter().flatten();
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .collect()
+}
+
+/// A subnet of which this machine has no address.
+fn free_subnet(seed: u64) -> [u8; 3] {
+    let taken = ip(&["-4", "-o", "addr"]).unwrap_or_default();
+    let mut dice = Dice::new(seed);
+    loop {
+        let [x, y] = [128, 0].map(|from| {
+            let below = usize::from(u8::MAX - from);
+            from + u8::try_from(dice.below(below)).unwrap()
+        });
+        if !taken.contains(&format!(" 10.{x}.{y}.")) {
+            return [10, x, y];
+        }
+    }
+}
+
+/// Runs `ip`; gives what it printed, or what it complained of.
+fn ip(arguments: &[&str]) -> Result<String, String> {
+    let output = Command::new("ip").args(arguments).output();
+    let output = output.map_err(|error| error.to_string())?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    Err(format!("ip {}: {}", arguments.join(" "), complaint.trim()))
+}
