@@ -19,5 +19,6 @@ mod local;
 mod model;
 mod mounted;
 mod publish;
+mod replicas;
 mod restart;
 mod tokens;

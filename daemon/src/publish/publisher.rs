@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use cachewfs_format::{ArchiveSummary, Digest, Manifest, Pointer, RepoName, SnapshotId};
 use tracing::info;
@@ -22,6 +22,11 @@ use crate::config::LiveConfig;
 use crate::metrics::{Metrics, Phase, PhaseTimer};
 use crate::mirror::{Git, Upstream, missing_objects};
 use crate::store::{Collection, Holder, Lease, Leases, Secured, Store, Written};
+
+/// How long another daemon may take between its manifest and the pointer: a few requests to a bucket.
+const WINNERS_TURN: Duration = Duration::from_secs(3);
+/// In seconds. By how much the clocks of two daemons may differ.
+const MAX_CLOCK_SKEW: u64 = 10;
 
 /// What a publish left as current.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,28 +198,48 @@ impl Publisher {
         take_over(&self.git, &self.store, mirror, (previous, &missing))
     }
 
-    /// The id of a new snapshot: the commit alone if none has or had that, else with the refs' digest.
-    ///
-    /// Refs may come back to an earlier state, but the archive doesn't, as it keeps what came in
-    /// between: then the digest goes over the previous snapshot too.
+    /// The first id whose manifest isn't there. Gives up in favour of another daemon that publishes from the
+    /// same pointer, has written its manifest and is about to move the pointer: else there would be two
+    /// snapshots of one state, one of them never current. Waits for a moment at most: the other may have been
+    /// killed in between.
+    fn unwritten_id(
+        &self,
+        new: &Manifest,
+        (expected, base): (Option<&Pointer>, Option<&Manifest>),
+    ) -> Result<SnapshotId, PublishError> {
+        let deadline = Instant::now() + WINNERS_TURN;
+        let mut ids = ids_for(new, base);
+        loop {
+            let id = ids.next().expect("there is always another id");
+            let Some((taken, _)) = self.store.manifest(&new.repo, id)? else {
+                return Ok(id);
+            };
+            let is_of_the_past = expected.is_some_and(|pointer| is_older(&taken, pointer));
+            while !is_of_the_past && Instant::now() < deadline {
+                if self.store.pointer(&new.repo)?.as_ref() != expected {
+                    return Err(PublishError::Raced);
+                }
+                pause();
+            }
+        }
+    }
+
+    /// The first id that no snapshot has or had.
     fn free_id(
         &self,
         new: &Manifest,
-        previous: Option<&Manifest>,
+        base: Option<&Manifest>,
         secured: &Secured,
     ) -> Result<SnapshotId, PublishError> {
-        let commit = new.snapshot.commit();
-        let mut id = new.snapshot;
-        let mut digest = new.refs_digest;
-        while secured.is_used(id) || self.store.manifest_written_at(&new.repo, id)?.is_some() {
-            let later = SnapshotId::later(commit, &digest);
-            let from = previous
-                .map(|previous| previous.snapshot.to_string())
-                .unwrap_or_default();
-            digest = Digest::of(format!("{digest} {from}").as_bytes());
-            id = later;
+        let mut ids = ids_for(new, base);
+        loop {
+            let id = ids.next().expect("there is always another id");
+            let is_taken =
+                secured.is_used(id) || self.store.manifest_written_at(&new.repo, id)?.is_some();
+            if !is_taken {
+                return Ok(id);
+            }
         }
-        Ok(id)
     }
 
     /// Writes the manifest, whose segments are stored, under the first free id, and makes it current.
@@ -225,12 +250,18 @@ impl Publisher {
         base: Option<&Manifest>,
     ) -> Result<(), PublishError> {
         self.check_fence(&manifest.repo, lease)?;
+        let unwritten = self.unwritten_id(manifest, (expected, base))?;
         let wanted = manifest.segments();
         let is_stopping = || self.git.is_stopping();
         let secured = self
             .store
             .secure(&manifest.repo, (None, &wanted), is_stopping)?;
-        manifest.snapshot = self.free_id(manifest, base, &secured)?;
+        let id = self.free_id(manifest, base, &secured)?;
+        // Somebody has written it meanwhile.
+        if id != unwritten && !secured.is_used(unwritten) {
+            return Err(PublishError::Raced);
+        }
+        manifest.snapshot = id;
         let (written, digest) = self.store.put_manifest(manifest, &secured)?;
         if written == Written::TooLate {
             return Err(PublishError::Raced);
@@ -311,4 +342,35 @@ fn to_manifest(of: &Snapshot<'_>, built: Built) -> Manifest {
         runs: built.runs,
         lfs_objects: Vec::new(),
     }
+}
+
+/// The ids that a new snapshot may have: the commit alone, then with the refs' digest.
+///
+/// Refs may come back to an earlier state, but the archive doesn't, as it keeps what came in
+/// between: then the digest goes over the previous snapshot too.
+fn ids_for(new: &Manifest, base: Option<&Manifest>) -> impl Iterator<Item = SnapshotId> {
+    let commit = new.snapshot.commit();
+    let from = base.map(|base| base.snapshot.to_string());
+    let from = from.unwrap_or_default();
+    let next = move |digest: &Digest| Some(Digest::of(format!("{digest} {from}").as_bytes()));
+    let later = std::iter::successors(Some(new.refs_digest), next)
+        .map(move |digest| SnapshotId::later(commit, &digest));
+    std::iter::once(SnapshotId::first(commit)).chain(later)
+}
+
+/// Whether what a manifest says was published before what `pointer` says.
+fn is_older(manifest: &Manifest, pointer: &Pointer) -> bool {
+    let id = manifest.snapshot;
+    let was_current =
+        pointer.snapshot == id || pointer.replaced.iter().any(|old| old.snapshot == id);
+    was_current || manifest.created_at + MAX_CLOCK_SKEW < pointer.published_at
+}
+
+/// Between two looks at the pointer.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "publishes run on threads of their own, and this is within a deadline"
+)]
+fn pause() {
+    std::thread::sleep(Duration::from_millis(50));
 }

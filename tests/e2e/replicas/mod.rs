@@ -1,0 +1,3 @@
+//! Several daemons that share nothing but a bucket.
+
+mod equal;
