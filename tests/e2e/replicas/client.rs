@@ -1,0 +1,79 @@
+//! Somebody who asks any replica, and another if that one fails.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use cachewfs_tests::{Answer, Dice, ask};
+
+use super::cluster::REPLICAS;
+use super::counts::Counts;
+use super::storm::End;
+
+/// Then another is asked.
+const TRY_LIMIT: Duration = Duration::from_secs(5);
+/// Then no other cures it: two of three may fail at a time, and each answers a second or two after it is well again.
+const CURE_LIMIT: Duration = Duration::from_secs(30);
+/// Before all are asked once more.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Asks any replica.
+#[derive(Debug)]
+pub(super) struct Client<'a> {
+    pub(super) addresses: [SocketAddr; REPLICAS],
+    pub(super) counts: &'a Counts,
+    pub(super) end: &'a End,
+    pub(super) dice: Dice,
+}
+
+impl Client<'_> {
+    /// The first answer that isn't a server's error. Panics if there is none in time.
+    pub(super) fn get(&mut self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        let began = Instant::now();
+        let first = self.dice.below(REPLICAS);
+        let mut failures = Vec::new();
+        for attempt in 0.. {
+            let replica = (first + attempt) % REPLICAS;
+            match self.try_get(replica, path, headers) {
+                Ok(answer) => {
+                    self.counts.answered_after(began.elapsed());
+                    return answer;
+                }
+                Err(failure) => failures.push(format!("replica {}: {failure}", replica + 1)),
+            }
+            let waited = began.elapsed();
+            assert!(
+                waited < CURE_LIMIT,
+                "no replica cured it in {waited:?}: {path} {headers:?}: {failures:#?}"
+            );
+            self.counts.add("retries");
+            if attempt % REPLICAS == REPLICAS - 1 {
+                self.counts.add("retries after all three had failed");
+                self.end.within(PAUSE);
+            }
+        }
+        unreachable!("attempts don't end");
+    }
+
+    fn try_get(
+        &self,
+        replica: usize,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<Answer, String> {
+        self.counts.add("requests");
+        match ask(self.addresses[replica], ("GET", path), headers, TRY_LIMIT) {
+            Ok(answer) if answer.status < 500 => Ok(answer),
+            Ok(answer) => {
+                let said: serde_json::Value =
+                    serde_json::from_slice(&answer.body).unwrap_or_default();
+                let code = said["error"]["code"].as_str().unwrap_or("without a code");
+                self.counts.add(format!("answers {} {code}", answer.status));
+                Err(format!("{} {}", answer.status, answer.text()))
+            }
+            Err(error) => {
+                self.counts.add(format!("connections: {}", error.kind()));
+                Err(error.to_string())
+            }
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Three daemons: each has an address and a disk of its own, and reaches S3 and upstream over a network.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use cachewfs_tests::{DaemonProcess, GitHttp, Network, Proxy, SmallDisk, TestBucket};
+
+pub(super) const REPLICAS: usize = 3;
+const PORT: u16 = 8080;
+/// More than the mirrors and copies of all repositories take.
+const DISK: &str = "256m";
+
+/// What a replica can't reach, or has no more of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lack {
+    S3,
+    Upstream,
+    Room,
+}
+
+/// Three daemons, gone when this is dropped.
+#[derive(Debug)]
+pub(super) struct Cluster {
+    // In the order in which they go.
+    replicas: [Replica; REPLICAS],
+    _upstream: GitHttp,
+    _s3: Proxy,
+    network: Network,
+    pub(super) bucket: TestBucket,
+}
+
+#[derive(Debug)]
+struct Replica {
+    process: Mutex<DaemonProcess>,
+    address: SocketAddr,
+    disk: SmallDisk,
+}
+
+impl Cluster {
+    /// `None` where there can be no networks or disks of their own. Logs and configurations are in `directory`.
+    pub(super) fn start(directory: &Path, upstreams: &Path, bucket: TestBucket) -> Option<Self> {
+        let network = Network::create(3)?;
+        let s3 = Proxy::start_at(network.here(2), bucket.address);
+        let upstream = GitHttp::start(network.here(3).into(), upstreams);
+        let mut replicas = Vec::new();
+        for host in 1..=3 {
+            let disk = SmallDisk::mount(DISK)?;
+            let address = SocketAddr::from((network.address(host), PORT));
+            let text = configure(
+                &disk.path().join("data"),
+                &upstream.url(),
+                (&s3.url(), &bucket),
+            );
+            let namespace = network.namespace(host);
+            let by_way = ["ip", "netns", "exec", &namespace];
+            let process = DaemonProcess::launch(
+                &directory.join(format!("replica-{host}")),
+                (&by_way, address),
+                &text,
+            );
+            replicas.push(Replica {
+                process: Mutex::new(process),
+                address,
+                disk,
+            });
+        }
+        Some(Self {
+            replicas: replicas.try_into().ok()?,
+            _upstream: upstream,
+            _s3: s3,
+            network,
+            bucket,
+        })
+    }
+
+    /// Where the replicas are.
+    pub(super) fn addresses(&self) -> [SocketAddr; REPLICAS] {
+        self.replicas.each_ref().map(|replica| replica.address)
+    }
+
+    /// URLs of all, as a mount is given them.
+    pub(super) fn urls(&self) -> String {
+        let urls = self.addresses().map(|address| format!("http://{address}"));
+        urls.join(",")
+    }
+
+    pub(super) fn kill(&self, replica: usize) {
+        self.replicas[replica].process.lock().unwrap().kill();
+    }
+
+    pub(super) fn restart(&self, replica: usize) {
+        self.replicas[replica].process.lock().unwrap().restart();
+    }
+
+    /// Takes all that a killed replica has on its disk.
+    pub(super) fn empty(&self, replica: usize) {
+        fs::remove_dir_all(self.data(replica)).unwrap();
+    }
+
+    fn data(&self, replica: usize) -> PathBuf {
+        self.replicas[replica].disk.path().join("data")
+    }
+
+    pub(super) fn take_away(&self, replica: usize, lack: Lack) {
+        let host = u8::try_from(replica + 1).unwrap();
+        match lack {
+            Lack::S3 => self.network.lose(host, self.network.here(2)),
+            Lack::Upstream => self.network.lose(host, self.network.here(3)),
+            Lack::Room => self.replicas[replica].disk.fill(),
+        }
+    }
+
+    pub(super) fn give_back(&self, replica: usize, lack: Lack) {
+        let host = u8::try_from(replica + 1).unwrap();
+        match lack {
+            Lack::S3 => self.network.find(host, self.network.here(2)),
+            Lack::Upstream => self.network.find(host, self.network.here(3)),
+            Lack::Room => self.replicas[replica].disk.free(),
+        }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        // To end in order would take each of them seconds, one after the other.
+        for replica in 0..REPLICAS {
+            let process = &self.replicas[replica].process;
+            process
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .kill();
+        }
+    }
+}
+
+/// Everything happens in seconds that may take minutes elsewhere.
+fn configure(data: &Path, upstream: &str, (s3, bucket): (&str, &TestBucket)) -> String {
+    format!(
+        r#"
+data_dir = "{}"
+fetch_interval = "4s"
+publish_delay = "200ms"
+keep_snapshots = 100000
+[upstreams]
+local = "{upstream}"
+[git]
+clone_timeout = "20s"
+fetch_timeout = "10s"
+ls_remote_timeout = "5s"
+[mirrors]
+retry_first = "300ms"
+retry_max = "3s"
+repack_interval = "20s"
+[store]
+disk_bytes = 50000000
+memory_bytes = 8000000
+[store.s3]
+bucket = "{}"
+endpoint = "{s3}"
+credentials_file = "{}"
+connect_timeout = "1s"
+timeout = "2s"
+"#,
+        data.display(),
+        bucket.name,
+        bucket.credentials.display()
+    )
+}

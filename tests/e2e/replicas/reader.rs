@@ -1,0 +1,152 @@
+//! Downloads in ranges and whole: each byte is verified, and no immutable URL ever has another content.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+
+use cachewfs_format::Digest;
+use cachewfs_tests::{Answer, git, verify_archive};
+
+use super::client::Client;
+use super::upstreams::Upstream;
+
+const PART: usize = 16 << 10;
+
+/// What each immutable URL was seen to answer: for as long as the storm lasts, nothing else may follow.
+#[derive(Debug, Default)]
+pub(super) struct Known(Mutex<HashMap<String, (String, Digest)>>);
+
+impl Known {
+    fn check(&self, location: &str, etag: &str, bytes: &[u8]) {
+        let now = (etag.to_owned(), Digest::of(bytes));
+        let mut known = self.0.lock().unwrap();
+        let first = known
+            .entry(location.to_owned())
+            .or_insert_with(|| now.clone());
+        assert_eq!(*first, now, "{location} has two contents");
+    }
+
+    /// All URLs that were ever seen.
+    pub(super) fn urls(&self) -> Vec<String> {
+        self.0.lock().unwrap().keys().cloned().collect()
+    }
+}
+
+/// A snapshot's archive, and of which commit it was said to be.
+#[derive(Debug)]
+pub(super) struct Download {
+    pub(super) commit: String,
+    pub(super) bytes: Vec<u8>,
+}
+
+/// Downloads what is current in ranges, in any order, from all replicas. `None` if it grew too old meanwhile.
+pub(super) fn in_ranges(
+    client: &mut Client<'_>,
+    known: &Known,
+    (upstream, archive): (&Upstream, &str),
+) -> Option<Download> {
+    let first = client.get(&upstream.url(archive), &[("Range", "bytes=-4000")]);
+    assert_eq!(first.status, 206, "{archive}: {}", first.text());
+    let commit = first.header("x-cachew-snapshot-commit").to_owned();
+    upstream.assert_was_head(&commit);
+    let (location, etag) = (first.header("content-location"), first.header("etag"));
+    let (_, len) = first.header("content-range").rsplit_once('/').unwrap();
+    let len: usize = len.parse().unwrap();
+    let mut bytes = vec![0; len];
+    let mut starts: Vec<_> = (0..len).step_by(PART).collect();
+    client.dice.shuffle(&mut starts);
+    for start in starts {
+        let end = len.min(start + PART);
+        let range = format!("bytes={start}-{}", end - 1);
+        let part = client.get(location, &[("Range", &range)]);
+        if has_aged(client, &part) {
+            return None;
+        }
+        assert_eq!(part.status, 206, "{location} {range}: {}", part.text());
+        assert_eq!(part.header("etag"), etag, "{location} {range}");
+        let said = format!("bytes {start}-{}/{len}", end - 1);
+        assert_eq!(part.header("content-range"), said, "{location}");
+        bytes[start..end].copy_from_slice(&part.body);
+    }
+    assert!(
+        bytes.ends_with(&first.body),
+        "{location}: the end has changed"
+    );
+    verify_archive(etag, &bytes);
+    known.check(location, etag, &bytes);
+    client.counts.add("downloads in ranges");
+    Some(Download { commit, bytes })
+}
+
+/// Downloads what a URL answers, whole.
+pub(super) fn whole(client: &mut Client<'_>, known: &Known, url: &str) -> Option<Download> {
+    let answer = client.get(url, &[]);
+    if has_aged(client, &answer) {
+        return None;
+    }
+    assert_eq!(answer.status, 200, "{url}: {}", answer.text());
+    let etag = answer.header("etag").to_owned();
+    verify_archive(&etag, &answer.body);
+    // An immutable URL doesn't say where it is.
+    let location = match answer.header("content-location") {
+        "" => url,
+        location => location,
+    };
+    known.check(location, &etag, &answer.body);
+    client.counts.add("downloads as a whole");
+    Some(Download {
+        commit: answer.header("x-cachew-snapshot-commit").to_owned(),
+        bytes: answer.body,
+    })
+}
+
+/// Whether a snapshot isn't kept any more, as it may happen to old ones.
+fn has_aged(client: &Client<'_>, answer: &Answer) -> bool {
+    if answer.status == 404 {
+        assert!(answer.text().contains("no_snapshot"), "{}", answer.text());
+        client.counts.add("snapshots that were too old");
+    }
+    answer.status == 404
+}
+
+/// Extracts an archive with stock tools below `directory`, which is emptied first.
+pub(super) fn extract(directory: &Path, bytes: &[u8]) -> PathBuf {
+    fs::remove_dir_all(directory).ok();
+    let clone = directory.join("clone");
+    fs::create_dir_all(&clone).unwrap();
+    let archive = directory.join("archive.tar.zst");
+    fs::File::create(&archive)
+        .unwrap()
+        .write_all(bytes)
+        .unwrap();
+    let tar = Command::new("tar")
+        .args(["--zstd", "--extract", "--file"])
+        .arg(&archive)
+        .arg("--directory")
+        .arg(&clone)
+        .output()
+        .unwrap();
+    assert!(
+        tar.status.success(),
+        "{}",
+        String::from_utf8_lossy(&tar.stderr)
+    );
+    clone
+}
+
+/// Extracts what was downloaded, and compares it with upstream.
+pub(super) fn check_clone(directory: &Path, upstream: &Upstream, download: &Download) {
+    let clone = extract(directory, &download.bytes);
+    upstream.assert_clone(&clone, &download.commit);
+}
+
+/// The same for the archive of a mirror.
+pub(super) fn check_mirror(directory: &Path, upstream: &Upstream, download: &Download) {
+    let mirror = extract(directory, &download.bytes);
+    assert_eq!(git(&mirror, &["rev-parse", "HEAD"]).trim(), download.commit);
+    upstream.assert_was_head(&download.commit);
+    git(&mirror, &["fsck", "--strict", "--no-progress"]);
+}

@@ -1,0 +1,121 @@
+//! What has to be so once all are well and nothing changes any more.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use cachewfs_format::{Manifest, Pointer};
+use cachewfs_tests::{TestBucket, ask, wait_up_to};
+
+use super::client::Client;
+use super::cluster::{Cluster, REPLICAS};
+use super::reader::{self, Known};
+use super::upstreams::{Upstream, Upstreams, refs};
+
+const LIMIT: Duration = Duration::from_secs(30);
+/// Pauses after failures, and what was put off meanwhile.
+const PATIENCE: Duration = Duration::from_mins(4);
+
+/// Waits until all replicas serve what upstream has, all the same; then checks what they serve.
+pub(super) fn wait_for(cluster: &Cluster, upstreams: &Upstreams) {
+    for upstream in upstreams.all() {
+        let what = format!("all replicas serve {}", upstream.name);
+        wait_up_to(PATIENCE, &what, || {
+            is_settled(cluster.addresses(), upstream)
+        });
+    }
+}
+
+fn is_settled(addresses: [SocketAddr; REPLICAS], upstream: &Upstream) -> bool {
+    let refreshed = addresses.map(|address| {
+        let answer = ask(address, ("POST", &upstream.url("refresh")), &[], LIMIT);
+        answer.is_ok_and(|answer| answer.status == 200)
+    });
+    let mut served = BTreeSet::new();
+    for archive in ["snapshot.tar.zst", "mirror.tar.zst"] {
+        served.clear();
+        for address in addresses {
+            let target = upstream.url(archive);
+            let Ok(answer) = ask(address, ("HEAD", &target), &[], LIMIT) else {
+                return false;
+            };
+            let commit = answer.header("x-cachew-snapshot-commit").to_owned();
+            served.insert((answer.status, commit, answer.header("etag").to_owned()));
+        }
+        if served.len() != 1 {
+            return false;
+        }
+    }
+    let is_newest =
+        |(status, commit, _): &(u16, String, String)| *status == 200 && *commit == upstream.head();
+    refreshed.iter().all(|refreshed| *refreshed) && served.iter().all(is_newest)
+}
+
+/// What is served is upstream's state, refs and all.
+pub(super) fn check_served(
+    client: &mut Client<'_>,
+    known: &Known,
+    (upstreams, directory): (&Upstreams, &Path),
+) {
+    for upstream in upstreams.all() {
+        let clone = reader::whole(client, known, &upstream.url("snapshot.tar.zst")).unwrap();
+        assert_eq!(clone.commit, upstream.head());
+        reader::check_clone(directory, upstream, &clone);
+        let mirror = reader::whole(client, known, &upstream.url("mirror.tar.zst")).unwrap();
+        reader::check_mirror(directory, upstream, &mirror);
+        assert_eq!(
+            refs(&directory.join("clone")),
+            upstream.refs(),
+            "{}",
+            upstream.name
+        );
+    }
+}
+
+/// What the bucket has of a repository, and what of it manifests name.
+#[derive(Debug, Default)]
+pub(super) struct Stored {
+    pub(super) manifests: usize,
+    pub(super) segments: BTreeSet<String>,
+    pub(super) named: BTreeSet<String>,
+}
+
+/// Everything that is named is there; the pointer names a manifest.
+pub(super) fn check_bucket(bucket: &TestBucket, upstreams: &Upstreams) -> Stored {
+    let mut all = Stored::default();
+    for upstream in upstreams.all() {
+        let stored = stored(bucket, upstream);
+        let missing: Vec<_> = stored.named.difference(&stored.segments).collect();
+        assert!(missing.is_empty(), "{} lacks {missing:?}", upstream.name);
+        all.manifests += stored.manifests;
+        all.segments.extend(stored.segments);
+        all.named.extend(stored.named);
+    }
+    all
+}
+
+fn stored(bucket: &TestBucket, upstream: &Upstream) -> Stored {
+    let shelf = format!("v1/local/{}.git", upstream.name);
+    let last = |key: &String| key.rsplit('/').next().unwrap().to_owned();
+    let manifests = bucket.keys(&format!("{shelf}/snapshots/"));
+    let segments = bucket.keys(&format!("{shelf}/segments/"));
+    let pointer = bucket.object(&format!("{shelf}/current")).unwrap();
+    let current = Pointer::parse(&pointer).unwrap().snapshot.to_string();
+    assert!(manifests.iter().any(|key| last(key) == current));
+    let mut stored = Stored {
+        manifests: manifests.len(),
+        segments: segments.iter().map(last).collect(),
+        named: BTreeSet::new(),
+    };
+    for key in &manifests {
+        let manifest = Manifest::parse(&bucket.object(key).unwrap()).unwrap();
+        for layout in manifest.archives.values() {
+            let all = layout.segments.iter().chain([&layout.tail]);
+            stored
+                .named
+                .extend(all.map(|segment| segment.id.to_string()));
+        }
+    }
+    stored
+}

@@ -1,0 +1,264 @@
+//! Three replicas, 20 repositories that change all the time, and everything fails: nobody sees a wrong byte.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use cachewfs_tests::{Dice, Site, can_mount, s3_bucket, wait_up_to};
+
+use super::client::Client;
+use super::cluster::Cluster;
+use super::counts::Counts;
+use super::reader::Known;
+use super::upstreams::Upstreams;
+use super::{chaos, mounted, reader, settled};
+
+const REPOSITORIES: usize = 20;
+/// Between two pushes. Two cores publish some two snapshots a second, three times over.
+const PUSH_PERIOD: Duration = Duration::from_millis(300);
+const FIRST_SNAPSHOTS: Duration = Duration::from_mins(3);
+
+/// A number of the environment.
+fn setting(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+/// When all have to come to an end.
+#[derive(Debug, Default)]
+pub(super) struct End {
+    is_reached: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl End {
+    pub(super) fn is_reached(&self) -> bool {
+        self.within(Duration::ZERO)
+    }
+
+    /// Waits so long, or until the end; gives whether it is reached.
+    pub(super) fn within(&self, limit: Duration) -> bool {
+        let is_reached = self
+            .is_reached
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let waited = self
+            .changed
+            .wait_timeout_while(is_reached, limit, |is_reached| !*is_reached);
+        *waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    fn reach(&self) {
+        *self
+            .is_reached
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = true;
+        self.changed.notify_all();
+    }
+}
+
+/// Reaches the end when it is dropped in a panic.
+struct EndsIfItPanics<'a>(&'a End);
+
+impl Drop for EndsIfItPanics<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.reach();
+        }
+    }
+}
+
+struct Storm {
+    // Before its directories go.
+    cluster: Cluster,
+    upstreams: Upstreams,
+    known: Known,
+    counts: Counts,
+    end: End,
+    seed: u64,
+    site: Site,
+}
+
+impl Storm {
+    fn start() -> Option<Self> {
+        if !can_mount() {
+            return None;
+        }
+        let bucket = s3_bucket()?;
+        let site = Site::default();
+        let seed = setting("CACHEWFS_TEST_SEED").unwrap_or(4);
+        println!("seed {seed}");
+        let upstreams = Upstreams::create(&site, REPOSITORIES, &mut Dice::new(seed));
+        let logs = std::env::var_os("CACHEWFS_TEST_LOGS").map(PathBuf::from);
+        let logs = logs.unwrap_or_else(|| site.path().join("replicas"));
+        Some(Self {
+            cluster: Cluster::start(&logs, &site.upstreams(), bucket)?,
+            upstreams,
+            known: Known::default(),
+            counts: Counts::default(),
+            end: End::default(),
+            seed,
+            site,
+        })
+    }
+
+    /// Chance of one of those who take part.
+    fn dice(&self, who: u64) -> Dice {
+        Dice::new(self.seed * 100 + who)
+    }
+
+    fn client(&self, who: u64) -> Client<'_> {
+        Client {
+            addresses: self.cluster.addresses(),
+            counts: &self.counts,
+            end: &self.end,
+            dice: self.dice(who),
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.site.path().join(name)
+    }
+
+    /// All repositories are published, and all replicas have mirrors of them.
+    fn prepare(&self) {
+        wait_up_to(FIRST_SNAPSHOTS, "all is published", || {
+            let mut is_published = true;
+            for upstream in self.upstreams.all() {
+                for address in self.cluster.addresses() {
+                    let limit = Duration::from_secs(30);
+                    let target = upstream.url("snapshot.tar.zst");
+                    let range = [("Range", "bytes=-1")];
+                    let answer = cachewfs_tests::ask(address, ("GET", &target), &range, limit);
+                    is_published &= answer.is_ok_and(|answer| answer.status == 206);
+                }
+            }
+            is_published
+        });
+    }
+
+    fn push(&self) {
+        let mut dice = self.dice(1);
+        while !self.end.within(PUSH_PERIOD) {
+            let upstream = dice.pick(self.upstreams.all());
+            self.counts.add(upstream.change(&mut dice));
+        }
+    }
+
+    /// Downloads in ranges; every few times what is older, which may not have changed, and a mirror.
+    fn read(&self, who: u64) {
+        let mut client = self.client(who);
+        let directory = self.path(&format!("reader-{who}"));
+        let known = &self.known;
+        while !self.end.is_reached() {
+            let upstream = client.dice.pick(self.upstreams.all());
+            match client.dice.below(6) {
+                0 => {
+                    let of = (upstream, "mirror.tar.zst");
+                    if let Some(download) = reader::in_ranges(&mut client, known, of) {
+                        reader::check_mirror(&directory, upstream, &download);
+                        self.counts.add("mirrors compared");
+                    }
+                }
+                1 | 2 => {
+                    let urls = known.urls();
+                    if !urls.is_empty() {
+                        let url = client.dice.pick(&urls).clone();
+                        reader::whole(&mut client, known, &url);
+                    }
+                }
+                _ => {
+                    let of = (upstream, "snapshot.tar.zst");
+                    let download = reader::in_ranges(&mut client, known, of);
+                    if let Some(download) = download.filter(|_| client.dice.below(3) == 0) {
+                        reader::check_clone(&directory, upstream, &download);
+                        self.counts.add("clones compared");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Restores as one does without the mount: one download, and tar.
+    fn restore(&self, who: u64) {
+        let mut client = self.client(who);
+        let directory = self.path(&format!("restored-{who}"));
+        while !self.end.is_reached() {
+            let upstream = client.dice.pick(self.upstreams.all());
+            let url = upstream.url("snapshot.tar.zst");
+            let download = reader::whole(&mut client, &self.known, &url).unwrap();
+            upstream.assert_was_head(&download.commit);
+            reader::check_clone(&directory, upstream, &download);
+            self.counts.add("restores");
+        }
+    }
+
+    fn look(&self, who: u64) {
+        let directory = self.path("workstation");
+        let with = (&self.upstreams, &mut self.dice(who));
+        let urls = self.cluster.urls();
+        mounted::look(&directory, &urls, with, (&self.counts, &self.end));
+    }
+
+    fn rage(&self) {
+        let with = (&self.counts, &self.end);
+        chaos::rage(&self.cluster, &mut self.dice(2), with);
+    }
+
+    fn blow(&self, lasts: Duration) {
+        thread::scope(|scope| {
+            scope.spawn(|| self.take_part(|| self.push()));
+            scope.spawn(|| self.take_part(|| self.rage()));
+            scope.spawn(|| self.take_part(|| self.restore(3)));
+            scope.spawn(|| self.take_part(|| self.look(4)));
+            scope.spawn(|| self.take_part(|| self.read(5)));
+            scope.spawn(|| self.take_part(|| self.read(6)));
+            self.end.within(lasts);
+            self.end.reach();
+        });
+    }
+
+    /// Whoever panics ends the storm for all.
+    fn take_part(&self, part: impl FnOnce()) {
+        let _ends = EndsIfItPanics(&self.end);
+        part();
+    }
+
+    fn settle(&self, directory: &Path) {
+        settled::wait_for(&self.cluster, &self.upstreams);
+        let calm = End::default();
+        let mut client = Client {
+            end: &calm,
+            ..self.client(9)
+        };
+        settled::check_served(&mut client, &self.known, (&self.upstreams, directory));
+        let urls = self.known.urls();
+        for url in &urls {
+            reader::whole(&mut client, &self.known, url);
+        }
+        let stored = settled::check_bucket(&self.cluster.bucket, &self.upstreams);
+        println!(
+            "{} URLs kept their bytes; {} manifests name {} of {} segments",
+            urls.len(),
+            stored.manifests,
+            stored.named.len(),
+            stored.segments.len()
+        );
+    }
+}
+
+#[test]
+fn nobody_sees_a_wrong_byte_while_replicas_fail() {
+    let Some(storm) = Storm::start() else { return };
+    let lasts = setting("CACHEWFS_TEST_STORM_SECONDS").unwrap_or(25);
+    let began = Instant::now();
+    storm.prepare();
+    println!("prepared after {:?}", began.elapsed());
+
+    storm.blow(Duration::from_secs(lasts));
+    println!("it was over after {:?}\n{}", began.elapsed(), storm.counts);
+    storm.settle(&storm.path("settled"));
+
+    println!("all the same after {:?}", began.elapsed());
+    assert!(storm.counts.of("kills") > 1);
+}
