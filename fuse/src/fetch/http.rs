@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::{Bytes, BytesMut};
 use cachewfs_format::api::{self, RefreshAnswer, RepoList};
 use cachewfs_format::{ArchiveKind, RepoName};
 use futures_util::{StreamExt as _, TryStreamExt as _};
@@ -85,7 +86,28 @@ impl HttpSource {
         Ok(answer.response)
     }
 
-    /// The same, and if that is offered, an answer that points elsewhere is worth having, too.
+    /// The same with all of the body: a daemon that breaks it off is passed over like one that can't be
+    /// reached.
+    async fn send_whole(
+        &self,
+        meter: &Meter,
+        request: impl Fn(&reqwest::Client, &str) -> reqwest::RequestBuilder,
+    ) -> Result<(Response, Bytes), FetchError> {
+        let mut last = FetchError::Ending;
+        for first in 0..self.daemons.len() {
+            let mut response = self.send(first, meter, &request).await?;
+            match whole_body(&mut response).await {
+                Ok(bytes) => return Ok((response, bytes)),
+                Err(source) => {
+                    let url = response.url().to_string();
+                    last = FetchError::Unreachable { url, source };
+                }
+            }
+        }
+        Err(last)
+    }
+
+    /// As [`Self::send`], and if that is offered, an answer that points elsewhere is worth having, too.
     async fn ask(
         &self,
         (first, offer): (usize, Offer),
@@ -127,6 +149,15 @@ impl HttpSource {
         }
         Err(last)
     }
+}
+
+/// All of the body. The tail of an archive and the answers of the API are short.
+async fn whole_body(response: &mut Response) -> Result<Bytes, reqwest::Error> {
+    let mut bytes = BytesMut::new();
+    while let Some(piece) = response.chunk().await? {
+        bytes.extend_from_slice(&piece);
+    }
+    Ok(bytes.freeze())
 }
 
 fn is_worth_having(status: StatusCode, was_offered: bool) -> bool {
@@ -201,8 +232,8 @@ impl Source for HttpSource {
                 Purpose::Demand
             };
             let meter = self.traffic.meter(Some(repo), purpose);
-            let response = self
-                .send(0, &meter, |client, daemon| {
+            let (response, bytes) = self
+                .send_whole(&meter, |client, daemon| {
                     let request = client
                         .get(format!("{daemon}{path}"))
                         .header(RANGE, format!("bytes=-{len}"));
@@ -231,10 +262,6 @@ impl Source for HttpSource {
                 status,
             })?;
             let path = api::immutable_path(repo, kind, snapshot).into();
-            let bytes = response
-                .bytes()
-                .await
-                .map_err(|source| FetchError::Unreachable { url, source })?;
             meter.count_bytes(bytes.len());
             Ok(TailAnswer::Tail(Tail {
                 bytes,
@@ -335,5 +362,47 @@ impl Source for HttpSource {
                 .map_err(|source| FetchError::Unreachable { url, source })?
                 .hosts)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// A daemon that gives this answer to all, and breaks the connection off.
+    fn daemon(answer: String) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                // A request of this test comes in one piece.
+                stream.read(&mut [0; 4096]).unwrap();
+                stream.write_all(answer.as_bytes()).unwrap();
+            }
+        });
+        url
+    }
+
+    #[tokio::test]
+    async fn a_daemon_that_breaks_off_is_passed_over() {
+        let repo = RepoName::parse("example.com/a").unwrap();
+        let head = format!(
+            "HTTP/1.1 206 Partial Content\r\nContent-Length: 4\r\nContent-Range: bytes 6-9/10\r\n\
+             ETag: \"e\"\r\nContent-Location: /snapshot/{}.tar.zst\r\n\r\n",
+            "1".repeat(40)
+        );
+        let daemons = [daemon(format!("{head}ta")), daemon(format!("{head}tail"))];
+        let options = MountOptions::new("/mnt".into(), daemons.into());
+        let source = HttpSource::new(&options, None, Arc::default()).unwrap();
+
+        let answer = source.tail(&repo, ArchiveKind::Checkout, 4, None).await;
+
+        let TailAnswer::Tail(tail) = answer.unwrap() else {
+            panic!("there is a tail");
+        };
+        assert_eq!(&tail.bytes[..], b"tail");
     }
 }

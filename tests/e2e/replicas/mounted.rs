@@ -23,6 +23,7 @@ pub(super) fn look(
     while !end.is_reached() {
         let mount = MountProcess::start(directory, urls, dice.pick::<&str>(&options));
         counts.add("mounts");
+        let says = SaysWhyItPanics(&mount);
         for _ in 0..LOOKS {
             if end.is_reached() {
                 break;
@@ -30,8 +31,20 @@ pub(super) fn look(
             compare(&mount, dice.pick(upstreams.all()), dice);
             counts.add("looks into a mount");
         }
+        drop(says);
         drop(mount);
         fs::remove_dir_all(directory).unwrap();
+    }
+}
+
+/// Prints what the mount logged.
+struct SaysWhyItPanics<'a>(&'a MountProcess);
+
+impl Drop for SaysWhyItPanics<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("the mount said:\n{}", self.0.log());
+        }
     }
 }
 
