@@ -108,7 +108,9 @@ impl Worker {
         let set_aside = move || {
             let (mirror, limit) = (&repository.mirror, registry.config.now().git.pack_timeout);
             let is_damaged =
-                suspicion == Suspicion::Certain || lacks_something(&registry.git, mirror, limit);
+                || suspicion == Suspicion::Certain || lacks_something(&registry.git, mirror, limit);
+            // What failed may have been the clone that would have made it.
+            let is_damaged = mirror.exists() && is_damaged();
             if is_damaged {
                 set_aside(&registry, &repository)?;
             }

@@ -210,3 +210,27 @@ async fn a_full_disk_is_not_upstreams_fault() {
     world.running.shutdown.cancel();
     world.running.stopped().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clone_without_room_is_not_taken_for_a_damaged_mirror() {
+    let Some(disk) = SmallDisk::mount("2m") else {
+        return;
+    };
+    let (world, upstream) = start_behind_http(|config| {
+        never_again(config);
+        config.data_dir = disk.path().join("data");
+    })
+    .await;
+    let work = world.create_upstream();
+    write_file(&work.join("large"), noise(1, 4 << 20));
+    commit_and_push(&work, "one");
+
+    let failure = failure(&world).await;
+
+    assert_eq!(failure["code"], "disk_full", "{failure}");
+    // Listing refs, and asking for the pack once; a damaged mirror would be made anew at once.
+    let asked = upstream.seen(&["POST", "git-upload-pack"]).len();
+    assert_eq!(asked, 2);
+    world.running.shutdown.cancel();
+    world.running.stopped().await;
+}
