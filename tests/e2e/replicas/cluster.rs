@@ -3,9 +3,10 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
-use cachewfs_tests::{DaemonProcess, GitHttp, Network, Proxy, SmallDisk, TestBucket};
+use cachewfs_tests::{DaemonProcess, GitHttp, Network, Proxy, SmallDisk, TestBucket, binary};
 
 pub(super) const REPLICAS: usize = 3;
 const PORT: u16 = 8080;
@@ -29,6 +30,7 @@ pub(super) struct Cluster {
     _s3: Proxy,
     network: Network,
     pub(super) bucket: TestBucket,
+    directory: PathBuf,
 }
 
 #[derive(Debug)]
@@ -72,6 +74,7 @@ impl Cluster {
             _s3: s3,
             network,
             bucket,
+            directory: directory.to_owned(),
         })
     }
 
@@ -84,6 +87,21 @@ impl Cluster {
     pub(super) fn urls(&self) -> String {
         let urls = self.addresses().map(|address| format!("http://{address}"));
         urls.join(",")
+    }
+
+    /// Has what a repository doesn't need any more deleted now; panics if it lacks what it needs.
+    pub(super) fn collect(&self, repo: &str) {
+        let output = Command::new("ip")
+            .args(["netns", "exec", &self.network.namespace(1)])
+            .arg(binary("cachewfsd"))
+            .args(["collect", "--config"])
+            .arg(self.directory.join("replica-1/cachewfsd.toml"))
+            .arg(repo)
+            .output()
+            .unwrap();
+        // Others may be at it, too.
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert!(!complaint.contains("are not in the store"), "{complaint}");
     }
 
     pub(super) fn kill(&self, replica: usize) {
@@ -142,7 +160,9 @@ fn configure(data: &Path, upstream: &str, (s3, bucket): (&str, &TestBucket)) -> 
 data_dir = "{}"
 fetch_interval = "4s"
 publish_delay = "200ms"
-keep_snapshots = 100000
+keep_snapshots = 4
+keep_age = "5s"
+delete_grace = "10s"
 [upstreams]
 local = "{upstream}"
 [git]
@@ -156,6 +176,8 @@ repack_interval = "20s"
 [store]
 disk_bytes = 50000000
 memory_bytes = 8000000
+collect_interval = "4s"
+delete_notice = "8s"
 [store.s3]
 bucket = "{}"
 endpoint = "{s3}"

@@ -14,6 +14,8 @@ use super::client::Client;
 use super::upstreams::Upstream;
 
 const PART: usize = 16 << 10;
+/// How snapshots are counted that aren't kept any more.
+pub(super) const AGED: &str = "snapshots that were too old";
 
 /// What each immutable URL was seen to answer: for as long as the storm lasts, nothing else may follow.
 #[derive(Debug, Default)]
@@ -107,7 +109,7 @@ pub(super) fn whole(client: &mut Client<'_>, known: &Known, url: &str) -> Option
 fn has_aged(client: &Client<'_>, answer: &Answer) -> bool {
     if answer.status == 404 {
         assert!(answer.text().contains("no_snapshot"), "{}", answer.text());
-        client.counts.add("snapshots that were too old");
+        client.counts.add(AGED);
     }
     answer.status == 404
 }

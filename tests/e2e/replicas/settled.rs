@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::thread;
 use std::time::Duration;
 
 use cachewfs_format::{Manifest, Pointer};
@@ -81,8 +82,24 @@ pub(super) struct Stored {
     pub(super) named: BTreeSet<String>,
 }
 
+/// Waits until the bucket has no segments but those that manifests name.
+pub(super) fn wait_for_collection(cluster: &Cluster, upstreams: &Upstreams) -> Stored {
+    let mut stored = Stored::default();
+    wait_up_to(PATIENCE, "what is not named is gone", || {
+        // All at once: for each there is a notice to wait for.
+        thread::scope(|scope| {
+            for upstream in upstreams.all() {
+                scope.spawn(|| cluster.collect(&format!("local/{}", upstream.name)));
+            }
+        });
+        stored = check_bucket(&cluster.bucket, upstreams);
+        stored.segments == stored.named
+    });
+    stored
+}
+
 /// Everything that is named is there; the pointer names a manifest.
-pub(super) fn check_bucket(bucket: &TestBucket, upstreams: &Upstreams) -> Stored {
+fn check_bucket(bucket: &TestBucket, upstreams: &Upstreams) -> Stored {
     let mut all = Stored::default();
     for upstream in upstreams.all() {
         let stored = stored(bucket, upstream);
@@ -98,8 +115,9 @@ pub(super) fn check_bucket(bucket: &TestBucket, upstreams: &Upstreams) -> Stored
 fn stored(bucket: &TestBucket, upstream: &Upstream) -> Stored {
     let shelf = format!("v1/local/{}.git", upstream.name);
     let last = |key: &String| key.rsplit('/').next().unwrap().to_owned();
-    let manifests = bucket.keys(&format!("{shelf}/snapshots/"));
+    // In this order, as all may be deleted meanwhile: a manifest that is there has all its segments.
     let segments = bucket.keys(&format!("{shelf}/segments/"));
+    let manifests = bucket.keys(&format!("{shelf}/snapshots/"));
     let pointer = bucket.object(&format!("{shelf}/current")).unwrap();
     let current = Pointer::parse(&pointer).unwrap().snapshot.to_string();
     assert!(manifests.iter().any(|key| last(key) == current));
@@ -109,7 +127,10 @@ fn stored(bucket: &TestBucket, upstream: &Upstream) -> Stored {
         named: BTreeSet::new(),
     };
     for key in &manifests {
-        let manifest = Manifest::parse(&bucket.object(key).unwrap()).unwrap();
+        let Some(manifest) = bucket.object(key) else {
+            continue;
+        };
+        let manifest = Manifest::parse(&manifest).unwrap();
         for layout in manifest.archives.values() {
             let all = layout.segments.iter().chain([&layout.tail]);
             stored

@@ -225,7 +225,9 @@ impl Storm {
     }
 
     fn settle(&self, directory: &Path) {
+        let began = Instant::now();
         settled::wait_for(&self.cluster, &self.upstreams);
+        println!("all served the same {:?} later", began.elapsed());
         let calm = End::default();
         let mut client = Client {
             end: &calm,
@@ -236,12 +238,12 @@ impl Storm {
         for url in &urls {
             reader::whole(&mut client, &self.known, url);
         }
-        let stored = settled::check_bucket(&self.cluster.bucket, &self.upstreams);
+        let stored = settled::wait_for_collection(&self.cluster, &self.upstreams);
         println!(
-            "{} URLs kept their bytes; {} manifests name {} of {} segments",
+            "{} URLs had the same bytes for ever, or {} times none; {} manifests name all {} segments",
             urls.len(),
+            self.counts.of(reader::AGED),
             stored.manifests,
-            stored.named.len(),
             stored.segments.len()
         );
     }
