@@ -6,11 +6,11 @@ use cachewfs_format::{SegmentTable, Toc, TocPlace, decode_chunk};
 /// `ETag` says.
 pub fn verify_archive(etag: &str, bytes: &[u8]) {
     let at = |offset: u64| usize::try_from(offset).unwrap();
-    let part = |begin: u64, end: u64| bytes.get(at(begin)..at(end)).unwrap();
+    let part = |begin: u64, end: u64| &bytes[at(begin)..at(end)];
     let TocPlace::Found(place) = Toc::locate(bytes, bytes.len() as u64).unwrap() else {
         panic!("there is no TOC");
     };
-    let (digest, toc) = Toc::decode(bytes.get(place).unwrap()).unwrap();
+    let (digest, toc) = Toc::decode(&bytes[place]).unwrap();
     assert_eq!(format!("\"{digest}\""), etag);
     for (offset, segment) in toc.placed_segments() {
         let stored = part(offset, offset + segment.stored_len);
@@ -18,7 +18,7 @@ pub fn verify_archive(etag: &str, bytes: &[u8]) {
         let table = SegmentTable::decode(segment.id, frame).unwrap();
         for (index, chunk) in table.chunks().iter().enumerate() {
             let range = table.stored_range(index).unwrap();
-            let chunk_bytes = chunks.get(at(range.start)..at(range.end)).unwrap();
+            let chunk_bytes = &chunks[at(range.start)..at(range.end)];
             decode_chunk(chunk, chunk_bytes).unwrap();
         }
     }

@@ -28,7 +28,7 @@ impl Dice {
 
     /// One of these.
     pub fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
-        from.get(self.below(from.len())).unwrap()
+        &from[self.below(from.len())]
     }
 
     /// Puts them in another order.

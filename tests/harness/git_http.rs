@@ -104,7 +104,7 @@ fn serve(mut stream: TcpStream, root: &PathBuf) -> io::Result<()> {
     let others = head.lines().filter(|line| !line.starts_with("Status: "));
     let others: String = others
         .filter(|line| !line.is_empty())
-        .map(|line| format!("{line}\r\n"))
+        .flat_map(|line| [line, "\r\n"])
         .collect();
     let status = status.unwrap_or("200 OK");
     let len = content.len();

@@ -43,7 +43,7 @@ pub fn ask(
     stream.set_nodelay(true)?;
     let mut request = format!("{method} {target} HTTP/1.1\r\nHost: {address}\r\n");
     for (name, value) in headers {
-        request.push_str(&format!("{name}: {value}\r\n"));
+        request.extend([*name, ": ", *value, "\r\n"]);
     }
     request.push_str("Content-Length: 0\r\nConnection: close\r\n\r\n");
     stream.set_write_timeout(Some(limit))?;

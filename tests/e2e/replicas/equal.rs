@@ -18,7 +18,7 @@ use cachewfs_tests::{
 };
 
 const REPO: &str = "/git/local/project";
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 /// Of all earlier URLs, so many are read again in each round.
 const SAMPLE: usize = 2;
 

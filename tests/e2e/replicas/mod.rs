@@ -21,6 +21,8 @@
 //!
 //! `CACHEWFS_TEST_SEED` repeats the choices of a run, though not its timing.
 
+#![expect(clippy::print_stdout, reason = "what happened is a part of the result")]
+
 mod chaos;
 mod client;
 mod cluster;
