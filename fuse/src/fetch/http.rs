@@ -379,7 +379,8 @@ mod tests {
         std::thread::spawn(move || {
             for mut stream in listener.incoming().flatten() {
                 // A request of this test comes in one piece.
-                stream.read(&mut [0; 4096]).unwrap();
+                let len = stream.read(&mut [0; 4096]).unwrap();
+                assert!(len > 0);
                 stream.write_all(answer.as_bytes()).unwrap();
             }
         });

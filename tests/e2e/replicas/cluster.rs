@@ -177,6 +177,7 @@ repack_interval = "20s"
 disk_bytes = 50000000
 memory_bytes = 8000000
 collect_interval = "4s"
+lease_ttl = "4s"
 delete_notice = "8s"
 [store.s3]
 bucket = "{}"
