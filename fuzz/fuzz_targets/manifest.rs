@@ -1,14 +1,15 @@
-//! Manifests and pointers: what is read is written so that it is read again.
+//! Manifests, pointers and deletions: what is read is written so that it is read again.
 #![no_main]
 
 use std::fmt::Debug;
 
-use cachewfs_format::{Manifest, Pointer, Result};
+use cachewfs_format::{Deletions, Manifest, Pointer, Result};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|json: &[u8]| {
     check(json, Manifest::parse, Manifest::to_json);
     check(json, Pointer::parse, Pointer::to_json);
+    check(json, Deletions::parse, Deletions::to_json);
 });
 
 fn check<T: PartialEq + Debug>(

@@ -39,7 +39,7 @@ fn constants() -> BTreeMap<String, u64> {
         MAX_REPO_NAME_LEN MAX_HOST_LEN MAX_REPO_NAME_SEGMENT_LEN MAX_REPO_NAME_SEGMENTS
         MAX_PATH_LEN MAX_COMPONENT_LEN MAX_CHUNK_LEN MAX_STORED_CHUNK_LEN MAX_TABLE_LEN
         MAX_ENTRIES MAX_TOC_LEN MAX_SEEK_TABLE_LEN MAX_FRAMES MAX_MANIFEST_LEN MAX_POINTER_LEN
-        MAX_REPLACED
+        MAX_REPLACED MAX_DELETIONS_LEN MAX_ANNOUNCED MAX_USED
     ];
     constants
         .map(|(name, value)| (name.to_owned(), value))
@@ -88,10 +88,10 @@ fn fields(value: &Value, found: &mut BTreeSet<String>) {
 }
 
 #[test]
-fn every_field_of_manifest_and_pointer_is_described() {
-    let section = section("7 Manifest and pointer");
+fn every_field_of_what_is_json_is_described() {
+    let section = section("7 Manifest, pointer and deletions");
     let mut written = BTreeSet::new();
-    for name in ["manifest", "lfs-manifest", "pointer", "pointer-fenced"] {
+    for name in ["manifest", "lfs-manifest", "pointer-fenced", "deletions"] {
         let json = read(&format!("fuzz/seeds/manifest/{name}.json"));
         fields(&serde_json::from_str(&json).unwrap(), &mut written);
     }

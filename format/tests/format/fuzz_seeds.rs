@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 
 use cachewfs_format::{
-    ArchiveKind, ArchiveLayout, ArchiveSummary, Digest, GitPath, Manifest, ObjectId, PackKind,
-    Pointer, PublishedFile, PublishedLfsObject, PublishedPack, RepoName, Role, RunReuse, SeekTable,
-    SegmentId, SegmentRef, SegmentTable, SnapshotId, Toc, TocFile, TocPlace, TocSegment,
+    ArchiveKind, ArchiveLayout, ArchiveSummary, Deletions, Digest, GitPath, Manifest, ObjectId,
+    PackKind, Pointer, PublishedFile, PublishedLfsObject, PublishedPack, RepoName, Role, RunReuse,
+    SeekTable, SegmentId, SegmentRef, SegmentTable, SnapshotId, Toc, TocFile, TocPlace, TocSegment,
 };
 
 use crate::harness::{at, root};
@@ -234,4 +234,9 @@ fn manifest_and_pointer_keep_their_form() {
         "pointer-fenced.json",
         &fenced.to_json().unwrap(),
     );
+    let mut deletions = Deletions::none();
+    deletions.snapshots.insert(snapshot);
+    deletions.segments.insert(SegmentId(Digest::of(b"old")));
+    deletions.set_used(snapshot);
+    check("manifest", "deletions.json", &deletions.to_json().unwrap());
 }
