@@ -164,7 +164,13 @@ impl Publisher {
             return Err(PublishError::Raced);
         }
         let timer = PhaseTimer::start(job.metrics, Phase::Store);
-        let new_bytes = self.store.put_segments(repo, sink.into_new())?;
+        let mut new = sink.into_new();
+        if !self.store.collects_at_once() {
+            // Asked for each, a bucket would say that it has it. Whether all are there is looked at in the end.
+            let known = base.map(Manifest::segments).unwrap_or_default();
+            new.retain(|segment| !known.contains(&segment.id));
+        }
+        let new_bytes = self.store.put_segments(repo, new)?;
         let under = (lease.as_ref(), pointer.as_ref());
         self.make_current(&mut manifest, under, base)?;
         timer.wrote(new_bytes);

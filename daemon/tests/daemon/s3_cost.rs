@@ -105,10 +105,10 @@ async fn a_publish_costs_few_requests_beside_those_for_new_segments() {
     let idle = publish(&world).await;
     println!("an update that finds nothing: {idle:?}");
 
-    // Manifest, pointer, and what has to be read before: 5. A slow machine reads the pointer more often.
-    assert!(first.total() <= segments + 14, "{first:?}");
-    // Besides, 13 small segments that are there already.
-    assert!(second.total() <= new_segments + 26, "{second:?}");
+    // Manifest, pointer, lease, announced deletions, two lists, and pointers again and again: 12 and 13. A slow
+    // machine reads the pointer more often.
+    assert!(first.total() <= segments + 16, "{first:?}");
+    assert!(second.total() <= new_segments + 17, "{second:?}");
     assert!(idle.total() <= 4, "{idle:?}");
     // Pointers have some hundred bytes.
     assert!(first.up_bytes <= bytes + 2_000, "{first:?}");
