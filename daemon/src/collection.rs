@@ -18,7 +18,7 @@ use crate::repository::backoff;
 use crate::store::{Collected, Collection, Store, StoreError};
 
 /// Of so many repositories something is deleted at once: it is mostly waiting.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 16;
 /// It is looked at least this often whether there is something to do.
 const LONGEST_PAUSE: Duration = Duration::from_mins(10);
 

@@ -7,6 +7,7 @@
 //! carried out. After each change of the store all promises are looked at.
 
 mod actors;
+mod tier;
 mod world;
 
 use std::sync::Arc;

@@ -4,12 +4,11 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, UNIX_EPOCH};
 
-use cachewfs_format::{Digest, Manifest, Pointer, RepoName, SegmentId, SnapshotId};
+use cachewfs_format::{Digest, Manifest, Pointer, SegmentId, SnapshotId};
 
 use crate::store::clock::{Clock, Notice};
 use crate::store::key::{Key, Object, Part, Shelf};
-use crate::store::reads::Reads;
-use crate::store::tier::{Listed, NewSegment, Stat, Tier, Version, Whole, Written};
+use crate::store::tier::{Listed, Stat, Version};
 use crate::store::{S3Error, Store, TierError};
 
 pub(super) const NOTICE: Notice = Notice(Duration::from_mins(1));
@@ -42,14 +41,14 @@ enum Waiting {
 }
 
 #[derive(Debug)]
-struct State {
+pub(super) struct State {
     now: Duration,
     chance: Chance,
     waiting: Vec<Waiting>,
     /// Whose turn it is.
     running: Option<usize>,
     is_calm: bool,
-    objects: BTreeMap<Key, (Vec<u8>, Duration, u64)>,
+    pub(super) objects: BTreeMap<Key, (Vec<u8>, Duration, u64)>,
     writes: u64,
     /// The bytes of each manifest that there ever was.
     manifests: HashMap<Key, Digest>,
@@ -246,7 +245,11 @@ impl Actor {
     }
 
     /// One call of the store.
-    fn call<T>(&self, key: &Key, carry_out: impl FnOnce(&mut State) -> T) -> Result<T, TierError> {
+    pub(super) fn call<T>(
+        &self,
+        key: &Key,
+        carry_out: impl FnOnce(&mut State) -> T,
+    ) -> Result<T, TierError> {
         let died = || TierError::S3 {
             key: key.boxed(),
             source: Box::new(S3Error::Down),
@@ -288,12 +291,12 @@ impl Clock for Actor {
 }
 
 impl State {
-    fn version(&self, key: &Key) -> Option<Version> {
+    pub(super) fn version(&self, key: &Key) -> Option<Version> {
         let (_, _, number) = self.objects.get(key)?;
         Some(Version(number.to_string()))
     }
 
-    fn write(&mut self, key: &Key, bytes: &[u8]) {
+    pub(super) fn write(&mut self, key: &Key, bytes: &[u8]) {
         self.writes += 1;
         let object = (bytes.to_vec(), self.now, self.writes);
         self.objects.insert(key.clone(), object);
@@ -312,7 +315,7 @@ impl State {
     }
 
     /// A present manifest has all its segments, a present pointer its manifest.
-    fn check(&mut self) {
+    pub(super) fn check(&mut self) {
         let mut broken = None;
         for (key, (bytes, ..)) in &self.objects {
             let named: HashSet<Key> = match key.object {
@@ -338,7 +341,7 @@ impl State {
         }
     }
 
-    fn listed(&self, shelf: &Shelf, part: Part) -> Vec<Listed> {
+    pub(super) fn listed(&self, shelf: &Shelf, part: Part) -> Vec<Listed> {
         let is_of = |object| match part {
             Part::Manifests => matches!(object, Object::Manifest(_)),
             Part::Segments => matches!(object, Object::Segment(_)),
@@ -351,14 +354,6 @@ impl State {
                 stat: stat(bytes, *at),
             })
             .collect()
-    }
-}
-
-/// The store's clock tells seconds.
-fn stat(bytes: &[u8], at: Duration) -> Stat {
-    Stat {
-        len: bytes.len() as u64,
-        stored_at: UNIX_EPOCH + Duration::from_secs(at.as_secs()),
     }
 }
 
@@ -382,88 +377,10 @@ impl World {
     }
 }
 
-impl Tier for Actor {
-    fn reads(&self) -> Arc<Reads> {
-        Arc::default()
-    }
-
-    fn read_at(&self, key: &Key, _: u64, _: &mut [u8]) -> Result<(), TierError> {
-        Err(TierError::NotFound { key: key.boxed() })
-    }
-
-    fn read_now(&self, _: &Key, _: u64, _: &mut [u8]) -> bool {
-        false
-    }
-
-    fn read_whole(&self, key: &Key) -> Result<Option<Whole>, TierError> {
-        self.call(key, |state| {
-            let version = state.version(key)?;
-            let bytes = state.objects.get(key)?.0.clone();
-            Some(Whole { bytes, version })
-        })
-    }
-
-    fn create(&self, key: &Key, bytes: &[u8]) -> Result<Written, TierError> {
-        self.swap(key, None, bytes)
-    }
-
-    fn create_segments(&self, shelf: &Shelf, segments: Vec<NewSegment>) -> Result<u64, TierError> {
-        for segment in segments {
-            self.create(&Key::segment(shelf, segment.id), b"segment")?;
-        }
-        Ok(0)
-    }
-
-    fn swap(
-        &self,
-        key: &Key,
-        expected: Option<&Version>,
-        bytes: &[u8],
-    ) -> Result<Written, TierError> {
-        self.call(key, |state| {
-            if state.version(key).as_ref() != expected {
-                return Written::TooLate;
-            }
-            state.write(key, bytes);
-            Written::New
-        })
-    }
-
-    fn stat(&self, key: &Key) -> Result<Option<Stat>, TierError> {
-        self.call(key, |state| {
-            let (bytes, at, _) = state.objects.get(key)?;
-            Some(stat(bytes, *at))
-        })
-    }
-
-    fn list(&self, shelf: &Shelf, part: Part) -> Result<Vec<Listed>, TierError> {
-        let key = Key::pointer(shelf);
-        self.call(&key, |state| state.listed(shelf, part))
-    }
-
-    fn repositories(&self) -> Result<Vec<RepoName>, TierError> {
-        Ok(Vec::new())
-    }
-
-    fn authority(&self) -> &dyn Tier {
-        self
-    }
-
-    fn delete(&self, keys: &[Key]) -> Result<(), TierError> {
-        for key in keys {
-            self.call(key, |state| {
-                state.objects.remove(key);
-                state.check();
-            })?;
-        }
-        Ok(())
-    }
-
-    fn delete_shelf(&self, shelf: &Shelf) -> Result<(), TierError> {
-        self.delete(&[Key::pointer(shelf)])
-    }
-
-    fn set_aside(&self, _: &Shelf, _: SegmentId) -> Result<(), TierError> {
-        Ok(())
+/// The store's clock tells seconds.
+pub(super) fn stat(bytes: &[u8], at: Duration) -> Stat {
+    Stat {
+        len: bytes.len() as u64,
+        stored_at: UNIX_EPOCH + Duration::from_secs(at.as_secs()),
     }
 }
