@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
-use cachewfs_tests::{DaemonProcess, GitHttp, Network, Proxy, SmallDisk, TestBucket, binary};
+use cachewfs_tests::{
+    DaemonProcess, GitHttp, Network, Proxy, SmallDisk, TestBucket, binary, wait_until,
+};
 
 pub(super) const REPLICAS: usize = 3;
 const PORT: u16 = 8080;
@@ -114,7 +116,11 @@ impl Cluster {
 
     /// Takes all that a killed replica has on its disk.
     pub(super) fn empty(&self, replica: usize) {
-        fs::remove_dir_all(self.data(replica)).unwrap();
+        // A git that the killed daemon ran may write for a moment more.
+        wait_until("a killed replica's disk is empty", || {
+            let removed = fs::remove_dir_all(self.data(replica));
+            removed.is_ok() || !self.data(replica).exists()
+        });
     }
 
     fn data(&self, replica: usize) -> PathBuf {
