@@ -173,8 +173,20 @@ impl Store {
 
     /// Which snapshot is current, if one is published.
     pub(crate) fn pointer(&self, repo: &RepoName) -> Result<Option<Pointer>, StoreError> {
+        self.pointer_in(self.tier(), repo)
+    }
+
+    /// The same in the store itself: what is near may be a second old, or older in an outage.
+    pub(super) fn authoritative_pointer(
+        &self,
+        repo: &RepoName,
+    ) -> Result<Option<Pointer>, StoreError> {
+        self.pointer_in(self.authority(), repo)
+    }
+
+    fn pointer_in(&self, tier: &dyn Tier, repo: &RepoName) -> Result<Option<Pointer>, StoreError> {
         let key = Key::pointer(&self.shelf(repo));
-        let found = self.tier.read_whole(&key)?;
+        let found = tier.read_whole(&key)?;
         let pointer = found.map(|found| parse(&key, &found.bytes, Pointer::parse));
         pointer.transpose()
     }

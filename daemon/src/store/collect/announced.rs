@@ -16,14 +16,14 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use cachewfs_format::limits::MAX_ANNOUNCED;
 use cachewfs_format::{Deletions, RepoName, SegmentId, SnapshotId};
 
-use super::plan::{old_segments, old_snapshots};
+use super::plan::old_segments;
 use super::{Collected, Collection, Segments};
-use crate::store::key::{Object, Part};
+use crate::store::key::Object;
 use crate::store::tier::{Listed, Version};
 use crate::store::{Store, StoreError};
 
@@ -57,19 +57,16 @@ impl<'a> Announced<'a> {
         // What has just been written has the time of the store's own clock.
         let now = self.store.collected_at(self.repo)?;
         let now = now.ok_or(StoreError::Collecting)?;
-        let manifests = self.store.list(self.repo, Part::Manifests)?;
-        let snapshots = self.delete_snapshots(&mut record, (&manifests, now))?;
+        let limits = (self.collection.keep, now);
+        let (old, all) = self.store.old_snapshots(self.repo, limits)?;
+        let snapshots = self.delete_snapshots(&mut record, old)?;
         let mut collected = Collected {
-            kept_snapshots: manifests.len() - snapshots.len(),
+            kept_snapshots: all - snapshots.len(),
             snapshots,
             ..Collected::default()
         };
         let segments = self.store.look_at_segments(self.repo, &[])?;
-        let (mut old, young) = old_segments(
-            &segments.listed,
-            &segments.named,
-            (self.collection.keep, now),
-        );
+        let (mut old, young) = old_segments(&segments.listed, &segments.named, limits);
         old.truncate(MAX_ANNOUNCED);
         let gone = self.delete_segments(&mut record, (old, &segments))?;
         collected.note(&segments, (&gone, young));
@@ -154,10 +151,8 @@ impl<'a> Announced<'a> {
     fn delete_snapshots(
         &self,
         record: &mut Record,
-        (manifests, now): (&[Listed], SystemTime),
+        mut old: Vec<SnapshotId>,
     ) -> Result<Vec<SnapshotId>, StoreError> {
-        let pointer = self.store.authoritative_pointer(self.repo)?;
-        let mut old = old_snapshots(pointer.as_ref(), manifests, (self.collection.keep, now));
         old.truncate(MAX_ANNOUNCED);
         if old.is_empty() {
             return Ok(old);

@@ -16,13 +16,13 @@ mod plan;
 use std::collections::HashSet;
 use std::time::SystemTime;
 
-use cachewfs_format::{Deletions, Pointer, RepoName, SegmentId, SnapshotId};
+use cachewfs_format::{Deletions, RepoName, SegmentId, SnapshotId};
 
 pub(crate) use plan::Keep;
 pub(super) use plan::newest_first;
 
 use super::key::{Key, Object, Part};
-use super::snapshots::{encode, parse};
+use super::snapshots::encode;
 use super::tier::{Listed, Version, Written};
 use super::{Store, StoreError};
 use announced::Announced;
@@ -101,13 +101,11 @@ impl Store {
     /// What a collection would delete now, if the clock of the store is right.
     fn would_collect(&self, repo: &RepoName, keep: Keep) -> Result<Collected, StoreError> {
         let now = SystemTime::now();
-        let manifests = self.list(repo, Part::Manifests)?;
-        let pointer = self.authoritative_pointer(repo)?;
-        let snapshots = plan::old_snapshots(pointer.as_ref(), &manifests, (keep, now));
+        let (snapshots, all) = self.old_snapshots(repo, (keep, now))?;
         let segments = self.look_at_segments(repo, &snapshots)?;
         let (old, young) = plan::old_segments(&segments.listed, &segments.named, (keep, now));
         let mut collected = Collected {
-            kept_snapshots: manifests.len() - snapshots.len(),
+            kept_snapshots: all - snapshots.len(),
             snapshots,
             ..Collected::default()
         };
@@ -122,9 +120,7 @@ impl Store {
         collection: Collection<'_>,
     ) -> Result<Collected, StoreError> {
         let (keep, now) = (collection.keep, SystemTime::now());
-        let manifests = self.list(repo, Part::Manifests)?;
-        let pointer = self.authoritative_pointer(repo)?;
-        let snapshots = plan::old_snapshots(pointer.as_ref(), &manifests, (keep, now));
+        let (snapshots, all) = self.old_snapshots(repo, (keep, now))?;
         if !snapshots.is_empty() {
             let (mut deletions, version) = self.deletions(repo)?;
             deletions.nonce = deletions.nonce.wrapping_add(1);
@@ -136,7 +132,7 @@ impl Store {
         let objects = snapshots.iter().map(|&id| Object::Manifest(id));
         self.delete_objects(repo, objects, &|| true)?;
         let mut collected = Collected {
-            kept_snapshots: manifests.len() - snapshots.len(),
+            kept_snapshots: all - snapshots.len(),
             snapshots,
             ..Collected::default()
         };
@@ -147,6 +143,18 @@ impl Store {
         let gone = self.delete_objects(repo, objects, &may_go_on)?;
         collected.note(&segments, (old.get(..gone).unwrap_or(&old), young));
         Ok(collected)
+    }
+
+    /// The snapshots that may go at `now`, and how many there are in all.
+    fn old_snapshots(
+        &self,
+        repo: &RepoName,
+        limits: (Keep, SystemTime),
+    ) -> Result<(Vec<SnapshotId>, usize), StoreError> {
+        let manifests = self.list(repo, Part::Manifests)?;
+        let pointer = self.authoritative_pointer(repo)?;
+        let old = plan::old_snapshots(pointer.as_ref(), &manifests, limits);
+        Ok((old, manifests.len()))
     }
 
     /// Deletes objects in their order as long as it may; gives how many.
@@ -196,14 +204,6 @@ impl Store {
     /// Lists what the store itself has, not what is near.
     fn list(&self, repo: &RepoName, part: Part) -> Result<Vec<Listed>, StoreError> {
         Ok(self.authority().list(&self.shelf(repo), part)?)
-    }
-
-    /// Which snapshot is current in the store itself.
-    fn authoritative_pointer(&self, repo: &RepoName) -> Result<Option<Pointer>, StoreError> {
-        let key = Key::pointer(&self.shelf(repo));
-        let found = self.authority().read_whole(&key)?;
-        let pointer = found.map(|found| parse(&key, &found.bytes, Pointer::parse));
-        pointer.transpose()
     }
 
     /// What is there, and what all manifests but `without` name.
