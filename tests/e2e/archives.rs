@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use cachewfs_tests::{DaemonProcess, Site, can_mount, git, try_git, wait_until};
+use cachewfs_tests::{DaemonProcess, Site, can_mount, extract_archive, git, try_git, wait_until};
 
 /// Fetches an archive with curl as soon as there is one, and extracts it with tar.
 fn extract(daemon: &DaemonProcess, archive: &str, directory: &Path) {
@@ -25,18 +25,7 @@ fn extract(daemon: &DaemonProcess, archive: &str, directory: &Path) {
         .status()
         .unwrap();
     assert!(tested.success());
-    let tar = Command::new("tar")
-        .args(["--zstd", "--extract", "--file"])
-        .arg(&file)
-        .arg("--directory")
-        .arg(directory)
-        .output()
-        .unwrap();
-    assert!(
-        tar.status.success(),
-        "{}",
-        String::from_utf8_lossy(&tar.stderr)
-    );
+    extract_archive(&file, directory);
 }
 
 #[test]

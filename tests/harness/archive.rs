@@ -1,4 +1,7 @@
-//! What an archive has to be, whoever sent it.
+//! What an archive has to be, whoever sent it; and extracting one.
+
+use std::path::Path;
+use std::process::Command;
 
 use cachewfs_format::{SegmentTable, Toc, TocPlace, decode_chunk};
 
@@ -22,4 +25,20 @@ pub fn verify_archive(etag: &str, bytes: &[u8]) {
             decode_chunk(chunk, chunk_bytes).unwrap();
         }
     }
+}
+
+/// Extracts the archive in `file` into `directory`, which must be there, with stock tools.
+pub fn extract_archive(file: &Path, directory: &Path) {
+    let tar = Command::new("tar")
+        .args(["--zstd", "--extract", "--file"])
+        .arg(file)
+        .arg("--directory")
+        .arg(directory)
+        .output()
+        .unwrap();
+    assert!(
+        tar.status.success(),
+        "{}",
+        String::from_utf8_lossy(&tar.stderr)
+    );
 }

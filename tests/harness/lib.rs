@@ -24,7 +24,7 @@ mod s3;
 mod site;
 mod wait;
 
-pub use archive::verify_archive;
+pub use archive::{extract_archive, verify_archive};
 pub use dice::Dice;
 pub use disk::{SmallDisk, bytes_below};
 pub use git::{GitRepo, git, git_at, try_git};

@@ -4,11 +4,10 @@ use std::collections::HashMap;
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Mutex;
 
 use cachewfs_format::Digest;
-use cachewfs_tests::{Answer, git, verify_archive};
+use cachewfs_tests::{Answer, extract_archive, git, verify_archive};
 
 use super::client::Client;
 use super::upstreams::Upstream;
@@ -124,18 +123,7 @@ pub(super) fn extract(directory: &Path, bytes: &[u8]) -> PathBuf {
         .unwrap()
         .write_all(bytes)
         .unwrap();
-    let tar = Command::new("tar")
-        .args(["--zstd", "--extract", "--file"])
-        .arg(&archive)
-        .arg("--directory")
-        .arg(&clone)
-        .output()
-        .unwrap();
-    assert!(
-        tar.status.success(),
-        "{}",
-        String::from_utf8_lossy(&tar.stderr)
-    );
+    extract_archive(&archive, &clone);
     clone
 }
 

@@ -23,7 +23,11 @@ fn config(bucket: &TestBucket) -> S3Config {
 }
 
 async fn tier(bucket: &TestBucket) -> S3Tier {
-    let tier = S3Tier::open(&config(bucket), Notice::default(), CancellationToken::new())
+    open(&config(bucket)).await
+}
+
+async fn open(config: &S3Config) -> S3Tier {
+    let tier = S3Tier::open(config, Notice::default(), CancellationToken::new())
         .await
         .unwrap();
     tier.probe().await.unwrap();
@@ -99,10 +103,7 @@ async fn each_request_that_is_sent_is_counted() {
         endpoint: Some(proxy.url()),
         ..config(&bucket)
     };
-    let tier = S3Tier::open(&through, Notice::default(), CancellationToken::new())
-        .await
-        .unwrap();
-    tier.probe().await.unwrap();
+    let tier = open(&through).await;
     let tmp = tempfile::tempdir().unwrap();
     let [small, long] = [500_000, 9 << 20].map(|len| noise(3, len));
     let new = |bytes| vec![new_segment(tmp.path(), bytes)];
@@ -159,10 +160,7 @@ async fn a_bad_network_costs_tries_and_never_a_wrong_byte() {
         timeout: std::time::Duration::from_millis(1500),
         ..config(&bucket)
     };
-    let tier = S3Tier::open(&through, Notice::default(), CancellationToken::new())
-        .await
-        .unwrap();
-    tier.probe().await.unwrap();
+    let tier = open(&through).await;
     let tmp = tempfile::tempdir().unwrap();
     let content = noise(3, 500_000);
     let new = new_segment(tmp.path(), &content);
@@ -202,10 +200,7 @@ async fn who_wins_is_told_so_when_the_answer_was_lost() {
         endpoint: Some(proxy.url()),
         ..config(&bucket)
     };
-    let tier = S3Tier::open(&through, Notice::default(), CancellationToken::new())
-        .await
-        .unwrap();
-    tier.probe().await.unwrap();
+    let tier = open(&through).await;
     let snapshot = SnapshotId::first(ObjectId::from_bytes(&[1; 20]).unwrap());
     let manifest = Key::manifest(&shelf(), snapshot);
     let object = format!("a/prefix/{manifest}");
