@@ -15,8 +15,6 @@ use super::{S3Config, S3Error, client};
 use crate::metrics::{S3Metrics, S3Operation};
 use crate::repository::backoff;
 
-/// Each request is tried so often.
-const TRIES: u32 = 4;
 /// Pauses between tries: the first, and at most.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -89,7 +87,8 @@ impl Bucket {
         operation: S3Operation,
         mut attempt: impl AsyncFnMut() -> Result<T, S3Error>,
     ) -> Result<T, S3Error> {
-        if !self.health.may_try() {
+        let max_tries = self.health.tries();
+        if max_tries == 0 {
             return Err(S3Error::Down);
         }
         let mut tries = 1;
@@ -103,7 +102,7 @@ impl Bucket {
                 outcome
             };
             match outcome {
-                Err(error) if error.is_transient() && tries < TRIES => {
+                Err(error) if error.is_transient() && tries < max_tries => {
                     tracing::debug!(%error, tries, "A request to the bucket failed");
                     let pause = backoff::pause(tries, FIRST_PAUSE, LONGEST_PAUSE);
                     tokio::time::sleep(pause).await;

@@ -4,6 +4,8 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+/// Each request is tried so often.
+const TRIES: u32 = 4;
 /// After the first outage, and at most, doubling in between.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -20,15 +22,15 @@ struct Outage {
 }
 
 impl Health {
-    /// Whether it may be tried. In an outage one may at a time, who must note the outcome.
-    pub(super) fn may_try(&self) -> bool {
+    /// How often a request may be tried. In an outage one may at a time, once, who must note the outcome.
+    pub(super) fn tries(&self) -> u32 {
         let mut outage = self.lock();
         match &mut *outage {
-            None => true,
-            Some(outage) if outage.until > Instant::now() => false,
+            None => TRIES,
+            Some(outage) if outage.until > Instant::now() => 0,
             Some(outage) => {
                 outage.until = Instant::now() + outage.pause;
-                true
+                1
             }
         }
     }
@@ -67,15 +69,14 @@ mod tests {
     #[test]
     fn in_an_outage_one_tries_at_a_time() {
         let health = Health::default();
-        assert!(health.may_try() && health.may_try());
+        assert_eq!([health.tries(), health.tries()], [TRIES, TRIES]);
 
         health.note_outage();
-        assert!(!health.may_try());
+        assert_eq!(health.tries(), 0);
         health.lock().as_mut().unwrap().until = Instant::now();
-        assert!(health.may_try());
-        assert!(!health.may_try());
+        assert_eq!([health.tries(), health.tries()], [1, 0]);
 
         health.note_answer();
-        assert!(health.may_try() && health.may_try());
+        assert_eq!([health.tries(), health.tries()], [TRIES, TRIES]);
     }
 }

@@ -1,7 +1,7 @@
 //! Which manifests are there: another daemon may have deleted one that this one has a copy of.
 
 use std::num::NonZeroUsize;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use lru::LruCache;
@@ -19,12 +19,12 @@ const MAX_MANIFESTS: NonZeroUsize = NonZeroUsize::new(4096).expect("4096 is not 
 type Known = LruCache<Key, (Instant, Stat)>;
 
 /// Manifests that were there when they were looked for last.
-#[derive(Debug)]
-pub(super) struct Manifests(Mutex<Known>);
+#[derive(Clone, Debug)]
+pub(super) struct Manifests(Arc<Mutex<Known>>);
 
 impl Default for Manifests {
     fn default() -> Self {
-        Self(Mutex::new(LruCache::new(MAX_MANIFESTS)))
+        Self(Arc::new(Mutex::new(LruCache::new(MAX_MANIFESTS))))
     }
 }
 
@@ -45,17 +45,30 @@ impl Tiers {
         {
             return Ok(Some(stat));
         }
-        let looked_at = Instant::now();
-        let stat = match self.remote().stat(key) {
-            Err(error) if error.is_outage() => {
-                return self.local().stat(key).map_err(|_| error);
-            }
-            stat => stat?,
+        let look = self.manifest_look(key);
+        let Ok(Some(copy)) = self.local().stat(key) else {
+            return look();
         };
-        match stat {
-            Some(stat) => drop(self.manifests.lock().put(key.clone(), (looked_at, stat))),
-            None => self.drop_copy(key),
+        let looked = self.overdue.wait(&self.fetcher.runtime, key, look);
+        match looked {
+            None => Ok(Some(copy)),
+            Some(Err(error)) if error.is_outage() => Ok(Some(copy)),
+            Some(looked) => looked,
         }
-        Ok(stat)
+    }
+
+    /// Looks for a manifest in the bucket, and notes what is found.
+    fn manifest_look(&self, key: &Key) -> impl FnOnce() -> Result<Option<Stat>, TierError> + use<> {
+        let (fetcher, manifests) = (self.fetcher.clone(), self.manifests.clone());
+        let key = key.clone();
+        move || {
+            let looked_at = Instant::now();
+            let stat = fetcher.remote.stat(&key)?;
+            match stat {
+                Some(stat) => drop(manifests.lock().put(key, (looked_at, stat))),
+                None => fetcher.space.drop_copy(&key),
+            }
+            Ok(stat)
+        }
     }
 }

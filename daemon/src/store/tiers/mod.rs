@@ -13,6 +13,7 @@ mod fetch;
 mod fill;
 mod manifests;
 mod memory;
+mod overdue;
 mod pointers;
 mod repositories;
 mod space;

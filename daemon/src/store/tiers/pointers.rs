@@ -1,17 +1,17 @@
 //! Pointers as they were read last: those that others may replace are read again and again.
 
 use std::num::NonZeroUsize;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use lru::LruCache;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::Tiers;
 use crate::at_once::map_at_once;
-use crate::store::TierError;
 use crate::store::key::Key;
 use crate::store::tier::{Tier as _, Whole};
+use crate::store::{DiskTier, TierError};
 
 /// How old a pointer may be that others may have replaced.
 const MAX_AGE: Duration = Duration::from_secs(1);
@@ -22,15 +22,22 @@ const MAX_POINTERS: NonZeroUsize = NonZeroUsize::new(4096).expect("4096 is not 0
 /// So many are read at once where people look at many.
 const MAX_READERS: usize = 16;
 
-type Known = LruCache<Key, (Instant, Option<Whole>)>;
-
 /// Pointers as they were read last.
+#[derive(Clone, Debug)]
+pub(super) struct Pointers(Arc<Mutex<LruCache<Key, Known>>>);
+
+/// What is known of a pointer.
 #[derive(Debug)]
-pub(super) struct Pointers(Mutex<Known>);
+struct Known {
+    /// When it was asked for, or written by this daemon.
+    at: Instant,
+    /// `None` after it was written: what it is now is in the bucket.
+    read: Option<Option<Whole>>,
+}
 
 impl Default for Pointers {
     fn default() -> Self {
-        Self(Mutex::new(LruCache::new(MAX_POINTERS)))
+        Self(Arc::new(Mutex::new(LruCache::new(MAX_POINTERS))))
     }
 }
 
@@ -38,16 +45,28 @@ impl Pointers {
     /// What was read of a pointer, unless that is too long ago.
     #[expect(clippy::option_option, reason = "it may be known that there is none")]
     fn known(&self, key: &Key, max_age: Duration) -> Option<Option<Whole>> {
-        let mut known = self.lock();
-        let (at, whole) = known.get(key)?;
-        (at.elapsed() < max_age).then(|| whole.clone())
+        let mut all = self.lock();
+        let known = all.get(key)?;
+        let is_new = known.at.elapsed() < max_age;
+        is_new.then(|| known.read.clone()).flatten()
+    }
+
+    /// Notes what was read; `false` if it may be older than what is known.
+    fn note(&self, key: &Key, known: Known) -> bool {
+        let mut all = self.lock();
+        let is_newer = all.peek(key).is_none_or(|last| last.at <= known.at);
+        if is_newer {
+            all.put(key.clone(), known);
+        }
+        is_newer
     }
 
     pub(super) fn forget(&self, key: &Key) {
-        self.lock().pop(key);
+        let (at, read) = (Instant::now(), None);
+        self.lock().put(key.clone(), Known { at, read });
     }
 
-    fn lock(&self) -> MutexGuard<'_, Known> {
+    fn lock(&self) -> MutexGuard<'_, LruCache<Key, Known>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -57,31 +76,43 @@ impl Tiers {
         if let Some(known) = self.pointers.known(key, MAX_AGE) {
             return Ok(known);
         }
-        let read_at = Instant::now();
-        let read = match self.remote().read_whole(key) {
-            // What is published goes on being served. A swap with this version fails.
-            Err(error) if error.is_outage() => {
-                debug!(%key, %error, "A pointer is read from the disk");
-                return match self.local().read_whole(key) {
-                    Ok(Some(copy)) => Ok(Some(copy)),
-                    _ => Err(error),
-                };
-            }
-            read => read?,
+        let Some(copy) = self.local().read_whole(key).ok().flatten() else {
+            return self.pointer_reader(key)();
         };
-        let copy = self.local().read_whole(key).ok().flatten();
-        match (&read, copy) {
-            (Some(read), copy) if copy.as_ref().map(|copy| &copy.bytes) != Some(&read.bytes) => {
-                self.keep(key, &read.bytes);
+        let runtime = &self.fetcher.runtime;
+        let read = self.overdue.wait(runtime, key, self.pointer_reader(key));
+        // What is published goes on being served. A swap with this version fails.
+        match read {
+            Some(Err(error)) if error.is_outage() => {
+                debug!(%key, %error, "A pointer is read from the disk");
+                Ok(Some(copy))
             }
-            (None, Some(_)) => {
-                self.local().delete(std::slice::from_ref(key)).ok();
+            None => {
+                debug!(%key, "A pointer is read from the disk: the bucket takes long");
+                Ok(Some(copy))
             }
-            _ => {}
+            Some(read) => read,
         }
-        let known = (read_at, read.clone());
-        self.pointers.lock().put(key.clone(), known);
-        Ok(read)
+    }
+
+    /// Reads a pointer from the bucket, and notes and keeps it unless this daemon wrote another meanwhile.
+    fn pointer_reader(
+        &self,
+        key: &Key,
+    ) -> impl FnOnce() -> Result<Option<Whole>, TierError> + use<> {
+        let (fetcher, pointers, key) = (self.fetcher.clone(), self.pointers.clone(), key.clone());
+        move || {
+            let at = Instant::now();
+            let read = fetcher.remote.read_whole(&key)?;
+            let known = Known {
+                at,
+                read: Some(read.clone()),
+            };
+            if pointers.note(&key, known) {
+                keep_pointer(&fetcher.local, &key, read.as_ref());
+            }
+            Ok(read)
+        }
     }
 
     /// Reads pointers that weren't read lately, some at once.
@@ -94,5 +125,19 @@ impl Tiers {
             None => self.read_pointer(key),
         };
         map_at_once(keys, MAX_READERS, read)
+    }
+}
+
+/// Makes the copy on disk the same as what is in the bucket.
+fn keep_pointer(local: &DiskTier, key: &Key, read: Option<&Whole>) {
+    let copy = local.read_whole(key).ok().flatten();
+    let kept = match (read, copy) {
+        (Some(read), Some(copy)) if copy.bytes == read.bytes => Ok(()),
+        (Some(read), _) => local.put(key, &read.bytes),
+        (None, Some(_)) => local.delete(std::slice::from_ref(key)),
+        (None, None) => Ok(()),
+    };
+    if let Err(error) = kept {
+        warn!(%key, %error, "The disk takes no copy of what is in the bucket");
     }
 }

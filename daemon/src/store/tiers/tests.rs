@@ -14,7 +14,7 @@ use super::*;
 use crate::store::contract::keeps_the_contract;
 use crate::store::key::Key;
 use crate::store::testing::{new_segment, noise, shelf};
-use crate::store::tier::{Extent, Tier as _};
+use crate::store::tier::{Extent, Tier as _, Written};
 use crate::store::wrapped::{Call, Count, Gate, Wrapped};
 use crate::store::{DiskTier, S3Error, TierError};
 
@@ -28,6 +28,8 @@ struct World {
     reads: Count,
     whole_reads: Count,
     gate: Gate,
+    /// The same for whole objects, and for looks at them.
+    small_gate: Gate,
     is_down: Arc<AtomicBool>,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -43,16 +45,21 @@ impl World {
         let bucket = DiskTier::create(&at("bucket"), &at("bucket-tmp")).unwrap();
         let local = DiskTier::create(&at("disk"), &at("tmp")).unwrap();
         let (reads, whole_reads, gate) = (Count::default(), Count::default(), Gate::default());
+        let small_gate = Gate::default();
         let is_down = Arc::new(AtomicBool::new(false));
         let (count, count_whole, wait) = (reads.clone(), whole_reads.clone(), gate.clone());
-        let down = Arc::clone(&is_down);
+        let (down, wait_small) = (Arc::clone(&is_down), small_gate.clone());
         let remote = Wrapped::new(bucket, move |call| {
             match call {
                 Call::Read => {
                     count.note();
                     wait.pass();
                 }
-                Call::ReadWhole => count_whole.note(),
+                Call::ReadWhole => {
+                    count_whole.note();
+                    wait_small.pass();
+                }
+                Call::Stat => wait_small.pass(),
                 _ => {}
             }
             let is_down = down.load(Ordering::SeqCst);
@@ -75,6 +82,7 @@ impl World {
             reads,
             whole_reads,
             gate,
+            small_gate,
             is_down,
             stop,
             tasks,
@@ -346,6 +354,55 @@ async fn without_the_bucket_what_is_on_disk_is_served_and_nothing_is_published()
         .tiers
         .swap(&pointer, Some(&known.version), b"2")
         .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_bucket_keeps_nobody_waiting_for_what_has_a_copy() {
+    let world = World::start();
+    let pointer = Key::pointer(&shelf());
+    world.tiers.swap(&pointer, None, b"old").unwrap();
+    let manifest = Key::manifest(
+        &shelf(),
+        SnapshotId::first(ObjectId::from_bytes(&[1; 20]).unwrap()),
+    );
+    world.tiers.create(&manifest, b"manifest").unwrap();
+    let read = |tiers: &Tiers| tiers.read_whole(&pointer).unwrap().unwrap().bytes;
+    let world = world.restart(true).await;
+    world.bucket().put(&pointer, b"new").unwrap();
+
+    // While the gate is shut nothing ends that waits for the bucket.
+    world.small_gate.set_shut(true);
+    for _ in 0..3 {
+        assert_eq!(read(&world.tiers), b"old");
+        assert!(world.tiers.stat(&manifest).unwrap().is_some());
+    }
+    assert_eq!(world.whole_reads.take(), 1, "who is late asks for all");
+
+    // What comes late is not lost.
+    world.small_gate.set_shut(false);
+    let copy = world.copy(&pointer);
+    eventually(|| fs::read(&copy).unwrap() == b"new").await;
+    eventually(|| read(&world.tiers) == b"new").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_answer_does_not_replace_what_was_written_meanwhile() {
+    let world = World::start();
+    let pointer = Key::pointer(&shelf());
+    world.tiers.swap(&pointer, None, b"1").unwrap();
+    let world = world.restart(true).await;
+    let known = world.bucket().read_whole(&pointer).unwrap().unwrap();
+
+    world.small_gate.set_shut(true);
+    world.tiers.read_whole(&pointer).unwrap();
+    let swapped = world.tiers.swap(&pointer, Some(&known.version), b"2");
+    assert_eq!(swapped.unwrap(), Written::New);
+    // As if the answer had been under way since before.
+    world.bucket().put(&pointer, b"1").unwrap();
+    world.small_gate.set_shut(false);
+
+    eventually(|| world.tiers.overdue.is_empty()).await;
+    assert_eq!(fs::read(world.copy(&pointer)).unwrap(), b"2");
 }
 
 #[tokio::test(flavor = "multi_thread")]

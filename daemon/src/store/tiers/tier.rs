@@ -14,6 +14,7 @@ use super::fetch::{COMPLETERS, Fetcher, Got, parts};
 use super::fill::PART_LEN;
 use super::manifests::Manifests;
 use super::memory::Memory;
+use super::overdue::Overdue;
 use super::pointers::Pointers;
 use super::repositories::KnownRepositories;
 use super::space::Space;
@@ -28,9 +29,10 @@ use crate::store::{DiskTier, TierError};
 /// Memory over disk over a bucket.
 #[derive(Debug)]
 pub(crate) struct Tiers {
-    fetcher: Fetcher,
+    pub(super) fetcher: Fetcher,
     pub(super) pointers: Pointers,
     pub(super) manifests: Manifests,
+    pub(super) overdue: Overdue,
     repositories: KnownRepositories,
 }
 
@@ -55,6 +57,7 @@ impl Tiers {
             fetcher: Fetcher::new(remote, (local, tmp), (space, memory), reads),
             pointers: Pointers::default(),
             manifests: Manifests::default(),
+            overdue: Overdue::default(),
             repositories: KnownRepositories::default(),
         }
     }
