@@ -31,8 +31,14 @@ pub(super) struct Pointers(Arc<Mutex<LruCache<Key, Known>>>);
 struct Known {
     /// When it was asked for, or written by this daemon.
     at: Instant,
-    /// `None` after it was written: what it is now is in the bucket.
-    read: Option<Option<Whole>>,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Read(Option<Whole>),
+    /// What it is now is in the bucket.
+    Written,
 }
 
 impl Default for Pointers {
@@ -47,8 +53,10 @@ impl Pointers {
     fn known(&self, key: &Key, max_age: Duration) -> Option<Option<Whole>> {
         let mut all = self.lock();
         let known = all.get(key)?;
-        let is_new = known.at.elapsed() < max_age;
-        is_new.then(|| known.read.clone()).flatten()
+        match &known.state {
+            State::Read(read) if known.at.elapsed() < max_age => Some(read.clone()),
+            State::Read(_) | State::Written => None,
+        }
     }
 
     /// Notes what was read; `false` if it may be older than what is known.
@@ -62,8 +70,11 @@ impl Pointers {
     }
 
     pub(super) fn forget(&self, key: &Key) {
-        let (at, read) = (Instant::now(), None);
-        self.lock().put(key.clone(), Known { at, read });
+        let written = Known {
+            at: Instant::now(),
+            state: State::Written,
+        };
+        self.lock().put(key.clone(), written);
     }
 
     fn lock(&self) -> MutexGuard<'_, LruCache<Key, Known>> {
@@ -106,7 +117,7 @@ impl Tiers {
             let read = fetcher.remote.read_whole(&key)?;
             let known = Known {
                 at,
-                read: Some(read.clone()),
+                state: State::Read(read.clone()),
             };
             if pointers.note(&key, known) {
                 keep_pointer(&fetcher.local, &key, read.as_ref());
