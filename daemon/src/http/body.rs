@@ -161,6 +161,9 @@ async fn read_far(
 ) -> Result<Block, ApiError> {
     let end = start + block.as_ref().len() as u64;
     source.bring(start..end).await?;
+    if source.read_now(start, block.as_mut()) {
+        return Ok(block);
+    }
     let source = Arc::clone(source);
     let read = move || source.read(start, block.as_mut()).map(|()| block);
     tokio::task::spawn_blocking(read).await?

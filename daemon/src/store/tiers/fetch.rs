@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use super::buffers::Buffers;
 use super::fill::{Fill, PART_LEN, Place};
 use super::memory::Memory;
 use super::space::Space;
@@ -45,6 +46,7 @@ pub(super) struct Inner {
     pub(super) reads: Arc<Reads>,
     tmp: PathBuf,
     budget: Arc<Semaphore>,
+    buffers: Buffers,
     fills: Mutex<Fills>,
     /// Told when a fill is added.
     has_fills: Notify,
@@ -90,6 +92,7 @@ impl Fetcher {
             reads,
             tmp,
             budget: Arc::new(Semaphore::new(BUDGET as usize)),
+            buffers: Buffers::default(),
             fills: Mutex::default(),
             has_fills: Notify::new(),
         }))
@@ -133,9 +136,8 @@ impl Fetcher {
         let units = units(&fill.range(part));
         let permit = Arc::clone(&self.budget).acquire_many_owned(units).await;
         let permit = permit.map_err(|_| TierError::NotFound { key: key.boxed() })?;
-        // A task of its own: it goes on for others if the one who waits goes away.
-        let fetch = self.clone().fetch(fill, part, (place, permit));
-        match self.runtime.spawn(fetch).await {
+        // It goes on for others if the one who waits goes away.
+        match self.fetch(fill, part, (place, permit)).await {
             Ok(fetched) => fetched.map(Got::Memory),
             Err(_) => Err(TierError::NotFound { key: key.boxed() }),
         }
@@ -157,48 +159,59 @@ impl Fetcher {
                 if let Some(place) = fill.try_lock(part)
                     && *place == Place::Bucket
                 {
-                    let fetch = self.clone().fetch(Arc::clone(&fill), part, (place, permit));
-                    self.runtime.spawn(async move {
-                        if let Err(error) = fetch.await {
-                            // Who wants it asks again, and is told.
-                            debug!(%error, "Reading ahead failed");
-                        }
-                    });
+                    // Who wants it asks again, and is told what went wrong.
+                    drop(self.fetch(Arc::clone(&fill), part, (place, permit)));
                 }
             }
         }
     }
 
-    async fn fetch(
-        self,
+    /// Fetches a part, on a thread of its own: it is there for who waits before it is on disk.
+    fn fetch(
+        &self,
         fill: Arc<Fill>,
         part: usize,
         (mut place, permit): (OwnedMutexGuard<Place>, OwnedSemaphorePermit),
-    ) -> Result<Bytes, TierError> {
-        let (this, of) = (self.clone(), Arc::clone(&fill));
-        let read = move || {
-            let range = of.range(part);
-            let len = usize::try_from(range.end - range.start).unwrap_or(0);
-            let mut bytes = vec![0; len];
-            this.remote.read_at(&of.key, range.start, &mut bytes)?;
-            let is_written = of.write(part, &bytes);
-            Ok::<_, TierError>((Bytes::from(bytes), is_written))
-        };
-        let read = self.runtime.spawn_blocking(read).await;
-        let lost = |_| TierError::NotFound {
-            key: fill.key.boxed(),
-        };
-        let (bytes, is_written) = read.map_err(lost)??;
+    ) -> oneshot::Receiver<Result<Bytes, TierError>> {
+        let (tell, told) = oneshot::channel();
+        let this = self.clone();
+        self.runtime.spawn_blocking(move || {
+            let bytes = match this.read(&fill, part) {
+                Ok(bytes) => bytes,
+                Err(error) => {
+                    debug!(key = %fill.key, part, %error, "A part can't be fetched");
+                    // Nobody may wait for it any longer; below, too.
+                    tell.send(Err(error)).ok();
+                    return;
+                }
+            };
+            tell.send(Ok(bytes.clone())).ok();
+            if !fill.write(part, &bytes) {
+                this.forget(&fill);
+                return;
+            }
+            *place = Place::File;
+            drop((place, permit));
+            if fill.note_written() {
+                this.finish(&fill);
+            }
+        });
+        told
+    }
+
+    /// A part from memory, else from the bucket; blocks.
+    fn read(&self, fill: &Fill, part: usize) -> Result<Bytes, TierError> {
+        if let Some(bytes) = self.memory.get(&fill.key, part) {
+            return Ok(bytes);
+        }
+        let range = fill.range(part);
+        let len = usize::try_from(range.end - range.start).unwrap_or(0);
+        let mut buffer = self.buffers.take(len);
+        self.remote
+            .read_at(&fill.key, range.start, buffer.as_mut())?;
+        let bytes = buffer.into_bytes();
         self.reads.s3.note(bytes.len());
         self.memory.put(&fill.key, part, bytes.clone());
-        if is_written {
-            *place = Place::File;
-        }
-        drop((place, permit));
-        if is_written && fill.note_written() {
-            let this = self.clone();
-            self.runtime.spawn_blocking(move || this.finish(&fill));
-        }
         Ok(bytes)
     }
 
@@ -214,7 +227,16 @@ impl Fetcher {
                 self.space.free_some();
             }
         }
-        self.lock().by_key.remove(&fill.key);
+        self.forget(fill);
+    }
+
+    /// Takes a fill off the list: what is left of it is begun anew when somebody wants it.
+    fn forget(&self, fill: &Arc<Fill>) {
+        let mut fills = self.lock();
+        let listed = fills.by_key.get(&fill.key);
+        if listed.is_some_and(|listed| Arc::ptr_eq(listed, fill)) {
+            fills.by_key.remove(&fill.key);
+        }
     }
 
     /// The fill of a segment; `None` if it is on disk.
@@ -261,20 +283,34 @@ impl Fetcher {
     async fn complete(&self, fill: &Arc<Fill>) {
         let mut failures = 0;
         let mut part = 0;
-        while part < fill.count() && failures < TRIES && fill.has_file() {
-            match self.part(&fill.key, fill.len, part).await {
-                Ok(Got::Local) => return,
-                Ok(_) => part += 1,
+        while part < fill.count() && failures < TRIES && fill.takes_parts() {
+            match self.complete_part(fill, part).await {
+                Ok(()) => part += 1,
                 Err(error) => {
                     debug!(key = %fill.key, %error, "Fetching the rest of a segment failed");
                     failures += 1;
                 }
             }
         }
-        // What can't be completed now is begun anew when somebody wants it.
-        if failures > 0 || !fill.has_file() {
-            self.lock().by_key.remove(&fill.key);
+        if failures > 0 {
+            self.forget(fill);
         }
+    }
+
+    /// Has a part in the file of its fill, or on the way there.
+    async fn complete_part(&self, fill: &Arc<Fill>, part: usize) -> Result<(), TierError> {
+        let gone = || TierError::NotFound {
+            key: fill.key.boxed(),
+        };
+        let place = fill.lock(part).await.ok_or_else(gone)?;
+        if *place == Place::File {
+            return Ok(());
+        }
+        let units = units(&fill.range(part));
+        let permit = Arc::clone(&self.budget).acquire_many_owned(units).await;
+        let held = (place, permit.map_err(|_| gone())?);
+        let fetched = self.fetch(Arc::clone(fill), part, held).await;
+        fetched.map_err(|_| gone())?.map(drop)
     }
 
     fn lock(&self) -> MutexGuard<'_, Fills> {

@@ -3,8 +3,9 @@
 use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tempfile::TempPath;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
@@ -30,11 +31,14 @@ pub(super) struct Fill {
     parts: Vec<Arc<AsyncMutex<Place>>>,
     /// Parts that are not in the file yet.
     left: AtomicUsize,
-    file: Option<FillFile>,
+    /// Made for the first part that is written; `None` if the disk doesn't take it.
+    file: OnceLock<Option<FillFile>>,
     is_broken: AtomicBool,
     /// Whether room is reserved for it.
     is_reserved: AtomicBool,
     space: Arc<Space>,
+    /// Where the file is made.
+    tmp: PathBuf,
 }
 
 #[derive(Debug)]
@@ -44,16 +48,7 @@ struct FillFile {
 }
 
 impl Fill {
-    /// Without a file if the disk doesn't take one: then parts are in memory only.
-    pub(super) fn new(key: &Key, len: u64, (space, tmp): (&Arc<Space>, &std::path::Path)) -> Self {
-        let create = || {
-            let (file, path) = tempfile::NamedTempFile::new_in(tmp)?.into_parts();
-            file.set_len(len)?;
-            let path = Mutex::new(Some(path));
-            Ok::<_, std::io::Error>(FillFile { file, path })
-        };
-        let is_reserved = space.reserve(len);
-        let file = is_reserved.then(create).and_then(Result::ok);
+    pub(super) fn new(key: &Key, len: u64, (space, tmp): (&Arc<Space>, &Path)) -> Self {
         let count = usize::try_from(len.div_ceil(PART_LEN)).unwrap_or(usize::MAX);
         let part = || Arc::new(AsyncMutex::new(Place::Bucket));
         Self {
@@ -61,11 +56,30 @@ impl Fill {
             len,
             parts: std::iter::repeat_with(part).take(count).collect(),
             left: AtomicUsize::new(count),
-            file,
+            file: OnceLock::new(),
             is_broken: AtomicBool::new(false),
-            is_reserved: AtomicBool::new(is_reserved),
+            is_reserved: AtomicBool::new(false),
             space: Arc::clone(space),
+            tmp: tmp.to_owned(),
         }
+    }
+
+    /// Its file, if there is room for one; blocks.
+    fn file(&self) -> Option<&FillFile> {
+        let make = || {
+            if !self.space.reserve(self.len) {
+                return None;
+            }
+            self.is_reserved.store(true, Ordering::Relaxed);
+            let create = || {
+                let (file, path) = tempfile::NamedTempFile::new_in(&self.tmp)?.into_parts();
+                file.set_len(self.len)?;
+                let path = Mutex::new(Some(path));
+                Ok::<_, std::io::Error>(FillFile { file, path })
+            };
+            create().inspect_err(|error| self.note_full(error)).ok()
+        };
+        self.file.get_or_init(make).as_ref()
     }
 
     pub(super) fn count(&self) -> usize {
@@ -89,32 +103,35 @@ impl Fill {
         Arc::clone(self.parts.get(part)?).try_lock_owned().ok()
     }
 
-    /// Whether it can become a copy on disk.
-    pub(super) fn has_file(&self) -> bool {
-        self.file.is_some() && !self.is_broken.load(Ordering::Relaxed)
+    /// Whether it may still become a copy on disk.
+    pub(super) fn takes_parts(&self) -> bool {
+        !matches!(self.file.get(), Some(None)) && !self.is_broken.load(Ordering::Relaxed)
     }
 
     /// Reads from the file what was written to it.
     pub(super) fn read(&self, offset: u64, into: &mut [u8]) -> std::io::Result<()> {
         let none = || std::io::Error::from(std::io::ErrorKind::NotFound);
-        let file = self.file.as_ref().ok_or_else(none)?;
+        let file = self.file.get().and_then(Option::as_ref).ok_or_else(none)?;
         file.file.read_exact_at(into, offset)
     }
 
     /// Writes a part to the file; tells whether it is there. A disk that takes no more ends the filling.
     pub(super) fn write(&self, part: usize, bytes: &[u8]) -> bool {
-        let Some(file) = self.file.as_ref().filter(|_| self.has_file()) else {
+        if !self.takes_parts() {
+            return false;
+        }
+        let Some(file) = self.file() else {
             return false;
         };
-        match file.file.write_all_at(bytes, self.range(part).start) {
-            Ok(()) => true,
-            Err(error) => {
-                if !self.is_broken.swap(true, Ordering::Relaxed) {
-                    tracing::warn!(key = %self.key, %error, "The disk takes no copy of a segment");
-                    self.space.free_some();
-                }
-                false
-            }
+        let written = file.file.write_all_at(bytes, self.range(part).start);
+        written.inspect_err(|error| self.note_full(error)).is_ok()
+    }
+
+    /// The disk takes no more.
+    fn note_full(&self, error: &std::io::Error) {
+        if !self.is_broken.swap(true, Ordering::Relaxed) {
+            tracing::warn!(key = %self.key, %error, "The disk takes no copy of a segment");
+            self.space.free_some();
         }
     }
 
@@ -124,8 +141,8 @@ impl Fill {
     }
 
     /// Puts the whole file at `to`.
-    pub(super) fn finish(&self, to: &std::path::Path) -> std::io::Result<()> {
-        let Some(file) = &self.file else {
+    pub(super) fn finish(&self, to: &Path) -> std::io::Result<()> {
+        let Some(file) = self.file.get().and_then(Option::as_ref) else {
             return Ok(());
         };
         let path = file

@@ -9,6 +9,7 @@
 //! file that takes its place on disk once it is whole. What goes wrong with memory or disk costs a request
 //! to the bucket, never an answer.
 
+mod buffers;
 mod fetch;
 mod fill;
 mod manifests;

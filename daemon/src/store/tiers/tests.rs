@@ -206,6 +206,22 @@ async fn what_many_want_is_fetched_once_and_the_rest_follows() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_memory_has_is_a_part_of_the_copy() {
+    let world = World::start();
+    let content = noise(3, 9 * MIB);
+    let key = world.put(&content);
+    // As after a copy that was begun, and given up in an outage.
+    let first = content[..4 * MIB].to_vec();
+    world.tiers.fetcher.memory.put(&key, 0, first.into());
+
+    world.read(&key, 8 * MIB, MIB).await.unwrap();
+
+    eventually(|| world.copy(&key).exists()).await;
+    assert!(fs::read(world.copy(&key)).unwrap() == content);
+    assert_eq!(world.reads.take(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_reader_that_goes_away_takes_nothing_from_the_others() {
     let world = World::start();
     let content = noise(2, 100_000);

@@ -1,0 +1,90 @@
+//! Buffers for parts, used again: new memory of the kernel costs more than what is read into it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+
+use super::fill::PART_LEN;
+
+/// So many are kept while nobody needs them: as many as are read ahead of one client.
+const MAX_FREE: usize = 8;
+
+/// Buffers of the length of a part that nobody uses.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Buffers(Arc<Mutex<Vec<Box<[u8]>>>>);
+
+/// A buffer; what is in it is from an earlier use.
+#[derive(Debug)]
+pub(super) struct Buffer {
+    bytes: Box<[u8]>,
+    of: Buffers,
+}
+
+impl Buffers {
+    pub(super) fn take(&self, len: usize) -> Buffer {
+        let free = is_kept(len).then(|| self.lock().pop()).flatten();
+        Buffer {
+            bytes: free.unwrap_or_else(|| vec![0; len].into_boxed_slice()),
+            of: self.clone(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Box<[u8]>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Buffer {
+    pub(super) fn as_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes
+    }
+
+    /// The bytes in it; the buffer is free again once all of them are dropped.
+    pub(super) fn into_bytes(self) -> Bytes {
+        Bytes::from_owner(self)
+    }
+}
+
+impl AsRef<[u8]> for Buffer {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        if !is_kept(self.bytes.len()) {
+            return;
+        }
+        let mut free = self.of.lock();
+        if free.len() < MAX_FREE {
+            free.push(std::mem::take(&mut self.bytes));
+        }
+    }
+}
+
+/// Shorter ones are of all lengths.
+fn is_kept(len: usize) -> bool {
+    len as u64 == PART_LEN
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_is_used_again_once_nobody_reads_it() {
+        let buffers = Buffers::default();
+        let len = usize::try_from(PART_LEN).unwrap();
+        let bytes = buffers.take(len).into_bytes();
+        let (at, slice) = (bytes.as_ptr(), bytes.slice(1..2));
+
+        drop(bytes);
+        assert_ne!(buffers.take(len).as_ref().as_ptr(), at);
+        drop(slice);
+        drop(buffers.take(len - 1));
+
+        let free: Vec<_> = buffers.lock().iter().map(|free| free.as_ptr()).collect();
+        assert!(free.contains(&at) && free.len() == 2);
+    }
+}
