@@ -65,3 +65,57 @@ impl Signer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A URL for what is in the bucket `snapshots` of `config`, signed as somebody with a session.
+    async fn url(config: S3Config) -> String {
+        let directory = tempfile::tempdir().unwrap();
+        let credentials = directory.path().join("credentials");
+        let keys = "aws_access_key_id = somebody\naws_secret_access_key = a secret\n";
+        let profile = format!("[default]\n{keys}aws_session_token = for-an-hour\n");
+        std::fs::write(&credentials, profile).unwrap();
+        let config = S3Config {
+            bucket: "snapshots".to_owned(),
+            credentials_file: Some(credentials),
+            direct_reads: true,
+            ..config
+        };
+        let bucket = Bucket::open(&config).await.unwrap();
+        let signer = Signer::new(&config, &bucket).unwrap();
+        signer.url(&bucket, "v1/x", 0..5).await.unwrap().0
+    }
+
+    #[tokio::test]
+    async fn a_bucket_is_in_the_path_or_in_the_name_of_the_host() {
+        let endpoint = || Some("https://s3.example.com:9000".to_owned());
+        let of_path = S3Config {
+            endpoint: endpoint(),
+            ..S3Config::default()
+        };
+        let of_host = S3Config {
+            path_style: Some(false),
+            ..of_path.clone()
+        };
+        let of_aws = S3Config {
+            region: Some("eu-central-1".to_owned()),
+            ..S3Config::default()
+        };
+
+        let cases = [
+            (of_path, "https://s3.example.com:9000/snapshots/v1/x?"),
+            (of_host, "https://snapshots.s3.example.com:9000/v1/x?"),
+            (
+                of_aws,
+                "https://snapshots.s3.eu-central-1.amazonaws.com/v1/x?",
+            ),
+        ];
+        for (config, begin) in cases {
+            let url = url(config).await;
+            assert!(url.starts_with(begin), "{url}");
+            assert!(url.contains("X-Amz-Security-Token=for-an-hour"), "{url}");
+        }
+    }
+}
