@@ -56,9 +56,14 @@ pub(crate) fn object_below(directory: &Path, oid: &str) -> PathBuf {
 
 /// Asks until the LFS archive is that of `commit`.
 pub(crate) async fn get_lfs_of(world: &World, commit: &str) -> Response {
+    until_lfs_of(commit, async || world.get(&lfs(), &[]).await).await
+}
+
+/// The same of any daemon.
+pub(crate) async fn until_lfs_of(commit: &str, get: impl AsyncFn() -> Response) -> Response {
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
-        let response = world.get(&lfs(), &[]).await;
+        let response = get().await;
         let is_it = response.headers().get("x-cachew-snapshot-commit");
         if is_it.is_some_and(|found| found == commit) {
             return response;

@@ -6,13 +6,15 @@ use std::time::{Duration, SystemTime};
 
 use cachewfs_daemon::{Config, Daemon, Running};
 use cachewfs_format::Manifest;
-use cachewfs_tests::SmallDisk;
+use cachewfs_tests::{SmallDisk, s3_bucket};
 use futures_util::future::join_all;
-use reqwest::Client;
+use reqwest::{Client, Response};
 use serde_json::Value;
 
 use crate::gate::Gate;
 use crate::harness::*;
+use crate::lfs::{create_lfs_upstream, get_lfs_of, lfs, until_lfs_of};
+use crate::s3;
 
 /// Another daemon with the store of a world.
 struct Replica {
@@ -47,6 +49,10 @@ impl Replica {
 
     fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.running.address)
+    }
+
+    async fn get(&self, path: &str) -> Response {
+        self.client.get(self.url(path)).send().await.unwrap()
     }
 
     async fn post(&self, path: &str) -> Value {
@@ -246,4 +252,35 @@ async fn a_store_can_be_on_another_filesystem() {
     let left = fs::read_dir(disk.path().join("store/tmp")).unwrap().count();
     assert_eq!(left, 0);
     world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_lfs_archive_of_one_daemon_is_that_of_all() {
+    let Some(bucket) = s3_bucket() else { return };
+    let world = World::start_with(|config| config.store.s3 = Some(s3::config(&bucket))).await;
+    let other = Replica::start_with(&world, |config| {
+        config.store.directory = None;
+        config.store.s3 = Some(s3::config(&bucket));
+    })
+    .await;
+    let work = create_lfs_upstream(&world);
+    let first = commit_and_push(&work, "one");
+    world.refresh().await;
+    let of_first = get_lfs_of(&world, &first).await.bytes().await.unwrap();
+
+    // Upstream could not give the objects to another.
+    fs::remove_dir_all(world.upstream().join("lfs/objects")).unwrap();
+    let served = other.get(&lfs()).await;
+    assert_eq!(served.status(), 200);
+    assert!(served.bytes().await.unwrap() == of_first);
+
+    // What the other one makes builds on it.
+    write_file(&work.join("new.bin"), noise(2, 100_000));
+    let second = commit_and_push(&work, "two");
+    assert_eq!(other.refresh().await["snapshot"], second);
+    let of_second = until_lfs_of(&second, async || other.get(&lfs()).await).await;
+    let etag = header(&of_second, "etag");
+    let same = get_lfs_of(&world, &second).await;
+    assert_eq!(header(&same, "etag"), etag);
+    assert!(same.bytes().await.unwrap() == of_second.bytes().await.unwrap());
 }
