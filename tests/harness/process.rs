@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -171,6 +172,17 @@ impl DaemonProcess {
         let page = ask(self.address, "GET", "/metrics").unwrap();
         let value = page.lines().find_map(|line| line.strip_prefix(sample));
         value.map(|value| value.trim().parse().unwrap())
+    }
+
+    /// What of the processors' time it has taken so far, without programs that it started.
+    pub fn cpu_time(&self) -> Duration {
+        /// Of a second, in what Linux tells programs.
+        const TICK: Duration = Duration::from_millis(10);
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.process.0.id())).unwrap();
+        // The name of the program may have spaces. After it come state, ten others, user and system.
+        let (_, fields) = stat.rsplit_once(')').unwrap();
+        let times = fields.split_whitespace().skip(11).take(2);
+        TICK * times.map(|time| time.parse::<u32>().unwrap()).sum::<u32>()
     }
 
     /// What it has written to its store so far: to the bucket, if that is in one.
