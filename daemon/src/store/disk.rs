@@ -246,10 +246,12 @@ impl Tier for DiskTier {
     fn set_aside(&self, shelf: &Shelf, id: SegmentId) -> Result<(), TierError> {
         let path = self.path(&Key::segment(shelf, id));
         let aside = self.path(&Key::new(shelf, Object::Damaged(id)));
-        fs::rename(&path, aside).map_err(TierError::at(path))
+        // Two who read it may find the damage; the second has nothing left to do.
+        unless_gone(fs::rename(&path, aside)).map_err(TierError::at(path))
     }
 }
 
+/// Takes what is not there any more for removed.
 fn unless_gone(removed: std::io::Result<()>) -> std::io::Result<()> {
     match removed {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),

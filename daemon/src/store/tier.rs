@@ -1,6 +1,6 @@
 //! What a place for objects can do; the store is built on nothing else.
 //!
-//! The contract is `contract.rs`, which every tier and every wrapper of one runs.
+//! The contract is `contract/`, which every tier and every wrapper of one runs.
 
 use std::fmt::{self, Debug, Formatter};
 use std::fs::File;
@@ -57,7 +57,8 @@ pub(crate) trait Tier: Debug + Send + Sync {
         Box::pin(std::future::ready(None))
     }
 
-    /// Reads a whole object, which must be small enough for memory: a manifest or a pointer.
+    /// Reads a whole object, which must be small enough for memory: a manifest or a pointer. A pointer may be
+    /// older than what [`Tier::authority`] has, for a second, or while that doesn't answer: a swap then fails.
     fn read_whole(&self, key: &Key) -> Result<Option<Whole>, TierError>;
 
     /// Stores an object unless there is one. Of those who race, one is told [`Written::New`].
@@ -108,7 +109,9 @@ pub(crate) trait Tier: Debug + Send + Sync {
     /// can be held.
     fn delete_shelf(&self, shelf: &Shelf) -> Result<(), TierError>;
 
-    /// Puts a segment that was found damaged out of the way, so that it can be stored again.
+    /// Puts a segment that was found damaged out of the way, if it is there, so that it can be stored again.
+    /// What was found damaged may be a copy: then that goes, and who finds the segment damaged again says so
+    /// again.
     fn set_aside(&self, shelf: &Shelf, id: SegmentId) -> Result<(), TierError>;
 }
 

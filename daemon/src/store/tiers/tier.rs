@@ -368,6 +368,7 @@ impl Tier for Tiers {
     fn delete_shelf(&self, shelf: &Shelf) -> Result<(), TierError> {
         self.remote().delete_shelf(shelf)?;
         self.pointers.forget(&Key::pointer(shelf));
+        self.manifests.forget_shelf(shelf);
         for part in [Part::Manifests, Part::Segments] {
             for listed in self.local().list(shelf, part)? {
                 self.fetcher
@@ -382,6 +383,7 @@ impl Tier for Tiers {
         let key = Key::segment(shelf, id);
         let was_copy = matches!(self.local().stat(&key), Ok(Some(_)));
         self.fetcher.space.drop_copy(&key);
+        self.fetcher.memory.drop_all(&key);
         // The copy may be what is damaged; if not, the next look at the bucket's says so.
         if was_copy {
             return Ok(());
