@@ -1,16 +1,18 @@
-//! A tier that asks a test before it does something: to fail, to wait, to count.
+//! A tier that asks a test before and after it does something: to fail, to wait, to count, to cut.
 
 use std::fmt;
 use std::fs::File;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 use cachewfs_format::{RepoName, SegmentId};
+use cachewfs_tests::Dice;
 
 use super::key::{Key, Part, Shelf};
 use super::reads::Reads;
 use super::tier::{Listed, NewSegment, Stat, Tier, Version, Whole, Written};
-use super::{DiskTier, S3Error, TierError};
+use super::{S3Error, TierError};
 
 /// What is about to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,14 +26,16 @@ pub(super) enum Call {
     Stat,
     List,
     Delete,
+    SetAside,
 }
 
 type Hook = dyn Fn(Call) -> Result<(), S3Error> + Send + Sync;
 
-/// A tier that asks before it does something.
+/// A tier that asks before it does something, and after.
 pub(super) struct Wrapped {
-    inner: DiskTier,
-    ask: Box<Hook>,
+    inner: Arc<dyn Tier>,
+    before: Box<Hook>,
+    after: Box<Hook>,
 }
 
 impl fmt::Debug for Wrapped {
@@ -42,18 +46,82 @@ impl fmt::Debug for Wrapped {
 
 impl Wrapped {
     pub(super) fn new(
-        inner: DiskTier,
-        ask: impl Fn(Call) -> Result<(), S3Error> + Send + Sync + 'static,
+        inner: impl Tier + 'static,
+        before: impl Fn(Call) -> Result<(), S3Error> + Send + Sync + 'static,
     ) -> Self {
-        let ask = Box::new(ask);
-        Self { inner, ask }
+        Self {
+            inner: Arc::new(inner),
+            before: Box::new(before),
+            after: Box::new(|_| Ok(())),
+        }
     }
 
-    fn ask(&self, call: Call, key: &Key) -> Result<(), TierError> {
-        (self.ask)(call).map_err(|source| TierError::S3 {
-            key: key.boxed(),
-            source: Box::new(source),
+    /// What fails afterwards was carried out, and nobody was told. Of a part that was read half has come, and
+    /// of segments half are stored.
+    fn and_after(
+        self,
+        after: impl Fn(Call) -> Result<(), S3Error> + Send + Sync + 'static,
+    ) -> Self {
+        let after = Box::new(after);
+        Self { after, ..self }
+    }
+
+    /// Lets each call wait, and counts it.
+    pub(super) fn delaying(inner: impl Tier + 'static, count: Count) -> Self {
+        Self::new(inner, move |_| {
+            count.note();
+            // Nothing waits for it: time is what this is about.
+            std::thread::park_timeout(Duration::from_micros(300));
+            Ok(())
         })
+    }
+
+    /// Fails now and then, before or after it did what was asked.
+    pub(super) fn failing(inner: impl Tier + 'static) -> Self {
+        let dice = Arc::new(Mutex::new(Dice::new(1)));
+        let fail = move |_| match dice.lock().unwrap().below(8) {
+            0 => Err(busy()),
+            _ => Ok(()),
+        };
+        Self::new(inner, fail.clone()).and_after(fail)
+    }
+
+    /// Ends a third of its answers early.
+    pub(super) fn cutting(inner: impl Tier + 'static) -> Self {
+        let dice = Mutex::new(Dice::new(2));
+        let is_cut = move || dice.lock().unwrap().below(3) == 0;
+        Self::new(inner, |_| Ok(())).and_after(move |call| match call {
+            Call::Read | Call::ReadWhole if is_cut() => Err(S3Error::Cut),
+            _ => Ok(()),
+        })
+    }
+
+    fn ask<T>(
+        &self,
+        (call, key): (Call, &Key),
+        work: impl FnOnce() -> Result<T, TierError>,
+    ) -> Result<T, TierError> {
+        (self.before)(call).map_err(failed_at(key))?;
+        let done = work()?;
+        (self.after)(call).map_err(failed_at(key))?;
+        Ok(done)
+    }
+}
+
+fn failed_at(key: &Key) -> impl Fn(S3Error) -> TierError + use<> {
+    let key = key.boxed();
+    move |source| TierError::S3 {
+        key: key.clone(),
+        source: Box::new(source),
+    }
+}
+
+/// What a bucket says that has too much to do: no outage, so nobody answers from copies instead.
+fn busy() -> S3Error {
+    S3Error::Answered {
+        status: 429,
+        code: "SlowDown".to_owned(),
+        message: "later".to_owned(),
     }
 }
 
@@ -63,8 +131,12 @@ impl Tier for Wrapped {
     }
 
     fn read_at(&self, key: &Key, offset: u64, into: &mut [u8]) -> Result<(), TierError> {
-        self.ask(Call::Read, key)?;
-        self.inner.read_at(key, offset, into)
+        let outcome = self.ask((Call::Read, key), || self.inner.read_at(key, offset, into));
+        if outcome.is_err() {
+            let half = into.len() / 2;
+            into[half..].fill(0xee);
+        }
+        outcome
     }
 
     fn read_now(&self, _: &Key, _: u64, _: &mut [u8]) -> bool {
@@ -72,24 +144,29 @@ impl Tier for Wrapped {
     }
 
     fn read_whole(&self, key: &Key) -> Result<Option<Whole>, TierError> {
-        self.ask(Call::ReadWhole, key)?;
-        self.inner.read_whole(key)
+        self.ask((Call::ReadWhole, key), || self.inner.read_whole(key))
     }
 
     fn create(&self, key: &Key, bytes: &[u8]) -> Result<Written, TierError> {
-        self.ask(Call::Create, key)?;
-        self.inner.create(key, bytes)
+        self.ask((Call::Create, key), || self.inner.create(key, bytes))
     }
 
     /// Leaves the files, as a bucket does.
     fn create_segments(&self, shelf: &Shelf, segments: Vec<NewSegment>) -> Result<u64, TierError> {
-        self.ask(Call::CreateSegments, &Key::pointer(shelf))?;
         let copy = |segment: NewSegment| {
             let file = segment.file.with_extension("copy");
             std::fs::copy(&segment.file, &file).unwrap();
             NewSegment { file, ..segment }
         };
-        let copies = segments.into_iter().map(copy).collect();
+        let at = Key::pointer(shelf);
+        let copies: Vec<_> = segments.into_iter().map(copy).collect();
+        let call = Call::CreateSegments;
+        (self.before)(call).map_err(failed_at(&at))?;
+        if let Err(error) = (self.after)(call) {
+            let half = copies[..copies.len() / 2].to_vec();
+            self.inner.create_segments(shelf, half)?;
+            return Err(failed_at(&at)(error));
+        }
         self.inner.create_segments(shelf, copies)
     }
 
@@ -99,23 +176,21 @@ impl Tier for Wrapped {
         expected: Option<&Version>,
         bytes: &[u8],
     ) -> Result<Written, TierError> {
-        self.ask(Call::Swap, key)?;
-        self.inner.swap(key, expected, bytes)
+        self.ask((Call::Swap, key), || self.inner.swap(key, expected, bytes))
     }
 
     fn stat(&self, key: &Key) -> Result<Option<Stat>, TierError> {
-        self.ask(Call::Stat, key)?;
-        self.inner.stat(key)
+        self.ask((Call::Stat, key), || self.inner.stat(key))
     }
 
     fn list(&self, shelf: &Shelf, part: Part) -> Result<Vec<Listed>, TierError> {
-        self.ask(Call::List, &Key::pointer(shelf))?;
-        self.inner.list(shelf, part)
+        let at = Key::pointer(shelf);
+        self.ask((Call::List, &at), || self.inner.list(shelf, part))
     }
 
     fn repositories(&self) -> Result<Vec<RepoName>, TierError> {
-        self.ask(Call::List, &Key::pointer(&anywhere()))?;
-        self.inner.repositories()
+        let at = Key::pointer(&anywhere());
+        self.ask((Call::List, &at), || self.inner.repositories())
     }
 
     fn hold_for_deleting(&self, shelf: &Shelf) -> Result<Option<File>, TierError> {
@@ -128,17 +203,18 @@ impl Tier for Wrapped {
 
     fn delete(&self, keys: &[Key]) -> Result<(), TierError> {
         let any = Key::pointer(&anywhere());
-        self.ask(Call::Delete, keys.first().unwrap_or(&any))?;
-        self.inner.delete(keys)
+        let at = keys.first().unwrap_or(&any);
+        self.ask((Call::Delete, at), || self.inner.delete(keys))
     }
 
     fn delete_shelf(&self, shelf: &Shelf) -> Result<(), TierError> {
-        self.ask(Call::Delete, &Key::pointer(shelf))?;
-        self.inner.delete_shelf(shelf)
+        let at = Key::pointer(shelf);
+        self.ask((Call::Delete, &at), || self.inner.delete_shelf(shelf))
     }
 
     fn set_aside(&self, shelf: &Shelf, id: SegmentId) -> Result<(), TierError> {
-        self.inner.set_aside(shelf, id)
+        let at = Key::segment(shelf, id);
+        self.ask((Call::SetAside, &at), || self.inner.set_aside(shelf, id))
     }
 }
 

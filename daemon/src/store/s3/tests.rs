@@ -6,7 +6,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::metrics::{S3Operation, S3Outcome};
-use crate::store::contract::keeps_the_contract;
 use crate::store::key::Key;
 use crate::store::testing::{new_segment, noise, shelf};
 use crate::store::tier::{Tier as _, Written};
@@ -37,21 +36,6 @@ async fn open(config: &S3Config) -> S3Tier {
 /// Runs what blocks.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(work).await.unwrap()
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_s3_tier_keeps_the_contract() {
-    let Some(bucket) = s3_bucket() else { return };
-    let tier = tier(&bucket).await;
-    let tmp = tempfile::tempdir().unwrap();
-
-    blocking(move || keeps_the_contract(&tier, tmp.path())).await;
-
-    let listed = bucket.ask(
-        "GET",
-        "?list-type=2&prefix=a/prefix/v1/example.com/create.git/",
-    );
-    assert!(listed.contains("/snapshots/"), "{listed}");
 }
 
 /// Reads 400,000 bytes through `tier`.

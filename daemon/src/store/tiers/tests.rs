@@ -11,7 +11,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::*;
-use crate::store::contract::keeps_the_contract;
 use crate::store::key::Key;
 use crate::store::testing::{new_segment, noise, shelf};
 use crate::store::tier::{Extent, Tier as _, Written};
@@ -147,37 +146,6 @@ async fn eventually(is_so: impl Fn() -> bool) {
     };
     let waited = tokio::time::timeout(Duration::from_secs(20), wait).await;
     waited.expect("it never was so");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_tiers_keep_the_contract() {
-    let world = World::start();
-    let tiers = Arc::clone(&world.tiers);
-    let tmp = world.directory.path().join("bucket-tmp");
-
-    let check = move || keeps_the_contract(&*tiers, &tmp);
-    tokio::task::spawn_blocking(check).await.unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_wrapper_keeps_the_contract() {
-    let directory = tempfile::tempdir().unwrap();
-    let tmp = directory.path().join("tmp");
-    let tier = DiskTier::create(directory.path(), &tmp).unwrap();
-    let (count, pause) = (Count::default(), std::sync::mpsc::channel::<()>());
-    let (counted, (_sender, receiver)) = (count.clone(), pause);
-    let receiver = std::sync::Mutex::new(receiver);
-    let slow = Wrapped::new(tier, move |_| {
-        counted.note();
-        let pause = receiver.lock().unwrap();
-        pause.recv_timeout(Duration::from_micros(200)).ok();
-        Ok(())
-    });
-
-    let check = move || keeps_the_contract(&slow, &tmp);
-    tokio::task::spawn_blocking(check).await.unwrap();
-
-    assert!(count.take() > 100);
 }
 
 #[tokio::test(flavor = "multi_thread")]

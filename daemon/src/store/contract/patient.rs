@@ -1,0 +1,217 @@
+//! Who tries again what a tier fails at now and then, knowing that what failed may have been done.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use cachewfs_format::{RepoName, SegmentId};
+use futures_util::future::BoxFuture;
+
+use crate::store::TierError;
+use crate::store::key::{Key, Part, Shelf};
+use crate::store::reads::Reads;
+use crate::store::tier::{Extent, Listed, NewSegment, Stat, Tier, Version, Whole, Written};
+
+/// More than chance needs where a fourth of all requests fail.
+const TRIES: usize = 200;
+
+/// A tier whose calls are tried again.
+#[derive(Debug)]
+pub(super) struct Patient<'a> {
+    tier: &'a dyn Tier,
+    failures: AtomicUsize,
+}
+
+impl<'a> Patient<'a> {
+    pub(super) fn new(tier: &'a dyn Tier) -> Self {
+        let failures = AtomicUsize::new(0);
+        Self { tier, failures }
+    }
+
+    /// How many calls failed that were made again.
+    pub(super) fn failures(&self) -> usize {
+        self.failures.load(Ordering::SeqCst)
+    }
+
+    /// Whether what ended so may be tried again.
+    fn has_failed<T>(&self, outcome: &Result<T, TierError>) -> bool {
+        let has_failed = is_failure(outcome);
+        if has_failed {
+            self.failures.fetch_add(1, Ordering::SeqCst);
+        }
+        has_failed
+    }
+
+    /// Gives whether a call failed before, too.
+    fn try_often<T>(
+        &self,
+        mut call: impl FnMut() -> Result<T, TierError>,
+    ) -> (Result<T, TierError>, bool) {
+        let mut outcome = call();
+        let mut has_failed = false;
+        for _ in 1..TRIES {
+            if !self.has_failed(&outcome) {
+                break;
+            }
+            has_failed = true;
+            outcome = call();
+        }
+        (outcome, has_failed)
+    }
+
+    fn try_until<T>(&self, call: impl FnMut() -> Result<T, TierError>) -> Result<T, TierError> {
+        self.try_often(call).0
+    }
+
+    /// A write that failed may have been carried out: then the next try is too late for what is there already.
+    fn write(
+        &self,
+        (key, bytes): (&Key, &[u8]),
+        write: impl FnMut() -> Result<Written, TierError>,
+    ) -> Result<Written, TierError> {
+        let (written, has_failed) = self.try_often(write);
+        if !has_failed
+            || written
+                .as_ref()
+                .is_ok_and(|written| *written == Written::New)
+        {
+            return written;
+        }
+        let authority = self.tier.authority();
+        let present = self.try_until(|| authority.read_whole(key))?;
+        if present.is_some_and(|present| present.bytes == bytes) {
+            return Ok(Written::New);
+        }
+        written
+    }
+}
+
+/// Whether a bucket failed, and not what was asked of it.
+pub(super) fn is_failure<T>(outcome: &Result<T, TierError>) -> bool {
+    matches!(
+        outcome,
+        Err(TierError::S3 { .. } | TierError::S3List { .. })
+    )
+}
+
+/// The same segments in files of their own.
+pub(super) fn copies(segments: &[NewSegment]) -> Vec<NewSegment> {
+    let copy = |segment: &NewSegment| {
+        let directory = segment.file.parent().unwrap_or(Path::new("."));
+        let file = tempfile::NamedTempFile::new_in(directory).unwrap();
+        let (mut copy, path) = file.keep().unwrap();
+        std::io::copy(&mut File::open(&segment.file).unwrap(), &mut copy).unwrap();
+        NewSegment {
+            file: path,
+            ..segment.clone()
+        }
+    };
+    segments.iter().map(copy).collect()
+}
+
+impl Tier for Patient<'_> {
+    fn reads(&self) -> Arc<Reads> {
+        self.tier.reads()
+    }
+
+    fn read_at(&self, key: &Key, offset: u64, into: &mut [u8]) -> Result<(), TierError> {
+        self.try_until(|| self.tier.read_at(key, offset, into))
+    }
+
+    fn read_now(&self, key: &Key, offset: u64, into: &mut [u8]) -> bool {
+        self.tier.read_now(key, offset, into)
+    }
+
+    fn bring<'a>(&'a self, wanted: &'a [Extent]) -> BoxFuture<'a, Result<(), TierError>> {
+        Box::pin(async move {
+            let mut outcome = self.tier.bring(wanted).await;
+            for _ in 1..TRIES {
+                if !self.has_failed(&outcome) {
+                    break;
+                }
+                outcome = self.tier.bring(wanted).await;
+            }
+            outcome
+        })
+    }
+
+    fn bring_soon(&self, wanted: &[Extent]) {
+        self.tier.bring_soon(wanted);
+    }
+
+    fn read_whole(&self, key: &Key) -> Result<Option<Whole>, TierError> {
+        self.try_until(|| self.tier.read_whole(key))
+    }
+
+    fn read_lately(&self, keys: &[Key]) -> Vec<Result<Option<Whole>, TierError>> {
+        let retry = |(key, read)| {
+            if self.has_failed(&read) {
+                self.read_whole(key)
+            } else {
+                read
+            }
+        };
+        keys.iter()
+            .zip(self.tier.read_lately(keys))
+            .map(retry)
+            .collect()
+    }
+
+    fn create(&self, key: &Key, bytes: &[u8]) -> Result<Written, TierError> {
+        self.write((key, bytes), || self.tier.create(key, bytes))
+    }
+
+    fn create_segments(&self, shelf: &Shelf, segments: Vec<NewSegment>) -> Result<u64, TierError> {
+        let mut absent = 0;
+        for segment in &segments {
+            if self.stat(&Key::segment(shelf, segment.id))?.is_none() {
+                absent += segment.len;
+            }
+        }
+        let create = || self.tier.create_segments(shelf, copies(&segments));
+        let (stored, has_failed) = self.try_often(create);
+        for segment in &segments {
+            fs::remove_file(&segment.file).unwrap();
+        }
+        // The last try tells only what the ones before it left.
+        stored.map(|stored| if has_failed { absent } else { stored })
+    }
+
+    fn swap(
+        &self,
+        key: &Key,
+        expected: Option<&Version>,
+        bytes: &[u8],
+    ) -> Result<Written, TierError> {
+        self.write((key, bytes), || self.tier.swap(key, expected, bytes))
+    }
+
+    fn stat(&self, key: &Key) -> Result<Option<Stat>, TierError> {
+        self.try_until(|| self.tier.stat(key))
+    }
+
+    fn list(&self, shelf: &Shelf, part: Part) -> Result<Vec<Listed>, TierError> {
+        self.try_until(|| self.tier.list(shelf, part))
+    }
+
+    fn repositories(&self) -> Result<Vec<RepoName>, TierError> {
+        self.try_until(|| self.tier.repositories())
+    }
+
+    fn authority(&self) -> &dyn Tier {
+        self.tier.authority()
+    }
+
+    fn delete(&self, keys: &[Key]) -> Result<(), TierError> {
+        self.try_until(|| self.tier.delete(keys))
+    }
+
+    fn delete_shelf(&self, shelf: &Shelf) -> Result<(), TierError> {
+        self.try_until(|| self.tier.delete_shelf(shelf))
+    }
+
+    fn set_aside(&self, shelf: &Shelf, id: SegmentId) -> Result<(), TierError> {
+        self.try_until(|| self.tier.set_aside(shelf, id))
+    }
+}
