@@ -5,10 +5,12 @@
 //! that is restored is never stale, and what was published is still in it: the next layout from
 //! scratch loses nothing that is retained.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
-use std::io::{ErrorKind, Write as _};
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::{Duration, UNIX_EPOCH};
 
 use cachewfs_format::{
@@ -16,6 +18,7 @@ use cachewfs_format::{
     TocPlace, TocSegment,
 };
 
+use crate::at_once::map_at_once;
 use crate::config::Config;
 use crate::mirror::{
     Git, GitError, MirrorError, Upstream, create_mirror, head_of_upstream, missing_objects,
@@ -23,6 +26,9 @@ use crate::mirror::{
 };
 use crate::publish::{CHAIN_DIRECTORY, PublishError, RETAINED, retain};
 use crate::store::{Archive, Store, StoreError};
+
+/// So many files are copied at once; each has one chunk in memory, and the store bounds what it fetches ahead.
+const FILES_AT_ONCE: usize = 4;
 
 /// Why a mirror can't be restored.
 #[derive(Debug, thiserror::Error)]
@@ -108,29 +114,39 @@ impl Restore<'_> {
         Ok(true)
     }
 
-    /// Writes packs and commit-graph.
+    /// Writes packs and commit-graph, some files at once: most are short, and each waits for the store a few
+    /// times. Nobody looks at them before all are there.
     fn write_files(&self, manifest: &Manifest, restored: &Path) -> Result<(), RestoreError> {
         let packs = restored.join("objects/pack");
         let graphs = restored.join(CHAIN_DIRECTORY);
         for directory in [&packs, &graphs] {
             fs::create_dir_all(directory).map_err(io(directory))?;
         }
-        // A pack is there once its index is.
-        for pack in &manifest.packs {
-            for file in [&pack.pack, &pack.reverse_index, &pack.index] {
-                self.write_file(file, (&packs, "pack-"))?;
+        let of_packs = manifest
+            .packs
+            .iter()
+            .flat_map(|pack| [&pack.pack, &pack.reverse_index, &pack.index])
+            .map(|file| (file, (packs.as_path(), "pack-")));
+        let of_graphs = manifest.commit_graphs.iter();
+        let of_graphs = of_graphs.map(|file| (file, (graphs.as_path(), "graph-")));
+        let mut files: Vec<_> = of_packs.chain(of_graphs).collect();
+        // The longest takes the longest.
+        files.sort_by_key(|(file, _)| Reverse(file.size));
+        let first_error = OnceLock::new();
+        let is_over = || first_error.get().is_some() || self.git.is_stopping();
+        map_at_once(&files, FILES_AT_ONCE, |&(file, place)| {
+            if let Err(error) = self.write_file((file, place), &is_over) {
+                // What fails after it does so because of it.
+                first_error.set(error).ok();
             }
-        }
-        for graph in &manifest.commit_graphs {
-            self.write_file(graph, (&graphs, "graph-"))?;
-        }
-        Ok(())
+        });
+        first_error.into_inner().map_or(Ok(()), Err)
     }
 
     fn write_file(
         &self,
-        file: &PublishedFile,
-        (directory, prefix): (&Path, &str),
+        (file, (directory, prefix)): (&PublishedFile, (&Path, &str)),
+        is_over: &dyn Fn() -> bool,
     ) -> Result<(), RestoreError> {
         // The manifest sees to it that this is a name, not a path.
         if !file.name.starts_with(prefix) {
@@ -138,12 +154,16 @@ impl Restore<'_> {
             return Err(RestoreError::Lacks { what });
         }
         let path = directory.join(&file.name);
-        let mut to = File::create_new(&path).map_err(io(&path))?;
+        let created = File::create_new(&path).map_err(io(&path))?;
+        let mut to = UntilOver {
+            file: created,
+            is_over,
+        };
         let table = self
             .store
             .copy_content(self.repo, file, (file.size, &mut to))?;
         file.check_table(&table)?;
-        if to.metadata().map_err(io(&path))?.len() != file.size {
+        if to.file.metadata().map_err(io(&path))?.len() != file.size {
             let what = "a part of a file";
             return Err(RestoreError::Lacks { what });
         }
@@ -234,6 +254,25 @@ impl Restore<'_> {
             return Err(lacks("the right table of contents"));
         }
         Ok(toc)
+    }
+}
+
+/// A file that takes nothing any more once the restore can't go well, or is not wanted any more.
+struct UntilOver<'a> {
+    file: File,
+    is_over: &'a dyn Fn() -> bool,
+}
+
+impl Write for UntilOver<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if (self.is_over)() {
+            return Err(std::io::Error::other("the restore is given up"));
+        }
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.file.flush()
     }
 }
 

@@ -1,14 +1,18 @@
 //! Mirrors that are lost come back from the store, with all that was published.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, UNIX_EPOCH};
 
+use cachewfs_daemon::S3Config;
+use cachewfs_tests::{Fault, Proxy, Recorder, s3_bucket, wait_until};
 use tempfile::TempDir;
 
 use crate::gate::Gate;
 use crate::harness::*;
+use crate::s3;
 
 fn mirror_in(root: &Path) -> PathBuf {
     root.join(format!("data/mirrors/{REPO}.git"))
@@ -158,6 +162,49 @@ async fn an_empty_replica_takes_what_the_store_has_and_fetches_the_rest() {
             0
         );
     }
+}
+
+/// Which segments the bucket was asked about whether they are there.
+fn looked_for(requests: &[String]) -> BTreeSet<&str> {
+    let first_lines = requests.iter().filter_map(|head| head.lines().next());
+    let looks = first_lines.filter(|line| line.starts_with("head "));
+    looks.filter(|line| line.contains("/segments/")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_are_restored_several_at_once() {
+    let Some(bucket) = s3_bucket() else { return };
+    let s3 = s3::config(&bucket);
+    let (world, _, head) = published(|config| config.store.s3 = Some(s3.clone())).await;
+    let root = world.stop().await;
+    // What is left is which snapshot is current, and its manifest.
+    fs::remove_dir_all(mirror_in(root.path())).unwrap();
+    let near = root.path().join(format!("data/store/v1/{REPO}.git"));
+    fs::remove_dir_all(near.join("segments")).unwrap();
+    let proxy = Proxy::start(bucket.address);
+    let recorder = Recorder::start(proxy.address());
+    let endpoint = Some(recorder.url());
+    let through = S3Config { endpoint, ..s3 };
+    let world = World::start_in(root, |config| config.store.s3 = Some(through)).await;
+
+    // Nothing is answered; who fetches one file after the other asks about one.
+    proxy.set(Fault::Stall);
+    let asked_about_many = async {
+        let wait = move || {
+            wait_until("the bucket is asked about four segments", || {
+                looked_for(&recorder.requests()).len() >= 4
+            });
+            proxy.set(Fault::None);
+            (proxy, recorder)
+        };
+        tokio::task::spawn_blocking(wait).await.unwrap()
+    };
+    let (_proxy, refreshed) = tokio::join!(asked_about_many, world.refresh());
+
+    assert_eq!(refreshed["snapshot"], head);
+    let mirror = mirror_in(world.root.path());
+    git(&mirror, ["fsck", "--strict"]);
+    git(&mirror, ["commit-graph", "verify"]);
 }
 
 /// Changes a byte in the middle of the segment of the snapshot's last pack.
