@@ -246,8 +246,12 @@ impl Tier for DiskTier {
     fn set_aside(&self, shelf: &Shelf, id: SegmentId) -> Result<(), TierError> {
         let path = self.path(&Key::segment(shelf, id));
         let aside = self.path(&Key::new(shelf, Object::Damaged(id)));
-        // Two who read it may find the damage; the second has nothing left to do.
-        unless_gone(fs::rename(&path, aside)).map_err(TierError::at(path))
+        match fs::rename(&path, &aside) {
+            // Kept for as long as what was stored just now.
+            Ok(()) => renew(&aside),
+            // Two who read it may find the damage; the second has nothing left to do.
+            renamed => unless_gone(renamed).map_err(TierError::at(path)),
+        }
     }
 }
 

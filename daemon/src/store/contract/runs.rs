@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use cachewfs_tests::{Fault, Proxy, TestBucket, s3_bucket};
 use futures_util::future::join_all;
@@ -196,10 +197,16 @@ fn a_segment_that_was_set_aside_on_disk_is_kept() {
     let damaged = new_segment(directory.path(), b"damaged");
     let repo = repo("aside");
     tier.create_segments(&repo, vec![damaged]).unwrap();
+    let long_ago = SystemTime::now() - Duration::from_hours(100);
+    let segment = tier.path(&Key::segment(&repo, id(b"damaged")));
+    let segment = File::open(segment).unwrap();
+    segment.set_modified(long_ago).unwrap();
 
     tier.set_aside(&repo, id(b"damaged")).unwrap();
 
     let listed = tier.list(&repo, Part::Segments).unwrap();
     assert_eq!(listed[0].object, Object::Damaged(id(b"damaged")));
+    let age = listed[0].stat.stored_at.elapsed().unwrap_or_default();
+    assert!(age < Duration::from_hours(1), "its time begins anew");
     assert!(File::open(tier.path(&Key::segment(&repo, id(b"damaged")))).is_err());
 }
