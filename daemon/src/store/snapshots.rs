@@ -157,17 +157,25 @@ impl Store {
         Ok(stat.map(|stat| stat.stored_at))
     }
 
-    /// The manifest that `pointer` names.
+    /// The manifest that `pointer` names. A copy that is another one is dropped: it is damaged, or from before
+    /// all was forgotten and published anew.
     pub(crate) fn current_manifest(
         &self,
         repo: &RepoName,
         pointer: &Pointer,
     ) -> Result<Manifest, StoreError> {
         let key = Key::manifest(&self.shelf(repo), pointer.snapshot);
-        match self.manifest(repo, pointer.snapshot)? {
+        let read = || match self.manifest(repo, pointer.snapshot)? {
             Some((manifest, digest)) if digest == pointer.manifest => Ok(manifest),
             Some(_) => Err(StoreError::WrongDigest { key: key.boxed() }),
             None => Err(TierError::NotFound { key: key.boxed() }.into()),
+        };
+        match read() {
+            Err(StoreError::WrongDigest { .. } | StoreError::Unreadable { .. }) => {
+                self.tier.forget_copy(&key);
+                read()
+            }
+            manifest => manifest,
         }
     }
 

@@ -92,6 +92,11 @@ pub(crate) trait Tier: Debug + Send + Sync {
     /// half a minute old.
     fn repositories(&self) -> Result<Vec<RepoName>, TierError>;
 
+    /// Drops the copy of an object that is near, if there is one, so that it is read where what counts is.
+    fn forget_copy(&self, key: &Key) {
+        let _ = key;
+    }
+
     /// Where what counts is, and not a copy. By default that is this tier.
     fn authority(&self) -> &dyn Tier;
 

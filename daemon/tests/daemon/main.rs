@@ -7,6 +7,7 @@
 
 mod archive;
 mod auth;
+mod backup;
 mod bad_upstream;
 mod bundles;
 mod connections;

@@ -347,6 +347,11 @@ impl Tier for Tiers {
         self.repositories.get(list, || self.local().repositories())
     }
 
+    fn forget_copy(&self, key: &Key) {
+        self.manifests.forget(key);
+        self.drop_copy(key);
+    }
+
     fn authority(&self) -> &dyn Tier {
         self.remote()
     }
