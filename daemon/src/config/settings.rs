@@ -65,8 +65,8 @@ pub struct Config {
     /// are. Default `1day`.
     #[serde(with = "duration")]
     pub keep_age: Duration,
-    /// How long a segment that no snapshot names is kept after it was stored, for publishes and
-    /// readers that are under way. Default `1day`.
+    /// How long a segment that no snapshot names is kept after it was stored, for publishes that are under
+    /// way; after its last snapshot went, no longer. Default `1day`.
     #[serde(with = "duration")]
     pub delete_grace: Duration,
     /// How long commits that upstream dropped stay in the snapshots. Default `90days`.
