@@ -10,6 +10,7 @@
 mod app;
 mod at_once;
 mod auth;
+mod background;
 mod clock;
 mod collection;
 mod config;

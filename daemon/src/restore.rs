@@ -19,6 +19,7 @@ use cachewfs_format::{
 };
 
 use crate::at_once::map_at_once;
+use crate::background::in_background;
 use crate::config::Config;
 use crate::mirror::{
     Git, GitError, MirrorError, Upstream, create_mirror, head_of_upstream, missing_objects,
@@ -134,12 +135,13 @@ impl Restore<'_> {
         files.sort_by_key(|(file, _)| Reverse(file.size));
         let first_error = OnceLock::new();
         let is_over = || first_error.get().is_some() || self.git.is_stopping();
-        map_at_once(&files, FILES_AT_ONCE, |&(file, place)| {
+        let write = |&(file, place): &(_, _)| {
             if let Err(error) = self.write_file((file, place), &is_over) {
                 // What fails after it does so because of it.
                 first_error.set(error).ok();
             }
-        });
+        };
+        in_background(|| map_at_once(&files, FILES_AT_ONCE, write));
         first_error.into_inner().map_or(Ok(()), Err)
     }
 
