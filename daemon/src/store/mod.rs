@@ -1,11 +1,12 @@
 //! Where segments, manifests and pointers are kept.
 //!
 //! ```text
-//! snapshots, secure, collect, content, archive, revisions    what the daemon does: the same on every tier
-//! tier                                               what a place for objects can do
-//! disk, listing, share                               a directory, which several daemons may have
-//! lease                                              which of several daemons publishes
-//! s3, tiers                                          a bucket; that, a directory and memory as one
+//! snapshots, manifests, secure, collect, content,
+//! archive, revisions      what the daemon does: the same on every tier
+//! tier                    what a place for objects can do
+//! disk, listing, share    a directory, which several daemons may have
+//! lease                   which of several daemons publishes
+//! s3, tiers               a bucket; that, a directory and memory as one
 //! ```
 
 mod archive;
@@ -20,6 +21,7 @@ mod error;
 mod key;
 mod lease;
 mod listing;
+mod manifests;
 mod reads;
 mod revisions;
 mod s3;

@@ -6,9 +6,8 @@
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
 
-use cachewfs_format::{Digest, Manifest, Pointer, RepoName, SegmentId, SnapshotId};
+use cachewfs_format::{Pointer, RepoName, SegmentId, SnapshotId};
 
 use super::clock::{Clock, MachineClock, Notice};
 use super::collect::newest_first;
@@ -113,70 +112,6 @@ impl Store {
         segments: Vec<NewSegment>,
     ) -> Result<u64, StoreError> {
         Ok(self.tier.create_segments(&self.shelf(repo), segments)?)
-    }
-
-    /// Writes a manifest unless its snapshot has one. All that it names was made sure of just now.
-    pub(crate) fn put_manifest(
-        &self,
-        manifest: &Manifest,
-        secured: &Secured,
-    ) -> Result<(Written, Digest), StoreError> {
-        let key = Key::manifest(&self.shelf(&manifest.repo), manifest.snapshot);
-        let bytes = encode(&key, manifest.to_json())?;
-        self.check_time(secured, self.notice.manifest())?;
-        let written = self.tier.create(&key, &bytes)?;
-        Ok((written, Digest::of(&bytes)))
-    }
-
-    /// The manifest of a snapshot and the digest of its bytes, if it is published.
-    pub(crate) fn manifest(
-        &self,
-        repo: &RepoName,
-        snapshot: SnapshotId,
-    ) -> Result<Option<(Manifest, Digest)>, StoreError> {
-        let key = Key::manifest(&self.shelf(repo), snapshot);
-        let Some(found) = self.tier.read_whole(&key)? else {
-            return Ok(None);
-        };
-        let manifest = parse(&key, &found.bytes, Manifest::parse)?;
-        if (&manifest.repo, manifest.snapshot) != (repo, snapshot) {
-            return Err(StoreError::Misplaced { key: key.boxed() });
-        }
-        Ok(Some((manifest, Digest::of(&found.bytes))))
-    }
-
-    /// When the manifest of a snapshot was written, if there is one.
-    pub(crate) fn manifest_written_at(
-        &self,
-        repo: &RepoName,
-        snapshot: SnapshotId,
-    ) -> Result<Option<SystemTime>, StoreError> {
-        let stat = self
-            .tier
-            .stat(&Key::manifest(&self.shelf(repo), snapshot))?;
-        Ok(stat.map(|stat| stat.stored_at))
-    }
-
-    /// The manifest that `pointer` names. A copy that is another one is dropped: it is damaged, or from before
-    /// all was forgotten and published anew.
-    pub(crate) fn current_manifest(
-        &self,
-        repo: &RepoName,
-        pointer: &Pointer,
-    ) -> Result<Manifest, StoreError> {
-        let key = Key::manifest(&self.shelf(repo), pointer.snapshot);
-        let read = || match self.manifest(repo, pointer.snapshot)? {
-            Some((manifest, digest)) if digest == pointer.manifest => Ok(manifest),
-            Some(_) => Err(StoreError::WrongDigest { key: key.boxed() }),
-            None => Err(TierError::NotFound { key: key.boxed() }.into()),
-        };
-        match read() {
-            Err(StoreError::WrongDigest { .. } | StoreError::Unreadable { .. }) => {
-                self.tier.forget_copy(&key);
-                read()
-            }
-            manifest => manifest,
-        }
     }
 
     /// Which snapshot is current, if one is published.
@@ -320,9 +255,8 @@ pub(super) fn encode(
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::fs;
 
-    use cachewfs_format::ObjectId;
+    use cachewfs_format::{Digest, ObjectId};
 
     use super::*;
     use crate::store::DiskTier;
@@ -397,38 +331,5 @@ mod tests {
         assert!(is_refused(read.unwrap_err()));
         assert!(is_refused(swapped.unwrap_err()));
         assert_eq!(tier.read_whole(&key).unwrap().unwrap().bytes, later);
-    }
-
-    #[test]
-    fn a_manifest_that_belongs_elsewhere_is_refused() {
-        let (_directory, tier, store, repo) = store();
-        let here = SnapshotId::first(ObjectId::from_bytes(&[1; 20]).unwrap());
-        let elsewhere = SnapshotId::first(ObjectId::from_bytes(&[2; 20]).unwrap());
-        let manifest = Manifest {
-            version: Manifest::VERSION,
-            repo: repo.clone(),
-            snapshot: here,
-            refs_digest: Digest::of(b"refs"),
-            created_at: 7,
-            archives: BTreeMap::new(),
-            packs: Vec::new(),
-            commit_graphs: Vec::new(),
-            tips: Vec::new(),
-            runs: Vec::new(),
-            lfs_objects: Vec::new(),
-        };
-        store
-            .put_manifest(&manifest, &secured(&store, &repo))
-            .unwrap();
-
-        let (from, to) = (
-            Key::manifest(&store.shelf(&repo), here),
-            Key::manifest(&store.shelf(&repo), elsewhere),
-        );
-        fs::copy(tier.path(&from), tier.path(&to)).unwrap();
-
-        assert_eq!(store.manifest(&repo, here).unwrap().unwrap().0, manifest);
-        let error = store.manifest(&repo, elsewhere).unwrap_err();
-        assert!(matches!(error, StoreError::Misplaced { key } if *key == to));
     }
 }

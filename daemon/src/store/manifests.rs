@@ -1,0 +1,120 @@
+//! Manifests: one for each snapshot, written once.
+
+use std::time::SystemTime;
+
+use cachewfs_format::{Digest, Manifest, Pointer, RepoName, SnapshotId};
+
+use super::key::Key;
+use super::secure::Secured;
+use super::snapshots::{encode, parse};
+use super::tier::Written;
+use super::{Store, StoreError, TierError};
+
+impl Store {
+    /// Writes a manifest unless its snapshot has one. All that it names was made sure of just now.
+    pub(crate) fn put_manifest(
+        &self,
+        manifest: &Manifest,
+        secured: &Secured,
+    ) -> Result<(Written, Digest), StoreError> {
+        let key = Key::manifest(&self.shelf(&manifest.repo), manifest.snapshot);
+        let bytes = encode(&key, manifest.to_json())?;
+        self.check_time(secured, self.notice.manifest())?;
+        let written = self.tier().create(&key, &bytes)?;
+        Ok((written, Digest::of(&bytes)))
+    }
+
+    /// The manifest of a snapshot and the digest of its bytes, if it is published.
+    pub(crate) fn manifest(
+        &self,
+        repo: &RepoName,
+        snapshot: SnapshotId,
+    ) -> Result<Option<(Manifest, Digest)>, StoreError> {
+        let key = Key::manifest(&self.shelf(repo), snapshot);
+        let Some(found) = self.tier().read_whole(&key)? else {
+            return Ok(None);
+        };
+        let manifest = parse(&key, &found.bytes, Manifest::parse)?;
+        if (&manifest.repo, manifest.snapshot) != (repo, snapshot) {
+            return Err(StoreError::Misplaced { key: key.boxed() });
+        }
+        Ok(Some((manifest, Digest::of(&found.bytes))))
+    }
+
+    /// When the manifest of a snapshot was written, if there is one.
+    pub(crate) fn manifest_written_at(
+        &self,
+        repo: &RepoName,
+        snapshot: SnapshotId,
+    ) -> Result<Option<SystemTime>, StoreError> {
+        let key = Key::manifest(&self.shelf(repo), snapshot);
+        let stat = self.tier().stat(&key)?;
+        Ok(stat.map(|stat| stat.stored_at))
+    }
+
+    /// The manifest that `pointer` names.
+    pub(crate) fn current_manifest(
+        &self,
+        repo: &RepoName,
+        pointer: &Pointer,
+    ) -> Result<Manifest, StoreError> {
+        let key = Key::manifest(&self.shelf(repo), pointer.snapshot);
+        match self.manifest(repo, pointer.snapshot)? {
+            Some((manifest, digest)) if digest == pointer.manifest => Ok(manifest),
+            Some(_) => Err(StoreError::WrongDigest { key: key.boxed() }),
+            None => Err(TierError::NotFound { key: key.boxed() }.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::fs;
+
+    use cachewfs_format::ObjectId;
+
+    use super::*;
+    use crate::store::DiskTier;
+    use crate::store::testing::secured;
+
+    fn manifest(repo: &RepoName, snapshot: SnapshotId, created_at: u64) -> Manifest {
+        Manifest {
+            version: Manifest::VERSION,
+            repo: repo.clone(),
+            snapshot,
+            refs_digest: Digest::of(b"refs"),
+            created_at,
+            archives: BTreeMap::new(),
+            packs: Vec::new(),
+            commit_graphs: Vec::new(),
+            tips: Vec::new(),
+            runs: Vec::new(),
+            lfs_objects: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_manifest_that_belongs_elsewhere_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let tier = DiskTier::create(directory.path(), &directory.path().join("tmp")).unwrap();
+        let store = Store::new(tier.clone());
+        let repo = RepoName::parse("example.com/a").unwrap();
+        let here = SnapshotId::first(ObjectId::from_bytes(&[1; 20]).unwrap());
+        let elsewhere = SnapshotId::first(ObjectId::from_bytes(&[2; 20]).unwrap());
+        let manifest = manifest(&repo, here, 7);
+        store
+            .put_manifest(&manifest, &secured(&store, &repo))
+            .unwrap();
+
+        let (from, to) = (
+            Key::manifest(&store.shelf(&repo), here),
+            Key::manifest(&store.shelf(&repo), elsewhere),
+        );
+        fs::copy(tier.path(&from), tier.path(&to)).unwrap();
+
+        assert_eq!(store.manifest(&repo, here).unwrap().unwrap().0, manifest);
+        let error = store.manifest(&repo, elsewhere).unwrap_err();
+        assert!(matches!(error, StoreError::Misplaced { key } if *key == to));
+    }
+}
