@@ -155,10 +155,8 @@ impl Worker {
                 return Ok(false);
             };
             if snapshots == Snapshots::Deleted {
-                let delete = store.lfs().delete(&repository.name);
-                delete
-                    .and_then(|()| store.delete(&repository.name))
-                    .map_err(|error| RepositoryError::Store(Arc::new(error)))?;
+                let deleted = store.delete(&repository.name);
+                deleted.map_err(|error| RepositoryError::Store(Arc::new(error)))?;
             }
             // Slow for a large mirror; what is left is swept at the next start.
             removed.close().map_err(failed(&repository.mirror))?;

@@ -238,9 +238,31 @@ impl Tier for DiskTier {
     }
 
     fn delete_shelf(&self, shelf: &Shelf) -> Result<(), TierError> {
-        self.delete(&[Key::pointer(shelf)])?;
         let directory = self.directory(shelf);
-        unless_gone(fs::remove_dir_all(&directory)).map_err(TierError::at(directory))
+        let deletions = self.path(&Key::deletions(shelf));
+        let below = self.directory(&shelf.below());
+        let kept = [deletions.with_extension("lock"), deletions, below];
+        let entries = match fs::read_dir(&directory) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            entries => entries.map_err(TierError::at(&directory))?,
+        };
+        for entry in entries {
+            let entry = entry.map_err(TierError::at(&directory))?;
+            let path = entry.path();
+            if kept.contains(&path) {
+                continue;
+            }
+            let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            let removed = if is_directory {
+                fs::remove_dir_all(&path)
+            } else {
+                fs::remove_file(&path)
+            };
+            unless_gone(removed).map_err(TierError::at(path))?;
+        }
+        // Unless something is kept.
+        fs::remove_dir(&directory).ok();
+        Ok(())
     }
 
     fn set_aside(&self, shelf: &Shelf, id: SegmentId) -> Result<(), TierError> {

@@ -43,6 +43,11 @@ impl Shelf {
         let (repo, is_lfs) = (repo.clone(), true);
         Self { repo, is_lfs }
     }
+
+    /// The one whose objects are below those of this one, unless it is that itself.
+    pub(super) fn below(&self) -> Self {
+        Self::of_lfs(&self.repo)
+    }
 }
 
 impl fmt::Display for Shelf {

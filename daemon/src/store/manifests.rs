@@ -69,30 +69,13 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
     use std::fs;
 
     use cachewfs_format::ObjectId;
 
     use super::*;
     use crate::store::DiskTier;
-    use crate::store::testing::secured;
-
-    fn manifest(repo: &RepoName, snapshot: SnapshotId, created_at: u64) -> Manifest {
-        Manifest {
-            version: Manifest::VERSION,
-            repo: repo.clone(),
-            snapshot,
-            refs_digest: Digest::of(b"refs"),
-            created_at,
-            archives: BTreeMap::new(),
-            packs: Vec::new(),
-            commit_graphs: Vec::new(),
-            tips: Vec::new(),
-            runs: Vec::new(),
-            lfs_objects: Vec::new(),
-        }
-    }
+    use crate::store::testing::{manifest, secured};
 
     #[test]
     fn a_manifest_that_belongs_elsewhere_is_refused() {

@@ -1,8 +1,8 @@
 //! Where segments, manifests and pointers are kept.
 //!
 //! ```text
-//! snapshots, manifests, secure, collect, content,
-//! archive, revisions      what the daemon does: the same on every tier
+//! snapshots, manifests, secure, collect, forget,
+//! content, archive, revisions      what the daemon does: the same on every tier
 //! tier                    what a place for objects can do
 //! disk, listing, share    a directory, which several daemons may have
 //! lease                   which of several daemons publishes
@@ -18,6 +18,7 @@ mod content;
 mod contract;
 mod disk;
 mod error;
+mod forget;
 mod key;
 mod lease;
 mod listing;

@@ -177,14 +177,6 @@ impl Store {
         Ok(written?)
     }
 
-    /// Deletes all that is published of `repo`: first of all the pointer, so that nothing is half there. What
-    /// others may be about to name goes with a later collection.
-    pub(crate) fn delete(&self, repo: &RepoName) -> Result<(), StoreError> {
-        let deleted = self.tier().delete_shelf(&self.shelf(repo));
-        self.has_changed();
-        Ok(deleted?)
-    }
-
     /// All snapshots that are kept: the current one, then those that were current last.
     pub(crate) fn newest_snapshots(&self, repo: &RepoName) -> Result<Vec<SnapshotId>, StoreError> {
         let Some(current) = self.pointer(repo)? else {

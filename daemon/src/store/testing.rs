@@ -1,10 +1,10 @@
 //! What tests of tiers store.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::io::Write as _;
 use std::path::Path;
 
-use cachewfs_format::{Digest, RepoName, SegmentId};
+use cachewfs_format::{Digest, Manifest, Pointer, RepoName, SegmentId, SnapshotId};
 
 use super::key::Shelf;
 use super::tier::NewSegment;
@@ -41,4 +41,34 @@ pub(super) fn new_segment(directory: &Path, bytes: &[u8]) -> NewSegment {
 pub(super) fn secured(store: &Store, repo: &RepoName) -> Secured {
     let nothing = (None, &HashSet::new());
     store.secure(repo, nothing, || false).unwrap()
+}
+
+/// A manifest that names nothing.
+pub(super) fn manifest(repo: &RepoName, snapshot: SnapshotId, created_at: u64) -> Manifest {
+    Manifest {
+        version: Manifest::VERSION,
+        repo: repo.clone(),
+        snapshot,
+        refs_digest: Digest::of(b"refs"),
+        created_at,
+        archives: BTreeMap::new(),
+        packs: Vec::new(),
+        commit_graphs: Vec::new(),
+        tips: Vec::new(),
+        runs: Vec::new(),
+        lfs_objects: Vec::new(),
+    }
+}
+
+/// A pointer to the manifest with this digest.
+pub(super) fn pointer_to(snapshot: SnapshotId, manifest: Digest) -> Pointer {
+    Pointer {
+        version: Pointer::VERSION,
+        snapshot,
+        manifest,
+        archives: BTreeMap::new(),
+        published_at: 7,
+        replaced: Vec::new(),
+        fence: 0,
+    }
 }

@@ -110,9 +110,11 @@ pub(crate) trait Tier: Debug + Send + Sync {
     /// Deletes objects, those that are there; all at the same time if it can.
     fn delete(&self, keys: &[Key]) -> Result<(), TierError>;
 
-    /// Deletes all of a shelf, its pointer first, and what is below it; but leaves segments where nothing
-    /// can be held.
-    fn delete_shelf(&self, shelf: &Shelf) -> Result<(), TierError>;
+    /// Deletes what is left of a shelf whose pointer and manifests are gone, but for what it says of deletions
+    /// and what is below it. By default nothing, as others may be about to name its segments.
+    fn delete_shelf(&self, _shelf: &Shelf) -> Result<(), TierError> {
+        Ok(())
+    }
 
     /// Puts a segment that was found damaged out of the way, if it is there, so that it can be stored again.
     /// What was found damaged may be a copy: then that goes, and who finds the segment damaged again says so

@@ -219,6 +219,18 @@ impl World {
         Manifest::parse(&bytes).unwrap()
     }
 
+    /// Whether the ids of what was forgotten are all that the directory of the store has of the repository.
+    pub(crate) fn has_forgotten(&self) -> bool {
+        let of_lfs = self.store().join("lfs");
+        let files = [self.store(), of_lfs.clone()].into_iter().flat_map(|part| {
+            let files = fs::read_dir(part).into_iter().flatten();
+            files.map(|file| file.unwrap().path())
+        });
+        let mut files = files.filter(|file| *file != of_lfs);
+        let is_note = |file: PathBuf| file.file_stem().unwrap() == "deletions";
+        self.store().join("deletions").exists() && files.all(is_note)
+    }
+
     /// Bytes of all files in the store.
     pub(crate) fn stored_bytes(&self) -> u64 {
         ["snapshots", "segments"]

@@ -165,7 +165,7 @@ async fn what_is_being_fetched_ends_with_the_daemon_and_with_the_repository() {
     let path = format!("/api/v1/repos/{REPO}/forget?store=true");
     let began = Instant::now();
     assert_eq!(world.post(&path, "").await.status(), 200);
-    assert!(!world.store().exists());
+    assert!(world.has_forgotten());
     world.get(&lfs(), &[]).await;
     assert_eq!(world.status().await["lfs"]["is_running"], true);
 
@@ -185,7 +185,7 @@ async fn who_forgets_a_repository_forgets_its_lfs_archive() {
     let path = format!("/api/v1/repos/{REPO}/forget?store=true");
     assert_eq!(world.post(&path, "").await.status(), 200);
 
-    assert!(!world.store().exists());
+    assert!(world.has_forgotten());
     assert_eq!(world.request(Method::HEAD, &lfs(), &[]).await.status(), 404);
 }
 

@@ -46,6 +46,7 @@ mod s3;
 mod s3_cost;
 mod s3_many;
 mod s3_outage;
+mod s3_repair;
 mod stale;
 mod status_page;
 mod storm;

@@ -155,14 +155,18 @@ async fn an_operator_publishes_lays_out_anew_and_forgets() {
 
     let forgotten = act(&world, "forget?store=true").await;
     assert_eq!(forgotten, (200, json!({"repo": REPO, "store": true})));
-    assert!(!mirror(&world).exists() && !world.store().exists());
+    assert!(!mirror(&world).exists() && world.has_forgotten());
     assert_eq!(world.status().await["error"]["code"], "unknown_repo");
     let again = act(&world, "forget").await;
     assert_eq!(
         (again.0, &again.1["error"]["code"]),
         (404, &json!("unknown_repo"))
     );
-    assert_eq!(act(&world, "publish").await.0, 200);
+    let (status, published) = act(&world, "publish").await;
+    assert_eq!(status, 200);
+    let id = published["snapshot"].as_str().unwrap();
+    assert!(id.starts_with(&format!("{second}-")), "{id}");
+    assert_ne!(id, anew["snapshot"]);
     assert_good_clone(&world.extract("snapshot.tar.zst").await);
 }
 

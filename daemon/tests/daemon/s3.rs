@@ -20,13 +20,13 @@ pub(crate) fn config(bucket: &TestBucket) -> S3Config {
     }
 }
 
-async fn start(bucket: &TestBucket) -> World {
+pub(crate) async fn start(bucket: &TestBucket) -> World {
     let s3 = config(bucket);
     World::start_with(|config| config.store.s3 = Some(s3)).await
 }
 
 /// Starts it again without what is on disk: a new replica.
-async fn replace(world: World, s3: S3Config) -> World {
+pub(crate) async fn replace(world: World, s3: S3Config) -> World {
     let root = world.stop().await;
     fs::remove_dir_all(root.path().join("data")).unwrap();
     World::start_in(root, |config| config.store.s3 = Some(s3)).await
@@ -214,7 +214,7 @@ fn ignores_conditions() -> (String, std::thread::JoinHandle<()>) {
 }
 
 /// Names of the objects of the repository below `part`.
-fn objects(bucket: &TestBucket, part: &str) -> BTreeSet<String> {
+pub(crate) fn objects(bucket: &TestBucket, part: &str) -> BTreeSet<String> {
     let prefix = format!("v1/{REPO}.git/{part}/");
     let answer = bucket.ask("GET", &format!("?list-type=2&prefix={prefix}"));
     let keys = answer.split("<Key>").skip(1);

@@ -121,14 +121,7 @@ impl Store {
     ) -> Result<Collected, StoreError> {
         let (keep, now) = (collection.keep, SystemTime::now());
         let (snapshots, all) = self.old_snapshots(repo, (keep, now))?;
-        if !snapshots.is_empty() {
-            let (mut deletions, version) = self.deletions(repo)?;
-            deletions.nonce = deletions.nonce.wrapping_add(1);
-            for &id in &snapshots {
-                deletions.set_used(id);
-            }
-            self.swap_deletions(repo, &deletions, version.as_ref())?;
-        }
+        self.note_used(repo, &snapshots)?;
         let objects = snapshots.iter().map(|&id| Object::Manifest(id));
         self.delete_objects(repo, objects, &|| true)?;
         let mut collected = Collected {
@@ -158,7 +151,7 @@ impl Store {
     }
 
     /// Deletes objects in their order as long as it may; gives how many.
-    fn delete_objects(
+    pub(super) fn delete_objects(
         &self,
         repo: &RepoName,
         objects: impl Iterator<Item = Object>,
@@ -178,7 +171,7 @@ impl Store {
     }
 
     /// Makes `new` what is announced if that is what has the version `expected`.
-    fn swap_deletions(
+    pub(super) fn swap_deletions(
         &self,
         repo: &RepoName,
         new: &Deletions,
@@ -193,7 +186,7 @@ impl Store {
     }
 
     /// The snapshots that there are in the store itself.
-    fn manifests(&self, repo: &RepoName) -> Result<HashSet<SnapshotId>, StoreError> {
+    pub(super) fn manifests(&self, repo: &RepoName) -> Result<HashSet<SnapshotId>, StoreError> {
         let listed = self.list(repo, Part::Manifests)?;
         Ok(listed
             .iter()

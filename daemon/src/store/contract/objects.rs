@@ -180,6 +180,7 @@ fn shelves_of_a_repository_are_apart(tier: &dyn Tier, tmp: &Path) {
         assert_eq!(ids, [Object::Segment(id(content))], "{shelf}");
     }
     let [snapshots, lfs] = &shelves;
+    tier.delete(&[Key::pointer(lfs)]).unwrap();
     tier.delete_shelf(lfs).unwrap();
     assert!(tier.read_whole(&Key::pointer(lfs)).unwrap().is_none());
     assert_eq!(bytes(tier, &Key::pointer(snapshots)), b"one");
@@ -205,8 +206,12 @@ fn what_is_deleted_is_gone(tier: &dyn Tier, tmp: &Path) {
     assert_eq!(tier.create(&key, b"again").unwrap(), Written::New);
     assert_eq!(bytes(tier, &key), b"again");
     assert!(tier.stat(&key).unwrap().is_some());
+    let deletions = Key::deletions(&repo);
+    tier.swap(&deletions, None, b"deletions").unwrap();
+    tier.delete(&[Key::pointer(&repo), key.clone()]).unwrap();
     tier.delete_shelf(&repo).unwrap();
     tier.delete_shelf(&repo).unwrap();
+    assert_eq!(bytes(tier, &deletions), b"deletions");
     assert!(tier.read_whole(&Key::pointer(&repo)).unwrap().is_none());
     assert!(tier.read_whole(&key).unwrap().is_none());
     assert!(tier.stat(&key).unwrap().is_none());

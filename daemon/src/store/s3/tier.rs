@@ -334,16 +334,6 @@ impl Tier for S3Tier {
         }
     }
 
-    /// Others may be about to name its segments.
-    fn delete_shelf(&self, shelf: &Shelf) -> Result<(), TierError> {
-        self.delete(&[Key::pointer(shelf)])?;
-        let manifests = self.list(shelf, Part::Manifests)?;
-        let keys = manifests
-            .iter()
-            .map(|listed| Key::new(shelf, listed.object));
-        self.delete(&keys.collect::<Vec<_>>())
-    }
-
     /// Nothing is moved: the next publish writes over it.
     fn set_aside(&self, shelf: &Shelf, id: SegmentId) -> Result<(), TierError> {
         self.lock_damaged().insert(Key::segment(shelf, id));

@@ -8,7 +8,7 @@ use lru::LruCache;
 
 use super::Tiers;
 use crate::store::TierError;
-use crate::store::key::{Key, Shelf};
+use crate::store::key::Key;
 use crate::store::tier::{Stat, Tier as _};
 
 /// For so long a manifest that was there counts as there: who deletes one waits longer before its segments go.
@@ -31,16 +31,6 @@ impl Default for Manifests {
 impl Manifests {
     pub(super) fn forget(&self, key: &Key) {
         self.lock().pop(key);
-    }
-
-    /// All those of a shelf.
-    pub(super) fn forget_shelf(&self, shelf: &Shelf) {
-        let mut known = self.lock();
-        let of_shelf = known.iter().filter(|(key, _)| key.shelf == *shelf);
-        let keys: Vec<Key> = of_shelf.map(|(key, _)| key.clone()).collect();
-        for key in &keys {
-            known.pop(key);
-        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {

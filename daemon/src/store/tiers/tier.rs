@@ -372,8 +372,6 @@ impl Tier for Tiers {
 
     fn delete_shelf(&self, shelf: &Shelf) -> Result<(), TierError> {
         self.remote().delete_shelf(shelf)?;
-        self.pointers.forget(&Key::pointer(shelf));
-        self.manifests.forget_shelf(shelf);
         for part in [Part::Manifests, Part::Segments] {
             for listed in self.local().list(shelf, part)? {
                 self.fetcher

@@ -87,10 +87,6 @@ impl Tier for Actor {
         Ok(())
     }
 
-    fn delete_shelf(&self, shelf: &Shelf) -> Result<(), TierError> {
-        self.delete(&[Key::pointer(shelf)])
-    }
-
     fn set_aside(&self, _: &Shelf, _: SegmentId) -> Result<(), TierError> {
         Ok(())
     }

@@ -1,0 +1,139 @@
+//! Deleting all that is published of a repository, whatever is kept otherwise.
+
+use cachewfs_format::{RepoName, SnapshotId};
+
+use super::key::{Key, Object};
+use super::{Store, StoreError};
+
+/// How often one tries to note something beside others who do.
+const TRIES: usize = 10;
+
+impl Store {
+    /// Deletes all that is published of `repo`, LFS archives too: first of all the pointer, so that nothing is
+    /// half there. What others may be about to name goes with a later collection. Ids stay noted.
+    pub(crate) fn delete(&self, repo: &RepoName) -> Result<(), StoreError> {
+        let deleted = self
+            .lfs()
+            .delete_published(repo)
+            .and_then(|()| self.delete_published(repo));
+        self.has_changed();
+        deleted
+    }
+
+    fn delete_published(&self, repo: &RepoName) -> Result<(), StoreError> {
+        let shelf = self.shelf(repo);
+        self.tier().delete(&[Key::pointer(&shelf)])?;
+        let snapshots: Vec<_> = self.manifests(repo)?.into_iter().collect();
+        self.note_used(repo, &snapshots)?;
+        // Those alone: the id of one that was written just now isn't noted.
+        let objects = snapshots.into_iter().map(Object::Manifest);
+        self.delete_objects(repo, objects, &|| true)?;
+        Ok(self.tier().delete_shelf(&shelf)?)
+    }
+
+    /// Notes that no other snapshot may have one of these ids; what is announced stays announced.
+    pub(super) fn note_used(&self, repo: &RepoName, ids: &[SnapshotId]) -> Result<(), StoreError> {
+        for _ in 0..TRIES {
+            let (mut deletions, version) = self.deletions(repo)?;
+            if ids.iter().all(|&id| deletions.is_used(id)) {
+                return Ok(());
+            }
+            deletions.nonce = deletions.nonce.wrapping_add(1);
+            for &id in ids {
+                deletions.set_used(id);
+            }
+            match self.swap_deletions(repo, &deletions, version.as_ref()) {
+                Err(StoreError::Collecting) => {}
+                noted => return noted,
+            }
+        }
+        Err(StoreError::Collecting)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use cachewfs_format::ObjectId;
+
+    use super::*;
+    use crate::store::testing::{manifest, pointer_to, secured};
+    use crate::store::wrapped::{Call, Wrapped};
+    use crate::store::{DiskTier, S3Error};
+
+    /// Publishes a snapshot.
+    fn publish(store: &Store, repo: &RepoName) -> SnapshotId {
+        let id = SnapshotId::first(ObjectId::from_bytes(&[1; 20]).unwrap());
+        let secured = secured(store, repo);
+        let manifest = manifest(repo, id, 7);
+        let (_, digest) = store.put_manifest(&manifest, &secured).unwrap();
+        let pointer = pointer_to(id, digest);
+        store
+            .swap_pointer(repo, (None, &pointer), &secured)
+            .unwrap();
+        id
+    }
+
+    fn is_used(store: &Store, repo: &RepoName, id: SnapshotId) -> bool {
+        secured(store, repo).is_used(id)
+    }
+
+    #[test]
+    fn what_is_forgotten_leaves_its_ids_and_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let tier = DiskTier::create(directory.path(), &directory.path().join("tmp")).unwrap();
+        let store = Store::new(tier.clone());
+        let repo = RepoName::parse("example.com/a").unwrap();
+        let of_both = [store.lfs(), store.clone()];
+        let id = of_both.clone().map(|store| publish(&store, &repo))[0];
+
+        store.delete(&repo).unwrap();
+        store.delete(&repo).unwrap();
+
+        for store in of_both {
+            assert!(is_used(&store, &repo, id));
+            assert_eq!(store.pointer(&repo).unwrap(), None);
+            assert!(store.manifest(&repo, id).unwrap().is_none());
+            let left = std::fs::read_dir(tier.directory(&store.shelf(&repo))).unwrap();
+            let mut left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+            left.sort();
+            left.retain(|name| name != "lfs");
+            assert_eq!(left, ["deletions", "deletions.lock"]);
+        }
+    }
+
+    #[test]
+    fn ids_are_noted_before_their_manifests_go() {
+        let directory = tempfile::tempdir().unwrap();
+        let repo = RepoName::parse("example.com/a").unwrap();
+        let mut deletes_until_it_is_gone = 0;
+        for survived in 0..10 {
+            let root = directory.path().join(survived.to_string());
+            let tier = DiskTier::create(&root, &root.join("tmp")).unwrap();
+            let id = publish(&Store::new(tier.clone()), &repo);
+            let deletes = AtomicUsize::new(0);
+            let dies = Wrapped::new(tier.clone(), move |call| {
+                let is_late =
+                    call == Call::Delete && deletes.fetch_add(1, Ordering::SeqCst) >= survived;
+                if is_late {
+                    Err(S3Error::TimedOut)
+                } else {
+                    Ok(())
+                }
+            });
+
+            let outcome = Store::new(dies).delete(&repo);
+
+            let store = Store::new(tier);
+            let is_there = store.manifest(&repo, id).unwrap().is_some();
+            assert!(is_there || is_used(&store, &repo, id), "{survived}");
+            if outcome.is_ok() {
+                assert!(!is_there);
+                deletes_until_it_is_gone = survived;
+                break;
+            }
+        }
+        assert!(deletes_until_it_is_gone > 1, "pointer, manifests");
+    }
+}

@@ -1,0 +1,34 @@
+//! A bucket whose objects were deleted: what is published anew is right.
+
+use cachewfs_tests::s3_bucket;
+
+use crate::harness::*;
+use crate::s3::{config, objects, replace, start};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_forgotten_is_published_again_under_another_id() {
+    let Some(bucket) = s3_bucket() else { return };
+    let world = start(&bucket).await;
+    let work = world.create_upstream();
+    write_file(&work.join("file"), "one\n");
+    let first = commit_and_push(&work, "one");
+    world.refresh().await;
+    let immutable = format!("/git/{REPO}/snapshot/{first}.tar.zst");
+    assert_eq!(world.get(&immutable, &[]).await.status(), 200);
+
+    let forget = format!("/api/v1/repos/{REPO}/forget?store=true");
+    assert_eq!(world.post(&forget, "").await.status(), 200);
+
+    assert_eq!(world.get(&immutable, &[]).await.status(), 404);
+    let again = world.refresh().await;
+    let again = again["snapshot"].as_str().unwrap();
+    assert!(again.starts_with(&format!("{first}-")), "{again}");
+    assert_eq!(world.get(&immutable, &[]).await.status(), 404);
+    // Also by a daemon that doesn't mirror it, more than once.
+    let world = replace(world, config(&bucket)).await;
+    assert_eq!(world.post(&forget, "").await.status(), 200);
+    assert_eq!(objects(&bucket, "snapshots").len(), 0);
+    let third = world.refresh().await;
+    let third = third["snapshot"].as_str().unwrap();
+    assert!(third != first && third != again, "{third}");
+}
