@@ -7,7 +7,7 @@ use cachewfs_format::{Digest, Manifest, Pointer, RepoName, SnapshotId};
 use super::key::Key;
 use super::secure::Secured;
 use super::snapshots::{encode, parse};
-use super::tier::Written;
+use super::tier::{Tier, Written};
 use super::{Store, StoreError, TierError};
 
 impl Store {
@@ -30,8 +30,46 @@ impl Store {
         repo: &RepoName,
         snapshot: SnapshotId,
     ) -> Result<Option<(Manifest, Digest)>, StoreError> {
+        self.fitting_manifest(repo, snapshot, |_| true)
+    }
+
+    /// The same in the store itself: what is near may be damaged.
+    pub(super) fn authoritative_manifest(
+        &self,
+        repo: &RepoName,
+        snapshot: SnapshotId,
+    ) -> Result<Option<(Manifest, Digest)>, StoreError> {
+        self.manifest_in(self.authority(), repo, snapshot)
+    }
+
+    /// The manifest, which should fit: where a copy can't be read or doesn't, the store itself says what is so.
+    fn fitting_manifest(
+        &self,
+        repo: &RepoName,
+        snapshot: SnapshotId,
+        fits: impl Fn(&Digest) -> bool,
+    ) -> Result<Option<(Manifest, Digest)>, StoreError> {
+        let read = self.manifest_in(self.tier(), repo, snapshot);
+        let is_good = match &read {
+            Ok(Some((_, digest))) => fits(digest),
+            Err(StoreError::Unreadable { .. } | StoreError::Misplaced { .. }) => false,
+            Ok(None) | Err(_) => true,
+        };
         let key = Key::manifest(&self.shelf(repo), snapshot);
-        let Some(found) = self.tier().read_whole(&key)? else {
+        if is_good || !self.tier().drop_copies(&key) {
+            return read;
+        }
+        self.manifest_in(self.tier(), repo, snapshot)
+    }
+
+    fn manifest_in(
+        &self,
+        tier: &dyn Tier,
+        repo: &RepoName,
+        snapshot: SnapshotId,
+    ) -> Result<Option<(Manifest, Digest)>, StoreError> {
+        let key = Key::manifest(&self.shelf(repo), snapshot);
+        let Some(found) = tier.read_whole(&key)? else {
             return Ok(None);
         };
         let manifest = parse(&key, &found.bytes, Manifest::parse)?;
@@ -59,8 +97,9 @@ impl Store {
         pointer: &Pointer,
     ) -> Result<Manifest, StoreError> {
         let key = Key::manifest(&self.shelf(repo), pointer.snapshot);
-        match self.manifest(repo, pointer.snapshot)? {
-            Some((manifest, digest)) if digest == pointer.manifest => Ok(manifest),
+        let fits = |digest: &Digest| *digest == pointer.manifest;
+        match self.fitting_manifest(repo, pointer.snapshot, fits)? {
+            Some((manifest, digest)) if fits(&digest) => Ok(manifest),
             Some(_) => Err(StoreError::WrongDigest { key: key.boxed() }),
             None => Err(TierError::NotFound { key: key.boxed() }.into()),
         }

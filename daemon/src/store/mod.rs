@@ -16,6 +16,8 @@ mod config;
 mod content;
 #[cfg(test)]
 mod contract;
+#[cfg(test)]
+mod damaged;
 mod disk;
 mod error;
 mod forget;

@@ -92,11 +92,6 @@ pub(crate) trait Tier: Debug + Send + Sync {
     /// half a minute old.
     fn repositories(&self) -> Result<Vec<RepoName>, TierError>;
 
-    /// Drops the copy of an object that is near, if there is one, so that it is read where what counts is.
-    fn forget_copy(&self, key: &Key) {
-        let _ = key;
-    }
-
     /// Where what counts is, and not a copy. By default that is this tier.
     fn authority(&self) -> &dyn Tier;
 
@@ -116,9 +111,13 @@ pub(crate) trait Tier: Debug + Send + Sync {
         Ok(())
     }
 
-    /// Puts a segment that was found damaged out of the way, if it is there, so that it can be stored again.
-    /// What was found damaged may be a copy: then that goes, and who finds the segment damaged again says so
-    /// again.
+    /// Drops copies of an object that were found to be no good; tells whether there may have been some. By default
+    /// there are none.
+    fn drop_copies(&self, _key: &Key) -> bool {
+        false
+    }
+
+    /// Puts a segment that was found damaged out of the way, so that it can be stored again.
     fn set_aside(&self, shelf: &Shelf, id: SegmentId) -> Result<(), TierError>;
 }
 

@@ -1,9 +1,33 @@
-//! A bucket whose objects were deleted: what is published anew is right.
+//! A bucket whose copies are damaged, or whose objects were deleted: what is published anew is right.
+
+use std::fs;
 
 use cachewfs_tests::s3_bucket;
 
 use crate::harness::*;
 use crate::s3::{config, objects, replace, start};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotten_copy_of_a_manifest_fails_nothing() {
+    let Some(bucket) = s3_bucket() else { return };
+    let world = start(&bucket).await;
+    let work = world.create_upstream();
+    write_file(&work.join("file"), "one\n");
+    let first = commit_and_push(&work, "one");
+    world.refresh().await;
+    let copy = world.store().join("snapshots").join(&first);
+    let good = fs::read(&copy).unwrap();
+
+    // Nothing of it is in memory.
+    let root = world.stop().await;
+    write_file(&copy, "rotten");
+    let s3 = config(&bucket);
+    let world = World::start_in(root, |config| config.store.s3 = Some(s3)).await;
+
+    assert_good_clone(&world.extract("snapshot.tar.zst").await);
+    assert_eq!(world.refresh().await["moved"], false);
+    assert!(fs::read(&copy).unwrap() == good);
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_forgotten_is_published_again_under_another_id() {

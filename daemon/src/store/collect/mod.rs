@@ -227,8 +227,8 @@ impl Store {
         id: SnapshotId,
         named: &mut HashSet<SegmentId>,
     ) -> Result<(), StoreError> {
-        // The copy that is near will do: no other snapshot gets the id of one that was deleted.
-        if let Some((manifest, _)) = self.manifest(repo, id)? {
+        // What is deleted must not hang off a copy.
+        if let Some((manifest, _)) = self.authoritative_manifest(repo, id)? {
             named.extend(manifest.segments());
         }
         Ok(())

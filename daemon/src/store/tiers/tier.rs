@@ -347,11 +347,6 @@ impl Tier for Tiers {
         self.repositories.get(list, || self.local().repositories())
     }
 
-    fn forget_copy(&self, key: &Key) {
-        self.manifests.forget(key);
-        self.drop_copy(key);
-    }
-
     fn authority(&self) -> &dyn Tier {
         self.remote()
     }
@@ -380,6 +375,11 @@ impl Tier for Tiers {
             }
         }
         self.local().delete_shelf(shelf)
+    }
+
+    fn drop_copies(&self, key: &Key) -> bool {
+        self.drop_copy(key);
+        true
     }
 
     fn set_aside(&self, shelf: &Shelf, id: SegmentId) -> Result<(), TierError> {
