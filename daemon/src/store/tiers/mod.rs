@@ -10,6 +10,7 @@
 //! to the bucket, never an answer.
 
 mod buffers;
+mod copies;
 mod fetch;
 mod fill;
 mod manifests;

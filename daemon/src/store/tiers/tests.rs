@@ -222,6 +222,28 @@ async fn what_is_published_is_near_and_survives_the_loss_of_the_disk() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_what_is_published_as_much_is_near_as_there_is_room_for() {
+    let world = World::start_in(tempfile::tempdir().unwrap(), 8 * MIB as u64);
+    let lens = [(0, 1), (1, 5), (2, 1), (3, 2), (4, 1), (5, 1)];
+    let contents = lens.map(|(seed, mib)| noise(seed, mib * MIB));
+    let tmp = world.directory.path().join("tmp");
+    let new: Vec<_> = contents.iter().map(|new| new_segment(&tmp, new)).collect();
+    let keys: Vec<_> = new
+        .iter()
+        .map(|new| Key::segment(&shelf(), new.id))
+        .collect();
+
+    world.tiers.create_segments(&shelf(), new).unwrap();
+
+    for (key, content) in keys.iter().zip(&contents) {
+        assert!(fs::read(world.bucket().path(key)).unwrap() == *content);
+        let is_near = content.len() <= 4 * MIB;
+        assert_eq!(world.copy(key).exists(), is_near, "{}", content.len());
+    }
+    assert_eq!(world.tiers.copied_bytes(), 6 * MIB as u64);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn copies_are_found_again_without_reading_and_the_unused_go_first() {
     let world = World::start();
     let contents: Vec<_> = (0..6).map(|seed| noise(seed, MIB)).collect();

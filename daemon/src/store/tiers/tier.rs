@@ -84,21 +84,6 @@ impl Tiers {
         &*self.fetcher.remote
     }
 
-    /// Keeps a copy of a small object; that the disk doesn't take it is no failure.
-    pub(super) fn keep(&self, key: &Key, bytes: &[u8]) {
-        match self.local().put(key, bytes) {
-            Ok(()) if key.object != Object::Pointer => {
-                self.fetcher.space.add(key, bytes.len() as u64);
-            }
-            Ok(()) => {}
-            Err(error) => warn!(%key, %error, "The disk takes no copy of what is in the bucket"),
-        }
-    }
-
-    pub(super) fn drop_copy(&self, key: &Key) {
-        self.fetcher.space.drop_copy(key);
-    }
-
     /// Who looks at the lease on a publish wants to know what was published until then.
     fn forget_pointer_of(&self, lease: &Key) {
         self.pointers.forget(&Key::pointer(&lease.shelf));
@@ -287,22 +272,7 @@ impl Tier for Tiers {
     fn create_segments(&self, shelf: &Shelf, segments: Vec<NewSegment>) -> Result<u64, TierError> {
         let new_bytes = self.remote().create_segments(shelf, segments.clone())?;
         // Who asks for the snapshot next finds it near.
-        for segment in segments {
-            let key = Key::segment(shelf, segment.id);
-            let len = segment.len;
-            if !self.fetcher.space.reserve(len) {
-                continue;
-            }
-            let kept = self.local().create_segments(shelf, vec![segment]);
-            self.fetcher.space.release(len);
-            match kept {
-                Ok(_) => self.fetcher.space.add(&key, len),
-                Err(error) => {
-                    warn!(%key, %error, "The disk takes no copy of what is in the bucket");
-                    self.fetcher.space.free_some();
-                }
-            }
-        }
+        self.keep_segments(shelf, segments);
         Ok(new_bytes)
     }
 
@@ -360,7 +330,7 @@ impl Tier for Tiers {
         for key in keys {
             self.pointers.forget(key);
             self.manifests.forget(key);
-            self.drop_copy(key);
+            self.fetcher.space.drop_copy(key);
         }
         Ok(())
     }
@@ -378,7 +348,7 @@ impl Tier for Tiers {
     }
 
     fn drop_copies(&self, key: &Key) -> bool {
-        self.drop_copy(key);
+        self.fetcher.space.drop_copy(key);
         true
     }
 
