@@ -8,7 +8,7 @@ use cachewfs_format::{
 };
 
 use super::key::{Key, Object};
-use super::tier::Extent;
+use super::tier::{Extent, Tier};
 use super::{Store, StoreError, TierError};
 
 /// A segment that is read from its beginning to its end is fetched so far ahead, in bytes.
@@ -53,32 +53,19 @@ impl Store {
     ) -> Result<SegmentTable, StoreError> {
         let Stored { segment, table_len } = stored.into();
         let key = Key::segment(&self.shelf(repo), segment.id);
-        // Nothing is reserved for what isn't there.
-        let len = self.tier().stat(&key)?.map_or(0, |stat| stat.len);
-        let read = |range: Range<u64>| {
-            if range.end > len || range.start > range.end {
-                return Err(TierError::Truncated { key: key.boxed() });
-            }
-            let mut bytes = vec![0; usize::try_from(range.end - range.start).unwrap_or(0)];
-            self.tier().read_at(&key, range.start, &mut bytes)?;
-            Ok(bytes)
-        };
+        let parts = Parts::of(self, &key)?;
         let soon = |start: u64| {
             let range = start..segment.len.min(start + READ_AHEAD);
             let (key, len) = (key.clone(), segment.len);
             self.tier().bring_soon(&[Extent { key, len, range }]);
         };
-        let bad = |source| StoreError::BadSegment {
-            key: key.boxed(),
-            source,
-        };
         let frame = segment.len.saturating_sub(table_len.into())..segment.len;
-        let table = SegmentTable::decode(segment.id, &read(frame)?).map_err(bad)?;
+        let table = parts.read(frame, |frame| SegmentTable::decode(segment.id, frame))?;
         let mut left = size;
         for (index, chunk) in table.chunks().iter().enumerate() {
             let stored = table.stored_range(index).unwrap_or(0..0);
             soon(stored.start);
-            let content = decode_chunk(chunk, &read(stored)?).map_err(bad)?;
+            let content = parts.read(stored, |stored| decode_chunk(chunk, stored))?;
             let wanted = usize::try_from(left)
                 .unwrap_or(usize::MAX)
                 .min(content.len());
@@ -104,6 +91,56 @@ impl Store {
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// A segment whose parts are verified.
+struct Parts<'a> {
+    store: &'a Store,
+    key: &'a Key,
+    /// Nothing is reserved for what isn't there.
+    len: u64,
+}
+
+impl<'a> Parts<'a> {
+    fn of(store: &'a Store, key: &'a Key) -> Result<Self, StoreError> {
+        let len = store.tier().stat(key)?.map_or(0, |stat| stat.len);
+        Ok(Self { store, key, len })
+    }
+
+    /// Reads a part and decodes it. If it is damaged that may be the copy: then it is read where it
+    /// counts, so that an error says that it is damaged there.
+    fn read<T>(
+        &self,
+        range: Range<u64>,
+        decode: impl Fn(&[u8]) -> cachewfs_format::Result<T>,
+    ) -> Result<T, StoreError> {
+        let near = self.store.tier();
+        match self.read_in((near, self.len), &range, &decode) {
+            Err(StoreError::BadSegment { .. } | StoreError::Tier(TierError::Truncated { .. }))
+                if near.drop_copies(self.key) =>
+            {
+                let authority = self.store.authority();
+                let len = authority.stat(self.key)?.map_or(0, |stat| stat.len);
+                self.read_in((authority, len), &range, &decode)
+            }
+            read => read,
+        }
+    }
+
+    fn read_in<T>(
+        &self,
+        (tier, len): (&dyn Tier, u64),
+        range: &Range<u64>,
+        decode: impl Fn(&[u8]) -> cachewfs_format::Result<T>,
+    ) -> Result<T, StoreError> {
+        let key = || self.key.boxed();
+        if range.end > len || range.start > range.end {
+            return Err(TierError::Truncated { key: key() }.into());
+        }
+        let mut bytes = vec![0; usize::try_from(range.end - range.start).unwrap_or(0)];
+        tier.read_at(self.key, range.start, &mut bytes)?;
+        decode(&bytes).map_err(|source| StoreError::BadSegment { key: key(), source })
     }
 }
 

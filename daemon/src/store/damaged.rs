@@ -1,15 +1,17 @@
-//! What is done about copies that are damaged.
+//! What is done about copies, and about objects in the bucket, that are damaged.
 
+use std::fs::{self, File};
 use std::sync::Arc;
 
 use cachewfs_format::{
-    ArchiveKind, ArchiveLayout, Digest, Manifest, ObjectId, RepoName, SegmentId, SegmentRef,
-    SnapshotId,
+    ArchiveKind, ArchiveLayout, ChunkEncoding, Digest, Manifest, ObjectId, RepoName, SegmentId,
+    SegmentRef, SegmentWriter, SnapshotId, encode_chunk,
 };
 use tempfile::TempDir;
 
+use super::content::Stored;
 use super::key::Key;
-use super::testing::{manifest, new_segment, pointer_to, secured};
+use super::testing::{manifest, new_segment, noise, pointer_to, secured};
 use super::tier::Tier as _;
 use super::wrapped::Wrapped;
 use super::{Collection, DiskTier, Keep, Limits, NewSegment, Store, StoreError, Tiers};
@@ -47,6 +49,10 @@ impl World {
             ..new_segment(&tmp, bytes)
         }
     }
+
+    fn key(&self, id: SegmentId) -> Key {
+        Key::segment(&self.store.shelf(&self.repo), id)
+    }
 }
 
 /// A daemon's copies, and its store.
@@ -65,6 +71,34 @@ fn replica(directory: &TempDir, bucket: &DiskTier, name: &str) -> (DiskTier, Sto
 
 fn snapshot(byte: u8) -> SnapshotId {
     SnapshotId::first(ObjectId::from_bytes(&[byte; 20]).unwrap())
+}
+
+/// Content, and a segment of it in three chunks.
+fn segment() -> (Vec<u8>, Stored, Vec<u8>) {
+    let content = noise(1, 30_000);
+    let (mut writer, mut bytes) = (SegmentWriter::default(), Vec::new());
+    for content in content.chunks(10_000) {
+        let (chunk, stored) = encode_chunk(content, ChunkEncoding::Raw).unwrap();
+        writer.push_chunk(chunk);
+        bytes.extend(stored);
+    }
+    let (id, table) = writer.finish().unwrap();
+    bytes.extend(&table);
+    let stored = Stored {
+        segment: SegmentRef {
+            id,
+            len: bytes.len() as u64,
+        },
+        table_len: u32::try_from(table.len()).unwrap(),
+    };
+    (content, stored, bytes)
+}
+
+fn content_of(store: &Store, repo: &RepoName, stored: Stored) -> Result<Vec<u8>, StoreError> {
+    let mut content = Vec::new();
+    let read = || store.copy_content(repo, stored, (30_000, &mut content));
+    tokio::task::block_in_place(read)?;
+    Ok(content)
 }
 
 /// A manifest that names one segment.
@@ -149,4 +183,66 @@ async fn a_collection_believes_no_copy() {
 
     assert_eq!(collected.segments, 1);
     assert_eq!(store.segments(repo).unwrap(), [named].into());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_copy_of_a_segment_is_dropped_and_the_bucket_is_read() {
+    let world = World::start();
+    let (content, stored, bytes) = segment();
+    let id = stored.segment.id;
+    let new = world.new_segment(id, &bytes);
+    world.store.put_segments(&world.repo, vec![new]).unwrap();
+    let copy = world.copies.path(&world.key(id));
+    let len = bytes.len();
+    let flipped = |at: usize| {
+        let mut bytes = bytes.clone();
+        bytes[at] ^= 1;
+        bytes
+    };
+
+    for damaged in [flipped(15_000), flipped(len - 5), bytes[..20_000].to_vec()] {
+        world.copies.put(&world.key(id), &damaged).unwrap();
+        let read = content_of(&world.store, &world.repo, stored).unwrap();
+        assert!(read == content);
+        assert!(fs::read(&copy).is_ok_and(|copy| copy == bytes) || !copy.exists());
+    }
+    assert_eq!(world.store.segments(&world.repo).unwrap(), [id].into());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_segment_that_is_damaged_in_the_bucket_is_stored_again() {
+    let world = World::start();
+    let World {
+        bucket,
+        copies,
+        store,
+        repo,
+        ..
+    } = &world;
+    let (content, stored, bytes) = segment();
+    let id = stored.segment.id;
+    let mut damaged = bytes.clone();
+    damaged[15_000] ^= 1;
+    let shelf = store.shelf(repo);
+    let new = world.new_segment(id, &damaged);
+    bucket.create_segments(&shelf, vec![new]).unwrap();
+    // Reading it makes the copy.
+    content_of(store, repo, stored).unwrap_err();
+    copies.put(&world.key(id), &damaged).unwrap();
+
+    let error = content_of(store, repo, stored).unwrap_err();
+    store.set_damaged_aside(&error).unwrap();
+
+    assert!(store.segments(repo).unwrap().is_empty());
+    assert!(store.may_be_damaged(repo));
+    // A copy that was on its way meanwhile.
+    copies.put(&world.key(id), &damaged).unwrap();
+    let new = world.new_segment(id, &bytes);
+    let new_bytes = store.put_segments(repo, vec![new]).unwrap();
+    assert_eq!(new_bytes, bytes.len() as u64);
+    assert!(content_of(store, repo, stored).unwrap() == content);
+    assert!(fs::read(copies.path(&world.key(id))).unwrap() == bytes);
+    let (_, elsewhere) = replica(&world.directory, bucket, "another");
+    assert!(content_of(&elsewhere, repo, stored).unwrap() == content);
+    File::open(bucket.path(&world.key(id))).unwrap();
 }

@@ -117,7 +117,8 @@ pub(crate) trait Tier: Debug + Send + Sync {
         false
     }
 
-    /// Puts a segment that was found damaged out of the way, so that it can be stored again.
+    /// Puts a segment that was found damaged out of the way, if it is there, so that it can be stored again;
+    /// with all copies of it.
     fn set_aside(&self, shelf: &Shelf, id: SegmentId) -> Result<(), TierError>;
 }
 

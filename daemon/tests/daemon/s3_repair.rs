@@ -1,11 +1,56 @@
-//! A bucket whose copies are damaged, or whose objects were deleted: what is published anew is right.
+//! A bucket whose objects are damaged, or were deleted: what is published anew is right.
 
 use std::fs;
 
-use cachewfs_tests::s3_bucket;
+use cachewfs_tests::{TestBucket, s3_bucket};
 
 use crate::harness::*;
 use crate::s3::{config, objects, replace, start};
+
+/// The bytes of an object.
+async fn get(bucket: &TestBucket, object: &str) -> Vec<u8> {
+    let url = format!("{}/{}/{object}", bucket.endpoint, bucket.name);
+    let answer = reqwest::get(url).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    answer.bytes().await.unwrap().to_vec()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_segment_that_is_damaged_in_the_bucket_is_found_and_stored_again() {
+    let Some(bucket) = s3_bucket() else { return };
+    let world = start(&bucket).await;
+    let work = world.create_upstream();
+    write_file(&work.join("noise"), noise(1, 300_000));
+    let first = commit_and_push(&work, "one");
+    world.refresh().await;
+    let packs = world.manifest(&first).packs;
+    let longest = packs.iter().max_by_key(|pack| pack.pack.segment.len);
+    let id = longest.unwrap().pack.segment.id;
+    let object = format!("v1/{REPO}.git/segments/{id}");
+    let good = get(&bucket, &object).await;
+    let mut damaged = good.clone();
+    damaged[good.len() / 2] ^= 1;
+    bucket.put(&object, &damaged);
+
+    // What a new replica restores from is what it just made a copy of.
+    let world = replace(world, config(&bucket)).await;
+    let answer = world.refresh().await;
+    assert_eq!(answer["moved"], true);
+    let second = answer["snapshot"].as_str().unwrap();
+    assert!(second.starts_with(&format!("{first}-")), "{second}");
+    assert_good_clone(&world.extract("snapshot.tar.zst").await);
+    assert!(get(&bucket, &object).await == good);
+
+    let world = replace(world, config(&bucket)).await;
+    assert_eq!(world.refresh().await["moved"], false);
+    assert_good_clone(&world.extract("snapshot.tar.zst").await);
+    // It was restored, not cloned: the packs are those of the snapshot.
+    let mirror = world.root.path().join(format!("data/mirrors/{REPO}.git"));
+    for pack in world.manifest(second).packs {
+        let name = pack.pack.name;
+        assert!(mirror.join("objects/pack").join(&name).exists(), "{name}");
+    }
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rotten_copy_of_a_manifest_fails_nothing() {

@@ -1,4 +1,7 @@
-//! Copies on disk of what was written or found.
+//! Copies on disk of what was written or found, and those that are no good.
+
+use std::collections::HashSet;
+use std::sync::{MutexGuard, PoisonError};
 
 use tracing::warn;
 
@@ -47,5 +50,30 @@ impl Tiers {
             warn!(%shelf, %error, "The disk takes no copies of what is in the bucket");
             space.free_some();
         }
+    }
+
+    /// Drops what is near of an object that was found damaged.
+    pub(super) fn drop_damaged(&self, key: &Key) {
+        if matches!(self.local().stat(key), Ok(Some(_))) {
+            warn!(%key, "A copy on disk is damaged, or what it is of, and is dropped");
+        }
+        self.fetcher.space.drop_copy(key);
+        self.fetcher.memory.forget(key);
+    }
+
+    /// Drops what is near of damaged segments that were stored again.
+    pub(super) fn drop_replaced(&self, shelf: &Shelf, stored: &[NewSegment]) {
+        for segment in stored {
+            let key = Key::segment(shelf, segment.id);
+            if self.lock_set_aside().remove(&key) {
+                self.drop_damaged(&key);
+            }
+        }
+    }
+
+    pub(super) fn lock_set_aside(&self) -> MutexGuard<'_, HashSet<Key>> {
+        self.set_aside
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }

