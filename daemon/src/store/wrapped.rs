@@ -234,6 +234,10 @@ impl Count {
     pub(super) fn take(&self) -> usize {
         self.0.swap(0, Ordering::SeqCst)
     }
+
+    pub(super) fn current(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
 }
 
 /// Where calls wait while it is shut.

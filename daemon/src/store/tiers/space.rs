@@ -53,12 +53,16 @@ impl Space {
         self.lock().by_key.promote(key);
     }
 
-    /// Makes room for a file that is to be filled; `false` if it is too large to be kept.
+    /// Makes room for a file that is to be filled; `false` if there is none for it, beside the others that
+    /// are being filled.
     pub(super) fn reserve(&self, len: u64) -> bool {
-        if len > self.max_bytes / 2 {
-            return false;
+        {
+            let mut copies = self.lock();
+            if !may_begin(len, copies.pending, self.max_bytes) {
+                return false;
+            }
+            copies.pending += len;
         }
-        self.lock().pending += len;
         self.evict();
         true
     }
@@ -166,6 +170,13 @@ impl Space {
     }
 }
 
+/// Whether a file may be filled beside those of `pending` bytes: these may take half of what there is, so that
+/// they don't evict all that is whole; one that is longer is filled alone.
+fn may_begin(len: u64, pending: u64, max_bytes: u64) -> bool {
+    let is_alone = pending == 0 && len <= max_bytes;
+    is_alone || pending.saturating_add(len) <= max_bytes / 2
+}
+
 /// When it was last used, what it is, how long it is.
 type Copy = (SystemTime, Key, u64);
 
@@ -205,4 +216,53 @@ fn find_of(local: &DiskTier, shelf: &Shelf, found: &mut Vec<Copy>) -> Result<(),
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn space(directory: &Path, max_bytes: u64) -> Space {
+        let at = |name: &str| directory.join(name);
+        let local = DiskTier::create(&at("disk"), &at("tmp")).unwrap();
+        Space::new(local, max_bytes)
+    }
+
+    #[test]
+    fn what_is_reserved_together_takes_half_and_one_alone_takes_all() {
+        let directory = tempfile::tempdir().unwrap();
+        let space = space(directory.path(), 100);
+
+        assert!(space.reserve(40));
+        assert!(!space.reserve(40));
+        assert!(space.reserve(10));
+        assert!(!space.reserve(1));
+        space.release(40);
+        assert!(!space.reserve(90), "beside another");
+        space.release(10);
+        assert!(!space.reserve(101));
+        assert!(space.reserve(90));
+        assert!(!space.reserve(1), "beside a long one");
+    }
+
+    #[test]
+    fn those_who_reserve_at_the_same_time_get_no_more_than_half() {
+        let directory = tempfile::tempdir().unwrap();
+        let space = space(directory.path(), 1000);
+
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..1000 {
+                        if space.reserve(130) {
+                            assert!(space.lock().pending <= 500);
+                            space.release(130);
+                        }
+                    }
+                });
+            }
+        });
+
+        assert_eq!(space.lock().pending, 0);
+    }
 }

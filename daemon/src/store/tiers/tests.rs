@@ -468,3 +468,42 @@ async fn what_comes_next_is_fetched_before_it_is_asked_for() {
     assert!(world.tiers.read_now(&keys[2], 500, &mut bytes));
     assert!(bytes == contents[2][500..1500]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_fetched_at_once_takes_no_more_room_than_there_is_and_leaves_copies() {
+    let world = World::start_in(tempfile::tempdir().unwrap(), 10 * MIB as u64);
+    let small: Vec<_> = (0..3).map(|seed| world.put(&noise(seed, MIB))).collect();
+    for key in &small {
+        world.read(key, 0, MIB).await.unwrap();
+    }
+    let are_there = || small.iter().all(|key| world.copy(key).exists());
+    eventually(are_there).await;
+    let large: Vec<_> = (10..13).map(|seed| noise(seed, 4 * MIB)).collect();
+    let keys: Vec<_> = large.iter().map(|content| world.put(content)).collect();
+    let wanted: Vec<_> = keys
+        .iter()
+        .map(|key| extent(key, 4 * MIB, 0..4 * MIB))
+        .collect();
+    let taken = || {
+        let of = |name: &str| cachewfs_tests::bytes_below(&world.directory.path().join(name));
+        of("disk") + of("tmp")
+    };
+
+    world.reads.take();
+    world.gate.set_shut(true);
+    let look = async {
+        eventually(|| world.reads.current() >= 3).await;
+        let taken = taken();
+        world.gate.set_shut(false);
+        taken
+    };
+    let (brought, taken_meanwhile) = tokio::join!(world.tiers.bring(&wanted), look);
+
+    brought.unwrap();
+    assert!(taken_meanwhile <= 10 * MIB as u64, "{taken_meanwhile}");
+    assert!(are_there(), "what is pending evicts no more than half");
+    for (key, content) in keys.iter().zip(&large) {
+        assert!(world.read(key, 0, 4 * MIB).await.unwrap() == *content);
+    }
+    eventually(|| keys.iter().any(|key| world.copy(key).exists())).await;
+}
