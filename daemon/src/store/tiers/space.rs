@@ -1,14 +1,18 @@
 //! How much of the disk copies of what is in the bucket take: within a limit, and the longest unused go
 //! first. At a start they are found by their names and sizes, without reading them.
+//!
+//! What is evicted is chosen at once, by whoever needs room, and removed on a thread that may block.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::fs;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use cachewfs_format::RepoName;
 use lru::LruCache;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::store::key::{Key, Part, Shelf};
@@ -21,6 +25,8 @@ pub(super) struct Space {
     local: DiskTier,
     max_bytes: u64,
     copies: Mutex<Copies>,
+    /// Told when something was evicted.
+    has_evicted: Notify,
 }
 
 #[derive(Debug)]
@@ -30,8 +36,25 @@ struct Copies {
     bytes: u64,
     /// Of files that are being filled.
     pending: u64,
+    /// Evicted, and still to be removed, with their lengths.
+    doomed: VecDeque<(Key, u64)>,
     /// Evicted while the copies of an earlier start are looked for: not to be taken for present.
     evicted: Option<HashSet<Key>>,
+}
+
+impl Copies {
+    /// Chooses what was unused the longest, until no more than `max_bytes` are left.
+    fn evict_to(&mut self, max_bytes: u64) {
+        while self.bytes > max_bytes
+            && let Some((key, len)) = self.by_key.pop_lru()
+        {
+            self.bytes -= len;
+            if let Some(evicted) = &mut self.evicted {
+                evicted.insert(key.clone());
+            }
+            self.doomed.push_back((key, len));
+        }
+    }
 }
 
 impl Space {
@@ -43,8 +66,10 @@ impl Space {
                 by_key: LruCache::unbounded(),
                 bytes: 0,
                 pending: 0,
+                doomed: VecDeque::new(),
                 evicted: Some(HashSet::new()),
             }),
+            has_evicted: Notify::new(),
         }
     }
 
@@ -54,16 +79,14 @@ impl Space {
     }
 
     /// Makes room for a file that is to be filled; `false` if there is none for it, beside the others that
-    /// are being filled.
+    /// are being filled. Does not wait until what is evicted is removed.
     pub(super) fn reserve(&self, len: u64) -> bool {
-        {
-            let mut copies = self.lock();
-            if !may_begin(len, copies.pending, self.max_bytes) {
-                return false;
-            }
-            copies.pending += len;
+        let mut copies = self.lock();
+        if !may_begin(len, copies.pending, self.max_bytes) {
+            return false;
         }
-        self.evict();
+        copies.pending += len;
+        self.evict(copies);
         true
     }
 
@@ -75,15 +98,13 @@ impl Space {
 
     /// Notes a new copy.
     pub(super) fn add(&self, key: &Key, len: u64) {
-        {
-            let mut copies = self.lock();
-            let old = copies.by_key.put(key.clone(), len).unwrap_or(0);
-            copies.bytes = copies.bytes - old + len;
-        }
-        self.evict();
+        let mut copies = self.lock();
+        let old = copies.by_key.put(key.clone(), len).unwrap_or(0);
+        copies.bytes = copies.bytes - old + len;
+        self.evict(copies);
     }
 
-    /// Removes a copy that is no good.
+    /// Removes a copy that is no good; blocks.
     pub(super) fn drop_copy(&self, key: &Key) {
         {
             let mut copies = self.lock();
@@ -93,37 +114,50 @@ impl Space {
         self.remove(key);
     }
 
-    /// Removes what was unused the longest until a part of the disk is free again that was full.
+    /// Evicts what was unused the longest, so that a part of a disk is free again that was full.
     pub(super) fn free_some(&self) {
-        let (bytes, wanted) = {
-            let copies = self.lock();
-            (copies.bytes, copies.bytes / 20)
-        };
-        self.evict_to(bytes.saturating_sub(wanted));
+        let mut copies = self.lock();
+        let kept = copies.bytes - copies.bytes / 20;
+        copies.evict_to(kept);
+        self.has_evicted.notify_one();
     }
 
-    fn evict(&self) {
-        let pending = self.lock().pending;
-        self.evict_to(self.max_bytes.saturating_sub(pending));
+    fn evict(&self, mut copies: MutexGuard<'_, Copies>) {
+        let kept = self.max_bytes.saturating_sub(copies.pending);
+        copies.evict_to(kept);
+        if !copies.doomed.is_empty() {
+            self.has_evicted.notify_one();
+        }
     }
 
-    fn evict_to(&self, max_bytes: u64) {
+    /// Removes what was evicted; blocks.
+    pub(super) fn remove_evicted(&self) {
         loop {
-            let key = {
-                let mut copies = self.lock();
-                if copies.bytes <= max_bytes {
-                    return;
-                }
-                let Some((key, len)) = copies.by_key.pop_lru() else {
-                    return;
-                };
-                copies.bytes -= len;
-                if let Some(evicted) = &mut copies.evicted {
-                    evicted.insert(key.clone());
-                }
-                key
+            let Some((key, _)) = self.lock().doomed.pop_front() else {
+                return;
             };
             self.remove(&key);
+            let mut copies = self.lock();
+            // It may have been made anew meanwhile, and be what was removed.
+            if copies.by_key.contains(&key) && matches!(self.local.stat(&key), Ok(None)) {
+                let len = copies.by_key.pop(&key).unwrap_or(0);
+                copies.bytes -= len;
+            }
+        }
+    }
+
+    /// Removes what is evicted, until the daemon stops.
+    pub(super) async fn watch(self: Arc<Self>, stop: CancellationToken) {
+        loop {
+            let this = Arc::clone(&self);
+            let removed = tokio::task::spawn_blocking(move || this.remove_evicted());
+            if removed.await.is_err() {
+                return;
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.has_evicted.notified() => {}
+            }
         }
     }
 
@@ -140,24 +174,22 @@ impl Space {
         find(&self.local, &self.local.root.join("v1"), &mut found);
         found.sort_by_key(|(used, ..)| std::cmp::Reverse(*used));
         let count = found.len();
-        let bytes = {
-            let mut copies = self.lock();
-            let evicted = copies.evicted.take().unwrap_or_default();
-            for (_, key, len) in found {
-                if copies.by_key.contains(&key) || evicted.contains(&key) {
-                    continue;
-                }
-                copies.by_key.put(key.clone(), len);
-                copies.by_key.demote(&key);
-                copies.bytes += len;
+        let mut copies = self.lock();
+        let evicted = copies.evicted.take().unwrap_or_default();
+        for (_, key, len) in found {
+            if copies.by_key.contains(&key) || evicted.contains(&key) {
+                continue;
             }
-            copies.bytes
-        };
+            copies.by_key.put(key.clone(), len);
+            copies.by_key.demote(&key);
+            copies.bytes += len;
+        }
+        let bytes = copies.bytes;
+        self.evict(copies);
         info!(
             count,
             bytes, "Found copies on disk of what is in the bucket"
         );
-        self.evict();
     }
 
     #[cfg(test)]
@@ -221,6 +253,7 @@ fn find_of(local: &DiskTier, shelf: &Shelf, found: &mut Vec<Copy>) -> Result<(),
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::testing::{new_segment, noise, shelf};
 
     fn space(directory: &Path, max_bytes: u64) -> Space {
         let at = |name: &str| directory.join(name);
@@ -243,6 +276,46 @@ mod tests {
         assert!(!space.reserve(101));
         assert!(space.reserve(90));
         assert!(!space.reserve(1), "beside a long one");
+    }
+
+    /// Puts a copy on disk.
+    fn put(space: &Space, seed: u32, len: usize) -> Key {
+        let segment = new_segment(&space.local.tmp, &noise(seed, len));
+        let key = Key::segment(&shelf(), segment.id);
+        let stored = space.local.create_segments(&shelf(), vec![segment]);
+        stored.unwrap();
+        space.add(&key, len as u64);
+        key
+    }
+
+    #[test]
+    fn what_is_evicted_is_removed_by_who_may_block() {
+        let directory = tempfile::tempdir().unwrap();
+        let space = space(directory.path(), 1000);
+        let keys: Vec<_> = (0..3).map(|seed| put(&space, seed, 300)).collect();
+        let there = || keys.iter().map(|key| space.local.path(key).exists());
+
+        assert!(space.reserve(500));
+        assert!(there().all(|is_there| is_there));
+        assert_eq!(space.bytes(), 300);
+
+        space.remove_evicted();
+        assert!(there().eq([false, false, true]));
+    }
+
+    #[test]
+    fn a_copy_that_is_removed_with_the_one_before_does_not_count() {
+        let directory = tempfile::tempdir().unwrap();
+        let space = space(directory.path(), 1000);
+        let key = put(&space, 1, 300);
+        assert!(space.reserve(900));
+        space.release(900);
+        put(&space, 1, 300);
+
+        space.remove_evicted();
+
+        assert!(!space.local.path(&key).exists());
+        assert_eq!(space.bytes(), 0);
     }
 
     #[test]

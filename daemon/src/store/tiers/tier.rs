@@ -69,6 +69,7 @@ impl Tiers {
     /// Starts what happens in the background, until `stop`.
     pub(crate) fn start(&self, tasks: &TaskTracker, stop: &CancellationToken) {
         let space = Arc::clone(&self.fetcher.space);
+        tasks.spawn(Arc::clone(&space).watch(stop.clone()));
         tasks.spawn_blocking(move || space.find_copies());
         for _ in 0..COMPLETERS {
             tasks.spawn(self.fetcher.clone().complete_fills(stop.clone()));
