@@ -13,6 +13,7 @@ mod buffers;
 mod copies;
 mod fetch;
 mod fill;
+mod found;
 mod manifests;
 mod memory;
 mod overdue;

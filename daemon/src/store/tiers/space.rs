@@ -4,20 +4,17 @@
 //! What is evicted is chosen at once, by whoever needs room, and removed on a thread that may block.
 
 use std::collections::{HashSet, VecDeque};
-use std::fs;
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
 
-use cachewfs_format::RepoName;
 use lru::LruCache;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::store::key::{Key, Part, Shelf};
+use super::found::find_copies;
+use crate::store::DiskTier;
+use crate::store::key::Key;
 use crate::store::tier::Tier as _;
-use crate::store::{DiskTier, TierError};
 
 /// The copies on disk.
 #[derive(Debug)]
@@ -170,9 +167,7 @@ impl Space {
 
     /// Finds the copies of earlier starts; blocks. What is used meanwhile counts as used later.
     pub(super) fn find_copies(&self) {
-        let mut found = Vec::new();
-        find(&self.local, &self.local.root.join("v1"), &mut found);
-        found.sort_by_key(|(used, ..)| std::cmp::Reverse(*used));
+        let found = find_copies(&self.local);
         let count = found.len();
         let mut copies = self.lock();
         let evicted = copies.evicted.take().unwrap_or_default();
@@ -209,49 +204,10 @@ fn may_begin(len: u64, pending: u64, max_bytes: u64) -> bool {
     is_alone || pending.saturating_add(len) <= max_bytes / 2
 }
 
-/// When it was last used, what it is, how long it is.
-type Copy = (SystemTime, Key, u64);
-
-/// Looks below `directory`, which is that of all repositories or below; what can't be read isn't there.
-fn find(local: &DiskTier, directory: &Path, found: &mut Vec<Copy>) {
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    for entry in entries {
-        let path = entry.path();
-        if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            continue;
-        }
-        let name = path.strip_prefix(local.root.join("v1")).unwrap_or(&path);
-        let repo = name.to_str().and_then(|name| name.strip_suffix(".git"));
-        match repo.map(RepoName::parse) {
-            Some(Ok(repo)) => {
-                for shelf in [Shelf::of_snapshots(&repo), Shelf::of_lfs(&repo)] {
-                    if let Err(error) = find_of(local, &shelf, found) {
-                        warn!(%repo, %error, "Can't look for copies on disk");
-                    }
-                }
-            }
-            _ => find(local, &path, found),
-        }
-    }
-}
-
-fn find_of(local: &DiskTier, shelf: &Shelf, found: &mut Vec<Copy>) -> Result<(), TierError> {
-    for part in [Part::Manifests, Part::Segments] {
-        for listed in local.list(shelf, part)? {
-            let key = Key::new(shelf, listed.object);
-            // Reading leaves a trace of it, once a day at least (relatime).
-            let read = fs::metadata(local.path(&key)).and_then(|metadata| metadata.accessed());
-            let used = read.map_or(listed.stat.stored_at, |read| {
-                read.max(listed.stat.stored_at)
-            });
-            found.push((used, key, listed.stat.len));
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::store::testing::{new_segment, noise, shelf};
 

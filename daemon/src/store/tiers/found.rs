@@ -1,0 +1,61 @@
+//! Finding the copies of earlier starts on disk, by their names and sizes.
+
+use std::fs;
+use std::path::Path;
+use std::time::SystemTime;
+
+use cachewfs_format::RepoName;
+use tracing::warn;
+
+use crate::store::key::{Key, Part, Shelf};
+use crate::store::tier::Tier as _;
+use crate::store::{DiskTier, TierError};
+
+/// When it was last used, what it is, how long it is.
+pub(super) type Copy = (SystemTime, Key, u64);
+
+/// All copies, what was used last first. Blocks.
+pub(super) fn find_copies(local: &DiskTier) -> Vec<Copy> {
+    let mut found = Vec::new();
+    find(local, &local.root.join("v1"), &mut found);
+    found.sort_by_key(|(used, ..)| std::cmp::Reverse(*used));
+    found
+}
+
+/// Looks below `directory`, which is that of all repositories or below; what can't be read isn't there.
+fn find(local: &DiskTier, directory: &Path, found: &mut Vec<Copy>) {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    for entry in entries {
+        let path = entry.path();
+        if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            continue;
+        }
+        let name = path.strip_prefix(local.root.join("v1")).unwrap_or(&path);
+        let repo = name.to_str().and_then(|name| name.strip_suffix(".git"));
+        match repo.map(RepoName::parse) {
+            Some(Ok(repo)) => {
+                for shelf in [Shelf::of_snapshots(&repo), Shelf::of_lfs(&repo)] {
+                    if let Err(error) = find_of(local, &shelf, found) {
+                        warn!(%repo, %error, "Can't look for copies on disk");
+                    }
+                }
+            }
+            _ => find(local, &path, found),
+        }
+    }
+}
+
+fn find_of(local: &DiskTier, shelf: &Shelf, found: &mut Vec<Copy>) -> Result<(), TierError> {
+    for part in [Part::Manifests, Part::Segments] {
+        for listed in local.list(shelf, part)? {
+            let key = Key::new(shelf, listed.object);
+            // Reading leaves a trace of it, once a day at least (relatime).
+            let read = fs::metadata(local.path(&key)).and_then(|metadata| metadata.accessed());
+            let used = read.map_or(listed.stat.stored_at, |read| {
+                read.max(listed.stat.stored_at)
+            });
+            found.push((used, key, listed.stat.len));
+        }
+    }
+    Ok(())
+}
