@@ -48,7 +48,12 @@ const DENIED: &[&str] = &[
     "could not read Password",
 ];
 /// What git says of its own disk.
-const DISK_FULL: &[&str] = &["No space left on device", "Disk quota exceeded"];
+const DISK_FULL: &[&str] = &[
+    "No space left on device",
+    "Disk quota exceeded",
+    // Of git itself, if the disk took no byte at all.
+    "Out of diskspace",
+];
 const TIMED_OUT: &[&str] = &["timed out", "Operation too slow"];
 /// What is left of "unable to access" and the like is the way to upstream.
 const UNREACHABLE: &[&str] = &[
@@ -132,6 +137,8 @@ mod tests {
         let slow = "Operation too slow. Less than 1000 bytes/sec transferred the last 60 seconds";
         assert!(matches!(said(slow), TimedOut { .. }));
         let full = failed("fatal: write error: No space left on device\nfatal: early EOF");
+        assert!(matches!(&full, Git(_)) && is_disk_full(&full));
+        let full = failed("fatal: sha1 file 'tmp_pack_x' write error. Out of diskspace");
         assert!(matches!(&full, Git(_)) && is_disk_full(&full));
         assert!(!is_disk_full(&said(refused)));
     }
