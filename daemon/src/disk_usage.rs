@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::volume::Volume;
 
 /// Looking takes one part in so many of the time, but for the shortest and the longest pause.
 const SHARE: u32 = 50;
@@ -49,8 +50,7 @@ impl DiskUsage {
 
     /// What a process without privileges may still write, in bytes.
     pub(crate) fn free(&self) -> Option<u64> {
-        let stat = rustix::fs::statvfs(&self.data_dir).ok()?;
-        stat.f_bavail.checked_mul(stat.f_frsize)
+        Volume::of(&self.data_dir).map(|volume| volume.free)
     }
 
     /// Looks again and again, until the daemon stops.

@@ -32,6 +32,7 @@ mod repository;
 mod restore;
 mod store;
 mod traces;
+mod volume;
 
 pub use app::{CheckWarning, Daemon, Reloader, Running, StartError};
 pub use auth::{AuthConfig, AuthError, NewToken, PolicyError, TokensError};

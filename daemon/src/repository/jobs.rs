@@ -1,5 +1,6 @@
 //! What the task of a repository has done on blocking threads: clones, updates, publishes.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -8,6 +9,7 @@ use tracing::{Instrument as _, Span, info, warn};
 use super::damage::set_aside;
 use super::followed::Repository;
 use super::registry::Registry;
+use super::room::Given;
 use super::worker::Worker;
 use super::{MirrorState, RepositoryError, Status};
 use crate::app::tmp_directory;
@@ -24,6 +26,16 @@ use crate::traces::{Cause, part_span};
 impl Worker {
     /// Clones the mirror, or updates it.
     pub(super) async fn update(&mut self) -> Result<(), RepositoryError> {
+        let mut given = Given::default();
+        loop {
+            let updated = self.update_once().await;
+            if !self.has_new_room(&updated, &mut given).await {
+                return updated;
+            }
+        }
+    }
+
+    async fn update_once(&mut self) -> Result<(), RepositoryError> {
         let (registry, repository) = (Arc::clone(&self.registry), Arc::clone(&self.repository));
         let sweep = std::mem::replace(&mut self.may_have_locks, true);
         let result = in_span(move || {
@@ -34,10 +46,7 @@ impl Worker {
                 is_current = bring_up(&registry, &repository)?;
                 limits = limits.of_first_update();
             } else if sweep {
-                remove_stale_locks(mirror).map_err(|source| MirrorError::Io {
-                    path: mirror.clone(),
-                    source,
-                })?;
+                sweep_mirror(mirror)?;
             }
             if !is_current {
                 let what = (mirror.as_path(), &config.namespaces[..]);
@@ -57,11 +66,33 @@ impl Worker {
         &mut self,
         order: Order,
     ) -> Result<Attempt<Published>, RepositoryError> {
+        let mut given = Given::default();
+        loop {
+            let published = self.publish_once(order).await;
+            if !self.has_new_room(&published, &mut given).await {
+                return published;
+            }
+        }
+    }
+
+    /// Whether the run ended because the disk was full, and there is room now.
+    async fn has_new_room<T>(&self, ended: &Result<T, RepositoryError>, given: &mut Given) -> bool {
+        let Err(error) = ended else { return false };
+        let repo = &self.repository.name;
+        self.registry.make_room(repo, error, given).await
+    }
+
+    async fn publish_once(&mut self, order: Order) -> Result<Attempt<Published>, RepositoryError> {
         let (registry, repository) = (Arc::clone(&self.registry), Arc::clone(&self.repository));
+        let sweep = self.may_have_locks;
         let result = in_span(move || {
             let Repository {
                 name, mirror, feed, ..
             } = &*repository;
+            if sweep {
+                // What a publish left that found no room takes room.
+                sweep_mirror(mirror).map_err(|error| RepositoryError::Mirror(Arc::new(error)))?;
+            }
             registry
                 .publisher
                 .publish(name, (&repository.upstream(), mirror), (order, feed))
@@ -126,6 +157,13 @@ async fn in_span<T: Send + 'static>(
 ) -> Result<T, tokio::task::JoinError> {
     let span = Span::current();
     tokio::task::spawn_blocking(move || span.in_scope(work)).await
+}
+
+fn sweep_mirror(mirror: &Path) -> Result<(), MirrorError> {
+    remove_stale_locks(mirror).map_err(|source| MirrorError::Io {
+        path: mirror.to_owned(),
+        source,
+    })
 }
 
 /// Makes the mirror: from the snapshot in the store if that works, else by a clone. Tells whether it

@@ -16,6 +16,7 @@ use super::error::lfs_failure;
 use super::followed::Repository;
 use super::other_publish::OtherPublish;
 use super::registry::Registry;
+use super::room::Given;
 use super::status::since_epoch;
 use crate::clock::seconds_since_epoch;
 use crate::config::{Config, LfsMode};
@@ -250,6 +251,7 @@ impl Registry {
         let Some(commit) = commit? else {
             return Ok(None);
         };
+        let mut given = Given::default();
         loop {
             let job = WaitingJob::new(self.metrics(), JobClass::Lfs);
             let turn = tokio::select! {
@@ -293,7 +295,11 @@ impl Registry {
                 }
                 // Whoever has it now is waited for.
                 Ok(Err(LfsError::Publish(PublishError::LeaseLost))) => {}
-                Ok(Err(error)) => return Err(error),
+                Ok(Err(error)) => {
+                    if !self.make_room(&repository.name, &error, &mut given).await {
+                        return Err(error);
+                    }
+                }
                 Err(_) => return Ok(None),
             }
         }

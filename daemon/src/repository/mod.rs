@@ -14,6 +14,7 @@ mod listing;
 mod other_publish;
 mod registry;
 mod removal;
+mod room;
 mod schedule;
 mod status;
 mod worker;

@@ -37,10 +37,14 @@ impl DiskTier {
             .map_err(TierError::at(path))
     }
 
+    /// Whether `path` is on the filesystem of the store.
+    pub(super) fn is_beside(&self, path: &Path) -> io::Result<bool> {
+        Ok(fs::metadata(path)?.dev() == fs::metadata(&self.tmp)?.dev())
+    }
+
     /// Moves a finished file to the filesystem of the store, if it is on another.
     pub(super) fn bring(&self, file: PathBuf) -> Result<PathBuf, TierError> {
-        let is_foreign = || Ok(fs::metadata(&file)?.dev() != fs::metadata(&self.tmp)?.dev());
-        if !is_foreign().map_err(TierError::at(&file))? {
+        if self.is_beside(&file).map_err(TierError::at(&file))? {
             return Ok(file);
         }
         let copy = || {

@@ -4,6 +4,7 @@
 //! pointer its manifest. It is the same on every tier.
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -102,6 +103,12 @@ impl Store {
     /// The requests to the bucket, if there is one.
     pub(crate) fn s3(&self) -> Option<Arc<S3Metrics>> {
         self.tier.s3()
+    }
+
+    /// Makes room for who found none at `path`, if copies of what is in a bucket take it: removes half of them, or
+    /// all; tells whether there were any. Blocks.
+    pub(crate) fn make_room(&self, path: &Path, all: bool) -> bool {
+        self.tier.make_room(path, all)
     }
 
     /// Stores finished segments; those that are there already are dropped. Gives the number of bytes

@@ -5,7 +5,7 @@
 use std::fmt::{self, Debug, Formatter};
 use std::fs::File;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -114,6 +114,13 @@ pub(crate) trait Tier: Debug + Send + Sync {
     /// Drops copies of an object that were found to be no good; tells whether there may have been some. By default
     /// there are none.
     fn drop_copies(&self, _key: &Key) -> bool {
+        false
+    }
+
+    /// Makes room for who found none at `path`, if copies of what is elsewhere take it: removes half of them, or
+    /// all; tells whether there were any.
+    fn make_room(&self, path: &Path, all: bool) -> bool {
+        let _ = (path, all);
         false
     }
 

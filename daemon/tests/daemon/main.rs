@@ -44,6 +44,7 @@ mod publish;
 mod replicas;
 mod s3;
 mod s3_cost;
+mod s3_disk;
 mod s3_many;
 mod s3_outage;
 mod s3_repair;

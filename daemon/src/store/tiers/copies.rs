@@ -25,10 +25,11 @@ impl Tiers {
     pub(super) fn keep_segments(&self, shelf: &Shelf, mut segments: Vec<NewSegment>) {
         let space = &self.fetcher.space;
         let len = segments.iter().map(|segment| segment.len).sum();
-        if segments.is_empty() {
+        let Some(first) = segments.first() else {
             return;
-        }
-        if !space.reserve(len) {
+        };
+        // A publish makes them all in one place.
+        if !space.reserve_for(&first.file, len) {
             // One that is too long by itself is not kept.
             if segments.len() > 1 {
                 let others = segments.split_off(segments.len() / 2);

@@ -13,7 +13,6 @@ mod buffers;
 mod copies;
 mod fetch;
 mod fill;
-mod found;
 mod manifests;
 mod memory;
 mod overdue;

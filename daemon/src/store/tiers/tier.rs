@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use cachewfs_format::{RepoName, SegmentId};
@@ -356,6 +356,10 @@ impl Tier for Tiers {
     fn drop_copies(&self, key: &Key) -> bool {
         self.drop_damaged(key);
         true
+    }
+
+    fn make_room(&self, path: &Path, all: bool) -> bool {
+        self.fetcher.space.make_room(path, all)
     }
 
     fn set_aside(&self, shelf: &Shelf, id: SegmentId) -> Result<(), TierError> {

@@ -1,20 +1,35 @@
 //! How much of the disk copies of what is in the bucket take: within a limit, and the longest unused go
 //! first. At a start they are found by their names and sizes, without reading them.
 //!
-//! What is evicted is chosen at once, by whoever needs room, and removed on a thread that may block.
+//! What is evicted is chosen at once, by whoever needs room, and removed on a thread that may block. Copies
+//! give way to what else is on the disk: a part of that is kept free of them.
+
+mod found;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashSet, VecDeque};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use lru::LruCache;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::found::find_copies;
+use self::found::find_copies;
 use crate::store::DiskTier;
 use crate::store::key::Key;
 use crate::store::tier::Tier as _;
+use crate::volume::Volume;
+
+/// One part in so many of the disk is kept free of copies, up to a limit: what updates and publishes may write
+/// until the next look.
+const FREE_SHARE: u64 = 20;
+const MAX_FREE: u64 = 4 << 30;
+/// How often it is looked whether that is so.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The copies on disk.
 #[derive(Debug)]
@@ -35,6 +50,8 @@ struct Copies {
     pending: u64,
     /// Evicted, and still to be removed, with their lengths.
     doomed: VecDeque<(Key, u64)>,
+    /// Of these, and of what is being removed.
+    doomed_bytes: u64,
     /// Evicted while the copies of an earlier start are looked for: not to be taken for present.
     evicted: Option<HashSet<Key>>,
 }
@@ -49,8 +66,15 @@ impl Copies {
             if let Some(evicted) = &mut self.evicted {
                 evicted.insert(key.clone());
             }
+            self.doomed_bytes += len;
             self.doomed.push_back((key, len));
         }
+    }
+
+    /// Evicts until `len` bytes can be written on `volume`, and what is kept free of it stays so.
+    fn evict_for(&mut self, len: u64, volume: Option<Volume>) {
+        let lack = volume.map_or(0, |volume| lack(len, volume, self.doomed_bytes));
+        self.evict_to(self.bytes.saturating_sub(lack));
     }
 }
 
@@ -64,6 +88,7 @@ impl Space {
                 bytes: 0,
                 pending: 0,
                 doomed: VecDeque::new(),
+                doomed_bytes: 0,
                 evicted: Some(HashSet::new()),
             }),
             has_evicted: Notify::new(),
@@ -76,9 +101,33 @@ impl Space {
     }
 
     /// Makes room for a file that is to be filled; `false` if there is none for it, beside the others that
-    /// are being filled. Does not wait until what is evicted is removed.
+    /// are being filled, and all else on the disk. Does not wait until what is evicted is removed.
     pub(super) fn reserve(&self, len: u64) -> bool {
+        let volume = self.volume();
         let mut copies = self.lock();
+        // How much of what is pending is on the disk already nobody knows: as if it were nothing.
+        let wanted = copies.pending.saturating_add(len);
+        let evictable = copies.bytes + copies.doomed_bytes;
+        let has_room = volume.is_none_or(|volume| lack(wanted, volume, evictable) == 0);
+        if !has_room || !may_begin(len, copies.pending, self.max_bytes) {
+            return false;
+        }
+        copies.evict_for(len, volume);
+        self.reserve_within_limit(copies, len)
+    }
+
+    /// The same for a copy of `file`, which takes no room that it hasn't yet if it can be moved. Waits, and
+    /// blocks.
+    pub(super) fn reserve_for(&self, file: &Path, len: u64) -> bool {
+        let is_reserved = match self.local.is_beside(file) {
+            Ok(true) => self.reserve_within_limit(self.lock(), len),
+            _ => self.reserve(len),
+        };
+        self.remove_evicted();
+        is_reserved
+    }
+
+    fn reserve_within_limit(&self, mut copies: MutexGuard<'_, Copies>, len: u64) -> bool {
         if !may_begin(len, copies.pending, self.max_bytes) {
             return false;
         }
@@ -130,11 +179,12 @@ impl Space {
     /// Removes what was evicted; blocks.
     pub(super) fn remove_evicted(&self) {
         loop {
-            let Some((key, _)) = self.lock().doomed.pop_front() else {
+            let Some((key, len)) = self.lock().doomed.pop_front() else {
                 return;
             };
             self.remove(&key);
             let mut copies = self.lock();
+            copies.doomed_bytes -= len;
             // It may have been made anew meanwhile, and be what was removed.
             if copies.by_key.contains(&key) && matches!(self.local.stat(&key), Ok(None)) {
                 let len = copies.by_key.pop(&key).unwrap_or(0);
@@ -143,19 +193,47 @@ impl Space {
         }
     }
 
-    /// Removes what is evicted, until the daemon stops.
+    /// Evicts copies whose room something else on the disk needs, and removes what is evicted; blocks.
+    fn look(&self) {
+        let volume = self.volume();
+        self.lock().evict_for(0, volume);
+        self.remove_evicted();
+    }
+
+    /// Looks again and again, and when something is evicted, until the daemon stops.
     pub(super) async fn watch(self: Arc<Self>, stop: CancellationToken) {
         loop {
             let this = Arc::clone(&self);
-            let removed = tokio::task::spawn_blocking(move || this.remove_evicted());
-            if removed.await.is_err() {
+            let look = tokio::task::spawn_blocking(move || this.look());
+            if look.await.is_err() {
                 return;
             }
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.has_evicted.notified() => {}
+                () = tokio::time::sleep(LOOK_INTERVAL) => {}
             }
         }
+    }
+
+    /// Makes room for who found none at `path`, if that is on the same disk: removes half of the copies, or
+    /// all; tells whether there were any. Blocks.
+    pub(super) fn make_room(&self, path: &Path, all: bool) -> bool {
+        if !self.local.is_beside(path).unwrap_or(false) {
+            return false;
+        }
+        let had_any = {
+            let mut copies = self.lock();
+            let before = copies.bytes;
+            copies.evict_to(if all { 0 } else { before / 2 });
+            before > 0
+        };
+        self.remove_evicted();
+        had_any
+    }
+
+    fn volume(&self) -> Option<Volume> {
+        Volume::of(&self.local.root)
     }
 
     fn remove(&self, key: &Key) {
@@ -204,94 +282,10 @@ fn may_begin(len: u64, pending: u64, max_bytes: u64) -> bool {
     is_alone || pending.saturating_add(len) <= max_bytes / 2
 }
 
-#[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use super::*;
-    use crate::store::testing::{new_segment, noise, shelf};
-
-    fn space(directory: &Path, max_bytes: u64) -> Space {
-        let at = |name: &str| directory.join(name);
-        let local = DiskTier::create(&at("disk"), &at("tmp")).unwrap();
-        Space::new(local, max_bytes)
-    }
-
-    #[test]
-    fn what_is_reserved_together_takes_half_and_one_alone_takes_all() {
-        let directory = tempfile::tempdir().unwrap();
-        let space = space(directory.path(), 100);
-
-        assert!(space.reserve(40));
-        assert!(!space.reserve(40));
-        assert!(space.reserve(10));
-        assert!(!space.reserve(1));
-        space.release(40);
-        assert!(!space.reserve(90), "beside another");
-        space.release(10);
-        assert!(!space.reserve(101));
-        assert!(space.reserve(90));
-        assert!(!space.reserve(1), "beside a long one");
-    }
-
-    /// Puts a copy on disk.
-    fn put(space: &Space, seed: u32, len: usize) -> Key {
-        let segment = new_segment(&space.local.tmp, &noise(seed, len));
-        let key = Key::segment(&shelf(), segment.id);
-        let stored = space.local.create_segments(&shelf(), vec![segment]);
-        stored.unwrap();
-        space.add(&key, len as u64);
-        key
-    }
-
-    #[test]
-    fn what_is_evicted_is_removed_by_who_may_block() {
-        let directory = tempfile::tempdir().unwrap();
-        let space = space(directory.path(), 1000);
-        let keys: Vec<_> = (0..3).map(|seed| put(&space, seed, 300)).collect();
-        let there = || keys.iter().map(|key| space.local.path(key).exists());
-
-        assert!(space.reserve(500));
-        assert!(there().all(|is_there| is_there));
-        assert_eq!(space.bytes(), 300);
-
-        space.remove_evicted();
-        assert!(there().eq([false, false, true]));
-    }
-
-    #[test]
-    fn a_copy_that_is_removed_with_the_one_before_does_not_count() {
-        let directory = tempfile::tempdir().unwrap();
-        let space = space(directory.path(), 1000);
-        let key = put(&space, 1, 300);
-        assert!(space.reserve(900));
-        space.release(900);
-        put(&space, 1, 300);
-
-        space.remove_evicted();
-
-        assert!(!space.local.path(&key).exists());
-        assert_eq!(space.bytes(), 0);
-    }
-
-    #[test]
-    fn those_who_reserve_at_the_same_time_get_no_more_than_half() {
-        let directory = tempfile::tempdir().unwrap();
-        let space = space(directory.path(), 1000);
-
-        std::thread::scope(|scope| {
-            for _ in 0..8 {
-                scope.spawn(|| {
-                    for _ in 0..1000 {
-                        if space.reserve(130) {
-                            assert!(space.lock().pending <= 500);
-                            space.release(130);
-                        }
-                    }
-                });
-            }
-        });
-
-        assert_eq!(space.lock().pending, 0);
-    }
+/// How much is lacking on `volume` to write `len` bytes and keep free what is kept free, if `soon_free` bytes
+/// are removed.
+fn lack(len: u64, volume: Volume, soon_free: u64) -> u64 {
+    let kept_free = (volume.total / FREE_SHARE).min(MAX_FREE);
+    let free = volume.free.saturating_add(soon_free);
+    kept_free.saturating_add(len).saturating_sub(free)
 }

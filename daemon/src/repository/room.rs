@@ -1,0 +1,52 @@
+//! A job that found the disk full gets the room that copies of a bucket take, and is tried again at once.
+
+use std::error::Error;
+use std::sync::Arc;
+
+use cachewfs_format::RepoName;
+use tracing::info;
+
+use super::registry::Registry;
+use crate::error_chain::chain;
+use crate::mirror::is_disk_full;
+
+/// What copies have given for one job.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) enum Given {
+    #[default]
+    Nothing,
+    Half,
+    All,
+}
+
+impl Registry {
+    /// Makes room if a job failed for want of it: tells whether to try again. Half of the copies go first,
+    /// then all.
+    pub(super) async fn make_room(
+        self: &Arc<Self>,
+        repo: &RepoName,
+        error: &(dyn Error + Send + Sync + 'static),
+        given: &mut Given,
+    ) -> bool {
+        if !is_disk_full(error) || self.stop.is_cancelled() {
+            return false;
+        }
+        let all = match given {
+            Given::Nothing => false,
+            Given::Half => true,
+            Given::All => return false,
+        };
+        *given = if all { Given::All } else { Given::Half };
+        let registry = Arc::clone(self);
+        let make = move || {
+            let data_dir = &registry.config.now().data_dir;
+            registry.publisher.store().make_room(data_dir, all)
+        };
+        let has_room = tokio::task::spawn_blocking(make).await.unwrap_or(false);
+        if has_room {
+            let error = chain(error);
+            info!(%repo, error, "The disk is full: copies of what is in the bucket give way to {repo}");
+        }
+        has_room
+    }
+}

@@ -1,0 +1,156 @@
+//! Who gets room, and what goes for it.
+
+use std::fs::File;
+
+use cachewfs_tests::SmallDisk;
+
+use super::*;
+use crate::store::testing::{new_segment, noise, shelf};
+
+fn space(directory: &Path, max_bytes: u64) -> Space {
+    let at = |name: &str| directory.join(name);
+    let local = DiskTier::create(&at("disk"), &at("tmp")).unwrap();
+    Space::new(local, max_bytes)
+}
+
+#[test]
+fn what_is_reserved_together_takes_half_and_one_alone_takes_all() {
+    let directory = tempfile::tempdir().unwrap();
+    let space = space(directory.path(), 100);
+
+    assert!(space.reserve(40));
+    assert!(!space.reserve(40));
+    assert!(space.reserve(10));
+    assert!(!space.reserve(1));
+    space.release(40);
+    assert!(!space.reserve(90), "beside another");
+    space.release(10);
+    assert!(!space.reserve(101));
+    assert!(space.reserve(90));
+    assert!(!space.reserve(1), "beside a long one");
+}
+
+/// Puts a copy on disk.
+fn put(space: &Space, seed: u32, len: usize) -> Key {
+    let segment = new_segment(&space.local.tmp, &noise(seed, len));
+    let key = Key::segment(&shelf(), segment.id);
+    let stored = space.local.create_segments(&shelf(), vec![segment]);
+    stored.unwrap();
+    space.add(&key, len as u64);
+    key
+}
+
+#[test]
+fn what_is_evicted_is_removed_by_who_may_block() {
+    let directory = tempfile::tempdir().unwrap();
+    let space = space(directory.path(), 1000);
+    let keys: Vec<_> = (0..3).map(|seed| put(&space, seed, 300)).collect();
+    let there = || keys.iter().map(|key| space.local.path(key).exists());
+
+    assert!(space.reserve(500));
+    assert!(there().all(|is_there| is_there));
+    assert_eq!(space.bytes(), 300);
+
+    space.remove_evicted();
+    assert!(there().eq([false, false, true]));
+}
+
+#[test]
+fn a_copy_that_is_removed_with_the_one_before_does_not_count() {
+    let directory = tempfile::tempdir().unwrap();
+    let space = space(directory.path(), 1000);
+    let key = put(&space, 1, 300);
+    assert!(space.reserve(900));
+    space.release(900);
+    put(&space, 1, 300);
+
+    space.remove_evicted();
+
+    assert!(!space.local.path(&key).exists());
+    assert_eq!(space.bytes(), 0);
+}
+
+const MIB: usize = 1 << 20;
+
+#[test]
+fn copies_give_way_to_what_else_is_on_the_disk() {
+    let Some(disk) = SmallDisk::mount("40m") else {
+        return;
+    };
+    let space = space(disk.path(), 1 << 40);
+    let keys: Vec<_> = (0..5).map(|seed| put(&space, seed, 6 * MIB)).collect();
+    let count = || keys.iter().filter(|key| space.local.path(key).exists());
+
+    space.look();
+    assert_eq!(count().count(), 5, "2 of 10 MiB are kept free");
+    let other = File::create(disk.path().join("other")).unwrap();
+    rustix::fs::fallocate(&other, rustix::fs::FallocateFlags::empty(), 0, 9 << 20).unwrap();
+    space.look();
+
+    assert_eq!(count().count(), 4);
+    assert!(!space.local.path(&keys[0]).exists());
+}
+
+#[test]
+fn what_is_reserved_leaves_a_part_of_the_disk_free() {
+    let Some(disk) = SmallDisk::mount("40m") else {
+        return;
+    };
+    let space = space(disk.path(), 1 << 40);
+    let mib = |count: usize| (count * MIB) as u64;
+    for seed in 0..5 {
+        put(&space, seed, 6 * MIB);
+    }
+
+    assert!(!space.reserve(mib(39)));
+    assert_eq!(space.bytes(), mib(30), "nothing goes for what has no room");
+    assert!(space.reserve(mib(20)));
+    assert_eq!(space.bytes(), mib(18));
+    assert!(
+        !space.reserve(mib(19)),
+        "there is a part of it on the disk perhaps"
+    );
+    space.remove_evicted();
+    assert!(!space.reserve(mib(19)));
+    assert!(space.reserve(mib(17)));
+}
+
+#[test]
+fn who_finds_no_room_gets_that_of_copies() {
+    let Some(disk) = SmallDisk::mount("40m") else {
+        return;
+    };
+    let elsewhere = tempfile::tempdir().unwrap();
+    let space = space(disk.path(), 1 << 40);
+    let keys: Vec<_> = (0..4).map(|seed| put(&space, seed, MIB)).collect();
+    let there = || keys.iter().map(|key| space.local.path(key).exists());
+
+    assert!(!space.make_room(elsewhere.path(), true));
+    assert!(there().all(|is_there| is_there));
+    assert!(space.make_room(disk.path(), false));
+    assert!(there().eq([false, false, true, true]));
+    assert!(space.make_room(disk.path(), true));
+    assert!(there().eq([false; 4]));
+    assert!(!space.make_room(disk.path(), true));
+}
+
+#[test]
+fn those_who_reserve_at_the_same_time_get_no_more_than_half() {
+    let directory = tempfile::tempdir().unwrap();
+    let space = space(directory.path(), 1000);
+
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for _ in 0..1000 {
+                    if space.reserve(130) {
+                        assert!(space.lock().pending <= 500);
+                        space.release(130);
+                    }
+                }
+            });
+        }
+    });
+
+    assert_eq!(space.lock().pending, 0);
+}
