@@ -16,7 +16,7 @@ use crate::app::tmp_directory;
 use crate::error_chain::chain;
 use crate::metrics::{FailureKind, JobClass, JobEnd};
 use crate::mirror::{
-    GitError, MirrorError, Upkeep, clone_mirror, head_commit, is_mirror, maintain,
+    GitError, MirrorError, Upkeep, clone_mirror, head_commit, is_disk_full, is_mirror, maintain,
     remove_stale_locks, update, upkeep,
 };
 use crate::publish::{Attempt, Order, Published};
@@ -211,6 +211,13 @@ fn bring_up(registry: &Registry, repository: &Repository) -> Result<bool, Mirror
         Err(_) if git.is_stopping() => {
             let command = "fetch".to_owned();
             return Err(GitError::Stopped { command }.into());
+        }
+        // A clone may find room, but has nothing of what is retained.
+        Err(error) if is_disk_full(&error) => {
+            return Err(MirrorError::Io {
+                path: mirror.clone(),
+                source: std::io::Error::new(std::io::ErrorKind::StorageFull, error),
+            });
         }
         Err(error) => match error.into_upstream() {
             Ok(error) => return Err(error),

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::{Duration, UNIX_EPOCH};
 
 use cachewfs_daemon::S3Config;
-use cachewfs_tests::{Fault, Proxy, Recorder, s3_bucket, wait_until};
+use cachewfs_tests::{Fault, Proxy, Recorder, SmallDisk, s3_bucket, wait_until};
 use tempfile::TempDir;
 
 use crate::gate::Gate;
@@ -115,6 +115,38 @@ async fn what_upstream_dropped_while_the_mirror_was_lost_stays_in_the_next_layou
     let manifest = world.manifest(&head);
     let is_increment = |kind| kind == cachewfs_format::PackKind::Increment;
     assert!(manifest.packs.iter().all(|pack| !is_increment(pack.kind)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mirror_that_finds_no_room_to_be_restored_is_not_cloned_without_what_is_retained() {
+    let Some(disk) = SmallDisk::mount("8m") else {
+        return;
+    };
+    let (world, work, _) = published(|_| {}).await;
+    write_file(&work.join("large"), noise(1, 10 << 20));
+    commit_and_push(&work, "large");
+    world.refresh().await;
+    force_push(&work, "small");
+    world.refresh().await;
+    let root = world.stop().await;
+
+    let store = root.path().join("data/store");
+    let world = World::start_in(root, |config| {
+        config.store.directory = Some(store);
+        config.data_dir = disk.path().join("data");
+    })
+    .await;
+    let refused = world.post(&format!("/git/{REPO}/refresh"), "").await;
+
+    assert_eq!(code(refused).await, (507, "disk_full".to_owned()));
+    assert!(
+        !disk
+            .path()
+            .join(format!("data/mirrors/{REPO}.git"))
+            .exists()
+    );
+    world.running.shutdown.cancel();
+    world.running.stopped().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
