@@ -131,7 +131,7 @@ pub(crate) async fn open_store(config: &Config) -> Result<(Store, StoreTasks), S
         memory: config.store.memory_bytes,
         disk: config.store.disk_bytes,
     };
-    let tiers = Tiers::new(Arc::new(bucket), (disk, tmp), limits);
+    let tiers = Tiers::new(Arc::new(bucket), (disk, tmp), limits).with_notice(notice);
     tiers.start(&tasks, &stop);
     Ok((Store::new(tiers).with_notice(notice), store_tasks))
 }

@@ -30,7 +30,8 @@ pub struct StoreConfig {
     #[serde(with = "duration")]
     pub collect_interval: Duration,
     /// With a bucket: how long it is announced what is to be deleted before it is; a publish has a fourth of it
-    /// to write a manifest. The same for all daemons of a bucket. Default `1min`.
+    /// to write a manifest, and a deletion is given up after as long. The same for all daemons of a bucket.
+    /// Default `1min`.
     #[serde(with = "duration")]
     pub delete_notice: Duration,
     /// How long after its last sign of life a daemon that publishes a repository keeps the others from

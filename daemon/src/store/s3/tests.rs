@@ -1,5 +1,7 @@
 //! The tier against a real server.
 
+use std::time::{Duration, Instant};
+
 use cachewfs_format::{ObjectId, SegmentId, SnapshotId};
 use cachewfs_tests::{Fault, Proxy, TestBucket, s3_bucket, wait_until};
 use tokio_util::sync::CancellationToken;
@@ -141,7 +143,7 @@ async fn a_bad_network_costs_tries_and_never_a_wrong_byte() {
     let proxy = Proxy::start(bucket.address);
     let through = S3Config {
         endpoint: Some(proxy.url()),
-        timeout: std::time::Duration::from_millis(1500),
+        timeout: Duration::from_millis(1500),
         ..config(&bucket)
     };
     let tier = open(&through).await;
@@ -204,6 +206,40 @@ async fn who_wins_is_told_so_when_the_answer_was_lost() {
         assert_eq!(written.unwrap(), Written::New);
         let other = tier.create(&manifest, b"another's").unwrap();
         assert_eq!(other, Written::TooLate);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delete_is_given_up_after_a_fourth_of_the_notice() {
+    let Some(bucket) = s3_bucket() else { return };
+    let proxy = Proxy::start(bucket.address);
+    let through = S3Config {
+        endpoint: Some(proxy.url()),
+        // The second of two waits until it may be sent.
+        max_requests: 1,
+        ..config(&bucket)
+    };
+    let notice = Notice(Duration::from_secs(8));
+    let stop = CancellationToken::new();
+    let tier = S3Tier::open(&through, notice, stop).await.unwrap();
+    tier.probe().await.unwrap();
+    let keys = [b"a", b"b"].map(|name| {
+        let id = SegmentId(cachewfs_format::Digest::of(name));
+        Key::segment(&shelf(), id)
+    });
+
+    blocking(move || {
+        proxy.set(Fault::Stall);
+        let began = Instant::now();
+        let error = tier.delete(&keys).unwrap_err();
+        let took = began.elapsed();
+
+        assert!(error.is_outage(), "{error:?}");
+        // Two seconds, on a busy machine; one request may take 20.
+        assert!(took < Duration::from_secs(8), "{took:?}");
+        proxy.set(Fault::None);
+        tier.delete(&keys).unwrap();
     })
     .await;
 }

@@ -46,7 +46,7 @@ struct Inner {
     /// Whether conditional writes are known to be honoured; nothing is written before.
     is_probed: AtomicBool,
     parts: Parts,
-    /// How long the write of a small object may take, with all its tries.
+    /// How long the write of a small object may take, with all its tries, and a deletion.
     write_limit: Duration,
     reads: Arc<Reads>,
     /// Segments that were found damaged: to be written over, and not there until then.
@@ -318,7 +318,11 @@ impl Tier for S3Tier {
     fn delete(&self, keys: &[Key]) -> Result<(), TierError> {
         let failed_at = OnceLock::new();
         let delete = async |key: &Key| {
-            let deleted = self.0.bucket.delete(&key.to_string()).await;
+            let name = key.to_string();
+            let delete = self.0.bucket.delete(&name);
+            // Who publishes heeds an announcement until nobody can be deleting any more: see `Notice`.
+            let deleted = tokio::time::timeout(self.0.write_limit, delete).await;
+            let deleted = deleted.unwrap_or(Err(S3Error::TimedOut));
             deleted.inspect_err(|_| {
                 failed_at.get_or_init(|| key.clone());
             })

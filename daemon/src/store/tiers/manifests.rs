@@ -8,11 +8,10 @@ use lru::LruCache;
 
 use super::Tiers;
 use crate::store::TierError;
+use crate::store::clock::Notice;
 use crate::store::key::Key;
 use crate::store::tier::{Stat, Tier as _};
 
-/// For so long a manifest that was there counts as there: who deletes one waits longer before its segments go.
-const MAX_AGE: Duration = Duration::from_secs(15);
 /// So many are remembered, some 200 bytes each.
 const MAX_MANIFESTS: NonZeroUsize = NonZeroUsize::new(4096).expect("4096 is not 0");
 
@@ -20,28 +19,34 @@ type Known = LruCache<Key, (Instant, Stat)>;
 
 /// Manifests that were there when they were looked for last.
 #[derive(Clone, Debug)]
-pub(super) struct Manifests(Arc<Mutex<Known>>);
-
-impl Default for Manifests {
-    fn default() -> Self {
-        Self(Arc::new(Mutex::new(LruCache::new(MAX_MANIFESTS))))
-    }
+pub(super) struct Manifests {
+    known: Arc<Mutex<Known>>,
+    /// For so long a manifest that was there counts as there.
+    max_age: Duration,
 }
 
 impl Manifests {
+    /// Who deletes a manifest waits for longer before its segments go.
+    pub(super) fn new(notice: Notice) -> Self {
+        Self {
+            known: Arc::new(Mutex::new(LruCache::new(MAX_MANIFESTS))),
+            max_age: notice.known(),
+        }
+    }
+
     pub(super) fn forget(&self, key: &Key) {
         self.lock().pop(key);
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Tiers {
     pub(super) fn stat_manifest(&self, key: &Key) -> Result<Option<Stat>, TierError> {
         if let Some(&(at, stat)) = self.manifests.lock().get(key)
-            && at.elapsed() < MAX_AGE
+            && at.elapsed() < self.manifests.max_age
         {
             return Ok(Some(stat));
         }

@@ -1,9 +1,8 @@
 //! The tiers over one that counts, waits and fails.
 
 use std::fs::{self, File};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use cachewfs_format::{ObjectId, SnapshotId};
 use tempfile::TempDir;
@@ -15,9 +14,11 @@ use crate::store::key::Key;
 use crate::store::testing::{new_segment, noise, shelf};
 use crate::store::tier::{Extent, Tier as _, Written};
 use crate::store::wrapped::{Call, Count, Gate, Wrapped};
-use crate::store::{DiskTier, S3Error, TierError};
+use crate::store::{DiskTier, Notice, S3Error, TierError};
 
 const MIB: usize = 1 << 20;
+
+type Fault = Arc<Mutex<Option<fn() -> S3Error>>>;
 
 /// Tiers over a "bucket" that is another directory.
 struct World {
@@ -29,7 +30,8 @@ struct World {
     gate: Gate,
     /// The same for whole objects, and for looks at them.
     small_gate: Gate,
-    is_down: Arc<AtomicBool>,
+    /// What is wrong with the bucket.
+    fault: Fault,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -45,9 +47,9 @@ impl World {
         let local = DiskTier::create(&at("disk"), &at("tmp")).unwrap();
         let (reads, whole_reads, gate) = (Count::default(), Count::default(), Gate::default());
         let small_gate = Gate::default();
-        let is_down = Arc::new(AtomicBool::new(false));
+        let fault = Fault::default();
         let (count, count_whole, wait) = (reads.clone(), whole_reads.clone(), gate.clone());
-        let (down, wait_small) = (Arc::clone(&is_down), small_gate.clone());
+        let (present, wait_small) = (Arc::clone(&fault), small_gate.clone());
         let remote = Wrapped::new(bucket, move |call| {
             match call {
                 Call::Read => {
@@ -61,12 +63,8 @@ impl World {
                 Call::Stat => wait_small.pass(),
                 _ => {}
             }
-            let is_down = down.load(Ordering::SeqCst);
-            if is_down {
-                Err(S3Error::TimedOut)
-            } else {
-                Ok(())
-            }
+            let fault = *present.lock().unwrap();
+            fault.map_or(Ok(()), |fault| Err(fault()))
         });
         let limits = Limits {
             memory: 16 * MIB as u64,
@@ -82,7 +80,7 @@ impl World {
             whole_reads,
             gate,
             small_gate,
-            is_down,
+            fault,
             stop,
             tasks,
         }
@@ -97,6 +95,10 @@ impl World {
             fs::remove_dir_all(self.directory.path().join("disk")).unwrap();
         }
         Self::start_in(self.directory, 1 << 30)
+    }
+
+    fn set_fault(&self, fault: Option<fn() -> S3Error>) {
+        *self.fault.lock().unwrap() = fault;
     }
 
     fn bucket(&self) -> DiskTier {
@@ -136,6 +138,11 @@ fn extent(key: &Key, len: usize, range: std::ops::Range<usize>) -> Extent {
         len: len as u64,
         range: range.start as u64..range.end as u64,
     }
+}
+
+fn manifest() -> Key {
+    let commit = ObjectId::from_bytes(&[1; 20]).unwrap();
+    Key::manifest(&shelf(), SnapshotId::first(commit))
 }
 
 async fn eventually(is_so: impl Fn() -> bool) {
@@ -299,8 +306,7 @@ async fn a_disk_that_takes_nothing_fails_no_read_and_no_publish() {
     let new_key = Key::segment(&shelf(), new.id);
     let stored = world.tiers.create_segments(&shelf(), vec![new]);
     assert_eq!(stored.unwrap(), 1000);
-    let snapshot = SnapshotId::first(ObjectId::from_bytes(&[1; 20]).unwrap());
-    let manifest = Key::manifest(&shelf(), snapshot);
+    let manifest = manifest();
     world.tiers.create(&manifest, b"manifest").unwrap();
     world
         .tiers
@@ -343,7 +349,7 @@ async fn without_the_bucket_what_is_on_disk_is_served_and_nothing_is_published()
     let elsewhere = world.put(&noise(8, 10));
 
     let world = world.restart(true).await;
-    world.is_down.store(true, Ordering::SeqCst);
+    world.set_fault(Some(|| S3Error::TimedOut));
 
     assert!(world.read(&key, 0, content.len()).await.unwrap() == content);
     let known = world.tiers.read_whole(&pointer).unwrap().unwrap();
@@ -353,7 +359,7 @@ async fn without_the_bucket_what_is_on_disk_is_served_and_nothing_is_published()
     let swapped = world.tiers.swap(&pointer, Some(&known.version), b"2");
     assert!(swapped.unwrap_err().is_outage());
 
-    world.is_down.store(false, Ordering::SeqCst);
+    world.set_fault(None);
     let read = world.read(&elsewhere, 0, 10).await.unwrap();
     assert!(read == noise(8, 10));
     let known = world.tiers.read_whole(&pointer).unwrap().unwrap();
@@ -364,14 +370,32 @@ async fn without_the_bucket_what_is_on_disk_is_served_and_nothing_is_published()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_counts_as_there_for_a_fourth_of_the_notice() {
+    let world = World::start();
+    world.tiers.create(&manifest(), b"manifest").unwrap();
+    let at = |name: &str| world.directory.path().join(name);
+    let local = DiskTier::create(&at("other-disk"), &at("other-tmp")).unwrap();
+    let limits = Limits { memory: 0, disk: 0 };
+    let local = (local, at("other-tmp"));
+    let other = Tiers::new(Arc::new(world.bucket()), local, limits);
+    let other = other.with_notice(Notice(Duration::from_secs(8)));
+
+    let seen = Instant::now();
+    assert!(other.stat(&manifest()).unwrap().is_some());
+    world.bucket().delete(&[manifest()]).unwrap();
+    let is_there = other.stat(&manifest()).unwrap().is_some();
+    assert!(is_there || seen.elapsed() > Duration::from_secs(2));
+    // By default it is a quarter of a minute.
+    eventually(|| other.stat(&manifest()).unwrap().is_none()).await;
+    assert!(seen.elapsed() < Duration::from_secs(10));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_silent_bucket_keeps_nobody_waiting_for_what_has_a_copy() {
     let world = World::start();
     let pointer = Key::pointer(&shelf());
     world.tiers.swap(&pointer, None, b"old").unwrap();
-    let manifest = Key::manifest(
-        &shelf(),
-        SnapshotId::first(ObjectId::from_bytes(&[1; 20]).unwrap()),
-    );
+    let manifest = manifest();
     world.tiers.create(&manifest, b"manifest").unwrap();
     let read = |tiers: &Tiers| tiers.read_whole(&pointer).unwrap().unwrap().bytes;
     let world = world.restart(true).await;
@@ -417,8 +441,7 @@ async fn a_pointer_is_asked_for_once_a_second_and_a_manifest_once() {
     let world = World::start();
     let pointer = Key::pointer(&shelf());
     world.tiers.swap(&pointer, None, b"1").unwrap();
-    let snapshot = SnapshotId::first(ObjectId::from_bytes(&[1; 20]).unwrap());
-    let manifest = Key::manifest(&shelf(), snapshot);
+    let manifest = manifest();
     world.tiers.create(&manifest, b"manifest").unwrap();
     let world = world.restart(false).await;
 

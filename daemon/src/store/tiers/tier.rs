@@ -20,6 +20,7 @@ use super::pointers::Pointers;
 use super::repositories::KnownRepositories;
 use super::space::Space;
 use crate::metrics::S3Metrics;
+use crate::store::clock::Notice;
 use crate::store::key::{Key, Object, Part, Shelf};
 use crate::store::reads::Reads;
 use crate::store::tier::{
@@ -59,11 +60,17 @@ impl Tiers {
         Self {
             fetcher: Fetcher::new(remote, (local, tmp), (space, memory), reads),
             pointers: Pointers::default(),
-            manifests: Manifests::default(),
+            manifests: Manifests::new(Notice::default()),
             overdue: Overdue::default(),
             repositories: KnownRepositories::default(),
             set_aside: Mutex::default(),
         }
+    }
+
+    /// The same tiers, where it is announced for so long what is to be deleted.
+    pub(crate) fn with_notice(self, notice: Notice) -> Self {
+        let manifests = Manifests::new(notice);
+        Self { manifests, ..self }
     }
 
     /// Starts what happens in the background, until `stop`.
