@@ -17,11 +17,22 @@ pub enum Fault {
     CutAfter(u64),
     /// Changes one byte in each so many.
     CorruptEvery(u64),
+    /// The same in what is sent to the daemon, or to what stands in its place.
+    CorruptSentEvery(u64),
     /// Answers each request itself, with 503.
     Unavailable,
+    /// The same, with this status and as S3 does: with this code.
+    Refused(u16, &'static str),
 }
 
 const UNAVAILABLE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n";
+
+/// The whole answer; the connection ends with it.
+fn refusal(status: u16, code: &str) -> String {
+    let body = format!("<Error><Code>{code}</Code><Message>by the proxy</Message></Error>");
+    let len = body.len();
+    format!("HTTP/1.1 {status} No\r\nconnection: close\r\ncontent-length: {len}\r\n\r\n{body}")
+}
 
 /// A proxy on a free port of the loopback interface.
 #[derive(Debug)]
@@ -98,11 +109,11 @@ impl CurrentFault {
                     piece = piece.split_at_mut(left.min(count)).0;
                     is_last = true;
                 }
-                Fault::CorruptEvery(every) if is_answer => {
-                    let next = usize::try_from(every - passed % every).unwrap_or(usize::MAX);
-                    if let Some(byte) = piece.get_mut(next) {
-                        *byte ^= 0x20;
-                    }
+                Fault::CorruptEvery(every) if is_answer => corrupt(piece, passed, every),
+                Fault::CorruptSentEvery(every) if !is_answer => corrupt(piece, passed, every),
+                Fault::Refused(status, code) if !is_answer => {
+                    from.write_all(refusal(status, code).as_bytes()).ok();
+                    break;
                 }
                 Fault::Unavailable if !is_answer => {
                     if from.write_all(UNAVAILABLE).is_err() {
@@ -124,5 +135,13 @@ impl CurrentFault {
         }
         to.shutdown(Shutdown::Both).ok();
         from.shutdown(Shutdown::Both).ok();
+    }
+}
+
+/// Changes a byte of each `every`, after so many that `passed`.
+fn corrupt(piece: &mut [u8], passed: u64, every: u64) {
+    let next = usize::try_from(every - passed % every).unwrap_or(usize::MAX);
+    if let Some(byte) = piece.get_mut(next) {
+        *byte ^= 0x20;
     }
 }

@@ -7,7 +7,10 @@ use std::time::{Duration, SystemTime};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::primitives::ByteStream;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
+use md5::{Digest as _, Md5};
 use tokio::sync::Semaphore;
 
 use super::health::Health;
@@ -28,6 +31,8 @@ pub(in crate::store) struct Bucket {
     pub(super) place: String,
     prefix: String,
     timeout: Duration,
+    /// Whether the SDK adds checksums to what is sent: if not, this module does.
+    has_checksums: bool,
     permits: Semaphore,
     health: Health,
     pub(super) metrics: Arc<S3Metrics>,
@@ -71,6 +76,7 @@ impl Bucket {
             place: config.place(),
             prefix: config.prefix(),
             timeout: config.timeout,
+            has_checksums: config.endpoint.is_none(),
             permits: Semaphore::new(config.max_requests),
             health: Health::default(),
             metrics: Arc::default(),
@@ -79,6 +85,13 @@ impl Bucket {
 
     pub(super) fn key(&self, name: &str) -> String {
         format!("{}{name}", self.prefix)
+    }
+
+    /// The `Content-MD5` of what is sent, so that the service refuses what was changed on its way. Some verify no
+    /// signed digest (SeaweedFS 4.48), and none but AWS' surely knows newer checksums.
+    pub(super) fn checksum(&self, bytes: &[u8]) -> Option<String> {
+        let md5 = || BASE64_STANDARD.encode(Md5::digest(bytes));
+        (!self.has_checksums).then(md5)
     }
 
     /// Has `attempt` made, and made again while that may help.
@@ -209,6 +222,7 @@ impl Bucket {
         condition: Condition<'_>,
     ) -> Result<(), S3Error> {
         let key = self.key(name);
+        let checksum = self.checksum(&bytes);
         let mut tries = 0;
         let written = self
             .retry(S3Operation::Put, async || {
@@ -219,6 +233,7 @@ impl Bucket {
                 request
                     .set_if_none_match(none_match)
                     .set_if_match(matches)
+                    .set_content_md5(checksum.clone())
                     .body(ByteStream::from(bytes.clone()))
                     .send()
                     .await?;

@@ -70,6 +70,8 @@ impl S3Error {
                 *status >= 500
                     || matches!(status, 408 | 409 | 425 | 429)
                     || matches!(&**code, "RequestTimeout" | "SlowDown" | "Throttling")
+                    // It was changed on its way.
+                    || matches!(&**code, "BadDigest" | "XAmzContentSHA256Mismatch")
             }
             Self::Down
             | Self::BadAnswer { .. }

@@ -243,3 +243,34 @@ async fn a_delete_is_given_up_after_a_fourth_of_the_notice() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_segment_that_was_changed_on_its_way_is_refused() {
+    let Some(bucket) = s3_bucket() else { return };
+    let proxy = Proxy::start(bucket.address);
+    let through = S3Config {
+        endpoint: Some(proxy.url()),
+        ..config(&bucket)
+    };
+    let tier = open(&through).await;
+    let tmp = tempfile::tempdir().unwrap();
+    // In one request, and in parts.
+    let contents = [500_000, 9 << 20].map(|len| noise(3, len));
+
+    blocking(move || {
+        for content in contents {
+            let [changed, whole] = [(); 2].map(|()| vec![new_segment(tmp.path(), &content)]);
+            let key = Key::segment(&shelf(), changed[0].id);
+            // What stands before the content is much shorter.
+            proxy.set(Fault::CorruptSentEvery(100_000));
+            let error = tier.create_segments(&shelf(), changed).unwrap_err();
+            let error = crate::error_chain::chain(&error);
+            assert!(error.contains("BadDigest"), "{error}");
+            proxy.set(Fault::None);
+            assert!(tier.stat(&key).unwrap().is_none());
+            tier.create_segments(&shelf(), whole).unwrap();
+            assert!(read(&tier, &key).unwrap() == content[1000..401_000]);
+        }
+    })
+    .await;
+}

@@ -88,10 +88,12 @@ impl Bucket {
             let start = u64::try_from(number - 1).unwrap_or(0) * part_len;
             let _permit = parts.0.acquire().await.map_err(|_| S3Error::Down)?;
             let bytes = read(file, (path, start), part_len.min(len - start)).await?;
+            let checksum = self.checksum(&bytes);
             let answer = self.retry(S3Operation::Part, async || {
                 self.metrics.sent_bytes.add(bytes.len() as u64);
                 let request = self.client.upload_part().bucket(&self.name).key(&key);
                 let request = request.upload_id(id).part_number(number);
+                let request = request.set_content_md5(checksum.clone());
                 Ok(request.body(ByteStream::from(bytes.clone())).send().await?)
             });
             let part = CompletedPart::builder().part_number(number);
