@@ -37,7 +37,7 @@ impl S3Operation {
         Self::Delete,
     ];
 
-    fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Get => "get",
             Self::GetRange => "get_range",

@@ -285,16 +285,18 @@ mod tests {
 
     #[test]
     fn a_store_that_comes_back_is_not_waited_for_long() {
-        let mut status = Status::new(MirrorState::Ready, Instant::now());
-        let source = Box::new(S3Error::Down);
-        let away = PublishError::Store(TierError::S3List { source }.into());
-        let away = RepositoryError::Publish(Arc::new(away));
-        for _ in 0..30 {
-            let config = MirrorsConfig::default();
-            status.fail(away.clone(), Duration::from_hours(1), &config);
-        }
+        for source in [S3Error::Down, S3Error::NotProbed] {
+            let mut status = Status::new(MirrorState::Ready, Instant::now());
+            let source = Box::new(source);
+            let away = PublishError::Store(TierError::S3List { source }.into());
+            let away = RepositoryError::Publish(Arc::new(away));
+            for _ in 0..30 {
+                let config = MirrorsConfig::default();
+                status.fail(away.clone(), Duration::from_hours(1), &config);
+            }
 
-        assert!(pause_of(&status) <= 60.0);
+            assert!(pause_of(&status) <= 60.0, "{away:?}");
+        }
     }
 
     #[test]

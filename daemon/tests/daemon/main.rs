@@ -48,6 +48,7 @@ mod s3_disk;
 mod s3_many;
 mod s3_outage;
 mod s3_repair;
+mod s3_tls;
 mod stale;
 mod status_page;
 mod storm;

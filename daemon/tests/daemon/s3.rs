@@ -156,7 +156,7 @@ async fn a_start_says_what_is_wrong_with_the_bucket() {
         (stranger, "refuses the daemon's credentials"),
         (reader, "refuses the daemon's credentials"),
         (nobody, "there are no credentials"),
-        (unconditional, "ignores If-None-Match"),
+        (unconditional, "doesn't honour If-None-Match"),
     ] {
         let directory = tempfile::tempdir().unwrap();
         let mut config = Config {

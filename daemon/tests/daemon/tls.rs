@@ -24,13 +24,13 @@ fn openssl(directory: &Path, arguments: &str) {
 const KEY: &str = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2";
 
 /// An authority, as `<name>.pem`.
-fn create_authority(directory: &Path, name: &str) {
+pub(crate) fn create_authority(directory: &Path, name: &str) {
     let names = format!("-keyout {name}.key -out {name}.pem -subj /CN={name}");
     openssl(directory, &format!("req -x509 {KEY} {names}"));
 }
 
 /// A certificate for this machine, as `cert.pem` and `key.pem`.
-fn create_certificate(directory: &Path, authority: &str) {
+pub(crate) fn create_certificate(directory: &Path, authority: &str) {
     write_file(&directory.join("ext"), "subjectAltName=IP:127.0.0.1\n");
     let request = "-keyout leaf.key -out request.pem -subj /CN=daemon";
     openssl(

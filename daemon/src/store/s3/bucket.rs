@@ -57,6 +57,15 @@ impl Condition<'_> {
             Self::None => (None, None),
         }
     }
+
+    /// The one of these headers that there is.
+    pub(super) fn header(self) -> Option<&'static str> {
+        match self {
+            Self::Absent => Some("If-None-Match"),
+            Self::Is(_) => Some("If-Match"),
+            Self::None => None,
+        }
+    }
 }
 
 /// An object that was listed.
@@ -127,7 +136,7 @@ impl Bucket {
                     return Err(error);
                 }
                 outcome => {
-                    self.health.note_answer();
+                    self.health.note_outcome(operation, outcome.as_ref().err());
                     return outcome;
                 }
             }
@@ -236,7 +245,8 @@ impl Bucket {
                     .set_content_md5(checksum.clone())
                     .body(ByteStream::from(bytes.clone()))
                     .send()
-                    .await?;
+                    .await
+                    .map_err(|error| S3Error::from(error).of_write(condition))?;
                 Ok(())
             })
             .await;
@@ -283,6 +293,8 @@ impl Bucket {
         let sent = request.key(self.key(name)).send().await;
         let outcome = sent.map(drop).map_err(S3Error::from);
         counted.end(S3Error::outcome(&outcome));
+        let refused = outcome.as_ref().err().filter(|error| error.is_lasting());
+        self.health.note_refusal(S3Operation::Delete, refused);
         match outcome {
             Err(S3Error::NoObject) => Ok(()),
             outcome => outcome,

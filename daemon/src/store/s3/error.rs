@@ -1,11 +1,14 @@
 //! Why a bucket doesn't do what is asked of it.
 
 use std::error::Error;
+use std::io;
 use std::path::PathBuf;
 
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use tokio_rustls::rustls::CertificateError;
 
+use super::bucket::Condition;
 use crate::metrics::S3Outcome;
 
 /// Why a bucket doesn't do what is asked of it.
@@ -40,18 +43,20 @@ pub(crate) enum S3Error {
         message: String,
     },
     #[error("can't use {path}")]
-    File {
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    File { path: PathBuf, source: io::Error },
     #[error("the certificates in {path} can't be used")]
     Certificates {
         path: PathBuf,
         source: Box<dyn Error + Send + Sync>,
     },
     #[error(
-        "the service of the bucket ignores {condition}: two daemons could overwrite each other's \
-         snapshots. Use one that honours conditional writes (AWS S3, SeaweedFS 4.48, MinIO, Ceph), or \
+        "the certificate of the bucket's service is not trusted; if an authority of your own has signed it, \
+         `ca_file` in [store.s3] has to name a file with that authority's certificate"
+    )]
+    Untrusted(#[source] tokio_rustls::rustls::Error),
+    #[error(
+        "the service of the bucket doesn't honour {condition} when something is written: two daemons could \
+         overwrite each other's snapshots. Use one that honours conditional writes (AWS S3, SeaweedFS 4.48, MinIO, Ceph), or \
          the store on disk"
     )]
     Unconditional { condition: &'static str },
@@ -61,13 +66,21 @@ pub(crate) enum S3Error {
     Stopping,
 }
 
+/// The service knows what is wanted, and doesn't do it.
+const NOT_IMPLEMENTED: u16 = 501;
+
+/// Whether a service that answers so is out of order, and not asked too much.
+fn is_failure(status: u16) -> bool {
+    status >= 500 && status != NOT_IMPLEMENTED
+}
+
 impl S3Error {
     /// Whether the same may go well a moment later.
     pub(super) fn is_transient(&self) -> bool {
         match self {
             Self::Unreachable(_) | Self::TimedOut | Self::Cut => true,
             Self::Answered { status, code, .. } => {
-                *status >= 500
+                is_failure(*status)
                     || matches!(status, 408 | 409 | 425 | 429)
                     || matches!(&**code, "RequestTimeout" | "SlowDown" | "Throttling")
                     // It was changed on its way.
@@ -83,6 +96,7 @@ impl S3Error {
             | Self::NoCredentials(_)
             | Self::File { .. }
             | Self::Certificates { .. }
+            | Self::Untrusted(_)
             | Self::Unconditional { .. }
             | Self::NotProbed
             | Self::Stopping => false,
@@ -92,20 +106,42 @@ impl S3Error {
     /// Whether the bucket, or the way to it, is to blame, and not what was asked.
     pub(in crate::store) fn is_outage(&self) -> bool {
         match self {
-            Self::Unreachable(_) | Self::TimedOut | Self::Cut | Self::Down | Self::Stopping => true,
-            Self::Answered { status, .. } => *status >= 500,
-            _ => false,
+            Self::Unreachable(_)
+            | Self::TimedOut
+            | Self::Cut
+            | Self::Down
+            // If it could be asked, it would be known.
+            | Self::NotProbed
+            | Self::Stopping => true,
+            Self::Answered { status, .. } => is_failure(*status),
+            Self::BadAnswer { .. }
+            | Self::NoBucket
+            | Self::NoObject
+            | Self::NoRange
+            | Self::Precondition
+            | Self::Denied { .. }
+            | Self::NoCredentials(_)
+            | Self::File { .. }
+            | Self::Certificates { .. }
+            | Self::Untrusted(_)
+            | Self::Unconditional { .. } => false,
         }
     }
 
     /// How a request ended; `None` if none was sent.
     pub(super) fn outcome<T>(result: &Result<T, Self>) -> Option<S3Outcome> {
-        let Err(error) = result else {
-            return Some(S3Outcome::Ok);
-        };
-        match error {
-            Self::Unreachable(_) | Self::TimedOut | Self::Cut => Some(S3Outcome::Network),
-            Self::Answered { .. } if error.is_transient() => Some(S3Outcome::Server),
+        match result {
+            Ok(_) => Some(S3Outcome::Ok),
+            Err(error) => error.failed_outcome(),
+        }
+    }
+
+    fn failed_outcome(&self) -> Option<S3Outcome> {
+        match self {
+            Self::Unreachable(_) | Self::TimedOut | Self::Cut | Self::Untrusted(_) => {
+                Some(S3Outcome::Network)
+            }
+            Self::Answered { .. } if self.is_transient() => Some(S3Outcome::Server),
             Self::NoObject => Some(S3Outcome::Absent),
             Self::Precondition => Some(S3Outcome::Condition),
             Self::Answered { .. }
@@ -123,17 +159,36 @@ impl S3Error {
         }
     }
 
+    /// Whether the service said so.
+    pub(super) fn is_answer(&self) -> bool {
+        !matches!(self.failed_outcome(), None | Some(S3Outcome::Network))
+    }
+
     /// Whether a person has to change something before it can go well.
     pub(crate) fn is_lasting(&self) -> bool {
-        matches!(
-            self,
+        match self {
             Self::NoBucket
-                | Self::Denied { .. }
-                | Self::NoCredentials(_)
-                | Self::File { .. }
-                | Self::Certificates { .. }
-                | Self::Unconditional { .. }
-        )
+            | Self::Denied { .. }
+            | Self::NoCredentials(_)
+            | Self::File { .. }
+            | Self::Certificates { .. }
+            | Self::Untrusted(_)
+            | Self::Unconditional { .. } => true,
+            Self::Answered { status, .. } => *status == NOT_IMPLEMENTED,
+            _ => false,
+        }
+    }
+
+    /// The same error, or that the service refuses the header with `condition`, if it is that.
+    pub(super) fn of_write(self, condition: Condition<'_>) -> Self {
+        match (&self, condition.header()) {
+            (Self::Answered { status, code, .. }, Some(condition))
+                if *status == NOT_IMPLEMENTED || code == "NotImplemented" =>
+            {
+                Self::Unconditional { condition }
+            }
+            _ => self,
+        }
     }
 }
 
@@ -150,13 +205,19 @@ where
                 let error = context.err();
                 of_status(status, text(error.code()), text(error.message()))
             }
-            SdkError::DispatchFailure(ref failure)
-                if is_of_credentials(failure.as_connector_error()) =>
-            {
-                Self::NoCredentials(error.into())
+            SdkError::DispatchFailure(ref failure) => {
+                let cause = failure.as_connector_error();
+                // The SDK hands on that there are no credentials as if sending had failed.
+                if cause.and_then(find::<CredentialsError>).is_some() {
+                    Self::NoCredentials(error.into())
+                } else if let Some(tls) = cause.and_then(find).filter(|tls| is_untrusted(tls)) {
+                    Self::Untrusted(tls.clone())
+                } else if failure.is_timeout() {
+                    Self::TimedOut
+                } else {
+                    Self::Unreachable(error.into())
+                }
             }
-            SdkError::DispatchFailure(failure) if failure.is_timeout() => Self::TimedOut,
-            SdkError::DispatchFailure(_) => Self::Unreachable(error.into()),
             // Credentials are looked for before anything is sent.
             SdkError::ConstructionFailure(_) => Self::NoCredentials(error.into()),
             _ if status >= 300 => of_status(status, String::new(), String::new()),
@@ -165,16 +226,37 @@ where
     }
 }
 
-/// The SDK hands on that there are no credentials as if sending had failed.
-fn is_of_credentials(error: Option<&aws_sdk_s3::error::ConnectorError>) -> bool {
-    let mut source = error.and_then(Error::source);
-    while let Some(error) = source {
-        if error.is::<CredentialsError>() {
-            return true;
+/// An error of this type among what `error` was made of.
+fn find<T: Error + 'static>(error: &aws_sdk_s3::error::ConnectorError) -> Option<&T> {
+    let mut next: Option<&(dyn Error + 'static)> = error.source();
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
         }
-        source = error.source();
+        // Its source is that of the error in it.
+        let within = error
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::get_ref);
+        next = match within {
+            Some(within) => Some(within),
+            None => error.source(),
+        };
     }
-    false
+    None
+}
+
+/// Whether a certificate will not do, and not just now: one that expired may be replaced where it is.
+fn is_untrusted(error: &tokio_rustls::rustls::Error) -> bool {
+    match error {
+        tokio_rustls::rustls::Error::InvalidCertificate(why) => !matches!(
+            why,
+            CertificateError::Expired
+                | CertificateError::ExpiredContext { .. }
+                | CertificateError::NotValidYet
+                | CertificateError::NotValidYetContext { .. }
+        ),
+        _ => false,
+    }
 }
 
 fn of_status(status: u16, code: String, message: String) -> S3Error {
@@ -187,7 +269,9 @@ fn of_status(status: u16, code: String, message: String) -> S3Error {
             code,
             message: "this machine's clock is wrong".to_owned(),
         },
-        (401 | 403, _) => S3Error::Denied { code, message },
+        (401 | 403, _) | (400, "ExpiredToken" | "InvalidToken" | "TokenRefreshRequired") => {
+            S3Error::Denied { code, message }
+        }
         _ => S3Error::Answered {
             status,
             code,

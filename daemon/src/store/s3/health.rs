@@ -1,8 +1,12 @@
-//! Whether a bucket answers: while it doesn't, who asks is told so at once, and only now and then one of
-//! them tries.
+//! Whether a bucket answers, and takes what is asked: while it doesn't answer, who asks is told so at once, and
+//! only now and then one of them tries.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use super::S3Error;
+use crate::error_chain::chain;
+use crate::metrics::S3Operation;
 
 /// Each request is tried so often.
 const TRIES: u32 = 4;
@@ -12,7 +16,11 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// What is known of a bucket's health.
 #[derive(Debug, Default)]
-pub(super) struct Health(Mutex<Option<Outage>>);
+pub(super) struct Health {
+    outage: Mutex<Option<Outage>>,
+    /// What went wrong last until a person changes something. Some operations may be refused, and others not.
+    refused: Mutex<Vec<(S3Operation, String)>>,
+}
 
 #[derive(Debug)]
 struct Outage {
@@ -35,9 +43,39 @@ impl Health {
         }
     }
 
-    pub(super) fn note_answer(&self) {
-        if self.lock().take().is_some() {
+    /// Notes how a request ended that is no outage; says once what is to be changed.
+    pub(super) fn note_outcome(&self, operation: S3Operation, error: Option<&S3Error>) {
+        if error.is_none_or(S3Error::is_answer) && self.lock().take().is_some() {
             tracing::info!("The bucket of the store answers again");
+        }
+        self.note_refusal(operation, error.filter(|error| error.is_lasting()));
+    }
+
+    /// Notes whether an operation is refused.
+    pub(super) fn note_refusal(&self, operation: S3Operation, error: Option<&S3Error>) {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = refused.iter().position(|(of, _)| *of == operation);
+        let operation_name = operation.as_str();
+        match (error.map(|error| chain(error)), last) {
+            (None, None) => {}
+            (None, Some(last)) => {
+                refused.swap_remove(last);
+                tracing::info!(
+                    operation = operation_name,
+                    "The bucket takes requests again"
+                );
+            }
+            (Some(error), last) => {
+                let said = last.map(|last| refused.swap_remove(last).1);
+                if said.as_ref() != Some(&error) {
+                    tracing::error!(
+                        operation = operation_name,
+                        error,
+                        "The bucket of the store can't be used"
+                    );
+                }
+                refused.push((operation, error));
+            }
         }
     }
 
@@ -58,7 +96,7 @@ impl Health {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Outage>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.outage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -76,7 +114,13 @@ mod tests {
         health.lock().as_mut().unwrap().until = Instant::now();
         assert_eq!([health.tries(), health.tries()], [1, 0]);
 
-        health.note_answer();
+        // It is not the bucket that says so.
+        let error = S3Error::NoCredentials("none".into());
+        health.note_outcome(S3Operation::Get, Some(&error));
+        health.lock().as_mut().unwrap().until = Instant::now();
+        assert_eq!([health.tries(), health.tries()], [1, 0]);
+
+        health.note_outcome(S3Operation::Get, Some(&S3Error::NoObject));
         assert_eq!([health.tries(), health.tries()], [TRIES, TRIES]);
     }
 }

@@ -26,4 +26,6 @@ pub(crate) use error::S3Error;
 pub(crate) use tier::S3Tier;
 
 #[cfg(test)]
+mod services;
+#[cfg(test)]
 mod tests;

@@ -124,7 +124,8 @@ impl Bucket {
                     .set_if_match(matches)
                     .multipart_upload(upload.clone())
                     .send()
-                    .await?;
+                    .await
+                    .map_err(|error| S3Error::from(error).of_write(condition))?;
                 Ok(())
             })
             .await;

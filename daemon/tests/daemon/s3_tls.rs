@@ -1,0 +1,121 @@
+//! A bucket behind HTTPS with a certificate of an authority of one's own, and keys from the environment.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use cachewfs_daemon::{Config, Daemon, S3Config};
+use cachewfs_tests::s3_bucket;
+use reqwest::Client;
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::aws_lc_rs::default_provider;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::harness::*;
+use crate::process::Process;
+use crate::s3::config;
+use crate::tls::{create_authority, create_certificate};
+
+/// Speaks TLS before `server`, with the certificate in `directory`; gives its URL.
+async fn with_tls(server: SocketAddr, directory: &Path) -> String {
+    let certificate = CertificateDer::from_pem_file(directory.join("cert.pem")).unwrap();
+    let key = PrivateKeyDer::from_pem_file(directory.join("key.pem")).unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                let mut server = TcpStream::connect(server).await.unwrap();
+                // Who doesn't trust the certificate ends it.
+                if let Ok(mut client) = acceptor.accept(client).await {
+                    copy_bidirectional(&mut client, &mut server).await.ok();
+                }
+            });
+        }
+    });
+    url
+}
+
+fn create_certificates(directory: &Path) {
+    for authority in ["ours", "another"] {
+        create_authority(directory, authority);
+    }
+    create_certificate(directory, "ours");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_says_what_to_do_about_a_certificate_that_is_not_trusted() {
+    let Some(bucket) = s3_bucket() else { return };
+    let root = tempfile::tempdir().unwrap();
+    create_certificates(root.path());
+    let endpoint = with_tls(bucket.address, root.path()).await;
+
+    for authority in [None, Some("another.pem")] {
+        let mut config = Config {
+            listen: ([127, 0, 0, 1], 0).into(),
+            data_dir: root.path().join("data"),
+            ..Config::default()
+        };
+        config.store.s3 = Some(S3Config {
+            endpoint: Some(endpoint.clone()),
+            ca_file: authority.map(|name| root.path().join(name)),
+            ..crate::s3::config(&bucket)
+        });
+
+        let Err(error) = Daemon::start(config).await else {
+            panic!("it started with {authority:?}");
+        };
+
+        let error = format!("{:#}", anyhow::Error::from(error));
+        let expected = "`ca_file` in [store.s3]";
+        assert!(error.contains(expected), "{error}");
+        assert!(error.contains("UnknownIssuer"), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_uses_a_bucket_of_ones_own_authority_with_keys_of_its_environment() {
+    let Some(bucket) = s3_bucket() else { return };
+    // Its upstream and nothing else: the daemon of this test is a process of its own.
+    let world = World::start().await;
+    let commit = commit_and_push(&world.create_upstream(), "one");
+    let root = tempfile::tempdir().unwrap();
+    create_certificates(root.path());
+    let endpoint = with_tls(bucket.address, root.path()).await;
+    let text = format!(
+        "[upstreams]\n'git.example.com' = 'file://{}'\n\
+         [store.s3]\nbucket = '{}'\nendpoint = '{endpoint}'\nca_file = '{}'\n",
+        world.root.path().join("upstream").display(),
+        config(&bucket).bucket,
+        root.path().join("ours.pem").display(),
+    );
+    let variables = [
+        ("AWS_ACCESS_KEY_ID", "tests"),
+        ("AWS_SECRET_ACCESS_KEY", "a secret of the tests"),
+    ];
+
+    let daemon = Process::start(root.path(), ("data", &text), &variables).await;
+    let url = |path: &str| format!("http://{}{path}", daemon.address);
+    let refresh = url(&format!("/git/{REPO}/refresh"));
+    let refreshed = Client::new().post(refresh).send().await.unwrap();
+    assert_eq!(refreshed.status(), 200, "{}", daemon.log());
+    let served = Client::new().get(url(&stable())).send().await.unwrap();
+
+    assert_eq!(header(&served, "x-cachew-snapshot-commit"), commit);
+    let manifest = format!("v1/{REPO}.git/snapshots/{commit}");
+    let answer = bucket.ask("GET", &manifest);
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(!daemon.log().contains(variables[1].1), "{}", daemon.log());
+}
