@@ -70,12 +70,13 @@ pub(super) fn all(app: &App) -> Result<BTreeMap<RepoName, Option<Arc<Repository>
     Ok(all)
 }
 
-/// While the store is away, nothing is known of what isn't here: that takes nothing else from a list.
+/// While the bucket answers nothing, or refuses the daemon, nothing is known of what isn't here: that takes nothing
+/// else from a list.
 pub(super) fn unless_away(
     pointer: Result<Option<Pointer>, StoreError>,
 ) -> Result<Option<Pointer>, StoreError> {
     match pointer {
-        Err(StoreError::Tier(error)) if error.is_outage() => Ok(None),
+        Err(StoreError::Tier(error)) if error.is_of_bucket() => Ok(None),
         pointer => pointer,
     }
 }

@@ -70,6 +70,12 @@ impl TierError {
         }
     }
 
+    /// Whether it is the bucket that fails, the way to it or the right to use it, and says nothing of what was asked
+    /// for: a copy that was made of that will do.
+    pub(crate) fn is_of_bucket(&self) -> bool {
+        matches!(self, Self::S3 { .. } | Self::S3List { .. })
+    }
+
     /// For `map_err`: an I/O error at `path`.
     pub(super) fn at(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();

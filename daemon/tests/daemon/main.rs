@@ -47,6 +47,7 @@ mod s3_cost;
 mod s3_disk;
 mod s3_many;
 mod s3_outage;
+mod s3_refused;
 mod s3_repair;
 mod s3_tls;
 mod stale;

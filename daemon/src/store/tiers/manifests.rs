@@ -57,7 +57,8 @@ impl Tiers {
         let looked = self.overdue.wait(&self.fetcher.runtime, key, look);
         match looked {
             None => Ok(Some(copy)),
-            Some(Err(error)) if error.is_outage() => Ok(Some(copy)),
+            // Also if the bucket refuses the daemon: it tells nothing of what is there.
+            Some(Err(error)) if error.is_of_bucket() => Ok(Some(copy)),
             Some(looked) => looked,
         }
     }

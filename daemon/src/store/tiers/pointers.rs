@@ -92,9 +92,10 @@ impl Tiers {
         };
         let runtime = &self.fetcher.runtime;
         let read = self.overdue.wait(runtime, key, self.pointer_reader(key));
-        // What is published goes on being served. A swap with this version fails.
+        // What is published goes on being served, also if the bucket refuses the daemon: it tells nothing of what
+        // is there. A swap with this version fails.
         match read {
-            Some(Err(error)) if error.is_outage() => {
+            Some(Err(error)) if error.is_of_bucket() => {
                 debug!(%key, %error, "A pointer is read from the disk");
                 Ok(Some(copy))
             }

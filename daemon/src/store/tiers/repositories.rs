@@ -21,8 +21,8 @@ struct Inner {
 }
 
 impl KnownRepositories {
-    /// What was listed lately, or is by `list`; while that takes long, or in an outage, what was listed
-    /// last, else what is `here`.
+    /// What was listed lately, or is by `list`; while that takes long, or the bucket lists nothing, what was
+    /// listed last, else what is `here`.
     pub(super) fn get(
         &self,
         list: impl FnOnce() -> Result<Vec<RepoName>, TierError>,
@@ -50,7 +50,7 @@ impl KnownRepositories {
                 inner.last = Some((begun, repos.clone()));
                 Ok(repos)
             }
-            Err(error) if error.is_outage() => {
+            Err(error) if error.is_of_bucket() => {
                 debug!(%error, "Repositories are listed without the bucket");
                 let last = inner.last.as_ref().map(|(_, repos)| repos.clone());
                 drop(inner);

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::*;
-use crate::store::key::Key;
+use crate::store::key::{Key, Part};
 use crate::store::testing::{new_segment, noise, shelf};
 use crate::store::tier::{Extent, Tier as _, Written};
 use crate::store::wrapped::{Call, Count, Gate, Wrapped};
@@ -367,6 +367,50 @@ async fn without_the_bucket_what_is_on_disk_is_served_and_nothing_is_published()
         .tiers
         .swap(&pointer, Some(&known.version), b"2")
         .unwrap();
+}
+
+/// What a bucket answers to credentials that were good once, and what the daemon says without any.
+const REFUSALS: [fn() -> S3Error; 4] = [
+    || S3Error::NoCredentials("they have expired".into()),
+    || S3Error::Denied {
+        code: "InvalidAccessKeyId".to_owned(),
+        message: String::new(),
+    },
+    // To HEAD there is no more.
+    || S3Error::Answered {
+        status: 400,
+        code: String::new(),
+        message: String::new(),
+    },
+    || S3Error::NoBucket,
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_that_refuses_the_daemon_takes_away_nothing_that_has_a_copy() {
+    let mut world = World::start();
+    let (pointer, manifest) = (Key::pointer(&shelf()), manifest());
+    world.tiers.swap(&pointer, None, b"1").unwrap();
+    world.tiers.create(&manifest, b"manifest").unwrap();
+
+    for fault in REFUSALS {
+        // What was asked lately is not asked again.
+        world = world.restart(true).await;
+        world.set_fault(Some(fault));
+        let known = world.tiers.read_whole(&pointer).unwrap().unwrap();
+        assert_eq!(known.bytes, b"1");
+        let present = world.tiers.read_whole(&manifest).unwrap().unwrap();
+        assert_eq!(present.bytes, b"manifest");
+        assert!(world.tiers.stat(&manifest).unwrap().is_some());
+        let listed = world.tiers.list(&shelf(), Part::Manifests).unwrap();
+        assert_eq!(listed.len(), 1);
+        assert_eq!(world.tiers.repositories().unwrap().len(), 1);
+        // It is an error for who writes.
+        let swapped = world.tiers.swap(&pointer, Some(&known.version), b"2");
+        let expected = fault().to_string();
+        let error = crate::error_chain::chain(&swapped.unwrap_err());
+        assert!(error.contains(&expected), "{error}");
+        world.set_fault(None);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -320,7 +320,7 @@ impl Tier for Tiers {
 
     fn list(&self, shelf: &Shelf, part: Part) -> Result<Vec<Listed>, TierError> {
         match self.remote().list(shelf, part) {
-            Err(error) if error.is_outage() => self.local().list(shelf, part).map_err(|_| error),
+            Err(error) if error.is_of_bucket() => self.local().list(shelf, part).map_err(|_| error),
             listed => listed,
         }
     }

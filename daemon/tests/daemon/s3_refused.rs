@@ -1,0 +1,102 @@
+//! A bucket that doesn't take what the daemon shows any more, or that never could be looked at.
+
+use std::time::Duration;
+
+use cachewfs_daemon::S3Config;
+use cachewfs_tests::{Fault, Proxy, TestBucket, s3_bucket};
+
+use crate::harness::*;
+use crate::s3::config;
+
+fn through(proxy: &Proxy, bucket: &TestBucket) -> S3Config {
+    S3Config {
+        endpoint: Some(proxy.url()),
+        ..config(bucket)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_a_copy_is_served_when_credentials_stop_working() {
+    let Some(bucket) = s3_bucket() else { return };
+    let proxy = Proxy::start(bucket.address);
+    let s3 = through(&proxy, &bucket);
+    let world = World::start_with(|all| all.store.s3 = Some(s3)).await;
+    let work = world.create_upstream();
+    write_file(&work.join("noise"), noise(1, 3_000_000));
+    let first = commit_and_push(&work, "one");
+    world.refresh().await;
+    let published = world.get(&stable(), &[]).await.bytes().await.unwrap();
+    let immutable = format!("/git/{REPO}/snapshot/{first}.tar.zst");
+
+    for (status, code) in [
+        (403, "InvalidAccessKeyId"),
+        (400, "ExpiredToken"),
+        (400, "InvalidToken"),
+    ] {
+        let refused = async || {
+            let page = world.get("/metrics", &[]).await.text().await.unwrap();
+            let sample = "cachewfsd_s3_requests_total{operation=\"get\",outcome=\"refused\"} ";
+            let line = page.lines().find_map(|line| line.strip_prefix(sample));
+            line.map_or(0, |count| count.parse::<u64>().unwrap())
+        };
+        let before = refused().await;
+        proxy.set(Fault::Refused(status, code));
+        while refused().await == before {
+            for path in [&stable(), &immutable] {
+                let served = world.get(path, &[]).await;
+                assert_eq!(served.status(), 200, "{code}");
+                assert!(served.bytes().await.unwrap() == published);
+            }
+        }
+        let listed = world.get("/api/v1/repos", &[]).await;
+        assert_eq!(listed.status(), 200, "{code}");
+        assert!(listed.text().await.unwrap().contains(&first));
+        // Who publishes is told what is wrong.
+        write_file(&work.join("small"), code);
+        commit_and_push(&work, "more");
+        let failed = world.post(&format!("/git/{REPO}/refresh"), "").await;
+        assert_eq!(failed.status(), 500);
+        let said = failed.text().await.unwrap();
+        let expected = "the bucket refuses the daemon's credentials, or what they may do";
+        assert!(said.contains(expected) && said.contains(code), "{said}");
+        let served = world.get(&stable(), &[]).await.bytes().await.unwrap();
+        assert!(served == published, "{code}");
+        proxy.set(Fault::None);
+    }
+
+    world.refresh().await;
+    assert_good_clone(&world.extract("snapshot.tar.zst").await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_without_the_bucket_is_made_good_within_a_minute() {
+    let Some(bucket) = s3_bucket() else { return };
+    let proxy = Proxy::start(bucket.address);
+    proxy.set(Fault::Unavailable);
+    let s3 = through(&proxy, &bucket);
+    let world = World::start_with(|all| {
+        all.store.s3 = Some(s3);
+        // Longer than it may be waited for a bucket; `retry_max` is what it is by default.
+        all.mirrors.retry_first = Duration::from_mins(30);
+    })
+    .await;
+    let pushed = commit_and_push(&world.create_upstream(), "one");
+
+    // Nobody can know what is published.
+    let failed = world.post(&format!("/git/{REPO}/refresh"), "").await;
+    assert_eq!(failed.status(), 500, "{}", failed.text().await.unwrap());
+    let listed = world.get("/api/v1/repos", &[]).await.text().await.unwrap();
+    let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
+    let failure = &listed["repos"][0]["failure"];
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap();
+    let pause = failure["next_try_at"].as_u64().unwrap() - now.as_secs();
+    assert!(pause <= 61, "{failure}");
+
+    proxy.set(Fault::None);
+    let path = format!("/git/{REPO}/refresh");
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    while !world.post(&path, "").await.status().is_success() {
+        assert!(tokio::time::Instant::now() < deadline, "it never was so");
+    }
+    assert_eq!(world.status().await["published"]["snapshot"], pushed);
+}
