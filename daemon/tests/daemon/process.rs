@@ -3,10 +3,12 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use std::time::Duration;
 
+use reqwest::Client;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::harness::{eventually, write_file};
+use crate::harness::{REPO, eventually, write_file};
 
 /// A daemon that is killed at the end.
 pub(crate) struct Process {
@@ -50,6 +52,26 @@ impl Process {
             child,
             address,
             log,
+        }
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// Has it update and publish; waits until its store takes that.
+    pub(crate) async fn refresh(&self) {
+        let url = self.url(&format!("/git/{REPO}/refresh"));
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+        while !Client::new()
+            .post(&url)
+            .send()
+            .await
+            .unwrap()
+            .status()
+            .is_success()
+        {
+            assert!(tokio::time::Instant::now() < deadline, "{}", self.log());
         }
     }
 

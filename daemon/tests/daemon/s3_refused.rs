@@ -6,6 +6,7 @@ use cachewfs_daemon::S3Config;
 use cachewfs_tests::{Fault, Proxy, TestBucket, s3_bucket};
 
 use crate::harness::*;
+use crate::process::Process;
 use crate::s3::config;
 
 fn through(proxy: &Proxy, bucket: &TestBucket) -> S3Config {
@@ -66,6 +67,47 @@ async fn what_has_a_copy_is_served_when_credentials_stop_working() {
 
     world.refresh().await;
     assert_good_clone(&world.extract("snapshot.tar.zst").await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_bucket_refuses_is_logged_once_and_when_it_is_mended() {
+    let Some(bucket) = s3_bucket() else { return };
+    let proxy = Proxy::start(bucket.address);
+    // Its upstream and nothing else: the daemon of this test is a process of its own, with a log.
+    let world = World::start().await;
+    commit_and_push(&world.create_upstream(), "one");
+    let root = tempfile::tempdir().unwrap();
+    let text = format!(
+        "[upstreams]\n'git.example.com' = 'file://{}'\n\
+         [store.s3]\nbucket = '{}'\nendpoint = '{}'\ncredentials_file = '{}'\n",
+        world.root.path().join("upstream").display(),
+        bucket.name,
+        proxy.url(),
+        bucket.credentials.display(),
+    );
+    let daemon = Process::start(root.path(), ("data", &text), &[]).await;
+    daemon.refresh().await;
+    let ask = async |path: &str| {
+        let answer = reqwest::get(daemon.url(path)).await.unwrap();
+        assert_eq!(answer.status(), 200);
+        answer.text().await.unwrap()
+    };
+
+    proxy.set(Fault::Refused(403, "InvalidAccessKeyId"));
+    let many = "cachewfsd_s3_requests_total{operation=\"get\",outcome=\"refused\"} 3";
+    while !ask("/metrics").await.contains(many) {
+        ask(&format!("/api/v1/repos/{REPO}")).await;
+    }
+    let log = daemon.log();
+    let said = |line: &&str| line.contains("can't be used") && line.contains("operation=\"get\"");
+    let said: Vec<&str> = log.lines().filter(said).collect();
+    assert!(said.len() == 1 && said[0].contains("ERROR"), "{log}");
+    assert!(said[0].contains("InvalidAccessKeyId"), "{log}");
+
+    proxy.set(Fault::None);
+    while !daemon.log().contains("The bucket takes requests again") {
+        ask(&format!("/api/v1/repos/{REPO}")).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -107,11 +107,9 @@ async fn a_daemon_uses_a_bucket_of_ones_own_authority_with_keys_of_its_environme
     ];
 
     let daemon = Process::start(root.path(), ("data", &text), &variables).await;
-    let url = |path: &str| format!("http://{}{path}", daemon.address);
-    let refresh = url(&format!("/git/{REPO}/refresh"));
-    let refreshed = Client::new().post(refresh).send().await.unwrap();
-    assert_eq!(refreshed.status(), 200, "{}", daemon.log());
-    let served = Client::new().get(url(&stable())).send().await.unwrap();
+    daemon.refresh().await;
+    let served = daemon.url(&stable());
+    let served = Client::new().get(served).send().await.unwrap();
 
     assert_eq!(header(&served, "x-cachew-snapshot-commit"), commit);
     let manifest = format!("v1/{REPO}.git/snapshots/{commit}");
