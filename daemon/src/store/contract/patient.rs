@@ -64,6 +64,22 @@ impl<'a> Patient<'a> {
         self.try_often(call).0
     }
 
+    /// The same for what may be told by what is near while a bucket fails: until it is what the authority tells.
+    fn try_until_true<T, U: PartialEq>(
+        &self,
+        call: impl Fn(&dyn Tier) -> Result<(T, Vec<U>), TierError>,
+    ) -> Result<T, TierError> {
+        loop {
+            let (told, near) = self.try_until(|| call(self.tier))?;
+            let (_, there) = self.try_until(|| call(self.tier.authority()))?;
+            if near == there {
+                return Ok(told);
+            }
+            let failed = self.failures.fetch_add(1, Ordering::SeqCst);
+            assert!(failed < TRIES * TRIES, "what is near is not what is there");
+        }
+    }
+
     /// A write that failed may have been carried out: then the next try is too late for what is there already.
     fn write(
         &self,
@@ -192,11 +208,20 @@ impl Tier for Patient<'_> {
     }
 
     fn list(&self, shelf: &Shelf, part: Part) -> Result<Vec<Listed>, TierError> {
-        self.try_until(|| self.tier.list(shelf, part))
+        self.try_until_true(|tier| {
+            let mut listed = tier.list(shelf, part)?;
+            listed.sort_by_key(|listed| listed.object);
+            let objects = listed.iter().map(|listed| listed.object).collect();
+            Ok((listed, objects))
+        })
     }
 
     fn repositories(&self) -> Result<Vec<RepoName>, TierError> {
-        self.try_until(|| self.tier.repositories())
+        self.try_until_true(|tier| {
+            let mut repos = tier.repositories()?;
+            repos.sort();
+            Ok((repos.clone(), repos))
+        })
     }
 
     fn authority(&self) -> &dyn Tier {

@@ -68,18 +68,22 @@ impl Signer {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
 
     /// A URL for what is in the bucket `snapshots` of `config`, signed as somebody with a session.
     async fn url(config: S3Config) -> String {
-        let directory = tempfile::tempdir().unwrap();
-        let credentials = directory.path().join("credentials");
+        let mut credentials = tempfile::NamedTempFile::new().unwrap();
         let keys = "aws_access_key_id = somebody\naws_secret_access_key = a secret\n";
-        let profile = format!("[default]\n{keys}aws_session_token = for-an-hour\n");
-        std::fs::write(&credentials, profile).unwrap();
+        write!(
+            credentials,
+            "[default]\n{keys}aws_session_token = for-an-hour\n"
+        )
+        .unwrap();
         let config = S3Config {
             bucket: "snapshots".to_owned(),
-            credentials_file: Some(credentials),
+            credentials_file: Some(credentials.path().to_owned()),
             direct_reads: true,
             ..config
         };

@@ -28,10 +28,11 @@ impl Tiers {
         let Some(first) = segments.first() else {
             return;
         };
+        let is_one = segments.len() == 1;
         // A publish makes them all in one place.
-        if !space.reserve_for(&first.file, len) {
+        if !(is_one || space.takes_beside_others(len)) || !space.reserve_for(&first.file, len) {
             // One that is too long by itself is not kept.
-            if segments.len() > 1 {
+            if !is_one {
                 let others = segments.split_off(segments.len() / 2);
                 self.keep_segments(shelf, segments);
                 self.keep_segments(shelf, others);
@@ -58,8 +59,7 @@ impl Tiers {
         if matches!(self.local().stat(key), Ok(Some(_))) {
             warn!(%key, "A copy on disk is damaged, or what it is of, and is dropped");
         }
-        self.fetcher.space.drop_copy(key);
-        self.fetcher.memory.forget(key);
+        self.fetcher.drop_damaged(key);
     }
 
     /// Drops what is near of damaged segments that were stored again.

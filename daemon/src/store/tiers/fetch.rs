@@ -212,12 +212,18 @@ impl Fetcher {
         let bytes = buffer.into_bytes();
         self.reads.s3.note(bytes.len());
         self.memory.put(&fill.key, part, bytes.clone());
+        // Looked at afterwards: who notes it forgets what memory has after that.
+        if fill.is_damaged() {
+            self.memory.forget(&fill.key);
+        }
         Ok(bytes)
     }
 
     /// Makes a fill that is whole a copy on disk; blocks.
     fn finish(&self, fill: &Arc<Fill>) {
         match fill.finish(&self.local.path(&fill.key)) {
+            // Looked at afterwards, as with memory.
+            Ok(()) if fill.is_damaged() => self.space.drop_copy(&fill.key),
             Ok(()) => {
                 fill.release();
                 self.space.add(&fill.key, fill.len);
@@ -228,6 +234,16 @@ impl Fetcher {
             }
         }
         self.forget(fill);
+    }
+
+    /// Drops what is near of a segment that was found damaged, also what is being fetched; blocks.
+    pub(super) fn drop_damaged(&self, key: &Key) {
+        let fill = self.lock().by_key.remove(key);
+        if let Some(fill) = fill {
+            fill.note_damaged();
+        }
+        self.space.drop_copy(key);
+        self.memory.forget(key);
     }
 
     /// Takes a fill off the list: what is left of it is begun anew when somebody wants it.

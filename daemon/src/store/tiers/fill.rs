@@ -34,6 +34,8 @@ pub(super) struct Fill {
     /// Made for the first part that is written; `None` if the disk doesn't take it.
     file: OnceLock<Option<FillFile>>,
     is_broken: AtomicBool,
+    /// Whether what was fetched so far may be damaged.
+    is_damaged: AtomicBool,
     /// Whether room is reserved for it.
     is_reserved: AtomicBool,
     space: Arc<Space>,
@@ -58,6 +60,7 @@ impl Fill {
             left: AtomicUsize::new(count),
             file: OnceLock::new(),
             is_broken: AtomicBool::new(false),
+            is_damaged: AtomicBool::new(false),
             is_reserved: AtomicBool::new(false),
             space: Arc::clone(space),
             tmp: tmp.to_owned(),
@@ -108,6 +111,16 @@ impl Fill {
         !matches!(self.file.get(), Some(None)) && !self.is_broken.load(Ordering::Relaxed)
     }
 
+    /// Ends the filling: what it is of was found damaged.
+    pub(super) fn note_damaged(&self) {
+        self.is_damaged.store(true, Ordering::SeqCst);
+        self.is_broken.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_damaged(&self) -> bool {
+        self.is_damaged.load(Ordering::SeqCst)
+    }
+
     /// Reads from the file what was written to it.
     pub(super) fn read(&self, offset: u64, into: &mut [u8]) -> std::io::Result<()> {
         let none = || std::io::Error::from(std::io::ErrorKind::NotFound);
@@ -123,7 +136,11 @@ impl Fill {
         let Some(file) = self.file() else {
             return false;
         };
-        let written = file.file.write_all_at(bytes, self.range(part).start);
+        let written = if self.space.is_short() {
+            Err(std::io::ErrorKind::StorageFull.into())
+        } else {
+            file.file.write_all_at(bytes, self.range(part).start)
+        };
         written.inspect_err(|error| self.note_full(error)).is_ok()
     }
 

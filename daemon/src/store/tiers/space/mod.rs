@@ -10,6 +10,7 @@ mod tests;
 
 use std::collections::{HashSet, VecDeque};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -39,6 +40,8 @@ pub(super) struct Space {
     copies: Mutex<Copies>,
     /// Told when something was evicted.
     has_evicted: Notify,
+    /// Whether there is not enough free with no copy left.
+    is_short: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -92,6 +95,7 @@ impl Space {
                 evicted: Some(HashSet::new()),
             }),
             has_evicted: Notify::new(),
+            is_short: AtomicBool::new(false),
         }
     }
 
@@ -125,6 +129,11 @@ impl Space {
         };
         self.remove_evicted();
         is_reserved
+    }
+
+    /// Whether files of so many bytes leave room for other copies.
+    pub(super) fn takes_beside_others(&self, len: u64) -> bool {
+        len <= self.max_bytes / 2
     }
 
     fn reserve_within_limit(&self, mut copies: MutexGuard<'_, Copies>, len: u64) -> bool {
@@ -198,6 +207,14 @@ impl Space {
         let volume = self.volume();
         self.lock().evict_for(0, volume);
         self.remove_evicted();
+        let lacks = self.volume().is_some_and(|volume| lack(0, volume, 0) > 0);
+        let is_short = lacks && self.lock().bytes == 0;
+        self.is_short.store(is_short, Ordering::Relaxed);
+    }
+
+    /// Whether copies that are being made have to give way, too.
+    pub(super) fn is_short(&self) -> bool {
+        self.is_short.load(Ordering::Relaxed)
     }
 
     /// Looks again and again, and when something is evicted, until the daemon stops.
