@@ -23,6 +23,16 @@ fn config(bucket: &TestBucket) -> S3Config {
     }
 }
 
+/// The same through a proxy that can do harm.
+fn through_proxy(bucket: &TestBucket) -> (Proxy, S3Config) {
+    let proxy = Proxy::start(bucket.address);
+    let config = S3Config {
+        endpoint: Some(proxy.url()),
+        ..config(bucket)
+    };
+    (proxy, config)
+}
+
 async fn tier(bucket: &TestBucket) -> S3Tier {
     open(&config(bucket)).await
 }
@@ -84,12 +94,8 @@ fn key_id(key: &Key) -> SegmentId {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_request_that_is_sent_is_counted() {
     let Some(bucket) = s3_bucket() else { return };
-    let proxy = Proxy::start(bucket.address);
-    let through = S3Config {
-        endpoint: Some(proxy.url()),
-        ..config(&bucket)
-    };
-    let tier = open(&through).await;
+    let (proxy, config) = through_proxy(&bucket);
+    let tier = open(&config).await;
     let tmp = tempfile::tempdir().unwrap();
     let [small, long] = [500_000, 9 << 20].map(|len| noise(3, len));
     let new = |bytes| vec![new_segment(tmp.path(), bytes)];
@@ -140,11 +146,10 @@ async fn each_request_that_is_sent_is_counted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_network_costs_tries_and_never_a_wrong_byte() {
     let Some(bucket) = s3_bucket() else { return };
-    let proxy = Proxy::start(bucket.address);
+    let (proxy, config) = through_proxy(&bucket);
     let through = S3Config {
-        endpoint: Some(proxy.url()),
         timeout: Duration::from_millis(1500),
-        ..config(&bucket)
+        ..config
     };
     let tier = open(&through).await;
     let tmp = tempfile::tempdir().unwrap();
@@ -181,12 +186,8 @@ async fn a_bad_network_costs_tries_and_never_a_wrong_byte() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_wins_is_told_so_when_the_answer_was_lost() {
     let Some(bucket) = s3_bucket() else { return };
-    let proxy = Proxy::start(bucket.address);
-    let through = S3Config {
-        endpoint: Some(proxy.url()),
-        ..config(&bucket)
-    };
-    let tier = open(&through).await;
+    let (proxy, config) = through_proxy(&bucket);
+    let tier = open(&config).await;
     let snapshot = SnapshotId::first(ObjectId::from_bytes(&[1; 20]).unwrap());
     let manifest = Key::manifest(&shelf(), snapshot);
     let object = format!("a/prefix/{manifest}");
@@ -213,12 +214,11 @@ async fn who_wins_is_told_so_when_the_answer_was_lost() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_delete_is_given_up_after_a_fourth_of_the_notice() {
     let Some(bucket) = s3_bucket() else { return };
-    let proxy = Proxy::start(bucket.address);
+    let (proxy, config) = through_proxy(&bucket);
     let through = S3Config {
-        endpoint: Some(proxy.url()),
         // The second of two waits until it may be sent.
         max_requests: 1,
-        ..config(&bucket)
+        ..config
     };
     let notice = Notice(Duration::from_secs(8));
     let stop = CancellationToken::new();
@@ -247,12 +247,8 @@ async fn a_delete_is_given_up_after_a_fourth_of_the_notice() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_segment_that_was_changed_on_its_way_is_refused() {
     let Some(bucket) = s3_bucket() else { return };
-    let proxy = Proxy::start(bucket.address);
-    let through = S3Config {
-        endpoint: Some(proxy.url()),
-        ..config(&bucket)
-    };
-    let tier = open(&through).await;
+    let (proxy, config) = through_proxy(&bucket);
+    let tier = open(&config).await;
     let tmp = tempfile::tempdir().unwrap();
     // In one request, and in parts.
     let contents = [500_000, 9 << 20].map(|len| noise(3, len));

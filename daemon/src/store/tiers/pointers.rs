@@ -17,7 +17,7 @@ use crate::store::{DiskTier, TierError};
 const MAX_AGE: Duration = Duration::from_secs(1);
 /// The same, and for names of repositories, where people look at many.
 pub(super) const LATELY: Duration = Duration::from_secs(30);
-/// So many pointers are remembered, 1 KiB each as a rule.
+/// So many pointers are remembered, 1 to 25 KiB each: the longer, the more snapshots they replaced.
 const MAX_POINTERS: NonZeroUsize = NonZeroUsize::new(4096).expect("4096 is not 0");
 /// So many are read at once where people look at many.
 const MAX_READERS: usize = 16;
