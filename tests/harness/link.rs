@@ -12,10 +12,13 @@ use std::time::{Duration, Instant};
 
 use crate::forward::{Forward, same};
 
-/// Passed on at a time: 0.7 ms at 200 Mbit/s.
-const PIECE_BYTES: usize = 16 << 10;
-/// Pieces on the way in one connection: 4 MiB, more than a fast line with a long delay holds.
-const PIECES_UNDER_WAY: usize = 256;
+/// Passed on at a time is what takes a part of a second, 0.7 ms, but no less and no more than these: many small
+/// pieces would measure this program.
+const PIECES_PER_SECOND: u64 = 1500;
+const MIN_PIECE_BYTES: usize = 16 << 10;
+const MAX_PIECE_BYTES: usize = 256 << 10;
+/// On the way in one connection, in bytes: more than a fast line with a long delay holds.
+const BYTES_UNDER_WAY: usize = 4 << 20;
 
 /// A link on a free port of the loopback interface.
 #[derive(Debug)]
@@ -72,7 +75,7 @@ fn carry(
     to: TcpStream,
     send: fn(&Shared, TcpStream, &SyncSender<Piece>),
 ) {
-    let (line, end) = sync_channel(PIECES_UNDER_WAY);
+    let (line, end) = sync_channel(BYTES_UNDER_WAY / shared.piece_bytes());
     let shared = Arc::clone(shared);
     std::thread::spawn(move || send(&shared, from, &line));
     std::thread::spawn(move || deliver(&end, to));
@@ -92,7 +95,7 @@ impl Shared {
     fn send_request(&self, mut from: TcpStream, line: &SyncSender<Piece>) {
         // A connection takes a round trip to make.
         let mut extra = self.delay * 2;
-        let mut buffer = vec![0; PIECE_BYTES];
+        let mut buffer = vec![0; self.piece_bytes()];
         while let Ok(count @ 1..) = from.read(&mut buffer) {
             let piece = buffer.iter().take(count).copied().collect();
             if line
@@ -106,7 +109,7 @@ impl Shared {
     }
 
     fn send_answer(&self, mut from: TcpStream, line: &SyncSender<Piece>) {
-        let mut buffer = vec![0; PIECE_BYTES];
+        let mut buffer = vec![0; self.piece_bytes()];
         while let Ok(count @ 1..) = from.read(&mut buffer) {
             self.bytes.fetch_add(count as u64, Ordering::Relaxed);
             let left = self.leave(count);
@@ -116,6 +119,13 @@ impl Shared {
                 return;
             }
         }
+    }
+
+    fn piece_bytes(&self) -> usize {
+        let bytes = usize::try_from(self.bytes_per_second / PIECES_PER_SECOND);
+        bytes.map_or(MAX_PIECE_BYTES, |bytes| {
+            bytes.clamp(MIN_PIECE_BYTES, MAX_PIECE_BYTES)
+        })
     }
 
     /// When so many bytes have left, after all that was sent before.
