@@ -2,8 +2,9 @@
 
 use rustix::process::setpriority_process;
 
-/// How much nicer it is than the rest of the daemon: a third of the processors' time if there is not enough.
-const NICENESS: i32 = 5;
+/// How much nicer it is than the rest of the daemon: a tenth of its share of the processors' time if there is not
+/// enough.
+const NICENESS: i32 = 10;
 
 /// Does `work` on a thread of its own that is nicer than others, as are those that it starts. Blocks.
 pub(crate) fn in_background<R: Send>(work: impl FnOnce() -> R + Send) -> R {
