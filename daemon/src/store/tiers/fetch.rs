@@ -133,14 +133,24 @@ impl Fetcher {
         if *place == Place::File {
             return Ok(Got::Fill(fill));
         }
+        self.fetch_in_turn(fill, part, place).await.map(Got::Memory)
+    }
+
+    /// Fetches a part once there is memory for it. It goes on for others if the one who waits goes away.
+    async fn fetch_in_turn(
+        &self,
+        fill: Arc<Fill>,
+        part: usize,
+        place: OwnedMutexGuard<Place>,
+    ) -> Result<Bytes, TierError> {
+        let key = fill.key.boxed();
         let units = units(&fill.range(part));
         let permit = Arc::clone(&self.budget).acquire_many_owned(units).await;
-        let permit = permit.map_err(|_| TierError::NotFound { key: key.boxed() })?;
-        // It goes on for others if the one who waits goes away.
-        match self.fetch(fill, part, (place, permit)).await {
-            Ok(fetched) => fetched.map(Got::Memory),
-            Err(_) => Err(TierError::NotFound { key: key.boxed() }),
-        }
+        let Ok(permit) = permit else {
+            return Err(TierError::NotFound { key });
+        };
+        let fetched = self.fetch(fill, part, (place, permit)).await;
+        fetched.unwrap_or(Err(TierError::NotFound { key }))
     }
 
     /// Begins to fetch what is not here of `extents`, as far as nothing else is fetched meanwhile.
@@ -315,18 +325,14 @@ impl Fetcher {
 
     /// Has a part in the file of its fill, or on the way there.
     async fn complete_part(&self, fill: &Arc<Fill>, part: usize) -> Result<(), TierError> {
-        let gone = || TierError::NotFound {
+        let place = fill.lock(part).await.ok_or_else(|| TierError::NotFound {
             key: fill.key.boxed(),
-        };
-        let place = fill.lock(part).await.ok_or_else(gone)?;
+        })?;
         if *place == Place::File {
             return Ok(());
         }
-        let units = units(&fill.range(part));
-        let permit = Arc::clone(&self.budget).acquire_many_owned(units).await;
-        let held = (place, permit.map_err(|_| gone())?);
-        let fetched = self.fetch(Arc::clone(fill), part, held).await;
-        fetched.map_err(|_| gone())?.map(drop)
+        let fetched = self.fetch_in_turn(Arc::clone(fill), part, place).await;
+        fetched.map(drop)
     }
 
     fn lock(&self) -> MutexGuard<'_, Fills> {

@@ -85,6 +85,11 @@ impl Fill {
         self.file.get_or_init(make).as_ref()
     }
 
+    /// Its file, if it was made.
+    fn made_file(&self) -> Option<&FillFile> {
+        self.file.get().and_then(Option::as_ref)
+    }
+
     pub(super) fn count(&self) -> usize {
         self.parts.len()
     }
@@ -124,7 +129,7 @@ impl Fill {
     /// Reads from the file what was written to it.
     pub(super) fn read(&self, offset: u64, into: &mut [u8]) -> std::io::Result<()> {
         let none = || std::io::Error::from(std::io::ErrorKind::NotFound);
-        let file = self.file.get().and_then(Option::as_ref).ok_or_else(none)?;
+        let file = self.made_file().ok_or_else(none)?;
         file.file.read_exact_at(into, offset)
     }
 
@@ -159,7 +164,7 @@ impl Fill {
 
     /// Puts the whole file at `to`.
     pub(super) fn finish(&self, to: &Path) -> std::io::Result<()> {
-        let Some(file) = self.file.get().and_then(Option::as_ref) else {
+        let Some(file) = self.made_file() else {
             return Ok(());
         };
         let path = file

@@ -50,17 +50,8 @@ impl Tiers {
         {
             return Ok(Some(stat));
         }
-        let look = self.manifest_look(key);
-        let Ok(Some(copy)) = self.local().stat(key) else {
-            return look();
-        };
-        let looked = self.overdue.wait(&self.fetcher.runtime, key, look);
-        match looked {
-            None => Ok(Some(copy)),
-            // Also if the bucket refuses the daemon: it tells nothing of what is there.
-            Some(Err(error)) if error.is_of_bucket() => Ok(Some(copy)),
-            Some(looked) => looked,
-        }
+        let copy = self.local().stat(key).ok().flatten();
+        self.ask_or_copy(key, copy, self.manifest_look(key))
     }
 
     /// Looks for a manifest in the bucket, and notes what is found.

@@ -7,7 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tracing::debug;
 
+use super::Tiers;
+use crate::store::TierError;
 use crate::store::key::Key;
 
 /// How long the older answer isn't good enough.
@@ -22,7 +25,7 @@ pub(super) struct Overdue(Arc<Mutex<HashSet<Key>>>);
 impl Overdue {
     /// What `ask` finds out about `key`; `None` if that takes long, or already did for somebody else. It
     /// goes on then, so it should note what it finds out.
-    pub(super) fn wait<T: Send + 'static>(
+    fn wait<T: Send + 'static>(
         &self,
         runtime: &Handle,
         key: &Key,
@@ -72,6 +75,32 @@ impl Overdue {
 
     fn lock(&self) -> MutexGuard<'_, HashSet<Key>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Tiers {
+    /// What `ask` finds out about `key` in the bucket; what a copy says, if there is one, where the bucket takes
+    /// long, is away or refuses the daemon: that tells nothing of what is there.
+    pub(super) fn ask_or_copy<T: Send + 'static>(
+        &self,
+        key: &Key,
+        copy: Option<T>,
+        ask: impl FnOnce() -> Result<Option<T>, TierError> + Send + 'static,
+    ) -> Result<Option<T>, TierError> {
+        if copy.is_none() {
+            return ask();
+        }
+        match self.overdue.wait(&self.fetcher.runtime, key, ask) {
+            None => {
+                debug!(%key, "A copy has to do: the bucket takes long");
+                Ok(copy)
+            }
+            Some(Err(error)) if error.is_of_bucket() => {
+                debug!(%key, %error, "A copy has to do");
+                Ok(copy)
+            }
+            Some(found) => found,
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use lru::LruCache;
-use tracing::{debug, warn};
+use tracing::warn;
 
 use super::Tiers;
 use crate::at_once::map_at_once;
@@ -87,24 +87,9 @@ impl Tiers {
         if let Some(known) = self.pointers.known(key, MAX_AGE) {
             return Ok(known);
         }
-        let Some(copy) = self.local().read_whole(key).ok().flatten() else {
-            return self.pointer_reader(key)();
-        };
-        let runtime = &self.fetcher.runtime;
-        let read = self.overdue.wait(runtime, key, self.pointer_reader(key));
-        // What is published goes on being served, also if the bucket refuses the daemon: it tells nothing of what
-        // is there. A swap with this version fails.
-        match read {
-            Some(Err(error)) if error.is_of_bucket() => {
-                debug!(%key, %error, "A pointer is read from the disk");
-                Ok(Some(copy))
-            }
-            None => {
-                debug!(%key, "A pointer is read from the disk: the bucket takes long");
-                Ok(Some(copy))
-            }
-            Some(read) => read,
-        }
+        // What is published goes on being served. A swap with this version fails.
+        let copy = self.local().read_whole(key).ok().flatten();
+        self.ask_or_copy(key, copy, self.pointer_reader(key))
     }
 
     /// Reads a pointer from the bucket, and notes and keeps it unless this daemon wrote another meanwhile.
