@@ -69,11 +69,9 @@ const SETTINGS: &str = "\
 # What is fetched stays a pack: unpacking asks for each object whether it is borrowed.
 [fetch]
 \tunpackLimit = 1
-# Both make `git status` in a large work tree faster.
+# Makes `git status` in a large work tree faster.
 [core]
 \tuntrackedCache = true
-[index]
-\tskipHash = true
 ";
 
 /// Escapes a value between quotes in a git configuration.

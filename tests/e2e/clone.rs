@@ -3,7 +3,8 @@
 use std::process::{Command, Stdio};
 
 use cachewfs_tests::{
-    Fault, GitRepo, MountProcess, Proxy, Site, binary, can_mount, git, run, try_git, wait_until,
+    Fault, GitRepo, MountProcess, Proxy, Site, assert_index_checksum, binary, can_mount, git, run,
+    try_git, wait_until,
 };
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -45,6 +46,7 @@ fn a_clone_is_ready_and_everything_works_in_it() {
     let upstream = ["for-each-ref", "--format=%(objectname)", "refs/heads/topic"];
     assert_eq!(git(&clone, &heads), git(&repo.upstream, &upstream));
     assert!(try_git(&clone, &["fsck", "--full"]).status.success());
+    assert_index_checksum(&clone.join(".git"));
 
     git(&clone, &["switch", "-q", "-c", "work"]);
     std::fs::remove_file(clone.join("empty")).unwrap();

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use cachewfs_tests::{Site, can_mount, git, try_git};
+use cachewfs_tests::{Site, assert_index_checksum, can_mount, git, try_git};
 
 /// Each prints the same in the mount as in a clone.
 const READING: [&[&str]; 14] = [
@@ -132,6 +132,7 @@ fn git_prints_the_same_as_in_a_clone() {
         "refs/tags",
     ];
     assert_eq!(git(&mounted, &refs), git(&repo.upstream, &refs));
+    assert_index_checksum(&mounted.join(".git"));
     let fsck = try_git(&mounted, &["fsck", "--full", "--strict"]);
     assert!(
         fsck.status.success(),

@@ -169,3 +169,34 @@ impl GitRepo {
         }
     }
 }
+
+/// Fails unless the last bytes of git's index in `git_directory` are the checksum of the others, as
+/// coreutils computes it.
+pub fn assert_index_checksum(git_directory: &Path) {
+    let mut index = fs::read(git_directory.join("index")).unwrap();
+    let is_sha256 = fs::read_to_string(git_directory.join("config"))
+        .unwrap()
+        .to_lowercase()
+        .contains("objectformat = sha256");
+    let (program, len) = if is_sha256 {
+        ("sha256sum", 32)
+    } else {
+        ("sha1sum", 20)
+    };
+    let checksum = index.split_off(index.len() - len);
+    let mut child = Command::new(program)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(&index).unwrap();
+    let printed = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
+    let hex = printed.split(' ').next().unwrap_or_default();
+    let byte = |digits: &[u8]| u8::from_str_radix(std::str::from_utf8(digits).unwrap(), 16);
+    let expected: Vec<_> = hex
+        .as_bytes()
+        .chunks(2)
+        .map(|two| byte(two).unwrap())
+        .collect();
+    assert_eq!(checksum, expected, "the index has another checksum");
+}

@@ -10,7 +10,6 @@ use super::checkout::{Checkout, CheckoutRun};
 use super::feed::BuildFeed;
 use super::git_files::git_member;
 use super::members::MemberWriter;
-use super::refs::Refs;
 use super::segments::SegmentSink;
 use super::{index, packed_refs, times};
 
@@ -186,26 +185,19 @@ impl<'a> ArchiveWriter<'a> {
     pub(super) fn checkout(
         &mut self,
         sink: &mut SegmentSink,
-        refs: &Refs,
         checkout: &Checkout,
     ) -> Result<(), PublishError> {
-        self.index(sink, refs, checkout)?;
+        self.index(sink, checkout)?;
         for run in &checkout.runs {
             self.run(sink, run);
         }
         Ok(())
     }
 
-    fn index(
-        &mut self,
-        sink: &mut SegmentSink,
-        refs: &Refs,
-        checkout: &Checkout,
-    ) -> Result<(), PublishError> {
+    fn index(&mut self, sink: &mut SegmentSink, checkout: &Checkout) -> Result<(), PublishError> {
         let runs = &checkout.runs;
         let header = index::header(runs.iter().map(|run| run.reuse.files).sum());
-        let tree = checkout.tree_extension.as_deref();
-        let mut trailer = index::trailer(tree, &refs.commit);
+        let mut trailer = checkout.index_trailer.clone();
         let trailer_len = trailer.len() as u64;
         let entries_len: u64 = runs.iter().map(|run| run.reuse.index_part.size).sum();
         let size = header.len() as u64 + entries_len + trailer_len;

@@ -143,7 +143,7 @@ fn place_checkout(
     archives: &mut Vec<ArchiveWriter<'_>>,
 ) -> Result<Option<Checkout>, PublishError> {
     let is_checkout = |archive: &ArchiveWriter<'_>| archive.kind() == ArchiveKind::Checkout;
-    let checkout = match check_out(job, sink, of.previous) {
+    let checkout = match check_out(job, sink, of) {
         Err(error) if error.is_refused_tree() => {
             let (repo, error) = (of.repo, chain(&error));
             warn!(%repo, error, "HEAD of {repo} can't be checked out: there is only a mirror archive");
@@ -153,7 +153,7 @@ fn place_checkout(
         checkout => checkout?,
     };
     for archive in archives.iter_mut().filter(|archive| is_checkout(archive)) {
-        archive.checkout(sink, of.refs, &checkout)?;
+        archive.checkout(sink, &checkout)?;
     }
     Ok(Some(checkout))
 }

@@ -8,21 +8,28 @@ use std::io::{BufWriter, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use cachewfs_format::{Digest, EntryKind, GitPath, Manifest, PublishedFile, RunReuse};
+use cachewfs_format::{Digest, EntryKind, GitPath, PublishedFile, RunReuse};
 
 use super::PublishError;
+use super::build::Snapshot;
 use super::job::Job;
 use super::members::{Member, MemberWriter};
 use super::segments::{RANDOM_CHUNK_LEN, SegmentSink};
 use super::tree::{TreeEntry, TreeEntryKind, TreeList};
 use super::{index, times};
+use crate::git_hash::GitHash;
 use crate::mirror::GitCommand;
+
+/// How many reused parts of an index are asked for at once: each is a few kilobytes, and a bucket
+/// takes as long for one as for many.
+const PARTS_AT_ONCE: usize = 64;
 
 /// The work tree of HEAD, ready to be put in an archive.
 #[derive(Debug)]
 pub(super) struct Checkout {
     pub(super) runs: Vec<CheckoutRun>,
-    pub(super) tree_extension: Option<Vec<u8>>,
+    /// What follows the entries of the index.
+    pub(super) index_trailer: Vec<u8>,
 }
 
 impl Checkout {
@@ -40,11 +47,12 @@ pub(super) struct CheckoutRun {
     pub(super) large_file: Option<GitPath>,
 }
 
-/// Makes segments of the work tree of HEAD, taking those of `previous` where nothing changed.
+/// Makes segments of the work tree of HEAD. Runs that haven't changed since the previous snapshot
+/// keep their segments.
 pub(super) fn check_out(
     job: &Job<'_>,
     sink: &mut SegmentSink,
-    previous: Option<&Manifest>,
+    of: &Snapshot<'_>,
 ) -> Result<Checkout, PublishError> {
     let work_tree = WorkTree {
         job,
@@ -59,23 +67,26 @@ pub(super) fn check_out(
         .args(["HEAD"])
         .effect()?;
     let list = TreeList::create(job)?;
-    let reusable: HashMap<Digest, &RunReuse> = previous
+    let reusable: HashMap<Digest, &RunReuse> = of
+        .previous
         .into_iter()
         .flat_map(|previous| &previous.runs)
         .map(|run| (run.key, run))
         .collect();
-    work_tree.write_files(&list, &reusable)?;
+    let reused = work_tree.write_files(&list, &reusable)?;
+    let mut index = IndexChecksum::begin(of, list.entries(), &reused);
     let mut runs = Vec::new();
-    let mut oid = None;
     for run in list.runs()? {
         job.check_stop()?;
         let run = run?;
         let key = list.key(&run);
         let reuse = match reusable.get(&key) {
-            Some(&reuse) => reuse.clone(),
-            None => work_tree.store_run(sink, &run, key)?,
+            Some(&reuse) => {
+                index.add_reused(reuse)?;
+                reuse.clone()
+            }
+            None => work_tree.store_run(sink, &run, (key, &mut index))?,
         };
-        oid = run.first().map(|entry| entry.oid);
         let large_file = reuse.large_file.as_ref().and(run.into_iter().next());
         runs.push(CheckoutRun {
             reuse,
@@ -83,14 +94,50 @@ pub(super) fn check_out(
         });
     }
     fs::remove_dir_all(&work_tree.root).map_err(PublishError::at(&work_tree.root))?;
-    let tree_extension = match oid {
-        Some(oid) => index::read_tree_extension(&work_tree.index, &oid)?,
-        None => None,
-    };
+    let id_len = of.refs.commit.as_bytes().len();
+    let tree_extension = index::read_tree_extension(&work_tree.index, id_len)?;
     Ok(Checkout {
         runs,
-        tree_extension,
+        index_trailer: index::trailer(tree_extension.as_deref(), index.hash),
     })
+}
+
+/// The checksum of an index whose parts are written now, or were written for the previous snapshot.
+struct IndexChecksum<'a> {
+    hash: GitHash,
+    of: &'a Snapshot<'a>,
+    /// The reused parts, in order, that were not asked for yet.
+    next: std::slice::Chunks<'a, &'a RunReuse>,
+    /// How many of the reused parts that were asked for are still to be read.
+    asked_for: usize,
+}
+
+impl<'a> IndexChecksum<'a> {
+    /// Starts with the index's header. `reused` are the runs, in order, that keep their parts.
+    fn begin(of: &'a Snapshot<'a>, entries: u32, reused: &'a [&'a RunReuse]) -> Self {
+        let mut hash = GitHash::of_format(of.refs.commit.as_bytes().len());
+        hash.update(&index::header(entries));
+        Self {
+            hash,
+            of,
+            next: reused.chunks(PARTS_AT_ONCE),
+            asked_for: 0,
+        }
+    }
+
+    /// Adds a part that was written for the previous snapshot.
+    fn add_reused(&mut self, run: &RunReuse) -> Result<(), PublishError> {
+        let (store, repo) = (self.of.store, self.of.repo);
+        if self.asked_for == 0 {
+            let next = self.next.next().unwrap_or_default();
+            store.bring_soon(repo, next.iter().map(|run| run.index_part.segment));
+            self.asked_for = next.len();
+        }
+        self.asked_for = self.asked_for.saturating_sub(1);
+        let part = &run.index_part;
+        store.copy_content(repo, part, (part.size, &mut self.hash))?;
+        Ok(())
+    }
 }
 
 /// A temporary work tree, with only the files of runs that changed.
@@ -110,17 +157,19 @@ impl WorkTree<'_> {
             .variable("GIT_INDEX_FILE", &self.index)
     }
 
-    /// Checks out the files of all runs that can't be used again.
-    fn write_files(
+    /// Checks out the files of all runs that can't be reused. Returns the others, in order.
+    fn write_files<'r>(
         &self,
         list: &TreeList,
-        reusable: &HashMap<Digest, &RunReuse>,
-    ) -> Result<(), PublishError> {
+        reusable: &HashMap<Digest, &'r RunReuse>,
+    ) -> Result<Vec<&'r RunReuse>, PublishError> {
         let io = || PublishError::at(self.job.tmp);
+        let mut reused = Vec::new();
         let mut paths = BufWriter::new(self.job.create("paths")?);
         for run in list.runs()? {
             let run = run?;
-            if reusable.contains_key(&list.key(&run)) {
+            if let Some(&reuse) = reusable.get(&list.key(&run)) {
+                reused.push(reuse);
                 continue;
             }
             for entry in run
@@ -136,15 +185,16 @@ impl WorkTree<'_> {
             .args(["-f", "-q", "-z", "--stdin"])
             .input_file(self.job.open("paths")?)
             .effect()?;
-        Ok(())
+        Ok(reused)
     }
 
-    /// Makes the segments of one run, and removes its files.
+    /// Makes the segments of one run, removes its files, and adds its part of the index to the
+    /// checksum.
     fn store_run(
         &self,
         sink: &mut SegmentSink,
         run: &[TreeEntry],
-        key: Digest,
+        (key, checksum): (Digest, &mut IndexChecksum<'_>),
     ) -> Result<RunReuse, PublishError> {
         let mut members = MemberWriter::begin(sink)?;
         let mut part = Vec::new();
@@ -181,6 +231,7 @@ impl WorkTree<'_> {
                 fs::remove_file(&path).map_err(PublishError::at(&path))?;
             }
         }
+        checksum.hash.update(&part);
         Ok(RunReuse {
             key,
             files: u32::try_from(run.len()).unwrap_or(u32::MAX),

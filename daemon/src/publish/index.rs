@@ -4,11 +4,10 @@ use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use cachewfs_format::ObjectId;
-
 use super::PublishError;
 use super::times;
 use super::tree::TreeEntry;
+use crate::git_hash::GitHash;
 
 /// The first 12 bytes: signature, version, number of entries.
 pub(super) fn header(entries: u32) -> Vec<u8> {
@@ -38,30 +37,35 @@ pub(super) fn push_entry(part: &mut Vec<u8>, entry: &TreeEntry, size: u64) {
     part.resize(start + (len + 8) / 8 * 8, 0);
 }
 
-/// What follows the entries: the tree extension, if there is one, and a checksum of zeros, which
-/// means "not computed" (`index.skipHash`).
-pub(super) fn trailer(tree_extension: Option<&[u8]>, oid: &ObjectId) -> Vec<u8> {
+/// Returns what follows the entries: the tree extension, if there is one, and the checksum of the
+/// whole index. `entries` has the checksum of header and entries.
+///
+/// git can do without a checksum (`index.skipHash`), but `git fsck` before git 2.40, libgit2 before
+/// 1.8, go-git, dulwich and isomorphic-git refuse an index that has none.
+pub(super) fn trailer(tree_extension: Option<&[u8]>, mut entries: GitHash) -> Vec<u8> {
     let mut trailer = Vec::new();
     if let Some(tree) = tree_extension {
         trailer.extend_from_slice(b"TREE");
         trailer.extend_from_slice(&u32::try_from(tree.len()).unwrap_or(0).to_be_bytes());
         trailer.extend_from_slice(tree);
     }
-    trailer.resize(trailer.len() + oid.as_bytes().len(), 0);
+    entries.update(&trailer);
+    trailer.extend_from_slice(&entries.finish());
     trailer
 }
 
 /// Reads the payload of the tree extension (cache tree) out of the index that `git read-tree` wrote
-/// with `index.recordEndOfIndexEntries`. git works without: whatever is not as expected is `None`.
+/// with `index.recordEndOfIndexEntries`. Returns `None` if the index isn't as expected: git works
+/// without the extension.
 pub(super) fn read_tree_extension(
     index: &Path,
-    oid: &ObjectId,
+    id_len: usize,
 ) -> Result<Option<Vec<u8>>, PublishError> {
     let io = || PublishError::at(index);
     let file = File::open(index).map_err(io())?;
     let len = file.metadata().map_err(io())?.len();
     // EOIE: signature, length, offset of the extensions, hash; then the checksum.
-    let hash_len = oid.as_bytes().len() as u64;
+    let hash_len = id_len as u64;
     let Some(at) = len.checked_sub(12 + 2 * hash_len) else {
         return Ok(None);
     };
@@ -101,7 +105,7 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use cachewfs_format::GitPath;
+    use cachewfs_format::{GitPath, ObjectId};
 
     use super::*;
     use crate::publish::tree::TreeEntryKind;

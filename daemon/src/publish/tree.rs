@@ -123,6 +123,8 @@ impl TreeEntry {
 #[derive(Debug)]
 pub(super) struct TreeList {
     path: PathBuf,
+    /// Number of files, symbolic links and submodules.
+    entries: u32,
     /// The digest of all attributes in force, which decide how files are checked out.
     attributes: Digest,
 }
@@ -135,6 +137,7 @@ impl TreeList {
             .output_to(job.create(LIST)?)?;
         let mut list = Self {
             path: job.tmp_path(LIST),
+            entries: 0,
             attributes: Digest::of(b""),
         };
         let mut key = Vec::new();
@@ -142,6 +145,7 @@ impl TreeList {
         for run in list.runs()? {
             for entry in run? {
                 paths.push(&entry.path)?;
+                list.entries = list.entries.saturating_add(1);
                 if entry.is_attributes() {
                     entry.write_key(&mut key);
                 }
@@ -149,6 +153,11 @@ impl TreeList {
         }
         list.attributes = Digest::of(&key);
         Ok(list)
+    }
+
+    /// Number of entries of the index.
+    pub(super) fn entries(&self) -> u32 {
+        self.entries
     }
 
     /// The runs, in order; read from the file as they are asked for.
@@ -242,6 +251,7 @@ mod tests {
         }
         let list = TreeList {
             path: file.path().to_owned(),
+            entries: 0,
             attributes: Digest::of(b""),
         };
         let paths = |run: Vec<TreeEntry>| run.iter().map(|entry| entry.path.to_string()).collect();

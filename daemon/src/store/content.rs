@@ -76,6 +76,20 @@ impl Store {
         Ok(table)
     }
 
+    /// Begins to bring whole segments, which will be read soon, to this machine. Does nothing if the
+    /// store is here.
+    pub(crate) fn bring_soon(&self, repo: &RepoName, segments: impl Iterator<Item = SegmentRef>) {
+        let shelf = self.shelf(repo);
+        let wanted: Vec<_> = segments
+            .map(|segment| Extent {
+                key: Key::segment(&shelf, segment.id),
+                len: segment.len,
+                range: 0..segment.len,
+            })
+            .collect();
+        self.tier().bring_soon(&wanted);
+    }
+
     /// Puts the damaged segment that `error` is about, if it is about one, out of the way, so that a
     /// publish can write it again.
     pub(crate) fn set_damaged_aside(&self, error: &StoreError) -> Result<(), StoreError> {

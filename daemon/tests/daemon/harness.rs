@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use cachewfs_daemon::{Config, Daemon, Running};
 use cachewfs_format::Manifest;
+use cachewfs_tests::assert_index_checksum;
 use reqwest::{Client, Method, Response};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -273,6 +274,7 @@ pub(crate) fn assert_good_clone(clone: &Path) {
     git(clone, ["fsck", "--strict", "--no-dangling"]);
     assert_eq!(git(clone, ["status", "--porcelain", "--ignored"]), "");
     git(clone, ["commit-graph", "verify"]);
+    assert_index_checksum(&clone.join(".git"));
 }
 
 /// The path of the stable URL of the checkout archive.
