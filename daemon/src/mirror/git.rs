@@ -19,30 +19,42 @@ use super::upstream::GitSecrets;
 use super::{GitError, GitStream, redact};
 use crate::traces;
 
-/// Variables that would point git at another repository (`git rev-parse --local-env-vars`), or
-/// change what it does to ours.
-const FOREIGN_VARIABLES: &[&str] = &[
-    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
-    "GIT_CEILING_DIRECTORIES",
-    "GIT_COMMON_DIR",
-    "GIT_CONFIG",
-    "GIT_CONFIG_COUNT",
-    "GIT_CONFIG_PARAMETERS",
-    "GIT_DIR",
-    "GIT_GRAFT_FILE",
-    "GIT_IMPLICIT_WORK_TREE",
-    "GIT_INDEX_FILE",
-    "GIT_NAMESPACE",
-    "GIT_NO_REPLACE_OBJECTS",
-    "GIT_OBJECT_DIRECTORY",
-    "GIT_PREFIX",
-    "GIT_PROTOCOL",
-    "GIT_QUARANTINE_PATH",
-    "GIT_REPLACE_REF_BASE",
-    "GIT_SHALLOW_FILE",
-    "GIT_TEMPLATE_DIR",
-    "GIT_WORK_TREE",
+/// Prefixes of git's environment variables that say how to reach an upstream, or trace git. The
+/// operator may set these. All other variables of git are removed: they would point git at another
+/// repository, or change what it does to ours.
+const KEPT_VARIABLES: &[&str] = &[
+    "GIT_ASKPASS",
+    "GIT_CURL_VERBOSE",
+    "GIT_EXEC_PATH",
+    "GIT_HTTP_",
+    "GIT_PROXY_",
+    "GIT_SSH",
+    "GIT_SSL_",
+    "GIT_TRACE",
 ];
+
+/// What every git command is told through its environment. Versions of git differ in their
+/// defaults, and a version ignores the variables that it doesn't know.
+const OUR_VARIABLES: &[(&str, &str)] = &[
+    ("GIT_ATTR_NOSYSTEM", "1"),
+    ("GIT_CONFIG_NOSYSTEM", "1"),
+    // git 3.0 would use SHA-256 for a repository without a format, and store refs in tables. A
+    // mirror's files are read and published by us.
+    ("GIT_DEFAULT_HASH", "sha1"),
+    ("GIT_DEFAULT_REF_FORMAT", "files"),
+    // Replace refs are data to us: what is published has the objects that they replace.
+    ("GIT_NO_REPLACE_OBJECTS", "1"),
+    ("GIT_OPTIONAL_LOCKS", "0"),
+    ("GIT_TERMINAL_PROMPT", "0"),
+    ("LC_ALL", "C"),
+];
+
+/// Whether git gets `name` from the daemon's environment.
+fn is_kept(name: &OsStr) -> bool {
+    let name = name.as_encoded_bytes();
+    let starts = |prefix: &str| name.starts_with(prefix.as_bytes());
+    !starts("GIT_") || KEPT_VARIABLES.iter().copied().any(starts)
+}
 
 /// How git is run; cheap to clone.
 #[derive(Clone, Debug)]
@@ -63,7 +75,7 @@ impl Git {
         }
     }
 
-    /// The same, with commands that `stop` kills.
+    /// Returns a copy whose commands are killed by `stop`.
     pub(crate) fn stopped_by(&self, stop: CancellationToken) -> Self {
         Self {
             stop,
@@ -231,16 +243,12 @@ impl GitCommand {
 
     fn to_process(&self, stdout: Stdio) -> Command {
         let mut process = Command::new("git");
-        for name in FOREIGN_VARIABLES {
+        for (name, _) in std::env::vars_os().filter(|(name, _)| !is_kept(name)) {
             process.env_remove(name);
         }
         process
-            .env("GIT_TERMINAL_PROMPT", "0")
-            .env("GIT_CONFIG_NOSYSTEM", "1")
-            .env("GIT_ATTR_NOSYSTEM", "1")
+            .envs(OUR_VARIABLES.iter().copied())
             .env("GIT_CONFIG_GLOBAL", &*self.git.global_config)
-            .env("GIT_OPTIONAL_LOCKS", "0")
-            .env("LC_ALL", "C")
             .env_remove("CACHEWFS_UPSTREAM_SECRET")
             .envs(self.variables.iter().map(|(name, value)| (name, value)));
         if let Some(repository) = &self.repository {
@@ -339,6 +347,27 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         panic!("a child of git still runs");
+    }
+
+    #[test]
+    fn only_what_reaches_upstream_is_kept_of_gits_variables() {
+        for kept in [
+            "PATH",
+            "HOME",
+            "GIT_SSH_COMMAND",
+            "GIT_SSL_CAINFO",
+            "GIT_TRACE2",
+        ] {
+            assert!(is_kept(kept.as_ref()), "{kept}");
+        }
+        for removed in [
+            "GIT_DIR",
+            "GIT_REFERENCE_BACKEND",
+            "GIT_CONFIG_COUNT",
+            "GIT_NEW",
+        ] {
+            assert!(!is_kept(removed.as_ref()), "{removed}");
+        }
     }
 
     #[tokio::test(flavor = "multi_thread")]
