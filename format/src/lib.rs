@@ -24,6 +24,8 @@ mod chunk;
 mod deletions;
 mod digest;
 mod error;
+mod git_head;
+mod git_index;
 mod git_path;
 mod json;
 pub mod limits;
@@ -43,6 +45,8 @@ pub use chunk::{ChunkEncoding, decode_chunk, encode_chunk};
 pub use deletions::Deletions;
 pub use digest::{Digest, SegmentId};
 pub use error::{Error, Result};
+pub use git_head::{GitHead, is_ref_name};
+pub use git_index::{IndexEntry, index_offsets, index_part_entries};
 pub use git_path::GitPath;
 pub use manifest::{
     ArchiveLayout, Manifest, PackKind, PublishedFile, PublishedLfsObject, PublishedPack, RunReuse,

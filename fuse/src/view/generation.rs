@@ -6,15 +6,15 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cachewfs_format::{
-    ArchiveKind, Content, EntryKind, Error as FormatError, RepoName, Role, SnapshotId, Toc,
-    TocPlace,
+    ArchiveKind, Content, EntryKind, Error as FormatError, GitHead, RepoName, Role, SnapshotId,
+    Toc, TocPlace,
 };
 use futures_util::future::OptionFuture;
 use futures_util::join;
 use tokio::sync::OnceCell;
 
 use super::index_search::{Hit, IndexSearch};
-use super::refs::{Head, checked_head, mirror_packed_refs};
+use super::refs::mirror_packed_refs;
 use super::{FileContent, StaticTree, WorkTree, WorkTreeNode, config};
 use crate::fetch::{FetchError, Source, Tail, TailAnswer, current_tail};
 use crate::first_look;
@@ -49,12 +49,6 @@ pub(crate) enum LoadError {
         /// The repository that its TOC names.
         found: RepoName,
     },
-    /// Its HEAD or its refs make no sense.
-    #[error("the archive has no usable HEAD")]
-    BadHead,
-    /// Its index makes no sense.
-    #[error("the index is refused: {0}")]
-    BadIndex(&'static str),
 }
 
 impl From<FetchError> for LoadError {
@@ -118,7 +112,7 @@ impl Generation {
         }
         let files = small_files(&toc, &placed, purpose).await?;
         let file = |path: &[u8]| files.get(path).map_or(&[][..], Vec::as_slice);
-        let head = checked_head(file(b"HEAD")).ok_or(LoadError::BadHead)?;
+        let head = GitHead::parse(file(b"HEAD"))?;
         let refs = mirror_packed_refs(file(b"packed-refs"));
         let upstream_url = config::upstream_url(file(b"config"));
         let uses_sha256 = toc.commit.as_bytes().len() == 32;
@@ -133,8 +127,8 @@ impl Generation {
         let mut objects = common(true);
         add_objects(&mut objects, &toc, &placed, file(GRAPH_CHAIN));
         let default_branch = match head {
-            Head::Branch(name) => String::from_utf8(name).ok(),
-            Head::Detached(_) => None,
+            GitHead::Branch(name) => String::from_utf8(name).ok(),
+            GitHead::Detached(_) => None,
         };
         Ok(Self {
             snapshot: tail.snapshot,
@@ -326,7 +320,7 @@ async fn small_files(
 
 /// What `.git` and the directory with the objects have in common. Nothing of it comes from the
 /// archive unchecked: no hooks, no alternates, no configuration.
-fn git_directory(head: &Head, packed_refs: &[u8], config: &str) -> StaticTree {
+fn git_directory(head: &GitHead, packed_refs: &[u8], config: &str) -> StaticTree {
     let mut tree = StaticTree::default();
     for directory in [
         &b"refs/heads"[..],

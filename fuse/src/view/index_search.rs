@@ -6,11 +6,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use cachewfs_format::Role;
+use cachewfs_format::{IndexEntry, Role, index_part_entries};
 use futures_util::future::try_join_all;
 
 use super::LoadError;
-use super::git_index::{IndexEntry, entries_of_part};
 use super::work_tree::{Run, WorkTreeNode, runs};
 use crate::segment::{ReadError, Segment};
 use crate::traffic::Purpose;
@@ -126,7 +125,7 @@ impl IndexSearch {
         number: usize,
     ) -> Result<impl Iterator<Item = IndexEntry<'a>> + use<'a>, LoadError> {
         let part = read.get(&number).map_or(&[][..], Vec::as_slice);
-        let entries = entries_of_part(part, self.id_len).map_err(LoadError::BadIndex)?;
+        let entries = index_part_entries(part, self.id_len)?;
         Ok(entries.into_iter())
     }
 }

@@ -3,7 +3,6 @@
 
 mod config;
 mod generation;
-mod git_index;
 mod index_search;
 mod refs;
 mod static_tree;

@@ -1,6 +1,8 @@
 //! The refs of a mirror, out of the refs of a clone.
 
-/// What the mount shows as `packed-refs`.
+use cachewfs_format::{ObjectId, is_ref_name};
+
+/// The first line of the `packed-refs` that the mount shows.
 const HEADER: &[u8] = b"# pack-refs with: peeled fully-peeled sorted \n";
 const REMOTE: &[u8] = b"refs/remotes/origin/";
 const HEADS: &[u8] = b"refs/heads/";
@@ -61,49 +63,7 @@ pub(super) fn mirror_packed_refs(clone: &[u8]) -> Vec<u8> {
 
 /// Whether `id` is the hexadecimal id of an object.
 fn is_id(id: &[u8]) -> bool {
-    std::str::from_utf8(id).is_ok_and(|id| cachewfs_format::ObjectId::parse(id).is_ok())
-}
-
-/// Whether git would take `name` for a ref, as far as it matters for safety.
-pub(super) fn is_ref_name(name: &[u8]) -> bool {
-    let is_bad = |byte: &u8| byte.is_ascii_control() || b" ~^:?*[\\".contains(byte);
-    name.starts_with(b"refs/")
-        && !name.iter().any(is_bad)
-        && !name
-            .windows(2)
-            .any(|pair| pair == b".." || pair == b"//" || pair == b"@{")
-        && !name
-            .split(|&byte| byte == b'/')
-            .any(|part| part.is_empty() || part.starts_with(b"."))
-}
-
-/// What `HEAD` says, if it is well formed: a symbolic ref to a branch, or the id of a commit.
-pub(super) fn checked_head(head: &[u8]) -> Option<Head> {
-    let text = head.trim_ascii_end();
-    if let Some(name) = text.strip_prefix(b"ref: ") {
-        let is_branch = name.starts_with(HEADS) && is_ref_name(name);
-        return is_branch.then(|| Head::Branch(name[HEADS.len()..].to_vec()));
-    }
-    is_id(text).then(|| Head::Detached(text.to_vec()))
-}
-
-/// What HEAD is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Head {
-    /// The name of a branch, without `refs/heads/`.
-    Branch(Vec<u8>),
-    /// The hexadecimal id of a commit.
-    Detached(Vec<u8>),
-}
-
-impl Head {
-    /// The content of the file `HEAD`.
-    pub(super) fn to_file(&self) -> Vec<u8> {
-        match self {
-            Self::Branch(name) => [b"ref: ", HEADS, name, b"\n"].concat(),
-            Self::Detached(id) => [id.as_slice(), b"\n"].concat(),
-        }
-    }
+    std::str::from_utf8(id).is_ok_and(|id| ObjectId::parse(id).is_ok())
 }
 
 #[cfg(test)]
@@ -135,25 +95,5 @@ mod tests {
             format!("{ID} refs/heads/../../x\nzz refs/tags/a\n{ID} HEAD\n{ID} refs/tags/a b\n");
 
         assert_eq!(mirror_packed_refs(clone.as_bytes()), HEADER);
-    }
-
-    #[test]
-    fn head_is_a_branch_or_a_commit_or_nothing() {
-        let branch = checked_head(b"ref: refs/heads/a/b\n").unwrap();
-
-        assert_eq!(branch.to_file(), b"ref: refs/heads/a/b\n");
-        assert!(matches!(
-            checked_head(ID.as_bytes()),
-            Some(Head::Detached(_))
-        ));
-        for bad in [
-            "ref: refs/../x",
-            "ref: HEAD",
-            "",
-            "ref: refs/tags/x",
-            "ref: refs/heads/a\nb",
-        ] {
-            assert_eq!(checked_head(bad.as_bytes()), None, "{bad:?}");
-        }
     }
 }

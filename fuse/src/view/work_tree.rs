@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use cachewfs_format::{Content, EntryKind, Role, SegmentTable, Toc};
+use cachewfs_format::{
+    Content, EntryKind, Error as FormatError, IndexEntry, Role, SegmentTable, Toc, index_offsets,
+};
 
 use super::LoadError;
-use super::git_index::{self, IndexEntry};
 use crate::segment::{ReadError, Segment, fetch_whole};
 use crate::traffic::Purpose;
 
@@ -111,14 +112,14 @@ impl WorkTree {
             index.extend(part.read(0..part.len(), purpose).await?);
             if part.record().role == Role::IndexPart {
                 let end = u32::try_from(index.len());
-                part_ends.push(end.map_err(|_| LoadError::BadIndex("it is larger than 4 GiB"))?);
+                part_ends.push(end.map_err(|_| bad_index("it is larger than 4 GiB"))?);
             }
         }
         let id_len = toc.commit.as_bytes().len();
-        let offsets = git_index::entry_offsets(&index, id_len).map_err(LoadError::BadIndex)?;
+        let offsets = index_offsets(&index, id_len)?;
         let runs = runs(segments);
         if runs.len() != part_ends.len() {
-            return Err(LoadError::BadIndex(
+            return Err(bad_index(
                 "it has not one part for each run of the work tree",
             ));
         }
@@ -138,7 +139,7 @@ impl WorkTree {
 
     fn entry(&self, number: usize) -> Option<IndexEntry<'_>> {
         let offset = usize::try_from(*self.offsets.get(number)?).ok()?;
-        git_index::entry_at(&self.index, offset, self.id_len)
+        IndexEntry::at(&self.index, offset, self.id_len)
     }
 
     fn path(&self, number: usize) -> &[u8] {
@@ -149,8 +150,7 @@ impl WorkTree {
     fn first_from(&self, path: &[u8]) -> usize {
         self.offsets.partition_point(|&offset| {
             let offset = usize::try_from(offset).unwrap_or(usize::MAX);
-            git_index::entry_at(&self.index, offset, self.id_len)
-                .is_some_and(|entry| entry.path < path)
+            IndexEntry::at(&self.index, offset, self.id_len).is_some_and(|entry| entry.path < path)
         })
     }
 
@@ -233,7 +233,12 @@ impl WorkTree {
     }
 }
 
-/// The runs of the work tree, in order.
+fn bad_index(reason: &'static str) -> LoadError {
+    let section = "index";
+    FormatError::Malformed { section, reason }.into()
+}
+
+/// Returns the runs of the work tree, in order.
 pub(super) fn runs(segments: &[Arc<Segment>]) -> Vec<Arc<Run>> {
     let mut runs = Vec::new();
     for (number, segment) in segments.iter().enumerate() {
