@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use cachewfs_tests::{Site, assert_index_checksum, can_mount, git, try_git};
+use cachewfs_tests::{Site, assert_index_checksum, can_mount, git, git_fed, try_git};
 
 /// Each prints the same in the mount as in a clone.
 const READING: [&[&str]; 14] = [
@@ -68,11 +68,9 @@ fn thousands_of_refs_are_those_of_upstream_also_after_one_moves() {
     let site = Site::default();
     let mut repo = site.grown_repo("project");
     let head = git(&repo.work, &["rev-parse", "HEAD"]);
-    let tags = (0..5000).map(|number| format!("{} refs/tags/t{number:05}\n", head.trim()));
-    let packed = tags.collect::<Vec<_>>().concat();
-    fs::File::create(repo.upstream.join("packed-refs"))
-        .and_then(|mut file| std::io::Write::write_all(&mut file, packed.as_bytes()))
-        .unwrap();
+    let tags = (0..5000).map(|number| format!("create refs/tags/t{number:05} {}\n", head.trim()));
+    let tags = tags.collect::<Vec<_>>().concat();
+    git_fed(&repo.upstream, &["update-ref", "--stdin"], tags.as_bytes());
     let daemon = site.daemon();
     let mount = site.mount(&daemon.url());
     let mounted = mount.repo("local/project");

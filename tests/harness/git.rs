@@ -21,13 +21,30 @@ pub fn git(directory: impl AsRef<Path>, arguments: &[&str]) -> String {
 
 /// Runs git in `directory` with nobody's configuration.
 pub fn try_git(directory: &Path, arguments: &[&str]) -> Output {
-    command(directory).args(arguments).output().unwrap()
+    git_command(directory).args(arguments).output().unwrap()
+}
+
+/// Runs git in `directory` with `input`; gives what it printed, or panics with what it complained of.
+pub fn git_fed(directory: &Path, arguments: &[&str], input: &[u8]) -> Vec<u8> {
+    let mut child = git_command(directory)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.to_owned();
+    let feeding = std::thread::spawn(move || stdin.write_all(&input));
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "git {arguments:?} failed");
+    feeding.join().unwrap().unwrap();
+    output.stdout
 }
 
 /// Runs git at a certain time, so that commits of one second have an order.
 pub fn git_at(directory: &Path, seconds: u64, arguments: &[&str]) -> String {
     let date = format!("{} +0000", 1_700_000_000 + seconds);
-    let output = command(directory)
+    let output = git_command(directory)
         .env("GIT_AUTHOR_DATE", &date)
         .env("GIT_COMMITTER_DATE", &date)
         .args(arguments)
@@ -41,7 +58,8 @@ pub fn git_at(directory: &Path, seconds: u64, arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-fn command(directory: &Path) -> Command {
+/// Begins a git command in `directory`, a bare repository or not, with nobody's configuration.
+pub fn git_command(directory: &Path) -> Command {
     let mut command = Command::new("git");
     command
         .current_dir(directory)
@@ -53,12 +71,10 @@ fn command(directory: &Path) -> Command {
         .env("GIT_AUTHOR_EMAIL", "a@example.com")
         .env("GIT_COMMITTER_NAME", "A")
         .env("GIT_COMMITTER_EMAIL", "a@example.com")
-        .args([
-            "-c",
-            "protocol.file.allow=always",
-            "-c",
-            "advice.detachedHead=false",
-        ])
+        .args(["-c", "protocol.file.allow=always"])
+        .args(["-c", "advice.detachedHead=false"])
+        // git 3.0 takes no directory for a bare repository unless it is told to.
+        .args(["-c", "safe.bareRepository=all"])
         .stdin(Stdio::null());
     command
 }

@@ -27,7 +27,7 @@ mod wait;
 pub use archive::{extract_archive, verify_archive};
 pub use dice::Dice;
 pub use disk::{SmallDisk, bytes_below};
-pub use git::{GitRepo, assert_index_checksum, git, git_at, try_git};
+pub use git::{GitRepo, assert_index_checksum, git, git_at, git_command, git_fed, try_git};
 pub use git_daemon::GitDaemon;
 pub use git_http::GitHttp;
 pub use http::{Answer, ask};

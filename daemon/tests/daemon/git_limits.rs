@@ -326,14 +326,7 @@ async fn a_repack_under_a_running_clone_does_not_break_it() {
     let to = tempfile::tempdir_in(world.root.path()).unwrap();
     git(to.path(), ["init", "-q"]);
     let pack = unpacked(&all);
-    write_file(&to.path().join("pack"), &pack);
-    let file = std::fs::File::open(to.path().join("pack")).unwrap();
-    let indexed = std::process::Command::new("git")
-        .args(["index-pack", "--stdin", "--strict"])
-        .current_dir(to.path())
-        .stdin(file)
-        .output();
-    assert!(indexed.unwrap().status.success());
+    git_fed(to.path(), &["index-pack", "--stdin", "--strict"], &pack);
 }
 
 /// The pack in an answer to a fetch of protocol version 2.

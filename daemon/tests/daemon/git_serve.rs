@@ -289,15 +289,9 @@ async fn a_mirror_that_is_updated_often_stays_served_from_few_packs_with_bitmaps
         let object = world.root.path().join("object");
         write_file(&object, format!("{number}"));
         let id = git(&work, ["hash-object", "-w", object.to_str().unwrap()]);
-        let list = world.root.path().join("list");
-        write_file(&list, format!("{id}\n"));
-        let packed = std::process::Command::new("git")
-            .args(["pack-objects", "-q"])
-            .arg(packs.join("pack"))
-            .current_dir(&work)
-            .stdin(std::fs::File::open(&list).unwrap())
-            .output();
-        assert!(packed.unwrap().status.success());
+        let pack = packs.join("pack");
+        let pack_objects = ["pack-objects", "-q", pack.to_str().unwrap()];
+        git_fed(&work, &pack_objects, format!("{id}\n").as_bytes());
     }
     assert_eq!(count("pack"), 41);
 

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use cachewfs_daemon::{Config, Daemon, Running};
 use cachewfs_format::Manifest;
-use cachewfs_tests::assert_index_checksum;
+pub(crate) use cachewfs_tests::git_fed;
+use cachewfs_tests::{assert_index_checksum, git_command};
 use reqwest::{Client, Method, Response};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -35,15 +36,8 @@ pub(crate) fn try_git<A: AsRef<OsStr>>(
     directory: &Path,
     arguments: impl IntoIterator<Item = A>,
 ) -> Output {
-    Command::new("git")
+    git_command(directory)
         .args(arguments)
-        .current_dir(directory)
-        .env("GIT_CONFIG_GLOBAL", "/dev/null")
-        .env("GIT_CONFIG_NOSYSTEM", "1")
-        .envs([
-            ("GIT_AUTHOR_NAME", "A"),
-            ("GIT_AUTHOR_EMAIL", "a@example.com"),
-        ])
         .envs([
             ("GIT_COMMITTER_NAME", "C"),
             ("GIT_COMMITTER_EMAIL", "c@example.com"),

@@ -1,8 +1,8 @@
 //! Lies of an upstream: what it answers in protocol version 2 is changed on its way.
 
-use std::io::Write as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
+
+use crate::harness::git_fed;
 
 /// A commit that there is nowhere.
 const GHOST: &str = "1234567890123456789012345678901234567890";
@@ -132,18 +132,9 @@ fn pack_of_commits(repository: &Path, request: &str) -> Vec<u8> {
         .skip(1)
         .map(|rest| rest.get(..40).unwrap())
         .collect();
-    let mut packing = Command::new("git")
-        .args(["-c", "safe.directory=*", "pack-objects", "-q", "--stdout"])
-        .current_dir(repository)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
     let list = wants.join("\n") + "\n";
-    let mut stdin = packing.stdin.take().unwrap();
-    stdin.write_all(list.as_bytes()).unwrap();
-    drop(stdin);
-    let pack = packing.wait_with_output().unwrap().stdout;
+    let pack_objects = ["-c", "safe.directory=*", "pack-objects", "-q", "--stdout"];
+    let pack = git_fed(repository, &pack_objects, list.as_bytes());
     let mut answer = Vec::new();
     if !request.contains("0009done") {
         answer.extend(packet(b"acknowledgments"));

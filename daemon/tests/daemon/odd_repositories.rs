@@ -220,16 +220,17 @@ async fn a_repository_with_sha256_works() {
         ],
     );
     let work = world.root.path().join("work");
+    // git 2.39 would clone an empty repository in another format.
+    let made = work.to_str().unwrap();
     git(
         world.root.path(),
-        [
-            "clone",
-            "-q",
-            bare.to_str().unwrap(),
-            work.to_str().unwrap(),
-        ],
+        ["init", "-q", "-b", "main", "--object-format=sha256", made],
     );
-    git(&work, ["checkout", "-q", "-B", "main"]);
+    git(&work, ["remote", "add", "origin", bare.to_str().unwrap()]);
+    // Neither must the daemon.
+    let path = format!("/git/{REPO}/refresh");
+    let empty = code(world.post(&path, "").await).await;
+    assert_eq!(empty, (404, "repository_empty".to_owned()));
     write_file(&work.join("file"), "content\n");
     commit_and_push(&work, "one");
     world.refresh().await;
@@ -284,14 +285,8 @@ async fn a_tree_that_git_refuses_still_has_a_mirror_archive() {
         format!("120000 blob {blob}\ta\n100644 blob {blob}\ta-\n040000 tree {directory}\ta\n"),
     ];
     for listing in hostile {
-        write_file(&world.root.path().join("tree"), listing);
-        let tree = std::process::Command::new("git")
-            .arg("mktree")
-            .current_dir(&work)
-            .stdin(fs::File::open(world.root.path().join("tree")).unwrap())
-            .output()
-            .unwrap();
-        let tree = String::from_utf8(tree.stdout).unwrap();
+        let tree = git_fed(&work, &["mktree"], listing.as_bytes());
+        let tree = String::from_utf8(tree).unwrap();
         let commit = git(&work, ["commit-tree", "-m", "hostile", tree.trim()]);
         let refspec = format!("{commit}:refs/heads/main");
         git(&work, ["push", "-q", "--force", "origin", &refspec]);

@@ -107,9 +107,14 @@ async fn a_push_beside_many_tags_writes_few_of_them() {
     let work = world.create_upstream();
     fill(&work);
     let first = commit_and_push(&work, "last");
-    let tags = (0..20_000).map(|number| format!("{first} refs/tags/t{number:05}\n"));
+    let tags = (0..20_000).map(|number| format!("create refs/tags/t{number:05} {first}\n"));
     let tags = tags.collect::<Vec<_>>().concat();
-    write_file(&world.upstream().join("packed-refs"), tags);
+    git_fed(
+        &world.upstream(),
+        &["update-ref", "--stdin"],
+        tags.as_bytes(),
+    );
+    git(&world.upstream(), ["pack-refs", "--all"]);
     world.refresh().await;
     let before = world.stored_bytes();
 

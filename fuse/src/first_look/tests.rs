@@ -22,6 +22,8 @@ const COMMITS: usize = 20_000;
 
 fn git(directory: &Path, arguments: &[&str], input: &str) -> String {
     let mut child = Command::new("git")
+        // git 3.0 takes no directory for a bare repository unless it is told to.
+        .args(["-c", "safe.bareRepository=all"])
         .args(arguments)
         .current_dir(directory)
         .env("GIT_CONFIG_GLOBAL", "/dev/null")
