@@ -81,13 +81,6 @@ pub(crate) fn is_refusal(bytes: &[u8]) -> bool {
     first.starts_with(b"ERR ")
 }
 
-/// Whether an answer that begins with `bytes` says that the repository lacks what is wanted.
-pub(crate) fn is_lacking(bytes: &[u8]) -> bool {
-    let first = payloads(bytes).next().unwrap_or_default();
-    let text = String::from_utf8_lossy(first);
-    is_refusal(bytes) && (text.contains("not our ref") || text.contains("unknown ref"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,10 +117,8 @@ mod tests {
     fn knows_a_refusal() {
         let refusal = packets(&["ERR upload-pack: not our ref 0123"]);
 
-        assert!(is_lacking(&refusal) && has_first_packet(&refusal));
+        assert!(is_refusal(&refusal) && has_first_packet(&refusal));
         assert!(!has_first_packet(refusal.split_at(20).0));
-        let other = packets(&["ERR access denied"]);
-        assert!(is_refusal(&other) && !is_lacking(&other));
-        assert!(!is_lacking(&packets(&["packfile\n"])));
+        assert!(!is_refusal(&packets(&["packfile\n"])));
     }
 }

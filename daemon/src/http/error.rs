@@ -230,7 +230,10 @@ fn repository_status(error: &RepositoryError) -> (StatusCode, &'static str) {
             PublishError::Raced | PublishError::Behind | PublishError::LeaseLost => {
                 (StatusCode::SERVICE_UNAVAILABLE, "raced")
             }
-            PublishError::Git(_)
+            PublishError::BrokenRef { .. }
+            | PublishError::Git(_)
+            | PublishError::RefusedTree(_)
+            | PublishError::Unusable { .. }
             | PublishError::Store(_)
             | PublishError::Format(_)
             | PublishError::Io { .. }
@@ -277,7 +280,10 @@ fn repository_advice(error: &RepositoryError) -> &'static str {
             | PublishError::Raced
             | PublishError::Behind
             | PublishError::LeaseLost => "Ask again in a moment.",
-            PublishError::Git(_)
+            PublishError::BrokenRef { .. }
+            | PublishError::Git(_)
+            | PublishError::RefusedTree(_)
+            | PublishError::Unusable { .. }
             | PublishError::Store(_)
             | PublishError::Format(_)
             | PublishError::Io { .. }

@@ -39,8 +39,8 @@ pub(crate) fn refs_beyond(
         .args(["--quiet", "HEAD"])
         .text()
     {
-        // It is detached.
-        Err(GitError::Failed { .. }) => String::new(),
+        // HEAD is detached.
+        Err(error) if error.exit_code() == Some(1) => String::new(),
         head => head?,
     };
     let output = git

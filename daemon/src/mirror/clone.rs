@@ -26,9 +26,25 @@ pub(crate) fn mirror_path(mirrors: &Path, repo: &RepoName) -> PathBuf {
     mirrors.join(format!("{repo}.git"))
 }
 
-/// Whether `path` looks like a mirror, as [`clone_mirror`] leaves one.
+/// Returns whether `path` looks like a mirror, as [`clone_mirror`] leaves one. A repository with its
+/// refs in tables is none: an earlier daemon with git 3.0 made it, and could not publish it.
 pub(crate) fn is_mirror(path: &Path) -> bool {
-    path.join("HEAD").is_file() && path.join("objects").is_dir()
+    path.join("HEAD").is_file() && path.join("objects").is_dir() && !path.join("reftable").exists()
+}
+
+/// Returns whether a mirror has no objects: upstream was empty when it was cloned.
+///
+/// git 2.39 gives the clone of an empty repository its own default of an object format, whatever
+/// upstream's is. So an empty mirror is cloned again instead of updated.
+pub(crate) fn is_empty_mirror(path: &Path) -> bool {
+    let Ok(directories) = fs::read_dir(path.join("objects")) else {
+        return false;
+    };
+    let mut entries = directories
+        .filter_map(Result::ok)
+        .filter_map(|directory| fs::read_dir(directory.path()).ok())
+        .flatten();
+    entries.next().is_none()
 }
 
 /// Clones `upstream` into a directory below `tmp` and moves it to `mirror`.
@@ -48,7 +64,7 @@ pub(crate) fn clone_mirror(
         .map_err(io(tmp))?;
     let clone = staging.path().join("mirror.git");
     // --no-local: an upstream on this machine must not share files with its mirror.
-    let failed = |source| MirrorError::of_upstream(upstream.url(), source);
+    let failed = |source| MirrorError::of_upstream(git, upstream, source);
     git.command("clone")
         .args(["--bare", "--no-local", "--quiet", "--template="])
         .args(MIRROR_CONFIG.iter().flat_map(|setting| ["-c", *setting]))
@@ -57,7 +73,7 @@ pub(crate) fn clone_mirror(
         .secrets(&upstream.git_secrets(git).map_err(failed)?)
         .time_limit(time_limit)
         .effect()
-        .map_err(|source| MirrorError::of_upstream(upstream.url(), source))?;
+        .map_err(failed)?;
     move_into_place(&clone, mirror)
 }
 

@@ -15,7 +15,7 @@ pub(crate) fn list_upstream(
     config: &GitConfig,
 ) -> Result<String, MirrorError> {
     let patterns = mirrored_namespaces(namespaces).map(|namespace| format!("{namespace}*"));
-    let failed = |source| MirrorError::of_upstream(upstream.url(), source);
+    let failed = |source| MirrorError::of_upstream(git, upstream, source);
     let answer = git
         .in_repository(mirror, "ls-remote")
         .secrets(&upstream.git_secrets(git).map_err(failed)?)

@@ -14,6 +14,7 @@ use tokio::process::Command;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
+use super::disk_full::is_disk_full;
 use super::process::{MAX_OUTPUT_LEN, ProcessGroup, talk};
 use super::upstream::GitSecrets;
 use super::{GitError, GitStream, redact};
@@ -59,7 +60,8 @@ fn is_kept(name: &OsStr) -> bool {
 /// How git is run; cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Git {
-    /// Stands for the user's configuration: our own file, which may include the operator's.
+    /// The file in the data directory that stands for the user's configuration. It is our own, and may
+    /// include the operator's.
     global_config: Arc<PathBuf>,
     stop: CancellationToken,
     runtime: Handle,
@@ -307,6 +309,10 @@ impl GitCommand {
             return Ok(output);
         }
         let stderr = redact(String::from_utf8_lossy(&stderr).trim());
+        let data_dir = self.git.global_config.parent();
+        if data_dir.is_some_and(|directory| is_disk_full(&stderr, directory)) {
+            return Err(GitError::DiskFull { command, stderr });
+        }
         Err(GitError::Failed {
             command,
             status,

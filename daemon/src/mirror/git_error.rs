@@ -27,6 +27,8 @@ pub(crate) enum GitError {
     TooMuchOutput { command: String },
     #[error("there are no credentials for it")]
     Credentials(#[source] CredentialError),
+    #[error("git {command} found no room on the disk: {stderr}")]
+    DiskFull { command: String, stderr: String },
     #[error("git {command} failed ({status}): {stderr}")]
     Failed {
         command: String,
@@ -36,6 +38,17 @@ pub(crate) enum GitError {
 }
 
 impl GitError {
+    /// Returns the exit code of a git that failed by itself; `None` for other failures.
+    ///
+    /// Decisions are made by this and by what is on disk, never by `stderr`: versions of git differ
+    /// in their messages.
+    pub(crate) fn exit_code(&self) -> Option<i32> {
+        match self {
+            Self::Failed { status, .. } => status.code(),
+            _ => None,
+        }
+    }
+
     /// What failed, for traces.
     pub(super) fn kind(&self) -> &'static str {
         match self {
@@ -45,6 +58,7 @@ impl GitError {
             Self::Stopped { .. } => "stopping",
             Self::TooMuchOutput { .. } => "too_much_output",
             Self::Credentials(_) => "credentials",
+            Self::DiskFull { .. } => "disk_full",
             Self::Failed { .. } => "failed",
         }
     }

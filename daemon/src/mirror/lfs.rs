@@ -7,11 +7,13 @@
 use std::path::Path;
 use std::time::Duration;
 
+use tracing::debug;
+
 use super::{Git, GitError, Upstream};
 
 const BRANCH: &str = "refs/heads/wanted";
 
-/// Whether git finds git-lfs.
+/// Returns whether git finds a git-lfs that works.
 pub(crate) fn has_git_lfs(git: &Git) -> Result<bool, GitError> {
     let asked = git
         .command("lfs")
@@ -20,7 +22,8 @@ pub(crate) fn has_git_lfs(git: &Git) -> Result<bool, GitError> {
         .effect();
     match asked {
         Ok(()) => Ok(true),
-        Err(GitError::Failed { stderr, .. }) if stderr.contains("is not a git command") => {
+        Err(error) if error.exit_code().is_some() => {
+            debug!(%error, "git finds no git-lfs that works");
             Ok(false)
         }
         Err(error) => Err(error),

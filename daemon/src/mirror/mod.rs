@@ -6,13 +6,16 @@ mod bundle;
 mod clone;
 mod compare;
 mod credentials;
+mod disk_full;
 mod error;
+mod examine;
 mod git;
 mod git_error;
 mod lfs;
 mod locks;
 mod maintain;
 mod orphans;
+mod probe;
 mod process;
 mod query;
 mod serve;
@@ -21,17 +24,21 @@ mod update;
 mod upstream;
 
 pub(crate) use bundle::{BundleRef, refs_beyond, write_bundle};
-pub(crate) use clone::{clone_mirror, create_mirror, is_mirror, mirror_path, move_into_place};
+pub(crate) use clone::{
+    clone_mirror, create_mirror, is_empty_mirror, is_mirror, mirror_path, move_into_place,
+};
 pub(crate) use compare::{is_current, list_upstream};
 pub(crate) use credentials::Credentials;
 pub use credentials::{CredentialError, UpstreamAuthConfig};
 pub(crate) use error::{MirrorError, is_disk_full};
+pub(crate) use examine::{ExamineError, Finding, examine};
 pub(crate) use git::{Git, GitCommand};
 pub(crate) use git_error::GitError;
 pub(crate) use lfs::{fetch_lfs_objects, has_git_lfs};
 pub(crate) use locks::remove_stale_locks;
 pub(crate) use maintain::{Upkeep, maintain, upkeep};
 pub(crate) use orphans::end_orphans;
+pub(crate) use probe::is_repository;
 pub(crate) use query::{
     RefName, first_refs, has_commit, head_commit, missing_objects, resolve_refs,
 };

@@ -19,7 +19,7 @@ pub(crate) fn update(
     (mirror, namespaces): (&Path, &[String]),
     config: &GitConfig,
 ) -> Result<(), MirrorError> {
-    let failed = |source| MirrorError::of_upstream(upstream.url(), source);
+    let failed = |source| MirrorError::of_upstream(git, upstream, source);
     let head = head_of_upstream(git, upstream, mirror, config)?;
     let mut refspecs: Vec<String> = mirrored_namespaces(namespaces)
         .map(|namespace| format!("+{namespace}*:{namespace}*"))
@@ -52,7 +52,7 @@ pub(crate) fn head_of_upstream(
     mirror: &Path,
     config: &GitConfig,
 ) -> Result<Head, MirrorError> {
-    let failed = |source| MirrorError::of_upstream(upstream.url(), source);
+    let failed = |source| MirrorError::of_upstream(git, upstream, source);
     let answer = git
         .in_repository(mirror, "ls-remote")
         .secrets(&upstream.git_secrets(git).map_err(failed)?)

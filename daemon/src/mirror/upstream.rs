@@ -20,6 +20,8 @@ pub(crate) struct Upstream {
     secret: Option<(String, String)>,
     /// What to show, if that is configured apart from the URL, and of which repository.
     credentials: Option<(Arc<Credentials>, String)>,
+    /// For requests of the daemon's own. It follows no redirects.
+    client: reqwest::Client,
 }
 
 /// Prints what is in the environment, so that the command line has no secret.
@@ -41,15 +43,25 @@ impl std::fmt::Debug for Upstream {
 }
 
 impl Upstream {
-    /// Finds the upstream of `repo` among the configured ones; `None` if its host is not there.
-    pub(crate) fn of(repo: &RepoName, upstreams: &BTreeMap<String, String>) -> Option<Self> {
+    /// Returns the upstream of `repo`; `None` if its host is not among the configured `upstreams`.
+    pub(crate) fn of(
+        repo: &RepoName,
+        upstreams: &BTreeMap<String, String>,
+        client: &reqwest::Client,
+    ) -> Option<Self> {
         let base = upstreams.get(repo.host())?.trim_end_matches('/');
         let plain = without_credentials(base);
         Some(Self {
             url: format!("{plain}/{}", repo.path()),
             secret: (plain != base).then(|| (format!("{plain}/"), format!("{base}/"))),
             credentials: None,
+            client: client.clone(),
         })
+    }
+
+    /// Returns the HTTP client that asks upstream.
+    pub(super) fn client(&self) -> &reqwest::Client {
+        &self.client
     }
 
     /// The URL without credentials.
@@ -190,12 +202,17 @@ pub(crate) fn redact(text: &str) -> String {
 mod tests {
     use super::*;
 
+    fn upstream_at(base: &str) -> Upstream {
+        let repo = RepoName::parse("example.com/org/repo").unwrap();
+        let upstreams = [("example.com".to_owned(), base.to_owned())].into();
+        Upstream::of(&repo, &upstreams, &reqwest::Client::new()).unwrap()
+    }
+
     #[test]
     fn credentials_are_only_in_the_secret_configuration() {
-        let repo = RepoName::parse("example.com/org/repo").unwrap();
-        let base = "https://me:s3cret@git.example.com/base/".to_owned();
+        let base = "https://me:s3cret@git.example.com/base/";
 
-        let upstream = Upstream::of(&repo, &[("example.com".to_owned(), base)].into()).unwrap();
+        let upstream = upstream_at(base);
 
         assert_eq!(upstream.url(), "https://git.example.com/base/org/repo");
         assert!(!format!("{upstream:?}").contains("s3cret"));
@@ -214,9 +231,8 @@ mod tests {
 
     #[test]
     fn git_lfs_gets_no_url_with_credentials() {
-        let repo = RepoName::parse("example.com/org/repo").unwrap();
-        let base = "https://me:s3%40cret@git.example.com/base/".to_owned();
-        let upstream = Upstream::of(&repo, &[("example.com".to_owned(), base)].into()).unwrap();
+        let base = "https://me:s3%40cret@git.example.com/base/";
+        let upstream = upstream_at(base);
 
         let mut secrets = GitSecrets::default();
         upstream.add_login(&mut secrets, upstream.login_in_url());

@@ -12,13 +12,14 @@ use cachewfs_format::{Digest, EntryKind, GitPath, PublishedFile, RunReuse};
 
 use super::PublishError;
 use super::build::Snapshot;
+use super::check::check_index_part;
 use super::job::Job;
 use super::members::{Member, MemberWriter};
 use super::segments::{RANDOM_CHUNK_LEN, SegmentSink};
 use super::tree::{TreeEntry, TreeEntryKind, TreeList};
 use super::{index, times};
 use crate::git_hash::GitHash;
-use crate::mirror::GitCommand;
+use crate::mirror::{GitCommand, GitError};
 
 /// How many reused parts of an index are asked for at once: each is a few kilobytes, and a bucket
 /// takes as long for one as for many.
@@ -60,13 +61,18 @@ pub(super) fn check_out(
         root: job.tmp_path("tree"),
     };
     fs::create_dir(&work_tree.root).map_err(PublishError::at(&work_tree.root))?;
+    let list = TreeList::create(job)?;
     work_tree
         .git("read-tree")
         .config("index.version", 2)
         .config("index.recordEndOfIndexEntries", true)
         .args(["HEAD"])
-        .effect()?;
-    let list = TreeList::create(job)?;
+        .effect()
+        .map_err(|error| match error {
+            // The list was made of the same trees, so they can be read.
+            GitError::Failed { .. } => PublishError::RefusedTree(error),
+            error => error.into(),
+        })?;
     let reusable: HashMap<Digest, &RunReuse> = of
         .previous
         .into_iter()
@@ -125,6 +131,13 @@ impl<'a> IndexChecksum<'a> {
         }
     }
 
+    /// Adds the part of a run that has so many files.
+    fn add(&mut self, part: &[u8], files: u32) -> Result<(), PublishError> {
+        check_index_part(part, self.of.refs.commit.as_bytes().len(), files)?;
+        self.hash.update(part);
+        Ok(())
+    }
+
     /// Adds a part that was written for the previous snapshot.
     fn add_reused(&mut self, run: &RunReuse) -> Result<(), PublishError> {
         let (store, repo) = (self.of.store, self.of.repo);
@@ -134,9 +147,9 @@ impl<'a> IndexChecksum<'a> {
             self.asked_for = next.len();
         }
         self.asked_for = self.asked_for.saturating_sub(1);
-        let part = &run.index_part;
-        store.copy_content(repo, part, (part.size, &mut self.hash))?;
-        Ok(())
+        let mut part = Vec::new();
+        store.copy_content(repo, &run.index_part, (run.index_part.size, &mut part))?;
+        self.add(&part, run.files)
     }
 }
 
@@ -231,10 +244,11 @@ impl WorkTree<'_> {
                 fs::remove_file(&path).map_err(PublishError::at(&path))?;
             }
         }
-        checksum.hash.update(&part);
+        let files = u32::try_from(run.len()).unwrap_or(u32::MAX);
+        checksum.add(&part, files)?;
         Ok(RunReuse {
             key,
-            files: u32::try_from(run.len()).unwrap_or(u32::MAX),
+            files,
             work_tree: members.finish(sink)?,
             large_file,
             index_part: sink.store_bytes(&part, part.len() as u64, Vec::new())?,

@@ -12,8 +12,14 @@ pub(crate) enum PublishError {
     RepositoryEmpty,
     #[error("HEAD names no branch that there is")]
     HeadUnborn,
+    #[error("the mirror lacks the object that {name} names")]
+    BrokenRef { name: String },
     #[error("git failed")]
     Git(#[from] GitError),
+    #[error("git refuses a path in the tree of HEAD")]
+    RefusedTree(#[source] GitError),
+    #[error("the snapshot could not be mounted: {reason}")]
+    Unusable { reason: String },
     #[error("the store failed")]
     Store(#[from] StoreError),
     #[error("what was to be written doesn't fit into the format")]
@@ -42,13 +48,11 @@ impl PublishError {
         move |source| Self::Io { path, source }
     }
 
-    /// Whether git or the format refuses a path in a tree, such as `.git/config`; no clone could
-    /// check it out either.
+    /// Returns whether git or the format refuses a path in a tree, such as `.git/config`: no clone
+    /// could check it out either.
     pub(super) fn is_refused_tree(&self) -> bool {
         match self {
-            Self::Git(GitError::Failed {
-                command, stderr, ..
-            }) => command == "read-tree" && stderr.contains("invalid path"),
+            Self::RefusedTree(_) => true,
             Self::Format(error) => matches!(error, cachewfs_format::Error::BadPath { .. }),
             _ => false,
         }

@@ -3,6 +3,7 @@
 use cachewfs_format::{ArchiveKind, GitPath, PublishedFile};
 
 use super::PublishError;
+use super::check::check_refs;
 use super::commit_graph::CHAIN_DIRECTORY;
 use super::members::{Member, MemberWriter};
 use super::packed_refs::is_cut;
@@ -30,6 +31,7 @@ impl GitFiles<'_> {
         kind: ArchiveKind,
         packed_refs: &[u8],
     ) -> Result<PublishedFile, PublishError> {
+        check_refs((&self.refs.head_file(), packed_refs), &self.refs.commit)?;
         let mut members = MemberWriter::begin(sink)?;
         let mut directories = vec![
             "objects",

@@ -8,6 +8,7 @@
 
 mod assemble;
 mod build;
+mod check;
 mod checkout;
 mod commit_graph;
 mod error;

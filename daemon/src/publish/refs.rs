@@ -5,7 +5,7 @@ use std::path::Path;
 use cachewfs_format::{ArchiveKind, Digest, ObjectId};
 
 use super::PublishError;
-use crate::mirror::{Git, GitError};
+use crate::mirror::Git;
 
 const HEADS: &[u8] = b"refs/heads/";
 const TAGS: &[u8] = b"refs/tags/";
@@ -50,17 +50,19 @@ impl Refs {
             .args(["--dereference"])
             .output()
         {
-            // So it says that there are none.
-            Err(GitError::Failed { stderr, .. }) if stderr.is_empty() => Vec::new(),
+            // There are no refs.
+            Err(error) if error.exit_code() == Some(1) => Vec::new(),
             output => output?,
         };
         let path = mirror.join("HEAD");
         let head = std::fs::read(&path).map_err(PublishError::at(&path))?;
         let head = match head.trim_ascii().strip_prefix(b"ref: ") {
-            Some(branch) => Head::Branch(branch.to_owned()),
-            None => Head::Detached,
+            Some(name) if name.starts_with(HEADS) => Head::Branch(name.to_owned()),
+            // As in a clone: HEAD is on no branch.
+            Some(_) | None => Head::Detached,
         };
         let all = parse(&output)?;
+        check_targets(git, mirror, &all)?;
         let mut refs = Self {
             head,
             commit: ObjectId::from_bytes(&[0; 20])?,
@@ -75,7 +77,7 @@ impl Refs {
             .args(["--verify", "--quiet", "HEAD^{commit}"])
             .text();
         refs.commit = match commit {
-            Err(GitError::Failed { .. }) => return Err(PublishError::HeadUnborn),
+            Err(error) if error.exit_code() == Some(1) => return Err(PublishError::HeadUnborn),
             commit => ObjectId::parse(&commit?)?,
         };
         Ok(refs)
@@ -174,7 +176,29 @@ impl Refs {
     }
 }
 
-/// Parses what `git show-ref --dereference` prints.
+/// Fails if a ref of `mirror` is not in `found`: `git show-ref` leaves out the refs whose objects are
+/// missing.
+fn check_targets(git: &Git, mirror: &Path, found: &[Ref]) -> Result<(), PublishError> {
+    let names = git
+        .in_repository(mirror, "for-each-ref")
+        .args(["--format=%(refname)"])
+        .output()?;
+    let mut names = names
+        .split(|&byte| byte == b'\n')
+        .filter(|name| !name.is_empty());
+    let is_found = |name: &[u8]| {
+        let place = found.binary_search_by(|each| each.name.as_slice().cmp(name));
+        place.is_ok()
+    };
+    match names.find(|name| !is_found(name)) {
+        Some(name) => Err(PublishError::BrokenRef {
+            name: String::from_utf8_lossy(name).into_owned(),
+        }),
+        None => Ok(()),
+    }
+}
+
+/// Parses what `git show-ref --dereference` prints; sorted by name.
 fn parse(output: &[u8]) -> Result<Vec<Ref>, PublishError> {
     let mut refs: Vec<Ref> = Vec::new();
     for line in output

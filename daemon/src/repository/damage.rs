@@ -1,12 +1,11 @@
-//! Mirrors that are damaged on disk: git's complaints tell, the mirror is set aside, and made anew of what is
-//! in the store, or of upstream.
+//! Mirrors that are damaged on disk: after a failure that damage may have caused, the mirror is
+//! examined. A damaged one is set aside, and made anew from the store, or from upstream.
 
 use std::io::ErrorKind;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::followed::Repository;
 use super::registry::Registry;
@@ -14,117 +13,142 @@ use super::worker::Worker;
 use super::{MirrorState, RepositoryError};
 use crate::app::tmp_directory;
 use crate::error_chain::chain;
-use crate::mirror::{Git, GitError, MirrorError};
+use crate::mirror::{ExamineError, Finding, GitError, MirrorError, examine, is_disk_full};
 use crate::publish::PublishError;
 
-/// A mirror that is damaged again within this time is left as it is, and the state says so: to make it
+/// A mirror that is damaged again within this time stays as it is, and the state says so: to make it
 /// anew has not helped, and upstream must not be asked for all of it again and again.
 const PERIOD: Duration = Duration::from_hours(1);
+/// A look at a mirror may take a twentieth of the time: the next one waits for so many times as long
+/// as the last one took. One of a very large mirror takes minutes.
+const PAUSE: u32 = 20;
 
-/// What git says of objects and refs that can't be read (`LC_ALL=C`).
-const COMPLAINTS: &[&str] = &[
-    "bad object",
-    "bad ref",
-    "bad tree object",
-    "bad signature",
-    "cannot be accessed",
-    "could not parse",
-    "does not match index",
-    "does not point to a valid object",
-    "failed to read object",
-    "inflate: data stream error",
-    "index file",
-    "is corrupt",
-    "is far too short",
-    "is not a GIT packfile",
-    "is too small",
-    "missing blob",
-    "missing commit",
-    "missing tree",
-    "not a git repository",
-    "revision walk setup failed",
-    "unable to parse object",
-    "unable to read",
-    "unexpected line in",
-    "unresolved delta",
-    "unresolvable reference",
-];
-
-/// How sure an error is a sign of damage.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Suspicion {
-    /// Nothing but the mirror can be meant.
-    Certain,
-    /// Upstream may be damaged, or lie; or git complains of something else.
-    Possible,
+/// When a mirror was last examined.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Examined {
+    ended: Instant,
+    took: Duration,
 }
 
-/// Whether `error` may come from a damaged mirror.
-fn suspicion(error: &RepositoryError) -> Option<Suspicion> {
-    let (error, is_local) = match error {
-        RepositoryError::Mirror(error) => match &**error {
-            MirrorError::Git(error) => (error, true),
-            MirrorError::Upstream { source, .. } => (source, false),
-            _ => return None,
-        },
-        RepositoryError::Publish(error) => match &**error {
-            PublishError::Git(error) => (error, true),
-            _ => return None,
-        },
-        _ => return None,
-    };
-    let GitError::Failed { stderr, .. } = error else {
-        return None;
-    };
-    let is_complaint = COMPLAINTS.iter().any(|text| stderr.contains(text));
-    match (is_local, is_complaint) {
-        (true, true) => Some(Suspicion::Certain),
-        (true, false) | (false, true) => Some(Suspicion::Possible),
-        // Upstreams fail often, and to look costs much.
-        (false, false) => None,
+impl Examined {
+    fn is_recent(&self) -> bool {
+        self.ended.elapsed() < self.took * PAUSE
     }
 }
 
-/// Whether something is missing that refs name or need. Reads neither git blobs nor, where there is a
-/// commit-graph, commits.
-fn lacks_something(git: &Git, mirror: &Path, limit: Duration) -> bool {
-    let walked = git
-        .in_repository(mirror, "rev-list")
-        .args(["--objects", "--quiet", "--all"])
-        .time_limit(limit)
-        .effect();
-    matches!(walked, Err(GitError::Failed { .. }))
+/// Returns whether a damaged mirror may be the cause of `error`.
+fn may_be_damage(error: &RepositoryError) -> bool {
+    use MirrorError::{BadHead, Denied, Git, Io, NotFound, TimedOut, Unreachable, Upstream};
+    let is_of_git = |error: &GitError| matches!(error, GitError::Failed { .. });
+    match error {
+        RepositoryError::Mirror(error) => match &**error {
+            Git(error) => is_of_git(error),
+            // Upstreams fail often, and to look costs much.
+            Upstream {
+                is_answering,
+                source,
+                ..
+            } => *is_answering && is_of_git(source),
+            Io { .. } => !is_disk_full(&**error),
+            NotFound { .. }
+            | Denied { .. }
+            | Unreachable { .. }
+            | TimedOut { .. }
+            | BadHead { .. } => false,
+        },
+        RepositoryError::Publish(error) => match &**error {
+            PublishError::Git(error) | PublishError::RefusedTree(error) => is_of_git(error),
+            PublishError::Io { .. } => !is_disk_full(&**error),
+            PublishError::BrokenRef { .. }
+            | PublishError::BadOutput { .. }
+            | PublishError::Unusable { .. } => true,
+            PublishError::RepositoryEmpty
+            | PublishError::HeadUnborn
+            | PublishError::Store(_)
+            | PublishError::Format(_)
+            | PublishError::Raced
+            | PublishError::Behind
+            | PublishError::LeaseLost
+            | PublishError::Stopping => false,
+        },
+        RepositoryError::UnknownHost { .. }
+        | RepositoryError::NestedInGit { .. }
+        | RepositoryError::CheckTimedOut
+        | RepositoryError::Busy
+        | RepositoryError::TooManyNew
+        | RepositoryError::Forgotten
+        | RepositoryError::Store(_)
+        | RepositoryError::Stopping => false,
+    }
 }
 
 impl Worker {
-    /// Sets the mirror aside if `error`, with which a run ended, comes from damage; tells whether it
-    /// did, so that the run is worth another try.
-    pub(super) async fn has_set_damaged_mirror_aside(&mut self, error: &RepositoryError) -> bool {
-        let is_soon = self.set_aside_at.is_some_and(|at| at.elapsed() < PERIOD);
-        let Some(suspicion) = suspicion(error).filter(|_| !is_soon) else {
+    /// Examines the mirror if damage may be the cause of `error`, with which a run ended. Repairs what
+    /// can be repaired, and sets a damaged mirror aside. Returns whether it did either, so that the
+    /// run is worth another try.
+    pub(super) async fn has_mended_mirror(&mut self, error: &RepositoryError) -> bool {
+        let is_early = self.examined.is_some_and(|examined| examined.is_recent());
+        // What failed may have been the clone that would have made it.
+        if is_early || !may_be_damage(error) || !self.repository.mirror.exists() {
             return false;
-        };
+        }
         let (registry, repository) = (Arc::clone(&self.registry), Arc::clone(&self.repository));
-        let set_aside = move || {
-            let (mirror, limit) = (&repository.mirror, registry.config.now().git.pack_timeout);
-            let is_damaged =
-                || suspicion == Suspicion::Certain || lacks_something(&registry.git, mirror, limit);
-            // What failed may have been the clone that would have made it.
-            let is_damaged = mirror.exists() && is_damaged();
-            if is_damaged {
-                set_aside(&registry, &repository)?;
-            }
-            Ok(is_damaged)
+        let look = move || {
+            let git = registry.git.stopped_by(registry.stop.clone());
+            examine(
+                &git,
+                &repository.mirror,
+                registry.config.now().git.pack_timeout,
+            )
         };
+        let began = Instant::now();
+        let looked = tokio::task::spawn_blocking(look).await;
+        self.examined = Some(Examined {
+            ended: Instant::now(),
+            took: began.elapsed(),
+        });
         let repo = &self.repository.name;
-        let done: Result<std::io::Result<bool>, _> = tokio::task::spawn_blocking(set_aside).await;
+        let error = chain(error);
+        match looked {
+            Ok(Ok(Finding::Sound)) => {
+                info!(%repo, error, "The mirror of {repo} is sound: the failure has another cause");
+                false
+            }
+            Ok(Ok(Finding::Repaired(removed))) => {
+                warn!(%repo, error, ?removed, "Removed damaged files of the mirror of {repo}, which is repaired so");
+                true
+            }
+            Ok(Ok(Finding::Damaged(damage))) => {
+                let damage = chain(&damage);
+                warn!(%repo, error, damage, "The mirror of {repo} is damaged");
+                self.has_set_aside().await
+            }
+            Ok(Err(ExamineError::Stopping)) | Err(_) => false,
+            Ok(Err(failure)) => {
+                let failure = chain(&failure);
+                warn!(%repo, error = failure, "The mirror of {repo} can't be examined");
+                false
+            }
+        }
+    }
+
+    /// Sets the damaged mirror aside, unless that was done a short time ago.
+    async fn has_set_aside(&mut self) -> bool {
+        let repo = self.repository.name.clone();
+        if self.set_aside_at.is_some_and(|at| at.elapsed() < PERIOD) {
+            let advice = format!("POST /api/v1/repos/{repo}/forget makes it anew");
+            warn!(%repo, advice, "The mirror of {repo} is damaged again within an hour, and is left as it is");
+            return false;
+        }
+        let (registry, repository) = (Arc::clone(&self.registry), Arc::clone(&self.repository));
+        let done = tokio::task::spawn_blocking(move || set_aside(&registry, &repository)).await;
         match done {
-            Ok(Ok(true)) => {
-                warn!(%repo, error = chain(error), "The mirror of {repo} is damaged and is made anew");
+            Ok(Ok(())) => {
+                warn!(%repo, "The damaged mirror of {repo} is made anew");
                 self.set_aside_at = Some(Instant::now());
                 true
             }
-            Ok(Ok(false)) | Err(_) => false,
+            Err(_) => false,
             Ok(Err(error)) => {
                 warn!(%repo, %error, "The damaged mirror of {repo} can't be set aside");
                 false
@@ -133,7 +157,7 @@ impl Worker {
     }
 }
 
-/// Moves what is at the place of the mirror away, and removes it.
+/// Moves the mirror, or what is left of it, out of the way, and removes it.
 pub(super) fn set_aside(registry: &Registry, repository: &Repository) -> std::io::Result<()> {
     let tmp = tmp_directory(&registry.config.now());
     let aside = tempfile::Builder::new()
@@ -144,7 +168,7 @@ pub(super) fn set_aside(registry: &Registry, repository: &Repository) -> std::io
         _ => {}
     }
     repository.change_status(|status| status.state = MirrorState::Empty);
-    // What can't be removed is swept at the next start.
+    // The next start sweeps what can't be removed now.
     aside.close().ok();
     Ok(())
 }
@@ -155,29 +179,49 @@ mod tests {
 
     use super::*;
 
-    fn failed(stderr: &str) -> GitError {
+    fn failed() -> GitError {
         GitError::Failed {
             command: "x".to_owned(),
             status: std::process::ExitStatus::from_raw(128 << 8),
-            stderr: stderr.to_owned(),
+            stderr: "whatever it says".to_owned(),
         }
     }
 
     #[test]
-    fn what_git_says_of_the_mirror_is_told_from_what_may_be_upstreams_fault() {
-        let upstream = |stderr: &str| {
-            let (url, source) = ("u".to_owned(), failed(stderr));
-            RepositoryError::Mirror(Arc::new(MirrorError::Upstream { url, source }))
+    fn only_what_damage_can_cause_is_a_reason_to_look() {
+        let upstream = |is_answering| {
+            let (url, source) = ("u".to_owned(), failed());
+            RepositoryError::Mirror(Arc::new(MirrorError::Upstream {
+                url,
+                is_answering,
+                source,
+            }))
         };
-        let publish =
-            |stderr: &str| RepositoryError::Publish(Arc::new(PublishError::Git(failed(stderr))));
+        let publish = |error| RepositoryError::Publish(Arc::new(error));
 
-        let bad = "fatal: bad object refs/heads/main";
-        assert_eq!(suspicion(&publish(bad)), Some(Suspicion::Certain));
-        assert_eq!(suspicion(&upstream(bad)), Some(Suspicion::Possible));
-        assert_eq!(suspicion(&upstream("fatal: early EOF")), None);
-        let other = publish("fatal: pathspec 'x' did not match");
-        assert_eq!(suspicion(&other), Some(Suspicion::Possible));
-        assert_eq!(suspicion(&RepositoryError::Busy), None);
+        assert!(may_be_damage(&publish(PublishError::Git(failed()))));
+        assert!(may_be_damage(&upstream(true)));
+        assert!(!may_be_damage(&upstream(false)));
+        let full = GitError::DiskFull {
+            command: "x".to_owned(),
+            stderr: String::new(),
+        };
+        assert!(!may_be_damage(&publish(PublishError::Git(full))));
+        assert!(!may_be_damage(&publish(PublishError::HeadUnborn)));
+        assert!(!may_be_damage(&RepositoryError::Busy));
+    }
+
+    #[test]
+    fn looks_take_a_twentieth_of_the_time() {
+        let took = Duration::from_secs(6);
+        let examined = |ago: u64| Examined {
+            ended: Instant::now()
+                .checked_sub(Duration::from_secs(ago))
+                .unwrap(),
+            took,
+        };
+
+        assert!(examined(110).is_recent());
+        assert!(!examined(130).is_recent());
     }
 }

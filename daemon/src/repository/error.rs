@@ -92,13 +92,16 @@ impl RepositoryError {
 fn publish_failure(error: &PublishError) -> FailureKind {
     match error {
         PublishError::RepositoryEmpty | PublishError::HeadUnborn => FailureKind::Nothing,
-        PublishError::Git(error) => git_failure(error),
+        PublishError::BrokenRef { .. } => FailureKind::Git,
+        PublishError::Git(error) | PublishError::RefusedTree(error) => git_failure(error),
         PublishError::Store(_)
         | PublishError::Raced
         | PublishError::Behind
         | PublishError::LeaseLost => FailureKind::Store,
         PublishError::Io { .. } => FailureKind::Io,
-        PublishError::Format(_) | PublishError::BadOutput { .. } => FailureKind::Other,
+        PublishError::Format(_)
+        | PublishError::Unusable { .. }
+        | PublishError::BadOutput { .. } => FailureKind::Other,
         PublishError::Stopping => FailureKind::Stopping,
     }
 }
@@ -123,5 +126,6 @@ fn git_failure(error: &GitError) -> FailureKind {
         | GitError::TimedOut { .. }
         | GitError::TooMuchOutput { .. }
         | GitError::Failed { .. } => FailureKind::Git,
+        GitError::DiskFull { .. } => FailureKind::Io,
     }
 }

@@ -16,8 +16,8 @@ use crate::app::tmp_directory;
 use crate::error_chain::chain;
 use crate::metrics::{FailureKind, JobClass, JobEnd};
 use crate::mirror::{
-    GitError, MirrorError, Upkeep, clone_mirror, head_commit, is_disk_full, is_mirror, maintain,
-    remove_stale_locks, update, upkeep,
+    GitError, MirrorError, Upkeep, clone_mirror, head_commit, is_disk_full, is_empty_mirror,
+    is_mirror, maintain, remove_stale_locks, update, upkeep,
 };
 use crate::publish::{Attempt, Order, Published};
 use crate::restore::{Restore, RestoreError};
@@ -42,7 +42,7 @@ impl Worker {
             let (config, mirror) = (registry.config.now(), &repository.mirror);
             let mut is_current = false;
             let mut limits = config.git.clone();
-            if !is_mirror(mirror) {
+            if !is_mirror(mirror) || is_empty_mirror(mirror) {
                 is_current = bring_up(&registry, &repository)?;
                 limits = limits.of_first_update();
             } else if sweep {
@@ -173,7 +173,9 @@ fn bring_up(registry: &Registry, repository: &Repository) -> Result<bool, Mirror
     let name = &repository.name;
     let mirror = &repository.mirror;
     if mirror.exists() {
-        warn!(repo = %name, "What is left of the mirror of {name} is no mirror, and is removed");
+        if !is_mirror(mirror) {
+            warn!(repo = %name, "What is left of the mirror of {name} is no mirror, and is removed");
+        }
         set_aside(registry, repository).map_err(|source| MirrorError::Io {
             path: mirror.clone(),
             source,

@@ -108,7 +108,8 @@ impl Registry {
         {
             return Err(RepositoryError::NestedInGit { repo: repo.clone() });
         }
-        let upstream = Upstream::of(repo, &self.config.now().upstreams).ok_or_else(|| {
+        let upstream = Upstream::of(repo, &self.config.now().upstreams, &self.client);
+        let upstream = upstream.ok_or_else(|| {
             let host = repo.host().to_owned();
             RepositoryError::UnknownHost { host }
         })?;

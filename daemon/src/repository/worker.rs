@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{Instrument as _, info, warn};
 
 use super::Snapshots;
+use super::damage::Examined;
 use super::followed::{Outcome, Repository};
 use super::other_publish::Waited;
 use super::registry::Registry;
@@ -74,6 +75,8 @@ pub(super) struct Worker {
     pub(super) may_have_locks: bool,
     /// When the mirror was last set aside because it was damaged, since the daemon's start.
     pub(super) set_aside_at: Option<std::time::Instant>,
+    /// The last look for damage in the mirror, since the daemon's start.
+    pub(super) examined: Option<Examined>,
     /// When packs were last rolled up, since the daemon's start.
     pub(super) repacked_at: Option<std::time::Instant>,
     /// When the mirror was last used, as far as that is written down.
@@ -92,6 +95,7 @@ impl Worker {
             requests,
             may_have_locks: true,
             set_aside_at: None,
+            examined: None,
             repacked_at: None,
             written_use: 0,
         }
@@ -181,7 +185,7 @@ impl Worker {
                     let repo = &self.repository.name;
                     info!(%repo, error = chain(&error), "Looking at {repo} again");
                 }
-                Err(error) if self.has_set_damaged_mirror_aside(&error).await => {}
+                Err(error) if self.has_mended_mirror(&error).await => {}
                 ended => return ended,
             }
         }

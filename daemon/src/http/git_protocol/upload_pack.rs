@@ -18,7 +18,7 @@ use super::target::Target;
 use super::{GitHttpError, foreign, headers};
 use crate::error_chain::chain;
 use crate::http::error::ApiError;
-use crate::mirror::GitError;
+use crate::mirror::is_repository;
 use crate::pkt_line;
 use crate::repository::{Freshness, MirrorState, Repository};
 
@@ -181,9 +181,10 @@ impl Reader {
     ) -> Result<Response, GitHttpError> {
         let repo = &self.target.repo;
         match self.start(&self.repository.mirror_path(), body).await {
-            Ok(opened) if pkt_line::is_lacking(opened.begun()) => {
+            // Most often it wants an object that the mirror lacks. Whatever it is, upstream decides.
+            Ok(opened) if pkt_line::is_refusal(opened.begun()) => {
                 opened.end().await;
-                debug!(%repo, "A git client wants what the mirror of {repo} lacks");
+                debug!(%repo, "The mirror of {repo} refuses what a git client wants");
             }
             Ok(opened) => return Ok(self.respond(opened, Kind::of(body), place)),
             // A client that learned upstream's capabilities before the mirror was there may use one
@@ -251,7 +252,7 @@ impl Reader {
         body: Option<&Arc<Received>>,
     ) -> Result<Response, GitHttpError> {
         let opened = match self.start(directory, body).await {
-            Err(GitHttpError::Git(error)) if is_not_found(&error) => {
+            Err(GitHttpError::Git(_)) if !is_repository(directory) => {
                 let url = self.repository.upstream().url().to_owned();
                 return Err(GitHttpError::NotFound { url });
             }
@@ -294,8 +295,4 @@ fn is_answer(passed: &Result<Response, GitHttpError>) -> bool {
     passed
         .as_ref()
         .is_ok_and(|response| response.status().is_success())
-}
-
-fn is_not_found(error: &GitError) -> bool {
-    matches!(error, GitError::Failed { stderr, .. } if stderr.contains("does not appear to be a git repository"))
 }

@@ -8,7 +8,7 @@ use crate::store::StoreError;
 /// Why an LFS archive can't be published.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LfsError {
-    #[error("git-lfs is not installed on the daemon's machine")]
+    #[error("git-lfs is not installed on the daemon's machine, or doesn't work there")]
     NotInstalled,
     #[error("the LFS objects of {url} can't be fetched")]
     Fetch { url: String, source: GitError },

@@ -1,0 +1,523 @@
+//! Evidence of damage in a mirror: its own files, and the exit codes of git that reads its objects.
+//!
+//! What git says in words is no evidence: versions differ, and a message that one object can't be read
+//! may be about upstream's.
+//!
+//! ```text
+//! config, HEAD ─► refs ─► heads and tails of packs ─► derived files ─► all that refs reach ─► every byte of packs
+//! ```
+//!
+//! The cheap looks come first. Files that are derived from packs (commit-graph, multi-pack-index,
+//! bitmaps, reverse indexes) and refs that can't be read are removed: git goes on without, and the
+//! next update or publish writes them again. For anything else the mirror has to be made anew.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read as _};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use cachewfs_format::ObjectId;
+
+use super::{Git, GitError};
+use crate::git_hash::GitHash;
+
+/// What is read at once of a file whose checksum is computed, in bytes.
+const BLOCK_LEN: usize = 1 << 20;
+/// Signature, version and table of first bytes of an index of a pack (`gitformat-pack(5)`).
+const INDEX_HEAD_LEN: u64 = 8 + 4 * 256;
+
+/// What was found in a mirror.
+#[derive(Debug)]
+pub(crate) enum Finding {
+    /// Nothing is wrong.
+    Sound,
+    /// These files were damaged and have been removed. git goes on without them.
+    Repaired(Vec<PathBuf>),
+    Damaged(Damage),
+}
+
+/// What is damaged in a mirror.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Damage {
+    #[error("git finds no repository there")]
+    NoRepository(#[source] GitError),
+    #[error("can't read {path}")]
+    Unreadable { path: PathBuf, source: io::Error },
+    #[error("{path} {what}")]
+    Malformed { path: PathBuf, what: &'static str },
+    #[error("objects that refs need are missing, or can't be read")]
+    Objects(#[source] GitError),
+}
+
+/// Why a mirror could not be examined to the end.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ExamineError {
+    #[error("can't read {path}")]
+    Io { path: PathBuf, source: io::Error },
+    #[error("git failed")]
+    Git(#[from] GitError),
+    #[error("the daemon stops")]
+    Stopping,
+}
+
+/// A look ends with the first damage.
+enum End {
+    Damage(Damage),
+    Error(ExamineError),
+}
+
+impl From<ExamineError> for End {
+    fn from(error: ExamineError) -> Self {
+        Self::Error(error)
+    }
+}
+
+/// Examines `mirror`, which nobody may change meanwhile, and removes what git can do without.
+/// A command of git ends after `limit`. Reads all of the mirror if it is sound.
+pub(crate) fn examine(git: &Git, mirror: &Path, limit: Duration) -> Result<Finding, ExamineError> {
+    let mut look = Look {
+        git,
+        mirror,
+        limit,
+        id_len: 0,
+        removed: Vec::new(),
+    };
+    match look.run() {
+        Ok(()) if look.removed.is_empty() => Ok(Finding::Sound),
+        Ok(()) => Ok(Finding::Repaired(look.removed)),
+        Err(End::Damage(damage)) => Ok(Finding::Damaged(damage)),
+        Err(End::Error(error)) => Err(error),
+    }
+}
+
+struct Look<'a> {
+    git: &'a Git,
+    mirror: &'a Path,
+    limit: Duration,
+    /// Length of an object's id in bytes.
+    id_len: usize,
+    /// Files that were damaged.
+    removed: Vec<PathBuf>,
+}
+
+impl Look<'_> {
+    fn run(&mut self) -> Result<(), End> {
+        let format = self.git(&["rev-parse", "--show-object-format"], Damage::NoRepository)?;
+        self.id_len = if format.trim_ascii() == b"sha256" {
+            32
+        } else {
+            20
+        };
+        for part in ["objects", "refs"] {
+            read(&self.mirror.join(part), fs::read_dir)?;
+        }
+        self.check_packed_refs()?;
+        self.check_loose_refs(&self.mirror.join("refs"))?;
+        let packs = self.packs()?;
+        for pack in &packs {
+            self.check_ends(pack)?;
+        }
+        self.check_derived()?;
+        self.git(
+            // A commit-graph knows commits whose objects are gone.
+            &[
+                "-c",
+                "core.commitGraph=false",
+                "rev-list",
+                "--objects",
+                "--quiet",
+                "--all",
+            ],
+            Damage::Objects,
+        )?;
+        for pack in &packs {
+            for path in [pack.with_extension("idx"), pack.clone()] {
+                if !self.has_right_checksum(&path)? {
+                    return malformed(path, "has other bytes than its checksum says");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs git in the mirror and returns what it prints. If it fails, that is damage.
+    fn git(
+        &self,
+        arguments: &[&str],
+        damage: impl FnOnce(GitError) -> Damage,
+    ) -> Result<Vec<u8>, End> {
+        let (configs, subcommand) = match arguments {
+            ["-c", setting, rest @ ..] => (setting.split_once('='), rest),
+            all => (None, all),
+        };
+        let (name, rest) = subcommand.split_first().unwrap_or((&"", &[]));
+        let mut command = self.git.in_repository(self.mirror, name);
+        if let Some((key, value)) = configs {
+            command = command.config(key, value);
+        }
+        match command.args(rest).time_limit(self.limit).output() {
+            Err(error @ GitError::Failed { .. }) => Err(End::Damage(damage(error))),
+            output => Ok(output.map_err(ExamineError::Git)?),
+        }
+    }
+
+    fn check_packed_refs(&self) -> Result<(), End> {
+        let path = self.mirror.join("packed-refs");
+        if !path.exists() {
+            return Ok(());
+        }
+        let content = read(&path, fs::read)?;
+        let is_good = |line: &[u8]| match line {
+            [b'#', ..] | [] => true,
+            [b'^', id @ ..] => is_id(id, self.id_len),
+            line => line
+                .split_at_checked(2 * self.id_len)
+                .is_some_and(|(id, name)| is_id(id, self.id_len) && name.starts_with(b" refs/")),
+        };
+        if content.split(|&byte| byte == b'\n').all(is_good) {
+            Ok(())
+        } else {
+            malformed(path, "has a line that is no ref")
+        }
+    }
+
+    /// Removes refs that are no ids, as a crash leaves them. An update brings them again.
+    fn check_loose_refs(&mut self, directory: &Path) -> Result<(), End> {
+        for entry in read(directory, fs::read_dir)? {
+            let entry = entry.map_err(|source| end_of(directory, source))?;
+            let path = entry.path();
+            if read(&path, |_| entry.file_type())?.is_dir() {
+                self.check_loose_refs(&path)?;
+                continue;
+            }
+            let content = read(&path, fs::read)?;
+            let content = content.trim_ascii_end();
+            let is_lock = path.extension() == Some(OsStr::new("lock"));
+            if !is_lock && !is_id(content, self.id_len) && !content.starts_with(b"ref: refs/") {
+                self.remove(path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the paths of the packs that have an index. A pack without one is not finished.
+    fn packs(&self) -> Result<BTreeSet<PathBuf>, End> {
+        let files = self.files_of_packs()?;
+        let is_index = |path: &&PathBuf| path.extension() == Some(OsStr::new("idx"));
+        let packs = files.iter().filter(is_index);
+        Ok(packs.map(|index| index.with_extension("pack")).collect())
+    }
+
+    fn files_of_packs(&self) -> Result<BTreeSet<PathBuf>, End> {
+        let directory = self.mirror.join("objects/pack");
+        let entries = read(&directory, fs::read_dir)?;
+        let paths = entries.map(|entry| entry.map(|entry| entry.path()));
+        let paths: io::Result<_> = paths.collect();
+        paths.map_err(|source| end_of(&directory, source))
+    }
+
+    /// Looks at the ends of a pack and of its index, which have to fit together.
+    fn check_ends(&self, pack: &Path) -> Result<(), End> {
+        let index = pack.with_extension("idx");
+        let [of_pack, of_index] = [pack, &index].map(|path| {
+            read(path, |path| {
+                let file = File::open(path)?;
+                let len = file.metadata()?.len();
+                Ok((file, len))
+            })
+        });
+        let ((pack_file, pack_len), (index_file, index_len)) = (of_pack?, of_index?);
+        let id_len = self.id_len as u64;
+        if pack_len < 12 + id_len {
+            return malformed(pack.to_owned(), "is cut short");
+        }
+        if index_len < INDEX_HEAD_LEN + 2 * id_len {
+            return malformed(index, "is cut short");
+        }
+        let at = |(file, path): (&File, &Path), at: u64, len: usize| {
+            read(path, |_| {
+                let mut bytes = vec![0; len];
+                file.read_exact_at(&mut bytes, at)?;
+                Ok(bytes)
+            })
+        };
+        let in_pack = |place, len| at((&pack_file, pack), place, len);
+        let in_index = |place, len| at((&index_file, &index), place, len);
+        if in_pack(0, 4)? != b"PACK" || in_index(0, 8)? != b"\xfftOc\0\0\0\x02" {
+            return malformed(pack.to_owned(), "is no pack, or its index is none");
+        }
+        let has_same_end = in_pack(pack_len - id_len, self.id_len)?
+            == in_index(index_len - 2 * id_len, self.id_len)?;
+        let has_same_count = in_pack(8, 4)? == in_index(INDEX_HEAD_LEN - 4, 4)?;
+        if has_same_end && has_same_count {
+            Ok(())
+        } else {
+            malformed(pack.to_owned(), "is another pack than its index is of")
+        }
+    }
+
+    /// Removes the derived files that have other bytes than their checksums say, or don't agree with
+    /// the objects.
+    fn check_derived(&mut self) -> Result<(), End> {
+        let name = |path: &Path| {
+            path.file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned()
+        };
+        let is_midx = |path: &Path| name(path).starts_with("multi-pack-index");
+        let files = self.files_of_packs()?;
+        let mut has_bad_midx = !self.verifies("multi-pack-index")?;
+        for path in &files {
+            let is_derived = [".rev", ".bitmap"]
+                .iter()
+                .any(|end| name(path).ends_with(end));
+            if !is_derived || self.has_right_checksum(path)? {
+                continue;
+            }
+            if is_midx(path) {
+                has_bad_midx = true;
+            } else {
+                self.remove(path.clone())?;
+            }
+        }
+        if has_bad_midx {
+            for path in files.iter().filter(|path| is_midx(path)) {
+                self.remove(path.clone())?;
+            }
+        }
+        if !self.verifies("commit-graph")? {
+            for name in ["commit-graph", "commit-graphs"] {
+                let path = self.mirror.join("objects/info").join(name);
+                if path.exists() {
+                    self.remove(path)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns whether a derived file is as git would write it; true if there is none.
+    fn verifies(&self, file: &str) -> Result<bool, End> {
+        let command = self.git.in_repository(self.mirror, file);
+        match command.args(["verify"]).time_limit(self.limit).effect() {
+            Err(GitError::Failed { .. }) => Ok(false),
+            verified => Ok(verified.map(|()| true).map_err(ExamineError::Git)?),
+        }
+    }
+
+    fn remove(&mut self, path: PathBuf) -> Result<(), End> {
+        let removed = if path.is_dir() {
+            fs::remove_dir_all(&path)
+        } else {
+            fs::remove_file(&path)
+        };
+        if let Err(source) = removed {
+            return Err(ExamineError::Io { path, source }.into());
+        }
+        self.removed.push(path);
+        Ok(())
+    }
+
+    /// Returns whether a file of git's ends with the checksum of all that comes before.
+    fn has_right_checksum(&self, path: &Path) -> Result<bool, End> {
+        let mut file = read(path, File::open)?;
+        let len = read(path, |_| file.metadata())?.len();
+        let Some(mut left) = len.checked_sub(self.id_len as u64) else {
+            return Ok(false);
+        };
+        let mut hash = GitHash::of_format(self.id_len);
+        let mut block = vec![0; BLOCK_LEN];
+        while left > 0 {
+            if self.git.is_stopping() {
+                return Err(ExamineError::Stopping.into());
+            }
+            let wanted = usize::try_from(left).map_or(BLOCK_LEN, |left| left.min(BLOCK_LEN));
+            let part = block.get_mut(..wanted).unwrap_or_default();
+            read(path, |_| file.read_exact(part))?;
+            hash.update(part);
+            left -= part.len() as u64;
+        }
+        let mut end = Vec::new();
+        read(path, |_| file.read_to_end(&mut end))?;
+        Ok(end == hash.finish())
+    }
+}
+
+/// Reads something at `path`. Where the disk is at fault, or the path, that is damage.
+fn read<T>(path: &Path, read: impl FnOnce(PathBuf) -> io::Result<T>) -> Result<T, End> {
+    read(path.to_owned()).map_err(|source| end_of(path, source))
+}
+
+fn is_id(text: &[u8], id_len: usize) -> bool {
+    let id = std::str::from_utf8(text).ok();
+    text.len() == 2 * id_len && id.is_some_and(|id| ObjectId::parse(id).is_ok())
+}
+
+fn malformed<T>(path: PathBuf, what: &'static str) -> Result<T, End> {
+    Err(End::Damage(Damage::Malformed { path, what }))
+}
+
+/// Returns whether a file that can't be read is damage, or the machine's fault: too many open files,
+/// or no permission, say nothing about the mirror.
+fn end_of(path: &Path, source: io::Error) -> End {
+    use ErrorKind::{InvalidData, IsADirectory, NotADirectory, NotFound, UnexpectedEof};
+    let path = path.to_owned();
+    let is_of_mirror = matches!(
+        source.kind(),
+        NotFound | UnexpectedEof | InvalidData | IsADirectory | NotADirectory
+    ) || source.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error());
+    if is_of_mirror {
+        End::Damage(Damage::Unreadable { path, source })
+    } else {
+        End::Error(ExamineError::Io { path, source })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use cachewfs_tests::{git, git_command};
+    use tempfile::TempDir;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+
+    /// A bare repository with a pack and all that is derived from it.
+    fn mirror() -> (TempDir, PathBuf) {
+        let root = tempfile::tempdir().unwrap();
+        let mirror = root.path().join("mirror.git");
+        let init = git_command(root.path())
+            .args(["init", "-q", "--bare", "-b", "main"])
+            .arg(&mirror)
+            .env("GIT_DEFAULT_REF_FORMAT", "files")
+            .status();
+        assert!(init.unwrap().success());
+        for number in 0..9 {
+            let parent = if number == 0 { "" } else { "-p main" };
+            let empty = git(&mirror, &["hash-object", "-t", "tree", "-w", "/dev/null"]);
+            let mut arguments = vec!["commit-tree", "-m", "x", empty.trim()];
+            arguments.extend(parent.split_whitespace());
+            let commit = git(&mirror, &arguments);
+            git(&mirror, &["update-ref", "refs/heads/main", commit.trim()]);
+        }
+        git(&mirror, &["repack", "-adqb", "--write-midx"]);
+        let graph = ["commit-graph", "write", "--reachable", "--split"];
+        git(&mirror, &graph);
+        git(&mirror, &["pack-refs", "--all"]);
+        (root, mirror)
+    }
+
+    async fn finding(mirror: &Path) -> Finding {
+        let git = Git::new("/dev/null".into(), CancellationToken::new());
+        let mirror = mirror.to_owned();
+        let look = move || examine(&git, &mirror, Duration::from_mins(1));
+        tokio::task::spawn_blocking(look).await.unwrap().unwrap()
+    }
+
+    fn packed(mirror: &Path, extension: &str) -> PathBuf {
+        let files = fs::read_dir(mirror.join("objects/pack")).unwrap();
+        let mut paths = files.map(|file| file.unwrap().path());
+        let is_it = |path: &PathBuf| {
+            path.extension() == Some(OsStr::new(extension))
+                && path
+                    .file_name()
+                    .unwrap()
+                    .as_encoded_bytes()
+                    .starts_with(b"pack-")
+        };
+        paths.find(is_it).unwrap()
+    }
+
+    fn overwrite(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+        let mut bytes = fs::read(path).unwrap();
+        change(&mut bytes);
+        fs::remove_file(path).unwrap();
+        File::create(path).unwrap().write_all(&bytes).unwrap();
+    }
+
+    fn flip(bytes: &mut [u8]) {
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_sound_mirror_stays_as_it_is() {
+        let (_root, mirror) = mirror();
+        assert!(matches!(finding(&mirror).await, Finding::Sound));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn each_file_that_git_needs_is_seen_to_be_damaged() {
+        let damages: &[fn(&Path)] = &[
+            |mirror| fs::remove_file(mirror.join("HEAD")).unwrap(),
+            |mirror| {
+                overwrite(&mirror.join("packed-refs"), |bytes| {
+                    bytes.extend(b"zz refs/x");
+                });
+            },
+            |mirror| overwrite(&packed(mirror, "pack"), |bytes| flip(bytes)),
+            |mirror| overwrite(&packed(mirror, "pack"), |bytes| bytes.truncate(40)),
+            |mirror| overwrite(&packed(mirror, "pack"), Vec::clear),
+            |mirror| overwrite(&packed(mirror, "idx"), |bytes| flip(bytes)),
+            |mirror| overwrite(&packed(mirror, "idx"), |bytes| bytes.truncate(500)),
+            |mirror| fs::remove_file(packed(mirror, "pack")).unwrap(),
+            |mirror| {
+                let ghost = format!("{}\n", "12".repeat(20));
+                let path = mirror.join("refs/heads/other");
+                File::create(path)
+                    .unwrap()
+                    .write_all(ghost.as_bytes())
+                    .unwrap();
+            },
+        ];
+        for (number, damage) in damages.iter().enumerate() {
+            let (_root, mirror) = mirror();
+            damage(&mirror);
+
+            let finding = finding(&mirror).await;
+
+            assert!(
+                matches!(finding, Finding::Damaged(_)),
+                "{number}: {finding:?}"
+            );
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_git_can_do_without_is_removed() {
+        let bitmap = |mirror: &Path| {
+            let files = fs::read_dir(mirror.join("objects/pack")).unwrap();
+            let mut paths = files.map(|file| file.unwrap().path());
+            let is_it = |path: &PathBuf| path.extension() == Some(OsStr::new("bitmap"));
+            paths.find(is_it).unwrap()
+        };
+        let graph = |mirror: &Path| {
+            let directory = mirror.join("objects/info/commit-graphs");
+            let files = fs::read_dir(directory).unwrap();
+            let mut paths = files.map(|file| file.unwrap().path());
+            let is_it = |path: &PathBuf| path.extension() == Some(OsStr::new("graph"));
+            paths.find(is_it).unwrap()
+        };
+        for number in 0..4 {
+            let (_root, mirror) = mirror();
+            match number {
+                0 => overwrite(&mirror.join("objects/pack/multi-pack-index"), |bytes| {
+                    flip(bytes)
+                }),
+                1 => overwrite(&bitmap(&mirror), |bytes| flip(bytes)),
+                2 => overwrite(&graph(&mirror), |bytes| flip(bytes)),
+                _ => drop(File::create(mirror.join("refs/heads/empty")).unwrap()),
+            }
+
+            let first = finding(&mirror).await;
+
+            assert!(matches!(first, Finding::Repaired(_)), "{number}: {first:?}");
+            assert!(matches!(finding(&mirror).await, Finding::Sound));
+        }
+    }
+}
