@@ -9,6 +9,24 @@ use tokio::process::Command;
 
 use crate::error::CliError;
 
+/// Variables of a hook or an alias that runs us. They would lead git to another repository
+/// (`git rev-parse --local-env-vars`), or change how it makes one.
+const FOREIGN_VARIABLES: &[&str] = &[
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_COMMON_DIR",
+    "GIT_DIR",
+    "GIT_GRAFT_FILE",
+    "GIT_IMPLICIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_INTERNAL_SUPER_PREFIX",
+    "GIT_NAMESPACE",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_PREFIX",
+    "GIT_REFERENCE_BACKEND",
+    "GIT_SHALLOW_FILE",
+    "GIT_WORK_TREE",
+];
+
 /// git and the processes that it starts: a checkout has workers, which would go on writing.
 struct Group(Option<Pid>);
 
@@ -21,16 +39,28 @@ impl Drop for Group {
     }
 }
 
-/// Runs git in `directory`; it and what it started end when the future is dropped.
-pub(crate) async fn run(directory: &Path, arguments: &[&str]) -> Result<()> {
-    let child = Command::new("git")
+/// Runs `git <subcommand>` in `directory`, with `config` as the value of each `-c`. If the future is
+/// dropped, git and what it started end.
+///
+/// The user's configuration applies, as it does to `git clone`. What the files of a clone depend on
+/// is said here, since versions of git have other defaults.
+pub(crate) async fn run(
+    directory: &Path,
+    config: &[&str],
+    subcommand: &str,
+    arguments: &[&str],
+) -> Result<()> {
+    let mut command = Command::new("git");
+    for name in FOREIGN_VARIABLES {
+        command.env_remove(name);
+    }
+    let child = command
+        .args(config.iter().flat_map(|setting| ["-c", *setting]))
+        .arg(subcommand)
         .args(arguments)
         .current_dir(directory)
-        // Those of a hook or alias that runs us would lead to another repository.
-        .env_remove("GIT_DIR")
-        .env_remove("GIT_WORK_TREE")
-        .env_remove("GIT_INDEX_FILE")
-        .env_remove("GIT_ALTERNATE_OBJECT_DIRECTORIES")
+        // We write `packed-refs` and `HEAD`. git before 2.45 ignores this, and has no other format.
+        .env("GIT_DEFAULT_REF_FORMAT", "files")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -52,12 +82,6 @@ pub(crate) async fn run(directory: &Path, arguments: &[&str]) -> Result<()> {
     } else {
         format!(": {said}")
     };
-    let program = format!(
-        "git {}",
-        arguments
-            .iter()
-            .find(|word| !word.starts_with('-'))
-            .unwrap_or(&"")
-    );
+    let program = format!("git {subcommand}");
     Err(CliError::ProgramFailed { program, details }.into())
 }

@@ -351,11 +351,36 @@ pub(crate) fn sweep(tmp: &Path) -> std::io::Result<()> {
     std::fs::create_dir_all(tmp)
 }
 
-/// Writes the file that stands for the user's git configuration: an upstream on this machine may
-/// belong to anyone, and the operator's file may name credential helpers.
+/// What every git of the daemon is told. git of other versions has other defaults, and so may the user
+/// who runs the daemon: files in their home directory are not read.
+///
+/// Upstreams on this machine may belong to other users. What git starts by itself (git-lfs, for one)
+/// finds bare repositories by their directory. Maintenance is the daemon's own (`mirror/maintain.rs`).
+const GIT_CONFIG: &str = "\
+[safe]
+\tdirectory = *
+\tbareRepository = all
+[core]
+\tattributesFile = /dev/null
+\texcludesFile = /dev/null
+\thooksPath = /dev/null
+\tfsmonitor = false
+[init]
+\tdefaultBranch = main
+[gc]
+\tauto = 0
+[maintenance]
+\tauto = false
+";
+
+/// Writes the file that stands for the user's git configuration. It includes the operator's file, which
+/// may name credential helpers.
 fn write_git_config(config: &Config) -> std::io::Result<PathBuf> {
-    let path = std::path::absolute(config.data_dir.join("gitconfig"))?;
-    let mut text = "[safe]\n\tdirectory = *\n".to_owned();
+    // Where git looks for a user's configuration below XDG_CONFIG_HOME, too (`mirror/lfs.rs`).
+    let directory = std::path::absolute(config.data_dir.join("config/git"))?;
+    std::fs::create_dir_all(&directory)?;
+    let path = directory.join("config");
+    let mut text = GIT_CONFIG.to_owned();
     if let Some(file) = &config.git.config_file {
         let file = std::path::absolute(file)?
             .to_string_lossy()
@@ -363,7 +388,7 @@ fn write_git_config(config: &Config) -> std::io::Result<PathBuf> {
             .replace('"', "\\\"");
         text.extend(["[include]\n\tpath = \"", &file, "\"\n"]);
     }
-    let mut file = tempfile::NamedTempFile::new_in(&config.data_dir)?;
+    let mut file = tempfile::NamedTempFile::new_in(&directory)?;
     std::io::Write::write_all(&mut file, text.as_bytes())?;
     file.persist(&path)?;
     Ok(path)

@@ -1,9 +1,13 @@
 //! An archive is an ordinary file.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::path::Path;
 use std::process::Command;
 
-use cachewfs_tests::{DaemonProcess, Site, can_mount, extract_archive, git, try_git, wait_until};
+use cachewfs_tests::{
+    DaemonProcess, Site, add_loose_objects, can_mount, extract_archive, git, try_git, wait_until,
+};
 
 /// Fetches an archive with curl as soon as there is one, and extracts it with tar.
 fn extract(daemon: &DaemonProcess, archive: &str, directory: &Path) {
@@ -66,6 +70,43 @@ fn a_checkout_archive_extracts_to_a_clean_clone() {
         .modified()
         .unwrap();
     assert!(index > file);
+}
+
+#[test]
+fn maintenance_leaves_the_packs_of_an_extracted_archive_alone() {
+    let site = Site::default();
+    let repo = site.grown_repo("project");
+    let daemon = site.daemon();
+    for (archive, git_directory) in [("snapshot", ".git"), ("mirror", ".")] {
+        let extracted = site.path().join(archive);
+        extract(&daemon, archive, &extracted);
+        let packs = || {
+            let files = std::fs::read_dir(extracted.join(git_directory).join("objects/pack"));
+            let names = files.unwrap().map(|file| file.unwrap().file_name());
+            let is_pack = |name: &OsString| name.as_encoded_bytes().ends_with(b".pack");
+            names.filter(is_pack).collect::<BTreeSet<_>>()
+        };
+        let published = packs();
+        // Enough for git to think that there is something to do.
+        add_loose_objects(&extracted, archive, 300);
+
+        git(
+            &extracted,
+            &[
+                "-c",
+                "maintenance.autoDetach=false",
+                "maintenance",
+                "run",
+                "--auto",
+            ],
+        );
+        git(&extracted, &["gc", "-q"]);
+
+        assert!(packs().is_superset(&published), "{archive}");
+        assert!(try_git(&extracted, &["fsck", "--full"]).status.success());
+        let url = repo.upstream.display().to_string();
+        git(&extracted, &["fetch", "-q", &url, "main"]);
+    }
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use std::process::{Command, Stdio};
 
 use cachewfs_tests::{
-    Fault, GitRepo, MountProcess, Proxy, Site, assert_index_checksum, binary, can_mount, git, run,
-    try_git, wait_until,
+    Fault, GitRepo, MountProcess, Proxy, Site, add_loose_objects, assert_index_checksum, binary,
+    can_mount, git, run, try_git, wait_until,
 };
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -57,6 +57,38 @@ fn a_clone_is_ready_and_everything_works_in_it() {
     assert!(try_git(&clone, &["fsck", "--full"]).status.success());
     let pushed = git(&repo.upstream, &["rev-parse", "work"]);
     assert_eq!(pushed, git(&clone, &["rev-parse", "HEAD"]));
+}
+
+#[test]
+fn the_maintenance_of_a_clone_reads_nothing_of_the_mount_and_keeps_it_small() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    let repo = site.grown_repo("project");
+    let daemon = site.daemon();
+    let mount = site.mount(&daemon.url());
+    let clone = clone_of(&site, &mount, &repo);
+    let maintain = [
+        "-c",
+        "maintenance.autoDetach=false",
+        "maintenance",
+        "run",
+        "--auto",
+    ];
+    // Looks for one object in the indexes of the mount.
+    add_loose_objects(&clone, "first", 1);
+    let before = mount.traffic("fetched_bytes");
+
+    for round in 0..14 {
+        add_loose_objects(&clone, &round.to_string(), 300);
+        git(&clone, &maintain);
+    }
+
+    assert_eq!(mount.traffic("fetched_bytes"), before);
+    let packs = packs(&clone.join(".git/objects/pack"));
+    assert!((1..14).contains(&packs), "{packs} packs");
+    assert!(try_git(&clone, &["fsck", "--full"]).status.success());
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod clone;
 mod command_line;
 mod direct;
 mod faults;
+mod git_versions;
 mod helper;
 mod killed;
 mod local;

@@ -7,6 +7,11 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+/// Stands for the user's configuration.
+const GIT_CONFIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/data/xdg/git/config");
+/// Where git finds that file by itself: git-lfs runs git without git's variables.
+const CONFIG_HOME: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/data/xdg");
+
 /// Runs git in `directory` with nobody's configuration; gives what it printed, or panics with what
 /// it complained of.
 pub fn git(directory: impl AsRef<Path>, arguments: &[&str]) -> String {
@@ -64,19 +69,34 @@ pub fn git_command(directory: &Path) -> Command {
     command
         .current_dir(directory)
         .env("GIT_CONFIG_NOSYSTEM", "1")
-        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_CONFIG_GLOBAL", GIT_CONFIG)
+        .env("XDG_CONFIG_HOME", CONFIG_HOME)
         .env("GIT_TERMINAL_PROMPT", "0")
         .env("LC_ALL", "C")
         .env("GIT_AUTHOR_NAME", "A")
         .env("GIT_AUTHOR_EMAIL", "a@example.com")
         .env("GIT_COMMITTER_NAME", "A")
         .env("GIT_COMMITTER_EMAIL", "a@example.com")
-        .args(["-c", "protocol.file.allow=always"])
-        .args(["-c", "advice.detachedHead=false"])
-        // git 3.0 takes no directory for a bare repository unless it is told to.
-        .args(["-c", "safe.bareRepository=all"])
         .stdin(Stdio::null());
     command
+}
+
+/// Writes many git blobs into the repository at `directory` as loose objects. Their content begins
+/// with `prefix`.
+pub fn add_loose_objects(directory: &Path, prefix: &str, count: u32) {
+    let files = tempfile::tempdir().unwrap();
+    let mut paths = String::new();
+    for number in 0..count {
+        let path = files.path().join(number.to_string());
+        let content = format!("{prefix} {number}");
+        fs::File::create(&path)
+            .unwrap()
+            .write_all(content.as_bytes())
+            .unwrap();
+        paths.extend([path.to_str().unwrap(), "\n"]);
+    }
+    let arguments = ["hash-object", "-w", "--no-filters", "--stdin-paths"];
+    git_fed(directory, &arguments, paths.as_bytes());
 }
 
 /// A working copy that pushes to a bare upstream beside it.

@@ -13,6 +13,7 @@ mod forward;
 mod git;
 mod git_daemon;
 mod git_http;
+mod git_version;
 mod http;
 mod link;
 mod mount;
@@ -27,9 +28,12 @@ mod wait;
 pub use archive::{extract_archive, verify_archive};
 pub use dice::Dice;
 pub use disk::{SmallDisk, bytes_below};
-pub use git::{GitRepo, assert_index_checksum, git, git_at, git_command, git_fed, try_git};
+pub use git::{
+    GitRepo, add_loose_objects, assert_index_checksum, git, git_at, git_command, git_fed, try_git,
+};
 pub use git_daemon::GitDaemon;
 pub use git_http::GitHttp;
+pub use git_version::GitVersion;
 pub use http::{Answer, ask};
 pub use link::Link;
 pub use mount::MountProcess;

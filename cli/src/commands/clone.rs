@@ -154,7 +154,8 @@ async fn set_up(staging: &TempDir, source: &Source) -> Result<()> {
     };
     let branch = source.branch.as_deref().unwrap_or("main");
     let initial = format!("--initial-branch={branch}");
-    git::run(staging.path(), &["init", "--quiet", format, &initial]).await?;
+    let arguments = ["--quiet", format, &initial];
+    git::run(staging.path(), &[], "init", &arguments).await?;
 
     let git_dir = staging.path().join(".git");
     let write = |name: &str, bytes: &[u8]| -> Result<()> {
@@ -191,17 +192,10 @@ async fn check_out(staging: &TempDir) -> Result<()> {
     };
     let bar = Bar::new();
     bar.step("checking out");
-    let arguments = [
-        "-c",
-        CHECKOUT_WORKERS,
-        "checkout",
-        "--quiet",
-        progress,
-        "--force",
-        "HEAD",
-        "--",
-    ];
-    let outcome = git::run(staging.path(), &arguments).await;
+    // Submodules aren't there yet, whatever `submodule.recurse` says.
+    let submodules = "--no-recurse-submodules";
+    let arguments = ["--quiet", progress, submodules, "--force", "HEAD", "--"];
+    let outcome = git::run(staging.path(), &[CHECKOUT_WORKERS], "checkout", &arguments).await;
     bar.finish();
     outcome
 }

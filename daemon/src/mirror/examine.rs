@@ -507,7 +507,7 @@ mod tests {
             let (_root, mirror) = mirror();
             match number {
                 0 => overwrite(&mirror.join("objects/pack/multi-pack-index"), |bytes| {
-                    flip(bytes)
+                    flip(bytes);
                 }),
                 1 => overwrite(&bitmap(&mirror), |bytes| flip(bytes)),
                 2 => overwrite(&graph(&mirror), |bytes| flip(bytes)),

@@ -47,7 +47,12 @@ pub(crate) fn fetch_lfs_objects<'a>(
         .args(["--quiet"])
         .input(commit_of(wanted))
         .effect()?;
-    git.in_repository(directory, "lfs")
+    let mut fetch = git.in_repository(directory, "lfs");
+    if let Some(config_home) = git.config_home() {
+        // For an upstream on this machine, git-lfs runs git without any of git's variables.
+        fetch = fetch.variable("XDG_CONFIG_HOME", config_home);
+    }
+    fetch
         // Fetched for each command: what an earlier one was given may have expired.
         .secrets(&upstream.lfs_secrets(git)?)
         .config("remote.origin.url", remote_url(upstream))

@@ -63,11 +63,13 @@ pub(super) fn build(
     }
     timer.enter(Phase::Index);
     let commit_graphs = store_commit_graphs(job, sink, (of.previous, extent))?;
+    let pack_names: Vec<_> = packs.iter().map(Pack::name).collect();
     let git_files = GitFiles {
         refs: of.refs,
         upstream_url: of.upstream.url(),
         namespaces: &job.config.namespaces,
         commit_graphs: &commit_graphs,
+        packs: &pack_names,
     };
     let mut archives: Vec<_> = [ArchiveKind::Mirror, ArchiveKind::Checkout]
         .into_iter()
@@ -171,6 +173,14 @@ impl Pack {
         match self {
             Self::Stored(pack) => pack.kind,
             Self::New(pack) => pack.kind,
+        }
+    }
+
+    /// Returns the name of the file of the pack.
+    fn name(&self) -> String {
+        match self {
+            Self::Stored(pack) => pack.pack.name.clone(),
+            Self::New(pack) => pack.name(),
         }
     }
 

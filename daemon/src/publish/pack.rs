@@ -71,6 +71,13 @@ fn run(
 }
 
 impl NewPack {
+    /// Returns the name of the file of the pack.
+    pub(super) fn name(&self) -> String {
+        let path = self.base.with_extension("pack");
+        let name = path.file_name().unwrap_or_default();
+        name.to_string_lossy().into_owned()
+    }
+
     /// Length of the pack in bytes.
     pub(super) fn len(&self) -> Result<u64, PublishError> {
         let path = self.base.with_extension("pack");

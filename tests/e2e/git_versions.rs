@@ -1,0 +1,141 @@
+//! A daemon with one version of git, and workstations with others.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use cachewfs_tests::{
+    DaemonProcess, GitRepo, GitVersion, MountProcess, Site, assert_index_checksum, binary,
+    can_mount, extract_archive, free_address, git, git_command, wait_until,
+};
+
+/// A workstation on which people have this git.
+struct Workstation<'a> {
+    git: &'a GitVersion,
+    daemon: &'a DaemonProcess,
+    /// All of it is below.
+    directory: PathBuf,
+}
+
+impl Workstation<'_> {
+    fn succeed(&self, what: &str, command: &mut Command) -> Output {
+        let output = command.env("PATH", self.git.path()).output().unwrap();
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{}: {what}: {complaint}", self.git);
+        output
+    }
+
+    fn git(&self, directory: &Path, arguments: &[&str]) -> String {
+        let mut command = git_command(directory);
+        // The user has set nothing.
+        command
+            .env("GIT_CONFIG_GLOBAL", "/dev/null")
+            .args(arguments);
+        let output = self.succeed(&format!("git {arguments:?}"), &mut command);
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    fn cachewfs(&self, arguments: &[&str]) {
+        let mut command = Command::new(binary("cachewfs"));
+        self.succeed("cachewfs", command.args(arguments));
+    }
+
+    fn fetch(&self, path: &str, to: &str) -> PathBuf {
+        let file = self.directory.join(to);
+        let url = format!("{}/git/local/project/{path}", self.daemon.url());
+        let mut curl = Command::new("curl");
+        curl.args(["--silent", "--fail", &url, "--output"])
+            .arg(&file);
+        self.succeed(path, &mut curl);
+        file
+    }
+
+    /// Whatever a repository is for, it is at this commit and whole.
+    fn assert_good(&self, repository: &Path, head: &str) {
+        assert_eq!(self.git(repository, &["log", "-1", "--format=%H"]), head);
+        assert_eq!(
+            self.git(repository, &["status", "--porcelain"]),
+            "",
+            "{}",
+            self.git
+        );
+        self.git(repository, &["fsck", "--full", "--strict"]);
+        assert_index_checksum(&repository.join(".git"));
+    }
+}
+
+/// What people do, up to a commit that is pushed meanwhile, and after it.
+fn use_all(workstation: &Workstation<'_>, repo: &mut GitRepo) {
+    let head = git(&repo.work, &["rev-parse", "HEAD"]).trim().to_owned();
+    let directory = &workstation.directory;
+    let path = |name: &str| directory.join(name).display().to_string();
+    let mount = MountProcess::start(directory, &workstation.daemon.url(), "hydrate=off");
+    let mounted = mount.repo("local/project");
+    workstation.assert_good(&mounted, &head);
+    let point = mount.point.display().to_string();
+    workstation.cachewfs(&[
+        "clone",
+        "--mount",
+        &point,
+        "local/project",
+        &path("borrowing"),
+    ]);
+    workstation.assert_good(&directory.join("borrowing"), &head);
+    let mounted_path = mounted.display().to_string();
+    workstation.git(directory, &["clone", "-q", &mounted_path, &path("plain")]);
+    workstation.assert_good(&directory.join("plain"), &head);
+    let archive = workstation.fetch("snapshot.tar.zst", "snapshot.tar.zst");
+    let restored = directory.join("restored");
+    std::fs::create_dir_all(&restored).unwrap();
+    extract_archive(&archive, &restored);
+    workstation.assert_good(&restored, &head);
+
+    repo.write("pushed", head.as_bytes());
+    let pushed = repo.commit("pushed meanwhile");
+    repo.push();
+    workstation.cachewfs(&["refresh", "--mount", &point, "local/project"]);
+
+    wait_until("the mount has caught up", || {
+        workstation.git(&mounted, &["rev-parse", "HEAD"]) == pushed
+    });
+    workstation.assert_good(&mounted, &pushed);
+    for clone in ["borrowing", "plain"] {
+        let clone = directory.join(clone);
+        workstation.git(&clone, &["pull", "-q", "--ff-only", "origin", "main"]);
+        workstation.assert_good(&clone, &pushed);
+    }
+    // As today's client brings a restored clone up to date.
+    let bundle = workstation.fetch(&format!("snapshot.bundle?base={head}"), "bundle");
+    let bundle = bundle.display().to_string();
+    workstation.git(&restored, &["pull", "-q", "--ff-only", &bundle, "main"]);
+    workstation.assert_good(&restored, &pushed);
+}
+
+#[test]
+fn a_daemon_and_workstations_with_different_versions_understand_each_other() {
+    if !can_mount() {
+        return;
+    }
+    let versions = GitVersion::all();
+    for (number, of_daemon) in versions.iter().enumerate() {
+        let site = Site::default();
+        let mut repo = site.grown_repo("project");
+        let text = format!(
+            "data_dir = \"{}\"\npublish_delay = \"0s\"\n[upstreams]\nlocal = \"file://{}\"\n",
+            site.path().join("data").display(),
+            site.upstreams().display()
+        );
+        let path = format!("PATH={}", of_daemon.path());
+        let by_way = ["env", &path];
+        let log = site.path().join("daemon");
+        let daemon = DaemonProcess::launch(&log, (&by_way, free_address()), &text);
+        for (other, git) in versions.iter().enumerate() {
+            let workstation = Workstation {
+                git,
+                daemon: &daemon,
+                directory: site.path().join(format!("workstation-{number}-{other}")),
+            };
+            println!("a daemon with {of_daemon}, a workstation with {git}");
+            use_all(&workstation, &mut repo);
+        }
+    }
+}
