@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use cachewfs_format::ARE_CHANGED_PATHS_PORTABLE;
+
 const HEADS: &[u8] = b"refs/heads/";
 
 /// Turns the `packed-refs` of the mount into those of a clone: branches become remote-tracking
@@ -56,6 +58,9 @@ pub(crate) fn config(upstream_url: &str, default_branch: Option<&str>) -> String
         .ok();
     }
     config.push_str(SETTINGS);
+    if !ARE_CHANGED_PATHS_PORTABLE {
+        config.push_str("[commitGraph]\n\treadChangedPaths = false\n");
+    }
     config
 }
 
@@ -68,6 +73,8 @@ const SETTINGS: &str = "\
 # that would read much of what is borrowed. `git gc` works when asked for.
 [gc]
 \tauto = 0
+[maintenance]
+\tauto = true
 [maintenance \"gc\"]
 \tenabled = false
 [maintenance \"geometric-repack\"]
@@ -83,6 +90,8 @@ const SETTINGS: &str = "\
 # What is fetched stays a pack: unpacking asks for each object whether it is borrowed.
 [fetch]
 \tunpackLimit = 1
+# A commit-graph here would name files of the mount that the next snapshot replaces.
+\twriteCommitGraph = false
 # Makes `git status` in a large work tree faster.
 [core]
 \tuntrackedCache = true

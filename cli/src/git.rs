@@ -13,6 +13,7 @@ use crate::error::CliError;
 /// (`git rev-parse --local-env-vars`), or change how it makes one.
 const FOREIGN_VARIABLES: &[&str] = &[
     "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_ATTR_SOURCE",
     "GIT_COMMON_DIR",
     "GIT_DIR",
     "GIT_GRAFT_FILE",
@@ -55,11 +56,13 @@ pub(crate) async fn run(
         command.env_remove(name);
     }
     let child = command
+        // Its daemon would watch the directory under the name that it has for now.
+        .args(["-c", "core.fsmonitor=false"])
         .args(config.iter().flat_map(|setting| ["-c", *setting]))
         .arg(subcommand)
         .args(arguments)
         .current_dir(directory)
-        // We write `packed-refs` and `HEAD`. git before 2.45 ignores this, and has no other format.
+        // We write `packed-refs` and `HEAD`. git before 2.44 ignores this, and has no other format.
         .env("GIT_DEFAULT_REF_FORMAT", "files")
         .stdin(Stdio::null())
         .stdout(Stdio::null())

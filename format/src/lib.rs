@@ -20,6 +20,7 @@
 )]
 
 pub mod api;
+mod changed_paths;
 mod chunk;
 mod deletions;
 mod digest;
@@ -41,6 +42,7 @@ mod tar_member;
 mod toc;
 mod wire;
 
+pub use changed_paths::ARE_CHANGED_PATHS_PORTABLE;
 pub use chunk::{ChunkEncoding, decode_chunk, encode_chunk};
 pub use deletions::Deletions;
 pub use digest::{Digest, SegmentId};

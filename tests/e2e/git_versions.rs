@@ -18,7 +18,13 @@ struct Workstation<'a> {
 
 impl Workstation<'_> {
     fn succeed(&self, what: &str, command: &mut Command) -> Output {
-        let output = command.env("PATH", self.git.path()).output().unwrap();
+        let output = command
+            .env("PATH", self.git.path())
+            // What git 3.0 does by default, and others on demand.
+            .env("GIT_DEFAULT_REF_FORMAT", "reftable")
+            .env("GIT_DEFAULT_HASH", "sha256")
+            .output()
+            .unwrap();
         let complaint = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{}: {what}: {complaint}", self.git);
         output
@@ -118,6 +124,12 @@ fn a_daemon_and_workstations_with_different_versions_understand_each_other() {
     let versions = GitVersion::all();
     for (number, of_daemon) in versions.iter().enumerate() {
         let site = Site::default();
+        // Workstations fetch from the directory by themselves, and old versions know no other format.
+        let mut init = git_command(site.path());
+        init.args(["init", "-q", "--bare", "--initial-branch=main"])
+            .arg(site.upstreams().join("project"))
+            .env("GIT_DEFAULT_REF_FORMAT", "files");
+        assert!(init.status().unwrap().success());
         let mut repo = site.grown_repo("project");
         let text = format!(
             "data_dir = \"{}\"\npublish_delay = \"0s\"\n[upstreams]\nlocal = \"file://{}\"\n",

@@ -38,6 +38,8 @@ const KEPT_VARIABLES: &[&str] = &[
 /// defaults, and a version ignores the variables that it doesn't know.
 const OUR_VARIABLES: &[(&str, &str)] = &[
     ("GIT_ATTR_NOSYSTEM", "1"),
+    // git 2.43.0 looks each commit of the commit-graph up in the packs, too.
+    ("GIT_COMMIT_GRAPH_PARANOIA", "0"),
     ("GIT_CONFIG_NOSYSTEM", "1"),
     // git 3.0 would use SHA-256 for a repository without a format, and store refs in tables. A
     // mirror's files are read and published by us.

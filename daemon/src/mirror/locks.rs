@@ -6,7 +6,9 @@ use std::{fs, io};
 /// Removes locks and half-written files in `mirror`. Only its owner may, while no command runs.
 pub(crate) fn remove_stale_locks(mirror: &Path) -> io::Result<()> {
     let is_lock = |name: &str| name.strip_suffix(".lock").is_some();
-    remove_matching(mirror, Depth::Here, is_lock)?;
+    // Written beside its lock, and then every update that deletes a packed ref would fail.
+    let is_stale = |name: &str| is_lock(name) || name == "packed-refs.new";
+    remove_matching(mirror, Depth::Here, is_stale)?;
     remove_matching(&mirror.join("refs"), Depth::Below, is_lock)?;
     remove_matching(&mirror.join("objects/info"), Depth::Below, |name| {
         is_lock(name) || name.starts_with("tmp_")
@@ -81,6 +83,7 @@ mod tests {
         let stale = [
             "HEAD.lock",
             "packed-refs.lock",
+            "packed-refs.new",
             "refs/heads/a/b.lock",
             "objects/pack/tmp_pack_1",
             "objects/pack/multi-pack-index.lock",

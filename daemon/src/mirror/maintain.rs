@@ -59,6 +59,8 @@ pub(crate) fn maintain(
         git.in_repository(mirror, subcommand)
             .config("pack.threads", config.pack_threads)
             .config("pack.windowMemory", &config.pack_window_memory)
+            // git before 2.54 dies of version 2.
+            .config("midx.version", 1)
             .args(arguments)
             .time_limit(config.pack_timeout)
     };

@@ -15,6 +15,8 @@ const SERVED: &[(&str, &str)] = &[
     ("uploadpack.allowAnySHA1InWant", "true"),
     ("uploadpack.hideRefs", "refs/cachewfs"),
     ("uploadpack.advertiseBundleURIs", "false"),
+    // From several packs at once, versions before 2.47 send damaged ones.
+    ("pack.allowPackReuse", "true"),
 ];
 
 /// What of a `Git-Protocol` header goes to git.

@@ -166,6 +166,10 @@ impl WorkTree<'_> {
             .git(subcommand)
             .config("core.bare", false)
             .config("checkout.workers", 2)
+            // What a clone on Linux gets by default, whatever the operator's configuration says.
+            .config("core.autocrlf", false)
+            .config("core.eol", "lf")
+            .config("core.attributesFile", "/dev/null")
             .variable("GIT_WORK_TREE", &self.root)
             .variable("GIT_INDEX_FILE", &self.index)
     }

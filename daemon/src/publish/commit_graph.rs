@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use cachewfs_format::ARE_CHANGED_PATHS_PORTABLE;
+
 use super::PublishError;
 use super::job::Job;
 
@@ -26,14 +28,15 @@ pub(super) fn write_commit_graph(
         Extent::New => "--split",
         Extent::All => "--split=replace",
     };
+    let filters = if ARE_CHANGED_PATHS_PORTABLE {
+        "--changed-paths"
+    } else {
+        "--no-changed-paths"
+    };
     job.git("commit-graph")
-        .args([
-            "write",
-            "--reachable",
-            split,
-            "--changed-paths",
-            "--no-progress",
-        ])
+        // git before 2.46 ignores version 2, and shows wrong histories where a chain has both.
+        .config("commitGraph.changedPathsVersion", 1)
+        .args(["write", "--reachable", split, filters, "--no-progress"])
         .effect()?;
     let directory = job.mirror.join(CHAIN_DIRECTORY);
     let chain = match std::fs::read_to_string(directory.join("commit-graph-chain")) {

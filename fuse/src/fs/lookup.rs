@@ -175,6 +175,11 @@ async fn work_tree_child(
             path: Vec::new(),
         });
     }
+    if name.eq_ignore_ascii_case(DOT_GIT) {
+        // No index has it. git looks for it in each directory that it is started in, and versions from
+        // 2.54 on end if they get another answer.
+        return Err(FsError::NoEntry);
+    }
     let path = join(path, name);
     loop {
         let generation = repository.view().generation;

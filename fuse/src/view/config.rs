@@ -1,5 +1,7 @@
 //! The `config` that the mount shows: its own, but for the URL of upstream.
 
+use cachewfs_format::ARE_CHANGED_PATHS_PORTABLE;
+
 /// Protocols that only fetch: `ext::` and the like would run a program on the workstation.
 const SAFE_SCHEMES: [&str; 5] = ["https://", "http://", "ssh://", "git://", "file://"];
 
@@ -36,6 +38,7 @@ pub(super) fn mount_config(upstream_url: Option<&str>, is_bare: bool, uses_sha25
          \tlogallrefupdates = false\n\
          \tcommitGraph = true\n\
          \tcheckStat = minimal\n\
+         \tfsmonitor = false\n\
          \ttrustctime = false\n\
          [gc]\n\
          \tauto = 0\n\
@@ -44,6 +47,9 @@ pub(super) fn mount_config(upstream_url: Option<&str>, is_bare: bool, uses_sha25
          [pack]\n\
          \tuseBitmaps = false\n"
     );
+    if !ARE_CHANGED_PATHS_PORTABLE {
+        config.push_str("[commitGraph]\n\treadChangedPaths = false\n");
+    }
     if uses_sha256 {
         config.push_str("[extensions]\n\tobjectFormat = sha256\n");
     }
