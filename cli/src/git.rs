@@ -43,8 +43,8 @@ impl Drop for Group {
 /// Runs `git <subcommand>` in `directory`, with `config` as the value of each `-c`. If the future is
 /// dropped, git and what it started end.
 ///
-/// The user's configuration applies, as it does to `git clone`. What the files of a clone depend on
-/// is said here, since versions of git have other defaults.
+/// The user's configuration applies, as it does to `git clone`, except for the settings that decide
+/// which files a new repository has: versions of git differ in their defaults.
 pub(crate) async fn run(
     directory: &Path,
     config: &[&str],

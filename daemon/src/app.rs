@@ -17,7 +17,9 @@ use crate::collection::{CollectionReport, collect_by_order};
 use crate::config::{Config, ConfigError, LiveConfig};
 use crate::http;
 use crate::listener::{self, Listener, Tls, TlsError};
-use crate::mirror::{CredentialError, Credentials, Git, end_orphans};
+use crate::mirror::{
+    CredentialError, Credentials, Git, GitVersionError, check_version, end_orphans,
+};
 use crate::open_store::{StoreTasks, check_store, open_store};
 use crate::publish::Publisher;
 use crate::readiness::Life;
@@ -59,6 +61,9 @@ pub enum StartError {
     /// What `[upstream_auth]` names can't be used.
     #[error("there are no credentials for upstream")]
     Credentials(#[from] CredentialError),
+    /// The installed git can't be used.
+    #[error("the daemon can't start without git")]
+    Git(#[from] GitVersionError),
     /// The client for HTTP upstreams can't be made.
     #[error("can't prepare requests to upstream")]
     HttpClient(#[source] reqwest::Error),
@@ -163,6 +168,7 @@ impl Daemon {
         })?;
         let kill = CancellationToken::new();
         let git = Git::new(git_config, kill.clone());
+        check_git(&git).await?;
         let publisher = Publisher::new(git.clone(), store.clone(), Arc::clone(&live));
         let stop_and_credentials = (credentials, stop.clone());
         let registry = Registry::new(Arc::clone(&live), git, publisher, stop_and_credentials)
@@ -197,6 +203,14 @@ impl Daemon {
         life.note_started();
         Ok(running)
     }
+}
+
+/// Fails if the installed git can't be used.
+async fn check_git(git: &Git) -> Result<(), StartError> {
+    let git = git.clone();
+    let checked = tokio::task::spawn_blocking(move || check_version(&git)).await;
+    // Only a panic, or the end of the runtime, keeps it from ending.
+    Ok(checked.unwrap_or(Ok(()))?)
 }
 
 /// Makes what the daemon needs below its data directory: gives the file that stands for the user's git
@@ -351,11 +365,11 @@ pub(crate) fn sweep(tmp: &Path) -> std::io::Result<()> {
     std::fs::create_dir_all(tmp)
 }
 
-/// What every git of the daemon is told. git of other versions has other defaults, and so may the user
-/// who runs the daemon: files in their home directory are not read.
+/// The settings that every git of the daemon gets: versions of git differ in their defaults, and files
+/// in the home directory of the daemon's user must not change what is published.
 ///
-/// Upstreams on this machine may belong to other users. What git starts by itself (git-lfs, for one)
-/// finds bare repositories by their directory. Maintenance is the daemon's own (`mirror/maintain.rs`).
+/// Upstreams on this machine may belong to other users. Programs that git starts, such as git-lfs, find
+/// bare repositories by their directory. The daemon maintains mirrors itself (`mirror/maintain.rs`).
 const GIT_CONFIG: &str = "\
 [safe]
 \tdirectory = *

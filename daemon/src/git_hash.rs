@@ -7,8 +7,8 @@ use aws_lc_rs::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY, SHA256};
 /// Length in bytes of a SHA-256 hash: ids of objects have this length in a repository that uses it.
 const SHA256_LEN: usize = 32;
 
-/// Computes the checksum of what is written to it, with the hash function of a repository's object
-/// format: SHA-1 or SHA-256.
+/// Computes the checksum of written bytes, with the hash function of a repository's object format:
+/// SHA-1 or SHA-256.
 #[derive(Clone)]
 pub(crate) struct GitHash(Context);
 

@@ -40,7 +40,7 @@ pub use auth::{AuthConfig, AuthError, NewToken, PolicyError, TokensError};
 pub use collection::CollectionReport;
 pub use config::{Config, ConfigError, GitConfig, GitHttpConfig, LfsMode, LogFormat};
 pub use listener::{TlsConfig, TlsError};
-pub use mirror::{CredentialError, UpstreamAuthConfig};
+pub use mirror::{CredentialError, GitVersionError, UpstreamAuthConfig};
 pub use mirrors_config::MirrorsConfig;
 pub use store::{S3Config, StoreConfig};
 pub use traces::{ExportHeaders, TRACE_TARGET, Traces, TracesError, TracingConfig};

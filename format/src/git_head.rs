@@ -4,7 +4,7 @@ use crate::{Error, ObjectId, Result};
 
 const HEADS: &[u8] = b"refs/heads/";
 
-/// What the file `HEAD` of an archive says.
+/// The content of the file `HEAD` of an archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GitHead {
     /// HEAD is a symbolic ref to this branch, named without `refs/heads/`.

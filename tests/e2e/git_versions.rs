@@ -20,7 +20,7 @@ impl Workstation<'_> {
     fn succeed(&self, what: &str, command: &mut Command) -> Output {
         let output = command
             .env("PATH", self.git.path())
-            // What git 3.0 does by default, and others on demand.
+            // The defaults of git 3.0; others follow them on demand.
             .env("GIT_DEFAULT_REF_FORMAT", "reftable")
             .env("GIT_DEFAULT_HASH", "sha256")
             .output()
@@ -55,7 +55,7 @@ impl Workstation<'_> {
         file
     }
 
-    /// Whatever a repository is for, it is at this commit and whole.
+    /// Fails unless a repository is at this commit, clean and whole.
     fn assert_good(&self, repository: &Path, head: &str) {
         assert_eq!(self.git(repository, &["log", "-1", "--format=%H"]), head);
         assert_eq!(
@@ -69,7 +69,7 @@ impl Workstation<'_> {
     }
 }
 
-/// What people do, up to a commit that is pushed meanwhile, and after it.
+/// Does all that people do, up to a push to upstream, and after it.
 fn use_all(workstation: &Workstation<'_>, repo: &mut GitRepo) {
     let head = git(&repo.work, &["rev-parse", "HEAD"]).trim().to_owned();
     let directory = &workstation.directory;

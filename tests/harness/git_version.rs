@@ -20,6 +20,7 @@ impl GitVersion {
             std::env::split_paths(&list).collect::<Vec<_>>()
         });
         let mut all: Vec<_> = directories
+            .filter(|directory| directory.is_absolute())
             .filter_map(|each| Self::in_directory(&each))
             .collect();
         // A program may be linked to from several directories of PATH.

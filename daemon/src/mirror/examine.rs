@@ -1,7 +1,7 @@
 //! Evidence of damage in a mirror: its own files, and the exit codes of git that reads its objects.
 //!
-//! What git says in words is no evidence: versions differ, and a message that one object can't be read
-//! may be about upstream's.
+//! Messages of git are no evidence. Versions differ in their words, and a message about an object that
+//! can't be read may be about upstream's object.
 //!
 //! ```text
 //! config, HEAD ─► refs ─► heads and tails of packs ─► derived files ─► all that refs reach ─► every byte of packs
@@ -24,12 +24,12 @@ use cachewfs_format::ObjectId;
 use super::{Git, GitError};
 use crate::git_hash::GitHash;
 
-/// What is read at once of a file whose checksum is computed, in bytes.
+/// Length of the blocks in which a file is read for its checksum, in bytes.
 const BLOCK_LEN: usize = 1 << 20;
 /// Signature, version and table of first bytes of an index of a pack (`gitformat-pack(5)`).
 const INDEX_HEAD_LEN: u64 = 8 + 4 * 256;
 
-/// What was found in a mirror.
+/// The result of examining a mirror.
 #[derive(Debug)]
 pub(crate) enum Finding {
     /// Nothing is wrong.
@@ -39,7 +39,7 @@ pub(crate) enum Finding {
     Damaged(Damage),
 }
 
-/// What is damaged in a mirror.
+/// The damage in a mirror.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Damage {
     #[error("git finds no repository there")]

@@ -34,8 +34,8 @@ const KEPT_VARIABLES: &[&str] = &[
     "GIT_TRACE",
 ];
 
-/// What every git command is told through its environment. Versions of git differ in their
-/// defaults, and a version ignores the variables that it doesn't know.
+/// Variables that every git command gets. Versions of git differ in their defaults, and each ignores
+/// the variables that it doesn't know.
 const OUR_VARIABLES: &[(&str, &str)] = &[
     ("GIT_ATTR_NOSYSTEM", "1"),
     // git 2.43.0 looks each commit of the commit-graph up in the packs, too.
@@ -45,7 +45,7 @@ const OUR_VARIABLES: &[(&str, &str)] = &[
     // mirror's files are read and published by us.
     ("GIT_DEFAULT_HASH", "sha1"),
     ("GIT_DEFAULT_REF_FORMAT", "files"),
-    // Replace refs are data to us: what is published has the objects that they replace.
+    // A snapshot has the objects themselves, not their replacements.
     ("GIT_NO_REPLACE_OBJECTS", "1"),
     ("GIT_OPTIONAL_LOCKS", "0"),
     ("GIT_TERMINAL_PROMPT", "0"),

@@ -40,8 +40,8 @@ pub(crate) enum GitError {
 impl GitError {
     /// Returns the exit code of a git that failed by itself; `None` for other failures.
     ///
-    /// Decisions are made by this and by what is on disk, never by `stderr`: versions of git differ
-    /// in their messages.
+    /// Callers decide by this code and by files on disk, never by `stderr`: versions of git differ in
+    /// their messages.
     pub(crate) fn exit_code(&self) -> Option<i32> {
         match self {
             Self::Failed { status, .. } => status.code(),

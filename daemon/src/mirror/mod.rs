@@ -22,6 +22,7 @@ mod serve;
 mod stream;
 mod update;
 mod upstream;
+mod version;
 
 pub(crate) use bundle::{BundleRef, refs_beyond, write_bundle};
 pub(crate) use clone::{
@@ -46,3 +47,5 @@ pub(crate) use serve::UploadPack;
 pub(crate) use stream::GitStream;
 pub(crate) use update::{head_of_upstream, mirrored_namespaces, update};
 pub(crate) use upstream::{Upstream, redact};
+pub use version::GitVersionError;
+pub(crate) use version::check_version;

@@ -17,10 +17,10 @@ use crate::traces;
 
 /// How long upstream may take to answer before it counts as silent.
 const LIMIT: Duration = Duration::from_secs(20);
-/// How long git may take to print what is in its configuration.
+/// How long git may take to print a value of its configuration.
 const LOCAL_LIMIT: Duration = Duration::from_secs(20);
 
-/// What upstream says of a repository.
+/// Upstream's answer to the question whether it has a repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Probe {
     /// It has no such repository, or shows it to nobody without credentials.
@@ -100,7 +100,7 @@ fn of_server(git: &Git, upstream: &Upstream, url: Url) -> Probe {
     let Some(mut url) = info_refs(url) else {
         return Probe::Fails;
     };
-    // They go into a header: what is in a URL gets into errors.
+    // The header has the credentials: a URL gets into errors.
     url.set_username("").ok();
     url.set_password(None).ok();
     let mut request = upstream
@@ -143,7 +143,7 @@ fn of_status(status: StatusCode, is_anonymous: bool) -> Probe {
     }
 }
 
-/// Returns the user and password that git shows to the server of `url`, whoever it has them from.
+/// Returns the user and password that git shows to the server of `url`, from whichever helper.
 fn login_of_git(git: &Git, upstream: &Upstream, url: &Url) -> Option<(String, String)> {
     let printed = git
         .command("credential")

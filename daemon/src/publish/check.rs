@@ -1,5 +1,5 @@
-//! The last look at what is about to be published: a snapshot that no mount can show would be in the
-//! store for all replicas, and for good.
+//! The last check before a snapshot is published. One that no mount can show would be in the store
+//! for all replicas, and for good.
 
 use cachewfs_format::{GitHead, IndexEntry, ObjectId, index_part_entries, is_ref_name};
 
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_mount_shows_is_published_and_nothing_else() {
+    fn refs_that_a_mount_refuses_are_refused() {
         let main = format!("# pack-refs with: peeled \n{ID} refs/heads/main\n^{ID}\n");
         let detached = format!("{ID}\n");
         assert!(check("ref: refs/heads/main\n", &main).is_ok());
@@ -83,7 +83,7 @@ mod tests {
 
         let other = ID.replace('0', "1");
         for (head, packed_refs) in [
-            // What git 3.0 has in the place of HEAD.
+            // A repository with its refs in tables has this HEAD.
             ("ref: refs/heads/.invalid\n", main.as_str()),
             ("ref: refs/tags/v1\n", &main),
             ("ref: refs/heads/other\n", &main),

@@ -29,7 +29,7 @@ const PARTS_AT_ONCE: usize = 64;
 #[derive(Debug)]
 pub(super) struct Checkout {
     pub(super) runs: Vec<CheckoutRun>,
-    /// What follows the entries of the index.
+    /// The bytes after the entries of the index.
     pub(super) index_trailer: Vec<u8>,
 }
 
@@ -166,7 +166,7 @@ impl WorkTree<'_> {
             .git(subcommand)
             .config("core.bare", false)
             .config("checkout.workers", 2)
-            // What a clone on Linux gets by default, whatever the operator's configuration says.
+            // The defaults of a clone on Linux: the operator's configuration must not change files.
             .config("core.autocrlf", false)
             .config("core.eol", "lf")
             .config("core.attributesFile", "/dev/null")

@@ -24,12 +24,12 @@ pub(super) struct GitFiles<'a> {
     pub(super) packs: &'a [String],
 }
 
-/// What a `.keep` file says. git reads only whether there is one (`git-repack(1)`).
+/// Content of a `.keep` file. git only looks whether there is such a file (`git-repack(1)`).
 ///
-/// Without, the maintenance that git 2.54 and later start after a fetch would roll all packs of a
-/// restored repository up into one, since their sizes are no geometric progression: for git's own
-/// repository that takes 7.5 s, for one of 13 GB many minutes. With it, git maintains what comes
-/// later and leaves these packs alone.
+/// git 2.54 and later start maintenance after a fetch. Without this file they would roll all packs of
+/// a restored repository up into one, since the sizes of the packs are no geometric progression. For
+/// git's own repository that took 7.5 s (2026-11), for one of 13 GB it would take many minutes. With
+/// this file, git leaves the pack alone, and maintains only later ones.
 const KEEP: &[u8] = b"cachewfs published this pack. Delete this file if git is to repack it.\n";
 
 impl GitFiles<'_> {

@@ -19,9 +19,11 @@ use crate::publish::PublishError;
 /// A mirror that is damaged again within this time stays as it is, and the state says so: to make it
 /// anew has not helped, and upstream must not be asked for all of it again and again.
 const PERIOD: Duration = Duration::from_hours(1);
-/// A look at a mirror may take a twentieth of the time: the next one waits for so many times as long
-/// as the last one took. One of a very large mirror takes minutes.
+/// The pause after a look at a mirror, in times of how long the look took: looks take a twentieth of
+/// the time at most. One at a very large mirror takes minutes.
 const PAUSE: u32 = 20;
+/// A look that took no longer than this needs no pause: failed runs have pauses of their own.
+const SHORT: Duration = Duration::from_secs(1);
 
 /// When a mirror was last examined.
 #[derive(Clone, Copy, Debug)]
@@ -32,7 +34,7 @@ pub(super) struct Examined {
 
 impl Examined {
     fn is_recent(&self) -> bool {
-        self.ended.elapsed() < self.took * PAUSE
+        self.took > SHORT && self.ended.elapsed() < self.took * PAUSE
     }
 }
 
@@ -88,7 +90,7 @@ impl Worker {
     /// run is worth another try.
     pub(super) async fn has_mended_mirror(&mut self, error: &RepositoryError) -> bool {
         let is_early = self.examined.is_some_and(|examined| examined.is_recent());
-        // What failed may have been the clone that would have made it.
+        // There is no mirror if its first clone failed.
         if is_early || !may_be_damage(error) || !self.repository.mirror.exists() {
             return false;
         }
@@ -157,7 +159,7 @@ impl Worker {
     }
 }
 
-/// Moves the mirror, or what is left of it, out of the way, and removes it.
+/// Moves the mirror, or its remains, out of the way, and removes it.
 pub(super) fn set_aside(registry: &Registry, repository: &Repository) -> std::io::Result<()> {
     let tmp = tmp_directory(&registry.config.now());
     let aside = tempfile::Builder::new()
@@ -212,16 +214,16 @@ mod tests {
     }
 
     #[test]
-    fn looks_take_a_twentieth_of_the_time() {
-        let took = Duration::from_secs(6);
-        let examined = |ago: u64| Examined {
+    fn long_looks_take_a_twentieth_of_the_time() {
+        let examined = |took: u64, ago: u64| Examined {
             ended: Instant::now()
                 .checked_sub(Duration::from_secs(ago))
                 .unwrap(),
-            took,
+            took: Duration::from_secs(took),
         };
 
-        assert!(examined(110).is_recent());
-        assert!(!examined(130).is_recent());
+        assert!(examined(6, 110).is_recent());
+        assert!(!examined(6, 130).is_recent());
+        assert!(!examined(1, 0).is_recent());
     }
 }

@@ -227,7 +227,7 @@ async fn a_repository_with_sha256_works() {
         ["init", "-q", "-b", "main", "--object-format=sha256", made],
     );
     git(&work, ["remote", "add", "origin", bare.to_str().unwrap()]);
-    // Neither must the daemon.
+    // The daemon must not do so either.
     let path = format!("/git/{REPO}/refresh");
     let empty = code(world.post(&path, "").await).await;
     assert_eq!(empty, (404, "repository_empty".to_owned()));

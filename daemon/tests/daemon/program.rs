@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output};
@@ -161,6 +162,30 @@ pub(crate) fn check_config(config: &str, variables: &[(&str, &str)]) -> Output {
     command.arg("check-config").arg("--config");
     command.arg(root.path().join("cachewfsd.toml"));
     command.envs(variables.iter().copied()).output().unwrap()
+}
+
+/// Has the daemon start with nothing on `PATH` but the programs in `directory`; gives what it says.
+fn start_with_programs(directory: &Path) -> String {
+    let root = tempfile::tempdir().unwrap();
+    write_config(root.path(), "");
+    let mut command = cachewfsd();
+    command.arg("--config").arg(root.path().join("config"));
+    let output = command.env("PATH", directory).output().unwrap();
+    assert!(!output.status.success());
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn a_git_that_is_missing_or_too_old_is_refused_in_words() {
+    let programs = tempfile::tempdir().unwrap();
+    let said = start_with_programs(programs.path());
+    assert!(said.contains("install git 2.39 or later"), "{said}");
+
+    let old = programs.path().join("git");
+    write_file(&old, "#!/bin/sh\necho git version 2.38.1\n");
+    fs::set_permissions(&old, fs::Permissions::from_mode(0o755)).unwrap();
+    let said = start_with_programs(programs.path());
+    assert!(said.contains("git version 2.38.1 is too old"), "{said}");
 }
 
 #[test]

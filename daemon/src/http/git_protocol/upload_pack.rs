@@ -181,7 +181,7 @@ impl Reader {
     ) -> Result<Response, GitHttpError> {
         let repo = &self.target.repo;
         match self.start(&self.repository.mirror_path(), body).await {
-            // Most often it wants an object that the mirror lacks. Whatever it is, upstream decides.
+            // The client most often wants an object that the mirror lacks. Upstream decides.
             Ok(opened) if pkt_line::is_refusal(opened.begun()) => {
                 opened.end().await;
                 debug!(%repo, "The mirror of {repo} refuses what a git client wants");
