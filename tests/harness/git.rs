@@ -110,14 +110,16 @@ pub struct GitRepo {
 }
 
 impl GitRepo {
-    /// An empty upstream at `upstream`, and a working copy of it at `work`.
+    /// An empty upstream at `upstream`, unless there is one, and a working copy of it at `work`.
     pub fn create(work: PathBuf, upstream: PathBuf) -> Self {
         fs::create_dir_all(&work).unwrap();
         fs::create_dir_all(&upstream).unwrap();
-        git(
-            &upstream,
-            &["init", "-q", "--bare", "--initial-branch=main"],
-        );
+        if !upstream.join("HEAD").exists() {
+            git(
+                &upstream,
+                &["init", "-q", "--bare", "--initial-branch=main"],
+            );
+        }
         git(&work, &["init", "-q", "--initial-branch=main"]);
         git(
             &work,
