@@ -19,7 +19,7 @@ use super::segments::{RANDOM_CHUNK_LEN, SegmentSink};
 use super::tree::{TreeEntry, TreeEntryKind, TreeList};
 use super::{index, times};
 use crate::git_hash::GitHash;
-use crate::mirror::{GitCommand, GitError};
+use crate::mirror::GitCommand;
 
 /// How many reused parts of an index are asked for at once: each is a few kilobytes, and a bucket
 /// takes as long for one as for many.
@@ -68,10 +68,10 @@ pub(super) fn check_out(
         .config("index.recordEndOfIndexEntries", true)
         .args(["HEAD"])
         .effect()
-        .map_err(|error| match error {
+        .map_err(|error| match error.exit_code() {
             // The list was made of the same trees, so they can be read.
-            GitError::Failed { .. } => PublishError::RefusedTree(error),
-            error => error.into(),
+            Some(_) => PublishError::RefusedTree(error),
+            None => error.into(),
         })?;
     let reusable: HashMap<Digest, &RunReuse> = of
         .previous

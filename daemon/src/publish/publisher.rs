@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cachewfs_format::{ArchiveSummary, Digest, Manifest, Pointer, RepoName, SnapshotId};
-use tracing::info;
+use tracing::{info, warn};
 
 use super::PublishError;
 use super::build::{Built, Snapshot, build};
@@ -19,6 +19,7 @@ use super::takeover::take_over;
 use crate::clock::seconds_since_epoch;
 use crate::collection;
 use crate::config::LiveConfig;
+use crate::error_chain::chain;
 use crate::metrics::{Metrics, Phase, PhaseTimer};
 use crate::mirror::{Git, Upstream, missing_objects};
 use crate::store::{Collection, Holder, Lease, Leases, Secured, Store, Written};
@@ -106,7 +107,15 @@ impl Publisher {
         (upstream, mirror): (&Upstream, &Path),
         (order, feed): (Order, &BuildFeed),
     ) -> Result<Attempt<Published>, PublishError> {
-        let published = self.publish_fed(repo, (upstream, mirror), (order, feed));
+        let mut published = self.publish_fed(repo, (upstream, mirror), (order, feed));
+        if let Err(PublishError::Store(error)) = &published
+            && self.store.set_damaged_aside(error)?
+        {
+            // The snapshot that this one was to build on is damaged in the store: build anew.
+            let error = chain(error);
+            warn!(%repo, error, "A segment of {repo} is damaged in the store and is made anew");
+            published = self.publish_fed(repo, (upstream, mirror), (order, feed));
+        }
         feed.clear();
         published
     }

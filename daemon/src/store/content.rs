@@ -90,20 +90,21 @@ impl Store {
         self.tier().bring_soon(&wanted);
     }
 
-    /// Puts the damaged segment that `error` is about, if it is about one, out of the way, so that a
-    /// publish can write it again.
-    pub(crate) fn set_damaged_aside(&self, error: &StoreError) -> Result<(), StoreError> {
+    /// Moves the damaged segment that `error` is about out of the way, so that a publish can write it
+    /// again. Returns whether there was one: `error` may be about something else.
+    pub(crate) fn set_damaged_aside(&self, error: &StoreError) -> Result<bool, StoreError> {
         let (StoreError::BadSegment { key, .. } | StoreError::Tier(TierError::Truncated { key })) =
             error
         else {
-            return Ok(());
+            return Ok(false);
         };
         match key.object {
             Object::Segment(id) => {
                 self.lock_damaged().insert(key.shelf.clone());
-                Ok(self.tier().set_aside(&key.shelf, id)?)
+                self.tier().set_aside(&key.shelf, id)?;
+                Ok(true)
             }
-            _ => Ok(()),
+            _ => Ok(false),
         }
     }
 }

@@ -102,6 +102,30 @@ async fn one_more_commit_adds_one_pack_and_writes_little() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_part_of_the_index_that_is_damaged_in_the_store_is_made_anew() {
+    let world = World::start().await;
+    let work = world.create_upstream();
+    fill(&work);
+    let first = commit_and_push(&work, "last");
+    world.refresh().await;
+    for run in world.manifest(&first).runs {
+        let id = run.index_part.segment.id.to_string();
+        let path = world.store().join("segments").join(id);
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[20] ^= 1;
+        fs::remove_file(&path).unwrap();
+        write_file(&path, bytes);
+    }
+
+    write_file(&work.join("src/0/0.txt"), "changed\n");
+    let second = commit_and_push(&work, "one more");
+    let answer = world.refresh().await;
+
+    assert_eq!(answer["snapshot"], second);
+    assert_good_clone(&world.extract("snapshot.tar.zst").await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_push_beside_many_tags_writes_few_of_them() {
     let world = World::start().await;
     let work = world.create_upstream();
