@@ -3,8 +3,8 @@
 use std::process::{Command, Stdio};
 
 use cachewfs_tests::{
-    Fault, GitRepo, MountProcess, Proxy, Site, add_loose_objects, assert_index_checksum, binary,
-    can_mount, git, run, try_git, wait_until,
+    Fault, GitRepo, MountProcess, Proxy, Site, assert_index_checksum, binary, can_mount, git,
+    git_fed, run, try_git, wait_until,
 };
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -72,13 +72,20 @@ fn the_maintenance_of_a_clone_reads_nothing_of_the_mount_and_keeps_it_small() {
     // Starts maintenance, as each fetch does.
     let fetch = ["-c", "maintenance.autoDetach=false", "fetch", "-q"];
     git(&clone, &fetch);
-    // Looks for one object in the indexes of the mount.
-    add_loose_objects(&clone, "first", 1);
+    let add_pack = |round: u32| {
+        let commit = format!(
+            "commit refs/heads/round-{round}\ncommitter A <a@example.com> 1700000000 +0000\ndata 0\n"
+        );
+        let import = ["-c", "fastimport.unpackLimit=1", "fast-import", "--quiet"];
+        git_fed(&clone, &import, commit.as_bytes());
+        git(&clone, &fetch);
+    };
+    // The first one looks for objects in the indexes of the mount.
+    add_pack(0);
     let before = mount.traffic("fetched_bytes");
 
-    for round in 0..14 {
-        add_loose_objects(&clone, &round.to_string(), 300);
-        git(&clone, &fetch);
+    for round in 1..15 {
+        add_pack(round);
     }
 
     assert_eq!(mount.traffic("fetched_bytes"), before);

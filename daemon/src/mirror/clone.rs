@@ -26,8 +26,8 @@ pub(crate) fn mirror_path(mirrors: &Path, repo: &RepoName) -> PathBuf {
     mirrors.join(format!("{repo}.git"))
 }
 
-/// Returns whether `path` looks like a mirror, as [`clone_mirror`] leaves one. A repository with its
-/// refs in tables is none: an earlier daemon with git 3.0 made it, and could not publish it.
+/// Returns whether `path` looks like a mirror, as [`clone_mirror`] leaves one. A repository that uses
+/// reftable is not a mirror: a daemon with git 3.0 once made such ones, and could not publish them.
 pub(crate) fn is_mirror(path: &Path) -> bool {
     path.join("HEAD").is_file() && path.join("objects").is_dir() && !path.join("reftable").exists()
 }
@@ -35,16 +35,16 @@ pub(crate) fn is_mirror(path: &Path) -> bool {
 /// Returns whether a mirror has no objects: upstream was empty when it was cloned.
 ///
 /// git 2.39 gives the clone of an empty repository its own default of an object format, whatever
-/// upstream's is. So an empty mirror is cloned again instead of updated.
+/// upstream's is. So an empty mirror that can't be updated is cloned again.
 pub(crate) fn is_empty_mirror(path: &Path) -> bool {
-    let Ok(directories) = fs::read_dir(path.join("objects")) else {
-        return false;
+    let count_entries = || -> std::io::Result<usize> {
+        let mut count = 0;
+        for directory in fs::read_dir(path.join("objects"))? {
+            count += fs::read_dir(directory?.path())?.count();
+        }
+        Ok(count)
     };
-    let mut entries = directories
-        .filter_map(Result::ok)
-        .filter_map(|directory| fs::read_dir(directory.path()).ok())
-        .flatten();
-    entries.next().is_none()
+    matches!(count_entries(), Ok(0))
 }
 
 /// Clones `upstream` into a directory below `tmp` and moves it to `mirror`.

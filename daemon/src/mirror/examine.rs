@@ -4,10 +4,14 @@
 //! can't be read may be about upstream's object.
 //!
 //! ```text
-//! config, HEAD ─► refs ─► heads and tails of packs ─► derived files ─► all that refs reach ─► every byte of packs
+//! config, HEAD ─► refs ─► heads and tails of packs ─► derived files ─► every byte of packs ─► all that refs reach
 //! ```
 //!
-//! The cheap looks come first. Files that are derived from packs (commit-graph, multi-pack-index,
+//! A git that fails is evidence only if it ends with the exit code of its own errors, does so twice, and
+//! works in a repository that is known to be sound: otherwise the machine or the operator's
+//! configuration is at fault.
+//!
+//! The cheap looks come first, and memory is needed last. Files that are derived from packs (commit-graph, multi-pack-index,
 //! bitmaps, reverse indexes) and refs that can't be read are removed: git goes on without, and the
 //! next update or publish writes them again. For anything else the mirror has to be made anew.
 
@@ -26,6 +30,8 @@ use crate::git_hash::GitHash;
 
 /// Length of the blocks in which a file is read for its checksum, in bytes.
 const BLOCK_LEN: usize = 1 << 20;
+/// git's exit code for errors of its own (`die`).
+const FATAL: i32 = 128;
 /// Signature, version and table of first bytes of an index of a pack (`gitformat-pack(5)`).
 const INDEX_HEAD_LEN: u64 = 8 + 4 * 256;
 
@@ -63,7 +69,7 @@ pub(crate) enum ExamineError {
     Stopping,
 }
 
-/// A look ends with the first damage.
+/// Why an examination stops: at the first damage.
 enum End {
     Damage(Damage),
     Error(ExamineError),
@@ -105,12 +111,20 @@ struct Look<'a> {
 
 impl Look<'_> {
     fn run(&mut self) -> Result<(), End> {
+        for file in ["HEAD", "config"] {
+            let path = self.mirror.join(file);
+            read(&path, fs::read)?;
+        }
         let format = self.git(&["rev-parse", "--show-object-format"], Damage::NoRepository)?;
         self.id_len = if format.trim_ascii() == b"sha256" {
             32
         } else {
             20
         };
+        let is_bare = self.git(&["rev-parse", "--is-bare-repository"], Damage::NoRepository)?;
+        if is_bare.trim_ascii() != b"true" {
+            return malformed(self.mirror.join("config"), "has lost its settings");
+        }
         for part in ["objects", "refs"] {
             read(&self.mirror.join(part), fs::read_dir)?;
         }
@@ -121,6 +135,13 @@ impl Look<'_> {
             self.check_ends(pack)?;
         }
         self.check_derived()?;
+        for pack in &packs {
+            for path in [pack.with_extension("idx"), pack.clone()] {
+                if !self.has_right_checksum(&path)? {
+                    return malformed(path, "has other bytes than its checksum says");
+                }
+            }
+        }
         self.git(
             // A commit-graph knows commits whose objects are gone.
             &[
@@ -133,13 +154,6 @@ impl Look<'_> {
             ],
             Damage::Objects,
         )?;
-        for pack in &packs {
-            for path in [pack.with_extension("idx"), pack.clone()] {
-                if !self.has_right_checksum(&path)? {
-                    return malformed(path, "has other bytes than its checksum says");
-                }
-            }
-        }
         Ok(())
     }
 
@@ -154,14 +168,33 @@ impl Look<'_> {
             all => (None, all),
         };
         let (name, rest) = subcommand.split_first().unwrap_or((&"", &[]));
-        let mut command = self.git.in_repository(self.mirror, name);
-        if let Some((key, value)) = configs {
-            command = command.config(key, value);
-        }
-        match command.args(rest).time_limit(self.limit).output() {
-            Err(error @ GitError::Failed { .. }) => Err(End::Damage(damage(error))),
+        let command = || {
+            let mut command = self.git.in_repository(self.mirror, name);
+            if let Some((key, value)) = configs {
+                command = command.config(key, value);
+            }
+            command.args(rest).time_limit(self.limit)
+        };
+        match command().output() {
+            Err(error) if error.exit_code() == Some(FATAL) => {
+                self.check_git()?;
+                let again = command().output();
+                again.map_err(|_| End::Damage(damage(error)))
+            }
             output => Ok(output.map_err(ExamineError::Git)?),
         }
+    }
+
+    /// Fails if git doesn't work here at all.
+    fn check_git(&self) -> Result<(), ExamineError> {
+        let tmp = tempfile::tempdir().map_err(|source| ExamineError::Io {
+            path: std::env::temp_dir(),
+            source,
+        })?;
+        let init = self.git.command("init").args(["--bare", "--quiet"]);
+        init.args([tmp.path()]).effect()?;
+        let walk = self.git.in_repository(tmp.path(), "rev-list");
+        Ok(walk.args(["--objects", "--all"]).effect()?)
     }
 
     fn check_packed_refs(&self) -> Result<(), End> {
@@ -196,9 +229,14 @@ impl Look<'_> {
             let content = read(&path, fs::read)?;
             let content = content.trim_ascii_end();
             let is_lock = path.extension() == Some(OsStr::new("lock"));
-            if !is_lock && !is_id(content, self.id_len) && !content.starts_with(b"ref: refs/") {
-                self.remove(path)?;
+            if is_lock || is_id(content, self.id_len) || content.starts_with(b"ref: refs/") {
+                continue;
             }
+            if path.starts_with(self.mirror.join("refs/cachewfs")) {
+                // Only a restore from the snapshot knows what it kept.
+                return malformed(path, "is no ref");
+            }
+            self.remove(path)?;
         }
         Ok(())
     }
@@ -247,7 +285,10 @@ impl Look<'_> {
         let in_pack = |place, len| at((&pack_file, pack), place, len);
         let in_index = |place, len| at((&index_file, &index), place, len);
         if in_pack(0, 4)? != b"PACK" || in_index(0, 8)? != b"\xfftOc\0\0\0\x02" {
-            return malformed(pack.to_owned(), "is no pack, or its index is none");
+            return malformed(
+                pack.to_owned(),
+                "is not a pack file, or its index is malformed",
+            );
         }
         let has_same_end = in_pack(pack_len - id_len, self.id_len)?
             == in_index(index_len - 2 * id_len, self.id_len)?;
@@ -255,7 +296,7 @@ impl Look<'_> {
         if has_same_end && has_same_count {
             Ok(())
         } else {
-            malformed(pack.to_owned(), "is another pack than its index is of")
+            malformed(pack.to_owned(), "doesn't belong to its index")
         }
     }
 
@@ -304,7 +345,10 @@ impl Look<'_> {
     fn verifies(&self, file: &str) -> Result<bool, End> {
         let command = self.git.in_repository(self.mirror, file);
         match command.args(["verify"]).time_limit(self.limit).effect() {
-            Err(GitError::Failed { .. }) => Ok(false),
+            Err(error) if matches!(error.exit_code(), Some(1 | FATAL)) => {
+                self.check_git()?;
+                Ok(false)
+            }
             verified => Ok(verified.map(|()| true).map_err(ExamineError::Git)?),
         }
     }
@@ -455,6 +499,12 @@ mod tests {
     async fn each_file_that_git_needs_is_seen_to_be_damaged() {
         let damages: &[fn(&Path)] = &[
             |mirror| fs::remove_file(mirror.join("HEAD")).unwrap(),
+            |mirror| drop(File::create(mirror.join("config")).unwrap()),
+            |mirror| {
+                let retained = mirror.join("refs/cachewfs/retained");
+                fs::create_dir_all(&retained).unwrap();
+                File::create(retained.join("12".repeat(20))).unwrap();
+            },
             |mirror| {
                 overwrite(&mirror.join("packed-refs"), |bytes| {
                     bytes.extend(b"zz refs/x");

@@ -20,14 +20,16 @@ use super::upstream::GitSecrets;
 use super::{GitError, GitStream, redact};
 use crate::traces;
 
-/// Prefixes of git's environment variables that say how to reach an upstream, or trace git. The
+/// Prefixes of git's environment variables that say how to reach an upstream, or trace git. An
 /// operator may set these. All other variables of git are removed: they would point git at another
 /// repository, or change what it does to ours.
 const KEPT_VARIABLES: &[&str] = &[
+    "GIT_ALLOW_PROTOCOL",
     "GIT_ASKPASS",
     "GIT_CURL_VERBOSE",
     "GIT_EXEC_PATH",
     "GIT_HTTP_",
+    "GIT_PROTOCOL_FROM_USER",
     "GIT_PROXY_",
     "GIT_SSH",
     "GIT_SSL_",
@@ -95,6 +97,11 @@ impl Git {
     /// Waits on a thread that is not one of the runtime's own.
     pub(super) fn wait_for<T>(&self, future: impl Future<Output = T>) -> T {
         self.runtime.block_on(future)
+    }
+
+    /// Waits for `future`; `None` if the daemon stops before it ends.
+    pub(super) async fn unless_stopping<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+        self.stop.run_until_cancelled(future).await
     }
 
     /// Whether the daemon stops, so that long work should end.

@@ -31,6 +31,7 @@ pub(crate) use clone::{
 pub(crate) use compare::{is_current, list_upstream};
 pub(crate) use credentials::Credentials;
 pub use credentials::{CredentialError, UpstreamAuthConfig};
+pub(crate) use disk_full::has_room;
 pub(crate) use error::{MirrorError, is_disk_full};
 pub(crate) use examine::{ExamineError, Finding, examine};
 pub(crate) use git::{Git, GitCommand};

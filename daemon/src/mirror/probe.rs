@@ -12,7 +12,7 @@ use reqwest::StatusCode;
 use reqwest::Url;
 use tracing::Instrument as _;
 
-use super::{Git, Upstream};
+use super::{Git, GitError, Upstream};
 use crate::traces;
 
 /// How long upstream may take to answer before it counts as silent.
@@ -70,8 +70,11 @@ fn of_directory(directory: &Path) -> Probe {
     for head in git_directories(directory).map(|place| place.join("HEAD")) {
         match std::fs::File::open(head) {
             Ok(_) => return Probe::Answers,
-            Err(error) if error.kind() == ErrorKind::PermissionDenied => found = Probe::Denied,
-            Err(_) => {}
+            Err(error) => match error.kind() {
+                ErrorKind::NotFound | ErrorKind::NotADirectory => {}
+                ErrorKind::PermissionDenied => found = Probe::Denied,
+                _ => return Probe::Fails,
+            },
         }
     }
     found
@@ -95,7 +98,9 @@ fn git_directories(directory: &Path) -> impl Iterator<Item = PathBuf> {
 
 /// Asks a server, as git begins a fetch (`gitprotocol-http(5)`).
 fn of_server(git: &Git, upstream: &Upstream, url: Url) -> Probe {
-    let login = login_of_git(git, upstream, &url);
+    let Ok(login) = login_of_git(git, upstream, &url) else {
+        return Probe::Fails;
+    };
     let is_anonymous = login.is_none();
     let Some(mut url) = info_refs(url) else {
         return Probe::Fails;
@@ -113,7 +118,10 @@ fn of_server(git: &Git, upstream: &Upstream, url: Url) -> Probe {
         request = request.basic_auth(user, Some(password));
     }
     let span = traces::upstream_span("probe", upstream.authority());
-    let answer = git.wait_for(request.send().instrument(span.clone()));
+    let ask = git.unless_stopping(request.send().instrument(span.clone()));
+    let Some(answer) = git.wait_for(ask) else {
+        return Probe::Fails;
+    };
     traces::note_answer(&span, &answer);
     match answer {
         Ok(answer) => of_status(answer.status(), is_anonymous),
@@ -138,26 +146,34 @@ fn of_status(status: StatusCode, is_anonymous: bool) -> Probe {
         StatusCode::UNAUTHORIZED if is_anonymous => Probe::Missing,
         StatusCode::NOT_FOUND | StatusCode::GONE => Probe::Missing,
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Probe::Denied,
-        status if status.is_success() => Probe::Answers,
+        status if status.is_success() || status.is_redirection() => Probe::Answers,
         _ => Probe::Fails,
     }
 }
 
-/// Returns the user and password that git shows to the server of `url`, from whichever helper.
-fn login_of_git(git: &Git, upstream: &Upstream, url: &Url) -> Option<(String, String)> {
-    let printed = git
+/// Returns the user and password that git shows to the server of `url`, from whichever helper; `None`
+/// if git has none. Fails if a helper can't be asked.
+fn login_of_git(
+    git: &Git,
+    upstream: &Upstream,
+    url: &Url,
+) -> Result<Option<(String, String)>, GitError> {
+    let filled = git
         .command("credential")
-        .secrets(&upstream.git_secrets(git).ok()?)
+        .secrets(&upstream.git_secrets(git)?)
         .args(["fill"])
         .input(format!("url={url}\n\n"))
         .time_limit(LOCAL_LIMIT)
-        .text()
-        .ok()?;
+        .text();
+    let printed = match filled {
+        Err(error) if error.exit_code().is_some() => return Ok(None),
+        printed => printed?,
+    };
     let value = |key: &str| {
         let mut pairs = printed.lines().filter_map(|line| line.split_once('='));
         pairs.find_map(|(found, value)| (found == key).then(|| value.to_owned()))
     };
-    Some((value("username")?, value("password")?))
+    Ok(value("username").zip(value("password")))
 }
 
 #[cfg(test)]
@@ -173,7 +189,8 @@ mod tests {
             (404, Probe::Missing, Probe::Missing),
             (410, Probe::Missing, Probe::Missing),
             (500, Probe::Fails, Probe::Fails),
-            (302, Probe::Fails, Probe::Fails),
+            // git follows it.
+            (302, Probe::Answers, Probe::Answers),
         ] {
             let status = StatusCode::from_u16(status).unwrap();
             assert_eq!(of_status(status, true), anonymous, "{status}");

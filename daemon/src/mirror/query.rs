@@ -106,14 +106,13 @@ pub(crate) fn has_commit(git: &Git, mirror: &Path, oid: ObjectId) -> Result<bool
     Ok(kinds.get(&oid).is_some_and(|kind| kind == "commit"))
 }
 
-/// Returns the commit of HEAD; `None` if HEAD names a branch that isn't there.
+/// Returns the commit of HEAD; `None` if HEAD names a branch that isn't there, or can't be read.
 pub(crate) fn head_commit(git: &Git, mirror: &Path) -> Result<Option<ObjectId>, GitError> {
     let commit = git
         .in_repository(mirror, "rev-parse")
         .args(["--verify", "--quiet", "HEAD^{commit}"])
         .text();
     match commit {
-        // Of other exit codes the mirror is the cause.
         Err(error) if error.exit_code() == Some(1) => Ok(None),
         commit => Ok(ObjectId::parse(&commit?).ok()),
     }

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{BufWriter, Write as _};
+use std::io::{BufWriter, ErrorKind, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
@@ -19,7 +19,7 @@ use super::segments::{RANDOM_CHUNK_LEN, SegmentSink};
 use super::tree::{TreeEntry, TreeEntryKind, TreeList};
 use super::{index, times};
 use crate::git_hash::GitHash;
-use crate::mirror::GitCommand;
+use crate::mirror::{GitCommand, has_room};
 
 /// How many reused parts of an index are asked for at once: each is a few kilobytes, and a bucket
 /// takes as long for one as for many.
@@ -62,17 +62,7 @@ pub(super) fn check_out(
     };
     fs::create_dir(&work_tree.root).map_err(PublishError::at(&work_tree.root))?;
     let list = TreeList::create(job)?;
-    work_tree
-        .git("read-tree")
-        .config("index.version", 2)
-        .config("index.recordEndOfIndexEntries", true)
-        .args(["HEAD"])
-        .effect()
-        .map_err(|error| match error.exit_code() {
-            // The list was made of the same trees, so they can be read.
-            Some(_) => PublishError::RefusedTree(error),
-            None => error.into(),
-        })?;
+    work_tree.read_tree(&list)?;
     let reusable: HashMap<Digest, &RunReuse> = of
         .previous
         .into_iter()
@@ -172,6 +162,31 @@ impl WorkTree<'_> {
             .config("core.attributesFile", "/dev/null")
             .variable("GIT_WORK_TREE", &self.root)
             .variable("GIT_INDEX_FILE", &self.index)
+    }
+
+    /// Makes the index of HEAD's tree. An error says whether git refuses a path in the tree.
+    fn read_tree(&self, list: &TreeList) -> Result<(), PublishError> {
+        let read_tree = || {
+            self.git("read-tree")
+                .config("index.version", 2)
+                .config("index.recordEndOfIndexEntries", true)
+                .args(["HEAD"])
+        };
+        match read_tree().effect() {
+            Err(error) if error.exit_code().is_some() => {
+                if !has_room(self.job.tmp, list.len()?) {
+                    let source = ErrorKind::StorageFull.into();
+                    return Err(PublishError::at(&self.index)(source));
+                }
+                // Without these, git refuses only paths that the list refuses, too.
+                let unprotected = read_tree()
+                    .config("core.protectHFS", false)
+                    .config("core.protectNTFS", false);
+                unprotected.effect()?;
+                Err(PublishError::RefusedTree(error))
+            }
+            made => Ok(made?),
+        }
     }
 
     /// Checks out the files of all runs that can't be reused. Returns the others, in order.

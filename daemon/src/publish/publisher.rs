@@ -109,7 +109,7 @@ impl Publisher {
     ) -> Result<Attempt<Published>, PublishError> {
         let mut published = self.publish_fed(repo, (upstream, mirror), (order, feed));
         if let Err(PublishError::Store(error)) = &published
-            && self.store.set_damaged_aside(error)?
+            && self.store.set_damaged_aside(error).is_ok_and(|was| was)
         {
             // The snapshot that this one was to build on is damaged in the store: build anew.
             let error = chain(error);

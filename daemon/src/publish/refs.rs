@@ -56,7 +56,8 @@ impl Refs {
         };
         let path = mirror.join("HEAD");
         let head = std::fs::read(&path).map_err(PublishError::at(&path))?;
-        let head = match head.trim_ascii().strip_prefix(b"ref: ") {
+        let symref = head.trim_ascii().strip_prefix(b"ref: ");
+        let head = match symref {
             Some(name) if name.starts_with(HEADS) => Head::Branch(name.to_owned()),
             // As in a clone: HEAD is on no branch.
             Some(_) | None => Head::Detached,
@@ -77,10 +78,22 @@ impl Refs {
             .args(["--verify", "--quiet", "HEAD^{commit}"])
             .text();
         refs.commit = match commit {
-            Err(error) if error.exit_code() == Some(1) => return Err(PublishError::HeadUnborn),
+            Err(error) if error.exit_code() == Some(1) => return Err(refs.without_commit(symref)),
             commit => ObjectId::parse(&commit?)?,
         };
         Ok(refs)
+    }
+
+    /// Returns why HEAD has no commit: the ref that it names isn't there, or the commit is damaged.
+    fn without_commit(&self, symref: Option<&[u8]>) -> PublishError {
+        match symref {
+            Some(name) if !self.all.iter().any(|each| each.name == name) => {
+                PublishError::HeadUnborn
+            }
+            Some(_) | None => PublishError::BrokenRef {
+                name: "HEAD".to_owned(),
+            },
+        }
     }
 
     /// The refs that the archives show, sorted by name.

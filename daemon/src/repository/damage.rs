@@ -19,8 +19,8 @@ use crate::publish::PublishError;
 /// A mirror that is damaged again within this time stays as it is, and the state says so: to make it
 /// anew has not helped, and upstream must not be asked for all of it again and again.
 const PERIOD: Duration = Duration::from_hours(1);
-/// The pause after a look at a mirror, in times of how long the look took: looks take a twentieth of
-/// the time at most. One at a very large mirror takes minutes.
+/// The pause after an examination, as a multiple of the time that it took: examinations take a
+/// twentieth of the time at most. One of a very large mirror takes minutes.
 const PAUSE: u32 = 20;
 /// A look that took no longer than this needs no pause: failed runs have pauses of their own.
 const SHORT: Duration = Duration::from_secs(1);
@@ -94,6 +94,10 @@ impl Worker {
         if is_early || !may_be_damage(error) || !self.repository.mirror.exists() {
             return false;
         }
+        // It takes as much memory and as many processors as a publish.
+        let Ok(_turn) = self.unless_stopping(self.publish_turn(&[])).await else {
+            return false;
+        };
         let (registry, repository) = (Arc::clone(&self.registry), Arc::clone(&self.repository));
         let look = move || {
             let git = registry.git.stopped_by(registry.stop.clone());
@@ -117,7 +121,7 @@ impl Worker {
                 false
             }
             Ok(Ok(Finding::Repaired(removed))) => {
-                warn!(%repo, error, ?removed, "Removed damaged files of the mirror of {repo}, which is repaired so");
+                warn!(%repo, error, ?removed, "Repaired the mirror of {repo}: removed damaged files");
                 true
             }
             Ok(Ok(Finding::Damaged(damage))) => {

@@ -42,7 +42,7 @@ impl Worker {
             let (config, mirror) = (registry.config.now(), &repository.mirror);
             let mut is_current = false;
             let mut limits = config.git.clone();
-            if !is_mirror(mirror) || is_empty_mirror(mirror) {
+            if !is_mirror(mirror) {
                 is_current = bring_up(&registry, &repository)?;
                 limits = limits.of_first_update();
             } else if sweep {
@@ -50,7 +50,17 @@ impl Worker {
             }
             if !is_current {
                 let what = (mirror.as_path(), &config.namespaces[..]);
-                update(&registry.git, &repository.upstream(), what, &limits)?;
+                let upstream = repository.upstream();
+                match update(&registry.git, &upstream, what, &limits) {
+                    Err(MirrorError::Upstream { is_answering, .. })
+                        if is_answering && is_empty_mirror(mirror) =>
+                    {
+                        if !bring_up(&registry, &repository)? {
+                            update(&registry.git, &upstream, what, &limits)?;
+                        }
+                    }
+                    updated => updated?,
+                }
             }
             let head = head_commit(&registry.git, mirror)?;
             repository.change_status(|status| status.mirror_is_fresh(head));
@@ -174,7 +184,7 @@ fn bring_up(registry: &Registry, repository: &Repository) -> Result<bool, Mirror
     let mirror = &repository.mirror;
     if mirror.exists() {
         if !is_mirror(mirror) {
-            warn!(repo = %name, "What is left of the mirror of {name} is no mirror, and is removed");
+            warn!(repo = %name, "Removing the remains of a mirror of {name}");
         }
         set_aside(registry, repository).map_err(|source| MirrorError::Io {
             path: mirror.clone(),

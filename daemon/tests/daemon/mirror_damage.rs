@@ -71,6 +71,12 @@ const DAMAGES: &[Damage] = &[
             flip_a_bit(&pack);
         }
     }),
+    (
+        "refs in tables, as a daemon with git 3.0 made them once",
+        |mirror| {
+            fs::create_dir(mirror.join("reftable")).unwrap();
+        },
+    ),
     ("no objects", |mirror| {
         fs::remove_dir_all(mirror.join("objects")).unwrap();
     }),

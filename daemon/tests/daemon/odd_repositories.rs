@@ -89,6 +89,87 @@ async fn head_follows_upstream_detached_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn head_that_names_a_tag_is_detached_as_in_a_clone() {
+    let world = World::start().await;
+    let work = world.create_upstream();
+    write_file(&work.join("file"), "tagged\n");
+    let tagged = commit_and_push(&work, "one");
+    git(&work, ["tag", "-a", "v1", "-m", "one"]);
+    commit_and_push(&work, "two");
+    git(&world.upstream(), ["symbolic-ref", "HEAD", "refs/tags/v1"]);
+
+    assert_eq!(world.refresh().await["snapshot"], tagged);
+
+    let clone = world.extract("snapshot.tar.zst").await;
+    assert_eq!(git(&clone, ["branch", "--show-current"]), "");
+    assert_eq!(git(&clone, ["rev-parse", "HEAD"]), tagged);
+    assert_good_clone(&clone);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replace_refs_change_nothing_that_is_published() {
+    let world = World::start_with(|config| {
+        config.namespaces = vec!["refs/replace/".to_owned()];
+    })
+    .await;
+    let work = world.create_upstream();
+    for content in ["one\n", "two\n", "three\n"] {
+        write_file(&work.join("file"), content);
+        commit_and_push(&work, content);
+    }
+    let head = git(&work, ["rev-parse", "HEAD"]);
+    let other = git(&work, ["commit-tree", "-m", "other", "HEAD~2^{tree}"]);
+    git(&work, ["replace", &head, &other]);
+    git(
+        &work,
+        ["push", "-q", "origin", "refs/replace/*:refs/replace/*"],
+    );
+
+    assert_eq!(world.refresh().await["snapshot"], head);
+
+    let clone = world.extract("snapshot.tar.zst").await;
+    assert_eq!(fs::read(clone.join("file")).unwrap(), b"three\n");
+    assert_eq!(git(&clone, ["rev-list", "--count", "HEAD"]), "3");
+    assert_good_clone(&clone);
+    let mirror = world.extract("mirror.tar.zst").await;
+    git(&mirror, ["fsck", "--strict"]);
+    let count = ["--no-replace-objects", "rev-list", "--count", "HEAD"];
+    assert_eq!(git(&mirror, count), "3");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_with_its_refs_in_tables_is_one_like_any_other() {
+    let world = World::start().await;
+    let upstream = world.upstream();
+    let mut init = cachewfs_tests::git_command(world.root.path());
+    // Versions of git that know no other format ignore it.
+    init.env("GIT_DEFAULT_REF_FORMAT", "reftable");
+    init.args(["init", "-q", "--bare", "-b", "main"])
+        .arg(&upstream);
+    assert!(init.status().unwrap().success());
+    let work = world.root.path().join("work");
+    git(
+        world.root.path(),
+        ["init", "-q", "-b", "main", work.to_str().unwrap()],
+    );
+    git(
+        &work,
+        ["remote", "add", "origin", upstream.to_str().unwrap()],
+    );
+    commit_and_push(&work, "one");
+    world.refresh().await;
+    git(&work, ["branch", "other"]);
+    let head = commit_and_push(&work, "two");
+
+    assert_eq!(world.refresh().await["snapshot"], head);
+
+    let clone = world.extract("snapshot.tar.zst").await;
+    let branches = git(&clone, ["branch", "-r"]);
+    assert!(branches.contains("origin/other"), "{branches}");
+    assert_good_clone(&clone);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn odd_names_modes_and_attributes_come_out_as_git_has_them() {
     let world = World::start().await;
     let work = world.create_upstream();

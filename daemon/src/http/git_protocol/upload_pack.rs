@@ -252,7 +252,9 @@ impl Reader {
         body: Option<&Arc<Received>>,
     ) -> Result<Response, GitHttpError> {
         let opened = match self.start(directory, body).await {
-            Err(GitHttpError::Git(_)) if !is_repository(directory) => {
+            Err(GitHttpError::Git(error))
+                if error.exit_code().is_some() && !is_repository(directory) =>
+            {
                 let url = self.repository.upstream().url().to_owned();
                 return Err(GitHttpError::NotFound { url });
             }
