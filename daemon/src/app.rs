@@ -365,8 +365,8 @@ pub(crate) fn sweep(tmp: &Path) -> std::io::Result<()> {
     std::fs::create_dir_all(tmp)
 }
 
-/// The settings that every git of the daemon gets: versions of git differ in their defaults, and files
-/// in the home directory of the daemon's user must not change what is published.
+/// The settings that every git of the daemon gets. Versions of git differ in their defaults, and files
+/// in the home directory of the daemon's user must not change a snapshot.
 ///
 /// Upstreams on this machine may belong to other users. Programs that git starts, such as git-lfs, find
 /// bare repositories by their directory. The daemon maintains mirrors itself (`mirror/maintain.rs`).

@@ -1,7 +1,5 @@
 //! The checksums that git puts at the end of its files.
 
-use std::io::Write;
-
 use aws_lc_rs::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY, SHA256};
 
 /// Length in bytes of a SHA-256 hash: ids of objects have this length in a repository that uses it.
@@ -9,7 +7,6 @@ const SHA256_LEN: usize = 32;
 
 /// Computes the checksum of written bytes, with the hash function of a repository's object format:
 /// SHA-1 or SHA-256.
-#[derive(Clone)]
 pub(crate) struct GitHash(Context);
 
 impl GitHash {
@@ -36,17 +33,6 @@ impl GitHash {
 impl std::fmt::Debug for GitHash {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str("GitHash")
-    }
-}
-
-impl Write for GitHash {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
     }
 }
 

@@ -39,42 +39,27 @@ impl MirrorError {
     /// code doesn't tell.
     pub(super) fn of_upstream(git: &Git, upstream: &Upstream, source: GitError) -> Self {
         let url = upstream.url().to_owned();
-        match source {
+        let is_answering = match source {
             GitError::TimedOut { .. } => return Self::TimedOut { url, source },
             GitError::Spawn { .. } | GitError::Stopped { .. } | GitError::DiskFull { .. } => {
                 return Self::Git(source);
             }
             GitError::Pipe { .. } | GitError::TooMuchOutput { .. } | GitError::Credentials(_) => {
-                let is_answering = false;
-                return Self::Upstream {
-                    url,
-                    is_answering,
-                    source,
-                };
+                false
             }
-            GitError::Failed { .. } => {}
-        }
-        match probe(git, upstream) {
-            Probe::Missing => Self::NotFound { url },
-            Probe::Denied => Self::Denied { url, source },
-            Probe::Unreachable => Self::Unreachable { url, source },
-            Probe::TimedOut => Self::TimedOut { url, source },
-            Probe::Fails => {
-                let is_answering = false;
-                Self::Upstream {
-                    url,
-                    is_answering,
-                    source,
-                }
-            }
-            Probe::Answers => {
-                let is_answering = true;
-                Self::Upstream {
-                    url,
-                    is_answering,
-                    source,
-                }
-            }
+            GitError::Failed { .. } => match probe(git, upstream) {
+                Probe::Missing => return Self::NotFound { url },
+                Probe::Denied => return Self::Denied { url, source },
+                Probe::Unreachable => return Self::Unreachable { url, source },
+                Probe::TimedOut => return Self::TimedOut { url, source },
+                Probe::Fails => false,
+                Probe::Answers => true,
+            },
+        };
+        Self::Upstream {
+            url,
+            is_answering,
+            source,
         }
     }
 }

@@ -7,13 +7,13 @@
 //! config, HEAD ─► refs ─► heads and tails of packs ─► derived files ─► every byte of packs ─► all that refs reach
 //! ```
 //!
-//! A git that fails is evidence only if it ends with the exit code of its own errors, does so twice, and
-//! works in a repository that is known to be sound: otherwise the machine or the operator's
+//! A failing git is evidence only if three things hold: it ends with the exit code of its own errors, it
+//! fails twice, and it works in an empty repository. Otherwise the machine or the operator's
 //! configuration is at fault.
 //!
-//! The cheap looks come first, and memory is needed last. Files that are derived from packs (commit-graph, multi-pack-index,
-//! bitmaps, reverse indexes) and refs that can't be read are removed: git goes on without, and the
-//! next update or publish writes them again. For anything else the mirror has to be made anew.
+//! The cheap looks come first, and the one that needs memory comes last. Files that are derived from
+//! packs (commit-graph, multi-pack-index, bitmaps, reverse indexes) and refs that can't be read are
+//! removed: git works without them, and the next update or publish writes them again. For anything else the mirror has to be made anew.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -115,13 +115,13 @@ impl Look<'_> {
             let path = self.mirror.join(file);
             read(&path, fs::read)?;
         }
-        let format = self.git(&["rev-parse", "--show-object-format"], Damage::NoRepository)?;
+        let format = self.git("rev-parse", &["--show-object-format"], Damage::NoRepository)?;
         self.id_len = if format.trim_ascii() == b"sha256" {
             32
         } else {
             20
         };
-        let is_bare = self.git(&["rev-parse", "--is-bare-repository"], Damage::NoRepository)?;
+        let is_bare = self.git("rev-parse", &["--is-bare-repository"], Damage::NoRepository)?;
         if is_bare.trim_ascii() != b"true" {
             return malformed(self.mirror.join("config"), "has lost its settings");
         }
@@ -142,38 +142,25 @@ impl Look<'_> {
                 }
             }
         }
-        self.git(
-            // A commit-graph knows commits whose objects are gone.
-            &[
-                "-c",
-                "core.commitGraph=false",
-                "rev-list",
-                "--objects",
-                "--quiet",
-                "--all",
-            ],
-            Damage::Objects,
-        )?;
+        let walk = ["--objects", "--quiet", "--all"];
+        self.git("rev-list", &walk, Damage::Objects)?;
         Ok(())
     }
 
     /// Runs git in the mirror and returns what it prints. If it fails, that is damage.
     fn git(
         &self,
+        subcommand: &str,
         arguments: &[&str],
         damage: impl FnOnce(GitError) -> Damage,
     ) -> Result<Vec<u8>, End> {
-        let (configs, subcommand) = match arguments {
-            ["-c", setting, rest @ ..] => (setting.split_once('='), rest),
-            all => (None, all),
-        };
-        let (name, rest) = subcommand.split_first().unwrap_or((&"", &[]));
         let command = || {
-            let mut command = self.git.in_repository(self.mirror, name);
-            if let Some((key, value)) = configs {
-                command = command.config(key, value);
-            }
-            command.args(rest).time_limit(self.limit)
+            self.git
+                .in_repository(self.mirror, subcommand)
+                // A commit-graph knows commits whose objects are gone.
+                .config("core.commitGraph", false)
+                .args(arguments)
+                .time_limit(self.limit)
         };
         match command().output() {
             Err(error) if error.exit_code() == Some(FATAL) => {

@@ -20,6 +20,7 @@ use super::tree::{TreeEntry, TreeEntryKind, TreeList};
 use super::{index, times};
 use crate::git_hash::GitHash;
 use crate::mirror::{GitCommand, has_room};
+use crate::store::read_file;
 
 /// How many reused parts of an index are asked for at once: each is a few kilobytes, and a bucket
 /// takes as long for one as for many.
@@ -102,10 +103,10 @@ pub(super) fn check_out(
 struct IndexChecksum<'a> {
     hash: GitHash,
     of: &'a Snapshot<'a>,
-    /// The reused parts, in order, that were not asked for yet.
-    next: std::slice::Chunks<'a, &'a RunReuse>,
-    /// How many of the reused parts that were asked for are still to be read.
-    asked_for: usize,
+    /// The runs, in order, that keep their parts.
+    reused: &'a [&'a RunReuse],
+    /// Number of reused parts that were read.
+    read: usize,
 }
 
 impl<'a> IndexChecksum<'a> {
@@ -116,8 +117,8 @@ impl<'a> IndexChecksum<'a> {
         Self {
             hash,
             of,
-            next: reused.chunks(PARTS_AT_ONCE),
-            asked_for: 0,
+            reused,
+            read: 0,
         }
     }
 
@@ -131,15 +132,12 @@ impl<'a> IndexChecksum<'a> {
     /// Adds a part that was written for the previous snapshot.
     fn add_reused(&mut self, run: &RunReuse) -> Result<(), PublishError> {
         let (store, repo) = (self.of.store, self.of.repo);
-        if self.asked_for == 0 {
-            let next = self.next.next().unwrap_or_default();
-            store.bring_soon(repo, next.iter().map(|run| run.index_part.segment));
-            self.asked_for = next.len();
+        if self.read.is_multiple_of(PARTS_AT_ONCE) {
+            let next = self.reused.iter().skip(self.read).take(PARTS_AT_ONCE);
+            store.bring_soon(repo, next.map(|run| run.index_part.segment));
         }
-        self.asked_for = self.asked_for.saturating_sub(1);
-        let mut part = Vec::new();
-        store.copy_content(repo, &run.index_part, (run.index_part.size, &mut part))?;
-        self.add(&part, run.files)
+        self.read += 1;
+        self.add(&read_file(store, repo, &run.index_part)?, run.files)
     }
 }
 

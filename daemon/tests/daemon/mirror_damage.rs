@@ -82,6 +82,14 @@ const DAMAGES: &[Damage] = &[
     }),
 ];
 
+/// Fails unless the daemon, asked to refresh, publishes `head`; says after `what` it doesn't.
+async fn assert_refresh_gives(world: &World, head: &str, what: &str) {
+    let refresh = world.post(&format!("/git/{REPO}/refresh"), "").await;
+    let (status, answer) = (refresh.status(), refresh.text().await.unwrap());
+    assert_eq!(status, 200, "{what}: {answer}");
+    assert!(answer.contains(head), "{what}: {answer}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_mirror_is_made_anew_and_loses_nothing() {
     let mut world = World::start().await;
@@ -100,11 +108,8 @@ async fn a_damaged_mirror_is_made_anew_and_loses_nothing() {
 
         damage(&mirror(&world));
         let head = commit_and_push(&work, "more");
-        let refresh = world.post(&format!("/git/{REPO}/refresh"), "").await;
 
-        let (status, answer) = (refresh.status(), refresh.text().await.unwrap());
-        assert_eq!(status, 200, "{what}: {answer}");
-        assert!(answer.contains(&head), "{what}: {answer}");
+        assert_refresh_gives(&world, &head, what).await;
         git(&mirror(&world), ["fsck", "--no-dangling"]);
         git(
             &mirror(&world),
@@ -146,11 +151,8 @@ async fn what_git_can_do_without_is_repaired_and_the_mirror_stays() {
         damage(&mirror(&world));
 
         let head = commit_and_push(&work, what);
-        let refresh = world.post(&format!("/git/{REPO}/refresh"), "").await;
 
-        let (status, answer) = (refresh.status(), refresh.text().await.unwrap());
-        assert_eq!(status, 200, "{what}: {answer}");
-        assert!(answer.contains(&head), "{what}: {answer}");
+        assert_refresh_gives(&world, &head, what).await;
         assert!(first.iter().all(|pack| pack.exists()), "{what}");
         git(&mirror(&world), ["fsck", "--no-dangling"]);
         git(&mirror(&world), ["commit-graph", "verify"]);
