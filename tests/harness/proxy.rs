@@ -17,7 +17,8 @@ pub enum Fault {
     CutAfter(u64),
     /// Changes one byte in each so many.
     CorruptEvery(u64),
-    /// The same in what is sent to the daemon, or to what stands in its place.
+    /// The same in bodies that are sent to the daemon, or to another server in its place. The heads of
+    /// requests stay as they are: a connection that was used before may have one anywhere.
     CorruptSentEvery(u64),
     /// Answers each request itself, with 503.
     Unavailable,
@@ -110,7 +111,9 @@ impl CurrentFault {
                     is_last = true;
                 }
                 Fault::CorruptEvery(every) if is_answer => corrupt(piece, passed, every),
-                Fault::CorruptSentEvery(every) if !is_answer => corrupt(piece, passed, every),
+                Fault::CorruptSentEvery(every) if !is_answer && !has_head(piece) => {
+                    corrupt(piece, passed, every);
+                }
                 Fault::Refused(status, code) if !is_answer => {
                     from.write_all(refusal(status, code).as_bytes()).ok();
                     break;
@@ -136,6 +139,12 @@ impl CurrentFault {
         to.shutdown(Shutdown::Both).ok();
         from.shutdown(Shutdown::Both).ok();
     }
+}
+
+/// Whether the head of a request is in `piece`.
+fn has_head(piece: &[u8]) -> bool {
+    let mark = b" HTTP/1.1\r\n";
+    piece.windows(mark.len()).any(|bytes| bytes == mark)
 }
 
 /// Changes a byte of each `every`, after so many that `passed`.
