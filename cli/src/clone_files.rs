@@ -1,14 +1,12 @@
 //! The files of a new clone's `.git` that are not git's own defaults.
 
-use std::fmt::Write as _;
-
 use cachewfs_format::ARE_CHANGED_PATHS_PORTABLE;
 
 const HEADS: &[u8] = b"refs/heads/";
 
 /// Turns the `packed-refs` of the mount into those of a clone: branches become remote-tracking
 /// branches, and the default branch is also a branch of the clone's own.
-pub(crate) fn packed_refs(mirror: &[u8], default_branch: Option<&str>) -> Vec<u8> {
+pub(crate) fn packed_refs(mirror: &[u8], default_branch: Option<&[u8]>) -> Vec<u8> {
     let mut refs: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
     for line in mirror.split_inclusive(|&byte| byte == b'\n') {
         if line.starts_with(b"^") {
@@ -29,7 +27,7 @@ pub(crate) fn packed_refs(mirror: &[u8], default_branch: Option<&str>) -> Vec<u8
             Some(branch) => [b"refs/remotes/origin/", branch].concat(),
             None => name.to_vec(),
         };
-        if name.strip_prefix(HEADS) == default_branch.map(str::as_bytes) {
+        if default_branch.is_some() && name.strip_prefix(HEADS) == default_branch {
             refs.push((name.to_vec(), [id, b" ", name, b"\n"].concat()));
         }
         let text = [id, b" ", &shown, b"\n"].concat();
@@ -41,25 +39,30 @@ pub(crate) fn packed_refs(mirror: &[u8], default_branch: Option<&str>) -> Vec<u8
     text
 }
 
-/// What is appended to the `config` that `git init` wrote.
-pub(crate) fn config(upstream_url: &str, default_branch: Option<&str>) -> String {
-    let mut config = format!(
-        "[remote \"origin\"]\n\
-         \turl = \"{}\"\n\
-         \tfetch = +refs/heads/*:refs/remotes/origin/*\n",
-        quoted(upstream_url)
-    );
+/// Returns what is appended to the `config` that `git init` wrote.
+pub(crate) fn config(upstream_url: &str, default_branch: Option<&[u8]>) -> Vec<u8> {
+    let mut config = [
+        b"[remote \"origin\"]\n\turl = \"",
+        &*quoted(upstream_url.as_bytes()),
+        b"\"\n\tfetch = +refs/heads/*:refs/remotes/origin/*\n",
+    ]
+    .concat();
     if let Some(branch) = default_branch {
-        let branch = quoted(branch);
-        write!(
-            config,
-            "[branch \"{branch}\"]\n\tremote = origin\n\tmerge = \"refs/heads/{branch}\"\n"
-        )
-        .ok();
+        let branch = &*quoted(branch);
+        config.extend(
+            [
+                b"[branch \"",
+                branch,
+                b"\"]\n\tremote = origin\n\tmerge = \"refs/heads/",
+                branch,
+                b"\"\n",
+            ]
+            .concat(),
+        );
     }
-    config.push_str(SETTINGS);
+    config.extend_from_slice(SETTINGS.as_bytes());
     if !ARE_CHANGED_PATHS_PORTABLE {
-        config.push_str("[commitGraph]\n\treadChangedPaths = false\n");
+        config.extend_from_slice(b"[commitGraph]\n\treadChangedPaths = false\n");
     }
     config
 }
@@ -100,11 +103,16 @@ const SETTINGS: &str = "\
 ";
 
 /// Escapes a value between quotes in a git configuration.
-fn quoted(value: &str) -> String {
-    value
-        .replace('\\', "\\\\")
-        .replace('"', "\\\"")
-        .replace('\n', "\\n")
+fn quoted(value: &[u8]) -> Vec<u8> {
+    let mut quoted = Vec::new();
+    for &byte in value {
+        match byte {
+            b'\\' | b'"' => quoted.extend_from_slice(&[b'\\', byte]),
+            b'\n' => quoted.extend_from_slice(b"\\n"),
+            byte => quoted.push(byte),
+        }
+    }
+    quoted
 }
 
 #[cfg(test)]
@@ -116,7 +124,7 @@ mod tests {
         let mirror = b"# pack-refs with: peeled fully-peeled sorted \n\
             11 refs/heads/dev\n22 refs/heads/main\n33 refs/tags/v1\n^44\n";
 
-        let text = String::from_utf8(packed_refs(mirror, Some("main"))).unwrap();
+        let text = String::from_utf8(packed_refs(mirror, Some(b"main"))).unwrap();
 
         assert_eq!(
             text,
@@ -130,11 +138,13 @@ mod tests {
         let text = packed_refs(b"22 refs/heads/main\n", None);
 
         assert!(!String::from_utf8(text).unwrap().contains(" refs/heads/"));
-        assert!(!config("https://h/r", None).contains("[branch"));
+        let config = String::from_utf8(config("https://h/r", None)).unwrap();
+        assert!(!config.contains("[branch"));
     }
 
     #[test]
     fn values_cannot_leave_their_quotes() {
-        assert!(config("https://h/\"\n[x]", None).contains(r#"url = "https://h/\"\n[x]""#));
+        let config = String::from_utf8(config("https://h/\"\n[x]", None)).unwrap();
+        assert!(config.contains(r#"url = "https://h/\"\n[x]""#));
     }
 }

@@ -57,6 +57,14 @@ pub(crate) enum CliError {
         /// What it said, after a colon; empty if nothing.
         details: String,
     },
+    /// A clone was made, but git can't write all of its files.
+    #[error("{directory} has the whole history, but git can't check out its files: {details}")]
+    CheckoutFailed {
+        /// The clone.
+        directory: String,
+        /// Why not.
+        details: String,
+    },
     /// The process that was to serve the mount ended before it worked.
     #[error("{message}")]
     NotMounted {
@@ -113,6 +121,10 @@ fn of_cli(error: &CliError) -> (u8, Option<&'static str>) {
         ),
         CliError::NotEmpty { .. } => (FAILED, Some("name another directory")),
         CliError::BadOption { .. } => (USAGE, Some("`cachewfs mount --help` lists the options")),
+        CliError::CheckoutFailed { .. } => (
+            FAILED,
+            Some("look with `git ls-files`; write single files: git restore --source=HEAD -- FILE"),
+        ),
         CliError::ProgramFailed { .. } | CliError::NotMounted { .. } | CliError::Interrupted => {
             (FAILED, None)
         }

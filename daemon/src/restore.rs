@@ -62,7 +62,8 @@ impl RestoreError {
                 | MirrorError::Denied { .. }
                 | MirrorError::Unreachable { .. }
                 | MirrorError::TimedOut { .. }
-                | MirrorError::BadHead { .. }),
+                | MirrorError::BadHead { .. }
+                | MirrorError::Shallow { .. }),
             ) => Ok(error),
             error => Err(error),
         }
@@ -206,8 +207,8 @@ impl Restore<'_> {
         let (Some(_), Some(packed_refs)) = (file("HEAD"), file("packed-refs")) else {
             return Err(RestoreError::Lacks { what: "refs" });
         };
-        let head = manifest.snapshot.commit();
-        Ok(targets(packed_refs).chain([head]).collect())
+        let head = Some(manifest.snapshot.commit()).filter(|head| !head.is_null());
+        Ok(targets(packed_refs).chain(head).collect())
     }
 
     /// Reads those of the tar members of `segment` that `files` has.

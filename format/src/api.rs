@@ -17,6 +17,9 @@ pub const DIRECT_HEADER: &str = "x-cachewfs-direct";
 /// `X-Cachewfs-Direct-Range`: the `Range` to ask for there; that of the request counts in the archive.
 pub const DIRECT_RANGE_HEADER: &str = "x-cachewfs-direct-range";
 
+/// `X-Cachewfs-Notice`: what the work tree of the snapshot lacks, in words; printable ASCII.
+pub const NOTICE_HEADER: &str = "x-cachewfs-notice";
+
 /// The path of the stable URL of an archive: the current one.
 pub fn stable_path(repo: &RepoName, kind: ArchiveKind) -> String {
     format!("/git/{repo}/{}.tar.zst", file_stem(kind))
@@ -98,6 +101,8 @@ pub mod code {
     pub const DISK_FULL: &str = "disk_full";
     /// Upstream fails.
     pub const UPSTREAM_FAILED: &str = "upstream_failed";
+    /// Upstream is a shallow clone, which lacks a part of its history.
+    pub const UPSTREAM_SHALLOW: &str = "upstream_shallow";
     /// The repository has no commits.
     pub const REPOSITORY_EMPTY: &str = "repository_empty";
     /// The tree of HEAD can't be checked out: there is only a mirror archive.
@@ -108,8 +113,6 @@ pub mod code {
     pub const LFS_UNAVAILABLE: &str = "lfs_unavailable";
     /// The LFS objects could not be fetched, or are not what the repository says.
     pub const LFS_FAILED: &str = "lfs_failed";
-    /// HEAD of the repository names no branch.
-    pub const HEAD_UNBORN: &str = "head_unborn";
     /// The daemon wants a token, or doesn't know the one that it was shown.
     pub const UNAUTHENTICATED: &str = "unauthenticated";
     /// The daemon's policy doesn't allow this.
@@ -296,6 +299,9 @@ pub struct PublishedStatus {
     pub mirror_bytes: u64,
     /// Length of the checkout archive in bytes; absent where there is none.
     pub checkout_bytes: Option<u64>,
+    /// What the work tree lacks of HEAD's tree, in words, if it lacks something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notice: Option<String>,
 }
 
 /// The list of all repositories.

@@ -55,7 +55,8 @@ pub fn is_ref_name(name: &[u8]) -> bool {
             .any(|pair| pair == b".." || pair == b"//" || pair == b"@{")
         && !name
             .split(|&byte| byte == b'/')
-            .any(|part| part.is_empty() || part.starts_with(b"."))
+            .any(|part| part.is_empty() || part.starts_with(b".") || part.ends_with(b".lock"))
+        && !name.ends_with(b".")
 }
 
 #[cfg(test)]
@@ -77,6 +78,8 @@ mod tests {
             "",
             "ref: refs/tags/x",
             "ref: refs/heads/a\nb",
+            "ref: refs/heads/a.lock",
+            "ref: refs/heads/a.",
             // git writes it into a repository whose refs are in tables.
             "ref: refs/heads/.invalid",
         ] {

@@ -28,6 +28,7 @@ mod error;
 mod git_head;
 mod git_index;
 mod git_path;
+mod inode;
 mod json;
 pub mod limits;
 mod manifest;
@@ -50,6 +51,7 @@ pub use error::{Error, Result};
 pub use git_head::{GitHead, is_ref_name};
 pub use git_index::{IndexEntry, index_offsets, index_part_entries};
 pub use git_path::GitPath;
+pub use inode::{inode_of, work_tree_inode};
 pub use manifest::{
     ArchiveLayout, Manifest, PackKind, PublishedFile, PublishedLfsObject, PublishedPack, RunReuse,
     SegmentRef,

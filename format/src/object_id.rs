@@ -22,6 +22,20 @@ enum Algorithm {
 }
 
 impl ObjectId {
+    /// Returns the id that no object has (git's null id), as long as this one. It stands for the commit
+    /// of a HEAD whose branch doesn't exist.
+    pub fn to_null(self) -> Self {
+        Self {
+            bytes: [0; 32],
+            ..self
+        }
+    }
+
+    /// Returns whether this is the id that no object has.
+    pub fn is_null(&self) -> bool {
+        self.as_bytes().iter().all(|&byte| byte == 0)
+    }
+
     /// Parses 40 or 64 lower-case hexadecimal digits.
     pub fn parse(text: &str) -> Result<Self> {
         let bad = || Error::BadObjectId {

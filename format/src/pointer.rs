@@ -31,6 +31,9 @@ pub struct Pointer {
     /// one of an earlier writer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub replaced: Vec<Replaced>,
+    /// What the work tree lacks of HEAD's tree, in words, if it lacks something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notice: Option<String>,
     /// The token of the newest lease under which one of the pointers so far was published; 0 if there
     /// was none.
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -119,6 +122,7 @@ mod tests {
             archives: BTreeMap::new(),
             published_at: 7,
             replaced,
+            notice: None,
             fence: 0,
         }
     }

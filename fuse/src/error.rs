@@ -92,7 +92,8 @@ fn of_fetch(error: &FetchError) -> Errno {
         }
         // An empty repository, say: it exists, but has nothing to show.
         FetchError::Refused { .. } => Errno::ENODATA,
-        FetchError::Status { .. }
+        FetchError::Failed { .. }
+        | FetchError::Status { .. }
         | FetchError::Cut { .. }
         | FetchError::Broken { .. }
         | FetchError::Direct(_)

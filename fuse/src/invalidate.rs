@@ -38,19 +38,18 @@ impl Invalidator {
             git.push(b"index");
         }
         self.drop_names(&git, |path| tree_directory_ino(repo, Tree::Git, path));
-        let work_trees = (
-            before.generation.loaded_work_tree(),
-            now.generation.loaded_work_tree(),
-        );
-        if let (Some(before), Some(now)) = work_trees {
-            let changed = now.changed_paths(before);
-            let names = with_changed_directories(&changed, before, now);
-            self.drop_names(&names, |path| work_tree_ino(repo, path));
-        } else {
+        let Some(tree) = before.generation.loaded_work_tree() else {
             let names = before.generation.searched();
             let names: Vec<_> = names.iter().map(Vec::as_slice).collect();
             self.drop_names(&names, |path| work_tree_ino(repo, path));
-        }
+            return;
+        };
+        // If what there is now couldn't be loaded, nothing of what there was may stay.
+        let unknown = Arc::new(WorkTree::empty());
+        let now = now.generation.loaded_work_tree().unwrap_or(&unknown);
+        let changed = now.changed_paths(tree);
+        let names = with_changed_directories(&changed, tree, now);
+        self.drop_names(&names, |path| work_tree_ino(repo, path));
     }
 
     /// Drops the names of `paths`, then the listings of their directories.

@@ -63,32 +63,23 @@ fn bad_urls_get_a_clear_error() {
 }
 
 #[test]
-fn an_empty_repository_and_an_unborn_head_are_said_to_be_so() {
+fn an_empty_repository_is_said_to_be_so() {
     if !can_mount() {
         return;
     }
     let site = Site::default();
     site.repo("empty");
-    let mut unborn = site.repo("unborn");
-    unborn.commit("a commit");
-    git(&unborn.work, &["push", "-q", "origin", "main:other"]);
     let daemon = site.daemon();
     let mount = site.mount(&daemon.url());
     let point = mount.point.display().to_string();
 
     let empty = run(&["prefetch", "local/empty", "--mount", &point]);
-    let unborn = run(&["prefetch", "local/unborn", "--mount", &point]);
 
     let said = |output: &std::process::Output| String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(
         !empty.status.success() && said(&empty).contains("repository_empty"),
         "{}",
         said(&empty)
-    );
-    assert!(
-        !unborn.status.success() && said(&unborn).contains("head_unborn"),
-        "{}",
-        said(&unborn)
     );
 }
 

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use cachewfs_format::RepoName;
+use cachewfs_format::{GitHead, RepoName};
 use cachewfs_fuse::control::protocol::{Answer, Request};
 use tempfile::TempDir;
 
@@ -47,8 +47,17 @@ const CHECKOUT_WORKERS: &str = "checkout.workers=0";
 struct Source {
     objects_directory: PathBuf,
     upstream_url: String,
-    /// Absent where HEAD is detached.
-    branch: Option<String>,
+    /// What the work tree of the snapshot lacks, in words.
+    notice: Option<String>,
+}
+
+/// What HEAD of a clone is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Head {
+    /// It has a commit.
+    Commit,
+    /// It names a branch that doesn't exist.
+    Unborn,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -91,10 +100,17 @@ async fn clone(args: &Args, repo: &RepoName, target: &Path) -> Result<()> {
         .permissions(std::fs::Permissions::from_mode(0o777))
         .tempdir_in(parent)
         .with_context(|| format!("can't write in {}", parent.display()))?;
-    set_up(&staging, &source).await?;
-    if !args.no_checkout {
-        check_out(&staging).await?;
-    }
+    let head = set_up(&staging, &source).await?;
+    let checked_out = match head {
+        _ if args.no_checkout => Ok(()),
+        Head::Commit => check_out(&staging).await,
+        Head::Unborn => {
+            output::error(
+                "cachewfs: HEAD names a branch that does not exist: no files are checked out",
+            );
+            Ok(())
+        }
+    };
     let staged = staging.keep();
     std::fs::rename(&staged, target).inspect_err(|_| {
         // Somebody else has put something there meanwhile.
@@ -106,7 +122,12 @@ async fn clone(args: &Args, repo: &RepoName, target: &Path) -> Result<()> {
         directory,
     };
     args.choice.ask(&request).await?;
-    Ok(())
+    checked_out.map_err(|error| {
+        let directory = target.display().to_string();
+        let notice = source.notice.map(|notice| format!("{notice}. "));
+        let details = format!("{}{error:#}", notice.unwrap_or_default());
+        CliError::CheckoutFailed { directory, details }.into()
+    })
 }
 
 async fn resolve(args: &Args, repo: &RepoName) -> Result<Source> {
@@ -116,8 +137,8 @@ async fn resolve(args: &Args, repo: &RepoName) -> Result<Source> {
         .await?;
     let Answer::Resolved {
         upstream_url,
-        default_branch,
         objects_directory,
+        notice,
         ..
     } = answer
     else {
@@ -133,17 +154,17 @@ async fn resolve(args: &Args, repo: &RepoName) -> Result<Source> {
     Ok(Source {
         objects_directory,
         upstream_url,
-        branch: default_branch,
+        notice,
     })
 }
 
 /// Makes the repository as `git clone --no-checkout` would, without copying an object.
-async fn set_up(staging: &TempDir, source: &Source) -> Result<()> {
+async fn set_up(staging: &TempDir, source: &Source) -> Result<Head> {
     let read = |name: &str| {
         let path = source.objects_directory.join(name);
         std::fs::read(&path).with_context(|| format!("can't read {}", path.display()))
     };
-    let (head, refs) = (read("HEAD")?, read("packed-refs")?);
+    let (head, refs) = (GitHead::parse(&read("HEAD")?)?, read("packed-refs")?);
     let is_sha256 = refs
         .split(|&byte| byte == b'\n')
         .any(|line| line.iter().position(|&byte| byte == b' ') == Some(64));
@@ -152,12 +173,19 @@ async fn set_up(staging: &TempDir, source: &Source) -> Result<()> {
     } else {
         "--object-format=sha1"
     };
-    let branch = source.branch.as_deref().unwrap_or("main");
-    let initial = format!("--initial-branch={branch}");
-    let arguments = ["--quiet", format, &initial];
+    // git refuses some names of branches here that it accepts upstream; HEAD is written below.
+    let arguments = ["--quiet", format, "--initial-branch=main"];
     git::run(staging.path(), &[], "init", &arguments).await?;
 
+    let branch = match &head {
+        GitHead::Branch(branch) => Some(branch.as_slice()),
+        GitHead::Detached(_) => None,
+    };
+    let alternates = source.objects_directory.join("objects");
+    let alternates = [alternates.as_os_str().as_encoded_bytes(), b"\n"].concat();
+    let own_refs = packed_refs(&refs, branch);
     let git_dir = staging.path().join(".git");
+    // Appends: `git init` has written a `config`.
     let write = |name: &str, bytes: &[u8]| -> Result<()> {
         let path = git_dir.join(name);
         std::fs::create_dir_all(path.parent().unwrap_or(&git_dir))?;
@@ -167,21 +195,22 @@ async fn set_up(staging: &TempDir, source: &Source) -> Result<()> {
             .open(path)?;
         Ok(std::io::Write::write_all(&mut file, bytes)?)
     };
-    let alternates = source.objects_directory.join("objects");
-    let alternates = [alternates.as_os_str().as_encoded_bytes(), b"\n"].concat();
+    std::fs::remove_file(git_dir.join("HEAD"))?;
+    write("HEAD", &head.to_file())?;
     write("objects/info/alternates", &alternates)?;
-    write("packed-refs", &packed_refs(&refs, source.branch.as_deref()))?;
-    if let Some(branch) = &source.branch {
-        let origin_head = format!("ref: refs/remotes/origin/{branch}\n");
-        write("refs/remotes/origin/HEAD", origin_head.as_bytes())?;
-    } else {
-        std::fs::remove_file(git_dir.join("HEAD"))?;
-        write("HEAD", &head)?;
+    write("packed-refs", &own_refs)?;
+    write("config", &config(&source.upstream_url, branch))?;
+    let Some(branch) = branch else {
+        return Ok(Head::Commit);
+    };
+    let name = [b" refs/heads/", branch].concat();
+    let mut lines = own_refs.split(|&byte| byte == b'\n');
+    if !lines.any(|line| line.ends_with(&name)) {
+        return Ok(Head::Unborn);
     }
-    write(
-        "config",
-        config(&source.upstream_url, source.branch.as_deref()).as_bytes(),
-    )
+    let origin_head = [b"ref: refs/remotes/origin/", branch, b"\n"].concat();
+    write("refs/remotes/origin/HEAD", &origin_head)?;
+    Ok(Head::Commit)
 }
 
 async fn check_out(staging: &TempDir) -> Result<()> {
@@ -194,7 +223,8 @@ async fn check_out(staging: &TempDir) -> Result<()> {
     bar.step("checking out");
     // Submodules aren't there yet, whatever `submodule.recurse` says.
     let submodules = "--no-recurse-submodules";
-    let arguments = ["--quiet", progress, submodules, "--force", "HEAD", "--"];
+    // Without a name it is HEAD, also where a branch is called so.
+    let arguments = ["--quiet", progress, submodules, "--force"];
     let outcome = git::run(staging.path(), &[CHECKOUT_WORKERS], "checkout", &arguments).await;
     bar.finish();
     outcome

@@ -111,6 +111,7 @@ fn row(repo: &RepoReport) -> Vec<String> {
         notes.push("pinned".to_owned());
     }
     notes.extend(repo.last_error.clone());
+    notes.extend(repo.notice.clone());
     vec![
         repo.repo.to_string(),
         commit.map_or("-".to_owned(), |commit| commit.chars().take(12).collect()),

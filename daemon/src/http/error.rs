@@ -107,7 +107,8 @@ impl ApiError {
                 | MirrorError::Unreachable { .. }
                 | MirrorError::TimedOut { .. }
                 | MirrorError::Upstream { .. }
-                | MirrorError::BadHead { .. } => Self::UpstreamFailed(error),
+                | MirrorError::BadHead { .. }
+                | MirrorError::Shallow { .. } => Self::UpstreamFailed(error),
                 MirrorError::Git(_) | MirrorError::Io { .. } => Self::Repository(error),
             },
             _ => Self::Repository(error),
@@ -219,13 +220,13 @@ fn repository_status(error: &RepositoryError) -> (StatusCode, &'static str) {
             MirrorError::Upstream { .. } | MirrorError::BadHead { .. } => {
                 (StatusCode::BAD_GATEWAY, code::UPSTREAM_FAILED)
             }
+            MirrorError::Shallow { .. } => (StatusCode::BAD_GATEWAY, code::UPSTREAM_SHALLOW),
             MirrorError::Git(_) | MirrorError::Io { .. } => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "mirror_failed")
             }
         },
         RepositoryError::Publish(error) => match **error {
             PublishError::RepositoryEmpty => (StatusCode::NOT_FOUND, code::REPOSITORY_EMPTY),
-            PublishError::HeadUnborn => (StatusCode::NOT_FOUND, code::HEAD_UNBORN),
             PublishError::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
             PublishError::Raced | PublishError::Behind | PublishError::LeaseLost => {
                 (StatusCode::SERVICE_UNAVAILABLE, "raced")
@@ -271,11 +272,13 @@ fn repository_advice(error: &RepositoryError) -> &'static str {
             | MirrorError::TimedOut { .. }
             | MirrorError::Upstream { .. }
             | MirrorError::BadHead { .. } => "The daemon tries again by itself.",
+            MirrorError::Shallow { .. } => {
+                "Give upstream its whole history: git fetch --unshallow there. The daemon tries again by itself."
+            }
             MirrorError::Git(_) | MirrorError::Io { .. } => "Look at the daemon's log.",
         },
         RepositoryError::Publish(error) => match **error {
             PublishError::RepositoryEmpty => "Push a commit first.",
-            PublishError::HeadUnborn => "Set the default branch upstream to one that exists.",
             PublishError::Stopping
             | PublishError::Raced
             | PublishError::Behind

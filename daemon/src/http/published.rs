@@ -29,6 +29,8 @@ pub(super) struct Published {
     pub(super) etag: String,
     pub(super) size: u64,
     pub(super) modified: SystemTime,
+    /// What the work tree lacks, in words.
+    pub(super) notice: Option<String>,
     pub(super) archive: Arc<Archive>,
 }
 
@@ -212,6 +214,7 @@ fn published(app: &App, manifest: &Manifest, kind: ArchiveKind) -> Option<Publis
         etag: etag(&layout.toc),
         size: layout.size,
         modified: UNIX_EPOCH + Duration::from_secs(manifest.created_at),
+        notice: manifest.notice.clone(),
         archive: Arc::new(Archive::new(
             app.store_of(kind),
             manifest.repo.clone(),

@@ -161,6 +161,7 @@ fn describe(
             published_at: pointer.published_at,
             mirror_bytes: size(ArchiveKind::Mirror).unwrap_or(0),
             checkout_bytes: size(ArchiveKind::Checkout),
+            notice: pointer.notice.clone(),
         }
     });
     let failure = status.and_then(|status| status.failure.as_ref());

@@ -7,7 +7,8 @@ use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header, response};
 use axum::response::{IntoResponse as _, Response};
 use cachewfs_format::api::{
-    BUNDLE_URL_HEADER, SNAPSHOT_COMMIT_HEADER, SNAPSHOT_PIN_HEADER, bundle_path, immutable_path,
+    BUNDLE_URL_HEADER, NOTICE_HEADER, SNAPSHOT_COMMIT_HEADER, SNAPSHOT_PIN_HEADER, bundle_path,
+    immutable_path,
 };
 use cachewfs_format::{ArchiveKind, RepoName, SnapshotId};
 
@@ -170,7 +171,7 @@ pub(super) fn answer_stable(app: &App, request: &Request, published: &Published)
     }
     let repository = app.registry.find(&request.repo);
     let head = repository.and_then(|repository| repository.status().head);
-    if head.is_some_and(|head| head != base)
+    if head.is_some_and(|head| head != base && !base.is_null())
         && let Ok(path) = bundle_path(&request.repo, base).parse()
     {
         headers.insert(BUNDLE_URL_HEADER, path);
@@ -183,7 +184,7 @@ fn headers(
     published: &Published,
     cache_control: &'static str,
 ) -> response::Builder {
-    Response::builder()
+    let builder = Response::builder()
         .header(header::ETAG, &published.etag)
         .header(
             header::LAST_MODIFIED,
@@ -197,7 +198,12 @@ fn headers(
         .header(
             SNAPSHOT_COMMIT_HEADER,
             published.snapshot.commit().to_string(),
-        )
+        );
+    let notice = published.notice.as_deref();
+    match notice.and_then(|notice| HeaderValue::from_str(notice).ok()) {
+        Some(notice) => builder.header(NOTICE_HEADER, notice),
+        None => builder,
+    }
 }
 
 /// What conditions and `Range` make of a request.

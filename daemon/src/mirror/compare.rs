@@ -3,8 +3,11 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::update::{Head, mirrored_namespaces};
-use super::{Git, MirrorError, RefName, Upstream};
+use cachewfs_format::is_ref_name;
+
+use super::query::head_commit;
+use super::update::{DETACHED_HEAD, Head, mirrored_namespaces};
+use super::{Git, MirrorError, Upstream};
 use crate::config::GitConfig;
 
 /// Lists the refs of `upstream` that `mirror` has, and HEAD.
@@ -13,18 +16,16 @@ pub(crate) fn list_upstream(
     upstream: &Upstream,
     (mirror, namespaces): (&Path, &[String]),
     config: &GitConfig,
-) -> Result<String, MirrorError> {
+) -> Result<Vec<u8>, MirrorError> {
     let patterns = mirrored_namespaces(namespaces).map(|namespace| format!("{namespace}*"));
     let failed = |source| MirrorError::of_upstream(git, upstream, source);
-    let answer = git
-        .in_repository(mirror, "ls-remote")
+    git.in_repository(mirror, "ls-remote")
         .secrets(&upstream.git_secrets(git).map_err(failed)?)
         .args(["--symref", "--", upstream.url(), "HEAD"])
         .args(patterns)
         .time_limit(config.ls_remote_timeout)
         .output()
-        .map_err(failed)?;
-    Ok(String::from_utf8_lossy(&answer).into_owned())
+        .map_err(failed)
 }
 
 /// Whether heads, tags, `namespaces` and HEAD of `mirror` are what `listing` says they are upstream.
@@ -32,46 +33,45 @@ pub(crate) fn list_upstream(
 pub(crate) fn is_current(
     git: &Git,
     (mirror, namespaces): (&Path, &[String]),
-    listing: &str,
+    listing: &[u8],
 ) -> Result<bool, MirrorError> {
     let present = git
         .in_repository(mirror, "for-each-ref")
         .args(["--format=%(objectname)%09%(refname)"])
         .args(mirrored_namespaces(namespaces))
         .output()?;
-    let present = String::from_utf8_lossy(&present);
     Ok(
         refs(listing, namespaces) == refs(&present, namespaces)
             && is_head_of(git, mirror, listing)?,
     )
 }
 
-/// The lines of `listing` that name refs which are mirrored.
-fn refs<'a>(listing: &'a str, namespaces: &[String]) -> BTreeSet<&'a str> {
-    let is_mirrored = |line: &&str| {
-        line.split_once('\t').is_some_and(|(_, name)| {
-            !name.ends_with("^{}")
-                // Git fetches no others.
-                && RefName::parse(name).is_some()
-                && mirrored_namespaces(namespaces).any(|namespace| name.starts_with(namespace))
-        })
+/// Returns the lines of `listing` that name refs which are mirrored.
+fn refs<'a>(listing: &'a [u8], namespaces: &[String]) -> BTreeSet<&'a [u8]> {
+    let is_mirrored = |line: &&[u8]| {
+        let tab = line.iter().position(|&byte| byte == b'\t');
+        let name = tab.and_then(|tab| line.get(tab + 1..)).unwrap_or_default();
+        let mut namespaces = mirrored_namespaces(namespaces);
+        // A line that ends with ^{} says what a tag is of. git fetches only refs that it can name.
+        is_ref_name(name) && namespaces.any(|namespace| name.starts_with(namespace.as_bytes()))
     };
-    listing.lines().filter(is_mirrored).collect()
+    let lines = listing.split(|&byte| byte == b'\n');
+    lines.filter(is_mirrored).collect()
 }
 
-fn is_head_of(git: &Git, mirror: &Path, answer: &str) -> Result<bool, MirrorError> {
+fn is_head_of(git: &Git, mirror: &Path, answer: &[u8]) -> Result<bool, MirrorError> {
     let path = mirror.join("HEAD");
-    let head = std::fs::read_to_string(&path).map_err(|source| MirrorError::Io { path, source })?;
-    let branch = head.trim().strip_prefix("ref: ");
+    let head = std::fs::read(&path).map_err(|source| MirrorError::Io { path, source })?;
+    let branch = head.trim_ascii().strip_prefix(b"ref: ");
     Ok(match (Head::parse(answer), branch) {
         (Head::Branch(upstream), Some(branch)) => upstream == branch,
-        (Head::Detached { commit }, None) => {
+        (Head::Detached { target }, None) => {
             let present = git
                 .in_repository(mirror, "rev-parse")
-                .args(["--verify", "HEAD"]);
-            present.text()? == commit
+                .args(["--verify", DETACHED_HEAD]);
+            present.text()?.as_bytes() == target
         }
-        (Head::Unborn, _) => true,
+        (Head::Unborn, _) => head_commit(git, mirror)?.is_none(),
         (Head::Branch(_), None)
         | (Head::Detached { .. }, Some(_))
         | (Head::Impossible { .. }, _) => false,
@@ -84,9 +84,9 @@ mod tests {
 
     #[test]
     fn only_mirrored_refs_are_compared() {
-        let upstream = "ref: refs/heads/main\tHEAD\n1\tHEAD\n1\trefs/heads/main\n2\trefs/tags/v1\n\
+        let upstream = b"ref: refs/heads/main\tHEAD\n1\tHEAD\n1\trefs/heads/main\n2\trefs/tags/v1\n\
                         1\trefs/tags/v1^{}\n5\trefs/heads/../x\n3\trefs/pull/1/head\n4\trefs/notes/x\n";
-        let mirror = "1\trefs/heads/main\n2\trefs/tags/v1\n";
+        let mirror = b"1\trefs/heads/main\n2\trefs/tags/v1\n";
 
         assert_eq!(refs(upstream, &[]), refs(mirror, &[]));
         assert_ne!(

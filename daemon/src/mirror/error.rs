@@ -25,6 +25,8 @@ pub(crate) enum MirrorError {
     },
     #[error("upstream {url} says that HEAD is {name:?}, which no ref can be called")]
     BadHead { url: String, name: String },
+    #[error("upstream {url} is a shallow clone: it lacks a part of its history")]
+    Shallow { url: String },
     #[error("the mirror failed")]
     Git(#[from] GitError),
     #[error("can't write {path}")]

@@ -1,12 +1,21 @@
 //! Updates: `git fetch` into a mirror, with HEAD following upstream's.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use super::{Git, MirrorError, RefName, Upstream};
+use cachewfs_format::is_ref_name;
+
+use super::query::head_commit;
+use super::{Git, MirrorError, Upstream};
 use crate::config::GitConfig;
 
 /// Keeps what a detached HEAD upstream names reachable.
-const DETACHED_HEAD: &str = "refs/cachewfs/head";
+pub(super) const DETACHED_HEAD: &str = "refs/cachewfs/head";
+
+/// The branch that HEAD of a mirror names where upstream's HEAD names one that doesn't exist, and what
+/// HEAD of the mirror named until then does exist.
+const UNBORN_BRANCH: &str = "refs/heads/unborn";
 
 /// So much of a name that can't be one is shown, in characters.
 const MAX_SHOWN: usize = 100;
@@ -21,6 +30,13 @@ pub(crate) fn update(
 ) -> Result<(), MirrorError> {
     let failed = |source| MirrorError::of_upstream(git, upstream, source);
     let head = head_of_upstream(git, upstream, mirror, config)?;
+    // git ends well where it doesn't update a ref because upstream is shallow. So it is told to update
+    // them all, and the mirror tells afterwards. A mirror that was shallow tries to become whole.
+    let of_shallow = if is_shallow(mirror) {
+        "--unshallow"
+    } else {
+        "--update-shallow"
+    };
     let mut refspecs: Vec<String> = mirrored_namespaces(namespaces)
         .map(|namespace| format!("+{namespace}*:{namespace}*"))
         .collect();
@@ -36,13 +52,25 @@ pub(crate) fn update(
             "--quiet",
             "--no-write-fetch-head",
             "--no-auto-maintenance",
+            of_shallow,
         ])
         .args(["--", upstream.url()])
         .args(refspecs)
         .time_limit(config.fetch_timeout)
         .effect()
         .map_err(failed)?;
-    follow_head(git, mirror, &head)
+    follow_head(git, mirror, &head)?;
+    if is_shallow(mirror) {
+        let url = upstream.url().to_owned();
+        return Err(MirrorError::Shallow { url });
+    }
+    Ok(())
+}
+
+/// Returns whether the history of a mirror is cut off somewhere.
+fn is_shallow(mirror: &Path) -> bool {
+    let file = std::fs::metadata(mirror.join("shallow"));
+    file.is_ok_and(|file| file.len() > 0)
 }
 
 /// Asks upstream what its HEAD is.
@@ -60,7 +88,7 @@ pub(crate) fn head_of_upstream(
         .time_limit(config.ls_remote_timeout)
         .output()
         .map_err(failed)?;
-    match Head::parse(&String::from_utf8_lossy(&answer)) {
+    match Head::parse(&answer) {
         Head::Impossible { name } => {
             let url = upstream.url().to_owned();
             Err(MirrorError::BadHead { url, name })
@@ -79,11 +107,12 @@ pub(crate) fn mirrored_namespaces(configured: &[String]) -> impl Iterator<Item =
 /// What upstream's HEAD is.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Head {
-    /// It names a branch.
-    Branch(String),
-    /// It names a commit.
-    Detached { commit: String },
-    /// It names nothing that there is: upstream doesn't tell.
+    /// It is a symbolic ref to this branch, named in full.
+    Branch(Vec<u8>),
+    /// It is this object, or a symbolic ref to something else than a branch that names it. A clone has
+    /// a detached HEAD then.
+    Detached { target: Vec<u8> },
+    /// It names a branch that doesn't exist. Upstream doesn't tell which.
     Unborn,
     /// It names what no ref can be called: an option, or a way out of the mirror.
     Impossible { name: String },
@@ -91,46 +120,33 @@ pub(crate) enum Head {
 
 impl Head {
     /// Parses what `git ls-remote --symref <url> HEAD` prints.
-    pub(super) fn parse(answer: &str) -> Self {
-        let names_head = |line: &&str| {
-            line.split_once('\t')
-                .is_some_and(|(_, name)| name == "HEAD")
+    pub(super) fn parse(answer: &[u8]) -> Self {
+        let lines = || {
+            let lines = answer.split(|&byte| byte == b'\n');
+            lines.filter_map(|line| line.strip_suffix(b"\tHEAD"))
         };
-        let mut lines = answer.lines().filter(names_head);
-        let branch = |line: &str| {
-            Some(
-                line.strip_prefix("ref: ")?
-                    .strip_suffix("\tHEAD")?
-                    .to_owned(),
-            )
-        };
-        match lines.clone().find_map(branch) {
-            Some(branch) if RefName::parse(&branch).is_some() => Self::Branch(branch),
-            Some(branch) => Self::Impossible {
-                name: branch.chars().take(MAX_SHOWN).collect(),
+        let symref = lines().find_map(|line| line.strip_prefix(b"ref: "));
+        let target = lines().find(|line| !line.starts_with(b"ref: "));
+        match (symref, target) {
+            (Some(name), _) if !is_ref_name(name) => {
+                let name = String::from_utf8_lossy(name);
+                let name = name.chars().take(MAX_SHOWN).collect();
+                Self::Impossible { name }
+            }
+            (Some(name), _) if name.starts_with(b"refs/heads/") => Self::Branch(name.to_owned()),
+            (_, Some(target)) => Self::Detached {
+                target: target.to_owned(),
             },
-            None => match lines.find_map(|line| line.strip_suffix("\tHEAD")) {
-                Some(commit) => Self::Detached {
-                    commit: commit.to_owned(),
-                },
-                None => Self::Unborn,
-            },
+            (_, None) => Self::Unborn,
         }
     }
 }
 
+/// Makes HEAD of `mirror` what it is upstream.
 fn follow_head(git: &Git, mirror: &Path, head: &Head) -> Result<(), MirrorError> {
     match head {
         Head::Branch(branch) => {
-            let present = git
-                .in_repository(mirror, "symbolic-ref")
-                .args(["-q", "HEAD"])
-                .text();
-            if present.ok().as_deref() != Some(branch) {
-                git.in_repository(mirror, "symbolic-ref")
-                    .args(["HEAD", branch])
-                    .effect()?;
-            }
+            set_branch(git, mirror, branch)?;
             if mirror.join(DETACHED_HEAD).exists() {
                 git.in_repository(mirror, "update-ref")
                     .args(["-d", DETACHED_HEAD])
@@ -138,17 +154,41 @@ fn follow_head(git: &Git, mirror: &Path, head: &Head) -> Result<(), MirrorError>
             }
         }
         Head::Detached { .. } => {
-            // What was fetched, not what was listed before: the two may differ.
+            // What was fetched, not what was listed before: the two may differ. It may be a tag.
             let commit = git
                 .in_repository(mirror, "rev-parse")
-                .args(["--verify", DETACHED_HEAD])
+                .args(["--verify", &format!("{DETACHED_HEAD}^{{commit}}")])
                 .text()?;
             git.in_repository(mirror, "update-ref")
                 .args(["--no-deref", "HEAD", &commit])
                 .effect()?;
         }
+        Head::Unborn if head_commit(git, mirror)?.is_some() => {
+            let names = (0..).map(|number: u32| match number {
+                0 => UNBORN_BRANCH.to_owned(),
+                number => format!("{UNBORN_BRANCH}-{number}"),
+            });
+            for name in names {
+                set_branch(git, mirror, name.as_bytes())?;
+                if head_commit(git, mirror)?.is_none() {
+                    break;
+                }
+            }
+        }
         // The latter is an error by now.
         Head::Unborn | Head::Impossible { .. } => {}
+    }
+    Ok(())
+}
+
+/// Makes HEAD of `mirror` a symbolic ref to `branch`.
+fn set_branch(git: &Git, mirror: &Path, branch: &[u8]) -> Result<(), MirrorError> {
+    let path = mirror.join("HEAD");
+    let present = std::fs::read(&path).map_err(|source| MirrorError::Io { path, source })?;
+    if present.trim_ascii().strip_prefix(b"ref: ") != Some(branch) {
+        git.in_repository(mirror, "symbolic-ref")
+            .args([OsStr::new("HEAD"), OsStr::from_bytes(branch)])
+            .effect()?;
     }
     Ok(())
 }
@@ -160,20 +200,27 @@ mod tests {
     #[test]
     fn parses_each_kind_of_head() {
         let oid = "1a".repeat(20);
-        let branch =
-            format!("ref: refs/heads/main\tHEAD\n{oid}\tHEAD\n{oid}\trefs/remotes/x/HEAD\n");
+        let of = |symref: &str| {
+            let answer = format!("ref: {symref}\tHEAD\n{oid}\tHEAD\n{oid}\trefs/remotes/x/HEAD\n");
+            Head::parse(answer.as_bytes())
+        };
+        let detached = Head::Detached {
+            target: oid.clone().into(),
+        };
 
         assert_eq!(
-            Head::parse(&branch),
-            Head::Branch("refs/heads/main".to_owned())
+            of("refs/heads/main"),
+            Head::Branch(b"refs/heads/main".into())
         );
+        assert_eq!(of("refs/meta/config"), detached);
+        assert_eq!(of("refs/tags/v1"), detached);
+        assert_eq!(Head::parse(format!("{oid}\tHEAD\n").as_bytes()), detached);
+        assert_eq!(Head::parse(b""), Head::Unborn);
+        let latin = b"ref: refs/heads/gr\xfcn\tHEAD\n";
         assert_eq!(
-            Head::parse(&format!("{oid}\tHEAD\n")),
-            Head::Detached {
-                commit: oid.clone()
-            }
+            Head::parse(latin),
+            Head::Branch(b"refs/heads/gr\xfcn".into())
         );
-        assert_eq!(Head::parse(""), Head::Unborn);
         for bad in [
             "--delete",
             "HEAD",
@@ -182,8 +229,7 @@ mod tests {
             "/x",
         ] {
             let name = bad.to_owned();
-            let answer = format!("ref: {bad}\tHEAD\n");
-            assert_eq!(Head::parse(&answer), Head::Impossible { name });
+            assert_eq!(of(bad), Head::Impossible { name });
         }
     }
 }

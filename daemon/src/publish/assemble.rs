@@ -166,7 +166,8 @@ impl<'a> ArchiveWriter<'a> {
         let file = (packed_refs.len() as u64, times::GIT_DIRECTORY);
         self.header(sink, "packed-refs", 0o644, file, first.segment.id)?;
         for part in &stored {
-            self.part(sink, Role::PackedRefs, ("packed-refs", part))?;
+            let part = ("packed-refs", part, times::GIT_DIRECTORY);
+            self.part(sink, Role::PackedRefs, part)?;
         }
         Ok(())
     }
@@ -205,14 +206,14 @@ impl<'a> ArchiveWriter<'a> {
         let header = sink.store_bytes(&header, header.len() as u64, Vec::new())?;
         let trailer = sink.store_bytes(&trailer, trailer_len, Vec::new())?;
 
-        let file = (size, times::GIT_DIRECTORY);
-        self.header(sink, "index", 0o644, file, header.segment.id)?;
-        self.part(sink, Role::IndexHeader, ("index", &header))?;
+        let mtime = checkout.index_mtime;
+        self.header(sink, "index", 0o644, (size, mtime), header.segment.id)?;
+        self.part(sink, Role::IndexHeader, ("index", &header, mtime))?;
         for run in runs {
-            let part = ("index", &run.reuse.index_part);
+            let part = ("index", &run.reuse.index_part, mtime);
             self.part(sink, Role::IndexPart, part)?;
         }
-        self.part(sink, Role::IndexTrailer, ("index", &trailer))
+        self.part(sink, Role::IndexTrailer, ("index", &trailer, mtime))
     }
 
     /// A part of a file of the git directory, whose header and other parts are around it.
@@ -220,9 +221,9 @@ impl<'a> ArchiveWriter<'a> {
         &mut self,
         sink: &SegmentSink,
         role: Role,
-        (path, part): (&str, &PublishedFile),
+        (path, part, mtime): (&str, &PublishedFile, i64),
     ) -> Result<(), PublishError> {
-        let (path, mtime) = (GitPath::parse(path.as_bytes())?, times::GIT_DIRECTORY);
+        let path = GitPath::parse(path.as_bytes())?;
         self.place(
             sink,
             role,
@@ -238,11 +239,11 @@ impl<'a> ArchiveWriter<'a> {
 
     fn run(&mut self, sink: &SegmentSink, run: &CheckoutRun) {
         self.place(sink, Role::WorkTree, &run.reuse.work_tree, None);
-        if let (Some(data), Some(path)) = (&run.reuse.large_file, &run.large_file) {
+        if let (Some(data), Some((path, mtime))) = (&run.reuse.large_file, &run.large_file) {
             let file = TocFile {
                 path: path.clone(),
                 size: data.size,
-                mtime: times::WORK_TREE,
+                mtime: *mtime,
             };
             self.place(sink, Role::LargeFile, data, Some(file));
         }

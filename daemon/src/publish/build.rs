@@ -12,7 +12,7 @@ use cachewfs_format::{
 use tracing::warn;
 
 use super::assemble::{ArchiveWriter, pack_mtimes, pack_role};
-use super::checkout::{Checkout, check_out};
+use super::checkout::check_out;
 use super::commit_graph::{CHAIN_DIRECTORY, Extent, write_commit_graph};
 use super::feed::BuildFeed;
 use super::git_files::GitFiles;
@@ -28,6 +28,9 @@ use crate::metrics::{Phase, PhaseTimer};
 use crate::mirror::Upstream;
 use crate::store::Store;
 
+/// The length of a notice, in bytes.
+const MAX_NOTICE_LEN: usize = 600;
+
 /// What is built.
 #[derive(Debug)]
 pub(super) struct Snapshot<'a> {
@@ -41,6 +44,14 @@ pub(super) struct Snapshot<'a> {
     pub(super) feed: Option<&'a BuildFeed>,
 }
 
+impl Snapshot<'_> {
+    /// Returns the runs of the previous snapshot: one without a work tree keeps them for the next.
+    fn earlier_runs(&self) -> Vec<RunReuse> {
+        let runs = self.previous.map(|previous| previous.runs.clone());
+        runs.unwrap_or_default()
+    }
+}
+
 /// What a manifest says of what was built.
 #[derive(Debug)]
 pub(super) struct Built {
@@ -48,6 +59,8 @@ pub(super) struct Built {
     pub(super) packs: Vec<PublishedPack>,
     pub(super) commit_graphs: Vec<PublishedFile>,
     pub(super) runs: Vec<RunReuse>,
+    /// Why the work tree lacks something, if it does.
+    pub(super) notice: Option<String>,
 }
 
 /// Builds all archives of a snapshot.
@@ -91,7 +104,7 @@ pub(super) fn build(
     packs.place(sink, is_hot, &mut archives)?;
     timer.wrote(sink.take_written());
     timer.enter(Phase::Checkout);
-    let checkout = place_checkout(job, sink, of, &mut archives)?;
+    let (runs, notice) = place_checkout(job, sink, of, &mut archives)?;
     timer.wrote(sink.take_written());
     timer.enter(Phase::Assemble);
     for archive in &mut archives {
@@ -111,7 +124,8 @@ pub(super) fn build(
         archives: layouts,
         packs: packs.finish(),
         commit_graphs,
-        runs: checkout.map(Checkout::into_reusable).unwrap_or_default(),
+        runs,
+        notice,
     })
 }
 
@@ -137,27 +151,48 @@ fn store_commit_graphs(
     Ok(commit_graphs)
 }
 
-/// Places index and work tree, if the tree of HEAD can be checked out; else drops that archive.
+/// Places index and work tree. If the tree of HEAD can't be checked out, that archive is dropped: the
+/// history is published in any case. Returns the runs, and what the work tree lacks, in words.
 fn place_checkout(
     job: &Job<'_>,
     sink: &mut SegmentSink,
     of: &Snapshot<'_>,
     archives: &mut Vec<ArchiveWriter<'_>>,
-) -> Result<Option<Checkout>, PublishError> {
+) -> Result<(Vec<RunReuse>, Option<String>), PublishError> {
+    let repo = of.repo;
+    if !of.refs.has_commit() {
+        archives.retain(|archive| archive.kind() != ArchiveKind::Checkout);
+        let notice = "There is no work tree: HEAD names a branch that does not exist";
+        return Ok((of.earlier_runs(), Some(notice.to_owned())));
+    }
     let is_checkout = |archive: &ArchiveWriter<'_>| archive.kind() == ArchiveKind::Checkout;
-    let checkout = match check_out(job, sink, of) {
+    let mut checkout = match check_out(job, sink, of) {
         Err(error) if error.is_refused_tree() => {
-            let (repo, error) = (of.repo, chain(&error));
-            warn!(%repo, error, "HEAD of {repo} can't be checked out: there is only a mirror archive");
+            let notice = to_notice(&format!("There is no work tree: {}", chain(&error)));
+            warn!(%repo, "HEAD of {repo} can't be checked out. {notice}");
             archives.retain(|archive| !is_checkout(archive));
-            return Ok(None);
+            return Ok((of.earlier_runs(), Some(notice)));
         }
         checkout => checkout?,
     };
+    if let Some(notice) = &checkout.notice {
+        warn!(%repo, "A part of HEAD of {repo} can't be checked out. {notice}");
+    }
     for archive in archives.iter_mut().filter(|archive| is_checkout(archive)) {
         archive.checkout(sink, &checkout)?;
     }
-    Ok(Some(checkout))
+    let notice = checkout.notice.take().as_deref().map(to_notice);
+    Ok((checkout.into_reusable(), notice))
+}
+
+/// Returns a notice that fits into a header: one line of printable ASCII, cut if it is long.
+fn to_notice(text: &str) -> String {
+    let printable = text.chars().map(|letter| match letter {
+        ' '..='~' => letter,
+        letter if letter.is_whitespace() => ' ',
+        _ => '?',
+    });
+    printable.take(MAX_NOTICE_LEN).collect()
 }
 
 /// A pack of the snapshot.
@@ -225,7 +260,10 @@ fn plan_packs(job: &Job<'_>, of: &Snapshot<'_>) -> Result<(Vec<Pack>, Extent), P
             Ok((packs, Extent::New))
         }
         Plan::Relayout => {
-            let packs = full_layout(job)?.into_iter().map(Pack::New).collect();
+            let packs = full_layout(job, of.refs.has_commit())?
+                .into_iter()
+                .map(Pack::New)
+                .collect();
             Ok((packs, Extent::All))
         }
     }

@@ -6,7 +6,7 @@ use cachewfs_format::{GitHead, IndexEntry, ObjectId, index_part_entries, is_ref_
 use super::PublishError;
 
 /// Refuses a `HEAD` or `packed-refs` of an archive that a mount refuses, or that say something else
-/// than that HEAD is `commit`.
+/// than that HEAD is `commit`. The null id means that the branch of HEAD doesn't exist.
 pub(super) fn check_refs(
     (head, packed_refs): (&[u8], &[u8]),
     commit: &ObjectId,
@@ -30,7 +30,8 @@ pub(super) fn check_refs(
             of_branch = Some(id);
         }
     }
-    if branch.is_some() && of_branch.as_ref() != Some(commit) {
+    let expected = (!commit.is_null()).then_some(commit);
+    if branch.is_some() && of_branch.as_ref() != expected {
         return Err(unusable(format!("the branch of HEAD is not at {commit}")));
     }
     Ok(())
@@ -45,12 +46,17 @@ fn parse(line: &[u8]) -> Option<(ObjectId, &[u8])> {
 }
 
 /// Refuses a part of an index that a mount refuses, or that has another number of entries than
-/// `files`. Object ids have `id_len` bytes.
-pub(super) fn check_index_part(part: &[u8], id_len: usize, files: u32) -> Result<(), PublishError> {
+/// `files`. Object ids have `id_len` bytes. Returns the latest time of a file in it.
+pub(super) fn check_index_part(
+    part: &[u8],
+    id_len: usize,
+    files: u32,
+) -> Result<i64, PublishError> {
     let entries: Vec<IndexEntry<'_>> =
         index_part_entries(part, id_len).map_err(|error| unusable(error.to_string()))?;
     if u32::try_from(entries.len()) == Ok(files) {
-        Ok(())
+        let newest = entries.iter().map(|entry| entry.mtime).max();
+        Ok(newest.map_or(0, i64::from))
     } else {
         let found = entries.len();
         Err(unusable(format!(

@@ -1,11 +1,14 @@
 //! The split commit-graph with changed-path filters, kept in the mirror and published with it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use cachewfs_format::ARE_CHANGED_PATHS_PORTABLE;
 
+use tracing::warn;
+
 use super::PublishError;
 use super::job::Job;
+use crate::error_chain::chain;
 
 /// Where git keeps the chain, in the mirror and in the archives.
 pub(crate) const CHAIN_DIRECTORY: &str = "objects/info/commit-graphs";
@@ -19,7 +22,8 @@ pub(super) enum Extent {
     All,
 }
 
-/// Writes what is missing of the chain, and gives the paths of its links, oldest first.
+/// Writes what is missing of the chain, and returns the paths of its links, oldest first. There are none
+/// if git finds that the chain is wrong.
 pub(super) fn write_commit_graph(
     job: &Job<'_>,
     extent: Extent,
@@ -39,13 +43,38 @@ pub(super) fn write_commit_graph(
         .args(["write", "--reachable", split, filters, "--no-progress"])
         .effect()?;
     let directory = job.mirror.join(CHAIN_DIRECTORY);
-    let chain = match std::fs::read_to_string(directory.join("commit-graph-chain")) {
+    // git writes wrong generation numbers for some dates of commits, and gives wrong answers with them.
+    let verified = job
+        .git("commit-graph")
+        .args(["verify", "--shallow", "--no-progress"])
+        .effect();
+    match verified {
+        Err(error) if error.exit_code().is_some() => {
+            let error = chain(&error);
+            warn!(
+                error,
+                "git writes a commit-graph that it refuses: there is none"
+            );
+            remove(&directory)?;
+            return Ok(Vec::new());
+        }
+        verified => verified?,
+    }
+    let links = match std::fs::read_to_string(directory.join("commit-graph-chain")) {
         // git writes none for a repository without commits that may be in one (grafts).
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        chain => chain.map_err(PublishError::at(&directory))?,
+        links => links.map_err(PublishError::at(&directory))?,
     };
-    Ok(chain
+    Ok(links
         .lines()
         .map(|hash| directory.join(format!("graph-{hash}.graph")))
         .collect())
+}
+
+/// Removes the chain from the mirror.
+fn remove(directory: &Path) -> Result<(), PublishError> {
+    match std::fs::remove_dir_all(directory) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        removed => removed.map_err(PublishError::at(directory)),
+    }
 }

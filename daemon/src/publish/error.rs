@@ -10,13 +10,11 @@ use crate::store::StoreError;
 pub(crate) enum PublishError {
     #[error("the repository has no branches and no tags")]
     RepositoryEmpty,
-    #[error("HEAD names no branch that there is")]
-    HeadUnborn,
     #[error("the mirror lacks the object that {name} names")]
     BrokenRef { name: String },
     #[error("git failed")]
     Git(#[from] GitError),
-    #[error("git refuses a path in the tree of HEAD")]
+    #[error("git can't check out the tree of HEAD")]
     RefusedTree(#[source] GitError),
     #[error("the snapshot could not be mounted: {reason}")]
     Unusable { reason: String },
@@ -48,8 +46,8 @@ impl PublishError {
         move |source| Self::Io { path, source }
     }
 
-    /// Returns whether git or the format refuses a path in a tree, such as `.git/config`: no clone
-    /// could check it out either.
+    /// Returns whether HEAD can't be checked out, for a reason that lies in its tree, such as a path
+    /// `.git/config`. No clone could check it out either, but its history is published.
     pub(super) fn is_refused_tree(&self) -> bool {
         match self {
             Self::RefusedTree(_) => true,

@@ -5,7 +5,6 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use super::PublishError;
-use super::times;
 use super::tree::TreeEntry;
 use crate::git_hash::GitHash;
 
@@ -14,17 +13,39 @@ pub(super) fn header(entries: u32) -> Vec<u8> {
     [b"DIRC", &2_u32.to_be_bytes()[..], &entries.to_be_bytes()].concat()
 }
 
-/// Appends the entry of a file that is `size` bytes long when checked out.
+/// What `stat` says of a file in a mount.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FileStat {
+    pub(super) ino: u64,
+    /// Modification time in seconds since the epoch.
+    pub(super) mtime: i64,
+    /// Length in bytes.
+    pub(super) size: u64,
+}
+
+/// Appends the entry of a file.
 ///
-/// Times are the fixed ones; device, inode and owner are 0: the archives' `core.checkStat=minimal`
-/// makes git compare size and time alone.
-pub(super) fn push_entry(part: &mut Vec<u8>, entry: &TreeEntry, size: u64) {
+/// git compares size and time alone, as `core.checkStat=minimal` in the archives says. libgit2 compares
+/// the inode and the owner, too, who is root in a mount. No publisher knows the device.
+pub(super) fn push_entry(part: &mut Vec<u8>, entry: &TreeEntry, stat: FileStat) {
     let start = part.len();
-    let mtime = u32::try_from(times::WORK_TREE).unwrap_or(0);
-    // git compares the lowest 32 bits of the length.
-    let size = u32::try_from(size & u64::from(u32::MAX)).unwrap_or(0);
+    let mtime = u32::try_from(stat.mtime).unwrap_or(u32::MAX);
+    // The index has the lowest 32 bits of both.
+    let low = |number: u64| u32::try_from(number & u64::from(u32::MAX)).unwrap_or(0);
+    let (ino, size) = (low(stat.ino), low(stat.size));
     let path = entry.path.as_bytes();
-    let fields = [mtime, 0, mtime, 0, 0, 0, entry.kind.git_mode(), 0, 0, size];
+    let fields = [
+        mtime,
+        0,
+        mtime,
+        0,
+        0,
+        ino,
+        entry.kind.git_mode(),
+        0,
+        0,
+        size,
+    ];
     for field in fields {
         part.extend_from_slice(&u32::to_be_bytes(field));
     }
@@ -121,7 +142,12 @@ mod tests {
             };
             let mut part = Vec::new();
 
-            push_entry(&mut part, &entry, 3);
+            let stat = FileStat {
+                ino: 2,
+                mtime: 1,
+                size: 3,
+            };
+            push_entry(&mut part, &entry, stat);
 
             let padding = part.len() - 62 - len;
             assert!(

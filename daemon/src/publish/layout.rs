@@ -16,9 +16,14 @@ use super::job::Job;
 use super::pack::{NewPack, pack_list};
 use super::sort::sort_by_path;
 
-/// Packs everything that the refs of the mirror reach.
-pub(super) fn full_layout(job: &Job<'_>) -> Result<Vec<NewPack>, PublishError> {
-    let newest = list_newest(job)?;
+/// So much of a path is given to `git pack-objects`, in bytes from its end: git compares the last
+/// characters first. It reads lines into a buffer of some 4,160 bytes, and takes the rest of a longer
+/// line for another object.
+const MAX_HINT_LEN: usize = 1024;
+
+/// Packs everything that the refs of the mirror reach. `has_head` is whether HEAD has a commit.
+pub(super) fn full_layout(job: &Job<'_>, has_head: bool) -> Result<Vec<NewPack>, PublishError> {
+    let newest = list_newest(job, has_head)?;
     split_the_rest(job, &newest)?;
     drop(newest);
     for list in ["recent.list", "trees.list", "history.list"] {
@@ -65,11 +70,16 @@ fn list_objects(
 
 /// Writes the list of the tip pack, HEAD's git trees and git blobs, in the order in which a checkout
 /// reads them; and that of the recent pack, what else the newest commits have.
-fn list_newest(job: &Job<'_>) -> Result<HashSet<ObjectId>, PublishError> {
+fn list_newest(job: &Job<'_>, has_head: bool) -> Result<HashSet<ObjectId>, PublishError> {
     let count = job.config.tip_commits.to_string();
     let mut newest = HashSet::new();
+    let head: &[&str] = if has_head {
+        &["-1", "HEAD"]
+    } else {
+        &["-n", "0", "--all"]
+    };
     for (list, revisions) in [
-        ("tip.list", &["-1", "HEAD"][..]),
+        ("tip.list", head),
         ("recent.list", &["-n", &count, "--all"]),
     ] {
         let mut list = ListWriter::create(job, list)?;
@@ -189,8 +199,10 @@ impl<'a> ListWriter<'a> {
 
     fn push(&mut self, object: &Object) -> Result<(), PublishError> {
         let io = PublishError::at(self.job.tmp);
+        let skipped = object.path.len().saturating_sub(MAX_HINT_LEN);
+        let hint = object.path.get(skipped..).unwrap_or_default();
         write!(self.file, "{} ", object.oid)
-            .and_then(|()| self.file.write_all(&object.path))
+            .and_then(|()| self.file.write_all(hint))
             .and_then(|()| self.file.write_all(b"\n"))
             .map_err(io)
     }

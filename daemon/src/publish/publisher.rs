@@ -316,6 +316,7 @@ impl Publisher {
             archives,
             published_at,
             replaced: replaced.unwrap_or_default(),
+            notice: manifest.notice.clone(),
             fence: fence.max(lease.map_or(0, Lease::token)),
         };
         let swap = (expected, &pointer);
@@ -355,6 +356,7 @@ fn to_manifest(of: &Snapshot<'_>, built: Built) -> Manifest {
         commit_graphs: built.commit_graphs,
         tips: of.refs.tips(),
         runs: built.runs,
+        notice: built.notice,
         lfs_objects: Vec::new(),
     }
 }

@@ -24,6 +24,8 @@ pub(super) struct Ref {
 pub(super) enum Head {
     /// The full name of a branch.
     Branch(Vec<u8>),
+    /// The full name of a branch that doesn't exist.
+    Unborn(Vec<u8>),
     Detached,
 }
 
@@ -31,7 +33,7 @@ pub(super) enum Head {
 #[derive(Clone, Debug)]
 pub(super) struct Refs {
     pub(super) head: Head,
-    /// The commit of HEAD.
+    /// The commit of HEAD; the null id if it is unborn.
     pub(super) commit: ObjectId,
     /// With those of `refs/cachewfs/`.
     pub(super) all: Vec<Ref>,
@@ -73,27 +75,32 @@ impl Refs {
         if refs.shown().next().is_none() && refs.head != Head::Detached {
             return Err(PublishError::RepositoryEmpty);
         }
+        let is_there = |name: &[u8]| refs.all.iter().any(|each| each.name == name);
+        if let Head::Branch(name) = &refs.head
+            && !is_there(name)
+        {
+            let any = refs.all.first().ok_or(PublishError::RepositoryEmpty)?;
+            refs.commit = any.target.to_null();
+            refs.head = Head::Unborn(name.clone());
+            return Ok(refs);
+        }
         let commit = git
             .in_repository(mirror, "rev-parse")
             .args(["--verify", "--quiet", "HEAD^{commit}"])
             .text();
         refs.commit = match commit {
-            Err(error) if error.exit_code() == Some(1) => return Err(refs.without_commit(symref)),
+            Err(error) if error.exit_code() == Some(1) => {
+                let name = "HEAD".to_owned();
+                return Err(PublishError::BrokenRef { name });
+            }
             commit => ObjectId::parse(&commit?)?,
         };
         Ok(refs)
     }
 
-    /// Returns why HEAD has no commit: the ref that it names isn't there, or the commit is damaged.
-    fn without_commit(&self, symref: Option<&[u8]>) -> PublishError {
-        match symref {
-            Some(name) if !self.all.iter().any(|each| each.name == name) => {
-                PublishError::HeadUnborn
-            }
-            Some(_) | None => PublishError::BrokenRef {
-                name: "HEAD".to_owned(),
-            },
-        }
+    /// Returns whether HEAD has a commit, and so a tree.
+    pub(super) fn has_commit(&self) -> bool {
+        !matches!(self.head, Head::Unborn(_))
     }
 
     /// The refs that the archives show, sorted by name.
@@ -121,7 +128,7 @@ impl Refs {
             .all
             .iter()
             .map(|each| each.target)
-            .chain([self.commit])
+            .chain(self.has_commit().then_some(self.commit))
             .collect();
         tips.sort_unstable();
         tips.dedup();
@@ -131,7 +138,7 @@ impl Refs {
     /// The file `HEAD`.
     pub(super) fn head_file(&self) -> Vec<u8> {
         match &self.head {
-            Head::Branch(branch) => [b"ref: ", &**branch, b"\n"].concat(),
+            Head::Branch(branch) | Head::Unborn(branch) => [b"ref: ", &**branch, b"\n"].concat(),
             Head::Detached => format!("{}\n", self.commit).into_bytes(),
         }
     }
@@ -140,7 +147,7 @@ impl Refs {
     pub(super) fn default_branch(&self) -> Option<&[u8]> {
         match &self.head {
             Head::Branch(branch) => branch.strip_prefix(HEADS),
-            Head::Detached => None,
+            Head::Unborn(_) | Head::Detached => None,
         }
     }
 
@@ -176,14 +183,13 @@ impl Refs {
             if Some(branch) == self.default_branch() {
                 refs.push(each.clone());
             }
-            // A branch of that name would be shadowed by the symbolic ref origin/HEAD.
-            if branch != b"HEAD" {
-                let name = [b"refs/remotes/origin/", branch].concat();
-                refs.push(Ref {
-                    name,
-                    ..each.clone()
-                });
-            }
+            // A branch `HEAD` is shadowed by the symbolic ref origin/HEAD, as in a clone by git. A mount
+            // needs it nevertheless.
+            let name = [b"refs/remotes/origin/", branch].concat();
+            refs.push(Ref {
+                name,
+                ..each.clone()
+            });
         }
         refs
     }

@@ -1,6 +1,7 @@
 //! Writing segments to temporary files, from where the store takes them.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{BufWriter, Read as _, Write as _};
 use std::os::unix::fs::FileExt as _;
@@ -162,10 +163,21 @@ impl SegmentSink {
         path: &Path,
         chunk_len: usize,
     ) -> Result<PublishedFile, PublishError> {
-        let io = || PublishError::at(path);
-        let mut file = File::open(path).map_err(io())?;
+        let file = File::open(path).map_err(PublishError::at(path))?;
+        let name = path.file_name().unwrap_or_default();
+        self.store_open(&file, name, chunk_len)
+    }
+
+    /// Stores the data of an open file that is called `name`, as [`SegmentSink::store_file`] does.
+    pub(super) fn store_open(
+        &mut self,
+        mut file: &File,
+        name: &OsStr,
+        chunk_len: usize,
+    ) -> Result<PublishedFile, PublishError> {
+        let io = || PublishError::at(name.as_ref());
         let size = file.metadata().map_err(io())?.len();
-        let encoding = choose_encoding(&file, size).map_err(io())?;
+        let encoding = choose_encoding(file, size).map_err(io())?;
         let mut segment = self.begin()?;
         let mut content = Vec::with_capacity(chunk_len + 512);
         let mut left = size;
@@ -188,8 +200,7 @@ impl SegmentSink {
             }
             segment.push_chunk(&content, encoding)?;
         }
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        self.finish(segment, &name, size)
+        self.finish(segment, &name.to_string_lossy(), size)
     }
 
     /// Where a segment is that was written here.

@@ -1,14 +1,15 @@
-//! The fixed modification times of everything in an archive, in seconds since the epoch.
+//! The fixed modification times in an archive, in seconds since the epoch. Files of the work tree
+//! have times of their own (`earlier.rs`).
 //!
-//! git believes an index entry only if it is older than the index itself; and it searches packs
-//! from the newest to the oldest, so their times say in which order.
+//! git searches packs from the newest to the oldest, so their times say in which order.
 
 use cachewfs_format::PackKind;
 
-/// Files, links and directories of the work tree: 1980-01-01T00:00:00Z.
-pub(super) const WORK_TREE: i64 = 315_532_800;
-/// Everything in the git directory but packs: a day later.
-pub(super) const GIT_DIRECTORY: i64 = 315_619_200;
+/// The earliest time that a file may have: 1980-01-02T00:00:00Z. Zip archives can't hold a time
+/// before 1980, and have local time.
+pub(super) const EARLIEST: i64 = 315_619_200;
+/// Everything in the git directory but packs and the index.
+pub(super) const GIT_DIRECTORY: i64 = EARLIEST;
 
 /// Rank of the first increment above recent, trees and history, and how many fit below commits and tip.
 const INCREMENTS: i64 = 3;
@@ -45,6 +46,6 @@ mod tests {
         ];
 
         assert!(order.is_sorted_by(|newer, older| newer > older));
-        assert!(order.iter().all(|&time| time > WORK_TREE));
+        assert!(order.iter().all(|&time| time >= EARLIEST));
     }
 }

@@ -4,10 +4,12 @@ use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
 
+use cachewfs_format::limits::MAX_COMPONENT_LEN;
 use cachewfs_format::{Digest, GitPath, ObjectId, PathSequence};
 
 use super::PublishError;
 use super::job::Job;
+use super::left_out::LeftOut;
 
 /// A file of this many bytes or more is a run by itself, with its data in its own segment.
 pub(super) const LARGE_FILE_LEN: u64 = 4 << 20;
@@ -17,6 +19,8 @@ const RUN_LEN: u64 = 128;
 const MAX_RUN_FILES: usize = 1024;
 const MAX_RUN_BYTES: u64 = 4 << 20;
 const LIST: &str = "tree.list";
+/// The length in bytes of the longest path, and the longest target of a link, that Linux takes.
+const MAX_FILE_PATH_LEN: usize = 4095;
 
 /// One line of the tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +30,58 @@ pub(super) struct TreeEntry {
     /// Length of the git blob, which is that of the file unless attributes convert it.
     pub(super) blob_len: u64,
     pub(super) path: GitPath,
+}
+
+/// One line of the tree, whose path may be one that no filesystem can have.
+#[derive(Debug)]
+struct Line<'a> {
+    kind: TreeEntryKind,
+    oid: ObjectId,
+    blob_len: u64,
+    path: &'a [u8],
+}
+
+impl<'a> Line<'a> {
+    /// Parses `<mode> <type> <oid> <size>\t<path>`.
+    fn parse(line: &'a [u8]) -> Result<Self, PublishError> {
+        let bad = || PublishError::bad_output(line);
+        let tab = line
+            .iter()
+            .position(|&byte| byte == b'\t')
+            .ok_or_else(bad)?;
+        let (fields, path) = line.split_at(tab);
+        let mut fields = std::str::from_utf8(fields)
+            .map_err(|_| bad())?
+            .split_ascii_whitespace();
+        let mut next = || fields.next().ok_or_else(bad);
+        let mode = u32::from_str_radix(next()?, 8).map_err(|_| bad())?;
+        let kind = TreeEntryKind::of_mode(mode).ok_or_else(bad)?;
+        next()?;
+        Ok(Self {
+            kind,
+            oid: ObjectId::parse(next()?)?,
+            // A submodule has "-".
+            blob_len: next()?.parse().unwrap_or(0),
+            path: path.get(1..).unwrap_or_default(),
+        })
+    }
+
+    /// Returns why no filesystem of Linux can have the file, if so.
+    fn misfit(&self) -> Option<&'static str> {
+        let is_link = self.kind == TreeEntryKind::Symlink;
+        let mut components = self.path.split(|&byte| byte == b'/');
+        if components.any(|name| name.len() > MAX_COMPONENT_LEN) {
+            Some("a name in it is longer than 255 bytes")
+        } else if self.path.len() > MAX_FILE_PATH_LEN {
+            Some("its path is longer than 4,095 bytes")
+        } else if is_link && self.blob_len == 0 {
+            Some("it is a symbolic link to an empty path")
+        } else if is_link && self.blob_len > MAX_FILE_PATH_LEN as u64 {
+            Some("it is a symbolic link to a path longer than 4,095 bytes")
+        } else {
+            None
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,8 +112,9 @@ impl TreeEntryKind {
         }
     }
 
-    fn parse(mode: &str) -> Option<Self> {
-        match u32::from_str_radix(mode, 8).ok()? {
+    /// Returns what a mode in a tree or in the index means; `None` for one that git doesn't write.
+    pub(super) fn of_mode(mode: u32) -> Option<Self> {
+        match mode {
             0o120_000 => Some(Self::Symlink),
             0o160_000 => Some(Self::Submodule),
             // Old trees have other permission bits; git looks at this one.
@@ -69,30 +126,27 @@ impl TreeEntryKind {
 }
 
 impl TreeEntry {
-    /// Parses `<mode> <type> <oid> <size>\t<path>`.
-    pub(super) fn parse(line: &[u8]) -> Result<Self, PublishError> {
-        let bad = || PublishError::bad_output(line);
-        let tab = line
-            .iter()
-            .position(|&byte| byte == b'\t')
-            .ok_or_else(bad)?;
-        let (fields, path) = line.split_at(tab);
-        let mut fields = std::str::from_utf8(fields)
-            .map_err(|_| bad())?
-            .split_ascii_whitespace();
-        let mut next = || fields.next().ok_or_else(bad);
-        let kind = TreeEntryKind::parse(next()?).ok_or_else(bad)?;
-        next()?;
-        let oid = ObjectId::parse(next()?)?;
-        // A submodule has "-".
-        let blob_len = next()?.parse().unwrap_or(0);
-        let path = GitPath::parse(path.get(1..).unwrap_or_default())?;
+    fn of_line(line: &Line<'_>) -> Result<Self, PublishError> {
         Ok(Self {
-            kind,
-            oid,
-            blob_len,
-            path,
+            kind: line.kind,
+            oid: line.oid,
+            blob_len: line.blob_len,
+            path: GitPath::parse(line.path)?,
         })
+    }
+
+    /// Parses a line of `git ls-tree -l`. Returns `None` for a file that no filesystem can have.
+    pub(super) fn parse_fitting(line: &[u8]) -> Result<Option<Self>, PublishError> {
+        let line = Line::parse(line)?;
+        match line.misfit() {
+            Some(_) => Ok(None),
+            None => Self::of_line(&line).map(Some),
+        }
+    }
+
+    /// Returns whether git writes a file for it.
+    pub(super) fn is_written(&self) -> bool {
+        self.kind != TreeEntryKind::Submodule
     }
 
     pub(super) fn is_large(&self) -> bool {
@@ -142,10 +196,12 @@ pub(super) struct TreeList {
     entries: u32,
     /// The digest of all attributes in force, which decide how files are checked out.
     attributes: Digest,
+    /// The files that no work tree can have.
+    pub(super) left_out: LeftOut,
 }
 
 impl TreeList {
-    /// Lists HEAD's tree, and refuses one that no work tree can have.
+    /// Lists HEAD's tree without the files that no filesystem can have. Refuses a tree that git refuses.
     pub(super) fn create(job: &Job<'_>) -> Result<Self, PublishError> {
         job.git("ls-tree")
             .args(["-r", "-z", "-l", "--full-tree", "HEAD"])
@@ -154,21 +210,35 @@ impl TreeList {
             path: job.tmp_path(LIST),
             entries: 0,
             attributes: Digest::of(b""),
+            left_out: LeftOut::default(),
         };
         let mut key = Vec::new();
         let mut paths = PathSequence::default();
-        for run in list.runs()? {
+        let mut entries = 0_u32;
+        let mut runs = list.runs()?;
+        for run in &mut runs {
             for entry in run? {
                 paths.push(&entry.path)?;
                 entry.check_name()?;
-                list.entries = list.entries.saturating_add(1);
+                entries = entries.saturating_add(1);
                 if entry.is_attributes() {
                     entry.write_key(&mut key);
                 }
             }
         }
+        let misfits = runs.misfits;
+        list.entries = entries;
         list.attributes = Digest::of(&key);
+        for (path, reason) in misfits {
+            list.left_out.push(&path, reason);
+        }
         Ok(list)
+    }
+
+    /// Leaves a file out that can't be written.
+    pub(super) fn leave_out(&mut self, path: &GitPath, reason: &'static str) {
+        self.left_out.push(path.as_bytes(), reason);
+        self.entries = self.entries.saturating_sub(1);
     }
 
     /// Length of the list in bytes; the index is about as long.
@@ -183,19 +253,22 @@ impl TreeList {
     }
 
     /// The runs, in order; read from the file as they are asked for.
-    pub(super) fn runs(&self) -> Result<Runs, PublishError> {
+    pub(super) fn runs(&self) -> Result<Runs<'_>, PublishError> {
         let file = File::open(&self.path).map_err(PublishError::at(&self.path))?;
         Ok(Runs {
             path: self.path.clone(),
             lines: BufReader::new(file),
             next: None,
+            left_out: &self.left_out,
+            misfits: Vec::new(),
         })
     }
 
-    /// What a run is stored under: its entries, and all that decides their bytes.
-    pub(super) fn key(&self, run: &[TreeEntry]) -> Digest {
+    /// Returns the digest that a run is stored under: of its entries, and of all that decides their
+    /// bytes.
+    pub(super) fn key<'a>(&self, run: impl IntoIterator<Item = &'a TreeEntry>) -> Digest {
         // A number to be raised when the segments of a run are written in another way.
-        let mut key = b"run 1".to_vec();
+        let mut key = b"run 2".to_vec();
         key.extend_from_slice(self.attributes.as_bytes());
         for entry in run {
             entry.write_key(&mut key);
@@ -206,22 +279,36 @@ impl TreeList {
 
 /// Iterates over the runs of a list.
 #[derive(Debug)]
-pub(super) struct Runs {
+pub(super) struct Runs<'a> {
     path: PathBuf,
     lines: BufReader<File>,
     /// Read already, but of the next run.
     next: Option<TreeEntry>,
+    /// Files that the list leaves out.
+    left_out: &'a LeftOut,
+    /// Files that are left out because no filesystem can have them, each with the reason, as far as they
+    /// were not known.
+    misfits: Vec<(Vec<u8>, &'static str)>,
 }
 
-impl Runs {
+impl Runs<'_> {
     fn read_entry(&mut self) -> Result<Option<TreeEntry>, PublishError> {
-        let mut line = Vec::new();
-        self.lines
-            .read_until(0, &mut line)
-            .map_err(PublishError::at(&self.path))?;
-        match line.strip_suffix(&[0]) {
-            Some(line) => TreeEntry::parse(line).map(Some),
-            None => Ok(None),
+        loop {
+            let mut line = Vec::new();
+            self.lines
+                .read_until(0, &mut line)
+                .map_err(PublishError::at(&self.path))?;
+            let Some(line) = line.strip_suffix(&[0]) else {
+                return Ok(None);
+            };
+            let line = Line::parse(line)?;
+            if self.left_out.has(line.path) {
+                continue;
+            }
+            match line.misfit() {
+                Some(reason) => self.misfits.push((line.path.to_vec(), reason)),
+                None => return TreeEntry::of_line(&line).map(Some),
+            }
         }
     }
 
@@ -249,7 +336,7 @@ impl Runs {
     }
 }
 
-impl Iterator for Runs {
+impl Iterator for Runs<'_> {
     type Item = Result<Vec<TreeEntry>, PublishError>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -275,6 +362,7 @@ mod tests {
             path: file.path().to_owned(),
             entries: 0,
             attributes: Digest::of(b""),
+            left_out: LeftOut::default(),
         };
         let paths = |run: Vec<TreeEntry>| run.iter().map(|entry| entry.path.to_string()).collect();
         list.runs()
@@ -310,10 +398,32 @@ mod tests {
     #[test]
     fn parses_what_ls_tree_prints() {
         let oid = "1a".repeat(20);
-        let entry =
-            TreeEntry::parse(format!("160000 commit {oid}       -\ta b\n\tc").as_bytes()).unwrap();
+        let line = format!("160000 commit {oid}       -\ta b\n\tc");
+
+        let entry = Line::parse(line.as_bytes()).unwrap();
 
         assert_eq!(entry.kind, TreeEntryKind::Submodule);
-        assert_eq!(entry.path.as_bytes(), b"a b\n\tc");
+        assert_eq!(entry.path, b"a b\n\tc");
+    }
+
+    #[test]
+    fn files_that_no_filesystem_can_have_are_misfits() {
+        let oid = "1a".repeat(20);
+        let directory = "d/".repeat(2000);
+        for (mode, len, path, fits) in [
+            ("100644", 0, "a".to_owned(), true),
+            ("120000", 1, "a".to_owned(), true),
+            ("120000", 4095, "a".to_owned(), true),
+            ("100644", 1, "a".repeat(255), true),
+            ("100644", 1, format!("{directory}{}", "a".repeat(95)), true),
+            ("120000", 0, "a".to_owned(), false),
+            ("120000", 4096, "a".to_owned(), false),
+            ("100644", 1, "a".repeat(256), false),
+            ("100644", 1, format!("{directory}{}", "a".repeat(96)), false),
+        ] {
+            let line = format!("{mode} blob {oid} {len:>7}\t{path}");
+            let line = Line::parse(line.as_bytes()).unwrap();
+            assert_eq!(line.misfit().is_none(), fits, "{mode} {len} {}", path.len());
+        }
     }
 }

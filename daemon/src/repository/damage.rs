@@ -40,7 +40,9 @@ impl Examined {
 
 /// Returns whether a damaged mirror may be the cause of `error`.
 fn may_be_damage(error: &RepositoryError) -> bool {
-    use MirrorError::{BadHead, Denied, Git, Io, NotFound, TimedOut, Unreachable, Upstream};
+    use MirrorError::{
+        BadHead, Denied, Git, Io, NotFound, Shallow, TimedOut, Unreachable, Upstream,
+    };
     let is_of_git = |error: &GitError| matches!(error, GitError::Failed { .. });
     match error {
         RepositoryError::Mirror(error) => match &**error {
@@ -56,7 +58,8 @@ fn may_be_damage(error: &RepositoryError) -> bool {
             | Denied { .. }
             | Unreachable { .. }
             | TimedOut { .. }
-            | BadHead { .. } => false,
+            | BadHead { .. }
+            | Shallow { .. } => false,
         },
         RepositoryError::Publish(error) => match &**error {
             PublishError::Git(error) | PublishError::RefusedTree(error) => is_of_git(error),
@@ -65,7 +68,6 @@ fn may_be_damage(error: &RepositoryError) -> bool {
             | PublishError::BadOutput { .. }
             | PublishError::Unusable { .. } => true,
             PublishError::RepositoryEmpty
-            | PublishError::HeadUnborn
             | PublishError::Store(_)
             | PublishError::Format(_)
             | PublishError::Raced
@@ -213,7 +215,7 @@ mod tests {
             stderr: String::new(),
         };
         assert!(!may_be_damage(&publish(PublishError::Git(full))));
-        assert!(!may_be_damage(&publish(PublishError::HeadUnborn)));
+        assert!(!may_be_damage(&publish(PublishError::RepositoryEmpty)));
         assert!(!may_be_damage(&RepositoryError::Busy));
     }
 

@@ -45,7 +45,8 @@ impl RepositoryError {
                 | MirrorError::Unreachable { .. }
                 | MirrorError::TimedOut { .. }
                 | MirrorError::Upstream { .. }
-                | MirrorError::BadHead { .. } => FailureKind::Upstream,
+                | MirrorError::BadHead { .. }
+                | MirrorError::Shallow { .. } => FailureKind::Upstream,
                 MirrorError::Git(error) => git_failure(error),
                 MirrorError::Io { .. } => FailureKind::Io,
             },
@@ -83,15 +84,14 @@ impl RepositoryError {
 
     /// Whether the state of the repository is the reason, and nothing fails.
     pub(super) fn is_permanent(&self) -> bool {
-        use PublishError::{HeadUnborn, RepositoryEmpty};
-        matches!(self, Self::Publish(error) if matches!(**error, RepositoryEmpty | HeadUnborn))
+        matches!(self, Self::Publish(error) if matches!(**error, PublishError::RepositoryEmpty))
     }
 }
 
 /// What of a publish failed, for metrics.
 fn publish_failure(error: &PublishError) -> FailureKind {
     match error {
-        PublishError::RepositoryEmpty | PublishError::HeadUnborn => FailureKind::Nothing,
+        PublishError::RepositoryEmpty => FailureKind::Nothing,
         PublishError::BrokenRef { .. } => FailureKind::Git,
         PublishError::Git(error) | PublishError::RefusedTree(error) => git_failure(error),
         PublishError::Store(_)

@@ -318,7 +318,10 @@ impl Registry {
         let commit = store
             .pointer(name)?
             .map(|current| current.snapshot.commit());
-        Ok(commit.filter(|&commit| state.done.is_none_or(|(done, _)| done != commit)))
+        let is_new = |&commit: &ObjectId| {
+            !commit.is_null() && state.done.is_none_or(|(done, _)| done != commit)
+        };
+        Ok(commit.filter(is_new))
     }
 }
 

@@ -4,7 +4,6 @@
 //! process; protocol version 2 can be asked for prefixes (`gitprotocol-v2(5)`, `ls-refs`), and each of
 //! its requests stands alone.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use tracing::Instrument as _;
@@ -24,7 +23,7 @@ pub(super) async fn list(
     upstream: &Upstream,
     namespaces: &[String],
     limit: Duration,
-) -> Option<String> {
+) -> Option<Vec<u8>> {
     let url = upstream.secret_url();
     if !url.starts_with("http") {
         return None;
@@ -73,22 +72,20 @@ fn question(namespaces: &[String]) -> Vec<u8> {
 }
 
 /// Makes lines as of `git ls-remote --symref` of an answer to `ls-refs`; `None` if it isn't whole.
-fn translate(answer: &[u8]) -> Option<String> {
-    let mut lines = String::new();
+fn translate(answer: &[u8]) -> Option<Vec<u8>> {
+    let mut lines = Vec::new();
     for line in pkt_line::whole(answer)? {
-        let line = std::str::from_utf8(line).ok()?.trim_end();
-        let mut words = line.split(' ');
+        let mut words = line.trim_ascii_end().split(|&byte| byte == b' ');
         let (oid, name) = (words.next()?, words.next()?);
-        let is_oid = oid.len() >= 40 && oid.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let is_oid = oid.len() >= 40 && oid.iter().all(u8::is_ascii_hexdigit);
         if !is_oid {
             return None;
         }
-        let target = words.find_map(|word| word.strip_prefix("symref-target:"));
-        if let Some(target) = target.filter(|_| name == "HEAD") {
-            // Writing to a string can't fail.
-            writeln!(lines, "ref: {target}\tHEAD").ok();
+        let target = words.find_map(|word| word.strip_prefix(b"symref-target:"));
+        if let Some(target) = target.filter(|_| name == b"HEAD") {
+            lines.extend([b"ref: ", target, b"\tHEAD\n"].concat());
         }
-        writeln!(lines, "{oid}\t{name}").ok();
+        lines.extend([oid, b"\t", name, b"\n"].concat());
     }
     Some(lines)
 }
@@ -112,8 +109,8 @@ mod tests {
         let expected = format!(
             "ref: refs/heads/main\tHEAD\n{oid}\tHEAD\n{oid}\trefs/heads/main\n{oid}\trefs/heads/alias\n"
         );
-        assert_eq!(translate(&answer), Some(expected));
-        assert_eq!(translate(b"0000"), Some(String::new()));
+        assert_eq!(translate(&answer), Some(expected.into_bytes()));
+        assert_eq!(translate(b"0000"), Some(Vec::new()));
         for bad in [
             &b""[..],
             b"000dERR no\n0000",

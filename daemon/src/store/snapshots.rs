@@ -277,6 +277,7 @@ mod tests {
             archives: BTreeMap::new(),
             published_at: 7,
             replaced: Vec::new(),
+            notice: None,
             fence: 0,
         }
     }

@@ -56,6 +56,7 @@ pub(super) fn manifest(repo: &RepoName, snapshot: SnapshotId, created_at: u64) -
         commit_graphs: Vec::new(),
         tips: Vec::new(),
         runs: Vec::new(),
+        notice: None,
         lfs_objects: Vec::new(),
     }
 }
@@ -69,6 +70,7 @@ pub(super) fn pointer_to(snapshot: SnapshotId, manifest: Digest) -> Pointer {
         archives: BTreeMap::new(),
         published_at: 7,
         replaced: Vec::new(),
+        notice: None,
         fence: 0,
     }
 }

@@ -243,6 +243,8 @@ pub(crate) fn untar(archive: &[u8], root: &Path) -> PathBuf {
     write_file(&file, archive);
     let output = Command::new("tar")
         .arg("--zstd")
+        // A file that changes more often than seconds pass has a time of the future.
+        .arg("--warning=no-timestamp")
         .arg("-xpf")
         .arg(&file)
         .arg("-C")

@@ -32,16 +32,84 @@ async fn an_empty_repository_is_told_and_served_once_it_is_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn head_that_names_no_branch_is_told() {
+async fn a_head_whose_branch_does_not_exist_is_published_without_a_work_tree() {
     let world = World::start().await;
     let work = world.create_upstream();
-    commit_and_push(&work, "first");
+    let first = commit_and_push(&work, "first");
     git(
         &world.upstream(),
         ["symbolic-ref", "HEAD", "refs/heads/nowhere"],
     );
 
-    assert_eq!(refused(&world).await, (404, "head_unborn".to_owned()));
+    assert_eq!(world.refresh().await["snapshot"], "0".repeat(40));
+
+    let mirror = world.extract("mirror.tar.zst").await;
+    git(&mirror, ["fsck", "--strict"]);
+    assert_eq!(git(&mirror, ["rev-parse", "main"]), first);
+    assert_eq!(git(&mirror, ["symbolic-ref", "HEAD"]), "refs/heads/nowhere");
+    let path = format!("/git/{REPO}/snapshot.tar.zst");
+    let (status, code) = code(world.request(Method::GET, &path, &[]).await).await;
+    assert_eq!((status, &*code), (404, "no_checkout"));
+    let path = format!("/api/v1/repos/{REPO}");
+    let described = world.request(Method::GET, &path, &[]).await;
+    let described: Value = described.json().await.unwrap();
+    let notice = described["published"]["notice"].as_str().unwrap();
+    assert!(notice.contains("HEAD names a branch"), "{notice}");
+    // A mirror that was lost is restored from such a snapshot, too.
+    let forgotten = world
+        .post(&format!("/api/v1/repos/{REPO}/forget"), "")
+        .await;
+    assert_eq!(forgotten.status(), 200);
+    git(
+        &world.upstream(),
+        ["symbolic-ref", "HEAD", "refs/heads/main"],
+    );
+    assert_eq!(world.refresh().await["snapshot"], first);
+    assert_good_clone(&world.extract("snapshot.tar.zst").await);
+}
+
+/// Otherwise it would be published with a hole in its history.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shallow_upstream_is_refused_until_it_is_whole() {
+    let world = World::start().await;
+    let work = world.create_upstream();
+    for content in ["one\n", "two\n", "three\n"] {
+        write_file(&work.join("file"), content);
+        commit_and_push(&work, content);
+    }
+    let whole = world.upstream().with_extension("whole");
+    fs::rename(world.upstream(), &whole).unwrap();
+    let source = format!("file://{}", whole.display());
+    let target = world.upstream().display().to_string();
+    let clone = ["clone", "-q", "--bare", "--depth=1", &source, &target];
+    git(&work, clone);
+
+    assert_eq!(refused(&world).await, (502, "upstream_shallow".to_owned()));
+    let path = format!("/git/{REPO}/mirror.tar.zst");
+    assert_ne!(world.request(Method::GET, &path, &[]).await.status(), 200);
+
+    git(&world.upstream(), ["fetch", "-q", "--unshallow", &source]);
+    let head = git(&whole, ["rev-parse", "HEAD"]);
+    assert_eq!(world.refresh().await["snapshot"], head);
+    assert_good_clone(&world.extract("snapshot.tar.zst").await);
+
+    // A mirror that is whole is not cut off by an upstream that is shallow now.
+    write_file(&work.join("file"), "four\n");
+    git(&work, ["commit", "-q", "-a", "-m", "four"]);
+    git(&work, ["push", "-q", &source, "main"]);
+    fs::remove_dir_all(world.upstream()).unwrap();
+    git(&work, clone);
+    let ended = world
+        .request(Method::POST, &format!("/git/{REPO}/refresh"), &[])
+        .await;
+    if ended.status() == 200 {
+        // The mirror had all but the new commit.
+        let clone = world.extract("snapshot.tar.zst").await;
+        assert_eq!(git(&clone, ["rev-list", "--count", "HEAD"]), "4");
+        assert_good_clone(&clone);
+    } else {
+        assert_eq!(code(ended).await, (502, "upstream_shallow".to_owned()));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

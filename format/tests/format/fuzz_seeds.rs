@@ -135,6 +135,7 @@ fn manifest() -> Manifest {
             large_file: Some(file("large")),
             index_part: file(""),
         }],
+        notice: None,
         lfs_objects: Vec::new(),
     }
 }
@@ -152,6 +153,7 @@ fn lfs_manifest() -> Manifest {
         commit_graphs: Vec::new(),
         tips: Vec::new(),
         runs: Vec::new(),
+        notice: None,
         lfs_objects: vec![PublishedLfsObject {
             header: file(&oid),
             data: file(&oid),
@@ -210,6 +212,7 @@ fn pointer() -> Pointer {
             .collect(),
         published_at: 1_700_000_001,
         replaced: Vec::new(),
+        notice: None,
         fence: 0,
     }
 }
@@ -233,6 +236,25 @@ fn manifest_and_pointer_keep_their_form() {
         "manifest",
         "pointer-fenced.json",
         &fenced.to_json().unwrap(),
+    );
+    let notice = Some("There is no work tree".to_owned());
+    let noticed = Pointer {
+        notice: notice.clone(),
+        ..fenced
+    };
+    check(
+        "manifest",
+        "pointer-noticed.json",
+        &noticed.to_json().unwrap(),
+    );
+    let noticed = Manifest {
+        notice,
+        ..manifest()
+    };
+    check(
+        "manifest",
+        "manifest-noticed.json",
+        &noticed.to_json().unwrap(),
     );
     let mut deletions = Deletions::none();
     deletions.snapshots.insert(snapshot);

@@ -112,6 +112,9 @@ pub enum Answer {
         default_branch: Option<String>,
         /// The directory whose `objects` a clone borrows.
         objects_directory: PathBuf,
+        /// What the work tree lacks of HEAD's tree, in words.
+        #[serde(default)]
+        notice: Option<String>,
     },
     /// The chunks are in the cache.
     Fetched {
@@ -180,6 +183,9 @@ pub struct RepoReport {
     pub checked_at: Option<u64>,
     /// What went wrong last, if nothing went right since.
     pub last_error: Option<String>,
+    /// What the work tree lacks of HEAD's tree, in words.
+    #[serde(default)]
+    pub notice: Option<String>,
     /// Clones that borrow its objects.
     pub clones: Vec<PathBuf>,
     /// Its share of the traffic.

@@ -190,10 +190,12 @@ impl Session {
                 Ok(Answer::Nothing)
             }
             Request::Refresh { repo } => {
-                let repository = self.resolve(&repo, &progress).await?;
                 tell(&progress, "asking upstream", 0, 0);
                 let source = &self.repositories.segments.backend().source;
                 source.refresh(&repo).await.map_err(|error| chain(&error))?;
+                // Nothing may have been published when it was last looked up.
+                self.repositories.forget_failure(&repo);
+                let repository = self.resolve(&repo, &progress).await?;
                 let outcome = self.repositories.catch_up(&repository).await;
                 outcome.map_err(|error| error.chain())?;
                 Ok(resolved(&repository))
@@ -271,6 +273,7 @@ fn resolved(repository: &Repository) -> Answer {
         upstream_url: generation.upstream_url.clone(),
         default_branch: generation.default_branch.clone(),
         objects_directory: repository.objects_directory.clone(),
+        notice: generation.notice.clone(),
     }
 }
 

@@ -31,10 +31,7 @@ pub(super) async fn refusal(response: Response) -> FetchError {
             retry_after,
         },
         _ if status.is_client_error() => FetchError::Refused { code, message },
-        _ => FetchError::Status {
-            url,
-            status: status.as_u16(),
-        },
+        _ => FetchError::Failed { code, message },
     }
 }
 

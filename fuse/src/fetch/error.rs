@@ -33,7 +33,15 @@ pub(crate) enum FetchError {
         /// How long to wait before asking again.
         retry_after: Duration,
     },
-    /// The daemon answered with a status that makes no sense here.
+    /// The daemon failed, or upstream did: the next try may do.
+    #[error("{message} ({code})")]
+    Failed {
+        /// The stable code.
+        code: String,
+        /// The daemon's sentence.
+        message: String,
+    },
+    /// The daemon answered with a status that makes no sense here, without a sentence.
     #[error("{url} answered {status}")]
     Status {
         /// The URL asked.
@@ -80,6 +88,7 @@ impl FetchError {
             // Of broken bytes, another daemon, or the same one later, may send the right ones.
             Self::Unreachable { .. }
             | Self::NotYet { .. }
+            | Self::Failed { .. }
             | Self::Cut { .. }
             | Self::Broken { .. }
             | Self::Direct(_) => true,

@@ -23,6 +23,8 @@ use crate::traffic::{Meter, Purpose, Traffic};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(15);
 /// A refresh waits for `git fetch` from upstream.
+/// A longer notice is cut to so many characters.
+const MAX_NOTICE_LEN: usize = 1000;
 const REFRESH_TIMEOUT: Duration = Duration::from_mins(10);
 
 /// One or more daemons, each tried in turn.
@@ -248,6 +250,9 @@ impl Source for HttpSource {
             }
             let url = response.url().to_string();
             let status = response.status().as_u16();
+            let notice = response.headers().get(api::NOTICE_HEADER);
+            let notice = notice.and_then(|notice| notice.to_str().ok());
+            let notice = notice.map(|notice| notice.chars().take(MAX_NOTICE_LEN).collect());
             let place = header(&response, CONTENT_LOCATION).map(str::to_owned);
             let found = (
                 total_len(&response),
@@ -269,6 +274,7 @@ impl Source for HttpSource {
                 path,
                 snapshot,
                 etag,
+                notice,
             }))
         })
     }

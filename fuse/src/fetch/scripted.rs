@@ -111,6 +111,7 @@ impl Source for Scripted {
                 path: path.into(),
                 snapshot: state.snapshot,
                 etag: state.etag.clone(),
+                notice: None,
             }))
         })
     }

@@ -47,6 +47,8 @@ pub(crate) struct Tail {
     pub snapshot: SnapshotId,
     /// Its strong `ETag`, with the quotes.
     pub etag: String,
+    /// What the daemon says that the work tree lacks.
+    pub notice: Option<String>,
 }
 
 /// The answer to a request for the end of the current archive.

@@ -240,11 +240,10 @@ async fn work_tree_children(
         children.push((DOT_GIT.to_vec(), node));
     }
     let generation = repository.view().generation;
-    if let Some(work_tree) = generation.work_tree(Purpose::Demand).await? {
-        children.extend(work_tree.children(path).into_iter().map(|(name, found)| {
-            let node = work_tree_node(repository, join(path, &name), found);
-            (name, node)
-        }));
-    }
+    let work_tree = generation.work_tree(Purpose::Demand).await?;
+    children.extend(work_tree.children(path).into_iter().map(|(name, found)| {
+        let node = work_tree_node(repository, join(path, &name), found);
+        (name, node)
+    }));
     Ok(children)
 }

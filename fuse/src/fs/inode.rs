@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::{Mutex, PoisonError};
 
+use cachewfs_format::inode_of;
+
 use super::{Area, Node};
 use crate::error::FsError;
 
@@ -13,25 +15,12 @@ pub(crate) type Ino = u64;
 /// The root of the mount.
 pub(super) const ROOT_INO: Ino = 1;
 
-/// The number of what has this identity: the first half of a digest of it. Two of a million
-/// identities share a number with a probability of 3 in 10^8.
+/// Returns the number of the inode with this identity.
 pub(crate) fn ino_of(tag: &[u8], repo: &str, path: &[u8], content: &[u8]) -> Ino {
     if tag == b"names" && path.is_empty() {
         return ROOT_INO;
     }
-    let mut hasher = blake3::Hasher::new();
-    for field in [tag, repo.as_bytes(), path, content] {
-        hasher.update(&(field.len() as u64).to_le_bytes());
-        hasher.update(field);
-    }
-    let digest = hasher.finalize();
-    let number = digest
-        .as_bytes()
-        .first_chunk()
-        .copied()
-        .map_or(0, u64::from_le_bytes);
-    // 0 means nothing and 1 is the root; the sign bit stays clear for programs that use off_t.
-    (number & (u64::MAX >> 1)).max(ROOT_INO + 1)
+    inode_of(&[tag, repo.as_bytes(), path, content])
 }
 
 /// What each inode that the kernel knows stands for.

@@ -17,9 +17,6 @@ pub(super) const DOT_GIT: &[u8] = b".git";
 /// The index, whose bytes are known only when the work tree is.
 pub(super) const INDEX: &[u8] = b"index";
 
-/// The time of the index: later than that of any file in it, so that git believes it.
-const INDEX_MTIME: i64 = 315_619_200;
-
 impl Fs {
     /// Finds `name` in the directory `parent`, and counts a lookup of what it finds.
     pub(crate) async fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Attr, FsError> {
@@ -125,11 +122,13 @@ async fn tree_child(
 ) -> Result<Node, FsError> {
     let view = repository.view();
     if tree == Tree::Git && path == INDEX {
+        if !view.generation.has_work_tree() {
+            return Err(FsError::NoEntry);
+        }
         let work_tree = view.generation.work_tree(Purpose::Demand).await?;
-        let index = Arc::clone(work_tree.ok_or(FsError::NoEntry)?.index());
         let file = StaticFile {
-            content: FileContent::Bytes(index),
-            mtime: INDEX_MTIME,
+            content: FileContent::Bytes(Arc::clone(work_tree.index())),
+            mtime: work_tree.index_mtime(),
         };
         return Ok(tree_file(repository, tree, path, file));
     }

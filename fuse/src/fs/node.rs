@@ -6,8 +6,9 @@ use super::{Attr, FileKind, Ino, ino_of};
 use crate::repository::Repository;
 use crate::view::{FileContent, StaticFile, WorkTreeFile};
 
-/// The time of directories, in seconds since the epoch: that of all of the work tree.
-const DIRECTORY_MTIME: i64 = 315_532_800;
+/// The time of directories, in seconds since the epoch: 1980-01-02T00:00:00Z, which is in a year
+/// that zip archives can hold, wherever it is read.
+const DIRECTORY_MTIME: i64 = 315_619_200;
 
 /// The two places where repositories are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +77,7 @@ pub(crate) enum Node {
 }
 
 impl Node {
-    /// What makes it the same inode again: a directory by its path, a file also by its content.
+    /// Returns its inode number: a directory is identified by its path, a file by its content, too.
     pub(super) fn ino(&self) -> Ino {
         match self {
             Self::Names {
@@ -111,11 +112,7 @@ impl Node {
                 repository,
                 file,
                 path,
-            } => {
-                let kind = [u8::from(file.is_symlink), u8::from(file.is_executable)];
-                let content = [&*file.blob, &kind].concat();
-                ino_of(b"work tree", repository.name.as_str(), path, &content)
-            }
+            } => file.ino(&repository.name, path),
         }
     }
 

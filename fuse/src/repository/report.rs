@@ -104,6 +104,7 @@ impl Repositories {
             catch_ups: repository.catch_ups.load(Ordering::Relaxed),
             checked_at: (checked_at > 0).then_some(checked_at),
             last_error,
+            notice: generation.notice.clone(),
             ..self.empty_report(repository.name.clone(), pinned)
         }
     }
@@ -118,6 +119,7 @@ impl Repositories {
             catch_ups: 0,
             checked_at: None,
             last_error: None,
+            notice: None,
             clones: clones.get(&repo).cloned().unwrap_or_default(),
             traffic: self.segments.backend().traffic.report_of(&repo),
             repo,

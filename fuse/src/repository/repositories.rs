@@ -92,6 +92,14 @@ impl Repositories {
         Some(slots.get(name)?.recent_failure()?.chain())
     }
 
+    /// Forgets that a lookup of `name` failed: the next one asks the daemon.
+    pub(crate) fn forget_failure(&self, name: &RepoName) {
+        let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slot) = slots.get(name) {
+            slot.note(None);
+        }
+    }
+
     /// Remembers a clone that borrows the objects of `name`.
     pub(crate) fn register_clone(&self, name: RepoName, directory: PathBuf) {
         let mut clones = self.clones.lock().unwrap_or_else(PoisonError::into_inner);

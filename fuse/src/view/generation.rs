@@ -76,6 +76,8 @@ pub(crate) struct Generation {
     pub objects: StaticTree,
     /// The URL of upstream, if it is one that only fetches.
     pub upstream_url: Option<String>,
+    /// What the work tree lacks of HEAD's tree, in words.
+    pub notice: Option<String>,
     /// The branch of HEAD, if it is on one.
     pub default_branch: Option<String>,
     work_tree: OnceCell<Arc<WorkTree>>,
@@ -113,7 +115,7 @@ impl Generation {
         let files = small_files(&toc, &placed, purpose).await?;
         let file = |path: &[u8]| files.get(path).map_or(&[][..], Vec::as_slice);
         let head = GitHead::parse(file(b"HEAD"))?;
-        let refs = mirror_packed_refs(file(b"packed-refs"));
+        let refs = mirror_packed_refs(toc.kind, file(b"packed-refs"));
         let upstream_url = config::upstream_url(file(b"config"));
         let uses_sha256 = toc.commit.as_bytes().len() == 32;
         let common = |is_bare| {
@@ -130,9 +132,14 @@ impl Generation {
             GitHead::Branch(name) => String::from_utf8(name).ok(),
             GitHead::Detached(_) => None,
         };
+        let work_tree = match toc.kind {
+            ArchiveKind::Mirror => OnceCell::new_with(Some(Arc::new(WorkTree::empty()))),
+            ArchiveKind::Checkout | ArchiveKind::Lfs => OnceCell::new(),
+        };
         Ok(Self {
             snapshot: tail.snapshot,
             etag: tail.etag,
+            notice: tail.notice,
             archive_len: tail.archive_len,
             toc,
             search,
@@ -142,27 +149,22 @@ impl Generation {
             objects,
             upstream_url,
             default_branch,
-            work_tree: OnceCell::new(),
+            work_tree,
         })
     }
 
-    /// The work tree; `None` for an archive without one.
-    pub(crate) async fn work_tree(
-        &self,
-        purpose: Purpose,
-    ) -> Result<Option<Arc<WorkTree>>, LoadError> {
-        if self.toc.kind == ArchiveKind::Mirror {
-            return Ok(None);
-        }
+    /// Returns the work tree: an empty one for an archive that has none.
+    pub(crate) async fn work_tree(&self, purpose: Purpose) -> Result<Arc<WorkTree>, LoadError> {
         let load = || async {
             let tree = WorkTree::load(&self.toc, &self.segments, purpose).await?;
             Ok::<_, LoadError>(Arc::new(tree))
         };
-        self.work_tree
-            .get_or_try_init(load)
-            .await
-            .cloned()
-            .map(Some)
+        self.work_tree.get_or_try_init(load).await.cloned()
+    }
+
+    /// Returns whether the archive has a work tree and an index.
+    pub(crate) fn has_work_tree(&self) -> bool {
+        self.toc.kind != ArchiveKind::Mirror
     }
 
     /// What is at `path` in the work tree. A file at its top, or none, is found without loading a long
@@ -182,7 +184,7 @@ impl Generation {
             }
         }
         let tree = self.work_tree(Purpose::Demand).await?;
-        Ok(tree.and_then(|tree| tree.get(path)))
+        Ok(tree.get(path))
     }
 
     /// Whether files are found without loading the index.
@@ -206,7 +208,7 @@ impl Generation {
         searched.iter().cloned().collect()
     }
 
-    /// The work tree, if it has been loaded.
+    /// The work tree, if it has been loaded; that of an archive without one needs no loading.
     pub(crate) fn loaded_work_tree(&self) -> Option<&Arc<WorkTree>> {
         self.work_tree.get()
     }
@@ -407,6 +409,7 @@ mod tests {
             archive_len,
             etag: archive.etag,
             snapshot: archive.snapshot,
+            notice: None,
         };
         (tail, place)
     }

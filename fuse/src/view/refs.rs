@@ -1,6 +1,6 @@
 //! The refs of a mirror, out of the refs of a clone.
 
-use cachewfs_format::{ObjectId, is_ref_name};
+use cachewfs_format::{ArchiveKind, ObjectId, is_ref_name};
 
 /// The first line of the `packed-refs` that the mount shows.
 const HEADER: &[u8] = b"# pack-refs with: peeled fully-peeled sorted \n";
@@ -14,11 +14,11 @@ struct Line<'a> {
     peeled: Option<&'a [u8]>,
 }
 
-/// Turns the `packed-refs` of a clone into that of the mirror: remote-tracking branches become
-/// branches, and the clone's own branches go. Lines that are no refs are left out.
-pub(super) fn mirror_packed_refs(clone: &[u8]) -> Vec<u8> {
+/// Turns the `packed-refs` of an archive into that of the mirror. In a checkout archive, remote-tracking
+/// branches become branches, and the clone's own branches go. Lines that are no refs are left out.
+pub(super) fn mirror_packed_refs(kind: ArchiveKind, packed_refs: &[u8]) -> Vec<u8> {
     let mut lines: Vec<Line<'_>> = Vec::new();
-    for line in clone.split(|&byte| byte == b'\n') {
+    for line in packed_refs.split(|&byte| byte == b'\n') {
         if let Some(peeled) = line.strip_prefix(b"^") {
             if is_id(peeled)
                 && let Some(last) = lines.last_mut()
@@ -39,15 +39,12 @@ pub(super) fn mirror_packed_refs(clone: &[u8]) -> Vec<u8> {
             });
         }
     }
-    let has_remotes = lines.iter().any(|line| line.name.starts_with(REMOTE));
-    if has_remotes {
-        lines.retain(|line| {
-            !line.name.starts_with(HEADS) && line.name != b"refs/remotes/origin/HEAD"
-        });
-    }
-    for line in &mut lines {
-        if let Some(branch) = line.name.strip_prefix(REMOTE) {
-            line.name = [HEADS, branch].concat();
+    if kind == ArchiveKind::Checkout {
+        lines.retain(|line| !line.name.starts_with(HEADS));
+        for line in &mut lines {
+            if let Some(branch) = line.name.strip_prefix(REMOTE) {
+                line.name = [HEADS, branch].concat();
+            }
         }
     }
     lines.sort_by(|one, other| one.name.cmp(&other.name));
@@ -76,11 +73,12 @@ mod tests {
     fn remote_tracking_branches_become_branches() {
         let clone = format!(
             "# pack-refs with: peeled fully-peeled sorted \n{ID} refs/heads/main\n\
-             {ID} refs/remotes/origin/HEAD\n{ID} refs/remotes/origin/main\n\
+             {ID} refs/remotes/origin/main\n\
              {ID} refs/remotes/origin/z\n{ID} refs/tags/v1\n^{ID}\n"
         );
 
-        let text = String::from_utf8(mirror_packed_refs(clone.as_bytes())).unwrap();
+        let text =
+            String::from_utf8(mirror_packed_refs(ArchiveKind::Checkout, clone.as_bytes())).unwrap();
 
         let expected = format!(
             "# pack-refs with: peeled fully-peeled sorted \n{ID} refs/heads/main\n\
@@ -90,10 +88,37 @@ mod tests {
     }
 
     #[test]
+    fn a_branch_called_head_is_a_branch() {
+        let clone = format!(
+            "{ID} refs/heads/main\n{ID} refs/remotes/origin/HEAD\n{ID} refs/remotes/origin/main\n"
+        );
+
+        let text = mirror_packed_refs(ArchiveKind::Checkout, clone.as_bytes());
+
+        let text = String::from_utf8(text).unwrap();
+        assert!(
+            text.ends_with(&format!("{ID} refs/heads/HEAD\n{ID} refs/heads/main\n")),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn the_refs_of_a_mirror_archive_stay_as_they_are() {
+        let mirror = format!("{ID} refs/heads/main\n{ID} refs/remotes/origin/x\n");
+
+        let text = mirror_packed_refs(ArchiveKind::Mirror, mirror.as_bytes());
+
+        assert_eq!(text, [HEADER, mirror.as_bytes()].concat());
+    }
+
+    #[test]
     fn hostile_lines_are_left_out() {
         let clone =
             format!("{ID} refs/heads/../../x\nzz refs/tags/a\n{ID} HEAD\n{ID} refs/tags/a b\n");
 
-        assert_eq!(mirror_packed_refs(clone.as_bytes()), HEADER);
+        assert_eq!(
+            mirror_packed_refs(ArchiveKind::Checkout, clone.as_bytes()),
+            HEADER
+        );
     }
 }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use cachewfs_format::{
-    Content, EntryKind, Error as FormatError, IndexEntry, Role, SegmentTable, Toc, index_offsets,
+    Content, EntryKind, Error as FormatError, IndexEntry, RepoName, Role, SegmentId, SegmentTable,
+    Toc, index_offsets, inode_of, work_tree_inode,
 };
 
 use super::LoadError;
@@ -14,6 +15,8 @@ use crate::traffic::Purpose;
 const TYPE_MASK: u32 = 0o170_000;
 const SYMLINK: u32 = 0o120_000;
 const SUBMODULE: u32 = 0o160_000;
+/// The time that all files had in archives of daemons before times told that content changed.
+const UNKNOWN_MTIME: i64 = 315_532_800;
 
 /// The files of the published commit.
 #[derive(Debug)]
@@ -25,6 +28,9 @@ pub(crate) struct WorkTree {
     offsets: Vec<u32>,
     /// Where in the index each run's part ends, and the run.
     runs: Vec<(u32, Arc<Run>)>,
+    /// The time of the index in seconds since the epoch: later than that of any file in it, so that
+    /// git believes it.
+    index_mtime: i64,
 }
 
 /// A run of files that share a segment.
@@ -91,6 +97,17 @@ impl WorkTreeNode {
 }
 
 impl WorkTree {
+    /// Returns the work tree of a commit that has none that could be shown.
+    pub(crate) fn empty() -> Self {
+        Self {
+            index: Arc::new([]),
+            id_len: 0,
+            offsets: Vec::new(),
+            runs: Vec::new(),
+            index_mtime: 0,
+        }
+    }
+
     /// Loads the index; the bytes of files are left where they are.
     pub(super) async fn load(
         toc: &Toc,
@@ -124,17 +141,29 @@ impl WorkTree {
             ));
         }
         let runs = part_ends.into_iter().zip(runs).collect();
+        // Not the segment's own record: that may be an older snapshot's, with another time.
+        let header = toc
+            .segments
+            .iter()
+            .find(|segment| segment.role == Role::IndexHeader);
+        let file = header.and_then(|header| header.file.as_ref());
         Ok(Self {
             index: index.into(),
             id_len,
             offsets,
             runs,
+            index_mtime: file.map_or(0, |file| file.mtime),
         })
     }
 
     /// The index, as git reads it.
     pub(crate) fn index(&self) -> &Arc<[u8]> {
         &self.index
+    }
+
+    /// Returns the modification time of the index in seconds since the epoch.
+    pub(crate) fn index_mtime(&self) -> i64 {
+        self.index_mtime
     }
 
     fn entry(&self, number: usize) -> Option<IndexEntry<'_>> {
@@ -170,11 +199,18 @@ impl WorkTree {
 
     fn node(&self, number: usize) -> Option<WorkTreeNode> {
         let entry = self.entry(number)?;
+        Some(WorkTreeNode::of_entry(&entry, self.run(number)?))
+    }
+
+    /// Returns the run that has the file of an entry.
+    fn run(&self, number: usize) -> Option<&Arc<Run>> {
         let offset = *self.offsets.get(number)?;
-        let (_, run) = self
-            .runs
-            .get(self.runs.partition_point(|&(end, _)| end <= offset))?;
-        Some(WorkTreeNode::of_entry(&entry, run))
+        let run = self.runs.partition_point(|&(end, _)| end <= offset);
+        self.runs.get(run).map(|(_, run)| run)
+    }
+
+    fn run_id(&self, number: usize) -> Option<SegmentId> {
+        Some(self.run(number)?.members.record().id)
     }
 
     /// The names in the directory at `path`, sorted, with what they are.
@@ -202,8 +238,8 @@ impl WorkTree {
         children
     }
 
-    /// The paths that differ between this work tree and `other`: added, removed, or of another
-    /// git blob or mode.
+    /// Returns the paths that differ between this work tree and `other`: added, removed, or with
+    /// another inode.
     pub(crate) fn changed_paths(&self, other: &Self) -> Vec<Vec<u8>> {
         let (mut ours, mut theirs) = (0, 0);
         let mut changed = Vec::new();
@@ -216,7 +252,12 @@ impl WorkTree {
                 (Some(one), Some(two)) => one.path.cmp(two.path),
             };
             let is_same = match (&one, &two) {
-                (Some(one), Some(two)) => (one.id, one.mode) == (two.id, two.mode),
+                (Some(one), Some(two)) => {
+                    let has_time = i64::from(one.mtime) != UNKNOWN_MTIME;
+                    let is_same_run = || self.run_id(ours) == other.run_id(theirs);
+                    (one.id, one.mode, one.mtime) == (two.id, two.mode, two.mtime)
+                        && (has_time || is_same_run())
+                }
                 _ => false,
             };
             if order.is_ne() || !is_same {
@@ -256,6 +297,22 @@ pub(super) fn runs(segments: &[Arc<Segment>]) -> Vec<Arc<Run>> {
 }
 
 impl WorkTreeFile {
+    /// Returns its inode number at `path` in the work tree of `repo`.
+    pub(crate) fn ino(&self, repo: &RepoName, path: &[u8]) -> u64 {
+        let mode = match (self.is_symlink, self.is_executable) {
+            (true, _) => SYMLINK,
+            (false, true) => 0o100_755,
+            (false, false) => 0o100_644,
+        };
+        let ino = work_tree_inode(repo, path, (&self.blob, mode, self.mtime));
+        if self.mtime == UNKNOWN_MTIME {
+            // The same blob may have other bytes in another run.
+            let run = self.run.members.record().id;
+            return inode_of(&[&ino.to_le_bytes(), run.0.as_bytes()]);
+        }
+        ino
+    }
+
     /// Reads content; `range` is in bytes, and cut at the end of the file.
     pub(crate) async fn read(&self, range: std::ops::Range<u64>) -> Result<Vec<u8>, ReadError> {
         let table = self.run.members.table(Purpose::Demand).await?;

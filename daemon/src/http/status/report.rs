@@ -65,6 +65,8 @@ pub(super) struct RepositoryReport {
     /// What is done just now.
     pub(super) job: Option<JobReport>,
     pub(super) failure: Option<FailureReport>,
+    /// What the work tree of the current snapshot lacks, in words.
+    pub(super) notice: Option<String>,
     /// Whether its LFS archive is being made.
     pub(super) is_lfs_running: bool,
     /// Why that could not be made last, if it could not.
@@ -275,6 +277,7 @@ fn elsewhere(app: &App) -> Vec<RepositoryReport> {
         .into_iter()
         .zip(pointers)
         .filter_map(|(repo, pointer)| {
+            let pointer = pointer.ok()??;
             Some(RepositoryReport {
                 repo,
                 has_mirror: false,
@@ -282,9 +285,10 @@ fn elsewhere(app: &App) -> Vec<RepositoryReport> {
                 lag_seconds: None,
                 job: None,
                 failure: None,
+                notice: pointer.notice.clone(),
                 is_lfs_running: false,
                 lfs_failure: None,
-                snapshots: vec![of_pointer(&pointer.ok()??)?],
+                snapshots: vec![of_pointer(&pointer)?],
                 snapshots_total: 1,
             })
         });
@@ -316,6 +320,8 @@ fn describe(
     let mut failure = known_failure.map(|failure| failed(&failure.error));
     // A repository whose part of the store can't be read doesn't take the page away.
     let mut newest = (Vec::new(), 0);
+    let notice = pointer.ok().and_then(Option::as_ref);
+    let notice = notice.and_then(|pointer| pointer.notice.clone());
     match pointer {
         Ok(None) => {}
         Ok(Some(pointer)) => match known.newest_lately(&app.store, (repo, pointer.snapshot)) {
@@ -342,6 +348,7 @@ fn describe(
         lag_seconds: repository.lag().map(|lag| lag.as_secs()),
         job: status.doing.as_ref().map(job),
         failure,
+        notice,
         is_lfs_running: lfs.is_running,
         lfs_failure,
         snapshots,

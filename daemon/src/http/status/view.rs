@@ -162,9 +162,21 @@ fn attention(report: &Report) -> Vec<Row> {
         let of_mirror =
             of_mirror.map(|it| row(repo.clone(), repo.clone(), it, repository.job.is_some()));
         let of_lfs = repository.lfs_failure.as_ref();
-        let of_lfs =
-            of_lfs.map(|it| row(format!("{repo} lfs"), repo, it, repository.is_lfs_running));
-        of_mirror.into_iter().chain(of_lfs)
+        let of_lfs = of_lfs.map(|it| {
+            let key = format!("{repo} lfs");
+            row(key, repo.clone(), it, repository.is_lfs_running)
+        });
+        let of_work_tree = repository.notice.as_ref().map(|notice| Row {
+            key: format!("{repo} work tree"),
+            tone: Tone::Busy,
+            cells: vec![
+                repo.clone(),
+                format!("{notice}."),
+                "in the current snapshot".to_owned(),
+                "with the next one".to_owned(),
+            ],
+        });
+        of_mirror.into_iter().chain(of_lfs).chain(of_work_tree)
     };
     let mirrored = report.repositories.iter().filter(|of| of.has_mirror);
     mirrored.flat_map(rows).collect()

@@ -257,6 +257,7 @@ impl Objects<'_> {
             commit_graphs: Vec::new(),
             tips: Vec::new(),
             runs: Vec::new(),
+            notice: None,
             lfs_objects: objects.into_values().collect(),
         })
     }

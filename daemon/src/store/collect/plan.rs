@@ -137,6 +137,7 @@ mod tests {
             archives: BTreeMap::new(),
             published_at: 100,
             replaced,
+            notice: None,
             fence: 0,
         }
     }

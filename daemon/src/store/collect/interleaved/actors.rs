@@ -136,6 +136,7 @@ fn point_to(
         archives: BTreeMap::new(),
         published_at: 0,
         replaced: replaced.unwrap_or_default(),
+        notice: None,
         fence: 0,
     };
     store.swap_pointer(&repo(), (expected, &pointer), secured)?;
@@ -163,6 +164,7 @@ fn manifest(snapshot: SnapshotId, named: &HashSet<SegmentId>, chance: u64) -> Ma
         commit_graphs: Vec::new(),
         tips: Vec::new(),
         runs: Vec::new(),
+        notice: None,
         lfs_objects: Vec::new(),
     }
 }

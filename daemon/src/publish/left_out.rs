@@ -1,0 +1,82 @@
+//! The files of HEAD's tree that its work tree lacks.
+
+use std::collections::HashSet;
+use std::fmt::Write as _;
+
+/// So many files are named.
+const MAX_NAMED: usize = 3;
+/// So many bytes of a path are shown.
+const MAX_SHOWN: usize = 100;
+
+/// Files that no work tree can have. The others are published, as a clone has them.
+#[derive(Debug, Default)]
+pub(super) struct LeftOut {
+    paths: HashSet<Box<[u8]>>,
+    /// The first ones, in words.
+    named: Vec<String>,
+}
+
+impl LeftOut {
+    /// Adds the file at `path`.
+    pub(super) fn push(&mut self, path: &[u8], reason: &str) {
+        if self.named.len() < MAX_NAMED {
+            self.named.push(format!("{} ({reason})", quote(path)));
+        }
+        self.paths.insert(path.into());
+    }
+
+    /// Returns whether the file at `path` is left out.
+    pub(super) fn has(&self, path: &[u8]) -> bool {
+        self.paths.contains(path)
+    }
+
+    /// Returns a sentence that names the files, if there are any.
+    pub(super) fn notice(&self) -> Option<String> {
+        if self.named.is_empty() {
+            return None;
+        }
+        let mut notice = format!("The work tree lacks {}", self.named.join(", "));
+        let others = self.paths.len() - self.named.len();
+        if others > 0 {
+            // Writing to a string can't fail.
+            write!(notice, " and {others} other files").ok();
+        }
+        Some(notice)
+    }
+}
+
+/// Returns a path in quotes, its end if it is long: that tells more than its start.
+fn quote(path: &[u8]) -> String {
+    let skipped = path.len().saturating_sub(MAX_SHOWN);
+    let shown = path.get(skipped..).unwrap_or_default();
+    let dots = if skipped > 0 { "..." } else { "" };
+    format!("'{dots}{}'", shown.escape_ascii())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_notice_names_some_files_and_counts_the_others() {
+        let mut left_out = LeftOut::default();
+        assert_eq!(left_out.notice(), None);
+
+        left_out.push(b"a\n", "it is a symbolic link to an empty path");
+        let one = left_out.notice().unwrap();
+        for number in 0..4 {
+            left_out.push(
+                format!("{}{number}", "d/".repeat(60)).as_bytes(),
+                "git can't write it",
+            );
+        }
+
+        let expected = "The work tree lacks 'a\\n' (it is a symbolic link to an empty path)";
+        assert_eq!(one, expected);
+        let all = left_out.notice().unwrap();
+        assert!(
+            all.contains("'.../d/d/") && all.ends_with(" and 2 other files"),
+            "{all}"
+        );
+    }
+}

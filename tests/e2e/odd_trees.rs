@@ -1,0 +1,197 @@
+//! Trees with files that no filesystem can have: everything else works, and the person is told.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Output;
+
+use cachewfs_tests::{GitRepo, Site, can_mount, git, git_fed, run, try_git};
+
+/// Adds a file that may be one that can't be checked out to the index of the working copy.
+fn add(repo: &GitRepo, mode: &str, path: &str, content: &[u8]) {
+    let blob = git_fed(&repo.work, &["hash-object", "-w", "--stdin"], content);
+    let blob = String::from_utf8(blob).unwrap();
+    let entry = format!("{mode},{},{path}", blob.trim());
+    git(
+        &repo.work,
+        &["update-index", "--add", "--cacheinfo", &entry],
+    );
+}
+
+fn commit(repo: &GitRepo, message: &str) {
+    git(&repo.work, &["commit", "-q", "-m", message]);
+    git(&repo.work, &["push", "-q", "origin", "main"]);
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn files_that_no_filesystem_can_have_are_left_out_and_named() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    let repo = site.repo("project");
+    add(&repo, "100644", "ok", b"ok\n");
+    add(&repo, "120000", "empty-link", b"");
+    add(&repo, "120000", "sub/long-link", &[b'a'; 5000]);
+    commit(&repo, "odd links");
+    let daemon = site.daemon();
+    let mount = site.mount(&daemon.url());
+    let mounted = mount.repo("local/project");
+
+    assert_eq!(fs::read(mounted.join("ok")).unwrap(), b"ok\n");
+    assert!(fs::symlink_metadata(mounted.join("empty-link")).is_err());
+    let head = git(&repo.work, &["rev-parse", "HEAD"]);
+    assert_eq!(git(&mounted, &["rev-parse", "HEAD"]), head);
+    git(&mounted, &["fsck"]);
+    // git's index has what there is, and says honestly what there is not.
+    let status = git(&mounted, &["status", "--porcelain"]);
+    assert_eq!(status, "D  empty-link\nD  sub/long-link\n");
+    let status = mount.cli(&["status"]);
+    assert!(
+        status.contains("'empty-link' (it is a symbolic link to an empty path)"),
+        "{status}"
+    );
+
+    let clone = site.path().join("clone");
+    let point = mount.point.display().to_string();
+    let target = clone.display().to_string();
+    let cloned = run(&["clone", "local/project", &target, "--mount", &point]);
+
+    // As with `git clone`: the repository stays, with all that could be written.
+    assert_eq!(cloned.status.code(), Some(1));
+    let said = said(&cloned);
+    assert!(
+        said.contains("has the whole history") && said.contains("empty-link"),
+        "{said}"
+    );
+    assert_eq!(git(&clone, &["rev-parse", "HEAD"]), head);
+    assert_eq!(fs::read(clone.join("ok")).unwrap(), b"ok\n");
+}
+
+/// The kernel takes paths of up to 4,095 bytes. The daemon's own directory counts for nothing.
+#[test]
+fn the_longest_path_is_shown() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    let repo = site.repo("project");
+    let mut path = vec!["e".repeat(250); 16].join("/");
+    path.push('/');
+    path.push_str(&"f".repeat(4095 - path.len()));
+    add(&repo, "100644", &path, b"deep\n");
+    add(&repo, "100644", &format!("{path}x"), b"too deep\n");
+    commit(&repo, "a long path");
+    let daemon = site.daemon();
+    let mount = site.mount(&daemon.url());
+    let mounted = mount.repo("local/project");
+
+    let status = git(&mounted, &["status", "--porcelain"]);
+    let listed = git(&mounted, &["ls-files"]);
+
+    assert_eq!(listed.trim(), path);
+    assert_eq!(status, format!("D  {path}x\n"));
+    let content = git(
+        &mounted,
+        &["--no-pager", "grep", "--no-index", "-h", "dee", "--", "."],
+    );
+    assert_eq!(content, "deep\n");
+}
+
+/// `git pack-objects` reads lines into a buffer of some 4,160 bytes.
+#[test]
+fn paths_of_any_length_in_the_history_are_published() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    let repo = site.repo("project");
+    let long = format!("{}f", format!("{}/", "e".repeat(250)).repeat(17));
+    add(&repo, "100644", &long, b"hi\n");
+    add(&repo, "100644", "ok", b"ok\n");
+    git(&repo.work, &["commit", "-q", "-m", "long"]);
+    git(&repo.work, &["update-index", "--force-remove", &long]);
+    commit(&repo, "gone");
+    let daemon = site.daemon();
+    let mount = site.mount(&daemon.url());
+    let mounted = mount.repo("local/project");
+
+    assert_eq!(git(&mounted, &["status", "--porcelain"]), "");
+    git(&mounted, &["fsck"]);
+    let listed = git(&mounted, &["ls-tree", "-r", "HEAD~1"]);
+    let line = listed.lines().find(|line| line.ends_with(&long)).unwrap();
+    let blob = line.split_ascii_whitespace().nth(2).unwrap();
+    assert_eq!(git(&mounted, &["cat-file", "blob", blob]), "hi\n");
+    assert!(!daemon.log().contains("damaged"), "{}", daemon.log());
+}
+
+#[test]
+fn a_clone_that_git_refuses_to_check_out_stays() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    let repo = site.repo("project");
+    let blob = git_fed(&repo.work, &["hash-object", "-w", "--stdin"], b"hi\n");
+    let blob = String::from_utf8(blob).unwrap();
+    let line = format!("100644 blob {}\tgit~1\n", blob.trim());
+    let tree = String::from_utf8(git_fed(&repo.work, &["mktree"], line.as_bytes())).unwrap();
+    let bad = git(&repo.work, &["commit-tree", "-m", "bad", tree.trim()]);
+    let refspec = format!("{}:refs/heads/main", bad.trim());
+    git(&repo.work, &["push", "-q", "origin", &refspec]);
+    let daemon = site.daemon();
+    let mount = site.mount(&daemon.url());
+    let point = mount.point.display().to_string();
+    let clone: PathBuf = site.path().join("clone");
+    let target = clone.display().to_string();
+
+    let cloned = run(&["clone", "local/project", &target, "--mount", &point]);
+
+    let said = said(&cloned);
+    assert_eq!(cloned.status.code(), Some(1), "{said}");
+    // It names the subcommand of git, not the value of an option.
+    assert!(
+        said.contains("git checkout failed") && said.contains("git~1"),
+        "{said}"
+    );
+    assert_eq!(git(&clone, &["log", "--format=%s"]), "bad\n");
+}
+
+/// The first push to an empty repository shows at once.
+#[test]
+fn refresh_asks_upstream_also_where_nothing_is_shown_yet() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    let mut repo = site.repo("project");
+    let daemon = site.daemon();
+    let mount = site.mount(&daemon.url());
+    let point = mount.point.display().to_string();
+    let refresh = || run(&["refresh", "local/project", "--mount", &point]);
+    let empty = refresh();
+    assert!(!empty.status.success());
+    // The daemon's own sentence, with what to do.
+    assert!(
+        said(&empty).contains("Push a commit first"),
+        "{}",
+        said(&empty)
+    );
+
+    repo.write("file", b"1\n");
+    let head = repo.commit("first");
+    repo.push();
+    let refreshed = refresh();
+
+    assert!(refreshed.status.success(), "{}", said(&refreshed));
+    let mounted = mount.repo("local/project");
+    assert_eq!(git(&mounted, &["rev-parse", "HEAD"]).trim(), head);
+    // Upstream goes away: the reason gets through.
+    fs::rename(&repo.upstream, site.path().join("elsewhere")).unwrap();
+    let failed = refresh();
+    assert!(said(&failed).contains("upstream"), "{}", said(&failed));
+    assert!(try_git(&mounted, &["status"]).status.success());
+}

@@ -1,0 +1,281 @@
+//! A mount shows what a plain clone has, also after upstream moved in unusual ways.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use cachewfs_tests::{Dice, GitRepo, Site, can_mount, git, git_fed, wait_until};
+
+/// A plain clone of an upstream: what a mount has to show.
+fn plain_clone(site: &Site, repo: &GitRepo, name: &str) -> PathBuf {
+    let clone = site.path().join("plain").join(name);
+    let upstream = repo.upstream.display().to_string();
+    let target = clone.display().to_string();
+    git(
+        site.path(),
+        &["clone", "-q", "--no-local", &upstream, &target],
+    );
+    clone
+}
+
+fn mtime(path: &Path) -> i64 {
+    fs::symlink_metadata(path).unwrap().mtime()
+}
+
+fn names_in(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).unwrap();
+    let mut names: Vec<_> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+/// The ids of the git blobs stay, and the files change.
+#[test]
+fn attributes_that_change_a_file_show_in_a_file_that_was_read() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    let mut repo = site.repo("project");
+    let files = ["top.txt", "sub/f.txt", "id.dat", "wide.dat", "plain.dat"];
+    repo.write("top.txt", b"hello\nworld\n");
+    repo.write("sub/f.txt", b"hello\nworld\n");
+    repo.write("id.dat", b"$Id$\n");
+    repo.write("wide.dat", b"wide\n");
+    repo.write("plain.dat", b"plain\n");
+    repo.write(".gitattributes", b"id.dat ident\n");
+    repo.commit("before");
+    repo.push();
+    let daemon = site.daemon();
+    let mount = site.mount(&daemon.url());
+    let mounted = mount.repo("local/project");
+    for file in files {
+        fs::read(mounted.join(file)).unwrap();
+    }
+    let unchanged = fs::metadata(mounted.join("plain.dat")).unwrap();
+    let before = mtime(&mounted.join("top.txt"));
+
+    let change = |attributes: &str| {
+        repo.write(".gitattributes", attributes.as_bytes());
+        git(&repo.work, &["add", ".gitattributes"]);
+        git(&repo.work, &["commit", "-q", "-m", attributes]);
+        repo.push();
+        mount.cli(&["refresh", "local/project"]);
+    };
+    change("*.txt text eol=crlf\nwide.dat working-tree-encoding=UTF-16BE\n");
+
+    let plain = plain_clone(&site, &repo, "after");
+    for file in files {
+        let (shown, right) = (mounted.join(file), plain.join(file));
+        assert_eq!(fs::read(shown).unwrap(), fs::read(right).unwrap(), "{file}");
+    }
+    assert_eq!(git(&mounted, &["status", "--porcelain"]), "");
+    assert!(mtime(&mounted.join("top.txt")) > before);
+    // A file that has the same bytes is the same file.
+    let now = fs::metadata(mounted.join("plain.dat")).unwrap();
+    assert_eq!(
+        (now.ino(), now.mtime()),
+        (unchanged.ino(), unchanged.mtime())
+    );
+    // The length of one stays, and its bytes change.
+    repo.write(
+        ".gitattributes",
+        b"wide.dat working-tree-encoding=UTF-16LE\n",
+    );
+    repo.commit("the same length");
+    repo.push();
+    mount.cli(&["refresh", "local/project"]);
+
+    let plain = plain_clone(&site, &repo, "same-length");
+    for file in files {
+        let (shown, right) = (mounted.join(file), plain.join(file));
+        assert_eq!(fs::read(shown).unwrap(), fs::read(right).unwrap(), "{file}");
+    }
+}
+
+#[test]
+fn a_file_that_changed_has_a_later_time_and_no_other_has() {
+    if !can_mount() {
+        return;
+    }
+    let seconds = || {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        i64::try_from(now.as_secs()).unwrap()
+    };
+    let site = Site::default();
+    let mut repo = site.repo("project");
+    repo.write("changes", b"x = 1\n");
+    repo.write("stays", b"y = 1\n");
+    repo.write("sub/stays", &Dice::new(1).noise(5 << 20));
+    repo.commit("one");
+    repo.push();
+    let began = seconds() - 2;
+    let daemon = site.daemon();
+    let mount = site.mount(&daemon.url());
+    let mounted = mount.repo("local/project");
+    let times = || ["changes", "stays", "sub/stays"].map(|file| mtime(&mounted.join(file)));
+    let first = times();
+    assert!(
+        first
+            .iter()
+            .all(|&time| (began..=seconds()).contains(&time)),
+        "{first:?}"
+    );
+    assert_eq!(git(&mounted, &["status", "--porcelain"]), "");
+    let fetched = mount.traffic("fetched_bytes");
+
+    // More often than seconds pass: each has a later time all the same.
+    let mut last = first[0];
+    for content in ["x = 2\n", "x = 1\n", "x = 3\n"] {
+        repo.write("changes", content.as_bytes());
+        let commit = repo.commit(content);
+        repo.push();
+        mount.cli(&["refresh", "local/project"]);
+        wait_until("the mount shows the push", || {
+            git(&mounted, &["rev-parse", "HEAD"]).trim() == commit
+        });
+
+        let now = times();
+        assert!(now[0] > last, "{content}: {} is not after {last}", now[0]);
+        assert_eq!(now[1..], first[1..]);
+        assert_eq!(
+            fs::read(mounted.join("changes")).unwrap(),
+            content.as_bytes()
+        );
+        assert_eq!(git(&mounted, &["status", "--porcelain"]), "");
+        last = now[0];
+    }
+    // The large file was never read to find that it is clean.
+    assert!(mount.traffic("fetched_bytes") - fetched < 1 << 20);
+    let index = mtime(&mounted.join(".git/index"));
+    assert!(
+        index > last,
+        "git would read files whose time is that of the index"
+    );
+}
+
+/// It compares inodes and owners, too.
+#[test]
+fn the_status_of_libgit2_reads_no_file() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    let mut repo = site.repo("project");
+    let mut dice = Dice::new(7);
+    for number in 0..32 {
+        repo.write(format!("d{}/n{number}", number % 3), &dice.noise(64 << 10));
+    }
+    repo.write("run", b"#!/bin/sh\n");
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(repo.work.join("run"), executable).unwrap();
+    std::os::unix::fs::symlink("run", repo.work.join("link")).unwrap();
+    repo.commit("files");
+    repo.push();
+    let daemon = site.daemon();
+    let mount = site.mount(&daemon.url());
+    let mounted = mount.repo("local/project");
+    assert_eq!(git(&mounted, &["status", "--porcelain"]), "");
+    let fetched = mount.traffic("fetched_bytes");
+
+    let opened = git2::Repository::open(&mounted).unwrap();
+    let statuses = opened.statuses(None).unwrap();
+
+    assert_eq!(statuses.len(), 0);
+    let fetched = mount.traffic("fetched_bytes") - fetched;
+    assert!(fetched < 64 << 10, "{fetched} bytes were fetched");
+}
+
+/// A commit whose tree git refuses: no clone can have a work tree of it.
+fn refused_commit(repo: &GitRepo) -> String {
+    let blob = git_fed(&repo.work, &["hash-object", "-w", "--stdin"], b"hi\n");
+    let blob = String::from_utf8(blob).unwrap();
+    let line = format!("100644 blob {}\tgit~1\n", blob.trim());
+    let tree = git_fed(&repo.work, &["mktree"], line.as_bytes());
+    let tree = String::from_utf8(tree).unwrap();
+    let commit = git(&repo.work, &["commit-tree", "-m", "bad", tree.trim()]);
+    commit.trim().to_owned()
+}
+
+#[test]
+fn a_head_without_a_work_tree_shows_none_and_the_next_shows_its_own() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    let mut repo = site.repo("project");
+    repo.write("d/f", b"1\n");
+    repo.write("ok", b"ok\n");
+    repo.commit("good");
+    repo.push();
+    let bad = refused_commit(&repo);
+    let daemon = site.daemon();
+    let mount = site.mount(&daemon.url());
+    let mounted = mount.repo("local/project");
+    assert_eq!(names_in(&mounted), [".git", "d", "ok"]);
+    assert_eq!(names_in(&mounted.join("d")), ["f"]);
+    assert_eq!(fs::read(mounted.join("ok")).unwrap(), b"ok\n");
+    assert!(!mounted.join("new").exists());
+    let show = |commit: &str| {
+        git(
+            &repo.work,
+            &["push", "-q", "--force", "origin", &format!("{commit}:main")],
+        );
+        mount.cli(&["refresh", "local/project"]);
+        assert_eq!(git(&mounted, &["rev-parse", "HEAD"]).trim(), commit);
+    };
+
+    show(&bad);
+
+    assert_eq!(names_in(&mounted), [".git"]);
+    assert!(!mounted.join("ok").exists() && !mounted.join("d/f").exists());
+    let status = mount.cli(&["status"]);
+    assert!(status.contains("There is no work tree"), "{status}");
+    fs::remove_file(repo.work.join("ok")).unwrap();
+    repo.write("new", b"new\n");
+    let good = repo.commit("good again");
+
+    let show = |commit: &str| {
+        git(
+            &repo.work,
+            &["push", "-q", "--force", "origin", &format!("{commit}:main")],
+        );
+        mount.cli(&["refresh", "local/project"]);
+    };
+    show(&good);
+
+    assert_eq!(names_in(&mounted), [".git", "d", "new"]);
+    assert_eq!(fs::read(mounted.join("new")).unwrap(), b"new\n");
+    assert!(!mounted.join("ok").exists());
+    assert_eq!(git(&mounted, &["status", "--porcelain"]), "");
+}
+
+#[test]
+fn a_repository_that_had_no_work_tree_at_first_shows_the_one_that_comes() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    let mut repo = site.repo("project");
+    let bad = refused_commit(&repo);
+    git(
+        &repo.work,
+        &["push", "-q", "origin", &format!("{bad}:refs/heads/main")],
+    );
+    let daemon = site.daemon();
+    let mount = site.mount(&daemon.url());
+    let mounted = mount.repo("local/project");
+    assert_eq!(names_in(&mounted), [".git"]);
+    assert!(!mounted.join("ok").exists());
+
+    repo.write("ok", b"ok\n");
+    repo.commit("good");
+    repo.push();
+    mount.cli(&["refresh", "local/project"]);
+
+    assert_eq!(names_in(&mounted), [".git", "ok"]);
+    assert_eq!(git(&mounted, &["status", "--porcelain"]), "");
+}
