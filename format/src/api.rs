@@ -17,7 +17,7 @@ pub const DIRECT_HEADER: &str = "x-cachewfs-direct";
 /// `X-Cachewfs-Direct-Range`: the `Range` to ask for there; that of the request counts in the archive.
 pub const DIRECT_RANGE_HEADER: &str = "x-cachewfs-direct-range";
 
-/// `X-Cachewfs-Notice`: what the work tree of the snapshot lacks, in words; printable ASCII.
+/// `X-Cachewfs-Notice`: a sentence about files that the work tree of the snapshot lacks; printable ASCII.
 pub const NOTICE_HEADER: &str = "x-cachewfs-notice";
 
 /// The path of the stable URL of an archive: the current one.
@@ -299,7 +299,7 @@ pub struct PublishedStatus {
     pub mirror_bytes: u64,
     /// Length of the checkout archive in bytes; absent where there is none.
     pub checkout_bytes: Option<u64>,
-    /// What the work tree lacks of HEAD's tree, in words, if it lacks something.
+    /// A sentence about files of HEAD's tree that the work tree lacks, if it lacks some.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notice: Option<String>,
 }

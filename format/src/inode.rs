@@ -25,7 +25,7 @@ pub fn inode_of(fields: &[&[u8]]) -> u64 {
 /// Returns the inode number of a file or symbolic link in the work tree of `repo`.
 ///
 /// `blob` is the raw id of its git blob, `mode` git's mode, `mtime` its time in seconds since the
-/// epoch. The blob alone doesn't identify what is shown: attributes convert it. The time does, as
+/// epoch. The blob alone doesn't identify the bytes of the file: attributes convert it. The time does, as
 /// a publisher gives a path another time whenever its bytes change.
 pub fn work_tree_inode(
     repo: &RepoName,

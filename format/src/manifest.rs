@@ -42,7 +42,7 @@ pub struct Manifest {
     pub tips: Vec<ObjectId>,
     /// The runs of its work tree, to be used again where nothing changed.
     pub runs: Vec<RunReuse>,
-    /// What the work tree lacks of HEAD's tree, in words, if it lacks something.
+    /// A sentence about files of HEAD's tree that the work tree lacks, if it lacks some.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notice: Option<String>,
     /// The Git LFS objects of an LFS archive, in order; none in other manifests.

@@ -31,7 +31,7 @@ pub struct Pointer {
     /// one of an earlier writer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub replaced: Vec<Replaced>,
-    /// What the work tree lacks of HEAD's tree, in words, if it lacks something.
+    /// A sentence about files of HEAD's tree that the work tree lacks, if it lacks some.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notice: Option<String>,
     /// The token of the newest lease under which one of the pointers so far was published; 0 if there

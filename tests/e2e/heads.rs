@@ -1,4 +1,4 @@
-//! Whatever HEAD of upstream is, a mount and a clone are as those by git.
+//! A mount and a clone are as a clone by git, whatever HEAD of upstream is.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -9,7 +9,7 @@ use cachewfs_tests::{
     GitRepo, MountProcess, Site, can_mount, git, git_at, git_command, run, try_git,
 };
 
-/// What `git <arguments>` prints, as bytes; names of refs need not be UTF-8.
+/// Returns the output of `git <arguments>` as bytes: names of refs need not be UTF-8.
 fn bytes(directory: &Path, arguments: &[&str]) -> Vec<u8> {
     git_command(directory)
         .args(arguments)

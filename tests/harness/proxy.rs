@@ -17,8 +17,8 @@ pub enum Fault {
     CutAfter(u64),
     /// Changes one byte in each so many.
     CorruptEvery(u64),
-    /// The same in bodies that are sent to the daemon, or to another server in its place. The heads of
-    /// requests stay as they are: a connection that was used before may have one anywhere.
+    /// Changes one byte in each so many of bodies that are sent to the daemon, or to another server in its
+    /// place. The heads of requests stay as they are: a connection that was used before may have one anywhere.
     CorruptSentEvery(u64),
     /// Answers each request itself, with 503.
     Unavailable,

@@ -47,11 +47,11 @@ const CHECKOUT_WORKERS: &str = "checkout.workers=0";
 struct Source {
     objects_directory: PathBuf,
     upstream_url: String,
-    /// What the work tree of the snapshot lacks, in words.
+    /// A sentence that names the files which the work tree of the snapshot lacks.
     notice: Option<String>,
 }
 
-/// What HEAD of a clone is.
+/// The state of HEAD in a clone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Head {
     /// It has a commit.

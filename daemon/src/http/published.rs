@@ -29,7 +29,7 @@ pub(super) struct Published {
     pub(super) etag: String,
     pub(super) size: u64,
     pub(super) modified: SystemTime,
-    /// What the work tree lacks, in words.
+    /// A sentence about files that the work tree lacks.
     pub(super) notice: Option<String>,
     pub(super) archive: Arc<Archive>,
 }

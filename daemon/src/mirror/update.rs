@@ -154,7 +154,7 @@ fn follow_head(git: &Git, mirror: &Path, head: &Head) -> Result<(), MirrorError>
             }
         }
         Head::Detached { .. } => {
-            // What was fetched, not what was listed before: the two may differ. It may be a tag.
+            // The object that was fetched, which may be another than the listed one. It may be a tag.
             let commit = git
                 .in_repository(mirror, "rev-parse")
                 .args(["--verify", &format!("{DETACHED_HEAD}^{{commit}}")])

@@ -59,7 +59,7 @@ pub(super) struct Built {
     pub(super) packs: Vec<PublishedPack>,
     pub(super) commit_graphs: Vec<PublishedFile>,
     pub(super) runs: Vec<RunReuse>,
-    /// Why the work tree lacks something, if it does.
+    /// A sentence about files that the work tree lacks.
     pub(super) notice: Option<String>,
 }
 
@@ -152,7 +152,8 @@ fn store_commit_graphs(
 }
 
 /// Places index and work tree. If the tree of HEAD can't be checked out, that archive is dropped: the
-/// history is published in any case. Returns the runs, and what the work tree lacks, in words.
+/// history is published in any case. Returns the runs, and a notice if
+/// the work tree lacks something.
 fn place_checkout(
     job: &Job<'_>,
     sink: &mut SegmentSink,

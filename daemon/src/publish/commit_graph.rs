@@ -22,8 +22,8 @@ pub(super) enum Extent {
     All,
 }
 
-/// Writes what is missing of the chain, and returns the paths of its links, oldest first. There are none
-/// if git finds that the chain is wrong.
+/// Adds the commits that the chain lacks, and returns the paths of its links, oldest first. There are
+/// no links if git finds that the chain is wrong.
 pub(super) fn write_commit_graph(
     job: &Job<'_>,
     extent: Extent,

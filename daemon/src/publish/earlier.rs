@@ -23,17 +23,17 @@ use super::tree::{TreeEntry, TreeEntryKind, TreeList};
 use crate::clock::seconds_since_epoch;
 use crate::store::read_file;
 
-/// So many seconds before the present are the times of new files.
+/// New files have the time that was so many seconds ago.
 const INDEX_AHEAD: i64 = 2;
 
 /// The bytes of a file that is checked out.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum CheckedOut<'a> {
-    /// Those of this file, which has this length in bytes.
+    /// The bytes of this file, which has this length.
     Small(&'a File, u64),
-    /// Those of the segment of a large file.
+    /// The bytes of a large file, which are this segment.
     Large(SegmentId),
-    /// Those that the git blob has: a symbolic link, or none at all.
+    /// The bytes of the git blob, which is a symbolic link, or no bytes.
     AsStored,
 }
 

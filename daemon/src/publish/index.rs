@@ -13,7 +13,7 @@ pub(super) fn header(entries: u32) -> Vec<u8> {
     [b"DIRC", &2_u32.to_be_bytes()[..], &entries.to_be_bytes()].concat()
 }
 
-/// What `stat` says of a file in a mount.
+/// The answer of `stat` for a file in a mount.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FileStat {
     pub(super) ino: u64,
@@ -25,8 +25,8 @@ pub(super) struct FileStat {
 
 /// Appends the entry of a file.
 ///
-/// git compares size and time alone, as `core.checkStat=minimal` in the archives says. libgit2 compares
-/// the inode and the owner, too, who is root in a mount. No publisher knows the device.
+/// git compares size and time alone, as `core.checkStat=minimal` in the archives says. libgit2
+/// compares the inode and the owner, too. The owner in a mount is root. No publisher knows the device.
 pub(super) fn push_entry(part: &mut Vec<u8>, entry: &TreeEntry, stat: FileStat) {
     let start = part.len();
     let mtime = u32::try_from(stat.mtime).unwrap_or(u32::MAX);

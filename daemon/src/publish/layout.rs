@@ -16,8 +16,8 @@ use super::job::Job;
 use super::pack::{NewPack, pack_list};
 use super::sort::sort_by_path;
 
-/// So much of a path is given to `git pack-objects`, in bytes from its end: git compares the last
-/// characters first. It reads lines into a buffer of some 4,160 bytes, and takes the rest of a longer
+/// Length in bytes of the end of a path that `git pack-objects` gets: it compares the last characters
+/// first. It reads lines into a buffer of some 4,160 bytes, and takes the rest of a longer
 /// line for another object.
 const MAX_HINT_LEN: usize = 1024;
 

@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 use std::fmt::Write as _;
 
-/// So many files are named.
+/// The number of files that a notice names.
 const MAX_NAMED: usize = 3;
-/// So many bytes of a path are shown.
+/// The length in bytes of the end of a path that a notice shows.
 const MAX_SHOWN: usize = 100;
 
 /// Files that no work tree can have. The others are published, as a clone has them.

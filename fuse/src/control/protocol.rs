@@ -112,7 +112,7 @@ pub enum Answer {
         default_branch: Option<String>,
         /// The directory whose `objects` a clone borrows.
         objects_directory: PathBuf,
-        /// What the work tree lacks of HEAD's tree, in words.
+        /// A sentence about files of HEAD's tree that the work tree lacks.
         #[serde(default)]
         notice: Option<String>,
     },
@@ -183,7 +183,7 @@ pub struct RepoReport {
     pub checked_at: Option<u64>,
     /// What went wrong last, if nothing went right since.
     pub last_error: Option<String>,
-    /// What the work tree lacks of HEAD's tree, in words.
+    /// A sentence about files of HEAD's tree that the work tree lacks.
     #[serde(default)]
     pub notice: Option<String>,
     /// Clones that borrow its objects.

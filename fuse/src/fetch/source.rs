@@ -47,7 +47,7 @@ pub(crate) struct Tail {
     pub snapshot: SnapshotId,
     /// Its strong `ETag`, with the quotes.
     pub etag: String,
-    /// What the daemon says that the work tree lacks.
+    /// The daemon's sentence about files that the work tree lacks.
     pub notice: Option<String>,
 }
 

@@ -76,7 +76,7 @@ pub(crate) struct Generation {
     pub objects: StaticTree,
     /// The URL of upstream, if it is one that only fetches.
     pub upstream_url: Option<String>,
-    /// What the work tree lacks of HEAD's tree, in words.
+    /// A sentence about files of HEAD's tree that the work tree lacks.
     pub notice: Option<String>,
     /// The branch of HEAD, if it is on one.
     pub default_branch: Option<String>,

@@ -306,7 +306,7 @@ impl WorkTreeFile {
         };
         let ino = work_tree_inode(repo, path, (&self.blob, mode, self.mtime));
         if self.mtime == UNKNOWN_MTIME {
-            // The same blob may have other bytes in another run.
+            // A blob may have other bytes in another run.
             let run = self.run.members.record().id;
             return inode_of(&[&ino.to_le_bytes(), run.0.as_bytes()]);
         }

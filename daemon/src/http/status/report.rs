@@ -65,7 +65,7 @@ pub(super) struct RepositoryReport {
     /// What is done just now.
     pub(super) job: Option<JobReport>,
     pub(super) failure: Option<FailureReport>,
-    /// What the work tree of the current snapshot lacks, in words.
+    /// A sentence about files that the work tree of the current snapshot lacks.
     pub(super) notice: Option<String>,
     /// Whether its LFS archive is being made.
     pub(super) is_lfs_running: bool,
