@@ -85,6 +85,22 @@ impl Entry {
         Ok(())
     }
 
+    /// Refuses an entry whose bytes start before `end`, where those of the entries before it end: else
+    /// many entries could have the same bytes, and be longer together than all that there is.
+    pub(super) fn check_after(&self, end: &mut u64) -> Result<()> {
+        let EntryKind::File(Content::Inline { offset }) = self.kind else {
+            return Ok(());
+        };
+        if offset < *end {
+            return Err(Error::Malformed {
+                section: SECTION,
+                reason: "the bytes of an entry are not after those of the entry before it",
+            });
+        }
+        *end = offset.saturating_add(self.size);
+        Ok(())
+    }
+
     /// Appends an entry of a segment whose content is `content_len` bytes long.
     pub(super) fn encode(&self, bytes: &mut Vec<u8>, content_len: u64) -> Result<()> {
         self.check(content_len)?;
@@ -192,6 +208,28 @@ mod tests {
             let decoded = Entry::decode(&mut FieldReader::new(&bytes, SECTION), 100);
             assert_eq!(decoded, Ok(entry));
         }
+    }
+
+    #[test]
+    fn entries_do_not_share_bytes() {
+        let file = |offset, size| entry(EntryKind::File(Content::Inline { offset }), 0o644, size);
+        let are_apart = |entries: &[Entry]| {
+            let mut end = 0;
+            entries
+                .iter()
+                .all(|entry| entry.check_after(&mut end).is_ok())
+        };
+        let directory = entry(EntryKind::Directory, 0o755, 0);
+
+        assert!(are_apart(&[
+            file(0, 60),
+            file(60, 0),
+            directory,
+            file(60, 40)
+        ]));
+        assert!(!are_apart(&[file(0, 60), file(59, 1)]));
+        assert!(!are_apart(&[file(0, 60), file(0, 60)]));
+        assert!(!are_apart(&[file(60, 40), file(0, 60)]));
     }
 
     #[test]

@@ -61,7 +61,9 @@ impl SegmentTable {
         let content_len = chunks.iter().fold(0_u64, |sum, chunk| {
             sum.saturating_add(chunk.content_len.into())
         });
+        let mut end = 0;
         for entry in entries {
+            entry.check_after(&mut end)?;
             entry.encode(&mut payload, content_len)?;
         }
         check_at_most(SECTION, payload.len(), MAX_TABLE_LEN)?;
@@ -108,8 +110,11 @@ impl SegmentTable {
         // The chunks have taken their share of the bytes that the count was compared with.
         reader.expect_records(entry_count, Entry::MIN_LEN)?;
         let mut entries = Vec::with_capacity(entry_count.min(RESERVED_ENTRIES));
+        let mut end = 0;
         for _ in 0..entry_count {
-            entries.push(Entry::decode(&mut reader, content_len)?);
+            let entry = Entry::decode(&mut reader, content_len)?;
+            entry.check_after(&mut end)?;
+            entries.push(entry);
         }
         reader.finish()?;
         Ok(Self {

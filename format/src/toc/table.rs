@@ -1,7 +1,7 @@
 //! The TOC itself.
 
-use super::{ArchiveKind, SECTION, TRAILER_LEN, TRAILER_MAGIC, TocSegment};
-use crate::limits::{MAX_TOC_LEN, check_at_most};
+use super::{ArchiveKind, Role, SECTION, TRAILER_LEN, TRAILER_MAGIC, TocSegment};
+use crate::limits::{MAX_INDEX_LEN, MAX_REFS_LEN, MAX_SEGMENTS, MAX_TOC_LEN, check_at_most};
 use crate::wire::{FieldReader, FieldWriter as _, skippable_frame, skippable_payload};
 use crate::{Digest, Error, ObjectId, RepoName, Result};
 
@@ -104,7 +104,27 @@ impl Toc {
         if usize::try_from(self.hot_segments).is_ok_and(|hot| hot > self.segments.len()) {
             return bad("the hot front has more segments than there are");
         }
-        Ok(())
+        self.check_what_mounts_keep()
+    }
+
+    /// Refuses an archive that a mount would need too much memory for: whatever it reads whole is
+    /// limited here, before anything of it is fetched.
+    fn check_what_mounts_keep(&self) -> Result<()> {
+        if self.kind == ArchiveKind::Lfs {
+            return Ok(());
+        }
+        check_at_most("list of segments", self.segments.len(), MAX_SEGMENTS)?;
+        let (mut refs, mut index) = (0_u64, 0_u64);
+        for segment in &self.segments {
+            let sum = match segment.role {
+                Role::Refs | Role::PackedRefs => &mut refs,
+                Role::IndexHeader | Role::IndexPart | Role::IndexTrailer => &mut index,
+                _ => continue,
+            };
+            *sum = sum.saturating_add(segment.content_len);
+        }
+        check_at_most("content of the refs", refs, MAX_REFS_LEN)?;
+        check_at_most("index", index, MAX_INDEX_LEN)
     }
 
     /// Refuses a TOC whose frame starts at `offset` of the archive, in bytes, unless its segments
@@ -145,7 +165,7 @@ pub(super) fn check_len(len: usize) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Role, SegmentId};
+    use crate::SegmentId;
 
     #[test]
     fn a_repository_has_one_spelling() {
@@ -164,6 +184,51 @@ mod tests {
 
         assert!(matches!(Toc::decode(&frame), Err(Error::Malformed { .. })));
     }
+
+    /// A few bytes of zstd can be gigabytes of zeros.
+    #[test]
+    fn what_a_mount_reads_whole_is_limited() {
+        const PART: u64 = 64 << 20;
+        let toc = |kind, role: Role, segments: u32, content_len| {
+            let file = role.is_file_data().then(|| crate::TocFile {
+                path: crate::GitPath::parse(b"index").unwrap(),
+                size: content_len,
+                mtime: 0,
+            });
+            let segment = TocSegment {
+                id: SegmentId(Digest::of(b"")),
+                role,
+                stored_len: 4000,
+                table_len: 26 + 40 * 32,
+                content_len,
+                file,
+            };
+            Toc {
+                kind,
+                repo: RepoName::parse("h/a").unwrap(),
+                commit: ObjectId::parse(&"12".repeat(20)).unwrap(),
+                refs_digest: Digest::of(b"refs"),
+                hot_segments: 0,
+                segments: vec![segment; usize::try_from(segments).unwrap()],
+            }
+        };
+        for (role, parts) in [(Role::IndexPart, 4), (Role::PackedRefs, 1), (Role::Refs, 1)] {
+            for kind in [ArchiveKind::Mirror, ArchiveKind::Checkout] {
+                let (_, good) = toc(kind, role, parts, PART).encode().unwrap();
+                assert!(Toc::decode(&good).is_ok());
+                let bad = toc(kind, role, parts + 1, PART).encode();
+                assert!(matches!(bad, Err(Error::TooLarge { .. })), "{role:?}");
+            }
+        }
+        let many = toc(ArchiveKind::Mirror, Role::End, MAX_SEGMENTS + 1, 1024);
+        assert!(matches!(many.encode(), Err(Error::TooLarge { .. })));
+        assert!(
+            toc(ArchiveKind::Lfs, Role::End, MAX_SEGMENTS + 1, 1024)
+                .encode()
+                .is_ok()
+        );
+    }
+
     #[test]
     fn segments_fill_the_archive_up_to_the_toc() {
         let segment = |stored_len| TocSegment {
