@@ -16,7 +16,6 @@ mod collection;
 mod config;
 mod disk_usage;
 mod error_chain;
-mod git_hash;
 mod http;
 mod listener;
 mod metrics;

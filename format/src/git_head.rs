@@ -44,11 +44,11 @@ impl GitHead {
     }
 }
 
-/// Returns whether git would take `name` for the full name of a ref, as far as it matters for safety
-/// (`git-check-ref-format(1)`).
+/// Returns whether git takes `name` for the full name of a ref (`git-check-ref-format(1)`).
 pub fn is_ref_name(name: &[u8]) -> bool {
     let is_bad = |byte: &u8| byte.is_ascii_control() || b" ~^:?*[\\".contains(byte);
     name.starts_with(b"refs/")
+        && !name.ends_with(b".")
         && !name.iter().any(is_bad)
         && !name
             .windows(2)
@@ -56,7 +56,6 @@ pub fn is_ref_name(name: &[u8]) -> bool {
         && !name
             .split(|&byte| byte == b'/')
             .any(|part| part.is_empty() || part.starts_with(b".") || part.ends_with(b".lock"))
-        && !name.ends_with(b".")
 }
 
 #[cfg(test)]

@@ -3,7 +3,11 @@
 use std::fmt;
 
 use crate::limits::{MAX_COMPONENT_LEN, MAX_PATH_LEN};
-use crate::{Error, Result};
+use crate::{Error, Result, dot_git};
+
+/// The bits of git's modes that tell what something is.
+const TYPE_MASK: u32 = 0o170_000;
+const SYMLINK: u32 = 0o120_000;
 
 /// A relative path of bytes, as git has them: not necessarily UTF-8, components between slashes.
 ///
@@ -40,11 +44,20 @@ impl GitPath {
         &self.0
     }
 
-    /// Whether a component is `.git` in some spelling: git refuses such paths in a tree.
-    pub fn has_dot_git(&self) -> bool {
-        self.0
-            .split(|&byte| byte == b'/')
-            .any(|part| part.eq_ignore_ascii_case(b".git"))
+    /// Refuses a path that git lets nobody check out, with its strictest rules: a component that some
+    /// filesystem takes for `.git`; of a symbolic link, one that it takes for `.gitmodules`, through
+    /// which git would read a file outside of the work tree. `mode` is git's.
+    pub fn check_out_as(&self, mode: u32) -> Result<()> {
+        let is_symlink = mode & TYPE_MASK == SYMLINK;
+        let mut components = self.0.split(|&byte| byte == b'/');
+        let reason = if components.clone().any(dot_git::is_dot_git) {
+            "a component is '.git', or is taken for it by some filesystem"
+        } else if is_symlink && components.any(dot_git::is_dot_gitmodules) {
+            "'.gitmodules' is a symbolic link"
+        } else {
+            return Ok(());
+        };
+        Err(Error::BadPath { reason })
     }
 }
 
@@ -98,8 +111,16 @@ mod tests {
     }
 
     #[test]
-    fn knows_git_directories_in_every_spelling() {
-        assert!(GitPath::parse(b"a/.GiT/config").unwrap().has_dot_git());
-        assert!(!GitPath::parse(b".gitignore").unwrap().has_dot_git());
+    fn refuses_to_check_out_what_git_refuses() {
+        let is_refused = |path: &[u8], mode| {
+            let path = GitPath::parse(path).unwrap();
+            path.check_out_as(mode).is_err()
+        };
+
+        assert!(is_refused(b"a/.GiT/config", 0o100_644));
+        assert!(is_refused(b"a/git~1/config", 0o100_644));
+        assert!(is_refused(b"a/.gitmodules", SYMLINK));
+        assert!(!is_refused(b"a/.gitmodules", 0o100_644));
+        assert!(!is_refused(b".gitignore", SYMLINK));
     }
 }

@@ -102,6 +102,7 @@ fn index_entry(path: &str, mode: u32, content: &[u8]) -> Vec<u8> {
     entry[24..28].copy_from_slice(&mode.to_be_bytes());
     entry[36..40].copy_from_slice(&u32::try_from(content.len()).unwrap().to_be_bytes());
     entry[40..60].copy_from_slice(&Digest::of(content).as_bytes()[..20]);
+    entry[60..62].copy_from_slice(&u16::try_from(path.len()).unwrap().to_be_bytes());
     entry.extend_from_slice(path.as_bytes());
     entry.resize(entry.len() / 8 * 8 + 8, 0);
     entry

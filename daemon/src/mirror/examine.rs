@@ -23,10 +23,9 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cachewfs_format::ObjectId;
+use cachewfs_format::{GitHash, ObjectId};
 
 use super::{Git, GitError};
-use crate::git_hash::GitHash;
 
 /// Length of the blocks in which a file is read for its checksum, in bytes.
 const BLOCK_LEN: usize = 1 << 20;

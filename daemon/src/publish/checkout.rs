@@ -9,7 +9,9 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
-use cachewfs_format::{Digest, EntryKind, GitPath, PublishedFile, RunReuse, work_tree_inode};
+use cachewfs_format::{
+    Digest, EntryKind, GitHash, GitPath, PublishedFile, RunReuse, work_tree_inode,
+};
 use rustix::fs::{AtFlags, Mode, OFlags, openat, readlinkat, statat, unlinkat};
 
 use super::PublishError;
@@ -22,7 +24,6 @@ use super::members::{Member, MemberWriter};
 use super::segments::{RANDOM_CHUNK_LEN, SegmentSink};
 use super::times;
 use super::tree::{TreeEntry, TreeEntryKind, TreeList};
-use crate::git_hash::GitHash;
 use crate::mirror::{GitCommand, has_room, missing_objects};
 use crate::store::read_file;
 

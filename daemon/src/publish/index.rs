@@ -4,9 +4,10 @@ use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
+use cachewfs_format::GitHash;
+
 use super::PublishError;
 use super::tree::TreeEntry;
-use crate::git_hash::GitHash;
 
 /// The first 12 bytes: signature, version, number of entries.
 pub(super) fn header(entries: u32) -> Vec<u8> {

@@ -154,21 +154,6 @@ impl TreeEntry {
             && matches!(self.kind, TreeEntryKind::File | TreeEntryKind::Executable)
     }
 
-    /// Refuses names that git refuses in every index: `.git`, and a symbolic link `.gitmodules`, through
-    /// which git would read a file outside of the work tree.
-    fn check_name(&self) -> Result<(), PublishError> {
-        let name = self.path.as_bytes().rsplit(|&byte| byte == b'/').next();
-        let is_modules = name.is_some_and(|name| name.eq_ignore_ascii_case(b".gitmodules"));
-        let reason = if self.path.has_dot_git() {
-            "a component is '.git'"
-        } else if is_modules && self.kind == TreeEntryKind::Symlink {
-            "'.gitmodules' is a symbolic link"
-        } else {
-            return Ok(());
-        };
-        Err(cachewfs_format::Error::BadPath { reason }.into())
-    }
-
     fn is_attributes(&self) -> bool {
         self.path.as_bytes().rsplit(|&byte| byte == b'/').next() == Some(b".gitattributes")
     }
@@ -219,7 +204,7 @@ impl TreeList {
         for run in &mut runs {
             for entry in run? {
                 paths.push(&entry.path)?;
-                entry.check_name()?;
+                entry.path.check_out_as(entry.kind.git_mode())?;
                 entries = entries.saturating_add(1);
                 if entry.is_attributes() {
                     entry.write_key(&mut key);

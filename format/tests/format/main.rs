@@ -9,6 +9,7 @@
 mod damage;
 mod document;
 mod fuzz_seeds;
+mod git_oracle;
 mod golden;
 mod harness;
 mod lies;

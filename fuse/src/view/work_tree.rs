@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use cachewfs_format::{
-    Content, EntryKind, Error as FormatError, IndexEntry, RepoName, Role, SegmentId, SegmentTable,
-    Toc, index_offsets, inode_of, work_tree_inode,
+    Content, EntryKind, Error as FormatError, GitIndex, GitIndexWriter, IndexEntry, RepoName, Role,
+    SegmentId, SegmentTable, Toc, inode_of, work_tree_inode,
 };
 
 use super::LoadError;
@@ -21,11 +21,7 @@ const UNKNOWN_MTIME: i64 = 315_532_800;
 /// The files of the published commit.
 #[derive(Debug)]
 pub(crate) struct WorkTree {
-    /// The index, as git reads it.
-    index: Arc<[u8]>,
-    id_len: usize,
-    /// Where the entries of the index are, sorted by path.
-    offsets: Vec<u32>,
+    index: GitIndex,
     /// Where in the index each run's part ends, and the run.
     runs: Vec<(u32, Arc<Run>)>,
     /// The time of the index in seconds since the epoch: later than that of any file in it, so that
@@ -100,65 +96,55 @@ impl WorkTree {
     /// Returns the work tree of a commit that has none that could be shown.
     pub(crate) fn empty() -> Self {
         Self {
-            index: Arc::new([]),
-            id_len: 0,
-            offsets: Vec::new(),
+            index: GitIndexWriter::new(0).finish(false),
             runs: Vec::new(),
             index_mtime: 0,
         }
     }
 
     /// Loads the index; the bytes of files are left where they are.
+    ///
+    /// Of the index of the archive only the entries are used, once they are checked: what is around them
+    /// is made here.
     pub(super) async fn load(
         toc: &Toc,
         segments: &[Arc<Segment>],
         purpose: Purpose,
     ) -> Result<Self, LoadError> {
-        let is_index = |segment: &&Arc<Segment>| {
-            let role = segment.record().role;
-            matches!(
-                role,
-                Role::IndexHeader | Role::IndexPart | Role::IndexTrailer
-            )
-        };
-        let parts: Vec<_> = segments.iter().filter(is_index).cloned().collect();
-        fetch_whole(&parts, purpose).await?;
-        let mut index = Vec::new();
-        let mut part_ends = Vec::new();
-        for part in &parts {
-            index.extend(part.read(0..part.len(), purpose).await?);
-            if part.record().role == Role::IndexPart {
-                let end = u32::try_from(index.len());
-                part_ends.push(end.map_err(|_| bad_index("it is larger than 4 GiB"))?);
-            }
-        }
-        let id_len = toc.commit.as_bytes().len();
-        let offsets = index_offsets(&index, id_len)?;
+        let is_part = |segment: &&Arc<Segment>| segment.record().role == Role::IndexPart;
+        let parts: Vec<_> = segments.iter().filter(is_part).cloned().collect();
         let runs = runs(segments);
-        if runs.len() != part_ends.len() {
+        if runs.len() != parts.len() {
             return Err(bad_index(
                 "it has not one part for each run of the work tree",
             ));
         }
-        let runs = part_ends.into_iter().zip(runs).collect();
-        // Not the segment's own record: that may be an older snapshot's, with another time.
-        let header = toc
-            .segments
-            .iter()
-            .find(|segment| segment.role == Role::IndexHeader);
-        let file = header.and_then(|header| header.file.as_ref());
+        fetch_whole(&parts, purpose).await?;
+        let id_len = toc.commit.as_bytes().len();
+        let mut index = GitIndexWriter::new(id_len);
+        let mut runs_by_end = Vec::new();
+        for (part, run) in parts.iter().zip(runs) {
+            let content = part.read(0..part.len(), purpose).await?;
+            runs_by_end.push((index.push_part(&content)?, run));
+        }
+        // Not the segments' own records: those may be an older snapshot's, with other times.
+        let file_of = |role| {
+            let segment = toc.segments.iter().find(|segment| segment.role == role);
+            segment.and_then(|segment| segment.file.as_ref())
+        };
+        // Without it, the index lacks files of the commit's tree: there may be no objects for its own.
+        let has_cache_tree =
+            file_of(Role::IndexTrailer).is_some_and(|trailer| trailer.size > id_len as u64);
         Ok(Self {
-            index: index.into(),
-            id_len,
-            offsets,
-            runs,
-            index_mtime: file.map_or(0, |file| file.mtime),
+            index: index.finish(has_cache_tree),
+            runs: runs_by_end,
+            index_mtime: file_of(Role::IndexHeader).map_or(0, |header| header.mtime),
         })
     }
 
     /// The index, as git reads it.
     pub(crate) fn index(&self) -> &Arc<[u8]> {
-        &self.index
+        self.index.bytes()
     }
 
     /// Returns the modification time of the index in seconds since the epoch.
@@ -167,8 +153,7 @@ impl WorkTree {
     }
 
     fn entry(&self, number: usize) -> Option<IndexEntry<'_>> {
-        let offset = usize::try_from(*self.offsets.get(number)?).ok()?;
-        IndexEntry::at(&self.index, offset, self.id_len)
+        self.index.entry(number)
     }
 
     fn path(&self, number: usize) -> &[u8] {
@@ -177,10 +162,7 @@ impl WorkTree {
 
     /// The number of the first entry whose path is `path` or comes after it.
     fn first_from(&self, path: &[u8]) -> usize {
-        self.offsets.partition_point(|&offset| {
-            let offset = usize::try_from(offset).unwrap_or(usize::MAX);
-            IndexEntry::at(&self.index, offset, self.id_len).is_some_and(|entry| entry.path < path)
-        })
+        self.index.first_from(path)
     }
 
     /// What is at `path`.
@@ -204,7 +186,7 @@ impl WorkTree {
 
     /// Returns the run that has the file of an entry.
     fn run(&self, number: usize) -> Option<&Arc<Run>> {
-        let offset = *self.offsets.get(number)?;
+        let offset = self.index.offset(number)?;
         let run = self.runs.partition_point(|&(end, _)| end <= offset);
         self.runs.get(run).map(|(_, run)| run)
     }

@@ -1,17 +1,16 @@
-//! The checksums that git puts at the end of its files.
+//! The hash functions of git: ids of objects, and the checksums at the end of git's files.
 
 use aws_lc_rs::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY, SHA256};
 
 /// Length in bytes of a SHA-256 hash: ids of objects have this length in a repository that uses it.
 const SHA256_LEN: usize = 32;
 
-/// Computes the checksum of written bytes, with the hash function of a repository's object format:
-/// SHA-1 or SHA-256.
-pub(crate) struct GitHash(Context);
+/// Computes a hash with the hash function of a repository's object format: SHA-1 or SHA-256.
+pub struct GitHash(Context);
 
 impl GitHash {
-    /// Starts a checksum for a repository whose object ids are `id_len` bytes long.
-    pub(crate) fn of_format(id_len: usize) -> Self {
+    /// Starts a hash for a repository whose object ids are `id_len` bytes long.
+    pub fn of_format(id_len: usize) -> Self {
         Self(Context::new(if id_len == SHA256_LEN {
             &SHA256
         } else {
@@ -19,13 +18,13 @@ impl GitHash {
         }))
     }
 
-    /// Adds bytes to what the checksum is of.
-    pub(crate) fn update(&mut self, bytes: &[u8]) {
+    /// Adds bytes to what is hashed.
+    pub fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
 
-    /// Returns the checksum of everything that was written.
-    pub(crate) fn finish(self) -> Vec<u8> {
+    /// Returns the hash of all bytes that were added.
+    pub fn finish(self) -> Vec<u8> {
         self.0.finish().as_ref().to_owned()
     }
 }
@@ -39,8 +38,7 @@ impl std::fmt::Debug for GitHash {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    use cachewfs_format::ObjectId;
+    use crate::ObjectId;
 
     #[test]
     fn hashes_as_git_does() {

@@ -1,0 +1,189 @@
+//! An index put together from its parts.
+
+use std::sync::Arc;
+
+use super::cache_tree::tree_extension;
+use super::{IndexEntry, malformed};
+use crate::limits::{MAX_INDEX_LEN, check_at_most};
+use crate::{GitHash, PathSequence, Result};
+
+/// Length of the header: signature, version, number of entries.
+const HEADER_LEN: usize = 12;
+/// Where the number of entries is in it.
+const COUNT_AT: usize = 8;
+
+/// An index that git reads as this crate does.
+///
+/// Its entries are those of the parts. The header, the tree extension and the checksum are made anew, so
+/// that nothing in an index comes unchecked from an archive.
+#[derive(Debug)]
+pub struct GitIndex {
+    bytes: Arc<[u8]>,
+    id_len: usize,
+    /// Where the entries are, in the order of their paths.
+    offsets: Vec<u32>,
+}
+
+/// The entries of an index.
+#[derive(Clone, Copy)]
+pub(super) struct Entries<'a> {
+    pub(super) bytes: &'a [u8],
+    pub(super) id_len: usize,
+    /// Where they are, in the order of their paths.
+    pub(super) offsets: &'a [u32],
+}
+
+impl<'a> Entries<'a> {
+    /// Entry `number`.
+    pub(super) fn get(&self, number: usize) -> Option<IndexEntry<'a>> {
+        let offset = usize::try_from(*self.offsets.get(number)?).ok()?;
+        IndexEntry::at(self.bytes, offset, self.id_len)
+    }
+
+    pub(super) fn iter(self) -> impl Iterator<Item = IndexEntry<'a>> {
+        (0..self.offsets.len()).filter_map(move |number| self.get(number))
+    }
+}
+
+impl GitIndex {
+    fn view(&self) -> Entries<'_> {
+        Entries {
+            bytes: &self.bytes,
+            id_len: self.id_len,
+            offsets: &self.offsets,
+        }
+    }
+
+    /// The content of the file `index`.
+    pub fn bytes(&self) -> &Arc<[u8]> {
+        &self.bytes
+    }
+
+    /// All entries, in the order of their paths.
+    pub fn entries(&self) -> impl Iterator<Item = IndexEntry<'_>> {
+        self.view().iter()
+    }
+
+    /// Entry `number`.
+    pub fn entry(&self, number: usize) -> Option<IndexEntry<'_>> {
+        self.view().get(number)
+    }
+
+    /// Where entry `number` starts, in bytes.
+    pub fn offset(&self, number: usize) -> Option<u32> {
+        self.offsets.get(number).copied()
+    }
+
+    /// The number of the first entry whose path is `path` or comes after it.
+    pub fn first_from(&self, path: &[u8]) -> usize {
+        self.offsets.partition_point(|&offset| {
+            let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+            IndexEntry::at(&self.bytes, offset, self.id_len).is_some_and(|entry| entry.path < path)
+        })
+    }
+}
+
+/// Puts an index together.
+#[derive(Debug)]
+pub struct GitIndexWriter {
+    bytes: Vec<u8>,
+    id_len: usize,
+    offsets: Vec<u32>,
+    paths: PathSequence,
+}
+
+impl GitIndexWriter {
+    /// Starts an index whose object ids have `id_len` bytes.
+    pub fn new(id_len: usize) -> Self {
+        let mut bytes = b"DIRC\0\0\0\x02".to_vec();
+        bytes.resize(HEADER_LEN, 0);
+        Self {
+            bytes,
+            id_len,
+            offsets: Vec::new(),
+            paths: PathSequence::default(),
+        }
+    }
+
+    /// Checks and appends a part, whose paths have to sort after those of the parts before it. Returns
+    /// where it ends, in bytes from the start of the index.
+    pub fn push_part(&mut self, part: &[u8]) -> Result<u32> {
+        let mut offset = self.bytes.len();
+        check_at_most("index", offset.saturating_add(part.len()), MAX_INDEX_LEN)?;
+        self.bytes.extend_from_slice(part);
+        let position = |offset| u32::try_from(offset).map_err(|_| malformed("it is too long"));
+        while offset < self.bytes.len() {
+            let paths = &mut self.paths;
+            let entry = IndexEntry::checked_at(&self.bytes, offset, (self.id_len, paths))?;
+            self.offsets.push(position(offset)?);
+            offset = offset.saturating_add(entry.len());
+        }
+        position(offset)
+    }
+
+    /// Adds the header and the checksum, and with `has_cache_tree` the tree extension. That names a tree for
+    /// each directory of the index, which has to be an object of the repository.
+    pub fn finish(self, has_cache_tree: bool) -> GitIndex {
+        let Self {
+            mut bytes,
+            id_len,
+            offsets,
+            ..
+        } = self;
+        let count = u32::try_from(offsets.len()).unwrap_or(u32::MAX);
+        if let Some(field) = bytes.get_mut(COUNT_AT..HEADER_LEN) {
+            field.copy_from_slice(&count.to_be_bytes());
+        }
+        let extension = tree_extension(Entries {
+            bytes: &bytes,
+            id_len,
+            offsets: &offsets,
+        });
+        bytes.extend(extension.filter(|_| has_cache_tree).unwrap_or_default());
+        let mut hash = GitHash::of_format(id_len);
+        hash.update(&bytes);
+        bytes.extend(hash.finish());
+        GitIndex {
+            bytes: bytes.into(),
+            id_len,
+            offsets,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::git_index::entry::tests::entry_of;
+
+    const FILE: u32 = 0o100_644;
+
+    #[test]
+    fn parts_follow_one_another() {
+        let mut writer = GitIndexWriter::new(20);
+        let first = [entry_of("a", FILE), entry_of("b/c", FILE)].concat();
+
+        assert_eq!(writer.push_part(&first), Ok(12 + 136));
+        assert_eq!(writer.push_part(b""), Ok(12 + 136));
+        assert_eq!(writer.push_part(&entry_of("b/d", FILE)), Ok(12 + 208));
+        let index = writer.finish(true);
+
+        let paths: Vec<&[u8]> = index.entries().map(|entry| entry.path).collect();
+        assert_eq!(paths, [&b"a"[..], b"b/c", b"b/d"]);
+        assert_eq!(index.first_from(b"b"), 1);
+        assert_eq!(index.first_from(b"c"), 3);
+        assert!(index.bytes().starts_with(b"DIRC\0\0\0\x02\0\0\0\x03"));
+    }
+
+    #[test]
+    fn parts_that_contradict_one_another_are_refused() {
+        for (first, second) in [("b", "a"), ("a", "a"), ("a", "a/b"), ("a-", "a"), ("a", "")] {
+            let mut writer = GitIndexWriter::new(20);
+            writer.push_part(&entry_of(first, FILE)).unwrap();
+            assert!(
+                writer.push_part(&entry_of(second, FILE)).is_err(),
+                "{first} {second}"
+            );
+        }
+    }
+}
