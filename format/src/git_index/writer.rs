@@ -134,12 +134,14 @@ impl GitIndexWriter {
         if let Some(field) = bytes.get_mut(COUNT_AT..HEADER_LEN) {
             field.copy_from_slice(&count.to_be_bytes());
         }
-        let extension = tree_extension(Entries {
-            bytes: &bytes,
-            id_len,
-            offsets: &offsets,
-        });
-        bytes.extend(extension.filter(|_| has_cache_tree).unwrap_or_default());
+        if has_cache_tree {
+            let extension = tree_extension(Entries {
+                bytes: &bytes,
+                id_len,
+                offsets: &offsets,
+            });
+            bytes.extend(extension);
+        }
         let mut hash = GitHash::of_format(id_len);
         hash.update(&bytes);
         bytes.extend(hash.finish());

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cachewfs_format::{
-    ArchiveKind, Content, EntryKind, Error as FormatError, GitHead, RepoName, Role, SnapshotId,
-    Toc, TocPlace,
+    ArchiveKind, Content, EntryKind, Error as FormatError, GitHead, ObjectId, RepoName, Role,
+    SnapshotId, Toc, TocPlace, limits,
 };
 use futures_util::future::OptionFuture;
 use futures_util::join;
@@ -30,6 +30,14 @@ const MAX_SEARCHED: usize = 16;
 /// index. Packs have times of their own.
 const GIT_MTIME: i64 = 315_619_200;
 const GRAPH_CHAIN: &[u8] = b"objects/info/commit-graphs/commit-graph-chain";
+/// The small files of the git directory that are read, and how long they may be, in bytes.
+const SMALL_FILES: [(&[u8], u64); 4] = [
+    (b"HEAD", 8 << 10),
+    (b"config", 64 << 10),
+    (b"packed-refs", limits::MAX_REFS_LEN as u64),
+    // A line for each file of the chain.
+    (GRAPH_CHAIN, 64 << 10),
+];
 
 /// Why a snapshot can't be shown.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -115,7 +123,8 @@ impl Generation {
         let files = small_files(&toc, &placed, purpose).await?;
         let file = |path: &[u8]| files.get(path).map_or(&[][..], Vec::as_slice);
         let head = GitHead::parse(file(b"HEAD"))?;
-        let refs = mirror_packed_refs(toc.kind, file(b"packed-refs"));
+        let id_len = toc.commit.as_bytes().len();
+        let refs = mirror_packed_refs(toc.kind, file(b"packed-refs"), id_len);
         let upstream_url = config::upstream_url(file(b"config"));
         let uses_sha256 = toc.commit.as_bytes().len() == 32;
         let common = |is_bare| {
@@ -280,6 +289,12 @@ fn named_toc(tail: &Tail, place: Range<usize>) -> Result<Toc, FormatError> {
         });
     }
     toc.check_place(tail.archive_len.saturating_sub(from_end))?;
+    if tail.snapshot.commit() != toc.commit {
+        return Err(FormatError::Malformed {
+            section: "TOC",
+            reason: "it is of another commit than the snapshot that the daemon names",
+        });
+    }
     Ok(toc)
 }
 
@@ -288,19 +303,16 @@ async fn small_files(
     toc: &Toc,
     segments: &[Arc<Segment>],
     purpose: Purpose,
-) -> Result<HashMap<Vec<u8>, Vec<u8>>, LoadError> {
+) -> Result<HashMap<&'static [u8], Vec<u8>>, LoadError> {
     let is_wanted =
         |segment: &&Arc<Segment>| matches!(segment.record().role, Role::Refs | Role::PackedRefs);
     let small: Vec<_> = segments.iter().filter(is_wanted).cloned().collect();
     fetch_whole(&small, purpose).await?;
-    let mut files: HashMap<Vec<u8>, Vec<u8>> = HashMap::new();
+    let mut files: HashMap<&[u8], Vec<u8>> = HashMap::new();
     for segment in small {
         if segment.record().role == Role::PackedRefs {
             let part = segment.read(0..segment.len(), purpose).await?;
-            files
-                .entry(b"packed-refs".to_vec())
-                .or_default()
-                .extend(part);
+            files.entry(b"packed-refs").or_default().extend(part);
             continue;
         }
         let table = segment.table(purpose).await?;
@@ -310,11 +322,17 @@ async fn small_files(
             };
             let path = entry.path.as_bytes();
             let path = match toc.kind {
+                ArchiveKind::Checkout => path.strip_prefix(b".git/").unwrap_or_default(),
                 ArchiveKind::Mirror | ArchiveKind::Lfs => path,
-                ArchiveKind::Checkout => path.strip_prefix(b".git/").unwrap_or(path),
             };
+            let known = SMALL_FILES.iter().find(|(name, _)| *name == path);
+            let Some(&(name, max)) = known else { continue };
+            if entry.size > max {
+                let (section, len) = ("git directory", entry.size);
+                return Err(FormatError::TooLarge { section, len, max }.into());
+            }
             let range = offset..offset.saturating_add(entry.size);
-            files.insert(path.to_vec(), segment.read(range, purpose).await?);
+            files.insert(name, segment.read(range, purpose).await?);
         }
     }
     Ok(files)
@@ -344,18 +362,16 @@ fn add_objects(tree: &mut StaticTree, toc: &Toc, segments: &[Arc<Segment>], grap
     // Not the segment's own record: that may be an older snapshot's, with another time.
     for (record, segment) in toc.segments.iter().zip(segments) {
         let Some(file) = &record.file else { continue };
-        let is_shown = match record.role {
-            Role::CommitGraph => {
-                is_named(file.path.as_bytes(), b"objects/info/commit-graphs/graph-")
-            }
-            Role::PackIndex
-            | Role::PackReverseIndex
-            | Role::PackTip
+        let (prefix, extension) = match record.role {
+            Role::CommitGraph => ("objects/info/commit-graphs/graph-", ".graph"),
+            Role::PackIndex => ("objects/pack/pack-", ".idx"),
+            Role::PackReverseIndex => ("objects/pack/pack-", ".rev"),
+            Role::PackTip
             | Role::PackIncrement
             | Role::PackRecent
             | Role::PackCommits
             | Role::PackTrees
-            | Role::PackHistory => is_named(file.path.as_bytes(), b"objects/pack/pack-"),
+            | Role::PackHistory => ("objects/pack/pack-", ".pack"),
             Role::Refs
             | Role::PackedRefs
             | Role::LfsObject
@@ -365,29 +381,33 @@ fn add_objects(tree: &mut StaticTree, toc: &Toc, segments: &[Arc<Segment>], grap
             | Role::IndexTrailer
             | Role::WorkTree
             | Role::LargeFile
-            | Role::End => false,
+            | Role::End => continue,
         };
-        if is_shown {
+        if is_named(file.path.as_bytes(), prefix, extension) {
             let content = FileContent::Segment(Arc::clone(segment));
             tree.add_file(file.path.as_bytes(), content, file.mtime);
         }
     }
-    if !graph_chain.is_empty() {
+    if is_graph_chain(graph_chain) {
         tree.add_bytes(GRAPH_CHAIN, graph_chain, GIT_MTIME);
     }
 }
 
-/// Whether `path` is `prefix`, then hexadecimal digits, then an extension that git knows.
-fn is_named(path: &[u8], prefix: &[u8]) -> bool {
-    let Some(rest) = path.strip_prefix(prefix) else {
-        return false;
-    };
-    let digits = rest
-        .iter()
-        .take_while(|byte| byte.is_ascii_hexdigit())
-        .count();
-    let extension = rest.get(digits..).unwrap_or_default();
-    digits >= 40 && [&b".pack"[..], b".idx", b".rev", b".graph"].contains(&extension)
+/// Returns whether `path` is `prefix`, a hash of git's, and `extension`.
+fn is_named(path: &[u8], prefix: &str, extension: &str) -> bool {
+    path.strip_prefix(prefix.as_bytes())
+        .and_then(|rest| rest.strip_suffix(extension.as_bytes()))
+        .is_some_and(is_hash)
+}
+
+/// Returns whether `content` is a chain of commit-graphs: git would print what else it finds there.
+fn is_graph_chain(content: &[u8]) -> bool {
+    let lines = content.strip_suffix(b"\n");
+    lines.is_some_and(|lines| lines.split(|&byte| byte == b'\n').all(is_hash))
+}
+
+fn is_hash(text: &[u8]) -> bool {
+    std::str::from_utf8(text).is_ok_and(|text| ObjectId::parse(text).is_ok())
 }
 
 #[cfg(test)]
@@ -429,6 +449,31 @@ mod tests {
             expected: other,
         };
         assert_eq!(error, expected);
+    }
+
+    #[test]
+    fn a_toc_of_another_commit_than_the_daemon_names_is_refused() {
+        let (mut tail, place) = tail_of(testing::archive("main", b"pack", &[]));
+
+        tail.snapshot = SnapshotId::parse(&"9".repeat(40)).unwrap();
+
+        let error = named_toc(&tail, place).unwrap_err();
+        assert!(matches!(error, FormatError::Malformed { .. }), "{error}");
+    }
+
+    #[test]
+    fn only_hashes_name_packs_and_graphs() {
+        let hash = "0123456789abcdef0123456789abcdef01234567";
+        let is_pack = |path: &str| is_named(path.as_bytes(), "objects/pack/pack-", ".pack");
+
+        assert!(is_pack(&format!("objects/pack/pack-{hash}.pack")));
+        assert!(!is_pack(&format!("objects/pack/pack-{hash}.idx")));
+        assert!(!is_pack(&format!("objects/pack/pack-{hash}0.pack")));
+        assert!(!is_pack(&format!("objects/pack/pack-{hash}/../x.pack")));
+        assert!(is_graph_chain(format!("{hash}\n{hash}\n").as_bytes()));
+        for bad in ["", "\n", "x\n", hash, &format!("{hash}\n\n"), "\x1b[2J\n"] {
+            assert!(!is_graph_chain(bad.as_bytes()), "{bad:?}");
+        }
     }
 
     #[test]

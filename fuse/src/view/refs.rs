@@ -6,6 +6,8 @@ use cachewfs_format::{ArchiveKind, ObjectId, is_ref_name};
 const HEADER: &[u8] = b"# pack-refs with: peeled fully-peeled sorted \n";
 const REMOTE: &[u8] = b"refs/remotes/origin/";
 const HEADS: &[u8] = b"refs/heads/";
+/// git shows other objects in place of those that these refs name. A mount never shows them.
+const REPLACE: &[u8] = b"refs/replace/";
 
 /// One line of a `packed-refs` file, with the line of the peeled id that may follow it.
 struct Line<'a> {
@@ -15,8 +17,10 @@ struct Line<'a> {
 }
 
 /// Turns the `packed-refs` of an archive into that of the mirror. In a checkout archive, remote-tracking
-/// branches become branches, and the clone's own branches go. Lines that are no refs are left out.
-pub(super) fn mirror_packed_refs(kind: ArchiveKind, packed_refs: &[u8]) -> Vec<u8> {
+/// branches become branches, and the clone's own branches go. Lines that are no refs are left out, and
+/// refs that replace objects. Object ids have `id_len` bytes.
+pub(super) fn mirror_packed_refs(kind: ArchiveKind, packed_refs: &[u8], id_len: usize) -> Vec<u8> {
+    let is_id = |id: &[u8]| is_id(id, id_len);
     let mut lines: Vec<Line<'_>> = Vec::new();
     for line in packed_refs.split(|&byte| byte == b'\n') {
         if let Some(peeled) = line.strip_prefix(b"^") {
@@ -31,7 +35,7 @@ pub(super) fn mirror_packed_refs(kind: ArchiveKind, packed_refs: &[u8]) -> Vec<u
             continue;
         };
         let (id, name) = (&line[..space], &line[space + 1..]);
-        if is_id(id) && is_ref_name(name) {
+        if is_id(id) && is_ref_name(name) && !name.starts_with(REPLACE) {
             lines.push(Line {
                 id,
                 name: name.to_vec(),
@@ -48,6 +52,8 @@ pub(super) fn mirror_packed_refs(kind: ArchiveKind, packed_refs: &[u8]) -> Vec<u
         }
     }
     lines.sort_by(|one, other| one.name.cmp(&other.name));
+    // git searches by halves: of two lines with one name it would show now this, now that.
+    lines.dedup_by(|one, other| one.name == other.name);
     let mut text = HEADER.to_vec();
     for line in lines {
         text.extend_from_slice(&[line.id, b" ", &line.name, b"\n"].concat());
@@ -58,9 +64,9 @@ pub(super) fn mirror_packed_refs(kind: ArchiveKind, packed_refs: &[u8]) -> Vec<u
     text
 }
 
-/// Whether `id` is the hexadecimal id of an object.
-fn is_id(id: &[u8]) -> bool {
-    std::str::from_utf8(id).is_ok_and(|id| ObjectId::parse(id).is_ok())
+/// Returns whether `id` is the hexadecimal id of an object, of `id_len` bytes.
+fn is_id(id: &[u8], id_len: usize) -> bool {
+    id.len() == 2 * id_len && std::str::from_utf8(id).is_ok_and(|id| ObjectId::parse(id).is_ok())
 }
 
 #[cfg(test)]
@@ -68,6 +74,11 @@ mod tests {
     use super::*;
 
     const ID: &str = "0123456789abcdef0123456789abcdef01234567";
+
+    fn of_checkout(clone: &str) -> String {
+        let refs = mirror_packed_refs(ArchiveKind::Checkout, clone.as_bytes(), 20);
+        String::from_utf8(refs).unwrap()
+    }
 
     #[test]
     fn remote_tracking_branches_become_branches() {
@@ -77,8 +88,7 @@ mod tests {
              {ID} refs/remotes/origin/z\n{ID} refs/tags/v1\n^{ID}\n"
         );
 
-        let text =
-            String::from_utf8(mirror_packed_refs(ArchiveKind::Checkout, clone.as_bytes())).unwrap();
+        let text = of_checkout(&clone);
 
         let expected = format!(
             "# pack-refs with: peeled fully-peeled sorted \n{ID} refs/heads/main\n\
@@ -93,9 +103,8 @@ mod tests {
             "{ID} refs/heads/main\n{ID} refs/remotes/origin/HEAD\n{ID} refs/remotes/origin/main\n"
         );
 
-        let text = mirror_packed_refs(ArchiveKind::Checkout, clone.as_bytes());
+        let text = of_checkout(&clone);
 
-        let text = String::from_utf8(text).unwrap();
         assert!(
             text.ends_with(&format!("{ID} refs/heads/HEAD\n{ID} refs/heads/main\n")),
             "{text}"
@@ -106,19 +115,47 @@ mod tests {
     fn the_refs_of_a_mirror_archive_stay_as_they_are() {
         let mirror = format!("{ID} refs/heads/main\n{ID} refs/remotes/origin/x\n");
 
-        let text = mirror_packed_refs(ArchiveKind::Mirror, mirror.as_bytes());
+        let text = mirror_packed_refs(ArchiveKind::Mirror, mirror.as_bytes(), 20);
 
         assert_eq!(text, [HEADER, mirror.as_bytes()].concat());
     }
 
     #[test]
     fn hostile_lines_are_left_out() {
-        let clone =
-            format!("{ID} refs/heads/../../x\nzz refs/tags/a\n{ID} HEAD\n{ID} refs/tags/a b\n");
+        let clone = format!(
+            "{ID} refs/heads/../../x\nzz refs/tags/a\n{ID} HEAD\n{ID} refs/tags/a b\n\
+             {ID}{} refs/tags/long\n{ID} refs/tags/x.lock\n",
+            &"0".repeat(24)
+        );
 
+        assert_eq!(of_checkout(&clone).as_bytes(), HEADER);
+    }
+
+    #[test]
+    fn refs_that_replace_objects_are_left_out() {
+        let clone = format!("{ID} refs/replace/{ID}\n{ID} refs/replaced\n");
+
+        let text = mirror_packed_refs(ArchiveKind::Mirror, clone.as_bytes(), 20);
+        let text = String::from_utf8(text).unwrap();
+
+        assert!(
+            text.ends_with(&format!(" \n{ID} refs/replaced\n")),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_ref_has_one_line() {
+        let other = ID.replace('0', "f");
+        let clone = format!("{ID} refs/tags/a\n{other} refs/tags/a\n{other} refs/tags/b\n");
+
+        let text = mirror_packed_refs(ArchiveKind::Mirror, clone.as_bytes(), 20);
+        let text = String::from_utf8(text).unwrap();
+
+        let lines: Vec<&str> = text.lines().skip(1).collect();
         assert_eq!(
-            mirror_packed_refs(ArchiveKind::Checkout, clone.as_bytes()),
-            HEADER
+            lines,
+            [format!("{ID} refs/tags/a"), format!("{other} refs/tags/b")]
         );
     }
 }
