@@ -95,6 +95,8 @@ fn of_fetch(error: &FetchError) -> Errno {
         FetchError::Failed { .. }
         | FetchError::Status { .. }
         | FetchError::Cut { .. }
+        | FetchError::TooLong { .. }
+        | FetchError::NotJson { .. }
         | FetchError::Broken { .. }
         | FetchError::Direct(_)
         | FetchError::TimedOut { .. }

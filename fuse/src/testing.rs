@@ -111,6 +111,25 @@ fn index_entry(path: &str, mode: u32, content: &[u8]) -> Vec<u8> {
 /// An archive with one branch, a pack and its index, and `files` (path, git mode, content), sorted
 /// by path, in runs of two.
 pub(crate) fn archive(branch: &str, pack: &[u8], files: &[(&str, u32, &[u8])]) -> Archive {
+    archive_with_index(branch, pack, files, &index_parts(files))
+}
+
+/// The parts of the index of such an archive.
+pub(crate) fn index_parts(files: &[(&str, u32, &[u8])]) -> Vec<Vec<u8>> {
+    let entry = |(path, mode, bytes): &(&str, u32, &[u8])| index_entry(path, *mode, bytes);
+    files
+        .chunks(2)
+        .map(|run| run.iter().flat_map(entry).collect())
+        .collect()
+}
+
+/// The same with an index of these parts.
+pub(crate) fn archive_with_index(
+    branch: &str,
+    pack: &[u8],
+    files: &[(&str, u32, &[u8])],
+    index_parts: &[Vec<u8>],
+) -> Archive {
     let refs = format!("{OBJECT} refs/remotes/origin/{branch}\n");
     let head = format!("ref: refs/heads/{branch}\n");
     let config =
@@ -136,14 +155,11 @@ pub(crate) fn archive(branch: &str, pack: &[u8], files: &[(&str, u32, &[u8])]) -
     let mut header = b"DIRC\0\0\0\x02".to_vec();
     header.extend(u32::try_from(files.len()).unwrap().to_be_bytes());
     builder.file(Role::IndexHeader, "index", &header);
-    for run in files.chunks(2) {
-        let part: Vec<u8> = run
-            .iter()
-            .flat_map(|(path, mode, bytes)| index_entry(path, *mode, bytes))
-            .collect();
-        builder.file(Role::IndexPart, "index", &part);
+    for part in index_parts {
+        builder.file(Role::IndexPart, "index", part);
     }
-    builder.file(Role::IndexTrailer, "index", &[0; 20]);
+    let trailer = [&b"link\0\0\0\x14"[..], &[7; 20], &[0; 20]].concat();
+    builder.file(Role::IndexTrailer, "index", &trailer);
     for run in files.chunks(2) {
         builder.members(Role::WorkTree, run);
     }
@@ -154,12 +170,18 @@ pub(crate) fn archive(branch: &str, pack: &[u8], files: &[(&str, u32, &[u8])]) -
 #[derive(Debug)]
 pub(crate) struct Bench {
     pub(crate) fs: Arc<Fs>,
+    pub(crate) repositories: Arc<Repositories>,
     pub(crate) source: Arc<Scripted>,
     _cache_dir: TempDir,
 }
 
 /// Shows `archive`; nothing is fetched before it is asked for.
 pub(crate) fn bench(archive: Archive) -> Bench {
+    bench_with_cache(archive, 1 << 40)
+}
+
+/// The same with a cache of at most `max_bytes`.
+pub(crate) fn bench_with_cache(archive: Archive, max_bytes: u64) -> Bench {
     let cache_dir = TempDir::new().unwrap();
     let mut options = MountOptions::new("/mnt".into(), vec!["http://scripted".to_owned()]);
     options.hydrate = Hydrate::Off;
@@ -167,14 +189,15 @@ pub(crate) fn bench(archive: Archive) -> Bench {
     let source = Scripted::new(archive.bytes, archive.snapshot, archive.etag);
     let backend = Backend::new(
         source.clone(),
-        Cache::open(cache_dir.path(), 1 << 40).unwrap(),
+        Cache::open(cache_dir.path(), max_bytes).unwrap(),
         Arc::new(Traffic::default()),
         Duration::from_secs(2),
     );
     let segments = Arc::new(Segments::new(Arc::new(backend)));
-    let fs = Arc::new(Fs::new(Arc::new(Repositories::new(options, segments))));
+    let repositories = Arc::new(Repositories::new(options, segments));
     Bench {
-        fs,
+        fs: Arc::new(Fs::new(Arc::clone(&repositories))),
+        repositories,
         source,
         _cache_dir: cache_dir,
     }

@@ -162,6 +162,21 @@ impl Cache {
         Ok(victims.into_iter().map(|victim| victim.id).collect())
     }
 
+    /// Returns how many bytes of disk `segments` may take once they are pinned for `repo`: what the
+    /// pins of other repositories leave. Looks at all files of the cache.
+    pub(crate) fn room_for_pin(
+        &self,
+        repo: &RepoName,
+        segments: &HashSet<SegmentId>,
+    ) -> io::Result<u64> {
+        let others = pins::read_others(&self.root, repo)?;
+        let is_others = |id| others.contains(&id) && !segments.contains(&id);
+        let files = evict::scan(&self.root)?;
+        let taken = files.iter().filter(|file| is_others(file.id));
+        let taken: u64 = taken.map(|file| file.bytes).sum();
+        Ok(self.max_bytes.saturating_sub(taken))
+    }
+
     /// Never evicts `segments` while `repo` is pinned.
     pub(crate) fn pin(&self, repo: &RepoName, segments: &[SegmentId]) -> io::Result<()> {
         pins::write(&self.root, repo, segments)?;

@@ -55,8 +55,17 @@ pub(super) fn repos(root: &Path) -> io::Result<Vec<RepoName>> {
 
 /// The segments of all pinned repositories.
 pub(super) fn read_all(root: &Path) -> io::Result<HashSet<SegmentId>> {
+    read(root, |_| true)
+}
+
+/// The segments of all pinned repositories but `repo`.
+pub(super) fn read_others(root: &Path, repo: &RepoName) -> io::Result<HashSet<SegmentId>> {
+    read(root, |pinned| pinned != repo)
+}
+
+fn read(root: &Path, is_wanted: impl Fn(&RepoName) -> bool) -> io::Result<HashSet<SegmentId>> {
     let mut pinned = HashSet::new();
-    for repo in repos(root)? {
+    for repo in repos(root)?.into_iter().filter(is_wanted) {
         let text = fs::read_to_string(directory(root).join(file_name(&repo)))?;
         pinned.extend(
             text.lines()

@@ -179,9 +179,8 @@ impl Session {
             }
             Request::Pin { repo } => {
                 let repository = self.resolve(&repo, &progress).await?;
-                self.repositories
-                    .pin(&repository)
-                    .map_err(|error| error.to_string())?;
+                let pinned = self.repositories.pin(&repository);
+                pinned.map_err(|error| chain(&error))?;
                 self.fetch(&repository, Part::All, &progress).await
             }
             Request::Unpin { repo } => {

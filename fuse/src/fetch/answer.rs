@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::{Bytes, BytesMut};
 use cachewfs_format::SnapshotId;
 use cachewfs_format::api::ErrorBody;
 use futures_util::{StreamExt as _, stream};
@@ -10,20 +11,47 @@ use reqwest::{Response, StatusCode};
 
 use super::{BodyStream, FetchError};
 
+/// At most so much is read of an answer that says why not, in bytes.
+const MAX_REFUSAL_LEN: u64 = 64 << 10;
+
+/// Reads all of a body, of at most `max` bytes. How long it may take is up to the request.
+pub(super) async fn whole_body(response: &mut Response, max: u64) -> Result<Bytes, FetchError> {
+    let url = |response: &Response| response.url().to_string();
+    let mut bytes = BytesMut::new();
+    loop {
+        match response.chunk().await {
+            Ok(Some(piece)) if (bytes.len() + piece.len()) as u64 > max => {
+                let url = url(response);
+                return Err(FetchError::TooLong { url, max });
+            }
+            Ok(Some(piece)) => bytes.extend_from_slice(&piece),
+            Ok(None) => return Ok(bytes.freeze()),
+            Err(source) => {
+                let url = url(response);
+                return Err(FetchError::Unreachable { url, source });
+            }
+        }
+    }
+}
+
 /// Turns an answer that is no success into an error.
-pub(super) async fn refusal(response: Response) -> FetchError {
+pub(super) async fn refusal(mut response: Response) -> FetchError {
     let status = response.status();
     let url = response.url().to_string();
     let retry_after = header(&response, RETRY_AFTER)
         .and_then(|seconds| seconds.parse().ok())
         .map(Duration::from_secs);
-    let Ok(body) = response.json::<ErrorBody>().await else {
+    let body = whole_body(&mut response, MAX_REFUSAL_LEN).await;
+    let body = body
+        .ok()
+        .and_then(|body| serde_json::from_slice(&body).ok());
+    let Some(ErrorBody { error }) = body else {
         return FetchError::Status {
             url,
             status: status.as_u16(),
         };
     };
-    let (code, message) = (body.error.code, body.error.message);
+    let (code, message) = (error.code, error.message);
     match retry_after {
         Some(retry_after) if status == StatusCode::SERVICE_UNAVAILABLE => FetchError::NotYet {
             code,
@@ -67,10 +95,9 @@ pub(super) fn exactly(pieces: BodyStream, expected: u64, url: String) -> BodyStr
                     got = got.saturating_add(piece.len() as u64);
                     let is_too_long = got > expected;
                     Some(if is_too_long {
-                        Err(FetchError::Cut {
+                        Err(FetchError::TooLong {
                             url: url.clone(),
-                            got,
-                            expected,
+                            max: expected,
                         })
                     } else {
                         Ok(piece)

@@ -59,6 +59,22 @@ pub(crate) enum FetchError {
         /// Bytes that were asked for.
         expected: u64,
     },
+    /// An answer is not what the API answers.
+    #[error("what {url} answered makes no sense")]
+    NotJson {
+        /// The URL asked.
+        url: String,
+        /// What is wrong.
+        source: serde_json::Error,
+    },
+    /// An answer is longer than what was asked for can be.
+    #[error("{url} sent more than {max} bytes")]
+    TooLong {
+        /// The URL asked.
+        url: String,
+        /// Bytes that were asked for, or that such an answer may have.
+        max: u64,
+    },
     /// The bytes are not those that were asked for.
     #[error("what {url} sent is broken")]
     Broken {
@@ -90,6 +106,8 @@ impl FetchError {
             | Self::NotYet { .. }
             | Self::Failed { .. }
             | Self::Cut { .. }
+            | Self::TooLong { .. }
+            | Self::NotJson { .. }
             | Self::Broken { .. }
             | Self::Direct(_) => true,
             Self::Status { status, .. } => *status >= 500 || *status == 429 || *status == 408,

@@ -3,14 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use cachewfs_format::api::{self, RefreshAnswer, RepoList};
+use bytes::Bytes;
+use cachewfs_format::api::{self, RefreshAnswer};
 use cachewfs_format::{ArchiveKind, RepoName};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use reqwest::header::{AUTHORIZATION, CONTENT_LOCATION, ETAG, IF_NONE_MATCH, RANGE};
 use reqwest::{Response, StatusCode};
+use serde::de::{DeserializeOwned, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
-use super::answer::{exactly, header, refusal, snapshot_of, total_len};
+use super::answer::{exactly, header, refusal, snapshot_of, total_len, whole_body};
 use super::direct::{self, Patience};
 use super::source::BoxFuture;
 use super::trust::Trust;
@@ -26,6 +28,16 @@ const SILENCE_TIMEOUT: Duration = Duration::from_secs(15);
 /// A longer notice is cut to so many characters.
 const MAX_NOTICE_LEN: usize = 1000;
 const REFRESH_TIMEOUT: Duration = Duration::from_mins(10);
+/// How long the whole of any other answer may take, and how much longer a tail may take for each second
+/// at this rate, in bytes. Most tails have 64 KiB.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+const SLOWEST_RATE: u64 = 64 << 10;
+/// At most so much is read of an answer to a refresh, and of the list of repositories, in bytes: some 300
+/// for each.
+const MAX_ANSWER_LEN: u64 = 64 << 10;
+const MAX_LIST_LEN: u64 = 64 << 20;
+/// At most so many hosts are taken from that list.
+const MAX_HOSTS: usize = 1000;
 
 /// One or more daemons, each tried in turn.
 #[derive(Debug)]
@@ -88,22 +100,19 @@ impl HttpSource {
         Ok(answer.response)
     }
 
-    /// The same with all of the body: a daemon that breaks it off is passed over like one that can't be
-    /// reached.
+    /// The same with all of the body, of at most `max` bytes: a daemon that breaks it off, or goes on too
+    /// long, is passed over like one that can't be reached.
     async fn send_whole(
         &self,
-        meter: &Meter,
+        (meter, max): (&Meter, u64),
         request: impl Fn(&reqwest::Client, &str) -> reqwest::RequestBuilder,
     ) -> Result<(Response, Bytes), FetchError> {
         let mut last = FetchError::Ending;
         for first in 0..self.daemons.len() {
             let mut response = self.send(first, meter, &request).await?;
-            match whole_body(&mut response).await {
+            match whole_body(&mut response, max).await {
                 Ok(bytes) => return Ok((response, bytes)),
-                Err(source) => {
-                    let url = response.url().to_string();
-                    last = FetchError::Unreachable { url, source };
-                }
+                Err(error) => last = error,
             }
         }
         Err(last)
@@ -151,15 +160,6 @@ impl HttpSource {
         }
         Err(last)
     }
-}
-
-/// All of the body. The tail of an archive and the answers of the API are short.
-async fn whole_body(response: &mut Response) -> Result<Bytes, reqwest::Error> {
-    let mut bytes = BytesMut::new();
-    while let Some(piece) = response.chunk().await? {
-        bytes.extend_from_slice(&piece);
-    }
-    Ok(bytes.freeze())
 }
 
 fn is_worth_having(status: StatusCode, was_offered: bool) -> bool {
@@ -235,9 +235,10 @@ impl Source for HttpSource {
             };
             let meter = self.traffic.meter(Some(repo), purpose);
             let (response, bytes) = self
-                .send_whole(&meter, |client, daemon| {
+                .send_whole((&meter, len), |client, daemon| {
                     let request = client
                         .get(format!("{daemon}{path}"))
+                        .timeout(ANSWER_TIMEOUT + Duration::from_secs(len / SLOWEST_RATE))
                         .header(RANGE, format!("bytes=-{len}"));
                     match etag {
                         Some(etag) => request.header(IF_NONE_MATCH, etag),
@@ -339,36 +340,71 @@ impl Source for HttpSource {
         Box::pin(async move {
             let path = api::refresh_path(repo);
             let meter = self.traffic.meter(Some(repo), Purpose::Demand);
-            let response = self
+            let mut response = self
                 .send(0, &meter, |client, daemon| {
                     client
                         .post(format!("{daemon}{path}"))
                         .timeout(REFRESH_TIMEOUT)
                 })
                 .await?;
-            let url = response.url().to_string();
-            response
-                .json()
-                .await
-                .map_err(|source| FetchError::Unreachable { url, source })
+            let body = whole_body(&mut response, MAX_ANSWER_LEN).await?;
+            parse(&response, &body)
         })
     }
 
     fn hosts(&self) -> BoxFuture<'_, Result<Vec<String>, FetchError>> {
         Box::pin(async move {
             let meter = self.traffic.meter(None, Purpose::Demand);
-            let response = self
-                .send(0, &meter, |client, daemon| {
-                    client.get(format!("{daemon}{}", api::REPOS_PATH))
+            let (response, body) = self
+                .send_whole((&meter, MAX_LIST_LEN), |client, daemon| {
+                    client
+                        .get(format!("{daemon}{}", api::REPOS_PATH))
+                        .timeout(ANSWER_TIMEOUT)
                 })
                 .await?;
-            let url = response.url().to_string();
-            let list: Result<RepoList, _> = response.json().await;
-            Ok(list
-                .map_err(|source| FetchError::Unreachable { url, source })?
-                .hosts)
+            parse(&response, &body).map(|list: HostList| list.hosts)
         })
     }
+}
+
+/// What an answer of the API says.
+fn parse<T: DeserializeOwned>(response: &Response, body: &[u8]) -> Result<T, FetchError> {
+    serde_json::from_slice(body).map_err(|error| FetchError::NotJson {
+        url: response.url().to_string(),
+        source: error,
+    })
+}
+
+/// The part of the list of repositories that a mount wants.
+#[derive(Debug, Deserialize)]
+struct HostList {
+    #[serde(deserialize_with = "known_hosts")]
+    hosts: Vec<String>,
+}
+
+/// Takes the names that hosts can have, and leaves out all others: they would be names of directories.
+fn known_hosts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    struct Hosts;
+
+    impl<'de> Visitor<'de> for Hosts {
+        type Value = Vec<String>;
+
+        fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            formatter.write_str("a list of hosts")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut names: A) -> Result<Vec<String>, A::Error> {
+            let mut hosts = Vec::new();
+            while let Some(name) = names.next_element::<String>()? {
+                if hosts.len() < MAX_HOSTS && RepoName::check_host(&name).is_ok() {
+                    hosts.push(name);
+                }
+            }
+            Ok(hosts)
+        }
+    }
+
+    deserializer.deserialize_seq(Hosts)
 }
 
 #[cfg(test)]
@@ -393,6 +429,47 @@ mod tests {
         url
     }
 
+    fn source(answers: impl IntoIterator<Item = String>) -> HttpSource {
+        let daemons = answers.into_iter().map(daemon).collect();
+        let options = MountOptions::new("/mnt".into(), daemons);
+        HttpSource::new(&options, None, Arc::default()).unwrap()
+    }
+
+    fn answer(status: &str, body: &str) -> String {
+        format!("HTTP/1.1 {status}\r\nConnection: close\r\n\r\n{body}")
+    }
+
+    #[tokio::test]
+    async fn no_body_is_read_beyond_its_limit() {
+        let repo = RepoName::parse("example.com/a").unwrap();
+        let long = "x".repeat(1 << 20);
+
+        let tail = source([answer("206 Partial Content", &long)]);
+        let tail = tail.tail(&repo, ArchiveKind::Checkout, 1000, None).await;
+        assert!(matches!(tail, Err(FetchError::TooLong { max: 1000, .. })));
+
+        let refresh = source([answer("200 OK", &long)]);
+        let refresh = refresh.refresh(&repo).await;
+        assert!(matches!(refresh, Err(FetchError::TooLong { .. })));
+
+        let error = format!(r#"{{"error":{{"code":"c","message":"{long}"}}}}"#);
+        let refused = source([answer("404 Not Found", &error)]);
+        let refused = refused.refresh(&repo).await;
+        assert!(matches!(
+            refused,
+            Err(FetchError::Status { status: 404, .. })
+        ));
+    }
+
+    #[tokio::test]
+    async fn names_that_no_host_can_have_are_left_out() {
+        let list = r#"{"repos":[{"x":1}],"hosts":["a.org","../x","b/c","","b.org"]}"#;
+
+        let hosts = source([answer("200 OK", list)]).hosts().await.unwrap();
+
+        assert_eq!(hosts, ["a.org", "b.org"]);
+    }
+
     #[tokio::test]
     async fn a_daemon_that_breaks_off_is_passed_over() {
         let repo = RepoName::parse("example.com/a").unwrap();
@@ -401,9 +478,7 @@ mod tests {
              ETag: \"e\"\r\nContent-Location: /snapshot/{}.tar.zst\r\n\r\n",
             "1".repeat(40)
         );
-        let daemons = [daemon(format!("{head}ta")), daemon(format!("{head}tail"))];
-        let options = MountOptions::new("/mnt".into(), daemons.into());
-        let source = HttpSource::new(&options, None, Arc::default()).unwrap();
+        let source = source([format!("{head}ta"), format!("{head}tail")]);
 
         let answer = source.tail(&repo, ArchiveKind::Checkout, 4, None).await;
 

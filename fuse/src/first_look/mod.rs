@@ -21,12 +21,16 @@ use crate::traffic::Purpose;
 /// How much the kernel reads on either side of a fault in a mapped file, in bytes: half of
 /// [`READ_AHEAD`](crate::adapter::READ_AHEAD).
 const AROUND: u64 = crate::adapter::READ_AHEAD as u64 / 2;
+/// So many files of a kind are looked at, at the same time: an archive may list any number.
+const MAX_FILES: usize = 64;
 
 /// Fetches what `git log -1` reads of the objects; `head` is the commit of HEAD.
 pub(crate) async fn fetch(head: ObjectId, segments: &[Arc<Segment>]) {
     let of_role = |role: Role| {
         let segments = segments.iter();
-        segments.filter(move |segment| segment.record().role == role)
+        segments
+            .filter(move |segment| segment.record().role == role)
+            .take(MAX_FILES)
     };
     let oid = head.as_bytes();
     let graph = commit_graph::look(of_role(Role::CommitGraph), oid);

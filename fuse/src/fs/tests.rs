@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Attr, FileKind, Fs, Ino};
 use crate::error::FsError;
-use crate::testing::{Bench, OBJECT, REPO, archive, bench};
+use crate::testing::{Bench, OBJECT, REPO, archive, archive_with_index, bench, index_parts};
 
 const FILES: [(&str, u32, &[u8]); 5] = [
     ("a-b", 0o100_644, b"dash"),
@@ -102,6 +102,37 @@ async fn shows_its_own_git_directory_and_nothing_that_runs() {
     );
     let expected = format!("/mnt/.objects/{REPO}/objects\n");
     assert_eq!(content(fs, alternates.ino).await, expected.as_bytes());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_an_index_only_the_entries_are_the_archives() {
+    let Bench { fs, .. } = &sample();
+
+    let index = in_repo(fs, &[".git", "index"]).await.unwrap();
+    let index = content(fs, index.ino).await;
+
+    let entries = index_parts(&FILES).concat();
+    let (header, rest) = index.split_at(12);
+    assert_eq!(header, b"DIRC\0\0\0\x02\0\0\0\x05");
+    let rest = rest.strip_prefix(&*entries).unwrap();
+    assert!(rest.starts_with(b"TREE") && !rest.windows(4).any(|name| name == b"link"));
+    assert_ne!(rest[rest.len() - 20..], [0; 20]);
+}
+
+/// An entry with more flags, say, has its path two bytes later for git than for others.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_git_reads_differently_is_not_shown() {
+    // Flags, length of the path, padding, mode.
+    for (at, bits) in [(60, 0x40), (60, 0x80), (61, 4), (65, 1), (27, 0o20)] {
+        let mut parts = index_parts(&FILES);
+        parts[0][at] ^= bits;
+        let Bench { fs, .. } = &bench(archive_with_index("main", b"pack", &FILES, &parts));
+
+        let index = in_repo(fs, &[".git", "index"]).await;
+        assert!(matches!(index, Err(FsError::Load(_))), "{at}: {index:?}");
+        let file = in_repo(fs, &["a-b"]).await;
+        assert!(matches!(file, Err(FsError::Load(_))), "{at}: {file:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,6 @@
 //! Fetching what is likely to be read, before it is.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,7 +68,7 @@ impl Repositories {
     }
 
     /// Fetches a part of a snapshot while `goes_on`, giving way to readers; tells `on_progress`
-    /// the bytes done and to do, as stored.
+    /// the bytes done and to do, as stored. Fetches nothing if the cache could not hold all of it.
     pub(crate) async fn fetch_part(
         &self,
         generation: &Generation,
@@ -76,6 +77,7 @@ impl Repositories {
         on_progress: impl Fn(u64, u64),
     ) -> Result<(), ReadError> {
         let segments = segments_of(generation, part);
+        check_room(&segments, self.segments.backend().cache.max_bytes())?;
         let total: u64 = segments
             .iter()
             .map(|segment| segment.record().stored_len)
@@ -157,6 +159,27 @@ fn batch_steps(batch: &[Arc<Segment>]) -> Vec<Step<'_>> {
             .collect(),
         small => vec![Step::Whole(small)],
     }
+}
+
+/// Refuses segments that would take more than `room_bytes` on disk. Only as stored can they be small.
+pub(super) fn check_room(segments: &[Arc<Segment>], room_bytes: u64) -> Result<(), ReadError> {
+    let mut counted = HashSet::new();
+    let needed_bytes = segments
+        .iter()
+        .filter(|segment| counted.insert(segment.record().id))
+        .map(|segment| {
+            segment
+                .len()
+                .saturating_add(segment.record().table_len.into())
+        })
+        .fold(0, u64::saturating_add);
+    if needed_bytes > room_bytes {
+        return Err(ReadError::NoRoom {
+            needed_bytes,
+            room_bytes,
+        });
+    }
+    Ok(())
 }
 
 /// The segments of a part, in the order of the archive; what belongs to no part of its own, such

@@ -1,5 +1,6 @@
 //! What the mount says of its repositories.
 
+use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -7,9 +8,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use cachewfs_format::{RepoName, Role};
 use tracing::warn;
 
-use super::hydrate::segments_of;
+use super::hydrate::{check_room, segments_of};
 use super::{Repositories, Repository};
 use crate::control::protocol::{Part, PartReport, RepoReport};
+use crate::segment::ReadError;
 use crate::view::Generation;
 
 /// Seconds since the epoch.
@@ -126,17 +128,17 @@ impl Repositories {
         }
     }
 
-    /// Pins what is shown of `repository`.
-    pub(crate) fn pin(&self, repository: &Repository) -> std::io::Result<()> {
-        let generation = repository.view().generation;
-        let segments: Vec<_> = segments_of(&generation, Part::All)
-            .iter()
-            .map(|segment| segment.record().id)
-            .collect();
-        self.segments
-            .backend()
-            .cache
-            .pin(&repository.name, &segments)
+    /// Pins what is shown of `repository`, unless the cache has no room for it beside what else is
+    /// pinned.
+    pub(crate) fn pin(&self, repository: &Repository) -> Result<(), ReadError> {
+        let cache = &self.segments.backend().cache;
+        let failed = |error| ReadError::Cache(Arc::new(error));
+        let segments = segments_of(&repository.view().generation, Part::All);
+        let ids: HashSet<_> = segments.iter().map(|segment| segment.record().id).collect();
+        let room = cache.room_for_pin(&repository.name, &ids);
+        check_room(&segments, room.map_err(failed)?)?;
+        let ids: Vec<_> = ids.into_iter().collect();
+        cache.pin(&repository.name, &ids).map_err(failed)
     }
 
     /// Pins the new snapshot of a repository that is pinned, and fetches it.
@@ -155,6 +157,7 @@ impl Repositories {
                 error = &error as &dyn std::error::Error,
                 "can't renew a pin"
             );
+            return;
         }
         let (repositories, repository) = (Arc::clone(self), Arc::clone(repository));
         let backend = Arc::clone(self.segments.backend());
@@ -167,5 +170,82 @@ impl Repositories {
                 () = ending.cancelled() => {}
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{self, REPO};
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_the_cache_cannot_hold_is_neither_pinned_nor_fetched() {
+        // What compresses best is the largest on disk.
+        let zeros = vec![0; 1 << 20];
+        let files = [("zeros", 0o100_644, &zeros[..])];
+        let archive = testing::archive("main", b"pack", &files);
+        assert!(archive.bytes.len() < 100_000);
+        for (max_bytes, fits) in [(1_000_000, false), (2_000_000, true)] {
+            let archive = testing::archive("main", b"pack", &files);
+            let bench = testing::bench_with_cache(archive, max_bytes);
+            let repositories = &bench.repositories;
+            let name = RepoName::parse(REPO).unwrap();
+            let repository = repositories.resolve(&name).await.unwrap();
+            let cache = &repositories.segments.backend().cache;
+            bench.source.take_requests();
+
+            let pinned = repositories.pin(&repository);
+            let generation = repository.view().generation;
+            let fetched = repositories
+                .fetch_part(&generation, Part::All, || true, |_, _| ())
+                .await;
+
+            assert_eq!(cache.pinned_repos().unwrap().len(), usize::from(fits));
+            if fits {
+                assert!(pinned.is_ok() && fetched.is_ok(), "{pinned:?} {fetched:?}");
+            } else {
+                assert!(
+                    matches!(pinned, Err(ReadError::NoRoom { .. })),
+                    "{pinned:?}"
+                );
+                assert!(
+                    matches!(fetched, Err(ReadError::NoRoom { .. })),
+                    "{fetched:?}"
+                );
+                assert_eq!(cache.used_bytes() / max_bytes, 0);
+            }
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_pin_leaves_other_pins_their_room() {
+        let zeros = vec![0; 1 << 20];
+        let files = [("zeros", 0o100_644, &zeros[..])];
+        let bench = testing::bench_with_cache(testing::archive("main", b"pack", &files), 3 << 20);
+        let name = RepoName::parse(REPO).unwrap();
+        let repository = bench.repositories.resolve(&name).await.unwrap();
+        let generation = repository.view().generation;
+        let cache = &bench.repositories.segments.backend().cache;
+        bench
+            .repositories
+            .fetch_part(&generation, Part::All, || true, |_, _| ())
+            .await
+            .unwrap();
+        let ids: Vec<_> = segments_of(&generation, Part::All)
+            .iter()
+            .map(|segment| segment.record().id)
+            .collect();
+        let other = RepoName::parse("host/other").unwrap();
+        cache.pin(&other, &ids).unwrap();
+
+        let room = |repo, ids: &[_]| {
+            let ids = ids.iter().copied().collect();
+            cache.room_for_pin(repo, &ids).unwrap()
+        };
+
+        assert!(room(&name, &[]) <= 2 << 20);
+        // What both have is there once.
+        assert_eq!(room(&name, &ids), 3 << 20);
+        assert_eq!(room(&other, &[]), 3 << 20);
     }
 }

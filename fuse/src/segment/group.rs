@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use cachewfs_format::Error as FormatError;
 
-use super::loaded::WHOLE_LEN;
 use super::{ReadError, Segment, transfer};
 use crate::traffic::Purpose;
 
@@ -22,7 +21,7 @@ pub(crate) async fn fetch_whole(
 ) -> Result<(), ReadError> {
     let mut missing = Vec::new();
     for segment in segments {
-        if segment.record().stored_len > WHOLE_LEN {
+        if !segment.comes_whole() {
             segment.fetch(0..segment.len(), purpose).await?;
         } else if !segment.is_cached() {
             missing.push(segment);

@@ -12,7 +12,7 @@ use tokio::sync::{OnceCell, watch};
 use tracing::warn;
 
 use super::registry::Backend;
-use super::window::{Density, Window};
+use super::window::{Density, MAX_RATIO, Window};
 use super::{ReadError, transfer};
 use crate::cache::SegmentFile;
 use crate::fetch::FetchError;
@@ -20,7 +20,9 @@ use crate::traffic::Purpose;
 
 /// A segment this small is fetched whole, with its table, in one request: a separate request for
 /// the table would cost a round trip and save little.
-pub(super) const WHOLE_LEN: u64 = 1 << 20;
+const WHOLE_LEN: u64 = 1 << 20;
+/// … and has no more content than this: a few bytes of zstd can be gigabytes.
+const WHOLE_CONTENT_LEN: u64 = WHOLE_LEN * MAX_RATIO;
 
 /// Where a segment can be fetched from.
 #[derive(Clone, Debug)]
@@ -105,6 +107,11 @@ impl Segment {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether it is fetched whole, with its table, in one request.
+    pub(super) fn comes_whole(&self) -> bool {
+        self.record.stored_len <= WHOLE_LEN && self.record.content_len <= WHOLE_CONTENT_LEN
+    }
+
     /// How much of it its readers come to want.
     pub(super) fn density(&self) -> Density {
         match self.record.role {
@@ -139,7 +146,7 @@ impl Segment {
             table_len,
             ..
         } = self.record;
-        if stored_len <= WHOLE_LEN {
+        if self.comes_whole() {
             return transfer::fetch_verified(self, 0..stored_len, purpose, |bytes| {
                 self.take_whole(bytes)
             })
@@ -153,14 +160,14 @@ impl Segment {
     pub(crate) async fn fetch_front(&self) -> Result<(), ReadError> {
         let purpose = Purpose::Background;
         let stored_len = self.record.stored_len;
-        if self.table.initialized() || stored_len <= WHOLE_LEN {
+        if self.table.initialized() || self.comes_whole() {
             return self.table(purpose).await.map(drop);
         }
         let len = u64::from(crate::adapter::READ_AHEAD).min(stored_len);
         let front = transfer::fetch_verified(self, 0..len, purpose, |bytes| Ok(bytes.clone()));
         let (front, table) = futures_util::join!(front, self.table(purpose));
         let (front, table) = (front?, table?);
-        for index in 0..table.chunks().len() {
+        for index in table.chunks_of(0..len.saturating_mul(MAX_RATIO)) {
             let Ok(stored) = stored_chunk(&table, index, &front) else {
                 break;
             };

@@ -19,6 +19,16 @@ pub(crate) enum ReadError {
     /// The cache's disk fails.
     #[error("can't read the cache")]
     Cache(#[source] Arc<std::io::Error>),
+    /// The cache has no room for all that is to be kept in it.
+    #[error(
+        "it takes {needed_bytes} bytes, and the cache has room for {room_bytes}: raise cache_size"
+    )]
+    NoRoom {
+        /// Bytes that all of it takes on disk.
+        needed_bytes: u64,
+        /// Bytes that the cache may take for it.
+        room_bytes: u64,
+    },
     /// A chunk came, and was evicted before it was read.
     #[error("a chunk is evicted as fast as it is fetched")]
     Evicted,
@@ -174,12 +184,7 @@ impl Segment {
                     .content_range(at)
                     .is_some_and(|content| !file.is_ready(at, &content))
         };
-        let lens = |at: usize| {
-            table
-                .chunks()
-                .get(at)
-                .map(|chunk| u64::from(chunk.stored_len))
-        };
+        let lens = |at: usize| table.chunks().get(at).map(super::window::weight);
         let window = super::window::cut(index, wanted, self.density(), lens, is_missing);
         state.in_flight.extend(window.clone());
         state.window.taken(&window);

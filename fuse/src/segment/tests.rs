@@ -313,3 +313,41 @@ async fn a_size_that_cuts_content_off_is_refused() {
 
     assert!(matches!(read, Err(ReadError::Fetch(_))), "{read:?}");
 }
+
+/// Some kilobytes that are gigabytes of zeros.
+fn bomb(role: Role) -> Fixture {
+    let zeros = vec![0; 4 << 20];
+    let (chunk, bytes) = encode_chunk(&zeros, ChunkEncoding::Zstd(1)).unwrap();
+    let mut writer = SegmentWriter::default();
+    let mut stored = Vec::new();
+    for _ in 0..400 {
+        writer.push_chunk(chunk);
+        stored.extend_from_slice(&bytes);
+    }
+    let (id, table) = writer.finish().unwrap();
+    stored.extend(&table);
+    let mut fixture = Fixture::of(role, vec![0; 100]);
+    fixture.record.id = id;
+    fixture.record.stored_len = stored.len() as u64;
+    fixture.record.table_len = u32::try_from(table.len()).unwrap();
+    fixture.record.content_len = 400 << 22;
+    fixture.record.file.as_mut().unwrap().size = 400 << 22;
+    assert!(stored.len() < 400 << 10);
+    let snapshot = SnapshotId::first(ObjectId::parse(&"1".repeat(40)).unwrap());
+    fixture.source = Scripted::new(stored, snapshot, Digest::of(b"").to_string());
+    fixture
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_read_decompresses_little_of_a_bomb() {
+    for role in [Role::PackHistory, Role::PackIndex] {
+        let fixture = bomb(role);
+        let segment = fixture.start();
+
+        segment.fetch_front().await.unwrap();
+        fixture.read(&segment, 0, 100).await.unwrap();
+
+        let cached = segment.backend.cache.used_bytes();
+        assert!((4 << 20..=16 << 20).contains(&cached), "{role:?}: {cached}");
+    }
+}

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use cachewfs_format::Chunk;
+
 use crate::traffic::Purpose;
 
 /// What a read that isn't sequential fetches, in bytes as stored: two to four chunks. Measured with
@@ -17,6 +19,15 @@ const FIRST_MISSES: u32 = 8;
 const MAX_WINDOW: u64 = 16 << 20;
 /// What hydration fetches at once, in bytes: little, so that a reader need not wait behind it.
 const BACKGROUND_WINDOW: u64 = 4 << 20;
+
+/// What compresses better than this counts as if it were as long as its content divided by this: a few
+/// bytes of zstd can be gigabytes.
+pub(super) const MAX_RATIO: u64 = 16;
+
+/// How much of a window a chunk takes, in bytes.
+pub(super) fn weight(chunk: &Chunk) -> u64 {
+    u64::from(chunk.stored_len).max(u64::from(chunk.content_len) / MAX_RATIO)
+}
 
 /// How much of a segment its readers come to want.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,10 +75,10 @@ impl Window {
     }
 }
 
-/// Cuts a window of missing chunks around `chunk`, of `wanted` stored bytes or up to a chunk more:
+/// Cuts a window of missing chunks around `chunk`, of `wanted` bytes or up to a chunk more:
 /// what follows, and in a dense segment, with what is left, what comes before.
 ///
-/// `len` gives the stored length of a chunk, or `None` beyond the end.
+/// `len` gives the [`weight`] of a chunk, or `None` beyond the end.
 pub(super) fn cut(
     chunk: usize,
     wanted: u64,

@@ -289,6 +289,12 @@ fn named_toc(tail: &Tail, place: Range<usize>) -> Result<Toc, FormatError> {
         });
     }
     toc.check_place(tail.archive_len.saturating_sub(from_end))?;
+    if toc.kind == ArchiveKind::Lfs {
+        return Err(FormatError::Malformed {
+            section: "TOC",
+            reason: "it is of an archive of LFS objects",
+        });
+    }
     if tail.snapshot.commit() != toc.commit {
         return Err(FormatError::Malformed {
             section: "TOC",
