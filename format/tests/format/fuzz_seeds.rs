@@ -9,6 +9,7 @@ use cachewfs_format::{
     ArchiveKind, ArchiveLayout, ArchiveSummary, Deletions, Digest, GitPath, Manifest, ObjectId,
     PackKind, Pointer, PublishedFile, PublishedLfsObject, PublishedPack, RepoName, Role, RunReuse,
     SeekTable, SegmentId, SegmentRef, SegmentTable, SnapshotId, Toc, TocFile, TocPlace, TocSegment,
+    index_part_entries,
 };
 
 use crate::harness::{at, root};
@@ -60,6 +61,29 @@ fn seeds_are_the_parts_of_the_golden_archive() {
             check("chunk", &format!("golden-{index}-{number}"), &seed);
         }
     }
+}
+
+#[test]
+fn the_seed_of_an_index_is_accepted() {
+    let entry = |path: &str, mode: u32| {
+        let mut entry = vec![0; 40];
+        entry[24..28].copy_from_slice(&mode.to_be_bytes());
+        entry.extend([0x5A; 20]);
+        entry.extend(u16::try_from(path.len()).unwrap().to_be_bytes());
+        entry.extend_from_slice(path.as_bytes());
+        entry.resize((entry.len() + 8) / 8 * 8, 0);
+        entry
+    };
+    let part = [
+        entry("a/b", 0o100_644),
+        entry("a/link", 0o120_000),
+        entry("b", 0o160_000),
+    ];
+
+    let part = part.concat();
+
+    assert_eq!(index_part_entries(&part, 20).unwrap().len(), 3);
+    check("index", "three", &part);
 }
 
 #[test]
