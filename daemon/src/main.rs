@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use cachewfs_daemon::{
-    CollectionReport, Config, Daemon, LogFormat, NewToken, Reloader, TRACE_TARGET, Traces,
+    CollectionReport, Config, Daemon, LogFormat, LogOutput, NewToken, Reloader, TRACE_TARGET,
+    Traces,
 };
-use cachewfs_format::RepoName;
+use cachewfs_format::{Colours, RepoName};
 use clap::{Parser, Subcommand, ValueEnum};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
@@ -206,9 +207,15 @@ fn collected(report: &CollectionReport, is_dry_run: bool) -> String {
 }
 
 fn start_log(format: LogFormat, traces: Option<&Traces>) {
+    let is_terminal = std::io::stderr().is_terminal();
+    let colours = if is_terminal {
+        Colours::Kept
+    } else {
+        Colours::Removed
+    };
     let log = tracing_subscriber::fmt::layer()
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
+        .with_ansi(is_terminal)
+        .with_writer(LogOutput::new(std::io::stderr, colours));
     match format {
         LogFormat::Human => start_layers(log, traces),
         LogFormat::Json => start_layers(log.json().flatten_event(true), traces),

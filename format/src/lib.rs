@@ -37,6 +37,7 @@ mod manifest;
 mod object_id;
 mod path_sequence;
 mod pointer;
+mod printable;
 mod repo_name;
 mod seek_table;
 mod segment;
@@ -62,6 +63,7 @@ pub use manifest::{
 pub use object_id::ObjectId;
 pub use path_sequence::PathSequence;
 pub use pointer::{ArchiveSummary, Pointer, Replaced};
+pub use printable::{Colours, is_printable, printable, printable_event};
 pub use repo_name::RepoName;
 pub use seek_table::{FrameSize, SeekTable};
 pub use segment::{Chunk, Content, Entry, EntryKind, SegmentTable, SegmentWriter};
