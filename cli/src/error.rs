@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use cachewfs_fuse::MountError;
-use cachewfs_fuse::control::ClientError;
+use cachewfs_fuse::control::{BindError, ClientError, ConnectError};
 
 use crate::output;
 
@@ -19,13 +19,13 @@ pub(crate) enum CliError {
         /// Their mount points.
         mounts: String,
     },
-    /// A mount is in the mount table, but nobody serves it.
-    #[error("the mount at {mount_point} doesn't answer")]
-    DeadMount {
+    /// A mount is in the mount table, but can't be asked.
+    #[error("can't ask the mount at {mount_point}")]
+    CantAsk {
         /// The mount point.
         mount_point: String,
         /// Why not.
-        source: std::io::Error,
+        source: ConnectError,
     },
     /// A text is not the URL or the name of a repository.
     #[error("{url:?} is not the URL of a repository")]
@@ -74,7 +74,13 @@ pub(crate) enum CliError {
     /// The person pressed Ctrl-C.
     #[error("interrupted")]
     Interrupted,
+    /// The output can't be written.
+    #[error("can't write the output")]
+    Output(#[source] std::io::Error),
 }
+
+/// At most so many lines of what another program said.
+const MAX_LINES: usize = 50;
 
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
@@ -83,12 +89,36 @@ const NO_REPOSITORY: u8 = 4;
 
 /// Prints an error with its causes, says what to do next, and gives the exit code.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
+    if is_closed_pipe(error) {
+        return ExitCode::SUCCESS;
+    }
     let (code, hint) = code_and_hint(error);
-    output::error(&format!("cachewfs: {error:#}"));
+    print(error);
     if let Some(hint) = hint {
         output::error(&format!("  {hint}"));
     }
     ExitCode::from(code)
+}
+
+/// Returns whether the program that reads the output has seen enough, as `head` has.
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    let closed = std::io::ErrorKind::BrokenPipe;
+    matches!(error.downcast_ref(), Some(CliError::Output(error)) if error.kind() == closed)
+}
+
+/// Prints an error and its causes: in one line, unless another program said it.
+fn print(error: &anyhow::Error) {
+    let text = format!("cachewfs: {error:#}");
+    let indent = match error.downcast_ref() {
+        Some(CliError::ProgramFailed { .. }) => "    ",
+        // It was printed here already, by the process in the background.
+        Some(CliError::NotMounted { .. }) => "",
+        _ => return output::error(&text),
+    };
+    for (number, line) in text.lines().take(MAX_LINES).enumerate() {
+        let indent = if number == 0 { "" } else { indent };
+        output::error(&format!("{indent}{line}"));
+    }
 }
 
 fn code_and_hint(error: &anyhow::Error) -> (u8, Option<&'static str>) {
@@ -111,10 +141,7 @@ fn of_cli(error: &CliError) -> (u8, Option<&'static str>) {
             Some("start one: cachewfs mount http://HOST:PORT MOUNTPOINT"),
         ),
         CliError::SeveralMounts { .. } => (USAGE, Some("say which: --mount MOUNTPOINT")),
-        CliError::DeadMount { .. } => (
-            NO_MOUNT,
-            Some("unmount it (umount MOUNTPOINT), then mount again: nothing is lost"),
-        ),
+        CliError::CantAsk { source, .. } => (NO_MOUNT, Some(of_connect(source))),
         CliError::BadUrl { .. } => (
             USAGE,
             Some("write it as https://github.com/org/repo or github.com/org/repo"),
@@ -125,11 +152,27 @@ fn of_cli(error: &CliError) -> (u8, Option<&'static str>) {
             FAILED,
             Some("look with `git ls-files`; write single files: git restore --source=HEAD -- FILE"),
         ),
-        CliError::ProgramFailed { .. } | CliError::NotMounted { .. } | CliError::Interrupted => {
-            (FAILED, None)
-        }
+        CliError::ProgramFailed { .. }
+        | CliError::NotMounted { .. }
+        | CliError::Interrupted
+        | CliError::Output(_) => (FAILED, None),
     }
 }
+
+fn of_connect(error: &ConnectError) -> &'static str {
+    match error {
+        ConnectError::Dead(_) => {
+            "unmount it (umount MOUNTPOINT), then mount again: nothing is lost"
+        }
+        ConnectError::Place(_) => PLACE_HINT,
+        ConnectError::Stranger { .. } => "tell an administrator: that user poses as the mount",
+        ConnectError::Denied => "ask as that user or as root, or mount with -o allow_other",
+    }
+}
+
+/// What to do about a directory for control sockets that can't be trusted.
+const PLACE_HINT: &str = "set XDG_RUNTIME_DIR to a directory of yours with mode 0700, such as \
+                          /run/user/UID, or have the directory removed: rm -r";
 
 fn of_client(error: &ClientError) -> (u8, Option<&'static str>) {
     match error {
@@ -138,7 +181,9 @@ fn of_client(error: &ClientError) -> (u8, Option<&'static str>) {
             Some("check the spelling, and that the daemon may read it upstream"),
         ),
         ClientError::Failed(_) => (FAILED, None),
-        ClientError::Lost(_) => (NO_MOUNT, Some("see its log; mounting again is enough")),
+        ClientError::Lost(_) | ClientError::Silent => {
+            (NO_MOUNT, Some("see its log; mounting again is enough"))
+        }
         ClientError::BadReply(_) => (FAILED, Some("unmount, and mount with this version")),
     }
 }
@@ -146,13 +191,19 @@ fn of_client(error: &ClientError) -> (u8, Option<&'static str>) {
 fn of_mount(error: &MountError) -> Option<&'static str> {
     match error {
         MountError::MountPoint { .. } => Some("make the directory first: mkdir MOUNTPOINT"),
-        MountError::Cache { .. } => Some("name a directory that you can write: -o cache_dir=DIR"),
+        MountError::Cache { .. } => {
+            Some("name a directory that only you can write: -o cache_dir=DIR")
+        }
         MountError::Mount { .. } => {
             Some("as root it needs /dev/fuse; as a user, the package fuse3")
         }
         MountError::Token { .. } => {
             Some("name a file that has the daemon's token: -o token_file=FILE")
         }
-        MountError::Control { .. } | MountError::Http(_) | MountError::Session(_) => None,
+        MountError::Control { source, .. } => match source {
+            BindError::Place(_) => Some(PLACE_HINT),
+            BindError::InUse | BindError::Io(_) => None,
+        },
+        MountError::Http(_) | MountError::Session(_) => None,
     }
 }

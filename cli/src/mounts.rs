@@ -11,7 +11,6 @@ use cachewfs_fuse::control::Client;
 use cachewfs_fuse::control::protocol::{Answer, Request};
 
 use crate::error::CliError;
-use crate::interrupt::interrupted;
 use crate::progress::Bar;
 use crate::remote;
 
@@ -138,25 +137,20 @@ impl MountChoice {
         let connected = Client::connect(&mount_point).await;
         Ok(connected.map_err(|source| {
             let mount_point = mount_point.display().to_string();
-            CliError::DeadMount {
+            CliError::CantAsk {
                 mount_point,
                 source,
             }
         })?)
     }
 
-    /// Makes one request, with a progress bar; Ctrl-C ends it.
+    /// Makes one request, with a progress bar. If this process ends first, the mount stops working on it.
     pub(crate) async fn ask(&self, request: &Request) -> Result<Answer> {
         let mut client = self.connect().await?;
         let bar = Bar::new();
-        let outcome = tokio::select! {
-            outcome = client.call(request, |progress| bar.show(&progress)) => {
-                outcome.map_err(anyhow::Error::from)
-            }
-            _ = interrupted() => Err(CliError::Interrupted.into()),
-        };
+        let outcome = client.call(request, |progress| bar.show(&progress)).await;
         bar.finish();
-        outcome
+        Ok(outcome?)
     }
 }
 

@@ -10,7 +10,7 @@ use tracing::{info, warn};
 
 use crate::adapter::Adapter;
 use crate::cache::Cache;
-use crate::control::{self, Server};
+use crate::control::{self, BindError, Server};
 use crate::fetch::{DaemonToken, HttpSource, TokenError};
 use crate::fs::Fs;
 use crate::invalidate::Invalidator;
@@ -70,7 +70,7 @@ pub enum MountError {
         /// The socket.
         path: PathBuf,
         /// Why not.
-        source: io::Error,
+        source: BindError,
     },
     /// The session failed.
     #[error("the mount failed")]
@@ -116,10 +116,10 @@ impl Mount {
         segments.backend().tasks.spawn(evicting);
         let repositories = Arc::new(Repositories::new(options.clone(), segments));
         let fs = Arc::new(Fs::new(Arc::clone(&repositories)));
-        let path = control::socket_path(&options.mount_point);
-        let control = bind(&path)
-            .await
-            .map_err(|source| MountError::Control { path, source })?;
+        let control = bind(&options).await.map_err(|source| MountError::Control {
+            path: control::socket_path(&options.mount_point),
+            source,
+        })?;
         let adapter = Adapter::new(fs, Handle::current(), &options);
         let mount_point = options.mount_point.clone();
         // Waits for the kernel's first request.
@@ -203,14 +203,11 @@ async fn open_cache(options: &MountOptions) -> Result<Cache, MountError> {
 }
 
 /// Binds the control socket; a mount at the same place that is just ending gets a moment for it.
-async fn bind(path: &std::path::Path) -> io::Result<Server> {
+async fn bind(options: &MountOptions) -> Result<Server, BindError> {
     let deadline = tokio::time::Instant::now() + ENDING_TIMEOUT;
     loop {
-        match Server::bind(path) {
-            Err(error)
-                if error.kind() == io::ErrorKind::AddrInUse
-                    && tokio::time::Instant::now() < deadline =>
-            {
+        match Server::bind(&options.mount_point, options.allow_other) {
+            Err(BindError::InUse) if tokio::time::Instant::now() < deadline => {
                 tokio::time::sleep(BIND_PERIOD).await;
             }
             outcome => return outcome,

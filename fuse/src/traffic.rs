@@ -63,6 +63,12 @@ impl Traffic {
         self.counters_of(repo).report()
     }
 
+    /// Forgets the counts of repositories that aren't to be `kept`.
+    pub(crate) fn forget_all_but(&self, kept: impl Fn(&RepoName) -> bool) {
+        let mut repos = self.repos.lock().unwrap_or_else(PoisonError::into_inner);
+        repos.retain(|repo, _| kept(repo));
+    }
+
     fn counters_of(&self, repo: &RepoName) -> Arc<Counters> {
         let mut repos = self.repos.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(counters) = repos.get(repo) {

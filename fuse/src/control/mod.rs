@@ -1,31 +1,28 @@
 //! How CLI and mount talk: a Unix socket for each mount, one JSON value a line.
 
 mod client;
+mod clones;
+mod connections;
+mod place;
 pub mod protocol;
 mod server;
+#[cfg(test)]
+mod tests;
 
-pub use client::{Client, ClientError};
+pub use client::{Client, ClientError, ConnectError};
+pub use place::PlaceError;
+pub use server::BindError;
 pub(crate) use server::Server;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-/// The control socket of the mount at `mount_point`, an absolute path without symbolic links.
-///
-/// Below `/run/cachewfs` for a mount of root's, below the user's runtime directory otherwise.
-pub fn socket_path(mount_point: &Path) -> PathBuf {
-    if rustix::process::geteuid().is_root() {
-        return system_socket_path(mount_point);
-    }
-    let directory = std::env::var_os("XDG_RUNTIME_DIR").map_or_else(
-        || std::env::temp_dir().join(format!("cachewfs-{}", rustix::process::geteuid().as_raw())),
-        |directory| PathBuf::from(directory).join("cachewfs"),
-    );
-    directory.join(socket_name(mount_point))
-}
+/// How often a mount says something while it works on a request.
+const HEARTBEAT: Duration = Duration::from_secs(5);
 
-/// The control socket of a mount of root's.
-fn system_socket_path(mount_point: &Path) -> PathBuf {
-    Path::new("/run/cachewfs").join(socket_name(mount_point))
+/// Returns the control socket of the mount at `mount_point`, an absolute path without symbolic links.
+pub(crate) fn socket_path(mount_point: &Path) -> PathBuf {
+    place::of_this_user().0.join(socket_name(mount_point))
 }
 
 fn socket_name(mount_point: &Path) -> String {

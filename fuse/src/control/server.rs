@@ -2,8 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,9 +11,14 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::{debug, warn};
 
+use super::HEARTBEAT;
+use super::clones::Clones;
+use super::connections::{Admitted, Connections, Peer};
+use super::place::{self, Place, PlaceError};
 use super::protocol::{Answer, Part, Progress, Reply, Request, StatusReport};
 use crate::repository::{Repositories, Repository};
 use crate::segment::ReadError;
@@ -23,40 +27,64 @@ use crate::segment::ReadError;
 const PROGRESS_PERIOD: Duration = Duration::from_millis(200);
 /// The longest request, in bytes: a repository's name and a path.
 const MAX_REQUEST_LEN: u64 = 64 << 10;
+/// How long a client may take to send its request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);
+/// How long a client may take to receive a line that the socket has no room for.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the server waits after a connection could not be accepted: no file may be free.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
+
+/// Why the control socket can't be made.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// The directory for it can't be trusted.
+    #[error(transparent)]
+    Place(#[from] PlaceError),
+    /// Another process listens there.
+    #[error("another mount at the same place is still being served")]
+    InUse,
+    /// The socket can't be made.
+    #[error("the socket can't be made")]
+    Io(#[from] io::Error),
+}
 
 /// The mount's end of the control socket.
 #[derive(Debug)]
 pub(crate) struct Server {
-    path: PathBuf,
+    place: Place,
+    name: String,
     listener: Arc<UnixListener>,
     stop: CancellationToken,
 }
 
 impl Server {
-    /// Listens at `path`. A socket that a killed mount left there is replaced.
-    pub(crate) fn bind(path: &Path) -> io::Result<Self> {
-        let directory = path.parent().unwrap_or(Path::new("/"));
-        let mode = if rustix::process::geteuid().is_root() {
-            0o755
-        } else {
-            0o700
-        };
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(mode)
-            .create(directory)?;
-        if std::os::unix::net::UnixStream::connect(path).is_ok() {
-            let message = "another mount at the same place is still being served";
-            return Err(io::Error::new(io::ErrorKind::AddrInUse, message));
+    /// Listens for the mount at `mount_point`. A socket that a killed mount left there is replaced.
+    ///
+    /// Only with `allow_other` may users connect who are neither root nor the one who mounts.
+    pub(crate) fn bind(mount_point: &Path, allow_other: bool) -> Result<Self, BindError> {
+        let (directory, owner) = place::of_this_user();
+        Self::bind_in(Place::create(&directory, owner)?, mount_point, allow_other)
+    }
+
+    pub(super) fn bind_in(
+        place: Place,
+        mount_point: &Path,
+        allow_other: bool,
+    ) -> Result<Self, BindError> {
+        let name = super::socket_name(mount_point);
+        let path = place.join(&name);
+        if std::os::unix::net::UnixStream::connect(&path).is_ok() {
+            return Err(BindError::InUse);
         }
-        fs::remove_file(path).or_else(|error| match error.kind() {
+        fs::remove_file(&path).or_else(|error| match error.kind() {
             io::ErrorKind::NotFound => Ok(()),
             _ => Err(error),
         })?;
-        let listener = Arc::new(UnixListener::bind(path)?);
-        fs::set_permissions(path, fs::Permissions::from_mode(0o666))?;
+        let listener = Arc::new(UnixListener::bind(&path)?);
+        place.set_mode(&name, if allow_other { 0o666 } else { 0o600 })?;
         Ok(Self {
-            path: path.to_owned(),
+            place,
+            name,
             listener,
             stop: CancellationToken::new(),
         })
@@ -67,6 +95,8 @@ impl Server {
         let backend = Arc::clone(repositories.segments.backend());
         let (listener, stop) = (Arc::clone(&self.listener), self.stop.clone());
         let repositories = Arc::clone(repositories);
+        let connections = Arc::new(Connections::default());
+        let clones = Arc::new(Clones::default());
         let tasks = backend.tasks.clone();
         tasks.clone().spawn(async move {
             loop {
@@ -74,10 +104,27 @@ impl Server {
                     accepted = listener.accept() => accepted,
                     () = backend.ending.cancelled() => return,
                 };
-                let Ok((stream, _)) = accepted else { continue };
+                let stream = match accepted {
+                    Ok((stream, _)) => stream,
+                    Err(error) => {
+                        warn!(%error, "Can't accept a control connection");
+                        tokio::select! {
+                            () = tokio::time::sleep(ACCEPT_PAUSE) => continue,
+                            () = backend.ending.cancelled() => return,
+                        }
+                    }
+                };
+                let allow_other = repositories.options.allow_other;
+                let Some((stream, peer, admitted)) = admit(stream, &connections, allow_other)
+                else {
+                    continue;
+                };
                 let session = Session {
                     repositories: Arc::clone(&repositories),
+                    clones: Arc::clone(&clones),
                     stop: stop.clone(),
+                    peer,
+                    _admitted: admitted,
                 };
                 let ending = backend.ending.clone();
                 tasks.spawn(async move {
@@ -106,26 +153,55 @@ impl Server {
 
     /// Removes the socket.
     pub(crate) fn remove_socket(&self) {
-        fs::remove_file(&self.path).ok();
+        fs::remove_file(self.place.join(&self.name)).ok();
     }
+}
+
+/// Returns who is at the other end of `stream`, if they may ask now; tells them if not.
+fn admit(
+    stream: UnixStream,
+    connections: &Arc<Connections>,
+    allow_other: bool,
+) -> Option<(UnixStream, Peer, Admitted)> {
+    let uid = stream.peer_cred().ok()?.uid();
+    let is_owner = uid == 0 || uid == rustix::process::geteuid().as_raw();
+    let peer = if is_owner {
+        Peer::Owner
+    } else {
+        Peer::Other { uid }
+    };
+    let refusal = if is_owner || allow_other {
+        match connections.admit(peer) {
+            Some(admitted) => return Some((stream, peer, admitted)),
+            None => "too many requests are running: wait until one has ended",
+        }
+    } else {
+        "only root and the user who mounted may ask: there is no allow_other"
+    };
+    let message = refusal.to_owned();
+    if let Ok(line) = to_line(&Reply::Failed { message }) {
+        // There is room for a first line, unless the client has gone.
+        stream.try_write(line.as_bytes()).ok();
+    }
+    None
 }
 
 /// One connection.
 struct Session {
     repositories: Arc<Repositories>,
+    clones: Arc<Clones>,
     stop: CancellationToken,
+    peer: Peer,
+    _admitted: Admitted,
 }
 
 impl Session {
     async fn run(&self, stream: UnixStream) -> io::Result<()> {
-        let is_privileged = is_privileged(&stream);
         let (input, mut output) = stream.into_split();
         let mut input = BufReader::new(input);
         let mut line = String::new();
-        (&mut input)
-            .take(MAX_REQUEST_LEN)
-            .read_line(&mut line)
-            .await?;
+        let mut limited = (&mut input).take(MAX_REQUEST_LEN);
+        timeout(REQUEST_TIMEOUT, limited.read_line(&mut line)).await??;
         let request: Request = match serde_json::from_str(&line) {
             Ok(request) => request,
             Err(error) => {
@@ -133,7 +209,7 @@ impl Session {
                 return send(&mut output, &Reply::Failed { message }).await;
             }
         };
-        if needs_privilege(&request) && !is_privileged {
+        if needs_privilege(&request) && self.peer != Peer::Owner {
             let message = "only root and the user who mounted may do that".to_owned();
             return send(&mut output, &Reply::Failed { message }).await;
         }
@@ -141,6 +217,7 @@ impl Session {
         let work = self.answer(request.clone(), progress);
         tokio::pin!(work);
         let mut ticks = tokio::time::interval(PROGRESS_PERIOD);
+        let mut told_at = Instant::now();
         let reply = loop {
             tokio::select! {
                 outcome = &mut work => break match outcome {
@@ -151,9 +228,11 @@ impl Session {
                 () = closed(&mut input) => return Ok(()),
                 _ = ticks.tick() => {
                     let news = seen.has_changed().unwrap_or(false);
-                    let progress = seen.borrow_and_update().clone();
-                    if news && let Some(progress) = progress {
+                    if news || told_at.elapsed() >= HEARTBEAT {
+                        let progress = seen.borrow_and_update().clone();
+                        let progress = progress.unwrap_or_else(|| step("waiting"));
                         send(&mut output, &Reply::Progress(progress)).await?;
+                        told_at = Instant::now();
                     }
                 }
             }
@@ -200,7 +279,10 @@ impl Session {
                 Ok(resolved(&repository))
             }
             Request::RegisterClone { repo, directory } => {
-                self.repositories.register_clone(repo, directory);
+                if !self.repositories.is_resolved(&repo) {
+                    return Err(format!("no clone was made of {repo}"));
+                }
+                self.clones.register(self.peer, repo, directory)?;
                 Ok(Answer::Nothing)
             }
             Request::Stop => Ok(Answer::Nothing),
@@ -219,8 +301,8 @@ impl Session {
                 outcome = &mut work => return outcome.map_err(|error| error.chain()),
                 () = tokio::time::sleep(PROGRESS_PERIOD) => {
                     let failure = self.repositories.failure(repo);
-                    let step = failure.unwrap_or_else(|| format!("looking up {repo}"));
-                    tell(progress, &step, 0, 0);
+                    let text = failure.unwrap_or_else(|| format!("looking up {repo}"));
+                    tell(progress, &text, 0, 0);
                 }
             }
         }
@@ -251,6 +333,10 @@ impl Session {
     fn status(&self) -> StatusReport {
         let backend = self.repositories.segments.backend();
         let options = &self.repositories.options;
+        let mut repos = self.repositories.report();
+        for report in &mut repos {
+            report.clones = self.clones.of(&report.repo, self.peer);
+        }
         StatusReport {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -260,7 +346,7 @@ impl Session {
             cache_bytes: backend.cache.used_bytes(),
             cache_max_bytes: backend.cache.max_bytes(),
             traffic: backend.traffic.report(),
-            repos: self.repositories.report(),
+            repos,
         }
     }
 }
@@ -276,15 +362,24 @@ fn resolved(repository: &Repository) -> Answer {
     }
 }
 
-fn tell(progress: &watch::Sender<Option<Progress>>, step: &str, done_bytes: u64, total_bytes: u64) {
+fn tell(progress: &watch::Sender<Option<Progress>>, text: &str, done_bytes: u64, total_bytes: u64) {
     // Nobody listens any more when the client is gone.
     progress
         .send(Some(Progress {
-            step: step.to_owned(),
             done_bytes,
             total_bytes,
+            ..step(text)
         }))
         .ok();
+}
+
+/// Returns progress whose length isn't known.
+fn step(text: &str) -> Progress {
+    Progress {
+        step: text.to_owned(),
+        done_bytes: 0,
+        total_bytes: 0,
+    }
 }
 
 fn chain(error: &dyn std::error::Error) -> String {
@@ -293,13 +388,6 @@ fn chain(error: &dyn std::error::Error) -> String {
         .map(ToString::to_string)
         .collect::<Vec<_>>()
         .join(": ")
-}
-
-/// Whether the client is root or runs as the user of this process.
-fn is_privileged(stream: &UnixStream) -> bool {
-    stream
-        .peer_cred()
-        .is_ok_and(|peer| peer.uid() == 0 || peer.uid() == rustix::process::geteuid().as_raw())
 }
 
 /// Whether a request takes something away from other users.
@@ -315,9 +403,14 @@ fn needs_privilege(request: &Request) -> bool {
 }
 
 async fn send(output: &mut OwnedWriteHalf, reply: &Reply) -> io::Result<()> {
+    let line = to_line(reply)?;
+    timeout(REPLY_TIMEOUT, output.write_all(line.as_bytes())).await?
+}
+
+fn to_line(reply: &Reply) -> serde_json::Result<String> {
     let mut line = serde_json::to_string(reply)?;
     line.push('\n');
-    output.write_all(line.as_bytes()).await
+    Ok(line)
 }
 
 /// Waits until the client closes the connection; what it sends before that is ignored.

@@ -64,7 +64,7 @@ fn parts(generation: &Generation) -> Vec<PartReport> {
 }
 
 impl Repositories {
-    /// What is known of each repository.
+    /// What is known of each repository, but for its clones.
     pub(crate) fn report(&self) -> Vec<RepoReport> {
         let pinned = self
             .segments
@@ -112,7 +112,6 @@ impl Repositories {
     }
 
     fn empty_report(&self, repo: RepoName, pinned: &[RepoName]) -> RepoReport {
-        let clones = self.clones.lock().unwrap_or_else(PoisonError::into_inner);
         RepoReport {
             snapshot: None,
             is_pinned: pinned.contains(&repo),
@@ -122,7 +121,7 @@ impl Repositories {
             checked_at: None,
             last_error: None,
             notice: None,
-            clones: clones.get(&repo).cloned().unwrap_or_default(),
+            clones: Vec::new(),
             traffic: self.segments.backend().traffic.report_of(&repo),
             repo,
         }

@@ -1,7 +1,6 @@
 //! All repositories of a mount, by name.
 
-use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -23,6 +22,8 @@ use crate::view::{Generation, LoadError};
 const ABSENT_FOR: Duration = Duration::from_secs(30);
 /// How long the list of hosts is believed.
 const HOSTS_FOR: Duration = Duration::from_secs(30);
+/// At most so many names are remembered that were looked up in vain: each user may look up any name.
+const MAX_FAILED_NAMES: usize = 4096;
 /// How long to wait before asking again for a snapshot that is being prepared, at most.
 const NOT_READY_PAUSE: Duration = Duration::from_secs(1);
 
@@ -35,7 +36,6 @@ pub(crate) struct Repositories {
     pub(crate) invalidator: OnceLock<Invalidator>,
     slots: Mutex<BTreeMap<RepoName, Arc<Slot>>>,
     hosts: Mutex<Option<(Instant, Arc<Vec<String>>)>>,
-    pub(crate) clones: Mutex<HashMap<RepoName, Vec<PathBuf>>>,
 }
 
 /// A name that somebody looked up.
@@ -63,7 +63,6 @@ impl Repositories {
             invalidator: OnceLock::new(),
             slots: Mutex::default(),
             hosts: Mutex::default(),
-            clones: Mutex::default(),
         }
     }
 
@@ -100,13 +99,12 @@ impl Repositories {
         }
     }
 
-    /// Remembers a clone that borrows the objects of `name`.
-    pub(crate) fn register_clone(&self, name: RepoName, directory: PathBuf) {
-        let mut clones = self.clones.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = clones.entry(name).or_default();
-        if !known.contains(&directory) {
-            known.push(directory);
-        }
+    /// Returns whether `name` can be read.
+    pub(crate) fn is_resolved(&self, name: &RepoName) -> bool {
+        let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        slots
+            .get(name)
+            .is_some_and(|slot| slot.repository.get().is_some())
     }
 
     /// The names directly below `prefix`, of what was resolved so far.
@@ -141,7 +139,9 @@ impl Repositories {
             return Ok(Arc::clone(hosts));
         }
         match self.segments.backend().source.hosts().await {
-            Ok(hosts) => {
+            Ok(mut hosts) => {
+                // The kernel fails a listing of the whole mount for one name that no file may have.
+                hosts.retain(|host| RepoName::check_host(host).is_ok());
                 let hosts = Arc::new(hosts);
                 let now = Some((Instant::now(), Arc::clone(&hosts)));
                 *self.hosts.lock().unwrap_or_else(PoisonError::into_inner) = now;
@@ -178,6 +178,9 @@ impl Repositories {
     ) -> Result<Arc<Repository>, RepoError> {
         let slot = {
             let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+            if slots.len() > MAX_FAILED_NAMES && !slots.contains_key(name) {
+                self.forget_failed(&mut slots);
+            }
             Arc::clone(slots.entry(name.clone()).or_default())
         };
         if let Some(repository) = slot.repository.get() {
@@ -189,6 +192,13 @@ impl Repositories {
         let load = || self.load_until_ready(name, &slot);
         let repository = slot.repository.get_or_try_init(load).await?;
         Ok(Arc::clone(repository))
+    }
+
+    /// Forgets the names that can't be read, and that nobody looks up now.
+    fn forget_failed(&self, slots: &mut BTreeMap<RepoName, Arc<Slot>>) {
+        slots.retain(|_, slot| slot.repository.get().is_some() || Arc::strong_count(slot) > 1);
+        let traffic = &self.segments.backend().traffic;
+        traffic.forget_all_but(|name| slots.contains_key(name));
     }
 
     async fn load_until_ready(

@@ -1,0 +1,156 @@
+//! The clones that borrow objects of a mount, as `cachewfs clone` told it.
+//!
+//! They are hints for people: `cachewfs status` and `umount` name them. The mount doesn't look at the
+//! directories, because it may run as root: to look at a path of another user would tell him whether it
+//! is there, or hang.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use cachewfs_format::RepoName;
+
+use super::connections::Peer;
+
+/// The longest path, in bytes: Linux's own limit.
+const MAX_PATH_LEN: usize = 4096;
+/// At most so many clones of one user, and of all. Beyond, older ones are forgotten.
+const MAX_OF_ONE: usize = 256;
+const MAX: usize = 2048;
+
+/// The clones that are known, in the order in which they were registered.
+#[derive(Debug, Default)]
+pub(super) struct Clones(Mutex<Vec<Registered>>);
+
+#[derive(Debug)]
+struct Registered {
+    owner: Peer,
+    repo: RepoName,
+    directory: PathBuf,
+}
+
+impl Clones {
+    /// Remembers that the clone at `directory` borrows objects of `repo`; says why not, if it doesn't.
+    pub(super) fn register(
+        &self,
+        owner: Peer,
+        repo: RepoName,
+        directory: PathBuf,
+    ) -> Result<(), &'static str> {
+        if !directory.is_absolute() {
+            return Err("the directory of a clone is an absolute path");
+        }
+        if directory.as_os_str().len() > MAX_PATH_LEN {
+            return Err("the path of the clone is too long");
+        }
+        let mut clones = self.clones();
+        // It counts as the youngest, if it is known already.
+        clones.retain(|known| {
+            known.owner != owner
+                || known.directory.as_os_str() != directory.as_os_str()
+                || known.repo != repo
+        });
+        let own = clones.iter().filter(|known| known.owner == owner).count();
+        if own >= MAX_OF_ONE {
+            forget_oldest(&mut clones, owner);
+        } else if clones.len() >= MAX
+            && let Some(greediest) = greediest(&clones)
+        {
+            forget_oldest(&mut clones, greediest);
+        }
+        clones.push(Registered {
+            owner,
+            repo,
+            directory,
+        });
+        Ok(())
+    }
+
+    /// Returns the clones of `repo` that `viewer` may know of: all for an owner of the mount, otherwise
+    /// his own.
+    pub(super) fn of(&self, repo: &RepoName, viewer: Peer) -> Vec<PathBuf> {
+        let clones = self.clones();
+        let visible = clones.iter().filter(|known| {
+            known.repo == *repo && (viewer == Peer::Owner || known.owner == viewer)
+        });
+        visible
+            .map(|known| Path::to_owned(&known.directory))
+            .collect()
+    }
+
+    fn clones(&self) -> MutexGuard<'_, Vec<Registered>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn forget_oldest(clones: &mut Vec<Registered>, owner: Peer) {
+    if let Some(at) = clones.iter().position(|known| known.owner == owner) {
+        clones.remove(at);
+    }
+}
+
+/// Returns the user who has the most clones.
+fn greediest(clones: &[Registered]) -> Option<Peer> {
+    let mut counts: HashMap<Peer, usize> = HashMap::new();
+    for known in clones {
+        *counts.entry(known.owner).or_default() += 1;
+    }
+    let most = counts.into_iter().max_by_key(|&(_, count)| count);
+    most.map(|(owner, _)| owner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn repo() -> RepoName {
+        RepoName::parse("host/org/repo").unwrap()
+    }
+
+    fn register(clones: &Clones, owner: Peer, directory: impl Into<PathBuf>) -> bool {
+        clones.register(owner, repo(), directory.into()).is_ok()
+    }
+
+    #[test]
+    fn one_user_fills_only_his_own_share() {
+        let clones = Clones::default();
+        register(&clones, Peer::Owner, "/home/owner/clone");
+
+        for uid in 1..12 {
+            for number in 0..MAX_OF_ONE + 10 {
+                register(
+                    &clones,
+                    Peer::Other { uid },
+                    format!("/home/{uid}/{number}"),
+                );
+            }
+        }
+
+        assert_eq!(clones.clones().len(), MAX);
+        let own = clones.of(&repo(), Peer::Other { uid: 11 });
+        assert!(own.len() <= MAX_OF_ONE, "{}", own.len());
+        assert_eq!(own.last().unwrap(), Path::new("/home/11/265"));
+        assert_eq!(
+            clones.of(&repo(), Peer::Owner)[0],
+            Path::new("/home/owner/clone")
+        );
+    }
+
+    #[test]
+    fn a_path_that_is_none_of_a_clone_is_refused_and_one_is_known_once() {
+        let clones = Clones::default();
+        let other = Peer::Other { uid: 1 };
+
+        assert!(!register(&clones, other, "relative"));
+        assert!(!register(
+            &clones,
+            other,
+            format!("/{}", "x".repeat(MAX_PATH_LEN))
+        ));
+        assert!(register(&clones, other, "/clone"));
+        assert!(register(&clones, other, "/clone"));
+
+        assert_eq!(clones.of(&repo(), other), [Path::new("/clone")]);
+        assert!(clones.of(&repo(), Peer::Other { uid: 2 }).is_empty());
+    }
+}

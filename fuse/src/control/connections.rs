@@ -1,0 +1,114 @@
+//! How many connections a mount keeps. Each takes one of the files that its process may have open, and
+//! the rest is for the cache.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// At most so many connections of root and the user who mounted together.
+const MAX_OF_OWNERS: usize = 128;
+/// At most so many of all other users together.
+const MAX_OF_OTHERS: usize = 64;
+/// At most so many of one of them, so that no user keeps the rest from asking.
+const MAX_OF_ONE: usize = 16;
+
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Peer {
+    /// Root, or the user who mounted.
+    Owner,
+    /// Another user.
+    Other {
+        /// This user.
+        uid: u32,
+    },
+}
+
+/// The connections that are open.
+#[derive(Debug, Default)]
+pub(super) struct Connections(Mutex<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    of_owners: usize,
+    of_others: HashMap<u32, usize>,
+}
+
+/// A connection that is counted, until this is dropped.
+#[derive(Debug)]
+pub(super) struct Admitted {
+    connections: Arc<Connections>,
+    peer: Peer,
+}
+
+impl Connections {
+    /// Counts a connection of `peer`, if it may have another.
+    pub(super) fn admit(self: &Arc<Self>, peer: Peer) -> Option<Admitted> {
+        let mut counts = self.counts();
+        match peer {
+            Peer::Owner if counts.of_owners < MAX_OF_OWNERS => counts.of_owners += 1,
+            Peer::Other { uid } if counts.has_room_for(uid) => {
+                *counts.of_others.entry(uid).or_default() += 1;
+            }
+            Peer::Owner | Peer::Other { .. } => return None,
+        }
+        drop(counts);
+        Some(Admitted {
+            connections: Arc::clone(self),
+            peer,
+        })
+    }
+
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Counts {
+    fn has_room_for(&self, uid: u32) -> bool {
+        let all: usize = self.of_others.values().sum();
+        let own = self.of_others.get(&uid).copied().unwrap_or_default();
+        all < MAX_OF_OTHERS && own < MAX_OF_ONE
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        let mut counts = self.connections.counts();
+        match self.peer {
+            Peer::Owner => counts.of_owners -= 1,
+            Peer::Other { uid } => {
+                if let Some(count) = counts.of_others.get_mut(&uid) {
+                    *count -= 1;
+                }
+                counts.of_others.retain(|_, count| *count > 0);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_user_has_a_share_and_the_owner_one_of_his_own() {
+        let connections = Arc::new(Connections::default());
+        let admitted = |peer, count| {
+            let all: Vec<_> = (0..count).map_while(|_| connections.admit(peer)).collect();
+            all
+        };
+
+        let greedy = admitted(Peer::Other { uid: 1 }, 1000);
+        let others: Vec<_> = (2..1000)
+            .flat_map(|uid| admitted(Peer::Other { uid }, 2))
+            .collect();
+        let owners = admitted(Peer::Owner, 1000);
+
+        assert_eq!(greedy.len(), MAX_OF_ONE);
+        assert_eq!(greedy.len() + others.len(), MAX_OF_OTHERS);
+        assert_eq!(owners.len(), MAX_OF_OWNERS);
+        drop((greedy, others, owners));
+        assert_eq!(admitted(Peer::Other { uid: 1 }, 1000).len(), MAX_OF_ONE);
+        assert!(connections.counts().of_others.is_empty());
+    }
+}

@@ -1,0 +1,258 @@
+//! The directories of control sockets. Only its owner may write in such a directory: whoever else can,
+//! can answer for a mount.
+
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::process::{Uid, geteuid};
+
+/// The directory of the sockets of root's mounts.
+const SYSTEM: &str = "/run/cachewfs";
+
+/// Why a directory can't be used for control sockets.
+#[derive(Debug, thiserror::Error)]
+pub enum PlaceError {
+    /// Another user owns it, and may have put any socket there.
+    #[error("{path} belongs to another user (uid {uid})")]
+    Foreign {
+        /// The directory.
+        path: PathBuf,
+        /// Its owner.
+        uid: u32,
+    },
+    /// Its mode lets other users in.
+    #[error("{path} is open to other users (mode {mode:03o})")]
+    Open {
+        /// The directory.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
+    /// It is a file, or a symbolic link, which may lead anywhere.
+    #[error("{path} is no directory")]
+    NotADirectory {
+        /// What was to be the directory.
+        path: PathBuf,
+    },
+    /// It can't be opened or created.
+    #[error("can't open the directory {path}")]
+    Io {
+        /// The directory.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// A directory of control sockets, open. What was checked is what is used, whatever its path leads to
+/// meanwhile.
+#[derive(Debug)]
+pub(super) struct Place {
+    directory: OwnedFd,
+    path: PathBuf,
+}
+
+/// Returns the directory for the mounts of this process's user, and that user.
+///
+/// For root [`SYSTEM`], otherwise in `XDG_RUNTIME_DIR`. Without that (`su`, cron, containers), it is in
+/// the directory for temporary files, where any user may have been first.
+pub(super) fn of_this_user() -> (PathBuf, Uid) {
+    let user = geteuid();
+    if user.is_root() {
+        return of_root();
+    }
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR")
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute());
+    let path = match runtime {
+        Some(runtime) => runtime.join("cachewfs"),
+        None => std::env::temp_dir().join(format!("cachewfs-{}", user.as_raw())),
+    };
+    (path, user)
+}
+
+/// Returns the directory for root's mounts, and root.
+pub(super) fn of_root() -> (PathBuf, Uid) {
+    (PathBuf::from(SYSTEM), Uid::ROOT)
+}
+
+impl Place {
+    /// Opens the directory at `path`, which `owner` must own alone.
+    pub(super) fn open(path: &Path, owner: Uid) -> Result<Self, PlaceError> {
+        let place = Self::open_unchecked(path)?;
+        place.check_owner(owner)?;
+        place.check_mode(owner)?;
+        Ok(place)
+    }
+
+    /// Opens the directory at `path`, and creates it for `owner`, the user of this process, if nothing
+    /// is there.
+    pub(super) fn create(path: &Path, owner: Uid) -> Result<Self, PlaceError> {
+        let of_io = |source| PlaceError::Io {
+            path: path.to_owned(),
+            source,
+        };
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).map_err(of_io)?;
+        }
+        let mode = 0o777 & !forbidden_mode(owner);
+        let created = match rustix::fs::mkdir(path, Mode::from_raw_mode(mode)) {
+            Ok(()) => true,
+            Err(Errno::EXIST) => false,
+            Err(error) => return Err(of_io(error.into())),
+        };
+        let place = Self::open_unchecked(path)?;
+        place.check_owner(owner)?;
+        if created {
+            // The umask may have taken too much from the mode.
+            let permissions = Permissions::from_mode(mode);
+            fs::set_permissions(path_of(&place.directory), permissions).map_err(of_io)?;
+        }
+        place.check_mode(owner)?;
+        Ok(place)
+    }
+
+    /// Returns a path to `name` in this directory. It is valid in this process, and short: the path of a
+    /// socket may have 107 bytes.
+    pub(super) fn join(&self, name: &str) -> PathBuf {
+        path_of(&self.directory).join(name)
+    }
+
+    /// Sets the mode of `name`. A symbolic link of this name is not followed.
+    pub(super) fn set_mode(&self, name: &str, mode: u32) -> io::Result<()> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&self.directory, name, flags, Mode::empty())?;
+        fs::set_permissions(path_of(&file), Permissions::from_mode(mode))
+    }
+
+    fn open_unchecked(path: &Path) -> Result<Self, PlaceError> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let path = path.to_owned();
+        match rustix::fs::openat(CWD, &path, flags, Mode::empty()) {
+            Ok(directory) => Ok(Self { directory, path }),
+            Err(Errno::NOTDIR | Errno::LOOP) => Err(PlaceError::NotADirectory { path }),
+            Err(error) => {
+                let source = error.into();
+                Err(PlaceError::Io { path, source })
+            }
+        }
+    }
+
+    fn check_owner(&self, owner: Uid) -> Result<(), PlaceError> {
+        let uid = self.stat()?.st_uid;
+        if uid == owner.as_raw() {
+            return Ok(());
+        }
+        let path = self.path.clone();
+        Err(PlaceError::Foreign { path, uid })
+    }
+
+    fn check_mode(&self, owner: Uid) -> Result<(), PlaceError> {
+        let mode = self.stat()?.st_mode & 0o777;
+        if mode & forbidden_mode(owner) == 0 {
+            return Ok(());
+        }
+        let path = self.path.clone();
+        Err(PlaceError::Open { path, mode })
+    }
+
+    fn stat(&self) -> Result<rustix::fs::Stat, PlaceError> {
+        rustix::fs::fstat(&self.directory).map_err(|error| PlaceError::Io {
+            path: self.path.clone(),
+            source: error.into(),
+        })
+    }
+}
+
+/// Returns the permissions that other users must not have: users may ask about root's mounts.
+fn forbidden_mode(owner: Uid) -> u32 {
+    if owner.is_root() { 0o022 } else { 0o077 }
+}
+
+/// Returns a path that leads to an open file, `proc_pid_fd(5)`. Unlike most calls on a descriptor, those
+/// on this path work for a file that was opened with `O_PATH`.
+fn path_of(file: &OwnedFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{MetadataExt as _, chown, symlink};
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// A user who runs no process.
+    const NOBODY: u32 = 65534;
+
+    fn mode_of(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().mode() & 0o777
+    }
+
+    #[test]
+    fn a_directory_is_made_for_its_owner_alone() {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("run/cachewfs-1");
+        let me = geteuid();
+
+        Place::create(&path, me).unwrap();
+        Place::create(&path, me).unwrap();
+
+        assert_eq!(mode_of(&path), if me.is_root() { 0o755 } else { 0o700 });
+        assert!(Place::open(&path, me).is_ok());
+        fs::set_permissions(&path, Permissions::from_mode(0o777)).unwrap();
+        for opened in [Place::open(&path, me), Place::create(&path, me)] {
+            assert!(matches!(opened, Err(PlaceError::Open { mode: 0o777, .. })));
+        }
+    }
+
+    #[test]
+    fn the_directory_of_another_user_is_refused() {
+        let me = geteuid();
+        if !me.is_root() {
+            return;
+        }
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("cachewfs-0");
+        fs::create_dir(&path).unwrap();
+        chown(&path, Some(NOBODY), None).unwrap();
+
+        for opened in [Place::open(&path, me), Place::create(&path, me)] {
+            assert!(matches!(
+                opened,
+                Err(PlaceError::Foreign { uid: NOBODY, .. })
+            ));
+        }
+    }
+
+    #[test]
+    fn a_link_is_not_followed() {
+        let directory = TempDir::new().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        fs::create_dir(path("mine")).unwrap();
+        fs::set_permissions(path("mine"), Permissions::from_mode(0o700)).unwrap();
+        symlink(path("mine"), path("link")).unwrap();
+        let file = fs::File::create(path("mine/.bashrc")).unwrap();
+        file.set_permissions(Permissions::from_mode(0o600)).unwrap();
+        symlink(path("mine/.bashrc"), path("mine/a.sock")).unwrap();
+        let me = geteuid();
+
+        for opened in [
+            Place::open(&path("link"), me),
+            Place::create(&path("link"), me),
+        ] {
+            assert!(matches!(opened, Err(PlaceError::NotADirectory { .. })));
+        }
+        let place = Place::open(&path("mine"), me).unwrap();
+        // Links have no mode on Linux: this may fail.
+        place.set_mode("a.sock", 0o666).ok();
+
+        assert_eq!(mode_of(&path("mine/.bashrc")), 0o600);
+    }
+}

@@ -1,0 +1,202 @@
+//! Both ends of the control socket, without a mount.
+
+use std::fs::Permissions;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use cachewfs_format::RepoName;
+use rustix::process::{Uid, geteuid};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+
+use super::client::connect_in;
+use super::place::Place;
+use super::protocol::{Answer, Request};
+use super::{Client, ClientError, ConnectError, Server, socket_name};
+use crate::testing::{Bench, REPO, archive, bench};
+
+const MOUNT_POINT: &str = "/mnt";
+/// Longer than the server waits for a request, on a machine that others keep busy.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A server, and the directory of its socket.
+struct Served {
+    _server: Server,
+    bench: Bench,
+    directory: TempDir,
+}
+
+impl Served {
+    fn start() -> Self {
+        let directory = TempDir::new().unwrap();
+        std::fs::set_permissions(directory.path(), Permissions::from_mode(0o700)).unwrap();
+        let bench = bench(archive("main", b"PACK", &[]));
+        let place = Place::open(directory.path(), geteuid()).unwrap();
+        let server = Server::bind_in(place, Path::new(MOUNT_POINT), false).unwrap();
+        server.serve(bench.fs.repositories());
+        Self {
+            _server: server,
+            bench,
+            directory,
+        }
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.directory
+            .path()
+            .join(socket_name(Path::new(MOUNT_POINT)))
+    }
+
+    async fn connect(&self) -> Client {
+        let place = (self.directory.path().to_owned(), geteuid());
+        connect_in(place, &socket_name(Path::new(MOUNT_POINT)))
+            .await
+            .unwrap()
+    }
+
+    async fn ask(&self, request: &Request) -> Result<Answer, ClientError> {
+        self.connect().await.call(request, |_| ()).await
+    }
+}
+
+#[tokio::test]
+async fn idle_connections_are_few_and_do_not_last() {
+    let served = Served::start();
+    let mode = std::fs::metadata(served.socket())
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+
+    let mut idle = Vec::new();
+    for _ in 0..300 {
+        idle.push(UnixStream::connect(served.socket()).await.unwrap());
+    }
+    // The server accepts one after the other: it has seen the idle ones before this.
+    let busy = served.ask(&Request::Status).await;
+    let mut refused = 0;
+    for mut stream in idle {
+        let mut said = String::new();
+        let ended = tokio::time::timeout(PATIENCE, stream.read_to_string(&mut said)).await;
+        assert!(ended.is_ok(), "an idle connection lasts");
+        refused += usize::from(said.contains("too many requests"));
+    }
+
+    assert!(
+        matches!(busy, Err(ClientError::Failed(_) | ClientError::Lost(_))),
+        "{busy:?}"
+    );
+    assert!((150..300).contains(&refused), "{refused} refused");
+    assert!(served.ask(&Request::Status).await.is_ok());
+}
+
+#[tokio::test]
+async fn only_clones_of_what_is_shown_are_registered() {
+    let served = Served::start();
+    let repo = |name: &str| RepoName::parse(name).unwrap();
+    let register = |repo, directory: &str| Request::RegisterClone {
+        repo,
+        directory: directory.into(),
+    };
+
+    let absent = served.ask(&register(repo("host/absent"), "/a")).await;
+    let early = served.ask(&register(repo(REPO), "/b")).await;
+    served
+        .ask(&Request::Resolve { repo: repo(REPO) })
+        .await
+        .unwrap();
+    let relative = served.ask(&register(repo(REPO), "c")).await;
+    served.ask(&register(repo(REPO), "/d")).await.unwrap();
+
+    for refused in [absent, early, relative] {
+        assert!(
+            matches!(refused, Err(ClientError::Failed(_))),
+            "{refused:?}"
+        );
+    }
+    let Ok(Answer::Status(status)) = served.ask(&Request::Status).await else {
+        panic!("there is a status");
+    };
+    assert_eq!(status.repos[0].clones, [Path::new("/d")]);
+}
+
+#[tokio::test]
+async fn names_that_are_looked_up_in_vain_are_forgotten() {
+    let served = Served::start();
+    let repositories = served.bench.fs.repositories();
+
+    for number in 0..10_000 {
+        let name = RepoName::parse(&format!("host/absent/{number}")).unwrap();
+        repositories.resolve(&name).await.unwrap_err();
+    }
+
+    let remembered = repositories.report().len();
+    assert!(remembered < 5000, "{remembered}");
+}
+
+#[tokio::test]
+async fn a_request_that_is_none_is_refused() {
+    let served = Served::start();
+    let endless = vec![b'['; 100_000];
+    for request in [&b"{}\n"[..], b"\xff\n", &endless] {
+        let mut stream = UnixStream::connect(served.socket()).await.unwrap();
+        stream.write_all(request).await.ok();
+
+        let mut said = Vec::new();
+        tokio::time::timeout(PATIENCE, stream.read_to_end(&mut said))
+            .await
+            .unwrap()
+            .ok();
+
+        let said = String::from_utf8_lossy(&said).into_owned();
+        assert!(said.is_empty() || said.contains("failed"), "{said}");
+    }
+    assert!(served.ask(&Request::Status).await.is_ok());
+}
+
+/// Another user made the directory, or listens in ours: `git credential-cache--daemon` stands for any
+/// program of his.
+#[tokio::test]
+async fn a_socket_of_another_user_is_not_believed() {
+    const STRANGER: u32 = 65534;
+    if !geteuid().is_root() {
+        return;
+    }
+    let directory = TempDir::new().unwrap();
+    std::fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
+    let sockets = directory.path().join("sockets");
+    std::fs::create_dir(&sockets).unwrap();
+    std::fs::set_permissions(&sockets, Permissions::from_mode(0o700)).unwrap();
+    chown(&sockets, Some(STRANGER), Some(STRANGER)).unwrap();
+    let mut listening = std::os::unix::process::CommandExt::uid(
+        Command::new("git")
+            .args(["credential-cache--daemon", "--debug"])
+            .arg(sockets.join("a.sock"))
+            .current_dir("/")
+            .env("HOME", "/")
+            .stdout(Stdio::piped()),
+        STRANGER,
+    )
+    .spawn()
+    .unwrap();
+    let mut ready = [0; 3];
+    std::io::Read::read_exact(&mut listening.stdout.take().unwrap(), &mut ready).unwrap();
+    assert_eq!(&ready, b"ok\n");
+
+    let foreign = connect_in((sockets.clone(), Uid::ROOT), "a.sock").await;
+    chown(&sockets, Some(0), Some(0)).unwrap();
+    let planted = connect_in((sockets.clone(), Uid::ROOT), "a.sock").await;
+
+    listening.kill().unwrap();
+    listening.wait().unwrap();
+    let foreign = foreign.unwrap_err();
+    assert!(matches!(foreign, ConnectError::Place(_)), "{foreign:?}");
+    let planted = planted.unwrap_err();
+    assert!(
+        matches!(planted, ConnectError::Stranger { uid: STRANGER }),
+        "{planted:?}"
+    );
+}
