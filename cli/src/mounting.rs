@@ -1,15 +1,20 @@
 //! From options to a mount that is served until it ends.
 
+use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use cachewfs_daemon::LogOutput;
+use cachewfs_format::Colours;
 use cachewfs_fuse::{Hydrate, Mount, MountOptions};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::error::CliError;
 use crate::mounts::clear_dead_mount;
+use crate::remote::without_secrets;
 
 /// What `-o` can say.
 #[derive(Debug)]
@@ -160,14 +165,17 @@ pub(crate) fn daemon_urls(source: &str) -> Result<Vec<String>, CliError> {
         .split(',')
         .map(|url| {
             let url = url.trim();
-            if url.starts_with("http://") || url.starts_with("https://") {
+            let option = without_secrets(url);
+            let reason = if !url.starts_with("http://") && !url.starts_with("https://") {
+                "a daemon's URL starts with http:// or https://"
+            } else if option != url {
+                "every user sees it in `ps` and in the mount table, so it may have no user or \
+                 password: put the daemon's token in a file, and say -o token_file=FILE"
+            } else {
                 return Ok(url.to_owned());
-            }
-            let reason = "a daemon's URL starts with http:// or https://".to_owned();
-            Err(CliError::BadOption {
-                option: url.to_owned(),
-                reason,
-            })
+            };
+            let reason = reason.to_owned();
+            Err(CliError::BadOption { option, reason })
         })
         .collect()
 }
@@ -176,17 +184,24 @@ pub(crate) fn daemon_urls(source: &str) -> Result<Vec<String>, CliError> {
 pub(crate) fn start_logging(log: Option<&Path>) -> Result<()> {
     let filter = EnvFilter::try_from_env("CACHEWFS_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter);
-    match log {
-        Some(path) => {
-            let file = std::fs::File::options()
-                .create(true)
-                .append(true)
-                .open(path)
-                .with_context(|| format!("can't log to {}", path.display()))?;
-            builder.with_ansi(false).with_writer(file).init();
-        }
-        None => builder.with_writer(std::io::stderr).init(),
-    }
+    let Some(path) = log else {
+        let is_terminal = std::io::stderr().is_terminal();
+        let colours = if is_terminal {
+            Colours::Kept
+        } else {
+            Colours::Removed
+        };
+        let output = LogOutput::new(std::io::stderr, colours);
+        builder.with_ansi(is_terminal).with_writer(output).init();
+        return Ok(());
+    };
+    let file = std::fs::File::options()
+        .create(true)
+        .append(true)
+        .open(path)
+        .with_context(|| format!("can't log to {}", path.display()))?;
+    let output = LogOutput::new(Mutex::new(file), Colours::Removed);
+    builder.with_ansi(false).with_writer(output).init();
     Ok(())
 }
 
@@ -237,6 +252,20 @@ mod tests {
         assert_eq!(options.lookup_timeout, Duration::from_millis(500));
         assert_eq!(options.hydrate, Hydrate::Hot);
         assert!(!options.direct_reads && options.passthrough);
+    }
+
+    #[test]
+    fn a_url_with_a_password_is_refused_without_printing_it() {
+        for url in [
+            "http://user:hunter2@h:8080",
+            "https://hunter2@h/path",
+            "http://a,http://u:hunter2@b",
+            "ftp://u:hunter2@h",
+        ] {
+            let error = daemon_urls(url).unwrap_err().to_string();
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+        assert!(daemon_urls("http://h/a@b").is_ok());
     }
 
     #[test]

@@ -1,15 +1,65 @@
 //! All that is printed.
+//!
+//! Much of it is text from a daemon, an upstream or another user. So everything goes through here, where
+//! characters that a terminal would obey are replaced, and text that is too long is cut.
 
+use std::fmt::Write as _;
 use std::io::{self, Write as _};
 
-/// Prints a line for the person or the program that asked. A closed pipe ends the output quietly.
-pub(crate) fn line(text: &str) {
-    writeln!(io::stdout().lock(), "{text}").ok();
+use anyhow::Result;
+use cachewfs_format::{is_printable, printable};
+use serde::Serialize;
+
+use crate::error::CliError;
+
+/// The longest line, in characters: two paths, and some words.
+const MAX_LINE_LEN: usize = 10_000;
+/// The longest cell of a table, or step of a progress bar.
+const MAX_CELL_LEN: usize = 300;
+
+/// Prints a line for the person or the program that asked.
+pub(crate) fn line(text: &str) -> Result<()> {
+    write(format!("{}\n", printable(text, MAX_LINE_LEN)).as_bytes())
+}
+
+/// Prints what is no text of another party's, as it is.
+pub(crate) fn write(bytes: &[u8]) -> Result<()> {
+    let mut output = io::stdout().lock();
+    let written = output.write_all(bytes).and_then(|()| output.flush());
+    Ok(written.map_err(CliError::Output)?)
+}
+
+/// Prints JSON. Every string has its value still: what isn't printable is escaped.
+pub(crate) fn json(value: &impl Serialize) -> Result<()> {
+    write(format!("{}\n", printable_json(value)?).as_bytes())
+}
+
+fn printable_json(value: &impl Serialize) -> serde_json::Result<String> {
+    let json = serde_json::to_string_pretty(value)?;
+    let mut text = String::with_capacity(json.len());
+    for character in json.chars() {
+        if character == '\n' || is_printable(character) {
+            text.push(character);
+            continue;
+        }
+        // serde_json escapes control characters of ASCII. The others are inside strings, too: outside,
+        // JSON is ASCII.
+        for unit in character.encode_utf16(&mut [0; 2]) {
+            write!(text, "\\u{unit:04x}").ok();
+        }
+    }
+    Ok(text)
 }
 
 /// Prints a line that is no result.
 pub(crate) fn error(text: &str) {
-    writeln!(io::stderr().lock(), "{text}").ok();
+    // If standard error is closed, nobody can be told.
+    writeln!(io::stderr().lock(), "{}", printable(text, MAX_LINE_LEN)).ok();
+}
+
+/// Returns text for a cell of a table, or a step of a progress bar.
+pub(crate) fn cell(text: &str) -> String {
+    printable(text, MAX_CELL_LEN).into_owned()
 }
 
 /// Bytes for people: three digits at most, in units of 1024.
@@ -39,5 +89,22 @@ mod tests {
                 "0 B", "1023 B", "1.0 KiB", "10.0 MiB", "335 MiB", "13.0 GiB"
             ]
         );
+    }
+
+    #[test]
+    fn json_keeps_its_values_and_has_nothing_that_a_terminal_obeys() {
+        let value = [
+            "\u{1b}[2J\n",
+            "\u{9b}2J\u{7f}",
+            "a\u{202e}b\u{2028}",
+            "日本 🦀",
+        ];
+
+        let text = printable_json(&value).unwrap();
+
+        let obeyed = |character: &char| *character != '\n' && !is_printable(*character);
+        assert_eq!(text.chars().find(obeyed), None, "{text:?}");
+        assert!(text.contains("日本 🦀"));
+        assert_eq!(serde_json::from_str::<[String; 4]>(&text).unwrap(), value);
     }
 }

@@ -5,6 +5,8 @@ use std::time::Duration;
 use cachewfs_fuse::control::protocol::Progress;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::output;
+
 /// Shows how far a request is.
 #[derive(Debug)]
 pub(crate) struct Bar(ProgressBar);
@@ -28,7 +30,7 @@ impl Bar {
             self.0.set_length(progress.total_bytes);
         }
         self.0.set_position(progress.done_bytes);
-        self.0.set_message(progress.step.clone());
+        self.0.set_message(output::cell(&progress.step));
     }
 
     /// Shows a step whose length isn't known.

@@ -11,6 +11,7 @@ mod cache;
 mod catch_up;
 mod clone;
 mod command_line;
+mod control;
 mod direct;
 mod faults;
 mod git_versions;

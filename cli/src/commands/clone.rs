@@ -75,8 +75,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             _ = interrupted() => Err(CliError::Interrupted.into()),
         }
     })?;
-    output::line(&format!("Cloned {repo} into {}", target.display()));
-    Ok(())
+    output::line(&format!("Cloned {repo} into {}", target.display()))
 }
 
 fn refuse_what_is_in_use(target: &Path) -> Result<()> {

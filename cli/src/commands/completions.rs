@@ -1,12 +1,11 @@
 //! `cachewfs completions`
 
-use std::io::Write as _;
-
 use anyhow::Result;
 use clap::CommandFactory as _;
 use clap_complete::Shell;
 
 use crate::args::Arguments;
+use crate::output;
 
 /// Print a script that completes this command in a shell.
 ///
@@ -26,5 +25,5 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         "cachewfs",
         &mut script,
     );
-    Ok(std::io::stdout().write_all(&script)?)
+    output::write(&script)
 }

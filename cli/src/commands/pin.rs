@@ -22,7 +22,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         output::line(&format!(
             "Pinned {repo}, fetched {}",
             output::bytes(fetched_bytes)
-        ));
+        ))?;
     }
     Ok(())
 }

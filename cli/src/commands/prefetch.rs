@@ -57,7 +57,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         output::line(&format!(
             "Prefetched {repo}, fetched {}",
             output::bytes(fetched_bytes)
-        ));
+        ))?;
     }
     Ok(())
 }

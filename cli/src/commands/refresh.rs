@@ -19,7 +19,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let repo = args.repo.name()?;
     let answer = args.repo.ask(&Request::Refresh { repo: repo.clone() })?;
     if let Answer::Resolved { snapshot, .. } = answer {
-        output::line(&format!("{repo} is at {}", snapshot.commit()));
+        output::line(&format!("{repo} is at {}", snapshot.commit()))?;
     }
     Ok(())
 }

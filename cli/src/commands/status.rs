@@ -32,44 +32,50 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         loop {
             if let Answer::Status(status) = args.choice.ask(&Request::Status).await? {
                 if args.json {
-                    output::line(&serde_json::to_string_pretty(&status)?);
+                    output::json(&status)?;
                 } else {
-                    output::line(&text(&status));
+                    for line in lines(&status) {
+                        output::line(&line)?;
+                    }
                 }
             }
             if !args.watch {
                 return Ok(());
             }
-            tokio::select! {
-                () = tokio::time::sleep(WATCH_PERIOD) => {}
-                _ = tokio::signal::ctrl_c() => return Ok(()),
-            }
+            tokio::time::sleep(WATCH_PERIOD).await;
         }
     })
 }
 
-fn text(status: &StatusReport) -> String {
+fn lines(status: &StatusReport) -> Vec<String> {
     let traffic = &status.traffic;
-    let mut text = format!(
-        "{} from {} (process {}, version {})\n\
-         cache   {} of {} in {}\n\
-         traffic {} in {} requests, of which readers waited for {} in {}; {} retries\n",
-        status.mount_point.display(),
-        status.daemons.join(", "),
-        status.pid,
-        status.version,
-        output::bytes(status.cache_bytes),
-        output::bytes(status.cache_max_bytes),
-        status.cache_dir.display(),
-        output::bytes(traffic.fetched_bytes),
-        traffic.requests,
-        output::bytes(traffic.demand_bytes),
-        traffic.demand_requests,
-        traffic.retries,
-    );
+    let mut lines = vec![
+        format!(
+            "{} from {} (process {}, version {})",
+            status.mount_point.display(),
+            status.daemons.join(", "),
+            status.pid,
+            status.version,
+        ),
+        format!(
+            "cache   {} of {} in {}",
+            output::bytes(status.cache_bytes),
+            output::bytes(status.cache_max_bytes),
+            status.cache_dir.display(),
+        ),
+        format!(
+            "traffic {} in {} requests, of which readers waited for {} in {}; {} retries",
+            output::bytes(traffic.fetched_bytes),
+            traffic.requests,
+            output::bytes(traffic.demand_bytes),
+            traffic.demand_requests,
+            traffic.retries,
+        ),
+        String::new(),
+    ];
     if status.repos.is_empty() {
-        text.push_str("\nNo repository was looked at yet.");
-        return text;
+        lines.push("No repository was looked at yet.".to_owned());
+        return lines;
     }
     let mut table = Table::new();
     table.load_style(NOTHING);
@@ -85,11 +91,11 @@ fn text(status: &StatusReport) -> String {
         "NOTES",
     ]);
     for repo in &status.repos {
-        table.add_row(row(repo));
+        // A line end in a cell would make another line.
+        table.add_row(row(repo).iter().map(|text| output::cell(text)));
     }
-    text.push('\n');
-    text.push_str(&table.to_string());
-    text
+    lines.extend(table.lines());
+    lines
 }
 
 fn row(repo: &RepoReport) -> Vec<String> {

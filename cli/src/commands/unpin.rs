@@ -16,6 +16,5 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<()> {
     let repo = args.repo.name()?;
     args.repo.ask(&Request::Unpin { repo: repo.clone() })?;
-    output::line(&format!("Unpinned {repo}"));
-    Ok(())
+    output::line(&format!("Unpinned {repo}"))
 }

@@ -1,0 +1,267 @@
+//! What a mount and its CLI believe of other users, and print of what others say.
+
+use std::fs::{self, Permissions};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpListener;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use cachewfs_tests::{Site, binary, can_mount, run, wait_up_to};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// A user who is neither root nor anybody else here.
+const USER: u32 = 64_999;
+/// Longer than `status --watch` pauses, on a machine that others keep busy.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A copy of the CLI that every user may run, and a place where every user may make files.
+struct Shared {
+    program: PathBuf,
+    tmp: PathBuf,
+}
+
+impl Shared {
+    fn new(site: &Site) -> Self {
+        let open = |path: &Path, mode| {
+            fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+        };
+        open(site.path(), 0o755);
+        let program = site.path().join("cachewfs");
+        fs::copy(binary("cachewfs"), &program).unwrap();
+        open(&program, 0o755);
+        let tmp = site.path().join("tmp");
+        fs::create_dir(&tmp).unwrap();
+        open(&tmp, 0o1777);
+        Self { program, tmp }
+    }
+
+    /// Runs the CLI as [`USER`], without a runtime directory.
+    fn run(&self, arguments: &[&str], mount: &Path) -> (Option<i32>, String) {
+        let output = Command::new(&self.program)
+            .args(arguments)
+            .arg("--mount")
+            .arg(mount)
+            .current_dir("/")
+            .env_remove("XDG_RUNTIME_DIR")
+            .env("TMPDIR", &self.tmp)
+            .stdin(Stdio::null())
+            .uid(USER)
+            .gid(USER)
+            .output()
+            .unwrap();
+        (output.status.code(), said(&output))
+    }
+}
+
+fn said(output: &Output) -> String {
+    let text = [&output.stdout[..], &output.stderr].concat();
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+#[test]
+fn others_may_ask_a_mount_only_with_allow_other() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    let shared = Shared::new(&site);
+    let mount = site.mount("http://127.0.0.1:1");
+
+    let (code, refused) = shared.run(&["status"], &mount.point);
+    drop(mount);
+    let mount = site.mount_with("http://127.0.0.1:1", "hydrate=off,allow_other");
+    let (allowed, status) = shared.run(&["status"], &mount.point);
+    let (pinned, refused_pin) = shared.run(&["pin", "local/project"], &mount.point);
+
+    assert_eq!(code, Some(3), "{refused}");
+    assert!(refused.contains("allow_other"), "{refused}");
+    assert_eq!(allowed, Some(0), "{status}");
+    assert_eq!(pinned, Some(1), "{refused_pin}");
+    assert!(
+        refused_pin.contains("only root and the user"),
+        "{refused_pin}"
+    );
+}
+
+#[test]
+fn a_socket_where_others_may_put_one_is_not_asked() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    let shared = Shared::new(&site);
+    let sockets = shared.tmp.join(format!("cachewfs-{USER}"));
+    let ask = || shared.run(&["status"], Path::new("/nowhere"));
+    fs::create_dir(&sockets).unwrap();
+
+    // Somebody else was first.
+    fs::set_permissions(&sockets, Permissions::from_mode(0o777)).unwrap();
+    let (foreign_code, foreign) = ask();
+    // It is his own, and open.
+    chown(&sockets, Some(USER), Some(USER)).unwrap();
+    let (open_code, open) = ask();
+    // It leads elsewhere.
+    fs::rename(&sockets, shared.tmp.join("elsewhere")).unwrap();
+    std::os::unix::fs::symlink("elsewhere", &sockets).unwrap();
+    let (link_code, link) = ask();
+
+    assert_eq!([foreign_code, open_code, link_code], [Some(3); 3]);
+    assert!(
+        foreign.contains("belongs to another user (uid 0)"),
+        "{foreign}"
+    );
+    assert!(open.contains("is open to other users (mode 777)"), "{open}");
+    assert!(link.contains("is no directory"), "{link}");
+    for text in [foreign, open, link] {
+        assert!(text.contains("XDG_RUNTIME_DIR"), "{text}");
+    }
+}
+
+#[test]
+fn a_cache_of_another_user_is_refused() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    let point = site.path().join("mnt");
+    fs::create_dir(&point).unwrap();
+    let (cache, planted) = (site.path().join("cache"), site.path().join("planted"));
+    fs::create_dir(&cache).unwrap();
+    chown(&cache, Some(USER), None).unwrap();
+    fs::create_dir_all(planted.join("v1")).unwrap();
+    chown(planted.join("v1"), Some(USER), None).unwrap();
+
+    for cache in [cache, planted] {
+        let option = format!("cache_dir={}", cache.display());
+        let point = point.display().to_string();
+        let output = run(&["mount", "-f", "-o", &option, "http://127.0.0.1:1", &point]);
+
+        let text = said(&output);
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        assert!(
+            text.contains("belongs to another user (uid 64999)"),
+            "{text}"
+        );
+        assert!(text.contains("-o cache_dir=DIR"), "{text}");
+    }
+}
+
+/// Serves this answer to every request, for as long as the test runs.
+fn answer_everything_with(answer: String) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            // A request of these tests comes in one piece.
+            if stream.read(&mut [0; 4096]).is_ok_and(|len| len > 0) {
+                stream.write_all(answer.as_bytes()).ok();
+            }
+        }
+    });
+    url
+}
+
+#[test]
+fn what_a_daemon_says_does_not_command_the_terminal() {
+    if !can_mount() {
+        return;
+    }
+    let message = r"evil\u001b]0;title\u0007\n\u009b2J\u202elive\ncachewfs: all is well";
+    let body = format!(r#"{{"error":{{"code":"upstream_denied","message":"{message}"}}}}"#);
+    let len = body.len();
+    let head = format!("HTTP/1.1 404 No\r\nConnection: close\r\nContent-Length: {len}\r\n\r\n");
+    let site = Site::default();
+    let mount = site.mount(&answer_everything_with(head + &body));
+    let point = mount.point.display().to_string();
+
+    let failed = run(&["prefetch", "host/org/repo", "--mount", &point]);
+    let table = mount.cli(&["status"]);
+    let json = mount.cli(&["status", "--json"]);
+
+    let error = String::from_utf8(failed.stderr).unwrap();
+    assert!(!error.contains("\ncachewfs: all is well"), "{error}");
+    for text in [&error, &table, &json, &mount.log()] {
+        let obeyed = ['\u{1b}', '\u{7}', '\u{9b}', '\u{202e}'];
+        assert!(!text.contains(obeyed), "{text:?}");
+    }
+    assert!(
+        error.contains("evil") && table.contains("evil"),
+        "{error}{table}"
+    );
+    let status: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let last_error = status["repos"][0]["last_error"].as_str().unwrap();
+    assert!(
+        last_error.contains("\u{9b}2J\u{202e}live"),
+        "{last_error:?}"
+    );
+}
+
+#[test]
+fn a_listing_has_the_hosts_that_can_be_shown() {
+    if !can_mount() {
+        return;
+    }
+    let long = "x".repeat(300);
+    let hosts = format!(r#"["good.example","a/b","","..","{long}","bad\u0000name"]"#);
+    let body = format!(r#"{{"repos":[],"hosts":{hosts}}}"#);
+    let len = body.len();
+    let head = format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {len}\r\n\r\n");
+    let site = Site::default();
+    let mount = site.mount(&answer_everything_with(head + &body));
+
+    let names = fs::read_dir(&mount.point)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name());
+    let mut names: Vec<_> = names.collect();
+    names.sort();
+
+    assert_eq!(names, [".objects", "good.example"]);
+}
+
+/// `cachewfs status --watch`, which has printed something.
+fn watching(mount: &Path) -> (Child, BufReader<std::process::ChildStdout>) {
+    let mut watching = Command::new(binary("cachewfs"))
+        .args(["status", "--watch", "--mount"])
+        .arg(mount)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut output = BufReader::new(watching.stdout.take().unwrap());
+    output.read_line(&mut String::new()).unwrap();
+    (watching, output)
+}
+
+#[test]
+fn watching_ends_when_it_is_told_to_or_when_nobody_reads() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    let mount = site.mount("http://127.0.0.1:1");
+    let signals = [Signal::TERM, Signal::HUP, Signal::INT];
+    let mut told = signals.map(|_| watching(&mount.point));
+    let (mut unread, output) = watching(&mount.point);
+
+    drop(output);
+    for (signal, (process, _)) in signals.iter().zip(&told) {
+        let pid = Pid::from_raw(process.id().try_into().unwrap()).unwrap();
+        kill_process(pid, *signal).unwrap();
+    }
+
+    for (signal, (process, _)) in signals.iter().zip(&mut told) {
+        wait_up_to(PATIENCE, "it has ended", || {
+            process.try_wait().unwrap().is_some()
+        });
+        let status = process.wait().unwrap();
+        assert_eq!(status.signal(), Some(signal.as_raw()), "{status}");
+    }
+    wait_up_to(PATIENCE, "it has ended", || {
+        unread.try_wait().unwrap().is_some()
+    });
+    assert!(unread.wait().unwrap().success());
+}
