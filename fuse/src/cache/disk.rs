@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
-use std::os::unix::fs::{DirBuilderExt as _, FileExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -11,7 +11,9 @@ use std::time::SystemTime;
 
 use cachewfs_format::limits::MAX_TABLE_LEN;
 use cachewfs_format::{RepoName, SegmentId, SegmentTable};
+use rustix::process::geteuid;
 use tokio::sync::Notify;
+use tracing::warn;
 
 use super::{SegmentFile, evict, pins};
 
@@ -38,6 +40,7 @@ impl Cache {
             .recursive(true)
             .mode(0o700)
             .create(&root)?;
+        check_access(directory, &root)?;
         let pinned = Mutex::new(pins::read_all(&root)?);
         let used_bytes = evict::scan(&root)?.iter().map(|file| file.bytes).sum();
         let cache = Self {
@@ -204,6 +207,31 @@ impl Cache {
         let shard: String = name.chars().take(2).collect();
         self.root.join(shard).join(format!("{name}.{extension}"))
     }
+}
+
+/// Refuses directories where another user may put files: that user could read and replace what is cached.
+fn check_access(directory: &Path, root: &Path) -> io::Result<()> {
+    let refuse = |text: String| Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+    let me = geteuid().as_raw();
+    // Links to it are followed: people put a cache on another disk.
+    let outer = fs::metadata(directory)?;
+    let inner = fs::symlink_metadata(root)?;
+    for (path, owner) in [(directory, outer.uid()), (root, inner.uid())] {
+        if owner != me && (path == root || owner != 0) {
+            let path = path.display();
+            return refuse(format!("{path} belongs to another user (uid {owner})"));
+        }
+    }
+    let is_shared = outer.mode() & 0o002 != 0;
+    let is_sticky = outer.mode() & 0o1000 != 0;
+    if is_shared && !is_sticky || inner.mode() & 0o022 != 0 || !inner.is_dir() {
+        return refuse("other users can write there".to_owned());
+    }
+    if inner.mode() & 0o077 != 0 {
+        let path = root.display();
+        warn!(%path, "Other users can read the cache: chmod 700 {path}");
+    }
+    Ok(())
 }
 
 fn ignore_absent(error: io::Error) -> io::Result<()> {
