@@ -28,9 +28,7 @@ const SILENCE_TIMEOUT: Duration = Duration::from_secs(15);
 /// A longer notice is cut to so many characters.
 const MAX_NOTICE_LEN: usize = 1000;
 const REFRESH_TIMEOUT: Duration = Duration::from_mins(10);
-/// How long the whole of any other answer may take, and how much longer a tail may take for each second
-/// at this rate, in bytes. Most tails have 64 KiB.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// A long tail may take longer: a second for each so many bytes. Most tails have 64 KiB.
 const SLOWEST_RATE: u64 = 64 << 10;
 /// At most so much is read of an answer to a refresh, and of the list of repositories, in bytes: some 300
 /// for each.
@@ -48,6 +46,9 @@ pub(crate) struct HttpSource {
     traffic: Arc<Traffic>,
     /// How long to read where daemons point; not at all if absent.
     direct: Option<Patience>,
+    /// How long a short answer may take with all of its body. A daemon that sends a byte now and then is
+    /// never silent.
+    short_timeout: Duration,
 }
 
 /// A daemon, and whether to read where it points.
@@ -85,6 +86,7 @@ impl HttpSource {
             token,
             traffic,
             direct: options.direct_reads.then_some(patience),
+            short_timeout: options.read_timeout,
         })
     }
 
@@ -238,7 +240,7 @@ impl Source for HttpSource {
                 .send_whole((&meter, len), |client, daemon| {
                     let request = client
                         .get(format!("{daemon}{path}"))
-                        .timeout(ANSWER_TIMEOUT + Duration::from_secs(len / SLOWEST_RATE))
+                        .timeout(self.short_timeout + Duration::from_secs(len / SLOWEST_RATE))
                         .header(RANGE, format!("bytes=-{len}"));
                     match etag {
                         Some(etag) => request.header(IF_NONE_MATCH, etag),
@@ -359,7 +361,7 @@ impl Source for HttpSource {
                 .send_whole((&meter, MAX_LIST_LEN), |client, daemon| {
                     client
                         .get(format!("{daemon}{}", api::REPOS_PATH))
-                        .timeout(ANSWER_TIMEOUT)
+                        .timeout(self.short_timeout)
                 })
                 .await?;
             parse(&response, &body).map(|list: HostList| list.hosts)
@@ -411,6 +413,8 @@ fn known_hosts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>
 mod tests {
     use std::io::{Read as _, Write as _};
     use std::net::TcpListener;
+
+    use tokio::io::AsyncWriteExt as _;
 
     use super::*;
 
@@ -468,6 +472,38 @@ mod tests {
         let hosts = source([answer("200 OK", list)]).hosts().await.unwrap();
 
         assert_eq!(hosts, ["a.org", "b.org"]);
+    }
+
+    #[tokio::test]
+    async fn a_daemon_that_drips_is_not_waited_for() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let daemon = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            let head = b"HTTP/1.1 206 Partial Content\r\nContent-Length: 100000\r\n\r\n";
+            while let Ok((mut stream, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let mut piece = &head[..];
+                    while stream.write_all(piece).await.is_ok() {
+                        tokio::time::sleep(Duration::from_millis(20)).await;
+                        piece = b"x";
+                    }
+                });
+            }
+        });
+        let mut options = MountOptions::new("/mnt".into(), vec![daemon]);
+        options.read_timeout = Duration::from_millis(300);
+        let source = HttpSource::new(&options, None, Arc::default()).unwrap();
+        let repo = RepoName::parse("example.com/a").unwrap();
+
+        let answers = async {
+            let tail = source.tail(&repo, ArchiveKind::Checkout, 4, None).await;
+            (tail, source.hosts().await)
+        };
+        let answers = tokio::time::timeout(Duration::from_secs(10), answers).await;
+
+        let (tail, hosts) = answers.expect("nobody waits for the last byte");
+        assert!(matches!(tail, Err(FetchError::Unreachable { .. })));
+        assert!(matches!(hosts, Err(FetchError::Unreachable { .. })));
     }
 
     #[tokio::test]
