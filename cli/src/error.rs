@@ -111,7 +111,7 @@ fn print(error: &anyhow::Error) {
     let text = format!("cachewfs: {error:#}");
     let indent = match error.downcast_ref() {
         Some(CliError::ProgramFailed { .. }) => "    ",
-        // It was printed here already, by the process in the background.
+        // The process in the background has laid out its message already.
         Some(CliError::NotMounted { .. }) => "",
         _ => return output::error(&text),
     };
@@ -170,7 +170,7 @@ fn of_connect(error: &ConnectError) -> &'static str {
     }
 }
 
-/// What to do about a directory for control sockets that can't be trusted.
+/// The way out if the directory for control sockets can't be trusted.
 const PLACE_HINT: &str = "set XDG_RUNTIME_DIR to a directory of yours with mode 0700, such as \
                           /run/user/UID, or have the directory removed: rm -r";
 

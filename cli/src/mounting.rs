@@ -12,6 +12,7 @@ use cachewfs_fuse::{Hydrate, Mount, MountOptions};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+use crate::daemonise::is_background;
 use crate::error::CliError;
 use crate::mounts::clear_dead_mount;
 use crate::remote::without_secrets;
@@ -205,14 +206,17 @@ pub(crate) fn start_logging(log: Option<&Path>) -> Result<()> {
     Ok(())
 }
 
-/// Mounts, says so by `on_ready`, and serves until it is unmounted, by whomever, or until SIGINT or
-/// SIGTERM, which unmount it.
+/// Mounts, says so by `on_ready`, and serves until it is unmounted, by whomever, or until a signal
+/// unmounts it: SIGINT, SIGTERM, and in the foreground SIGHUP. A process that ended without that would
+/// leave a dead mount point.
 pub(crate) async fn serve(
     options: MountOptions,
     on_ready: impl FnOnce() -> Result<()>,
 ) -> Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
+    // In the background it is ignored: no terminal of this process can close.
+    let mut hangup = signal(SignalKind::hangup())?;
     // After a crash, mounting again has to be enough.
     clear_dead_mount(&options.mount_point)?;
     let mount = Mount::start(options).await?;
@@ -223,6 +227,7 @@ pub(crate) async fn serve(
         outcome = &mut ended => return Ok(outcome?),
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
+        _ = hangup.recv(), if !is_background() => {}
     }
     mount.unmount();
     Ok(ended.await?)

@@ -22,7 +22,7 @@ pub(crate) fn line(text: &str) -> Result<()> {
     write(format!("{}\n", printable(text, MAX_LINE_LEN)).as_bytes())
 }
 
-/// Prints what is no text of another party's, as it is.
+/// Prints this program's own bytes as they are: no text of another party.
 pub(crate) fn write(bytes: &[u8]) -> Result<()> {
     let mut output = io::stdout().lock();
     let written = output.write_all(bytes).and_then(|()| output.flush());

@@ -1,4 +1,4 @@
-//! What a mount and its CLI believe of other users, and print of what others say.
+//! Mounts and CLI against other users: sockets, caches, and text that commands a terminal.
 
 use std::fs::{self, Permissions};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -12,7 +12,7 @@ use std::time::Duration;
 use cachewfs_tests::{Site, binary, can_mount, run, wait_up_to};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// A user who is neither root nor anybody else here.
+/// A user without processes and files.
 const USER: u32 = 64_999;
 /// Longer than `status --watch` pauses, on a machine that others keep busy.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -84,6 +84,21 @@ fn others_may_ask_a_mount_only_with_allow_other() {
         refused_pin.contains("only root and the user"),
         "{refused_pin}"
     );
+}
+
+#[test]
+fn a_mount_in_the_foreground_is_unmounted_when_its_terminal_closes() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    let mut mount = site.mount("http://127.0.0.1:1");
+    let pid = i32::try_from(mount.status()["pid"].as_i64().unwrap()).unwrap();
+
+    kill_process(Pid::from_raw(pid).unwrap(), Signal::HUP).unwrap();
+
+    assert_eq!(mount.wait(), Some(0));
+    assert!(!mount.is_mounted());
 }
 
 #[test]

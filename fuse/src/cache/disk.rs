@@ -209,7 +209,7 @@ impl Cache {
     }
 }
 
-/// Refuses directories where another user may put files: that user could read and replace what is cached.
+/// Refuses directories where another user may put files. Such a user could read and replace chunks.
 fn check_access(directory: &Path, root: &Path) -> io::Result<()> {
     let refuse = |text: String| Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
     let me = geteuid().as_raw();

@@ -1,8 +1,8 @@
 //! The clones that borrow objects of a mount, as `cachewfs clone` told it.
 //!
 //! They are hints for people: `cachewfs status` and `umount` name them. The mount doesn't look at the
-//! directories, because it may run as root: to look at a path of another user would tell him whether it
-//! is there, or hang.
+//! directories, because it may run as root. Looking at a path of another user would tell this user
+//! whether the path exists, and might hang.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -89,7 +89,7 @@ fn forget_oldest(clones: &mut Vec<Registered>, owner: Peer) {
     }
 }
 
-/// Returns the user who has the most clones.
+/// Returns the user with the most clones.
 fn greediest(clones: &[Registered]) -> Option<Peer> {
     let mut counts: HashMap<Peer, usize> = HashMap::new();
     for known in clones {

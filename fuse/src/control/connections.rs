@@ -11,7 +11,7 @@ const MAX_OF_OTHERS: usize = 64;
 /// At most so many of one of them, so that no user keeps the rest from asking.
 const MAX_OF_ONE: usize = 16;
 
-/// Who asks.
+/// The user at the other end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Peer {
     /// Root, or the user who mounted.

@@ -1,5 +1,5 @@
-//! The directories of control sockets. Only its owner may write in such a directory: whoever else can,
-//! can answer for a mount.
+//! The directories of control sockets. Only its owner may write in such a directory: any other writer
+//! could answer for a mount.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -36,7 +36,7 @@ pub enum PlaceError {
     /// It is a file, or a symbolic link, which may lead anywhere.
     #[error("{path} is no directory")]
     NotADirectory {
-        /// What was to be the directory.
+        /// The path of the file or link.
         path: PathBuf,
     },
     /// It can't be opened or created.
@@ -49,8 +49,8 @@ pub enum PlaceError {
     },
 }
 
-/// A directory of control sockets, open. What was checked is what is used, whatever its path leads to
-/// meanwhile.
+/// An open directory of control sockets. The checked directory stays the one in use, even if its path
+/// leads elsewhere meanwhile.
 #[derive(Debug)]
 pub(super) struct Place {
     directory: OwnedFd,

@@ -60,7 +60,7 @@ pub(crate) struct Server {
 impl Server {
     /// Listens for the mount at `mount_point`. A socket that a killed mount left there is replaced.
     ///
-    /// Only with `allow_other` may users connect who are neither root nor the one who mounts.
+    /// Without `allow_other`, only root and the user who mounts may connect.
     pub(crate) fn bind(mount_point: &Path, allow_other: bool) -> Result<Self, BindError> {
         let (directory, owner) = place::of_this_user();
         Self::bind_in(Place::create(&directory, owner)?, mount_point, allow_other)
@@ -157,7 +157,8 @@ impl Server {
     }
 }
 
-/// Returns who is at the other end of `stream`, if they may ask now; tells them if not.
+/// Counts a connection and returns its user. A user who may not ask now gets a refusal, and `None` is
+/// returned.
 fn admit(
     stream: UnixStream,
     connections: &Arc<Connections>,

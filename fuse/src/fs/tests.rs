@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use cachewfs_format::{ObjectId, RepoName, SnapshotId};
+
 use super::{Attr, FileKind, Fs, Ino};
 use crate::error::FsError;
 use crate::testing::{Bench, OBJECT, REPO, archive, archive_with_index, bench, index_parts};
@@ -281,4 +283,16 @@ async fn forgotten_inodes_are_unknown() {
         fs.getattr(file.ino),
         Err(FsError::UnknownInode { .. })
     ));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_of_another_commit_than_the_daemon_names_is_refused() {
+    let mut archive = archive("main", b"PACK", &FILES);
+    archive.snapshot = SnapshotId::first(ObjectId::parse(&"ab".repeat(20)).unwrap());
+    let Bench { fs, .. } = &bench(archive);
+
+    let refused = fs.repositories().resolve(&RepoName::parse(REPO).unwrap());
+
+    let text = refused.await.unwrap_err().chain();
+    assert!(text.contains(&format!("of commit {OBJECT}")), "{text}");
 }

@@ -64,7 +64,7 @@ fn parts(generation: &Generation) -> Vec<PartReport> {
 }
 
 impl Repositories {
-    /// What is known of each repository, but for its clones.
+    /// Reports the state of each repository, without its clones.
     pub(crate) fn report(&self) -> Vec<RepoReport> {
         let pinned = self
             .segments
