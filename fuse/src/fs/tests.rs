@@ -291,8 +291,10 @@ async fn an_archive_of_another_commit_than_the_daemon_names_is_refused() {
     archive.snapshot = SnapshotId::first(ObjectId::parse(&"ab".repeat(20)).unwrap());
     let Bench { fs, .. } = &bench(archive);
 
-    let refused = fs.repositories().resolve(&RepoName::parse(REPO).unwrap());
+    let repo = RepoName::parse(REPO).unwrap();
 
-    let text = refused.await.unwrap_err().chain();
+    let refused = fs.repositories().resolve(&repo).await;
+
+    let text = refused.unwrap_err().chain();
     assert!(text.contains(&format!("of commit {OBJECT}")), "{text}");
 }
