@@ -186,14 +186,13 @@ pub(crate) fn start_logging(log: Option<&Path>) -> Result<()> {
     let filter = EnvFilter::try_from_env("CACHEWFS_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter);
     let Some(path) = log else {
-        let is_terminal = std::io::stderr().is_terminal();
-        let colours = if is_terminal {
-            Colours::Kept
+        let (builder, colours) = if std::io::stderr().is_terminal() {
+            (builder, Colours::Kept)
         } else {
-            Colours::Removed
+            (builder.with_ansi(false), Colours::Removed)
         };
         let output = LogOutput::new(std::io::stderr, colours);
-        builder.with_ansi(is_terminal).with_writer(output).init();
+        builder.with_writer(output).init();
         return Ok(());
     };
     let file = std::fs::File::options()

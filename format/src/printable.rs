@@ -97,6 +97,8 @@ fn shown(character: char) -> char {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -120,6 +122,29 @@ mod tests {
             ),
         ] {
             assert_eq!(printable(text, 100), shown, "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_that_a_terminal_obeys_is_left(text: String, max_len in 0_usize..200) {
+            let line = printable(&text, max_len);
+            prop_assert!(line.chars().all(is_printable));
+            prop_assert!(line.chars().count() <= max_len + 1);
+
+            let event = printable_event(&text, Colours::Removed, max_len);
+            prop_assert!(event.strip_suffix('\n').unwrap().chars().all(is_printable));
+        }
+
+        #[test]
+        fn only_styles_of_a_logger_are_left(
+            text in r"(\x1b\[[0-9;]{0,4}[mAJ]|[a-z\x00-\x1f\x{202e}]){0,30}",
+        ) {
+            let mut event = printable_event(&text, Colours::Kept, 1000);
+            for style in LOG_STYLES {
+                event = event.replace(&format!("\u{1b}[{style}m"), "");
+            }
+            prop_assert!(event.strip_suffix('\n').unwrap().chars().all(is_printable));
         }
     }
 

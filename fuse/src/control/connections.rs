@@ -4,6 +4,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::net::UnixStream;
+
+use super::protocol::Reply;
+
 /// At most so many connections of root and the user who mounted together.
 const MAX_OF_OWNERS: usize = 128;
 /// At most so many of all other users together.
@@ -38,6 +42,36 @@ struct Counts {
 pub(super) struct Admitted {
     connections: Arc<Connections>,
     peer: Peer,
+}
+
+/// Counts a connection and returns its user. A user who may not ask now gets a refusal, and `None` is
+/// returned.
+pub(super) fn admit(
+    stream: UnixStream,
+    connections: &Arc<Connections>,
+    allow_other: bool,
+) -> Option<(UnixStream, Peer, Admitted)> {
+    let uid = stream.peer_cred().ok()?.uid();
+    let is_owner = uid == 0 || uid == rustix::process::geteuid().as_raw();
+    let peer = if is_owner {
+        Peer::Owner
+    } else {
+        Peer::Other { uid }
+    };
+    let refusal = if is_owner || allow_other {
+        match connections.admit(peer) {
+            Some(admitted) => return Some((stream, peer, admitted)),
+            None => "too many requests are running: wait until one has ended",
+        }
+    } else {
+        "only root and the user who mounted may ask: there is no allow_other"
+    };
+    let message = refusal.to_owned();
+    if let Ok(line) = (Reply::Failed { message }).to_line() {
+        // The socket has room for a first line. It fails if the client has gone.
+        stream.try_write(line.as_bytes()).ok();
+    }
+    None
 }
 
 impl Connections {

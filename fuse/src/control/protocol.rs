@@ -83,6 +83,15 @@ pub enum Reply {
     },
 }
 
+impl Reply {
+    /// The reply as a line, its end included.
+    pub(super) fn to_line(&self) -> serde_json::Result<String> {
+        let mut line = serde_json::to_string(self)?;
+        line.push('\n');
+        Ok(line)
+    }
+}
+
 /// How far a request is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {

@@ -17,7 +17,7 @@ use tracing::{debug, warn};
 
 use super::HEARTBEAT;
 use super::clones::Clones;
-use super::connections::{Admitted, Connections, Peer};
+use super::connections::{Admitted, Connections, Peer, admit};
 use super::place::{self, Place, PlaceError};
 use super::protocol::{Answer, Part, Progress, Reply, Request, StatusReport};
 use crate::repository::{Repositories, Repository};
@@ -28,7 +28,7 @@ const PROGRESS_PERIOD: Duration = Duration::from_millis(200);
 /// The longest request, in bytes: a repository's name and a path.
 const MAX_REQUEST_LEN: u64 = 64 << 10;
 /// How long a client may take to send its request.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
 /// How long a client may take to receive a line that the socket has no room for.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the server waits after a connection could not be accepted: no file may be free.
@@ -155,36 +155,6 @@ impl Server {
     pub(crate) fn remove_socket(&self) {
         fs::remove_file(self.place.join(&self.name)).ok();
     }
-}
-
-/// Counts a connection and returns its user. A user who may not ask now gets a refusal, and `None` is
-/// returned.
-fn admit(
-    stream: UnixStream,
-    connections: &Arc<Connections>,
-    allow_other: bool,
-) -> Option<(UnixStream, Peer, Admitted)> {
-    let uid = stream.peer_cred().ok()?.uid();
-    let is_owner = uid == 0 || uid == rustix::process::geteuid().as_raw();
-    let peer = if is_owner {
-        Peer::Owner
-    } else {
-        Peer::Other { uid }
-    };
-    let refusal = if is_owner || allow_other {
-        match connections.admit(peer) {
-            Some(admitted) => return Some((stream, peer, admitted)),
-            None => "too many requests are running: wait until one has ended",
-        }
-    } else {
-        "only root and the user who mounted may ask: there is no allow_other"
-    };
-    let message = refusal.to_owned();
-    if let Ok(line) = to_line(&Reply::Failed { message }) {
-        // There is room for a first line, unless the client has gone.
-        stream.try_write(line.as_bytes()).ok();
-    }
-    None
 }
 
 /// One connection.
@@ -404,14 +374,8 @@ fn needs_privilege(request: &Request) -> bool {
 }
 
 async fn send(output: &mut OwnedWriteHalf, reply: &Reply) -> io::Result<()> {
-    let line = to_line(reply)?;
+    let line = reply.to_line()?;
     timeout(REPLY_TIMEOUT, output.write_all(line.as_bytes())).await?
-}
-
-fn to_line(reply: &Reply) -> serde_json::Result<String> {
-    let mut line = serde_json::to_string(reply)?;
-    line.push('\n');
-    Ok(line)
 }
 
 /// Waits until the client closes the connection; what it sends before that is ignored.

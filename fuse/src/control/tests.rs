@@ -7,6 +7,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use cachewfs_format::RepoName;
+use proptest::collection::vec;
+use proptest::prelude::*;
 use rustix::process::{Uid, geteuid};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -14,7 +16,7 @@ use tokio::net::UnixStream;
 
 use super::client::connect_in;
 use super::place::Place;
-use super::protocol::{Answer, Request};
+use super::protocol::{Answer, Reply, Request};
 use super::{Client, ClientError, ConnectError, Server, socket_name};
 use crate::testing::{Bench, REPO, archive, bench};
 
@@ -137,24 +139,43 @@ async fn names_that_are_looked_up_in_vain_are_forgotten() {
     assert!(remembered < 5000, "{remembered}");
 }
 
-#[tokio::test]
-async fn a_request_that_is_none_is_refused() {
-    let served = Served::start();
-    let endless = vec![b'['; 100_000];
-    for request in [&b"{}\n"[..], b"\xff\n", &endless] {
-        let mut stream = UnixStream::connect(served.socket()).await.unwrap();
-        stream.write_all(request).await.ok();
+/// What a client may send: bytes of any kind, and requests that are damaged or odd.
+fn sent() -> impl Strategy<Value = Vec<u8>> {
+    let request = r#"\{"request":"(status|unpin|register_clone|refresh|x)",("repo":"[a-z/.\x00-]{0,9}",)?"directory":"[/a-z]{0,9}"\}"#;
+    let damaged = (request, 0..60_usize, any::<u8>()).prop_map(|(text, at, byte)| {
+        let mut bytes = text.into_bytes();
+        if let Some(there) = bytes.get_mut(at) {
+            *there = byte;
+        }
+        bytes
+    });
+    let endless = Just(vec![b'['; 100_000]);
+    prop_oneof![4 => vec(any::<u8>(), 0..100), 8 => damaged, 1 => endless]
+}
 
-        let mut said = Vec::new();
-        tokio::time::timeout(PATIENCE, stream.read_to_end(&mut said))
-            .await
-            .unwrap()
-            .ok();
+#[test]
+fn no_request_ends_the_server() {
+    let runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = { runtime }.enable_all().build().unwrap();
+    let served = runtime.block_on(async { Served::start() });
 
-        let said = String::from_utf8_lossy(&said).into_owned();
-        assert!(said.is_empty() || said.contains("failed"), "{said}");
-    }
-    assert!(served.ask(&Request::Status).await.is_ok());
+    proptest!(ProptestConfig::with_cases(200), |(mut request in sent())| {
+        request.push(b'\n');
+        let said = runtime.block_on(async {
+            let mut stream = UnixStream::connect(served.socket()).await.unwrap();
+            stream.write_all(&request).await.ok();
+            let mut said = Vec::new();
+            let ended = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut said)).await;
+            assert!(ended.is_ok(), "no answer");
+            said
+        });
+        for line in said.split_inclusive(|&byte| byte == b'\n') {
+            prop_assert!(serde_json::from_slice::<Reply>(line).is_ok(), "{line:?}");
+        }
+    });
+
+    let status = runtime.block_on(served.ask(&Request::Status));
+    assert!(status.is_ok(), "{status:?}");
 }
 
 /// Another user made the directory, or listens in ours: `git credential-cache--daemon` stands for any
