@@ -38,12 +38,16 @@ impl Shared {
         Self { program, tmp }
     }
 
-    /// Runs the CLI as [`USER`], without a runtime directory.
+    /// Asks a mount as [`USER`].
     fn run(&self, arguments: &[&str], mount: &Path) -> (Option<i32>, String) {
+        let mount = mount.display().to_string();
+        self.run_plain(&[arguments, &["--mount", &mount]].concat())
+    }
+
+    /// Runs the CLI as [`USER`], without a runtime directory.
+    fn run_plain(&self, arguments: &[&str]) -> (Option<i32>, String) {
         let output = Command::new(&self.program)
             .args(arguments)
-            .arg("--mount")
-            .arg(mount)
             .current_dir("/")
             .env_remove("XDG_RUNTIME_DIR")
             .env("TMPDIR", &self.tmp)
@@ -115,6 +119,12 @@ fn a_socket_where_others_may_put_one_is_not_asked() {
     // Somebody else was first.
     fs::set_permissions(&sockets, Permissions::from_mode(0o777)).unwrap();
     let (foreign_code, foreign) = ask();
+    let cache = format!("cache_dir={}", shared.tmp.join("cache").display());
+    let point = site.path().join("mnt");
+    fs::create_dir(&point).unwrap();
+    let point = point.display().to_string();
+    let (mount_code, mount) =
+        shared.run_plain(&["mount", "-f", "-o", &cache, "http://127.0.0.1:1", &point]);
     // It is his own, and open.
     chown(&sockets, Some(USER), Some(USER)).unwrap();
     let (open_code, open) = ask();
@@ -124,13 +134,13 @@ fn a_socket_where_others_may_put_one_is_not_asked() {
     let (link_code, link) = ask();
 
     assert_eq!([foreign_code, open_code, link_code], [Some(3); 3]);
-    assert!(
-        foreign.contains("belongs to another user (uid 0)"),
-        "{foreign}"
-    );
+    assert_eq!(mount_code, Some(1), "{mount}");
+    for text in [&foreign, &mount] {
+        assert!(text.contains("belongs to another user (uid 0)"), "{text}");
+    }
     assert!(open.contains("is open to other users (mode 777)"), "{open}");
     assert!(link.contains("is no directory"), "{link}");
-    for text in [foreign, open, link] {
+    for text in [foreign, mount, open, link] {
         assert!(text.contains("XDG_RUNTIME_DIR"), "{text}");
     }
 }

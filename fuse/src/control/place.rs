@@ -4,7 +4,7 @@
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags};
@@ -98,7 +98,9 @@ impl Place {
             source,
         };
         if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent).map_err(of_io)?;
+            let mut builder = fs::DirBuilder::new();
+            let created = builder.recursive(true).mode(0o700).create(parent);
+            created.map_err(of_io)?;
         }
         let mode = 0o777 & !forbidden_mode(owner);
         let created = match rustix::fs::mkdir(path, Mode::from_raw_mode(mode)) {
