@@ -27,6 +27,14 @@ pub(crate) enum CliError {
         /// Why not.
         source: ConnectError,
     },
+    /// A mount of another user, where this user's mounts don't listen.
+    #[error("the mount at {mount_point} belongs to another user (uid {uid})")]
+    ForeignMount {
+        /// The mount point.
+        mount_point: String,
+        /// The user who mounted.
+        uid: u32,
+    },
     /// A text is not the URL or the name of a repository.
     #[error("{url:?} is not the URL of a repository")]
     BadUrl {
@@ -142,6 +150,7 @@ fn of_cli(error: &CliError) -> (u8, Option<&'static str>) {
         ),
         CliError::SeveralMounts { .. } => (USAGE, Some("say which: --mount MOUNTPOINT")),
         CliError::CantAsk { source, .. } => (NO_MOUNT, Some(of_connect(source))),
+        CliError::ForeignMount { .. } => (NO_MOUNT, Some("ask as that user")),
         CliError::BadUrl { .. } => (
             USAGE,
             Some("write it as https://github.com/org/repo or github.com/org/repo"),

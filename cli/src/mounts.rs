@@ -7,8 +7,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 use cachewfs_format::RepoName;
-use cachewfs_fuse::control::Client;
 use cachewfs_fuse::control::protocol::{Answer, Request};
+use cachewfs_fuse::control::{Client, ConnectError};
 
 use crate::error::CliError;
 use crate::progress::Bar;
@@ -46,22 +46,52 @@ impl RepoChoice {
     }
 }
 
+/// A mount in the mount table.
+#[derive(Debug, PartialEq, Eq)]
+struct TableEntry {
+    point: PathBuf,
+    /// The user who mounted.
+    uid: Option<u32>,
+}
+
+impl TableEntry {
+    /// Returns whether this user's commands may mean it: mounts of other users don't answer them.
+    fn is_ours(&self) -> bool {
+        let me = rustix::process::geteuid().as_raw();
+        self.uid.is_none_or(|uid| uid == 0 || uid == me)
+    }
+}
+
 /// The mount points in the mount table, without those hidden below others.
 pub(crate) fn mount_points() -> Result<Vec<PathBuf>> {
-    let table = fs::read("/proc/self/mountinfo").context("can't read the mount table")?;
-    let mut points = Vec::new();
-    for line in table.split(|&byte| byte == b'\n') {
-        let fields: Vec<&[u8]> = line.split(|&byte| byte == b' ').collect();
-        let dash = fields.iter().position(|field| *field == b"-");
-        let kind = dash.and_then(|dash| fields.get(dash + 1));
-        if kind == Some(&&b"fuse.cachewfs"[..])
-            && let Some(point) = fields.get(4)
-        {
-            points.push(unescape(point));
-        }
-    }
+    let mut points: Vec<_> = table()?.into_iter().map(|entry| entry.point).collect();
     points.dedup();
     Ok(points)
+}
+
+fn table() -> Result<Vec<TableEntry>> {
+    let table = fs::read("/proc/self/mountinfo").context("can't read the mount table")?;
+    Ok(table
+        .split(|&byte| byte == b'\n')
+        .filter_map(entry)
+        .collect())
+}
+
+/// Reads a line of `proc_pid_mountinfo(5)`, if it is of a mount of ours.
+fn entry(line: &[u8]) -> Option<TableEntry> {
+    let fields: Vec<&[u8]> = line.split(|&byte| byte == b' ').collect();
+    let dash = fields.iter().position(|field| *field == b"-")?;
+    if *fields.get(dash + 1)? != b"fuse.cachewfs" {
+        return None;
+    }
+    let options = fields.get(dash + 3).copied().unwrap_or_default();
+    let uid = options
+        .split(|&byte| byte == b',')
+        .find_map(|option| option.strip_prefix(b"user_id="));
+    Some(TableEntry {
+        point: unescape(fields.get(4)?),
+        uid: uid.and_then(|uid| std::str::from_utf8(uid).ok()?.parse().ok()),
+    })
 }
 
 /// Undoes the octal escapes of the mount table.
@@ -110,15 +140,27 @@ impl MountChoice {
         if let Some(chosen) = &self.mount {
             return Ok(absolute(chosen));
         }
-        let points = mount_points()?;
+        let mut points = mount_points()?;
         let here = std::env::current_dir().ok();
         let around = points
             .iter()
             .find(|point| here.as_ref().is_some_and(|here| here.starts_with(point)));
-        match (around, points.as_slice()) {
-            (Some(point), _) | (None, [point]) => Ok(point.clone()),
-            (None, []) => Err(CliError::NoMount.into()),
-            (None, several) => {
+        if let Some(point) = around {
+            return Ok(point.clone());
+        }
+        // Mounts of other users neither answer nor make the choice unclear.
+        let table = table()?;
+        let is_ours = |point: &PathBuf| {
+            let mut entries = table.iter().filter(|entry| entry.point == *point);
+            entries.any(TableEntry::is_ours)
+        };
+        if points.iter().any(is_ours) {
+            points.retain(is_ours);
+        }
+        match points.as_slice() {
+            [point] => Ok(point.clone()),
+            [] => Err(CliError::NoMount.into()),
+            several => {
                 let mounts: Vec<_> = several
                     .iter()
                     .map(|point| point.display().to_string())
@@ -136,10 +178,16 @@ impl MountChoice {
         let mount_point = self.mount_point()?;
         let connected = Client::connect(&mount_point).await;
         Ok(connected.map_err(|source| {
+            let entries = table().unwrap_or_default();
+            let entry = entries.iter().rfind(|entry| entry.point == mount_point);
+            let stranger = entry.filter(|entry| !entry.is_ours());
             let mount_point = mount_point.display().to_string();
-            CliError::CantAsk {
-                mount_point,
-                source,
+            match (source, stranger.and_then(|entry| entry.uid)) {
+                (ConnectError::Dead(_), Some(uid)) => CliError::ForeignMount { mount_point, uid },
+                (source, _) => CliError::CantAsk {
+                    mount_point,
+                    source,
+                },
             }
         })?)
     }
@@ -170,6 +218,26 @@ pub(crate) fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_table_says_who_mounted() {
+        let lines =
+            b"36 1 0:40 / /a\\040b rw,nosuid - fuse.cachewfs http://h rw,user_id=7,group_id=7\n\
+            37 1 0:41 / /c rw shared:1 - fuse.cachewfs http://h rw\n\
+            38 1 0:42 / /d rw - ext4 /dev/sda rw\n\
+            39 1";
+
+        let found: Vec<_> = lines
+            .split(|&byte| byte == b'\n')
+            .filter_map(entry)
+            .collect();
+
+        let entry = |point: &str, uid| TableEntry {
+            point: point.into(),
+            uid,
+        };
+        assert_eq!(found, [entry("/a b", Some(7)), entry("/c", None)]);
+    }
 
     #[test]
     fn octal_escapes_are_undone() {
