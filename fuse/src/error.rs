@@ -77,10 +77,7 @@ fn of_repo(error: &RepoError) -> Errno {
 fn of_load(error: &LoadError) -> Errno {
     match error {
         LoadError::Fetch(error) => of_fetch(error),
-        LoadError::Read(_)
-        | LoadError::Format(_)
-        | LoadError::WrongRepo { .. }
-        | LoadError::WrongCommit { .. } => Errno::EIO,
+        LoadError::Read(_) | LoadError::Format(_) | LoadError::WrongRepo { .. } => Errno::EIO,
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use cachewfs_format::{ObjectId, RepoName, SnapshotId};
 
 use super::{Attr, FileKind, Fs, Ino};
 use crate::error::FsError;
@@ -283,18 +282,4 @@ async fn forgotten_inodes_are_unknown() {
         fs.getattr(file.ino),
         Err(FsError::UnknownInode { .. })
     ));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_archive_of_another_commit_than_the_daemon_names_is_refused() {
-    let mut archive = archive("main", b"PACK", &FILES);
-    archive.snapshot = SnapshotId::first(ObjectId::parse(&"ab".repeat(20)).unwrap());
-    let Bench { fs, .. } = &bench(archive);
-
-    let repo = RepoName::parse(REPO).unwrap();
-
-    let refused = fs.repositories().resolve(&repo).await;
-
-    let text = refused.unwrap_err().chain();
-    assert!(text.contains(&format!("of commit {OBJECT}")), "{text}");
 }
