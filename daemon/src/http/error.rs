@@ -234,6 +234,7 @@ fn repository_status(error: &RepositoryError) -> (StatusCode, &'static str) {
             PublishError::BrokenRef { .. }
             | PublishError::Git(_)
             | PublishError::RefusedTree(_)
+            | PublishError::TreeTooLarge(_)
             | PublishError::Unusable { .. }
             | PublishError::Store(_)
             | PublishError::Format(_)
@@ -286,6 +287,7 @@ fn repository_advice(error: &RepositoryError) -> &'static str {
             PublishError::BrokenRef { .. }
             | PublishError::Git(_)
             | PublishError::RefusedTree(_)
+            | PublishError::TreeTooLarge(_)
             | PublishError::Unusable { .. }
             | PublishError::Store(_)
             | PublishError::Format(_)

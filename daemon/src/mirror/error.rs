@@ -46,9 +46,11 @@ impl MirrorError {
             GitError::Spawn { .. } | GitError::Stopped { .. } | GitError::DiskFull { .. } => {
                 return Self::Git(source);
             }
-            GitError::Pipe { .. } | GitError::TooMuchOutput { .. } | GitError::Credentials(_) => {
-                false
-            }
+            // What upstream sends makes git take so much.
+            GitError::OutOfMemory { .. }
+            | GitError::Pipe { .. }
+            | GitError::TooMuchOutput { .. }
+            | GitError::Credentials(_) => false,
             GitError::Failed { .. } => match probe(git, upstream) {
                 Probe::Missing => return Self::NotFound { url },
                 Probe::Denied => return Self::Denied { url, source },

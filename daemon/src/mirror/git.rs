@@ -1,7 +1,7 @@
 //! Runs git: the only file that starts processes.
 //!
 //! Each command is a process group of its own with a hard time limit, at which, or when the daemon
-//! stops, the whole group is killed. The system's and the user's git configuration are not read.
+//! stops, the whole group is killed. Each process has a limit of memory (`memory.rs`). The system's and the user's git configuration are not read.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -15,9 +15,10 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::disk_full::is_disk_full;
+use super::memory::{MemoryWatch, default_limit};
 use super::process::{MAX_OUTPUT_LEN, ProcessGroup, talk};
 use super::upstream::GitSecrets;
-use super::{GitError, GitStream, redact};
+use super::{GitError, GitReader, GitStream, redact};
 use crate::traces;
 
 /// Prefixes of git's environment variables that say how to reach an upstream, or trace git. An
@@ -67,6 +68,8 @@ pub(crate) struct Git {
     /// The file in the data directory that stands for the user's configuration. It is our own, and may
     /// include the operator's.
     global_config: Arc<PathBuf>,
+    /// What each process may allocate, in bytes.
+    memory_limit: u64,
     stop: CancellationToken,
     runtime: Handle,
 }
@@ -76,6 +79,7 @@ impl Git {
     pub(crate) fn new(global_config: PathBuf, stop: CancellationToken) -> Self {
         Self {
             global_config: Arc::new(global_config),
+            memory_limit: default_limit(),
             stop,
             runtime: Handle::current(),
         }
@@ -85,6 +89,15 @@ impl Git {
     pub(crate) fn stopped_by(&self, stop: CancellationToken) -> Self {
         Self {
             stop,
+            ..self.clone()
+        }
+    }
+
+    /// Returns a copy whose processes may allocate so many bytes each.
+    #[cfg(test)]
+    pub(super) fn with_memory_limit(&self, memory_limit: u64) -> Self {
+        Self {
+            memory_limit,
             ..self.clone()
         }
     }
@@ -239,9 +252,21 @@ impl GitCommand {
         let mut process = self.to_process(Stdio::piped());
         let command = self.subcommand;
         match process.stdin(stdin).spawn() {
-            Ok(child) => Ok(GitStream::new(command, ProcessGroup::of(&child), child)),
+            Ok(child) => {
+                MemoryWatch::bound(&child, self.git.memory_limit);
+                Ok(GitStream::new(command, ProcessGroup::of(&child), child))
+            }
             Err(source) => Err(GitError::Spawn { command, source }),
         }
+    }
+
+    /// Starts the command, whose output the caller reads as it comes. Input must be nothing or a file.
+    pub(crate) fn reader(self) -> Result<GitReader, GitError> {
+        let (git, command, limit) = (self.git.clone(), self.subcommand.clone(), self.time_limit);
+        // A process is started within the runtime.
+        let _runtime = git.runtime.enter();
+        let stream = self.stream()?;
+        Ok(GitReader::new(git.clone(), (command, stream), limit))
     }
 
     /// Blocks the thread, which must not be one of the runtime's own.
@@ -298,8 +323,9 @@ impl GitCommand {
                 source,
             })?;
         let mut group = ProcessGroup::of(&child);
+        let mut memory = MemoryWatch::bound(&child, self.git.memory_limit);
         let outcome = tokio::select! {
-            outcome = tokio::time::timeout(self.time_limit, talk(&mut child, bytes)) => outcome,
+            outcome = tokio::time::timeout(self.time_limit, memory.during(talk(&mut child, bytes))) => outcome,
             () = self.git.stop.cancelled() => {
                 return Err(GitError::Stopped { command });
             }
@@ -326,6 +352,15 @@ impl GitCommand {
         let data_dir = self.git.global_config.parent();
         if data_dir.is_some_and(|directory| is_disk_full(&stderr, directory)) {
             return Err(GitError::DiskFull { command, stderr });
+        }
+        // An answer of "no" has no words.
+        if !stderr.is_empty() && memory.was_near() {
+            let limit = self.git.memory_limit;
+            return Err(GitError::OutOfMemory {
+                command,
+                limit,
+                stderr,
+            });
         }
         Err(GitError::Failed {
             command,

@@ -29,6 +29,13 @@ pub(crate) enum GitError {
     Credentials(#[source] CredentialError),
     #[error("git {command} found no room on the disk: {stderr}")]
     DiskFull { command: String, stderr: String },
+    #[error("git {command} failed with more than half of the {} MiB of memory that it may take: {stderr}", .limit >> 20)]
+    OutOfMemory {
+        command: String,
+        /// In bytes, of each process.
+        limit: u64,
+        stderr: String,
+    },
     #[error("git {command} failed ({status}): {stderr}")]
     Failed {
         command: String,
@@ -59,6 +66,7 @@ impl GitError {
             Self::TooMuchOutput { .. } => "too_much_output",
             Self::Credentials(_) => "credentials",
             Self::DiskFull { .. } => "disk_full",
+            Self::OutOfMemory { .. } => "out_of_memory",
             Self::Failed { .. } => "failed",
         }
     }

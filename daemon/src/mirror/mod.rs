@@ -14,10 +14,12 @@ mod git_error;
 mod lfs;
 mod locks;
 mod maintain;
+mod memory;
 mod orphans;
 mod probe;
 mod process;
 mod query;
+mod reader;
 mod serve;
 mod stream;
 mod update;
@@ -44,6 +46,7 @@ pub(crate) use probe::is_repository;
 pub(crate) use query::{
     RefName, first_refs, has_commit, head_commit, missing_objects, resolve_refs,
 };
+pub(crate) use reader::GitReader;
 pub(crate) use serve::UploadPack;
 pub(crate) use stream::GitStream;
 pub(crate) use update::{head_of_upstream, mirrored_namespaces, update};

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::tree_size::TooLarge;
 use crate::mirror::GitError;
 use crate::store::StoreError;
 
@@ -16,6 +17,8 @@ pub(crate) enum PublishError {
     Git(#[from] GitError),
     #[error("git can't check out the tree of HEAD")]
     RefusedTree(#[source] GitError),
+    #[error("the tree of HEAD is too large to check out")]
+    TreeTooLarge(#[from] TooLarge),
     #[error("the snapshot could not be mounted: {reason}")]
     Unusable { reason: String },
     #[error("the store failed")]
@@ -46,11 +49,14 @@ impl PublishError {
         move |source| Self::Io { path, source }
     }
 
-    /// Returns whether HEAD can't be checked out, for a reason that lies in its tree, such as a path
-    /// `.git/config`. No clone could check it out either, but its history is published.
+    /// Returns whether HEAD can't be checked out, for a reason that lies in its tree: git or the format
+    /// refuses a path, such as `.git/config`, or the tree is too large for this machine. The history is
+    /// published all the same.
     pub(super) fn is_refused_tree(&self) -> bool {
         match self {
-            Self::RefusedTree(_) => true,
+            Self::RefusedTree(_)
+            | Self::TreeTooLarge(_)
+            | Self::Git(GitError::OutOfMemory { .. }) => true,
             Self::Format(error) => matches!(error, cachewfs_format::Error::BadPath { .. }),
             _ => false,
         }

@@ -33,6 +33,7 @@ mod sort;
 mod takeover;
 mod times;
 mod tree;
+mod tree_size;
 
 pub(crate) use commit_graph::CHAIN_DIRECTORY;
 pub(crate) use error::PublishError;

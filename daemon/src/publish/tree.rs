@@ -10,6 +10,8 @@ use cachewfs_format::{Digest, GitPath, ObjectId, PathSequence};
 use super::PublishError;
 use super::job::Job;
 use super::left_out::LeftOut;
+use super::tree_size::{TooLarge, check_tree_size};
+use crate::volume::Volume;
 
 /// A file of this many bytes or more is a run by itself, with its data in its own segment.
 pub(super) const LARGE_FILE_LEN: u64 = 4 << 20;
@@ -188,6 +190,7 @@ pub(super) struct TreeList {
 impl TreeList {
     /// Lists HEAD's tree without the files that no filesystem can have. Refuses a tree that git refuses.
     pub(super) fn create(job: &Job<'_>) -> Result<Self, PublishError> {
+        check_tree_size(job, "HEAD")?;
         job.git("ls-tree")
             .args(["-r", "-z", "-l", "--full-tree", "HEAD"])
             .output_to(job.create(LIST)?)?;
@@ -199,13 +202,14 @@ impl TreeList {
         };
         let mut key = Vec::new();
         let mut paths = PathSequence::default();
-        let mut entries = 0_u32;
+        let (mut entries, mut bytes) = (0_u32, 0_u64);
         let mut runs = list.runs()?;
         for run in &mut runs {
             for entry in run? {
                 paths.push(&entry.path)?;
                 entry.path.check_out_as(entry.kind.git_mode())?;
                 entries = entries.saturating_add(1);
+                bytes = bytes.saturating_add(entry.blob_len);
                 if entry.is_attributes() {
                     entry.write_key(&mut key);
                 }
@@ -217,7 +221,12 @@ impl TreeList {
         for (path, reason) in misfits {
             list.left_out.push(&path, reason);
         }
-        Ok(list)
+        match Volume::of(job.tmp) {
+            Some(Volume { total: disk, .. }) if bytes > disk => {
+                Err(TooLarge::Content { bytes, disk }.into())
+            }
+            _ => Ok(list),
+        }
     }
 
     /// Leaves a file out that can't be written.

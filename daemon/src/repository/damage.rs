@@ -68,6 +68,7 @@ fn may_be_damage(error: &RepositoryError) -> bool {
             | PublishError::BadOutput { .. }
             | PublishError::Unusable { .. } => true,
             PublishError::RepositoryEmpty
+            | PublishError::TreeTooLarge(_)
             | PublishError::Store(_)
             | PublishError::Format(_)
             | PublishError::Raced

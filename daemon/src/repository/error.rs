@@ -100,6 +100,7 @@ fn publish_failure(error: &PublishError) -> FailureKind {
         | PublishError::LeaseLost => FailureKind::Store,
         PublishError::Io { .. } => FailureKind::Io,
         PublishError::Format(_)
+        | PublishError::TreeTooLarge(_)
         | PublishError::Unusable { .. }
         | PublishError::BadOutput { .. } => FailureKind::Other,
         PublishError::Stopping => FailureKind::Stopping,
@@ -125,6 +126,7 @@ fn git_failure(error: &GitError) -> FailureKind {
         | GitError::Pipe { .. }
         | GitError::TimedOut { .. }
         | GitError::TooMuchOutput { .. }
+        | GitError::OutOfMemory { .. }
         | GitError::Failed { .. } => FailureKind::Git,
         GitError::DiskFull { .. } => FailureKind::Io,
     }

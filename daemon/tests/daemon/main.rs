@@ -9,6 +9,7 @@ mod archive;
 mod auth;
 mod backup;
 mod bad_upstream;
+mod bombs;
 mod bundles;
 mod connections;
 mod direct;

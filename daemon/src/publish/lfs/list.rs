@@ -15,6 +15,7 @@ use crate::mirror::{GitCommand, GitError};
 use crate::publish::PublishError;
 use crate::publish::job::Job;
 use crate::publish::tree::{TreeEntry, TreeEntryKind};
+use crate::publish::tree_size::check_tree_size;
 
 /// The LFS objects that the work tree of `commit` needs, with their sizes; those without bytes are left
 /// out, as git-lfs makes them from nothing.
@@ -22,6 +23,7 @@ pub(super) fn wanted_objects(
     job: &Job<'_>,
     commit: &ObjectId,
 ) -> Result<BTreeMap<LfsOid, u64>, PublishError> {
+    check_tree_size(job, &commit.to_string())?;
     if !mentions_lfs(job, commit)? {
         return Ok(BTreeMap::new());
     }

@@ -1,0 +1,203 @@
+//! How much memory a git process may take, and whether one came near to that.
+//!
+//! The limit is the kernel's (`RLIMIT_DATA` of `setrlimit(2)`): it counts what a process allocates, but
+//! not the packs that it maps. git's children inherit it. git says in words of its own that memory ran
+//! out, and with the exit code of all its errors, so the daemon looks how much memory git has while it runs.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use tokio::process::Child;
+use tracing::warn;
+
+/// The least limit, in bytes, on however small a machine.
+const MIN_LIMIT: u64 = 512 << 20;
+/// How often the daemon looks how much memory git has. To fill the least limit takes longer.
+const PERIOD: Duration = Duration::from_millis(50);
+/// At most so many processes of one command are looked at.
+const MAX_PROCESSES: usize = 32;
+
+/// Returns how many bytes each git process may allocate: half of the memory of the machine, or of the
+/// control group that the daemon runs in.
+pub(super) fn default_limit() -> u64 {
+    let machine = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let machine = bytes_of(&machine, "MemTotal:").unwrap_or(u64::MAX);
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let memory = limits_of_groups(&groups).fold(machine, u64::min);
+    (memory / 2).max(MIN_LIMIT)
+}
+
+/// Returns the limits of the control groups that `/proc/self/cgroup` names, and of those above.
+fn limits_of_groups(groups: &str) -> impl Iterator<Item = u64> {
+    groups
+        .lines()
+        .filter_map(|line| {
+            let mut fields = line.splitn(3, ':').skip(1);
+            // Version 2 has one hierarchy without a name, version 1 one for memory.
+            let (root, file) = match fields.next()? {
+                "" => ("/sys/fs/cgroup", "memory.max"),
+                "memory" => ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
+                _ => return None,
+            };
+            let group = Path::new(fields.next()?).strip_prefix("/").ok()?;
+            let limit = |group: &Path| {
+                let limit = fs::read_to_string(Path::new(root).join(group).join(file)).ok()?;
+                // "max" is no limit.
+                limit.trim().parse().ok()
+            };
+            Some(group.ancestors().filter_map(limit).collect::<Vec<u64>>())
+        })
+        .flatten()
+}
+
+/// Watches how much memory a command's processes have.
+#[derive(Debug)]
+pub(super) struct MemoryWatch {
+    pid: Option<Pid>,
+    limit: u64,
+    /// The most that one process was seen to have, in bytes.
+    peak: u64,
+}
+
+impl MemoryWatch {
+    /// Bounds the memory of `child` and of all processes that it starts, in bytes each.
+    pub(super) fn bound(child: &Child, limit: u64) -> Self {
+        let pid = child.id().and_then(|id| i32::try_from(id).ok());
+        let pid = pid.and_then(Pid::from_raw);
+        let rlimit = Rlimit {
+            current: Some(limit),
+            maximum: Some(limit),
+        };
+        match prlimit(pid, Resource::Data, rlimit) {
+            // It has ended already; or the daemon itself has a lower limit, which git inherits.
+            Ok(_) | Err(Errno::SRCH | Errno::PERM) => {}
+            Err(error) => warn!(%error, "Can't limit the memory of git"),
+        }
+        Self {
+            pid,
+            limit,
+            peak: 0,
+        }
+    }
+
+    /// Does `work`, and looks meanwhile.
+    pub(super) async fn during<T>(&mut self, work: impl Future<Output = T>) -> T {
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                () = tokio::time::sleep(PERIOD) => self.look(),
+            }
+        }
+    }
+
+    fn look(&mut self) {
+        let most = self.pid.and_then(|pid| most_data(pid.as_raw_pid()));
+        self.peak = self.peak.max(most.unwrap_or(0));
+    }
+
+    /// Returns whether a process had more than half of what it may have. Buffers that grow by half are seen
+    /// before they hit the limit.
+    pub(super) fn was_near(&self) -> bool {
+        self.peak > self.limit / 2
+    }
+}
+
+/// Returns the largest data segment among `pid` and its descendants, in bytes.
+fn most_data(pid: i32) -> Option<u64> {
+    let mut processes = vec![pid];
+    let mut most = None;
+    for index in 0..MAX_PROCESSES {
+        let Some(pid) = processes.get(index).copied() else {
+            break;
+        };
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        most = most.max(bytes_of(&status, "VmData:"));
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+        let children = children.unwrap_or_default();
+        processes.extend(
+            children
+                .split_whitespace()
+                .filter_map(|pid| pid.parse::<i32>().ok()),
+        );
+    }
+    most
+}
+
+/// Returns the value of a field of a file in `/proc`, which is in KiB there.
+fn bytes_of(text: &str, field: &str) -> Option<u64> {
+    let value = text.lines().find_map(|line| line.strip_prefix(field))?;
+    let kib: u64 = value.trim().strip_suffix(" kB")?.parse().ok()?;
+    kib.checked_mul(1 << 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::mirror::{Git, GitError};
+
+    #[test]
+    fn fields_of_proc_are_read_in_bytes() {
+        let status = "VmPeak:\t    9 kB\nVmData:\t    2048 kB\nVmStk:\t 132 kB\n";
+
+        assert_eq!(bytes_of(status, "VmData:"), Some(2 << 20));
+        assert_eq!(bytes_of(status, "VmSwap:"), None);
+    }
+
+    #[test]
+    fn git_may_take_half_of_the_memory_at_most() {
+        let machine = fs::read_to_string("/proc/meminfo").unwrap();
+        let machine = bytes_of(&machine, "MemTotal:").unwrap();
+
+        let limit = default_limit();
+
+        assert!(
+            limit >= MIN_LIMIT && limit <= (machine / 2).max(MIN_LIMIT),
+            "{limit}"
+        );
+        assert_eq!(
+            limits_of_groups("0::/\n1:cpu:/x\n9:memory:/no/such\nx\n").min(),
+            limits_of_groups("0::/\n9:memory:/\n").min()
+        );
+    }
+
+    /// Answers each request with bytes without end, of which git could take all memory within seconds.
+    async fn endless_upstream() -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, piece) = (listener.local_addr().unwrap(), vec![b'0'; 256 << 10]);
+        tokio::spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                let read = client.read(&mut [0; 4096]).await.unwrap();
+                assert!(read > 0, "there is no request");
+                let head = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n";
+                client.write_all(head).await.unwrap();
+                while client.write_all(&piece).await.is_ok() {
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                }
+            }
+        });
+        format!("http://{address}/endless")
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_listing_without_end_ends_git_and_is_told_from_other_failures() {
+        let url = endless_upstream().await;
+        let git = Git::new("/dev/null".into(), CancellationToken::new());
+        let git = git.with_memory_limit(64 << 20);
+        let list = git.command("ls-remote").args([url]);
+
+        let listed = tokio::task::spawn_blocking(|| list.output()).await.unwrap();
+
+        let error = listed.unwrap_err();
+        assert!(matches!(error, GitError::OutOfMemory { .. }), "{error:?}");
+        assert!(error.to_string().contains("64 MiB"), "{error}");
+        assert_eq!(error.exit_code(), None, "no evidence of damage");
+    }
+}

@@ -1,0 +1,344 @@
+//! How large the tree of a commit is, found out before anything visits it path by path.
+//!
+//! Trees may share subtrees, so twelve objects can have ten thousand million paths. Each tree object is
+//! read once here; then the paths are counted from the root downwards:
+//!
+//! ```text
+//! root ─ a, b ─► tree 1 ─ a, b ─► tree 2 ─ a, b ─► one blob      3 trees, 2 × 2 × 2 files
+//! ```
+
+use std::collections::HashMap;
+use std::io::{BufRead as _, BufReader, Read as _};
+
+use cachewfs_format::ObjectId;
+
+use super::PublishError;
+use super::job::Job;
+use crate::mirror::{GitError, GitReader};
+
+/// At most so many files and directories are checked out. The largest known repositories have some
+/// three millions.
+const MAX_PATHS: u64 = 10_000_000;
+/// At most so many bytes have all paths together: an index has 32 bits for its length, and 72 bytes
+/// beside each path.
+const MAX_PATH_BYTES: u64 = u32::MAX as u64 - 72 * MAX_PATHS;
+/// The list of tree objects.
+const LIST: &str = "tree-objects.list";
+/// A mode of a tree entry has six digits and a space at most.
+const MAX_MODE_LEN: u64 = 7;
+
+/// Why a tree is too large to be checked out.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TooLarge {
+    #[error("it has {paths} files and directories, more than {MAX_PATHS}")]
+    Paths { paths: u64 },
+    #[error("its paths have {bytes} bytes, more than {MAX_PATH_BYTES}")]
+    PathBytes { bytes: u64 },
+    #[error("its files have {bytes} bytes, more than the disk with its {disk}")]
+    Content { bytes: u64, disk: u64 },
+}
+
+/// Returns an error if the tree of `commit` has more paths than a work tree may have. Takes time and memory for each tree
+/// object, not for each path.
+pub(super) fn check_tree_size(job: &Job<'_>, commit: &str) -> Result<(), PublishError> {
+    let numbers = list_trees(job, commit)?;
+    let trees = read_trees(job, &numbers)?;
+    let size = count(&trees);
+    if size.paths > MAX_PATHS {
+        Err(TooLarge::Paths { paths: size.paths }.into())
+    } else if size.bytes > MAX_PATH_BYTES {
+        Err(TooLarge::PathBytes { bytes: size.bytes }.into())
+    } else {
+        Ok(())
+    }
+}
+
+/// Writes the ids of all tree objects of `commit` to a file, the root first. Returns their numbers there.
+fn list_trees(job: &Job<'_>, commit: &str) -> Result<HashMap<ObjectId, u32>, PublishError> {
+    let trees = job
+        .git("rev-list")
+        .args(["--objects", "--no-object-names", "--filter=blob:none"])
+        .args(["-1", commit])
+        .output_to(job.create(LIST)?);
+    trees?;
+    let path = job.tmp_path(LIST);
+    // The commit itself comes first.
+    let mut numbers = HashMap::new();
+    for line in BufReader::new(job.open(LIST)?).lines().skip(1) {
+        let line = line.map_err(PublishError::at(&path))?;
+        let number = u32::try_from(numbers.len()).map_err(|_| TooLarge::Paths {
+            paths: u64::from(u32::MAX),
+        })?;
+        numbers.insert(ObjectId::parse(&line)?, number);
+    }
+    Ok(numbers)
+}
+
+/// A tree object, without its names.
+#[derive(Debug, Default)]
+struct Tree {
+    entries: u64,
+    /// Bytes of the names of all entries, each with a separator.
+    names: u64,
+    subtrees: Vec<Subtree>,
+}
+
+/// All entries of a tree that are the same subtree.
+#[derive(Debug)]
+struct Subtree {
+    number: u32,
+    entries: u64,
+    names: u64,
+}
+
+/// Reads the listed trees.
+fn read_trees(job: &Job<'_>, numbers: &HashMap<ObjectId, u32>) -> Result<Vec<Tree>, PublishError> {
+    let objects = job
+        .git("cat-file")
+        .args(["--batch", "--buffer"])
+        .input_file(job.open(LIST)?)
+        .reader()?;
+    let mut objects = TreeReader {
+        job,
+        numbers,
+        from: BufReader::new(objects),
+    };
+    let commit_len = objects.read_head()?;
+    objects.skip(commit_len + 1)?;
+    let (mut trees, mut entries) = (Vec::new(), 0);
+    for _ in 0..numbers.len() {
+        job.check_stop()?;
+        let tree = objects.read_tree(MAX_PATHS - entries)?;
+        entries += tree.entries;
+        trees.push(tree);
+    }
+    Ok(trees)
+}
+
+/// Reads what `git cat-file --batch` prints of trees.
+struct TreeReader<'a> {
+    job: &'a Job<'a>,
+    numbers: &'a HashMap<ObjectId, u32>,
+    from: BufReader<GitReader>,
+}
+
+impl TreeReader<'_> {
+    /// Reads `<oid> <type> <length>`. Returns the length.
+    fn read_head(&mut self) -> Result<u64, PublishError> {
+        let mut line = Vec::new();
+        let read = (&mut self.from).take(200).read_until(b'\n', &mut line);
+        read.map_err(|error| self.error(error))?;
+        let len = std::str::from_utf8(&line).ok();
+        let len = len.and_then(|line| line.trim_end().rsplit_once(' ')?.1.parse().ok());
+        len.ok_or_else(|| PublishError::bad_output(&line))
+    }
+
+    /// Reads a tree that has no more than `max_entries`.
+    fn read_tree(&mut self, max_entries: u64) -> Result<Tree, PublishError> {
+        let len = self.read_head()?;
+        let (mut left, mut tree) = (len, Tree::default());
+        let mut subtrees: HashMap<u32, (u64, u64)> = HashMap::new();
+        while left > 0 {
+            let (read, subtree, name) = self.read_entry()?;
+            let too_long = || PublishError::bad_output(b"a tree that is longer than its length");
+            left = left.checked_sub(read).ok_or_else(too_long)?;
+            tree.entries += 1;
+            tree.names += name;
+            if tree.entries > max_entries {
+                return Err(TooLarge::Paths {
+                    paths: MAX_PATHS + 1,
+                }
+                .into());
+            }
+            if let Some(number) = subtree {
+                let (entries, names) = subtrees.entry(number).or_default();
+                *entries += 1;
+                *names += name;
+            }
+        }
+        // The line ends after each object.
+        self.skip(1)?;
+        let to_subtree = |(number, (entries, names))| Subtree {
+            number,
+            entries,
+            names,
+        };
+        tree.subtrees = subtrees.into_iter().map(to_subtree).collect();
+        Ok(tree)
+    }
+
+    /// Reads `<mode> <name>\0<oid>`. Returns how many bytes that were, which subtree it is, and the length of
+    /// the name with its end.
+    fn read_entry(&mut self) -> Result<(u64, Option<u32>, u64), PublishError> {
+        let mut mode = Vec::new();
+        let read = (&mut self.from)
+            .take(MAX_MODE_LEN)
+            .read_until(b' ', &mut mode);
+        read.map_err(|error| self.error(error))?;
+        let name = self.from.skip_until(0);
+        let name = name.map_err(|error| self.error(error))? as u64;
+        let id_len = self
+            .numbers
+            .keys()
+            .next()
+            .map_or(20, |id| id.as_bytes().len());
+        let mut id = [0; 32];
+        let (id, _) = id.split_at_mut(id_len);
+        let read = self.from.read_exact(id);
+        read.map_err(|error| self.error(error))?;
+        let subtree = if is_tree(&mode) {
+            let number = self.numbers.get(&ObjectId::from_bytes(id)?);
+            Some(*number.ok_or_else(|| PublishError::bad_output(b"a tree that was not listed"))?)
+        } else {
+            None
+        };
+        Ok(((mode.len() + id_len) as u64 + name, subtree, name))
+    }
+
+    fn skip(&mut self, len: u64) -> Result<(), PublishError> {
+        let skipped = std::io::copy(&mut (&mut self.from).take(len), &mut std::io::sink());
+        skipped.map(drop).map_err(|error| self.error(error))
+    }
+
+    /// Returns what went wrong with git, if it did.
+    fn error(&self, error: std::io::Error) -> PublishError {
+        match error.downcast::<GitError>() {
+            Ok(error) => error.into(),
+            Err(error) => PublishError::at(self.job.tmp)(error),
+        }
+    }
+}
+
+/// Returns whether a mode is that of a directory, as git looks at it.
+fn is_tree(mode: &[u8]) -> bool {
+    let mode = std::str::from_utf8(mode).unwrap_or_default();
+    u32::from_str_radix(mode.trim_end(), 8).is_ok_and(|mode| mode & 0o170_000 == 0o040_000)
+}
+
+/// What all paths of a tree come to; the largest number stands for all that are larger.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Size {
+    /// Files and directories.
+    paths: u64,
+    /// Bytes of their paths.
+    bytes: u64,
+}
+
+/// Counts the paths of the first of `trees`. Each tree is visited once, after all that have it.
+fn count(trees: &[Tree]) -> Size {
+    let mut size = Size::default();
+    // For each tree, at how many paths it is, and how long these are together.
+    let mut places = vec![Size::default(); trees.len()];
+    let mut parents = vec![0_u64; trees.len()];
+    for subtree in trees.iter().flat_map(|tree| &tree.subtrees) {
+        if let Some(parents) = parents.get_mut(subtree.number as usize) {
+            *parents += 1;
+        }
+    }
+    if let Some(root) = places.first_mut() {
+        root.paths = 1;
+    }
+    let mut ready = vec![0];
+    while let Some(number) = ready.pop() {
+        let (Some(tree), Some(&at)) = (trees.get(number), places.get(number)) else {
+            continue;
+        };
+        size.add(at, tree.entries, tree.names);
+        for subtree in &tree.subtrees {
+            let number = subtree.number as usize;
+            let (Some(place), Some(left)) = (places.get_mut(number), parents.get_mut(number))
+            else {
+                continue;
+            };
+            place.add(at, subtree.entries, subtree.names);
+            *left -= 1;
+            if *left == 0 {
+                ready.push(number);
+            }
+        }
+    }
+    size
+}
+
+impl Size {
+    /// Adds so many entries, with names of so many bytes together, at each of the places of their tree.
+    fn add(&mut self, at: Self, entries: u64, names: u64) {
+        let new = at.paths.saturating_mul(entries);
+        self.paths = self.paths.saturating_add(new);
+        let before = at.bytes.saturating_mul(entries);
+        let names = at.paths.saturating_mul(names);
+        self.bytes = self.bytes.saturating_add(before).saturating_add(names);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A tree with so many files of one letter, and subtrees with names of one letter.
+    fn tree(files: u64, subtrees: &[u32]) -> Tree {
+        let entries = files + subtrees.len() as u64;
+        let subtrees = subtrees.iter().map(|&number| Subtree {
+            number,
+            entries: 1,
+            names: 2,
+        });
+        Tree {
+            entries,
+            names: 2 * entries,
+            subtrees: subtrees.collect(),
+        }
+    }
+
+    #[test]
+    fn paths_are_counted_at_each_place_of_a_tree() {
+        // x, d/x, d/y, d/e/x, e/x with the directories d, d/e, e
+        let trees = [tree(1, &[1, 2]), tree(2, &[2]), tree(1, &[])];
+
+        let size = count(&trees);
+
+        let expected = ["x", "d", "d/x", "d/y", "d/e", "d/e/x", "e", "e/x"];
+        let bytes = expected.iter().map(|path| path.len() as u64 + 1).sum();
+        assert_eq!(
+            size,
+            Size {
+                paths: expected.len() as u64,
+                bytes
+            }
+        );
+    }
+
+    #[test]
+    fn no_tree_is_too_large_to_be_counted() {
+        let level = |number: u32| Tree {
+            entries: 10,
+            names: 20,
+            subtrees: vec![Subtree {
+                number: number + 1,
+                entries: 10,
+                names: 20,
+            }],
+        };
+        let mut trees: Vec<_> = (0..11).map(level).collect();
+        trees.push(tree(10, &[]));
+        let mut chain: Vec<_> = (1..100_000).map(|next| tree(1, &[next])).collect();
+        chain.push(tree(1, &[]));
+
+        assert_eq!(count(&trees).paths, 1_111_111_111_110);
+        assert_eq!(count(&chain).paths, 199_999);
+        assert!(count(&chain).bytes > MAX_PATH_BYTES);
+        let mut endless: Vec<_> = (0..100).map(level).collect();
+        endless.push(tree(10, &[]));
+        assert_eq!(count(&endless).paths, u64::MAX);
+    }
+
+    #[test]
+    fn directories_are_known_by_their_mode() {
+        for tree in ["40000 ", "040000 ", "40755 "] {
+            assert!(is_tree(tree.as_bytes()), "{tree}");
+        }
+        for other in ["100644 ", "120000 ", "160000 ", "", "x "] {
+            assert!(!is_tree(other.as_bytes()), "{other}");
+        }
+    }
+}
