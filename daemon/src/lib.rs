@@ -31,6 +31,7 @@ mod readiness;
 mod reloaded;
 mod repository;
 mod restore;
+mod shares;
 mod store;
 mod traces;
 mod volume;

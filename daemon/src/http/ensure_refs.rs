@@ -1,16 +1,20 @@
 //! `POST P/ensure-refs`: has the mirror hold refs and commits before a client fetches them.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
 use cachewfs_format::api::{EnsureRefsAnswer, EnsureRefsRequest};
 use cachewfs_format::{ObjectId, RepoName};
+use futures_util::TryStreamExt as _;
 
+use super::bodies::{Bodies, Room};
 use super::error::ApiError;
+use super::git_protocol::GitHttpError;
 use super::routes::App;
 use crate::mirror::RefName;
 use crate::repository::Wanted;
@@ -19,16 +23,25 @@ use crate::repository::Wanted;
 const MAX_BODY_LEN: usize = 1 << 20;
 /// How many refs, and how many commits, one request may name.
 const MAX_NAMES: usize = 1000;
+/// All such requests that are received at the same time take no more memory than this, in bytes. Short ones
+/// need none of it.
+const MAX_BODIES_LEN: u64 = 64 << 20;
+const SHORT_LEN: u64 = 8 << 10;
 /// How long a client may take to send its request.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Room for the bodies of such requests.
+pub(super) fn bodies() -> Bodies {
+    Bodies::new(MAX_BODIES_LEN, SHORT_LEN)
+}
 
 /// Answers with what the mirror has, asking upstream first if something isn't there.
 pub(super) async fn ensure_refs(
     app: Arc<App>,
     repo: RepoName,
-    body: Body,
+    (body, client): (Body, IpAddr),
 ) -> Result<Response, ApiError> {
-    let request = read(body).await?;
+    let request = read(body, app.bodies.begin(client)).await?;
     // What can't be a ref or a commit is not there, whoever is asked.
     let names: HashMap<&String, RefName> = request
         .refs
@@ -78,11 +91,9 @@ pub(super) async fn ensure_refs(
     Ok(Json(answer).into_response())
 }
 
-async fn read(body: Body) -> Result<EnsureRefsRequest, ApiError> {
-    let read = tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, MAX_BODY_LEN)).await;
-    let bytes = read
-        .map_err(|_| ApiError::BodyTimedOut)?
-        .map_err(|_| ApiError::BodyTooLarge { max: MAX_BODY_LEN })?;
+async fn read(body: Body, room: Room) -> Result<EnsureRefsRequest, ApiError> {
+    let read = tokio::time::timeout(BODY_TIMEOUT, gather(body, room)).await;
+    let bytes = read.map_err(|_| ApiError::BodyTimedOut)??;
     let request: EnsureRefsRequest = serde_json::from_slice(&bytes).map_err(ApiError::BadJson)?;
     if request.refs.is_empty() && request.commits.is_empty() {
         return Err(ApiError::NothingToEnsure);
@@ -91,4 +102,21 @@ async fn read(body: Body) -> Result<EnsureRefsRequest, ApiError> {
         return Err(ApiError::TooManyNames { max: MAX_NAMES });
     }
     Ok(request)
+}
+
+/// Gathers a body in memory.
+async fn gather(body: Body, mut room: Room) -> Result<Vec<u8>, ApiError> {
+    let (mut stream, mut bytes) = (body.into_data_stream(), Vec::new());
+    let too_large = || ApiError::BodyTooLarge { max: MAX_BODY_LEN };
+    while let Some(piece) = stream.try_next().await.map_err(|_| too_large())? {
+        let len = bytes.len() + piece.len();
+        if len > MAX_BODY_LEN {
+            return Err(too_large());
+        }
+        if !room.make(len as u64) {
+            return Err(GitHttpError::Busy.into());
+        }
+        bytes.extend_from_slice(&piece);
+    }
+    Ok(bytes)
 }

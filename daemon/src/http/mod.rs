@@ -4,6 +4,7 @@
 mod admin;
 mod authorize;
 mod blocks;
+mod bodies;
 mod body;
 mod bundle;
 mod conditional;

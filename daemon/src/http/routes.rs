@@ -14,6 +14,7 @@ use cachewfs_format::api::{REPOS_PATH, RefreshAnswer, kind_of_stem};
 use cachewfs_format::{ArchiveKind, RepoName, SnapshotId};
 
 use super::authorize::authorize;
+use super::bodies::Bodies;
 use super::error::ApiError;
 use super::git_protocol::{self, GitServer};
 use super::{
@@ -34,6 +35,8 @@ pub(super) struct App {
     revisions: RevisionIndex,
     lfs_revisions: RevisionIndex,
     pub(super) git: Arc<GitServer>,
+    /// Bodies in memory.
+    pub(super) bodies: Bodies,
     pub(super) archives: published::Archives,
     pub(super) found: published::Found,
     pub(super) access: Access,
@@ -68,6 +71,7 @@ pub(crate) fn router(
 ) -> Router {
     let app = Arc::new(App {
         git: Arc::new(GitServer::new(&registry)),
+        bodies: ensure_refs::bodies(),
         registry,
         revisions: RevisionIndex::new(store.clone()),
         lfs_revisions: RevisionIndex::new(store.lfs()),
@@ -128,6 +132,7 @@ async fn git(State(app): State<Arc<App>>, request: Request) -> Result<Response, 
         Asked::Published(repo, target) => (repo, target),
     };
     let (parts, body) = request.into_parts();
+    let client = git_protocol::client(&parts);
     let (method, uri, headers) = (parts.method, parts.uri, parts.headers);
     let version = parts.version;
     app.registry.check(&repo)?;
@@ -149,7 +154,7 @@ async fn git(State(app): State<Arc<App>>, request: Request) -> Result<Response, 
             Ok(refreshed(&app, published))
         }
         Target::EnsureRefs if request.method == Method::POST => {
-            ensure_refs::ensure_refs(app, request.repo, body).await
+            ensure_refs::ensure_refs(app, request.repo, (body, client)).await
         }
         Target::Bundle if is_read => bundle::bundle(app, request, uri.query()).await,
         Target::Refresh | Target::EnsureRefs => Ok(not_allowed("POST")),

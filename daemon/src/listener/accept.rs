@@ -11,7 +11,7 @@ use tracing::{debug, warn};
 
 use super::Tls;
 use super::connection::Connection;
-use super::shares::{Place, Shares};
+use crate::shares::{Place, Shares};
 
 /// How long nothing is accepted after the system had no room for a connection.
 const PAUSE: Duration = Duration::from_millis(100);

@@ -3,7 +3,6 @@
 mod accept;
 mod connection;
 mod serve;
-mod shares;
 mod tls;
 
 pub(crate) use accept::{ClientAddress, Listener};

@@ -46,7 +46,7 @@ impl MirrorError {
             GitError::Spawn { .. } | GitError::Stopped { .. } | GitError::DiskFull { .. } => {
                 return Self::Git(source);
             }
-            // What upstream sends makes git take so much.
+            // git takes so much memory because of an answer of upstream.
             GitError::OutOfMemory { .. }
             | GitError::Pipe { .. }
             | GitError::TooMuchOutput { .. }

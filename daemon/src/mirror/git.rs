@@ -68,7 +68,7 @@ pub(crate) struct Git {
     /// The file in the data directory that stands for the user's configuration. It is our own, and may
     /// include the operator's.
     global_config: Arc<PathBuf>,
-    /// What each process may allocate, in bytes.
+    /// Memory that each process may allocate, in bytes.
     memory_limit: u64,
     stop: CancellationToken,
     runtime: Handle,

@@ -1,8 +1,10 @@
 //! How much memory a git process may take, and whether one came near to that.
 //!
-//! The limit is the kernel's (`RLIMIT_DATA` of `setrlimit(2)`): it counts what a process allocates, but
-//! not the packs that it maps. git's children inherit it. git says in words of its own that memory ran
-//! out, and with the exit code of all its errors, so the daemon looks how much memory git has while it runs.
+//! The kernel enforces the limit (`RLIMIT_DATA` of `setrlimit(2)`). It counts the memory that a process
+//! allocates, but not the packs that it maps. git's children inherit the limit.
+//!
+//! A git that finds no memory ends with the exit code of all its errors, and with words that differ between
+//! versions. So the daemon looks, while git runs, how much memory it has.
 
 use std::fs;
 use std::path::Path;

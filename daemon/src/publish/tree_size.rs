@@ -215,7 +215,7 @@ fn is_tree(mode: &[u8]) -> bool {
     u32::from_str_radix(mode.trim_end(), 8).is_ok_and(|mode| mode & 0o170_000 == 0o040_000)
 }
 
-/// What all paths of a tree come to; the largest number stands for all that are larger.
+/// The number and the length of all paths of a tree. The largest number stands for all larger ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Size {
     /// Files and directories.

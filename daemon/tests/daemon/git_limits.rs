@@ -10,6 +10,7 @@ use futures_util::StreamExt as _;
 use reqwest::{Body, Client, Method, Response};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use crate::harness::*;
 use crate::http_upstream::*;
@@ -81,6 +82,7 @@ async fn a_body_that_is_too_long_is_refused_however_it_comes() {
     let (world, _, _) = mirrored(|config| config.git_http.max_body_bytes = 100_000).await;
     let long = vec![b'0'; 5_000_000];
     let compressed = [&pkt::HEADERS[..], &[("content-encoding", "gzip")]].concat();
+    let small_bomb = post(&world, &compressed, gzip(&long[..90_000])).await;
 
     let plain = post(&world, &pkt::HEADERS, long.clone()).await;
     let bomb = post(&world, &compressed, gzip(&long)).await;
@@ -90,6 +92,7 @@ async fn a_body_that_is_too_long_is_refused_however_it_comes() {
     let chunks = Body::wrap_stream(futures_util::stream::iter(pieces));
     let chunked = post(&world, &pkt::HEADERS, chunks).await;
 
+    assert_eq!(code(small_bomb).await, answer(413, "body_inflates"));
     assert_eq!(code(plain).await, answer(413, "body_too_long"));
     assert_eq!(code(bomb).await, answer(413, "body_too_long"));
     assert_eq!(code(chunked).await, answer(413, "body_too_long"));
@@ -198,6 +201,109 @@ async fn a_body_that_does_not_come_is_given_up() {
     assert_eq!(code(refused).await, answer(408, "body_too_slow"));
 }
 
+/// Sends the head of a request, and the first byte of a body that doesn't come.
+async fn begin_body(world: &World, path: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(world.running.address).await.unwrap();
+    let [(protocol, version), (kind, upload_pack)] = pkt::HEADERS;
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nhost: x\r\n{protocol}: {version}\r\n{kind}: {upload_pack}\r\n\
+         content-length: 1000\r\n\r\n0"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_that_do_not_come_hold_up_nobody() {
+    let (world, _, head) = mirrored(|config| config.git_http.max_requests = 8).await;
+    let mut stalled = Vec::new();
+    for path in ["git-upload-pack", "ensure-refs"] {
+        for _ in 0..30 {
+            stalled.push(begin_body(&world, &format!("/git/{REPO}/{path}")).await);
+        }
+    }
+
+    let listed = post(&world, &pkt::HEADERS, pkt::ls_refs()).await;
+    let ensured = world
+        .post(
+            &format!("/git/{REPO}/ensure-refs"),
+            format!("{{\"commits\":[\"{head}\"]}}"),
+        )
+        .await;
+
+    assert!(listed.text().await.unwrap().contains(&head));
+    assert_eq!(ensured.status(), 200);
+    drop(stalled);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_address_leaves_turns_and_disk_to_others() {
+    let (world, upstream) = start_behind_http(|config| {
+        config.git_http.max_requests = 8;
+        config.git_http.max_body_bytes = 1 << 20;
+    })
+    .await;
+    world.create_upstream();
+    upstream.set(Mood::Hangs);
+    let from = |address: [u8; 4]| {
+        let client = Client::builder().local_address(std::net::IpAddr::from(address));
+        client.build().unwrap()
+    };
+    let (crowd, other) = (from([127, 0, 0, 1]), from([127, 0, 0, 2]));
+    let refs = world.url(&format!("/git/{REPO}/info/refs?service=git-upload-pack"));
+    // Six of eight are all that one address gets.
+    let waiting: Vec<_> = (0..6)
+        .map(|_| tokio::spawn(crowd.get(&refs).send()))
+        .collect();
+    eventually(|| !upstream.seen(&["info/refs"]).is_empty()).await;
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    let refused = loop {
+        let one_more = crowd.get(&refs).timeout(Duration::from_millis(100));
+        match one_more.send().await {
+            Ok(refused) => break refused,
+            Err(_) => assert!(tokio::time::Instant::now() < deadline, "one gets all"),
+        }
+    };
+    assert_eq!(code(refused).await, answer(503, "busy"));
+    let served = tokio::spawn(other.get(&refs).send());
+    upstream.set(Mood::Good);
+    assert_eq!(served.await.unwrap().unwrap().status(), 200);
+    for request in waiting {
+        assert_eq!(request.await.unwrap().unwrap().status(), 200);
+    }
+
+    // There is room for sixteen of the longest bodies, and for twelve of one address.
+    upstream.set(Mood::Hangs);
+    let upload = world.url(&format!("/git/{REPO}/git-upload-pack"));
+    let send = |client: &Client, body: Body| {
+        let request = client.post(&upload).body(body);
+        let request = pkt::HEADERS.iter().fold(request, |request, (name, value)| {
+            request.header(*name, *value)
+        });
+        tokio::spawn(request.send())
+    };
+    let stalled = || {
+        let all = futures_util::stream::iter([Ok::<_, std::io::Error>(vec![b'0'; 1 << 20])]);
+        Body::wrap_stream(all.chain(futures_util::stream::pending()))
+    };
+    let full: Vec<_> = (0..14).map(|_| send(&crowd, stalled())).collect();
+    let finished = || full.iter().filter(|request| request.is_finished());
+    eventually(|| finished().count() >= 2).await;
+    let seen = || upstream.seen(&["git-upload-pack"]).len();
+    let before = seen();
+    let short = send(&crowd, vec![b'1'; 1000].into());
+    eventually(|| seen() > before).await;
+    let long = send(&other, vec![b'1'; 1 << 20].into());
+    eventually(|| seen() > before + 1).await;
+    for request in full {
+        if request.is_finished() {
+            let refused = request.await.unwrap().unwrap();
+            assert_eq!(code(refused).await, answer(503, "busy"));
+        }
+    }
+    drop((short, long));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn more_requests_than_there_is_room_for_are_sent_away() {
     let (world, upstream) = start_behind_http(|config| config.git_http.max_requests = 1).await;
@@ -223,9 +329,7 @@ async fn more_requests_than_there_is_room_for_are_sent_away() {
 
 /// Status and code of an answer to a path that no HTTP client would leave as it is.
 async fn raw_get(world: &World, path: &str) -> (u16, String) {
-    let mut stream = tokio::net::TcpStream::connect(world.running.address)
-        .await
-        .unwrap();
+    let mut stream = TcpStream::connect(world.running.address).await.unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();

@@ -1,17 +1,21 @@
 //! From a request of a git client to its answer.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::Request;
+use axum::http::request::Parts;
 use axum::http::{Method, header};
 use axum::response::Response;
 use futures_util::StreamExt as _;
 
+use super::body::receive;
 use super::pass_on::{Passed, pass_on};
 use super::server::GitServer;
 use super::target::{Service, Target};
 use super::{GitHttpError, headers, upload_pack};
+use crate::auth::Caller;
 use crate::http::error::ApiError;
 use crate::http::routes::not_allowed;
 use crate::repository::Repository;
@@ -26,9 +30,14 @@ pub(in crate::http) async fn answer(
 ) -> Result<Response, ApiError> {
     let upstream = server.registry.check(&target.repo)?;
     server.registry.note_use(&target.repo);
-    let admitted = server.admit()?;
     let (parts, body) = request.into_parts();
+    let client = client(&parts);
     let protocol = headers::git_protocol(&parts.headers)?;
+    let admitted = match target.service {
+        // A body that is received first takes no turn while it comes.
+        Service::UploadPack => None,
+        Service::InfoRefs | Service::ReceivePack | Service::Other(_) => Some(server.admit(client)?),
+    };
     let response = match target.service.clone() {
         Service::InfoRefs => {
             if parts.method != Method::GET {
@@ -45,19 +54,10 @@ pub(in crate::http) async fn answer(
                 }
             }
         }
-        Service::UploadPack => {
-            if parts.method != Method::POST {
-                return Ok(not_allowed("POST"));
-            }
-            let kind = parts.headers.get(header::CONTENT_TYPE);
-            if kind.is_none_or(|kind| kind != UPLOAD_PACK_REQUEST) {
-                let expected = UPLOAD_PACK_REQUEST;
-                return Err(GitHttpError::BadContentType { expected }.into());
-            }
-            let reader = upload_pack::Reader::open(server, target, &parts, protocol)?;
-            reader.rpc(&parts.headers, body).await?
+        Service::UploadPack | Service::ReceivePack if parts.method != Method::POST => {
+            return Ok(not_allowed("POST"));
         }
-        Service::ReceivePack if parts.method != Method::POST => return Ok(not_allowed("POST")),
+        Service::UploadPack => read(server, target, (parts, body), protocol).await?,
         Service::ReceivePack => {
             let passed = Passed::as_it_comes(&upstream, &target, &parts, body)?;
             let moved = UpstreamMoved(server.registry.find(&target.repo));
@@ -71,6 +71,34 @@ pub(in crate::http) async fn answer(
     };
     // The permit goes with the body: the request lasts until that is sent.
     Ok(response.map(|body| hold(body, admitted)))
+}
+
+/// Receives what a client wants to read, and answers.
+async fn read(
+    server: Arc<GitServer>,
+    target: Target,
+    (parts, body): (Parts, Body),
+    protocol: Option<String>,
+) -> Result<Response, ApiError> {
+    let kind = parts.headers.get(header::CONTENT_TYPE);
+    if kind.is_none_or(|kind| kind != UPLOAD_PACK_REQUEST) {
+        let expected = UPLOAD_PACK_REQUEST;
+        return Err(GitHttpError::BadContentType { expected }.into());
+    }
+    let client = client(&parts);
+    let room = (&*server.tmp, server.bodies.begin(client));
+    let body = receive(body, &parts.headers, server.body_limits(), room).await?;
+    let admitted = server.admit(client)?;
+    let reader = upload_pack::Reader::open(server, target, &parts, protocol)?;
+    let response = reader.rpc(body).await?;
+    Ok(response.map(|body| hold(body, admitted)))
+}
+
+/// Returns the address that a request comes from.
+pub(in crate::http) fn client(parts: &Parts) -> IpAddr {
+    let caller: Option<&Caller> = parts.extensions.get();
+    // No request gets here that nobody has authorized.
+    caller.map_or(Ipv4Addr::UNSPECIFIED.into(), |caller| caller.address)
 }
 
 /// Says, when a push is over, that whatever was known of upstream is out of date.

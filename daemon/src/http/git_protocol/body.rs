@@ -17,15 +17,21 @@ use futures_util::TryStreamExt as _;
 use tokio::time::timeout;
 
 use super::GitHttpError;
+use crate::http::bodies::Room;
 
 /// How much of the beginning is kept in memory, in bytes: what is wanted comes before what the client
 /// has, and nearly all requests are shorter.
-const HEAD_LEN: usize = 64 << 10;
+pub(super) const HEAD_LEN: usize = 64 << 10;
 /// So many compressed bytes are inflated at once: at most a thousand times as many come out.
 const PIECE_LEN: usize = 4 << 10;
+/// At most how many times its compressed length a body may have, beside [`HEAD_LEN`]. git sends ids in
+/// hexadecimal, for which the factor is two.
+const MAX_RATIO: u64 = 100;
 
 /// So much of a body that is refused is still taken, in bytes.
 const MAX_DISCARDED_LEN: u64 = 256 << 20;
+/// How long the daemon waits for more of such a body.
+const DISCARD_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The limits of one body.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +47,7 @@ pub(super) struct Received {
     head: Bytes,
     len: u64,
     file: Arc<File>,
+    _room: Room,
 }
 
 impl Received {
@@ -67,19 +74,24 @@ pub(super) async fn receive(
     body: Body,
     headers: &HeaderMap,
     limits: Limits,
-    tmp: &Path,
+    (tmp, room): (&Path, Room),
 ) -> Result<Received, GitHttpError> {
     let file = tempfile::tempfile_in(tmp).map_err(spool)?;
     let sink = Sink {
         file,
+        room,
         head: Vec::new(),
         len: 0,
         limit: limits.bytes,
+        inflated_limit: u64::MAX,
         error: None,
     };
     let mut decoder = match encoding(headers)? {
         Encoding::Plain => Decoder::Plain(sink),
-        Encoding::Gzip => Decoder::Gzip(GzDecoder::new(sink)),
+        Encoding::Gzip => Decoder::Gzip {
+            decoder: Box::new(GzDecoder::new(sink)),
+            taken: 0,
+        },
     };
     let mut stream = body.into_data_stream();
     let receiving = async {
@@ -87,24 +99,26 @@ pub(super) async fn receive(
         while let Some(bytes) = stream.try_next().await.map_err(broken)? {
             // To the page cache: shorter than handing it to another thread.
             if let Err(error) = decoder.push(&bytes) {
+                // The room is for others now.
+                drop(decoder);
                 discard(&mut stream).await;
                 return Err(error);
             }
         }
-        Ok(())
+        Ok(decoder)
     };
     let limit = limits.time;
-    timeout(limit, receiving)
-        .await
-        .map_err(|_| GitHttpError::BodyTooSlow { limit })??;
-    decoder.finish()
+    let received = timeout(limit, receiving).await;
+    received
+        .map_err(|_| GitHttpError::BodyTooSlow { limit })??
+        .finish()
 }
 
 /// Takes the rest of a body that is refused: a client that is still sending when the connection is
 /// closed never sees why.
 async fn discard(stream: &mut BodyDataStream) {
     let mut left = MAX_DISCARDED_LEN;
-    while let Ok(Some(bytes)) = stream.try_next().await {
+    while let Ok(Ok(Some(bytes))) = timeout(DISCARD_PATIENCE, stream.try_next()).await {
         match left.checked_sub(bytes.len() as u64) {
             Some(rest) => left = rest,
             None => return,
@@ -128,7 +142,11 @@ fn encoding(headers: &HeaderMap) -> Result<Encoding, GitHttpError> {
 
 enum Decoder {
     Plain(Sink),
-    Gzip(GzDecoder<Sink>),
+    Gzip {
+        decoder: Box<GzDecoder<Sink>>,
+        /// How many compressed bytes have come.
+        taken: u64,
+    },
 }
 
 impl Decoder {
@@ -138,7 +156,9 @@ impl Decoder {
                 let result = sink.write_all(bytes);
                 result.map_err(|error| sink.why(error))
             }
-            Self::Gzip(decoder) => bytes.chunks(PIECE_LEN).try_for_each(|piece| {
+            Self::Gzip { decoder, taken } => bytes.chunks(PIECE_LEN).try_for_each(|piece| {
+                *taken += piece.len() as u64;
+                decoder.get_mut().inflated_limit = *taken * MAX_RATIO + HEAD_LEN as u64;
                 let result = decoder.write_all(piece);
                 result.map_err(|error| decoder.get_mut().why(error))
             }),
@@ -148,7 +168,7 @@ impl Decoder {
     fn finish(self) -> Result<Received, GitHttpError> {
         let sink = match self {
             Self::Plain(sink) => sink,
-            Self::Gzip(mut decoder) => {
+            Self::Gzip { mut decoder, .. } => {
                 let result = decoder.try_finish();
                 result.map_err(|error| decoder.get_mut().why(error))?;
                 decoder
@@ -160,6 +180,7 @@ impl Decoder {
             head: sink.head.into(),
             len: sink.len,
             file: Arc::new(sink.file),
+            _room: sink.room,
         })
     }
 }
@@ -167,9 +188,12 @@ impl Decoder {
 /// Where a body goes, up to its limit.
 struct Sink {
     file: File,
+    room: Room,
     head: Vec<u8>,
     len: u64,
     limit: u64,
+    /// The limit that follows from the compressed bytes so far.
+    inflated_limit: u64,
     /// Why writing failed, if it was not the decoder that did.
     error: Option<GitHttpError>,
 }
@@ -188,9 +212,15 @@ impl Sink {
 
 impl std::io::Write for Sink {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let limit = self.limit;
-        if self.len + bytes.len() as u64 > limit {
+        let (limit, len) = (self.limit, self.len + bytes.len() as u64);
+        if len > limit {
             return Err(self.fail(GitHttpError::BodyTooLong { limit }));
+        }
+        if len > self.inflated_limit {
+            return Err(self.fail(GitHttpError::BodyInflates { ratio: MAX_RATIO }));
+        }
+        if !self.room.make(len) {
+            return Err(self.fail(GitHttpError::Busy));
         }
         if let Err(error) = self.file.write_all(bytes) {
             return Err(self.fail(spool(error)));
@@ -198,7 +228,7 @@ impl std::io::Write for Sink {
         let room = HEAD_LEN.saturating_sub(self.head.len());
         self.head
             .extend_from_slice(bytes.split_at(room.min(bytes.len())).0);
-        self.len += bytes.len() as u64;
+        self.len = len;
         Ok(bytes.len())
     }
 

@@ -21,6 +21,8 @@ pub(in crate::http) enum GitHttpError {
     BadContentEncoding,
     #[error("the body is longer than {limit} bytes")]
     BodyTooLong { limit: u64 },
+    #[error("the body inflates to more than {ratio} times its length")]
+    BodyInflates { ratio: u64 },
     #[error("the body is not valid gzip")]
     BadGzip(#[source] Arc<std::io::Error>),
     #[error("the body did not arrive within {}", humantime::format_duration(*.limit))]
@@ -57,6 +59,7 @@ impl GitHttpError {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_body")
             }
             Self::BodyTooLong { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_long"),
+            Self::BodyInflates { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "body_inflates"),
             Self::BodyTooSlow { .. } => (StatusCode::REQUEST_TIMEOUT, "body_too_slow"),
             Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
             Self::Git(_) => (StatusCode::INTERNAL_SERVER_ERROR, "mirror_failed"),
@@ -84,6 +87,7 @@ impl GitHttpError {
             Self::BodyTooLong { .. } => {
                 "Raise max_body_bytes in [git_http] of the daemon's configuration."
             }
+            Self::BodyInflates { .. } => "Send the body as it is, not compressed.",
             Self::BodyTooSlow { .. } => {
                 "Raise body_timeout in [git_http] of the daemon's configuration."
             }

@@ -20,7 +20,7 @@ mod server;
 mod target;
 mod upload_pack;
 
-pub(super) use answer::answer;
+pub(super) use answer::{answer, client};
 pub(super) use error::GitHttpError;
 pub(super) use server::GitServer;
 pub(super) use target::{Target, parse, parse_other};

@@ -1,12 +1,12 @@
 //! `git upload-pack` at work: its first packet tells whether it can answer.
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt as _, stream};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use super::GitHttpError;
@@ -15,13 +15,16 @@ use super::relay::Relay;
 use super::server::GitServer;
 use crate::mirror::{GitError, GitStream, UploadPack};
 use crate::pkt_line;
+use crate::shares::Place;
 
 /// A process whose first packet is here.
 #[derive(Debug)]
 pub(super) struct Opened {
     begun: Bytes,
     stream: GitStream,
-    turn: OwnedSemaphorePermit,
+    turn: Place,
+    /// The input, which takes room as long as git may read it.
+    body: Option<Arc<Received>>,
 }
 
 impl Opened {
@@ -29,11 +32,11 @@ impl Opened {
     pub(super) async fn start(
         server: &GitServer,
         repository: &Path,
-        protocol: Option<&str>,
-        body: Option<&Received>,
+        (client, protocol): (IpAddr, Option<&str>),
+        body: Option<&Arc<Received>>,
     ) -> Result<Self, GitHttpError> {
         let failed = |error| GitHttpError::Git(Arc::new(error));
-        let turn = server.process_turn().await?;
+        let turn = server.process_turn(client).await?;
         let upload_pack = UploadPack {
             git: &server.git,
             config: &server.config().git,
@@ -48,6 +51,7 @@ impl Opened {
             begun: Bytes::new(),
             stream: stream.map_err(failed)?,
             turn,
+            body: body.cloned(),
         };
         let limit = server.config().git_http.answer_timeout;
         let begun = timeout(limit, opened.gather_until(pkt_line::has_first_packet)).await;
@@ -101,6 +105,6 @@ impl Opened {
             Some(mut rest) => Ok(rest.next().await?.map(|bytes| (bytes, Some(rest)))),
             None => Ok::<_, GitError>(None),
         });
-        relay.body(stream::iter(begun).chain(rest), self.turn)
+        relay.body(stream::iter(begun).chain(rest), (self.turn, self.body))
     }
 }

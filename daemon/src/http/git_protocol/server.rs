@@ -1,11 +1,11 @@
 //! What all requests of git clients share: limits, counters, the way to upstream.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::pass_on::SharedAnswers;
@@ -13,8 +13,13 @@ use super::relay::{Limits, Relay};
 use super::{GitHttpError, body};
 use crate::app::tmp_directory;
 use crate::config::Config;
+use crate::http::bodies::Bodies;
 use crate::mirror::Git;
 use crate::repository::Registry;
+use crate::shares::{Place, Shares};
+
+/// How many of the longest bodies find room on disk at the same time.
+const MAX_LONGEST_BODIES: u64 = 16;
 
 /// What all requests of git clients share.
 #[derive(Debug)]
@@ -27,12 +32,14 @@ pub(in crate::http) struct GitServer {
     pub(super) client: reqwest::Client,
     pub(super) shared: SharedAnswers,
     pub(in crate::http) counters: Counters,
-    /// Requests that are received or answered.
-    requests: Arc<Semaphore>,
+    /// Bodies on disk.
+    pub(super) bodies: Bodies,
+    /// Requests that are answered, or passed on while they come.
+    requests: Shares,
     /// Processes that serve.
-    processes: Arc<Semaphore>,
+    processes: Shares,
     /// Requests that are passed on, per host: one that hangs leaves the others theirs.
-    passed_on: Mutex<HashMap<String, Arc<Semaphore>>>,
+    passed_on: Mutex<HashMap<String, Shares>>,
 }
 
 /// What was done for git clients, counted from the daemon's start.
@@ -59,7 +66,7 @@ impl GitServer {
     pub(in crate::http) fn new(registry: &Arc<Registry>) -> Self {
         let config = registry.config();
         let limits = &config.git_http;
-        let semaphore = |permits| Arc::new(Semaphore::new(permits));
+        let max_body_bytes = limits.max_body_bytes.saturating_mul(MAX_LONGEST_BODIES);
         Self {
             registry: Arc::clone(registry),
             git: registry.git(),
@@ -75,8 +82,9 @@ impl GitServer {
             client: registry.client(),
             shared: SharedAnswers::default(),
             counters: Counters::default(),
-            requests: semaphore(limits.max_requests),
-            processes: semaphore(limits.max_processes),
+            bodies: Bodies::new(max_body_bytes, body::HEAD_LEN as u64),
+            requests: Shares::leaving_a_quarter(limits.max_requests),
+            processes: Shares::leaving_a_quarter(limits.max_processes),
             passed_on: Mutex::default(),
         }
     }
@@ -94,22 +102,22 @@ impl GitServer {
         }
     }
 
-    /// Room for one request more, which is not waited for.
-    pub(super) fn admit(&self) -> Result<OwnedSemaphorePermit, GitHttpError> {
-        let permit = Arc::clone(&self.requests).try_acquire_owned();
-        permit.map_err(|_| GitHttpError::Busy)
+    /// Room for one request more of `client`, which is not waited for.
+    pub(super) fn admit(&self, client: IpAddr) -> Result<Place, GitHttpError> {
+        self.requests.try_take(client).ok_or(GitHttpError::Busy)
     }
 
     /// A turn to run a process.
-    pub(super) async fn process_turn(&self) -> Result<OwnedSemaphorePermit, GitHttpError> {
-        self.turn(&self.processes).await
+    pub(super) async fn process_turn(&self, client: IpAddr) -> Result<Place, GitHttpError> {
+        self.turn(&self.processes, client).await
     }
 
     /// A turn to talk to `host`.
     pub(super) async fn upstream_turn(
         &self,
         host: &str,
-    ) -> Result<OwnedSemaphorePermit, GitHttpError> {
+        client: IpAddr,
+    ) -> Result<Place, GitHttpError> {
         let turns = {
             // Hosts are those of the configuration: a request for another has been refused.
             let mut hosts = self
@@ -118,16 +126,17 @@ impl GitServer {
                 .unwrap_or_else(PoisonError::into_inner);
             let limit = self.config().git_http.max_passed_on;
             let turns = hosts.entry(host.to_owned());
-            Arc::clone(turns.or_insert_with(|| Arc::new(Semaphore::new(limit))))
+            turns
+                .or_insert_with(|| Shares::leaving_a_quarter(limit))
+                .clone()
         };
-        self.turn(&turns).await
+        self.turn(&turns, client).await
     }
 
-    async fn turn(&self, turns: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, GitHttpError> {
-        let turn = Arc::clone(turns).acquire_owned();
-        match timeout(self.config().git_http.queue_timeout, turn).await {
-            Ok(Ok(permit)) => Ok(permit),
-            Ok(Err(_)) | Err(_) => Err(GitHttpError::Busy),
+    async fn turn(&self, turns: &Shares, client: IpAddr) -> Result<Place, GitHttpError> {
+        match timeout(self.config().git_http.queue_timeout, turns.wait(client)).await {
+            Ok(Some(place)) => Ok(place),
+            Ok(None) | Err(_) => Err(GitHttpError::Busy),
         }
     }
 }

@@ -1,16 +1,16 @@
 //! Reading a repository with git: from its mirror, else from upstream.
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use axum::body::Body;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use bytes::Bytes;
 use tracing::{debug, warn};
 
-use super::body::{Received, receive};
+use super::body::Received;
 use super::opened::Opened;
 use super::pass_on::{Passed, build, pass_on_shared};
 use super::server::{Counters, GitServer};
@@ -40,6 +40,7 @@ pub(super) struct Reader {
     repository: Arc<Repository>,
     protocol: Option<String>,
     headers: HeaderMap,
+    client: IpAddr,
 }
 
 /// Where an answer comes from.
@@ -93,6 +94,7 @@ impl Reader {
             repository,
             protocol,
             headers: parts.headers.clone(),
+            client: super::answer::client(parts),
         })
     }
 
@@ -111,9 +113,7 @@ impl Reader {
     }
 
     /// A listing of refs, or a pack.
-    pub(super) async fn rpc(self, headers: &HeaderMap, body: Body) -> Result<Response, ApiError> {
-        let limits = self.server.body_limits();
-        let body = receive(body, headers, limits, &self.server.tmp).await?;
+    pub(super) async fn rpc(self, body: Received) -> Result<Response, ApiError> {
         let body = Arc::new(body);
         let subject = if self.is_version_2() && pkt_line::depends_on_refs(body.head()) {
             Subject::Refs
@@ -235,7 +235,12 @@ impl Reader {
         if let Some(directory) = upstream.directory() {
             return self.read_directory(&directory, body).await;
         }
-        let mut passed = Passed::to_read(&upstream, &self.target, &self.headers, body.cloned())?;
+        let mut passed = Passed::to_read(
+            &upstream,
+            &self.target,
+            (&self.headers, self.client),
+            body.cloned(),
+        )?;
         if !self.headers.contains_key(header::AUTHORIZATION) {
             let authorization = upstream.authorization().await;
             passed.own_authorization =
@@ -269,8 +274,8 @@ impl Reader {
         repository: &Path,
         body: Option<&Arc<Received>>,
     ) -> Result<Opened, GitHttpError> {
-        let protocol = self.protocol.as_deref();
-        Opened::start(&self.server, repository, protocol, body.map(|body| &**body)).await
+        let from = (self.client, self.protocol.as_deref());
+        Opened::start(&self.server, repository, from, body).await
     }
 
     fn respond(&self, opened: Opened, kind: Kind, place: Place) -> Response {

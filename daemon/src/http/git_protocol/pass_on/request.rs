@@ -1,5 +1,6 @@
 //! Passing a request on to the configured upstream, and its answer back.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use tokio_util::io::ReaderStream;
 use tracing::{Instrument as _, debug};
 
 use super::redirect::{Base, is_redirect};
+use crate::http::git_protocol::answer::client;
 use crate::http::git_protocol::body::Received;
 use crate::http::git_protocol::server::{Counters, GitServer};
 use crate::http::git_protocol::target::{Service, Spelling, Target};
@@ -35,6 +37,8 @@ pub(in crate::http::git_protocol) struct Passed {
     pub(in crate::http::git_protocol) body: PassedBody,
     /// The daemon's own, where the client shows none. Upstream's answer is for all who show none.
     pub(in crate::http::git_protocol) own_authorization: Option<HeaderValue>,
+    /// Takes a turn of this address's.
+    pub(in crate::http::git_protocol) client: IpAddr,
     redirects: Redirects,
     /// Who asked: a task of its own may send it.
     cause: Cause,
@@ -90,6 +94,7 @@ impl Passed {
             headers,
             body,
             own_authorization: None,
+            client: client(parts),
             redirects: Redirects::Translated,
             cause: Cause::current(),
         })
@@ -100,7 +105,7 @@ impl Passed {
     pub(in crate::http::git_protocol) fn to_read(
         upstream: &Upstream,
         target: &Target,
-        headers: &HeaderMap,
+        (headers, client): (&HeaderMap, IpAddr),
         body: Option<Arc<Received>>,
     ) -> Result<Self, GitHttpError> {
         let base = if headers.contains_key(header::AUTHORIZATION) {
@@ -122,6 +127,7 @@ impl Passed {
             headers: headers::to_upstream_to_read(headers),
             body,
             own_authorization: None,
+            client,
             redirects: Redirects::Followed,
             cause: Cause::current(),
         })
@@ -148,7 +154,9 @@ pub(in crate::http::git_protocol) async fn pass_on(
     server: &GitServer,
     passed: Passed,
 ) -> Result<Response, GitHttpError> {
-    let turn = server.upstream_turn(&passed.base.host).await?;
+    let turn = server
+        .upstream_turn(&passed.base.host, passed.client)
+        .await?;
     let idle = server.config().git_http.idle_timeout;
     let (base, url) = (passed.base.clone(), passed.url.clone());
     let response = send(server, passed).await?;

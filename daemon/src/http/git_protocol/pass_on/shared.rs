@@ -149,7 +149,9 @@ impl Shared {
     }
 
     async fn fetch(&self, server: &GitServer, passed: Passed) -> Result<(), GitHttpError> {
-        let _turn = server.upstream_turn(&passed.base.host).await?;
+        let _turn = server
+            .upstream_turn(&passed.base.host, passed.client)
+            .await?;
         let response = send(server, passed).await?;
         self.head.send_replace(Some(Ok(head(&response))));
         let mut pieces = std::pin::pin!(pieces(response, server.relay.limits.idle));
