@@ -21,6 +21,7 @@ use crate::mirror::{
     CredentialError, Credentials, Git, GitVersionError, check_version, end_orphans,
 };
 use crate::open_store::{StoreTasks, check_store, open_store};
+use crate::private::create_private;
 use crate::publish::Publisher;
 use crate::readiness::Life;
 use crate::repository::{Registry, mirrors};
@@ -338,7 +339,7 @@ pub(crate) fn tmp_directory(config: &Config) -> PathBuf {
 pub(crate) async fn lock_directory(directory: &Path) -> Result<File, StartError> {
     let path = directory.join("lock");
     let open = || {
-        std::fs::create_dir_all(directory)?;
+        create_private(directory)?;
         File::create(&path)
     };
     let lock = open().map_err(|source| StartError::Prepare {
@@ -387,6 +388,9 @@ const GIT_CONFIG: &str = "\
 \tauto = false
 ";
 
+/// The setting that goes before the operator's: with another, git lets other users read a mirror.
+const PRIVATE: &str = "[core]\n\tsharedRepository = umask\n";
+
 /// Writes the file that stands for the user's git configuration. It includes the operator's file, which
 /// may name credential helpers.
 fn write_git_config(config: &Config) -> std::io::Result<PathBuf> {
@@ -402,6 +406,7 @@ fn write_git_config(config: &Config) -> std::io::Result<PathBuf> {
             .replace('"', "\\\"");
         text.extend(["[include]\n\tpath = \"", &file, "\"\n"]);
     }
+    text.push_str(PRIVATE);
     let mut file = tempfile::NamedTempFile::new_in(&directory)?;
     std::io::Write::write_all(&mut file, text.as_bytes())?;
     file.persist(&path)?;

@@ -25,6 +25,7 @@ mod mirrors_config;
 mod open_store;
 mod percent;
 mod pkt_line;
+mod private;
 mod publish;
 mod read_now;
 mod readiness;

@@ -10,6 +10,7 @@ use cachewfs_daemon::{
 };
 use cachewfs_format::{Colours, RepoName};
 use clap::{Parser, Subcommand, ValueEnum};
+use rustix::fs::Mode;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{Level, error, info, warn};
@@ -94,6 +95,8 @@ impl Args {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
+    // Mirrors and segments are not for other users of the machine; git follows.
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
     let args = Args::parse();
     match &args.command {
         Some(Command::NewToken { name, groups }) => return new_token(name, groups),

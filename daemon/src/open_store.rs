@@ -14,6 +14,7 @@ use crate::app::{CheckWarning, StartError, lock_directory, sweep};
 use crate::collection::collect_now_and_then;
 use crate::config::{Config, LiveConfig};
 use crate::error_chain::chain;
+use crate::private::create_private;
 use crate::store::{DiskTier, Limits, Notice, S3Error, S3Tier, Store, Tiers};
 
 /// How long a start waits for the bucket before it goes on without.
@@ -69,10 +70,12 @@ pub(crate) async fn open_authority(config: &Config) -> Result<Store, StartError>
 /// The directory of the store, and the one for what is not finished.
 fn open_directory(config: &Config) -> Result<(DiskTier, PathBuf), StartError> {
     let (root, tmp) = config.store.directories(&config.data_dir);
-    let disk = DiskTier::create(&root, &tmp).map_err(|source| StartError::Store {
+    let failed = |source: Box<dyn std::error::Error + Send + Sync>| StartError::Store {
         place: root.display().to_string(),
-        source: source.into(),
-    })?;
+        source,
+    };
+    create_private(&root).map_err(|error| failed(error.into()))?;
+    let disk = DiskTier::create(&root, &tmp).map_err(|error| failed(error.into()))?;
     Ok((disk, tmp))
 }
 

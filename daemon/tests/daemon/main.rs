@@ -39,6 +39,7 @@ mod miss;
 mod odd_repositories;
 mod pins;
 mod pkt;
+mod private;
 mod process;
 mod program;
 mod publish;
