@@ -3,15 +3,19 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 pub(crate) use cachewfs_daemon::Config;
-use cachewfs_daemon::{Daemon, Running};
+use cachewfs_daemon::{Daemon, NewToken, Running};
+use cachewfs_fuse::SecretToken;
 
 use crate::error::CliError;
 
-/// A daemon that runs in this process.
+/// A daemon that runs in this process, and the token without which it answers nobody.
 #[derive(Debug)]
-pub(crate) struct Embedded(Running);
+pub(crate) struct Embedded {
+    running: Running,
+    token: SecretToken,
+}
 
 /// The configuration of a daemon that keeps its data in `directory` and listens on a free port of
 /// the loopback interface; `upstreams` are `HOST=URL`, beside the usual hosts.
@@ -36,20 +40,29 @@ pub(crate) fn config(directory: &Path, upstreams: &[String]) -> Result<Config> {
     Ok(config)
 }
 
-/// Starts a daemon.
+/// Starts a daemon that answers this process alone: other users of the machine, and web pages in their
+/// browsers, reach its address too. Its token is made for this run, and is nowhere but in memory.
 pub(crate) async fn start(config: Config) -> Result<Embedded> {
-    Ok(Embedded(Daemon::start(config).await?))
+    let token = NewToken::generate().context("there are no random numbers")?;
+    let running = Daemon::start_for_one(config, &token).await?;
+    let token = SecretToken::new(token.secret()).context("the token can't be sent")?;
+    Ok(Embedded { running, token })
 }
 
 impl Embedded {
     /// The URL that it serves at.
     pub(crate) fn url(&self) -> String {
-        format!("http://{}", self.0.address)
+        format!("http://{}", self.running.address)
+    }
+
+    /// The token that it wants to see.
+    pub(crate) fn token(&self) -> SecretToken {
+        self.token.clone()
     }
 
     /// Stops it, and waits until it has.
     pub(crate) async fn stop(self) {
-        self.0.shutdown.cancel();
-        self.0.stopped().await;
+        self.running.shutdown.cancel();
+        self.running.stopped().await;
     }
 }

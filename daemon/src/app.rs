@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::{Access, AuthError};
+use crate::auth::{Access, AuthError, NewToken};
 use crate::collection::{CollectionReport, collect_by_order};
 use crate::config::{Config, ConfigError, LiveConfig};
 use crate::http;
@@ -123,7 +123,7 @@ impl Daemon {
     pub fn check(config: &Config) -> Result<Vec<CheckWarning>, StartError> {
         config.check()?;
         config.tls.as_ref().map(Tls::open).transpose()?;
-        Access::open(&config.auth)?;
+        Access::open(&config.auth, None)?;
         let mut warnings = check_store(config)?;
         match Credentials::open_all(&config.upstream_auth, &config.upstreams) {
             Ok(_) => {}
@@ -149,10 +149,20 @@ impl Daemon {
     /// Starts the daemon in the current tokio runtime, which must have several threads. It serves
     /// before it has looked for mirrors on disk, so that probes are answered; it has when this returns.
     pub async fn start(config: Config) -> Result<Running, StartError> {
+        Self::start_for(config, None).await
+    }
+
+    /// As [`Daemon::start`], but only requests that show `token` are answered, and be it that the daemon lives:
+    /// all users of a machine reach its loopback addresses, and so do web pages in their browsers.
+    pub async fn start_for_one(config: Config, token: &NewToken) -> Result<Running, StartError> {
+        Self::start_for(config, Some(token)).await
+    }
+
+    async fn start_for(config: Config, only_for: Option<&NewToken>) -> Result<Running, StartError> {
         config.check()?;
         let tls = config.tls.as_ref().map(Tls::open).transpose()?;
         let credentials = Credentials::open_all(&config.upstream_auth, &config.upstreams)?;
-        let access = Access::open(&config.auth)?;
+        let access = Access::open(&config.auth, only_for)?;
         let live = Arc::new(LiveConfig::new(config));
         let config = live.now();
         let lock = lock_directory(&config.data_dir).await?;

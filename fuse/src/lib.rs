@@ -25,6 +25,6 @@ mod testing;
 mod traffic;
 mod view;
 
-pub use fetch::TokenError;
+pub use fetch::{SecretToken, TokenError};
 pub use mount::{Mount, MountError};
 pub use options::{Hydrate, MountOptions};

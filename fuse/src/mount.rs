@@ -96,15 +96,9 @@ impl Mount {
                 source,
             })?;
         let traffic = Arc::new(Traffic::default());
-        let token = options.token_file.as_deref().map(|path| {
-            let path_of_error = path.to_owned();
-            DaemonToken::open(path).map_err(|source| MountError::Token {
-                path: path_of_error,
-                source,
-            })
-        });
-        let source = HttpSource::new(&options, token.transpose()?, Arc::clone(&traffic))
-            .map_err(MountError::Http)?;
+        let token = open_token(&options)?;
+        let source =
+            HttpSource::new(&options, token, Arc::clone(&traffic)).map_err(MountError::Http)?;
         let backend = Arc::new(Backend::new(
             Arc::new(source),
             open_cache(&options).await?,
@@ -187,6 +181,20 @@ impl Mount {
             warn!("some tasks did not end in time");
         }
     }
+}
+
+/// The token that the daemons are shown.
+fn open_token(options: &MountOptions) -> Result<Option<DaemonToken>, MountError> {
+    if let Some(token) = &options.secret_token {
+        return Ok(Some(token.into()));
+    }
+    let open = |path: &PathBuf| {
+        DaemonToken::open(path).map_err(|source| MountError::Token {
+            path: path.clone(),
+            source,
+        })
+    };
+    options.token_file.as_ref().map(open).transpose()
 }
 
 async fn open_cache(options: &MountOptions) -> Result<Cache, MountError> {

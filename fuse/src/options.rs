@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::fetch::SecretToken;
+
 /// How a repository is mounted.
 #[derive(Clone, Debug)]
 pub struct MountOptions {
@@ -12,6 +14,8 @@ pub struct MountOptions {
     pub daemons: Vec<String>,
     /// A file with the token that the daemons are shown; read again when it changes.
     pub token_file: Option<PathBuf>,
+    /// A token that they are shown instead.
+    pub secret_token: Option<SecretToken>,
     /// Where chunks are kept. Several mounts may share it.
     pub cache_dir: PathBuf,
     /// Bytes of disk that the cache may take.
@@ -52,6 +56,7 @@ impl MountOptions {
             mount_point,
             daemons,
             token_file: None,
+            secret_token: None,
             cache_dir: default_cache_dir(),
             cache_max_bytes: 50 << 30,
             allow_other: false,

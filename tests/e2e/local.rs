@@ -1,6 +1,9 @@
 //! The whole system in one process.
 
-use cachewfs_tests::{MountProcess, Site, can_mount, git};
+use std::fs;
+use std::time::Duration;
+
+use cachewfs_tests::{MountProcess, Site, ask, can_mount, git};
 
 #[test]
 fn an_embedded_daemon_serves_the_mount() {
@@ -21,4 +24,42 @@ fn an_embedded_daemon_serves_the_mount() {
     assert_eq!(git(&clone, &["status", "--porcelain"]), "");
     let status = mount.cli(&["status"]);
     assert!(status.contains("local/project"), "{status}");
+}
+
+#[test]
+fn an_embedded_daemon_answers_its_own_mount_alone() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    site.grown_repo("project");
+    let mount = MountProcess::start_local(&site.path().join("machine"), &site.upstreams());
+    fs::read_dir(mount.repo("local/project")).unwrap();
+    let url = mount.status()["daemons"][0].as_str().unwrap().to_owned();
+    let address = url.strip_prefix("http://").unwrap().parse().unwrap();
+
+    let made_up = format!("Bearer cwfs_{}", "0".repeat(64));
+    for (method, target) in [
+        ("GET", "/healthz"),
+        ("GET", "/"),
+        ("GET", "/api/v1/repos"),
+        ("GET", "/git/local/project/snapshot.tar.zst"),
+        (
+            "GET",
+            "/git/local/project/info/refs?service=git-upload-pack",
+        ),
+        ("POST", "/git/local/project/refresh"),
+        ("POST", "/api/v1/repos/local/project/forget?store=true"),
+    ] {
+        for headers in [&[][..], &[("Authorization", &*made_up)]] {
+            let answer = ask(address, (method, target), headers, Duration::from_secs(10));
+            assert_eq!(answer.unwrap().status, 401, "{method} {target} {headers:?}");
+        }
+    }
+
+    mount.cli(&["refresh", "local/project"]);
+    assert!(mount.repo("local/project/.git/HEAD").exists());
+    for shown in mount.shown_to_others() {
+        assert!(!shown.contains("cwfs_"), "{shown}");
+    }
 }

@@ -121,6 +121,16 @@ impl MountProcess {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// Its log, its status, and the texts that the kernel shows of its process.
+    pub fn shown_to_others(&self) -> Vec<String> {
+        let of_kernel = ["cmdline", "environ", "mountinfo"].map(|file| {
+            let bytes = fs::read(format!("/proc/{}/{file}", self.process.id())).unwrap();
+            String::from_utf8_lossy(&bytes).into_owned()
+        });
+        let said = [self.log(), self.status().to_string()];
+        of_kernel.into_iter().chain(said).collect()
+    }
+
     /// Whether it is in the mount table.
     pub fn is_mounted(&self) -> bool {
         let table = fs::read_to_string("/proc/self/mountinfo").unwrap();

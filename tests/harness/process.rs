@@ -49,6 +49,10 @@ impl Process {
         kill_process(pid.unwrap(), signal).ok();
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.0.id()
+    }
+
     pub(crate) fn has_ended(&mut self) -> bool {
         self.0.try_wait().unwrap().is_some()
     }

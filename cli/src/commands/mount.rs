@@ -87,6 +87,7 @@ pub(super) fn serve_settings(
         };
         if let Some(daemon) = &daemon {
             settings.options.daemons = vec![daemon.url()];
+            settings.options.secret_token = Some(daemon.token());
         }
         let on_ready = || {
             if is_background {

@@ -12,6 +12,7 @@ use lru::LruCache;
 use super::AuthConfig;
 use super::policy::{Action, Decision, Policy, PolicyError, Question};
 use super::presented::Presented;
+use super::token::{NewToken, TokenHash};
 use super::tokens::{Subject, Tokens, TokensError};
 use crate::reloaded::Reloaded;
 
@@ -43,6 +44,8 @@ pub enum AuthError {
 /// Who may do what.
 #[derive(Debug)]
 pub(crate) struct Access {
+    /// All others are refused, whatever the policy says.
+    only_for: Option<TokenHash>,
     tokens: Option<Reloaded<Tokens>>,
     policy: PolicySource,
     decisions: Mutex<Decisions>,
@@ -77,7 +80,11 @@ impl Caller {
 }
 
 impl Access {
-    pub(crate) fn open(config: &AuthConfig) -> Result<Self, AuthError> {
+    /// Takes what `config` names. With `only_for`, a request is answered only if it shows that token.
+    pub(crate) fn open(
+        config: &AuthConfig,
+        only_for: Option<&NewToken>,
+    ) -> Result<Self, AuthError> {
         let tokens = config.tokens_file.clone().map(|path| {
             let file = path.clone();
             Reloaded::open(vec![path.clone()], move || Tokens::read(&file))
@@ -97,6 +104,7 @@ impl Access {
             known: LruCache::new(CACHED_DECISIONS),
         });
         Ok(Self {
+            only_for: only_for.map(NewToken::hash),
             tokens: tokens.transpose()?,
             policy,
             decisions,
@@ -108,10 +116,25 @@ impl Access {
         self.tokens.is_some()
     }
 
+    /// Whether requests that show this are answered at all. All are, but by a daemon that is for one client
+    /// alone.
+    pub(crate) fn is_open_to(&self, presented: Option<&Presented>) -> bool {
+        self.only_for.is_none() || self.is_the_only(presented)
+    }
+
+    fn is_the_only(&self, presented: Option<&Presented>) -> bool {
+        let shown = presented.and_then(|presented| TokenHash::of(presented.secret()));
+        match (&self.only_for, shown) {
+            (Some(only), Some(shown)) => only.is(&shown),
+            (None, _) | (_, None) => false,
+        }
+    }
+
     /// Whose token is shown; nobody's without one, and `None` with one that is not known.
     pub(crate) fn identify(&self, presented: Option<&Presented>) -> Option<Arc<Subject>> {
         match presented {
             None => Some(Arc::default()),
+            Some(_) if self.is_the_only(presented) => Some(Arc::default()),
             Some(presented) => self.tokens.as_ref()?.current().find(presented.secret()),
         }
     }

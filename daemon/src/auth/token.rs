@@ -22,8 +22,13 @@ impl TokenHash {
             && rest
                 .bytes()
                 .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
-        let hash = digest(&SHA256, token.as_bytes());
-        is_good.then(|| hash.as_ref().try_into().ok().map(Self))?
+        is_good.then(|| Self::of_bytes(token.as_bytes()))
+    }
+
+    fn of_bytes(token: &[u8]) -> Self {
+        let mut hash = [0; HASH_LEN];
+        hash.copy_from_slice(digest(&SHA256, token).as_ref());
+        Self(hash)
     }
 
     pub(super) fn parse(text: &str) -> Option<Self> {
@@ -83,11 +88,15 @@ impl NewToken {
         &self.0
     }
 
+    pub(super) fn hash(&self) -> TokenHash {
+        TokenHash::of_bytes(self.0.as_bytes())
+    }
+
     /// Its line for the tokens file; `None` if the name or a group can't be one.
     pub fn line(&self, name: &str, groups: &[String]) -> Option<String> {
         let is_good = super::tokens::is_name(name)
             && groups.iter().all(|group| super::tokens::is_name(group));
-        let hash = TokenHash::of(&self.0)?.to_text();
+        let hash = self.hash().to_text();
         let groups = groups.join(",");
         is_good.then(|| match &*groups {
             "" => format!("{name}:{hash}"),

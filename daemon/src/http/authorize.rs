@@ -35,13 +35,16 @@ pub(super) async fn authorize(
     mut request: Request,
     next: Next,
 ) -> Response {
+    let Ok(presented) = Presented::take(request.headers_mut()) else {
+        return ApiError::CredentialsTwice.into_response();
+    };
+    if !app.access.is_open_to(presented.as_ref()) {
+        return ApiError::Unauthenticated.into_response();
+    }
     let about = match about(&request) {
         Ok(About::Open) => return next.run(request).await,
         Ok(About::Action(action, repo)) => (action, repo),
         Err(error) => return error.into_response(),
-    };
-    let Ok(presented) = Presented::take(request.headers_mut()) else {
-        return ApiError::CredentialsTwice.into_response();
     };
     let Some(subject) = app.access.identify(presented.as_ref()) else {
         return ApiError::UnknownToken.into_response();

@@ -18,4 +18,4 @@ pub(crate) use error::FetchError;
 pub(crate) use http::HttpSource;
 pub(crate) use source::{BodyStream, RangeRequest, Source, Tail, TailAnswer, current_tail};
 pub(crate) use token::DaemonToken;
-pub use token::TokenError;
+pub use token::{SecretToken, TokenError};

@@ -25,30 +25,53 @@ pub enum TokenError {
     Empty,
 }
 
-/// A token, as requests show it.
+/// A token that is in no file, for a daemon in the same process. It is not printed.
+#[derive(Clone, Debug)]
+pub struct SecretToken(HeaderValue);
+
+impl SecretToken {
+    /// Takes a token; `None` if it has other than visible characters.
+    pub fn new(token: &str) -> Option<Self> {
+        to_header(token).ok().map(Self)
+    }
+}
+
+/// A token, as requests show it. It is marked as sensitive, so that it isn't printed.
 #[derive(Debug)]
-pub(crate) struct DaemonToken {
-    path: PathBuf,
-    /// Marked as sensitive, so that it isn't printed.
-    read: Mutex<(HeaderValue, Instant)>,
+pub(crate) enum DaemonToken {
+    File {
+        path: PathBuf,
+        read: Mutex<(HeaderValue, Instant)>,
+    },
+    Secret(HeaderValue),
+}
+
+impl From<&SecretToken> for DaemonToken {
+    fn from(token: &SecretToken) -> Self {
+        Self::Secret(token.0.clone())
+    }
 }
 
 impl DaemonToken {
     pub(crate) fn open(path: &Path) -> Result<Self, TokenError> {
         let read = Mutex::new((read(path)?, Instant::now()));
         let path = path.to_owned();
-        Ok(Self { path, read })
+        Ok(Self::File { path, read })
     }
 
     /// The value of `Authorization`; what was read before, if the file can't be read any more.
     pub(crate) fn header(&self) -> HeaderValue {
-        let mut last = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let (path, read_last) = match self {
+            Self::File { path, read } => (path, read),
+            Self::Secret(value) => return value.clone(),
+        };
+        let mut last = read_last.lock().unwrap_or_else(PoisonError::into_inner);
         if last.1.elapsed() >= INTERVAL {
             last.1 = Instant::now();
-            match read(&self.path) {
+            match read(path) {
                 Ok(value) => last.0 = value,
                 Err(error) => {
-                    let path = self.path.display();
+                    let path = path.display();
                     warn!(%path, %error, "The token can't be read again; the old one stays");
                 }
             }
@@ -60,7 +83,10 @@ impl DaemonToken {
 fn read(path: &Path) -> Result<HeaderValue, TokenError> {
     let mut text = String::new();
     File::open(path)?.take(MAX_LEN).read_to_string(&mut text)?;
-    let token = text.trim();
+    to_header(text.trim())
+}
+
+fn to_header(token: &str) -> Result<HeaderValue, TokenError> {
     if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(TokenError::Empty);
     }
