@@ -57,6 +57,21 @@ impl RepoName {
         self.0.split_once('/').map_or("", |(_, path)| path)
     }
 
+    /// Returns the name with its path in lower case: the one spelling of a repository whose upstream
+    /// ignores case.
+    pub fn to_lower_case(&self) -> Self {
+        Self(format!(
+            "{}/{}",
+            self.host(),
+            self.path().to_ascii_lowercase()
+        ))
+    }
+
+    /// Returns whether the two names differ at most in the case of letters in their paths.
+    pub fn eq_ignore_case(&self, other: &Self) -> bool {
+        self.host() == other.host() && self.path().eq_ignore_ascii_case(other.path())
+    }
+
     /// Says why `host` can't be the host of a repository name, if it can't.
     pub fn check_host(host: &str) -> Result<()> {
         check_host(host).map_err(|reason| Error::BadRepoName {
@@ -192,6 +207,20 @@ mod tests {
     }
 
     #[test]
+    fn names_that_differ_in_case_have_one_spelling_in_lower_case() {
+        let parse = |name: &str| RepoName::parse(name).unwrap();
+        let (typed, lower) = (
+            parse("Git.org:80/Org/Rep-O.x"),
+            parse("Git.org:80/org/rep-o.x"),
+        );
+
+        assert_eq!(typed.to_lower_case(), lower);
+        assert!(typed.eq_ignore_case(&lower));
+        assert!(!typed.eq_ignore_case(&parse("git.org:80/org/rep-o.x")));
+        assert!(!typed.eq_ignore_case(&parse("Git.org:80/org/rep-o")));
+    }
+
+    #[test]
     fn refuses_what_could_leave_the_tree_or_become_an_option() {
         for bad in [
             "",
@@ -242,6 +271,8 @@ mod tests {
         fn what_is_accepted_stays_below_its_directory(text in ".{0,60}") {
             if let Ok(name) = RepoName::parse(&text) {
                 prop_assert!(!name.as_str().split('/').any(|part| matches!(part, "" | "." | "..")));
+                let lower = name.to_lower_case();
+                prop_assert_eq!(RepoName::parse(lower.as_str()).unwrap(), lower);
                 prop_assert_eq!(RepoName::parse(name.as_str()).unwrap(), name);
             }
         }

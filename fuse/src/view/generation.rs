@@ -249,7 +249,8 @@ async fn load_toc(
         }
     };
     let toc = named_toc(&tail, place).map_err(|error| broken(&tail, error))?;
-    if toc.repo != *repo {
+    // Where upstream ignores case, the daemon publishes one spelling and answers requests for all.
+    if !toc.repo.eq_ignore_case(repo) {
         return Err(LoadError::WrongRepo { found: toc.repo });
     }
     Ok((tail, toc))
