@@ -34,7 +34,9 @@ pub(crate) fn config(directory: &Path, upstreams: &[String]) -> Result<Config> {
             }
             .into());
         };
-        config.upstreams.insert(host.to_owned(), url.to_owned());
+        config
+            .upstreams
+            .insert(host.to_owned(), url.to_owned().into());
     }
     config.check()?;
     Ok(config)

@@ -40,7 +40,9 @@ mod volume;
 pub use app::{CheckWarning, Daemon, Reloader, Running, StartError};
 pub use auth::{AuthConfig, AuthError, NewToken, PolicyError, TokensError};
 pub use collection::CollectionReport;
-pub use config::{Config, ConfigError, GitConfig, GitHttpConfig, LfsMode, LogFormat};
+pub use config::{
+    Config, ConfigError, GitConfig, GitHttpConfig, LfsMode, LogFormat, UpstreamConfig,
+};
 pub use listener::{TlsConfig, TlsError};
 pub use log_output::LogOutput;
 pub use mirror::{CredentialError, GitVersionError, UpstreamAuthConfig};

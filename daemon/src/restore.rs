@@ -59,6 +59,8 @@ impl RestoreError {
         match self {
             Self::Mirror(
                 error @ (MirrorError::NotFound { .. }
+                | MirrorError::Moved { .. }
+                | MirrorError::Redirected { .. }
                 | MirrorError::Denied { .. }
                 | MirrorError::Unreachable { .. }
                 | MirrorError::TimedOut { .. }

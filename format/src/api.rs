@@ -91,6 +91,10 @@ pub mod code {
     pub const NO_SNAPSHOT: &str = "no_snapshot";
     /// Upstream has no such repository, or doesn't show it.
     pub const UPSTREAM_NOT_FOUND: &str = "upstream_not_found";
+    /// Upstream has the repository under another name.
+    pub const UPSTREAM_MOVED: &str = "upstream_moved";
+    /// Upstream redirects to a place that is no repository below its base URL.
+    pub const UPSTREAM_REDIRECTS: &str = "upstream_redirects";
     /// Upstream doesn't let the daemon read the repository.
     pub const UPSTREAM_DENIED: &str = "upstream_denied";
     /// Upstream can't be reached.
@@ -109,7 +113,7 @@ pub mod code {
     pub const NO_CHECKOUT: &str = "no_checkout";
     /// No file of HEAD's tree is kept with Git LFS.
     pub const NO_LFS: &str = "no_lfs";
-    /// The daemon can't, or is not to, fetch LFS objects: git-lfs is not installed, or `lfs = "off"`.
+    /// The daemon is not to fetch LFS objects: `lfs = "off"`.
     pub const LFS_UNAVAILABLE: &str = "lfs_unavailable";
     /// The LFS objects could not be fetched, or are not what the repository says.
     pub const LFS_FAILED: &str = "lfs_failed";

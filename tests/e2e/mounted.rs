@@ -307,3 +307,30 @@ fn what_was_read_is_read_without_the_daemon() {
     git(&mounted, &["fsck", "--full"]);
     assert_eq!(git(&mounted, &["status", "--porcelain"]), "");
 }
+
+#[test]
+fn a_name_may_be_typed_in_any_case_where_upstream_ignores_case() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    let repo = site.grown_repo("org/project");
+    // Other hosts tell names in another case apart.
+    let github = format!(
+        "\"github.com\" = \"file://{}\"\n",
+        site.upstreams().display()
+    );
+    let daemon = site.daemon_with(&github);
+    let mount = site.mount(&daemon.url());
+    let head = git(&repo.upstream, &["rev-parse", "main"]);
+
+    for name in ["github.com/Org/Project", "github.com/org/project"] {
+        let directory = mount.point.join(name);
+        assert_eq!(git(&directory, &["rev-parse", "HEAD"]), head, "{name}");
+        assert_eq!(git(&directory, &["status", "--porcelain"]), "", "{name}");
+    }
+    assert!(!mount.point.join("local/Org/Project").exists());
+    // There is one mirror.
+    let mirrors = site.path().join("daemon/data/mirrors/github.com");
+    assert_eq!(fs::read_dir(mirrors).unwrap().count(), 1);
+}

@@ -9,23 +9,7 @@ use super::{Config, ConfigError};
 impl Config {
     /// Refuses values that can't work.
     pub fn check(&self) -> Result<(), ConfigError> {
-        for (host, base) in &self.upstreams {
-            RepoName::check_host(host).map_err(|_| ConfigError::Value {
-                key: "upstreams",
-                value: host.clone(),
-                reason: "the key must be the name of a host",
-            })?;
-            if !["https://", "http://", "file:///"]
-                .iter()
-                .any(|scheme| base.starts_with(scheme))
-            {
-                return Err(ConfigError::Value {
-                    key: "upstreams",
-                    value: host.clone(),
-                    reason: "its base URL must start with https://, http:// or file:///",
-                });
-            }
-        }
+        self.check_upstreams()?;
         for namespace in &self.namespaces {
             let is_good = namespace.starts_with("refs/")
                 && namespace.ends_with('/')
@@ -88,6 +72,34 @@ impl Config {
             })
         }
     }
+
+    fn check_upstreams(&self) -> Result<(), ConfigError> {
+        for (host, base) in &self.upstreams {
+            RepoName::check_host(host).map_err(|_| ConfigError::Value {
+                key: "upstreams",
+                value: host.clone(),
+                reason: "the key must be the name of a host",
+            })?;
+            if !["https://", "http://", "file:///"]
+                .iter()
+                .any(|scheme| base.url().starts_with(scheme))
+            {
+                return Err(ConfigError::Value {
+                    key: "upstreams",
+                    value: host.clone(),
+                    reason: "its base URL must start with https://, http:// or file:///",
+                });
+            }
+            if !base.has_good_login() {
+                return Err(ConfigError::Value {
+                    key: "upstreams",
+                    value: host.clone(),
+                    reason: "the credentials in its URL have control characters",
+                });
+            }
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -104,7 +116,7 @@ mod tests {
 
         config.check().unwrap();
         assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
-        assert_eq!(config.upstreams["github.com"], "https://github.com");
+        assert_eq!(config.upstreams["github.com"].url(), "https://github.com");
     }
 
     #[test]
@@ -123,6 +135,7 @@ mod tests {
         for bad in [
             "upstreams = { 'x/y' = 'https://x' }",
             "upstreams = { 'x.org' = 'ext::sh' }",
+            "upstreams = { 'x.org' = 'https://a:b%0Ac@x.org' }",
             "relayout_share = 3.0",
             "namespaces = ['refs/*']",
             "keep_snapshots = 0",

@@ -1,15 +1,14 @@
 //! Secrets from the environment, so that the file needs none.
 //!
 //! `CACHEWFSD_UPSTREAM_<HOST>_URL` replaces the base URL of a configured host, and
-//! `CACHEWFSD_UPSTREAM_<HOST>_TOKEN` puts a token into it; `<HOST>` is the host in capitals, with `_`
+//! `CACHEWFSD_UPSTREAM_<HOST>_TOKEN` has a token for it; `<HOST>` is the host in capitals, with `_`
 //! for whatever is no letter and no digit: `CACHEWFSD_UPSTREAM_GITHUB_COM_TOKEN`. Where traces go, and what
 //! is shown there, the standard variables of OpenTelemetry say (`traces/config.rs`).
 
 use std::ffi::OsString;
 
-use reqwest::Url;
-
 use super::{Config, ConfigError};
+use crate::mirror::Login;
 use crate::traces::TracingConfig;
 
 const PREFIX: &str = "CACHEWFSD_UPSTREAM_";
@@ -67,13 +66,17 @@ impl Config {
                 "several hosts of [upstreams] are written like this",
             ));
         }
-        *base = if is_token {
-            with_token(base, &value)
-                .ok_or_else(|| refuse(variable, "the upstream is not an https or http URL"))?
-        } else {
-            value
+        if !is_token {
+            base.set_url(value);
+            return Ok(());
+        }
+        let login = Login {
+            user: TOKEN_USER.to_owned(),
+            secret: value.trim().to_owned(),
         };
-        Ok(())
+        let reason = "the upstream is not an https or http URL";
+        base.set_login(login)
+            .ok_or_else(|| refuse(variable, reason))
     }
 }
 
@@ -88,13 +91,6 @@ fn in_variable(host: &str) -> String {
         _ => '_',
     };
     host.chars().map(letter).collect()
-}
-
-fn with_token(base: &str, token: &str) -> Option<String> {
-    let mut url = Url::parse(base).ok().filter(Url::has_host)?;
-    url.set_username(TOKEN_USER).ok()?;
-    url.set_password(Some(token.trim())).ok()?;
-    Some(url.as_str().trim_end_matches('/').to_owned())
 }
 
 #[cfg(test)]
@@ -123,14 +119,15 @@ mod tests {
         ])
         .unwrap();
 
-        assert_eq!(
-            config.upstreams["github.com"],
-            "https://x-access-token:gh%2Fp@github.com"
-        );
-        assert_eq!(
-            config.upstreams["gitlab.com"],
-            "https://x-access-token:abc@gitlab.example.com/x"
-        );
+        for (host, url, secret) in [
+            ("github.com", "https://github.com", "gh/p"),
+            ("gitlab.com", "https://gitlab.example.com/x", "abc"),
+        ] {
+            let upstream = &config.upstreams[host];
+            let login = upstream.login().unwrap();
+            assert_eq!(upstream.url(), url);
+            assert_eq!((&*login.user, &*login.secret), (TOKEN_USER, secret));
+        }
     }
 
     #[test]

@@ -14,7 +14,9 @@ mod file;
 mod live;
 mod settings;
 mod show;
+mod upstream;
 
 pub use error::ConfigError;
 pub(crate) use live::LiveConfig;
 pub use settings::{Config, GitConfig, GitHttpConfig, LfsMode, LogFormat};
+pub use upstream::UpstreamConfig;

@@ -7,9 +7,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use cachewfs_format::RepoName;
 use serde::{Deserialize, Serialize};
 
-use super::duration;
+use super::{UpstreamConfig, duration};
 use crate::auth::AuthConfig;
 use crate::listener::TlsConfig;
 use crate::mirror::UpstreamAuthConfig;
@@ -37,9 +38,9 @@ pub struct Config {
     /// Where mirrors, published snapshots and temporary files live. Default
     /// `/var/lib/cachewfs` for root, else `$XDG_DATA_HOME/cachewfs` or `~/.local/share/cachewfs`.
     pub data_dir: PathBuf,
-    /// Host in the names of repositories to the base URL of its upstream (`https`, `http` or
-    /// `file`). Other hosts are refused. Default: github.com and gitlab.com.
-    pub upstreams: BTreeMap<String, String>,
+    /// Host in the names of repositories to its upstream: the base URL (`https`, `http` or `file`), or a
+    /// table with `ignore_case`, too. Other hosts are refused. Default: github.com and gitlab.com.
+    pub upstreams: BTreeMap<String, UpstreamConfig>,
     /// How often each mirror asks its upstream for news. Default `60s`.
     #[serde(with = "duration")]
     pub fetch_interval: Duration,
@@ -167,6 +168,16 @@ impl GitConfig {
 }
 
 impl Config {
+    /// Returns the one spelling that `repo` has: in lower case, if its upstream ignores case. No
+    /// other spelling gets beyond the check of a URL.
+    pub(crate) fn canonical(&self, repo: RepoName) -> RepoName {
+        let host = repo.host();
+        match self.upstreams.get(host) {
+            Some(upstream) if upstream.ignores_case(host) => repo.to_lower_case(),
+            _ => repo,
+        }
+    }
+
     /// How much is kept of what isn't current.
     pub(crate) fn keep(&self) -> Keep {
         Keep {
@@ -180,7 +191,7 @@ impl Config {
 impl Default for Config {
     fn default() -> Self {
         let upstreams = ["github.com", "gitlab.com"]
-            .map(|host| (host.to_owned(), format!("https://{host}")))
+            .map(|host| (host.to_owned(), format!("https://{host}").into()))
             .into();
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),

@@ -7,9 +7,6 @@ impl Config {
     /// All keys as TOML; credentials in URLs are replaced by `***`.
     pub fn to_shown_toml(&self) -> String {
         let mut shown = self.clone();
-        for base in shown.upstreams.values_mut() {
-            *base = redact(base);
-        }
         for auth in shown.upstream_auth.values_mut() {
             auth.api_url = redact(&auth.api_url);
         }
@@ -31,6 +28,7 @@ impl std::fmt::Debug for Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::UpstreamConfig;
 
     /// The file as it is when the `#` before each key is removed.
     fn uncommented() -> String {
@@ -138,18 +136,22 @@ mod tests {
     fn what_is_shown_can_be_read_back_and_has_no_secrets() {
         let mut config = Config::default();
         let secret = "https://me:s3cret@git.example.com".to_owned();
+        let other = UpstreamConfig::from(secret.clone()).with_ignore_case(true);
+        config.upstreams.insert("other.org".to_owned(), other);
         config
             .upstreams
-            .insert("git.example.com".to_owned(), secret);
+            .insert("git.example.com".to_owned(), secret.into());
 
         let shown = config.to_shown_toml();
 
         assert!(!shown.contains("s3cret"), "{shown}");
         let back: Config = toml::from_str(&shown).unwrap();
+        assert!(shown.contains("https://***@git.example.com"), "{shown}");
         assert_eq!(
-            back.upstreams["git.example.com"],
-            "https://***@git.example.com"
+            back.upstreams["git.example.com"].url(),
+            "https://git.example.com"
         );
+        assert!(back.upstreams["other.org"].ignores_case("other.org"));
         assert_eq!(back.git_http, config.git_http);
     }
 }

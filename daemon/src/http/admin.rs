@@ -4,26 +4,31 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::Uri;
 use axum::response::{IntoResponse as _, Response};
+use axum::{Extension, Json};
 use cachewfs_format::RepoName;
 use cachewfs_format::api::{ForgetAnswer, REPOS_PATH};
 
 use super::error::ApiError;
 use super::routes::{App, parse_repo, refreshed};
+use crate::config::Config;
 use crate::repository::Snapshots;
 
 /// `POST /api/v1/repos/{host}/{path}/{action}`.
-pub(super) async fn act(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, ApiError> {
+pub(super) async fn act(
+    State(app): State<Arc<App>>,
+    Extension(names): Extension<Arc<Config>>,
+    uri: Uri,
+) -> Result<Response, ApiError> {
     let path = uri.path().strip_prefix(REPOS_PATH).unwrap_or_default();
     let path = path.trim_start_matches('/');
     let (repo, action) = path.rsplit_once('/').ok_or(ApiError::NoSuchPath)?;
     if !["publish", "relayout", "forget"].contains(&action) {
         return Err(ApiError::NoSuchPath);
     }
-    let repo = parse_repo(repo)?;
+    let repo = parse_repo(repo, &names)?;
     app.registry.check(&repo)?;
     let published = match action {
         "publish" => app.registry.open(&repo)?.refresh().await?,

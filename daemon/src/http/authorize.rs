@@ -15,6 +15,7 @@ use cachewfs_format::api::REPOS_PATH;
 use super::error::ApiError;
 use super::routes::{App, Asked, parse, parse_repo};
 use crate::auth::{Action, Caller, Decision, Presented};
+use crate::config::Config;
 use crate::listener::ClientAddress;
 use crate::mirror::MirrorError;
 use crate::repository::RepositoryError;
@@ -27,6 +28,11 @@ const NOT_LOCAL: &[&str] = &["forwarded", "origin", "via", "x-forwarded-for", "x
 const ADMIN_CALLS: &[&str] = &[
     "forget", "publish", "refresh", "relayout", "repack", "restore", "verify",
 ];
+
+/// An extension of an answer that names another repository, because upstream has this one under that name. A
+/// caller that may not do the same there gets the answer for a repository that is absent.
+#[derive(Clone, Debug)]
+pub(in crate::http) struct MovedTo(pub(in crate::http) RepoName);
 
 /// Answers the request, or says why not.
 pub(super) async fn authorize(
@@ -41,7 +47,9 @@ pub(super) async fn authorize(
     if !app.access.is_open_to(presented.as_ref()) {
         return ApiError::Unauthenticated.into_response();
     }
-    let about = match about(&request) {
+    // One configuration for the whole request, so that policy and handler see one name.
+    let names = app.registry.config();
+    let about = match about(&request, &names) {
         Ok(About::Open) => return next.run(request).await,
         Ok(About::Action(action, repo)) => (action, repo),
         Err(error) => return error.into_response(),
@@ -56,13 +64,20 @@ pub(super) async fn authorize(
         address,
         is_loopback: address.is_loopback() && is_local(request.headers()),
     };
-    if let Err(refusal) = check(&app, &caller, about.0, about.1.as_ref()) {
-        return refusal.at(&app, request.uri().path()).into_response();
+    let (action, repo) = about;
+    let path = request.uri().path().to_owned();
+    if let Err(refusal) = check(&app, &caller, action, repo.as_ref()) {
+        return refusal.at(&app, &path).into_response();
     }
-    let is_anonymous = caller.is_anonymous();
-    request.extensions_mut().insert(caller);
+    request.extensions_mut().insert(names);
+    request.extensions_mut().insert(caller.clone());
     let mut response = next.run(request).await;
-    if !is_anonymous {
+    if let (Some(MovedTo(to)), Some(repo)) = (response.extensions().get(), repo)
+        && check(&app, &caller, action, Some(to)).is_err()
+    {
+        return Refusal::Absent(repo).at(&app, &path).into_response();
+    }
+    if !caller.is_anonymous() {
         keep_out_of_shared_caches(response.headers_mut());
     }
     response
@@ -76,12 +91,12 @@ enum About {
     Action(Action, Option<RepoName>),
 }
 
-fn about(request: &Request) -> Result<About, ApiError> {
+fn about(request: &Request, names: &Config) -> Result<About, ApiError> {
     let (path, query) = (request.uri().path(), request.uri().query());
     let method = request.method();
     let is_read = method == Method::GET || method == Method::HEAD;
     if let Some(rest) = path.strip_prefix("/git/") {
-        return Ok(about_git(parse(rest)?, query, is_read));
+        return Ok(about_git(parse(rest, names)?, query, is_read));
     }
     let admin = About::Action(Action::Admin, None);
     Ok(match path {
@@ -93,8 +108,8 @@ fn about(request: &Request) -> Result<About, ApiError> {
             .strip_prefix(REPOS_PATH)
             .and_then(|rest| rest.strip_prefix('/'))
         {
-            Some(name) if is_read => About::Action(Action::Read, Some(parse_repo(name)?)),
-            Some(name) => About::Action(Action::Admin, parse_repo(without_call(name)).ok()),
+            Some(name) if is_read => About::Action(Action::Read, Some(parse_repo(name, names)?)),
+            Some(name) => About::Action(Action::Admin, parse_repo(without_call(name), names).ok()),
             None => admin,
         },
     })
@@ -209,7 +224,7 @@ mod tests {
 
     fn of(method: &str, uri: &str) -> About {
         let request = Request::builder().method(method).uri(uri);
-        about(&request.body(Body::empty()).unwrap()).unwrap()
+        about(&request.body(Body::empty()).unwrap(), &Config::default()).unwrap()
     }
 
     #[test]

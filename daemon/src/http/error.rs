@@ -10,6 +10,7 @@ use cachewfs_format::RepoName;
 use cachewfs_format::api::{ErrorBody, ErrorDetail, code};
 use tracing::{debug, error};
 
+use super::authorize::MovedTo;
 use super::git_protocol::GitHttpError;
 use super::lfs;
 use crate::auth::PolicyError;
@@ -103,13 +104,16 @@ impl ApiError {
         match &error {
             RepositoryError::Mirror(mirror) => match **mirror {
                 MirrorError::NotFound { .. }
+                | MirrorError::Redirected { .. }
                 | MirrorError::Denied { .. }
                 | MirrorError::Unreachable { .. }
                 | MirrorError::TimedOut { .. }
                 | MirrorError::Upstream { .. }
                 | MirrorError::BadHead { .. }
                 | MirrorError::Shallow { .. } => Self::UpstreamFailed(error),
-                MirrorError::Git(_) | MirrorError::Io { .. } => Self::Repository(error),
+                MirrorError::Moved { .. } | MirrorError::Git(_) | MirrorError::Io { .. } => {
+                    Self::Repository(error)
+                }
             },
             _ => Self::Repository(error),
         }
@@ -209,9 +213,13 @@ fn repository_status(error: &RepositoryError) -> (StatusCode, &'static str) {
     }
     match error {
         RepositoryError::UnknownHost { .. } => (StatusCode::NOT_FOUND, code::UNKNOWN_HOST),
-        RepositoryError::NestedInGit { .. } => (StatusCode::BAD_REQUEST, code::BAD_REPO_NAME),
+        RepositoryError::NestedInGit { .. } | RepositoryError::OtherSpelling { .. } => {
+            (StatusCode::BAD_REQUEST, code::BAD_REPO_NAME)
+        }
         RepositoryError::Mirror(error) => match **error {
             MirrorError::NotFound { .. } => (StatusCode::NOT_FOUND, code::UPSTREAM_NOT_FOUND),
+            MirrorError::Moved { .. } => (StatusCode::NOT_FOUND, code::UPSTREAM_MOVED),
+            MirrorError::Redirected { .. } => (StatusCode::BAD_GATEWAY, code::UPSTREAM_REDIRECTS),
             MirrorError::Denied { .. } => (StatusCode::FORBIDDEN, code::UPSTREAM_DENIED),
             MirrorError::Unreachable { .. } => {
                 (StatusCode::BAD_GATEWAY, code::UPSTREAM_UNREACHABLE)
@@ -260,11 +268,16 @@ fn repository_advice(error: &RepositoryError) -> &'static str {
         RepositoryError::UnknownHost { .. } => {
             "Add the host to [upstreams] in the daemon's configuration."
         }
+        RepositoryError::OtherSpelling { .. } => "Write the name in lower case.",
         RepositoryError::NestedInGit { .. } => "Only the last part of a name may end with .git.",
         RepositoryError::Mirror(error) => match **error {
             MirrorError::NotFound { .. } => {
                 "Check the spelling; a private repository needs credentials in the daemon's configuration, \
                  and an organisation is not a repository."
+            }
+            MirrorError::Moved { .. } => "Use the name that the repository has upstream now.",
+            MirrorError::Redirected { .. } => {
+                "Write the URL that upstream redirects to into [upstreams] of the daemon's configuration."
             }
             MirrorError::Denied { .. } => {
                 "Give the daemon credentials that may read it, in its configuration."
@@ -353,7 +366,14 @@ impl IntoResponse for ApiError {
         } else {
             debug!(code, error = text, "A request was refused");
         }
-        let message = format!("{text}. {}", self.advice());
+        let moved_to = match &self {
+            Self::Repository(error) => error.moved_to().cloned(),
+            _ => None,
+        };
+        let message = match &moved_to {
+            Some(to) => format!("{text}: {to}. {}", self.advice()),
+            None => format!("{text}. {}", self.advice()),
+        };
         let error = ErrorDetail {
             code: code.to_owned(),
             message,
@@ -374,6 +394,9 @@ impl IntoResponse for ApiError {
         }
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if let Some(to) = moved_to {
+            response.extensions_mut().insert(MovedTo(to));
         }
         response
     }

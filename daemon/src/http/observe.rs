@@ -38,7 +38,7 @@ pub(super) async fn observe(State(app): State<Arc<App>>, request: Request, next:
         headers: request.headers(),
         id: &id,
     };
-    let trace = traces::request_span(&parts, || route(path));
+    let trace = traces::request_span(&parts, || route(path, &app.registry.config()));
     let answer = next.run(request).instrument(trace.clone());
     let response = answer.instrument(span.clone()).await;
     observed.status(response.status().as_u16());

@@ -8,7 +8,7 @@ use axum::http::Uri;
 use axum::{Extension, Json};
 use cachewfs_format::api::{
     FailureStatus, JobStatus, LfsStatus, PublishedLfs, PublishedStatus, REPOS_PATH, RefsStatus,
-    RepoDetail, RepoList, RepoStatus, SnapshotStatus,
+    RepoDetail, RepoList, RepoStatus, SnapshotStatus, code,
 };
 use cachewfs_format::{ArchiveKind, Pointer, RepoName};
 
@@ -18,6 +18,7 @@ use super::lfs;
 use super::routes::{App, parse_repo};
 use super::status::SnapshotReport;
 use crate::auth::Caller;
+use crate::config::Config;
 use crate::error_chain::chain;
 use crate::repository::{Doing, Failure, MirrorState, Repository, Status};
 use crate::store::StoreError;
@@ -84,6 +85,7 @@ pub(super) fn unless_away(
 /// `GET /api/v1/repos/{host}/{path}`.
 pub(super) async fn one(
     State(app): State<Arc<App>>,
+    Extension(names): Extension<Arc<Config>>,
     uri: Uri,
 ) -> Result<Json<RepoDetail>, ApiError> {
     let name = uri
@@ -91,7 +93,7 @@ pub(super) async fn one(
         .strip_prefix(REPOS_PATH)
         .unwrap_or_default()
         .trim_start_matches('/');
-    let repo = parse_repo(name)?;
+    let repo = parse_repo(name, &names)?;
     app.registry.check(&repo)?;
     let repository = app.registry.find(&repo);
     let status = repository.as_ref().map(|repository| repository.status());
@@ -222,9 +224,17 @@ fn describe_job(doing: &Doing) -> JobStatus {
 }
 
 fn describe_failure(failure: &Failure) -> FailureStatus {
+    // Not everybody may know that there is one of another name.
+    let (code, message) = if failure.error.moved_to().is_some() {
+        let text =
+            "upstream has no repository of this name, or doesn't show it without credentials";
+        (code::UPSTREAM_NOT_FOUND, text.to_owned())
+    } else {
+        (repository_code(&failure.error), chain(&failure.error))
+    };
     FailureStatus {
-        code: repository_code(&failure.error).to_owned(),
-        message: chain(&failure.error),
+        code: code.to_owned(),
+        message,
         since: failure.since,
         tries: failure.tries,
         next_try_at: failure.next_try_at(),

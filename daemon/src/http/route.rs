@@ -3,6 +3,7 @@
 use cachewfs_format::api::REPOS_PATH;
 
 use super::routes::parse_repo;
+use crate::config::Config;
 use crate::traces::Route;
 
 /// What is below a repository.
@@ -22,16 +23,16 @@ const BELOW_REPOSITORY: &[(&str, &str)] = &[
 const LFS: &str = "/info/lfs/";
 
 /// The pattern of a path, and the repository in it, if its name is good.
-pub(super) fn route(path: &str) -> Route {
+pub(super) fn route(path: &str, names: &Config) -> Route {
     if let Some(rest) = path.strip_prefix("/git/") {
         let (pattern, repo) = below_git(rest);
-        return of_repo(pattern, repo);
+        return of_repo(pattern, repo, names);
     }
     if let Some(repo) = path
         .strip_prefix(REPOS_PATH)
         .and_then(|rest| rest.strip_prefix('/'))
     {
-        return of_repo("/api/v1/repos/{repo}", repo);
+        return of_repo("/api/v1/repos/{repo}", repo, names);
     }
     let pattern = match path {
         "/" => Some("/"),
@@ -49,8 +50,10 @@ pub(super) fn route(path: &str) -> Route {
     }
 }
 
-fn of_repo(pattern: &'static str, repo: &str) -> Route {
-    let repo = parse_repo(repo).ok().map(|repo| repo.as_str().to_owned());
+fn of_repo(pattern: &'static str, repo: &str, names: &Config) -> Route {
+    let repo = parse_repo(repo, names)
+        .ok()
+        .map(|repo| repo.as_str().to_owned());
     Route {
         pattern: Some(pattern),
         repo,
@@ -129,8 +132,8 @@ mod tests {
                 pattern: Some(pattern),
                 repo: repo.map(str::to_owned),
             };
-            assert_eq!(route(path), expected, "{path}");
+            assert_eq!(route(path, &Config::default()), expected, "{path}");
         }
-        assert_eq!(route("/s3cret"), Route::default());
+        assert_eq!(route("/s3cret", &Config::default()), Route::default());
     }
 }

@@ -3,13 +3,12 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::Json;
-use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::Method;
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, get};
+use axum::{Extension, Json, Router};
 use cachewfs_format::api::{REPOS_PATH, RefreshAnswer, kind_of_stem};
 use cachewfs_format::{ArchiveKind, RepoName, SnapshotId};
 
@@ -21,6 +20,7 @@ use super::{
     admin, bundle, ensure_refs, health, metrics, observe, published, repos, snapshots, status,
 };
 use crate::auth::Access;
+use crate::config::Config;
 pub(super) use crate::percent::decode_percent;
 use crate::publish::Published;
 use crate::readiness::Life;
@@ -119,13 +119,17 @@ pub(super) enum Target {
     Bundle,
 }
 
-async fn git(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
+async fn git(
+    State(app): State<Arc<App>>,
+    Extension(names): Extension<Arc<Config>>,
+    request: Request,
+) -> Result<Response, ApiError> {
     let rest = request
         .uri()
         .path()
         .strip_prefix("/git/")
         .unwrap_or_default();
-    let (repo, target) = match parse(rest)? {
+    let (repo, target) = match parse(rest, &names)? {
         Asked::Git(target) => {
             return git_protocol::answer(Arc::clone(&app.git), target, request).await;
         }
@@ -180,14 +184,15 @@ pub(super) fn not_allowed(allow: &'static str) -> Response {
     ApiError::MethodNotAllowed { allow }.into_response()
 }
 
-/// Understands the path of a URL after `/git/`: for the check of who may, and for the answer alike.
-pub(super) fn parse(rest: &str) -> Result<Asked, ApiError> {
-    if let Some(target) = git_protocol::parse(rest)? {
+/// Understands the path of a URL after `/git/`: for the check of who may, and for the answer alike. `names`
+/// says how names are spelled.
+pub(super) fn parse(rest: &str, names: &Config) -> Result<Asked, ApiError> {
+    if let Some(target) = git_protocol::parse(rest, names)? {
         return Ok(Asked::Git(target));
     }
-    match parse_target(rest) {
+    match parse_target(rest, names) {
         Err(ApiError::NoSuchPath) => {
-            let target = git_protocol::parse_other(rest)?.ok_or(ApiError::NoSuchPath)?;
+            let target = git_protocol::parse_other(rest, names)?.ok_or(ApiError::NoSuchPath)?;
             Ok(Asked::Git(target))
         }
         parsed => parsed.map(|(repo, target)| Asked::Published(repo, target)),
@@ -195,34 +200,35 @@ pub(super) fn parse(rest: &str) -> Result<Asked, ApiError> {
 }
 
 /// Splits `<host>/<path>/<what>`.
-fn parse_target(rest: &str) -> Result<(RepoName, Target), ApiError> {
+fn parse_target(rest: &str, names: &Config) -> Result<(RepoName, Target), ApiError> {
     let (before, last) = rest.rsplit_once('/').ok_or(ApiError::NoSuchPath)?;
     match last {
-        "refresh" => return Ok((parse_repo(before)?, Target::Refresh)),
-        "ensure-refs" => return Ok((parse_repo(before)?, Target::EnsureRefs)),
-        "snapshot.bundle" => return Ok((parse_repo(before)?, Target::Bundle)),
+        "refresh" => return Ok((parse_repo(before, names)?, Target::Refresh)),
+        "ensure-refs" => return Ok((parse_repo(before, names)?, Target::EnsureRefs)),
+        "snapshot.bundle" => return Ok((parse_repo(before, names)?, Target::Bundle)),
         _ => {}
     }
     let stem = last.strip_suffix(".tar.zst").ok_or(ApiError::NoSuchPath)?;
     if let Some(kind) = kind_of_stem(stem) {
-        return Ok((parse_repo(before)?, Target::Stable(kind)));
+        return Ok((parse_repo(before, names)?, Target::Stable(kind)));
     }
     let (before, folder) = before.rsplit_once('/').ok_or(ApiError::NoSuchPath)?;
     let kind = kind_of_stem(folder).ok_or(ApiError::NoSuchPath)?;
-    let repo = parse_repo(before)?;
+    let repo = parse_repo(before, names)?;
     let id = SnapshotId::parse(stem).map_err(ApiError::BadSnapshotId)?;
     Ok((repo, Target::Immutable(kind, id)))
 }
 
 /// Parses the name of a repository in a URL path; what is percent-encoded must, decoded, be good in
-/// a name too, so an encoded slash is refused.
-pub(super) fn parse_repo(path: &str) -> Result<RepoName, ApiError> {
+/// a name too, so an encoded slash is refused. Gives the one spelling that the repository has.
+pub(super) fn parse_repo(path: &str, names: &Config) -> Result<RepoName, ApiError> {
     let decode = |segment: &str| match decode_percent(segment) {
         Some(decoded) if !decoded.contains('/') => Ok(decoded),
         _ => Err(ApiError::BadEncoding),
     };
     let segments: Vec<String> = path.split('/').map(decode).collect::<Result<_, _>>()?;
-    RepoName::parse(&segments.join("/")).map_err(ApiError::BadRepoName)
+    let repo = RepoName::parse(&segments.join("/")).map_err(ApiError::BadRepoName)?;
+    Ok(names.canonical(repo))
 }
 
 #[cfg(test)]
@@ -232,7 +238,8 @@ mod tests {
     #[test]
     fn finds_what_a_url_asks_for() {
         let commit = "1a".repeat(20);
-        let parse = |rest: &str| parse_target(rest).unwrap();
+        let names = Config::default();
+        let parse = |rest: &str| parse_target(rest, &names).unwrap();
 
         assert_eq!(
             parse("h.org/a/b/snapshot.tar.zst").1,
@@ -255,6 +262,19 @@ mod tests {
     }
 
     #[test]
+    fn all_spellings_are_one_repository_where_upstream_ignores_case() {
+        let names = Config::default();
+        for spelled in ["Org/Repo", "org/repo", "oRG/%52epo", "ORG/REPO.git"] {
+            let of = |host: &str| parse_repo(&format!("{host}/{spelled}"), &names);
+
+            assert_eq!(of("github.com").unwrap().as_str(), "github.com/org/repo");
+            assert_ne!(of("h.org").unwrap().as_str(), "h.org/Org/repo");
+        }
+        let kept = parse_repo("h.org/Org/Repo", &names).unwrap();
+        assert_eq!(kept.as_str(), "h.org/Org/Repo");
+    }
+
+    #[test]
     fn refuses_names_that_lead_astray() {
         for bad in [
             "h.org/../x",
@@ -265,7 +285,7 @@ mod tests {
             "h.org/a%zz",
             "h.org",
         ] {
-            let parsed = parse_target(&format!("{bad}/snapshot.tar.zst"));
+            let parsed = parse_target(&format!("{bad}/snapshot.tar.zst"), &Config::default());
             assert!(
                 matches!(
                     parsed,

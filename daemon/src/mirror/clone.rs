@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use cachewfs_format::RepoName;
 
+use super::ask::ask_upstream;
 use super::{Git, MirrorError, Upstream};
 
 /// What makes a clone a mirror of ours: nothing may repack or prune it but we, and what is fetched
@@ -64,16 +65,16 @@ pub(crate) fn clone_mirror(
         .map_err(io(tmp))?;
     let clone = staging.path().join("mirror.git");
     // --no-local: an upstream on this machine must not share files with its mirror.
-    let failed = |source| MirrorError::of_upstream(git, upstream, source);
-    git.command("clone")
-        .args(["--bare", "--no-local", "--quiet", "--template="])
-        .args(MIRROR_CONFIG.iter().flat_map(|setting| ["-c", *setting]))
-        .args(["--", upstream.url()])
-        .args([&clone])
-        .secrets(&upstream.git_secrets(git).map_err(failed)?)
-        .time_limit(time_limit)
-        .effect()
-        .map_err(failed)?;
+    ask_upstream(git, upstream, |secrets, place| {
+        git.command("clone")
+            .args(["--bare", "--no-local", "--quiet", "--template="])
+            .args(MIRROR_CONFIG.iter().flat_map(|setting| ["-c", *setting]))
+            .args(["--", place])
+            .args([&clone])
+            .secrets(secrets)
+            .time_limit(time_limit)
+            .effect()
+    })?;
     move_into_place(&clone, mirror)
 }
 

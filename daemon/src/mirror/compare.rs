@@ -5,6 +5,7 @@ use std::path::Path;
 
 use cachewfs_format::is_ref_name;
 
+use super::ask::ask_upstream;
 use super::query::head_commit;
 use super::update::{DETACHED_HEAD, Head, mirrored_namespaces};
 use super::{Git, MirrorError, Upstream};
@@ -18,14 +19,15 @@ pub(crate) fn list_upstream(
     config: &GitConfig,
 ) -> Result<Vec<u8>, MirrorError> {
     let patterns = mirrored_namespaces(namespaces).map(|namespace| format!("{namespace}*"));
-    let failed = |source| MirrorError::of_upstream(git, upstream, source);
-    git.in_repository(mirror, "ls-remote")
-        .secrets(&upstream.git_secrets(git).map_err(failed)?)
-        .args(["--symref", "--", upstream.url(), "HEAD"])
-        .args(patterns)
-        .time_limit(config.ls_remote_timeout)
-        .output()
-        .map_err(failed)
+    let patterns: Vec<_> = patterns.collect();
+    ask_upstream(git, upstream, |secrets, place| {
+        git.in_repository(mirror, "ls-remote")
+            .secrets(secrets)
+            .args(["--symref", "--", place, "HEAD"])
+            .args(&patterns)
+            .time_limit(config.ls_remote_timeout)
+            .output()
+    })
 }
 
 /// Whether heads, tags, `namespaces` and HEAD of `mirror` are what `listing` says they are upstream.

@@ -2,6 +2,9 @@
 
 use std::path::PathBuf;
 
+use cachewfs_format::RepoName;
+use tracing::info;
+
 use super::probe::{Probe, probe};
 use super::{Git, GitError, Upstream};
 
@@ -10,6 +13,14 @@ use super::{Git, GitError, Upstream};
 pub(crate) enum MirrorError {
     #[error("upstream has no repository at {url}, or doesn't show it without credentials")]
     NotFound { url: String },
+    #[error("upstream has the repository at {url} under another name")]
+    Moved {
+        url: String,
+        /// Only for callers that may read it.
+        to: RepoName,
+    },
+    #[error("upstream {url} redirects to a place that is no repository below its base URL")]
+    Redirected { url: String },
     #[error("upstream refuses the daemon access to {url}")]
     Denied { url: String, source: GitError },
     #[error("upstream {url} can't be reached")]
@@ -53,6 +64,17 @@ impl MirrorError {
             | GitError::Credentials(_) => false,
             GitError::Failed { .. } => match probe(git, upstream) {
                 Probe::Missing => return Self::NotFound { url },
+                Probe::Moved(to) => {
+                    // No error says it: not everybody may know the other name.
+                    let repo = upstream.repo();
+                    info!(%repo, %to, "Upstream has {repo} under the name {to}");
+                    return Self::Moved { url, to };
+                }
+                Probe::Redirects => return Self::Redirected { url },
+                Probe::At(place) => {
+                    upstream.set_place(place);
+                    true
+                }
                 Probe::Denied => return Self::Denied { url, source },
                 Probe::Unreachable => return Self::Unreachable { url, source },
                 Probe::TimedOut => return Self::TimedOut { url, source },

@@ -54,7 +54,7 @@ pub(crate) fn fetch_lfs_objects<'a>(
     }
     fetch
         // Fetched for each command: what an earlier one was given may have expired.
-        .secrets(&upstream.lfs_secrets(git)?)
+        .secrets(&upstream.git_secrets(git)?)
         .config("remote.origin.url", remote_url(upstream))
         .args(["fetch", "origin", BRANCH])
         .time_limit(time_limit)

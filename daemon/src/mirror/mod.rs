@@ -2,6 +2,8 @@
 //!
 //! Everything here is synchronous and runs on blocking threads; only `git` starts processes.
 
+mod as_git;
+mod ask;
 mod bundle;
 mod clone;
 mod compare;
@@ -20,6 +22,7 @@ mod probe;
 mod process;
 mod query;
 mod reader;
+mod redirect;
 mod serve;
 mod stream;
 mod update;
@@ -31,8 +34,8 @@ pub(crate) use clone::{
     clone_mirror, create_mirror, is_empty_mirror, is_mirror, mirror_path, move_into_place,
 };
 pub(crate) use compare::{is_current, list_upstream};
-pub(crate) use credentials::Credentials;
 pub use credentials::{CredentialError, UpstreamAuthConfig};
+pub(crate) use credentials::{Credentials, Login};
 pub(crate) use disk_full::has_room;
 pub(crate) use error::{MirrorError, is_disk_full};
 pub(crate) use examine::{ExamineError, Finding, examine};
@@ -47,6 +50,7 @@ pub(crate) use query::{
     RefName, first_refs, has_commit, head_commit, missing_objects, resolve_refs,
 };
 pub(crate) use reader::GitReader;
+pub(crate) use redirect::{Base, MAX_REDIRECTS, Place, is_redirect};
 pub(crate) use serve::UploadPack;
 pub(crate) use stream::GitStream;
 pub(crate) use update::{head_of_upstream, mirrored_namespaces, update};

@@ -8,23 +8,32 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use cachewfs_format::RepoName;
 use reqwest::StatusCode;
 use reqwest::Url;
 use tracing::Instrument as _;
 
-use super::{Git, GitError, Upstream};
+use super::as_git::as_git;
+use super::redirect::{Base, MAX_REDIRECTS, is_redirect};
+use super::{Git, Login, Upstream};
 use crate::traces;
 
 /// How long upstream may take to answer before it counts as silent.
 const LIMIT: Duration = Duration::from_secs(20);
-/// How long git may take to print a value of its configuration.
-const LOCAL_LIMIT: Duration = Duration::from_secs(20);
+/// The path that git asks for first, below the URL of a repository.
+const INFO_REFS: &str = "/info/refs";
 
 /// Upstream's answer to the question whether it has a repository.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Probe {
     /// It has no such repository, or shows it to nobody without credentials.
     Missing,
+    /// It has the repository at another URL, which is the one to ask.
+    At(String),
+    /// It has the repository under another name.
+    Moved(RepoName),
+    /// It sends the daemon to a place that is not one of its repositories.
+    Redirects,
     /// It refuses the daemon, or the credentials that the daemon has.
     Denied,
     /// There is no connection.
@@ -37,31 +46,19 @@ pub(super) enum Probe {
     Answers,
 }
 
-/// Looks whether upstream has the repository, and shows it. Blocks the thread.
+/// Looks whether upstream has the repository, and shows it, and where. Blocks the thread.
 pub(super) fn probe(git: &Git, upstream: &Upstream) -> Probe {
-    let Some(url) = url_of_git(git, upstream) else {
+    let Ok((url, login)) = as_git(git, upstream, upstream.url()) else {
         return Probe::Fails;
     };
     match url.scheme() {
         "file" => url
             .to_file_path()
             .map_or(Probe::Missing, |path| of_directory(&path)),
-        "http" | "https" => of_server(git, upstream, url),
+        "http" | "https" => of_server(git, upstream, (url, login)),
         // The operator's git configuration has it rewritten to a protocol that only git speaks.
         _ => Probe::Fails,
     }
-}
-
-/// Returns the URL that git makes of upstream's. The operator's git configuration may rewrite it
-/// (`url.<base>.insteadOf`), and ours adds credentials.
-fn url_of_git(git: &Git, upstream: &Upstream) -> Option<Url> {
-    let printed = git
-        .command("ls-remote")
-        .secrets(&upstream.git_secrets(git).ok()?)
-        .args(["--get-url", "--", upstream.url()])
-        .time_limit(LOCAL_LIMIT)
-        .text();
-    Url::parse(&printed.ok()?).ok()
 }
 
 /// Looks at an upstream on this machine.
@@ -97,36 +94,69 @@ fn git_directories(directory: &Path) -> impl Iterator<Item = PathBuf> {
 }
 
 /// Asks a server, as git begins a fetch (`gitprotocol-http(5)`).
-fn of_server(git: &Git, upstream: &Upstream, url: Url) -> Probe {
-    let Ok(login) = login_of_git(git, upstream, &url) else {
+fn of_server(git: &Git, upstream: &Upstream, (url, login): (Url, Option<Login>)) -> Probe {
+    let (base, asked) = (Base::below(upstream, url.as_str()), info_refs(url));
+    let Some(asked) = asked else {
         return Probe::Fails;
     };
-    let is_anonymous = login.is_none();
-    let Some(mut url) = info_refs(url) else {
-        return Probe::Fails;
-    };
-    // The header has the credentials: a URL gets into errors.
-    url.set_username("").ok();
-    url.set_password(None).ok();
-    let mut request = upstream
-        .client()
-        .get(url)
-        .header("git-protocol", "version=2")
-        .header("user-agent", "git/cachewfsd")
-        .timeout(LIMIT);
-    if let Some((user, password)) = login {
-        request = request.basic_auth(user, Some(password));
+    let ask = ask_and_follow(upstream, base.as_ref(), (asked, login));
+    let ask = git.unless_stopping(tokio::time::timeout(LIMIT, ask));
+    match git.wait_for(ask) {
+        None => Probe::Fails,
+        Some(Err(_)) => Probe::TimedOut,
+        Some(Ok(found)) => found,
     }
-    let span = traces::upstream_span("probe", upstream.authority());
-    let ask = git.unless_stopping(request.send().instrument(span.clone()));
-    let Some(answer) = git.wait_for(ask) else {
-        return Probe::Fails;
-    };
-    traces::note_answer(&span, &answer);
-    match answer {
-        Ok(answer) => of_status(answer.status(), is_anonymous),
-        Err(error) if error.is_timeout() => Probe::TimedOut,
-        Err(_) => Probe::Unreachable,
+}
+
+/// Asks for refs at `asked`, and where upstream sends that request, below `base`.
+async fn ask_and_follow(
+    upstream: &Upstream,
+    base: Option<&Base>,
+    (asked, login): (Url, Option<Login>),
+) -> Probe {
+    let mut at = asked.clone();
+    for _ in 0..=MAX_REDIRECTS {
+        let mut request = upstream
+            .client()
+            .get(at.clone())
+            .header("git-protocol", "version=2")
+            .header("user-agent", "git/cachewfsd");
+        if let Some(login) = &login {
+            request = request.basic_auth(&login.user, Some(&login.secret));
+        }
+        let span = traces::upstream_span("probe", upstream.authority());
+        let answer = request.send().instrument(span.clone()).await;
+        traces::note_answer(&span, &answer);
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(error) if error.is_timeout() => return Probe::TimedOut,
+            Err(_) => return Probe::Unreachable,
+        };
+        if !is_redirect(answer.status()) {
+            let found = of_status(answer.status(), login.is_none());
+            return match base {
+                Some(base) if found == Probe::Answers && at != asked => of_place(base, &at),
+                _ => found,
+            };
+        }
+        let next = base.and_then(|base| base.follow(&at, answer.headers()));
+        let Some(next) = next else { break };
+        at = next;
+    }
+    Probe::Redirects
+}
+
+/// Returns what it means that upstream answers at `at`.
+fn of_place(base: &Base, at: &Url) -> Probe {
+    match base.place(at, INFO_REFS) {
+        Some(place) if base.is_own(&place) => {
+            let mut at = at.clone();
+            at.set_query(None);
+            let url = at.as_str();
+            Probe::At(url.strip_suffix(INFO_REFS).unwrap_or(url).to_owned())
+        }
+        Some(place) => Probe::Moved(place.repo),
+        None => Probe::Redirects,
     }
 }
 
@@ -146,34 +176,9 @@ fn of_status(status: StatusCode, is_anonymous: bool) -> Probe {
         StatusCode::UNAUTHORIZED if is_anonymous => Probe::Missing,
         StatusCode::NOT_FOUND | StatusCode::GONE => Probe::Missing,
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Probe::Denied,
-        status if status.is_success() || status.is_redirection() => Probe::Answers,
+        status if status.is_success() => Probe::Answers,
         _ => Probe::Fails,
     }
-}
-
-/// Returns the user and password that git shows to the server of `url`, from whichever helper; `None`
-/// if git has none. Fails if a helper can't be asked.
-fn login_of_git(
-    git: &Git,
-    upstream: &Upstream,
-    url: &Url,
-) -> Result<Option<(String, String)>, GitError> {
-    let filled = git
-        .command("credential")
-        .secrets(&upstream.git_secrets(git)?)
-        .args(["fill"])
-        .input(format!("url={url}\n\n"))
-        .time_limit(LOCAL_LIMIT)
-        .text();
-    let printed = match filled {
-        Err(error) if error.exit_code().is_some() => return Ok(None),
-        printed => printed?,
-    };
-    let value = |key: &str| {
-        let mut pairs = printed.lines().filter_map(|line| line.split_once('='));
-        pairs.find_map(|(found, value)| (found == key).then(|| value.to_owned()))
-    };
-    Ok(value("username").zip(value("password")))
 }
 
 #[cfg(test)]
@@ -189,8 +194,6 @@ mod tests {
             (404, Probe::Missing, Probe::Missing),
             (410, Probe::Missing, Probe::Missing),
             (500, Probe::Fails, Probe::Fails),
-            // git follows it.
-            (302, Probe::Answers, Probe::Answers),
         ] {
             let status = StatusCode::from_u16(status).unwrap();
             assert_eq!(of_status(status, true), anonymous, "{status}");

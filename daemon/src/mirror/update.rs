@@ -6,6 +6,7 @@ use std::path::Path;
 
 use cachewfs_format::is_ref_name;
 
+use super::ask::ask_upstream;
 use super::query::head_commit;
 use super::{Git, MirrorError, Upstream};
 use crate::config::GitConfig;
@@ -54,7 +55,7 @@ pub(crate) fn update(
             "--no-auto-maintenance",
             of_shallow,
         ])
-        .args(["--", upstream.url()])
+        .args(["--", &upstream.place()])
         .args(refspecs)
         .time_limit(config.fetch_timeout)
         .effect()
@@ -80,14 +81,13 @@ pub(crate) fn head_of_upstream(
     mirror: &Path,
     config: &GitConfig,
 ) -> Result<Head, MirrorError> {
-    let failed = |source| MirrorError::of_upstream(git, upstream, source);
-    let answer = git
-        .in_repository(mirror, "ls-remote")
-        .secrets(&upstream.git_secrets(git).map_err(failed)?)
-        .args(["--symref", "--", upstream.url(), "HEAD"])
-        .time_limit(config.ls_remote_timeout)
-        .output()
-        .map_err(failed)?;
+    let answer = ask_upstream(git, upstream, |secrets, place| {
+        git.in_repository(mirror, "ls-remote")
+            .secrets(secrets)
+            .args(["--symref", "--", place, "HEAD"])
+            .time_limit(config.ls_remote_timeout)
+            .output()
+    })?;
     match Head::parse(&answer) {
         Head::Impossible { name } => {
             let url = upstream.url().to_owned();

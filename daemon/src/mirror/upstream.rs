@@ -2,24 +2,28 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::http::HeaderValue;
 use cachewfs_format::RepoName;
 
 use super::credentials::{Credentials, Login};
 use super::{CredentialError, Git, GitError};
-use crate::percent::decode_percent;
+use crate::config::UpstreamConfig;
 
-/// The URL of a repository upstream, with what may be shown kept apart from what may not.
+/// A repository upstream, with what may be shown kept apart from what may not.
 #[derive(Clone)]
 pub(crate) struct Upstream {
+    repo: RepoName,
     /// Without credentials: for command lines, archives and logs.
     url: String,
-    /// The bases without and with credentials, if the configuration has some.
-    secret: Option<(String, String)>,
-    /// What to show, if that is configured apart from the URL, and of which repository.
-    credentials: Option<(Arc<Credentials>, String)>,
+    /// Where upstream said that the repository is, if it is another URL.
+    place: Arc<Mutex<Option<String>>>,
+    ignores_case: bool,
+    /// The credentials that the configuration has in the URL.
+    login: Option<Login>,
+    /// The credentials that are configured apart from the URL. They go before those in the URL.
+    credentials: Option<Arc<Credentials>>,
     /// For requests of the daemon's own. It follows no redirects.
     client: reqwest::Client,
 }
@@ -28,8 +32,18 @@ pub(crate) struct Upstream {
 const HELPER: &str = "!f() { test \"$1\" = get || exit 0; printf 'username=%s\\npassword=%s\\n' \
                       \"$CACHEWFS_UPSTREAM_USER\" \"$CACHEWFS_UPSTREAM_SECRET\"; }; f";
 
-/// How git gets at credentials; all of it goes through the environment.
-#[derive(Default)]
+/// Settings that keep git at the URL that it is given, whatever upstream answers. `http.followRedirects=false` is
+/// also about alternates of the old HTTP protocol (`objects/info/http-alternates`). The others are git's
+/// defaults so far.
+const STAY: &[(&str, &str)] = &[
+    ("http.followRedirects", "false"),
+    ("transfer.bundleURI", "false"),
+    ("fetch.uriProtocols", ""),
+    ("promisor.acceptFromServer", "none"),
+];
+
+/// How git talks to an upstream: with which credentials, and to no other place. All of it goes through
+/// the environment.
 pub(crate) struct GitSecrets {
     /// Keys and values of git's configuration.
     pub(super) config: Vec<(String, String)>,
@@ -46,14 +60,17 @@ impl Upstream {
     /// Returns the upstream of `repo`; `None` if its host is not among the configured `upstreams`.
     pub(crate) fn of(
         repo: &RepoName,
-        upstreams: &BTreeMap<String, String>,
+        upstreams: &BTreeMap<String, UpstreamConfig>,
         client: &reqwest::Client,
     ) -> Option<Self> {
-        let base = upstreams.get(repo.host())?.trim_end_matches('/');
-        let plain = without_credentials(base);
+        let config = upstreams.get(repo.host())?;
+        let base = config.url().trim_end_matches('/');
         Some(Self {
-            url: format!("{plain}/{}", repo.path()),
-            secret: (plain != base).then(|| (format!("{plain}/"), format!("{base}/"))),
+            repo: repo.clone(),
+            url: format!("{base}/{}", repo.path()),
+            place: Arc::default(),
+            ignores_case: config.ignores_case(repo.host()),
+            login: config.login().cloned(),
             credentials: None,
             client: client.clone(),
         })
@@ -64,23 +81,48 @@ impl Upstream {
         &self.client
     }
 
-    /// The URL without credentials.
+    /// The repository that is mirrored.
+    pub(crate) fn repo(&self) -> &RepoName {
+        &self.repo
+    }
+
+    /// The URL in the configuration, without credentials.
     pub(crate) fn url(&self) -> &str {
         &self.url
+    }
+
+    /// The URL to ask, without credentials: the configured one, unless upstream named another.
+    pub(crate) fn place(&self) -> String {
+        let place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
+        place.as_ref().unwrap_or(&self.url).clone()
+    }
+
+    /// Notes where upstream says that the repository is.
+    pub(super) fn set_place(&self, url: String) {
+        *self.place.lock().unwrap_or_else(PoisonError::into_inner) = Some(url);
+    }
+
+    /// Takes over what `before` knows of the place, if that has the same URL.
+    pub(crate) fn after(mut self, before: &Self) -> Self {
+        if self.url == before.url {
+            self.place = Arc::clone(&before.place);
+        }
+        self
+    }
+
+    /// Returns the one spelling of a name that upstream uses for a repository.
+    pub(super) fn canonical(&self, repo: RepoName) -> RepoName {
+        if self.ignores_case {
+            repo.to_lower_case()
+        } else {
+            repo
+        }
     }
 
     /// Host and port in the URL; "" for a directory.
     pub(crate) fn authority(&self) -> &str {
         let rest = self.url.split_once("://").map_or("", |(_, rest)| rest);
         rest.split('/').next().unwrap_or_default()
-    }
-
-    /// The URL with the credentials of the configuration, if there are some: for requests only.
-    pub(crate) fn secret_url(&self) -> String {
-        match &self.secret {
-            Some((plain, secret)) => self.url.replacen(plain, secret, 1),
-            None => self.url.clone(),
-        }
     }
 
     /// Where the repository is, if it is on this machine; git may find it there with `.git` added.
@@ -90,89 +132,47 @@ impl Upstream {
     }
 
     /// The same upstream, which is shown `credentials`.
-    pub(crate) fn with_credentials(mut self, credentials: Arc<Credentials>, path: &str) -> Self {
-        self.credentials = Some((credentials, path.to_owned()));
+    pub(crate) fn with_credentials(mut self, credentials: Arc<Credentials>) -> Self {
+        self.credentials = Some(credentials);
         self
     }
 
-    /// What a request over HTTP shows as `Authorization`, beside what is in the URL; fetched now.
+    /// Fetches the value of `Authorization` for a request over HTTP.
     pub(crate) async fn authorization(&self) -> Result<Option<HeaderValue>, CredentialError> {
         Ok(self.login().await?.and_then(|login| login.to_header()))
     }
 
     async fn login(&self) -> Result<Option<Login>, CredentialError> {
         match &self.credentials {
-            Some((credentials, path)) => credentials.login(path).await,
-            None => Ok(None),
+            Some(credentials) => credentials.login(self.repo.path()).await,
+            None => Ok(self.login.clone()),
         }
     }
 
-    /// What one git command shows; fetched now. Blocks the thread, as git does.
+    /// How one git command, or git-lfs, talks to upstream; credentials are fetched now. Blocks the thread,
+    /// as git does.
     pub(super) fn git_secrets(&self, git: &Git) -> Result<GitSecrets, GitError> {
         let login = git.wait_for(self.login()).map_err(GitError::Credentials)?;
         Ok(self.secrets_of(login))
     }
 
     fn secrets_of(&self, login: Option<Login>) -> GitSecrets {
-        let mut secrets = GitSecrets::default();
-        if let Some((plain, secret)) = &self.secret {
-            let key = format!("url.{secret}.insteadOf");
-            secrets.config.push((key, plain.clone()));
-        }
-        self.add_login(&mut secrets, login);
-        secrets
-    }
-
-    /// What git-lfs shows; fetched now, and without a URL with a password in it: that would get into
-    /// command lines, as git-lfs writes into the configuration what it found out about a URL.
-    pub(super) fn lfs_secrets(&self, git: &Git) -> Result<GitSecrets, GitError> {
-        let login = git.wait_for(self.login()).map_err(GitError::Credentials)?;
-        let mut secrets = GitSecrets::default();
-        self.add_login(&mut secrets, login.or_else(|| self.login_in_url()));
-        Ok(secrets)
-    }
-
-    fn login_in_url(&self) -> Option<Login> {
-        let (_, secret) = self.secret.as_ref()?;
-        let url = reqwest::Url::parse(secret).ok()?;
-        Some(Login {
-            user: decode_percent(url.username())?,
-            secret: decode_percent(url.password().unwrap_or_default())?,
-        })
-    }
-
-    fn add_login(&self, secrets: &mut GitSecrets, login: Option<Login>) {
+        let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        let mut config: Vec<_> = STAY.iter().map(|(key, value)| pair(key, value)).collect();
+        let mut variables = Vec::new();
         let origin = reqwest::Url::parse(&self.url).ok();
         let origin = origin.map(|url| url.origin().ascii_serialization());
         if let (Some(login), Some(origin)) = (login, origin) {
             let key = format!("credential.{origin}.helper");
             // The operator's helpers don't come before it.
-            secrets.config.push((key.clone(), String::new()));
-            secrets.config.push((key, HELPER.to_owned()));
+            config.push(pair(&key, ""));
+            config.push(pair(&key, HELPER));
             // Otherwise the first request of each command would be in vain.
-            let proactive = format!("http.{origin}.proactiveAuth");
-            secrets.config.push((proactive, "basic".to_owned()));
-            secrets
-                .variables
-                .push(("CACHEWFS_UPSTREAM_USER", login.user));
-            secrets
-                .variables
-                .push(("CACHEWFS_UPSTREAM_SECRET", login.secret));
+            config.push(pair(&format!("http.{origin}.proactiveAuth"), "basic"));
+            variables.push(("CACHEWFS_UPSTREAM_USER", login.user));
+            variables.push(("CACHEWFS_UPSTREAM_SECRET", login.secret));
         }
-    }
-}
-
-fn without_credentials(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else {
-        return url.to_owned();
-    };
-    let (host, path) = rest
-        .split_once('/')
-        .map_or((rest, None), |(host, path)| (host, Some(path)));
-    let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
-    match path {
-        Some(path) => format!("{scheme}://{host}/{path}"),
-        None => format!("{scheme}://{host}"),
+        GitSecrets { config, variables }
     }
 }
 
@@ -202,49 +202,23 @@ pub(crate) fn redact(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn upstream_at(base: &str) -> Upstream {
-        let repo = RepoName::parse("example.com/org/repo").unwrap();
-        let upstreams = [("example.com".to_owned(), base.to_owned())].into();
-        Upstream::of(&repo, &upstreams, &reqwest::Client::new()).unwrap()
-    }
-
     #[test]
-    fn credentials_are_only_in_the_secret_configuration() {
-        let base = "https://me:s3cret@git.example.com/base/";
-
-        let upstream = upstream_at(base);
+    fn credentials_are_in_variables_alone() {
+        let repo = RepoName::parse("example.com/org/repo").unwrap();
+        let base = "https://me:s3%40cret@git.example.com/base/".to_owned();
+        let upstreams = [("example.com".to_owned(), base.into())].into();
+        let upstream = Upstream::of(&repo, &upstreams, &reqwest::Client::new()).unwrap();
 
         assert_eq!(upstream.url(), "https://git.example.com/base/org/repo");
-        assert!(!format!("{upstream:?}").contains("s3cret"));
-        assert_eq!(
-            upstream.secret_url(),
-            "https://me:s3cret@git.example.com/base/org/repo"
-        );
-        assert_eq!(
-            upstream.secrets_of(None).config,
-            [(
-                "url.https://me:s3cret@git.example.com/base/.insteadOf".to_owned(),
-                "https://git.example.com/base/".to_owned()
-            )]
-        );
-    }
-
-    #[test]
-    fn git_lfs_gets_no_url_with_credentials() {
-        let base = "https://me:s3%40cret@git.example.com/base/";
-        let upstream = upstream_at(base);
-
-        let mut secrets = GitSecrets::default();
-        upstream.add_login(&mut secrets, upstream.login_in_url());
-
-        assert!(
-            secrets
-                .config
-                .iter()
-                .all(|(key, value)| !format!("{key}={value}").contains("s3"))
-        );
+        assert!(!format!("{upstream:?}").contains("s3"));
+        let secrets = upstream.secrets_of(upstream.login.clone());
+        let has_secret = |(key, value): &(String, String)| format!("{key}={value}").contains("s3");
+        assert!(!secrets.config.iter().any(has_secret));
         let secret = ("CACHEWFS_UPSTREAM_SECRET", "s3@cret".to_owned());
         assert!(secrets.variables.contains(&secret));
+        let stay = ("http.followRedirects".to_owned(), "false".to_owned());
+        assert!(secrets.config.contains(&stay));
+        assert!(upstream.secrets_of(None).config.contains(&stay));
     }
 
     #[test]

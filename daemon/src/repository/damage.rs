@@ -41,7 +41,7 @@ impl Examined {
 /// Returns whether a damaged mirror may be the cause of `error`.
 fn may_be_damage(error: &RepositoryError) -> bool {
     use MirrorError::{
-        BadHead, Denied, Git, Io, NotFound, Shallow, TimedOut, Unreachable, Upstream,
+        BadHead, Denied, Git, Io, Moved, NotFound, Redirected, Shallow, TimedOut, Unreachable, Upstream,
     };
     let is_of_git = |error: &GitError| matches!(error, GitError::Failed { .. });
     match error {
@@ -55,6 +55,8 @@ fn may_be_damage(error: &RepositoryError) -> bool {
             } => *is_answering && is_of_git(source),
             Io { .. } => !is_disk_full(&**error),
             NotFound { .. }
+            | Moved { .. }
+            | Redirected { .. }
             | Denied { .. }
             | Unreachable { .. }
             | TimedOut { .. }
@@ -76,7 +78,8 @@ fn may_be_damage(error: &RepositoryError) -> bool {
             | PublishError::LeaseLost
             | PublishError::Stopping => false,
         },
-        RepositoryError::UnknownHost { .. }
+        RepositoryError::OtherSpelling { .. }
+        | RepositoryError::UnknownHost { .. }
         | RepositoryError::NestedInGit { .. }
         | RepositoryError::CheckTimedOut
         | RepositoryError::Busy

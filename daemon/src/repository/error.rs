@@ -16,6 +16,8 @@ pub(crate) enum RepositoryError {
     UnknownHost { host: String },
     #[error("a part of the path of {repo} ends with .git")]
     NestedInGit { repo: RepoName },
+    #[error("upstream ignores case, so {repo} is written in lower case here")]
+    OtherSpelling { repo: RepoName },
     #[error("updating the mirror failed")]
     Mirror(#[source] Arc<MirrorError>),
     #[error("publishing failed")]
@@ -38,10 +40,13 @@ impl RepositoryError {
     /// What failed, for metrics.
     pub(crate) fn failure_kind(&self) -> FailureKind {
         match self {
-            Self::UnknownHost { .. } | Self::NestedInGit { .. } => FailureKind::NotFound,
+            Self::UnknownHost { .. } | Self::NestedInGit { .. } | Self::OtherSpelling { .. } => {
+                FailureKind::NotFound
+            }
             Self::Mirror(error) => match &**error {
-                MirrorError::NotFound { .. } => FailureKind::NotFound,
-                MirrorError::Denied { .. }
+                MirrorError::NotFound { .. } | MirrorError::Moved { .. } => FailureKind::NotFound,
+                MirrorError::Redirected { .. }
+                | MirrorError::Denied { .. }
                 | MirrorError::Unreachable { .. }
                 | MirrorError::TimedOut { .. }
                 | MirrorError::Upstream { .. }
@@ -60,8 +65,22 @@ impl RepositoryError {
 
     /// Whether upstream shows no such repository, so that trying again by oneself is no use.
     pub(crate) fn is_not_found(&self) -> bool {
-        use MirrorError::{Denied, NotFound};
-        matches!(self, Self::Mirror(error) if matches!(**error, NotFound { .. } | Denied { .. }))
+        use MirrorError::{Denied, Moved, NotFound, Redirected};
+        matches!(self, Self::Mirror(error) if matches!(
+            **error,
+            NotFound { .. } | Moved { .. } | Redirected { .. } | Denied { .. }
+        ))
+    }
+
+    /// The name that upstream has for the repository, if it is another one. Not everybody may know it.
+    pub(crate) fn moved_to(&self) -> Option<&RepoName> {
+        match self {
+            Self::Mirror(error) => match &**error {
+                MirrorError::Moved { to, .. } => Some(to),
+                _ => None,
+            },
+            _ => None,
+        }
     }
 
     /// Whether the mirror could not be made or updated.

@@ -71,7 +71,8 @@ impl Repository {
     }
 
     pub(super) fn set_upstream(&self, upstream: Upstream) {
-        *self.upstream.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(upstream);
+        let mut present = self.upstream.lock().unwrap_or_else(PoisonError::into_inner);
+        *present = Arc::new(upstream.after(&present));
     }
 
     /// Where the mirror is once it is ready; to be read only.

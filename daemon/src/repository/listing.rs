@@ -24,7 +24,7 @@ pub(super) async fn list(
     namespaces: &[String],
     limit: Duration,
 ) -> Option<Vec<u8>> {
-    let url = upstream.secret_url();
+    let url = upstream.place();
     if !url.starts_with("http") {
         return None;
     }

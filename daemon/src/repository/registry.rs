@@ -9,6 +9,7 @@ use cachewfs_format::RepoName;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::warn;
 
 use super::backoff::chance;
 use super::bundles::Bundles;
@@ -108,13 +109,17 @@ impl Registry {
         {
             return Err(RepositoryError::NestedInGit { repo: repo.clone() });
         }
-        let upstream = Upstream::of(repo, &self.config.now().upstreams, &self.client);
+        let config = self.config.now();
+        if config.canonical(repo.clone()) != *repo {
+            return Err(RepositoryError::OtherSpelling { repo: repo.clone() });
+        }
+        let upstream = Upstream::of(repo, &config.upstreams, &self.client);
         let upstream = upstream.ok_or_else(|| {
             let host = repo.host().to_owned();
             RepositoryError::UnknownHost { host }
         })?;
         Ok(match self.credentials.get(repo.host()) {
-            Some(credentials) => upstream.with_credentials(Arc::clone(credentials), repo.path()),
+            Some(credentials) => upstream.with_credentials(Arc::clone(credentials)),
             None => upstream,
         })
     }
@@ -229,8 +234,11 @@ impl Registry {
             let share = (index as f64 + chance()) / count;
             let first_run = now + self.config.now().fetch_interval.mul_f64(share);
             // Mirrors of hosts that are no longer configured stay, unused.
-            if let Some(name) = name {
-                self.start(&name, first_run).ok();
+            if let Some(name) = name
+                && let Err(RepositoryError::OtherSpelling { repo }) = self.start(&name, first_run)
+            {
+                let path = path.display();
+                warn!(%repo, %path, "The mirror {path} is not used: the upstream of {repo} ignores case, and its names are in lower case here");
             }
         }
         Ok(())

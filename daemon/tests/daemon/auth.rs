@@ -249,6 +249,68 @@ async fn a_hidden_repository_answers_like_one_that_is_not_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn no_spelling_of_a_name_passes_the_policy() {
+    let policy = "package cachewfs\nimport rego.v1\ndefault allow := false\n\
+        private if startswith(input.repo, \"git.example.com/org/secret-\")\n\
+        allow if not private\nallow if input.subject == \"alice\"";
+    let root = tempfile::tempdir().unwrap();
+    let (auth, token) = restricted(root.path(), policy);
+    let world = World::start_in(root, |config| {
+        config.auth = auth;
+        let upstream = config.upstreams.get_mut("git.example.com").unwrap();
+        *upstream = upstream.clone().with_ignore_case(true);
+    })
+    .await;
+    let head = commit_and_push(&world.create_upstream_at("org/secret-x", "work"), "one");
+    let bearer = bearer(&token);
+    let known = [("authorization", &*bearer)];
+    let called = |name: &str, what: &str| format!("/git/git.example.com/{name}/{what}");
+
+    for name in ["Org/Secret-X", "org/secret-X.git", "ORG/%53ecret-x"] {
+        for what in [
+            "snapshot.tar.zst",
+            "info/refs?service=git-upload-pack",
+            "info/lfs/locks",
+            "snapshot.bundle?base=1",
+        ] {
+            let refused = world.get(&called(name, what), &[]).await;
+            assert_eq!(
+                code(refused).await,
+                (401, "unauthenticated".into()),
+                "{name} {what}"
+            );
+        }
+        let refresh = called(name, "refresh");
+        let refreshed = world.request(Method::POST, &refresh, &known).await;
+        let refreshed: serde_json::Value = refreshed.json().await.unwrap();
+        assert_eq!(refreshed["snapshot"], head, "{name}");
+        let api = format!(
+            "/api/v1/repos/git.example.com/{}",
+            name.trim_end_matches(".git")
+        );
+        assert_eq!(world.get(&api, &[]).await.status(), 401, "{name}");
+    }
+
+    // All of them are one mirror.
+    let listed = world
+        .get("/api/v1/repos", &known)
+        .await
+        .text()
+        .await
+        .unwrap();
+    let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
+    assert_eq!(listed["repos"].as_array().unwrap().len(), 1);
+    assert_eq!(listed["repos"][0]["repo"], "git.example.com/org/secret-x");
+    let mirrors = world.root.path().join("data/mirrors/git.example.com");
+    assert_eq!(std::fs::read_dir(mirrors).unwrap().count(), 1);
+    let typed = world
+        .get(&called("Org/Secret-X", "snapshot.tar.zst"), &known)
+        .await;
+    let place = header(&typed, "content-location");
+    assert!(place.contains("/org/secret-x/"), "{place}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn upstream_never_gets_a_token_of_the_daemons() {
     let root = tempfile::tempdir().unwrap();
     let (auth, token) = restricted(root.path(), TEAM_ONLY);
@@ -256,7 +318,7 @@ async fn upstream_never_gets_a_token_of_the_daemons() {
     let url = upstream.url();
     let world = World::start_in(root, |config| {
         config.auth = auth;
-        config.upstreams = [("git.example.com".to_owned(), url)].into();
+        config.upstreams = [("git.example.com".to_owned(), url.into())].into();
     });
     let world = world.await;
     grown_upstream(&world);

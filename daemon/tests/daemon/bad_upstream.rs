@@ -155,7 +155,7 @@ async fn an_upstream_that_hangs_harms_no_other() {
     let url = bad.upstream.url();
     let root = bad.world.stop().await;
     bad.world = World::start_in(root, |config| {
-        config.upstreams = [("git.example.com".to_owned(), url)].into();
+        config.upstreams = [("git.example.com".to_owned(), url.into())].into();
         config.mirrors.retry_first = Duration::from_hours(1);
         config.git.ls_remote_timeout = Duration::from_millis(500);
         config.git.clone_timeout = Duration::from_millis(500);
@@ -176,7 +176,7 @@ async fn an_upstream_that_hangs_harms_no_other() {
     };
     let url = bad.upstream.url();
     bad.world = World::start_in(root, |config| {
-        config.upstreams = [("git.example.com".to_owned(), url)].into();
+        config.upstreams = [("git.example.com".to_owned(), url.into())].into();
     })
     .await;
     bad.assert_recovers(&pushed).await;

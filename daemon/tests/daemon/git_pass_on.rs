@@ -249,7 +249,7 @@ async fn a_daemon_can_be_the_upstream_of_another() {
     let (_, head) = grown_upstream(&first);
     let url = first.url("/git/git.example.com");
     let second = World::start_with(|config| {
-        config.upstreams = [("git.example.com".to_owned(), url)].into();
+        config.upstreams = [("git.example.com".to_owned(), url.into())].into();
     })
     .await;
 
@@ -273,7 +273,7 @@ async fn the_credentials_of_the_configuration_are_for_reading_only() {
     let upstream = HttpUpstream::start(root.path().join("upstream")).await;
     let url = upstream.url().replace("http://", "http://me:s3cret@");
     let world = World::start_in(root, |config| {
-        config.upstreams = [("git.example.com".to_owned(), url)].into();
+        config.upstreams = [("git.example.com".to_owned(), url.into())].into();
     })
     .await;
     grown_upstream(&world);

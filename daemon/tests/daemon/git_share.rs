@@ -162,7 +162,7 @@ async fn an_upstream_that_hangs_leaves_other_repositories_served() {
         let local = format!("file://{}", local.display());
         config
             .upstreams
-            .insert("local.example.com".to_owned(), local);
+            .insert("local.example.com".to_owned(), local.into());
         config.ref_check_interval = Duration::ZERO;
         config.ref_check_timeout = Duration::from_millis(300);
     })

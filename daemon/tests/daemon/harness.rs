@@ -94,7 +94,7 @@ impl World {
         let mut config = Config {
             listen: ([127, 0, 0, 1], 0).into(),
             data_dir: root.path().join("data"),
-            upstreams: [("git.example.com".to_owned(), base)].into(),
+            upstreams: [("git.example.com".to_owned(), base.into())].into(),
             fetch_interval: Duration::from_hours(1),
             // What a test doesn't ask for doesn't happen.
             ref_check_interval: Duration::from_hours(1),

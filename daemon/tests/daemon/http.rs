@@ -231,7 +231,7 @@ async fn what_is_published_survives_a_restart_and_the_loss_of_upstream() {
         data_dir: world.root.path().join("data"),
         upstreams: [(
             "git.example.com".to_owned(),
-            "file:///nonexistent".to_owned(),
+            "file:///nonexistent".to_owned().into(),
         )]
         .into(),
         ..cachewfs_daemon::Config::default()

@@ -41,7 +41,11 @@ pub(crate) enum Mood {
     HangsForTheMirrorsFetch,
     /// Sends all to another host.
     RedirectsAway,
-    /// Doesn't answer what git-lfs asks.
+    /// Sends all to the same path of this port on this machine.
+    RedirectsTo(u16),
+    /// Knows repositories by URLs with `.git` at their end, as GitLab does.
+    WantsGitSuffix,
+    /// Doesn't answer requests about LFS.
     HangsForLfs,
     /// Begins packs, and breaks them off when the mood changes.
     Breaks,
@@ -68,6 +72,8 @@ struct Shared {
     mood: watch::Sender<Mood>,
     seen: Mutex<Vec<Seen>>,
     required: Mutex<Option<String>>,
+    /// The old and the new name of a repository, as parts of a path.
+    renamed: Mutex<(String, String)>,
 }
 
 impl HttpUpstream {
@@ -79,6 +85,7 @@ impl HttpUpstream {
             mood: watch::Sender::new(Mood::Good),
             seen: Mutex::default(),
             required: Mutex::default(),
+            renamed: Mutex::new(("/moved".to_owned(), "/repo".to_owned())),
         });
         let router = axum::Router::new()
             .fallback(answer)
@@ -89,6 +96,15 @@ impl HttpUpstream {
 
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.0.address)
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.0.address.port()
+    }
+
+    /// Redirects from one name of a repository to another from now on.
+    pub(crate) fn rename(&self, from: &str, to: &str) {
+        *self.0.renamed.lock().unwrap() = (format!("/{from}"), format!("/{to}"));
     }
 
     pub(crate) fn set(&self, mood: Mood) {
@@ -117,10 +133,30 @@ pub(crate) async fn start_behind_http(
     let upstream = HttpUpstream::start(root.path().join("upstream")).await;
     let url = upstream.url();
     let world = World::start_in(root, |config| {
-        config.upstreams = [("git.example.com".to_owned(), url)].into();
+        config.upstreams = [("git.example.com".to_owned(), url.into())].into();
         change(config);
     });
     (world.await, upstream)
+}
+
+impl Shared {
+    /// Where a repository is that was renamed.
+    fn new_place(&self, target: &str) -> Option<String> {
+        let (from, to) = &*self.renamed.lock().unwrap();
+        target.contains(from).then(|| target.replace(from, to))
+    }
+}
+
+/// Where a mood sends a client.
+fn elsewhere(mood: Mood, target: &str) -> Option<String> {
+    match mood {
+        Mood::RedirectsAway => Some(format!("http://localhost:1{target}")),
+        Mood::RedirectsTo(port) => Some(format!("http://127.0.0.1:{port}{target}")),
+        Mood::WantsGitSuffix if !target.contains(".git/") => {
+            Some(target.replace("/info/refs", ".git/info/refs"))
+        }
+        _ => None,
+    }
 }
 
 async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response {
@@ -140,6 +176,9 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
         return (StatusCode::UNAUTHORIZED, challenge).into_response();
     }
     let is_of_mirror = !target.contains(".git");
+    if let Some(location) = shared.new_place(&target) {
+        return (StatusCode::MOVED_PERMANENTLY, [("location", location)]).into_response();
+    }
     if target.contains("/healthy") {
         let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
         return backend(&shared, &parts, body).await;
@@ -153,13 +192,8 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
     if mood == Mood::Denies {
         return StatusCode::FORBIDDEN.into_response();
     }
-    if mood == Mood::RedirectsAway {
-        let location = [("location", format!("http://localhost:1{target}"))];
-        return (StatusCode::MOVED_PERMANENTLY, location).into_response();
-    }
-    if target.contains("/moved.git/") {
-        let location = [("location", target.replace("/moved.git/", "/repo.git/"))];
-        return (StatusCode::MOVED_PERMANENTLY, location).into_response();
+    if let Some(location) = elsewhere(mood, &target) {
+        return (StatusCode::FOUND, [("location", location)]).into_response();
     }
     let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
     let is_fetch = body.windows(13).any(|bytes| bytes == b"command=fetch");

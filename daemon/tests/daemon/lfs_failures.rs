@@ -69,7 +69,7 @@ async fn it_comes_over_http_with_the_daemons_credentials() {
         let (world, upstream) = start_behind_http(|config: &mut Config| {
             if in_url {
                 let base = config.upstreams.get_mut("git.example.com").unwrap();
-                *base = base.replace("http://", "http://me:s3cret@");
+                *base = base.url().replace("http://", "http://me:s3cret@").into();
             } else {
                 let auth = UpstreamAuthConfig {
                     token_file: Some(file.clone()),

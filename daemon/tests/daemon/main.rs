@@ -43,6 +43,7 @@ mod private;
 mod process;
 mod program;
 mod publish;
+mod redirects;
 mod replicas;
 mod s3;
 mod s3_cost;

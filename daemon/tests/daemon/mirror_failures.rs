@@ -120,7 +120,7 @@ async fn an_upstream_that_nobody_listens_for_is_unreachable() {
         never_again(config);
         let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let base = format!("http://{}", closed.local_addr().unwrap());
-        config.upstreams = [("git.example.com".to_owned(), base)].into();
+        config.upstreams = [("git.example.com".to_owned(), base.into())].into();
     })
     .await;
 

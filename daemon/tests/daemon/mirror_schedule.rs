@@ -33,7 +33,7 @@ async fn a_start_does_not_update_all_mirrors_at_once_but_at_once_who_is_asked_fo
 
     let url = upstream.url();
     let world = World::start_in(root, |config| {
-        config.upstreams = [("git.example.com".to_owned(), url)].into();
+        config.upstreams = [("git.example.com".to_owned(), url.into())].into();
     })
     .await;
     let path = format!("/git/{}/info/refs?service=git-upload-pack", name(4));
@@ -49,7 +49,7 @@ async fn a_start_does_not_update_all_mirrors_at_once_but_at_once_who_is_asked_fo
     let before = upstream.seen(&[]).len();
     let url = upstream.url();
     let _world = World::start_in(root, |config| {
-        config.upstreams = [("git.example.com".to_owned(), url)].into();
+        config.upstreams = [("git.example.com".to_owned(), url.into())].into();
         config.fetch_interval = Duration::from_secs(2);
     })
     .await;

@@ -240,7 +240,11 @@ async fn a_replica_resolves_a_token_through_the_store_alone() {
     let replica = Daemon::start(Config {
         listen: ([127, 0, 0, 1], 0).into(),
         data_dir,
-        upstreams: [("git.example.com".to_owned(), "file:///nowhere".to_owned())].into(),
+        upstreams: [(
+            "git.example.com".to_owned(),
+            "file:///nowhere".to_owned().into(),
+        )]
+        .into(),
         ..Config::default()
     })
     .await

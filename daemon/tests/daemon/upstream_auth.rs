@@ -114,6 +114,35 @@ async fn a_token_gets_to_upstream_and_nowhere_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn credentials_in_a_url_are_in_no_command_line_and_no_file() {
+    let (world, upstream) = start_behind_http(|config| {
+        let base = config.upstreams.get_mut("git.example.com").unwrap();
+        *base = base
+            .url()
+            .replace("://", &format!("://me:{SECRET}@"))
+            .into();
+    })
+    .await;
+    upstream.require(&format!("me:{SECRET}"));
+    let (_, head) = grown_upstream(&world);
+    let data = world.root.path().join("data");
+    upstream.set(Mood::HangsForTheMirrorsFetch);
+
+    let repository = world.get(&stable(), &[("range", "bytes=-1")]).await;
+    assert_eq!(repository.status(), 503);
+    // Its listing of refs, and the fetch that hangs.
+    eventually(|| upstream.seen(&["POST /org/repo/git-upload-pack"]).len() >= 2).await;
+    assert_eq!(places_with(SECRET, &data), Vec::<String>::new());
+    upstream.set(Mood::Good);
+
+    assert_eq!(world.refresh().await["snapshot"], head);
+    assert_eq!(places_with(SECRET, &data), Vec::<String>::new());
+    let clone = world.extract("snapshot.tar.zst").await;
+    let origin = git(&clone, ["config", "remote.origin.url"]);
+    assert_eq!(origin, format!("{}/org/repo", upstream.url()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_credential_helper_of_the_operators_is_asked() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("gitconfig");
@@ -282,7 +311,7 @@ async fn start_with_app() -> (World, Arc<Api>) {
     let url = upstream.url();
     let world = World::start_in(root, |config| {
         with(auth)(config);
-        config.upstreams = [("git.example.com".to_owned(), url)].into();
+        config.upstreams = [("git.example.com".to_owned(), url.into())].into();
     });
     (world.await, shared)
 }

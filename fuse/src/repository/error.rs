@@ -77,6 +77,7 @@ impl RepoError {
 fn is_lasting(found: &str) -> bool {
     [
         code::UPSTREAM_NOT_FOUND,
+        code::UPSTREAM_MOVED,
         code::UPSTREAM_DENIED,
         code::UNKNOWN_HOST,
         code::BAD_REPO_NAME,

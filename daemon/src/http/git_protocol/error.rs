@@ -64,9 +64,10 @@ impl GitHttpError {
             Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
             Self::Git(_) => (StatusCode::INTERNAL_SERVER_ERROR, "mirror_failed"),
             Self::Spool(_) => (StatusCode::INTERNAL_SERVER_ERROR, "spool_failed"),
-            Self::Upstream(_) | Self::Redirected | Self::Credentials(_) => {
+            Self::Upstream(_) | Self::Credentials(_) => {
                 (StatusCode::BAD_GATEWAY, code::UPSTREAM_FAILED)
             }
+            Self::Redirected => (StatusCode::BAD_GATEWAY, code::UPSTREAM_REDIRECTS),
             Self::UpstreamTooSlow { .. } => (StatusCode::GATEWAY_TIMEOUT, code::UPSTREAM_FAILED),
             Self::NotFound { .. } => (StatusCode::NOT_FOUND, code::UPSTREAM_NOT_FOUND),
             Self::NotHttp => (StatusCode::FORBIDDEN, "upstream_is_local"),
@@ -95,7 +96,9 @@ impl GitHttpError {
                 "Ask again in a moment."
             }
             Self::Git(_) | Self::Spool(_) | Self::Credentials(_) => "Look at the daemon's log.",
-            Self::Redirected => "Use the name that the repository has upstream now.",
+            Self::Redirected => {
+                "Ask the operator to write the URL that upstream redirects to into [upstreams]."
+            }
             Self::NotFound { .. } => "Check the spelling.",
             Self::NotHttp => "Go to upstream directly.",
         }

@@ -2,6 +2,7 @@
 
 use cachewfs_format::RepoName;
 
+use crate::config::Config;
 use crate::http::error::ApiError;
 use crate::http::routes::{decode_percent, parse_repo};
 
@@ -51,7 +52,7 @@ const LFS: &str = "/info/lfs/";
 
 /// Finds what belongs to the git protocol in the path of a URL after `/git/`; `None` if that path
 /// is for others to understand.
-pub(in crate::http) fn parse(rest: &str) -> Result<Option<Target>, ApiError> {
+pub(in crate::http) fn parse(rest: &str, names: &Config) -> Result<Option<Target>, ApiError> {
     let services = [
         ("/info/refs", Service::InfoRefs),
         ("/git-upload-pack", Service::UploadPack),
@@ -59,13 +60,13 @@ pub(in crate::http) fn parse(rest: &str) -> Result<Option<Target>, ApiError> {
     ];
     for (suffix, service) in services {
         if let Some(name) = rest.strip_suffix(suffix) {
-            return target(name, service).map(Some);
+            return target(name, service, names).map(Some);
         }
     }
     match rest.split_once(LFS) {
         Some((name, tail)) => {
             let path = checked(&format!("{LFS}{tail}"))?;
-            target(name, Service::Other(path)).map(Some)
+            target(name, Service::Other(path), names).map(Some)
         }
         None => Ok(None),
     }
@@ -73,21 +74,21 @@ pub(in crate::http) fn parse(rest: &str) -> Result<Option<Target>, ApiError> {
 
 /// Takes what nobody else understands for a path below the repository upstream. Only `.git` says
 /// where the name of the repository ends.
-pub(in crate::http) fn parse_other(rest: &str) -> Result<Option<Target>, ApiError> {
+pub(in crate::http) fn parse_other(rest: &str, names: &Config) -> Result<Option<Target>, ApiError> {
     let Some((name, tail)) = rest.split_once(".git/") else {
         return Ok(None);
     };
     let path = checked(&format!("/{tail}"))?;
-    target(&format!("{name}.git"), Service::Other(path)).map(Some)
+    target(&format!("{name}.git"), Service::Other(path), names).map(Some)
 }
 
-fn target(name: &str, service: Service) -> Result<Target, ApiError> {
+fn target(name: &str, service: Service, names: &Config) -> Result<Target, ApiError> {
     let spelling = match name.strip_suffix(".git") {
         Some(_) => Spelling::WithGit,
         None => Spelling::Plain,
     };
     Ok(Target {
-        repo: parse_repo(name)?,
+        repo: parse_repo(name, names)?,
         spelling,
         service,
     })
@@ -111,6 +112,14 @@ fn checked(path: &str) -> Result<String, ApiError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn parse(rest: &str) -> Result<Option<Target>, ApiError> {
+        super::parse(rest, &Config::default())
+    }
+
+    fn parse_other(rest: &str) -> Result<Option<Target>, ApiError> {
+        super::parse_other(rest, &Config::default())
+    }
 
     fn parsed(rest: &str) -> (String, Spelling, Service) {
         let target = parse(rest).and_then(|target| match target {

@@ -17,6 +17,7 @@ use super::server::{Counters, GitServer};
 use super::target::Target;
 use super::{GitHttpError, foreign, headers};
 use crate::error_chain::chain;
+use crate::http::authorize::MovedTo;
 use crate::http::error::ApiError;
 use crate::mirror::is_repository;
 use crate::pkt_line;
@@ -201,8 +202,14 @@ impl Reader {
         self.repository.status().state == MirrorState::Ready
     }
 
+    /// Whether upstream said that the repository has another name now.
+    fn has_moved(&self) -> bool {
+        let failure = self.repository.status().failure;
+        failure.is_some_and(|failure| failure.error.moved_to().is_some())
+    }
+
     async fn place(&self, subject: Subject) -> Place {
-        if !self.is_ready() {
+        if !self.is_ready() || self.has_moved() {
             return Place::Upstream;
         }
         if subject == Subject::Objects {
@@ -212,6 +219,8 @@ impl Reader {
         match self.repository.fresh_within(interval).await {
             Ok(Freshness::Fresh) => Place::Mirror,
             Ok(Freshness::Behind) => Place::Upstream,
+            // Upstream sends the client to the other name.
+            Err(error) if error.moved_to().is_some() => Place::Upstream,
             Err(error) => self.note_stale(Some(error)),
         }
     }
@@ -297,9 +306,10 @@ impl Reader {
     }
 }
 
-/// Whether upstream has answered what it was asked.
+/// Whether upstream has answered what it was asked, or said which repository to ask.
 fn is_answer(passed: &Result<Response, GitHttpError>) -> bool {
-    passed
-        .as_ref()
-        .is_ok_and(|response| response.status().is_success())
+    passed.as_ref().is_ok_and(|response| {
+        let names_another = response.extensions().get::<MovedTo>().is_some();
+        response.status().is_success() || names_another
+    })
 }

@@ -11,6 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::UpstreamAuthConfig;
 use super::github_app::GithubApp;
+use crate::config::UpstreamConfig;
 
 /// A longer token is none, in bytes.
 const MAX_TOKEN_LEN: u64 = 16 << 10;
@@ -107,7 +108,7 @@ fn round_up(left: Duration) -> Duration {
 }
 
 /// What is shown to upstream.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub(crate) struct Login {
     pub(crate) user: String,
     pub(crate) secret: String,
@@ -147,11 +148,11 @@ impl Credentials {
     /// Reads the sections, and makes sure that each has something to show.
     pub(crate) fn open_all(
         sections: &BTreeMap<String, UpstreamAuthConfig>,
-        upstreams: &BTreeMap<String, String>,
+        upstreams: &BTreeMap<String, UpstreamConfig>,
     ) -> Result<BTreeMap<String, Arc<Self>>, CredentialError> {
         let open = |(host, config): (&String, &UpstreamAuthConfig)| {
             let base = upstreams.get(host);
-            if base.is_none_or(|base| !base.starts_with("http")) {
+            if base.is_none_or(|base| !base.url().starts_with("http")) {
                 return Err(CredentialError::NoSuchHost { host: host.clone() });
             }
             Ok((host.clone(), Arc::new(Self::open(host, config)?)))

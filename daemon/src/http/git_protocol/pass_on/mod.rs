@@ -1,6 +1,5 @@
 //! Passing requests on to upstream: the only place that talks to it over HTTP.
 
-mod redirect;
 mod request;
 mod shared;
 mod spool;

@@ -9,29 +9,27 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::Response;
 use bytes::Bytes;
+use cachewfs_format::RepoName;
 use futures_util::{Stream, stream};
 use reqwest::Url;
 use tokio::time::timeout;
 use tokio_util::io::ReaderStream;
 use tracing::{Instrument as _, debug};
 
-use super::redirect::{Base, is_redirect};
-use crate::http::git_protocol::answer::client;
+use crate::http::authorize::MovedTo;
 use crate::http::git_protocol::body::Received;
 use crate::http::git_protocol::server::{Counters, GitServer};
 use crate::http::git_protocol::target::{Service, Spelling, Target};
 use crate::http::git_protocol::{GitHttpError, headers};
-use crate::mirror::Upstream;
+use crate::mirror::{Base, MAX_REDIRECTS, Place, Upstream, is_redirect};
 use crate::traces::{self, Cause};
-
-/// So many redirects of upstream's within itself are followed. The method stays: asking git for a pack
-/// changes nothing.
-const MAX_REDIRECTS: usize = 3;
 
 /// A request as it goes on to upstream, with all that is secret in it.
 pub(in crate::http::git_protocol) struct Passed {
     pub(in crate::http::git_protocol) base: Base,
     pub(in crate::http::git_protocol) url: Url,
+    /// The path below the repository.
+    tail: String,
     pub(in crate::http::git_protocol) method: Method,
     pub(in crate::http::git_protocol) headers: HeaderMap,
     pub(in crate::http::git_protocol) body: PassedBody,
@@ -44,13 +42,23 @@ pub(in crate::http::git_protocol) struct Passed {
     cause: Cause,
 }
 
-/// What becomes of a redirect of upstream's within itself.
+/// How a redirect to another URL of the same repository is treated. One to another repository is always
+/// translated: the client is sent to where the daemon passes requests for that on, and the policy is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Redirects {
-    /// The daemon follows it: whoever joins in need not know.
+    /// The daemon follows it: whoever joins in need not know. The method stays: asking git for a pack
+    /// changes nothing.
     Followed,
-    /// The client is sent to where the daemon passes on to that place.
     Translated,
+}
+
+/// The head of upstream's answer, as it goes to the client.
+#[derive(Clone, Debug)]
+pub(in crate::http::git_protocol) struct Head {
+    status: StatusCode,
+    headers: HeaderMap,
+    /// The repository that upstream sends the client to, if it is another one.
+    moved_to: Option<RepoName>,
 }
 
 /// The body of such a request.
@@ -64,7 +72,8 @@ pub(in crate::http::git_protocol) enum PassedBody {
 
 impl std::fmt::Debug for Passed {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "Passed({} to {})", self.method, self.base.host)
+        let host = self.base.host();
+        write!(formatter, "Passed({} to {host})", self.method)
     }
 }
 
@@ -88,8 +97,9 @@ impl Passed {
             PassedBody::Nothing
         };
         Ok(Self {
-            base: Base::of(upstream, target)?,
+            base: Base::of(upstream).ok_or(GitHttpError::NotHttp)?,
             url,
+            tail: tail(target).to_owned(),
             method: parts.method.clone(),
             headers,
             body,
@@ -108,12 +118,7 @@ impl Passed {
         (headers, client): (&HeaderMap, IpAddr),
         body: Option<Arc<Received>>,
     ) -> Result<Self, GitHttpError> {
-        let base = if headers.contains_key(header::AUTHORIZATION) {
-            upstream.url().to_owned()
-        } else {
-            upstream.secret_url()
-        };
-        let mut url = url(&base, target)?;
+        let mut url = url(upstream.url(), target)?;
         let (method, body) = if let Some(body) = body {
             (Method::POST, PassedBody::Received(body))
         } else {
@@ -121,8 +126,9 @@ impl Passed {
             (Method::GET, PassedBody::Nothing)
         };
         Ok(Self {
-            base: Base::of(upstream, target)?,
+            base: Base::of(upstream).ok_or(GitHttpError::NotHttp)?,
             url,
+            tail: tail(target).to_owned(),
             method,
             headers: headers::to_upstream_to_read(headers),
             body,
@@ -140,13 +146,18 @@ fn url(base: &str, target: &Target) -> Result<Url, GitHttpError> {
         Spelling::Plain => "",
         Spelling::WithGit => ".git",
     };
-    let tail = match &target.service {
+    let tail = tail(target);
+    Url::parse(&format!("{base}{suffix}{tail}")).map_err(|_| GitHttpError::NotHttp)
+}
+
+/// Returns the path below the repository.
+fn tail(target: &Target) -> &str {
+    match &target.service {
         Service::InfoRefs => "/info/refs",
         Service::UploadPack => "/git-upload-pack",
         Service::ReceivePack => "/git-receive-pack",
         Service::Other(path) => path,
-    };
-    Url::parse(&format!("{base}{suffix}{tail}")).map_err(|_| GitHttpError::NotHttp)
+    }
 }
 
 /// Passes a request on, and the answer back as it comes.
@@ -155,19 +166,32 @@ pub(in crate::http::git_protocol) async fn pass_on(
     passed: Passed,
 ) -> Result<Response, GitHttpError> {
     let turn = server
-        .upstream_turn(&passed.base.host, passed.client)
+        .upstream_turn(passed.base.host(), passed.client)
         .await?;
     let idle = server.config().git_http.idle_timeout;
-    let (base, url) = (passed.base.clone(), passed.url.clone());
-    let response = send(server, passed).await?;
-    let (status, mut headers) = head(&response);
-    if is_redirect(status) {
-        let to = base.target(&url, &response).and_then(|to| base.here(&to));
-        let to = to.and_then(|to| to.parse().ok());
-        headers.insert(header::LOCATION, to.ok_or(GitHttpError::Redirected)?);
-    }
+    let (head, response) = send(server, passed).await?;
     let body = server.relay.body(pieces(response, idle), turn);
-    Ok(build(status, headers, body))
+    Ok(head.with(body))
+}
+
+impl Head {
+    /// Makes an answer of the head and a body.
+    pub(in crate::http::git_protocol) fn with(self, body: Body) -> Response {
+        let mut response = build(self.status, self.headers, body);
+        if let Some(to) = self.moved_to {
+            response.extensions_mut().insert(MovedTo(to));
+        }
+        response
+    }
+
+    /// The head of an answer that is no redirect.
+    fn of(response: &reqwest::Response) -> Self {
+        Self {
+            status: response.status(),
+            headers: headers::from_upstream(response.headers()),
+            moved_to: None,
+        }
+    }
 }
 
 /// Puts an answer together.
@@ -182,22 +206,14 @@ pub(in crate::http::git_protocol) fn build(
     response
 }
 
-/// Status and allowed headers of upstream's answer.
-pub(in crate::http::git_protocol) fn head(response: &reqwest::Response) -> (StatusCode, HeaderMap) {
-    (
-        response.status(),
-        headers::from_upstream(response.headers()),
-    )
-}
-
 /// Sends a request to upstream, and waits for the head of the answer.
 pub(in crate::http::git_protocol) async fn send(
     server: &GitServer,
     passed: Passed,
-) -> Result<reqwest::Response, GitHttpError> {
+) -> Result<(Head, reqwest::Response), GitHttpError> {
     Counters::count(&server.counters.passed_on);
     // The query may carry a token.
-    let (host, path) = (&passed.base.host, passed.url.path());
+    let (host, path) = (passed.base.host(), passed.url.path());
     debug!(host, path, method = %passed.method, "Passing a request on to {host}");
     // A body that the client is still sending may take as long as the whole.
     let limits = &server.config().git_http;
@@ -209,7 +225,7 @@ pub(in crate::http::git_protocol) async fn send(
     let sent = timeout(limit, send_and_follow(&server.client, passed)).instrument(span.clone());
     let sent = sent.await;
     match &sent {
-        Ok(Ok(response)) => traces::note_status(&span, response.status().as_u16()),
+        Ok(Ok((head, _))) => traces::note_status(&span, head.status.as_u16()),
         Ok(Err(_)) => traces::note_error(&span, "upstream"),
         Err(_) => traces::note_error(&span, "timed_out"),
     }
@@ -219,10 +235,11 @@ pub(in crate::http::git_protocol) async fn send(
 async fn send_and_follow(
     client: &reqwest::Client,
     passed: Passed,
-) -> Result<reqwest::Response, GitHttpError> {
+) -> Result<(Head, reqwest::Response), GitHttpError> {
     let Passed {
         base,
         mut url,
+        tail,
         method,
         mut headers,
         mut body,
@@ -230,7 +247,6 @@ async fn send_and_follow(
         redirects,
         ..
     } = passed;
-    // Redirects lead nowhere but below the same upstream.
     if let Some(own) = own_authorization {
         headers.insert(header::AUTHORIZATION, own);
     }
@@ -247,14 +263,39 @@ async fn send_and_follow(
             }
         }
         let response = request.send().await.map_err(failed)?;
-        if redirects == Redirects::Translated || !is_redirect(response.status()) {
-            return Ok(response);
+        let mut head = Head::of(&response);
+        if !is_redirect(head.status) {
+            return Ok((head, response));
         }
-        url = base
-            .target(&url, &response)
-            .ok_or(GitHttpError::Redirected)?;
+        let to = base.follow(&url, response.headers());
+        let to = to.ok_or(GitHttpError::Redirected)?;
+        let place = base.place(&to, &tail).ok_or(GitHttpError::Redirected)?;
+        let is_own = base.is_own(&place);
+        if redirects == Redirects::Translated || !is_own {
+            // With the same spelling here, the client would be sent in circles.
+            let had_git_suffix = url.path().ends_with(&format!(".git{tail}"));
+            if is_own && place.has_git_suffix == had_git_suffix {
+                return Err(GitHttpError::Redirected);
+            }
+            let location = here(&place, &tail, to.query());
+            let location = location.parse().map_err(|_| GitHttpError::Redirected)?;
+            head.headers.insert(header::LOCATION, location);
+            // Not everybody may be sent there.
+            let no_store = HeaderValue::from_static("no-store");
+            head.headers.insert(header::CACHE_CONTROL, no_store);
+            head.moved_to = (!is_own).then_some(place.repo);
+            return Ok((head, response));
+        }
+        url = to;
     }
     Err(GitHttpError::Redirected)
+}
+
+/// The path and query at which the daemon passes requests for `place` on.
+fn here(place: &Place, tail: &str, query: Option<&str>) -> String {
+    let suffix = if place.has_git_suffix { ".git" } else { "" };
+    let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+    format!("/git/{}{suffix}{tail}{query}", place.repo)
 }
 
 fn body_of(received: &Received) -> Result<reqwest::Body, GitHttpError> {

@@ -7,14 +7,14 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::header;
 use axum::response::Response;
 use cachewfs_format::Digest;
 use futures_util::{StreamExt as _, stream};
 use tokio::sync::watch;
 use tracing::warn;
 
-use super::request::{Passed, PassedBody, build, head, pass_on, pieces, send};
+use super::request::{Head, Passed, PassedBody, pass_on, pieces, send};
 use super::spool::{Spool, SpoolReader};
 use crate::error_chain::chain;
 use crate::http::git_protocol::GitHttpError;
@@ -24,12 +24,10 @@ use crate::http::git_protocol::server::{Counters, GitServer};
 #[derive(Debug, Default)]
 pub(in crate::http::git_protocol) struct SharedAnswers(Mutex<HashMap<Digest, Arc<Shared>>>);
 
-type Head = Result<(StatusCode, HeaderMap), GitHttpError>;
-
 #[derive(Debug)]
 struct Shared {
     began: Instant,
-    head: watch::Sender<Option<Head>>,
+    head: watch::Sender<Option<Result<Head, GitHttpError>>>,
     spool: Arc<Spool>,
 }
 
@@ -47,11 +45,11 @@ pub(in crate::http::git_protocol) async fn pass_on_shared(
     let mut head = shared.head.subscribe();
     let head = head.wait_for(Option::is_some).await;
     let head = head.ok().and_then(|head| head.clone());
-    let (status, headers) = head.unwrap_or(Err(GitHttpError::Busy))?;
+    let head = head.unwrap_or(Err(GitHttpError::Busy))?;
     let body = stream::try_unfold(reader, async |mut reader: SpoolReader| {
         Ok::<_, super::spool::SpoolError>(reader.next().await?.map(|bytes| (bytes, reader)))
     });
-    Ok(build(status, headers, server.relay.body(body, ())))
+    Ok(head.with(server.relay.body(body, ())))
 }
 
 /// What makes two requests the same. Those with credentials never are, and long ones are not worth
@@ -150,10 +148,10 @@ impl Shared {
 
     async fn fetch(&self, server: &GitServer, passed: Passed) -> Result<(), GitHttpError> {
         let _turn = server
-            .upstream_turn(&passed.base.host, passed.client)
+            .upstream_turn(passed.base.host(), passed.client)
             .await?;
-        let response = send(server, passed).await?;
-        self.head.send_replace(Some(Ok(head(&response))));
+        let (head, response) = send(server, passed).await?;
+        self.head.send_replace(Some(Ok(head)));
         let mut pieces = std::pin::pin!(pieces(response, server.relay.limits.idle));
         while let Some(piece) = pieces.next().await {
             let written = self.spool.write(piece?).await;

@@ -1,0 +1,28 @@
+//! Commands that are the first to talk to upstream, which may say that the repository is elsewhere.
+
+use super::upstream::GitSecrets;
+use super::{Git, GitError, MirrorError, Upstream};
+
+/// Runs `command` with what it shows to upstream and the URL to ask; once more if upstream names another URL
+/// of the repository (GitLab wants `.git` at its end).
+pub(super) fn ask_upstream<T>(
+    git: &Git,
+    upstream: &Upstream,
+    command: impl Fn(&GitSecrets, &str) -> Result<T, GitError>,
+) -> Result<T, MirrorError> {
+    let run = |place: &str| {
+        // Fetched for each command: what an earlier one was given may have expired.
+        let secrets = upstream.git_secrets(git);
+        let done = secrets.and_then(|secrets| command(&secrets, place));
+        done.map_err(|source| MirrorError::of_upstream(git, upstream, source))
+    };
+    let place = upstream.place();
+    run(&place).or_else(|error| {
+        let named = upstream.place();
+        if named == place {
+            Err(error)
+        } else {
+            run(&named)
+        }
+    })
+}
