@@ -379,8 +379,8 @@ pub(crate) fn sweep(tmp: &Path) -> std::io::Result<()> {
 /// The settings that every git of the daemon gets. Versions of git differ in their defaults, and files
 /// in the home directory of the daemon's user must not change a snapshot.
 ///
-/// Upstreams on this machine may belong to other users. Programs that git starts, such as git-lfs, find
-/// bare repositories by their directory. The daemon maintains mirrors itself (`mirror/maintain.rs`).
+/// Upstreams on this machine may belong to other users. Programs that git starts find bare repositories by
+/// their directory. The daemon maintains mirrors itself (`mirror/maintain.rs`).
 const GIT_CONFIG: &str = "\
 [safe]
 \tdirectory = *
@@ -404,7 +404,6 @@ const PRIVATE: &str = "[core]\n\tsharedRepository = umask\n";
 /// Writes the file that stands for the user's git configuration. It includes the operator's file, which
 /// may name credential helpers.
 fn write_git_config(config: &Config) -> std::io::Result<PathBuf> {
-    // Where git looks for a user's configuration below XDG_CONFIG_HOME, too (`mirror/lfs.rs`).
     let directory = std::path::absolute(config.data_dir.join("config/git"))?;
     std::fs::create_dir_all(&directory)?;
     let path = directory.join("config");

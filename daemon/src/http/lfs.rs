@@ -119,7 +119,6 @@ pub(super) fn status_and_code(error: &LfsError) -> (StatusCode, &'static str) {
         return (StatusCode::INSUFFICIENT_STORAGE, code::DISK_FULL);
     }
     match error {
-        LfsError::NotInstalled => (StatusCode::NOT_IMPLEMENTED, code::LFS_UNAVAILABLE),
         LfsError::Fetch { .. } | LfsError::Missing { .. } | LfsError::WrongContent { .. } => {
             (StatusCode::BAD_GATEWAY, code::LFS_FAILED)
         }
@@ -131,9 +130,6 @@ pub(super) fn status_and_code(error: &LfsError) -> (StatusCode, &'static str) {
 /// What the person who reads the message can do.
 pub(super) fn advice(error: &LfsError) -> &'static str {
     match error {
-        LfsError::NotInstalled => {
-            "Install git-lfs on the daemon's machine (the package is called git-lfs); the other archives don't need it."
-        }
         LfsError::Fetch { .. } | LfsError::Missing { .. } | LfsError::WrongContent { .. } => {
             "The daemon tries again by itself; git lfs pull in a clone asks upstream directly."
         }

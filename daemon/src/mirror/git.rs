@@ -102,11 +102,6 @@ impl Git {
         }
     }
 
-    /// Returns the directory below which git finds the same configuration as `git/config`.
-    pub(super) fn config_home(&self) -> Option<&Path> {
-        self.global_config.parent()?.parent()
-    }
-
     /// Waits on a thread that is not one of the runtime's own.
     pub(super) fn wait_for<T>(&self, future: impl Future<Output = T>) -> T {
         self.runtime.block_on(future)

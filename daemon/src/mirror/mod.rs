@@ -41,7 +41,7 @@ pub(crate) use error::{MirrorError, is_disk_full};
 pub(crate) use examine::{ExamineError, Finding, examine};
 pub(crate) use git::{Git, GitCommand};
 pub(crate) use git_error::GitError;
-pub(crate) use lfs::{fetch_lfs_objects, has_git_lfs};
+pub(crate) use lfs::{LfsFetchError, LfsObject, fetch_lfs_objects};
 pub(crate) use locks::remove_stale_locks;
 pub(crate) use maintain::{Upkeep, maintain, upkeep};
 pub(crate) use orphans::end_orphans;

@@ -83,7 +83,7 @@ pub(crate) fn is_repository(directory: &Path) -> bool {
 }
 
 /// Returns the places where git looks for a repository that is asked for by a path (`enter_repo`).
-fn git_directories(directory: &Path) -> impl Iterator<Item = PathBuf> {
+pub(super) fn git_directories(directory: &Path) -> impl Iterator<Item = PathBuf> {
     ["/.git", "", ".git/.git", ".git"]
         .into_iter()
         .map(|suffix| {

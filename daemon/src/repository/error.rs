@@ -129,7 +129,6 @@ fn publish_failure(error: &PublishError) -> FailureKind {
 /// What of making an LFS archive failed, for metrics.
 pub(super) fn lfs_failure(error: &LfsError) -> FailureKind {
     match error {
-        LfsError::NotInstalled => FailureKind::Other,
         LfsError::Fetch { .. } | LfsError::Missing { .. } | LfsError::WrongContent { .. } => {
             FailureKind::Upstream
         }

@@ -27,7 +27,7 @@ use crate::publish::{Attempt, LfsError, PublishError, Published};
 use crate::store::Store;
 use crate::traces::Cause;
 
-/// So many LFS archives are made at once: each by git-lfs with eight connections.
+/// At most this many LFS archives are made at once: each with eight connections.
 pub(super) const MAX_LFS_RUNS: usize = 2;
 
 /// Why the LFS archive could not be made.
@@ -330,7 +330,10 @@ mod tests {
     use super::*;
 
     fn failed() -> Result<Option<Done>, LfsError> {
-        Err(LfsError::NotInstalled)
+        Err(LfsError::Fetch {
+            url: String::new(),
+            source: crate::mirror::LfsFetchError::Batch,
+        })
     }
 
     #[test]

@@ -1,9 +1,7 @@
 //! `lfs-snapshot.tar.zst` where fetching fails, takes long, needs credentials, must end, or is not wanted.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt as _, symlink};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use cachewfs_daemon::{Config, LfsMode, UpstreamAuthConfig};
@@ -13,7 +11,6 @@ use serde_json::Value;
 use crate::harness::*;
 use crate::http_upstream::{HttpUpstream, Mood, start_behind_http};
 use crate::lfs::{create_lfs_upstream, get_lfs_of, lfs, object_below, oid_of, toc_of};
-use crate::program::Program;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_upstream_lacks_or_has_wrong_is_not_published() {
@@ -40,10 +37,12 @@ async fn what_upstream_lacks_or_has_wrong_is_not_published() {
             .as_str()
             .unwrap()
             .to_owned();
-        assert!(
-            message.contains("LFS objects") && message.contains("git lfs failed"),
-            "{message}"
-        );
+        assert!(message.contains("the LFS object"), "{message}");
+        let failed = "cachewfsd_job_failures_total{class=\"lfs\",kind=\"upstream\"}";
+        let metrics = world.get("/metrics", &[]).await.text().await.unwrap();
+        assert!(metrics.contains(failed), "{metrics}");
+        let page = world.get("/", &[]).await.text().await.unwrap();
+        assert!(page.contains("1 of 1 repository needs attention"), "{page}");
         assert!(!world.store().join("lfs/current").exists());
         assert_eq!(
             header(&world.get(&stable(), &[]).await, "x-cachew-snapshot-commit"),
@@ -96,6 +95,34 @@ async fn it_comes_over_http_with_the_daemons_credentials() {
             "{in_url}"
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_lfs_server_does_not_have_the_daemon_look_around() {
+    let (world, upstream) = start_behind_http(|_| {}).await;
+    let work = create_lfs_upstream(&world);
+    commit_and_push(&work, "one");
+    world.refresh().await;
+
+    for elsewhere in ["http://169.254.169.254/latest", "http://10.0.0.1:1/x"] {
+        let began = Instant::now();
+        write_file(&world.upstream().join("lfs/elsewhere"), elsewhere);
+        world.refresh().await;
+        let failed = world.get(&lfs(), &[]).await.text().await.unwrap();
+
+        assert!(failed.contains("\"lfs_failed\""), "{failed}");
+        let status = world.status().await["lfs"]["failure"].to_string();
+        assert!(status.contains("can't be fetched"), "{status}");
+        for text in [failed, status] {
+            assert!(
+                !text.contains("169.254") && !text.contains("10.0.0"),
+                "{text}"
+            );
+        }
+        // Nobody has tried to connect.
+        assert!(began.elapsed() < Duration::from_secs(5));
+    }
+    assert!(!upstream.seen(&["/info/lfs/objects/batch"]).is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -187,103 +214,6 @@ async fn who_forgets_a_repository_forgets_its_lfs_archive() {
 
     assert!(world.has_forgotten());
     assert_eq!(world.request(Method::HEAD, &lfs(), &[]).await.status(), 404);
-}
-
-/// Starts the program where the only programs are git and `others`, in front of an LFS repository.
-fn start_where_git_lfs_is(others: &[(&str, &Path)]) -> (Program, tempfile::TempDir) {
-    let root = tempfile::tempdir().unwrap();
-    let programs = root.path().join("bin");
-    fs::create_dir(&programs).unwrap();
-    for name in ["git", "sh", "mkdir"] {
-        let found = Command::new("sh")
-            .args(["-c", &format!("command -v {name}")])
-            .output()
-            .unwrap();
-        let found = String::from_utf8(found.stdout).unwrap();
-        symlink(found.trim(), programs.join(name)).unwrap();
-    }
-    for (name, path) in others {
-        symlink(path, programs.join(name)).unwrap();
-    }
-    let (work, upstream) = (
-        root.path().join("work"),
-        root.path().join("upstream/org/repo.git"),
-    );
-    git(
-        root.path(),
-        [
-            "init",
-            "-q",
-            "--bare",
-            "-b",
-            "main",
-            upstream.to_str().unwrap(),
-        ],
-    );
-    git(
-        root.path(),
-        ["clone", "-q", upstream.to_str().unwrap(), "work"],
-    );
-    git(&work, ["checkout", "-q", "-B", "main"]);
-    git(&work, ["lfs", "install", "--local"]);
-    write_file(&work.join(".gitattributes"), "*.bin filter=lfs -text\n");
-    write_file(&work.join("a.bin"), "a\n");
-    commit_and_push(&work, "one");
-    let base = root.path().join("upstream");
-    let config = format!(
-        "[upstreams]\n'git.example.com' = 'file://{}'\n",
-        base.display()
-    );
-    let path = [("PATH", programs.to_str().unwrap())];
-    (Program::start_with(&config, &[], &path), root)
-}
-
-#[test]
-fn without_git_lfs_the_answer_says_so_and_all_else_works() {
-    let (program, _root) = start_where_git_lfs_is(&[]);
-
-    assert_eq!(program.refresh(REPO).0, 200);
-    let (status, body) = program.get(&lfs());
-
-    assert_eq!(status, 501, "{body}");
-    assert!(
-        body.contains("\"lfs_unavailable\"") && body.contains("Install git-lfs"),
-        "{body}"
-    );
-    assert_eq!(program.get(&format!("/git/{REPO}/mirror.tar.zst")).0, 200);
-    assert_eq!(program.refresh(REPO).0, 200);
-}
-
-#[test]
-fn what_git_lfs_gives_is_checked_again() {
-    let root = tempfile::tempdir().unwrap();
-    let lying = root.path().join("git-lfs");
-    let oid = "87428fc522803d31065e7bce3cf03fe475096631e5e07bbd7a0fde60c4cf25c7";
-    let script = format!(
-        "#!/bin/sh\n[ \"$1\" = fetch ] || exit 0\nd=$GIT_DIR/lfs/objects/87/42\nmkdir -p $d\necho b >$d/{oid}\n"
-    );
-    write_file(&lying, script);
-    fs::set_permissions(&lying, fs::Permissions::from_mode(0o755)).unwrap();
-    let (program, _root) = start_where_git_lfs_is(&[("git-lfs", &lying)]);
-
-    let (status, body) = program.get(&lfs());
-
-    assert_eq!(status, 502, "{body}");
-    assert!(
-        body.contains("\"lfs_failed\"") && body.contains("is something else"),
-        "{body}"
-    );
-    let failed = "cachewfsd_job_failures_total{class=\"lfs\",kind=\"upstream\"} 1\n";
-    assert!(program.get("/metrics").1.contains(failed));
-    let page = program.get("/").1;
-    assert!(page.contains("1 of 1 repository needs attention"), "{page}");
-    assert!(page.contains("is something else"), "{page}");
-    assert!(
-        !program
-            .path("data/store/v1")
-            .join(format!("{REPO}.git/lfs/current"))
-            .exists()
-    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -22,10 +22,13 @@ pub(crate) fn answer(root: &Path, url: &str, target: &str, body: &[u8]) -> Optio
             Err(_) => StatusCode::NOT_FOUND.into_response(),
         });
     }
+    // An upstream that sends clients elsewhere.
+    let elsewhere = std::fs::read_to_string(directory.join("lfs/elsewhere")).ok();
     let batch: Value = serde_json::from_slice(body).ok()?;
     let objects = batch["objects"].as_array()?.iter().map(|object| {
         let oid = object["oid"].as_str().unwrap();
         let href = format!("{url}{repository}/info/lfs/storage/{oid}");
+        let href = elsewhere.clone().unwrap_or(href);
         json!({"oid": oid, "size": object["size"], "actions": {"download": {"href": href}}})
     });
     let objects: Vec<_> = objects.collect();

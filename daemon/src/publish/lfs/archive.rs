@@ -18,7 +18,7 @@ use super::list::wanted_objects;
 use super::pointer::LfsPointer;
 use super::{LfsError, LfsOid};
 use crate::clock::seconds_since_epoch;
-use crate::mirror::{Git, Upstream, fetch_lfs_objects, has_git_lfs};
+use crate::mirror::{Git, LfsObject, Upstream, fetch_lfs_objects};
 use crate::publish::assemble::ArchiveWriter;
 use crate::publish::git_files::git_member;
 use crate::publish::job::Job;
@@ -161,9 +161,6 @@ impl Objects<'_> {
                 }),
             }
         }
-        if !missing.is_empty() && !has_git_lfs(self.job.git)? {
-            return Err(LfsError::NotInstalled);
-        }
         let mut new_bytes = 0;
         for batch in batches(&missing) {
             new_bytes += self.fetch(batch, &mut stored)?;
@@ -174,11 +171,16 @@ impl Objects<'_> {
     /// Fetches objects, checks them and moves them to the store; gives their length there.
     fn fetch(&self, batch: &[LfsPointer], stored: &mut Stored) -> Result<u64, LfsError> {
         let directory = self.job.tmp_path("lfs.git");
-        let wanted = batch
+        let wanted: Vec<_> = batch
             .iter()
-            .map(|pointer| (pointer.oid.as_str(), pointer.to_string()));
+            .map(|LfsPointer { oid, size }| LfsObject {
+                oid: oid.to_string(),
+                size: *size,
+                path: oid.path(),
+            })
+            .collect();
         let limit = self.job.config.git.lfs_timeout;
-        fetch_lfs_objects(self.job.git, self.upstream, (&directory, wanted), limit).map_err(
+        fetch_lfs_objects(self.job.git, self.upstream, (&directory, &wanted), limit).map_err(
             |source| LfsError::Fetch {
                 url: self.upstream.url().to_owned(),
                 source,

@@ -1,17 +1,15 @@
 //! Why an LFS archive can't be published.
 
 use super::LfsOid;
-use crate::mirror::GitError;
+use crate::mirror::{GitError, LfsFetchError};
 use crate::publish::PublishError;
 use crate::store::StoreError;
 
 /// Why an LFS archive can't be published.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LfsError {
-    #[error("git-lfs is not installed on the daemon's machine, or doesn't work there")]
-    NotInstalled,
     #[error("the LFS objects of {url} can't be fetched")]
-    Fetch { url: String, source: GitError },
+    Fetch { url: String, source: LfsFetchError },
     #[error("upstream did not send the LFS object {oid}")]
     Missing { oid: LfsOid },
     #[error("what upstream sent as the LFS object {oid} is something else")]

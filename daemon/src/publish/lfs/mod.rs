@@ -1,7 +1,7 @@
 //! Publishing the Git LFS objects that the work tree of a commit needs, as an archive of their own.
 //!
 //! ```text
-//! pointers in the tree ─► those that no earlier archive has ─► git-lfs ─► checked, stored ─► archive
+//! pointers in the tree ─► those that no earlier archive has ─► upstream ─► checked, stored ─► archive
 //! ```
 //!
 //! It has a manifest and a pointer of its own, and runs after the snapshot is published, beside all

@@ -65,23 +65,12 @@ impl LfsPointer {
     }
 }
 
-impl fmt::Display for LfsPointer {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { oid, size } = self;
-        let [version, ..] = VERSIONS;
-        write!(
-            formatter,
-            "version {version}\noid sha256:{oid}\nsize {size}\n"
-        )
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_pointer_is_parsed_and_written() {
+    fn a_pointer_is_parsed() {
         let oid = "4d".repeat(32);
         let text =
             format!("version https://git-lfs.github.com/spec/v1\noid sha256:{oid}\nsize 12345\n");
@@ -89,7 +78,6 @@ mod tests {
         let pointer = LfsPointer::parse(text.as_bytes()).unwrap();
 
         assert_eq!((pointer.oid.as_str(), pointer.size), (&*oid, 12345));
-        assert_eq!(pointer.to_string(), text);
         assert_eq!(pointer.oid.path(), format!("lfs/objects/4d/4d/{oid}"));
         let extended = text.replace("oid ", &format!("ext-0-foo sha256:{oid}\noid "));
         assert_eq!(LfsPointer::parse(extended.as_bytes()), Some(pointer));

@@ -1,0 +1,162 @@
+//! The batch API of LFS: where upstream says that objects are
+//! (<https://github.com/git-lfs/git-lfs/blob/main/docs/api/batch.md>).
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::Url;
+use serde::Deserialize;
+use tracing::{Instrument as _, debug};
+
+use super::{LfsFetchError, LfsObject};
+use crate::mirror::{Login, Upstream};
+use crate::traces;
+
+const CONTENT_TYPE: &str = "application/vnd.git-lfs+json";
+/// How long upstream may take to answer.
+const LIMIT: Duration = Duration::from_mins(2);
+/// A longer answer is none, in bytes: a URL with a signature and headers take some 4 KiB an object.
+const MAX_LEN: usize = 8 << 20;
+
+/// What upstream says of some objects.
+#[derive(Debug)]
+pub(super) struct Batch {
+    actions: HashMap<String, Action>,
+    /// The address that answered.
+    pub(super) server: Option<IpAddr>,
+}
+
+/// Where an object is.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Action {
+    pub(super) href: String,
+    #[serde(default)]
+    header: HashMap<String, String>,
+}
+
+impl Action {
+    /// What the request has to show.
+    pub(super) fn headers(&self) -> HeaderMap {
+        let parse = |(name, value): (&String, &String)| {
+            let name: HeaderName = name.parse().ok()?;
+            let mut value: HeaderValue = value.parse().ok()?;
+            value.set_sensitive(true);
+            Some((name, value))
+        };
+        self.header.iter().filter_map(parse).collect()
+    }
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    transfer: Option<String>,
+    objects: Vec<Object>,
+}
+
+#[derive(Deserialize)]
+struct Object {
+    oid: String,
+    /// Absent if upstream doesn't have the object.
+    #[serde(default)]
+    actions: Actions,
+}
+
+#[derive(Default, Deserialize)]
+struct Actions {
+    download: Option<Action>,
+}
+
+impl Batch {
+    /// Asks the LFS server at `url`, which is that of a repository with `.git` at its end. It may not redirect.
+    pub(super) async fn ask(
+        upstream: &Upstream,
+        (url, login): (&Url, Option<&Login>),
+        wanted: &[LfsObject],
+    ) -> Result<Self, LfsFetchError> {
+        let objects = wanted.iter();
+        let objects: Vec<_> = objects
+            .map(|object| serde_json::json!({"oid": object.oid, "size": object.size}))
+            .collect();
+        let question = serde_json::json!({
+            "operation": "download",
+            "transfers": ["basic"],
+            "objects": objects,
+            "hash_algo": "sha256",
+        });
+        let mut request = upstream
+            .client()
+            .post(format!("{url}/info/lfs/objects/batch"))
+            .header("accept", CONTENT_TYPE)
+            .header("content-type", CONTENT_TYPE)
+            .header("user-agent", "git-lfs/cachewfsd")
+            .timeout(LIMIT)
+            .body(question.to_string());
+        if let Some(login) = login {
+            request = request.basic_auth(&login.user, Some(&login.secret));
+        }
+        let span = traces::upstream_span("list LFS objects", upstream.authority());
+        let answer = request.send().instrument(span.clone()).await;
+        traces::note_answer(&span, &answer);
+        let failed = |error: reqwest::Error| {
+            let (repo, error) = (upstream.repo(), error.without_url());
+            debug!(%repo, %error, "The LFS server of {repo} does not answer");
+            LfsFetchError::Batch
+        };
+        let mut answer = answer.map_err(failed)?;
+        if !answer.status().is_success() {
+            let (repo, status) = (upstream.repo(), answer.status());
+            debug!(%repo, %status, "The LFS server of {repo} refuses");
+            return Err(LfsFetchError::Batch);
+        }
+        let server = answer.remote_addr().map(|address| address.ip());
+        let mut text = Vec::new();
+        while let Some(bytes) = answer.chunk().await.map_err(failed)? {
+            text.extend_from_slice(&bytes);
+            if text.len() > MAX_LEN {
+                return Err(LfsFetchError::Batch);
+            }
+        }
+        let actions = parse(&text).ok_or(LfsFetchError::Batch)?;
+        Ok(Self { actions, server })
+    }
+
+    /// Where `object` is; `None` if upstream doesn't have it.
+    pub(super) fn action(&self, object: &LfsObject) -> Option<&Action> {
+        self.actions.get(&object.oid)
+    }
+}
+
+fn parse(answer: &[u8]) -> Option<HashMap<String, Action>> {
+    let answer: Answer = serde_json::from_slice(answer).ok()?;
+    let is_basic = answer.transfer.is_none_or(|transfer| transfer == "basic");
+    let objects = answer.objects.into_iter();
+    let actions = objects.filter_map(|object| Some((object.oid, object.actions.download?)));
+    is_basic.then(|| actions.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_says_where_objects_are_and_leaves_out_what_is_missing() {
+        let answer = br#"{"objects": [
+            {"oid": "a", "size": 1, "actions": {"download": {"href": "https://h/a", "header": {"X-Key": "v"}}}},
+            {"oid": "b", "size": 1, "error": {"code": 404, "message": "no"}}]}"#;
+
+        let actions = parse(answer).unwrap();
+
+        assert_eq!(actions.len(), 1);
+        assert_eq!(actions["a"].href, "https://h/a");
+        assert_eq!(actions["a"].headers()["x-key"], "v");
+        for bad in [
+            &b"{}"[..],
+            b"<html>",
+            br#"{"transfer": "tus", "objects": []}"#,
+        ] {
+            assert!(parse(bad).is_none());
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! Downloading LFS objects from where upstream's LFS server says that they are.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use axum::http::{HeaderMap, header};
+use reqwest::{Client, Response, Url};
+use tokio::fs::File;
+use tokio::io::AsyncWriteExt as _;
+use tracing::debug;
+
+use super::batch::{Action, Batch};
+use super::guard::Guard;
+use super::{LfsFetchError, LfsObject};
+use crate::error_chain::chain;
+use crate::mirror::Login;
+use crate::mirror::redirect::{MAX_REDIRECTS, is_redirect};
+
+/// How long a server may take to connect, and to go on.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+const IDLE_LIMIT: Duration = Duration::from_mins(1);
+/// An object is asked for so often, with a pause in between that doubles.
+const TRIES: u32 = 3;
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+
+/// What all downloads share.
+#[derive(Debug)]
+pub(super) struct Downloads {
+    client: Client,
+    guard: Guard,
+    /// The LFS server's, which alone sees the daemon's credentials.
+    server: Url,
+    login: Option<Login>,
+}
+
+/// Why a try failed; for the log.
+#[derive(Debug, thiserror::Error)]
+enum TryError {
+    #[error("the URL is not one that the daemon asks for")]
+    Refused,
+    #[error("there are too many redirects, or one from https to http")]
+    Redirects,
+    #[error("the server answers {0}")]
+    Status(reqwest::StatusCode),
+    #[error("the request failed")]
+    Request(#[source] reqwest::Error),
+    #[error("the object is longer than it should be")]
+    TooLong,
+    #[error("the object can't be written")]
+    Write(#[source] std::io::Error),
+}
+
+impl TryError {
+    fn is_transient(&self) -> bool {
+        match self {
+            Self::Request(_) => true,
+            Self::Status(status) => status.is_server_error() || status.as_u16() == 429,
+            Self::Refused | Self::Redirects | Self::TooLong | Self::Write(_) => false,
+        }
+    }
+}
+
+impl Downloads {
+    /// Prepares downloads of what `batch` says, which came from the server at `url`.
+    pub(super) async fn new(
+        batch: &Batch,
+        (url, login): (&Url, Option<Login>),
+    ) -> Result<Self, LfsFetchError> {
+        Self::with_guard(Guard::of(url, batch.server).await, (url, login))
+    }
+
+    fn with_guard(
+        guard: Guard,
+        (url, login): (&Url, Option<Login>),
+    ) -> Result<Self, LfsFetchError> {
+        let client = Client::builder()
+            .connect_timeout(CONNECT_LIMIT)
+            .read_timeout(IDLE_LIMIT)
+            .redirect(reqwest::redirect::Policy::none())
+            .dns_resolver(guard.clone())
+            .build()
+            .map_err(LfsFetchError::Client)?;
+        Ok(Self {
+            client,
+            guard,
+            server: url.clone(),
+            login,
+        })
+    }
+
+    /// Downloads an object to `path`, unless upstream doesn't have it.
+    pub(super) async fn fetch(
+        &self,
+        action: Option<&Action>,
+        object: &LfsObject,
+        path: PathBuf,
+    ) -> Result<(), LfsFetchError> {
+        let Some(action) = action else { return Ok(()) };
+        let mut tries = 0;
+        loop {
+            let error = match self.try_to_fetch(action, object.size, &path).await {
+                Ok(()) => return Ok(()),
+                Err(TryError::Write(source)) => return Err(LfsFetchError::Io { path, source }),
+                Err(error) => error,
+            };
+            let oid = &object.oid;
+            // The query may carry a signature.
+            let host = Url::parse(&action.href).ok();
+            let host = host.as_ref().and_then(Url::host_str).unwrap_or_default();
+            debug!(
+                oid,
+                host,
+                error = chain(&error),
+                "Downloading an LFS object failed"
+            );
+            tries += 1;
+            if tries == TRIES || !error.is_transient() {
+                return Err(LfsFetchError::Download { oid: oid.clone() });
+            }
+            tokio::time::sleep(FIRST_PAUSE * 2_u32.pow(tries - 1)).await;
+        }
+    }
+
+    async fn try_to_fetch(&self, action: &Action, size: u64, path: &Path) -> Result<(), TryError> {
+        let mut answer = self.ask(action).await?;
+        let mut file = File::create(path).await.map_err(TryError::Write)?;
+        let mut left = size;
+        let failed = |error: reqwest::Error| TryError::Request(error.without_url());
+        while let Some(bytes) = answer.chunk().await.map_err(failed)? {
+            let len = bytes.len() as u64;
+            left = left.checked_sub(len).ok_or(TryError::TooLong)?;
+            file.write_all(&bytes).await.map_err(TryError::Write)?;
+        }
+        file.flush().await.map_err(TryError::Write)
+    }
+
+    /// Asks for an object, also where the server redirects to: LFS servers send clients to their storage.
+    async fn ask(&self, action: &Action) -> Result<Response, TryError> {
+        let url = self.server.join(&action.href);
+        let mut url = url.map_err(|_| TryError::Refused)?;
+        let mut headers = action.headers();
+        for _ in 0..=MAX_REDIRECTS {
+            if !self.guard.allows(&url).await {
+                return Err(TryError::Refused);
+            }
+            let mut request = self.client.get(url.clone()).headers(headers.clone());
+            let shows_nothing = !headers.contains_key(header::AUTHORIZATION);
+            if let Some(login) = &self.login
+                && shows_nothing
+                && url.origin() == self.server.origin()
+            {
+                request = request.basic_auth(&login.user, Some(&login.secret));
+            }
+            let answer = request.send().await;
+            let answer = answer.map_err(|error| TryError::Request(error.without_url()))?;
+            match answer.status() {
+                status if status.is_success() => return Ok(answer),
+                status if is_redirect(status) => {}
+                status => return Err(TryError::Status(status)),
+            }
+            let location = answer.headers().get(header::LOCATION);
+            let to = location.and_then(|location| url.join(location.to_str().ok()?).ok());
+            let to = to.filter(|to| url.scheme() == "http" || to.scheme() == "https");
+            let to = to.ok_or(TryError::Redirects)?;
+            if to.origin() != url.origin() {
+                headers = HeaderMap::new();
+            }
+            url = to;
+        }
+        Err(TryError::Redirects)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use axum::extract::Request;
+    use axum::response::IntoResponse as _;
+
+    use super::*;
+    use crate::mirror::lfs::guard::Network;
+
+    /// A server that has the object `/object`, and sends all others to that by another name.
+    async fn start() -> (Url, Arc<AtomicUsize>) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let seen = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&seen);
+        let answer = async move |request: Request| {
+            counter.fetch_add(1, Ordering::Relaxed);
+            let shown = request.headers().get(header::AUTHORIZATION).is_some();
+            if request.uri().path() == "/object" {
+                return (if shown { "shown" } else { "plain" }).into_response();
+            }
+            let to = format!("http://localhost:{port}/object");
+            (reqwest::StatusCode::FOUND, [(header::LOCATION, to)]).into_response()
+        };
+        let router = axum::Router::new().fallback(answer);
+        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        (
+            Url::parse(&format!("http://127.0.0.1:{port}/repo.git")).unwrap(),
+            seen,
+        )
+    }
+
+    async fn fetch(server: &Url, network: Network, href: &str) -> Result<String, LfsFetchError> {
+        let login = Login {
+            user: "me".to_owned(),
+            secret: "s3cret".to_owned(),
+        };
+        let downloads = Downloads::with_guard(Guard::new(network), (server, Some(login)))?;
+        let action: Action = serde_json::from_value(serde_json::json!({ "href": href })).unwrap();
+        let object = LfsObject {
+            oid: "x".to_owned(),
+            size: 5,
+            path: "x".to_owned(),
+        };
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x");
+        downloads
+            .fetch(Some(&action), &object, path.clone())
+            .await?;
+        Ok(std::fs::read_to_string(path).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_server_elsewhere_has_nothing_fetched_from_this_machine() {
+        let (server, seen) = start().await;
+        let port = server.port().unwrap();
+
+        for host in ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "0"] {
+            let href = format!("http://{host}:{port}/object");
+            let error = fetch(&server, Network::Private, &href).await.unwrap_err();
+            assert!(matches!(error, LfsFetchError::Download { .. }), "{error:?}");
+        }
+
+        assert_eq!(seen.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn a_redirect_is_followed_without_the_credentials() {
+        let (server, _) = start().await;
+
+        let own = fetch(&server, Network::Loopback, "/object").await.unwrap();
+        let elsewhere = fetch(&server, Network::Loopback, "/other").await.unwrap();
+
+        assert_eq!((&*own, &*elsewhere), ("shown", "plain"));
+    }
+}
