@@ -41,7 +41,8 @@ impl Examined {
 /// Returns whether a damaged mirror may be the cause of `error`.
 fn may_be_damage(error: &RepositoryError) -> bool {
     use MirrorError::{
-        BadHead, Denied, Git, Io, Moved, NotFound, Redirected, Shallow, TimedOut, Unreachable, Upstream,
+        BadHead, Denied, Git, Io, Moved, NotFound, Redirected, Shallow, TimedOut, Unreachable,
+        Upstream,
     };
     let is_of_git = |error: &GitError| matches!(error, GitError::Failed { .. });
     match error {

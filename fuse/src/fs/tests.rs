@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-
 use super::{Attr, FileKind, Fs, Ino};
 use crate::error::FsError;
 use crate::testing::{Bench, OBJECT, REPO, archive, archive_with_index, bench, index_parts};

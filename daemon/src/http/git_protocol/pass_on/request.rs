@@ -17,6 +17,7 @@ use tokio_util::io::ReaderStream;
 use tracing::{Instrument as _, debug};
 
 use crate::http::authorize::MovedTo;
+use crate::http::git_protocol::answer::client;
 use crate::http::git_protocol::body::Received;
 use crate::http::git_protocol::server::{Counters, GitServer};
 use crate::http::git_protocol::target::{Service, Spelling, Target};
