@@ -30,7 +30,7 @@ pub struct UpstreamConfig {
     ignore_case: Option<bool>,
 }
 
-/// What a person writes who wants more than the URL.
+/// The form of a value that says more than the URL.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Table {

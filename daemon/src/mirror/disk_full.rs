@@ -42,8 +42,7 @@ pub(crate) fn has_room(directory: &Path, len: u64) -> bool {
     !matches!(allocated, Err(Errno::NOSPC | Errno::DQUOT))
 }
 
-/// Returns what the C library says of an error in the locale that git runs in, in lower case, as
-/// git-lfs has it.
+/// Returns what the C library says of an error in the locale that git runs in, in lower case.
 fn words_of(errno: Errno) -> String {
     let text = std::io::Error::from(errno).to_string();
     match text.rsplit_once(" (os error") {

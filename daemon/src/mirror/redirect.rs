@@ -7,7 +7,7 @@ use reqwest::Url;
 use super::Upstream;
 use crate::percent::decode_percent;
 
-/// So many redirects of one request are followed.
+/// At most this many redirects of one request are followed.
 pub(crate) const MAX_REDIRECTS: usize = 3;
 
 /// Where the repositories of one host are.
@@ -32,7 +32,7 @@ impl Base {
         Self::below(upstream, upstream.url())
     }
 
-    /// The same, where git makes `url` of the URL of `upstream`.
+    /// Returns the base in `url`, which git makes of the URL of `upstream`.
     pub(super) fn below(upstream: &Upstream, url: &str) -> Option<Self> {
         let base = url.strip_suffix(upstream.repo().path())?;
         let url = Url::parse(base).ok()?;

@@ -149,8 +149,8 @@ impl Upstream {
         }
     }
 
-    /// How one git command, or git-lfs, talks to upstream; credentials are fetched now. Blocks the thread,
-    /// as git does.
+    /// Returns how one git command talks to upstream; fetches the credentials now. Blocks the thread, as git
+    /// does.
     pub(super) fn git_secrets(&self, git: &Git) -> Result<GitSecrets, GitError> {
         let login = git.wait_for(self.login()).map_err(GitError::Credentials)?;
         Ok(self.secrets_of(login))

@@ -311,6 +311,33 @@ async fn no_spelling_of_a_name_passes_the_policy() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn mirrors_and_snapshots_in_another_spelling_are_not_used() {
+    let world = World::start().await;
+    commit_and_push(&world.create_upstream_at("Org/Repo", "work"), "one");
+    let refresh = "/git/git.example.com/Org/Repo/refresh";
+    assert_eq!(world.post(refresh, "").await.status(), 200);
+
+    let world = World::start_in(world.stop().await, |config| {
+        let upstream = config.upstreams.get_mut("git.example.com").unwrap();
+        *upstream = upstream.clone().with_ignore_case(true);
+    })
+    .await;
+    let list = world.get("/api/v1/repos", &[]).await;
+    let list = list.text().await.unwrap();
+    let archive = "/git/git.example.com/Org/Repo/snapshot.tar.zst";
+    let archive = code(world.get(archive, &[]).await).await;
+
+    assert!(!list.contains("Repo"), "{list}");
+    // Upstream, a directory, has no such name in lower case.
+    assert_eq!(archive, (404, "upstream_not_found".to_owned()));
+    let mirror = world
+        .root
+        .path()
+        .join("data/mirrors/git.example.com/Org/Repo.git");
+    assert!(mirror.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn upstream_never_gets_a_token_of_the_daemons() {
     let root = tempfile::tempdir().unwrap();
     let (auth, token) = restricted(root.path(), TEAM_ONLY);

@@ -20,7 +20,7 @@ const LIMIT: Duration = Duration::from_mins(2);
 /// A longer answer is none, in bytes: a URL with a signature and headers take some 4 KiB an object.
 const MAX_LEN: usize = 8 << 20;
 
-/// What upstream says of some objects.
+/// The answer of upstream's LFS server about some objects.
 #[derive(Debug)]
 pub(super) struct Batch {
     actions: HashMap<String, Action>,
@@ -37,7 +37,7 @@ pub(super) struct Action {
 }
 
 impl Action {
-    /// What the request has to show.
+    /// Returns the headers that the server wants to see.
     pub(super) fn headers(&self) -> HeaderMap {
         let parse = |(name, value): (&String, &String)| {
             let name: HeaderName = name.parse().ok()?;

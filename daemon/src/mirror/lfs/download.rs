@@ -19,11 +19,11 @@ use crate::mirror::redirect::{MAX_REDIRECTS, is_redirect};
 /// How long a server may take to connect, and to go on.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 const IDLE_LIMIT: Duration = Duration::from_mins(1);
-/// An object is asked for so often, with a pause in between that doubles.
+/// At most this many times an object is asked for, with a pause in between that doubles.
 const TRIES: u32 = 3;
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
-/// What all downloads share.
+/// The client, and the rules that all downloads share.
 #[derive(Debug)]
 pub(super) struct Downloads {
     client: Client,

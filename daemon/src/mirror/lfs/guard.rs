@@ -10,7 +10,7 @@ use std::sync::Arc;
 use reqwest::Url;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
-/// What kind of network an address is of. An LFS server in one kind sends the daemon to no other but the
+/// The kind of network that an address is in. An LFS server in one kind sends the daemon to no other but the
 /// public one: metadata of clouds is at link-local addresses, and in each of the private ranges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Network {
@@ -87,8 +87,8 @@ impl Guard {
         }
     }
 
-    /// Returns a guard for what the server at `url` says, which answered from `address`. That counts only if
-    /// it is an address of the server's name: not that of a proxy.
+    /// Returns a guard for what the server at `url` says, which answered from `address`. The address counts
+    /// only if it is one of the server's name: it may be a proxy's.
     pub(super) async fn of(url: &Url, address: Option<IpAddr>) -> Self {
         let addresses = addresses(url).await.unwrap_or_default();
         let own = address.filter(|address| addresses.contains(address));
@@ -147,7 +147,7 @@ impl Resolve for Guard {
             let name = name.as_str();
             let found = tokio::net::lookup_host((name, 0)).await?;
             let found: Vec<SocketAddr> = found.collect();
-            // A proxy is where the operator wants it, and `allows` has looked at what is asked of it.
+            // The operator chose the proxy, and `allows` has looked at the URL that it is asked for.
             let is_proxy = guard.proxies.iter().any(|proxy| proxy == name);
             if is_proxy
                 || found

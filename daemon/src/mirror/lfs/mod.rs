@@ -6,8 +6,8 @@
 //!                          └► guard (which addresses)
 //! ```
 //!
-//! No `.lfsconfig` is read, with which a repository could send the daemon to any server. What a server
-//! answers is in no error, so that the daemon can't be used to look around in its network.
+//! No `.lfsconfig` is read, with which a repository could send the daemon to any server. No error has a part of
+//! an answer, so that nobody can use the daemon to look around in its network.
 
 mod batch;
 mod download;
@@ -27,9 +27,9 @@ use batch::Batch;
 use download::Downloads;
 pub(crate) use error::LfsFetchError;
 
-/// So many objects are asked for in one request, as git-lfs does.
+/// At most this many objects are asked for in one request, as git-lfs does.
 const OBJECTS_PER_REQUEST: usize = 100;
-/// So many are downloaded at once, as git-lfs does.
+/// At most this many objects are downloaded at once, as git-lfs does.
 const DOWNLOADS_AT_ONCE: usize = 8;
 
 /// An object that is wanted.
