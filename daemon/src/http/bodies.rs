@@ -46,7 +46,7 @@ impl Bodies {
 }
 
 impl Room {
-    /// Takes what is missing for `len` bytes. Returns whether it is there.
+    /// Grows the room to `len` bytes. Returns whether there is so much.
     pub(super) fn make(&mut self, len: u64) -> bool {
         let pieces = len.saturating_sub(self.free_len).div_ceil(PIECE_LEN);
         while (self.places.len() as u64) < pieces {

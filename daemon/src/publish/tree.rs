@@ -221,12 +221,8 @@ impl TreeList {
         for (path, reason) in misfits {
             list.left_out.push(&path, reason);
         }
-        match Volume::of(job.tmp) {
-            Some(Volume { total: disk, .. }) if bytes > disk => {
-                Err(TooLarge::Content { bytes, disk }.into())
-            }
-            _ => Ok(list),
-        }
+        check_content(bytes, Volume::of(job.tmp))?;
+        Ok(list)
     }
 
     /// Leaves a file out that can't be written.
@@ -268,6 +264,15 @@ impl TreeList {
             entry.write_key(&mut key);
         }
         Digest::of(&key)
+    }
+}
+
+/// Returns an error if a disk can't hold so many bytes even if it is empty. One that is merely full is
+/// another matter: it may have room later.
+fn check_content(bytes: u64, disk: Option<Volume>) -> Result<(), TooLarge> {
+    match disk {
+        Some(Volume { total: disk, .. }) if bytes > disk => Err(TooLarge::Content { bytes, disk }),
+        _ => Ok(()),
     }
 }
 
@@ -387,6 +392,17 @@ mod tests {
         let runs = runs(&sizes.map(|(path, size)| (path.to_owned(), size)));
 
         assert!(runs.contains(&vec!["b".to_owned()]));
+    }
+
+    #[test]
+    fn files_that_no_disk_holds_are_too_large() {
+        let (total, free) = (1000, 10);
+        let disk = || Some(Volume { total, free });
+
+        assert!(check_content(1000, disk()).is_ok());
+        assert!(check_content(1001, None).is_ok());
+        let error = check_content(1001, disk()).unwrap_err().to_string();
+        assert!(error.contains("1001 bytes"), "{error}");
     }
 
     #[test]

@@ -55,16 +55,13 @@ pub(super) fn check_tree_size(job: &Job<'_>, commit: &str) -> Result<(), Publish
 
 /// Writes the ids of all tree objects of `commit` to a file, the root first. Returns their numbers there.
 fn list_trees(job: &Job<'_>, commit: &str) -> Result<HashMap<ObjectId, u32>, PublishError> {
-    let trees = job
-        .git("rev-list")
+    job.git("rev-list")
         .args(["--objects", "--no-object-names", "--filter=blob:none"])
-        .args(["-1", commit])
-        .output_to(job.create(LIST)?);
-    trees?;
+        .args([format!("{commit}^{{tree}}")])
+        .output_to(job.create(LIST)?)?;
     let path = job.tmp_path(LIST);
-    // The commit itself comes first.
     let mut numbers = HashMap::new();
-    for line in BufReader::new(job.open(LIST)?).lines().skip(1) {
+    for line in BufReader::new(job.open(LIST)?).lines() {
         let line = line.map_err(PublishError::at(&path))?;
         let number = u32::try_from(numbers.len()).map_err(|_| TooLarge::Paths {
             paths: u64::from(u32::MAX),
@@ -103,8 +100,6 @@ fn read_trees(job: &Job<'_>, numbers: &HashMap<ObjectId, u32>) -> Result<Vec<Tre
         numbers,
         from: BufReader::new(objects),
     };
-    let commit_len = objects.read_head()?;
-    objects.skip(commit_len + 1)?;
     let (mut trees, mut entries) = (Vec::new(), 0);
     for _ in 0..numbers.len() {
         job.check_stop()?;
@@ -157,7 +152,8 @@ impl TreeReader<'_> {
             }
         }
         // The line ends after each object.
-        self.skip(1)?;
+        let end = self.from.read_exact(&mut [0]);
+        end.map_err(|error| self.error(error))?;
         let to_subtree = |(number, (entries, names))| Subtree {
             number,
             entries,
@@ -193,11 +189,6 @@ impl TreeReader<'_> {
             None
         };
         Ok(((mode.len() + id_len) as u64 + name, subtree, name))
-    }
-
-    fn skip(&mut self, len: u64) -> Result<(), PublishError> {
-        let skipped = std::io::copy(&mut (&mut self.from).take(len), &mut std::io::sink());
-        skipped.map(drop).map_err(|error| self.error(error))
     }
 
     /// Returns what went wrong with git, if it did.

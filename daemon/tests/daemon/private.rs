@@ -1,4 +1,4 @@
-//! What other users of the daemon's machine find in its directories: nothing.
+//! Other users of the daemon's machine find nothing in its directories.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
