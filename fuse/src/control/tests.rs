@@ -139,7 +139,7 @@ async fn names_that_are_looked_up_in_vain_are_forgotten() {
     assert!(remembered < 5000, "{remembered}");
 }
 
-/// What a client may send: bytes of any kind, and requests that are damaged or odd.
+/// Input of a hostile client: bytes of any kind, and requests that are damaged or odd.
 fn sent() -> impl Strategy<Value = Vec<u8>> {
     let request = r#"\{"request":"(status|unpin|register_clone|refresh|x)",("repo":"[a-z/.\x00-]{0,9}",)?"directory":"[/a-z]{0,9}"\}"#;
     let damaged = (request, 0..60_usize, any::<u8>()).prop_map(|(text, at, byte)| {
