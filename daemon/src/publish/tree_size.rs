@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader, Read as _};
 
 use cachewfs_format::ObjectId;
+use cachewfs_format::limits::MAX_INDEX_LEN;
 
 use super::PublishError;
 use super::job::Job;
@@ -19,9 +20,8 @@ use crate::mirror::{GitError, GitReader};
 /// At most so many files and directories are checked out. The largest known repositories have some
 /// three millions.
 const MAX_PATHS: u64 = 10_000_000;
-/// At most so many bytes have all paths together: an index has 32 bits for its length, and 72 bytes
-/// beside each path.
-const MAX_PATH_BYTES: u64 = u32::MAX as u64 - 72 * MAX_PATHS;
+/// Bytes that an index has beside each path, at most.
+const ENTRY_BYTES: u64 = 82;
 /// The list of tree objects.
 const LIST: &str = "tree-objects.list";
 /// A mode of a tree entry has six digits and a space at most.
@@ -32,8 +32,8 @@ const MAX_MODE_LEN: u64 = 7;
 pub(crate) enum TooLarge {
     #[error("it has {paths} files and directories, more than {MAX_PATHS}")]
     Paths { paths: u64 },
-    #[error("its paths have {bytes} bytes, more than {MAX_PATH_BYTES}")]
-    PathBytes { bytes: u64 },
+    #[error("its index has {bytes} bytes, more than {MAX_INDEX_LEN}")]
+    Index { bytes: u64 },
     #[error("its files have {bytes} bytes, more than the disk with its {disk}")]
     Content { bytes: u64, disk: u64 },
 }
@@ -44,10 +44,11 @@ pub(super) fn check_tree_size(job: &Job<'_>, commit: &str) -> Result<(), Publish
     let numbers = list_trees(job, commit)?;
     let trees = read_trees(job, &numbers)?;
     let size = count(&trees);
+    let index_len = size.bytes.saturating_add(ENTRY_BYTES * size.paths.min(MAX_PATHS));
     if size.paths > MAX_PATHS {
         Err(TooLarge::Paths { paths: size.paths }.into())
-    } else if size.bytes > MAX_PATH_BYTES {
-        Err(TooLarge::PathBytes { bytes: size.bytes }.into())
+    } else if index_len > MAX_INDEX_LEN.into() {
+        Err(TooLarge::Index { bytes: index_len }.into())
     } else {
         Ok(())
     }
