@@ -318,7 +318,7 @@ mod tests {
 
         assert_eq!(count(&trees).paths, 1_111_111_111_110);
         assert_eq!(count(&chain).paths, 199_999);
-        assert!(count(&chain).bytes > MAX_PATH_BYTES);
+        assert!(count(&chain).bytes > MAX_INDEX_LEN.into());
         let mut endless: Vec<_> = (0..100).map(level).collect();
         endless.push(tree(10, &[]));
         assert_eq!(count(&endless).paths, u64::MAX);
