@@ -1,6 +1,6 @@
 //! The cache on a workstation's disk.
 
-use cachewfs_tests::{Site, can_mount, git, wait_until};
+use cachewfs_tests::{Site, can_mount, git, run, wait_until};
 
 const MIB: u64 = 1 << 20;
 
@@ -30,7 +30,16 @@ fn the_cache_stays_within_its_limit_whatever_fills_it() {
     let daemon = site.daemon();
     let mount = site.mount_with(&daemon.url(), "hydrate=off,cache_size=16M");
     let mounted = mount.repo("local/project");
-    mount.cli(&["prefetch", "--hot", "local/project"]);
+    let point = mount.point.display().to_string();
+    for command in [&["prefetch", "--hot"][..], &["pin"]] {
+        let refused = run(&[command, &["local/project", "--mount", &point]].concat());
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(
+            !refused.status.success() && said.contains("cache_size"),
+            "{said}"
+        );
+    }
+    assert_eq!(mount.status()["repos"][0]["is_pinned"], false);
 
     for _ in 0..2 {
         for number in 0..6 {
