@@ -22,7 +22,7 @@ pub(crate) fn is_dot_gitmodules(component: &[u8]) -> bool {
     is_of_hfs(component, ".gitmodules") || parts(component).any(is_of_ntfs)
 }
 
-/// What Windows takes for components of a path.
+/// Returns the components that Windows sees in a component of a path.
 fn parts(component: &[u8]) -> impl Iterator<Item = &[u8]> {
     component.split(|&byte| byte == b'\\')
 }
@@ -61,7 +61,7 @@ fn is_of_hfs(mut component: &[u8], name: &str) -> bool {
         component = rest;
         Some(character.to_ascii_lowercase())
     };
-    // What is no UTF-8 ends a name, as in git.
+    // As in git, bytes that are no UTF-8 end a name.
     name.chars().all(|expected| next() == Some(expected)) && next().is_none()
 }
 

@@ -18,7 +18,7 @@ impl GitHash {
         }))
     }
 
-    /// Adds bytes to what is hashed.
+    /// Adds bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }

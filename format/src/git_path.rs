@@ -44,9 +44,10 @@ impl GitPath {
         &self.0
     }
 
-    /// Refuses a path that git lets nobody check out, with its strictest rules: a component that some
-    /// filesystem takes for `.git`; of a symbolic link, one that it takes for `.gitmodules`, through
-    /// which git would read a file outside of the work tree. `mode` is git's.
+    /// Refuses a path that git refuses to check out with its strictest rules. `mode` is git's.
+    ///
+    /// No component may be one that some filesystem takes for `.git`. A symbolic link may not be called
+    /// `.gitmodules`: git would read a file outside of the work tree through it.
     pub fn check_out_as(&self, mode: u32) -> Result<()> {
         let is_symlink = mode & TYPE_MASK == SYMLINK;
         let mut components = self.0.split(|&byte| byte == b'/');

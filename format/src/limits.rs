@@ -28,7 +28,7 @@ pub const MAX_TOC_LEN: u32 = 64 << 20;
 pub const MAX_SEEK_TABLE_LEN: u32 = 64 << 20;
 /// Frames of an archive: 8 bytes each in such a seek table, which has 17 of its own.
 pub const MAX_FRAMES: u64 = (64 << 20) / 8 - 3;
-/// Segments of an archive that mounts show, which keep half a kilobyte of each in memory.
+/// Segments of an archive that mounts show. A mount keeps about a kilobyte of each in memory.
 pub const MAX_SEGMENTS: u32 = 512 << 10;
 /// Bytes of content of the segments with refs and other small files of the git directory: half a
 /// million refs. A mount reads them whole.

@@ -123,7 +123,7 @@ pub(crate) fn index_parts(files: &[(&str, u32, &[u8])]) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// The same with an index of these parts.
+/// Makes such an archive whose index has these parts.
 pub(crate) fn archive_with_index(
     branch: &str,
     pack: &[u8],
@@ -180,7 +180,7 @@ pub(crate) fn bench(archive: Archive) -> Bench {
     bench_with_cache(archive, 1 << 40)
 }
 
-/// The same with a cache of at most `max_bytes`.
+/// Shows `archive` with a cache of at most `max_bytes`.
 pub(crate) fn bench_with_cache(archive: Archive, max_bytes: u64) -> Bench {
     let cache_dir = TempDir::new().unwrap();
     let mut options = MountOptions::new("/mnt".into(), vec!["http://scripted".to_owned()]);

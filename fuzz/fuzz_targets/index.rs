@@ -1,4 +1,4 @@
-//! Parts of git indexes: what is accepted can stand in an index, and is written as git writes it.
+//! Parts of git indexes: each one that is accepted is written as git writes it.
 #![no_main]
 
 use cachewfs_format::{GitIndexWriter, GitPath, index_part_entries};

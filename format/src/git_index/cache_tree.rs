@@ -48,7 +48,7 @@ pub(super) fn tree_extension(index: Entries<'_>) -> Vec<u8> {
 struct Directories {
     all: Vec<Directory>,
     id_len: usize,
-    /// What is left of the length that the extension may have.
+    /// The rest of the length that the extension may have.
     left: usize,
 }
 

@@ -13,7 +13,7 @@ use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
 use tempfile::TempDir;
 
-/// So many values, the same ones each time.
+/// Returns `count` values, the same ones each time.
 fn values<S: Strategy>(count: usize, strategy: &S) -> Vec<S::Value> {
     let mut runner = TestRunner::deterministic();
     (0..count)
@@ -74,7 +74,7 @@ impl Repository {
             .unwrap();
     }
 
-    /// What git reads in an index: `<mode> <id> <stage>\t<path>`, with a NUL after each.
+    /// Returns git's list of an index: `<mode> <id> <stage>\t<path>`, with a NUL after each.
     fn listed(&self, index: &[u8]) -> Vec<u8> {
         self.write("index", index);
         self.git(&["ls-files", "--stage", "-z"], b"")
@@ -85,7 +85,7 @@ fn hex(id: &[u8]) -> String {
     ObjectId::from_bytes(id).unwrap().to_string()
 }
 
-/// What git should print of these entries.
+/// Returns the list that git should print of these entries.
 fn listing<'a>(entries: impl IntoIterator<Item = IndexEntry<'a>>) -> Vec<u8> {
     let line = |entry: IndexEntry<'_>| {
         let fields = format!("{:06o} {} 0\t", entry.mode, hex(entry.id));
@@ -124,7 +124,7 @@ impl Draft {
     }
 }
 
-/// What git writes, most often.
+/// Chooses the value that git writes, most often.
 fn mostly<T: Clone + std::fmt::Debug + 'static>(usual: T, odd: Vec<T>) -> impl Strategy<Value = T> {
     prop_oneof![12 => Just(usual), 1 => select(odd)]
 }

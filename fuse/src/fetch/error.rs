@@ -64,10 +64,10 @@ pub(crate) enum FetchError {
     NotJson {
         /// The URL asked.
         url: String,
-        /// What is wrong.
+        /// Why it can't be parsed.
         source: serde_json::Error,
     },
-    /// An answer is longer than what was asked for can be.
+    /// An answer is longer than its request allows.
     #[error("{url} sent more than {max} bytes")]
     TooLong {
         /// The URL asked.

@@ -9,11 +9,11 @@ use cachewfs_format::{ArchiveKind, RepoName};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use reqwest::header::{AUTHORIZATION, CONTENT_LOCATION, ETAG, IF_NONE_MATCH, RANGE};
 use reqwest::{Response, StatusCode};
-use serde::de::{DeserializeOwned, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::de::DeserializeOwned;
 
 use super::answer::{exactly, header, refusal, snapshot_of, total_len, whole_body};
 use super::direct::{self, Patience};
+use super::host_list::HostList;
 use super::source::BoxFuture;
 use super::trust::Trust;
 use super::{BodyStream, DaemonToken, FetchError, RangeRequest, Source, Tail, TailAnswer};
@@ -34,8 +34,6 @@ const SLOWEST_RATE: u64 = 64 << 10;
 /// for each.
 const MAX_ANSWER_LEN: u64 = 64 << 10;
 const MAX_LIST_LEN: u64 = 64 << 20;
-/// At most so many hosts are taken from that list.
-const MAX_HOSTS: usize = 1000;
 
 /// One or more daemons, each tried in turn.
 #[derive(Debug)]
@@ -102,8 +100,8 @@ impl HttpSource {
         Ok(answer.response)
     }
 
-    /// The same with all of the body, of at most `max` bytes: a daemon that breaks it off, or goes on too
-    /// long, is passed over like one that can't be reached.
+    /// Sends a request like [`Self::send`], and reads the whole body, of at most `max` bytes. If a daemon
+    /// breaks the body off, or sends more, the next daemon is asked.
     async fn send_whole(
         &self,
         (meter, max): (&Meter, u64),
@@ -369,44 +367,12 @@ impl Source for HttpSource {
     }
 }
 
-/// What an answer of the API says.
+/// Parses an answer of the API.
 fn parse<T: DeserializeOwned>(response: &Response, body: &[u8]) -> Result<T, FetchError> {
     serde_json::from_slice(body).map_err(|error| FetchError::NotJson {
         url: response.url().to_string(),
         source: error,
     })
-}
-
-/// The part of the list of repositories that a mount wants.
-#[derive(Debug, Deserialize)]
-struct HostList {
-    #[serde(deserialize_with = "known_hosts")]
-    hosts: Vec<String>,
-}
-
-/// Takes the names that hosts can have, and leaves out all others: they would be names of directories.
-fn known_hosts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    struct Hosts;
-
-    impl<'de> Visitor<'de> for Hosts {
-        type Value = Vec<String>;
-
-        fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            formatter.write_str("a list of hosts")
-        }
-
-        fn visit_seq<A: SeqAccess<'de>>(self, mut names: A) -> Result<Vec<String>, A::Error> {
-            let mut hosts = Vec::new();
-            while let Some(name) = names.next_element::<String>()? {
-                if hosts.len() < MAX_HOSTS && RepoName::check_host(&name).is_ok() {
-                    hosts.push(name);
-                }
-            }
-            Ok(hosts)
-        }
-    }
-
-    deserializer.deserialize_seq(Hosts)
 }
 
 #[cfg(test)]

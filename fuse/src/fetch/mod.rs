@@ -6,6 +6,7 @@
 mod answer;
 mod direct;
 mod error;
+mod host_list;
 mod http;
 #[cfg(test)]
 pub(crate) mod scripted;

@@ -21,7 +21,7 @@ use crate::traffic::Purpose;
 /// How much the kernel reads on either side of a fault in a mapped file, in bytes: half of
 /// [`READ_AHEAD`](crate::adapter::READ_AHEAD).
 const AROUND: u64 = crate::adapter::READ_AHEAD as u64 / 2;
-/// So many files of a kind are looked at, at the same time: an archive may list any number.
+/// At most so many files of a kind are looked at, all at the same time. An archive may list any number.
 const MAX_FILES: usize = 64;
 
 /// Fetches what `git log -1` reads of the objects; `head` is the commit of HEAD.

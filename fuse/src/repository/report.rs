@@ -127,8 +127,8 @@ impl Repositories {
         }
     }
 
-    /// Pins what is shown of `repository`, unless the cache has no room for it beside what else is
-    /// pinned.
+    /// Pins the snapshot that is shown of `repository`, unless the cache has no room for it beside other
+    /// pins.
     pub(crate) fn pin(&self, repository: &Repository) -> Result<(), ReadError> {
         let cache = &self.segments.backend().cache;
         let failed = |error| ReadError::Cache(Arc::new(error));
@@ -179,7 +179,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn what_the_cache_cannot_hold_is_neither_pinned_nor_fetched() {
-        // What compresses best is the largest on disk.
+        // The file is small as stored, and large on disk.
         let zeros = vec![0; 1 << 20];
         let files = [("zeros", 0o100_644, &zeros[..])];
         let archive = testing::archive("main", b"pack", &files);
@@ -243,7 +243,7 @@ mod tests {
         };
 
         assert!(room(&name, &[]) <= 2 << 20);
-        // What both have is there once.
+        // Segments that both pins have are on disk once.
         assert_eq!(room(&name, &ids), 3 << 20);
         assert_eq!(room(&other, &[]), 3 << 20);
     }

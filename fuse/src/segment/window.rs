@@ -20,8 +20,8 @@ const MAX_WINDOW: u64 = 16 << 20;
 /// What hydration fetches at once, in bytes: little, so that a reader need not wait behind it.
 const BACKGROUND_WINDOW: u64 = 4 << 20;
 
-/// What compresses better than this counts as if it were as long as its content divided by this: a few
-/// bytes of zstd can be gigabytes.
+/// A chunk counts as at least its content divided by this, however well it compresses: a few bytes of
+/// zstd can be gigabytes.
 pub(super) const MAX_RATIO: u64 = 16;
 
 /// How much of a window a chunk takes, in bytes.

@@ -24,6 +24,9 @@ use crate::traffic::Purpose;
 /// How much of the end of an archive the first request asks for, in bytes: seek table and TOC of
 /// most repositories.
 pub(crate) const TAIL_LEN: u64 = 64 << 10;
+/// At most so many requests are made for the end of an archive: however little of it the first one gives,
+/// the third has the TOC.
+const MAX_TAIL_REQUESTS: usize = 3;
 /// After so many files that were searched for the whole index is loaded.
 const MAX_SEARCHED: usize = 16;
 /// The time of the git directory's files: a day after the work tree's, so that git believes the
@@ -233,10 +236,13 @@ async fn load_toc(
         url: tail.path.to_string(),
         source,
     };
+    let mut requests = 1;
     let place = loop {
         match Toc::locate(&tail.bytes, tail.archive_len).map_err(|error| broken(&tail, error))? {
             TocPlace::Found(place) => break place,
-            TocPlace::NeedsTail(len) if len <= tail.bytes.len() as u64 => {
+            TocPlace::NeedsTail(len)
+                if len <= tail.bytes.len() as u64 || requests == MAX_TAIL_REQUESTS =>
+            {
                 return Err(FormatError::Truncated { section: "TOC" }.into());
             }
             TocPlace::NeedsTail(len) => {
@@ -245,6 +251,7 @@ async fn load_toc(
                     return Err(FormatError::Truncated { section: "TOC" }.into());
                 };
                 tail = longer;
+                requests += 1;
             }
         }
     };
@@ -419,9 +426,14 @@ fn is_hash(text: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use cachewfs_format::Digest;
+    use cachewfs_format::api::RefreshAnswer;
 
     use super::*;
+    use crate::fetch::{BodyStream, RangeRequest};
     use crate::testing::{self, Archive};
 
     /// The whole of an archive as its tail, with the place of its TOC.
@@ -456,6 +468,61 @@ mod tests {
             expected: other,
         };
         assert_eq!(error, expected);
+    }
+
+    /// A daemon that always sends fewer bytes than it is asked for.
+    #[derive(Debug)]
+    struct Miser {
+        tail: Tail,
+        requests: AtomicUsize,
+    }
+
+    impl Source for Miser {
+        fn tail<'a>(
+            &'a self,
+            _: &'a RepoName,
+            _: ArchiveKind,
+            _: u64,
+            _: Option<&'a str>,
+        ) -> Pin<Box<dyn Future<Output = Result<TailAnswer, FetchError>> + Send + 'a>> {
+            self.requests.fetch_add(1, Ordering::Relaxed);
+            Box::pin(async { Ok(TailAnswer::Tail(self.tail.clone())) })
+        }
+
+        fn range(
+            &self,
+            _: RangeRequest,
+        ) -> Pin<Box<dyn Future<Output = Result<BodyStream, FetchError>> + Send + '_>> {
+            Box::pin(async { Err(FetchError::Ending) })
+        }
+
+        fn refresh<'a>(
+            &'a self,
+            _: &'a RepoName,
+        ) -> Pin<Box<dyn Future<Output = Result<RefreshAnswer, FetchError>> + Send + 'a>> {
+            Box::pin(async { Err(FetchError::Ending) })
+        }
+
+        fn hosts(
+            &self,
+        ) -> Pin<Box<dyn Future<Output = Result<Vec<String>, FetchError>> + Send + '_>> {
+            Box::pin(async { Err(FetchError::Ending) })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_daemon_that_sends_too_little_is_not_asked_for_ever() {
+        let repo = RepoName::parse(testing::REPO).unwrap();
+        let (mut tail, _) = tail_of(testing::archive("main", b"pack", &[]));
+        let len = tail.bytes.len();
+        tail.bytes = tail.bytes.slice(len - 20..);
+        let requests = AtomicUsize::new(0);
+        let source = Miser { tail, requests };
+
+        let loaded = load_toc(&repo, source.tail.clone(), &source).await;
+
+        assert!(loaded.is_err());
+        assert_eq!(source.requests.into_inner(), MAX_TAIL_REQUESTS - 1);
     }
 
     #[test]

@@ -104,8 +104,8 @@ impl WorkTree {
 
     /// Loads the index; the bytes of files are left where they are.
     ///
-    /// Of the index of the archive only the entries are used, once they are checked: what is around them
-    /// is made here.
+    /// Only the entries of the archive's index are used, once they are checked. The mount makes the header,
+    /// the tree extension and the checksum itself.
     pub(super) async fn load(
         toc: &Toc,
         segments: &[Arc<Segment>],
