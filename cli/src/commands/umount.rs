@@ -1,9 +1,10 @@
 //! `cachewfs umount`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Result;
+use cachewfs_fuse::control::ClientError;
 use cachewfs_fuse::control::protocol::{Answer, Request};
 
 use crate::mounts::{MountChoice, block_on, clear_dead_mount, mount_points};
@@ -33,8 +34,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         return Ok(());
     }
     block_on(async {
-        let Answer::Status(status) = choice.ask(&Request::Status).await? else {
-            anyhow::bail!("the mount gave another answer than asked for");
+        let status = match choice.ask(&Request::Status).await {
+            Ok(Answer::Status(status)) => status,
+            Ok(_) => anyhow::bail!("the mount gave another answer than asked for"),
+            // Its process was killed just now, and the kernel is about to notice.
+            Err(error) if matches!(error.downcast_ref(), Some(ClientError::Lost(_))) => {
+                return clear_when_dead(&mount_point, error).await;
+            }
+            Err(error) => return Err(error),
         };
         for repo in &status.repos {
             for clone in &repo.clones {
@@ -54,6 +61,19 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         }
         Ok(())
     })
+}
+
+/// Takes a mount away as soon as the kernel knows that nobody serves it. Fails with `error` if that
+/// doesn't come.
+async fn clear_when_dead(mount_point: &Path, error: anyhow::Error) -> Result<()> {
+    let deadline = tokio::time::Instant::now() + ENDING_TIMEOUT;
+    while !clear_dead_mount(mount_point)? && mount_points()?.contains(&mount_point.to_owned()) {
+        if tokio::time::Instant::now() > deadline {
+            return Err(error);
+        }
+        tokio::time::sleep(PERIOD).await;
+    }
+    Ok(())
 }
 
 /// Whether a process of this id runs: one that has ended, and whose parent hasn't looked, does not.

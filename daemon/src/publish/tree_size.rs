@@ -44,7 +44,9 @@ pub(super) fn check_tree_size(job: &Job<'_>, commit: &str) -> Result<(), Publish
     let numbers = list_trees(job, commit)?;
     let trees = read_trees(job, &numbers)?;
     let size = count(&trees);
-    let index_len = size.bytes.saturating_add(ENTRY_BYTES * size.paths.min(MAX_PATHS));
+    let index_len = size
+        .bytes
+        .saturating_add(ENTRY_BYTES * size.paths.min(MAX_PATHS));
     if size.paths > MAX_PATHS {
         Err(TooLarge::Paths { paths: size.paths }.into())
     } else if index_len > MAX_INDEX_LEN.into() {
