@@ -30,9 +30,9 @@ pub const MAX_SEEK_TABLE_LEN: u32 = 64 << 20;
 pub const MAX_FRAMES: u64 = (64 << 20) / 8 - 3;
 /// Segments of an archive that mounts show. A mount keeps about a kilobyte of each in memory.
 pub const MAX_SEGMENTS: u32 = 512 << 10;
-/// Bytes of content of the segments with refs and other small files of the git directory: half a
-/// million refs. A mount reads them whole.
-pub const MAX_REFS_LEN: u32 = 64 << 20;
+/// Bytes of content of the segments with refs and other small files of the git directory: two million
+/// refs. A mount reads them whole.
+pub const MAX_REFS_LEN: u32 = 256 << 20;
 /// Bytes of a git index, without what follows its entries: eight million files. A mount reads it whole.
 pub const MAX_INDEX_LEN: u32 = 1 << 30;
 /// Bytes of a manifest: that of a snapshot with half a million segments.

@@ -68,21 +68,13 @@ impl MemoryWatch {
     /// Bounds the memory of `child` and of all processes that it starts, in bytes each.
     pub(super) fn bound(child: &Child, limit: u64) -> Self {
         let pid = child.id().and_then(|id| i32::try_from(id).ok());
-        let pid = pid.and_then(Pid::from_raw);
-        let rlimit = Rlimit {
-            current: Some(limit),
-            maximum: Some(limit),
-        };
-        match prlimit(pid, Resource::Data, rlimit) {
-            // It has ended already; or the daemon itself has a lower limit, which git inherits.
-            Ok(_) | Err(Errno::SRCH | Errno::PERM) => {}
-            Err(error) => warn!(%error, "Can't limit the memory of git"),
-        }
-        Self {
-            pid,
+        let mut watch = Self {
+            pid: pid.and_then(Pid::from_raw),
             limit,
             peak: 0,
-        }
+        };
+        watch.look();
+        watch
     }
 
     /// Does `work`, and looks meanwhile.
@@ -96,9 +88,18 @@ impl MemoryWatch {
         }
     }
 
+    /// Looks at git and its descendants, and bounds them all: git may have started some before it was
+    /// bounded itself.
     fn look(&mut self) {
-        let most = self.pid.and_then(|pid| most_data(pid.as_raw_pid()));
-        self.peak = self.peak.max(most.unwrap_or(0));
+        let mut processes: Vec<Pid> = self.pid.into_iter().collect();
+        for index in 0..MAX_PROCESSES {
+            let Some(pid) = processes.get(index).copied() else {
+                break;
+            };
+            bound(pid, self.limit);
+            self.peak = self.peak.max(data_of(pid));
+            processes.extend(children_of(pid));
+        }
     }
 
     /// Returns whether a process had more than half of what it may have. Buffers that grow by half are seen
@@ -108,25 +109,33 @@ impl MemoryWatch {
     }
 }
 
-/// Returns the largest data segment among `pid` and its descendants, in bytes.
-fn most_data(pid: i32) -> Option<u64> {
-    let mut processes = vec![pid];
-    let mut most = None;
-    for index in 0..MAX_PROCESSES {
-        let Some(pid) = processes.get(index).copied() else {
-            break;
-        };
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        most = most.max(bytes_of(&status, "VmData:"));
-        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
-        let children = children.unwrap_or_default();
-        processes.extend(
-            children
-                .split_whitespace()
-                .filter_map(|pid| pid.parse::<i32>().ok()),
-        );
+/// Bounds the memory of one process, in bytes.
+fn bound(pid: Pid, limit: u64) {
+    let rlimit = Rlimit {
+        current: Some(limit),
+        maximum: Some(limit),
+    };
+    match prlimit(Some(pid), Resource::Data, rlimit) {
+        // It has ended already; or the daemon itself has a lower limit, which git inherits.
+        Ok(_) | Err(Errno::SRCH | Errno::PERM) => {}
+        Err(error) => warn!(%error, "Can't limit the memory of git"),
     }
-    most
+}
+
+/// Returns the length of a process's data segment in bytes; 0 if it has ended.
+fn data_of(pid: Pid) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", pid.as_raw_pid()));
+    bytes_of(&status.unwrap_or_default(), "VmData:").unwrap_or(0)
+}
+
+fn children_of(pid: Pid) -> Vec<Pid> {
+    let pid = pid.as_raw_pid();
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+    children
+        .unwrap_or_default()
+        .split_whitespace()
+        .filter_map(|pid| Pid::from_raw(pid.parse().ok()?))
+        .collect()
 }
 
 /// Returns the value of a field of a file in `/proc`, which is in KiB there.

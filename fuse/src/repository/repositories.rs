@@ -139,9 +139,7 @@ impl Repositories {
             return Ok(Arc::clone(hosts));
         }
         match self.segments.backend().source.hosts().await {
-            Ok(mut hosts) => {
-                // The kernel fails a listing of the whole mount for one name that no file may have.
-                hosts.retain(|host| RepoName::check_host(host).is_ok());
+            Ok(hosts) => {
                 let hosts = Arc::new(hosts);
                 let now = Some((Instant::now(), Arc::clone(&hosts)));
                 *self.hosts.lock().unwrap_or_else(PoisonError::into_inner) = now;
