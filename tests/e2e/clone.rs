@@ -3,7 +3,7 @@
 use std::process::{Command, Stdio};
 
 use cachewfs_tests::{
-    Fault, GitRepo, MountProcess, Proxy, Site, assert_index_checksum, binary, can_mount, git,
+    Dice, Fault, GitRepo, MountProcess, Proxy, Site, assert_index_checksum, binary, can_mount, git,
     git_fed, run, try_git, wait_until,
 };
 use rustix::process::{Pid, Signal, kill_process};
@@ -129,7 +129,11 @@ fn a_clone_that_is_interrupted_leaves_nothing() {
         return;
     }
     let site = Site::default();
-    site.grown_repo("project");
+    let mut repo = site.grown_repo("project");
+    // The first look at a repository may fetch all of a small one.
+    repo.write("large", &Dice::new(3).noise(8 << 20));
+    repo.commit("a large file");
+    repo.push();
     let daemon = site.daemon();
     let proxy = Proxy::start(daemon.address());
     let mount = site.mount_with(&proxy.url(), "hydrate=off,read_timeout=5s");

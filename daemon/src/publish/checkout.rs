@@ -29,7 +29,7 @@ use crate::store::read_file;
 
 /// How many reused parts of an index are asked for at once: each is a few kilobytes, and a bucket
 /// takes as long for one as for many.
-const PARTS_AT_ONCE: usize = 64;
+pub(super) const PARTS_AT_ONCE: usize = 64;
 
 /// The work tree of HEAD, ready to be put in an archive.
 #[derive(Debug)]

@@ -18,6 +18,7 @@ use cachewfs_format::{
 
 use super::PublishError;
 use super::build::Snapshot;
+use super::checkout::PARTS_AT_ONCE;
 use super::times;
 use super::tree::{TreeEntry, TreeEntryKind, TreeList};
 use crate::clock::seconds_since_epoch;
@@ -42,7 +43,9 @@ pub(super) struct Times<'a> {
     of: &'a Snapshot<'a>,
     list: &'a TreeList,
     /// Runs of the earlier snapshot that the new one doesn't have, in order.
-    runs: std::vec::IntoIter<&'a RunReuse>,
+    runs: Vec<&'a RunReuse>,
+    /// Number of these that were read.
+    read: usize,
     run: Option<EarlierRun<'a>>,
     now: i64,
 }
@@ -74,15 +77,14 @@ impl<'a> Times<'a> {
             .flat_map(|previous| &previous.runs)
             .filter(|run| !reused.contains(&run.key))
             .collect();
-        of.store
-            .bring_soon(of.repo, runs.iter().map(|run| run.index_part.segment));
         let now = i64::try_from(seconds_since_epoch()).unwrap_or(times::EARLIEST);
         // The index, whose time is later, is not of the future: tar would warn of it.
         let now = now - INDEX_AHEAD;
         Self {
             of,
             list,
-            runs: runs.into_iter(),
+            runs,
+            read: 0,
             run: None,
             now: now.max(times::EARLIEST),
         }
@@ -115,9 +117,15 @@ impl<'a> Times<'a> {
     fn find(&mut self, path: &GitPath) -> Result<Option<EarlierFile>, PublishError> {
         loop {
             let Some(run) = &mut self.run else {
-                let Some(next) = self.runs.next() else {
+                let Some(&next) = self.runs.get(self.read) else {
                     return Ok(None);
                 };
+                if self.read.is_multiple_of(PARTS_AT_ONCE) {
+                    let soon = self.runs.iter().skip(self.read).take(PARTS_AT_ONCE);
+                    let (store, repo) = (self.of.store, self.of.repo);
+                    store.bring_soon(repo, soon.map(|run| run.index_part.segment));
+                }
+                self.read += 1;
                 self.run = Some(EarlierRun::read(self.of, self.list, next)?);
                 continue;
             };
