@@ -92,7 +92,12 @@ fn fields(value: &Value, found: &mut BTreeSet<String>) {
 fn every_field_of_what_is_json_is_described() {
     let section = section("7 Manifest, pointer and deletions");
     let mut written = BTreeSet::new();
-    for name in ["manifest", "lfs-manifest", "pointer-fenced", "deletions"] {
+    for name in [
+        "manifest-noticed",
+        "lfs-manifest",
+        "pointer-noticed",
+        "deletions",
+    ] {
         let json = read(&format!("fuzz/seeds/manifest/{name}.json"));
         fields(&serde_json::from_str(&json).unwrap(), &mut written);
     }

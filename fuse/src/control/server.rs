@@ -20,6 +20,7 @@ use super::clones::Clones;
 use super::connections::{Admitted, Connections, Peer, admit};
 use super::place::{self, Place, PlaceError};
 use super::protocol::{Answer, Part, Progress, Reply, Request, StatusReport};
+use crate::fetch::FetchError;
 use crate::repository::{Repositories, Repository};
 use crate::segment::ReadError;
 
@@ -241,7 +242,12 @@ impl Session {
             Request::Refresh { repo } => {
                 tell(&progress, "asking upstream", 0, 0);
                 let source = &self.repositories.segments.backend().source;
-                source.refresh(&repo).await.map_err(|error| chain(&error))?;
+                match source.refresh(&repo).await {
+                    // A first clone and publish may take longer than a request; the lookup waits for them.
+                    Err(FetchError::Unreachable { .. })
+                        if !self.repositories.is_resolved(&repo) => {}
+                    refreshed => drop(refreshed.map_err(|error| chain(&error))?),
+                }
                 // Nothing may have been published when it was last looked up.
                 self.repositories.forget_failure(&repo);
                 let repository = self.resolve(&repo, &progress).await?;
