@@ -212,7 +212,11 @@ mod tests {
                 segments: vec![segment; usize::try_from(segments).unwrap()],
             }
         };
-        for (role, parts) in [(Role::IndexPart, 4), (Role::PackedRefs, 1), (Role::Refs, 1)] {
+        for (role, parts) in [
+            (Role::IndexPart, 16),
+            (Role::PackedRefs, 4),
+            (Role::Refs, 4),
+        ] {
             for kind in [ArchiveKind::Mirror, ArchiveKind::Checkout] {
                 let (_, good) = toc(kind, role, parts, PART).encode().unwrap();
                 assert!(Toc::decode(&good).is_ok());
