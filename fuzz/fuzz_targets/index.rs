@@ -34,5 +34,5 @@ fn check(part: &[u8], id_len: usize) {
     writer
         .push_part(part)
         .expect("a part that is accepted can be written");
-    assert!(writer.finish().entries().eq(entries));
+    assert!(writer.finish(true).entries().eq(entries));
 }

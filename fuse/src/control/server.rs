@@ -242,11 +242,13 @@ impl Session {
             Request::Refresh { repo } => {
                 tell(&progress, "asking upstream", 0, 0);
                 let source = &self.repositories.segments.backend().source;
-                match source.refresh(&repo).await {
+                if let Err(error) = source.refresh(&repo).await {
                     // A first clone and publish may take longer than a request; the lookup waits for them.
-                    Err(FetchError::Unreachable { .. })
-                        if !self.repositories.is_resolved(&repo) => {}
-                    refreshed => drop(refreshed.map_err(|error| chain(&error))?),
+                    let is_waited_for = matches!(error, FetchError::Unreachable { .. })
+                        && !self.repositories.is_resolved(&repo);
+                    if !is_waited_for {
+                        return Err(chain(&error));
+                    }
                 }
                 // Nothing may have been published when it was last looked up.
                 self.repositories.forget_failure(&repo);
