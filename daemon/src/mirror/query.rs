@@ -54,19 +54,20 @@ pub(crate) fn resolve_refs(
         .output()?;
     // A pattern finds what lies below it, too.
     let wanted: HashSet<&RefName> = names.iter().collect();
-    let found = String::from_utf8_lossy(&output);
-    let resolve = |line: &str| {
-        let (oid, name) = line.split_once(' ')?;
+    // A name that is not UTF-8 is none of those that were asked for.
+    let resolve = |line: &[u8]| {
+        let (oid, name) = std::str::from_utf8(line).ok()?.split_once(' ')?;
         Some((RefName(name.to_owned()), ObjectId::parse(oid).ok()?))
     };
-    Ok(found
-        .lines()
+    Ok(output
+        .split(|&byte| byte == b'\n')
         .filter_map(resolve)
         .filter(|(name, _)| wanted.contains(name))
         .collect())
 }
 
-/// The first `max` refs of `namespaces` in order of their names, and whether there are more.
+/// Returns the first `max` refs of `namespaces` in order of their names, and whether there are more. A
+/// name that is not UTF-8 is escaped: `gr\xfcn`.
 pub(crate) fn first_refs<'a>(
     git: &Git,
     mirror: &Path,
@@ -80,13 +81,20 @@ pub(crate) fn first_refs<'a>(
         .args(namespaces)
         .time_limit(QUERY_LIMIT)
         .output()?;
-    let parse = |line: &str| {
-        let (oid, name) = line.split_once(' ')?;
-        Some((name.to_owned(), ObjectId::parse(oid).ok()?))
+    let parse = |line: &[u8]| {
+        let space = line.iter().position(|&byte| byte == b' ')?;
+        let (oid, name) = (line.get(..space)?, line.get(space + 1..)?);
+        let name = String::from_utf8(name.to_owned());
+        let name = name.unwrap_or_else(|error| error.as_bytes().escape_ascii().to_string());
+        let oid = ObjectId::parse(std::str::from_utf8(oid).ok()?).ok()?;
+        Some((name, oid))
     };
-    let found = String::from_utf8_lossy(&output);
-    let refs = found.lines().take(max).filter_map(parse).collect();
-    Ok((refs, found.lines().count() > max))
+    let lines = || {
+        let lines = output.split(|&byte| byte == b'\n');
+        lines.filter(|line| !line.is_empty())
+    };
+    let refs = lines().take(max).filter_map(parse).collect();
+    Ok((refs, lines().count() > max))
 }
 
 /// Those of `oids` that the mirror has no object of.

@@ -68,6 +68,37 @@ async fn a_head_whose_branch_does_not_exist_is_published_without_a_work_tree() {
     assert_good_clone(&world.extract("snapshot.tar.zst").await);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn names_of_refs_that_are_not_utf8_are_told_apart() {
+    let world = World::start().await;
+    let work = world.create_upstream();
+    let head = commit_and_push(&work, "first");
+    for name in [&b"refs/heads/gr\xfcn"[..], b"refs/heads/gr\xffn"] {
+        let arguments = [OsStr::new("update-ref"), OsStr::from_bytes(name)];
+        git(
+            &world.upstream(),
+            arguments.into_iter().chain([OsStr::new("main")]),
+        );
+    }
+    world.refresh().await;
+
+    let path = format!("/api/v1/repos/{REPO}");
+    let described = world.request(Method::GET, &path, &[]).await;
+    let described: Value = described.json().await.unwrap();
+    let asked = r#"{"refs":{"refs/heads/gr\ufffdn":""}}"#;
+    let ensured = world.post(&format!("/git/{REPO}/ensure-refs"), asked).await;
+    let ensured: Value = ensured.json().await.unwrap();
+
+    for name in [
+        "refs/heads/gr\\xfcn",
+        "refs/heads/gr\\xffn",
+        "refs/heads/main",
+    ] {
+        assert_eq!(described["refs"]["named"][name], head, "{described}");
+    }
+    assert_eq!(ensured["refs"]["refs/heads/gr\u{fffd}n"], "", "{ensured}");
+}
+
 /// Otherwise it would be published with a hole in its history.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shallow_upstream_is_refused_until_it_is_whole() {
