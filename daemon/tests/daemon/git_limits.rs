@@ -268,9 +268,16 @@ async fn one_address_leaves_turns_and_disk_to_others() {
     let served = tokio::spawn(other.get(&refs).send());
     upstream.set(Mood::Good);
     assert_eq!(served.await.unwrap().unwrap().status(), 200);
+    let mut answers = Vec::new();
     for request in waiting {
-        assert_eq!(request.await.unwrap().unwrap().status(), 200);
+        answers.push(request.await.unwrap().unwrap().status().as_u16());
     }
+    // One of the tries may have had the sixth turn when the last of them came.
+    answers.sort_unstable();
+    assert!(
+        answers[..5] == [200; 5] && [200, 503].contains(&answers[5]),
+        "{answers:?}"
+    );
 
     // There is room for sixteen of the longest bodies, and for twelve of one address.
     upstream.set(Mood::Hangs);
