@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use tempfile::TempDir;
 
@@ -93,7 +94,10 @@ pub fn s3_bucket() -> Option<TestBucket> {
         return None;
     };
     let number = BUCKETS.fetch_add(1, Ordering::Relaxed);
-    let bucket = server.bucket(&format!("bucket-{}-{number}", std::process::id()));
+    // The system gives the id of a process again within a long run.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let id = format!("{}-{}", std::process::id(), now.as_nanos());
+    let bucket = server.bucket(&format!("bucket-{id}-{number}"));
     assert!(bucket.ask("PUT", "").starts_with("HTTP/1.1 200"));
     Some(bucket)
 }
