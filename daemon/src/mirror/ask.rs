@@ -1,7 +1,27 @@
 //! Commands that are the first to talk to upstream, which may say that the repository is elsewhere.
 
+use std::path::Path;
+
 use super::upstream::GitSecrets;
 use super::{Git, GitError, MirrorError, Upstream};
+use crate::config::GitConfig;
+
+/// Asks upstream for HEAD and the refs that match `patterns`. Returns the output of `git ls-remote --symref`.
+pub(super) fn ls_remote(
+    git: &Git,
+    upstream: &Upstream,
+    (mirror, patterns): (&Path, &[String]),
+    config: &GitConfig,
+) -> Result<Vec<u8>, MirrorError> {
+    ask_upstream(git, upstream, |secrets, place| {
+        git.in_repository(mirror, "ls-remote")
+            .secrets(secrets)
+            .args(["--symref", "--", place, "HEAD"])
+            .args(patterns)
+            .time_limit(config.ls_remote_timeout)
+            .output()
+    })
+}
 
 /// Runs `command` with what it shows to upstream and the URL to ask; once more if upstream names another URL
 /// of the repository (GitLab wants `.git` at its end).

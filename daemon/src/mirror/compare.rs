@@ -5,7 +5,7 @@ use std::path::Path;
 
 use cachewfs_format::is_ref_name;
 
-use super::ask::ask_upstream;
+use super::ask::ls_remote;
 use super::query::head_commit;
 use super::update::{DETACHED_HEAD, Head, mirrored_namespaces};
 use super::{Git, MirrorError, Upstream};
@@ -20,14 +20,7 @@ pub(crate) fn list_upstream(
 ) -> Result<Vec<u8>, MirrorError> {
     let patterns = mirrored_namespaces(namespaces).map(|namespace| format!("{namespace}*"));
     let patterns: Vec<_> = patterns.collect();
-    ask_upstream(git, upstream, |secrets, place| {
-        git.in_repository(mirror, "ls-remote")
-            .secrets(secrets)
-            .args(["--symref", "--", place, "HEAD"])
-            .args(&patterns)
-            .time_limit(config.ls_remote_timeout)
-            .output()
-    })
+    ls_remote(git, upstream, (mirror, &patterns), config)
 }
 
 /// Whether heads, tags, `namespaces` and HEAD of `mirror` are what `listing` says they are upstream.

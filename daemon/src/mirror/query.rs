@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::time::Duration;
 
-use cachewfs_format::ObjectId;
+use cachewfs_format::{ObjectId, is_ref_name};
 
 use super::{Git, GitError};
 
@@ -22,17 +22,8 @@ impl RefName {
     /// Parses `refs/<namespace>/<name>`; `None` for what no ref that is shown can be called.
     pub(crate) fn parse(name: &str) -> Option<Self> {
         let rest = name.strip_prefix("refs/")?;
-        let is_good_part = |part: &str| {
-            !part.is_empty() && !part.starts_with('.') && part.strip_suffix(".lock").is_none()
-        };
-        let is_bad = |letter: char| letter.is_ascii_control() || " ~^:?*[\\".contains(letter);
-        let is_good = rest.split('/').count() >= 2
-            && rest.split('/').all(is_good_part)
-            && !rest.contains(is_bad)
-            && !rest.contains("..")
-            && !rest.contains("@{")
-            && !rest.ends_with('.')
-            && !name.starts_with(HIDDEN);
+        let is_good =
+            is_ref_name(name.as_bytes()) && rest.contains('/') && !name.starts_with(HIDDEN);
         is_good.then(|| Self(name.to_owned()))
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use cachewfs_format::is_ref_name;
 
-use super::ask::ask_upstream;
+use super::ask::ls_remote;
 use super::query::head_commit;
 use super::{Git, MirrorError, Upstream};
 use crate::config::GitConfig;
@@ -81,14 +81,7 @@ pub(crate) fn head_of_upstream(
     mirror: &Path,
     config: &GitConfig,
 ) -> Result<Head, MirrorError> {
-    let answer = ask_upstream(git, upstream, |secrets, place| {
-        git.in_repository(mirror, "ls-remote")
-            .secrets(secrets)
-            .args(["--symref", "--", place, "HEAD"])
-            .time_limit(config.ls_remote_timeout)
-            .output()
-    })?;
-    match Head::parse(&answer) {
+    match Head::parse(&ls_remote(git, upstream, (mirror, &[]), config)?) {
         Head::Impossible { name } => {
             let url = upstream.url().to_owned();
             Err(MirrorError::BadHead { url, name })

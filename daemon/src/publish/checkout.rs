@@ -19,17 +19,13 @@ use super::build::Snapshot;
 use super::check::check_index_part;
 use super::earlier::{CheckedOut, Times};
 use super::index::{self, FileStat};
+use super::index_parts::IndexParts;
 use super::job::Job;
 use super::members::{Member, MemberWriter};
 use super::segments::{RANDOM_CHUNK_LEN, SegmentSink};
 use super::times;
 use super::tree::{TreeEntry, TreeEntryKind, TreeList};
 use crate::mirror::{GitCommand, has_room, missing_objects};
-use crate::store::read_file;
-
-/// How many reused parts of an index are asked for at once: each is a few kilobytes, and a bucket
-/// takes as long for one as for many.
-pub(super) const PARTS_AT_ONCE: usize = 64;
 
 /// The work tree of HEAD, ready to be put in an archive.
 #[derive(Debug)]
@@ -77,7 +73,7 @@ pub(super) fn check_out(
         .collect();
     let reused = work_tree.write_files(&mut list, &reusable)?;
     let mut times = Times::begin(of, &list, &reused);
-    let mut index = IndexChecksum::begin(of, list.entries(), &reused);
+    let mut index = IndexChecksum::begin(of, list.entries(), reused);
     let mut runs = Vec::new();
     for run in list.runs()? {
         job.check_stop()?;
@@ -112,32 +108,31 @@ pub(super) fn check_out(
 /// The checksum of an index whose parts are written now, or were written for the previous snapshot.
 struct IndexChecksum<'a> {
     hash: GitHash,
-    of: &'a Snapshot<'a>,
-    /// The runs, in order, that keep their parts.
-    reused: &'a [&'a RunReuse],
-    /// Number of reused parts that were read.
-    read: usize,
+    /// Length of an object id in bytes.
+    id_len: usize,
+    /// The parts of the runs that keep theirs.
+    reused: IndexParts<'a>,
     /// The latest time of a file so far.
     newest: i64,
 }
 
 impl<'a> IndexChecksum<'a> {
     /// Starts with the index's header. `reused` are the runs, in order, that keep their parts.
-    fn begin(of: &'a Snapshot<'a>, entries: u32, reused: &'a [&'a RunReuse]) -> Self {
-        let mut hash = GitHash::of_format(of.refs.commit.as_bytes().len());
+    fn begin(of: &'a Snapshot<'a>, entries: u32, reused: Vec<&'a RunReuse>) -> Self {
+        let id_len = of.refs.commit.as_bytes().len();
+        let mut hash = GitHash::of_format(id_len);
         hash.update(&index::header(entries));
         Self {
             hash,
-            of,
-            reused,
-            read: 0,
+            id_len,
+            reused: IndexParts::new(of, reused),
             newest: times::EARLIEST,
         }
     }
 
     /// Adds the part of a run that has so many files. Returns the latest time of these.
     fn add(&mut self, part: &[u8], files: u32) -> Result<i64, PublishError> {
-        let newest = check_index_part(part, self.of.refs.commit.as_bytes().len(), files)?;
+        let newest = check_index_part(part, self.id_len, files)?;
         self.hash.update(part);
         self.newest = self.newest.max(newest);
         Ok(newest)
@@ -145,13 +140,8 @@ impl<'a> IndexChecksum<'a> {
 
     /// Adds a part that was written for the previous snapshot. Returns the latest time in it.
     fn add_reused(&mut self, run: &RunReuse) -> Result<i64, PublishError> {
-        let (store, repo) = (self.of.store, self.of.repo);
-        if self.read.is_multiple_of(PARTS_AT_ONCE) {
-            let next = self.reused.iter().skip(self.read).take(PARTS_AT_ONCE);
-            store.bring_soon(repo, next.map(|run| run.index_part.segment));
-        }
-        self.read += 1;
-        self.add(&read_file(store, repo, &run.index_part)?, run.files)
+        let part = self.reused.read(run)?;
+        self.add(&part, run.files)
     }
 }
 

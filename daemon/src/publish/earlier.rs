@@ -18,11 +18,10 @@ use cachewfs_format::{
 
 use super::PublishError;
 use super::build::Snapshot;
-use super::checkout::PARTS_AT_ONCE;
+use super::index_parts::IndexParts;
 use super::times;
 use super::tree::{TreeEntry, TreeEntryKind, TreeList};
 use crate::clock::seconds_since_epoch;
-use crate::store::read_file;
 
 /// New files have the time that was so many seconds ago.
 const INDEX_AHEAD: i64 = 2;
@@ -42,10 +41,8 @@ pub(super) enum CheckedOut<'a> {
 pub(super) struct Times<'a> {
     of: &'a Snapshot<'a>,
     list: &'a TreeList,
-    /// Runs of the earlier snapshot that the new one doesn't have, in order.
-    runs: Vec<&'a RunReuse>,
-    /// Number of these that were read.
-    read: usize,
+    /// The parts of the runs of the earlier snapshot that the new one doesn't have.
+    parts: IndexParts<'a>,
     run: Option<EarlierRun<'a>>,
     now: i64,
 }
@@ -83,8 +80,7 @@ impl<'a> Times<'a> {
         Self {
             of,
             list,
-            runs,
-            read: 0,
+            parts: IndexParts::new(of, runs),
             run: None,
             now: now.max(times::EARLIEST),
         }
@@ -117,16 +113,12 @@ impl<'a> Times<'a> {
     fn find(&mut self, path: &GitPath) -> Result<Option<EarlierFile>, PublishError> {
         loop {
             let Some(run) = &mut self.run else {
-                let Some(&next) = self.runs.get(self.read) else {
+                let Some(next) = self.parts.next_run() else {
                     return Ok(None);
                 };
-                if self.read.is_multiple_of(PARTS_AT_ONCE) {
-                    let soon = self.runs.iter().skip(self.read).take(PARTS_AT_ONCE);
-                    let (store, repo) = (self.of.store, self.of.repo);
-                    store.bring_soon(repo, soon.map(|run| run.index_part.segment));
-                }
-                self.read += 1;
-                self.run = Some(EarlierRun::read(self.of, self.list, next)?);
+                let part = self.parts.read(next)?;
+                let id_len = self.of.refs.commit.as_bytes().len();
+                self.run = Some(EarlierRun::parse(self.list, next, (&part, id_len))?);
                 continue;
             };
             let Some(next) = run.entries.last() else {
@@ -179,9 +171,12 @@ impl<'a> Times<'a> {
 }
 
 impl<'a> EarlierRun<'a> {
-    fn read(of: &Snapshot<'_>, list: &TreeList, reuse: &'a RunReuse) -> Result<Self, PublishError> {
-        let part = read_file(of.store, of.repo, &reuse.index_part)?;
-        let entries = index_part_entries(&part, of.refs.commit.as_bytes().len())?;
+    fn parse(
+        list: &TreeList,
+        reuse: &'a RunReuse,
+        (part, id_len): (&[u8], usize),
+    ) -> Result<Self, PublishError> {
+        let entries = index_part_entries(part, id_len)?;
         let mut entries = entries
             .iter()
             .map(EarlierFile::of)

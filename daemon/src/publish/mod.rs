@@ -17,6 +17,7 @@ mod feed;
 mod git_files;
 mod increment;
 mod index;
+mod index_parts;
 mod job;
 mod layout;
 mod left_out;

@@ -36,6 +36,14 @@ pub(super) struct Run {
     large_file: Option<Arc<Segment>>,
 }
 
+impl Run {
+    /// Returns the part that the run has in the identity of a file with this time, in seconds since the
+    /// epoch. A file without a time of its own may have other bytes for the same blob in another run.
+    fn identity(&self, mtime: i64) -> Option<SegmentId> {
+        (mtime == UNKNOWN_MTIME).then(|| self.members.record().id)
+    }
+}
+
 /// Something in the work tree.
 #[derive(Clone, Debug)]
 pub(crate) enum WorkTreeNode {
@@ -191,10 +199,6 @@ impl WorkTree {
         self.runs.get(run).map(|(_, run)| run)
     }
 
-    fn run_id(&self, number: usize) -> Option<SegmentId> {
-        Some(self.run(number)?.members.record().id)
-    }
-
     /// The names in the directory at `path`, sorted, with what they are.
     pub(crate) fn children(&self, path: &[u8]) -> Vec<(Vec<u8>, WorkTreeNode)> {
         let prefix = if path.is_empty() {
@@ -235,10 +239,12 @@ impl WorkTree {
             };
             let is_same = match (&one, &two) {
                 (Some(one), Some(two)) => {
-                    let has_time = i64::from(one.mtime) != UNKNOWN_MTIME;
-                    let is_same_run = || self.run_id(ours) == other.run_id(theirs);
+                    let run_of = |tree: &Self, number, mtime: u32| {
+                        tree.run(number)
+                            .and_then(|run| run.identity(i64::from(mtime)))
+                    };
                     (one.id, one.mode, one.mtime) == (two.id, two.mode, two.mtime)
-                        && (has_time || is_same_run())
+                        && run_of(self, ours, one.mtime) == run_of(other, theirs, two.mtime)
                 }
                 _ => false,
             };
@@ -287,12 +293,10 @@ impl WorkTreeFile {
             (false, false) => 0o100_644,
         };
         let ino = work_tree_inode(repo, path, (&self.blob, mode, self.mtime));
-        if self.mtime == UNKNOWN_MTIME {
-            // A blob may have other bytes in another run.
-            let run = self.run.members.record().id;
-            return inode_of(&[&ino.to_le_bytes(), run.0.as_bytes()]);
+        match self.run.identity(self.mtime) {
+            Some(run) => inode_of(&[&ino.to_le_bytes(), run.0.as_bytes()]),
+            None => ino,
         }
-        ino
     }
 
     /// Reads content; `range` is in bytes, and cut at the end of the file.
