@@ -39,7 +39,7 @@ pub(crate) fn packed_refs(mirror: &[u8], default_branch: Option<&[u8]>) -> Vec<u
     text
 }
 
-/// Returns what is appended to the `config` that `git init` wrote.
+/// Returns the lines to append to the `config` that `git init` wrote.
 pub(crate) fn config(upstream_url: &str, default_branch: Option<&[u8]>) -> Vec<u8> {
     let mut config = [
         b"[remote \"origin\"]\n\turl = \"",

@@ -42,13 +42,7 @@ fn odd_head(site: &Site, name: &str, set: impl FnOnce(&GitRepo)) -> GitRepo {
 
 /// Compares the mount and a clone with a clone by git.
 fn check(site: &Site, mount: &MountProcess, (repo, name): (&GitRepo, &str)) {
-    let plain = site.path().join("plain").join(name);
-    let upstream = repo.upstream.display().to_string();
-    let target = plain.display().to_string();
-    git(
-        site.path(),
-        &["clone", "-q", "--no-local", &upstream, &target],
-    );
+    let plain = site.plain_clone(repo, name);
     let mounted = mount.repo(&format!("local/{name}"));
     let clone = site.path().join("clone").join(name);
     let target = clone.display().to_string();

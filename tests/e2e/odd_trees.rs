@@ -4,13 +4,11 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Output;
 
-use cachewfs_tests::{GitRepo, Site, can_mount, git, git_fed, run, try_git};
+use cachewfs_tests::{GitRepo, Site, can_mount, git, run, try_git};
 
 /// Adds a file that may be one that can't be checked out to the index of the working copy.
 fn add(repo: &GitRepo, mode: &str, path: &str, content: &[u8]) {
-    let blob = git_fed(&repo.work, &["hash-object", "-w", "--stdin"], content);
-    let blob = String::from_utf8(blob).unwrap();
-    let entry = format!("{mode},{},{path}", blob.trim());
+    let entry = format!("{mode},{},{path}", repo.store_blob(content));
     git(
         &repo.work,
         &["update-index", "--add", "--cacheinfo", &entry],
@@ -135,12 +133,7 @@ fn a_clone_that_git_refuses_to_check_out_stays() {
     }
     let site = Site::default();
     let repo = site.repo("project");
-    let blob = git_fed(&repo.work, &["hash-object", "-w", "--stdin"], b"hi\n");
-    let blob = String::from_utf8(blob).unwrap();
-    let line = format!("100644 blob {}\tgit~1\n", blob.trim());
-    let tree = String::from_utf8(git_fed(&repo.work, &["mktree"], line.as_bytes())).unwrap();
-    let bad = git(&repo.work, &["commit-tree", "-m", "bad", tree.trim()]);
-    let refspec = format!("{}:refs/heads/main", bad.trim());
+    let refspec = format!("{}:refs/heads/main", repo.refused_commit());
     git(&repo.work, &["push", "-q", "origin", &refspec]);
     let daemon = site.daemon();
     let mount = site.mount(&daemon.url());

@@ -2,22 +2,10 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use cachewfs_tests::{Dice, GitRepo, Site, can_mount, git, git_fed, wait_until};
-
-/// A plain clone of an upstream: what a mount has to show.
-fn plain_clone(site: &Site, repo: &GitRepo, name: &str) -> PathBuf {
-    let clone = site.path().join("plain").join(name);
-    let upstream = repo.upstream.display().to_string();
-    let target = clone.display().to_string();
-    git(
-        site.path(),
-        &["clone", "-q", "--no-local", &upstream, &target],
-    );
-    clone
-}
+use cachewfs_tests::{Dice, Site, can_mount, git, wait_until};
 
 fn mtime(path: &Path) -> i64 {
     fs::symlink_metadata(path).unwrap().mtime()
@@ -67,7 +55,7 @@ fn attributes_that_change_a_file_show_in_a_file_that_was_read() {
     };
     change("*.txt text eol=crlf\nwide.dat working-tree-encoding=UTF-16BE\n");
 
-    let plain = plain_clone(&site, &repo, "after");
+    let plain = site.plain_clone(&repo, "after");
     for file in files {
         let (shown, right) = (mounted.join(file), plain.join(file));
         assert_eq!(fs::read(shown).unwrap(), fs::read(right).unwrap(), "{file}");
@@ -89,7 +77,7 @@ fn attributes_that_change_a_file_show_in_a_file_that_was_read() {
     repo.push();
     mount.cli(&["refresh", "local/project"]);
 
-    let plain = plain_clone(&site, &repo, "same-length");
+    let plain = site.plain_clone(&repo, "same-length");
     for file in files {
         let (shown, right) = (mounted.join(file), plain.join(file));
         assert_eq!(fs::read(shown).unwrap(), fs::read(right).unwrap(), "{file}");
@@ -189,17 +177,6 @@ fn the_status_of_libgit2_reads_no_file() {
     assert!(fetched < 64 << 10, "{fetched} bytes were fetched");
 }
 
-/// A commit whose tree git refuses: no clone can have a work tree of it.
-fn refused_commit(repo: &GitRepo) -> String {
-    let blob = git_fed(&repo.work, &["hash-object", "-w", "--stdin"], b"hi\n");
-    let blob = String::from_utf8(blob).unwrap();
-    let line = format!("100644 blob {}\tgit~1\n", blob.trim());
-    let tree = git_fed(&repo.work, &["mktree"], line.as_bytes());
-    let tree = String::from_utf8(tree).unwrap();
-    let commit = git(&repo.work, &["commit-tree", "-m", "bad", tree.trim()]);
-    commit.trim().to_owned()
-}
-
 #[test]
 fn a_head_without_a_work_tree_shows_none_and_the_next_shows_its_own() {
     if !can_mount() {
@@ -211,7 +188,7 @@ fn a_head_without_a_work_tree_shows_none_and_the_next_shows_its_own() {
     repo.write("ok", b"ok\n");
     repo.commit("good");
     repo.push();
-    let bad = refused_commit(&repo);
+    let bad = repo.refused_commit();
     let daemon = site.daemon();
     let mount = site.mount(&daemon.url());
     let mounted = mount.repo("local/project");
@@ -260,7 +237,7 @@ fn a_repository_that_had_no_work_tree_at_first_shows_the_one_that_comes() {
     }
     let site = Site::default();
     let mut repo = site.repo("project");
-    let bad = refused_commit(&repo);
+    let bad = repo.refused_commit();
     git(
         &repo.work,
         &["push", "-q", "origin", &format!("{bad}:refs/heads/main")],

@@ -156,6 +156,21 @@ impl GitRepo {
         git(&self.work, &["rev-parse", "HEAD"]).trim().to_owned()
     }
 
+    /// Stores a git blob; gives its id.
+    pub fn store_blob(&self, content: &[u8]) -> String {
+        let blob = git_fed(&self.work, &["hash-object", "-w", "--stdin"], content);
+        String::from_utf8(blob).unwrap().trim().to_owned()
+    }
+
+    /// Makes a commit whose tree git refuses, so that no clone can have a work tree of it; gives its id.
+    pub fn refused_commit(&self) -> String {
+        let line = format!("100644 blob {}\tgit~1\n", self.store_blob(b"hi\n"));
+        let tree = git_fed(&self.work, &["mktree"], line.as_bytes());
+        let tree = String::from_utf8(tree).unwrap();
+        let commit = git(&self.work, &["commit-tree", "-m", "bad", tree.trim()]);
+        commit.trim().to_owned()
+    }
+
     /// Pushes all branches and tags.
     pub fn push(&self) {
         git(&self.work, &["push", "-q", "--force", "--all"]);

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use crate::{DaemonProcess, GitRepo, MountProcess};
+use crate::{DaemonProcess, GitRepo, MountProcess, git};
 
 /// Directories for one test, gone when it ends.
 #[derive(Debug)]
@@ -49,6 +49,16 @@ impl Site {
         repo.grow(40);
         repo.push();
         repo
+    }
+
+    /// A plain clone of an upstream, by git.
+    pub fn plain_clone(&self, repo: &GitRepo, name: &str) -> PathBuf {
+        let clone = self.path().join("plain").join(name);
+        let upstream = repo.upstream.display().to_string();
+        let target = clone.display().to_string();
+        let arguments = ["clone", "-q", "--no-local", &upstream, &target];
+        git(self.path(), &arguments);
+        clone
     }
 
     /// A daemon.

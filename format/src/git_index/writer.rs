@@ -121,8 +121,8 @@ impl GitIndexWriter {
         position(offset)
     }
 
-    /// Adds the header and the checksum, and with `has_cache_tree` the tree extension. That names a tree for
-    /// each directory of the index, which has to be an object of the repository.
+    /// Adds the header and the checksum, and with `has_cache_tree` the tree extension. The extension names a
+    /// tree for each directory of the index, which has to be an object of the repository.
     pub fn finish(self, has_cache_tree: bool) -> GitIndex {
         let Self {
             mut bytes,
