@@ -28,9 +28,9 @@ use crate::handles::IoMode;
 use crate::options::MountOptions;
 
 /// Immutable things are kept by the kernel until it is told otherwise.
-const FOREVER: Duration = Duration::from_hours(365 * 24);
+const LASTING_TTL: Duration = Duration::from_hours(365 * 24);
 /// Names that may become something else: directories of repositories.
-const BRIEFLY: Duration = Duration::from_secs(1);
+const CHANGEABLE_TTL: Duration = Duration::from_secs(1);
 /// How much the kernel reads ahead, and around a fault in a mapped file, in bytes. git maps all it
 /// reads, so more than this fetches what nobody wants: a cold `git log -1` on git's own repository
 /// fetches 1.6 MiB with 32 KiB, 3.0 with the kernel's 128 KiB. Reads in order are widened by windows
@@ -158,7 +158,11 @@ fn file_attr(attr: &Attr, uid: u32, gid: u32) -> FileAttr {
 
 /// How long the kernel may keep the attributes, and the name.
 fn ttls(attr: &Attr) -> (Duration, Duration) {
-    let name = if attr.is_lasting { FOREVER } else { BRIEFLY };
+    let name = if attr.is_lasting {
+        LASTING_TTL
+    } else {
+        CHANGEABLE_TTL
+    };
     (
         if attr.is_callers {
             Duration::ZERO
@@ -226,7 +230,7 @@ impl Filesystem for Adapter {
                     is_callers: false,
                     is_lasting: true,
                 };
-                reply.entry(&FOREVER, &file_attr(&nothing, 0, 0), Generation(0));
+                reply.entry(&LASTING_TTL, &file_attr(&nothing, 0, 0), Generation(0));
             }
             Err(error) => reply.error(error.errno()),
         });
@@ -434,7 +438,7 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let (fs, told) = (Arc::clone(&self.fs), Arc::clone(&self.fs));
+        let (fs, fs_for_lookups) = (Arc::clone(&self.fs), Arc::clone(&self.fs));
         let (uid, gid) = (request.uid(), request.gid());
         let call = async move { fs.listing(fh.0, offset).await };
         self.respond(self.lookup_timeout, call, move |outcome| {
@@ -458,7 +462,7 @@ impl Filesystem for Adapter {
                 }
                 // The kernel counts no lookup for these two.
                 if entry.name != b"." && entry.name != b".." {
-                    told.remember(entry);
+                    fs_for_lookups.remember(entry);
                 }
             }
             reply.ok();

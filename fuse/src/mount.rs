@@ -17,14 +17,14 @@ use crate::invalidate::Invalidator;
 use crate::options::MountOptions;
 use crate::repository::Repositories;
 use crate::segment::{Backend, Segments};
-use crate::session::{self, Served};
+use crate::session::{self, ServedSession};
 use crate::traffic::Traffic;
 
 /// How long the end of a mount waits for its tasks: they only have to notice.
 const ENDING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How often a control socket that is in use is tried again.
-const BIND_PERIOD: Duration = Duration::from_millis(50);
+const BIND_RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Why a mount can't be made, or ended badly.
 #[derive(Debug, thiserror::Error)]
@@ -80,7 +80,7 @@ pub enum MountError {
 /// A mount that is being served.
 #[derive(Debug)]
 pub struct Mount {
-    served: Mutex<Option<Served>>,
+    served: Mutex<Option<ServedSession>>,
     repositories: Arc<Repositories>,
     control: Server,
 }
@@ -88,13 +88,14 @@ pub struct Mount {
 impl Mount {
     /// Mounts, and starts to serve. The mount works when this returns.
     pub async fn start(mut options: MountOptions) -> Result<Self, MountError> {
-        let given = options.mount_point.clone();
-        options.mount_point = given
-            .canonicalize()
-            .map_err(|source| MountError::MountPoint {
-                path: given,
-                source,
-            })?;
+        let requested = options.mount_point.clone();
+        options.mount_point =
+            requested
+                .canonicalize()
+                .map_err(|source| MountError::MountPoint {
+                    path: requested,
+                    source,
+                })?;
         let traffic = Arc::new(Traffic::default());
         let token = open_token(&options)?;
         let source =
@@ -106,8 +107,8 @@ impl Mount {
             options.read_timeout,
         ));
         let segments = Arc::new(Segments::new(backend));
-        let evicting = Arc::clone(&segments).keep_within_limit();
-        segments.backend().tasks.spawn(evicting);
+        let eviction = Arc::clone(&segments).keep_within_limit();
+        segments.backend().tasks.spawn(eviction);
         let repositories = Arc::new(Repositories::new(options.clone(), segments));
         let fs = Arc::new(Fs::new(Arc::clone(&repositories)));
         let control = bind(&options).await.map_err(|source| MountError::Control {
@@ -216,7 +217,7 @@ async fn bind(options: &MountOptions) -> Result<Server, BindError> {
     loop {
         match Server::bind(&options.mount_point, options.allow_other) {
             Err(BindError::InUse) if tokio::time::Instant::now() < deadline => {
-                tokio::time::sleep(BIND_PERIOD).await;
+                tokio::time::sleep(BIND_RETRY_INTERVAL).await;
             }
             outcome => return outcome,
         }

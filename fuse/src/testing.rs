@@ -22,7 +22,7 @@ mod builder;
 /// The repository of all these archives.
 pub(crate) const REPO: &str = "host/org/repo";
 /// The commit of all these archives.
-pub(crate) const OBJECT: &str = "0123456789abcdef0123456789abcdef01234567";
+pub(crate) const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
 /// A checkout archive.
 #[derive(Debug)]
@@ -34,9 +34,9 @@ pub(crate) struct Archive {
 
 /// What these tests put in an archive.
 #[derive(Debug, Default)]
-struct Parts(builder::Builder);
+struct ArchiveBuilder(builder::Builder);
 
-impl Parts {
+impl ArchiveBuilder {
     fn segment(&mut self, role: Role, content: &[u8], entries: Vec<Entry>, file: Option<TocFile>) {
         let chunks = content
             .chunks(64 << 10)
@@ -85,7 +85,7 @@ impl Parts {
     }
 
     fn finish(self, refs: &[u8]) -> Archive {
-        let commit = ObjectId::parse(OBJECT).unwrap();
+        let commit = ObjectId::parse(COMMIT).unwrap();
         let refs_digest = Digest::of(refs);
         let (bytes, digest) = self.0.finish(REPO, commit, refs_digest);
         Archive {
@@ -130,11 +130,11 @@ pub(crate) fn archive_with_index(
     files: &[(&str, u32, &[u8])],
     index_parts: &[Vec<u8>],
 ) -> Archive {
-    let refs = format!("{OBJECT} refs/remotes/origin/{branch}\n");
+    let refs = format!("{COMMIT} refs/remotes/origin/{branch}\n");
     let head = format!("ref: refs/heads/{branch}\n");
     let config =
         b"[remote \"origin\"]\n\turl = https://host/org/repo\n[core]\n\thooksPath = /tmp\n";
-    let mut builder = Parts::default();
+    let mut builder = ArchiveBuilder::default();
     let refs_members: [(&str, u32, &[u8]); 4] = [
         (".git/HEAD", 0o644, head.as_bytes()),
         (".git/config", 0o644, config),

@@ -19,7 +19,7 @@ use crate::view::{Generation, LoadError, StaticTree};
 /// How long packs stay visible that a newer snapshot has no more: git looks at a directory of packs
 /// now and then, and opens what it found there later. If it comes too late it looks again, so this
 /// only saves it that.
-const SUPERSEDED_FOR: Duration = Duration::from_mins(2);
+const SUPERSEDED_GRACE: Duration = Duration::from_mins(2);
 
 impl Repositories {
     /// Starts what goes on behind a repository: hydration, polling.
@@ -173,7 +173,7 @@ impl Repositories {
         let ending = backend.ending.clone();
         backend.tasks.spawn(async move {
             tokio::select! {
-                () = sleep(SUPERSEDED_FOR) => {}
+                () = sleep(SUPERSEDED_GRACE) => {}
                 () = ending.cancelled() => return,
             }
             let _one_at_a_time = repository.catching_up.lock().await;
@@ -186,7 +186,7 @@ impl Repositories {
 }
 
 impl Repository {
-    /// `objects`, and those files of `known` that left the snapshot less than [`SUPERSEDED_FOR`] ago.
+    /// `objects`, and those files of `known` that left the snapshot less than [`SUPERSEDED_GRACE`] ago.
     fn with_superseded(&self, objects: &StaticTree, known: &StaticTree) -> StaticTree {
         let mut superseded = self
             .superseded
@@ -200,7 +200,7 @@ impl Repository {
                 continue;
             }
             let since = superseded.get(path).copied().unwrap_or(now);
-            if now.duration_since(since) < SUPERSEDED_FOR {
+            if now.duration_since(since) < SUPERSEDED_GRACE {
                 shown.add_file(path, file.content.clone(), file.mtime);
                 kept.insert(path.to_vec(), since);
             }

@@ -16,9 +16,9 @@ use crate::traffic::Purpose;
 use crate::view::Generation;
 
 /// How long hydration waits after a first lookup: the reads that follow it come first.
-const HEAD_START: Duration = Duration::from_millis(300);
+const HYDRATION_DELAY: Duration = Duration::from_millis(300);
 /// How many segments are looked at together: small neighbours share a request.
-const BATCH: usize = 64;
+const MAX_BATCH_SEGMENTS: usize = 64;
 
 impl Repositories {
     /// Starts to fetch the index: every command that looks at the work tree reads it. A long one waits
@@ -51,7 +51,7 @@ impl Repositories {
             let generation = repository.view().generation;
             let is_current = || Arc::ptr_eq(&repository.view().generation, &generation);
             let hydrate = async {
-                sleep(HEAD_START).await;
+                sleep(HYDRATION_DELAY).await;
                 repositories
                     .fetch_part(&generation, part, is_current, |_, _| ())
                     .await
@@ -67,13 +67,13 @@ impl Repositories {
         });
     }
 
-    /// Fetches a part of a snapshot while `goes_on`, giving way to readers; tells `on_progress`
+    /// Fetches a part of a snapshot while `should_continue`, giving way to readers; tells `on_progress`
     /// the bytes done and to do, as stored. Fetches nothing if the cache could not hold all of it.
     pub(crate) async fn fetch_part(
         &self,
         generation: &Generation,
         part: Part,
-        goes_on: impl Fn() -> bool,
+        should_continue: impl Fn() -> bool,
         on_progress: impl Fn(u64, u64),
     ) -> Result<(), ReadError> {
         let segments = segments_of(generation, part);
@@ -84,7 +84,7 @@ impl Repositories {
             .sum();
         let mut done = 0;
         for batch in batches(&segments) {
-            if !goes_on() {
+            if !should_continue() {
                 return Ok(());
             }
             for step in batch_steps(batch) {
@@ -146,7 +146,7 @@ fn batches(segments: &[Arc<Segment>]) -> impl Iterator<Item = &[Arc<Segment>]> {
     let is_small = |segment: &Arc<Segment>| segment.record().stored_len <= PIECE_LEN;
     segments
         .chunk_by(move |one, other| is_small(one) && is_small(other))
-        .flat_map(|run| run.chunks(BATCH))
+        .flat_map(|run| run.chunks(MAX_BATCH_SEGMENTS))
 }
 
 fn batch_steps(batch: &[Arc<Segment>]) -> Vec<Step<'_>> {

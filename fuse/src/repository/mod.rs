@@ -7,7 +7,7 @@ mod report;
 mod repositories;
 
 pub(crate) use error::RepoError;
-pub(crate) use repositories::{Found, Repositories};
+pub(crate) use repositories::{Repositories, ResolvedName};
 
 use std::collections::HashMap;
 use std::path::PathBuf;

@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_pin_leaves_other_pins_their_room() {
+    async fn a_pin_leaves_room_for_other_pins() {
         let zeros = vec![0; 1 << 20];
         let files = [("zeros", 0o100_644, &zeros[..])];
         let bench = testing::bench_with_cache(testing::archive("main", b"pack", &files), 3 << 20);

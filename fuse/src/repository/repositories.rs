@@ -19,13 +19,13 @@ use crate::traffic::Purpose;
 use crate::view::{Generation, LoadError};
 
 /// How long an answer "there is no such repository" is believed.
-const ABSENT_FOR: Duration = Duration::from_secs(30);
+const FAILURE_TTL: Duration = Duration::from_secs(30);
 /// How long the list of hosts is believed.
-const HOSTS_FOR: Duration = Duration::from_secs(30);
+const HOSTS_TTL: Duration = Duration::from_secs(30);
 /// At most so many names are remembered that were looked up in vain: each user may look up any name.
 const MAX_FAILED_NAMES: usize = 4096;
 /// How long to wait before asking again for a snapshot that is being prepared, at most.
-const NOT_READY_PAUSE: Duration = Duration::from_secs(1);
+const NOT_READY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The repositories of a mount.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ struct Slot {
 
 /// What a name below a host is.
 #[derive(Clone, Debug)]
-pub(crate) enum Found {
+pub(crate) enum ResolvedName {
     /// A repository.
     Repository(Arc<Repository>),
     /// A part of the names of repositories.
@@ -134,7 +134,7 @@ impl Repositories {
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
         if let Some((asked_at, hosts)) = &known
-            && asked_at.elapsed() < HOSTS_FOR
+            && asked_at.elapsed() < HOSTS_TTL
         {
             return Ok(Arc::clone(hosts));
         }
@@ -151,15 +151,15 @@ impl Repositories {
     }
 
     /// What `name` is: resolves the repository, or finds that it is only a part of names.
-    pub(crate) async fn find(self: &Arc<Self>, name: &RepoName) -> Result<Found, RepoError> {
+    pub(crate) async fn find(self: &Arc<Self>, name: &RepoName) -> Result<ResolvedName, RepoError> {
         match self.resolve(name).await {
-            Ok(repository) => Ok(Found::Repository(repository)),
+            Ok(repository) => Ok(ResolvedName::Repository(repository)),
             Err(error @ RepoError::NotFound { .. }) => {
                 // An organisation: the first segment, or what known names have before them.
                 let is_first = !name.path().contains('/');
                 let has_names = !self.names_below(name.as_str()).is_empty();
                 if is_first || has_names {
-                    Ok(Found::Directory)
+                    Ok(ResolvedName::Directory)
                 } else {
                     Err(error)
                 }
@@ -218,7 +218,7 @@ impl Repositories {
             if !matches!(error, RepoError::NotReady { .. }) {
                 return Err(error);
             }
-            sleep(NOT_READY_PAUSE).await;
+            sleep(NOT_READY_INTERVAL).await;
         }
     }
 
@@ -265,6 +265,6 @@ impl Slot {
     fn recent_failure(&self) -> Option<RepoError> {
         let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
         let (at, error) = failure.as_ref()?;
-        (at.elapsed() < ABSENT_FOR).then(|| error.clone())
+        (at.elapsed() < FAILURE_TTL).then(|| error.clone())
     }
 }

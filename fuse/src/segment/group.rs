@@ -21,7 +21,7 @@ pub(crate) async fn fetch_whole(
 ) -> Result<(), ReadError> {
     let mut missing = Vec::new();
     for segment in segments {
-        if !segment.comes_whole() {
+        if !segment.is_fetched_whole() {
             segment.fetch(0..segment.len(), purpose).await?;
         } else if !segment.is_cached() {
             missing.push(segment);
@@ -39,7 +39,7 @@ pub(crate) async fn fetch_whole(
 
 /// Where a segment lies in its archive.
 fn range_of(segment: &Segment) -> Range<u64> {
-    let start = segment.place().offset;
+    let start = segment.location().offset;
     start..start.saturating_add(segment.record().stored_len)
 }
 
@@ -52,12 +52,13 @@ async fn fetch_group(group: &[&Arc<Segment>], purpose: Purpose) -> Result<(), Re
     transfer::fetch_verified(first, 0..len, purpose, |bytes| {
         for segment in group {
             let range = range_of(segment);
-            let place = |at: u64| usize::try_from(at.saturating_sub(start)).unwrap_or(usize::MAX);
-            if range.start < start || place(range.end) > bytes.len() {
+            let position =
+                |at: u64| usize::try_from(at.saturating_sub(start)).unwrap_or(usize::MAX);
+            if range.start < start || position(range.end) > bytes.len() {
                 // A new snapshot has moved the segments meanwhile.
                 return Err(FormatError::Truncated { section: "segment" });
             }
-            segment.take_whole(&bytes.slice(place(range.start)..place(range.end)))?;
+            segment.accept_whole(&bytes.slice(position(range.start)..position(range.end)))?;
         }
         Ok(())
     })

@@ -12,7 +12,7 @@ use tokio::sync::{OnceCell, watch};
 use tracing::warn;
 
 use super::registry::Backend;
-use super::window::{Density, MAX_RATIO, Window};
+use super::window::{Density, MAX_RATIO, ReadHistory};
 use super::{ReadError, transfer};
 use crate::cache::SegmentFile;
 use crate::fetch::FetchError;
@@ -26,7 +26,7 @@ const WHOLE_CONTENT_LEN: u64 = WHOLE_LEN * MAX_RATIO;
 
 /// Where a segment can be fetched from.
 #[derive(Clone, Debug)]
-pub(crate) struct Place {
+pub(crate) struct SegmentLocation {
     /// The repository that it is of.
     pub repo: RepoName,
     /// The path of the immutable URL of an archive that has it.
@@ -40,12 +40,12 @@ pub(crate) struct Place {
 pub(crate) struct Segment {
     record: TocSegment,
     pub(super) backend: Arc<Backend>,
-    place: Mutex<Place>,
+    location: Mutex<SegmentLocation>,
     table: OnceCell<Arc<SegmentTable>>,
     file: Mutex<Option<Arc<SegmentFile>>>,
     /// When it was used last, in seconds since the epoch; 0 for what the cache knows already.
     used_at: AtomicU64,
-    pub(super) state: Mutex<State>,
+    pub(super) state: Mutex<FetchState>,
     /// Counts the chunks that came, and the requests that failed: whoever waits looks again.
     pub(super) progress: watch::Sender<u64>,
     /// How many times the kernel has it open, and in which mode.
@@ -54,20 +54,24 @@ pub(crate) struct Segment {
 
 /// What is being fetched.
 #[derive(Debug, Default)]
-pub(super) struct State {
+pub(super) struct FetchState {
     /// Chunks that a request is under way for.
     pub(super) in_flight: HashSet<usize>,
-    pub(super) window: Window,
+    pub(super) history: ReadHistory,
     /// Why the last request failed.
     pub(super) failure: Option<ReadError>,
 }
 
 impl Segment {
-    pub(super) fn new(record: TocSegment, place: Place, backend: Arc<Backend>) -> Self {
+    pub(super) fn new(
+        record: TocSegment,
+        location: SegmentLocation,
+        backend: Arc<Backend>,
+    ) -> Self {
         Self {
             record,
             backend,
-            place: Mutex::new(place),
+            location: Mutex::new(location),
             table: OnceCell::new(),
             file: Mutex::default(),
             used_at: AtomicU64::new(0),
@@ -91,24 +95,24 @@ impl Segment {
     }
 
     /// Where it is fetched from now.
-    pub(crate) fn place(&self) -> Place {
-        self.place
+    pub(crate) fn location(&self) -> SegmentLocation {
+        self.location
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
     }
 
     /// From now on it is fetched from `place`.
-    pub(super) fn move_to(&self, place: Place) {
-        *self.place.lock().unwrap_or_else(PoisonError::into_inner) = place;
+    pub(super) fn move_to(&self, location: SegmentLocation) {
+        *self.location.lock().unwrap_or_else(PoisonError::into_inner) = location;
     }
 
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, FetchState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether it is fetched whole, with its table, in one request.
-    pub(super) fn comes_whole(&self) -> bool {
+    pub(super) fn is_fetched_whole(&self) -> bool {
         self.record.stored_len <= WHOLE_LEN && self.record.content_len <= WHOLE_CONTENT_LEN
     }
 
@@ -146,21 +150,21 @@ impl Segment {
             table_len,
             ..
         } = self.record;
-        if self.comes_whole() {
+        if self.is_fetched_whole() {
             return transfer::fetch_verified(self, 0..stored_len, purpose, |bytes| {
-                self.take_whole(bytes)
+                self.accept_whole(bytes)
             })
             .await;
         }
         let range = stored_len.saturating_sub(u64::from(table_len))..stored_len;
-        transfer::fetch_verified(self, range, purpose, |bytes| self.take_table(bytes)).await
+        transfer::fetch_verified(self, range, purpose, |bytes| self.accept_table(bytes)).await
     }
 
     /// Fetches the table and, at the same time, the first chunks.
     pub(crate) async fn fetch_front(&self) -> Result<(), ReadError> {
         let purpose = Purpose::Background;
         let stored_len = self.record.stored_len;
-        if self.table.initialized() || self.comes_whole() {
+        if self.table.initialized() || self.is_fetched_whole() {
             return self.table(purpose).await.map(drop);
         }
         let len = u64::from(crate::adapter::READ_AHEAD).min(stored_len);
@@ -171,9 +175,9 @@ impl Segment {
             let Ok(stored) = stored_chunk(&table, index, &front) else {
                 break;
             };
-            transfer::take_chunk(self, &table, index, &stored).map_err(|source| {
+            transfer::accept_chunk(self, &table, index, &stored).map_err(|source| {
                 FetchError::Broken {
-                    url: self.place().path.to_string(),
+                    url: self.location().path.to_string(),
                     source,
                 }
             })?;
@@ -182,7 +186,7 @@ impl Segment {
     }
 
     /// Verifies and keeps the frame of the table.
-    fn take_table(&self, frame: &Bytes) -> Result<Arc<SegmentTable>, cachewfs_format::Error> {
+    fn accept_table(&self, frame: &Bytes) -> Result<Arc<SegmentTable>, cachewfs_format::Error> {
         let table = SegmentTable::decode(self.record.id, frame)?;
         self.record.check_table(&table)?;
         if let Err(error) = self.backend.cache.store_table(self.record.id, frame) {
@@ -195,16 +199,16 @@ impl Segment {
     }
 
     /// Verifies and keeps a whole segment.
-    pub(super) fn take_whole(
+    pub(super) fn accept_whole(
         &self,
         stored: &Bytes,
     ) -> Result<Arc<SegmentTable>, cachewfs_format::Error> {
         let short = cachewfs_format::Error::Truncated { section: "segment" };
         let table_len = usize::try_from(self.record.table_len).map_err(|_| short.clone())?;
         let table_at = stored.len().checked_sub(table_len).ok_or(short)?;
-        let table = self.take_table(&stored.slice(table_at..))?;
+        let table = self.accept_table(&stored.slice(table_at..))?;
         for index in 0..table.chunks().len() {
-            transfer::take_chunk(self, &table, index, &stored_chunk(&table, index, stored)?)?;
+            transfer::accept_chunk(self, &table, index, &stored_chunk(&table, index, stored)?)?;
         }
         Ok(table)
     }
@@ -300,8 +304,8 @@ fn stored_chunk(
     let range = table
         .stored_range(index)
         .unwrap_or(Range { start: 0, end: 0 });
-    let place = |at| usize::try_from(at).ok().filter(|&at| at <= stored.len());
-    match (place(range.start), place(range.end)) {
+    let offset = |at| usize::try_from(at).ok().filter(|&at| at <= stored.len());
+    match (offset(range.start), offset(range.end)) {
         (Some(start), Some(end)) => Ok(stored.slice(start..end)),
         _ => Err(cachewfs_format::Error::Truncated { section: "segment" }),
     }

@@ -13,6 +13,6 @@ mod transfer;
 mod window;
 
 pub(crate) use group::fetch_whole;
-pub(crate) use loaded::{Place, Segment};
+pub(crate) use loaded::{Segment, SegmentLocation};
 pub(crate) use read::ReadError;
 pub(crate) use registry::{Backend, Segments};

@@ -148,7 +148,7 @@ impl Segment {
                 return Ok(false);
             }
             match self.claim(table, file, index, purpose) {
-                Claim::UnderWay => {}
+                Claim::InFlight => {}
                 Claim::Window(window) => {
                     if has_asked {
                         let failure = self.state().failure.clone();
@@ -175,9 +175,11 @@ impl Segment {
     ) -> Claim {
         let mut state = self.state();
         if state.in_flight.contains(&index) {
-            return Claim::UnderWay;
+            return Claim::InFlight;
         }
-        let wanted = state.window.plan(index, self.density(), purpose);
+        let wanted = state
+            .history
+            .next_window_len(index, self.density(), purpose);
         let is_missing = |at: usize| {
             !state.in_flight.contains(&at)
                 && table
@@ -185,9 +187,9 @@ impl Segment {
                     .is_some_and(|content| !file.is_ready(at, &content))
         };
         let lens = |at: usize| table.chunks().get(at).map(super::window::weight);
-        let window = super::window::cut(index, wanted, self.density(), lens, is_missing);
+        let window = super::window::window_around(index, wanted, self.density(), lens, is_missing);
         state.in_flight.extend(window.clone());
-        state.window.taken(&window);
+        state.history.note_window(&window);
         Claim::Window(window)
     }
 
@@ -204,9 +206,9 @@ impl Segment {
             let content = self.chunk_uncached(table, index, purpose).await?;
             let from = range.start.saturating_sub(chunk.start);
             let to = range.end.min(chunk.end).saturating_sub(chunk.start);
-            let place = usize::try_from(from).unwrap_or(usize::MAX)
+            let part = usize::try_from(from).unwrap_or(usize::MAX)
                 ..usize::try_from(to).unwrap_or(usize::MAX);
-            read.extend_from_slice(content.get(place).unwrap_or_default());
+            read.extend_from_slice(content.get(part).unwrap_or_default());
         }
         Ok(read)
     }
@@ -250,7 +252,7 @@ impl Segment {
 /// What a reader that misses a chunk has to do.
 enum Claim {
     /// Wait for the request that is under way.
-    UnderWay,
+    InFlight,
     /// Make a request for these chunks, which are its own now.
     Window(Range<usize>),
 }

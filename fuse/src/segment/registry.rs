@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use super::{Place, Segment};
+use super::{Segment, SegmentLocation};
 use crate::cache::{Cache, Overflow};
 use crate::fetch::Source;
 use crate::traffic::Traffic;
@@ -42,7 +42,7 @@ pub(crate) struct Backend {
 
 /// How long to wait between two looks for what to evict: where pins take all there is, looking more
 /// often wouldn't find more.
-const EVICTION_PAUSE: Duration = Duration::from_secs(1);
+const EVICTION_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Backend {
     /// Nothing is under way yet.
@@ -118,24 +118,24 @@ impl Segments {
         &self.backend
     }
 
-    /// The segment that `record` describes; from now on it is fetched from `place`.
+    /// The segment that `record` describes; from now on it is fetched from `location`.
     ///
     /// A record that differs from an earlier one of the same segment isn't believed of that: it
     /// gets a segment of its own, which has no part in the file that the other keeps.
-    pub(crate) fn intern(&self, record: &TocSegment, place: Place) -> Arc<Segment> {
+    pub(crate) fn intern(&self, record: &TocSegment, location: SegmentLocation) -> Arc<Segment> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let segment = known.get(&record.id).and_then(Weak::upgrade);
         match segment {
-            Some(segment) if is_alike(segment.record(), record) => {
-                segment.move_to(place);
+            Some(segment) if has_same_lengths(segment.record(), record) => {
+                segment.move_to(location);
                 segment
             }
             Some(_) => {
                 warn!(segment = %record.id, "Two archives disagree about segment {}", record.id);
-                self.new_segment(record, place)
+                self.new_segment(record, location)
             }
             None => {
-                let segment = self.new_segment(record, place);
+                let segment = self.new_segment(record, location);
                 known.insert(record.id, Arc::downgrade(&segment));
                 if known.len().is_multiple_of(4096) {
                     known.retain(|_, segment| segment.strong_count() > 0);
@@ -145,9 +145,9 @@ impl Segments {
         }
     }
 
-    fn new_segment(&self, record: &TocSegment, place: Place) -> Arc<Segment> {
+    fn new_segment(&self, record: &TocSegment, location: SegmentLocation) -> Arc<Segment> {
         let backend = Arc::clone(&self.backend);
-        Arc::new(Segment::new(record.clone(), place, backend))
+        Arc::new(Segment::new(record.clone(), location, backend))
     }
 
     /// Evicts whenever the cache has grown over its limit, until the mount ends.
@@ -158,7 +158,7 @@ impl Segments {
             tokio::task::spawn_blocking(move || segments.evict())
                 .await
                 .ok();
-            ending.run_until_cancelled(sleep(EVICTION_PAUSE)).await;
+            ending.run_until_cancelled(sleep(EVICTION_INTERVAL)).await;
         }
     }
 
@@ -192,7 +192,7 @@ impl Segments {
 
 /// Whether two archives say the same of a segment that they share. Its path and its time may
 /// differ: two files can have the same bytes.
-fn is_alike(one: &TocSegment, other: &TocSegment) -> bool {
+fn has_same_lengths(one: &TocSegment, other: &TocSegment) -> bool {
     let lens = |record: &TocSegment| {
         (
             record.stored_len,

@@ -9,7 +9,7 @@ use cachewfs_format::{
 };
 use tempfile::TempDir;
 
-use super::{Backend, Place, ReadError, Segment, Segments};
+use super::{Backend, ReadError, Segment, SegmentLocation, Segments};
 use crate::cache::Cache;
 use crate::fetch::scripted::{Fault, Scripted};
 use crate::traffic::{Purpose, Traffic};
@@ -55,13 +55,13 @@ fn stored_segment(role: Role, content: &[u8]) -> (Vec<u8>, TocSegment) {
 }
 
 /// The segment of `record` in the scripted archive.
-fn place(segments: &Segments, record: &TocSegment) -> Arc<Segment> {
-    let place = Place {
+fn intern(segments: &Segments, record: &TocSegment) -> Arc<Segment> {
+    let location = SegmentLocation {
         repo: RepoName::parse("example.com/project").unwrap(),
         path: "/archive".into(),
         offset: 0,
     };
-    segments.intern(record, place)
+    segments.intern(record, location)
 }
 
 /// A mount's lower half over a scripted source.
@@ -91,7 +91,7 @@ impl Fixture {
 
     /// A process that has just started: what it knows is what is on disk.
     fn start(&self) -> Arc<Segment> {
-        place(&self.segments(), &self.record)
+        intern(&self.segments(), &self.record)
     }
 
     fn segments(&self) -> Segments {
@@ -184,7 +184,7 @@ async fn many_readers_of_a_chunk_share_a_request() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cut_body_goes_on_after_the_last_whole_chunk() {
+async fn a_cut_body_is_continued_after_its_last_whole_chunk() {
     let fixture = Fixture::new(Role::PackHistory, 4 << 20);
     let segment = fixture.start();
     // The second of two reads in order widens the window.
@@ -219,7 +219,7 @@ async fn corrupt_bytes_are_fetched_again_and_never_shown() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_daemon_that_only_lies_is_an_error_within_the_deadline() {
+async fn a_daemon_that_sends_only_broken_bytes_is_an_error_within_the_deadline() {
     let fixture = Fixture::new(Role::PackHistory, 4 << 20);
     let segment = fixture.start();
     segment.table(Purpose::Demand).await.unwrap();
@@ -279,7 +279,7 @@ async fn evicted_chunks_are_fetched_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_size_for_a_shared_segment_changes_nothing_for_who_has_it() {
+async fn a_second_size_of_a_shared_segment_does_not_change_the_first() {
     // Zeros at the end: from 1017 on, any size could be the right one.
     let fixture = Fixture::of(Role::LargeFile, [&[1; 1017][..], &[0; 7]].concat());
     let segments = fixture.segments();
@@ -288,12 +288,12 @@ async fn another_size_for_a_shared_segment_changes_nothing_for_who_has_it() {
         file: Some(TocFile { size: 1017, ..file }),
         ..fixture.record.clone()
     };
-    let first = place(&segments, &fixture.record);
+    let first = intern(&segments, &fixture.record);
     fixture.read(&first, 0, 1024).await.unwrap();
 
     // In the same process, and in one that has just started and sees the other first.
     for segments in [segments, fixture.segments()] {
-        let second = place(&segments, &other);
+        let second = intern(&segments, &other);
         let read = second.read(0..1024, Purpose::Demand).await.unwrap();
 
         assert_eq!(read, fixture.content[..1017]);

@@ -16,8 +16,8 @@ use crate::fetch::{FetchError, RangeRequest};
 use crate::traffic::Purpose;
 
 /// The pause after a first failure; it doubles up to the longest.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+const FIRST_BACKOFF: Duration = Duration::from_millis(50);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(3);
 
 /// Starts a request for the chunks of `window`, which the caller has claimed.
 pub(super) fn start(
@@ -35,14 +35,14 @@ pub(super) fn start(
             segment: &segment,
             window: window.clone(),
         };
-        let job = Job {
+        let transfer = ChunkTransfer {
             segment: &segment,
             table: &table,
             file: &file,
             purpose,
         };
         let outcome = tokio::select! {
-            outcome = job.run(window) => outcome,
+            outcome = transfer.run(window) => outcome,
             () = backend.ending.cancelled() => Err(FetchError::Ending),
         };
         if let Err(error) = outcome {
@@ -98,7 +98,7 @@ pub(super) async fn fetch_verified<T>(
         };
         match timeout_at(retry.deadline, attempt).await {
             Ok(Ok(value)) => return Ok(value),
-            Ok(Err(error)) => retry.pause(error).await?,
+            Ok(Err(error)) => retry.back_off(error).await?,
             Err(_) => return Err(retry.timed_out().into()),
         }
     }
@@ -111,7 +111,7 @@ async fn open(
     attempt: usize,
 ) -> Result<crate::fetch::BodyStream, FetchError> {
     // A new snapshot may have moved the segment since the last try.
-    let place = segment.place();
+    let location = segment.location();
     let role = segment.record().role;
     debug!(
         ?role,
@@ -121,13 +121,14 @@ async fn open(
         attempt,
         "Fetching {role:?}"
     );
-    let range = place.offset.saturating_add(range.start)..place.offset.saturating_add(range.end);
+    let range =
+        location.offset.saturating_add(range.start)..location.offset.saturating_add(range.end);
     segment
         .backend
         .source
         .range(RangeRequest {
-            repo: place.repo,
-            path: place.path,
+            repo: location.repo,
+            path: location.path,
             range,
             purpose,
             attempt,
@@ -136,28 +137,28 @@ async fn open(
 }
 
 fn broken(segment: &Segment, source: FormatError) -> FetchError {
-    let place = segment.place();
+    let location = segment.location();
     warn!(
-        path = &*place.path,
+        path = &*location.path,
         error = &source as &dyn std::error::Error,
         "got broken bytes"
     );
     segment.backend.source.note_broken();
     FetchError::Broken {
-        url: place.path.to_string(),
+        url: location.path.to_string(),
         source,
     }
 }
 
 /// One request for chunks.
-struct Job<'a> {
+struct ChunkTransfer<'a> {
     segment: &'a Segment,
     table: &'a SegmentTable,
     file: &'a SegmentFile,
     purpose: Purpose,
 }
 
-impl Job<'_> {
+impl ChunkTransfer<'_> {
     async fn run(&self, window: Range<usize>) -> Result<(), FetchError> {
         let mut retry = Retry::new(self.segment, self.purpose);
         let mut next = window.start;
@@ -165,7 +166,7 @@ impl Job<'_> {
             let attempt = self.stream(&mut next, window.end, retry.attempt);
             match timeout_at(retry.deadline, attempt).await {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => retry.pause(error).await?,
+                Ok(Err(error)) => retry.back_off(error).await?,
                 Err(_) => return Err(retry.timed_out()),
             }
         }
@@ -190,7 +191,7 @@ impl Job<'_> {
                 && buffer.len() >= len
             {
                 let stored = buffer.split_to(len).freeze();
-                take(self.segment, self.table, self.file, *next, &stored)
+                accept_chunk_into(self.segment, self.table, self.file, *next, &stored)
                     .map_err(|source| broken(self.segment, source))?;
                 *next += 1;
                 self.segment
@@ -203,7 +204,7 @@ impl Job<'_> {
 }
 
 /// Verifies chunk `index` and keeps it.
-pub(super) fn take_chunk(
+pub(super) fn accept_chunk(
     segment: &Segment,
     table: &SegmentTable,
     index: usize,
@@ -212,10 +213,10 @@ pub(super) fn take_chunk(
     let Some(file) = segment.file(table) else {
         return Ok(());
     };
-    take(segment, table, &file, index, stored)
+    accept_chunk_into(segment, table, &file, index, stored)
 }
 
-fn take(
+fn accept_chunk_into(
     segment: &Segment,
     table: &SegmentTable,
     file: &SegmentFile,
@@ -268,16 +269,16 @@ impl<'a> Retry<'a> {
     }
 
     /// Pauses before the next try; gives `error` back if there is no point in one.
-    async fn pause(&mut self, error: FetchError) -> Result<(), FetchError> {
+    async fn back_off(&mut self, error: FetchError) -> Result<(), FetchError> {
         if !error.is_transient() {
             return Err(error);
         }
-        let doubled = FIRST_PAUSE.saturating_mul(1 << self.attempt.min(10));
-        let pause = crate::jitter::jitter(doubled.min(LONGEST_PAUSE));
+        let doubled = FIRST_BACKOFF.saturating_mul(1 << self.attempt.min(10));
+        let pause = crate::jitter::jitter(doubled.min(LONGEST_BACKOFF));
         if Instant::now() + pause >= self.deadline {
             return Err(error);
         }
-        let repo = self.segment.place().repo;
+        let repo = self.segment.location().repo;
         let traffic = &self.segment.backend.traffic;
         traffic.meter(Some(&repo), self.purpose).count_retry();
         self.attempt += 1;

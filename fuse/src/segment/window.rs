@@ -40,7 +40,7 @@ pub(super) enum Density {
 
 /// The recent past of a segment's reads.
 #[derive(Debug, Default)]
-pub(super) struct Window {
+pub(super) struct ReadHistory {
     /// Reads that missed.
     misses: u32,
     /// The chunk after the last window: a read of it is sequential.
@@ -49,12 +49,17 @@ pub(super) struct Window {
     bytes: u64,
 }
 
-impl Window {
+impl ReadHistory {
     /// How many bytes to fetch for a read that misses `chunk`.
     ///
     /// A sequential read of a sparse segment doubles the window, any other starts anew. In a dense
     /// one each miss does, but for the first: it is read at random, and wholly sooner or later.
-    pub(super) fn plan(&mut self, chunk: usize, density: Density, purpose: Purpose) -> u64 {
+    pub(super) fn next_window_len(
+        &mut self,
+        chunk: usize,
+        density: Density,
+        purpose: Purpose,
+    ) -> u64 {
         if purpose == Purpose::Background {
             return BACKGROUND_WINDOW;
         }
@@ -70,7 +75,7 @@ impl Window {
     }
 
     /// Notes the chunks that are fetched.
-    pub(super) fn taken(&mut self, window: &Range<usize>) {
+    pub(super) fn note_window(&mut self, window: &Range<usize>) {
         self.next = Some(window.end);
     }
 }
@@ -79,7 +84,7 @@ impl Window {
 /// what follows, and in a dense segment, with what is left, what comes before.
 ///
 /// `len` gives the [`weight`] of a chunk, or `None` beyond the end.
-pub(super) fn cut(
+pub(super) fn window_around(
     chunk: usize,
     wanted: u64,
     density: Density,
@@ -120,24 +125,26 @@ mod tests {
 
     #[test]
     fn sequential_reads_of_a_sparse_segment_widen_and_a_seek_narrows() {
-        let mut window = Window::default();
+        let mut history = ReadHistory::default();
         let mut sizes = Vec::new();
         for chunk in [0, 1, 5, 13, 50] {
-            let wanted = window.plan(chunk, Density::Sparse, Purpose::Demand);
-            let cut = cut(chunk, wanted, Density::Sparse, len, |_| true);
-            window.taken(&cut);
-            sizes.push(cut.len());
+            let wanted = history.next_window_len(chunk, Density::Sparse, Purpose::Demand);
+            let window = window_around(chunk, wanted, Density::Sparse, len, |_| true);
+            history.note_window(&window);
+            sizes.push(window.len());
         }
 
         assert_eq!(sizes, [1, 4, 8, 16, 1]);
     }
 
     #[test]
-    fn misses_of_a_dense_segment_double_its_window_after_the_first() {
-        let mut window = Window::default();
+    fn after_the_first_misses_each_miss_of_a_dense_segment_doubles_its_window() {
+        let mut history = ReadHistory::default();
 
         let sizes: Vec<u64> = (0..10)
-            .map(|miss| window.plan(miss * 7 % 100, Density::Dense, Purpose::Demand) >> 10)
+            .map(|miss| {
+                history.next_window_len(miss * 7 % 100, Density::Dense, Purpose::Demand) >> 10
+            })
             .collect();
 
         assert_eq!(sizes[..8], [32; 8]);
@@ -145,14 +152,26 @@ mod tests {
     }
 
     #[test]
-    fn a_window_stops_at_what_is_there_already() {
-        assert_eq!(cut(3, 16 << 20, Density::Sparse, len, |at| at != 5), 3..5);
-        assert_eq!(cut(99, 16 << 20, Density::Sparse, len, |_| true), 99..100);
+    fn a_window_stops_at_a_chunk_that_is_cached() {
+        assert_eq!(
+            window_around(3, 16 << 20, Density::Sparse, len, |at| at != 5),
+            3..5
+        );
+        assert_eq!(
+            window_around(99, 16 << 20, Density::Sparse, len, |_| true),
+            99..100
+        );
     }
 
     #[test]
     fn the_window_of_a_dense_segment_reaches_back() {
-        assert_eq!(cut(98, CHUNK * 6, Density::Dense, len, |_| true), 94..100);
-        assert_eq!(cut(2, CHUNK * 3, Density::Dense, len, |at| at == 2), 2..3);
+        assert_eq!(
+            window_around(98, CHUNK * 6, Density::Dense, len, |_| true),
+            94..100
+        );
+        assert_eq!(
+            window_around(2, CHUNK * 3, Density::Dense, len, |at| at == 2),
+            2..3
+        );
     }
 }

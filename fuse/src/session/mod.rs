@@ -18,7 +18,7 @@ const THREADS: usize = 4;
 
 /// A session whose requests are served by threads of its own.
 #[derive(Debug)]
-pub(crate) struct Served {
+pub(crate) struct ServedSession {
     mount_point: PathBuf,
     /// Reached when the mount is gone.
     pub(crate) ended: tokio::sync::oneshot::Receiver<io::Result<()>>,
@@ -26,7 +26,7 @@ pub(crate) struct Served {
 }
 
 /// Mounts, and starts to serve.
-pub(crate) fn start(adapter: Adapter, options: &MountOptions) -> io::Result<Served> {
+pub(crate) fn start(adapter: Adapter, options: &MountOptions) -> io::Result<ServedSession> {
     let mut config = Config::default();
     config.n_threads = Some(THREADS);
     config.clone_fd = true;
@@ -63,7 +63,7 @@ pub(crate) fn start(adapter: Adapter, options: &MountOptions) -> io::Result<Serv
             // Nobody listens any more if the program is ending.
             sender.send(session.run()).ok();
         })?;
-    Ok(Served {
+    Ok(ServedSession {
         mount_point: options.mount_point.clone(),
         ended,
         notifier,
@@ -85,7 +85,7 @@ fn mount_as_root(mount_point: &Path, source: &str, allow_other: bool) -> io::Res
     Ok(device.into())
 }
 
-impl Served {
+impl ServedSession {
     /// Unmounts. Where files are still open, the mount leaves the tree at once and what is open
     /// fails when this process ends.
     pub(crate) fn unmount(&self) -> io::Result<()> {

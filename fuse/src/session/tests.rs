@@ -9,14 +9,14 @@ use std::sync::Arc;
 use tempfile::TempDir;
 use tokio::runtime::Handle;
 
-use super::{Served, start};
+use super::{ServedSession, start};
 use crate::adapter::Adapter;
 use crate::invalidate::Invalidator;
 use crate::testing::{Archive, Bench, REPO, archive, bench};
 
 /// A mount, gone when dropped.
 struct Mounted {
-    served: Served,
+    served: ServedSession,
     repo: PathBuf,
     bench: Arc<Bench>,
     _directory: TempDir,
@@ -73,7 +73,7 @@ const FILES: [(&str, u32, &[u8]); 3] = [
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn programs_read_and_run_what_is_shown() {
+async fn programs_read_and_run_files_of_the_mount() {
     let Some(mount) = mounted(archive("main", b"PACK", &FILES)).await else {
         return;
     };
@@ -134,7 +134,7 @@ async fn nothing_can_be_written_but_times_can_be_set() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_complete_file_is_read_the_same_before_and_in_passthrough() {
+async fn a_file_has_the_same_bytes_before_and_in_passthrough() {
     let pack: Vec<u8> = (0..=255_u8).cycle().take(3 << 20).collect();
     let Some(mount) = mounted(archive("main", &pack, &FILES)).await else {
         return;

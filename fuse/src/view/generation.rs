@@ -18,7 +18,7 @@ use super::refs::mirror_packed_refs;
 use super::{FileContent, StaticTree, WorkTree, WorkTreeNode, config};
 use crate::fetch::{FetchError, Source, Tail, TailAnswer, current_tail};
 use crate::first_look;
-use crate::segment::{Backend, Place, ReadError, Segment, Segments, fetch_whole};
+use crate::segment::{Backend, ReadError, Segment, SegmentLocation, Segments, fetch_whole};
 use crate::traffic::Purpose;
 
 /// How much of the end of an archive the first request asks for, in bytes: seek table and TOC of
@@ -111,7 +111,7 @@ impl Generation {
             .map(|(offset, record)| {
                 segments.intern(
                     record,
-                    Place {
+                    SegmentLocation {
                         repo: repo.clone(),
                         path: Arc::clone(&tail.path),
                         offset,
@@ -454,7 +454,7 @@ mod tests {
     }
 
     #[test]
-    fn a_toc_that_the_etag_does_not_name_is_refused_with_what_it_names() {
+    fn a_toc_with_another_digest_than_the_etag_is_refused() {
         let (mut tail, place) = tail_of(testing::archive("main", b"pack", &[]));
         assert!(named_toc(&tail, place.clone()).is_ok());
         let other = Digest::of(b"another TOC");
@@ -472,12 +472,12 @@ mod tests {
 
     /// A daemon that always sends fewer bytes than it is asked for.
     #[derive(Debug)]
-    struct Miser {
+    struct ShortSource {
         tail: Tail,
         requests: AtomicUsize,
     }
 
-    impl Source for Miser {
+    impl Source for ShortSource {
         fn tail<'a>(
             &'a self,
             _: &'a RepoName,
@@ -517,7 +517,7 @@ mod tests {
         let len = tail.bytes.len();
         tail.bytes = tail.bytes.slice(len - 20..);
         let requests = AtomicUsize::new(0);
-        let source = Miser { tail, requests };
+        let source = ShortSource { tail, requests };
 
         let loaded = load_toc(&repo, source.tail.clone(), &source).await;
 

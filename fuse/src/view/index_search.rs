@@ -36,7 +36,7 @@ pub(super) enum Hit {
 }
 
 /// What was read of the parts.
-type Read = BTreeMap<usize, Vec<u8>>;
+type PartContents = BTreeMap<usize, Vec<u8>>;
 
 impl IndexSearch {
     /// `None` if the index is as well loaded whole.
@@ -53,9 +53,12 @@ impl IndexSearch {
 
     /// What is at `path`.
     pub(super) async fn find(&self, path: &[u8], purpose: Purpose) -> Result<Hit, LoadError> {
-        let mut read = Read::new();
-        let at = self.last_from(path, (&mut read, purpose)).await?;
-        if let Some(entry) = self.entries(&read, at)?.find(|entry| entry.path == path) {
+        let mut contents = PartContents::new();
+        let at = self.last_from(path, (&mut contents, purpose)).await?;
+        if let Some(entry) = self
+            .entries(&contents, at)?
+            .find(|entry| entry.path == path)
+        {
             let run = self.parts.get(at).map(|(_, run)| run);
             return Ok(match run.map(|run| WorkTreeNode::of_entry(&entry, run)) {
                 Some(file @ WorkTreeNode::File(_)) => Hit::File(file),
@@ -63,11 +66,11 @@ impl IndexSearch {
             });
         }
         let below = [path, b"/"].concat();
-        let at = self.last_from(&below, (&mut read, purpose)).await?;
-        self.read(&[at + 1], (&mut read, purpose)).await?;
+        let at = self.last_from(&below, (&mut contents, purpose)).await?;
+        self.read(&[at + 1], (&mut contents, purpose)).await?;
         for part in [at, at + 1] {
             if self
-                .entries(&read, part)?
+                .entries(&contents, part)?
                 .any(|entry| entry.path.starts_with(&below))
             {
                 return Ok(Hit::Other);
@@ -80,15 +83,15 @@ impl IndexSearch {
     async fn last_from(
         &self,
         path: &[u8],
-        (read, purpose): (&mut Read, Purpose),
+        (contents, purpose): (&mut PartContents, Purpose),
     ) -> Result<usize, LoadError> {
         let (mut first, mut end) = (0, self.parts.len());
         while end - first > 1 {
             let step = (end - first).div_ceil(PROBES + 1);
             let probes: Vec<_> = (first..end).step_by(step).skip(1).collect();
-            self.read(&probes, (read, purpose)).await?;
+            self.read(&probes, (contents, purpose)).await?;
             for probe in probes {
-                let entry = self.entries(read, probe)?.next();
+                let entry = self.entries(contents, probe)?.next();
                 if entry.is_none_or(|entry| entry.path > path) {
                     end = probe;
                     break;
@@ -96,7 +99,7 @@ impl IndexSearch {
                 first = probe;
             }
         }
-        self.read(&[first], (read, purpose)).await?;
+        self.read(&[first], (contents, purpose)).await?;
         Ok(first)
     }
 
@@ -104,9 +107,11 @@ impl IndexSearch {
     async fn read(
         &self,
         numbers: &[usize],
-        (read, purpose): (&mut Read, Purpose),
+        (contents, purpose): (&mut PartContents, Purpose),
     ) -> Result<(), ReadError> {
-        let missing = numbers.iter().filter(|number| !read.contains_key(number));
+        let missing = numbers
+            .iter()
+            .filter(|number| !contents.contains_key(number));
         let parts = missing.filter_map(|&number| {
             let (part, _) = self.parts.get(number)?;
             Some(async move {
@@ -115,16 +120,16 @@ impl IndexSearch {
             })
         });
         let parts = try_join_all(parts.collect::<Vec<_>>()).await?;
-        read.extend(parts);
+        contents.extend(parts);
         Ok(())
     }
 
     fn entries<'a>(
         &self,
-        read: &'a Read,
+        contents: &'a PartContents,
         number: usize,
     ) -> Result<impl Iterator<Item = IndexEntry<'a>> + use<'a>, LoadError> {
-        let part = read.get(&number).map_or(&[][..], Vec::as_slice);
+        let part = contents.get(&number).map_or(&[][..], Vec::as_slice);
         let entries = index_part_entries(part, self.id_len)?;
         Ok(entries.into_iter())
     }

@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn knows_what_changed() {
+    fn lists_the_paths_that_changed() {
         let (old, new) = (
             tree(&[("a", "1"), ("b", "1")]),
             tree(&[("a", "2"), ("c/d", "1")]),
