@@ -1,4 +1,5 @@
-//! What reads cost, and what they give when things go wrong; counted, not timed.
+//! The requests that reads make, and the results of reads when a daemon or the disk fails.
+//! The tests count requests and measure no time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use crate::traffic::{Purpose, Traffic};
 
 const CHUNK_LEN: usize = 256 << 10;
 
-/// Content that neither compresses to nothing nor repeats by chunks.
+/// Returns content that zstd can't shrink to almost nothing and whose chunks differ.
 fn mixed(len: usize) -> Vec<u8> {
     let blocks = (0_u8..=255).flat_map(|block| [block; 2048]).cycle();
     let mixed = (0_u8..251)
@@ -26,7 +27,7 @@ fn mixed(len: usize) -> Vec<u8> {
     mixed.take(len).collect()
 }
 
-/// A segment of a file, as stored, and its record.
+/// Returns the stored bytes of a segment that has one file, and its record.
 fn stored_segment(role: Role, content: &[u8]) -> (Vec<u8>, TocSegment) {
     let len = content.len() as u64;
     let mut writer = SegmentWriter::default();
@@ -54,7 +55,7 @@ fn stored_segment(role: Role, content: &[u8]) -> (Vec<u8>, TocSegment) {
     (stored, record)
 }
 
-/// The segment of `record` in the scripted archive.
+/// Registers the segment of `record` at the start of the scripted archive.
 fn intern(segments: &Segments, record: &TocSegment) -> Arc<Segment> {
     let location = SegmentLocation {
         repo: RepoName::parse("example.com/project").unwrap(),
@@ -64,7 +65,7 @@ fn intern(segments: &Segments, record: &TocSegment) -> Arc<Segment> {
     segments.intern(record, location)
 }
 
-/// A mount's lower half over a scripted source.
+/// A scripted source with one segment, and a cache directory that outlives restarts.
 struct Fixture {
     content: Vec<u8>,
     source: Arc<Scripted>,
@@ -89,7 +90,7 @@ impl Fixture {
         }
     }
 
-    /// A process that has just started: what it knows is what is on disk.
+    /// Returns the segment as a freshly started process has it: all state is read from the disk.
     fn start(&self) -> Arc<Segment> {
         intern(&self.segments(), &self.record)
     }
@@ -112,7 +113,7 @@ impl Fixture {
         Ok(())
     }
 
-    /// Changes a byte of the content on disk.
+    /// Changes one byte of the content on disk, without its checksum.
     fn damage_disk(&self, at: u64) {
         use std::os::unix::fs::FileExt as _;
         let name = format!("{}.data", self.record.id);
@@ -187,7 +188,7 @@ async fn many_readers_of_a_chunk_share_a_request() {
 async fn a_cut_body_is_continued_after_its_last_whole_chunk() {
     let fixture = Fixture::new(Role::PackHistory, 4 << 20);
     let segment = fixture.start();
-    // The second of two reads in order widens the window.
+    // The next read is sequential, so its window is wide enough for several chunks.
     fixture.read(&segment, 0, CHUNK_LEN).await.unwrap();
     fixture.source.take_requests();
     fixture.source.fail_with([Fault::Cut(2 * CHUNK_LEN + 1000)]);
@@ -291,7 +292,7 @@ async fn a_second_size_of_a_shared_segment_does_not_change_the_first() {
     let first = intern(&segments, &fixture.record);
     fixture.read(&first, 0, 1024).await.unwrap();
 
-    // In the same process, and in one that has just started and sees the other first.
+    // Once in this process, and once in a fresh one that sees the other size first.
     for segments in [segments, fixture.segments()] {
         let second = intern(&segments, &other);
         let read = second.read(0..1024, Purpose::Demand).await.unwrap();
@@ -314,7 +315,7 @@ async fn a_size_that_cuts_content_off_is_refused() {
     assert!(matches!(read, Err(ReadError::Fetch(_))), "{read:?}");
 }
 
-/// Some kilobytes that are gigabytes of zeros.
+/// Returns a segment of less than 400 KiB that decompresses to 1.6 GiB of zeros.
 fn bomb(role: Role) -> Fixture {
     let zeros = vec![0; 4 << 20];
     let (chunk, bytes) = encode_chunk(&zeros, ChunkEncoding::Zstd(1)).unwrap();

@@ -1,4 +1,8 @@
-//! Requests for chunks: verified piece by piece as they come, tried again until the deadline.
+//! Requests for chunks: each chunk is verified when it arrives, and failures are retried.
+//!
+//! A request streams a window of chunks. A chunk is handed over as soon as its last byte arrives,
+//! so the first reader doesn't wait for the whole window. If the stream breaks, the next attempt
+//! starts after the last complete chunk. Attempts end at a deadline, `read_timeout` after the first.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -15,11 +19,12 @@ use crate::cache::SegmentFile;
 use crate::fetch::{FetchError, RangeRequest};
 use crate::traffic::Purpose;
 
-/// The pause after a first failure; it doubles up to the longest.
+/// How long the first backoff lasts at most. Each further failure doubles it.
 const FIRST_BACKOFF: Duration = Duration::from_millis(50);
+/// How long any backoff lasts at most.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(3);
 
-/// Starts a request for the chunks of `window`, which the caller has claimed.
+/// Starts a background request for the chunks of `window`, which the caller has claimed.
 pub(super) fn start(
     segment: &Arc<Segment>,
     table: &Arc<SegmentTable>,
@@ -30,7 +35,8 @@ pub(super) fn start(
     let (segment, table, file) = (Arc::clone(segment), Arc::clone(table), Arc::clone(file));
     let backend = Arc::clone(&segment.backend);
     backend.tasks.clone().spawn(async move {
-        // However this ends, also by a panic, the claim is given back and everybody looks again.
+        // The guard releases the claim however this task ends, even by a panic. Otherwise the
+        // waiters of these chunks would wait forever.
         let claim = ClaimGuard {
             segment: &segment,
             window: window.clone(),
@@ -48,15 +54,16 @@ pub(super) fn start(
         if let Err(error) = outcome {
             debug!(
                 error = &error as &dyn std::error::Error,
-                "a request for chunks failed"
+                "A request for chunks failed"
             );
             segment.state().failure = Some(error.into());
         }
+        // Released only now: releasing wakes the waiters, and they read `failure`.
         drop(claim);
     });
 }
 
-/// Gives a claim back.
+/// Releases a claim and wakes all waiters of the segment.
 pub(super) fn release(segment: &Segment, window: Range<usize>) {
     let mut state = segment.state();
     for index in window {
@@ -68,6 +75,7 @@ pub(super) fn release(segment: &Segment, window: Range<usize>) {
         .send_modify(|count| *count = count.wrapping_add(1));
 }
 
+/// A guard that releases a claim when it is dropped.
 struct ClaimGuard<'a> {
     segment: &'a Segment,
     window: Range<usize>,
@@ -79,7 +87,8 @@ impl Drop for ClaimGuard<'_> {
     }
 }
 
-/// Fetches `range`, in bytes of the segment as stored, until `verify` takes it.
+/// Fetches `range`, in stored bytes of the segment, and returns the result of `verify` on them.
+/// Retries until `verify` succeeds or the deadline passes.
 pub(super) async fn fetch_verified<T>(
     segment: &Segment,
     range: Range<u64>,
@@ -104,13 +113,14 @@ pub(super) async fn fetch_verified<T>(
     }
 }
 
+/// Sends one request for `range`, in stored bytes of the segment.
 async fn open(
     segment: &Segment,
     range: Range<u64>,
     purpose: Purpose,
     attempt: usize,
 ) -> Result<crate::fetch::BodyStream, FetchError> {
-    // A new snapshot may have moved the segment since the last try.
+    // Read anew for each attempt: a catch-up may have moved the segment to another archive.
     let location = segment.location();
     let role = segment.record().role;
     debug!(
@@ -136,13 +146,16 @@ async fn open(
         .await
 }
 
+/// Reports bytes that failed verification, and returns the error of the attempt.
 fn broken(segment: &Segment, source: FormatError) -> FetchError {
     let location = segment.location();
     warn!(
         path = &*location.path,
         error = &source as &dyn std::error::Error,
-        "got broken bytes"
+        "Received broken bytes of {}",
+        location.path
     );
+    // The bytes may have come from the bucket. The source then stops reading there for a while.
     segment.backend.source.note_broken();
     FetchError::Broken {
         url: location.path.to_string(),
@@ -150,7 +163,7 @@ fn broken(segment: &Segment, source: FormatError) -> FetchError {
     }
 }
 
-/// One request for chunks.
+/// The transfer of a window of chunks, over as many attempts as it takes.
 struct ChunkTransfer<'a> {
     segment: &'a Segment,
     table: &'a SegmentTable,
@@ -173,7 +186,8 @@ impl ChunkTransfer<'_> {
         Ok(())
     }
 
-    /// Takes chunks as they come; `next` is the first one that hasn't.
+    /// Makes one attempt, from chunk `next` to before chunk `end`. Moves `next` past each chunk
+    /// that arrives, so that a later attempt continues there.
     async fn stream(&self, next: &mut usize, end: usize, attempt: usize) -> Result<(), FetchError> {
         let start = self.table.stored_range(*next).unwrap_or_default().start;
         let stop = self
@@ -203,7 +217,8 @@ impl ChunkTransfer<'_> {
     }
 }
 
-/// Verifies chunk `index` and keeps it.
+/// Verifies chunk `index` and writes it to the cache. Does nothing if the cache files can't be
+/// opened.
 pub(super) fn accept_chunk(
     segment: &Segment,
     table: &SegmentTable,
@@ -216,6 +231,7 @@ pub(super) fn accept_chunk(
     accept_chunk_into(segment, table, &file, index, stored)
 }
 
+/// Verifies chunk `index` and writes it to `file`, or to the overflow if the disk refuses it.
 fn accept_chunk_into(
     segment: &Segment,
     table: &SegmentTable,
@@ -228,11 +244,13 @@ fn accept_chunk_into(
     };
     let content = decode_chunk(chunk, stored)?;
     let offset = table.content_range(index).unwrap_or_default().start;
+    // Bytes after the end of the file must be zeros. A TOC that gives a file too small a size
+    // could otherwise cut off content.
     segment.record().check_padding(offset, &content)?;
     if let Err(error) = file.store(index, offset, &content) {
         warn!(
             error = &error as &dyn std::error::Error,
-            "can't cache a chunk: reading uncached"
+            "Can't write a chunk to the cache: readers get it from memory"
         );
         segment
             .backend
@@ -244,7 +262,7 @@ fn accept_chunk_into(
     Ok(())
 }
 
-/// Decides whether and when to try again.
+/// The schedule of the attempts of one fetch.
 struct Retry<'a> {
     segment: &'a Segment,
     purpose: Purpose,
@@ -268,7 +286,8 @@ impl<'a> Retry<'a> {
         }
     }
 
-    /// Pauses before the next try; gives `error` back if there is no point in one.
+    /// Sleeps before the next attempt. Returns `error` if it is permanent, or if the next attempt
+    /// would start after the deadline.
     async fn back_off(&mut self, error: FetchError) -> Result<(), FetchError> {
         if !error.is_transient() {
             return Err(error);
