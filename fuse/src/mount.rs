@@ -158,8 +158,8 @@ impl Mount {
                 // Before the unmount: pending reads fail now, and no longer keep the mount busy.
                 self.repositories.segments.backend().ending.cancel();
                 let outcome = served.unmount();
-                // A busy mount is detached, and its session goes on while files are open. Those
-                // files fail when this process ends.
+                // A busy mount is detached, and its session goes on while files are open. Reads of
+                // open files fail when this process ends.
                 tokio::time::timeout(ENDING_TIMEOUT, &mut served.ended).await.ok();
                 outcome
             }

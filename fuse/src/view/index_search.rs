@@ -1,7 +1,15 @@
-//! Finding one file in an index that is too long to be loaded for it.
+//! Finds one file in a long index without loading the whole index.
 //!
-//! Before git shows a commit it looks for `.mailmap`, and the index of a large tree is tens of MiB. Its
-//! parts are sorted and small: where a path would be is found by reading a few of them.
+//! Before git shows a commit, it looks for `.mailmap`. The index of a large tree has tens of MiB,
+//! and loading it for one name would delay the first command. The index is stored in small parts,
+//! sorted by path. A search reads several parts in parallel, keeps the interval that must contain
+//! the path, and repeats:
+//!
+//! ```text
+//! parts    0 ──────┬──────┬──────┬──────┬──────┬──────┬──────┬────── end
+//! probes           1      2      3      4      5      6      7
+//! path is between probes 4 and 5:              └──────┘ next interval
+//! ```
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,32 +22,35 @@ use super::work_tree::{Run, WorkTreeNode, runs};
 use crate::segment::{ReadError, Segment};
 use crate::traffic::Purpose;
 
-/// An index up to this length is loaded whole: that is two requests, in bytes.
+/// At most this many bytes of index are loaded whole. A load takes two requests, and a search would
+/// not be faster.
 const MAX_WHOLE: u64 = 1 << 20;
-/// So many parts are read at the same time: of 2,600, four times as many find the one.
+/// The number of parts that a search reads in parallel. It divides the interval by eight, so four
+/// rounds search 2,600 parts.
 const PROBES: usize = 7;
 
-/// The parts of an index, in order, each with its run of the work tree.
+/// The parts of an index in order, each with the run of files that it describes.
 #[derive(Debug)]
 pub(super) struct IndexSearch {
     parts: Vec<(Arc<Segment>, Arc<Run>)>,
     id_len: usize,
 }
 
-/// What is at a path.
+/// The result of a search.
 #[derive(Debug)]
 pub(super) enum Hit {
     File(WorkTreeNode),
     Absent,
-    /// Something with more to it, such as a directory.
+    /// The path is a directory or a submodule. The caller loads the whole index for it.
     Other,
 }
 
-/// What was read of the parts.
+/// The parts that a search has read, by number.
 type PartContents = BTreeMap<usize, Vec<u8>>;
 
 impl IndexSearch {
-    /// `None` if the index is as well loaded whole.
+    /// Returns a search over the index in `segments`, or `None` if the index is short enough to be
+    /// loaded whole.
     pub(super) fn of(segments: &[Arc<Segment>], id_len: usize) -> Option<Self> {
         let is_part = |segment: &&Arc<Segment>| segment.record().role == Role::IndexPart;
         let parts: Vec<_> = segments.iter().filter(is_part).cloned().collect();
@@ -51,10 +62,10 @@ impl IndexSearch {
         })
     }
 
-    /// What is at `path`.
+    /// Searches for `path`.
     pub(super) async fn find(&self, path: &[u8], purpose: Purpose) -> Result<Hit, LoadError> {
         let mut contents = PartContents::new();
-        let at = self.last_from(path, (&mut contents, purpose)).await?;
+        let at = self.last_not_after(path, (&mut contents, purpose)).await?;
         if let Some(entry) = self
             .entries(&contents, at)?
             .find(|entry| entry.path == path)
@@ -65,8 +76,12 @@ impl IndexSearch {
                 Some(WorkTreeNode::Directory) | None => Hit::Other,
             });
         }
+        // The index has no entries for directories. A directory shows as entries below `path/`,
+        // at the end of one part or at the start of the next.
         let below = [path, b"/"].concat();
-        let at = self.last_from(&below, (&mut contents, purpose)).await?;
+        let at = self
+            .last_not_after(&below, (&mut contents, purpose))
+            .await?;
         self.read(&[at + 1], (&mut contents, purpose)).await?;
         for part in [at, at + 1] {
             if self
@@ -79,8 +94,9 @@ impl IndexSearch {
         Ok(Hit::Absent)
     }
 
-    /// The last part whose first path is `path` or before it; else the first part.
-    async fn last_from(
+    /// Returns the last part whose first path is not after `path`, or the first part if there is
+    /// none. If the index has `path`, it is in this part.
+    async fn last_not_after(
         &self,
         path: &[u8],
         (contents, purpose): (&mut PartContents, Purpose),
@@ -103,7 +119,7 @@ impl IndexSearch {
         Ok(first)
     }
 
-    /// Reads those of `numbers` that are parts and were not read yet.
+    /// Reads the parts in `numbers` that exist and were not read yet, all in parallel.
     async fn read(
         &self,
         numbers: &[usize],
@@ -124,6 +140,7 @@ impl IndexSearch {
         Ok(())
     }
 
+    /// Returns the entries of part `number`, or none if it was not read.
     fn entries<'a>(
         &self,
         contents: &'a PartContents,

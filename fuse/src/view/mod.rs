@@ -1,5 +1,8 @@
-//! What a snapshot looks like in the mount, as plain values: the git directory, the objects that
-//! clones borrow, the work tree.
+//! The content of a snapshot as the mount shows it: `.git`, objects for clones, and work tree.
+//!
+//! `fs` turns these plain values into inodes. An archive is untrusted: `.git` is built here, and
+//! only its refs, HEAD, packs, commit-graphs and index entries are taken over, after checks. Hooks,
+//! alternates, replaced objects and most of the configuration never are.
 
 mod config;
 mod generation;
