@@ -197,10 +197,10 @@ impl Repositories {
         }
         // Blocks while the kernel holds a directory's lock. A lookup holds it while it waits for
         // this process, so this must not block a runtime thread that answers lookups.
-        let told = tokio::task::spawn_blocking(move || {
+        let invalidation = tokio::task::spawn_blocking(move || {
             invalidator.invalidate(&repository.name, &before, &now);
         });
-        told.await.ok();
+        invalidation.await.ok();
     }
 
     /// Hides superseded packs after their grace period.
@@ -213,9 +213,9 @@ impl Repositories {
                 () = sleep(SUPERSEDED_GRACE) => {}
                 () = ending.cancelled() => return,
             }
-            // Excludes a catch-up: it would otherwise switch between reading the view and showing
-            // the reduced one, and be undone. Packs superseded by a later switch stay, because
-            // each has a time of its own.
+            // Without this lock, a catch-up could switch between the next two statements, and the
+            // second would undo the switch. Packs superseded by a later switch stay visible,
+            // because each has a time of its own.
             let _one_at_a_time = repository.catching_up.lock().await;
             let view = repository.view();
             repositories

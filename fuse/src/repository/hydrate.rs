@@ -101,19 +101,19 @@ impl Repositories {
                 return Ok(());
             }
             for step in batch_steps(batch) {
-                self.segments.backend().readers_are_served().await;
+                self.segments.backend().until_no_reader_waits().await;
                 let started = tokio::time::Instant::now();
                 let bytes = step.fetch().await?;
                 done += bytes;
                 on_progress(done, total);
-                self.keep_to_rate(bytes, started.elapsed()).await;
+                self.limit_rate(bytes, started.elapsed()).await;
             }
         }
         Ok(())
     }
 
     /// Sleeps after a step of `bytes` that `took` this long, to keep to `hydrate_max_rate`.
-    async fn keep_to_rate(&self, bytes: u64, took: Duration) {
+    async fn limit_rate(&self, bytes: u64, took: Duration) {
         let Some(rate) = self.options.hydrate_max_rate.filter(|&rate| rate > 0) else {
             return;
         };

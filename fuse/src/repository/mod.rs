@@ -3,10 +3,11 @@
 //! ```text
 //! repositories.rs   first lookup of a name: resolve it, load its newest snapshot
 //!       │
-//!       ├─► hydrate.rs    fetch in the background what the options say
-//!       ├─► catch_up.rs   poll the daemon; switch to newer snapshots
-//!       └─► report.rs     reports for `cachewfs status`; pins
+//!       ├─► hydrate.rs    fetch segments in the background, as the options say
+//!       └─► catch_up.rs   poll the daemon; switch to newer snapshots
 //! ```
+//!
+//! `report.rs` has the reports for `cachewfs status`, and the pins.
 
 mod catch_up;
 mod error;

@@ -150,7 +150,7 @@ impl Segment {
         if file.is_ready(index, &content) {
             return Ok(true);
         }
-        let _waiting = (purpose == Purpose::Demand).then(|| self.backend.reader_waits());
+        let _waiting = (purpose == Purpose::Demand).then(|| self.backend.count_waiting_reader());
         let mut has_requested = false;
         loop {
             // Subscribes before it checks the chunk. A chunk that arrives after the check then
@@ -253,7 +253,7 @@ impl Segment {
         {
             return Ok(Arc::new(content));
         }
-        let _waiting = (purpose == Purpose::Demand).then(|| self.backend.reader_waits());
+        let _waiting = (purpose == Purpose::Demand).then(|| self.backend.count_waiting_reader());
         let stored = table.stored_range(index).unwrap_or_default();
         let chunk = table
             .chunks()

@@ -65,13 +65,13 @@ impl Backend {
     }
 
     /// Counts a waiting reader until the returned guard is dropped.
-    pub(super) fn reader_waits(&self) -> WaitingReader<'_> {
+    pub(super) fn count_waiting_reader(&self) -> WaitingReader<'_> {
         self.waiting_readers.fetch_add(1, Ordering::AcqRel);
         WaitingReader(self)
     }
 
     /// Returns once no reader waits for the network.
-    pub(crate) async fn readers_are_served(&self) {
+    pub(crate) async fn until_no_reader_waits(&self) {
         loop {
             // Created before the check: it then receives a `notify_waiters` that comes between
             // the check and the await.

@@ -75,10 +75,10 @@ struct Fixture {
 
 impl Fixture {
     fn new(role: Role, len: usize) -> Self {
-        Self::of(role, mixed(len))
+        Self::with_content(role, mixed(len))
     }
 
-    fn of(role: Role, content: Vec<u8>) -> Self {
+    fn with_content(role: Role, content: Vec<u8>) -> Self {
         let (stored, record) = stored_segment(role, &content);
         let snapshot = SnapshotId::first(ObjectId::parse(&"1".repeat(40)).unwrap());
         let source = Scripted::new(stored, snapshot, Digest::of(b"").to_string());
@@ -282,7 +282,7 @@ async fn evicted_chunks_are_fetched_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_size_of_a_shared_segment_does_not_change_the_first() {
     // Zeros at the end: from 1017 on, any size could be the right one.
-    let fixture = Fixture::of(Role::LargeFile, [&[1; 1017][..], &[0; 7]].concat());
+    let fixture = Fixture::with_content(Role::LargeFile, [&[1; 1017][..], &[0; 7]].concat());
     let segments = fixture.segments();
     let file = fixture.record.file.clone().unwrap();
     let other = TocSegment {
@@ -307,7 +307,7 @@ async fn a_second_size_of_a_shared_segment_does_not_change_the_first() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_size_that_cuts_content_off_is_refused() {
-    let mut fixture = Fixture::of(Role::PackTip, vec![1; 1024]);
+    let mut fixture = Fixture::with_content(Role::PackTip, vec![1; 1024]);
     fixture.record.file.as_mut().unwrap().size = 1023;
 
     let read = fixture.read(&fixture.start(), 0, 1024).await;
@@ -327,7 +327,7 @@ fn bomb(role: Role) -> Fixture {
     }
     let (id, table) = writer.finish().unwrap();
     stored.extend(&table);
-    let mut fixture = Fixture::of(role, vec![0; 100]);
+    let mut fixture = Fixture::with_content(role, vec![0; 100]);
     fixture.record.id = id;
     fixture.record.stored_len = stored.len() as u64;
     fixture.record.table_len = u32::try_from(table.len()).unwrap();

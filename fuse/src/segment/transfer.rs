@@ -2,7 +2,7 @@
 //!
 //! A request streams a window of chunks. A chunk is handed over as soon as its last byte arrives,
 //! so the first reader doesn't wait for the whole window. If the stream breaks, the next attempt
-//! starts after the last complete chunk. The last attempt ends `read_timeout` after the first began.
+//! starts after the last complete chunk. All attempts end `read_timeout` after the first began.
 
 use std::ops::Range;
 use std::sync::Arc;

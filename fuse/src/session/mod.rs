@@ -11,7 +11,7 @@ use rustix::mount::{MountFlags, UnmountFlags};
 use crate::adapter::Adapter;
 use crate::options::MountOptions;
 
-/// The type in the mount table.
+/// The file-system type in the mount table.
 const FILE_SYSTEM_TYPE: &str = "fuse.cachewfs";
 /// The number of threads that receive requests of the kernel. Few are enough, because none of them
 /// waits for the network.

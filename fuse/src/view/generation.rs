@@ -28,8 +28,8 @@ use crate::traffic::Purpose;
 /// The length of the first request for the end of an archive, in bytes. It covers the seek table
 /// and the TOC of most repositories.
 pub(crate) const TAIL_LEN: u64 = 64 << 10;
-/// At most this many requests are made for the end of an archive. The first answer may have only a
-/// part of the seek table, the second then has that, and the third has the TOC.
+/// At most this many requests are made for the end of an archive. The first answer gives the length
+/// of the seek table, the second gives that of the TOC, and the third has the TOC.
 const MAX_TAIL_REQUESTS: usize = 3;
 /// At most this many paths are searched for in a long index before the whole index is loaded.
 const MAX_SEARCHED: usize = 16;
@@ -125,7 +125,8 @@ impl Generation {
                 )
             })
             .collect::<Vec<_>>();
-        let search = IndexSearch::of(&placed, toc.commit.as_bytes().len()).map(Arc::new);
+        let search =
+            IndexSearch::for_long_index(&placed, toc.commit.as_bytes().len()).map(Arc::new);
         // In the background, while the small files are fetched. After a catch-up it would be waste:
         // nobody waits, and new small packs are fetched whole.
         if purpose == Purpose::Demand {
@@ -276,7 +277,7 @@ async fn load_toc(
             }
         }
     };
-    let toc = named_toc(&tail, place).map_err(|error| broken(&tail, error))?;
+    let toc = verified_toc(&tail, place).map_err(|error| broken(&tail, error))?;
     // If upstream ignores case, the daemon publishes one spelling and serves it under all.
     if !toc.repo.eq_ignore_case(repo) {
         return Err(LoadError::WrongRepo { found: toc.repo });
@@ -308,7 +309,7 @@ fn start_first_look(
 
 /// Decodes the TOC at `place` in `tail`. Fails unless the `ETag` is its digest, and it fits to the
 /// archive and to the snapshot that the daemon names.
-fn named_toc(tail: &Tail, place: Range<usize>) -> Result<Toc, FormatError> {
+fn verified_toc(tail: &Tail, place: Range<usize>) -> Result<Toc, FormatError> {
     let from_end = tail.bytes.len().saturating_sub(place.start) as u64;
     let (digest, toc) = Toc::decode(tail.bytes.get(place).unwrap_or_default())?;
     let expected = tail.etag.trim_matches('"').parse()?;
@@ -482,12 +483,12 @@ mod tests {
     #[test]
     fn a_toc_with_another_digest_than_the_etag_is_refused() {
         let (mut tail, place) = tail_of(testing::archive("main", b"pack", &[]));
-        assert!(named_toc(&tail, place.clone()).is_ok());
+        assert!(verified_toc(&tail, place.clone()).is_ok());
         let other = Digest::of(b"another TOC");
 
         tail.etag = format!("\"{other}\"");
 
-        let error = named_toc(&tail, place).unwrap_err();
+        let error = verified_toc(&tail, place).unwrap_err();
         let section = "TOC";
         let expected = FormatError::WrongDigest {
             section,
@@ -557,7 +558,7 @@ mod tests {
 
         tail.snapshot = SnapshotId::parse(&"9".repeat(40)).unwrap();
 
-        let error = named_toc(&tail, place).unwrap_err();
+        let error = verified_toc(&tail, place).unwrap_err();
         assert!(matches!(error, FormatError::Malformed { .. }), "{error}");
     }
 
@@ -582,7 +583,7 @@ mod tests {
 
         tail.archive_len += 1;
 
-        let error = named_toc(&tail, place).unwrap_err();
+        let error = verified_toc(&tail, place).unwrap_err();
         assert!(matches!(error, FormatError::Malformed { .. }), "{error}");
     }
 }

@@ -8,7 +8,7 @@
 //! ```text
 //! parts    0 ──────┬──────┬──────┬──────┬──────┬──────┬──────┬────── end
 //! probes           1      2      3      4      5      6      7
-//! path is between probes 4 and 5:              └──────┘ next interval
+//! path is between probes 4 and 5:       └──────┘ next interval
 //! ```
 
 use std::collections::BTreeMap;
@@ -51,7 +51,7 @@ type PartContents = BTreeMap<usize, Vec<u8>>;
 impl IndexSearch {
     /// Returns a search over the index in `segments`, or `None` if the index is short enough to be
     /// loaded whole.
-    pub(super) fn of(segments: &[Arc<Segment>], id_len: usize) -> Option<Self> {
+    pub(super) fn for_long_index(segments: &[Arc<Segment>], id_len: usize) -> Option<Self> {
         let is_part = |segment: &&Arc<Segment>| segment.record().role == Role::IndexPart;
         let parts: Vec<_> = segments.iter().filter(is_part).cloned().collect();
         let runs = runs(segments);
@@ -71,7 +71,7 @@ impl IndexSearch {
             .find(|entry| entry.path == path)
         {
             let run = self.parts.get(at).map(|(_, run)| run);
-            return Ok(match run.map(|run| WorkTreeNode::of_entry(&entry, run)) {
+            return Ok(match run.map(|run| WorkTreeNode::from_entry(&entry, run)) {
                 Some(file @ WorkTreeNode::File(_)) => Hit::File(file),
                 Some(WorkTreeNode::Directory) | None => Hit::Other,
             });

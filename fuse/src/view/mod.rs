@@ -1,8 +1,8 @@
 //! The content of a snapshot as the mount shows it: `.git`, objects for clones, and work tree.
 //!
-//! `fs` turns these plain values into inodes. An archive is untrusted: `.git` is built here, and
-//! only its refs, HEAD, packs, commit-graphs and index entries are taken over, after checks. Hooks,
-//! alternates, replaced objects and most of the configuration never are.
+//! `fs` turns these plain values into inodes. An archive is untrusted, so the mount builds `.git`
+//! itself. It takes over refs, HEAD, upstream's URL, packs, commit-graphs and index entries, each
+//! after a check. It never takes over hooks, alternates, replaced objects or other configuration.
 
 mod config;
 mod generation;

@@ -76,7 +76,7 @@ pub(crate) struct WorkTreeFile {
 
 impl WorkTreeNode {
     /// Returns the node that an index entry describes. `run` is the run of the entry's part.
-    pub(super) fn of_entry(entry: &IndexEntry<'_>, run: &Arc<Run>) -> Self {
+    pub(super) fn from_entry(entry: &IndexEntry<'_>, run: &Arc<Run>) -> Self {
         if entry.mode & TYPE_MASK == SUBMODULE {
             return Self::Directory;
         }
@@ -196,7 +196,7 @@ impl WorkTree {
 
     fn node(&self, number: usize) -> Option<WorkTreeNode> {
         let entry = self.entry(number)?;
-        Some(WorkTreeNode::of_entry(&entry, self.run(number)?))
+        Some(WorkTreeNode::from_entry(&entry, self.run(number)?))
     }
 
     /// Returns the run of the file of entry `number`.
