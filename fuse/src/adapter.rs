@@ -352,9 +352,7 @@ impl Filesystem for Adapter {
             match backing {
                 Ok(backing) => opens.backing = Some(Arc::new(backing)),
                 // The mode falls back to cached, also for all opens until the last one ends.
-                Err(error) => {
-                    debug!(%error, "Can't use passthrough for a cache file");
-                }
+                Err(error) => debug!(%error, "Can't use passthrough for a cache file"),
             }
         }
         opens.count += 1;

@@ -114,8 +114,8 @@ impl Repositories {
         )
         .await?;
         let new = Arc::new(new);
-        // All fetching is done before the switch. If it fails, the old generation stays, and the
-        // next poll starts over. After the switch, the first git command needn't wait for these.
+        // Fetched before the switch. If fetching fails, the old generation stays, and the next poll
+        // starts over. After the switch, the first git command needn't wait for these segments.
         fetch_whole(&new_small_packs(&old, &new), Purpose::Background).await?;
         if old.loaded_work_tree().is_some() {
             new.work_tree(Purpose::Background).await?;
