@@ -29,6 +29,9 @@ pub(crate) enum FsError {
     /// Nothing came before the deadline; the work goes on.
     #[error("no answer within the deadline")]
     TimedOut,
+    /// The code that answers the call panicked.
+    #[error("the call panicked: please report this bug")]
+    Panicked,
     /// A repository can't be shown.
     #[error(transparent)]
     Repo(#[from] RepoError),
@@ -54,7 +57,7 @@ impl FsError {
             Self::TimedOut => Errno::EAGAIN,
             Self::Repo(error) => of_repo(error),
             Self::Load(error) => of_load(error),
-            Self::Read(_) => Errno::EIO,
+            Self::Read(_) | Self::Panicked => Errno::EIO,
             Self::Fetch(error) => of_fetch(error),
         }
     }

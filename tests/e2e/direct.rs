@@ -229,7 +229,7 @@ fn what_is_wrong_or_cut_where_the_daemon_points_comes_from_the_daemon() {
     }
     let Some(bucket) = s3_bucket() else { return };
     for (fault, said) in [
-        (Fault::CorruptEvery(100_000), "got broken bytes"),
+        (Fault::CorruptEvery(100_000), "Received broken bytes"),
         (Fault::CutAfter(20_000), "can't be reached"),
     ] {
         let spoiling = Proxy::start(bucket.address);

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::cache::Cache;
 use crate::fetch::scripted::Scripted;
-use crate::segment::{Backend, Place, Segments};
+use crate::segment::{Backend, SegmentLocation, Segments};
 use crate::traffic::Traffic;
 
 /// So many that neither file is small enough to be fetched whole.
@@ -108,7 +108,7 @@ fn segment(directory: &Path, extension: &str) -> (Arc<Segment>, Arc<Scripted>, T
     let cache = Cache::open(cache_dir.path(), 1 << 40).unwrap();
     let traffic = Arc::new(Traffic::default());
     let backend = Backend::new(source.clone(), cache, traffic, Duration::from_secs(2));
-    let place = Place {
+    let place = SegmentLocation {
         repo: RepoName::parse("example.com/project").unwrap(),
         path: "/archive".into(),
         offset: 0,

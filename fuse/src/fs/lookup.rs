@@ -6,7 +6,7 @@ use cachewfs_format::RepoName;
 
 use super::{Area, Attr, Fs, Ino, Node, Tree};
 use crate::error::FsError;
-use crate::repository::{Found, RepoError, Repository};
+use crate::repository::{RepoError, Repository, ResolvedName};
 use crate::traffic::Purpose;
 use crate::view::{FileContent, StaticFile, StaticNode, WorkTreeNode};
 
@@ -72,8 +72,8 @@ impl Fs {
             return Err(FsError::NoEntry);
         }
         match self.repositories.find(&repo).await {
-            Ok(Found::Directory) => Ok(Node::Names { area, prefix: full }),
-            Ok(Found::Repository(repository)) => Ok(match area {
+            Ok(ResolvedName::Directory) => Ok(Node::Names { area, prefix: full }),
+            Ok(ResolvedName::Repository(repository)) => Ok(match area {
                 Area::Root => Node::WorkTreeDirectory {
                     repository,
                     path: Vec::new(),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Attr, FileKind, Fs, Ino};
 use crate::error::FsError;
-use crate::testing::{Bench, OBJECT, REPO, archive, archive_with_index, bench, index_parts};
+use crate::testing::{Bench, COMMIT, REPO, archive, archive_with_index, bench, index_parts};
 
 const FILES: [(&str, u32, &[u8]); 5] = [
     ("a-b", 0o100_644, b"dash"),
@@ -97,7 +97,7 @@ async fn shows_its_own_git_directory_and_nothing_that_runs() {
     assert!(config.contains("url = https://host/org/repo\n") && !config.contains("hooks"));
     let refs = String::from_utf8(content(fs, refs.ino).await).unwrap();
     assert!(
-        refs.ends_with(&format!("{OBJECT} refs/heads/main\n")),
+        refs.ends_with(&format!("{COMMIT} refs/heads/main\n")),
         "{refs}"
     );
     let expected = format!("/mnt/.objects/{REPO}/objects\n");
