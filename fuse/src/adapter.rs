@@ -24,8 +24,8 @@ use tracing::{debug, error, warn};
 
 use crate::error::FsError;
 use crate::fs::{Attr, DirectoryEntry, FileKind, Fs, Listing};
-use crate::handles::IoMode;
 use crate::options::MountOptions;
+use crate::passthrough::IoMode;
 
 /// Immutable things are kept by the kernel until it is told otherwise.
 const FOREVER: Duration = Duration::from_hours(365 * 24);
@@ -131,7 +131,11 @@ fn file_type(kind: FileKind) -> FileType {
 }
 
 fn file_attr(attr: &Attr, uid: u32, gid: u32) -> FileAttr {
-    let (uid, gid) = if attr.is_callers { (uid, gid) } else { (0, 0) };
+    let (uid, gid) = if attr.is_owned_by_caller {
+        (uid, gid)
+    } else {
+        (0, 0)
+    };
     let mtime = time(attr.mtime);
     FileAttr {
         ino: INodeNo(attr.ino),
@@ -160,7 +164,7 @@ fn file_attr(attr: &Attr, uid: u32, gid: u32) -> FileAttr {
 fn ttls(attr: &Attr) -> (Duration, Duration) {
     let name = if attr.is_lasting { FOREVER } else { BRIEFLY };
     (
-        if attr.is_callers {
+        if attr.is_owned_by_caller {
             Duration::ZERO
         } else {
             name
@@ -223,7 +227,7 @@ impl Filesystem for Adapter {
                     size: 0,
                     mode: 0,
                     mtime: 0,
-                    is_callers: false,
+                    is_owned_by_caller: false,
                     is_lasting: true,
                 };
                 reply.entry(&FOREVER, &file_attr(&nothing, 0, 0), Generation(0));

@@ -64,7 +64,7 @@ impl Traffic {
     }
 
     /// Forgets the counts of repositories that aren't to be `kept`.
-    pub(crate) fn forget_all_but(&self, kept: impl Fn(&RepoName) -> bool) {
+    pub(crate) fn retain(&self, kept: impl Fn(&RepoName) -> bool) {
         let mut repos = self.repos.lock().unwrap_or_else(PoisonError::into_inner);
         repos.retain(|repo, _| kept(repo));
     }

@@ -1,4 +1,4 @@
-//! Chunks that the disk has no room for, for as long as their readers need them.
+//! OverflowChunks that the disk has no room for, for as long as their readers need them.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -11,10 +11,10 @@ const MAX_BYTES: usize = 32 << 20;
 
 /// The newest chunks that could not be stored: with a full disk, reads go on uncached.
 #[derive(Debug)]
-pub(crate) struct Overflow(Mutex<Chunks>);
+pub(crate) struct Overflow(Mutex<OverflowChunks>);
 
 #[derive(Debug)]
-struct Chunks {
+struct OverflowChunks {
     newest: LruCache<ChunkKey, Arc<Vec<u8>>>,
     bytes: usize,
 }
@@ -24,7 +24,7 @@ type ChunkKey = (SegmentId, usize);
 
 impl Default for Overflow {
     fn default() -> Self {
-        Self(Mutex::new(Chunks {
+        Self(Mutex::new(OverflowChunks {
             newest: LruCache::unbounded(),
             bytes: 0,
         }))

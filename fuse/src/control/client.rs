@@ -9,8 +9,8 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use super::place::{self, Place, PlaceError};
-use super::protocol::{Answer, Progress, Reply, Request};
+use super::protocol::{ControlAnswer, ControlRequest, Progress, Reply};
+use super::socket_directory::{self, SocketDirectory, SocketDirectoryError};
 
 /// A mount that says nothing for so long has stopped: one that works says something every
 /// [`super::HEARTBEAT`].
@@ -28,7 +28,7 @@ pub enum ConnectError {
     Dead(#[source] io::Error),
     /// The mount's socket is in a directory where other users may have put it.
     #[error("its socket can't be trusted")]
-    Place(#[from] PlaceError),
+    SocketDirectory(#[from] SocketDirectoryError),
     /// The process that listens is another user's.
     #[error("uid {uid} answers for it, who is neither root nor you")]
     Stranger {
@@ -66,11 +66,11 @@ impl Client {
             .canonicalize()
             .unwrap_or_else(|_| mount_point.to_owned());
         let name = super::socket_name(&mount_point);
-        let error = match connect_in(place::of_this_user(), &name).await {
+        let error = match connect_in(socket_directory::of_this_user(), &name).await {
             Ok(client) => return Ok(client),
             Err(error) => error,
         };
-        match connect_in(place::of_root(), &name).await {
+        match connect_in(socket_directory::of_root(), &name).await {
             // There is no such mount of root's: the first error tells more.
             Err(ConnectError::Dead(_)) => Err(error),
             outcome => outcome,
@@ -80,9 +80,9 @@ impl Client {
     /// Makes a request, and waits for its answer.
     pub async fn call(
         &mut self,
-        request: &Request,
+        request: &ControlRequest,
         mut on_progress: impl FnMut(Progress),
-    ) -> Result<Answer, ClientError> {
+    ) -> Result<ControlAnswer, ClientError> {
         let mut line = serde_json::to_string(request)?;
         line.push('\n');
         self.0.get_mut().write_all(line.as_bytes()).await?;
@@ -106,13 +106,13 @@ pub(super) async fn connect_in(
     (directory, owner): (std::path::PathBuf, Uid),
     name: &str,
 ) -> Result<Client, ConnectError> {
-    let place = Place::open(&directory, owner).map_err(|error| match error {
-        PlaceError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+    let sockets = SocketDirectory::open(&directory, owner).map_err(|error| match error {
+        SocketDirectoryError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
             ConnectError::Dead(source)
         }
         error => error.into(),
     })?;
-    let stream = UnixStream::connect(place.join(name)).await;
+    let stream = UnixStream::connect(sockets.join(name)).await;
     let stream = stream.map_err(|error| match error.kind() {
         io::ErrorKind::PermissionDenied => ConnectError::Denied,
         _ => ConnectError::Dead(error),

@@ -20,10 +20,10 @@ const MAX: usize = 2048;
 
 /// The clones that are known, in the order in which they were registered.
 #[derive(Debug, Default)]
-pub(super) struct Clones(Mutex<Vec<Registered>>);
+pub(super) struct Clones(Mutex<Vec<RegisteredClone>>);
 
 #[derive(Debug)]
-struct Registered {
+struct RegisteredClone {
     owner: Peer,
     repo: RepoName,
     directory: PathBuf,
@@ -54,11 +54,11 @@ impl Clones {
         if own >= MAX_OF_ONE {
             forget_oldest(&mut clones, owner);
         } else if clones.len() >= MAX
-            && let Some(greediest) = greediest(&clones)
+            && let Some(user_with_most_clones) = user_with_most_clones(&clones)
         {
-            forget_oldest(&mut clones, greediest);
+            forget_oldest(&mut clones, user_with_most_clones);
         }
-        clones.push(Registered {
+        clones.push(RegisteredClone {
             owner,
             repo,
             directory,
@@ -78,19 +78,19 @@ impl Clones {
             .collect()
     }
 
-    fn clones(&self) -> MutexGuard<'_, Vec<Registered>> {
+    fn clones(&self) -> MutexGuard<'_, Vec<RegisteredClone>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn forget_oldest(clones: &mut Vec<Registered>, owner: Peer) {
+fn forget_oldest(clones: &mut Vec<RegisteredClone>, owner: Peer) {
     if let Some(at) = clones.iter().position(|known| known.owner == owner) {
         clones.remove(at);
     }
 }
 
 /// Returns the user with the most clones.
-fn greediest(clones: &[Registered]) -> Option<Peer> {
+fn user_with_most_clones(clones: &[RegisteredClone]) -> Option<Peer> {
     let mut counts: HashMap<Peer, usize> = HashMap::new();
     for known in clones {
         *counts.entry(known.owner).or_default() += 1;

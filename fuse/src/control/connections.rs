@@ -29,28 +29,28 @@ pub(super) enum Peer {
 
 /// The connections that are open.
 #[derive(Debug, Default)]
-pub(super) struct Connections(Mutex<Counts>);
+pub(super) struct Connections(Mutex<ConnectionCounts>);
 
 #[derive(Debug, Default)]
-struct Counts {
+struct ConnectionCounts {
     of_owners: usize,
     of_others: HashMap<u32, usize>,
 }
 
 /// A connection that is counted, until this is dropped.
 #[derive(Debug)]
-pub(super) struct Admitted {
+pub(super) struct ConnectionPermit {
     connections: Arc<Connections>,
     peer: Peer,
 }
 
-/// Counts a connection and returns its user. A user who may not ask now gets a refusal, and `None` is
+/// ConnectionCounts a connection and returns its user. A user who may not ask now gets a refusal, and `None` is
 /// returned.
 pub(super) fn admit(
     stream: UnixStream,
     connections: &Arc<Connections>,
     allow_other: bool,
-) -> Option<(UnixStream, Peer, Admitted)> {
+) -> Option<(UnixStream, Peer, ConnectionPermit)> {
     let uid = stream.peer_cred().ok()?.uid();
     let is_owner = uid == 0 || uid == rustix::process::geteuid().as_raw();
     let peer = if is_owner {
@@ -75,8 +75,8 @@ pub(super) fn admit(
 }
 
 impl Connections {
-    /// Counts a connection of `peer`, if it may have another.
-    pub(super) fn admit(self: &Arc<Self>, peer: Peer) -> Option<Admitted> {
+    /// ConnectionCounts a connection of `peer`, if it may have another.
+    pub(super) fn admit(self: &Arc<Self>, peer: Peer) -> Option<ConnectionPermit> {
         let mut counts = self.counts();
         match peer {
             Peer::Owner if counts.of_owners < MAX_OF_OWNERS => counts.of_owners += 1,
@@ -86,18 +86,18 @@ impl Connections {
             Peer::Owner | Peer::Other { .. } => return None,
         }
         drop(counts);
-        Some(Admitted {
+        Some(ConnectionPermit {
             connections: Arc::clone(self),
             peer,
         })
     }
 
-    fn counts(&self) -> MutexGuard<'_, Counts> {
+    fn counts(&self) -> MutexGuard<'_, ConnectionCounts> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Counts {
+impl ConnectionCounts {
     fn has_room_for(&self, uid: u32) -> bool {
         let all: usize = self.of_others.values().sum();
         let own = self.of_others.get(&uid).copied().unwrap_or_default();
@@ -105,7 +105,7 @@ impl Counts {
     }
 }
 
-impl Drop for Admitted {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         let mut counts = self.connections.counts();
         match self.peer {

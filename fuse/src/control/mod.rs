@@ -3,16 +3,16 @@
 mod client;
 mod clones;
 mod connections;
-mod place;
 pub mod protocol;
 mod server;
+mod socket_directory;
 #[cfg(test)]
 mod tests;
 
 pub use client::{Client, ClientError, ConnectError};
-pub use place::PlaceError;
 pub use server::BindError;
 pub(crate) use server::Server;
+pub use socket_directory::SocketDirectoryError;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -22,7 +22,9 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 
 /// Returns the control socket of the mount at `mount_point`, an absolute path without symbolic links.
 pub(crate) fn socket_path(mount_point: &Path) -> PathBuf {
-    place::of_this_user().0.join(socket_name(mount_point))
+    socket_directory::of_this_user()
+        .0
+        .join(socket_name(mount_point))
 }
 
 fn socket_name(mount_point: &Path) -> String {

@@ -1,6 +1,6 @@
 //! What CLI and mount say to each other over the control socket: one JSON value a line.
 //!
-//! The client sends one [`Request`]; the mount answers with any number of [`Reply::Progress`] and
+//! The client sends one [`ControlRequest`]; the mount answers with any number of [`Reply::Progress`] and
 //! one last [`Reply::Done`] or [`Reply::Failed`], then closes the connection. A client that closes
 //! it first stops waiting, and the work that it waited for.
 
@@ -12,52 +12,52 @@ use serde::{Deserialize, Serialize};
 /// What a client asks of a mount.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "snake_case")]
-pub enum Request {
-    /// What the mount is doing; answered with [`Answer::Status`].
+pub enum ControlRequest {
+    /// What the mount is doing; answered with [`ControlAnswer::Status`].
     Status,
     /// Waits until the repository can be read, and for a first clone upstream if need be; answered
-    /// with [`Answer::Resolved`].
+    /// with [`ControlAnswer::Resolved`].
     Resolve {
         /// The repository.
         repo: RepoName,
     },
-    /// Brings chunks into the cache; answered with [`Answer::Fetched`].
+    /// Brings chunks into the cache; answered with [`ControlAnswer::Fetched`].
     Prefetch {
         /// The repository.
         repo: RepoName,
         /// Which part.
-        part: Part,
+        part: SnapshotPart,
     },
-    /// Brings everything into the cache and never evicts it; answered with [`Answer::Fetched`].
+    /// Brings everything into the cache and never evicts it; answered with [`ControlAnswer::Fetched`].
     Pin {
         /// The repository.
         repo: RepoName,
     },
-    /// Lets a pinned repository be evicted again; answered with [`Answer::Nothing`].
+    /// Lets a pinned repository be evicted again; answered with [`ControlAnswer::Nothing`].
     Unpin {
         /// The repository.
         repo: RepoName,
     },
-    /// Makes the daemon ask upstream, and catches up; answered with [`Answer::Resolved`].
+    /// Makes the daemon ask upstream, and catches up; answered with [`ControlAnswer::Resolved`].
     Refresh {
         /// The repository.
         repo: RepoName,
     },
-    /// Remembers a clone that borrows the mount's objects; answered with [`Answer::Nothing`].
+    /// Remembers a clone that borrows the mount's objects; answered with [`ControlAnswer::Nothing`].
     RegisterClone {
         /// The repository.
         repo: RepoName,
         /// The top of the clone's work tree.
         directory: PathBuf,
     },
-    /// Unmounts and ends the mount's process; answered with [`Answer::Nothing`] before it does.
+    /// Unmounts and ends the mount's process; answered with [`ControlAnswer::Nothing`] before it does.
     Stop,
 }
 
 /// A part of a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Part {
+pub enum SnapshotPart {
     /// Refs, commit-graph, pack indexes and the tip pack: all that a checkout needs.
     Hot,
     /// And all commits.
@@ -75,7 +75,7 @@ pub enum Reply {
     /// Work goes on.
     Progress(Progress),
     /// The request is done.
-    Done(Answer),
+    Done(ControlAnswer),
     /// The request failed.
     Failed {
         /// What happened, the whole chain of causes in one line.
@@ -106,7 +106,7 @@ pub struct Progress {
 /// What a request came to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "snake_case")]
-pub enum Answer {
+pub enum ControlAnswer {
     /// Nothing to say.
     Nothing,
     /// The state of the mount.

@@ -17,14 +17,14 @@ use tracing::{debug, warn};
 
 use super::HEARTBEAT;
 use super::clones::Clones;
-use super::connections::{Admitted, Connections, Peer, admit};
-use super::place::{self, Place, PlaceError};
-use super::protocol::{Answer, Part, Progress, Reply, Request, StatusReport};
+use super::connections::{ConnectionPermit, Connections, Peer, admit};
+use super::protocol::{ControlAnswer, ControlRequest, Progress, Reply, SnapshotPart, StatusReport};
+use super::socket_directory::{self, SocketDirectory, SocketDirectoryError};
 use crate::fetch::FetchError;
 use crate::repository::{Repositories, Repository};
 use crate::segment::ReadError;
 
-/// How often progress is told.
+/// How often progress is on_progress.
 const PROGRESS_PERIOD: Duration = Duration::from_millis(200);
 /// The longest request, in bytes: a repository's name and a path.
 const MAX_REQUEST_LEN: u64 = 64 << 10;
@@ -40,9 +40,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 pub enum BindError {
     /// The directory for it can't be trusted.
     #[error(transparent)]
-    Place(#[from] PlaceError),
+    SocketDirectory(#[from] SocketDirectoryError),
     /// Another process listens there.
-    #[error("another mount at the same place is still being served")]
+    #[error("another mount at the same directory is still being served")]
     InUse,
     /// The socket can't be made.
     #[error("the socket can't be made")]
@@ -52,7 +52,7 @@ pub enum BindError {
 /// The mount's end of the control socket.
 #[derive(Debug)]
 pub(crate) struct Server {
-    place: Place,
+    directory: SocketDirectory,
     name: String,
     listener: Arc<UnixListener>,
     stop: CancellationToken,
@@ -63,17 +63,21 @@ impl Server {
     ///
     /// Without `allow_other`, only root and the user who mounts may connect.
     pub(crate) fn bind(mount_point: &Path, allow_other: bool) -> Result<Self, BindError> {
-        let (directory, owner) = place::of_this_user();
-        Self::bind_in(Place::create(&directory, owner)?, mount_point, allow_other)
+        let (directory, owner) = socket_directory::of_this_user();
+        Self::bind_in(
+            SocketDirectory::create(&directory, owner)?,
+            mount_point,
+            allow_other,
+        )
     }
 
     pub(super) fn bind_in(
-        place: Place,
+        directory: SocketDirectory,
         mount_point: &Path,
         allow_other: bool,
     ) -> Result<Self, BindError> {
         let name = super::socket_name(mount_point);
-        let path = place.join(&name);
+        let path = directory.join(&name);
         if std::os::unix::net::UnixStream::connect(&path).is_ok() {
             return Err(BindError::InUse);
         }
@@ -82,9 +86,9 @@ impl Server {
             _ => Err(error),
         })?;
         let listener = Arc::new(UnixListener::bind(&path)?);
-        place.set_mode(&name, if allow_other { 0o666 } else { 0o600 })?;
+        directory.set_mode(&name, if allow_other { 0o666 } else { 0o600 })?;
         Ok(Self {
-            place,
+            directory,
             name,
             listener,
             stop: CancellationToken::new(),
@@ -116,16 +120,15 @@ impl Server {
                     }
                 };
                 let allow_other = repositories.options.allow_other;
-                let Some((stream, peer, admitted)) = admit(stream, &connections, allow_other)
-                else {
+                let Some((stream, peer, permit)) = admit(stream, &connections, allow_other) else {
                     continue;
                 };
-                let session = Session {
+                let session = ControlConnection {
                     repositories: Arc::clone(&repositories),
                     clones: Arc::clone(&clones),
                     stop: stop.clone(),
                     peer,
-                    _admitted: admitted,
+                    _permit: permit,
                 };
                 let ending = backend.ending.clone();
                 tasks.spawn(async move {
@@ -154,27 +157,27 @@ impl Server {
 
     /// Removes the socket.
     pub(crate) fn remove_socket(&self) {
-        fs::remove_file(self.place.join(&self.name)).ok();
+        fs::remove_file(self.directory.join(&self.name)).ok();
     }
 }
 
 /// One connection.
-struct Session {
+struct ControlConnection {
     repositories: Arc<Repositories>,
     clones: Arc<Clones>,
     stop: CancellationToken,
     peer: Peer,
-    _admitted: Admitted,
+    _permit: ConnectionPermit,
 }
 
-impl Session {
+impl ControlConnection {
     async fn run(&self, stream: UnixStream) -> io::Result<()> {
         let (input, mut output) = stream.into_split();
         let mut input = BufReader::new(input);
         let mut line = String::new();
         let mut limited = (&mut input).take(MAX_REQUEST_LEN);
         timeout(REQUEST_TIMEOUT, limited.read_line(&mut line)).await??;
-        let request: Request = match serde_json::from_str(&line) {
+        let request: ControlRequest = match serde_json::from_str(&line) {
             Ok(request) => request,
             Err(error) => {
                 let message = format!("not a request: {error}");
@@ -189,7 +192,7 @@ impl Session {
         let work = self.answer(request.clone(), progress);
         tokio::pin!(work);
         let mut ticks = tokio::time::interval(PROGRESS_PERIOD);
-        let mut told_at = Instant::now();
+        let mut last_reply_at = Instant::now();
         let reply = loop {
             tokio::select! {
                 outcome = &mut work => break match outcome {
@@ -200,17 +203,17 @@ impl Session {
                 () = closed(&mut input) => return Ok(()),
                 _ = ticks.tick() => {
                     let news = seen.has_changed().unwrap_or(false);
-                    if news || told_at.elapsed() >= HEARTBEAT {
+                    if news || last_reply_at.elapsed() >= HEARTBEAT {
                         let progress = seen.borrow_and_update().clone();
                         let progress = progress.unwrap_or_else(|| step("waiting"));
                         send(&mut output, &Reply::Progress(progress)).await?;
-                        told_at = Instant::now();
+                        last_reply_at = Instant::now();
                     }
                 }
             }
         };
         send(&mut output, &reply).await?;
-        if request == Request::Stop {
+        if request == ControlRequest::Stop {
             self.stop.cancel();
         }
         Ok(())
@@ -218,29 +221,31 @@ impl Session {
 
     async fn answer(
         &self,
-        request: Request,
+        request: ControlRequest,
         progress: watch::Sender<Option<Progress>>,
-    ) -> Result<Answer, String> {
+    ) -> Result<ControlAnswer, String> {
         match request {
-            Request::Status => Ok(Answer::Status(self.status())),
-            Request::Resolve { repo } => Ok(resolved(&*self.resolve(&repo, &progress).await?)),
-            Request::Prefetch { repo, part } => {
+            ControlRequest::Status => Ok(ControlAnswer::Status(self.status())),
+            ControlRequest::Resolve { repo } => {
+                Ok(resolved(&*self.resolve(&repo, &progress).await?))
+            }
+            ControlRequest::Prefetch { repo, part } => {
                 let repository = self.resolve(&repo, &progress).await?;
                 self.fetch(&repository, part, &progress).await
             }
-            Request::Pin { repo } => {
+            ControlRequest::Pin { repo } => {
                 let repository = self.resolve(&repo, &progress).await?;
                 let pinned = self.repositories.pin(&repository);
                 pinned.map_err(|error| chain(&error))?;
-                self.fetch(&repository, Part::All, &progress).await
+                self.fetch(&repository, SnapshotPart::All, &progress).await
             }
-            Request::Unpin { repo } => {
+            ControlRequest::Unpin { repo } => {
                 let cache = &self.repositories.segments.backend().cache;
                 cache.unpin(&repo).map_err(|error| error.to_string())?;
-                Ok(Answer::Nothing)
+                Ok(ControlAnswer::Nothing)
             }
-            Request::Refresh { repo } => {
-                tell(&progress, "asking upstream", 0, 0);
+            ControlRequest::Refresh { repo } => {
+                send_progress(&progress, "asking upstream", 0, 0);
                 let source = &self.repositories.segments.backend().source;
                 if let Err(error) = source.refresh(&repo).await {
                     // A first clone and publish may take longer than a request; the lookup waits for them.
@@ -257,14 +262,14 @@ impl Session {
                 outcome.map_err(|error| error.chain())?;
                 Ok(resolved(&repository))
             }
-            Request::RegisterClone { repo, directory } => {
+            ControlRequest::RegisterClone { repo, directory } => {
                 if !self.repositories.is_resolved(&repo) {
                     return Err(format!("no clone was made of {repo}"));
                 }
                 self.clones.register(self.peer, repo, directory)?;
-                Ok(Answer::Nothing)
+                Ok(ControlAnswer::Nothing)
             }
-            Request::Stop => Ok(Answer::Nothing),
+            ControlRequest::Stop => Ok(ControlAnswer::Nothing),
         }
     }
 
@@ -281,7 +286,7 @@ impl Session {
                 () = tokio::time::sleep(PROGRESS_PERIOD) => {
                     let failure = self.repositories.failure(repo);
                     let text = failure.unwrap_or_else(|| format!("looking up {repo}"));
-                    tell(progress, &text, 0, 0);
+                    send_progress(progress, &text, 0, 0);
                 }
             }
         }
@@ -290,23 +295,23 @@ impl Session {
     async fn fetch(
         &self,
         repository: &Repository,
-        part: Part,
+        part: SnapshotPart,
         progress: &watch::Sender<Option<Progress>>,
-    ) -> Result<Answer, String> {
+    ) -> Result<ControlAnswer, String> {
         let traffic = &self.repositories.segments.backend().traffic;
         let before = traffic.report_of(&repository.name).fetched_bytes;
         let generation = repository.view().generation;
-        let told = |done, total| tell(progress, "fetching", done, total);
+        let on_progress = |done, total| send_progress(progress, "fetching", done, total);
         let outcome: Result<(), ReadError> = self
             .repositories
-            .fetch_part(&generation, part, || true, told)
+            .fetch_part(&generation, part, || true, on_progress)
             .await;
         outcome.map_err(|error| chain(&error))?;
         let fetched_bytes = traffic
             .report_of(&repository.name)
             .fetched_bytes
             .saturating_sub(before);
-        Ok(Answer::Fetched { fetched_bytes })
+        Ok(ControlAnswer::Fetched { fetched_bytes })
     }
 
     fn status(&self) -> StatusReport {
@@ -330,9 +335,9 @@ impl Session {
     }
 }
 
-fn resolved(repository: &Repository) -> Answer {
+fn resolved(repository: &Repository) -> ControlAnswer {
     let generation = repository.view().generation;
-    Answer::Resolved {
+    ControlAnswer::Resolved {
         snapshot: generation.snapshot,
         upstream_url: generation.upstream_url.clone(),
         default_branch: generation.default_branch.clone(),
@@ -341,7 +346,12 @@ fn resolved(repository: &Repository) -> Answer {
     }
 }
 
-fn tell(progress: &watch::Sender<Option<Progress>>, text: &str, done_bytes: u64, total_bytes: u64) {
+fn send_progress(
+    progress: &watch::Sender<Option<Progress>>,
+    text: &str,
+    done_bytes: u64,
+    total_bytes: u64,
+) {
     // Nobody listens any more when the client is gone.
     progress
         .send(Some(Progress {
@@ -370,14 +380,14 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// Whether a request takes something away from other users.
-fn needs_privilege(request: &Request) -> bool {
+fn needs_privilege(request: &ControlRequest) -> bool {
     match request {
-        Request::Stop | Request::Pin { .. } | Request::Unpin { .. } => true,
-        Request::Status
-        | Request::Resolve { .. }
-        | Request::Prefetch { .. }
-        | Request::Refresh { .. }
-        | Request::RegisterClone { .. } => false,
+        ControlRequest::Stop | ControlRequest::Pin { .. } | ControlRequest::Unpin { .. } => true,
+        ControlRequest::Status
+        | ControlRequest::Resolve { .. }
+        | ControlRequest::Prefetch { .. }
+        | ControlRequest::Refresh { .. }
+        | ControlRequest::RegisterClone { .. } => false,
     }
 }
 

@@ -15,8 +15,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
 use super::client::connect_in;
-use super::place::Place;
-use super::protocol::{Answer, Reply, Request};
+use super::protocol::{ControlAnswer, ControlRequest, Reply};
+use super::socket_directory::SocketDirectory;
 use super::{Client, ClientError, ConnectError, Server, socket_name};
 use crate::testing::{Bench, REPO, archive, bench};
 
@@ -36,8 +36,8 @@ impl Served {
         let directory = TempDir::new().unwrap();
         std::fs::set_permissions(directory.path(), Permissions::from_mode(0o700)).unwrap();
         let bench = bench(archive("main", b"PACK", &[]));
-        let place = Place::open(directory.path(), geteuid()).unwrap();
-        let server = Server::bind_in(place, Path::new(MOUNT_POINT), false).unwrap();
+        let sockets = SocketDirectory::open(directory.path(), geteuid()).unwrap();
+        let server = Server::bind_in(sockets, Path::new(MOUNT_POINT), false).unwrap();
         server.serve(bench.fs.repositories());
         Self {
             _server: server,
@@ -53,13 +53,13 @@ impl Served {
     }
 
     async fn connect(&self) -> Client {
-        let place = (self.directory.path().to_owned(), geteuid());
-        connect_in(place, &socket_name(Path::new(MOUNT_POINT)))
+        let directory = (self.directory.path().to_owned(), geteuid());
+        connect_in(directory, &socket_name(Path::new(MOUNT_POINT)))
             .await
             .unwrap()
     }
 
-    async fn ask(&self, request: &Request) -> Result<Answer, ClientError> {
+    async fn ask(&self, request: &ControlRequest) -> Result<ControlAnswer, ClientError> {
         self.connect().await.call(request, |_| ()).await
     }
 }
@@ -78,7 +78,7 @@ async fn idle_connections_are_few_and_do_not_last() {
         idle.push(UnixStream::connect(served.socket()).await.unwrap());
     }
     // The server accepts one after the other: it has seen the idle ones before this.
-    let busy = served.ask(&Request::Status).await;
+    let busy = served.ask(&ControlRequest::Status).await;
     let mut refused = 0;
     for mut stream in idle {
         let mut said = String::new();
@@ -92,14 +92,14 @@ async fn idle_connections_are_few_and_do_not_last() {
         "{busy:?}"
     );
     assert!((150..300).contains(&refused), "{refused} refused");
-    assert!(served.ask(&Request::Status).await.is_ok());
+    assert!(served.ask(&ControlRequest::Status).await.is_ok());
 }
 
 #[tokio::test]
 async fn only_clones_of_what_is_shown_are_registered() {
     let served = Served::start();
     let repo = |name: &str| RepoName::parse(name).unwrap();
-    let register = |repo, directory: &str| Request::RegisterClone {
+    let register = |repo, directory: &str| ControlRequest::RegisterClone {
         repo,
         directory: directory.into(),
     };
@@ -107,7 +107,7 @@ async fn only_clones_of_what_is_shown_are_registered() {
     let absent = served.ask(&register(repo("host/absent"), "/a")).await;
     let early = served.ask(&register(repo(REPO), "/b")).await;
     served
-        .ask(&Request::Resolve { repo: repo(REPO) })
+        .ask(&ControlRequest::Resolve { repo: repo(REPO) })
         .await
         .unwrap();
     let relative = served.ask(&register(repo(REPO), "c")).await;
@@ -119,7 +119,7 @@ async fn only_clones_of_what_is_shown_are_registered() {
             "{refused:?}"
         );
     }
-    let Ok(Answer::Status(status)) = served.ask(&Request::Status).await else {
+    let Ok(ControlAnswer::Status(status)) = served.ask(&ControlRequest::Status).await else {
         panic!("there is a status");
     };
     assert_eq!(status.repos[0].clones, [Path::new("/d")]);
@@ -174,7 +174,7 @@ fn no_request_ends_the_server() {
         }
     });
 
-    let status = runtime.block_on(served.ask(&Request::Status));
+    let status = runtime.block_on(served.ask(&ControlRequest::Status));
     assert!(status.is_ok(), "{status:?}");
 }
 
@@ -214,7 +214,10 @@ async fn a_socket_of_another_user_is_not_believed() {
     listening.kill().unwrap();
     listening.wait().unwrap();
     let foreign = foreign.unwrap_err();
-    assert!(matches!(foreign, ConnectError::Place(_)), "{foreign:?}");
+    assert!(
+        matches!(foreign, ConnectError::SocketDirectory(_)),
+        "{foreign:?}"
+    );
     let planted = planted.unwrap_err();
     assert!(
         matches!(planted, ConnectError::Stranger { uid: STRANGER }),

@@ -85,15 +85,15 @@ pub(super) fn snapshot_of(path: &str) -> Option<SnapshotId> {
 /// Makes a body that ends early, or goes on too long, end with an error.
 pub(super) fn exactly(pieces: BodyStream, expected: u64, url: String) -> BodyStream {
     let ended = stream::once(std::future::ready(None));
-    let mut got = 0_u64;
+    let mut received = 0_u64;
     pieces
         .map(Some)
         .chain(ended)
         .filter_map(move |piece| {
             let checked = match piece {
                 Some(Ok(piece)) => {
-                    got = got.saturating_add(piece.len() as u64);
-                    let is_too_long = got > expected;
+                    received = received.saturating_add(piece.len() as u64);
+                    let is_too_long = received > expected;
                     Some(if is_too_long {
                         Err(FetchError::TooLong {
                             url: url.clone(),
@@ -104,9 +104,9 @@ pub(super) fn exactly(pieces: BodyStream, expected: u64, url: String) -> BodyStr
                     })
                 }
                 Some(Err(error)) => Some(Err(error)),
-                None if got < expected => Some(Err(FetchError::Cut {
+                None if received < expected => Some(Err(FetchError::Cut {
                     url: url.clone(),
-                    got,
+                    received,
                     expected,
                 })),
                 None => None,

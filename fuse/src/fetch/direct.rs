@@ -29,7 +29,7 @@ const MAX_REDIRECTS: usize = 3;
 pub(crate) enum DirectError {
     /// It is no place to go to.
     #[error("what the daemon says is not followed: {reason}")]
-    Place {
+    Target {
         /// Why not.
         reason: &'static str,
     },
@@ -71,14 +71,14 @@ pub(crate) enum DirectError {
 
 /// How long direct reads may take.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Patience {
+pub(super) struct DirectTimeouts {
     /// Until an answer begins, or goes on.
     silence: Duration,
     /// In all.
     total: Duration,
 }
 
-impl Patience {
+impl DirectTimeouts {
     /// A part of the time that a read has, so that the rest is enough to ask the daemon.
     pub(super) fn within(read_timeout: Duration) -> Self {
         Self {
@@ -90,7 +90,7 @@ impl Patience {
 
 /// Where to go, and what to ask for there.
 #[derive(Debug)]
-struct Place {
+struct DirectTarget {
     url: Url,
     /// For people: scheme, host and port.
     origin: String,
@@ -121,16 +121,16 @@ pub(super) async fn follow(
     client: &Client,
     (daemon, redirect): (&Arc<Daemon>, &HeaderMap),
     len: u64,
-    (patience, meter): (Patience, Meter),
+    (timeouts, meter): (DirectTimeouts, Meter),
 ) -> Result<BodyStream, DirectError> {
-    let deadline = Instant::now() + patience.total;
-    let Place { url, origin, range } = place(&daemon.url, redirect, len)?;
+    let deadline = Instant::now() + timeouts.total;
+    let DirectTarget { url, origin, range } = direct_target(&daemon.url, redirect, len)?;
     meter.count_request();
     let last = range.end.saturating_sub(1);
     let request = client
         .get(url)
         .header(RANGE, format!("bytes={}-{last}", range.start));
-    let Ok(answer) = timeout(patience.silence, request.send()).await else {
+    let Ok(answer) = timeout(timeouts.silence, request.send()).await else {
         return Err(DirectError::Slow { origin });
     };
     let answer = answer.map_err(|source| DirectError::Unreachable {
@@ -139,15 +139,15 @@ pub(super) async fn follow(
     })?;
     check(&answer, &range, &origin)?;
     daemon.trust.note_reading();
-    let body = Body {
+    let body = DirectBody {
         pieces: answer.bytes_stream().boxed(),
         left: len,
         origin,
-        silence: patience.silence,
+        silence: timeouts.silence,
         deadline,
     };
     let daemon = Arc::clone(daemon);
-    let pieces = stream::try_unfold(body, Body::next);
+    let pieces = stream::try_unfold(body, DirectBody::next);
     let pieces = pieces.inspect_ok(move |piece: &bytes::Bytes| meter.count_direct(piece.len()));
     let mut left = len;
     Ok(pieces
@@ -165,7 +165,7 @@ pub(super) async fn follow(
 }
 
 /// What is left of an answer.
-struct Body<P> {
+struct DirectBody<P> {
     pieces: P,
     left: u64,
     origin: String,
@@ -173,7 +173,7 @@ struct Body<P> {
     deadline: Instant,
 }
 
-impl<P> Body<P>
+impl<P> DirectBody<P>
 where
     P: stream::Stream<Item = reqwest::Result<bytes::Bytes>> + Unpin,
 {
@@ -196,8 +196,8 @@ where
 }
 
 /// Where the answer of the daemon at `base` points for a request of `len` bytes, if that is a place to go to.
-fn place(base: &str, redirect: &HeaderMap, len: u64) -> Result<Place, DirectError> {
-    let refused = |reason| DirectError::Place { reason };
+fn direct_target(base: &str, redirect: &HeaderMap, len: u64) -> Result<DirectTarget, DirectError> {
+    let refused = |reason| DirectError::Target { reason };
     let text = |name| redirect.get(name).and_then(|value| value.to_str().ok());
     let location = text(LOCATION.as_str()).ok_or(refused("it names no place"))?;
     if location.len() > MAX_URL_LEN {
@@ -218,7 +218,7 @@ fn place(base: &str, redirect: &HeaderMap, len: u64) -> Result<Place, DirectErro
     }
     let range = text(DIRECT_RANGE_HEADER).and_then(parse_range);
     let range = range.filter(|range| range.end - range.start == len);
-    Ok(Place {
+    Ok(DirectTarget {
         origin: url.origin().ascii_serialization(),
         range: range.ok_or(refused("it names no range of this length"))?,
         url,
@@ -271,16 +271,16 @@ fn check(answer: &Response, range: &Range<u64>, origin: &str) -> Result<(), Dire
 mod tests {
     use super::*;
 
-    fn go(base: &str, location: &str, range: &str) -> Result<Place, DirectError> {
+    fn redirect_to(base: &str, location: &str, range: &str) -> Result<DirectTarget, DirectError> {
         let mut headers = HeaderMap::new();
         headers.insert(LOCATION, location.parse().unwrap());
         headers.insert(DIRECT_RANGE_HEADER, range.parse().unwrap());
-        place(base, &headers, 10)
+        direct_target(base, &headers, 10)
     }
 
     #[test]
     fn the_range_is_the_one_that_the_daemon_names() {
-        let place = go(
+        let place = redirect_to(
             "https://d.org",
             "https://b.org:9/k?sig=s3cret",
             "bytes=5-14",
@@ -306,19 +306,19 @@ mod tests {
             "https://localhost./k",
             "https://0/k",
         ] {
-            assert!(go(base, bad, "bytes=5-14").is_err(), "{bad}");
+            assert!(redirect_to(base, bad, "bytes=5-14").is_err(), "{bad}");
         }
         let long = format!("https://b.org/{}", "k".repeat(MAX_URL_LEN));
-        assert!(go(base, &long, "bytes=5-14").is_err());
-        assert!(go("http://127.0.0.1:80", "http://127.0.0.1:9/k", "bytes=5-14").is_ok());
-        assert!(go("http://d.org", "http://b.org/k", "bytes=5-14").is_ok());
+        assert!(redirect_to(base, &long, "bytes=5-14").is_err());
+        assert!(redirect_to("http://127.0.0.1:80", "http://127.0.0.1:9/k", "bytes=5-14").is_ok());
+        assert!(redirect_to("http://d.org", "http://b.org/k", "bytes=5-14").is_ok());
     }
 
     #[test]
     fn a_daemon_cannot_name_another_length() {
         for bad in ["bytes=5-15", "bytes=5-", "bytes=14-5", "5-14", "bytes=-10"] {
             assert!(
-                go("https://d.org", "https://b.org/k", bad).is_err(),
+                redirect_to("https://d.org", "https://b.org/k", bad).is_err(),
                 "{bad}"
             );
         }
@@ -326,7 +326,8 @@ mod tests {
 
     #[test]
     fn errors_keep_the_url_to_themselves() {
-        let error = go("https://d.org", "http://b.org/k?sig=s3cret", "bytes=5-14").unwrap_err();
+        let error =
+            redirect_to("https://d.org", "http://b.org/k?sig=s3cret", "bytes=5-14").unwrap_err();
 
         assert!(!format!("{error} {error:?}").contains("s3cret"));
     }
@@ -335,9 +336,9 @@ mod tests {
     fn a_read_has_time_left_after_a_direct_one_failed() {
         for seconds in [1, 3, 60, 3600] {
             let limit = Duration::from_secs(seconds);
-            let patience = Patience::within(limit);
+            let timeouts = DirectTimeouts::within(limit);
 
-            assert!(patience.silence + patience.total < limit);
+            assert!(timeouts.silence + timeouts.total < limit);
         }
     }
 }

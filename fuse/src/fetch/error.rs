@@ -50,12 +50,12 @@ pub(crate) enum FetchError {
         status: u16,
     },
     /// An answer ended before all bytes had come.
-    #[error("{url} ended after {got} of {expected} bytes")]
+    #[error("{url} ended after {received} of {expected} bytes")]
     Cut {
         /// The URL asked.
         url: String,
         /// Bytes that came.
-        got: u64,
+        received: u64,
         /// Bytes that were asked for.
         expected: u64,
     },

@@ -12,11 +12,11 @@ use reqwest::{Response, StatusCode};
 use serde::de::DeserializeOwned;
 
 use super::answer::{exactly, header, refusal, snapshot_of, total_len, whole_body};
-use super::direct::{self, Patience};
+use super::direct::{self, DirectTimeouts};
 use super::host_list::HostList;
 use super::source::BoxFuture;
 use super::trust::Trust;
-use super::{BodyStream, DaemonToken, FetchError, RangeRequest, Source, Tail, TailAnswer};
+use super::{ArchiveSource, BodyStream, DaemonToken, FetchError, RangeRequest, Tail, TailAnswer};
 use crate::options::MountOptions;
 use crate::traffic::{Meter, Purpose, Traffic};
 
@@ -43,7 +43,7 @@ pub(crate) struct HttpSource {
     token: Option<DaemonToken>,
     traffic: Arc<Traffic>,
     /// How long to read where daemons point; not at all if absent.
-    direct: Option<Patience>,
+    direct: Option<DirectTimeouts>,
     /// How long a short answer may take with all of its body. A daemon that sends a byte now and then is
     /// never silent.
     short_timeout: Duration,
@@ -77,13 +77,13 @@ impl HttpSource {
                 trust: Trust::default(),
             })
         });
-        let patience = Patience::within(options.read_timeout);
+        let timeouts = DirectTimeouts::within(options.read_timeout);
         Ok(Self {
             client,
             daemons: daemons.collect(),
             token,
             traffic,
-            direct: options.direct_reads.then_some(patience),
+            direct: options.direct_reads.then_some(timeouts),
             short_timeout: options.read_timeout,
         })
     }
@@ -96,7 +96,9 @@ impl HttpSource {
         meter: &Meter,
         request: impl Fn(&reqwest::Client, &str) -> reqwest::RequestBuilder,
     ) -> Result<Response, FetchError> {
-        let answer = self.ask((first, Offer::Nothing), meter, request).await?;
+        let answer = self
+            .send_offering((first, DirectOffer::BytesOnly), meter, request)
+            .await?;
         Ok(answer.response)
     }
 
@@ -119,12 +121,12 @@ impl HttpSource {
     }
 
     /// As [`Self::send`], and if that is offered, an answer that points elsewhere is worth having, too.
-    async fn ask(
+    async fn send_offering(
         &self,
-        (first, offer): (usize, Offer),
+        (first, offer): (usize, DirectOffer),
         meter: &Meter,
         request: impl Fn(&reqwest::Client, &str) -> reqwest::RequestBuilder,
-    ) -> Result<Answer<'_>, FetchError> {
+    ) -> Result<DaemonAnswer<'_>, FetchError> {
         let mut last = FetchError::Ending;
         for turn in 0..self.daemons.len() {
             let Some(daemon) = self.daemons.get((first + turn) % self.daemons.len()) else {
@@ -132,8 +134,8 @@ impl HttpSource {
             };
             meter.count_request();
             let mut request = request(&self.client, &daemon.url);
-            let was_offered = offer == Offer::ToFollow && daemon.trust.may_try();
-            if was_offered {
+            let offered_redirect = offer == DirectOffer::Redirect && daemon.trust.may_try();
+            if offered_redirect {
                 request = request.header(api::DIRECT_HEADER, "1");
             }
             if let Some(token) = &self.token {
@@ -141,11 +143,11 @@ impl HttpSource {
             }
             let outcome = request.send().await;
             last = match outcome {
-                Ok(response) if is_worth_having(response.status(), was_offered) => {
-                    return Ok(Answer {
+                Ok(response) if is_usable(response.status(), offered_redirect) => {
+                    return Ok(DaemonAnswer {
                         daemon,
                         response,
-                        was_offered,
+                        offered_redirect,
                     });
                 }
                 Ok(response) => refusal(response).await,
@@ -162,33 +164,33 @@ impl HttpSource {
     }
 }
 
-fn is_worth_having(status: StatusCode, was_offered: bool) -> bool {
+fn is_usable(status: StatusCode, offered_redirect: bool) -> bool {
     status.is_success()
         || status == StatusCode::NOT_MODIFIED
-        || was_offered && status == StatusCode::TEMPORARY_REDIRECT
+        || offered_redirect && status == StatusCode::TEMPORARY_REDIRECT
 }
 
 impl HttpSource {
     /// Reads where the daemon points, if it does.
-    async fn follow(&self, answer: Answer<'_>, len: u64, meter: &Meter) -> Followed {
-        let Answer {
+    async fn follow(&self, answer: DaemonAnswer<'_>, len: u64, meter: &Meter) -> FollowOutcome {
+        let DaemonAnswer {
             daemon,
             response,
-            was_offered,
+            offered_redirect,
         } = answer;
-        let (Some(patience), true) = (self.direct, was_offered) else {
-            return Followed::NotAtAll(response);
+        let (Some(timeouts), true) = (self.direct, offered_redirect) else {
+            return FollowOutcome::NotRedirected(response);
         };
         if response.status() != StatusCode::TEMPORARY_REDIRECT {
             daemon.trust.note_unused();
-            return Followed::NotAtAll(response);
+            return FollowOutcome::NotRedirected(response);
         }
-        let (from, how) = ((daemon, response.headers()), (patience, meter.clone()));
+        let (from, how) = ((daemon, response.headers()), (timeouts, meter.clone()));
         match direct::follow(&self.client, from, len, how).await {
-            Ok(body) => Followed::Elsewhere(body),
+            Ok(body) => FollowOutcome::DirectBody(body),
             Err(error) => {
                 daemon.trust.note_failure(&daemon.url, &error);
-                Followed::InVain
+                FollowOutcome::Failed
             }
         }
     }
@@ -196,29 +198,29 @@ impl HttpSource {
 
 /// What a daemon may answer beside the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Offer {
-    Nothing,
+enum DirectOffer {
+    BytesOnly,
     /// Where they are.
-    ToFollow,
+    Redirect,
 }
 
 /// The answer of a daemon.
-struct Answer<'a> {
+struct DaemonAnswer<'a> {
     daemon: &'a Arc<Daemon>,
     response: Response,
-    was_offered: bool,
+    offered_redirect: bool,
 }
 
 /// What became of an answer that may point elsewhere.
-enum Followed {
+enum FollowOutcome {
     /// It doesn't.
-    NotAtAll(Response),
-    Elsewhere(BodyStream),
+    NotRedirected(Response),
+    DirectBody(BodyStream),
     /// There is nothing to be had there.
-    InVain,
+    Failed,
 }
 
-impl Source for HttpSource {
+impl ArchiveSource for HttpSource {
     fn tail<'a>(
         &'a self,
         repo: &'a RepoName,
@@ -299,14 +301,16 @@ impl Source for HttpSource {
             };
             // What failed once, for whatever reason, comes from a daemon.
             let offer = match &self.direct {
-                Some(_) if attempt == 0 => Offer::ToFollow,
-                _ => Offer::Nothing,
+                Some(_) if attempt == 0 => DirectOffer::Redirect,
+                _ => DirectOffer::BytesOnly,
             };
-            let answer = self.ask((attempt, offer), &meter, request).await?;
+            let answer = self
+                .send_offering((attempt, offer), &meter, request)
+                .await?;
             let response = match self.follow(answer, expected, &meter).await {
-                Followed::Elsewhere(body) => return Ok(body),
-                Followed::NotAtAll(response) => response,
-                Followed::InVain => self.send(attempt, &meter, request).await?,
+                FollowOutcome::DirectBody(body) => return Ok(body),
+                FollowOutcome::NotRedirected(response) => response,
+                FollowOutcome::Failed => self.send(attempt, &meter, request).await?,
             };
             let url = response.url().to_string();
             if response.status() != StatusCode::PARTIAL_CONTENT {

@@ -17,6 +17,6 @@ mod trust;
 pub(crate) use direct::DirectError;
 pub(crate) use error::FetchError;
 pub(crate) use http::HttpSource;
-pub(crate) use source::{BodyStream, RangeRequest, Source, Tail, TailAnswer, current_tail};
+pub(crate) use source::{ArchiveSource, BodyStream, RangeRequest, Tail, TailAnswer, current_tail};
 pub(crate) use token::DaemonToken;
 pub use token::{SecretToken, TokenError};

@@ -11,11 +11,11 @@ use futures_util::{StreamExt as _, stream};
 use tokio::time::sleep;
 
 use super::source::BoxFuture;
-use super::{BodyStream, FetchError, RangeRequest, Source, Tail, TailAnswer};
+use super::{ArchiveSource, BodyStream, FetchError, RangeRequest, Tail, TailAnswer};
 
 /// What goes wrong with one request for a range.
 #[derive(Clone, Debug)]
-pub(crate) enum Fault {
+pub(crate) enum RangeFault {
     /// The body ends after so many bytes.
     Cut(usize),
     /// The byte at this place of the body is another.
@@ -28,27 +28,27 @@ pub(crate) enum Fault {
 
 /// One archive in memory.
 #[derive(Debug)]
-pub(crate) struct Scripted {
-    state: Mutex<State>,
+pub(crate) struct ScriptedSource {
+    state: Mutex<ScriptedState>,
 }
 
 #[derive(Debug)]
-struct State {
+struct ScriptedState {
     archive: Bytes,
     /// By their snapshots.
     old_archives: Vec<(String, Bytes)>,
     snapshot: SnapshotId,
     etag: String,
-    faults: VecDeque<Fault>,
+    faults: VecDeque<RangeFault>,
     /// The ranges that were asked for, start and length.
     requests: Vec<(u64, u64)>,
 }
 
-impl Scripted {
+impl ScriptedSource {
     pub(crate) fn new(archive: Vec<u8>, snapshot: SnapshotId, etag: String) -> Arc<Self> {
         let archive = archive.into();
         let (faults, requests) = (VecDeque::new(), Vec::new());
-        let state = State {
+        let state = ScriptedState {
             archive,
             old_archives: Vec::new(),
             snapshot,
@@ -72,7 +72,7 @@ impl Scripted {
     }
 
     /// The next requests for ranges go wrong in these ways, one after the other.
-    pub(crate) fn fail_with(&self, faults: impl IntoIterator<Item = Fault>) {
+    pub(crate) fn fail_with(&self, faults: impl IntoIterator<Item = RangeFault>) {
         self.state.lock().unwrap().faults.extend(faults);
     }
 
@@ -82,7 +82,7 @@ impl Scripted {
     }
 }
 
-impl Source for Scripted {
+impl ArchiveSource for ScriptedSource {
     fn tail<'a>(
         &'a self,
         repo: &'a RepoName,
@@ -136,19 +136,23 @@ impl Source for Scripted {
             let mut pieces: Vec<Result<Bytes, FetchError>> = Vec::new();
             match fault {
                 None => pieces.push(Ok(bytes)),
-                Some(Fault::Cut(at)) => {
+                Some(RangeFault::Cut(at)) => {
                     pieces.push(Ok(bytes.slice(..at)));
-                    let (url, got) = ("scripted".to_owned(), at as u64);
-                    pieces.push(Err(FetchError::Cut { url, got, expected }));
+                    let (url, received) = ("scripted".to_owned(), at as u64);
+                    pieces.push(Err(FetchError::Cut {
+                        url,
+                        received,
+                        expected,
+                    }));
                 }
-                Some(Fault::Corrupt(at)) => {
+                Some(RangeFault::Corrupt(at)) => {
                     let mut changed = bytes.to_vec();
                     let at = at % changed.len();
                     changed[at] ^= 1;
                     pieces.push(Ok(changed.into()));
                 }
-                Some(Fault::Hang) => std::future::pending().await,
-                Some(Fault::Unavailable) => {
+                Some(RangeFault::Hang) => std::future::pending().await,
+                Some(RangeFault::Unavailable) => {
                     return Err(FetchError::Status {
                         url: "scripted".to_owned(),
                         status: 503,

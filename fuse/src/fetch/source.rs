@@ -61,7 +61,7 @@ pub(crate) enum TailAnswer {
 }
 
 /// Where archives come from: daemons over HTTP, or a script in tests.
-pub(crate) trait Source: Send + Sync + fmt::Debug {
+pub(crate) trait ArchiveSource: Send + Sync + fmt::Debug {
     /// Asks for the last `len` bytes of the current archive; `Unchanged` if its `ETag` is `etag`.
     fn tail<'a>(
         &'a self,
@@ -90,7 +90,7 @@ pub(crate) trait Source: Send + Sync + fmt::Debug {
 /// Asks for the end of the current checkout archive, or, of a repository whose tree git would not
 /// check out, of its mirror archive.
 pub(crate) async fn current_tail(
-    source: &dyn Source,
+    source: &dyn ArchiveSource,
     repo: &RepoName,
     len: u64,
     etag: Option<&str>,

@@ -10,9 +10,9 @@ use reqwest::header::HeaderValue;
 use tracing::warn;
 
 /// So often, at most, the file is read again.
-const INTERVAL: Duration = Duration::from_secs(5);
+const REREAD_INTERVAL: Duration = Duration::from_secs(5);
 /// A longer token is none, in bytes.
-const MAX_LEN: u64 = 4096;
+const MAX_TOKEN_LEN: u64 = 4096;
 
 /// Why there is no token to show.
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +66,7 @@ impl DaemonToken {
             Self::Secret(value) => return value.clone(),
         };
         let mut last = read_last.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.1.elapsed() >= INTERVAL {
+        if last.1.elapsed() >= REREAD_INTERVAL {
             last.1 = Instant::now();
             match read(path) {
                 Ok(value) => last.0 = value,
@@ -82,7 +82,9 @@ impl DaemonToken {
 
 fn read(path: &Path) -> Result<HeaderValue, TokenError> {
     let mut text = String::new();
-    File::open(path)?.take(MAX_LEN).read_to_string(&mut text)?;
+    File::open(path)?
+        .take(MAX_TOKEN_LEN)
+        .read_to_string(&mut text)?;
     to_header(text.trim())
 }
 

@@ -6,18 +6,18 @@ use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
 /// After a failure, and at most, doubling in between while it goes on failing.
-const FIRST_PAUSE: Duration = Duration::from_secs(30);
-const LONGEST_PAUSE: Duration = Duration::from_mins(10);
+const FIRST_BACKOFF: Duration = Duration::from_secs(30);
+const LONGEST_BACKOFF: Duration = Duration::from_mins(10);
 
 /// What is known of direct reads that one daemon points to.
 #[derive(Debug, Default)]
-pub(super) struct Trust(Mutex<State>);
+pub(super) struct Trust(Mutex<TrustState>);
 
 #[derive(Debug, Default)]
-struct State {
+struct TrustState {
     /// Until then nobody tries; none while all is well.
-    until: Option<Instant>,
-    pause: Duration,
+    retry_at: Option<Instant>,
+    backoff: Duration,
     failed_at: Option<Instant>,
     /// When something was read there last.
     read_at: Option<Instant>,
@@ -26,18 +26,18 @@ struct State {
 /// What came is not what the archive says.
 #[derive(Debug, thiserror::Error)]
 #[error("the bytes are wrong")]
-struct Broken;
+struct WrongBytes;
 
 impl Trust {
     /// Whether to try. After a failure one may at a time, and who doesn't come to it says so.
     pub(super) fn may_try(&self) -> bool {
         let mut state = self.lock();
         let now = Instant::now();
-        match state.until {
+        match state.retry_at {
             None => true,
-            Some(until) if until > now => false,
+            Some(retry_at) if retry_at > now => false,
             Some(_) => {
-                state.until = Some(now + state.pause);
+                state.retry_at = Some(now + state.backoff);
                 true
             }
         }
@@ -46,8 +46,8 @@ impl Trust {
     /// Who might try didn't come to it, because the daemon had the bytes itself: the next may.
     pub(super) fn note_unused(&self) {
         let mut state = self.lock();
-        if state.until.is_some() {
-            state.until = Some(Instant::now());
+        if state.retry_at.is_some() {
+            state.retry_at = Some(Instant::now());
         }
     }
 
@@ -59,13 +59,13 @@ impl Trust {
     /// Bytes were wrong: maybe those that were read there.
     pub(super) fn note_broken(&self, daemon: &str) {
         let read_at = self.lock().read_at.take();
-        if read_at.is_some_and(|at| at.elapsed() < FIRST_PAUSE) {
-            self.note_failure(daemon, &Broken);
+        if read_at.is_some_and(|at| at.elapsed() < FIRST_BACKOFF) {
+            self.note_failure(daemon, &WrongBytes);
         }
     }
 
     pub(super) fn note_success(&self, daemon: &str) {
-        if self.lock().until.take().is_some() {
+        if self.lock().retry_at.take().is_some() {
             info!(daemon, "Reading where {daemon} points works again");
         }
     }
@@ -75,32 +75,34 @@ impl Trust {
         let now = Instant::now();
         // Others that were under way fail too.
         if state
-            .until
-            .is_some_and(|until| until > now + state.pause / 2)
-            && state.failed_at.is_some_and(|at| now < at + state.pause / 2)
+            .retry_at
+            .is_some_and(|retry_at| retry_at > now + state.backoff / 2)
+            && state
+                .failed_at
+                .is_some_and(|at| now < at + state.backoff / 2)
         {
             return;
         }
         let is_again = state
             .failed_at
-            .is_some_and(|at| now < at + state.pause.saturating_mul(4));
-        state.pause = if is_again {
-            (state.pause * 2).min(LONGEST_PAUSE)
+            .is_some_and(|at| now < at + state.backoff.saturating_mul(4));
+        state.backoff = if is_again {
+            (state.backoff * 2).min(LONGEST_BACKOFF)
         } else {
-            FIRST_PAUSE
+            FIRST_BACKOFF
         };
         state.failed_at = Some(now);
-        state.until = Some(now + state.pause);
-        let pause_seconds = state.pause.as_secs();
+        state.retry_at = Some(now + state.backoff);
+        let backoff_seconds = state.backoff.as_secs();
         warn!(
             daemon,
             error,
-            pause_seconds,
+            backoff_seconds,
             "Reading where {daemon} points fails: everything comes from there"
         );
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, TrustState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -126,12 +128,12 @@ mod tests {
         assert!(!trust.may_try());
     }
 
-    /// As if the pause were over.
-    fn skip_pause(trust: &Trust) {
-        let pause = trust.lock().pause;
+    /// As if the backoff were over.
+    fn skip_backoff(trust: &Trust) {
+        let backoff = trust.lock().backoff;
         let mut state = trust.lock();
-        state.until = Some(Instant::now());
-        state.failed_at = state.failed_at.and_then(|at| at.checked_sub(pause));
+        state.retry_at = Some(Instant::now());
+        state.failed_at = state.failed_at.and_then(|at| at.checked_sub(backoff));
     }
 
     #[test]
@@ -141,7 +143,7 @@ mod tests {
 
         fail(&trust);
         assert!(!trust.may_try());
-        skip_pause(&trust);
+        skip_backoff(&trust);
         assert!(trust.may_try());
         assert!(!trust.may_try());
         trust.note_unused();
@@ -158,16 +160,16 @@ mod tests {
         for _ in 0..5 {
             fail(&trust);
         }
-        assert_eq!(trust.lock().pause, FIRST_PAUSE);
+        assert_eq!(trust.lock().backoff, FIRST_BACKOFF);
 
-        skip_pause(&trust);
+        skip_backoff(&trust);
         assert!(trust.may_try());
         fail(&trust);
-        assert_eq!(trust.lock().pause, FIRST_PAUSE * 2);
+        assert_eq!(trust.lock().backoff, FIRST_BACKOFF * 2);
         for _ in 0..9 {
-            skip_pause(&trust);
+            skip_backoff(&trust);
             fail(&trust);
         }
-        assert_eq!(trust.lock().pause, LONGEST_PAUSE);
+        assert_eq!(trust.lock().backoff, LONGEST_BACKOFF);
     }
 }

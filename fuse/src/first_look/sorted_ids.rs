@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures_util::future::{join, join_all};
 
-use super::{number_at, read, touch};
+use super::{fetch_around, number_at, read};
 use crate::segment::{ReadError, Segment};
 
 /// Bytes of a fan-out table: 256 numbers, how many ids start with a byte up to this one.
@@ -22,20 +22,20 @@ pub(super) struct SortedIds<'a> {
 }
 
 impl SortedIds<'_> {
-    /// Where the id number `place` is, in bytes.
-    pub(super) fn id_at(&self, place: u64) -> u64 {
-        let offset = place.saturating_mul(self.id_len);
+    /// Where the id number `position` is, in bytes.
+    pub(super) fn id_at(&self, position: u64) -> u64 {
+        let offset = position.saturating_mul(self.id_len);
         self.at.saturating_add(offset)
     }
 
-    /// Fetches what git reads to find `oid`; gives its place, if it is there.
+    /// Fetches what git reads to find `oid`; gives its position, if it is there.
     pub(super) async fn find(&self, fanout: &[u8], oid: &[u8]) -> Result<Option<u64>, ReadError> {
         let Some(bucket) = bucket(fanout, oid) else {
             return Ok(None);
         };
         let guess = guess(&bucket, oid.get(1..).unwrap_or_default());
-        let probes = probes(bucket.clone(), guess).map(|place| self.id_at(place));
-        let probes = join_all(probes.map(|at| touch(self.segment, at..at)));
+        let probes = probes(bucket.clone(), guess).map(|position| self.id_at(position));
+        let probes = join_all(probes.map(|at| fetch_around(self.segment, at..at)));
         // Ids are digests: among n of them, one is off by √n/2 as a rule, and by four times that
         // hardly ever.
         let off = 2 * (bucket.end - bucket.start).isqrt() + 1;
@@ -45,7 +45,7 @@ impl SortedIds<'_> {
         let ids = ids?;
         let ids: Vec<&[u8]> = ids.chunks_exact(oid.len().max(1)).collect();
         let found = ids.binary_search(&oid).ok();
-        Ok(found.map(|place| near.start + place as u64))
+        Ok(found.map(|position| near.start + position as u64))
     }
 }
 
@@ -60,25 +60,25 @@ fn bucket(fanout: &[u8], oid: &[u8]) -> Option<Range<u64>> {
     (start < end).then_some(start..end)
 }
 
-/// Where in `places` an id should be whose next bytes are `bytes`.
-pub(super) fn guess(places: &Range<u64>, bytes: &[u8]) -> u64 {
-    let count = places.end.saturating_sub(places.start);
+/// Where in `positions` an id should be whose next bytes are `bytes`.
+pub(super) fn guess(positions: &Range<u64>, bytes: &[u8]) -> u64 {
+    let count = positions.end.saturating_sub(positions.start);
     let share = number_at(bytes, 0).unwrap_or(0);
     // Both are less than 2^32.
-    places.start + (count.saturating_mul(share) >> 32)
+    positions.start + (count.saturating_mul(share) >> 32)
 }
 
-/// The places that a binary search of `places` for the one at `target` looks at.
-fn probes(mut places: Range<u64>, target: u64) -> impl Iterator<Item = u64> {
+/// The positions that a binary search of `positions` for the one at `target` looks at.
+fn probes(mut positions: Range<u64>, target: u64) -> impl Iterator<Item = u64> {
     std::iter::from_fn(move || {
-        if places.start >= places.end {
+        if positions.start >= positions.end {
             return None;
         }
-        let middle = places.start + (places.end - places.start) / 2;
+        let middle = positions.start + (positions.end - positions.start) / 2;
         match middle.cmp(&target) {
-            std::cmp::Ordering::Less => places.start = middle + 1,
-            std::cmp::Ordering::Greater => places.end = middle,
-            std::cmp::Ordering::Equal => places.end = places.start,
+            std::cmp::Ordering::Less => positions.start = middle + 1,
+            std::cmp::Ordering::Greater => positions.end = middle,
+            std::cmp::Ordering::Equal => positions.end = positions.start,
         }
         Some(middle)
     })

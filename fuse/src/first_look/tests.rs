@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::cache::Cache;
-use crate::fetch::scripted::Scripted;
+use crate::fetch::scripted::ScriptedSource;
 use crate::segment::{Backend, Place, Segments};
 use crate::traffic::Traffic;
 
@@ -70,7 +70,7 @@ fn repository() -> TempDir {
 
 /// The file that ends in `extension` below `directory`, as a segment that is nowhere yet but in its
 /// source.
-fn segment(directory: &Path, extension: &str) -> (Arc<Segment>, Arc<Scripted>, TempDir) {
+fn segment(directory: &Path, extension: &str) -> (Arc<Segment>, Arc<ScriptedSource>, TempDir) {
     let path = if extension == "graph" {
         directory.join("objects/info/commit-graph")
     } else {
@@ -103,7 +103,7 @@ fn segment(directory: &Path, extension: &str) -> (Arc<Segment>, Arc<Scripted>, T
         }),
     };
     let snapshot = SnapshotId::first(ObjectId::parse(&"1".repeat(40)).unwrap());
-    let source = Scripted::new(stored, snapshot, Digest::of(b"").to_string());
+    let source = ScriptedSource::new(stored, snapshot, Digest::of(b"").to_string());
     let cache_dir = TempDir::new().unwrap();
     let cache = Cache::open(cache_dir.path(), 1 << 40).unwrap();
     let traffic = Arc::new(Traffic::default());
@@ -156,16 +156,16 @@ async fn after_a_look_the_commit_graph_tells_of_head_and_its_parents() {
     let (graph, source, _cache) = segment(directory.path(), "graph");
     let head = oid(&git(directory.path(), &["rev-parse", "HEAD"], ""));
 
-    commit_graph::look([&graph].into_iter(), &head).await;
+    commit_graph::prefetch([&graph].into_iter(), &head).await;
 
     let looked = source.take_requests().len();
-    let opened = commit_graph::Graph::open(&graph, 20)
+    let opened = commit_graph::CommitGraph::open(&graph, 20)
         .await
         .unwrap()
         .unwrap();
     let mut parents = Vec::new();
-    for place in opened.parents_of(&head).await {
-        parents.push(opened.id(place).await);
+    for position in opened.parents_of(&head).await {
+        parents.push(opened.id(position).await);
     }
     let expected = git(directory.path(), &["rev-parse", "HEAD^1", "HEAD^2"], "");
     assert_eq!(parents, expected.lines().map(oid).collect::<Vec<_>>());
@@ -189,7 +189,7 @@ async fn what_is_no_file_of_gits_is_left_alone() {
             .unwrap();
         let (file, _source, _cache) = segment(directory.path(), "graph");
 
-        commit_graph::look([&file].into_iter(), &[0x55; 20]).await;
+        commit_graph::prefetch([&file].into_iter(), &[0x55; 20]).await;
         pack_index::find(&file, &[0x55; 20]).await.unwrap();
     }
 }

@@ -17,7 +17,7 @@ pub(crate) struct Attr {
     pub mtime: i64,
     /// Whether each user sees it as their own, as git's ownership check demands of a repository:
     /// then the kernel must not keep the attributes.
-    pub is_callers: bool,
+    pub is_owned_by_caller: bool,
     /// Whether what the name stands for stays the same until the kernel is told otherwise.
     pub is_lasting: bool,
 }

@@ -48,7 +48,7 @@ impl Listing {
 
 /// The directories that are open.
 #[derive(Debug, Default)]
-pub(super) struct Listings {
+pub(super) struct OpenDirectories {
     next: AtomicU64,
     open: Mutex<HashMap<u64, OpenDirectory>>,
 }
@@ -59,7 +59,7 @@ struct OpenDirectory {
     listing: Option<Arc<Listing>>,
 }
 
-impl Listings {
+impl OpenDirectories {
     fn open(&self) -> MutexGuard<'_, HashMap<u64, OpenDirectory>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -69,21 +69,21 @@ impl Fs {
     /// Opens a directory; gives its handle.
     pub(crate) fn opendir(&self, ino: Ino) -> Result<u64, FsError> {
         self.inodes.get(ino)?;
-        let handle = self.directories.next.fetch_add(1, Ordering::Relaxed);
+        let handle = self.open_directories.next.fetch_add(1, Ordering::Relaxed);
         let directory = OpenDirectory { ino, listing: None };
-        self.directories.open().insert(handle, directory);
+        self.open_directories.open().insert(handle, directory);
         Ok(handle)
     }
 
     /// The entries of an open directory: made anew for the first one, the same for those after it.
     pub(crate) async fn listing(&self, handle: u64, offset: u64) -> Result<Arc<Listing>, FsError> {
-        let known = self.directories.open().get(&handle).cloned();
+        let known = self.open_directories.open().get(&handle).cloned();
         let directory = known.ok_or(FsError::UnknownInode { ino: handle })?;
         if let Some(listing) = directory.listing.filter(|_| offset > 0) {
             return Ok(listing);
         }
         let listing = Arc::new(self.list(directory.ino).await?);
-        if let Some(directory) = self.directories.open().get_mut(&handle) {
+        if let Some(directory) = self.open_directories.open().get_mut(&handle) {
             directory.listing = Some(Arc::clone(&listing));
         }
         Ok(listing)
@@ -122,7 +122,7 @@ impl Fs {
 
     /// Closes a directory.
     pub(crate) fn releasedir(&self, handle: u64) {
-        self.directories.open().remove(&handle);
+        self.open_directories.open().remove(&handle);
     }
 
     async fn children(&self, directory: &Node) -> Result<Vec<(Vec<u8>, Node)>, FsError> {

@@ -27,8 +27,8 @@ use crate::repository::Repositories;
 pub(crate) struct Fs {
     repositories: Arc<Repositories>,
     inodes: InodeTable,
-    handles: open::Handles,
-    directories: directory::Listings,
+    open_files: open::OpenFiles,
+    open_directories: directory::OpenDirectories,
 }
 
 impl Fs {
@@ -37,8 +37,8 @@ impl Fs {
         Self {
             repositories,
             inodes: InodeTable::default(),
-            handles: open::Handles::default(),
-            directories: directory::Listings::default(),
+            open_files: open::OpenFiles::default(),
+            open_directories: directory::OpenDirectories::default(),
         }
     }
 

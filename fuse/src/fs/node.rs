@@ -136,7 +136,7 @@ impl Node {
             size: 4096,
             mode: 0o755,
             mtime: DIRECTORY_MTIME,
-            is_callers: false,
+            is_owned_by_caller: false,
             is_lasting: true,
         };
         match self {
@@ -145,7 +145,7 @@ impl Node {
                 ..directory
             },
             Self::TreeDirectory { path, .. } | Self::WorkTreeDirectory { path, .. } => Attr {
-                is_callers: path.is_empty(),
+                is_owned_by_caller: path.is_empty(),
                 ..directory
             },
             Self::TreeFile { file, .. } => Attr {

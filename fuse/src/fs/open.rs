@@ -24,7 +24,7 @@ pub(crate) enum OpenFile {
 
 /// The files that are open.
 #[derive(Debug, Default)]
-pub(super) struct Handles {
+pub(super) struct OpenFiles {
     next: AtomicU64,
     open: Mutex<HashMap<u64, OpenFile>>,
 }
@@ -78,8 +78,8 @@ impl Fs {
             // The kernel reads a complete file without us.
             segment.note_use();
         }
-        let handle = self.handles.next.fetch_add(1, Ordering::Relaxed);
-        self.handles
+        let handle = self.open_files.next.fetch_add(1, Ordering::Relaxed);
+        self.open_files
             .open
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -90,7 +90,7 @@ impl Fs {
     /// An open file.
     pub(crate) fn opened(&self, handle: u64) -> Result<OpenFile, FsError> {
         let open = self
-            .handles
+            .open_files
             .open
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
@@ -111,7 +111,7 @@ impl Fs {
 
     /// Closes a file; gives it back.
     pub(crate) fn release(&self, handle: u64) -> Option<OpenFile> {
-        self.handles
+        self.open_files
             .open
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

@@ -196,7 +196,7 @@ impl Repositories {
     fn forget_failed(&self, slots: &mut BTreeMap<RepoName, Arc<Slot>>) {
         slots.retain(|_, slot| slot.repository.get().is_some() || Arc::strong_count(slot) > 1);
         let traffic = &self.segments.backend().traffic;
-        traffic.forget_all_but(|name| slots.contains_key(name));
+        traffic.retain(|name| slots.contains_key(name));
     }
 
     async fn load_until_ready(

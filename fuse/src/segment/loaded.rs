@@ -49,7 +49,7 @@ pub(crate) struct Segment {
     /// Counts the chunks that came, and the requests that failed: whoever waits looks again.
     pub(super) progress: watch::Sender<u64>,
     /// How many times the kernel has it open, and in which mode.
-    pub(crate) opens: Mutex<crate::handles::Opens>,
+    pub(crate) opens: Mutex<crate::passthrough::SegmentOpens>,
 }
 
 /// What is being fetched.

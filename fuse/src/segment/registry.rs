@@ -14,14 +14,14 @@ use tracing::{info, warn};
 
 use super::{Place, Segment};
 use crate::cache::{Cache, Overflow};
-use crate::fetch::Source;
+use crate::fetch::ArchiveSource;
 use crate::traffic::Traffic;
 
 /// What segments work with.
 #[derive(Debug)]
 pub(crate) struct Backend {
     /// Where bytes come from.
-    pub source: Arc<dyn Source>,
+    pub source: Arc<dyn ArchiveSource>,
     /// Where they are kept.
     pub cache: Cache,
     /// What the cache has no room for.
@@ -47,7 +47,7 @@ const EVICTION_PAUSE: Duration = Duration::from_secs(1);
 impl Backend {
     /// Nothing is under way yet.
     pub(crate) fn new(
-        source: Arc<dyn Source>,
+        source: Arc<dyn ArchiveSource>,
         cache: Cache,
         traffic: Arc<Traffic>,
         read_timeout: Duration,

@@ -16,7 +16,7 @@ const SYSTEM: &str = "/run/cachewfs";
 
 /// Why a directory can't be used for control sockets.
 #[derive(Debug, thiserror::Error)]
-pub enum PlaceError {
+pub enum SocketDirectoryError {
     /// Another user owns it, and may have put any socket there.
     #[error("{path} belongs to another user (uid {uid})")]
     Foreign {
@@ -52,7 +52,7 @@ pub enum PlaceError {
 /// An open directory of control sockets. The checked directory stays the one in use, even if its path
 /// leads elsewhere meanwhile.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct SocketDirectory {
     directory: OwnedFd,
     path: PathBuf,
 }
@@ -81,19 +81,19 @@ pub(super) fn of_root() -> (PathBuf, Uid) {
     (PathBuf::from(SYSTEM), Uid::ROOT)
 }
 
-impl Place {
+impl SocketDirectory {
     /// Opens the directory at `path`, which `owner` must own alone.
-    pub(super) fn open(path: &Path, owner: Uid) -> Result<Self, PlaceError> {
-        let place = Self::open_unchecked(path)?;
-        place.check_owner(owner)?;
-        place.check_mode(owner)?;
-        Ok(place)
+    pub(super) fn open(path: &Path, owner: Uid) -> Result<Self, SocketDirectoryError> {
+        let sockets = Self::open_unchecked(path)?;
+        sockets.check_owner(owner)?;
+        sockets.check_mode(owner)?;
+        Ok(sockets)
     }
 
     /// Opens the directory at `path`, and creates it for `owner`, the user of this process, if nothing
     /// is there.
-    pub(super) fn create(path: &Path, owner: Uid) -> Result<Self, PlaceError> {
-        let of_io = |source| PlaceError::Io {
+    pub(super) fn create(path: &Path, owner: Uid) -> Result<Self, SocketDirectoryError> {
+        let of_io = |source| SocketDirectoryError::Io {
             path: path.to_owned(),
             source,
         };
@@ -108,15 +108,15 @@ impl Place {
             Err(Errno::EXIST) => false,
             Err(error) => return Err(of_io(error.into())),
         };
-        let place = Self::open_unchecked(path)?;
-        place.check_owner(owner)?;
+        let sockets = Self::open_unchecked(path)?;
+        sockets.check_owner(owner)?;
         if created {
             // The umask may have taken too much from the mode.
             let permissions = Permissions::from_mode(mode);
-            fs::set_permissions(path_of(&place.directory), permissions).map_err(of_io)?;
+            fs::set_permissions(path_of(&sockets.directory), permissions).map_err(of_io)?;
         }
-        place.check_mode(owner)?;
-        Ok(place)
+        sockets.check_mode(owner)?;
+        Ok(sockets)
     }
 
     /// Returns a path to `name` in this directory. It is valid in this process, and short: the path of a
@@ -132,39 +132,39 @@ impl Place {
         fs::set_permissions(path_of(&file), Permissions::from_mode(mode))
     }
 
-    fn open_unchecked(path: &Path) -> Result<Self, PlaceError> {
+    fn open_unchecked(path: &Path) -> Result<Self, SocketDirectoryError> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let path = path.to_owned();
         match rustix::fs::openat(CWD, &path, flags, Mode::empty()) {
             Ok(directory) => Ok(Self { directory, path }),
-            Err(Errno::NOTDIR | Errno::LOOP) => Err(PlaceError::NotADirectory { path }),
+            Err(Errno::NOTDIR | Errno::LOOP) => Err(SocketDirectoryError::NotADirectory { path }),
             Err(error) => {
                 let source = error.into();
-                Err(PlaceError::Io { path, source })
+                Err(SocketDirectoryError::Io { path, source })
             }
         }
     }
 
-    fn check_owner(&self, owner: Uid) -> Result<(), PlaceError> {
+    fn check_owner(&self, owner: Uid) -> Result<(), SocketDirectoryError> {
         let uid = self.stat()?.st_uid;
         if uid == owner.as_raw() {
             return Ok(());
         }
         let path = self.path.clone();
-        Err(PlaceError::Foreign { path, uid })
+        Err(SocketDirectoryError::Foreign { path, uid })
     }
 
-    fn check_mode(&self, owner: Uid) -> Result<(), PlaceError> {
+    fn check_mode(&self, owner: Uid) -> Result<(), SocketDirectoryError> {
         let mode = self.stat()?.st_mode & 0o777;
         if mode & forbidden_mode(owner) == 0 {
             return Ok(());
         }
         let path = self.path.clone();
-        Err(PlaceError::Open { path, mode })
+        Err(SocketDirectoryError::Open { path, mode })
     }
 
-    fn stat(&self) -> Result<rustix::fs::Stat, PlaceError> {
-        rustix::fs::fstat(&self.directory).map_err(|error| PlaceError::Io {
+    fn stat(&self) -> Result<rustix::fs::Stat, SocketDirectoryError> {
+        rustix::fs::fstat(&self.directory).map_err(|error| SocketDirectoryError::Io {
             path: self.path.clone(),
             source: error.into(),
         })
@@ -203,14 +203,20 @@ mod tests {
         let path = directory.path().join("run/cachewfs-1");
         let me = geteuid();
 
-        Place::create(&path, me).unwrap();
-        Place::create(&path, me).unwrap();
+        SocketDirectory::create(&path, me).unwrap();
+        SocketDirectory::create(&path, me).unwrap();
 
         assert_eq!(mode_of(&path), if me.is_root() { 0o755 } else { 0o700 });
-        assert!(Place::open(&path, me).is_ok());
+        assert!(SocketDirectory::open(&path, me).is_ok());
         fs::set_permissions(&path, Permissions::from_mode(0o777)).unwrap();
-        for opened in [Place::open(&path, me), Place::create(&path, me)] {
-            assert!(matches!(opened, Err(PlaceError::Open { mode: 0o777, .. })));
+        for opened in [
+            SocketDirectory::open(&path, me),
+            SocketDirectory::create(&path, me),
+        ] {
+            assert!(matches!(
+                opened,
+                Err(SocketDirectoryError::Open { mode: 0o777, .. })
+            ));
         }
     }
 
@@ -225,10 +231,13 @@ mod tests {
         fs::create_dir(&path).unwrap();
         chown(&path, Some(NOBODY), None).unwrap();
 
-        for opened in [Place::open(&path, me), Place::create(&path, me)] {
+        for opened in [
+            SocketDirectory::open(&path, me),
+            SocketDirectory::create(&path, me),
+        ] {
             assert!(matches!(
                 opened,
-                Err(PlaceError::Foreign { uid: NOBODY, .. })
+                Err(SocketDirectoryError::Foreign { uid: NOBODY, .. })
             ));
         }
     }
@@ -246,14 +255,17 @@ mod tests {
         let me = geteuid();
 
         for opened in [
-            Place::open(&path("link"), me),
-            Place::create(&path("link"), me),
+            SocketDirectory::open(&path("link"), me),
+            SocketDirectory::create(&path("link"), me),
         ] {
-            assert!(matches!(opened, Err(PlaceError::NotADirectory { .. })));
+            assert!(matches!(
+                opened,
+                Err(SocketDirectoryError::NotADirectory { .. })
+            ));
         }
-        let place = Place::open(&path("mine"), me).unwrap();
+        let sockets = SocketDirectory::open(&path("mine"), me).unwrap();
         // Links have no mode on Linux: this may fail.
-        place.set_mode("a.sock", 0o666).ok();
+        sockets.set_mode("a.sock", 0o666).ok();
 
         assert_eq!(mode_of(&path("mine/.bashrc")), 0o600);
     }

@@ -15,14 +15,14 @@ pub(crate) enum IoMode {
 
 /// The opens of one segment.
 #[derive(Debug, Default)]
-pub(crate) struct Opens {
+pub(crate) struct SegmentOpens {
     /// How many opens there are, all in the same mode.
     pub(crate) count: usize,
     /// The kernel's name for the cache's file, while it is open for passthrough.
     pub(crate) backing: Option<Arc<BackingId>>,
 }
 
-impl Opens {
+impl SegmentOpens {
     /// The mode that an open must have now; `None` if it is free to choose.
     pub(crate) fn required_mode(&self) -> Option<IoMode> {
         match (self.count, &self.backing) {
