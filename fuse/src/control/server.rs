@@ -1,4 +1,11 @@
-//! The mount's end of the control socket.
+//! The mount's end of the control socket: accepts connections and answers requests.
+//!
+//! ```text
+//! accept ─► admit (uid, limits) ─► one task: read a request ─► work ⇄ progress ─► last reply
+//! ```
+//!
+//! A request ends in one of three ways: its work finishes, the client closes the connection, or the
+//! mount ends. In the last two cases the work is dropped.
 
 use std::fs;
 use std::io;
@@ -24,28 +31,29 @@ use crate::fetch::FetchError;
 use crate::repository::{Repositories, Repository};
 use crate::segment::ReadError;
 
-/// How often progress is on_progress.
+/// How often progress is sent, if there is any.
 const PROGRESS_PERIOD: Duration = Duration::from_millis(200);
-/// The longest request, in bytes: a repository's name and a path.
+/// At most this many bytes of a request: a repository's name and a path.
 const MAX_REQUEST_LEN: u64 = 64 << 10;
 /// How long a client may take to send its request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
-/// How long a client may take to receive a line that the socket has no room for.
+/// How long a client may take to read a line before the mount gives up on it.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long the server waits after a connection could not be accepted: no file may be free.
+/// How long the server waits after it failed to accept a connection. The process may have no file
+/// descriptor free, and without a pause the loop would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 
-/// Why the control socket can't be made.
+/// Why the control socket can't be created.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    /// The directory for it can't be trusted.
+    /// The socket's directory can't be trusted.
     #[error(transparent)]
     SocketDirectory(#[from] SocketDirectoryError),
-    /// Another process listens there.
-    #[error("another mount at the same directory is still being served")]
+    /// Another process listens on the socket.
+    #[error("another mount at this mount point is still running")]
     InUse,
-    /// The socket can't be made.
-    #[error("the socket can't be made")]
+    /// The socket can't be created.
+    #[error("can't create the control socket")]
     Io(#[from] io::Error),
 }
 
@@ -59,7 +67,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Listens for the mount at `mount_point`. A socket that a killed mount left there is replaced.
+    /// Listens for the mount at `mount_point`. Replaces a socket that a killed mount left there.
     ///
     /// Without `allow_other`, only root and the user who mounts may connect.
     pub(crate) fn bind(mount_point: &Path, allow_other: bool) -> Result<Self, BindError> {
@@ -78,6 +86,9 @@ impl Server {
     ) -> Result<Self, BindError> {
         let name = super::socket_name(mount_point);
         let path = directory.join(&name);
+        // A socket file outlives a killed process, so only a connection shows whether a mount is
+        // alive. If two mounts start here at one moment, the later one may remove the socket of
+        // the other, which then can't be asked.
         if std::os::unix::net::UnixStream::connect(&path).is_ok() {
             return Err(BindError::InUse);
         }
@@ -86,6 +97,8 @@ impl Server {
             _ => Err(error),
         })?;
         let listener = Arc::new(UnixListener::bind(&path)?);
+        // Until here the umask decided who may connect. That is no gap: `admit` asks the kernel for
+        // the uid of each peer, and nothing is accepted before `serve`.
         directory.set_mode(&name, if allow_other { 0o666 } else { 0o600 })?;
         Ok(Self {
             directory,
@@ -112,13 +125,15 @@ impl Server {
                 let stream = match accepted {
                     Ok((stream, _)) => stream,
                     Err(error) => {
-                        warn!(%error, "Can't accept a control connection");
+                        warn!(%error, "Can't accept a connection on the control socket: {error}");
                         tokio::select! {
                             () = tokio::time::sleep(ACCEPT_PAUSE) => continue,
                             () = backend.ending.cancelled() => return,
                         }
                     }
                 };
+                // Before a task is spawned: connections beyond the limits hold neither a task nor a
+                // file descriptor.
                 let allow_other = repositories.options.allow_other;
                 let Some((stream, peer, permit)) = admit(stream, &connections, allow_other) else {
                     continue;
@@ -135,7 +150,7 @@ impl Server {
                     tokio::select! {
                         outcome = session.run(stream) => {
                             if let Err(error) = outcome {
-                                debug!(%error, "a control connection broke");
+                                debug!(%error, "A control connection broke: {error}");
                             }
                         }
                         () = ending.cancelled() => {}
@@ -145,12 +160,12 @@ impl Server {
         });
     }
 
-    /// Waits until somebody wants the mount to end.
+    /// Waits until a request or [`Server::request_stop`] asks the mount to end.
     pub(crate) async fn stop_requested(&self) {
         self.stop.cancelled().await;
     }
 
-    /// Makes the mount end.
+    /// Asks the mount to end.
     pub(crate) fn request_stop(&self) {
         self.stop.cancel();
     }
@@ -161,7 +176,7 @@ impl Server {
     }
 }
 
-/// One connection.
+/// One accepted connection.
 struct ControlConnection {
     repositories: Arc<Repositories>,
     clones: Arc<Clones>,
@@ -171,21 +186,24 @@ struct ControlConnection {
 }
 
 impl ControlConnection {
+    /// Reads one request and sends its replies.
     async fn run(&self, stream: UnixStream) -> io::Result<()> {
         let (input, mut output) = stream.into_split();
         let mut input = BufReader::new(input);
         let mut line = String::new();
         let mut limited = (&mut input).take(MAX_REQUEST_LEN);
+        // Both the length and the time of a request are limited: otherwise an idle or endless
+        // client would keep its permit and memory for as long as the mount lives.
         timeout(REQUEST_TIMEOUT, limited.read_line(&mut line)).await??;
         let request: ControlRequest = match serde_json::from_str(&line) {
             Ok(request) => request,
             Err(error) => {
-                let message = format!("not a request: {error}");
+                let message = format!("invalid control request: {error}");
                 return send(&mut output, &Reply::Failed { message }).await;
             }
         };
         if needs_privilege(&request) && self.peer != Peer::Owner {
-            let message = "only root and the user who mounted may do that".to_owned();
+            let message = "only root and the user who mounted may pin, unpin or unmount".to_owned();
             return send(&mut output, &Reply::Failed { message }).await;
         }
         let (progress, mut seen) = watch::channel(None);
@@ -199,7 +217,7 @@ impl ControlConnection {
                     Ok(answer) => Reply::Done(answer),
                     Err(message) => Reply::Failed { message },
                 },
-                // Whoever asked is gone: so is the reason to go on.
+                // The client has gone. Returning drops `work`.
                 () = closed(&mut input) => return Ok(()),
                 _ = ticks.tick() => {
                     let news = seen.has_changed().unwrap_or(false);
@@ -214,6 +232,7 @@ impl ControlConnection {
         };
         send(&mut output, &reply).await?;
         if request == ControlRequest::Stop {
+            // After the reply: once the mount ends, all connections are dropped.
             self.stop.cancel();
         }
         Ok(())
@@ -248,14 +267,15 @@ impl ControlConnection {
                 send_progress(&progress, "asking upstream", 0, 0);
                 let source = &self.repositories.segments.backend().source;
                 if let Err(error) = source.refresh(&repo).await {
-                    // A first clone and publish may take longer than a request; the lookup waits for them.
-                    let is_waited_for = matches!(error, FetchError::Unreachable { .. })
+                    // A first clone and publish may take longer than this request may. Then `resolve`
+                    // below waits for them, as a plain lookup does.
+                    let resolve_waits = matches!(error, FetchError::Unreachable { .. })
                         && !self.repositories.is_resolved(&repo);
-                    if !is_waited_for {
+                    if !resolve_waits {
                         return Err(chain(&error));
                     }
                 }
-                // Nothing may have been published when it was last looked up.
+                // An earlier lookup may have failed because nothing was published yet.
                 self.repositories.forget_failure(&repo);
                 let repository = self.resolve(&repo, &progress).await?;
                 let outcome = self.repositories.catch_up(&repository).await;
@@ -264,7 +284,9 @@ impl ControlConnection {
             }
             ControlRequest::RegisterClone { repo, directory } => {
                 if !self.repositories.is_resolved(&repo) {
-                    return Err(format!("no clone was made of {repo}"));
+                    return Err(format!(
+                        "can't register the clone: this mount doesn't show {repo}"
+                    ));
                 }
                 self.clones.register(self.peer, repo, directory)?;
                 Ok(ControlAnswer::Nothing)
@@ -273,6 +295,7 @@ impl ControlConnection {
         }
     }
 
+    /// Waits until `repo` can be read, and reports the last failure as progress meanwhile.
     async fn resolve(
         &self,
         repo: &RepoName,
@@ -292,6 +315,7 @@ impl ControlConnection {
         }
     }
 
+    /// Fetches a part of a repository's snapshot into the cache.
     async fn fetch(
         &self,
         repository: &Repository,
@@ -352,7 +376,7 @@ fn send_progress(
     done_bytes: u64,
     total_bytes: u64,
 ) {
-    // Nobody listens any more when the client is gone.
+    // Fails if the client has gone: then nobody needs the report.
     progress
         .send(Some(Progress {
             done_bytes,
@@ -362,7 +386,7 @@ fn send_progress(
         .ok();
 }
 
-/// Returns progress whose length isn't known.
+/// Returns a progress report without a number of bytes.
 fn step(text: &str) -> Progress {
     Progress {
         step: text.to_owned(),
@@ -371,6 +395,7 @@ fn step(text: &str) -> Progress {
     }
 }
 
+/// Joins an error and its causes to one line.
 fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes
@@ -379,8 +404,10 @@ fn chain(error: &dyn std::error::Error) -> String {
         .join(": ")
 }
 
-/// Whether a request takes something away from other users.
+/// Returns whether only root and the user who mounted may make a request.
 fn needs_privilege(request: &ControlRequest) -> bool {
+    // Unmounting and eviction policy affect other users. The rest has the effects of reading files,
+    // which `allow_other` permits anyway.
     match request {
         ControlRequest::Stop | ControlRequest::Pin { .. } | ControlRequest::Unpin { .. } => true,
         ControlRequest::Status
@@ -396,7 +423,7 @@ async fn send(output: &mut OwnedWriteHalf, reply: &Reply) -> io::Result<()> {
     timeout(REPLY_TIMEOUT, output.write_all(line.as_bytes())).await?
 }
 
-/// Waits until the client closes the connection; what it sends before that is ignored.
+/// Waits until the client closes the connection. Ignores all bytes that it sends before.
 async fn closed(input: &mut BufReader<OwnedReadHalf>) {
     let mut ignored = [0; 64];
     while matches!(input.read(&mut ignored).await, Ok(count) if count > 0) {}

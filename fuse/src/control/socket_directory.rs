@@ -1,5 +1,9 @@
-//! The directories of control sockets. Only its owner may write in such a directory: any other writer
-//! could answer for a mount.
+//! The directories of control sockets. Only the owner may write to such a directory: any other
+//! writer could answer in place of a mount.
+//!
+//! Without `XDG_RUNTIME_DIR`, the directory is in `/tmp`, where another user may have been first.
+//! So a directory is opened once, without following a link. All checks and all later calls use the
+//! open directory instead of its path: whatever happens to the path in between has no effect.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -25,7 +29,7 @@ pub enum SocketDirectoryError {
         /// Its owner.
         uid: u32,
     },
-    /// Its mode lets other users in.
+    /// Its mode gives other users permissions that they must not have.
     #[error("{path} is open to other users (mode {mode:03o})")]
     Open {
         /// The directory.
@@ -34,7 +38,7 @@ pub enum SocketDirectoryError {
         mode: u32,
     },
     /// It is a file, or a symbolic link, which may lead anywhere.
-    #[error("{path} is no directory")]
+    #[error("{path} is not a directory")]
     NotADirectory {
         /// The path of the file or link.
         path: PathBuf,
@@ -44,13 +48,12 @@ pub enum SocketDirectoryError {
     Io {
         /// The directory.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: io::Error,
     },
 }
 
-/// An open directory of control sockets. The checked directory stays the one in use, even if its path
-/// leads elsewhere meanwhile.
+/// An open, checked directory of control sockets.
 #[derive(Debug)]
 pub(super) struct SocketDirectory {
     directory: OwnedFd,
@@ -59,8 +62,8 @@ pub(super) struct SocketDirectory {
 
 /// Returns the directory for the mounts of this process's user, and that user.
 ///
-/// For root [`SYSTEM`], otherwise in `XDG_RUNTIME_DIR`. Without that (`su`, cron, containers), it is in
-/// the directory for temporary files, where any user may have been first.
+/// This is [`SYSTEM`] for root, and a directory in `XDG_RUNTIME_DIR` for other users. If that
+/// variable isn't set (`su`, cron, containers), it is a directory in the one for temporary files.
 pub(super) fn of_this_user() -> (PathBuf, Uid) {
     let user = geteuid();
     if user.is_root() {
@@ -82,7 +85,7 @@ pub(super) fn of_root() -> (PathBuf, Uid) {
 }
 
 impl SocketDirectory {
-    /// Opens the directory at `path`, which `owner` must own alone.
+    /// Opens the directory at `path`, which must belong to `owner` and be closed to other users.
     pub(super) fn open(path: &Path, owner: Uid) -> Result<Self, SocketDirectoryError> {
         let sockets = Self::open_unchecked(path)?;
         sockets.check_owner(owner)?;
@@ -90,8 +93,8 @@ impl SocketDirectory {
         Ok(sockets)
     }
 
-    /// Opens the directory at `path`, and creates it for `owner`, the user of this process, if nothing
-    /// is there.
+    /// Opens the directory at `path`. If it doesn't exist, creates it for `owner`, the user of this
+    /// process.
     pub(super) fn create(path: &Path, owner: Uid) -> Result<Self, SocketDirectoryError> {
         let of_io = |source| SocketDirectoryError::Io {
             path: path.to_owned(),
@@ -103,6 +106,8 @@ impl SocketDirectory {
             created.map_err(of_io)?;
         }
         let mode = 0o777 & !forbidden_mode(owner);
+        // `mkdir` doesn't follow a link at `path`, and tells whether this process made the
+        // directory. The mode of a directory that was there before is checked, never changed.
         let created = match rustix::fs::mkdir(path, Mode::from_raw_mode(mode)) {
             Ok(()) => true,
             Err(Errno::EXIST) => false,
@@ -111,7 +116,7 @@ impl SocketDirectory {
         let sockets = Self::open_unchecked(path)?;
         sockets.check_owner(owner)?;
         if created {
-            // The umask may have taken too much from the mode.
+            // The umask may have removed permissions that the owner, or root's clients, need.
             let permissions = Permissions::from_mode(mode);
             fs::set_permissions(path_of(&sockets.directory), permissions).map_err(of_io)?;
         }
@@ -119,13 +124,14 @@ impl SocketDirectory {
         Ok(sockets)
     }
 
-    /// Returns a path to `name` in this directory. It is valid in this process, and short: the path of a
-    /// socket may have 107 bytes.
+    /// Returns a path to `name` in this directory. The path is valid in this process only.
     pub(super) fn join(&self, name: &str) -> PathBuf {
+        // Through the descriptor rather than the directory's path, which may lead elsewhere by now.
+        // It is also short: the path of a socket has at most 107 bytes.
         path_of(&self.directory).join(name)
     }
 
-    /// Sets the mode of `name`. A symbolic link of this name is not followed.
+    /// Sets the mode of `name`, without following a symbolic link.
     pub(super) fn set_mode(&self, name: &str, mode: u32) -> io::Result<()> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&self.directory, name, flags, Mode::empty())?;
@@ -171,14 +177,15 @@ impl SocketDirectory {
     }
 }
 
-/// Returns the permissions that other users must not have: users may ask about root's mounts.
+/// Returns the permissions that other users must not have.
 fn forbidden_mode(owner: Uid) -> u32 {
+    // Every user may connect to root's mounts, so root's directory may be readable, never writable.
     if owner.is_root() { 0o022 } else { 0o077 }
 }
 
-/// Returns a path that leads to an open file, `proc_pid_fd(5)`. Unlike most calls on a descriptor, those
-/// on this path work for a file that was opened with `O_PATH`.
+/// Returns a path that leads to an open file (`proc_pid_fd(5)`).
 fn path_of(file: &OwnedFd) -> PathBuf {
+    // Most calls on a descriptor refuse one that was opened with `O_PATH`. Calls on this path work.
     PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
 
@@ -190,7 +197,7 @@ mod tests {
 
     use super::*;
 
-    /// A user who runs no process.
+    /// A user that runs no process.
     const NOBODY: u32 = 65534;
 
     fn mode_of(path: &Path) -> u32 {
@@ -264,7 +271,7 @@ mod tests {
             ));
         }
         let sockets = SocketDirectory::open(&path("mine"), me).unwrap();
-        // Links have no mode on Linux: this may fail.
+        // Links have no mode on Linux, so this may fail. The target's mode must not change.
         sockets.set_mode("a.sock", 0o666).ok();
 
         assert_eq!(mode_of(&path("mine/.bashrc")), 0o600);

@@ -1,4 +1,4 @@
-//! Both ends of the control socket, without a mount.
+//! Tests of both ends of the control socket, without a mount.
 
 use std::fs::Permissions;
 use std::os::unix::fs::{PermissionsExt as _, chown};
@@ -21,7 +21,7 @@ use super::{Client, ClientError, ConnectError, Server, socket_name};
 use crate::testing::{Bench, REPO, archive, bench};
 
 const MOUNT_POINT: &str = "/mnt";
-/// Longer than the server waits for a request, on a machine that others keep busy.
+/// Longer than the server waits for a request, also on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A server, and the directory of its socket.
@@ -77,14 +77,14 @@ async fn idle_connections_are_few_and_do_not_last() {
     for _ in 0..300 {
         idle.push(UnixStream::connect(served.socket()).await.unwrap());
     }
-    // The server accepts one after the other: it has seen the idle ones before this.
+    // The server accepts connections in order, so it has seen the idle ones before this one.
     let busy = served.ask(&ControlRequest::Status).await;
     let mut refused = 0;
     for mut stream in idle {
         let mut said = String::new();
         let ended = tokio::time::timeout(PATIENCE, stream.read_to_string(&mut said)).await;
         assert!(ended.is_ok(), "an idle connection lasts");
-        refused += usize::from(said.contains("too many requests"));
+        refused += usize::from(said.contains("too many connections"));
     }
 
     assert!(
@@ -96,7 +96,7 @@ async fn idle_connections_are_few_and_do_not_last() {
 }
 
 #[tokio::test]
-async fn only_clones_of_what_is_shown_are_registered() {
+async fn a_clone_is_registered_only_for_a_repository_that_is_shown() {
     let served = Served::start();
     let repo = |name: &str| RepoName::parse(name).unwrap();
     let register = |repo, directory: &str| ControlRequest::RegisterClone {
@@ -139,9 +139,12 @@ async fn names_that_are_looked_up_in_vain_are_forgotten() {
     assert!(remembered < 5000, "{remembered}");
 }
 
-/// Input of a hostile client: bytes of any kind, and requests that are damaged or odd.
+/// Generates the input of a hostile client: arbitrary bytes, and damaged or odd requests.
 fn sent() -> impl Strategy<Value = Vec<u8>> {
-    let request = r#"\{"request":"(status|unpin|register_clone|refresh|x)",("repo":"[a-z/.\x00-]{0,9}",)?"directory":"[/a-z]{0,9}"\}"#;
+    let request = concat!(
+        r#"\{"request":"(status|unpin|register_clone|refresh|x)","#,
+        r#"("repo":"[a-z/.\x00-]{0,9}",)?"directory":"[/a-z]{0,9}"\}"#
+    );
     let damaged = (request, 0..60_usize, any::<u8>()).prop_map(|(text, at, byte)| {
         let mut bytes = text.into_bytes();
         if let Some(there) = bytes.get_mut(at) {
@@ -178,8 +181,8 @@ fn no_request_ends_the_server() {
     assert!(status.is_ok(), "{status:?}");
 }
 
-/// Another user made the directory, or listens in ours: `git credential-cache--daemon` stands for any
-/// program of his.
+/// Covers a directory of another user, and another user's process in a directory of ours.
+/// `git credential-cache--daemon` stands for any program of that user.
 #[tokio::test]
 async fn a_socket_of_another_user_is_not_believed() {
     const STRANGER: u32 = 65534;
