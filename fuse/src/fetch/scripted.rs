@@ -1,4 +1,4 @@
-//! Archives from memory, with the faults that a test wants.
+//! A source of archives in memory, with faults that a test chooses.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -13,20 +13,20 @@ use tokio::time::sleep;
 use super::source::BoxFuture;
 use super::{ArchiveSource, BodyStream, FetchError, RangeRequest, Tail, TailAnswer};
 
-/// What goes wrong with one request for a range.
+/// A fault of one request for a range.
 #[derive(Clone, Debug)]
 pub(crate) enum RangeFault {
-    /// The body ends after so many bytes.
+    /// The body ends after this many bytes.
     Cut(usize),
-    /// The byte at this place of the body is another.
+    /// The byte at this offset of the body is changed.
     Corrupt(usize),
-    /// Nothing ever comes.
+    /// The request never ends.
     Hang,
     /// The daemon answers 503.
     Unavailable,
 }
 
-/// One archive in memory.
+/// A source with one current archive.
 #[derive(Debug)]
 pub(crate) struct ScriptedSource {
     state: Mutex<ScriptedState>,
@@ -35,12 +35,12 @@ pub(crate) struct ScriptedSource {
 #[derive(Debug)]
 struct ScriptedState {
     archive: Bytes,
-    /// By their snapshots.
+    /// Earlier archives, each with its snapshot.
     old_archives: Vec<(String, Bytes)>,
     snapshot: SnapshotId,
     etag: String,
     faults: VecDeque<RangeFault>,
-    /// The ranges that were asked for, start and length.
+    /// The requested ranges: start and length.
     requests: Vec<(u64, u64)>,
 }
 
@@ -61,7 +61,7 @@ impl ScriptedSource {
         })
     }
 
-    /// Makes another archive the current one; the old one can still be read.
+    /// Makes another archive the current one. The old one can still be read.
     pub(crate) fn publish(&self, archive: crate::testing::Archive) {
         let mut state = self.state.lock().unwrap();
         let old = std::mem::replace(&mut state.archive, archive.bytes.into());
@@ -71,12 +71,12 @@ impl ScriptedSource {
         state.etag = archive.etag;
     }
 
-    /// The next requests for ranges go wrong in these ways, one after the other.
+    /// Makes the next requests for ranges fail with these faults, one fault for each request.
     pub(crate) fn fail_with(&self, faults: impl IntoIterator<Item = RangeFault>) {
         self.state.lock().unwrap().faults.extend(faults);
     }
 
-    /// The ranges that were asked for since the last call, start and length.
+    /// Returns the ranges that were requested since the last call: start and length.
     pub(crate) fn take_requests(&self) -> Vec<(u64, u64)> {
         std::mem::take(&mut self.state.lock().unwrap().requests)
     }
@@ -130,7 +130,7 @@ impl ArchiveSource for ScriptedSource {
             (archive.slice(place), state.faults.pop_front())
         };
         Box::pin(async move {
-            // Lets others run first, as a network does.
+            // Lets other tasks run first, as a network does.
             sleep(Duration::from_millis(1)).await;
             let expected = bytes.len() as u64;
             let mut pieces: Vec<Result<Bytes, FetchError>> = Vec::new();
