@@ -1,4 +1,7 @@
-//! Commits and their parents in the commit-graph chain (`gitformat-commit-graph(5)`).
+//! Finds commits and their parents in the commit-graph chain (`gitformat-commit-graph(5)`).
+//!
+//! A chain has one or more files. A *position* numbers the commits of the whole chain, from the
+//! oldest file on. Parents are stored as positions.
 
 use std::sync::Arc;
 
@@ -9,14 +12,15 @@ use super::{fetch_around, number_at, read};
 use crate::segment::{ReadError, Segment};
 
 const HEADER_LEN: usize = 8;
-/// An id and an offset for each chunk.
+/// Bytes of an entry in the list of chunks: an id and an offset.
 const CHUNK_ENTRY_LEN: usize = 12;
-/// More than header, list of chunks and fan-out table take.
+/// Bytes to read from the start of a file. Header, list of chunks and fan-out table take less.
 const FRONT_LEN: u64 = 4096;
-/// Generations of ancestors that `git log -1` looks at: it parses the parents of what it shows, and
-/// looks up their parents' ids.
+/// Generations of ancestors that `git log -1` reads. It parses the parents of the commit that it
+/// shows, and looks up the ids of their parents.
 const ANCESTOR_GENERATIONS: usize = 2;
-/// A position that means "no parent", and the bit of one that refers to more than two.
+/// The value that means "no parent". Larger values, with the highest bit set, point to a list of
+/// more than two parents.
 const NO_PARENT: u64 = 0x7000_0000;
 
 /// One file of the chain.
@@ -25,20 +29,23 @@ pub(super) struct CommitGraph<'a> {
     segment: &'a Arc<Segment>,
     ids: SortedIds<'a>,
     fanout: Vec<u8>,
-    /// How many commits are in it.
+    /// The number of commits in this file.
     count: u64,
+    /// Offsets of chunks in bytes: commit data, generation data and Bloom filters.
     commits: u64,
     generations: Option<u64>,
     filters: Option<u64>,
 }
 
-/// Fetches what is said of the commit `oid` and of its parents. `links` are the files of the chain,
-/// newest first.
+/// Fetches the entries of the commit `oid` and of its ancestors. `links` are the files of the
+/// chain, newest first.
 pub(super) async fn prefetch(links: impl Iterator<Item = &Arc<Segment>>, oid: &[u8]) {
     let opened = join_all(links.map(|link| CommitGraph::open(link, oid.len()))).await;
     let graphs: Vec<CommitGraph<'_>> = opened.into_iter().flatten().flatten().collect();
     let graphs = graphs.as_slice();
     let mut newest_to_oldest = graphs.iter();
+    // Positions start with the oldest file, so those of a newer file follow all commits of the
+    // older.
     let found = loop {
         let Some(graph) = newest_to_oldest.next() else {
             return;
@@ -63,6 +70,7 @@ pub(super) async fn prefetch(links: impl Iterator<Item = &Arc<Segment>>, oid: &[
             });
         positions = join_all(parents).await.concat();
     }
+    // git looks up the ids of the last generation, and doesn't parse its commits.
     let ids = positions
         .iter()
         .filter_map(|&position| CommitGraph::of(graphs, position))
@@ -72,7 +80,7 @@ pub(super) async fn prefetch(links: impl Iterator<Item = &Arc<Segment>>, oid: &[
 }
 
 impl<'a> CommitGraph<'a> {
-    /// Opens a file of the chain; `None` if it is none that we know.
+    /// Opens a file of the chain. Returns `None` if it has another format.
     pub(super) async fn open(
         segment: &'a Arc<Segment>,
         id_len: usize,
@@ -82,6 +90,7 @@ impl<'a> CommitGraph<'a> {
         let Some(graph) = Self::parse(segment, id_len, &front) else {
             return Ok(None);
         };
+        // git also reads the checksum at the end, and the start of the Bloom filters.
         let end = segment.len().saturating_sub(graph.ids.id_len);
         let filters = graph.filters.unwrap_or(0);
         join(
@@ -123,7 +132,9 @@ impl<'a> CommitGraph<'a> {
         })
     }
 
-    /// Which of `graphs`, newest first, has the commit at `position` of the chain, and where.
+    /// Returns the file that has the commit at `position` of the chain, and its index in that file.
+    ///
+    /// `graphs` are the files of the chain, newest first.
     fn of(graphs: &[Self], position: u64) -> Option<(&Self, u64)> {
         let mut first = 0;
         graphs.iter().rev().find_map(|graph| {
@@ -133,8 +144,10 @@ impl<'a> CommitGraph<'a> {
         })
     }
 
-    /// The positions in the chain of the parents of the commit at `position` of this file.
+    /// Returns the positions in the chain of the parents of the commit at index `position` of this
+    /// file.
     async fn parents(&self, position: u64) -> Result<Vec<u64>, ReadError> {
+        // An entry has the id of a tree, two parents, and 8 bytes of generation and time.
         let entry_len = self.ids.id_len + 16;
         let entry_at = self.commits.saturating_add(position * entry_len);
         let generation = async {
@@ -155,13 +168,13 @@ impl<'a> CommitGraph<'a> {
 
 #[cfg(test)]
 impl CommitGraph<'_> {
-    /// The positions of the parents of the commit `oid`, which is in this file.
+    /// Returns the positions of the parents of the commit `oid`, which is in this file.
     pub(super) async fn parents_of(&self, oid: &[u8]) -> Vec<u64> {
         let position = self.ids.find(&self.fanout, oid).await;
         self.parents(position.unwrap().unwrap()).await.unwrap()
     }
 
-    /// The id of the commit at `position` of this file.
+    /// Returns the id of the commit at index `position` of this file.
     pub(super) async fn id(&self, position: u64) -> Vec<u8> {
         let at = self.ids.id_at(position);
         read(self.segment, at..at + self.ids.id_len).await.unwrap()

@@ -1,4 +1,4 @@
-//! What each call of the file system answers, as plain values; knows nothing of sessions or HTTP.
+//! Answers file system calls as plain values. Knows nothing of FUSE sessions or HTTP.
 
 mod attr;
 mod directory;
@@ -32,7 +32,7 @@ pub(crate) struct Fs {
 }
 
 impl Fs {
-    /// The file system that shows `repositories`.
+    /// Creates the file system that shows `repositories`.
     pub(crate) fn new(repositories: Arc<Repositories>) -> Self {
         Self {
             repositories,
@@ -42,12 +42,12 @@ impl Fs {
         }
     }
 
-    /// The repositories that it shows.
+    /// Returns the repositories that the file system shows.
     pub(crate) fn repositories(&self) -> &Arc<Repositories> {
         &self.repositories
     }
 
-    /// The kernel has forgotten `count` lookups of an inode.
+    /// Records that the kernel has forgotten `count` lookups of an inode.
     pub(crate) fn forget(&self, ino: Ino, count: u64) {
         self.inodes.forget(ino, count);
     }
