@@ -21,7 +21,7 @@ pub struct MountOptions {
     pub cache_dir: PathBuf,
     /// At most this many bytes of disk for the cache.
     pub cache_max_bytes: u64,
-    /// Whether other users than the one who mounts may read the mount.
+    /// Whether users other than the mounting user may read the mount.
     pub allow_other: bool,
     /// How long a read waits for the network before it fails with EIO.
     pub read_timeout: Duration,
@@ -29,7 +29,7 @@ pub struct MountOptions {
     pub lookup_timeout: Duration,
     /// How often the mount asks for a newer snapshot of a repository that is in use.
     pub poll_interval: Duration,
-    /// What hydration fetches in the background, before anybody reads it.
+    /// The part of a snapshot that hydration fetches before anybody reads it.
     pub hydrate: Hydrate,
     /// At most this many bytes per second for hydration, or no limit if `None`.
     pub hydrate_max_rate: Option<u64>,
@@ -39,7 +39,8 @@ pub struct MountOptions {
     pub passthrough: bool,
 }
 
-/// What hydration fetches in the background after the first lookup of a repository.
+/// The part of a snapshot that hydration fetches in the background, from the first lookup of its
+/// repository on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hydrate {
     /// Nothing.

@@ -116,7 +116,8 @@ pub(super) async fn connect_in(
         _ => ConnectError::Dead(error),
     })?;
     // The directory's owner and mode don't say which process created the socket. An earlier, more
-    // open mode may have let another user put one there. So the kernel is asked who listens.
+    // open mode may have let another user put one there. So the kernel is asked for the uid of the
+    // process that listens.
     let uid = stream.peer_cred().map_err(ConnectError::Dead)?.uid();
     if uid != Uid::ROOT.as_raw() && uid != geteuid().as_raw() {
         return Err(ConnectError::Stranger { uid });

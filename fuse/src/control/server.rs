@@ -97,8 +97,8 @@ impl Server {
             _ => Err(error),
         })?;
         let listener = Arc::new(UnixListener::bind(&path)?);
-        // Until here the umask decided who may connect. That is no gap: `admit` asks the kernel for
-        // the uid of each peer, and nothing is accepted before `serve`.
+        // Until here the umask decided which users may connect. This is no gap: no connection is
+        // accepted before `serve`, and `admit` asks the kernel for the uid of each peer.
         directory.set_mode(&name, if allow_other { 0o666 } else { 0o600 })?;
         Ok(Self {
             directory,
@@ -267,8 +267,8 @@ impl ControlConnection {
                 send_progress(&progress, "asking upstream", 0, 0);
                 let source = &self.repositories.segments.backend().source;
                 if let Err(error) = source.refresh(&repo).await {
-                    // A first clone and publish may take longer than this request may. Then `resolve`
-                    // below waits for them, as a plain lookup does.
+                    // A first clone and publish may take longer than the timeout of this request.
+                    // Then `resolve` below waits for them, as a plain lookup does.
                     let resolve_waits = matches!(error, FetchError::Unreachable { .. })
                         && !self.repositories.is_resolved(&repo);
                     if !resolve_waits {

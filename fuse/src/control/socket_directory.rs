@@ -21,7 +21,7 @@ const SYSTEM: &str = "/run/cachewfs";
 /// Why a directory can't be used for control sockets.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketDirectoryError {
-    /// Another user owns it, and may have put any socket there.
+    /// Another user owns the directory, and may have put any socket there.
     #[error("{path} belongs to another user (uid {uid})")]
     Foreign {
         /// The directory.
@@ -37,13 +37,13 @@ pub enum SocketDirectoryError {
         /// Its permissions.
         mode: u32,
     },
-    /// It is a file, or a symbolic link, which may lead anywhere.
+    /// The path is a file, or a symbolic link, which may lead anywhere.
     #[error("{path} is not a directory")]
     NotADirectory {
         /// The path of the file or link.
         path: PathBuf,
     },
-    /// It can't be opened or created.
+    /// The directory can't be opened or created.
     #[error("can't open the directory {path}")]
     Io {
         /// The directory.

@@ -10,7 +10,7 @@ pub(crate) enum FetchError {
     /// No connection could be made, or the connection broke.
     #[error("the request to {url} failed")]
     Unreachable {
-        /// The URL asked.
+        /// The URL of the request.
         url: String,
         /// The error of the HTTP client.
         source: reqwest::Error,
@@ -44,7 +44,7 @@ pub(crate) enum FetchError {
     /// The answer has an unexpected status and no error body of the API.
     #[error("{url} answered {status}")]
     Status {
-        /// The URL asked.
+        /// The URL of the request.
         url: String,
         /// The HTTP status.
         status: u16,
@@ -52,7 +52,7 @@ pub(crate) enum FetchError {
     /// An answer ended before all requested bytes had arrived.
     #[error("{url} sent only {received} of {expected} bytes")]
     Cut {
-        /// The URL asked.
+        /// The URL of the request.
         url: String,
         /// Bytes that arrived.
         received: u64,
@@ -62,7 +62,7 @@ pub(crate) enum FetchError {
     /// An answer isn't the JSON that the API defines.
     #[error("{url} sent JSON that can't be parsed")]
     NotJson {
-        /// The URL asked.
+        /// The URL of the request.
         url: String,
         /// The error of the parser.
         source: serde_json::Error,
@@ -70,7 +70,7 @@ pub(crate) enum FetchError {
     /// An answer is longer than its request allows.
     #[error("{url} sent more than {max} bytes")]
     TooLong {
-        /// The URL asked.
+        /// The URL of the request.
         url: String,
         /// Bytes that were requested, or the limit of such an answer.
         max: u64,
@@ -78,7 +78,7 @@ pub(crate) enum FetchError {
     /// The bytes don't have the expected digest or form.
     #[error("{url} sent broken bytes")]
     Broken {
-        /// The URL asked.
+        /// The URL of the request.
         url: String,
         /// The failed check.
         source: cachewfs_format::Error,

@@ -58,7 +58,8 @@ impl InodeTable {
         match inodes.entry(ino) {
             Entry::Occupied(mut known) => {
                 known.get_mut().lookups += 1;
-                // The newer node has the same identity, but perhaps the location of a newer archive.
+                // The newer node has the same identity, but perhaps the location in a newer
+                // archive.
                 known.get_mut().node = node;
             }
             Entry::Vacant(vacant) => {

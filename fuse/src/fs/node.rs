@@ -46,7 +46,7 @@ pub(crate) enum Node {
         repository: Arc<Repository>,
         /// Which tree.
         tree: Tree,
-        /// The path in it; empty for its root.
+        /// The path in the tree. Empty for its root.
         path: Vec<u8>,
     },
     /// A file of a small tree.
@@ -55,7 +55,7 @@ pub(crate) enum Node {
         repository: Arc<Repository>,
         /// Which tree.
         tree: Tree,
-        /// The path in it.
+        /// The path in the tree.
         path: Vec<u8>,
         /// The file.
         file: StaticFile,
