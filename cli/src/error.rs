@@ -173,7 +173,7 @@ fn of_connect(error: &ConnectError) -> &'static str {
         ConnectError::Dead(_) => {
             "unmount it (umount MOUNTPOINT), then mount again: nothing is lost"
         }
-        ConnectError::Place(_) => PLACE_HINT,
+        ConnectError::SocketDirectory(_) => PLACE_HINT,
         ConnectError::Stranger { .. } => "tell an administrator: that user poses as the mount",
         ConnectError::Denied => "ask as that user or as root, or mount with -o allow_other",
     }
@@ -210,7 +210,7 @@ fn of_mount(error: &MountError) -> Option<&'static str> {
             Some("name a file that has the daemon's token: -o token_file=FILE")
         }
         MountError::Control { source, .. } => match source {
-            BindError::Place(_) => Some(PLACE_HINT),
+            BindError::SocketDirectory(_) => Some(PLACE_HINT),
             BindError::InUse | BindError::Io(_) => None,
         },
         MountError::Http(_) | MountError::Session(_) => None,

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 use cachewfs_format::RepoName;
-use cachewfs_fuse::control::protocol::{Answer, Request};
+use cachewfs_fuse::control::protocol::{ControlAnswer, ControlRequest};
 use cachewfs_fuse::control::{Client, ConnectError};
 
 use crate::error::CliError;
@@ -41,7 +41,7 @@ impl RepoChoice {
     }
 
     /// Asks the mount, and shows progress until it answers.
-    pub(crate) fn ask(&self, request: &Request) -> Result<Answer> {
+    pub(crate) fn ask(&self, request: &ControlRequest) -> Result<ControlAnswer> {
         block_on(self.mount.ask(request))
     }
 }
@@ -193,7 +193,7 @@ impl MountChoice {
     }
 
     /// Makes one request, with a progress bar. If this process ends first, the mount stops working on it.
-    pub(crate) async fn ask(&self, request: &Request) -> Result<Answer> {
+    pub(crate) async fn ask(&self, request: &ControlRequest) -> Result<ControlAnswer> {
         let mut client = self.connect().await?;
         let bar = Bar::new();
         let outcome = client.call(request, |progress| bar.show(&progress)).await;

@@ -33,8 +33,8 @@ use tracing::{debug, error, warn};
 
 use crate::error::FsError;
 use crate::fs::{Attr, DirectoryEntry, FileKind, Fs, Listing};
-use crate::handles::IoMode;
 use crate::options::MountOptions;
+use crate::passthrough::IoMode;
 
 /// How long the kernel may cache names and attributes that stay the same until it is told
 /// otherwise.
@@ -150,7 +150,11 @@ fn file_type(kind: FileKind) -> FileType {
 }
 
 fn file_attr(attr: &Attr, uid: u32, gid: u32) -> FileAttr {
-    let (uid, gid) = if attr.is_callers { (uid, gid) } else { (0, 0) };
+    let (uid, gid) = if attr.is_owned_by_caller {
+        (uid, gid)
+    } else {
+        (0, 0)
+    };
     let mtime = time(attr.mtime);
     FileAttr {
         ino: INodeNo(attr.ino),
@@ -184,7 +188,7 @@ fn ttls(attr: &Attr) -> (Duration, Duration) {
     };
     (
         // The owner in the reply is the caller. Cached attributes would show it to other users.
-        if attr.is_callers {
+        if attr.is_owned_by_caller {
             Duration::ZERO
         } else {
             name
@@ -252,7 +256,7 @@ impl Filesystem for Adapter {
                     size: 0,
                     mode: 0,
                     mtime: 0,
-                    is_callers: false,
+                    is_owned_by_caller: false,
                     is_lasting: true,
                 };
                 reply.entry(&LASTING_TTL, &file_attr(&nothing, 0, 0), Generation(0));

@@ -9,7 +9,7 @@ use cachewfs_format::{
 use tempfile::TempDir;
 
 use crate::cache::Cache;
-use crate::fetch::scripted::Scripted;
+use crate::fetch::scripted::ScriptedSource;
 use crate::fs::Fs;
 use crate::options::{Hydrate, MountOptions};
 use crate::repository::Repositories;
@@ -172,7 +172,7 @@ pub(crate) fn archive_with_index(
 pub(crate) struct Bench {
     pub(crate) fs: Arc<Fs>,
     pub(crate) repositories: Arc<Repositories>,
-    pub(crate) source: Arc<Scripted>,
+    pub(crate) source: Arc<ScriptedSource>,
     _cache_dir: TempDir,
 }
 
@@ -187,7 +187,7 @@ pub(crate) fn bench_with_cache(archive: Archive, max_bytes: u64) -> Bench {
     let mut options = MountOptions::new("/mnt".into(), vec!["http://scripted".to_owned()]);
     options.hydrate = Hydrate::Off;
     options.poll_interval = Duration::from_hours(1);
-    let source = Scripted::new(archive.bytes, archive.snapshot, archive.etag);
+    let source = ScriptedSource::new(archive.bytes, archive.snapshot, archive.etag);
     let backend = Backend::new(
         source.clone(),
         Cache::open(cache_dir.path(), max_bytes).unwrap(),

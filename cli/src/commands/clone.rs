@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use cachewfs_format::{GitHead, RepoName};
-use cachewfs_fuse::control::protocol::{Answer, Request};
+use cachewfs_fuse::control::protocol::{ControlAnswer, ControlRequest};
 use tempfile::TempDir;
 
 use crate::clone_files::{config, packed_refs};
@@ -116,7 +116,7 @@ async fn clone(args: &Args, repo: &RepoName, target: &Path) -> Result<()> {
         std::fs::remove_dir_all(&staged).ok();
     })?;
     let directory = target.to_owned();
-    let request = Request::RegisterClone {
+    let request = ControlRequest::RegisterClone {
         repo: repo.clone(),
         directory,
     };
@@ -132,9 +132,9 @@ async fn clone(args: &Args, repo: &RepoName, target: &Path) -> Result<()> {
 async fn resolve(args: &Args, repo: &RepoName) -> Result<Source> {
     let answer = args
         .choice
-        .ask(&Request::Resolve { repo: repo.clone() })
+        .ask(&ControlRequest::Resolve { repo: repo.clone() })
         .await?;
-    let Answer::Resolved {
+    let ControlAnswer::Resolved {
         upstream_url,
         objects_directory,
         notice,

@@ -1,7 +1,7 @@
 //! `cachewfs pin`
 
 use anyhow::Result;
-use cachewfs_fuse::control::protocol::{Answer, Request};
+use cachewfs_fuse::control::protocol::{ControlAnswer, ControlRequest};
 
 use crate::mounts::RepoChoice;
 use crate::output;
@@ -17,8 +17,8 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let repo = args.repo.name()?;
-    let request = Request::Pin { repo: repo.clone() };
-    if let Answer::Fetched { fetched_bytes } = args.repo.ask(&request)? {
+    let request = ControlRequest::Pin { repo: repo.clone() };
+    if let ControlAnswer::Fetched { fetched_bytes } = args.repo.ask(&request)? {
         output::line(&format!(
             "Pinned {repo}, fetched {}",
             output::bytes(fetched_bytes)

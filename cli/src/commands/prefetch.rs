@@ -1,7 +1,7 @@
 //! `cachewfs prefetch`
 
 use anyhow::Result;
-use cachewfs_fuse::control::protocol::{Answer, Part, Request};
+use cachewfs_fuse::control::protocol::{ControlAnswer, ControlRequest, SnapshotPart};
 
 use crate::mounts::RepoChoice;
 use crate::output;
@@ -37,23 +37,23 @@ struct PartChoice {
 }
 
 impl PartChoice {
-    fn part(&self) -> Part {
+    fn part(&self) -> SnapshotPart {
         match (self.commits, self.trees, self.all) {
-            (true, _, _) => Part::Commits,
-            (_, true, _) => Part::Trees,
-            (_, _, true) => Part::All,
-            _ => Part::Hot,
+            (true, _, _) => SnapshotPart::Commits,
+            (_, true, _) => SnapshotPart::Trees,
+            (_, _, true) => SnapshotPart::All,
+            _ => SnapshotPart::Hot,
         }
     }
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let repo = args.repo.name()?;
-    let request = Request::Prefetch {
+    let request = ControlRequest::Prefetch {
         repo: repo.clone(),
         part: args.part.part(),
     };
-    if let Answer::Fetched { fetched_bytes } = args.repo.ask(&request)? {
+    if let ControlAnswer::Fetched { fetched_bytes } = args.repo.ask(&request)? {
         output::line(&format!(
             "Prefetched {repo}, fetched {}",
             output::bytes(fetched_bytes)

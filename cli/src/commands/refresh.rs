@@ -1,7 +1,7 @@
 //! `cachewfs refresh`
 
 use anyhow::Result;
-use cachewfs_fuse::control::protocol::{Answer, Request};
+use cachewfs_fuse::control::protocol::{ControlAnswer, ControlRequest};
 
 use crate::mounts::RepoChoice;
 use crate::output;
@@ -17,8 +17,10 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let repo = args.repo.name()?;
-    let answer = args.repo.ask(&Request::Refresh { repo: repo.clone() })?;
-    if let Answer::Resolved { snapshot, .. } = answer {
+    let answer = args
+        .repo
+        .ask(&ControlRequest::Refresh { repo: repo.clone() })?;
+    if let ControlAnswer::Resolved { snapshot, .. } = answer {
         output::line(&format!("{repo} is at {}", snapshot.commit()))?;
     }
     Ok(())

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
-use cachewfs_fuse::control::protocol::{Answer, RepoReport, Request, StatusReport};
+use cachewfs_fuse::control::protocol::{ControlAnswer, ControlRequest, RepoReport, StatusReport};
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 
@@ -30,7 +30,7 @@ const WATCH_PERIOD: Duration = Duration::from_secs(2);
 pub(crate) fn run(args: &Args) -> Result<()> {
     block_on(async {
         loop {
-            if let Answer::Status(status) = args.choice.ask(&Request::Status).await? {
+            if let ControlAnswer::Status(status) = args.choice.ask(&ControlRequest::Status).await? {
                 if args.json {
                     output::json(&status)?;
                 } else {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use cachewfs_fuse::control::ClientError;
-use cachewfs_fuse::control::protocol::{Answer, Request};
+use cachewfs_fuse::control::protocol::{ControlAnswer, ControlRequest};
 
 use crate::mounts::{MountChoice, block_on, clear_dead_mount, mount_points};
 use crate::output;
@@ -34,8 +34,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         return Ok(());
     }
     block_on(async {
-        let status = match choice.ask(&Request::Status).await {
-            Ok(Answer::Status(status)) => status,
+        let status = match choice.ask(&ControlRequest::Status).await {
+            Ok(ControlAnswer::Status(status)) => status,
             Ok(_) => anyhow::bail!("the mount gave another answer than asked for"),
             // Its process was killed just now, and the kernel is about to notice.
             Err(error) if matches!(error.downcast_ref(), Some(ClientError::Lost(_))) => {
@@ -50,7 +50,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
                 output::error(&format!("cachewfs: {clone} borrows objects of {name}"));
             }
         }
-        choice.ask(&Request::Stop).await?;
+        choice.ask(&ControlRequest::Stop).await?;
         // The mount leaves the table, and an embedded daemon its data, a moment after the answer.
         let deadline = tokio::time::Instant::now() + ENDING_TIMEOUT;
         while mount_points()?.contains(&mount_point) || is_running(status.pid) {

@@ -1,7 +1,7 @@
 //! `cachewfs unpin`
 
 use anyhow::Result;
-use cachewfs_fuse::control::protocol::Request;
+use cachewfs_fuse::control::protocol::ControlRequest;
 
 use crate::mounts::RepoChoice;
 use crate::output;
@@ -15,6 +15,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let repo = args.repo.name()?;
-    args.repo.ask(&Request::Unpin { repo: repo.clone() })?;
+    args.repo
+        .ask(&ControlRequest::Unpin { repo: repo.clone() })?;
     output::line(&format!("Unpinned {repo}"))
 }

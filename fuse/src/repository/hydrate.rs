@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use tracing::debug;
 
 use super::{Repositories, Repository};
-use crate::control::protocol::Part;
+use crate::control::protocol::SnapshotPart;
 use crate::options::Hydrate;
 use crate::segment::{ReadError, Segment, fetch_whole};
 use crate::traffic::Purpose;
@@ -45,8 +45,8 @@ impl Repositories {
     pub(super) fn start_hydration(self: &Arc<Self>, repository: &Arc<Repository>) {
         let part = match self.options.hydrate {
             Hydrate::Off => return,
-            Hydrate::Hot => Part::Hot,
-            Hydrate::All => Part::All,
+            Hydrate::Hot => SnapshotPart::Hot,
+            Hydrate::All => SnapshotPart::All,
         };
         let (repositories, repository) = (Arc::clone(self), Arc::clone(repository));
         let backend = Arc::clone(self.segments.backend());
@@ -85,7 +85,7 @@ impl Repositories {
     pub(crate) async fn fetch_part(
         &self,
         generation: &Generation,
-        part: Part,
+        part: SnapshotPart,
         should_continue: impl Fn() -> bool,
         on_progress: impl Fn(u64, u64),
     ) -> Result<(), ReadError> {
@@ -204,7 +204,7 @@ pub(super) fn check_room(segments: &[Arc<Segment>], room_bytes: u64) -> Result<(
 
 /// Returns the segments of a part, in the order of the archive. Segments that the mount never
 /// reads, such as tar headers, belong to no part.
-pub(crate) fn segments_of(generation: &Generation, part: Part) -> Vec<Arc<Segment>> {
+pub(crate) fn segments_of(generation: &Generation, part: SnapshotPart) -> Vec<Arc<Segment>> {
     let is_wanted = |role: Role| match role {
         Role::Refs
         | Role::PackedRefs
@@ -217,9 +217,9 @@ pub(crate) fn segments_of(generation: &Generation, part: Part) -> Vec<Arc<Segmen
         | Role::IndexHeader
         | Role::IndexPart
         | Role::IndexTrailer => true,
-        Role::PackCommits => part != Part::Hot,
-        Role::PackTrees => matches!(part, Part::Trees | Part::All),
-        Role::PackHistory | Role::WorkTree | Role::LargeFile => part == Part::All,
+        Role::PackCommits => part != SnapshotPart::Hot,
+        Role::PackTrees => matches!(part, SnapshotPart::Trees | SnapshotPart::All),
+        Role::PackHistory | Role::WorkTree | Role::LargeFile => part == SnapshotPart::All,
         Role::Header | Role::LfsObject | Role::End => false,
     };
     generation

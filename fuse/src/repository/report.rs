@@ -10,7 +10,7 @@ use tracing::warn;
 
 use super::hydrate::{check_room, segments_of};
 use super::{Repositories, Repository};
-use crate::control::protocol::{Part, PartReport, RepoReport};
+use crate::control::protocol::{PartReport, RepoReport, SnapshotPart};
 use crate::segment::ReadError;
 use crate::view::Generation;
 
@@ -135,7 +135,7 @@ impl Repositories {
     pub(crate) fn pin(&self, repository: &Repository) -> Result<(), ReadError> {
         let cache = &self.segments.backend().cache;
         let failed = |error| ReadError::Cache(Arc::new(error));
-        let segments = segments_of(&repository.view().generation, Part::All);
+        let segments = segments_of(&repository.view().generation, SnapshotPart::All);
         let ids: HashSet<_> = segments.iter().map(|segment| segment.record().id).collect();
         // A pin is never evicted. A pin larger than the cache would exceed its limit for good.
         let room = cache.room_for_pin(&repository.name, &ids);
@@ -169,7 +169,7 @@ impl Repositories {
         let ending = backend.ending.clone();
         backend.tasks.spawn(async move {
             let generation = repository.view().generation;
-            let fetch = repositories.fetch_part(&generation, Part::All, || true, |_, _| ());
+            let fetch = repositories.fetch_part(&generation, SnapshotPart::All, || true, |_, _| ());
             tokio::select! {
                 outcome = fetch => drop(outcome),
                 () = ending.cancelled() => {}
@@ -202,7 +202,7 @@ mod tests {
             let pinned = repositories.pin(&repository);
             let generation = repository.view().generation;
             let fetched = repositories
-                .fetch_part(&generation, Part::All, || true, |_, _| ())
+                .fetch_part(&generation, SnapshotPart::All, || true, |_, _| ())
                 .await;
 
             assert_eq!(cache.pinned_repos().unwrap().len(), usize::from(fits));
@@ -233,10 +233,10 @@ mod tests {
         let cache = &bench.repositories.segments.backend().cache;
         bench
             .repositories
-            .fetch_part(&generation, Part::All, || true, |_, _| ())
+            .fetch_part(&generation, SnapshotPart::All, || true, |_, _| ())
             .await
             .unwrap();
-        let ids: Vec<_> = segments_of(&generation, Part::All)
+        let ids: Vec<_> = segments_of(&generation, SnapshotPart::All)
             .iter()
             .map(|segment| segment.record().id)
             .collect();

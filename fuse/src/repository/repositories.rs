@@ -202,7 +202,7 @@ impl Repositories {
         // A lookup in progress holds a second reference to its slot.
         slots.retain(|_, slot| slot.repository.get().is_some() || Arc::strong_count(slot) > 1);
         let traffic = &self.segments.backend().traffic;
-        traffic.forget_all_but(|name| slots.contains_key(name));
+        traffic.retain(|name| slots.contains_key(name));
     }
 
     /// Loads `name`, and asks again as long as the daemon is preparing its first snapshot.

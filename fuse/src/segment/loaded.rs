@@ -51,7 +51,7 @@ pub(crate) struct Segment {
     /// waiters, and each checks again whether its chunk is there.
     pub(super) progress: watch::Sender<u64>,
     /// The number of times that the kernel has the segment open, and in which mode.
-    pub(crate) opens: Mutex<crate::handles::Opens>,
+    pub(crate) opens: Mutex<crate::passthrough::SegmentOpens>,
 }
 
 /// The requests in flight for a segment, and the reads so far.

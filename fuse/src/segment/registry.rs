@@ -14,14 +14,14 @@ use tracing::{info, warn};
 
 use super::{Segment, SegmentLocation};
 use crate::cache::{Cache, Overflow};
-use crate::fetch::Source;
+use crate::fetch::ArchiveSource;
 use crate::traffic::Traffic;
 
 /// The services that all segments share: source, cache, background tasks.
 #[derive(Debug)]
 pub(crate) struct Backend {
     /// The daemons.
-    pub source: Arc<dyn Source>,
+    pub source: Arc<dyn ArchiveSource>,
     /// The chunks on disk.
     pub cache: Cache,
     /// Chunks in memory that could not be written to the cache.
@@ -46,7 +46,7 @@ const EVICTION_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Backend {
     pub(crate) fn new(
-        source: Arc<dyn Source>,
+        source: Arc<dyn ArchiveSource>,
         cache: Cache,
         traffic: Arc<Traffic>,
         read_timeout: Duration,

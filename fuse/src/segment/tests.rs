@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use super::{Backend, ReadError, Segment, SegmentLocation, Segments};
 use crate::cache::Cache;
-use crate::fetch::scripted::{Fault, Scripted};
+use crate::fetch::scripted::{RangeFault, ScriptedSource};
 use crate::traffic::{Purpose, Traffic};
 
 const CHUNK_LEN: usize = 256 << 10;
@@ -68,7 +68,7 @@ fn intern(segments: &Segments, record: &TocSegment) -> Arc<Segment> {
 /// A scripted source with one segment, and a cache directory that outlives restarts.
 struct Fixture {
     content: Vec<u8>,
-    source: Arc<Scripted>,
+    source: Arc<ScriptedSource>,
     record: TocSegment,
     cache_dir: TempDir,
 }
@@ -81,7 +81,7 @@ impl Fixture {
     fn with_content(role: Role, content: Vec<u8>) -> Self {
         let (stored, record) = stored_segment(role, &content);
         let snapshot = SnapshotId::first(ObjectId::parse(&"1".repeat(40)).unwrap());
-        let source = Scripted::new(stored, snapshot, Digest::of(b"").to_string());
+        let source = ScriptedSource::new(stored, snapshot, Digest::of(b"").to_string());
         Self {
             content,
             source,
@@ -191,7 +191,9 @@ async fn a_cut_body_is_continued_after_its_last_whole_chunk() {
     // The next read is sequential, so its window is wide enough for several chunks.
     fixture.read(&segment, 0, CHUNK_LEN).await.unwrap();
     fixture.source.take_requests();
-    fixture.source.fail_with([Fault::Cut(2 * CHUNK_LEN + 1000)]);
+    fixture
+        .source
+        .fail_with([RangeFault::Cut(2 * CHUNK_LEN + 1000)]);
 
     fixture.read(&segment, CHUNK_LEN, 1 << 20).await.unwrap();
 
@@ -208,9 +210,11 @@ async fn corrupt_bytes_are_fetched_again_and_never_shown() {
         for len in [4 << 20, 300 << 10] {
             let fixture = Fixture::new(role, len);
             let segment = fixture.start();
-            fixture
-                .source
-                .fail_with([Fault::Corrupt(9), Fault::Corrupt(70), Fault::Corrupt(5000)]);
+            fixture.source.fail_with([
+                RangeFault::Corrupt(9),
+                RangeFault::Corrupt(70),
+                RangeFault::Corrupt(5000),
+            ]);
 
             for at in (0..len).step_by(64 << 10) {
                 fixture.read(&segment, at, 64 << 10).await.unwrap();
@@ -224,7 +228,9 @@ async fn a_daemon_that_sends_only_broken_bytes_is_an_error_within_the_deadline()
     let fixture = Fixture::new(Role::PackHistory, 4 << 20);
     let segment = fixture.start();
     segment.table(Purpose::Demand).await.unwrap();
-    fixture.source.fail_with(vec![Fault::Corrupt(100); 1000]);
+    fixture
+        .source
+        .fail_with(vec![RangeFault::Corrupt(100); 1000]);
 
     let error = fixture.read(&segment, 0, 100).await.unwrap_err();
 
@@ -236,7 +242,7 @@ async fn a_hanging_daemon_is_an_error_at_the_deadline_and_later_reads_try_again(
     let fixture = Fixture::new(Role::PackHistory, 4 << 20);
     let segment = fixture.start();
     segment.table(Purpose::Demand).await.unwrap();
-    fixture.source.fail_with([Fault::Hang]);
+    fixture.source.fail_with([RangeFault::Hang]);
 
     fixture.read(&segment, 0, 100).await.unwrap_err();
 
@@ -248,7 +254,7 @@ async fn an_unavailable_daemon_is_asked_again() {
     let fixture = Fixture::new(Role::PackTip, 2 << 20);
     fixture
         .source
-        .fail_with([Fault::Unavailable, Fault::Unavailable]);
+        .fail_with([RangeFault::Unavailable, RangeFault::Unavailable]);
 
     fixture.read(&fixture.start(), 0, 2 << 20).await.unwrap();
 }
@@ -335,7 +341,7 @@ fn bomb(role: Role) -> Fixture {
     fixture.record.file.as_mut().unwrap().size = 400 << 22;
     assert!(stored.len() < 400 << 10);
     let snapshot = SnapshotId::first(ObjectId::parse(&"1".repeat(40)).unwrap());
-    fixture.source = Scripted::new(stored, snapshot, Digest::of(b"").to_string());
+    fixture.source = ScriptedSource::new(stored, snapshot, Digest::of(b"").to_string());
     fixture
 }
 

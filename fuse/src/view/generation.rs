@@ -20,7 +20,7 @@ use tokio::sync::OnceCell;
 use super::index_search::{Hit, IndexSearch};
 use super::refs::mirror_packed_refs;
 use super::{FileContent, StaticTree, WorkTree, WorkTreeNode, config};
-use crate::fetch::{FetchError, Source, Tail, TailAnswer, current_tail};
+use crate::fetch::{ArchiveSource, FetchError, Tail, TailAnswer, current_tail};
 use crate::first_look;
 use crate::segment::{Backend, ReadError, Segment, SegmentLocation, Segments, fetch_whole};
 use crate::traffic::Purpose;
@@ -249,7 +249,7 @@ impl Generation {
 async fn load_toc(
     repo: &RepoName,
     mut tail: Tail,
-    source: &dyn Source,
+    source: &dyn ArchiveSource,
 ) -> Result<(Tail, Toc), LoadError> {
     let broken = |tail: &Tail, source| FetchError::Broken {
         url: tail.path.to_string(),
@@ -504,7 +504,7 @@ mod tests {
         requests: AtomicUsize,
     }
 
-    impl Source for ShortSource {
+    impl ArchiveSource for ShortSource {
         fn tail<'a>(
             &'a self,
             _: &'a RepoName,
