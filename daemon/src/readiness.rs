@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio_util::sync::CancellationToken;
 
-/// How far the daemon is in its life.
+/// How far the daemon is in its lifecycle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Readiness {
     /// It looks for mirrors on disk.
@@ -16,12 +16,12 @@ pub(crate) enum Readiness {
 
 /// Tells how far the daemon is.
 #[derive(Debug)]
-pub(crate) struct Life {
+pub(crate) struct Lifecycle {
     has_started: AtomicBool,
     shutdown: CancellationToken,
 }
 
-impl Life {
+impl Lifecycle {
     /// `shutdown` is cancelled when the daemon is told to stop.
     pub(crate) fn new(shutdown: CancellationToken) -> Self {
         Self {
@@ -52,12 +52,12 @@ mod tests {
     #[test]
     fn a_daemon_starts_is_ready_and_stops() {
         let shutdown = CancellationToken::new();
-        let life = Life::new(shutdown.clone());
+        let lifecycle = Lifecycle::new(shutdown.clone());
 
-        assert_eq!(life.readiness(), Readiness::Starting);
-        life.note_started();
-        assert_eq!(life.readiness(), Readiness::Ready);
+        assert_eq!(lifecycle.readiness(), Readiness::Starting);
+        lifecycle.note_started();
+        assert_eq!(lifecycle.readiness(), Readiness::Ready);
         shutdown.cancel();
-        assert_eq!(life.readiness(), Readiness::Stopping);
+        assert_eq!(lifecycle.readiness(), Readiness::Stopping);
     }
 }

@@ -8,28 +8,28 @@ use tracing::{info, warn};
 
 use crate::error_chain::chain;
 
-/// So often, at most, is looked whether the files have changed.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// So often, at most, is checked_at whether the files have changed.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
-type Read<T> = Box<dyn Fn() -> Result<T, BoxError> + Send + Sync>;
+type ReadFn<T> = Box<dyn Fn() -> Result<T, BoxError> + Send + Sync>;
 
 /// What tells one content of a file from the next, without reading it.
-type Stamp = Option<(SystemTime, u64, u64)>;
+type FileStamp = Option<(SystemTime, u64, u64)>;
 
 /// What was made of some files, and is made anew when one of them changes.
 ///
 /// A change that can't be used is logged once, and what was there before stays.
 pub(crate) struct Reloaded<T> {
     paths: Vec<PathBuf>,
-    read: Read<T>,
-    state: Mutex<State<T>>,
+    read: ReadFn<T>,
+    state: Mutex<ReloadedState<T>>,
 }
 
-struct State<T> {
+struct ReloadedState<T> {
     value: Arc<T>,
-    stamps: Vec<Stamp>,
-    looked: Instant,
+    stamps: Vec<FileStamp>,
+    checked_at: Instant,
 }
 
 impl<T> std::fmt::Debug for Reloaded<T> {
@@ -50,10 +50,10 @@ impl<T> Reloaded<T> {
         // Before reading: a change in between is seen at the next look.
         let stamps = stamps(&paths);
         let value = Arc::new(read()?);
-        let state = State {
+        let state = ReloadedState {
             value,
             stamps,
-            looked: Instant::now(),
+            checked_at: Instant::now(),
         };
         Ok(Self {
             paths,
@@ -65,7 +65,7 @@ impl<T> Reloaded<T> {
     /// What the files say, at most a second late.
     pub(crate) fn current(&self) -> Arc<T> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.looked.elapsed() >= LOOK_INTERVAL {
+        if state.checked_at.elapsed() >= CHECK_INTERVAL {
             let stamps = stamps(&self.paths);
             if stamps != state.stamps {
                 match (self.read)() {
@@ -80,17 +80,17 @@ impl<T> Reloaded<T> {
                 }
                 state.stamps = stamps;
             }
-            state.looked = Instant::now();
+            state.checked_at = Instant::now();
         }
         Arc::clone(&state.value)
     }
 }
 
-fn stamps(paths: &[PathBuf]) -> Vec<Stamp> {
+fn stamps(paths: &[PathBuf]) -> Vec<FileStamp> {
     paths.iter().map(|path| stamp(path)).collect()
 }
 
-fn stamp(path: &Path) -> Stamp {
+fn stamp(path: &Path) -> FileStamp {
     use std::os::unix::fs::MetadataExt as _;
     let metadata = std::fs::metadata(path).ok()?;
     Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))

@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// Places that all clients share, of which one address gets some at most. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Shares {
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     each: usize,
     addresses: Addresses,
 }
@@ -19,55 +19,55 @@ type Addresses = Arc<Mutex<HashMap<IpAddr, Arc<Semaphore>>>>;
 
 /// One place, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct Permit {
     // Fields are dropped in this order: the address is forgotten last.
-    _place: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
     _of_address: OwnedSemaphorePermit,
     _address: KnownAddress,
 }
 
 impl Shares {
-    /// `places`, of which one address gets `each` at most.
-    pub(crate) fn new(places: usize, each: usize) -> Self {
+    /// `permits`, of which one address gets `each` at most.
+    pub(crate) fn new(permits: usize, each: usize) -> Self {
         Self {
-            places: Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS))),
+            permits: Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS))),
             each: each.min(Semaphore::MAX_PERMITS),
             addresses: Arc::default(),
         }
     }
 
-    /// `places`, of which one address leaves a quarter to all others.
-    pub(crate) fn leaving_a_quarter(places: usize) -> Self {
-        Self::new(places, places - places / 4)
+    /// `permits`, of which one address leaves a quarter to all others.
+    pub(crate) fn leaving_a_quarter(permits: usize) -> Self {
+        Self::new(permits, permits - permits / 4)
     }
 
     /// Waits until a place is free for whoever comes next; `None` never happens.
     pub(crate) async fn free(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.places).acquire_owned().await.ok()
+        Arc::clone(&self.permits).acquire_owned().await.ok()
     }
 
     /// Gives a free place to `address`, unless it has its share already.
-    pub(crate) fn take(&self, free: OwnedSemaphorePermit, address: IpAddr) -> Option<Place> {
+    pub(crate) fn take(&self, free: OwnedSemaphorePermit, address: IpAddr) -> Option<Permit> {
         let (known, share) = self.share_of(address);
-        Some(Place {
-            _place: free,
+        Some(Permit {
+            _permit: free,
             _of_address: share.try_acquire_owned().ok()?,
             _address: known,
         })
     }
 
     /// Returns a place for `address`, unless all are taken, or its share is.
-    pub(crate) fn try_take(&self, address: IpAddr) -> Option<Place> {
-        let free = Arc::clone(&self.places).try_acquire_owned().ok()?;
+    pub(crate) fn try_take(&self, address: IpAddr) -> Option<Permit> {
+        let free = Arc::clone(&self.permits).try_acquire_owned().ok()?;
         self.take(free, address)
     }
 
     /// Waits for a place for `address`. A client that waits for its share takes no place; `None` never happens.
-    pub(crate) async fn wait(&self, address: IpAddr) -> Option<Place> {
+    pub(crate) async fn wait(&self, address: IpAddr) -> Option<Permit> {
         let (known, share) = self.share_of(address);
         let of_address = share.acquire_owned().await.ok()?;
-        Some(Place {
-            _place: self.free().await?,
+        Some(Permit {
+            _permit: self.free().await?,
             _of_address: of_address,
             _address: known,
         })
@@ -128,7 +128,7 @@ fn network(address: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
-    async fn take(shares: &Shares, address: &str) -> Option<Place> {
+    async fn take(shares: &Shares, address: &str) -> Option<Permit> {
         let free = shares.free().await.unwrap();
         shares.take(free, address.parse().unwrap())
     }
@@ -176,7 +176,7 @@ mod tests {
 
         let others = shares.wait(other).await.unwrap();
 
-        assert!(shares.try_take(other).is_none(), "all places are taken");
+        assert!(shares.try_take(other).is_none(), "all permits are taken");
         drop((others, taken));
         drop(waiting.await.unwrap());
         assert!(lock(&shares.addresses).is_empty());

@@ -10,8 +10,8 @@ use cachewfs_format::RepoName;
 use lru::LruCache;
 
 use super::AuthConfig;
-use super::policy::{Action, Decision, Policy, PolicyError, Question};
-use super::presented::Presented;
+use super::policy::{Action, Decision, Policy, PolicyError, PolicyInput};
+use super::presented::PresentedToken;
 use super::token::{NewToken, TokenHash};
 use super::tokens::{Subject, Tokens, TokensError};
 use crate::reloaded::Reloaded;
@@ -45,7 +45,7 @@ pub enum AuthError {
 #[derive(Debug)]
 pub(crate) struct Access {
     /// All others are refused, whatever the policy says.
-    only_for: Option<TokenHash>,
+    exclusive_token: Option<TokenHash>,
     tokens: Option<Reloaded<Tokens>>,
     policy: PolicySource,
     decisions: Mutex<Decisions>,
@@ -60,8 +60,8 @@ enum PolicySource {
 /// What one policy has decided.
 #[derive(Debug)]
 struct Decisions {
-    of: Arc<Policy>,
-    known: LruCache<Question, Decision>,
+    policy: Arc<Policy>,
+    cached: LruCache<PolicyInput, Decision>,
 }
 
 /// Who asks, and from where: what stays the same for all that one request asks.
@@ -80,10 +80,10 @@ impl Caller {
 }
 
 impl Access {
-    /// Takes what `config` names. With `only_for`, a request is answered only if it shows that token.
+    /// Takes what `config` names. With `exclusive_token`, a request is answered only if it shows that token.
     pub(crate) fn open(
         config: &AuthConfig,
-        only_for: Option<&NewToken>,
+        exclusive_token: Option<&NewToken>,
     ) -> Result<Self, AuthError> {
         let tokens = config.tokens_file.clone().map(|path| {
             let file = path.clone();
@@ -100,11 +100,11 @@ impl Access {
             PolicySource::BuiltIn(Arc::new(policy))
         };
         let decisions = Mutex::new(Decisions {
-            of: policy.current(),
-            known: LruCache::new(CACHED_DECISIONS),
+            policy: policy.current(),
+            cached: LruCache::new(CACHED_DECISIONS),
         });
         Ok(Self {
-            only_for: only_for.map(NewToken::hash),
+            exclusive_token: exclusive_token.map(NewToken::hash),
             tokens: tokens.transpose()?,
             policy,
             decisions,
@@ -118,23 +118,23 @@ impl Access {
 
     /// Whether requests that show this are answered at all. All are, but by a daemon that is for one client
     /// alone.
-    pub(crate) fn is_open_to(&self, presented: Option<&Presented>) -> bool {
-        self.only_for.is_none() || self.is_the_only(presented)
+    pub(crate) fn admits(&self, presented: Option<&PresentedToken>) -> bool {
+        self.exclusive_token.is_none() || self.is_exclusive_token(presented)
     }
 
-    fn is_the_only(&self, presented: Option<&Presented>) -> bool {
+    fn is_exclusive_token(&self, presented: Option<&PresentedToken>) -> bool {
         let shown = presented.and_then(|presented| TokenHash::of(presented.secret()));
-        match (&self.only_for, shown) {
+        match (&self.exclusive_token, shown) {
             (Some(only), Some(shown)) => only.is(&shown),
             (None, _) | (_, None) => false,
         }
     }
 
-    /// Whose token is shown; nobody's without one, and `None` with one that is not known.
-    pub(crate) fn identify(&self, presented: Option<&Presented>) -> Option<Arc<Subject>> {
+    /// Whose token is shown; nobody's without one, and `None` with one that is not cached.
+    pub(crate) fn identify(&self, presented: Option<&PresentedToken>) -> Option<Arc<Subject>> {
         match presented {
             None => Some(Arc::default()),
-            Some(_) if self.is_the_only(presented) => Some(Arc::default()),
+            Some(_) if self.is_exclusive_token(presented) => Some(Arc::default()),
             Some(presented) => self.tokens.as_ref()?.current().find(presented.secret()),
         }
     }
@@ -146,7 +146,7 @@ impl Access {
         action: Action,
         repo: Option<&RepoName>,
     ) -> Result<Decision, PolicyError> {
-        let question = Question {
+        let input = PolicyInput {
             subject: caller.subject.name.clone(),
             groups: caller.subject.groups.clone(),
             action,
@@ -157,12 +157,12 @@ impl Access {
             is_loopback: caller.is_loopback,
         };
         let policy = self.policy.current();
-        if let Some(decision) = self.decisions(&policy).known.get(&question) {
+        if let Some(decision) = self.decisions(&policy).cached.get(&input) {
             return Ok(*decision);
         }
         // Not under the lock: others needn't wait for a slow policy.
-        let decision = policy.decide(&question)?;
-        self.decisions(&policy).known.put(question, decision);
+        let decision = policy.decide(&input)?;
+        self.decisions(&policy).cached.put(input, decision);
         Ok(decision)
     }
 
@@ -172,9 +172,9 @@ impl Access {
             .decisions
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        if !Arc::ptr_eq(&decisions.of, policy) {
-            decisions.known.clear();
-            decisions.of = Arc::clone(policy);
+        if !Arc::ptr_eq(&decisions.policy, policy) {
+            decisions.cached.clear();
+            decisions.policy = Arc::clone(policy);
         }
         decisions
     }

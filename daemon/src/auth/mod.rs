@@ -1,7 +1,7 @@
 //! Who may do what: tokens say who asks, a policy in Rego says what they may do.
 //!
 //! ```text
-//! request ─► Presented (headers) ─► Tokens ─► Subject ─┐
+//! request ─► PresentedToken (headers) ─► Tokens ─► Subject ─┐
 //! URL, method ─► Action, repository ───────────────────┴► Question ─► Policy ─► Decision
 //! ```
 //!
@@ -20,6 +20,6 @@ pub(crate) use access::{Access, Caller};
 pub use config::AuthConfig;
 pub use policy::PolicyError;
 pub(crate) use policy::{Action, Decision};
-pub(crate) use presented::Presented;
+pub(crate) use presented::PresentedToken;
 pub use token::NewToken;
 pub use tokens::TokensError;

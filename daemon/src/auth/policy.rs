@@ -43,7 +43,7 @@ impl Action {
 
 /// What policies decide about: their `input`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
-pub(crate) struct Question {
+pub(crate) struct PolicyInput {
     pub(crate) subject: String,
     pub(crate) groups: Vec<String>,
     pub(crate) action: Action,
@@ -106,7 +106,7 @@ impl Policy {
         engine.set_strict_builtin_errors(false);
         let added = engine.add_policy(name.to_owned(), text.to_owned());
         added.map_err(|error| failed(&error))?;
-        let anonymous = Question {
+        let anonymous = PolicyInput {
             subject: String::new(),
             groups: Vec::new(),
             action: Action::Admin,
@@ -120,15 +120,15 @@ impl Policy {
         Ok(Self(engine))
     }
 
-    pub(super) fn decide(&self, question: &Question) -> Result<Decision, PolicyError> {
+    pub(super) fn decide(&self, input: &PolicyInput) -> Result<Decision, PolicyError> {
         // What is compiled is shared between the copies.
-        decide(&mut self.0.clone(), question)
+        decide(&mut self.0.clone(), input)
     }
 }
 
-fn decide(engine: &mut Engine, question: &Question) -> Result<Decision, PolicyError> {
+fn decide(engine: &mut Engine, input: &PolicyInput) -> Result<Decision, PolicyError> {
     let failed = |error: &dyn std::fmt::Display| PolicyError::Failed(error.to_string());
-    let input = serde_json::to_string(question).map_err(|error| failed(&error))?;
+    let input = serde_json::to_string(input).map_err(|error| failed(&error))?;
     let input = Value::from_json_str(&input).map_err(|error| failed(&error))?;
     engine.set_input(input);
     let results = engine.eval_query(PACKAGE.to_owned(), false);
@@ -156,8 +156,8 @@ fn decide(engine: &mut Engine, question: &Question) -> Result<Decision, PolicyEr
 mod tests {
     use super::*;
 
-    fn question(action: Action, is_loopback: bool, groups: &[&str]) -> Question {
-        Question {
+    fn input(action: Action, is_loopback: bool, groups: &[&str]) -> PolicyInput {
+        PolicyInput {
             subject: "alice".to_owned(),
             groups: groups.iter().map(|&group| group.to_owned()).collect(),
             action,
@@ -173,9 +173,7 @@ mod tests {
     fn the_default_lets_all_read_and_push_and_this_machine_administer() {
         let policy = Policy::built_in().unwrap();
         let decide = |action, is_loopback, groups: &[&str]| {
-            policy
-                .decide(&question(action, is_loopback, groups))
-                .unwrap()
+            policy.decide(&input(action, is_loopback, groups)).unwrap()
         };
 
         for action in [Action::Read, Action::Push, Action::Metrics] {
@@ -195,14 +193,14 @@ mod tests {
             allow if { net.cidr_contains(\"10.0.0.0/8\", input.client_ip); input.method == \"PUT\" }
             hide if startswith(input.repo, \"h.org/private/\")";
         let policy = Policy::parse("own", text).unwrap();
-        let decide = |question: &Question| policy.decide(question).unwrap();
+        let decide = |input: &PolicyInput| policy.decide(input).unwrap();
 
         assert_eq!(
-            decide(&question(Action::Read, false, &["x"])),
+            decide(&input(Action::Read, false, &["x"])),
             Decision::Allowed
         );
-        assert_eq!(decide(&question(Action::Read, true, &[])), Decision::Hidden);
-        let mut put = question(Action::Push, false, &[]);
+        assert_eq!(decide(&input(Action::Read, true, &[])), Decision::Hidden);
+        let mut put = input(Action::Push, false, &[]);
         put.method = "PUT".to_owned();
         assert_eq!(decide(&put), Decision::Allowed);
         put.client_ip = "11.0.0.1".to_owned();
@@ -218,9 +216,9 @@ mod tests {
         for example in &examples {
             let (text, _) = example.split_once("```").unwrap();
             let policy = Policy::parse("example", text).unwrap();
-            let read = policy.decide(&question(Action::Read, false, &["team"]));
+            let read = policy.decide(&input(Action::Read, false, &["team"]));
             assert_eq!(read.unwrap(), Decision::Allowed, "{text}");
-            let admin = policy.decide(&question(Action::Admin, false, &["team"]));
+            let admin = policy.decide(&input(Action::Admin, false, &["team"]));
             assert_eq!(admin.unwrap(), Decision::Denied, "{text}");
         }
         assert_eq!(examples.len(), 2);

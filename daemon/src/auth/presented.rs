@@ -11,24 +11,24 @@ pub(crate) const TOKEN_HEADER: &str = "x-cachewfs-token";
 
 /// A token of ours that a request shows.
 #[derive(PartialEq, Eq)]
-pub(crate) struct Presented(String);
+pub(crate) struct PresentedToken(String);
 
-impl std::fmt::Debug for Presented {
+impl std::fmt::Debug for PresentedToken {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("Presented")
+        formatter.write_str("PresentedToken")
     }
 }
 
 /// The request shows credentials more than once.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Twice;
+pub(crate) struct DuplicateCredentials;
 
-impl Presented {
+impl PresentedToken {
     /// Takes the token out of `headers`, so that nobody can pass it on.
-    pub(crate) fn take(headers: &mut HeaderMap) -> Result<Option<Self>, Twice> {
+    pub(crate) fn take(headers: &mut HeaderMap) -> Result<Option<Self>, DuplicateCredentials> {
         let is_single = |name: &str| headers.get_all(name).iter().nth(1).is_none();
         if !is_single(header::AUTHORIZATION.as_str()) || !is_single(TOKEN_HEADER) {
-            return Err(Twice);
+            return Err(DuplicateCredentials);
         }
         let in_authorization = headers.get(header::AUTHORIZATION).and_then(token);
         if in_authorization.is_some() {
@@ -38,7 +38,7 @@ impl Presented {
         // What can't be a token is an unknown one.
         let beside = beside.map(|value| value.to_str().unwrap_or_default().to_owned());
         match (in_authorization, beside) {
-            (Some(_), Some(_)) => Err(Twice),
+            (Some(_), Some(_)) => Err(DuplicateCredentials),
             (token, beside) => Ok(token.or(beside).map(Self)),
         }
     }
@@ -85,18 +85,18 @@ mod tests {
 
     #[test]
     fn tokens_of_ours_are_taken_out_and_others_stay() {
-        let ours = || Some(Presented("cwfs_x".to_owned()));
+        let ours = || Some(PresentedToken("cwfs_x".to_owned()));
         for value in ["Bearer cwfs_x".to_owned(), "bearer  cwfs_x".to_owned()]
             .into_iter()
             .chain([basic("git:cwfs_x"), basic("cwfs_x:")])
         {
             let mut sent = headers(&[("authorization", value)]);
-            assert_eq!(Presented::take(&mut sent), Ok(ours()));
+            assert_eq!(PresentedToken::take(&mut sent), Ok(ours()));
             assert!(sent.is_empty());
         }
         for value in ["Bearer ghp_x".to_owned(), basic("me:ghp_x"), "x".to_owned()] {
             let mut sent = headers(&[("authorization", value), (TOKEN_HEADER, "cwfs_x".into())]);
-            assert_eq!(Presented::take(&mut sent), Ok(ours()));
+            assert_eq!(PresentedToken::take(&mut sent), Ok(ours()));
             assert!(sent.len() == 1 && sent.contains_key("authorization"));
         }
     }
@@ -108,7 +108,10 @@ mod tests {
             [bearer("ghp_x"), bearer("cwfs_x")],
             [bearer("cwfs_x"), (TOKEN_HEADER, "cwfs_y".to_owned())],
         ] {
-            assert_eq!(Presented::take(&mut headers(&pairs)), Err(Twice));
+            assert_eq!(
+                PresentedToken::take(&mut headers(&pairs)),
+                Err(DuplicateCredentials)
+            );
         }
     }
 }

@@ -13,8 +13,8 @@ use cachewfs_format::RepoName;
 use cachewfs_format::api::REPOS_PATH;
 
 use super::error::ApiError;
-use super::routes::{App, Asked, parse, parse_repo};
-use crate::auth::{Action, Caller, Decision, Presented};
+use super::routes::{App, UrlTarget, parse_repo, parse_url_target};
+use crate::auth::{Action, Caller, Decision, PresentedToken};
 use crate::config::Config;
 use crate::listener::ClientAddress;
 use crate::mirror::MirrorError;
@@ -41,17 +41,17 @@ pub(super) async fn authorize(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let Ok(presented) = Presented::take(request.headers_mut()) else {
-        return ApiError::CredentialsTwice.into_response();
+    let Ok(presented) = PresentedToken::take(request.headers_mut()) else {
+        return ApiError::DuplicateCredentials.into_response();
     };
-    if !app.access.is_open_to(presented.as_ref()) {
+    if !app.access.admits(presented.as_ref()) {
         return ApiError::Unauthenticated.into_response();
     }
     // One configuration for the whole request, so that policy and handler see one name.
     let names = app.registry.config();
-    let about = match about(&request, &names) {
-        Ok(About::Open) => return next.run(request).await,
-        Ok(About::Action(action, repo)) => (action, repo),
+    let (action, repo) = match requested_action(&request, &names) {
+        Ok(RequestedAction::Public) => return next.run(request).await,
+        Ok(RequestedAction::Checked(action, repo)) => (action, repo),
         Err(error) => return error.into_response(),
     };
     let Some(subject) = app.access.identify(presented.as_ref()) else {
@@ -64,7 +64,6 @@ pub(super) async fn authorize(
         address,
         is_loopback: address.is_loopback() && is_local(request.headers()),
     };
-    let (action, repo) = about;
     let path = request.uri().path().to_owned();
     if let Err(refusal) = check(&app, &caller, action, repo.as_ref()) {
         return refusal.at(&app, &path).into_response();
@@ -85,41 +84,53 @@ pub(super) async fn authorize(
 
 /// What a request is about to do.
 #[derive(Debug, PartialEq, Eq)]
-enum About {
+enum RequestedAction {
     /// Anyone may: whether the daemon lives.
-    Open,
-    Action(Action, Option<RepoName>),
+    Public,
+    Checked(Action, Option<RepoName>),
 }
 
-fn about(request: &Request, names: &Config) -> Result<About, ApiError> {
+fn requested_action(request: &Request, names: &Config) -> Result<RequestedAction, ApiError> {
     let (path, query) = (request.uri().path(), request.uri().query());
     let method = request.method();
     let is_read = method == Method::GET || method == Method::HEAD;
     if let Some(rest) = path.strip_prefix("/git/") {
-        return Ok(about_git(parse(rest, names)?, query, is_read));
+        return Ok(requested_git_action(
+            parse_url_target(rest, names)?,
+            query,
+            is_read,
+        ));
     }
-    let admin = About::Action(Action::Admin, None);
+    let admin = RequestedAction::Checked(Action::Admin, None);
     Ok(match path {
-        "/healthz" | "/readyz" => About::Open,
-        "/" | "/metrics" | "/api/v1/status" if is_read => About::Action(Action::Metrics, None),
-        _ if is_read && path.starts_with("/status/") => About::Action(Action::Metrics, None),
-        REPOS_PATH if is_read => About::Action(Action::Read, None),
+        "/healthz" | "/readyz" => RequestedAction::Public,
+        "/" | "/metrics" | "/api/v1/status" if is_read => {
+            RequestedAction::Checked(Action::Metrics, None)
+        }
+        _ if is_read && path.starts_with("/status/") => {
+            RequestedAction::Checked(Action::Metrics, None)
+        }
+        REPOS_PATH if is_read => RequestedAction::Checked(Action::Read, None),
         _ => match path
             .strip_prefix(REPOS_PATH)
             .and_then(|rest| rest.strip_prefix('/'))
         {
-            Some(name) if is_read => About::Action(Action::Read, Some(parse_repo(name, names)?)),
-            Some(name) => About::Action(Action::Admin, parse_repo(without_call(name), names).ok()),
+            Some(name) if is_read => {
+                RequestedAction::Checked(Action::Read, Some(parse_repo(name, names)?))
+            }
+            Some(name) => {
+                RequestedAction::Checked(Action::Admin, parse_repo(without_call(name), names).ok())
+            }
             None => admin,
         },
     })
 }
 
-fn about_git(asked: Asked, query: Option<&str>, is_read: bool) -> About {
-    let (action, repo) = match asked {
+fn requested_git_action(target: UrlTarget, query: Option<&str>, is_read: bool) -> RequestedAction {
+    let (action, repo) = match target {
         // Asking for news is reading: it changes nothing but what is read.
-        Asked::Published(repo, _) => (Action::Read, repo),
-        Asked::Git(target) => {
+        UrlTarget::Repository(repo, _) => (Action::Read, repo),
+        UrlTarget::GitProtocol(target) => {
             let action = if target.is_push(query, is_read) {
                 Action::Push
             } else {
@@ -128,7 +139,7 @@ fn about_git(asked: Asked, query: Option<&str>, is_read: bool) -> About {
             (action, target.into_repo())
         }
     };
-    About::Action(action, Some(repo))
+    RequestedAction::Checked(action, Some(repo))
 }
 
 fn without_call(name: &str) -> &str {
@@ -222,15 +233,15 @@ mod tests {
 
     use super::*;
 
-    fn of(method: &str, uri: &str) -> About {
+    fn of(method: &str, uri: &str) -> RequestedAction {
         let request = Request::builder().method(method).uri(uri);
-        about(&request.body(Body::empty()).unwrap(), &Config::default()).unwrap()
+        requested_action(&request.body(Body::empty()).unwrap(), &Config::default()).unwrap()
     }
 
     #[test]
     fn each_request_has_an_action() {
         let repo = || Some(RepoName::parse("h.org/a/b").unwrap());
-        let action = |action| About::Action(action, repo());
+        let action = |action| RequestedAction::Checked(action, repo());
         for (method, uri) in [
             ("GET", "/git/h.org/a/b/snapshot.tar.zst"),
             ("POST", "/git/h.org/a/b/refresh"),
@@ -258,8 +269,11 @@ mod tests {
         ] {
             assert_eq!(of(method, uri), action(Action::Admin), "{method} {uri}");
         }
-        assert_eq!(of("GET", "/healthz"), About::Open);
-        assert_eq!(of("GET", "/metrics"), About::Action(Action::Metrics, None));
+        assert_eq!(of("GET", "/healthz"), RequestedAction::Public);
+        assert_eq!(
+            of("GET", "/metrics"),
+            RequestedAction::Checked(Action::Metrics, None)
+        );
         for (method, uri) in [
             ("GET", "/debug"),
             ("POST", "/metrics"),
@@ -267,7 +281,11 @@ mod tests {
             ("POST", "/api/v1/repos"),
             ("GET", "/api/v1/reposx"),
         ] {
-            assert_eq!(of(method, uri), About::Action(Action::Admin, None), "{uri}");
+            assert_eq!(
+                of(method, uri),
+                RequestedAction::Checked(Action::Admin, None),
+                "{uri}"
+            );
         }
     }
 }

@@ -16,11 +16,11 @@ const BUDGET: usize = 48 << 20;
 const MAX_FREE: usize = 64;
 
 /// All buffers of the daemon for what it sends.
-pub(super) static BLOCKS: Blocks = Blocks::new();
+pub(super) static BLOCKS: BlockPool = BlockPool::new();
 
 /// Buffers that share a budget.
 #[derive(Debug)]
-pub(super) struct Blocks {
+pub(super) struct BlockPool {
     /// Those that nobody uses, each of the longest length.
     free: Mutex<Vec<Box<[u8]>>>,
     used: AtomicUsize,
@@ -31,10 +31,10 @@ pub(super) struct Blocks {
 pub(super) struct Block {
     bytes: Box<[u8]>,
     len: usize,
-    blocks: &'static Blocks,
+    pool: &'static BlockPool,
 }
 
-impl Blocks {
+impl BlockPool {
     const fn new() -> Self {
         Self {
             free: Mutex::new(Vec::new()),
@@ -56,7 +56,7 @@ impl Blocks {
         Block {
             bytes,
             len,
-            blocks: self,
+            pool: self,
         }
     }
 
@@ -85,9 +85,9 @@ impl AsRef<[u8]> for Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
-        self.blocks.used.fetch_sub(1, Ordering::Relaxed);
+        self.pool.used.fetch_sub(1, Ordering::Relaxed);
         if self.bytes.len() == MAX_LEN {
-            let mut free = self.blocks.lock();
+            let mut free = self.pool.lock();
             if free.len() < MAX_FREE {
                 free.push(std::mem::take(&mut self.bytes));
             }
@@ -99,19 +99,19 @@ impl Drop for Block {
 mod tests {
     use super::*;
 
-    fn blocks() -> &'static Blocks {
-        Box::leak(Box::new(Blocks::new()))
+    fn pool() -> &'static BlockPool {
+        Box::leak(Box::new(BlockPool::new()))
     }
 
     #[test]
     fn a_buffer_is_used_again() {
-        let blocks = blocks();
-        let mut block = blocks.take(u64::MAX);
+        let pool = pool();
+        let mut block = pool.take(u64::MAX);
         block.as_mut().fill(7);
         let at = block.as_ref().as_ptr();
 
         drop(block.into_bytes());
-        let again = blocks.take(MIN_LEN as u64 + 1);
+        let again = pool.take(MIN_LEN as u64 + 1);
 
         assert_eq!(again.as_ref().as_ptr(), at);
         assert_eq!(again.as_ref(), vec![7; MIN_LEN + 1]);
@@ -119,8 +119,8 @@ mod tests {
 
     #[test]
     fn many_blocks_are_short() {
-        let blocks = blocks();
-        let of_many: Vec<_> = std::iter::repeat_with(|| blocks.take(u64::MAX))
+        let pool = pool();
+        let of_many: Vec<_> = std::iter::repeat_with(|| pool.take(u64::MAX))
             .take(2000)
             .collect();
 
@@ -131,7 +131,7 @@ mod tests {
         assert!(shortest < Some(MAX_LEN / 8), "{shortest:?}");
 
         drop(of_many);
-        assert_eq!(blocks.take(u64::MAX).as_ref().len(), MAX_LEN);
-        assert_eq!(blocks.lock().len(), MAX_FREE);
+        assert_eq!(pool.take(u64::MAX).as_ref().len(), MAX_LEN);
+        assert_eq!(pool.lock().len(), MAX_FREE);
     }
 }

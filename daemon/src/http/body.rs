@@ -20,7 +20,7 @@ use crate::traces;
 const READ_AHEAD: u64 = 32 << 20;
 
 /// What ranges are read from.
-pub(super) trait Source: Send + Sync + 'static {
+pub(super) trait RangeSource: Send + Sync + 'static {
     /// Fills `into` with the bytes from `start` on; blocks.
     fn read(&self, start: u64, into: &mut [u8]) -> Result<(), ApiError>;
 
@@ -34,7 +34,7 @@ pub(super) trait Source: Send + Sync + 'static {
     }
 }
 
-impl Source for Archive {
+impl RangeSource for Archive {
     fn read(&self, start: u64, into: &mut [u8]) -> Result<(), ApiError> {
         self.read(start, into).map_err(ApiError::from)
     }
@@ -48,7 +48,7 @@ impl Source for Archive {
     }
 }
 
-impl Source for File {
+impl RangeSource for File {
     fn read(&self, start: u64, into: &mut [u8]) -> Result<(), ApiError> {
         self.read_exact_at(into, start).map_err(ApiError::Read)
     }
@@ -65,9 +65,9 @@ pub(super) fn stream_range(archive: Arc<Archive>, range: Range<u64>) -> Body {
     if archive.is_on_disk() {
         traces::note_tier("disk");
     }
-    let reader = Reader {
+    let reader = ArchiveReader {
         archive,
-        next_look: range.start,
+        next_check: range.start,
         is_far: false,
     };
     Body::from_stream(stream::try_unfold(
@@ -85,15 +85,15 @@ pub(super) fn stream_range(archive: Arc<Archive>, range: Range<u64>) -> Body {
 /// Reads an archive from one place to another, and has what follows fetched meanwhile if something was not
 /// on this machine.
 #[derive(Debug)]
-struct Reader {
+struct ArchiveReader {
     archive: Arc<Archive>,
     /// Where to look again whether what follows is near.
-    next_look: u64,
+    next_check: u64,
     /// Whether something had to be waited for.
     is_far: bool,
 }
 
-impl Reader {
+impl ArchiveReader {
     /// As [`read_block`].
     async fn read(&mut self, range: Range<u64>) -> Result<Option<(Bytes, Range<u64>)>, ApiError> {
         if range.is_empty() {
@@ -101,23 +101,23 @@ impl Reader {
         }
         let block = match read_near(&self.archive, &range) {
             Ok(block) => {
-                self.look_ahead(&range);
+                self.read_ahead(&range);
                 block
             }
             Err(block) => {
                 self.is_far = true;
-                self.look_ahead(&range);
+                self.read_ahead(&range);
                 read_far(&self.archive, range.start, block).await?
             }
         };
         Ok(Some(split(range, block)))
     }
 
-    fn look_ahead(&mut self, range: &Range<u64>) {
-        if !self.is_far || range.start < self.next_look {
+    fn read_ahead(&mut self, range: &Range<u64>) {
+        if !self.is_far || range.start < self.next_check {
             return;
         }
-        self.next_look = range.start + READ_AHEAD / 8;
+        self.next_check = range.start + READ_AHEAD / 8;
         let soon = range.start..range.end.min(range.start + READ_AHEAD);
         let archive = Arc::clone(&self.archive);
         // Nobody waits for it.
@@ -130,7 +130,7 @@ impl Reader {
 /// The first bytes of `range`, and what is left of it; `None` if it is empty. What the kernel has in
 /// memory is read at once: handing it to another thread and back takes as long as reading it.
 pub(super) async fn read_block(
-    source: &Arc<impl Source>,
+    source: &Arc<impl RangeSource>,
     range: Range<u64>,
 ) -> Result<Option<(Bytes, Range<u64>)>, ApiError> {
     if range.is_empty() {
@@ -144,7 +144,7 @@ pub(super) async fn read_block(
 }
 
 /// A block with the first bytes of `range`, or an empty one if they have to be waited for.
-fn read_near(source: &Arc<impl Source>, range: &Range<u64>) -> Result<Block, Block> {
+fn read_near(source: &Arc<impl RangeSource>, range: &Range<u64>) -> Result<Block, Block> {
     let mut block = BLOCKS.take(range.end - range.start);
     if source.read_now(range.start, block.as_mut()) {
         Ok(block)
@@ -155,7 +155,7 @@ fn read_near(source: &Arc<impl Source>, range: &Range<u64>) -> Result<Block, Blo
 
 /// Waits for the bytes from `start` on.
 async fn read_far(
-    source: &Arc<impl Source>,
+    source: &Arc<impl RangeSource>,
     start: u64,
     mut block: Block,
 ) -> Result<Block, ApiError> {

@@ -11,7 +11,7 @@ use tokio_util::io::ReaderStream;
 
 use super::error::ApiError;
 use super::routes::App;
-use super::snapshots::Request;
+use super::snapshots::ArchiveRequest;
 use crate::repository::{Bundle, MirrorState};
 
 /// What is read of a bundle at once, in bytes.
@@ -21,7 +21,7 @@ const BLOCK_LEN: usize = 256 << 10;
 /// starts no mirror.
 pub(super) async fn bundle(
     app: Arc<App>,
-    request: Request,
+    request: ArchiveRequest,
     query: Option<&str>,
 ) -> Result<Response, ApiError> {
     let base = base(query)?;

@@ -6,7 +6,7 @@ use axum::http::{HeaderMap, HeaderName, header};
 
 /// What the conditions of a request say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Condition {
+pub(super) enum PreconditionOutcome {
     /// Go on.
     Met,
     /// 304.
@@ -26,14 +26,14 @@ pub(super) struct Validators<'a> {
 
 impl Validators<'_> {
     /// `If-Match`, else `If-Unmodified-Since`; then `If-None-Match`, else `If-Modified-Since`.
-    pub(super) fn check(&self, headers: &HeaderMap) -> Condition {
+    pub(super) fn check(&self, headers: &HeaderMap) -> PreconditionOutcome {
         let is_ok = match list(headers, &header::IF_MATCH) {
             Some(tags) => tags.iter().any(|&tag| tag == "*" || tag == self.etag),
             None => date(headers, &header::IF_UNMODIFIED_SINCE)
                 .is_none_or(|since| self.modified <= since),
         };
         if !is_ok {
-            return Condition::Failed;
+            return PreconditionOutcome::Failed;
         }
         let weak = |tag: &str| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == self.etag;
         let is_new = match list(headers, &header::IF_NONE_MATCH) {
@@ -43,9 +43,9 @@ impl Validators<'_> {
             }
         };
         if is_new {
-            Condition::Met
+            PreconditionOutcome::Met
         } else {
-            Condition::NotModified
+            PreconditionOutcome::NotModified
         }
     }
 
@@ -84,7 +84,7 @@ mod tests {
 
     const ETAG: &str = "\"abc\"";
 
-    fn check(pairs: &[(HeaderName, &str)]) -> Condition {
+    fn check(pairs: &[(HeaderName, &str)]) -> PreconditionOutcome {
         let modified = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
         let headers = pairs
             .iter()
@@ -99,16 +99,19 @@ mod tests {
 
     #[test]
     fn if_match_is_strong_and_comes_first() {
-        assert_eq!(check(&[(header::IF_MATCH, ETAG)]), Condition::Met);
-        assert_eq!(check(&[(header::IF_MATCH, "*")]), Condition::Met);
+        assert_eq!(check(&[(header::IF_MATCH, ETAG)]), PreconditionOutcome::Met);
+        assert_eq!(check(&[(header::IF_MATCH, "*")]), PreconditionOutcome::Met);
         assert_eq!(
             check(&[(header::IF_MATCH, "\"x\", \"abc\"")]),
-            Condition::Met
+            PreconditionOutcome::Met
         );
-        assert_eq!(check(&[(header::IF_MATCH, "W/\"abc\"")]), Condition::Failed);
+        assert_eq!(
+            check(&[(header::IF_MATCH, "W/\"abc\"")]),
+            PreconditionOutcome::Failed
+        );
         assert_eq!(
             check(&[(header::IF_MATCH, "\"x\""), (header::IF_NONE_MATCH, ETAG)]),
-            Condition::Failed
+            PreconditionOutcome::Failed
         );
     }
 
@@ -116,9 +119,12 @@ mod tests {
     fn if_none_match_is_weak() {
         assert_eq!(
             check(&[(header::IF_NONE_MATCH, "W/\"abc\"")]),
-            Condition::NotModified
+            PreconditionOutcome::NotModified
         );
-        assert_eq!(check(&[(header::IF_NONE_MATCH, "\"x\"")]), Condition::Met);
+        assert_eq!(
+            check(&[(header::IF_NONE_MATCH, "\"x\"")]),
+            PreconditionOutcome::Met
+        );
     }
 
     #[test]
@@ -130,19 +136,22 @@ mod tests {
 
         assert_eq!(
             check(&[(header::IF_MODIFIED_SINCE, late)]),
-            Condition::NotModified
+            PreconditionOutcome::NotModified
         );
-        assert_eq!(check(&[(header::IF_MODIFIED_SINCE, early)]), Condition::Met);
+        assert_eq!(
+            check(&[(header::IF_MODIFIED_SINCE, early)]),
+            PreconditionOutcome::Met
+        );
         assert_eq!(
             check(&[(header::IF_UNMODIFIED_SINCE, early)]),
-            Condition::Failed
+            PreconditionOutcome::Failed
         );
         assert_eq!(
             check(&[
                 (header::IF_MODIFIED_SINCE, late),
                 (header::IF_NONE_MATCH, "\"x\"")
             ]),
-            Condition::Met
+            PreconditionOutcome::Met
         );
     }
 }

@@ -7,8 +7,8 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::Response;
 use cachewfs_format::api::{DIRECT_HEADER, DIRECT_RANGE_HEADER};
 
-use super::published::Published;
-use super::snapshots::Request;
+use super::published::PublishedArchive;
+use super::snapshots::ArchiveRequest;
 
 /// The URL in it ends soon, and is for nobody else.
 const NOT_STORED: &str = "private, no-store";
@@ -17,11 +17,11 @@ const NOT_STORED: &str = "private, no-store";
 /// with the range that it asked for, which counts in the archive and not in the segment: so only who says
 /// that it knows gets one.
 pub(super) async fn redirect(
-    request: &Request,
-    published: &Published,
+    request: &ArchiveRequest,
+    published: &PublishedArchive,
     part: &Range<u64>,
 ) -> Option<Response> {
-    if request.method != Method::GET || !is_wanted(&request.headers) {
+    if request.method != Method::GET || !accepts_redirect(&request.headers) {
         return None;
     }
     let (url, range) = published.archive.direct(part.clone()).await?;
@@ -42,7 +42,7 @@ pub(super) async fn redirect(
         .ok()
 }
 
-fn is_wanted(headers: &HeaderMap) -> bool {
+fn accepts_redirect(headers: &HeaderMap) -> bool {
     let mut values = headers.get_all(DIRECT_HEADER).iter();
     matches!((values.next(), values.next()), (Some(value), None) if value == "1")
 }
@@ -61,9 +61,9 @@ mod tests {
             headers
         };
 
-        assert!(is_wanted(&headers(&["1"])));
+        assert!(accepts_redirect(&headers(&["1"])));
         for other in [&[][..], &["0"], &["true"], &["1", "1"]] {
-            assert!(!is_wanted(&headers(other)), "{other:?}");
+            assert!(!accepts_redirect(&headers(other)), "{other:?}");
         }
     }
 }

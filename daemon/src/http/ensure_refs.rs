@@ -12,14 +12,14 @@ use cachewfs_format::api::{EnsureRefsAnswer, EnsureRefsRequest};
 use cachewfs_format::{ObjectId, RepoName};
 use futures_util::TryStreamExt as _;
 
-use super::bodies::{Bodies, Room};
+use super::body_budget::{BodyBudget, BodyReservation};
 use super::error::ApiError;
 use super::git_protocol::GitHttpError;
 use super::routes::App;
 use crate::mirror::RefName;
 use crate::repository::Wanted;
 
-/// Length of the longest request, in bytes: room for [`MAX_NAMES`] with long names.
+/// Length of the longest request, in bytes: reservation for [`MAX_NAMES`] with long names.
 const MAX_BODY_LEN: usize = 1 << 20;
 /// How many refs, and how many commits, one request may name.
 const MAX_NAMES: usize = 1000;
@@ -30,9 +30,9 @@ const SHORT_LEN: u64 = 8 << 10;
 /// How long a client may take to send its request.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Room for the bodies of such requests.
-pub(super) fn bodies() -> Bodies {
-    Bodies::new(MAX_BODIES_LEN, SHORT_LEN)
+/// BodyReservation for the bodies of such requests.
+pub(super) fn body_budget() -> BodyBudget {
+    BodyBudget::new(MAX_BODIES_LEN, SHORT_LEN)
 }
 
 /// Answers with what the mirror has, asking upstream first if something isn't there.
@@ -41,7 +41,7 @@ pub(super) async fn ensure_refs(
     repo: RepoName,
     (body, client): (Body, IpAddr),
 ) -> Result<Response, ApiError> {
-    let request = read(body, app.bodies.begin(client)).await?;
+    let request = read(body, app.body_budget.reserve(client)).await?;
     // What can't be a ref or a commit is not there, whoever is asked.
     let names: HashMap<&String, RefName> = request
         .refs
@@ -91,9 +91,9 @@ pub(super) async fn ensure_refs(
     Ok(Json(answer).into_response())
 }
 
-async fn read(body: Body, room: Room) -> Result<EnsureRefsRequest, ApiError> {
-    let read = tokio::time::timeout(BODY_TIMEOUT, gather(body, room)).await;
-    let bytes = read.map_err(|_| ApiError::BodyTimedOut)??;
+async fn read(body: Body, reservation: BodyReservation) -> Result<EnsureRefsRequest, ApiError> {
+    let read = tokio::time::timeout(BODY_TIMEOUT, gather(body, reservation)).await;
+    let bytes = read.map_err(|_| ApiError::BodyTooSlow)??;
     let request: EnsureRefsRequest = serde_json::from_slice(&bytes).map_err(ApiError::BadJson)?;
     if request.refs.is_empty() && request.commits.is_empty() {
         return Err(ApiError::NothingToEnsure);
@@ -105,7 +105,7 @@ async fn read(body: Body, room: Room) -> Result<EnsureRefsRequest, ApiError> {
 }
 
 /// Gathers a body in memory.
-async fn gather(body: Body, mut room: Room) -> Result<Vec<u8>, ApiError> {
+async fn gather(body: Body, mut reservation: BodyReservation) -> Result<Vec<u8>, ApiError> {
     let (mut stream, mut bytes) = (body.into_data_stream(), Vec::new());
     let too_large = || ApiError::BodyTooLarge { max: MAX_BODY_LEN };
     while let Some(piece) = stream.try_next().await.map_err(|_| too_large())? {
@@ -113,7 +113,7 @@ async fn gather(body: Body, mut room: Room) -> Result<Vec<u8>, ApiError> {
         if len > MAX_BODY_LEN {
             return Err(too_large());
         }
-        if !room.make(len as u64) {
+        if !reservation.grow_to(len as u64) {
             return Err(GitHttpError::Busy.into());
         }
         bytes.extend_from_slice(&piece);

@@ -68,7 +68,7 @@ pub(crate) enum ApiError {
     #[error("the body of the request can't be read, or is longer than {max} bytes")]
     BodyTooLarge { max: usize },
     #[error("the body of the request did not come in time")]
-    BodyTimedOut,
+    BodyTooSlow,
     #[error("the query names no base: a full commit id in lower case")]
     BadBase,
     #[error("{repo} has no commit with this id, here and upstream")]
@@ -80,7 +80,7 @@ pub(crate) enum ApiError {
     #[error("the token is not one that the daemon knows")]
     UnknownToken,
     #[error("the request shows more than one credential")]
-    CredentialsTwice,
+    DuplicateCredentials,
     #[error("the daemon's policy doesn't allow the action {action} here")]
     Forbidden { action: &'static str },
     #[error("the daemon's policy can't decide")]
@@ -143,10 +143,10 @@ impl ApiError {
             Self::BadJson(_)
             | Self::NothingToEnsure
             | Self::TooManyNames { .. }
-            | Self::CredentialsTwice
+            | Self::DuplicateCredentials
             | Self::BadBase => (StatusCode::BAD_REQUEST, code::BAD_REQUEST),
             Self::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, code::BODY_TOO_LARGE),
-            Self::BodyTimedOut => (StatusCode::REQUEST_TIMEOUT, code::BAD_REQUEST),
+            Self::BodyTooSlow => (StatusCode::REQUEST_TIMEOUT, code::BAD_REQUEST),
             Self::Unauthenticated | Self::UnknownToken => {
                 (StatusCode::UNAUTHORIZED, code::UNAUTHENTICATED)
             }
@@ -173,7 +173,7 @@ impl ApiError {
             Self::NoSuchSnapshot { .. } => "It may be too old: resolve the stable URL again.",
             Self::NotReady { .. }
             | Self::LfsNotReady { .. }
-            | Self::BodyTimedOut
+            | Self::BodyTooSlow
             | Self::UpstreamFailed(_) => "Ask again in a moment.",
             Self::NoCheckout { .. } => "Use mirror.tar.zst.",
             Self::NoLfs { .. } => "There is nothing to fetch beside snapshot.tar.zst.",
@@ -190,7 +190,7 @@ impl ApiError {
             Self::Unauthenticated | Self::UnknownToken => {
                 "Ask the operator for one, and send it as Authorization: Bearer cwfs_…, or as the password."
             }
-            Self::CredentialsTwice => {
+            Self::DuplicateCredentials => {
                 "Send the daemon's token in X-Cachewfs-Token and upstream's in Authorization."
             }
             Self::Forbidden { .. } => "Ask the operator.",

@@ -16,7 +16,7 @@ pub(super) async fn healthz() -> &'static str {
 /// The daemon has found its mirrors and takes requests; it is not ready any more once it is told to
 /// stop.
 pub(super) async fn readyz(State(app): State<Arc<App>>) -> (StatusCode, &'static str) {
-    match app.life.readiness() {
+    match app.lifecycle.readiness() {
         Readiness::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
         Readiness::Ready => (StatusCode::OK, "ready\n"),
         Readiness::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),

@@ -9,11 +9,11 @@ use cachewfs_format::api::code;
 use tokio::time::timeout;
 
 use super::error::ApiError;
-use super::miss::{PATIENCE, wants_stream};
+use super::miss::{MAX_WAIT, wants_stream};
 use super::pin::Pin;
-use super::published::{self, Published, Which};
+use super::published::{self, PublishedArchive, Revision};
 use super::routes::App;
-use super::snapshots::{Request, answer_current};
+use super::snapshots::{ArchiveRequest, answer_current};
 use crate::config::LfsMode;
 use crate::mirror::is_disk_full;
 use crate::publish::{LfsError, PublishError};
@@ -23,7 +23,7 @@ use crate::repository::{LfsState, Repository, RepositoryError};
 /// and then is told to ask again: an archive whose objects are still being fetched is not streamed.
 pub(super) async fn stable(
     app: Arc<App>,
-    request: Request,
+    request: ArchiveRequest,
     pin: Pin,
 ) -> Result<Response, ApiError> {
     let repo = request.repo.clone();
@@ -73,12 +73,19 @@ pub(super) async fn stable(
     Err(ApiError::LfsNotReady { repo })
 }
 
-async fn current(app: &Arc<App>, request: &Request) -> Result<Option<Published>, ApiError> {
-    published::find(app, &request.repo, (Which::Current, ArchiveKind::Lfs)).await
+async fn current(
+    app: &Arc<App>,
+    request: &ArchiveRequest,
+) -> Result<Option<PublishedArchive>, ApiError> {
+    published::find(app, &request.repo, (Revision::Current, ArchiveKind::Lfs)).await
 }
 
 /// Says why there is no LFS archive, if that is known.
-fn why_not(request: &Request, state: &LfsState, repository: &Repository) -> Result<(), ApiError> {
+fn why_not(
+    request: &ArchiveRequest,
+    state: &LfsState,
+    repository: &Repository,
+) -> Result<(), ApiError> {
     if state.needs_none() {
         let repo = request.repo.clone();
         return Err(ApiError::NoLfs { repo });
@@ -110,7 +117,7 @@ async fn wait(app: &App, (repository, runs): (&Repository, u64)) -> Result<(), A
             () = app.registry.stopping() => Err(RepositoryError::Stopping.into()),
         }
     };
-    timeout(PATIENCE, outcome).await.unwrap_or(Ok(()))
+    timeout(MAX_WAIT, outcome).await.unwrap_or(Ok(()))
 }
 
 /// Status and code of what keeps an LFS archive from being made.

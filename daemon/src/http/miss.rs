@@ -23,10 +23,10 @@ use tracing::warn;
 use super::body::read_block;
 use super::error::ApiError;
 use super::pin::Pin;
-use super::published::{self, Published};
-use super::range::{self, Wanted};
+use super::published::{self, PublishedArchive};
+use super::range::{self, RequestedRange};
 use super::routes::App;
-use super::snapshots::{self, Request};
+use super::snapshots::{self, ArchiveRequest};
 use crate::error_chain::chain;
 use crate::publish::Fed;
 use crate::repository::{MirrorState, Repository, RepositoryError, Status};
@@ -34,7 +34,7 @@ use crate::store::Archive;
 
 /// How long to wait for the fate of a build before answering 200, which can't be taken back: a name
 /// with a typo gets 404, and a small repository a complete answer.
-pub(super) const PATIENCE: Duration = Duration::from_secs(3);
+pub(super) const MAX_WAIT: Duration = Duration::from_secs(3);
 /// Proxies and clients take a connection for dead after a minute, some after ten seconds.
 const KEEP_ALIVE: Duration = Duration::from_secs(3);
 /// A skippable frame without content (RFC 8878 section 3.1.2), with a magic number that archives
@@ -44,7 +44,7 @@ const KEEP_ALIVE_FRAME: &[u8] = b"\x50\x2A\x4D\x18\0\0\0\0";
 /// Answers while nothing is published. `status` is from before that was found.
 pub(super) async fn miss(
     app: Arc<App>,
-    request: Request,
+    request: ArchiveRequest,
     (repository, status): (Arc<Repository>, Status),
     kind: ArchiveKind,
 ) -> Result<Response, ApiError> {
@@ -86,7 +86,7 @@ pub(super) async fn miss(
         kind,
         runs_before: status.runs,
     };
-    match timeout(PATIENCE, build.end()).await {
+    match timeout(MAX_WAIT, build.end()).await {
         Ok(published) => {
             let published = published?.ok_or_else(|| not_ready(&repo, &status))?;
             Ok(snapshots::answer_stable(&app, &request, &published))
@@ -97,15 +97,15 @@ pub(super) async fn miss(
 
 /// Whether a client that asks for this can use a stream from the beginning. A client of HTTP/1.0
 /// couldn't tell one that broke from one that ended.
-pub(super) fn wants_stream(request: &Request) -> bool {
+pub(super) fn wants_stream(request: &ArchiveRequest) -> bool {
     let value = request.headers.get(header::RANGE);
-    let wanted = value.map_or(Wanted::All, |value| {
+    let wanted = value.map_or(RequestedRange::All, |value| {
         range::parse(value.to_str().unwrap_or_default(), u64::MAX)
     });
     let starts_at_0 = match wanted {
-        Wanted::All => true,
-        Wanted::Part(part) => part.start == 0,
-        Wanted::Unsatisfiable => false,
+        RequestedRange::All => true,
+        RequestedRange::Part(part) => part.start == 0,
+        RequestedRange::Unsatisfiable => false,
     };
     starts_at_0 && request.version > Version::HTTP_10 && Pin::of(&request.headers) == Pin::Absent
 }
@@ -124,7 +124,7 @@ impl Build {
     }
 
     /// Waits until the run of the repository's task ends that publishes, or fails to.
-    async fn end(&self) -> Result<Option<Published>, ApiError> {
+    async fn end(&self) -> Result<Option<PublishedArchive>, ApiError> {
         let status = tokio::select! {
             status = self.repository.status_when(|status| self.has_ended(status)) => status,
             () = self.app.registry.stopping() => return Err(RepositoryError::Stopping.into()),
@@ -191,7 +191,7 @@ impl Follower {
     }
 
     /// What follows the segments that were sent.
-    fn rest(&self, published: &Published) -> Result<Range<u64>, ApiError> {
+    fn rest(&self, published: &PublishedArchive) -> Result<Range<u64>, ApiError> {
         // Another daemon may have published another archive.
         if !published.archive.starts_with(&self.sent) {
             let repo = self.build.repository.name().clone();

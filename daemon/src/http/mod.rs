@@ -4,8 +4,8 @@
 mod admin;
 mod authorize;
 mod blocks;
-mod bodies;
 mod body;
+mod body_budget;
 mod bundle;
 mod conditional;
 mod direct;

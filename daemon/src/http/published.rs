@@ -15,14 +15,14 @@ use crate::store::Archive;
 const MAX_ARCHIVES: NonZeroUsize = NonZeroUsize::new(64).expect("64 is not 0");
 
 /// So many archives that were found are not looked for again.
-const MAX_FOUND: NonZeroUsize = NonZeroUsize::new(256).expect("256 is not 0");
+const MAX_LOOKUPS: NonZeroUsize = NonZeroUsize::new(256).expect("256 is not 0");
 
 /// For so long. A request for a range of a few KiB would spend half of its time looking.
 const MAX_AGE: Duration = Duration::from_secs(1);
 
 /// One archive of one snapshot: all that an answer is made of is of one revision.
 #[derive(Clone, Debug)]
-pub(super) struct Published {
+pub(super) struct PublishedArchive {
     pub(super) snapshot: SnapshotId,
     pub(super) kind: ArchiveKind,
     /// With its quotes.
@@ -34,11 +34,11 @@ pub(super) struct Published {
     pub(super) archive: Arc<Archive>,
 }
 
-type Key = (RepoName, SnapshotId, ArchiveKind);
+type ArchiveKey = (RepoName, SnapshotId, ArchiveKind);
 
-/// Which manifest an archive was read from: a snapshot that was deleted may be published again.
+/// Revision manifest an archive was read from: a snapshot that was deleted may be published again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Source {
+enum ManifestVersion {
     /// The one with this digest.
     Digest(Digest),
     /// The one that was written then.
@@ -47,33 +47,33 @@ enum Source {
 
 /// The archives that were asked for last.
 #[derive(Debug)]
-pub(super) struct Archives(Mutex<LruCache<Key, (Source, Published)>>);
+pub(super) struct ParsedArchives(Mutex<LruCache<ArchiveKey, (ManifestVersion, PublishedArchive)>>);
 
-impl Default for Archives {
+impl Default for ParsedArchives {
     fn default() -> Self {
         Self(Mutex::new(LruCache::new(MAX_ARCHIVES)))
     }
 }
 
-impl Archives {
-    fn get(&self, key: &Key, source: Source) -> Option<Published> {
+impl ParsedArchives {
+    fn get(&self, key: &ArchiveKey, source: ManifestVersion) -> Option<PublishedArchive> {
         let mut archives = self.lock();
         let (of, published) = archives.get(key)?;
         (*of == source).then(|| published.clone())
     }
 
-    fn put(&self, key: Key, source: Source, published: Published) {
+    fn put(&self, key: ArchiveKey, source: ManifestVersion, published: PublishedArchive) {
         self.lock().put(key, (source, published));
     }
 
-    fn lock(&self) -> MutexGuard<'_, LruCache<Key, (Source, Published)>> {
+    fn lock(&self) -> MutexGuard<'_, LruCache<ArchiveKey, (ManifestVersion, PublishedArchive)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Which archive of a repository is asked for.
+/// Revision archive of a repository is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Which {
+pub(super) enum Revision {
     Current,
     /// That of this snapshot.
     Snapshot(SnapshotId),
@@ -83,24 +83,24 @@ pub(super) enum Which {
 
 /// What was found lately.
 #[derive(Debug)]
-pub(super) struct Found(Mutex<LruCache<(RepoName, Which, ArchiveKind), Fresh>>);
+pub(super) struct RecentLookups(Mutex<LruCache<(RepoName, Revision, ArchiveKind), Lookup>>);
 
 #[derive(Debug)]
-struct Fresh {
-    published: Published,
-    looked_at: Instant,
+struct Lookup {
+    published: PublishedArchive,
+    started_at: Instant,
     /// The store's number of changes before it was looked at.
     changes: u64,
 }
 
-impl Default for Found {
+impl Default for RecentLookups {
     fn default() -> Self {
-        Self(Mutex::new(LruCache::new(MAX_FOUND)))
+        Self(Mutex::new(LruCache::new(MAX_LOOKUPS)))
     }
 }
 
-impl Found {
-    fn lock(&self) -> MutexGuard<'_, LruCache<(RepoName, Which, ArchiveKind), Fresh>> {
+impl RecentLookups {
+    fn lock(&self) -> MutexGuard<'_, LruCache<(RepoName, Revision, ArchiveKind), Lookup>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -110,30 +110,30 @@ impl Found {
 pub(super) async fn find(
     app: &Arc<App>,
     repo: &RepoName,
-    (which, kind): (Which, ArchiveKind),
-) -> Result<Option<Published>, ApiError> {
+    (which, kind): (Revision, ArchiveKind),
+) -> Result<Option<PublishedArchive>, ApiError> {
     let key = (repo.clone(), which, kind);
-    let (looked_at, changes) = (Instant::now(), app.store.changes());
-    let is_fresh = |fresh: &&Fresh| {
-        fresh.changes == changes && looked_at.duration_since(fresh.looked_at) < MAX_AGE
+    let (started_at, changes) = (Instant::now(), app.store.changes());
+    let is_fresh = |fresh: &&Lookup| {
+        fresh.changes == changes && started_at.duration_since(fresh.started_at) < MAX_AGE
     };
-    if let Some(fresh) = app.found.lock().get(&key).filter(is_fresh) {
+    if let Some(fresh) = app.lookups.lock().get(&key).filter(is_fresh) {
         return Ok(Some(fresh.published.clone()));
     }
     let (finder, repo) = (Arc::clone(app), repo.clone());
     let look = move || match which {
-        Which::Current => current(&finder, &repo, kind),
-        Which::Snapshot(snapshot) => of_snapshot(&finder, &repo, (snapshot, kind)),
-        Which::Toc(toc) => of_toc(&finder, &repo, (toc, kind)),
+        Revision::Current => current(&finder, &repo, kind),
+        Revision::Snapshot(snapshot) => of_snapshot(&finder, &repo, (snapshot, kind)),
+        Revision::Toc(toc) => of_toc(&finder, &repo, (toc, kind)),
     };
     let found = tokio::task::spawn_blocking(look).await??;
     if let Some(published) = found.clone() {
-        let fresh = Fresh {
+        let fresh = Lookup {
             published,
-            looked_at,
+            started_at,
             changes,
         };
-        app.found.lock().put(key, fresh);
+        app.lookups.lock().put(key, fresh);
     }
     Ok(found)
 }
@@ -143,20 +143,20 @@ pub(super) fn current(
     app: &App,
     repo: &RepoName,
     kind: ArchiveKind,
-) -> Result<Option<Published>, ApiError> {
+) -> Result<Option<PublishedArchive>, ApiError> {
     let store = app.store_of(kind);
     let Some(pointer) = store.pointer(repo)? else {
         return Ok(None);
     };
     let key = (repo.clone(), pointer.snapshot, kind);
-    let source = Source::Digest(pointer.manifest);
-    if let Some(published) = app.archives.get(&key, source) {
+    let source = ManifestVersion::Digest(pointer.manifest);
+    if let Some(published) = app.parsed.get(&key, source) {
         return Ok(Some(published));
     }
     let manifest = store.current_manifest(repo, &pointer)?;
     let published = published(app, &manifest, kind)
         .ok_or_else(|| ApiError::NoCheckout { repo: repo.clone() })?;
-    app.archives.put(key, source, published.clone());
+    app.parsed.put(key, source, published.clone());
     Ok(Some(published))
 }
 
@@ -173,21 +173,21 @@ pub(super) fn of_snapshot(
     app: &App,
     repo: &RepoName,
     (snapshot, kind): (SnapshotId, ArchiveKind),
-) -> Result<Option<Published>, ApiError> {
+) -> Result<Option<PublishedArchive>, ApiError> {
     let store = app.store_of(kind);
     let snapshot = id_of(snapshot, kind);
     let Some(written_at) = store.manifest_written_at(repo, snapshot)? else {
         return Ok(None);
     };
     let key = (repo.clone(), snapshot, kind);
-    let source = Source::WrittenAt(written_at);
-    if let Some(published) = app.archives.get(&key, source) {
+    let source = ManifestVersion::WrittenAt(written_at);
+    if let Some(published) = app.parsed.get(&key, source) {
         return Ok(Some(published));
     }
     let manifest = store.manifest(repo, snapshot)?;
     let published = manifest.and_then(|(manifest, _)| published(app, &manifest, kind));
     if let Some(published) = &published {
-        app.archives.put(key, source, published.clone());
+        app.parsed.put(key, source, published.clone());
     }
     Ok(published)
 }
@@ -197,7 +197,7 @@ fn of_toc(
     app: &App,
     repo: &RepoName,
     (toc, kind): (Digest, ArchiveKind),
-) -> Result<Option<Published>, ApiError> {
+) -> Result<Option<PublishedArchive>, ApiError> {
     let Some(snapshot) = app.revisions_of(kind).find(repo, kind, &toc)? else {
         return Ok(None);
     };
@@ -206,9 +206,9 @@ fn of_toc(
     Ok(published.filter(|published| published.etag == etag(&toc)))
 }
 
-fn published(app: &App, manifest: &Manifest, kind: ArchiveKind) -> Option<Published> {
+fn published(app: &App, manifest: &Manifest, kind: ArchiveKind) -> Option<PublishedArchive> {
     let layout = manifest.archives.get(&kind)?;
-    Some(Published {
+    Some(PublishedArchive {
         snapshot: manifest.snapshot,
         kind,
         etag: etag(&layout.toc),

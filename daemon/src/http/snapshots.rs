@@ -13,14 +13,14 @@ use cachewfs_format::api::{
 use cachewfs_format::{ArchiveKind, RepoName, SnapshotId};
 
 use super::body::stream_range;
-use super::conditional::{Condition, Validators};
+use super::conditional::{PreconditionOutcome, Validators};
 use super::direct;
 use super::error::ApiError;
 use super::lfs;
 use super::miss;
 use super::pin::{self, Pin};
-use super::published::{self, Published, Which};
-use super::range::{self, Wanted};
+use super::published::{self, PublishedArchive, Revision};
+use super::range::{self, RequestedRange};
 use super::routes::App;
 use crate::repository::RepositoryError;
 
@@ -29,7 +29,7 @@ const IMMUTABLE: &str = "public, max-age=31536000, immutable";
 
 /// A request for an archive.
 #[derive(Debug)]
-pub(super) struct Request {
+pub(super) struct ArchiveRequest {
     pub(super) repo: RepoName,
     pub(super) method: Method,
     pub(super) version: Version,
@@ -40,13 +40,13 @@ pub(super) struct Request {
 /// one also has the repository mirrored, if it isn't.
 pub(super) async fn stable(
     app: Arc<App>,
-    request: Request,
+    request: ArchiveRequest,
     kind: ArchiveKind,
 ) -> Result<Response, ApiError> {
     let pin = Pin::of(&request.headers);
     if let Pin::Revision(toc) = pin {
         let toc = toc.ok_or(ApiError::PreconditionFailed)?;
-        let pinned = published::find(&app, &request.repo, (Which::Toc(toc), kind)).await?;
+        let pinned = published::find(&app, &request.repo, (Revision::Toc(toc), kind)).await?;
         let pinned = pinned.ok_or(ApiError::PreconditionFailed)?;
         return Ok(answer_stable(&app, &request, &pinned));
     }
@@ -66,7 +66,7 @@ pub(super) async fn stable(
     };
     // Looked at before the store, so that no publish is missed.
     let status = repository.as_ref().map(|repository| repository.status());
-    let current = published::find(&app, &request.repo, (Which::Current, kind)).await?;
+    let current = published::find(&app, &request.repo, (Revision::Current, kind)).await?;
     if let Some(published) = current {
         if is_get && let Some(repository) = repository {
             repository.revalidate();
@@ -86,8 +86,8 @@ pub(super) async fn stable(
 /// Answers with what is current, or with the older one that a condition pins a download to.
 pub(super) async fn answer_current(
     app: &Arc<App>,
-    request: &Request,
-    (published, pin): (&Published, Pin),
+    request: &ArchiveRequest,
+    (published, pin): (&PublishedArchive, Pin),
 ) -> Result<Response, ApiError> {
     if let Some(older) = pinned_by_condition(app, request, published).await? {
         return Ok(answer_stable(app, request, &older));
@@ -102,9 +102,9 @@ pub(super) async fn answer_current(
 /// on.
 async fn pinned_by_condition(
     app: &Arc<App>,
-    request: &Request,
-    current: &Published,
-) -> Result<Option<Published>, ApiError> {
+    request: &ArchiveRequest,
+    current: &PublishedArchive,
+) -> Result<Option<PublishedArchive>, ApiError> {
     let tag = request.headers.get(header::IF_MATCH);
     let tag = tag.and_then(|tag| tag.to_str().ok()).map(str::trim);
     let Some(tag) = tag.filter(|&tag| {
@@ -117,17 +117,17 @@ async fn pinned_by_condition(
     let Some(toc) = pin::toc_of(tag) else {
         return Ok(None);
     };
-    published::find(app, &request.repo, (Which::Toc(toc), current.kind)).await
+    published::find(app, &request.repo, (Revision::Toc(toc), current.kind)).await
 }
 
 /// Answers with the snapshot that the URL names.
 pub(super) async fn immutable(
     app: Arc<App>,
-    request: Request,
+    request: ArchiveRequest,
     kind: ArchiveKind,
     id: SnapshotId,
 ) -> Result<Response, ApiError> {
-    let found = published::find(&app, &request.repo, (Which::Snapshot(id), kind)).await?;
+    let found = published::find(&app, &request.repo, (Revision::Snapshot(id), kind)).await?;
     let Some(published) = found else {
         return Err(ApiError::NoSuchSnapshot { repo: request.repo });
     };
@@ -142,7 +142,7 @@ pub(super) async fn immutable(
 
 /// The answer to a probe: no body, so a GET's `Content-Length` can only be 0; the size of the archive
 /// is in a `Content-Range`, in the form that a 416 has it. A HEAD gives it as `Content-Length` too.
-fn answer_probe(request: &Request, published: &Published) -> Response {
+fn answer_probe(request: &ArchiveRequest, published: &PublishedArchive) -> Response {
     let builder = headers(request, published, NO_CACHE)
         .header(header::VARY, SNAPSHOT_PIN_HEADER)
         .header(header::ACCEPT_RANGES, "bytes")
@@ -157,7 +157,11 @@ fn answer_probe(request: &Request, published: &Published) -> Response {
 
 /// Every answer of the stable URL carries the token of its revision; and where a bundle is that brings
 /// it up to date, if the mirror has moved on.
-pub(super) fn answer_stable(app: &App, request: &Request, published: &Published) -> Response {
+pub(super) fn answer_stable(
+    app: &App,
+    request: &ArchiveRequest,
+    published: &PublishedArchive,
+) -> Response {
     let mut response = answer(request, published, NO_CACHE);
     let headers = response.headers_mut();
     if let Ok(token) = pin::token(&published.etag).parse() {
@@ -180,8 +184,8 @@ pub(super) fn answer_stable(app: &App, request: &Request, published: &Published)
 }
 
 fn headers(
-    request: &Request,
-    published: &Published,
+    request: &ArchiveRequest,
+    published: &PublishedArchive,
     cache_control: &'static str,
 ) -> response::Builder {
     let builder = Response::builder()
@@ -217,7 +221,7 @@ enum Planned {
 }
 
 impl Planned {
-    fn into_response(self, published: &Published) -> Response {
+    fn into_response(self, published: &PublishedArchive) -> Response {
         let (builder, part) = match self {
             Self::Bare(response) => return response,
             Self::All(builder) => (builder, 0..published.size),
@@ -227,22 +231,30 @@ impl Planned {
     }
 }
 
-fn answer(request: &Request, published: &Published, cache_control: &'static str) -> Response {
+fn answer(
+    request: &ArchiveRequest,
+    published: &PublishedArchive,
+    cache_control: &'static str,
+) -> Response {
     plan(request, published, cache_control).into_response(published)
 }
 
-fn plan(request: &Request, published: &Published, cache_control: &'static str) -> Planned {
+fn plan(
+    request: &ArchiveRequest,
+    published: &PublishedArchive,
+    cache_control: &'static str,
+) -> Planned {
     let validators = Validators {
         etag: &published.etag,
         modified: published.modified,
     };
-    let condition = validators.check(&request.headers);
-    if condition == Condition::Failed {
+    let outcome = validators.check(&request.headers);
+    if outcome == PreconditionOutcome::Failed {
         return Planned::Bare(ApiError::PreconditionFailed.into_response());
     }
     let bare = |builder| Planned::Bare(finish(builder, Body::empty()));
     let builder = headers(request, published, cache_control);
-    if condition == Condition::NotModified {
+    if outcome == PreconditionOutcome::NotModified {
         return bare(builder.status(StatusCode::NOT_MODIFIED));
     }
     let builder = builder
@@ -260,10 +272,10 @@ fn plan(request: &Request, published: &Published, cache_control: &'static str) -
         {
             range::parse(value, size)
         }
-        _ => Wanted::All,
+        _ => RequestedRange::All,
     };
     match wanted {
-        Wanted::All => {
+        RequestedRange::All => {
             let builder = builder
                 .status(StatusCode::OK)
                 .header(header::CONTENT_LENGTH, size);
@@ -272,7 +284,7 @@ fn plan(request: &Request, published: &Published, cache_control: &'static str) -
             }
             Planned::All(builder)
         }
-        Wanted::Part(part) => {
+        RequestedRange::Part(part) => {
             let content_range = format!("bytes {}-{}/{size}", part.start, part.end - 1);
             let builder = builder
                 .status(StatusCode::PARTIAL_CONTENT)
@@ -280,7 +292,7 @@ fn plan(request: &Request, published: &Published, cache_control: &'static str) -
                 .header(header::CONTENT_LENGTH, part.end - part.start);
             Planned::Part(builder, part)
         }
-        Wanted::Unsatisfiable => bare(
+        RequestedRange::Unsatisfiable => bare(
             builder
                 .status(StatusCode::RANGE_NOT_SATISFIABLE)
                 .header(header::CONTENT_RANGE, format!("bytes */{size}")),

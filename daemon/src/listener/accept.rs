@@ -11,14 +11,14 @@ use tracing::{debug, warn};
 
 use super::Tls;
 use super::connection::Connection;
-use crate::shares::{Place, Shares};
+use crate::shares::{Permit, Shares};
 
 /// How long nothing is accepted after the system had no room for a connection.
-const PAUSE: Duration = Duration::from_millis(100);
+const RETRY_DELAY: Duration = Duration::from_millis(100);
 /// So many clients may be agreeing on TLS; more wait where the kernel keeps them.
 const MAX_HANDSHAKES: usize = 512;
 /// So many of them from one address: who says nothing must not hold up all others.
-const MAX_HANDSHAKES_EACH: usize = MAX_HANDSHAKES / 4;
+const MAX_HANDSHAKES_PER_ADDRESS: usize = MAX_HANDSHAKES / 4;
 /// Connections where the system has no limit on open files.
 const MAX_CONNECTIONS: u64 = 1 << 16;
 
@@ -32,7 +32,7 @@ pub(super) struct Accepted {
     pub(super) connection: Connection,
     pub(super) address: SocketAddr,
     /// Among all connections.
-    pub(super) place: Place,
+    pub(super) permit: Permit,
 }
 
 /// Accepts connections, with TLS or without.
@@ -58,7 +58,7 @@ impl Listener {
             let (sender, ready) = mpsc::channel(MAX_HANDSHAKES);
             Handshakes {
                 tls,
-                shares: Shares::new(MAX_HANDSHAKES, MAX_HANDSHAKES_EACH),
+                shares: Shares::new(MAX_HANDSHAKES, MAX_HANDSHAKES_PER_ADDRESS),
                 sender,
                 ready,
             }
@@ -82,12 +82,12 @@ impl Listener {
             loop {
                 let free = connections.free().await;
                 let (stream, address) = accept(tcp).await;
-                let place = free.and_then(|free| connections.take(free, address.ip()));
-                if let Some(place) = place {
+                let permit = free.and_then(|free| connections.take(free, address.ip()));
+                if let Some(permit) = permit {
                     return Accepted {
                         connection: Connection::Plain(stream),
                         address,
-                        place,
+                        permit,
                     };
                 }
                 refuse(address);
@@ -100,11 +100,11 @@ impl Listener {
             };
             tokio::select! {
                 Some(ready) = handshakes.ready.recv() => return ready,
-                ((turn, place), (stream, address)) = next => {
-                    let turn = turn.and_then(|free| handshakes.shares.take(free, address.ip()));
-                    let place = place.and_then(|free| connections.take(free, address.ip()));
-                    match (turn, place) {
-                        (Some(turn), Some(place)) => handshakes.begin(stream, address, (turn, place)),
+                ((handshake, permit), (stream, address)) = next => {
+                    let handshake = handshake.and_then(|free| handshakes.shares.take(free, address.ip()));
+                    let permit = permit.and_then(|free| connections.take(free, address.ip()));
+                    match (handshake, permit) {
+                        (Some(handshake), Some(permit)) => handshakes.begin(stream, address, (handshake, permit)),
                         _ => refuse(address),
                     }
                 }
@@ -115,19 +115,19 @@ impl Listener {
 
 impl Handshakes {
     /// Agrees with a client on TLS, which takes the time it takes.
-    fn begin(&self, stream: TcpStream, address: SocketAddr, (turn, place): (Place, Place)) {
+    fn begin(&self, stream: TcpStream, address: SocketAddr, (handshake, permit): (Permit, Permit)) {
         let (tls, sender) = (self.tls.clone(), self.sender.clone());
         tokio::spawn(async move {
             if let Some(connection) = tls.accept(stream).await {
                 let accepted = Accepted {
                     connection,
                     address,
-                    place,
+                    permit,
                 };
                 // Nobody waits for it any more when the daemon stops.
                 sender.send(accepted).await.ok();
             }
-            drop(turn);
+            drop(handshake);
         });
     }
 }
@@ -156,7 +156,7 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
             Err(error) if is_of_connection(&error) => {}
             Err(error) => {
                 warn!(%error, "Can't accept a connection");
-                tokio::time::sleep(PAUSE).await;
+                tokio::time::sleep(RETRY_DELAY).await;
             }
         }
     }

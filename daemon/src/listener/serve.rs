@@ -48,7 +48,7 @@ async fn serve_one(
     let Accepted {
         connection,
         address,
-        place,
+        permit,
     } = accepted;
     let router = TowerToHyperService::new(router);
     let service = service_fn(|request: Request<Incoming>| {
@@ -72,5 +72,5 @@ async fn serve_one(
     if let Err(error) = ended {
         trace!(%error, "A connection broke");
     }
-    drop(place);
+    drop(permit);
 }

@@ -18,7 +18,7 @@ use super::connection::Connection;
 use crate::reloaded::Reloaded;
 
 /// How long a client may take to agree on how to encrypt.
-const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The `[tls]` section: without it, plain HTTP is served. Both files are read again when they change.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -66,7 +66,7 @@ impl Tls {
     /// Agrees with a client on how to encrypt; `None` if that fails, or takes too long.
     pub(super) async fn accept(&self, stream: TcpStream) -> Option<Connection> {
         let acceptor = TlsAcceptor::from(self.0.current());
-        match timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await {
+        match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
             Ok(Ok(stream)) => Some(Connection::Tls(Box::new(stream))),
             Ok(Err(error)) => {
                 debug!(%error, "A client doesn't agree on TLS");

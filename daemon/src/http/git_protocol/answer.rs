@@ -11,10 +11,11 @@ use axum::response::Response;
 use futures_util::StreamExt as _;
 
 use super::body::receive;
-use super::pass_on::{Passed, pass_on};
+use super::pass_on::{UpstreamRequest, pass_on};
 use super::server::GitServer;
-use super::target::{Service, Target};
-use super::{GitHttpError, headers, upload_pack};
+use super::target::{GitTarget, Service};
+use super::upload_pack::UploadPackRequest;
+use super::{GitHttpError, headers};
 use crate::auth::Caller;
 use crate::http::error::ApiError;
 use crate::http::routes::not_allowed;
@@ -25,7 +26,7 @@ const UPLOAD_PACK_REQUEST: &str = "application/x-git-upload-pack-request";
 /// Answers a request of a git client.
 pub(in crate::http) async fn answer(
     server: Arc<GitServer>,
-    target: Target,
+    target: GitTarget,
     request: Request,
 ) -> Result<Response, ApiError> {
     let upstream = server.registry.check(&target.repo)?;
@@ -44,13 +45,14 @@ pub(in crate::http) async fn answer(
                 return Ok(not_allowed("GET"));
             }
             match service(parts.uri.query())? {
-                Asked::UploadPack => {
-                    let reader = upload_pack::Reader::open(server, target, &parts, protocol)?;
+                AdvertisedService::UploadPack => {
+                    let reader = UploadPackRequest::open(server, target, &parts, protocol)?;
                     reader.info_refs().await?
                 }
-                Asked::ReceivePack => {
-                    let passed = Passed::as_it_comes(&upstream, &target, &parts, Body::empty())?;
-                    pass_on(&server, passed).await?
+                AdvertisedService::ReceivePack => {
+                    let upstream_request =
+                        UpstreamRequest::as_it_comes(&upstream, &target, &parts, Body::empty())?;
+                    pass_on(&server, upstream_request).await?
                 }
             }
         }
@@ -59,14 +61,14 @@ pub(in crate::http) async fn answer(
         }
         Service::UploadPack => read(server, target, (parts, body), protocol).await?,
         Service::ReceivePack => {
-            let passed = Passed::as_it_comes(&upstream, &target, &parts, body)?;
-            let moved = UpstreamMoved(server.registry.find(&target.repo));
-            let response = pass_on(&server, passed).await?;
-            response.map(|body| hold(body, moved))
+            let upstream_request = UpstreamRequest::as_it_comes(&upstream, &target, &parts, body)?;
+            let push = PushGuard(server.registry.find(&target.repo));
+            let response = pass_on(&server, upstream_request).await?;
+            response.map(|body| hold(body, push))
         }
         Service::Other(_) => {
-            let passed = Passed::as_it_comes(&upstream, &target, &parts, body)?;
-            pass_on(&server, passed).await?
+            let upstream_request = UpstreamRequest::as_it_comes(&upstream, &target, &parts, body)?;
+            pass_on(&server, upstream_request).await?
         }
     };
     // The permit goes with the body: the request lasts until that is sent.
@@ -76,7 +78,7 @@ pub(in crate::http) async fn answer(
 /// Receives what a client wants to read, and answers.
 async fn read(
     server: Arc<GitServer>,
-    target: Target,
+    target: GitTarget,
     (parts, body): (Parts, Body),
     protocol: Option<String>,
 ) -> Result<Response, ApiError> {
@@ -86,10 +88,10 @@ async fn read(
         return Err(GitHttpError::BadContentType { expected }.into());
     }
     let client = client(&parts);
-    let room = (&*server.tmp, server.bodies.begin(client));
-    let body = receive(body, &parts.headers, server.body_limits(), room).await?;
+    let storage = (&*server.tmp, server.body_budget.reserve(client));
+    let body = receive(body, &parts.headers, server.body_limits(), storage).await?;
     let admitted = server.admit(client)?;
-    let reader = upload_pack::Reader::open(server, target, &parts, protocol)?;
+    let reader = UploadPackRequest::open(server, target, &parts, protocol)?;
     let response = reader.rpc(body).await?;
     Ok(response.map(|body| hold(body, admitted)))
 }
@@ -102,9 +104,9 @@ pub(in crate::http) fn client(parts: &Parts) -> IpAddr {
 }
 
 /// Says, when a push is over, that whatever was known of upstream is out of date.
-struct UpstreamMoved(Option<Arc<Repository>>);
+struct PushGuard(Option<Arc<Repository>>);
 
-impl Drop for UpstreamMoved {
+impl Drop for PushGuard {
     fn drop(&mut self) {
         if let Some(repository) = &self.0 {
             repository.upstream_moved();
@@ -120,16 +122,16 @@ fn hold(body: Body, held: impl Send + Sync + 'static) -> Body {
     }))
 }
 
-enum Asked {
+enum AdvertisedService {
     UploadPack,
     ReceivePack,
 }
 
 /// What the query of `info/refs` asks for: exactly one service, and nothing else.
-fn service(query: Option<&str>) -> Result<Asked, GitHttpError> {
+fn service(query: Option<&str>) -> Result<AdvertisedService, GitHttpError> {
     match query {
-        Some("service=git-upload-pack") => Ok(Asked::UploadPack),
-        Some("service=git-receive-pack") => Ok(Asked::ReceivePack),
+        Some("service=git-upload-pack") => Ok(AdvertisedService::UploadPack),
+        Some("service=git-receive-pack") => Ok(AdvertisedService::ReceivePack),
         _ => Err(GitHttpError::BadService),
     }
 }

@@ -17,7 +17,7 @@ use futures_util::TryStreamExt as _;
 use tokio::time::timeout;
 
 use super::GitHttpError;
-use crate::http::bodies::Room;
+use crate::http::body_budget::BodyReservation;
 
 /// How much of the beginning is kept in memory, in bytes: what is wanted comes before what the client
 /// has, and nearly all requests are shorter.
@@ -35,7 +35,7 @@ const DISCARD_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The limits of one body.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
+pub(super) struct BodyLimits {
     /// After decompression.
     pub(super) bytes: u64,
     pub(super) time: Duration,
@@ -43,14 +43,14 @@ pub(super) struct Limits {
 
 /// A body that has arrived.
 #[derive(Debug)]
-pub(super) struct Received {
+pub(super) struct ReceivedBody {
     head: Bytes,
     len: u64,
     file: Arc<File>,
-    _room: Room,
+    _reservation: BodyReservation,
 }
 
-impl Received {
+impl ReceivedBody {
     /// The beginning.
     pub(super) fn head(&self) -> &[u8] {
         &self.head
@@ -73,13 +73,13 @@ impl Received {
 pub(super) async fn receive(
     body: Body,
     headers: &HeaderMap,
-    limits: Limits,
-    (tmp, room): (&Path, Room),
-) -> Result<Received, GitHttpError> {
+    limits: BodyLimits,
+    (tmp, reservation): (&Path, BodyReservation),
+) -> Result<ReceivedBody, GitHttpError> {
     let file = tempfile::tempfile_in(tmp).map_err(spool)?;
-    let sink = Sink {
+    let sink = BodySink {
         file,
-        room,
+        reservation,
         head: Vec::new(),
         len: 0,
         limit: limits.bytes,
@@ -141,9 +141,9 @@ fn encoding(headers: &HeaderMap) -> Result<Encoding, GitHttpError> {
 }
 
 enum Decoder {
-    Plain(Sink),
+    Plain(BodySink),
     Gzip {
-        decoder: Box<GzDecoder<Sink>>,
+        decoder: Box<GzDecoder<BodySink>>,
         /// How many compressed bytes have come.
         taken: u64,
     },
@@ -165,7 +165,7 @@ impl Decoder {
         }
     }
 
-    fn finish(self) -> Result<Received, GitHttpError> {
+    fn finish(self) -> Result<ReceivedBody, GitHttpError> {
         let sink = match self {
             Self::Plain(sink) => sink,
             Self::Gzip { mut decoder, .. } => {
@@ -176,19 +176,19 @@ impl Decoder {
                     .map_err(|error| GitHttpError::BadGzip(Arc::new(error)))?
             }
         };
-        Ok(Received {
+        Ok(ReceivedBody {
             head: sink.head.into(),
             len: sink.len,
             file: Arc::new(sink.file),
-            _room: sink.room,
+            _reservation: sink.reservation,
         })
     }
 }
 
 /// Where a body goes, up to its limit.
-struct Sink {
+struct BodySink {
     file: File,
-    room: Room,
+    reservation: BodyReservation,
     head: Vec<u8>,
     len: u64,
     limit: u64,
@@ -198,7 +198,7 @@ struct Sink {
     error: Option<GitHttpError>,
 }
 
-impl Sink {
+impl BodySink {
     fn why(&mut self, error: std::io::Error) -> GitHttpError {
         let decoding = || GitHttpError::BadGzip(Arc::new(error));
         self.error.take().unwrap_or_else(decoding)
@@ -210,7 +210,7 @@ impl Sink {
     }
 }
 
-impl std::io::Write for Sink {
+impl std::io::Write for BodySink {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         let (limit, len) = (self.limit, self.len + bytes.len() as u64);
         if len > limit {
@@ -219,7 +219,7 @@ impl std::io::Write for Sink {
         if len > self.inflated_limit {
             return Err(self.fail(GitHttpError::BodyInflates { ratio: MAX_RATIO }));
         }
-        if !self.room.make(len) {
+        if !self.reservation.grow_to(len) {
             return Err(self.fail(GitHttpError::Busy));
         }
         if let Err(error) = self.file.write_all(bytes) {

@@ -11,16 +11,16 @@
 mod answer;
 mod body;
 mod error;
-mod foreign;
 mod headers;
-mod opened;
 mod pass_on;
 mod relay;
+mod running;
 mod server;
 mod target;
+mod unmirrored;
 mod upload_pack;
 
 pub(super) use answer::{answer, client};
 pub(super) use error::GitHttpError;
 pub(super) use server::GitServer;
-pub(super) use target::{Target, parse, parse_other};
+pub(super) use target::{GitTarget, parse, parse_other};

@@ -22,7 +22,7 @@ const QUEUE_LEN: usize = 4;
 
 /// How long answers may take.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
+pub(super) struct AnswerLimits {
     /// From beginning to end.
     pub(super) total: Duration,
     /// For the client to take a piece.
@@ -32,7 +32,7 @@ pub(super) struct Limits {
 /// Where answers are passed on.
 #[derive(Clone, Debug)]
 pub(super) struct Relay {
-    pub(super) limits: Limits,
+    pub(super) limits: AnswerLimits,
     pub(super) tasks: TaskTracker,
     pub(super) stop: CancellationToken,
 }

@@ -9,14 +9,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::time::timeout;
 
 use super::pass_on::SharedAnswers;
-use super::relay::{Limits, Relay};
+use super::relay::{AnswerLimits, Relay};
 use super::{GitHttpError, body};
 use crate::app::tmp_directory;
 use crate::config::Config;
-use crate::http::bodies::Bodies;
+use crate::http::body_budget::BodyBudget;
 use crate::mirror::Git;
 use crate::repository::Registry;
-use crate::shares::{Place, Shares};
+use crate::shares::{Permit, Shares};
 
 /// How many of the longest bodies find room on disk at the same time.
 const MAX_LONGEST_BODIES: u64 = 16;
@@ -31,9 +31,9 @@ pub(in crate::http) struct GitServer {
     /// Follows no redirects by itself, and asks no other place than the one it is told.
     pub(super) client: reqwest::Client,
     pub(super) shared: SharedAnswers,
-    pub(in crate::http) counters: Counters,
+    pub(in crate::http) counters: GitCounters,
     /// Bodies on disk.
-    pub(super) bodies: Bodies,
+    pub(super) body_budget: BodyBudget,
     /// Requests that are answered, or passed on while they come.
     requests: Shares,
     /// Processes that serve.
@@ -44,7 +44,7 @@ pub(in crate::http) struct GitServer {
 
 /// What was done for git clients, counted from the daemon's start.
 #[derive(Debug, Default)]
-pub(in crate::http) struct Counters {
+pub(in crate::http) struct GitCounters {
     /// Requests that were answered from a mirror.
     pub(in crate::http) from_mirror: AtomicU64,
     /// Requests that were passed on to upstream.
@@ -55,7 +55,7 @@ pub(in crate::http) struct Counters {
     pub(in crate::http) stale: AtomicU64,
 }
 
-impl Counters {
+impl GitCounters {
     /// Adds one, and gives the sum.
     pub(super) fn count(counter: &AtomicU64) -> u64 {
         counter.fetch_add(1, Ordering::Relaxed) + 1
@@ -72,7 +72,7 @@ impl GitServer {
             git: registry.git(),
             tmp: tmp_directory(&config),
             relay: Relay {
-                limits: Limits {
+                limits: AnswerLimits {
                     total: limits.answer_timeout,
                     idle: limits.idle_timeout,
                 },
@@ -81,8 +81,8 @@ impl GitServer {
             },
             client: registry.client(),
             shared: SharedAnswers::default(),
-            counters: Counters::default(),
-            bodies: Bodies::new(max_body_bytes, body::HEAD_LEN as u64),
+            counters: GitCounters::default(),
+            body_budget: BodyBudget::new(max_body_bytes, body::HEAD_LEN as u64),
             requests: Shares::leaving_a_quarter(limits.max_requests),
             processes: Shares::leaving_a_quarter(limits.max_processes),
             passed_on: Mutex::default(),
@@ -94,48 +94,48 @@ impl GitServer {
         self.registry.config()
     }
 
-    pub(super) fn body_limits(&self) -> body::Limits {
+    pub(super) fn body_limits(&self) -> body::BodyLimits {
         let config = self.config();
-        body::Limits {
+        body::BodyLimits {
             bytes: config.git_http.max_body_bytes,
             time: config.git_http.body_timeout,
         }
     }
 
     /// Room for one request more of `client`, which is not waited for.
-    pub(super) fn admit(&self, client: IpAddr) -> Result<Place, GitHttpError> {
+    pub(super) fn admit(&self, client: IpAddr) -> Result<Permit, GitHttpError> {
         self.requests.try_take(client).ok_or(GitHttpError::Busy)
     }
 
     /// A turn to run a process.
-    pub(super) async fn process_turn(&self, client: IpAddr) -> Result<Place, GitHttpError> {
-        self.turn(&self.processes, client).await
+    pub(super) async fn process_permit(&self, client: IpAddr) -> Result<Permit, GitHttpError> {
+        self.permit(&self.processes, client).await
     }
 
     /// A turn to talk to `host`.
-    pub(super) async fn upstream_turn(
+    pub(super) async fn upstream_permit(
         &self,
         host: &str,
         client: IpAddr,
-    ) -> Result<Place, GitHttpError> {
-        let turns = {
+    ) -> Result<Permit, GitHttpError> {
+        let shares = {
             // Hosts are those of the configuration: a request for another has been refused.
             let mut hosts = self
                 .passed_on
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
             let limit = self.config().git_http.max_passed_on;
-            let turns = hosts.entry(host.to_owned());
-            turns
+            let shares = hosts.entry(host.to_owned());
+            shares
                 .or_insert_with(|| Shares::leaving_a_quarter(limit))
                 .clone()
         };
-        self.turn(&turns, client).await
+        self.permit(&shares, client).await
     }
 
-    async fn turn(&self, turns: &Shares, client: IpAddr) -> Result<Place, GitHttpError> {
-        match timeout(self.config().git_http.queue_timeout, turns.wait(client)).await {
-            Ok(Some(place)) => Ok(place),
+    async fn permit(&self, shares: &Shares, client: IpAddr) -> Result<Permit, GitHttpError> {
+        match timeout(self.config().git_http.queue_timeout, shares.wait(client)).await {
+            Ok(Some(permit)) => Ok(permit),
             Ok(None) | Err(_) => Err(GitHttpError::Busy),
         }
     }

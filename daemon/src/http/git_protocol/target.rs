@@ -26,13 +26,13 @@ pub(super) enum Service {
 
 /// A request of a git client, or of something that takes the daemon for upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::http) struct Target {
+pub(in crate::http) struct GitTarget {
     pub(super) repo: RepoName,
     pub(super) spelling: Spelling,
     pub(super) service: Service,
 }
 
-impl Target {
+impl GitTarget {
     /// Whether the request is meant to change something upstream. Batches of LFS are how it is read, too.
     pub(in crate::http) fn is_push(&self, query: Option<&str>, is_read: bool) -> bool {
         match &self.service {
@@ -52,7 +52,7 @@ const LFS: &str = "/info/lfs/";
 
 /// Finds what belongs to the git protocol in the path of a URL after `/git/`; `None` if that path
 /// is for others to understand.
-pub(in crate::http) fn parse(rest: &str, names: &Config) -> Result<Option<Target>, ApiError> {
+pub(in crate::http) fn parse(rest: &str, names: &Config) -> Result<Option<GitTarget>, ApiError> {
     let services = [
         ("/info/refs", Service::InfoRefs),
         ("/git-upload-pack", Service::UploadPack),
@@ -74,7 +74,10 @@ pub(in crate::http) fn parse(rest: &str, names: &Config) -> Result<Option<Target
 
 /// Takes what nobody else understands for a path below the repository upstream. Only `.git` says
 /// where the name of the repository ends.
-pub(in crate::http) fn parse_other(rest: &str, names: &Config) -> Result<Option<Target>, ApiError> {
+pub(in crate::http) fn parse_other(
+    rest: &str,
+    names: &Config,
+) -> Result<Option<GitTarget>, ApiError> {
     let Some((name, tail)) = rest.split_once(".git/") else {
         return Ok(None);
     };
@@ -82,12 +85,12 @@ pub(in crate::http) fn parse_other(rest: &str, names: &Config) -> Result<Option<
     target(&format!("{name}.git"), Service::Other(path), names).map(Some)
 }
 
-fn target(name: &str, service: Service, names: &Config) -> Result<Target, ApiError> {
+fn target(name: &str, service: Service, names: &Config) -> Result<GitTarget, ApiError> {
     let spelling = match name.strip_suffix(".git") {
         Some(_) => Spelling::WithGit,
         None => Spelling::Plain,
     };
-    Ok(Target {
+    Ok(GitTarget {
         repo: parse_repo(name, names)?,
         spelling,
         service,
@@ -113,11 +116,11 @@ fn checked(path: &str) -> Result<String, ApiError> {
 mod tests {
     use super::*;
 
-    fn parse(rest: &str) -> Result<Option<Target>, ApiError> {
+    fn parse(rest: &str) -> Result<Option<GitTarget>, ApiError> {
         super::parse(rest, &Config::default())
     }
 
-    fn parse_other(rest: &str) -> Result<Option<Target>, ApiError> {
+    fn parse_other(rest: &str) -> Result<Option<GitTarget>, ApiError> {
         super::parse_other(rest, &Config::default())
     }
 

@@ -10,12 +10,12 @@ use axum::response::Response;
 use bytes::Bytes;
 use tracing::{debug, warn};
 
-use super::body::Received;
-use super::opened::Opened;
-use super::pass_on::{Passed, build, pass_on_shared};
-use super::server::{Counters, GitServer};
-use super::target::Target;
-use super::{GitHttpError, foreign, headers};
+use super::body::ReceivedBody;
+use super::pass_on::{UpstreamRequest, build, pass_on_shared};
+use super::running::RunningUploadPack;
+use super::server::{GitCounters, GitServer};
+use super::target::GitTarget;
+use super::{GitHttpError, headers, unmirrored};
 use crate::error_chain::chain;
 use crate::http::authorize::MovedTo;
 use crate::http::error::ApiError;
@@ -35,9 +35,9 @@ const MAX_GATHERED_LEN: usize = 256 << 10;
 
 /// One request to read a repository.
 #[derive(Debug)]
-pub(super) struct Reader {
+pub(super) struct UploadPackRequest {
     server: Arc<GitServer>,
-    target: Target,
+    target: GitTarget,
     repository: Arc<Repository>,
     protocol: Option<String>,
     headers: HeaderMap,
@@ -46,7 +46,7 @@ pub(super) struct Reader {
 
 /// Where an answer comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum AnswerSource {
     Mirror,
     /// The mirror, though upstream can't be asked whether it has moved.
     StaleMirror,
@@ -55,20 +55,20 @@ enum Place {
 
 /// What an answer depends on: refs move, objects don't.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Subject {
+enum DependsOn {
     Refs,
     Objects,
 }
 
 /// The two kinds of answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum AnswerKind {
     Advertisement,
     Result,
 }
 
-impl Kind {
-    fn of(body: Option<&Arc<Received>>) -> Self {
+impl AnswerKind {
+    fn of(body: Option<&Arc<ReceivedBody>>) -> Self {
         body.map_or(Self::Advertisement, |_| Self::Result)
     }
 
@@ -80,11 +80,11 @@ impl Kind {
     }
 }
 
-impl Reader {
+impl UploadPackRequest {
     /// Has the repository mirrored, too, if it isn't.
     pub(super) fn open(
         server: Arc<GitServer>,
-        target: Target,
+        target: GitTarget,
         parts: &Parts,
         protocol: Option<String>,
     ) -> Result<Self, ApiError> {
@@ -105,89 +105,89 @@ impl Reader {
 
     /// The capabilities; before protocol version 2, the refs too.
     pub(super) async fn info_refs(self) -> Result<Response, ApiError> {
-        let subject = if self.is_version_2() {
-            Subject::Objects
+        let depends_on = if self.is_version_2() {
+            DependsOn::Objects
         } else {
-            Subject::Refs
+            DependsOn::Refs
         };
-        Ok(self.answer(None, subject).await?)
+        Ok(self.answer(None, depends_on).await?)
     }
 
     /// A listing of refs, or a pack.
-    pub(super) async fn rpc(self, body: Received) -> Result<Response, ApiError> {
+    pub(super) async fn rpc(self, body: ReceivedBody) -> Result<Response, ApiError> {
         let body = Arc::new(body);
-        let subject = if self.is_version_2() && pkt_line::depends_on_refs(body.head()) {
-            Subject::Refs
+        let depends_on = if self.is_version_2() && pkt_line::depends_on_refs(body.head()) {
+            DependsOn::Refs
         } else {
-            Subject::Objects
+            DependsOn::Objects
         };
-        if subject == Subject::Refs && self.is_ready() {
-            let foreign = foreign::prefixes(body.head(), &self.server.config().namespaces);
-            if !foreign.is_empty() {
-                return Ok(self.list(&body, &foreign).await?);
+        if depends_on == DependsOn::Refs && self.is_ready() {
+            let unmirrored = unmirrored::prefixes(body.head(), &self.server.config().namespaces);
+            if !unmirrored.is_empty() {
+                return Ok(self.list(&body, &unmirrored).await?);
             }
         }
-        Ok(self.answer(Some(&body), subject).await?)
+        Ok(self.answer(Some(&body), depends_on).await?)
     }
 
     async fn answer(
         &self,
-        body: Option<&Arc<Received>>,
-        subject: Subject,
+        body: Option<&Arc<ReceivedBody>>,
+        depends_on: DependsOn,
     ) -> Result<Response, GitHttpError> {
-        let place = self.place(subject).await;
-        if place != Place::Upstream {
-            return self.read_mirror(body, (subject, place)).await;
+        let source = self.source(depends_on).await;
+        if source != AnswerSource::Upstream {
+            return self.read_mirror(body, (depends_on, source)).await;
         }
-        let passed = self.pass_on(body, subject).await;
+        let passed = self.pass_on(body, depends_on).await;
         if is_answer(&passed) || !self.is_ready() {
             return passed;
         }
-        let place = self.note_stale(passed.err());
-        self.read_mirror(body, (subject, place)).await
+        let source = self.note_stale(passed.err());
+        self.read_mirror(body, (depends_on, source)).await
     }
 
     /// Lists refs, some of which are not mirrored: from upstream, unless the mirror has branches or
     /// tags that they may be short for; as far as the mirror has them, if upstream fails.
     async fn list(
         &self,
-        body: &Arc<Received>,
-        foreign: &[String],
+        body: &Arc<ReceivedBody>,
+        unmirrored: &[String],
     ) -> Result<Response, GitHttpError> {
-        let place = self.place(Subject::Refs).await;
-        if place == Place::Upstream {
-            return self.answer(Some(body), Subject::Refs).await;
+        let source = self.source(DependsOn::Refs).await;
+        if source == AnswerSource::Upstream {
+            return self.answer(Some(body), DependsOn::Refs).await;
         }
         let mut listing = self
             .start(&self.repository.mirror_path(), Some(body))
             .await?;
         let gathered = listing.gather(MAX_GATHERED_LEN).await;
         gathered.map_err(|error| GitHttpError::Git(Arc::new(error)))?;
-        if !foreign::are_listed(listing.begun(), foreign) {
-            let passed = self.pass_on(Some(body), Subject::Refs).await;
+        if !unmirrored::are_listed(listing.begun(), unmirrored) {
+            let passed = self.pass_on(Some(body), DependsOn::Refs).await;
             if is_answer(&passed) {
                 return passed;
             }
             let repo = &self.target.repo;
             debug!(%repo, "Upstream doesn't list refs that are not mirrored");
         }
-        Ok(self.respond(listing, Kind::Result, place))
+        Ok(self.respond(listing, AnswerKind::Result, source))
     }
 
     /// Answers from the mirror, unless that lacks what is wanted: then upstream is asked.
     async fn read_mirror(
         &self,
-        body: Option<&Arc<Received>>,
-        (subject, place): (Subject, Place),
+        body: Option<&Arc<ReceivedBody>>,
+        (depends_on, source): (DependsOn, AnswerSource),
     ) -> Result<Response, GitHttpError> {
         let repo = &self.target.repo;
         match self.start(&self.repository.mirror_path(), body).await {
             // The client most often wants an object that the mirror lacks. Upstream decides.
-            Ok(opened) if pkt_line::is_refusal(opened.begun()) => {
-                opened.end().await;
+            Ok(running) if pkt_line::is_refusal(running.begun()) => {
+                running.end().await;
                 debug!(%repo, "The mirror of {repo} refuses what a git client wants");
             }
-            Ok(opened) => return Ok(self.respond(opened, Kind::of(body), place)),
+            Ok(running) => return Ok(self.respond(running, AnswerKind::of(body), source)),
             // A client that learned upstream's capabilities before the mirror was there may use one
             // that we don't have; and a mirror that is broken is no reason to serve nothing.
             Err(GitHttpError::Git(error)) => {
@@ -195,7 +195,7 @@ impl Reader {
             }
             Err(error) => return Err(error),
         }
-        self.pass_on(body, subject).await
+        self.pass_on(body, depends_on).await
     }
 
     fn is_ready(&self) -> bool {
@@ -208,43 +208,43 @@ impl Reader {
         failure.is_some_and(|failure| failure.error.moved_to().is_some())
     }
 
-    async fn place(&self, subject: Subject) -> Place {
+    async fn source(&self, depends_on: DependsOn) -> AnswerSource {
         if !self.is_ready() || self.has_moved() {
-            return Place::Upstream;
+            return AnswerSource::Upstream;
         }
-        if subject == Subject::Objects {
-            return Place::Mirror;
+        if depends_on == DependsOn::Objects {
+            return AnswerSource::Mirror;
         }
         let interval = self.server.config().ref_check_interval;
         match self.repository.fresh_within(interval).await {
-            Ok(Freshness::Fresh) => Place::Mirror,
-            Ok(Freshness::Behind) => Place::Upstream,
+            Ok(Freshness::Fresh) => AnswerSource::Mirror,
+            Ok(Freshness::Behind) => AnswerSource::Upstream,
             // Upstream sends the client to the other name.
-            Err(error) if error.moved_to().is_some() => Place::Upstream,
+            Err(error) if error.moved_to().is_some() => AnswerSource::Upstream,
             Err(error) => self.note_stale(Some(error)),
         }
     }
 
     /// It is better to serve what there is than to serve nothing; the answer says so.
-    fn note_stale(&self, error: Option<impl std::error::Error>) -> Place {
+    fn note_stale(&self, error: Option<impl std::error::Error>) -> AnswerSource {
         let repo = &self.target.repo;
-        let stale_answers = Counters::count(&self.server.counters.stale);
+        let stale_answers = GitCounters::count(&self.server.counters.stale);
         let error = error.map(|error| chain(&error));
         warn!(%repo, stale_answers, error, "Serving {repo} as it was: upstream can't be asked");
-        Place::StaleMirror
+        AnswerSource::StaleMirror
     }
 
     /// Passes the request on to upstream; one on this machine is served from its directory.
     async fn pass_on(
         &self,
-        body: Option<&Arc<Received>>,
-        subject: Subject,
+        body: Option<&Arc<ReceivedBody>>,
+        depends_on: DependsOn,
     ) -> Result<Response, GitHttpError> {
         let upstream = self.repository.upstream();
         if let Some(directory) = upstream.directory() {
             return self.read_directory(&directory, body).await;
         }
-        let mut passed = Passed::to_read(
+        let mut request = UpstreamRequest::to_read(
             &upstream,
             &self.target,
             (&self.headers, self.client),
@@ -252,56 +252,61 @@ impl Reader {
         )?;
         if !self.headers.contains_key(header::AUTHORIZATION) {
             let authorization = upstream.authorization().await;
-            passed.own_authorization =
+            request.own_authorization =
                 authorization.map_err(|error| GitHttpError::Credentials(Arc::new(error)))?;
         }
-        let is_listing = subject == Subject::Refs;
+        let is_listing = depends_on == DependsOn::Refs;
         let max_age = is_listing.then_some(self.server.config().ref_check_interval);
-        pass_on_shared(&self.server, passed, max_age).await
+        pass_on_shared(&self.server, request, max_age).await
     }
 
     async fn read_directory(
         &self,
         directory: &Path,
-        body: Option<&Arc<Received>>,
+        body: Option<&Arc<ReceivedBody>>,
     ) -> Result<Response, GitHttpError> {
-        let opened = match self.start(directory, body).await {
+        let running = match self.start(directory, body).await {
             Err(GitHttpError::Git(error))
                 if error.exit_code().is_some() && !is_repository(directory) =>
             {
                 let url = self.repository.upstream().url().to_owned();
                 return Err(GitHttpError::NotFound { url });
             }
-            opened => opened?,
+            running => running?,
         };
-        Counters::count(&self.server.counters.passed_on);
-        Ok(self.respond(opened, Kind::of(body), Place::Upstream))
+        GitCounters::count(&self.server.counters.passed_on);
+        Ok(self.respond(running, AnswerKind::of(body), AnswerSource::Upstream))
     }
 
     async fn start(
         &self,
         repository: &Path,
-        body: Option<&Arc<Received>>,
-    ) -> Result<Opened, GitHttpError> {
+        body: Option<&Arc<ReceivedBody>>,
+    ) -> Result<RunningUploadPack, GitHttpError> {
         let from = (self.client, self.protocol.as_deref());
-        Opened::start(&self.server, repository, from, body).await
+        RunningUploadPack::start(&self.server, repository, from, body).await
     }
 
-    fn respond(&self, opened: Opened, kind: Kind, place: Place) -> Response {
+    fn respond(
+        &self,
+        running: RunningUploadPack,
+        kind: AnswerKind,
+        source: AnswerSource,
+    ) -> Response {
         let repo = &self.target.repo;
-        debug!(%repo, ?place, ?kind, "Answering a git client that reads {repo}");
+        debug!(%repo, ?source, ?kind, "Answering a git client that reads {repo}");
         let mut headers = headers::no_cache();
-        if place != Place::Upstream {
-            Counters::count(&self.server.counters.from_mirror);
+        if source != AnswerSource::Upstream {
+            GitCounters::count(&self.server.counters.from_mirror);
         }
-        if place == Place::StaleMirror {
+        if source == AnswerSource::StaleMirror {
             headers.insert(header::WARNING, WARNING_STALE);
             headers.insert(STALE, HeaderValue::from_static("upstream_failed"));
         }
-        let needs_service_line = kind == Kind::Advertisement && !self.is_version_2();
+        let needs_service_line = kind == AnswerKind::Advertisement && !self.is_version_2();
         headers.insert(header::CONTENT_TYPE, kind.content_type());
         let service_line = needs_service_line.then(|| Bytes::from_static(SERVICE_LINE));
-        let body = opened.into_body(&self.server.relay, service_line);
+        let body = running.into_body(&self.server.relay, service_line);
         build(StatusCode::OK, headers, body)
     }
 }

@@ -11,7 +11,7 @@ use serde::Serialize;
 use tokio::sync::Mutex;
 use tracing::debug;
 
-use super::snapshots::{KnownSnapshots, SnapshotReport, of_pointer};
+use super::snapshots::{SnapshotReport, SnapshotReports, of_pointer};
 use crate::at_once::map_at_once;
 use crate::clock::seconds_since_epoch;
 use crate::error_chain::chain;
@@ -132,7 +132,7 @@ pub(super) struct DiskReport {
 /// The last report, and what it took long to find out.
 #[derive(Debug, Default)]
 pub(in crate::http) struct Reports {
-    known: Arc<KnownSnapshots>,
+    known: Arc<SnapshotReports>,
     /// Held while a report is made, so that any number of readers cost one.
     last: Mutex<Option<(Instant, Arc<Report>)>>,
 }
@@ -163,7 +163,7 @@ pub(super) async fn current(app: &Arc<App>) -> Result<Arc<Report>, ApiError> {
     Ok(report)
 }
 
-fn make(app: &App, known: &KnownSnapshots) -> Report {
+fn make(app: &App, known: &SnapshotReports) -> Report {
     let mut repositories = app.registry.all();
     repositories.retain(|repository| !repository.status().is_unknown());
     let repositories_total = repositories.len();
@@ -198,7 +198,7 @@ fn make(app: &App, known: &KnownSnapshots) -> Report {
         version: env!("CARGO_PKG_VERSION"),
         now: seconds_since_epoch(),
         uptime_seconds: app.began.elapsed().as_secs(),
-        readiness: match app.life.readiness() {
+        readiness: match app.lifecycle.readiness() {
             Readiness::Starting => "starting",
             Readiness::Ready => "ready",
             Readiness::Stopping => "stopping",
@@ -296,7 +296,7 @@ fn elsewhere(app: &App) -> Vec<RepositoryReport> {
 }
 
 fn describe(
-    (app, known): (&App, &KnownSnapshots),
+    (app, known): (&App, &SnapshotReports),
     repository: &Repository,
     pointer: Result<&Option<Pointer>, &StoreError>,
 ) -> RepositoryReport {

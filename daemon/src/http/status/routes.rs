@@ -42,7 +42,7 @@ async fn html(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
 
 /// What programs want to know, and the same in words for the page's script.
 #[derive(Debug, Serialize)]
-struct Answer<'a> {
+struct StatusAnswer<'a> {
     #[serde(flatten)]
     report: &'a Report,
     view: View,
@@ -51,7 +51,7 @@ struct Answer<'a> {
 /// `GET /api/v1/status`.
 async fn json(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
     let report = report::current(&app).await?;
-    let answer = Answer {
+    let answer = StatusAnswer {
         report: &report,
         view: View::of(&report),
     };

@@ -14,9 +14,9 @@ use serde::Serialize;
 use crate::store::{Store, StoreError};
 
 /// So many of a repository's snapshots are described.
-const MAX_SHOWN: usize = 5;
+const MAX_DESCRIBED: usize = 5;
 /// Manifests of large repositories take long to parse: so many descriptions are remembered.
-const MAX_KNOWN: NonZeroUsize = NonZeroUsize::new(4096).expect("4096 is not 0");
+const MAX_REPORTS: NonZeroUsize = NonZeroUsize::new(4096).expect("4096 is not 0");
 
 /// So long a list of snapshots is remembered, unless another becomes current: old ones are deleted.
 const MAX_LIST_AGE: Duration = Duration::from_mins(5);
@@ -37,36 +37,36 @@ pub(in crate::http) struct SnapshotReport {
 }
 
 /// Each with the snapshot before that it is compared with.
-type Key = (RepoName, SnapshotId, Option<SnapshotId>);
+type ReportKey = (RepoName, SnapshotId, Option<SnapshotId>);
 
 /// What was found out so far.
 #[derive(Debug)]
-pub(super) struct KnownSnapshots(Mutex<Known>);
+pub(super) struct SnapshotReports(Mutex<CachedReports>);
 
 #[derive(Debug)]
-struct Known {
+struct CachedReports {
     /// Snapshots don't change.
-    reports: LruCache<Key, SnapshotReport>,
-    lists: LruCache<RepoName, List>,
+    reports: LruCache<ReportKey, SnapshotReport>,
+    lists: LruCache<RepoName, CachedList>,
 }
 
 /// The snapshots of a repository, newest first, while the first of them is current.
 #[derive(Clone, Debug)]
-struct List {
+struct CachedList {
     ids: Vec<SnapshotId>,
     at: Instant,
 }
 
-impl Default for KnownSnapshots {
+impl Default for SnapshotReports {
     fn default() -> Self {
-        Self(Mutex::new(Known {
-            reports: LruCache::new(MAX_KNOWN),
+        Self(Mutex::new(CachedReports {
+            reports: LruCache::new(MAX_REPORTS),
             lists: LruCache::new(MAX_LISTS),
         }))
     }
 }
 
-impl KnownSnapshots {
+impl SnapshotReports {
     /// The newest snapshots of `repo`, newest first, and how many there are; blocks.
     pub(super) fn newest(
         &self,
@@ -84,13 +84,14 @@ impl KnownSnapshots {
         (repo, current): (&RepoName, SnapshotId),
     ) -> Result<(Vec<SnapshotReport>, usize), StoreError> {
         let list = self.lock().lists.get(repo).cloned();
-        let is_good =
-            |list: &List| list.ids.first() == Some(&current) && list.at.elapsed() < MAX_LIST_AGE;
+        let is_good = |list: &CachedList| {
+            list.ids.first() == Some(&current) && list.at.elapsed() < MAX_LIST_AGE
+        };
         let ids = if let Some(list) = list.filter(is_good) {
             list.ids
         } else {
             let (at, ids) = (Instant::now(), store.newest_snapshots(repo)?);
-            let list = List {
+            let list = CachedList {
                 ids: ids.clone(),
                 at,
             };
@@ -107,7 +108,7 @@ impl KnownSnapshots {
         ids: &[SnapshotId],
     ) -> Result<(Vec<SnapshotReport>, usize), StoreError> {
         let mut newest = Vec::new();
-        for (index, &id) in ids.iter().take(MAX_SHOWN).enumerate() {
+        for (index, &id) in ids.iter().take(MAX_DESCRIBED).enumerate() {
             let key = (repo.clone(), id, ids.get(index + 1).copied());
             let known = self.lock().reports.get(&key).cloned();
             newest.extend(match known {
@@ -118,7 +119,11 @@ impl KnownSnapshots {
         Ok((newest, ids.len()))
     }
 
-    fn describe(&self, store: &Store, key: Key) -> Result<Option<SnapshotReport>, StoreError> {
+    fn describe(
+        &self,
+        store: &Store,
+        key: ReportKey,
+    ) -> Result<Option<SnapshotReport>, StoreError> {
         let (repo, id, before) = &key;
         // It may be deleted meanwhile.
         let Some((manifest, _)) = store.manifest(repo, *id)? else {
@@ -135,7 +140,7 @@ impl KnownSnapshots {
         Ok(report)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Known> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, CachedReports> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -4,5 +4,5 @@ mod request;
 mod shared;
 mod spool;
 
-pub(super) use request::{Passed, build, pass_on};
+pub(super) use request::{UpstreamRequest, build, pass_on};
 pub(super) use shared::{SharedAnswers, pass_on_shared};

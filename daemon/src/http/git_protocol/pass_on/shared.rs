@@ -14,20 +14,20 @@ use futures_util::{StreamExt as _, stream};
 use tokio::sync::watch;
 use tracing::warn;
 
-use super::request::{Head, Passed, PassedBody, pass_on, pieces, send};
+use super::request::{UpstreamBody, UpstreamHead, UpstreamRequest, pass_on, pieces, send};
 use super::spool::{Spool, SpoolReader};
 use crate::error_chain::chain;
 use crate::http::git_protocol::GitHttpError;
-use crate::http::git_protocol::server::{Counters, GitServer};
+use crate::http::git_protocol::server::{GitCounters, GitServer};
 
 /// Answers that are being fetched, by what was asked.
 #[derive(Debug, Default)]
-pub(in crate::http::git_protocol) struct SharedAnswers(Mutex<HashMap<Digest, Arc<Shared>>>);
+pub(in crate::http::git_protocol) struct SharedAnswers(Mutex<HashMap<Digest, Arc<SharedAnswer>>>);
 
 #[derive(Debug)]
-struct Shared {
+struct SharedAnswer {
     began: Instant,
-    head: watch::Sender<Option<Result<Head, GitHttpError>>>,
+    head: watch::Sender<Option<Result<UpstreamHead, GitHttpError>>>,
     spool: Arc<Spool>,
 }
 
@@ -35,13 +35,13 @@ struct Shared {
 /// sent, where the answer changes with time.
 pub(in crate::http::git_protocol) async fn pass_on_shared(
     server: &Arc<GitServer>,
-    passed: Passed,
+    request: UpstreamRequest,
     max_age: Option<Duration>,
 ) -> Result<Response, GitHttpError> {
-    let Some(key) = key(&passed) else {
-        return pass_on(server, passed).await;
+    let Some(key) = key(&request) else {
+        return pass_on(server, request).await;
     };
-    let (shared, reader) = join_or_lead(server, key, passed, max_age)?;
+    let (shared, reader) = join_or_lead(server, key, request, max_age)?;
     let mut head = shared.head.subscribe();
     let head = head.wait_for(Option::is_some).await;
     let head = head.ok().and_then(|head| head.clone());
@@ -54,18 +54,18 @@ pub(in crate::http::git_protocol) async fn pass_on_shared(
 
 /// What makes two requests the same. Those with credentials never are, and long ones are not worth
 /// comparing.
-fn key(passed: &Passed) -> Option<Digest> {
-    if passed.headers.contains_key(header::AUTHORIZATION) {
+fn key(request: &UpstreamRequest) -> Option<Digest> {
+    if request.headers.contains_key(header::AUTHORIZATION) {
         return None;
     }
-    let body = match &passed.body {
-        PassedBody::Nothing => &[],
-        PassedBody::Received(body) => &**body.whole()?,
-        PassedBody::Stream(_) => return None,
+    let body = match &request.body {
+        UpstreamBody::Nothing => &[],
+        UpstreamBody::Received(body) => &**body.whole()?,
+        UpstreamBody::Stream(_) => return None,
     };
-    let mut text = format!("{} {}\n", passed.method, passed.url).into_bytes();
+    let mut text = format!("{} {}\n", request.method, request.url).into_bytes();
     for name in ["git-protocol", "accept-encoding", "content-type"] {
-        let value = passed.headers.get(name);
+        let value = request.headers.get(name);
         text.extend_from_slice(value.map_or(b"", |value| value.as_bytes()));
         text.push(b'\n');
     }
@@ -76,20 +76,20 @@ fn key(passed: &Passed) -> Option<Digest> {
 fn join_or_lead(
     server: &Arc<GitServer>,
     key: Digest,
-    passed: Passed,
+    request: UpstreamRequest,
     max_age: Option<Duration>,
-) -> Result<(Arc<Shared>, SpoolReader), GitHttpError> {
+) -> Result<(Arc<SharedAnswer>, SpoolReader), GitHttpError> {
     let mut answers = server.shared.lock();
     if let Some(shared) = answers.get(&key)
         && max_age.is_none_or(|max_age| shared.began.elapsed() <= max_age)
         && let Some(reader) = shared.spool.join()
     {
-        Counters::count(&server.counters.shared);
+        GitCounters::count(&server.counters.shared);
         return Ok((Arc::clone(shared), reader));
     }
     let (spool, reader) = Spool::create(&server.tmp, server.config().git_http.spool_bytes)
         .map_err(|error| GitHttpError::Spool(Arc::new(error)))?;
-    let shared = Arc::new(Shared {
+    let shared = Arc::new(SharedAnswer {
         began: Instant::now(),
         head: watch::Sender::new(None),
         spool,
@@ -97,19 +97,19 @@ fn join_or_lead(
     answers.insert(key, Arc::clone(&shared));
     let (leader, server) = (Arc::clone(&shared), Arc::clone(server));
     server.clone().relay.tasks.spawn(async move {
-        leader.lead(&server, passed).await;
+        leader.lead(&server, request).await;
         server.shared.forget(&key, &leader);
     });
     Ok((shared, reader))
 }
 
 impl SharedAnswers {
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Digest, Arc<Shared>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Digest, Arc<SharedAnswer>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A later request may have taken the place of one that was too old to be joined.
-    fn forget(&self, key: &Digest, shared: &Arc<Shared>) {
+    fn forget(&self, key: &Digest, shared: &Arc<SharedAnswer>) {
         let mut answers = self.lock();
         if answers
             .get(key)
@@ -120,13 +120,13 @@ impl SharedAnswers {
     }
 }
 
-impl Shared {
+impl SharedAnswer {
     /// Fetches the answer to its end.
-    async fn lead(&self, server: &GitServer, passed: Passed) {
+    async fn lead(&self, server: &GitServer, request: UpstreamRequest) {
         let relay = &server.relay;
         let limit = relay.limits.total;
         let fetched = tokio::select! {
-            fetched = tokio::time::timeout(limit, self.fetch(server, passed)) => fetched
+            fetched = tokio::time::timeout(limit, self.fetch(server, request)) => fetched
                 .unwrap_or(Err(GitHttpError::UpstreamTooSlow { limit })),
             () = relay.stop.cancelled() => Err(GitHttpError::Busy),
             () = self.spool.abandoned() => return,
@@ -146,11 +146,15 @@ impl Shared {
         }
     }
 
-    async fn fetch(&self, server: &GitServer, passed: Passed) -> Result<(), GitHttpError> {
+    async fn fetch(
+        &self,
+        server: &GitServer,
+        request: UpstreamRequest,
+    ) -> Result<(), GitHttpError> {
         let _turn = server
-            .upstream_turn(passed.base.host(), passed.client)
+            .upstream_permit(request.base.host(), request.client)
             .await?;
-        let (head, response) = send(server, passed).await?;
+        let (head, response) = send(server, request).await?;
         self.head.send_replace(Some(Ok(head)));
         let mut pieces = std::pin::pin!(pieces(response, server.relay.limits.idle));
         while let Some(piece) = pieces.next().await {

@@ -42,7 +42,7 @@ pub(super) enum SpoolError {
 pub(super) struct Spool {
     file: Arc<File>,
     window: u64,
-    state: Mutex<State>,
+    state: Mutex<SpoolState>,
     /// Sent when there is more to read, or no more will come.
     grown: watch::Sender<()>,
     /// Sent when a reader has moved on or gone.
@@ -50,17 +50,17 @@ pub(super) struct Spool {
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct SpoolState {
     written: u64,
     freed: u64,
-    end: Option<End>,
+    end: Option<SpoolEnd>,
     /// Where each reader is.
     readers: HashMap<u64, u64>,
     next_reader: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
+enum SpoolEnd {
     Whole,
     Broken,
 }
@@ -91,11 +91,11 @@ impl Spool {
     pub(super) fn join(self: &Arc<Self>) -> Option<SpoolReader> {
         let mut state = self.lock();
         let is_open =
-            state.freed == 0 && !state.readers.is_empty() && state.end != Some(End::Broken);
+            state.freed == 0 && !state.readers.is_empty() && state.end != Some(SpoolEnd::Broken);
         is_open.then(|| self.add_reader(&mut state))
     }
 
-    fn add_reader(self: &Arc<Self>, state: &mut State) -> SpoolReader {
+    fn add_reader(self: &Arc<Self>, state: &mut SpoolState) -> SpoolReader {
         let id = state.next_reader;
         state.next_reader += 1;
         state.readers.insert(id, 0);
@@ -147,15 +147,15 @@ impl Spool {
 
     /// No more will come, and what is there is all.
     pub(super) fn finish(&self) {
-        self.end(End::Whole);
+        self.end(SpoolEnd::Whole);
     }
 
     /// No more will come; readers learn that it is not all, unless it is finished.
     pub(super) fn give_up(&self) {
-        self.end(End::Broken);
+        self.end(SpoolEnd::Broken);
     }
 
-    fn end(&self, end: End) {
+    fn end(&self, end: SpoolEnd) {
         self.lock().end.get_or_insert(end);
         self.grown.send_replace(());
     }
@@ -172,7 +172,7 @@ impl Spool {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, SpoolState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -189,8 +189,8 @@ impl SpoolReader {
                     break (at, BLOCK_LEN.min(state.written - at));
                 }
                 match state.end {
-                    Some(End::Whole) => return Ok(None),
-                    Some(End::Broken) => return Err(SpoolError::Broken),
+                    Some(SpoolEnd::Whole) => return Ok(None),
+                    Some(SpoolEnd::Broken) => return Err(SpoolError::Broken),
                     None => {}
                 }
             }

@@ -10,33 +10,33 @@ use futures_util::{StreamExt as _, stream};
 use tokio::time::timeout;
 
 use super::GitHttpError;
-use super::body::Received;
+use super::body::ReceivedBody;
 use super::relay::Relay;
 use super::server::GitServer;
 use crate::mirror::{GitError, GitStream, UploadPack};
 use crate::pkt_line;
-use crate::shares::Place;
+use crate::shares::Permit;
 
 /// A process whose first packet is here.
 #[derive(Debug)]
-pub(super) struct Opened {
+pub(super) struct RunningUploadPack {
     begun: Bytes,
     stream: GitStream,
-    turn: Place,
+    permit: Permit,
     /// The input, which takes room as long as git may read it.
-    body: Option<Arc<Received>>,
+    body: Option<Arc<ReceivedBody>>,
 }
 
-impl Opened {
+impl RunningUploadPack {
     /// Starts the answer to the request in `body`, or to `info/refs`, and waits for its first packet.
     pub(super) async fn start(
         server: &GitServer,
         repository: &Path,
         (client, protocol): (IpAddr, Option<&str>),
-        body: Option<&Arc<Received>>,
+        body: Option<&Arc<ReceivedBody>>,
     ) -> Result<Self, GitHttpError> {
         let failed = |error| GitHttpError::Git(Arc::new(error));
-        let turn = server.process_turn(client).await?;
+        let permit = server.process_permit(client).await?;
         let upload_pack = UploadPack {
             git: &server.git,
             config: &server.config().git,
@@ -47,14 +47,14 @@ impl Opened {
             Some(body) => upload_pack.answer(body.rewound()?),
             None => upload_pack.advertise(),
         };
-        let mut opened = Self {
+        let mut running = Self {
             begun: Bytes::new(),
             stream: stream.map_err(failed)?,
-            turn,
+            permit,
             body: body.cloned(),
         };
         let limit = server.config().git_http.answer_timeout;
-        let begun = timeout(limit, opened.gather_until(pkt_line::has_first_packet)).await;
+        let begun = timeout(limit, running.gather_until(pkt_line::has_first_packet)).await;
         let command = || "upload-pack".to_owned();
         let timed_out = |_| {
             Err(GitError::TimedOut {
@@ -63,7 +63,7 @@ impl Opened {
             })
         };
         begun.unwrap_or_else(timed_out).map_err(failed)?;
-        Ok(opened)
+        Ok(running)
     }
 
     /// What is here of the answer.
@@ -105,6 +105,6 @@ impl Opened {
             Some(mut rest) => Ok(rest.next().await?.map(|bytes| (bytes, Some(rest)))),
             None => Ok::<_, GitError>(None),
         });
-        relay.body(stream::iter(begun).chain(rest), (self.turn, self.body))
+        relay.body(stream::iter(begun).chain(rest), (self.permit, self.body))
     }
 }

@@ -9,7 +9,7 @@ use crate::pkt_line;
 
 /// The prefixes that the `ls-refs` which begins with `head` asks for outside of what is mirrored.
 pub(super) fn prefixes(head: &[u8], namespaces: &[String]) -> Vec<String> {
-    let is_foreign = |prefix: &&str| {
+    let is_unmirrored = |prefix: &&str| {
         let name = prefix.strip_prefix("refs/").unwrap_or_default();
         let overlaps =
             |namespace: &str| prefix.starts_with(namespace) || namespace.starts_with(*prefix);
@@ -19,7 +19,7 @@ pub(super) fn prefixes(head: &[u8], namespaces: &[String]) -> Vec<String> {
             .any(|guess| name.starts_with(guess));
         name.contains('/') && !is_guess && !mirrored_namespaces(namespaces).any(overlaps)
     };
-    let prefixes = pkt_line::ref_prefixes(head).filter(is_foreign);
+    let prefixes = pkt_line::ref_prefixes(head).filter(is_unmirrored);
     prefixes.map(str::to_owned).collect()
 }
 
@@ -77,11 +77,11 @@ mod tests {
             "0123 refs/heads/feature/x\n",
             "0123 refs/tags/v1 peeled:4567\n",
         ]);
-        let foreign = |name: &str| vec![name.to_owned()];
+        let unmirrored = |name: &str| vec![name.to_owned()];
 
-        assert!(are_listed(&listing, &foreign("refs/feature/x")));
-        assert!(!are_listed(&listing, &foreign("refs/pull/1/head")));
-        assert!(!are_listed(&listing, &foreign("refs/feature")));
-        assert!(!are_listed(b"0000", &foreign("refs/feature/x")));
+        assert!(are_listed(&listing, &unmirrored("refs/feature/x")));
+        assert!(!are_listed(&listing, &unmirrored("refs/pull/1/head")));
+        assert!(!are_listed(&listing, &unmirrored("refs/feature")));
+        assert!(!are_listed(b"0000", &unmirrored("refs/feature/x")));
     }
 }
