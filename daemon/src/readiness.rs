@@ -1,20 +1,20 @@
-//! Whether the daemon takes requests, for load balancers.
+//! Whether the daemon takes requests, for load balancers (`/readyz`).
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio_util::sync::CancellationToken;
 
-/// How far the daemon is in its lifecycle.
+/// A phase in the life of the daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Readiness {
-    /// It looks for mirrors on disk.
+    /// The daemon looks for mirrors on its disk.
     Starting,
     Ready,
-    /// It was told to stop, and may still take requests for `drain_delay`.
+    /// The daemon got a signal to stop, and takes requests for `drain_delay` more.
     Stopping,
 }
 
-/// Tells how far the daemon is.
+/// The current phase of the daemon's life.
 #[derive(Debug)]
 pub(crate) struct Lifecycle {
     has_started: AtomicBool,
@@ -22,7 +22,8 @@ pub(crate) struct Lifecycle {
 }
 
 impl Lifecycle {
-    /// `shutdown` is cancelled when the daemon is told to stop.
+    /// Creates the state of a daemon that starts. `shutdown` is cancelled when a signal tells it to
+    /// stop.
     pub(crate) fn new(shutdown: CancellationToken) -> Self {
         Self {
             has_started: AtomicBool::new(false),

@@ -1,4 +1,5 @@
-//! Who may do what: tokens and policy of the configuration, with what was decided before.
+//! Access control: identifies callers by their tokens and decides by the policy what they may do.
+//! The decisions are cached.
 
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
@@ -16,35 +17,35 @@ use super::token::{NewToken, TokenHash};
 use super::tokens::{Subject, Tokens, TokensError};
 use crate::reloaded::Reloaded;
 
-/// So many decisions are kept, of some 300 bytes each. A policy sees no clock and nothing
-/// but its input, so they hold until it changes.
+/// At most this many decisions are cached, of some 300 bytes each. A policy sees no clock and
+/// nothing but its input, so a decision holds until the policy changes.
 const CACHED_DECISIONS: NonZeroUsize = NonZeroUsize::new(4096).expect("4096 is not zero");
 
-/// Why `[auth]` can't be used.
+/// The reason why the `[auth]` section can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthError {
-    /// The tokens can't be used.
-    #[error("the tokens in {path} can't be used")]
+    /// The tokens file can't be used.
+    #[error("can't use the tokens file {path}")]
     Tokens {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: TokensError,
     },
-    /// The policy can't be used.
-    #[error("the policy {path} can't be used")]
+    /// The policy file can't be used.
+    #[error("can't use the policy {path}")]
     Policy {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: PolicyError,
     },
 }
 
-/// Who may do what.
+/// Decides about each request.
 #[derive(Debug)]
 pub(crate) struct Access {
-    /// All others are refused, whatever the policy says.
+    /// If present, requests with any other token or none are refused, whatever the policy says.
     exclusive_token: Option<TokenHash>,
     tokens: Option<Reloaded<Tokens>>,
     policy: PolicySource,
@@ -57,14 +58,14 @@ enum PolicySource {
     File(Reloaded<Policy>),
 }
 
-/// What one policy has decided.
+/// The cached decisions of one policy.
 #[derive(Debug)]
 struct Decisions {
     policy: Arc<Policy>,
     cached: LruCache<PolicyInput, Decision>,
 }
 
-/// Who asks, and from where: what stays the same for all that one request asks.
+/// The caller of one request. It stays the same for all decisions that the request needs.
 #[derive(Clone, Debug)]
 pub(crate) struct Caller {
     pub(crate) subject: Arc<Subject>,
@@ -80,7 +81,8 @@ impl Caller {
 }
 
 impl Access {
-    /// Takes what `config` names. With `exclusive_token`, a request is answered only if it shows that token.
+    /// Opens the tokens file and the policy that `config` names. With `exclusive_token`, only
+    /// requests with that token are answered.
     pub(crate) fn open(
         config: &AuthConfig,
         exclusive_token: Option<&NewToken>,
@@ -111,13 +113,13 @@ impl Access {
         })
     }
 
-    /// Whether showing a token could change an answer.
+    /// Returns whether a token could change an answer, because some tokens are configured.
     pub(crate) fn has_tokens(&self) -> bool {
         self.tokens.is_some()
     }
 
-    /// Whether requests that show this are answered at all. All are, but by a daemon that is for one client
-    /// alone.
+    /// Returns whether requests with `presented` are answered at all. Only a daemon with an
+    /// `exclusive_token` refuses any.
     pub(crate) fn admits(&self, presented: Option<&PresentedToken>) -> bool {
         self.exclusive_token.is_none() || self.is_exclusive_token(presented)
     }
@@ -130,7 +132,8 @@ impl Access {
         }
     }
 
-    /// Whose token is shown; nobody's without one, and `None` with one that is not cached.
+    /// Returns the subject of the token: the anonymous one without a token, or `None` if the token
+    /// is unknown.
     pub(crate) fn identify(&self, presented: Option<&PresentedToken>) -> Option<Arc<Subject>> {
         match presented {
             None => Some(Arc::default()),
@@ -139,7 +142,7 @@ impl Access {
         }
     }
 
-    /// Whether `caller` may do `action`, to `repo` if it is about one.
+    /// Decides whether `caller` may do `action` to `repo`, if the action concerns a repository.
     pub(crate) fn decide(
         &self,
         caller: &Caller,
@@ -160,13 +163,15 @@ impl Access {
         if let Some(decision) = self.decisions(&policy).cached.get(&input) {
             return Ok(*decision);
         }
-        // Not under the lock: others needn't wait for a slow policy.
+        // The policy runs without the lock, so that a slow evaluation doesn't delay other requests.
+        // Two requests may evaluate the same input; both get the same decision.
         let decision = policy.decide(&input)?;
         self.decisions(&policy).cached.put(input, decision);
         Ok(decision)
     }
 
-    /// What `policy` has decided, which is forgotten when another one comes.
+    /// Locks the cached decisions of `policy`. If they are those of an earlier policy, drops them
+    /// first.
     fn decisions(&self, policy: &Arc<Policy>) -> MutexGuard<'_, Decisions> {
         let mut decisions = self
             .decisions

@@ -1,4 +1,4 @@
-//! Policies: Rego, evaluated in this process, in bounded time.
+//! Policies in Rego, evaluated in this process within a time limit.
 
 use std::num::NonZeroU32;
 use std::path::Path;
@@ -8,23 +8,24 @@ use regorus::utils::limits::ExecutionTimerConfig;
 use regorus::{Engine, Value};
 use serde::Serialize;
 
-/// The policy of those who write none.
+/// The policy of a daemon whose configuration names none.
 const DEFAULT: &str = include_str!("default.rego");
 const PACKAGE: &str = "data.cachewfs";
-/// A policy that thinks longer about one request has failed. The default takes some 0.1 ms.
+/// How long a policy may take for one request before it has failed. The default policy takes some
+/// 0.1 ms.
 const TIME_LIMIT: Duration = Duration::from_millis(100);
-/// The clock is looked at after so many steps.
+/// How many evaluation steps pass between two looks at the clock.
 const CLOCK_INTERVAL: NonZeroU32 = NonZeroU32::new(64).expect("64 is not zero");
 
-/// What a request is about to do.
+/// The action that a request is about to take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Action {
-    /// Look at what is mirrored, have it brought up to date, read from upstream.
+    /// Read what is mirrored, have it updated, read from upstream.
     Read,
     /// Change something upstream, with the client's own credentials.
     Push,
-    /// Look at how the daemon does.
+    /// Read metrics and the status page.
     Metrics,
     /// Everything else.
     Admin,
@@ -41,7 +42,7 @@ impl Action {
     }
 }
 
-/// What policies decide about: their `input`.
+/// The `input` document of a policy: everything that a decision may depend on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub(crate) struct PolicyInput {
     pub(crate) subject: String,
@@ -54,35 +55,35 @@ pub(crate) struct PolicyInput {
     pub(crate) is_loopback: bool,
 }
 
-/// What a policy says.
+/// The decision of a policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Decision {
     Allowed,
     Denied,
-    /// Denied, and what is asked for should look as if it didn't exist.
+    /// Denied, and the answer is that for a repository that doesn't exist.
     Hidden,
 }
 
-/// Why a policy can't be used, or can't decide.
+/// The reason why a policy can't be used or can't decide.
 #[derive(Debug, thiserror::Error)]
 pub enum PolicyError {
-    /// It can't be read.
-    #[error("the file can't be read")]
+    /// The file can't be read.
+    #[error("can't read the file")]
     Read(#[from] std::io::Error),
-    /// It is no policy.
-    #[error("it is not understood: {0}")]
+    /// The text is not a valid policy.
+    #[error("the policy is not valid Rego: {0}")]
     Parse(String),
-    /// It failed, or took too long.
-    #[error("the policy failed: {0}")]
+    /// The evaluation failed or took too long.
+    #[error("evaluating the policy failed: {0}")]
     Failed(String),
-    /// It says something else than true or false.
+    /// The result is neither true nor false.
     #[error(
         "`allow` and `hide` in `package cachewfs` must be true or false, and `allow` must be defined"
     )]
     NotBoolean,
 }
 
-/// A policy that is ready to decide.
+/// A compiled policy.
 #[derive(Debug)]
 pub(crate) struct Policy(Engine);
 
@@ -95,7 +96,8 @@ impl Policy {
         Self::parse(&path.display().to_string(), &std::fs::read_to_string(path)?)
     }
 
-    /// Parses and compiles, and lets the policy decide once: what is wrong should show at the start.
+    /// Parses and compiles a policy, and evaluates it once, so that mistakes show when it is
+    /// loaded.
     fn parse(name: &str, text: &str) -> Result<Self, PolicyError> {
         let failed = |error: &dyn std::fmt::Display| PolicyError::Parse(error.to_string());
         let mut engine = Engine::new();
@@ -121,7 +123,7 @@ impl Policy {
     }
 
     pub(super) fn decide(&self, input: &PolicyInput) -> Result<Decision, PolicyError> {
-        // What is compiled is shared between the copies.
+        // A clone shares the compiled policy, so that evaluations don't wait for each other.
         decide(&mut self.0.clone(), input)
     }
 }
@@ -170,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn the_default_lets_all_read_and_push_and_this_machine_administer() {
+    fn the_default_policy_lets_all_read_and_push_and_only_this_machine_administer() {
         let policy = Policy::built_in().unwrap();
         let decide = |action, is_loopback, groups: &[&str]| {
             policy.decide(&input(action, is_loopback, groups)).unwrap()
@@ -185,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_of_ones_own_sees_all_of_the_question() {
+    fn a_configured_policy_sees_the_whole_input() {
         let text = "package cachewfs
             import rego.v1
             default allow := false
@@ -209,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn the_examples_for_operators_are_policies() {
+    fn the_documented_examples_are_valid_policies() {
         let page = include_str!("../../../docs/security.md");
         let examples: Vec<_> = page.split("```rego\n").skip(1).collect();
 
@@ -225,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_policy_is_refused() {
+    fn invalid_policies_are_refused() {
         for bad in [
             "",
             "package cachewfs\nallow if",
@@ -240,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_that_thinks_for_long_is_stopped() {
+    fn a_slow_policy_is_stopped() {
         let endless = "package cachewfs
             import rego.v1
             default allow := false

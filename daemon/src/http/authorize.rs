@@ -1,7 +1,7 @@
-//! The one place that decides whether a request is answered: a layer around all routes.
+//! Authorization: a layer around all routes that decides whether a request is answered.
 //!
-//! What a route does is told from its path and method; what isn't known here is for administrators,
-//! so that a route that is forgotten is closed.
+//! The action is derived from path and method. A path that is unknown here needs the `admin`
+//! action, so that a route that somebody forgets to add here is closed.
 
 use std::sync::Arc;
 
@@ -20,21 +20,21 @@ use crate::listener::ClientAddress;
 use crate::mirror::MirrorError;
 use crate::repository::RepositoryError;
 
-/// Headers by which a proxy, or a browser on behalf of a page, shows that the request is not that of a
-/// program on this machine.
+/// Headers that a proxy adds, or a browser on behalf of a page. A request with one of them doesn't
+/// come from a program on this machine.
 const NOT_LOCAL: &[&str] = &["forwarded", "origin", "via", "x-forwarded-for", "x-real-ip"];
 
-/// What may follow the name of a repository in the path of a call that changes something.
+/// Calls that change something: the last part of the path, after the name of the repository.
 const ADMIN_CALLS: &[&str] = &[
     "forget", "publish", "refresh", "relayout", "repack", "restore", "verify",
 ];
 
-/// An extension of an answer that names another repository, because upstream has this one under that name. A
-/// caller that may not do the same there gets the answer for a repository that is absent.
+/// The new name of a repository, as an extension of a response that mentions it. If the caller may
+/// not do the same to the new name, the answer becomes that for an absent repository.
 #[derive(Clone, Debug)]
 pub(in crate::http) struct MovedTo(pub(in crate::http) RepoName);
 
-/// Answers the request, or says why not.
+/// Passes the request on to its route, or answers with the reason of the refusal.
 pub(super) async fn authorize(
     State(app): State<Arc<App>>,
     ConnectInfo(ClientAddress(address)): ConnectInfo<ClientAddress>,
@@ -47,7 +47,8 @@ pub(super) async fn authorize(
     if !app.access.admits(presented.as_ref()) {
         return ApiError::Unauthenticated.into_response();
     }
-    // One configuration for the whole request, so that policy and handler see one name.
+    // One configuration for the whole request, so that policy and handler use the same canonical
+    // name.
     let names = app.registry.config();
     let (action, repo) = match requested_action(&request, &names) {
         Ok(RequestedAction::Public) => return next.run(request).await,
@@ -70,7 +71,9 @@ pub(super) async fn authorize(
     }
     request.extensions_mut().insert(names);
     request.extensions_mut().insert(caller.clone());
+    // The handler reads both from here, so it can't act on another name or for another caller.
     let mut response = next.run(request).await;
+    // The answer would tell the caller that the other repository exists.
     if let (Some(MovedTo(to)), Some(repo)) = (response.extensions().get(), repo)
         && check(&app, &caller, action, Some(to)).is_err()
     {
@@ -82,10 +85,10 @@ pub(super) async fn authorize(
     response
 }
 
-/// What a request is about to do.
+/// The action that a request asks for.
 #[derive(Debug, PartialEq, Eq)]
 enum RequestedAction {
-    /// Anyone may: whether the daemon lives.
+    /// Liveness and readiness, which everybody may read.
     Public,
     Checked(Action, Option<RepoName>),
 }
@@ -128,7 +131,7 @@ fn requested_action(request: &Request, names: &Config) -> Result<RequestedAction
 
 fn requested_git_action(target: UrlTarget, query: Option<&str>, is_read: bool) -> RequestedAction {
     let (action, repo) = match target {
-        // Asking for news is reading: it changes nothing but what is read.
+        // A refresh and `ensure-refs` are reads too: they only update what is read.
         UrlTarget::Repository(repo, _) => (Action::Read, repo),
         UrlTarget::GitProtocol(target) => {
             let action = if target.is_push(query, is_read) {
@@ -149,7 +152,7 @@ fn without_call(name: &str) -> &str {
     }
 }
 
-/// Whether nothing says that the request began elsewhere.
+/// Returns whether no header shows that the request began on another machine.
 fn is_local(headers: &HeaderMap) -> bool {
     !NOT_LOCAL.iter().any(|name| headers.contains_key(*name))
 }
@@ -180,15 +183,16 @@ fn check(
     }
 }
 
-/// Why a request is not answered.
+/// The reason why a request is refused.
 enum Refusal {
     Error(ApiError),
-    /// The repository should look as if it didn't exist.
+    /// The answer must be that for a repository that doesn't exist.
     Absent(RepoName),
 }
 
 impl Refusal {
-    /// The error; for a hidden repository the one that the path gives for an absent one.
+    /// Returns the error of the answer. For a hidden repository, this is the error that the same
+    /// path gives for an absent one, so that the answer doesn't tell them apart.
     fn at(self, app: &App, path: &str) -> ApiError {
         let repo = match self {
             Self::Error(error) => return error,
@@ -206,16 +210,17 @@ impl Refusal {
     }
 }
 
-/// Whether `caller` may read `repo`: for answers about more than one.
+/// Returns whether `caller` may read `repo`, for answers about more than one repository.
 pub(super) fn may_read(app: &App, caller: &Caller, repo: &RepoName) -> bool {
-    // A policy that fails has been told of by the request's own check, or allows nothing.
+    // If the policy fails, the check of the request itself reports that; here it allows nothing.
     matches!(
         app.access.decide(caller, Action::Read, Some(repo)),
         Ok(Decision::Allowed)
     )
 }
 
-/// What one caller may read is not for all.
+/// Turns `Cache-Control: public` into `private`: other callers may not be allowed to read the
+/// answer.
 fn keep_out_of_shared_caches(headers: &mut HeaderMap) {
     let control = headers
         .get(header::CACHE_CONTROL)
@@ -239,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn each_request_has_an_action() {
+    fn every_request_needs_an_action() {
         let repo = || Some(RepoName::parse("h.org/a/b").unwrap());
         let action = |action| RequestedAction::Checked(action, repo());
         for (method, uri) in [

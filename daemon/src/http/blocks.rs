@@ -1,32 +1,35 @@
-//! Buffers for what is sent: used again by one answer after the other, and the shorter the more answers
-//! are under way, so that a thousand slow clients take no more memory than ten.
+//! Buffers for the bodies of answers.
+//!
+//! They are reused by one answer after the other. The more answers are in progress, the shorter are
+//! new buffers, so that their memory stays near [`BUDGET`] with thousands of slow clients.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 
-/// The longest block: longer ones are not sent faster.
+/// The longest block. Longer ones are not sent any faster.
 const MAX_LEN: usize = 256 << 10;
-/// The shortest: shorter ones would cost more calls than they save memory.
+/// The shortest block. Shorter ones would cost more in system calls than they save in memory.
 const MIN_LEN: usize = 16 << 10;
-/// What all blocks together may take, until each has the shortest length.
+/// The memory that all blocks together may take, until each has the shortest length.
 const BUDGET: usize = 48 << 20;
-/// So many buffers are kept while nobody needs them.
+/// At most this many unused buffers are kept.
 const MAX_FREE: usize = 64;
 
-/// All buffers of the daemon for what it sends.
+/// The pool for all answers of the daemon.
 pub(super) static BLOCKS: BlockPool = BlockPool::new();
 
-/// Buffers that share a budget.
+/// A pool of buffers that share a budget.
 #[derive(Debug)]
 pub(super) struct BlockPool {
-    /// Those that nobody uses, each of the longest length.
+    /// The unused buffers, each of the longest length.
     free: Mutex<Vec<Box<[u8]>>>,
+    /// How many blocks are in use.
     used: AtomicUsize,
 }
 
-/// A buffer of at most the length that was wanted; what is in it is from an earlier use.
+/// A buffer of at most the requested length. It may still contain bytes of an earlier use.
 #[derive(Debug)]
 pub(super) struct Block {
     bytes: Box<[u8]>,
@@ -42,11 +45,13 @@ impl BlockPool {
         }
     }
 
-    /// A buffer for the first of `wanted` bytes.
+    /// Returns a buffer for the first of `wanted` bytes, perhaps shorter than that.
     pub(super) fn take(&'static self, wanted: u64) -> Block {
         let used = self.used.fetch_add(1, Ordering::Relaxed) + 1;
         let longest = (BUDGET / used).clamp(MIN_LEN, MAX_LEN);
         let len = usize::try_from(wanted).map_or(longest, |wanted| wanted.min(longest));
+        // Only buffers of the longest length are kept. Under load (`longest` < `MAX_LEN`), a short
+        // buffer is allocated instead of one from the pool, which would exceed the budget.
         let is_long = len > MIN_LEN && longest == MAX_LEN;
         let free = is_long.then(|| self.lock().pop());
         let bytes = free.flatten().unwrap_or_else(|| {
@@ -66,12 +71,12 @@ impl BlockPool {
 }
 
 impl Block {
-    /// The buffer, to be filled.
+    /// Returns the buffer, to be filled.
     pub(super) fn as_mut(&mut self) -> &mut [u8] {
         self.bytes.split_at_mut(self.len).0
     }
 
-    /// The bytes in it; the buffer is free again once they are sent.
+    /// Returns the content as `Bytes`. The buffer goes back to the pool once they are sent.
     pub(super) fn into_bytes(self) -> Bytes {
         Bytes::from_owner(self)
     }
@@ -104,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_buffer_is_used_again() {
+    fn a_buffer_is_reused() {
         let pool = pool();
         let mut block = pool.take(u64::MAX);
         block.as_mut().fill(7);
@@ -126,7 +131,7 @@ mod tests {
 
         let bytes: usize = of_many.iter().map(|block| block.bytes.len()).sum();
         let shortest = of_many.iter().map(|block| block.as_ref().len()).min();
-        // The first ones are as long as if they were the only ones.
+        // The first blocks get the full length, because they were taken while few were in use.
         assert!(bytes < 4 * BUDGET, "{bytes}");
         assert!(shortest < Some(MAX_LEN / 8), "{shortest:?}");
 

@@ -1,20 +1,21 @@
-//! BodyReservation for the budget of requests that the daemon keeps, on disk or in memory. All clients share it.
+//! A budget for the request bodies that the daemon keeps on disk or in memory, shared by all
+//! clients.
 
 use std::net::IpAddr;
 
 use crate::shares::{Permit, Shares};
 
-/// BodyReservation is taken in pieces of so many bytes.
+/// The unit of the budget, in bytes.
 const PIECE_LEN: u64 = 64 << 10;
 
-/// BodyReservation for budget, of which one address leaves a quarter to all others.
+/// A budget for request bodies. One address gets three quarters of it at most.
 #[derive(Debug)]
 pub(super) struct BodyBudget {
     shares: Shares,
     exempt_len: u64,
 }
 
-/// The room that one body takes, until it is dropped.
+/// The part of the budget that one body uses, until it is dropped.
 #[derive(Debug)]
 pub(super) struct BodyReservation {
     shares: Shares,
@@ -24,8 +25,10 @@ pub(super) struct BodyReservation {
 }
 
 impl BodyBudget {
-    /// BodyReservation for `max_bytes`. The first `exempt_len` bytes of a body take none of it, so that ordinary requests
-    /// always find room: these are bounded by the number of connections.
+    /// Creates a budget of `max_bytes`.
+    ///
+    /// The first `exempt_len` bytes of each body don't count, so that ordinary requests are never
+    /// refused. Those bytes are bounded by the number of connections.
     pub(super) fn new(max_bytes: u64, exempt_len: u64) -> Self {
         let pieces = usize::try_from(max_bytes / PIECE_LEN).unwrap_or(usize::MAX);
         Self {
@@ -34,7 +37,7 @@ impl BodyBudget {
         }
     }
 
-    /// Begins a body that comes from `client`.
+    /// Starts the reservation of a body that comes from `client`.
     pub(super) fn reserve(&self, client: IpAddr) -> BodyReservation {
         BodyReservation {
             shares: self.shares.clone(),
@@ -46,7 +49,7 @@ impl BodyBudget {
 }
 
 impl BodyReservation {
-    /// Grows the room to `len` bytes. Returns whether there is so much.
+    /// Grows the reservation to a body of `len` bytes. Returns whether the budget allows it.
     pub(super) fn grow_to(&mut self, len: u64) -> bool {
         let pieces = len.saturating_sub(self.exempt_len).div_ceil(PIECE_LEN);
         while (self.permits.len() as u64) < pieces {
@@ -64,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_address_leaves_room_for_others_and_short_bodies_need_none() {
+    fn one_address_leaves_a_quarter_and_short_bodies_are_exempt() {
         let budget = BodyBudget::new(4 * PIECE_LEN, 100);
         let [large, other] = ["10.0.0.1", "10.0.0.2"].map(|address| address.parse().unwrap());
         let mut first = budget.reserve(large);

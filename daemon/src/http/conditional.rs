@@ -1,31 +1,32 @@
-//! Conditional requests (RFC 9110 section 13), evaluated in its order.
+//! Preconditions of requests (RFC 9110 section 13), in the order of section 13.2.2.
 
 use std::time::SystemTime;
 
 use axum::http::{HeaderMap, HeaderName, header};
 
-/// What the conditions of a request say.
+/// The result of the preconditions of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PreconditionOutcome {
-    /// Go on.
+    /// The request is answered as usual.
     Met,
-    /// 304.
+    /// The answer is 304 Not Modified.
     NotModified,
-    /// 412.
+    /// The answer is 412 Precondition Failed.
     Failed,
 }
 
-/// What conditions are compared with.
+/// The validators of an archive, with which preconditions are compared.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Validators<'a> {
-    /// With its quotes; strong.
+    /// The strong entity tag, with its quotes.
     pub(super) etag: &'a str,
-    /// In whole seconds.
+    /// The time of the last modification, in whole seconds.
     pub(super) modified: SystemTime,
 }
 
 impl Validators<'_> {
-    /// `If-Match`, else `If-Unmodified-Since`; then `If-None-Match`, else `If-Modified-Since`.
+    /// Evaluates `If-Match`, else `If-Unmodified-Since`; then `If-None-Match`, else
+    /// `If-Modified-Since`.
     pub(super) fn check(&self, headers: &HeaderMap) -> PreconditionOutcome {
         let is_ok = match list(headers, &header::IF_MATCH) {
             Some(tags) => tags.iter().any(|&tag| tag == "*" || tag == self.etag),
@@ -35,6 +36,7 @@ impl Validators<'_> {
         if !is_ok {
             return PreconditionOutcome::Failed;
         }
+        // `If-Match` compares strongly and `If-None-Match` weakly (section 8.8.3.2).
         let weak = |tag: &str| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == self.etag;
         let is_new = match list(headers, &header::IF_NONE_MATCH) {
             Some(tags) => !tags.into_iter().any(weak),
@@ -49,17 +51,19 @@ impl Validators<'_> {
         }
     }
 
-    /// Whether `If-Range` allows a part to be sent: it is absent, or names this very revision.
+    /// Returns whether `If-Range` allows a partial answer: it is absent, or names this revision.
     pub(super) fn allows_range(&self, headers: &HeaderMap) -> bool {
         match headers.get(header::IF_RANGE) {
             None => true,
-            // Times of one second are no strong validator: the tag decides alone.
+            // A date is never accepted: with a resolution of one second it is not a strong
+            // validator, and two snapshots may share it.
             Some(value) => value.to_str().is_ok_and(|tag| tag.trim() == self.etag),
         }
     }
 }
 
-/// The elements of all headers called `name`; our tags have no commas. `None` without any.
+/// Returns the elements of all headers called `name`, or `None` if there is none. Splitting at
+/// commas is safe, because our entity tags contain none.
 fn list<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Vec<&'a str>> {
     let mut values = headers.get_all(name).iter().peekable();
     values.peek()?;
@@ -128,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn dates_count_only_without_tags() {
+    fn dates_are_ignored_if_there_are_tags() {
         let (early, late) = (
             "Sat, 01 Jan 2000 00:00:00 GMT",
             "Tue, 01 Jan 2030 00:00:00 GMT",

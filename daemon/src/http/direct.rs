@@ -1,4 +1,4 @@
-//! Sending clients that can do it to the bucket for what this daemon has no copy of.
+//! Redirects clients to the bucket for ranges of which this daemon has no local copy.
 
 use std::ops::Range;
 
@@ -10,12 +10,15 @@ use cachewfs_format::api::{DIRECT_HEADER, DIRECT_RANGE_HEADER};
 use super::published::PublishedArchive;
 use super::snapshots::ArchiveRequest;
 
-/// The URL in it ends soon, and is for nobody else.
+/// A signed URL expires soon, and is for this client only.
 const NOT_STORED: &str = "private, no-store";
 
-/// The 307 for `part` of an archive; `None` if it is answered with the bytes. A client follows a redirect
-/// with the range that it asked for, which counts in the archive and not in the segment: so only who says
-/// that it knows gets one.
+/// Returns the 307 redirect for `part` of an archive, or `None` if the daemon sends the bytes
+/// itself.
+///
+/// An ordinary client repeats its `Range` header when it follows a redirect. That range counts
+/// bytes of the archive, not of the segment at the new URL. So only a client that sends the header,
+/// which says that it uses the range of the answer instead, is redirected.
 pub(super) async fn redirect(
     request: &ArchiveRequest,
     published: &PublishedArchive,
@@ -52,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_who_says_that_it_knows_gets_a_redirect() {
+    fn only_clients_that_send_the_header_are_redirected() {
         let headers = |values: &[&str]| {
             let mut headers = HeaderMap::new();
             for value in values {

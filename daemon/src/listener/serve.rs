@@ -17,8 +17,8 @@ use tracing::trace;
 
 use super::accept::{Accepted, ClientAddress, Listener};
 
-/// Serves `router` until `stop`, then until the answers that are under way have ended. A connection on
-/// which no head of a request comes, or none to its end, within `head_timeout` is closed.
+/// Serves `router` until `stop`, then finishes the answers in progress. If no complete request head
+/// arrives within `head_timeout`, the connection is closed.
 pub(crate) async fn serve(
     mut listener: Listener,
     router: Router,
@@ -70,7 +70,7 @@ async fn serve_one(
         }
     };
     if let Err(error) = ended {
-        trace!(%error, "A connection broke");
+        trace!(%error, "A connection failed");
     }
     drop(permit);
 }
