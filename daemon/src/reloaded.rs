@@ -78,7 +78,11 @@ impl<T> Reloaded<T> {
                     }
                     Err(error) => {
                         let error = chain(&*error);
-                        warn!(files = ?self.paths, error, "Can't use changed files: the earlier content stays in force");
+                        warn!(
+                            files = ?self.paths,
+                            error,
+                            "Can't use changed files; the earlier content stays in force"
+                        );
                     }
                 }
                 // Also after a failure, so that unusable content is read and logged only once.

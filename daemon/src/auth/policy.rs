@@ -21,13 +21,13 @@ const CLOCK_INTERVAL: NonZeroU32 = NonZeroU32::new(64).expect("64 is not zero");
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Action {
-    /// Read what is mirrored, have it updated, read from upstream.
+    /// Read repositories, have their mirrors updated, read from upstream.
     Read,
     /// Change something upstream, with the client's own credentials.
     Push,
     /// Read metrics and the status page.
     Metrics,
-    /// Everything else.
+    /// Every other request.
     Admin,
 }
 
@@ -78,7 +78,7 @@ pub enum PolicyError {
     Failed(String),
     /// The result is neither true nor false.
     #[error(
-        "`allow` and `hide` in `package cachewfs` must be true or false, and `allow` must be defined"
+        "`allow` and `hide` in `package cachewfs` must be true or false; `allow` must be defined"
     )]
     NotBoolean,
 }

@@ -1,7 +1,7 @@
 //! Operations of administrators on one repository: publish it, lay out all of its packs anew,
 //! forget it.
 //!
-//! The policy decides who is an administrator (`authorize.rs`).
+//! The policy decides whether the caller is an administrator (`authorize.rs`).
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use super::routes::{App, parse_repo, refreshed};
 use crate::config::Config;
 use crate::repository::Snapshots;
 
-/// `POST /api/v1/repos/{host}/{path}/{action}`.
+/// Answers `POST /api/v1/repos/{host}/{path}/{action}`.
 pub(super) async fn act(
     State(app): State<Arc<App>>,
     Extension(names): Extension<Arc<Config>>,

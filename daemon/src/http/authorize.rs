@@ -131,7 +131,7 @@ fn requested_action(request: &Request, names: &Config) -> Result<RequestedAction
 
 fn requested_git_action(target: UrlTarget, query: Option<&str>, is_read: bool) -> RequestedAction {
     let (action, repo) = match target {
-        // A refresh and `ensure-refs` are reads too: they only update what is read.
+        // A refresh and `ensure-refs` count as reads: they only bring the mirror up to date.
         UrlTarget::Repository(repo, _) => (Action::Read, repo),
         UrlTarget::GitProtocol(target) => {
             let action = if target.is_push(query, is_read) {

@@ -28,7 +28,7 @@ impl BodyBudget {
     /// Creates a budget of `max_bytes`.
     ///
     /// The first `exempt_len` bytes of each body don't count, so that ordinary requests are never
-    /// refused. Those bytes are bounded by the number of connections.
+    /// refused. The number of connections bounds these bytes.
     pub(super) fn new(max_bytes: u64, exempt_len: u64) -> Self {
         let pieces = usize::try_from(max_bytes / PIECE_LEN).unwrap_or(usize::MAX);
         Self {

@@ -16,9 +16,9 @@ const NOT_STORED: &str = "private, no-store";
 /// Returns the 307 redirect for `part` of an archive, or `None` if the daemon sends the bytes
 /// itself.
 ///
-/// An ordinary client repeats its `Range` header when it follows a redirect. That range counts
-/// bytes of the archive, not of the segment at the new URL. So only a client that sends the header,
-/// which says that it uses the range of the answer instead, is redirected.
+/// An ordinary client repeats its `Range` header when it follows a redirect. But the range counts
+/// bytes of the archive, and the new URL is that of a segment. So only a client that sends the
+/// header, which says that it uses the range of the answer instead, is redirected.
 pub(super) async fn redirect(
     request: &ArchiveRequest,
     published: &PublishedArchive,

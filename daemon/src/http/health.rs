@@ -1,5 +1,5 @@
-//! Liveness and readiness. Neither looks beyond the daemon's own state: without upstream or the
-//! bucket, the daemon still serves its local copies.
+//! Liveness and readiness of the daemon itself. Upstream and the bucket don't count: without them,
+//! the daemon still serves its local copies.
 
 use std::sync::Arc;
 

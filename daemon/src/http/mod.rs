@@ -1,5 +1,5 @@
-//! The HTTP interface. It never builds anything inside a request: it asks a repository's task, and
-//! answers.
+//! The HTTP interface. A request never builds anything itself: it asks the repository's task, and
+//! answers with the result.
 
 mod admin;
 mod authorize;

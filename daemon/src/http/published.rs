@@ -1,4 +1,4 @@
-//! Finding what is published: one revision of one archive, kept parsed.
+//! Finds the published archive for a request. Parsed archives and recent lookups are cached.
 
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,41 +11,45 @@ use super::error::ApiError;
 use super::routes::App;
 use crate::store::Archive;
 
-/// So many archives are kept parsed: their lists of segments take some 40 bytes each.
+/// At most this many parsed archives are cached. Their lists of segments take some 40 bytes a
+/// segment.
 const MAX_ARCHIVES: NonZeroUsize = NonZeroUsize::new(64).expect("64 is not 0");
 
-/// So many archives that were found are not looked for again.
+/// At most this many lookups are cached.
 const MAX_LOOKUPS: NonZeroUsize = NonZeroUsize::new(256).expect("256 is not 0");
 
-/// For so long. A request for a range of a few KiB would spend half of its time looking.
+/// How long a lookup is cached. A request for a range of a few KiB would spend half of its time on
+/// it.
 const MAX_AGE: Duration = Duration::from_secs(1);
 
-/// One archive of one snapshot: all that an answer is made of is of one revision.
+/// One published revision of an archive. Everything in an answer comes from here, so an answer
+/// never mixes two revisions.
 #[derive(Clone, Debug)]
 pub(super) struct PublishedArchive {
     pub(super) snapshot: SnapshotId,
     pub(super) kind: ArchiveKind,
-    /// With its quotes.
+    /// The entity tag with its quotes: the digest of the TOC.
     pub(super) etag: String,
     pub(super) size: u64,
     pub(super) modified: SystemTime,
-    /// A sentence about files that the work tree lacks.
+    /// A sentence about files that are missing in the work tree.
     pub(super) notice: Option<String>,
     pub(super) archive: Arc<Archive>,
 }
 
 type ArchiveKey = (RepoName, SnapshotId, ArchiveKind);
 
-/// Revision manifest an archive was read from: a snapshot that was deleted may be published again.
+/// The manifest that a cached archive was read from. A deleted snapshot may be published again with
+/// other bytes, so its id alone doesn't identify them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ManifestVersion {
-    /// The one with this digest.
+    /// The manifest with this digest, which a pointer names.
     Digest(Digest),
-    /// The one that was written then.
+    /// The manifest that was written at this time.
     WrittenAt(SystemTime),
 }
 
-/// The archives that were asked for last.
+/// The cache of parsed archives; the least recently used one is dropped first.
 #[derive(Debug)]
 pub(super) struct ParsedArchives(Mutex<LruCache<ArchiveKey, (ManifestVersion, PublishedArchive)>>);
 
@@ -71,17 +75,17 @@ impl ParsedArchives {
     }
 }
 
-/// Revision archive of a repository is asked for.
+/// The revision of an archive that a request wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Revision {
     Current,
-    /// That of this snapshot.
+    /// The archive of this snapshot.
     Snapshot(SnapshotId),
-    /// The one whose TOC has this digest.
+    /// The archive whose TOC has this digest.
     Toc(Digest),
 }
 
-/// What was found lately.
+/// The cache of recent lookups.
 #[derive(Debug)]
 pub(super) struct RecentLookups(Mutex<LruCache<(RepoName, Revision, ArchiveKind), Lookup>>);
 
@@ -89,7 +93,7 @@ pub(super) struct RecentLookups(Mutex<LruCache<(RepoName, Revision, ArchiveKind)
 struct Lookup {
     published: PublishedArchive,
     started_at: Instant,
-    /// The store's number of changes before it was looked at.
+    /// The store's change counter before the lookup.
     changes: u64,
 }
 
@@ -105,14 +109,17 @@ impl RecentLookups {
     }
 }
 
-/// Finds an archive; `None` if it is not, or no longer, there. What this daemon publishes or deletes is
-/// seen at once, what others do within [`MAX_AGE`].
+/// Finds an archive. Returns `None` if it doesn't exist or is deleted.
+///
+/// Changes by this daemon are seen at once, changes by other daemons within [`MAX_AGE`].
 pub(super) async fn find(
     app: &Arc<App>,
     repo: &RepoName,
     (which, kind): (Revision, ArchiveKind),
 ) -> Result<Option<PublishedArchive>, ApiError> {
     let key = (repo.clone(), which, kind);
+    // Both are read before the lookup: if a publish happens meanwhile, the cached result counts as
+    // outdated.
     let (started_at, changes) = (Instant::now(), app.store.changes());
     let is_fresh = |fresh: &&Lookup| {
         fresh.changes == changes && started_at.duration_since(fresh.started_at) < MAX_AGE
@@ -138,7 +145,7 @@ pub(super) async fn find(
     Ok(found)
 }
 
-/// The current archive; `None` if nothing is published. Blocks.
+/// Returns the current archive, or `None` if nothing is published. Blocks.
 pub(super) fn current(
     app: &App,
     repo: &RepoName,
@@ -160,7 +167,8 @@ pub(super) fn current(
     Ok(Some(published))
 }
 
-/// The id under which an archive of this kind is published: an LFS archive depends on the commit alone.
+/// Returns the id under which an archive of this kind is published. An LFS archive depends on the
+/// commit only, so snapshots of one commit share it.
 fn id_of(snapshot: SnapshotId, kind: ArchiveKind) -> SnapshotId {
     match kind {
         ArchiveKind::Mirror | ArchiveKind::Checkout => snapshot,
@@ -168,7 +176,7 @@ fn id_of(snapshot: SnapshotId, kind: ArchiveKind) -> SnapshotId {
     }
 }
 
-/// The archive of a snapshot; `None` if it is not, or no longer, published. Blocks.
+/// Returns the archive of a snapshot, or `None` if it isn't published or is deleted. Blocks.
 pub(super) fn of_snapshot(
     app: &App,
     repo: &RepoName,
@@ -192,7 +200,8 @@ pub(super) fn of_snapshot(
     Ok(published)
 }
 
-/// The revision whose TOC has the digest `toc`; `None` if it is not, or no longer, there. Blocks.
+/// Returns the revision whose TOC has the digest `toc`, or `None` if it doesn't exist or is
+/// deleted. Blocks.
 fn of_toc(
     app: &App,
     repo: &RepoName,
@@ -202,7 +211,7 @@ fn of_toc(
         return Ok(None);
     };
     let published = of_snapshot(app, repo, (snapshot, kind))?;
-    // The snapshot may have been published anew, with other bytes.
+    // The snapshot may have been deleted and published again with other bytes.
     Ok(published.filter(|published| published.etag == etag(&toc)))
 }
 

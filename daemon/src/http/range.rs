@@ -1,19 +1,19 @@
-//! The `Range` header (RFC 9110 section 14.2).
+//! Parses the `Range` header (RFC 9110 section 14.2).
 
 use std::ops::Range;
 
-/// What a `Range` header asks of something `len` bytes long.
+/// The range that a request asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum RequestedRange {
-    /// All of it: there is no such header, or one that is malformed or has several ranges.
+    /// The whole: the header is absent or malformed, or has several ranges.
     All,
-    /// One half-open range of bytes, not empty.
+    /// One half-open range of bytes. It is not empty.
     Part(Range<u64>),
-    /// Nothing that there is.
+    /// A range beyond the end.
     Unsatisfiable,
 }
 
-/// Parses the value of a `Range` header for something `len` bytes long.
+/// Parses the value of a `Range` header for a resource of `len` bytes.
 pub(super) fn parse(value: &str, len: u64) -> RequestedRange {
     let Some((first, last)) = value
         .trim()
@@ -35,7 +35,8 @@ pub(super) fn parse(value: &str, len: u64) -> RequestedRange {
     }
 }
 
-/// Only digits; more than fit are as good as infinite.
+/// Parses a number that consists of digits only. A number that is too large becomes `u64::MAX`,
+/// because a range may end beyond the end of the resource.
 fn number(digits: &str) -> Option<u64> {
     let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     is_number.then(|| digits.parse().unwrap_or(u64::MAX))

@@ -1,4 +1,4 @@
-//! Which request goes where.
+//! The router, and the parser for URLs below `/git/`.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -27,7 +27,7 @@ use crate::readiness::Lifecycle;
 use crate::repository::Registry;
 use crate::store::{RevisionIndex, Store};
 
-/// What all requests share.
+/// The state that all requests share.
 #[derive(Debug)]
 pub(super) struct App {
     pub(super) registry: Arc<Registry>,
@@ -35,7 +35,7 @@ pub(super) struct App {
     revisions: RevisionIndex,
     lfs_revisions: RevisionIndex,
     pub(super) git: Arc<GitServer>,
-    /// Bodies in memory.
+    /// The budget for request bodies in memory.
     pub(super) body_budget: BodyBudget,
     pub(super) parsed: published::ParsedArchives,
     pub(super) lookups: published::RecentLookups,
@@ -46,7 +46,7 @@ pub(super) struct App {
 }
 
 impl App {
-    /// Where archives of this kind are published.
+    /// Returns the store in which archives of this kind are published.
     pub(super) fn store_of(&self, kind: ArchiveKind) -> Store {
         match kind {
             ArchiveKind::Mirror | ArchiveKind::Checkout => self.store.clone(),
@@ -54,7 +54,7 @@ impl App {
         }
     }
 
-    /// The revisions that there are of archives of this kind.
+    /// Returns the index of the revisions of archives of this kind.
     pub(super) fn revisions_of(&self, kind: ArchiveKind) -> &RevisionIndex {
         match kind {
             ArchiveKind::Mirror | ArchiveKind::Checkout => &self.revisions,
@@ -63,7 +63,7 @@ impl App {
     }
 }
 
-/// All routes.
+/// Builds the router with all routes.
 pub(crate) fn router(
     registry: Arc<Registry>,
     store: Store,
@@ -95,21 +95,22 @@ pub(crate) fn router(
         )
         .route("/git/{*rest}", any(git))
         .fallback(async || ApiError::NoSuchPath)
-        // The router adds the methods that there are.
+        // The router itself adds the `Allow` header.
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed { allow: None })
+        // The last layer is the outermost: refused requests are observed too.
         .layer(from_fn_with_state(Arc::clone(&app), authorize))
         .layer(from_fn_with_state(Arc::clone(&app), observe::observe))
         .with_state(app)
 }
 
-/// What a URL below `/git/` is about.
+/// The target of a URL below `/git/`.
 #[derive(Debug)]
 pub(super) enum UrlTarget {
     GitProtocol(GitTarget),
     Repository(RepoName, RepoResource),
 }
 
-/// What a URL below `/git/` asks for.
+/// The resource of a repository that a URL addresses.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum RepoResource {
     Stable(ArchiveKind),
@@ -168,10 +169,11 @@ async fn git(
     }
 }
 
-/// The answer to who wished a publish, who from now on is shown what it left as current.
+/// Returns the answer to a refresh. From now on, all requests see the snapshot in it as the current
+/// one.
 pub(super) fn refreshed(app: &App, published: Published) -> Response {
     if !published.moved {
-        // It may have been another daemon's.
+        // Another daemon may have published it, so cached lookups may be older.
         app.store.has_changed();
     }
     let answer = RefreshAnswer {
@@ -186,8 +188,8 @@ pub(super) fn not_allowed(allow: &'static str) -> Response {
     ApiError::MethodNotAllowed { allow }.into_response()
 }
 
-/// Understands the path of a URL after `/git/`: for the check of who may, and for the answer alike. `names`
-/// says how names are spelled.
+/// Parses the path of a URL after `/git/`. Authorization and the handler both use this parser, so
+/// that they can't disagree about the repository. `names` gives names their canonical spelling.
 pub(super) fn parse_url_target(rest: &str, names: &Config) -> Result<UrlTarget, ApiError> {
     if let Some(target) = git_protocol::parse(rest, names)? {
         return Ok(UrlTarget::GitProtocol(target));
@@ -201,7 +203,7 @@ pub(super) fn parse_url_target(rest: &str, names: &Config) -> Result<UrlTarget, 
     }
 }
 
-/// Splits `<host>/<path>/<what>`.
+/// Parses `<host>/<path>/<resource>`.
 fn parse_resource(rest: &str, names: &Config) -> Result<(RepoName, RepoResource), ApiError> {
     let (before, last) = rest.rsplit_once('/').ok_or(ApiError::NoSuchPath)?;
     match last {
@@ -221,8 +223,10 @@ fn parse_resource(rest: &str, names: &Config) -> Result<(RepoName, RepoResource)
     Ok((repo, RepoResource::Immutable(kind, id)))
 }
 
-/// Parses the name of a repository in a URL path; what is percent-encoded must, decoded, be good in
-/// a name too, so an encoded slash is refused. Gives the one spelling that the repository has.
+/// Parses the name of a repository in a URL path, and returns it in its canonical spelling.
+///
+/// Percent-encoded characters must be valid in a name after decoding, and an encoded slash is
+/// refused.
 pub(super) fn parse_repo(path: &str, names: &Config) -> Result<RepoName, ApiError> {
     let decode = |segment: &str| match decode_percent(segment) {
         Some(decoded) if !decoded.contains('/') => Ok(decoded),
@@ -264,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn all_spellings_are_one_repository_where_upstream_ignores_case() {
+    fn all_spellings_name_one_repository_if_upstream_ignores_case() {
         let names = Config::default();
         for spelled in ["Org/Repo", "org/repo", "oRG/%52epo", "ORG/REPO.git"] {
             let of = |host: &str| parse_repo(&format!("{host}/{spelled}"), &names);
@@ -277,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_names_that_lead_astray() {
+    fn refuses_names_that_could_mean_another_path() {
         for bad in [
             "h.org/../x",
             "h.org/%2e%2e/x",

@@ -1,4 +1,4 @@
-//! Serving archives: the stable URL of what is current, the immutable URL of each snapshot.
+//! Serves archives: the stable URL of the current snapshot, and the immutable URL of each snapshot.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -36,8 +36,8 @@ pub(super) struct ArchiveRequest {
     pub(super) headers: HeaderMap,
 }
 
-/// Answers with the current snapshot, or the one that the request is pinned to. A GET of the current
-/// one also has the repository mirrored, if it isn't.
+/// Answers with the current snapshot, or with the revision that the request is pinned to. A GET of
+/// the current snapshot also starts to mirror the repository if it isn't mirrored yet.
 pub(super) async fn stable(
     app: Arc<App>,
     request: ArchiveRequest,
@@ -59,12 +59,12 @@ pub(super) async fn stable(
     } else {
         Ok(app.registry.find(&request.repo))
     };
-    // What is published is served nevertheless.
+    // With too many new repositories, no mirror is started, but a published snapshot is served.
     let (repository, refusal) = match opened {
         Err(error @ RepositoryError::TooManyNew) => (None, Some(error)),
         opened => (opened?, None),
     };
-    // Looked at before the store, so that no publish is missed.
+    // The status is read before the store. If a publish ends in between, the store already has it.
     let status = repository.as_ref().map(|repository| repository.status());
     let current = published::find(&app, &request.repo, (Revision::Current, kind)).await?;
     if let Some(published) = current {
@@ -83,7 +83,7 @@ pub(super) async fn stable(
     miss::miss(app, request, (repository, status), kind).await
 }
 
-/// Answers with what is current, or with the older one that a condition pins a download to.
+/// Answers with the current revision, or with an older one that `If-Match` pins a download to.
 pub(super) async fn answer_current(
     app: &Arc<App>,
     request: &ArchiveRequest,
@@ -98,8 +98,8 @@ pub(super) async fn answer_current(
     })
 }
 
-/// The older snapshot that a range with `If-Match` is of, if the operator wants such downloads to go
-/// on.
+/// Returns the older revision that a range request with `If-Match` continues, unless
+/// `if_match_pins` is off.
 async fn pinned_by_condition(
     app: &Arc<App>,
     request: &ArchiveRequest,
@@ -140,8 +140,9 @@ pub(super) async fn immutable(
     Ok(planned.into_response(&published))
 }
 
-/// The answer to a probe: no body, so a GET's `Content-Length` can only be 0; the size of the archive
-/// is in a `Content-Range`, in the form that a 416 has it. A HEAD gives it as `Content-Length` too.
+/// Returns the answer to a probe, which has no body. A GET must have `Content-Length: 0` then, so
+/// the archive's size is in `Content-Range`, in the form of a 416. A HEAD has it in
+/// `Content-Length` too.
 fn answer_probe(request: &ArchiveRequest, published: &PublishedArchive) -> Response {
     let builder = headers(request, published, NO_CACHE)
         .header(header::VARY, SNAPSHOT_PIN_HEADER)
@@ -155,8 +156,8 @@ fn answer_probe(request: &ArchiveRequest, published: &PublishedArchive) -> Respo
     finish(builder.status(StatusCode::OK), Body::empty())
 }
 
-/// Every answer of the stable URL carries the token of its revision; and where a bundle is that brings
-/// it up to date, if the mirror has moved on.
+/// Returns an answer of the stable URL. It has the pin token of its revision. If the mirror is
+/// ahead of the snapshot, it also has the URL of a bundle that updates a clone.
 pub(super) fn answer_stable(
     app: &App,
     request: &ArchiveRequest,
@@ -170,7 +171,7 @@ pub(super) fn answer_stable(
     headers.insert(header::VARY, HeaderValue::from_static(SNAPSHOT_PIN_HEADER));
     let base = published.snapshot.commit();
     if published.kind == ArchiveKind::Lfs {
-        // No bundle has LFS objects.
+        // Bundles contain no LFS objects.
         return response;
     }
     let repository = app.registry.find(&request.repo);
@@ -210,13 +211,13 @@ fn headers(
     }
 }
 
-/// What conditions and `Range` make of a request.
+/// The kind of answer that preconditions and `Range` lead to.
 enum Planned {
-    /// An answer without any bytes of the archive.
+    /// An answer without bytes of the archive.
     Bare(Response),
-    /// All of the archive.
+    /// The whole archive.
     All(response::Builder),
-    /// A part of it.
+    /// A part of the archive.
     Part(response::Builder, Range<u64>),
 }
 

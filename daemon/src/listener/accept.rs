@@ -106,11 +106,14 @@ impl Listener {
             };
             tokio::select! {
                 Some(ready) = handshakes.ready.recv() => return ready,
-                ((handshake, permit), (stream, address)) = next => {
-                    let handshake = handshake.and_then(|free| handshakes.shares.take(free, address.ip()));
-                    let permit = permit.and_then(|free| connections.take(free, address.ip()));
-                    match (handshake, permit) {
-                        (Some(handshake), Some(permit)) => handshakes.begin(stream, address, (handshake, permit)),
+                ((handshake, connection), (stream, address)) = next => {
+                    let ip = address.ip();
+                    let handshake = handshake.and_then(|free| handshakes.shares.take(free, ip));
+                    let connection = connection.and_then(|free| connections.take(free, ip));
+                    match (handshake, connection) {
+                        (Some(handshake), Some(connection)) => {
+                            handshakes.begin(stream, address, (handshake, connection));
+                        }
                         _ => refuse(address),
                     }
                 }
@@ -146,7 +149,8 @@ fn max_connections() -> usize {
 
 /// Logs the refusal. The caller drops the stream, which closes the connection.
 fn refuse(address: SocketAddr) {
-    debug!(%address, "Closing a new connection: {} has as many as one address may have", address.ip());
+    let ip = address.ip();
+    debug!(%address, "Closing a connection: {ip} has as many as one address may have");
 }
 
 async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
@@ -154,7 +158,7 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
         match listener.accept().await {
             Ok((stream, address)) => {
                 // Without TCP_NODELAY, the end of an answer waits until the client acknowledges the
-                // bytes before it. That took 40 ms of each short range.
+                // bytes before it. For a short range, this took 40 ms.
                 drop(stream.set_nodelay(true));
                 return (stream, address);
             }

@@ -1,4 +1,4 @@
-//! From a request of a git client to its answer.
+//! Routes a request of a git client to the mirror or to upstream.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -24,6 +24,9 @@ use crate::repository::Repository;
 const UPLOAD_PACK_REQUEST: &str = "application/x-git-upload-pack-request";
 
 /// Answers a request of a git client.
+///
+/// Reads (`git-upload-pack`) are answered from the mirror if possible; everything else is passed on
+/// to upstream.
 pub(in crate::http) async fn answer(
     server: Arc<GitServer>,
     target: GitTarget,
@@ -35,7 +38,8 @@ pub(in crate::http) async fn answer(
     let client = client(&parts);
     let protocol = headers::git_protocol(&parts.headers)?;
     let admitted = match target.service {
-        // A body that is received first takes no turn while it comes.
+        // A request with a body takes its permit only once the body has arrived: a slow sender must
+        // not use up the permits.
         Service::UploadPack => None,
         Service::InfoRefs | Service::ReceivePack | Service::Other(_) => Some(server.admit(client)?),
     };
@@ -62,6 +66,8 @@ pub(in crate::http) async fn answer(
         Service::UploadPack => read(server, target, (parts, body), protocol).await?,
         Service::ReceivePack => {
             let upstream_request = UpstreamRequest::as_it_comes(&upstream, &target, &parts, body)?;
+            // Created before the request is sent: if the client goes away meanwhile, upstream may
+            // have taken the push anyway.
             let push = PushGuard(server.registry.find(&target.repo));
             let response = pass_on(&server, upstream_request).await?;
             response.map(|body| hold(body, push))
@@ -71,11 +77,11 @@ pub(in crate::http) async fn answer(
             pass_on(&server, upstream_request).await?
         }
     };
-    // The permit goes with the body: the request lasts until that is sent.
+    // The permit moves into the body: the request is in progress until the body is sent.
     Ok(response.map(|body| hold(body, admitted)))
 }
 
-/// Receives what a client wants to read, and answers.
+/// Receives the body of a `git-upload-pack` request, and answers it.
 async fn read(
     server: Arc<GitServer>,
     target: GitTarget,
@@ -96,14 +102,14 @@ async fn read(
     Ok(response.map(|body| hold(body, admitted)))
 }
 
-/// Returns the address that a request comes from.
+/// Returns the address of the client that sent the request.
 pub(in crate::http) fn client(parts: &Parts) -> IpAddr {
     let caller: Option<&Caller> = parts.extensions.get();
-    // No request gets here that nobody has authorized.
+    // `authorize` has put the caller into every request that gets here.
     caller.map_or(Ipv4Addr::UNSPECIFIED.into(), |caller| caller.address)
 }
 
-/// Says, when a push is over, that whatever was known of upstream is out of date.
+/// Marks the remembered state of upstream as stale when it is dropped, at the end of a push.
 struct PushGuard(Option<Arc<Repository>>);
 
 impl Drop for PushGuard {
@@ -114,6 +120,8 @@ impl Drop for PushGuard {
     }
 }
 
+/// Returns `body` with `held` moved into it, so that `held` lives until the body is sent or
+/// dropped.
 fn hold(body: Body, held: impl Send + Sync + 'static) -> Body {
     let stream = body.into_data_stream();
     Body::from_stream(stream.map(move |piece| {
@@ -122,12 +130,14 @@ fn hold(body: Body, held: impl Send + Sync + 'static) -> Body {
     }))
 }
 
+/// The service that `info/refs` advertises.
 enum AdvertisedService {
     UploadPack,
     ReceivePack,
 }
 
-/// What the query of `info/refs` asks for: exactly one service, and nothing else.
+/// Returns the service in the query of `info/refs`, which must contain exactly one, and nothing
+/// else.
 fn service(query: Option<&str>) -> Result<AdvertisedService, GitHttpError> {
     match query {
         Some("service=git-upload-pack") => Ok(AdvertisedService::UploadPack),

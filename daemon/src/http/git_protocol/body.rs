@@ -1,7 +1,8 @@
-//! The body of a request to `git-upload-pack`: received whole, inflated, bounded, in a file.
+//! The body of a request to `git-upload-pack`: received completely into a file, inflated, and
+//! limited in size and time.
 //!
-//! git reads the file as its input, so that a client which sends slowly holds up no process, and the
-//! request can be passed on after all if the mirror lacks something.
+//! git reads the file as its input, so that a slow client keeps no process waiting. If the mirror
+//! lacks an object, the same file is sent to upstream.
 
 use std::fs::File;
 use std::io::{Seek as _, SeekFrom, Write as _};
@@ -19,29 +20,31 @@ use tokio::time::timeout;
 use super::GitHttpError;
 use crate::http::body_budget::BodyReservation;
 
-/// How much of the beginning is kept in memory, in bytes: what is wanted comes before what the client
-/// has, and nearly all requests are shorter.
+/// How much of the beginning is kept in memory, in bytes. The wanted objects come before those that
+/// the client has, and nearly all requests are shorter than this.
 pub(super) const HEAD_LEN: usize = 64 << 10;
-/// So many compressed bytes are inflated at once: at most a thousand times as many come out.
+/// How many compressed bytes are inflated at a time. At most a thousand times as many bytes come
+/// out.
 const PIECE_LEN: usize = 4 << 10;
-/// At most how many times its compressed length a body may have, beside [`HEAD_LEN`]. git sends ids in
-/// hexadecimal, for which the factor is two.
+/// The largest ratio of a body's length to its compressed length, beside the first [`HEAD_LEN`]
+/// bytes. git sends ids in hexadecimal, for which the ratio is two.
 const MAX_RATIO: u64 = 100;
 
-/// So much of a body that is refused is still taken, in bytes.
+/// How much of a refused body is still read and discarded, in bytes.
 const MAX_DISCARDED_LEN: u64 = 256 << 20;
-/// How long the daemon waits for more of such a body.
+/// How long the daemon waits for the next bytes of a refused body.
 const DISCARD_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The limits of one body.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BodyLimits {
-    /// After decompression.
+    /// The longest body after decompression.
     pub(super) bytes: u64,
+    /// How long the client may take to send it.
     pub(super) time: Duration,
 }
 
-/// A body that has arrived.
+/// A body that has arrived completely.
 #[derive(Debug)]
 pub(super) struct ReceivedBody {
     head: Bytes,
@@ -51,17 +54,18 @@ pub(super) struct ReceivedBody {
 }
 
 impl ReceivedBody {
-    /// The beginning.
+    /// Returns at most the first [`HEAD_LEN`] bytes.
     pub(super) fn head(&self) -> &[u8] {
         &self.head
     }
 
-    /// The whole, if it is short.
+    /// Returns the whole body if it is not longer than [`HEAD_LEN`], else `None`.
     pub(super) fn whole(&self) -> Option<&Bytes> {
         (self.head.len() as u64 == self.len).then_some(&self.head)
     }
 
-    /// The file, at its beginning. Whoever gets it must be done before it is asked for again.
+    /// Returns the file, positioned at its beginning. All handles share one position, so the caller
+    /// must be done with one handle before it asks for another.
     pub(super) fn rewound(&self) -> Result<File, GitHttpError> {
         let mut file = self.file.try_clone().map_err(spool)?;
         file.seek(SeekFrom::Start(0)).map_err(spool)?;
@@ -69,7 +73,7 @@ impl ReceivedBody {
     }
 }
 
-/// Receives the body of a request into a file in `tmp` that has no name.
+/// Receives the body of a request into an unnamed file in `tmp`.
 pub(super) async fn receive(
     body: Body,
     headers: &HeaderMap,
@@ -97,9 +101,10 @@ pub(super) async fn receive(
     let receiving = async {
         let broken = |error| GitHttpError::BodyBroken(Arc::new(error));
         while let Some(bytes) = stream.try_next().await.map_err(broken)? {
-            // To the page cache: shorter than handing it to another thread.
+            // On this thread: the write goes to the page cache, which takes less time than handing
+            // it to another thread.
             if let Err(error) = decoder.push(&bytes) {
-                // The room is for others now.
+                // Gives the file and the reservation back before the rest of the body is read.
                 drop(decoder);
                 discard(&mut stream).await;
                 return Err(error);
@@ -114,8 +119,8 @@ pub(super) async fn receive(
         .finish()
 }
 
-/// Takes the rest of a body that is refused: a client that is still sending when the connection is
-/// closed never sees why.
+/// Reads and discards the rest of a refused body. If the connection were closed while the client is
+/// still sending, the client would never see the answer.
 async fn discard(stream: &mut BodyDataStream) {
     let mut left = MAX_DISCARDED_LEN;
     while let Ok(Ok(Some(bytes))) = timeout(DISCARD_PATIENCE, stream.try_next()).await {
@@ -144,7 +149,7 @@ enum Decoder {
     Plain(BodySink),
     Gzip {
         decoder: Box<GzDecoder<BodySink>>,
-        /// How many compressed bytes have come.
+        /// How many compressed bytes have arrived.
         taken: u64,
     },
 }
@@ -185,20 +190,22 @@ impl Decoder {
     }
 }
 
-/// Where a body goes, up to its limit.
+/// Writes a body to its file, and enforces the limits.
 struct BodySink {
     file: File,
     reservation: BodyReservation,
     head: Vec<u8>,
     len: u64,
     limit: u64,
-    /// The limit that follows from the compressed bytes so far.
+    /// The limit that results from the number of compressed bytes so far.
     inflated_limit: u64,
-    /// Why writing failed, if it was not the decoder that did.
+    /// The error of the sink itself. `io::Write` has only `io::Error`, so the decoder can't return
+    /// it.
     error: Option<GitHttpError>,
 }
 
 impl BodySink {
+    /// Returns the error of the sink, or that of the decoder if the sink had none.
     fn why(&mut self, error: std::io::Error) -> GitHttpError {
         let decoding = || GitHttpError::BadGzip(Arc::new(error));
         self.error.take().unwrap_or_else(decoding)

@@ -1,4 +1,5 @@
-//! git's smart HTTP protocol (`gitprotocol-http(5)`): read from the mirror, all else passed on.
+//! git's smart HTTP protocol (`gitprotocol-http(5)`): reads are answered from the mirror,
+//! everything else is passed on to upstream.
 //!
 //! ```text
 //! target ─► answer ─► upload_pack ─► mirror (git upload-pack)
@@ -6,7 +7,7 @@
 //!             └────────────────► pass_on ─► upstream (HTTP)
 //! ```
 //!
-//! Every answer goes through `relay`, which bounds its time and breaks the connection if it fails.
+//! Every answer goes through `relay`, which limits its time and breaks the connection if it fails.
 
 mod answer;
 mod body;

@@ -1,4 +1,14 @@
-//! Reading a repository with git: from its mirror, else from upstream.
+//! Answers clients that read a repository with git: from its mirror, else from upstream.
+//!
+//! ```text
+//! mirror ready? ─no─────────────────────────────► upstream
+//!    │yes
+//! depends on refs? ─no (ids only)─► mirror ─refuses, or git fails─► upstream
+//!    │yes
+//! checked within ref_check_interval, or now: unchanged ─► mirror
+//!                                             moved ─────► upstream
+//!                                             no answer ─► mirror, marked as stale
+//! ```
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -23,17 +33,19 @@ use crate::mirror::is_repository;
 use crate::pkt_line;
 use crate::repository::{Freshness, MirrorState, Repository};
 
-/// What comes before an advertisement over HTTP, except in protocol version 2.
+/// The bytes before an advertisement over HTTP, except in protocol version 2.
 const SERVICE_LINE: &[u8] = b"001e# service=git-upload-pack\n0000";
-/// RFC 7234 section 5.5.1.
+/// The warning of a stale answer (RFC 7234 section 5.5.1).
 const WARNING_STALE: HeaderValue = HeaderValue::from_static("110 cachewfsd \"Response is Stale\"");
-/// Says, as the code of an error, why upstream could not be asked for a fresher answer.
+/// The header of a stale answer. Its value is the code of the error that kept the daemon from
+/// asking upstream.
 const STALE: &str = "x-cachew-stale";
 
-/// A listing of refs that is looked through is not longer than this, in bytes: it was asked for names.
+/// How much of a listing of refs is searched, in bytes. The client asked for a few names, so it is
+/// short.
 const MAX_GATHERED_LEN: usize = 256 << 10;
 
-/// One request to read a repository.
+/// One request of a git client that reads a repository.
 #[derive(Debug)]
 pub(super) struct UploadPackRequest {
     server: Arc<GitServer>,
@@ -44,23 +56,23 @@ pub(super) struct UploadPackRequest {
     client: IpAddr,
 }
 
-/// Where an answer comes from.
+/// The source of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum AnswerSource {
     Mirror,
-    /// The mirror, though upstream can't be asked whether it has moved.
+    /// The mirror, although upstream can't be asked whether it has moved.
     StaleMirror,
     Upstream,
 }
 
-/// What an answer depends on: refs move, objects don't.
+/// The state that an answer depends on. Refs move, objects never change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum DependsOn {
     Refs,
     Objects,
 }
 
-/// The two kinds of answers.
+/// The kind of an answer, which decides its content type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum AnswerKind {
     Advertisement,
@@ -81,7 +93,7 @@ impl AnswerKind {
 }
 
 impl UploadPackRequest {
-    /// Has the repository mirrored, too, if it isn't.
+    /// Opens the repository, which starts to mirror it if it isn't mirrored yet.
     pub(super) fn open(
         server: Arc<GitServer>,
         target: GitTarget,
@@ -103,7 +115,7 @@ impl UploadPackRequest {
         headers::is_version_2(self.protocol.as_deref())
     }
 
-    /// The capabilities; before protocol version 2, the refs too.
+    /// Answers `info/refs`: the capabilities, and before protocol version 2 the refs too.
     pub(super) async fn info_refs(self) -> Result<Response, ApiError> {
         let depends_on = if self.is_version_2() {
             DependsOn::Objects
@@ -113,7 +125,7 @@ impl UploadPackRequest {
         Ok(self.answer(None, depends_on).await?)
     }
 
-    /// A listing of refs, or a pack.
+    /// Answers a POST of `git-upload-pack`: a listing of refs, or a pack.
     pub(super) async fn rpc(self, body: ReceivedBody) -> Result<Response, ApiError> {
         let body = Arc::new(body);
         let depends_on = if self.is_version_2() && pkt_line::depends_on_refs(body.head()) {
@@ -147,8 +159,10 @@ impl UploadPackRequest {
         self.read_mirror(body, (depends_on, source)).await
     }
 
-    /// Lists refs, some of which are not mirrored: from upstream, unless the mirror has branches or
-    /// tags that they may be short for; as far as the mirror has them, if upstream fails.
+    /// Lists refs of which some are not mirrored.
+    ///
+    /// Upstream answers, unless the mirror has branches or tags with the short names. If upstream
+    /// fails, the mirror answers with the refs that it has.
     async fn list(
         &self,
         body: &Arc<ReceivedBody>,
@@ -169,12 +183,13 @@ impl UploadPackRequest {
                 return passed;
             }
             let repo = &self.target.repo;
-            debug!(%repo, "Upstream doesn't list refs that are not mirrored");
+            debug!(%repo, "Listing only mirrored refs of {repo}: upstream gave no listing");
         }
         Ok(self.respond(listing, AnswerKind::Result, source))
     }
 
-    /// Answers from the mirror, unless that lacks what is wanted: then upstream is asked.
+    /// Answers from the mirror. If the mirror refuses or git fails, passes the request on to
+    /// upstream.
     async fn read_mirror(
         &self,
         body: Option<&Arc<ReceivedBody>>,
@@ -182,16 +197,18 @@ impl UploadPackRequest {
     ) -> Result<Response, GitHttpError> {
         let repo = &self.target.repo;
         match self.start(&self.repository.mirror_path(), body).await {
-            // The client most often wants an object that the mirror lacks. Upstream decides.
+            // Usually the client wants an object that the mirror lacks. Upstream may have it.
             Ok(running) if pkt_line::is_refusal(running.begun()) => {
                 running.end().await;
-                debug!(%repo, "The mirror of {repo} refuses what a git client wants");
+                debug!(%repo, "The mirror of {repo} refused a request; asking upstream");
             }
             Ok(running) => return Ok(self.respond(running, AnswerKind::of(body), source)),
-            // A client that learned upstream's capabilities before the mirror was there may use one
-            // that we don't have; and a mirror that is broken is no reason to serve nothing.
+            // A client may use a capability of upstream that the daemon's git lacks, if it asked
+            // for capabilities before the mirror was ready. A broken mirror ends here too. In both
+            // cases upstream can still answer.
             Err(GitHttpError::Git(error)) => {
-                warn!(%repo, error = chain(&*error), "Serving {repo} from its mirror failed");
+                let error = chain(&*error);
+                warn!(%repo, error, "Can't serve {repo} from its mirror; asking upstream");
             }
             Err(error) => return Err(error),
         }
@@ -202,7 +219,7 @@ impl UploadPackRequest {
         self.repository.status().state == MirrorState::Ready
     }
 
-    /// Whether upstream said that the repository has another name now.
+    /// Returns whether upstream has moved the repository to another name.
     fn has_moved(&self) -> bool {
         let failure = self.repository.status().failure;
         failure.is_some_and(|failure| failure.error.moved_to().is_some())
@@ -219,22 +236,23 @@ impl UploadPackRequest {
         match self.repository.fresh_within(interval).await {
             Ok(Freshness::Fresh) => AnswerSource::Mirror,
             Ok(Freshness::Behind) => AnswerSource::Upstream,
-            // Upstream sends the client to the other name.
+            // Passed on, so that upstream's redirect tells the client the other name.
             Err(error) if error.moved_to().is_some() => AnswerSource::Upstream,
             Err(error) => self.note_stale(Some(error)),
         }
     }
 
-    /// It is better to serve what there is than to serve nothing; the answer says so.
+    /// Logs and counts a stale answer: it is better than none, and its headers say that it is
+    /// stale.
     fn note_stale(&self, error: Option<impl std::error::Error>) -> AnswerSource {
         let repo = &self.target.repo;
         let stale_answers = GitCounters::count(&self.server.counters.stale);
         let error = error.map(|error| chain(&error));
-        warn!(%repo, stale_answers, error, "Serving {repo} as it was: upstream can't be asked");
+        warn!(%repo, stale_answers, error, "Can't ask upstream; serving {repo} perhaps stale");
         AnswerSource::StaleMirror
     }
 
-    /// Passes the request on to upstream; one on this machine is served from its directory.
+    /// Passes the request on to upstream, or serves it from upstream's directory on this machine.
     async fn pass_on(
         &self,
         body: Option<&Arc<ReceivedBody>>,
@@ -250,6 +268,7 @@ impl UploadPackRequest {
             (&self.headers, self.client),
             body.cloned(),
         )?;
+        // The client's own credentials come first. The daemon's are for clients that send none.
         if !self.headers.contains_key(header::AUTHORIZATION) {
             let authorization = upstream.authorization().await;
             request.own_authorization =
@@ -311,7 +330,7 @@ impl UploadPackRequest {
     }
 }
 
-/// Whether upstream has answered what it was asked, or said which repository to ask.
+/// Returns whether upstream has answered with success, or named the repository to ask instead.
 fn is_answer(passed: &Result<Response, GitHttpError>) -> bool {
     passed.as_ref().is_ok_and(|response| {
         let names_another = response.extensions().get::<MovedTo>().is_some();

@@ -1,5 +1,5 @@
-// Asks for /api/v1/status again and again, and puts what changed into the page. All text goes in as
-// text: nothing that an upstream says can become markup.
+// Polls /api/v1/status, and puts the changes into the page. All text is inserted as text, so
+// nothing that an upstream sends can become markup.
 "use strict";
 
 const PAUSE_MS = 2000;
@@ -24,8 +24,8 @@ function newRow(row) {
   return line;
 }
 
-// Rows stay the same elements as long as their key does, so that a selection or the scroll position
-// survives.
+// A row keeps its element as long as its key stays, so that a selection and the scroll position
+// survive.
 function fill(id, rows) {
   const table = document.getElementById(id);
   const body = table.tBodies[0];

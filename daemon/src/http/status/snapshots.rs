@@ -1,4 +1,4 @@
-//! The snapshots of a repository, and how much each shares with the one before.
+//! The snapshots of a repository, and how many bytes each shares with the one before.
 
 use std::collections::HashSet;
 use std::num::NonZeroUsize;
@@ -13,44 +13,46 @@ use serde::Serialize;
 
 use crate::store::{Store, StoreError};
 
-/// So many of a repository's snapshots are described.
+/// At most this many snapshots of a repository are described.
 const MAX_DESCRIBED: usize = 5;
-/// Manifests of large repositories take long to parse: so many descriptions are remembered.
+/// At most this many descriptions are cached: parsing the manifest of a large repository takes
+/// long.
 const MAX_REPORTS: NonZeroUsize = NonZeroUsize::new(4096).expect("4096 is not 0");
 
-/// So long a list of snapshots is remembered, unless another becomes current: old ones are deleted.
+/// How long a list of snapshots is cached while the same snapshot is current. Old snapshots in it
+/// may be deleted meanwhile.
 const MAX_LIST_AGE: Duration = Duration::from_mins(5);
-/// So many lists are remembered.
+/// At most this many lists are cached.
 const MAX_LISTS: NonZeroUsize = NonZeroUsize::new(1024).expect("1024 is not 0");
 
-/// A snapshot and what it costs.
+/// A snapshot and its size.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(in crate::http) struct SnapshotReport {
     pub(in crate::http) id: SnapshotId,
     /// In seconds since the epoch.
     pub(in crate::http) created_at: u64,
-    /// Of the checkout archive, or of the mirror archive if there is no other.
+    /// The size of the checkout archive, or of the mirror archive if there is no checkout archive.
     pub(in crate::http) size_bytes: u64,
-    /// How much of that lies in segments which the snapshot before has too; absent for the first, and
-    /// where the one before is deleted.
+    /// The bytes of it in segments that the snapshot before has too. `None` for the oldest
+    /// snapshot, or if the one before is deleted.
     pub(in crate::http) shared_bytes: Option<u64>,
 }
 
-/// Each with the snapshot before that it is compared with.
+/// A snapshot, and the snapshot before, with which it is compared.
 type ReportKey = (RepoName, SnapshotId, Option<SnapshotId>);
 
-/// What was found out so far.
+/// The cache of descriptions and lists.
 #[derive(Debug)]
 pub(super) struct SnapshotReports(Mutex<CachedReports>);
 
 #[derive(Debug)]
 struct CachedReports {
-    /// Snapshots don't change.
+    /// Never outdated: snapshots are immutable.
     reports: LruCache<ReportKey, SnapshotReport>,
     lists: LruCache<RepoName, CachedList>,
 }
 
-/// The snapshots of a repository, newest first, while the first of them is current.
+/// The snapshots of a repository, the newest first. Valid while the first of them is current.
 #[derive(Clone, Debug)]
 struct CachedList {
     ids: Vec<SnapshotId>,
@@ -67,7 +69,7 @@ impl Default for SnapshotReports {
 }
 
 impl SnapshotReports {
-    /// The newest snapshots of `repo`, newest first, and how many there are; blocks.
+    /// Returns the newest snapshots of `repo`, the newest first, and the number of all. Blocks.
     pub(super) fn newest(
         &self,
         store: &Store,
@@ -77,7 +79,8 @@ impl SnapshotReports {
         self.describe_all(store, repo, &ids)
     }
 
-    /// The same as it was some minutes ago, or since `current` is; blocks.
+    /// Returns the newest snapshots of `repo` as [`Self::newest`] does, from a list that may be
+    /// some minutes old if `current` is its first snapshot. Blocks.
     pub(super) fn newest_lately(
         &self,
         store: &Store,
@@ -125,7 +128,7 @@ impl SnapshotReports {
         key: ReportKey,
     ) -> Result<Option<SnapshotReport>, StoreError> {
         let (repo, id, before) = &key;
-        // It may be deleted meanwhile.
+        // It may have been deleted since it was listed.
         let Some((manifest, _)) = store.manifest(repo, *id)? else {
             return Ok(None);
         };
@@ -145,7 +148,7 @@ impl SnapshotReports {
     }
 }
 
-/// What a pointer says of the snapshot that it names.
+/// Describes the snapshot that a pointer names, as far as the pointer does.
 pub(super) fn of_pointer(pointer: &Pointer) -> Option<SnapshotReport> {
     let archives = &pointer.archives;
     let checkout = archives.get(&ArchiveKind::Checkout);

@@ -1,4 +1,4 @@
-//! Passing requests on to upstream: the only place that talks to it over HTTP.
+//! Passes requests on to upstream. Nothing else in `http` sends HTTP requests to upstream.
 
 mod request;
 mod shared;

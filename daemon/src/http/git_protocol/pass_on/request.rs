@@ -1,4 +1,4 @@
-//! Passing a request on to the configured upstream, and its answer back.
+//! Sends a request to the configured upstream, and passes its answer back.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use crate::http::git_protocol::{GitHttpError, headers};
 use crate::mirror::{Base, MAX_REDIRECTS, Place, Upstream, is_redirect};
 use crate::traces::{self, Cause};
 
-/// A request as it goes on to upstream, with all that is secret in it.
+/// A request to upstream. It contains secrets, so its `Debug` output shows only method and host.
 pub(in crate::http::git_protocol) struct UpstreamRequest {
     pub(in crate::http::git_protocol) base: Base,
     pub(in crate::http::git_protocol) url: Url,
@@ -34,39 +34,43 @@ pub(in crate::http::git_protocol) struct UpstreamRequest {
     pub(in crate::http::git_protocol) method: Method,
     pub(in crate::http::git_protocol) headers: HeaderMap,
     pub(in crate::http::git_protocol) body: UpstreamBody,
-    /// The daemon's own, where the client shows none. Upstream's answer is for all who show none.
+    /// The daemon's own credentials, if the client sent none. All such clients may share the
+    /// answer.
     pub(in crate::http::git_protocol) own_authorization: Option<HeaderValue>,
-    /// Takes a permit of this address's.
+    /// The address of the client, whose share of the permits is used.
     pub(in crate::http::git_protocol) client: IpAddr,
     redirects: RedirectPolicy,
-    /// Who asked: a task of its own may send it.
+    /// The trace of the client's request: another task may send this one.
     cause: Cause,
 }
 
-/// How a redirect to another URL of the same repository is treated. One to another repository is always
-/// translated: the client is sent to where the daemon passes requests for that on, and the policy is asked.
+/// How a redirect to another URL of the same repository is treated.
+///
+/// A redirect to another repository is always translated: the client is redirected to the other
+/// repository below this daemon, and the policy decides whether the client may read that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum RedirectPolicy {
-    /// The daemon follows it: whoever joins in need not know. The method stays: asking git for a pack
-    /// changes nothing.
+    /// The daemon follows it with the same method, so that all clients of a shared answer get the
+    /// result. The method can stay, because asking git for a pack changes nothing.
     Followed,
+    /// The client is redirected to the same repository under the other spelling below this daemon.
     Translated,
 }
 
-/// The head of upstream's answer, as it goes to the client.
+/// The head of upstream's answer, as it is passed back to the client.
 #[derive(Clone, Debug)]
 pub(in crate::http::git_protocol) struct UpstreamHead {
     status: StatusCode,
     headers: HeaderMap,
-    /// The repository that upstream sends the client to, if it is another one.
+    /// The other repository that upstream redirects the client to, if any.
     moved_to: Option<RepoName>,
 }
 
-/// The body of such a request.
+/// The body of a request to upstream.
 #[derive(Debug)]
 pub(in crate::http::git_protocol) enum UpstreamBody {
     Nothing,
-    /// As it comes from the client.
+    /// Passed on while it arrives from the client.
     Stream(Body),
     Received(Arc<ReceivedBody>),
 }
@@ -79,7 +83,8 @@ impl std::fmt::Debug for UpstreamRequest {
 }
 
 impl UpstreamRequest {
-    /// A request that is none of ours: everything comes from the client, what upstream lets it do too.
+    /// Creates a request that is passed on unchanged: a push, LFS or another path. Only the
+    /// client's own credentials are used, so upstream decides what the client may do.
     pub(in crate::http::git_protocol) fn as_it_comes(
         upstream: &Upstream,
         target: &GitTarget,
@@ -111,8 +116,8 @@ impl UpstreamRequest {
         })
     }
 
-    /// A request to read the repository. The daemon's own credentials are good for that, as they are
-    /// for the mirror; the client's go before.
+    /// Creates a request to read the repository, for which the daemon's own credentials may be
+    /// used. The client's own take precedence.
     pub(in crate::http::git_protocol) fn to_read(
         upstream: &Upstream,
         target: &GitTarget,
@@ -141,7 +146,7 @@ impl UpstreamRequest {
     }
 }
 
-/// Where a request goes: always below the configured upstream.
+/// Returns the URL of a request, which is always below the configured upstream.
 fn url(base: &str, target: &GitTarget) -> Result<Url, GitHttpError> {
     let suffix = match target.spelling {
         Spelling::Plain => "",
@@ -161,7 +166,7 @@ fn tail(target: &GitTarget) -> &str {
     }
 }
 
-/// Passes a request on, and the answer back as it comes.
+/// Passes a request on, and the answer back while it arrives.
 pub(in crate::http::git_protocol) async fn pass_on(
     server: &GitServer,
     request: UpstreamRequest,
@@ -176,7 +181,7 @@ pub(in crate::http::git_protocol) async fn pass_on(
 }
 
 impl UpstreamHead {
-    /// Makes an answer of the head and a body.
+    /// Returns the response with this head and `body`.
     pub(in crate::http::git_protocol) fn with(self, body: Body) -> Response {
         let mut response = build(self.status, self.headers, body);
         if let Some(to) = self.moved_to {
@@ -185,7 +190,7 @@ impl UpstreamHead {
         response
     }
 
-    /// The head of an answer that is no redirect.
+    /// Returns the head of an answer that is no redirect to another repository.
     fn of(response: &reqwest::Response) -> Self {
         Self {
             status: response.status(),
@@ -195,7 +200,7 @@ impl UpstreamHead {
     }
 }
 
-/// Puts an answer together.
+/// Builds a response from its parts.
 pub(in crate::http::git_protocol) fn build(
     status: StatusCode,
     headers: HeaderMap,
@@ -213,10 +218,10 @@ pub(in crate::http::git_protocol) async fn send(
     request: UpstreamRequest,
 ) -> Result<(UpstreamHead, reqwest::Response), GitHttpError> {
     GitCounters::count(&server.counters.passed_on);
-    // The query may carry a token.
+    // Without the query, which may carry a token.
     let (host, path) = (request.base.host(), request.url.path());
     debug!(host, path, method = %request.method, "Passing a request on to {host}");
-    // A body that the client is still sending may take as long as the whole.
+    // A body that the client is still sending may take as long as a whole answer may.
     let limits = &server.config().git_http;
     let limit = match request.body {
         UpstreamBody::Nothing | UpstreamBody::Received(_) => limits.idle_timeout,
@@ -268,12 +273,14 @@ async fn send_and_follow(
         if !is_redirect(head.status) {
             return Ok((head, response));
         }
+        // Only a URL below the configured upstream is followed or translated: the headers with the
+        // credentials must not go to another server.
         let to = base.follow(&url, response.headers());
         let to = to.ok_or(GitHttpError::Redirected)?;
         let place = base.place(&to, &tail).ok_or(GitHttpError::Redirected)?;
         let is_own = base.is_own(&place);
         if redirects == RedirectPolicy::Translated || !is_own {
-            // With the same spelling here, the client would be sent in circles.
+            // A redirect that leads back to the URL of this request would be followed in circles.
             let had_git_suffix = url.path().ends_with(&format!(".git{tail}"));
             if is_own && place.has_git_suffix == had_git_suffix {
                 return Err(GitHttpError::Redirected);
@@ -281,7 +288,7 @@ async fn send_and_follow(
             let location = here(&place, &tail, to.query());
             let location = location.parse().map_err(|_| GitHttpError::Redirected)?;
             head.headers.insert(header::LOCATION, location);
-            // Not everybody may be sent there.
+            // The policy may hide the other repository from other clients.
             let no_store = HeaderValue::from_static("no-store");
             head.headers.insert(header::CACHE_CONTROL, no_store);
             head.moved_to = (!is_own).then_some(place.repo);
@@ -292,7 +299,7 @@ async fn send_and_follow(
     Err(GitHttpError::Redirected)
 }
 
-/// The path and query at which the daemon passes requests for `place` on.
+/// Returns the path and query below this daemon at which requests for `place` are passed on.
 fn here(place: &Place, tail: &str, query: Option<&str>) -> String {
     let suffix = if place.has_git_suffix { ".git" } else { "" };
     let query = query.map(|query| format!("?{query}")).unwrap_or_default();
@@ -307,7 +314,7 @@ fn body_of(received: &ReceivedBody) -> Result<reqwest::Body, GitHttpError> {
     Ok(reqwest::Body::wrap_stream(ReaderStream::new(file)))
 }
 
-/// What upstream sends, as it comes.
+/// Returns the body of upstream's answer while it arrives. Each piece may take `idle`.
 pub(in crate::http::git_protocol) fn pieces(
     response: reqwest::Response,
     idle: Duration,

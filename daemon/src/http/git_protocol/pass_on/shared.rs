@@ -1,7 +1,13 @@
-//! Identical requests that are passed on at the same time get one answer of upstream's.
+//! Identical requests that are passed on at the same time share one answer of upstream.
 //!
-//! A task of its own fetches it into a spool, so that no client's leaving ends it for the others; it
-//! ends when all have left.
+//! ```text
+//! first request ──► task ──► upstream
+//!                    └─► spool ─┬─► first client
+//! identical request ────────────┴─► second client
+//! ```
+//!
+//! A task fetches the answer into a spool, so that it continues when one client leaves. It ends
+//! when all clients have left.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,7 +26,7 @@ use crate::error_chain::chain;
 use crate::http::git_protocol::GitHttpError;
 use crate::http::git_protocol::server::{GitCounters, GitServer};
 
-/// Answers that are being fetched, by what was asked.
+/// The answers that are being fetched, by the digest of the request.
 #[derive(Debug, Default)]
 pub(in crate::http::git_protocol) struct SharedAnswers(Mutex<HashMap<Digest, Arc<SharedAnswer>>>);
 
@@ -31,8 +37,10 @@ struct SharedAnswer {
     spool: Arc<Spool>,
 }
 
-/// Passes a request on, or joins one that is the same. `max_age` is how long ago that may have been
-/// sent, where the answer changes with time.
+/// Passes a request on, or joins an identical one in progress.
+///
+/// `max_age` limits how long ago the other request was sent. It is `None` if the answer doesn't
+/// change with time.
 pub(in crate::http::git_protocol) async fn pass_on_shared(
     server: &Arc<GitServer>,
     request: UpstreamRequest,
@@ -52,8 +60,8 @@ pub(in crate::http::git_protocol) async fn pass_on_shared(
     Ok(head.with(server.relay.body(body, ())))
 }
 
-/// What makes two requests the same. Those with credentials never are, and long ones are not worth
-/// comparing.
+/// Returns the digest of everything that upstream's answer may depend on. Returns `None` for
+/// requests that are never shared: those with a client's credentials, and those with a long body.
 fn key(request: &UpstreamRequest) -> Option<Digest> {
     if request.headers.contains_key(header::AUTHORIZATION) {
         return None;
@@ -79,6 +87,8 @@ fn join_or_lead(
     request: UpstreamRequest,
     max_age: Option<Duration>,
 ) -> Result<(Arc<SharedAnswer>, SpoolReader), GitHttpError> {
+    // Locked until the new entry is in the map, so that one of two simultaneous requests leads and
+    // the other joins.
     let mut answers = server.shared.lock();
     if let Some(shared) = answers.get(&key)
         && max_age.is_none_or(|max_age| shared.began.elapsed() <= max_age)
@@ -108,7 +118,8 @@ impl SharedAnswers {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A later request may have taken the place of one that was too old to be joined.
+    /// Removes the entry, unless a later request has replaced this one because it was too old to be
+    /// joined.
     fn forget(&self, key: &Digest, shared: &Arc<SharedAnswer>) {
         let mut answers = self.lock();
         if answers
@@ -121,7 +132,7 @@ impl SharedAnswers {
 }
 
 impl SharedAnswer {
-    /// Fetches the answer to its end.
+    /// Fetches the whole answer into the spool.
     async fn lead(&self, server: &GitServer, request: UpstreamRequest) {
         let relay = &server.relay;
         let limit = relay.limits.total;
@@ -136,9 +147,9 @@ impl SharedAnswer {
             Err(error) => {
                 if self.head.borrow().is_some() {
                     let error = chain(&error);
-                    warn!(error, "An answer of upstream's broke off");
+                    warn!(error, "An answer of upstream broke off");
                 } else {
-                    // The request that gets this error logs it.
+                    // Each request that gets this error reports it.
                     self.head.send_replace(Some(Err(error)));
                 }
                 self.spool.give_up();
