@@ -1,8 +1,7 @@
-//! Limits that all clients share, and the largest part of each that one address may use.
+//! Limits that all clients share, with a smaller limit for each address.
 //!
-//! A limit is a semaphore, and each address has a second, smaller one. A permit is one of both, so
-//! that a single client can't use up what all others need.
-//!
+//! Every limit is a semaphore, and every address has a smaller one of its own. A permit takes one
+//! from both, so that a single client can't use up the limit for all others.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};

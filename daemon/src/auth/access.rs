@@ -137,6 +137,7 @@ impl Access {
     pub(crate) fn identify(&self, presented: Option<&PresentedToken>) -> Option<Arc<Subject>> {
         match presented {
             None => Some(Arc::default()),
+            // The exclusive token only opens the daemon. Its requests are anonymous for the policy.
             Some(_) if self.is_exclusive_token(presented) => Some(Arc::default()),
             Some(presented) => self.tokens.as_ref()?.current().find(presented.secret()),
         }

@@ -105,6 +105,7 @@ impl Policy {
             limit: TIME_LIMIT,
             check_interval: CLOCK_INTERVAL,
         });
+        // As in OPA: if a built-in function fails, its expression is undefined.
         engine.set_strict_builtin_errors(false);
         let added = engine.add_policy(name.to_owned(), text.to_owned());
         added.map_err(|error| failed(&error))?;

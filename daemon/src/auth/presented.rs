@@ -28,6 +28,7 @@ pub(crate) struct DuplicateCredentials;
 impl PresentedToken {
     /// Removes the daemon's token from `headers`, so that it can't be passed on, and returns it.
     pub(crate) fn take(headers: &mut HeaderMap) -> Result<Option<Self>, DuplicateCredentials> {
+        // With two values of one header, the daemon and upstream could each take another one.
         let is_single = |name: &str| headers.get_all(name).iter().nth(1).is_none();
         if !is_single(header::AUTHORIZATION.as_str()) || !is_single(TOKEN_HEADER) {
             return Err(DuplicateCredentials);

@@ -69,9 +69,9 @@ pub(super) async fn authorize(
     if let Err(refusal) = check(&app, &caller, action, repo.as_ref()) {
         return refusal.at(&app, &path).into_response();
     }
+    // The handler reads both from here, so it can't act on another name or for another caller.
     request.extensions_mut().insert(names);
     request.extensions_mut().insert(caller.clone());
-    // The handler reads both from here, so it can't act on another name or for another caller.
     let mut response = next.run(request).await;
     // The answer would tell the caller that the other repository exists.
     if let (Some(MovedTo(to)), Some(repo)) = (response.extensions().get(), repo)

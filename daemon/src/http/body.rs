@@ -24,7 +24,7 @@ use crate::traces;
 /// same time.
 const READ_AHEAD: u64 = 32 << 20;
 
-/// Bytes of which ranges are read.
+/// A source of byte ranges.
 pub(super) trait RangeSource: Send + Sync + 'static {
     /// Fills `into` with the bytes from `start` on. Blocks.
     fn read(&self, start: u64, into: &mut [u8]) -> Result<(), ApiError>;
@@ -74,7 +74,7 @@ pub(super) fn stream_range(archive: Arc<Archive>, range: Range<u64>) -> Body {
     let reader = ArchiveReader {
         archive,
         next_check: range.start,
-        is_far: false,
+        has_waited: false,
     };
     Body::from_stream(stream::try_unfold(
         (reader, range),
@@ -88,15 +88,15 @@ pub(super) fn stream_range(archive: Arc<Archive>, range: Range<u64>) -> Body {
     ))
 }
 
-/// Reads a range of an archive block by block. Once a block was missing in the local tiers, the
-/// blocks that follow are fetched ahead.
+/// Reads a range of an archive block by block. Once a block needs waiting, the blocks that follow
+/// are fetched ahead.
 #[derive(Debug)]
 struct ArchiveReader {
     archive: Arc<Archive>,
     /// The position at which the next bytes are fetched ahead.
     next_check: u64,
-    /// Whether a block was missing in the local tiers.
-    is_far: bool,
+    /// Whether a block needed waiting, because it was not in memory.
+    has_waited: bool,
 }
 
 impl ArchiveReader {
@@ -105,22 +105,22 @@ impl ArchiveReader {
         if range.is_empty() {
             return Ok(None);
         }
-        let block = match read_near(&self.archive, &range) {
+        let block = match read_immediately(&self.archive, &range) {
             Ok(block) => {
                 self.read_ahead(&range);
                 block
             }
             Err(block) => {
-                self.is_far = true;
+                self.has_waited = true;
                 self.read_ahead(&range);
-                read_far(&self.archive, range.start, block).await?
+                fetch_and_read(&self.archive, range.start, block).await?
             }
         };
         Ok(Some(split(range, block)))
     }
 
     fn read_ahead(&mut self, range: &Range<u64>) {
-        if !self.is_far || range.start < self.next_check {
+        if !self.has_waited || range.start < self.next_check {
             return;
         }
         // The next window is fetched one part (4 MiB) further on, while the rest of this one is in
@@ -145,16 +145,16 @@ pub(super) async fn read_block(
     if range.is_empty() {
         return Ok(None);
     }
-    let block = match read_near(source, &range) {
+    let block = match read_immediately(source, &range) {
         Ok(block) => block,
-        Err(block) => read_far(source, range.start, block).await?,
+        Err(block) => fetch_and_read(source, range.start, block).await?,
     };
     Ok(Some(split(range, block)))
 }
 
 /// Returns a block with the first bytes of `range`, or `Err` with an unfilled block if they need
 /// waiting.
-fn read_near(source: &Arc<impl RangeSource>, range: &Range<u64>) -> Result<Block, Block> {
+fn read_immediately(source: &Arc<impl RangeSource>, range: &Range<u64>) -> Result<Block, Block> {
     // On this thread: handing the read to another thread and back takes as long as the read itself.
     let mut block = BLOCKS.take(range.end - range.start);
     if source.read_now(range.start, block.as_mut()) {
@@ -165,7 +165,7 @@ fn read_near(source: &Arc<impl RangeSource>, range: &Range<u64>) -> Result<Block
 }
 
 /// Waits for the bytes from `start` on, and fills `block` with them.
-async fn read_far(
+async fn fetch_and_read(
     source: &Arc<impl RangeSource>,
     start: u64,
     mut block: Block,

@@ -29,6 +29,7 @@ pub(super) async fn redirect(
     }
     let (url, range) = published.archive.direct(part.clone()).await?;
     let mut location = HeaderValue::from_str(url.secret()).ok()?;
+    // The signature in the URL is a credential; this keeps it out of `Debug` output.
     location.set_sensitive(true);
     Response::builder()
         .status(StatusCode::TEMPORARY_REDIRECT)

@@ -65,6 +65,7 @@ pub(super) async fn observe(State(app): State<Arc<App>>, request: Request, next:
 
 fn request_id(headers: &HeaderMap) -> String {
     let given = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());
+    // The id goes into the log and back into a header, so only harmless characters are adopted.
     let is_good = |id: &&str| {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         (1..=MAX_ID_LEN).contains(&id.len()) && id.bytes().all(is_plain)

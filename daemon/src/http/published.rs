@@ -39,8 +39,8 @@ pub(super) struct PublishedArchive {
 
 type ArchiveKey = (RepoName, SnapshotId, ArchiveKind);
 
-/// The manifest that a cached archive was read from. A deleted snapshot may be published again with
-/// other bytes, so its id alone doesn't identify them.
+/// The manifest that a cached archive was read from. A deleted snapshot may be published again, so
+/// its id alone doesn't identify the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ManifestVersion {
     /// The manifest with this digest, which a pointer names.
@@ -60,14 +60,14 @@ impl Default for ParsedArchives {
 }
 
 impl ParsedArchives {
-    fn get(&self, key: &ArchiveKey, source: ManifestVersion) -> Option<PublishedArchive> {
+    fn get(&self, key: &ArchiveKey, version: ManifestVersion) -> Option<PublishedArchive> {
         let mut archives = self.lock();
-        let (of, published) = archives.get(key)?;
-        (*of == source).then(|| published.clone())
+        let (cached, published) = archives.get(key)?;
+        (*cached == version).then(|| published.clone())
     }
 
-    fn put(&self, key: ArchiveKey, source: ManifestVersion, published: PublishedArchive) {
-        self.lock().put(key, (source, published));
+    fn put(&self, key: ArchiveKey, version: ManifestVersion, published: PublishedArchive) {
+        self.lock().put(key, (version, published));
     }
 
     fn lock(&self) -> MutexGuard<'_, LruCache<ArchiveKey, (ManifestVersion, PublishedArchive)>> {
@@ -115,32 +115,33 @@ impl RecentLookups {
 pub(super) async fn find(
     app: &Arc<App>,
     repo: &RepoName,
-    (which, kind): (Revision, ArchiveKind),
+    (revision, kind): (Revision, ArchiveKind),
 ) -> Result<Option<PublishedArchive>, ApiError> {
-    let key = (repo.clone(), which, kind);
+    let key = (repo.clone(), revision, kind);
     // Both are read before the lookup: if a publish happens meanwhile, the cached result counts as
     // outdated.
     let (started_at, changes) = (Instant::now(), app.store.changes());
-    let is_fresh = |fresh: &&Lookup| {
-        fresh.changes == changes && started_at.duration_since(fresh.started_at) < MAX_AGE
+    let is_fresh = |lookup: &&Lookup| {
+        lookup.changes == changes && started_at.duration_since(lookup.started_at) < MAX_AGE
     };
-    if let Some(fresh) = app.lookups.lock().get(&key).filter(is_fresh) {
-        return Ok(Some(fresh.published.clone()));
+    if let Some(lookup) = app.lookups.lock().get(&key).filter(is_fresh) {
+        return Ok(Some(lookup.published.clone()));
     }
     let (finder, repo) = (Arc::clone(app), repo.clone());
-    let look = move || match which {
+    let look = move || match revision {
         Revision::Current => current(&finder, &repo, kind),
         Revision::Snapshot(snapshot) => of_snapshot(&finder, &repo, (snapshot, kind)),
         Revision::Toc(toc) => of_toc(&finder, &repo, (toc, kind)),
     };
     let found = tokio::task::spawn_blocking(look).await??;
+    // Only archives that exist are cached, so that a first snapshot is seen at once.
     if let Some(published) = found.clone() {
-        let fresh = Lookup {
+        let lookup = Lookup {
             published,
             started_at,
             changes,
         };
-        app.lookups.lock().put(key, fresh);
+        app.lookups.lock().put(key, lookup);
     }
     Ok(found)
 }
@@ -156,14 +157,14 @@ pub(super) fn current(
         return Ok(None);
     };
     let key = (repo.clone(), pointer.snapshot, kind);
-    let source = ManifestVersion::Digest(pointer.manifest);
-    if let Some(published) = app.parsed.get(&key, source) {
+    let version = ManifestVersion::Digest(pointer.manifest);
+    if let Some(published) = app.parsed.get(&key, version) {
         return Ok(Some(published));
     }
     let manifest = store.current_manifest(repo, &pointer)?;
     let published = published(app, &manifest, kind)
         .ok_or_else(|| ApiError::NoCheckout { repo: repo.clone() })?;
-    app.parsed.put(key, source, published.clone());
+    app.parsed.put(key, version, published.clone());
     Ok(Some(published))
 }
 
@@ -188,14 +189,14 @@ pub(super) fn of_snapshot(
         return Ok(None);
     };
     let key = (repo.clone(), snapshot, kind);
-    let source = ManifestVersion::WrittenAt(written_at);
-    if let Some(published) = app.parsed.get(&key, source) {
+    let version = ManifestVersion::WrittenAt(written_at);
+    if let Some(published) = app.parsed.get(&key, version) {
         return Ok(Some(published));
     }
     let manifest = store.manifest(repo, snapshot)?;
     let published = manifest.and_then(|(manifest, _)| published(app, &manifest, kind));
     if let Some(published) = &published {
-        app.parsed.put(key, source, published.clone());
+        app.parsed.put(key, version, published.clone());
     }
     Ok(published)
 }

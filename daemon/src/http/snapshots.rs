@@ -114,6 +114,8 @@ async fn pinned_by_condition(
     }) else {
         return Ok(None);
     };
+    // The client fetches an older snapshot range by range. With 412 it would have to start again,
+    // although the snapshot is still in the store.
     let Some(toc) = pin::toc_of(tag) else {
         return Ok(None);
     };
@@ -132,6 +134,7 @@ pub(super) async fn immutable(
         return Err(ApiError::NoSuchSnapshot { repo: request.repo });
     };
     let planned = plan(&request, &published, IMMUTABLE);
+    // A whole archive consists of several segments, so no single URL in the bucket has it.
     if let Planned::Part(_, part) = &planned
         && let Some(redirect) = direct::redirect(&request, &published, part).await
     {
@@ -176,6 +179,7 @@ pub(super) fn answer_stable(
     }
     let repository = app.registry.find(&request.repo);
     let head = repository.and_then(|repository| repository.status().head);
+    // The null commit stands for an unborn HEAD, from which no bundle can start.
     if head.is_some_and(|head| head != base && !base.is_null())
         && let Ok(path) = bundle_path(&request.repo, base).parse()
     {
@@ -249,6 +253,7 @@ fn plan(
         etag: &published.etag,
         modified: published.modified,
     };
+    // RFC 9110 section 13.2.2: preconditions come before `Range`.
     let outcome = validators.check(&request.headers);
     if outcome == PreconditionOutcome::Failed {
         return Planned::Bare(ApiError::PreconditionFailed.into_response());

@@ -34,6 +34,8 @@ pub(crate) async fn serve(
         let served = serve_one(accepted, router.clone(), stop.clone(), head_timeout());
         connections.spawn(served);
     }
+    // Closes the socket at once: new clients are refused, and can go to another replica, instead of
+    // waiting in the backlog.
     drop(listener);
     connections.close();
     connections.wait().await;
@@ -65,6 +67,7 @@ async fn serve_one(
     let ended = tokio::select! {
         ended = &mut served => ended,
         () = stop.cancelled() => {
+            // An idle connection is closed; an answer in progress is finished first.
             served.as_mut().graceful_shutdown();
             served.await
         }

@@ -80,6 +80,7 @@ pub(super) async fn receive(
     limits: BodyLimits,
     (tmp, reservation): (&Path, BodyReservation),
 ) -> Result<ReceivedBody, GitHttpError> {
+    // Without a name, so that nothing stays on disk after a crash.
     let file = tempfile::tempfile_in(tmp).map_err(spool)?;
     let sink = BodySink {
         file,
@@ -163,6 +164,7 @@ impl Decoder {
             }
             Self::Gzip { decoder, taken } => bytes.chunks(PIECE_LEN).try_for_each(|piece| {
                 *taken += piece.len() as u64;
+                // A body of up to HEAD_LEN may inflate by any ratio: zeros inflate a thousandfold.
                 decoder.get_mut().inflated_limit = *taken * MAX_RATIO + HEAD_LEN as u64;
                 let result = decoder.write_all(piece);
                 result.map_err(|error| decoder.get_mut().why(error))
@@ -221,7 +223,7 @@ impl std::io::Write for BodySink {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         let (limit, len) = (self.limit, self.len + bytes.len() as u64);
         if len > limit {
-            return Err(self.fail(GitHttpError::BodyTooLong { limit }));
+            return Err(self.fail(GitHttpError::BodyTooLarge { limit }));
         }
         if len > self.inflated_limit {
             return Err(self.fail(GitHttpError::BodyInflates { ratio: MAX_RATIO }));

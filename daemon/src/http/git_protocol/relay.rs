@@ -74,6 +74,7 @@ impl Relay {
         let (sender, receiver) = mpsc::channel(QUEUE_LEN);
         let (limits, stop) = (self.limits, self.stop.clone());
         self.tasks.spawn(async move {
+            // Permits and input files in here are given back only when the source has ended.
             let _held = held;
             let passed = tokio::select! {
                 passed = timeout(limits.total, pass(source, &sender, limits.idle)) => passed
@@ -94,6 +95,7 @@ impl Relay {
             match receiver.recv().await {
                 Some(Piece::Bytes(bytes)) => Some((Ok(bytes), Some(receiver))),
                 Some(Piece::End) => None,
+                // Closed without `Piece::End`.
                 None => Some((
                     Err(std::io::Error::from(std::io::ErrorKind::BrokenPipe)),
                     None,

@@ -117,6 +117,7 @@ impl UploadPackRequest {
 
     /// Answers `info/refs`: the capabilities, and before protocol version 2 the refs too.
     pub(super) async fn info_refs(self) -> Result<Response, ApiError> {
+        // In version 2, `info/refs` lists capabilities only.
         let depends_on = if self.is_version_2() {
             DependsOn::Objects
         } else {
@@ -128,6 +129,7 @@ impl UploadPackRequest {
     /// Answers a POST of `git-upload-pack`: a listing of refs, or a pack.
     pub(super) async fn rpc(self, body: ReceivedBody) -> Result<Response, ApiError> {
         let body = Arc::new(body);
+        // Before version 2, the refs came with `info/refs`, and a POST names objects only.
         let depends_on = if self.is_version_2() && pkt_line::depends_on_refs(body.head()) {
             DependsOn::Refs
         } else {
@@ -274,6 +276,7 @@ impl UploadPackRequest {
             request.own_authorization =
                 authorization.map_err(|error| GitHttpError::Credentials(Arc::new(error)))?;
         }
+        // Refs move, so an old listing can't be joined. A pack for given objects stays correct.
         let is_listing = depends_on == DependsOn::Refs;
         let max_age = is_listing.then_some(self.server.config().ref_check_interval);
         pass_on_shared(&self.server, request, max_age).await

@@ -2,8 +2,8 @@
 // nothing that an upstream sends can become markup.
 "use strict";
 
-const PAUSE_MS = 2000;
-const PATIENCE_MS = 10000;
+const POLL_INTERVAL_MS = 2000;
+const TIMEOUT_MS = 10000;
 
 function write(element, text) {
   if (element.textContent !== text) {
@@ -60,7 +60,7 @@ async function refresh() {
   try {
     const answer = await fetch("/api/v1/status", {
       cache: "no-store",
-      signal: AbortSignal.timeout(PATIENCE_MS),
+      signal: AbortSignal.timeout(TIMEOUT_MS),
     });
     if (!answer.ok) {
       throw new Error(`status ${answer.status}`);
@@ -77,7 +77,7 @@ async function run() {
   if (!document.hidden) {
     await refresh();
   }
-  setTimeout(run, PAUSE_MS);
+  setTimeout(run, POLL_INTERVAL_MS);
 }
 
 document.addEventListener("visibilitychange", () => {

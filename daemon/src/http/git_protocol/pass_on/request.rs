@@ -264,6 +264,8 @@ async fn send_and_follow(
             UpstreamBody::Nothing => {}
             UpstreamBody::Received(received) => request = request.body(body_of(received)?),
             UpstreamBody::Stream(body) => {
+                // The body can be sent only once. Once is enough, because redirects of such a
+                // request are translated, never followed.
                 let stream = std::mem::take(body).into_data_stream();
                 request = request.body(reqwest::Body::wrap_stream(stream));
             }
