@@ -1,8 +1,10 @@
-//! The same work on many things, of which each waits for the network: some at once, on threads of their own.
+//! Runs the same blocking work on many items with a few threads, for work that waits for the
+//! network.
 
 use std::sync::{Mutex, PoisonError};
 
-/// What `work` makes of each item, in their order; `limit` at most are worked on at once. Blocks.
+/// Returns the results of `work` in the order of `items`. At most `limit` run at the same time.
+/// Blocks.
 pub(crate) fn map_at_once<T: Sync, R: Send>(
     items: &[T],
     limit: usize,
@@ -19,7 +21,7 @@ pub(crate) fn map_at_once<T: Sync, R: Send>(
             }
         };
         std::thread::scope(|scope| {
-            // One of them is this thread.
+            // The caller's thread works too.
             for _ in 1..items.len().min(limit) {
                 scope.spawn(work_on_some);
             }

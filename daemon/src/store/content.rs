@@ -1,4 +1,4 @@
-//! Reading the content of segments back, verified.
+//! Reads the content of segments back and verifies it.
 
 use std::io::Write;
 use std::ops::Range;
@@ -11,10 +11,10 @@ use super::key::{Key, Object};
 use super::tier::{Extent, Tier};
 use super::{Store, StoreError, TierError};
 
-/// A segment that is read from its beginning to its end is fetched so far ahead, in bytes.
+/// How many bytes ahead a segment is fetched that is read from beginning to end.
 const READ_AHEAD: u64 = 32 << 20;
 
-/// A segment, and where its table is.
+/// A segment and the length of its table, which is at its end.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stored {
     pub(crate) segment: SegmentRef,
@@ -43,8 +43,8 @@ impl From<&TocSegment> for Stored {
 }
 
 impl Store {
-    /// Writes the first `size` bytes of a segment's content to `to`, each chunk after it was verified;
-    /// gives the table.
+    /// Writes the first `size` bytes of a segment's content to `to`. Each chunk is verified before
+    /// it is written. Returns the table.
     pub(crate) fn copy_content(
         &self,
         repo: &RepoName,
@@ -76,8 +76,8 @@ impl Store {
         Ok(table)
     }
 
-    /// Begins to bring whole segments, which will be read soon, to this machine. Does nothing if the
-    /// store is here.
+    /// Starts to fetch whole segments into the local tiers. Does nothing if the store is a
+    /// directory.
     pub(crate) fn bring_soon(&self, repo: &RepoName, segments: impl Iterator<Item = SegmentRef>) {
         let shelf = self.shelf(repo);
         let wanted: Vec<_> = segments
@@ -90,8 +90,8 @@ impl Store {
         self.tier().bring_soon(&wanted);
     }
 
-    /// Moves the damaged segment that `error` is about out of the way, so that a publish can write it
-    /// again. Returns whether there was one: `error` may be about something else.
+    /// Moves the damaged segment that `error` is about out of the way, so that a publish can store
+    /// it again. Returns `false` if `error` is not about a damaged segment.
     pub(crate) fn set_damaged_aside(&self, error: &StoreError) -> Result<bool, StoreError> {
         let (StoreError::BadSegment { key, .. } | StoreError::Tier(TierError::Truncated { key })) =
             error
@@ -109,11 +109,11 @@ impl Store {
     }
 }
 
-/// A segment whose parts are verified.
+/// A segment whose ranges are verified when they are read.
 struct Parts<'a> {
     store: &'a Store,
     key: &'a Key,
-    /// Nothing is reserved for what isn't there.
+    /// The length of the object. No memory is reserved for a range beyond it.
     len: u64,
 }
 
@@ -123,8 +123,8 @@ impl<'a> Parts<'a> {
         Ok(Self { store, key, len })
     }
 
-    /// Reads a part and decodes it. If it is damaged that may be the copy: then it is read where it
-    /// counts, so that an error says that it is damaged there.
+    /// Reads a range and decodes it. If the local copy is damaged, drops it and reads the
+    /// authoritative tier. So an error means that the segment is damaged there.
     fn read<T>(
         &self,
         range: Range<u64>,
@@ -159,7 +159,7 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// Reads a whole published file back, verified.
+/// Returns the content of a whole published file, verified.
 pub(crate) fn read_file(
     store: &Store,
     repo: &RepoName,

@@ -1,4 +1,4 @@
-//! What is done about copies, and about objects in the bucket, that are damaged.
+//! Tests with damaged local copies and damaged objects in the bucket.
 
 use std::fs::{self, File};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use super::tier::Tier as _;
 use super::wrapped::Wrapped;
 use super::{Collection, DiskTier, Keep, Limits, NewSegment, Store, StoreError, Tiers};
 
-/// A "bucket" that is a directory, and a daemon with copies of it.
+/// A "bucket" that is a directory, and a daemon with local copies of it.
 struct World {
     directory: TempDir,
     bucket: DiskTier,
@@ -41,7 +41,7 @@ impl World {
         }
     }
 
-    /// A segment to be stored under `id`, whatever its bytes are.
+    /// Returns a segment to be stored under `id`, whatever its bytes are.
     fn new_segment(&self, id: SegmentId, bytes: &[u8]) -> NewSegment {
         let tmp = self.directory.path().join("bucket-tmp");
         NewSegment {
@@ -55,7 +55,7 @@ impl World {
     }
 }
 
-/// A daemon's copies, and its store.
+/// Returns the disk tier with a daemon's copies, and its store.
 fn replica(directory: &TempDir, bucket: &DiskTier, name: &str) -> (DiskTier, Store) {
     let root = directory.path().join(name);
     let tmp = root.join("tmp");
@@ -73,7 +73,7 @@ fn snapshot(byte: u8) -> SnapshotId {
     SnapshotId::first(ObjectId::from_bytes(&[byte; 20]).unwrap())
 }
 
-/// Content, and a segment of it in three chunks.
+/// Returns content, and a segment that has it in three chunks.
 fn segment() -> (Vec<u8>, Stored, Vec<u8>) {
     let content = noise(1, 30_000);
     let (mut writer, mut bytes) = (SegmentWriter::default(), Vec::new());
@@ -101,7 +101,7 @@ fn content_of(store: &Store, repo: &RepoName, stored: Stored) -> Result<Vec<u8>,
     Ok(content)
 }
 
-/// A manifest that names one segment.
+/// Returns a manifest that names one segment.
 fn naming(repo: &RepoName, id: SegmentId) -> Manifest {
     let layout = ArchiveLayout {
         toc: Digest::of(b"toc"),
@@ -226,7 +226,7 @@ async fn a_segment_that_is_damaged_in_the_bucket_is_stored_again() {
     let shelf = store.shelf(repo);
     let new = world.new_segment(id, &damaged);
     bucket.create_segments(&shelf, vec![new]).unwrap();
-    // Reading it makes the copy.
+    // The read also makes a copy.
     content_of(store, repo, stored).unwrap_err();
     copies.put(&world.key(id), &damaged).unwrap();
 
@@ -235,7 +235,7 @@ async fn a_segment_that_is_damaged_in_the_bucket_is_stored_again() {
 
     assert!(store.segments(repo).unwrap().is_empty());
     assert!(store.may_be_damaged(repo));
-    // A copy that was on its way meanwhile.
+    // As if a copy of the damaged segment had been in flight.
     copies.put(&world.key(id), &damaged).unwrap();
     let new = world.new_segment(id, &bytes);
     let new_bytes = store.put_segments(repo, vec![new]).unwrap();

@@ -1,16 +1,17 @@
-//! Deleting all that is published of a repository, whatever is kept otherwise.
+//! Deletes everything that is published of a repository, regardless of what would be kept.
 
 use cachewfs_format::{RepoName, SnapshotId};
 
 use super::key::{Key, Object};
 use super::{Store, StoreError};
 
-/// How often one tries to note something beside others who do.
+/// How often writing the deletion notice is tried while other daemons write it.
 const TRIES: usize = 10;
 
 impl Store {
-    /// Deletes all that is published of `repo`, LFS archives too: first of all the pointer, so that nothing is
-    /// half there. What others may be about to name goes with a later collection. Ids stay noted.
+    /// Deletes everything that is published of `repo`, with its LFS archives. Segments that another
+    /// daemon may be about to name are left to a later collection. The ids of the snapshots stay
+    /// noted as used.
     pub(crate) fn delete(&self, repo: &RepoName) -> Result<(), StoreError> {
         let deleted = self
             .lfs()
@@ -22,22 +23,24 @@ impl Store {
 
     fn delete_published(&self, repo: &RepoName) -> Result<(), StoreError> {
         let shelf = self.shelf(repo);
+        // First of all the pointer: without it, no reader finds a half deleted snapshot.
         self.tier().delete(&[Key::pointer(&shelf)])?;
         let snapshots: Vec<_> = self.manifests(repo)?.into_iter().collect();
         self.note_used(repo, &snapshots)?;
-        // Those alone: the id of one that was written just now isn't noted.
+        // No manifest that was written since the listing: its id isn't noted.
         let objects = snapshots.into_iter().map(Object::Manifest);
         self.delete_objects(repo, objects, &|| true)?;
         Ok(self.tier().delete_shelf(&shelf)?)
     }
 
-    /// Notes that no other snapshot may have one of these ids; what is announced stays announced.
+    /// Notes that no other snapshot may have one of these ids. Leaves a deletion notice as it is.
     pub(super) fn note_used(&self, repo: &RepoName, ids: &[SnapshotId]) -> Result<(), StoreError> {
         for _ in 0..TRIES {
             let (mut deletions, version) = self.deletions(repo)?;
             if ids.iter().all(|&id| deletions.is_used(id)) {
                 return Ok(());
             }
+            // Another nonce, so that the new bytes have a version of their own.
             deletions.nonce = deletions.nonce.wrapping_add(1);
             for &id in ids {
                 deletions.set_used(id);

@@ -1,4 +1,4 @@
-//! Manifests: one for each snapshot, written once.
+//! Manifests: each snapshot has one, written once.
 
 use std::time::SystemTime;
 
@@ -11,7 +11,8 @@ use super::tier::{Tier, Written};
 use super::{Store, StoreError, TierError};
 
 impl Store {
-    /// Writes a manifest unless its snapshot has one. All that it names was made sure of just now.
+    /// Writes a manifest, unless its snapshot has one already. `protection` must cover all its
+    /// segments.
     pub(crate) fn put_manifest(
         &self,
         manifest: &Manifest,
@@ -19,12 +20,14 @@ impl Store {
     ) -> Result<(Written, Digest), StoreError> {
         let key = Key::manifest(&self.shelf(&manifest.repo), manifest.snapshot);
         let bytes = encode(&key, manifest.to_json())?;
+        // Checked as late as possible: everything before the request counts towards the limit.
         self.check_time(secured, self.notice.manifest())?;
         let written = self.tier().create(&key, &bytes)?;
         Ok((written, Digest::of(&bytes)))
     }
 
-    /// The manifest of a snapshot and the digest of its bytes, if it is published.
+    /// Returns the manifest of a snapshot and the digest of its bytes, or `None` if there is no
+    /// such snapshot.
     pub(crate) fn manifest(
         &self,
         repo: &RepoName,
@@ -33,7 +36,8 @@ impl Store {
         self.fitting_manifest(repo, snapshot, |_| true)
     }
 
-    /// The same in the store itself: what is near may be damaged.
+    /// Returns the manifest of a snapshot from the authoritative tier, because a local copy may be
+    /// damaged.
     pub(super) fn authoritative_manifest(
         &self,
         repo: &RepoName,
@@ -42,7 +46,8 @@ impl Store {
         self.manifest_in(self.authority(), repo, snapshot)
     }
 
-    /// The manifest, which should fit: where a copy can't be read or doesn't, the store itself says what is so.
+    /// Returns a manifest whose digest should satisfy `fits`. If the local copy is damaged or
+    /// doesn't fit, drops it and reads the authoritative tier.
     fn fitting_manifest(
         &self,
         repo: &RepoName,
@@ -53,6 +58,7 @@ impl Store {
         let is_good = match &read {
             Ok(Some((_, digest))) => fits(digest),
             Err(StoreError::Unreadable { .. } | StoreError::Misplaced { .. }) => false,
+            // A missing manifest or an outage is not damage: the copy would have been read.
             Ok(None) | Err(_) => true,
         };
         let key = Key::manifest(&self.shelf(repo), snapshot);
@@ -79,7 +85,7 @@ impl Store {
         Ok(Some((manifest, Digest::of(&found.bytes))))
     }
 
-    /// When the manifest of a snapshot was written, if there is one.
+    /// Returns when the manifest of a snapshot was written, or `None` if there is none.
     pub(crate) fn manifest_written_at(
         &self,
         repo: &RepoName,
@@ -90,7 +96,7 @@ impl Store {
         Ok(stat.map(|stat| stat.stored_at))
     }
 
-    /// The manifest that `pointer` names.
+    /// Returns the manifest that `pointer` names.
     pub(crate) fn current_manifest(
         &self,
         repo: &RepoName,

@@ -1,12 +1,15 @@
-//! Where segments, manifests and pointers are kept.
+//! The store of segments, manifests and pointers.
 //!
 //! ```text
-//! snapshots, manifests, secure, collect, forget,
-//! content, archive, revisions      what the daemon does: the same on every tier
-//! tier                    what a place for objects can do
-//! disk, listing, share    a directory, which several daemons may have
-//! lease                   which of several daemons publishes
-//! s3, tiers               a bucket; that, a directory and memory as one
+//! snapshots, manifests, protect,   publishing and reading: the same on every tier
+//! content, archive, revisions
+//! collect, forget                  deleting
+//! clock                            the time line that makes deleting safe
+//! tier                             the trait: storage for objects
+//! disk, listing, share             a tier in a directory, which several daemons may share
+//! s3                               a tier in a bucket
+//! tiers                            memory, disk and bucket combined into one tier
+//! lease                            which of several daemons publishes a repository
 //! ```
 
 mod archive;

@@ -1,4 +1,7 @@
-//! Before a manifest is written: all that it names is there, and nobody is about to delete it.
+//! Protecting a publish from garbage collection: before a manifest is written, all its segments
+//! exist and no collector is about to delete them.
+//!
+//! The times and the reason why this is enough are in `clock`.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -10,29 +13,30 @@ use super::snapshots::parse;
 use super::tier::Version;
 use super::{Store, StoreError};
 
-/// How often one looks whether what is announced has been deleted.
+/// How often the publisher reads a deletion notice that has an object it needs.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// What a publish has made sure of, for a short while.
+/// The proof, valid for a short time, that the objects of a publish exist and that no deletion
+/// notice has them.
 #[derive(Debug)]
 pub(crate) struct Secured {
     deletions: Deletions,
-    /// Of the store's clock.
+    /// When the publisher began to read the deletion notice, by the store's clock.
     read_at: Duration,
 }
 
 impl Secured {
-    /// Whether a snapshot had this id that was deleted.
+    /// Returns whether a deleted snapshot had this id. Ids are not used again.
     pub(crate) fn is_used(&self, id: SnapshotId) -> bool {
         self.deletions.is_used(id)
     }
 }
 
 impl Store {
-    /// Makes sure that `segments` are there, and that neither they nor the manifest of `snapshot`,
-    /// if there is one, are about to be deleted; waits where they may be.
+    /// Makes sure that `segments` and the manifest of `snapshot`, if there is one, exist, and that
+    /// no collector is about to delete them. Waits while a deletion notice has one of them. Blocks.
     ///
-    /// [`StoreError::Gone`] if something isn't there: the snapshot has to be built again.
+    /// Returns [`StoreError::Gone`] if an object doesn't exist: the snapshot has to be built again.
     pub(crate) fn secure(
         &self,
         repo: &RepoName,
@@ -43,6 +47,9 @@ impl Store {
             snapshot.is_some_and(|id| deletions.snapshots.contains(&id))
                 || deletions.segments.iter().any(|id| segments.contains(id))
         };
+        // The notice is read first and the objects are looked for afterwards. A collector that
+        // deletes without this publisher having seen its notice must have deleted before the read,
+        // and then an object is missing here.
         let secured = self.unannounced(repo, is_wanted, is_stopping)?;
         let gone = |key: Key| Err(StoreError::Gone { key: key.boxed() });
         let shelf = self.shelf(repo);
@@ -61,7 +68,8 @@ impl Store {
         Ok(secured)
     }
 
-    /// Reads what is announced until nothing wanted is, or who announced it must have ended.
+    /// Reads the deletion notice until it has no object that this publish needs, or until its
+    /// collector must have ended.
     fn unannounced(
         &self,
         repo: &RepoName,
@@ -70,8 +78,12 @@ impl Store {
     ) -> Result<Secured, StoreError> {
         let mut seen: Option<(Option<Version>, Duration)> = None;
         loop {
+            // Taken before the read: all deadlines of the publisher count from here, and must not
+            // count from a later moment than the one whose notice it saw.
             let read_at = self.clock.now();
             let (deletions, version) = self.deletions(repo)?;
+            // `since` is taken after the first read that saw this version, and compared with
+            // `read_at`, which is before the last one. Both make the wait longer, never shorter.
             let since = match &seen {
                 Some((of, since)) if *of == version => *since,
                 _ => self.clock.now(),
@@ -88,7 +100,7 @@ impl Store {
         }
     }
 
-    /// What is announced, and which snapshots are gone.
+    /// Returns the deletion notice, which also has the ids of deleted snapshots.
     pub(super) fn deletions(
         &self,
         repo: &RepoName,
@@ -103,7 +115,7 @@ impl Store {
         }
     }
 
-    /// Refuses to write what was made sure of too long ago.
+    /// Refuses a write that would begin later than `limit` after the deletion notice was read.
     pub(super) fn check_time(&self, secured: &Secured, limit: Duration) -> Result<(), StoreError> {
         if self.clock.now().saturating_sub(secured.read_at) > limit {
             return Err(StoreError::TooSlow);

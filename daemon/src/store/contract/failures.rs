@@ -1,4 +1,5 @@
-//! Of a tier that fails now and then: a call fails, or did what it says; and nothing is half there.
+//! The contract of a tier that fails now and then: a call fails or was carried out, and no object
+//! is half there.
 
 use std::path::Path;
 
@@ -8,7 +9,7 @@ use crate::store::key::Key;
 use crate::store::testing::{new_segment, noise};
 use crate::store::tier::{Tier, Written};
 
-/// So often each is done: some of it fails, before it was carried out and after.
+/// How often each call is made: some of the calls fail, before or after they are carried out.
 const ROUNDS: u8 = 16;
 
 pub(super) fn check(tier: &dyn Tier, tmp: &Path) {
@@ -18,7 +19,7 @@ pub(super) fn check(tier: &dyn Tier, tmp: &Path) {
     a_read_that_does_not_fail_has_all_bytes(tier, tmp);
 }
 
-/// What is there, as one finds it who tries until it can be told.
+/// Returns the bytes of an object in the authoritative tier, with retries.
 fn present(tier: &dyn Tier, key: &Key) -> Option<Vec<u8>> {
     let read = Patient::new(tier.authority()).read_whole(key);
     read.unwrap().map(|whole| whole.bytes)

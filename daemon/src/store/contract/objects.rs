@@ -1,4 +1,4 @@
-//! Objects: created once, swapped, listed, deleted.
+//! The contract for objects: created once, swapped, listed, deleted.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -56,7 +56,7 @@ fn a_swap_takes_what_is_expected(tier: &dyn Tier) {
     }
 }
 
-/// What is near and what counts are the same where nobody else writes.
+/// Without other writers, the tier and its authoritative tier have the same objects.
 fn what_counts_is_what_was_written(tier: &dyn Tier) {
     let repo = repo("authority");
     let (pointer, manifest) = (Key::pointer(&repo), Key::manifest(&repo, snapshot(1)));
@@ -93,7 +93,7 @@ fn many_are_read_each_as_one_would_be(tier: &dyn Tier) {
     }
 }
 
-/// Has to be the first to ask for them: they may be half a minute old.
+/// Must be the first check that lists repositories, because a listing may be half a minute old.
 fn repositories_are_listed(tier: &dyn Tier) {
     let names = ["", "/current", "/segments/x", "/deep/er", ".org"];
     let mut repos: Vec<_> = names.map(|name| format!("listed.com/a{name}")).into();

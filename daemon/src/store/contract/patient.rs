@@ -1,4 +1,5 @@
-//! Who tries again what a tier fails at now and then, knowing that what failed may have been done.
+//! [`Retrying`]: a caller that retries failed calls, and knows that a failed call may have been
+//! carried out.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -13,10 +14,10 @@ use crate::store::key::{Key, Part, Shelf};
 use crate::store::reads::Reads;
 use crate::store::tier::{Extent, Listed, NewSegment, Stat, Tier, Version, Whole, Written};
 
-/// More than chance needs where a fourth of all requests fail.
+/// How often a call is tried. More than enough while a fourth of all calls fail.
 const TRIES: usize = 200;
 
-/// A tier whose calls are tried again.
+/// A tier whose failed calls are retried.
 #[derive(Debug)]
 pub(super) struct Patient<'a> {
     tier: &'a dyn Tier,
@@ -29,12 +30,12 @@ impl<'a> Patient<'a> {
         Self { tier, failures }
     }
 
-    /// How many calls failed that were made again.
+    /// Returns how many calls failed and were retried.
     pub(super) fn failures(&self) -> usize {
         self.failures.load(Ordering::SeqCst)
     }
 
-    /// Whether what ended so may be tried again.
+    /// Returns whether a call failed and should be retried.
     fn has_failed<T>(&self, outcome: &Result<T, TierError>) -> bool {
         let has_failed = is_failure(outcome);
         if has_failed {
@@ -43,7 +44,7 @@ impl<'a> Patient<'a> {
         has_failed
     }
 
-    /// Gives whether a call failed before, too.
+    /// Returns the outcome of the last try, and whether an earlier one failed.
     fn try_often<T>(
         &self,
         mut call: impl FnMut() -> Result<T, TierError>,
@@ -64,7 +65,8 @@ impl<'a> Patient<'a> {
         self.try_often(call).0
     }
 
-    /// The same for what may be told by what is near while a bucket fails: until it is what the authority tells.
+    /// Retries a call whose answer may come from local copies while a bucket fails, until it agrees
+    /// with the authoritative tier.
     fn try_until_true<T, U: PartialEq>(
         &self,
         call: impl Fn(&dyn Tier) -> Result<(T, Vec<U>), TierError>,
@@ -76,11 +78,12 @@ impl<'a> Patient<'a> {
                 return Ok(told);
             }
             let failed = self.failures.fetch_add(1, Ordering::SeqCst);
-            assert!(failed < TRIES * TRIES, "what is near is not what is there");
+            assert!(failed < TRIES * TRIES, "the tier doesn't agree with its authoritative tier");
         }
     }
 
-    /// A write that failed may have been carried out: then the next try is too late for what is there already.
+    /// Retries a write. If a failed try was carried out, the next one is too late for its own
+    /// object. So the object counts as written if it has these bytes.
     fn write(
         &self,
         (key, bytes): (&Key, &[u8]),
@@ -103,7 +106,7 @@ impl<'a> Patient<'a> {
     }
 }
 
-/// Whether a bucket failed, and not what was asked of it.
+/// Returns whether the bucket failed, and not the request itself.
 pub(super) fn is_failure<T>(outcome: &Result<T, TierError>) -> bool {
     matches!(
         outcome,
@@ -111,7 +114,7 @@ pub(super) fn is_failure<T>(outcome: &Result<T, TierError>) -> bool {
     )
 }
 
-/// The same segments in files of their own.
+/// Returns the segments in new files.
 pub(super) fn copies(segments: &[NewSegment]) -> Vec<NewSegment> {
     let copy = |segment: &NewSegment| {
         let directory = segment.file.parent().unwrap_or(Path::new("."));
@@ -190,7 +193,7 @@ impl Tier for Patient<'_> {
         for segment in &segments {
             fs::remove_file(&segment.file).unwrap();
         }
-        // The last try tells only what the ones before it left.
+        // The last try counts only the segments that earlier tries left.
         stored.map(|stored| if has_failed { absent } else { stored })
     }
 

@@ -1,4 +1,4 @@
-//! Many at once: one wins, and nobody sees a half.
+//! The contract for concurrent calls: one writer wins, and no reader sees half an object.
 
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,9 +7,9 @@ use super::{bytes, repo, snapshot, version};
 use crate::store::key::Key;
 use crate::store::tier::{Tier, Written};
 
-/// Rounds of a race: a server may take a second to tell all losers.
+/// The number of rounds. A server may take a second to answer all losers.
 const ROUNDS: u8 = 3;
-/// So many race in each round.
+/// The number of writers in each round.
 const RACERS: usize = 12;
 
 pub(super) fn check(tier: &dyn Tier) {
@@ -18,7 +18,7 @@ pub(super) fn check(tier: &dyn Tier) {
     who_reads_beside_a_write_sees_all_of_one(tier);
 }
 
-/// Has all begin at once; gives those that won.
+/// Starts all writers at the same time. Returns the winners.
 fn race(write: impl Fn(usize) -> Written + Sync) -> Vec<usize> {
     let barrier = Barrier::new(RACERS);
     std::thread::scope(|scope| {
@@ -65,7 +65,7 @@ fn one_of_those_who_swap_wins(tier: &dyn Tier) {
         };
         assert_eq!(bytes(tier, &key), winner.to_string().as_bytes());
         expected = Some(version(tier, &key));
-        // So that the next round's winner can't store the same again.
+        // So that the winner of the next round can't store the same bytes again.
         let other = tier.swap(&key, expected.as_ref(), b"between rounds");
         assert_eq!(other.unwrap(), Written::New);
         expected = Some(version(tier, &key));

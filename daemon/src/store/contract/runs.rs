@@ -1,4 +1,4 @@
-//! Each tier keeps the contract, as it is and in each wrapper: on disk, in a real bucket, and tiers over both.
+//! Runs the contract: a directory, a real bucket, and tiers over both, plain and in each wrapper.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -18,11 +18,11 @@ use crate::store::tier::Tier;
 use crate::store::wrapped::{Count, Wrapped};
 use crate::store::{DiskTier, Limits, Notice, S3Config, S3Tier, Tiers};
 
-/// In what a tier is wrapped.
+/// What a tier is wrapped in.
 #[derive(Clone, Copy, Debug)]
 enum Wrapper {
     Nothing,
-    /// That it counts is looked at, too.
+    /// Also checks that calls are counted.
     Delaying,
     Failing,
     Cutting,
@@ -45,7 +45,7 @@ impl Wrapper {
         }
     }
 
-    /// Runs the contract over what `build` makes of `tier` in this wrapper.
+    /// Runs the contract with the tier that `build` makes of `tier` in this wrapper.
     async fn run(
         self,
         tier: impl Tier + 'static,
@@ -88,7 +88,8 @@ async fn bucket(bucket: &TestBucket, endpoint: String, prefix: String) -> S3Tier
     tier
 }
 
-/// Tiers over `remote` that may keep so many bytes on disk, and what runs in the background.
+/// Returns tiers over `remote` that keep at most `limit` bytes on disk, with their background
+/// tasks.
 fn tiers(remote: Arc<dyn Tier>, directory: &TempDir, limit: u64) -> Arc<dyn Tier> {
     let local = disk(directory, "near");
     let limits = Limits {
@@ -101,7 +102,7 @@ fn tiers(remote: Arc<dyn Tier>, directory: &TempDir, limit: u64) -> Arc<dyn Tier
     Arc::new(tiers)
 }
 
-/// How much tiers keep on disk: all of it, or nothing.
+/// The limits of the disk: everything fits, or nothing.
 const LIMITS: [u64; 2] = [1 << 30, 0];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -152,7 +153,7 @@ async fn the_s3_tier_keeps_the_contract() {
 #[tokio::test(flavor = "multi_thread")]
 async fn tiers_over_a_bucket_keep_the_contract() {
     let Some(of_test) = s3_bucket() else { return };
-    // Each takes a while; `tiers_over_a_directory_keep_the_contract` has all.
+    // Each run takes a while. `tiers_over_a_directory_keep_the_contract` has all combinations.
     let chosen = [
         (Wrapper::Nothing, LIMITS[0]),
         (Wrapper::Nothing, LIMITS[1]),
@@ -173,7 +174,7 @@ async fn tiers_over_a_bucket_keep_the_contract() {
     join_all(runs).await;
 }
 
-/// What the network cuts is completed: nobody above hears of it.
+/// Responses that the network cuts are completed, so no caller sees a failure.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_s3_tier_keeps_the_contract_where_long_answers_are_cut() {
     let Some(of_test) = s3_bucket() else { return };
@@ -181,7 +182,7 @@ async fn the_s3_tier_keeps_the_contract_where_long_answers_are_cut() {
     let directory = tempfile::tempdir().unwrap();
     let tier = bucket(&of_test, proxy.url(), "cut".to_owned()).await;
     let counted = tier.s3().unwrap();
-    // Four tries have to do for 4 MiB, on connections that have sent something before.
+    // Four tries must be enough for 4 MiB, on connections that have sent something before.
     proxy.set(Fault::CutAfter(3_000_000));
 
     Wrapper::Nothing.run(tier, &directory, |tier| tier).await;

@@ -1,4 +1,4 @@
-//! Segments: stored once, read exactly, put aside when they are damaged.
+//! The contract for segments: stored once, read exactly, set aside when they are damaged.
 
 use std::path::Path;
 
@@ -20,7 +20,7 @@ pub(super) fn check(tier: &dyn Tier, tmp: &Path) {
 
 fn segments_are_stored_once(tier: &dyn Tier, tmp: &Path) {
     let repo = repo("segments");
-    // More than are made durable one by one, and than are sent at once.
+    // More than are made durable one by one, and more than are sent at the same time.
     let contents: Vec<_> = (0..40).map(|n| format!("segment {n}")).collect();
     let new = |contents: &[String]| {
         let new = contents.iter();
@@ -47,7 +47,7 @@ fn segments_are_stored_once(tier: &dyn Tier, tmp: &Path) {
 
 fn ranges_are_read_exactly(tier: &dyn Tier, tmp: &Path) {
     let repo = repo("ranges");
-    // Longer than the parts in which buckets are read, and than those in which they are written.
+    // Longer than the parts of reads and of uploads.
     let content = noise(1, (9 << 20) + 5);
     let segment = new_segment(tmp, &content);
     let key = Key::segment(&repo, segment.id);
@@ -100,7 +100,7 @@ fn read(tier: &dyn Tier, key: &Key, len: usize) -> Vec<u8> {
     bytes
 }
 
-/// What can be read without waiting, if it can.
+/// Returns the bytes that can be read without waiting.
 fn read_now(tier: &dyn Tier, key: &Key, len: usize) -> Option<Vec<u8>> {
     let mut bytes = vec![0; len];
     tier.read_now(key, 0, &mut bytes).then_some(bytes)
@@ -131,7 +131,7 @@ fn what_is_brought_is_read(tier: &dyn Tier, tmp: &Path) {
 
         bring(tier, &key, content.len());
 
-        // It may be that nothing can be read at once, but not that something else is.
+        // `read_now` may read nothing, but never other bytes.
         let now = read_now(tier, &key, content.len());
         assert!(now.is_none_or(|bytes| bytes == content));
         assert!(read(tier, &key, content.len()) == content);
@@ -139,7 +139,8 @@ fn what_is_brought_is_read(tier: &dyn Tier, tmp: &Path) {
     }
 }
 
-/// What is damaged may be a copy, or be copied just now: then it is found once more, but not for ever.
+/// The damage may be in a local copy, and a copy may just be in flight. Damage may be found once
+/// more then, but not for ever.
 fn what_is_damaged_can_be_stored_again(tier: &dyn Tier, tmp: &Path) {
     let repo = repo("damaged");
     let content = noise(9, 5000);

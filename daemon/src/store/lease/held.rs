@@ -1,4 +1,4 @@
-//! A lease that is held: renewed by a thread of its own, released when it is dropped.
+//! [`Lease`]: a lease that this daemon holds. A thread renews it; dropping it releases it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -17,10 +17,11 @@ use crate::store::Store;
 use crate::store::key::Key;
 use crate::store::tier::Written;
 
-/// So often a lease is renewed while it runs: one attempt may fail, and another be late.
+/// How often a lease is renewed within its time to live: one renewal may fail, and another one be
+/// late.
 const RENEWALS: u32 = 3;
 
-/// A lease that is held. Dropping it releases it, and blocks until that is done.
+/// A lease that this daemon holds. Dropping it releases it, and blocks until it is released.
 #[derive(Debug)]
 pub(crate) struct Lease {
     shared: Arc<Shared>,
@@ -34,7 +35,7 @@ struct Shared {
     metrics: Arc<Metrics>,
     token: u64,
     is_lost: AtomicBool,
-    /// Locked while it is renewed: one does, the others see what came of it.
+    /// Locked during a renewal, so that one caller renews and the others see the outcome.
     claimed: Mutex<Claimed>,
 }
 
@@ -46,7 +47,7 @@ enum State {
 }
 
 impl Lease {
-    /// Begins to renew what was just claimed.
+    /// Starts the thread that renews a lease that was just claimed.
     pub(super) fn hold(
         (store, key): (Store, Key),
         claimed: Claimed,
@@ -73,23 +74,23 @@ impl Lease {
         })
     }
 
-    /// Higher than that of all who held the lease before.
+    /// Returns the token of the lease, which is higher than the tokens of all holders before.
     pub(crate) fn token(&self) -> u64 {
         self.shared.token
     }
 
-    /// Whether another daemon has taken it over, as one does of which nothing is heard for too long. If
-    /// that can't be found out it counts as held: what it is for is safe without.
+    /// Returns whether another daemon has taken the lease over. If this can't be found out, returns
+    /// `false`: publishing is safe without a lease.
     pub(crate) fn is_lost(&self) -> bool {
         self.is_known_lost() || self.shared.is_lost_by_now()
     }
 
-    /// Whether that was noticed already, without a look.
+    /// Returns whether the loss has been noticed already. Sends no request.
     pub(crate) fn is_known_lost(&self) -> bool {
         self.shared.is_lost.load(Ordering::Acquire)
     }
 
-    /// Leaves the lease as it is, as a daemon does that is killed.
+    /// Leaves the lease as it is, like a daemon that is killed.
     #[cfg(test)]
     pub(super) fn abandon(mut self) {
         if let Some((stop, thread)) = self.thread.take() {
@@ -104,7 +105,7 @@ impl Drop for Lease {
     fn drop(&mut self) {
         if let Some((stop, thread)) = self.thread.take() {
             drop(stop);
-            // A panic there has been reported by its hook.
+            // The panic hook has reported a panic of the thread.
             thread.join().ok();
         }
     }
@@ -122,6 +123,7 @@ impl Shared {
                 Ok(State::Lost) => return,
                 Err(error) => {
                     let (lease, error) = (&self.key, chain(&error));
+                    // Once for each outage, and not at each renewal.
                     if !has_failed {
                         warn!(%lease, error, "A lease can't be renewed; the publish goes on");
                     }
@@ -137,7 +139,7 @@ impl Shared {
         }
     }
 
-    /// Looks, if it wasn't renewed for as long as it runs.
+    /// Renews the lease if it may have expired. Returns whether it is lost.
     fn is_lost_by_now(&self) -> bool {
         let mut claimed = self.lock();
         if !claimed.may_be_lost(Instant::now()) {
@@ -155,18 +157,20 @@ impl Shared {
         Ok(state)
     }
 
-    /// Writes what `next` makes of the lease, unless it is somebody else's.
+    /// Replaces the lease by `next` of it, unless it belongs to another daemon.
     fn swap(
         &self,
         claimed: &mut Claimed,
         next: fn(&Record) -> Record,
     ) -> Result<State, LeaseError> {
+        // Taken before the read: the new time to live must not begin later for the holder than for
+        // others.
         let began = Instant::now();
         let tier = self.store.tier();
         let Some(found) = tier.read_whole(&self.key)? else {
             return Ok(State::Lost);
         };
-        // What nobody understands is nobody's.
+        // A lease that can't be parsed is of a newer daemon, or damaged: not this daemon's.
         let present = Record::parse(&found.bytes).ok();
         let Some(present) = present.filter(|it| claimed.record.is_of_same_claim(it)) else {
             return Ok(State::Lost);
@@ -177,7 +181,7 @@ impl Shared {
                 *claimed = Claimed::written(record, began);
                 Ok(State::Held)
             }
-            // Nobody writes over what is held, but who takes it.
+            // While the lease is held, only a daemon that takes it over writes it.
             Written::TooLate => Ok(State::Lost),
         }
     }

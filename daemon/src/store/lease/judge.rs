@@ -1,4 +1,5 @@
-//! What a lease is worth: to who looks at it, and to who holds it. Takes the time from its caller.
+//! Judges whether a lease has expired, for a daemon that wants it and for the one that holds it. No
+//! I/O; the caller passes the time.
 
 use std::time::Instant;
 
@@ -6,31 +7,31 @@ use super::Holder;
 use super::record::Record;
 use crate::store::tier::Version;
 
-/// A lease as somebody saw it first, and when, on their own clock.
+/// A version of another daemon's lease, and when this daemon saw it first, by its own clock.
 #[derive(Clone, Debug)]
 pub(super) struct Seen {
     version: Version,
     since: Instant,
 }
 
-/// What a look at a lease says.
+/// The state of a lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It may be taken.
+    /// The lease may be taken.
     Free {
-        /// Of who had it last.
+        /// The token of its last holder.
         last_token: u64,
-        /// Whether that one has not released it.
+        /// Whether the last holder has not released it.
         has_expired: bool,
     },
     HeldBy(Holder),
 }
 
-/// Judges what was read before `now`: the lease with its version, or that there is none. `seen` is
-/// what was seen before, and changes.
+/// Judges a lease that was read before `now`, or `None` if there is no lease object. Updates
+/// `seen`.
 ///
-/// Nobody's clock is compared with another's: a lease has expired when the same bytes were seen for as
-/// long as it runs. What `me` holds it left behind when it was killed.
+/// No two clocks are compared. A lease has expired for a daemon that has seen the same version for
+/// as long as the lease runs. If `me` holds the lease, it is left over from before a restart.
 pub(super) fn judge(
     found: Option<(&Record, &Version)>,
     seen: &mut Option<Seen>,
@@ -71,17 +72,18 @@ pub(super) fn judge(
     Verdict::HeldBy(record.holder.clone())
 }
 
-/// A lease as its holder knows it.
+/// A lease that this daemon holds.
 #[derive(Clone, Debug)]
 pub(super) struct Claimed {
-    /// As it was written last.
+    /// The record as it was last written.
     pub(super) record: Record,
-    /// Until then nobody else can have taken it.
+    /// No other daemon can have taken the lease before this moment.
     valid_until: Instant,
 }
 
 impl Claimed {
-    /// One that was written, by a write that began at `began`: nobody saw it earlier.
+    /// Returns a lease that was written by a request that began at `began`. No other daemon can
+    /// have seen this version before `began`.
     pub(super) fn written(record: Record, began: Instant) -> Self {
         let valid_until = began + record.ttl();
         Self {
@@ -90,7 +92,7 @@ impl Claimed {
         }
     }
 
-    /// Whether somebody else may have taken it.
+    /// Returns whether another daemon may have taken the lease.
     pub(super) fn may_be_lost(&self, now: Instant) -> bool {
         now >= self.valid_until
     }

@@ -1,4 +1,4 @@
-//! The object that a lease is, as JSON.
+//! The lease object in the store, as JSON.
 
 use std::time::Duration;
 
@@ -7,34 +7,36 @@ use serde::{Deserialize, Serialize};
 use super::Holder;
 use super::error::LeaseError;
 
-/// A lease that runs longer is refused: after a crash nobody would publish for as long.
+/// At most how long a lease may run. After a crash, no daemon would publish for as long.
 pub(crate) const MAX_TTL: Duration = Duration::from_hours(1);
 
-/// Bytes of the object: ten times what is written.
+/// At most this many bytes of a lease object: ten times as many as are written.
 const MAX_LEN: usize = 4096;
 const VERSION: u32 = 1;
 
-/// A lease as it is stored. No two that were ever stored are alike: each has another token, or another
-/// number of renewals, or one of them is released.
+/// A lease as it is stored.
+///
+/// No two records that were ever stored are equal: they differ in the token, in the number of
+/// renewals, or in whether they are released. So each has a version of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Record {
     version: u32,
     pub(super) holder: Holder,
-    /// One more each time that the lease is taken.
+    /// Increased each time the lease is taken.
     pub(super) token: u64,
     ttl_ms: u64,
     renewals: u64,
     pub(super) is_released: bool,
 }
 
-/// The one field that all versions have.
+/// The field that all versions have.
 #[derive(Deserialize)]
 struct Versioned {
     version: u32,
 }
 
 impl Record {
-    /// That `holder` takes the lease.
+    /// Returns the record with which `holder` takes the lease.
     pub(super) fn new(holder: Holder, token: u64, ttl: Duration) -> Self {
         Self {
             version: VERSION,
@@ -50,7 +52,7 @@ impl Record {
         Duration::from_millis(self.ttl_ms)
     }
 
-    /// That the holder still holds it.
+    /// Returns the record with which the holder renews the lease.
     pub(super) fn renewed(&self) -> Self {
         Self {
             renewals: self.renewals.saturating_add(1),
@@ -58,7 +60,7 @@ impl Record {
         }
     }
 
-    /// That the holder is done.
+    /// Returns the record with which the holder releases the lease.
     pub(super) fn released(&self) -> Self {
         Self {
             is_released: true,
@@ -66,7 +68,7 @@ impl Record {
         }
     }
 
-    /// Whether it is from one who took the lease as this says, and holds it.
+    /// Returns whether `other` is a later record of the same claim, and not released.
     pub(super) fn is_of_same_claim(&self, other: &Self) -> bool {
         self.holder.id == other.holder.id && self.token == other.token && !other.is_released
     }
@@ -74,7 +76,7 @@ impl Record {
     pub(super) fn parse(json: &[u8]) -> Result<Self, LeaseError> {
         if json.len() > MAX_LEN {
             return Err(LeaseError::Strange {
-                what: "it is too long",
+                what: "it has too many bytes",
             });
         }
         let Versioned { version } = serde_json::from_slice(json)?;
@@ -84,12 +86,12 @@ impl Record {
         let record: Self = serde_json::from_slice(json)?;
         if record.ttl_ms == 0 || record.ttl() > MAX_TTL {
             return Err(LeaseError::Strange {
-                what: "it runs for no time, or too long",
+                what: "its time to live is zero or too long",
             });
         }
         if !record.holder.is_plain() {
             return Err(LeaseError::Strange {
-                what: "its holder has no name",
+                what: "its holder's id or host name has characters that are not allowed",
             });
         }
         Ok(record)

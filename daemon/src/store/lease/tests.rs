@@ -1,4 +1,4 @@
-//! Daemons that take, hold and lose a lease.
+//! Daemons take, hold and lose a lease.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,9 +15,9 @@ use crate::store::tier::Written;
 use crate::store::wrapped::{Call, Wrapped};
 use crate::store::{DiskTier, S3Error, Store};
 
-/// Nothing in a test takes as long.
+/// Longer than any test.
 const LONG: Duration = Duration::from_mins(10);
-/// For leases that are to expire.
+/// The time to live of leases that are to expire.
 const SHORT: Duration = Duration::from_millis(300);
 
 fn store() -> (TempDir, Store) {
@@ -79,11 +79,11 @@ fn write(store: &Store, bytes: &[u8]) {
     assert_eq!(written.unwrap(), Written::New);
 }
 
-/// Looks again and again until it is so.
+/// Waits until `is_so` returns `true`.
 fn wait_until(mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(30);
     while !is_so() {
-        assert!(Instant::now() < deadline, "it never was so");
+        assert!(Instant::now() < deadline, "it didn't become true in time");
         std::thread::yield_now();
     }
 }
@@ -107,11 +107,11 @@ fn one_of_those_who_claim_a_lease_gets_it_and_then_the_next() {
             .filter_map(|claim| match claim {
                 Claim::Lease(lease) => Some(lease),
                 Claim::HeldBy(_) => None,
-                Claim::None => panic!("it went on without"),
+                Claim::None => panic!("a publish goes on without a lease"),
             })
             .collect();
         let lease = leases.pop().unwrap();
-        assert_eq!(leases.len(), 0, "several have it");
+        assert_eq!(leases.len(), 0, "several daemons hold it");
         assert!(!lease.is_lost());
         tokens.push(lease.token());
     }
@@ -128,7 +128,7 @@ fn who_waits_is_told_who_has_the_lease() {
     let lease = one.take(&store, LONG);
 
     let Claim::HeldBy(holder) = other.claim(&store, LONG) else {
-        panic!("both have it");
+        panic!("both daemons hold it");
     };
 
     assert_eq!(&*holder, "host (01234567)");
@@ -151,7 +151,7 @@ fn what_a_dead_daemon_held_is_taken_over_once_nothing_was_heard_of_it_for_long_e
     assert!(first_seen.elapsed() >= SHORT / 2);
     assert_eq!(heir.take(&store, LONG).token(), 2);
     assert_eq!(heir.count(LeaseEvent::TakenOver), 1);
-    // Who never saw it before waits as long.
+    // A daemon that hasn't seen this lease before waits for the whole time.
     let (_directory, store) = self::store();
     dead.take(&store, SHORT).abandon();
     assert!(matches!(heir.claim(&store, LONG), Claim::HeldBy(_)));
@@ -247,7 +247,7 @@ fn a_store_that_takes_no_leases_takes_publishes() {
 }
 
 mod interleaved {
-    //! Daemons whose steps come in any order, with clocks that go alike but show different times.
+    //! The steps of daemons in any order, with clocks of equal speed that show different times.
 
     use proptest::prelude::*;
 
@@ -257,7 +257,7 @@ mod interleaved {
 
     const TTL: Duration = Duration::from_secs(30);
 
-    /// An object that is swapped; its version is its bytes, as on disk.
+    /// An object with compare-and-swap. Its version is its bytes, as on disk.
     #[derive(Default)]
     struct Object(Option<Record>);
 
@@ -276,10 +276,10 @@ mod interleaved {
         }
     }
 
-    /// What a read found.
+    /// The lease that a read found.
     struct Read(Option<Record>);
 
-    /// A write that was sent, and hasn't arrived.
+    /// A write that has been sent and hasn't arrived.
     struct Sent {
         expected: Option<Version>,
         record: Record,
@@ -290,7 +290,7 @@ mod interleaved {
         me: Holder,
         offset: Duration,
         seen: Option<Seen>,
-        /// What was read, and not judged yet.
+        /// The outcome of a read that hasn't been judged yet.
         read: Option<Read>,
         sent: Option<Sent>,
         held: Option<Claimed>,
@@ -313,7 +313,7 @@ mod interleaved {
             held.is_some_and(|held| !held.may_be_lost(now + self.offset))
         }
 
-        /// Judges what was read, and sends what follows from that.
+        /// Judges the lease that was read, and sends the write that follows.
         fn judge(&mut self, now: Instant) {
             let Some(Read(read)) = self.read.take() else {
                 return;
@@ -348,7 +348,7 @@ mod interleaved {
         Judge,
         Arrive,
         Release,
-        /// And another starts in its place, or the same again.
+        /// The daemon dies, and another one (`true`) or the same one starts in its place.
         Crash(bool),
         Pass(u64),
     }

@@ -1,4 +1,4 @@
-//! Whether a bucket honours what publishing relies on: some services answer 200 to a condition that they
+//! Checks that a bucket honours preconditions. Some services answer 200 to a precondition that they
 //! ignore.
 
 use std::time::Duration;
@@ -8,28 +8,29 @@ use bytes::Bytes;
 use super::bucket::Condition;
 use super::{Bucket, S3Error};
 
-/// An object beside all repositories. It is the same for all daemons and stays.
+/// An object beside all repositories. All daemons write the same one, and it stays.
 const NAME: &str = "probe";
 const CONTENT: &[u8] = b"cachewfsd writes this, and finds that it can't be written twice\n";
-/// What is never written where conditions are honoured. Another one, so that a write whose answer was lost isn't
-/// taken for one that was carried out.
+/// Content that no service with preconditions writes. It differs from [`CONTENT`], so that a write
+/// whose response was lost can't be mistaken for one that was carried out.
 const REFUSED: &[u8] = b"if this is here, the service of this bucket ignores conditions\n";
-/// An `ETag` that nothing has.
+/// An `ETag` that no object has.
 const STALE: &str = "\"00000000000000000000000000000000\"";
-/// Both are shorter.
+/// At most this many bytes of the object. Both contents are shorter.
 const MAX_LEN: u64 = 1000;
-/// How often a bucket is asked that could not be.
+/// How long to wait before an unreachable bucket is probed again.
 pub(super) const PAUSE: Duration = Duration::from_secs(2);
-/// Other daemons may probe, too: so often the object may be written by one of them before it is here.
+/// How often another daemon may replace the object between this daemon's read and its write.
 const MAX_RACES: usize = 16;
 
 impl Bucket {
-    /// Writes something twice that must be written once, over something that isn't there, and over what is.
+    /// Makes two writes that must fail, one of an existing object and one with a stale `ETag`, and
+    /// then one that must succeed.
     pub(super) async fn probe(&self) -> Result<(), S3Error> {
-        // Some services make a bucket of a misspelt name when something is written to it.
+        // Some services create a bucket with a misspelt name at the first write.
         self.list(NAME).await?;
         match self.write_probe(CONTENT, Condition::Absent).await {
-            // It is there from an earlier start.
+            // It exists since an earlier start.
             Ok(()) | Err(S3Error::Precondition) => {}
             Err(error) => return Err(error),
         }
@@ -43,7 +44,7 @@ impl Bucket {
         if CONTENT.starts_with(&part) {
             return Ok(());
         }
-        let what = "it is not what was written";
+        let what = "the probe object has other bytes than were written";
         Err(S3Error::BadAnswer { what })
     }
 
@@ -51,12 +52,12 @@ impl Bucket {
         self.write(NAME, Bytes::from_static(content), on).await
     }
 
-    /// Writes over what is there, which must go well unless somebody else did meanwhile.
+    /// Replaces the object, which must succeed unless another daemon replaces it in between.
     async fn replace_probe(&self) -> Result<(), S3Error> {
         let mut last = None;
         for _ in 0..MAX_RACES {
             let (_, etag) = self.read_whole(NAME, MAX_LEN).await?;
-            // What is there is still what it was, and was taken for something else.
+            // The `ETag` hasn't changed, so the service refused a precondition that was met.
             if last.as_ref() == Some(&etag) {
                 break;
             }

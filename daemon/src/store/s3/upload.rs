@@ -1,4 +1,4 @@
-//! Storing a file: in one request, or in parts that are sent at the same time.
+//! Stores a file: in one request, or in parts that are sent at the same time.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -15,14 +15,14 @@ use super::bucket::Condition;
 use super::{Bucket, S3Error};
 use crate::metrics::S3Operation;
 
-/// What is longer is sent in parts; their length, unless there would be too many.
+/// The length of a part, unless there would be too many. A shorter file is sent in one request.
 const PART_LEN: u64 = 8 << 20;
-/// S3 takes 10,000.
+/// At most this many parts of an upload. S3 allows 10,000.
 const MAX_PARTS: u64 = 9_000;
-/// So many parts are sent at once, of all uploads together: each is in memory.
+/// At most this many parts of all uploads are sent at the same time, because each is in memory.
 const MAX_PARTS_AT_ONCE: usize = 6;
 
-/// Bounds what uploads have in memory.
+/// Limits the memory of all uploads together.
 #[derive(Debug)]
 pub(super) struct Parts(Semaphore);
 
@@ -33,7 +33,7 @@ impl Default for Parts {
 }
 
 impl Bucket {
-    /// Stores a file on a condition; [`S3Error::Precondition`] if it doesn't hold.
+    /// Stores a file on a precondition. Returns [`S3Error::Precondition`] if it fails.
     pub(super) async fn upload(
         &self,
         name: &str,
@@ -47,7 +47,8 @@ impl Bucket {
             let bytes = read(&file, (path, 0), len).await?;
             return self.write(name, bytes, condition).await;
         }
-        // Looked at first, so that nothing long is sent in vain.
+        // S3 checks the precondition only at the end, so look first and don't send a long file in
+        // vain.
         if matches!(condition, Condition::Absent) && self.head(name).await.is_ok() {
             return Err(S3Error::Precondition);
         }
@@ -130,13 +131,14 @@ impl Bucket {
             })
             .await;
         match completed {
-            // An earlier try was carried out: the upload isn't there any more, but what it made is.
+            // An earlier try was carried out: the upload is gone, but the object it made exists.
             Err(S3Error::NoObject) if tries > 1 => self.head(name).await.map(drop),
             completed => completed,
         }
     }
 
-    /// What isn't aborted costs room until the bucket's own rules remove it.
+    /// Aborts an upload. If that fails, its parts cost space until the bucket's own rules remove
+    /// them.
     async fn abort(&self, name: &str, id: &str) {
         let request = self.client.abort_multipart_upload().bucket(&self.name);
         let request = request.key(self.key(name)).upload_id(id);
@@ -144,7 +146,7 @@ impl Bucket {
         let aborted = request.send().await.map_err(S3Error::from);
         counted.end(S3Error::outcome(&aborted));
         if let Err(error) = aborted {
-            tracing::debug!(%error, name, "An upload can't be aborted");
+            tracing::debug!(%error, name, "Can't abort an upload");
         }
     }
 }

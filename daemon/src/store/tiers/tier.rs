@@ -1,4 +1,4 @@
-//! The tiers as one: what is near is read there, what is written goes to the bucket first.
+//! [`Tiers`] as a [`Tier`]: reads local copies first, and writes to the bucket first.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -28,7 +28,7 @@ use crate::store::tier::{
 };
 use crate::store::{DiskTier, TierError};
 
-/// Memory over disk over a bucket.
+/// Memory, disk and a bucket.
 #[derive(Debug)]
 pub(crate) struct Tiers {
     pub(super) fetcher: Fetcher,
@@ -40,7 +40,7 @@ pub(crate) struct Tiers {
     pub(super) set_aside: Mutex<HashSet<Key>>,
 }
 
-/// What the tiers before the bucket may take, in bytes.
+/// How many bytes the tiers in front of the bucket may take.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     pub(crate) memory: u64,
@@ -48,7 +48,7 @@ pub(crate) struct Limits {
 }
 
 impl Tiers {
-    /// Tiers in the runtime of the caller. `local` is theirs alone.
+    /// Creates the tiers in the runtime of the caller. No other daemon may use `local`.
     pub(crate) fn new(
         remote: Arc<dyn Tier>,
         (local, tmp): (DiskTier, PathBuf),
@@ -67,13 +67,13 @@ impl Tiers {
         }
     }
 
-    /// The same tiers, where it is announced for so long what is to be deleted.
+    /// Returns the tiers with another notice period.
     pub(crate) fn with_notice(self, notice: Notice) -> Self {
         let manifests = Manifests::new(notice);
         Self { manifests, ..self }
     }
 
-    /// Starts what happens in the background, until `stop`.
+    /// Starts the background tasks, which run until `stop`.
     pub(crate) fn start(&self, tasks: &TaskTracker, stop: &CancellationToken) {
         let space = Arc::clone(&self.fetcher.space);
         tasks.spawn(Arc::clone(&space).watch(stop.clone()));
@@ -96,12 +96,13 @@ impl Tiers {
         &*self.fetcher.remote
     }
 
-    /// Who looks at the lease on a publish wants to know what was published until then.
+    /// Drops the remembered pointer when its lease is read or written: the lease's holder may have
+    /// published since.
     fn forget_pointer_of(&self, lease: &Key) {
         self.pointers.forget(&Key::pointer(&lease.shelf));
     }
 
-    /// How long a segment is that isn't on disk.
+    /// Returns the length of a segment that isn't on disk.
     fn len_of(&self, key: &Key) -> Result<u64, TierError> {
         if let Some(len) = self.fetcher.len_of(key) {
             return Ok(len);
@@ -110,7 +111,7 @@ impl Tiers {
         Ok(self.remote().stat(key)?.ok_or_else(not_found)?.len)
     }
 
-    /// Fills `into` from the parts of a segment; what isn't here is fetched.
+    /// Fills `into` from the parts of a segment, and fetches missing parts.
     fn read_parts(
         &self,
         (key, len): (&Key, u64),
@@ -157,7 +158,7 @@ impl Tiers {
                 Ok(())
             }
             Got::Local if self.local().read_at(key, from, into).is_ok() => Ok(()),
-            // It was evicted just now, or the disk fails.
+            // The copy was evicted just now, or the disk fails.
             Got::Fill(_) | Got::Local => {
                 self.remote().read_at(key, from, into)?;
                 self.fetcher.reads.s3.note(into.len());
@@ -183,7 +184,8 @@ impl Tier for Tiers {
                 return Ok(());
             }
             Err(TierError::NotFound { .. }) => {}
-            // Beyond the end of the segment, or not what it should be: the bucket knows.
+            // Either the range is beyond the end of the segment, or the copy is cut. The bucket
+            // knows.
             Err(TierError::Truncated { .. }) => {
                 let len = self.remote().stat(key)?.map_or(0, |stat| stat.len);
                 if offset + into.len() as u64 > len {
@@ -244,6 +246,7 @@ impl Tier for Tiers {
     }
 
     fn read_whole(&self, key: &Key) -> Result<Option<Whole>, TierError> {
+        // Leases and deletion notices are never cached: a decision on an old one could be wrong.
         match key.object {
             Object::Pointer => return self.read_pointer(key),
             Object::Lease => {
@@ -284,7 +287,7 @@ impl Tier for Tiers {
     fn create_segments(&self, shelf: &Shelf, segments: Vec<NewSegment>) -> Result<u64, TierError> {
         let new_bytes = self.remote().create_segments(shelf, segments.clone())?;
         self.drop_replaced(shelf, &segments);
-        // Who asks for the snapshot next finds it near.
+        // The next reader of the snapshot finds it on disk.
         self.keep_segments(shelf, segments);
         Ok(new_bytes)
     }
@@ -295,6 +298,8 @@ impl Tier for Tiers {
         expected: Option<&Version>,
         bytes: &[u8],
     ) -> Result<Written, TierError> {
+        // Forgotten also after an error: the request may have been carried out although its answer
+        // was lost.
         let written = self.remote().swap(key, expected, bytes);
         if key.object == Object::Lease {
             self.forget_pointer_of(key);
@@ -339,6 +344,8 @@ impl Tier for Tiers {
     }
 
     fn delete(&self, keys: &[Key]) -> Result<(), TierError> {
+        // The bucket first. Otherwise a reader could make the copy again before the object is
+        // deleted.
         self.remote().delete(keys)?;
         for key in keys {
             self.pointers.forget(key);

@@ -1,4 +1,4 @@
-//! What those do who publish and who delete.
+//! The actors of the model: publishers and collectors.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
@@ -14,16 +14,16 @@ use super::world::{Actor, NOTICE, World};
 use crate::store::clock::{Clock as _, Notice};
 use crate::store::{Collection, Keep, NewSegment, Secured, Store, StoreError, Written};
 
-/// So many segments and commits there may be: few, so that actors meet.
+/// How many different segments and commits the actors use: few, so that they often meet.
 const SEGMENTS: u64 = 10;
 const COMMITS: u64 = 5;
 
-/// What actors do that they must not.
+/// Deliberate mistakes of actors, which the model must discover.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Habits {
-    /// Publishers are sure of what they name long before they write.
+    /// Publishers protect their segments long before they write.
     pub(super) looks_before_it_builds: bool,
-    /// Collectors give much shorter notice than publishers think.
+    /// Collectors wait for a much shorter notice period than publishers assume.
     pub(super) hardly_waits: bool,
 }
 
@@ -42,7 +42,7 @@ pub(super) fn publisher(actor: &Actor, habits: Habits) {
         if habits.looks_before_it_builds {
             store = store.with_notice(Notice(Duration::MAX / 8));
         }
-        // Whatever goes wrong, it publishes again.
+        // After any failure it publishes again.
         if actor.chance(4) == 0 {
             publish_again(actor, &store).ok();
         } else {
@@ -55,7 +55,7 @@ pub(super) fn publisher(actor: &Actor, habits: Habits) {
     actor.end();
 }
 
-/// Makes a snapshot of some segments of the current one and some others current.
+/// Publishes a snapshot with some segments of the current one and some others.
 fn publish(actor: &Actor, store: &Store, habits: Habits) -> Result<(), StoreError> {
     let repo = repo();
     let pointer = store.pointer(&repo)?;
@@ -95,7 +95,7 @@ fn publish(actor: &Actor, store: &Store, habits: Habits) -> Result<(), StoreErro
     Ok(())
 }
 
-/// Makes a snapshot that is there current again, as is done with LFS archives.
+/// Makes an existing snapshot current again, as the publisher of LFS archives does.
 fn publish_again(actor: &Actor, store: &Store) -> Result<(), StoreError> {
     let repo = repo();
     let pointer = store.pointer(&repo)?;
@@ -173,7 +173,7 @@ fn collection(actor: &Actor) -> Collection<'static> {
     let keep = Keep {
         snapshots: 1 + usize::try_from(actor.chance(2)).unwrap(),
         age: NOTICE.0 * u32::try_from(actor.chance(3)).unwrap(),
-        // As if there were no grace: it is not what safety rests on.
+        // As if there were hardly a grace period: safety must not rest on it.
         grace: NOTICE.0 * u32::try_from(actor.chance(2)).unwrap(),
     };
     Collection {
@@ -183,7 +183,7 @@ fn collection(actor: &Actor) -> Collection<'static> {
     }
 }
 
-/// Deletes a few times.
+/// Collects a few times.
 pub(super) fn collector(actor: &Actor, habits: Habits) {
     for _ in 0..5 {
         let mut store = actor.store();
@@ -199,7 +199,7 @@ pub(super) fn collector(actor: &Actor, habits: Habits) {
     actor.end();
 }
 
-/// After the last of them, a collection leaves what is named and nothing else.
+/// Runs a last collection and checks that exactly the named segments are left.
 pub(super) fn settle(world: &Arc<World>) -> Result<(), String> {
     let actor = world.calm();
     let keep = Keep {

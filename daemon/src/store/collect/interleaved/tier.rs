@@ -1,4 +1,4 @@
-//! The store of the model: each call waits for its turn, and may be the last of who makes it.
+//! The store of the model. Each call waits for its turn, and its actor may die at it.
 
 use std::sync::Arc;
 

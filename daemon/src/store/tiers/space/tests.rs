@@ -1,4 +1,4 @@
-//! Who gets room, and what goes for it.
+//! Tests of which file gets space and which copy is evicted for it.
 
 use std::fs::File;
 
@@ -30,7 +30,7 @@ fn what_is_reserved_together_takes_half_and_one_alone_takes_all() {
     assert!(!space.reserve(1), "beside a long one");
 }
 
-/// Puts a copy on disk.
+/// Stores a copy on disk.
 fn put(space: &Space, seed: u32, len: usize) -> Key {
     let segment = new_segment(&space.local.tmp, &noise(seed, len));
     let key = Key::segment(&shelf(), segment.id);
@@ -103,12 +103,12 @@ fn what_is_reserved_leaves_a_part_of_the_disk_free() {
     }
 
     assert!(!space.reserve(mib(39)));
-    assert_eq!(space.bytes(), mib(30), "nothing goes for what has no room");
+    assert_eq!(space.bytes(), mib(30), "a file that gets no space evicts nothing");
     assert!(space.reserve(mib(20)));
     assert_eq!(space.bytes(), mib(18));
     assert!(
         !space.reserve(mib(19)),
-        "there is a part of it on the disk perhaps"
+        "a part of the reserved file may be on the disk already"
     );
     space.remove_evicted();
     assert!(!space.reserve(mib(19)));

@@ -1,4 +1,4 @@
-//! The tiers over one that counts, waits and fails.
+//! Tests of the tiers over a bucket that counts, waits and fails.
 
 mod small;
 
@@ -26,13 +26,13 @@ type Fault = Arc<Mutex<Option<fn() -> S3Error>>>;
 struct World {
     directory: TempDir,
     tiers: Arc<Tiers>,
-    /// Reads of parts from the bucket, and of whole objects.
+    /// Counts reads of parts from the bucket, and of whole objects.
     reads: Count,
     whole_reads: Count,
     gate: Gate,
-    /// The same for whole objects, and for looks at them.
+    /// A gate for reads of whole objects and for stats.
     small_gate: Gate,
-    /// What is wrong with the bucket.
+    /// The error that the bucket gives.
     fault: Fault,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -88,7 +88,7 @@ impl World {
         }
     }
 
-    /// Starts again in the same directory; `is_kept` says whether with what is on disk.
+    /// Restarts in the same directory. `is_kept` says whether the local copies are kept.
     async fn restart(self, is_kept: bool) -> Self {
         self.stop.cancel();
         self.tasks.close();
@@ -108,7 +108,7 @@ impl World {
         DiskTier::create(&at("bucket"), &at("bucket-tmp")).unwrap()
     }
 
-    /// Puts a segment into the bucket alone.
+    /// Stores a segment in the bucket alone.
     fn put(&self, bytes: &[u8]) -> Key {
         let segment = new_segment(&self.directory.path().join("bucket-tmp"), bytes);
         let key = Key::segment(&shelf(), segment.id);
@@ -128,7 +128,7 @@ impl World {
         tokio::task::spawn_blocking(read).await.unwrap()
     }
 
-    /// The copy of an object on disk.
+    /// Returns the path of an object's local copy.
     fn copy(&self, key: &Key) -> std::path::PathBuf {
         self.directory.path().join("disk").join(key.to_string())
     }
@@ -154,7 +154,7 @@ async fn eventually(is_so: impl Fn() -> bool) {
         }
     };
     let waited = tokio::time::timeout(Duration::from_secs(20), wait).await;
-    waited.expect("it never was so");
+    waited.expect("it didn't become true in time");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -187,7 +187,7 @@ async fn what_memory_has_is_a_part_of_the_copy() {
     let world = World::start();
     let content = noise(3, 9 * MIB);
     let key = world.put(&content);
-    // As after a copy that was begun, and given up in an outage.
+    // As if a fill had been given up in an outage.
     let first = content[..4 * MIB].to_vec();
     world.tiers.fetcher.memory.put(&key, 0, first.into());
 
@@ -247,7 +247,8 @@ async fn of_what_is_published_as_much_is_near_as_there_is_room_for() {
     for (key, content) in keys.iter().zip(&contents) {
         assert!(fs::read(world.bucket().path(key)).unwrap() == *content);
     }
-    // What takes more than half of the room comes by itself, and gives way to what comes after it.
+    // A segment that takes more than half of the limit is copied alone, and evicted by the ones
+    // after it.
     let near = keys.iter().map(|key| world.copy(key).exists());
     let near: Vec<_> = near.collect();
     assert_eq!(near, [false, false, true, true, true, true]);
@@ -277,7 +278,7 @@ async fn copies_are_found_again_without_reading_and_the_unused_go_first() {
     world.tasks.close();
     world.tasks.wait().await;
 
-    // Room for four; those that are not used any more go.
+    // Room for four copies: the ones that are not used are evicted.
     let world = World::start_in(world.directory, 4 * MIB as u64);
     let is_there = |key: &Key| world.copy(key).exists();
     eventually(|| keys.iter().filter(|key| is_there(key)).count() == 4).await;
@@ -292,7 +293,7 @@ async fn copies_are_found_again_without_reading_and_the_unused_go_first() {
     }
 
     eventually(|| keys.iter().filter(|key| is_there(key)).count() <= 4).await;
-    // A copy is counted before another goes for it.
+    // A new copy is counted before another one is evicted for it.
     eventually(|| world.tiers.copied_bytes() <= 4 * MIB as u64).await;
     assert!(is_there(&keys[3]) && is_there(&keys[4]), "they were read");
 }
@@ -392,7 +393,7 @@ async fn what_is_fetched_at_once_takes_no_more_room_than_there_is_and_leaves_cop
 
     brought.unwrap();
     assert!(taken_meanwhile <= 10 * MIB as u64, "{taken_meanwhile}");
-    assert!(are_there(), "what is pending evicts no more than half");
+    assert!(are_there(), "fills evict at most half of the copies");
     for (key, content) in keys.iter().zip(&large) {
         assert!(world.read(key, 0, 4 * MIB).await.unwrap() == *content);
     }
