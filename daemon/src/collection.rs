@@ -17,17 +17,17 @@ use tracing::{info, warn};
 use crate::app::StartError;
 use crate::config::{Config, LiveConfig};
 use crate::error_chain::chain;
-use crate::open_store::open_authority;
+use crate::open_store::open_authoritative_tier;
 use crate::repository::backoff;
 use crate::store::{Collected, Collection, Store, StoreError};
 
 /// At most this many repositories are collected at the same time. A collection mostly waits.
 const MAX_COLLECTIONS: usize = 16;
 /// At most how long a daemon waits before it looks again whether a collection is due.
-const LONGEST_PAUSE: Duration = Duration::from_mins(10);
+const LONGEST_WAIT: Duration = Duration::from_mins(10);
 
 /// Collects all repositories of the bucket periodically, until `stop`.
-pub(crate) async fn collect_now_and_then(
+pub(crate) async fn collect_periodically(
     store: Store,
     config: Arc<LiveConfig>,
     stop: CancellationToken,
@@ -37,7 +37,7 @@ pub(crate) async fn collect_now_and_then(
         let interval = config.now().store.collect_interval;
         // The random part of the backoff spreads the daemons, so that they rarely collide on a
         // collection.
-        let pause = backoff::pause(1, interval / 8, LONGEST_PAUSE);
+        let pause = backoff::pause(1, interval / 8, LONGEST_WAIT);
         tokio::select! {
             () = stop.cancelled() => return,
             Ok(()) = changes.changed() => continue,
@@ -49,10 +49,7 @@ pub(crate) async fn collect_now_and_then(
             Ok(Ok(repos)) => repos,
             Ok(Err(error)) => {
                 let error = chain(&error);
-                warn!(
-                    error,
-                    "Can't list repositories for garbage collection"
-                );
+                warn!(error, "Can't list repositories for garbage collection");
                 continue;
             }
             Err(_) => return,
@@ -64,7 +61,9 @@ pub(crate) async fn collect_now_and_then(
             let (config, stop) = (Arc::clone(&config), stop.clone());
             tokio::task::spawn_blocking(move || collect(&repo, &store, (&config, &stop)))
         };
-        let collections = stream::iter(shelves).map(collect).buffer_unordered(MAX_COLLECTIONS);
+        let collections = stream::iter(shelves)
+            .map(collect)
+            .buffer_unordered(MAX_COLLECTIONS);
         collections.for_each(async |_| {}).await;
     }
 }
@@ -77,7 +76,7 @@ fn collect(repo: &RepoName, store: &Store, (config, stop): (&LiveConfig, &Cancel
             return Ok(true);
         };
         // `at` is of the store's clock, and `now` of this machine's. If they differ, collections
-        // run too often, or are left to other daemons. Neither is unsafe.
+        // run too often, or are left to other daemons. Both are safe.
         let age = SystemTime::now().duration_since(at).unwrap_or_default();
         Ok(age >= config.store.collect_interval)
     };
@@ -154,12 +153,12 @@ pub struct CollectionReport {
 
 /// Collects `repos`, or all repositories if `repos` is empty, and passes each report to `each`.
 /// With `is_dry_run`, nothing is deleted.
-pub(crate) async fn collect_by_order(
+pub(crate) async fn collect_on_demand(
     config: &Config,
     (repos, is_dry_run): (Vec<RepoName>, bool),
     mut each: impl FnMut(CollectionReport),
 ) -> Result<(), StartError> {
-    let store = open_authority(config).await?;
+    let store = open_authoritative_tier(config).await?;
     let listing = store.clone();
     let repos = if repos.is_empty() {
         let listed = tokio::task::spawn_blocking(move || listing.repositories()).await;
@@ -186,7 +185,9 @@ pub(crate) async fn collect_by_order(
             report(repo, store.is_lfs(), collected)
         })
     };
-    let mut reports = stream::iter(shelves).map(collect).buffer_unordered(MAX_COLLECTIONS);
+    let mut reports = stream::iter(shelves)
+        .map(collect)
+        .buffer_unordered(MAX_COLLECTIONS);
     while let Some(report) = reports.next().await {
         if let Ok(report) = report {
             each(report);

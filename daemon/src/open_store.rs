@@ -11,11 +11,11 @@ use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 use crate::app::{CheckWarning, StartError, lock_directory, sweep};
-use crate::collection::collect_now_and_then;
+use crate::collection::collect_periodically;
 use crate::config::{Config, LiveConfig};
 use crate::error_chain::chain;
 use crate::private::create_private;
-use crate::store::{DiskTier, Limits, Notice, S3Error, S3Tier, Store, Tiers};
+use crate::store::{DiskTier, NoticePeriod, S3Error, S3Tier, Store, TierLimits, Tiers};
 
 /// How long a start waits for the bucket before the daemon goes on without it.
 const PROBE_LIMIT: Duration = Duration::from_secs(5);
@@ -33,9 +33,9 @@ pub(crate) struct StoreTasks {
 impl StoreTasks {
     /// Starts periodic garbage collection, unless each publish ends with a collection anyway.
     pub(crate) fn collect(&self, store: &Store, config: &Arc<LiveConfig>) {
-        if !store.collects_at_once() {
+        if !store.collects_without_waiting() {
             let (store, config) = (store.clone(), Arc::clone(config));
-            let collect = collect_now_and_then(store, config, self.stopped.clone());
+            let collect = collect_periodically(store, config, self.stopped.clone());
             self.tasks.spawn(collect);
         }
     }
@@ -54,11 +54,11 @@ impl StoreTasks {
 
 /// Opens the authoritative tier alone, without local copies, so that a command can work beside a
 /// running daemon. Uses the runtime of the caller.
-pub(crate) async fn open_authority(config: &Config) -> Result<Store, StartError> {
+pub(crate) async fn open_authoritative_tier(config: &Config) -> Result<Store, StartError> {
     let Some(s3) = &config.store.s3 else {
         return Ok(Store::new(open_directory(config)?.0));
     };
-    let notice = Notice(config.store.delete_notice);
+    let notice = NoticePeriod(config.store.delete_notice);
     let open = async {
         let bucket = S3Tier::open(s3, notice, CancellationToken::new()).await?;
         bucket.probe().await?;
@@ -111,12 +111,14 @@ pub(crate) async fn open_store(config: &Config) -> Result<(Store, StoreTasks), S
     let Some(s3) = &config.store.s3 else {
         return Ok((Store::new(disk), store_tasks));
     };
-    let notice = Notice(config.store.delete_notice);
+    let notice = NoticePeriod(config.store.delete_notice);
     let failed = failed(config);
     let bucket = S3Tier::open(s3, notice, stop.clone())
         .await
         .map_err(&failed)?;
     let probed = tokio::time::timeout(PROBE_LIMIT, bucket.probe()).await;
+    // A lasting error needs a person, so the start fails. In an outage the daemon serves its local
+    // copies until the bucket answers.
     match probed.unwrap_or(Err(S3Error::TimedOut)) {
         Ok(()) => {}
         Err(error) if error.is_lasting() => return Err(failed(error)),
@@ -129,9 +131,9 @@ pub(crate) async fn open_store(config: &Config) -> Result<(Store, StoreTasks), S
         }
     }
     if !bucket.is_probed() {
-        tasks.spawn(bucket.clone().probe_until_it_can_be(stop.clone()));
+        tasks.spawn(bucket.clone().probe_until_usable(stop.clone()));
     }
-    let limits = Limits {
+    let limits = TierLimits {
         memory: config.store.memory_bytes,
         disk: config.store.disk_bytes,
     };

@@ -26,7 +26,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_just_written_is_read_and_nothing_beyond() {
+    fn cached_bytes_are_read_and_none_beyond_the_end() {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(b"in memory").unwrap();
 

@@ -44,7 +44,7 @@ impl Source for Archive {
     }
 
     async fn bring(&self, range: Range<u64>) -> Result<(), ApiError> {
-        Ok(self.bring(range).await?)
+        Ok(self.fetch_local(range).await?)
     }
 }
 
@@ -122,7 +122,7 @@ impl Reader {
         let archive = Arc::clone(&self.archive);
         // Nobody waits for it.
         drop(tokio::task::spawn_blocking(move || {
-            archive.bring_soon(soon);
+            archive.fetch_local_soon(soon);
         }));
     }
 }

@@ -74,14 +74,14 @@ impl Archive {
     }
 
     /// Fetches `range` into the local tiers.
-    pub(crate) async fn bring(&self, range: Range<u64>) -> Result<(), StoreError> {
+    pub(crate) async fn fetch_local(&self, range: Range<u64>) -> Result<(), StoreError> {
         let wanted = self.extents(range);
-        Ok(self.store.tier().bring(&wanted).await?)
+        Ok(self.store.tier().fetch_local(&wanted).await?)
     }
 
     /// Starts to fetch `range` into the local tiers. Looks at the disk.
-    pub(crate) fn bring_soon(&self, range: Range<u64>) {
-        self.store.tier().bring_soon(&self.extents(range));
+    pub(crate) fn fetch_local_soon(&self, range: Range<u64>) {
+        self.store.tier().fetch_local_soon(&self.extents(range));
     }
 
     /// Returns a URL from which a client may read `range` directly, and the range to request from
@@ -179,7 +179,8 @@ mod tests {
                     .position(|segment| extent.key == Key::segment(&extent.key.shelf, segment.id));
                 let begin = archive.starts[index.unwrap()];
                 prop_assert_eq!(begin + extent.range.start, at);
-                prop_assert!(extent.range.start < extent.range.end && extent.range.end <= extent.len);
+                prop_assert!(extent.range.start < extent.range.end);
+                prop_assert!(extent.range.end <= extent.len);
                 at = begin + extent.range.end;
             }
             prop_assert_eq!(at, end);
@@ -187,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_crosses_the_end_of_a_segment_is_in_several() {
+    fn a_range_within_one_segment_is_one_extent() {
         let directory = tempfile::tempdir().unwrap();
         let archive = archive(directory.path(), &[10, 1, 20]);
         let count = |range| archive.extents(range).len();

@@ -101,9 +101,9 @@ impl Clock for MachineClock {
 /// The other times of the module's time line are fractions or multiples of it. All daemons that
 /// share a store must have the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Notice(pub(crate) Duration);
+pub(crate) struct NoticePeriod(pub(crate) Duration);
 
-impl Notice {
+impl NoticePeriod {
     /// Returns how long a write of a manifest or pointer, or a deletion, may take with all its
     /// retries and its wait for a permit.
     pub(crate) fn write_limit(self) -> Duration {
@@ -112,37 +112,37 @@ impl Notice {
 
     /// Returns how long after the publisher began to read the deletion notice it may begin to write
     /// a manifest.
-    pub(super) fn manifest(self) -> Duration {
+    pub(super) fn manifest_limit(self) -> Duration {
         self.0 / 4
     }
 
     /// Returns how long after the publisher began to read the deletion notice it may begin to move
     /// the pointer.
-    pub(super) fn pointer(self) -> Duration {
+    pub(super) fn pointer_limit(self) -> Duration {
         self.0 / 2
     }
 
     /// Returns how long a reader may remember that a manifest exists. The collector announces the
     /// segments of a manifest after it has deleted the manifest, and waits for N, so they still
     /// exist for that long.
-    pub(super) fn known(self) -> Duration {
+    pub(super) fn manifest_cache_time(self) -> Duration {
         self.0 / 4
     }
 
     /// Returns how long after the collector began to write its deletion notice it may begin to
     /// delete an object.
-    pub(super) fn deleting(self) -> Duration {
+    pub(super) fn delete_limit(self) -> Duration {
         self.0 * 3
     }
 
     /// Returns how long another daemon must respect a deletion notice that doesn't change. After
     /// that, the collector that wrote it has ended or was killed.
-    pub(super) fn announced(self) -> Duration {
+    pub(super) fn lifetime(self) -> Duration {
         self.0 * 4
     }
 }
 
-impl Default for Notice {
+impl Default for NoticePeriod {
     fn default() -> Self {
         Self(Duration::from_mins(1))
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::lease::MAX_TTL;
-use super::{Notice, S3Config};
+use super::{NoticePeriod, S3Config};
 use crate::config::{ConfigError, duration};
 
 /// The shortest notice period. A shorter one would leave a publish too little time.
@@ -50,7 +50,7 @@ impl Default for StoreConfig {
             disk_bytes: 100 << 30,
             memory_bytes: 64 << 20,
             collect_interval: Duration::from_hours(6),
-            delete_notice: Notice::default().0,
+            delete_notice: NoticePeriod::default().0,
             lease_ttl: Duration::from_secs(30),
             s3: None,
         }

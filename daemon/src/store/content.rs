@@ -53,19 +53,19 @@ impl Store {
     ) -> Result<SegmentTable, StoreError> {
         let Stored { segment, table_len } = stored.into();
         let key = Key::segment(&self.shelf(repo), segment.id);
-        let parts = Parts::of(self, &key)?;
+        let reader = SegmentReader::of(self, &key)?;
         let soon = |start: u64| {
             let range = start..segment.len.min(start + READ_AHEAD);
             let (key, len) = (key.clone(), segment.len);
-            self.tier().bring_soon(&[Extent { key, len, range }]);
+            self.tier().fetch_local_soon(&[Extent { key, len, range }]);
         };
         let frame = segment.len.saturating_sub(table_len.into())..segment.len;
-        let table = parts.read(frame, |frame| SegmentTable::decode(segment.id, frame))?;
+        let table = reader.read(frame, |frame| SegmentTable::decode(segment.id, frame))?;
         let mut left = size;
         for (index, chunk) in table.chunks().iter().enumerate() {
             let stored = table.stored_range(index).unwrap_or(0..0);
             soon(stored.start);
-            let content = parts.read(stored, |stored| decode_chunk(chunk, stored))?;
+            let content = reader.read(stored, |stored| decode_chunk(chunk, stored))?;
             let wanted = usize::try_from(left)
                 .unwrap_or(usize::MAX)
                 .min(content.len());
@@ -78,7 +78,11 @@ impl Store {
 
     /// Starts to fetch whole segments into the local tiers. Does nothing if the store is a
     /// directory.
-    pub(crate) fn bring_soon(&self, repo: &RepoName, segments: impl Iterator<Item = SegmentRef>) {
+    pub(crate) fn fetch_local_soon(
+        &self,
+        repo: &RepoName,
+        segments: impl Iterator<Item = SegmentRef>,
+    ) {
         let shelf = self.shelf(repo);
         let wanted: Vec<_> = segments
             .map(|segment| Extent {
@@ -87,7 +91,7 @@ impl Store {
                 range: 0..segment.len,
             })
             .collect();
-        self.tier().bring_soon(&wanted);
+        self.tier().fetch_local_soon(&wanted);
     }
 
     /// Moves the damaged segment that `error` is about out of the way, so that a publish can store
@@ -110,14 +114,14 @@ impl Store {
 }
 
 /// A segment whose ranges are verified when they are read.
-struct Parts<'a> {
+struct SegmentReader<'a> {
     store: &'a Store,
     key: &'a Key,
     /// The length of the object. No memory is reserved for a range beyond it.
     len: u64,
 }
 
-impl<'a> Parts<'a> {
+impl<'a> SegmentReader<'a> {
     fn of(store: &'a Store, key: &'a Key) -> Result<Self, StoreError> {
         let len = store.tier().stat(key)?.map_or(0, |stat| stat.len);
         Ok(Self { store, key, len })
@@ -130,14 +134,15 @@ impl<'a> Parts<'a> {
         range: Range<u64>,
         decode: impl Fn(&[u8]) -> cachewfs_format::Result<T>,
     ) -> Result<T, StoreError> {
-        let near = self.store.tier();
-        match self.read_in((near, self.len), &range, &decode) {
+        let tier = self.store.tier();
+        // If the tier has no copies to drop, the damage is in the authoritative tier.
+        match self.read_in((tier, self.len), &range, &decode) {
             Err(StoreError::BadSegment { .. } | StoreError::Tier(TierError::Truncated { .. }))
-                if near.drop_copies(self.key) =>
+                if tier.drop_copies(self.key) =>
             {
-                let authority = self.store.authority();
-                let len = authority.stat(self.key)?.map_or(0, |stat| stat.len);
-                self.read_in((authority, len), &range, &decode)
+                let authoritative = self.store.authoritative_tier();
+                let len = authoritative.stat(self.key)?.map_or(0, |stat| stat.len);
+                self.read_in((authoritative, len), &range, &decode)
             }
             read => read,
         }

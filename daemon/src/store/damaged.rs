@@ -11,10 +11,10 @@ use tempfile::TempDir;
 
 use super::content::Stored;
 use super::key::Key;
-use super::testing::{manifest, new_segment, noise, pointer_to, secured};
+use super::testing::{manifest, new_segment, noise, pointer_to, protection};
 use super::tier::Tier as _;
 use super::wrapped::Wrapped;
-use super::{Collection, DiskTier, Keep, Limits, NewSegment, Store, StoreError, Tiers};
+use super::{Collection, DiskTier, Keep, NewSegment, Store, StoreError, TierLimits, Tiers};
 
 /// A "bucket" that is a directory, and a daemon with local copies of it.
 struct World {
@@ -61,7 +61,7 @@ fn replica(directory: &TempDir, bucket: &DiskTier, name: &str) -> (DiskTier, Sto
     let tmp = root.join("tmp");
     let copies = DiskTier::create(&root, &tmp).unwrap();
     let remote = Arc::new(Wrapped::new(bucket.clone(), |_| Ok(())));
-    let limits = Limits {
+    let limits = TierLimits {
         memory: 1 << 20,
         disk: 1 << 30,
     };
@@ -116,7 +116,7 @@ fn naming(repo: &RepoName, id: SegmentId) -> Manifest {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_copy_of_a_manifest_that_does_not_fit_is_read_again() {
+async fn a_wrong_copy_of_a_manifest_is_replaced() {
     let World {
         bucket,
         copies,
@@ -125,7 +125,7 @@ async fn a_copy_of_a_manifest_that_does_not_fit_is_read_again() {
         ..
     } = &World::start();
     let (id, good) = (snapshot(1), manifest(repo, snapshot(1), 7));
-    let (_, digest) = store.put_manifest(&good, &secured(store, repo)).unwrap();
+    let (_, digest) = store.put_manifest(&good, &protection(store, repo)).unwrap();
     let pointer = pointer_to(id, digest);
     let key = Key::manifest(&store.shelf(repo), id);
     let of_before = manifest(repo, id, 6).to_json().unwrap();
@@ -147,7 +147,7 @@ async fn a_copy_of_a_manifest_that_does_not_fit_is_read_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_collection_believes_no_copy() {
+async fn a_collection_reads_no_local_copies() {
     let world = World::start();
     let World {
         copies,
@@ -158,12 +158,12 @@ async fn a_collection_believes_no_copy() {
     let [named, other] = [&b"named"[..], b"other"].map(|bytes| SegmentId(Digest::of(bytes)));
     let new = [named, other].map(|id| world.new_segment(id, b"segment"));
     store.put_segments(repo, new.into()).unwrap();
-    let secured = secured(store, repo);
+    let protection = protection(store, repo);
     let manifest = naming(repo, named);
-    let (_, digest) = store.put_manifest(&manifest, &secured).unwrap();
+    let (_, digest) = store.put_manifest(&manifest, &protection).unwrap();
     let pointer = pointer_to(manifest.snapshot, digest);
     store
-        .swap_pointer(repo, (None, &pointer), &secured)
+        .swap_pointer(repo, (None, &pointer), &protection)
         .unwrap();
     let key = Key::manifest(&store.shelf(repo), manifest.snapshot);
     let of_before = naming(repo, other).to_json().unwrap();

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use cachewfs_format::{Digest, RepoName, SegmentId};
 
 use super::TierError;
-use super::key::{Key, Object, Part, Shelf};
+use super::key::{Key, Object, Shelf, ShelfPart};
 use super::reads::Reads;
 use super::share::renew;
 use super::tier::{Listed, NewSegment, Stat, Tier, Version, Whole, Written};
@@ -135,10 +135,10 @@ impl Tier for DiskTier {
         shelf: &Shelf,
         mut segments: Vec<NewSegment>,
     ) -> Result<u64, TierError> {
-        let directory = self.directory(shelf).join(Part::Segments.directory());
+        let directory = self.directory(shelf).join(ShelfPart::Segments.directory());
         fs::create_dir_all(&directory).map_err(TierError::at(&directory))?;
         for segment in &mut segments {
-            segment.file = self.bring(std::mem::take(&mut segment.file))?;
+            segment.file = self.move_beside(std::mem::take(&mut segment.file))?;
         }
         let sync_each = segments.len() <= MAX_SINGLE_SYNCS;
         if !sync_each {
@@ -146,7 +146,7 @@ impl Tier for DiskTier {
             rustix::fs::syncfs(tmp).map_err(|errno| TierError::at(&self.tmp)(errno.into()))?;
         }
         // From the look at a segment until it is renewed or renamed, no collection may delete it.
-        let _hold = self.hold_for_storing(shelf)?;
+        let _lock = self.lock_for_storing(shelf)?;
         let mut new_bytes = 0;
         for NewSegment { id, file, len } in segments {
             let path = self.path(&Key::segment(shelf, id));
@@ -180,6 +180,7 @@ impl Tier for DiskTier {
         let path = self.path(key);
         let parent = path.parent().unwrap_or(&path);
         fs::create_dir_all(parent).map_err(TierError::at(parent))?;
+        // A lock on the object itself would be lost: each write replaces it by another file.
         let lock_path = path.with_extension("lock");
         let lock = File::create(&lock_path).map_err(TierError::at(&lock_path))?;
         // Held to the end of the function. The kernel releases it if the daemon dies.
@@ -203,7 +204,7 @@ impl Tier for DiskTier {
         }
     }
 
-    fn list(&self, shelf: &Shelf, part: Part) -> Result<Vec<Listed>, TierError> {
+    fn list(&self, shelf: &Shelf, part: ShelfPart) -> Result<Vec<Listed>, TierError> {
         let directory = self.directory(shelf).join(part.directory());
         let entries = match fs::read_dir(&directory) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
@@ -229,11 +230,11 @@ impl Tier for DiskTier {
         self.published()
     }
 
-    fn authority(&self) -> &dyn Tier {
+    fn authoritative_tier(&self) -> &dyn Tier {
         self
     }
 
-    fn hold_for_deleting(&self, shelf: &Shelf) -> Result<Option<File>, TierError> {
+    fn lock_for_deleting(&self, shelf: &Shelf) -> Result<Option<File>, TierError> {
         self.lock_segments(shelf, File::lock).map(Some)
     }
 

@@ -73,7 +73,7 @@ impl TierError {
 
     /// Returns whether the bucket failed, or the network, or the daemon's access to it. Such an
     /// error says nothing about the object, so a local copy may be served.
-    pub(crate) fn is_of_bucket(&self) -> bool {
+    pub(crate) fn is_bucket_failure(&self) -> bool {
         matches!(self, Self::S3 { .. } | Self::S3List { .. })
     }
 

@@ -61,29 +61,29 @@ mod tests {
     use cachewfs_format::ObjectId;
 
     use super::*;
-    use crate::store::testing::{manifest, pointer_to, secured};
+    use crate::store::testing::{manifest, pointer_to, protection};
     use crate::store::wrapped::{Call, Wrapped};
     use crate::store::{DiskTier, S3Error};
 
     /// Publishes a snapshot.
     fn publish(store: &Store, repo: &RepoName) -> SnapshotId {
         let id = SnapshotId::first(ObjectId::from_bytes(&[1; 20]).unwrap());
-        let secured = secured(store, repo);
+        let protection = protection(store, repo);
         let manifest = manifest(repo, id, 7);
-        let (_, digest) = store.put_manifest(&manifest, &secured).unwrap();
+        let (_, digest) = store.put_manifest(&manifest, &protection).unwrap();
         let pointer = pointer_to(id, digest);
         store
-            .swap_pointer(repo, (None, &pointer), &secured)
+            .swap_pointer(repo, (None, &pointer), &protection)
             .unwrap();
         id
     }
 
     fn is_used(store: &Store, repo: &RepoName, id: SnapshotId) -> bool {
-        secured(store, repo).is_used(id)
+        protection(store, repo).is_used(id)
     }
 
     #[test]
-    fn what_is_forgotten_leaves_its_ids_and_nothing_else() {
+    fn a_deleted_repository_leaves_only_its_used_ids() {
         let directory = tempfile::tempdir().unwrap();
         let tier = DiskTier::create(directory.path(), &directory.path().join("tmp")).unwrap();
         let store = Store::new(tier.clone());
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_noted_before_their_manifests_go() {
+    fn ids_are_noted_before_their_manifests_are_deleted() {
         let directory = tempfile::tempdir().unwrap();
         let repo = RepoName::parse("example.com/a").unwrap();
         let mut deletes_until_it_is_gone = 0;

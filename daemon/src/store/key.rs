@@ -93,7 +93,7 @@ impl Object {
 
 /// The objects of a shelf that can be listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Part {
+pub(crate) enum ShelfPart {
     Manifests,
     Segments,
 }
@@ -151,7 +151,7 @@ impl fmt::Display for Key {
     }
 }
 
-impl Part {
+impl ShelfPart {
     /// Returns the name of their directory.
     pub(super) const fn directory(self) -> &'static str {
         match self {
@@ -178,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_listed_has_the_name_it_was_given() {
+    fn listed_names_are_parsed_back() {
         let repo = RepoName::parse("example.com/a/b").unwrap();
         let shelves = [
             (Shelf::of_snapshots(&repo), "v1/example.com/a/b.git"),
@@ -187,9 +187,9 @@ mod tests {
         let snapshot = SnapshotId::first(ObjectId::from_bytes(&[7; 20]).unwrap());
         let id = SegmentId(Digest::of(b"x"));
         for (part, object) in [
-            (Part::Manifests, Object::Manifest(snapshot)),
-            (Part::Segments, Object::Segment(id)),
-            (Part::Segments, Object::Damaged(id)),
+            (ShelfPart::Manifests, Object::Manifest(snapshot)),
+            (ShelfPart::Segments, Object::Segment(id)),
+            (ShelfPart::Segments, Object::Damaged(id)),
         ] {
             for (shelf, root) in &shelves {
                 let text = Key::new(shelf, object).to_string();
@@ -199,6 +199,6 @@ mod tests {
                 assert_eq!(part.parse(name), Some(object));
             }
         }
-        assert_eq!(Part::Segments.parse("current"), None);
+        assert_eq!(ShelfPart::Segments.parse("current"), None);
     }
 }

@@ -39,7 +39,7 @@ mod tests {
     use crate::store::tier::Tier as _;
 
     #[test]
-    fn finds_what_has_a_pointer_also_below_another() {
+    fn finds_repositories_with_a_pointer_also_below_another() {
         let root = tempfile::tempdir().unwrap();
         let tier = DiskTier::create(root.path(), &root.path().join("tmp")).unwrap();
         let names = [

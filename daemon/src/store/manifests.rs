@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use cachewfs_format::{Digest, Manifest, Pointer, RepoName, SnapshotId};
 
 use super::key::Key;
-use super::secure::Secured;
+use super::protect::Protection;
 use super::snapshots::{encode, parse};
 use super::tier::{Tier, Written};
 use super::{Store, StoreError, TierError};
@@ -16,12 +16,12 @@ impl Store {
     pub(crate) fn put_manifest(
         &self,
         manifest: &Manifest,
-        secured: &Secured,
+        protection: &Protection,
     ) -> Result<(Written, Digest), StoreError> {
         let key = Key::manifest(&self.shelf(&manifest.repo), manifest.snapshot);
         let bytes = encode(&key, manifest.to_json())?;
         // Checked as late as possible: everything before the request counts towards the limit.
-        self.check_time(secured, self.notice.manifest())?;
+        self.check_time(protection, self.notice.manifest_limit())?;
         let written = self.tier().create(&key, &bytes)?;
         Ok((written, Digest::of(&bytes)))
     }
@@ -43,7 +43,7 @@ impl Store {
         repo: &RepoName,
         snapshot: SnapshotId,
     ) -> Result<Option<(Manifest, Digest)>, StoreError> {
-        self.manifest_in(self.authority(), repo, snapshot)
+        self.manifest_in(self.authoritative_tier(), repo, snapshot)
     }
 
     /// Returns a manifest whose digest should satisfy `fits`. If the local copy is damaged or
@@ -120,7 +120,7 @@ mod tests {
 
     use super::*;
     use crate::store::DiskTier;
-    use crate::store::testing::{manifest, secured};
+    use crate::store::testing::{manifest, protection};
 
     #[test]
     fn a_manifest_that_belongs_elsewhere_is_refused() {
@@ -132,7 +132,7 @@ mod tests {
         let elsewhere = SnapshotId::first(ObjectId::from_bytes(&[2; 20]).unwrap());
         let manifest = manifest(&repo, here, 7);
         store
-            .put_manifest(&manifest, &secured(&store, &repo))
+            .put_manifest(&manifest, &protection(&store, &repo))
             .unwrap();
 
         let (from, to) = (

@@ -1,5 +1,5 @@
-//! What lets several daemons share a store in a directory: none deletes a segment that another one
-//! is about to name.
+//! Lets several daemons share a store in a directory: none deletes a segment that another one is
+//! about to name.
 //!
 //! A publish that finds a segment in the store makes it young again, so the grace period keeps it
 //! until the manifest is written. A shared lock makes this one step with the look: a collector,
@@ -21,7 +21,7 @@ const ABANDONED: Duration = Duration::from_hours(24);
 
 impl DiskTier {
     /// Locks a shelf while segments are stored. Many daemons may hold this lock at the same time.
-    pub(super) fn hold_for_storing(&self, shelf: &Shelf) -> Result<File, TierError> {
+    pub(super) fn lock_for_storing(&self, shelf: &Shelf) -> Result<File, TierError> {
         self.lock_segments(shelf, File::lock_shared)
     }
 
@@ -47,10 +47,11 @@ impl DiskTier {
 
     /// Moves a finished file to the filesystem of the store if it is on another one. Returns its
     /// path.
-    pub(super) fn bring(&self, file: PathBuf) -> Result<PathBuf, TierError> {
+    pub(super) fn move_beside(&self, file: PathBuf) -> Result<PathBuf, TierError> {
         if self.is_beside(&file).map_err(TierError::at(&file))? {
             return Ok(file);
         }
+        // A rename works within one filesystem only.
         let copy = || {
             let mut to = NamedTempFile::new_in(&self.tmp)?;
             io::copy(&mut File::open(&file)?, &mut to)?;
@@ -107,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_segment_that_is_put_again_is_not_deleted_before_it_is_named() {
+    fn a_segment_that_is_stored_again_is_not_deleted_before_a_manifest_names_it() {
         let root = tempfile::tempdir().unwrap();
         let (tier, repo) = tier(root.path());
         let store = Store::new(tier.clone());
@@ -145,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_killed_daemon_left_goes_and_what_another_writes_stays() {
+    fn old_staging_files_are_removed_and_new_ones_kept() {
         let root = tempfile::tempdir().unwrap();
         let (tier, _) = tier(root.path());
         let [old, new] = ["old", "new"].map(|name| root.path().join("tmp").join(name));

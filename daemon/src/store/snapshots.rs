@@ -11,11 +11,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cachewfs_format::{Pointer, RepoName, SegmentId, SnapshotId};
 
-use super::clock::{Clock, MachineClock, Notice};
+use super::clock::{Clock, MachineClock, NoticePeriod};
 use super::collect::newest_first;
-use super::key::{Key, Part, Shelf};
+use super::key::{Key, Shelf, ShelfPart};
+use super::protect::Protection;
 use super::reads::Reads;
-use super::secure::Secured;
 use super::tier::{NewSegment, Tier, Whole, Written};
 use super::{StoreError, TierError};
 use crate::metrics::S3Metrics;
@@ -32,7 +32,7 @@ pub(crate) struct Store {
     /// Shelves of which a damaged segment was set aside, until they are published again.
     pub(super) damaged: Arc<Mutex<HashSet<Shelf>>>,
     pub(super) clock: Arc<dyn Clock>,
-    pub(super) notice: Notice,
+    pub(super) notice: NoticePeriod,
 }
 
 impl Store {
@@ -43,12 +43,12 @@ impl Store {
             changes: Arc::default(),
             damaged: Arc::default(),
             clock: Arc::new(MachineClock::default()),
-            notice: Notice::default(),
+            notice: NoticePeriod::default(),
         }
     }
 
     /// Returns the store with another notice period.
-    pub(crate) fn with_notice(self, notice: Notice) -> Self {
+    pub(crate) fn with_notice(self, notice: NoticePeriod) -> Self {
         Self { notice, ..self }
     }
 
@@ -84,8 +84,8 @@ impl Store {
     }
 
     /// Returns the authoritative tier: the bucket, or the directory if there is no bucket.
-    pub(super) fn authority(&self) -> &dyn Tier {
-        self.tier.authority()
+    pub(super) fn authoritative_tier(&self) -> &dyn Tier {
+        self.tier.authoritative_tier()
     }
 
     /// Returns a number that changes whenever this daemon may have changed which snapshots exist.
@@ -136,7 +136,7 @@ impl Store {
         &self,
         repo: &RepoName,
     ) -> Result<Option<Pointer>, StoreError> {
-        self.pointer_in(self.authority(), repo)
+        self.pointer_in(self.authoritative_tier(), repo)
     }
 
     fn pointer_in(&self, tier: &dyn Tier, repo: &RepoName) -> Result<Option<Pointer>, StoreError> {
@@ -147,13 +147,13 @@ impl Store {
     }
 
     /// Returns the pointers of `repos`. Each may be half a minute old.
-    pub(crate) fn pointers_lately(
+    pub(crate) fn recent_pointers(
         &self,
         repos: &[RepoName],
     ) -> Vec<Result<Option<Pointer>, StoreError>> {
         let key = |repo| Key::pointer(&self.shelf(repo));
         let keys: Vec<Key> = repos.iter().map(key).collect();
-        let read = self.tier.read_lately(&keys);
+        let read = self.tier.read_recent(&keys);
         let pointer = |(key, found): (&Key, Result<Option<Whole>, TierError>)| {
             let pointer = found?.map(|found| parse(key, &found.bytes, Pointer::parse));
             pointer.transpose()
@@ -167,7 +167,7 @@ impl Store {
         &self,
         repo: &RepoName,
         (expected, new): (Option<&Pointer>, &Pointer),
-        secured: &Secured,
+        protection: &Protection,
     ) -> Result<Written, StoreError> {
         let key = Key::pointer(&self.shelf(repo));
         // This may be a cached pointer. If the bucket has another one by now, its version differs,
@@ -183,7 +183,7 @@ impl Store {
         let version = present.map(|present| present.version);
         let bytes = encode(&key, new.to_json())?;
         // Checked as late as possible: everything before the request counts towards the limit.
-        self.check_time(secured, self.notice.pointer())?;
+        self.check_time(protection, self.notice.pointer_limit())?;
         let written = self.tier.swap(&key, version.as_ref(), &bytes);
         // Also after an error: the request may have been carried out although its answer was lost.
         self.has_changed();
@@ -199,7 +199,7 @@ impl Store {
         let Some(current) = self.pointer(repo)? else {
             return Ok(Vec::new());
         };
-        let listed = self.tier().list(&self.shelf(repo), Part::Manifests)?;
+        let listed = self.tier().list(&self.shelf(repo), ShelfPart::Manifests)?;
         let snapshots = newest_first(&current, &listed).into_iter();
         Ok(snapshots.map(|(id, _)| id).collect())
     }
@@ -222,7 +222,9 @@ impl Store {
 
     /// Returns the ids of all segments in the authoritative tier.
     pub(crate) fn segments(&self, repo: &RepoName) -> Result<HashSet<SegmentId>, StoreError> {
-        let listed = self.authority().list(&self.shelf(repo), Part::Segments)?;
+        let listed = self
+            .authoritative_tier()
+            .list(&self.shelf(repo), ShelfPart::Segments)?;
         let ids = listed
             .into_iter()
             .filter_map(|listed| listed.object.segment());
@@ -233,7 +235,7 @@ impl Store {
     pub(super) fn snapshots(&self, repo: &RepoName) -> Result<Vec<SnapshotId>, StoreError> {
         let listed = self
             .tier
-            .list(&self.shelf(repo), Part::Manifests)?
+            .list(&self.shelf(repo), ShelfPart::Manifests)?
             .into_iter();
         Ok(listed
             .filter_map(|listed| listed.object.manifest())
@@ -270,7 +272,7 @@ mod tests {
 
     use super::*;
     use crate::store::DiskTier;
-    use crate::store::testing::secured;
+    use crate::store::testing::protection;
 
     fn store() -> (tempfile::TempDir, DiskTier, Store, RepoName) {
         let directory = tempfile::tempdir().unwrap();
@@ -294,26 +296,26 @@ mod tests {
     }
 
     #[test]
-    fn a_pointer_moves_only_from_what_is_expected() {
+    fn a_pointer_is_replaced_only_if_it_is_the_expected_one() {
         let (_directory, _, store, repo) = store();
         let (first, second) = (pointer(1), pointer(2));
 
         assert_eq!(
             store
-                .swap_pointer(&repo, (None, &first), &secured(&store, &repo))
+                .swap_pointer(&repo, (None, &first), &protection(&store, &repo))
                 .unwrap(),
             Written::New
         );
         assert_eq!(
             store
-                .swap_pointer(&repo, (None, &second), &secured(&store, &repo))
+                .swap_pointer(&repo, (None, &second), &protection(&store, &repo))
                 .unwrap(),
             Written::TooLate
         );
         assert_eq!(store.pointer(&repo).unwrap(), Some(first.clone()));
         assert_eq!(
             store
-                .swap_pointer(&repo, (Some(&first), &second), &secured(&store, &repo))
+                .swap_pointer(&repo, (Some(&first), &second), &protection(&store, &repo))
                 .unwrap(),
             Written::New
         );
@@ -328,7 +330,7 @@ mod tests {
         tier.swap(&key, None, later).unwrap();
 
         let read = store.pointer(&repo);
-        let swapped = store.swap_pointer(&repo, (None, &pointer(1)), &secured(&store, &repo));
+        let swapped = store.swap_pointer(&repo, (None, &pointer(1)), &protection(&store, &repo));
 
         let is_refused = |error: StoreError| {
             matches!(

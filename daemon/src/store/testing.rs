@@ -8,7 +8,7 @@ use cachewfs_format::{Digest, Manifest, Pointer, RepoName, SegmentId, SnapshotId
 
 use super::key::Shelf;
 use super::tier::NewSegment;
-use super::{Secured, Store};
+use super::{Protection, Store};
 
 /// Returns the snapshot shelf of some repository.
 pub(super) fn shelf() -> Shelf {
@@ -38,9 +38,9 @@ pub(super) fn new_segment(directory: &Path, bytes: &[u8]) -> NewSegment {
 }
 
 /// Returns a protection of no objects, which is as good as any while no collector runs.
-pub(super) fn secured(store: &Store, repo: &RepoName) -> Secured {
+pub(super) fn protection(store: &Store, repo: &RepoName) -> Protection {
     let nothing = (None, &HashSet::new());
-    store.secure(repo, nothing, || false).unwrap()
+    store.protect(repo, nothing, || false).unwrap()
 }
 
 /// Returns a manifest without segments.

@@ -14,7 +14,7 @@ use cachewfs_format::{RepoName, SegmentId};
 use futures_util::future::BoxFuture;
 
 use super::TierError;
-use super::key::{Key, Object, Part, Shelf};
+use super::key::{Key, Object, Shelf, ShelfPart};
 use super::reads::Reads;
 use crate::metrics::S3Metrics;
 
@@ -45,14 +45,14 @@ pub(crate) trait Tier: Debug + Send + Sync {
 
     /// Fetches extents into the local tiers. Waits until all of them can be read without the
     /// network.
-    fn bring<'a>(&'a self, wanted: &'a [Extent]) -> BoxFuture<'a, Result<(), TierError>> {
+    fn fetch_local<'a>(&'a self, wanted: &'a [Extent]) -> BoxFuture<'a, Result<(), TierError>> {
         let _ = wanted;
         Box::pin(std::future::ready(Ok(())))
     }
 
     /// Starts to fetch extents that will be read soon into the local tiers, as far as nothing else
     /// is in flight. Looks at the disk.
-    fn bring_soon(&self, wanted: &[Extent]) {
+    fn fetch_local_soon(&self, wanted: &[Extent]) {
         let _ = wanted;
     }
 
@@ -91,10 +91,10 @@ pub(crate) trait Tier: Debug + Send + Sync {
 
     /// Lists the manifests or the segments of a shelf, in no order. Leaves out names that this
     /// program doesn't write.
-    fn list(&self, shelf: &Shelf, part: Part) -> Result<Vec<Listed>, TierError>;
+    fn list(&self, shelf: &Shelf, part: ShelfPart) -> Result<Vec<Listed>, TierError>;
 
     /// Reads objects like [`Tier::read_whole`], but each may be half a minute old.
-    fn read_lately(&self, keys: &[Key]) -> Vec<Result<Option<Whole>, TierError>> {
+    fn read_recent(&self, keys: &[Key]) -> Vec<Result<Option<Whole>, TierError>> {
         keys.iter().map(|key| self.read_whole(key)).collect()
     }
 
@@ -103,14 +103,14 @@ pub(crate) trait Tier: Debug + Send + Sync {
     fn repositories(&self) -> Result<Vec<RepoName>, TierError>;
 
     /// Returns the tier whose objects are not copies.
-    fn authority(&self) -> &dyn Tier;
+    fn authoritative_tier(&self) -> &dyn Tier;
 
     /// Locks a shelf while its objects are looked at and deleted. Meanwhile no daemon stores a
     /// segment, or counts on one that exists already.
     ///
     /// Returns `None`, the default, if the tier has no locks. A deletion notice must then come
     /// first.
-    fn hold_for_deleting(&self, _shelf: &Shelf) -> Result<Option<File>, TierError> {
+    fn lock_for_deleting(&self, _shelf: &Shelf) -> Result<Option<File>, TierError> {
         Ok(None)
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use cachewfs_format::{RepoName, SegmentId};
 use cachewfs_tests::Dice;
 
-use super::key::{Key, Part, Shelf};
+use super::key::{Key, Shelf, ShelfPart};
 use super::reads::Reads;
 use super::tier::{Listed, NewSegment, Stat, Tier, Version, Whole, Written};
 use super::{S3Error, TierError};
@@ -185,7 +185,7 @@ impl Tier for Wrapped {
         self.ask((Call::Stat, key), || self.inner.stat(key))
     }
 
-    fn list(&self, shelf: &Shelf, part: Part) -> Result<Vec<Listed>, TierError> {
+    fn list(&self, shelf: &Shelf, part: ShelfPart) -> Result<Vec<Listed>, TierError> {
         let at = Key::pointer(shelf);
         self.ask((Call::List, &at), || self.inner.list(shelf, part))
     }
@@ -195,11 +195,11 @@ impl Tier for Wrapped {
         self.ask((Call::List, &at), || self.inner.repositories())
     }
 
-    fn hold_for_deleting(&self, shelf: &Shelf) -> Result<Option<File>, TierError> {
-        self.inner.hold_for_deleting(shelf)
+    fn lock_for_deleting(&self, shelf: &Shelf) -> Result<Option<File>, TierError> {
+        self.inner.lock_for_deleting(shelf)
     }
 
-    fn authority(&self) -> &dyn Tier {
+    fn authoritative_tier(&self) -> &dyn Tier {
         self
     }
 

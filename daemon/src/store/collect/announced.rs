@@ -34,22 +34,22 @@ use crate::store::tier::{Listed, Version};
 use crate::store::{Store, StoreError};
 
 /// How often a collector looks whether another collection has ended, or whether it should stop.
-const PERIOD: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// One collection of one repository.
-pub(super) struct Announced<'a> {
+pub(super) struct AnnouncedCollection<'a> {
     store: &'a Store,
     repo: &'a RepoName,
     collection: Collection<'a>,
 }
 
 /// The deletion notice that this collection wrote last, with its version in the store.
-struct Record {
+struct OwnNotice {
     deletions: Deletions,
     version: Option<Version>,
 }
 
-impl<'a> Announced<'a> {
+impl<'a> AnnouncedCollection<'a> {
     pub(super) fn new(store: &'a Store, repo: &'a RepoName, collection: Collection<'a>) -> Self {
         Self {
             store,
@@ -62,7 +62,6 @@ impl<'a> Announced<'a> {
         let mut record = self.begin()?;
         // The notice has just been written, so its time is the present time of the store's own
         // clock. Ages of objects are differences of two times of that one clock.
-        // What has just been written has the time of the store's own clock.
         let now = self.store.collected_at(self.repo)?;
         let now = now.ok_or(StoreError::Collecting)?;
         let limits = (self.collection.keep, now);
@@ -88,19 +87,19 @@ impl<'a> Announced<'a> {
 
     /// Takes the turn of this collection. Another collector can end it by writing a notice of its
     /// own.
-    fn begin(&self) -> Result<Record, StoreError> {
+    fn begin(&self) -> Result<OwnNotice, StoreError> {
         let clock = &self.store.clock;
         let (mut deletions, mut version) = self.store.deletions(self.repo)?;
         let since = clock.now();
         // A collector that was killed leaves its notice behind. After this time it can't delete any
         // more.
         while deletions.is_announced()
-            && clock.now().saturating_sub(since) <= self.store.notice.announced()
+            && clock.now().saturating_sub(since) <= self.store.notice.lifetime()
         {
             if (self.collection.is_stopping)() {
                 return Err(StoreError::Stopping);
             }
-            clock.pause(PERIOD.min(self.store.notice.0));
+            clock.pause(POLL_INTERVAL.min(self.store.notice.0));
             let seen = version;
             (deletions, version) = self.store.deletions(self.repo)?;
             // Any change means that another daemon is at work on this repository: this collection
@@ -112,14 +111,14 @@ impl<'a> Announced<'a> {
         // The new nonce gives the notice a new version, so a collector that was slow, and not dead,
         // fails at its next swap.
         let turn = deletions.cleared(nonce());
-        let mut record = Record { deletions, version };
+        let mut record = OwnNotice { deletions, version };
         self.announce(&mut record, turn)?;
         Ok(record)
     }
 
     /// Replaces the deletion notice by `new`. Returns [`StoreError::Collecting`] if another
     /// collector has replaced it.
-    fn announce(&self, record: &mut Record, new: Deletions) -> Result<(), StoreError> {
+    fn announce(&self, record: &mut OwnNotice, new: Deletions) -> Result<(), StoreError> {
         let expected = record.version.as_ref();
         self.store.swap_deletions(self.repo, &new, expected)?;
         // The swap doesn't return the new version. Reading it back also shows whether a swap whose
@@ -128,7 +127,7 @@ impl<'a> Announced<'a> {
         if present != new {
             return Err(StoreError::Collecting);
         }
-        *record = Record {
+        *record = OwnNotice {
             deletions: new,
             version,
         };
@@ -139,7 +138,7 @@ impl<'a> Announced<'a> {
     /// begin.
     fn announce_and_wait(
         &self,
-        record: &mut Record,
+        record: &mut OwnNotice,
         new: Deletions,
     ) -> Result<Duration, StoreError> {
         let (clock, notice) = (&self.store.clock, self.store.notice);
@@ -151,12 +150,12 @@ impl<'a> Announced<'a> {
         loop {
             let waited = clock.now().saturating_sub(announced);
             if waited >= notice.0 {
-                return Ok(began + notice.deleting());
+                return Ok(began + notice.delete_limit());
             }
             if (self.collection.is_stopping)() {
                 return Err(StoreError::Stopping);
             }
-            clock.pause(PERIOD.min(notice.0.saturating_sub(waited)));
+            clock.pause(POLL_INTERVAL.min(notice.0.saturating_sub(waited)));
         }
     }
 
@@ -172,7 +171,7 @@ impl<'a> Announced<'a> {
 
     fn delete_snapshots(
         &self,
-        record: &mut Record,
+        record: &mut OwnNotice,
         mut old: Vec<SnapshotId>,
     ) -> Result<Vec<SnapshotId>, StoreError> {
         old.truncate(MAX_ANNOUNCED);
@@ -198,7 +197,7 @@ impl<'a> Announced<'a> {
 
     fn delete_segments(
         &self,
-        record: &mut Record,
+        record: &mut OwnNotice,
         (mut old, first): (Vec<Listed>, &Segments),
     ) -> Result<Vec<Listed>, StoreError> {
         if old.is_empty() {

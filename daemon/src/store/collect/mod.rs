@@ -25,11 +25,11 @@ use cachewfs_format::{Deletions, RepoName, SegmentId, SnapshotId};
 pub(crate) use plan::Keep;
 pub(super) use plan::newest_first;
 
-use super::key::{Key, Object, Part};
+use super::key::{Key, Object, ShelfPart};
 use super::snapshots::encode;
 use super::tier::{Listed, Version, Written};
 use super::{Store, StoreError};
-use announced::Announced;
+use announced::AnnouncedCollection;
 
 /// At most this many objects are deleted at the same time.
 const DELETED_AT_ONCE: usize = 16;
@@ -52,7 +52,7 @@ pub(crate) struct Collected {
     pub(crate) missing: Vec<SegmentId>,
 }
 
-/// What to delete, and how.
+/// The options of a collection.
 #[derive(Clone, Copy)]
 pub(crate) struct Collection<'a> {
     pub(crate) keep: Keep,
@@ -81,11 +81,11 @@ impl Store {
     ) -> Result<Collected, StoreError> {
         let shelf = self.shelf(repo);
         if collection.is_dry_run {
-            return self.would_collect(repo, collection.keep);
+            return self.plan_collection(repo, collection.keep);
         }
-        let collected = match self.tier().hold_for_deleting(&shelf)? {
-            Some(_hold) => self.collect_held(repo, collection),
-            None => Announced::new(self, repo, collection).collect(),
+        let collected = match self.tier().lock_for_deleting(&shelf)? {
+            Some(_lock) => self.collect_locked(repo, collection),
+            None => AnnouncedCollection::new(self, repo, collection).collect(),
         };
         self.has_changed();
         collected
@@ -93,7 +93,7 @@ impl Store {
 
     /// Returns whether [`Store::collect`] never waits for a notice period, so that each publish may
     /// end with it.
-    pub(crate) fn collects_at_once(&self) -> bool {
+    pub(crate) fn collects_without_waiting(&self) -> bool {
         self.tier().is_directory()
     }
 
@@ -101,13 +101,13 @@ impl Store {
     /// was. Every collection writes the deletion notice.
     pub(crate) fn collected_at(&self, repo: &RepoName) -> Result<Option<SystemTime>, StoreError> {
         let key = Key::deletions(&self.shelf(repo));
-        let stat = self.authority().stat(&key)?;
+        let stat = self.authoritative_tier().stat(&key)?;
         Ok(stat.map(|stat| stat.stored_at))
     }
 
     /// Returns what a collection would delete now, assuming that this machine's clock agrees with
     /// the store's.
-    fn would_collect(&self, repo: &RepoName, keep: Keep) -> Result<Collected, StoreError> {
+    fn plan_collection(&self, repo: &RepoName, keep: Keep) -> Result<Collected, StoreError> {
         let now = SystemTime::now();
         let (snapshots, all) = self.old_snapshots(repo, (keep, now))?;
         let segments = self.look_at_segments(repo, &snapshots)?;
@@ -123,7 +123,7 @@ impl Store {
 
     /// Collects while the lock on the shelf keeps publishers from storing segments. The caller
     /// holds the lock.
-    fn collect_held(
+    fn collect_locked(
         &self,
         repo: &RepoName,
         collection: Collection<'_>,
@@ -155,7 +155,7 @@ impl Store {
         repo: &RepoName,
         limits: (Keep, SystemTime),
     ) -> Result<(Vec<SnapshotId>, usize), StoreError> {
-        let manifests = self.list(repo, Part::Manifests)?;
+        let manifests = self.list(repo, ShelfPart::Manifests)?;
         let pointer = self.authoritative_pointer(repo)?;
         let old = plan::old_snapshots(pointer.as_ref(), &manifests, limits);
         Ok((old, manifests.len()))
@@ -191,7 +191,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         let key = Key::deletions(&self.shelf(repo));
         let bytes = encode(&key, new.to_json())?;
-        match self.authority().swap(&key, expected, &bytes)? {
+        match self.authoritative_tier().swap(&key, expected, &bytes)? {
             Written::New => Ok(()),
             Written::TooLate => Err(StoreError::Collecting),
         }
@@ -199,7 +199,7 @@ impl Store {
 
     /// Returns the snapshots in the authoritative tier.
     pub(super) fn manifests(&self, repo: &RepoName) -> Result<HashSet<SnapshotId>, StoreError> {
-        let listed = self.list(repo, Part::Manifests)?;
+        let listed = self.list(repo, ShelfPart::Manifests)?;
         Ok(listed
             .iter()
             .filter_map(|listed| listed.object.manifest())
@@ -207,8 +207,8 @@ impl Store {
     }
 
     /// Lists the authoritative tier, and not the local copies.
-    fn list(&self, repo: &RepoName, part: Part) -> Result<Vec<Listed>, StoreError> {
-        Ok(self.authority().list(&self.shelf(repo), part)?)
+    fn list(&self, repo: &RepoName, part: ShelfPart) -> Result<Vec<Listed>, StoreError> {
+        Ok(self.authoritative_tier().list(&self.shelf(repo), part)?)
     }
 
     /// Returns the segments in the store, and the ones named by any manifest but `without`.
@@ -225,7 +225,7 @@ impl Store {
         }
         // Listed last: a segment is stored before the manifest that names it. The other way round,
         // a publish in between would look like damage.
-        let listed = self.list(repo, Part::Segments)?;
+        let listed = self.list(repo, ShelfPart::Segments)?;
         Ok(Segments {
             manifests,
             named,

@@ -42,6 +42,7 @@ pub(super) fn old_snapshots(
     let snapshots = newest_first(current, listed).into_iter().enumerate();
     let mut old: Vec<_> = snapshots
         .filter(|&(index, (id, since))| {
+            // Both limits must allow it. The current snapshot stays whatever they say.
             index >= keep.snapshots && id != current.snapshot && has_passed(keep.age, since, now)
         })
         .map(|(_, (id, _))| id)
@@ -161,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_pointer_does_not_know_comes_last_by_its_own_time() {
+    fn snapshots_unknown_to_the_pointer_come_last_by_their_own_time() {
         let current = pointer(3, vec![(id(2), 90).into()]);
         let listed = [listed(8, 20), listed(2, 1), listed(9, 30), listed(3, 2)];
 
@@ -173,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_full_pointer_forgot_is_no_older_than_what_it_knows() {
+    fn a_snapshot_that_a_full_pointer_forgot_is_no_older_than_those_it_knows() {
         let replaced = vec![(id(2), 7).into(); MAX_REPLACED];
         let current = pointer(3, replaced);
 
@@ -183,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn snapshots_go_when_there_are_newer_ones_and_enough_time_has_passed() {
+    fn snapshots_are_deleted_by_count_and_age() {
         let replaced = vec![(id(3), 0).into(), (id(2), 0).into(), (id(1), 0).into()];
         let current = pointer(4, replaced);
         let listed = [listed(1, 10), listed(2, 20), listed(3, 30), listed(4, 40)];

@@ -11,8 +11,8 @@
 
 mod failures;
 mod objects;
-mod patient;
 mod races;
+mod retrying;
 mod runs;
 mod segments;
 
@@ -23,19 +23,19 @@ use cachewfs_tests::wait_until;
 
 use super::key::{Key, Shelf};
 use super::tier::{Tier, Version, Whole};
-use patient::Patient;
+use retrying::Retrying;
 
 /// Runs all checks and retries failed calls. New segments are first written to `tmp`. Returns how
 /// many calls failed.
 ///
 /// For a thread that may block, inside a runtime.
 pub(super) fn keeps_the_contract(tier: &dyn Tier, tmp: &Path) -> usize {
-    let patient = Patient::new(tier);
-    objects::check(&patient, tmp);
-    segments::check(&patient, tmp);
-    races::check(&patient);
+    let retrying = Retrying::new(tier);
+    objects::check(&retrying, tmp);
+    segments::check(&retrying, tmp);
+    races::check(&retrying);
     failures::check(tier, tmp);
-    patient.failures()
+    retrying.failures()
 }
 
 fn repo(name: &str) -> Shelf {
@@ -53,12 +53,15 @@ fn id(bytes: &[u8]) -> SegmentId {
 /// Returns an object that exists. Waits until the tier returns the same bytes as the authoritative
 /// one: a cached pointer may be older for a moment.
 fn whole(tier: &dyn Tier, key: &Key) -> Whole {
-    let authority = Patient::new(tier.authority());
-    let whole = authority.read_whole(key).unwrap().unwrap();
-    wait_until("the tier returns the object of the authoritative tier", || {
-        let near = tier.read_whole(key).unwrap();
-        near.is_some_and(|near| near.bytes == whole.bytes)
-    });
+    let authoritative = Retrying::new(tier.authoritative_tier());
+    let whole = authoritative.read_whole(key).unwrap().unwrap();
+    wait_until(
+        "the tier returns the object of the authoritative tier",
+        || {
+            let near = tier.read_whole(key).unwrap();
+            near.is_some_and(|near| near.bytes == whole.bytes)
+        },
+    );
     whole
 }
 

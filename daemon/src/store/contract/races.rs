@@ -13,9 +13,9 @@ const ROUNDS: u8 = 3;
 const RACERS: usize = 12;
 
 pub(super) fn check(tier: &dyn Tier) {
-    one_of_those_who_create_wins(tier);
-    one_of_those_who_swap_wins(tier);
-    who_reads_beside_a_write_sees_all_of_one(tier);
+    one_concurrent_create_wins(tier);
+    one_concurrent_swap_wins(tier);
+    a_concurrent_reader_sees_one_whole_write(tier);
 }
 
 /// Starts all writers at the same time. Returns the winners.
@@ -36,7 +36,7 @@ fn race(write: impl Fn(usize) -> Written + Sync) -> Vec<usize> {
     })
 }
 
-fn one_of_those_who_create_wins(tier: &dyn Tier) {
+fn one_concurrent_create_wins(tier: &dyn Tier) {
     for round in 0..ROUNDS {
         let key = Key::manifest(&repo("create/race"), snapshot(round));
 
@@ -49,7 +49,7 @@ fn one_of_those_who_create_wins(tier: &dyn Tier) {
     }
 }
 
-fn one_of_those_who_swap_wins(tier: &dyn Tier) {
+fn one_concurrent_swap_wins(tier: &dyn Tier) {
     let key = Key::pointer(&repo("swap/race"));
     let mut expected = None;
     for _ in 0..ROUNDS {
@@ -72,7 +72,7 @@ fn one_of_those_who_swap_wins(tier: &dyn Tier) {
     }
 }
 
-fn who_reads_beside_a_write_sees_all_of_one(tier: &dyn Tier) {
+fn a_concurrent_reader_sees_one_whole_write(tier: &dyn Tier) {
     let key = Key::lease(&repo("swap/read"));
     let content = |round: u8| vec![round; 100_000];
     tier.swap(&key, None, &content(0)).unwrap();

@@ -12,13 +12,13 @@ use tokio_util::task::TaskTracker;
 
 use super::{id, keeps_the_contract, repo};
 use crate::metrics::{S3Operation, S3Outcome};
-use crate::store::key::{Key, Object, Part};
+use crate::store::key::{Key, Object, ShelfPart};
 use crate::store::testing::new_segment;
 use crate::store::tier::Tier;
 use crate::store::wrapped::{Count, Wrapped};
-use crate::store::{DiskTier, Limits, Notice, S3Config, S3Tier, Tiers};
+use crate::store::{DiskTier, NoticePeriod, S3Config, S3Tier, TierLimits, Tiers};
 
-/// What a tier is wrapped in.
+/// The wrapper of a tier.
 #[derive(Clone, Copy, Debug)]
 enum Wrapper {
     Nothing,
@@ -82,7 +82,7 @@ async fn bucket(bucket: &TestBucket, endpoint: String, prefix: String) -> S3Tier
         ..S3Config::default()
     };
     let stop = CancellationToken::new();
-    let tier = S3Tier::open(&config, Notice::default(), stop).await;
+    let tier = S3Tier::open(&config, NoticePeriod::default(), stop).await;
     let tier = tier.unwrap();
     tier.probe().await.unwrap();
     tier
@@ -92,7 +92,7 @@ async fn bucket(bucket: &TestBucket, endpoint: String, prefix: String) -> S3Tier
 /// tasks.
 fn tiers(remote: Arc<dyn Tier>, directory: &TempDir, limit: u64) -> Arc<dyn Tier> {
     let local = disk(directory, "near");
-    let limits = Limits {
+    let limits = TierLimits {
         memory: 16 << 20,
         disk: limit,
     };
@@ -205,7 +205,7 @@ fn a_segment_that_was_set_aside_on_disk_is_kept() {
 
     tier.set_aside(&repo, id(b"damaged")).unwrap();
 
-    let listed = tier.list(&repo, Part::Segments).unwrap();
+    let listed = tier.list(&repo, ShelfPart::Segments).unwrap();
     assert_eq!(listed[0].object, Object::Damaged(id(b"damaged")));
     let age = listed[0].stat.stored_at.elapsed().unwrap_or_default();
     assert!(age < Duration::from_hours(1), "its time begins anew");

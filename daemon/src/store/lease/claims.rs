@@ -9,8 +9,8 @@ use lru::LruCache;
 use tracing::{info, warn};
 
 use super::error::LeaseError;
-use super::judge::{Claimed, Seen, Verdict, judge};
-use super::record::Record;
+use super::judge::{ClaimedLease, SeenLease, Verdict, judge};
+use super::record::LeaseRecord;
 use super::{Holder, Lease};
 use crate::error_chain::chain;
 use crate::metrics::{LeaseEvent, Metrics};
@@ -43,7 +43,7 @@ pub(crate) enum Claim {
 pub(crate) struct Leases {
     me: Holder,
     metrics: Arc<Metrics>,
-    seen: Mutex<LruCache<Key, Seen>>,
+    seen: Mutex<LruCache<Key, SeenLease>>,
 }
 
 impl Leases {
@@ -106,8 +106,8 @@ impl Leases {
             };
             let what = "its token can't get any higher";
             let token = last_token.max(fence).checked_add(1);
-            let token = token.ok_or(LeaseError::Strange { what })?;
-            let record = Record::new(self.me.clone(), token, ttl);
+            let token = token.ok_or(LeaseError::Invalid { what })?;
+            let record = LeaseRecord::new(self.me.clone(), token, ttl);
             // Taken before the write: the lease must run for its holder no longer than for a daemon
             // that sees it.
             let began = Instant::now();
@@ -121,7 +121,7 @@ impl Leases {
                 self.metrics.leases.note(LeaseEvent::TakenOver);
                 info!(lease = %key, token, "Took over a lease that its holder had not released");
             }
-            let claimed = Claimed::written(record, began);
+            let claimed = ClaimedLease::written(record, began);
             let of = (store.clone(), key.clone());
             let lease = Lease::hold(of, claimed, Arc::clone(&self.metrics))?;
             return Ok(Claim::Lease(lease));
@@ -133,7 +133,7 @@ impl Leases {
     fn look(&self, store: &Store, key: &Key) -> Result<(Option<Version>, Verdict), LeaseError> {
         let found = store.tier().read_whole(key)?;
         let record = match &found {
-            Some(found) => Some(Record::parse(&found.bytes)?),
+            Some(found) => Some(LeaseRecord::parse(&found.bytes)?),
             None => None,
         };
         let version = found.map(|found| found.version);
@@ -149,7 +149,7 @@ impl Leases {
         Ok((version, verdict))
     }
 
-    fn lock_seen(&self) -> MutexGuard<'_, LruCache<Key, Seen>> {
+    fn lock_seen(&self) -> MutexGuard<'_, LruCache<Key, SeenLease>> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

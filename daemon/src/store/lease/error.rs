@@ -12,7 +12,7 @@ pub(super) enum LeaseError {
     #[error("the lease has the unknown version {version}")]
     UnknownVersion { version: u32 },
     #[error("the lease is invalid: {what}")]
-    Strange { what: &'static str },
+    Invalid { what: &'static str },
     #[error("can't start a thread to renew the lease")]
     NoThread(#[source] std::io::Error),
 }

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use tracing::{debug, warn};
 
 use super::error::LeaseError;
-use super::judge::Claimed;
-use super::record::Record;
+use super::judge::ClaimedLease;
+use super::record::LeaseRecord;
 use crate::error_chain::chain;
 use crate::metrics::{LeaseEvent, Metrics};
 use crate::store::Store;
@@ -24,24 +24,24 @@ const RENEWALS: u32 = 3;
 /// A lease that this daemon holds. Dropping it releases it, and blocks until it is released.
 #[derive(Debug)]
 pub(crate) struct Lease {
-    shared: Arc<Shared>,
+    shared: Arc<HeldLease>,
     thread: Option<(Sender<()>, JoinHandle<()>)>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct HeldLease {
     store: Store,
     key: Key,
     metrics: Arc<Metrics>,
     token: u64,
     is_lost: AtomicBool,
     /// Locked during a renewal, so that one caller renews and the others see the outcome.
-    claimed: Mutex<Claimed>,
+    claimed: Mutex<ClaimedLease>,
 }
 
 /// Whether a lease is still held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum LeaseState {
     Held,
     Lost,
 }
@@ -50,11 +50,11 @@ impl Lease {
     /// Starts the thread that renews a lease that was just claimed.
     pub(super) fn hold(
         (store, key): (Store, Key),
-        claimed: Claimed,
+        claimed: ClaimedLease,
         metrics: Arc<Metrics>,
     ) -> Result<Self, LeaseError> {
         let interval = claimed.record.ttl() / RENEWALS;
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(HeldLease {
             store,
             key,
             metrics,
@@ -104,6 +104,7 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         if let Some((stop, thread)) = self.thread.take() {
+            // Wakes the thread, which releases the lease.
             drop(stop);
             // The panic hook has reported a panic of the thread.
             thread.join().ok();
@@ -111,7 +112,7 @@ impl Drop for Lease {
     }
 }
 
-impl Shared {
+impl HeldLease {
     fn renew_until(&self, stopped: &Receiver<()>, interval: Duration) {
         let mut has_failed = false;
         loop {
@@ -119,8 +120,8 @@ impl Shared {
                 break;
             }
             match self.renew(&mut self.lock()) {
-                Ok(State::Held) => has_failed = false,
-                Ok(State::Lost) => return,
+                Ok(LeaseState::Held) => has_failed = false,
+                Ok(LeaseState::Lost) => return,
                 Err(error) => {
                     let (lease, error) = (&self.key, chain(&error));
                     // Once for each outage, and not at each renewal.
@@ -132,7 +133,7 @@ impl Shared {
             }
         }
         if !self.is_lost.load(Ordering::Acquire)
-            && let Err(error) = self.swap(&mut self.lock(), Record::released)
+            && let Err(error) = self.swap(&mut self.lock(), LeaseRecord::released)
         {
             let (lease, error) = (&self.key, chain(&error));
             debug!(%lease, error, "A lease is left to expire");
@@ -145,12 +146,12 @@ impl Shared {
         if !claimed.may_be_lost(Instant::now()) {
             return false;
         }
-        matches!(self.renew(&mut claimed), Ok(State::Lost))
+        matches!(self.renew(&mut claimed), Ok(LeaseState::Lost))
     }
 
-    fn renew(&self, claimed: &mut Claimed) -> Result<State, LeaseError> {
-        let state = self.swap(claimed, Record::renewed)?;
-        if state == State::Lost && !self.is_lost.swap(true, Ordering::AcqRel) {
+    fn renew(&self, claimed: &mut ClaimedLease) -> Result<LeaseState, LeaseError> {
+        let state = self.swap(claimed, LeaseRecord::renewed)?;
+        if state == LeaseState::Lost && !self.is_lost.swap(true, Ordering::AcqRel) {
             self.metrics.leases.note(LeaseEvent::Lost);
             warn!(lease = %self.key, "A lease was lost: another daemon has taken it over");
         }
@@ -160,33 +161,33 @@ impl Shared {
     /// Replaces the lease by `next` of it, unless it belongs to another daemon.
     fn swap(
         &self,
-        claimed: &mut Claimed,
-        next: fn(&Record) -> Record,
-    ) -> Result<State, LeaseError> {
+        claimed: &mut ClaimedLease,
+        next: fn(&LeaseRecord) -> LeaseRecord,
+    ) -> Result<LeaseState, LeaseError> {
         // Taken before the read: the new time to live must not begin later for the holder than for
         // others.
         let began = Instant::now();
         let tier = self.store.tier();
         let Some(found) = tier.read_whole(&self.key)? else {
-            return Ok(State::Lost);
+            return Ok(LeaseState::Lost);
         };
         // A lease that can't be parsed is of a newer daemon, or damaged: not this daemon's.
-        let present = Record::parse(&found.bytes).ok();
+        let present = LeaseRecord::parse(&found.bytes).ok();
         let Some(present) = present.filter(|it| claimed.record.is_of_same_claim(it)) else {
-            return Ok(State::Lost);
+            return Ok(LeaseState::Lost);
         };
         let record = next(&present);
         match tier.swap(&self.key, Some(&found.version), &record.to_json()?)? {
             Written::New => {
-                *claimed = Claimed::written(record, began);
-                Ok(State::Held)
+                *claimed = ClaimedLease::written(record, began);
+                Ok(LeaseState::Held)
             }
             // While the lease is held, only a daemon that takes it over writes it.
-            Written::TooLate => Ok(State::Lost),
+            Written::TooLate => Ok(LeaseState::Lost),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Claimed> {
+    fn lock(&self) -> MutexGuard<'_, ClaimedLease> {
         self.claimed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -4,12 +4,12 @@
 use std::time::Instant;
 
 use super::Holder;
-use super::record::Record;
+use super::record::LeaseRecord;
 use crate::store::tier::Version;
 
 /// A version of another daemon's lease, and when this daemon saw it first, by its own clock.
 #[derive(Clone, Debug)]
-pub(super) struct Seen {
+pub(super) struct SeenLease {
     version: Version,
     since: Instant,
 }
@@ -33,8 +33,8 @@ pub(super) enum Verdict {
 /// No two clocks are compared. A lease has expired for a daemon that has seen the same version for
 /// as long as the lease runs. If `me` holds the lease, it is left over from before a restart.
 pub(super) fn judge(
-    found: Option<(&Record, &Version)>,
-    seen: &mut Option<Seen>,
+    found: Option<(&LeaseRecord, &Version)>,
+    seen: &mut Option<SeenLease>,
     (me, now): (&Holder, Instant),
 ) -> Verdict {
     let Some((record, version)) = found else {
@@ -52,6 +52,8 @@ pub(super) fn judge(
         *seen = None;
         return free(false);
     }
+    // A claim is made only while this daemon doesn't hold the lease. So a lease with its id is left
+    // over from before a restart.
     if record.holder.id == me.id {
         *seen = None;
         return free(true);
@@ -63,7 +65,9 @@ pub(super) fn judge(
             }
         }
         _ => {
-            *seen = Some(Seen {
+            // The time to live starts now, by this daemon's clock. The lease may have been written
+            // long before, which only makes this daemon late.
+            *seen = Some(SeenLease {
                 version: version.clone(),
                 since: now,
             });
@@ -74,17 +78,17 @@ pub(super) fn judge(
 
 /// A lease that this daemon holds.
 #[derive(Clone, Debug)]
-pub(super) struct Claimed {
+pub(super) struct ClaimedLease {
     /// The record as it was last written.
-    pub(super) record: Record,
+    pub(super) record: LeaseRecord,
     /// No other daemon can have taken the lease before this moment.
     valid_until: Instant,
 }
 
-impl Claimed {
+impl ClaimedLease {
     /// Returns a lease that was written by a request that began at `began`. No other daemon can
     /// have seen this version before `began`.
-    pub(super) fn written(record: Record, began: Instant) -> Self {
+    pub(super) fn written(record: LeaseRecord, began: Instant) -> Self {
         let valid_until = began + record.ttl();
         Self {
             record,

@@ -19,7 +19,7 @@ const VERSION: u32 = 1;
 /// No two records that were ever stored are equal: they differ in the token, in the number of
 /// renewals, or in whether they are released. So each has a version of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Record {
+pub(super) struct LeaseRecord {
     version: u32,
     pub(super) holder: Holder,
     /// Increased each time the lease is taken.
@@ -35,7 +35,7 @@ struct Versioned {
     version: u32,
 }
 
-impl Record {
+impl LeaseRecord {
     /// Returns the record with which `holder` takes the lease.
     pub(super) fn new(holder: Holder, token: u64, ttl: Duration) -> Self {
         Self {
@@ -75,7 +75,7 @@ impl Record {
 
     pub(super) fn parse(json: &[u8]) -> Result<Self, LeaseError> {
         if json.len() > MAX_LEN {
-            return Err(LeaseError::Strange {
+            return Err(LeaseError::Invalid {
                 what: "it has too many bytes",
             });
         }
@@ -85,12 +85,12 @@ impl Record {
         }
         let record: Self = serde_json::from_slice(json)?;
         if record.ttl_ms == 0 || record.ttl() > MAX_TTL {
-            return Err(LeaseError::Strange {
+            return Err(LeaseError::Invalid {
                 what: "its time to live is zero or too long",
             });
         }
         if !record.holder.is_plain() {
-            return Err(LeaseError::Strange {
+            return Err(LeaseError::Invalid {
                 what: "its holder's id or host name has characters that are not allowed",
             });
         }
@@ -106,14 +106,17 @@ impl Record {
 mod tests {
     use super::*;
 
-    fn record() -> Record {
-        Record::new(Holder::named("1a2b", "host"), 7, Duration::from_secs(30))
+    fn record() -> LeaseRecord {
+        LeaseRecord::new(Holder::named("1a2b", "host"), 7, Duration::from_secs(30))
     }
 
     #[test]
-    fn what_is_written_is_read_back() {
+    fn a_written_record_is_read_back() {
         for record in [record(), record().renewed(), record().released()] {
-            assert_eq!(Record::parse(&record.to_json().unwrap()).unwrap(), record);
+            assert_eq!(
+                LeaseRecord::parse(&record.to_json().unwrap()).unwrap(),
+                record
+            );
         }
         assert_ne!(record().renewed(), record());
         assert!(record().is_of_same_claim(&record().renewed()));
@@ -121,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_daemon_wrote_is_refused() {
+    fn invalid_records_are_refused() {
         let good = String::from_utf8(record().to_json().unwrap()).unwrap();
         let long = format!("{good}{}", " ".repeat(MAX_LEN));
         for bad in [
@@ -133,9 +136,9 @@ mod tests {
             good.replace("\"host\"", "\"a\\nb\""),
             long,
         ] {
-            assert!(Record::parse(bad.as_bytes()).is_err(), "{bad}");
+            assert!(LeaseRecord::parse(bad.as_bytes()).is_err(), "{bad}");
         }
-        let later = Record::parse(b"{\"version\":2,\"what\":\"nobody knows yet\"}");
+        let later = LeaseRecord::parse(b"{\"version\":2,\"what\":\"nobody knows yet\"}");
         assert!(matches!(
             later,
             Err(LeaseError::UnknownVersion { version: 2 })

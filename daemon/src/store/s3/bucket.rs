@@ -19,8 +19,8 @@ use crate::metrics::{S3Metrics, S3Operation};
 use crate::repository::backoff;
 
 /// The first and the longest backoff between two tries of a request.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+const FIRST_BACKOFF: Duration = Duration::from_millis(50);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(1);
 
 /// A bucket, or the part of it below a prefix.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub(in crate::store) struct Bucket {
     pub(super) place: String,
     prefix: String,
     timeout: Duration,
-    /// Whether the SDK adds checksums to what is sent. If not, this module adds them.
+    /// Whether the SDK adds checksums to requests. If not, this module adds them.
     has_checksums: bool,
     permits: Semaphore,
     health: Health,
@@ -40,7 +40,7 @@ pub(in crate::store) struct Bucket {
 
 /// The precondition of a write.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Condition<'a> {
+pub(super) enum WriteCondition<'a> {
     /// The object doesn't exist.
     Absent,
     /// The object has this `ETag`.
@@ -49,7 +49,7 @@ pub(super) enum Condition<'a> {
     None,
 }
 
-impl Condition<'_> {
+impl WriteCondition<'_> {
     /// Returns the values of `If-None-Match` and `If-Match`.
     pub(super) fn headers(self) -> (Option<String>, Option<String>) {
         match self {
@@ -71,7 +71,7 @@ impl Condition<'_> {
 
 /// An object in a listing of the bucket.
 #[derive(Clone, Debug)]
-pub(super) struct Found {
+pub(super) struct ListedObject {
     /// The name without the prefix that was listed.
     pub(super) name: String,
     pub(super) len: u64,
@@ -129,7 +129,7 @@ impl Bucket {
             match outcome {
                 Err(error) if error.is_transient() && tries < max_tries => {
                     tracing::debug!(%error, tries, "A request to the bucket failed");
-                    let pause = backoff::pause(tries, FIRST_PAUSE, LONGEST_PAUSE);
+                    let pause = backoff::pause(tries, FIRST_BACKOFF, LONGEST_BACKOFF);
                     tokio::time::sleep(pause).await;
                     tries += 1;
                     self.metrics.note_retry(operation);
@@ -166,6 +166,7 @@ impl Bucket {
                 .range(format!("bytes={}-{last}", range.start))
                 .send()
                 .await?;
+            // A service that ignores `Range` would fill the buffer with other bytes.
             check_range(&answer, &range)?;
             self.fill(answer.body, rest, &mut filled).await
         })
@@ -218,7 +219,9 @@ impl Bucket {
             let len = answer
                 .content_length
                 .and_then(|len| u64::try_from(len).ok());
-            let len = len.filter(|&len| len <= max).ok_or(bad("its length is wrong"))?;
+            let len = len
+                .filter(|&len| len <= max)
+                .ok_or(bad("its length is wrong"))?;
             let etag = answer.e_tag.ok_or(bad("it has no ETag"))?;
             let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
             self.fill(answer.body, &mut bytes, &mut 0).await?;
@@ -235,7 +238,7 @@ impl Bucket {
         &self,
         name: &str,
         bytes: Bytes,
-        condition: Condition<'_>,
+        condition: WriteCondition<'_>,
     ) -> Result<(), S3Error> {
         let key = self.key(name);
         let checksum = self.checksum(&bytes);
@@ -259,7 +262,7 @@ impl Bucket {
             .await;
         match written {
             // Some services answer 404 to `If-Match` if the object doesn't exist.
-            Err(S3Error::NoObject) if matches!(condition, Condition::Is(_)) => {
+            Err(S3Error::NoObject) if matches!(condition, WriteCondition::Is(_)) => {
                 Err(S3Error::Precondition)
             }
             Err(S3Error::Precondition) if tries > 1 => {
@@ -310,7 +313,7 @@ impl Bucket {
     }
 
     /// Lists all objects whose names begin with `before`. Their names are returned without it.
-    pub(super) async fn list(&self, before: &str) -> Result<Vec<Found>, S3Error> {
+    pub(super) async fn list(&self, before: &str) -> Result<Vec<ListedObject>, S3Error> {
         let prefix = self.key(before);
         let mut found = Vec::new();
         let mut next = None;
@@ -327,7 +330,7 @@ impl Bucket {
                 let Some(name) = key.strip_prefix(&prefix) else {
                     continue;
                 };
-                found.push(Found {
+                found.push(ListedObject {
                     name: name.to_owned(),
                     len: object
                         .size

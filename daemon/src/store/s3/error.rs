@@ -8,7 +8,7 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use tokio_rustls::rustls::CertificateError;
 
-use super::bucket::Condition;
+use super::bucket::WriteCondition;
 use crate::metrics::S3Outcome;
 
 /// Why a request to a bucket failed.
@@ -50,8 +50,8 @@ pub(crate) enum S3Error {
         source: Box<dyn Error + Send + Sync>,
     },
     #[error(
-        "the certificate of the bucket's service is not trusted; if an authority of your own signed \
-         it, set `ca_file` in [store.s3] to a file with that authority's certificate"
+        "the certificate of the bucket's service is not trusted; if an authority of your own has \
+         signed it, set `ca_file` in [store.s3] to a file with that authority's certificate"
     )]
     Untrusted(#[source] tokio_rustls::rustls::Error),
     #[error(
@@ -81,6 +81,7 @@ impl S3Error {
             Self::Unreachable(_) | Self::TimedOut | Self::Cut => true,
             Self::Answered { status, code, .. } => {
                 is_failure(*status)
+                    // 409: conditional writes of one object at the same time.
                     || matches!(status, 408 | 409 | 425 | 429)
                     || matches!(&**code, "RequestTimeout" | "SlowDown" | "Throttling")
                     // The bytes were changed on the way.
@@ -181,7 +182,7 @@ impl S3Error {
 
     /// Returns [`Self::Unconditional`] if the service doesn't support the header of `condition`,
     /// else the error itself.
-    pub(super) fn of_write(self, condition: Condition<'_>) -> Self {
+    pub(super) fn of_write(self, condition: WriteCondition<'_>) -> Self {
         match (&self, condition.header()) {
             (Self::Answered { status, code, .. }, Some(condition))
                 if *status == NOT_IMPLEMENTED || code == "NotImplemented" =>

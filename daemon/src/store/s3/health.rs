@@ -11,8 +11,8 @@ use crate::metrics::S3Operation;
 /// How often each request is tried.
 const TRIES: u32 = 4;
 /// The first and the longest backoff of an outage. It doubles in between.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+const FIRST_BACKOFF: Duration = Duration::from_millis(500);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
 
 /// The state of a bucket, as far as this daemon knows it.
 #[derive(Debug, Default)]
@@ -27,7 +27,7 @@ pub(super) struct Health {
 struct Outage {
     /// No request is sent before this moment.
     until: Instant,
-    pause: Duration,
+    backoff: Duration,
 }
 
 impl Health {
@@ -40,7 +40,7 @@ impl Health {
             Some(outage) if outage.until > Instant::now() => 0,
             Some(outage) => {
                 // Others must wait for another backoff, or until this request has succeeded.
-                outage.until = Instant::now() + outage.pause;
+                outage.until = Instant::now() + outage.backoff;
                 1
             }
         }
@@ -85,18 +85,18 @@ impl Health {
     /// Records a request that failed with all its tries.
     pub(super) fn note_outage(&self) {
         let mut outage = self.lock();
-        let pause = match &*outage {
+        let backoff = match &*outage {
             None => {
                 tracing::warn!("The bucket of the store does not answer");
-                FIRST_PAUSE
+                FIRST_BACKOFF
             }
             // Requests that were in flight when the outage was found fail too, and must not extend
             // the backoff.
-            Some(outage) if outage.until > Instant::now() + outage.pause / 2 => return,
-            Some(outage) => (outage.pause * 2).min(LONGEST_PAUSE),
+            Some(outage) if outage.until > Instant::now() + outage.backoff / 2 => return,
+            Some(outage) => (outage.backoff * 2).min(LONGEST_BACKOFF),
         };
-        let until = Instant::now() + pause;
-        *outage = Some(Outage { until, pause });
+        let until = Instant::now() + backoff;
+        *outage = Some(Outage { until, backoff });
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Outage>> {
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn in_an_outage_one_tries_at_a_time() {
+    fn in_an_outage_one_request_at_a_time_is_tried() {
         let health = Health::default();
         assert_eq!([health.tries(), health.tries()], [TRIES, TRIES]);
 

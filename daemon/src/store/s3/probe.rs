@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::bucket::Condition;
+use super::bucket::WriteCondition;
 use super::{Bucket, S3Error};
 
 /// An object beside all repositories. All daemons write the same one, and it stays.
@@ -19,7 +19,7 @@ const STALE: &str = "\"00000000000000000000000000000000\"";
 /// At most this many bytes of the object. Both contents are shorter.
 const MAX_LEN: u64 = 1000;
 /// How long to wait before an unreachable bucket is probed again.
-pub(super) const PAUSE: Duration = Duration::from_secs(2);
+pub(super) const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 /// How often another daemon may replace the object between this daemon's read and its write.
 const MAX_RACES: usize = 16;
 
@@ -29,14 +29,14 @@ impl Bucket {
     pub(super) async fn probe(&self) -> Result<(), S3Error> {
         // Some services create a bucket with a misspelt name at the first write.
         self.list(NAME).await?;
-        match self.write_probe(CONTENT, Condition::Absent).await {
+        match self.write_probe(CONTENT, WriteCondition::Absent).await {
             // It exists since an earlier start.
             Ok(()) | Err(S3Error::Precondition) => {}
             Err(error) => return Err(error),
         }
-        let twice = self.write_probe(REFUSED, Condition::Absent).await;
-        refused(twice, Condition::Absent)?;
-        let stale = Condition::Is(STALE);
+        let twice = self.write_probe(REFUSED, WriteCondition::Absent).await;
+        refused(twice, WriteCondition::Absent)?;
+        let stale = WriteCondition::Is(STALE);
         refused(self.write_probe(REFUSED, stale).await, stale)?;
         self.replace_probe().await?;
         let mut part = [0; 9];
@@ -48,7 +48,11 @@ impl Bucket {
         Err(S3Error::BadAnswer { what })
     }
 
-    async fn write_probe(&self, content: &'static [u8], on: Condition<'_>) -> Result<(), S3Error> {
+    async fn write_probe(
+        &self,
+        content: &'static [u8],
+        on: WriteCondition<'_>,
+    ) -> Result<(), S3Error> {
         self.write(NAME, Bytes::from_static(content), on).await
     }
 
@@ -61,17 +65,17 @@ impl Bucket {
             if last.as_ref() == Some(&etag) {
                 break;
             }
-            let written = self.write_probe(CONTENT, Condition::Is(&etag)).await;
+            let written = self.write_probe(CONTENT, WriteCondition::Is(&etag)).await;
             match written {
                 Err(S3Error::Precondition) => last = Some(etag),
                 written => return written,
             }
         }
-        Err(unconditional(Condition::Is(STALE)))
+        Err(unconditional(WriteCondition::Is(STALE)))
     }
 }
 
-fn refused(written: Result<(), S3Error>, condition: Condition<'_>) -> Result<(), S3Error> {
+fn refused(written: Result<(), S3Error>, condition: WriteCondition<'_>) -> Result<(), S3Error> {
     match written {
         Err(S3Error::Precondition) => Ok(()),
         Ok(()) => Err(unconditional(condition)),
@@ -79,7 +83,7 @@ fn refused(written: Result<(), S3Error>, condition: Condition<'_>) -> Result<(),
     }
 }
 
-fn unconditional(condition: Condition<'_>) -> S3Error {
+fn unconditional(condition: WriteCondition<'_>) -> S3Error {
     let condition = condition.header().unwrap_or("conditions");
     S3Error::Unconditional { condition }
 }

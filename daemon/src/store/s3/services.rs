@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::store::Notice;
+use crate::store::NoticePeriod;
 
 /// How a service differs from S3.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,7 +156,7 @@ async fn probe(quirk: Quirk) -> Result<(), S3Error> {
         ..S3Config::default()
     };
     let stop = CancellationToken::new();
-    let tier = S3Tier::open(&config, Notice::default(), stop).await?;
+    let tier = S3Tier::open(&config, NoticePeriod::default(), stop).await?;
     tier.probe().await?;
     // The object of an earlier start is no obstacle.
     tier.probe().await

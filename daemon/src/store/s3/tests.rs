@@ -11,7 +11,7 @@ use crate::metrics::{S3Operation, S3Outcome};
 use crate::store::key::Key;
 use crate::store::testing::{new_segment, noise, shelf};
 use crate::store::tier::{Tier as _, Written};
-use crate::store::{Notice, TierError};
+use crate::store::{NoticePeriod, TierError};
 
 fn config(bucket: &TestBucket) -> S3Config {
     S3Config {
@@ -38,7 +38,7 @@ async fn tier(bucket: &TestBucket) -> S3Tier {
 }
 
 async fn open(config: &S3Config) -> S3Tier {
-    let tier = S3Tier::open(config, Notice::default(), CancellationToken::new())
+    let tier = S3Tier::open(config, NoticePeriod::default(), CancellationToken::new())
         .await
         .unwrap();
     tier.probe().await.unwrap();
@@ -220,7 +220,7 @@ async fn a_delete_is_given_up_after_a_fourth_of_the_notice() {
         max_requests: 1,
         ..config
     };
-    let notice = Notice(Duration::from_secs(8));
+    let notice = NoticePeriod(Duration::from_secs(8));
     let stop = CancellationToken::new();
     let tier = S3Tier::open(&through, notice, stop).await.unwrap();
     tier.probe().await.unwrap();

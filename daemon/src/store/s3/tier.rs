@@ -13,15 +13,15 @@ use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use super::bucket::Condition;
+use super::bucket::WriteCondition;
 use super::direct::Signer;
-use super::upload::Parts;
+use super::upload::UploadPermits;
 use super::{Bucket, S3Config, S3Error, probe};
 use crate::error_chain::chain;
 use crate::metrics::S3Metrics;
 use crate::store::TierError;
-use crate::store::clock::Notice;
-use crate::store::key::{Key, Part, Shelf};
+use crate::store::clock::NoticePeriod;
+use crate::store::key::{Key, Shelf, ShelfPart};
 use crate::store::reads::Reads;
 use crate::store::tier::{
     DirectUrl, Extent, Listed, NewSegment, Stat, Tier, Version, Whole, Written,
@@ -45,7 +45,7 @@ struct Inner {
     stop: CancellationToken,
     /// Whether the bucket is known to honour preconditions. Nothing is written before.
     is_probed: AtomicBool,
-    parts: Parts,
+    upload_permits: UploadPermits,
     /// How long a write of a small object may take with all its retries, and a deletion.
     write_limit: Duration,
     reads: Arc<Reads>,
@@ -59,7 +59,7 @@ impl S3Tier {
     /// bucket has been probed.
     pub(crate) async fn open(
         config: &S3Config,
-        notice: Notice,
+        notice: NoticePeriod,
         stop: CancellationToken,
     ) -> Result<Self, S3Error> {
         let bucket = Bucket::open(config).await?;
@@ -69,7 +69,7 @@ impl S3Tier {
             runtime: Handle::current(),
             stop,
             is_probed: AtomicBool::new(false),
-            parts: Parts::default(),
+            upload_permits: UploadPermits::default(),
             write_limit: notice.write_limit(),
             reads: Arc::default(),
             damaged: Mutex::default(),
@@ -94,12 +94,12 @@ impl S3Tier {
     }
 
     /// Probes the bucket until it can be used, or the daemon stops.
-    pub(crate) async fn probe_until_it_can_be(self, stop: CancellationToken) {
+    pub(crate) async fn probe_until_usable(self, stop: CancellationToken) {
         let mut said = String::new();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(probe::PAUSE) => {}
+                () = tokio::time::sleep(probe::RETRY_INTERVAL) => {}
             }
             match self.probe().await {
                 Ok(()) => {
@@ -125,6 +125,7 @@ impl S3Tier {
     fn block_on<T>(&self, work: impl Future<Output = Result<T, S3Error>>) -> Result<T, S3Error> {
         self.0.runtime.block_on(async {
             tokio::select! {
+                // The stop is looked at first, so that no request is sent after it.
                 biased;
                 () = self.0.stop.cancelled() => Err(S3Error::Stopping),
                 outcome = work => outcome,
@@ -140,7 +141,7 @@ impl S3Tier {
         &self,
         key: &Key,
         bytes: &[u8],
-        condition: Condition<'_>,
+        condition: WriteCondition<'_>,
     ) -> Result<Written, TierError> {
         let bytes = Bytes::copy_from_slice(bytes);
         let write = async {
@@ -164,13 +165,13 @@ impl S3Tier {
         // A damaged segment exists, so only an unconditional write replaces it.
         let is_damaged = self.lock_damaged().contains(key);
         let condition = if is_damaged {
-            Condition::None
+            WriteCondition::None
         } else {
-            Condition::Absent
+            WriteCondition::Absent
         };
         let file = (segment.file.as_path(), segment.len);
         let name = key.to_string();
-        let how = (condition, &self.0.parts);
+        let how = (condition, &self.0.upload_permits);
         match self.0.bucket.upload(&name, file, how).await {
             Ok(()) => {
                 self.lock_damaged().remove(key);
@@ -238,7 +239,7 @@ impl Tier for S3Tier {
     }
 
     fn create(&self, key: &Key, bytes: &[u8]) -> Result<Written, TierError> {
-        self.write(key, bytes, Condition::Absent)
+        self.write(key, bytes, WriteCondition::Absent)
     }
 
     fn create_segments(&self, shelf: &Shelf, segments: Vec<NewSegment>) -> Result<u64, TierError> {
@@ -253,6 +254,8 @@ impl Tier for S3Tier {
             new_bytes.fetch_add(stored, Ordering::Relaxed);
             Ok(())
         };
+        // Without the write limit: a publish protects its segments only after they are stored, so
+        // an upload may take any time.
         let stored = self.block_on(async {
             self.check_probed()?;
             let stored = stream::iter(segments).map(store);
@@ -272,8 +275,8 @@ impl Tier for S3Tier {
         bytes: &[u8],
     ) -> Result<Written, TierError> {
         let condition = match expected {
-            Some(Version(etag)) => Condition::Is(etag),
-            None => Condition::Absent,
+            Some(Version(etag)) => WriteCondition::Is(etag),
+            None => WriteCondition::Absent,
         };
         self.write(key, bytes, condition)
     }
@@ -289,7 +292,7 @@ impl Tier for S3Tier {
         }
     }
 
-    fn list(&self, shelf: &Shelf, part: Part) -> Result<Vec<Listed>, TierError> {
+    fn list(&self, shelf: &Shelf, part: ShelfPart) -> Result<Vec<Listed>, TierError> {
         let prefix = format!("{}{}/", Key::prefix_of(shelf), part.directory());
         let found = self.block_on(self.0.bucket.list(&prefix));
         let found = found.map_err(|error| failed(&Key::pointer(shelf), error))?;
@@ -315,7 +318,7 @@ impl Tier for S3Tier {
         })
     }
 
-    fn authority(&self) -> &dyn Tier {
+    fn authoritative_tier(&self) -> &dyn Tier {
         self
     }
 

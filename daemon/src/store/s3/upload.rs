@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use tokio::sync::Semaphore;
 
-use super::bucket::Condition;
+use super::bucket::WriteCondition;
 use super::{Bucket, S3Error};
 use crate::metrics::S3Operation;
 
@@ -22,11 +22,11 @@ const MAX_PARTS: u64 = 9_000;
 /// At most this many parts of all uploads are sent at the same time, because each is in memory.
 const MAX_PARTS_AT_ONCE: usize = 6;
 
-/// Limits the memory of all uploads together.
+/// TierLimits the memory of all uploads together.
 #[derive(Debug)]
-pub(super) struct Parts(Semaphore);
+pub(super) struct UploadPermits(Semaphore);
 
-impl Default for Parts {
+impl Default for UploadPermits {
     fn default() -> Self {
         Self(Semaphore::new(MAX_PARTS_AT_ONCE))
     }
@@ -38,22 +38,25 @@ impl Bucket {
         &self,
         name: &str,
         (path, len): (&Path, u64),
-        (condition, parts): (Condition<'_>, &Parts),
+        (condition, permits): (WriteCondition<'_>, &UploadPermits),
     ) -> Result<(), S3Error> {
         let open = || File::open(path).map(Arc::new);
         let file = open().map_err(failed(path))?;
         if len <= PART_LEN {
-            let _permit = parts.0.acquire().await.map_err(|_| S3Error::Down)?;
+            // Before the bytes are read into memory, which is what the permits limit.
+            let _permit = permits.0.acquire().await.map_err(|_| S3Error::Down)?;
             let bytes = read(&file, (path, 0), len).await?;
             return self.write(name, bytes, condition).await;
         }
         // S3 checks the precondition only at the end, so look first and don't send a long file in
         // vain.
-        if matches!(condition, Condition::Absent) && self.head(name).await.is_ok() {
+        if matches!(condition, WriteCondition::Absent) && self.head(name).await.is_ok() {
             return Err(S3Error::Precondition);
         }
         let id = self.begin(name).await?;
-        let sent = self.send_parts(name, &id, (&file, path, len), parts).await;
+        let sent = self
+            .send_parts(name, &id, (&file, path, len), permits)
+            .await;
         let stored = match sent {
             Ok(sent) => self.complete(name, &id, (sent, condition)).await,
             Err(error) => Err(error),
@@ -80,14 +83,14 @@ impl Bucket {
         name: &str,
         id: &str,
         (file, path, len): (&Arc<File>, &Path, u64),
-        parts: &Parts,
+        permits: &UploadPermits,
     ) -> Result<Vec<CompletedPart>, S3Error> {
         let key = self.key(name);
         let part_len = PART_LEN.max(len.div_ceil(MAX_PARTS));
         let count = i32::try_from(len.div_ceil(part_len)).unwrap_or(i32::MAX);
         let send = async |number: i32| {
             let start = u64::try_from(number - 1).unwrap_or(0) * part_len;
-            let _permit = parts.0.acquire().await.map_err(|_| S3Error::Down)?;
+            let _permit = permits.0.acquire().await.map_err(|_| S3Error::Down)?;
             let bytes = read(file, (path, start), part_len.min(len - start)).await?;
             let checksum = self.checksum(&bytes);
             let answer = self.retry(S3Operation::Part, async || {
@@ -108,7 +111,7 @@ impl Bucket {
         &self,
         name: &str,
         id: &str,
-        (parts, condition): (Vec<CompletedPart>, Condition<'_>),
+        (parts, condition): (Vec<CompletedPart>, WriteCondition<'_>),
     ) -> Result<(), S3Error> {
         let key = self.key(name);
         let upload = CompletedMultipartUpload::builder();

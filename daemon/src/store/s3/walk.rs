@@ -22,7 +22,10 @@ impl Bucket {
             listed += level.len();
             if listed > MAX_DIRECTORIES {
                 let limit = MAX_DIRECTORIES;
-                tracing::warn!(limit, "Too many directories in the bucket: the listing is cut");
+                tracing::warn!(
+                    limit,
+                    "Too many directories in the bucket: the listing is cut"
+                );
                 break;
             }
             let listings = level.iter().map(|above| self.directories(root, above));

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::buffers::Buffers;
-use super::fill::{Fill, PART_LEN, Place};
+use super::fill::{Fill, PART_LEN, PartState};
 use super::memory::Memory;
 use super::space::Space;
 use crate::store::key::Key;
@@ -64,7 +64,7 @@ struct Fills {
 
 /// Where the caller finds the part that it asked for.
 #[derive(Debug)]
-pub(super) enum Got {
+pub(super) enum PartSource {
     Memory(Bytes),
     Fill(Arc<Fill>),
     /// The whole segment is on disk by now.
@@ -107,11 +107,11 @@ impl Fetcher {
     }
 
     /// Returns whether the whole extent can be read without the bucket. Looks at the disk.
-    pub(super) fn is_near(&self, extent: &Extent) -> bool {
+    pub(super) fn is_local(&self, extent: &Extent) -> bool {
         let fill = self.lock().by_key.get(&extent.key).map(Arc::clone);
         let is_in_file = |part| {
             let fill = fill.as_ref()?;
-            Some(*fill.try_lock(part)? == Place::File)
+            Some(*fill.try_lock(part)? == PartState::File)
         };
         let is_copy = |stat: &Stat| stat.len == extent.len;
         matches!(self.local.stat(&extent.key), Ok(Some(stat)) if is_copy(&stat))
@@ -120,33 +120,40 @@ impl Fetcher {
     }
 
     /// Returns where a part can be read, and fetches it first if necessary.
-    pub(super) async fn part(&self, key: &Key, len: u64, part: usize) -> Result<Got, TierError> {
+    pub(super) async fn part(
+        &self,
+        key: &Key,
+        len: u64,
+        part: usize,
+    ) -> Result<PartSource, TierError> {
         if let Some(bytes) = self.memory.get(key, part) {
-            return Ok(Got::Memory(bytes));
+            return Ok(PartSource::Memory(bytes));
         }
         let Some(fill) = self.fill(key, len) else {
-            return Ok(Got::Local);
+            return Ok(PartSource::Local);
         };
-        let Some(place) = fill.lock(part).await else {
+        let Some(state) = fill.lock(part).await else {
             return Err(TierError::Truncated { key: key.boxed() });
         };
         // Another task may have fetched the part while this one waited for the lock.
         if let Some(bytes) = self.memory.get(key, part) {
-            return Ok(Got::Memory(bytes));
+            return Ok(PartSource::Memory(bytes));
         }
-        if *place == Place::File {
-            return Ok(Got::Fill(fill));
+        if *state == PartState::File {
+            return Ok(PartSource::Fill(fill));
         }
-        self.fetch_in_turn(fill, part, place).await.map(Got::Memory)
+        self.fetch_in_turn(fill, part, state)
+            .await
+            .map(PartSource::Memory)
     }
 
-    /// Fetches a part once there is a permit for it. If the caller goes away after that, the request
-    /// goes on for others.
+    /// Fetches a part once there is a permit for it. If the caller goes away after that, the
+    /// request goes on for others.
     async fn fetch_in_turn(
         &self,
         fill: Arc<Fill>,
         part: usize,
-        place: OwnedMutexGuard<Place>,
+        state: OwnedMutexGuard<PartState>,
     ) -> Result<Bytes, TierError> {
         let key = fill.key.boxed();
         // The lock on the part is held while the permit is waited for. So only one task queues for
@@ -156,7 +163,7 @@ impl Fetcher {
         let Ok(permit) = permit else {
             return Err(TierError::NotFound { key });
         };
-        let fetched = self.fetch(fill, part, (place, permit)).await;
+        let fetched = self.fetch(fill, part, (state, permit)).await;
         fetched.unwrap_or(Err(TierError::NotFound { key }))
     }
 
@@ -173,12 +180,12 @@ impl Fetcher {
                 let units = units(&fill.range(part.min(fill.count().saturating_sub(1))));
                 let permit = Arc::clone(&self.budget).try_acquire_many_owned(units);
                 let Ok(permit) = permit else { return };
-                if let Some(place) = fill.try_lock(part)
-                    && *place == Place::Bucket
+                if let Some(state) = fill.try_lock(part)
+                    && *state == PartState::Bucket
                 {
                     // A reader that needs the part asks again, and gets the error of its own
                     // request.
-                    drop(self.fetch(Arc::clone(&fill), part, (place, permit)));
+                    drop(self.fetch(Arc::clone(&fill), part, (state, permit)));
                 }
             }
         }
@@ -189,7 +196,7 @@ impl Fetcher {
         &self,
         fill: Arc<Fill>,
         part: usize,
-        (mut place, permit): (OwnedMutexGuard<Place>, OwnedSemaphorePermit),
+        (mut state, permit): (OwnedMutexGuard<PartState>, OwnedSemaphorePermit),
     ) -> oneshot::Receiver<Result<Bytes, TierError>> {
         let (tell, told) = oneshot::channel();
         let this = self.clone();
@@ -210,8 +217,8 @@ impl Fetcher {
                 this.forget(&fill);
                 return;
             }
-            *place = Place::File;
-            drop((place, permit));
+            *state = PartState::File;
+            drop((state, permit));
             if fill.note_written() {
                 this.finish(&fill);
             }
@@ -339,13 +346,13 @@ impl Fetcher {
 
     /// Fetches a part into the file of its fill, unless it is there.
     async fn complete_part(&self, fill: &Arc<Fill>, part: usize) -> Result<(), TierError> {
-        let place = fill.lock(part).await.ok_or_else(|| TierError::NotFound {
+        let state = fill.lock(part).await.ok_or_else(|| TierError::NotFound {
             key: fill.key.boxed(),
         })?;
-        if *place == Place::File {
+        if *state == PartState::File {
             return Ok(());
         }
-        let fetched = self.fetch_in_turn(Arc::clone(fill), part, place).await;
+        let fetched = self.fetch_in_turn(Arc::clone(fill), part, state).await;
         fetched.map(drop)
     }
 

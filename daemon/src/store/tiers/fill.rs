@@ -18,7 +18,7 @@ pub(super) const PART_LEN: u64 = 4 << 20;
 
 /// Where a part is. Its lock is held during a fetch, so that the part is fetched once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum PartState {
     Bucket,
     File,
 }
@@ -28,7 +28,7 @@ pub(super) enum Place {
 pub(super) struct Fill {
     pub(super) key: Key,
     pub(super) len: u64,
-    parts: Vec<Arc<AsyncMutex<Place>>>,
+    parts: Vec<Arc<AsyncMutex<PartState>>>,
     /// The number of parts that are not in the file yet.
     left: AtomicUsize,
     /// Created for the first part that is written. `None` if the disk has no room for it.
@@ -53,7 +53,7 @@ struct FillFile {
 impl Fill {
     pub(super) fn new(key: &Key, len: u64, (space, tmp): (&Arc<Space>, &Path)) -> Self {
         let count = usize::try_from(len.div_ceil(PART_LEN)).unwrap_or(usize::MAX);
-        let part = || Arc::new(AsyncMutex::new(Place::Bucket));
+        let part = || Arc::new(AsyncMutex::new(PartState::Bucket));
         Self {
             key: key.clone(),
             len,
@@ -70,6 +70,8 @@ impl Fill {
 
     /// Returns the file, and creates it first if there is room for it. Blocks.
     fn file(&self) -> Option<&FillFile> {
+        // Tried once. Without a file the segment gets no copy, and its parts come from memory or
+        // the bucket.
         let make = || {
             if !self.space.reserve(self.len) {
                 return None;
@@ -103,13 +105,13 @@ impl Fill {
 
     /// Locks a part, and waits while another task fetches it. Returns `None` if there is no such
     /// part.
-    pub(super) async fn lock(&self, part: usize) -> Option<OwnedMutexGuard<Place>> {
+    pub(super) async fn lock(&self, part: usize) -> Option<OwnedMutexGuard<PartState>> {
         let part = self.parts.get(part)?;
         Some(Arc::clone(part).lock_owned().await)
     }
 
     /// Locks a part, or returns `None` if another task fetches it.
-    pub(super) fn try_lock(&self, part: usize) -> Option<OwnedMutexGuard<Place>> {
+    pub(super) fn try_lock(&self, part: usize) -> Option<OwnedMutexGuard<PartState>> {
         Arc::clone(self.parts.get(part)?).try_lock_owned().ok()
     }
 
@@ -143,6 +145,7 @@ impl Fill {
         let Some(file) = self.file() else {
             return false;
         };
+        // If no copy is left to evict, this file must make way for other files too.
         let written = if self.space.is_short() {
             Err(std::io::ErrorKind::StorageFull.into())
         } else {

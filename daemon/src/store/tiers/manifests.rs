@@ -9,30 +9,30 @@ use lru::LruCache;
 
 use super::Tiers;
 use crate::store::TierError;
-use crate::store::clock::Notice;
+use crate::store::clock::NoticePeriod;
 use crate::store::key::Key;
 use crate::store::tier::{Stat, Tier as _};
 
 /// At most this many manifests are remembered, at about 200 bytes each.
 const MAX_MANIFESTS: NonZeroUsize = NonZeroUsize::new(4096).expect("4096 is not 0");
 
-type Known = LruCache<Key, (Instant, Stat)>;
+type StatCache = LruCache<Key, (Instant, Stat)>;
 
-/// Manifests that existed when the bucket was last asked.
+/// SeenManifests that existed when the bucket was last asked.
 #[derive(Clone, Debug)]
-pub(super) struct Manifests {
-    known: Arc<Mutex<Known>>,
+pub(super) struct SeenManifests {
+    known: Arc<Mutex<StatCache>>,
     /// How long a manifest that existed counts as existing.
     max_age: Duration,
 }
 
-impl Manifests {
+impl SeenManifests {
     /// Returns an empty set. The segments of a deleted manifest stay for longer than a manifest is
     /// remembered, so a reader with a remembered manifest finds them.
-    pub(super) fn new(notice: Notice) -> Self {
+    pub(super) fn new(notice: NoticePeriod) -> Self {
         Self {
             known: Arc::new(Mutex::new(LruCache::new(MAX_MANIFESTS))),
-            max_age: notice.known(),
+            max_age: notice.manifest_cache_time(),
         }
     }
 
@@ -40,7 +40,7 @@ impl Manifests {
         self.lock().pop(key);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Known> {
+    fn lock(&self) -> MutexGuard<'_, StatCache> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -66,6 +66,7 @@ impl Tiers {
             let stat = fetcher.remote.stat(&key)?;
             match stat {
                 Some(stat) => drop(manifests.lock().put(key, (looked_at, stat))),
+                // Another daemon has deleted it, so the copy must not be served in an outage.
                 None => fetcher.space.drop_copy(&key),
             }
             Ok(stat)

@@ -14,11 +14,11 @@ type PartKey = (Key, usize);
 #[derive(Debug)]
 pub(super) struct Memory {
     max_bytes: usize,
-    parts: Mutex<Parts>,
+    parts: Mutex<CachedParts>,
 }
 
 #[derive(Debug)]
-struct Parts {
+struct CachedParts {
     by_key: LruCache<PartKey, Bytes>,
     bytes: usize,
 }
@@ -27,7 +27,7 @@ impl Memory {
     pub(super) fn new(max_bytes: u64) -> Self {
         Self {
             max_bytes: usize::try_from(max_bytes).unwrap_or(usize::MAX),
-            parts: Mutex::new(Parts {
+            parts: Mutex::new(CachedParts {
                 by_key: LruCache::unbounded(),
                 bytes: 0,
             }),
@@ -66,7 +66,7 @@ impl Memory {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Parts> {
+    fn lock(&self) -> MutexGuard<'_, CachedParts> {
         self.parts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,5 +1,5 @@
 //! [`Tiers`]: memory, disk and bucket combined into one tier. The bucket has everything; memory and
-//! disk cache what was read or written last.
+//! disk cache the objects that were read or written last.
 //!
 //! ```text
 //! tier ──┬─► pointers, manifests, repositories    remembered answers of the bucket
@@ -27,7 +27,7 @@ mod repositories;
 mod space;
 mod tier;
 
-pub(crate) use tier::{Limits, Tiers};
+pub(crate) use tier::{TierLimits, Tiers};
 
 #[cfg(test)]
 mod tests;

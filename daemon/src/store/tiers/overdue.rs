@@ -46,14 +46,14 @@ impl Overdue {
             }
         };
         let (answer, answered) = sync_channel(1);
-        let asked = Asked {
+        let in_flight = InFlight {
             overdue: self.clone(),
             key: key.clone(),
         };
         runtime.spawn_blocking(move || {
             // The receiver is gone if the caller waits no longer.
             answer.send(ask()).ok();
-            drop(asked);
+            drop(in_flight);
         });
         match answered.recv_timeout(patience) {
             Ok(answer) => Some(answer),
@@ -100,7 +100,7 @@ impl Tiers {
                 debug!(%key, "Serving a local copy: the bucket takes too long");
                 Ok(copy)
             }
-            Some(Err(error)) if error.is_of_bucket() => {
+            Some(Err(error)) if error.is_bucket_failure() => {
                 debug!(%key, %error, "Serving a local copy: the bucket failed");
                 Ok(copy)
             }
@@ -110,12 +110,12 @@ impl Tiers {
 }
 
 /// A request that is in flight. However it ends, its object isn't overdue afterwards.
-struct Asked {
+struct InFlight {
     overdue: Overdue,
     key: Key,
 }
 
-impl Drop for Asked {
+impl Drop for InFlight {
     fn drop(&mut self) {
         self.overdue.lock().remove(&self.key);
     }

@@ -8,64 +8,65 @@ use lru::LruCache;
 use tracing::warn;
 
 use super::Tiers;
-use crate::at_once::map_at_once;
+use crate::map_concurrently::map_concurrently;
 use crate::store::key::Key;
 use crate::store::tier::{Tier as _, Whole};
 use crate::store::{DiskTier, TierError};
 
 /// How long a pointer that other daemons may have replaced is served from memory.
-const MAX_AGE: Duration = Duration::from_secs(1);
+const POINTER_MAX_AGE: Duration = Duration::from_secs(1);
 /// How long a pointer, or the list of repositories, is served from memory to listings. Longer,
 /// because a listing looks at many of them.
-pub(super) const LATELY: Duration = Duration::from_secs(30);
+pub(super) const LISTING_MAX_AGE: Duration = Duration::from_secs(30);
 /// At most this many pointers are remembered, at 1 to 25 KiB each, depending on how many snapshots
 /// they have replaced.
 const MAX_POINTERS: NonZeroUsize = NonZeroUsize::new(4096).expect("4096 is not 0");
 /// At most this many pointers are read from the bucket at the same time for a listing.
 const MAX_READERS: usize = 16;
 
-/// Pointers as they were last read.
+/// CachedPointers as they were last read.
 #[derive(Clone, Debug)]
-pub(super) struct Pointers(Arc<Mutex<LruCache<Key, Known>>>);
+pub(super) struct CachedPointers(Arc<Mutex<LruCache<Key, CachedPointer>>>);
 
 /// The last state of a pointer that this daemon knows.
 #[derive(Debug)]
-struct Known {
+struct CachedPointer {
     /// When this daemon began to read it, or wrote it.
     at: Instant,
-    state: State,
+    state: CachedState,
 }
 
 /// The state of a remembered pointer.
 #[derive(Debug)]
-enum State {
+enum CachedState {
     /// The answer of the bucket.
     Read(Option<Whole>),
     /// This daemon has written it. The present one is in the bucket.
     Written,
 }
 
-impl Default for Pointers {
+impl Default for CachedPointers {
     fn default() -> Self {
         Self(Arc::new(Mutex::new(LruCache::new(MAX_POINTERS))))
     }
 }
 
-impl Pointers {
+impl CachedPointers {
     /// Returns the last answer for a pointer, unless it is older than `max_age`.
     #[expect(clippy::option_option, reason = "it may be known that there is none")]
     fn known(&self, key: &Key, max_age: Duration) -> Option<Option<Whole>> {
         let mut all = self.lock();
         let known = all.get(key)?;
         match &known.state {
-            State::Read(read) if known.at.elapsed() < max_age => Some(read.clone()),
-            State::Read(_) | State::Written => None,
+            CachedState::Read(read) if known.at.elapsed() < max_age => Some(read.clone()),
+            CachedState::Read(_) | CachedState::Written => None,
         }
     }
 
     /// Remembers an answer. Returns `false` if a newer one is known.
-    fn note(&self, key: &Key, known: Known) -> bool {
+    fn note(&self, key: &Key, known: CachedPointer) -> bool {
         let mut all = self.lock();
+        // Answers may arrive in another order than their requests were sent.
         let is_newer = all.peek(key).is_none_or(|last| last.at <= known.at);
         if is_newer {
             all.put(key.clone(), known);
@@ -75,21 +76,21 @@ impl Pointers {
 
     /// Forgets an answer, and also discards the answers of reads that are in flight.
     pub(super) fn forget(&self, key: &Key) {
-        let written = Known {
+        let written = CachedPointer {
             at: Instant::now(),
-            state: State::Written,
+            state: CachedState::Written,
         };
         self.lock().put(key.clone(), written);
     }
 
-    fn lock(&self) -> MutexGuard<'_, LruCache<Key, Known>> {
+    fn lock(&self) -> MutexGuard<'_, LruCache<Key, CachedPointer>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Tiers {
     pub(super) fn read_pointer(&self, key: &Key) -> Result<Option<Whole>, TierError> {
-        if let Some(known) = self.pointers.known(key, MAX_AGE) {
+        if let Some(known) = self.pointers.known(key, POINTER_MAX_AGE) {
             return Ok(known);
         }
         // During an outage, published snapshots stay available. A publish can't build on such a
@@ -108,9 +109,9 @@ impl Tiers {
         move || {
             let at = Instant::now();
             let read = fetcher.remote.read_whole(&key)?;
-            let known = Known {
+            let known = CachedPointer {
                 at,
-                state: State::Read(read.clone()),
+                state: CachedState::Read(read.clone()),
             };
             if pointers.note(&key, known) {
                 keep_pointer(&fetcher.local, &key, read.as_ref());
@@ -120,15 +121,15 @@ impl Tiers {
     }
 
     /// Returns pointers that may be as old as [`LISTING_MAX_AGE`]. Reads several at the same time.
-    pub(super) fn read_pointers_lately(
+    pub(super) fn read_recent_pointers(
         &self,
         keys: &[Key],
     ) -> Vec<Result<Option<Whole>, TierError>> {
-        let read = |key: &Key| match self.pointers.known(key, LATELY) {
+        let read = |key: &Key| match self.pointers.known(key, LISTING_MAX_AGE) {
             Some(known) => Ok(known),
             None => self.read_pointer(key),
         };
-        map_at_once(keys, MAX_READERS, read)
+        map_concurrently(keys, MAX_READERS, read)
     }
 }
 

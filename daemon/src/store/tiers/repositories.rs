@@ -7,7 +7,7 @@ use std::time::Instant;
 use cachewfs_format::RepoName;
 use tracing::debug;
 
-use super::pointers::LATELY;
+use super::pointers::LISTING_MAX_AGE;
 use crate::store::TierError;
 
 /// The last listing of the repositories.
@@ -34,7 +34,7 @@ impl KnownRepositories {
         {
             let mut inner = self.lock();
             match &inner.last {
-                Some((at, repos)) if inner.is_listing || at.elapsed() < LATELY => {
+                Some((at, repos)) if inner.is_listing || at.elapsed() < LISTING_MAX_AGE => {
                     return Ok(repos.clone());
                 }
                 None if inner.is_listing => {
@@ -54,7 +54,7 @@ impl KnownRepositories {
                 inner.last = Some((begun, repos.clone()));
                 Ok(repos)
             }
-            Err(error) if error.is_of_bucket() => {
+            Err(error) if error.is_bucket_failure() => {
                 debug!(%error, "Can't list the repositories of the bucket: using an older list");
                 let last = inner.last.as_ref().map(|(_, repos)| repos.clone());
                 drop(inner);

@@ -11,17 +11,17 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
-use super::fetch::{COMPLETERS, Fetcher, Got, parts};
+use super::fetch::{COMPLETERS, Fetcher, PartSource, parts};
 use super::fill::PART_LEN;
-use super::manifests::Manifests;
+use super::manifests::SeenManifests;
 use super::memory::Memory;
 use super::overdue::Overdue;
-use super::pointers::Pointers;
+use super::pointers::CachedPointers;
 use super::repositories::KnownRepositories;
 use super::space::Space;
 use crate::metrics::S3Metrics;
-use crate::store::clock::Notice;
-use crate::store::key::{Key, Object, Part, Shelf};
+use crate::store::clock::NoticePeriod;
+use crate::store::key::{Key, Object, Shelf, ShelfPart};
 use crate::store::reads::Reads;
 use crate::store::tier::{
     DirectUrl, Extent, Listed, NewSegment, Stat, Tier, Version, Whole, Written,
@@ -32,8 +32,8 @@ use crate::store::{DiskTier, TierError};
 #[derive(Debug)]
 pub(crate) struct Tiers {
     pub(super) fetcher: Fetcher,
-    pub(super) pointers: Pointers,
-    pub(super) manifests: Manifests,
+    pub(super) pointers: CachedPointers,
+    pub(super) manifests: SeenManifests,
     pub(super) overdue: Overdue,
     repositories: KnownRepositories,
     /// Segments that are damaged in the bucket, until they are stored again.
@@ -42,7 +42,7 @@ pub(crate) struct Tiers {
 
 /// How many bytes the tiers in front of the bucket may take.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
+pub(crate) struct TierLimits {
     pub(crate) memory: u64,
     pub(crate) disk: u64,
 }
@@ -52,15 +52,15 @@ impl Tiers {
     pub(crate) fn new(
         remote: Arc<dyn Tier>,
         (local, tmp): (DiskTier, PathBuf),
-        limits: Limits,
+        limits: TierLimits,
     ) -> Self {
         let space = Arc::new(Space::new(local.clone(), limits.disk));
         let memory = Memory::new(limits.memory);
         let reads = local.reads();
         Self {
             fetcher: Fetcher::new(remote, (local, tmp), (space, memory), reads),
-            pointers: Pointers::default(),
-            manifests: Manifests::new(Notice::default()),
+            pointers: CachedPointers::default(),
+            manifests: SeenManifests::new(NoticePeriod::default()),
             overdue: Overdue::default(),
             repositories: KnownRepositories::default(),
             set_aside: Mutex::default(),
@@ -68,8 +68,8 @@ impl Tiers {
     }
 
     /// Returns the tiers with another notice period.
-    pub(crate) fn with_notice(self, notice: Notice) -> Self {
-        let manifests = Manifests::new(notice);
+    pub(crate) fn with_notice(self, notice: NoticePeriod) -> Self {
+        let manifests = SeenManifests::new(notice);
         Self { manifests, ..self }
     }
 
@@ -141,11 +141,11 @@ impl Tiers {
     fn copy_part(
         &self,
         (key, begin): (&Key, u64),
-        (got, from): (&Got, u64),
+        (got, from): (&PartSource, u64),
         into: &mut [u8],
     ) -> Result<(), TierError> {
         match got {
-            Got::Memory(bytes) => {
+            PartSource::Memory(bytes) => {
                 let start = usize::try_from(from - begin).unwrap_or(usize::MAX);
                 let bytes = bytes.get(start..start.saturating_add(into.len()));
                 let short = || TierError::Truncated { key: key.boxed() };
@@ -153,13 +153,13 @@ impl Tiers {
                 self.fetcher.reads.memory.note(into.len());
                 Ok(())
             }
-            Got::Fill(fill) if fill.read(from, into).is_ok() => {
+            PartSource::Fill(fill) if fill.read(from, into).is_ok() => {
                 self.fetcher.reads.disk.note(into.len());
                 Ok(())
             }
-            Got::Local if self.local().read_at(key, from, into).is_ok() => Ok(()),
+            PartSource::Local if self.local().read_at(key, from, into).is_ok() => Ok(()),
             // The copy was evicted just now, or the disk fails.
-            Got::Fill(_) | Got::Local => {
+            PartSource::Fill(_) | PartSource::Local => {
                 self.remote().read_at(key, from, into)?;
                 self.fetcher.reads.s3.note(into.len());
                 Ok(())
@@ -223,7 +223,7 @@ impl Tier for Tiers {
         is_read
     }
 
-    fn bring<'a>(&'a self, wanted: &'a [Extent]) -> BoxFuture<'a, Result<(), TierError>> {
+    fn fetch_local<'a>(&'a self, wanted: &'a [Extent]) -> BoxFuture<'a, Result<(), TierError>> {
         let part = |extent: &'a Extent, part| async move {
             self.fetcher.part(&extent.key, extent.len, part).await
         };
@@ -234,12 +234,12 @@ impl Tier for Tiers {
         Box::pin(async move { try_join_all(all).await.map(drop) })
     }
 
-    fn bring_soon(&self, wanted: &[Extent]) {
+    fn fetch_local_soon(&self, wanted: &[Extent]) {
         self.fetcher.fetch_soon(wanted);
     }
 
     fn direct<'a>(&'a self, wanted: &'a Extent) -> BoxFuture<'a, Option<DirectUrl>> {
-        if self.fetcher.is_near(wanted) {
+        if self.fetcher.is_local(wanted) {
             return Box::pin(std::future::ready(None));
         }
         self.remote().direct(wanted)
@@ -272,12 +272,13 @@ impl Tier for Tiers {
         Ok(read)
     }
 
-    fn read_lately(&self, keys: &[Key]) -> Vec<Result<Option<Whole>, TierError>> {
-        self.read_pointers_lately(keys)
+    fn read_recent(&self, keys: &[Key]) -> Vec<Result<Option<Whole>, TierError>> {
+        self.read_recent_pointers(keys)
     }
 
     fn create(&self, key: &Key, bytes: &[u8]) -> Result<Written, TierError> {
         let written = self.remote().create(key, bytes)?;
+        // If another daemon was first, its bytes may differ.
         if written == Written::New {
             self.keep(key, bytes);
         }
@@ -314,6 +315,7 @@ impl Tier for Tiers {
 
     fn stat(&self, key: &Key) -> Result<Option<Stat>, TierError> {
         match key.object {
+            // Segments never change, so a local copy answers for the bucket.
             Object::Segment(_) | Object::Damaged(_) => match self.local().stat(key) {
                 Ok(Some(stat)) => Ok(Some(stat)),
                 _ => self.remote().stat(key),
@@ -323,9 +325,13 @@ impl Tier for Tiers {
         }
     }
 
-    fn list(&self, shelf: &Shelf, part: Part) -> Result<Vec<Listed>, TierError> {
+    fn list(&self, shelf: &Shelf, part: ShelfPart) -> Result<Vec<Listed>, TierError> {
         match self.remote().list(shelf, part) {
-            Err(error) if error.is_of_bucket() => self.local().list(shelf, part).map_err(|_| error),
+            // An incomplete list never leads to a deletion: the collector lists the authoritative
+            // tier.
+            Err(error) if error.is_bucket_failure() => {
+                self.local().list(shelf, part).map_err(|_| error)
+            }
             listed => listed,
         }
     }
@@ -335,12 +341,12 @@ impl Tier for Tiers {
         self.repositories.get(list, || self.local().repositories())
     }
 
-    fn authority(&self) -> &dyn Tier {
+    fn authoritative_tier(&self) -> &dyn Tier {
         self.remote()
     }
 
-    fn hold_for_deleting(&self, shelf: &Shelf) -> Result<Option<File>, TierError> {
-        self.remote().hold_for_deleting(shelf)
+    fn lock_for_deleting(&self, shelf: &Shelf) -> Result<Option<File>, TierError> {
+        self.remote().lock_for_deleting(shelf)
     }
 
     fn delete(&self, keys: &[Key]) -> Result<(), TierError> {
@@ -357,7 +363,7 @@ impl Tier for Tiers {
 
     fn delete_shelf(&self, shelf: &Shelf) -> Result<(), TierError> {
         self.remote().delete_shelf(shelf)?;
-        for part in [Part::Manifests, Part::Segments] {
+        for part in [ShelfPart::Manifests, ShelfPart::Segments] {
             for listed in self.local().list(shelf, part)? {
                 self.fetcher
                     .space

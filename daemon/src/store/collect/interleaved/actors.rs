@@ -11,8 +11,8 @@ use cachewfs_format::{
 };
 
 use super::world::{Actor, NOTICE, World};
-use crate::store::clock::{Clock as _, Notice};
-use crate::store::{Collection, Keep, NewSegment, Secured, Store, StoreError, Written};
+use crate::store::clock::{Clock as _, NoticePeriod};
+use crate::store::{Collection, Keep, NewSegment, Protection, Store, StoreError, Written};
 
 /// How many different segments and commits the actors use: few, so that they often meet.
 const SEGMENTS: u64 = 10;
@@ -40,7 +40,7 @@ pub(super) fn publisher(actor: &Actor, habits: Habits) {
     for _ in 0..6 {
         let mut store = actor.store();
         if habits.looks_before_it_builds {
-            store = store.with_notice(Notice(Duration::MAX / 8));
+            store = store.with_notice(NoticePeriod(Duration::MAX / 8));
         }
         // After any failure it publishes again.
         if actor.chance(4) == 0 {
@@ -72,7 +72,7 @@ fn publish(actor: &Actor, store: &Store, habits: Habits) -> Result<(), StoreErro
     let named: HashSet<_> = old.into_iter().chain(new.clone()).collect();
     let early = habits
         .looks_before_it_builds
-        .then(|| store.secure(&repo, (None, &HashSet::new()), || false))
+        .then(|| store.protect(&repo, (None, &HashSet::new()), || false))
         .transpose()?;
     let minutes = u32::try_from(actor.chance(8)).unwrap();
     actor.pause(NOTICE.0 / 4 * minutes);
@@ -82,15 +82,15 @@ fn publish(actor: &Actor, store: &Store, habits: Habits) -> Result<(), StoreErro
         len: 1,
     };
     store.put_segments(&repo, new.into_iter().map(new_segment).collect())?;
-    let secured = match early {
+    let protection = match early {
         Some(early) => early,
-        None => store.secure(&repo, (None, &named), || false)?,
+        None => store.protect(&repo, (None, &named), || false)?,
     };
-    let id = free_id(actor, store, &secured)?;
+    let id = free_id(actor, store, &protection)?;
     let manifest = manifest(id, &named, actor.chance(u64::MAX));
-    let (written, digest) = store.put_manifest(&manifest, &secured)?;
+    let (written, digest) = store.put_manifest(&manifest, &protection)?;
     if written == Written::New {
-        point_to(store, (id, digest), (pointer.as_ref(), &secured))?;
+        point_to(store, (id, digest), (pointer.as_ref(), &protection))?;
     }
     Ok(())
 }
@@ -105,18 +105,22 @@ fn publish_again(actor: &Actor, store: &Store) -> Result<(), StoreError> {
     }
     let index = actor.chance(snapshots.len() as u64);
     let id = snapshots[usize::try_from(index).unwrap()];
-    let secured = store.secure(&repo, (Some(id), &HashSet::new()), || false)?;
+    let protection = store.protect(&repo, (Some(id), &HashSet::new()), || false)?;
     let Some((_, digest)) = store.manifest(&repo, id)? else {
         return Ok(());
     };
-    point_to(store, (id, digest), (pointer.as_ref(), &secured))
+    point_to(store, (id, digest), (pointer.as_ref(), &protection))
 }
 
-fn free_id(actor: &Actor, store: &Store, secured: &Secured) -> Result<SnapshotId, StoreError> {
+fn free_id(
+    actor: &Actor,
+    store: &Store,
+    protection: &Protection,
+) -> Result<SnapshotId, StoreError> {
     let commit = u8::try_from(actor.chance(COMMITS)).unwrap();
     let commit = ObjectId::from_bytes(&[commit; 20]).unwrap();
     let mut id = SnapshotId::first(commit);
-    while secured.is_used(id) || store.manifest_written_at(&repo(), id)?.is_some() {
+    while protection.is_used(id) || store.manifest_written_at(&repo(), id)?.is_some() {
         let other = Digest::of(&actor.chance(20).to_be_bytes());
         id = SnapshotId::later(commit, &other);
     }
@@ -126,7 +130,7 @@ fn free_id(actor: &Actor, store: &Store, secured: &Secured) -> Result<SnapshotId
 fn point_to(
     store: &Store,
     (snapshot, manifest): (SnapshotId, Digest),
-    (expected, secured): (Option<&Pointer>, &Secured),
+    (expected, protection): (Option<&Pointer>, &Protection),
 ) -> Result<(), StoreError> {
     let replaced = expected.map(|old| old.replaced_by(snapshot, 0));
     let pointer = Pointer {
@@ -139,7 +143,7 @@ fn point_to(
         notice: None,
         fence: 0,
     };
-    store.swap_pointer(&repo(), (expected, &pointer), secured)?;
+    store.swap_pointer(&repo(), (expected, &pointer), protection)?;
     Ok(())
 }
 
@@ -188,7 +192,7 @@ pub(super) fn collector(actor: &Actor, habits: Habits) {
     for _ in 0..5 {
         let mut store = actor.store();
         if habits.hardly_waits {
-            store = store.with_notice(Notice(NOTICE.0 / 20));
+            store = store.with_notice(NoticePeriod(NOTICE.0 / 20));
         }
         store.collect(&repo(), collection(actor)).ok();
         actor.pause(NOTICE.0);

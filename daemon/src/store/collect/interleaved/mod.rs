@@ -47,7 +47,7 @@ fn run(seed: u64, habits: Habits) -> Result<(), String> {
 }
 
 #[test]
-fn nothing_that_a_manifest_names_is_deleted_and_nothing_else_stays() {
+fn collections_delete_all_unnamed_segments_and_no_named_one() {
     for seed in 0..runs() {
         let outcome = run(seed, Habits::default());
         assert_eq!(outcome, Ok(()), "seed {seed}");
@@ -55,23 +55,23 @@ fn nothing_that_a_manifest_names_is_deleted_and_nothing_else_stays() {
 }
 
 /// Returns whether some run shows that actors with these habits break an invariant.
-fn is_found_out(habits: Habits) -> bool {
+fn is_discovered(habits: Habits) -> bool {
     let found = (0..5000).find(|&seed| run(seed, habits).is_err());
     println!("{habits:?}: {found:?}");
     found.is_some()
 }
 
 #[test]
-fn a_publisher_that_does_not_look_again_is_found_out() {
-    assert!(is_found_out(Habits {
+fn the_model_finds_a_publisher_that_protects_too_early() {
+    assert!(is_discovered(Habits {
         looks_before_it_builds: true,
         ..Habits::default()
     }));
 }
 
 #[test]
-fn a_collector_that_hardly_waits_is_found_out() {
-    assert!(is_found_out(Habits {
+fn the_model_finds_a_collector_with_a_short_notice_period() {
+    assert!(is_discovered(Habits {
         hardly_waits: true,
         ..Habits::default()
     }));

@@ -6,12 +6,12 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use cachewfs_format::{Digest, Manifest, Pointer, SegmentId, SnapshotId};
 
-use crate::store::clock::{Clock, Notice};
-use crate::store::key::{Key, Object, Part, Shelf};
+use crate::store::clock::{Clock, NoticePeriod};
+use crate::store::key::{Key, Object, Shelf, ShelfPart};
 use crate::store::tier::{Listed, Stat, Version};
 use crate::store::{S3Error, Store, TierError};
 
-pub(super) const NOTICE: Notice = Notice(Duration::from_mins(1));
+pub(super) const NOTICE: NoticePeriod = NoticePeriod(Duration::from_mins(1));
 
 /// Random numbers. Equal seeds give equal numbers.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ impl Chance {
     }
 }
 
-/// What an actor waits for.
+/// The event that an actor waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Waiting {
     /// Its call must be carried out by this time.
@@ -41,7 +41,7 @@ enum Waiting {
 }
 
 #[derive(Debug)]
-pub(super) struct State {
+pub(super) struct WorldState {
     now: Duration,
     chance: Chance,
     waiting: Vec<Waiting>,
@@ -57,7 +57,7 @@ pub(super) struct State {
 
 #[derive(Debug)]
 pub(super) struct World {
-    state: Mutex<State>,
+    state: Mutex<WorldState>,
     turn: Condvar,
 }
 
@@ -73,7 +73,7 @@ pub(super) struct Actor {
 
 impl World {
     pub(super) fn new(seed: u64) -> Self {
-        let state = State {
+        let state = WorldState {
             now: Duration::from_hours(1000),
             chance: Chance(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1),
             waiting: Vec::new(),
@@ -140,12 +140,12 @@ impl World {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, WorldState> {
         self.state.lock().unwrap()
     }
 
     /// Chooses the next actor and how much time passes until its turn.
-    fn pass_on(&self, state: &mut State) {
+    fn pass_on(&self, state: &mut WorldState) {
         let notice = u64::try_from(NOTICE.0.as_millis()).unwrap();
         let leap = match state.chance.below(40) {
             _ if state.is_calm => 10,
@@ -200,9 +200,9 @@ impl World {
 
     fn wait_for<'a>(
         &'a self,
-        mut state: MutexGuard<'a, State>,
+        mut state: MutexGuard<'a, WorldState>,
         actor: usize,
-    ) -> MutexGuard<'a, State> {
+    ) -> MutexGuard<'a, WorldState> {
         while state.running != Some(actor) {
             state = self.turn.wait(state).unwrap();
         }
@@ -231,7 +231,7 @@ impl Actor {
     }
 
     /// Lets others run until `waiting` is over.
-    fn wait(&self, waiting: Waiting) -> MutexGuard<'_, State> {
+    fn wait(&self, waiting: Waiting) -> MutexGuard<'_, WorldState> {
         let mut state = self.world.lock();
         state.waiting[self.number] = waiting;
         self.world.pass_on(&mut state);
@@ -248,7 +248,7 @@ impl Actor {
     pub(super) fn call<T>(
         &self,
         key: &Key,
-        carry_out: impl FnOnce(&mut State) -> T,
+        carry_out: impl FnOnce(&mut WorldState) -> T,
     ) -> Result<T, TierError> {
         let died = || TierError::S3 {
             key: key.boxed(),
@@ -290,7 +290,7 @@ impl Clock for Actor {
     }
 }
 
-impl State {
+impl WorldState {
     pub(super) fn version(&self, key: &Key) -> Option<Version> {
         let (_, _, number) = self.objects.get(key)?;
         Some(Version(number.to_string()))
@@ -341,10 +341,10 @@ impl State {
         }
     }
 
-    pub(super) fn listed(&self, shelf: &Shelf, part: Part) -> Vec<Listed> {
+    pub(super) fn listed(&self, shelf: &Shelf, part: ShelfPart) -> Vec<Listed> {
         let is_of = |object| match part {
-            Part::Manifests => matches!(object, Object::Manifest(_)),
-            Part::Segments => matches!(object, Object::Segment(_)),
+            ShelfPart::Manifests => matches!(object, Object::Manifest(_)),
+            ShelfPart::Segments => matches!(object, Object::Segment(_)),
         };
         let objects = self.objects.iter();
         let objects = objects.filter(|(key, _)| key.shelf == *shelf && is_of(key.object));

@@ -284,10 +284,7 @@ impl Space {
         }
         let bytes = copies.bytes;
         self.evict(copies);
-        info!(
-            count,
-            bytes, "Found local copies on disk"
-        );
+        info!(count, bytes, "Found local copies on disk");
     }
 
     #[cfg(test)]

@@ -12,11 +12,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::*;
-use crate::store::key::{Key, Part};
+use crate::store::key::{Key, ShelfPart};
 use crate::store::testing::{new_segment, noise, shelf};
 use crate::store::tier::{Extent, Tier as _, Written};
 use crate::store::wrapped::{Call, Count, Gate, Wrapped};
-use crate::store::{DiskTier, Notice, S3Error, TierError};
+use crate::store::{DiskTier, NoticePeriod, S3Error, TierError};
 
 const MIB: usize = 1 << 20;
 
@@ -68,7 +68,7 @@ impl World {
             let fault = *present.lock().unwrap();
             fault.map_or(Ok(()), |fault| Err(fault()))
         });
-        let limits = Limits {
+        let limits = TierLimits {
             memory: 16 * MIB as u64,
             disk,
         };
@@ -166,7 +166,7 @@ async fn what_many_want_is_fetched_once_and_the_rest_follows() {
 
     let wanted = extent(&key, content.len(), 5 * MIB..5 * MIB + 9);
     let wanted = [wanted];
-    let all = futures_util::future::join_all((0..20).map(|_| world.tiers.bring(&wanted)));
+    let all = futures_util::future::join_all((0..20).map(|_| world.tiers.fetch_local(&wanted)));
     let open = async {
         tokio::task::yield_now().await;
         world.gate.set_shut(false);
@@ -183,7 +183,7 @@ async fn what_many_want_is_fetched_once_and_the_rest_follows() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_memory_has_is_a_part_of_the_copy() {
+async fn a_part_in_memory_becomes_part_of_the_copy() {
     let world = World::start();
     let content = noise(3, 9 * MIB);
     let key = world.put(&content);
@@ -199,15 +199,16 @@ async fn what_memory_has_is_a_part_of_the_copy() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reader_that_goes_away_takes_nothing_from_the_others() {
+async fn a_cancelled_reader_does_not_cancel_the_fetch_of_others() {
     let world = World::start();
     let content = noise(2, 100_000);
     let key = world.put(&content);
     world.gate.set_shut(true);
     let wanted = [extent(&key, content.len(), 0..1)];
 
-    let gone = tokio::time::timeout(Duration::from_millis(20), world.tiers.bring(&wanted)).await;
-    let stays = world.tiers.bring(&wanted);
+    let gone =
+        tokio::time::timeout(Duration::from_millis(20), world.tiers.fetch_local(&wanted)).await;
+    let stays = world.tiers.fetch_local(&wanted);
     let open = async { world.gate.set_shut(false) };
     let (stays, ()) = tokio::join!(stays, open);
 
@@ -216,7 +217,7 @@ async fn a_reader_that_goes_away_takes_nothing_from_the_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_published_is_near_and_survives_the_loss_of_the_disk() {
+async fn published_segments_are_cached_and_survive_the_loss_of_the_disk() {
     let world = World::start();
     let content = noise(3, 300_000);
     let new = new_segment(&world.directory.path().join("tmp"), &content);
@@ -231,7 +232,7 @@ async fn what_is_published_is_near_and_survives_the_loss_of_the_disk() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_what_is_published_as_much_is_near_as_there_is_room_for() {
+async fn as_many_published_segments_are_cached_as_fit() {
     let world = World::start_in(tempfile::tempdir().unwrap(), 8 * MIB as u64);
     let lens = [(0, 1), (1, 5), (2, 1), (3, 2), (4, 1), (5, 1)];
     let contents = lens.map(|(seed, mib)| noise(seed, mib * MIB));
@@ -326,7 +327,7 @@ async fn a_disk_that_takes_nothing_fails_no_read_and_no_publish() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_copy_that_is_cut_is_fetched_anew() {
+async fn a_truncated_copy_is_fetched_again() {
     let world = World::start();
     let content = noise(6, 200_000);
     let key = world.put(&content);
@@ -343,7 +344,7 @@ async fn a_copy_that_is_cut_is_fetched_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_comes_next_is_fetched_before_it_is_asked_for() {
+async fn segments_are_fetched_ahead() {
     let world = World::start();
     let contents: Vec<_> = (0..4).map(|seed| noise(20 + seed, 100_000)).collect();
     let keys: Vec<_> = contents.iter().map(|content| world.put(content)).collect();
@@ -352,7 +353,7 @@ async fn what_comes_next_is_fetched_before_it_is_asked_for() {
         .map(|key| extent(key, 100_000, 0..100_000))
         .collect();
 
-    world.tiers.bring_soon(&extents);
+    world.tiers.fetch_local_soon(&extents);
     eventually(|| keys.iter().all(|key| world.copy(key).exists())).await;
 
     assert_eq!(world.reads.take(), 4);
@@ -389,7 +390,7 @@ async fn what_is_fetched_at_once_takes_no_more_room_than_there_is_and_leaves_cop
         world.gate.set_shut(false);
         taken
     };
-    let (brought, taken_meanwhile) = tokio::join!(world.tiers.bring(&wanted), look);
+    let (brought, taken_meanwhile) = tokio::join!(world.tiers.fetch_local(&wanted), look);
 
     brought.unwrap();
     assert!(taken_meanwhile <= 10 * MIB as u64, "{taken_meanwhile}");

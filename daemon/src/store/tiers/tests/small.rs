@@ -51,7 +51,7 @@ const REFUSALS: [fn() -> S3Error; 4] = [
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bucket_that_refuses_the_daemon_takes_away_nothing_that_has_a_copy() {
+async fn copies_are_served_while_the_bucket_refuses_the_daemon() {
     let mut world = World::start();
     let (pointer, manifest) = (Key::pointer(&shelf()), manifest());
     world.tiers.swap(&pointer, None, b"1").unwrap();
@@ -66,7 +66,7 @@ async fn a_bucket_that_refuses_the_daemon_takes_away_nothing_that_has_a_copy() {
         let present = world.tiers.read_whole(&manifest).unwrap().unwrap();
         assert_eq!(present.bytes, b"manifest");
         assert!(world.tiers.stat(&manifest).unwrap().is_some());
-        let listed = world.tiers.list(&shelf(), Part::Manifests).unwrap();
+        let listed = world.tiers.list(&shelf(), ShelfPart::Manifests).unwrap();
         assert_eq!(listed.len(), 1);
         assert_eq!(world.tiers.repositories().unwrap().len(), 1);
         // A write must fail.
@@ -79,15 +79,15 @@ async fn a_bucket_that_refuses_the_daemon_takes_away_nothing_that_has_a_copy() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_manifest_counts_as_there_for_a_fourth_of_the_notice() {
+async fn a_manifest_counts_as_existing_for_a_fourth_of_the_notice_period() {
     let world = World::start();
     world.tiers.create(&manifest(), b"manifest").unwrap();
     let at = |name: &str| world.directory.path().join(name);
     let local = DiskTier::create(&at("other-disk"), &at("other-tmp")).unwrap();
-    let limits = Limits { memory: 0, disk: 0 };
+    let limits = TierLimits { memory: 0, disk: 0 };
     let local = (local, at("other-tmp"));
     let other = Tiers::new(Arc::new(world.bucket()), local, limits);
-    let other = other.with_notice(Notice(Duration::from_secs(8)));
+    let other = other.with_notice(NoticePeriod(Duration::from_secs(8)));
 
     let seen = Instant::now();
     assert!(other.stat(&manifest()).unwrap().is_some());
@@ -100,7 +100,7 @@ async fn a_manifest_counts_as_there_for_a_fourth_of_the_notice() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_silent_bucket_keeps_nobody_waiting_for_what_has_a_copy() {
+async fn copies_are_served_while_the_bucket_is_silent() {
     let world = World::start();
     let pointer = Key::pointer(&shelf());
     world.tiers.swap(&pointer, None, b"old").unwrap();
@@ -116,7 +116,11 @@ async fn a_silent_bucket_keeps_nobody_waiting_for_what_has_a_copy() {
         assert_eq!(read(&world.tiers), b"old");
         assert!(world.tiers.stat(&manifest).unwrap().is_some());
     }
-    assert_eq!(world.whole_reads.take(), 1, "an overdue request is not repeated");
+    assert_eq!(
+        world.whole_reads.take(),
+        1,
+        "an overdue request is not repeated"
+    );
 
     // The late answer is not lost.
     world.small_gate.set_shut(false);
@@ -126,7 +130,7 @@ async fn a_silent_bucket_keeps_nobody_waiting_for_what_has_a_copy() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_late_answer_does_not_replace_what_was_written_meanwhile() {
+async fn a_late_answer_does_not_replace_a_newer_write() {
     let world = World::start();
     let pointer = Key::pointer(&shelf());
     world.tiers.swap(&pointer, None, b"1").unwrap();
@@ -146,7 +150,7 @@ async fn a_late_answer_does_not_replace_what_was_written_meanwhile() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pointer_is_asked_for_once_a_second_and_a_manifest_once() {
+async fn a_pointer_is_read_once_a_second_and_a_manifest_once() {
     let world = World::start();
     let pointer = Key::pointer(&shelf());
     world.tiers.swap(&pointer, None, b"1").unwrap();
@@ -165,7 +169,7 @@ async fn a_pointer_is_asked_for_once_a_second_and_a_manifest_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_looks_at_a_lease_sees_what_is_published_by_then() {
+async fn reading_a_lease_drops_the_remembered_pointer() {
     let world = World::start();
     let (pointer, lease) = (Key::pointer(&shelf()), Key::lease(&shelf()));
     world.tiers.swap(&pointer, None, b"old").unwrap();

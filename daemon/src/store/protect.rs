@@ -14,18 +14,18 @@ use super::tier::Version;
 use super::{Store, StoreError};
 
 /// How often the publisher reads a deletion notice that has an object it needs.
-const PERIOD: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The proof, valid for a short time, that the objects of a publish exist and that no deletion
 /// notice has them.
 #[derive(Debug)]
-pub(crate) struct Secured {
+pub(crate) struct Protection {
     deletions: Deletions,
     /// When the publisher began to read the deletion notice, by the store's clock.
     read_at: Duration,
 }
 
-impl Secured {
+impl Protection {
     /// Returns whether a deleted snapshot had this id. Ids are not used again.
     pub(crate) fn is_used(&self, id: SnapshotId) -> bool {
         self.deletions.is_used(id)
@@ -37,12 +37,12 @@ impl Store {
     /// no collector is about to delete them. Waits while a deletion notice has one of them. Blocks.
     ///
     /// Returns [`StoreError::Gone`] if an object doesn't exist: the snapshot has to be built again.
-    pub(crate) fn secure(
+    pub(crate) fn protect(
         &self,
         repo: &RepoName,
         (snapshot, segments): (Option<SnapshotId>, &HashSet<SegmentId>),
         is_stopping: impl Fn() -> bool,
-    ) -> Result<Secured, StoreError> {
+    ) -> Result<Protection, StoreError> {
         let is_wanted = |deletions: &Deletions| {
             snapshot.is_some_and(|id| deletions.snapshots.contains(&id))
                 || deletions.segments.iter().any(|id| segments.contains(id))
@@ -50,12 +50,12 @@ impl Store {
         // The notice is read first and the objects are looked for afterwards. A collector that
         // deletes without this publisher having seen its notice must have deleted before the read,
         // and then an object is missing here.
-        let secured = self.unannounced(repo, is_wanted, is_stopping)?;
+        let protection = self.wait_for_notice(repo, is_wanted, is_stopping)?;
         let gone = |key: Key| Err(StoreError::Gone { key: key.boxed() });
         let shelf = self.shelf(repo);
         if let Some(id) = snapshot {
             let key = Key::manifest(&shelf, id);
-            if self.authority().stat(&key)?.is_none() {
+            if self.authoritative_tier().stat(&key)?.is_none() {
                 return gone(key);
             }
         }
@@ -65,17 +65,17 @@ impl Store {
                 return gone(Key::segment(&shelf, id));
             }
         }
-        Ok(secured)
+        Ok(protection)
     }
 
     /// Reads the deletion notice until it has no object that this publish needs, or until its
     /// collector must have ended.
-    fn unannounced(
+    fn wait_for_notice(
         &self,
         repo: &RepoName,
         is_wanted: impl Fn(&Deletions) -> bool,
         is_stopping: impl Fn() -> bool,
-    ) -> Result<Secured, StoreError> {
+    ) -> Result<Protection, StoreError> {
         let mut seen: Option<(Option<Version>, Duration)> = None;
         loop {
             // Taken before the read: all deadlines of the publisher count from here, and must not
@@ -88,15 +88,15 @@ impl Store {
                 Some((of, since)) if *of == version => *since,
                 _ => self.clock.now(),
             };
-            let has_ended = read_at.saturating_sub(since) > self.notice.announced();
+            let has_ended = read_at.saturating_sub(since) > self.notice.lifetime();
             if has_ended || !is_wanted(&deletions) {
-                return Ok(Secured { deletions, read_at });
+                return Ok(Protection { deletions, read_at });
             }
             seen = Some((version, since));
             if is_stopping() {
                 return Err(StoreError::Stopping);
             }
-            self.clock.pause(PERIOD.min(self.notice.0));
+            self.clock.pause(POLL_INTERVAL.min(self.notice.0));
         }
     }
 
@@ -106,7 +106,7 @@ impl Store {
         repo: &RepoName,
     ) -> Result<(Deletions, Option<Version>), StoreError> {
         let key = Key::deletions(&self.shelf(repo));
-        match self.authority().read_whole(&key)? {
+        match self.authoritative_tier().read_whole(&key)? {
             Some(found) => {
                 let deletions = parse(&key, &found.bytes, Deletions::parse)?;
                 Ok((deletions, Some(found.version)))
@@ -116,8 +116,12 @@ impl Store {
     }
 
     /// Refuses a write that would begin later than `limit` after the deletion notice was read.
-    pub(super) fn check_time(&self, secured: &Secured, limit: Duration) -> Result<(), StoreError> {
-        if self.clock.now().saturating_sub(secured.read_at) > limit {
+    pub(super) fn check_time(
+        &self,
+        protection: &Protection,
+        limit: Duration,
+    ) -> Result<(), StoreError> {
+        if self.clock.now().saturating_sub(protection.read_at) > limit {
             return Err(StoreError::TooSlow);
         }
         Ok(())

@@ -10,7 +10,7 @@ use cachewfs_format::{RepoName, SegmentId};
 use futures_util::future::BoxFuture;
 
 use crate::store::TierError;
-use crate::store::key::{Key, Part, Shelf};
+use crate::store::key::{Key, Shelf, ShelfPart};
 use crate::store::reads::Reads;
 use crate::store::tier::{Extent, Listed, NewSegment, Stat, Tier, Version, Whole, Written};
 
@@ -19,12 +19,12 @@ const TRIES: usize = 200;
 
 /// A tier whose failed calls are retried.
 #[derive(Debug)]
-pub(super) struct Patient<'a> {
+pub(super) struct Retrying<'a> {
     tier: &'a dyn Tier,
     failures: AtomicUsize,
 }
 
-impl<'a> Patient<'a> {
+impl<'a> Retrying<'a> {
     pub(super) fn new(tier: &'a dyn Tier) -> Self {
         let failures = AtomicUsize::new(0);
         Self { tier, failures }
@@ -73,12 +73,15 @@ impl<'a> Patient<'a> {
     ) -> Result<T, TierError> {
         loop {
             let (told, near) = self.try_until(|| call(self.tier))?;
-            let (_, there) = self.try_until(|| call(self.tier.authority()))?;
+            let (_, there) = self.try_until(|| call(self.tier.authoritative_tier()))?;
             if near == there {
                 return Ok(told);
             }
             let failed = self.failures.fetch_add(1, Ordering::SeqCst);
-            assert!(failed < TRIES * TRIES, "the tier doesn't agree with its authoritative tier");
+            assert!(
+                failed < TRIES * TRIES,
+                "the tier doesn't agree with its authoritative tier"
+            );
         }
     }
 
@@ -97,8 +100,8 @@ impl<'a> Patient<'a> {
         {
             return written;
         }
-        let authority = self.tier.authority();
-        let present = self.try_until(|| authority.read_whole(key))?;
+        let authoritative = self.tier.authoritative_tier();
+        let present = self.try_until(|| authoritative.read_whole(key))?;
         if present.is_some_and(|present| present.bytes == bytes) {
             return Ok(Written::New);
         }
@@ -129,7 +132,7 @@ pub(super) fn copies(segments: &[NewSegment]) -> Vec<NewSegment> {
     segments.iter().map(copy).collect()
 }
 
-impl Tier for Patient<'_> {
+impl Tier for Retrying<'_> {
     fn reads(&self) -> Arc<Reads> {
         self.tier.reads()
     }
@@ -142,28 +145,28 @@ impl Tier for Patient<'_> {
         self.tier.read_now(key, offset, into)
     }
 
-    fn bring<'a>(&'a self, wanted: &'a [Extent]) -> BoxFuture<'a, Result<(), TierError>> {
+    fn fetch_local<'a>(&'a self, wanted: &'a [Extent]) -> BoxFuture<'a, Result<(), TierError>> {
         Box::pin(async move {
-            let mut outcome = self.tier.bring(wanted).await;
+            let mut outcome = self.tier.fetch_local(wanted).await;
             for _ in 1..TRIES {
                 if !self.has_failed(&outcome) {
                     break;
                 }
-                outcome = self.tier.bring(wanted).await;
+                outcome = self.tier.fetch_local(wanted).await;
             }
             outcome
         })
     }
 
-    fn bring_soon(&self, wanted: &[Extent]) {
-        self.tier.bring_soon(wanted);
+    fn fetch_local_soon(&self, wanted: &[Extent]) {
+        self.tier.fetch_local_soon(wanted);
     }
 
     fn read_whole(&self, key: &Key) -> Result<Option<Whole>, TierError> {
         self.try_until(|| self.tier.read_whole(key))
     }
 
-    fn read_lately(&self, keys: &[Key]) -> Vec<Result<Option<Whole>, TierError>> {
+    fn read_recent(&self, keys: &[Key]) -> Vec<Result<Option<Whole>, TierError>> {
         let retry = |(key, read)| {
             if self.has_failed(&read) {
                 self.read_whole(key)
@@ -172,7 +175,7 @@ impl Tier for Patient<'_> {
             }
         };
         keys.iter()
-            .zip(self.tier.read_lately(keys))
+            .zip(self.tier.read_recent(keys))
             .map(retry)
             .collect()
     }
@@ -210,7 +213,7 @@ impl Tier for Patient<'_> {
         self.try_until(|| self.tier.stat(key))
     }
 
-    fn list(&self, shelf: &Shelf, part: Part) -> Result<Vec<Listed>, TierError> {
+    fn list(&self, shelf: &Shelf, part: ShelfPart) -> Result<Vec<Listed>, TierError> {
         self.try_until_true(|tier| {
             let mut listed = tier.list(shelf, part)?;
             listed.sort_by_key(|listed| listed.object);
@@ -227,8 +230,8 @@ impl Tier for Patient<'_> {
         })
     }
 
-    fn authority(&self) -> &dyn Tier {
-        self.tier.authority()
+    fn authoritative_tier(&self) -> &dyn Tier {
+        self.tier.authoritative_tier()
     }
 
     fn delete(&self, keys: &[Key]) -> Result<(), TierError> {

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 /// Returns the results of `work` in the order of `items`. At most `limit` run at the same time.
 /// Blocks.
-pub(crate) fn map_at_once<T: Sync, R: Send>(
+pub(crate) fn map_concurrently<T: Sync, R: Send>(
     items: &[T],
     limit: usize,
     work: impl Fn(&T) -> R + Sync,
@@ -36,10 +36,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_are_worked_on_and_stay_in_order() {
+    fn results_are_in_the_order_of_the_items() {
         let items: Vec<usize> = (0..1000).collect();
 
-        assert_eq!(map_at_once(&items, 8, |item| *item), items);
-        assert_eq!(map_at_once(&[0; 0], 8, |item| *item), [0; 0]);
+        assert_eq!(map_concurrently(&items, 8, |item| *item), items);
+        assert_eq!(map_concurrently(&[0; 0], 8, |item| *item), [0; 0]);
     }
 }
