@@ -135,7 +135,9 @@ impl<'a> SegmentReader<'a> {
         decode: impl Fn(&[u8]) -> cachewfs_format::Result<T>,
     ) -> Result<T, StoreError> {
         let tier = self.store.tier();
-        // If the tier has no copies to drop, the damage is in the authoritative tier.
+        // The first read may just have made a copy of a segment that is damaged in the bucket. So
+        // only a read of the bucket itself tells which of the two is damaged. If the tier has no
+        // copies to drop, this was such a read.
         match self.read_in((tier, self.len), &range, &decode) {
             Err(StoreError::BadSegment { .. } | StoreError::Tier(TierError::Truncated { .. }))
                 if tier.drop_copies(self.key) =>

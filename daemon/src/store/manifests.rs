@@ -58,7 +58,8 @@ impl Store {
         let is_good = match &read {
             Ok(Some((_, digest))) => fits(digest),
             Err(StoreError::Unreadable { .. } | StoreError::Misplaced { .. }) => false,
-            // A missing manifest or an outage is not damage: the copy would have been read.
+            // Besides damage, a copy may be of a snapshot that another daemon deleted and published
+            // again. A missing manifest or an outage is neither: the copy would have been read.
             Ok(None) | Err(_) => true,
         };
         let key = Key::manifest(&self.shelf(repo), snapshot);

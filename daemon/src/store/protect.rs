@@ -47,10 +47,10 @@ impl Store {
             snapshot.is_some_and(|id| deletions.snapshots.contains(&id))
                 || deletions.segments.iter().any(|id| segments.contains(id))
         };
-        // The notice is read first and the objects are looked for afterwards. A collector that
-        // deletes without this publisher having seen its notice must have deleted before the read,
-        // and then an object is missing here.
-        let protection = self.wait_for_notice(repo, is_wanted, is_stopping)?;
+        // The notice is read first and the objects are looked for afterwards. If a notice was
+        // withdrawn before the read, its deletions are over, and a deleted object is missing here.
+        // If a notice comes after the read, its collector finds the manifest at its second look.
+        let protection = self.wait_out_notice(repo, is_wanted, is_stopping)?;
         let gone = |key: Key| Err(StoreError::Gone { key: key.boxed() });
         let shelf = self.shelf(repo);
         if let Some(id) = snapshot {
@@ -70,7 +70,7 @@ impl Store {
 
     /// Reads the deletion notice until it has no object that this publish needs, or until its
     /// collector must have ended.
-    fn wait_for_notice(
+    fn wait_out_notice(
         &self,
         repo: &RepoName,
         is_wanted: impl Fn(&Deletions) -> bool,

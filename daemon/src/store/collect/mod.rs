@@ -240,8 +240,8 @@ impl Store {
         id: SnapshotId,
         named: &mut HashSet<SegmentId>,
     ) -> Result<(), StoreError> {
-        // Never a local copy: a stale or damaged one could name fewer segments, and the others
-        // would be deleted.
+        // Never a local copy: a stale or damaged one could name other segments, and the named ones
+        // would be deleted. This costs one request for each kept snapshot.
         if let Some((manifest, _)) = self.authoritative_manifest(repo, id)? {
             named.extend(manifest.segments());
         }

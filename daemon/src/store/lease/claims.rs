@@ -105,6 +105,8 @@ impl Leases {
                 } => (last_token, has_expired),
             };
             let what = "its token can't get any higher";
+            // Above the fence too, because the lease object may have been lost or replaced since
+            // the pointer was published.
             let token = last_token.max(fence).checked_add(1);
             let token = token.ok_or(LeaseError::Invalid { what })?;
             let record = LeaseRecord::new(self.me.clone(), token, ttl);

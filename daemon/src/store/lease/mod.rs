@@ -13,7 +13,8 @@
 //!
 //! No two clocks are compared. Each renewal changes the object. A daemon that has seen the same
 //! bytes for the time to live, by its own clock, may take the lease over. The holder counts its
-//! time to live from before it sent the bytes, so it always stops believing in its lease first.
+//! time to live from before it sent the bytes, so it stops believing in its lease first
+//! if their clocks run at the same speed.
 
 mod claims;
 mod error;

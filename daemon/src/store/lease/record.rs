@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::Holder;
 use super::error::LeaseError;
 
-/// At most how long a lease may run. After a crash, no daemon would publish for as long.
+/// The longest time to live of a lease. After a crash, no daemon publishes for as long.
 pub(crate) const MAX_TTL: Duration = Duration::from_hours(1);
 
 /// At most this many bytes of a lease object: ten times as many as are written.

@@ -22,7 +22,7 @@ const MAX_PARTS: u64 = 9_000;
 /// At most this many parts of all uploads are sent at the same time, because each is in memory.
 const MAX_PARTS_AT_ONCE: usize = 6;
 
-/// TierLimits the memory of all uploads together.
+/// Limits the memory of all uploads together.
 #[derive(Debug)]
 pub(super) struct UploadPermits(Semaphore);
 

@@ -35,6 +35,7 @@ impl Tiers {
         if !(is_one || space.takes_beside_others(len)) || !space.reserve_for(&first.file, len) {
             // A single segment that is too long for the limit gets no copy.
             if !is_one {
+                // Halved until they fit: a few large batches need fewer syncs than single segments.
                 let others = segments.split_off(segments.len() / 2);
                 self.keep_segments(shelf, segments);
                 self.keep_segments(shelf, others);

@@ -18,7 +18,7 @@ const MAX_MANIFESTS: NonZeroUsize = NonZeroUsize::new(4096).expect("4096 is not 
 
 type StatCache = LruCache<Key, (Instant, Stat)>;
 
-/// SeenManifests that existed when the bucket was last asked.
+/// Manifests that existed when the bucket was last asked.
 #[derive(Clone, Debug)]
 pub(super) struct SeenManifests {
     known: Arc<Mutex<StatCache>>,

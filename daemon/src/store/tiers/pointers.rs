@@ -24,7 +24,7 @@ const MAX_POINTERS: NonZeroUsize = NonZeroUsize::new(4096).expect("4096 is not 0
 /// At most this many pointers are read from the bucket at the same time for a listing.
 const MAX_READERS: usize = 16;
 
-/// CachedPointers as they were last read.
+/// Pointers as they were last read.
 #[derive(Clone, Debug)]
 pub(super) struct CachedPointers(Arc<Mutex<LruCache<Key, CachedPointer>>>);
 

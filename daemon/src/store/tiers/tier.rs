@@ -363,6 +363,7 @@ impl Tier for Tiers {
 
     fn delete_shelf(&self, shelf: &Shelf) -> Result<(), TierError> {
         self.remote().delete_shelf(shelf)?;
+        // One by one, so that the copies are no longer counted.
         for part in [ShelfPart::Manifests, ShelfPart::Segments] {
             for listed in self.local().list(shelf, part)? {
                 self.fetcher
@@ -386,6 +387,8 @@ impl Tier for Tiers {
         let key = Key::segment(shelf, id);
         self.drop_damaged(&key);
         self.remote().set_aside(shelf, id)?;
+        // Remembered, because a copy of the damaged segment may still be in flight. It is dropped
+        // once the segment is stored again.
         self.lock_set_aside().insert(key);
         Ok(())
     }

@@ -215,6 +215,7 @@ impl Space {
         self.remove_evicted();
         let lacks = self.volume().is_some_and(|volume| lack(0, volume, 0) > 0);
         let is_short = lacks && self.lock().bytes == 0;
+        // Only if all complete copies are gone: they make way before the ones that are being made.
         self.is_short.store(is_short, Ordering::Relaxed);
     }
 
