@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::{Access, AuthError, NewToken};
-use crate::collection::{CollectionReport, collect_by_order};
+use crate::collection::{CollectionReport, collect_on_demand};
 use crate::config::{Config, ConfigError, LiveConfig};
 use crate::http;
 use crate::listener::{self, Listener, Tls, TlsError};
@@ -143,7 +143,7 @@ impl Daemon {
         each: impl FnMut(CollectionReport),
     ) -> Result<(), StartError> {
         config.check()?;
-        collect_by_order(config, (repos, is_dry_run), each).await
+        collect_on_demand(config, (repos, is_dry_run), each).await
     }
 
     /// Starts the daemon in the current tokio runtime, which must have several threads. It serves

@@ -18,9 +18,9 @@ use cachewfs_format::{
     TocPlace, TocSegment,
 };
 
-use crate::at_once::map_at_once;
 use crate::background::in_background;
 use crate::config::Config;
+use crate::map_concurrently::map_concurrently;
 use crate::mirror::{
     Git, GitError, MirrorError, Upstream, create_mirror, head_of_upstream, missing_objects,
     move_into_place, update,
@@ -144,7 +144,7 @@ impl Restore<'_> {
                 first_error.set(error).ok();
             }
         };
-        in_background(|| map_at_once(&files, FILES_AT_ONCE, write));
+        in_background(|| map_concurrently(&files, FILES_AT_ONCE, write));
         first_error.into_inner().map_or(Ok(()), Err)
     }
 

@@ -50,7 +50,7 @@ impl RangeSource for Archive {
     }
 
     async fn bring(&self, range: Range<u64>) -> Result<(), ApiError> {
-        Ok(self.bring(range).await?)
+        Ok(self.fetch_local(range).await?)
     }
 }
 
@@ -131,7 +131,7 @@ impl ArchiveReader {
         // In another thread, because it looks at the disk. Nobody waits for the result: if it
         // fails, `read` fetches the bytes itself.
         drop(tokio::task::spawn_blocking(move || {
-            archive.bring_soon(soon);
+            archive.fetch_local_soon(soon);
         }));
     }
 }

@@ -36,8 +36,8 @@ pub(super) async fn list(
         let mut repositories = all(&app)?;
         repositories.retain(|repo, _| may_read(&app, &caller, repo));
         let (names, mirrored): (Vec<_>, Vec<_>) = repositories.into_iter().unzip();
-        let pointers = app.store.pointers_lately(&names);
-        let lfs = app.store_of(ArchiveKind::Lfs).pointers_lately(&names);
+        let pointers = app.store.recent_pointers(&names);
+        let lfs = app.store_of(ArchiveKind::Lfs).recent_pointers(&names);
         let mut described = Vec::new();
         for (((repo, mirrored), pointer), lfs) in names.iter().zip(mirrored).zip(pointers).zip(lfs)
         {
@@ -78,7 +78,7 @@ pub(super) fn unless_away(
     pointer: Result<Option<Pointer>, StoreError>,
 ) -> Result<Option<Pointer>, StoreError> {
     match pointer {
-        Err(StoreError::Tier(error)) if error.is_of_bucket() => Ok(None),
+        Err(StoreError::Tier(error)) if error.is_bucket_failure() => Ok(None),
         pointer => pointer,
     }
 }

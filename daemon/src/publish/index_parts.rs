@@ -34,7 +34,7 @@ impl<'a> IndexParts<'a> {
         let (store, repo) = (self.of.store, self.of.repo);
         if self.read.is_multiple_of(PARTS_AT_ONCE) {
             let soon = self.runs.iter().skip(self.read).take(PARTS_AT_ONCE);
-            store.bring_soon(repo, soon.map(|run| run.index_part.segment));
+            store.fetch_local_soon(repo, soon.map(|run| run.index_part.segment));
         }
         self.read += 1;
         Ok(read_file(store, repo, &run.index_part)?)

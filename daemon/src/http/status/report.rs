@@ -12,12 +12,12 @@ use tokio::sync::Mutex;
 use tracing::debug;
 
 use super::snapshots::{SnapshotReport, SnapshotReports, of_pointer};
-use crate::at_once::map_at_once;
 use crate::clock::seconds_since_epoch;
 use crate::error_chain::chain;
 use crate::http::error::ApiError;
 use crate::http::repos;
 use crate::http::routes::App;
+use crate::map_concurrently::map_concurrently;
 use crate::readiness::Readiness;
 use crate::repository::{Doing, MirrorState, Repository};
 use crate::store::{Store, StoreError};
@@ -179,11 +179,12 @@ fn make(app: &App, known: &SnapshotReports) -> Report {
         .iter()
         .map(|repository| repository.name().clone())
         .collect();
-    let pointers = app.store.pointers_lately(&names);
+    let pointers = app.store.recent_pointers(&names);
     let with_pointers: Vec<_> = repositories.into_iter().zip(pointers).collect();
-    let mut repositories = map_at_once(&with_pointers, MAX_READERS, |(repository, pointer)| {
-        describe((app, known), repository, pointer.as_ref())
-    });
+    let mut repositories =
+        map_concurrently(&with_pointers, MAX_READERS, |(repository, pointer)| {
+            describe((app, known), repository, pointer.as_ref())
+        });
     let elsewhere = elsewhere(app);
     let repositories_total = repositories_total + elsewhere.len();
     repositories.extend(
@@ -275,7 +276,7 @@ fn elsewhere(app: &App) -> Vec<RepositoryReport> {
     });
     let without = all.into_iter().filter(|(_, mirrored)| mirrored.is_none());
     let names: Vec<RepoName> = without.map(|(repo, _)| repo).collect();
-    let pointers = app.store.pointers_lately(&names).into_iter();
+    let pointers = app.store.recent_pointers(&names).into_iter();
     let described = names
         .into_iter()
         .zip(pointers)
