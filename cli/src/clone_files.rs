@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn values_cannot_leave_their_quotes() {
+    fn values_are_escaped_in_their_quotes() {
         let config = String::from_utf8(config("https://h/\"\n[x]", None)).unwrap();
         assert!(config.contains(r#"url = "https://h/\"\n[x]""#));
     }

@@ -21,7 +21,7 @@ pub(crate) fn is_background() -> bool {
 
 /// Runs this program again with the same arguments, in a session of its own; returns when its mount
 /// works, or with what it said when it failed.
-pub(crate) fn run_again() -> Result<()> {
+pub(crate) fn start_background() -> Result<()> {
     let program = std::env::current_exe().context("can't find this program")?;
     let mut command = Command::new(program);
     // The helper knows what it is by its name.
@@ -59,7 +59,7 @@ pub(crate) fn leave_session() {
 }
 
 /// Tells the process in the foreground that the mount works, and lets go of its terminal.
-pub(crate) fn announce() -> Result<()> {
+pub(crate) fn report_ready() -> Result<()> {
     io::stdout().write_all(READY)?;
     io::stdout().flush()?;
     let null = File::options().read(true).write(true).open("/dev/null")?;

@@ -21,7 +21,7 @@ pub(crate) enum CliError {
     },
     /// A mount is in the mount table, but can't be asked.
     #[error("can't ask the mount at {mount_point}")]
-    CantAsk {
+    CantConnect {
         /// The mount point.
         mount_point: String,
         /// Why not.
@@ -131,25 +131,25 @@ fn print(error: &anyhow::Error) {
 
 fn code_and_hint(error: &anyhow::Error) -> (u8, Option<&'static str>) {
     if let Some(error) = error.downcast_ref::<CliError>() {
-        return of_cli(error);
+        return cli_code_and_hint(error);
     }
     if let Some(error) = error.downcast_ref::<ClientError>() {
-        return of_client(error);
+        return client_code_and_hint(error);
     }
     match error.downcast_ref::<MountError>() {
-        Some(error) => (FAILED, of_mount(error)),
+        Some(error) => (FAILED, mount_hint(error)),
         None => (FAILED, None),
     }
 }
 
-fn of_cli(error: &CliError) -> (u8, Option<&'static str>) {
+fn cli_code_and_hint(error: &CliError) -> (u8, Option<&'static str>) {
     match error {
         CliError::NoMount => (
             NO_MOUNT,
             Some("start one: cachewfs mount http://HOST:PORT MOUNTPOINT"),
         ),
         CliError::SeveralMounts { .. } => (USAGE, Some("say which: --mount MOUNTPOINT")),
-        CliError::CantAsk { source, .. } => (NO_MOUNT, Some(of_connect(source))),
+        CliError::CantConnect { source, .. } => (NO_MOUNT, Some(connect_hint(source))),
         CliError::ForeignMount { .. } => (NO_MOUNT, Some("ask as that user")),
         CliError::BadUrl { .. } => (
             USAGE,
@@ -168,22 +168,22 @@ fn of_cli(error: &CliError) -> (u8, Option<&'static str>) {
     }
 }
 
-fn of_connect(error: &ConnectError) -> &'static str {
+fn connect_hint(error: &ConnectError) -> &'static str {
     match error {
         ConnectError::Dead(_) => {
             "unmount it (umount MOUNTPOINT), then mount again: nothing is lost"
         }
-        ConnectError::Place(_) => PLACE_HINT,
+        ConnectError::Place(_) => SOCKET_DIRECTORY_HINT,
         ConnectError::Stranger { .. } => "tell an administrator: that user poses as the mount",
         ConnectError::Denied => "ask as that user or as root, or mount with -o allow_other",
     }
 }
 
 /// The way out if the directory for control sockets can't be trusted.
-const PLACE_HINT: &str = "set XDG_RUNTIME_DIR to a directory of yours with mode 0700, such as \
+const SOCKET_DIRECTORY_HINT: &str = "set XDG_RUNTIME_DIR to a directory of yours with mode 0700, such as \
                           /run/user/UID, or have the directory removed: rm -r";
 
-fn of_client(error: &ClientError) -> (u8, Option<&'static str>) {
+fn client_code_and_hint(error: &ClientError) -> (u8, Option<&'static str>) {
     match error {
         ClientError::Failed(message) if message.contains("there is no repository") => (
             NO_REPOSITORY,
@@ -197,7 +197,7 @@ fn of_client(error: &ClientError) -> (u8, Option<&'static str>) {
     }
 }
 
-fn of_mount(error: &MountError) -> Option<&'static str> {
+fn mount_hint(error: &MountError) -> Option<&'static str> {
     match error {
         MountError::MountPoint { .. } => Some("make the directory first: mkdir MOUNTPOINT"),
         MountError::Cache { .. } => {
@@ -210,7 +210,7 @@ fn of_mount(error: &MountError) -> Option<&'static str> {
             Some("name a file that has the daemon's token: -o token_file=FILE")
         }
         MountError::Control { source, .. } => match source {
-            BindError::Place(_) => Some(PLACE_HINT),
+            BindError::Place(_) => Some(SOCKET_DIRECTORY_HINT),
             BindError::InUse | BindError::Io(_) => None,
         },
         MountError::Http(_) | MountError::Session(_) => None,

@@ -30,9 +30,9 @@ const FOREIGN_VARIABLES: &[&str] = &[
 ];
 
 /// git and the processes that it starts: a checkout has workers, which would go on writing.
-struct Group(Option<Pid>);
+struct ProcessGroup(Option<Pid>);
 
-impl Drop for Group {
+impl Drop for ProcessGroup {
     fn drop(&mut self) {
         if let Some(leader) = self.0 {
             // Fails where all of them have ended.
@@ -73,7 +73,7 @@ pub(crate) async fn run(
         .spawn()
         .context("can't run git: is it installed?")?;
     let leader = child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?));
-    let mut group = Group(leader);
+    let mut group = ProcessGroup(leader);
     let output = child.wait_with_output().await?;
     group.0 = None;
     if output.status.success() {

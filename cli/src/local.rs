@@ -12,7 +12,7 @@ use crate::error::CliError;
 
 /// A daemon that runs in this process, and the token without which it answers nobody.
 #[derive(Debug)]
-pub(crate) struct Embedded {
+pub(crate) struct EmbeddedDaemon {
     running: Running,
     token: SecretToken,
 }
@@ -44,14 +44,14 @@ pub(crate) fn config(directory: &Path, upstreams: &[String]) -> Result<Config> {
 
 /// Starts a daemon that answers this process alone: other users of the machine, and web pages in their
 /// browsers, reach its address too. Its token is made for this run, and is nowhere but in memory.
-pub(crate) async fn start(config: Config) -> Result<Embedded> {
+pub(crate) async fn start(config: Config) -> Result<EmbeddedDaemon> {
     let token = NewToken::generate().context("there are no random numbers")?;
     let running = Daemon::start_for_one(config, &token).await?;
     let token = SecretToken::new(token.secret()).context("the token can't be sent")?;
-    Ok(Embedded { running, token })
+    Ok(EmbeddedDaemon { running, token })
 }
 
-impl Embedded {
+impl EmbeddedDaemon {
     /// The URL that it serves at.
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.running.address)

@@ -19,7 +19,7 @@ use crate::remote::without_secrets;
 
 /// What `-o` can say.
 #[derive(Debug)]
-pub(crate) struct Settings {
+pub(crate) struct MountSettings {
     pub(crate) options: MountOptions,
     /// Where to log; standard error in the foreground, nowhere in the background, if absent.
     pub(crate) log: Option<PathBuf>,
@@ -73,8 +73,8 @@ Mount options (-o, separated by commas):
   log=FILE             where to log in the background [nowhere]
 Options of fstab such as _netdev, nofail, noauto and x-systemd.* are accepted.";
 
-impl Settings {
-    /// Settings for a mount of `daemons` at `mount_point`, with `options` as in fstab.
+impl MountSettings {
+    /// MountSettings for a mount of `daemons` at `mount_point`, with `options` as in fstab.
     pub(crate) fn parse(
         daemons: Vec<String>,
         mount_point: PathBuf,
@@ -236,12 +236,12 @@ pub(crate) async fn serve(
 mod tests {
     use super::*;
 
-    fn parse(options: &str) -> Result<Settings, CliError> {
-        Settings::parse(Vec::new(), "/mnt".into(), &[options.to_owned()])
+    fn parse(options: &str) -> Result<MountSettings, CliError> {
+        MountSettings::parse(Vec::new(), "/mnt".into(), &[options.to_owned()])
     }
 
     #[test]
-    fn understands_what_fstab_says() {
+    fn options_of_fstab_are_understood() {
         let settings = parse(
             "rw,defaults,_netdev,x-systemd.automount,allow_other,cache_dir=/c,cache_size=2G,\
              read_timeout=30,lookup_timeout=500ms,hydrate=hot,no_direct_reads",
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_typo_is_an_error() {
+    fn an_unknown_option_or_value_is_refused() {
         for bad in [
             "alow_other",
             "cache_size=x",

@@ -184,7 +184,7 @@ impl MountChoice {
             let mount_point = mount_point.display().to_string();
             match (source, stranger.and_then(|entry| entry.uid)) {
                 (ConnectError::Dead(_), Some(uid)) => CliError::ForeignMount { mount_point, uid },
-                (source, _) => CliError::CantAsk {
+                (source, _) => CliError::CantConnect {
                     mount_point,
                     source,
                 },
@@ -220,7 +220,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_says_who_mounted() {
+    fn the_mount_table_names_the_user_who_mounted() {
         let lines =
             b"36 1 0:40 / /a\\040b rw,nosuid - fuse.cachewfs http://h rw,user_id=7,group_id=7\n\
             37 1 0:41 / /c rw shared:1 - fuse.cachewfs http://h rw\n\

@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn json_keeps_its_values_and_has_nothing_that_a_terminal_obeys() {
+    fn json_keeps_its_values_and_has_no_control_characters() {
         let value = [
             "\u{1b}[2J\n",
             "\u{9b}2J\u{7f}",

@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_reader_takes_is_not_written() {
+    fn empty_and_too_long_chunks_are_not_written() {
         let too_long = vec![0; usize::try_from(MAX_CHUNK_LEN).unwrap() + 1];
         for encoding in [ChunkEncoding::Raw, ChunkEncoding::Zstd(1)] {
             for content in [&[][..], &too_long] {
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_of_another_length_are_refused_unhashed() {
+    fn bytes_of_another_length_are_refused_before_hashing() {
         let (chunk, stored) = encode_chunk(b"content", ChunkEncoding::Raw).unwrap();
 
         for wrong in [&stored[..stored.len() - 1], &[&stored[..], b"x"].concat()] {
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bomb_with_the_right_digest_is_refused() {
+    fn a_zip_bomb_with_the_right_digest_is_refused() {
         let (_, stored) = encode_chunk(&vec![0; 1 << 20], ChunkEncoding::Zstd(3)).unwrap();
         let stored_len = u32::try_from(stored.len()).unwrap();
         let chunk = Chunk {

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use crate::json::Form;
-use crate::limits::{MAX_DELETIONS_LEN, MAX_USED};
+use crate::json::JsonFormat;
+use crate::limits::{MAX_DELETIONS_LEN, MAX_USED_IDS};
 use crate::{Digest, Result, SegmentId, SnapshotId};
 
-const FORM: Form = Form {
+const FORMAT: JsonFormat = JsonFormat {
     section: "deletions",
     version: Deletions::VERSION,
     max_len: MAX_DELETIONS_LEN,
@@ -54,16 +54,16 @@ impl Deletions {
 
     /// Parses what [`Deletions::to_json`] wrote; refuses other versions.
     pub fn parse(json: &[u8]) -> Result<Self> {
-        FORM.parse(json)
+        FORMAT.parse(json)
     }
 
     /// As it is stored.
     pub fn to_json(&self) -> Result<Vec<u8>> {
-        FORM.write(self, self.version)
+        FORMAT.write(self, self.version)
     }
 
     /// Whether something is announced.
-    pub fn is_announced(&self) -> bool {
+    pub fn has_notices(&self) -> bool {
         !self.snapshots.is_empty() || !self.segments.is_empty()
     }
 
@@ -78,12 +78,12 @@ impl Deletions {
     }
 
     /// Notes that no other snapshot may have this id.
-    pub fn set_used(&mut self, id: SnapshotId) {
+    pub fn mark_used(&mut self, id: SnapshotId) {
         let mark = mark(id);
         if !self.used.contains(&mark) {
             self.used.push(mark);
         }
-        let too_many = self.used.len().saturating_sub(MAX_USED);
+        let too_many = self.used.len().saturating_sub(MAX_USED_IDS);
         self.used.drain(..too_many);
     }
 
@@ -111,29 +111,29 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read() {
+    fn deletions_round_trip() {
         let mut deletions = Deletions::none();
         deletions.snapshots.insert(id(1));
         deletions.segments.insert(SegmentId(Digest::of(b"x")));
-        deletions.set_used(id(2));
+        deletions.mark_used(id(2));
 
         let read = Deletions::parse(&deletions.to_json().unwrap()).unwrap();
 
         assert_eq!(read, deletions);
-        assert!(read.is_announced() && read.is_used(id(2)) && !read.is_used(id(1)));
+        assert!(read.has_notices() && read.is_used(id(2)) && !read.is_used(id(1)));
         let cleared = read.cleared(7);
-        assert!(!cleared.is_announced() && cleared.is_used(id(2)));
+        assert!(!cleared.has_notices() && cleared.is_used(id(2)));
     }
 
     #[test]
     fn the_oldest_of_too_many_used_ids_are_dropped() {
         let mut deletions = Deletions::none();
-        deletions.used = (0..MAX_USED as u64).collect();
+        deletions.used = (0..MAX_USED_IDS as u64).collect();
 
-        deletions.set_used(id(1));
-        deletions.set_used(id(1));
+        deletions.mark_used(id(1));
+        deletions.mark_used(id(1));
 
-        assert_eq!(deletions.used.len(), MAX_USED);
+        assert_eq!(deletions.used.len(), MAX_USED_IDS);
         assert!(!deletions.used.contains(&0) && deletions.used.contains(&1));
         assert!(deletions.is_used(id(1)));
         assert!(deletions.to_json().is_ok());

@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_could_leave_the_tree() {
+    fn refuses_paths_that_leave_the_tree() {
         for bad in [
             &b""[..],
             b"/a",
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_to_check_out_what_git_refuses() {
+    fn refuses_paths_that_git_refuses_to_check_out() {
         let is_refused = |path: &[u8], mode| {
             let path = GitPath::parse(path).unwrap();
             path.check_out_as(mode).is_err()

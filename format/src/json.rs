@@ -10,7 +10,7 @@ use crate::{Error, Result};
 const MAX_REASON_CHARS: usize = 200;
 
 /// A kind of object.
-pub(crate) struct Form {
+pub(crate) struct JsonFormat {
     /// Its name in errors.
     pub(crate) section: &'static str,
     /// The only version that is read and written.
@@ -25,7 +25,7 @@ struct Versioned {
     version: u32,
 }
 
-impl Form {
+impl JsonFormat {
     /// Parses `json`. That it has another version is said rather than what follows from that.
     pub(crate) fn parse<T: DeserializeOwned>(&self, json: &[u8]) -> Result<T> {
         check_at_most(self.section, json.len(), self.max_len)?;

@@ -43,9 +43,9 @@ pub const MAX_REPLACED: usize = 256;
 pub const MAX_POINTER_LEN: u32 = 64 << 10;
 
 /// Ids of deleted snapshots that a shelf remembers: 21 bytes each at most.
-pub const MAX_USED: usize = 100_000;
+pub const MAX_USED_IDS: usize = 100_000;
 /// Segments and snapshots that are announced at once: 90 bytes each at most.
-pub const MAX_ANNOUNCED: usize = 50_000;
+pub const MAX_DELETION_NOTICES: usize = 50_000;
 /// Bytes of what is said of deletions: both of these fit.
 pub const MAX_DELETIONS_LEN: u32 = 8 << 20;
 

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::json::Form;
+use crate::json::JsonFormat;
 use crate::limits::{MAX_FRAMES, MAX_MANIFEST_LEN};
 use crate::{
     ArchiveKind, Digest, Error, ObjectId, RepoName, Result, SegmentId, SegmentTable, SnapshotId,
 };
 
-const FORM: Form = Form {
+const FORMAT: JsonFormat = JsonFormat {
     section: "manifest",
     version: Manifest::VERSION,
     max_len: MAX_MANIFEST_LEN,
@@ -41,7 +41,7 @@ pub struct Manifest {
     /// The tips of its refs: the next increment holds what they don't reach.
     pub tips: Vec<ObjectId>,
     /// The runs of its work tree, to be used again where nothing changed.
-    pub runs: Vec<RunReuse>,
+    pub runs: Vec<ReusableRun>,
     /// A sentence about files of HEAD's tree that the work tree lacks, if it lacks some.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notice: Option<String>,
@@ -56,7 +56,7 @@ impl Manifest {
 
     /// Parses what [`Manifest::to_json`] wrote; refuses other versions.
     pub fn parse(json: &[u8]) -> Result<Self> {
-        let manifest: Self = FORM.parse(json)?;
+        let manifest: Self = FORMAT.parse(json)?;
         manifest.check()?;
         Ok(manifest)
     }
@@ -64,7 +64,7 @@ impl Manifest {
     /// The manifest as it is stored.
     pub fn to_json(&self) -> Result<Vec<u8>> {
         self.check()?;
-        FORM.write(self, self.version)
+        FORMAT.write(self, self.version)
     }
 
     /// All that a manifest names, in its archives and for the next publish to use again.
@@ -136,7 +136,7 @@ impl Manifest {
 }
 
 fn malformed(reason: &'static str) -> Result<()> {
-    let section = FORM.section;
+    let section = FORMAT.section;
     Err(Error::Malformed { section, reason })
 }
 
@@ -281,7 +281,7 @@ pub struct PublishedLfsObject {
 
 /// A run of the work tree that a later publish may use again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RunReuse {
+pub struct ReusableRun {
     /// The digest of the run's (path, mode, git blob id) list and of all attributes in force.
     pub key: Digest,
     /// The number of its files.

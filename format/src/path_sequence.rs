@@ -50,7 +50,7 @@ mod tests {
     }
 
     #[test]
-    fn takes_what_git_would_have_in_an_index() {
+    fn accepts_paths_in_the_order_of_an_index() {
         assert!(takes(&[
             "a", "a-", "a-b/c", "a.b", "a0", "ab/c", "ab/c-", "b"
         ]));

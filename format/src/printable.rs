@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_terminal_obeys_is_replaced() {
+    fn control_characters_are_replaced() {
         for (text, shown) in [
             ("grüße 日本 🦀", "grüße 日本 🦀"),
             (
@@ -127,7 +127,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_that_a_terminal_obeys_is_left(text: String, max_len in 0_usize..200) {
+        fn no_control_characters_are_left(text: String, max_len in 0_usize..200) {
             let line = printable(&text, max_len);
             prop_assert!(line.chars().all(is_printable));
             prop_assert!(line.chars().count() <= max_len + 1);

@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_could_leave_the_tree_or_become_an_option() {
+    fn refuses_names_that_leave_the_directory_or_look_like_options() {
         for bad in [
             "",
             "host",
@@ -268,7 +268,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_accepted_stays_below_its_directory(text in ".{0,60}") {
+        fn an_accepted_name_stays_below_its_directory(text in ".{0,60}") {
             if let Ok(name) = RepoName::parse(&text) {
                 prop_assert!(!name.as_str().split('/').any(|part| matches!(part, "" | "." | "..")));
                 let lower = name.to_lower_case();

@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_that_a_header_cannot_say_is_refused() {
+    fn a_time_that_does_not_fit_in_a_header_is_refused() {
         let path = GitPath::parse(b"a").unwrap();
 
         for mtime in [-1, 1 << 33, i64::MAX] {

@@ -37,7 +37,7 @@ fn check(content_len: u32, stored: &[u8]) {
     };
     let max_bytes = 4096 + usize::try_from(content_len).unwrap_or(0).min(4 << 20);
 
-    let decoded = cachewfs_fuzz::within(max_bytes, || decode_chunk(&right, stored));
+    let decoded = cachewfs_fuzz::with_memory_limit(max_bytes, || decode_chunk(&right, stored));
 
     if let Ok(content) = decoded {
         assert_eq!(content.len() as u64, u64::from(content_len));
@@ -46,6 +46,6 @@ fn check(content_len: u32, stored: &[u8]) {
         digest: Digest::of(b"something else"),
         ..right
     };
-    let refused = cachewfs_fuzz::within(4096, || decode_chunk(&wrong, stored));
+    let refused = cachewfs_fuzz::with_memory_limit(4096, || decode_chunk(&wrong, stored));
     assert!(refused.is_err());
 }

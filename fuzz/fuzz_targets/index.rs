@@ -12,7 +12,9 @@ fuzz_target!(|part: &[u8]| {
 
 fn check(part: &[u8], id_len: usize) {
     let max_bytes = 4096 + 16 * part.len();
-    let Ok(entries) = cachewfs_fuzz::within(max_bytes, || index_part_entries(part, id_len)) else {
+    let Ok(entries) =
+        cachewfs_fuzz::with_memory_limit(max_bytes, || index_part_entries(part, id_len))
+    else {
         return;
     };
     let mut encoded = Vec::new();

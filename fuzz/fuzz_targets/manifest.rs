@@ -17,7 +17,7 @@ fn check<T: PartialEq + Debug>(
     parse: fn(&[u8]) -> Result<T>,
     to_json: fn(&T) -> Result<Vec<u8>>,
 ) {
-    let parsed = cachewfs_fuzz::within(65536 + 64 * json.len(), || parse(json));
+    let parsed = cachewfs_fuzz::with_memory_limit(65536 + 64 * json.len(), || parse(json));
 
     let Ok(value) = parsed else { return };
     let written = to_json(&value).expect("what was read can be written");

@@ -5,11 +5,12 @@ use cachewfs_format::{Digest, EntryKind, SegmentId, SegmentTable};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|payload: &[u8]| {
-    let frame = cachewfs_fuzz::frame(0x184D_2A5A, payload);
+    let frame = cachewfs_fuzz::skippable_frame(0x184D_2A5A, payload);
     let id = SegmentId(Digest::of(payload));
 
-    let decoded =
-        cachewfs_fuzz::within(4096 + 16 * frame.len(), || SegmentTable::decode(id, &frame));
+    let decoded = cachewfs_fuzz::with_memory_limit(4096 + 16 * frame.len(), || {
+        SegmentTable::decode(id, &frame)
+    });
 
     let Ok(table) = decoded else { return };
     assert_eq!(table.to_frame().as_ref(), Ok(&frame));

@@ -44,7 +44,7 @@ const CHECKOUT_WORKERS: &str = "checkout.workers=0";
 
 /// What a clone is made of.
 #[derive(Debug)]
-struct Source {
+struct CloneSource {
     objects_directory: PathBuf,
     upstream_url: String,
     /// A sentence that names the files which the work tree of the snapshot lacks.
@@ -53,7 +53,7 @@ struct Source {
 
 /// The state of HEAD in a clone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Head {
+enum HeadState {
     /// It has a commit.
     Commit,
     /// It names a branch that doesn't exist.
@@ -67,7 +67,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         None => PathBuf::from(remote::directory_name(&repo)),
     };
     let target = std::path::absolute(target)?;
-    refuse_what_is_in_use(&target)?;
+    refuse_used_directory(&target)?;
     block_on(async {
         tokio::select! {
             outcome = clone(args, &repo, &target) => outcome,
@@ -78,7 +78,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     output::line(&format!("Cloned {repo} into {}", target.display()))
 }
 
-fn refuse_what_is_in_use(target: &Path) -> Result<()> {
+fn refuse_used_directory(target: &Path) -> Result<()> {
     match std::fs::read_dir(target).map(|mut entries| entries.next().is_none()) {
         Ok(true) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
@@ -102,8 +102,8 @@ async fn clone(args: &Args, repo: &RepoName, target: &Path) -> Result<()> {
     let head = set_up(&staging, &source).await?;
     let checked_out = match head {
         _ if args.no_checkout => Ok(()),
-        Head::Commit => check_out(&staging).await,
-        Head::Unborn => {
+        HeadState::Commit => check_out(&staging).await,
+        HeadState::Unborn => {
             output::error(
                 "cachewfs: HEAD names a branch that does not exist: no files are checked out",
             );
@@ -129,7 +129,7 @@ async fn clone(args: &Args, repo: &RepoName, target: &Path) -> Result<()> {
     })
 }
 
-async fn resolve(args: &Args, repo: &RepoName) -> Result<Source> {
+async fn resolve(args: &Args, repo: &RepoName) -> Result<CloneSource> {
     let answer = args
         .choice
         .ask(&Request::Resolve { repo: repo.clone() })
@@ -150,7 +150,7 @@ async fn resolve(args: &Args, repo: &RepoName) -> Result<Source> {
         Some(url) => url,
         None => format!("https://{repo}"),
     };
-    Ok(Source {
+    Ok(CloneSource {
         objects_directory,
         upstream_url,
         notice,
@@ -158,7 +158,7 @@ async fn resolve(args: &Args, repo: &RepoName) -> Result<Source> {
 }
 
 /// Makes the repository as `git clone --no-checkout` would, without copying an object.
-async fn set_up(staging: &TempDir, source: &Source) -> Result<Head> {
+async fn set_up(staging: &TempDir, source: &CloneSource) -> Result<HeadState> {
     let read = |name: &str| {
         let path = source.objects_directory.join(name);
         std::fs::read(&path).with_context(|| format!("can't read {}", path.display()))
@@ -200,16 +200,16 @@ async fn set_up(staging: &TempDir, source: &Source) -> Result<Head> {
     write("packed-refs", &own_refs)?;
     write("config", &config(&source.upstream_url, branch))?;
     let Some(branch) = branch else {
-        return Ok(Head::Commit);
+        return Ok(HeadState::Commit);
     };
     let name = [b" refs/heads/", branch].concat();
     let mut lines = own_refs.split(|&byte| byte == b'\n');
     if !lines.any(|line| line.ends_with(&name)) {
-        return Ok(Head::Unborn);
+        return Ok(HeadState::Unborn);
     }
     let origin_head = [b"ref: refs/remotes/origin/", branch, b"\n"].concat();
     write("refs/remotes/origin/HEAD", &origin_head)?;
-    Ok(Head::Commit)
+    Ok(HeadState::Commit)
 }
 
 async fn check_out(staging: &TempDir) -> Result<()> {

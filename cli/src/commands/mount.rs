@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use crate::mounting::{OPTIONS_HELP, Settings, daemon_urls, serve, start_logging};
+use crate::mounting::{MountSettings, OPTIONS_HELP, daemon_urls, serve, start_logging};
 use crate::{daemonise, local};
 
 /// Mount the repositories of a daemon, or of an embedded one.
@@ -22,7 +22,7 @@ cachewfs mount [OPTIONS] <URL>[,<URL>…] <MOUNTPOINT>
 pub(crate) struct Args {
     /// The daemon's URL (but with --local), and the directory to mount at.
     #[arg(required = true, num_args = 1..=2, value_names = ["URL", "MOUNTPOINT"])]
-    places: Vec<String>,
+    urls_and_mount_point: Vec<String>,
 
     /// Run a daemon in this process, and keep its mirrors and snapshots in DIR.
     #[arg(long, value_name = "DIR")]
@@ -43,7 +43,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let (source, mount_point) = match (args.places.as_slice(), &args.local) {
+    let (source, mount_point) = match (args.urls_and_mount_point.as_slice(), &args.local) {
         ([mount_point], Some(_)) => (None, mount_point),
         ([url, mount_point], None) => (Some(url.as_str()), mount_point),
         _ => {
@@ -53,7 +53,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         }
     };
     let daemons = source.map(daemon_urls).transpose()?.unwrap_or_default();
-    let settings = Settings::parse(daemons, mount_point.into(), &args.options)?;
+    let settings = MountSettings::parse(daemons, mount_point.into(), &args.options)?;
     let embedded = match &args.local {
         Some(directory) => Some(local::config(directory, &args.upstream)?),
         None => None,
@@ -63,13 +63,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 /// Serves a mount in the foreground, or starts a process that does in the background.
 pub(super) fn serve_settings(
-    mut settings: Settings,
+    mut settings: MountSettings,
     embedded: Option<local::Config>,
     foreground: bool,
 ) -> Result<()> {
     let is_background = daemonise::is_background();
     if !foreground && !is_background {
-        return daemonise::run_again();
+        return daemonise::start_background();
     }
     if is_background {
         daemonise::leave_session();
@@ -91,7 +91,7 @@ pub(super) fn serve_settings(
         }
         let on_ready = || {
             if is_background {
-                daemonise::announce()
+                daemonise::report_ready()
             } else {
                 Ok(())
             }

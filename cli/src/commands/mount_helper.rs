@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Parser;
 
-use crate::mounting::{OPTIONS_HELP, Settings, daemon_urls};
+use crate::mounting::{MountSettings, OPTIONS_HELP, daemon_urls};
 
 /// Mount the repositories of a cachewfs daemon; run by mount(8).
 ///
@@ -50,7 +50,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let daemons = daemon_urls(&args.source)?;
-    let settings = Settings::parse(daemons, args.mount_point.clone(), &args.options)?;
+    let settings = MountSettings::parse(daemons, args.mount_point.clone(), &args.options)?;
     if args.fake {
         return Ok(());
     }

@@ -40,7 +40,7 @@ impl Store {
             }
             deletions.nonce = deletions.nonce.wrapping_add(1);
             for &id in ids {
-                deletions.set_used(id);
+                deletions.mark_used(id);
             }
             match self.swap_deletions(repo, &deletions, version.as_ref()) {
                 Err(StoreError::Collecting) => {}

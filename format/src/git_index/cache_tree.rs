@@ -26,7 +26,7 @@ struct Directory {
 }
 
 /// A directory whose entries aren't all known yet.
-struct Open {
+struct OpenDirectory {
     number: usize,
     /// The content of its tree object as far as it is known.
     tree: Vec<u8>,
@@ -93,7 +93,7 @@ impl Directories {
         Some(directories)
     }
 
-    fn open(&mut self, entry: usize, name: Range<usize>) -> Option<Open> {
+    fn open(&mut self, entry: usize, name: Range<usize>) -> Option<OpenDirectory> {
         let len = RECORD_LEN
             .saturating_add(name.len())
             .saturating_add(self.id_len);
@@ -107,12 +107,12 @@ impl Directories {
             id: Vec::new(),
         });
         let tree = Vec::new();
-        Some(Open { number, tree })
+        Some(OpenDirectory { number, tree })
     }
 
     /// Closes the innermost open directory: names its tree, which becomes an entry of the parent's.
-    fn close(&mut self, open: &mut Vec<Open>, index: Entries<'_>) {
-        let Some(Open { number, tree }) = open.pop() else {
+    fn close(&mut self, open: &mut Vec<OpenDirectory>, index: Entries<'_>) {
+        let Some(OpenDirectory { number, tree }) = open.pop() else {
             return;
         };
         let mut hash = GitHash::of_format(self.id_len);

@@ -180,7 +180,7 @@ pub(super) mod tests {
     /// An entry with more flags has two bytes more before its path: a reader who doesn't know about them
     /// sees another path, and the next entry in another place.
     #[test]
-    fn refuses_what_git_reads_differently() {
+    fn refuses_bytes_that_git_reads_differently() {
         let part = [entry_of("abc", MODES[0]), entry_of("b", MODES[0])].concat();
         assert!(!is_refused(&part));
         let flags_at = ID_AT + 20;

@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_reader_takes_is_not_written() {
+    fn entries_that_a_reader_refuses_are_not_written() {
         let file = |offset| EntryKind::File(Content::Inline { offset });
         for refused in [
             entry(EntryKind::Directory, 0o1777, 0),

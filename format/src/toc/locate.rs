@@ -9,7 +9,7 @@ use crate::{Error, Result, SeekTable};
 
 /// Where the TOC is, as far as the end of an archive tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TocPlace {
+pub enum TocLocation {
     /// At this half-open range of the bytes that were given.
     Found(Range<usize>),
     /// Not all of it is in the bytes given: so many bytes at the end of the archive hold it, or
@@ -19,13 +19,13 @@ pub enum TocPlace {
 
 impl Toc {
     /// Finds the TOC in `tail`, the last bytes of an archive of `archive_len` bytes.
-    pub fn locate(tail: &[u8], archive_len: u64) -> Result<TocPlace> {
+    pub fn locate(tail: &[u8], archive_len: u64) -> Result<TocLocation> {
         let seek_len = SeekTable::frame_len(tail)?;
         let needs_tail = |len: u64| {
             if len > archive_len {
                 return Err(Error::Truncated { section: SECTION });
             }
-            Ok(TocPlace::NeedsTail(len))
+            Ok(TocLocation::NeedsTail(len))
         };
         let trailer_len = u64::try_from(TRAILER_LEN).unwrap_or(0);
         let before_seek = usize::try_from(seek_len)
@@ -48,7 +48,7 @@ impl Toc {
         check_len(payload_len)?;
         let frame_len = payload_len.saturating_add(SKIPPABLE_HEADER_LEN);
         match end.checked_sub(frame_len) {
-            Some(start) => Ok(TocPlace::Found(start..end)),
+            Some(start) => Ok(TocLocation::Found(start..end)),
             None => {
                 needs_tail(seek_len.saturating_add(u64::try_from(frame_len).unwrap_or(u64::MAX)))
             }

@@ -7,7 +7,7 @@ mod segment;
 mod table;
 
 pub use kind::ArchiveKind;
-pub use locate::TocPlace;
+pub use locate::TocLocation;
 pub use role::Role;
 pub use segment::{TocFile, TocSegment};
 pub use table::Toc;

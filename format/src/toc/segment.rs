@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn what_contradicts_itself_is_neither_read_nor_written() {
+    fn contradictory_records_are_neither_read_nor_written() {
         let bytes = encode(&good()).unwrap();
         assert_eq!(decode(&bytes), Ok(good()));
         // Where a field is, and what it is changed to.
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_has_to_fit() {
+    fn a_table_with_other_lengths_is_refused() {
         let mut writer = SegmentWriter::default();
         writer.push_chunk(Chunk {
             stored_len: 600,
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_a_file_is_zeros() {
+    fn only_zeros_may_follow_a_file() {
         let content = [&[1; 500][..], &[0; 24]].concat();
 
         assert_eq!(good().check_padding(500, &content), Ok(()));

@@ -104,12 +104,12 @@ impl Toc {
         if usize::try_from(self.hot_segments).is_ok_and(|hot| hot > self.segments.len()) {
             return bad("the hot front has more segments than there are");
         }
-        self.check_what_mounts_keep()
+        self.check_mount_limits()
     }
 
     /// Refuses an archive that a mount would need too much memory for: whatever it reads whole is
     /// limited here, before anything of it is fetched.
-    fn check_what_mounts_keep(&self) -> Result<()> {
+    fn check_mount_limits(&self) -> Result<()> {
         if self.kind == ArchiveKind::Lfs {
             return Ok(());
         }
@@ -129,7 +129,7 @@ impl Toc {
 
     /// Refuses a TOC whose frame starts at `offset` of the archive, in bytes, unless its segments
     /// are exactly what is before it.
-    pub fn check_place(&self, offset: u64) -> Result<()> {
+    pub fn check_offset(&self, offset: u64) -> Result<()> {
         if self.archive_len() == Some(offset) {
             return Ok(());
         }
@@ -148,7 +148,7 @@ impl Toc {
     }
 
     /// The segments with the offset of each in the archive, in bytes.
-    pub fn placed_segments(&self) -> impl Iterator<Item = (u64, &TocSegment)> {
+    pub fn segments_with_offsets(&self) -> impl Iterator<Item = (u64, &TocSegment)> {
         self.segments.iter().scan(0_u64, |offset, segment| {
             let start = *offset;
             *offset = offset.saturating_add(segment.stored_len);
@@ -168,7 +168,7 @@ mod tests {
     use crate::SegmentId;
 
     #[test]
-    fn a_repository_has_one_spelling() {
+    fn a_repository_name_that_is_not_canonical_is_refused() {
         let toc = |repo: &str| Toc {
             kind: ArchiveKind::Mirror,
             repo: RepoName::parse(repo).unwrap(),
@@ -187,7 +187,7 @@ mod tests {
 
     /// A few bytes of zstd can be gigabytes of zeros.
     #[test]
-    fn what_a_mount_reads_whole_is_limited() {
+    fn content_that_a_mount_reads_whole_is_limited() {
         const PART: u64 = 64 << 20;
         let toc = |kind, role: Role, segments: u32, content_len| {
             let file = role.is_file_data().then(|| crate::TocFile {
@@ -255,9 +255,9 @@ mod tests {
         assert!(toc(3, &[100, 200]).encode().is_err());
         assert!(toc(0, &[1 << 63, 1 << 63]).encode().is_err());
         let good = toc(2, &[100, 200]);
-        assert!(good.check_place(300).is_ok());
+        assert!(good.check_offset(300).is_ok());
         for wrong in [0, 299, 301, u64::MAX] {
-            assert!(good.check_place(wrong).is_err());
+            assert!(good.check_offset(wrong).is_err());
         }
         let (_, mut frame) = good.encode().unwrap();
         // Hot segments are before the count of segments, which is before the first of them.

@@ -7,12 +7,12 @@ use std::io::Write as _;
 
 use cachewfs_format::{
     ArchiveKind, ArchiveLayout, ArchiveSummary, Deletions, Digest, GitPath, Manifest, ObjectId,
-    PackKind, Pointer, PublishedFile, PublishedLfsObject, PublishedPack, RepoName, Role, RunReuse,
-    SeekTable, SegmentId, SegmentRef, SegmentTable, SnapshotId, Toc, TocFile, TocPlace, TocSegment,
-    index_part_entries,
+    PackKind, Pointer, PublishedFile, PublishedLfsObject, PublishedPack, RepoName, ReusableRun,
+    Role, SeekTable, SegmentId, SegmentRef, SegmentTable, SnapshotId, Toc, TocFile, TocLocation,
+    TocSegment, index_part_entries,
 };
 
-use crate::harness::{at, root};
+use crate::harness::{root, to_usize};
 
 /// Compares a committed seed with what it should be.
 fn check(target: &str, name: &str, expected: &[u8]) {
@@ -32,9 +32,9 @@ fn payload(frame: &[u8]) -> &[u8] {
 }
 
 #[test]
-fn seeds_are_the_parts_of_the_golden_archive() {
+fn seeds_are_parts_of_the_golden_archive() {
     let archive = std::fs::read(root().join("tests/data/checkout-v1.tar.zst")).unwrap();
-    let TocPlace::Found(place) = Toc::locate(&archive, archive.len() as u64).unwrap() else {
+    let TocLocation::Found(place) = Toc::locate(&archive, archive.len() as u64).unwrap() else {
         panic!("the whole archive was given");
     };
     let toc_frame = &archive[place.clone()];
@@ -47,16 +47,16 @@ fn seeds_are_the_parts_of_the_golden_archive() {
     for (index, (offset, record)) in Toc::decode(toc_frame)
         .unwrap()
         .1
-        .placed_segments()
+        .segments_with_offsets()
         .enumerate()
     {
-        let stored = &archive[at(offset)..at(offset + record.stored_len)];
-        let frame = &stored[stored.len() - at(record.table_len.into())..];
+        let stored = &archive[to_usize(offset)..to_usize(offset + record.stored_len)];
+        let frame = &stored[stored.len() - to_usize(record.table_len.into())..];
         let table = SegmentTable::decode(record.id, frame).unwrap();
         check("segment_table", &format!("golden-{index}"), payload(frame));
         for (chunk, number) in table.chunks().iter().zip(0..2) {
             let range = table.stored_range(number).unwrap();
-            let bytes = &stored[at(range.start)..at(range.end)];
+            let bytes = &stored[to_usize(range.start)..to_usize(range.end)];
             let seed = [&chunk.content_len.to_le_bytes()[..], bytes].concat();
             check("chunk", &format!("golden-{index}-{number}"), &seed);
         }
@@ -152,7 +152,7 @@ fn manifest() -> Manifest {
         packs: kinds.into_iter().map(pack).collect(),
         commit_graphs: vec![file("graph")],
         tips: vec![commit],
-        runs: vec![RunReuse {
+        runs: vec![ReusableRun {
             key: Digest::of(b"run"),
             files: 3,
             work_tree: file(""),
@@ -283,6 +283,6 @@ fn manifest_and_pointer_keep_their_form() {
     let mut deletions = Deletions::none();
     deletions.snapshots.insert(snapshot);
     deletions.segments.insert(SegmentId(Digest::of(b"old")));
-    deletions.set_used(snapshot);
+    deletions.mark_used(snapshot);
     check("manifest", "deletions.json", &deletions.to_json().unwrap());
 }

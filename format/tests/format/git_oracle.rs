@@ -215,7 +215,7 @@ fn check_index(id_len: usize, cases: usize) {
 }
 
 #[test]
-fn git_reads_the_same_entries_in_an_index_that_is_accepted() {
+fn git_reads_the_same_entries_in_an_accepted_index() {
     check_index(20, 200);
 }
 
@@ -259,7 +259,7 @@ fn check_as_git_writes_it(id_len: usize, files: &[&str]) {
 }
 
 #[test]
-fn an_index_is_the_one_that_git_writes() {
+fn the_index_has_the_bytes_that_git_writes() {
     let files = [
         "a-b",
         "a/b/c",
@@ -291,7 +291,7 @@ fn component() -> impl Strategy<Value = Vec<u8>> {
 }
 
 #[test]
-fn git_checks_out_every_path_that_is_accepted() {
+fn git_checks_out_every_accepted_path() {
     const MODES: [u32; 2] = [0o100_644, 0o120_000];
     let repository = Repository::create(20);
     let components = values(3000, &prop::collection::vec(component(), 1..3));
@@ -337,7 +337,7 @@ fn git_checks_out_every_path_that_is_accepted() {
 }
 
 #[test]
-fn a_ref_name_is_one_for_git() {
+fn ref_names_are_those_that_git_accepts() {
     let repository = Repository::create(20);
     let piece = prop_oneof![
         3 => select(vec!["a", "b", "/", "-", "é"]),

@@ -4,7 +4,7 @@ use std::io::Write as _;
 
 use cachewfs_format::Digest;
 
-use crate::harness::{archive_of, read, root, sample, without_places};
+use crate::harness::{archive_of, paths_and_contents, read, root, sample};
 
 /// Written once, and never again. `CACHEWFS_WRITE_GOLDEN=1` writes it where there is none.
 fn golden() -> (Vec<u8>, Digest) {
@@ -22,7 +22,7 @@ fn golden() -> (Vec<u8>, Digest) {
 fn the_golden_archive_is_read_for_ever() {
     let (golden, name) = golden();
 
-    assert_eq!(read(&golden, name).unwrap(), without_places(sample()));
+    assert_eq!(read(&golden, name).unwrap(), paths_and_contents(sample()));
 }
 
 /// Every byte has its reason in `docs/format.md`, but for how zstd compresses: should a new zstd

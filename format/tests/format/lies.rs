@@ -1,12 +1,12 @@
 //! Lies with right digests: whoever makes an archive can give any number any value, and name it.
 
-use cachewfs_format::{Digest, Toc, TocPlace};
+use cachewfs_format::{Digest, Toc, TocLocation};
 
-use crate::harness::memory::within;
-use crate::harness::{archive_of, at, frame, read, sample};
+use crate::harness::memory::with_memory_limit;
+use crate::harness::{archive_of, read, sample, skippable_frame, to_usize};
 
 /// More than reading the sample takes, and much less than what a number can ask for.
-const ENOUGH_BYTES: usize = 1 << 20;
+const MAX_READ_BYTES: usize = 1 << 20;
 
 /// An archive in pieces that can be changed.
 #[derive(Clone)]
@@ -20,15 +20,15 @@ struct Pieces {
 impl Pieces {
     fn of_sample() -> Self {
         let (archive, _) = archive_of(&sample());
-        let TocPlace::Found(place) = Toc::locate(&archive, archive.len() as u64).unwrap() else {
+        let TocLocation::Found(place) = Toc::locate(&archive, archive.len() as u64).unwrap() else {
             panic!("the whole archive was given");
         };
         let (_, toc) = Toc::decode(&archive[place.clone()]).unwrap();
         let segments = toc
-            .placed_segments()
+            .segments_with_offsets()
             .map(|(offset, record)| {
-                let stored = &archive[at(offset)..at(offset + record.stored_len)];
-                let table_at = stored.len() - at(record.table_len.into());
+                let stored = &archive[to_usize(offset)..to_usize(offset + record.stored_len)];
+                let table_at = stored.len() - to_usize(record.table_len.into());
                 (stored[..table_at].to_vec(), stored[table_at + 8..].to_vec())
             })
             .collect();
@@ -60,11 +60,11 @@ impl Pieces {
         let mut archive = Vec::new();
         for (chunks, table) in &self.segments {
             archive.extend_from_slice(chunks);
-            archive.extend(frame(0x184D_2A5A, table));
+            archive.extend(skippable_frame(0x184D_2A5A, table));
         }
-        archive.extend(frame(0x184D_2A5B, &self.toc));
+        archive.extend(skippable_frame(0x184D_2A5B, &self.toc));
         archive.extend_from_slice(&self.seek_table);
-        within(ENOUGH_BYTES, || read(&archive, Digest::of(&self.toc))).is_err()
+        with_memory_limit(MAX_READ_BYTES, || read(&archive, Digest::of(&self.toc))).is_err()
     }
 }
 
@@ -103,18 +103,18 @@ fn lies(bytes: &[u8], place: usize, width: usize) -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn the_truth_is_read() {
+fn the_unchanged_archive_is_read() {
     assert!(!Pieces::of_sample().is_refused());
 }
 
 #[test]
-fn a_lie_about_the_length_of_a_chunk_is_refused() {
+fn a_false_length_of_a_chunk_is_refused() {
     let honest = Pieces::of_sample();
 
     for (index, (_, table)) in honest.segments.iter().enumerate() {
         let chunk_count = u32::from_le_bytes(*table[10..].first_chunk().unwrap());
         for place in
-            (0..at(chunk_count.into())).flat_map(|chunk| [18 + 40 * chunk, 22 + 40 * chunk])
+            (0..to_usize(chunk_count.into())).flat_map(|chunk| [18 + 40 * chunk, 22 + 40 * chunk])
         {
             for lie in lies(table, place, 4) {
                 let mut pieces = honest.clone();
@@ -129,7 +129,7 @@ fn a_lie_about_the_length_of_a_chunk_is_refused() {
 }
 
 #[test]
-fn lengths_that_add_up_but_are_of_other_chunks_are_refused() {
+fn swapped_lengths_of_two_chunks_are_refused() {
     let honest = Pieces::of_sample();
 
     for (index, (_, table)) in honest.segments.iter().enumerate() {
@@ -150,7 +150,7 @@ fn lengths_that_add_up_but_are_of_other_chunks_are_refused() {
 }
 
 #[test]
-fn a_lie_about_the_length_of_a_segment_is_refused() {
+fn a_false_length_of_a_segment_is_refused() {
     let honest = Pieces::of_sample();
 
     for (_, table) in &honest.segments {

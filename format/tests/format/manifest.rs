@@ -15,7 +15,7 @@ fn manifest() -> Manifest {
 }
 
 #[test]
-fn other_versions_are_refused_by_their_number() {
+fn other_versions_are_refused_with_their_number() {
     let later = |json: String| json.replace("\"version\":1,", "\"version\":2,");
 
     let manifest = Manifest::parse(later(seed("manifest.json")).as_bytes());
@@ -125,7 +125,7 @@ fn more_chunks_than_an_archive_can_have_are_refused() {
 }
 
 #[test]
-fn what_an_lfs_archive_is_made_of_is_checked_too() {
+fn the_objects_of_an_lfs_manifest_are_checked() {
     let good = Manifest::parse(seed("lfs-manifest.json").as_bytes()).unwrap();
     let is_refused = |change: fn(&mut Manifest)| {
         let mut changed = good.clone();

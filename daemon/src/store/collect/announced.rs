@@ -18,7 +18,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
 use std::time::Duration;
 
-use cachewfs_format::limits::MAX_ANNOUNCED;
+use cachewfs_format::limits::MAX_DELETION_NOTICES;
 use cachewfs_format::{Deletions, RepoName, SegmentId, SnapshotId};
 
 use super::plan::old_segments;
@@ -67,7 +67,7 @@ impl<'a> Announced<'a> {
         };
         let segments = self.store.look_at_segments(self.repo, &[])?;
         let (mut old, young) = old_segments(&segments.listed, &segments.named, limits);
-        old.truncate(MAX_ANNOUNCED);
+        old.truncate(MAX_DELETION_NOTICES);
         let gone = self.delete_segments(&mut record, (old, &segments))?;
         collected.note(&segments, (&gone, young));
         let cleared = record.deletions.cleared(nonce());
@@ -82,7 +82,7 @@ impl<'a> Announced<'a> {
         let (mut deletions, mut version) = self.store.deletions(self.repo)?;
         let since = clock.now();
         // One that was killed is waited for until it can't delete anything any more.
-        while deletions.is_announced()
+        while deletions.has_notices()
             && clock.now().saturating_sub(since) <= self.store.notice.announced()
         {
             if (self.collection.is_stopping)() {
@@ -153,13 +153,13 @@ impl<'a> Announced<'a> {
         record: &mut Record,
         mut old: Vec<SnapshotId>,
     ) -> Result<Vec<SnapshotId>, StoreError> {
-        old.truncate(MAX_ANNOUNCED);
+        old.truncate(MAX_DELETION_NOTICES);
         if old.is_empty() {
             return Ok(old);
         }
         let mut new = record.deletions.cleared(nonce());
         for &id in &old {
-            new.set_used(id);
+            new.mark_used(id);
         }
         new.snapshots = old.iter().copied().collect();
         let until = self.announce_and_wait(record, new)?;

@@ -27,14 +27,14 @@ impl Builder {
         for (content, encoding) in chunks {
             let (chunk, stored) = encode_chunk(content, encoding).unwrap();
             writer.push_chunk(chunk);
-            self.frame(chunk.content_len, &stored);
+            self.push_frame(chunk.content_len, &stored);
         }
         for entry in entries {
             writer.push_entry(entry);
         }
         let content_len = writer.content_len();
         let (id, table) = writer.finish().unwrap();
-        self.frame(0, &table);
+        self.push_frame(0, &table);
         self.segments.push(TocSegment {
             id,
             role,
@@ -62,7 +62,7 @@ impl Builder {
             segments: std::mem::take(&mut self.segments),
         };
         let (digest, toc) = toc.encode().unwrap();
-        self.frame(0, &toc);
+        self.push_frame(0, &toc);
         let Self {
             mut bytes, frames, ..
         } = self;
@@ -70,7 +70,7 @@ impl Builder {
         (bytes, digest)
     }
 
-    fn frame(&mut self, content_len: u32, stored: &[u8]) {
+    fn push_frame(&mut self, content_len: u32, stored: &[u8]) {
         let stored_len = u32::try_from(stored.len()).unwrap();
         self.frames.push(FrameSize {
             stored_len,

@@ -34,7 +34,7 @@ unsafe impl GlobalAlloc for Counting {
 /// Runs `work`, and panics if it allocates more than `max_bytes` in all, freed or not.
 ///
 /// Memory that zstd's C code allocates for itself doesn't count.
-pub(crate) fn within<T>(max_bytes: usize, work: impl FnOnce() -> T) -> T {
+pub(crate) fn with_memory_limit<T>(max_bytes: usize, work: impl FnOnce() -> T) -> T {
     let before = ALLOCATED.get();
     let result = work();
     let used = ALLOCATED.get().saturating_sub(before);

@@ -8,8 +8,8 @@ mod sample;
 use std::path::{Path, PathBuf};
 
 pub(crate) use builder::Builder;
-pub(crate) use reader::{Found, read};
-pub(crate) use sample::{File, archive_of, sample, without_places};
+pub(crate) use reader::{FoundFile, read};
+pub(crate) use sample::{SampleFile, archive_of, paths_and_contents, sample};
 
 /// The folder of the whole project.
 pub(crate) fn root() -> PathBuf {
@@ -17,12 +17,12 @@ pub(crate) fn root() -> PathBuf {
 }
 
 /// A number of an archive as a place in memory.
-pub(crate) fn at(place: u64) -> usize {
+pub(crate) fn to_usize(place: u64) -> usize {
     usize::try_from(place).unwrap()
 }
 
 /// A skippable frame.
-pub(crate) fn frame(magic: u32, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn skippable_frame(magic: u32, payload: &[u8]) -> Vec<u8> {
     let len = u32::try_from(payload.len()).unwrap();
     [&magic.to_le_bytes()[..], &len.to_le_bytes(), payload].concat()
 }

@@ -5,10 +5,10 @@ use cachewfs_format::{
     TocFile, encode_chunk, end_of_archive, member_header, padding_len,
 };
 
-use super::{Builder, Found};
+use super::{Builder, FoundFile};
 
 /// A file to put in an archive: path, content, and whether it gets a segment of its own.
-pub(crate) type File = (Vec<u8>, Vec<u8>, bool);
+pub(crate) type SampleFile = (Vec<u8>, Vec<u8>, bool);
 
 /// Short chunks, so that there are many, by turns raw and compressed.
 fn chunks(content: &[u8]) -> impl Iterator<Item = (&[u8], ChunkEncoding)> {
@@ -16,7 +16,7 @@ fn chunks(content: &[u8]) -> impl Iterator<Item = (&[u8], ChunkEncoding)> {
     content.chunks(700).zip(encodings.into_iter().cycle())
 }
 
-fn add_file(builder: &mut Builder, (path, content, is_own): &File) {
+fn add_file(builder: &mut Builder, (path, content, is_own): &SampleFile) {
     let path = GitPath::parse(path).unwrap();
     let size = content.len() as u64;
     let padded = [content.as_slice(), &vec![0; padding_len(size)]].concat();
@@ -53,7 +53,7 @@ fn add_file(builder: &mut Builder, (path, content, is_own): &File) {
 }
 
 /// An archive of `files`, and the digest that names it.
-pub(crate) fn archive_of(files: &[File]) -> (Vec<u8>, Digest) {
+pub(crate) fn archive_of(files: &[SampleFile]) -> (Vec<u8>, Digest) {
     let mut builder = Builder::default();
     for file in files {
         add_file(&mut builder, file);
@@ -64,7 +64,7 @@ pub(crate) fn archive_of(files: &[File]) -> (Vec<u8>, Digest) {
 }
 
 /// The files of the golden archive: never to be changed.
-pub(crate) fn sample() -> Vec<File> {
+pub(crate) fn sample() -> Vec<SampleFile> {
     let bytes: Vec<u8> = (0..=255_u8).cycle().take(5000).collect();
     let long_path = [&[b'd'; 120][..], b"/", &[b'l'; 130]].concat();
     vec![
@@ -77,7 +77,7 @@ pub(crate) fn sample() -> Vec<File> {
 }
 
 /// What reading an archive of `files` gives.
-pub(crate) fn without_places(files: Vec<File>) -> Vec<Found> {
+pub(crate) fn paths_and_contents(files: Vec<SampleFile>) -> Vec<FoundFile> {
     files
         .into_iter()
         .map(|(path, content, _)| (path, content))
