@@ -1,4 +1,5 @@
-//! What is being deleted of a repository, and which snapshots are gone.
+//! The deletions object of a repository: its deletion notices, and the ids of its deleted
+//! snapshots.
 
 use std::collections::BTreeSet;
 
@@ -14,25 +15,30 @@ const FORMAT: JsonFormat = JsonFormat {
     max_len: MAX_DELETIONS_LEN,
 };
 
-/// What those who publish and those who delete tell each other; stored as JSON, replaced by
-/// compare-and-swap.
+/// The object by which publishers and collectors of a repository coordinate. It is stored as JSON,
+/// and replaced by compare-and-swap.
 ///
-/// What is announced here may be gone at any moment: no manifest that names an announced segment is written, and
-/// no announced snapshot is made current. Who announces waits before it deletes, and looks again.
+/// A segment or a snapshot with a deletion notice may be deleted at any moment. So a publisher
+/// writes no manifest that names such a segment, and makes no such snapshot current. A collector
+/// writes its notices, waits, and reads manifests and pointer again before it deletes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deletions {
     /// The version of this form: [`Deletions::VERSION`].
     pub version: u32,
-    /// Another in each state, so that no two have the same bytes.
+    /// A number that is different in each state of the object. So no two states have equal bytes,
+    /// and compare-and-swap can't confuse them.
     pub nonce: u64,
-    /// Snapshots whose manifests are about to be deleted.
+    /// The snapshots with a deletion notice: their manifests are about to be deleted.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub snapshots: BTreeSet<SnapshotId>,
-    /// Segments that are about to be deleted.
+    /// The segments with a deletion notice.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub segments: BTreeSet<SegmentId>,
-    /// The first 8 bytes of the digests of ids whose snapshots were deleted, oldest first: another
-    /// snapshot must not get one of these, as its URL would answer other bytes.
+    /// The ids of deleted snapshots, oldest first. Each is stored as the first 8 bytes of its
+    /// digest.
+    ///
+    /// No other snapshot may get one of these ids: an immutable URL would then serve other bytes
+    /// than before.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     used: Vec<u64>,
 }
@@ -41,7 +47,7 @@ impl Deletions {
     /// The version that is written, and the only one that is read.
     pub const VERSION: u32 = 1;
 
-    /// Nothing is being deleted, and nothing ever was.
+    /// Returns the state of a repository from which nothing was ever deleted.
     pub fn none() -> Self {
         Self {
             version: Self::VERSION,
@@ -52,22 +58,22 @@ impl Deletions {
         }
     }
 
-    /// Parses what [`Deletions::to_json`] wrote; refuses other versions.
+    /// Parses JSON from [`Deletions::to_json`]. Other versions are refused.
     pub fn parse(json: &[u8]) -> Result<Self> {
         FORMAT.parse(json)
     }
 
-    /// As it is stored.
+    /// Returns the JSON that is stored.
     pub fn to_json(&self) -> Result<Vec<u8>> {
         FORMAT.write(self, self.version)
     }
 
-    /// Whether something is announced.
+    /// Returns whether a segment or a snapshot has a deletion notice.
     pub fn has_notices(&self) -> bool {
         !self.snapshots.is_empty() || !self.segments.is_empty()
     }
 
-    /// What comes after this, when nothing is announced any more; `nonce` is new.
+    /// Returns the next state, without deletion notices. The caller chooses a new `nonce`.
     pub fn cleared(&self, nonce: u64) -> Self {
         let used = self.used.clone();
         Self {
@@ -77,7 +83,8 @@ impl Deletions {
         }
     }
 
-    /// Notes that no other snapshot may have this id.
+    /// Records that no other snapshot may get this id. If there are too many, the oldest ids are
+    /// dropped.
     pub fn mark_used(&mut self, id: SnapshotId) {
         let mark = mark(id);
         if !self.used.contains(&mark) {
@@ -87,12 +94,13 @@ impl Deletions {
         self.used.drain(..too_many);
     }
 
-    /// Whether a snapshot had this id that was deleted.
+    /// Returns whether this is the id of a deleted snapshot.
     pub fn is_used(&self, id: SnapshotId) -> bool {
         self.used.contains(&mark(id))
     }
 }
 
+/// Returns the first 8 bytes of the digest of an id.
 fn mark(id: SnapshotId) -> u64 {
     let digest = Digest::of(id.to_string().as_bytes());
     let first = digest.as_bytes().first_chunk();

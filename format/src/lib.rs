@@ -1,7 +1,8 @@
 //! The bytes of a cachewfs archive, and the types that the daemon and its clients share.
 //!
-//! Normative description: `docs/format.md`. This crate does no I/O, no async and no logging; reading
-//! never panics, whatever the bytes, and reserves memory only for what is really there.
+//! `docs/format.md` is the normative description of the bytes. This crate does no I/O, no async and
+//! no logging. A decoder accepts any bytes: it never panics, and it reserves no more memory than
+//! the length of its input allows. An encoder refuses values that a decoder would refuse.
 
 #![forbid(unsafe_code)]
 #![warn(

@@ -1,4 +1,4 @@
-//! Parts of git indexes: each one that is accepted is written as git writes it.
+//! Fuzzes parts of git indexes: an accepted part has exactly the bytes that git would write.
 #![no_main]
 
 use cachewfs_format::{GitIndexWriter, GitPath, index_part_entries};
@@ -21,7 +21,7 @@ fn check(part: &[u8], id_len: usize) {
     for entry in &entries {
         let path = GitPath::parse(entry.path).expect("the path of an entry is one");
         assert!(path.check_out_as(entry.mode).is_ok());
-        // The numbers that git compares with those of the file may have any value.
+        // The fields of stat(2) may have any value: git compares them with those of the file.
         encoded.extend_from_slice(&part[encoded.len()..][..40]);
         encoded.extend_from_slice(entry.id);
         let len = u16::try_from(path.as_bytes().len()).expect("a path is short");

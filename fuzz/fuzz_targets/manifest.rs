@@ -1,4 +1,4 @@
-//! Manifests, pointers and deletions: what is read is written so that it is read again.
+//! Fuzzes manifests, pointers and deletions: an accepted value can be written and read again.
 #![no_main]
 
 use std::fmt::Debug;

@@ -1,4 +1,4 @@
-//! Names and ids: what is accepted is spelt one way, and is safe as a path, a URL and an argument.
+//! Fuzzes names and ids: each has one spelling, and is safe as a path, a URL and an argument.
 #![no_main]
 
 use std::fmt::{Debug, Display};
@@ -21,7 +21,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
 });
 
-/// Ids have one spelling: that which was parsed.
+/// Checks that an accepted id is printed as it was parsed.
 fn check_spelling<T: FromStr + Display + PartialEq + Debug>(text: &str) {
     if let Ok(id) = text.parse::<T>() {
         assert_eq!(id.to_string(), text);

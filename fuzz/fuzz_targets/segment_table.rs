@@ -1,4 +1,4 @@
-//! Segment tables: what decodes encodes to the same bytes, and its ranges fit together.
+//! Fuzzes segment tables: a decoded table encodes to the same bytes, and its ranges have no gaps.
 #![no_main]
 
 use cachewfs_format::{Digest, EntryKind, SegmentId, SegmentTable};
@@ -21,7 +21,7 @@ fuzz_target!(|payload: &[u8]| {
     }
 });
 
-/// Chunks follow each other without gaps, and each is found by any byte of it.
+/// Checks that chunks follow one another without gaps, and that each is found by its range.
 fn check_ranges(table: &SegmentTable) {
     let (mut stored_end, mut content_end) = (0, 0);
     for index in 0..table.chunks().len() {

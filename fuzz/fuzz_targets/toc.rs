@@ -1,4 +1,5 @@
-//! TOCs: found from any tail of an archive, and what decodes encodes to the same bytes.
+//! Fuzzes TOCs: any tail of an archive leads to the TOC, and a decoded TOC encodes to the same
+//! bytes.
 #![no_main]
 
 use cachewfs_format::{FrameSize, SeekTable, Toc, TocLocation};
@@ -9,7 +10,7 @@ fuzz_target!(|payload: &[u8]| {
         check_location(payload, archive_len);
     }
 
-    // The length and the magic bytes at the end are put right: a fuzzer wouldn't keep them so.
+    // The target adds a right trailer: a fuzzer's changes would always break it.
     let len = u32::try_from(payload.len() + 8).expect("a fuzzer's input is short");
     let payload = [payload, &len.to_le_bytes(), b"CTOC"].concat();
     let frame = cachewfs_fuzz::skippable_frame(0x184D_2A5B, &payload);
@@ -25,7 +26,8 @@ fuzz_target!(|payload: &[u8]| {
     check_every_tail(&frame);
 });
 
-/// A place is within what was given; where more is needed, it is more, and not more than there is.
+/// Checks that a found TOC is within `tail`, and that a longer tail is requested only if the
+/// archive has it.
 fn check_location(tail: &[u8], archive_len: u64) {
     match Toc::locate(tail, archive_len) {
         Ok(TocLocation::Found(place)) => {
@@ -42,7 +44,7 @@ fn check_location(tail: &[u8], archive_len: u64) {
     }
 }
 
-/// However little of an archive's end is fetched first, at most two more requests find the TOC.
+/// Checks that at most two more requests find the TOC, however short the first tail is.
 fn check_every_tail(frame: &[u8]) {
     let size = FrameSize {
         stored_len: 1,

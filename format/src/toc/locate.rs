@@ -1,4 +1,4 @@
-//! Finding the TOC from the end of an archive.
+//! Finds the TOC in the last bytes of an archive.
 
 use std::ops::Range;
 
@@ -7,18 +7,21 @@ use super::{SECTION, TRAILER_LEN, TRAILER_MAGIC, Toc};
 use crate::wire::{FieldReader, SKIPPABLE_HEADER_LEN};
 use crate::{Error, Result, SeekTable};
 
-/// Where the TOC is, as far as the end of an archive tells.
+/// The result of [`Toc::locate`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TocLocation {
-    /// At this half-open range of the bytes that were given.
+    /// The TOC's frame is at this half-open range of the given bytes.
     Found(Range<usize>),
-    /// Not all of it is in the bytes given: so many bytes at the end of the archive hold it, or
-    /// hold its length at least.
+    /// The given bytes don't have the whole TOC. The caller has to read this many bytes from the
+    /// end of the archive, and try again. They have the whole TOC, or at least its length.
     NeedsTail(u64),
 }
 
 impl Toc {
     /// Finds the TOC in `tail`, the last bytes of an archive of `archive_len` bytes.
+    ///
+    /// A caller needs at most three tries, whatever the length of the first `tail`, which has at
+    /// least the nine bytes of the seek table's footer.
     pub fn locate(tail: &[u8], archive_len: u64) -> Result<TocLocation> {
         let seek_len = SeekTable::frame_len(tail)?;
         let needs_tail = |len: u64| {
@@ -32,7 +35,8 @@ impl Toc {
             .ok()
             .and_then(|len| tail.len().checked_sub(len));
         let Some(end) = before_seek.filter(|&end| end >= TRAILER_LEN) else {
-            // The TOC is usually much smaller than this: one more request is enough.
+            // The length of the TOC is still unknown. 64 KiB are usually enough, so that the next
+            // try is the last.
             let guess = seek_len.saturating_add(64 << 10).min(archive_len);
             return needs_tail(guess.max(seek_len.saturating_add(trailer_len)));
         };
@@ -42,7 +46,7 @@ impl Toc {
         let mut reader = FieldReader::new(trailer, SECTION);
         let len = reader.u32()?;
         if reader.u32()? != TRAILER_MAGIC {
-            return Err(reader.malformed("its trailer is not before the seek table"));
+            return Err(reader.malformed("its trailer is missing in front of the seek table"));
         }
         let payload_len = usize::try_from(len).unwrap_or(usize::MAX);
         check_len(payload_len)?;

@@ -1,4 +1,4 @@
-//! `docs/format.md` says what the code does: its limits and the fields of its JSON.
+//! Compares `docs/format.md` with the code: the limits, and the fields of the JSON objects.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,14 +11,14 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap()
 }
 
-/// The section of the document with this heading.
+/// Returns the section of the document with this heading.
 fn section(heading: &str) -> String {
     let document = read("docs/format.md");
     let (_, rest) = document.split_once(&format!("\n## {heading}\n")).unwrap();
     rest.split("\n## ").next().unwrap().to_owned()
 }
 
-/// `64 MiB` in bytes; a number alone as it is.
+/// Parses a value of the table, such as `64 MiB` or `16`.
 fn number(text: &str) -> u64 {
     let (number, unit) = text.split_once(' ').unwrap_or((text, "bytes"));
     let unit = match unit {
@@ -30,7 +30,7 @@ fn number(text: &str) -> u64 {
     number.parse::<u64>().unwrap() * unit
 }
 
-/// The constants of the limits as the code has them.
+/// Returns the names and the values of the constants in `limits`.
 fn constants() -> BTreeMap<String, u64> {
     macro_rules! constants {
         ($($name:ident)*) => { [$((stringify!($name), u64::try_from(limits::$name).unwrap()),)*] };
@@ -74,7 +74,7 @@ fn the_test_compares_every_constant() {
     assert_eq!(in_source, compared.keys().map(String::as_str).collect());
 }
 
-/// The names of all fields of `value`, and of what is in it.
+/// Adds the names of all fields of `value` to `found`, at any depth.
 fn fields(value: &Value, found: &mut BTreeSet<String>) {
     match value {
         Value::Object(object) => {
@@ -108,7 +108,7 @@ fn every_json_field_is_described() {
             "{name} isn't described"
         );
     }
-    // And none that isn't written.
+    // The document describes no field that is never written.
     let in_tables = section
         .lines()
         .filter_map(|line| line.strip_prefix("| `")?.split('|').next());

@@ -1,6 +1,7 @@
-//! The seeds of the fuzz targets: the parts of the golden archive, and a manifest and a pointer.
+//! Pins the seeds of the fuzz targets: parts of the golden archive, manifests, pointers, deletions,
+//! names and a part of an index.
 //!
-//! `CACHEWFS_WRITE_GOLDEN=1` writes those that aren't there.
+//! With `CACHEWFS_WRITE_GOLDEN=1`, missing seeds are written.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -14,7 +15,7 @@ use cachewfs_format::{
 
 use crate::harness::{root, to_usize};
 
-/// Compares a committed seed with what it should be.
+/// Compares a committed seed with the expected bytes.
 fn check(target: &str, name: &str, expected: &[u8]) {
     let path = root().join("fuzz/seeds").join(target).join(name);
     if std::env::var_os("CACHEWFS_WRITE_GOLDEN").is_some() && !path.exists() {
@@ -26,7 +27,7 @@ fn check(target: &str, name: &str, expected: &[u8]) {
     assert!(found == expected, "{} has other bytes", path.display());
 }
 
-/// A skippable frame without its magic bytes and its length: the targets add them.
+/// Returns the payload of a skippable frame. The fuzz targets add the magic number and the length.
 fn payload(frame: &[u8]) -> &[u8] {
     &frame[8..]
 }
@@ -39,7 +40,7 @@ fn seeds_are_parts_of_the_golden_archive() {
     };
     let toc_frame = &archive[place.clone()];
     check("toc", "archive-tail", &archive[place.start..]);
-    // The trailer is added by the target.
+    // The fuzz target adds the trailer.
     check("toc", "golden", &payload(toc_frame)[..toc_frame.len() - 16]);
     SeekTable::decode(&archive[place.end..]).unwrap();
     check("seek_table", "golden", payload(&archive[place.end..]));
@@ -164,7 +165,7 @@ fn manifest() -> Manifest {
     }
 }
 
-/// The manifest of an LFS archive.
+/// Returns the manifest of an LFS archive.
 fn lfs_manifest() -> Manifest {
     let manifest = manifest();
     let layout = manifest.archives[&ArchiveKind::Checkout].clone();

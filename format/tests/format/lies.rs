@@ -1,19 +1,25 @@
-//! Lies with right digests: whoever makes an archive can give any number any value, and name it.
+//! Forged archives: numbers with false values, and digests that match them.
+//!
+//! Whoever makes an archive can write any value into a number, and compute the digests anew. So a
+//! digest that matches doesn't make a number true. These tests change the numbers one by one.
 
 use cachewfs_format::{Digest, Toc, TocLocation};
 
 use crate::harness::memory::with_memory_limit;
 use crate::harness::{archive_of, read, sample, skippable_frame, to_usize};
 
-/// More than reading the sample takes, and much less than what a number can ask for.
+/// At most this many bytes may be allocated to read a changed sample. The sample itself needs less;
+/// a reader that believed a false number would need much more.
 const MAX_READ_BYTES: usize = 1 << 20;
 
-/// An archive in pieces that can be changed.
+/// An archive in pieces, which a test changes one by one.
 #[derive(Clone)]
 struct Pieces {
     /// The chunks of each segment, and the payload of its table.
     segments: Vec<(Vec<u8>, Vec<u8>)>,
+    /// The payload of the TOC.
     toc: Vec<u8>,
+    /// The frame of the seek table.
     seek_table: Vec<u8>,
 }
 
@@ -39,13 +45,13 @@ impl Pieces {
         }
     }
 
-    /// Replaces the payload of a table, with all that hangs off its digest.
+    /// Replaces the payload of a segment table, and its digest wherever it occurs.
     fn set_table(&mut self, index: usize, payload: Vec<u8>) {
         let old = Digest::of(&self.segments[index].1);
         let new = Digest::of(&payload);
         self.segments[index].1 = payload;
         replace(&mut self.toc, &old, &new);
-        // The header of a large file names the segment of its data.
+        // The segment with the header of a large file names the segment with its data.
         for before in 0..index {
             let mut payload = self.segments[before].1.clone();
             if replace(&mut payload, &old, &new) {
@@ -54,8 +60,11 @@ impl Pieces {
         }
     }
 
-    /// Whether a reader refuses the archive. What it doesn't refuse may be other bytes: they have
-    /// another name. But never more than there are.
+    /// Returns whether a reader refuses the archive. Panics if the reader allocates too much
+    /// memory.
+    ///
+    /// An archive that isn't refused may have other files than the sample: its name is another one
+    /// too.
     fn is_refused(&self) -> bool {
         let mut archive = Vec::new();
         for (chunks, table) in &self.segments {
@@ -68,7 +77,7 @@ impl Pieces {
     }
 }
 
-/// Replaces a digest wherever it stands; tells whether it did anywhere.
+/// Replaces a digest wherever it occurs. Returns whether it occurs.
 fn replace(bytes: &mut [u8], old: &Digest, new: &Digest) -> bool {
     let places: Vec<usize> = (0..bytes.len().saturating_sub(31))
         .filter(|&place| bytes[place..].starts_with(old.as_bytes()))
@@ -79,7 +88,7 @@ fn replace(bytes: &mut [u8], old: &Digest, new: &Digest) -> bool {
     !places.is_empty()
 }
 
-/// `bytes` with other numbers of `width` bytes at `place`.
+/// Returns copies of `bytes` with false values of the number of `width` bytes at `place`.
 fn lies(bytes: &[u8], place: usize, width: usize) -> Vec<Vec<u8>> {
     let mut padded = [0; 8];
     padded[..width].copy_from_slice(&bytes[place..place + width]);
@@ -171,7 +180,8 @@ fn a_false_length_of_a_segment_is_refused() {
     }
 }
 
-/// Whatever the bytes mean that are taken for a number: no panic, no memory, no bytes from outside.
+/// Changes bytes at every offset, whether a number is there or not. The reader may accept the
+/// result, but it must not panic or allocate too much.
 #[test]
 fn no_number_makes_a_reader_panic_or_take_memory() {
     let honest = Pieces::of_sample();

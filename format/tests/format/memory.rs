@@ -1,11 +1,11 @@
-//! A reader reserves memory for what is there, not for what a count says.
+//! Decoders reserve memory in proportion to the bytes of their input, not to the counts in it.
 
 use cachewfs_format::{Digest, Error, Manifest, Result, SeekTable, SegmentId, SegmentTable, Toc};
 
 use crate::harness::memory::with_memory_limit;
 use crate::harness::skippable_frame;
 
-/// Decodes a segment table with these counts before `rest`.
+/// Decodes a segment table with these counts of chunks and entries in front of the bytes `rest`.
 fn table(chunks: u32, entries: u32, rest: &[u8]) -> Result<SegmentTable> {
     let counts = [chunks.to_le_bytes(), entries.to_le_bytes()].concat();
     let payload = [&b"CWFSSEG\0\x01\0"[..], &counts, rest].concat();
@@ -15,13 +15,13 @@ fn table(chunks: u32, entries: u32, rest: &[u8]) -> Result<SegmentTable> {
     })
 }
 
-/// The bytes of the smallest entry: a directory `a`.
+/// The bytes of the shortest entry: a directory `a`.
 const DIRECTORY: [u8; 17] = [1, 0xED, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, b'a'];
 
 #[test]
 fn missing_entries_take_no_memory() {
     let rest = vec![0xFF; 1 << 20];
-    // As many as could be in so many bytes, if there were no chunks; all of them are nonsense.
+    // The most entries that could fit in these bytes without chunks. In fact no byte is valid.
     let most = u32::try_from(rest.len() / DIRECTORY.len()).unwrap();
 
     for (chunks, entries) in [(0, most), (26_000, most), (0, 60_000), (26_000, 600)] {

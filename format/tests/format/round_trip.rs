@@ -1,4 +1,4 @@
-//! What is written is read again.
+//! An archive with any files is read as it was written.
 
 use proptest::prelude::*;
 

@@ -1,4 +1,5 @@
-//! Programs that know nothing of us read an archive: zstd, GNU tar, another seekable reader.
+//! Programs that don't know cachewfs read an archive: zstd, GNU tar, and another reader of seek
+//! tables.
 
 use std::ffi::OsStr;
 use std::io::{Read as _, Seek as _, Write as _};
@@ -13,7 +14,7 @@ use cachewfs_format::{
 
 use crate::harness::{Builder, archive_of, paths_and_contents, sample};
 
-/// Runs a program with `input`; gives what it printed.
+/// Runs a program with `input` as its standard input. Returns its standard output.
 fn pipe(program: &str, arguments: &[&str], input: &[u8]) -> Vec<u8> {
     let mut child = Command::new(program)
         .args(arguments)

@@ -1,4 +1,5 @@
-//! Builds an archive in memory, segment by segment. The tests of `fuse` use this file too.
+//! Builds an archive in memory, segment by segment. The tests of the crate `fuse` use this file
+//! too.
 
 use cachewfs_format::{
     ArchiveKind, ChunkEncoding, Digest, Entry, FrameSize, ObjectId, RepoName, Role, SeekTable,
@@ -14,7 +15,7 @@ pub(crate) struct Builder {
 }
 
 impl Builder {
-    /// Appends a segment with these chunks.
+    /// Appends a segment with these chunks. Returns its id.
     pub(crate) fn segment<'a>(
         &mut self,
         role: Role,
@@ -46,7 +47,7 @@ impl Builder {
         id
     }
 
-    /// Ends it: a checkout archive of `repo`, and the digest that names it.
+    /// Ends the archive, a checkout archive of `repo`. Returns it with the digest that names it.
     pub(crate) fn finish(
         mut self,
         repo: &str,

@@ -1,4 +1,4 @@
-//! Reads an archive as a mount does: TOC from the tail, tables, chunks.
+//! Reads an archive as a mount does: the TOC from the tail, then segment tables, then chunks.
 
 use std::collections::HashMap;
 
@@ -9,12 +9,12 @@ use cachewfs_format::{
 
 use super::to_usize;
 
-/// A file of an archive: path and content.
+/// A file that was read from an archive: its path and its content.
 pub(crate) type FoundFile = (Vec<u8>, Vec<u8>);
 
 const TRUNCATED: Error = Error::Truncated { section: "segment" };
 
-/// All files of the archive that is called `name`.
+/// Reads all files of the archive whose name (the digest of its TOC) is `name`.
 pub(crate) fn read(archive: &[u8], name: Digest) -> Result<Vec<FoundFile>> {
     let toc = read_toc(archive, name)?;
     let mut contents = HashMap::new();
