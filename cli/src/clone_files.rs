@@ -1,5 +1,4 @@
-//! The content of the files in a new clone's `.git` that `git init` doesn't write as they should
-//! be.
+//! The content of `packed-refs` and `config` in a new clone.
 
 use cachewfs_format::ARE_CHANGED_PATHS_PORTABLE;
 

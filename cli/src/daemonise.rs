@@ -32,7 +32,7 @@ pub(crate) fn is_background() -> bool {
 /// Starts this program again with the arguments of this process, as the background process. Returns
 /// when its mount is ready. If it fails, the error is the text that it printed.
 pub(crate) fn start_background() -> Result<()> {
-    let program = std::env::current_exe().context("can't find this program")?;
+    let program = std::env::current_exe().context("can't find the path of the program cachewfs")?;
     let mut command = Command::new(program);
     // The program finds out from its own name whether it is the helper of mount(8).
     if let Some(name) = std::env::args_os().next() {
@@ -66,8 +66,8 @@ pub(crate) fn start_background() -> Result<()> {
 
 /// Leaves the session of the terminal, so that closing the terminal doesn't end the mount.
 pub(crate) fn leave_session() {
-    // The call fails only for the leader of a process group, which closing the terminal doesn't end
-    // either: the mount ignores SIGHUP in the background.
+    // The call fails for a leader of a process group, which stays in the session. That is enough
+    // too: in the background, `serve` ignores the SIGHUP of a closed terminal.
     rustix::process::setsid().ok();
 }
 

@@ -169,8 +169,8 @@ fn connect_hint(error: &ConnectError) -> &'static str {
 }
 
 /// The next step if other users may write to the directory for control sockets.
-const SOCKET_DIRECTORY_HINT: &str = "set XDG_RUNTIME_DIR to a directory of your own with mode 0700, \
-    such as /run/user/UID, or ask its owner or root to remove the directory: rm -r";
+const SOCKET_DIRECTORY_HINT: &str = "set XDG_RUNTIME_DIR to a directory of your own with mode \
+    0700, such as /run/user/UID, or ask its owner or root to remove the directory: rm -r";
 
 fn client_code_and_hint(error: &ClientError) -> (u8, Option<&'static str>) {
     match error {

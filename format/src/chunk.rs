@@ -95,7 +95,7 @@ pub fn decode_chunk(chunk: &Chunk, stored: &[u8]) -> Result<Vec<u8>> {
     let bad = || Error::BadChunk {
         expected_len: chunk.content_len,
     };
-    // A right digest doesn't make the length true: whoever made the archive chose both. zstd fails
+    // A right digest doesn't make the length true: the maker of the archive chose both. zstd fails
     // if the content is longer than the capacity, so a small frame can't fill the memory.
     let capacity = usize::try_from(chunk.content_len).map_err(|_| bad())?;
     let content = zstd::bulk::decompress(stored, capacity).map_err(|_| bad())?;

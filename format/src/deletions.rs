@@ -23,7 +23,7 @@ const FORMAT: JsonFormat = JsonFormat {
 /// writes its notices, waits, and reads manifests and pointer again before it deletes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deletions {
-    /// The version of this form: [`Deletions::VERSION`].
+    /// The version of the JSON format: [`Deletions::VERSION`].
     pub version: u32,
     /// A number that is different in each state of the object. So no two states have equal bytes,
     /// and compare-and-swap can't confuse them.
@@ -102,6 +102,8 @@ impl Deletions {
 
 /// Returns the first 8 bytes of the digest of an id.
 fn mark(id: SnapshotId) -> u64 {
+    // A collision does no harm: an id that nobody has used counts as used, and the publisher takes
+    // another one.
     let digest = Digest::of(id.to_string().as_bytes());
     let first = digest.as_bytes().first_chunk();
     first.map_or(0, |bytes| u64::from_be_bytes(*bytes))

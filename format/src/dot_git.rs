@@ -41,8 +41,8 @@ fn is_padding(rest: &[u8]) -> bool {
     name.iter().all(|byte| b" .".contains(byte))
 }
 
-/// Returns whether `part` is a short name (8.3) that NTFS may give `.gitmodules`. That is
-/// `GITMOD~1` to `GITMOD~9`, or one that begins with a hash such as `GI7EBA~1` if those are taken.
+/// Returns whether `part` is a short name (8.3) that NTFS may give `.gitmodules`: `GITMOD~1` to
+/// `GITMOD~9`, or, if those are taken, a name that begins with a hash, such as `GI7EBA~1`.
 fn is_short_gitmodules(part: &[u8]) -> bool {
     let Some((short, rest)) = part.split_at_checked(8) else {
         return false;

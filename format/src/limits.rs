@@ -1,7 +1,7 @@
 //! The limits of lengths and counts, which readers and writers enforce (`docs/format.md` section
 //! 9).
 //!
-//! Whoever makes an archive chooses the numbers in its length fields. So a decoder compares each
+//! The maker of an archive chooses the numbers in its length fields. So a decoder compares each
 //! number with its limit before it reserves memory for it.
 
 use crate::{Error, Result};

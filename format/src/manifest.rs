@@ -23,7 +23,7 @@ const FORMAT: JsonFormat = JsonFormat {
 /// it can.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// The version of this form: [`Manifest::VERSION`].
+    /// The version of the JSON format: [`Manifest::VERSION`].
     pub version: u32,
     /// The repository.
     pub repo: RepoName,
@@ -37,7 +37,7 @@ pub struct Manifest {
     pub archives: BTreeMap<ArchiveKind, ArchiveLayout>,
     /// The packs of the snapshot, in the order in which git should search them.
     pub packs: Vec<PublishedPack>,
-    /// The layers of the commit-graph chain, oldest first, as in `commit-graph-chain`.
+    /// The links of the commit-graph chain, oldest first, as in `commit-graph-chain`.
     pub commit_graphs: Vec<PublishedFile>,
     /// The ids that the snapshot's refs name. The next increment holds the objects that these don't
     /// reach.

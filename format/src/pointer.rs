@@ -18,7 +18,7 @@ const FORMAT: JsonFormat = JsonFormat {
 /// and replaced by compare-and-swap.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pointer {
-    /// The version of this form: [`Pointer::VERSION`].
+    /// The version of the JSON format: [`Pointer::VERSION`].
     pub version: u32,
     /// The current snapshot.
     pub snapshot: SnapshotId,

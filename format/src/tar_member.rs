@@ -26,6 +26,7 @@ pub fn member_header(
         EntryKind::File(_) | EntryKind::Symlink(_) => (path.as_bytes().to_vec(), false),
     };
     let (prefix, base) = split_name(&name).unwrap_or_else(|| {
+        // The ustar header gets the start of the path, for programs that ignore pax headers.
         pax_record(&mut records, b"path", &name);
         (&[], name.get(..100.min(name.len())).unwrap_or_default())
     });

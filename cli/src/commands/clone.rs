@@ -96,7 +96,7 @@ fn refuse_used_directory(target: &Path) -> Result<()> {
             directory: target.display().to_string(),
         }
         .into()),
-        Err(error) => Err(error).with_context(|| format!("can't use {}", target.display())),
+        Err(error) => Err(error).with_context(|| format!("can't clone into {}", target.display())),
     }
 }
 
@@ -110,7 +110,7 @@ async fn clone(args: &Args, repo: &RepoName, target: &Path) -> Result<()> {
         .prefix(".cachewfs-clone-")
         .permissions(std::fs::Permissions::from_mode(0o777))
         .tempdir_in(parent)
-        .with_context(|| format!("can't write in {}", parent.display()))?;
+        .with_context(|| format!("can't create a directory in {}", parent.display()))?;
     let head = set_up(&staging, &source).await?;
     let checked_out = match head {
         _ if args.no_checkout => Ok(()),

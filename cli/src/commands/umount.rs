@@ -12,8 +12,8 @@ use crate::output;
 
 /// Unmount a mount, and end the process that serves it.
 ///
-/// umount(8) does the same. Clones that borrow objects from the mount don't work until it is
-/// mounted again. The command lists the clones that the mount knows.
+/// umount(8) works too. Clones that borrow objects from the mount don't work until it is mounted
+/// again. The command lists the clones that the mount knows.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The mount to unmount. The default is the mount that contains the current directory, or else

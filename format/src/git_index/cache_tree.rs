@@ -7,8 +7,8 @@ use std::ops::Range;
 use super::writer::Entries;
 use crate::GitHash;
 
-/// The extension may be this many bytes longer than a quarter of the index. That of a real work
-/// tree is much shorter. If it were longer, it is left out: git works without it.
+/// The extension may be this many bytes longer than a quarter of the index. The extension of a real
+/// work tree is much shorter. If it would be longer, it is left out: git works without it.
 const MAX_EXTRA_LEN: usize = 1 << 20;
 /// About how many bytes the record of a directory takes beside its name and its id: NUL, two
 /// numbers and a newline.

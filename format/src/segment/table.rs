@@ -80,6 +80,7 @@ impl SegmentTable {
             MAX_TABLE_LEN,
         )?;
         let payload = skippable_payload(frame, FRAME_MAGIC, SECTION)?;
+        // The digest comes first, so that no unverified byte is parsed.
         if Digest::of(payload) != id.0 {
             return Err(Error::WrongDigest {
                 section: SECTION,

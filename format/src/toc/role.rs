@@ -26,7 +26,7 @@ roles! {
     Refs = 1,
     /// Tar member: the header of a file whose data is the next segment.
     Header = 2,
-    /// File data: one layer of the commit-graph chain.
+    /// File data: one link of the commit-graph chain.
     CommitGraph = 3,
     /// File data: a `.idx` file.
     PackIndex = 4,

@@ -66,6 +66,8 @@ impl Toc {
         let name = std::str::from_utf8(reader.bytes()?)
             .map_err(|_| reader.malformed("the name of the repository is not UTF-8"))?;
         let repo = RepoName::parse(name)?;
+        // `parse` drops a final ".git". A TOC with it would decode to the value of another TOC, and
+        // one archive would have two names.
         if repo.as_str() != name {
             return Err(reader.malformed("the name of the repository ends in '.git'"));
         }

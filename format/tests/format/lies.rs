@@ -1,6 +1,6 @@
 //! Forged archives: numbers with false values, and digests that match them.
 //!
-//! Whoever makes an archive can write any value into a number, and compute the digests anew. So a
+//! The maker of an archive can write any value into a number, and compute the digests anew. So a
 //! digest that matches doesn't make a number true. These tests change the numbers one by one.
 
 use cachewfs_format::{Digest, Toc, TocLocation};

@@ -3,7 +3,7 @@
 
 #![expect(
     unsafe_code,
-    reason = "implementing an allocator needs unsafe code; this one only counts, and calls the system's"
+    reason = "an allocator needs unsafe code; this one counts, and calls the system's"
 )]
 
 use std::alloc::{GlobalAlloc, Layout, System};
