@@ -66,8 +66,8 @@ pub(crate) fn start_background() -> Result<()> {
 
 /// Leaves the session of the terminal, so that closing the terminal doesn't end the mount.
 pub(crate) fn leave_session() {
-    // The call fails for a leader of a process group, which stays in the session. That is enough
-    // too: in the background, `serve` ignores the SIGHUP of a closed terminal.
+    // The call fails for a leader of a process group, which stays in the session. The mount
+    // goes on all the same: in the background, `serve` ignores the SIGHUP of a closed terminal.
     rustix::process::setsid().ok();
 }
 

@@ -42,7 +42,7 @@ fn is_padding(rest: &[u8]) -> bool {
 }
 
 /// Returns whether `part` is a short name (8.3) that NTFS may give `.gitmodules`: `GITMOD~1` to
-/// `GITMOD~9`, or, if those are taken, a name that begins with a hash, such as `GI7EBA~1`.
+/// `GITMOD~9`, or a name such as `GI7EBA~1`, which begins with a hash, if these are taken.
 fn is_short_gitmodules(part: &[u8]) -> bool {
     let Some((short, rest)) = part.split_at_checked(8) else {
         return false;

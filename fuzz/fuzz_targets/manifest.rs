@@ -20,6 +20,6 @@ fn check<T: PartialEq + Debug>(
     let parsed = cachewfs_fuzz::with_memory_limit(65536 + 64 * json.len(), || parse(json));
 
     let Ok(value) = parsed else { return };
-    let written = to_json(&value).expect("what was read can be written");
+    let written = to_json(&value).expect("a parsed value can be written");
     assert_eq!(parse(&written), Ok(value));
 }

@@ -58,7 +58,7 @@ fn check_repo(repo: &RepoName, text: &str) {
         let stem = path
             .strip_prefix(&format!("/git/{name}/"))
             .and_then(|file| file.strip_suffix(".tar.zst"))
-            .expect("the name of a repository is a path as it is");
+            .expect("the name of a repository needs no escaping in a URL path");
         assert_eq!(api::kind_of_stem(stem), Some(kind));
     }
 }

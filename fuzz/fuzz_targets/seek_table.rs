@@ -14,7 +14,7 @@ fuzz_target!(|payload: &[u8]| {
 
     let Ok(table) = decoded else { return };
     assert_eq!(SeekTable::frame_len(&frame), Ok(frame.len() as u64));
-    let encoded = table.encode().expect("what was read can be written");
+    let encoded = table.encode().expect("a decoded table can be encoded");
     assert_eq!(SeekTable::decode(&encoded).as_ref(), Ok(&table));
     // Another program may set bit 7 of the descriptor, for checksums, or bits 0 and 1, which are
     // unused.

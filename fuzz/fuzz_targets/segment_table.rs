@@ -25,8 +25,10 @@ fuzz_target!(|payload: &[u8]| {
 fn check_ranges(table: &SegmentTable) {
     let (mut stored_end, mut content_end) = (0, 0);
     for index in 0..table.chunks().len() {
-        let stored = table.stored_range(index).expect("a chunk is stored");
-        let content = table.content_range(index).expect("a chunk has content");
+        let stored = table.stored_range(index).expect("the table has this chunk");
+        let content = table
+            .content_range(index)
+            .expect("the table has this chunk");
         assert_eq!((stored.start, content.start), (stored_end, content_end));
         assert_eq!(table.chunks_of(content.clone()), index..index + 1);
         assert_eq!(

@@ -30,14 +30,14 @@ fuzz_target!(|payload: &[u8]| {
 /// archive has it.
 fn check_location(tail: &[u8], archive_len: u64) {
     match Toc::locate(tail, archive_len) {
-        Ok(TocLocation::Found(place)) => {
-            let frame = tail.get(place).expect("the place is within the tail");
+        Ok(TocLocation::Found(range)) => {
+            let frame = tail.get(range).expect("the range is within the tail");
             drop(Toc::decode(frame));
         }
         Ok(TocLocation::NeedsTail(len)) => {
             assert!(
                 len > tail.len() as u64 && len <= archive_len,
-                "asks for {len} bytes"
+                "a tail of {len} bytes is requested"
             );
         }
         Err(_) => {}
@@ -62,8 +62,8 @@ fn check_every_tail(frame: &[u8]) {
         let mut tail_len = first_len.clamp(9, archive.len());
         let found = (0..3).find_map(|_| {
             let tail = &archive[archive.len() - tail_len..];
-            match Toc::locate(tail, archive.len() as u64).expect("the TOC is there") {
-                TocLocation::Found(place) => Some(tail[place].to_vec()),
+            match Toc::locate(tail, archive.len() as u64).expect("the archive has a TOC") {
+                TocLocation::Found(range) => Some(tail[range].to_vec()),
                 TocLocation::NeedsTail(len) => {
                     tail_len = usize::try_from(len).expect("the archive is short");
                     None

@@ -113,7 +113,7 @@ impl SegmentTable {
         // taken some of them, so it is compared again.
         reader.expect_records(entry_count, Entry::MIN_LEN)?;
         // An entry takes several times as much memory as its record. So memory isn't reserved for
-        // the full count, which may be a lie, but grows with the entries.
+        // the full count, which may be false, but grows with the entries.
         let mut entries = Vec::with_capacity(entry_count.min(RESERVED_ENTRIES));
         let mut end = 0;
         for _ in 0..entry_count {

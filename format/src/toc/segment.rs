@@ -258,7 +258,7 @@ mod tests {
                 ..good()
             },
         ] {
-            assert!(lie.check_table(&table).is_err(), "{lie:?} fits");
+            assert!(lie.check_table(&table).is_err(), "{lie:?} was accepted");
         }
     }
 

@@ -105,7 +105,7 @@ fn every_json_field_is_described() {
     for name in &written {
         assert!(
             section.contains(&format!("`{name}`")),
-            "{name} isn't described"
+            "docs/format.md doesn't describe the field {name}"
         );
     }
     // The document describes no field that is never written.
@@ -115,7 +115,7 @@ fn every_json_field_is_described() {
     for name in in_tables.flat_map(|cell| cell.split(['`', ',', ' '])) {
         assert!(
             name.is_empty() || written.contains(name),
-            "{name} isn't written"
+            "docs/format.md describes the field {name}, which isn't written"
         );
     }
 }

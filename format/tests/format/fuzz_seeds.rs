@@ -24,7 +24,11 @@ fn check(target: &str, name: &str, expected: &[u8]) {
         file.write_all(expected).unwrap();
     }
     let found = std::fs::read(&path).unwrap();
-    assert!(found == expected, "{} has other bytes", path.display());
+    assert!(
+        found == expected,
+        "{} differs from the expected bytes",
+        path.display()
+    );
 }
 
 /// Returns the payload of a skippable frame. The fuzz targets add the magic number and the length.
@@ -35,15 +39,15 @@ fn payload(frame: &[u8]) -> &[u8] {
 #[test]
 fn seeds_are_parts_of_the_golden_archive() {
     let archive = std::fs::read(root().join("tests/data/checkout-v1.tar.zst")).unwrap();
-    let TocLocation::Found(place) = Toc::locate(&archive, archive.len() as u64).unwrap() else {
-        panic!("the whole archive was given");
+    let TocLocation::Found(range) = Toc::locate(&archive, archive.len() as u64).unwrap() else {
+        panic!("the tail is the whole archive, and has the TOC");
     };
-    let toc_frame = &archive[place.clone()];
-    check("toc", "archive-tail", &archive[place.start..]);
+    let toc_frame = &archive[range.clone()];
+    check("toc", "archive-tail", &archive[range.start..]);
     // The fuzz target adds the trailer.
     check("toc", "golden", &payload(toc_frame)[..toc_frame.len() - 16]);
-    SeekTable::decode(&archive[place.end..]).unwrap();
-    check("seek_table", "golden", payload(&archive[place.end..]));
+    SeekTable::decode(&archive[range.end..]).unwrap();
+    check("seek_table", "golden", payload(&archive[range.end..]));
 
     for (index, (offset, record)) in Toc::decode(toc_frame)
         .unwrap()

@@ -333,7 +333,10 @@ fn git_checks_out_every_accepted_path() {
         // git accepts a few paths more: those below a directory with a short name of `.gitmodules`,
         // and those after a backslash at the start of a component.
         let needless = listed.len() - 1 - accepted.len();
-        assert!(needless < 200, "{needless} paths are refused without need");
+        assert!(
+            needless < 200,
+            "{needless} paths are refused that git accepts"
+        );
     }
 }
 

@@ -26,10 +26,10 @@ struct Pieces {
 impl Pieces {
     fn of_sample() -> Self {
         let (archive, _) = archive_of(&sample());
-        let TocLocation::Found(place) = Toc::locate(&archive, archive.len() as u64).unwrap() else {
-            panic!("the whole archive was given");
+        let TocLocation::Found(range) = Toc::locate(&archive, archive.len() as u64).unwrap() else {
+            panic!("the tail is the whole archive, and has the TOC");
         };
-        let (_, toc) = Toc::decode(&archive[place.clone()]).unwrap();
+        let (_, toc) = Toc::decode(&archive[range.clone()]).unwrap();
         let segments = toc
             .segments_with_offsets()
             .map(|(offset, record)| {
@@ -40,8 +40,8 @@ impl Pieces {
             .collect();
         Self {
             segments,
-            toc: archive[place.start + 8..place.end].to_vec(),
-            seek_table: archive[place.end..].to_vec(),
+            toc: archive[range.start + 8..range.end].to_vec(),
+            seek_table: archive[range.end..].to_vec(),
         }
     }
 
@@ -79,19 +79,19 @@ impl Pieces {
 
 /// Replaces a digest wherever it occurs. Returns whether it occurs.
 fn replace(bytes: &mut [u8], old: &Digest, new: &Digest) -> bool {
-    let places: Vec<usize> = (0..bytes.len().saturating_sub(31))
-        .filter(|&place| bytes[place..].starts_with(old.as_bytes()))
+    let offsets: Vec<usize> = (0..bytes.len().saturating_sub(31))
+        .filter(|&offset| bytes[offset..].starts_with(old.as_bytes()))
         .collect();
-    for &place in &places {
-        bytes[place..place + 32].copy_from_slice(new.as_bytes());
+    for &offset in &offsets {
+        bytes[offset..offset + 32].copy_from_slice(new.as_bytes());
     }
-    !places.is_empty()
+    !offsets.is_empty()
 }
 
-/// Returns copies of `bytes` with false values of the number of `width` bytes at `place`.
-fn lies(bytes: &[u8], place: usize, width: usize) -> Vec<Vec<u8>> {
+/// Returns copies of `bytes` with false values of the number of `width` bytes at `offset`.
+fn false_values(bytes: &[u8], offset: usize, width: usize) -> Vec<Vec<u8>> {
     let mut padded = [0; 8];
-    padded[..width].copy_from_slice(&bytes[place..place + width]);
+    padded[..width].copy_from_slice(&bytes[offset..offset + width]);
     let number = u64::from_le_bytes(padded);
     [
         0,
@@ -103,7 +103,7 @@ fn lies(bytes: &[u8], place: usize, width: usize) -> Vec<Vec<u8>> {
     ]
     .map(|lie| {
         let mut changed = bytes.to_vec();
-        changed[place..place + width].copy_from_slice(&lie.to_le_bytes()[..width]);
+        changed[offset..offset + width].copy_from_slice(&lie.to_le_bytes()[..width]);
         changed
     })
     .into_iter()
@@ -118,19 +118,19 @@ fn the_unchanged_archive_is_read() {
 
 #[test]
 fn a_false_length_of_a_chunk_is_refused() {
-    let honest = Pieces::of_sample();
+    let original = Pieces::of_sample();
 
-    for (index, (_, table)) in honest.segments.iter().enumerate() {
+    for (index, (_, table)) in original.segments.iter().enumerate() {
         let chunk_count = u32::from_le_bytes(*table[10..].first_chunk().unwrap());
-        for place in
+        for offset in
             (0..to_usize(chunk_count.into())).flat_map(|chunk| [18 + 40 * chunk, 22 + 40 * chunk])
         {
-            for lie in lies(table, place, 4) {
-                let mut pieces = honest.clone();
+            for lie in false_values(table, offset, 4) {
+                let mut pieces = original.clone();
                 pieces.set_table(index, lie);
                 assert!(
                     pieces.is_refused(),
-                    "at {place} of the table of segment {index}"
+                    "at {offset} of the table of segment {index}"
                 );
             }
         }
@@ -139,9 +139,9 @@ fn a_false_length_of_a_chunk_is_refused() {
 
 #[test]
 fn swapped_lengths_of_two_chunks_are_refused() {
-    let honest = Pieces::of_sample();
+    let original = Pieces::of_sample();
 
-    for (index, (_, table)) in honest.segments.iter().enumerate() {
+    for (index, (_, table)) in original.segments.iter().enumerate() {
         let (first, second) = (
             table[18..26].to_vec(),
             table.get(58..66).unwrap_or_default(),
@@ -152,7 +152,7 @@ fn swapped_lengths_of_two_chunks_are_refused() {
         let mut lie = table.clone();
         lie[18..26].copy_from_slice(second);
         lie[58..66].copy_from_slice(&first);
-        let mut pieces = honest.clone();
+        let mut pieces = original.clone();
         pieces.set_table(index, lie);
         assert!(pieces.is_refused(), "the table of segment {index}");
     }
@@ -160,21 +160,21 @@ fn swapped_lengths_of_two_chunks_are_refused() {
 
 #[test]
 fn a_false_length_of_a_segment_is_refused() {
-    let honest = Pieces::of_sample();
+    let original = Pieces::of_sample();
 
-    for (_, table) in &honest.segments {
+    for (_, table) in &original.segments {
         let id = Digest::of(table);
-        let record = (0..honest.toc.len())
-            .find(|&place| honest.toc[place..].starts_with(id.as_bytes()))
+        let record = (0..original.toc.len())
+            .find(|&offset| original.toc[offset..].starts_with(id.as_bytes()))
             .unwrap();
         // Stored, table, content.
-        for (place, width) in [(record + 33, 8), (record + 41, 4), (record + 45, 8)] {
-            for toc in lies(&honest.toc, place, width) {
+        for (offset, width) in [(record + 33, 8), (record + 41, 4), (record + 45, 8)] {
+            for toc in false_values(&original.toc, offset, width) {
                 let pieces = Pieces {
                     toc,
-                    ..honest.clone()
+                    ..original.clone()
                 };
-                assert!(pieces.is_refused(), "at {place} of the TOC");
+                assert!(pieces.is_refused(), "at {offset} of the TOC");
             }
         }
     }
@@ -184,23 +184,26 @@ fn a_false_length_of_a_segment_is_refused() {
 /// result, but it must not panic or allocate too much.
 #[test]
 fn no_number_makes_a_reader_panic_or_take_memory() {
-    let honest = Pieces::of_sample();
+    let original = Pieces::of_sample();
 
     for width in [4, 8] {
-        for (index, (_, table)) in honest.segments.iter().enumerate() {
-            for place in 0..=table.len() - width {
-                for lie in lies(table, place, width).into_iter().step_by(2) {
-                    let mut pieces = honest.clone();
+        for (index, (_, table)) in original.segments.iter().enumerate() {
+            for offset in 0..=table.len() - width {
+                for lie in false_values(table, offset, width).into_iter().step_by(2) {
+                    let mut pieces = original.clone();
                     pieces.set_table(index, lie);
                     pieces.is_refused();
                 }
             }
         }
-        for place in 0..=honest.toc.len() - width {
-            for toc in lies(&honest.toc, place, width).into_iter().step_by(2) {
+        for offset in 0..=original.toc.len() - width {
+            for toc in false_values(&original.toc, offset, width)
+                .into_iter()
+                .step_by(2)
+            {
                 Pieces {
                     toc,
-                    ..honest.clone()
+                    ..original.clone()
                 }
                 .is_refused();
             }

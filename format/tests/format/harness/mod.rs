@@ -17,8 +17,8 @@ pub(crate) fn root() -> PathBuf {
 }
 
 /// Converts an offset or a length in an archive, which is in memory.
-pub(crate) fn to_usize(place: u64) -> usize {
-    usize::try_from(place).unwrap()
+pub(crate) fn to_usize(value: u64) -> usize {
+    usize::try_from(value).unwrap()
 }
 
 /// Wraps `payload` in a zstd skippable frame.

@@ -51,19 +51,19 @@ pub(crate) fn read(archive: &[u8], name: Digest) -> Result<Vec<FoundFile>> {
 
 fn read_toc(archive: &[u8], name: Digest) -> Result<Toc> {
     let mut tail_len = 64.min(archive.len());
-    let place = loop {
+    let range = loop {
         let start = archive.len() - tail_len;
         match Toc::locate(&archive[start..], archive.len() as u64)? {
-            TocLocation::Found(place) => break start + place.start..start + place.end,
+            TocLocation::Found(range) => break start + range.start..start + range.end,
             TocLocation::NeedsTail(len) => {
                 let is_possible = len > tail_len as u64 && len <= archive.len() as u64;
-                assert!(is_possible, "asks for {len} bytes");
+                assert!(is_possible, "a tail of {len} bytes is requested");
                 tail_len = to_usize(len);
             }
         }
     };
-    let toc_at = place.start as u64;
-    let (digest, toc) = Toc::decode(&archive[place])?;
+    let toc_at = range.start as u64;
+    let (digest, toc) = Toc::decode(&archive[range])?;
     if digest != name {
         return Err(Error::WrongDigest {
             section: "TOC",
