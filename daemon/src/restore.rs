@@ -15,7 +15,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use cachewfs_format::{
     ArchiveKind, Content, EntryKind, Manifest, ObjectId, PublishedFile, RepoName, Role, Toc,
-    TocPlace, TocSegment,
+    TocLocation, TocSegment,
 };
 
 use crate::background::in_background;
@@ -251,7 +251,7 @@ impl Restore<'_> {
         let archive = Archive::new(self.store.clone(), self.repo.clone(), layout);
         let mut tail = vec![0; usize::try_from(layout.tail.len).unwrap_or(0)];
         archive.read(layout.size.saturating_sub(layout.tail.len), &mut tail)?;
-        let TocPlace::Found(place) = Toc::locate(&tail, layout.size)? else {
+        let TocLocation::Found(place) = Toc::locate(&tail, layout.size)? else {
             return Err(lacks("a table of contents"));
         };
         let (digest, toc) = Toc::decode(tail.get(place).unwrap_or_default())?;
