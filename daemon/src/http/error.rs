@@ -110,7 +110,8 @@ impl ApiError {
                 | MirrorError::TimedOut { .. }
                 | MirrorError::Upstream { .. }
                 | MirrorError::BadHead { .. }
-                | MirrorError::Shallow { .. } => Self::UpstreamFailed(error),
+                | MirrorError::Shallow { .. }
+                | MirrorError::LeftBehind { .. } => Self::UpstreamFailed(error),
                 MirrorError::Moved { .. } | MirrorError::Git(_) | MirrorError::Io { .. } => {
                     Self::Repository(error)
                 }
@@ -225,9 +226,9 @@ fn repository_status(error: &RepositoryError) -> (StatusCode, &'static str) {
                 (StatusCode::BAD_GATEWAY, code::UPSTREAM_UNREACHABLE)
             }
             MirrorError::TimedOut { .. } => (StatusCode::GATEWAY_TIMEOUT, code::UPSTREAM_TIMEOUT),
-            MirrorError::Upstream { .. } | MirrorError::BadHead { .. } => {
-                (StatusCode::BAD_GATEWAY, code::UPSTREAM_FAILED)
-            }
+            MirrorError::Upstream { .. }
+            | MirrorError::BadHead { .. }
+            | MirrorError::LeftBehind { .. } => (StatusCode::BAD_GATEWAY, code::UPSTREAM_FAILED),
             MirrorError::Shallow { .. } => (StatusCode::BAD_GATEWAY, code::UPSTREAM_SHALLOW),
             MirrorError::Git(_) | MirrorError::Io { .. } => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "mirror_failed")
@@ -285,7 +286,8 @@ fn repository_advice(error: &RepositoryError) -> &'static str {
             MirrorError::Unreachable { .. }
             | MirrorError::TimedOut { .. }
             | MirrorError::Upstream { .. }
-            | MirrorError::BadHead { .. } => "The daemon tries again by itself.",
+            | MirrorError::BadHead { .. }
+            | MirrorError::LeftBehind { .. } => "The daemon tries again by itself.",
             MirrorError::Shallow { .. } => {
                 "Give upstream its whole history: git fetch --unshallow there. The daemon tries again by itself."
             }

@@ -41,8 +41,8 @@ impl Examined {
 /// Returns whether a damaged mirror may be the cause of `error`.
 fn may_be_damage(error: &RepositoryError) -> bool {
     use MirrorError::{
-        BadHead, Denied, Git, Io, Moved, NotFound, Redirected, Shallow, TimedOut, Unreachable,
-        Upstream,
+        BadHead, Denied, Git, Io, LeftBehind, Moved, NotFound, Redirected, Shallow, TimedOut,
+        Unreachable, Upstream,
     };
     let is_of_git = |error: &GitError| matches!(error, GitError::Failed { .. });
     match error {
@@ -62,7 +62,8 @@ fn may_be_damage(error: &RepositoryError) -> bool {
             | Unreachable { .. }
             | TimedOut { .. }
             | BadHead { .. }
-            | Shallow { .. } => false,
+            | Shallow { .. }
+            | LeftBehind { .. } => false,
         },
         RepositoryError::Publish(error) => match &**error {
             PublishError::Git(error) | PublishError::RefusedTree(error) => is_of_git(error),
