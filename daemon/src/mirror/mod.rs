@@ -4,6 +4,7 @@
 
 mod as_git;
 mod ask;
+mod broken_refs;
 mod bundle;
 mod clone;
 mod compare;
@@ -31,6 +32,7 @@ mod update;
 mod upstream;
 mod version;
 
+pub(crate) use broken_refs::drop_broken_refs;
 pub(crate) use bundle::{BundleRef, refs_beyond, write_bundle};
 pub(crate) use clone::{
     clone_mirror, create_mirror, is_empty_mirror, is_mirror, mirror_path, move_into_place,

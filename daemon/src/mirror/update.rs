@@ -18,7 +18,7 @@ pub(super) const DETACHED_HEAD: &str = "refs/cachewfs/head";
 
 /// The branch that HEAD of a mirror names where upstream's HEAD names one that doesn't exist, and what
 /// HEAD of the mirror named until then does exist.
-const UNBORN_BRANCH: &str = "refs/heads/unborn";
+pub(super) const UNBORN_BRANCH: &str = "refs/heads/unborn";
 
 /// So much of a name that can't be one is shown, in characters.
 const MAX_SHOWN: usize = 100;
@@ -218,7 +218,7 @@ fn follow_head(git: &Git, mirror: &Path, head: &Head) -> Result<(), MirrorError>
 }
 
 /// Makes HEAD of `mirror` a symbolic ref to `branch`.
-fn set_branch(git: &Git, mirror: &Path, branch: &[u8]) -> Result<(), MirrorError> {
+pub(super) fn set_branch(git: &Git, mirror: &Path, branch: &[u8]) -> Result<(), MirrorError> {
     let path = mirror.join("HEAD");
     let present = std::fs::read(&path).map_err(|source| MirrorError::Io { path, source })?;
     if present.trim_ascii().strip_prefix(b"ref: ") != Some(branch) {
