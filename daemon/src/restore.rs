@@ -65,7 +65,8 @@ impl RestoreError {
                 | MirrorError::Unreachable { .. }
                 | MirrorError::TimedOut { .. }
                 | MirrorError::BadHead { .. }
-                | MirrorError::Shallow { .. }),
+                | MirrorError::Shallow { .. }
+                | MirrorError::LeftBehind { .. }),
             ) => Ok(error),
             error => Err(error),
         }
