@@ -1,4 +1,5 @@
-//! Requests of the daemon's own to upstream, as git would send them: to which URL, with which credentials.
+//! The URL and the credentials that git would use for an upstream, for requests that the daemon
+//! sends itself.
 
 use std::time::Duration;
 
@@ -6,14 +7,14 @@ use reqwest::Url;
 
 use super::{Git, GitError, Login, Upstream};
 
-/// How long git may take to print a value of its configuration, or to ask a credential helper.
+/// How long git may take to print a configuration value or to ask a credential helper.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// Returns the URL that git makes of `url`, one of upstream's, without credentials; and the user and password
-/// that git shows there, from whichever helper. Blocks the thread.
+/// Returns the URL that git would use for `url`, without credentials, and the login that git would
+/// send there. `url` is a URL of `upstream`. Blocks the thread.
 ///
-/// The operator's git configuration may rewrite URLs (`url.<base>.insteadOf`). Fails if a helper can't be
-/// asked.
+/// The operator's git configuration may rewrite URLs (`url.<base>.insteadOf`). Fails if git
+/// fails or the configured credentials can't be read.
 pub(super) fn as_git(
     git: &Git,
     upstream: &Upstream,
@@ -34,7 +35,7 @@ pub(super) fn as_git(
         return Ok((url, None));
     }
     let login = login(git, upstream, &url)?;
-    // The header has the credentials: a URL gets into errors.
+    // A URL gets into errors and logs, so it must not hold a secret. The login goes into a header.
     url.set_username("").ok();
     url.set_password(None).ok();
     Ok((url, login))
@@ -49,7 +50,7 @@ fn login(git: &Git, upstream: &Upstream, url: &Url) -> Result<Option<Login>, Git
         .time_limit(LIMIT)
         .text();
     let printed = match filled {
-        // There are none.
+        // git exits with an error if no helper has credentials: the request is anonymous then.
         Err(error) if error.exit_code().is_some() => return Ok(None),
         printed => printed?,
     };

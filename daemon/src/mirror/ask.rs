@@ -1,4 +1,4 @@
-//! Commands that talk to upstream, which may say that the repository is elsewhere.
+//! Runs git commands that talk to upstream, and retries once if the repository has another URL.
 
 use std::path::Path;
 
@@ -6,7 +6,8 @@ use super::upstream::GitSecrets;
 use super::{Git, GitError, MirrorError, Upstream};
 use crate::config::GitConfig;
 
-/// Asks upstream for HEAD and the refs that match `patterns`. Returns the output of `git ls-remote --symref`.
+/// Asks upstream for HEAD and the refs that match `patterns`. Returns the output of
+/// `git ls-remote --symref`.
 pub(super) fn ls_remote(
     git: &Git,
     upstream: &Upstream,
@@ -23,20 +24,22 @@ pub(super) fn ls_remote(
     })
 }
 
-/// Runs `command` with what it shows to upstream and the URL to ask; once more if upstream names another URL
-/// of the repository (GitLab wants `.git` at its end).
+/// Runs `command` with credentials and the URL to ask. Runs it once more if upstream names another
+/// URL of the same repository (GitLab wants `.git` at its end).
 pub(super) fn ask_upstream<T>(
     git: &Git,
     upstream: &Upstream,
     command: impl Fn(&GitSecrets, &str) -> Result<T, GitError>,
 ) -> Result<T, MirrorError> {
     let run = |place: &str| {
-        // Fetched for each command: what an earlier one was given may have expired.
+        // Fetched for each command: a token of a GitHub App may have expired since the last one.
         let secrets = upstream.git_secrets(git);
         let done = secrets.and_then(|secrets| command(&secrets, place));
         done.map_err(|source| MirrorError::of_upstream(git, upstream, source))
     };
     let place = upstream.place();
+    // `MirrorError::of_upstream` probes upstream after a failure and notes the URL that it names.
+    // If that is a new one, a second try can succeed. Otherwise it would only repeat the failure.
     run(&place).or_else(|error| {
         let named = upstream.place();
         if named == place {

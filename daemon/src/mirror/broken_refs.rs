@@ -1,4 +1,5 @@
-//! Refs whose objects a mirror doesn't have: git can't fetch beside one of them, and nothing is published.
+//! Drops refs whose objects a mirror lacks. git can't fetch while one exists, and nothing can be
+//! published.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -10,14 +11,15 @@ use super::refs::{RefFiles, is_id};
 use super::update::{DETACHED_HEAD, UNBORN_BRANCH, set_branch};
 use super::{Git, MirrorError};
 
-/// If more refs are broken, the mirror has lost objects rather than refs, and all of it has to be looked at.
+/// At most this many broken refs are dropped. If more are broken, the mirror has lost objects
+/// rather than refs, and all of it has to be examined.
 const MAX_DROPPED: usize = 16;
 
-/// Drops the refs of `mirror` whose objects it doesn't have, and returns their names. The next update brings
-/// them again from upstream. Nobody else may change the mirror meanwhile.
+/// Drops the refs of `mirror` whose objects it lacks, and returns their names. The next update
+/// fetches them again from upstream. Only the mirror's writer may call this.
 ///
-/// Drops none if an update would not mend the mirror: it has no packs, or one of the broken refs keeps an object
-/// that upstream has dropped. Looks each object up that a ref names, and reads none of them.
+/// Drops none if an update would not mend the mirror: if it has no packs, or if a broken ref keeps
+/// an object that upstream no longer has. Looks up one object for each ref, and reads none.
 pub(crate) fn drop_broken_refs(git: &Git, mirror: &Path) -> Result<Vec<String>, MirrorError> {
     let files = RefFiles::read(mirror)?;
     let path = mirror.join("HEAD");
@@ -40,6 +42,9 @@ pub(crate) fn drop_broken_refs(git: &Git, mirror: &Path) -> Result<Vec<String>, 
         .filter(|(_, id)| missing.contains(id))
         .map(|&(name, _)| name)
         .collect();
+    // `refs/cachewfs/` keeps commits that upstream has dropped: no fetch would bring them back, so
+    // only a restore from the store can mend such a ref. The branch of a detached HEAD is there,
+    // too, but every update writes it anew.
     let is_kept =
         |name: &&[u8]| name.starts_with(HIDDEN.as_bytes()) && *name != DETACHED_HEAD.as_bytes();
     let is_to_be_examined =
@@ -48,6 +53,8 @@ pub(crate) fn drop_broken_refs(git: &Git, mirror: &Path) -> Result<Vec<String>, 
         return Ok(Vec::new());
     }
     let (head, broken): (Vec<_>, Vec<_>) = broken.into_iter().partition(|name| *name == b"HEAD");
+    // git deletes the refs in one transaction. `--no-deref`: for a symbolic ref, delete the ref
+    // itself and not its target.
     let commands = broken
         .iter()
         .map(|name| [b"delete ", *name, b"\n"].concat());
@@ -56,6 +63,8 @@ pub(crate) fn drop_broken_refs(git: &Git, mirror: &Path) -> Result<Vec<String>, 
         .input(commands.collect::<Vec<_>>().concat())
         .effect()?;
     if !head.is_empty() {
+        // HEAD can't be deleted: git would take the directory for no repository. It names a branch
+        // that doesn't exist until the next update sets it.
         set_branch(git, mirror, UNBORN_BRANCH.as_bytes())?;
     }
     let names = head.into_iter().chain(broken);

@@ -1,4 +1,4 @@
-//! Bundles: what a clone at one commit needs to be where the mirror is.
+//! Bundles: the objects that a clone at one commit lacks to have the refs of the mirror.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -19,15 +19,17 @@ pub(crate) struct BundleRef {
 }
 
 impl BundleRef {
-    /// A line that tells it from others, and from itself when it has moved.
+    /// Returns a line that identifies the ref and its target. It changes when the ref moves.
     pub(crate) fn to_line(&self) -> Vec<u8> {
         [self.target.to_string().as_bytes(), b" ", &self.name, b"\n"].concat()
     }
 }
 
-/// The heads and tags of `mirror` with commits that `base`, a commit of the mirror, doesn't reach;
-/// but for those whose targets are among `known`. HEAD's branch, which a clone pulls, is left out
-/// only if `base` reaches it: its name may have moved to what was known already.
+/// Returns the branches and tags of `mirror` with commits that `base` doesn't reach. `base` is a
+/// commit of the mirror.
+///
+/// Leaves out refs whose targets are in `known`, except the branch of HEAD, which a clone pulls.
+/// That branch may have moved to a known commit, so it is left out only if `base` reaches it.
 pub(crate) fn refs_beyond(
     git: &Git,
     mirror: &Path,
@@ -62,6 +64,7 @@ pub(crate) fn refs_beyond(
         };
         let name = name.to_owned();
         if name == head.as_bytes() {
+            // A bundle needs a HEAD of its own, or git wouldn't know which branch to check out.
             let name = b"HEAD".to_vec();
             refs.push(BundleRef { name, target });
         } else if known.contains(&target) {
@@ -72,7 +75,7 @@ pub(crate) fn refs_beyond(
     Ok(refs)
 }
 
-/// Writes a bundle of `refs` to `file`, for a clone that has `base`.
+/// Writes a bundle of `refs` to `file`, for a clone that already has `base`.
 pub(crate) fn write_bundle(
     git: &Git,
     mirror: &Path,

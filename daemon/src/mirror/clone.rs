@@ -1,4 +1,4 @@
-//! The first clone of a mirror, which appears whole or not at all.
+//! The first clone of a mirror. The mirror appears whole or not at all.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -9,8 +9,11 @@ use cachewfs_format::RepoName;
 use super::ask::ask_upstream;
 use super::{Git, MirrorError, Upstream};
 
-/// What makes a clone a mirror of ours: nothing may repack or prune it but we, and what is fetched
-/// stays in packs. `fetch.writeCommitGraph` is off because the chain belongs to publishing.
+/// The git configuration of a mirror.
+///
+/// Only the daemon may repack or prune a mirror, so git's own maintenance is off. Fetched objects
+/// stay in packs, because publishing copies packs. `fetch.writeCommitGraph` is off because
+/// publishing writes the chain of commit-graphs.
 const MIRROR_CONFIG: &[&str] = &[
     "gc.auto=0",
     "maintenance.auto=false",
@@ -22,21 +25,23 @@ const MIRROR_CONFIG: &[&str] = &[
     "core.logAllRefUpdates=false",
 ];
 
-/// Where the mirror of `repo` is below `mirrors`.
+/// Returns the path of the mirror of `repo` below `mirrors`.
 pub(crate) fn mirror_path(mirrors: &Path, repo: &RepoName) -> PathBuf {
     mirrors.join(format!("{repo}.git"))
 }
 
-/// Returns whether `path` looks like a mirror, as [`clone_mirror`] leaves one. A repository that uses
-/// reftable is not a mirror: a daemon with git 3.0 once made such ones, and could not publish them.
+/// Returns whether `path` looks like a mirror that [`clone_mirror`] made.
+///
+/// A repository that uses reftable is not a mirror: a daemon with git 3.0 once made such ones, and
+/// could not publish them.
 pub(crate) fn is_mirror(path: &Path) -> bool {
     path.join("HEAD").is_file() && path.join("objects").is_dir() && !path.join("reftable").exists()
 }
 
 /// Returns whether a mirror has no objects: upstream was empty when it was cloned.
 ///
-/// git 2.39 gives the clone of an empty repository its own default of an object format, whatever
-/// upstream's is. So an empty mirror that can't be updated is cloned again.
+/// For an empty upstream, git 2.39 ignores upstream's object format and uses its own default. So an
+/// empty mirror that can't be updated is cloned again.
 pub(crate) fn is_empty_mirror(path: &Path) -> bool {
     let count_entries = || -> std::io::Result<usize> {
         let mut count = 0;
@@ -64,7 +69,7 @@ pub(crate) fn clone_mirror(
         .tempdir_in(tmp)
         .map_err(io(tmp))?;
     let clone = staging.path().join("mirror.git");
-    // --no-local: an upstream on this machine must not share files with its mirror.
+    // --no-local: if upstream is on this machine, git would hard-link its files into the mirror.
     ask_upstream(git, upstream, |secrets, place| {
         git.command("clone")
             .args(["--bare", "--no-local", "--quiet", "--template="])
@@ -78,7 +83,7 @@ pub(crate) fn clone_mirror(
     move_into_place(&clone, mirror)
 }
 
-/// Makes an empty mirror at `path`, for objects of the format `object_format`.
+/// Creates an empty mirror at `path`, for objects of the format `object_format`.
 pub(crate) fn create_mirror(
     git: &Git,
     (upstream, object_format): (&Upstream, &str),
@@ -101,6 +106,9 @@ pub(crate) fn create_mirror(
 }
 
 /// Moves a finished mirror to `mirror`, durably.
+///
+/// The order makes this crash-safe: first the content is synced, then the directory is renamed,
+/// then the rename is synced. A mirror that is in its place after a crash is therefore complete.
 pub(crate) fn move_into_place(clone: &Path, mirror: &Path) -> Result<(), MirrorError> {
     let io = |path: &Path| {
         let path = path.to_owned();
@@ -115,7 +123,8 @@ pub(crate) fn move_into_place(clone: &Path, mirror: &Path) -> Result<(), MirrorE
         .map_err(io(parent))
 }
 
-/// Makes everything below `directory` durable, and what else its filesystem has in memory.
+/// Makes everything below `directory` durable, and all other unwritten data of its filesystem.
 fn sync_tree(directory: &Path) -> std::io::Result<()> {
+    // One call for the filesystem: a clone has too many files to sync each.
     Ok(rustix::fs::syncfs(File::open(directory)?)?)
 }

@@ -11,8 +11,8 @@ use super::refs::{Ref, RefFiles};
 use super::update::{DETACHED_HEAD, Head, mirrored_namespaces};
 use super::{Git, MirrorError};
 
-/// Returns whether heads, tags, `namespaces` and HEAD of `mirror` are what `listing` says they are upstream.
-/// Changes nothing, so it may run beside anything.
+/// Returns whether heads, tags, `namespaces` and HEAD of `mirror` are what `listing` says they are
+/// upstream. Changes nothing, so it may run beside anything.
 pub(crate) fn is_current(
     git: &Git,
     (mirror, namespaces): (&Path, &[String]),
@@ -22,7 +22,8 @@ pub(crate) fn is_current(
     Ok(is_same && is_head_of(git, mirror, listing)?)
 }
 
-/// Returns the names of mirrored refs that are in `mirror` not what `listing` says. A detached HEAD counts as one.
+/// Returns the names of mirrored refs that are in `mirror` not what `listing` says. A detached HEAD
+/// counts as one.
 pub(super) fn differing_refs(
     (mirror, namespaces): (&Path, &[String]),
     listing: &Listing,

@@ -1,4 +1,4 @@
-//! Whether git failed because its disk is full.
+//! Whether git failed because the disk is full.
 
 use std::path::Path;
 
@@ -7,21 +7,22 @@ use rustix::io::Errno;
 
 use crate::volume::Volume;
 
-/// With less room than this, in bytes, a disk counts as full; on a small one, with less than a fiftieth.
+/// A disk counts as full if it has less free space than this, in bytes.
 const NO_ROOM: u64 = 64 << 20;
+/// A small disk counts as full if less than one part in this many is free.
 const SMALLEST_SHARE: u64 = 50;
 
-/// Returns whether a git process failed for want of room on the filesystem of `directory`, where all
-/// mirrors and temporary files are.
-///
-/// git removes some of its temporary files when it fails, so there may be room again. Then the error
-/// of the system call tells, in the words of the C library, not of git. Lines of upstream don't count.
+/// Returns whether a git process failed because the filesystem of `directory` is full. All mirrors
+/// and temporary files are on that filesystem.
 pub(super) fn is_disk_full(stderr: &str, directory: &Path) -> bool {
     if stderr.is_empty() {
-        // git answers "no" so.
+        // git prints nothing if its exit code is merely the answer "no".
         return false;
     }
     let errors = [Errno::NOSPC, Errno::DQUOT];
+    // git removes some of its temporary files when it fails, so there may be free space again by
+    // now. Then only the text of the system call's error tells. That text is the C library's, so it
+    // doesn't vary with git. Lines that upstream sent don't count: upstream's disk is not ours.
     let own = stderr.lines().filter(|line| !line.starts_with("remote:"));
     let stderr = own.collect::<Vec<_>>().join("\n").to_lowercase();
     errors
@@ -32,17 +33,17 @@ pub(super) fn is_disk_full(stderr: &str, directory: &Path) -> bool {
             .is_some_and(|volume| volume.free < NO_ROOM.min(volume.total / SMALLEST_SHARE))
 }
 
-/// Returns whether a file of `len` bytes finds room in `directory`.
+/// Returns whether `directory` has space for a file of `len` bytes.
 pub(crate) fn has_room(directory: &Path, len: u64) -> bool {
     let Ok(file) = tempfile::tempfile_in(directory) else {
         return false;
     };
     let allocated = rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, len.max(1));
-    // Some filesystems don't allocate ahead.
+    // Any other error says nothing about space: some filesystems can't allocate ahead.
     !matches!(allocated, Err(Errno::NOSPC | Errno::DQUOT))
 }
 
-/// Returns what the C library says of an error in the locale that git runs in, in lower case.
+/// Returns the C library's text for an error, in the locale that git runs in and in lower case.
 fn words_of(errno: Errno) -> String {
     let text = std::io::Error::from(errno).to_string();
     match text.rsplit_once(" (os error") {

@@ -1,4 +1,4 @@
-//! Why a mirror can't be made or updated.
+//! Errors of cloning and updating a mirror.
 
 use std::path::PathBuf;
 
@@ -16,10 +16,10 @@ pub(crate) enum MirrorError {
     #[error("upstream has the repository at {url} under another name")]
     Moved {
         url: String,
-        /// Only for callers that may read it.
+        /// The new name. Only callers that may read the repository `to` may see it.
         to: RepoName,
     },
-    #[error("upstream {url} redirects to a place that is no repository below its base URL")]
+    #[error("upstream redirects {url} to a URL that is not a repository below its base URL")]
     Redirected { url: String },
     #[error("upstream refuses the daemon access to {url}")]
     Denied { url: String, source: GitError },
@@ -30,23 +30,23 @@ pub(crate) enum MirrorError {
     #[error("upstream {url} failed")]
     Upstream {
         url: String,
-        /// Whether upstream answers other requests, so that the mirror itself may be damaged.
+        /// Whether upstream answers other requests. If it does, the mirror itself may be damaged.
         is_answering: bool,
         source: GitError,
     },
-    #[error("upstream {url} says that HEAD is {name:?}, which no ref can be called")]
+    #[error("upstream {url} reports that HEAD is {name:?}, which is not a valid ref name")]
     BadHead { url: String, name: String },
     #[error("upstream {url} is a shallow clone: it lacks a part of its history")]
     Shallow { url: String },
-    #[error("after git fetch, {name} of the mirror is not what upstream {url} says it is")]
+    #[error("after git fetch, the mirror's ref {name} differs from the ref at upstream {url}")]
     LeftBehind {
         url: String,
-        /// The first of the refs.
+        /// The first ref that differs.
         name: String,
     },
-    #[error("the mirror failed")]
+    #[error("a git command for the mirror failed")]
     Git(#[from] GitError),
-    #[error("can't write {path}")]
+    #[error("can't read or write {path}")]
     Io {
         path: PathBuf,
         source: std::io::Error,
@@ -54,8 +54,8 @@ pub(crate) enum MirrorError {
 }
 
 impl MirrorError {
-    /// Returns why a command that talks to `upstream` failed. Asks upstream itself where git's exit
-    /// code doesn't tell.
+    /// Returns why a command that talks to `upstream` failed. If git's exit code doesn't tell,
+    /// sends a request to upstream to find out.
     pub(super) fn of_upstream(git: &Git, upstream: &Upstream, source: GitError) -> Self {
         let url = upstream.url().to_owned();
         let is_answering = match source {
@@ -63,7 +63,7 @@ impl MirrorError {
             GitError::Spawn { .. } | GitError::Stopped { .. } | GitError::DiskFull { .. } => {
                 return Self::Git(source);
             }
-            // git takes so much memory because of an answer of upstream.
+            // Only an answer of upstream makes git take so much memory.
             GitError::OutOfMemory { .. }
             | GitError::Pipe { .. }
             | GitError::TooMuchOutput { .. }
@@ -71,7 +71,7 @@ impl MirrorError {
             GitError::Failed { .. } => match probe(git, upstream) {
                 Probe::Missing => return Self::NotFound { url },
                 Probe::Moved(to) => {
-                    // No error says it: not everybody may know the other name.
+                    // Only the log has the new name: not every client may read that repository.
                     let repo = upstream.repo();
                     info!(%repo, %to, "Upstream has {repo} under the name {to}");
                     return Self::Moved { url, to };
@@ -96,7 +96,7 @@ impl MirrorError {
     }
 }
 
-/// Returns whether `error`, or what caused it, is a disk without room.
+/// Returns whether `error` or one of its causes is a full disk.
 pub(crate) fn is_disk_full(error: &(dyn std::error::Error + 'static)) -> bool {
     use std::io::ErrorKind::{QuotaExceeded, StorageFull};
     if let Some(error) = error.downcast_ref::<std::io::Error>() {

@@ -1,19 +1,20 @@
 //! Evidence of damage in a mirror: its own files, and the exit codes of git that reads its objects.
 //!
-//! Messages of git are no evidence. Versions differ in their words, and a message about an object that
-//! can't be read may be about upstream's object.
+//! Messages of git are no evidence. Versions differ in their words, and a message about an object
+//! that can't be read may be about upstream's object.
 //!
 //! ```text
 //! config, HEAD ─► refs ─► heads and tails of packs ─► derived files ─► every byte of packs ─► all that refs reach
 //! ```
 //!
-//! A failing git is evidence only if three things hold: it ends with the exit code of its own errors, it
-//! fails twice, and it works in an empty repository. Otherwise the machine or the operator's
-//! configuration is at fault.
+//! A failing git is evidence only if three things hold: it ends with the exit code of its own
+//! errors, it fails twice, and it works in an empty repository. Otherwise the machine or the
+//! operator's configuration is at fault.
 //!
-//! The cheap looks come first, and the one that needs memory comes last. Files that are derived from
-//! packs (commit-graph, multi-pack-index, bitmaps, reverse indexes) and refs that can't be read are
-//! removed: git works without them, and the next update or publish writes them again. For anything else the mirror has to be made anew.
+//! The cheap looks come first, and the one that needs memory comes last. Files that are derived
+//! from packs (commit-graph, multi-pack-index, bitmaps, reverse indexes) and refs that can't be
+//! read are removed: git works without them, and the next update or publish writes them again. For
+//! anything else the mirror has to be made anew.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -286,8 +287,8 @@ impl Look<'_> {
         }
     }
 
-    /// Removes the derived files that have other bytes than their checksums say, or don't agree with
-    /// the objects.
+    /// Removes the derived files that have other bytes than their checksums say, or don't agree
+    /// with the objects.
     fn check_derived(&mut self) -> Result<(), End> {
         let name = |path: &Path| {
             path.file_name()
@@ -391,8 +392,8 @@ fn malformed<T>(path: PathBuf, what: &'static str) -> Result<T, End> {
     Err(End::Damage(Damage::Malformed { path, what }))
 }
 
-/// Returns whether a file that can't be read is damage, or the machine's fault: too many open files,
-/// or no permission, say nothing about the mirror.
+/// Returns whether a file that can't be read is damage, or the machine's fault: too many open
+/// files, or no permission, say nothing about the mirror.
 fn end_of(path: &Path, source: io::Error) -> End {
     use ErrorKind::{InvalidData, IsADirectory, NotADirectory, NotFound, UnexpectedEof};
     let path = path.to_owned();

@@ -1,7 +1,8 @@
 //! Runs git: the only file that starts processes.
 //!
-//! Each command is a process group of its own with a hard time limit, at which, or when the daemon
-//! stops, the whole group is killed. Each process has a limit of memory (`memory.rs`). The system's and the user's git configuration are not read.
+//! Each command is a process group of its own with a hard time limit. The whole group is killed
+//! when the limit is reached or the daemon stops. Each process has a memory limit (`memory.rs`).
+//! git reads neither the system's nor the user's configuration.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -21,9 +22,9 @@ use super::upstream::GitSecrets;
 use super::{GitError, GitReader, GitStream, redact};
 use crate::traces;
 
-/// Prefixes of git's environment variables that say how to reach an upstream, or trace git. An
-/// operator may set these. All other variables of git are removed: they would point git at another
-/// repository, or change what it does to ours.
+/// Prefixes of the environment variables of git that an operator may set: they say how to reach an
+/// upstream, or trace git. All other variables of git are removed, because they would point git at
+/// another repository or change what it does to a mirror.
 const KEPT_VARIABLES: &[&str] = &[
     "GIT_ALLOW_PROTOCOL",
     "GIT_ASKPASS",
@@ -37,25 +38,25 @@ const KEPT_VARIABLES: &[&str] = &[
     "GIT_TRACE",
 ];
 
-/// Variables that every git command gets. Versions of git differ in their defaults, and each ignores
-/// the variables that it doesn't know.
+/// Variables that every git command gets. Versions of git differ in their defaults, and each
+/// version ignores the variables that it doesn't know.
 const OUR_VARIABLES: &[(&str, &str)] = &[
     ("GIT_ATTR_NOSYSTEM", "1"),
-    // git 2.43.0 looks each commit of the commit-graph up in the packs, too.
+    // git 2.43.0 would look up each commit of the commit-graph in the packs, too.
     ("GIT_COMMIT_GRAPH_PARANOIA", "0"),
     ("GIT_CONFIG_NOSYSTEM", "1"),
-    // git 3.0 would use SHA-256 for a repository without a format, and store refs in tables. A
-    // mirror's files are read and published by us.
+    // git 3.0 would use SHA-256 for a new repository, and store refs in tables. The daemon itself
+    // reads and publishes the files of a mirror, so their format must not change.
     ("GIT_DEFAULT_HASH", "sha1"),
     ("GIT_DEFAULT_REF_FORMAT", "files"),
-    // A snapshot has the objects themselves, not their replacements.
+    // A snapshot contains the objects themselves, not their replacements.
     ("GIT_NO_REPLACE_OBJECTS", "1"),
     ("GIT_OPTIONAL_LOCKS", "0"),
     ("GIT_TERMINAL_PROMPT", "0"),
     ("LC_ALL", "C"),
 ];
 
-/// Whether git gets `name` from the daemon's environment.
+/// Returns whether git gets the variable `name` from the daemon's environment.
 fn is_kept(name: &OsStr) -> bool {
     let name = name.as_encoded_bytes();
     let starts = |prefix: &str| name.starts_with(prefix.as_bytes());
@@ -65,8 +66,8 @@ fn is_kept(name: &OsStr) -> bool {
 /// How git is run; cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Git {
-    /// The file in the data directory that stands for the user's configuration. It is our own, and may
-    /// include the operator's.
+    /// The file in the data directory that git reads in place of the user's configuration. The
+    /// daemon writes it. It may include a file of the operator's.
     global_config: Arc<PathBuf>,
     /// Memory that each process may allocate, in bytes.
     memory_limit: u64,
@@ -75,7 +76,7 @@ pub(crate) struct Git {
 }
 
 impl Git {
-    /// `stop` kills all commands; the runtime is the caller's.
+    /// Creates a `Git` whose commands run in the caller's runtime and are killed by `stop`.
     pub(crate) fn new(global_config: PathBuf, stop: CancellationToken) -> Self {
         Self {
             global_config: Arc::new(global_config),
@@ -93,7 +94,7 @@ impl Git {
         }
     }
 
-    /// Returns a copy whose processes may allocate so many bytes each.
+    /// Returns a copy whose processes may allocate `memory_limit` bytes each.
     #[cfg(test)]
     pub(super) fn with_memory_limit(&self, memory_limit: u64) -> Self {
         Self {
@@ -102,17 +103,17 @@ impl Git {
         }
     }
 
-    /// Waits on a thread that is not one of the runtime's own.
+    /// Blocks until `future` is done. The thread must not be one of the runtime's own.
     pub(super) fn wait_for<T>(&self, future: impl Future<Output = T>) -> T {
         self.runtime.block_on(future)
     }
 
-    /// Waits for `future`; `None` if the daemon stops before it ends.
+    /// Waits for `future`. Returns `None` if the daemon stops first.
     pub(super) async fn unless_stopping<T>(&self, future: impl Future<Output = T>) -> Option<T> {
         self.stop.run_until_cancelled(future).await
     }
 
-    /// Whether the daemon stops, so that long work should end.
+    /// Returns whether the daemon is stopping, so that long work should end.
     pub(crate) fn is_stopping(&self) -> bool {
         self.stop.is_cancelled()
     }
@@ -145,7 +146,7 @@ enum Input {
     File(File),
 }
 
-/// A git command that is being put together. Its variables may be secret.
+/// A git command that is being built. Its variables may be secret.
 #[must_use]
 pub(crate) struct GitCommand {
     git: Git,
@@ -165,7 +166,7 @@ impl std::fmt::Debug for GitCommand {
 }
 
 impl GitCommand {
-    /// Adds arguments; secrets have no place there.
+    /// Adds arguments. They must not contain secrets: every user can see them in `/proc`.
     pub(crate) fn args<A: AsRef<OsStr>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
         self.arguments.extend(
             arguments
@@ -181,7 +182,7 @@ impl GitCommand {
         self
     }
 
-    /// Sets configuration keys through the environment, where secrets are not shown to others.
+    /// Passes configuration keys through the environment, which other users can't read.
     pub(super) fn secrets(mut self, secrets: &GitSecrets) -> Self {
         for (name, value) in &secrets.variables {
             self = self.variable(name, value);
@@ -216,29 +217,29 @@ impl GitCommand {
         self
     }
 
-    /// Runs the command and gives what it prints.
+    /// Runs the command and returns its output.
     pub(crate) fn output(self) -> Result<Vec<u8>, GitError> {
         self.run(Stdio::piped())
     }
 
-    /// Runs the command and gives what it prints, as text without white space at the ends.
+    /// Runs the command and returns its output as text, without white space at the ends.
     pub(crate) fn text(self) -> Result<String, GitError> {
         self.output()
             .map(|output| String::from_utf8_lossy(&output).trim().to_owned())
     }
 
-    /// Runs the command; what it prints goes to `file`.
+    /// Runs the command and writes its output to `file`.
     pub(crate) fn output_to(self, file: File) -> Result<(), GitError> {
         self.run(file.into()).map(drop)
     }
 
-    /// Runs the command for its effect.
+    /// Runs the command and discards its output.
     pub(crate) fn effect(self) -> Result<(), GitError> {
         self.run(Stdio::null()).map(drop)
     }
 
-    /// Starts the command, whose output the caller takes as it comes; its time limit is the
-    /// caller's, who ends it by dropping the stream. Input must be nothing or a file.
+    /// Starts the command and returns its output as a stream. The caller enforces the time limit,
+    /// and ends the command by dropping the stream. Input must be nothing or a file.
     pub(crate) fn stream(mut self) -> Result<GitStream, GitError> {
         let stdin = match std::mem::replace(&mut self.input, Input::Nothing) {
             Input::File(file) => file.into(),
@@ -255,16 +256,16 @@ impl GitCommand {
         }
     }
 
-    /// Starts the command, whose output the caller reads as it comes. Input must be nothing or a file.
+    /// Starts the command and returns a reader of its output. Input must be nothing or a file.
     pub(crate) fn reader(self) -> Result<GitReader, GitError> {
         let (git, command, limit) = (self.git.clone(), self.subcommand.clone(), self.time_limit);
-        // A process is started within the runtime.
+        // tokio can start a process only within a runtime.
         let _runtime = git.runtime.enter();
         let stream = self.stream()?;
         Ok(GitReader::new(git.clone(), (command, stream), limit))
     }
 
-    /// Blocks the thread, which must not be one of the runtime's own.
+    /// Runs the command. Blocks the thread, which must not be one of the runtime's own.
     fn run(self, stdout: Stdio) -> Result<Vec<u8>, GitError> {
         let runtime = self.git.runtime.clone();
         let span = traces::git_span(&self.subcommand);
@@ -279,6 +280,8 @@ impl GitCommand {
 
     fn to_process(&self, stdout: Stdio) -> Command {
         let mut process = Command::new("git");
+        // Later values replace earlier ones: the command's variables win over the daemon's, and
+        // these over the operator's. Only `secrets` may set the secret for upstream.
         for (name, _) in std::env::vars_os().filter(|(name, _)| !is_kept(name)) {
             process.env_remove(name);
         }
@@ -298,6 +301,8 @@ impl GitCommand {
             .args(&self.arguments)
             .stdout(stdout)
             .stderr(Stdio::piped())
+            // A group of its own: git starts helpers (`git-remote-https`, ssh), which would survive
+            // if only git itself were killed.
             .process_group(0);
         process
     }
@@ -317,6 +322,8 @@ impl GitCommand {
                 command: command.clone(),
                 source,
             })?;
+        // Every early return below drops `group` and so kills the processes. Only a process that
+        // ended by itself is exempt (`disarm`): its id may belong to another process by then.
         let mut group = ProcessGroup::of(&child);
         let mut memory = MemoryWatch::bound(&child, self.git.memory_limit);
         let outcome = tokio::select! {
@@ -348,7 +355,7 @@ impl GitCommand {
         if data_dir.is_some_and(|directory| is_disk_full(&stderr, directory)) {
             return Err(GitError::DiskFull { command, stderr });
         }
-        // An answer of "no" has no words.
+        // git prints nothing if its exit code is merely the answer "no".
         if !stderr.is_empty() && memory.was_near() {
             let limit = self.git.memory_limit;
             return Err(GitError::OutOfMemory {

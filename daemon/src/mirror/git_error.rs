@@ -1,4 +1,4 @@
-//! Why a git command failed.
+//! Errors of git commands.
 
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -14,25 +14,25 @@ pub(crate) enum GitError {
         command: String,
         source: std::io::Error,
     },
-    #[error("talking to git {command} failed")]
+    #[error("reading from or writing to git {command} failed")]
     Pipe {
         command: String,
         source: std::io::Error,
     },
-    #[error("git {command} was stopped after its time limit of {}", humantime::format_duration(*.limit))]
+    #[error("git {command} was killed after its time limit of {}", humantime::format_duration(*.limit))]
     TimedOut { command: String, limit: Duration },
-    #[error("git {command} was stopped, because the daemon stops")]
+    #[error("git {command} was killed because the daemon is stopping")]
     Stopped { command: String },
     #[error("git {command} printed more than {MAX_OUTPUT_LEN} bytes")]
     TooMuchOutput { command: String },
-    #[error("there are no credentials for it")]
+    #[error("no credentials for upstream are available")]
     Credentials(#[source] CredentialError),
-    #[error("git {command} found no room on the disk: {stderr}")]
+    #[error("git {command} failed because the disk is full: {stderr}")]
     DiskFull { command: String, stderr: String },
-    #[error("git {command} failed with more than half of the {} MiB of memory that it may take: {stderr}", .limit >> 20)]
+    #[error("git {command} failed after using more than half of its memory limit of {} MiB: {stderr}", .limit >> 20)]
     OutOfMemory {
         command: String,
-        /// In bytes, of each process.
+        /// The limit of each process, in bytes.
         limit: u64,
         stderr: String,
     },
@@ -45,10 +45,10 @@ pub(crate) enum GitError {
 }
 
 impl GitError {
-    /// Returns the exit code of a git that failed by itself; `None` for other failures.
+    /// Returns the exit code of a git that failed by itself, or `None` for other failures.
     ///
-    /// Callers decide by this code and by files on disk, never by `stderr`: versions of git differ in
-    /// their messages.
+    /// Callers decide by this code and by files on disk, never by `stderr`: the messages differ
+    /// between versions of git.
     pub(crate) fn exit_code(&self) -> Option<i32> {
         match self {
             Self::Failed { status, .. } => status.code(),
@@ -56,7 +56,7 @@ impl GitError {
         }
     }
 
-    /// What failed, for traces.
+    /// Returns the kind of the failure, for traces.
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::Spawn { .. } => "spawn",

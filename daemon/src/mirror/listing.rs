@@ -1,9 +1,9 @@
 //! The refs that upstream lists.
 //!
-//! `git ls-remote` gets all refs that there are, those of all pull requests too, in two requests and a
-//! process. Protocol version 2 can be asked for prefixes (`gitprotocol-v2(5)`, `ls-refs`), and each of
-//! its requests stands alone. So an upstream that speaks HTTP is asked in one request, and git finds out why if
-//! that doesn't work.
+//! `git ls-remote` gets all refs that there are, those of all pull requests too, in two requests
+//! and a process. Protocol version 2 can be asked for prefixes (`gitprotocol-v2(5)`, `ls-refs`),
+//! and each of its requests stands alone. So an upstream that speaks HTTP is asked in one request,
+//! and git finds out why if that doesn't work.
 
 use std::path::Path;
 use std::time::Duration;
@@ -33,15 +33,16 @@ impl Listing {
         Head::parse(&self.0)
     }
 
-    /// Returns the refs that a mirror has, sorted by name. A detached HEAD is one of them, and comes first.
+    /// Returns the refs that a mirror has, sorted by name. A detached HEAD is one of them, and
+    /// comes first.
     pub(super) fn refs(&self, namespaces: &[String]) -> Vec<Ref<'_>> {
         let lines = self.0.split(|&byte| byte == b'\n').filter_map(|line| {
             let tab = line.iter().position(|&byte| byte == b'\t')?;
             Some((line.get(tab + 1..)?, line.get(..tab)?))
         });
         let is_detached = matches!(self.head(), Head::Detached { .. });
-        // A line with a symbolic ref doesn't say which object it names, and one that ends with ^{} says which
-        // object a tag is of.
+        // A line with a symbolic ref doesn't say which object it names, and one that ends with ^{}
+        // says which object a tag is of.
         let is_shown = |(name, id): &Ref<'_>| {
             is_id(id)
                 && (is_mirrored(name, namespaces) && !name.ends_with(b"^{}")
@@ -64,7 +65,8 @@ pub(crate) fn list_upstream(
 ) -> Result<Listing, MirrorError> {
     // Only git knows what the operator's git configuration does to URLs.
     if config.config_file.is_none() {
-        // git is asked after a request that takes too long. It may take as long as the operator says.
+        // git is asked after a request that takes too long. It may take as long as the operator
+        // says.
         let limit = config.ls_remote_timeout / 2;
         let listing = git.unless_stopping(list_by_http(upstream, namespaces, limit));
         if let Some(Some(listing)) = git.wait_for(listing) {

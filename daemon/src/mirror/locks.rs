@@ -1,18 +1,21 @@
-//! What killed git processes leave behind.
+//! Removes the files that killed git processes leave behind.
 
 use std::path::Path;
 use std::{fs, io};
 
-/// Removes locks and half-written files in `mirror`. Only its owner may, while no command runs.
+/// Removes locks and half-written files in `mirror`. Only the mirror's writer may call this, while
+/// no git command runs in it.
 pub(crate) fn remove_stale_locks(mirror: &Path) -> io::Result<()> {
     let is_lock = |name: &str| name.strip_suffix(".lock").is_some();
-    // Written beside its lock, and then every update that deletes a packed ref would fail.
+    // git writes `packed-refs.new` beside its lock. If that file stays, every later update that
+    // deletes a packed ref fails.
     let is_stale = |name: &str| is_lock(name) || name == "packed-refs.new";
     remove_matching(mirror, Depth::Here, is_stale)?;
     remove_matching(&mirror.join("refs"), Depth::Below, is_lock)?;
     remove_matching(&mirror.join("objects/info"), Depth::Below, |name| {
         is_lock(name) || name.starts_with("tmp_")
     })?;
+    // Temporary packs can be as large as the repository, and git's own clean-up is off.
     remove_matching(&mirror.join("objects/pack"), Depth::Here, |name| {
         is_lock(name) || name.starts_with("tmp_") || name.starts_with(".tmp-")
     })?;
@@ -30,8 +33,10 @@ pub(crate) fn remove_stale_locks(mirror: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes what a pack that is being moved in, or away, is when git is killed: it is there with its
-/// index, which comes last. And the marks by which a fetch keeps its pack from being repacked.
+/// Removes incomplete packs: files of a pack without its `.pack` or `.idx`. git adds the
+/// index last, so a pack without an index was being added or removed when git was killed.
+///
+/// Also removes `.keep` files, by which a killed fetch would keep its pack from being repacked.
 fn remove_parts_of_packs(directory: &Path) -> io::Result<()> {
     remove_matching(directory, Depth::Here, |name| {
         let Some((stem, extension)) = name.rsplit_once('.') else {

@@ -1,10 +1,10 @@
 //! How much memory a git process may take, and whether one came near to that.
 //!
-//! The kernel enforces the limit (`RLIMIT_DATA` of `setrlimit(2)`). It counts the memory that a process
-//! allocates, but not the packs that it maps. git's children inherit the limit.
+//! The kernel enforces the limit (`RLIMIT_DATA` of `setrlimit(2)`). It counts the memory that a
+//! process allocates, but not the packs that it maps. git's children inherit the limit.
 //!
-//! A git that finds no memory ends with the exit code of all its errors, and with words that differ between
-//! versions. So the daemon looks, while git runs, how much memory it has.
+//! A git that finds no memory ends with the exit code of all its errors, and with words that differ
+//! between versions. So the daemon looks, while git runs, how much memory it has.
 
 use std::fs;
 use std::path::Path;
@@ -22,8 +22,8 @@ const PERIOD: Duration = Duration::from_millis(50);
 /// At most so many processes of one command are looked at.
 const MAX_PROCESSES: usize = 32;
 
-/// Returns how many bytes each git process may allocate: half of the memory of the machine, or of the
-/// control group that the daemon runs in.
+/// Returns how many bytes each git process may allocate: half of the memory of the machine, or of
+/// the control group that the daemon runs in.
 pub(super) fn default_limit() -> u64 {
     let machine = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let machine = bytes_of(&machine, "MemTotal:").unwrap_or(u64::MAX);
@@ -88,8 +88,8 @@ impl MemoryWatch {
         }
     }
 
-    /// Looks at git and its descendants, and bounds them all: git may have started some before it was
-    /// bounded itself.
+    /// Looks at git and its descendants, and bounds them all: git may have started some before it
+    /// was bounded itself.
     fn look(&mut self) {
         let mut processes: Vec<Pid> = self.pid.into_iter().collect();
         for index in 0..MAX_PROCESSES {
@@ -102,8 +102,8 @@ impl MemoryWatch {
         }
     }
 
-    /// Returns whether a process had more than half of what it may have. Buffers that grow by half are seen
-    /// before they hit the limit.
+    /// Returns whether a process had more than half of what it may have. Buffers that grow by half
+    /// are seen before they hit the limit.
     pub(super) fn was_near(&self) -> bool {
         self.peak > self.limit / 2
     }
@@ -179,7 +179,8 @@ mod tests {
         );
     }
 
-    /// Answers each request with bytes without end, of which git could take all memory within seconds.
+    /// Answers each request with bytes without end, of which git could take all memory within
+    /// seconds.
     async fn endless_upstream() -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, piece) = (listener.local_addr().unwrap(), vec![b'0'; 256 << 10]);

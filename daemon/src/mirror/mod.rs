@@ -1,6 +1,11 @@
-//! Mirrors: bare clones of upstream repositories, and the processes that keep them.
+//! Mirrors: bare clones of upstream repositories, and the git processes that work on them.
 //!
-//! Everything here is synchronous and runs on blocking threads; only `git` starts processes.
+//! Everything here is synchronous and runs on blocking threads. Only `git.rs` starts processes.
+//!
+//! A mirror has one writer and many readers. The repository's task (`crate::repository`) is the
+//! writer: it clones, updates, repacks and mends, one job at a time. Readers (`query`, `serve`) may
+//! run at any time: git renames new files into place, and looks for an object again if its pack is
+//! gone.
 
 mod as_git;
 mod ask;

@@ -1,8 +1,8 @@
 //! Processes that a daemon which was killed left running.
 //!
-//! They would go on to write into mirrors that are no longer theirs. They are known by what only they have in
-//! their environment: the git configuration of this data directory, of which one daemon at a time has
-//! the lock.
+//! They would go on to write into mirrors that are no longer theirs. They are known by what only
+//! they have in their environment: the git configuration of this data directory, of which one
+//! daemon at a time has the lock.
 
 use std::path::Path;
 use std::time::Duration;
@@ -35,7 +35,8 @@ pub(crate) async fn end_orphans(git_config: &Path) -> usize {
     killed.len()
 }
 
-/// All processes but this one that have `variable` in their environment; none where there is no `/proc`.
+/// All processes but this one that have `variable` in their environment; none where there is no
+/// `/proc`.
 fn running_with(variable: &[u8]) -> Vec<Pid> {
     let Ok(processes) = std::fs::read_dir("/proc") else {
         return Vec::new();

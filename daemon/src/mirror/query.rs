@@ -14,7 +14,8 @@ pub(super) const HIDDEN: &str = "refs/cachewfs/";
 /// A look into a mirror that takes longer than this has gone wrong.
 pub(super) const QUERY_LIMIT: Duration = Duration::from_mins(1);
 
-/// The full name of a ref (`git-check-ref-format(1)`), which has nothing that git takes for a pattern.
+/// The full name of a ref (`git-check-ref-format(1)`), which has nothing that git takes for a
+/// pattern.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct RefName(String);
 
@@ -57,7 +58,8 @@ pub(crate) fn resolve_refs(
         .collect())
 }
 
-/// Returns the first `max` refs of `namespaces` in order of their names, and whether there are more.
+/// Returns the first `max` refs of `namespaces` in order of their names, and whether there are
+/// more.
 pub(crate) fn first_refs<'a>(
     git: &Git,
     mirror: &Path,
@@ -86,7 +88,8 @@ pub(crate) fn first_refs<'a>(
     Ok((refs, lines().count() > max))
 }
 
-/// Returns the name of a ref as people are shown it. A name that is not UTF-8 is escaped: `gr\xfcn`.
+/// Returns the name of a ref as people are shown it. A name that is not UTF-8 is escaped:
+/// `gr\xfcn`.
 pub(super) fn shown_name(name: Vec<u8>) -> String {
     let name = String::from_utf8(name);
     name.unwrap_or_else(|error| error.as_bytes().escape_ascii().to_string())

@@ -8,7 +8,8 @@ use tokio::time::Instant;
 
 use super::{Git, GitError, GitStream};
 
-/// Reads what git prints. Errors of reading are [`GitError`]s inside; git ends when this is dropped.
+/// Reads what git prints. Errors of reading are [`GitError`]s inside; git ends when this is
+/// dropped.
 #[derive(Debug)]
 pub(crate) struct GitReader {
     git: Git,

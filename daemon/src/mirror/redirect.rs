@@ -1,4 +1,5 @@
-//! Redirects of an upstream's: followed below its base URL alone, and only if they name a repository.
+//! Redirects of an upstream's: followed below its base URL alone, and only if they name a
+//! repository.
 
 use axum::http::{HeaderMap, StatusCode, header};
 use cachewfs_format::RepoName;
@@ -27,7 +28,8 @@ pub(crate) struct Place {
 }
 
 impl Base {
-    /// Returns the base of the repositories that are beside `upstream`; `None` if it isn't asked over HTTP.
+    /// Returns the base of the repositories that are beside `upstream`; `None` if it isn't asked
+    /// over HTTP.
     pub(crate) fn of(upstream: &Upstream) -> Option<Self> {
         Self::below(upstream, upstream.url())
     }
@@ -48,8 +50,8 @@ impl Base {
         self.upstream.repo().host()
     }
 
-    /// Returns the URL that an answer to a request for `from` names, if that is below this base. Only
-    /// there may the headers of the request be shown.
+    /// Returns the URL that an answer to a request for `from` names, if that is below this base.
+    /// Only there may the headers of the request be shown.
     pub(crate) fn follow(&self, from: &Url, headers: &HeaderMap) -> Option<Url> {
         let location = headers.get(header::LOCATION)?.to_str().ok()?;
         let mut to = from.join(location).ok()?;

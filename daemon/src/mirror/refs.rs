@@ -1,5 +1,5 @@
-//! The refs of a mirror, read from its files. git takes ten times as long to list 100,000 of them, and
-//! every update and every check lists them.
+//! The refs of a mirror, read from its files. git takes ten times as long to list 100,000 of them,
+//! and every update and every check lists them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -22,7 +22,8 @@ pub(super) struct RefFiles {
 }
 
 impl RefFiles {
-    /// Reads the refs of `mirror`. git may change them meanwhile: it packs a ref before it removes the ref's file.
+    /// Reads the refs of `mirror`. git may change them meanwhile: it packs a ref before it removes
+    /// the ref's file.
     pub(super) fn read(mirror: &Path) -> Result<Self, MirrorError> {
         let io = |path: &Path| {
             let path = path.to_owned();

@@ -13,7 +13,8 @@ use crate::config::GitConfig;
 const SERVED: &[(&str, &str)] = &[
     ("uploadpack.allowFilter", "true"),
     ("uploadpack.allowAnySHA1InWant", "true"),
-    // git visits each path for this filter, and a few trees can have any number of paths. Upstream may have it.
+    // git visits each path for this filter, and a few trees can have any number of paths. Upstream
+    // may have it.
     ("uploadpackfilter.sparse:oid.allow", "false"),
     ("uploadpack.hideRefs", "refs/cachewfs"),
     ("uploadpack.advertiseBundleURIs", "false"),

@@ -16,22 +16,23 @@ use crate::config::GitConfig;
 /// Keeps what a detached HEAD upstream names reachable.
 pub(super) const DETACHED_HEAD: &str = "refs/cachewfs/head";
 
-/// The branch that HEAD of a mirror names where upstream's HEAD names one that doesn't exist, and what
-/// HEAD of the mirror named until then does exist.
+/// The branch that HEAD of a mirror names where upstream's HEAD names one that doesn't exist, and
+/// what HEAD of the mirror named until then does exist.
 pub(super) const UNBORN_BRANCH: &str = "refs/heads/unborn";
 
 /// So much of a name that can't be one is shown, in characters.
 const MAX_SHOWN: usize = 100;
 
-/// At most so many fetches an update makes for a ref that upstream lists otherwise than it serves it. The second
-/// may ask another of upstream's servers.
+/// At most so many fetches an update makes for a ref that upstream lists otherwise than it serves
+/// it. The second may ask another of upstream's servers.
 const MAX_FETCHES: usize = 2;
 
 /// Makes heads, tags, `namespaces` and HEAD of `mirror` what they are upstream. Refs of our own
 /// (`refs/cachewfs/`) are never pruned: no refspec covers them.
 ///
-/// git may end well without updating a ref. So the mirror is compared afterwards with what upstream listed before.
-/// A ref that moved upstream meanwhile counts for nothing: the next update brings it.
+/// git may end well without updating a ref. So the mirror is compared afterwards with what upstream
+/// listed before. A ref that moved upstream meanwhile counts for nothing: the next update brings
+/// it.
 pub(crate) fn update(
     git: &Git,
     upstream: &Upstream,
@@ -74,8 +75,9 @@ fn fetch(
     head: &Head,
     config: &GitConfig,
 ) -> Result<(), MirrorError> {
-    // git ends well where it doesn't update a ref because upstream is shallow. So it is told to update
-    // them all, and the mirror tells afterwards. A mirror that was shallow tries to become whole.
+    // git ends well where it doesn't update a ref because upstream is shallow. So it is told to
+    // update them all, and the mirror tells afterwards. A mirror that was shallow tries to become
+    // whole.
     let of_shallow = if is_shallow(mirror) {
         "--unshallow"
     } else {
@@ -145,8 +147,8 @@ pub(crate) fn mirrored_namespaces(configured: &[String]) -> impl Iterator<Item =
 pub(crate) enum Head {
     /// It is a symbolic ref to this branch, named in full.
     Branch(Vec<u8>),
-    /// It is this object, or a symbolic ref to something else than a branch that names it. A clone has
-    /// a detached HEAD then.
+    /// It is this object, or a symbolic ref to something else than a branch that names it. A clone
+    /// has a detached HEAD then.
     Detached { target: Vec<u8> },
     /// It names a branch that doesn't exist. Upstream doesn't tell which.
     Unborn,
@@ -190,7 +192,8 @@ fn follow_head(git: &Git, mirror: &Path, head: &Head) -> Result<(), MirrorError>
             }
         }
         Head::Detached { .. } => {
-            // The object that was fetched, which may be another than the listed one. It may be a tag.
+            // The object that was fetched, which may be another than the listed one. It may be a
+            // tag.
             let commit = git
                 .in_repository(mirror, "rev-parse")
                 .args(["--verify", &format!("{DETACHED_HEAD}^{{commit}}")])

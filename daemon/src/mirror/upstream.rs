@@ -32,9 +32,9 @@ pub(crate) struct Upstream {
 const HELPER: &str = "!f() { test \"$1\" = get || exit 0; printf 'username=%s\\npassword=%s\\n' \
                       \"$CACHEWFS_UPSTREAM_USER\" \"$CACHEWFS_UPSTREAM_SECRET\"; }; f";
 
-/// Settings that keep git at the URL that it is given, whatever upstream answers. `http.followRedirects=false` is
-/// also about alternates of the old HTTP protocol (`objects/info/http-alternates`). The others are git's
-/// defaults so far.
+/// Settings that keep git at the URL that it is given, whatever upstream answers.
+/// `http.followRedirects=false` is also about alternates of the old HTTP protocol
+/// (`objects/info/http-alternates`). The others are git's defaults so far.
 const STAY: &[(&str, &str)] = &[
     ("http.followRedirects", "false"),
     ("transfer.bundleURI", "false"),
@@ -42,8 +42,8 @@ const STAY: &[(&str, &str)] = &[
     ("promisor.acceptFromServer", "none"),
 ];
 
-/// How git talks to an upstream: with which credentials, and to no other place. All of it goes through
-/// the environment.
+/// How git talks to an upstream: with which credentials, and to no other place. All of it goes
+/// through the environment.
 pub(crate) struct GitSecrets {
     /// Keys and values of git's configuration.
     pub(super) config: Vec<(String, String)>,
@@ -149,8 +149,8 @@ impl Upstream {
         }
     }
 
-    /// Returns how one git command talks to upstream; fetches the credentials now. Blocks the thread, as git
-    /// does.
+    /// Returns how one git command talks to upstream; fetches the credentials now. Blocks the
+    /// thread, as git does.
     pub(super) fn git_secrets(&self, git: &Git) -> Result<GitSecrets, GitError> {
         let login = git.wait_for(self.login()).map_err(GitError::Credentials)?;
         Ok(self.secrets_of(login))

@@ -1,5 +1,5 @@
-//! Tokens of a GitHub App's installations: fetched when they are needed, shared until shortly before
-//! they expire.
+//! Tokens of a GitHub App's installations: fetched when they are needed, shared until shortly
+//! before they expire.
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};

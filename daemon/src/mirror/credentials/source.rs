@@ -187,8 +187,8 @@ impl Credentials {
         Ok(Self { user, source })
     }
 
-    /// What to show for the repository at `path`; `None` if a GitHub App is not installed there, where
-    /// only what is public can be read.
+    /// What to show for the repository at `path`; `None` if a GitHub App is not installed there,
+    /// where only what is public can be read.
     pub(crate) async fn login(&self, path: &str) -> Result<Option<Login>, CredentialError> {
         let secret = match &self.source {
             Source::Variable(name) => Some(variable(name)?),

@@ -69,7 +69,8 @@ struct Actions {
 }
 
 impl Batch {
-    /// Asks the LFS server at `url`, which is that of a repository with `.git` at its end. It may not redirect.
+    /// Asks the LFS server at `url`, which is that of a repository with `.git` at its end. It may
+    /// not redirect.
     pub(super) async fn ask(
         upstream: &Upstream,
         (url, login): (&Url, Option<&Login>),

@@ -134,7 +134,8 @@ impl Downloads {
         file.flush().await.map_err(TryError::Write)
     }
 
-    /// Asks for an object, also where the server redirects to: LFS servers send clients to their storage.
+    /// Asks for an object, also where the server redirects to: LFS servers send clients to their
+    /// storage.
     async fn ask(&self, action: &Action) -> Result<Response, TryError> {
         let url = self.server.join(&action.href);
         let mut url = url.map_err(|_| TryError::Refused)?;

@@ -1,8 +1,9 @@
-//! Which addresses the daemon goes to because an LFS server says so: public ones, and those of the same kind as
-//! the server's own.
+//! Which addresses the daemon goes to because an LFS server says so: public ones, and those of the
+//! same kind as the server's own.
 //!
-//! The check is made twice: of the URL, which may hold an address, or a name that a proxy resolves; and of the
-//! addresses that the connection is made to, so that a name can't change its mind in between.
+//! The check is made twice: of the URL, which may hold an address, or a name that a proxy resolves;
+//! and of the addresses that the connection is made to, so that a name can't change its mind in
+//! between.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -10,8 +11,9 @@ use std::sync::Arc;
 use reqwest::Url;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
-/// The kind of network that an address is in. An LFS server in one kind sends the daemon to no other but the
-/// public one: metadata of clouds is at link-local addresses, and in each of the private ranges.
+/// The kind of network that an address is in. An LFS server in one kind sends the daemon to no
+/// other but the public one: metadata of clouds is at link-local addresses, and in each of the
+/// private ranges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Network {
     Public,
@@ -61,7 +63,8 @@ impl Network {
             [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] => embedded(high, low),
             [0xfc00..=0xfdff, ..] => Self::UniqueLocal,
             [0xfe80..=0xfebf, ..] => Self::LinkLocal,
-            // Global unicast, without Teredo and other special ranges at its beginning, and documentation.
+            // Global unicast, without Teredo and other special ranges at its beginning, and
+            // documentation.
             [0x2001, 0..=0x1ff | 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] => Self::Special,
             [0x2000..=0x3fff, ..] => Self::Public,
             _ => Self::Special,
@@ -87,15 +90,16 @@ impl Guard {
         }
     }
 
-    /// Returns a guard for what the server at `url` says, which answered from `address`. The address counts
-    /// only if it is one of the server's name: it may be a proxy's.
+    /// Returns a guard for what the server at `url` says, which answered from `address`. The
+    /// address counts only if it is one of the server's name: it may be a proxy's.
     pub(super) async fn of(url: &Url, address: Option<IpAddr>) -> Self {
         let addresses = addresses(url).await.unwrap_or_default();
         let own = address.filter(|address| addresses.contains(address));
         Self::new(own.map_or(Network::Public, Network::of))
     }
 
-    /// Returns whether the daemon may ask for `url`. A name that isn't found here is left to the connection.
+    /// Returns whether the daemon may ask for `url`. A name that isn't found here is left to the
+    /// connection.
     pub(super) async fn allows(&self, url: &Url) -> bool {
         let is_http = matches!(url.scheme(), "http" | "https");
         let addresses = addresses(url).await.unwrap_or_default();
@@ -147,7 +151,8 @@ impl Resolve for Guard {
             let name = name.as_str();
             let found = tokio::net::lookup_host((name, 0)).await?;
             let found: Vec<SocketAddr> = found.collect();
-            // The operator chose the proxy, and `allows` has looked at the URL that it is asked for.
+            // The operator chose the proxy, and `allows` has looked at the URL that it is asked
+            // for.
             let is_proxy = guard.proxies.iter().any(|proxy| proxy == name);
             if is_proxy
                 || found

@@ -1,13 +1,13 @@
-//! Git LFS objects of upstream, which the daemon fetches itself: git-lfs would ask any server that an answer
-//! names.
+//! Git LFS objects of upstream, which the daemon fetches itself: git-lfs would ask any server that
+//! an answer names.
 //!
 //! ```text
 //! batch (which URLs) ─► download (with redirects) ─► a file for each object
 //!                          └► guard (which addresses)
 //! ```
 //!
-//! No `.lfsconfig` is read, with which a repository could send the daemon to any server. No error has a part of
-//! an answer, so that nobody can use the daemon to look around in its network.
+//! No `.lfsconfig` is read, with which a repository could send the daemon to any server. No error
+//! has a part of an answer, so that nobody can use the daemon to look around in its network.
 
 mod batch;
 mod download;
@@ -43,8 +43,8 @@ pub(crate) struct LfsObject {
     pub(crate) path: String,
 }
 
-/// Fetches LFS objects into `directory`, each to its path there. Objects that upstream doesn't have are left
-/// out; nothing says that the others are what their ids name. Blocks the thread.
+/// Fetches LFS objects into `directory`, each to its path there. Objects that upstream doesn't have
+/// are left out; nothing says that the others are what their ids name. Blocks the thread.
 pub(crate) fn fetch_lfs_objects(
     git: &Git,
     upstream: &Upstream,
