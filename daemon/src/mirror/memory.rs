@@ -1,10 +1,10 @@
-//! How much memory a git process may take, and whether one came near to that.
+//! The memory limit of git processes, and whether a process came near to it.
 //!
 //! The kernel enforces the limit (`RLIMIT_DATA` of `setrlimit(2)`). It counts the memory that a
 //! process allocates, but not the packs that it maps. git's children inherit the limit.
 //!
-//! A git that finds no memory ends with the exit code of all its errors, and with words that differ
-//! between versions. So the daemon looks, while git runs, how much memory it has.
+//! If git can't allocate memory, it exits with the same code as for its other errors, and its
+//! message differs between versions. So the daemon samples git's memory while it runs.
 
 use std::fs;
 use std::path::Path;
@@ -15,11 +15,11 @@ use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use tokio::process::Child;
 use tracing::warn;
 
-/// The least limit, in bytes, on however small a machine.
+/// The lowest limit, in bytes, however small the machine is.
 const MIN_LIMIT: u64 = 512 << 20;
-/// How often the daemon looks how much memory git has. To fill the least limit takes longer.
+/// How often the daemon samples git's memory. git needs longer than this to fill the lowest limit.
 const PERIOD: Duration = Duration::from_millis(50);
-/// At most so many processes of one command are looked at.
+/// At most this many processes of one command are sampled.
 const MAX_PROCESSES: usize = 32;
 
 /// Returns how many bytes each git process may allocate: half of the memory of the machine, or of
@@ -32,7 +32,7 @@ pub(super) fn default_limit() -> u64 {
     (memory / 2).max(MIN_LIMIT)
 }
 
-/// Returns the limits of the control groups that `/proc/self/cgroup` names, and of those above.
+/// Returns the limits of the control groups in `/proc/self/cgroup` and of their ancestors.
 fn limits_of_groups(groups: &str) -> impl Iterator<Item = u64> {
     groups
         .lines()
@@ -55,17 +55,17 @@ fn limits_of_groups(groups: &str) -> impl Iterator<Item = u64> {
         .flatten()
 }
 
-/// Watches how much memory a command's processes have.
+/// Limits and samples the memory of a command's processes.
 #[derive(Debug)]
 pub(super) struct MemoryWatch {
     pid: Option<Pid>,
     limit: u64,
-    /// The most that one process was seen to have, in bytes.
+    /// The largest sample of one process, in bytes.
     peak: u64,
 }
 
 impl MemoryWatch {
-    /// Bounds the memory of `child` and of all processes that it starts, in bytes each.
+    /// Limits `child` and all processes that it starts to `limit` bytes each.
     pub(super) fn bound(child: &Child, limit: u64) -> Self {
         let pid = child.id().and_then(|id| i32::try_from(id).ok());
         let mut watch = Self {
@@ -77,7 +77,7 @@ impl MemoryWatch {
         watch
     }
 
-    /// Does `work`, and looks meanwhile.
+    /// Waits for `work` and samples the memory meanwhile.
     pub(super) async fn during<T>(&mut self, work: impl Future<Output = T>) -> T {
         tokio::pin!(work);
         loop {
@@ -88,9 +88,10 @@ impl MemoryWatch {
         }
     }
 
-    /// Looks at git and its descendants, and bounds them all: git may have started some before it
-    /// was bounded itself.
+    /// Samples git and its descendants. Limits each of them, because git may have started some
+    /// before it was limited itself.
     fn look(&mut self) {
+        // The processes form a tree, and this vector grows while the loop walks it.
         let mut processes: Vec<Pid> = self.pid.into_iter().collect();
         for index in 0..MAX_PROCESSES {
             let Some(pid) = processes.get(index).copied() else {
@@ -102,27 +103,29 @@ impl MemoryWatch {
         }
     }
 
-    /// Returns whether a process had more than half of what it may have. Buffers that grow by half
-    /// are seen before they hit the limit.
+    /// Returns whether a process used more than half of its limit.
+    ///
+    /// Half, because git grows its buffers by half: the allocation that fails is never seen, but
+    /// the buffer before it is at least two thirds of the limit.
     pub(super) fn was_near(&self) -> bool {
         self.peak > self.limit / 2
     }
 }
 
-/// Bounds the memory of one process, in bytes.
+/// Limits one process to `limit` bytes.
 fn bound(pid: Pid, limit: u64) {
     let rlimit = Rlimit {
         current: Some(limit),
         maximum: Some(limit),
     };
     match prlimit(Some(pid), Resource::Data, rlimit) {
-        // It has ended already; or the daemon itself has a lower limit, which git inherits.
+        // The process has ended; or the daemon itself has a lower limit, which git inherits.
         Ok(_) | Err(Errno::SRCH | Errno::PERM) => {}
         Err(error) => warn!(%error, "Can't limit the memory of git"),
     }
 }
 
-/// Returns the length of a process's data segment in bytes; 0 if it has ended.
+/// Returns the length of a process's data segment in bytes, or 0 if the process has ended.
 fn data_of(pid: Pid) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", pid.as_raw_pid()));
     bytes_of(&status.unwrap_or_default(), "VmData:").unwrap_or(0)
@@ -138,7 +141,7 @@ fn children_of(pid: Pid) -> Vec<Pid> {
         .collect()
 }
 
-/// Returns the value of a field of a file in `/proc`, which is in KiB there.
+/// Returns the value of a field of a file in `/proc`, converted from KiB to bytes.
 fn bytes_of(text: &str, field: &str) -> Option<u64> {
     let value = text.lines().find_map(|line| line.strip_prefix(field))?;
     let kib: u64 = value.trim().strip_suffix(" kB")?.parse().ok()?;

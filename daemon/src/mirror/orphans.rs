@@ -1,8 +1,8 @@
-//! Processes that a daemon which was killed left running.
+//! Kills git processes that a killed daemon left running.
 //!
-//! They would go on to write into mirrors that are no longer theirs. They are known by what only
-//! they have in their environment: the git configuration of this data directory, of which one
-//! daemon at a time has the lock.
+//! Such processes would go on to write into mirrors that the new daemon owns. Their environment
+//! identifies them: it names the git configuration of this data directory, and only one daemon at a
+//! time has the lock of the directory.
 
 use std::path::Path;
 use std::time::Duration;
@@ -10,12 +10,12 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, getpid, kill_process};
 use tokio::time::sleep;
 
-/// Between two looks; a process that is killed may just be starting another.
+/// How long between two scans. A process that is killed may just be starting another.
 const PERIOD: Duration = Duration::from_millis(10);
-/// So often it is looked: one that can't be killed is in the kernel, waiting for a disk.
+/// At most this many scans. A process that survives them all is in the kernel, waiting for a disk.
 const MAX_LOOKS: u32 = 500;
 
-/// Kills all processes that run with `git_config`; gives how many there were.
+/// Kills all processes that run with `git_config`, and returns their number.
 pub(crate) async fn end_orphans(git_config: &Path) -> usize {
     let mut wanted = b"GIT_CONFIG_GLOBAL=".to_vec();
     wanted.extend(git_config.as_os_str().as_encoded_bytes());
@@ -26,7 +26,7 @@ pub(crate) async fn end_orphans(git_config: &Path) -> usize {
             break;
         }
         for pid in orphans {
-            // It may have ended in between.
+            // The process may have ended since the scan.
             kill_process(pid, Signal::KILL).ok();
             killed.insert(pid);
         }
@@ -35,14 +35,14 @@ pub(crate) async fn end_orphans(git_config: &Path) -> usize {
     killed.len()
 }
 
-/// All processes but this one that have `variable` in their environment; none where there is no
-/// `/proc`.
+/// Returns all other processes that have `variable` in their environment. Returns none if there is
+/// no `/proc`.
 fn running_with(variable: &[u8]) -> Vec<Pid> {
     let Ok(processes) = std::fs::read_dir("/proc") else {
         return Vec::new();
     };
     let is_one = |process: &std::fs::DirEntry| {
-        // Of other users' processes, and of those that have ended, there is none to read.
+        // The file can't be read if the process is another user's, and is empty if it has ended.
         let environment = std::fs::read(process.path().join("environ")).unwrap_or_default();
         environment
             .split(|&byte| byte == 0)
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn only_those_of_this_data_directory_are_ended() {
+    async fn only_processes_of_this_data_directory_are_killed() {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
         let sleeper = |name: &str| {

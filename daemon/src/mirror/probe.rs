@@ -1,8 +1,8 @@
-//! Asking upstream itself why git failed.
+//! Asks upstream why a git command failed.
 //!
-//! git has one exit code for everything that goes wrong with an upstream, and its messages differ
-//! from version to version. So the daemon looks for itself, once, after a failure: into the
-//! directory, or with a request as git would send it.
+//! git has one exit code for all failures of an upstream, and its messages differ between versions.
+//! So the daemon finds out itself, once after each failure: it looks into the directory, or sends
+//! the request that git would send.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -18,35 +18,35 @@ use super::redirect::{Base, MAX_REDIRECTS, is_redirect};
 use super::{Git, Login, Upstream};
 use crate::traces;
 
-/// How long upstream may take to answer before it counts as silent.
+/// How long upstream may take to answer before the probe times out.
 const LIMIT: Duration = Duration::from_secs(20);
-/// The path that git asks for first, below the URL of a repository.
+/// The first path that git requests below the URL of a repository.
 const INFO_REFS: &str = "/info/refs";
 
-/// Upstream's answer to the question whether it has a repository.
+/// The result of asking upstream for a repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Probe {
-    /// It has no such repository, or shows it to nobody without credentials.
+    /// Upstream has no such repository, or hides it from requests without credentials.
     Missing,
-    /// It has the repository at another URL, which is the one to ask.
+    /// Upstream has the repository at another URL. Later requests should go there.
     At(String),
-    /// It has the repository under another name.
+    /// Upstream has the repository under another name.
     Moved(RepoName),
-    /// It sends the daemon to a place that is not one of its repositories.
+    /// Upstream redirects to a URL that is not one of its repositories.
     Redirects,
-    /// It refuses the daemon, or the credentials that the daemon has.
+    /// Upstream refuses the daemon, or the credentials that the daemon has.
     Denied,
-    /// There is no connection.
+    /// The daemon can't connect to upstream.
     Unreachable,
-    /// It is silent.
+    /// Upstream doesn't answer in time.
     TimedOut,
-    /// It answers with an error.
+    /// Upstream answers with an error.
     Fails,
-    /// It answers.
+    /// Upstream answers and shows the repository.
     Answers,
 }
 
-/// Looks whether upstream has the repository, and shows it, and where. Blocks the thread.
+/// Finds out whether upstream has the repository and shows it, and at which URL. Blocks the thread.
 pub(super) fn probe(git: &Git, upstream: &Upstream) -> Probe {
     let Ok((url, login)) = as_git(git, upstream, upstream.url()) else {
         return Probe::Fails;
@@ -56,12 +56,12 @@ pub(super) fn probe(git: &Git, upstream: &Upstream) -> Probe {
             .to_file_path()
             .map_or(Probe::Missing, |path| of_directory(&path)),
         "http" | "https" => of_server(git, upstream, (url, login)),
-        // The operator's git configuration has it rewritten to a protocol that only git speaks.
+        // The operator's git configuration rewrites the URL to a protocol that only git speaks.
         _ => Probe::Fails,
     }
 }
 
-/// Looks at an upstream on this machine.
+/// Probes an upstream that is a directory on this machine.
 fn of_directory(directory: &Path) -> Probe {
     let mut found = Probe::Missing;
     for head in git_directories(directory).map(|place| place.join("HEAD")) {
@@ -82,7 +82,7 @@ pub(crate) fn is_repository(directory: &Path) -> bool {
     of_directory(directory) != Probe::Missing
 }
 
-/// Returns the places where git looks for a repository that is asked for by a path (`enter_repo`).
+/// Returns the paths where git looks for the repository of a path, in order (`enter_repo` of git).
 pub(super) fn git_directories(directory: &Path) -> impl Iterator<Item = PathBuf> {
     ["/.git", "", ".git/.git", ".git"]
         .into_iter()
@@ -93,7 +93,7 @@ pub(super) fn git_directories(directory: &Path) -> impl Iterator<Item = PathBuf>
         })
 }
 
-/// Asks a server, as git begins a fetch (`gitprotocol-http(5)`).
+/// Probes a server with the first request of a fetch (`gitprotocol-http(5)`).
 fn of_server(git: &Git, upstream: &Upstream, (url, login): (Url, Option<Login>)) -> Probe {
     let (base, asked) = (Base::below(upstream, url.as_str()), info_refs(url));
     let Some(asked) = asked else {
@@ -108,13 +108,15 @@ fn of_server(git: &Git, upstream: &Upstream, (url, login): (Url, Option<Login>))
     }
 }
 
-/// Asks for refs at `asked`, and where upstream sends that request, below `base`.
+/// Requests the refs at `asked`, and follows redirects below `base`.
 async fn ask_and_follow(
     upstream: &Upstream,
     base: Option<&Base>,
     (asked, login): (Url, Option<Login>),
 ) -> Probe {
     let mut at = asked.clone();
+    // The request carries credentials. `UpstreamBase::follow` therefore allows only URLs with the
+    // origin and path prefix of the configured upstream. The client itself follows no redirects.
     for _ in 0..=MAX_REDIRECTS {
         let mut request = upstream
             .client()
@@ -146,7 +148,7 @@ async fn ask_and_follow(
     Probe::Redirects
 }
 
-/// Returns what it means that upstream answers at `at`.
+/// Returns the result for an upstream that answers at `at`, after redirects.
 fn of_place(base: &Base, at: &Url) -> Probe {
     match base.place(at, INFO_REFS) {
         Some(place) if base.is_own(&place) => {
@@ -169,8 +171,10 @@ fn info_refs(mut url: Url) -> Option<Url> {
     Some(url)
 }
 
-/// Returns what the status of an answer means. Servers that don't want to tell whether there is a
-/// private repository answer 401 to anonymous requests for names that they don't have.
+/// Returns the result for the status of a response.
+///
+/// To hide whether a private repository exists, servers answer 401 to anonymous requests for
+/// unknown names, too. So an anonymous 401 counts as missing.
 fn of_status(status: StatusCode, is_anonymous: bool) -> Probe {
     match status {
         StatusCode::UNAUTHORIZED if is_anonymous => Probe::Missing,
@@ -186,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_status_is_told_with_credentials_and_without() {
+    fn an_anonymous_401_is_a_missing_repository() {
         for (status, anonymous, known) in [
             (200, Probe::Answers, Probe::Answers),
             (401, Probe::Missing, Probe::Denied),
@@ -202,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_repository_is_found_where_git_finds_it() {
+    fn finds_a_repository_at_each_path_that_git_tries() {
         let root = tempfile::tempdir().unwrap();
         for place in ["bare", "named.git", "worktree/.git"] {
             let directory = root.path().join(place);
@@ -218,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn the_request_is_the_first_of_a_fetch() {
+    fn the_request_is_the_first_request_of_a_fetch() {
         for url in ["https://h.org/a/b", "https://h.org/a/b/"] {
             let url = info_refs(Url::parse(url).unwrap()).unwrap();
             let expected = "https://h.org/a/b/info/refs?service=git-upload-pack";

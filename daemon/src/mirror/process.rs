@@ -1,4 +1,4 @@
-//! A git process that runs: what it is fed and prints, and its end.
+//! A running git process: its input, its output and its end.
 
 use std::process::ExitStatus;
 
@@ -6,12 +6,13 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Child;
 
-/// What git may print before it is taken for broken, in bytes: all refs of a very large repository.
+/// At most this many bytes of output, enough for all refs of a very large repository. With more,
+/// the command fails.
 pub(super) const MAX_OUTPUT_LEN: u64 = 256 << 20;
-/// How much of the end of what git says on stderr is kept, in bytes.
+/// At most this many bytes are kept of the end of stderr.
 pub(super) const MAX_STDERR_LEN: usize = 16 << 10;
 
-/// Feeds the child, takes what it prints on both pipes, and waits for its end.
+/// Writes `input` to the child, reads stdout and stderr, and waits for its exit.
 pub(super) async fn talk(
     child: &mut Child,
     input: Option<Vec<u8>>,
@@ -19,7 +20,8 @@ pub(super) async fn talk(
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let feed = async {
         if let (Some(mut stdin), Some(input)) = (stdin, input) {
-            // A command that has enough closes its end early: its status tells whether that is bad.
+            // A command that needs no more input closes the pipe early. Its exit code tells whether
+            // that is an error.
             stdin.write_all(&input).await.ok();
         }
         Ok(())
@@ -40,11 +42,13 @@ pub(super) async fn talk(
             None => Ok(Vec::new()),
         }
     };
+    // All three pipes at once: the child blocks while a pipe is full, so serving one after another
+    // could deadlock.
     let ((), output, stderr) = tokio::try_join!(feed, print, complain)?;
     Ok((child.wait().await?, output, stderr))
 }
 
-/// Reads all and keeps the end.
+/// Reads to the end and returns the last bytes.
 async fn read_tail(mut from: impl AsyncRead + Unpin) -> std::io::Result<Vec<u8>> {
     let mut tail = Vec::new();
     let mut block = [0; 4096];
@@ -62,16 +66,18 @@ async fn read_tail(mut from: impl AsyncRead + Unpin) -> std::io::Result<Vec<u8>>
     Ok(tail)
 }
 
-/// Kills a child and all its children when dropped, unless it ended by itself.
+/// A process group. Dropping it kills a child and all its children, unless it was disarmed.
 #[derive(Debug)]
 pub(super) struct ProcessGroup(Option<Pid>);
 
 impl ProcessGroup {
+    /// Returns the group of `child`, which was started as the leader of a group of its own.
     pub(super) fn of(child: &Child) -> Self {
         let pid = child.id().and_then(|id| i32::try_from(id).ok());
         Self(pid.and_then(Pid::from_raw))
     }
 
+    /// Gives the group up, because its leader has ended and the kernel may reuse the id.
     pub(super) fn disarm(&mut self) {
         self.0 = None;
     }
@@ -80,7 +86,7 @@ impl ProcessGroup {
 impl Drop for ProcessGroup {
     fn drop(&mut self) {
         if let Some(pid) = self.0 {
-            // It may have ended in between: then there is nothing to do.
+            // An error means that the group has ended already.
             kill_process_group(pid, Signal::KILL).ok();
         }
     }

@@ -1,4 +1,4 @@
-//! What a mirror has: refs by name, objects by id. Reads only, so it may run beside anything.
+//! Reads refs by name and objects by id from a mirror. Safe beside any writer.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
@@ -8,19 +8,18 @@ use cachewfs_format::{ObjectId, is_ref_name};
 
 use super::{Git, GitError};
 
-/// Where refs of our own are, which nobody else is shown.
+/// The namespace of the daemon's own refs, which clients never see.
 pub(super) const HIDDEN: &str = "refs/cachewfs/";
 
-/// A look into a mirror that takes longer than this has gone wrong.
+/// How long a query of a mirror may take.
 pub(super) const QUERY_LIMIT: Duration = Duration::from_mins(1);
 
-/// The full name of a ref (`git-check-ref-format(1)`), which has nothing that git takes for a
-/// pattern.
+/// The full name of a ref (`git-check-ref-format(1)`), without characters of git's patterns.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct RefName(String);
 
 impl RefName {
-    /// Parses `refs/<namespace>/<name>`; `None` for what no ref that is shown can be called.
+    /// Parses `refs/<namespace>/<name>`. Returns `None` for an invalid name and for hidden refs.
     pub(crate) fn parse(name: &str) -> Option<Self> {
         let rest = name.strip_prefix("refs/")?;
         let is_good =
@@ -29,7 +28,7 @@ impl RefName {
     }
 }
 
-/// The objects that refs name; a ref that isn't there has none.
+/// Returns the objects that the refs name. Refs that don't exist are left out.
 pub(crate) fn resolve_refs(
     git: &Git,
     mirror: &Path,
@@ -44,9 +43,9 @@ pub(crate) fn resolve_refs(
         .args(names.iter().map(|name| &name.0))
         .time_limit(QUERY_LIMIT)
         .output()?;
-    // A pattern finds what lies below it, too.
+    // git takes a name for a pattern that also matches all refs below it.
     let wanted: HashSet<&RefName> = names.iter().collect();
-    // A name that is not UTF-8 is none of those that were asked for.
+    // A name that is not UTF-8 can't be one of `names`.
     let resolve = |line: &[u8]| {
         let (oid, name) = std::str::from_utf8(line).ok()?.split_once(' ')?;
         Some((RefName(name.to_owned()), ObjectId::parse(oid).ok()?))
@@ -58,8 +57,7 @@ pub(crate) fn resolve_refs(
         .collect())
 }
 
-/// Returns the first `max` refs of `namespaces` in order of their names, and whether there are
-/// more.
+/// Returns the first `max` refs of `namespaces`, sorted by name, and whether there are more.
 pub(crate) fn first_refs<'a>(
     git: &Git,
     mirror: &Path,
@@ -88,14 +86,13 @@ pub(crate) fn first_refs<'a>(
     Ok((refs, lines().count() > max))
 }
 
-/// Returns the name of a ref as people are shown it. A name that is not UTF-8 is escaped:
-/// `gr\xfcn`.
+/// Returns the name of a ref for people. A name that is not UTF-8 is escaped: `gr\xfcn`.
 pub(super) fn shown_name(name: Vec<u8>) -> String {
     let name = String::from_utf8(name);
     name.unwrap_or_else(|error| error.as_bytes().escape_ascii().to_string())
 }
 
-/// Those of `oids` that the mirror has no object of.
+/// Returns the ids in `oids` for which the mirror has no object.
 pub(crate) fn missing_objects(
     git: &Git,
     mirror: &Path,
@@ -106,13 +103,13 @@ pub(crate) fn missing_objects(
     Ok(oids.iter().copied().filter(is_missing).collect())
 }
 
-/// Whether the mirror has this commit.
+/// Returns whether the mirror has the commit `oid`.
 pub(crate) fn has_commit(git: &Git, mirror: &Path, oid: ObjectId) -> Result<bool, GitError> {
     let kinds = kinds(git, mirror, &[oid])?;
     Ok(kinds.get(&oid).is_some_and(|kind| kind == "commit"))
 }
 
-/// Returns the commit of HEAD; `None` if HEAD names a branch that isn't there, or can't be read.
+/// Returns the commit of HEAD, or `None` if its branch doesn't exist or HEAD can't be read.
 pub(crate) fn head_commit(git: &Git, mirror: &Path) -> Result<Option<ObjectId>, GitError> {
     let commit = git
         .in_repository(mirror, "rev-parse")
@@ -124,7 +121,7 @@ pub(crate) fn head_commit(git: &Git, mirror: &Path) -> Result<Option<ObjectId>, 
     }
 }
 
-/// The types of those of `oids` that the mirror has.
+/// Returns the types of the objects in `oids`, without those that the mirror lacks.
 fn kinds(
     git: &Git,
     mirror: &Path,
@@ -157,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_full_names_of_refs_that_are_shown_are_taken() {
+    fn only_full_names_of_visible_refs_are_accepted() {
         for good in [
             "refs/heads/main",
             "refs/tags/v1.0",

@@ -1,4 +1,4 @@
-//! The output of a git process, read by a thread that may wait.
+//! Reads the output of a git process on a thread that may block.
 
 use std::io::{self, Read};
 use std::time::Duration;
@@ -8,8 +8,7 @@ use tokio::time::Instant;
 
 use super::{Git, GitError, GitStream};
 
-/// Reads what git prints. Errors of reading are [`GitError`]s inside; git ends when this is
-/// dropped.
+/// A reader of git's output. Its I/O errors contain a [`GitError`]. Dropping it kills git.
 #[derive(Debug)]
 pub(crate) struct GitReader {
     git: Git,
@@ -21,7 +20,7 @@ pub(crate) struct GitReader {
 }
 
 impl GitReader {
-    /// Reads `stream`, whose process may run for `limit`.
+    /// Creates a reader of `stream`, whose process may run for `limit`.
     pub(super) fn new(git: Git, (command, stream): (String, GitStream), limit: Duration) -> Self {
         Self {
             git,

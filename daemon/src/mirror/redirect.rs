@@ -1,5 +1,7 @@
-//! Redirects of an upstream's: followed below its base URL alone, and only if they name a
-//! repository.
+//! Redirects of an upstream: followed only below its base URL, and only to a repository.
+//!
+//! A redirected request carries the daemon's credentials, and the response goes to clients. So a
+//! redirect must lead neither to another server nor to a path that clients couldn't ask for.
 
 use axum::http::{HeaderMap, StatusCode, header};
 use cachewfs_format::RepoName;
@@ -11,30 +13,29 @@ use crate::percent::decode_percent;
 /// At most this many redirects of one request are followed.
 pub(crate) const MAX_REDIRECTS: usize = 3;
 
-/// Where the repositories of one host are.
+/// The base URL of all repositories of one host.
 #[derive(Clone, Debug)]
 pub(crate) struct Base {
     upstream: Upstream,
-    /// Ends with a slash; without credentials.
+    /// Ends with a slash and has no credentials.
     url: Url,
 }
 
-/// Where a redirect leads: a repository, under the name that upstream gives it.
+/// The repository that a redirect leads to, under the name that upstream gives it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) repo: RepoName,
-    /// How the name is spelled in the URL.
+    /// Whether the name ends with `.git` in the URL.
     pub(crate) has_git_suffix: bool,
 }
 
 impl Base {
-    /// Returns the base of the repositories that are beside `upstream`; `None` if it isn't asked
-    /// over HTTP.
+    /// Returns the base URL of `upstream`, or `None` if upstream isn't an HTTP server.
     pub(crate) fn of(upstream: &Upstream) -> Option<Self> {
         Self::below(upstream, upstream.url())
     }
 
-    /// Returns the base in `url`, which git makes of the URL of `upstream`.
+    /// Returns the base URL in `url`, which is the URL that git uses for `upstream`.
     pub(super) fn below(upstream: &Upstream, url: &str) -> Option<Self> {
         let base = url.strip_suffix(upstream.repo().path())?;
         let url = Url::parse(base).ok()?;
@@ -45,24 +46,26 @@ impl Base {
         })
     }
 
-    /// The host in the names of repositories, which is the key of the configuration.
+    /// Returns the host in the names of repositories, which is the key in the configuration.
     pub(crate) fn host(&self) -> &str {
         self.upstream.repo().host()
     }
 
-    /// Returns the URL that an answer to a request for `from` names, if that is below this base.
-    /// Only there may the headers of the request be shown.
+    /// Returns the URL to which a response to a request for `from` redirects, if it is below this
+    /// base. The headers of the request may be sent only there.
     pub(crate) fn follow(&self, from: &Url, headers: &HeaderMap) -> Option<Url> {
         let location = headers.get(header::LOCATION)?.to_str().ok()?;
         let mut to = from.join(location).ok()?;
+        // A redirect must not choose the user and password that the daemon sends.
         to.set_username("").ok()?;
         to.set_password(None).ok()?;
         self.path_below(&to).is_some().then_some(to)
     }
 
-    /// Returns the repository whose `tail` (such as `/info/refs`) is at `url`.
+    /// Returns the repository at `url`, which must end with `tail` (such as `/info/refs`).
     pub(crate) fn place(&self, url: &Url, tail: &str) -> Option<Place> {
         let path = self.path_below(url)?.strip_suffix(tail)?;
+        // A decoded slash would add a level to the name that the server doesn't see in the URL.
         let segment = |segment: &str| decode_percent(segment).filter(|it| !it.contains('/'));
         let segments: Option<Vec<String>> = path.split('/').map(segment).collect();
         let name = segments?.join("/");
@@ -73,18 +76,20 @@ impl Base {
         })
     }
 
-    /// Returns whether `place` is the repository that is asked for.
+    /// Returns whether `place` is the repository of this upstream.
     pub(crate) fn is_own(&self, place: &Place) -> bool {
         place.repo == *self.upstream.repo()
     }
 
     fn path_below<'a>(&self, url: &'a Url) -> Option<&'a str> {
+        // `Url` has resolved `..` already, so a prefix is enough. The origin includes the scheme
+        // and the port: nothing is sent over http that was meant for https.
         let path = url.path().strip_prefix(self.url.path())?;
         (url.origin() == self.url.origin()).then_some(path)
     }
 }
 
-/// Returns whether an answer sends the request to another place.
+/// Returns whether a status redirects the request.
 pub(crate) fn is_redirect(status: StatusCode) -> bool {
     matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
 }
@@ -103,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_repository_below_upstream_has_a_name() {
+    fn only_urls_below_the_base_name_a_repository() {
         let place = |url: &str| base(false).place(&Url::parse(url).unwrap(), "/info/refs");
 
         let expected = Place {

@@ -1,5 +1,6 @@
-//! The refs of a mirror, read from its files. git takes ten times as long to list 100,000 of them,
-//! and every update and every check lists them.
+//! Reads the refs of a mirror from its files.
+//!
+//! git takes ten times as long to list 100,000 refs, and every update and every check lists them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -9,27 +10,29 @@ use std::path::Path;
 
 use super::MirrorError;
 
-/// The name of a ref, and the object that it names in hexadecimal digits.
+/// The name of a ref, and the id of its object in hexadecimal digits.
 pub(super) type Ref<'a> = (&'a [u8], &'a [u8]);
 
-/// The files that have the refs of a mirror (`gitrepository-layout(5)`).
+/// The files that contain the refs of a mirror (`gitrepository-layout(5)`).
 #[derive(Debug)]
 pub(super) struct RefFiles {
-    /// Contents of the files below `refs/`, by the names of the refs. They go before `packed`.
+    /// The contents of the files below `refs/`, by ref name. They take precedence over `packed`.
     loose: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// The content of `packed-refs`.
     /// The file `packed-refs`.
     packed: Vec<u8>,
 }
 
 impl RefFiles {
-    /// Reads the refs of `mirror`. git may change them meanwhile: it packs a ref before it removes
-    /// the ref's file.
+    /// Reads the refs of `mirror`. git may change them meanwhile.
     pub(super) fn read(mirror: &Path) -> Result<Self, MirrorError> {
         let io = |path: &Path| {
             let path = path.to_owned();
             move |source| MirrorError::Io { path, source }
         };
         let mut loose = BTreeMap::new();
+        // The loose refs first: when git packs a ref, it writes `packed-refs` before it removes the
+        // ref's file. In the other order, a ref that is packed between the two reads would be lost.
         let refs = mirror.join("refs");
         read_loose(&refs, mirror, &mut loose).map_err(io(&refs))?;
         let path = mirror.join("packed-refs");
@@ -38,7 +41,7 @@ impl RefFiles {
         Ok(Self { loose, packed })
     }
 
-    /// Returns the refs, sorted by name. Leaves out a ref whose file names no object, as git does.
+    /// Returns the refs, sorted by name. Like git, leaves out a ref whose file names no object.
     pub(super) fn sorted(&self) -> Vec<Ref<'_>> {
         let lines = self.packed.split(|&byte| byte == b'\n');
         let packed = lines.filter(|line| !line.starts_with(b"#") && !line.starts_with(b"^"));
@@ -46,6 +49,7 @@ impl RefFiles {
             let space = line.iter().position(|&byte| byte == b' ')?;
             Some((line.get(space + 1..)?, line.get(..space)?))
         });
+        // The loose file wins even if it is empty or damaged: git does not fall back, either.
         let mut refs: Vec<_> = packed
             .filter(|(name, _)| !self.loose.contains_key(*name))
             .collect();
@@ -69,13 +73,13 @@ impl RefFiles {
     }
 }
 
-/// Returns whether `text` is the id of an object as git writes it.
+/// Returns whether `text` is an object id as git writes it.
 pub(super) fn is_id(text: &[u8]) -> bool {
     let is_digit = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
     matches!(text.len(), 40 | 64) && text.iter().all(is_digit)
 }
 
-/// Adds the files below `directory` to `found`, by their paths from `mirror`.
+/// Adds the files below `directory` to `found`, keyed by their paths relative to `mirror`.
 fn read_loose(
     directory: &Path,
     mirror: &Path,
@@ -96,7 +100,7 @@ fn read_loose(
     Ok(())
 }
 
-/// Returns `None` if a file or a directory has gone meanwhile.
+/// Returns `None` if a file or directory has disappeared meanwhile.
 fn if_there<T>(found: io::Result<T>) -> io::Result<Option<T>> {
     match found {
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {

@@ -1,4 +1,4 @@
-//! `git upload-pack`: what serves a repository to git clients.
+//! `git upload-pack`: serves a repository to git clients.
 
 use std::fs::File;
 use std::path::Path;
@@ -6,42 +6,46 @@ use std::path::Path;
 use super::{Git, GitError, GitStream};
 use crate::config::GitConfig;
 
-/// What clients may ask for, whatever the repository's own configuration says: parts of the history
-/// and of the objects, and any object that there is. Our own refs are not shown; what they keep can
-/// be asked for all the same. No `allowRefInWant`: with it, git 2.47 sends `wanted-refs` before
-/// `shallow-info` and expects them the other way round, so that each shallow clone fails.
+/// Settings that override the repository's own configuration, because an upstream that is a
+/// directory may be served directly.
+///
+/// Clients may ask for parts of the history, for parts of the objects, and for any object by its
+/// id. The daemon's own refs are hidden, but clients may ask for the objects that they keep.
+///
+/// `allowRefInWant` is left out. With it, git 2.47 sends `wanted-refs` before `shallow-info` but
+/// expects the opposite order, so each shallow clone would fail.
 const SERVED: &[(&str, &str)] = &[
     ("uploadpack.allowFilter", "true"),
     ("uploadpack.allowAnySHA1InWant", "true"),
-    // git visits each path for this filter, and a few trees can have any number of paths. Upstream
-    // may have it.
+    // For this filter git visits each path, and a few trees can have any number of paths. The
+    // setting overrides upstream's.
     ("uploadpackfilter.sparse:oid.allow", "false"),
     ("uploadpack.hideRefs", "refs/cachewfs"),
     ("uploadpack.advertiseBundleURIs", "false"),
-    // From several packs at once, versions before 2.47 send damaged ones.
+    // git before 2.47 sends damaged packs if it reuses several packs at once.
     ("pack.allowPackReuse", "true"),
 ];
 
-/// What of a `Git-Protocol` header goes to git.
+/// The parts of a `Git-Protocol` header that are passed to git.
 const KNOWN_PROTOCOLS: &[&str] = &["version=0", "version=1", "version=2"];
 
-/// Which repository is served, and how.
+/// One run of `git upload-pack`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct UploadPack<'a> {
     pub(crate) git: &'a Git,
     pub(crate) config: &'a GitConfig,
     pub(crate) repository: &'a Path,
-    /// A checked `Git-Protocol` header.
+    /// A `Git-Protocol` header whose characters were checked.
     pub(crate) protocol: Option<&'a str>,
 }
 
 impl UploadPack<'_> {
-    /// Starts the answer to `info/refs`.
+    /// Starts the response to `info/refs`.
     pub(crate) fn advertise(&self) -> Result<GitStream, GitError> {
         self.run(&["--advertise-refs"], None)
     }
 
-    /// Starts the answer to one request, which is in `body` from its present position on.
+    /// Starts the response to one request. Reads the request from the present position of `body`.
     pub(crate) fn answer(&self, body: File) -> Result<GitStream, GitError> {
         self.run(&[], Some(body))
     }
@@ -55,14 +59,14 @@ impl UploadPack<'_> {
         let mut command = self
             .git
             .command("upload-pack")
-            // Nearly all deltas are there already, and many of these run at once.
+            // Nearly all deltas exist already, and many of these processes run at once.
             .config("pack.threads", 1)
             .config("pack.windowMemory", &self.config.pack_window_memory);
         for (key, value) in SERVED {
             command = command.config(key, value);
         }
         if let Some(protocol) = self.protocol {
-            // What git doesn't know it has no use for.
+            // The header comes from a client: only values that git knows reach its environment.
             let is_known = |item: &&str| KNOWN_PROTOCOLS.contains(item);
             let known: Vec<_> = protocol.split(':').filter(is_known).collect();
             command = command.variable("GIT_PROTOCOL", known.join(":"));

@@ -1,4 +1,4 @@
-//! The output of a git process as it comes.
+//! Streams the output of a git process.
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncReadExt as _;
@@ -9,10 +9,10 @@ use super::process::{MAX_STDERR_LEN, ProcessGroup};
 use super::{GitError, redact};
 use crate::traces;
 
-/// What is read at once, in bytes.
+/// At most this many bytes are read at once.
 const BLOCK_LEN: usize = 64 << 10;
 
-/// A running git process. Dropping this kills its process group, unless it has ended by itself.
+/// A running git process. Dropping it kills its process group, unless the process has ended.
 #[derive(Debug)]
 pub(crate) struct GitStream {
     command: String,
@@ -21,7 +21,7 @@ pub(crate) struct GitStream {
     stdout: Option<ChildStdout>,
     stderr: Option<ChildStderr>,
     complaint: BytesMut,
-    /// From the process's start to its end.
+    /// The span from the process's start to its end.
     span: Span,
 }
 
@@ -39,9 +39,12 @@ impl GitStream {
         }
     }
 
-    /// The next bytes; `None` when git has ended, and well. Nothing is read from git while nobody
-    /// asks. May be dropped and asked again.
+    /// Returns the next bytes, or `None` if git has ended with success. Cancel-safe: a caller may
+    /// drop the future and call this again.
+    ///
+    /// Between two calls nothing is read, so git blocks on its full pipe until the caller is ready.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, GitError> {
+        // stderr is read together with stdout: git would block if that pipe were full.
         while self.stdout.is_some() || self.stderr.is_some() {
             let mut block = BytesMut::with_capacity(BLOCK_LEN);
             let mut complaint = BytesMut::with_capacity(4 << 10);
@@ -83,7 +86,7 @@ impl GitStream {
         })
     }
 
-    /// Keeps the end of what git says.
+    /// Keeps the last bytes of stderr.
     fn complain(&mut self, complaint: &[u8]) {
         self.complaint.extend_from_slice(complaint);
         let surplus = self.complaint.len().saturating_sub(MAX_STDERR_LEN);

@@ -1,4 +1,4 @@
-//! Where a repository comes from, and how its credentials stay secret.
+//! Upstream repositories: their URLs, and how their credentials stay secret.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,30 +11,33 @@ use super::credentials::{Credentials, Login};
 use super::{CredentialError, Git, GitError};
 use crate::config::UpstreamConfig;
 
-/// A repository upstream, with what may be shown kept apart from what may not.
+/// An upstream repository. Keeps the secrets apart from the fields that may be shown.
 #[derive(Clone)]
 pub(crate) struct Upstream {
     repo: RepoName,
-    /// Without credentials: for command lines, archives and logs.
+    /// The configured URL without credentials: for command lines, archives and logs.
     url: String,
-    /// Where upstream said that the repository is, if it is another URL.
+    /// The URL that upstream named instead, if it named one.
     place: Arc<Mutex<Option<String>>>,
     ignores_case: bool,
-    /// The credentials that the configuration has in the URL.
+    /// The credentials in the configured URL.
     login: Option<Login>,
-    /// The credentials that are configured apart from the URL. They go before those in the URL.
+    /// The credentials of an `[upstream_auth]` section. They win over those in the URL.
     credentials: Option<Arc<Credentials>>,
-    /// For requests of the daemon's own. It follows no redirects.
+    /// The client for the daemon's own requests. It follows no redirects.
     client: reqwest::Client,
 }
 
-/// Prints what is in the environment, so that the command line has no secret.
+/// A credential helper that prints variables of the environment, so that no secret is on a command
+/// line.
 const HELPER: &str = "!f() { test \"$1\" = get || exit 0; printf 'username=%s\\npassword=%s\\n' \
                       \"$CACHEWFS_UPSTREAM_USER\" \"$CACHEWFS_UPSTREAM_SECRET\"; }; f";
 
-/// Settings that keep git at the URL that it is given, whatever upstream answers.
-/// `http.followRedirects=false` is also about alternates of the old HTTP protocol
-/// (`objects/info/http-alternates`). The others are git's defaults so far.
+/// Settings that make git talk to no other server than the one in the URL, whatever upstream
+/// answers.
+///
+/// `http.followRedirects=false` also stops git from following alternates of the old HTTP protocol
+/// (`objects/info/http-alternates`). The other values are git's present defaults.
 const STAY: &[(&str, &str)] = &[
     ("http.followRedirects", "false"),
     ("transfer.bundleURI", "false"),
@@ -42,10 +45,10 @@ const STAY: &[(&str, &str)] = &[
     ("promisor.acceptFromServer", "none"),
 ];
 
-/// How git talks to an upstream: with which credentials, and to no other place. All of it goes
-/// through the environment.
+/// How git talks to an upstream: with which credentials, and to no other server. All of it is
+/// passed through the environment.
 pub(crate) struct GitSecrets {
-    /// Keys and values of git's configuration.
+    /// Keys and values of git's configuration, none of them secret.
     pub(super) config: Vec<(String, String)>,
     pub(super) variables: Vec<(&'static str, String)>,
 }
@@ -57,7 +60,8 @@ impl std::fmt::Debug for Upstream {
 }
 
 impl Upstream {
-    /// Returns the upstream of `repo`; `None` if its host is not among the configured `upstreams`.
+    /// Returns the upstream of `repo`, or `None` if its host is not among the configured
+    /// `upstreams`.
     pub(crate) fn of(
         repo: &RepoName,
         upstreams: &BTreeMap<String, UpstreamConfig>,
@@ -76,33 +80,35 @@ impl Upstream {
         })
     }
 
-    /// Returns the HTTP client that asks upstream.
+    /// Returns the HTTP client for requests to upstream.
     pub(super) fn client(&self) -> &reqwest::Client {
         &self.client
     }
 
-    /// The repository that is mirrored.
+    /// Returns the name of the mirrored repository.
     pub(crate) fn repo(&self) -> &RepoName {
         &self.repo
     }
 
-    /// The URL in the configuration, without credentials.
+    /// Returns the configured URL, without credentials.
     pub(crate) fn url(&self) -> &str {
         &self.url
     }
 
-    /// The URL to ask, without credentials: the configured one, unless upstream named another.
+    /// Returns the URL to use, without credentials: the one that upstream named, else the
+    /// configured one.
     pub(crate) fn place(&self) -> String {
         let place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
         place.as_ref().unwrap_or(&self.url).clone()
     }
 
-    /// Notes where upstream says that the repository is.
+    /// Notes the URL at which upstream has the repository.
     pub(super) fn set_place(&self, url: String) {
         *self.place.lock().unwrap_or_else(PoisonError::into_inner) = Some(url);
     }
 
-    /// Takes over what `before` knows of the place, if that has the same URL.
+    /// Takes over the URL that `before` learned from upstream, if both have the same configured
+    /// URL.
     pub(crate) fn after(mut self, before: &Self) -> Self {
         if self.url == before.url {
             self.place = Arc::clone(&before.place);
@@ -110,7 +116,7 @@ impl Upstream {
         self
     }
 
-    /// Returns the one spelling of a name that upstream uses for a repository.
+    /// Returns the canonical spelling of a name: in lower case if upstream ignores case.
     pub(super) fn canonical(&self, repo: RepoName) -> RepoName {
         if self.ignores_case {
             repo.to_lower_case()
@@ -119,25 +125,25 @@ impl Upstream {
         }
     }
 
-    /// Host and port in the URL; "" for a directory.
+    /// Returns host and port of the URL, or "" for a directory.
     pub(crate) fn authority(&self) -> &str {
         let rest = self.url.split_once("://").map_or("", |(_, rest)| rest);
         rest.split('/').next().unwrap_or_default()
     }
 
-    /// Where the repository is, if it is on this machine; git may find it there with `.git` added.
+    /// Returns the directory of an upstream on this machine, else `None`. git may add `.git` to it.
     pub(crate) fn directory(&self) -> Option<PathBuf> {
         let url = reqwest::Url::parse(&self.url).ok()?;
         (url.scheme() == "file").then(|| url.to_file_path().ok())?
     }
 
-    /// The same upstream, which is shown `credentials`.
+    /// Returns this upstream with `credentials`.
     pub(crate) fn with_credentials(mut self, credentials: Arc<Credentials>) -> Self {
         self.credentials = Some(credentials);
         self
     }
 
-    /// Fetches the value of `Authorization` for a request over HTTP.
+    /// Fetches the value of the `Authorization` header for a request over HTTP.
     pub(crate) async fn authorization(&self) -> Result<Option<HeaderValue>, CredentialError> {
         Ok(self.login().await?.and_then(|login| login.to_header()))
     }
@@ -149,8 +155,8 @@ impl Upstream {
         }
     }
 
-    /// Returns how one git command talks to upstream; fetches the credentials now. Blocks the
-    /// thread, as git does.
+    /// Returns the settings and secrets for one git command. Fetches the credentials now, and
+    /// blocks the thread meanwhile.
     pub(super) fn git_secrets(&self, git: &Git) -> Result<GitSecrets, GitError> {
         let login = git.wait_for(self.login()).map_err(GitError::Credentials)?;
         Ok(self.secrets_of(login))
@@ -160,14 +166,15 @@ impl Upstream {
         let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
         let mut config: Vec<_> = STAY.iter().map(|(key, value)| pair(key, value)).collect();
         let mut variables = Vec::new();
+        // The key has the origin, so git offers these credentials to no other server.
         let origin = reqwest::Url::parse(&self.url).ok();
         let origin = origin.map(|url| url.origin().ascii_serialization());
         if let (Some(login), Some(origin)) = (login, origin) {
             let key = format!("credential.{origin}.helper");
-            // The operator's helpers don't come before it.
+            // An empty value resets the list, so that no helper of the operator's runs first.
             config.push(pair(&key, ""));
             config.push(pair(&key, HELPER));
-            // Otherwise the first request of each command would be in vain.
+            // Without this, git would first send each request anonymously and get a 401.
             config.push(pair(&format!("http.{origin}.proactiveAuth"), "basic"));
             variables.push(("CACHEWFS_UPSTREAM_USER", login.user));
             variables.push(("CACHEWFS_UPSTREAM_SECRET", login.secret));

@@ -1,4 +1,4 @@
-//! Which versions of git the daemon works with.
+//! The versions of git that the daemon works with.
 
 use super::{Git, GitError};
 
@@ -8,10 +8,10 @@ const OLDEST: (u32, u32) = (2, 39);
 /// Why the installed git can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum GitVersionError {
-    /// There is none, or it doesn't run.
+    /// git isn't installed, or doesn't run.
     #[error("git can't be run: install git 2.39 or later")]
     NoGit(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// It lacks commands that the daemon needs.
+    /// git is older than the oldest supported version.
     #[error("{version} is too old: install git 2.39 or later")]
     TooOld {
         /// The version, as git prints it.
@@ -19,17 +19,18 @@ pub enum GitVersionError {
     },
 }
 
-/// Fails if git isn't installed, or is too old. Blocks the thread.
+/// Fails if git isn't installed or is too old. Blocks the thread.
 pub(crate) fn check_version(git: &Git) -> Result<(), GitVersionError> {
     let no_git = |error: GitError| GitVersionError::NoGit(error.into());
     let version = git.command("version").text().map_err(no_git)?;
     match parse(&version) {
+        // A version that can't be parsed is accepted: it may be the operator's own build.
         Some(found) if found < OLDEST => Err(GitVersionError::TooOld { version }),
         _ => Ok(()),
     }
 }
 
-/// Parses major and minor version out of the line that `git version` prints.
+/// Parses the major and minor version from the output of `git version`.
 fn parse(line: &str) -> Option<(u32, u32)> {
     let number = line.split(' ').nth(2)?;
     let mut parts = number.split('.').map(str::parse);

@@ -1,5 +1,5 @@
-//! Tokens of a GitHub App's installations: fetched when they are needed, shared until shortly
-//! before they expire.
+//! Tokens of a GitHub App's installations. A token is fetched when it is needed and shared until
+//! shortly before it expires.
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -19,24 +19,26 @@ use super::{CredentialError, UpstreamAuthConfig};
 use crate::error_chain::chain;
 use crate::traces;
 
-/// A token that expires sooner is fetched anew. GitHub's last an hour.
+/// How long before its expiry a token is replaced. GitHub's tokens last an hour.
 const MARGIN: Duration = Duration::from_mins(15);
-/// How long an owner for whom the App is not installed is taken for such.
+/// How long the daemon remembers that the App is not installed for an owner.
 const ABSENT_LIFETIME: Duration = Duration::from_mins(5);
-/// What a token must last at least to be used while GitHub gives no newer one.
+/// How long an old token must still last to be used if GitHub gives no newer one.
 const LEAST: Duration = Duration::from_mins(1);
-/// How long asking GitHub may take, and waiting for who is asking.
+/// How long a request to GitHub may take, and how long a caller waits for another caller's request.
 const LIMIT: Duration = Duration::from_secs(30);
-/// How long GitHub isn't asked after a failure: doubling with each further one, and at most.
+/// How long GitHub isn't asked after a failure. The backoff doubles with each further failure.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// At most this long GitHub isn't asked after failures.
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
-/// Owners whose tokens are kept: names that are only guessed must not fill the memory.
+/// At most this many owners are remembered: clients may guess names, which must not fill the
+/// memory.
 const MAX_OWNERS: NonZeroUsize = NonZeroUsize::new(1024).expect("1024 is not zero");
-/// A longer answer is none, in bytes.
+/// At most this many bytes of a response are read.
 const MAX_ANSWER_LEN: usize = 256 << 10;
 
-const FIND: &str = "where the App is installed";
-const CREATE: &str = "a token of the installation";
+const FIND: &str = "the App's installation";
+const CREATE: &str = "an installation token";
 
 /// A GitHub App, and the tokens of its installations.
 #[derive(Debug)]
@@ -49,16 +51,18 @@ pub(super) struct GithubApp {
     owners: SyncMutex<LruCache<String, Arc<Mutex<Slot>>>>,
 }
 
-/// What is known of an owner; whoever asks for a token holds the lock, so that one is fetched.
+/// The state of one owner. A caller holds its lock while it asks GitHub, so that callers who arrive
+/// meanwhile share the token.
 #[derive(Debug, Default)]
 struct Slot {
     installation: Option<u64>,
     token: Option<Token>,
+    /// When GitHub last said that the App is not installed for this owner.
     absent: Option<Instant>,
     failure: Option<Failure>,
 }
 
-/// GitHub failed: it is not asked again for a while.
+/// The failures of GitHub since its last success. GitHub isn't asked again before `until`.
 #[derive(Debug)]
 struct Failure {
     tries: u32,
@@ -67,7 +71,7 @@ struct Failure {
 }
 
 impl Slot {
-    /// Notes that GitHub failed once more.
+    /// Notes a further failure of GitHub.
     fn fail(&mut self, error: &CredentialError) {
         let tries = self.failure.as_ref().map_or(0, |failure| failure.tries) + 1;
         self.failure = Some(Failure {
@@ -77,7 +81,7 @@ impl Slot {
         });
     }
 
-    /// Why GitHub is not asked now.
+    /// Returns why GitHub is not asked now, or `None` if it may be asked.
     fn paused(&self) -> Option<CredentialError> {
         let failure = self.failure.as_ref()?;
         let left = failure.until.checked_duration_since(Instant::now())?;
@@ -85,7 +89,7 @@ impl Slot {
         Some(CredentialError::Paused { left, last })
     }
 
-    /// The token that there is, if it lasts so long.
+    /// Returns the remembered token if it lasts at least this long.
     fn token_for(&self, least: Duration) -> Option<String> {
         let token = self.token.as_ref().filter(|token| token.lasts(least))?;
         Some(token.token.clone())
@@ -146,9 +150,11 @@ impl GithubApp {
         })
     }
 
-    /// A token for the repositories of `owner`; `None` if the App is not installed there.
+    /// Returns a token for the repositories of `owner`, or `None` if the App is not installed
+    /// there.
     pub(super) async fn token(&self, owner: &str) -> Result<Option<String>, CredentialError> {
-        // One installation has one token, whoever owns what is read with it.
+        // An installation has one token, whatever the owner of the repository. So a configured
+        // installation has one slot, under the empty name.
         let name = self.installation.map_or(owner, |_| "");
         let slot = {
             let mut owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
@@ -169,11 +175,11 @@ impl GithubApp {
             Some(error) => Err(error),
             None => self.fetch_or_note(owner, &mut slot).await,
         };
-        // One that is about to expire is better than none.
+        // GitHub fails, but the old token is replaced long before it expires and may still be good.
         fetched.or_else(|error| slot.token_for(LEAST).map(Some).ok_or(error))
     }
 
-    /// Fetches a token; if GitHub fails, that is noted.
+    /// Fetches a token. Notes a failure of GitHub in `slot`.
     async fn fetch_or_note(
         &self,
         owner: &str,
@@ -183,7 +189,7 @@ impl GithubApp {
         let fetched = fetched.unwrap_or(Err(CredentialError::TooSlow { limit: LIMIT }));
         match &fetched {
             Ok(_) => slot.failure = None,
-            // That is for the operator to mend, not a matter of time.
+            // The operator has to mend these errors. Waiting doesn't help, so there is no backoff.
             Err(CredentialError::Key { .. } | CredentialError::Signature) => {}
             Err(error) => slot.fail(error),
         }
@@ -208,7 +214,8 @@ impl GithubApp {
             "access_tokens",
         ];
         let created = self.ask((Method::POST, &path), &jwt, CREATE).await;
-        // The App may have been installed anew, under another number.
+        // After a failure the installation is looked up again: the App may have been reinstalled,
+        // and then has another number.
         slot.installation = created.is_ok().then_some(installation);
         let token: Token = created?.ok_or(CredentialError::Refused {
             what: CREATE,
@@ -227,13 +234,13 @@ impl GithubApp {
         jwt: &str,
         owner: &str,
     ) -> Result<Option<u64>, CredentialError> {
-        // Works for organisations, too.
+        // GitHub answers this request for organisations, too.
         let path = ["users", owner, "installation"];
         let found: Option<Installation> = self.ask((Method::GET, &path), jwt, FIND).await?;
         Ok(found.map(|installation| installation.id))
     }
 
-    /// Asks GitHub; `None` for what isn't there.
+    /// Sends a request to GitHub. Returns `None` if GitHub answers 404.
     async fn ask<T: for<'de> Deserialize<'de>>(
         &self,
         (method, path): (Method, &[&str]),
@@ -268,7 +275,7 @@ impl GithubApp {
                 return Err(CredentialError::Answer { what });
             }
         }
-        // What is wrong with it would repeat a part of it.
+        // serde's error would quote the response, which may contain a token. So it is dropped.
         let parsed = serde_json::from_slice(&answer).ok();
         parsed.map(Some).ok_or(CredentialError::Answer { what })
     }
@@ -279,14 +286,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_double_up_to_a_minute() {
+    fn the_backoff_doubles_up_to_a_minute() {
         let seconds = [1, 2, 3, 6, 7, 8, u32::MAX].map(|tries| pause(tries).as_secs());
 
         assert_eq!(seconds, [1, 2, 4, 32, 60, 60, 60]);
     }
 
     #[test]
-    fn a_failure_says_why_github_is_not_asked_and_for_how_long() {
+    fn the_backoff_error_has_the_last_failure_and_the_time_left() {
         let mut slot = Slot::default();
         assert!(slot.paused().is_none());
 

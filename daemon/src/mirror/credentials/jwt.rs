@@ -1,4 +1,4 @@
-//! The JSON web token by which a GitHub App shows who it is (RFC 7519, RS256).
+//! The JSON web token that identifies a GitHub App (RFC 7519, RS256).
 
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -13,11 +13,12 @@ use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 
 use super::CredentialError;
 
-/// GitHub takes ten minutes at most, in seconds; clocks differ.
+/// How long a token is valid, in seconds. GitHub accepts ten minutes at most, and clocks differ.
 const LIFETIME: u64 = 9 * 60;
+/// How far GitHub's clock may be behind this machine's, in seconds.
 const CLOCK_SKEW: u64 = 60;
 
-/// Reads the key that GitHub gave out, in either of the formats that there are.
+/// Reads a private RSA key from a PEM file, in PKCS #1 (as GitHub issues it) or PKCS #8.
 pub(super) fn read_key(path: &Path) -> Result<KeyPair, CredentialError> {
     let key = match PrivateKeyDer::from_pem_file(path) {
         Ok(PrivateKeyDer::Pkcs1(key)) => KeyPair::from_der(key.secret_pkcs1_der()).ok(),
@@ -28,7 +29,7 @@ pub(super) fn read_key(path: &Path) -> Result<KeyPair, CredentialError> {
     key.ok_or(CredentialError::Key { path })
 }
 
-/// Signs that the App is asking now.
+/// Returns a signed token that proves that the App itself sends the request.
 pub(super) fn sign(app_id: &str, key: &KeyPair) -> Result<String, CredentialError> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let now = now.map_err(|_| CredentialError::Signature)?.as_secs();

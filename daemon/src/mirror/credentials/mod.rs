@@ -1,7 +1,7 @@
-//! What the daemon shows to upstreams, per host: a token, or a GitHub App.
+//! The credentials that the daemon sends to upstreams: for each host a token or a GitHub App.
 //!
-//! Secrets are fetched for each command and request, and go to git through its environment. They
-//! have no place in arguments, configurations of mirrors, logs and errors.
+//! Secrets are fetched for each command and request, and git gets them through its environment.
+//! They never appear in arguments, in configurations of mirrors, in logs or in errors.
 
 mod config;
 mod github_app;

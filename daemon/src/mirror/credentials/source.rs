@@ -1,4 +1,4 @@
-//! Where a secret for upstream comes from.
+//! The sources of secrets for upstream: an environment variable, a file or a GitHub App.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,13 +13,13 @@ use super::UpstreamAuthConfig;
 use super::github_app::GithubApp;
 use crate::config::UpstreamConfig;
 
-/// A longer token is none, in bytes.
+/// At most this many bytes of a token file are read.
 const MAX_TOKEN_LEN: u64 = 16 << 10;
 
-/// Why there are no credentials for upstream. Says nothing of what is secret.
+/// Why there are no credentials for upstream. Contains no secrets.
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialError {
-    /// The section doesn't say where credentials come from, or says it twice.
+    /// The section names no source of credentials, or more than one.
     #[error(
         "[upstream_auth.{host:?}] needs exactly one of token_env, token_file, and app_id with private_key_file"
     )]
@@ -28,19 +28,21 @@ pub enum CredentialError {
         host: String,
     },
     /// The section is about a host that is not mirrored over HTTP.
-    #[error("[upstream_auth.{host:?}] is about no host in [upstreams] with an http or https URL")]
+    #[error(
+        "[upstream_auth.{host:?}] names a host that [upstreams] doesn't have with an http or https URL"
+    )]
     NoSuchHost {
         /// The section.
         host: String,
     },
-    /// The variable is not set.
-    #[error("the environment variable {name} has no token")]
+    /// The variable is not set, or has no valid token.
+    #[error("the environment variable {name} has no token: set it to visible ASCII characters")]
     Variable {
         /// Its name.
         name: String,
     },
     /// The file can't be read.
-    #[error("{path} can't be read")]
+    #[error("can't read the token file {path}")]
     File {
         /// The file.
         path: PathBuf,
@@ -48,66 +50,66 @@ pub enum CredentialError {
         source: std::io::Error,
     },
     /// The file has no token.
-    #[error("{path} has no token: one line of visible characters")]
+    #[error("{path} has no token: it must have one line of visible ASCII characters")]
     NoToken {
         /// The file.
         path: PathBuf,
     },
     /// The private key can't be used.
-    #[error("{path} has no private RSA key")]
+    #[error("{path} has no private RSA key that can be read")]
     Key {
         /// The file.
         path: PathBuf,
     },
     /// The clock or the random numbers of this machine don't work.
-    #[error("a request to GitHub can't be signed")]
+    #[error("can't sign a request to GitHub")]
     Signature,
     /// GitHub can't be reached.
-    #[error("GitHub's API can't be reached")]
+    #[error("can't reach GitHub's API")]
     Request(#[source] reqwest::Error),
-    /// GitHub refuses.
-    #[error("GitHub's API answers {status} to {what}")]
+    /// GitHub refuses the request.
+    #[error("GitHub's API answered {status} to the request for {what}")]
     Refused {
-        /// What was asked for.
+        /// What was requested.
         what: &'static str,
-        /// Its answer.
+        /// GitHub's status.
         status: StatusCode,
     },
-    /// GitHub's answer is not understood.
-    #[error("GitHub's answer to {what} is not understood")]
+    /// GitHub's response can't be parsed.
+    #[error("can't parse GitHub's response to the request for {what}")]
     Answer {
-        /// What was asked for.
+        /// What was requested.
         what: &'static str,
     },
-    /// GitHub failed just now.
-    #[error("GitHub's API is not asked again for {}: {last}", humantime::format_duration(round_up(*.left)))]
+    /// GitHub failed recently, and the backoff isn't over.
+    #[error("GitHub's API failed, and the next request is in {}: {last}", humantime::format_duration(round_up(*.left)))]
     Paused {
-        /// For how long.
+        /// How long until the next request.
         left: Duration,
-        /// What it failed with.
+        /// The last failure.
         last: String,
     },
-    /// GitHub takes too long.
+    /// GitHub takes too long to answer.
     #[error("GitHub's API took longer than {}", humantime::format_duration(*.limit))]
     TooSlow {
-        /// How long it may take.
+        /// The timeout.
         limit: Duration,
     },
 }
 
 impl CredentialError {
-    /// Whether the configuration is wrong wherever it is used.
+    /// Returns whether the configuration itself is wrong, so that the daemon can't start with it.
     pub(crate) fn is_of_configuration(&self) -> bool {
         matches!(self, Self::Ambiguous { .. } | Self::NoSuchHost { .. })
     }
 }
 
-/// Whole seconds, for people.
+/// Rounds up to whole seconds, for messages.
 fn round_up(left: Duration) -> Duration {
     Duration::from_secs(left.as_secs() + 1)
 }
 
-/// What is shown to upstream.
+/// The user name and secret that the daemon sends to upstream.
 #[derive(Clone, PartialEq)]
 pub(crate) struct Login {
     pub(crate) user: String,
@@ -121,7 +123,7 @@ impl std::fmt::Debug for Login {
 }
 
 impl Login {
-    /// As the value of `Authorization`.
+    /// Returns the login as the value of an `Authorization` header.
     pub(crate) fn to_header(&self) -> Option<HeaderValue> {
         let pair = STANDARD.encode(format!("{}:{}", self.user, self.secret));
         let mut value = HeaderValue::from_str(&format!("Basic {pair}")).ok()?;
@@ -145,7 +147,7 @@ enum Source {
 }
 
 impl Credentials {
-    /// Reads the sections, and makes sure that each has something to show.
+    /// Opens the credentials of all sections. Fails if a section has no usable source.
     pub(crate) fn open_all(
         sections: &BTreeMap<String, UpstreamAuthConfig>,
         upstreams: &BTreeMap<String, UpstreamConfig>,
@@ -187,8 +189,8 @@ impl Credentials {
         Ok(Self { user, source })
     }
 
-    /// What to show for the repository at `path`; `None` if a GitHub App is not installed there,
-    /// where only what is public can be read.
+    /// Returns the login for the repository at `path`. Returns `None` if a GitHub App is not
+    /// installed there, so that only public repositories can be read.
     pub(crate) async fn login(&self, path: &str) -> Result<Option<Login>, CredentialError> {
         let secret = match &self.source {
             Source::Variable(name) => Some(variable(name)?),
@@ -228,7 +230,7 @@ fn read_token(path: &Path) -> Result<String, CredentialError> {
     is_token(token).then(|| token.to_owned()).ok_or_else(none)
 }
 
-/// Whether this can be shown: git's credential protocol has lines.
+/// Returns whether `token` is safe to send: in git's credential protocol, each value is one line.
 fn is_token(token: &str) -> bool {
     !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic())
 }

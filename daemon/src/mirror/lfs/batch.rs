@@ -1,4 +1,4 @@
-//! The batch API of LFS: where upstream says that objects are
+//! The batch API of LFS, which tells the URLs of objects
 //! (<https://github.com/git-lfs/git-lfs/blob/main/docs/api/batch.md>).
 
 use std::collections::HashMap;
@@ -17,18 +17,19 @@ use crate::traces;
 const CONTENT_TYPE: &str = "application/vnd.git-lfs+json";
 /// How long upstream may take to answer.
 const LIMIT: Duration = Duration::from_mins(2);
-/// A longer answer is none, in bytes: a URL with a signature and headers take some 4 KiB an object.
+/// At most this many bytes of a response are read. A signed URL with headers takes about 4 KiB an
+/// object.
 const MAX_LEN: usize = 8 << 20;
 
-/// The answer of upstream's LFS server about some objects.
+/// The response of upstream's LFS server about some objects.
 #[derive(Debug)]
 pub(super) struct Batch {
     actions: HashMap<String, Action>,
-    /// The address that answered.
+    /// The address of the server that answered.
     pub(super) server: Option<IpAddr>,
 }
 
-/// Where an object is.
+/// How to download an object.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct Action {
     pub(super) href: String,
@@ -37,7 +38,7 @@ pub(super) struct Action {
 }
 
 impl Action {
-    /// Returns the headers that the server wants to see.
+    /// Returns the headers that the server asks the client to send.
     pub(super) fn headers(&self) -> HeaderMap {
         let parse = |(name, value): (&String, &String)| {
             let name: HeaderName = name.parse().ok()?;
@@ -69,8 +70,8 @@ struct Actions {
 }
 
 impl Batch {
-    /// Asks the LFS server at `url`, which is that of a repository with `.git` at its end. It may
-    /// not redirect.
+    /// Sends a batch request to the LFS server at `url`. `url` is a repository's and ends with
+    /// `.git`. The server may not redirect.
     pub(super) async fn ask(
         upstream: &Upstream,
         (url, login): (&Url, Option<&Login>),
@@ -102,13 +103,13 @@ impl Batch {
         traces::note_answer(&span, &answer);
         let failed = |error: reqwest::Error| {
             let (repo, error) = (upstream.repo(), error.without_url());
-            debug!(%repo, %error, "The LFS server of {repo} does not answer");
+            debug!(%repo, %error, "Can't reach the LFS server of {repo}");
             LfsFetchError::Batch
         };
         let mut answer = answer.map_err(failed)?;
         if !answer.status().is_success() {
             let (repo, status) = (upstream.repo(), answer.status());
-            debug!(%repo, %status, "The LFS server of {repo} refuses");
+            debug!(%repo, %status, "The LFS server of {repo} refused a batch request");
             return Err(LfsFetchError::Batch);
         }
         let server = answer.remote_addr().map(|address| address.ip());
@@ -123,7 +124,7 @@ impl Batch {
         Ok(Self { actions, server })
     }
 
-    /// Where `object` is; `None` if upstream doesn't have it.
+    /// Returns how to download `object`, or `None` if upstream doesn't have it.
     pub(super) fn action(&self, object: &LfsObject) -> Option<&Action> {
         self.actions.get(&object.oid)
     }
@@ -142,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_says_where_objects_are_and_leaves_out_what_is_missing() {
+    fn parses_download_urls_and_leaves_out_missing_objects() {
         let answer = br#"{"objects": [
             {"oid": "a", "size": 1, "actions": {"download": {"href": "https://h/a", "header": {"X-Key": "v"}}}},
             {"oid": "b", "size": 1, "error": {"code": 404, "message": "no"}}]}"#;

@@ -1,4 +1,4 @@
-//! Downloading LFS objects from where upstream's LFS server says that they are.
+//! Downloads LFS objects from the URLs that upstream's LFS server names.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,37 +16,39 @@ use crate::error_chain::chain;
 use crate::mirror::Login;
 use crate::mirror::redirect::{MAX_REDIRECTS, is_redirect};
 
-/// How long a server may take to connect, and to go on.
+/// How long connecting to a server may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// How long a server may send nothing before a download fails.
 const IDLE_LIMIT: Duration = Duration::from_mins(1);
-/// At most this many times an object is asked for, with a pause in between that doubles.
+/// At most this many times an object is requested.
 const TRIES: u32 = 3;
+/// How long before the second try. The backoff doubles with each further try.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
-/// The client, and the rules that all downloads share.
+/// The HTTP client and the rules that all downloads share.
 #[derive(Debug)]
 pub(super) struct Downloads {
     client: Client,
     guard: Guard,
-    /// The LFS server's, which alone sees the daemon's credentials.
+    /// The URL of the LFS server. Only this server gets the daemon's credentials.
     server: Url,
     login: Option<Login>,
 }
 
-/// Why a try failed; for the log.
+/// Why one try failed. Only the log has it.
 #[derive(Debug, thiserror::Error)]
 enum TryError {
-    #[error("the URL is not one that the daemon asks for")]
+    #[error("the daemon may not request this URL")]
     Refused,
-    #[error("there are too many redirects, or one from https to http")]
+    #[error("too many redirects, or a redirect from https to http or to no valid URL")]
     Redirects,
-    #[error("the server answers {0}")]
+    #[error("the server answered {0}")]
     Status(reqwest::StatusCode),
     #[error("the request failed")]
     Request(#[source] reqwest::Error),
-    #[error("the object is longer than it should be")]
+    #[error("the object is longer than its LFS pointer says")]
     TooLong,
-    #[error("the object can't be written")]
+    #[error("can't write the object")]
     Write(#[source] std::io::Error),
 }
 
@@ -61,7 +63,7 @@ impl TryError {
 }
 
 impl Downloads {
-    /// Prepares downloads of what `batch` says, which came from the server at `url`.
+    /// Prepares the downloads of the objects in `batch`, the response of the server at `url`.
     pub(super) async fn new(
         batch: &Batch,
         (url, login): (&Url, Option<Login>),
@@ -88,7 +90,8 @@ impl Downloads {
         })
     }
 
-    /// Downloads an object to `path`, unless upstream doesn't have it.
+    /// Downloads an object to `path`. Does nothing if upstream doesn't have it (`action` is
+    /// `None`).
     pub(super) async fn fetch(
         &self,
         action: Option<&Action>,
@@ -104,7 +107,7 @@ impl Downloads {
                 Err(error) => error,
             };
             let oid = &object.oid;
-            // The query may carry a signature.
+            // Only the host is logged: the query may contain a signature.
             let host = Url::parse(&action.href).ok();
             let host = host.as_ref().and_then(Url::host_str).unwrap_or_default();
             debug!(
@@ -134,9 +137,12 @@ impl Downloads {
         file.flush().await.map_err(TryError::Write)
     }
 
-    /// Asks for an object, also where the server redirects to: LFS servers send clients to their
-    /// storage.
+    /// Requests an object, and follows redirects: LFS servers redirect clients to their storage.
     async fn ask(&self, action: &Action) -> Result<Response, TryError> {
+        // Four rules keep the daemon from being used against its own network. Every URL, also that
+        // of a redirect, must pass the guard. The login goes only to the LFS server itself. The
+        // headers of the action are dropped when a redirect leaves the origin. https never becomes
+        // http.
         let url = self.server.join(&action.href);
         let mut url = url.map_err(|_| TryError::Refused)?;
         let mut headers = action.headers();
@@ -145,6 +151,7 @@ impl Downloads {
                 return Err(TryError::Refused);
             }
             let mut request = self.client.get(url.clone()).headers(headers.clone());
+            // An action with an `Authorization` of its own doesn't need the login.
             let shows_nothing = !headers.contains_key(header::AUTHORIZATION);
             if let Some(login) = &self.login
                 && shows_nothing
@@ -183,7 +190,8 @@ mod tests {
     use super::*;
     use crate::mirror::lfs::guard::Network;
 
-    /// A server that has the object `/object`, and sends all others to that by another name.
+    /// Starts a server that has `/object`, and redirects all other paths there under another host
+    /// name.
     async fn start() -> (Url, Arc<AtomicUsize>) {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -227,7 +235,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_elsewhere_has_nothing_fetched_from_this_machine() {
+    async fn a_server_elsewhere_cannot_send_the_daemon_to_this_machine() {
         let (server, seen) = start().await;
         let port = server.port().unwrap();
 
@@ -241,7 +249,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_redirect_is_followed_without_the_credentials() {
+    async fn a_redirect_to_another_origin_gets_no_credentials() {
         let (server, _) = start().await;
 
         let own = fetch(&server, Network::Loopback, "/object").await.unwrap();

@@ -1,22 +1,23 @@
-//! Why LFS objects can't be fetched.
+//! Errors of fetching LFS objects.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::mirror::GitError;
 
-/// Why LFS objects can't be fetched. Clients get to see it, so nothing in it comes from an answer.
+/// Why LFS objects can't be fetched. Clients see these errors, so they quote nothing from a
+/// response.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LfsFetchError {
-    #[error("git doesn't say which URL and credentials to use")]
+    #[error("can't find out the URL and credentials for git")]
     Git(#[source] GitError),
-    #[error("upstream's LFS server doesn't say where the objects are")]
+    #[error("upstream's LFS server didn't return the URLs of the objects")]
     Batch,
-    #[error("the object {oid} can't be fetched from where upstream's LFS server says that it is")]
+    #[error("can't download the object {oid} from the URL that upstream's LFS server named")]
     Download { oid: String },
-    #[error("they did not come within {}", humantime::format_duration(*.limit))]
+    #[error("the LFS objects did not arrive within {}", humantime::format_duration(*.limit))]
     TooSlow { limit: Duration },
-    #[error("the HTTP client can't be set up")]
+    #[error("can't set up the HTTP client")]
     Client(#[source] reqwest::Error),
     #[error("can't read or write {path}")]
     Io {
@@ -26,7 +27,7 @@ pub(crate) enum LfsFetchError {
 }
 
 impl LfsFetchError {
-    /// For `map_err`.
+    /// Returns a function for `map_err` that makes an error at `path`.
     pub(super) fn at(path: &Path) -> impl FnOnce(std::io::Error) -> Self + use<> {
         let path = path.to_owned();
         move |source| Self::Io { path, source }

@@ -1,9 +1,10 @@
-//! Which addresses the daemon goes to because an LFS server says so: public ones, and those of the
-//! same kind as the server's own.
+//! The addresses that the daemon may connect to because an LFS server names them: public addresses,
+//! and addresses in the same kind of network as the LFS server.
 //!
-//! The check is made twice: of the URL, which may hold an address, or a name that a proxy resolves;
-//! and of the addresses that the connection is made to, so that a name can't change its mind in
-//! between.
+//! Each URL is checked twice. [`Guard::allows`] checks the URL itself, which may contain an address
+//! or a name that a proxy resolves. The resolver of the HTTP client checks the addresses to which
+//! it connects. Without the second check, a name could resolve differently after the first one (DNS
+//! rebinding).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -11,9 +12,11 @@ use std::sync::Arc;
 use reqwest::Url;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
-/// The kind of network that an address is in. An LFS server in one kind sends the daemon to no
-/// other but the public one: metadata of clouds is at link-local addresses, and in each of the
-/// private ranges.
+/// The kind of network that an address is in.
+///
+/// An LFS server may name public addresses and addresses of its own kind of network, no others.
+/// Clouds have their metadata services at link-local addresses, and some in each of the private
+/// ranges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Network {
     Public,
@@ -25,7 +28,7 @@ pub(super) enum Network {
     UniqueLocal,
     LinkLocal,
     Loopback,
-    /// Unspecified, multicast, reserved: never gone to.
+    /// Unspecified, multicast or reserved. The daemon never connects there.
     Special,
 }
 
@@ -59,12 +62,12 @@ impl Network {
         };
         match segments {
             _ if address.is_loopback() => Self::Loopback,
-            // NAT64 (RFC 6052) and 6to4 lead to the IPv4 address in them.
+            // NAT64 (RFC 6052) and 6to4 addresses lead to the IPv4 address that they contain.
             [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] => embedded(high, low),
             [0xfc00..=0xfdff, ..] => Self::UniqueLocal,
             [0xfe80..=0xfebf, ..] => Self::LinkLocal,
-            // Global unicast, without Teredo and other special ranges at its beginning, and
-            // documentation.
+            // Global unicast without the special ranges at its beginning (such as Teredo) and
+            // without the addresses for documentation.
             [0x2001, 0..=0x1ff | 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] => Self::Special,
             [0x2000..=0x3fff, ..] => Self::Public,
             _ => Self::Special,
@@ -72,17 +75,17 @@ impl Network {
     }
 }
 
-/// Decides about addresses; cheap to clone.
+/// The rule for addresses. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Guard {
     /// The kind of network that upstream's LFS server is in.
     server: Network,
-    /// Hosts of the proxies in the daemon's environment.
+    /// The hosts of the proxies in the daemon's environment.
     proxies: Arc<[String]>,
 }
 
 impl Guard {
-    /// Returns a guard for what a server in `server` says.
+    /// Creates a guard for the responses of a server in a network of the kind `server`.
     pub(super) fn new(server: Network) -> Self {
         Self {
             server,
@@ -90,16 +93,18 @@ impl Guard {
         }
     }
 
-    /// Returns a guard for what the server at `url` says, which answered from `address`. The
-    /// address counts only if it is one of the server's name: it may be a proxy's.
+    /// Creates a guard for the responses of the server at `url`, which answered from `address`.
     pub(super) async fn of(url: &Url, address: Option<IpAddr>) -> Self {
+        // The peer's address counts only if the server's name resolves to it. Otherwise it is that
+        // of a proxy, and a proxy in a private network must not open that network to a public
+        // server.
         let addresses = addresses(url).await.unwrap_or_default();
         let own = address.filter(|address| addresses.contains(address));
         Self::new(own.map_or(Network::Public, Network::of))
     }
 
-    /// Returns whether the daemon may ask for `url`. A name that isn't found here is left to the
-    /// connection.
+    /// Returns whether the daemon may request `url`. If this machine can't resolve the name, the
+    /// check is left to the resolver of the connection.
     pub(super) async fn allows(&self, url: &Url) -> bool {
         let is_http = matches!(url.scheme(), "http" | "https");
         let addresses = addresses(url).await.unwrap_or_default();
@@ -118,9 +123,9 @@ impl Guard {
     }
 }
 
-/// The addresses of the host in a URL.
+/// Returns the addresses of the host in a URL.
 async fn addresses(url: &Url) -> Option<Vec<IpAddr>> {
-    // A parsed URL has addresses in one spelling, those of IPv6 in brackets.
+    // A parsed URL spells an address in one way, and has brackets around IPv6.
     let host = url.host_str()?.trim_matches(['[', ']']);
     if let Ok(address) = host.parse() {
         return Some(vec![address]);
@@ -129,7 +134,7 @@ async fn addresses(url: &Url) -> Option<Vec<IpAddr>> {
     Some(found.map(|address| address.ip()).collect())
 }
 
-/// Hosts in the variables by which `reqwest` finds proxies.
+/// Returns the hosts in the environment variables by which `reqwest` finds proxies.
 fn proxies() -> Arc<[String]> {
     let names = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"];
     let names = names
@@ -151,8 +156,8 @@ impl Resolve for Guard {
             let name = name.as_str();
             let found = tokio::net::lookup_host((name, 0)).await?;
             let found: Vec<SocketAddr> = found.collect();
-            // The operator chose the proxy, and `allows` has looked at the URL that it is asked
-            // for.
+            // The operator chose the proxy, so it may be in any network. `allows` has checked the
+            // URL that the proxy is asked for.
             let is_proxy = guard.proxies.iter().any(|proxy| proxy == name);
             if is_proxy
                 || found
@@ -161,7 +166,7 @@ impl Resolve for Guard {
             {
                 Ok(Box::new(found.into_iter()) as Addrs)
             } else {
-                Err("its address is not one that the daemon goes to".into())
+                Err("the daemon may not connect to the address of this host".into())
             }
         })
     }
@@ -172,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_address_is_of_one_kind_of_network() {
+    fn each_address_is_in_one_kind_of_network() {
         for (network, addresses) in [
             (
                 Network::Public,
@@ -213,7 +218,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_sends_the_daemon_to_public_addresses_and_its_own_network() {
+    async fn a_server_may_name_public_addresses_and_its_own_kind_of_network() {
         let guard = Guard::new(Network::Private);
         for (url, is_allowed) in [
             ("https://1.1.1.1/x", true),
@@ -233,7 +238,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_network_of_a_server_counts_only_if_it_answered_itself() {
+    async fn a_proxys_address_does_not_tell_the_network_of_the_server() {
         let (url, loopback) = (Url::parse("http://localhost:1/").unwrap(), "127.0.0.1");
         let server = async |address: &str| Guard::of(&url, address.parse().ok()).await.server;
 

@@ -1,4 +1,4 @@
-//! LFS objects of an upstream that is a directory on this machine.
+//! Copies LFS objects from an upstream that is a directory on this machine.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -7,7 +7,7 @@ use std::path::Path;
 use super::{LfsFetchError, LfsObject};
 use crate::mirror::probe::git_directories;
 
-/// Copies the objects that the repository at `upstream` has into `directory`.
+/// Copies the objects in `wanted` that the repository at `upstream` has into `directory`.
 pub(super) fn copy(
     upstream: &Path,
     (directory, wanted): (&Path, &[LfsObject]),
@@ -25,7 +25,7 @@ pub(super) fn copy(
         let from = File::open(&from).map_err(unreadable)?;
         let path = directory.join(&object.path);
         let mut to = File::create(&path).map_err(LfsFetchError::at(&path))?;
-        // One byte more shows that it is another object.
+        // One byte more than the size, so that a longer file is noticed when the copy is verified.
         let mut from = from.take(object.size.saturating_add(1));
         std::io::copy(&mut from, &mut to).map_err(LfsFetchError::at(&path))?;
     }

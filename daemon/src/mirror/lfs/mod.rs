@@ -1,13 +1,13 @@
-//! Git LFS objects of upstream, which the daemon fetches itself: git-lfs would ask any server that
-//! an answer names.
+//! Fetches Git LFS objects from upstream. The daemon does this itself, because git-lfs would follow
+//! a response to any server.
 //!
 //! ```text
 //! batch (which URLs) ─► download (with redirects) ─► a file for each object
 //!                          └► guard (which addresses)
 //! ```
 //!
-//! No `.lfsconfig` is read, with which a repository could send the daemon to any server. No error
-//! has a part of an answer, so that nobody can use the daemon to look around in its network.
+//! No `.lfsconfig` is read: with it, a repository could send the daemon to any server. No error
+//! quotes a response, so clients can't use the daemon to explore its network.
 
 mod batch;
 mod download;
@@ -27,24 +27,26 @@ use batch::Batch;
 use download::Downloads;
 pub(crate) use error::LfsFetchError;
 
-/// At most this many objects are asked for in one request, as git-lfs does.
+/// At most this many objects are in one batch request, as with git-lfs.
 const OBJECTS_PER_REQUEST: usize = 100;
-/// At most this many objects are downloaded at once, as git-lfs does.
+/// At most this many objects are downloaded at once, as with git-lfs.
 const DOWNLOADS_AT_ONCE: usize = 8;
 
-/// An object that is wanted.
+/// An LFS object to fetch.
 #[derive(Clone, Debug)]
 pub(crate) struct LfsObject {
     /// The SHA-256 of its bytes, in hexadecimal digits.
     pub(crate) oid: String,
-    /// In bytes.
+    /// Its length in bytes.
     pub(crate) size: u64,
-    /// Where it is in a git directory.
+    /// Its path in a git directory.
     pub(crate) path: String,
 }
 
-/// Fetches LFS objects into `directory`, each to its path there. Objects that upstream doesn't have
-/// are left out; nothing says that the others are what their ids name. Blocks the thread.
+/// Fetches LFS objects into `directory`, each to its own path there. Blocks the thread.
+///
+/// Leaves out objects that upstream doesn't have. The caller must verify the files: their content
+/// may not match their ids.
 pub(crate) fn fetch_lfs_objects(
     git: &Git,
     upstream: &Upstream,
