@@ -19,7 +19,10 @@ pub(crate) enum GitError {
         command: String,
         source: std::io::Error,
     },
-    #[error("git {command} was killed after its time limit of {}", humantime::format_duration(*.limit))]
+    #[error(
+        "git {command} was killed after its time limit of {}",
+        humantime::format_duration(*.limit)
+    )]
     TimedOut { command: String, limit: Duration },
     #[error("git {command} was killed because the daemon is stopping")]
     Stopped { command: String },
@@ -29,7 +32,10 @@ pub(crate) enum GitError {
     Credentials(#[source] CredentialError),
     #[error("git {command} failed because the disk is full: {stderr}")]
     DiskFull { command: String, stderr: String },
-    #[error("git {command} failed after using more than half of its memory limit of {} MiB: {stderr}", .limit >> 20)]
+    #[error(
+        "git {command} failed after using more than half of its memory limit of {} MiB: {stderr}",
+        .limit >> 20
+    )]
     OutOfMemory {
         command: String,
         /// The limit of each process, in bytes.

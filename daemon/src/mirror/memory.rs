@@ -105,8 +105,8 @@ impl MemoryWatch {
 
     /// Returns whether a process used more than half of its limit.
     ///
-    /// Half, because git grows its buffers by half: the allocation that fails is never seen, but
-    /// the buffer before it is at least two thirds of the limit.
+    /// The allocation that fails is never sampled. But git grows its buffers by half, so a sample
+    /// before it shows a large part of the limit already.
     pub(super) fn was_near(&self) -> bool {
         self.peak > self.limit / 2
     }

@@ -1,17 +1,18 @@
-//! Pauses after failures: they double up to a limit, and differ by chance.
+//! The backoff after failures: it doubles up to a limit and has random jitter.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::time::Duration;
 
-/// A fraction by chance, from 0 to just below 1: repositories that fail together are not to be tried again together.
+/// Returns a random fraction from 0 to just below 1. It keeps repositories that failed together
+/// from being retried together.
 pub(super) fn chance() -> f64 {
-    // Each RandomState has a key of its own: random enough to spread work.
+    // Each `RandomState` has a random key. That is random enough to spread work.
     let random = u32::try_from(RandomState::new().hash_one(0_u8) & 0xFFFF).unwrap_or(0);
     f64::from(random) / 65_536.0
 }
 
-/// The pause after the failure number `tries`, counted from 1: between three quarters of what
-/// doubling gives and all of it; never longer than `longest`.
+/// Returns how long to wait after failure number `tries`, counted from 1: at least three quarters
+/// of the doubled time, at most all of it, and never more than `longest`.
 pub(crate) fn pause(tries: u32, first: Duration, longest: Duration) -> Duration {
     let doublings = tries.saturating_sub(1).min(20);
     let doubled = first.saturating_mul(1 << doublings).min(longest);
@@ -23,7 +24,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_double_up_to_the_limit_and_are_never_all_alike() {
+    fn backoff_doubles_up_to_the_limit_with_jitter() {
         let (first, longest) = (Duration::from_secs(5), Duration::from_hours(1));
         for (tries, whole) in [(1, 5), (2, 10), (3, 20), (4, 40), (11, 3600), (4000, 3600)] {
             let whole = Duration::from_secs(whole);

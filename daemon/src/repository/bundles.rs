@@ -1,6 +1,7 @@
-//! Bundles that were asked for, each written once and kept on disk for a while.
+//! Bundles for clones that catch up. Each is written once, and kept on disk for a while.
 //!
-//! A bundle is written by a task of its own, which all who want it wait for and none of them stops.
+//! A task of its own writes each bundle. All requests for the bundle wait for that task, and none
+//! of them can stop it.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
@@ -14,23 +15,24 @@ use tokio::sync::{Semaphore, watch};
 use super::{Registry, Repository, RepositoryError};
 use crate::mirror::{BundleRef, Git, GitError, MirrorError, has_commit, refs_beyond, write_bundle};
 
-/// So many bundles are written at once; each has the processors to itself for a while.
+/// At most this many bundles are written at once. Each uses all processors for a while.
 const MAX_RUNNING: usize = 2;
-/// So many bundles are kept, and so many bytes of them: a few hours of a busy repository's.
+/// At most this many bundles are kept: a few hours of a busy repository's.
 const MAX_KEPT: usize = 64;
+/// At most this many bytes of bundles are kept.
 const MAX_KEPT_LEN: u64 = 4 << 30;
 
-/// What brings a clone at a commit up to date.
+/// The answer to a clone that wants to catch up from a commit.
 #[derive(Debug)]
 pub(crate) enum Bundle {
-    /// Nothing: it has all that upstream has.
+    /// The clone has everything that upstream has.
     UpToDate,
-    /// The mirror doesn't know the commit, after asking upstream.
+    /// Even after an update, the mirror doesn't have the commit.
     UnknownBase,
     File(BundleFile),
 }
 
-/// A bundle that stays readable when it is deleted.
+/// An open bundle. It stays readable when its file is deleted.
 #[derive(Debug)]
 pub(crate) struct BundleFile {
     pub(crate) file: File,
@@ -39,7 +41,7 @@ pub(crate) struct BundleFile {
 
 type Written = Option<Result<(), RepositoryError>>;
 
-/// The bundles on disk, and those that are being written.
+/// The bundles on disk, and the bundles that are being written.
 #[derive(Debug)]
 pub(crate) struct Bundles {
     directory: PathBuf,
@@ -47,7 +49,7 @@ pub(crate) struct Bundles {
     running: Mutex<HashMap<Digest, watch::Receiver<Written>>>,
 }
 
-/// One bundle: of which mirror, from where, with what.
+/// A bundle to write: of which mirror, from which commit on, with which refs.
 #[derive(Debug)]
 struct Order {
     repository: Arc<Repository>,
@@ -56,6 +58,8 @@ struct Order {
 }
 
 impl Order {
+    /// Returns the name of the bundle's file. Equal orders share a file; a ref that moves changes
+    /// it.
     fn key(&self) -> Digest {
         let mut key = format!("{}\n{}\n", self.repository.name, self.base).into_bytes();
         key.extend(self.refs.iter().flat_map(BundleRef::to_line));
@@ -64,7 +68,8 @@ impl Order {
 }
 
 impl Bundles {
-    /// `directory` is emptied when the daemon starts, and is made when it is needed.
+    /// Creates an empty set. The daemon empties `directory` at its start, and the first bundle
+    /// creates it.
     pub(crate) fn new(directory: PathBuf) -> Self {
         Self {
             directory,
@@ -77,7 +82,7 @@ impl Bundles {
         let path = self.directory.join(key.to_string());
         let open = || -> std::io::Result<BundleFile> {
             let file = File::open(&path)?;
-            // What is asked for stays longest.
+            // Eviction goes by the time of modification: what was requested last stays longest.
             file.set_modified(SystemTime::now())?;
             let len = file.metadata()?.len();
             Ok(BundleFile { file, len })
@@ -88,7 +93,7 @@ impl Bundles {
         }
     }
 
-    /// Writes a bundle; blocks.
+    /// Writes a bundle. Blocks the thread.
     fn write(&self, git: &Git, order: &Order, limit: Duration) -> Result<(), RepositoryError> {
         let directory = &self.directory;
         fs::create_dir_all(directory).map_err(io(directory))?;
@@ -103,10 +108,12 @@ impl Bundles {
 }
 
 impl Registry {
-    /// What brings a clone at `base` up to date, that has the objects `known` too. Says that it is,
-    /// or that `base` is unknown, only after a check of upstream that begins after this call.
+    /// Returns the bundle that brings a clone at `base` up to date. The clone also has the objects
+    /// in `known`. The mirror must be ready.
     ///
-    /// The mirror must be ready.
+    /// Answers [`Bundle::UpToDate`] or [`Bundle::UnknownBase`] only after a check of upstream that
+    /// began after this call: the clone may have heard of a push that the mirror hasn't fetched
+    /// yet.
     pub(crate) async fn bundle(
         self: &Arc<Self>,
         repository: &Arc<Repository>,
@@ -132,7 +139,8 @@ impl Registry {
                         refs,
                     };
                     match self.write_bundle(order).await {
-                        // A ref may have been deleted meanwhile.
+                        // A ref may have been deleted after it was listed. The second try lists
+                        // anew.
                         Err(RepositoryError::Mirror(_)) if !is_second => is_second = true,
                         written => return written.map(Bundle::File),
                     }
@@ -156,11 +164,14 @@ impl Registry {
         let written = written.wait_for(Option::is_some).await;
         let written = written.map_err(|_| RepositoryError::Stopping)?.clone();
         written.unwrap_or(Err(RepositoryError::Stopping))?;
-        // It was deleted within moments, because many others were asked for.
+        // Many other bundles were requested within moments, so that this one was evicted.
         self.bundles.open(&key)?.ok_or(RepositoryError::Busy)
     }
 
+    /// Starts the task that writes a bundle, unless it runs already. Returns its result to wait
+    /// for.
     fn begin_bundle(self: &Arc<Self>, key: Digest, order: Order) -> watch::Receiver<Written> {
+        // Look-up and insertion under one lock, so that two requests never start two tasks.
         let lock = |bundles: &Bundles| {
             let running = bundles.running.lock();
             let mut running = running.unwrap_or_else(PoisonError::into_inner);
@@ -180,6 +191,7 @@ impl Registry {
             let outcome = registry.run_bundle(order).await;
             let running = registry.bundles.running.lock();
             let mut running = running.unwrap_or_else(PoisonError::into_inner);
+            // Removed before the result is sent: a request that comes later finds the file on disk.
             running.remove(&key);
             drop(running);
             sender.send_replace(Some(outcome));
@@ -198,13 +210,13 @@ impl Registry {
     }
 }
 
-/// Deletes the files that were asked for longest ago until there are `count`, and `len` bytes, at
-/// most; the newest stays.
+/// Deletes the bundles that were requested longest ago, until at most `count` files and `len` bytes
+/// are left. The newest always stays.
 fn evict(directory: &Path, (count, len): (usize, u64)) -> std::io::Result<()> {
     let mut files = Vec::new();
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
-        // What is being written has a name with a dot; it may be renamed meanwhile.
+        // A bundle that is being written has a name with a dot, and may be renamed at any moment.
         if !entry.file_name().as_encoded_bytes().starts_with(b".")
             && let Ok(metadata) = entry.metadata()
         {
@@ -226,7 +238,7 @@ fn failed(error: GitError) -> RepositoryError {
     RepositoryError::Mirror(Arc::new(error.into()))
 }
 
-/// For `map_err`: an I/O error at `path`.
+/// Returns a function for `map_err` that makes an error at `path`.
 fn io(path: &Path) -> impl FnOnce(std::io::Error) -> RepositoryError {
     let path = path.to_owned();
     move |source| RepositoryError::Mirror(Arc::new(MirrorError::Io { path, source }))
@@ -237,7 +249,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_bundles_asked_for_longest_ago_are_deleted() {
+    fn the_bundles_requested_longest_ago_are_deleted() {
         let directory = tempfile::tempdir().unwrap();
         for age in 0..5_u64 {
             let file = File::create(directory.path().join(age.to_string())).unwrap();

@@ -1,4 +1,4 @@
-//! What a mirror has of what is asked for, after asking upstream if need be.
+//! Looks up refs and objects in a mirror, after an update if the mirror lacks some.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
@@ -13,18 +13,18 @@ use crate::mirror::{
     Git, GitError, RefName, first_refs, mirrored_namespaces, missing_objects, resolve_refs,
 };
 
-/// Refs and objects that a mirror should have.
+/// The refs and objects that a request needs from a mirror.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Wanted {
-    /// With what they should name, if that matters.
+    /// The refs, with the objects that they should name, if that matters.
     pub(crate) refs: HashMap<RefName, Option<ObjectId>>,
     pub(crate) objects: Vec<ObjectId>,
 }
 
-/// What of [`Wanted`] a mirror has.
+/// The part of [`Wanted`] that a mirror has.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Contents {
-    /// What the refs name; without those that aren't there.
+    /// The objects that the refs name, without refs that don't exist.
     pub(crate) refs: HashMap<RefName, ObjectId>,
     pub(crate) missing: HashSet<ObjectId>,
 }
@@ -40,10 +40,8 @@ impl Contents {
 }
 
 impl Registry {
-    /// Looks for `wanted` in the mirror; if something isn't there, once more after a check of
-    /// upstream that begins after this call. Also tells whether there was one.
-    ///
-    /// The mirror must be ready.
+    /// Looks up `wanted` in the mirror. If something is missing, checks upstream and looks again.
+    /// Also returns whether upstream was checked. The mirror must be ready.
     pub(crate) async fn ensure(
         &self,
         repository: &Arc<Repository>,
@@ -54,11 +52,14 @@ impl Registry {
         if contents.has_all(&wanted) {
             return Ok((contents, false));
         }
+        // The check must begin after this call. An earlier one may have missed the push that the
+        // client knows of.
         self.check_upstream(repository).await?;
         Ok((self.look_for(repository, &wanted).await?, true))
     }
 
-    /// Waits until the mirror is there, for as long as an update may take; tells whether it had to.
+    /// Waits until the mirror is ready, at most as long as an update may take. Returns whether it
+    /// had to wait.
     pub(crate) async fn wait_for_mirror(
         &self,
         repository: &Arc<Repository>,
@@ -71,12 +72,14 @@ impl Registry {
             if failure.holds_mirror_back() {
                 return Err(failure.error);
             }
-            // It is tried again, but not for each request.
+            // The backoff is over, so it may be tried again, but not once for each request:
+            // `fresh_within` shares one try among all requests of the interval.
             let interval = self.config.now().ref_check_interval;
             if repository.fresh_within(interval).await? == Freshness::Fresh {
                 return Ok(true);
             }
         }
+        // A failure counts only if its run ended after this call. The one in `status` is older.
         let is_decided = |now: &super::Status| {
             now.state == MirrorState::Ready || (now.failure.is_some() && now.runs > status.runs)
         };
@@ -88,7 +91,8 @@ impl Registry {
         }
     }
 
-    /// Waits for a check of upstream that begins after this call, and for the update that it asks for.
+    /// Waits for a check of upstream that begins after this call, and for the update that follows
+    /// if upstream has moved.
     pub(super) async fn check_upstream(
         &self,
         repository: &Arc<Repository>,
@@ -100,13 +104,14 @@ impl Registry {
         Ok(())
     }
 
-    /// How long a request waits for an update that has begun.
+    /// Returns how long a request waits for a running update.
     fn longest_update(&self) -> Duration {
         let limits = &self.config.now().git;
         limits.fetch_timeout + limits.ls_remote_timeout
     }
 
-    /// The first `max` refs that the mirror shows, and whether there are more; it must be ready.
+    /// Returns the first `max` refs that the mirror shows, and whether there are more. The mirror
+    /// must be ready.
     pub(crate) async fn refs(
         &self,
         repository: &Arc<Repository>,
@@ -135,7 +140,7 @@ impl Registry {
         self.query(repository, look).await
     }
 
-    /// Looks into a mirror, when it is this request's turn.
+    /// Runs `look` on the mirror, as soon as a permit is free.
     pub(super) async fn query<T: Send + 'static>(
         &self,
         repository: &Arc<Repository>,

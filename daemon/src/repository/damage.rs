@@ -1,6 +1,6 @@
 //! Mirrors that are damaged on disk: after a failure that damage may have caused, the mirror is
-//! examined. Refs whose objects are missing are dropped, and the next update brings them again. Any other damaged
-//! mirror is set aside, and made anew from the store, or from upstream.
+//! examined. Refs whose objects are missing are dropped, and the next update brings them again. Any
+//! other damaged mirror is set aside, and made anew from the store, or from upstream.
 
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -19,8 +19,8 @@ use crate::mirror::{
 };
 use crate::publish::PublishError;
 
-/// A mirror that is damaged again within this time stays as it is, and the state says so: to make it
-/// anew has not helped, and upstream must not be asked for all of it again and again.
+/// A mirror that is damaged again within this time stays as it is, and the state says so: to make
+/// it anew has not helped, and upstream must not be asked for all of it again and again.
 const PERIOD: Duration = Duration::from_hours(1);
 /// The pause after an examination, as a multiple of the time that it took: examinations take a
 /// twentieth of the time at most. One of a very large mirror takes minutes.
@@ -96,9 +96,9 @@ fn may_be_damage(error: &RepositoryError) -> bool {
 }
 
 impl Worker {
-    /// Examines the mirror if damage may be the cause of `error`, with which a run ended. Repairs what
-    /// can be repaired, and sets a damaged mirror aside. Returns whether it did either, so that the
-    /// run is worth another try.
+    /// Examines the mirror if damage may be the cause of `error`, with which a run ended. Repairs
+    /// what can be repaired, and sets a damaged mirror aside. Returns whether it did either, so
+    /// that the run is worth another try.
     pub(super) async fn has_mended_mirror(&mut self, error: &RepositoryError) -> bool {
         // There is no mirror if its first clone failed.
         if !may_be_damage(error) || !self.repository.mirror.exists() {
@@ -153,9 +153,9 @@ impl Worker {
         }
     }
 
-    /// Drops the refs of the mirror whose objects it doesn't have. Returns whether there were any. They are
-    /// no reason to make the mirror anew, unless other refs need these objects, too: the examination finds that out.
-    /// It costs little, so it needs no pause.
+    /// Drops the refs of the mirror whose objects it doesn't have. Returns whether there were any.
+    /// They are no reason to make the mirror anew, unless other refs need these objects, too: the
+    /// examination finds that out. It costs little, so it needs no pause.
     async fn has_dropped_broken_refs(&self, error: &RepositoryError) -> bool {
         let (git, mirror) = (self.registry.git.clone(), self.repository.mirror.clone());
         let drop_them = move || drop_broken_refs(&git, &mirror);

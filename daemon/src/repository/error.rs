@@ -1,4 +1,4 @@
-//! Why a repository can't be served or brought up to date.
+//! Errors of the task of a repository, and of requests that wait for it.
 
 use std::sync::Arc;
 
@@ -9,35 +9,35 @@ use crate::mirror::{GitError, MirrorError};
 use crate::publish::{LfsError, PublishError};
 use crate::store::StoreError;
 
-/// Why a repository can't be served or brought up to date; all who wait for one update share it.
+/// Why a repository can't be served or updated. All waiters of an update share one error.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum RepositoryError {
-    #[error("the host {host} is not configured")]
+    #[error("the host {host} is not configured in [upstreams]")]
     UnknownHost { host: String },
-    #[error("a part of the path of {repo} ends with .git")]
+    #[error("the path of {repo} has a directory that ends with .git")]
     NestedInGit { repo: RepoName },
-    #[error("upstream ignores case, so {repo} is written in lower case here")]
+    #[error("upstream ignores case, so the daemon takes only names in lower case, not {repo}")]
     OtherSpelling { repo: RepoName },
     #[error("updating the mirror failed")]
     Mirror(#[source] Arc<MirrorError>),
     #[error("publishing failed")]
     Publish(#[source] Arc<PublishError>),
-    #[error("upstream did not say in time whether it has moved")]
+    #[error("upstream did not list its refs in time")]
     CheckTimedOut,
     #[error("too many requests wait for this repository")]
     Busy,
-    #[error("too many repositories that have no mirror yet are waited for")]
+    #[error("too many repositories without a mirror are waiting to be cloned")]
     TooManyNew,
-    #[error("the repository was just forgotten")]
+    #[error("the repository was removed from the daemon just now")]
     Forgotten,
-    #[error("the snapshots can't be deleted")]
+    #[error("can't delete the snapshots from the store")]
     Store(#[source] Arc<StoreError>),
-    #[error("the daemon stops")]
+    #[error("the daemon is stopping")]
     Stopping,
 }
 
 impl RepositoryError {
-    /// What failed, for metrics.
+    /// Returns the kind of the failure, for metrics.
     pub(crate) fn failure_kind(&self) -> FailureKind {
         match self {
             Self::UnknownHost { .. } | Self::NestedInGit { .. } | Self::OtherSpelling { .. } => {
@@ -64,7 +64,8 @@ impl RepositoryError {
         }
     }
 
-    /// Whether upstream shows no such repository, so that trying again by oneself is no use.
+    /// Returns whether upstream doesn't show this repository, so that a retry without a request is
+    /// useless.
     pub(crate) fn is_not_found(&self) -> bool {
         use MirrorError::{Denied, Moved, NotFound, Redirected};
         matches!(self, Self::Mirror(error) if matches!(
@@ -73,7 +74,8 @@ impl RepositoryError {
         ))
     }
 
-    /// The name that upstream has for the repository, if it is another one. Not everybody may know it.
+    /// Returns the name under which upstream has the repository, if that is another one. Only
+    /// clients that may read that repository may see it.
     pub(crate) fn moved_to(&self) -> Option<&RepoName> {
         match self {
             Self::Mirror(error) => match &**error {
@@ -84,12 +86,12 @@ impl RepositoryError {
         }
     }
 
-    /// Whether the mirror could not be made or updated.
+    /// Returns whether cloning or updating the mirror failed.
     pub(super) fn is_of_mirror(&self) -> bool {
         matches!(self, Self::Mirror(_))
     }
 
-    /// Whether the store was away when something was to be published.
+    /// Returns whether publishing failed because the store was unreachable.
     pub(super) fn is_store_away(&self) -> bool {
         let Self::Publish(error) = self else {
             return false;
@@ -97,18 +99,18 @@ impl RepositoryError {
         matches!(&**error, PublishError::Store(StoreError::Tier(error)) if error.is_outage())
     }
 
-    /// Whether another daemon was faster to publish.
+    /// Returns whether another daemon published first.
     pub(super) fn is_overtaken(&self) -> bool {
         matches!(self, Self::Publish(error) if error.is_overtaken())
     }
 
-    /// Whether the state of the repository is the reason, and nothing fails.
+    /// Returns whether retrying is useless until upstream changes: the repository is empty.
     pub(super) fn is_permanent(&self) -> bool {
         matches!(self, Self::Publish(error) if matches!(**error, PublishError::RepositoryEmpty))
     }
 }
 
-/// What of a publish failed, for metrics.
+/// Returns the kind of a failed publish, for metrics.
 fn publish_failure(error: &PublishError) -> FailureKind {
     match error {
         PublishError::RepositoryEmpty => FailureKind::Nothing,
@@ -127,7 +129,7 @@ fn publish_failure(error: &PublishError) -> FailureKind {
     }
 }
 
-/// What of making an LFS archive failed, for metrics.
+/// Returns the kind of a failed LFS archive, for metrics.
 pub(super) fn lfs_failure(error: &LfsError) -> FailureKind {
     match error {
         LfsError::Fetch { .. } | LfsError::Missing { .. } | LfsError::WrongContent { .. } => {

@@ -1,4 +1,4 @@
-//! A repository that a task works on, as all others see it.
+//! The handle of a repository: its status, and requests to its task.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,27 +20,27 @@ use crate::traces::{Cause, FirstCause};
 
 pub(super) type Outcome = Result<Published, RepositoryError>;
 
-/// A repository that a task works on.
+/// A repository that a task works on, as all other parts of the daemon see it.
 #[derive(Debug)]
 pub(crate) struct Repository {
     pub(super) name: RepoName,
-    /// Changes with the configuration.
+    /// May change when the configuration is reloaded.
     upstream: Mutex<Arc<Upstream>>,
     pub(super) mirror: PathBuf,
     pub(super) status: watch::Sender<Status>,
     pub(super) checks: Checks,
-    /// The first snapshot while it is built.
+    /// The bytes of the first snapshot while it is being built.
     pub(crate) feed: BuildFeed,
     pub(super) lfs: Lfs,
     requests: mpsc::Sender<Request>,
-    /// On whose behalf the next run is.
+    /// The cause of the next run, for traces.
     pub(super) cause: FirstCause,
-    /// When somebody last asked for it, in seconds since the epoch.
+    /// When the repository was last requested, in seconds since the epoch.
     used_at: AtomicU64,
 }
 
 impl Repository {
-    /// One with this upstream and this place for its mirror.
+    /// Creates the handle of a repository with this upstream and this path of its mirror.
     pub(super) fn new(
         name: RepoName,
         (upstream, mirror): (Upstream, PathBuf),
@@ -75,7 +75,8 @@ impl Repository {
         *present = Arc::new(upstream.after(&present));
     }
 
-    /// Where the mirror is once it is ready; to be read only.
+    /// Returns the path of the mirror, for reading only. The mirror exists once the status is
+    /// ready.
     pub(crate) fn mirror_path(&self) -> PathBuf {
         self.mirror.clone()
     }
@@ -84,7 +85,7 @@ impl Repository {
         self.status.borrow().clone()
     }
 
-    /// Waits until the status is as wanted, which it may be already, and gives it.
+    /// Waits until the status fulfils `is_wanted`, which may be at once, and returns it.
     pub(crate) async fn status_when(&self, is_wanted: impl FnMut(&Status) -> bool) -> Status {
         let mut statuses = self.status.subscribe();
         match statuses.wait_for(is_wanted).await {
@@ -98,32 +99,33 @@ impl Repository {
         self.status.send_modify(change);
     }
 
-    /// Notes that somebody asks for it.
+    /// Notes that a client requests the repository now.
     pub(super) fn note_use(&self) {
         self.used_at.store(seconds_since_epoch(), Ordering::Relaxed);
     }
 
-    /// When somebody last asked for it, in seconds since the epoch.
+    /// Returns when the repository was last requested, in seconds since the epoch.
     pub(super) fn used_at(&self) -> u64 {
         self.used_at.load(Ordering::Relaxed)
     }
 
-    /// Waits for an update that begins after this call, and for the publish of what it brings.
+    /// Waits for an update that begins after this call, and for the publish that follows it.
     pub(crate) async fn refresh(&self) -> Outcome {
         self.ask(Request::Publish).await
     }
 
-    /// Waits for an update that begins after this call, but not for the publish that follows.
+    /// Waits for an update that begins after this call, but not for the publish that follows it.
     pub(crate) async fn update(&self) -> Result<(), RepositoryError> {
         self.ask(Request::Update).await
     }
 
-    /// Waits for an update that begins after this call, and for a publish that lays all packs out anew.
+    /// Waits for an update that begins after this call, and for a publish that writes all packs
+    /// anew.
     pub(crate) async fn lay_out_anew(&self) -> Outcome {
         self.ask(Request::LayOutAnew).await
     }
 
-    /// Ends the repository's task, and removes its mirror.
+    /// Ends the repository's task and removes its mirror.
     pub(crate) async fn forget(&self, snapshots: Snapshots) -> Result<(), RepositoryError> {
         self.ask(|sender| Request::Forget(snapshots, sender)).await
     }
@@ -134,6 +136,8 @@ impl Repository {
     ) -> Result<T, RepositoryError> {
         let (answer, outcome) = oneshot::channel();
         self.cause.note();
+        // Never blocks: a full queue is an error for the client. Waiting here would only hide that
+        // the task can't keep up.
         self.requests
             .try_send(request(answer))
             .map_err(|error| match error {

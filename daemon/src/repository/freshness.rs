@@ -1,7 +1,17 @@
-//! How old what a mirror shows may be: checks whether upstream has moved, shared by all who ask.
+//! Freshness: checks whether upstream has moved since the mirror was updated. All clients share a
+//! check.
 //!
-//! A check lists upstream's refs and compares them with the mirror's; an update follows only when something moved. An update of the
-//! repository's task counts as a check too. No check hangs off the life of a request.
+//! A check lists upstream's refs and compares them with the mirror's. It asks the repository's task
+//! for an update only if a ref differs. An update counts as a check, too. A check is a task of its
+//! own, so a client that disconnects doesn't stop it.
+//!
+//! ```text
+//! time ──►   check A begins        request with max_age = 0       check A ends
+//!            │                     │ A began too early: wait for its end, then begin check B
+//! ```
+//!
+//! Only the time at which a check *began* counts: a push during the check may not be in its
+//! listing.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,33 +27,33 @@ use crate::config::LiveConfig;
 use crate::mirror::{Git, is_current, list_upstream};
 use crate::traces::{check_span, end_job};
 
-/// What a mirror is, compared with upstream.
+/// The state of a mirror compared with upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Freshness {
-    /// It is as upstream was at a check that is recent enough.
+    /// A recent enough check or update found the mirror equal to upstream.
     Fresh,
-    /// Upstream has moved on, and the mirror needs longer to follow than a request can wait: much is
-    /// fetched, or a publish reads the mirror.
+    /// Upstream has moved, and the update takes longer than a request can wait: much is fetched, or
+    /// the task is publishing.
     Behind,
 }
 
 type Outcome = Result<Freshness, RepositoryError>;
 
-/// How far a check is.
+/// The phase of a running check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Asking,
-    /// Something moved, and the repository's task was asked for an update.
+    /// A ref differed, and the repository's task was asked for an update.
     Updating,
     Ended,
 }
 
-/// What checks need beside the repository.
+/// The daemon's parts that a check needs.
 #[derive(Debug)]
 pub(super) struct Checker {
     pub(super) config: Arc<LiveConfig>,
     pub(super) git: Git,
-    /// Those of the upstream host.
+    /// The permits of the upstream host, shared by its repositories.
     pub(super) permits: Arc<Semaphore>,
     pub(super) tasks: TaskTracker,
     /// Cancelled when the daemon stops.
@@ -59,12 +69,12 @@ pub(super) struct Checks {
 
 #[derive(Debug, Default)]
 struct Known {
-    /// When the last check began, and what it found.
+    /// When the last check or update began, and its result.
     last: Option<(Instant, Outcome)>,
-    /// When the last that succeeded began.
+    /// When the last successful check or update began.
     last_success: Option<Instant>,
     running: Option<Running>,
-    /// Since when upstream is known to have moved: what began earlier says nothing any more.
+    /// When the daemon last heard that upstream has moved. Checks that began earlier don't count.
     moved: Option<Instant>,
 }
 
@@ -82,12 +92,13 @@ impl Checks {
         }
     }
 
-    /// Notes what a check, or an update, found that began at `began`.
+    /// Notes the result of a check or an update that began at `began`.
     pub(super) fn note(&self, began: Instant, outcome: Outcome) {
         let mut known = self.lock();
         if outcome.is_ok() {
             known.last_success = known.last_success.max(Some(began));
         }
+        // A slow check may end after an update that began later: its result is outdated then.
         if known.last.as_ref().is_none_or(|(last, _)| *last <= began) {
             known.last = Some((began, outcome));
         }
@@ -99,13 +110,15 @@ impl Checks {
 }
 
 impl Repository {
-    /// Makes sure that a check of upstream, or an update, began no longer ago than `max_age`; zero
-    /// asks for one that begins after this call. Waits for it up to `ref_check_timeout`.
+    /// Makes sure that a check or an update began at most `max_age` ago. If `max_age` is zero, it
+    /// must begin after this call. Waits for it at most `ref_check_timeout`.
     ///
-    /// An error says why upstream can't be asked; the mirror, if it is ready, is as it was then.
+    /// An error says why upstream can't be asked. The mirror is unchanged then.
     pub(crate) async fn fresh_within(self: &Arc<Self>, max_age: Duration) -> Outcome {
         let oldest = Instant::now().checked_sub(max_age);
         let oldest = oldest.max(self.checks.lock().moved);
+        // Waits for at most two checks: the running one may have begun before `oldest`, and the one
+        // after it begins late enough.
         loop {
             let mut running = match self.recent_or_running(oldest) {
                 Ok(outcome) => return outcome,
@@ -115,10 +128,12 @@ impl Repository {
             let has_ended = |phase: &Phase| *phase == Phase::Ended;
             match timeout_at(deadline.into(), running.phase.wait_for(has_ended)).await {
                 Ok(Ok(_)) => continue,
-                // The daemon stops, and the check went away.
+                // The daemon is stopping, and the check was dropped.
                 Ok(Err(_)) => return Err(RepositoryError::Stopping),
                 Err(_) => {}
             }
+            // The check goes on in any case. While it still asks, nothing is known. While it
+            // updates, upstream has certainly moved.
             let phase = *running.phase.borrow();
             match phase {
                 Phase::Asking => return Err(RepositoryError::CheckTimedOut),
@@ -128,8 +143,8 @@ impl Repository {
         }
     }
 
-    /// Begins a check of upstream behind the caller's back, unless one began within
-    /// `ref_check_interval`. What moved is published. Tells whether a check is under way.
+    /// Starts a check in the background, unless one began within `ref_check_interval`. If upstream
+    /// has moved, the update is also published. Returns whether a check is running.
     pub(crate) fn revalidate(self: &Arc<Self>) -> bool {
         let max_age = self.checks.checker.config.now().ref_check_interval;
         let oldest = Instant::now().checked_sub(max_age);
@@ -137,19 +152,20 @@ impl Repository {
         self.recent_or_running(oldest).is_err()
     }
 
-    /// How long ago upstream was last asked with success, an update or a check; `None` if it was not
+    /// Returns how long ago the last successful check or update began, or `None` if there was none
     /// since the daemon started.
     pub(crate) fn lag(&self) -> Option<Duration> {
         let last_success = self.checks.lock().last_success;
         last_success.map(|began| began.elapsed())
     }
 
-    /// Notes that upstream has moved: the next question is not answered by an earlier check.
+    /// Notes that upstream has moved. Later calls need a check that begins after this one.
     pub(crate) fn upstream_moved(&self) {
         self.checks.lock().moved = Some(Instant::now());
     }
 
-    /// What a check found that began at `oldest` or later; else the running one, begun if need be.
+    /// Returns the result of a check that began at `oldest` or later. Else returns the running
+    /// check, and starts one if there is none.
     fn recent_or_running(self: &Arc<Self>, oldest: Option<Instant>) -> Result<Outcome, Running> {
         let mut known = self.checks.lock();
         if let Some((began, outcome)) = &known.last
@@ -165,10 +181,10 @@ impl Repository {
         let running = Running { began, phase };
         known.running = Some(running.clone());
         let repository = Arc::clone(self);
-        // Whoever asks doesn't wait for the end of it, and neither does their span.
+        // Waiters may leave before the check ends, so their span can't be its parent.
         let span = check_span(self.name.as_str());
         self.checks.checker.tasks.spawn(async move {
-            // An upstream that hangs doesn't hold up the daemon's end.
+            // `stop` ends the check: an upstream that hangs must not delay the daemon's end.
             let outcome = tokio::select! {
                 () = repository.checks.checker.stop.cancelled() => Err(RepositoryError::Stopping),
                 outcome = repository.check_upstream(&sender).instrument(span.clone()) => outcome,
@@ -203,8 +219,8 @@ impl Repository {
         }
         phase.send_replace(Phase::Updating);
         match self.update().await {
-            // Upstream answers, but what is new can't be fetched, or not yet again: who asks had
-            // better ask there.
+            // Upstream answers, but fetching failed or is still in backoff. A client gets newer
+            // data from upstream itself, so this is not an error.
             Err(RepositoryError::Mirror(_)) if self.status().state == MirrorState::Ready => {
                 Ok(Freshness::Behind)
             }

@@ -1,4 +1,5 @@
-//! What the task of a repository has done on blocking threads: clones, updates, publishes.
+//! The jobs of a repository's task, which run on blocking threads: clone, update, publish,
+//! maintain.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -24,7 +25,7 @@ use crate::restore::{Restore, RestoreError};
 use crate::traces::{Cause, part_span};
 
 impl Worker {
-    /// Clones the mirror, or updates it.
+    /// Updates the mirror, or clones it if there is none.
     pub(super) async fn update(&mut self) -> Result<(), RepositoryError> {
         let mut given = Given::default();
         loop {
@@ -37,6 +38,7 @@ impl Worker {
 
     async fn update_once(&mut self) -> Result<(), RepositoryError> {
         let (registry, repository) = (Arc::clone(&self.registry), Arc::clone(&self.repository));
+        // `true` until the job ends well: if it fails or panics, a killed git may have left locks.
         let sweep = std::mem::replace(&mut self.may_have_locks, true);
         let result = in_span(move || {
             let (config, mirror) = (registry.config.now(), &repository.mirror);
@@ -52,6 +54,8 @@ impl Worker {
                 let what = (mirror.as_path(), &config.namespaces[..]);
                 let upstream = repository.upstream();
                 match update(&registry.git, &upstream, what, &limits) {
+                    // git gave the clone of an empty upstream its own object format. If upstream
+                    // uses the other format by now, the fetch fails: clone again, nothing is lost.
                     Err(MirrorError::Upstream { is_answering, .. })
                         if is_answering && is_empty_mirror(mirror) =>
                     {
@@ -85,7 +89,7 @@ impl Worker {
         }
     }
 
-    /// Whether the run ended because the disk was full, and there is room now.
+    /// Returns whether the job failed because the disk was full, and there is free space now.
     async fn has_new_room<T>(&self, ended: &Result<T, RepositoryError>, given: &mut Given) -> bool {
         let Err(error) = ended else { return false };
         let repo = &self.repository.name;
@@ -100,7 +104,7 @@ impl Worker {
                 name, mirror, feed, ..
             } = &*repository;
             if sweep {
-                // What a publish left that found no room takes room.
+                // A publish that failed on a full disk left temporary files, which use space.
                 sweep_mirror(mirror).map_err(|error| RepositoryError::Mirror(Arc::new(error)))?;
             }
             registry
@@ -113,7 +117,7 @@ impl Worker {
         outcome
     }
 
-    /// Rolls packs up and indexes them, if there is need; that it fails is no failure of the mirror.
+    /// Repacks and indexes the mirror if needed. A failure is logged, and doesn't fail the run.
     pub(super) async fn maintain(&mut self) {
         let (registry, repository) = (Arc::clone(&self.registry), Arc::clone(&self.repository));
         let last = self.repacked_at.map(|at| at.elapsed());
@@ -123,7 +127,8 @@ impl Worker {
             Ok(None) => return,
             Err(error) => return self.note_upkeep(&error),
         };
-        // As much memory and as many processors as a publish takes.
+        // Maintenance takes as much memory and as many processors as a publish, so it needs the
+        // same turn.
         let job = self.wait(JobClass::Maintain);
         let Ok(_turn) = self.unless_stopping(self.publish_turn(&[])).await else {
             return;
@@ -161,7 +166,7 @@ impl Worker {
     }
 }
 
-/// Has `work` done on a thread where blocking does no harm, as a part of the span that is under way.
+/// Runs `work` on a thread that may block, within the current span.
 async fn in_span<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, tokio::task::JoinError> {
@@ -176,22 +181,22 @@ fn sweep_mirror(mirror: &Path) -> Result<(), MirrorError> {
     })
 }
 
-/// Makes the mirror: from the snapshot in the store if that works, else by a clone. Tells whether it
-/// is up to date as an update leaves it.
+/// Creates the mirror: restores it from its snapshot in the store, or clones it if that fails.
+/// Returns whether it is as up to date as after an update.
 fn bring_up(registry: &Registry, repository: &Repository) -> Result<bool, MirrorError> {
     let (config, upstream) = (registry.config.now(), repository.upstream());
     let name = &repository.name;
     let mirror = &repository.mirror;
     if mirror.exists() {
         if !is_mirror(mirror) {
-            warn!(repo = %name, "Removing the remains of a mirror of {name}");
+            warn!(repo = %name, "Removing the incomplete mirror of {name}");
         }
         set_aside(registry, repository).map_err(|source| MirrorError::Io {
             path: mirror.clone(),
             source,
         })?;
     }
-    // What is there when the daemon stops is lost anyway.
+    // An incomplete mirror is useless, so git is killed as soon as the daemon begins to stop.
     let git = registry.git.stopped_by(registry.stop.clone());
     let store = registry.publisher.store();
     let is_published = matches!(store.pointer(name), Ok(Some(_)));
@@ -214,6 +219,8 @@ fn bring_up(registry: &Registry, repository: &Repository) -> Result<bool, Mirror
     } else {
         Span::none()
     };
+    // Restoring comes first: only the store has the commits that upstream dropped but that are
+    // retained.
     match span.in_scope(|| restore.run(mirror)) {
         Ok(true) => {
             info!(repo = %name, "Restored the mirror of {name} from its snapshot");
@@ -224,7 +231,7 @@ fn bring_up(registry: &Registry, repository: &Repository) -> Result<bool, Mirror
             let command = "fetch".to_owned();
             return Err(GitError::Stopped { command }.into());
         }
-        // A clone may find room, but has nothing of what is retained.
+        // A clone would need less space, but it would lose the commits that only the store has.
         Err(error) if is_disk_full(&error) => {
             return Err(MirrorError::Io {
                 path: mirror.clone(),
@@ -235,9 +242,13 @@ fn bring_up(registry: &Registry, repository: &Repository) -> Result<bool, Mirror
             Ok(error) => return Err(error),
             Err(error) => {
                 let text = chain(&error);
-                warn!(repo = %name, error = text, "The mirror of {name} can't be restored and is cloned");
+                warn!(
+                    repo = %name,
+                    error = text,
+                    "Can't restore the mirror of {name} from its snapshot; cloning it instead"
+                );
                 if let RestoreError::Store(error) = &error {
-                    // Else the next publish would build on it.
+                    // Otherwise the next publish would reuse the damaged segments.
                     store
                         .set_damaged_aside(error)
                         .map_err(|source| MirrorError::Io {

@@ -1,7 +1,8 @@
-//! The LFS archive of each repository: made beside the repository's task, which it must not hold up.
+//! The LFS archive of each repository. A task of its own makes it, so it doesn't delay the
+//! repository's task.
 //!
-//! At most one run of a repository is under way. It looks at what is published when it begins, and
-//! again if something was published meanwhile.
+//! A repository has at most one run at a time. A run looks at the snapshot that is published when
+//! it begins, and looks again if something was published meanwhile.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,16 +28,16 @@ use crate::publish::{Attempt, LfsError, PublishError, Published};
 use crate::store::Store;
 use crate::traces::Cause;
 
-/// At most this many LFS archives are made at once: each with eight connections.
+/// At most this many LFS archives are made at once. Each uses eight connections.
 pub(super) const MAX_LFS_RUNS: usize = 2;
 
 /// Why the LFS archive could not be made.
 #[derive(Clone, Debug)]
 pub(crate) struct LfsFailure {
     pub(crate) error: Arc<LfsError>,
-    /// Since when it fails, in seconds since the epoch.
+    /// When the runs began to fail, in seconds since the epoch.
     pub(crate) since: u64,
-    /// How many runs failed since the last that did not.
+    /// The number of failed runs since the last success.
     pub(crate) tries: u32,
     next_try: Instant,
 }
@@ -46,46 +47,46 @@ impl LfsFailure {
         self.next_try <= Instant::now()
     }
 
-    /// How long until the next run may begin.
+    /// Returns how long until the next run may begin.
     pub(crate) fn next_try_in(&self) -> Duration {
         self.next_try.saturating_duration_since(Instant::now())
     }
 
-    /// When the next run may begin, in seconds since the epoch.
+    /// Returns when the next run may begin, in seconds since the epoch.
     pub(crate) fn next_try_at(&self) -> u64 {
         since_epoch(self.next_try)
     }
 }
 
-/// What is known of the LFS archive of a repository.
+/// The state of the LFS archive of a repository.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LfsState {
     pub(crate) is_running: bool,
-    /// The commit whose tree was looked at last, with success; and whether it needs LFS objects, which
-    /// are published then.
+    /// The last commit whose work tree was looked at with success, and whether it needs LFS
+    /// objects. If it does, they are published.
     done: Option<(ObjectId, bool)>,
     pub(crate) failure: Option<LfsFailure>,
-    /// How many runs have ended that looked at a commit.
+    /// The number of ended runs that looked at a commit.
     pub(crate) runs: u64,
-    /// Somebody has asked for it since the daemon's start.
+    /// Whether a client has requested the archive since the daemon's start.
     is_wanted: bool,
-    /// A run has ended well, in this mode: until something is published there is no need of another.
+    /// The mode of the last run, if it succeeded. Until the next publish, no other run is needed.
     settled: Option<LfsMode>,
-    /// Something may have been published since the run began.
+    /// Whether something may have been published since the run began.
     again: bool,
     /// Ends the run.
     stop: CancellationToken,
-    /// The repository is forgotten: there are no more runs.
+    /// Whether the repository is being forgotten, so that no run may begin.
     has_ended: bool,
 }
 
 impl LfsState {
-    /// Whether the work tree is known to need no LFS objects.
+    /// Returns whether the work tree is known to need no LFS objects.
     pub(crate) fn needs_none(&self) -> bool {
         matches!(self.done, Some((_, false)))
     }
 
-    /// Notes a reason for a run; tells whether one is to begin now, which `stop` ends.
+    /// Notes a reason for a run, which `stop` would end. Returns whether the caller must start it.
     fn begin(&mut self, stop: CancellationToken) -> bool {
         let is_paused = self.failure.as_ref().is_some_and(|it| !it.is_due());
         if self.has_ended || is_paused {
@@ -99,7 +100,7 @@ impl LfsState {
         true
     }
 
-    /// Notes how a run ended; tells whether there is to be another.
+    /// Notes the result of a run. Returns whether it must continue with another look.
     fn end_run(&mut self, outcome: Result<Option<Done>, LfsError>, config: &Config) -> bool {
         self.settled = outcome.is_ok().then_some(config.lfs);
         let config = &config.mirrors;
@@ -130,7 +131,7 @@ impl LfsState {
 
 type Done = (ObjectId, bool);
 
-/// The state, and the turn of the one run that may be under way.
+/// The state, and the lock of the run in progress.
 #[derive(Debug, Default)]
 pub(super) struct Lfs {
     state: watch::Sender<LfsState>,
@@ -142,7 +143,7 @@ impl Lfs {
         self.state.borrow().clone()
     }
 
-    /// Ends the run that is under way, and waits for that; there are no more until [`Lfs::go_on`].
+    /// Ends the run in progress and waits for its end. No run begins until [`Lfs::go_on`].
     pub(super) async fn end(&self) -> MutexGuard<'_, ()> {
         self.state.send_modify(|state| {
             state.has_ended = true;
@@ -151,14 +152,14 @@ impl Lfs {
         self.turn.lock().await
     }
 
-    /// There may be runs again.
+    /// Allows runs again.
     pub(super) fn go_on(&self) {
         self.state.send_modify(|state| state.has_ended = false);
     }
 }
 
 impl Repository {
-    /// What is known of its LFS archive.
+    /// Returns the state of the LFS archive.
     pub(crate) fn lfs(&self) -> LfsState {
         self.lfs.state()
     }
@@ -172,7 +173,7 @@ impl Repository {
 }
 
 impl Registry {
-    /// Has the LFS archive of `repository` made, now and after each publish, because somebody asks for it.
+    /// Requests the LFS archive of `repository`. It is made now and after each publish.
     pub(crate) fn want_lfs(self: &Arc<Self>, repository: &Arc<Repository>) {
         repository.lfs.state.send_modify(|state| {
             state.is_wanted = true;
@@ -180,7 +181,7 @@ impl Registry {
         self.bring_lfs(repository, Cause::current());
     }
 
-    /// Has the LFS archive follow a publish. Somebody's wish ends a pause.
+    /// Makes the LFS archive after a publish. An explicit request (`is_wish`) ends a backoff.
     pub(super) fn lfs_after_publish(
         self: &Arc<Self>,
         repository: &Arc<Repository>,
@@ -236,7 +237,7 @@ impl Registry {
         }
     }
 
-    /// Makes the archive of what is published; gives `None` if there is nothing to look at.
+    /// Makes the archive of the published snapshot. Returns `None` if there is nothing to look at.
     async fn make_lfs(
         self: &Arc<Self>,
         repository: &Arc<Repository>,
@@ -277,9 +278,15 @@ impl Registry {
             match published {
                 Ok(Ok(Attempt::Done(needs_some))) => return Ok(Some((commit, needs_some))),
                 Ok(Ok(Attempt::HeldBy(holder))) => {
+                    // The other daemon may need minutes, so this one's permit goes to another
+                    // repository.
                     drop(turn);
                     let repo = &repository.name;
-                    info!(%repo, %holder, "Waiting for {holder}, which fetches the LFS objects of {repo}");
+                    info!(
+                        %repo,
+                        %holder,
+                        "Waiting for the daemon {holder}, which fetches the LFS objects of {repo}"
+                    );
                     let ended = async {
                         OtherPublish::of(self, repository, Store::lfs)
                             .await?
@@ -293,7 +300,7 @@ impl Registry {
                         },
                     }
                 }
-                // Whoever has it now is waited for.
+                // Another daemon took the lease. The next round waits for that daemon.
                 Ok(Err(LfsError::Publish(PublishError::LeaseLost))) => {}
                 Ok(Err(error)) => {
                     if !self.make_room(&repository.name, &error, &mut given).await {
@@ -305,7 +312,7 @@ impl Registry {
         }
     }
 
-    /// The commit whose LFS archive is wanted and not made; blocks.
+    /// Returns the commit whose LFS archive is wanted and doesn't exist. Blocks the thread.
     fn lfs_commit(&self, repository: &Repository) -> Result<Option<ObjectId>, LfsError> {
         let (state, name) = (repository.lfs.state(), &repository.name);
         let store = self.publisher.store();
@@ -337,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_published_during_a_run_is_looked_at_after_it() {
+    fn a_publish_during_a_run_makes_the_run_look_again() {
         let (mut state, config) = (LfsState::default(), Config::default());
         let commit = ObjectId::from_bytes(&[1; 20]).unwrap();
 
@@ -350,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_makes_a_pause() {
+    fn a_failure_starts_a_backoff() {
         let (mut state, config) = (LfsState::default(), Config::default());
         assert!(state.begin(CancellationToken::new()));
         assert!(!state.begin(CancellationToken::new()));
@@ -365,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_is_ended_is_no_failure_and_the_last() {
+    fn a_cancelled_run_is_no_failure_and_no_other_begins() {
         let (mut state, config) = (LfsState::default(), Config::default());
         assert!(state.begin(CancellationToken::new()));
         state.has_ended = true;

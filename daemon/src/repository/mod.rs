@@ -1,5 +1,15 @@
-//! The life of each repository in the daemon: one task per repository that updates its mirror and
-//! publishes, at its interval and when asked.
+//! The repositories of the daemon: one task for each updates its mirror and publishes it, at an
+//! interval and on request.
+//!
+//! ```text
+//! HTTP ─► registry ─► followed (the handle) ─ requests ─► worker (the task) ─► jobs ─► mirror, publish
+//!              └► freshness, contents, bundles            ├► schedule: when a job may run
+//!                 (read the mirror)                       ├► other_publish, room, damage: wait or mend
+//!                                                         └► removal: the end of the mirror
+//! ```
+//!
+//! The task is the only writer of its mirror. HTTP requests only read it: they send the task a
+//! request and wait for the result, so a client that disconnects stops no work.
 
 pub(crate) mod backoff;
 mod bundles;

@@ -1,7 +1,7 @@
-//! Waiting while another daemon publishes what this one would.
+//! Waits while another daemon publishes the repository.
 //!
-//! The repository's task does the rest of its work meanwhile: git clients get their updates, and no turn
-//! to publish is held.
+//! Meanwhile the repository's task goes on with its other work: it updates the mirror for git
+//! clients, and holds no turn to publish.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,27 +21,29 @@ use crate::store::{Store, StoreError};
 /// Why a wait ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Waited {
-    /// What there is to publish has to be looked at again.
+    /// The other daemon has published or gone, so the task must look at the store again.
     Done,
     /// The repository is to be forgotten.
     Forgotten,
 }
 
-/// How long until the other daemon is looked at again. Those who wait don't look all at once.
+/// Returns how long until the lease is read again. Random, so that waiting daemons don't read it
+/// all at once.
 fn pause() -> Duration {
     Duration::from_millis(750).mul_f64(1.0 + 0.5 * chance())
 }
 
 impl Worker {
-    /// Waits while `holder` publishes the repository, or until it seems to have gone. Updates that are
-    /// asked for are made, and what else is asked for is put with what waits.
+    /// Waits until `holder` has published the repository or seems to have gone.
+    ///
+    /// Serves requests for an update meanwhile. All other requests are added to `waiting`.
     pub(super) async fn while_published_elsewhere(
         &mut self,
         mut holder: Arc<str>,
         waiting: &mut Vec<Request>,
     ) -> Result<Waited, RepositoryError> {
         let repo = self.repository.name.clone();
-        info!(%repo, %holder, "Waiting for {holder}, which publishes {repo}");
+        info!(%repo, %holder, "Waiting for the daemon {holder}, which publishes {repo}");
         let other = OtherPublish::of(&self.registry, &self.repository, Store::clone).await?;
         let mut next_look = Instant::now() + pause();
         loop {
@@ -75,17 +77,18 @@ impl Worker {
     }
 }
 
-/// The publish of another daemon.
+/// A publish of another daemon that this one waits for.
 pub(super) struct OtherPublish {
     registry: Arc<Registry>,
     repository: Arc<Repository>,
     store: Store,
-    /// What was published when the wait began.
+    /// The pointer when the wait began.
     before: Result<Option<Pointer>, StoreError>,
 }
 
 impl OtherPublish {
-    /// Of a shelf of the repository; this counts as a wait.
+    /// Begins a wait. `shelf` selects the part of the store that is published. Counts the wait in
+    /// the metrics.
     pub(super) async fn of(
         registry: &Arc<Registry>,
         repository: &Arc<Repository>,
@@ -107,7 +110,8 @@ impl OtherPublish {
         read.map(Arc::new).map_err(|_| RepositoryError::Stopping)
     }
 
-    /// Who is at it; `None` if nobody may be any more, or something else is published by now.
+    /// Returns the daemon that publishes now. Returns `None` if its lease has ended, or if the
+    /// pointer has changed since the wait began.
     pub(super) async fn holder(self: &Arc<Self>) -> Result<Option<Arc<str>>, RepositoryError> {
         let this = Arc::clone(self);
         let look = move || {
@@ -126,7 +130,7 @@ impl OtherPublish {
         looked.map_err(|_| RepositoryError::Stopping)
     }
 
-    /// Waits until nobody is at it.
+    /// Waits until no other daemon publishes.
     pub(super) async fn end(self: Arc<Self>) -> Result<(), RepositoryError> {
         while self.holder().await?.is_some() {
             sleep(pause()).await;

@@ -1,4 +1,4 @@
-//! All repositories that the daemon works on.
+//! The registry of all repositories that the daemon works on.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -26,33 +26,33 @@ use crate::metrics::Metrics;
 use crate::mirror::{Credentials, Git, Upstream, is_mirror, mirror_path};
 use crate::publish::Publisher;
 
-/// So many may wait for one repository's next update.
+/// At most this many requests wait in the queue of one repository.
 const MAX_WAITING: usize = 1024;
 
-/// So many requests look into mirrors at once, each with a git process: they take milliseconds, and
-/// more would only be in each other's way.
+/// At most this many requests read mirrors at once, each with a git process. They take
+/// milliseconds, so more at once would only slow each other down.
 const MAX_QUERIES: usize = 16;
 
-/// All repositories that the daemon works on, and what their tasks share.
+/// All repositories that the daemon works on, and the parts that their tasks share.
 #[derive(Debug)]
 pub(crate) struct Registry {
     pub(super) config: Arc<LiveConfig>,
     pub(super) git: Git,
     pub(super) publisher: Publisher,
     pub(super) stop: CancellationToken,
-    /// For upstreams that speak HTTP. Follows no redirects by itself.
+    /// The client for upstreams that speak HTTP. It follows no redirects.
     client: reqwest::Client,
-    /// What is shown to upstreams, by host.
+    /// The credentials for upstreams, by host.
     credentials: BTreeMap<String, Arc<Credentials>>,
     pub(super) schedule: Arc<Schedule>,
-    /// Turns to ask upstream whether it has moved, per host: a host that stalls holds up its own
-    /// repositories only, and jobs that take long hold up no question.
+    /// Permits to check whether upstream has moved, by host. A host that stalls delays only its own
+    /// repositories, and long jobs delay no check.
     check_turns: Mutex<BTreeMap<String, Arc<Semaphore>>>,
     pub(super) tasks: TaskTracker,
     pub(super) bundles: Bundles,
-    /// Turns of requests that look into mirrors.
+    /// Permits for requests that read mirrors.
     pub(super) queries: Semaphore,
-    /// Turns to make LFS archives.
+    /// Permits to make LFS archives.
     pub(super) lfs_turns: Semaphore,
     metrics: Arc<Metrics>,
     disk: Arc<DiskUsage>,
@@ -67,7 +67,7 @@ impl Registry {
         (credentials, stop): (BTreeMap<String, Arc<Credentials>>, CancellationToken),
     ) -> Result<Arc<Self>, reqwest::Error> {
         let now = config.now();
-        // The environment's proxies apply, as they do to git.
+        // The proxies of the environment apply here, because they apply to git, too.
         let client = reqwest::Client::builder()
             .connect_timeout(now.git_http.connect_timeout)
             .redirect(reqwest::redirect::Policy::none())
@@ -96,9 +96,9 @@ impl Registry {
         }))
     }
 
-    /// Says why `repo` can't be mirrored, if it can't.
+    /// Returns the upstream of `repo`, or why `repo` can't be mirrored.
     pub(crate) fn check(&self, repo: &RepoName) -> Result<Upstream, RepositoryError> {
-        // The mirror of such a name would lie inside the mirror of another.
+        // The mirror of `a/b.git/c` would lie inside the mirror of `a/b`.
         let parents = repo
             .path()
             .rsplit_once('/')
@@ -124,7 +124,8 @@ impl Registry {
         })
     }
 
-    /// The repository, whose task is started if it does not run.
+    /// Returns the repository, and starts its task if it doesn't run. Counts as a use of the
+    /// mirror.
     pub(crate) fn open(
         self: &Arc<Self>,
         name: &RepoName,
@@ -134,8 +135,8 @@ impl Registry {
         Ok(repository)
     }
 
-    /// The repository; if its task doesn't run, it is started, and begins at `first_run` unless asked
-    /// for earlier.
+    /// Returns the repository. If its task doesn't run, starts it. Without requests, the task's
+    /// first run is at `first_run`.
     pub(super) fn start(
         self: &Arc<Self>,
         name: &RepoName,
@@ -145,6 +146,7 @@ impl Registry {
         if self.stop.is_cancelled() {
             return Err(RepositoryError::Stopping);
         }
+        // The lock is held until the task is listed, so that a mirror never has two tasks.
         let mut repositories = self.lock_repositories();
         if let Some(repository) = repositories.get(name) {
             return Ok(Arc::clone(repository));
@@ -180,23 +182,24 @@ impl Registry {
         Ok(repository)
     }
 
-    /// Whether as many repositories have no mirror yet as may: a program that makes names up must fill
-    /// neither the memory nor upstream's log.
+    /// Returns whether the limit of repositories without a mirror is reached. Without the limit, a
+    /// program that invents names could fill the memory and upstream's log.
     fn is_crowded(&self, repositories: &HashMap<RepoName, Arc<Repository>>) -> bool {
         let limit = self.config.now().mirrors.max_new;
         let is_new =
             |repository: &&Arc<Repository>| repository.status.borrow().state != MirrorState::Ready;
+        // The cheap comparison first: each request for a new name comes here.
         repositories.len() >= limit && repositories.values().filter(is_new).count() >= limit
     }
 
-    /// Notes that somebody asks for `name`.
+    /// Notes that a client requests `name`.
     pub(crate) fn note_use(&self, name: &RepoName) {
         if let Some(repository) = self.find(name) {
             repository.note_use();
         }
     }
 
-    /// The repository, if its task runs.
+    /// Returns the repository, if its task runs.
     pub(crate) fn find(&self, name: &RepoName) -> Option<Arc<Repository>> {
         let repositories = self.lock_repositories();
         repositories.get(name).cloned()
@@ -211,7 +214,7 @@ impl Registry {
         repositories.unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// All repositories whose tasks run, sorted by name.
+    /// Returns all repositories whose tasks run, sorted by name.
     pub(crate) fn all(&self) -> Vec<Arc<Repository>> {
         let repositories = self.lock_repositories();
         let mut all: Vec<_> = repositories.values().cloned().collect();
@@ -219,7 +222,7 @@ impl Registry {
         all
     }
 
-    /// Starts the tasks of all mirrors that are on disk, with their first updates spread over
+    /// Starts the tasks of all mirrors on disk. Their first updates are spread over
     /// `fetch_interval`.
     pub(crate) fn open_existing(self: &Arc<Self>) -> std::io::Result<()> {
         let root = mirrors(&self.config.now());
@@ -229,21 +232,27 @@ impl Registry {
         for (index, path) in found.into_iter().enumerate() {
             let name = path.strip_prefix(&root).ok().and_then(Path::to_str);
             let name = name.and_then(|name| RepoName::parse(name).ok());
-            // Not all at once, and what is asked for goes first anyway.
+            // All at once would be a burst at upstream. A request for a repository starts its run
+            // earlier anyway.
             let share = (index as f64 + chance()) / count;
             let first_run = now + self.config.now().fetch_interval.mul_f64(share);
-            // Mirrors of hosts that are no longer configured stay, unused.
+            // Mirrors of hosts that are no longer configured stay on disk, unused.
             if let Some(name) = name
                 && let Err(RepositoryError::OtherSpelling { repo }) = self.start(&name, first_run)
             {
                 let path = path.display();
-                warn!(%repo, %path, "The mirror {path} is not used: the upstream of {repo} ignores case, and its names are in lower case here");
+                warn!(
+                    %repo,
+                    %path,
+                    "Not using the mirror {path}: the upstream of {repo} ignores case, so only names \
+                     in lower case are used"
+                );
             }
         }
         Ok(())
     }
 
-    /// Starts what looks at the disk from time to time.
+    /// Starts the task that measures the disk periodically.
     pub(crate) fn watch_disk(&self) {
         let disk = Arc::clone(&self.disk);
         self.tasks.spawn(disk.watch(self.stop.clone()));
@@ -257,17 +266,17 @@ impl Registry {
         &self.disk
     }
 
-    /// The configured upstream hosts.
+    /// Returns the configured upstream hosts.
     pub(crate) fn hosts(&self) -> Vec<String> {
         self.config.now().upstreams.keys().cloned().collect()
     }
 
-    /// Whether `If-Match` pins a download (`if_match_pins`).
+    /// Returns whether `If-Match` pins a download (`if_match_pins`).
     pub(crate) fn does_if_match_pin(&self) -> bool {
         self.config.now().if_match_pins
     }
 
-    /// The configuration that is in force now.
+    /// Returns the configuration that is in force now.
     pub(crate) fn config(&self) -> Arc<Config> {
         self.config.now()
     }
@@ -276,7 +285,7 @@ impl Registry {
         Arc::clone(&self.config)
     }
 
-    /// The turns to ask `host` whether it has moved.
+    /// Returns the permits to check whether upstreams at `host` have moved.
     fn check_turns(&self, host: &str) -> Arc<Semaphore> {
         let mut turns = self
             .check_turns
@@ -294,12 +303,12 @@ impl Registry {
         self.client.clone()
     }
 
-    /// The tasks that the daemon waits for before it ends; they have to end when it stops.
+    /// Returns the tracker of tasks that the daemon waits for. These tasks must end when it stops.
     pub(crate) fn tasks(&self) -> TaskTracker {
         self.tasks.clone()
     }
 
-    /// Cancelled when the daemon stops.
+    /// Returns a token that is cancelled when the daemon stops.
     pub(crate) fn stop_token(&self) -> CancellationToken {
         self.stop.clone()
     }
@@ -316,7 +325,7 @@ impl Registry {
     }
 }
 
-/// Where mirrors are.
+/// Returns the directory of all mirrors.
 pub(crate) fn mirrors(config: &Config) -> PathBuf {
     config.data_dir.join("mirrors")
 }

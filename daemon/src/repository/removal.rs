@@ -1,7 +1,7 @@
-//! Mirrors that go: those that nobody has used for long, and those that an operator wants forgotten.
+//! Removes mirrors that were unused for long, and repositories that an operator wants forgotten.
 //!
-//! What is published stays in the store unless the operator says otherwise; a mirror that is wanted again is
-//! restored from there.
+//! The snapshots stay in the store unless the operator says otherwise. If the repository is
+//! requested again, the mirror is restored from there.
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
@@ -21,27 +21,28 @@ use crate::clock::seconds_since_epoch;
 use crate::error_chain::chain;
 use crate::mirror::{MirrorError, is_mirror};
 
-/// When a mirror was last used is the time of this file in it.
+/// The file in a mirror whose modification time is the mirror's last use.
 const USED: &str = "cachewfs-used";
-/// It is written no more often than this, however many requests come.
+/// At most this often the file is written, however many requests come.
 const USE_PERIOD: Duration = Duration::from_hours(1);
 
-/// Whether what is published of a repository goes with its mirror.
+/// Whether the snapshots in the store are deleted together with the mirror.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Snapshots {
     Kept,
     Deleted,
 }
 
-/// Which repositories a removal is for.
+/// When a removal may go ahead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Condition {
     Always,
-    /// Unless somebody asks for it at the last moment.
+    /// Only if the mirror is still unused at the last moment.
     Unused,
 }
 
-/// When the mirror was last used, in seconds since the epoch; now if nothing is known of it.
+/// Returns when the mirror was last used, in seconds since the epoch. Returns now if the mirror has
+/// no such file.
 pub(super) fn used_at(mirror: &Path) -> u64 {
     let modified = mirror
         .join(USED)
@@ -54,12 +55,12 @@ pub(super) fn used_at(mirror: &Path) -> u64 {
 }
 
 impl Worker {
-    /// Whether nobody has used the mirror for as long as mirrors are kept.
+    /// Returns whether the mirror has been unused for as long as mirrors are kept.
     fn is_unused(&self) -> bool {
         self.registry.is_unused(&self.repository)
     }
 
-    /// Writes down when the mirror was last used, if that was long after what is written there.
+    /// Writes the time of the last use, if it is more than `period` later than the written one.
     pub(super) fn write_use(&mut self, period: Duration) {
         let used_at = self.repository.used_at();
         let is_news = used_at > self.written_use.saturating_add(period.as_secs());
@@ -71,7 +72,7 @@ impl Worker {
         match File::create(&path).and_then(|file| file.set_modified(time)) {
             Ok(()) => self.written_use = used_at,
             Err(error) => {
-                warn!(%error, path = %path.display(), "Can't note when a mirror was used");
+                warn!(%error, path = %path.display(), "Can't write when a mirror was last used");
             }
         }
     }
@@ -80,7 +81,7 @@ impl Worker {
         self.write_use(USE_PERIOD);
     }
 
-    /// Removes the mirror if it is unused; tells whether it did, so that the task has to end.
+    /// Removes the mirror if it is unused. Returns whether it did: then the task must end.
     pub(super) async fn has_gone(&mut self) -> bool {
         if !self.is_unused() {
             return false;
@@ -88,7 +89,10 @@ impl Worker {
         let name = self.repository.name.clone();
         match self.remove(Snapshots::Kept, Condition::Unused).await {
             Ok(true) => {
-                info!(repo = %name, "Removed the mirror of {name}, which nobody uses");
+                info!(
+                    repo = %name,
+                    "Removed the mirror of {name}: unused for longer than remove_unused_after"
+                );
                 true
             }
             Ok(false) => false,
@@ -99,8 +103,8 @@ impl Worker {
         }
     }
 
-    /// Forgets the repository if one of those who wait asks for that; tells whether it did, so that
-    /// the task has to end.
+    /// Forgets the repository if a waiting request asks for it. Returns whether it did: then the
+    /// task must end.
     pub(super) async fn is_forgotten(&mut self, waiting: &mut Vec<Request>) -> bool {
         let is_forget = |request: &mut Request| matches!(request, Request::Forget(..));
         let asked: Vec<_> = waiting.extract_if(.., is_forget).collect();
@@ -118,7 +122,7 @@ impl Worker {
         let has_gone = outcome.is_ok();
         if has_gone {
             let name = &self.repository.name;
-            info!(repo = %name, ?snapshots, "Forgot {name}");
+            info!(repo = %name, ?snapshots, "Forgot the repository {name}");
             for request in waiting.drain(..) {
                 request.answer(&Err(RepositoryError::Forgotten));
             }
@@ -131,13 +135,16 @@ impl Worker {
         has_gone
     }
 
-    /// Removes the mirror and ends what waits for the repository; tells whether `condition` held.
+    /// Removes the mirror and answers all requests to the repository. Returns whether `condition`
+    /// held.
     async fn remove(
         &mut self,
         snapshots: Snapshots,
         condition: Condition,
     ) -> Result<bool, RepositoryError> {
         let (registry, repository) = (Arc::clone(&self.registry), Arc::clone(&self.repository));
+        // A running LFS job would write new objects into the store while the snapshots are deleted.
+        // So it is ended first, and its lock is held until the deletion is over.
         let lfs_has_ended = match snapshots {
             Snapshots::Deleted => Some(self.repository.lfs.end().await),
             Snapshots::Kept => None,
@@ -154,11 +161,12 @@ impl Worker {
             else {
                 return Ok(false);
             };
+            // Only after the mirror is away: if it can't be moved, the repository stays as it was.
             if snapshots == Snapshots::Deleted {
                 let deleted = store.delete(&repository.name);
                 deleted.map_err(|error| RepositoryError::Store(Arc::new(error)))?;
             }
-            // Slow for a large mirror; what is left is swept at the next start.
+            // Slow for a large mirror. If it fails, the next start deletes the rest from `tmp`.
             removed.close().map_err(failed(&repository.mirror))?;
             Ok(true)
         };
@@ -176,7 +184,7 @@ impl Worker {
         Ok(removed)
     }
 
-    /// Tells all who wait for the repository that it has been forgotten.
+    /// Answers all requests in the queue: the repository was forgotten.
     fn end_waiting(&mut self) {
         self.requests.close();
         while let Ok(request) = self.requests.try_recv() {
@@ -200,8 +208,8 @@ impl Registry {
         !limit.is_zero() && unused >= limit.as_secs().max(1) && is_mirror(&repository.mirror)
     }
 
-    /// Moves the mirror away and takes the repository off the list, so that whoever asks for it from
-    /// now on begins anew.
+    /// Moves the mirror into `tmp` and removes the repository from the registry. The next request
+    /// for it starts a new task.
     fn take_mirror_away(
         &self,
         repository: &Repository,
@@ -211,6 +219,8 @@ impl Registry {
         let removed = tempfile::Builder::new()
             .prefix("removed-")
             .tempdir_in(&tmp)?;
+        // Under this lock nobody can open the repository. So `condition` is checked, the mirror
+        // moved and the entry removed as one step: no new task can meet the old mirror.
         let mut repositories = self.lock_repositories();
         if condition == Condition::Unused && !self.is_unused(repository) {
             return Ok(None);

@@ -1,4 +1,5 @@
-//! A job that found the disk full gets the room that copies of a bucket take, and is tried again at once.
+//! Frees disk space when a job finds the disk full: evicts copies of segments in the bucket. Then
+//! the job is retried at once.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use super::registry::Registry;
 use crate::error_chain::chain;
 use crate::mirror::is_disk_full;
 
-/// What copies have given for one job.
+/// How much was evicted so far for one job.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) enum Given {
     #[default]
@@ -20,8 +21,8 @@ pub(super) enum Given {
 }
 
 impl Registry {
-    /// Makes room if a job failed for want of it: tells whether to try again. Half of the copies go first,
-    /// then all.
+    /// Evicts copies if a job failed because the disk is full: half of them the first time, all the
+    /// second. Returns whether the job should be retried.
     pub(super) async fn make_room(
         self: &Arc<Self>,
         repo: &RepoName,
@@ -45,7 +46,11 @@ impl Registry {
         let has_room = tokio::task::spawn_blocking(make).await.unwrap_or(false);
         if has_room {
             let error = chain(error);
-            info!(%repo, error, "The disk is full: copies of what is in the bucket give way to {repo}");
+            info!(
+                %repo,
+                error,
+                "The disk is full: evicted local copies of segments in the bucket; retrying {repo}"
+            );
         }
         has_room
     }

@@ -1,36 +1,41 @@
-//! Whose turn it is: which of the jobs that wait may run.
+//! The schedule: decides which waiting job runs next.
 //!
-//! Jobs that somebody waits for go before periodic ones, but for one turn in [`ASKED_IN_A_ROW`] + 1.
-//! Within each of the two, the longest waiting goes first for which there is room; a repository waits
-//! for one turn at a time, so none can take the others'.
+//! Two queues, each in the order of arrival: jobs that a request waits for, and periodic jobs. The
+//! first queue goes first, but of [`ASKED_IN_A_ROW`] + 1 turns one goes to a periodic job, so
+//! requests can't starve the periodic updates.
+//!
+//! From a queue, the schedule takes the first job that fits the limits. Jobs of a host at its limit
+//! are skipped, so a slow host delays only itself. A repository waits for one turn at a time, so it
+//! can't fill a queue.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
-/// So many jobs that somebody waits for go before the longest waiting periodic one does.
+/// At most this many jobs of requests run before the oldest periodic job does.
 const ASKED_IN_A_ROW: u32 = 3;
 
-/// What is to be done.
+/// What a job does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum JobKind {
     Update,
-    /// Bringing up a mirror.
+    /// Clones or restores the mirror.
     Clone,
     Publish,
 }
 
-/// Who wants it.
+/// Whether a request waits for the job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Urgency {
     Asked,
     Periodic,
 }
 
+/// A job that needs a turn.
 #[derive(Clone, Debug)]
 pub(super) struct Job {
-    /// Whose repository it is.
+    /// The upstream host of the repository.
     pub(super) host: String,
     pub(super) kind: JobKind,
 }
@@ -38,15 +43,15 @@ pub(super) struct Job {
 /// How many jobs may run at once.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
-    /// Updates and clones; clones may be half of them. A host of which none runs gets one all the
-    /// same: hosts that stall must not hold up the others.
+    /// At most this many updates and clones; at most half of them clones. A host without a running
+    /// job gets one in any case, so that hosts that stall can't delay the others.
     pub(super) jobs: usize,
-    /// Updates and clones of one host; clones may be half of them.
+    /// At most this many updates and clones of one host; at most half of them clones.
     pub(super) jobs_per_host: usize,
     pub(super) publishes: usize,
 }
 
-/// All jobs that wait or run.
+/// The jobs that wait, and the number of jobs that run.
 #[derive(Debug)]
 pub(super) struct Schedule {
     limits: Limits,
@@ -57,7 +62,7 @@ pub(super) struct Schedule {
 struct State {
     asked: VecDeque<Waiting>,
     periodic: VecDeque<Waiting>,
-    /// Turns that were given since the last one to a periodic job.
+    /// The number of turns for jobs of requests since the last periodic one.
     asked_in_a_row: u32,
     running: Running,
 }
@@ -82,7 +87,7 @@ struct OfHost {
     clones: usize,
 }
 
-/// The right to run; it ends when this is dropped.
+/// The right to run a job. Dropping it ends the job's turn and starts the next.
 #[derive(Debug)]
 pub(super) struct Turn {
     schedule: Arc<Schedule>,
@@ -97,7 +102,7 @@ impl Schedule {
         })
     }
 
-    /// Waits until `job` may run. Dropping the future gives the place in the queue up.
+    /// Waits until `job` may run. Dropping the future removes the job from its queue.
     pub(super) async fn turn(self: &Arc<Self>, job: Job, urgency: Urgency) -> Turn {
         let (turn, given) = oneshot::channel();
         let waiting = Waiting {
@@ -111,7 +116,8 @@ impl Schedule {
         self.give_turns();
         match given.await {
             Ok(turn) => turn,
-            // A place in the queue goes away only with a turn, or when nobody waits for it.
+            // Not reachable: an entry is removed from its queue only with a turn, or when its
+            // receiver is gone. Never returning is safer than running without a turn.
             Err(_) => std::future::pending().await,
         }
     }
@@ -129,7 +135,8 @@ impl Schedule {
                 schedule: Arc::clone(self),
                 job: next.job,
             };
-            // Without the lock: if nobody waits any more, the turn ends here, which gives others.
+            // Sent without the lock. If the waiter is gone, `turn` is dropped right here, and its
+            // drop takes the lock to give the turn to the next job.
             drop(next.turn.send(turn));
         }
     }
@@ -139,6 +146,7 @@ impl State {
     fn take_next(&mut self, limits: Limits) -> Option<Waiting> {
         let (asked, periodic, running) = (&mut self.asked, &mut self.periodic, &mut self.running);
         let mut take = |queue: &mut VecDeque<Waiting>| {
+            // Entries whose waiter has gone would otherwise take a turn.
             queue.retain(|waiting| !waiting.turn.is_closed());
             let has_room = |waiting: &Waiting| running.has_room(&waiting.job, limits);
             let next = queue.remove(queue.iter().position(has_room)?)?;
@@ -162,10 +170,15 @@ impl State {
 impl Running {
     fn has_room(&self, job: &Job, limits: Limits) -> bool {
         let of_host = self.hosts.get(&job.host).copied().unwrap_or_default();
+        // The limit per host is strict. The limit for all hosts is not: a host without a running
+        // job gets one beyond it. Otherwise, hosts that answer slowly could take all turns and stop
+        // the updates of every other host.
         let has_room =
             of_host.jobs < limits.jobs_per_host && (self.jobs < limits.jobs || of_host.jobs == 0);
         match job.kind {
             JobKind::Update => has_room,
+            // A clone may take hours. At most half of the turns are for clones, so that a burst of
+            // new repositories leaves the rest to updates.
             JobKind::Clone => {
                 has_room
                     && of_host.clones < limits.jobs_per_host.div_ceil(2)
@@ -229,7 +242,7 @@ mod tests {
         })
     }
 
-    /// Whether a job gets a turn without waiting; the turn is kept.
+    /// Returns whether a job gets a turn without waiting. Keeps the turn in `turns`.
     async fn gets_a_turn(schedule: &Arc<Schedule>, job: Job, turns: &mut Vec<Turn>) -> bool {
         tokio::select! {
             biased;
@@ -280,7 +293,7 @@ mod tests {
             ("a", Clone, true),
             ("b", Clone, true),
             ("b", Clone, true),
-            // A host of which none runs gets one, but no more.
+            // A host without a running job gets one beyond the limit, but no more.
             ("c", Clone, true),
             ("c", Clone, false),
             ("a", Update, true),
@@ -295,7 +308,7 @@ mod tests {
         assert_eq!(schedule.lock().running.clones, 0);
     }
 
-    /// Repositories that want turn after turn, and how many each got.
+    /// Takes turn after turn for one repository, and counts them.
     async fn insist(
         schedule: Arc<Schedule>,
         (urgency, got): (Urgency, Arc<AtomicUsize>),
@@ -311,7 +324,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stream_of_requests_starves_neither_periodic_work_nor_each_other() {
+    async fn requests_starve_neither_periodic_jobs_nor_each_other() {
         let schedule = schedule(2, 2);
         let all = Arc::new(AtomicUsize::new(0));
         let mut counts = Vec::new();
@@ -331,7 +344,7 @@ mod tests {
         running.join_all().await;
 
         for (urgency, got) in counts {
-            // Three of four turns for 12 repositories, one of four for 8.
+            // Three of four turns go to 12 repositories, one of four to 8.
             let fair = match urgency {
                 Urgency::Asked => 4000 * 3 / 4 / 12,
                 Urgency::Periodic => 4000 / 4 / 8,
@@ -345,7 +358,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_gives_up_waiting_takes_no_turn() {
+    async fn a_waiter_that_gives_up_takes_no_turn() {
         let schedule = schedule(1, 1);
         let first = schedule
             .turn(job("a", JobKind::Update), Urgency::Asked)

@@ -1,4 +1,4 @@
-//! What is known of a repository while it is worked on.
+//! The status of a repository: the state of its mirror, its failures and its next run.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,23 +12,22 @@ use crate::clock::seconds_since_epoch;
 use crate::metrics::JobClass;
 use crate::publish::Published;
 
-/// The longest pause before upstream is asked again for a repository that it doesn't have, while
-/// there is demand: someone may be about to create it. And the longest after the store was away, which
-/// costs no upstream anything.
+/// The longest backoff of two failures. If upstream doesn't have the repository, somebody may be
+/// about to create it. If the store was unreachable, a retry costs upstream nothing.
 const LONGEST_SHORT: Duration = Duration::from_mins(1);
 
-/// What the mirror is.
+/// The state of a mirror.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum MirrorState {
-    /// There is none yet.
+    /// There is no mirror yet.
     Empty,
-    /// It is made from the snapshot in the store.
+    /// The mirror is being restored from the snapshot in the store.
     Restoring,
-    /// Its first clone runs.
+    /// The mirror is being cloned.
     Cloning,
-    /// It is there.
+    /// The mirror exists.
     Ready,
-    /// There is none, because cloning failed.
+    /// There is no mirror, because cloning failed.
     Failed,
 }
 
@@ -56,11 +55,11 @@ impl MirrorState {
 #[derive(Clone, Debug)]
 pub(crate) struct Failure {
     pub(crate) error: RepositoryError,
-    /// Since when it fails, in seconds since the epoch.
+    /// When the runs began to fail, in seconds since the epoch.
     pub(crate) since: u64,
-    /// How many runs failed since the last that did not, or since somebody asked for one.
+    /// The number of failed runs since the last success or explicit request.
     pub(crate) tries: u32,
-    /// Until then, only somebody's explicit wish begins a run.
+    /// When the backoff ends. Until then, only an explicit request starts a run.
     pub(crate) next_try: Instant,
     /// When the last run ended, in seconds since the epoch.
     pub(super) last_try: u64,
@@ -71,50 +70,50 @@ impl Failure {
         self.next_try <= Instant::now()
     }
 
-    /// Whether it is too early to try again to make or update a mirror, without somebody's wish.
+    /// Returns whether cloning or updating failed and is in backoff.
     pub(crate) fn holds_mirror_back(&self) -> bool {
         self.error.is_of_mirror() && !self.is_due()
     }
 
-    /// Whether it is too early to try again a publish that failed.
+    /// Returns whether publishing failed and is in backoff.
     pub(super) fn holds_publish_back(&self) -> bool {
         !self.error.is_of_mirror() && !self.error.is_permanent() && !self.is_due()
     }
 
-    /// When the next run may begin, in seconds since the epoch.
+    /// Returns when the next run may begin, in seconds since the epoch.
     pub(crate) fn next_try_at(&self) -> u64 {
         since_epoch(self.next_try)
     }
 }
 
-/// The job that a repository's task is at.
+/// The job that a repository's task waits for or runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Doing {
     pub(crate) class: JobClass,
-    /// Whether its turn has come.
+    /// Whether the job runs, rather than waits for its turn.
     pub(crate) is_running: bool,
     pub(crate) since: Instant,
-    /// The daemon that is at it already, and that is waited for.
+    /// The daemon that does the same job already, and for which this one waits.
     pub(crate) waits_for: Option<Arc<str>>,
 }
 
-/// What is known of a repository.
+/// The status of a repository.
 #[derive(Clone, Debug)]
 pub(crate) struct Status {
     pub(crate) state: MirrorState,
-    /// What the last run ended with, if it failed.
+    /// The failure of the last run, if it failed.
     pub(crate) failure: Option<Failure>,
-    /// When upstream was last asked with success, in seconds since the epoch.
+    /// When upstream was last asked successfully, in seconds since the epoch.
     pub(crate) updated_at: Option<u64>,
     /// The commit of the mirror's HEAD after its last update.
     pub(crate) head: Option<ObjectId>,
-    /// What the first run published that did.
+    /// The snapshot of the first successful publish since the daemon's start.
     pub(crate) first_snapshot: Option<SnapshotId>,
-    /// How many runs have ended.
+    /// The number of ended runs.
     pub(crate) runs: u64,
-    /// What is done just now.
+    /// The present job, if any.
     pub(crate) doing: Option<Doing>,
-    /// When the next run begins unless asked for earlier.
+    /// When the next run begins, unless a request starts it earlier.
     pub(super) next_run: Instant,
 }
 
@@ -138,32 +137,32 @@ impl Status {
         self.updated_at = Some(seconds_since_epoch());
     }
 
-    /// Whether the last run failed, and somebody should know. A name that upstream doesn't have is
-    /// nobody's trouble but of who asked for it, and forgotten soon.
+    /// Returns whether the last run failed and the operator should know. A name that upstream
+    /// doesn't have concerns only the client that requested it, and is forgotten soon.
     pub(crate) fn is_failing(&self) -> bool {
         self.failure.is_some() && !self.is_unknown()
     }
 
-    /// Whether upstream has no such repository, and never had.
+    /// Returns whether upstream has no such repository and there is no mirror of it.
     pub(crate) fn is_unknown(&self) -> bool {
         let failure = self.failure.as_ref();
         let is_not_found = failure.is_some_and(|failure| failure.error.is_not_found());
         is_not_found && self.state != MirrorState::Ready
     }
 
-    /// When the next run begins unless asked for earlier, in seconds since the epoch.
+    /// Returns when the next run begins, in seconds since the epoch.
     pub(crate) fn next_run_at(&self) -> u64 {
         since_epoch(self.next_run)
     }
 
-    /// The interval is another one: the next run is due within it.
+    /// Moves the next run to at most `interval` from now, because the configured interval changed.
     pub(super) fn run_within(&mut self, interval: Duration) {
         if self.failure.is_none() {
             self.next_run = self.next_run.min(Instant::now() + interval);
         }
     }
 
-    /// Notes what is done from now on.
+    /// Notes the job that the task waits for or runs now.
     pub(super) fn begin(&mut self, class: JobClass, is_running: bool) {
         self.doing = Some(Doing {
             class,
@@ -173,26 +172,26 @@ impl Status {
         });
     }
 
-    /// Notes that what is done has to wait for another daemon.
+    /// Notes that the present job has to wait for another daemon.
     pub(super) fn wait_for(&mut self, daemon: Arc<str>) {
         if let Some(doing) = &mut self.doing {
             doing.waits_for = Some(daemon);
         }
     }
 
-    /// Notes that nothing is done any more.
+    /// Notes that the task has no job.
     pub(super) fn end(&mut self) {
         self.doing = None;
     }
 
-    /// Somebody wishes a run: what failed before makes no pause longer.
+    /// Resets the backoff, because of an explicit request.
     pub(super) fn forget_tries(&mut self) {
         if let Some(failure) = &mut self.failure {
             failure.tries = 0;
         }
     }
 
-    /// Notes that a run went well.
+    /// Notes a successful run.
     pub(super) fn succeed(&mut self, published: Published, interval: Duration) {
         self.failure = None;
         self.first_snapshot.get_or_insert(published.snapshot);
@@ -201,7 +200,7 @@ impl Status {
         self.next_run = Instant::now() + interval;
     }
 
-    /// Notes that the mirror is up to date; publishing, which failed, is not yet due again.
+    /// Notes that the mirror is up to date, but that publishing failed and is still in backoff.
     pub(super) fn succeed_in_part(&mut self, interval: Duration) {
         self.runs += 1;
         self.doing = None;
@@ -242,7 +241,7 @@ impl Status {
         if matches!(self.state, MirrorState::Restoring | MirrorState::Cloning) {
             self.state = MirrorState::Failed;
         }
-        // Publishing alone is no reason to leave the mirror as it is.
+        // A failed publish must not stop the updates: git clients still read the mirror.
         let is_of_publish = self
             .failure
             .as_ref()
@@ -256,7 +255,7 @@ impl Status {
     }
 }
 
-/// When something is due, in seconds since the epoch, rounded up.
+/// Converts a time to seconds since the epoch, rounded up.
 pub(super) fn since_epoch(due: Instant) -> u64 {
     let left = due.saturating_duration_since(Instant::now());
     seconds_since_epoch() + left.as_secs() + u64::from(left.subsec_nanos() > 0)
@@ -264,7 +263,6 @@ pub(super) fn since_epoch(due: Instant) -> u64 {
 
 #[cfg(test)]
 mod tests {
-
     use super::*;
     use crate::publish::PublishError;
     use crate::store::{S3Error, TierError};
@@ -279,12 +277,13 @@ mod tests {
         }
     }
 
+    /// Returns the seconds until the next run.
     fn pause_of(status: &Status) -> f64 {
         (status.next_run - Instant::now()).as_secs_f64()
     }
 
     #[test]
-    fn a_store_that_comes_back_is_not_waited_for_long() {
+    fn a_store_outage_has_a_short_backoff() {
         for source in [S3Error::Down, S3Error::NotProbed] {
             let mut status = Status::new(MirrorState::Ready, Instant::now());
             let source = Box::new(source);
@@ -300,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wish_and_a_success_make_pauses_short_again() {
+    fn an_explicit_request_and_a_success_reset_the_backoff() {
         let mut status = Status::new(MirrorState::Cloning, Instant::now());
         let config = MirrorsConfig::default();
         for _ in 0..30 {

@@ -1,7 +1,12 @@
-//! The task of one repository: it alone touches the mirror.
+//! The task of one repository. Only this task writes to the mirror.
 //!
-//! Requests that come while a run is under way wait for the next one, so each gets the result of
-//! an update that began after it asked. No work hangs off the life of a request.
+//! ```text
+//! request or timer ─► wait for a turn ─► take all requests ─► update (answers requests for an update)
+//!                  ─► debounce ─► wait for a turn ─► publish ─► answer all requests ─► maintain
+//! ```
+//!
+//! Requests that arrive during a run wait for the next one. So each gets the result of an update
+//! that began after the request. A client that disconnects stops no work.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,25 +28,25 @@ use crate::mirror::is_mirror;
 use crate::publish::{Attempt, Layout, Order, Published};
 use crate::traces::Cause;
 
-/// How often a publish that another daemon has overtaken is begun again at once.
+/// At most this many times a publish is retried at once because another daemon published first.
 const MAX_OVERTAKEN: usize = 4;
 
-/// What the task of a repository is asked for; the answer comes with the first run that begins after
-/// it.
+/// A request to the task of a repository. It is answered after the first run that begins after it.
 #[derive(Debug)]
 pub(super) enum Request {
     /// An update, and the publish of what it brings.
     Publish(oneshot::Sender<Outcome>),
     /// An update, and a publish with all packs laid out anew.
     LayOutAnew(oneshot::Sender<Outcome>),
-    /// The end: of the mirror, and of the snapshots, too, if so.
+    /// Removes the mirror and ends the task; the snapshots are kept or deleted.
     Forget(Snapshots, oneshot::Sender<Result<(), RepositoryError>>),
     /// An update.
     Update(oneshot::Sender<Result<(), RepositoryError>>),
 }
 
 impl Request {
-    /// Whether somebody asks for work to be done now, not only for what is fresh.
+    /// Returns whether this is an explicit request for work, which ignores a backoff. A request for
+    /// fresh data is not.
     fn is_wish(&self) -> bool {
         match self {
             Self::Publish(_) | Self::LayOutAnew(_) => true,
@@ -49,12 +54,12 @@ impl Request {
         }
     }
 
-    /// Whether somebody asks for the end.
+    /// Returns whether this request ends the task.
     pub(super) fn is_end(&self) -> bool {
         matches!(self, Self::Forget(..))
     }
 
-    /// Tells who asked, who may have gone away, how the run ended.
+    /// Sends the result of a run to the requester, who may have gone away.
     pub(super) fn answer(self, outcome: &Outcome) {
         match self {
             Self::Publish(sender) | Self::LayOutAnew(sender) => {
@@ -75,11 +80,11 @@ pub(super) struct Worker {
     pub(super) may_have_locks: bool,
     /// When the mirror was last set aside because it was damaged, since the daemon's start.
     pub(super) set_aside_at: Option<std::time::Instant>,
-    /// The last look for damage in the mirror, since the daemon's start.
+    /// The last examination for damage, since the daemon's start.
     pub(super) examined: Option<Examined>,
-    /// When packs were last rolled up, since the daemon's start.
+    /// When the packs were last combined, since the daemon's start.
     pub(super) repacked_at: Option<std::time::Instant>,
-    /// When the mirror was last used, as far as that is written down.
+    /// The time of the last use that is written on disk.
     pub(super) written_use: u64,
 }
 
@@ -105,6 +110,7 @@ impl Worker {
         let stop = self.registry.stop.clone();
         let mut changes = self.registry.config.changes();
         loop {
+            // Each round: the configuration may have been reloaded since the last one.
             match self.registry.check(&self.repository.name) {
                 Ok(upstream) => self.repository.set_upstream(upstream),
                 Err(error) => return self.end_removed(&error),
@@ -144,11 +150,14 @@ impl Worker {
             if self.is_forgotten(&mut waiting).await {
                 return;
             }
-            // Who still waits after a run that didn't publish asked for what was to be forgotten.
+            // A run ends without a publish for two reasons. If publishing is in backoff, all
+            // requests for an update were answered in the run. Else the repository is to be
+            // forgotten, but that failed.
             let outcome = ended.transpose().unwrap_or(Err(RepositoryError::Forgotten));
             for request in waiting {
                 request.answer(&outcome);
             }
+            // After the answers: no client waits for maintenance.
             if is_mirror(&self.repository.mirror) {
                 self.maintain().await;
                 self.write_use_now_and_then();
@@ -156,16 +165,16 @@ impl Worker {
         }
     }
 
-    /// Whether upstream has no such repository and nobody has asked for it since it said so: names
-    /// that are only guessed must not fill the memory.
+    /// Returns whether upstream has no such repository and no client has requested it since
+    /// upstream said so. Such tasks end, so that guessed names don't fill the memory.
     fn is_unknown_and_unused(&self) -> bool {
         self.repository.status().failure.is_some_and(|failure| {
             failure.error.is_not_found() && self.repository.used_at() <= failure.last_try
         }) && !is_mirror(&self.repository.mirror)
     }
 
-    /// Why the last update failed, if it is too early to try again just because somebody asks for
-    /// what is fresh; who wishes a publish gets a try.
+    /// Returns the last failure of updating, if it is in backoff and all waiting requests only want
+    /// fresh data. Returns `None` if there is an explicit request: it gets a try.
     fn known_failure(&self, waiting: &[Request]) -> Option<RepositoryError> {
         if waiting.is_empty() || waiting.iter().any(Request::is_wish) {
             return None;
@@ -174,7 +183,8 @@ impl Worker {
         failure.holds_mirror_back().then_some(failure.error)
     }
 
-    /// Updates and publishes, again if another daemon publishes meanwhile, or the mirror is damaged.
+    /// Updates and publishes. Tries again if another daemon published first, or if a damaged mirror
+    /// was mended.
     async fn run_once(
         &mut self,
         waiting: &mut Vec<Request>,
@@ -183,7 +193,11 @@ impl Worker {
             match self.update_and_publish(waiting, tries > 0).await {
                 Err(error) if error.is_overtaken() => {
                     let repo = &self.repository.name;
-                    info!(%repo, error = chain(&error), "Looking at {repo} again");
+                    info!(
+                        %repo,
+                        error = chain(&error),
+                        "Another daemon published {repo} first; looking at it again"
+                    );
                 }
                 Err(error) if self.has_mended_mirror(&error).await => {}
                 ended => return ended,
@@ -192,8 +206,8 @@ impl Worker {
         self.update_and_publish(waiting, true).await
     }
 
-    /// Takes over all that wait, then updates and publishes; `None` if it is too early to try again
-    /// a publish that failed, or the repository is to be forgotten.
+    /// Takes all waiting requests, updates and publishes. Returns `None` if publishing is in
+    /// backoff, or if the repository is to be forgotten.
     async fn update_and_publish(
         &mut self,
         waiting: &mut Vec<Request>,
@@ -223,7 +237,7 @@ impl Worker {
         }
     }
 
-    /// Takes over all that wait, updates, and answers those who wait for nothing else.
+    /// Takes all waiting requests, updates the mirror, and answers requests for an update.
     pub(super) async fn update_for(
         &mut self,
         waiting: &mut Vec<Request>,
@@ -240,12 +254,15 @@ impl Worker {
         };
         let cause = self.repository.cause.take();
         let job = self.start(job, &cause);
+        // Only now, with the turn in hand: every request that came while the task waited for its
+        // turn shares this update.
         while let Ok(request) = self.requests.try_recv() {
             waiting.push(request);
         }
         if waiting.iter().any(Request::is_wish) {
             self.repository.change_status(Status::forget_tries);
         }
+        // Before the first byte is requested from upstream: freshness counts from here.
         let began = std::time::Instant::now();
         let updated = self.update().instrument(job.span()).await;
         job.end(match &updated {
@@ -255,6 +272,8 @@ impl Worker {
         let found = updated.clone().map(|()| Freshness::Fresh);
         self.repository.checks.note(began, found);
         updated?;
+        // The network turn ends here. Publishing has a limit of its own and doesn't use the
+        // upstream.
         drop(turn);
         let is_update = |request: &mut Request| matches!(request, Request::Update(_));
         for request in waiting.extract_if(.., is_update) {
@@ -265,7 +284,7 @@ impl Worker {
         Ok(cause)
     }
 
-    /// Publishes what there is, unless another daemon is at it.
+    /// Publishes the mirror, unless another daemon publishes it now.
     async fn publish_for(
         &mut self,
         waiting: &[Request],
@@ -297,12 +316,12 @@ impl Worker {
         outcome
     }
 
-    /// Waits for more to arrive.
+    /// Waits for further pushes, so that a burst of pushes becomes one snapshot.
     async fn debounce(&self) {
         sleep(self.registry.config.now().publish_delay).await;
     }
 
-    /// Notes that a job waits for its turn.
+    /// Notes that the task waits for a turn for a job.
     pub(super) fn wait(&self, class: JobClass) -> WaitingJob {
         self.repository
             .change_status(|status| status.begin(class, false));
@@ -317,7 +336,8 @@ impl Worker {
         job.start(&self.repository.name, cause)
     }
 
-    /// A turn to talk to upstream; who asks while a periodic update waits for it makes it urgent.
+    /// Waits for a turn to talk to upstream. If a request arrives while a periodic update waits,
+    /// the update becomes urgent.
     async fn network_turn(&mut self, waiting: &mut Vec<Request>) -> Turn {
         let kind = if is_mirror(&self.repository.mirror) {
             JobKind::Update
@@ -334,7 +354,7 @@ impl Worker {
         schedule.turn(self.job(kind), Urgency::Asked).await
     }
 
-    /// A turn to publish.
+    /// Waits for a turn to publish.
     pub(super) async fn publish_turn(&self, waiting: &[Request]) -> Turn {
         let urgency = if waiting.is_empty() {
             Urgency::Periodic
@@ -350,7 +370,7 @@ impl Worker {
         Job { host, kind }
     }
 
-    /// Waits, unless the daemon stops: then no further job is to begin.
+    /// Waits for `wait`. Fails if the daemon is stopping, so that no further job begins.
     pub(super) async fn unless_stopping<T>(
         &self,
         wait: impl Future<Output = T>,
@@ -362,7 +382,8 @@ impl Worker {
         }
     }
 
-    /// The host is not configured any more. Its mirrors stay on disk, and what is published in the store.
+    /// Ends the task because the host is no longer configured. The mirror stays on disk, and the
+    /// snapshots in the store.
     fn end_removed(mut self, error: &RepositoryError) {
         let repo = &self.repository.name;
         info!(%repo, "Stopped following {repo}: {error}");

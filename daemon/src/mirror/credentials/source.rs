@@ -82,7 +82,10 @@ pub enum CredentialError {
         what: &'static str,
     },
     /// GitHub failed recently, and the backoff isn't over.
-    #[error("GitHub's API failed, and the next request is in {}: {last}", humantime::format_duration(round_up(*.left)))]
+    #[error(
+        "GitHub's API failed, and the next request is in {}: {last}",
+        humantime::format_duration(round_up(*.left))
+    )]
     Paused {
         /// How long until the next request.
         left: Duration,
