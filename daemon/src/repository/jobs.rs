@@ -44,7 +44,7 @@ impl Worker {
             let mut limits = config.git.clone();
             if !is_mirror(mirror) {
                 is_current = bring_up(&registry, &repository)?;
-                limits = limits.of_first_update();
+                limits = limits.for_first_update();
             } else if sweep {
                 sweep_mirror(mirror)?;
             }
