@@ -46,7 +46,7 @@ pub(crate) fn config(directory: &Path, upstreams: &[String]) -> Result<Config> {
 /// browsers, reach its address too. Its token is made for this run, and is nowhere but in memory.
 pub(crate) async fn start(config: Config) -> Result<Embedded> {
     let token = NewToken::generate().context("there are no random numbers")?;
-    let running = Daemon::start_for_one(config, &token).await?;
+    let running = Daemon::start_with_token(config, &token).await?;
     let token = SecretToken::new(token.secret()).context("the token can't be sent")?;
     Ok(Embedded { running, token })
 }
