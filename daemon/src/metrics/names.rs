@@ -67,9 +67,8 @@ metrics! {
     HTTP_UNDER_WAY = Gauge "cachewfsd_http_requests_under_way" ["route"]
         "Requests in flight: not yet answered to the end";
     GIT_REQUESTS = Counter "cachewfsd_git_requests_total" ["from"]
-        "Requests of git clients: answered from the mirror (mirror), passed on to upstream \
-         (passed_on), sharing another request's answer (shared), or answered from a mirror that \
-         may be stale (stale)";
+        "Requests of git clients: answered from the mirror, passed on to upstream, sharing the \
+         answer to another request, or answered from a mirror that may be stale";
     JOBS_WAITING = Gauge "cachewfsd_jobs_waiting" ["class"]
         "Clones, updates, publishes, maintenance and LFS archives that wait for their turn";
     JOBS_RUNNING = Gauge "cachewfsd_jobs_running" ["class"]
