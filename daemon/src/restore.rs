@@ -113,7 +113,7 @@ impl Restore<'_> {
         retain(self.git, &restored, hidden)?;
         date_retained(&restored, manifest.created_at)?;
         let what = (restored.as_path(), &self.config.namespaces[..]);
-        let limits = self.config.git.of_first_update();
+        let limits = self.config.git.for_first_update();
         update(self.git, self.upstream, what, &limits)?;
         move_into_place(&restored, mirror)?;
         Ok(true)

@@ -21,7 +21,7 @@ use crate::mirror::{
 };
 use crate::publish::{Attempt, Order, Published};
 use crate::restore::{Restore, RestoreError};
-use crate::traces::{Cause, part_span};
+use crate::traces::{Cause, step_span};
 
 impl Worker {
     /// Clones the mirror, or updates it.
@@ -44,7 +44,7 @@ impl Worker {
             let mut limits = config.git.clone();
             if !is_mirror(mirror) {
                 is_current = bring_up(&registry, &repository)?;
-                limits = limits.of_first_update();
+                limits = limits.for_first_update();
             } else if sweep {
                 sweep_mirror(mirror)?;
             }
@@ -210,7 +210,7 @@ fn bring_up(registry: &Registry, repository: &Repository) -> Result<bool, Mirror
         upstream: &upstream,
     };
     let span = if is_published {
-        part_span("restore")
+        step_span("restore")
     } else {
         Span::none()
     };
