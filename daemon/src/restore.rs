@@ -110,7 +110,7 @@ impl Restore<'_> {
         }
         let hidden = manifest.tips.iter().filter(|tip| !shown.contains(tip));
         retain(self.git, &restored, hidden)?;
-        date_retained(&restored, manifest.created_at)?;
+        set_retained_times(&restored, manifest.created_at)?;
         let what = (restored.as_path(), &self.config.namespaces[..]);
         let limits = self.config.git.of_first_update();
         update(self.git, self.upstream, what, &limits)?;
@@ -137,9 +137,9 @@ impl Restore<'_> {
         // The longest takes the longest.
         files.sort_by_key(|(file, _)| Reverse(file.size));
         let first_error = OnceLock::new();
-        let is_over = || first_error.get().is_some() || self.git.is_stopping();
+        let is_aborted = || first_error.get().is_some() || self.git.is_stopping();
         let write = |&(file, place): &(_, _)| {
-            if let Err(error) = self.write_file((file, place), &is_over) {
+            if let Err(error) = self.write_file((file, place), &is_aborted) {
                 // What fails after it does so because of it.
                 first_error.set(error).ok();
             }
@@ -151,7 +151,7 @@ impl Restore<'_> {
     fn write_file(
         &self,
         (file, (directory, prefix)): (&PublishedFile, (&Path, &str)),
-        is_over: &dyn Fn() -> bool,
+        is_aborted: &dyn Fn() -> bool,
     ) -> Result<(), RestoreError> {
         // The manifest sees to it that this is a name, not a path.
         if !file.name.starts_with(prefix) {
@@ -160,9 +160,9 @@ impl Restore<'_> {
         }
         let path = directory.join(&file.name);
         let created = File::create_new(&path).map_err(io(&path))?;
-        let mut to = UntilOver {
+        let mut to = AbortableFile {
             file: created,
-            is_over,
+            is_aborted,
         };
         let table = self
             .store
@@ -210,7 +210,7 @@ impl Restore<'_> {
             return Err(RestoreError::Lacks { what: "refs" });
         };
         let head = Some(manifest.snapshot.commit()).filter(|head| !head.is_null());
-        Ok(targets(packed_refs).chain(head).collect())
+        Ok(ref_targets(packed_refs).chain(head).collect())
     }
 
     /// Reads those of the tar members of `segment` that `files` has.
@@ -263,14 +263,14 @@ impl Restore<'_> {
 }
 
 /// A file that takes nothing any more once the restore can't go well, or is not wanted any more.
-struct UntilOver<'a> {
+struct AbortableFile<'a> {
     file: File,
-    is_over: &'a dyn Fn() -> bool,
+    is_aborted: &'a dyn Fn() -> bool,
 }
 
-impl Write for UntilOver<'_> {
+impl Write for AbortableFile<'_> {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        if (self.is_over)() {
+        if (self.is_aborted)() {
             return Err(std::io::Error::other("the restore is given up"));
         }
         self.file.write(bytes)
@@ -283,7 +283,7 @@ impl Write for UntilOver<'_> {
 
 /// Dates the hidden refs: when upstream dropped what they keep is not known, but it was before the
 /// snapshot was published. Otherwise its time would begin anew with each restore.
-fn date_retained(restored: &Path, created_at: u64) -> Result<(), RestoreError> {
+fn set_retained_times(restored: &Path, created_at: u64) -> Result<(), RestoreError> {
     let directory = restored.join(RETAINED);
     let entries = match fs::read_dir(&directory) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
@@ -303,7 +303,7 @@ fn date_retained(restored: &Path, created_at: u64) -> Result<(), RestoreError> {
 type SmallFiles<'a> = BTreeMap<&'a str, Option<Vec<u8>>>;
 
 /// What the lines of a file `packed-refs` name.
-fn targets(packed_refs: &[u8]) -> impl Iterator<Item = ObjectId> {
+fn ref_targets(packed_refs: &[u8]) -> impl Iterator<Item = ObjectId> {
     packed_refs
         .split(|&byte| byte == b'\n')
         .filter_map(|line| line.split(|&byte| byte == b' ').next())

@@ -28,7 +28,7 @@ use super::range::{self, Wanted};
 use super::routes::App;
 use super::snapshots::{self, Request};
 use crate::error_chain::chain;
-use crate::publish::Fed;
+use crate::publish::FedSegments;
 use crate::repository::{MirrorState, Repository, RepositoryError, Status};
 use crate::store::Archive;
 
@@ -151,7 +151,7 @@ impl Build {
 /// A build, and what of its archive was sent.
 struct Follower {
     build: Build,
-    fed: watch::Receiver<Fed>,
+    fed: watch::Receiver<FedSegments>,
     sent: Vec<SegmentRef>,
 }
 

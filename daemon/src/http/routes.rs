@@ -22,7 +22,7 @@ use super::{
 use crate::auth::Access;
 use crate::config::Config;
 pub(super) use crate::percent::decode_percent;
-use crate::publish::Published;
+use crate::publish::PublishOutcome;
 use crate::readiness::Life;
 use crate::repository::Registry;
 use crate::store::{RevisionIndex, Store};
@@ -167,7 +167,7 @@ async fn git(
 }
 
 /// The answer to who wished a publish, who from now on is shown what it left as current.
-pub(super) fn refreshed(app: &App, published: Published) -> Response {
+pub(super) fn refreshed(app: &App, published: PublishOutcome) -> Response {
     if !published.moved {
         // It may have been another daemon's.
         app.store.has_changed();

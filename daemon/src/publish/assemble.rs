@@ -11,7 +11,7 @@ use super::feed::BuildFeed;
 use super::git_files::git_member;
 use super::members::MemberWriter;
 use super::segments::SegmentSink;
-use super::{index, packed_refs, times};
+use super::{fixed_times, index, packed_refs};
 
 /// What the segment of a pack is.
 pub(super) fn pack_role(kind: PackKind) -> Role {
@@ -35,7 +35,7 @@ pub(super) fn pack_mtimes(kinds: &[PackKind]) -> Vec<i64> {
             if kind == PackKind::Increment {
                 older = older.saturating_sub(1);
             }
-            times::of_pack(kind, older)
+            fixed_times::of_pack(kind, older)
         })
         .collect()
 }
@@ -163,10 +163,10 @@ impl<'a> ArchiveWriter<'a> {
         let Some(first) = stored.first() else {
             return Ok(());
         };
-        let file = (packed_refs.len() as u64, times::GIT_DIRECTORY);
+        let file = (packed_refs.len() as u64, fixed_times::GIT_DIRECTORY);
         self.header(sink, "packed-refs", 0o644, file, first.segment.id)?;
         for part in &stored {
-            let part = ("packed-refs", part, times::GIT_DIRECTORY);
+            let part = ("packed-refs", part, fixed_times::GIT_DIRECTORY);
             self.part(sink, Role::PackedRefs, part)?;
         }
         Ok(())

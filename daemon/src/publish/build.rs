@@ -13,16 +13,16 @@ use tracing::warn;
 
 use super::assemble::{ArchiveWriter, pack_mtimes, pack_role};
 use super::checkout::check_out;
-use super::commit_graph::{CHAIN_DIRECTORY, Extent, write_commit_graph};
+use super::commit_graph::{CHAIN_DIRECTORY, GraphScope, write_commit_graph};
 use super::feed::BuildFeed;
 use super::git_files::GitFiles;
-use super::increment::{Plan, increment};
-use super::job::Job;
+use super::increment::{PackPlan, increment};
+use super::job::PublishJob;
 use super::layout::full_layout;
 use super::pack::NewPack;
 use super::refs::Refs;
 use super::segments::{INDEX_CHUNK_LEN, SegmentSink};
-use super::{PublishError, times};
+use super::{PublishError, fixed_times};
 use crate::error_chain::chain;
 use crate::metrics::{Phase, PhaseTimer};
 use crate::mirror::Upstream;
@@ -33,7 +33,7 @@ const MAX_NOTICE_LEN: usize = 600;
 
 /// What is built.
 #[derive(Debug)]
-pub(super) struct Snapshot<'a> {
+pub(super) struct BuildInput<'a> {
     pub(super) repo: &'a RepoName,
     pub(super) upstream: &'a Upstream,
     pub(super) refs: &'a Refs,
@@ -44,9 +44,9 @@ pub(super) struct Snapshot<'a> {
     pub(super) feed: Option<&'a BuildFeed>,
 }
 
-impl Snapshot<'_> {
+impl BuildInput<'_> {
     /// Returns the runs of the previous snapshot: one without a work tree keeps them for the next.
-    fn earlier_runs(&self) -> Vec<RunReuse> {
+    fn previous_runs(&self) -> Vec<RunReuse> {
         let runs = self.previous.map(|previous| previous.runs.clone());
         runs.unwrap_or_default()
     }
@@ -54,7 +54,7 @@ impl Snapshot<'_> {
 
 /// What a manifest says of what was built.
 #[derive(Debug)]
-pub(super) struct Built {
+pub(super) struct BuildOutput {
     pub(super) archives: BTreeMap<ArchiveKind, ArchiveLayout>,
     pub(super) packs: Vec<PublishedPack>,
     pub(super) commit_graphs: Vec<PublishedFile>,
@@ -65,37 +65,41 @@ pub(super) struct Built {
 
 /// Builds all archives of a snapshot.
 pub(super) fn build(
-    job: &Job<'_>,
+    job: &PublishJob<'_>,
     sink: &mut SegmentSink,
-    of: &Snapshot<'_>,
-) -> Result<Built, PublishError> {
+    input: &BuildInput<'_>,
+) -> Result<BuildOutput, PublishError> {
     let mut timer = PhaseTimer::start(job.metrics, Phase::Pack);
-    let (packs, extent) = plan_packs(job, of)?;
+    let (packs, scope) = plan_packs(job, input)?;
     for pack in &packs {
         timer.wrote(pack.new_len()?);
     }
     timer.enter(Phase::Index);
-    let commit_graphs = store_commit_graphs(job, sink, (of.previous, extent))?;
+    let commit_graphs = store_commit_graphs(job, sink, (input.previous, scope))?;
     let pack_names: Vec<_> = packs.iter().map(Pack::name).collect();
     let git_files = GitFiles {
-        refs: of.refs,
-        upstream_url: of.upstream.url(),
+        refs: input.refs,
+        upstream_url: input.upstream.url(),
         namespaces: &job.config.namespaces,
         commit_graphs: &commit_graphs,
         packs: &pack_names,
     };
     let mut archives: Vec<_> = [ArchiveKind::Mirror, ArchiveKind::Checkout]
         .into_iter()
-        .map(|kind| ArchiveWriter::new(kind, of.feed))
+        .map(|kind| ArchiveWriter::new(kind, input.feed))
         .collect();
     for archive in &mut archives {
-        let packed_refs = of.refs.packed_refs(archive.kind());
+        let packed_refs = input.refs.packed_refs(archive.kind());
         let small = git_files.store(sink, archive.kind(), &packed_refs)?;
         archive.place(sink, Role::Refs, &small, None);
         archive.packed_refs(sink, &packed_refs)?;
         for link in commit_graphs.iter().rev() {
             let path = format!("{CHAIN_DIRECTORY}/{}", link.name);
-            archive.git_file(sink, Role::CommitGraph, (&path, link, times::GIT_DIRECTORY))?;
+            archive.git_file(
+                sink,
+                Role::CommitGraph,
+                (&path, link, fixed_times::GIT_DIRECTORY),
+            )?;
         }
     }
     let mut packs = PackWriter::begin(sink, packs, &mut archives)?;
@@ -104,7 +108,7 @@ pub(super) fn build(
     packs.place(sink, is_hot, &mut archives)?;
     timer.wrote(sink.take_written());
     timer.enter(Phase::Checkout);
-    let (runs, notice) = place_checkout(job, sink, of, &mut archives)?;
+    let (runs, notice) = place_checkout(job, sink, input, &mut archives)?;
     timer.wrote(sink.take_written());
     timer.enter(Phase::Assemble);
     for archive in &mut archives {
@@ -116,11 +120,11 @@ pub(super) fn build(
     for mut archive in archives {
         archive.place(sink, Role::End, &end, None);
         let kind = archive.kind();
-        let state = (of.refs.commit, of.refs.digest());
-        layouts.insert(kind, archive.finish(sink, of.repo, state)?);
+        let state = (input.refs.commit, input.refs.digest());
+        layouts.insert(kind, archive.finish(sink, input.repo, state)?);
     }
     timer.wrote(sink.take_written());
-    Ok(Built {
+    Ok(BuildOutput {
         archives: layouts,
         packs: packs.finish(),
         commit_graphs,
@@ -131,9 +135,9 @@ pub(super) fn build(
 
 /// Writes the commit-graph, and stores the links that `previous` doesn't have; oldest first.
 fn store_commit_graphs(
-    job: &Job<'_>,
+    job: &PublishJob<'_>,
     sink: &mut SegmentSink,
-    (previous, extent): (Option<&Manifest>, Extent),
+    (previous, scope): (Option<&Manifest>, GraphScope),
 ) -> Result<Vec<PublishedFile>, PublishError> {
     let known: HashMap<&str, &PublishedFile> = previous
         .iter()
@@ -141,7 +145,7 @@ fn store_commit_graphs(
         .map(|link| (link.name.as_str(), link))
         .collect();
     let mut commit_graphs = Vec::new();
-    for path in write_commit_graph(job, extent)? {
+    for path in write_commit_graph(job, scope)? {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         commit_graphs.push(match known.get(&*name) {
             Some(&link) => link.clone(),
@@ -155,24 +159,24 @@ fn store_commit_graphs(
 /// history is published in any case. Returns the runs, and a notice if
 /// the work tree lacks something.
 fn place_checkout(
-    job: &Job<'_>,
+    job: &PublishJob<'_>,
     sink: &mut SegmentSink,
-    of: &Snapshot<'_>,
+    input: &BuildInput<'_>,
     archives: &mut Vec<ArchiveWriter<'_>>,
 ) -> Result<(Vec<RunReuse>, Option<String>), PublishError> {
-    let repo = of.repo;
-    if !of.refs.has_commit() {
+    let repo = input.repo;
+    if !input.refs.has_commit() {
         archives.retain(|archive| archive.kind() != ArchiveKind::Checkout);
         let notice = "There is no work tree: HEAD names a branch that does not exist";
-        return Ok((of.earlier_runs(), Some(notice.to_owned())));
+        return Ok((input.previous_runs(), Some(notice.to_owned())));
     }
     let is_checkout = |archive: &ArchiveWriter<'_>| archive.kind() == ArchiveKind::Checkout;
-    let mut checkout = match check_out(job, sink, of) {
+    let mut checkout = match check_out(job, sink, input) {
         Err(error) if error.is_refused_tree() => {
             let notice = to_notice(&format!("There is no work tree: {}", chain(&error)));
             warn!(%repo, "HEAD of {repo} can't be checked out. {notice}");
             archives.retain(|archive| !is_checkout(archive));
-            return Ok((of.earlier_runs(), Some(notice)));
+            return Ok((input.previous_runs(), Some(notice)));
         }
         checkout => checkout?,
     };
@@ -238,34 +242,38 @@ fn is_hot(kind: PackKind) -> bool {
 }
 
 /// The packs of the snapshot, in the order in which git searches them.
-fn plan_packs(job: &Job<'_>, of: &Snapshot<'_>) -> Result<(Vec<Pack>, Extent), PublishError> {
-    let plan = match of.previous {
-        Some(previous) => increment(job, of.store, previous)?,
-        None => Plan::Relayout,
+fn plan_packs(
+    job: &PublishJob<'_>,
+    input: &BuildInput<'_>,
+) -> Result<(Vec<Pack>, GraphScope), PublishError> {
+    let plan = match input.previous {
+        Some(previous) => increment(job, input.store, previous)?,
+        None => PackPlan::Relayout,
     };
-    let previous = of.previous.iter().flat_map(|previous| &previous.packs);
+    let previous = input.previous.iter().flat_map(|previous| &previous.packs);
     let mut packs: Vec<_> = previous
         .map(|pack| Pack::Stored(Box::new(pack.clone())))
         .collect();
     match plan {
-        Plan::Keep => Ok((packs, Extent::New)),
-        Plan::Add { pack, replaces } => {
+        PackPlan::Keep => Ok((packs, GraphScope::New)),
+        PackPlan::Add { pack, replaces } => {
             let is_increment = |pack: &Pack| pack.kind() == PackKind::Increment;
             let first = packs.iter().position(is_increment).unwrap_or_else(|| {
                 let is_before = |pack: &&Pack| {
-                    times::of_pack(pack.kind(), 0) > times::of_pack(PackKind::Increment, 0)
+                    fixed_times::of_pack(pack.kind(), 0)
+                        > fixed_times::of_pack(PackKind::Increment, 0)
                 };
                 packs.iter().filter(is_before).count()
             });
             drop(packs.splice(first..first + replaces, [Pack::New(pack)]));
-            Ok((packs, Extent::New))
+            Ok((packs, GraphScope::New))
         }
-        Plan::Relayout => {
-            let packs = full_layout(job, of.refs.has_commit())?
+        PackPlan::Relayout => {
+            let packs = full_layout(job, input.refs.has_commit())?
                 .into_iter()
                 .map(Pack::New)
                 .collect();
-            Ok((packs, Extent::All))
+            Ok((packs, GraphScope::All))
         }
     }
 }

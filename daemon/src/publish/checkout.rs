@@ -15,15 +15,15 @@ use cachewfs_format::{
 use rustix::fs::{AtFlags, Mode, OFlags, openat, readlinkat, statat, unlinkat};
 
 use super::PublishError;
-use super::build::Snapshot;
+use super::build::BuildInput;
 use super::check::check_index_part;
-use super::earlier::{CheckedOut, Times};
+use super::file_times::{CheckedOutBytes, FileTimes};
+use super::fixed_times;
 use super::index::{self, FileStat};
 use super::index_parts::IndexParts;
-use super::job::Job;
+use super::job::PublishJob;
 use super::members::{Member, MemberWriter};
 use super::segments::{RANDOM_CHUNK_LEN, SegmentSink};
-use super::times;
 use super::tree::{TreeEntry, TreeEntryKind, TreeList};
 use crate::mirror::{GitCommand, has_room, missing_objects};
 
@@ -58,22 +58,22 @@ pub(super) struct CheckoutRun {
 /// Makes segments of the work tree of HEAD. Runs that haven't changed since the previous snapshot
 /// keep their segments.
 pub(super) fn check_out(
-    job: &Job<'_>,
+    job: &PublishJob<'_>,
     sink: &mut SegmentSink,
-    of: &Snapshot<'_>,
+    input: &BuildInput<'_>,
 ) -> Result<Checkout, PublishError> {
-    let work_tree = WorkTree::create(job, of)?;
+    let work_tree = WorkTree::create(job, input)?;
     let mut list = TreeList::create(job)?;
     work_tree.read_tree(&list)?;
-    let reusable: HashMap<Digest, &RunReuse> = of
+    let reusable: HashMap<Digest, &RunReuse> = input
         .previous
         .into_iter()
         .flat_map(|previous| &previous.runs)
         .map(|run| (run.key, run))
         .collect();
     let reused = work_tree.write_files(&mut list, &reusable)?;
-    let mut times = Times::begin(of, &list, &reused);
-    let mut index = IndexChecksum::begin(of, list.entries(), reused);
+    let mut times = FileTimes::begin(input, &list, &reused);
+    let mut index = IndexChecksum::begin(input, list.entries(), reused);
     let mut runs = Vec::new();
     for run in list.runs()? {
         job.check_stop()?;
@@ -90,7 +90,7 @@ pub(super) fn check_out(
         });
     }
     fs::remove_dir_all(&work_tree.root).map_err(PublishError::at(&work_tree.root))?;
-    let id_len = of.refs.commit.as_bytes().len();
+    let id_len = input.refs.commit.as_bytes().len();
     let notice = list.left_out.notice();
     let tree_extension = match notice {
         None => index::read_tree_extension(&work_tree.index, id_len)?,
@@ -118,15 +118,15 @@ struct IndexChecksum<'a> {
 
 impl<'a> IndexChecksum<'a> {
     /// Starts with the index's header. `reused` are the runs, in order, that keep their parts.
-    fn begin(of: &'a Snapshot<'a>, entries: u32, reused: Vec<&'a RunReuse>) -> Self {
-        let id_len = of.refs.commit.as_bytes().len();
+    fn begin(input: &'a BuildInput<'a>, entries: u32, reused: Vec<&'a RunReuse>) -> Self {
+        let id_len = input.refs.commit.as_bytes().len();
         let mut hash = GitHash::of_format(id_len);
         hash.update(&index::header(entries));
         Self {
             hash,
             id_len,
-            reused: IndexParts::new(of, reused),
-            newest: times::EARLIEST,
+            reused: IndexParts::new(input, reused),
+            newest: fixed_times::EARLIEST,
         }
     }
 
@@ -147,8 +147,8 @@ impl<'a> IndexChecksum<'a> {
 
 /// A temporary work tree, with only the files of runs that changed.
 struct WorkTree<'a> {
-    job: &'a Job<'a>,
-    of: &'a Snapshot<'a>,
+    job: &'a PublishJob<'a>,
+    input: &'a BuildInput<'a>,
     index: PathBuf,
     root: PathBuf,
     /// The root, opened. Paths in the work tree may be as long as the kernel takes them, so the root's
@@ -157,13 +157,13 @@ struct WorkTree<'a> {
 }
 
 impl<'a> WorkTree<'a> {
-    fn create(job: &'a Job<'a>, of: &'a Snapshot<'a>) -> Result<Self, PublishError> {
+    fn create(job: &'a PublishJob<'a>, input: &'a BuildInput<'a>) -> Result<Self, PublishError> {
         let root = job.tmp_path("tree");
         fs::create_dir(&root).map_err(PublishError::at(&root))?;
         let directory = File::open(&root).map_err(PublishError::at(&root))?.into();
         Ok(Self {
             job,
-            of,
+            input,
             index: job.tmp_path("index"),
             root,
             directory,
@@ -215,7 +215,7 @@ impl<'a> WorkTree<'a> {
         list: &mut TreeList,
         reusable: &HashMap<Digest, &'r RunReuse>,
     ) -> Result<Vec<&'r RunReuse>, PublishError> {
-        let mut is_again = false;
+        let mut is_retry = false;
         loop {
             let (reused, wanted) = self.list_files(list, reusable)?;
             let written = self
@@ -227,7 +227,7 @@ impl<'a> WorkTree<'a> {
                 Err(error) if error.exit_code().is_some() => {
                     let missing = self.missing_files(list, reusable)?;
                     self.check_environment(&missing, wanted)?;
-                    if missing.is_empty() || is_again {
+                    if missing.is_empty() || is_retry {
                         return Err(PublishError::RefusedTree(error));
                     }
                     for entry in &missing {
@@ -239,7 +239,7 @@ impl<'a> WorkTree<'a> {
                     return Ok(reused);
                 }
             }
-            is_again = true;
+            is_retry = true;
         }
     }
 
@@ -316,7 +316,7 @@ impl<'a> WorkTree<'a> {
         &self,
         sink: &mut SegmentSink,
         run: &[TreeEntry],
-        (key, times, checksum): (Digest, &mut Times<'_>, &mut IndexChecksum<'_>),
+        (key, times, checksum): (Digest, &mut FileTimes<'_>, &mut IndexChecksum<'_>),
     ) -> Result<(RunReuse, i64), PublishError> {
         let mut members = MemberWriter::begin(sink)?;
         let mut part = Vec::new();
@@ -326,12 +326,12 @@ impl<'a> WorkTree<'a> {
             let io = || PublishError::at(path.as_ref());
             let (mtime, size) = match entry.kind {
                 TreeEntryKind::Submodule => {
-                    let mtime = times.of(entry, CheckedOut::AsStored)?;
+                    let mtime = times.of(entry, CheckedOutBytes::AsStored)?;
                     members.empty(member(entry, mtime), EntryKind::Directory)?;
                     (mtime, 0)
                 }
                 TreeEntryKind::Symlink => {
-                    let mtime = times.of(entry, CheckedOut::AsStored)?;
+                    let mtime = times.of(entry, CheckedOutBytes::AsStored)?;
                     let target = readlinkat(&self.directory, path, Vec::new());
                     let target = target.map_err(|error| io()(error.into()))?;
                     let target = target.as_bytes();
@@ -340,7 +340,7 @@ impl<'a> WorkTree<'a> {
                 }
                 TreeEntryKind::File | TreeEntryKind::Executable if entry.is_large() => {
                     let stored = sink.store_open(&self.open(entry)?, path, RANDOM_CHUNK_LEN)?;
-                    let mtime = times.of(entry, CheckedOut::Large(stored.segment.id))?;
+                    let mtime = times.of(entry, CheckedOutBytes::Large(stored.segment.id))?;
                     let member = member(entry, mtime);
                     members.file_elsewhere(member, stored.size, stored.segment.id)?;
                     let size = stored.size;
@@ -353,13 +353,13 @@ impl<'a> WorkTree<'a> {
                 TreeEntryKind::File | TreeEntryKind::Executable => {
                     let file = self.open(entry)?;
                     let size = file.metadata().map_err(io())?.len();
-                    let mtime = times.of(entry, CheckedOut::Small(&file, size))?;
+                    let mtime = times.of(entry, CheckedOutBytes::Small(&file, size))?;
                     members.file(member(entry, mtime), size, file)?;
                     (mtime, size)
                 }
             };
             let identity = (entry.oid.as_bytes(), entry.kind.git_mode(), mtime);
-            let ino = work_tree_inode(self.of.repo, entry.path.as_bytes(), identity);
+            let ino = work_tree_inode(self.input.repo, entry.path.as_bytes(), identity);
             index::push_entry(&mut part, entry, FileStat { ino, mtime, size });
             if entry.is_written() {
                 let removed = unlinkat(&self.directory, path, AtFlags::empty());

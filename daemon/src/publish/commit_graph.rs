@@ -7,7 +7,7 @@ use cachewfs_format::ARE_CHANGED_PATHS_PORTABLE;
 use tracing::warn;
 
 use super::PublishError;
-use super::job::Job;
+use super::job::PublishJob;
 use crate::error_chain::chain;
 
 /// Where git keeps the chain, in the mirror and in the archives.
@@ -15,7 +15,7 @@ pub(crate) const CHAIN_DIRECTORY: &str = "objects/info/commit-graphs";
 
 /// Which commits the chain is written for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Extent {
+pub(super) enum GraphScope {
     /// Those that are new, in a link of their own; git merges links geometrically.
     New,
     /// All, in one link: the packs are laid out anew, and may lack what the old links name.
@@ -25,12 +25,12 @@ pub(super) enum Extent {
 /// Adds the commits that the chain lacks, and returns the paths of its links, oldest first. There are
 /// no links if git finds that the chain is wrong.
 pub(super) fn write_commit_graph(
-    job: &Job<'_>,
-    extent: Extent,
+    job: &PublishJob<'_>,
+    scope: GraphScope,
 ) -> Result<Vec<PathBuf>, PublishError> {
-    let split = match extent {
-        Extent::New => "--split",
-        Extent::All => "--split=replace",
+    let split = match scope {
+        GraphScope::New => "--split",
+        GraphScope::All => "--split=replace",
     };
     let filters = if ARE_CHANGED_PATHS_PORTABLE {
         "--changed-paths"

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::tree_size::TooLarge;
+use super::tree_size::TreeSizeError;
 use crate::mirror::GitError;
 use crate::store::StoreError;
 
@@ -18,7 +18,7 @@ pub(crate) enum PublishError {
     #[error("git can't check out the tree of HEAD")]
     RefusedTree(#[source] GitError),
     #[error("the tree of HEAD is too large to check out")]
-    TreeTooLarge(#[from] TooLarge),
+    TreeTooLarge(#[from] TreeSizeError),
     #[error("the snapshot could not be mounted: {reason}")]
     Unusable { reason: String },
     #[error("the store failed")]

@@ -22,16 +22,16 @@ impl FedSegment {
 }
 
 /// The first segments of each archive, in order; empty while none is built.
-pub(crate) type Fed = BTreeMap<ArchiveKind, Vec<FedSegment>>;
+pub(crate) type FedSegments = BTreeMap<ArchiveKind, Vec<FedSegment>>;
 
 /// Where a build puts the segments that it places.
 #[derive(Debug, Default)]
 pub(crate) struct BuildFeed {
-    fed: watch::Sender<Fed>,
+    fed: watch::Sender<FedSegments>,
 }
 
 impl BuildFeed {
-    pub(crate) fn subscribe(&self) -> watch::Receiver<Fed> {
+    pub(crate) fn subscribe(&self) -> watch::Receiver<FedSegments> {
         self.fed.subscribe()
     }
 

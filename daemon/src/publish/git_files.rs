@@ -5,11 +5,11 @@ use cachewfs_format::{ArchiveKind, GitPath, PublishedFile};
 use super::PublishError;
 use super::check::check_refs;
 use super::commit_graph::CHAIN_DIRECTORY;
+use super::fixed_times;
 use super::members::{Member, MemberWriter};
 use super::packed_refs::is_cut;
 use super::refs::Refs;
 use super::segments::SegmentSink;
-use super::times;
 
 /// What the small files are made from.
 #[derive(Debug)]
@@ -159,7 +159,7 @@ pub(super) fn git_member(
     Ok(Member {
         path: GitPath::parse(&path)?,
         mode,
-        mtime: times::GIT_DIRECTORY,
+        mtime: fixed_times::GIT_DIRECTORY,
         blob: None,
     })
 }

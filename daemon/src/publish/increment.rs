@@ -5,9 +5,9 @@ use std::fmt::Write as _;
 use cachewfs_format::{Manifest, PackKind, PublishedPack};
 
 use super::PublishError;
-use super::job::Job;
+use super::job::PublishJob;
 use super::pack::{NewPack, pack_list, pack_new};
-use super::retain::existing;
+use super::retain::existing_objects;
 use crate::store::{Store, read_file};
 
 /// With the five packs of the layout, a workstation sees eight at most.
@@ -15,7 +15,7 @@ const MAX_INCREMENTS: usize = 3;
 
 /// What becomes of the packs of the previous snapshot.
 #[derive(Debug)]
-pub(super) enum Plan {
+pub(super) enum PackPlan {
     /// All stay, and nothing is new.
     Keep,
     /// The new pack takes the place of the newest `replaces` increments.
@@ -26,17 +26,17 @@ pub(super) enum Plan {
 
 /// Packs what is new in the mirror since `previous`.
 pub(super) fn increment(
-    job: &Job<'_>,
+    job: &PublishJob<'_>,
     store: &Store,
     previous: &Manifest,
-) -> Result<Plan, PublishError> {
+) -> Result<PackPlan, PublishError> {
     let mut known = String::new();
-    for (oid, _) in existing(job.git, job.mirror, &previous.tips)? {
+    for (oid, _) in existing_objects(job.git, job.mirror, &previous.tips)? {
         // Writing to a string can't fail.
         writeln!(known, "^{oid}").ok();
     }
     let Some(pack) = pack_new(job, &known)? else {
-        return Ok(Plan::Keep);
+        return Ok(PackPlan::Keep);
     };
     let increments: Vec<&PublishedPack> = previous
         .packs
@@ -48,18 +48,18 @@ pub(super) fn increment(
     let total: u64 = previous.packs.iter().map(|pack| pack.pack.size).sum();
     let share = (sizes.iter().sum::<u64>() + new) as f64 / (total + new) as f64;
     if share > job.config.relayout_share {
-        return Ok(Plan::Relayout);
+        return Ok(PackPlan::Relayout);
     }
     let replaces = merge_count(&sizes, new);
     if replaces == 0 {
-        return Ok(Plan::Add { pack, replaces });
+        return Ok(PackPlan::Add { pack, replaces });
     }
     let merged: Vec<_> = increments.into_iter().take(replaces).collect();
     match merge(job, store, previous, (pack, &merged)) {
-        Ok(Some(pack)) => Ok(Plan::Add { pack, replaces }),
+        Ok(Some(pack)) => Ok(PackPlan::Add { pack, replaces }),
         // Objects whose retention ended may be gone from the mirror.
         Ok(None) | Err(PublishError::Git(crate::mirror::GitError::Failed { .. })) => {
-            Ok(Plan::Relayout)
+            Ok(PackPlan::Relayout)
         }
         Err(error) => Err(error),
     }
@@ -83,7 +83,7 @@ fn merge_count(sizes: &[u64], new: u64) -> usize {
 
 /// Packs the objects of `pack` and of published increments together, newest first.
 fn merge(
-    job: &Job<'_>,
+    job: &PublishJob<'_>,
     store: &Store,
     previous: &Manifest,
     (pack, increments): (NewPack, &[&PublishedPack]),

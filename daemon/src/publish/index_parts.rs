@@ -3,7 +3,7 @@
 use cachewfs_format::RunReuse;
 
 use super::PublishError;
-use super::build::Snapshot;
+use super::build::BuildInput;
 use crate::store::read_file;
 
 /// The number of parts that are asked for at once: each is a few kilobytes, and a bucket takes as long
@@ -12,7 +12,7 @@ const PARTS_AT_ONCE: usize = 64;
 
 /// Reads the index parts of runs of the previous snapshot, one after the other.
 pub(super) struct IndexParts<'a> {
-    of: &'a Snapshot<'a>,
+    input: &'a BuildInput<'a>,
     runs: Vec<&'a RunReuse>,
     /// Number of parts that were read.
     read: usize,
@@ -20,8 +20,12 @@ pub(super) struct IndexParts<'a> {
 
 impl<'a> IndexParts<'a> {
     /// Starts with the first of `runs`.
-    pub(super) fn new(of: &'a Snapshot<'a>, runs: Vec<&'a RunReuse>) -> Self {
-        Self { of, runs, read: 0 }
+    pub(super) fn new(input: &'a BuildInput<'a>, runs: Vec<&'a RunReuse>) -> Self {
+        Self {
+            input,
+            runs,
+            read: 0,
+        }
     }
 
     /// Returns the run whose part is read next.
@@ -31,7 +35,7 @@ impl<'a> IndexParts<'a> {
 
     /// Reads the part of `run`, which is the next one.
     pub(super) fn read(&mut self, run: &RunReuse) -> Result<Vec<u8>, PublishError> {
-        let (store, repo) = (self.of.store, self.of.repo);
+        let (store, repo) = (self.input.store, self.input.repo);
         if self.read.is_multiple_of(PARTS_AT_ONCE) {
             let soon = self.runs.iter().skip(self.read).take(PARTS_AT_ONCE);
             store.bring_soon(repo, soon.map(|run| run.index_part.segment));

@@ -11,7 +11,7 @@ use crate::store::Lease;
 
 /// One publish: of which mirror, how, and where its temporary files go.
 #[derive(Debug)]
-pub(super) struct Job<'a> {
+pub(super) struct PublishJob<'a> {
     pub(super) git: &'a Git,
     pub(super) config: &'a Config,
     pub(super) mirror: &'a Path,
@@ -22,7 +22,7 @@ pub(super) struct Job<'a> {
     pub(super) lease: Option<&'a Lease>,
 }
 
-impl Job<'_> {
+impl PublishJob<'_> {
     /// Begins a git command in the mirror.
     pub(super) fn git(&self, subcommand: &str) -> GitCommand {
         self.git

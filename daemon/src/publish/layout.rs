@@ -12,7 +12,7 @@ use std::io::{BufRead as _, BufReader, BufWriter, Write as _};
 use cachewfs_format::{ObjectId, PackKind};
 
 use super::PublishError;
-use super::job::Job;
+use super::job::PublishJob;
 use super::pack::{NewPack, pack_list};
 use super::sort::sort_by_path;
 
@@ -22,7 +22,10 @@ use super::sort::sort_by_path;
 const MAX_HINT_LEN: usize = 1024;
 
 /// Packs everything that the refs of the mirror reach. `has_head` is whether HEAD has a commit.
-pub(super) fn full_layout(job: &Job<'_>, has_head: bool) -> Result<Vec<NewPack>, PublishError> {
+pub(super) fn full_layout(
+    job: &PublishJob<'_>,
+    has_head: bool,
+) -> Result<Vec<NewPack>, PublishError> {
     let newest = list_newest(job, has_head)?;
     split_the_rest(job, &newest)?;
     drop(newest);
@@ -47,7 +50,7 @@ pub(super) fn full_layout(job: &Job<'_>, has_head: bool) -> Result<Vec<NewPack>,
 
 /// Lists what `git rev-list --objects` finds, with types, as lines `<type> <oid> <path>`.
 fn list_objects(
-    job: &Job<'_>,
+    job: &PublishJob<'_>,
     revisions: &[&str],
     list: &str,
 ) -> Result<BufReader<File>, PublishError> {
@@ -70,7 +73,7 @@ fn list_objects(
 
 /// Writes the list of the tip pack, HEAD's git trees and git blobs, in the order in which a checkout
 /// reads them; and that of the recent pack, what else the newest commits have.
-fn list_newest(job: &Job<'_>, has_head: bool) -> Result<HashSet<ObjectId>, PublishError> {
+fn list_newest(job: &PublishJob<'_>, has_head: bool) -> Result<HashSet<ObjectId>, PublishError> {
     let count = job.config.tip_commits.to_string();
     let mut newest = HashSet::new();
     let head: &[&str] = if has_head {
@@ -92,12 +95,12 @@ fn list_newest(job: &Job<'_>, has_head: bool) -> Result<HashSet<ObjectId>, Publi
 /// Adds the git trees and git blobs that `git rev-list --objects` finds to `newest`, and to `list`
 /// those that are new.
 fn push_new(
-    job: &Job<'_>,
+    job: &PublishJob<'_>,
     (revisions, newest): (&[&str], &mut HashSet<ObjectId>),
     list: &mut ListWriter<'_>,
 ) -> Result<(), PublishError> {
     let mut objects = list_objects(job, revisions, "newest.typed")?;
-    while let Some(object) = Object::read(job, &mut objects)? {
+    while let Some(object) = TypedObject::read(job, &mut objects)? {
         let is_wanted = matches!(object.kind, ObjectKind::Tree | ObjectKind::Blob);
         if is_wanted && newest.insert(object.oid) {
             list.push(&object)?;
@@ -107,12 +110,12 @@ fn push_new(
 }
 
 /// Writes the lists of what is in neither the tip nor the recent pack, by type.
-fn split_the_rest(job: &Job<'_>, newest: &HashSet<ObjectId>) -> Result<(), PublishError> {
+fn split_the_rest(job: &PublishJob<'_>, newest: &HashSet<ObjectId>) -> Result<(), PublishError> {
     let mut objects = list_objects(job, &["--all"], "all.typed")?;
     let mut commits = ListWriter::create(job, "commits.list")?;
     let mut trees = ListWriter::create(job, "trees.list")?;
     let mut blobs = ListWriter::create(job, "history.list")?;
-    while let Some(object) = Object::read(job, &mut objects)? {
+    while let Some(object) = TypedObject::read(job, &mut objects)? {
         if newest.contains(&object.oid) {
             continue;
         }
@@ -127,7 +130,7 @@ fn split_the_rest(job: &Job<'_>, newest: &HashSet<ObjectId>) -> Result<(), Publi
     blobs.finish()
 }
 
-fn order_by_path(job: &Job<'_>, list: &str) -> Result<(), PublishError> {
+fn order_by_path(job: &PublishJob<'_>, list: &str) -> Result<(), PublishError> {
     let unordered = job.open(list)?;
     let path = job.tmp_path(list);
     std::fs::remove_file(&path).map_err(PublishError::at(&path))?;
@@ -146,14 +149,17 @@ enum ObjectKind {
 
 /// One line of a typed list.
 #[derive(Debug)]
-struct Object {
+struct TypedObject {
     kind: ObjectKind,
     oid: ObjectId,
     path: Vec<u8>,
 }
 
-impl Object {
-    fn read(job: &Job<'_>, lines: &mut BufReader<File>) -> Result<Option<Self>, PublishError> {
+impl TypedObject {
+    fn read(
+        job: &PublishJob<'_>,
+        lines: &mut BufReader<File>,
+    ) -> Result<Option<Self>, PublishError> {
         let mut line = Vec::new();
         lines
             .read_until(b'\n', &mut line)
@@ -186,18 +192,18 @@ impl Object {
 
 struct ListWriter<'a> {
     file: BufWriter<File>,
-    job: &'a Job<'a>,
+    job: &'a PublishJob<'a>,
 }
 
 impl<'a> ListWriter<'a> {
-    fn create(job: &'a Job<'a>, name: &str) -> Result<Self, PublishError> {
+    fn create(job: &'a PublishJob<'a>, name: &str) -> Result<Self, PublishError> {
         Ok(Self {
             file: BufWriter::new(job.create(name)?),
             job,
         })
     }
 
-    fn push(&mut self, object: &Object) -> Result<(), PublishError> {
+    fn push(&mut self, object: &TypedObject) -> Result<(), PublishError> {
         let io = PublishError::at(self.job.tmp);
         let skipped = object.path.len().saturating_sub(MAX_HINT_LEN);
         let hint = object.path.get(skipped..).unwrap_or_default();

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use cachewfs_format::{PackKind, PublishedFile};
 
 use super::PublishError;
-use super::job::Job;
+use super::job::PublishJob;
 use super::segments::{INDEX_CHUNK_LEN, RANDOM_CHUNK_LEN, SEQUENTIAL_CHUNK_LEN, SegmentSink};
 use crate::mirror::GitCommand;
 
@@ -20,7 +20,7 @@ pub(super) struct NewPack {
 /// Packs the objects that the lines of the file `list` name, each `<oid> <path>`; `None` if there
 /// are none.
 pub(super) fn pack_list(
-    job: &Job<'_>,
+    job: &PublishJob<'_>,
     kind: PackKind,
     list: &str,
 ) -> Result<Option<NewPack>, PublishError> {
@@ -29,14 +29,14 @@ pub(super) fn pack_list(
 }
 
 /// Packs what all refs reach and `known` don't; `None` if that is nothing.
-pub(super) fn pack_new(job: &Job<'_>, known: &str) -> Result<Option<NewPack>, PublishError> {
+pub(super) fn pack_new(job: &PublishJob<'_>, known: &str) -> Result<Option<NewPack>, PublishError> {
     let command = pack_objects(job, PackKind::Increment)
         .args(["--revs", "--all"])
         .input(known);
     run(job, PackKind::Increment, command)
 }
 
-fn pack_objects(job: &Job<'_>, kind: PackKind) -> GitCommand {
+fn pack_objects(job: &PublishJob<'_>, kind: PackKind) -> GitCommand {
     // Nothing is deflated: zstd finds what the objects of a chunk have in common, deflate only what
     // an object has in itself. On git's repository commits shrink from 35.4 to 20.5 MB so, trees
     // from 70.8 to 15.3 and history from 187 to 44.5 (2026-11); and git reads them faster.
@@ -57,7 +57,7 @@ fn pack_objects(job: &Job<'_>, kind: PackKind) -> GitCommand {
 }
 
 fn run(
-    job: &Job<'_>,
+    job: &PublishJob<'_>,
     kind: PackKind,
     command: GitCommand,
 ) -> Result<Option<NewPack>, PublishError> {

@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn the_parts_are_the_file() {
+    fn the_parts_together_are_the_file() {
         let file = file(1);
 
         assert!(parts(&file).concat() == file);

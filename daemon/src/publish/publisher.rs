@@ -8,10 +8,10 @@ use cachewfs_format::{ArchiveSummary, Digest, Manifest, Pointer, RepoName, Snaps
 use tracing::{info, warn};
 
 use super::PublishError;
-use super::build::{Built, Snapshot, build};
+use super::build::{BuildInput, BuildOutput, build};
 use super::feed::BuildFeed;
-use super::job::Job;
-use super::present::{Found, check_lease};
+use super::job::PublishJob;
+use super::published_state::{PublishDecision, check_lease};
 use super::refs::Refs;
 use super::retain::retain_orphans;
 use super::segments::SegmentSink;
@@ -25,13 +25,13 @@ use crate::mirror::{Git, Upstream, missing_objects};
 use crate::store::{Collection, Holder, Lease, Leases, Secured, Store, Written};
 
 /// How long another daemon may take between its manifest and the pointer: a few requests to a bucket.
-const WINNERS_TURN: Duration = Duration::from_secs(3);
+const MAX_POINTER_WAIT: Duration = Duration::from_secs(3);
 /// In seconds. By how much the clocks of two daemons may differ.
 const MAX_CLOCK_SKEW: u64 = 10;
 
 /// What a publish left as current.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Published {
+pub(crate) struct PublishOutcome {
     pub(crate) snapshot: SnapshotId,
     /// Whether it is another than before.
     pub(crate) moved: bool,
@@ -47,17 +47,17 @@ pub(crate) enum Attempt<T> {
 
 /// How packs are laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Layout {
+pub(crate) enum PackLayout {
     /// As it is best: with an increment if that does.
-    AsNeeded,
+    Incremental,
     /// All anew.
-    Anew,
+    Full,
 }
 
 /// How a mirror is published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Order {
-    pub(crate) layout: Layout,
+pub(crate) struct PublishOptions {
+    pub(crate) layout: PackLayout,
     /// Whether objects that are published and that the mirror lacks are taken from the store. Otherwise
     /// that is an error: an update may bring them, and what is published is newer than the mirror.
     pub(crate) takes_over: bool,
@@ -105,39 +105,39 @@ impl Publisher {
         &self,
         repo: &RepoName,
         (upstream, mirror): (&Upstream, &Path),
-        (order, feed): (Order, &BuildFeed),
-    ) -> Result<Attempt<Published>, PublishError> {
-        let mut published = self.publish_fed(repo, (upstream, mirror), (order, feed));
+        (options, feed): (PublishOptions, &BuildFeed),
+    ) -> Result<Attempt<PublishOutcome>, PublishError> {
+        let mut published = self.try_publish(repo, (upstream, mirror), (options, feed));
         if let Err(PublishError::Store(error)) = &published
             && self.store.set_damaged_aside(error).is_ok_and(|was| was)
         {
             // The snapshot that this one was to build on is damaged in the store: build anew.
             let error = chain(error);
             warn!(%repo, error, "A segment of {repo} is damaged in the store and is made anew");
-            published = self.publish_fed(repo, (upstream, mirror), (order, feed));
+            published = self.try_publish(repo, (upstream, mirror), (options, feed));
         }
         feed.clear();
         published
     }
 
-    fn publish_fed(
+    fn try_publish(
         &self,
         repo: &RepoName,
         (upstream, mirror): (&Upstream, &Path),
-        (order, feed): (Order, &BuildFeed),
-    ) -> Result<Attempt<Published>, PublishError> {
+        (options, feed): (PublishOptions, &BuildFeed),
+    ) -> Result<Attempt<PublishOutcome>, PublishError> {
         let started = Instant::now();
         let config = self.config.now();
         let mut refs = Refs::read(&self.git, mirror, &config.namespaces)?;
-        let (present, lease) = match self.find(repo, &refs, order)? {
-            Found::Unchanged(published) => return Ok(Attempt::Done(published)),
-            Found::HeldBy(holder) => return Ok(Attempt::HeldBy(holder)),
-            Found::New(present, lease) => (present, lease),
+        let (state, lease) = match self.claim_if_changed(repo, &refs, options)? {
+            PublishDecision::Unchanged(published) => return Ok(Attempt::Done(published)),
+            PublishDecision::HeldBy(holder) => return Ok(Attempt::HeldBy(holder)),
+            PublishDecision::Publish(state, lease) => (state, lease),
         };
-        let (pointer, base) = (&present.pointer, present.base());
-        let previous = present.current.as_ref();
+        let (pointer, base) = (&state.pointer, state.base());
+        let previous = state.current.as_ref();
         if let Some(previous) = previous {
-            self.catch_up(previous, (mirror, order))?;
+            self.require_published_tips(previous, (mirror, options))?;
             let tips = (&previous.tips[..], &refs);
             if retain_orphans(&self.git, mirror, tips, config.retain_orphans)? {
                 refs = Refs::read(&self.git, mirror, &config.namespaces)?;
@@ -148,7 +148,7 @@ impl Publisher {
             .prefix("publish-")
             .tempdir_in(&parent)
             .map_err(PublishError::at(&parent))?;
-        let job = Job {
+        let job = PublishJob {
             git: &self.git,
             config: &config,
             mirror,
@@ -157,7 +157,7 @@ impl Publisher {
             lease: lease.as_ref(),
         };
         let mut sink = SegmentSink::new(&self.git, tmp.path());
-        let of = Snapshot {
+        let input = BuildInput {
             repo,
             upstream,
             refs: &refs,
@@ -165,8 +165,8 @@ impl Publisher {
             store: &self.store,
             feed: previous.is_none().then_some(feed),
         };
-        let built = build(&job, &mut sink, &of)?;
-        let mut manifest = to_manifest(&of, built);
+        let built = build(&job, &mut sink, &input)?;
+        let mut manifest = to_manifest(&input, built);
         check_lease(lease.as_ref())?;
         // Another daemon may have been faster: then nothing of this is of use.
         if self.store.pointer(repo)? != *pointer {
@@ -189,7 +189,7 @@ impl Publisher {
         let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let packs = manifest.packs.len();
         info!(%repo, %snapshot, size_bytes, new_bytes, packs, duration_ms, "Published {snapshot} of {repo}");
-        Ok(Attempt::Done(Published {
+        Ok(Attempt::Done(PublishOutcome {
             snapshot,
             moved: true,
         }))
@@ -197,16 +197,16 @@ impl Publisher {
 
     /// Makes sure that the mirror has what is published: a daemon that is behind another must not undo
     /// what that has published.
-    fn catch_up(
+    fn require_published_tips(
         &self,
         previous: &Manifest,
-        (mirror, order): (&Path, Order),
+        (mirror, options): (&Path, PublishOptions),
     ) -> Result<(), PublishError> {
         let missing = missing_objects(&self.git, mirror, &previous.tips)?;
         if missing.is_empty() {
             return Ok(());
         }
-        if !order.takes_over {
+        if !options.takes_over {
             return Err(PublishError::Behind);
         }
         let missing: Vec<_> = missing.into_iter().collect();
@@ -222,19 +222,19 @@ impl Publisher {
         new: &Manifest,
         (expected, base): (Option<&Pointer>, Option<&Manifest>),
     ) -> Result<SnapshotId, PublishError> {
-        let deadline = Instant::now() + WINNERS_TURN;
+        let deadline = Instant::now() + MAX_POINTER_WAIT;
         let mut ids = ids_for(new, base);
         loop {
             let id = ids.next().expect("there is always another id");
             let Some((taken, _)) = self.store.manifest(&new.repo, id)? else {
                 return Ok(id);
             };
-            let is_of_the_past = expected.is_some_and(|pointer| is_older(&taken, pointer));
-            while !is_of_the_past && Instant::now() < deadline {
+            let is_superseded = expected.is_some_and(|pointer| is_older(&taken, pointer));
+            while !is_superseded && Instant::now() < deadline {
                 if self.store.pointer(&new.repo)?.as_ref() != expected {
                     return Err(PublishError::Raced);
                 }
-                pause();
+                sleep_between_reads();
             }
         }
     }
@@ -344,17 +344,17 @@ impl Publisher {
 }
 
 /// The manifest of what was built, with the first id that it may get.
-fn to_manifest(of: &Snapshot<'_>, built: Built) -> Manifest {
+fn to_manifest(input: &BuildInput<'_>, built: BuildOutput) -> Manifest {
     Manifest {
         version: Manifest::VERSION,
-        repo: of.repo.clone(),
-        snapshot: SnapshotId::first(of.refs.commit),
-        refs_digest: of.refs.digest(),
+        repo: input.repo.clone(),
+        snapshot: SnapshotId::first(input.refs.commit),
+        refs_digest: input.refs.digest(),
         created_at: seconds_since_epoch(),
         archives: built.archives,
         packs: built.packs,
         commit_graphs: built.commit_graphs,
-        tips: of.refs.tips(),
+        tips: input.refs.tips(),
         runs: built.runs,
         notice: built.notice,
         lfs_objects: Vec::new(),
@@ -388,6 +388,6 @@ fn is_older(manifest: &Manifest, pointer: &Pointer) -> bool {
     clippy::disallowed_methods,
     reason = "publishes run on threads of their own, and this is within a deadline"
 )]
-fn pause() {
+fn sleep_between_reads() {
     std::thread::sleep(Duration::from_millis(50));
 }

@@ -21,7 +21,7 @@ pub(super) struct Ref {
 
 /// What HEAD is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Head {
+pub(super) enum MirrorHead {
     /// The full name of a branch.
     Branch(Vec<u8>),
     /// The full name of a branch that doesn't exist.
@@ -32,7 +32,7 @@ pub(super) enum Head {
 /// All refs of a mirror, sorted by name, and HEAD.
 #[derive(Clone, Debug)]
 pub(super) struct Refs {
-    pub(super) head: Head,
+    pub(super) head: MirrorHead,
     /// The commit of HEAD; the null id if it is unborn.
     pub(super) commit: ObjectId,
     /// With those of `refs/cachewfs/`.
@@ -60,9 +60,9 @@ impl Refs {
         let head = std::fs::read(&path).map_err(PublishError::at(&path))?;
         let symref = head.trim_ascii().strip_prefix(b"ref: ");
         let head = match symref {
-            Some(name) if name.starts_with(HEADS) => Head::Branch(name.to_owned()),
+            Some(name) if name.starts_with(HEADS) => MirrorHead::Branch(name.to_owned()),
             // As in a clone: HEAD is on no branch.
-            Some(_) | None => Head::Detached,
+            Some(_) | None => MirrorHead::Detached,
         };
         let all = parse(&output)?;
         check_targets(git, mirror, &all)?;
@@ -72,16 +72,16 @@ impl Refs {
             all,
             namespaces: namespaces.to_vec(),
         };
-        if refs.shown().next().is_none() && refs.head != Head::Detached {
+        if refs.shown().next().is_none() && refs.head != MirrorHead::Detached {
             return Err(PublishError::RepositoryEmpty);
         }
         let is_there = |name: &[u8]| refs.all.iter().any(|each| each.name == name);
-        if let Head::Branch(name) = &refs.head
+        if let MirrorHead::Branch(name) = &refs.head
             && !is_there(name)
         {
             let any = refs.all.first().ok_or(PublishError::RepositoryEmpty)?;
             refs.commit = any.target.to_null();
-            refs.head = Head::Unborn(name.clone());
+            refs.head = MirrorHead::Unborn(name.clone());
             return Ok(refs);
         }
         let commit = git
@@ -100,7 +100,7 @@ impl Refs {
 
     /// Returns whether HEAD has a commit, and so a tree.
     pub(super) fn has_commit(&self) -> bool {
-        !matches!(self.head, Head::Unborn(_))
+        !matches!(self.head, MirrorHead::Unborn(_))
     }
 
     /// The refs that the archives show, sorted by name.
@@ -138,16 +138,18 @@ impl Refs {
     /// The file `HEAD`.
     pub(super) fn head_file(&self) -> Vec<u8> {
         match &self.head {
-            Head::Branch(branch) | Head::Unborn(branch) => [b"ref: ", &**branch, b"\n"].concat(),
-            Head::Detached => format!("{}\n", self.commit).into_bytes(),
+            MirrorHead::Branch(branch) | MirrorHead::Unborn(branch) => {
+                [b"ref: ", &**branch, b"\n"].concat()
+            }
+            MirrorHead::Detached => format!("{}\n", self.commit).into_bytes(),
         }
     }
 
     /// The name of HEAD's branch without `refs/heads/`.
     pub(super) fn default_branch(&self) -> Option<&[u8]> {
         match &self.head {
-            Head::Branch(branch) => branch.strip_prefix(HEADS),
-            Head::Unborn(_) | Head::Detached => None,
+            MirrorHead::Branch(branch) => branch.strip_prefix(HEADS),
+            MirrorHead::Unborn(_) | MirrorHead::Detached => None,
         }
     }
 
@@ -156,7 +158,7 @@ impl Refs {
     pub(super) fn packed_refs(&self, kind: ArchiveKind) -> Vec<u8> {
         let mut refs: Vec<Ref> = match kind {
             ArchiveKind::Mirror | ArchiveKind::Lfs => self.shown().cloned().collect(),
-            ArchiveKind::Checkout => self.of_a_clone(),
+            ArchiveKind::Checkout => self.clone_refs(),
         };
         refs.sort_unstable_by(|left, right| left.name.cmp(&right.name));
         let mut bytes = b"# pack-refs with: peeled fully-peeled sorted \n".to_vec();
@@ -171,7 +173,7 @@ impl Refs {
         bytes
     }
 
-    fn of_a_clone(&self) -> Vec<Ref> {
+    fn clone_refs(&self) -> Vec<Ref> {
         let mut refs = Vec::new();
         for each in self.shown() {
             if each.name.starts_with(TAGS) {
@@ -264,7 +266,7 @@ mod tests {
             oid("02"),
         );
         Refs {
-            head: Head::Branch(b"refs/heads/main".to_vec()),
+            head: MirrorHead::Branch(b"refs/heads/main".to_vec()),
             commit: ObjectId::parse(&oid("02")).unwrap(),
             all: parse(output.as_bytes()).unwrap(),
             namespaces: Vec::new(),

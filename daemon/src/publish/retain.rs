@@ -69,7 +69,7 @@ pub(crate) fn retain<'a>(
 fn orphans(git: &Git, mirror: &Path, gone: &[ObjectId]) -> Result<Vec<ObjectId>, PublishError> {
     let mut commits = Vec::new();
     let mut orphans = Vec::new();
-    for (oid, kind) in existing(git, mirror, gone)? {
+    for (oid, kind) in existing_objects(git, mirror, gone)? {
         // A tag, a tree or a git blob that a ref named: it is cheaper to keep than to search for.
         if kind == "commit" {
             commits.push(oid);
@@ -80,7 +80,7 @@ fn orphans(git: &Git, mirror: &Path, gone: &[ObjectId]) -> Result<Vec<ObjectId>,
     if commits.is_empty() {
         return Ok(orphans);
     }
-    let input = lines(&commits);
+    let input = oid_lines(&commits);
     let unreachable = git
         .in_repository(mirror, "rev-list")
         .args(["--stdin", "--not", "--all"])
@@ -96,7 +96,7 @@ fn orphans(git: &Git, mirror: &Path, gone: &[ObjectId]) -> Result<Vec<ObjectId>,
 }
 
 /// Those of `oids` that the mirror has, with their types.
-pub(super) fn existing(
+pub(super) fn existing_objects(
     git: &Git,
     mirror: &Path,
     oids: &[ObjectId],
@@ -104,7 +104,7 @@ pub(super) fn existing(
     if oids.is_empty() {
         return Ok(Vec::new());
     }
-    let input = lines(oids);
+    let input = oid_lines(oids);
     let output = git
         .in_repository(mirror, "cat-file")
         .args(["--batch-check=%(objectname) %(objecttype)"])
@@ -123,7 +123,7 @@ pub(super) fn existing(
 }
 
 /// One object a line.
-pub(super) fn lines(oids: &[ObjectId]) -> String {
+pub(super) fn oid_lines(oids: &[ObjectId]) -> String {
     oids.iter()
         .map(ObjectId::to_string)
         .collect::<Vec<_>>()

@@ -47,10 +47,10 @@ fn sort_in_parts(from: File, to: &mut impl Write, tmp: &Path, part_len: usize) -
     Ok(())
 }
 
-type Next = Reverse<(Vec<u8>, usize, Vec<u8>)>;
+type MergeLine = Reverse<(Vec<u8>, usize, Vec<u8>)>;
 
 fn push_next(
-    heap: &mut BinaryHeap<Next>,
+    heap: &mut BinaryHeap<MergeLine>,
     number: usize,
     part: &mut BufReader<File>,
 ) -> io::Result<()> {

@@ -7,7 +7,7 @@ use cachewfs_format::{Manifest, ObjectId, PackKind, PublishedFile};
 use tracing::{info, warn};
 
 use super::PublishError;
-use super::retain::lines;
+use super::retain::oid_lines;
 use crate::error_chain::chain;
 use crate::mirror::{Git, GitError};
 use crate::store::Store;
@@ -80,7 +80,7 @@ fn has_all(git: &Git, mirror: &Path, tips: &[ObjectId]) -> Result<bool, PublishE
     let walked = git
         .in_repository(mirror, "rev-list")
         .args(["--objects", "--quiet", "--stdin", "--not", "--all"])
-        .input(lines(tips))
+        .input(oid_lines(tips))
         .effect();
     match walked {
         Err(GitError::Failed { .. }) => Ok(false),

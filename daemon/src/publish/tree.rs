@@ -8,9 +8,9 @@ use cachewfs_format::limits::MAX_COMPONENT_LEN;
 use cachewfs_format::{Digest, GitPath, ObjectId, PathSequence};
 
 use super::PublishError;
-use super::job::Job;
+use super::job::PublishJob;
 use super::left_out::LeftOut;
-use super::tree_size::{TooLarge, check_tree_size};
+use super::tree_size::{TreeSizeError, check_tree_size};
 use crate::volume::Volume;
 
 /// A file of this many bytes or more is a run by itself, with its data in its own segment.
@@ -36,14 +36,14 @@ pub(super) struct TreeEntry {
 
 /// One line of the tree, whose path may be one that no filesystem can have.
 #[derive(Debug)]
-struct Line<'a> {
+struct TreeLine<'a> {
     kind: TreeEntryKind,
     oid: ObjectId,
     blob_len: u64,
     path: &'a [u8],
 }
 
-impl<'a> Line<'a> {
+impl<'a> TreeLine<'a> {
     /// Parses `<mode> <type> <oid> <size>\t<path>`.
     fn parse(line: &'a [u8]) -> Result<Self, PublishError> {
         let bad = || PublishError::bad_output(line);
@@ -128,7 +128,7 @@ impl TreeEntryKind {
 }
 
 impl TreeEntry {
-    fn of_line(line: &Line<'_>) -> Result<Self, PublishError> {
+    fn of_line(line: &TreeLine<'_>) -> Result<Self, PublishError> {
         Ok(Self {
             kind: line.kind,
             oid: line.oid,
@@ -139,7 +139,7 @@ impl TreeEntry {
 
     /// Parses a line of `git ls-tree -l`. Returns `None` for a file that no filesystem can have.
     pub(super) fn parse_fitting(line: &[u8]) -> Result<Option<Self>, PublishError> {
-        let line = Line::parse(line)?;
+        let line = TreeLine::parse(line)?;
         match line.misfit() {
             Some(_) => Ok(None),
             None => Self::of_line(&line).map(Some),
@@ -189,7 +189,7 @@ pub(super) struct TreeList {
 
 impl TreeList {
     /// Lists HEAD's tree without the files that no filesystem can have. Refuses a tree that git refuses.
-    pub(super) fn create(job: &Job<'_>) -> Result<Self, PublishError> {
+    pub(super) fn create(job: &PublishJob<'_>) -> Result<Self, PublishError> {
         check_tree_size(job, "HEAD")?;
         job.git("ls-tree")
             .args(["-r", "-z", "-l", "--full-tree", "HEAD"])
@@ -269,9 +269,11 @@ impl TreeList {
 
 /// Returns an error if a disk can't hold so many bytes even if it is empty. One that is merely full is
 /// another matter: it may have room later.
-fn check_content(bytes: u64, disk: Option<Volume>) -> Result<(), TooLarge> {
+fn check_content(bytes: u64, disk: Option<Volume>) -> Result<(), TreeSizeError> {
     match disk {
-        Some(Volume { total: disk, .. }) if bytes > disk => Err(TooLarge::Content { bytes, disk }),
+        Some(Volume { total: disk, .. }) if bytes > disk => {
+            Err(TreeSizeError::Content { bytes, disk })
+        }
         _ => Ok(()),
     }
 }
@@ -300,7 +302,7 @@ impl Runs<'_> {
             let Some(line) = line.strip_suffix(&[0]) else {
                 return Ok(None);
             };
-            let line = Line::parse(line)?;
+            let line = TreeLine::parse(line)?;
             if self.left_out.has(line.path) {
                 continue;
             }
@@ -410,7 +412,7 @@ mod tests {
         let oid = "1a".repeat(20);
         let line = format!("160000 commit {oid}       -\ta b\n\tc");
 
-        let entry = Line::parse(line.as_bytes()).unwrap();
+        let entry = TreeLine::parse(line.as_bytes()).unwrap();
 
         assert_eq!(entry.kind, TreeEntryKind::Submodule);
         assert_eq!(entry.path, b"a b\n\tc");
@@ -432,7 +434,7 @@ mod tests {
             ("100644", 1, format!("{directory}{}", "a".repeat(96)), false),
         ] {
             let line = format!("{mode} blob {oid} {len:>7}\t{path}");
-            let line = Line::parse(line.as_bytes()).unwrap();
+            let line = TreeLine::parse(line.as_bytes()).unwrap();
             assert_eq!(line.misfit().is_none(), fits, "{mode} {len} {}", path.len());
         }
     }

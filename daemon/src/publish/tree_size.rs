@@ -14,7 +14,7 @@ use cachewfs_format::ObjectId;
 use cachewfs_format::limits::MAX_INDEX_LEN;
 
 use super::PublishError;
-use super::job::Job;
+use super::job::PublishJob;
 use crate::mirror::{GitError, GitReader};
 
 /// At most so many files and directories are checked out. The largest known repositories have some
@@ -29,7 +29,7 @@ const MAX_MODE_LEN: u64 = 7;
 
 /// Why a tree is too large to be checked out.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum TooLarge {
+pub(crate) enum TreeSizeError {
     #[error("it has {paths} files and directories, more than {MAX_PATHS}")]
     Paths { paths: u64 },
     #[error("its index has {bytes} bytes, more than {MAX_INDEX_LEN}")]
@@ -40,7 +40,7 @@ pub(crate) enum TooLarge {
 
 /// Returns an error if the tree of `commit` has more paths than a work tree may have. Takes time and memory for each tree
 /// object, not for each path.
-pub(super) fn check_tree_size(job: &Job<'_>, commit: &str) -> Result<(), PublishError> {
+pub(super) fn check_tree_size(job: &PublishJob<'_>, commit: &str) -> Result<(), PublishError> {
     let numbers = list_trees(job, commit)?;
     let trees = read_trees(job, &numbers)?;
     let size = count(&trees);
@@ -48,16 +48,16 @@ pub(super) fn check_tree_size(job: &Job<'_>, commit: &str) -> Result<(), Publish
         .bytes
         .saturating_add(ENTRY_BYTES * size.paths.min(MAX_PATHS));
     if size.paths > MAX_PATHS {
-        Err(TooLarge::Paths { paths: size.paths }.into())
+        Err(TreeSizeError::Paths { paths: size.paths }.into())
     } else if index_len > MAX_INDEX_LEN.into() {
-        Err(TooLarge::Index { bytes: index_len }.into())
+        Err(TreeSizeError::Index { bytes: index_len }.into())
     } else {
         Ok(())
     }
 }
 
 /// Writes the ids of all tree objects of `commit` to a file, the root first. Returns their numbers there.
-fn list_trees(job: &Job<'_>, commit: &str) -> Result<HashMap<ObjectId, u32>, PublishError> {
+fn list_trees(job: &PublishJob<'_>, commit: &str) -> Result<HashMap<ObjectId, u32>, PublishError> {
     job.git("rev-list")
         .args(["--objects", "--no-object-names", "--filter=blob:none"])
         .args([format!("{commit}^{{tree}}")])
@@ -66,7 +66,7 @@ fn list_trees(job: &Job<'_>, commit: &str) -> Result<HashMap<ObjectId, u32>, Pub
     let mut numbers = HashMap::new();
     for line in BufReader::new(job.open(LIST)?).lines() {
         let line = line.map_err(PublishError::at(&path))?;
-        let number = u32::try_from(numbers.len()).map_err(|_| TooLarge::Paths {
+        let number = u32::try_from(numbers.len()).map_err(|_| TreeSizeError::Paths {
             paths: u64::from(u32::MAX),
         })?;
         numbers.insert(ObjectId::parse(&line)?, number);
@@ -76,7 +76,7 @@ fn list_trees(job: &Job<'_>, commit: &str) -> Result<HashMap<ObjectId, u32>, Pub
 
 /// A tree object, without its names.
 #[derive(Debug, Default)]
-struct Tree {
+struct TreeObject {
     entries: u64,
     /// Bytes of the names of all entries, each with a separator.
     names: u64,
@@ -92,7 +92,10 @@ struct Subtree {
 }
 
 /// Reads the listed trees.
-fn read_trees(job: &Job<'_>, numbers: &HashMap<ObjectId, u32>) -> Result<Vec<Tree>, PublishError> {
+fn read_trees(
+    job: &PublishJob<'_>,
+    numbers: &HashMap<ObjectId, u32>,
+) -> Result<Vec<TreeObject>, PublishError> {
     let objects = job
         .git("cat-file")
         .args(["--batch", "--buffer"])
@@ -115,7 +118,7 @@ fn read_trees(job: &Job<'_>, numbers: &HashMap<ObjectId, u32>) -> Result<Vec<Tre
 
 /// Reads what `git cat-file --batch` prints of trees.
 struct TreeReader<'a> {
-    job: &'a Job<'a>,
+    job: &'a PublishJob<'a>,
     numbers: &'a HashMap<ObjectId, u32>,
     from: BufReader<GitReader>,
 }
@@ -132,9 +135,9 @@ impl TreeReader<'_> {
     }
 
     /// Reads a tree that has no more than `max_entries`.
-    fn read_tree(&mut self, max_entries: u64) -> Result<Tree, PublishError> {
+    fn read_tree(&mut self, max_entries: u64) -> Result<TreeObject, PublishError> {
         let len = self.read_head()?;
-        let (mut left, mut tree) = (len, Tree::default());
+        let (mut left, mut tree) = (len, TreeObject::default());
         let mut subtrees: HashMap<u32, (u64, u64)> = HashMap::new();
         while left > 0 {
             let (read, subtree, name) = self.read_entry()?;
@@ -143,7 +146,7 @@ impl TreeReader<'_> {
             tree.entries += 1;
             tree.names += name;
             if tree.entries > max_entries {
-                return Err(TooLarge::Paths {
+                return Err(TreeSizeError::Paths {
                     paths: MAX_PATHS + 1,
                 }
                 .into());
@@ -211,7 +214,7 @@ fn is_tree(mode: &[u8]) -> bool {
 
 /// The number and the length of all paths of a tree. The largest number stands for all larger ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Size {
+struct TreeSize {
     /// Files and directories.
     paths: u64,
     /// Bytes of their paths.
@@ -219,10 +222,10 @@ struct Size {
 }
 
 /// Counts the paths of the first of `trees`. Each tree is visited once, after all that have it.
-fn count(trees: &[Tree]) -> Size {
-    let mut size = Size::default();
+fn count(trees: &[TreeObject]) -> TreeSize {
+    let mut size = TreeSize::default();
     // For each tree, at how many paths it is, and how long these are together.
-    let mut places = vec![Size::default(); trees.len()];
+    let mut places = vec![TreeSize::default(); trees.len()];
     let mut parents = vec![0_u64; trees.len()];
     for subtree in trees.iter().flat_map(|tree| &tree.subtrees) {
         if let Some(parents) = parents.get_mut(subtree.number as usize) {
@@ -254,7 +257,7 @@ fn count(trees: &[Tree]) -> Size {
     size
 }
 
-impl Size {
+impl TreeSize {
     /// Adds so many entries, with names of so many bytes together, at each of the places of their tree.
     fn add(&mut self, at: Self, entries: u64, names: u64) {
         let new = at.paths.saturating_mul(entries);
@@ -270,14 +273,14 @@ mod tests {
     use super::*;
 
     /// A tree with so many files of one letter, and subtrees with names of one letter.
-    fn tree(files: u64, subtrees: &[u32]) -> Tree {
+    fn tree(files: u64, subtrees: &[u32]) -> TreeObject {
         let entries = files + subtrees.len() as u64;
         let subtrees = subtrees.iter().map(|&number| Subtree {
             number,
             entries: 1,
             names: 2,
         });
-        Tree {
+        TreeObject {
             entries,
             names: 2 * entries,
             subtrees: subtrees.collect(),
@@ -295,7 +298,7 @@ mod tests {
         let bytes = expected.iter().map(|path| path.len() as u64 + 1).sum();
         assert_eq!(
             size,
-            Size {
+            TreeSize {
                 paths: expected.len() as u64,
                 bytes
             }
@@ -304,7 +307,7 @@ mod tests {
 
     #[test]
     fn no_tree_is_too_large_to_be_counted() {
-        let level = |number: u32| Tree {
+        let level = |number: u32| TreeObject {
             entries: 10,
             names: 20,
             subtrees: vec![Subtree {

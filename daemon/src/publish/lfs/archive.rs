@@ -21,10 +21,10 @@ use crate::clock::seconds_since_epoch;
 use crate::mirror::{Git, LfsObject, Upstream, fetch_lfs_objects};
 use crate::publish::assemble::ArchiveWriter;
 use crate::publish::git_files::git_member;
-use crate::publish::job::Job;
+use crate::publish::job::PublishJob;
 use crate::publish::members::MemberWriter;
 use crate::publish::segments::{SEQUENTIAL_CHUNK_LEN, SegmentSink};
-use crate::publish::{Attempt, PublishError, Publisher, times};
+use crate::publish::{Attempt, PublishError, Publisher, fixed_times};
 use crate::store::{Claim, Store, Written};
 
 /// What is fetched at once, and is on disk twice until it is stored: so many bytes, but one object in
@@ -33,7 +33,7 @@ const BATCH_BYTES: u64 = 1 << 30;
 /// Nor more objects than this.
 const BATCH_OBJECTS: usize = 1000;
 
-type Stored = BTreeMap<LfsOid, PublishedLfsObject>;
+type StoredObjects = BTreeMap<LfsOid, PublishedLfsObject>;
 
 impl Publisher {
     /// Publishes the LFS objects that the work tree of `commit` needs, unless they are what is current;
@@ -68,7 +68,7 @@ impl Publisher {
             .prefix("lfs-")
             .tempdir_in(&parent)
             .map_err(PublishError::at(&parent))?;
-        let job = Job {
+        let job = PublishJob {
             git,
             config: &config,
             mirror,
@@ -98,11 +98,11 @@ impl Publisher {
             Some(current) => Some(store.current_manifest(repo, current)?),
             None => None,
         };
-        let job = Job {
+        let job = PublishJob {
             lease: lease.as_ref(),
             ..job
         };
-        let objects = Objects {
+        let objects = LfsArchiveBuilder {
             job: &job,
             store: &store,
             repo,
@@ -126,20 +126,20 @@ impl Publisher {
 }
 
 /// The LFS objects of one archive.
-struct Objects<'a> {
-    job: &'a Job<'a>,
+struct LfsArchiveBuilder<'a> {
+    job: &'a PublishJob<'a>,
     store: &'a Store,
     repo: &'a RepoName,
     upstream: &'a Upstream,
 }
 
-impl Objects<'_> {
+impl LfsArchiveBuilder<'_> {
     /// Has all objects in the store; gives them, and how many bytes are new there.
     fn store_all(
         &self,
         wanted: &BTreeMap<LfsOid, u64>,
         previous: Option<Manifest>,
-    ) -> Result<(Stored, u64), LfsError> {
+    ) -> Result<(StoredObjects, u64), LfsError> {
         let known = previous.map_or_else(Vec::new, |previous| previous.lfs_objects);
         let mut known: HashMap<String, PublishedLfsObject> = known
             .into_iter()
@@ -151,7 +151,7 @@ impl Objects<'_> {
             let mut files = [&object.header, &object.data].into_iter();
             files.all(|file| segments.contains(&file.segment.id))
         };
-        let (mut stored, mut missing) = (Stored::new(), Vec::new());
+        let (mut stored, mut missing) = (StoredObjects::new(), Vec::new());
         for (oid, &size) in wanted {
             match known.remove(oid.as_str()).filter(is_there) {
                 Some(object) => drop(stored.insert(oid.clone(), object)),
@@ -169,7 +169,7 @@ impl Objects<'_> {
     }
 
     /// Fetches objects, checks them and moves them to the store; gives their length there.
-    fn fetch(&self, batch: &[LfsPointer], stored: &mut Stored) -> Result<u64, LfsError> {
+    fn fetch(&self, batch: &[LfsPointer], stored: &mut StoredObjects) -> Result<u64, LfsError> {
         let directory = self.job.tmp_path("lfs.git");
         let wanted: Vec<_> = batch
             .iter()
@@ -230,7 +230,11 @@ impl Objects<'_> {
     }
 
     /// Stores TOC and seek table of the archive of `objects`; gives its manifest.
-    fn write_archive(&self, objects: Stored, commit: ObjectId) -> Result<Manifest, LfsError> {
+    fn write_archive(
+        &self,
+        objects: StoredObjects,
+        commit: ObjectId,
+    ) -> Result<Manifest, LfsError> {
         let mut sink = SegmentSink::new(self.job.git, self.job.tmp);
         let mut archive = ArchiveWriter::new(ArchiveKind::Lfs, None);
         for (oid, object) in &objects {
@@ -238,7 +242,7 @@ impl Objects<'_> {
             let file = TocFile {
                 path: GitPath::parse(oid.path().as_bytes()).map_err(PublishError::from)?,
                 size: object.data.size,
-                mtime: times::GIT_DIRECTORY,
+                mtime: fixed_times::GIT_DIRECTORY,
             };
             archive.place(&sink, Role::LfsObject, &object.data, Some(file));
         }
@@ -300,7 +304,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_batch_has_a_limit_but_one_object_at_least() {
+    fn a_batch_is_limited_but_has_at_least_one_object() {
         let lens = |sizes: &[u64]| {
             let pointer = |&size| LfsPointer {
                 oid: LfsOid::parse(&"4d".repeat(32)).unwrap(),

@@ -13,14 +13,14 @@ use super::LfsOid;
 use super::pointer::{LfsPointer, MAX_POINTER_LEN};
 use crate::mirror::{GitCommand, GitError};
 use crate::publish::PublishError;
-use crate::publish::job::Job;
+use crate::publish::job::PublishJob;
 use crate::publish::tree::{TreeEntry, TreeEntryKind};
 use crate::publish::tree_size::check_tree_size;
 
 /// The LFS objects that the work tree of `commit` needs, with their sizes; those without bytes are left
 /// out, as git-lfs makes them from nothing.
 pub(super) fn wanted_objects(
-    job: &Job<'_>,
+    job: &PublishJob<'_>,
     commit: &ObjectId,
 ) -> Result<BTreeMap<LfsOid, u64>, PublishError> {
     check_tree_size(job, &commit.to_string())?;
@@ -35,7 +35,7 @@ pub(super) fn wanted_objects(
 }
 
 /// Whether an attributes file names the filter: most repositories are done with here.
-fn mentions_lfs(job: &Job<'_>, commit: &ObjectId) -> Result<bool, PublishError> {
+fn mentions_lfs(job: &PublishJob<'_>, commit: &ObjectId) -> Result<bool, PublishError> {
     let grep = job
         .git("grep")
         .args(["-q", "-F", "-e", "filter=lfs"])
@@ -49,7 +49,10 @@ fn mentions_lfs(job: &Job<'_>, commit: &ObjectId) -> Result<bool, PublishError> 
 
 /// Writes the paths of all files that are short enough to be pointers to the file `lfs-paths`; gives
 /// their git blobs.
-fn list_small_files(job: &Job<'_>, commit: &ObjectId) -> Result<Vec<ObjectId>, PublishError> {
+fn list_small_files(
+    job: &PublishJob<'_>,
+    commit: &ObjectId,
+) -> Result<Vec<ObjectId>, PublishError> {
     job.git("ls-tree")
         .args(["-r", "-z", "-l", "--full-tree", &commit.to_string()])
         .output_to(job.create("lfs-tree")?)?;
@@ -74,7 +77,7 @@ fn list_small_files(job: &Job<'_>, commit: &ObjectId) -> Result<Vec<ObjectId>, P
 
 /// Those of `blobs` whose paths, which are in the file `lfs-paths`, have the attribute `filter=lfs`.
 fn filter_by_attribute(
-    job: &Job<'_>,
+    job: &PublishJob<'_>,
     commit: &ObjectId,
     blobs: Vec<ObjectId>,
 ) -> Result<Vec<ObjectId>, PublishError> {
@@ -107,7 +110,10 @@ fn filter_by_attribute(
 }
 
 /// Reads git blobs, and gives what those that are pointers point at.
-fn read_pointers(job: &Job<'_>, blobs: &[ObjectId]) -> Result<BTreeMap<LfsOid, u64>, PublishError> {
+fn read_pointers(
+    job: &PublishJob<'_>,
+    blobs: &[ObjectId],
+) -> Result<BTreeMap<LfsOid, u64>, PublishError> {
     let mut lines = String::new();
     for blob in blobs {
         lines.push_str(&blob.to_string());
@@ -145,7 +151,10 @@ fn read_pointers(job: &Job<'_>, blobs: &[ObjectId]) -> Result<BTreeMap<LfsOid, u
 }
 
 /// The bytes up to the next NUL; `None` at the end.
-fn read_field(job: &Job<'_>, from: &mut BufReader<File>) -> Result<Option<Vec<u8>>, PublishError> {
+fn read_field(
+    job: &PublishJob<'_>,
+    from: &mut BufReader<File>,
+) -> Result<Option<Vec<u8>>, PublishError> {
     let mut field = Vec::new();
     from.read_until(0, &mut field)
         .map_err(PublishError::at(job.tmp))?;

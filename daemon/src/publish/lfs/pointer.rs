@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_pointer_is_told() {
+    fn other_files_are_not_parsed_as_pointers() {
         let oid = "4d".repeat(32);
         let good =
             format!("version https://git-lfs.github.com/spec/v1\noid sha256:{oid}\nsize 1\n");

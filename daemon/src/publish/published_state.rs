@@ -5,37 +5,37 @@ use std::sync::Arc;
 use cachewfs_format::{Manifest, Pointer, RepoName};
 
 use super::refs::Refs;
-use super::{Layout, Order, PublishError, Published, Publisher};
+use super::{PackLayout, PublishError, PublishOptions, PublishOutcome, Publisher};
 use crate::store::{Claim, Lease, StoreError, TierError};
 
 /// What there is to do.
-pub(super) enum Found {
+pub(super) enum PublishDecision {
     /// Nothing: this is published.
-    Unchanged(Published),
+    Unchanged(PublishOutcome),
     /// Nothing: another daemon, which has this name, is at it.
     HeldBy(Arc<str>),
     /// To publish, in place of what is present.
-    New(Box<Present>, Option<Lease>),
+    Publish(Box<PublishedState>, Option<Lease>),
 }
 
 /// What is published of a repository.
-pub(super) struct Present {
+pub(super) struct PublishedState {
     pub(super) pointer: Option<Pointer>,
     pub(super) current: Option<Manifest>,
     /// Whether the next snapshot can build on that.
     is_base: bool,
 }
 
-impl Present {
+impl PublishedState {
     /// What the next snapshot builds on.
     pub(super) fn base(&self) -> Option<&Manifest> {
         self.current.as_ref().filter(|_| self.is_base)
     }
 
     /// The current snapshot, if it has these refs and nothing has to be laid out anew.
-    fn unchanged(&self, refs: &Refs) -> Option<Published> {
+    fn unchanged(&self, refs: &Refs) -> Option<PublishOutcome> {
         let base = self.base()?;
-        (base.refs_digest == refs.digest()).then_some(Published {
+        (base.refs_digest == refs.digest()).then_some(PublishOutcome {
             snapshot: base.snapshot,
             moved: false,
         })
@@ -44,55 +44,55 @@ impl Present {
 
 impl Publisher {
     /// Looks what is published; if that isn't a mirror with these refs, claims the publish.
-    pub(super) fn find(
+    pub(super) fn claim_if_changed(
         &self,
         repo: &RepoName,
         refs: &Refs,
-        order: Order,
-    ) -> Result<Found, PublishError> {
-        let mut present = self.present(repo, self.store.pointer(repo)?, (refs, order))?;
-        if let Some(published) = present.unchanged(refs) {
-            return Ok(Found::Unchanged(published));
+        options: PublishOptions,
+    ) -> Result<PublishDecision, PublishError> {
+        let mut state = self.read_state(repo, self.store.pointer(repo)?, (refs, options))?;
+        if let Some(published) = state.unchanged(refs) {
+            return Ok(PublishDecision::Unchanged(published));
         }
-        let fence = present.pointer.as_ref().map_or(0, |it| it.fence);
+        let fence = state.pointer.as_ref().map_or(0, |it| it.fence);
         let ttl = self.config.now().store.lease_ttl;
         let lease = match self.leases.claim(&self.store, repo, (ttl, fence)) {
             Claim::Lease(lease) => Some(lease),
             Claim::None => None,
-            Claim::HeldBy(holder) => return Ok(Found::HeldBy(holder)),
+            Claim::HeldBy(holder) => return Ok(PublishDecision::HeldBy(holder)),
         };
         // Who had the lease until now may have published the same.
         let pointer = self.store.pointer(repo)?;
-        if pointer != present.pointer {
-            present = self.present(repo, pointer, (refs, order))?;
-            if let Some(published) = present.unchanged(refs) {
-                return Ok(Found::Unchanged(published));
+        if pointer != state.pointer {
+            state = self.read_state(repo, pointer, (refs, options))?;
+            if let Some(published) = state.unchanged(refs) {
+                return Ok(PublishDecision::Unchanged(published));
             }
         }
-        Ok(Found::New(Box::new(present), lease))
+        Ok(PublishDecision::Publish(Box::new(state), lease))
     }
 
     /// What `pointer` says is published.
-    fn present(
+    fn read_state(
         &self,
         repo: &RepoName,
         pointer: Option<Pointer>,
-        (refs, order): (&Refs, Order),
-    ) -> Result<Present, PublishError> {
+        (refs, options): (&Refs, PublishOptions),
+    ) -> Result<PublishedState, PublishError> {
         let current = match &pointer {
             Some(pointer) => self.current(repo, pointer)?,
             None => None,
         };
         // What isn't whole any more is no base to build on.
         let is_base = match &current {
-            Some(current) if order.layout == Layout::AsNeeded => {
+            Some(current) if options.layout == PackLayout::Incremental => {
                 let is_same = current.refs_digest == refs.digest();
                 // Nobody pays for looking as long as nothing moves.
-                (is_same && !self.store.may_be_damaged(repo)) || self.has_base(current)?
+                (is_same && !self.store.may_be_damaged(repo)) || self.has_all_segments(current)?
             }
             _ => false,
         };
-        Ok(Present {
+        Ok(PublishedState {
             pointer,
             current,
             is_base,
@@ -112,9 +112,9 @@ impl Publisher {
     }
 
     /// Whether all that `current` names is there.
-    fn has_base(&self, current: &Manifest) -> Result<bool, PublishError> {
-        let present = self.store.segments(&current.repo)?;
-        Ok(current.segments().is_subset(&present))
+    fn has_all_segments(&self, current: &Manifest) -> Result<bool, PublishError> {
+        let stored = self.store.segments(&current.repo)?;
+        Ok(current.segments().is_subset(&stored))
     }
 
     /// Refuses to go on if somebody has published under a later lease.

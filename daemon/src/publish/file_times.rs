@@ -17,9 +17,9 @@ use cachewfs_format::{
 };
 
 use super::PublishError;
-use super::build::Snapshot;
+use super::build::BuildInput;
+use super::fixed_times;
 use super::index_parts::IndexParts;
-use super::times;
 use super::tree::{TreeEntry, TreeEntryKind, TreeList};
 use crate::clock::seconds_since_epoch;
 
@@ -28,7 +28,7 @@ const INDEX_AHEAD: i64 = 2;
 
 /// The bytes of a file that is checked out.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum CheckedOut<'a> {
+pub(super) enum CheckedOutBytes<'a> {
     /// The bytes of this file, which has this length.
     Small(&'a File, u64),
     /// The bytes of a large file, which are this segment.
@@ -38,20 +38,20 @@ pub(super) enum CheckedOut<'a> {
 }
 
 /// Gives times to the files of a new snapshot, which are asked for in the order of the index.
-pub(super) struct Times<'a> {
-    of: &'a Snapshot<'a>,
+pub(super) struct FileTimes<'a> {
+    input: &'a BuildInput<'a>,
     list: &'a TreeList,
     /// The parts of the runs of the earlier snapshot that the new one doesn't have.
     parts: IndexParts<'a>,
-    run: Option<EarlierRun<'a>>,
+    run: Option<PreviousRun<'a>>,
     now: i64,
 }
 
 /// A run of the earlier snapshot.
-struct EarlierRun<'a> {
+struct PreviousRun<'a> {
     reuse: &'a RunReuse,
     /// Sorted by path, the next one last.
-    entries: Vec<EarlierFile>,
+    entries: Vec<PreviousFile>,
     /// Whether the same attributes were in force, so that the same git blob has the same bytes.
     has_same_attributes: bool,
     /// The bytes of its small files, once they were read.
@@ -59,30 +59,34 @@ struct EarlierRun<'a> {
 }
 
 /// A file of the earlier snapshot.
-struct EarlierFile {
+struct PreviousFile {
     entry: TreeEntry,
     mtime: i64,
 }
 
-impl<'a> Times<'a> {
+impl<'a> FileTimes<'a> {
     /// Starts with the first file. `reused` are the runs that the new snapshot has, too.
-    pub(super) fn begin(of: &'a Snapshot<'a>, list: &'a TreeList, reused: &[&RunReuse]) -> Self {
+    pub(super) fn begin(
+        input: &'a BuildInput<'a>,
+        list: &'a TreeList,
+        reused: &[&RunReuse],
+    ) -> Self {
         let reused: HashSet<Digest> = reused.iter().map(|run| run.key).collect();
-        let runs: Vec<_> = of
+        let runs: Vec<_> = input
             .previous
             .into_iter()
             .flat_map(|previous| &previous.runs)
             .filter(|run| !reused.contains(&run.key))
             .collect();
-        let now = i64::try_from(seconds_since_epoch()).unwrap_or(times::EARLIEST);
+        let now = i64::try_from(seconds_since_epoch()).unwrap_or(fixed_times::EARLIEST);
         // The index, whose time is later, is not of the future: tar would warn of it.
         let now = now - INDEX_AHEAD;
         Self {
-            of,
+            input,
             list,
-            parts: IndexParts::new(of, runs),
+            parts: IndexParts::new(input, runs),
             run: None,
-            now: now.max(times::EARLIEST),
+            now: now.max(fixed_times::EARLIEST),
         }
     }
 
@@ -91,34 +95,34 @@ impl<'a> Times<'a> {
     pub(super) fn of(
         &mut self,
         entry: &TreeEntry,
-        bytes: CheckedOut<'_>,
+        bytes: CheckedOutBytes<'_>,
     ) -> Result<i64, PublishError> {
         if entry.kind == TreeEntryKind::Submodule {
-            return Ok(times::EARLIEST);
+            return Ok(fixed_times::EARLIEST);
         }
-        let Some(earlier) = self.find(&entry.path)? else {
+        let Some(previous) = self.find(&entry.path)? else {
             return Ok(self.now);
         };
         // Files of older daemons have no time of their own.
-        if earlier.mtime < times::EARLIEST {
+        if previous.mtime < fixed_times::EARLIEST {
             return Ok(self.now);
         }
-        if self.is_unchanged((&earlier, entry), bytes)? {
-            return Ok(earlier.mtime);
+        if self.is_unchanged((&previous, entry), bytes)? {
+            return Ok(previous.mtime);
         }
-        Ok(self.now.max(earlier.mtime + 1))
+        Ok(self.now.max(previous.mtime + 1))
     }
 
     /// Finds the file that was at `path`.
-    fn find(&mut self, path: &GitPath) -> Result<Option<EarlierFile>, PublishError> {
+    fn find(&mut self, path: &GitPath) -> Result<Option<PreviousFile>, PublishError> {
         loop {
             let Some(run) = &mut self.run else {
                 let Some(next) = self.parts.next_run() else {
                     return Ok(None);
                 };
                 let part = self.parts.read(next)?;
-                let id_len = self.of.refs.commit.as_bytes().len();
-                self.run = Some(EarlierRun::parse(self.list, next, (&part, id_len))?);
+                let id_len = self.input.refs.commit.as_bytes().len();
+                self.run = Some(PreviousRun::parse(self.list, next, (&part, id_len))?);
                 continue;
             };
             let Some(next) = run.entries.last() else {
@@ -136,13 +140,13 @@ impl<'a> Times<'a> {
     /// Returns whether a file has the bytes that `earlier`, of the present run, had.
     fn is_unchanged(
         &mut self,
-        (earlier, entry): (&EarlierFile, &TreeEntry),
-        bytes: CheckedOut<'_>,
+        (previous, entry): (&PreviousFile, &TreeEntry),
+        bytes: CheckedOutBytes<'_>,
     ) -> Result<bool, PublishError> {
         let Some(run) = &mut self.run else {
             return Ok(false);
         };
-        let (before, now) = (&earlier.entry, entry);
+        let (before, now) = (&previous.entry, entry);
         if (before.kind, before.oid) != (now.kind, now.oid) {
             return Ok(false);
         }
@@ -150,19 +154,19 @@ impl<'a> Times<'a> {
             return Ok(true);
         }
         match bytes {
-            CheckedOut::AsStored => Ok(true),
-            CheckedOut::Large(segment) => {
+            CheckedOutBytes::AsStored => Ok(true),
+            CheckedOutBytes::Large(segment) => {
                 let large_file = run.reuse.large_file.as_ref();
                 Ok(large_file.is_some_and(|file| file.segment.id == segment))
             }
-            CheckedOut::Small(file, len) => {
+            CheckedOutBytes::Small(file, len) => {
                 let mut content = vec![0; usize::try_from(len).unwrap_or(0)];
                 let path = OsStr::from_bytes(now.path.as_bytes());
                 file.read_exact_at(&mut content, 0)
                     .map_err(PublishError::at(path.as_ref()))?;
                 let contents = match &run.contents {
                     Some(contents) => contents,
-                    None => run.contents.insert(small_files(self.of, run.reuse)?),
+                    None => run.contents.insert(small_files(self.input, run.reuse)?),
                 };
                 Ok(contents.get(&now.path) == Some(&content))
             }
@@ -170,7 +174,7 @@ impl<'a> Times<'a> {
     }
 }
 
-impl<'a> EarlierRun<'a> {
+impl<'a> PreviousRun<'a> {
     fn parse(
         list: &TreeList,
         reuse: &'a RunReuse,
@@ -179,7 +183,7 @@ impl<'a> EarlierRun<'a> {
         let entries = index_part_entries(part, id_len)?;
         let mut entries = entries
             .iter()
-            .map(EarlierFile::of)
+            .map(PreviousFile::of)
             .collect::<Result<Vec<_>, _>>()?;
         let key = list.key(entries.iter().map(|file| &file.entry));
         entries.reverse();
@@ -192,7 +196,7 @@ impl<'a> EarlierRun<'a> {
     }
 }
 
-impl EarlierFile {
+impl PreviousFile {
     fn of(entry: &IndexEntry<'_>) -> Result<Self, PublishError> {
         let kind = TreeEntryKind::of_mode(entry.mode);
         Ok(Self {
@@ -209,14 +213,14 @@ impl EarlierFile {
 
 /// Reads the small files of a run.
 fn small_files(
-    of: &Snapshot<'_>,
+    input: &BuildInput<'_>,
     run: &RunReuse,
 ) -> Result<HashMap<GitPath, Vec<u8>>, PublishError> {
     let mut content = Vec::new();
     let file = &run.work_tree;
-    let table = of
+    let table = input
         .store
-        .copy_content(of.repo, file, (file.content_len, &mut content))?;
+        .copy_content(input.repo, file, (file.content_len, &mut content))?;
     let mut files = HashMap::new();
     for entry in table.entries() {
         let EntryKind::File(Content::Inline { offset }) = entry.kind else {

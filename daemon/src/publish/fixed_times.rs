@@ -1,5 +1,5 @@
 //! The fixed modification times in an archive, in seconds since the epoch. Files of the work tree
-//! have times of their own (`earlier.rs`).
+//! have times of their own (`file_times.rs`).
 //!
 //! git searches packs from the newest to the oldest, so their times say in which order.
 
