@@ -1,7 +1,16 @@
-//! Building the archives of a snapshot: all at once, each segment in the order of the archive.
+//! Building the archives of a snapshot, all of them at once.
 //!
-//! Indexes come before packs, so nothing but the refs can be placed before all packs are made. After
-//! that each segment is placed as soon as it is written.
+//! Segments are written in the order of the archive (`docs/format.md`, section 6), so that a client
+//! can download a first snapshot while it is built:
+//!
+//! ```text
+//! refs, commit-graph, indexes of packs, tip and increments, work tree, all other packs, end
+//! └──────────────────────── the hot front ────────────────────────┘
+//! ```
+//!
+//! Nothing is placed before all packs are made: the refs segment has a `.keep` file for each pack,
+//! and the indexes come before the packs. After that, each segment is placed as soon as it is
+//! written.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -28,38 +37,39 @@ use crate::metrics::{Phase, PhaseTimer};
 use crate::mirror::Upstream;
 use crate::store::Store;
 
-/// The length of a notice, in bytes.
+/// At most this many bytes of a notice are published, because it becomes an HTTP header.
 const MAX_NOTICE_LEN: usize = 600;
 
-/// What is built.
+/// The input of a build: the state of the mirror, and the snapshot to build on.
 #[derive(Debug)]
 pub(super) struct BuildInput<'a> {
     pub(super) repo: &'a RepoName,
     pub(super) upstream: &'a Upstream,
     pub(super) refs: &'a Refs,
-    /// What it builds on.
+    /// The snapshot whose packs and runs are used again, if it can be used.
     pub(super) previous: Option<&'a Manifest>,
     pub(super) store: &'a Store,
-    /// Who waits for its segments, if somebody may.
+    /// The feed for clients that download the snapshot while it is built, if there can be any.
     pub(super) feed: Option<&'a BuildFeed>,
 }
 
 impl BuildInput<'_> {
-    /// Returns the runs of the previous snapshot: one without a work tree keeps them for the next.
+    /// Returns the runs of the previous snapshot. A snapshot without a work tree keeps them, so
+    /// that the next one with a work tree can use their segments again.
     fn previous_runs(&self) -> Vec<RunReuse> {
         let runs = self.previous.map(|previous| previous.runs.clone());
         runs.unwrap_or_default()
     }
 }
 
-/// What a manifest says of what was built.
+/// The result of a build, as the manifest has it.
 #[derive(Debug)]
 pub(super) struct BuildOutput {
     pub(super) archives: BTreeMap<ArchiveKind, ArchiveLayout>,
     pub(super) packs: Vec<PublishedPack>,
     pub(super) commit_graphs: Vec<PublishedFile>,
     pub(super) runs: Vec<RunReuse>,
-    /// A sentence about files that the work tree lacks.
+    /// A sentence that names the files which the work tree lacks, if it lacks any.
     pub(super) notice: Option<String>,
 }
 
@@ -93,6 +103,7 @@ pub(super) fn build(
         let small = git_files.store(sink, archive.kind(), &packed_refs)?;
         archive.place(sink, Role::Refs, &small, None);
         archive.packed_refs(sink, &packed_refs)?;
+        // The format defines this order: newest link first.
         for link in commit_graphs.iter().rev() {
             let path = format!("{CHAIN_DIRECTORY}/{}", link.name);
             archive.git_file(
@@ -111,6 +122,8 @@ pub(super) fn build(
     let (runs, notice) = place_checkout(job, sink, input, &mut archives)?;
     timer.wrote(sink.take_written());
     timer.enter(Phase::Assemble);
+    // Every reader needs the segments so far: refs, indexes, HEAD's objects and the work tree. The
+    // packs that follow are read only for history.
     for archive in &mut archives {
         archive.end_hot_front();
     }
@@ -133,7 +146,8 @@ pub(super) fn build(
     })
 }
 
-/// Writes the commit-graph, and stores the links that `previous` doesn't have; oldest first.
+/// Writes the commit-graph and stores the links that `previous` lacks. Returns all links, oldest
+/// first.
 fn store_commit_graphs(
     job: &PublishJob<'_>,
     sink: &mut SegmentSink,
@@ -155,9 +169,10 @@ fn store_commit_graphs(
     Ok(commit_graphs)
 }
 
-/// Places index and work tree. If the tree of HEAD can't be checked out, that archive is dropped: the
-/// history is published in any case. Returns the runs, and a notice if
-/// the work tree lacks something.
+/// Places index and work tree in the checkout archive.
+///
+/// If git refuses to check out the tree of HEAD, the checkout archive is dropped and the history is
+/// published alone. Returns the runs, and a notice if the work tree lacks anything.
 fn place_checkout(
     job: &PublishJob<'_>,
     sink: &mut SegmentSink,
@@ -181,7 +196,7 @@ fn place_checkout(
         checkout => checkout?,
     };
     if let Some(notice) = &checkout.notice {
-        warn!(%repo, "A part of HEAD of {repo} can't be checked out. {notice}");
+        warn!(%repo, "Some files of HEAD of {repo} can't be checked out. {notice}");
     }
     for archive in archives.iter_mut().filter(|archive| is_checkout(archive)) {
         archive.checkout(sink, &checkout)?;
@@ -190,7 +205,7 @@ fn place_checkout(
     Ok((checkout.into_reusable(), notice))
 }
 
-/// Returns a notice that fits into a header: one line of printable ASCII, cut if it is long.
+/// Returns a notice that fits into an HTTP header: one line of printable ASCII, cut if it is long.
 fn to_notice(text: &str) -> String {
     let printable = text.chars().map(|letter| match letter {
         ' '..='~' => letter,
@@ -203,7 +218,7 @@ fn to_notice(text: &str) -> String {
 /// A pack of the snapshot.
 #[derive(Debug)]
 enum Pack {
-    /// In the store, from an earlier snapshot.
+    /// A pack of the previous snapshot, which is in the store.
     Stored(Box<PublishedPack>),
     New(NewPack),
 }
@@ -216,7 +231,7 @@ impl Pack {
         }
     }
 
-    /// Returns the name of the file of the pack.
+    /// Returns the name of the pack's file.
     fn name(&self) -> String {
         match self {
             Self::Stored(pack) => pack.pack.name.clone(),
@@ -224,7 +239,7 @@ impl Pack {
         }
     }
 
-    /// Length in bytes of what was made for this snapshot.
+    /// Returns the length of the pack in bytes if it was made for this snapshot, else 0.
     fn new_len(&self) -> Result<u64, PublishError> {
         match self {
             Self::Stored(_) => Ok(0),
@@ -233,7 +248,7 @@ impl Pack {
     }
 }
 
-/// Whether every reader wants a pack of this kind, so that it stands before the work tree.
+/// Returns whether every reader needs packs of this kind, so that they come before the work tree.
 fn is_hot(kind: PackKind) -> bool {
     match kind {
         PackKind::Tip | PackKind::Increment => true,
@@ -241,7 +256,8 @@ fn is_hot(kind: PackKind) -> bool {
     }
 }
 
-/// The packs of the snapshot, in the order in which git searches them.
+/// Makes the new packs of the snapshot. Returns all its packs, in the order in which git searches
+/// them, and which commits the commit-graph must be written for.
 fn plan_packs(
     job: &PublishJob<'_>,
     input: &BuildInput<'_>,
@@ -257,6 +273,8 @@ fn plan_packs(
     match plan {
         PackPlan::Keep => Ok((packs, GraphScope::New)),
         PackPlan::Add { pack, replaces } => {
+            // Increments are newest first. The new one takes the place of the newest `replaces`; if
+            // there are none, it goes between the packs that git searches before and after it.
             let is_increment = |pack: &Pack| pack.kind() == PackKind::Increment;
             let first = packs.iter().position(is_increment).unwrap_or_else(|| {
                 let is_before = |pack: &&Pack| {
@@ -278,9 +296,9 @@ fn plan_packs(
     }
 }
 
-/// Stores and places packs one after the other; their indexes come first.
+/// Stores packs and places them in the archives. All indexes come before the first pack.
 struct PackWriter {
-    /// Those that are not placed yet have `None` instead of their data.
+    /// All packs. A pack that is not placed yet has `None` as its data.
     packs: Vec<WrittenPack>,
 }
 
@@ -325,7 +343,7 @@ impl PackWriter {
         Ok(Self { packs: written })
     }
 
-    /// Stores and places all packs of some kinds.
+    /// Stores and places the packs of the wanted kinds.
     fn place(
         &mut self,
         sink: &mut SegmentSink,
@@ -349,7 +367,7 @@ impl PackWriter {
         Ok(())
     }
 
-    /// All packs that were placed.
+    /// Returns the packs that were placed.
     fn finish(self) -> Vec<PublishedPack> {
         let publish = |each: WrittenPack| {
             Some(PublishedPack {

@@ -1,9 +1,11 @@
-//! The files of the snapshot that a publish builds on: what time each had, and whether its bytes
-//! have changed since.
+//! The modification times of work-tree files, derived from the previous snapshot.
 //!
-//! Programs such as `make` believe that a file is unchanged if its time is. So a path gets a later
-//! time when its bytes change, and only then: attributes can change the bytes of a file whose git
-//! blob stays.
+//! Programs such as `make` take a file as unchanged if its time is unchanged. So a path gets a
+//! later time if its bytes have changed, and only then. The id of the git blob doesn't tell that:
+//! attributes can change the bytes of a file whose git blob stays.
+//!
+//! The files are asked for in the order of the index, so one pass over the index parts of the
+//! previous snapshot is enough.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
@@ -23,49 +25,49 @@ use super::index_parts::IndexParts;
 use super::tree::{TreeEntry, TreeEntryKind, TreeList};
 use crate::clock::seconds_since_epoch;
 
-/// New files have the time that was so many seconds ago.
+/// How far the time of new files lies in the past, in seconds.
 const INDEX_AHEAD: i64 = 2;
 
-/// The bytes of a file that is checked out.
+/// The bytes of a file in the new snapshot.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum CheckedOutBytes<'a> {
-    /// The bytes of this file, which has this length.
+    /// The bytes of this open file, which has this length.
     Small(&'a File, u64),
-    /// The bytes of a large file, which are this segment.
+    /// A large file, whose bytes are this segment.
     Large(SegmentId),
-    /// The bytes of the git blob, which is a symbolic link, or no bytes.
+    /// A symbolic link, whose target is the git blob, or a submodule, which has no bytes.
     AsStored,
 }
 
-/// Gives times to the files of a new snapshot, which are asked for in the order of the index.
+/// The source of the times of a new snapshot's files. They must be asked for in index order.
 pub(super) struct FileTimes<'a> {
     input: &'a BuildInput<'a>,
     list: &'a TreeList,
-    /// The parts of the runs of the earlier snapshot that the new one doesn't have.
+    /// The index parts of the previous runs that the new snapshot doesn't have.
     parts: IndexParts<'a>,
     run: Option<PreviousRun<'a>>,
     now: i64,
 }
 
-/// A run of the earlier snapshot.
+/// A run of the previous snapshot.
 struct PreviousRun<'a> {
     reuse: &'a RunReuse,
-    /// Sorted by path, the next one last.
+    /// The files that are still to come, in reverse order of their paths: the next one is last.
     entries: Vec<PreviousFile>,
-    /// Whether the same attributes were in force, so that the same git blob has the same bytes.
+    /// Whether the attributes are unchanged, so that an unchanged git blob has unchanged bytes.
     has_same_attributes: bool,
-    /// The bytes of its small files, once they were read.
+    /// The bytes of the run's small files, once they have been read.
     contents: Option<HashMap<GitPath, Vec<u8>>>,
 }
 
-/// A file of the earlier snapshot.
+/// A file of the previous snapshot.
 struct PreviousFile {
     entry: TreeEntry,
     mtime: i64,
 }
 
 impl<'a> FileTimes<'a> {
-    /// Starts with the first file. `reused` are the runs that the new snapshot has, too.
+    /// Starts before the first file. `reused` are the previous runs that the new snapshot keeps.
     pub(super) fn begin(
         input: &'a BuildInput<'a>,
         list: &'a TreeList,
@@ -79,7 +81,8 @@ impl<'a> FileTimes<'a> {
             .filter(|run| !reused.contains(&run.key))
             .collect();
         let now = i64::try_from(seconds_since_epoch()).unwrap_or(fixed_times::EARLIEST);
-        // The index, whose time is later, is not of the future: tar would warn of it.
+        // The index gets a later time than all files. It must not lie in the future, because tar
+        // warns about that.
         let now = now - INDEX_AHEAD;
         Self {
             input,
@@ -90,8 +93,10 @@ impl<'a> FileTimes<'a> {
         }
     }
 
-    /// Returns the modification time of a file: the one that it had, if it has the same bytes at the
-    /// same path, else the present, or a second after the one that it had.
+    /// Returns the modification time of a file.
+    ///
+    /// A file whose bytes are unchanged keeps its time. Otherwise the time is the present, but at
+    /// least one second after the previous time.
     pub(super) fn of(
         &mut self,
         entry: &TreeEntry,
@@ -103,7 +108,7 @@ impl<'a> FileTimes<'a> {
         let Some(previous) = self.find(&entry.path)? else {
             return Ok(self.now);
         };
-        // Files of older daemons have no time of their own.
+        // Earlier versions of the daemon gave all files one fixed time, which is before `EARLIEST`.
         if previous.mtime < fixed_times::EARLIEST {
             return Ok(self.now);
         }
@@ -113,7 +118,7 @@ impl<'a> FileTimes<'a> {
         Ok(self.now.max(previous.mtime + 1))
     }
 
-    /// Finds the file that was at `path`.
+    /// Returns the previous snapshot's file at `path`, and goes on to the file after it.
     fn find(&mut self, path: &GitPath) -> Result<Option<PreviousFile>, PublishError> {
         loop {
             let Some(run) = &mut self.run else {
@@ -137,7 +142,7 @@ impl<'a> FileTimes<'a> {
         }
     }
 
-    /// Returns whether a file has the bytes that `earlier`, of the present run, had.
+    /// Returns whether a file has the bytes of `previous`, which is a file of the present run.
     fn is_unchanged(
         &mut self,
         (previous, entry): (&PreviousFile, &TreeEntry),
@@ -153,6 +158,8 @@ impl<'a> FileTimes<'a> {
         if run.has_same_attributes {
             return Ok(true);
         }
+        // Some `.gitattributes` has changed, so only the bytes tell. This is rare, so the contents
+        // of a run are read from the store only when they are needed, and once for all its files.
         match bytes {
             CheckedOutBytes::AsStored => Ok(true),
             CheckedOutBytes::Large(segment) => {
@@ -185,6 +192,8 @@ impl<'a> PreviousRun<'a> {
             .iter()
             .map(PreviousFile::of)
             .collect::<Result<Vec<_>, _>>()?;
+        // The key covers the entries and the attributes. With the attributes of the new snapshot it
+        // equals the stored key only if the previous snapshot had the same attributes.
         let key = list.key(entries.iter().map(|file| &file.entry));
         entries.reverse();
         Ok(Self {

@@ -1,4 +1,4 @@
-//! Reading parts of an index that was published before.
+//! Reading the index parts of the previous snapshot from the store.
 
 use cachewfs_format::RunReuse;
 
@@ -6,20 +6,20 @@ use super::PublishError;
 use super::build::BuildInput;
 use crate::store::read_file;
 
-/// The number of parts that are asked for at once: each is a few kilobytes, and a bucket takes as long
-/// for one as for many.
+/// How many parts are fetched from the store at the same time. Each has a few kilobytes, and a
+/// bucket takes as long for one as for many.
 const PARTS_AT_ONCE: usize = 64;
 
-/// Reads the index parts of runs of the previous snapshot, one after the other.
+/// A reader of the index parts of some runs of the previous snapshot, one after the other.
 pub(super) struct IndexParts<'a> {
     input: &'a BuildInput<'a>,
     runs: Vec<&'a RunReuse>,
-    /// Number of parts that were read.
+    /// How many parts have been read.
     read: usize,
 }
 
 impl<'a> IndexParts<'a> {
-    /// Starts with the first of `runs`.
+    /// Starts before the part of the first of `runs`.
     pub(super) fn new(input: &'a BuildInput<'a>, runs: Vec<&'a RunReuse>) -> Self {
         Self {
             input,
@@ -28,12 +28,12 @@ impl<'a> IndexParts<'a> {
         }
     }
 
-    /// Returns the run whose part is read next.
+    /// Returns the run whose part comes next, or `None` after the last one.
     pub(super) fn next_run(&self) -> Option<&'a RunReuse> {
         self.runs.get(self.read).copied()
     }
 
-    /// Reads the part of `run`, which is the next one.
+    /// Reads the part of `run`, which must be the next run.
     pub(super) fn read(&mut self, run: &RunReuse) -> Result<Vec<u8>, PublishError> {
         let (store, repo) = (self.input.store, self.input.repo);
         if self.read.is_multiple_of(PARTS_AT_ONCE) {

@@ -1,9 +1,17 @@
 //! The full layout: five packs for lazy reading, made from explicit lists of objects.
 //!
-//! Tip, recent, commits, trees and history hold each object once. In all but the first two, what is
-//! read together (the versions of a file, for `blame`) is stored together: ordered by path. That is
-//! also where zstd finds most: on git's repository history takes 44.5 MB ordered by path and 51.8
-//! by age (2026-11).
+//! | pack | objects |
+//! | --- | --- |
+//! | tip | the git trees and git blobs of HEAD |
+//! | recent | the other git trees and git blobs of the newest commits |
+//! | commits | all commits and tags |
+//! | trees | all other git trees |
+//! | history | all other git blobs |
+//!
+//! Each object is in one pack. Recent, trees and history are ordered by path: objects that are read
+//! together, such as the versions of a file for `git blame`, are then stored together. Zstd also
+//! compresses this order best: on git's repository, history takes 44.5 MB ordered by path and 51.8
+//! MB ordered by age (2026-11).
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -16,18 +24,20 @@ use super::job::PublishJob;
 use super::pack::{NewPack, pack_list};
 use super::sort::sort_by_path;
 
-/// Length in bytes of the end of a path that `git pack-objects` gets: it compares the last characters
-/// first. It reads lines into a buffer of some 4,160 bytes, and takes the rest of a longer
-/// line for another object.
+/// At most this many bytes of a path, from its end, go to `git pack-objects` as a hint.
+///
+/// Git reads lines into a buffer of some 4,160 bytes and takes the rest of a longer line as another
+/// object. The end of a path is enough, because git compares the last characters first.
 const MAX_HINT_LEN: usize = 1024;
 
-/// Packs everything that the refs of the mirror reach. `has_head` is whether HEAD has a commit.
+/// Packs all objects that the refs of the mirror reach. `has_head` says whether HEAD has a commit.
 pub(super) fn full_layout(
     job: &PublishJob<'_>,
     has_head: bool,
 ) -> Result<Vec<NewPack>, PublishError> {
     let newest = list_newest(job, has_head)?;
     split_the_rest(job, &newest)?;
+    // This set may have millions of ids, and packing needs memory of its own.
     drop(newest);
     for list in ["recent.list", "trees.list", "history.list"] {
         order_by_path(job, list)?;
@@ -48,7 +58,7 @@ pub(super) fn full_layout(
     Ok(packs)
 }
 
-/// Lists what `git rev-list --objects` finds, with types, as lines `<type> <oid> <path>`.
+/// Lists the objects that `git rev-list --objects` finds, as lines `<type> <oid> <path>`.
 fn list_objects(
     job: &PublishJob<'_>,
     revisions: &[&str],
@@ -71,8 +81,9 @@ fn list_objects(
     Ok(BufReader::new(job.open(list)?))
 }
 
-/// Writes the list of the tip pack, HEAD's git trees and git blobs, in the order in which a checkout
-/// reads them; and that of the recent pack, what else the newest commits have.
+/// Writes the lists of the tip pack and of the recent pack. Returns the objects in them.
+///
+/// The tip list is in the order in which a checkout reads the objects.
 fn list_newest(job: &PublishJob<'_>, has_head: bool) -> Result<HashSet<ObjectId>, PublishError> {
     let count = job.config.tip_commits.to_string();
     let mut newest = HashSet::new();
@@ -92,8 +103,8 @@ fn list_newest(job: &PublishJob<'_>, has_head: bool) -> Result<HashSet<ObjectId>
     Ok(newest)
 }
 
-/// Adds the git trees and git blobs that `git rev-list --objects` finds to `newest`, and to `list`
-/// those that are new.
+/// Adds the git trees and git blobs that `git rev-list --objects` finds to `newest`. Objects that
+/// are new in `newest` are also added to `list`.
 fn push_new(
     job: &PublishJob<'_>,
     (revisions, newest): (&[&str], &mut HashSet<ObjectId>),
@@ -109,7 +120,7 @@ fn push_new(
     Ok(())
 }
 
-/// Writes the lists of what is in neither the tip nor the recent pack, by type.
+/// Writes the lists of all objects that are in neither the tip nor the recent pack, by type.
 fn split_the_rest(job: &PublishJob<'_>, newest: &HashSet<ObjectId>) -> Result<(), PublishError> {
     let mut objects = list_objects(job, &["--all"], "all.typed")?;
     let mut commits = ListWriter::create(job, "commits.list")?;

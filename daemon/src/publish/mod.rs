@@ -1,10 +1,19 @@
-//! Publishing: making the snapshot of a mirror's present state.
+//! Publishing: building and storing the snapshot of a mirror's present state.
 //!
 //! ```text
 //! refs ─► retain ─► packs (layout or increment) ─► commit_graph ─► checkout ─► assemble ─► store
 //! ```
 //!
-//! Everything runs on a blocking thread, streams through files and gives up when the daemon stops.
+//! A publish runs on a blocking thread and passes large data through temporary files, not through
+//! memory. It stops early if the daemon is stopping.
+//!
+//! The order of the writes to the store makes a crash harmless:
+//!
+//! ```text
+//! 1. segments   a crash leaves segments that no manifest names; garbage collection deletes them
+//! 2. manifest   a crash leaves a snapshot that was never current; readers don't see it
+//! 3. pointer    one compare-and-swap: readers see the old snapshot before it, the new one after it
+//! ```
 
 mod assemble;
 mod build;

@@ -1,4 +1,5 @@
-//! What a publish finds: what is published already, and whether another daemon is about to publish.
+//! The start of a publish: reading the published state and, if the mirror differs from it, claiming
+//! the lease.
 
 use std::sync::Arc;
 
@@ -8,31 +9,34 @@ use super::refs::Refs;
 use super::{PackLayout, PublishError, PublishOptions, PublishOutcome, Publisher};
 use crate::store::{Claim, Lease, StoreError, TierError};
 
-/// What there is to do.
+/// The decision at the start of a publish.
 pub(super) enum PublishDecision {
-    /// Nothing: this is published.
+    /// Do nothing: the current snapshot has the mirror's state.
     Unchanged(PublishOutcome),
-    /// Nothing: another daemon, which has this name, is at it.
+    /// Do nothing: the daemon with this name holds the lease.
     HeldBy(Arc<str>),
-    /// To publish, in place of what is present.
+    /// Publish a snapshot that replaces this state. There is no lease if leases are off or broken.
     Publish(Box<PublishedState>, Option<Lease>),
 }
 
-/// What is published of a repository.
+/// The published state of a repository.
 pub(super) struct PublishedState {
     pub(super) pointer: Option<Pointer>,
     pub(super) current: Option<Manifest>,
-    /// Whether the next snapshot can build on that.
+    /// Whether the next snapshot can build on `current`.
     is_base: bool,
 }
 
 impl PublishedState {
-    /// What the next snapshot builds on.
+    /// Returns the manifest that the next snapshot builds on, if there is one.
     pub(super) fn base(&self) -> Option<&Manifest> {
         self.current.as_ref().filter(|_| self.is_base)
     }
 
-    /// The current snapshot, if it has these refs and nothing has to be laid out anew.
+    /// Returns the current snapshot, if it has these refs and can serve as a base.
+    ///
+    /// A snapshot that can't is published again even if no ref has moved: a segment of it is
+    /// missing, or the options ask for a full layout.
     fn unchanged(&self, refs: &Refs) -> Option<PublishOutcome> {
         let base = self.base()?;
         (base.refs_digest == refs.digest()).then_some(PublishOutcome {
@@ -43,13 +47,15 @@ impl PublishedState {
 }
 
 impl Publisher {
-    /// Looks what is published; if that isn't a mirror with these refs, claims the publish.
+    /// Reads the published state. If its refs differ from `refs`, claims the lease on the publish.
     pub(super) fn claim_if_changed(
         &self,
         repo: &RepoName,
         refs: &Refs,
         options: PublishOptions,
     ) -> Result<PublishDecision, PublishError> {
+        // Read without a lease first: most publishes find nothing to do, and an idle repository
+        // should cost no writes to the store.
         let mut state = self.read_state(repo, self.store.pointer(repo)?, (refs, options))?;
         if let Some(published) = state.unchanged(refs) {
             return Ok(PublishDecision::Unchanged(published));
@@ -61,7 +67,8 @@ impl Publisher {
             Claim::None => None,
             Claim::HeldBy(holder) => return Ok(PublishDecision::HeldBy(holder)),
         };
-        // Who had the lease until now may have published the same.
+        // Read again under the lease: its previous holder may have published this state meanwhile.
+        // The claim has read the lease, which drops the remembered pointer, so this read is fresh.
         let pointer = self.store.pointer(repo)?;
         if pointer != state.pointer {
             state = self.read_state(repo, pointer, (refs, options))?;
@@ -72,7 +79,7 @@ impl Publisher {
         Ok(PublishDecision::Publish(Box::new(state), lease))
     }
 
-    /// What `pointer` says is published.
+    /// Reads the state that `pointer` describes.
     fn read_state(
         &self,
         repo: &RepoName,
@@ -83,11 +90,14 @@ impl Publisher {
             Some(pointer) => self.current(repo, pointer)?,
             None => None,
         };
-        // What isn't whole any more is no base to build on.
+        // A snapshot that lacks a segment must not be a base: the next manifest would name that
+        // segment, and the check before it is written would fail.
         let is_base = match &current {
             Some(current) if options.layout == PackLayout::Incremental => {
                 let is_same = current.refs_digest == refs.digest();
-                // Nobody pays for looking as long as nothing moves.
+                // To check a bucket means to list all segments. While no ref moves, that is
+                // skipped, unless this daemon has found damage: an idle repository would pay for a
+                // listing once per `fetch_interval`.
                 (is_same && !self.store.may_be_damaged(repo)) || self.has_all_segments(current)?
             }
             _ => false,
@@ -99,7 +109,10 @@ impl Publisher {
         })
     }
 
-    /// The manifest of what is current; none if that was being forgotten while it was published.
+    /// Returns the manifest of the current snapshot, or `None` if the store lacks it.
+    ///
+    /// The store can lack it if an operator had the repository forgotten while it was published.
+    /// The next publish then replaces the pointer instead of failing for good.
     fn current(
         &self,
         repo: &RepoName,
@@ -111,19 +124,21 @@ impl Publisher {
         }
     }
 
-    /// Whether all that `current` names is there.
+    /// Returns whether the store has all segments of `current`.
     fn has_all_segments(&self, current: &Manifest) -> Result<bool, PublishError> {
         let stored = self.store.segments(&current.repo)?;
         Ok(current.segments().is_subset(&stored))
     }
 
-    /// Refuses to go on if somebody has published under a later lease.
+    /// Fails if another daemon has published under a later lease.
     pub(super) fn check_fence(
         &self,
         repo: &RepoName,
         lease: Option<&Lease>,
     ) -> Result<(), PublishError> {
         check_lease(lease)?;
+        // A lease that can't be read counts as held above. The fence in the pointer is a second
+        // sign, because each lease has a higher token than all leases before it.
         let Some(lease) = lease else { return Ok(()) };
         let pointer = self.store.pointer(repo)?;
         if pointer.is_some_and(|pointer| pointer.fence > lease.token()) {
@@ -133,7 +148,7 @@ impl Publisher {
     }
 }
 
-/// Refuses to go on once another daemon has taken over what this one does.
+/// Fails if another daemon has taken the lease over.
 pub(super) fn check_lease(lease: Option<&Lease>) -> Result<(), PublishError> {
     match lease {
         Some(lease) if lease.is_lost() => Err(PublishError::LeaseLost),

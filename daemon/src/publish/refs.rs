@@ -1,4 +1,4 @@
-//! The refs of a mirror, and how each kind of archive shows them.
+//! The refs of a mirror, and the `HEAD` and `packed-refs` that each kind of archive has.
 
 use std::path::Path;
 
@@ -15,11 +15,11 @@ const TAGS: &[u8] = b"refs/tags/";
 pub(super) struct Ref {
     pub(super) name: Vec<u8>,
     pub(super) target: ObjectId,
-    /// What an annotated tag is of, in the end.
+    /// The object that an annotated tag finally names, if the ref is one.
     pub(super) peeled: Option<ObjectId>,
 }
 
-/// What HEAD is.
+/// The HEAD of a mirror.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum MirrorHead {
     /// The full name of a branch.
@@ -35,13 +35,13 @@ pub(super) struct Refs {
     pub(super) head: MirrorHead,
     /// The commit of HEAD; the null id if it is unborn.
     pub(super) commit: ObjectId,
-    /// With those of `refs/cachewfs/`.
+    /// All refs, including the hidden ones in `refs/cachewfs/`.
     pub(super) all: Vec<Ref>,
     namespaces: Vec<String>,
 }
 
 impl Refs {
-    /// Reads the refs of `mirror`; `namespaces` are shown beside heads and tags.
+    /// Reads the refs of `mirror`. Archives show heads, tags and the refs in `namespaces`.
     pub(super) fn read(
         git: &Git,
         mirror: &Path,
@@ -52,7 +52,7 @@ impl Refs {
             .args(["--dereference"])
             .output()
         {
-            // There are no refs.
+            // Git's exit code for "no refs".
             Err(error) if error.exit_code() == Some(1) => Vec::new(),
             output => output?,
         };
@@ -61,7 +61,7 @@ impl Refs {
         let symref = head.trim_ascii().strip_prefix(b"ref: ");
         let head = match symref {
             Some(name) if name.starts_with(HEADS) => MirrorHead::Branch(name.to_owned()),
-            // As in a clone: HEAD is on no branch.
+            // If upstream's HEAD names no branch, a clone has a detached HEAD, and so do archives.
             Some(_) | None => MirrorHead::Detached,
         };
         let all = parse(&output)?;
@@ -79,6 +79,7 @@ impl Refs {
         if let MirrorHead::Branch(name) = &refs.head
             && !is_there(name)
         {
+            // Any id tells whether ids are SHA-1 or SHA-256, which the null id depends on.
             let any = refs.all.first().ok_or(PublishError::RepositoryEmpty)?;
             refs.commit = any.target.to_null();
             refs.head = MirrorHead::Unborn(name.clone());
@@ -89,6 +90,7 @@ impl Refs {
             .args(["--verify", "--quiet", "HEAD^{commit}"])
             .text();
         refs.commit = match commit {
+            // HEAD names a ref that exists, so its commit is missing: the mirror is damaged.
             Err(error) if error.exit_code() == Some(1) => {
                 let name = "HEAD".to_owned();
                 return Err(PublishError::BrokenRef { name });
@@ -103,7 +105,7 @@ impl Refs {
         !matches!(self.head, MirrorHead::Unborn(_))
     }
 
-    /// The refs that the archives show, sorted by name.
+    /// Returns the refs that the archives show, sorted by name.
     pub(super) fn shown(&self) -> impl Iterator<Item = &Ref> {
         self.all.iter().filter(|each| {
             let starts = |prefix: &[u8]| each.name.starts_with(prefix);
@@ -116,13 +118,13 @@ impl Refs {
         })
     }
 
-    /// The digest of HEAD and all shown refs.
+    /// Returns the digest of HEAD and all shown refs.
     pub(super) fn digest(&self) -> Digest {
         let state = [self.head_file(), self.packed_refs(ArchiveKind::Mirror)].concat();
         Digest::of(&state)
     }
 
-    /// All objects that refs name, hidden ones too, sorted.
+    /// Returns all objects that refs name, including hidden refs, sorted and without duplicates.
     pub(super) fn tips(&self) -> Vec<ObjectId> {
         let mut tips: Vec<_> = self
             .all
@@ -135,7 +137,7 @@ impl Refs {
         tips
     }
 
-    /// The file `HEAD`.
+    /// Returns the content of the file `HEAD`.
     pub(super) fn head_file(&self) -> Vec<u8> {
         match &self.head {
             MirrorHead::Branch(branch) | MirrorHead::Unborn(branch) => {
@@ -145,7 +147,8 @@ impl Refs {
         }
     }
 
-    /// The name of HEAD's branch without `refs/heads/`.
+    /// Returns the name of HEAD's branch without `refs/heads/`, or `None` if there is no such
+    /// branch.
     pub(super) fn default_branch(&self) -> Option<&[u8]> {
         match &self.head {
             MirrorHead::Branch(branch) => branch.strip_prefix(HEADS),
@@ -153,8 +156,9 @@ impl Refs {
         }
     }
 
-    /// The file `packed-refs` (`git-pack-refs(1)`): all shown refs in a mirror archive; in a
-    /// checkout archive those that a clone has.
+    /// Returns the content of the file `packed-refs` (`git-pack-refs(1)`).
+    ///
+    /// A mirror archive has all shown refs, a checkout archive has the refs of a clone.
     pub(super) fn packed_refs(&self, kind: ArchiveKind) -> Vec<u8> {
         let mut refs: Vec<Ref> = match kind {
             ArchiveKind::Mirror | ArchiveKind::Lfs => self.shown().cloned().collect(),
@@ -173,6 +177,7 @@ impl Refs {
         bytes
     }
 
+    /// Returns the refs of a clone: tags, remote-tracking branches and the branch of HEAD.
     fn clone_refs(&self) -> Vec<Ref> {
         let mut refs = Vec::new();
         for each in self.shown() {
@@ -185,8 +190,9 @@ impl Refs {
             if Some(branch) == self.default_branch() {
                 refs.push(each.clone());
             }
-            // A branch `HEAD` is shadowed by the symbolic ref origin/HEAD, as in a clone by git. A mount
-            // needs it nevertheless.
+            // The symbolic ref `origin/HEAD` shadows a branch named `HEAD`, as in a clone by git.
+            // It is kept nevertheless, because a mount turns remote-tracking branches back into
+            // branches.
             let name = [b"refs/remotes/origin/", branch].concat();
             refs.push(Ref {
                 name,
@@ -197,8 +203,10 @@ impl Refs {
     }
 }
 
-/// Fails if a ref of `mirror` is not in `found`: `git show-ref` leaves out the refs whose objects are
-/// missing.
+/// Fails if a ref of `mirror` is not in `found`.
+///
+/// `git show-ref` silently leaves out refs whose objects are missing. Without this check, a damaged
+/// mirror would be published as if upstream had deleted these refs.
 fn check_targets(git: &Git, mirror: &Path, found: &[Ref]) -> Result<(), PublishError> {
     let names = git
         .in_repository(mirror, "for-each-ref")
@@ -219,7 +227,7 @@ fn check_targets(git: &Git, mirror: &Path, found: &[Ref]) -> Result<(), PublishE
     }
 }
 
-/// Parses what `git show-ref --dereference` prints; sorted by name.
+/// Parses the output of `git show-ref --dereference`. Returns the refs sorted by name.
 fn parse(output: &[u8]) -> Result<Vec<Ref>, PublishError> {
     let mut refs: Vec<Ref> = Vec::new();
     for line in output
@@ -258,7 +266,8 @@ mod tests {
     fn refs() -> Refs {
         let oid = |byte: &str| byte.repeat(20);
         let output = format!(
-            "{} refs/cachewfs/retained/x\n{} refs/heads/a\n{} refs/heads/main\n{} refs/tags/v1\n{} refs/tags/v1^{{}}\n",
+            "{} refs/cachewfs/retained/x\n{} refs/heads/a\n{} refs/heads/main\n\
+             {} refs/tags/v1\n{} refs/tags/v1^{{}}\n",
             oid("05"),
             oid("01"),
             oid("02"),

@@ -1,4 +1,4 @@
-//! Making the archive: what earlier ones have is used again, the rest is fetched.
+//! Making an LFS archive: objects of the previous archive are used again, all others are fetched.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write as _;
@@ -27,17 +27,21 @@ use crate::publish::segments::{SEQUENTIAL_CHUNK_LEN, SegmentSink};
 use crate::publish::{Attempt, PublishError, Publisher, fixed_times};
 use crate::store::{Claim, Store, Written};
 
-/// What is fetched at once, and is on disk twice until it is stored: so many bytes, but one object in
-/// any case.
+/// At most this many bytes are in a batch, unless it has only one object. A batch is fetched, then
+/// stored, and until then it is on disk twice.
 const BATCH_BYTES: u64 = 1 << 30;
-/// Nor more objects than this.
+/// At most this many objects are in a batch.
 const BATCH_OBJECTS: usize = 1000;
 
+/// The objects that are in the store, in the order of the archive.
 type StoredObjects = BTreeMap<LfsOid, PublishedLfsObject>;
 
 impl Publisher {
-    /// Publishes the LFS objects that the work tree of `commit` needs, unless they are what is current;
-    /// tells whether it needs any. `git` says when to give up. Nothing is done if another daemon is at it.
+    /// Publishes the LFS objects that the work tree of `commit` needs, unless the current LFS
+    /// archive is that of `commit`.
+    ///
+    /// Returns whether the work tree needs any LFS objects. `git` says when to stop. If another
+    /// daemon is publishing them, this call does nothing and returns [`Attempt::HeldBy`].
     pub(crate) fn publish_lfs(
         &self,
         git: &Git,
@@ -53,7 +57,12 @@ impl Publisher {
             return Ok(Attempt::Done(true));
         }
         let is_stopping = || git.is_stopping();
+        // The archive of a commit never changes. So if it was published before, HEAD has returned
+        // to this commit, or a publish stopped between manifest and pointer: only the pointer
+        // moves.
         if store.manifest_written_at(repo, snapshot)?.is_some() {
+            // Protect before reading: a collector may be about to delete this manifest. Segments
+            // need no protection of their own, because they are deleted after their manifest.
             let wanted = (Some(snapshot), &HashSet::new());
             let secured = store.secure(repo, wanted, is_stopping)?;
             let manifest = store.manifest(repo, snapshot)?;
@@ -68,6 +77,7 @@ impl Publisher {
             .prefix("lfs-")
             .tempdir_in(&parent)
             .map_err(PublishError::at(&parent))?;
+        // Listing comes before the lease: it is local, and most commits need no LFS objects.
         let job = PublishJob {
             git,
             config: &config,
@@ -89,7 +99,8 @@ impl Publisher {
             Claim::None => None,
             Claim::HeldBy(holder) => return Ok(Attempt::HeldBy(holder)),
         };
-        // Who had the lease until now may have published the same.
+        // Read again under the lease: its previous holder may have published this archive
+        // meanwhile.
         let current = store.pointer(repo)?;
         if current.as_ref().map(|current| current.snapshot) == Some(snapshot) {
             return Ok(Attempt::Done(true));
@@ -108,6 +119,7 @@ impl Publisher {
             repo,
             upstream,
         };
+        // From here on the order is that of a snapshot: segments, protection, manifest, pointer.
         let (stored, new_bytes) = objects.store_all(&wanted, previous)?;
         let manifest = objects.write_archive(stored, commit)?;
         let segments = manifest.segments();
@@ -120,12 +132,15 @@ impl Publisher {
         self.point_to((&store, &secured), (&manifest, digest), under)?;
         let lfs_objects = manifest.lfs_objects.len();
         let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        info!(%repo, %snapshot, lfs_objects, new_bytes, duration_ms, "Published the LFS objects of {snapshot} of {repo}");
+        info!(
+            %repo, %snapshot, lfs_objects, new_bytes, duration_ms,
+            "Published the LFS objects of {snapshot} of {repo}"
+        );
         Ok(Attempt::Done(true))
     }
 }
 
-/// The LFS objects of one archive.
+/// The builder of one LFS archive.
 struct LfsArchiveBuilder<'a> {
     job: &'a PublishJob<'a>,
     store: &'a Store,
@@ -134,7 +149,7 @@ struct LfsArchiveBuilder<'a> {
 }
 
 impl LfsArchiveBuilder<'_> {
-    /// Has all objects in the store; gives them, and how many bytes are new there.
+    /// Makes sure that the store has all wanted objects. Returns them, and the number of new bytes.
     fn store_all(
         &self,
         wanted: &BTreeMap<LfsOid, u64>,
@@ -145,7 +160,7 @@ impl LfsArchiveBuilder<'_> {
             .into_iter()
             .map(|object| (object.data.name.clone(), object))
             .collect();
-        // What can't be read any more is fetched again.
+        // An object whose segments are missing from the store is fetched again.
         let segments = self.store.segments(self.repo)?;
         let is_there = |object: &PublishedLfsObject| {
             let mut files = [&object.header, &object.data].into_iter();
@@ -168,7 +183,8 @@ impl LfsArchiveBuilder<'_> {
         Ok((stored, new_bytes))
     }
 
-    /// Fetches objects, checks them and moves them to the store; gives their length there.
+    /// Fetches objects, checks them and moves them to the store. Returns the number of new bytes
+    /// there.
     fn fetch(&self, batch: &[LfsPointer], stored: &mut StoredObjects) -> Result<u64, LfsError> {
         let directory = self.job.tmp_path("lfs.git");
         let wanted: Vec<_> = batch
@@ -199,7 +215,7 @@ impl LfsArchiveBuilder<'_> {
         Ok(self.store.put_segments(self.repo, sink.into_new())?)
     }
 
-    /// Refuses a file whose bytes are not those that the id is of.
+    /// Fails if the SHA-256 of the file isn't the id of the object.
     fn check(&self, oid: &LfsOid, path: &Path) -> Result<(), LfsError> {
         let mut file = match File::open(path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -229,7 +245,7 @@ impl LfsArchiveBuilder<'_> {
         }
     }
 
-    /// Stores TOC and seek table of the archive of `objects`; gives its manifest.
+    /// Stores the TOC and the seek table of the archive of `objects`. Returns its manifest.
     fn write_archive(
         &self,
         objects: StoredObjects,
@@ -248,7 +264,7 @@ impl LfsArchiveBuilder<'_> {
         }
         let end = sink.store_bytes(&end_of_archive(), 0, Vec::new())?;
         archive.place(&sink, Role::End, &end, None);
-        // Refs don't matter: the same commit, the same archive.
+        // The archive depends on the commit alone, so refs have no part in its identity.
         let refs_digest = Digest::of(b"");
         let layout = archive.finish(&mut sink, self.repo, (commit, refs_digest))?;
         self.store.put_segments(self.repo, sink.into_new())?;
@@ -269,7 +285,7 @@ impl LfsArchiveBuilder<'_> {
     }
 }
 
-/// The tar header of an object.
+/// Stores the tar header of an object.
 fn header(
     sink: &mut SegmentSink,
     oid: &LfsOid,
@@ -285,7 +301,7 @@ fn header(
     })
 }
 
-/// Cuts `pointers` into what is fetched at once.
+/// Cuts `pointers` into batches.
 fn batches(pointers: &[LfsPointer]) -> impl Iterator<Item = &[LfsPointer]> {
     let (mut objects, mut bytes) = (0, 0_u64);
     pointers.chunk_by(move |one, next| {

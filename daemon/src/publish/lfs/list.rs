@@ -1,7 +1,7 @@
-//! Which LFS objects the work tree of a commit needs.
+//! The list of LFS objects that the work tree of a commit needs.
 //!
-//! Attributes say which files are kept with LFS; a file that only looks like a pointer is an
-//! ordinary file to git, and upstream has nothing for it.
+//! Attributes say which files are kept with LFS. A file that only looks like a pointer is an
+//! ordinary file to git, and upstream has no LFS object for it.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -17,8 +17,9 @@ use crate::publish::job::PublishJob;
 use crate::publish::tree::{TreeEntry, TreeEntryKind};
 use crate::publish::tree_size::check_tree_size;
 
-/// The LFS objects that the work tree of `commit` needs, with their sizes; those without bytes are left
-/// out, as git-lfs makes them from nothing.
+/// Returns the LFS objects that the work tree of `commit` needs, with their sizes.
+///
+/// Empty objects are left out, because git-lfs creates empty files without fetching anything.
 pub(super) fn wanted_objects(
     job: &PublishJob<'_>,
     commit: &ObjectId,
@@ -34,7 +35,7 @@ pub(super) fn wanted_objects(
     read_pointers(job, &kept_with_lfs)
 }
 
-/// Whether an attributes file names the filter: most repositories are done with here.
+/// Returns whether any `.gitattributes` names the filter. Most repositories need no further step.
 fn mentions_lfs(job: &PublishJob<'_>, commit: &ObjectId) -> Result<bool, PublishError> {
     let grep = job
         .git("grep")
@@ -47,8 +48,8 @@ fn mentions_lfs(job: &PublishJob<'_>, commit: &ObjectId) -> Result<bool, Publish
     }
 }
 
-/// Writes the paths of all files that are short enough to be pointers to the file `lfs-paths`; gives
-/// their git blobs.
+/// Writes the paths of all files that are short enough to be pointers to the file `lfs-paths`.
+/// Returns their git blobs, in the order of the paths.
 fn list_small_files(
     job: &PublishJob<'_>,
     commit: &ObjectId,
@@ -75,12 +76,15 @@ fn list_small_files(
     Ok(blobs)
 }
 
-/// Those of `blobs` whose paths, which are in the file `lfs-paths`, have the attribute `filter=lfs`.
+/// Returns those of `blobs` whose paths have the attribute `filter=lfs`. The paths are in the file
+/// `lfs-paths`.
 fn filter_by_attribute(
     job: &PublishJob<'_>,
     commit: &ObjectId,
     blobs: Vec<ObjectId>,
 ) -> Result<Vec<ObjectId>, PublishError> {
+    // With an index of its own, git reads the `.gitattributes` of this commit (`--cached`), and the
+    // mirror isn't changed.
     let with_index = |command: GitCommand| {
         let index = job.tmp_path("lfs-index");
         command.variable("GIT_INDEX_FILE", index)
@@ -95,7 +99,7 @@ fn filter_by_attribute(
     let mut attributes = BufReader::new(job.open("lfs-attributes")?);
     let mut kept = Vec::new();
     for blob in blobs {
-        // The path, the name of the attribute, its value.
+        // Git prints three fields: the path, the name of the attribute, its value.
         let mut next = || {
             let field = read_field(job, &mut attributes)?;
             field.ok_or_else(|| PublishError::bad_output(b"the end of attributes"))
@@ -109,7 +113,7 @@ fn filter_by_attribute(
     Ok(kept)
 }
 
-/// Reads git blobs, and gives what those that are pointers point at.
+/// Reads git blobs. Returns the LFS objects of the blobs that are pointers, with their sizes.
 fn read_pointers(
     job: &PublishJob<'_>,
     blobs: &[ObjectId],
@@ -150,7 +154,7 @@ fn read_pointers(
     Ok(wanted)
 }
 
-/// The bytes up to the next NUL; `None` at the end.
+/// Reads the bytes up to the next NUL. Returns `None` at the end.
 fn read_field(
     job: &PublishJob<'_>,
     from: &mut BufReader<File>,
