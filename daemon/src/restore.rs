@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! empty mirror ─► ask upstream for HEAD ─► copy packs and commit-graph ─► write refs
-//!     ─► check that all tips are there ─► hide retained tips ─► git fetch ─► rename into place
+//!     ─► check that all tips are there ─► create hidden refs ─► git fetch ─► rename into place
 //! ```
 //!
 //! All steps but the last work in a temporary directory, and each chunk is verified. So the mirror
@@ -187,6 +187,7 @@ impl Restore<'_> {
             .store
             .copy_content(self.repo, file, (file.size, &mut to))?;
         file.check_table(&table)?;
+        // The content of a damaged snapshot's segment may be shorter than its manifest says.
         if to.file.metadata().map_err(io(&path))?.len() != file.size {
             let what = "a part of a file";
             return Err(RestoreError::Lacks { what });
@@ -323,7 +324,7 @@ fn set_retained_times(restored: &Path, created_at: u64) -> Result<(), RestoreErr
     Ok(())
 }
 
-/// The wanted files of the git directory by their paths, with the content of those found so far.
+/// The wanted files of the git directory by their paths. A file that is not found yet has `None`.
 type SmallFiles<'a> = BTreeMap<&'a str, Option<Vec<u8>>>;
 
 /// Returns the objects that the lines of a `packed-refs` name.

@@ -1,7 +1,7 @@
 //! The last check before a snapshot is published.
 //!
 //! The publisher and the mount share one parser, so the check finds a snapshot that mounts would
-//! refuse. Published, it would fail on all workstations until a later snapshot replaces it.
+//! refuse. If it were published, it would fail on all workstations until the next snapshot.
 
 use cachewfs_format::{GitHead, IndexEntry, ObjectId, index_part_entries, is_ref_name};
 

@@ -1,8 +1,9 @@
 //! The fixed modification times in an archive, in seconds since the epoch.
 //!
-//! They make archives reproducible. Files of the work tree have times of their own
-//! (`file_times.rs`). Git searches packs from the newest to the oldest, so the times of packs
-//! define the order of the search.
+//! With fixed times, a file that doesn't change has the same tar header in each snapshot, and its
+//! segment is shared. Files of the work tree have times of their own (`file_times.rs`). Git
+//! searches packs from the newest to the oldest, so the times of packs define the order of the
+//! search.
 
 use cachewfs_format::PackKind;
 

@@ -51,6 +51,9 @@ pub(super) fn increment(
     let sizes: Vec<u64> = increments.iter().map(|pack| pack.pack.size).collect();
     let new = pack.len()?;
     let total: u64 = previous.packs.iter().map(|pack| pack.pack.size).sum();
+    // Increments are not ordered by path as the packs of a full layout are. If they take too much
+    // of the archive, reading history fetches more than it should, and a full layout is worth its
+    // time.
     let share = (sizes.iter().sum::<u64>() + new) as f64 / (total + new) as f64;
     if share > job.config.relayout_share {
         return Ok(PackPlan::Relayout);

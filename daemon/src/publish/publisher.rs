@@ -151,10 +151,14 @@ impl Publisher {
             PublishDecision::HeldBy(holder) => return Ok(Attempt::HeldBy(holder)),
             PublishDecision::Publish(state, lease) => (state, lease),
         };
+        // The lease is released at the end of this function, after the pointer has moved: the next
+        // daemon that claims it finds the new snapshot.
         let (pointer, base) = (&state.pointer, state.base());
         let previous = state.current.as_ref();
         if let Some(previous) = previous {
             self.require_published_tips(previous, (mirror, options))?;
+            // Before packs are made, because they are made of all that refs reach: tips that
+            // upstream has dropped since the previous snapshot become hidden refs.
             let tips = (&previous.tips[..], &refs);
             if retain_orphans(&self.git, mirror, tips, config.retain_orphans)? {
                 refs = Refs::read(&self.git, mirror, &config.namespaces)?;
@@ -322,8 +326,6 @@ impl Publisher {
         }
         manifest.snapshot = id;
         let (written, digest) = self.store.put_manifest(manifest, &secured)?;
-        // A manifest is created only if there is none, so of two daemons that chose the same id at
-        // the same time, one gets here.
         // A manifest is only created, never replaced: of two daemons that chose one id, one loses.
         if written == Written::TooLate {
             return Err(PublishError::Raced);

@@ -90,7 +90,7 @@ impl Refs {
             .args(["--verify", "--quiet", "HEAD^{commit}"])
             .text();
         refs.commit = match commit {
-            // HEAD names a ref that exists, so its commit is missing: the mirror is damaged.
+            // HEAD isn't unborn, so its commit should be there: the mirror is damaged.
             Err(error) if error.exit_code() == Some(1) => {
                 let name = "HEAD".to_owned();
                 return Err(PublishError::BrokenRef { name });

@@ -75,6 +75,7 @@ fn read_sorted(reader: &mut BufReader<File>, part_len: usize) -> io::Result<Vec<
         len += line.len() + 48;
         lines.push(line);
     }
+    // A stable sort, so that lines with equal paths keep their order.
     lines.sort_by(|left, right| path_of(left).cmp(path_of(right)));
     Ok(lines)
 }

@@ -92,6 +92,7 @@ fn has_all(git: &Git, mirror: &Path, tips: &[ObjectId]) -> Result<bool, PublishE
         .input(oid_lines(tips))
         .effect();
     match walked {
+        // Git fails if it meets a missing object, so this failure is an answer.
         Err(GitError::Failed { .. }) => Ok(false),
         walked => Ok(walked.map(|()| true)?),
     }

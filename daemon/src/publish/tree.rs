@@ -73,7 +73,7 @@ impl<'a> TreeLine<'a> {
         })
     }
 
-    /// Returns why no Linux filesystem can hold the file, or `None` if it can be held.
+    /// Returns why no Linux filesystem can hold the file, or `None` if it fits.
     fn misfit(&self) -> Option<&'static str> {
         let is_link = self.kind == TreeEntryKind::Symlink;
         let mut components = self.path.split(|&byte| byte == b'/');
