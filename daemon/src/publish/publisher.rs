@@ -200,7 +200,7 @@ impl Publisher {
         }
         let timer = PhaseTimer::start(job.metrics, Phase::Store);
         let mut new = sink.into_new();
-        if !self.store.collects_at_once() {
+        if !self.store.collects_without_waiting() {
             // A bucket would refuse each segment that it has already, with one request each.
             // Skipping them is safe: before the manifest is written, the store checks that all
             // segments are there. A directory must get them all, because storing a segment that it
@@ -285,13 +285,13 @@ impl Publisher {
         &self,
         new: &Manifest,
         base: Option<&Manifest>,
-        secured: &Protection,
+        protection: &Protection,
     ) -> Result<SnapshotId, PublishError> {
         let mut ids = ids_for(new, base);
         loop {
             let id = ids.next().expect("there is always another id");
             let is_taken =
-                secured.is_used(id) || self.store.manifest_written_at(&new.repo, id)?.is_some();
+                protection.is_used(id) || self.store.manifest_written_at(&new.repo, id)?.is_some();
             if !is_taken {
                 return Ok(id);
             }
@@ -315,23 +315,23 @@ impl Publisher {
         // manifest.
         let wanted = manifest.segments();
         let is_stopping = || self.git.is_stopping();
-        let secured = self
+        let protection = self
             .store
             .protect(&manifest.repo, (None, &wanted), is_stopping)?;
-        let id = self.free_id(manifest, base, &secured)?;
+        let id = self.free_id(manifest, base, &protection)?;
         // The first id was free, and no deleted snapshot had it. So another daemon has just written
         // its manifest under this id, and will move the pointer.
-        if id != unwritten && !secured.is_used(unwritten) {
+        if id != unwritten && !protection.is_used(unwritten) {
             return Err(PublishError::Raced);
         }
         manifest.snapshot = id;
-        let (written, digest) = self.store.put_manifest(manifest, &secured)?;
+        let (written, digest) = self.store.put_manifest(manifest, &protection)?;
         // A manifest is only created, never replaced: of two daemons that chose one id, one loses.
         if written == Written::TooLate {
             return Err(PublishError::Raced);
         }
         let under = (lease, expected);
-        self.point_to((&self.store, &secured), (manifest, digest), under)
+        self.point_to((&self.store, &protection), (manifest, digest), under)
     }
 
     /// Makes a snapshot current, then collects garbage if the store is a directory.
@@ -340,7 +340,7 @@ impl Publisher {
     /// pointer is no longer `expected`.
     pub(super) fn point_to(
         &self,
-        (store, secured): (&Store, &Protection),
+        (store, protection): (&Store, &Protection),
         (manifest, digest): (&Manifest, Digest),
         (lease, expected): (Option<&Lease>, Option<&Pointer>),
     ) -> Result<(), PublishError> {
@@ -375,7 +375,7 @@ impl Publisher {
             fence: fence.max(lease.map_or(0, Lease::token)),
         };
         let swap = (expected, &pointer);
-        if store.swap_pointer(&manifest.repo, swap, secured)? == Written::TooLate {
+        if store.swap_pointer(&manifest.repo, swap, protection)? == Written::TooLate {
             return Err(PublishError::Raced);
         }
         if store.collects_without_waiting() {

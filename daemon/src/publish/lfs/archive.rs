@@ -64,11 +64,11 @@ impl Publisher {
             // Protect before reading: a collector may be about to delete this manifest. Segments
             // need no protection of their own, because they are deleted after their manifest.
             let wanted = (Some(snapshot), &HashSet::new());
-            let secured = store.protect(repo, wanted, is_stopping)?;
+            let protection = store.protect(repo, wanted, is_stopping)?;
             let manifest = store.manifest(repo, snapshot)?;
             let (manifest, digest) = manifest.ok_or(PublishError::Raced)?;
             let under = (None, current.as_ref());
-            self.point_to((&store, &secured), (&manifest, digest), under)?;
+            self.point_to((&store, &protection), (&manifest, digest), under)?;
             return Ok(Attempt::Done(true));
         }
         let config = self.config.now();
@@ -123,13 +123,13 @@ impl Publisher {
         let (stored, new_bytes) = objects.store_all(&wanted, previous)?;
         let manifest = objects.write_archive(stored, commit)?;
         let segments = manifest.segments();
-        let secured = store.protect(repo, (None, &segments), is_stopping)?;
-        let (written, digest) = store.put_manifest(&manifest, &secured)?;
+        let protection = store.protect(repo, (None, &segments), is_stopping)?;
+        let (written, digest) = store.put_manifest(&manifest, &protection)?;
         if written == Written::TooLate {
             return Err(PublishError::Raced.into());
         }
         let under = (lease.as_ref(), current.as_ref());
-        self.point_to((&store, &secured), (&manifest, digest), under)?;
+        self.point_to((&store, &protection), (&manifest, digest), under)?;
         let lfs_objects = manifest.lfs_objects.len();
         let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         info!(
