@@ -1,7 +1,7 @@
 //! What the daemon counts, for Prometheus: `GET /metrics`.
 //!
 //! ```text
-//! names     every metric, with unit and meaning; docs/operations.md has the same table
+//! names     every metric, with unit and meaning; docs/operations/metrics.md has the same table
 //! cells     counters, gauges and histograms: atomics, so that counting takes no lock
 //! text      the exposition format
 //! requests  jobs  publishes  leases  s3   what is counted where

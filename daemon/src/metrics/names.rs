@@ -1,4 +1,4 @@
-//! The names of all metrics. `docs/operations.md` has a table of them, which a test compares.
+//! The names of all metrics. A test compares them with the table in `docs/operations/metrics.md`.
 
 /// How a metric behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,7 +111,7 @@ metrics! {
 mod tests {
     use super::*;
 
-    const OPERATIONS: &str = include_str!("../../../docs/operations.md");
+    const OPERATIONS: &str = include_str!("../../../docs/operations/metrics.md");
 
     fn row(metric: &Metric) -> String {
         let labels: Vec<_> = metric
