@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::{Access, AuthError, NewToken};
-use crate::collection::{CollectionReport, collect_by_order};
+use crate::collection::{CollectionReport, collect_on_demand};
 use crate::config::{Config, ConfigError, LiveConfig};
 use crate::http;
 use crate::listener::{self, Listener, Tls, TlsError};
@@ -23,7 +23,7 @@ use crate::mirror::{
 use crate::open_store::{StoreTasks, check_store, open_store};
 use crate::private::create_private;
 use crate::publish::Publisher;
-use crate::readiness::Life;
+use crate::readiness::Lifecycle;
 use crate::repository::{Registry, mirrors};
 
 /// How long answers that are under way may take to end after the daemon is told to stop.
@@ -143,7 +143,7 @@ impl Daemon {
         each: impl FnMut(CollectionReport),
     ) -> Result<(), StartError> {
         config.check()?;
-        collect_by_order(config, (repos, is_dry_run), each).await
+        collect_on_demand(config, (repos, is_dry_run), each).await
     }
 
     /// Starts the daemon in the current tokio runtime, which must have several threads. It serves
@@ -185,7 +185,7 @@ impl Daemon {
         let registry = Registry::new(Arc::clone(&live), git, publisher, stop_and_credentials)
             .map_err(StartError::HttpClient)?;
         store_tasks.collect(&store, &live);
-        let life = Arc::new(Life::new(shutdown.clone()));
+        let life = Arc::new(Lifecycle::new(shutdown.clone()));
         let router = http::router(Arc::clone(&registry), store, (access, Arc::clone(&life)));
         let server = Server {
             live,

@@ -1,5 +1,9 @@
-//! Deleting what no snapshot needs any more: from a bucket now and then, where each daemon looks and the first
-//! one does it; and by order of an operator.
+//! Garbage collection of the store: deletes snapshots that are no longer kept, and segments that no
+//! manifest names.
+//!
+//! If the store is a directory, the publisher collects at the end of each publish. If it is a
+//! bucket, each daemon looks at each repository periodically, and the first daemon that finds a
+//! collection due runs it. An operator can also start one (`cachewfsd collect`).
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -13,17 +17,17 @@ use tracing::{info, warn};
 use crate::app::StartError;
 use crate::config::{Config, LiveConfig};
 use crate::error_chain::chain;
-use crate::open_store::open_authority;
+use crate::open_store::open_authoritative_tier;
 use crate::repository::backoff;
 use crate::store::{Collected, Collection, Store, StoreError};
 
-/// Of so many repositories something is deleted at once: it is mostly waiting.
-const AT_ONCE: usize = 16;
-/// It is looked at least this often whether there is something to do.
-const LONGEST_PAUSE: Duration = Duration::from_mins(10);
+/// At most this many repositories are collected at the same time. A collection mostly waits.
+const MAX_COLLECTIONS: usize = 16;
+/// At most how long a daemon waits before it looks again whether a collection is due.
+const LONGEST_WAIT: Duration = Duration::from_mins(10);
 
-/// Collects until `stop`.
-pub(crate) async fn collect_now_and_then(
+/// Collects all repositories of the bucket periodically, until `stop`.
+pub(crate) async fn collect_periodically(
     store: Store,
     config: Arc<LiveConfig>,
     stop: CancellationToken,
@@ -31,7 +35,9 @@ pub(crate) async fn collect_now_and_then(
     let mut changes = config.changes();
     loop {
         let interval = config.now().store.collect_interval;
-        let pause = backoff::pause(1, interval / 8, LONGEST_PAUSE);
+        // The random part of the backoff spreads the daemons, so that they rarely collide on a
+        // collection.
+        let pause = backoff::pause(1, interval / 8, LONGEST_WAIT);
         tokio::select! {
             () = stop.cancelled() => return,
             Ok(()) = changes.changed() => continue,
@@ -43,10 +49,7 @@ pub(crate) async fn collect_now_and_then(
             Ok(Ok(repos)) => repos,
             Ok(Err(error)) => {
                 let error = chain(&error);
-                warn!(
-                    error,
-                    "What is in the store can't be listed to delete what nothing needs"
-                );
+                warn!(error, "Can't list repositories for garbage collection");
                 continue;
             }
             Err(_) => return,
@@ -58,19 +61,22 @@ pub(crate) async fn collect_now_and_then(
             let (config, stop) = (Arc::clone(&config), stop.clone());
             tokio::task::spawn_blocking(move || collect(&repo, &store, (&config, &stop)))
         };
-        let collections = stream::iter(shelves).map(collect).buffer_unordered(AT_ONCE);
+        let collections = stream::iter(shelves)
+            .map(collect)
+            .buffer_unordered(MAX_COLLECTIONS);
         collections.for_each(async |_| {}).await;
     }
 }
 
-/// Collects unless that was done lately.
+/// Collects a repository if no daemon has done so within the configured interval.
 fn collect(repo: &RepoName, store: &Store, (config, stop): (&LiveConfig, &CancellationToken)) {
     let config = config.now();
     let is_due = || -> Result<bool, StoreError> {
         let Some(at) = store.collected_at(repo)? else {
             return Ok(true);
         };
-        // Another clock than that of the store: if it is wrong, this is done too often, or by others.
+        // `at` is of the store's clock, and `now` of this machine's. If they differ, collections
+        // run too often, or are left to other daemons. Both are safe.
         let age = SystemTime::now().duration_since(at).unwrap_or_default();
         Ok(age >= config.store.collect_interval)
     };
@@ -95,59 +101,64 @@ fn collect(repo: &RepoName, store: &Store, (config, stop): (&LiveConfig, &Cancel
     }
 }
 
-/// Says what a collection did, if it did something.
+/// Logs the work of a collection, if it did any.
 pub(crate) fn log(repo: &RepoName, collected: &Collected) {
     let (snapshots, segments) = (collected.snapshots.len(), collected.segments);
     if snapshots > 0 || segments > 0 {
         let bytes = collected.bytes;
-        info!(%repo, snapshots, segments, bytes, "Deleted what no snapshot of {repo} needs any more");
+        info!(
+            %repo, snapshots, segments, bytes,
+            "Garbage collection deleted snapshots or segments of {repo}"
+        );
     }
     if let Some(first) = collected.missing.first() {
         let missing = collected.missing.len();
-        warn!(%repo, missing, %first, "Segments that snapshots of {repo} name are not in the store");
+        warn!(
+            %repo, missing, %first,
+            "Segments that snapshots of {repo} name are missing from the store"
+        );
     }
 }
 
-/// Says that nothing could be deleted, which is no failure of what goes on.
+/// Logs why a collection failed. The publish or the loop that called it goes on.
 pub(crate) fn warn_of(repo: &RepoName, error: &StoreError) {
     let error = chain(error);
-    warn!(%repo, error, "What {repo} doesn't need any more can't be deleted");
+    warn!(%repo, error, "Garbage collection of {repo} failed");
 }
 
-/// What a collection of one repository did, or would do.
+/// The work that a collection of one repository did, or would do.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct CollectionReport {
-    /// The repository.
     pub repo: RepoName,
-    /// Whether it is about its LFS archives, and not its snapshots.
+    /// Whether this is about LFS archives rather than snapshots.
     pub lfs: bool,
-    /// Snapshots that went, and how many stay.
+    /// The snapshots that were deleted.
     pub snapshots: Vec<String>,
-    /// How many snapshots stay.
+    /// How many snapshots are kept.
     pub kept_snapshots: usize,
-    /// Segments that went.
+    /// How many segments were deleted.
     pub segments: usize,
-    /// Their bytes.
+    /// The bytes of the deleted segments.
     pub bytes: u64,
-    /// Segments that stay because a snapshot names them.
+    /// How many segments are kept because a snapshot names them.
     pub kept_segments: usize,
-    /// Segments that no snapshot names, and that stay because they are too young.
+    /// How many segments are kept although no snapshot names them, because they are too young.
     pub young_segments: usize,
-    /// Segments that a snapshot names and that aren't there: damage.
+    /// Segments that a snapshot names and that are missing from the store: damage.
     pub missing_segments: Vec<String>,
-    /// Why it came to no end.
+    /// Why the collection failed.
     pub error: Option<String>,
 }
 
-/// Deletes what no snapshot of `repos`, or of all repositories if there are none, needs any more, and tells
-/// `each` of one after the other; with `is_dry_run` it only tells.
-pub(crate) async fn collect_by_order(
+/// Collects `repos`, or all repositories if `repos` is empty, and passes each report to `each`.
+/// With `is_dry_run`, nothing is deleted.
+pub(crate) async fn collect_on_demand(
     config: &Config,
     (repos, is_dry_run): (Vec<RepoName>, bool),
     mut each: impl FnMut(CollectionReport),
 ) -> Result<(), StartError> {
-    let store = open_authority(config).await?;
+    let store = open_authoritative_tier(config).await?;
     let listing = store.clone();
     let repos = if repos.is_empty() {
         let listed = tokio::task::spawn_blocking(move || listing.repositories()).await;
@@ -174,7 +185,9 @@ pub(crate) async fn collect_by_order(
             report(repo, store.is_lfs(), collected)
         })
     };
-    let mut reports = stream::iter(shelves).map(collect).buffer_unordered(AT_ONCE);
+    let mut reports = stream::iter(shelves)
+        .map(collect)
+        .buffer_unordered(MAX_COLLECTIONS);
     while let Some(report) = reports.next().await {
         if let Ok(report) = report {
             each(report);

@@ -8,7 +8,6 @@
 //! `cachewfsd` is [`Daemon::start`] with signals; `cachewfs mount --local` calls the same.
 
 mod app;
-mod at_once;
 mod auth;
 mod background;
 mod clock;
@@ -19,6 +18,7 @@ mod error_chain;
 mod http;
 mod listener;
 mod log_output;
+mod map_concurrently;
 mod metrics;
 mod mirror;
 mod mirrors_config;

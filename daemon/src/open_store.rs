@@ -1,4 +1,4 @@
-//! Opening the store: a directory, or a bucket with copies on disk and in memory.
+//! Opens the store: a directory, or a bucket with local copies on disk and in memory.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -11,36 +11,36 @@ use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 use crate::app::{CheckWarning, StartError, lock_directory, sweep};
-use crate::collection::collect_now_and_then;
+use crate::collection::collect_periodically;
 use crate::config::{Config, LiveConfig};
 use crate::error_chain::chain;
 use crate::private::create_private;
-use crate::store::{DiskTier, Limits, Notice, S3Error, S3Tier, Store, Tiers};
+use crate::store::{DiskTier, NoticePeriod, S3Error, S3Tier, Store, TierLimits, Tiers};
 
-/// How long a start waits for the bucket before it goes on without.
+/// How long a start waits for the bucket before the daemon goes on without it.
 const PROBE_LIMIT: Duration = Duration::from_secs(5);
 
-/// What the store does in the background. Dropping this ends it, and all requests to the bucket.
+/// The background tasks of the store. Dropping this ends them, and all requests to the bucket.
 #[derive(Debug)]
 pub(crate) struct StoreTasks {
     tasks: TaskTracker,
     stopped: CancellationToken,
     stop: DropGuard,
-    /// Of the directory with the copies.
+    /// The lock on the directory with the local copies.
     lock: Option<File>,
 }
 
 impl StoreTasks {
-    /// Deletes now and then what no snapshot needs any more, where publishes don't do it.
+    /// Starts periodic garbage collection, unless each publish ends with a collection anyway.
     pub(crate) fn collect(&self, store: &Store, config: &Arc<LiveConfig>) {
-        if !store.collects_at_once() {
+        if !store.collects_without_waiting() {
             let (store, config) = (store.clone(), Arc::clone(config));
-            let collect = collect_now_and_then(store, config, self.stopped.clone());
+            let collect = collect_periodically(store, config, self.stopped.clone());
             self.tasks.spawn(collect);
         }
     }
 
-    /// Ends it, and waits until it has.
+    /// Stops the tasks and waits until they have ended.
     pub(crate) async fn stop(self) {
         let Self {
             tasks, stop, lock, ..
@@ -52,13 +52,13 @@ impl StoreTasks {
     }
 }
 
-/// Opens what the store counts on alone, without copies: to work on it beside a daemon. In the runtime of the
-/// caller.
-pub(crate) async fn open_authority(config: &Config) -> Result<Store, StartError> {
+/// Opens the authoritative tier alone, without local copies, so that a command can work beside a
+/// running daemon. Uses the runtime of the caller.
+pub(crate) async fn open_authoritative_tier(config: &Config) -> Result<Store, StartError> {
     let Some(s3) = &config.store.s3 else {
         return Ok(Store::new(open_directory(config)?.0));
     };
-    let notice = Notice(config.store.delete_notice);
+    let notice = NoticePeriod(config.store.delete_notice);
     let open = async {
         let bucket = S3Tier::open(s3, notice, CancellationToken::new()).await?;
         bucket.probe().await?;
@@ -67,7 +67,7 @@ pub(crate) async fn open_authority(config: &Config) -> Result<Store, StartError>
     open.await.map_err(failed(config))
 }
 
-/// The directory of the store, and the one for what is not finished.
+/// Returns the tier of the store's directory, and its directory for staging.
 fn open_directory(config: &Config) -> Result<(DiskTier, PathBuf), StartError> {
     let (root, tmp) = config.store.directories(&config.data_dir);
     let failed = |source: Box<dyn std::error::Error + Send + Sync>| StartError::Store {
@@ -86,14 +86,15 @@ fn failed(config: &Config) -> impl Fn(S3Error) -> StartError {
     }
 }
 
-/// Opens the store, in the runtime of the caller.
+/// Opens the store in the runtime of the caller.
 pub(crate) async fn open_store(config: &Config) -> Result<(Store, StoreTasks), StartError> {
     let (root, tmp) = config.store.directories(&config.data_dir);
     let mut lock = None;
     if config.store.s3.is_some() {
-        // Two daemons would evict each other's copies, and take each other's temporary files away.
+        // Two daemons would evict each other's copies and remove each other's temporary files.
         lock = Some(lock_directory(&root).await?);
-        // Nobody else works there: what an earlier run was fetching is of no use.
+        // The lock makes this daemon the only user, so files that an earlier run was fetching are
+        // garbage.
         sweep(&tmp).map_err(|source| StartError::Prepare {
             path: tmp.clone(),
             source: source.into(),
@@ -110,12 +111,14 @@ pub(crate) async fn open_store(config: &Config) -> Result<(Store, StoreTasks), S
     let Some(s3) = &config.store.s3 else {
         return Ok((Store::new(disk), store_tasks));
     };
-    let notice = Notice(config.store.delete_notice);
+    let notice = NoticePeriod(config.store.delete_notice);
     let failed = failed(config);
     let bucket = S3Tier::open(s3, notice, stop.clone())
         .await
         .map_err(&failed)?;
     let probed = tokio::time::timeout(PROBE_LIMIT, bucket.probe()).await;
+    // A lasting error needs a person, so the start fails. In an outage the daemon serves its local
+    // copies until the bucket answers.
     match probed.unwrap_or(Err(S3Error::TimedOut)) {
         Ok(()) => {}
         Err(error) if error.is_lasting() => return Err(failed(error)),
@@ -123,14 +126,14 @@ pub(crate) async fn open_store(config: &Config) -> Result<(Store, StoreTasks), S
             let (bucket, error) = (s3.place(), chain(&error));
             warn!(
                 bucket,
-                error, "What is on disk is served without the bucket"
+                error, "The bucket can't be used yet: the daemon serves the local copies"
             );
         }
     }
     if !bucket.is_probed() {
-        tasks.spawn(bucket.clone().probe_until_it_can_be(stop.clone()));
+        tasks.spawn(bucket.clone().probe_until_usable(stop.clone()));
     }
-    let limits = Limits {
+    let limits = TierLimits {
         memory: config.store.memory_bytes,
         disk: config.store.disk_bytes,
     };
@@ -139,8 +142,10 @@ pub(crate) async fn open_store(config: &Config) -> Result<(Store, StoreTasks), S
     Ok((Store::new(tiers).with_notice(notice), store_tasks))
 }
 
-/// Whether the files that `[store]` names can be used: what stops a start anywhere is an error, what may be
-/// otherwise where the daemon will run, and as who it will, is given.
+/// Checks the files that `[store]` names.
+///
+/// Fails if no start can succeed on any machine. Returns warnings for problems that may not exist
+/// on the machine, or for the user, that the daemon will run on.
 pub(crate) fn check_store(config: &Config) -> Result<Vec<CheckWarning>, StartError> {
     let mut warnings = Vec::new();
     let (root, _) = config.store.directories(&config.data_dir);
@@ -158,7 +163,7 @@ pub(crate) fn check_store(config: &Config) -> Result<Vec<CheckWarning>, StartErr
                 warnings.push(failed(error.into()).into());
             }
         }
-        // The daemon makes it.
+        // The daemon creates the directory.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => warnings.push(failed(error).into()),
     }

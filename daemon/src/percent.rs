@@ -1,6 +1,6 @@
-//! Percent-encoding, undone.
+//! Decodes percent-encoding in URL paths.
 
-/// The text that `segment` stands for; `None` if it is not encoded well, or not UTF-8.
+/// Decodes `segment`, or returns `None` if its encoding is malformed or the result is not UTF-8.
 pub(crate) fn decode_percent(segment: &str) -> Option<String> {
     let mut decoded = Vec::with_capacity(segment.len());
     let mut bytes = segment.bytes();

@@ -1,7 +1,9 @@
-//! As much of git's pkt-line framing (`gitprotocol-common(5)`) as it takes to see what a request
-//! asks for, and whether an answer is a refusal.
+//! The part of git's pkt-line framing (`gitprotocol-common(5)`) that the daemon reads and writes:
+//! what a request asks for, and whether an answer is a refusal.
+//!
+//! All functions work on the beginning of a message, which may end in the middle of a packet.
 
-/// The payloads of the packets that are whole in `bytes`; flush and delimiter packets are left out.
+/// Returns the payloads of the complete packets in `bytes`, without flush and delimiter packets.
 fn payloads(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         loop {
@@ -14,7 +16,8 @@ fn payloads(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Splits the first packet off; its payload is `None` for a special packet.
+/// Splits off the first packet. Returns `None` if it is incomplete or malformed; the payload is
+/// `None` for a special packet (flush, delimiter, response end).
 fn split(bytes: &[u8]) -> Option<(Option<&[u8]>, &[u8])> {
     let (length, rest) = bytes.split_at_checked(4)?;
     let length = usize::from_str_radix(std::str::from_utf8(length).ok()?, 16).ok()?;
@@ -26,7 +29,8 @@ fn split(bytes: &[u8]) -> Option<(Option<&[u8]>, &[u8])> {
     }
 }
 
-/// The payloads of an answer that ends with its one flush packet; `None` if it isn't such a one.
+/// Returns the payloads of a complete answer, or `None` if `bytes` is anything but data packets
+/// followed by one flush packet.
 pub(crate) fn whole(bytes: &[u8]) -> Option<Vec<&[u8]>> {
     let mut rest = bytes.strip_suffix(b"0000")?;
     let mut payloads = Vec::new();
@@ -38,13 +42,14 @@ pub(crate) fn whole(bytes: &[u8]) -> Option<Vec<&[u8]>> {
     Some(payloads)
 }
 
-/// One packet.
+/// Returns `payload` as one packet.
 pub(crate) fn packet(payload: &str) -> Vec<u8> {
     format!("{:04x}{payload}", payload.len() + 4).into_bytes()
 }
 
-/// Whether the answer to the request that begins with `bytes` depends on upstream's refs, rather
-/// than on objects alone: `ls-refs`, and a fetch of refs by name, of protocol version 2.
+/// Returns whether the answer to the request that begins with `bytes` depends on upstream's refs,
+/// and not on objects alone. In protocol version 2, these are `ls-refs` and a fetch of refs by
+/// name.
 pub(crate) fn depends_on_refs(bytes: &[u8]) -> bool {
     let mut payloads = payloads(bytes);
     let is_listing = payloads
@@ -53,7 +58,7 @@ pub(crate) fn depends_on_refs(bytes: &[u8]) -> bool {
     is_listing || payloads.any(|payload| payload.starts_with(b"want-ref "))
 }
 
-/// The prefixes of names that an `ls-refs` asks for.
+/// Returns the ref prefixes that an `ls-refs` request asks for.
 pub(crate) fn ref_prefixes(bytes: &[u8]) -> impl Iterator<Item = &str> {
     payloads(bytes).filter_map(|payload| {
         let prefix = payload.strip_prefix(b"ref-prefix ")?;
@@ -61,7 +66,7 @@ pub(crate) fn ref_prefixes(bytes: &[u8]) -> impl Iterator<Item = &str> {
     })
 }
 
-/// The names of the refs that an answer to `ls-refs` lists.
+/// Returns the names of the refs in an answer to `ls-refs`.
 pub(crate) fn listed_names(bytes: &[u8]) -> impl Iterator<Item = &str> {
     payloads(bytes).filter_map(|payload| {
         let line = std::str::from_utf8(payload).ok()?;
@@ -69,13 +74,13 @@ pub(crate) fn listed_names(bytes: &[u8]) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Whether the first packet of `bytes` is whole, or so long that it is no refusal.
+/// Returns whether the first packet of `bytes` is complete, or already too long for a refusal.
 pub(crate) fn has_first_packet(bytes: &[u8]) -> bool {
     const ENOUGH: usize = 1024;
     bytes.len() >= ENOUGH || split(bytes).is_some()
 }
 
-/// Whether an answer that begins with `bytes` is an error in git's words, and nothing else.
+/// Returns whether the answer that begins with `bytes` is an `ERR` packet of git.
 pub(crate) fn is_refusal(bytes: &[u8]) -> bool {
     let first = payloads(bytes).next().unwrap_or_default();
     first.starts_with(b"ERR ")
@@ -93,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn tells_requests_for_refs_from_requests_for_objects() {
+    fn requests_for_refs_differ_from_requests_for_objects() {
         let listing = packets(&["command=ls-refs\n", "agent=git/2"]);
         let by_name = packets(&["command=fetch", "want-ref refs/heads/main\n"]);
         let by_id = packets(&["command=fetch", "want 0123\n", "have 4567\n"]);
@@ -114,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn knows_a_refusal() {
+    fn recognizes_a_refusal() {
         let refusal = packets(&["ERR upload-pack: not our ref 0123"]);
 
         assert!(is_refusal(&refusal) && has_first_packet(&refusal));

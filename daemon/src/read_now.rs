@@ -1,12 +1,14 @@
-//! Reading a file without waiting for its disk.
+//! Reads from a file without waiting for its disk.
 
 use std::fs::File;
 use std::io::IoSliceMut;
 
 use rustix::io::{ReadWriteFlags, preadv2};
 
-/// Fills `into` with the bytes from `start` on if the kernel has them in memory; tells whether it had.
-/// Where a filesystem can't tell, it never has.
+/// Fills `into` with the bytes from `start` on if they are in the page cache. Returns whether it
+/// did.
+///
+/// Always returns `false` on filesystems without `RWF_NOWAIT`.
 pub(crate) fn read_now(file: &File, start: u64, into: &mut [u8]) -> bool {
     let len = into.len();
     preadv2(
@@ -24,7 +26,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_just_written_is_read_and_nothing_beyond() {
+    fn cached_bytes_are_read_and_none_beyond_the_end() {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(b"in memory").unwrap();
 

@@ -1,28 +1,29 @@
-//! Whether the daemon takes requests, for load balancers.
+//! Whether the daemon takes requests, for load balancers (`/readyz`).
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio_util::sync::CancellationToken;
 
-/// How far the daemon is in its life.
+/// A phase in the life of the daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Readiness {
-    /// It looks for mirrors on disk.
+    /// The daemon looks for mirrors on its disk.
     Starting,
     Ready,
-    /// It was told to stop, and may still take requests for `drain_delay`.
+    /// The daemon got a signal to stop, and takes requests for `drain_delay` more.
     Stopping,
 }
 
-/// Tells how far the daemon is.
+/// The current phase of the daemon's life.
 #[derive(Debug)]
-pub(crate) struct Life {
+pub(crate) struct Lifecycle {
     has_started: AtomicBool,
     shutdown: CancellationToken,
 }
 
-impl Life {
-    /// `shutdown` is cancelled when the daemon is told to stop.
+impl Lifecycle {
+    /// Creates the state of a daemon that starts. `shutdown` is cancelled when a signal tells it to
+    /// stop.
     pub(crate) fn new(shutdown: CancellationToken) -> Self {
         Self {
             has_started: AtomicBool::new(false),
@@ -52,12 +53,12 @@ mod tests {
     #[test]
     fn a_daemon_starts_is_ready_and_stops() {
         let shutdown = CancellationToken::new();
-        let life = Life::new(shutdown.clone());
+        let lifecycle = Lifecycle::new(shutdown.clone());
 
-        assert_eq!(life.readiness(), Readiness::Starting);
-        life.note_started();
-        assert_eq!(life.readiness(), Readiness::Ready);
+        assert_eq!(lifecycle.readiness(), Readiness::Starting);
+        lifecycle.note_started();
+        assert_eq!(lifecycle.readiness(), Readiness::Ready);
         shutdown.cancel();
-        assert_eq!(life.readiness(), Readiness::Stopping);
+        assert_eq!(lifecycle.readiness(), Readiness::Stopping);
     }
 }

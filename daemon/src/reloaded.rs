@@ -1,4 +1,4 @@
-//! Files whose content is parsed and kept, and read again when they change.
+//! Values that are parsed from files, and parsed again when a file changes.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,28 +8,29 @@ use tracing::{info, warn};
 
 use crate::error_chain::chain;
 
-/// So often, at most, is looked whether the files have changed.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// The shortest time between two checks whether the files have changed.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
-type Read<T> = Box<dyn Fn() -> Result<T, BoxError> + Send + Sync>;
+type ReadFn<T> = Box<dyn Fn() -> Result<T, BoxError> + Send + Sync>;
 
-/// What tells one content of a file from the next, without reading it.
-type Stamp = Option<(SystemTime, u64, u64)>;
+/// The modification time, length and inode of a file: they tell one version from the next without
+/// reading it. `None` if the file can't be looked at.
+type FileStamp = Option<(SystemTime, u64, u64)>;
 
-/// What was made of some files, and is made anew when one of them changes.
+/// A value that is parsed from some files, and parsed again when one of them changes.
 ///
-/// A change that can't be used is logged once, and what was there before stays.
+/// If the new content can't be used, that is logged once, and the earlier value stays in force.
 pub(crate) struct Reloaded<T> {
     paths: Vec<PathBuf>,
-    read: Read<T>,
-    state: Mutex<State<T>>,
+    read: ReadFn<T>,
+    state: Mutex<ReloadedState<T>>,
 }
 
-struct State<T> {
+struct ReloadedState<T> {
     value: Arc<T>,
-    stamps: Vec<Stamp>,
-    looked: Instant,
+    stamps: Vec<FileStamp>,
+    checked_at: Instant,
 }
 
 impl<T> std::fmt::Debug for Reloaded<T> {
@@ -39,7 +40,8 @@ impl<T> std::fmt::Debug for Reloaded<T> {
 }
 
 impl<T> Reloaded<T> {
-    /// Reads for the first time, which has to succeed. `read` reads all of `paths`.
+    /// Reads the files for the first time; an error is returned to the caller. `read` reads all of
+    /// `paths`.
     pub(crate) fn open<E>(
         paths: Vec<PathBuf>,
         read: impl Fn() -> Result<T, E> + Send + Sync + 'static,
@@ -47,13 +49,14 @@ impl<T> Reloaded<T> {
     where
         E: Into<BoxError>,
     {
-        // Before reading: a change in between is seen at the next look.
+        // The stamps come first: if a file changes between the two lines, the next check sees a
+        // difference and reads again.
         let stamps = stamps(&paths);
         let value = Arc::new(read()?);
-        let state = State {
+        let state = ReloadedState {
             value,
             stamps,
-            looked: Instant::now(),
+            checked_at: Instant::now(),
         };
         Ok(Self {
             paths,
@@ -62,35 +65,40 @@ impl<T> Reloaded<T> {
         })
     }
 
-    /// What the files say, at most a second late.
+    /// Returns the value of the files as they were at most one second ago.
     pub(crate) fn current(&self) -> Arc<T> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.looked.elapsed() >= LOOK_INTERVAL {
+        if state.checked_at.elapsed() >= CHECK_INTERVAL {
             let stamps = stamps(&self.paths);
             if stamps != state.stamps {
                 match (self.read)() {
                     Ok(value) => {
                         state.value = Arc::new(value);
-                        info!(files = ?self.paths, "Read again what has changed");
+                        info!(files = ?self.paths, "Reloaded changed files");
                     }
                     Err(error) => {
                         let error = chain(&*error);
-                        warn!(files = ?self.paths, error, "A change can't be used; what was there before stays");
+                        warn!(
+                            files = ?self.paths,
+                            error,
+                            "Can't use changed files; the earlier content stays in force"
+                        );
                     }
                 }
+                // Also after a failure, so that unusable content is read and logged only once.
                 state.stamps = stamps;
             }
-            state.looked = Instant::now();
+            state.checked_at = Instant::now();
         }
         Arc::clone(&state.value)
     }
 }
 
-fn stamps(paths: &[PathBuf]) -> Vec<Stamp> {
+fn stamps(paths: &[PathBuf]) -> Vec<FileStamp> {
     paths.iter().map(|path| stamp(path)).collect()
 }
 
-fn stamp(path: &Path) -> Stamp {
+fn stamp(path: &Path) -> FileStamp {
     use std::os::unix::fs::MetadataExt as _;
     let metadata = std::fs::metadata(path).ok()?;
     Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))

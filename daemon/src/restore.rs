@@ -15,12 +15,12 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use cachewfs_format::{
     ArchiveKind, Content, EntryKind, Manifest, ObjectId, PublishedFile, RepoName, Role, Toc,
-    TocPlace, TocSegment,
+    TocLocation, TocSegment,
 };
 
-use crate::at_once::map_at_once;
 use crate::background::in_background;
 use crate::config::Config;
+use crate::map_concurrently::map_concurrently;
 use crate::mirror::{
     Git, GitError, MirrorError, Upstream, create_mirror, head_of_upstream, missing_objects,
     move_into_place, update,
@@ -65,7 +65,8 @@ impl RestoreError {
                 | MirrorError::Unreachable { .. }
                 | MirrorError::TimedOut { .. }
                 | MirrorError::BadHead { .. }
-                | MirrorError::Shallow { .. }),
+                | MirrorError::Shallow { .. }
+                | MirrorError::LeftBehind { .. }),
             ) => Ok(error),
             error => Err(error),
         }
@@ -144,7 +145,7 @@ impl Restore<'_> {
                 first_error.set(error).ok();
             }
         };
-        in_background(|| map_at_once(&files, FILES_AT_ONCE, write));
+        in_background(|| map_concurrently(&files, FILES_AT_ONCE, write));
         first_error.into_inner().map_or(Ok(()), Err)
     }
 
@@ -251,7 +252,7 @@ impl Restore<'_> {
         let archive = Archive::new(self.store.clone(), self.repo.clone(), layout);
         let mut tail = vec![0; usize::try_from(layout.tail.len).unwrap_or(0)];
         archive.read(layout.size.saturating_sub(layout.tail.len), &mut tail)?;
-        let TocPlace::Found(place) = Toc::locate(&tail, layout.size)? else {
+        let TocLocation::Found(place) = Toc::locate(&tail, layout.size)? else {
             return Err(lacks("a table of contents"));
         };
         let (digest, toc) = Toc::decode(tail.get(place).unwrap_or_default())?;

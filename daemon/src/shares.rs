@@ -1,4 +1,7 @@
-//! How much of what all clients share one address may take.
+//! Limits that all clients share, with a smaller limit for each address.
+//!
+//! Every limit is a semaphore, and every address has a smaller one of its own. A permit takes one
+//! from both, so that a single client can't use up the limit for all others.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -6,68 +9,81 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Places that all clients share, of which one address gets some at most. Cheap to clone.
+/// A number of permits that all clients share, of which one address gets a limited number.
+///
+/// Clones share the same permits and are cheap.
 #[derive(Clone, Debug)]
 pub(crate) struct Shares {
-    places: Arc<Semaphore>,
-    each: usize,
+    permits: Arc<Semaphore>,
+    /// The most permits that one address may hold.
+    per_address: usize,
     addresses: Addresses,
 }
 
-/// The free part of each address's share. Addresses without a place are not in it, unless they wait for one.
+/// The free permits of each address. An address is listed only while it holds a permit or waits for
+/// one.
 type Addresses = Arc<Mutex<HashMap<IpAddr, Arc<Semaphore>>>>;
 
-/// One place, until it is dropped.
+/// One permit of one address. Dropping it gives it back.
 #[derive(Debug)]
-pub(crate) struct Place {
-    // Fields are dropped in this order: the address is forgotten last.
-    _place: OwnedSemaphorePermit,
+pub(crate) struct Permit {
+    // Fields are dropped in this order. The address comes last, because only the drop of its last
+    // permit may remove it from the map.
+    _permit: OwnedSemaphorePermit,
     _of_address: OwnedSemaphorePermit,
     _address: KnownAddress,
 }
 
 impl Shares {
-    /// `places`, of which one address gets `each` at most.
-    pub(crate) fn new(places: usize, each: usize) -> Self {
+    /// Creates `permits` permits, of which one address gets `per_address` at most.
+    pub(crate) fn new(permits: usize, per_address: usize) -> Self {
         Self {
-            places: Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS))),
-            each: each.min(Semaphore::MAX_PERMITS),
+            permits: Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS))),
+            per_address: per_address.min(Semaphore::MAX_PERMITS),
             addresses: Arc::default(),
         }
     }
 
-    /// `places`, of which one address leaves a quarter to all others.
-    pub(crate) fn leaving_a_quarter(places: usize) -> Self {
-        Self::new(places, places - places / 4)
+    /// Creates `permits` permits, of which one address gets three quarters at most.
+    pub(crate) fn leaving_a_quarter(permits: usize) -> Self {
+        Self::new(permits, permits - permits / 4)
     }
 
-    /// Waits until a place is free for whoever comes next; `None` never happens.
+    /// Waits for a free permit that is not yet given to any address.
+    ///
+    /// Never returns `None`: the semaphore is never closed.
     pub(crate) async fn free(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.places).acquire_owned().await.ok()
+        Arc::clone(&self.permits).acquire_owned().await.ok()
     }
 
-    /// Gives a free place to `address`, unless it has its share already.
-    pub(crate) fn take(&self, free: OwnedSemaphorePermit, address: IpAddr) -> Option<Place> {
+    /// Gives the free permit to `address`, or returns `None` if `address` holds all the permits
+    /// that one address may hold.
+    pub(crate) fn take(&self, free: OwnedSemaphorePermit, address: IpAddr) -> Option<Permit> {
         let (known, share) = self.share_of(address);
-        Some(Place {
-            _place: free,
+        Some(Permit {
+            _permit: free,
             _of_address: share.try_acquire_owned().ok()?,
             _address: known,
         })
     }
 
-    /// Returns a place for `address`, unless all are taken, or its share is.
-    pub(crate) fn try_take(&self, address: IpAddr) -> Option<Place> {
-        let free = Arc::clone(&self.places).try_acquire_owned().ok()?;
+    /// Returns a permit for `address` without waiting, or `None` if none is free or `address` holds
+    /// all the permits that one address may hold.
+    pub(crate) fn try_take(&self, address: IpAddr) -> Option<Permit> {
+        let free = Arc::clone(&self.permits).try_acquire_owned().ok()?;
         self.take(free, address)
     }
 
-    /// Waits for a place for `address`. A client that waits for its share takes no place; `None` never happens.
-    pub(crate) async fn wait(&self, address: IpAddr) -> Option<Place> {
+    /// Waits for a permit for `address`.
+    ///
+    /// Never returns `None`: the semaphores are never closed.
+    pub(crate) async fn wait(&self, address: IpAddr) -> Option<Permit> {
         let (known, share) = self.share_of(address);
+        // The address's own limit comes first: a client that waits for it must not keep a permit
+        // that another address could use.
         let of_address = share.acquire_owned().await.ok()?;
-        Some(Place {
-            _place: self.free().await?,
+        Some(Permit {
+            _permit: self.free().await?,
             _of_address: of_address,
             _address: known,
         })
@@ -77,7 +93,7 @@ impl Shares {
         let address = network(address);
         let mut all = lock(&self.addresses);
         let share = all.entry(address);
-        let share = share.or_insert_with(|| Arc::new(Semaphore::new(self.each)));
+        let share = share.or_insert_with(|| Arc::new(Semaphore::new(self.per_address)));
         let known = KnownAddress {
             address,
             share: Some(Arc::clone(share)),
@@ -87,11 +103,12 @@ impl Shares {
     }
 }
 
-/// Keeps the share of an address known; the last one forgets it.
+/// Keeps the semaphore of an address in the map. The last one to be dropped removes it, so that an
+/// address without permits takes no memory.
 #[derive(Debug)]
 struct KnownAddress {
     address: IpAddr,
-    /// `None` once this is dropped.
+    /// `None` only during the drop.
     share: Option<Arc<Semaphore>>,
     all: Addresses,
 }
@@ -100,6 +117,8 @@ impl Drop for KnownAddress {
     fn drop(&mut self) {
         let mut all = lock(&self.all);
         self.share = None;
+        // With our own reference gone, a count of 1 means that only the map holds the semaphore.
+        // Nobody can take another reference meanwhile, because the map is locked.
         let is_unused = all
             .get(&self.address)
             .is_some_and(|share| Arc::strong_count(share) == 1);
@@ -113,7 +132,8 @@ fn lock(all: &Addresses) -> MutexGuard<'_, HashMap<IpAddr, Arc<Semaphore>>> {
     all.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Returns the addresses that count as one client: an owner of one address of IPv6 has 2^64 of them.
+/// Returns the network whose addresses count as one client: an IPv4 address, or an IPv6 /64. The
+/// owner of one IPv6 address usually has all 2^64 addresses of its /64.
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
@@ -128,13 +148,13 @@ fn network(address: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
-    async fn take(shares: &Shares, address: &str) -> Option<Place> {
+    async fn take(shares: &Shares, address: &str) -> Option<Permit> {
         let free = shares.free().await.unwrap();
         shares.take(free, address.parse().unwrap())
     }
 
     #[tokio::test]
-    async fn an_address_gets_its_share_and_no_more() {
+    async fn one_address_gets_its_share_and_no_more() {
         let shares = Shares::new(4, 2);
 
         let first = take(&shares, "10.0.0.1").await.unwrap();
@@ -149,12 +169,12 @@ mod tests {
         assert_eq!(
             lock(&shares.addresses).len(),
             1,
-            "who has none takes no memory"
+            "an address without permits takes no memory"
         );
     }
 
     #[tokio::test]
-    async fn the_addresses_of_one_network_share() {
+    async fn the_addresses_of_an_ipv6_network_count_as_one() {
         let shares = Shares::new(4, 1);
 
         let _first = take(&shares, "2001:db8:0:1::1").await.unwrap();
@@ -164,7 +184,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_client_that_waits_for_its_share_holds_up_no_other() {
+    async fn an_address_that_waits_for_its_share_delays_no_other() {
         let shares = Shares::leaving_a_quarter(4);
         let [crowd, other] = ["10.0.0.1", "10.0.0.2"].map(|address| address.parse().unwrap());
         let taken: Vec<_> = (0..3).map(|_| shares.try_take(crowd).unwrap()).collect();
@@ -176,7 +196,7 @@ mod tests {
 
         let others = shares.wait(other).await.unwrap();
 
-        assert!(shares.try_take(other).is_none(), "all places are taken");
+        assert!(shares.try_take(other).is_none(), "all permits are taken");
         drop((others, taken));
         drop(waiting.await.unwrap());
         assert!(lock(&shares.addresses).is_empty());

@@ -1,4 +1,4 @@
-//! What the caller of a system call sees of an error.
+//! The errors of file system calls, and the errno that each becomes.
 
 use cachewfs_format::api::code;
 use fuser::Errno;
@@ -8,16 +8,16 @@ use crate::repository::RepoError;
 use crate::segment::ReadError;
 use crate::view::LoadError;
 
-/// Why a call of the file system fails.
+/// Why a file system call fails.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FsError {
-    /// There is no such name.
+    /// The directory has no such name.
     #[error("no such file or directory")]
     NoEntry,
-    /// The kernel names an inode that is not known.
-    #[error("unknown inode {ino}")]
+    /// The kernel names an inode or an open file that this process doesn't know.
+    #[error("unknown inode or file handle {ino}")]
     UnknownInode {
-        /// The inode.
+        /// The number of the inode, or the handle of the open file.
         ino: u64,
     },
     /// A file is used as a directory.
@@ -26,25 +26,28 @@ pub(crate) enum FsError {
     /// A directory is used as a file.
     #[error("is a directory")]
     IsADirectory,
-    /// Nothing came before the deadline; the work goes on.
+    /// The deadline of the call passed. The work goes on, so a retry may find it done.
     #[error("no answer within the deadline")]
     TimedOut,
+    /// The code that answers the call panicked.
+    #[error("the call panicked: please report this bug")]
+    Panicked,
     /// A repository can't be shown.
     #[error(transparent)]
     Repo(#[from] RepoError),
-    /// A snapshot can't be loaded.
+    /// The snapshot can't be loaded.
     #[error(transparent)]
     Load(#[from] LoadError),
-    /// Content can't be read.
+    /// The content of a segment can't be read.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// A daemon can't be asked.
+    /// A request to the daemons failed.
     #[error(transparent)]
     Fetch(#[from] FetchError),
 }
 
 impl FsError {
-    /// The errno of the system call.
+    /// Returns the errno that the system call fails with.
     pub(crate) fn errno(&self) -> Errno {
         match self {
             Self::NoEntry => Errno::ENOENT,
@@ -54,12 +57,12 @@ impl FsError {
             Self::TimedOut => Errno::EAGAIN,
             Self::Repo(error) => of_repo(error),
             Self::Load(error) => of_load(error),
-            Self::Read(_) => Errno::EIO,
+            Self::Read(_) | Self::Panicked => Errno::EIO,
             Self::Fetch(error) => of_fetch(error),
         }
     }
 
-    /// Whether the caller asked for something that is not there, which is nobody's fault.
+    /// Returns whether the error is an ordinary answer, such as a missing name, that isn't logged.
     pub(crate) fn is_expected(&self) -> bool {
         let missing_repo = matches!(self, Self::Repo(RepoError::NotFound { .. }));
         missing_repo || matches!(self, Self::NoEntry | Self::IsADirectory)
@@ -90,7 +93,7 @@ fn of_fetch(error: &FetchError) -> Errno {
         {
             Errno::EACCES
         }
-        // An empty repository, say: it exists, but has nothing to show.
+        // For example an empty repository: it exists, so ENOENT would be untrue.
         FetchError::Refused { .. } => Errno::ENODATA,
         FetchError::Failed { .. }
         | FetchError::Status { .. }

@@ -1,4 +1,7 @@
-//! Telling the kernel what a new snapshot changed.
+//! Drops what a new snapshot made stale from the kernel's caches.
+//!
+//! The kernel keeps names, missing names and listings until this process invalidates them. A new
+//! snapshot therefore invalidates each name whose file changed, appeared or went away.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -12,18 +15,19 @@ use crate::fs::{Ino, Tree, tree_directory_ino, work_tree_ino};
 use crate::repository::View;
 use crate::view::{WorkTree, WorkTreeNode};
 
-/// Drops names and listings from the kernel's caches.
+/// A handle that drops names and listings from the kernel's caches.
 #[derive(Clone, Debug)]
 pub(crate) struct Invalidator(Notifier);
 
 impl Invalidator {
-    /// Notifies the kernel through `notifier`.
+    /// Creates an invalidator that notifies the kernel through `notifier`.
     pub(crate) fn new(notifier: Notifier) -> Self {
         Self(notifier)
     }
 
-    /// Drops what differs between two views of a repository. Blocks while somebody looks up names
-    /// in the directories concerned.
+    /// Drops the names and listings that differ between two views of a repository.
+    ///
+    /// Blocks while another call holds the lock of a directory concerned.
     pub(crate) fn invalidate(&self, repo: &RepoName, before: &View, now: &View) {
         let repo = repo.as_str();
         let objects = now.objects.changed_paths(&before.objects);
@@ -39,12 +43,14 @@ impl Invalidator {
         }
         self.drop_names(&git, |path| tree_directory_ino(repo, Tree::Git, path));
         let Some(tree) = before.generation.loaded_work_tree() else {
+            // Without a loaded index there is nothing to compare. The kernel knows only names that
+            // were looked up one by one, so dropping these is enough.
             let names = before.generation.searched();
             let names: Vec<_> = names.iter().map(Vec::as_slice).collect();
             self.drop_names(&names, |path| work_tree_ino(repo, path));
             return;
         };
-        // If what there is now couldn't be loaded, nothing of what there was may stay.
+        // If the new work tree couldn't be loaded, it counts as empty: every old name is dropped.
         let unknown = Arc::new(WorkTree::empty());
         let now = now.generation.loaded_work_tree().unwrap_or(&unknown);
         let changed = now.changed_paths(tree);
@@ -53,10 +59,6 @@ impl Invalidator {
     }
 
     /// Drops the names of `paths`, then the listings of their directories.
-    ///
-    /// In this order: dropping a name takes the directory's lock, and so waits for a listing that
-    /// is being filled in from an answer of ours before the switch. Dropping a listing takes no
-    /// lock, and would come too early.
     fn drop_names(&self, paths: &[&[u8]], ino_of_directory: impl Fn(&[u8]) -> Ino) {
         let mut names: BTreeMap<&[u8], BTreeSet<&[u8]>> = BTreeMap::new();
         for path in paths {
@@ -64,8 +66,13 @@ impl Invalidator {
             names.entry(directory).or_default().insert(name);
         }
         for (directory, names) in names {
-            // Fails for what the kernel doesn't know, which is as good.
             let ino = INodeNo(ino_of_directory(directory));
+            // Names first: dropping a name takes the directory's lock. So it waits until the kernel
+            // has filled in a listing that this process answered before the switch. Dropping a
+            // listing takes no lock; if it came first, such a listing could be cached afterwards.
+            //
+            // Both calls fail for names and inodes that the kernel doesn't know. Then it has
+            // nothing stale to drop.
             for name in names {
                 self.0.inval_entry(ino, OsStr::from_bytes(name)).ok();
             }
@@ -74,7 +81,7 @@ impl Invalidator {
     }
 }
 
-/// A path's directory, and its name in it.
+/// Splits a path into its directory and its last name.
 fn split(path: &[u8]) -> (&[u8], &[u8]) {
     match path.iter().rposition(|&byte| byte == b'/') {
         Some(at) => (&path[..at], &path[at + 1..]),
@@ -82,8 +89,7 @@ fn split(path: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// The changed paths, and the directories above them that are new or gone. A directory that stays
-/// keeps its name in the kernel, and whoever works in it keeps a valid current directory.
+/// Returns the changed paths, and the directories above them that are new or gone.
 fn with_changed_directories<'a>(
     changed: &'a [Vec<u8>],
     before: &WorkTree,
@@ -96,6 +102,8 @@ fn with_changed_directories<'a>(
         let mut path = path.as_slice();
         while names.insert(path) {
             path = split(path).0;
+            // A directory in both trees keeps its name in the kernel. Otherwise the current
+            // directory of a process that works there would become invalid.
             if path.is_empty() || is_directory(before, path) && is_directory(now, path) {
                 break;
             }

@@ -1,9 +1,12 @@
-//! The mount: repositories that are there at once, and fetched as they are read.
+//! The mount: shows repositories as directories and fetches their content when it is read.
 //!
 //! ```text
-//! adapter (fuser) → fs → view → repository → segment → fetch (HTTP)
-//!                                               └────→ cache (disk)
+//! kernel ──► adapter ──► fs ──► repository ──► view ──► segment ──► fetch (HTTP)
+//!            (fuser)                                       └──────► cache (disk)
 //! ```
+//!
+//! Beside a request of the kernel, `repository` polls the daemon for newer snapshots,
+//! `invalidate` tells the kernel what changed, and `control` serves the CLI over a socket.
 
 mod adapter;
 mod cache;
@@ -12,11 +15,11 @@ mod error;
 mod fetch;
 mod first_look;
 mod fs;
-mod handles;
 mod invalidate;
 mod jitter;
 mod mount;
 mod options;
+mod passthrough;
 mod repository;
 mod segment;
 mod session;

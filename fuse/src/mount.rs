@@ -1,4 +1,4 @@
-//! A mount: everything put together, from its start to its end.
+//! The lifetime of a mount: builds its parts, serves it, unmounts it.
 
 use std::io;
 use std::path::PathBuf;
@@ -17,84 +17,86 @@ use crate::invalidate::Invalidator;
 use crate::options::MountOptions;
 use crate::repository::Repositories;
 use crate::segment::{Backend, Segments};
-use crate::session::{self, Served};
+use crate::session::{self, ServedSession};
 use crate::traffic::Traffic;
 
-/// How long the end of a mount waits for its tasks: they only have to notice.
+/// How long the end of a mount waits for the session and for its tasks. All of them have been told
+/// to stop, so this should take only a moment.
 const ENDING_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How often a control socket that is in use is tried again.
-const BIND_PERIOD: Duration = Duration::from_millis(50);
+/// How long [`bind`] waits before it tries a control socket in use again.
+const BIND_RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Why a mount can't be made, or ended badly.
+/// Why a mount can't be started, or why it failed later.
 #[derive(Debug, thiserror::Error)]
 pub enum MountError {
-    /// The mount point is no directory that can be used.
+    /// The mount point doesn't exist or can't be looked up.
     #[error("can't use the mount point {path}")]
     MountPoint {
         /// The mount point.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The error of the file system.
         source: io::Error,
     },
     /// The cache can't be opened.
     #[error("can't open the cache at {path}")]
     Cache {
-        /// Its directory.
+        /// The directory of the cache.
         path: PathBuf,
-        /// Why not.
+        /// The error of the file system.
         source: io::Error,
     },
-    /// No HTTP client can be made.
-    #[error("can't set up HTTP")]
+    /// The HTTP client can't be created.
+    #[error("can't set up the HTTP client")]
     Http(#[source] reqwest::Error),
-    /// There is no token to show.
-    #[error("the token in {path} can't be used")]
+    /// The daemons' token can't be read from its file.
+    #[error("can't use the token in {path}")]
     Token {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         source: TokenError,
     },
-    /// The kernel refuses.
+    /// The kernel or `fusermount3` refuses to mount.
     #[error("can't mount at {path}")]
     Mount {
         /// The mount point.
         path: PathBuf,
-        /// Why not.
+        /// The error of the system call.
         source: io::Error,
     },
-    /// The control socket can't be made.
-    #[error("can't listen at {path}")]
+    /// The control socket can't be created.
+    #[error("can't open the control socket {path}")]
     Control {
         /// The socket.
         path: PathBuf,
-        /// Why not.
+        /// The reason.
         source: BindError,
     },
-    /// The session failed.
-    #[error("the mount failed")]
+    /// The FUSE session failed, or unmounting failed.
+    #[error("the FUSE session failed")]
     Session(#[source] io::Error),
 }
 
-/// A mount that is being served.
+/// A running mount.
 #[derive(Debug)]
 pub struct Mount {
-    served: Mutex<Option<Served>>,
+    served: Mutex<Option<ServedSession>>,
     repositories: Arc<Repositories>,
     control: Server,
 }
 
 impl Mount {
-    /// Mounts, and starts to serve. The mount works when this returns.
+    /// Mounts, and starts to serve requests. The mount is usable when this returns.
     pub async fn start(mut options: MountOptions) -> Result<Self, MountError> {
-        let given = options.mount_point.clone();
-        options.mount_point = given
-            .canonicalize()
-            .map_err(|source| MountError::MountPoint {
-                path: given,
-                source,
-            })?;
+        let requested = options.mount_point.clone();
+        options.mount_point =
+            requested
+                .canonicalize()
+                .map_err(|source| MountError::MountPoint {
+                    path: requested,
+                    source,
+                })?;
         let traffic = Arc::new(Traffic::default());
         let token = open_token(&options)?;
         let source =
@@ -106,17 +108,18 @@ impl Mount {
             options.read_timeout,
         ));
         let segments = Arc::new(Segments::new(backend));
-        let evicting = Arc::clone(&segments).keep_within_limit();
-        segments.backend().tasks.spawn(evicting);
+        let eviction = Arc::clone(&segments).keep_within_limit();
+        segments.backend().tasks.spawn(eviction);
         let repositories = Arc::new(Repositories::new(options.clone(), segments));
         let fs = Arc::new(Fs::new(Arc::clone(&repositories)));
+        // Before the mount: a second mount at this place fails here, and nothing has to be undone.
         let control = bind(&options).await.map_err(|source| MountError::Control {
             path: control::socket_path(&options.mount_point),
             source,
         })?;
         let adapter = Adapter::new(fs, Handle::current(), &options);
         let mount_point = options.mount_point.clone();
-        // Waits for the kernel's first request.
+        // Blocks until the kernel has sent its first request.
         let started = tokio::task::spawn_blocking(move || session::start(adapter, &options)).await;
         let served = started
             .map_err(io::Error::other)
@@ -138,7 +141,8 @@ impl Mount {
         })
     }
 
-    /// Waits until it is unmounted, from outside or by request, or until [`Mount::unmount`].
+    /// Waits until the mount ends: by `umount`, by a request on the control socket, or by
+    /// [`Mount::unmount`]. Only the first call waits; a later one returns at once.
     pub async fn wait(&self) -> Result<(), MountError> {
         let served = self
             .served
@@ -151,21 +155,22 @@ impl Mount {
         let outcome = tokio::select! {
             outcome = &mut served.ended => outcome.unwrap_or(Ok(())),
             () = self.control.stop_requested() => {
-                // First: reads that are pending fail now, and don't hold the mount.
+                // Before the unmount: pending reads fail now, and no longer keep the mount busy.
                 self.repositories.segments.backend().ending.cancel();
                 let outcome = served.unmount();
-                // A mount that is busy has left the tree; its open files fail when we end.
+                // A busy mount is detached, and its session goes on while files are open. Reads of
+                // open files fail when this process ends.
                 tokio::time::timeout(ENDING_TIMEOUT, &mut served.ended).await.ok();
                 outcome
             }
         };
-        // At once: who mounts here next has a socket of its own.
+        // Before the tasks end: the mount point is free, and the next mount there needs the socket.
         self.control.remove_socket();
         self.end_tasks().await;
         outcome.map_err(MountError::Session)
     }
 
-    /// Unmounts: makes [`Mount::wait`] return.
+    /// Starts to unmount, and makes [`Mount::wait`] return.
     pub fn unmount(&self) {
         self.control.request_stop();
     }
@@ -178,12 +183,13 @@ impl Mount {
             .await
             .is_err()
         {
-            warn!("some tasks did not end in time");
+            let seconds = ENDING_TIMEOUT.as_secs();
+            warn!("Some background tasks of the mount did not end within {seconds} s");
         }
     }
 }
 
-/// The token that the daemons are shown.
+/// Returns the token for the daemons, or `None` if the options name none.
 fn open_token(options: &MountOptions) -> Result<Option<DaemonToken>, MountError> {
     if let Some(token) = &options.secret_token {
         return Ok(Some(token.into()));
@@ -199,7 +205,7 @@ fn open_token(options: &MountOptions) -> Result<Option<DaemonToken>, MountError>
 
 async fn open_cache(options: &MountOptions) -> Result<Cache, MountError> {
     let (path, max_bytes) = (options.cache_dir.clone(), options.cache_max_bytes);
-    // Looks at every file of the cache.
+    // Blocks while it looks at every file of the cache.
     let opened = tokio::task::spawn_blocking(move || Cache::open(&path, max_bytes)).await;
     opened
         .map_err(io::Error::other)
@@ -210,13 +216,14 @@ async fn open_cache(options: &MountOptions) -> Result<Cache, MountError> {
         })
 }
 
-/// Binds the control socket; a mount at the same place that is just ending gets a moment for it.
+/// Binds the control socket. If a mount at this place is just ending, waits until it has removed
+/// its socket.
 async fn bind(options: &MountOptions) -> Result<Server, BindError> {
     let deadline = tokio::time::Instant::now() + ENDING_TIMEOUT;
     loop {
         match Server::bind(&options.mount_point, options.allow_other) {
             Err(BindError::InUse) if tokio::time::Instant::now() < deadline => {
-                tokio::time::sleep(BIND_PERIOD).await;
+                tokio::time::sleep(BIND_RETRY_INTERVAL).await;
             }
             outcome => return outcome,
         }

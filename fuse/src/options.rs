@@ -1,56 +1,58 @@
-//! What a mount is asked to do.
+//! The options of a mount, and their defaults.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::fetch::SecretToken;
 
-/// How a repository is mounted.
+/// The options of a mount.
 #[derive(Clone, Debug)]
 pub struct MountOptions {
-    /// Where; an existing directory.
+    /// The mount point: an existing directory.
     pub mount_point: PathBuf,
-    /// Base URLs of the daemons, each tried in turn.
+    /// The base URLs of the daemons. If one fails, the mount asks the next.
     pub daemons: Vec<String>,
-    /// A file with the token that the daemons are shown; read again when it changes.
+    /// A file with the token that requests to the daemons carry. Changes to it take effect within
+    /// seconds.
     pub token_file: Option<PathBuf>,
-    /// A token that they are shown instead.
+    /// A token that requests carry instead of the one in a file.
     pub secret_token: Option<SecretToken>,
-    /// Where chunks are kept. Several mounts may share it.
+    /// The directory of cached chunks. Several mounts may share it.
     pub cache_dir: PathBuf,
-    /// Bytes of disk that the cache may take.
+    /// At most this many bytes of disk for the cache.
     pub cache_max_bytes: u64,
-    /// Whether users other than the one who mounts may look.
+    /// Whether users other than the mounting user may read the mount.
     pub allow_other: bool,
     /// How long a read waits for the network before it fails with EIO.
     pub read_timeout: Duration,
-    /// How long anything but a read waits for the network.
+    /// How long any call other than a read waits for the network before it fails with EAGAIN.
     pub lookup_timeout: Duration,
-    /// How often the daemon is asked for a newer snapshot of a repository that is in use.
+    /// How often the mount asks for a newer snapshot of a repository that is in use.
     pub poll_interval: Duration,
-    /// What is fetched before anyone reads it.
+    /// The part of a snapshot that hydration fetches before anybody reads it.
     pub hydrate: Hydrate,
-    /// Bytes per second that hydration may take; no limit if absent.
+    /// At most this many bytes per second for hydration, or no limit if `None`.
     pub hydrate_max_rate: Option<u64>,
-    /// Whether bytes are read where a daemon points, if it does: from the bucket behind it.
+    /// Whether the mount follows a daemon's redirects to the bucket (direct reads).
     pub direct_reads: bool,
-    /// Whether complete files are read by the kernel without asking this process.
+    /// Whether the kernel may read completely cached files itself (FUSE passthrough).
     pub passthrough: bool,
 }
 
-/// What is fetched in the background, from the first lookup of a repository on.
+/// The part of a snapshot that hydration fetches in the background, from the first lookup of its
+/// repository on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hydrate {
     /// Nothing.
     Off,
-    /// All that a checkout needs.
+    /// Everything that a checkout needs.
     Hot,
     /// Everything, in the order of the archive.
     All,
 }
 
 impl MountOptions {
-    /// The defaults, for a mount of `daemons` at `mount_point`.
+    /// Returns the default options for a mount of `daemons` at `mount_point`.
     pub fn new(mount_point: PathBuf, daemons: Vec<String>) -> Self {
         Self {
             mount_point,
@@ -71,7 +73,7 @@ impl MountOptions {
     }
 }
 
-/// `/var/cache/cachewfs` for root, below the user's cache directory for anyone else.
+/// Returns `/var/cache/cachewfs` for root, and a directory below the user's cache for other users.
 fn default_cache_dir() -> PathBuf {
     if rustix::process::geteuid().is_root() {
         return PathBuf::from("/var/cache/cachewfs");

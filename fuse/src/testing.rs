@@ -1,4 +1,4 @@
-//! Small archives for tests, made as the daemon makes them.
+//! Small archives for tests, built like the daemon's, and a file system over them without a kernel.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use cachewfs_format::{
 use tempfile::TempDir;
 
 use crate::cache::Cache;
-use crate::fetch::scripted::Scripted;
+use crate::fetch::scripted::ScriptedSource;
 use crate::fs::Fs;
 use crate::options::{Hydrate, MountOptions};
 use crate::repository::Repositories;
@@ -19,10 +19,10 @@ use crate::traffic::Traffic;
 #[path = "../../format/tests/format/harness/builder.rs"]
 mod builder;
 
-/// The repository of all these archives.
+/// The name of the repository in all test archives.
 pub(crate) const REPO: &str = "host/org/repo";
-/// The commit of all these archives.
-pub(crate) const OBJECT: &str = "0123456789abcdef0123456789abcdef01234567";
+/// The id of the commit in all test archives.
+pub(crate) const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
 /// A checkout archive.
 #[derive(Debug)]
@@ -32,11 +32,11 @@ pub(crate) struct Archive {
     pub(crate) snapshot: SnapshotId,
 }
 
-/// What these tests put in an archive.
+/// A builder of test archives, over the one that the tests of the format use.
 #[derive(Debug, Default)]
-struct Parts(builder::Builder);
+struct ArchiveBuilder(builder::Builder);
 
-impl Parts {
+impl ArchiveBuilder {
     fn segment(&mut self, role: Role, content: &[u8], entries: Vec<Entry>, file: Option<TocFile>) {
         let chunks = content
             .chunks(64 << 10)
@@ -44,8 +44,8 @@ impl Parts {
         self.0.segment(role, chunks, entries, file);
     }
 
-    /// A segment of small files, one after the other (the tar headers between them don't matter to
-    /// the mount).
+    /// Adds a segment of small files, one after the other. It has no tar headers between them,
+    /// because the mount doesn't read those.
     fn members(&mut self, role: Role, members: &[(&str, u32, &[u8])]) {
         let mut content = Vec::new();
         let mut entries = Vec::new();
@@ -74,6 +74,7 @@ impl Parts {
         self.segment(role, &content, entries, None);
     }
 
+    /// Adds a segment that is one file.
     fn file(&mut self, role: Role, path: &str, bytes: &[u8]) {
         let path = GitPath::parse(path.as_bytes()).unwrap();
         let file = TocFile {
@@ -85,7 +86,7 @@ impl Parts {
     }
 
     fn finish(self, refs: &[u8]) -> Archive {
-        let commit = ObjectId::parse(OBJECT).unwrap();
+        let commit = ObjectId::parse(COMMIT).unwrap();
         let refs_digest = Digest::of(refs);
         let (bytes, digest) = self.0.finish(REPO, commit, refs_digest);
         Archive {
@@ -96,7 +97,7 @@ impl Parts {
     }
 }
 
-/// The index entry of a file, with its padding.
+/// Returns the index entry of a file, with its padding.
 fn index_entry(path: &str, mode: u32, content: &[u8]) -> Vec<u8> {
     let mut entry = vec![0; 62];
     entry[24..28].copy_from_slice(&mode.to_be_bytes());
@@ -108,13 +109,13 @@ fn index_entry(path: &str, mode: u32, content: &[u8]) -> Vec<u8> {
     entry
 }
 
-/// An archive with one branch, a pack and its index, and `files` (path, git mode, content), sorted
-/// by path, in runs of two.
+/// Builds an archive with one branch, one pack with its index, and a work tree of `files`. Each
+/// file is (path, git mode, content). The files are sorted by path, and two files form a run.
 pub(crate) fn archive(branch: &str, pack: &[u8], files: &[(&str, u32, &[u8])]) -> Archive {
     archive_with_index(branch, pack, files, &index_parts(files))
 }
 
-/// The parts of the index of such an archive.
+/// Returns the index parts of [`archive`], one for each run of `files`.
 pub(crate) fn index_parts(files: &[(&str, u32, &[u8])]) -> Vec<Vec<u8>> {
     let entry = |(path, mode, bytes): &(&str, u32, &[u8])| index_entry(path, *mode, bytes);
     files
@@ -123,18 +124,18 @@ pub(crate) fn index_parts(files: &[(&str, u32, &[u8])]) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// Makes such an archive whose index has these parts.
+/// Builds the archive of [`archive`], but with these index parts.
 pub(crate) fn archive_with_index(
     branch: &str,
     pack: &[u8],
     files: &[(&str, u32, &[u8])],
     index_parts: &[Vec<u8>],
 ) -> Archive {
-    let refs = format!("{OBJECT} refs/remotes/origin/{branch}\n");
+    let refs = format!("{COMMIT} refs/remotes/origin/{branch}\n");
     let head = format!("ref: refs/heads/{branch}\n");
     let config =
         b"[remote \"origin\"]\n\turl = https://host/org/repo\n[core]\n\thooksPath = /tmp\n";
-    let mut builder = Parts::default();
+    let mut builder = ArchiveBuilder::default();
     let refs_members: [(&str, u32, &[u8]); 4] = [
         (".git/HEAD", 0o644, head.as_bytes()),
         (".git/config", 0o644, config),
@@ -166,27 +167,27 @@ pub(crate) fn archive_with_index(
     builder.finish(&[refs.as_bytes(), pack].concat())
 }
 
-/// A file system over a scripted source, without a kernel.
+/// A test bench: a file system over a scripted source, without a kernel.
 #[derive(Debug)]
 pub(crate) struct Bench {
     pub(crate) fs: Arc<Fs>,
     pub(crate) repositories: Arc<Repositories>,
-    pub(crate) source: Arc<Scripted>,
+    pub(crate) source: Arc<ScriptedSource>,
     _cache_dir: TempDir,
 }
 
-/// Shows `archive`; nothing is fetched before it is asked for.
+/// Returns a bench that shows `archive`. Hydration is off, so only reads fetch.
 pub(crate) fn bench(archive: Archive) -> Bench {
     bench_with_cache(archive, 1 << 40)
 }
 
-/// Shows `archive` with a cache of at most `max_bytes`.
+/// Returns a bench that shows `archive`, with a cache of at most `max_bytes`.
 pub(crate) fn bench_with_cache(archive: Archive, max_bytes: u64) -> Bench {
     let cache_dir = TempDir::new().unwrap();
     let mut options = MountOptions::new("/mnt".into(), vec!["http://scripted".to_owned()]);
     options.hydrate = Hydrate::Off;
     options.poll_interval = Duration::from_hours(1);
-    let source = Scripted::new(archive.bytes, archive.snapshot, archive.etag);
+    let source = ScriptedSource::new(archive.bytes, archive.snapshot, archive.etag);
     let backend = Backend::new(
         source.clone(),
         Cache::open(cache_dir.path(), max_bytes).unwrap(),

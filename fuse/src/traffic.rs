@@ -1,4 +1,4 @@
-//! Counts of what was asked of the daemons.
+//! Counts requests to the daemons, and the bytes of their answers.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,23 +8,23 @@ use cachewfs_format::RepoName;
 
 use crate::control::protocol::TrafficReport;
 
-/// Why bytes are fetched.
+/// The reason for a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// Somebody waits for them.
+    /// A reader waits for the bytes.
     Demand,
-    /// Nobody waits yet.
+    /// No reader waits for the bytes yet.
     Background,
 }
 
-/// What a mount asked of the daemons, in all and for each repository.
+/// The traffic counters of a mount: one set in total, and one for each repository.
 #[derive(Debug, Default)]
 pub(crate) struct Traffic {
     total: Arc<Counters>,
     repos: Mutex<HashMap<RepoName, Arc<Counters>>>,
 }
 
-/// Counters that only grow.
+/// One set of counters. They only grow.
 #[derive(Debug, Default)]
 struct Counters {
     requests: AtomicU64,
@@ -35,7 +35,7 @@ struct Counters {
     direct_bytes: AtomicU64,
 }
 
-/// Counts what is asked for one purpose.
+/// A counter of requests that have one purpose.
 #[derive(Clone, Debug)]
 pub(crate) struct Meter {
     purpose: Purpose,
@@ -44,7 +44,7 @@ pub(crate) struct Meter {
 }
 
 impl Traffic {
-    /// What counts requests that concern `repo`, or none.
+    /// Returns a meter for requests about `repo`, or about no repository.
     pub(crate) fn meter(&self, repo: Option<&RepoName>, purpose: Purpose) -> Meter {
         Meter {
             purpose,
@@ -53,20 +53,20 @@ impl Traffic {
         }
     }
 
-    /// The counts so far.
+    /// Returns the counts of the whole mount so far.
     pub(crate) fn report(&self) -> TrafficReport {
         self.total.report()
     }
 
-    /// The counts of `repo` so far.
+    /// Returns the counts of `repo` so far.
     pub(crate) fn report_of(&self, repo: &RepoName) -> TrafficReport {
         self.counters_of(repo).report()
     }
 
-    /// Forgets the counts of repositories that aren't to be `kept`.
-    pub(crate) fn forget_all_but(&self, kept: impl Fn(&RepoName) -> bool) {
+    /// Drops the counts of the repositories for which `keeps` returns false.
+    pub(crate) fn retain(&self, keeps: impl Fn(&RepoName) -> bool) {
         let mut repos = self.repos.lock().unwrap_or_else(PoisonError::into_inner);
-        repos.retain(|repo, _| kept(repo));
+        repos.retain(|repo, _| keeps(repo));
     }
 
     fn counters_of(&self, repo: &RepoName) -> Arc<Counters> {
@@ -93,7 +93,7 @@ impl Meter {
         });
     }
 
-    /// Counts bytes of a body that came from where a daemon pointed.
+    /// Counts bytes of a body that a direct read received.
     pub(crate) fn count_direct(&self, bytes: usize) {
         self.count_bytes(bytes);
         for counters in self.counters() {
@@ -102,14 +102,14 @@ impl Meter {
         }
     }
 
-    /// Counts a request that is made again.
+    /// Counts a retry of a request.
     pub(crate) fn count_retry(&self) {
         for counters in self.counters() {
             counters.retries.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// Adds to the counter of everything, and to that of what somebody waits for.
+    /// Adds `count` to the first counter that `of` selects and, if a reader waits, to the second.
     fn add(&self, count: u64, of: impl Fn(&Counters) -> (&AtomicU64, &AtomicU64)) {
         for counters in self.counters() {
             let (all, demand) = of(counters);

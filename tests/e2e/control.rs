@@ -139,7 +139,7 @@ fn a_socket_where_others_may_put_one_is_not_asked() {
         assert!(text.contains("belongs to another user (uid 0)"), "{text}");
     }
     assert!(open.contains("is open to other users (mode 777)"), "{open}");
-    assert!(link.contains("is no directory"), "{link}");
+    assert!(link.contains("is not a directory"), "{link}");
     for text in [foreign, mount, open, link] {
         assert!(text.contains("XDG_RUNTIME_DIR"), "{text}");
     }

@@ -1,14 +1,14 @@
-//! `cachewfs pin`
+//! `cachewfs pin`: fetches a whole repository into the cache, and keeps it there.
 
 use anyhow::Result;
-use cachewfs_fuse::control::protocol::{Answer, Request};
+use cachewfs_fuse::control::protocol::{ControlAnswer, ControlRequest};
 
 use crate::mounts::RepoChoice;
 use crate::output;
 
-/// Bring a repository into the cache as a whole, and never evict it.
+/// Fetch a whole repository into the cache, and never evict it.
 ///
-/// Then everything works without the network, and what is published later is fetched as well.
+/// All of its files then work without the network. Later snapshots of it are fetched too.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -17,8 +17,8 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let repo = args.repo.name()?;
-    let request = Request::Pin { repo: repo.clone() };
-    if let Answer::Fetched { fetched_bytes } = args.repo.ask(&request)? {
+    let request = ControlRequest::Pin { repo: repo.clone() };
+    if let ControlAnswer::Fetched { fetched_bytes } = args.repo.ask(&request)? {
         output::line(&format!(
             "Pinned {repo}, fetched {}",
             output::bytes(fetched_bytes)

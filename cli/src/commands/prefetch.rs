@@ -1,12 +1,12 @@
-//! `cachewfs prefetch`
+//! `cachewfs prefetch`: fetches a part of a repository into the cache.
 
 use anyhow::Result;
-use cachewfs_fuse::control::protocol::{Answer, Part, Request};
+use cachewfs_fuse::control::protocol::{ControlAnswer, ControlRequest, SnapshotPart};
 
 use crate::mounts::RepoChoice;
 use crate::output;
 
-/// Bring a part of a repository into the cache.
+/// Fetch a part of a repository into the cache.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -19,41 +19,41 @@ pub(crate) struct Args {
 #[derive(Debug, clap::Args)]
 #[group(multiple = false)]
 struct PartChoice {
-    /// All that a checkout needs; the default.
+    /// Fetch the files and objects that a checkout needs. This is the default.
     #[arg(long)]
     hot: bool,
 
-    /// And all commits, for `git log`.
+    /// Also fetch all commits, for `git log`.
     #[arg(long)]
     commits: bool,
 
-    /// And all trees, for `git log -- PATH`.
+    /// Also fetch all trees, for `git log -- PATH`.
     #[arg(long)]
     trees: bool,
 
-    /// Everything.
+    /// Fetch the whole repository.
     #[arg(long)]
     all: bool,
 }
 
 impl PartChoice {
-    fn part(&self) -> Part {
+    fn part(&self) -> SnapshotPart {
         match (self.commits, self.trees, self.all) {
-            (true, _, _) => Part::Commits,
-            (_, true, _) => Part::Trees,
-            (_, _, true) => Part::All,
-            _ => Part::Hot,
+            (true, _, _) => SnapshotPart::Commits,
+            (_, true, _) => SnapshotPart::Trees,
+            (_, _, true) => SnapshotPart::All,
+            _ => SnapshotPart::Hot,
         }
     }
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let repo = args.repo.name()?;
-    let request = Request::Prefetch {
+    let request = ControlRequest::Prefetch {
         repo: repo.clone(),
         part: args.part.part(),
     };
-    if let Answer::Fetched { fetched_bytes } = args.repo.ask(&request)? {
+    if let ControlAnswer::Fetched { fetched_bytes } = args.repo.ask(&request)? {
         output::line(&format!(
             "Prefetched {repo}, fetched {}",
             output::bytes(fetched_bytes)

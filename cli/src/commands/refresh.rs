@@ -1,14 +1,14 @@
-//! `cachewfs refresh`
+//! `cachewfs refresh`: the newest state of upstream, without waiting for the next poll.
 
 use anyhow::Result;
-use cachewfs_fuse::control::protocol::{Answer, Request};
+use cachewfs_fuse::control::protocol::{ControlAnswer, ControlRequest};
 
 use crate::mounts::RepoChoice;
 use crate::output;
 
-/// Make the daemon ask upstream, and show what is new.
+/// Make the daemon fetch from upstream now, and switch the mount to the newest snapshot.
 ///
-/// A mount follows upstream by itself; this is for who can't wait for the next poll.
+/// A mount follows upstream by itself. Use this command if you can't wait for the next poll.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -17,8 +17,10 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let repo = args.repo.name()?;
-    let answer = args.repo.ask(&Request::Refresh { repo: repo.clone() })?;
-    if let Answer::Resolved { snapshot, .. } = answer {
+    let answer = args
+        .repo
+        .ask(&ControlRequest::Refresh { repo: repo.clone() })?;
+    if let ControlAnswer::Resolved { snapshot, .. } = answer {
         output::line(&format!("{repo} is at {}", snapshot.commit()))?;
     }
     Ok(())

@@ -1,12 +1,12 @@
-//! `cachewfs unpin`
+//! `cachewfs unpin`: allows the eviction of a pinned repository.
 
 use anyhow::Result;
-use cachewfs_fuse::control::protocol::Request;
+use cachewfs_fuse::control::protocol::ControlRequest;
 
 use crate::mounts::RepoChoice;
 use crate::output;
 
-/// Let a pinned repository be evicted again. Nothing is removed now.
+/// Let the cache evict a pinned repository again. The command itself evicts nothing.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -15,6 +15,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let repo = args.repo.name()?;
-    args.repo.ask(&Request::Unpin { repo: repo.clone() })?;
+    args.repo
+        .ask(&ControlRequest::Unpin { repo: repo.clone() })?;
     output::line(&format!("Unpinned {repo}"))
 }

@@ -1,4 +1,5 @@
-//! Who may do what: tokens and policy of the configuration, with what was decided before.
+//! Access control: identifies callers by their tokens and decides by the policy what they may do.
+//! The decisions are cached.
 
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
@@ -10,42 +11,42 @@ use cachewfs_format::RepoName;
 use lru::LruCache;
 
 use super::AuthConfig;
-use super::policy::{Action, Decision, Policy, PolicyError, Question};
-use super::presented::Presented;
+use super::policy::{Action, Decision, Policy, PolicyError, PolicyInput};
+use super::presented::PresentedToken;
 use super::token::{NewToken, TokenHash};
 use super::tokens::{Subject, Tokens, TokensError};
 use crate::reloaded::Reloaded;
 
-/// So many decisions are kept, of some 300 bytes each. A policy sees no clock and nothing
-/// but its input, so they hold until it changes.
+/// At most this many decisions are cached, of some 300 bytes each. A policy sees no clock and
+/// nothing but its input, so a decision holds until the policy changes.
 const CACHED_DECISIONS: NonZeroUsize = NonZeroUsize::new(4096).expect("4096 is not zero");
 
-/// Why `[auth]` can't be used.
+/// The reason why the `[auth]` section can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthError {
-    /// The tokens can't be used.
-    #[error("the tokens in {path} can't be used")]
+    /// The tokens file can't be used.
+    #[error("can't use the tokens file {path}")]
     Tokens {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: TokensError,
     },
-    /// The policy can't be used.
-    #[error("the policy {path} can't be used")]
+    /// The policy file can't be used.
+    #[error("can't use the policy {path}")]
     Policy {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: PolicyError,
     },
 }
 
-/// Who may do what.
+/// Decides about each request.
 #[derive(Debug)]
 pub(crate) struct Access {
-    /// All others are refused, whatever the policy says.
-    only_for: Option<TokenHash>,
+    /// If present, requests with any other token or none are refused, whatever the policy says.
+    exclusive_token: Option<TokenHash>,
     tokens: Option<Reloaded<Tokens>>,
     policy: PolicySource,
     decisions: Mutex<Decisions>,
@@ -57,14 +58,14 @@ enum PolicySource {
     File(Reloaded<Policy>),
 }
 
-/// What one policy has decided.
+/// The cached decisions of one policy.
 #[derive(Debug)]
 struct Decisions {
-    of: Arc<Policy>,
-    known: LruCache<Question, Decision>,
+    policy: Arc<Policy>,
+    cached: LruCache<PolicyInput, Decision>,
 }
 
-/// Who asks, and from where: what stays the same for all that one request asks.
+/// The caller of one request. It stays the same for all decisions that the request needs.
 #[derive(Clone, Debug)]
 pub(crate) struct Caller {
     pub(crate) subject: Arc<Subject>,
@@ -80,10 +81,11 @@ impl Caller {
 }
 
 impl Access {
-    /// Takes what `config` names. With `only_for`, a request is answered only if it shows that token.
+    /// Opens the tokens file and the policy that `config` names. With `exclusive_token`, only
+    /// requests with that token are answered.
     pub(crate) fn open(
         config: &AuthConfig,
-        only_for: Option<&NewToken>,
+        exclusive_token: Option<&NewToken>,
     ) -> Result<Self, AuthError> {
         let tokens = config.tokens_file.clone().map(|path| {
             let file = path.clone();
@@ -100,53 +102,55 @@ impl Access {
             PolicySource::BuiltIn(Arc::new(policy))
         };
         let decisions = Mutex::new(Decisions {
-            of: policy.current(),
-            known: LruCache::new(CACHED_DECISIONS),
+            policy: policy.current(),
+            cached: LruCache::new(CACHED_DECISIONS),
         });
         Ok(Self {
-            only_for: only_for.map(NewToken::hash),
+            exclusive_token: exclusive_token.map(NewToken::hash),
             tokens: tokens.transpose()?,
             policy,
             decisions,
         })
     }
 
-    /// Whether showing a token could change an answer.
+    /// Returns whether a token could change an answer, because some tokens are configured.
     pub(crate) fn has_tokens(&self) -> bool {
         self.tokens.is_some()
     }
 
-    /// Whether requests that show this are answered at all. All are, but by a daemon that is for one client
-    /// alone.
-    pub(crate) fn is_open_to(&self, presented: Option<&Presented>) -> bool {
-        self.only_for.is_none() || self.is_the_only(presented)
+    /// Returns whether requests with `presented` are answered at all. Only a daemon with an
+    /// `exclusive_token` refuses any.
+    pub(crate) fn admits(&self, presented: Option<&PresentedToken>) -> bool {
+        self.exclusive_token.is_none() || self.is_exclusive_token(presented)
     }
 
-    fn is_the_only(&self, presented: Option<&Presented>) -> bool {
+    fn is_exclusive_token(&self, presented: Option<&PresentedToken>) -> bool {
         let shown = presented.and_then(|presented| TokenHash::of(presented.secret()));
-        match (&self.only_for, shown) {
+        match (&self.exclusive_token, shown) {
             (Some(only), Some(shown)) => only.is(&shown),
             (None, _) | (_, None) => false,
         }
     }
 
-    /// Whose token is shown; nobody's without one, and `None` with one that is not known.
-    pub(crate) fn identify(&self, presented: Option<&Presented>) -> Option<Arc<Subject>> {
+    /// Returns the subject of the token: the anonymous one without a token, or `None` if the token
+    /// is unknown.
+    pub(crate) fn identify(&self, presented: Option<&PresentedToken>) -> Option<Arc<Subject>> {
         match presented {
             None => Some(Arc::default()),
-            Some(_) if self.is_the_only(presented) => Some(Arc::default()),
+            // The exclusive token only opens the daemon. Its requests are anonymous for the policy.
+            Some(_) if self.is_exclusive_token(presented) => Some(Arc::default()),
             Some(presented) => self.tokens.as_ref()?.current().find(presented.secret()),
         }
     }
 
-    /// Whether `caller` may do `action`, to `repo` if it is about one.
+    /// Decides whether `caller` may do `action` to `repo`, if the action concerns a repository.
     pub(crate) fn decide(
         &self,
         caller: &Caller,
         action: Action,
         repo: Option<&RepoName>,
     ) -> Result<Decision, PolicyError> {
-        let question = Question {
+        let input = PolicyInput {
             subject: caller.subject.name.clone(),
             groups: caller.subject.groups.clone(),
             action,
@@ -157,24 +161,26 @@ impl Access {
             is_loopback: caller.is_loopback,
         };
         let policy = self.policy.current();
-        if let Some(decision) = self.decisions(&policy).known.get(&question) {
+        if let Some(decision) = self.decisions(&policy).cached.get(&input) {
             return Ok(*decision);
         }
-        // Not under the lock: others needn't wait for a slow policy.
-        let decision = policy.decide(&question)?;
-        self.decisions(&policy).known.put(question, decision);
+        // The policy runs without the lock, so that a slow evaluation doesn't delay other requests.
+        // Two requests may evaluate the same input; both get the same decision.
+        let decision = policy.decide(&input)?;
+        self.decisions(&policy).cached.put(input, decision);
         Ok(decision)
     }
 
-    /// What `policy` has decided, which is forgotten when another one comes.
+    /// Locks the cached decisions of `policy`. If they are those of an earlier policy, drops them
+    /// first.
     fn decisions(&self, policy: &Arc<Policy>) -> MutexGuard<'_, Decisions> {
         let mut decisions = self
             .decisions
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        if !Arc::ptr_eq(&decisions.of, policy) {
-            decisions.known.clear();
-            decisions.of = Arc::clone(policy);
+        if !Arc::ptr_eq(&decisions.policy, policy) {
+            decisions.cached.clear();
+            decisions.policy = Arc::clone(policy);
         }
         decisions
     }

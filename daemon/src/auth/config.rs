@@ -1,17 +1,18 @@
-//! What an operator writes about who may do what.
+//! The `[auth]` section of the configuration.
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// The `[auth]` section. Both files are read again when they change; one that can't be used then is
-/// logged, and what was read before stays.
+/// The `[auth]` section. Both files are read again when they change. If the new content can't be
+/// used, that is logged, and the earlier content stays in force.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AuthConfig {
-    /// A file of the tokens that are known, one a line: `name:sha256-of-the-token[:group,…]`, as
-    /// `cachewfsd new-token` prints them. Default none: everyone is anonymous.
+    /// The file with the known tokens, one a line: `name:sha256-of-the-token[:group,…]`, as
+    /// `cachewfsd new-token` prints them. Without it, every caller is anonymous.
     pub tokens_file: Option<PathBuf>,
-    /// A policy in Rego. Default: the one that is built in, `daemon/src/auth/default.rego`.
+    /// The file with a policy in Rego. Without it, the built-in policy
+    /// `daemon/src/auth/default.rego` decides.
     pub policy: Option<PathBuf>,
 }

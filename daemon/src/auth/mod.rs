@@ -1,12 +1,13 @@
-//! Who may do what: tokens say who asks, a policy in Rego says what they may do.
+//! Authentication and authorization: tokens identify callers, and a policy in Rego decides what
+//! they may do.
 //!
 //! ```text
-//! request ─► Presented (headers) ─► Tokens ─► Subject ─┐
-//! URL, method ─► Action, repository ───────────────────┴► Question ─► Policy ─► Decision
+//! request ─► PresentedToken (headers) ─► Tokens ─► Subject ──┐
+//! URL, method ─► Action, repository ─────────────────────────┴► PolicyInput ─► Policy ─► Decision
 //! ```
 //!
-//! `http/authorize.rs` is the one place that asks; everything here is independent of HTTP but for
-//! the headers that carry tokens.
+//! Only `http/authorize.rs` asks for decisions. Apart from the headers that carry tokens, nothing
+//! here depends on HTTP.
 
 mod access;
 mod config;
@@ -20,6 +21,6 @@ pub(crate) use access::{Access, Caller};
 pub use config::AuthConfig;
 pub use policy::PolicyError;
 pub(crate) use policy::{Action, Decision};
-pub(crate) use presented::Presented;
+pub(crate) use presented::PresentedToken;
 pub use token::NewToken;
 pub use tokens::TokensError;

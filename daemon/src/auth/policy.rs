@@ -1,4 +1,4 @@
-//! Policies: Rego, evaluated in this process, in bounded time.
+//! Policies in Rego, evaluated in this process within a time limit.
 
 use std::num::NonZeroU32;
 use std::path::Path;
@@ -8,25 +8,26 @@ use regorus::utils::limits::ExecutionTimerConfig;
 use regorus::{Engine, Value};
 use serde::Serialize;
 
-/// The policy of those who write none.
+/// The policy of a daemon whose configuration names none.
 const DEFAULT: &str = include_str!("default.rego");
 const PACKAGE: &str = "data.cachewfs";
-/// A policy that thinks longer about one request has failed. The default takes some 0.1 ms.
+/// How long a policy may take for one request before it has failed. The default policy takes some
+/// 0.1 ms.
 const TIME_LIMIT: Duration = Duration::from_millis(100);
-/// The clock is looked at after so many steps.
+/// How many evaluation steps pass between two looks at the clock.
 const CLOCK_INTERVAL: NonZeroU32 = NonZeroU32::new(64).expect("64 is not zero");
 
-/// What a request is about to do.
+/// The action that a request is about to take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Action {
-    /// Look at what is mirrored, have it brought up to date, read from upstream.
+    /// Read repositories, have their mirrors updated, read from upstream.
     Read,
     /// Change something upstream, with the client's own credentials.
     Push,
-    /// Look at how the daemon does.
+    /// Read metrics and the status page.
     Metrics,
-    /// Everything else.
+    /// Every other request.
     Admin,
 }
 
@@ -41,9 +42,9 @@ impl Action {
     }
 }
 
-/// What policies decide about: their `input`.
+/// The `input` document of a policy: everything that a decision may depend on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
-pub(crate) struct Question {
+pub(crate) struct PolicyInput {
     pub(crate) subject: String,
     pub(crate) groups: Vec<String>,
     pub(crate) action: Action,
@@ -54,35 +55,35 @@ pub(crate) struct Question {
     pub(crate) is_loopback: bool,
 }
 
-/// What a policy says.
+/// The decision of a policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Decision {
     Allowed,
     Denied,
-    /// Denied, and what is asked for should look as if it didn't exist.
+    /// Denied, and the answer is that for a repository that doesn't exist.
     Hidden,
 }
 
-/// Why a policy can't be used, or can't decide.
+/// The reason why a policy can't be used or can't decide.
 #[derive(Debug, thiserror::Error)]
 pub enum PolicyError {
-    /// It can't be read.
-    #[error("the file can't be read")]
+    /// The file can't be read.
+    #[error("can't read the file")]
     Read(#[from] std::io::Error),
-    /// It is no policy.
-    #[error("it is not understood: {0}")]
+    /// The text is not a valid policy.
+    #[error("the policy is not valid Rego: {0}")]
     Parse(String),
-    /// It failed, or took too long.
-    #[error("the policy failed: {0}")]
+    /// The evaluation failed or took too long.
+    #[error("evaluating the policy failed: {0}")]
     Failed(String),
-    /// It says something else than true or false.
+    /// The result is neither true nor false.
     #[error(
-        "`allow` and `hide` in `package cachewfs` must be true or false, and `allow` must be defined"
+        "`allow` and `hide` in `package cachewfs` must be true or false; `allow` must be defined"
     )]
     NotBoolean,
 }
 
-/// A policy that is ready to decide.
+/// A compiled policy.
 #[derive(Debug)]
 pub(crate) struct Policy(Engine);
 
@@ -95,7 +96,8 @@ impl Policy {
         Self::parse(&path.display().to_string(), &std::fs::read_to_string(path)?)
     }
 
-    /// Parses and compiles, and lets the policy decide once: what is wrong should show at the start.
+    /// Parses and compiles a policy, and evaluates it once, so that mistakes show when it is
+    /// loaded.
     fn parse(name: &str, text: &str) -> Result<Self, PolicyError> {
         let failed = |error: &dyn std::fmt::Display| PolicyError::Parse(error.to_string());
         let mut engine = Engine::new();
@@ -103,10 +105,11 @@ impl Policy {
             limit: TIME_LIMIT,
             check_interval: CLOCK_INTERVAL,
         });
+        // As in OPA: if a built-in function fails, its expression is undefined.
         engine.set_strict_builtin_errors(false);
         let added = engine.add_policy(name.to_owned(), text.to_owned());
         added.map_err(|error| failed(&error))?;
-        let anonymous = Question {
+        let anonymous = PolicyInput {
             subject: String::new(),
             groups: Vec::new(),
             action: Action::Admin,
@@ -120,15 +123,15 @@ impl Policy {
         Ok(Self(engine))
     }
 
-    pub(super) fn decide(&self, question: &Question) -> Result<Decision, PolicyError> {
-        // What is compiled is shared between the copies.
-        decide(&mut self.0.clone(), question)
+    pub(super) fn decide(&self, input: &PolicyInput) -> Result<Decision, PolicyError> {
+        // A clone shares the compiled policy, so that evaluations don't wait for each other.
+        decide(&mut self.0.clone(), input)
     }
 }
 
-fn decide(engine: &mut Engine, question: &Question) -> Result<Decision, PolicyError> {
+fn decide(engine: &mut Engine, input: &PolicyInput) -> Result<Decision, PolicyError> {
     let failed = |error: &dyn std::fmt::Display| PolicyError::Failed(error.to_string());
-    let input = serde_json::to_string(question).map_err(|error| failed(&error))?;
+    let input = serde_json::to_string(input).map_err(|error| failed(&error))?;
     let input = Value::from_json_str(&input).map_err(|error| failed(&error))?;
     engine.set_input(input);
     let results = engine.eval_query(PACKAGE.to_owned(), false);
@@ -156,8 +159,8 @@ fn decide(engine: &mut Engine, question: &Question) -> Result<Decision, PolicyEr
 mod tests {
     use super::*;
 
-    fn question(action: Action, is_loopback: bool, groups: &[&str]) -> Question {
-        Question {
+    fn input(action: Action, is_loopback: bool, groups: &[&str]) -> PolicyInput {
+        PolicyInput {
             subject: "alice".to_owned(),
             groups: groups.iter().map(|&group| group.to_owned()).collect(),
             action,
@@ -170,12 +173,10 @@ mod tests {
     }
 
     #[test]
-    fn the_default_lets_all_read_and_push_and_this_machine_administer() {
+    fn the_default_policy_lets_all_read_and_push_and_only_this_machine_administer() {
         let policy = Policy::built_in().unwrap();
         let decide = |action, is_loopback, groups: &[&str]| {
-            policy
-                .decide(&question(action, is_loopback, groups))
-                .unwrap()
+            policy.decide(&input(action, is_loopback, groups)).unwrap()
         };
 
         for action in [Action::Read, Action::Push, Action::Metrics] {
@@ -187,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_of_ones_own_sees_all_of_the_question() {
+    fn a_configured_policy_sees_the_whole_input() {
         let text = "package cachewfs
             import rego.v1
             default allow := false
@@ -195,14 +196,14 @@ mod tests {
             allow if { net.cidr_contains(\"10.0.0.0/8\", input.client_ip); input.method == \"PUT\" }
             hide if startswith(input.repo, \"h.org/private/\")";
         let policy = Policy::parse("own", text).unwrap();
-        let decide = |question: &Question| policy.decide(question).unwrap();
+        let decide = |input: &PolicyInput| policy.decide(input).unwrap();
 
         assert_eq!(
-            decide(&question(Action::Read, false, &["x"])),
+            decide(&input(Action::Read, false, &["x"])),
             Decision::Allowed
         );
-        assert_eq!(decide(&question(Action::Read, true, &[])), Decision::Hidden);
-        let mut put = question(Action::Push, false, &[]);
+        assert_eq!(decide(&input(Action::Read, true, &[])), Decision::Hidden);
+        let mut put = input(Action::Push, false, &[]);
         put.method = "PUT".to_owned();
         assert_eq!(decide(&put), Decision::Allowed);
         put.client_ip = "11.0.0.1".to_owned();
@@ -211,23 +212,23 @@ mod tests {
     }
 
     #[test]
-    fn the_examples_for_operators_are_policies() {
+    fn the_documented_examples_are_valid_policies() {
         let page = include_str!("../../../docs/security.md");
         let examples: Vec<_> = page.split("```rego\n").skip(1).collect();
 
         for example in &examples {
             let (text, _) = example.split_once("```").unwrap();
             let policy = Policy::parse("example", text).unwrap();
-            let read = policy.decide(&question(Action::Read, false, &["team"]));
+            let read = policy.decide(&input(Action::Read, false, &["team"]));
             assert_eq!(read.unwrap(), Decision::Allowed, "{text}");
-            let admin = policy.decide(&question(Action::Admin, false, &["team"]));
+            let admin = policy.decide(&input(Action::Admin, false, &["team"]));
             assert_eq!(admin.unwrap(), Decision::Denied, "{text}");
         }
         assert_eq!(examples.len(), 2);
     }
 
     #[test]
-    fn what_is_no_policy_is_refused() {
+    fn invalid_policies_are_refused() {
         for bad in [
             "",
             "package cachewfs\nallow if",
@@ -242,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_that_thinks_for_long_is_stopped() {
+    fn a_slow_policy_is_stopped() {
         let endless = "package cachewfs
             import rego.v1
             default allow := false

@@ -1,21 +1,21 @@
-//! Tokens: what they look like, and the hashes that stand for them.
+//! The format of tokens, and the hashes that are stored in their place.
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, digest};
 
-/// What the daemon's own tokens begin with: it tells them from upstream's.
+/// The prefix of the daemon's own tokens. It tells them from upstream's.
 pub(super) const PREFIX: &str = "cwfs_";
-/// A shorter rest could be guessed.
+/// The shortest part after the prefix: a shorter one could be guessed.
 const MIN_LEN: usize = 32;
 const MAX_LEN: usize = 512;
 const HASH_LEN: usize = 32;
 
-/// The SHA-256 of a token. Tokens are random, so nothing slower is needed.
+/// The SHA-256 of a token. Tokens are random, so a slow password hash would add nothing.
 #[derive(Clone, Copy)]
 pub(super) struct TokenHash([u8; HASH_LEN]);
 
 impl TokenHash {
-    /// The hash of what looks like a token of ours; `None` for what doesn't.
+    /// Returns the hash of `token`, or `None` if it doesn't have the format of the daemon's tokens.
     pub(super) fn of(token: &str) -> Option<Self> {
         let rest = token.strip_prefix(PREFIX)?;
         let is_good = (MIN_LEN..=MAX_LEN).contains(&rest.len())
@@ -45,7 +45,7 @@ impl TokenHash {
         Some(Self(hash))
     }
 
-    /// Takes as long for any two.
+    /// Compares in constant time.
     pub(super) fn is(&self, other: &Self) -> bool {
         verify_slices_are_equal(&self.0, &other.0).is_ok()
     }
@@ -61,7 +61,7 @@ impl std::fmt::Debug for TokenHash {
     }
 }
 
-/// A token that was just made, for the `new-token` command.
+/// A token in plain text, for the `new-token` command and for a daemon that serves one client.
 pub struct NewToken(String);
 
 impl std::fmt::Debug for NewToken {
@@ -71,19 +71,21 @@ impl std::fmt::Debug for NewToken {
 }
 
 impl NewToken {
-    /// Makes a token of 256 random bits; `None` if the system has no random numbers.
+    /// Generates a token of 256 random bits, or returns `None` if the system provides no random
+    /// numbers.
     pub fn generate() -> Option<Self> {
         let mut random = [0; 32];
         aws_lc_rs::rand::fill(&mut random).ok()?;
         Some(Self(format!("{PREFIX}{}", to_hex(&random))))
     }
 
-    /// Takes a token that exists already; `None` if it doesn't look like one of the daemon's.
+    /// Parses an existing token, or returns `None` if it doesn't have the format of the daemon's
+    /// tokens.
     pub fn parse(token: &str) -> Option<Self> {
         TokenHash::of(token).map(|_| Self(token.to_owned()))
     }
 
-    /// The token itself, to be given to who uses it.
+    /// Returns the token in plain text, to be handed to its user.
     pub fn secret(&self) -> &str {
         &self.0
     }
@@ -92,7 +94,8 @@ impl NewToken {
         TokenHash::of_bytes(self.0.as_bytes())
     }
 
-    /// Its line for the tokens file; `None` if the name or a group can't be one.
+    /// Returns the line for the tokens file, or `None` if the name or a group has invalid
+    /// characters.
     pub fn line(&self, name: &str, groups: &[String]) -> Option<String> {
         let is_good = super::tokens::is_name(name)
             && groups.iter().all(|group| super::tokens::is_name(group));

@@ -1,35 +1,35 @@
-//! The file of known tokens: names, hashes and groups.
+//! The tokens file: names, hashes and groups of the known tokens.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use super::token::TokenHash;
 
-/// A longer file is refused, in bytes: each request with a token looks at all of them.
+/// The longest tokens file, in bytes. Each request with a token is compared with every line.
 const MAX_FILE_LEN: u64 = 1 << 20;
 
-/// Who asks, as policies see them.
+/// The identity of a caller, as policies see it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Subject {
-    /// Empty for whoever shows no token.
+    /// Empty for a caller without a token.
     pub(crate) name: String,
     pub(crate) groups: Vec<String>,
 }
 
-/// Why a tokens file can't be used. Says nothing of what is in the lines: they may hold a token by
-/// mistake.
+/// The reason why a tokens file can't be used. It never contains a line of the file, which may hold
+/// a token by mistake.
 #[derive(Debug, thiserror::Error)]
 pub enum TokensError {
-    /// It can't be read.
-    #[error("the file can't be read")]
+    /// The file can't be read.
+    #[error("can't read the file")]
     Read(#[from] std::io::Error),
-    /// It is too long.
+    /// The file is too long.
     #[error("the file is longer than {MAX_FILE_LEN} bytes")]
     TooLong,
-    /// A line is no token's.
+    /// A line has another format.
     #[error("line {line} is not name:sha256-of-the-token[:group,…]")]
     Line {
-        /// Counted from 1.
+        /// The number of the line, counted from 1.
         line: usize,
     },
 }
@@ -59,7 +59,8 @@ impl Tokens {
         Ok(Self(tokens))
     }
 
-    /// Whose token this is. Looks at all, whatever it finds.
+    /// Returns the subject of `token`, or `None` if it is unknown. Compares with all tokens, so
+    /// that the time doesn't tell which one matched.
     pub(super) fn find(&self, token: &str) -> Option<Arc<Subject>> {
         let hash = TokenHash::of(token)?;
         self.0.iter().fold(None, |found, (known, subject)| {
@@ -86,7 +87,7 @@ fn parse_line(line: &str) -> Option<(TokenHash, Arc<Subject>)> {
     (is_good && fields.next().is_none()).then(|| (hash, Arc::new(Subject { name, groups })))
 }
 
-/// Whether a subject or a group can be called this.
+/// Returns whether `name` is a valid name for a subject or a group.
 pub(super) fn is_name(name: &str) -> bool {
     (1..=128).contains(&name.len())
         && name
@@ -100,7 +101,7 @@ mod tests {
     use crate::auth::NewToken;
 
     #[test]
-    fn a_line_of_a_new_token_names_its_subject() {
+    fn the_line_of_a_new_token_is_found_again() {
         let token = NewToken::generate().unwrap();
         let other = NewToken::generate().unwrap();
         let groups = ["ci".to_owned(), "admin".to_owned()];
@@ -116,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_are_not_understood_are_refused_and_not_repeated() {
+    fn malformed_lines_are_refused_and_not_quoted() {
         let token = NewToken::generate().unwrap();
         let line = token.line("alice", &[]).unwrap();
         for bad in [

@@ -1,6 +1,7 @@
-//! What operators may do to one repository: publish it, lay it out anew, forget it.
+//! Operations of administrators on one repository: publish it, lay out all of its packs anew,
+//! forget it.
 //!
-//! The policy decides who may (`authorize.rs`).
+//! The policy decides whether the caller is an administrator (`authorize.rs`).
 
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use super::routes::{App, parse_repo, refreshed};
 use crate::config::Config;
 use crate::repository::Snapshots;
 
-/// `POST /api/v1/repos/{host}/{path}/{action}`.
+/// Answers `POST /api/v1/repos/{host}/{path}/{action}`.
 pub(super) async fn act(
     State(app): State<Arc<App>>,
     Extension(names): Extension<Arc<Config>>,
@@ -53,7 +54,8 @@ async fn forget(app: Arc<App>, repo: RepoName, query: Option<&str>) -> Result<Re
     Ok(Json(ForgetAnswer { repo, store }).into_response())
 }
 
-/// Tells whether something is, or was, published.
+/// Deletes the snapshots of a repository without a mirror, if that is asked for. Returns whether
+/// anything was published.
 async fn forget_published(
     app: Arc<App>,
     repo: RepoName,

@@ -1,7 +1,7 @@
-//! The one place that decides whether a request is answered: a layer around all routes.
+//! Authorization: a layer around all routes that decides whether a request is answered.
 //!
-//! What a route does is told from its path and method; what isn't known here is for administrators,
-//! so that a route that is forgotten is closed.
+//! The action is derived from path and method. A path that is unknown here needs the `admin`
+//! action, so that a route that somebody forgets to add here is closed.
 
 use std::sync::Arc;
 
@@ -13,45 +13,46 @@ use cachewfs_format::RepoName;
 use cachewfs_format::api::REPOS_PATH;
 
 use super::error::ApiError;
-use super::routes::{App, Asked, parse, parse_repo};
-use crate::auth::{Action, Caller, Decision, Presented};
+use super::routes::{App, UrlTarget, parse_repo, parse_url_target};
+use crate::auth::{Action, Caller, Decision, PresentedToken};
 use crate::config::Config;
 use crate::listener::ClientAddress;
 use crate::mirror::MirrorError;
 use crate::repository::RepositoryError;
 
-/// Headers by which a proxy, or a browser on behalf of a page, shows that the request is not that of a
-/// program on this machine.
+/// Headers that a proxy adds, or a browser on behalf of a page. A request with one of them doesn't
+/// come from a program on this machine.
 const NOT_LOCAL: &[&str] = &["forwarded", "origin", "via", "x-forwarded-for", "x-real-ip"];
 
-/// What may follow the name of a repository in the path of a call that changes something.
+/// Calls that change something: the last part of the path, after the name of the repository.
 const ADMIN_CALLS: &[&str] = &[
     "forget", "publish", "refresh", "relayout", "repack", "restore", "verify",
 ];
 
-/// An extension of an answer that names another repository, because upstream has this one under that name. A
-/// caller that may not do the same there gets the answer for a repository that is absent.
+/// The new name of a repository, as an extension of a response that mentions it. If the caller may
+/// not do the same to the new name, the answer becomes that for an absent repository.
 #[derive(Clone, Debug)]
 pub(in crate::http) struct MovedTo(pub(in crate::http) RepoName);
 
-/// Answers the request, or says why not.
+/// Passes the request on to its route, or answers with the reason of the refusal.
 pub(super) async fn authorize(
     State(app): State<Arc<App>>,
     ConnectInfo(ClientAddress(address)): ConnectInfo<ClientAddress>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    let Ok(presented) = Presented::take(request.headers_mut()) else {
-        return ApiError::CredentialsTwice.into_response();
+    let Ok(presented) = PresentedToken::take(request.headers_mut()) else {
+        return ApiError::DuplicateCredentials.into_response();
     };
-    if !app.access.is_open_to(presented.as_ref()) {
+    if !app.access.admits(presented.as_ref()) {
         return ApiError::Unauthenticated.into_response();
     }
-    // One configuration for the whole request, so that policy and handler see one name.
+    // One configuration for the whole request, so that policy and handler use the same canonical
+    // name.
     let names = app.registry.config();
-    let about = match about(&request, &names) {
-        Ok(About::Open) => return next.run(request).await,
-        Ok(About::Action(action, repo)) => (action, repo),
+    let (action, repo) = match requested_action(&request, &names) {
+        Ok(RequestedAction::Public) => return next.run(request).await,
+        Ok(RequestedAction::Checked(action, repo)) => (action, repo),
         Err(error) => return error.into_response(),
     };
     let Some(subject) = app.access.identify(presented.as_ref()) else {
@@ -64,14 +65,15 @@ pub(super) async fn authorize(
         address,
         is_loopback: address.is_loopback() && is_local(request.headers()),
     };
-    let (action, repo) = about;
     let path = request.uri().path().to_owned();
     if let Err(refusal) = check(&app, &caller, action, repo.as_ref()) {
         return refusal.at(&app, &path).into_response();
     }
+    // The handler reads both from here, so it can't act on another name or for another caller.
     request.extensions_mut().insert(names);
     request.extensions_mut().insert(caller.clone());
     let mut response = next.run(request).await;
+    // The answer would tell the caller that the other repository exists.
     if let (Some(MovedTo(to)), Some(repo)) = (response.extensions().get(), repo)
         && check(&app, &caller, action, Some(to)).is_err()
     {
@@ -83,43 +85,55 @@ pub(super) async fn authorize(
     response
 }
 
-/// What a request is about to do.
+/// The action that a request asks for.
 #[derive(Debug, PartialEq, Eq)]
-enum About {
-    /// Anyone may: whether the daemon lives.
-    Open,
-    Action(Action, Option<RepoName>),
+enum RequestedAction {
+    /// Liveness and readiness, which everybody may read.
+    Public,
+    Checked(Action, Option<RepoName>),
 }
 
-fn about(request: &Request, names: &Config) -> Result<About, ApiError> {
+fn requested_action(request: &Request, names: &Config) -> Result<RequestedAction, ApiError> {
     let (path, query) = (request.uri().path(), request.uri().query());
     let method = request.method();
     let is_read = method == Method::GET || method == Method::HEAD;
     if let Some(rest) = path.strip_prefix("/git/") {
-        return Ok(about_git(parse(rest, names)?, query, is_read));
+        return Ok(requested_git_action(
+            parse_url_target(rest, names)?,
+            query,
+            is_read,
+        ));
     }
-    let admin = About::Action(Action::Admin, None);
+    let admin = RequestedAction::Checked(Action::Admin, None);
     Ok(match path {
-        "/healthz" | "/readyz" => About::Open,
-        "/" | "/metrics" | "/api/v1/status" if is_read => About::Action(Action::Metrics, None),
-        _ if is_read && path.starts_with("/status/") => About::Action(Action::Metrics, None),
-        REPOS_PATH if is_read => About::Action(Action::Read, None),
+        "/healthz" | "/readyz" => RequestedAction::Public,
+        "/" | "/metrics" | "/api/v1/status" if is_read => {
+            RequestedAction::Checked(Action::Metrics, None)
+        }
+        _ if is_read && path.starts_with("/status/") => {
+            RequestedAction::Checked(Action::Metrics, None)
+        }
+        REPOS_PATH if is_read => RequestedAction::Checked(Action::Read, None),
         _ => match path
             .strip_prefix(REPOS_PATH)
             .and_then(|rest| rest.strip_prefix('/'))
         {
-            Some(name) if is_read => About::Action(Action::Read, Some(parse_repo(name, names)?)),
-            Some(name) => About::Action(Action::Admin, parse_repo(without_call(name), names).ok()),
+            Some(name) if is_read => {
+                RequestedAction::Checked(Action::Read, Some(parse_repo(name, names)?))
+            }
+            Some(name) => {
+                RequestedAction::Checked(Action::Admin, parse_repo(without_call(name), names).ok())
+            }
             None => admin,
         },
     })
 }
 
-fn about_git(asked: Asked, query: Option<&str>, is_read: bool) -> About {
-    let (action, repo) = match asked {
-        // Asking for news is reading: it changes nothing but what is read.
-        Asked::Published(repo, _) => (Action::Read, repo),
-        Asked::Git(target) => {
+fn requested_git_action(target: UrlTarget, query: Option<&str>, is_read: bool) -> RequestedAction {
+    let (action, repo) = match target {
+        // A refresh and `ensure-refs` count as reads: they only bring the mirror up to date.
+        UrlTarget::Repository(repo, _) => (Action::Read, repo),
+        UrlTarget::GitProtocol(target) => {
             let action = if target.is_push(query, is_read) {
                 Action::Push
             } else {
@@ -128,7 +142,7 @@ fn about_git(asked: Asked, query: Option<&str>, is_read: bool) -> About {
             (action, target.into_repo())
         }
     };
-    About::Action(action, Some(repo))
+    RequestedAction::Checked(action, Some(repo))
 }
 
 fn without_call(name: &str) -> &str {
@@ -138,7 +152,7 @@ fn without_call(name: &str) -> &str {
     }
 }
 
-/// Whether nothing says that the request began elsewhere.
+/// Returns whether no header shows that the request began on another machine.
 fn is_local(headers: &HeaderMap) -> bool {
     !NOT_LOCAL.iter().any(|name| headers.contains_key(*name))
 }
@@ -169,15 +183,16 @@ fn check(
     }
 }
 
-/// Why a request is not answered.
+/// The reason why a request is refused.
 enum Refusal {
     Error(ApiError),
-    /// The repository should look as if it didn't exist.
+    /// The answer must be that for a repository that doesn't exist.
     Absent(RepoName),
 }
 
 impl Refusal {
-    /// The error; for a hidden repository the one that the path gives for an absent one.
+    /// Returns the error of the answer. For a hidden repository, this is the error that the same
+    /// path gives for an absent one, so that the answer doesn't tell them apart.
     fn at(self, app: &App, path: &str) -> ApiError {
         let repo = match self {
             Self::Error(error) => return error,
@@ -195,16 +210,17 @@ impl Refusal {
     }
 }
 
-/// Whether `caller` may read `repo`: for answers about more than one.
+/// Returns whether `caller` may read `repo`, for answers about more than one repository.
 pub(super) fn may_read(app: &App, caller: &Caller, repo: &RepoName) -> bool {
-    // A policy that fails has been told of by the request's own check, or allows nothing.
+    // If the policy fails, the check of the request itself reports that; here it allows nothing.
     matches!(
         app.access.decide(caller, Action::Read, Some(repo)),
         Ok(Decision::Allowed)
     )
 }
 
-/// What one caller may read is not for all.
+/// Turns `Cache-Control: public` into `private`: other callers may not be allowed to read the
+/// answer.
 fn keep_out_of_shared_caches(headers: &mut HeaderMap) {
     let control = headers
         .get(header::CACHE_CONTROL)
@@ -222,15 +238,15 @@ mod tests {
 
     use super::*;
 
-    fn of(method: &str, uri: &str) -> About {
+    fn of(method: &str, uri: &str) -> RequestedAction {
         let request = Request::builder().method(method).uri(uri);
-        about(&request.body(Body::empty()).unwrap(), &Config::default()).unwrap()
+        requested_action(&request.body(Body::empty()).unwrap(), &Config::default()).unwrap()
     }
 
     #[test]
-    fn each_request_has_an_action() {
+    fn every_request_needs_an_action() {
         let repo = || Some(RepoName::parse("h.org/a/b").unwrap());
-        let action = |action| About::Action(action, repo());
+        let action = |action| RequestedAction::Checked(action, repo());
         for (method, uri) in [
             ("GET", "/git/h.org/a/b/snapshot.tar.zst"),
             ("POST", "/git/h.org/a/b/refresh"),
@@ -258,8 +274,11 @@ mod tests {
         ] {
             assert_eq!(of(method, uri), action(Action::Admin), "{method} {uri}");
         }
-        assert_eq!(of("GET", "/healthz"), About::Open);
-        assert_eq!(of("GET", "/metrics"), About::Action(Action::Metrics, None));
+        assert_eq!(of("GET", "/healthz"), RequestedAction::Public);
+        assert_eq!(
+            of("GET", "/metrics"),
+            RequestedAction::Checked(Action::Metrics, None)
+        );
         for (method, uri) in [
             ("GET", "/debug"),
             ("POST", "/metrics"),
@@ -267,7 +286,11 @@ mod tests {
             ("POST", "/api/v1/repos"),
             ("GET", "/api/v1/reposx"),
         ] {
-            assert_eq!(of(method, uri), About::Action(Action::Admin, None), "{uri}");
+            assert_eq!(
+                of(method, uri),
+                RequestedAction::Checked(Action::Admin, None),
+                "{uri}"
+            );
         }
     }
 }

@@ -1,40 +1,43 @@
-//! Buffers for what is sent: used again by one answer after the other, and the shorter the more answers
-//! are under way, so that a thousand slow clients take no more memory than ten.
+//! Buffers for the bodies of answers.
+//!
+//! They are reused by one answer after the other. The more answers are in progress, the shorter are
+//! new buffers, so that their memory stays near [`BUDGET`] with thousands of slow clients.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 
-/// The longest block: longer ones are not sent faster.
+/// The longest block. Longer ones are not sent any faster.
 const MAX_LEN: usize = 256 << 10;
-/// The shortest: shorter ones would cost more calls than they save memory.
+/// The shortest block. Shorter ones would cost more in system calls than they save in memory.
 const MIN_LEN: usize = 16 << 10;
-/// What all blocks together may take, until each has the shortest length.
+/// The memory that all blocks together may take, until each has the shortest length.
 const BUDGET: usize = 48 << 20;
-/// So many buffers are kept while nobody needs them.
+/// At most this many unused buffers are kept.
 const MAX_FREE: usize = 64;
 
-/// All buffers of the daemon for what it sends.
-pub(super) static BLOCKS: Blocks = Blocks::new();
+/// The pool for all answers of the daemon.
+pub(super) static BLOCKS: BlockPool = BlockPool::new();
 
-/// Buffers that share a budget.
+/// A pool of buffers that share a budget.
 #[derive(Debug)]
-pub(super) struct Blocks {
-    /// Those that nobody uses, each of the longest length.
+pub(super) struct BlockPool {
+    /// The unused buffers, each of the longest length.
     free: Mutex<Vec<Box<[u8]>>>,
+    /// How many blocks are in use.
     used: AtomicUsize,
 }
 
-/// A buffer of at most the length that was wanted; what is in it is from an earlier use.
+/// A buffer of at most the requested length. It may still contain bytes of an earlier use.
 #[derive(Debug)]
 pub(super) struct Block {
     bytes: Box<[u8]>,
     len: usize,
-    blocks: &'static Blocks,
+    pool: &'static BlockPool,
 }
 
-impl Blocks {
+impl BlockPool {
     const fn new() -> Self {
         Self {
             free: Mutex::new(Vec::new()),
@@ -42,11 +45,13 @@ impl Blocks {
         }
     }
 
-    /// A buffer for the first of `wanted` bytes.
+    /// Returns a buffer for the first of `wanted` bytes, perhaps shorter than that.
     pub(super) fn take(&'static self, wanted: u64) -> Block {
         let used = self.used.fetch_add(1, Ordering::Relaxed) + 1;
         let longest = (BUDGET / used).clamp(MIN_LEN, MAX_LEN);
         let len = usize::try_from(wanted).map_or(longest, |wanted| wanted.min(longest));
+        // Only buffers of the longest length are kept. Under load (`longest` < `MAX_LEN`), a short
+        // buffer is allocated instead of one from the pool, which would exceed the budget.
         let is_long = len > MIN_LEN && longest == MAX_LEN;
         let free = is_long.then(|| self.lock().pop());
         let bytes = free.flatten().unwrap_or_else(|| {
@@ -56,7 +61,7 @@ impl Blocks {
         Block {
             bytes,
             len,
-            blocks: self,
+            pool: self,
         }
     }
 
@@ -66,12 +71,12 @@ impl Blocks {
 }
 
 impl Block {
-    /// The buffer, to be filled.
+    /// Returns the buffer, to be filled.
     pub(super) fn as_mut(&mut self) -> &mut [u8] {
         self.bytes.split_at_mut(self.len).0
     }
 
-    /// The bytes in it; the buffer is free again once they are sent.
+    /// Returns the content as `Bytes`. The buffer goes back to the pool once they are sent.
     pub(super) fn into_bytes(self) -> Bytes {
         Bytes::from_owner(self)
     }
@@ -85,9 +90,9 @@ impl AsRef<[u8]> for Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
-        self.blocks.used.fetch_sub(1, Ordering::Relaxed);
+        self.pool.used.fetch_sub(1, Ordering::Relaxed);
         if self.bytes.len() == MAX_LEN {
-            let mut free = self.blocks.lock();
+            let mut free = self.pool.lock();
             if free.len() < MAX_FREE {
                 free.push(std::mem::take(&mut self.bytes));
             }
@@ -99,19 +104,19 @@ impl Drop for Block {
 mod tests {
     use super::*;
 
-    fn blocks() -> &'static Blocks {
-        Box::leak(Box::new(Blocks::new()))
+    fn pool() -> &'static BlockPool {
+        Box::leak(Box::new(BlockPool::new()))
     }
 
     #[test]
-    fn a_buffer_is_used_again() {
-        let blocks = blocks();
-        let mut block = blocks.take(u64::MAX);
+    fn a_buffer_is_reused() {
+        let pool = pool();
+        let mut block = pool.take(u64::MAX);
         block.as_mut().fill(7);
         let at = block.as_ref().as_ptr();
 
         drop(block.into_bytes());
-        let again = blocks.take(MIN_LEN as u64 + 1);
+        let again = pool.take(MIN_LEN as u64 + 1);
 
         assert_eq!(again.as_ref().as_ptr(), at);
         assert_eq!(again.as_ref(), vec![7; MIN_LEN + 1]);
@@ -119,19 +124,19 @@ mod tests {
 
     #[test]
     fn many_blocks_are_short() {
-        let blocks = blocks();
-        let of_many: Vec<_> = std::iter::repeat_with(|| blocks.take(u64::MAX))
+        let pool = pool();
+        let of_many: Vec<_> = std::iter::repeat_with(|| pool.take(u64::MAX))
             .take(2000)
             .collect();
 
         let bytes: usize = of_many.iter().map(|block| block.bytes.len()).sum();
         let shortest = of_many.iter().map(|block| block.as_ref().len()).min();
-        // The first ones are as long as if they were the only ones.
+        // The first blocks get the full length, because they were taken while few were in use.
         assert!(bytes < 4 * BUDGET, "{bytes}");
         assert!(shortest < Some(MAX_LEN / 8), "{shortest:?}");
 
         drop(of_many);
-        assert_eq!(blocks.take(u64::MAX).as_ref().len(), MAX_LEN);
-        assert_eq!(blocks.lock().len(), MAX_FREE);
+        assert_eq!(pool.take(u64::MAX).as_ref().len(), MAX_LEN);
+        assert_eq!(pool.lock().len(), MAX_FREE);
     }
 }

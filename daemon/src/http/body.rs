@@ -1,4 +1,8 @@
-//! Streaming a range of an archive or of a file, block by block.
+//! Streams a range of an archive or a file, block by block.
+//!
+//! Each block is first read without waiting: from the page cache, or from memory. Only if that
+//! fails, the bytes are fetched into the local tiers, and read on another thread if they are on
+//! disk.
 
 use std::fs::File;
 use std::ops::Range;
@@ -16,25 +20,27 @@ use crate::error_chain::chain;
 use crate::store::Archive;
 use crate::traces;
 
-/// How far ahead of a client what it will want is fetched, in bytes: eight parts at the same time.
+/// How far ahead of the client's position bytes are fetched from the bucket: eight parts at the
+/// same time.
 const READ_AHEAD: u64 = 32 << 20;
 
-/// What ranges are read from.
-pub(super) trait Source: Send + Sync + 'static {
-    /// Fills `into` with the bytes from `start` on; blocks.
+/// A source of byte ranges.
+pub(super) trait RangeSource: Send + Sync + 'static {
+    /// Fills `into` with the bytes from `start` on. Blocks.
     fn read(&self, start: u64, into: &mut [u8]) -> Result<(), ApiError>;
 
-    /// The same if it needs no waiting; tells whether it was so.
+    /// Fills `into` with the bytes from `start` on if that needs no waiting. Returns whether it
+    /// did.
     fn read_now(&self, start: u64, into: &mut [u8]) -> bool;
 
-    /// Waits for what is not on this machine, without a thread.
-    fn bring(&self, range: Range<u64>) -> impl Future<Output = Result<(), ApiError>> + Send {
+    /// Fetches `range` into the local tiers, without blocking a thread.
+    fn fetch_local(&self, range: Range<u64>) -> impl Future<Output = Result<(), ApiError>> + Send {
         let _ = range;
         std::future::ready(Ok(()))
     }
 }
 
-impl Source for Archive {
+impl RangeSource for Archive {
     fn read(&self, start: u64, into: &mut [u8]) -> Result<(), ApiError> {
         self.read(start, into).map_err(ApiError::from)
     }
@@ -43,12 +49,12 @@ impl Source for Archive {
         self.read_now(start, into)
     }
 
-    async fn bring(&self, range: Range<u64>) -> Result<(), ApiError> {
-        Ok(self.bring(range).await?)
+    async fn fetch_local(&self, range: Range<u64>) -> Result<(), ApiError> {
+        Ok(self.fetch_local(range).await?)
     }
 }
 
-impl Source for File {
+impl RangeSource for File {
     fn read(&self, start: u64, into: &mut [u8]) -> Result<(), ApiError> {
         self.read_exact_at(into, start).map_err(ApiError::Read)
     }
@@ -58,17 +64,17 @@ impl Source for File {
     }
 }
 
-/// The bytes of `range`. If the store fails on the way, the connection breaks: what has arrived
-/// can't be taken for all.
+/// Returns a body with the bytes of `range`. If the store fails on the way, the connection breaks,
+/// so that the client can't take the bytes so far for the whole.
 pub(super) fn stream_range(archive: Arc<Archive>, range: Range<u64>) -> Body {
-    // Where else the bytes come from shows as they are read.
+    // Other tiers are noted when bytes are read from them.
     if archive.is_on_disk() {
         traces::note_tier("disk");
     }
-    let reader = Reader {
+    let reader = ArchiveReader {
         archive,
-        next_look: range.start,
-        is_far: false,
+        next_check: range.start,
+        has_waited: false,
     };
     Body::from_stream(stream::try_unfold(
         (reader, range),
@@ -82,69 +88,74 @@ pub(super) fn stream_range(archive: Arc<Archive>, range: Range<u64>) -> Body {
     ))
 }
 
-/// Reads an archive from one place to another, and has what follows fetched meanwhile if something was not
-/// on this machine.
+/// Reads a range of an archive block by block. Once a block needs waiting, the blocks that follow
+/// are fetched ahead.
 #[derive(Debug)]
-struct Reader {
+struct ArchiveReader {
     archive: Arc<Archive>,
-    /// Where to look again whether what follows is near.
-    next_look: u64,
-    /// Whether something had to be waited for.
-    is_far: bool,
+    /// The position at which the next bytes are fetched ahead.
+    next_check: u64,
+    /// Whether a block needed waiting, because it was not in memory.
+    has_waited: bool,
 }
 
-impl Reader {
-    /// As [`read_block`].
+impl ArchiveReader {
+    /// Reads the next block, as [`read_block`] does.
     async fn read(&mut self, range: Range<u64>) -> Result<Option<(Bytes, Range<u64>)>, ApiError> {
         if range.is_empty() {
             return Ok(None);
         }
-        let block = match read_near(&self.archive, &range) {
+        let block = match read_immediately(&self.archive, &range) {
             Ok(block) => {
-                self.look_ahead(&range);
+                self.read_ahead(&range);
                 block
             }
             Err(block) => {
-                self.is_far = true;
-                self.look_ahead(&range);
-                read_far(&self.archive, range.start, block).await?
+                self.has_waited = true;
+                self.read_ahead(&range);
+                fetch_and_read(&self.archive, range.start, block).await?
             }
         };
         Ok(Some(split(range, block)))
     }
 
-    fn look_ahead(&mut self, range: &Range<u64>) {
-        if !self.is_far || range.start < self.next_look {
+    fn read_ahead(&mut self, range: &Range<u64>) {
+        if !self.has_waited || range.start < self.next_check {
             return;
         }
-        self.next_look = range.start + READ_AHEAD / 8;
+        // The next window is fetched one part (4 MiB) further on, while the rest of this one is in
+        // flight.
+        self.next_check = range.start + READ_AHEAD / 8;
         let soon = range.start..range.end.min(range.start + READ_AHEAD);
         let archive = Arc::clone(&self.archive);
-        // Nobody waits for it.
+        // In another thread, because it looks at the disk. Nobody waits for the result: if it
+        // fails, `read` fetches the bytes itself.
         drop(tokio::task::spawn_blocking(move || {
-            archive.bring_soon(soon);
+            archive.fetch_local_soon(soon);
         }));
     }
 }
 
-/// The first bytes of `range`, and what is left of it; `None` if it is empty. What the kernel has in
-/// memory is read at once: handing it to another thread and back takes as long as reading it.
+/// Reads the first bytes of `range`. Returns them and the rest of the range, or `None` if it is
+/// empty.
 pub(super) async fn read_block(
-    source: &Arc<impl Source>,
+    source: &Arc<impl RangeSource>,
     range: Range<u64>,
 ) -> Result<Option<(Bytes, Range<u64>)>, ApiError> {
     if range.is_empty() {
         return Ok(None);
     }
-    let block = match read_near(source, &range) {
+    let block = match read_immediately(source, &range) {
         Ok(block) => block,
-        Err(block) => read_far(source, range.start, block).await?,
+        Err(block) => fetch_and_read(source, range.start, block).await?,
     };
     Ok(Some(split(range, block)))
 }
 
-/// A block with the first bytes of `range`, or an empty one if they have to be waited for.
-fn read_near(source: &Arc<impl Source>, range: &Range<u64>) -> Result<Block, Block> {
+/// Returns a block with the first bytes of `range`, or `Err` with an unfilled block if they need
+/// waiting.
+fn read_immediately(source: &Arc<impl RangeSource>, range: &Range<u64>) -> Result<Block, Block> {
+    // On this thread: handing the read to another thread and back takes as long as the read itself.
     let mut block = BLOCKS.take(range.end - range.start);
     if source.read_now(range.start, block.as_mut()) {
         Ok(block)
@@ -153,14 +164,14 @@ fn read_near(source: &Arc<impl Source>, range: &Range<u64>) -> Result<Block, Blo
     }
 }
 
-/// Waits for the bytes from `start` on.
-async fn read_far(
-    source: &Arc<impl Source>,
+/// Waits for the bytes from `start` on, and fills `block` with them.
+async fn fetch_and_read(
+    source: &Arc<impl RangeSource>,
     start: u64,
     mut block: Block,
 ) -> Result<Block, ApiError> {
     let end = start + block.as_ref().len() as u64;
-    source.bring(start..end).await?;
+    source.fetch_local(start..end).await?;
     if source.read_now(start, block.as_mut()) {
         return Ok(block);
     }

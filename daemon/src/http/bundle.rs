@@ -1,4 +1,4 @@
-//! `GET P/snapshot.bundle?base=<commit>`: what brings a clone at a commit up to date.
+//! `GET P/snapshot.bundle?base=<commit>`: a bundle that updates a clone at that commit.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -11,17 +11,17 @@ use tokio_util::io::ReaderStream;
 
 use super::error::ApiError;
 use super::routes::App;
-use super::snapshots::Request;
+use super::snapshots::ArchiveRequest;
 use crate::repository::{Bundle, MirrorState};
 
-/// What is read of a bundle at once, in bytes.
+/// How many bytes of a bundle are read at a time.
 const BLOCK_LEN: usize = 256 << 10;
 
-/// Answers with the bundle from the commit that the query names. A HEAD gets what a GET would, but
-/// starts no mirror.
+/// Answers with the bundle from the commit that the query names. HEAD gets the same headers as GET,
+/// but never starts a mirror.
 pub(super) async fn bundle(
     app: Arc<App>,
-    request: Request,
+    request: ArchiveRequest,
     query: Option<&str>,
 ) -> Result<Response, ApiError> {
     let base = base(query)?;
@@ -49,7 +49,8 @@ pub(super) async fn bundle(
         let tips = manifest.map(|(manifest, _)| manifest.tips);
         Ok::<HashSet<_>, ApiError>(tips.into_iter().flatten().collect())
     };
-    // Who restored the snapshot of that commit has all that its refs reached.
+    // A clone that was restored from the snapshot of that commit has all objects that the
+    // snapshot's refs reached, so the bundle can leave them out.
     let known = tokio::task::spawn_blocking(tips).await??;
     let bundle = app.registry.bundle(&repository, base, known).await;
     let bundle = match bundle.map_err(ApiError::of_known_repository)? {
@@ -73,7 +74,7 @@ pub(super) async fn bundle(
     Ok((headers, body).into_response())
 }
 
-/// The one `base` of the query. Nothing else from a query is used.
+/// Returns the one `base` of the query. Other parameters are ignored.
 fn base(query: Option<&str>) -> Result<ObjectId, ApiError> {
     let mut bases = query
         .unwrap_or_default()

@@ -1,40 +1,42 @@
-//! Conditional requests (RFC 9110 section 13), evaluated in its order.
+//! Preconditions of requests (RFC 9110 section 13), in the order of section 13.2.2.
 
 use std::time::SystemTime;
 
 use axum::http::{HeaderMap, HeaderName, header};
 
-/// What the conditions of a request say.
+/// The result of the preconditions of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Condition {
-    /// Go on.
+pub(super) enum PreconditionOutcome {
+    /// The request is answered as usual.
     Met,
-    /// 304.
+    /// The answer is 304 Not Modified.
     NotModified,
-    /// 412.
+    /// The answer is 412 Precondition Failed.
     Failed,
 }
 
-/// What conditions are compared with.
+/// The validators of an archive, with which preconditions are compared.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Validators<'a> {
-    /// With its quotes; strong.
+    /// The strong entity tag, with its quotes.
     pub(super) etag: &'a str,
-    /// In whole seconds.
+    /// The time of the last modification, in whole seconds.
     pub(super) modified: SystemTime,
 }
 
 impl Validators<'_> {
-    /// `If-Match`, else `If-Unmodified-Since`; then `If-None-Match`, else `If-Modified-Since`.
-    pub(super) fn check(&self, headers: &HeaderMap) -> Condition {
+    /// Evaluates `If-Match`, else `If-Unmodified-Since`; then `If-None-Match`, else
+    /// `If-Modified-Since`.
+    pub(super) fn check(&self, headers: &HeaderMap) -> PreconditionOutcome {
         let is_ok = match list(headers, &header::IF_MATCH) {
             Some(tags) => tags.iter().any(|&tag| tag == "*" || tag == self.etag),
             None => date(headers, &header::IF_UNMODIFIED_SINCE)
                 .is_none_or(|since| self.modified <= since),
         };
         if !is_ok {
-            return Condition::Failed;
+            return PreconditionOutcome::Failed;
         }
+        // `If-Match` compares strongly and `If-None-Match` weakly (section 8.8.3.2).
         let weak = |tag: &str| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == self.etag;
         let is_new = match list(headers, &header::IF_NONE_MATCH) {
             Some(tags) => !tags.into_iter().any(weak),
@@ -43,23 +45,25 @@ impl Validators<'_> {
             }
         };
         if is_new {
-            Condition::Met
+            PreconditionOutcome::Met
         } else {
-            Condition::NotModified
+            PreconditionOutcome::NotModified
         }
     }
 
-    /// Whether `If-Range` allows a part to be sent: it is absent, or names this very revision.
+    /// Returns whether `If-Range` allows a partial answer: it is absent, or names this revision.
     pub(super) fn allows_range(&self, headers: &HeaderMap) -> bool {
         match headers.get(header::IF_RANGE) {
             None => true,
-            // Times of one second are no strong validator: the tag decides alone.
+            // A date is never accepted: with a resolution of one second it is not a strong
+            // validator, and two snapshots may share it.
             Some(value) => value.to_str().is_ok_and(|tag| tag.trim() == self.etag),
         }
     }
 }
 
-/// The elements of all headers called `name`; our tags have no commas. `None` without any.
+/// Returns the elements of all headers called `name`, or `None` if there is none. Splitting at
+/// commas is safe, because our entity tags contain none.
 fn list<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Vec<&'a str>> {
     let mut values = headers.get_all(name).iter().peekable();
     values.peek()?;
@@ -84,7 +88,7 @@ mod tests {
 
     const ETAG: &str = "\"abc\"";
 
-    fn check(pairs: &[(HeaderName, &str)]) -> Condition {
+    fn check(pairs: &[(HeaderName, &str)]) -> PreconditionOutcome {
         let modified = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
         let headers = pairs
             .iter()
@@ -99,16 +103,19 @@ mod tests {
 
     #[test]
     fn if_match_is_strong_and_comes_first() {
-        assert_eq!(check(&[(header::IF_MATCH, ETAG)]), Condition::Met);
-        assert_eq!(check(&[(header::IF_MATCH, "*")]), Condition::Met);
+        assert_eq!(check(&[(header::IF_MATCH, ETAG)]), PreconditionOutcome::Met);
+        assert_eq!(check(&[(header::IF_MATCH, "*")]), PreconditionOutcome::Met);
         assert_eq!(
             check(&[(header::IF_MATCH, "\"x\", \"abc\"")]),
-            Condition::Met
+            PreconditionOutcome::Met
         );
-        assert_eq!(check(&[(header::IF_MATCH, "W/\"abc\"")]), Condition::Failed);
+        assert_eq!(
+            check(&[(header::IF_MATCH, "W/\"abc\"")]),
+            PreconditionOutcome::Failed
+        );
         assert_eq!(
             check(&[(header::IF_MATCH, "\"x\""), (header::IF_NONE_MATCH, ETAG)]),
-            Condition::Failed
+            PreconditionOutcome::Failed
         );
     }
 
@@ -116,13 +123,16 @@ mod tests {
     fn if_none_match_is_weak() {
         assert_eq!(
             check(&[(header::IF_NONE_MATCH, "W/\"abc\"")]),
-            Condition::NotModified
+            PreconditionOutcome::NotModified
         );
-        assert_eq!(check(&[(header::IF_NONE_MATCH, "\"x\"")]), Condition::Met);
+        assert_eq!(
+            check(&[(header::IF_NONE_MATCH, "\"x\"")]),
+            PreconditionOutcome::Met
+        );
     }
 
     #[test]
-    fn dates_count_only_without_tags() {
+    fn dates_are_ignored_if_there_are_tags() {
         let (early, late) = (
             "Sat, 01 Jan 2000 00:00:00 GMT",
             "Tue, 01 Jan 2030 00:00:00 GMT",
@@ -130,19 +140,22 @@ mod tests {
 
         assert_eq!(
             check(&[(header::IF_MODIFIED_SINCE, late)]),
-            Condition::NotModified
+            PreconditionOutcome::NotModified
         );
-        assert_eq!(check(&[(header::IF_MODIFIED_SINCE, early)]), Condition::Met);
+        assert_eq!(
+            check(&[(header::IF_MODIFIED_SINCE, early)]),
+            PreconditionOutcome::Met
+        );
         assert_eq!(
             check(&[(header::IF_UNMODIFIED_SINCE, early)]),
-            Condition::Failed
+            PreconditionOutcome::Failed
         );
         assert_eq!(
             check(&[
                 (header::IF_MODIFIED_SINCE, late),
                 (header::IF_NONE_MATCH, "\"x\"")
             ]),
-            Condition::Met
+            PreconditionOutcome::Met
         );
     }
 }

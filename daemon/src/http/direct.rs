@@ -1,4 +1,4 @@
-//! Sending clients that can do it to the bucket for what this daemon has no copy of.
+//! Redirects clients to the bucket for ranges of which this daemon has no local copy.
 
 use std::ops::Range;
 
@@ -7,25 +7,29 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::Response;
 use cachewfs_format::api::{DIRECT_HEADER, DIRECT_RANGE_HEADER};
 
-use super::published::Published;
-use super::snapshots::Request;
+use super::published::PublishedArchive;
+use super::snapshots::ArchiveRequest;
 
-/// The URL in it ends soon, and is for nobody else.
+/// A signed URL expires soon, and is for this client only.
 const NOT_STORED: &str = "private, no-store";
 
-/// The 307 for `part` of an archive; `None` if it is answered with the bytes. A client follows a redirect
-/// with the range that it asked for, which counts in the archive and not in the segment: so only who says
-/// that it knows gets one.
+/// Returns the 307 redirect for `part` of an archive, or `None` if the daemon sends the bytes
+/// itself.
+///
+/// An ordinary client repeats its `Range` header when it follows a redirect. But the range counts
+/// bytes of the archive, and the new URL is that of a segment. So only a client that sends the
+/// header, which says that it uses the range of the answer instead, is redirected.
 pub(super) async fn redirect(
-    request: &Request,
-    published: &Published,
+    request: &ArchiveRequest,
+    published: &PublishedArchive,
     part: &Range<u64>,
 ) -> Option<Response> {
-    if request.method != Method::GET || !is_wanted(&request.headers) {
+    if request.method != Method::GET || !accepts_redirect(&request.headers) {
         return None;
     }
     let (url, range) = published.archive.direct(part.clone()).await?;
     let mut location = HeaderValue::from_str(url.secret()).ok()?;
+    // The signature in the URL is a credential; this keeps it out of `Debug` output.
     location.set_sensitive(true);
     Response::builder()
         .status(StatusCode::TEMPORARY_REDIRECT)
@@ -42,7 +46,7 @@ pub(super) async fn redirect(
         .ok()
 }
 
-fn is_wanted(headers: &HeaderMap) -> bool {
+fn accepts_redirect(headers: &HeaderMap) -> bool {
     let mut values = headers.get_all(DIRECT_HEADER).iter();
     matches!((values.next(), values.next()), (Some(value), None) if value == "1")
 }
@@ -52,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_who_says_that_it_knows_gets_a_redirect() {
+    fn only_clients_that_send_the_header_are_redirected() {
         let headers = |values: &[&str]| {
             let mut headers = HeaderMap::new();
             for value in values {
@@ -61,9 +65,9 @@ mod tests {
             headers
         };
 
-        assert!(is_wanted(&headers(&["1"])));
+        assert!(accepts_redirect(&headers(&["1"])));
         for other in [&[][..], &["0"], &["true"], &["1", "1"]] {
-            assert!(!is_wanted(&headers(other)), "{other:?}");
+            assert!(!accepts_redirect(&headers(other)), "{other:?}");
         }
     }
 }

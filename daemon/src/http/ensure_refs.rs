@@ -1,4 +1,5 @@
-//! `POST P/ensure-refs`: has the mirror hold refs and commits before a client fetches them.
+//! `POST P/ensure-refs`: makes sure that the mirror has given refs and commits, before a client
+//! fetches them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -12,37 +13,38 @@ use cachewfs_format::api::{EnsureRefsAnswer, EnsureRefsRequest};
 use cachewfs_format::{ObjectId, RepoName};
 use futures_util::TryStreamExt as _;
 
-use super::bodies::{Bodies, Room};
+use super::body_budget::{BodyBudget, BodyReservation};
 use super::error::ApiError;
 use super::git_protocol::GitHttpError;
 use super::routes::App;
 use crate::mirror::RefName;
 use crate::repository::Wanted;
 
-/// Length of the longest request, in bytes: room for [`MAX_NAMES`] with long names.
+/// The longest request body, in bytes: enough for [`MAX_NAMES`] with long names.
 const MAX_BODY_LEN: usize = 1 << 20;
-/// How many refs, and how many commits, one request may name.
+/// At most this many refs, and this many commits, in one request.
 const MAX_NAMES: usize = 1000;
-/// All such requests that are received at the same time take no more memory than this, in bytes. Short ones
-/// need none of it.
+/// The memory for all such bodies that are received at the same time, in bytes. The first
+/// [`SHORT_LEN`] bytes of each don't count.
 const MAX_BODIES_LEN: u64 = 64 << 20;
 const SHORT_LEN: u64 = 8 << 10;
 /// How long a client may take to send its request.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Room for the bodies of such requests.
-pub(super) fn bodies() -> Bodies {
-    Bodies::new(MAX_BODIES_LEN, SHORT_LEN)
+/// Returns the budget for the bodies of such requests.
+pub(super) fn body_budget() -> BodyBudget {
+    BodyBudget::new(MAX_BODIES_LEN, SHORT_LEN)
 }
 
-/// Answers with what the mirror has, asking upstream first if something isn't there.
+/// Answers with the refs and commits that the mirror has. If one is missing, the mirror is updated
+/// first.
 pub(super) async fn ensure_refs(
     app: Arc<App>,
     repo: RepoName,
     (body, client): (Body, IpAddr),
 ) -> Result<Response, ApiError> {
-    let request = read(body, app.bodies.begin(client)).await?;
-    // What can't be a ref or a commit is not there, whoever is asked.
+    let request = read(body, app.body_budget.reserve(client)).await?;
+    // A malformed name or id can't exist, so it is reported as missing without asking upstream.
     let names: HashMap<&String, RefName> = request
         .refs
         .keys()
@@ -91,9 +93,9 @@ pub(super) async fn ensure_refs(
     Ok(Json(answer).into_response())
 }
 
-async fn read(body: Body, room: Room) -> Result<EnsureRefsRequest, ApiError> {
-    let read = tokio::time::timeout(BODY_TIMEOUT, gather(body, room)).await;
-    let bytes = read.map_err(|_| ApiError::BodyTimedOut)??;
+async fn read(body: Body, reservation: BodyReservation) -> Result<EnsureRefsRequest, ApiError> {
+    let read = tokio::time::timeout(BODY_TIMEOUT, gather(body, reservation)).await;
+    let bytes = read.map_err(|_| ApiError::BodyTooSlow)??;
     let request: EnsureRefsRequest = serde_json::from_slice(&bytes).map_err(ApiError::BadJson)?;
     if request.refs.is_empty() && request.commits.is_empty() {
         return Err(ApiError::NothingToEnsure);
@@ -104,8 +106,8 @@ async fn read(body: Body, room: Room) -> Result<EnsureRefsRequest, ApiError> {
     Ok(request)
 }
 
-/// Gathers a body in memory.
-async fn gather(body: Body, mut room: Room) -> Result<Vec<u8>, ApiError> {
+/// Collects a body in memory.
+async fn gather(body: Body, mut reservation: BodyReservation) -> Result<Vec<u8>, ApiError> {
     let (mut stream, mut bytes) = (body.into_data_stream(), Vec::new());
     let too_large = || ApiError::BodyTooLarge { max: MAX_BODY_LEN };
     while let Some(piece) = stream.try_next().await.map_err(|_| too_large())? {
@@ -113,7 +115,7 @@ async fn gather(body: Body, mut room: Room) -> Result<Vec<u8>, ApiError> {
         if len > MAX_BODY_LEN {
             return Err(too_large());
         }
-        if !room.make(len as u64) {
+        if !reservation.grow_to(len as u64) {
             return Err(GitHttpError::Busy.into());
         }
         bytes.extend_from_slice(&piece);

@@ -1,5 +1,7 @@
-//! The border where errors become answers: a status, a stable code, and a sentence that says what
-//! to do.
+//! The border where errors become HTTP answers: a status, a stable code, and a message that ends
+//! with the next step.
+//!
+//! Codes are part of the interface (`docs/http-api.md`); messages may change.
 
 use std::sync::Arc;
 
@@ -20,70 +22,75 @@ use crate::publish::{LfsError, PublishError};
 use crate::repository::RepositoryError;
 use crate::store::StoreError;
 
-/// How a token may be shown; git takes the first.
+/// The authentication schemes in `WWW-Authenticate`. git uses the first.
 const CHALLENGES: [&str; 2] = ["Basic realm=\"cachewfsd\"", "Bearer realm=\"cachewfsd\""];
 
-/// The code of a store that fails.
+/// The code of answers that failed because the store did.
 const STORE_FAILED: &str = "store_failed";
 
-/// Why a request is not answered with what it asks for.
+/// The code of answers to a request whose body did not arrive in time.
+pub(super) const BODY_TOO_SLOW: &str = "body_too_slow";
+
+/// The reason why a request fails or is refused.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ApiError {
-    #[error("the URL names no repository")]
+    #[error("invalid repository name in the URL")]
     BadRepoName(#[source] cachewfs_format::Error),
-    #[error("the URL names no repository: it is not valid percent-encoding of a name")]
+    #[error("invalid percent-encoding, or an encoded slash, in the repository name of the URL")]
     BadEncoding,
-    #[error("the URL names no snapshot")]
+    #[error("invalid snapshot id in the URL")]
     BadSnapshotId(#[source] cachewfs_format::Error),
-    #[error("there is nothing at this URL")]
+    #[error("unknown path")]
     NoSuchPath,
-    #[error("the URL takes no such method")]
+    #[error("method not allowed for this path")]
     MethodNotAllowed { allow: Option<&'static str> },
-    #[error("nothing is published of {repo}")]
+    #[error("no snapshot of {repo} is published")]
     NoSnapshot { repo: RepoName },
-    #[error("no snapshot with this id is published of {repo}")]
+    #[error("{repo} has no published snapshot with this id")]
     NoSuchSnapshot { repo: RepoName },
-    #[error("the first snapshot of {repo} is being prepared; its mirror is {state}")]
+    #[error("the first snapshot of {repo} is not ready yet; its mirror is {state}")]
     NotReady { repo: RepoName, state: &'static str },
-    #[error("HEAD of {repo} has a path that git refuses to check out")]
+    #[error("{repo} has no checkout archive: HEAD can't be checked out, or its tree is too large")]
     NoCheckout { repo: RepoName },
-    #[error("no file of {repo} is kept with Git LFS")]
+    #[error("no file of HEAD in {repo} uses Git LFS")]
     NoLfs { repo: RepoName },
-    #[error("the daemon's configuration says lfs = \"off\"")]
+    #[error("LFS archives are disabled by lfs = \"off\" in the daemon's configuration")]
     LfsOff,
-    #[error("the LFS objects of {repo} are being fetched")]
+    #[error("the LFS archive of {repo} is not ready yet")]
     LfsNotReady { repo: RepoName },
     #[error(transparent)]
     Lfs(Arc<LfsError>),
-    #[error("the daemon knows no repository {repo}")]
+    #[error("unknown repository {repo}")]
     UnknownRepo { repo: RepoName },
-    #[error("the snapshot isn't, or is, what the request's condition asks for")]
+    #[error(
+        "precondition failed: the snapshot doesn't match If-Match, If-Unmodified-Since or the pin"
+    )]
     PreconditionFailed,
-    #[error("the body of the request is no JSON of the form that is wanted")]
+    #[error("the request body is not JSON of the expected form")]
     BadJson(#[source] serde_json::Error),
     #[error("the request names neither refs nor commits")]
     NothingToEnsure,
     #[error("the request names more than {max} refs or commits")]
     TooManyNames { max: usize },
-    #[error("the body of the request can't be read, or is longer than {max} bytes")]
+    #[error("the request body is longer than {max} bytes, or broke off")]
     BodyTooLarge { max: usize },
-    #[error("the body of the request did not come in time")]
-    BodyTimedOut,
-    #[error("the query names no base: a full commit id in lower case")]
+    #[error("the request body did not arrive in time")]
+    BodyTooSlow,
+    #[error("the query has no valid base, which is a full commit id in lower case")]
     BadBase,
-    #[error("{repo} has no commit with this id, here and upstream")]
+    #[error("{repo} has no commit with this id, neither in the mirror nor upstream")]
     UnknownBase { repo: RepoName },
-    #[error("upstream can't be asked")]
+    #[error("can't update the mirror from upstream")]
     UpstreamFailed(#[source] RepositoryError),
-    #[error("this needs a token of the daemon's")]
+    #[error("authentication required: the request needs a token of the daemon")]
     Unauthenticated,
-    #[error("the token is not one that the daemon knows")]
+    #[error("unknown token")]
     UnknownToken,
-    #[error("the request shows more than one credential")]
-    CredentialsTwice,
-    #[error("the daemon's policy doesn't allow the action {action} here")]
+    #[error("the request has more than one credential of the same kind")]
+    DuplicateCredentials,
+    #[error("the daemon's policy denies the action {action}")]
     Forbidden { action: &'static str },
-    #[error("the daemon's policy can't decide")]
+    #[error("the daemon's policy gave no decision")]
     Policy(#[from] PolicyError),
     #[error(transparent)]
     Repository(#[from] RepositoryError),
@@ -91,15 +98,15 @@ pub(crate) enum ApiError {
     Git(#[from] GitHttpError),
     #[error("the store failed")]
     Store(#[from] StoreError),
-    #[error("a segment that is being published can't be read")]
+    #[error("can't read a segment that is being published")]
     Read(#[source] std::io::Error),
-    #[error("a task of the daemon failed")]
+    #[error("an internal task of the daemon failed")]
     Task(#[from] tokio::task::JoinError),
 }
 
 impl ApiError {
-    /// For `map_err`, where the mirror is there: whatever upstream answers, it is a failure of
-    /// upstream's, not of the request.
+    /// Converts an error of a repository whose mirror exists; for `map_err`. An error of upstream
+    /// then means that upstream failed (502), and not that the request is wrong.
     pub(super) fn of_known_repository(error: RepositoryError) -> Self {
         match &error {
             RepositoryError::Mirror(mirror) => match **mirror {
@@ -110,7 +117,8 @@ impl ApiError {
                 | MirrorError::TimedOut { .. }
                 | MirrorError::Upstream { .. }
                 | MirrorError::BadHead { .. }
-                | MirrorError::Shallow { .. } => Self::UpstreamFailed(error),
+                | MirrorError::Shallow { .. }
+                | MirrorError::LeftBehind { .. } => Self::UpstreamFailed(error),
                 MirrorError::Moved { .. } | MirrorError::Git(_) | MirrorError::Io { .. } => {
                     Self::Repository(error)
                 }
@@ -143,10 +151,10 @@ impl ApiError {
             Self::BadJson(_)
             | Self::NothingToEnsure
             | Self::TooManyNames { .. }
-            | Self::CredentialsTwice
+            | Self::DuplicateCredentials
             | Self::BadBase => (StatusCode::BAD_REQUEST, code::BAD_REQUEST),
             Self::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, code::BODY_TOO_LARGE),
-            Self::BodyTimedOut => (StatusCode::REQUEST_TIMEOUT, code::BAD_REQUEST),
+            Self::BodyTooSlow => (StatusCode::REQUEST_TIMEOUT, BODY_TOO_SLOW),
             Self::Unauthenticated | Self::UnknownToken => {
                 (StatusCode::UNAUTHORIZED, code::UNAUTHENTICATED)
             }
@@ -161,48 +169,58 @@ impl ApiError {
         }
     }
 
-    /// What the person who reads the message can do.
+    /// Returns the next step for the reader of the message.
     fn advice(&self) -> &'static str {
         match self {
             Self::BadRepoName(_) | Self::BadEncoding | Self::NoSuchPath => {
-                "Use /git/<host>/<path>/snapshot.tar.zst, as in /git/github.com/org/repo/snapshot.tar.zst."
+                "Use /git/<host>/<path>/snapshot.tar.zst, for example \
+                 /git/github.com/org/repo/snapshot.tar.zst."
             }
-            Self::MethodNotAllowed { .. } => "Use one of those in the header Allow.",
+            Self::MethodNotAllowed { .. } => "Use a method of the Allow header.",
             Self::BadSnapshotId(_) => "Use <commit> or <commit>-<16 hexadecimal digits>.",
-            Self::NoSnapshot { .. } => "GET the stable URL to have it prepared.",
-            Self::NoSuchSnapshot { .. } => "It may be too old: resolve the stable URL again.",
+            Self::NoSnapshot { .. } => {
+                "Send GET to the stable URL to have the repository mirrored and published."
+            }
+            Self::NoSuchSnapshot { .. } => {
+                "It may have been deleted: resolve the stable URL again."
+            }
             Self::NotReady { .. }
             | Self::LfsNotReady { .. }
-            | Self::BodyTimedOut
-            | Self::UpstreamFailed(_) => "Ask again in a moment.",
-            Self::NoCheckout { .. } => "Use mirror.tar.zst.",
-            Self::NoLfs { .. } => "There is nothing to fetch beside snapshot.tar.zst.",
-            Self::LfsOff => "Ask the operator, or use git lfs pull in a clone.",
+            | Self::BodyTooSlow
+            | Self::UpstreamFailed(_) => "Retry in a moment.",
+            Self::NoCheckout { .. } => "Use mirror.tar.zst instead.",
+            Self::NoLfs { .. } => "snapshot.tar.zst has all files.",
+            Self::LfsOff => "Ask the operator to enable them, or run git lfs pull in a clone.",
             Self::Lfs(error) => lfs::advice(error),
-            Self::UnknownRepo { .. } => "GET its snapshot to have it mirrored.",
+            Self::UnknownRepo { .. } => {
+                "Send GET to the stable URL of its snapshot to have it mirrored."
+            }
             Self::PreconditionFailed => "Resolve the stable URL again.",
             Self::BadJson(_) | Self::NothingToEnsure => {
-                "Send {\"refs\":{\"refs/heads/main\":\"\"},\"commits\":[]}."
+                "Send a body such as {\"refs\":{\"refs/heads/main\":\"\"},\"commits\":[]}."
             }
             Self::BadBase => "Use snapshot.bundle?base=<commit>, with 40 or 64 hexadecimal digits.",
             Self::UnknownBase { .. } => "Fetch from upstream instead.",
-            Self::TooManyNames { .. } | Self::BodyTooLarge { .. } => "Ask for less at once.",
-            Self::Unauthenticated | Self::UnknownToken => {
-                "Ask the operator for one, and send it as Authorization: Bearer cwfs_…, or as the password."
+            Self::TooManyNames { .. } | Self::BodyTooLarge { .. } => {
+                "Split the request into smaller ones."
             }
-            Self::CredentialsTwice => {
+            Self::Unauthenticated | Self::UnknownToken => {
+                "Ask the operator for a token, and send it as Authorization: Bearer cwfs_…, \
+                 or as the password of Basic authentication."
+            }
+            Self::DuplicateCredentials => {
                 "Send the daemon's token in X-Cachewfs-Token and upstream's in Authorization."
             }
-            Self::Forbidden { .. } => "Ask the operator.",
+            Self::Forbidden { .. } => "Ask the operator for access.",
             Self::Repository(error) => repository_advice(error),
             Self::Git(error) => error.advice(),
             Self::Store(error) => store_advice(error),
-            Self::Read(_) | Self::Task(_) | Self::Policy(_) => "Look at the daemon's log.",
+            Self::Read(_) | Self::Task(_) | Self::Policy(_) => "See the daemon's log.",
         }
     }
 }
 
-/// The stable code of what keeps a repository from being brought up to date.
+/// Returns the stable code of an error that keeps a repository from being updated or published.
 pub(super) fn repository_code(error: &RepositoryError) -> &'static str {
     repository_status(error).1
 }
@@ -225,9 +243,9 @@ fn repository_status(error: &RepositoryError) -> (StatusCode, &'static str) {
                 (StatusCode::BAD_GATEWAY, code::UPSTREAM_UNREACHABLE)
             }
             MirrorError::TimedOut { .. } => (StatusCode::GATEWAY_TIMEOUT, code::UPSTREAM_TIMEOUT),
-            MirrorError::Upstream { .. } | MirrorError::BadHead { .. } => {
-                (StatusCode::BAD_GATEWAY, code::UPSTREAM_FAILED)
-            }
+            MirrorError::Upstream { .. }
+            | MirrorError::BadHead { .. }
+            | MirrorError::LeftBehind { .. } => (StatusCode::BAD_GATEWAY, code::UPSTREAM_FAILED),
             MirrorError::Shallow { .. } => (StatusCode::BAD_GATEWAY, code::UPSTREAM_SHALLOW),
             MirrorError::Git(_) | MirrorError::Io { .. } => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "mirror_failed")
@@ -262,7 +280,7 @@ fn repository_status(error: &RepositoryError) -> (StatusCode, &'static str) {
 
 fn repository_advice(error: &RepositoryError) -> &'static str {
     if is_disk_full(error) {
-        return "Make room below data_dir, or give it a larger disk; the daemon tries again by itself.";
+        return "Free space on the disk of data_dir, or use a larger one. The daemon then retries.";
     }
     match error {
         RepositoryError::UnknownHost { .. } => {
@@ -272,31 +290,34 @@ fn repository_advice(error: &RepositoryError) -> &'static str {
         RepositoryError::NestedInGit { .. } => "Only the last part of a name may end with .git.",
         RepositoryError::Mirror(error) => match **error {
             MirrorError::NotFound { .. } => {
-                "Check the spelling; a private repository needs credentials in the daemon's configuration, \
-                 and an organisation is not a repository."
+                "Check the spelling; a private repository needs credentials in the daemon's \
+                 configuration, and an organisation is not a repository."
             }
             MirrorError::Moved { .. } => "Use the name that the repository has upstream now.",
             MirrorError::Redirected { .. } => {
-                "Write the URL that upstream redirects to into [upstreams] of the daemon's configuration."
+                "Write the URL that upstream redirects to into [upstreams] of the daemon's \
+                 configuration."
             }
             MirrorError::Denied { .. } => {
-                "Give the daemon credentials that may read it, in its configuration."
+                "Configure credentials for the daemon that may read the repository."
             }
             MirrorError::Unreachable { .. }
             | MirrorError::TimedOut { .. }
             | MirrorError::Upstream { .. }
-            | MirrorError::BadHead { .. } => "The daemon tries again by itself.",
+            | MirrorError::BadHead { .. }
+            | MirrorError::LeftBehind { .. } => "The daemon retries by itself.",
             MirrorError::Shallow { .. } => {
-                "Give upstream its whole history: git fetch --unshallow there. The daemon tries again by itself."
+                "Run git fetch --unshallow in the upstream repository. The daemon retries by \
+                 itself."
             }
-            MirrorError::Git(_) | MirrorError::Io { .. } => "Look at the daemon's log.",
+            MirrorError::Git(_) | MirrorError::Io { .. } => "See the daemon's log.",
         },
         RepositoryError::Publish(error) => match **error {
             PublishError::RepositoryEmpty => "Push a commit first.",
             PublishError::Stopping
             | PublishError::Raced
             | PublishError::Behind
-            | PublishError::LeaseLost => "Ask again in a moment.",
+            | PublishError::LeaseLost => "Retry in a moment.",
             PublishError::BrokenRef { .. }
             | PublishError::Git(_)
             | PublishError::RefusedTree(_)
@@ -305,14 +326,14 @@ fn repository_advice(error: &RepositoryError) -> &'static str {
             | PublishError::Store(_)
             | PublishError::Format(_)
             | PublishError::Io { .. }
-            | PublishError::BadOutput { .. } => "Look at the daemon's log.",
+            | PublishError::BadOutput { .. } => "See the daemon's log.",
         },
         RepositoryError::Store(error) => store_advice(error),
         RepositoryError::CheckTimedOut
         | RepositoryError::Busy
         | RepositoryError::TooManyNew
         | RepositoryError::Forgotten
-        | RepositoryError::Stopping => "Ask again in a moment.",
+        | RepositoryError::Stopping => "Retry in a moment.",
     }
 }
 
@@ -339,7 +360,7 @@ fn store_status(error: &StoreError) -> (StatusCode, &'static str) {
 fn store_advice(error: &StoreError) -> &'static str {
     match error {
         StoreError::Tier(error) if error.is_outage() => {
-            "Ask again in a moment, or another replica."
+            "Retry in a moment, or ask another replica."
         }
         StoreError::Tier(_)
         | StoreError::Unreadable { .. }
@@ -352,7 +373,7 @@ fn store_advice(error: &StoreError) -> &'static str {
         | StoreError::TooSlow
         | StoreError::Collecting
         | StoreError::Stopping
-        | StoreError::Copy(_) => "Look at the daemon's log.",
+        | StoreError::Copy(_) => "See the daemon's log.",
     }
 }
 
@@ -360,7 +381,7 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let (status, code) = self.status_and_code();
         let text = chain(&self);
-        // What upstream does is logged by the repository's task.
+        // Failures of upstream and of jobs are logged by the repository's task.
         if status == StatusCode::INTERNAL_SERVER_ERROR {
             error!(code, error = text, "A request failed");
         } else {

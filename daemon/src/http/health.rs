@@ -1,4 +1,5 @@
-//! Liveness and readiness: neither looks further than the daemon's own state.
+//! Liveness and readiness of the daemon itself. Upstream and the bucket don't count: without them,
+//! the daemon still serves its local copies.
 
 use std::sync::Arc;
 
@@ -8,15 +9,15 @@ use axum::http::StatusCode;
 use super::routes::App;
 use crate::readiness::Readiness;
 
-/// The process answers.
+/// Answers as long as the process runs.
 pub(super) async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// The daemon has found its mirrors and takes requests; it is not ready any more once it is told to
-/// stop.
+/// Answers 200 while the daemon takes requests: after it has found its mirrors, and until a signal
+/// tells it to stop.
 pub(super) async fn readyz(State(app): State<Arc<App>>) -> (StatusCode, &'static str) {
-    match app.life.readiness() {
+    match app.lifecycle.readiness() {
         Readiness::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
         Readiness::Ready => (StatusCode::OK, "ready\n"),
         Readiness::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),

@@ -1,4 +1,5 @@
-//! `lfs-snapshot.tar.zst`: the stable URL of an archive that is made later than the others, if at all.
+//! `lfs-snapshot.tar.zst`: the stable URL of the archive with Git LFS objects. It is made after the
+//! other archives, and only if a client asks for it.
 
 use std::sync::Arc;
 
@@ -9,21 +10,23 @@ use cachewfs_format::api::code;
 use tokio::time::timeout;
 
 use super::error::ApiError;
-use super::miss::{PATIENCE, wants_stream};
+use super::miss::{MAX_WAIT, wants_stream};
 use super::pin::Pin;
-use super::published::{self, Published, Which};
+use super::published::{self, PublishedArchive, Revision};
 use super::routes::App;
-use super::snapshots::{Request, answer_current};
+use super::snapshots::{ArchiveRequest, answer_current};
 use crate::config::LfsMode;
 use crate::mirror::is_disk_full;
 use crate::publish::{LfsError, PublishError};
 use crate::repository::{LfsState, Repository, RepositoryError};
 
-/// Answers with the current LFS archive. A GET has it made if there is none, waits a moment for that,
-/// and then is told to ask again: an archive whose objects are still being fetched is not streamed.
+/// Answers with the current LFS archive.
+///
+/// If there is none, a GET starts to make it and waits up to [`MAX_WAIT`]. Then the client gets 503
+/// and retries: an archive whose objects are still being fetched is not streamed.
 pub(super) async fn stable(
     app: Arc<App>,
-    request: Request,
+    request: ArchiveRequest,
     pin: Pin,
 ) -> Result<Response, ApiError> {
     let repo = request.repo.clone();
@@ -38,7 +41,8 @@ pub(super) async fn stable(
         let published = published.ok_or(ApiError::NoSnapshot { repo })?;
         return answer_current(&app, &request, (&published, pin)).await;
     };
-    // Looked at before the store, so that no run is missed.
+    // The state is read before the store. Otherwise a run that ends in between would be missed, and
+    // the wait below would last until the next run.
     let state = repository.lfs();
     if let Some(published) = current(&app, &request).await? {
         if state.needs_none() {
@@ -73,12 +77,19 @@ pub(super) async fn stable(
     Err(ApiError::LfsNotReady { repo })
 }
 
-async fn current(app: &Arc<App>, request: &Request) -> Result<Option<Published>, ApiError> {
-    published::find(app, &request.repo, (Which::Current, ArchiveKind::Lfs)).await
+async fn current(
+    app: &Arc<App>,
+    request: &ArchiveRequest,
+) -> Result<Option<PublishedArchive>, ApiError> {
+    published::find(app, &request.repo, (Revision::Current, ArchiveKind::Lfs)).await
 }
 
-/// Says why there is no LFS archive, if that is known.
-fn why_not(request: &Request, state: &LfsState, repository: &Repository) -> Result<(), ApiError> {
+/// Returns an error if the reason why there is no LFS archive is known.
+fn why_not(
+    request: &ArchiveRequest,
+    state: &LfsState,
+    repository: &Repository,
+) -> Result<(), ApiError> {
     if state.needs_none() {
         let repo = request.repo.clone();
         return Err(ApiError::NoLfs { repo });
@@ -99,7 +110,7 @@ fn why_not(request: &Request, state: &LfsState, repository: &Repository) -> Resu
     }
 }
 
-/// Waits a moment for the end of a run, or of what has to come before it.
+/// Waits up to [`MAX_WAIT`] for the end of a run, or for a failure of the snapshot that it needs.
 async fn wait(app: &App, (repository, runs): (&Repository, u64)) -> Result<(), ApiError> {
     let has_failed = repository
         .status_when(|status| status.failure.is_some() && status.first_snapshot.is_none());
@@ -110,10 +121,10 @@ async fn wait(app: &App, (repository, runs): (&Repository, u64)) -> Result<(), A
             () = app.registry.stopping() => Err(RepositoryError::Stopping.into()),
         }
     };
-    timeout(PATIENCE, outcome).await.unwrap_or(Ok(()))
+    timeout(MAX_WAIT, outcome).await.unwrap_or(Ok(()))
 }
 
-/// Status and code of what keeps an LFS archive from being made.
+/// Returns the status and code for an error of an LFS archive.
 pub(super) fn status_and_code(error: &LfsError) -> (StatusCode, &'static str) {
     if is_disk_full(error) {
         return (StatusCode::INSUFFICIENT_STORAGE, code::DISK_FULL);
@@ -127,7 +138,7 @@ pub(super) fn status_and_code(error: &LfsError) -> (StatusCode, &'static str) {
     }
 }
 
-/// What the person who reads the message can do.
+/// Returns the next step for the reader of the message.
 pub(super) fn advice(error: &LfsError) -> &'static str {
     match error {
         LfsError::Fetch { .. } | LfsError::Missing { .. } | LfsError::WrongContent { .. } => {

@@ -1,4 +1,4 @@
-//! `GET /metrics`: what was counted, and what can be looked at, for Prometheus.
+//! `GET /metrics`: counters and gauges in the text format of Prometheus.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use super::routes::App;
 use crate::metrics::{Page, names};
 use crate::repository::MirrorState;
 
-/// What Prometheus asks for.
+/// The content type that Prometheus expects.
 const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// `GET /metrics`. Reads memory only.
+/// Answers `GET /metrics`. Reads no files, so that a scrape is cheap.
 pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
     let mut page = Page::default();
     page.metric(&names::BUILD)

@@ -1,9 +1,16 @@
-//! A request for an archive that is not published yet: the archive as it is built.
+//! A request for an archive that is not published yet: streams the archive while it is built.
 //!
-//! Who wants the beginning is answered 200 and kept waiting with zstd skippable frames, which
-//! decompressors pass over; then comes each segment as soon as the build has placed it, and what is
-//! left when it is published. All who ask wait for one build, which belongs to the repository's task.
-//! Who wants a part, as a mount does, is told to ask again.
+//! A client that reads from the beginning gets 200, and zstd skippable frames, which decompressors
+//! ignore, while it waits. Then it gets each segment as soon as the build has placed it, and after
+//! the publish the rest of the archive:
+//!
+//! ```text
+//! 0 s       up to 3 s                    build places segments        published
+//! request ──► 404, 502, … or 200 ─ frames ─► segment ─► segment ─► … ─► rest, from the store
+//! ```
+//!
+//! All clients follow the same build, which belongs to the repository's task and not to a request.
+//! A client that wants another part, such as a mount, gets 503 and retries.
 
 use std::fs::File;
 use std::ops::Range;
@@ -23,28 +30,29 @@ use tracing::warn;
 use super::body::read_block;
 use super::error::ApiError;
 use super::pin::Pin;
-use super::published::{self, Published};
-use super::range::{self, Wanted};
+use super::published::{self, PublishedArchive};
+use super::range::{self, RequestedRange};
 use super::routes::App;
-use super::snapshots::{self, Request};
+use super::snapshots::{self, ArchiveRequest};
 use crate::error_chain::chain;
 use crate::publish::Fed;
 use crate::repository::{MirrorState, Repository, RepositoryError, Status};
 use crate::store::Archive;
 
-/// How long to wait for the fate of a build before answering 200, which can't be taken back: a name
-/// with a typo gets 404, and a small repository a complete answer.
-pub(super) const PATIENCE: Duration = Duration::from_secs(3);
-/// Proxies and clients take a connection for dead after a minute, some after ten seconds.
+/// How long a request waits for the end of a build before the answer is 200, which can't be taken
+/// back. Until then, a mistyped name gets 404 and a small repository a complete answer.
+pub(super) const MAX_WAIT: Duration = Duration::from_secs(3);
+/// How often a frame is sent while nothing else is. Proxies and clients close a silent connection
+/// after a minute, some of them after ten seconds.
 const KEEP_ALIVE: Duration = Duration::from_secs(3);
-/// A skippable frame without content (RFC 8878 section 3.1.2), with a magic number that archives
-/// don't use.
+/// An empty skippable frame (RFC 8878 section 3.1.2), with a magic number that archives don't use.
 const KEEP_ALIVE_FRAME: &[u8] = b"\x50\x2A\x4D\x18\0\0\0\0";
 
-/// Answers while nothing is published. `status` is from before that was found.
+/// Answers a request for an archive of a repository without a snapshot. `status` was read before
+/// the store, so that a publish in between is not missed.
 pub(super) async fn miss(
     app: Arc<App>,
-    request: Request,
+    request: ArchiveRequest,
     (repository, status): (Arc<Repository>, Status),
     kind: ArchiveKind,
 ) -> Result<Response, ApiError> {
@@ -60,7 +68,7 @@ pub(super) async fn miss(
         if may_try_again {
             repository.revalidate();
         }
-        // Without a mirror trying again is a run of the task, which is due and can be waited for.
+        // Without a mirror, the retry is a run of the task, which is due now and can be waited for.
         let is_worth_waiting = may_try_again
             && matches!(error, RepositoryError::Mirror(_))
             && status.state != MirrorState::Ready
@@ -73,7 +81,7 @@ pub(super) async fn miss(
     if request.method != Method::GET {
         return Err(ApiError::NoSnapshot { repo });
     }
-    // RFC 9110 section 13.1.1: there is nothing that it could match.
+    // RFC 9110 section 13.1.1: without a current archive, no tag and not even `*` matches.
     if request.headers.contains_key(header::IF_MATCH) {
         return Err(ApiError::PreconditionFailed);
     }
@@ -86,7 +94,7 @@ pub(super) async fn miss(
         kind,
         runs_before: status.runs,
     };
-    match timeout(PATIENCE, build.end()).await {
+    match timeout(MAX_WAIT, build.end()).await {
         Ok(published) => {
             let published = published?.ok_or_else(|| not_ready(&repo, &status))?;
             Ok(snapshots::answer_stable(&app, &request, &published))
@@ -95,22 +103,22 @@ pub(super) async fn miss(
     }
 }
 
-/// Whether a client that asks for this can use a stream from the beginning. A client of HTTP/1.0
-/// couldn't tell one that broke from one that ended.
-pub(super) fn wants_stream(request: &Request) -> bool {
+/// Returns whether the client can use a stream from the beginning. HTTP/1.0 has no chunks, so a
+/// client couldn't tell an interrupted stream from a complete one.
+pub(super) fn wants_stream(request: &ArchiveRequest) -> bool {
     let value = request.headers.get(header::RANGE);
-    let wanted = value.map_or(Wanted::All, |value| {
+    let wanted = value.map_or(RequestedRange::All, |value| {
         range::parse(value.to_str().unwrap_or_default(), u64::MAX)
     });
     let starts_at_0 = match wanted {
-        Wanted::All => true,
-        Wanted::Part(part) => part.start == 0,
-        Wanted::Unsatisfiable => false,
+        RequestedRange::All => true,
+        RequestedRange::Part(part) => part.start == 0,
+        RequestedRange::Unsatisfiable => false,
     };
     starts_at_0 && request.version > Version::HTTP_10 && Pin::of(&request.headers) == Pin::Absent
 }
 
-/// The first publish of a repository, as those see it who wait for it.
+/// The first publish of a repository, from the view of a request that waits for it.
 struct Build {
     app: Arc<App>,
     repository: Arc<Repository>,
@@ -123,8 +131,9 @@ impl Build {
         status.runs > self.runs_before
     }
 
-    /// Waits until the run of the repository's task ends that publishes, or fails to.
-    async fn end(&self) -> Result<Option<Published>, ApiError> {
+    /// Waits for the end of the run that publishes or fails. Returns the published archive, or
+    /// `None` if there is none and the run had no error.
+    async fn end(&self) -> Result<Option<PublishedArchive>, ApiError> {
         let status = tokio::select! {
             status = self.repository.status_when(|status| self.has_ended(status)) => status,
             () = self.app.registry.stopping() => return Err(RepositoryError::Stopping.into()),
@@ -132,7 +141,8 @@ impl Build {
         let (app, repo) = (Arc::clone(&self.app), self.repository.name().clone());
         let (kind, first) = (self.kind, status.first_snapshot);
         let find = move || {
-            // Another may be current by the time that a slow client has got here.
+            // A slow client may get here when a later snapshot is current. It needs the one whose
+            // segments it has received.
             if let Some(first) = first
                 && let Some(published) = published::of_snapshot(&app, &repo, (first, kind))?
             {
@@ -141,14 +151,14 @@ impl Build {
             published::current(&app, &repo, kind)
         };
         match (tokio::task::spawn_blocking(find).await??, status.failure) {
-            // Another daemon may have published, and this one failed.
+            // Only without an archive: another daemon may have published although this run failed.
             (None, Some(failure)) => Err(failure.error.into()),
             (published, _) => Ok(published),
         }
     }
 }
 
-/// A build, and what of its archive was sent.
+/// A build, and the segments of its archive that were sent.
 struct Follower {
     build: Build,
     fed: watch::Receiver<Fed>,
@@ -164,7 +174,8 @@ impl Follower {
         }
     }
 
-    /// The next segment, and how long it is; `None` if it isn't there yet, or all are published.
+    /// Returns the next segment and its length, or `None` if it isn't placed yet or the build has
+    /// ended.
     async fn next_segment(&mut self) -> Result<Option<(SegmentBytes, u64)>, ApiError> {
         let next = {
             let fed = self.fed.borrow_and_update();
@@ -172,7 +183,8 @@ impl Follower {
             segments.and_then(|segments| segments.get(self.sent.len()).cloned())
         };
         let Some(next) = next else { return Ok(None) };
-        // Looked at after the feed: what is fed after this run belongs to another build.
+        // Checked after the feed was read: segments that are placed after this run belong to
+        // another build, and must not follow those that were sent.
         if self.build.has_ended(&self.build.repository.status()) {
             return Ok(None);
         }
@@ -181,7 +193,8 @@ impl Follower {
         let source = if let Ok(file) = file {
             SegmentBytes::File(Arc::new(file))
         } else {
-            // It is in the store by now, or the build has failed.
+            // The file was moved into the store meanwhile, or deleted because the build failed. In
+            // the second case, reading from the store fails too.
             let store = self.build.app.store.clone();
             let repo = self.build.repository.name().clone();
             SegmentBytes::Store(Arc::new(Archive::of_segment(store, repo, segment)))
@@ -190,9 +203,10 @@ impl Follower {
         Ok(Some((source, segment.len)))
     }
 
-    /// What follows the segments that were sent.
-    fn rest(&self, published: &Published) -> Result<Range<u64>, ApiError> {
-        // Another daemon may have published another archive.
+    /// Returns the range of the archive after the segments that were sent.
+    fn rest(&self, published: &PublishedArchive) -> Result<Range<u64>, ApiError> {
+        // Another daemon may have won with a different archive. The bytes sent so far are no part
+        // of it, so the connection must break.
         if !published.archive.starts_with(&self.sent) {
             let repo = self.build.repository.name().clone();
             return Err(ApiError::NoSuchSnapshot { repo });
@@ -202,7 +216,7 @@ impl Follower {
     }
 }
 
-/// Where the bytes of a segment are.
+/// The source of the bytes of a segment.
 #[derive(Clone)]
 enum SegmentBytes {
     File(Arc<File>),
@@ -218,10 +232,11 @@ impl SegmentBytes {
     }
 }
 
+/// The state of a stream.
 enum Progress {
     Begun(Build),
     Building(Follower),
-    /// In the middle of a segment: what is left of it.
+    /// In the middle of a segment; the range is not sent yet.
     Segment(Follower, SegmentBytes, Range<u64>),
     Published(Arc<Archive>, Range<u64>),
 }
@@ -230,11 +245,14 @@ fn stream(build: Build) -> Response {
     let body = stream::try_unfold(Progress::Begun(build), |progress| async {
         match next(progress).await {
             Ok(next) => Ok(next),
-            // The status is sent: all that is left is to break the connection. Why a build failed is
-            // logged by the repository's task.
+            // The status is already sent, so the only way to report an error is to break the
+            // connection. The repository's task logs why a build failed.
             Err(error @ ApiError::Repository(_)) => Err(std::io::Error::other(error)),
             Err(error) => {
-                warn!(error = chain(&error), "A stream of an archive broke");
+                warn!(
+                    error = chain(&error),
+                    "Streaming an archive that is being built failed"
+                );
                 Err(std::io::Error::other(error))
             }
         }

@@ -1,11 +1,11 @@
-//! The HTTP interface. It never builds anything inside a request: it asks a repository's task, and
-//! answers.
+//! The HTTP interface. A request never builds anything itself: it asks the repository's task, and
+//! answers with the result.
 
 mod admin;
 mod authorize;
 mod blocks;
-mod bodies;
 mod body;
+mod body_budget;
 mod bundle;
 mod conditional;
 mod direct;

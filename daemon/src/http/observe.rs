@@ -1,4 +1,4 @@
-//! What is done for every request: it gets an id, is counted, and leaves a line in the log.
+//! Observes every request: gives it an id, counts it, traces it and logs its end.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::pin::Pin;
@@ -20,12 +20,12 @@ use super::routes::App;
 use crate::metrics::ObservedRequest;
 use crate::traces::{self, RequestParts};
 
-/// Names a request in the log, and in its answer; a proxy's is taken over.
+/// The header with the request's id, in the request and in its answer. An id of a proxy is adopted.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// A longer id is not taken over.
+/// The longest id that is adopted.
 const MAX_ID_LEN: usize = 64;
 
-/// Observes a request from its head to the end of its answer.
+/// Observes a request from its head to the last byte of its answer.
 pub(super) async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let id = request_id(request.headers());
     let method = request.method().clone();
@@ -65,6 +65,7 @@ pub(super) async fn observe(State(app): State<Arc<App>>, request: Request, next:
 
 fn request_id(headers: &HeaderMap) -> String {
     let given = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());
+    // The id goes into the log and back into a header, so only harmless characters are adopted.
     let is_good = |id: &&str| {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         (1..=MAX_ID_LEN).contains(&id.len()) && id.bytes().all(is_plain)
@@ -72,7 +73,7 @@ fn request_id(headers: &HeaderMap) -> String {
     given.filter(is_good).map_or_else(new_id, str::to_owned)
 }
 
-/// An id that no other request of this or another daemon has, as far as a log goes.
+/// Returns an id that is unique among the requests of all daemons, as far as a log needs it.
 fn new_id() -> String {
     static PROCESS: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one("process"));
     static COUNT: AtomicU64 = AtomicU64::new(0);
@@ -80,14 +81,14 @@ fn new_id() -> String {
     format!("{:08x}-{count}", *PROCESS >> 32)
 }
 
-/// The body of an answer, counted as it goes.
+/// The body of an answer, whose bytes are counted while they are sent.
 struct ObservedBody {
     body: Body,
-    /// How long it is, if that is known.
+    /// The length, if it is known.
     expected: Option<u64>,
     status: u16,
     observed: ObservedRequest,
-    /// For the log.
+    /// The span of the log messages.
     span: Span,
     trace: Span,
 }
@@ -107,7 +108,7 @@ impl HttpBody for ObservedBody {
             Poll::Ready(Some(Ok(frame))) => {
                 let len = frame.data_ref().map_or(0, Bytes::len);
                 this.observed.sending(len as u64);
-                // A body whose length is known is not asked for its end.
+                // hyper doesn't poll a body of known length for its end.
                 if this.body.is_end_stream() || this.expected == Some(this.observed.sent_bytes()) {
                     this.observed.finish();
                 }
@@ -133,11 +134,15 @@ impl Drop for ObservedBody {
         let (status, sent_bytes) = (self.status, self.observed.sent_bytes());
         let is_whole = self.observed.is_whole();
         traces::end_request(&self.trace, status, (sent_bytes, is_whole));
+        // Dropped before its end: the client went away, or the body failed.
         let duration_ms = u64::try_from(self.observed.took().as_millis()).unwrap_or(u64::MAX);
         if is_whole {
             debug!(status, sent_bytes, duration_ms, "Answered with {status}");
         } else {
-            debug!(status, sent_bytes, duration_ms, "The answer broke off");
+            debug!(
+                status,
+                sent_bytes, duration_ms, "The answer was interrupted"
+            );
         }
     }
 }
@@ -152,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn good_ids_are_taken_over_and_others_replaced() {
+    fn valid_ids_are_adopted_and_others_replaced() {
         assert_eq!(id_of("abc-1.2_3"), "abc-1.2_3");
         for bad in ["", "a b", "a\"b", "%0a", &"x".repeat(65)] {
             assert_ne!(id_of(bad), bad);

@@ -1,20 +1,22 @@
-//! Pins: one revision of an archive on the stable URL, whatever becomes current meanwhile.
+//! Pins: they keep requests to the stable URL on one revision of an archive while newer snapshots
+//! become current.
 //!
-//! A probe gives a token, `etag:"<digest of the TOC>"`; a request that carries it is answered from
-//! that revision alone. The token says all there is to know, so any replica can resolve it.
+//! The answer to a probe has a token, `etag:"<digest of the TOC>"`. A request with that token is
+//! answered from that revision only. The token is self-contained, so any replica can resolve it.
 
 use axum::http::HeaderMap;
 use cachewfs_format::Digest;
 use cachewfs_format::api::SNAPSHOT_PIN_HEADER;
 
-/// What a request says of pins.
+/// The pin header of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pin {
-    /// Nothing: it wants what is current.
+    /// No header: the client wants the current archive.
     Absent,
-    /// It wants a token for what is current.
+    /// The client wants a token for the current archive.
     Probe,
-    /// It wants the archive whose TOC has this digest; `None`: a token that was never ours.
+    /// The client wants the archive whose TOC has this digest. `None` is a token that no daemon has
+    /// issued, which matches nothing.
     Revision(Option<Digest>),
 }
 
@@ -24,7 +26,7 @@ impl Pin {
         match (values.next(), values.next()) {
             (None, _) => Self::Absent,
             (Some(value), None) => Self::parse(value.to_str().unwrap_or_default().trim()),
-            // Two revisions at once can't be had.
+            // Two tokens can't both be satisfied.
             (Some(_), Some(_)) => Self::Revision(None),
         }
     }
@@ -34,18 +36,18 @@ impl Pin {
             return Self::Probe;
         }
         let tag = value.strip_prefix("etag:").map(str::trim);
-        // With or without the quotes of an ETag.
+        // A token is accepted with or without the quotes of the `ETag`.
         Self::Revision(tag.and_then(|tag| tag.parse().ok().or_else(|| toc_of(tag))))
     }
 }
 
-/// The digest of the TOC that an `ETag` of ours is.
+/// Returns the digest of the TOC in an `ETag` of this daemon.
 pub(super) fn toc_of(etag: &str) -> Option<Digest> {
     let digits = etag.strip_prefix('"')?.strip_suffix('"')?;
     digits.parse().ok()
 }
 
-/// The token for the revision with this `ETag`.
+/// Returns the token for the revision with this `ETag`.
 pub(super) fn token(etag: &str) -> String {
     format!("etag:{etag}")
 }

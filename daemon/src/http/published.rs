@@ -1,4 +1,4 @@
-//! Finding what is published: one revision of one archive, kept parsed.
+//! Finds the published archive for a request. Parsed archives and recent lookups are cached.
 
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,156 +11,165 @@ use super::error::ApiError;
 use super::routes::App;
 use crate::store::Archive;
 
-/// So many archives are kept parsed: their lists of segments take some 40 bytes each.
+/// At most this many parsed archives are cached. Their lists of segments take some 40 bytes a
+/// segment.
 const MAX_ARCHIVES: NonZeroUsize = NonZeroUsize::new(64).expect("64 is not 0");
 
-/// So many archives that were found are not looked for again.
-const MAX_FOUND: NonZeroUsize = NonZeroUsize::new(256).expect("256 is not 0");
+/// At most this many lookups are cached.
+const MAX_LOOKUPS: NonZeroUsize = NonZeroUsize::new(256).expect("256 is not 0");
 
-/// For so long. A request for a range of a few KiB would spend half of its time looking.
+/// How long a lookup is cached. A request for a range of a few KiB would spend half of its time on
+/// it.
 const MAX_AGE: Duration = Duration::from_secs(1);
 
-/// One archive of one snapshot: all that an answer is made of is of one revision.
+/// One published revision of an archive. Everything in an answer comes from here, so an answer
+/// never mixes two revisions.
 #[derive(Clone, Debug)]
-pub(super) struct Published {
+pub(super) struct PublishedArchive {
     pub(super) snapshot: SnapshotId,
     pub(super) kind: ArchiveKind,
-    /// With its quotes.
+    /// The entity tag with its quotes: the digest of the TOC.
     pub(super) etag: String,
     pub(super) size: u64,
     pub(super) modified: SystemTime,
-    /// A sentence about files that the work tree lacks.
+    /// A sentence about files that are missing in the work tree.
     pub(super) notice: Option<String>,
     pub(super) archive: Arc<Archive>,
 }
 
-type Key = (RepoName, SnapshotId, ArchiveKind);
+type ArchiveKey = (RepoName, SnapshotId, ArchiveKind);
 
-/// Which manifest an archive was read from: a snapshot that was deleted may be published again.
+/// The manifest that a cached archive was read from. A deleted snapshot may be published again, so
+/// its id alone doesn't identify the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Source {
-    /// The one with this digest.
+enum ManifestVersion {
+    /// The manifest with this digest, which a pointer names.
     Digest(Digest),
-    /// The one that was written then.
+    /// The manifest that was written at this time.
     WrittenAt(SystemTime),
 }
 
-/// The archives that were asked for last.
+/// The cache of parsed archives; the least recently used one is dropped first.
 #[derive(Debug)]
-pub(super) struct Archives(Mutex<LruCache<Key, (Source, Published)>>);
+pub(super) struct ParsedArchives(Mutex<LruCache<ArchiveKey, (ManifestVersion, PublishedArchive)>>);
 
-impl Default for Archives {
+impl Default for ParsedArchives {
     fn default() -> Self {
         Self(Mutex::new(LruCache::new(MAX_ARCHIVES)))
     }
 }
 
-impl Archives {
-    fn get(&self, key: &Key, source: Source) -> Option<Published> {
+impl ParsedArchives {
+    fn get(&self, key: &ArchiveKey, version: ManifestVersion) -> Option<PublishedArchive> {
         let mut archives = self.lock();
-        let (of, published) = archives.get(key)?;
-        (*of == source).then(|| published.clone())
+        let (cached, published) = archives.get(key)?;
+        (*cached == version).then(|| published.clone())
     }
 
-    fn put(&self, key: Key, source: Source, published: Published) {
-        self.lock().put(key, (source, published));
+    fn put(&self, key: ArchiveKey, version: ManifestVersion, published: PublishedArchive) {
+        self.lock().put(key, (version, published));
     }
 
-    fn lock(&self) -> MutexGuard<'_, LruCache<Key, (Source, Published)>> {
+    fn lock(&self) -> MutexGuard<'_, LruCache<ArchiveKey, (ManifestVersion, PublishedArchive)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Which archive of a repository is asked for.
+/// The revision of an archive that a request wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Which {
+pub(super) enum Revision {
     Current,
-    /// That of this snapshot.
+    /// The archive of this snapshot.
     Snapshot(SnapshotId),
-    /// The one whose TOC has this digest.
+    /// The archive whose TOC has this digest.
     Toc(Digest),
 }
 
-/// What was found lately.
+/// The cache of recent lookups.
 #[derive(Debug)]
-pub(super) struct Found(Mutex<LruCache<(RepoName, Which, ArchiveKind), Fresh>>);
+pub(super) struct RecentLookups(Mutex<LruCache<(RepoName, Revision, ArchiveKind), Lookup>>);
 
 #[derive(Debug)]
-struct Fresh {
-    published: Published,
-    looked_at: Instant,
-    /// The store's number of changes before it was looked at.
+struct Lookup {
+    published: PublishedArchive,
+    started_at: Instant,
+    /// The store's change counter before the lookup.
     changes: u64,
 }
 
-impl Default for Found {
+impl Default for RecentLookups {
     fn default() -> Self {
-        Self(Mutex::new(LruCache::new(MAX_FOUND)))
+        Self(Mutex::new(LruCache::new(MAX_LOOKUPS)))
     }
 }
 
-impl Found {
-    fn lock(&self) -> MutexGuard<'_, LruCache<(RepoName, Which, ArchiveKind), Fresh>> {
+impl RecentLookups {
+    fn lock(&self) -> MutexGuard<'_, LruCache<(RepoName, Revision, ArchiveKind), Lookup>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Finds an archive; `None` if it is not, or no longer, there. What this daemon publishes or deletes is
-/// seen at once, what others do within [`MAX_AGE`].
+/// Finds an archive. Returns `None` if it doesn't exist or is deleted.
+///
+/// Changes by this daemon are seen at once, changes by other daemons within [`MAX_AGE`].
 pub(super) async fn find(
     app: &Arc<App>,
     repo: &RepoName,
-    (which, kind): (Which, ArchiveKind),
-) -> Result<Option<Published>, ApiError> {
-    let key = (repo.clone(), which, kind);
-    let (looked_at, changes) = (Instant::now(), app.store.changes());
-    let is_fresh = |fresh: &&Fresh| {
-        fresh.changes == changes && looked_at.duration_since(fresh.looked_at) < MAX_AGE
+    (revision, kind): (Revision, ArchiveKind),
+) -> Result<Option<PublishedArchive>, ApiError> {
+    let key = (repo.clone(), revision, kind);
+    // Both are read before the lookup: if a publish happens meanwhile, the cached result counts as
+    // outdated.
+    let (started_at, changes) = (Instant::now(), app.store.changes());
+    let is_fresh = |lookup: &&Lookup| {
+        lookup.changes == changes && started_at.duration_since(lookup.started_at) < MAX_AGE
     };
-    if let Some(fresh) = app.found.lock().get(&key).filter(is_fresh) {
-        return Ok(Some(fresh.published.clone()));
+    if let Some(lookup) = app.lookups.lock().get(&key).filter(is_fresh) {
+        return Ok(Some(lookup.published.clone()));
     }
     let (finder, repo) = (Arc::clone(app), repo.clone());
-    let look = move || match which {
-        Which::Current => current(&finder, &repo, kind),
-        Which::Snapshot(snapshot) => of_snapshot(&finder, &repo, (snapshot, kind)),
-        Which::Toc(toc) => of_toc(&finder, &repo, (toc, kind)),
+    let look = move || match revision {
+        Revision::Current => current(&finder, &repo, kind),
+        Revision::Snapshot(snapshot) => of_snapshot(&finder, &repo, (snapshot, kind)),
+        Revision::Toc(toc) => of_toc(&finder, &repo, (toc, kind)),
     };
     let found = tokio::task::spawn_blocking(look).await??;
+    // Only archives that exist are cached, so that a first snapshot is seen at once.
     if let Some(published) = found.clone() {
-        let fresh = Fresh {
+        let lookup = Lookup {
             published,
-            looked_at,
+            started_at,
             changes,
         };
-        app.found.lock().put(key, fresh);
+        app.lookups.lock().put(key, lookup);
     }
     Ok(found)
 }
 
-/// The current archive; `None` if nothing is published. Blocks.
+/// Returns the current archive, or `None` if nothing is published. Blocks.
 pub(super) fn current(
     app: &App,
     repo: &RepoName,
     kind: ArchiveKind,
-) -> Result<Option<Published>, ApiError> {
+) -> Result<Option<PublishedArchive>, ApiError> {
     let store = app.store_of(kind);
     let Some(pointer) = store.pointer(repo)? else {
         return Ok(None);
     };
     let key = (repo.clone(), pointer.snapshot, kind);
-    let source = Source::Digest(pointer.manifest);
-    if let Some(published) = app.archives.get(&key, source) {
+    let version = ManifestVersion::Digest(pointer.manifest);
+    if let Some(published) = app.parsed.get(&key, version) {
         return Ok(Some(published));
     }
     let manifest = store.current_manifest(repo, &pointer)?;
     let published = published(app, &manifest, kind)
         .ok_or_else(|| ApiError::NoCheckout { repo: repo.clone() })?;
-    app.archives.put(key, source, published.clone());
+    app.parsed.put(key, version, published.clone());
     Ok(Some(published))
 }
 
-/// The id under which an archive of this kind is published: an LFS archive depends on the commit alone.
+/// Returns the id under which an archive of this kind is published. An LFS archive depends on the
+/// commit only, so snapshots of one commit share it.
 fn id_of(snapshot: SnapshotId, kind: ArchiveKind) -> SnapshotId {
     match kind {
         ArchiveKind::Mirror | ArchiveKind::Checkout => snapshot,
@@ -168,47 +177,48 @@ fn id_of(snapshot: SnapshotId, kind: ArchiveKind) -> SnapshotId {
     }
 }
 
-/// The archive of a snapshot; `None` if it is not, or no longer, published. Blocks.
+/// Returns the archive of a snapshot, or `None` if it isn't published or is deleted. Blocks.
 pub(super) fn of_snapshot(
     app: &App,
     repo: &RepoName,
     (snapshot, kind): (SnapshotId, ArchiveKind),
-) -> Result<Option<Published>, ApiError> {
+) -> Result<Option<PublishedArchive>, ApiError> {
     let store = app.store_of(kind);
     let snapshot = id_of(snapshot, kind);
     let Some(written_at) = store.manifest_written_at(repo, snapshot)? else {
         return Ok(None);
     };
     let key = (repo.clone(), snapshot, kind);
-    let source = Source::WrittenAt(written_at);
-    if let Some(published) = app.archives.get(&key, source) {
+    let version = ManifestVersion::WrittenAt(written_at);
+    if let Some(published) = app.parsed.get(&key, version) {
         return Ok(Some(published));
     }
     let manifest = store.manifest(repo, snapshot)?;
     let published = manifest.and_then(|(manifest, _)| published(app, &manifest, kind));
     if let Some(published) = &published {
-        app.archives.put(key, source, published.clone());
+        app.parsed.put(key, version, published.clone());
     }
     Ok(published)
 }
 
-/// The revision whose TOC has the digest `toc`; `None` if it is not, or no longer, there. Blocks.
+/// Returns the revision whose TOC has the digest `toc`, or `None` if it doesn't exist or is
+/// deleted. Blocks.
 fn of_toc(
     app: &App,
     repo: &RepoName,
     (toc, kind): (Digest, ArchiveKind),
-) -> Result<Option<Published>, ApiError> {
+) -> Result<Option<PublishedArchive>, ApiError> {
     let Some(snapshot) = app.revisions_of(kind).find(repo, kind, &toc)? else {
         return Ok(None);
     };
     let published = of_snapshot(app, repo, (snapshot, kind))?;
-    // The snapshot may have been published anew, with other bytes.
+    // The snapshot may have been deleted and published again with other bytes.
     Ok(published.filter(|published| published.etag == etag(&toc)))
 }
 
-fn published(app: &App, manifest: &Manifest, kind: ArchiveKind) -> Option<Published> {
+fn published(app: &App, manifest: &Manifest, kind: ArchiveKind) -> Option<PublishedArchive> {
     let layout = manifest.archives.get(&kind)?;
-    Some(Published {
+    Some(PublishedArchive {
         snapshot: manifest.snapshot,
         kind,
         etag: etag(&layout.toc),

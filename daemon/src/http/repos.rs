@@ -1,4 +1,4 @@
-//! What the daemon knows of its repositories, as JSON.
+//! The repositories that the daemon knows, as JSON.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,10 +23,10 @@ use crate::error_chain::chain;
 use crate::repository::{Doing, Failure, MirrorState, Repository, Status};
 use crate::store::StoreError;
 
-/// So many refs are named.
+/// At most this many refs of a repository are listed.
 const MAX_REFS: usize = 1000;
 
-/// `GET /api/v1/repos`.
+/// Answers `GET /api/v1/repos`.
 pub(super) async fn list(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
@@ -36,13 +36,13 @@ pub(super) async fn list(
         let mut repositories = all(&app)?;
         repositories.retain(|repo, _| may_read(&app, &caller, repo));
         let (names, mirrored): (Vec<_>, Vec<_>) = repositories.into_iter().unzip();
-        let pointers = app.store.pointers_lately(&names);
-        let lfs = app.store_of(ArchiveKind::Lfs).pointers_lately(&names);
+        let pointers = app.store.recent_pointers(&names);
+        let lfs = app.store_of(ArchiveKind::Lfs).recent_pointers(&names);
         let mut described = Vec::new();
         for (((repo, mirrored), pointer), lfs) in names.iter().zip(mirrored).zip(pointers).zip(lfs)
         {
             let pointers = (unless_away(pointer)?, unless_away(lfs)?);
-            // What is in the store without a pointer is not published yet.
+            // A repository in the store without a pointer is not published yet.
             if mirrored.is_some() || pointers.0.is_some() {
                 let status = mirrored.map(|repository| repository.status());
                 described.push(describe(&app, repo, status.as_ref(), pointers));
@@ -54,8 +54,9 @@ pub(super) async fn list(
     Ok(Json(RepoList { repos, hosts }))
 }
 
-/// All repositories that this daemon has a mirror of, and those that may be published without one: by
-/// other daemons, or by this one before the mirror was removed. Blocks.
+/// Returns all repositories of which this daemon has a mirror, and those that are in the store
+/// without one: another daemon publishes them, or this one did before its mirror was removed.
+/// Blocks.
 pub(super) fn all(app: &App) -> Result<BTreeMap<RepoName, Option<Arc<Repository>>>, StoreError> {
     let mut all: BTreeMap<_, _> = app
         .registry
@@ -71,18 +72,18 @@ pub(super) fn all(app: &App) -> Result<BTreeMap<RepoName, Option<Arc<Repository>
     Ok(all)
 }
 
-/// While the bucket answers nothing, or refuses the daemon, nothing is known of what isn't here: that takes nothing
-/// else from a list.
+/// Turns an error of the bucket into `None`. If the bucket is unreachable or refuses the daemon, a
+/// list still shows everything that is known locally.
 pub(super) fn unless_away(
     pointer: Result<Option<Pointer>, StoreError>,
 ) -> Result<Option<Pointer>, StoreError> {
     match pointer {
-        Err(StoreError::Tier(error)) if error.is_of_bucket() => Ok(None),
+        Err(StoreError::Tier(error)) if error.is_bucket_failure() => Ok(None),
         pointer => pointer,
     }
 }
 
-/// `GET /api/v1/repos/{host}/{path}`.
+/// Answers `GET /api/v1/repos/{host}/{path}`.
 pub(super) async fn one(
     State(app): State<Arc<App>>,
     Extension(names): Extension<Arc<Config>>,
@@ -105,7 +106,8 @@ pub(super) async fn one(
         let lfs = unless_away(app.store_of(ArchiveKind::Lfs).pointer(&repo))?;
         let pointers = (app.store.pointer(&repo)?, lfs);
         let status = describe(&app, &repo, status.as_ref(), pointers);
-        // One that can't be read doesn't take away what else is known, such as why.
+        // If the snapshots can't be read, the rest of the answer, such as the reason, is still
+        // useful.
         let newest = app.status.newest_snapshots(&app.store, &repo);
         let (snapshots, snapshots_total) = newest.unwrap_or_default();
         Ok(RepoDetail {
@@ -124,7 +126,8 @@ pub(super) async fn one(
     }
 }
 
-/// The refs of a mirror; `None` if there is none, or it can't be read, which its task will say.
+/// Returns the refs of a mirror, or `None` if there is no mirror or it can't be read. The task of
+/// the repository reports the reason.
 async fn refs(app: &App, repository: &Arc<Repository>) -> Option<RefsStatus> {
     let status = repository.status();
     if status.state != MirrorState::Ready {
@@ -149,7 +152,7 @@ impl From<SnapshotReport> for SnapshotStatus {
     }
 }
 
-/// `pointers` are those of snapshots and of LFS archives.
+/// Describes a repository. The two pointers are those of its snapshot and of its LFS archive.
 fn describe(
     app: &App,
     repo: &RepoName,
@@ -186,7 +189,7 @@ fn describe(
     }
 }
 
-/// The LFS archive; `None` if there is nothing to say.
+/// Describes the LFS archive. Returns `None` if there is none, and no run or failure to report.
 fn describe_lfs(app: &App, repo: &RepoName, pointer: Option<Pointer>) -> Option<LfsStatus> {
     let state = app.registry.find(repo).map(|repository| repository.lfs());
     let state = state.unwrap_or_default();
@@ -224,7 +227,7 @@ fn describe_job(doing: &Doing) -> JobStatus {
 }
 
 fn describe_failure(failure: &Failure) -> FailureStatus {
-    // Not everybody may know that there is one of another name.
+    // The error would name the other repository, which the policy may hide from this caller.
     let (code, message) = if failure.error.moved_to().is_some() {
         let text =
             "upstream has no repository of this name, or doesn't show it without credentials";

@@ -1,4 +1,5 @@
-//! The pattern of a request's path, for traces: few of them, whatever clients ask for.
+//! The route pattern of a request, for traces. There are few patterns, whatever paths clients
+//! request.
 
 use cachewfs_format::api::REPOS_PATH;
 
@@ -6,7 +7,7 @@ use super::routes::parse_repo;
 use crate::config::Config;
 use crate::traces::Route;
 
-/// What is below a repository.
+/// The paths below a repository, and their patterns.
 const BELOW_REPOSITORY: &[(&str, &str)] = &[
     ("/snapshot.tar.zst", "/git/{repo}/snapshot.tar.zst"),
     ("/mirror.tar.zst", "/git/{repo}/mirror.tar.zst"),
@@ -19,10 +20,10 @@ const BELOW_REPOSITORY: &[(&str, &str)] = &[
     ("/git-receive-pack", "/git/{repo}/git-receive-pack"),
 ];
 
-/// What is passed on, and has a variable end.
+/// The beginning of LFS paths, which are passed on to upstream and end with anything.
 const LFS: &str = "/info/lfs/";
 
-/// The pattern of a path, and the repository in it, if its name is good.
+/// Returns the pattern of a path, and the repository in it if its name is valid.
 pub(super) fn route(path: &str, names: &Config) -> Route {
     if let Some(rest) = path.strip_prefix("/git/") {
         let (pattern, repo) = below_git(rest);
@@ -82,7 +83,7 @@ fn below_git(rest: &str) -> (&'static str, &str) {
             _ => {}
         }
     }
-    // Where the repository ends, nobody knows.
+    // Nothing tells where the name of the repository ends.
     ("/git/{rest}", "")
 }
 
@@ -91,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_has_a_pattern_and_what_a_client_makes_up_is_in_none() {
+    fn patterns_contain_nothing_that_a_client_can_choose() {
         for (path, pattern, repo) in [
             (
                 "/git/h.org/a/b/snapshot.tar.zst",

@@ -1,4 +1,4 @@
-//! Which request goes where.
+//! The router, and the parser for URLs below `/git/`.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,9 +13,9 @@ use cachewfs_format::api::{REPOS_PATH, RefreshAnswer, kind_of_stem};
 use cachewfs_format::{ArchiveKind, RepoName, SnapshotId};
 
 use super::authorize::authorize;
-use super::bodies::Bodies;
+use super::body_budget::BodyBudget;
 use super::error::ApiError;
-use super::git_protocol::{self, GitServer};
+use super::git_protocol::{self, GitServer, GitTarget};
 use super::{
     admin, bundle, ensure_refs, health, metrics, observe, published, repos, snapshots, status,
 };
@@ -23,11 +23,11 @@ use crate::auth::Access;
 use crate::config::Config;
 pub(super) use crate::percent::decode_percent;
 use crate::publish::Published;
-use crate::readiness::Life;
+use crate::readiness::Lifecycle;
 use crate::repository::Registry;
 use crate::store::{RevisionIndex, Store};
 
-/// What all requests share.
+/// The state that all requests share.
 #[derive(Debug)]
 pub(super) struct App {
     pub(super) registry: Arc<Registry>,
@@ -35,18 +35,18 @@ pub(super) struct App {
     revisions: RevisionIndex,
     lfs_revisions: RevisionIndex,
     pub(super) git: Arc<GitServer>,
-    /// Bodies in memory.
-    pub(super) bodies: Bodies,
-    pub(super) archives: published::Archives,
-    pub(super) found: published::Found,
+    /// The budget for request bodies in memory.
+    pub(super) body_budget: BodyBudget,
+    pub(super) parsed: published::ParsedArchives,
+    pub(super) lookups: published::RecentLookups,
     pub(super) access: Access,
     pub(super) began: Instant,
-    pub(super) life: Arc<Life>,
+    pub(super) lifecycle: Arc<Lifecycle>,
     pub(super) status: status::Reports,
 }
 
 impl App {
-    /// Where archives of this kind are published.
+    /// Returns the store in which archives of this kind are published.
     pub(super) fn store_of(&self, kind: ArchiveKind) -> Store {
         match kind {
             ArchiveKind::Mirror | ArchiveKind::Checkout => self.store.clone(),
@@ -54,7 +54,7 @@ impl App {
         }
     }
 
-    /// The revisions that there are of archives of this kind.
+    /// Returns the index of the revisions of archives of this kind.
     pub(super) fn revisions_of(&self, kind: ArchiveKind) -> &RevisionIndex {
         match kind {
             ArchiveKind::Mirror | ArchiveKind::Checkout => &self.revisions,
@@ -63,24 +63,24 @@ impl App {
     }
 }
 
-/// All routes.
+/// Builds the router with all routes.
 pub(crate) fn router(
     registry: Arc<Registry>,
     store: Store,
-    (access, life): (Access, Arc<Life>),
+    (access, lifecycle): (Access, Arc<Lifecycle>),
 ) -> Router {
     let app = Arc::new(App {
         git: Arc::new(GitServer::new(&registry)),
-        bodies: ensure_refs::bodies(),
+        body_budget: ensure_refs::body_budget(),
         registry,
         revisions: RevisionIndex::new(store.clone()),
         lfs_revisions: RevisionIndex::new(store.lfs()),
         store,
-        archives: published::Archives::default(),
-        found: published::Found::default(),
+        parsed: published::ParsedArchives::default(),
+        lookups: published::RecentLookups::default(),
         access,
         began: Instant::now(),
-        life,
+        lifecycle,
         status: status::Reports::default(),
     });
     Router::new()
@@ -95,23 +95,24 @@ pub(crate) fn router(
         )
         .route("/git/{*rest}", any(git))
         .fallback(async || ApiError::NoSuchPath)
-        // The router adds the methods that there are.
+        // The router itself adds the `Allow` header.
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed { allow: None })
+        // The last layer is the outermost: refused requests are observed too.
         .layer(from_fn_with_state(Arc::clone(&app), authorize))
         .layer(from_fn_with_state(Arc::clone(&app), observe::observe))
         .with_state(app)
 }
 
-/// What a URL below `/git/` is about.
+/// The target of a URL below `/git/`.
 #[derive(Debug)]
-pub(super) enum Asked {
-    Git(git_protocol::Target),
-    Published(RepoName, Target),
+pub(super) enum UrlTarget {
+    GitProtocol(GitTarget),
+    Repository(RepoName, RepoResource),
 }
 
-/// What a URL below `/git/` asks for.
+/// The resource of a repository that a URL addresses.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Target {
+pub(super) enum RepoResource {
     Stable(ArchiveKind),
     Immutable(ArchiveKind, SnapshotId),
     Refresh,
@@ -129,11 +130,11 @@ async fn git(
         .path()
         .strip_prefix("/git/")
         .unwrap_or_default();
-    let (repo, target) = match parse(rest, &names)? {
-        Asked::Git(target) => {
+    let (repo, target) = match parse_url_target(rest, &names)? {
+        UrlTarget::GitProtocol(target) => {
             return git_protocol::answer(Arc::clone(&app.git), target, request).await;
         }
-        Asked::Published(repo, target) => (repo, target),
+        UrlTarget::Repository(repo, target) => (repo, target),
     };
     let (parts, body) = request.into_parts();
     let client = git_protocol::client(&parts);
@@ -142,34 +143,37 @@ async fn git(
     app.registry.check(&repo)?;
     app.registry.note_use(&repo);
     let is_read = method == Method::GET || method == Method::HEAD;
-    let request = snapshots::Request {
+    let request = snapshots::ArchiveRequest {
         repo,
         method,
         version,
         headers,
     };
     match target {
-        Target::Stable(kind) if is_read => snapshots::stable(app, request, kind).await,
-        Target::Immutable(kind, id) if is_read => {
+        RepoResource::Stable(kind) if is_read => snapshots::stable(app, request, kind).await,
+        RepoResource::Immutable(kind, id) if is_read => {
             snapshots::immutable(app, request, kind, id).await
         }
-        Target::Refresh if request.method == Method::POST => {
+        RepoResource::Refresh if request.method == Method::POST => {
             let published = app.registry.open(&request.repo)?.refresh().await?;
             Ok(refreshed(&app, published))
         }
-        Target::EnsureRefs if request.method == Method::POST => {
+        RepoResource::EnsureRefs if request.method == Method::POST => {
             ensure_refs::ensure_refs(app, request.repo, (body, client)).await
         }
-        Target::Bundle if is_read => bundle::bundle(app, request, uri.query()).await,
-        Target::Refresh | Target::EnsureRefs => Ok(not_allowed("POST")),
-        Target::Stable(_) | Target::Immutable(..) | Target::Bundle => Ok(not_allowed("GET, HEAD")),
+        RepoResource::Bundle if is_read => bundle::bundle(app, request, uri.query()).await,
+        RepoResource::Refresh | RepoResource::EnsureRefs => Ok(not_allowed("POST")),
+        RepoResource::Stable(_) | RepoResource::Immutable(..) | RepoResource::Bundle => {
+            Ok(not_allowed("GET, HEAD"))
+        }
     }
 }
 
-/// The answer to who wished a publish, who from now on is shown what it left as current.
+/// Returns the answer to a refresh. From now on, all requests see the snapshot in it as the current
+/// one.
 pub(super) fn refreshed(app: &App, published: Published) -> Response {
     if !published.moved {
-        // It may have been another daemon's.
+        // Another daemon may have published it, so cached lookups may be older.
         app.store.has_changed();
     }
     let answer = RefreshAnswer {
@@ -184,43 +188,45 @@ pub(super) fn not_allowed(allow: &'static str) -> Response {
     ApiError::MethodNotAllowed { allow }.into_response()
 }
 
-/// Understands the path of a URL after `/git/`: for the check of who may, and for the answer alike. `names`
-/// says how names are spelled.
-pub(super) fn parse(rest: &str, names: &Config) -> Result<Asked, ApiError> {
+/// Parses the path of a URL after `/git/`. Authorization and the handler both use this parser, so
+/// that they can't disagree about the repository. `names` gives names their canonical spelling.
+pub(super) fn parse_url_target(rest: &str, names: &Config) -> Result<UrlTarget, ApiError> {
     if let Some(target) = git_protocol::parse(rest, names)? {
-        return Ok(Asked::Git(target));
+        return Ok(UrlTarget::GitProtocol(target));
     }
-    match parse_target(rest, names) {
+    match parse_resource(rest, names) {
         Err(ApiError::NoSuchPath) => {
             let target = git_protocol::parse_other(rest, names)?.ok_or(ApiError::NoSuchPath)?;
-            Ok(Asked::Git(target))
+            Ok(UrlTarget::GitProtocol(target))
         }
-        parsed => parsed.map(|(repo, target)| Asked::Published(repo, target)),
+        parsed => parsed.map(|(repo, target)| UrlTarget::Repository(repo, target)),
     }
 }
 
-/// Splits `<host>/<path>/<what>`.
-fn parse_target(rest: &str, names: &Config) -> Result<(RepoName, Target), ApiError> {
+/// Parses `<host>/<path>/<resource>`.
+fn parse_resource(rest: &str, names: &Config) -> Result<(RepoName, RepoResource), ApiError> {
     let (before, last) = rest.rsplit_once('/').ok_or(ApiError::NoSuchPath)?;
     match last {
-        "refresh" => return Ok((parse_repo(before, names)?, Target::Refresh)),
-        "ensure-refs" => return Ok((parse_repo(before, names)?, Target::EnsureRefs)),
-        "snapshot.bundle" => return Ok((parse_repo(before, names)?, Target::Bundle)),
+        "refresh" => return Ok((parse_repo(before, names)?, RepoResource::Refresh)),
+        "ensure-refs" => return Ok((parse_repo(before, names)?, RepoResource::EnsureRefs)),
+        "snapshot.bundle" => return Ok((parse_repo(before, names)?, RepoResource::Bundle)),
         _ => {}
     }
     let stem = last.strip_suffix(".tar.zst").ok_or(ApiError::NoSuchPath)?;
     if let Some(kind) = kind_of_stem(stem) {
-        return Ok((parse_repo(before, names)?, Target::Stable(kind)));
+        return Ok((parse_repo(before, names)?, RepoResource::Stable(kind)));
     }
     let (before, folder) = before.rsplit_once('/').ok_or(ApiError::NoSuchPath)?;
     let kind = kind_of_stem(folder).ok_or(ApiError::NoSuchPath)?;
     let repo = parse_repo(before, names)?;
     let id = SnapshotId::parse(stem).map_err(ApiError::BadSnapshotId)?;
-    Ok((repo, Target::Immutable(kind, id)))
+    Ok((repo, RepoResource::Immutable(kind, id)))
 }
 
-/// Parses the name of a repository in a URL path; what is percent-encoded must, decoded, be good in
-/// a name too, so an encoded slash is refused. Gives the one spelling that the repository has.
+/// Parses the name of a repository in a URL path, and returns it in its canonical spelling.
+///
+/// Percent-encoded characters must be valid in a name after decoding, and an encoded slash is
+/// refused.
 pub(super) fn parse_repo(path: &str, names: &Config) -> Result<RepoName, ApiError> {
     let decode = |segment: &str| match decode_percent(segment) {
         Some(decoded) if !decoded.contains('/') => Ok(decoded),
@@ -239,11 +245,11 @@ mod tests {
     fn finds_what_a_url_asks_for() {
         let commit = "1a".repeat(20);
         let names = Config::default();
-        let parse = |rest: &str| parse_target(rest, &names).unwrap();
+        let parse = |rest: &str| parse_resource(rest, &names).unwrap();
 
         assert_eq!(
             parse("h.org/a/b/snapshot.tar.zst").1,
-            Target::Stable(ArchiveKind::Checkout)
+            RepoResource::Stable(ArchiveKind::Checkout)
         );
         assert_eq!(
             parse("h.org/a%2db.git/mirror.tar.zst").0.as_str(),
@@ -253,16 +259,16 @@ mod tests {
         assert_eq!(repo.as_str(), "h.org/a");
         assert_eq!(
             target,
-            Target::Immutable(ArchiveKind::Checkout, SnapshotId::parse(&commit).unwrap())
+            RepoResource::Immutable(ArchiveKind::Checkout, SnapshotId::parse(&commit).unwrap())
         );
         let (_, target) = parse("h.org/a/lfs-snapshot.tar.zst");
-        assert_eq!(target, Target::Stable(ArchiveKind::Lfs));
-        assert_eq!(parse("h.org/a/refresh").1, Target::Refresh);
-        assert_eq!(parse("h.org/a.git/ensure-refs").1, Target::EnsureRefs);
+        assert_eq!(target, RepoResource::Stable(ArchiveKind::Lfs));
+        assert_eq!(parse("h.org/a/refresh").1, RepoResource::Refresh);
+        assert_eq!(parse("h.org/a.git/ensure-refs").1, RepoResource::EnsureRefs);
     }
 
     #[test]
-    fn all_spellings_are_one_repository_where_upstream_ignores_case() {
+    fn all_spellings_name_one_repository_if_upstream_ignores_case() {
         let names = Config::default();
         for spelled in ["Org/Repo", "org/repo", "oRG/%52epo", "ORG/REPO.git"] {
             let of = |host: &str| parse_repo(&format!("{host}/{spelled}"), &names);
@@ -275,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_names_that_lead_astray() {
+    fn refuses_names_that_could_mean_another_path() {
         for bad in [
             "h.org/../x",
             "h.org/%2e%2e/x",
@@ -285,7 +291,7 @@ mod tests {
             "h.org/a%zz",
             "h.org",
         ] {
-            let parsed = parse_target(&format!("{bad}/snapshot.tar.zst"), &Config::default());
+            let parsed = parse_resource(&format!("{bad}/snapshot.tar.zst"), &Config::default());
             assert!(
                 matches!(
                     parsed,

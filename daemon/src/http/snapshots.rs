@@ -1,4 +1,4 @@
-//! Serving archives: the stable URL of what is current, the immutable URL of each snapshot.
+//! Serves archives: the stable URL of the current snapshot, and the immutable URL of each snapshot.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -13,14 +13,14 @@ use cachewfs_format::api::{
 use cachewfs_format::{ArchiveKind, RepoName, SnapshotId};
 
 use super::body::stream_range;
-use super::conditional::{Condition, Validators};
+use super::conditional::{PreconditionOutcome, Validators};
 use super::direct;
 use super::error::ApiError;
 use super::lfs;
 use super::miss;
 use super::pin::{self, Pin};
-use super::published::{self, Published, Which};
-use super::range::{self, Wanted};
+use super::published::{self, PublishedArchive, Revision};
+use super::range::{self, RequestedRange};
 use super::routes::App;
 use crate::repository::RepositoryError;
 
@@ -29,24 +29,24 @@ const IMMUTABLE: &str = "public, max-age=31536000, immutable";
 
 /// A request for an archive.
 #[derive(Debug)]
-pub(super) struct Request {
+pub(super) struct ArchiveRequest {
     pub(super) repo: RepoName,
     pub(super) method: Method,
     pub(super) version: Version,
     pub(super) headers: HeaderMap,
 }
 
-/// Answers with the current snapshot, or the one that the request is pinned to. A GET of the current
-/// one also has the repository mirrored, if it isn't.
+/// Answers with the current snapshot, or with the revision that the request is pinned to. A GET of
+/// the current snapshot also starts to mirror the repository if it isn't mirrored yet.
 pub(super) async fn stable(
     app: Arc<App>,
-    request: Request,
+    request: ArchiveRequest,
     kind: ArchiveKind,
 ) -> Result<Response, ApiError> {
     let pin = Pin::of(&request.headers);
     if let Pin::Revision(toc) = pin {
         let toc = toc.ok_or(ApiError::PreconditionFailed)?;
-        let pinned = published::find(&app, &request.repo, (Which::Toc(toc), kind)).await?;
+        let pinned = published::find(&app, &request.repo, (Revision::Toc(toc), kind)).await?;
         let pinned = pinned.ok_or(ApiError::PreconditionFailed)?;
         return Ok(answer_stable(&app, &request, &pinned));
     }
@@ -59,14 +59,14 @@ pub(super) async fn stable(
     } else {
         Ok(app.registry.find(&request.repo))
     };
-    // What is published is served nevertheless.
+    // With too many new repositories, no mirror is started, but a published snapshot is served.
     let (repository, refusal) = match opened {
         Err(error @ RepositoryError::TooManyNew) => (None, Some(error)),
         opened => (opened?, None),
     };
-    // Looked at before the store, so that no publish is missed.
+    // The status is read before the store. If a publish ends in between, the store already has it.
     let status = repository.as_ref().map(|repository| repository.status());
-    let current = published::find(&app, &request.repo, (Which::Current, kind)).await?;
+    let current = published::find(&app, &request.repo, (Revision::Current, kind)).await?;
     if let Some(published) = current {
         if is_get && let Some(repository) = repository {
             repository.revalidate();
@@ -83,11 +83,11 @@ pub(super) async fn stable(
     miss::miss(app, request, (repository, status), kind).await
 }
 
-/// Answers with what is current, or with the older one that a condition pins a download to.
+/// Answers with the current revision, or with an older one that `If-Match` pins a download to.
 pub(super) async fn answer_current(
     app: &Arc<App>,
-    request: &Request,
-    (published, pin): (&Published, Pin),
+    request: &ArchiveRequest,
+    (published, pin): (&PublishedArchive, Pin),
 ) -> Result<Response, ApiError> {
     if let Some(older) = pinned_by_condition(app, request, published).await? {
         return Ok(answer_stable(app, request, &older));
@@ -98,13 +98,13 @@ pub(super) async fn answer_current(
     })
 }
 
-/// The older snapshot that a range with `If-Match` is of, if the operator wants such downloads to go
-/// on.
+/// Returns the older revision that a range request with `If-Match` continues, unless
+/// `if_match_pins` is off.
 async fn pinned_by_condition(
     app: &Arc<App>,
-    request: &Request,
-    current: &Published,
-) -> Result<Option<Published>, ApiError> {
+    request: &ArchiveRequest,
+    current: &PublishedArchive,
+) -> Result<Option<PublishedArchive>, ApiError> {
     let tag = request.headers.get(header::IF_MATCH);
     let tag = tag.and_then(|tag| tag.to_str().ok()).map(str::trim);
     let Some(tag) = tag.filter(|&tag| {
@@ -114,24 +114,27 @@ async fn pinned_by_condition(
     }) else {
         return Ok(None);
     };
+    // The client fetches an older snapshot range by range. With 412 it would have to start again,
+    // although the snapshot is still in the store.
     let Some(toc) = pin::toc_of(tag) else {
         return Ok(None);
     };
-    published::find(app, &request.repo, (Which::Toc(toc), current.kind)).await
+    published::find(app, &request.repo, (Revision::Toc(toc), current.kind)).await
 }
 
 /// Answers with the snapshot that the URL names.
 pub(super) async fn immutable(
     app: Arc<App>,
-    request: Request,
+    request: ArchiveRequest,
     kind: ArchiveKind,
     id: SnapshotId,
 ) -> Result<Response, ApiError> {
-    let found = published::find(&app, &request.repo, (Which::Snapshot(id), kind)).await?;
+    let found = published::find(&app, &request.repo, (Revision::Snapshot(id), kind)).await?;
     let Some(published) = found else {
         return Err(ApiError::NoSuchSnapshot { repo: request.repo });
     };
     let planned = plan(&request, &published, IMMUTABLE);
+    // A whole archive consists of several segments, so no single URL in the bucket has it.
     if let Planned::Part(_, part) = &planned
         && let Some(redirect) = direct::redirect(&request, &published, part).await
     {
@@ -140,9 +143,10 @@ pub(super) async fn immutable(
     Ok(planned.into_response(&published))
 }
 
-/// The answer to a probe: no body, so a GET's `Content-Length` can only be 0; the size of the archive
-/// is in a `Content-Range`, in the form that a 416 has it. A HEAD gives it as `Content-Length` too.
-fn answer_probe(request: &Request, published: &Published) -> Response {
+/// Returns the answer to a probe, which has no body. A GET must have `Content-Length: 0` then, so
+/// the archive's size is in `Content-Range`, in the form of a 416. A HEAD has it in
+/// `Content-Length` too.
+fn answer_probe(request: &ArchiveRequest, published: &PublishedArchive) -> Response {
     let builder = headers(request, published, NO_CACHE)
         .header(header::VARY, SNAPSHOT_PIN_HEADER)
         .header(header::ACCEPT_RANGES, "bytes")
@@ -155,9 +159,13 @@ fn answer_probe(request: &Request, published: &Published) -> Response {
     finish(builder.status(StatusCode::OK), Body::empty())
 }
 
-/// Every answer of the stable URL carries the token of its revision; and where a bundle is that brings
-/// it up to date, if the mirror has moved on.
-pub(super) fn answer_stable(app: &App, request: &Request, published: &Published) -> Response {
+/// Returns an answer of the stable URL. It has the pin token of its revision. If the mirror is
+/// ahead of the snapshot, it also has the URL of a bundle that updates a clone.
+pub(super) fn answer_stable(
+    app: &App,
+    request: &ArchiveRequest,
+    published: &PublishedArchive,
+) -> Response {
     let mut response = answer(request, published, NO_CACHE);
     let headers = response.headers_mut();
     if let Ok(token) = pin::token(&published.etag).parse() {
@@ -166,11 +174,12 @@ pub(super) fn answer_stable(app: &App, request: &Request, published: &Published)
     headers.insert(header::VARY, HeaderValue::from_static(SNAPSHOT_PIN_HEADER));
     let base = published.snapshot.commit();
     if published.kind == ArchiveKind::Lfs {
-        // No bundle has LFS objects.
+        // Bundles contain no LFS objects.
         return response;
     }
     let repository = app.registry.find(&request.repo);
     let head = repository.and_then(|repository| repository.status().head);
+    // The null commit stands for an unborn HEAD, from which no bundle can start.
     if head.is_some_and(|head| head != base && !base.is_null())
         && let Ok(path) = bundle_path(&request.repo, base).parse()
     {
@@ -180,8 +189,8 @@ pub(super) fn answer_stable(app: &App, request: &Request, published: &Published)
 }
 
 fn headers(
-    request: &Request,
-    published: &Published,
+    request: &ArchiveRequest,
+    published: &PublishedArchive,
     cache_control: &'static str,
 ) -> response::Builder {
     let builder = Response::builder()
@@ -206,18 +215,18 @@ fn headers(
     }
 }
 
-/// What conditions and `Range` make of a request.
+/// The kind of answer that preconditions and `Range` lead to.
 enum Planned {
-    /// An answer without any bytes of the archive.
+    /// An answer without bytes of the archive.
     Bare(Response),
-    /// All of the archive.
+    /// The whole archive.
     All(response::Builder),
-    /// A part of it.
+    /// A part of the archive.
     Part(response::Builder, Range<u64>),
 }
 
 impl Planned {
-    fn into_response(self, published: &Published) -> Response {
+    fn into_response(self, published: &PublishedArchive) -> Response {
         let (builder, part) = match self {
             Self::Bare(response) => return response,
             Self::All(builder) => (builder, 0..published.size),
@@ -227,22 +236,31 @@ impl Planned {
     }
 }
 
-fn answer(request: &Request, published: &Published, cache_control: &'static str) -> Response {
+fn answer(
+    request: &ArchiveRequest,
+    published: &PublishedArchive,
+    cache_control: &'static str,
+) -> Response {
     plan(request, published, cache_control).into_response(published)
 }
 
-fn plan(request: &Request, published: &Published, cache_control: &'static str) -> Planned {
+fn plan(
+    request: &ArchiveRequest,
+    published: &PublishedArchive,
+    cache_control: &'static str,
+) -> Planned {
     let validators = Validators {
         etag: &published.etag,
         modified: published.modified,
     };
-    let condition = validators.check(&request.headers);
-    if condition == Condition::Failed {
+    // RFC 9110 section 13.2.2: preconditions come before `Range`.
+    let outcome = validators.check(&request.headers);
+    if outcome == PreconditionOutcome::Failed {
         return Planned::Bare(ApiError::PreconditionFailed.into_response());
     }
     let bare = |builder| Planned::Bare(finish(builder, Body::empty()));
     let builder = headers(request, published, cache_control);
-    if condition == Condition::NotModified {
+    if outcome == PreconditionOutcome::NotModified {
         return bare(builder.status(StatusCode::NOT_MODIFIED));
     }
     let builder = builder
@@ -260,10 +278,10 @@ fn plan(request: &Request, published: &Published, cache_control: &'static str) -
         {
             range::parse(value, size)
         }
-        _ => Wanted::All,
+        _ => RequestedRange::All,
     };
     match wanted {
-        Wanted::All => {
+        RequestedRange::All => {
             let builder = builder
                 .status(StatusCode::OK)
                 .header(header::CONTENT_LENGTH, size);
@@ -272,7 +290,7 @@ fn plan(request: &Request, published: &Published, cache_control: &'static str) -
             }
             Planned::All(builder)
         }
-        Wanted::Part(part) => {
+        RequestedRange::Part(part) => {
             let content_range = format!("bytes {}-{}/{size}", part.start, part.end - 1);
             let builder = builder
                 .status(StatusCode::PARTIAL_CONTENT)
@@ -280,7 +298,7 @@ fn plan(request: &Request, published: &Published, cache_control: &'static str) -
                 .header(header::CONTENT_LENGTH, part.end - part.start);
             Planned::Part(builder, part)
         }
-        Wanted::Unsatisfiable => bare(
+        RequestedRange::Unsatisfiable => bare(
             builder
                 .status(StatusCode::RANGE_NOT_SATISFIABLE)
                 .header(header::CONTENT_RANGE, format!("bytes */{size}")),

@@ -1,4 +1,8 @@
-//! Accepts connections. Handshakes run beside each other, so that a slow one holds up nobody.
+//! Accepts connections. TLS handshakes run concurrently, so that a slow one delays no other.
+//!
+//! A permit for the connection is taken before `accept`: beyond the limit, connections wait in the
+//! kernel's backlog. The client's address is known only afterwards. If that address has its share
+//! already, the new connection is closed.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,31 +15,31 @@ use tracing::{debug, warn};
 
 use super::Tls;
 use super::connection::Connection;
-use crate::shares::{Place, Shares};
+use crate::shares::{Permit, Shares};
 
-/// How long nothing is accepted after the system had no room for a connection.
-const PAUSE: Duration = Duration::from_millis(100);
-/// So many clients may be agreeing on TLS; more wait where the kernel keeps them.
+/// How long the listener waits after the system had no resources for a connection.
+const RETRY_DELAY: Duration = Duration::from_millis(100);
+/// At most this many TLS handshakes run at a time. Further connections wait in the kernel.
 const MAX_HANDSHAKES: usize = 512;
-/// So many of them from one address: who says nothing must not hold up all others.
-const MAX_HANDSHAKES_EACH: usize = MAX_HANDSHAKES / 4;
-/// Connections where the system has no limit on open files.
+/// At most this many handshakes of one address: a silent client must not delay all others.
+const MAX_HANDSHAKES_PER_ADDRESS: usize = MAX_HANDSHAKES / 4;
+/// The number of connections if the system doesn't limit open files.
 const MAX_CONNECTIONS: u64 = 1 << 16;
 
-/// The other end of a connection.
+/// The address of the client of a connection.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ClientAddress(pub(crate) SocketAddr);
 
-/// A connection that requests may come on.
+/// A connection on which requests may arrive.
 #[derive(Debug)]
 pub(super) struct Accepted {
     pub(super) connection: Connection,
     pub(super) address: SocketAddr,
-    /// Among all connections.
-    pub(super) place: Place,
+    /// One of the permits for connections.
+    pub(super) permit: Permit,
 }
 
-/// Accepts connections, with TLS or without.
+/// A listening socket, with TLS or without.
 #[derive(Debug)]
 pub(crate) struct Listener {
     tcp: TcpListener,
@@ -43,7 +47,7 @@ pub(crate) struct Listener {
     tls: Option<Handshakes>,
 }
 
-/// Connections whose clients are agreeing on TLS.
+/// The TLS handshakes in progress.
 #[derive(Debug)]
 struct Handshakes {
     tls: Tls,
@@ -58,7 +62,7 @@ impl Listener {
             let (sender, ready) = mpsc::channel(MAX_HANDSHAKES);
             Handshakes {
                 tls,
-                shares: Shares::new(MAX_HANDSHAKES, MAX_HANDSHAKES_EACH),
+                shares: Shares::new(MAX_HANDSHAKES, MAX_HANDSHAKES_PER_ADDRESS),
                 sender,
                 ready,
             }
@@ -71,7 +75,7 @@ impl Listener {
         }
     }
 
-    /// The next connection, once its client has agreed on TLS. May be dropped and asked again.
+    /// Returns the next connection, after its TLS handshake if there is one. Cancel-safe.
     pub(super) async fn accept(&mut self) -> Accepted {
         let Self {
             tcp,
@@ -82,29 +86,34 @@ impl Listener {
             loop {
                 let free = connections.free().await;
                 let (stream, address) = accept(tcp).await;
-                let place = free.and_then(|free| connections.take(free, address.ip()));
-                if let Some(place) = place {
+                let permit = free.and_then(|free| connections.take(free, address.ip()));
+                if let Some(permit) = permit {
                     return Accepted {
                         connection: Connection::Plain(stream),
                         address,
-                        place,
+                        permit,
                     };
                 }
                 refuse(address);
             }
         };
         loop {
+            // If a handshake ends first, this future is dropped. No connection is lost, because
+            // accepting one is the last thing that it waits for.
             let next = async {
                 let free = (handshakes.shares.free().await, connections.free().await);
                 (free, accept(tcp).await)
             };
             tokio::select! {
                 Some(ready) = handshakes.ready.recv() => return ready,
-                ((turn, place), (stream, address)) = next => {
-                    let turn = turn.and_then(|free| handshakes.shares.take(free, address.ip()));
-                    let place = place.and_then(|free| connections.take(free, address.ip()));
-                    match (turn, place) {
-                        (Some(turn), Some(place)) => handshakes.begin(stream, address, (turn, place)),
+                ((handshake, connection), (stream, address)) = next => {
+                    let ip = address.ip();
+                    let handshake = handshake.and_then(|free| handshakes.shares.take(free, ip));
+                    let connection = connection.and_then(|free| connections.take(free, ip));
+                    match (handshake, connection) {
+                        (Some(handshake), Some(connection)) => {
+                            handshakes.begin(stream, address, (handshake, connection));
+                        }
                         _ => refuse(address),
                     }
                 }
@@ -114,49 +123,50 @@ impl Listener {
 }
 
 impl Handshakes {
-    /// Agrees with a client on TLS, which takes the time it takes.
-    fn begin(&self, stream: TcpStream, address: SocketAddr, (turn, place): (Place, Place)) {
+    /// Starts a TLS handshake in a task of its own.
+    fn begin(&self, stream: TcpStream, address: SocketAddr, (handshake, permit): (Permit, Permit)) {
         let (tls, sender) = (self.tls.clone(), self.sender.clone());
         tokio::spawn(async move {
             if let Some(connection) = tls.accept(stream).await {
                 let accepted = Accepted {
                     connection,
                     address,
-                    place,
+                    permit,
                 };
-                // Nobody waits for it any more when the daemon stops.
+                // Fails only if the listener is gone, because the daemon stops.
                 sender.send(accepted).await.ok();
             }
-            drop(turn);
+            drop(handshake);
         });
     }
 }
 
-/// Half of the files that the daemon may have open: a connection's answer may take one, too.
+/// Returns half of the limit on open files: the answer on a connection may need an open file too.
 fn max_connections() -> usize {
     let files = getrlimit(Resource::Nofile).current;
     usize::try_from(files.unwrap_or(2 * MAX_CONNECTIONS) / 2).unwrap_or(usize::MAX)
 }
 
-/// The connection is closed as it is dropped.
+/// Logs the refusal. The caller drops the stream, which closes the connection.
 fn refuse(address: SocketAddr) {
-    debug!(%address, "{} has its share of connections", address.ip());
+    let ip = address.ip();
+    debug!(%address, "Closing a connection: {ip} has as many as one address may have");
 }
 
 async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
             Ok((stream, address)) => {
-                // The end of an answer must not wait until the client acknowledges what came before
-                // it: that took 40 ms of each short range.
+                // Without TCP_NODELAY, the end of an answer waits until the client acknowledges the
+                // bytes before it. For a short range, this took 40 ms.
                 drop(stream.set_nodelay(true));
                 return (stream, address);
             }
-            // The client is gone already.
+            // The client closed the connection before it was accepted.
             Err(error) if is_of_connection(&error) => {}
             Err(error) => {
                 warn!(%error, "Can't accept a connection");
-                tokio::time::sleep(PAUSE).await;
+                tokio::time::sleep(RETRY_DELAY).await;
             }
         }
     }

@@ -1,4 +1,4 @@
-//! One connection, with TLS or without.
+//! A connection, with TLS or without.
 
 use std::io;
 use std::pin::Pin;
@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-/// One connection, with TLS or without.
+/// A stream to a client, encrypted or plain.
 #[derive(Debug)]
 pub(crate) enum Connection {
     Plain(TcpStream),

@@ -1,4 +1,4 @@
-//! Connections of clients: accepted, with TLS or without, and where they come from.
+//! The connections of clients: accepting them, TLS, and the HTTP server on each.
 
 mod accept;
 mod connection;

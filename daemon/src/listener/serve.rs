@@ -17,8 +17,8 @@ use tracing::trace;
 
 use super::accept::{Accepted, ClientAddress, Listener};
 
-/// Serves `router` until `stop`, then until the answers that are under way have ended. A connection on
-/// which no head of a request comes, or none to its end, within `head_timeout` is closed.
+/// Serves `router` until `stop`, then finishes the answers in progress. If no complete request head
+/// arrives within `head_timeout`, the connection is closed.
 pub(crate) async fn serve(
     mut listener: Listener,
     router: Router,
@@ -34,6 +34,8 @@ pub(crate) async fn serve(
         let served = serve_one(accepted, router.clone(), stop.clone(), head_timeout());
         connections.spawn(served);
     }
+    // Closes the socket at once: new clients are refused, and can go to another replica, instead of
+    // waiting in the backlog.
     drop(listener);
     connections.close();
     connections.wait().await;
@@ -48,7 +50,7 @@ async fn serve_one(
     let Accepted {
         connection,
         address,
-        place,
+        permit,
     } = accepted;
     let router = TowerToHyperService::new(router);
     let service = service_fn(|request: Request<Incoming>| {
@@ -65,12 +67,13 @@ async fn serve_one(
     let ended = tokio::select! {
         ended = &mut served => ended,
         () = stop.cancelled() => {
+            // An idle connection is closed; an answer in progress is finished first.
             served.as_mut().graceful_shutdown();
             served.await
         }
     };
     if let Err(error) = ended {
-        trace!(%error, "A connection broke");
+        trace!(%error, "A connection failed");
     }
-    drop(place);
+    drop(permit);
 }

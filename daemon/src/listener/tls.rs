@@ -1,4 +1,4 @@
-//! TLS: certificate and key of the configuration, read again when they change.
+//! TLS with the configured certificate and key, which are read again when they change.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,41 +17,42 @@ use tracing::debug;
 use super::connection::Connection;
 use crate::reloaded::Reloaded;
 
-/// How long a client may take to agree on how to encrypt.
-const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+/// How long a TLS handshake may take.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The `[tls]` section: without it, plain HTTP is served. Both files are read again when they change.
+/// The `[tls]` section. Without it, the daemon serves plain HTTP. Both files are read again when
+/// they change.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TlsConfig {
-    /// A PEM file: the server's certificate, then those that lead to what clients trust.
+    /// A PEM file with the server's certificate, followed by the intermediate certificates.
     pub certificate: PathBuf,
-    /// A PEM file: the private key of the certificate.
+    /// A PEM file with the private key of the certificate.
     pub key: PathBuf,
 }
 
-/// Why `[tls]` can't be used.
+/// The reason why the `[tls]` section can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A file can't be read, or has nothing of what it should.
-    #[error("{path} can't be used")]
+    /// A file can't be read, or has no certificate or key in it.
+    #[error("can't use {path}")]
     Pem {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: pem::Error,
     },
-    /// Certificate and key can't be used together.
-    #[error("{certificate} and its key can't be used")]
+    /// Certificate and key don't fit together.
+    #[error("can't use the certificate {certificate} with its key")]
     Pair {
         /// The file of the certificate.
         certificate: PathBuf,
-        /// Why.
+        /// The cause.
         source: rustls::Error,
     },
 }
 
-/// How connections are encrypted; cheap to clone.
+/// The TLS side of connections; cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Tls(Arc<Reloaded<ServerConfig>>);
 
@@ -63,17 +64,17 @@ impl Tls {
         Ok(Self(Arc::new(Reloaded::open(files, read)?)))
     }
 
-    /// Agrees with a client on how to encrypt; `None` if that fails, or takes too long.
+    /// Runs the TLS handshake. Returns `None` if it fails or takes too long.
     pub(super) async fn accept(&self, stream: TcpStream) -> Option<Connection> {
         let acceptor = TlsAcceptor::from(self.0.current());
-        match timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await {
+        match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
             Ok(Ok(stream)) => Some(Connection::Tls(Box::new(stream))),
             Ok(Err(error)) => {
-                debug!(%error, "A client doesn't agree on TLS");
+                debug!(%error, "A TLS handshake failed");
                 None
             }
             Err(_) => {
-                debug!("A client took too long to agree on TLS");
+                debug!("A TLS handshake timed out");
                 None
             }
         }

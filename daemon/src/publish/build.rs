@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, HashMap};
 
 use cachewfs_format::{
-    ArchiveKind, ArchiveLayout, Manifest, PackKind, PublishedFile, PublishedPack, RepoName, Role,
-    RunReuse, end_of_archive,
+    ArchiveKind, ArchiveLayout, Manifest, PackKind, PublishedFile, PublishedPack, RepoName,
+    ReusableRun, Role, end_of_archive,
 };
 use tracing::warn;
 
@@ -46,7 +46,7 @@ pub(super) struct Snapshot<'a> {
 
 impl Snapshot<'_> {
     /// Returns the runs of the previous snapshot: one without a work tree keeps them for the next.
-    fn earlier_runs(&self) -> Vec<RunReuse> {
+    fn earlier_runs(&self) -> Vec<ReusableRun> {
         let runs = self.previous.map(|previous| previous.runs.clone());
         runs.unwrap_or_default()
     }
@@ -58,7 +58,7 @@ pub(super) struct Built {
     pub(super) archives: BTreeMap<ArchiveKind, ArchiveLayout>,
     pub(super) packs: Vec<PublishedPack>,
     pub(super) commit_graphs: Vec<PublishedFile>,
-    pub(super) runs: Vec<RunReuse>,
+    pub(super) runs: Vec<ReusableRun>,
     /// A sentence about files that the work tree lacks.
     pub(super) notice: Option<String>,
 }
@@ -159,7 +159,7 @@ fn place_checkout(
     sink: &mut SegmentSink,
     of: &Snapshot<'_>,
     archives: &mut Vec<ArchiveWriter<'_>>,
-) -> Result<(Vec<RunReuse>, Option<String>), PublishError> {
+) -> Result<(Vec<ReusableRun>, Option<String>), PublishError> {
     let repo = of.repo;
     if !of.refs.has_commit() {
         archives.retain(|archive| archive.kind() != ArchiveKind::Checkout);

@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
 use cachewfs_format::{
-    Digest, EntryKind, GitHash, GitPath, PublishedFile, RunReuse, work_tree_inode,
+    Digest, EntryKind, GitHash, GitPath, PublishedFile, ReusableRun, work_tree_inode,
 };
 use rustix::fs::{AtFlags, Mode, OFlags, openat, readlinkat, statat, unlinkat};
 
@@ -42,7 +42,7 @@ pub(super) struct Checkout {
 
 impl Checkout {
     /// Returns what a later publish can use again.
-    pub(super) fn into_reusable(self) -> Vec<RunReuse> {
+    pub(super) fn into_reusable(self) -> Vec<ReusableRun> {
         self.runs.into_iter().map(|run| run.reuse).collect()
     }
 }
@@ -50,7 +50,7 @@ impl Checkout {
 /// One run, written now or earlier.
 #[derive(Debug)]
 pub(super) struct CheckoutRun {
-    pub(super) reuse: RunReuse,
+    pub(super) reuse: ReusableRun,
     /// Path and time of the large file that the run is, if it is one.
     pub(super) large_file: Option<(GitPath, i64)>,
 }
@@ -65,7 +65,7 @@ pub(super) fn check_out(
     let work_tree = WorkTree::create(job, of)?;
     let mut list = TreeList::create(job)?;
     work_tree.read_tree(&list)?;
-    let reusable: HashMap<Digest, &RunReuse> = of
+    let reusable: HashMap<Digest, &ReusableRun> = of
         .previous
         .into_iter()
         .flat_map(|previous| &previous.runs)
@@ -118,7 +118,7 @@ struct IndexChecksum<'a> {
 
 impl<'a> IndexChecksum<'a> {
     /// Starts with the index's header. `reused` are the runs, in order, that keep their parts.
-    fn begin(of: &'a Snapshot<'a>, entries: u32, reused: Vec<&'a RunReuse>) -> Self {
+    fn begin(of: &'a Snapshot<'a>, entries: u32, reused: Vec<&'a ReusableRun>) -> Self {
         let id_len = of.refs.commit.as_bytes().len();
         let mut hash = GitHash::of_format(id_len);
         hash.update(&index::header(entries));
@@ -139,7 +139,7 @@ impl<'a> IndexChecksum<'a> {
     }
 
     /// Adds a part that was written for the previous snapshot. Returns the latest time in it.
-    fn add_reused(&mut self, run: &RunReuse) -> Result<i64, PublishError> {
+    fn add_reused(&mut self, run: &ReusableRun) -> Result<i64, PublishError> {
         let part = self.reused.read(run)?;
         self.add(&part, run.files)
     }
@@ -213,8 +213,8 @@ impl<'a> WorkTree<'a> {
     fn write_files<'r>(
         &self,
         list: &mut TreeList,
-        reusable: &HashMap<Digest, &'r RunReuse>,
-    ) -> Result<Vec<&'r RunReuse>, PublishError> {
+        reusable: &HashMap<Digest, &'r ReusableRun>,
+    ) -> Result<Vec<&'r ReusableRun>, PublishError> {
         let mut is_again = false;
         loop {
             let (reused, wanted) = self.list_files(list, reusable)?;
@@ -248,8 +248,8 @@ impl<'a> WorkTree<'a> {
     fn list_files<'r>(
         &self,
         list: &TreeList,
-        reusable: &HashMap<Digest, &'r RunReuse>,
-    ) -> Result<(Vec<&'r RunReuse>, u64), PublishError> {
+        reusable: &HashMap<Digest, &'r ReusableRun>,
+    ) -> Result<(Vec<&'r ReusableRun>, u64), PublishError> {
         let io = || PublishError::at(self.job.tmp);
         let (mut reused, mut wanted) = (Vec::new(), 0_u64);
         let mut paths = BufWriter::new(self.job.create("paths")?);
@@ -273,7 +273,7 @@ impl<'a> WorkTree<'a> {
     fn missing_files(
         &self,
         list: &TreeList,
-        reusable: &HashMap<Digest, &RunReuse>,
+        reusable: &HashMap<Digest, &ReusableRun>,
     ) -> Result<Vec<TreeEntry>, PublishError> {
         let mut missing = Vec::new();
         for run in list.runs()? {
@@ -317,7 +317,7 @@ impl<'a> WorkTree<'a> {
         sink: &mut SegmentSink,
         run: &[TreeEntry],
         (key, times, checksum): (Digest, &mut Times<'_>, &mut IndexChecksum<'_>),
-    ) -> Result<(RunReuse, i64), PublishError> {
+    ) -> Result<(ReusableRun, i64), PublishError> {
         let mut members = MemberWriter::begin(sink)?;
         let mut part = Vec::new();
         let mut large_file = None;
@@ -368,7 +368,7 @@ impl<'a> WorkTree<'a> {
         }
         let files = u32::try_from(run.len()).unwrap_or(u32::MAX);
         let newest = checksum.add(&part, files)?;
-        let run = RunReuse {
+        let run = ReusableRun {
             key,
             files,
             work_tree: members.finish(sink)?,

@@ -12,7 +12,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileExt as _;
 
 use cachewfs_format::{
-    Content, Digest, EntryKind, GitPath, IndexEntry, ObjectId, RunReuse, SegmentId,
+    Content, Digest, EntryKind, GitPath, IndexEntry, ObjectId, ReusableRun, SegmentId,
     index_part_entries,
 };
 
@@ -49,7 +49,7 @@ pub(super) struct Times<'a> {
 
 /// A run of the earlier snapshot.
 struct EarlierRun<'a> {
-    reuse: &'a RunReuse,
+    reuse: &'a ReusableRun,
     /// Sorted by path, the next one last.
     entries: Vec<EarlierFile>,
     /// Whether the same attributes were in force, so that the same git blob has the same bytes.
@@ -66,7 +66,7 @@ struct EarlierFile {
 
 impl<'a> Times<'a> {
     /// Starts with the first file. `reused` are the runs that the new snapshot has, too.
-    pub(super) fn begin(of: &'a Snapshot<'a>, list: &'a TreeList, reused: &[&RunReuse]) -> Self {
+    pub(super) fn begin(of: &'a Snapshot<'a>, list: &'a TreeList, reused: &[&ReusableRun]) -> Self {
         let reused: HashSet<Digest> = reused.iter().map(|run| run.key).collect();
         let runs: Vec<_> = of
             .previous
@@ -173,7 +173,7 @@ impl<'a> Times<'a> {
 impl<'a> EarlierRun<'a> {
     fn parse(
         list: &TreeList,
-        reuse: &'a RunReuse,
+        reuse: &'a ReusableRun,
         (part, id_len): (&[u8], usize),
     ) -> Result<Self, PublishError> {
         let entries = index_part_entries(part, id_len)?;
@@ -210,7 +210,7 @@ impl EarlierFile {
 /// Reads the small files of a run.
 fn small_files(
     of: &Snapshot<'_>,
-    run: &RunReuse,
+    run: &ReusableRun,
 ) -> Result<HashMap<GitPath, Vec<u8>>, PublishError> {
     let mut content = Vec::new();
     let file = &run.work_tree;

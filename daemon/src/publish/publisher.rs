@@ -22,7 +22,7 @@ use crate::config::LiveConfig;
 use crate::error_chain::chain;
 use crate::metrics::{Metrics, Phase, PhaseTimer};
 use crate::mirror::{Git, Upstream, missing_objects};
-use crate::store::{Collection, Holder, Lease, Leases, Secured, Store, Written};
+use crate::store::{Collection, Holder, Lease, Leases, Protection, Store, Written};
 
 /// How long another daemon may take between its manifest and the pointer: a few requests to a bucket.
 const WINNERS_TURN: Duration = Duration::from_secs(3);
@@ -174,7 +174,7 @@ impl Publisher {
         }
         let timer = PhaseTimer::start(job.metrics, Phase::Store);
         let mut new = sink.into_new();
-        if !self.store.collects_at_once() {
+        if !self.store.collects_without_waiting() {
             // Asked for each, a bucket would say that it has it. Whether all are there is looked at in the end.
             let known = base.map(Manifest::segments).unwrap_or_default();
             new.retain(|segment| !known.contains(&segment.id));
@@ -244,7 +244,7 @@ impl Publisher {
         &self,
         new: &Manifest,
         base: Option<&Manifest>,
-        secured: &Secured,
+        secured: &Protection,
     ) -> Result<SnapshotId, PublishError> {
         let mut ids = ids_for(new, base);
         loop {
@@ -270,7 +270,7 @@ impl Publisher {
         let is_stopping = || self.git.is_stopping();
         let secured = self
             .store
-            .secure(&manifest.repo, (None, &wanted), is_stopping)?;
+            .protect(&manifest.repo, (None, &wanted), is_stopping)?;
         let id = self.free_id(manifest, base, &secured)?;
         // Somebody has written it meanwhile.
         if id != unwritten && !secured.is_used(unwritten) {
@@ -288,7 +288,7 @@ impl Publisher {
     /// Makes a snapshot current whose manifest, with this digest, is in `store`, and deletes what is too old.
     pub(super) fn point_to(
         &self,
-        (store, secured): (&Store, &Secured),
+        (store, secured): (&Store, &Protection),
         (manifest, digest): (&Manifest, Digest),
         (lease, expected): (Option<&Lease>, Option<&Pointer>),
     ) -> Result<(), PublishError> {
@@ -323,7 +323,7 @@ impl Publisher {
         if store.swap_pointer(&manifest.repo, swap, secured)? == Written::TooLate {
             return Err(PublishError::Raced);
         }
-        if store.collects_at_once() {
+        if store.collects_without_waiting() {
             self.collect(store, &manifest.repo);
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! Reading ranges of an archive out of its segments.
+//! [`Archive`]: reads ranges of an archive out of its segments.
 
 use std::ops::Range;
 
@@ -8,14 +8,14 @@ use super::key::Key;
 use super::tier::{DirectUrl, Extent};
 use super::{Store, StoreError};
 
-/// The bytes of one archive, or of a part of one: immutable, so whatever is read through it is of one
+/// The bytes of one archive, or of a single segment. They are immutable, so all reads see one
 /// revision.
 #[derive(Debug)]
 pub(crate) struct Archive {
     store: Store,
     repo: RepoName,
     segments: Vec<SegmentRef>,
-    /// Where each segment starts, and at last where all end.
+    /// The offset of each segment in the archive, and at last the end of the archive.
     starts: Vec<u64>,
 }
 
@@ -25,7 +25,7 @@ impl Archive {
         Self::of_segments(store, repo, segments.collect())
     }
 
-    /// One segment by itself.
+    /// Returns an archive of a single segment.
     pub(crate) fn of_segment(store: Store, repo: RepoName, segment: SegmentRef) -> Self {
         Self::of_segments(store, repo, vec![segment])
     }
@@ -45,12 +45,12 @@ impl Archive {
         }
     }
 
-    /// Whether these are its first segments.
+    /// Returns whether the archive begins with these segments.
     pub(crate) fn starts_with(&self, segments: &[SegmentRef]) -> bool {
         self.segments.starts_with(segments)
     }
 
-    /// Fills `into` with the bytes of the archive from `start` on; blocks.
+    /// Fills `into` with the bytes of the archive from `start` on. Blocks.
     pub(crate) fn read(&self, start: u64, into: &mut [u8]) -> Result<(), StoreError> {
         let tier = self.store.tier();
         self.read_by(start, into, |key, offset, part| {
@@ -58,7 +58,7 @@ impl Archive {
         })
     }
 
-    /// The same if it needs no waiting; tells whether it was so.
+    /// Fills `into` like [`Archive::read`] if no waiting is necessary. Returns whether it did.
     pub(crate) fn read_now(&self, start: u64, into: &mut [u8]) -> bool {
         let tier = self.store.tier();
         let read = |key: &Key, offset, part: &mut [u8]| {
@@ -68,31 +68,32 @@ impl Archive {
         self.read_by(start, into, read).is_ok()
     }
 
-    /// Whether all of it comes from a directory.
+    /// Returns whether the store is a directory.
     pub(crate) fn is_on_disk(&self) -> bool {
         self.store.tier().is_directory()
     }
 
-    /// Waits until `range` can be read without the network.
-    pub(crate) async fn bring(&self, range: Range<u64>) -> Result<(), StoreError> {
+    /// Fetches `range` into the local tiers.
+    pub(crate) async fn fetch_local(&self, range: Range<u64>) -> Result<(), StoreError> {
         let wanted = self.extents(range);
-        Ok(self.store.tier().bring(&wanted).await?)
+        Ok(self.store.tier().fetch_local(&wanted).await?)
     }
 
-    /// Begins to bring `range`; looks at the disk.
-    pub(crate) fn bring_soon(&self, range: Range<u64>) {
-        self.store.tier().bring_soon(&self.extents(range));
+    /// Starts to fetch `range` into the local tiers. Looks at the disk.
+    pub(crate) fn fetch_local_soon(&self, range: Range<u64>) {
+        self.store.tier().fetch_local_soon(&self.extents(range));
     }
 
-    /// Where a client may read `range` by itself: a URL, and which bytes of that to ask for. Only what lies in
-    /// one segment is anywhere in one piece.
+    /// Returns a URL from which a client may read `range` directly, and the range to request from
+    /// that URL. Returns `None` unless `range` is within one segment, because a URL is for one
+    /// object.
     pub(crate) async fn direct(&self, range: Range<u64>) -> Option<(DirectUrl, Range<u64>)> {
         let [wanted] = <[Extent; 1]>::try_from(self.extents(range)).ok()?;
         let url = self.store.tier().direct(&wanted).await?;
         Some((url, wanted.range))
     }
 
-    /// The parts of segments that make up `range`.
+    /// Returns the ranges of segments that make up `range`.
     fn extents(&self, range: Range<u64>) -> Vec<Extent> {
         let shelf = self.store.shelf(&self.repo);
         let first = self.starts.partition_point(|&start| start <= range.start);
@@ -146,7 +147,7 @@ mod tests {
     use super::*;
     use crate::store::DiskTier;
 
-    /// An archive of segments of these lengths, none of which is stored.
+    /// Returns an archive of segments with these lengths, none of which is stored.
     fn archive(directory: &std::path::Path, lens: &[u64]) -> Archive {
         let disk = DiskTier::create(directory, &directory.join("tmp")).unwrap();
         let repo = RepoName::parse("example.com/a").unwrap();
@@ -178,7 +179,8 @@ mod tests {
                     .position(|segment| extent.key == Key::segment(&extent.key.shelf, segment.id));
                 let begin = archive.starts[index.unwrap()];
                 prop_assert_eq!(begin + extent.range.start, at);
-                prop_assert!(extent.range.start < extent.range.end && extent.range.end <= extent.len);
+                prop_assert!(extent.range.start < extent.range.end);
+                prop_assert!(extent.range.end <= extent.len);
                 at = begin + extent.range.end;
             }
             prop_assert_eq!(at, end);
@@ -186,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_crosses_the_end_of_a_segment_is_in_several() {
+    fn a_range_within_one_segment_is_one_extent() {
         let directory = tempfile::tempdir().unwrap();
         let archive = archive(directory.path(), &[10, 1, 20]);
         let count = |range| archive.extents(range).len();

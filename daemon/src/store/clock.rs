@@ -1,19 +1,78 @@
-//! How time passes for those who publish and those who delete.
+//! The time line that makes deleting from a bucket safe.
+//!
+//! The collector deletes segments that no manifest names. Another daemon may be about to write a
+//! manifest that names one of them. Nothing but compare-and-swap on single objects is available,
+//! and the daemons' clocks are never compared. So the collector first writes a *deletion notice*,
+//! the object `deletions`, with the ids that it is about to delete. Then it waits for the notice
+//! period N ([`NoticePeriod`], 1 minute by default).
+//!
+//! # The publisher, from the moment t at which it begins to read the notice
+//!
+//! 1. t: it begins to read the notice. All its deadlines count from here, not from the answer.
+//! 2. If the notice has an id that the publisher needs, it waits until the notice changes, or for
+//!    4N (see the collector's step 5).
+//! 3. It checks that all its segments are there. If one was deleted before, it builds the snapshot
+//!    again.
+//! 4. Until t + N/4 it may begin to write the manifest. A write is given up after N/4, so the
+//!    manifest is there by t + N/2, or never.
+//! 5. Until t + N/2 it may begin to move the pointer. So the pointer is moved by t + 3N/4, or
+//!    never.
+//!
+//! # The collector, from the moment a at which the notice is in the store
+//!
+//! 1. b, shortly before a: it begins to write the notice.
+//! 2. a: the notice is in the store. Every read that begins later sees it. The collector reads it
+//!    back, and counts its wait from then on.
+//! 3. a + N at the earliest: it lists manifests (or reads the pointer) again, and drops the ids
+//!    that are named now.
+//! 4. Until b + 3N it may begin to delete one of the others. A deletion is given up after N/4, so
+//!    the last one is over by b + 3.25N.
+//! 5. A publisher or collector that has seen the same notice for 4N knows that its collector has
+//!    ended or was killed.
+//!
+//! The worst case, in which the publisher reads the notice just before it is there:
+//!
+//! ```text
+//!             0         N/4        N/2       3N/4        N            3N    3.25N    4N
+//! publisher   t─────────┼──────────┼──────────┤          │             │      │      │
+//!             reads     last begin last begin pointer    │             │      │      │
+//!             notice    of the     of the     is there   │             │      │      │
+//!                       manifest   pointer               │             │      │      │
+//! collector   a──────────────── waits ───────────────────┼── deletes ──┼──────┤      │
+//!             notice is there                       looks again   last begin  over   │
+//! others      ├──────────────────── respect the notice ──────────────────────────────┤
+//! ```
+//!
+//! # Why this is enough
+//!
+//! - t later than a: the publisher sees the notice, and waits (its step 2).
+//! - t earlier than a: the publisher's manifest is there by t + N/2, which is before the collector
+//!   looks again at a + N. The pointer is there by t + 3N/4. In the worst case, t just before a,
+//!   N/4 is to spare.
+//!
+//! # The assumptions
+//!
+//! A request that was given up may still be carried out later: the network, a proxy or the service
+//! may hold it back. Nothing but time tells that it won't be. If all clocks run at the same speed,
+//! such a write has N/4 until the second look, and a deletion has 3N/4. If one clock runs 10% too
+//! fast and the other 10% too slow, 0.08N and 0.03N are left. So the argument assumes that no
+//! request is held back for longer than that, and that no daemon stands still for longer between a
+//! look at its clock and sending the request.
 
 use std::fmt::Debug;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// A clock that only goes forward, of this daemon alone: no two daemons compare theirs.
+/// A clock that only goes forward. Each daemon has its own, and no two are compared.
 pub(super) trait Clock: Debug + Send + Sync {
-    /// Since some moment in the past.
+    /// Returns the time since some moment in the past.
     fn now(&self) -> Duration;
 
-    /// Waits.
+    /// Sleeps. Blocks.
     fn pause(&self, time: Duration);
 }
 
-/// The clock of this machine.
+/// The monotonic clock of this machine.
 #[derive(Debug)]
 pub(super) struct MachineClock(Instant);
 
@@ -37,57 +96,53 @@ impl Clock for MachineClock {
     }
 }
 
-/// The times that deleting safely from a store rests on; the same for all daemons that have it.
+/// The notice period N: how long a collector waits between its deletion notice and the second look.
 ///
-/// A publisher reads what is announced, and from then on has a fourth of `notice` to begin to write its manifest
-/// and a half to begin to move the pointer; each write takes a fourth at most. So what it writes
-/// without knowing of an announcement is there when who announced looks again, with a fourth to spare. Who announced
-/// begins to delete within three times `notice`, and each deletion takes a fourth at most, too; it is heeded for four
-/// times `notice`.
-///
-/// A request that was given up may still be carried out: the network, a proxy or the service may hold what was
-/// sent. Clocks are not compared, so nothing but time tells that it isn't: where they go equally fast, writers have
-/// the fourth to spare, deletions three; where one goes a tenth too fast and one a tenth too slow, next to
-/// nothing. That no request is held for longer, and no daemon stands still for longer between a look at its clock
-/// and sending, is what all this rests on.
+/// The other times of the module's time line are fractions or multiples of it. All daemons that
+/// share a store must have the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Notice(pub(crate) Duration);
+pub(crate) struct NoticePeriod(pub(crate) Duration);
 
-impl Notice {
-    /// How long a write of a manifest or a pointer may take, or a deletion, from when it is wanted.
+impl NoticePeriod {
+    /// Returns how long a write of a manifest or pointer, or a deletion, may take with all its
+    /// retries and its wait for a permit.
     pub(crate) fn write_limit(self) -> Duration {
         self.0 / 4
     }
 
-    /// How long after announcements were read a manifest may begin to be written.
-    pub(super) fn manifest(self) -> Duration {
+    /// Returns how long after the publisher began to read the deletion notice it may begin to write
+    /// a manifest.
+    pub(super) fn manifest_limit(self) -> Duration {
         self.0 / 4
     }
 
-    /// How long after announcements were read the pointer may begin to be moved.
-    pub(super) fn pointer(self) -> Duration {
+    /// Returns how long after the publisher began to read the deletion notice it may begin to move
+    /// the pointer.
+    pub(super) fn pointer_limit(self) -> Duration {
         self.0 / 2
     }
 
-    /// For how long a reader may take a manifest for present that was: the segments of one that is deleted are
-    /// announced after it.
-    pub(super) fn known(self) -> Duration {
+    /// Returns how long a reader may remember that a manifest exists. The collector announces the
+    /// segments of a manifest after it has deleted the manifest, and waits for N, so they still
+    /// exist for that long.
+    pub(super) fn manifest_cache_time(self) -> Duration {
         self.0 / 4
     }
 
-    /// How long after it began to announce one who deletes may begin to delete something.
-    pub(super) fn deleting(self) -> Duration {
+    /// Returns how long after the collector began to write its deletion notice it may begin to
+    /// delete an object.
+    pub(super) fn delete_limit(self) -> Duration {
         self.0 * 3
     }
 
-    /// How long an announcement is to be heeded by one who sees it unchanged: until then who made it has deleted what
-    /// it will, or was killed.
-    pub(super) fn announced(self) -> Duration {
+    /// Returns how long another daemon must respect a deletion notice that doesn't change. After
+    /// that, the collector that wrote it has ended or was killed.
+    pub(super) fn lifetime(self) -> Duration {
         self.0 * 4
     }
 }
 
-impl Default for Notice {
+impl Default for NoticePeriod {
     fn default() -> Self {
         Self(Duration::from_mins(1))
     }

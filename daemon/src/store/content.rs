@@ -1,4 +1,4 @@
-//! Reading the content of segments back, verified.
+//! Reads the content of segments back and verifies it.
 
 use std::io::Write;
 use std::ops::Range;
@@ -11,10 +11,10 @@ use super::key::{Key, Object};
 use super::tier::{Extent, Tier};
 use super::{Store, StoreError, TierError};
 
-/// A segment that is read from its beginning to its end is fetched so far ahead, in bytes.
+/// How many bytes ahead a segment is fetched that is read from beginning to end.
 const READ_AHEAD: u64 = 32 << 20;
 
-/// A segment, and where its table is.
+/// A segment and the length of its table, which is at its end.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stored {
     pub(crate) segment: SegmentRef,
@@ -43,8 +43,8 @@ impl From<&TocSegment> for Stored {
 }
 
 impl Store {
-    /// Writes the first `size` bytes of a segment's content to `to`, each chunk after it was verified;
-    /// gives the table.
+    /// Writes the first `size` bytes of a segment's content to `to`. Each chunk is verified before
+    /// it is written. Returns the table.
     pub(crate) fn copy_content(
         &self,
         repo: &RepoName,
@@ -53,19 +53,19 @@ impl Store {
     ) -> Result<SegmentTable, StoreError> {
         let Stored { segment, table_len } = stored.into();
         let key = Key::segment(&self.shelf(repo), segment.id);
-        let parts = Parts::of(self, &key)?;
+        let reader = SegmentReader::of(self, &key)?;
         let soon = |start: u64| {
             let range = start..segment.len.min(start + READ_AHEAD);
             let (key, len) = (key.clone(), segment.len);
-            self.tier().bring_soon(&[Extent { key, len, range }]);
+            self.tier().fetch_local_soon(&[Extent { key, len, range }]);
         };
         let frame = segment.len.saturating_sub(table_len.into())..segment.len;
-        let table = parts.read(frame, |frame| SegmentTable::decode(segment.id, frame))?;
+        let table = reader.read(frame, |frame| SegmentTable::decode(segment.id, frame))?;
         let mut left = size;
         for (index, chunk) in table.chunks().iter().enumerate() {
             let stored = table.stored_range(index).unwrap_or(0..0);
             soon(stored.start);
-            let content = parts.read(stored, |stored| decode_chunk(chunk, stored))?;
+            let content = reader.read(stored, |stored| decode_chunk(chunk, stored))?;
             let wanted = usize::try_from(left)
                 .unwrap_or(usize::MAX)
                 .min(content.len());
@@ -76,9 +76,13 @@ impl Store {
         Ok(table)
     }
 
-    /// Begins to bring whole segments, which will be read soon, to this machine. Does nothing if the
-    /// store is here.
-    pub(crate) fn bring_soon(&self, repo: &RepoName, segments: impl Iterator<Item = SegmentRef>) {
+    /// Starts to fetch whole segments into the local tiers. Does nothing if the store is a
+    /// directory.
+    pub(crate) fn fetch_local_soon(
+        &self,
+        repo: &RepoName,
+        segments: impl Iterator<Item = SegmentRef>,
+    ) {
         let shelf = self.shelf(repo);
         let wanted: Vec<_> = segments
             .map(|segment| Extent {
@@ -87,11 +91,11 @@ impl Store {
                 range: 0..segment.len,
             })
             .collect();
-        self.tier().bring_soon(&wanted);
+        self.tier().fetch_local_soon(&wanted);
     }
 
-    /// Moves the damaged segment that `error` is about out of the way, so that a publish can write it
-    /// again. Returns whether there was one: `error` may be about something else.
+    /// Moves the damaged segment that `error` is about out of the way, so that a publish can store
+    /// it again. Returns `false` if `error` is not about a damaged segment.
     pub(crate) fn set_damaged_aside(&self, error: &StoreError) -> Result<bool, StoreError> {
         let (StoreError::BadSegment { key, .. } | StoreError::Tier(TierError::Truncated { key })) =
             error
@@ -109,35 +113,38 @@ impl Store {
     }
 }
 
-/// A segment whose parts are verified.
-struct Parts<'a> {
+/// A segment whose ranges are verified when they are read.
+struct SegmentReader<'a> {
     store: &'a Store,
     key: &'a Key,
-    /// Nothing is reserved for what isn't there.
+    /// The length of the object. No memory is reserved for a range beyond it.
     len: u64,
 }
 
-impl<'a> Parts<'a> {
+impl<'a> SegmentReader<'a> {
     fn of(store: &'a Store, key: &'a Key) -> Result<Self, StoreError> {
         let len = store.tier().stat(key)?.map_or(0, |stat| stat.len);
         Ok(Self { store, key, len })
     }
 
-    /// Reads a part and decodes it. If it is damaged that may be the copy: then it is read where it
-    /// counts, so that an error says that it is damaged there.
+    /// Reads a range and decodes it. If the local copy is damaged, drops it and reads the
+    /// authoritative tier. So an error means that the segment is damaged there.
     fn read<T>(
         &self,
         range: Range<u64>,
         decode: impl Fn(&[u8]) -> cachewfs_format::Result<T>,
     ) -> Result<T, StoreError> {
-        let near = self.store.tier();
-        match self.read_in((near, self.len), &range, &decode) {
+        let tier = self.store.tier();
+        // The first read may just have made a copy of a segment that is damaged in the bucket. So
+        // only a read of the bucket itself tells which of the two is damaged. If the tier has no
+        // copies to drop, this was such a read.
+        match self.read_in((tier, self.len), &range, &decode) {
             Err(StoreError::BadSegment { .. } | StoreError::Tier(TierError::Truncated { .. }))
-                if near.drop_copies(self.key) =>
+                if tier.drop_copies(self.key) =>
             {
-                let authority = self.store.authority();
-                let len = authority.stat(self.key)?.map_or(0, |stat| stat.len);
-                self.read_in((authority, len), &range, &decode)
+                let authoritative = self.store.authoritative_tier();
+                let len = authoritative.stat(self.key)?.map_or(0, |stat| stat.len);
+                self.read_in((authoritative, len), &range, &decode)
             }
             read => read,
         }
@@ -159,7 +166,7 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// Reads a whole published file back, verified.
+/// Returns the content of a whole published file, verified.
 pub(crate) fn read_file(
     store: &Store,
     repo: &RepoName,

@@ -1,4 +1,4 @@
-//! What is done about copies, and about objects in the bucket, that are damaged.
+//! Tests with damaged local copies and damaged objects in the bucket.
 
 use std::fs::{self, File};
 use std::sync::Arc;
@@ -11,12 +11,12 @@ use tempfile::TempDir;
 
 use super::content::Stored;
 use super::key::Key;
-use super::testing::{manifest, new_segment, noise, pointer_to, secured};
+use super::testing::{manifest, new_segment, noise, pointer_to, protection};
 use super::tier::Tier as _;
 use super::wrapped::Wrapped;
-use super::{Collection, DiskTier, Keep, Limits, NewSegment, Store, StoreError, Tiers};
+use super::{Collection, DiskTier, Keep, NewSegment, Store, StoreError, TierLimits, Tiers};
 
-/// A "bucket" that is a directory, and a daemon with copies of it.
+/// A "bucket" that is a directory, and a daemon with local copies of it.
 struct World {
     directory: TempDir,
     bucket: DiskTier,
@@ -41,7 +41,7 @@ impl World {
         }
     }
 
-    /// A segment to be stored under `id`, whatever its bytes are.
+    /// Returns a segment to be stored under `id`, whatever its bytes are.
     fn new_segment(&self, id: SegmentId, bytes: &[u8]) -> NewSegment {
         let tmp = self.directory.path().join("bucket-tmp");
         NewSegment {
@@ -55,13 +55,13 @@ impl World {
     }
 }
 
-/// A daemon's copies, and its store.
+/// Returns the disk tier with a daemon's copies, and its store.
 fn replica(directory: &TempDir, bucket: &DiskTier, name: &str) -> (DiskTier, Store) {
     let root = directory.path().join(name);
     let tmp = root.join("tmp");
     let copies = DiskTier::create(&root, &tmp).unwrap();
     let remote = Arc::new(Wrapped::new(bucket.clone(), |_| Ok(())));
-    let limits = Limits {
+    let limits = TierLimits {
         memory: 1 << 20,
         disk: 1 << 30,
     };
@@ -73,7 +73,7 @@ fn snapshot(byte: u8) -> SnapshotId {
     SnapshotId::first(ObjectId::from_bytes(&[byte; 20]).unwrap())
 }
 
-/// Content, and a segment of it in three chunks.
+/// Returns content, and a segment that has it in three chunks.
 fn segment() -> (Vec<u8>, Stored, Vec<u8>) {
     let content = noise(1, 30_000);
     let (mut writer, mut bytes) = (SegmentWriter::default(), Vec::new());
@@ -101,7 +101,7 @@ fn content_of(store: &Store, repo: &RepoName, stored: Stored) -> Result<Vec<u8>,
     Ok(content)
 }
 
-/// A manifest that names one segment.
+/// Returns a manifest that names one segment.
 fn naming(repo: &RepoName, id: SegmentId) -> Manifest {
     let layout = ArchiveLayout {
         toc: Digest::of(b"toc"),
@@ -116,7 +116,7 @@ fn naming(repo: &RepoName, id: SegmentId) -> Manifest {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_copy_of_a_manifest_that_does_not_fit_is_read_again() {
+async fn a_wrong_copy_of_a_manifest_is_replaced() {
     let World {
         bucket,
         copies,
@@ -125,7 +125,7 @@ async fn a_copy_of_a_manifest_that_does_not_fit_is_read_again() {
         ..
     } = &World::start();
     let (id, good) = (snapshot(1), manifest(repo, snapshot(1), 7));
-    let (_, digest) = store.put_manifest(&good, &secured(store, repo)).unwrap();
+    let (_, digest) = store.put_manifest(&good, &protection(store, repo)).unwrap();
     let pointer = pointer_to(id, digest);
     let key = Key::manifest(&store.shelf(repo), id);
     let of_before = manifest(repo, id, 6).to_json().unwrap();
@@ -147,7 +147,7 @@ async fn a_copy_of_a_manifest_that_does_not_fit_is_read_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_collection_believes_no_copy() {
+async fn a_collection_reads_no_local_copies() {
     let world = World::start();
     let World {
         copies,
@@ -158,12 +158,12 @@ async fn a_collection_believes_no_copy() {
     let [named, other] = [&b"named"[..], b"other"].map(|bytes| SegmentId(Digest::of(bytes)));
     let new = [named, other].map(|id| world.new_segment(id, b"segment"));
     store.put_segments(repo, new.into()).unwrap();
-    let secured = secured(store, repo);
+    let protection = protection(store, repo);
     let manifest = naming(repo, named);
-    let (_, digest) = store.put_manifest(&manifest, &secured).unwrap();
+    let (_, digest) = store.put_manifest(&manifest, &protection).unwrap();
     let pointer = pointer_to(manifest.snapshot, digest);
     store
-        .swap_pointer(repo, (None, &pointer), &secured)
+        .swap_pointer(repo, (None, &pointer), &protection)
         .unwrap();
     let key = Key::manifest(&store.shelf(repo), manifest.snapshot);
     let of_before = naming(repo, other).to_json().unwrap();
@@ -226,7 +226,7 @@ async fn a_segment_that_is_damaged_in_the_bucket_is_stored_again() {
     let shelf = store.shelf(repo);
     let new = world.new_segment(id, &damaged);
     bucket.create_segments(&shelf, vec![new]).unwrap();
-    // Reading it makes the copy.
+    // The read also makes a copy.
     content_of(store, repo, stored).unwrap_err();
     copies.put(&world.key(id), &damaged).unwrap();
 
@@ -235,7 +235,7 @@ async fn a_segment_that_is_damaged_in_the_bucket_is_stored_again() {
 
     assert!(store.segments(repo).unwrap().is_empty());
     assert!(store.may_be_damaged(repo));
-    // A copy that was on its way meanwhile.
+    // As if a copy of the damaged segment had been in flight.
     copies.put(&world.key(id), &damaged).unwrap();
     let new = world.new_segment(id, &bytes);
     let new_bytes = store.put_segments(repo, vec![new]).unwrap();

@@ -1,4 +1,4 @@
-//! Objects as files below one directory, whole or not at all.
+//! [`DiskTier`]: objects as files in one directory. A file appears whole or not at all.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write as _};
@@ -9,26 +9,26 @@ use std::sync::Arc;
 use cachewfs_format::{Digest, RepoName, SegmentId};
 
 use super::TierError;
-use super::key::{Key, Object, Part, Shelf};
+use super::key::{Key, Object, Shelf, ShelfPart};
 use super::reads::Reads;
 use super::share::renew;
 use super::tier::{Listed, NewSegment, Stat, Tier, Version, Whole, Written};
 use crate::read_now::read_now;
 
-/// So many new files are made durable one by one; for more, the whole filesystem is.
+/// At most this many new files are made durable one by one. For more files, one `syncfs` is faster.
 const MAX_SINGLE_SYNCS: usize = 16;
 
-/// Objects below one directory.
+/// A tier in a directory.
 #[derive(Clone, Debug)]
 pub(crate) struct DiskTier {
     pub(super) root: PathBuf,
-    /// On the same filesystem: files are finished here, then renamed.
+    /// The staging directory, on the filesystem of `root`: files are finished here, then renamed.
     pub(super) tmp: PathBuf,
     reads: Arc<Reads>,
 }
 
 impl DiskTier {
-    /// `tmp` must be on the same filesystem as `root`.
+    /// Creates or opens a tier. `tmp` must be on the filesystem of `root`.
     pub(crate) fn create(root: &Path, tmp: &Path) -> Result<Self, TierError> {
         for directory in [&root.join("v1"), tmp] {
             fs::create_dir_all(directory).map_err(TierError::at(directory))?;
@@ -42,12 +42,12 @@ impl DiskTier {
         Ok(tier)
     }
 
-    /// The file of an object.
+    /// Returns the path of an object.
     pub(super) fn path(&self, key: &Key) -> PathBuf {
         self.root.join(key.to_string())
     }
 
-    /// Stores an object, whatever is there.
+    /// Stores an object whether or not it exists.
     pub(super) fn put(&self, key: &Key, bytes: &[u8]) -> Result<(), TierError> {
         let path = self.path(key);
         let file = self.write(&path, bytes)?;
@@ -60,7 +60,7 @@ impl DiskTier {
         self.root.join(Key::prefix_of(shelf))
     }
 
-    /// Writes what belongs at `path` to a durable temporary file.
+    /// Writes the future content of `path` to a durable temporary file.
     fn write(&self, path: &Path, bytes: &[u8]) -> Result<tempfile::NamedTempFile, TierError> {
         let parent = path.parent().unwrap_or(path);
         fs::create_dir_all(parent).map_err(TierError::at(parent))?;
@@ -119,6 +119,8 @@ impl Tier for DiskTier {
     fn create(&self, key: &Key, bytes: &[u8]) -> Result<Written, TierError> {
         let path = self.path(key);
         let file = self.write(&path, bytes)?;
+        // Unlike a rename, a link fails if the name exists: of several daemons, one creates the
+        // object.
         let written = match fs::hard_link(file.path(), &path) {
             Ok(()) => Written::New,
             Err(error) if error.kind() == ErrorKind::AlreadyExists => Written::TooLate,
@@ -133,25 +135,30 @@ impl Tier for DiskTier {
         shelf: &Shelf,
         mut segments: Vec<NewSegment>,
     ) -> Result<u64, TierError> {
-        let directory = self.directory(shelf).join(Part::Segments.directory());
+        let directory = self.directory(shelf).join(ShelfPart::Segments.directory());
         fs::create_dir_all(&directory).map_err(TierError::at(&directory))?;
         for segment in &mut segments {
-            segment.file = self.bring(std::mem::take(&mut segment.file))?;
+            segment.file = self.move_beside(std::mem::take(&mut segment.file))?;
         }
         let sync_each = segments.len() <= MAX_SINGLE_SYNCS;
         if !sync_each {
             let tmp = File::open(&self.tmp).map_err(TierError::at(&self.tmp))?;
             rustix::fs::syncfs(tmp).map_err(|errno| TierError::at(&self.tmp)(errno.into()))?;
         }
-        let _hold = self.hold_for_storing(shelf)?;
+        // From the look at a segment until it is renewed or renamed, no collection may delete it.
+        let _lock = self.lock_for_storing(shelf)?;
         let mut new_bytes = 0;
         for NewSegment { id, file, len } in segments {
             let path = self.path(&Key::segment(shelf, id));
             if path.exists() {
+                // The segment becomes young again, so the grace period keeps it until the manifest
+                // is written.
                 renew(&path)?;
                 fs::remove_file(&file).map_err(TierError::at(&file))?;
                 continue;
             }
+            // Durable before it has its name: a name without content would survive a crash as
+            // damage.
             if sync_each {
                 File::open(&file)
                     .and_then(|file| file.sync_all())
@@ -173,9 +180,10 @@ impl Tier for DiskTier {
         let path = self.path(key);
         let parent = path.parent().unwrap_or(&path);
         fs::create_dir_all(parent).map_err(TierError::at(parent))?;
+        // A lock on the object itself would be lost: each write replaces it by another file.
         let lock_path = path.with_extension("lock");
         let lock = File::create(&lock_path).map_err(TierError::at(&lock_path))?;
-        // Held to the end of the function; the kernel releases it if the daemon dies.
+        // Held to the end of the function. The kernel releases it if the daemon dies.
         lock.lock().map_err(TierError::at(&lock_path))?;
         let present = self.read_whole(key)?.map(|present| present.version);
         if present.as_ref() != expected {
@@ -196,7 +204,7 @@ impl Tier for DiskTier {
         }
     }
 
-    fn list(&self, shelf: &Shelf, part: Part) -> Result<Vec<Listed>, TierError> {
+    fn list(&self, shelf: &Shelf, part: ShelfPart) -> Result<Vec<Listed>, TierError> {
         let directory = self.directory(shelf).join(part.directory());
         let entries = match fs::read_dir(&directory) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
@@ -209,7 +217,7 @@ impl Tier for DiskTier {
                 continue;
             };
             match entry.metadata().and_then(|metadata| stat(&metadata)) {
-                // It was deleted meanwhile.
+                // It has been deleted since the directory was read.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(source) => return Err(TierError::at(entry.path())(source)),
                 Ok(stat) => listed.push(Listed { object, stat }),
@@ -222,11 +230,11 @@ impl Tier for DiskTier {
         self.published()
     }
 
-    fn authority(&self) -> &dyn Tier {
+    fn authoritative_tier(&self) -> &dyn Tier {
         self
     }
 
-    fn hold_for_deleting(&self, shelf: &Shelf) -> Result<Option<File>, TierError> {
+    fn lock_for_deleting(&self, shelf: &Shelf) -> Result<Option<File>, TierError> {
         self.lock_segments(shelf, File::lock).map(Some)
     }
 
@@ -260,7 +268,7 @@ impl Tier for DiskTier {
             };
             unless_gone(removed).map_err(TierError::at(path))?;
         }
-        // Unless something is kept.
+        // Fails if something is kept in it.
         fs::remove_dir(&directory).ok();
         Ok(())
     }
@@ -269,15 +277,15 @@ impl Tier for DiskTier {
         let path = self.path(&Key::segment(shelf, id));
         let aside = self.path(&Key::new(shelf, Object::Damaged(id)));
         match fs::rename(&path, &aside) {
-            // Kept for as long as what was stored just now.
+            // Its grace period begins again: it is kept like a segment that was just stored.
             Ok(()) => renew(&aside),
-            // Two who read it may find the damage; the second has nothing left to do.
+            // Two readers may find the same damage, and the second one has nothing left to do.
             renamed => unless_gone(renamed).map_err(TierError::at(path)),
         }
     }
 }
 
-/// Takes what is not there any more for removed.
+/// Treats a missing file as removed.
 fn unless_gone(removed: std::io::Result<()>) -> std::io::Result<()> {
     match removed {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),

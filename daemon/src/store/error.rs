@@ -1,25 +1,25 @@
-//! Why the store fails.
+//! Errors of the store and of its tiers.
 
 use std::path::PathBuf;
 
 use super::key::Key;
 use super::s3::S3Error;
 
-/// Why the store fails.
+/// Why a call of the store failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StoreError {
-    #[error("the store can't do what is wanted")]
+    #[error("the request to the store failed")]
     Tier(#[from] TierError),
-    #[error("{key} in the store can't be read")]
+    #[error("can't parse {key} in the store")]
     Unreadable {
         key: Box<Key>,
         source: cachewfs_format::Error,
     },
-    #[error("{key} in the store doesn't have the digest that its pointer gives")]
+    #[error("{key} in the store doesn't have the digest in its pointer")]
     WrongDigest { key: Box<Key> },
     #[error("{key} in the store is the manifest of another repository or snapshot")]
     Misplaced { key: Box<Key> },
-    #[error("what is to be stored at {key} is not what a reader takes")]
+    #[error("can't encode {key} for the store")]
     Encode {
         key: Box<Key>,
         source: cachewfs_format::Error,
@@ -29,40 +29,41 @@ pub(crate) enum StoreError {
         key: Box<Key>,
         source: cachewfs_format::Error,
     },
-    #[error("an archive is shorter than was asked of it")]
+    #[error("the range is beyond the end of the archive")]
     BeyondEnd,
-    #[error("can't write what was read from the store")]
+    #[error("can't write the content that was read from the store")]
     Copy(#[source] std::io::Error),
     #[error("{key} is not in the store any more")]
     Gone { key: Box<Key> },
-    #[error("the store took too long to be sure that what a snapshot names stays")]
+    #[error("too much time passed since the snapshot was protected from garbage collection")]
     TooSlow,
-    #[error("another collection of the repository is under way")]
+    #[error("another garbage collection of the repository is in progress")]
     Collecting,
-    #[error("the daemon stops")]
+    #[error("the daemon is stopping")]
     Stopping,
 }
 
-/// Why a tier fails.
+/// Why a call of a tier failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TierError {
-    #[error("there is no {key}")]
+    #[error("{key} doesn't exist")]
     NotFound { key: Box<Key> },
-    #[error("{key} ends early")]
+    #[error("{key} is shorter than expected")]
     Truncated { key: Box<Key> },
-    #[error("can't use {path}")]
+    #[error("can't read or write {path}")]
     Io {
         path: PathBuf,
         source: std::io::Error,
     },
-    #[error("the bucket can't give or take {key}")]
+    #[error("the request to the bucket failed for {key}")]
     S3 { key: Box<Key>, source: Box<S3Error> },
-    #[error("the repositories in the bucket can't be listed")]
+    #[error("can't list the repositories in the bucket")]
     S3List { source: Box<S3Error> },
 }
 
 impl TierError {
-    /// Whether the tier, or the way to it, is out of order for now: another one may serve instead.
+    /// Returns whether the tier or the network is out of order for now, so that another tier may
+    /// serve instead.
     pub(crate) fn is_outage(&self) -> bool {
         match self {
             Self::S3 { source, .. } | Self::S3List { source } => source.is_outage(),
@@ -70,13 +71,13 @@ impl TierError {
         }
     }
 
-    /// Whether it is the bucket that fails, the way to it or the right to use it, and says nothing of what was asked
-    /// for: a copy that was made of that will do.
-    pub(crate) fn is_of_bucket(&self) -> bool {
+    /// Returns whether the bucket failed, or the network, or the daemon's access to it. Such an
+    /// error says nothing about the object, so a local copy may be served.
+    pub(crate) fn is_bucket_failure(&self) -> bool {
         matches!(self, Self::S3 { .. } | Self::S3List { .. })
     }
 
-    /// For `map_err`: an I/O error at `path`.
+    /// Returns a function for `map_err` that makes an I/O error at `path`.
     pub(super) fn at(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { path, source }

@@ -1,16 +1,17 @@
-//! Deleting all that is published of a repository, whatever is kept otherwise.
+//! Deletes everything that is published of a repository, regardless of what would be kept.
 
 use cachewfs_format::{RepoName, SnapshotId};
 
 use super::key::{Key, Object};
 use super::{Store, StoreError};
 
-/// How often one tries to note something beside others who do.
+/// How often writing the deletion notice is tried while other daemons write it.
 const TRIES: usize = 10;
 
 impl Store {
-    /// Deletes all that is published of `repo`, LFS archives too: first of all the pointer, so that nothing is
-    /// half there. What others may be about to name goes with a later collection. Ids stay noted.
+    /// Deletes everything that is published of `repo`, with its LFS archives. Segments that another
+    /// daemon may be about to name are left to a later collection. The ids of the snapshots stay
+    /// noted as used.
     pub(crate) fn delete(&self, repo: &RepoName) -> Result<(), StoreError> {
         let deleted = self
             .lfs()
@@ -22,25 +23,27 @@ impl Store {
 
     fn delete_published(&self, repo: &RepoName) -> Result<(), StoreError> {
         let shelf = self.shelf(repo);
+        // First of all the pointer: without it, no reader finds a half deleted snapshot.
         self.tier().delete(&[Key::pointer(&shelf)])?;
         let snapshots: Vec<_> = self.manifests(repo)?.into_iter().collect();
         self.note_used(repo, &snapshots)?;
-        // Those alone: the id of one that was written just now isn't noted.
+        // No manifest that was written since the listing: its id isn't noted.
         let objects = snapshots.into_iter().map(Object::Manifest);
         self.delete_objects(repo, objects, &|| true)?;
         Ok(self.tier().delete_shelf(&shelf)?)
     }
 
-    /// Notes that no other snapshot may have one of these ids; what is announced stays announced.
+    /// Notes that no other snapshot may have one of these ids. Leaves a deletion notice as it is.
     pub(super) fn note_used(&self, repo: &RepoName, ids: &[SnapshotId]) -> Result<(), StoreError> {
         for _ in 0..TRIES {
             let (mut deletions, version) = self.deletions(repo)?;
             if ids.iter().all(|&id| deletions.is_used(id)) {
                 return Ok(());
             }
+            // Another nonce, so that the new bytes have a version of their own.
             deletions.nonce = deletions.nonce.wrapping_add(1);
             for &id in ids {
-                deletions.set_used(id);
+                deletions.mark_used(id);
             }
             match self.swap_deletions(repo, &deletions, version.as_ref()) {
                 Err(StoreError::Collecting) => {}
@@ -58,29 +61,29 @@ mod tests {
     use cachewfs_format::ObjectId;
 
     use super::*;
-    use crate::store::testing::{manifest, pointer_to, secured};
+    use crate::store::testing::{manifest, pointer_to, protection};
     use crate::store::wrapped::{Call, Wrapped};
     use crate::store::{DiskTier, S3Error};
 
     /// Publishes a snapshot.
     fn publish(store: &Store, repo: &RepoName) -> SnapshotId {
         let id = SnapshotId::first(ObjectId::from_bytes(&[1; 20]).unwrap());
-        let secured = secured(store, repo);
+        let protection = protection(store, repo);
         let manifest = manifest(repo, id, 7);
-        let (_, digest) = store.put_manifest(&manifest, &secured).unwrap();
+        let (_, digest) = store.put_manifest(&manifest, &protection).unwrap();
         let pointer = pointer_to(id, digest);
         store
-            .swap_pointer(repo, (None, &pointer), &secured)
+            .swap_pointer(repo, (None, &pointer), &protection)
             .unwrap();
         id
     }
 
     fn is_used(store: &Store, repo: &RepoName, id: SnapshotId) -> bool {
-        secured(store, repo).is_used(id)
+        protection(store, repo).is_used(id)
     }
 
     #[test]
-    fn what_is_forgotten_leaves_its_ids_and_nothing_else() {
+    fn a_deleted_repository_leaves_only_its_used_ids() {
         let directory = tempfile::tempdir().unwrap();
         let tier = DiskTier::create(directory.path(), &directory.path().join("tmp")).unwrap();
         let store = Store::new(tier.clone());
@@ -104,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_noted_before_their_manifests_go() {
+    fn ids_are_noted_before_their_manifests_are_deleted() {
         let directory = tempfile::tempdir().unwrap();
         let repo = RepoName::parse("example.com/a").unwrap();
         let mut deletes_until_it_is_gone = 0;

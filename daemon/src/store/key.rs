@@ -1,35 +1,38 @@
-//! What an object of the store is called: the one place where a name becomes a path.
+//! [`Key`]: the names of objects in the store. The only place where a repository's name becomes a
+//! path.
 //!
 //! ```text
 //! v1/<host>/<path>.git/current           pointer: replaced by compare-and-swap
 //! v1/<host>/<path>.git/lease             who publishes: replaced by compare-and-swap
 //! v1/<host>/<path>.git/snapshots/<id>    manifest: created once
 //! v1/<host>/<path>.git/segments/<id>     segment: created once
-//! v1/<host>/<path>.git/deletions         what is about to be deleted: replaced by compare-and-swap
-//! v1/<host>/<path>.git/lfs/…             the same, of LFS archives
+//! v1/<host>/<path>.git/deletions         deletion notice, used ids: replaced by compare-and-swap
+//! v1/<host>/<path>.git/lfs/…             the shelf of LFS archives, with the same objects
 //! ```
 
 use std::fmt;
 
 use cachewfs_format::{Digest, RepoName, SegmentId, SnapshotId};
 
-/// What is added to the name of a damaged segment.
+/// The suffix of the name of a damaged segment.
 const DAMAGED: &str = ".damaged";
 
-/// The name of an object. As text it is a relative path; no two repositories' are below one another:
-/// no segment of a repository's path ends in ".git", so `h/a/current`, a repository too, doesn't collide
-/// with the pointer of `h/a`.
+/// The name of an object. As text it is a relative path.
+///
+/// Objects of different repositories are never below one another. No component of a repository's
+/// path ends in ".git", so the repository `h/a/current` doesn't collide with the pointer of `h/a`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Key {
     pub(crate) shelf: Shelf,
     pub(crate) object: Object,
 }
 
-/// What of a repository has a pointer, manifests and segments of its own.
+/// A part of a repository's store that has a pointer, manifests and segments of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Shelf {
     repo: RepoName,
-    /// Whether it is for LFS archives; else it is for snapshots, and includes the other.
+    /// Whether it is for LFS archives. The shelf for snapshots has the directory of the other one
+    /// in it.
     is_lfs: bool,
 }
 
@@ -44,7 +47,7 @@ impl Shelf {
         Self { repo, is_lfs }
     }
 
-    /// The one whose objects are below those of this one, unless it is that itself.
+    /// Returns the shelf whose directory is in this one. The LFS shelf returns itself.
     pub(super) fn below(&self) -> Self {
         Self::of_lfs(&self.repo)
     }
@@ -56,22 +59,22 @@ impl fmt::Display for Shelf {
     }
 }
 
-/// Which object of a repository.
+/// An object of a shelf.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Object {
     Pointer,
-    /// What is about to be deleted.
+    /// The deletion notice, and the ids of deleted snapshots.
     Deletions,
-    /// Who publishes.
+    /// Which daemon publishes.
     Lease,
     Manifest(SnapshotId),
     Segment(SegmentId),
-    /// A segment that was found damaged and is out of the way.
+    /// A segment that was found damaged and moved out of the way.
     Damaged(SegmentId),
 }
 
 impl Object {
-    /// The snapshot whose manifest it is.
+    /// Returns the snapshot id if this is a manifest.
     pub(super) fn manifest(self) -> Option<SnapshotId> {
         match self {
             Self::Manifest(id) => Some(id),
@@ -79,7 +82,7 @@ impl Object {
         }
     }
 
-    /// The segment that it is, if it isn't damaged.
+    /// Returns the segment id if this is a segment that isn't set aside.
     pub(super) fn segment(self) -> Option<SegmentId> {
         match self {
             Self::Segment(id) => Some(id),
@@ -88,9 +91,9 @@ impl Object {
     }
 }
 
-/// What can be listed of a repository.
+/// The objects of a shelf that can be listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Part {
+pub(crate) enum ShelfPart {
     Manifests,
     Segments,
 }
@@ -121,12 +124,12 @@ impl Key {
         Self { shelf, object }
     }
 
-    /// For errors, which shall be small.
+    /// Returns a boxed copy, for errors, which should be small.
     pub(super) fn boxed(&self) -> Box<Self> {
         Box::new(self.clone())
     }
 
-    /// Below what all objects of a shelf are; ends with a slash.
+    /// Returns the path that all objects of a shelf begin with. It ends with a slash.
     pub(super) fn prefix_of(shelf: &Shelf) -> String {
         let Shelf { repo, is_lfs } = shelf;
         let part = if *is_lfs { "lfs/" } else { "" };
@@ -148,8 +151,8 @@ impl fmt::Display for Key {
     }
 }
 
-impl Part {
-    /// The directory of its objects.
+impl ShelfPart {
+    /// Returns the name of their directory.
     pub(super) const fn directory(self) -> &'static str {
         match self {
             Self::Manifests => "snapshots",
@@ -157,7 +160,7 @@ impl Part {
         }
     }
 
-    /// The object that is called `name` there, if it is one of ours.
+    /// Returns the object with this file name, or `None` if this program doesn't write such names.
     pub(super) fn parse(self, name: &str) -> Option<Object> {
         let segment = |name| Digest::parse(name).ok().map(SegmentId);
         match (self, name.strip_suffix(DAMAGED)) {
@@ -175,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_listed_has_the_name_it_was_given() {
+    fn listed_names_are_parsed_back() {
         let repo = RepoName::parse("example.com/a/b").unwrap();
         let shelves = [
             (Shelf::of_snapshots(&repo), "v1/example.com/a/b.git"),
@@ -184,9 +187,9 @@ mod tests {
         let snapshot = SnapshotId::first(ObjectId::from_bytes(&[7; 20]).unwrap());
         let id = SegmentId(Digest::of(b"x"));
         for (part, object) in [
-            (Part::Manifests, Object::Manifest(snapshot)),
-            (Part::Segments, Object::Segment(id)),
-            (Part::Segments, Object::Damaged(id)),
+            (ShelfPart::Manifests, Object::Manifest(snapshot)),
+            (ShelfPart::Segments, Object::Segment(id)),
+            (ShelfPart::Segments, Object::Damaged(id)),
         ] {
             for (shelf, root) in &shelves {
                 let text = Key::new(shelf, object).to_string();
@@ -196,6 +199,6 @@ mod tests {
                 assert_eq!(part.parse(name), Some(object));
             }
         }
-        assert_eq!(Part::Segments.parse("current"), None);
+        assert_eq!(ShelfPart::Segments.parse("current"), None);
     }
 }

@@ -1,4 +1,4 @@
-//! Which repositories there are in a directory.
+//! Lists the repositories in a directory.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,7 @@ use cachewfs_format::RepoName;
 use super::{DiskTier, TierError};
 
 impl DiskTier {
-    /// All repositories of which something is published, in no order.
+    /// Returns all repositories that have a pointer, in no order.
     pub(super) fn published(&self) -> Result<Vec<RepoName>, TierError> {
         let mut found = Vec::new();
         let root = self.root.join("v1");
@@ -19,7 +19,7 @@ impl DiskTier {
                 let path = entry.map_err(TierError::at(&directory))?.path();
                 let name = path.strip_prefix(&root).ok().and_then(Path::to_str);
                 match name.and_then(|name| name.strip_suffix(".git")) {
-                    // Below it is nothing but what is published of it.
+                    // Everything below belongs to this repository.
                     Some(name) if path.join("current").is_file() => {
                         found.extend(RepoName::parse(name));
                     }
@@ -39,7 +39,7 @@ mod tests {
     use crate::store::tier::Tier as _;
 
     #[test]
-    fn finds_what_has_a_pointer_also_below_another() {
+    fn finds_repositories_with_a_pointer_also_below_another() {
         let root = tempfile::tempdir().unwrap();
         let tier = DiskTier::create(root.path(), &root.path().join("tmp")).unwrap();
         let names = [

@@ -1,30 +1,33 @@
-//! Manifests: one for each snapshot, written once.
+//! Manifests: each snapshot has one, written once.
 
 use std::time::SystemTime;
 
 use cachewfs_format::{Digest, Manifest, Pointer, RepoName, SnapshotId};
 
 use super::key::Key;
-use super::secure::Secured;
+use super::protect::Protection;
 use super::snapshots::{encode, parse};
 use super::tier::{Tier, Written};
 use super::{Store, StoreError, TierError};
 
 impl Store {
-    /// Writes a manifest unless its snapshot has one. All that it names was made sure of just now.
+    /// Writes a manifest, unless its snapshot has one already. `protection` must cover all its
+    /// segments.
     pub(crate) fn put_manifest(
         &self,
         manifest: &Manifest,
-        secured: &Secured,
+        protection: &Protection,
     ) -> Result<(Written, Digest), StoreError> {
         let key = Key::manifest(&self.shelf(&manifest.repo), manifest.snapshot);
         let bytes = encode(&key, manifest.to_json())?;
-        self.check_time(secured, self.notice.manifest())?;
+        // Checked as late as possible: everything before the request counts towards the limit.
+        self.check_time(protection, self.notice.manifest_limit())?;
         let written = self.tier().create(&key, &bytes)?;
         Ok((written, Digest::of(&bytes)))
     }
 
-    /// The manifest of a snapshot and the digest of its bytes, if it is published.
+    /// Returns the manifest of a snapshot and the digest of its bytes, or `None` if there is no
+    /// such snapshot.
     pub(crate) fn manifest(
         &self,
         repo: &RepoName,
@@ -33,16 +36,18 @@ impl Store {
         self.fitting_manifest(repo, snapshot, |_| true)
     }
 
-    /// The same in the store itself: what is near may be damaged.
+    /// Returns the manifest of a snapshot from the authoritative tier, because a local copy may be
+    /// damaged.
     pub(super) fn authoritative_manifest(
         &self,
         repo: &RepoName,
         snapshot: SnapshotId,
     ) -> Result<Option<(Manifest, Digest)>, StoreError> {
-        self.manifest_in(self.authority(), repo, snapshot)
+        self.manifest_in(self.authoritative_tier(), repo, snapshot)
     }
 
-    /// The manifest, which should fit: where a copy can't be read or doesn't, the store itself says what is so.
+    /// Returns a manifest whose digest should satisfy `fits`. If the local copy is damaged or
+    /// doesn't fit, drops it and reads the authoritative tier.
     fn fitting_manifest(
         &self,
         repo: &RepoName,
@@ -53,6 +58,8 @@ impl Store {
         let is_good = match &read {
             Ok(Some((_, digest))) => fits(digest),
             Err(StoreError::Unreadable { .. } | StoreError::Misplaced { .. }) => false,
+            // Besides damage, a copy may be of a snapshot that another daemon deleted and published
+            // again. A missing manifest or an outage is neither: the copy would have been read.
             Ok(None) | Err(_) => true,
         };
         let key = Key::manifest(&self.shelf(repo), snapshot);
@@ -79,7 +86,7 @@ impl Store {
         Ok(Some((manifest, Digest::of(&found.bytes))))
     }
 
-    /// When the manifest of a snapshot was written, if there is one.
+    /// Returns when the manifest of a snapshot was written, or `None` if there is none.
     pub(crate) fn manifest_written_at(
         &self,
         repo: &RepoName,
@@ -90,7 +97,7 @@ impl Store {
         Ok(stat.map(|stat| stat.stored_at))
     }
 
-    /// The manifest that `pointer` names.
+    /// Returns the manifest that `pointer` names.
     pub(crate) fn current_manifest(
         &self,
         repo: &RepoName,
@@ -114,7 +121,7 @@ mod tests {
 
     use super::*;
     use crate::store::DiskTier;
-    use crate::store::testing::{manifest, secured};
+    use crate::store::testing::{manifest, protection};
 
     #[test]
     fn a_manifest_that_belongs_elsewhere_is_refused() {
@@ -126,7 +133,7 @@ mod tests {
         let elsewhere = SnapshotId::first(ObjectId::from_bytes(&[2; 20]).unwrap());
         let manifest = manifest(&repo, here, 7);
         store
-            .put_manifest(&manifest, &secured(&store, &repo))
+            .put_manifest(&manifest, &protection(&store, &repo))
             .unwrap();
 
         let (from, to) = (

@@ -1,12 +1,15 @@
-//! Where segments, manifests and pointers are kept.
+//! The store of segments, manifests and pointers.
 //!
 //! ```text
-//! snapshots, manifests, secure, collect, forget,
-//! content, archive, revisions      what the daemon does: the same on every tier
-//! tier                    what a place for objects can do
-//! disk, listing, share    a directory, which several daemons may have
-//! lease                   which of several daemons publishes
-//! s3, tiers               a bucket; that, a directory and memory as one
+//! snapshots, manifests, protect,   publishing and reading: the same on every tier
+//! content, archive, revisions
+//! collect, forget                  deleting
+//! clock                            the time line that makes deleting safe
+//! tier                             the trait: storage for objects
+//! disk, listing, share             a tier in a directory, which several daemons may share
+//! s3                               a tier in a bucket
+//! tiers                            memory, disk and bucket combined into one tier
+//! lease                            which of several daemons publishes a repository
 //! ```
 
 mod archive;
@@ -25,10 +28,10 @@ mod key;
 mod lease;
 mod listing;
 mod manifests;
+mod protect;
 mod reads;
 mod revisions;
 mod s3;
-mod secure;
 mod share;
 mod snapshots;
 #[cfg(test)]
@@ -39,18 +42,18 @@ mod tiers;
 mod wrapped;
 
 pub(crate) use archive::Archive;
-pub(crate) use clock::Notice;
+pub(crate) use clock::NoticePeriod;
 pub(crate) use collect::{Collected, Collection, Keep};
 pub use config::StoreConfig;
 pub(crate) use content::read_file;
 pub(crate) use disk::DiskTier;
 pub(crate) use error::{StoreError, TierError};
 pub(crate) use lease::{Claim, Holder, Lease, Leases};
+pub(crate) use protect::Protection;
 pub(crate) use reads::TierReads;
 pub(crate) use revisions::RevisionIndex;
 pub use s3::S3Config;
 pub(crate) use s3::{S3Error, S3Tier};
-pub(crate) use secure::Secured;
 pub(crate) use snapshots::Store;
 pub(crate) use tier::{NewSegment, Written};
-pub(crate) use tiers::{Limits, Tiers};
+pub(crate) use tiers::{TierLimits, Tiers};

@@ -1,17 +1,17 @@
-//! What each tier was read for, counted from the daemon's start.
+//! Counters of reads by tier, since the daemon's start.
 
 use crate::metrics::Counter;
 
-/// What each tier was read for.
+/// The reads of all tiers.
 #[derive(Debug, Default)]
 pub(crate) struct Reads {
     pub(crate) memory: TierReads,
     pub(crate) disk: TierReads,
-    /// Requests for parts of segments, and their bytes.
+    /// Requests to the bucket for parts of segments.
     pub(crate) s3: TierReads,
 }
 
-/// Reads of a part of one segment.
+/// Reads of parts of segments from one tier.
 #[derive(Debug, Default)]
 pub(crate) struct TierReads {
     pub(crate) count: Counter,
@@ -26,7 +26,7 @@ impl TierReads {
 }
 
 impl Reads {
-    /// All tiers with their names.
+    /// Returns all tiers with their names.
     pub(crate) fn all(&self) -> [(&'static str, &TierReads); 3] {
         [
             ("memory", &self.memory),

@@ -1,4 +1,5 @@
-//! Finding a snapshot by the digest of an archive's TOC, with nothing but the store: any replica can.
+//! [`RevisionIndex`]: finds a snapshot by the digest of an archive's TOC. It needs only the store,
+//! so every replica can.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -11,13 +12,13 @@ use tracing::warn;
 use super::{Store, StoreError};
 use crate::error_chain::chain;
 
-/// Of so many snapshots the digests are remembered, some 200 bytes each: a manifest of a large
-/// repository takes long to parse, and a request may name a revision that there never was.
+/// At most this many snapshots are remembered, at about 200 bytes each. The manifest of a large
+/// repository takes long to parse, and requests may name revisions that don't exist.
 const MAX_KNOWN: NonZeroUsize = NonZeroUsize::new(4096).expect("4096 is not 0");
 
 type Tocs = BTreeMap<ArchiveKind, Digest>;
 
-/// Which snapshot has the archive whose TOC has a given digest; filled as it is asked.
+/// Which snapshot has an archive whose TOC has a given digest. It is filled by lookups.
 #[derive(Debug)]
 pub(crate) struct RevisionIndex {
     store: Store,
@@ -32,8 +33,8 @@ impl RevisionIndex {
         }
     }
 
-    /// The snapshot whose archive of this kind has a TOC with the digest `toc`, as long as it is
-    /// kept. The first call for a repository reads all its manifests; blocks.
+    /// Returns the snapshot whose archive of this kind has a TOC with the digest `toc`, or `None`
+    /// if there is none any more. The first call for a repository reads all its manifests. Blocks.
     pub(crate) fn find(
         &self,
         repo: &RepoName,
@@ -53,11 +54,12 @@ impl RevisionIndex {
                         self.lock().put(key, tocs);
                         is_found
                     }
-                    // It was deleted meanwhile.
+                    // It has been deleted since the listing.
                     Ok(None) => false,
-                    // One that can't be read doesn't keep others from being found.
+                    // A damaged manifest must not keep the other snapshots from being found.
                     Err(error @ (StoreError::Unreadable { .. } | StoreError::Misplaced { .. })) => {
-                        warn!(%repo, %snapshot, error = chain(&error), "A manifest can't be read");
+                        let error = chain(&error);
+                        warn!(%repo, %snapshot, error, "Can't read a manifest: skipping it");
                         false
                     }
                     Err(error) => return Err(error),

@@ -1,7 +1,9 @@
-//! What lets several daemons have one store: none deletes what another is about to name.
+//! Lets several daemons share a store in a directory: none deletes a segment that another one is
+//! about to name.
 //!
-//! A publish that finds a segment there already makes it young again, so that it is kept until the manifest
-//! that names it is written; and no segment goes between the look at it and the note.
+//! A publish that finds a segment in the store makes it young again, so the grace period keeps it
+//! until the manifest is written. A shared lock makes this one step with the look: a collector,
+//! which takes the lock exclusively, can't delete the segment in between.
 
 use std::fs::{self, File};
 use std::io;
@@ -14,16 +16,17 @@ use tempfile::NamedTempFile;
 use super::key::Shelf;
 use super::{DiskTier, TierError};
 
-/// A temporary file this old is what a daemon left that was killed.
+/// Older temporary files were left by a daemon that was killed.
 const ABANDONED: Duration = Duration::from_hours(24);
 
 impl DiskTier {
-    /// Held while segments are stored; many may.
-    pub(super) fn hold_for_storing(&self, shelf: &Shelf) -> Result<File, TierError> {
+    /// Locks a shelf while segments are stored. Many daemons may hold this lock at the same time.
+    pub(super) fn lock_for_storing(&self, shelf: &Shelf) -> Result<File, TierError> {
         self.lock_segments(shelf, File::lock_shared)
     }
 
-    /// The kernel releases it when the file is closed, or the daemon dies.
+    /// Locks the segments of a shelf with `lock`. The kernel releases the lock when the file is
+    /// closed or the daemon dies.
     pub(super) fn lock_segments(
         &self,
         shelf: &Shelf,
@@ -37,16 +40,18 @@ impl DiskTier {
             .map_err(TierError::at(path))
     }
 
-    /// Whether `path` is on the filesystem of the store.
+    /// Returns whether `path` is on the filesystem of the store.
     pub(super) fn is_beside(&self, path: &Path) -> io::Result<bool> {
         Ok(fs::metadata(path)?.dev() == fs::metadata(&self.tmp)?.dev())
     }
 
-    /// Moves a finished file to the filesystem of the store, if it is on another.
-    pub(super) fn bring(&self, file: PathBuf) -> Result<PathBuf, TierError> {
+    /// Moves a finished file to the filesystem of the store if it is on another one. Returns its
+    /// path.
+    pub(super) fn move_beside(&self, file: PathBuf) -> Result<PathBuf, TierError> {
         if self.is_beside(&file).map_err(TierError::at(&file))? {
             return Ok(file);
         }
+        // A rename works within one filesystem only.
         let copy = || {
             let mut to = NamedTempFile::new_in(&self.tmp)?;
             io::copy(&mut File::open(&file)?, &mut to)?;
@@ -56,7 +61,7 @@ impl DiskTier {
         copy().map_err(TierError::at(&self.tmp))
     }
 
-    /// Removes what daemons left in the directory for temporary files.
+    /// Removes the files that killed daemons left in the staging directory.
     pub(super) fn sweep(&self) -> io::Result<()> {
         for entry in fs::read_dir(&self.tmp)? {
             let path = entry?.path();
@@ -68,7 +73,7 @@ impl DiskTier {
     }
 }
 
-/// Whether it is a file that nobody has written to for long.
+/// Returns whether `path` is a file that hasn't been written to for long.
 fn is_abandoned(path: &Path) -> bool {
     let metadata = fs::symlink_metadata(path).ok();
     let written = metadata.filter(fs::Metadata::is_file);
@@ -103,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_segment_that_is_put_again_is_not_deleted_before_it_is_named() {
+    fn a_segment_that_is_stored_again_is_not_deleted_before_a_manifest_names_it() {
         let root = tempfile::tempdir().unwrap();
         let (tier, repo) = tier(root.path());
         let store = Store::new(tier.clone());
@@ -141,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_killed_daemon_left_goes_and_what_another_writes_stays() {
+    fn old_staging_files_are_removed_and_new_ones_kept() {
         let root = tempfile::tempdir().unwrap();
         let (tier, _) = tier(root.path());
         let [old, new] = ["old", "new"].map(|name| root.path().join("tmp").join(name));

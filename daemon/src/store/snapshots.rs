@@ -1,7 +1,8 @@
-//! What the daemon does with a store: it publishes snapshots, and finds them again.
+//! [`Store`], the entry point of this module: publishes the parts of snapshots and reads them back.
 //!
-//! The order is: segments, manifest, pointer. So a present manifest has all its segments, and a present
-//! pointer its manifest. It is the same on every tier.
+//! A publish stores segments first, then the manifest, then the pointer. So the segments of every
+//! manifest exist, and so does the manifest of every pointer. This invariant is the same on every
+//! tier. Deleting goes the other way.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -10,26 +11,28 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cachewfs_format::{Pointer, RepoName, SegmentId, SnapshotId};
 
-use super::clock::{Clock, MachineClock, Notice};
+use super::clock::{Clock, MachineClock, NoticePeriod};
 use super::collect::newest_first;
-use super::key::{Key, Part, Shelf};
+use super::key::{Key, Shelf, ShelfPart};
+use super::protect::Protection;
 use super::reads::Reads;
-use super::secure::Secured;
 use super::tier::{NewSegment, Tier, Whole, Written};
 use super::{StoreError, TierError};
 use crate::metrics::S3Metrics;
 
-/// Segments, manifests and pointers.
+/// The store: segments, manifests and pointers of all repositories.
 #[derive(Clone, Debug)]
 pub(crate) struct Store {
     tier: Arc<dyn Tier>,
-    /// Which shelf of each repository this is about.
+    /// Whether this value works on the LFS shelf of each repository instead of the one of
+    /// snapshots.
     is_lfs: bool,
+    /// Counts the changes that this daemon has made.
     changes: Arc<AtomicU64>,
-    /// Repositories of which something was found damaged and put aside, until they are published.
+    /// Shelves of which a damaged segment was set aside, until they are published again.
     pub(super) damaged: Arc<Mutex<HashSet<Shelf>>>,
     pub(super) clock: Arc<dyn Clock>,
-    pub(super) notice: Notice,
+    pub(super) notice: NoticePeriod,
 }
 
 impl Store {
@@ -40,16 +43,16 @@ impl Store {
             changes: Arc::default(),
             damaged: Arc::default(),
             clock: Arc::new(MachineClock::default()),
-            notice: Notice::default(),
+            notice: NoticePeriod::default(),
         }
     }
 
-    /// The same store, with other times for who publishes and who deletes.
-    pub(crate) fn with_notice(self, notice: Notice) -> Self {
+    /// Returns the store with another notice period.
+    pub(crate) fn with_notice(self, notice: NoticePeriod) -> Self {
         Self { notice, ..self }
     }
 
-    /// The same store, of LFS archives.
+    /// Returns the store of the LFS archives.
     pub(crate) fn lfs(&self) -> Self {
         Self {
             is_lfs: true,
@@ -57,7 +60,7 @@ impl Store {
         }
     }
 
-    /// Whether this is the store of LFS archives.
+    /// Returns whether this is the store of the LFS archives.
     pub(crate) fn is_lfs(&self) -> bool {
         self.is_lfs
     }
@@ -80,38 +83,39 @@ impl Store {
         &*self.tier
     }
 
-    /// Where what counts is, and not a copy.
-    pub(super) fn authority(&self) -> &dyn Tier {
-        self.tier.authority()
+    /// Returns the authoritative tier: the bucket, or the directory if there is no bucket.
+    pub(super) fn authoritative_tier(&self) -> &dyn Tier {
+        self.tier.authoritative_tier()
     }
 
-    /// A number that is another one after this daemon has changed which snapshots there are.
+    /// Returns a number that changes whenever this daemon may have changed which snapshots exist.
     pub(crate) fn changes(&self) -> u64 {
         self.changes.load(Ordering::Acquire)
     }
 
-    /// Notes that this daemon has changed that, or has found that another may have.
+    /// Changes the number of [`Store::changes`], because this daemon, or perhaps another one, has
+    /// changed which snapshots exist.
     pub(crate) fn has_changed(&self) {
         self.changes.fetch_add(1, Ordering::Release);
     }
 
-    /// What each tier was read for.
+    /// Returns the counters of reads by tier.
     pub(crate) fn reads(&self) -> Arc<Reads> {
         self.tier.reads()
     }
 
-    /// The requests to the bucket, if there is one.
+    /// Returns the metrics of requests to the bucket, if there is one.
     pub(crate) fn s3(&self) -> Option<Arc<S3Metrics>> {
         self.tier.s3()
     }
 
-    /// Makes room for who found none at `path`, if copies of what is in a bucket take it: removes half of them, or
-    /// all; tells whether there were any. Blocks.
+    /// Evicts half of the disk copies, or all, if they are on the filesystem of `path`. Returns
+    /// whether there were any. Blocks.
     pub(crate) fn make_room(&self, path: &Path, all: bool) -> bool {
         self.tier.make_room(path, all)
     }
 
-    /// Stores finished segments; those that are there already are dropped. Gives the number of bytes
+    /// Stores finished segments, and drops the ones that exist already. Returns the number of bytes
     /// that are new.
     pub(crate) fn put_segments(
         &self,
@@ -121,17 +125,18 @@ impl Store {
         Ok(self.tier.create_segments(&self.shelf(repo), segments)?)
     }
 
-    /// Which snapshot is current, if one is published.
+    /// Returns the pointer, or `None` if nothing is published. It may be a second old, or older in
+    /// an outage.
     pub(crate) fn pointer(&self, repo: &RepoName) -> Result<Option<Pointer>, StoreError> {
         self.pointer_in(self.tier(), repo)
     }
 
-    /// The same in the store itself: what is near may be a second old, or older in an outage.
+    /// Returns the pointer from the authoritative tier. [`Store::pointer`] may return a cached one.
     pub(super) fn authoritative_pointer(
         &self,
         repo: &RepoName,
     ) -> Result<Option<Pointer>, StoreError> {
-        self.pointer_in(self.authority(), repo)
+        self.pointer_in(self.authoritative_tier(), repo)
     }
 
     fn pointer_in(&self, tier: &dyn Tier, repo: &RepoName) -> Result<Option<Pointer>, StoreError> {
@@ -141,14 +146,14 @@ impl Store {
         pointer.transpose()
     }
 
-    /// The pointers of `repos`, each perhaps half a minute old.
-    pub(crate) fn pointers_lately(
+    /// Returns the pointers of `repos`. Each may be half a minute old.
+    pub(crate) fn recent_pointers(
         &self,
         repos: &[RepoName],
     ) -> Vec<Result<Option<Pointer>, StoreError>> {
         let key = |repo| Key::pointer(&self.shelf(repo));
         let keys: Vec<Key> = repos.iter().map(key).collect();
-        let read = self.tier.read_lately(&keys);
+        let read = self.tier.read_recent(&keys);
         let pointer = |(key, found): (&Key, Result<Option<Whole>, TierError>)| {
             let pointer = found?.map(|found| parse(key, &found.bytes, Pointer::parse));
             pointer.transpose()
@@ -156,15 +161,17 @@ impl Store {
         keys.iter().zip(read).map(pointer).collect()
     }
 
-    /// Makes `new` the pointer if the present one is `expected`. That its manifest stays was made sure
-    /// of just now.
+    /// Replaces the pointer if it still is `expected`. `protection` must cover the manifest of
+    /// `new`.
     pub(crate) fn swap_pointer(
         &self,
         repo: &RepoName,
         (expected, new): (Option<&Pointer>, &Pointer),
-        secured: &Secured,
+        protection: &Protection,
     ) -> Result<Written, StoreError> {
         let key = Key::pointer(&self.shelf(repo));
+        // This may be a cached pointer. If the bucket has another one by now, its version differs,
+        // and the swap below is refused.
         let present = self.tier.read_whole(&key)?;
         let pointer = match &present {
             Some(present) => Some(parse(&key, &present.bytes, Pointer::parse)?),
@@ -175,8 +182,10 @@ impl Store {
         }
         let version = present.map(|present| present.version);
         let bytes = encode(&key, new.to_json())?;
-        self.check_time(secured, self.notice.pointer())?;
+        // Checked as late as possible: everything before the request counts towards the limit.
+        self.check_time(protection, self.notice.pointer_limit())?;
         let written = self.tier.swap(&key, version.as_ref(), &bytes);
+        // Also after an error: the request may have been carried out although its answer was lost.
         self.has_changed();
         if matches!(written, Ok(Written::New)) {
             self.lock_damaged().remove(&key.shelf);
@@ -184,17 +193,19 @@ impl Store {
         Ok(written?)
     }
 
-    /// All snapshots that are kept: the current one, then those that were current last.
+    /// Returns all snapshots that exist: the current one, then the others by when they were
+    /// replaced, the latest first.
     pub(crate) fn newest_snapshots(&self, repo: &RepoName) -> Result<Vec<SnapshotId>, StoreError> {
         let Some(current) = self.pointer(repo)? else {
             return Ok(Vec::new());
         };
-        let listed = self.tier().list(&self.shelf(repo), Part::Manifests)?;
+        let listed = self.tier().list(&self.shelf(repo), ShelfPart::Manifests)?;
         let snapshots = newest_first(&current, &listed).into_iter();
         Ok(snapshots.map(|(id, _)| id).collect())
     }
 
-    /// Whether something of what is current may be missing, as far as that can be told without asking a bucket.
+    /// Returns whether an object of the current snapshot may be missing. Looks at nothing but this
+    /// daemon's memory: for a directory the answer is always `true`.
     pub(crate) fn may_be_damaged(&self, repo: &RepoName) -> bool {
         self.tier.is_directory() || self.lock_damaged().contains(&self.shelf(repo))
     }
@@ -203,26 +214,28 @@ impl Store {
         self.damaged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// All repositories of which something is published, in no order, and perhaps some of which nothing
-    /// is yet.
+    /// Returns all repositories that have a published snapshot, in no order, and perhaps some that
+    /// have none yet.
     pub(crate) fn repositories(&self) -> Result<Vec<RepoName>, StoreError> {
         Ok(self.tier.repositories()?)
     }
 
-    /// All segments that are there.
+    /// Returns the ids of all segments in the authoritative tier.
     pub(crate) fn segments(&self, repo: &RepoName) -> Result<HashSet<SegmentId>, StoreError> {
-        let listed = self.authority().list(&self.shelf(repo), Part::Segments)?;
+        let listed = self
+            .authoritative_tier()
+            .list(&self.shelf(repo), ShelfPart::Segments)?;
         let ids = listed
             .into_iter()
             .filter_map(|listed| listed.object.segment());
         Ok(ids.collect())
     }
 
-    /// All snapshots that are kept, in no order.
+    /// Returns all snapshots that exist, in no order.
     pub(super) fn snapshots(&self, repo: &RepoName) -> Result<Vec<SnapshotId>, StoreError> {
         let listed = self
             .tier
-            .list(&self.shelf(repo), Part::Manifests)?
+            .list(&self.shelf(repo), ShelfPart::Manifests)?
             .into_iter();
         Ok(listed
             .filter_map(|listed| listed.object.manifest())
@@ -259,7 +272,7 @@ mod tests {
 
     use super::*;
     use crate::store::DiskTier;
-    use crate::store::testing::secured;
+    use crate::store::testing::protection;
 
     fn store() -> (tempfile::TempDir, DiskTier, Store, RepoName) {
         let directory = tempfile::tempdir().unwrap();
@@ -283,26 +296,26 @@ mod tests {
     }
 
     #[test]
-    fn a_pointer_moves_only_from_what_is_expected() {
+    fn a_pointer_is_replaced_only_if_it_is_the_expected_one() {
         let (_directory, _, store, repo) = store();
         let (first, second) = (pointer(1), pointer(2));
 
         assert_eq!(
             store
-                .swap_pointer(&repo, (None, &first), &secured(&store, &repo))
+                .swap_pointer(&repo, (None, &first), &protection(&store, &repo))
                 .unwrap(),
             Written::New
         );
         assert_eq!(
             store
-                .swap_pointer(&repo, (None, &second), &secured(&store, &repo))
+                .swap_pointer(&repo, (None, &second), &protection(&store, &repo))
                 .unwrap(),
             Written::TooLate
         );
         assert_eq!(store.pointer(&repo).unwrap(), Some(first.clone()));
         assert_eq!(
             store
-                .swap_pointer(&repo, (Some(&first), &second), &secured(&store, &repo))
+                .swap_pointer(&repo, (Some(&first), &second), &protection(&store, &repo))
                 .unwrap(),
             Written::New
         );
@@ -317,7 +330,7 @@ mod tests {
         tier.swap(&key, None, later).unwrap();
 
         let read = store.pointer(&repo);
-        let swapped = store.swap_pointer(&repo, (None, &pointer(1)), &secured(&store, &repo));
+        let swapped = store.swap_pointer(&repo, (None, &pointer(1)), &protection(&store, &repo));
 
         let is_refused = |error: StoreError| {
             matches!(

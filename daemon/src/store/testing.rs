@@ -1,4 +1,4 @@
-//! What tests of tiers store.
+//! Objects for tests of the store.
 
 use std::collections::{BTreeMap, HashSet};
 use std::io::Write as _;
@@ -8,14 +8,14 @@ use cachewfs_format::{Digest, Manifest, Pointer, RepoName, SegmentId, SnapshotId
 
 use super::key::Shelf;
 use super::tier::NewSegment;
-use super::{Secured, Store};
+use super::{Protection, Store};
 
-/// The snapshots of some repository.
+/// Returns the snapshot shelf of some repository.
 pub(super) fn shelf() -> Shelf {
     Shelf::of_snapshots(&RepoName::parse("example.com/a").unwrap())
 }
 
-/// Bytes that repeat nothing, the same for the same `seed`.
+/// Returns pseudo-random bytes. Equal seeds give equal bytes.
 pub(super) fn noise(seed: u32, len: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(2) + 1;
     let next = || {
@@ -25,7 +25,7 @@ pub(super) fn noise(seed: u32, len: usize) -> Vec<u8> {
     std::iter::repeat_with(next).take(len).collect()
 }
 
-/// A segment to be stored, in a new file in `directory`.
+/// Returns a segment with the content `bytes`, in a new file in `directory`.
 pub(super) fn new_segment(directory: &Path, bytes: &[u8]) -> NewSegment {
     let file = tempfile::NamedTempFile::new_in(directory).unwrap();
     let (mut file, path) = file.keep().unwrap();
@@ -37,13 +37,13 @@ pub(super) fn new_segment(directory: &Path, bytes: &[u8]) -> NewSegment {
     }
 }
 
-/// What nothing was made sure of for; as good as any where nobody deletes.
-pub(super) fn secured(store: &Store, repo: &RepoName) -> Secured {
+/// Returns a protection of no objects, which is as good as any while no collector runs.
+pub(super) fn protection(store: &Store, repo: &RepoName) -> Protection {
     let nothing = (None, &HashSet::new());
-    store.secure(repo, nothing, || false).unwrap()
+    store.protect(repo, nothing, || false).unwrap()
 }
 
-/// A manifest that names nothing.
+/// Returns a manifest without segments.
 pub(super) fn manifest(repo: &RepoName, snapshot: SnapshotId, created_at: u64) -> Manifest {
     Manifest {
         version: Manifest::VERSION,
@@ -61,7 +61,7 @@ pub(super) fn manifest(repo: &RepoName, snapshot: SnapshotId, created_at: u64) -
     }
 }
 
-/// A pointer to the manifest with this digest.
+/// Returns a pointer to the manifest with this digest.
 pub(super) fn pointer_to(snapshot: SnapshotId, manifest: Digest) -> Pointer {
     Pointer {
         version: Pointer::VERSION,

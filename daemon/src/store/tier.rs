@@ -1,6 +1,7 @@
-//! What a place for objects can do; the store is built on nothing else.
+//! [`Tier`]: storage for objects, in a directory, in a bucket, or combined. The store is built on
+//! nothing else.
 //!
-//! The contract is `contract/`, which every tier and every wrapper of one runs.
+//! The tests in `contract` say what a tier must do. Every tier and every wrapper of one runs them.
 
 use std::fmt::{self, Debug, Formatter};
 use std::fs::File;
@@ -13,63 +14,71 @@ use cachewfs_format::{RepoName, SegmentId};
 use futures_util::future::BoxFuture;
 
 use super::TierError;
-use super::key::{Key, Object, Part, Shelf};
+use super::key::{Key, Object, Shelf, ShelfPart};
 use super::reads::Reads;
 use crate::metrics::S3Metrics;
 
-/// A place for objects. An object appears whole or not at all. All calls may block, for as long as the
-/// disk or the network takes: they are for threads that may.
+/// Storage for objects. An object appears whole or not at all.
+///
+/// All synchronous calls may block for as long as the disk or the network takes, so they are for
+/// threads that may block.
 pub(crate) trait Tier: Debug + Send + Sync {
-    /// Whether it is a directory and nothing else.
+    /// Returns whether the tier is a directory and nothing else.
     fn is_directory(&self) -> bool {
         false
     }
 
-    /// What it was read for.
+    /// Returns the counters of its reads.
     fn reads(&self) -> Arc<Reads>;
 
-    /// The requests to the bucket, if it has one.
+    /// Returns the metrics of requests to the bucket, if there is one.
     fn s3(&self) -> Option<Arc<S3Metrics>> {
         None
     }
 
-    /// Fills `into` with the bytes of an object from `offset` on; [`TierError::Truncated`] if it has
-    /// fewer.
+    /// Fills `into` with the bytes of an object from `offset` on. Returns [`TierError::Truncated`]
+    /// if the object is too short.
     fn read_at(&self, key: &Key, offset: u64, into: &mut [u8]) -> Result<(), TierError>;
 
-    /// The same if it needs no waiting: tells whether `into` is filled.
+    /// Fills `into` like [`Tier::read_at`] if no waiting is necessary. Returns whether it did.
     fn read_now(&self, key: &Key, offset: u64, into: &mut [u8]) -> bool;
 
-    /// Waits until what is wanted can be read without the network, or takes no longer than it must.
-    fn bring<'a>(&'a self, wanted: &'a [Extent]) -> BoxFuture<'a, Result<(), TierError>> {
+    /// Fetches extents into the local tiers. Waits until all of them can be read without the
+    /// network.
+    fn fetch_local<'a>(&'a self, wanted: &'a [Extent]) -> BoxFuture<'a, Result<(), TierError>> {
         let _ = wanted;
         Box::pin(std::future::ready(Ok(())))
     }
 
-    /// Begins to bring what will be wanted; may do a part of it, or nothing. Looks at the disk.
-    fn bring_soon(&self, wanted: &[Extent]) {
+    /// Starts to fetch extents that will be read soon into the local tiers, as far as nothing else
+    /// is in flight. Looks at the disk.
+    fn fetch_local_soon(&self, wanted: &[Extent]) {
         let _ = wanted;
     }
 
-    /// Where a client may read this extent by itself, if it isn't near and that is wanted. Looks at the disk.
+    /// Returns a URL from which a client may read the extent directly, if direct reads are
+    /// configured and the extent has no local copy. Looks at the disk.
     fn direct<'a>(&'a self, wanted: &'a Extent) -> BoxFuture<'a, Option<DirectUrl>> {
         let _ = wanted;
         Box::pin(std::future::ready(None))
     }
 
-    /// Reads a whole object, which must be small enough for memory: a manifest or a pointer. A pointer may be
-    /// older than what [`Tier::authority`] has, for a second, or while that doesn't answer: a swap then fails.
+    /// Reads a whole object that is small enough for memory: a manifest or a pointer.
+    ///
+    /// A pointer may be a second older than the one of [`Tier::authoritative_tier`], or older in an
+    /// outage. A swap with its version then fails.
     fn read_whole(&self, key: &Key) -> Result<Option<Whole>, TierError>;
 
-    /// Stores an object unless there is one. Of those who race, one is told [`Written::New`].
+    /// Stores an object unless it exists. If several callers race, exactly one gets
+    /// [`Written::New`].
     fn create(&self, key: &Key, bytes: &[u8]) -> Result<Written, TierError>;
 
-    /// Stores segments unless they are there; their files may be gone afterwards. When this returns, a
-    /// crash loses none of them. Gives the number of bytes that are new.
+    /// Stores the segments that don't exist yet, and returns the number of bytes that are new. When
+    /// this returns, they survive a crash. Their files may be gone.
     fn create_segments(&self, shelf: &Shelf, segments: Vec<NewSegment>) -> Result<u64, TierError>;
 
-    /// Stores an object in place of the one with the version `expected`, or of none. Of those who race
-    /// with the same expectation, one is told [`Written::New`].
+    /// Replaces an object if its version is `expected`, or creates it if `expected` is `None`. If
+    /// several callers race with the same expectation, exactly one gets [`Written::New`].
     fn swap(
         &self,
         key: &Key,
@@ -77,74 +86,79 @@ pub(crate) trait Tier: Debug + Send + Sync {
         bytes: &[u8],
     ) -> Result<Written, TierError>;
 
-    /// How long an object is and when it was stored, if there is one.
+    /// Returns how long an object is and when it was stored, or `None` if it doesn't exist.
     fn stat(&self, key: &Key) -> Result<Option<Stat>, TierError>;
 
-    /// The objects of a part of a shelf, in no order; what is not ours is left out.
-    fn list(&self, shelf: &Shelf, part: Part) -> Result<Vec<Listed>, TierError>;
+    /// Lists the manifests or the segments of a shelf, in no order. Leaves out names that this
+    /// program doesn't write.
+    fn list(&self, shelf: &Shelf, part: ShelfPart) -> Result<Vec<Listed>, TierError>;
 
-    /// Reads such objects that may be half a minute old, each as [`Tier::read_whole`] would.
-    fn read_lately(&self, keys: &[Key]) -> Vec<Result<Option<Whole>, TierError>> {
+    /// Reads objects like [`Tier::read_whole`], but each may be half a minute old.
+    fn read_recent(&self, keys: &[Key]) -> Vec<Result<Option<Whole>, TierError>> {
         keys.iter().map(|key| self.read_whole(key)).collect()
     }
 
-    /// All repositories that have a pointer, in no order, and perhaps some that have none yet; it may be
-    /// half a minute old.
+    /// Returns all repositories that have a pointer, in no order, and perhaps some that have none
+    /// yet. The answer may be half a minute old.
     fn repositories(&self) -> Result<Vec<RepoName>, TierError>;
 
-    /// Where what counts is, and not a copy. By default that is this tier.
-    fn authority(&self) -> &dyn Tier;
+    /// Returns the tier whose objects are not copies.
+    fn authoritative_tier(&self) -> &dyn Tier;
 
-    /// Held while objects of a shelf are looked at and deleted, so that nobody stores, or finds
-    /// there already, in between what is about to go. By default nothing can be held: then it has to be
-    /// announced first what is to go.
-    fn hold_for_deleting(&self, _shelf: &Shelf) -> Result<Option<File>, TierError> {
+    /// Locks a shelf while its objects are looked at and deleted. Meanwhile no daemon stores a
+    /// segment, or counts on one that exists already.
+    ///
+    /// Returns `None`, the default, if the tier has no locks. A deletion notice must then come
+    /// first.
+    fn lock_for_deleting(&self, _shelf: &Shelf) -> Result<Option<File>, TierError> {
         Ok(None)
     }
 
-    /// Deletes objects, those that are there; all at the same time if it can.
+    /// Deletes the objects that exist, concurrently if possible.
     fn delete(&self, keys: &[Key]) -> Result<(), TierError>;
 
-    /// Deletes what is left of a shelf whose pointer and manifests are gone, but for what it says of deletions
-    /// and what is below it. By default nothing, as others may be about to name its segments.
+    /// Deletes the rest of a shelf whose pointer and manifests are gone, except for the deletion
+    /// notice and the shelf below it. Does nothing by default, because another daemon may be about
+    /// to name its segments.
     fn delete_shelf(&self, _shelf: &Shelf) -> Result<(), TierError> {
         Ok(())
     }
 
-    /// Drops copies of an object that were found to be no good; tells whether there may have been some. By default
-    /// there are none.
+    /// Drops the local copies of an object, because they are damaged. Returns whether there may
+    /// have been some; `false` by default.
     fn drop_copies(&self, _key: &Key) -> bool {
         false
     }
 
-    /// Makes room for who found none at `path`, if copies of what is elsewhere take it: removes half of them, or
-    /// all; tells whether there were any.
+    /// Evicts half of the disk copies, or all, if they are on the filesystem of `path`. Returns
+    /// whether there were any.
     fn make_room(&self, path: &Path, all: bool) -> bool {
         let _ = (path, all);
         false
     }
 
-    /// Puts a segment that was found damaged out of the way, if it is there, so that it can be stored again;
-    /// with all copies of it.
+    /// Moves a damaged segment out of the way, if it exists, so that it can be stored again. Drops
+    /// all local copies of it.
     fn set_aside(&self, shelf: &Shelf, id: SegmentId) -> Result<(), TierError>;
 }
 
-/// A part of a segment.
+/// A range of a segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Extent {
     pub(crate) key: Key,
-    /// Of the segment, in bytes.
+    /// The length of the segment, in bytes.
     pub(crate) len: u64,
     /// Half-open, within the segment.
     pub(crate) range: Range<u64>,
 }
 
-/// A URL that is good for one range of one object, for a while, whoever has it: a secret, never printed.
+/// A URL with which anybody can read one range of one object for a while. It is a secret and is
+/// never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct DirectUrl(pub(super) String);
 
 impl DirectUrl {
-    /// For who may have it.
+    /// Returns the URL, for the client that asked for it.
     pub(crate) fn secret(&self) -> &str {
         &self.0
     }
@@ -156,27 +170,27 @@ impl Debug for DirectUrl {
     }
 }
 
-/// A whole object.
+/// The content of an object, with its version.
 #[derive(Clone, Debug)]
 pub(crate) struct Whole {
     pub(crate) bytes: Vec<u8>,
     pub(crate) version: Version,
 }
 
-/// Tells one state of an object from another; each tier has its own.
+/// Identifies one state of an object. Each tier has its own kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Version(pub(super) String);
 
-/// What is known of an object without reading it.
+/// The length and age of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stat {
     /// In bytes.
     pub(crate) len: u64,
-    /// When it was stored.
+    /// When the object was stored, by the clock of the tier.
     pub(crate) stored_at: SystemTime,
 }
 
-/// An object that was listed.
+/// An object in a listing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Listed {
     pub(crate) object: Object,
@@ -191,11 +205,11 @@ pub(crate) struct NewSegment {
     pub(crate) len: u64,
 }
 
-/// What storing something did.
+/// The outcome of storing an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Written {
-    /// It is there now.
+    /// The object was stored.
     New,
-    /// Something else was there before, and still is.
+    /// Another object was there before, and still is.
     TooLate,
 }

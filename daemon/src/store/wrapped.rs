@@ -1,4 +1,5 @@
-//! A tier that asks a test before and after it does something: to fail, to wait, to count, to cut.
+//! A tier for tests that calls a hook before and after each call: to fail, to wait, to count, or to
+//! cut an answer.
 
 use std::fmt;
 use std::fs::File;
@@ -9,15 +10,15 @@ use std::time::Duration;
 use cachewfs_format::{RepoName, SegmentId};
 use cachewfs_tests::Dice;
 
-use super::key::{Key, Part, Shelf};
+use super::key::{Key, Shelf, ShelfPart};
 use super::reads::Reads;
 use super::tier::{Listed, NewSegment, Stat, Tier, Version, Whole, Written};
 use super::{S3Error, TierError};
 
-/// What is about to be done.
+/// The kind of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Call {
-    /// Of a part of a segment.
+    /// Of a range of a segment.
     Read,
     ReadWhole,
     Create,
@@ -31,7 +32,7 @@ pub(super) enum Call {
 
 type Hook = dyn Fn(Call) -> Result<(), S3Error> + Send + Sync;
 
-/// A tier that asks before it does something, and after.
+/// A tier with hooks before and after each call.
 pub(super) struct Wrapped {
     inner: Arc<dyn Tier>,
     before: Box<Hook>,
@@ -56,8 +57,9 @@ impl Wrapped {
         }
     }
 
-    /// What fails afterwards was carried out, and nobody was told. Of a part that was read half has come, and
-    /// of segments half are stored.
+    /// Adds a hook that runs after each call. If it fails, the call was carried out, but its caller
+    /// gets the error. A failed read has filled half of the buffer, and a failed write of segments
+    /// has stored half of them.
     fn and_after(
         self,
         after: impl Fn(Call) -> Result<(), S3Error> + Send + Sync + 'static,
@@ -66,17 +68,17 @@ impl Wrapped {
         Self { after, ..self }
     }
 
-    /// Lets each call wait, and counts it.
+    /// Delays and counts each call.
     pub(super) fn delaying(inner: impl Tier + 'static, count: Count) -> Self {
         Self::new(inner, move |_| {
             count.note();
-            // Nothing waits for it: time is what this is about.
+            // Nothing wakes it: only the delay matters.
             std::thread::park_timeout(Duration::from_micros(300));
             Ok(())
         })
     }
 
-    /// Fails now and then, before or after it did what was asked.
+    /// Fails an eighth of the calls before, and an eighth after they are carried out.
     pub(super) fn failing(inner: impl Tier + 'static) -> Self {
         let dice = Arc::new(Mutex::new(Dice::new(1)));
         let fail = move |_| match dice.lock().unwrap().below(8) {
@@ -86,7 +88,7 @@ impl Wrapped {
         Self::new(inner, fail.clone()).and_after(fail)
     }
 
-    /// Ends a third of its answers early.
+    /// Cuts a third of the answers.
     pub(super) fn cutting(inner: impl Tier + 'static) -> Self {
         let dice = Mutex::new(Dice::new(2));
         let is_cut = move || dice.lock().unwrap().below(3) == 0;
@@ -116,7 +118,7 @@ fn failed_at(key: &Key) -> impl Fn(S3Error) -> TierError + use<> {
     }
 }
 
-/// What a bucket says that has too much to do: no outage, so nobody answers from copies instead.
+/// Returns the error of a bucket that is overloaded. It is no outage, so no copy is served instead.
 fn busy() -> S3Error {
     S3Error::Answered {
         status: 429,
@@ -151,7 +153,7 @@ impl Tier for Wrapped {
         self.ask((Call::Create, key), || self.inner.create(key, bytes))
     }
 
-    /// Leaves the files, as a bucket does.
+    /// Leaves the files of the caller, as a bucket does.
     fn create_segments(&self, shelf: &Shelf, segments: Vec<NewSegment>) -> Result<u64, TierError> {
         let copy = |segment: NewSegment| {
             let file = segment.file.with_extension("copy");
@@ -183,7 +185,7 @@ impl Tier for Wrapped {
         self.ask((Call::Stat, key), || self.inner.stat(key))
     }
 
-    fn list(&self, shelf: &Shelf, part: Part) -> Result<Vec<Listed>, TierError> {
+    fn list(&self, shelf: &Shelf, part: ShelfPart) -> Result<Vec<Listed>, TierError> {
         let at = Key::pointer(shelf);
         self.ask((Call::List, &at), || self.inner.list(shelf, part))
     }
@@ -193,11 +195,11 @@ impl Tier for Wrapped {
         self.ask((Call::List, &at), || self.inner.repositories())
     }
 
-    fn hold_for_deleting(&self, shelf: &Shelf) -> Result<Option<File>, TierError> {
-        self.inner.hold_for_deleting(shelf)
+    fn lock_for_deleting(&self, shelf: &Shelf) -> Result<Option<File>, TierError> {
+        self.inner.lock_for_deleting(shelf)
     }
 
-    fn authority(&self) -> &dyn Tier {
+    fn authoritative_tier(&self) -> &dyn Tier {
         self
     }
 
@@ -222,7 +224,7 @@ fn anywhere() -> Shelf {
     Shelf::of_snapshots(&RepoName::parse("example.com/anywhere").unwrap())
 }
 
-/// Counts calls.
+/// A counter of calls.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Count(Arc<AtomicUsize>);
 
@@ -240,7 +242,7 @@ impl Count {
     }
 }
 
-/// Where calls wait while it is shut.
+/// A gate at which calls wait while it is shut.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Gate(Arc<(Mutex<bool>, Condvar)>);
 

@@ -269,6 +269,12 @@ async fn an_upstream_that_lies_about_refs_harms_no_other() {
     check_lies(Lie::OF_REFS).await;
 }
 
+/// `git fetch` ends well then, and the mirror would be taken for fresh.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_that_serves_other_refs_than_it_lists_is_told_from_a_busy_one() {
+    check_lies(Lie::OF_FETCHES).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upstream_that_lies_about_head_harms_no_other() {
     check_lies(Lie::OF_HEAD).await;
@@ -282,11 +288,13 @@ async fn check_lies(lies: &[Lie]) {
         let expected = match lie {
             Lie::Ghost
             | Lie::LacksObjects
+            | Lie::HidesFromFetches
+            | Lie::IsOldForFetches
             | Lie::HeadEscapes
             | Lie::HeadIsOption
             | Lie::HeadLoops => "upstream_failed",
-            Lie::ChangesItsMind => "repository_empty",
-            Lie::BadNames | Lie::HeadAtNothing => "",
+            Lie::HidesBranch => "repository_empty",
+            Lie::BadNames | Lie::NeverStandsStill | Lie::HeadAtNothing => "",
         };
         for repo in [REPO, FRESH] {
             let answer = bad.world.post(&format!("/git/{repo}/refresh"), "").await;
@@ -297,10 +305,16 @@ async fn check_lies(lies: &[Lie]) {
             } else {
                 assert_eq!(code(answer).await.1, expected, "{lie:?}");
                 assert_eq!(failure["code"], expected, "{lie:?}: {failure}");
+                if matches!(lie, Lie::HidesFromFetches | Lie::IsOldForFetches) {
+                    let message = failure["message"].as_str().unwrap();
+                    assert!(message.contains("refs/heads/main"), "{message}");
+                }
             }
         }
-        if lie == Lie::BadNames {
+        if matches!(lie, Lie::BadNames | Lie::NeverStandsStill) {
             pushed.clone_into(&mut bad.published);
+        }
+        if lie == Lie::BadNames {
             bad.assert_is_taken_for_fresh().await;
         }
         // A snapshot without a work tree is current then.

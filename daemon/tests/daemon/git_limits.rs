@@ -93,9 +93,9 @@ async fn a_body_that_is_too_long_is_refused_however_it_comes() {
     let chunked = post(&world, &pkt::HEADERS, chunks).await;
 
     assert_eq!(code(small_bomb).await, answer(413, "body_inflates"));
-    assert_eq!(code(plain).await, answer(413, "body_too_long"));
-    assert_eq!(code(bomb).await, answer(413, "body_too_long"));
-    assert_eq!(code(chunked).await, answer(413, "body_too_long"));
+    assert_eq!(code(plain).await, answer(413, "body_too_large"));
+    assert_eq!(code(bomb).await, answer(413, "body_too_large"));
+    assert_eq!(code(chunked).await, answer(413, "body_too_large"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

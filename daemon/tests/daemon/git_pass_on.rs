@@ -364,7 +364,12 @@ async fn a_check_is_one_request_and_works_with_old_servers_too() {
     for mood in [Mood::Good, Mood::IsOld] {
         upstream.set(mood);
         let pushed = commit_and_push(&work, &format!("{mood:?}"));
+        let asked_before = asked();
         assert_eq!(head(), format!("{pushed}\tHEAD"), "{mood:?}");
+        if mood == Mood::Good {
+            // The check; the listing that the update is compared with, and the three of git fetch.
+            assert_eq!(asked() - asked_before, 1 + 1 + 3);
+        }
     }
     // The branch of HEAD is another.
     upstream.set(Mood::Good);

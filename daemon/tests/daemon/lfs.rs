@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use cachewfs_format::{ArchiveKind, Digest, Manifest, Role, Toc, TocPlace};
+use cachewfs_format::{ArchiveKind, Digest, Manifest, Role, Toc, TocLocation};
 use reqwest::{Method, Response};
 use serde_json::Value;
 
@@ -99,7 +99,7 @@ fn lfs_manifest(world: &World, commit: &str) -> Manifest {
 }
 
 pub(crate) fn toc_of(archive: &[u8]) -> (Digest, Toc) {
-    let TocPlace::Found(place) = Toc::locate(archive, archive.len() as u64).unwrap() else {
+    let TocLocation::Found(place) = Toc::locate(archive, archive.len() as u64).unwrap() else {
         panic!("the whole archive was given");
     };
     Toc::decode(&archive[place]).unwrap()

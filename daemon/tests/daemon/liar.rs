@@ -1,8 +1,9 @@
 //! Lies of an upstream: what it answers in protocol version 2 is changed on its way.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::harness::git_fed;
+use crate::harness::{git, git_fed};
 
 /// A commit that there is nowhere.
 const GHOST: &str = "1234567890123456789012345678901234567890";
@@ -22,8 +23,14 @@ pub(crate) enum Lie {
     HeadIsOption,
     /// HEAD is itself.
     HeadLoops,
-    /// The branch that HEAD was has gone when refs are listed to fetch them.
-    ChangesItsMind,
+    /// HEAD is a branch that it doesn't list any more.
+    HidesBranch,
+    /// A branch is at another commit whenever refs are listed. A busy upstream does so, too, and doesn't lie.
+    NeverStandsStill,
+    /// The branch of HEAD is not there for a fetch.
+    HidesFromFetches,
+    /// A branch is older for a fetch. git has nothing to fetch then, and ends well.
+    IsOldForFetches,
     /// It lists refs that can't be called so, or that are not its own, and links that lead in a circle.
     BadNames,
 }
@@ -32,8 +39,14 @@ impl Lie {
     pub(crate) const OF_REFS: &[Self] = &[
         Self::Ghost,
         Self::LacksObjects,
-        Self::ChangesItsMind,
+        Self::HidesBranch,
         Self::BadNames,
+    ];
+
+    pub(crate) const OF_FETCHES: &[Self] = &[
+        Self::HidesFromFetches,
+        Self::IsOldForFetches,
+        Self::NeverStandsStill,
     ];
 
     pub(crate) const OF_HEAD: &[Self] = &[
@@ -48,8 +61,12 @@ impl Lie {
         let request = String::from_utf8_lossy(request);
         if request.contains("command=ls-refs") {
             let lines = lines(answer);
-            let lists_all = request.contains("ref-prefix refs/heads/");
-            return listing(&self.refs(lines, lists_all));
+            // The daemon, which lists refs itself, doesn't say which program it is.
+            let is_fetch = request.contains("ref-prefix refs/heads/") && request.contains("agent=");
+            if is_fetch {
+                return listing(&self.refs_for_fetch(repository, lines));
+            }
+            return listing(&self.refs(repository, lines));
         }
         if self == Self::LacksObjects && request.contains("command=fetch") {
             return pack_of_commits(repository, &request);
@@ -57,7 +74,19 @@ impl Lie {
         answer.to_vec()
     }
 
-    fn refs(self, mut lines: Vec<String>, lists_all: bool) -> Vec<String> {
+    /// The refs that git fetches.
+    fn refs_for_fetch(self, repository: &Path, lines: Vec<String>) -> Vec<String> {
+        match self {
+            Self::HidesFromFetches => without_main(lines),
+            Self::IsOldForFetches => {
+                let old = format!("{} refs/heads/main", commits(repository)[1]);
+                [without_main(lines), vec![old]].concat()
+            }
+            _ => self.refs(repository, lines),
+        }
+    }
+
+    fn refs(self, repository: &Path, mut lines: Vec<String>) -> Vec<String> {
         let with_head = |lines: Vec<String>, target: &str| {
             let head = |line: String| match line.split_once(" HEAD") {
                 Some((oid, _)) => format!("{oid} HEAD symref-target:{target}"),
@@ -71,10 +100,14 @@ impl Lie {
             Self::HeadEscapes => return with_head(lines, "refs/heads/../../../../escaped"),
             Self::HeadIsOption => return with_head(lines, "--delete"),
             Self::HeadLoops => return with_head(lines, "HEAD"),
-            Self::ChangesItsMind if lists_all => {
-                lines.retain(|line| !line.ends_with(" refs/heads/main"));
+            Self::HidesBranch => return without_main(lines),
+            Self::NeverStandsStill => {
+                static TIMES: AtomicUsize = AtomicUsize::new(0);
+                let commits = commits(repository);
+                let time = TIMES.fetch_add(1, Ordering::Relaxed);
+                lines.push(format!("{} refs/heads/busy", commits[time % commits.len()]));
             }
-            Self::LacksObjects | Self::ChangesItsMind => {}
+            Self::LacksObjects | Self::HidesFromFetches | Self::IsOldForFetches => {}
             Self::BadNames => {
                 let oid = lines
                     .first()
@@ -99,6 +132,24 @@ impl Lie {
         }
         lines
     }
+}
+
+fn without_main(mut lines: Vec<String>) -> Vec<String> {
+    lines.retain(|line| !line.ends_with(" refs/heads/main"));
+    lines
+}
+
+/// The newest three commits of the branch of HEAD, the newest first.
+fn commits(repository: &Path) -> Vec<String> {
+    let list = [
+        "-c",
+        "safe.directory=*",
+        "rev-list",
+        "-n",
+        "3",
+        "refs/heads/main",
+    ];
+    git(repository, list).lines().map(str::to_owned).collect()
 }
 
 /// The texts of all packets, without the ends of their lines.

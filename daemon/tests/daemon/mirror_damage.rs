@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+use crate::git_pass_on::capture_log;
 use crate::harness::*;
 
 fn mirror(world: &World) -> PathBuf {
@@ -157,6 +158,102 @@ async fn what_git_can_do_without_is_repaired_and_the_mirror_stays() {
         git(&mirror(&world), ["fsck", "--no-dangling"]);
         git(&mirror(&world), ["commit-graph", "verify"]);
     }
+    assert_good_clone(&world.extract("snapshot.tar.zst").await);
+}
+
+/// Ways in which a ref comes to name an object that there is not; each gets the name of the ref.
+const BREAKS: &[fn(&Path, &str)] = &[
+    |mirror, name| {
+        write_file(&mirror.join(name), format!("{GHOST}\n"));
+    },
+    |mirror, name| {
+        git(mirror, ["pack-refs", "--all"]);
+        let path = mirror.join("packed-refs");
+        let refs = fs::read_to_string(&path).unwrap();
+        let to_ghost = |line: &str| match line.split_once(' ') {
+            Some((_, found)) if found == name => format!("{GHOST} {name}\n"),
+            _ => format!("{line}\n"),
+        };
+        overwrite(
+            &path,
+            refs.lines().map(to_ghost).collect::<String>().as_bytes(),
+        );
+    },
+];
+const GHOST: &str = "1212121212121212121212121212121212121212";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ref_whose_object_is_gone_comes_again_and_harms_no_other() {
+    let log = capture_log();
+    let world = World::start().await;
+    let work = world.create_upstream();
+    let old = commit_and_push(&work, "one");
+    git(&work, ["push", "-q", "origin", "main:other", "main:third"]);
+    git(&work, ["tag", "-a", "-m", "x", "v1"]);
+    git(&work, ["push", "-q", "origin", "v1"]);
+    world.refresh().await;
+    let first = packs(&mirror(&world), "pack");
+    let logged = || String::from_utf8(log.lock().unwrap().clone()).unwrap();
+
+    // All within an hour.
+    for name in ["refs/heads/other", "refs/heads/main", "refs/tags/v1"] {
+        for damage in BREAKS {
+            let before = logged().len();
+            damage(&mirror(&world), name);
+            let head = commit_and_push(&work, name);
+            git(&work, ["push", "-q", "origin", "main:third"]);
+
+            assert_refresh_gives(&world, &head, name).await;
+            let upstream = git(&world.upstream(), ["show-ref"]);
+            assert_eq!(git(&mirror(&world), ["show-ref"]), upstream, "{name}");
+            assert!(first.iter().all(|pack| pack.exists()), "{name}");
+            let log = logged().split_off(before);
+            let mut warnings = log.lines().filter(|line| line.contains("WARN"));
+            assert!(warnings.any(|line| line.contains(name)), "{name}: {log}");
+        }
+    }
+    // HEAD itself, which is detached.
+    git(
+        &world.upstream(),
+        ["update-ref", "--no-deref", "HEAD", &old],
+    );
+    assert_refresh_gives(&world, &old, "a detached HEAD").await;
+    write_file(&mirror(&world).join("HEAD"), format!("{GHOST}\n"));
+    commit_and_push(&work, "more");
+    assert_refresh_gives(&world, &old, "a HEAD that is gone").await;
+
+    git(&mirror(&world), ["fsck", "--no-dangling"]);
+    assert_good_clone(&world.extract("snapshot.tar.zst").await);
+}
+
+/// The ref alone would come again, and the hole below another branch would stay.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mirror_is_made_anew_if_other_refs_need_the_objects_of_a_broken_one() {
+    let world = World::start().await;
+    let work = world.create_upstream();
+    commit_and_push(&work, "one");
+    world.refresh().await;
+    let before = packs(&mirror(&world), "pack");
+    let parent = commit_and_push(&work, "two");
+    commit_and_push(&work, "three");
+    world.refresh().await;
+    let mut lost = packs(&mirror(&world), "pack");
+    lost.retain(|pack| !before.contains(pack));
+    git(&work, ["checkout", "-q", "-b", "other", &parent]);
+    commit_and_push(&work, "beside three");
+    git(&work, ["checkout", "-q", "main"]);
+    world.refresh().await;
+
+    for pack in lost {
+        for extension in ["pack", "idx", "rev"] {
+            fs::remove_file(pack.with_extension(extension)).ok();
+        }
+    }
+    let head = commit_and_push(&work, "four");
+
+    assert_refresh_gives(&world, &head, "a lost pack").await;
+    git(&mirror(&world), ["fsck", "--no-dangling"]);
+    git(&mirror(&world), ["cat-file", "-e", &parent]);
     assert_good_clone(&world.extract("snapshot.tar.zst").await);
 }
 

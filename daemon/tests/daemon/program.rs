@@ -222,7 +222,7 @@ fn check_config_says_what_would_stop_the_start() {
         ),
         (
             "[store.s3]\nbucket = 'bucket'\nca_file = '/dev/null'",
-            "it has none",
+            "it has no certificates",
         ),
         ("[store]\ndirectory = '/dev/null'", "/dev/null"),
     ] {

@@ -152,10 +152,10 @@ async fn a_start_says_what_is_wrong_with_the_bucket() {
         ..config(&bucket)
     };
     for (s3, said) in [
-        (not_there, "there is no such bucket"),
+        (not_there, "the bucket doesn't exist"),
         (stranger, "refuses the daemon's credentials"),
         (reader, "refuses the daemon's credentials"),
-        (nobody, "there are no credentials"),
+        (nobody, "no credentials for the bucket"),
         (unconditional, "doesn't honour If-None-Match"),
     ] {
         let directory = tempfile::tempdir().unwrap();

@@ -58,7 +58,7 @@ async fn what_has_a_copy_is_served_when_credentials_stop_working() {
         let failed = world.post(&format!("/git/{REPO}/refresh"), "").await;
         assert_eq!(failed.status(), 500);
         let said = failed.text().await.unwrap();
-        let expected = "the bucket refuses the daemon's credentials, or what they may do";
+        let expected = "the bucket refuses the daemon's credentials or permissions";
         assert!(said.contains(expected) && said.contains(code), "{said}");
         let served = world.get(&stable(), &[]).await.bytes().await.unwrap();
         assert!(served == published, "{code}");
@@ -105,7 +105,7 @@ async fn what_a_bucket_refuses_is_logged_once_and_when_it_is_mended() {
     assert!(said[0].contains("InvalidAccessKeyId"), "{log}");
 
     proxy.set(Fault::None);
-    while !daemon.log().contains("The bucket takes requests again") {
+    while !daemon.log().contains("The bucket accepts requests again") {
         ask(&format!("/api/v1/repos/{REPO}")).await;
     }
 }

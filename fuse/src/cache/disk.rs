@@ -1,4 +1,4 @@
-//! The directory of the cache.
+//! The cache's directory: opens it, stores and finds segments, evicts and pins them.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -17,25 +17,26 @@ use tracing::warn;
 
 use super::{SegmentFile, evict, pins};
 
-/// The meta file starts with the length of the table's frame, 8 bytes.
+/// Bytes at the start of a meta file that hold the length of the table's frame.
 const META_HEADER_LEN: usize = 8;
 
-/// The chunks that this machine has, of all repositories.
+/// The cached segments of all repositories on this machine.
 #[derive(Debug)]
 pub(crate) struct Cache {
     root: PathBuf,
     max_bytes: u64,
-    /// Bytes of disk taken, as far as is known: counted at start, then by what is stored.
+    /// An estimate of the bytes of disk in use: counted at the start and at each eviction, and
+    /// increased by this process's writes. Other mounts may write to the same cache.
     used_bytes: AtomicU64,
     pinned: Mutex<HashSet<SegmentId>>,
     grew_over_limit: Notify,
 }
 
 impl Cache {
-    /// Opens the cache at `directory`, creating it if need be.
+    /// Opens the cache at `directory`, and creates it if it doesn't exist.
     pub(crate) fn open(directory: &Path, max_bytes: u64) -> io::Result<Self> {
         let root = directory.join("v1");
-        // Not for other users: what a private repository holds is in here.
+        // The cache holds content of private repositories, so other users must not read it.
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -50,27 +51,28 @@ impl Cache {
             pinned,
             grew_over_limit: Notify::new(),
         };
-        // The limit may be less than last time.
+        // The limit may be lower than at the last start: then this wakes eviction.
         cache.count_stored(used_bytes);
         Ok(cache)
     }
 
-    /// Bytes of disk taken.
+    /// Returns an estimate of the bytes of disk in use.
     pub(crate) fn used_bytes(&self) -> u64 {
         self.used_bytes.load(Ordering::Relaxed)
     }
 
-    /// Bytes of disk that may be taken.
+    /// Returns the limit of the cache in bytes.
     pub(crate) fn max_bytes(&self) -> u64 {
         self.max_bytes
     }
 
-    /// The table of a segment, if it is here and whole.
+    /// Returns the table of a segment, or `None` if it isn't cached or is damaged.
     pub(crate) fn table(&self, id: SegmentId) -> Option<SegmentTable> {
         let mut meta = File::open(self.path(id, "meta")).ok()?;
         let mut header = [0; META_HEADER_LEN];
         meta.read_exact(&mut header).ok()?;
         let len = u64::from_le_bytes(header);
+        // The length comes from a file that may be damaged: check it before reserving memory.
         if len > u64::from(MAX_TABLE_LEN) {
             return None;
         }
@@ -79,7 +81,7 @@ impl Cache {
         SegmentTable::decode(id, &frame).ok()
     }
 
-    /// Keeps the frame of a segment's table.
+    /// Stores the frame of a segment's table, without any chunk marked as cached.
     pub(crate) fn store_table(&self, id: SegmentId, frame: &[u8]) -> io::Result<()> {
         let path = self.path(id, "meta");
         let directory = path.parent().unwrap_or(&self.root);
@@ -93,10 +95,11 @@ impl Cache {
         staged
             .as_file()
             .write_all_at(frame, META_HEADER_LEN as u64)?;
-        // Another process may have been faster; its file has marks already.
+        // Another process may have stored the table first. Its file may have marks already, so it
+        // must not be replaced.
         match staged.persist_noclobber(&path) {
             Err(error) if self.table(id).is_none() => {
-                // A damaged file is in the way: replace it, and the marks with it.
+                // The file in the way is damaged. Replacing it also drops its marks.
                 error.file.persist(&path).map_err(|error| error.error)?;
             }
             Ok(_) | Err(_) => {}
@@ -104,7 +107,9 @@ impl Cache {
         Ok(())
     }
 
-    /// Opens the content of a segment whose table is kept; `len` is how much of it to keep.
+    /// Opens the content of a segment whose table is stored.
+    ///
+    /// `len` is how many bytes of the content to keep.
     pub(crate) fn open_segment(
         &self,
         id: SegmentId,
@@ -120,42 +125,51 @@ impl Cache {
         SegmentFile::open(&self.path(id, "data"), meta, marks_at, table, len)
     }
 
-    /// Notes when a segment was used last, for eviction.
+    /// Records when a segment was last used. Eviction goes by this time.
     pub(crate) fn touch(&self, id: SegmentId, used_at: SystemTime) {
         let touched = File::options()
             .write(true)
             .open(self.path(id, "meta"))
             .and_then(|meta| meta.set_modified(used_at));
-        // Without it the segment only seems older than it is.
+        // A failure does no harm: the segment only looks older than it is.
         touched.ok();
     }
 
-    /// Counts bytes that were stored.
+    /// Counts stored bytes, and wakes eviction if the cache is over its limit.
     pub(crate) fn count_stored(&self, bytes: u64) {
         let used = self.used_bytes.fetch_add(bytes, Ordering::Relaxed);
         if used.saturating_add(bytes) > self.max_bytes {
+            // `notify_one` leaves a permit if eviction is running now, so the wake-up isn't lost.
             self.grew_over_limit.notify_one();
         }
     }
 
-    /// Waits until something is stored beyond the limit.
+    /// Waits until stored bytes exceed the limit.
     pub(crate) async fn over_limit(&self) {
         self.grew_over_limit.notified().await;
     }
 
-    /// Evicts the segments that were not used for longest, down to nine tenths of the limit; gives
-    /// the ids of those evicted.
+    /// Evicts the least recently used segments, down to nine tenths of the limit.
+    ///
+    /// Returns the ids of the evicted segments. Looks at all files of the cache.
     pub(crate) fn evict(&self) -> io::Result<HashSet<SegmentId>> {
         let files = evict::scan(&self.root)?;
         let used: u64 = files.iter().map(|file| file.bytes).sum();
-        // Another mount's pins count as well.
+        // Another mount may have pinned segments since, so the pins are read again from disk. The
+        // lock keeps them from overwriting what a concurrent `pin` of this process adds.
         let mut pinned = self.pinned.lock().unwrap_or_else(PoisonError::into_inner);
         *pinned = pins::read_all(&self.root)?;
+        // Down to nine tenths, not to the limit: otherwise each stored chunk would cause another
+        // scan of all files.
         let victims = evict::choose(files, self.max_bytes / 10 * 9, &pinned);
         drop(pinned);
         let mut freed = 0;
         for victim in &victims {
-            // Who has it open goes on reading it; the space is free when they are done.
+            // A process that has the files open goes on reading them. The kernel frees the space
+            // when it closes them.
+            //
+            // The meta file goes first: without marks, no process trusts the data file. If the
+            // process ends between the two, the data file is reused when the segment comes back.
             fs::remove_file(self.path(victim.id, "meta"))?;
             fs::remove_file(self.path(victim.id, "data")).or_else(ignore_absent)?;
             freed += victim.bytes;
@@ -165,14 +179,17 @@ impl Cache {
         Ok(victims.into_iter().map(|victim| victim.id).collect())
     }
 
-    /// Returns how many bytes of disk `segments` may take once they are pinned for `repo`: what the
-    /// pins of other repositories leave. Looks at all files of the cache.
+    /// Returns how many bytes of disk `segments` may take when they are pinned for `repo`.
+    ///
+    /// This is the cache's limit without the bytes that pins of other repositories take. Looks at
+    /// all files of the cache.
     pub(crate) fn room_for_pin(
         &self,
         repo: &RepoName,
         segments: &HashSet<SegmentId>,
     ) -> io::Result<u64> {
         let others = pins::read_others(&self.root, repo)?;
+        // A segment that both pins need takes its bytes once: it counts with `segments`.
         let is_others = |id| others.contains(&id) && !segments.contains(&id);
         let files = evict::scan(&self.root)?;
         let taken = files.iter().filter(|file| is_others(file.id));
@@ -180,8 +197,9 @@ impl Cache {
         Ok(self.max_bytes.saturating_sub(taken))
     }
 
-    /// Never evicts `segments` while `repo` is pinned.
+    /// Pins `repo`: from now on, `segments` are never evicted.
     pub(crate) fn pin(&self, repo: &RepoName, segments: &[SegmentId]) -> io::Result<()> {
+        // The file first: eviction reads the pins from disk, also in other mounts.
         pins::write(&self.root, repo, segments)?;
         self.pinned
             .lock()
@@ -190,14 +208,14 @@ impl Cache {
         Ok(())
     }
 
-    /// Lets the segments of `repo` be evicted again.
+    /// Unpins `repo`: its segments may be evicted again, unless another pin has them.
     pub(crate) fn unpin(&self, repo: &RepoName) -> io::Result<()> {
         pins::remove(&self.root, repo).or_else(ignore_absent)?;
         *self.pinned.lock().unwrap_or_else(PoisonError::into_inner) = pins::read_all(&self.root)?;
         Ok(())
     }
 
-    /// The pinned repositories.
+    /// Returns the pinned repositories.
     pub(crate) fn pinned_repos(&self) -> io::Result<Vec<RepoName>> {
         pins::repos(&self.root)
     }
@@ -209,11 +227,15 @@ impl Cache {
     }
 }
 
-/// Refuses directories where another user may put files. Such a user could read and replace chunks.
+/// Refuses directories that belong to another user or that other users can write to.
 fn check_access(directory: &Path, root: &Path) -> io::Result<()> {
     let refuse = |text: String| Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
     let me = geteuid().as_raw();
-    // Links to it are followed: people put a cache on another disk.
+    // Such a user could plant chunks together with marks that match them, or replace `v1` as a
+    // whole.
+    //
+    // A symbolic link at `directory` is followed, because people put a cache on another disk. `v1`
+    // is created by cachewfs itself, so a link there was made by somebody else.
     let outer = fs::metadata(directory)?;
     let inner = fs::symlink_metadata(root)?;
     for (path, owner) in [(directory, outer.uid()), (root, inner.uid())] {
@@ -222,10 +244,19 @@ fn check_access(directory: &Path, root: &Path) -> io::Result<()> {
             return refuse(format!("{path} belongs to another user (uid {owner})"));
         }
     }
+    // In a sticky directory such as `/tmp`, other users can't rename or remove `v1`.
     let is_shared = outer.mode() & 0o002 != 0;
     let is_sticky = outer.mode() & 0o1000 != 0;
-    if is_shared && !is_sticky || inner.mode() & 0o022 != 0 || !inner.is_dir() {
-        return refuse("other users can write there".to_owned());
+    if !inner.is_dir() {
+        return refuse(format!("{} is not a directory", root.display()));
+    }
+    if is_shared && !is_sticky {
+        let path = directory.display();
+        return refuse(format!("other users can write to {path}"));
+    }
+    if inner.mode() & 0o022 != 0 {
+        let path = root.display();
+        return refuse(format!("other users can write to {path}"));
     }
     if inner.mode() & 0o077 != 0 {
         let path = root.display();

@@ -1,4 +1,4 @@
-//! Which segments leave a full cache.
+//! Chooses the segments that a full cache evicts.
 
 use std::collections::HashSet;
 use std::fs;
@@ -9,16 +9,16 @@ use std::time::SystemTime;
 
 use cachewfs_format::{Digest, SegmentId};
 
-/// A segment on disk.
+/// A segment in the cache's directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct CachedSegment {
     pub(super) id: SegmentId,
-    /// Bytes of disk, of both files.
+    /// Bytes of disk that the data file and the meta file take together.
     pub(super) bytes: u64,
     pub(super) used_at: SystemTime,
 }
 
-/// Lists the segments on disk.
+/// Lists the segments in the cache's directory.
 pub(super) fn scan(root: &Path) -> io::Result<Vec<CachedSegment>> {
     let mut found = Vec::new();
     for shard in fs::read_dir(root)? {
@@ -31,8 +31,10 @@ pub(super) fn scan(root: &Path) -> io::Result<Vec<CachedSegment>> {
             let Some(id) = segment_id(&path) else {
                 continue;
             };
-            // Another process may be evicting.
+            // Another mount that shares the cache may have evicted the segment meanwhile.
             let Ok(meta) = path.metadata() else { continue };
+            // Blocks, not lengths: data files are sparse, and a few chunks of a long file take
+            // little.
             let data_blocks = path
                 .with_extension("data")
                 .metadata()
@@ -57,7 +59,10 @@ fn segment_id(path: &Path) -> Option<SegmentId> {
         .map(SegmentId)
 }
 
-/// The segments to evict, longest unused first, so that the rest takes at most `max_bytes`.
+/// Returns the segments to evict, least recently used first, so that the rest takes at most
+/// `max_bytes`.
+///
+/// Pinned segments count towards the bytes in use but are never chosen. So the rest may take more.
 pub(super) fn choose(
     mut segments: Vec<CachedSegment>,
     max_bytes: u64,
@@ -65,6 +70,7 @@ pub(super) fn choose(
 ) -> Vec<CachedSegment> {
     let mut used: u64 = segments.iter().map(|segment| segment.bytes).sum();
     segments.retain(|segment| !pinned.contains(&segment.id));
+    // The id breaks ties, so that mounts that share the cache choose the same segments.
     segments.sort_by_key(|segment| (segment.used_at, segment.id));
     let mut victims = Vec::new();
     for segment in segments {
@@ -93,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_unused_go_first_and_no_more_than_needed() {
+    fn the_least_recently_used_are_evicted_first_and_no_more_than_needed() {
         let (old, middle, new) = (
             segment("a", 10, 9),
             segment("b", 10, 5),
@@ -106,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn pinned_segments_stay_even_if_that_is_not_enough() {
+    fn pinned_segments_stay_even_if_the_cache_stays_over_its_limit() {
         let (pinned, other) = (segment("a", 100, 9), segment("b", 10, 1));
 
         let victims = choose(

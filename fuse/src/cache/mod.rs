@@ -1,14 +1,14 @@
-//! Chunks on the workstation's disk.
+//! The cache of chunks on the workstation's disk.
 //!
 //! ```text
 //! <cache_dir>/v1/<first two digits>/<segment id>.data    content of the segment, sparse
 //! <cache_dir>/v1/<first two digits>/<segment id>.meta    segment table, then a mark for each chunk
-//! <cache_dir>/v1/pins/<repository>                       ids of the segments never to be evicted
+//! <cache_dir>/v1/pins/<repository>                       ids of segments that are never evicted
 //! ```
 //!
-//! A mark is a checksum of the chunk's content. Nothing here is believed after a restart until the
-//! checksum of what is on disk has been compared with its mark, so that neither a crash nor a
-//! damaged disk can show wrong bytes; there is nothing to repair, and no need to sync.
+//! A mark is a checksum of the chunk's content. After a restart, a chunk counts as cached only once
+//! its content has been compared with its mark. So neither a crash nor a damaged disk can show
+//! wrong bytes. Chunks therefore need no `fsync`, and a crash leaves nothing to repair.
 
 mod disk;
 mod evict;

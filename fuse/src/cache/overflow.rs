@@ -1,30 +1,31 @@
-//! Chunks that the disk has no room for, for as long as their readers need them.
+//! Keeps a few chunks in memory that could not be written to disk, until their readers have them.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cachewfs_format::SegmentId;
 use lru::LruCache;
 
-/// At most this many chunks, usually of 256 KiB, are kept, and so many bytes of them, or one chunk.
+/// At most this many chunks. A chunk usually has 256 KiB.
 const MAX_CHUNKS: usize = 64;
+/// At most this many bytes of all chunks, unless a single chunk is longer.
 const MAX_BYTES: usize = 32 << 20;
 
-/// The newest chunks that could not be stored: with a full disk, reads go on uncached.
+/// The newest chunks that could not be written. If the disk is full, reads go on without it.
 #[derive(Debug)]
-pub(crate) struct Overflow(Mutex<Chunks>);
+pub(crate) struct Overflow(Mutex<OverflowChunks>);
 
 #[derive(Debug)]
-struct Chunks {
+struct OverflowChunks {
     newest: LruCache<ChunkKey, Arc<Vec<u8>>>,
     bytes: usize,
 }
 
-/// A segment, and the index of a chunk in it.
+/// The id of a segment, and the index of a chunk in the segment.
 type ChunkKey = (SegmentId, usize);
 
 impl Default for Overflow {
     fn default() -> Self {
-        Self(Mutex::new(Chunks {
+        Self(Mutex::new(OverflowChunks {
             newest: LruCache::unbounded(),
             bytes: 0,
         }))
@@ -32,12 +33,13 @@ impl Default for Overflow {
 }
 
 impl Overflow {
-    /// Keeps the content of a chunk.
+    /// Keeps the content of a chunk, and drops the least recently used chunks beyond the limits.
     pub(crate) fn insert(&self, id: SegmentId, index: usize, content: Vec<u8>) {
         let mut chunks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         chunks.bytes += content.len();
         let replaced = chunks.newest.put((id, index), Arc::new(content));
         chunks.bytes -= replaced.map_or(0, |old| old.len());
+        // One chunk always stays, however long it is: a reader waits for the newest one.
         while chunks.newest.len() > MAX_CHUNKS
             || chunks.bytes > MAX_BYTES && chunks.newest.len() > 1
         {
@@ -46,7 +48,7 @@ impl Overflow {
         }
     }
 
-    /// The content of a chunk, if it is still here.
+    /// Returns the content of a chunk, or `None` if it has been dropped.
     pub(crate) fn get(&self, id: SegmentId, index: usize) -> Option<Arc<Vec<u8>>> {
         let mut chunks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         chunks.newest.get(&(id, index)).cloned()
@@ -60,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn few_chunks_and_few_bytes_are_kept() {
+    fn the_number_and_the_bytes_of_chunks_are_limited() {
         let id = SegmentId(Digest::of(b""));
         for (len, kept) in [(1, MAX_CHUNKS), (4 << 20, 8), (MAX_BYTES + 1, 1)] {
             let overflow = Overflow::default();

@@ -1,4 +1,6 @@
-//! Which segments are never evicted: one file a pinned repository, an id a line.
+//! Reads and writes pins: one file for each pinned repository, with one segment id on each line.
+//!
+//! Segments in these files are never evicted. All mounts that share the cache obey all pins.
 
 use std::collections::HashSet;
 use std::fs;
@@ -11,12 +13,12 @@ fn directory(root: &Path) -> PathBuf {
     root.join("pins")
 }
 
-/// `/` can't be in a file name, and `%` in no repository's.
+/// Replaces `/` by `%`: a file name can't contain `/`, and a repository's name can't contain `%`.
 fn file_name(repo: &RepoName) -> String {
     repo.as_str().replace('/', "%")
 }
 
-/// Writes the pin of `repo`, replacing an older one.
+/// Writes the pin of `repo`, and replaces an older pin of it.
 pub(super) fn write(root: &Path, repo: &RepoName, segments: &[SegmentId]) -> io::Result<()> {
     let directory = directory(root);
     fs::create_dir_all(&directory)?;
@@ -26,6 +28,8 @@ pub(super) fn write(root: &Path, repo: &RepoName, segments: &[SegmentId]) -> io:
     for id in segments {
         writeln!(staged, "{id}")?;
     }
+    // Unlike chunks, a pin has no checksum. If a crash left an empty file after the rename,
+    // eviction would take the segments of a pinned repository.
     staged.as_file().sync_all()?;
     staged
         .persist(directory.join(file_name(repo)))
@@ -38,7 +42,7 @@ pub(super) fn remove(root: &Path, repo: &RepoName) -> io::Result<()> {
     fs::remove_file(directory(root).join(file_name(repo)))
 }
 
-/// The pinned repositories.
+/// Returns the pinned repositories.
 pub(super) fn repos(root: &Path) -> io::Result<Vec<RepoName>> {
     let names = match fs::read_dir(directory(root)) {
         Ok(names) => names,
@@ -53,19 +57,19 @@ pub(super) fn repos(root: &Path) -> io::Result<Vec<RepoName>> {
     Ok(repos)
 }
 
-/// The segments of all pinned repositories.
+/// Returns the segments of all pinned repositories.
 pub(super) fn read_all(root: &Path) -> io::Result<HashSet<SegmentId>> {
     read(root, |_| true)
 }
 
-/// The segments of all pinned repositories but `repo`.
+/// Returns the segments of all pinned repositories except `repo`.
 pub(super) fn read_others(root: &Path, repo: &RepoName) -> io::Result<HashSet<SegmentId>> {
     read(root, |pinned| pinned != repo)
 }
 
-fn read(root: &Path, is_wanted: impl Fn(&RepoName) -> bool) -> io::Result<HashSet<SegmentId>> {
+fn read(root: &Path, includes: impl Fn(&RepoName) -> bool) -> io::Result<HashSet<SegmentId>> {
     let mut pinned = HashSet::new();
-    for repo in repos(root)?.into_iter().filter(is_wanted) {
+    for repo in repos(root)?.into_iter().filter(includes) {
         let text = fs::read_to_string(directory(root).join(file_name(&repo)))?;
         pinned.extend(
             text.lines()

@@ -1,4 +1,12 @@
-//! The content of one segment on disk, and which chunks of it are there.
+//! The files of one cached segment: its content, and a mark for each chunk of it that is cached.
+//!
+//! A chunk is in one of three states. Only the last one lets a reader see its bytes:
+//!
+//! ```text
+//! ABSENT ──── store ────────────────────────────► READY
+//! MARKED ──── the content matches its mark ─────► READY
+//!        └─── it doesn't, or can't be read ─────► ABSENT
+//! ```
 
 use std::fs::File;
 use std::io;
@@ -9,32 +17,32 @@ use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
 use cachewfs_format::SegmentTable;
 
-/// Nothing is there, or it is not to be believed.
+/// The chunk isn't cached, or its content didn't match its mark.
 const ABSENT: u8 = 0;
-/// A mark from an earlier process says that it is there.
+/// A mark of an earlier process says that the chunk is cached. It has not been checked yet.
 const MARKED: u8 = 1;
-/// It is there: written, or compared with its mark, by this process.
+/// The chunk is cached: this process wrote it, or compared it with its mark.
 const READY: u8 = 2;
 /// Length of a mark in the file, in bytes.
 const MARK_LEN: usize = 8;
 
-/// The content of a segment, in a sparse file, and a mark for each chunk that is in it.
+/// An open segment of the cache: a sparse file with its content, and a file with its marks.
 ///
-/// Several processes may have it open: all write the same bytes to the same places.
+/// Several processes may have it open. All write the same bytes at the same offsets.
 #[derive(Debug)]
 pub(crate) struct SegmentFile {
     data: File,
     meta: File,
-    /// Where the marks start in the meta file, in bytes.
+    /// The offset of the marks in the meta file, in bytes.
     marks_at: u64,
-    /// Bytes of content that are kept: padding of the tar at the end is not.
+    /// Bytes of content that are kept. Tar padding at the end is not.
     len: u64,
     states: Vec<AtomicU8>,
     ready_chunks: AtomicUsize,
 }
 
 impl SegmentFile {
-    /// Opens the files of a segment; `marks_at` is where the meta file's marks start.
+    /// Opens the files of a segment. The marks start at offset `marks_at` of the meta file.
     pub(super) fn open(
         data: &Path,
         meta: File,
@@ -69,25 +77,28 @@ impl SegmentFile {
         })
     }
 
-    /// The file with the content; its length is that of the file in the snapshot.
+    /// Returns the file with the content. It is as long as the file in the snapshot.
     pub(crate) fn data(&self) -> &File {
         &self.data
     }
 
-    /// Whether all chunks are there.
+    /// Returns whether all chunks are cached and checked, so that the kernel may read the file
+    /// itself.
     pub(crate) fn is_complete(&self) -> bool {
+        // Marks alone don't count. The kernel checks nothing, so every chunk must be READY.
         self.ready_chunks.load(Ordering::Acquire) == self.states.len()
     }
 
-    /// Whether chunk `index` is there, or an earlier process says so.
+    /// Returns whether chunk `index` is cached, or an earlier process marked it as cached.
     pub(crate) fn is_marked(&self, index: usize) -> bool {
         self.states
             .get(index)
             .is_some_and(|state| state.load(Ordering::Relaxed) != ABSENT)
     }
 
-    /// Whether chunk `index`, whose content is `range`, is there. What an earlier process left is
-    /// compared with its mark the first time.
+    /// Returns whether chunk `index`, whose content is `range`, is cached.
+    ///
+    /// The first call compares a chunk of an earlier process with its mark.
     pub(crate) fn is_ready(&self, index: usize, range: &Range<u64>) -> bool {
         let Some(state) = self.states.get(index) else {
             return false;
@@ -107,6 +118,8 @@ impl SegmentFile {
             .read_exact_at(&mut expected, self.mark_at(index))
             .is_ok();
         let is_right = has_mark && content.is_some_and(|content| mark_of(&content) == expected);
+        // Two readers may check the chunk at the same time, and a third may store it. Only the swap
+        // that succeeds counts the chunk, so `ready_chunks` never counts one twice.
         let next = if is_right { READY } else { ABSENT };
         let swapped = state.compare_exchange(MARKED, next, Ordering::AcqRel, Ordering::Acquire);
         if is_right && swapped.is_ok() {
@@ -115,10 +128,11 @@ impl SegmentFile {
         is_right
     }
 
-    /// Writes the verified content of chunk `index`, which starts at `offset`.
+    /// Writes the verified content of chunk `index`, which starts at `offset`, and marks it.
     pub(crate) fn store(&self, index: usize, offset: u64, content: &[u8]) -> io::Result<()> {
         let kept = usize::try_from(self.len.saturating_sub(offset)).unwrap_or(usize::MAX);
         let content = content.get(..kept.min(content.len())).unwrap_or_default();
+        // There is no `fsync` in between: after a crash, a mark without its content doesn't match.
         self.data.write_all_at(content, offset)?;
         self.meta
             .write_all_at(&mark_of(content), self.mark_at(index))?;
@@ -130,7 +144,7 @@ impl SegmentFile {
         Ok(())
     }
 
-    /// Reads content; `range` is cut at the end of what is kept.
+    /// Reads content. `range` is cut at the end of the kept content.
     pub(crate) fn read(&self, range: Range<u64>) -> io::Result<Vec<u8>> {
         let end = range.end.min(self.len);
         let len = usize::try_from(end.saturating_sub(range.start)).map_err(io::Error::other)?;
@@ -144,24 +158,29 @@ impl SegmentFile {
     }
 }
 
-/// Gives a new file, or what a crash left of one, its length.
+/// Sets the length of a new file, or of one that a crash left with another length.
 ///
-/// Refuses one that has another length because another archive ends the file elsewhere in the last
-/// block of its content: somebody may be reading it, and the archives can't both be right.
+/// Refuses a file that has the length that another archive gives it. The caller then reads
+/// uncached.
 fn keep_len(data: &File, content_len: u64, len: u64) -> io::Result<()> {
+    // Tar pads a file to blocks of 512 bytes. Two archives with this segment may disagree about how
+    // much of the last block is padding. A length within that block is therefore another archive's.
+    // Cutting the file would change it under a reader who uses that archive.
     const MAX_PADDING: u64 = 511;
     let found = data.metadata()?.len();
     if found == len {
         return Ok(());
     }
     if found > 0 && (content_len.saturating_sub(MAX_PADDING)..=content_len).contains(&found) {
-        let reason = "another archive gives the file another size";
+        let reason = "the cached file has the size that another archive gives it";
         return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
     }
     data.set_len(len)
 }
 
-/// The first bytes of the content's digest; never zero, which means that nothing is there.
+/// Returns the mark of a chunk: the first bytes of its content's digest, with one bit set.
+///
+/// So a mark is never zero. Zeros in the file mean that the chunk isn't cached.
 fn mark_of(content: &[u8]) -> [u8; MARK_LEN] {
     let digest = blake3::hash(content);
     let mut mark = [0; MARK_LEN];
@@ -170,6 +189,7 @@ fn mark_of(content: &[u8]) -> [u8; MARK_LEN] {
     mark
 }
 
+/// Reads until `buffer` is full or the file ends. Returns the number of bytes read.
 fn read_up_to(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     let mut done = 0;
     while done < buffer.len() {

@@ -1,4 +1,4 @@
-//! The CLI's end of the control socket.
+//! The CLI's end of the control socket: finds the socket of a mount, and makes requests over it.
 
 use std::io;
 use std::path::Path;
@@ -9,80 +9,78 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use super::place::{self, Place, PlaceError};
-use super::protocol::{Answer, Progress, Reply, Request};
+use super::protocol::{ControlAnswer, ControlRequest, Progress, Reply};
+use super::socket_directory::{self, SocketDirectory, SocketDirectoryError};
 
-/// A mount that says nothing for so long has stopped: one that works says something every
-/// [`super::HEARTBEAT`].
+/// How long a mount may send nothing before the client gives up. A mount that works on a request
+/// sends a line every [`super::HEARTBEAT`].
 const SILENCE_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// A connection to a mount.
 #[derive(Debug)]
 pub struct Client(BufReader<UnixStream>);
 
-/// Why a mount can't be asked.
+/// Why the client can't connect to a mount.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// Nobody listens.
-    #[error("it doesn't answer")]
+    /// No process listens on the socket.
+    #[error("no process answers on its control socket")]
     Dead(#[source] io::Error),
-    /// The mount's socket is in a directory where other users may have put it.
-    #[error("its socket can't be trusted")]
-    Place(#[from] PlaceError),
-    /// The process that listens is another user's.
-    #[error("uid {uid} answers for it, who is neither root nor you")]
+    /// The socket's directory is one where other users may have put the socket.
+    #[error("its control socket can't be trusted")]
+    SocketDirectory(#[from] SocketDirectoryError),
+    /// The process that listens belongs to another user.
+    #[error("the process on its control socket runs as uid {uid}, which is neither root nor you")]
     Stranger {
         /// The user of the process.
         uid: u32,
     },
-    /// The mount answers only its owner.
-    #[error(
-        "it was mounted without allow_other, and answers only root and the user who mounted it"
-    )]
+    /// The socket's mode doesn't let this user connect.
+    #[error("it was mounted without allow_other: it answers only root and the user who mounted it")]
     Denied,
 }
 
 /// Why a request to a mount fails.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// The connection broke.
-    #[error("the mount went away")]
+    /// The connection broke before the answer was complete.
+    #[error("the connection to the mount broke")]
     Lost(#[from] io::Error),
-    /// The mount has stopped working.
-    #[error("the mount has said nothing for {} s", SILENCE_TIMEOUT.as_secs())]
+    /// The mount sent nothing within the timeout.
+    #[error("the mount has sent nothing for {} s", SILENCE_TIMEOUT.as_secs())]
     Silent,
-    /// The mount says something that this program doesn't understand.
+    /// The mount sent a line that this program can't parse.
     #[error("the mount speaks another version of the protocol")]
     BadReply(#[from] serde_json::Error),
-    /// The mount could not do it.
+    /// The mount reports that the request failed.
     #[error("{0}")]
     Failed(String),
 }
 
 impl Client {
-    /// Connects to the mount at `mount_point`: to one of this user, else to one of root.
+    /// Connects to this user's mount at `mount_point` or, if there is none, to root's.
     pub async fn connect(mount_point: &Path) -> Result<Self, ConnectError> {
         let mount_point = mount_point
             .canonicalize()
             .unwrap_or_else(|_| mount_point.to_owned());
         let name = super::socket_name(&mount_point);
-        let error = match connect_in(place::of_this_user(), &name).await {
+        let error = match connect_in(socket_directory::of_this_user(), &name).await {
             Ok(client) => return Ok(client),
             Err(error) => error,
         };
-        match connect_in(place::of_root(), &name).await {
-            // There is no such mount of root's: the first error tells more.
+        match connect_in(socket_directory::of_root(), &name).await {
+            // Root has no mount there either. The error about this user's own socket says more.
             Err(ConnectError::Dead(_)) => Err(error),
             outcome => outcome,
         }
     }
 
-    /// Makes a request, and waits for its answer.
+    /// Sends a request and waits for its answer. Passes each progress report to `on_progress`.
     pub async fn call(
         &mut self,
-        request: &Request,
+        request: &ControlRequest,
         mut on_progress: impl FnMut(Progress),
-    ) -> Result<Answer, ClientError> {
+    ) -> Result<ControlAnswer, ClientError> {
         let mut line = serde_json::to_string(request)?;
         line.push('\n');
         self.0.get_mut().write_all(line.as_bytes()).await?;
@@ -101,22 +99,25 @@ impl Client {
     }
 }
 
-/// Connects to the socket `name` in a directory that its owner must own alone.
+/// Connects to the socket `name` in `directory`, which nobody but `owner` may write to.
 pub(super) async fn connect_in(
     (directory, owner): (std::path::PathBuf, Uid),
     name: &str,
 ) -> Result<Client, ConnectError> {
-    let place = Place::open(&directory, owner).map_err(|error| match error {
-        PlaceError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+    let sockets = SocketDirectory::open(&directory, owner).map_err(|error| match error {
+        SocketDirectoryError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
             ConnectError::Dead(source)
         }
         error => error.into(),
     })?;
-    let stream = UnixStream::connect(place.join(name)).await;
+    let stream = UnixStream::connect(sockets.join(name)).await;
     let stream = stream.map_err(|error| match error.kind() {
         io::ErrorKind::PermissionDenied => ConnectError::Denied,
         _ => ConnectError::Dead(error),
     })?;
+    // The directory's owner and mode don't say which process created the socket. An earlier, more
+    // open mode may have let another user put one there. So the kernel is asked for the uid of the
+    // process that listens.
     let uid = stream.peer_cred().map_err(ConnectError::Dead)?.uid();
     if uid != Uid::ROOT.as_raw() && uid != geteuid().as_raw() {
         return Err(ConnectError::Stranger { uid });

@@ -1,8 +1,8 @@
-//! The clones that borrow objects of a mount, as `cachewfs clone` told it.
+//! The clones that borrow objects of a mount, as `cachewfs clone` registers them.
 //!
-//! They are hints for people: `cachewfs status` and `umount` name them. The mount doesn't look at the
-//! directories, because it may run as root. Looking at a path of another user would tell this user
-//! whether the path exists, and might hang.
+//! They are hints for people: `cachewfs status` and `cachewfs umount` list them. The mount never
+//! looks at the directories, because it may run as root. A look at a path on behalf of one user
+//! would reveal whether another user's path exists, and it could hang.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -12,25 +12,26 @@ use cachewfs_format::RepoName;
 
 use super::connections::Peer;
 
-/// The longest path, in bytes: Linux's own limit.
+/// At most this many bytes in the path of a clone: the limit of Linux itself.
 const MAX_PATH_LEN: usize = 4096;
-/// At most so many clones of one user, and of all. Beyond, older ones are forgotten.
+/// At most this many clones of one user. Beyond that, the user's oldest is forgotten.
 const MAX_OF_ONE: usize = 256;
+/// At most this many clones of all users. Beyond that, the user with the most loses the oldest.
 const MAX: usize = 2048;
 
-/// The clones that are known, in the order in which they were registered.
+/// The registered clones, oldest first.
 #[derive(Debug, Default)]
-pub(super) struct Clones(Mutex<Vec<Registered>>);
+pub(super) struct Clones(Mutex<Vec<RegisteredClone>>);
 
 #[derive(Debug)]
-struct Registered {
+struct RegisteredClone {
     owner: Peer,
     repo: RepoName,
     directory: PathBuf,
 }
 
 impl Clones {
-    /// Remembers that the clone at `directory` borrows objects of `repo`; says why not, if it doesn't.
+    /// Registers that the clone at `directory` borrows objects of `repo`. An error is the reason.
     pub(super) fn register(
         &self,
         owner: Peer,
@@ -38,27 +39,29 @@ impl Clones {
         directory: PathBuf,
     ) -> Result<(), &'static str> {
         if !directory.is_absolute() {
-            return Err("the directory of a clone is an absolute path");
+            return Err("can't register the clone: its path must be absolute");
         }
         if directory.as_os_str().len() > MAX_PATH_LEN {
-            return Err("the path of the clone is too long");
+            return Err("can't register the clone: its path is longer than 4096 bytes");
         }
         let mut clones = self.clones();
-        // It counts as the youngest, if it is known already.
+        // A clone that is registered again counts as the newest.
         clones.retain(|known| {
             known.owner != owner
                 || known.directory.as_os_str() != directory.as_os_str()
                 || known.repo != repo
         });
         let own = clones.iter().filter(|known| known.owner == owner).count();
+        // The user with too many clones loses one of them: otherwise one user could make the mount
+        // forget the clones of the others.
         if own >= MAX_OF_ONE {
             forget_oldest(&mut clones, owner);
         } else if clones.len() >= MAX
-            && let Some(greediest) = greediest(&clones)
+            && let Some(user_with_most_clones) = user_with_most_clones(&clones)
         {
-            forget_oldest(&mut clones, greediest);
+            forget_oldest(&mut clones, user_with_most_clones);
         }
-        clones.push(Registered {
+        clones.push(RegisteredClone {
             owner,
             repo,
             directory,
@@ -66,8 +69,9 @@ impl Clones {
         Ok(())
     }
 
-    /// Returns the clones of `repo` that `viewer` may know of: all for an owner of the mount, otherwise
-    /// his own.
+    /// Returns the clones of `repo` that `viewer` may see.
+    ///
+    /// The owner of the mount and root see all. Another user sees only the clones of that user.
     pub(super) fn of(&self, repo: &RepoName, viewer: Peer) -> Vec<PathBuf> {
         let clones = self.clones();
         let visible = clones.iter().filter(|known| {
@@ -78,19 +82,19 @@ impl Clones {
             .collect()
     }
 
-    fn clones(&self) -> MutexGuard<'_, Vec<Registered>> {
+    fn clones(&self) -> MutexGuard<'_, Vec<RegisteredClone>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn forget_oldest(clones: &mut Vec<Registered>, owner: Peer) {
+fn forget_oldest(clones: &mut Vec<RegisteredClone>, owner: Peer) {
     if let Some(at) = clones.iter().position(|known| known.owner == owner) {
         clones.remove(at);
     }
 }
 
-/// Returns the user with the most clones.
-fn greediest(clones: &[Registered]) -> Option<Peer> {
+/// Returns the user with the most clones, or `None` if there are no clones.
+fn user_with_most_clones(clones: &[RegisteredClone]) -> Option<Peer> {
     let mut counts: HashMap<Peer, usize> = HashMap::new();
     for known in clones {
         *counts.entry(known.owner).or_default() += 1;
@@ -137,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_is_none_of_a_clone_is_refused_and_one_is_known_once() {
+    fn a_relative_or_long_path_is_refused_and_a_clone_is_listed_once() {
         let clones = Clones::default();
         let other = Peer::Other { uid: 1 };
 

@@ -1,5 +1,6 @@
-//! How many connections a mount keeps. Each takes one of the files that its process may have open, and
-//! the rest is for the cache.
+//! Limits the connections to a control socket.
+//!
+//! Each connection takes one of the files that the process may have open. The cache needs the rest.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,11 +9,11 @@ use tokio::net::UnixStream;
 
 use super::protocol::Reply;
 
-/// At most so many connections of root and the user who mounted together.
+/// At most this many connections of root and the user who mounted, together.
 const MAX_OF_OWNERS: usize = 128;
-/// At most so many of all other users together.
+/// At most this many connections of all other users together.
 const MAX_OF_OTHERS: usize = 64;
-/// At most so many of one of them, so that no user keeps the rest from asking.
+/// At most this many connections of one other user, so that no user can take all of them.
 const MAX_OF_ONE: usize = 16;
 
 /// The user at the other end of a connection.
@@ -22,35 +23,37 @@ pub(super) enum Peer {
     Owner,
     /// Another user.
     Other {
-        /// This user.
+        /// The user's id.
         uid: u32,
     },
 }
 
-/// The connections that are open.
+/// The open connections, counted by user.
 #[derive(Debug, Default)]
-pub(super) struct Connections(Mutex<Counts>);
+pub(super) struct Connections(Mutex<ConnectionCounts>);
 
 #[derive(Debug, Default)]
-struct Counts {
+struct ConnectionCounts {
     of_owners: usize,
     of_others: HashMap<u32, usize>,
 }
 
-/// A connection that is counted, until this is dropped.
+/// A permit for one connection. Dropping it uncounts the connection.
 #[derive(Debug)]
-pub(super) struct Admitted {
+pub(super) struct ConnectionPermit {
     connections: Arc<Connections>,
     peer: Peer,
 }
 
-/// Counts a connection and returns its user. A user who may not ask now gets a refusal, and `None` is
-/// returned.
+/// Counts a connection, and returns it with its user and its permit.
+///
+/// Returns `None` if the user may not connect or has too many connections. Then the client has been
+/// sent a refusal.
 pub(super) fn admit(
     stream: UnixStream,
     connections: &Arc<Connections>,
     allow_other: bool,
-) -> Option<(UnixStream, Peer, Admitted)> {
+) -> Option<(UnixStream, Peer, ConnectionPermit)> {
     let uid = stream.peer_cred().ok()?.uid();
     let is_owner = uid == 0 || uid == rustix::process::geteuid().as_raw();
     let peer = if is_owner {
@@ -61,22 +64,23 @@ pub(super) fn admit(
     let refusal = if is_owner || allow_other {
         match connections.admit(peer) {
             Some(admitted) => return Some((stream, peer, admitted)),
-            None => "too many requests are running: wait until one has ended",
+            None => "too many connections to this mount are open: retry in a moment",
         }
     } else {
-        "only root and the user who mounted may ask: there is no allow_other"
+        "only root and the user who mounted may ask this mount: it has no allow_other"
     };
     let message = refusal.to_owned();
     if let Ok(line) = (Reply::Failed { message }).to_line() {
-        // The socket has room for a first line. It fails if the client has gone.
+        // Without waiting: this runs in the loop that accepts connections. The buffer of a new
+        // socket has room for one line. A failure means that the client has gone.
         stream.try_write(line.as_bytes()).ok();
     }
     None
 }
 
 impl Connections {
-    /// Counts a connection of `peer`, if it may have another.
-    pub(super) fn admit(self: &Arc<Self>, peer: Peer) -> Option<Admitted> {
+    /// Counts a connection of `peer`. Returns `None` if `peer` has reached a limit.
+    pub(super) fn admit(self: &Arc<Self>, peer: Peer) -> Option<ConnectionPermit> {
         let mut counts = self.counts();
         match peer {
             Peer::Owner if counts.of_owners < MAX_OF_OWNERS => counts.of_owners += 1,
@@ -86,18 +90,18 @@ impl Connections {
             Peer::Owner | Peer::Other { .. } => return None,
         }
         drop(counts);
-        Some(Admitted {
+        Some(ConnectionPermit {
             connections: Arc::clone(self),
             peer,
         })
     }
 
-    fn counts(&self) -> MutexGuard<'_, Counts> {
+    fn counts(&self) -> MutexGuard<'_, ConnectionCounts> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Counts {
+impl ConnectionCounts {
     fn has_room_for(&self, uid: u32) -> bool {
         let all: usize = self.of_others.values().sum();
         let own = self.of_others.get(&uid).copied().unwrap_or_default();
@@ -105,7 +109,7 @@ impl Counts {
     }
 }
 
-impl Drop for Admitted {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         let mut counts = self.connections.counts();
         match self.peer {
@@ -114,6 +118,7 @@ impl Drop for Admitted {
                 if let Some(count) = counts.of_others.get_mut(&uid) {
                     *count -= 1;
                 }
+                // Otherwise the map would keep an entry for every uid that ever connected.
                 counts.of_others.retain(|_, count| *count > 0);
             }
         }
@@ -125,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_user_has_a_share_and_the_owner_one_of_his_own() {
+    fn each_user_has_a_limit_and_the_owner_a_separate_one() {
         let connections = Arc::new(Connections::default());
         let admitted = |peer, count| {
             let all: Vec<_> = (0..count).map_while(|_| connections.admit(peer)).collect();

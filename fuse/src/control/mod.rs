@@ -1,28 +1,32 @@
-//! How CLI and mount talk: a Unix socket for each mount, one JSON value a line.
+//! The control socket: the CLI asks a mount over a Unix socket, with one JSON value on each line.
 
 mod client;
 mod clones;
 mod connections;
-mod place;
 pub mod protocol;
 mod server;
+mod socket_directory;
 #[cfg(test)]
 mod tests;
 
 pub use client::{Client, ClientError, ConnectError};
-pub use place::PlaceError;
 pub use server::BindError;
 pub(crate) use server::Server;
+pub use socket_directory::SocketDirectoryError;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// How often a mount says something while it works on a request.
+/// At most this long passes before a mount that works on a request sends a line.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
-/// Returns the control socket of the mount at `mount_point`, an absolute path without symbolic links.
+/// Returns the path of the control socket of the mount at `mount_point`.
+///
+/// `mount_point` is an absolute path without symbolic links.
 pub(crate) fn socket_path(mount_point: &Path) -> PathBuf {
-    place::of_this_user().0.join(socket_name(mount_point))
+    socket_directory::of_this_user()
+        .0
+        .join(socket_name(mount_point))
 }
 
 fn socket_name(mount_point: &Path) -> String {

@@ -1,68 +1,79 @@
-//! What CLI and mount say to each other over the control socket: one JSON value a line.
+//! The messages on the control socket between CLI and mount: one JSON value on each line.
 //!
-//! The client sends one [`Request`]; the mount answers with any number of [`Reply::Progress`] and
-//! one last [`Reply::Done`] or [`Reply::Failed`], then closes the connection. A client that closes
-//! it first stops waiting, and the work that it waited for.
+//! The client sends one [`ControlRequest`]; the mount answers with any number of
+//! [`Reply::Progress`] and one last [`Reply::Done`] or [`Reply::Failed`], then closes the
+//! connection. If the client closes the connection first, the mount drops the request.
+//!
+//! ```text
+//! client                                       mount
+//!   {"request":"refresh","repo":"…"}    ──►
+//!                                       ◄──    {"reply":"progress","step":"…",…}
+//!                                       ◄──    {"reply":"done","answer":"resolved",…}
+//!                                              closes the connection
+//! ```
 
 use std::path::PathBuf;
 
 use cachewfs_format::{RepoName, SnapshotId};
 use serde::{Deserialize, Serialize};
 
-/// What a client asks of a mount.
+/// A request of a client to a mount.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "snake_case")]
-pub enum Request {
-    /// What the mount is doing; answered with [`Answer::Status`].
+pub enum ControlRequest {
+    /// Reports the state of the mount. The answer is [`ControlAnswer::Status`].
     Status,
-    /// Waits until the repository can be read, and for a first clone upstream if need be; answered
-    /// with [`Answer::Resolved`].
+    /// Waits until the repository can be read, also while the daemon clones it for the first time.
+    /// The answer is [`ControlAnswer::Resolved`].
     Resolve {
         /// The repository.
         repo: RepoName,
     },
-    /// Brings chunks into the cache; answered with [`Answer::Fetched`].
+    /// Fetches a part of the snapshot into the cache. The answer is [`ControlAnswer::Fetched`].
     Prefetch {
         /// The repository.
         repo: RepoName,
-        /// Which part.
-        part: Part,
+        /// The part to fetch.
+        part: SnapshotPart,
     },
-    /// Brings everything into the cache and never evicts it; answered with [`Answer::Fetched`].
+    /// Fetches the whole snapshot into the cache and never evicts it. The answer is
+    /// [`ControlAnswer::Fetched`].
     Pin {
         /// The repository.
         repo: RepoName,
     },
-    /// Lets a pinned repository be evicted again; answered with [`Answer::Nothing`].
+    /// Allows eviction of a pinned repository again. The answer is [`ControlAnswer::Nothing`].
     Unpin {
         /// The repository.
         repo: RepoName,
     },
-    /// Makes the daemon ask upstream, and catches up; answered with [`Answer::Resolved`].
+    /// Makes the daemon fetch from upstream, then moves the mount to the newest snapshot. The
+    /// answer is [`ControlAnswer::Resolved`].
     Refresh {
         /// The repository.
         repo: RepoName,
     },
-    /// Remembers a clone that borrows the mount's objects; answered with [`Answer::Nothing`].
+    /// Registers a clone that borrows the mount's objects. The answer is
+    /// [`ControlAnswer::Nothing`].
     RegisterClone {
         /// The repository.
         repo: RepoName,
         /// The top of the clone's work tree.
         directory: PathBuf,
     },
-    /// Unmounts and ends the mount's process; answered with [`Answer::Nothing`] before it does.
+    /// Unmounts and ends the mount's process. Before that, it answers [`ControlAnswer::Nothing`].
     Stop,
 }
 
-/// A part of a snapshot.
+/// A part of a snapshot to fetch. Each contains the one before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Part {
-    /// Refs, commit-graph, pack indexes and the tip pack: all that a checkout needs.
+pub enum SnapshotPart {
+    /// Refs, commit-graph, pack indexes and the tip pack: everything that a checkout needs.
     Hot,
-    /// And all commits.
+    /// [`SnapshotPart::Hot`] and all commits.
     Commits,
-    /// And all git trees.
+    /// [`SnapshotPart::Commits`] and all git trees.
     Trees,
     /// Everything.
     All,
@@ -72,19 +83,19 @@ pub enum Part {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "reply", rename_all = "snake_case")]
 pub enum Reply {
-    /// Work goes on.
+    /// The request is being worked on.
     Progress(Progress),
     /// The request is done.
-    Done(Answer),
+    Done(ControlAnswer),
     /// The request failed.
     Failed {
-        /// What happened, the whole chain of causes in one line.
+        /// The reason, with its whole chain of causes, in one line.
         message: String,
     },
 }
 
 impl Reply {
-    /// The reply as a line, its end included.
+    /// Returns the reply as a line, with the line feed.
     pub(super) fn to_line(&self) -> serde_json::Result<String> {
         let mut line = serde_json::to_string(self)?;
         line.push('\n');
@@ -92,32 +103,32 @@ impl Reply {
     }
 }
 
-/// How far a request is.
+/// A progress report of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
-    /// What is being done, for people.
+    /// A description of the current step, for people.
     pub step: String,
     /// Bytes done.
     pub done_bytes: u64,
-    /// Bytes to do; 0 where it isn't known.
+    /// Bytes to do, or 0 if the number isn't known.
     pub total_bytes: u64,
 }
 
-/// What a request came to.
+/// The result of a request that succeeded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "snake_case")]
-pub enum Answer {
-    /// Nothing to say.
+pub enum ControlAnswer {
+    /// The request has no result.
     Nothing,
     /// The state of the mount.
     Status(StatusReport),
     /// The repository can be read.
     Resolved {
-        /// The snapshot that is shown.
+        /// The snapshot that the mount shows.
         snapshot: SnapshotId,
         /// The URL of upstream, from the snapshot's `config`.
         upstream_url: Option<String>,
-        /// The default branch; absent where HEAD is detached.
+        /// The default branch, or `None` if HEAD is detached.
         default_branch: Option<String>,
         /// The directory whose `objects` a clone borrows.
         objects_directory: PathBuf,
@@ -127,7 +138,7 @@ pub enum Answer {
     },
     /// The chunks are in the cache.
     Fetched {
-        /// Bytes that were fetched for it, as stored.
+        /// Compressed bytes that this request fetched.
         fetched_bytes: u64,
     },
 }
@@ -137,38 +148,38 @@ pub enum Answer {
 pub struct StatusReport {
     /// The version of the program that serves the mount.
     pub version: String,
-    /// Its process.
+    /// The id of the mount's process.
     pub pid: u32,
-    /// Where it is mounted.
+    /// The mount point.
     pub mount_point: PathBuf,
-    /// The daemons that it asks, in order.
+    /// The URLs of the daemons, in the order in which the mount asks them.
     pub daemons: Vec<String>,
-    /// Where chunks are kept.
+    /// The directory of cached chunks.
     pub cache_dir: PathBuf,
     /// Bytes of disk that the cache takes.
     pub cache_bytes: u64,
-    /// Bytes of disk that it may take.
+    /// The limit of the cache in bytes.
     pub cache_max_bytes: u64,
     /// All traffic since the mount started.
     pub traffic: TrafficReport,
-    /// The repositories looked at since the mount started, and the pinned ones.
+    /// The repositories that were looked up since the mount started, and the pinned ones.
     pub repos: Vec<RepoReport>,
 }
 
-/// What was asked of the daemons.
+/// Counts of requests to the daemons and of the bytes they sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrafficReport {
     /// HTTP requests.
     pub requests: u64,
-    /// Bytes of their bodies.
+    /// Bytes of response bodies.
     pub fetched_bytes: u64,
-    /// Of these, bytes that a reader waited for.
+    /// Of `fetched_bytes`, the bytes that a reader waited for.
     pub demand_bytes: u64,
     /// Requests that a reader waited for.
     pub demand_requests: u64,
-    /// Requests that failed and were tried again.
+    /// Retries of failed requests.
     pub retries: u64,
-    /// Of the bytes, those that were read where a daemon pointed.
+    /// Of `fetched_bytes`, the bytes of direct reads: from the bucket that a daemon redirected to.
     #[serde(default)]
     pub direct_bytes: u64,
 }
@@ -178,36 +189,36 @@ pub struct TrafficReport {
 pub struct RepoReport {
     /// The repository.
     pub repo: RepoName,
-    /// The snapshot that is shown; absent while the first lookup goes on or has failed.
+    /// The snapshot that the mount shows, or `None` until the first lookup succeeds.
     pub snapshot: Option<SnapshotId>,
     /// Whether it is pinned.
     pub is_pinned: bool,
     /// Length of the archive in bytes.
     pub archive_bytes: u64,
-    /// What is cached of each part.
+    /// How much of each part is cached.
     pub parts: Vec<PartReport>,
-    /// How often the mount caught up with a new snapshot since it started.
+    /// How many times the mount moved to a new snapshot since it started.
     pub catch_ups: u64,
-    /// When the daemon was last asked, in seconds since the epoch.
+    /// When the mount last asked the daemon for a newer snapshot, in seconds since the epoch.
     pub checked_at: Option<u64>,
-    /// What went wrong last, if nothing went right since.
+    /// The last error, or `None` if a later attempt succeeded.
     pub last_error: Option<String>,
     /// A sentence about files of HEAD's tree that the work tree lacks.
     #[serde(default)]
     pub notice: Option<String>,
     /// Clones that borrow its objects.
     pub clones: Vec<PathBuf>,
-    /// Its share of the traffic.
+    /// The traffic of this repository.
     pub traffic: TrafficReport,
 }
 
-/// What is cached of one part of a repository.
+/// How much of one part of a repository is cached.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartReport {
     /// `refs`, `indexes`, `tip`, `increments`, `work tree`, `commits`, `trees` or `history`.
     pub part: String,
-    /// Bytes cached, as stored in the archive.
+    /// Cached bytes, compressed as in the archive.
     pub cached_bytes: u64,
-    /// Bytes in the archive.
+    /// Compressed bytes of the part in the archive.
     pub total_bytes: u64,
 }

@@ -1,4 +1,11 @@
-//! The mount's end of the control socket.
+//! The mount's end of the control socket: accepts connections and answers requests.
+//!
+//! ```text
+//! accept ─► admit (uid, limits) ─► one task: read a request ─► work ⇄ progress ─► last reply
+//! ```
+//!
+//! A request ends in one of three ways: its work finishes, the client closes the connection, or the
+//! mount ends. In the last two cases the work is dropped.
 
 use std::fs;
 use std::io;
@@ -17,63 +24,71 @@ use tracing::{debug, warn};
 
 use super::HEARTBEAT;
 use super::clones::Clones;
-use super::connections::{Admitted, Connections, Peer, admit};
-use super::place::{self, Place, PlaceError};
-use super::protocol::{Answer, Part, Progress, Reply, Request, StatusReport};
+use super::connections::{ConnectionPermit, Connections, Peer, admit};
+use super::protocol::{ControlAnswer, ControlRequest, Progress, Reply, SnapshotPart, StatusReport};
+use super::socket_directory::{self, SocketDirectory, SocketDirectoryError};
 use crate::fetch::FetchError;
 use crate::repository::{Repositories, Repository};
 use crate::segment::ReadError;
 
-/// How often progress is told.
+/// How often progress is sent, if there is any.
 const PROGRESS_PERIOD: Duration = Duration::from_millis(200);
-/// The longest request, in bytes: a repository's name and a path.
+/// At most this many bytes of a request: a repository's name and a path.
 const MAX_REQUEST_LEN: u64 = 64 << 10;
 /// How long a client may take to send its request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
-/// How long a client may take to receive a line that the socket has no room for.
+/// How long a client may take to read a line before the mount gives up on it.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long the server waits after a connection could not be accepted: no file may be free.
+/// How long the server waits after it failed to accept a connection. The process may have no file
+/// descriptor free, and without a pause the loop would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 
-/// Why the control socket can't be made.
+/// Why the control socket can't be created.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    /// The directory for it can't be trusted.
+    /// The socket's directory can't be trusted.
     #[error(transparent)]
-    Place(#[from] PlaceError),
-    /// Another process listens there.
-    #[error("another mount at the same place is still being served")]
+    SocketDirectory(#[from] SocketDirectoryError),
+    /// Another process listens on the socket.
+    #[error("another mount at this mount point is still running")]
     InUse,
-    /// The socket can't be made.
-    #[error("the socket can't be made")]
+    /// The socket can't be created.
+    #[error("can't create the control socket")]
     Io(#[from] io::Error),
 }
 
 /// The mount's end of the control socket.
 #[derive(Debug)]
 pub(crate) struct Server {
-    place: Place,
+    directory: SocketDirectory,
     name: String,
     listener: Arc<UnixListener>,
     stop: CancellationToken,
 }
 
 impl Server {
-    /// Listens for the mount at `mount_point`. A socket that a killed mount left there is replaced.
+    /// Listens for the mount at `mount_point`. Replaces a socket that a killed mount left there.
     ///
     /// Without `allow_other`, only root and the user who mounts may connect.
     pub(crate) fn bind(mount_point: &Path, allow_other: bool) -> Result<Self, BindError> {
-        let (directory, owner) = place::of_this_user();
-        Self::bind_in(Place::create(&directory, owner)?, mount_point, allow_other)
+        let (directory, owner) = socket_directory::of_this_user();
+        Self::bind_in(
+            SocketDirectory::create(&directory, owner)?,
+            mount_point,
+            allow_other,
+        )
     }
 
     pub(super) fn bind_in(
-        place: Place,
+        directory: SocketDirectory,
         mount_point: &Path,
         allow_other: bool,
     ) -> Result<Self, BindError> {
         let name = super::socket_name(mount_point);
-        let path = place.join(&name);
+        let path = directory.join(&name);
+        // A socket file outlives a killed process, so only a connection shows whether a mount is
+        // alive. If two mounts start here at one moment, the later one may remove the socket of
+        // the other, which then can't be asked.
         if std::os::unix::net::UnixStream::connect(&path).is_ok() {
             return Err(BindError::InUse);
         }
@@ -82,9 +97,11 @@ impl Server {
             _ => Err(error),
         })?;
         let listener = Arc::new(UnixListener::bind(&path)?);
-        place.set_mode(&name, if allow_other { 0o666 } else { 0o600 })?;
+        // Until here the umask decided which users may connect. This is no gap: no connection is
+        // accepted before `serve`, and `admit` asks the kernel for the uid of each peer.
+        directory.set_mode(&name, if allow_other { 0o666 } else { 0o600 })?;
         Ok(Self {
-            place,
+            directory,
             name,
             listener,
             stop: CancellationToken::new(),
@@ -108,31 +125,32 @@ impl Server {
                 let stream = match accepted {
                     Ok((stream, _)) => stream,
                     Err(error) => {
-                        warn!(%error, "Can't accept a control connection");
+                        warn!(%error, "Can't accept a connection on the control socket: {error}");
                         tokio::select! {
                             () = tokio::time::sleep(ACCEPT_PAUSE) => continue,
                             () = backend.ending.cancelled() => return,
                         }
                     }
                 };
+                // Before a task is spawned: connections beyond the limits hold neither a task nor a
+                // file descriptor.
                 let allow_other = repositories.options.allow_other;
-                let Some((stream, peer, admitted)) = admit(stream, &connections, allow_other)
-                else {
+                let Some((stream, peer, permit)) = admit(stream, &connections, allow_other) else {
                     continue;
                 };
-                let session = Session {
+                let session = ControlConnection {
                     repositories: Arc::clone(&repositories),
                     clones: Arc::clone(&clones),
                     stop: stop.clone(),
                     peer,
-                    _admitted: admitted,
+                    _permit: permit,
                 };
                 let ending = backend.ending.clone();
                 tasks.spawn(async move {
                     tokio::select! {
                         outcome = session.run(stream) => {
                             if let Err(error) = outcome {
-                                debug!(%error, "a control connection broke");
+                                debug!(%error, "A control connection broke: {error}");
                             }
                         }
                         () = ending.cancelled() => {}
@@ -142,75 +160,79 @@ impl Server {
         });
     }
 
-    /// Waits until somebody wants the mount to end.
+    /// Waits until a request or [`Server::request_stop`] asks the mount to end.
     pub(crate) async fn stop_requested(&self) {
         self.stop.cancelled().await;
     }
 
-    /// Makes the mount end.
+    /// Asks the mount to end.
     pub(crate) fn request_stop(&self) {
         self.stop.cancel();
     }
 
     /// Removes the socket.
     pub(crate) fn remove_socket(&self) {
-        fs::remove_file(self.place.join(&self.name)).ok();
+        fs::remove_file(self.directory.join(&self.name)).ok();
     }
 }
 
-/// One connection.
-struct Session {
+/// One accepted connection.
+struct ControlConnection {
     repositories: Arc<Repositories>,
     clones: Arc<Clones>,
     stop: CancellationToken,
     peer: Peer,
-    _admitted: Admitted,
+    _permit: ConnectionPermit,
 }
 
-impl Session {
+impl ControlConnection {
+    /// Reads one request and sends its replies.
     async fn run(&self, stream: UnixStream) -> io::Result<()> {
         let (input, mut output) = stream.into_split();
         let mut input = BufReader::new(input);
         let mut line = String::new();
         let mut limited = (&mut input).take(MAX_REQUEST_LEN);
+        // Both the length and the time of a request are limited: otherwise an idle or endless
+        // client would keep its permit and memory for as long as the mount lives.
         timeout(REQUEST_TIMEOUT, limited.read_line(&mut line)).await??;
-        let request: Request = match serde_json::from_str(&line) {
+        let request: ControlRequest = match serde_json::from_str(&line) {
             Ok(request) => request,
             Err(error) => {
-                let message = format!("not a request: {error}");
+                let message = format!("invalid control request: {error}");
                 return send(&mut output, &Reply::Failed { message }).await;
             }
         };
         if needs_privilege(&request) && self.peer != Peer::Owner {
-            let message = "only root and the user who mounted may do that".to_owned();
+            let message = "only root and the user who mounted may pin, unpin or unmount".to_owned();
             return send(&mut output, &Reply::Failed { message }).await;
         }
         let (progress, mut seen) = watch::channel(None);
         let work = self.answer(request.clone(), progress);
         tokio::pin!(work);
         let mut ticks = tokio::time::interval(PROGRESS_PERIOD);
-        let mut told_at = Instant::now();
+        let mut last_reply_at = Instant::now();
         let reply = loop {
             tokio::select! {
                 outcome = &mut work => break match outcome {
                     Ok(answer) => Reply::Done(answer),
                     Err(message) => Reply::Failed { message },
                 },
-                // Whoever asked is gone: so is the reason to go on.
+                // The client has gone. Returning drops `work`.
                 () = closed(&mut input) => return Ok(()),
                 _ = ticks.tick() => {
                     let news = seen.has_changed().unwrap_or(false);
-                    if news || told_at.elapsed() >= HEARTBEAT {
+                    if news || last_reply_at.elapsed() >= HEARTBEAT {
                         let progress = seen.borrow_and_update().clone();
                         let progress = progress.unwrap_or_else(|| step("waiting"));
                         send(&mut output, &Reply::Progress(progress)).await?;
-                        told_at = Instant::now();
+                        last_reply_at = Instant::now();
                     }
                 }
             }
         };
         send(&mut output, &reply).await?;
-        if request == Request::Stop {
+        if request == ControlRequest::Stop {
+            // After the reply: once the mount ends, all connections are dropped.
             self.stop.cancel();
         }
         Ok(())
@@ -218,56 +240,62 @@ impl Session {
 
     async fn answer(
         &self,
-        request: Request,
+        request: ControlRequest,
         progress: watch::Sender<Option<Progress>>,
-    ) -> Result<Answer, String> {
+    ) -> Result<ControlAnswer, String> {
         match request {
-            Request::Status => Ok(Answer::Status(self.status())),
-            Request::Resolve { repo } => Ok(resolved(&*self.resolve(&repo, &progress).await?)),
-            Request::Prefetch { repo, part } => {
+            ControlRequest::Status => Ok(ControlAnswer::Status(self.status())),
+            ControlRequest::Resolve { repo } => {
+                Ok(resolved(&*self.resolve(&repo, &progress).await?))
+            }
+            ControlRequest::Prefetch { repo, part } => {
                 let repository = self.resolve(&repo, &progress).await?;
                 self.fetch(&repository, part, &progress).await
             }
-            Request::Pin { repo } => {
+            ControlRequest::Pin { repo } => {
                 let repository = self.resolve(&repo, &progress).await?;
                 let pinned = self.repositories.pin(&repository);
                 pinned.map_err(|error| chain(&error))?;
-                self.fetch(&repository, Part::All, &progress).await
+                self.fetch(&repository, SnapshotPart::All, &progress).await
             }
-            Request::Unpin { repo } => {
+            ControlRequest::Unpin { repo } => {
                 let cache = &self.repositories.segments.backend().cache;
                 cache.unpin(&repo).map_err(|error| error.to_string())?;
-                Ok(Answer::Nothing)
+                Ok(ControlAnswer::Nothing)
             }
-            Request::Refresh { repo } => {
-                tell(&progress, "asking upstream", 0, 0);
+            ControlRequest::Refresh { repo } => {
+                send_progress(&progress, "asking upstream", 0, 0);
                 let source = &self.repositories.segments.backend().source;
                 if let Err(error) = source.refresh(&repo).await {
-                    // A first clone and publish may take longer than a request; the lookup waits for them.
-                    let is_waited_for = matches!(error, FetchError::Unreachable { .. })
+                    // A first clone and publish may take longer than the timeout of this request.
+                    // Then `resolve` below waits for them, as a plain lookup does.
+                    let resolve_waits = matches!(error, FetchError::Unreachable { .. })
                         && !self.repositories.is_resolved(&repo);
-                    if !is_waited_for {
+                    if !resolve_waits {
                         return Err(chain(&error));
                     }
                 }
-                // Nothing may have been published when it was last looked up.
+                // An earlier lookup may have failed because nothing was published yet.
                 self.repositories.forget_failure(&repo);
                 let repository = self.resolve(&repo, &progress).await?;
                 let outcome = self.repositories.catch_up(&repository).await;
                 outcome.map_err(|error| error.chain())?;
                 Ok(resolved(&repository))
             }
-            Request::RegisterClone { repo, directory } => {
+            ControlRequest::RegisterClone { repo, directory } => {
                 if !self.repositories.is_resolved(&repo) {
-                    return Err(format!("no clone was made of {repo}"));
+                    return Err(format!(
+                        "can't register the clone: this mount doesn't show {repo}"
+                    ));
                 }
                 self.clones.register(self.peer, repo, directory)?;
-                Ok(Answer::Nothing)
+                Ok(ControlAnswer::Nothing)
             }
-            Request::Stop => Ok(Answer::Nothing),
+            ControlRequest::Stop => Ok(ControlAnswer::Nothing),
         }
     }
 
+    /// Waits until `repo` can be read, and reports the last failure as progress meanwhile.
     async fn resolve(
         &self,
         repo: &RepoName,
@@ -281,32 +309,33 @@ impl Session {
                 () = tokio::time::sleep(PROGRESS_PERIOD) => {
                     let failure = self.repositories.failure(repo);
                     let text = failure.unwrap_or_else(|| format!("looking up {repo}"));
-                    tell(progress, &text, 0, 0);
+                    send_progress(progress, &text, 0, 0);
                 }
             }
         }
     }
 
+    /// Fetches a part of a repository's snapshot into the cache.
     async fn fetch(
         &self,
         repository: &Repository,
-        part: Part,
+        part: SnapshotPart,
         progress: &watch::Sender<Option<Progress>>,
-    ) -> Result<Answer, String> {
+    ) -> Result<ControlAnswer, String> {
         let traffic = &self.repositories.segments.backend().traffic;
         let before = traffic.report_of(&repository.name).fetched_bytes;
         let generation = repository.view().generation;
-        let told = |done, total| tell(progress, "fetching", done, total);
+        let on_progress = |done, total| send_progress(progress, "fetching", done, total);
         let outcome: Result<(), ReadError> = self
             .repositories
-            .fetch_part(&generation, part, || true, told)
+            .fetch_part(&generation, part, || true, on_progress)
             .await;
         outcome.map_err(|error| chain(&error))?;
         let fetched_bytes = traffic
             .report_of(&repository.name)
             .fetched_bytes
             .saturating_sub(before);
-        Ok(Answer::Fetched { fetched_bytes })
+        Ok(ControlAnswer::Fetched { fetched_bytes })
     }
 
     fn status(&self) -> StatusReport {
@@ -330,9 +359,9 @@ impl Session {
     }
 }
 
-fn resolved(repository: &Repository) -> Answer {
+fn resolved(repository: &Repository) -> ControlAnswer {
     let generation = repository.view().generation;
-    Answer::Resolved {
+    ControlAnswer::Resolved {
         snapshot: generation.snapshot,
         upstream_url: generation.upstream_url.clone(),
         default_branch: generation.default_branch.clone(),
@@ -341,8 +370,13 @@ fn resolved(repository: &Repository) -> Answer {
     }
 }
 
-fn tell(progress: &watch::Sender<Option<Progress>>, text: &str, done_bytes: u64, total_bytes: u64) {
-    // Nobody listens any more when the client is gone.
+fn send_progress(
+    progress: &watch::Sender<Option<Progress>>,
+    text: &str,
+    done_bytes: u64,
+    total_bytes: u64,
+) {
+    // Fails if the client has gone: then nobody needs the report.
     progress
         .send(Some(Progress {
             done_bytes,
@@ -352,7 +386,7 @@ fn tell(progress: &watch::Sender<Option<Progress>>, text: &str, done_bytes: u64,
         .ok();
 }
 
-/// Returns progress whose length isn't known.
+/// Returns a progress report without a number of bytes.
 fn step(text: &str) -> Progress {
     Progress {
         step: text.to_owned(),
@@ -361,6 +395,7 @@ fn step(text: &str) -> Progress {
     }
 }
 
+/// Joins an error and its causes to one line.
 fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes
@@ -369,15 +404,17 @@ fn chain(error: &dyn std::error::Error) -> String {
         .join(": ")
 }
 
-/// Whether a request takes something away from other users.
-fn needs_privilege(request: &Request) -> bool {
+/// Returns whether only root and the user who mounted may make a request.
+fn needs_privilege(request: &ControlRequest) -> bool {
+    // Unmounting and eviction policy affect other users. The rest has the effects of reading files,
+    // which `allow_other` permits anyway.
     match request {
-        Request::Stop | Request::Pin { .. } | Request::Unpin { .. } => true,
-        Request::Status
-        | Request::Resolve { .. }
-        | Request::Prefetch { .. }
-        | Request::Refresh { .. }
-        | Request::RegisterClone { .. } => false,
+        ControlRequest::Stop | ControlRequest::Pin { .. } | ControlRequest::Unpin { .. } => true,
+        ControlRequest::Status
+        | ControlRequest::Resolve { .. }
+        | ControlRequest::Prefetch { .. }
+        | ControlRequest::Refresh { .. }
+        | ControlRequest::RegisterClone { .. } => false,
     }
 }
 
@@ -386,7 +423,7 @@ async fn send(output: &mut OwnedWriteHalf, reply: &Reply) -> io::Result<()> {
     timeout(REPLY_TIMEOUT, output.write_all(line.as_bytes())).await?
 }
 
-/// Waits until the client closes the connection; what it sends before that is ignored.
+/// Waits until the client closes the connection. Ignores all bytes that it sends before.
 async fn closed(input: &mut BufReader<OwnedReadHalf>) {
     let mut ignored = [0; 64];
     while matches!(input.read(&mut ignored).await, Ok(count) if count > 0) {}

@@ -1,4 +1,4 @@
-//! Both ends of the control socket, without a mount.
+//! Tests of both ends of the control socket, without a mount.
 
 use std::fs::Permissions;
 use std::os::unix::fs::{PermissionsExt as _, chown};
@@ -15,13 +15,13 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
 use super::client::connect_in;
-use super::place::Place;
-use super::protocol::{Answer, Reply, Request};
+use super::protocol::{ControlAnswer, ControlRequest, Reply};
+use super::socket_directory::SocketDirectory;
 use super::{Client, ClientError, ConnectError, Server, socket_name};
 use crate::testing::{Bench, REPO, archive, bench};
 
 const MOUNT_POINT: &str = "/mnt";
-/// Longer than the server waits for a request, on a machine that others keep busy.
+/// Longer than the server waits for a request, also on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A server, and the directory of its socket.
@@ -36,8 +36,8 @@ impl Served {
         let directory = TempDir::new().unwrap();
         std::fs::set_permissions(directory.path(), Permissions::from_mode(0o700)).unwrap();
         let bench = bench(archive("main", b"PACK", &[]));
-        let place = Place::open(directory.path(), geteuid()).unwrap();
-        let server = Server::bind_in(place, Path::new(MOUNT_POINT), false).unwrap();
+        let sockets = SocketDirectory::open(directory.path(), geteuid()).unwrap();
+        let server = Server::bind_in(sockets, Path::new(MOUNT_POINT), false).unwrap();
         server.serve(bench.fs.repositories());
         Self {
             _server: server,
@@ -53,13 +53,13 @@ impl Served {
     }
 
     async fn connect(&self) -> Client {
-        let place = (self.directory.path().to_owned(), geteuid());
-        connect_in(place, &socket_name(Path::new(MOUNT_POINT)))
+        let directory = (self.directory.path().to_owned(), geteuid());
+        connect_in(directory, &socket_name(Path::new(MOUNT_POINT)))
             .await
             .unwrap()
     }
 
-    async fn ask(&self, request: &Request) -> Result<Answer, ClientError> {
+    async fn ask(&self, request: &ControlRequest) -> Result<ControlAnswer, ClientError> {
         self.connect().await.call(request, |_| ()).await
     }
 }
@@ -77,14 +77,14 @@ async fn idle_connections_are_few_and_do_not_last() {
     for _ in 0..300 {
         idle.push(UnixStream::connect(served.socket()).await.unwrap());
     }
-    // The server accepts one after the other: it has seen the idle ones before this.
-    let busy = served.ask(&Request::Status).await;
+    // The server accepts connections in order, so it has seen the idle ones before this one.
+    let busy = served.ask(&ControlRequest::Status).await;
     let mut refused = 0;
     for mut stream in idle {
         let mut said = String::new();
         let ended = tokio::time::timeout(PATIENCE, stream.read_to_string(&mut said)).await;
         assert!(ended.is_ok(), "an idle connection lasts");
-        refused += usize::from(said.contains("too many requests"));
+        refused += usize::from(said.contains("too many connections"));
     }
 
     assert!(
@@ -92,14 +92,14 @@ async fn idle_connections_are_few_and_do_not_last() {
         "{busy:?}"
     );
     assert!((150..300).contains(&refused), "{refused} refused");
-    assert!(served.ask(&Request::Status).await.is_ok());
+    assert!(served.ask(&ControlRequest::Status).await.is_ok());
 }
 
 #[tokio::test]
-async fn only_clones_of_what_is_shown_are_registered() {
+async fn a_clone_is_registered_only_for_a_repository_that_is_shown() {
     let served = Served::start();
     let repo = |name: &str| RepoName::parse(name).unwrap();
-    let register = |repo, directory: &str| Request::RegisterClone {
+    let register = |repo, directory: &str| ControlRequest::RegisterClone {
         repo,
         directory: directory.into(),
     };
@@ -107,7 +107,7 @@ async fn only_clones_of_what_is_shown_are_registered() {
     let absent = served.ask(&register(repo("host/absent"), "/a")).await;
     let early = served.ask(&register(repo(REPO), "/b")).await;
     served
-        .ask(&Request::Resolve { repo: repo(REPO) })
+        .ask(&ControlRequest::Resolve { repo: repo(REPO) })
         .await
         .unwrap();
     let relative = served.ask(&register(repo(REPO), "c")).await;
@@ -119,7 +119,7 @@ async fn only_clones_of_what_is_shown_are_registered() {
             "{refused:?}"
         );
     }
-    let Ok(Answer::Status(status)) = served.ask(&Request::Status).await else {
+    let Ok(ControlAnswer::Status(status)) = served.ask(&ControlRequest::Status).await else {
         panic!("there is a status");
     };
     assert_eq!(status.repos[0].clones, [Path::new("/d")]);
@@ -139,9 +139,12 @@ async fn names_that_are_looked_up_in_vain_are_forgotten() {
     assert!(remembered < 5000, "{remembered}");
 }
 
-/// Input of a hostile client: bytes of any kind, and requests that are damaged or odd.
+/// Generates the input of a hostile client: arbitrary bytes, and damaged or odd requests.
 fn sent() -> impl Strategy<Value = Vec<u8>> {
-    let request = r#"\{"request":"(status|unpin|register_clone|refresh|x)",("repo":"[a-z/.\x00-]{0,9}",)?"directory":"[/a-z]{0,9}"\}"#;
+    let request = concat!(
+        r#"\{"request":"(status|unpin|register_clone|refresh|x)","#,
+        r#"("repo":"[a-z/.\x00-]{0,9}",)?"directory":"[/a-z]{0,9}"\}"#
+    );
     let damaged = (request, 0..60_usize, any::<u8>()).prop_map(|(text, at, byte)| {
         let mut bytes = text.into_bytes();
         if let Some(there) = bytes.get_mut(at) {
@@ -174,12 +177,12 @@ fn no_request_ends_the_server() {
         }
     });
 
-    let status = runtime.block_on(served.ask(&Request::Status));
+    let status = runtime.block_on(served.ask(&ControlRequest::Status));
     assert!(status.is_ok(), "{status:?}");
 }
 
-/// Another user made the directory, or listens in ours: `git credential-cache--daemon` stands for any
-/// program of his.
+/// Covers a directory of another user, and another user's process in a directory of ours.
+/// `git credential-cache--daemon` stands for any program of that user.
 #[tokio::test]
 async fn a_socket_of_another_user_is_not_believed() {
     const STRANGER: u32 = 65534;
@@ -214,7 +217,10 @@ async fn a_socket_of_another_user_is_not_believed() {
     listening.kill().unwrap();
     listening.wait().unwrap();
     let foreign = foreign.unwrap_err();
-    assert!(matches!(foreign, ConnectError::Place(_)), "{foreign:?}");
+    assert!(
+        matches!(foreign, ConnectError::SocketDirectory(_)),
+        "{foreign:?}"
+    );
     let planted = planted.unwrap_err();
     assert!(
         matches!(planted, ConnectError::Stranger { uid: STRANGER }),

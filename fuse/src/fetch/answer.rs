@@ -1,4 +1,4 @@
-//! What the answer of a daemon says.
+//! Reads the answers of a daemon: bodies of limited length, refusals and headers.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use reqwest::{Response, StatusCode};
 
 use super::{BodyStream, FetchError};
 
-/// At most so much is read of an answer that says why not, in bytes.
+/// At most this many bytes of the body of a refusal.
 const MAX_REFUSAL_LEN: u64 = 64 << 10;
 
-/// Reads all of a body, of at most `max` bytes. How long it may take is up to the request.
+/// Reads a whole body of at most `max` bytes. The request's own timeout limits how long that takes.
 pub(super) async fn whole_body(response: &mut Response, max: u64) -> Result<Bytes, FetchError> {
     let url = |response: &Response| response.url().to_string();
     let mut bytes = BytesMut::new();
@@ -34,7 +34,7 @@ pub(super) async fn whole_body(response: &mut Response, max: u64) -> Result<Byte
     }
 }
 
-/// Turns an answer that is no success into an error.
+/// Turns an answer without a success status into an error.
 pub(super) async fn refusal(mut response: Response) -> FetchError {
     let status = response.status();
     let url = response.url().to_string();
@@ -52,6 +52,8 @@ pub(super) async fn refusal(mut response: Response) -> FetchError {
         };
     };
     let (code, message) = (error.code, error.message);
+    // Only a 503 with `Retry-After` says that the snapshot is still being made. Another 4xx is
+    // final, and another 5xx is worth a request to the next daemon.
     match retry_after {
         Some(retry_after) if status == StatusCode::SERVICE_UNAVAILABLE => FetchError::NotYet {
             code,
@@ -63,11 +65,12 @@ pub(super) async fn refusal(mut response: Response) -> FetchError {
     }
 }
 
+/// Returns the value of a header, or `None` if it is absent or isn't ASCII text.
 pub(super) fn header(response: &Response, name: reqwest::header::HeaderName) -> Option<&str> {
     response.headers().get(name)?.to_str().ok()
 }
 
-/// The total length in `Content-Range: bytes a-b/total`.
+/// Returns the total length in `Content-Range: bytes a-b/total`, or `None` if there is none.
 pub(super) fn total_len(response: &Response) -> Option<u64> {
     header(response, CONTENT_RANGE)?
         .rsplit_once('/')?
@@ -76,24 +79,25 @@ pub(super) fn total_len(response: &Response) -> Option<u64> {
         .ok()
 }
 
-/// The snapshot in `…/<snapshot>.tar.zst`.
+/// Returns the snapshot in `…/<snapshot>.tar.zst`, or `None` if the path has another form.
 pub(super) fn snapshot_of(path: &str) -> Option<SnapshotId> {
     let name = path.rsplit_once('/')?.1.strip_suffix(".tar.zst")?;
     SnapshotId::parse(name).ok()
 }
 
-/// Makes a body that ends early, or goes on too long, end with an error.
+/// Returns a body that ends with an error unless it has exactly `expected` bytes.
 pub(super) fn exactly(pieces: BodyStream, expected: u64, url: String) -> BodyStream {
+    // A stream has no hook for its end, so a `None` after the last piece stands for it.
     let ended = stream::once(std::future::ready(None));
-    let mut got = 0_u64;
+    let mut received = 0_u64;
     pieces
         .map(Some)
         .chain(ended)
         .filter_map(move |piece| {
             let checked = match piece {
                 Some(Ok(piece)) => {
-                    got = got.saturating_add(piece.len() as u64);
-                    let is_too_long = got > expected;
+                    received = received.saturating_add(piece.len() as u64);
+                    let is_too_long = received > expected;
                     Some(if is_too_long {
                         Err(FetchError::TooLong {
                             url: url.clone(),
@@ -104,9 +108,9 @@ pub(super) fn exactly(pieces: BodyStream, expected: u64, url: String) -> BodyStr
                     })
                 }
                 Some(Err(error)) => Some(Err(error)),
-                None if got < expected => Some(Err(FetchError::Cut {
+                None if received < expected => Some(Err(FetchError::Cut {
                     url: url.clone(),
-                    got,
+                    received,
                     expected,
                 })),
                 None => None,

@@ -1,5 +1,8 @@
-//! Reading where a daemon points: one hop, with nothing of the daemon's, and given up early enough that
-//! the daemon can still be asked for the bytes.
+//! Direct reads: follows the 307 of a daemon to the bucket behind it, and reads the bytes there.
+//!
+//! A direct read follows one redirect and sends no header of the daemon's requests, so the bucket
+//! never sees the token. It gives up early enough that the daemon itself can still be asked for the
+//! bytes. URLs are signed, which makes them secrets: no error or log line may contain one.
 
 use std::net::IpAddr;
 use std::ops::Range;
@@ -17,70 +20,72 @@ use super::http::Daemon;
 use super::{BodyStream, FetchError};
 use crate::traffic::Meter;
 
-/// A longer URL is not followed, in bytes: those of S3 have a few hundred, with a session's token two thousand.
+/// At most this many bytes of a URL to follow. Signed URLs of S3 have a few hundred, or about two
+/// thousand with a session token.
 const MAX_URL_LEN: usize = 8 << 10;
-/// How long an answer may take to begin, or to go on, at most.
+/// At most this long until an answer begins, and between two pieces of it.
 const LONGEST_SILENCE: Duration = Duration::from_secs(3);
-/// Redirects within a daemon's own host that are followed, as proxies have them.
+/// At most this many redirects within a daemon's own host, as proxies send them.
 const MAX_REDIRECTS: usize = 3;
 
-/// Why bytes can't be read where a daemon points. Never has the URL, which is a secret.
+/// Why a direct read fails. It never contains the URL, which is a secret.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DirectError {
-    /// It is no place to go to.
-    #[error("what the daemon says is not followed: {reason}")]
-    Place {
-        /// Why not.
+    /// The daemon's redirect isn't safe to follow, or isn't valid.
+    #[error("the daemon's redirect is refused: {reason}")]
+    Target {
+        /// The reason for the refusal.
         reason: &'static str,
     },
-    /// No connection, or none any more.
-    #[error("{origin} can't be reached")]
+    /// No connection could be made, or the connection broke.
+    #[error("the connection to {origin} failed")]
     Unreachable {
         /// Scheme, host and port.
         origin: String,
-        /// Without the URL.
+        /// The error of the HTTP client, without the URL.
         source: reqwest::Error,
     },
-    /// It answers something else.
+    /// The bucket answers with another status than 206.
     #[error("{origin} answered {status}")]
     Status {
         /// Scheme, host and port.
         origin: String,
-        /// The status.
+        /// The HTTP status.
         status: u16,
     },
-    /// It sends another range.
-    #[error("{origin} sent another range than was asked for")]
+    /// The bucket sends another range.
+    #[error("{origin} sent another range than the requested one")]
     Range {
         /// Scheme, host and port.
         origin: String,
     },
-    /// It ends early, or goes on too long.
-    #[error("{origin} sent another number of bytes than was asked for")]
+    /// The body is shorter or longer than the range.
+    #[error("{origin} sent another number of bytes than requested")]
     Length {
         /// Scheme, host and port.
         origin: String,
     },
-    /// It takes too long.
-    #[error("{origin} is too slow")]
+    /// The answer takes too long.
+    #[error("{origin} took too long to answer")]
     Slow {
         /// Scheme, host and port.
         origin: String,
     },
 }
 
-/// How long direct reads may take.
+/// The time limits of a direct read.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Patience {
-    /// Until an answer begins, or goes on.
+pub(super) struct DirectTimeouts {
+    /// The limit until an answer begins, and between two pieces of it.
     silence: Duration,
-    /// In all.
+    /// The limit for the whole direct read.
     total: Duration,
 }
 
-impl Patience {
-    /// A part of the time that a read has, so that the rest is enough to ask the daemon.
+impl DirectTimeouts {
+    /// Returns limits that leave enough of `read_timeout` to ask the daemon after a failure.
     pub(super) fn within(read_timeout: Duration) -> Self {
+        // At worst, a direct read waits for `silence` and then streams for `total`: three quarters.
         Self {
             silence: LONGEST_SILENCE.min(read_timeout / 4),
             total: read_timeout / 2,
@@ -88,18 +93,21 @@ impl Patience {
     }
 }
 
-/// Where to go, and what to ask for there.
+/// The target of a direct read, from a daemon's redirect.
 #[derive(Debug)]
-struct Place {
+struct DirectTarget {
     url: Url,
-    /// For people: scheme, host and port.
+    /// Scheme, host and port: the part of the URL that messages may contain.
     origin: String,
     range: Range<u64>,
 }
 
-/// Redirects that are followed without a thought: a proxy's, of the same name, to the same path. Where a
-/// daemon points is another matter; nothing else is followed.
+/// Returns the policy for ordinary redirects: only those of a proxy within the daemon's own host.
+///
+/// The path must stay the same, and HTTPS must stay HTTPS.
 pub(super) fn redirects() -> Policy {
+    // The HTTP client would follow ten redirects to anywhere. The redirect of a direct read has
+    // another path, so it stops here, and `follow` checks it.
     Policy::custom(|attempt| {
         let to = attempt.url();
         let is_same = attempt.previous().last().is_some_and(|from| {
@@ -115,22 +123,25 @@ pub(super) fn redirects() -> Policy {
     })
 }
 
-/// Reads `len` bytes where the 307 of a daemon points. The stream yields exactly these, or ends with an error;
-/// the daemon's trust follows from how it ends.
+/// Follows the 307 of a daemon and reads `len` bytes there.
+///
+/// The stream yields exactly `len` bytes or ends with an error. Its end is noted in the daemon's
+/// trust.
 pub(super) async fn follow(
     client: &Client,
     (daemon, redirect): (&Arc<Daemon>, &HeaderMap),
     len: u64,
-    (patience, meter): (Patience, Meter),
+    (timeouts, meter): (DirectTimeouts, Meter),
 ) -> Result<BodyStream, DirectError> {
-    let deadline = Instant::now() + patience.total;
-    let Place { url, origin, range } = place(&daemon.url, redirect, len)?;
+    // The deadline runs from here, so that it also covers the wait for the answer's head.
+    let deadline = Instant::now() + timeouts.total;
+    let DirectTarget { url, origin, range } = direct_target(&daemon.url, redirect, len)?;
     meter.count_request();
     let last = range.end.saturating_sub(1);
     let request = client
         .get(url)
         .header(RANGE, format!("bytes={}-{last}", range.start));
-    let Ok(answer) = timeout(patience.silence, request.send()).await else {
+    let Ok(answer) = timeout(timeouts.silence, request.send()).await else {
         return Err(DirectError::Slow { origin });
     };
     let answer = answer.map_err(|source| DirectError::Unreachable {
@@ -138,21 +149,25 @@ pub(super) async fn follow(
         source: source.without_url(),
     })?;
     check(&answer, &range, &origin)?;
+    // Before the first byte: if verification finds wrong bytes later, trust has to know that some
+    // may have come from the bucket.
     daemon.trust.note_reading();
-    let body = Body {
+    let body = DirectBody {
         pieces: answer.bytes_stream().boxed(),
         left: len,
         origin,
-        silence: patience.silence,
+        silence: timeouts.silence,
         deadline,
     };
     let daemon = Arc::clone(daemon);
-    let pieces = stream::try_unfold(body, Body::next);
+    let pieces = stream::try_unfold(body, DirectBody::next);
     let pieces = pieces.inspect_ok(move |piece: &bytes::Bytes| meter.count_direct(piece.len()));
     let mut left = len;
     Ok(pieces
         .inspect(move |piece| match piece {
             Ok(piece) => {
+                // At the last byte, not at the end of the stream: a consumer that has all bytes
+                // need not poll again.
                 left = left.saturating_sub(piece.len() as u64);
                 if left == 0 {
                     daemon.trust.note_success(&daemon.url);
@@ -164,8 +179,8 @@ pub(super) async fn follow(
         .boxed())
 }
 
-/// What is left of an answer.
-struct Body<P> {
+/// The rest of a direct read's answer.
+struct DirectBody<P> {
     pieces: P,
     left: u64,
     origin: String,
@@ -173,10 +188,11 @@ struct Body<P> {
     deadline: Instant,
 }
 
-impl<P> Body<P>
+impl<P> DirectBody<P>
 where
     P: stream::Stream<Item = reqwest::Result<bytes::Bytes>> + Unpin,
 {
+    /// Returns the next piece with the rest, or `None` after the last one.
     async fn next(mut self) -> Result<Option<(bytes::Bytes, Self)>, DirectError> {
         let origin = || self.origin.clone();
         let until = self.deadline.min(Instant::now() + self.silence);
@@ -195,44 +211,49 @@ where
     }
 }
 
-/// Where the answer of the daemon at `base` points for a request of `len` bytes, if that is a place to go to.
-fn place(base: &str, redirect: &HeaderMap, len: u64) -> Result<Place, DirectError> {
-    let refused = |reason| DirectError::Place { reason };
+/// Returns the target of a redirect by the daemon at `base`, for a request of `len` bytes.
+fn direct_target(base: &str, redirect: &HeaderMap, len: u64) -> Result<DirectTarget, DirectError> {
+    let refused = |reason| DirectError::Target { reason };
     let text = |name| redirect.get(name).and_then(|value| value.to_str().ok());
-    let location = text(LOCATION.as_str()).ok_or(refused("it names no place"))?;
+    let location = text(LOCATION.as_str()).ok_or(refused("it has no Location"))?;
     if location.len() > MAX_URL_LEN {
-        return Err(refused("the URL is too long"));
+        return Err(refused("its URL is too long"));
     }
-    let url = Url::parse(location).map_err(|_| refused("it is no URL"))?;
-    let base = Url::parse(base).map_err(|_| refused("it is no URL"))?;
+    let url = Url::parse(location).map_err(|_| refused("its URL can't be parsed"))?;
+    let base = Url::parse(base).map_err(|_| refused("the daemon's own URL can't be parsed"))?;
+    // A hostile daemon must not make the mount use plain HTTP, nor send requests to services that
+    // only this machine can reach.
     match (base.scheme(), url.scheme()) {
         (_, "https") | ("http", "http") => {}
-        (_, "http") => return Err(refused("it is less safe than the daemon")),
-        _ => return Err(refused("it is not of HTTP")),
+        (_, "http") => return Err(refused("it goes from https to http")),
+        _ => return Err(refused("its scheme is not http or https")),
     }
     if !url.has_host() || !url.username().is_empty() || url.password().is_some() {
-        return Err(refused("it has credentials, or no host"));
+        return Err(refused("its URL has credentials or no host"));
     }
     if is_this_machine(&url) && !is_this_machine(&base) {
-        return Err(refused("it is this machine, and the daemon is not"));
+        return Err(refused(
+            "it points to this machine, but the daemon is elsewhere",
+        ));
     }
     let range = text(DIRECT_RANGE_HEADER).and_then(parse_range);
     let range = range.filter(|range| range.end - range.start == len);
-    Ok(Place {
+    Ok(DirectTarget {
         origin: url.origin().ascii_serialization(),
-        range: range.ok_or(refused("it names no range of this length"))?,
+        range: range.ok_or(refused("it has no range of the requested length"))?,
         url,
     })
 }
 
-/// The half-open range in `bytes=a-b`; not empty.
+/// Returns the half-open range in `bytes=a-b`, which is never empty, or `None` if it isn't valid.
 fn parse_range(text: &str) -> Option<Range<u64>> {
     let (first, last) = text.strip_prefix("bytes=")?.split_once('-')?;
     let (first, last): (u64, u64) = (first.parse().ok()?, last.parse().ok()?);
     (first <= last).then_some(first..last.checked_add(1)?)
 }
 
-/// Whether a URL says that it is of this machine, or of what is plugged into it, such as a cloud's metadata.
+/// Returns whether a URL names this machine, or a link-local address such as a cloud's metadata
+/// service.
 fn is_this_machine(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default();
     let host = host.trim_end_matches('.');
@@ -246,9 +267,10 @@ fn is_this_machine(url: &Url) -> bool {
     })
 }
 
-/// Refuses an answer that is not what was asked for.
+/// Checks status, range and length of an answer before any byte of it is used.
 fn check(answer: &Response, range: &Range<u64>, origin: &str) -> Result<(), DirectError> {
     let origin = || origin.to_owned();
+    // A 200 would be the whole segment from its start: only a 206 has the requested range.
     if answer.status() != StatusCode::PARTIAL_CONTENT {
         let (origin, status) = (origin(), answer.status().as_u16());
         return Err(DirectError::Status { origin, status });
@@ -271,16 +293,16 @@ fn check(answer: &Response, range: &Range<u64>, origin: &str) -> Result<(), Dire
 mod tests {
     use super::*;
 
-    fn go(base: &str, location: &str, range: &str) -> Result<Place, DirectError> {
+    fn redirect_to(base: &str, location: &str, range: &str) -> Result<DirectTarget, DirectError> {
         let mut headers = HeaderMap::new();
         headers.insert(LOCATION, location.parse().unwrap());
         headers.insert(DIRECT_RANGE_HEADER, range.parse().unwrap());
-        place(base, &headers, 10)
+        direct_target(base, &headers, 10)
     }
 
     #[test]
     fn the_range_is_the_one_that_the_daemon_names() {
-        let place = go(
+        let place = redirect_to(
             "https://d.org",
             "https://b.org:9/k?sig=s3cret",
             "bytes=5-14",
@@ -292,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn a_daemon_cannot_point_anywhere() {
+    fn a_daemon_cannot_redirect_to_an_unsafe_url() {
         let base = "https://d.org/x";
         for bad in [
             "http://b.org/k",
@@ -306,27 +328,28 @@ mod tests {
             "https://localhost./k",
             "https://0/k",
         ] {
-            assert!(go(base, bad, "bytes=5-14").is_err(), "{bad}");
+            assert!(redirect_to(base, bad, "bytes=5-14").is_err(), "{bad}");
         }
         let long = format!("https://b.org/{}", "k".repeat(MAX_URL_LEN));
-        assert!(go(base, &long, "bytes=5-14").is_err());
-        assert!(go("http://127.0.0.1:80", "http://127.0.0.1:9/k", "bytes=5-14").is_ok());
-        assert!(go("http://d.org", "http://b.org/k", "bytes=5-14").is_ok());
+        assert!(redirect_to(base, &long, "bytes=5-14").is_err());
+        assert!(redirect_to("http://127.0.0.1:80", "http://127.0.0.1:9/k", "bytes=5-14").is_ok());
+        assert!(redirect_to("http://d.org", "http://b.org/k", "bytes=5-14").is_ok());
     }
 
     #[test]
-    fn a_daemon_cannot_name_another_length() {
+    fn a_redirect_to_a_range_of_another_length_is_refused() {
         for bad in ["bytes=5-15", "bytes=5-", "bytes=14-5", "5-14", "bytes=-10"] {
             assert!(
-                go("https://d.org", "https://b.org/k", bad).is_err(),
+                redirect_to("https://d.org", "https://b.org/k", bad).is_err(),
                 "{bad}"
             );
         }
     }
 
     #[test]
-    fn errors_keep_the_url_to_themselves() {
-        let error = go("https://d.org", "http://b.org/k?sig=s3cret", "bytes=5-14").unwrap_err();
+    fn errors_do_not_contain_the_url() {
+        let error =
+            redirect_to("https://d.org", "http://b.org/k?sig=s3cret", "bytes=5-14").unwrap_err();
 
         assert!(!format!("{error} {error:?}").contains("s3cret"));
     }
@@ -335,9 +358,9 @@ mod tests {
     fn a_read_has_time_left_after_a_direct_one_failed() {
         for seconds in [1, 3, 60, 3600] {
             let limit = Duration::from_secs(seconds);
-            let patience = Patience::within(limit);
+            let timeouts = DirectTimeouts::within(limit);
 
-            assert!(patience.silence + patience.total < limit);
+            assert!(timeouts.silence + timeouts.total < limit);
         }
     }
 }

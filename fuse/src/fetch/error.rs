@@ -1,107 +1,107 @@
-//! Why bytes can't be had.
+//! The errors of requests for bytes.
 
 use std::time::Duration;
 
 use super::DirectError;
 
-/// Why bytes can't be had from a daemon.
+/// Why a request for bytes fails.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FetchError {
-    /// No daemon answered.
-    #[error("can't reach {url}")]
+    /// No connection could be made, or the connection broke.
+    #[error("the request to {url} failed")]
     Unreachable {
-        /// The URL asked.
+        /// The URL of the request.
         url: String,
-        /// What went wrong.
+        /// The error of the HTTP client.
         source: reqwest::Error,
     },
-    /// The daemon says that something is not there, or never will be.
+    /// The daemon refuses the request, and would refuse it again.
     #[error("{message} ({code})")]
     Refused {
         /// The stable code of `cachewfs_format::api::code`.
         code: String,
-        /// The daemon's sentence.
+        /// The daemon's message.
         message: String,
     },
-    /// The daemon says to come back later.
+    /// The daemon asks to retry later, for example while it makes a first snapshot.
     #[error("{message} ({code})")]
     NotYet {
         /// The stable code.
         code: String,
-        /// The daemon's sentence.
+        /// The daemon's message.
         message: String,
-        /// How long to wait before asking again.
+        /// How long to wait before the retry.
         retry_after: Duration,
     },
-    /// The daemon failed, or upstream did: the next try may do.
+    /// The daemon or upstream failed. A retry may succeed.
     #[error("{message} ({code})")]
     Failed {
         /// The stable code.
         code: String,
-        /// The daemon's sentence.
+        /// The daemon's message.
         message: String,
     },
-    /// The daemon answered with a status that makes no sense here, without a sentence.
+    /// The answer has an unexpected status and no error body of the API.
     #[error("{url} answered {status}")]
     Status {
-        /// The URL asked.
+        /// The URL of the request.
         url: String,
-        /// The status.
+        /// The HTTP status.
         status: u16,
     },
-    /// An answer ended before all bytes had come.
-    #[error("{url} ended after {got} of {expected} bytes")]
+    /// An answer ended before all requested bytes had arrived.
+    #[error("{url} sent only {received} of {expected} bytes")]
     Cut {
-        /// The URL asked.
+        /// The URL of the request.
         url: String,
-        /// Bytes that came.
-        got: u64,
-        /// Bytes that were asked for.
+        /// Bytes that arrived.
+        received: u64,
+        /// Bytes that were requested.
         expected: u64,
     },
-    /// An answer is not what the API answers.
-    #[error("what {url} answered makes no sense")]
+    /// An answer isn't the JSON that the API defines.
+    #[error("{url} sent JSON that can't be parsed")]
     NotJson {
-        /// The URL asked.
+        /// The URL of the request.
         url: String,
-        /// Why it can't be parsed.
+        /// The error of the parser.
         source: serde_json::Error,
     },
     /// An answer is longer than its request allows.
     #[error("{url} sent more than {max} bytes")]
     TooLong {
-        /// The URL asked.
+        /// The URL of the request.
         url: String,
-        /// Bytes that were asked for, or that such an answer may have.
+        /// Bytes that were requested, or the limit of such an answer.
         max: u64,
     },
-    /// The bytes are not those that were asked for.
-    #[error("what {url} sent is broken")]
+    /// The bytes don't have the expected digest or form.
+    #[error("{url} sent broken bytes")]
     Broken {
-        /// The URL asked.
+        /// The URL of the request.
         url: String,
-        /// What is wrong.
+        /// The failed check.
         source: cachewfs_format::Error,
     },
-    /// They can't be read where the daemon points; it can still be asked for them itself.
-    #[error("can't read where the daemon points")]
+    /// A direct read failed. The daemon itself can still be asked for the bytes.
+    #[error("a direct read failed")]
     Direct(#[source] DirectError),
-    /// Time ran out.
-    #[error("no answer within {seconds} s")]
+    /// The deadline passed before all bytes had arrived.
+    #[error("the bytes did not arrive within {seconds} s")]
     TimedOut {
         /// The deadline, in seconds.
         seconds: u64,
     },
-    /// The mount is being ended.
+    /// The mount is being unmounted.
     #[error("the mount is ending")]
     Ending,
 }
 
 impl FetchError {
-    /// Whether asking again, or asking another daemon, can help.
+    /// Returns whether a retry, or a request to another daemon, can succeed.
     pub(crate) fn is_transient(&self) -> bool {
         match self {
-            // Of broken bytes, another daemon, or the same one later, may send the right ones.
+            // Broken bytes count as transient: another daemon, or a retry, may send the right ones.
             Self::Unreachable { .. }
             | Self::NotYet { .. }
             | Self::Failed { .. }

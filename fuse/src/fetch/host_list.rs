@@ -1,21 +1,24 @@
-//! The hosts in a daemon's list of repositories.
+//! Parses the hosts in a daemon's list of repositories.
 
 use cachewfs_format::RepoName;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-/// At most so many hosts are taken from a list.
+/// At most this many hosts of a list.
 const MAX_HOSTS: usize = 1000;
 
-/// The part of the list of repositories that a mount wants.
+/// The part of a list of repositories that a mount needs. The repositories themselves are skipped.
 #[derive(Debug, Deserialize)]
 pub(super) struct HostList {
-    /// Names that hosts can have.
+    /// Valid names of hosts.
     #[serde(deserialize_with = "known_hosts")]
     pub(super) hosts: Vec<String>,
 }
 
-/// Takes the names that hosts can have, and leaves out all others: they would be names of directories.
+/// Reads the valid names of hosts, and skips all others.
+///
+/// Each host becomes a directory of the mount. A name such as `..` or `a/b` would break the
+/// listing.
 fn known_hosts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     struct Hosts;
 

@@ -1,4 +1,4 @@
-//! Archives from daemons over HTTP.
+//! The source of archives that asks daemons over HTTP.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,53 +12,55 @@ use reqwest::{Response, StatusCode};
 use serde::de::DeserializeOwned;
 
 use super::answer::{exactly, header, refusal, snapshot_of, total_len, whole_body};
-use super::direct::{self, Patience};
+use super::direct::{self, DirectTimeouts};
 use super::host_list::HostList;
 use super::source::BoxFuture;
 use super::trust::Trust;
-use super::{BodyStream, DaemonToken, FetchError, RangeRequest, Source, Tail, TailAnswer};
+use super::{ArchiveSource, BodyStream, DaemonToken, FetchError, RangeRequest, Tail, TailAnswer};
 use crate::options::MountOptions;
 use crate::traffic::{Meter, Purpose, Traffic};
 
-/// How long a connection may take, and how long a daemon may stay silent in the middle of a body.
-/// Less than the read deadline, so that another daemon still gets its turn.
+/// How long a connection may take to be made. Less than the default `read_timeout`, so that there
+/// is time to ask another daemon.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a daemon may stay silent before an answer and within its body. Less than the default
+/// `read_timeout`, for the reason above.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(15);
-/// A refresh waits for `git fetch` from upstream.
-/// A longer notice is cut to so many characters.
+/// At most this many characters of a notice. A longer one is cut.
 const MAX_NOTICE_LEN: usize = 1000;
+/// How long a refresh may take. The daemon waits for `git fetch` from upstream.
 const REFRESH_TIMEOUT: Duration = Duration::from_mins(10);
-/// A long tail may take longer: a second for each so many bytes. Most tails have 64 KiB.
+/// The slowest rate for the end of an archive, in bytes per second. Most requests are for 64 KiB.
 const SLOWEST_RATE: u64 = 64 << 10;
-/// At most so much is read of an answer to a refresh, and of the list of repositories, in bytes: some 300
-/// for each.
+/// At most this many bytes of the answer to a refresh.
 const MAX_ANSWER_LEN: u64 = 64 << 10;
+/// At most this many bytes of a list of repositories. Each takes some 300 bytes.
 const MAX_LIST_LEN: u64 = 64 << 20;
 
-/// One or more daemons, each tried in turn.
+/// A source that consists of one or more daemons. If one fails, it asks the next.
 #[derive(Debug)]
 pub(crate) struct HttpSource {
     client: reqwest::Client,
     daemons: Vec<Arc<Daemon>>,
     token: Option<DaemonToken>,
     traffic: Arc<Traffic>,
-    /// How long to read where daemons point; not at all if absent.
-    direct: Option<Patience>,
-    /// How long a short answer may take with all of its body. A daemon that sends a byte now and then is
-    /// never silent.
+    /// The time limits of direct reads, or `None` if the mount makes none.
+    direct: Option<DirectTimeouts>,
+    /// How long a short answer may take, including its body. [`SILENCE_TIMEOUT`] isn't enough: a
+    /// daemon that sends a byte now and then is never silent.
     short_timeout: Duration,
 }
 
-/// A daemon, and whether to read where it points.
+/// A daemon, with the circuit breaker of its direct reads.
 #[derive(Debug)]
 pub(super) struct Daemon {
-    /// Without a slash at the end.
+    /// The base URL, without a slash at the end.
     pub(super) url: String,
     pub(super) trust: Trust,
 }
 
 impl HttpSource {
-    /// Takes what the daemons are shown.
+    /// Creates a source for the daemons in `options`. Requests carry `token`, if there is one.
     pub(crate) fn new(
         options: &MountOptions,
         token: Option<DaemonToken>,
@@ -77,36 +79,41 @@ impl HttpSource {
                 trust: Trust::default(),
             })
         });
-        let patience = Patience::within(options.read_timeout);
+        let timeouts = DirectTimeouts::within(options.read_timeout);
         Ok(Self {
             client,
             daemons: daemons.collect(),
             token,
             traffic,
-            direct: options.direct_reads.then_some(patience),
+            direct: options.direct_reads.then_some(timeouts),
             short_timeout: options.read_timeout,
         })
     }
 
-    /// Sends a request to one daemon after the other, starting with number `first`, until one gives
-    /// an answer that is worth having.
+    /// Sends a request to the daemons in order, starting with number `first`, until one gives a
+    /// usable answer.
     async fn send(
         &self,
         first: usize,
         meter: &Meter,
         request: impl Fn(&reqwest::Client, &str) -> reqwest::RequestBuilder,
     ) -> Result<Response, FetchError> {
-        let answer = self.ask((first, Offer::Nothing), meter, request).await?;
+        let answer = self
+            .send_offering((first, DirectOffer::BytesOnly), meter, request)
+            .await?;
         Ok(answer.response)
     }
 
-    /// Sends a request like [`Self::send`], and reads the whole body, of at most `max` bytes. If a daemon
-    /// breaks the body off, or sends more, the next daemon is asked.
+    /// Sends a request like [`Self::send`], and reads the whole body of at most `max` bytes.
+    ///
+    /// If a daemon breaks off its body, or sends more, the next daemon is asked.
     async fn send_whole(
         &self,
         (meter, max): (&Meter, u64),
         request: impl Fn(&reqwest::Client, &str) -> reqwest::RequestBuilder,
     ) -> Result<(Response, Bytes), FetchError> {
+        // `send` only reads the head of an answer. A daemon that breaks off later is found here,
+        // and the next round starts with the daemon after it.
         let mut last = FetchError::Ending;
         for first in 0..self.daemons.len() {
             let mut response = self.send(first, meter, &request).await?;
@@ -118,13 +125,14 @@ impl HttpSource {
         Err(last)
     }
 
-    /// As [`Self::send`], and if that is offered, an answer that points elsewhere is worth having, too.
-    async fn ask(
+    /// Sends a request like [`Self::send`]. If `offer` allows it, a redirect to the bucket is a
+    /// usable answer, too.
+    async fn send_offering(
         &self,
-        (first, offer): (usize, Offer),
+        (first, offer): (usize, DirectOffer),
         meter: &Meter,
         request: impl Fn(&reqwest::Client, &str) -> reqwest::RequestBuilder,
-    ) -> Result<Answer<'_>, FetchError> {
+    ) -> Result<DaemonAnswer<'_>, FetchError> {
         let mut last = FetchError::Ending;
         for turn in 0..self.daemons.len() {
             let Some(daemon) = self.daemons.get((first + turn) % self.daemons.len()) else {
@@ -132,8 +140,8 @@ impl HttpSource {
             };
             meter.count_request();
             let mut request = request(&self.client, &daemon.url);
-            let was_offered = offer == Offer::ToFollow && daemon.trust.may_try();
-            if was_offered {
+            let offered_redirect = offer == DirectOffer::Redirect && daemon.trust.may_try();
+            if offered_redirect {
                 request = request.header(api::DIRECT_HEADER, "1");
             }
             if let Some(token) = &self.token {
@@ -141,11 +149,11 @@ impl HttpSource {
             }
             let outcome = request.send().await;
             last = match outcome {
-                Ok(response) if is_worth_having(response.status(), was_offered) => {
-                    return Ok(Answer {
+                Ok(response) if is_usable(response.status(), offered_redirect) => {
+                    return Ok(DaemonAnswer {
                         daemon,
                         response,
-                        was_offered,
+                        offered_redirect,
                     });
                 }
                 Ok(response) => refusal(response).await,
@@ -154,6 +162,7 @@ impl HttpSource {
                     source,
                 },
             };
+            // A refusal is final: the daemons are replicas, and another one would refuse, too.
             if !last.is_transient() {
                 break;
             }
@@ -162,63 +171,64 @@ impl HttpSource {
     }
 }
 
-fn is_worth_having(status: StatusCode, was_offered: bool) -> bool {
+fn is_usable(status: StatusCode, offered_redirect: bool) -> bool {
     status.is_success()
         || status == StatusCode::NOT_MODIFIED
-        || was_offered && status == StatusCode::TEMPORARY_REDIRECT
+        || offered_redirect && status == StatusCode::TEMPORARY_REDIRECT
 }
 
 impl HttpSource {
-    /// Reads where the daemon points, if it does.
-    async fn follow(&self, answer: Answer<'_>, len: u64, meter: &Meter) -> Followed {
-        let Answer {
+    /// Makes the direct read that an answer redirects to, if it is a redirect.
+    async fn follow(&self, answer: DaemonAnswer<'_>, len: u64, meter: &Meter) -> FollowOutcome {
+        let DaemonAnswer {
             daemon,
             response,
-            was_offered,
+            offered_redirect,
         } = answer;
-        let (Some(patience), true) = (self.direct, was_offered) else {
-            return Followed::NotAtAll(response);
+        let (Some(timeouts), true) = (self.direct, offered_redirect) else {
+            return FollowOutcome::NotRedirected(response);
         };
         if response.status() != StatusCode::TEMPORARY_REDIRECT {
             daemon.trust.note_unused();
-            return Followed::NotAtAll(response);
+            return FollowOutcome::NotRedirected(response);
         }
-        let (from, how) = ((daemon, response.headers()), (patience, meter.clone()));
+        let (from, how) = ((daemon, response.headers()), (timeouts, meter.clone()));
         match direct::follow(&self.client, from, len, how).await {
-            Ok(body) => Followed::Elsewhere(body),
+            Ok(body) => FollowOutcome::DirectBody(body),
             Err(error) => {
                 daemon.trust.note_failure(&daemon.url, &error);
-                Followed::InVain
+                FollowOutcome::Failed
             }
         }
     }
 }
 
-/// What a daemon may answer beside the bytes.
+/// The answers that a request allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Offer {
-    Nothing,
-    /// Where they are.
-    ToFollow,
+enum DirectOffer {
+    /// Only the bytes themselves.
+    BytesOnly,
+    /// The bytes, or a redirect to the bucket that has them.
+    Redirect,
 }
 
-/// The answer of a daemon.
-struct Answer<'a> {
+/// The usable answer of a daemon.
+struct DaemonAnswer<'a> {
     daemon: &'a Arc<Daemon>,
     response: Response,
-    was_offered: bool,
+    offered_redirect: bool,
 }
 
-/// What became of an answer that may point elsewhere.
-enum Followed {
-    /// It doesn't.
-    NotAtAll(Response),
-    Elsewhere(BodyStream),
-    /// There is nothing to be had there.
-    InVain,
+/// The outcome of following an answer that may be a redirect.
+enum FollowOutcome {
+    /// The answer is no redirect, and has the bytes itself.
+    NotRedirected(Response),
+    DirectBody(BodyStream),
+    /// The direct read failed before its first byte.
+    Failed,
 }
 
-impl Source for HttpSource {
+impl ArchiveSource for HttpSource {
     fn tail<'a>(
         &'a self,
         repo: &'a RepoName,
@@ -228,6 +238,7 @@ impl Source for HttpSource {
     ) -> BoxFuture<'a, Result<TailAnswer, FetchError>> {
         Box::pin(async move {
             let path = api::stable_path(repo, kind);
+            // With an `ETag`, the mount already shows a snapshot and polls for a newer one.
             let purpose = if etag.is_some() {
                 Purpose::Background
             } else {
@@ -267,6 +278,8 @@ impl Source for HttpSource {
                 url: place.clone(),
                 status,
             })?;
+            // Built here, not taken from the header: a daemon can't choose the path of later
+            // requests.
             let path = api::immutable_path(repo, kind, snapshot).into();
             meter.count_bytes(bytes.len());
             Ok(TailAnswer::Tail(Tail {
@@ -297,16 +310,20 @@ impl Source for HttpSource {
                     .get(format!("{daemon}{path}"))
                     .header(RANGE, format!("bytes={}-{last_byte}", range.start))
             };
-            // What failed once, for whatever reason, comes from a daemon.
+            // Only the first attempt offers a direct read. After any failure, wrong bytes included,
+            // the retry takes the safest way.
             let offer = match &self.direct {
-                Some(_) if attempt == 0 => Offer::ToFollow,
-                _ => Offer::Nothing,
+                Some(_) if attempt == 0 => DirectOffer::Redirect,
+                _ => DirectOffer::BytesOnly,
             };
-            let answer = self.ask((attempt, offer), &meter, request).await?;
+            let answer = self
+                .send_offering((attempt, offer), &meter, request)
+                .await?;
             let response = match self.follow(answer, expected, &meter).await {
-                Followed::Elsewhere(body) => return Ok(body),
-                Followed::NotAtAll(response) => response,
-                Followed::InVain => self.send(attempt, &meter, request).await?,
+                FollowOutcome::DirectBody(body) => return Ok(body),
+                FollowOutcome::NotRedirected(response) => response,
+                // The daemon is asked at once, within this attempt: the caller doesn't back off.
+                FollowOutcome::Failed => self.send(attempt, &meter, request).await?,
             };
             let url = response.url().to_string();
             if response.status() != StatusCode::PARTIAL_CONTENT {
@@ -367,7 +384,7 @@ impl Source for HttpSource {
     }
 }
 
-/// Parses an answer of the API.
+/// Parses the JSON body of an answer.
 fn parse<T: DeserializeOwned>(response: &Response, body: &[u8]) -> Result<T, FetchError> {
     serde_json::from_slice(body).map_err(|error| FetchError::NotJson {
         url: response.url().to_string(),
@@ -384,7 +401,8 @@ mod tests {
 
     use super::*;
 
-    /// A daemon that gives this answer to all, and breaks the connection off.
+    /// Starts a daemon that gives one answer to each request and closes the connection. Returns its
+    /// URL.
     fn daemon(answer: String) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -432,7 +450,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn names_that_no_host_can_have_are_left_out() {
+    async fn invalid_names_of_hosts_are_left_out() {
         let list = r#"{"repos":[{"x":1}],"hosts":["a.org","../x","b/c","","b.org"]}"#;
 
         let hosts = source([answer("200 OK", list)]).hosts().await.unwrap();
@@ -473,7 +491,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_daemon_that_breaks_off_is_passed_over() {
+    async fn if_a_daemon_breaks_off_the_next_one_is_asked() {
         let repo = RepoName::parse("example.com/a").unwrap();
         let head = format!(
             "HTTP/1.1 206 Partial Content\r\nContent-Length: 4\r\nContent-Range: bytes 6-9/10\r\n\

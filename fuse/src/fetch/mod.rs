@@ -1,7 +1,13 @@
-//! Bytes over HTTP: ranges of archives, with retries and fail-over; from daemons, or from where they point.
+//! Fetches ranges of archives over HTTP, from the daemons or from the bucket behind them.
 //!
-//! What comes out of here is *not* verified: [`crate::segment`] does that, and asks again for what
-//! is broken.
+//! If a daemon fails, the next one is asked. Bytes that come out of this module are *not* verified:
+//! [`crate::segment`] verifies them, and requests wrong bytes again.
+//!
+//! ```text
+//! range request ─► daemon ─┬─ 206 ──────────────────────────────► bytes
+//!                          └─ 307 ─► bucket ─┬─ 206 ────────────► bytes   (a direct read)
+//!                                            └─ fails ─► daemon ─► bytes; then a backoff
+//! ```
 
 mod answer;
 mod direct;
@@ -17,6 +23,6 @@ mod trust;
 pub(crate) use direct::DirectError;
 pub(crate) use error::FetchError;
 pub(crate) use http::HttpSource;
-pub(crate) use source::{BodyStream, RangeRequest, Source, Tail, TailAnswer, current_tail};
+pub(crate) use source::{ArchiveSource, BodyStream, RangeRequest, Tail, TailAnswer, current_tail};
 pub(crate) use token::DaemonToken;
 pub use token::{SecretToken, TokenError};

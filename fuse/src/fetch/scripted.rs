@@ -1,4 +1,4 @@
-//! Archives from memory, with the faults that a test wants.
+//! A source of archives in memory, with faults that a test chooses.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -11,44 +11,44 @@ use futures_util::{StreamExt as _, stream};
 use tokio::time::sleep;
 
 use super::source::BoxFuture;
-use super::{BodyStream, FetchError, RangeRequest, Source, Tail, TailAnswer};
+use super::{ArchiveSource, BodyStream, FetchError, RangeRequest, Tail, TailAnswer};
 
-/// What goes wrong with one request for a range.
+/// A fault of one request for a range.
 #[derive(Clone, Debug)]
-pub(crate) enum Fault {
-    /// The body ends after so many bytes.
+pub(crate) enum RangeFault {
+    /// The body ends after this many bytes.
     Cut(usize),
-    /// The byte at this place of the body is another.
+    /// The byte at this offset of the body is changed.
     Corrupt(usize),
-    /// Nothing ever comes.
+    /// The request never ends.
     Hang,
     /// The daemon answers 503.
     Unavailable,
 }
 
-/// One archive in memory.
+/// A source with one current archive.
 #[derive(Debug)]
-pub(crate) struct Scripted {
-    state: Mutex<State>,
+pub(crate) struct ScriptedSource {
+    state: Mutex<ScriptedState>,
 }
 
 #[derive(Debug)]
-struct State {
+struct ScriptedState {
     archive: Bytes,
-    /// By their snapshots.
+    /// Earlier archives, each with its snapshot.
     old_archives: Vec<(String, Bytes)>,
     snapshot: SnapshotId,
     etag: String,
-    faults: VecDeque<Fault>,
-    /// The ranges that were asked for, start and length.
+    faults: VecDeque<RangeFault>,
+    /// The requested ranges: start and length.
     requests: Vec<(u64, u64)>,
 }
 
-impl Scripted {
+impl ScriptedSource {
     pub(crate) fn new(archive: Vec<u8>, snapshot: SnapshotId, etag: String) -> Arc<Self> {
         let archive = archive.into();
         let (faults, requests) = (VecDeque::new(), Vec::new());
-        let state = State {
+        let state = ScriptedState {
             archive,
             old_archives: Vec::new(),
             snapshot,
@@ -61,7 +61,7 @@ impl Scripted {
         })
     }
 
-    /// Makes another archive the current one; the old one can still be read.
+    /// Makes another archive the current one. The old one can still be read.
     pub(crate) fn publish(&self, archive: crate::testing::Archive) {
         let mut state = self.state.lock().unwrap();
         let old = std::mem::replace(&mut state.archive, archive.bytes.into());
@@ -71,18 +71,18 @@ impl Scripted {
         state.etag = archive.etag;
     }
 
-    /// The next requests for ranges go wrong in these ways, one after the other.
-    pub(crate) fn fail_with(&self, faults: impl IntoIterator<Item = Fault>) {
+    /// Makes the next requests for ranges fail with these faults, one fault for each request.
+    pub(crate) fn fail_with(&self, faults: impl IntoIterator<Item = RangeFault>) {
         self.state.lock().unwrap().faults.extend(faults);
     }
 
-    /// The ranges that were asked for since the last call, start and length.
+    /// Returns the ranges that were requested since the last call: start and length.
     pub(crate) fn take_requests(&self) -> Vec<(u64, u64)> {
         std::mem::take(&mut self.state.lock().unwrap().requests)
     }
 }
 
-impl Source for Scripted {
+impl ArchiveSource for ScriptedSource {
     fn tail<'a>(
         &'a self,
         repo: &'a RepoName,
@@ -130,25 +130,29 @@ impl Source for Scripted {
             (archive.slice(place), state.faults.pop_front())
         };
         Box::pin(async move {
-            // Lets others run first, as a network does.
+            // Lets other tasks run first, as a network does.
             sleep(Duration::from_millis(1)).await;
             let expected = bytes.len() as u64;
             let mut pieces: Vec<Result<Bytes, FetchError>> = Vec::new();
             match fault {
                 None => pieces.push(Ok(bytes)),
-                Some(Fault::Cut(at)) => {
+                Some(RangeFault::Cut(at)) => {
                     pieces.push(Ok(bytes.slice(..at)));
-                    let (url, got) = ("scripted".to_owned(), at as u64);
-                    pieces.push(Err(FetchError::Cut { url, got, expected }));
+                    let (url, received) = ("scripted".to_owned(), at as u64);
+                    pieces.push(Err(FetchError::Cut {
+                        url,
+                        received,
+                        expected,
+                    }));
                 }
-                Some(Fault::Corrupt(at)) => {
+                Some(RangeFault::Corrupt(at)) => {
                     let mut changed = bytes.to_vec();
                     let at = at % changed.len();
                     changed[at] ^= 1;
                     pieces.push(Ok(changed.into()));
                 }
-                Some(Fault::Hang) => std::future::pending().await,
-                Some(Fault::Unavailable) => {
+                Some(RangeFault::Hang) => std::future::pending().await,
+                Some(RangeFault::Unavailable) => {
                     return Err(FetchError::Status {
                         url: "scripted".to_owned(),
                         status: 503,

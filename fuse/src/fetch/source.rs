@@ -1,4 +1,4 @@
-//! The seam between what is fetched and how.
+//! The seam between the mount and its source of archives: daemons over HTTP, or a script in tests.
 
 use std::fmt;
 use std::ops::Range;
@@ -16,25 +16,25 @@ use crate::traffic::Purpose;
 
 /// A future that can be moved to another thread.
 pub(super) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
-/// The pieces of a body, as they come.
+/// The pieces of a body, in order, as they arrive.
 pub(crate) type BodyStream = BoxStream<'static, Result<Bytes, FetchError>>;
 
-/// A half-open range of bytes of an immutable archive.
+/// A request for a range of an immutable archive.
 #[derive(Clone, Debug)]
 pub(crate) struct RangeRequest {
     /// The repository.
     pub repo: RepoName,
-    /// The path of the immutable URL.
+    /// The path of the archive's immutable URL.
     pub path: Arc<str>,
-    /// In bytes from the start of the archive.
+    /// Half-open, in bytes from the start of the archive.
     pub range: Range<u64>,
-    /// Whether somebody waits.
+    /// Whether a reader waits for the bytes.
     pub purpose: Purpose,
-    /// Which try this is, from 0: a later one starts with another daemon.
+    /// The number of earlier attempts. Each attempt starts with another daemon.
     pub attempt: usize,
 }
 
-/// The end of an archive, with what its headers say.
+/// The end of an archive, with the values of the answer's headers.
 #[derive(Clone, Debug)]
 pub(crate) struct Tail {
     /// The last bytes of the archive.
@@ -43,26 +43,28 @@ pub(crate) struct Tail {
     pub archive_len: u64,
     /// The path of the archive's immutable URL.
     pub path: Arc<str>,
-    /// The snapshot that the archive is of.
+    /// The snapshot that the archive belongs to.
     pub snapshot: SnapshotId,
-    /// Its strong `ETag`, with the quotes.
+    /// The strong `ETag` of the archive, with its quotes.
     pub etag: String,
-    /// The daemon's sentence about files that the work tree lacks.
+    /// The daemon's notice about files that the work tree lacks.
     pub notice: Option<String>,
 }
 
 /// The answer to a request for the end of the current archive.
 #[derive(Clone, Debug)]
 pub(crate) enum TailAnswer {
-    /// The archive is still the one with the `ETag` that was given.
+    /// The current archive still has the `ETag` of the request.
     Unchanged,
-    /// The archive.
+    /// The end of the current archive.
     Tail(Tail),
 }
 
-/// Where archives come from: daemons over HTTP, or a script in tests.
-pub(crate) trait Source: Send + Sync + fmt::Debug {
-    /// Asks for the last `len` bytes of the current archive; `Unchanged` if its `ETag` is `etag`.
+/// A source of archives.
+pub(crate) trait ArchiveSource: Send + Sync + fmt::Debug {
+    /// Requests the last `len` bytes of the current archive.
+    ///
+    /// Returns `Unchanged` if the archive's `ETag` is `etag`.
     fn tail<'a>(
         &'a self,
         repo: &'a RepoName,
@@ -71,26 +73,28 @@ pub(crate) trait Source: Send + Sync + fmt::Debug {
         etag: Option<&'a str>,
     ) -> BoxFuture<'a, Result<TailAnswer, FetchError>>;
 
-    /// Asks for a range; the stream yields exactly its bytes, or ends with an error.
+    /// Requests a range. The stream yields exactly its bytes, or ends with an error.
     fn range(&self, request: RangeRequest) -> BoxFuture<'_, Result<BodyStream, FetchError>>;
 
-    /// Notes that bytes that came are wrong, wherever they came from.
+    /// Notes that verification found wrong bytes among those that this source sent.
     fn note_broken(&self) {}
 
-    /// Makes the daemon ask upstream and publish.
+    /// Makes the daemon fetch from upstream and publish.
     fn refresh<'a>(
         &'a self,
         repo: &'a RepoName,
     ) -> BoxFuture<'a, Result<RefreshAnswer, FetchError>>;
 
-    /// The hosts that repositories are mirrored from.
+    /// Requests the list of hosts that repositories are mirrored from.
     fn hosts(&self) -> BoxFuture<'_, Result<Vec<String>, FetchError>>;
 }
 
-/// Asks for the end of the current checkout archive, or, of a repository whose tree git would not
-/// check out, of its mirror archive.
+/// Requests the end of the current checkout archive or, if the repository has none, of the mirror
+/// archive.
+///
+/// A repository has no checkout archive if git can't check out its tree.
 pub(crate) async fn current_tail(
-    source: &dyn Source,
+    source: &dyn ArchiveSource,
     repo: &RepoName,
     len: u64,
     etag: Option<&str>,

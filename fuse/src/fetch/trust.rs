@@ -1,106 +1,135 @@
-//! Whether a daemon is asked where bytes lie: not for a while after reading them there has failed.
+//! Decides whether a request offers a daemon to redirect it to the bucket (a direct read).
+//!
+//! Each daemon has a circuit breaker. After a failed direct read, the mount offers none to this
+//! daemon until a backoff has passed. Then one request at a time tries again:
+//!
+//! ```text
+//!          failure                  backoff over, one request tries
+//! closed ───────────► open ◄─────────────────────────────────────────► half open
+//!    ▲                        failure: the backoff doubles                 │
+//!    └──────────────────────────── success ────────────────────────────────┘
+//! ```
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
-/// After a failure, and at most, doubling in between while it goes on failing.
-const FIRST_PAUSE: Duration = Duration::from_secs(30);
-const LONGEST_PAUSE: Duration = Duration::from_mins(10);
+/// How long after a first failure no direct read is offered. It doubles with each further failure.
+const FIRST_BACKOFF: Duration = Duration::from_secs(30);
+/// At most this long a backoff.
+const LONGEST_BACKOFF: Duration = Duration::from_mins(10);
 
-/// What is known of direct reads that one daemon points to.
+/// The circuit breaker for the direct reads of one daemon.
 #[derive(Debug, Default)]
-pub(super) struct Trust(Mutex<State>);
+pub(super) struct Trust(Mutex<TrustState>);
 
 #[derive(Debug, Default)]
-struct State {
-    /// Until then nobody tries; none while all is well.
-    until: Option<Instant>,
-    pause: Duration,
+struct TrustState {
+    /// The end of the backoff, or `None` if the last direct read succeeded.
+    retry_at: Option<Instant>,
+    backoff: Duration,
     failed_at: Option<Instant>,
-    /// When something was read there last.
+    /// When a direct read last received an answer. Reset once wrong bytes were blamed on it.
     read_at: Option<Instant>,
 }
 
-/// What came is not what the archive says.
+/// The bytes of a direct read are not the bytes of the archive.
 #[derive(Debug, thiserror::Error)]
-#[error("the bytes are wrong")]
-struct Broken;
+#[error("the bytes don't match the archive")]
+struct WrongBytes;
 
 impl Trust {
-    /// Whether to try. After a failure one may at a time, and who doesn't come to it says so.
+    /// Returns whether a request may offer a direct read.
+    ///
+    /// After a failure, it returns true to one caller in each backoff. If the daemon then sends the
+    /// bytes itself, that caller calls [`Trust::note_unused`].
     pub(super) fn may_try(&self) -> bool {
         let mut state = self.lock();
         let now = Instant::now();
-        match state.until {
+        match state.retry_at {
             None => true,
-            Some(until) if until > now => false,
+            Some(retry_at) if retry_at > now => false,
             Some(_) => {
-                state.until = Some(now + state.pause);
+                // Half open. Pushing the time on keeps other requests away from a bucket that may
+                // still be silent: each of them would wait for its timeout before it asks the
+                // daemon.
+                state.retry_at = Some(now + state.backoff);
                 true
             }
         }
     }
 
-    /// Who might try didn't come to it, because the daemon had the bytes itself: the next may.
+    /// Notes that a caller of [`Trust::may_try`] made no direct read.
     pub(super) fn note_unused(&self) {
         let mut state = self.lock();
-        if state.until.is_some() {
-            state.until = Some(Instant::now());
+        // The daemon sent the bytes itself, which says nothing about the bucket. So the next
+        // request may try at once.
+        if state.retry_at.is_some() {
+            state.retry_at = Some(Instant::now());
         }
     }
 
-    /// Bytes begin to come.
+    /// Notes that a direct read receives an answer.
     pub(super) fn note_reading(&self) {
         self.lock().read_at = Some(Instant::now());
     }
 
-    /// Bytes were wrong: maybe those that were read there.
+    /// Notes that verification found wrong bytes. They count as a failure after a recent direct
+    /// read.
     pub(super) fn note_broken(&self, daemon: &str) {
+        // The verifier doesn't know which source sent a byte. `take` blames one direct read once:
+        // while the daemon itself sends wrong bytes afterwards, the bucket isn't blamed for them.
         let read_at = self.lock().read_at.take();
-        if read_at.is_some_and(|at| at.elapsed() < FIRST_PAUSE) {
-            self.note_failure(daemon, &Broken);
+        if read_at.is_some_and(|at| at.elapsed() < FIRST_BACKOFF) {
+            self.note_failure(daemon, &WrongBytes);
         }
     }
 
+    /// Notes that a direct read got all of its bytes: the next requests may try, too.
     pub(super) fn note_success(&self, daemon: &str) {
-        if self.lock().until.take().is_some() {
-            info!(daemon, "Reading where {daemon} points works again");
+        if self.lock().retry_at.take().is_some() {
+            // `failed_at` stays: if direct reads fail again soon, the backoff goes on doubling.
+            info!(daemon, "Direct reads by {daemon} work again");
         }
     }
 
+    /// Notes that a direct read failed, and starts a backoff.
     pub(super) fn note_failure(&self, daemon: &str, error: &(dyn std::error::Error + 'static)) {
         let mut state = self.lock();
         let now = Instant::now();
-        // Others that were under way fail too.
+        // One outage fails all direct reads in flight. They report within the first half of the
+        // backoff, and must not double it each. The failure of a half-open try comes later: it
+        // passes this check because the failure before it is at least a whole backoff old.
         if state
-            .until
-            .is_some_and(|until| until > now + state.pause / 2)
-            && state.failed_at.is_some_and(|at| now < at + state.pause / 2)
+            .retry_at
+            .is_some_and(|retry_at| retry_at > now + state.backoff / 2)
+            && state
+                .failed_at
+                .is_some_and(|at| now < at + state.backoff / 2)
         {
             return;
         }
         let is_again = state
             .failed_at
-            .is_some_and(|at| now < at + state.pause.saturating_mul(4));
-        state.pause = if is_again {
-            (state.pause * 2).min(LONGEST_PAUSE)
+            .is_some_and(|at| now < at + state.backoff.saturating_mul(4));
+        state.backoff = if is_again {
+            (state.backoff * 2).min(LONGEST_BACKOFF)
         } else {
-            FIRST_PAUSE
+            FIRST_BACKOFF
         };
         state.failed_at = Some(now);
-        state.until = Some(now + state.pause);
-        let pause_seconds = state.pause.as_secs();
+        state.retry_at = Some(now + state.backoff);
+        let backoff_seconds = state.backoff.as_secs();
         warn!(
             daemon,
             error,
-            pause_seconds,
-            "Reading where {daemon} points fails: everything comes from there"
+            backoff_seconds,
+            "A direct read failed: for {backoff_seconds} s, all bytes come from {daemon}"
         );
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, TrustState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -116,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_bytes_count_only_where_some_were_read_lately() {
+    fn wrong_bytes_count_only_after_a_recent_direct_read() {
         let trust = Trust::default();
         trust.note_broken(DAEMON);
         assert!(trust.may_try());
@@ -126,22 +155,22 @@ mod tests {
         assert!(!trust.may_try());
     }
 
-    /// As if the pause were over.
-    fn skip_pause(trust: &Trust) {
-        let pause = trust.lock().pause;
+    /// Pretends that the backoff has passed.
+    fn skip_backoff(trust: &Trust) {
+        let backoff = trust.lock().backoff;
         let mut state = trust.lock();
-        state.until = Some(Instant::now());
-        state.failed_at = state.failed_at.and_then(|at| at.checked_sub(pause));
+        state.retry_at = Some(Instant::now());
+        state.failed_at = state.failed_at.and_then(|at| at.checked_sub(backoff));
     }
 
     #[test]
-    fn after_a_failure_one_tries_at_a_time() {
+    fn after_a_failure_one_request_at_a_time_may_try() {
         let trust = Trust::default();
         assert!(trust.may_try() && trust.may_try());
 
         fail(&trust);
         assert!(!trust.may_try());
-        skip_pause(&trust);
+        skip_backoff(&trust);
         assert!(trust.may_try());
         assert!(!trust.may_try());
         trust.note_unused();
@@ -153,21 +182,21 @@ mod tests {
     }
 
     #[test]
-    fn pauses_grow_with_each_failure_but_not_with_each_of_those_at_once() {
+    fn the_backoff_doubles_with_each_outage_but_not_with_each_failure_in_it() {
         let trust = Trust::default();
         for _ in 0..5 {
             fail(&trust);
         }
-        assert_eq!(trust.lock().pause, FIRST_PAUSE);
+        assert_eq!(trust.lock().backoff, FIRST_BACKOFF);
 
-        skip_pause(&trust);
+        skip_backoff(&trust);
         assert!(trust.may_try());
         fail(&trust);
-        assert_eq!(trust.lock().pause, FIRST_PAUSE * 2);
+        assert_eq!(trust.lock().backoff, FIRST_BACKOFF * 2);
         for _ in 0..9 {
-            skip_pause(&trust);
+            skip_backoff(&trust);
             fail(&trust);
         }
-        assert_eq!(trust.lock().pause, LONGEST_PAUSE);
+        assert_eq!(trust.lock().backoff, LONGEST_BACKOFF);
     }
 }

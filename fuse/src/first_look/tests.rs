@@ -1,4 +1,4 @@
-//! What is worked out from files that git wrote is what git says.
+//! Compares the results for files that git wrote with git's own answers.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -13,16 +13,16 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::cache::Cache;
-use crate::fetch::scripted::Scripted;
-use crate::segment::{Backend, Place, Segments};
+use crate::fetch::scripted::ScriptedSource;
+use crate::segment::{Backend, SegmentLocation, Segments};
 use crate::traffic::Traffic;
 
-/// So many that neither file is small enough to be fetched whole.
+/// Enough commits that neither the index nor the commit-graph is small enough to be fetched whole.
 const COMMITS: usize = 20_000;
 
 fn git(directory: &Path, arguments: &[&str], input: &str) -> String {
     let mut child = Command::new("git")
-        // git 3.0 takes no directory for a bare repository unless it is told to.
+        // By default, git 3.0 doesn't use a directory as a bare repository.
         .args(["-c", "safe.bareRepository=all"])
         .args(arguments)
         .current_dir(directory)
@@ -37,7 +37,7 @@ fn git(directory: &Path, arguments: &[&str], input: &str) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-/// A repository with a line of commits that ends in a merge, packed, with a commit-graph.
+/// Creates a packed repository with a commit-graph. Its history is linear and ends in a merge.
 fn repository() -> TempDir {
     let directory = TempDir::new().unwrap();
     let mut commits = String::new();
@@ -68,9 +68,8 @@ fn repository() -> TempDir {
     directory
 }
 
-/// The file that ends in `extension` below `directory`, as a segment that is nowhere yet but in its
-/// source.
-fn segment(directory: &Path, extension: &str) -> (Arc<Segment>, Arc<Scripted>, TempDir) {
+/// Makes a segment of the file with `extension` below `directory`. Only its source has its bytes.
+fn segment(directory: &Path, extension: &str) -> (Arc<Segment>, Arc<ScriptedSource>, TempDir) {
     let path = if extension == "graph" {
         directory.join("objects/info/commit-graph")
     } else {
@@ -103,12 +102,12 @@ fn segment(directory: &Path, extension: &str) -> (Arc<Segment>, Arc<Scripted>, T
         }),
     };
     let snapshot = SnapshotId::first(ObjectId::parse(&"1".repeat(40)).unwrap());
-    let source = Scripted::new(stored, snapshot, Digest::of(b"").to_string());
+    let source = ScriptedSource::new(stored, snapshot, Digest::of(b"").to_string());
     let cache_dir = TempDir::new().unwrap();
     let cache = Cache::open(cache_dir.path(), 1 << 40).unwrap();
     let traffic = Arc::new(Traffic::default());
     let backend = Backend::new(source.clone(), cache, traffic, Duration::from_secs(2));
-    let place = Place {
+    let place = SegmentLocation {
         repo: RepoName::parse("example.com/project").unwrap(),
         path: "/archive".into(),
         offset: 0,
@@ -122,7 +121,7 @@ fn oid(hex: &str) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_object_is_where_its_pack_has_it() {
+async fn the_offset_of_an_object_is_the_one_that_git_finds() {
     let directory = repository();
     let (index, _source, _cache) = segment(directory.path(), "idx");
     let verified = git(
@@ -151,34 +150,30 @@ fn pack(directory: &Path) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_a_look_the_commit_graph_tells_of_head_and_its_parents() {
+async fn a_prefetched_commit_graph_has_head_and_its_parents() {
     let directory = repository();
     let (graph, source, _cache) = segment(directory.path(), "graph");
     let head = oid(&git(directory.path(), &["rev-parse", "HEAD"], ""));
 
-    commit_graph::look([&graph].into_iter(), &head).await;
+    commit_graph::prefetch([&graph].into_iter(), &head).await;
 
-    let looked = source.take_requests().len();
-    let opened = commit_graph::Graph::open(&graph, 20)
+    let prefetches = source.take_requests().len();
+    let opened = commit_graph::CommitGraph::open(&graph, 20)
         .await
         .unwrap()
         .unwrap();
     let mut parents = Vec::new();
-    for place in opened.parents_of(&head).await {
-        parents.push(opened.id(place).await);
+    for position in opened.parents_of(&head).await {
+        parents.push(opened.id(position).await);
     }
     let expected = git(directory.path(), &["rev-parse", "HEAD^1", "HEAD^2"], "");
     assert_eq!(parents, expected.lines().map(oid).collect::<Vec<_>>());
-    assert!(looked > 0);
-    assert_eq!(
-        source.take_requests(),
-        [],
-        "the look has fetched all of that"
-    );
+    assert!(prefetches > 0);
+    assert_eq!(source.take_requests(), [], "all of that was prefetched");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_file_of_gits_is_left_alone() {
+async fn files_that_git_did_not_write_are_ignored() {
     let directory = TempDir::new().unwrap();
     std::fs::create_dir_all(directory.path().join("objects/info")).unwrap();
     let noise: Vec<u8> = (0..200_000_u32).flat_map(u32::to_le_bytes).collect();
@@ -189,7 +184,7 @@ async fn what_is_no_file_of_gits_is_left_alone() {
             .unwrap();
         let (file, _source, _cache) = segment(directory.path(), "graph");
 
-        commit_graph::look([&file].into_iter(), &[0x55; 20]).await;
+        commit_graph::prefetch([&file].into_iter(), &[0x55; 20]).await;
         pack_index::find(&file, &[0x55; 20]).await.unwrap();
     }
 }

@@ -1,13 +1,13 @@
-//! Attributes of files.
+//! The attributes of files and directories.
 
 use super::Ino;
 
-/// What `getattr` answers.
+/// The attributes that `getattr` returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Attr {
     /// The inode.
     pub ino: Ino,
-    /// What it is.
+    /// The kind of file.
     pub kind: FileKind,
     /// Length in bytes.
     pub size: u64,
@@ -15,14 +15,15 @@ pub(crate) struct Attr {
     pub mode: u16,
     /// Modification time in seconds since the epoch.
     pub mtime: i64,
-    /// Whether each user sees it as their own, as git's ownership check demands of a repository:
-    /// then the kernel must not keep the attributes.
-    pub is_callers: bool,
-    /// Whether what the name stands for stays the same until the kernel is told otherwise.
+    /// Whether each caller sees itself as the owner. git's ownership check requires that of the top
+    /// of a repository. The kernel must not cache such attributes, because they differ between
+    /// callers.
+    pub is_owned_by_caller: bool,
+    /// Whether the name keeps its meaning until this process invalidates it in the kernel.
     pub is_lasting: bool,
 }
 
-/// What something in the mount is.
+/// A kind of file in the mount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FileKind {
     /// A directory.

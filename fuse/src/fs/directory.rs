@@ -1,8 +1,9 @@
-//! Listing directories.
+//! Lists directories.
 //!
-//! A listing is made when its first entry is asked for, not when the directory is opened: the kernel
-//! holds the directory's lock while it asks, and takes it to forget names that a new snapshot
-//! changed. So what it keeps from a listing is either of the new snapshot or forgotten in time.
+//! A listing is made when the kernel reads its first entry, not when it opens the directory. While
+//! the kernel reads entries, it holds the directory's lock. It needs this lock also to drop the
+//! names that a new snapshot changed. So each entry that the kernel caches is either from the new
+//! snapshot, or is dropped afterwards.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,26 +16,27 @@ use crate::repository::{Repository, View};
 use crate::traffic::Purpose;
 use crate::view::StaticNode;
 
-/// A name in a directory.
+/// An entry of a directory.
 #[derive(Debug)]
 pub(crate) struct DirectoryEntry {
     /// The name.
     pub name: Vec<u8>,
-    /// The attributes of what it stands for.
+    /// The attributes of the file or directory.
     pub attr: Attr,
     node: Node,
 }
 
-/// The entries of a directory, `.` and `..` first, as they were at one time.
+/// The entries of a directory at one moment, `.` and `..` first.
 #[derive(Debug)]
 pub(crate) struct Listing {
     pub(crate) entries: Vec<DirectoryEntry>,
-    /// What they were made from; absent for a directory of names.
+    /// The view that the listing was made from, or `None` for a directory above repositories.
     made_from: Option<(Arc<Repository>, View)>,
 }
 
 impl Listing {
-    /// Whether it would be the same now. The kernel must keep nothing of one that is not.
+    /// Returns whether the listing is of the current view. The kernel must not cache one that
+    /// isn't.
     pub(crate) fn is_current(&self) -> bool {
         self.made_from
             .as_ref()
@@ -46,9 +48,9 @@ impl Listing {
     }
 }
 
-/// The directories that are open.
+/// The open directories by handle.
 #[derive(Debug, Default)]
-pub(super) struct Listings {
+pub(super) struct OpenDirectories {
     next: AtomicU64,
     open: Mutex<HashMap<u64, OpenDirectory>>,
 }
@@ -59,31 +61,35 @@ struct OpenDirectory {
     listing: Option<Arc<Listing>>,
 }
 
-impl Listings {
+impl OpenDirectories {
     fn open(&self) -> MutexGuard<'_, HashMap<u64, OpenDirectory>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Fs {
-    /// Opens a directory; gives its handle.
+    /// Opens a directory. Returns its handle.
     pub(crate) fn opendir(&self, ino: Ino) -> Result<u64, FsError> {
         self.inodes.get(ino)?;
-        let handle = self.directories.next.fetch_add(1, Ordering::Relaxed);
+        let handle = self.open_directories.next.fetch_add(1, Ordering::Relaxed);
         let directory = OpenDirectory { ino, listing: None };
-        self.directories.open().insert(handle, directory);
+        self.open_directories.open().insert(handle, directory);
         Ok(handle)
     }
 
-    /// The entries of an open directory: made anew for the first one, the same for those after it.
+    /// Returns the listing of an open directory, from which the kernel reads entries from `offset`
+    /// on.
+    ///
+    /// An offset of 0 makes a new listing. Later offsets continue in it, so that no entry is
+    /// missed.
     pub(crate) async fn listing(&self, handle: u64, offset: u64) -> Result<Arc<Listing>, FsError> {
-        let known = self.directories.open().get(&handle).cloned();
+        let known = self.open_directories.open().get(&handle).cloned();
         let directory = known.ok_or(FsError::UnknownInode { ino: handle })?;
         if let Some(listing) = directory.listing.filter(|_| offset > 0) {
             return Ok(listing);
         }
         let listing = Arc::new(self.list(directory.ino).await?);
-        if let Some(directory) = self.directories.open().get_mut(&handle) {
+        if let Some(directory) = self.open_directories.open().get_mut(&handle) {
             directory.listing = Some(Arc::clone(&listing));
         }
         Ok(listing)
@@ -91,14 +97,16 @@ impl Fs {
 
     async fn list(&self, ino: Ino) -> Result<Listing, FsError> {
         let directory = self.inodes.get(ino)?;
-        // Before the children: a switch meanwhile makes the listing an old one.
+        // Taken before the children are read. If the view switches in between, the listing then
+        // counts as outdated, which is safe. The other way round, an old listing could count as
+        // current.
         let made_from = directory.repository().map(|repository| {
             let view = repository.view();
             (Arc::clone(repository), view)
         });
         let mut entries = Vec::new();
         for name in [&b"."[..], b".."] {
-            // The kernel takes only the type of these two.
+            // The kernel uses only the type of these two, so the parent's own attributes will do.
             let (name, node) = (name.to_vec(), directory.clone());
             entries.push(DirectoryEntry {
                 name,
@@ -115,14 +123,14 @@ impl Fs {
         Ok(Listing { entries, made_from })
     }
 
-    /// The kernel has been told of an entry: counts a lookup.
+    /// Counts a lookup of an entry, because the kernel got it with its attributes.
     pub(crate) fn remember(&self, entry: &DirectoryEntry) {
         self.inodes.remember(entry.attr.ino, entry.node.clone());
     }
 
     /// Closes a directory.
     pub(crate) fn releasedir(&self, handle: u64) {
-        self.directories.open().remove(&handle);
+        self.open_directories.open().remove(&handle);
     }
 
     async fn children(&self, directory: &Node) -> Result<Vec<(Vec<u8>, Node)>, FsError> {
@@ -140,11 +148,13 @@ impl Fs {
         }
     }
 
-    /// Hosts, or what is known below them: any other repository shows when it is named.
+    /// Returns the hosts, or the known names below `prefix`.
+    ///
+    /// A repository that isn't known yet appears once somebody looks up its name.
     async fn names(&self, area: Area, prefix: &str) -> Vec<(Vec<u8>, Node)> {
         let mut names = self.repositories.names_below(prefix);
         if prefix.is_empty() {
-            // Without the daemon, those that were seen before.
+            // If the daemons can't be reached, only the hosts of known repositories appear.
             let hosts = self.repositories.hosts().await.unwrap_or_default();
             names.extend(hosts.iter().cloned());
             names.sort();

@@ -1,4 +1,4 @@
-//! The inodes that the kernel knows.
+//! The table of the inodes that the kernel knows.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -15,7 +15,9 @@ pub(crate) type Ino = u64;
 /// The root of the mount.
 pub(super) const ROOT_INO: Ino = 1;
 
-/// Returns the number of the inode with this identity.
+/// Returns the number of the inode with an identity: a digest of the four parts.
+///
+/// So the same file has the same number in each process and after each restart.
 pub(crate) fn ino_of(tag: &[u8], repo: &str, path: &[u8], content: &[u8]) -> Ino {
     if tag == b"names" && path.is_empty() {
         return ROOT_INO;
@@ -23,7 +25,7 @@ pub(crate) fn ino_of(tag: &[u8], repo: &str, path: &[u8], content: &[u8]) -> Ino
     inode_of(&[tag, repo.as_bytes(), path, content])
 }
 
-/// What each inode that the kernel knows stands for.
+/// The node of each inode that the kernel knows, with the kernel's count of lookups.
 #[derive(Debug, Default)]
 pub(super) struct InodeTable(Mutex<HashMap<Ino, Inode>>);
 
@@ -34,7 +36,7 @@ struct Inode {
 }
 
 impl InodeTable {
-    /// What an inode stands for.
+    /// Returns the node of an inode.
     pub(super) fn get(&self, ino: Ino) -> Result<Node, FsError> {
         if ino == ROOT_INO {
             return Ok(Node::Names {
@@ -47,7 +49,7 @@ impl InodeTable {
         Ok(inode.node.clone())
     }
 
-    /// The kernel is told of an inode. What it stands for may be fetched from elsewhere by now.
+    /// Records that the kernel learns of an inode, and counts a lookup.
     pub(super) fn remember(&self, ino: Ino, node: Node) {
         if ino == ROOT_INO {
             return;
@@ -56,15 +58,17 @@ impl InodeTable {
         match inodes.entry(ino) {
             Entry::Occupied(mut known) => {
                 known.get_mut().lookups += 1;
+                // The newer node has the same identity, but perhaps the location in a newer
+                // archive.
                 known.get_mut().node = node;
             }
-            Entry::Vacant(place) => {
-                place.insert(Inode { node, lookups: 1 });
+            Entry::Vacant(vacant) => {
+                vacant.insert(Inode { node, lookups: 1 });
             }
         }
     }
 
-    /// The kernel has forgotten `count` lookups of an inode.
+    /// Records that the kernel has forgotten `count` lookups of an inode. Removes it with the last.
     pub(super) fn forget(&self, ino: Ino, count: u64) {
         let mut inodes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Entry::Occupied(mut known) = inodes.entry(ino) {

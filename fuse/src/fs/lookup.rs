@@ -1,4 +1,4 @@
-//! Finding names.
+//! Finds names in directories.
 
 use std::sync::Arc;
 
@@ -6,19 +6,19 @@ use cachewfs_format::RepoName;
 
 use super::{Area, Attr, Fs, Ino, Node, Tree};
 use crate::error::FsError;
-use crate::repository::{Found, RepoError, Repository};
+use crate::repository::{RepoError, Repository, ResolvedName};
 use crate::traffic::Purpose;
 use crate::view::{FileContent, StaticFile, StaticNode, WorkTreeNode};
 
-/// The name of the directory with what clones borrow.
+/// The directory with the object directories that clones borrow from.
 pub(super) const OBJECTS: &[u8] = b".objects";
-/// The name of the repository in its work tree.
+/// The git directory in the work tree of a repository.
 pub(super) const DOT_GIT: &[u8] = b".git";
-/// The index, whose bytes are known only when the work tree is.
+/// The index in the git directory. Its bytes are known only once the work tree is loaded.
 pub(super) const INDEX: &[u8] = b"index";
 
 impl Fs {
-    /// Finds `name` in the directory `parent`, and counts a lookup of what it finds.
+    /// Finds `name` in the directory `parent`, and counts a lookup of the inode found.
     pub(crate) async fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Attr, FsError> {
         let node = self.child(&self.inodes.get(parent)?, name).await?;
         let attr = node.attr();
@@ -26,12 +26,12 @@ impl Fs {
         Ok(attr)
     }
 
-    /// The attributes of an inode.
+    /// Returns the attributes of an inode.
     pub(crate) fn getattr(&self, ino: Ino) -> Result<Attr, FsError> {
         Ok(self.inodes.get(ino)?.attr())
     }
 
-    /// The target of a symbolic link.
+    /// Returns the target of a symbolic link.
     pub(crate) async fn readlink(&self, ino: Ino) -> Result<Vec<u8>, FsError> {
         match self.inodes.get(ino)? {
             Node::WorkTreeFile { file, .. } if file.is_symlink => Ok(file.target().await?),
@@ -68,12 +68,12 @@ impl Fs {
         let full = format!("{prefix}/{name}");
         let repo = RepoName::parse(&full).map_err(|_| FsError::NoEntry)?;
         if repo.as_str() != full {
-            // With ".git" at its end: one repository has one path.
+            // `parse` drops a ".git" at the end. A repository has one path, the one without it.
             return Err(FsError::NoEntry);
         }
         match self.repositories.find(&repo).await {
-            Ok(Found::Directory) => Ok(Node::Names { area, prefix: full }),
-            Ok(Found::Repository(repository)) => Ok(match area {
+            Ok(ResolvedName::Directory) => Ok(Node::Names { area, prefix: full }),
+            Ok(ResolvedName::Repository(repository)) => Ok(match area {
                 Area::Root => Node::WorkTreeDirectory {
                     repository,
                     path: Vec::new(),
@@ -95,6 +95,7 @@ impl Fs {
             area,
             prefix: name.to_owned(),
         };
+        // Without a request, if a repository of the host is known. So the mount works offline.
         if !self.repositories.names_below(name).is_empty() {
             return Ok(found);
         }
@@ -175,16 +176,17 @@ async fn work_tree_child(
         });
     }
     if name.eq_ignore_ascii_case(DOT_GIT) {
-        // No index has it. git looks for it in each directory that it is started in, and versions from
-        // 2.54 on end if they get another answer.
+        // No index contains the name. git looks for it in each directory that it is started in, and
+        // git 2.54 and later exit if the lookup fails with another error.
         return Err(FsError::NoEntry);
     }
     let path = join(path, name);
     loop {
         let generation = repository.view().generation;
         let found = generation.find_in_work_tree(&path).await?;
-        // Had the view switched before it was known that this name is looked up here, the kernel would
-        // never be told that the answer is out of date.
+        // `find_in_work_tree` registers the name, and a switch invalidates the registered names. If
+        // the view switched before the registration, the kernel would keep the old answer for ever.
+        // So the lookup starts again.
         if Arc::ptr_eq(&generation, &repository.view().generation) {
             let found = found.ok_or(FsError::NoEntry)?;
             return Ok(work_tree_node(repository, path, found));

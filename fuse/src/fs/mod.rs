@@ -1,4 +1,4 @@
-//! What each call of the file system answers, as plain values; knows nothing of sessions or HTTP.
+//! Answers file system calls as plain values. Knows nothing of FUSE sessions or HTTP.
 
 mod attr;
 mod directory;
@@ -27,27 +27,27 @@ use crate::repository::Repositories;
 pub(crate) struct Fs {
     repositories: Arc<Repositories>,
     inodes: InodeTable,
-    handles: open::Handles,
-    directories: directory::Listings,
+    open_files: open::OpenFiles,
+    open_directories: directory::OpenDirectories,
 }
 
 impl Fs {
-    /// The file system that shows `repositories`.
+    /// Creates the file system that shows `repositories`.
     pub(crate) fn new(repositories: Arc<Repositories>) -> Self {
         Self {
             repositories,
             inodes: InodeTable::default(),
-            handles: open::Handles::default(),
-            directories: directory::Listings::default(),
+            open_files: open::OpenFiles::default(),
+            open_directories: directory::OpenDirectories::default(),
         }
     }
 
-    /// The repositories that it shows.
+    /// Returns the repositories that the file system shows.
     pub(crate) fn repositories(&self) -> &Arc<Repositories> {
         &self.repositories
     }
 
-    /// The kernel has forgotten `count` lookups of an inode.
+    /// Records that the kernel has forgotten `count` lookups of an inode.
     pub(crate) fn forget(&self, ino: Ino, count: u64) {
         self.inodes.forget(ino, count);
     }

@@ -1,4 +1,4 @@
-//! What an inode stands for.
+//! Nodes: the files and directories that inodes stand for, with their numbers and attributes.
 
 use std::sync::Arc;
 
@@ -6,11 +6,13 @@ use super::{Attr, FileKind, Ino, ino_of};
 use crate::repository::Repository;
 use crate::view::{FileContent, StaticFile, WorkTreeFile};
 
-/// The time of directories, in seconds since the epoch: 1980-01-02T00:00:00Z, which is in a year
-/// that zip archives can hold, wherever it is read.
+/// The modification time of directories, in seconds since the epoch: 1980-01-02T00:00:00Z.
+///
+/// Zip archives can't hold earlier years than 1980. The second day of the year is in 1980 in every
+/// time zone.
 const DIRECTORY_MTIME: i64 = 315_619_200;
 
-/// The two places where repositories are shown.
+/// A top directory below which the mount shows repositories.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Area {
     /// The root of the mount.
@@ -19,7 +21,7 @@ pub(crate) enum Area {
     Objects,
 }
 
-/// The two small trees of a repository.
+/// A small tree of a repository, which is in memory as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tree {
     /// `<repository>/.git`.
@@ -28,14 +30,14 @@ pub(crate) enum Tree {
     Objects,
 }
 
-/// What an inode stands for.
+/// The file or directory that an inode stands for.
 #[derive(Clone, Debug)]
 pub(crate) enum Node {
-    /// A directory of names that repositories have in common: the root, a host, an organisation.
+    /// A directory above repositories: the root, a host, an organisation.
     Names {
-        /// Where.
+        /// The top directory that it is below.
         area: Area,
-        /// The names so far, `github.com/org`; empty for the root of the area.
+        /// The names from the area's root, such as `github.com/org`. Empty for the root itself.
         prefix: String,
     },
     /// A directory of a small tree.
@@ -44,7 +46,7 @@ pub(crate) enum Node {
         repository: Arc<Repository>,
         /// Which tree.
         tree: Tree,
-        /// The path in it; empty for its root.
+        /// The path in the tree. Empty for its root.
         path: Vec<u8>,
     },
     /// A file of a small tree.
@@ -53,12 +55,12 @@ pub(crate) enum Node {
         repository: Arc<Repository>,
         /// Which tree.
         tree: Tree,
-        /// The path in it.
+        /// The path in the tree.
         path: Vec<u8>,
         /// The file.
         file: StaticFile,
     },
-    /// A directory of the work tree; the repository itself is the one with an empty path.
+    /// A directory of the work tree. The one with an empty path is the top of the repository.
     WorkTreeDirectory {
         /// The repository.
         repository: Arc<Repository>,
@@ -77,7 +79,8 @@ pub(crate) enum Node {
 }
 
 impl Node {
-    /// Returns its inode number: a directory is identified by its path, a file by its content, too.
+    /// Returns the inode's number. A directory's follows from its path, a file's also from its
+    /// content.
     pub(super) fn ino(&self) -> Ino {
         match self {
             Self::Names {
@@ -99,6 +102,9 @@ impl Node {
                 path,
                 file,
             } => {
+                // With the content in the number, the bytes of an inode never change. So the kernel
+                // may keep them, and an open file keeps its bytes when the next snapshot replaces
+                // the file.
                 let content = match &file.content {
                     FileContent::Bytes(bytes) => *blake3::hash(bytes).as_bytes(),
                     FileContent::Segment(segment) => *segment.record().id.0.as_bytes(),
@@ -116,7 +122,8 @@ impl Node {
         }
     }
 
-    /// The repository that it belongs to.
+    /// Returns the repository that the node belongs to, or `None` for a directory above
+    /// repositories.
     pub(super) fn repository(&self) -> Option<&Arc<Repository>> {
         match self {
             Self::Names { .. } => None,
@@ -127,7 +134,7 @@ impl Node {
         }
     }
 
-    /// Its attributes.
+    /// Returns the node's attributes.
     pub(super) fn attr(&self) -> Attr {
         let ino = self.ino();
         let directory = Attr {
@@ -136,16 +143,17 @@ impl Node {
             size: 4096,
             mode: 0o755,
             mtime: DIRECTORY_MTIME,
-            is_callers: false,
+            is_owned_by_caller: false,
             is_lasting: true,
         };
         match self {
+            // A name below may become a repository at any time.
             Self::Names { .. } => Attr {
                 is_lasting: false,
                 ..directory
             },
             Self::TreeDirectory { path, .. } | Self::WorkTreeDirectory { path, .. } => Attr {
-                is_callers: path.is_empty(),
+                is_owned_by_caller: path.is_empty(),
                 ..directory
             },
             Self::TreeFile { file, .. } => Attr {
@@ -184,12 +192,12 @@ fn tree_ino(repository: &Repository, tree: Tree, path: &[u8]) -> Ino {
     tree_directory_ino(repository.name.as_str(), tree, path)
 }
 
-/// The inode of a directory of a small tree.
+/// Returns the inode number of a directory of a small tree.
 pub(crate) fn tree_directory_ino(repo: &str, tree: Tree, path: &[u8]) -> Ino {
     ino_of(tree_tag(tree), repo, path, b"")
 }
 
-/// The inode of a directory of the work tree.
+/// Returns the inode number of a directory of the work tree.
 pub(crate) fn work_tree_ino(repo: &str, path: &[u8]) -> Ino {
     ino_of(b"work tree", repo, path, b"")
 }

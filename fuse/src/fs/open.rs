@@ -1,4 +1,4 @@
-//! Open files.
+//! Opens, reads and releases files.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -11,26 +11,26 @@ use crate::segment::Segment;
 use crate::traffic::Purpose;
 use crate::view::{FileContent, WorkTreeFile};
 
-/// A file that is open: its bytes stay what they were, whatever is published meanwhile.
+/// An open file. Its bytes stay the same when a newer snapshot is published.
 #[derive(Clone, Debug)]
 pub(crate) enum OpenFile {
-    /// Its bytes are in memory.
+    /// A file whose bytes are in memory.
     Bytes(Arc<[u8]>),
-    /// It is a segment.
+    /// A file that is a whole segment.
     Segment(Arc<Segment>),
-    /// It is a file of the work tree, in a run with others.
+    /// A file of the work tree that shares a segment with others.
     WorkTree(Arc<WorkTreeFile>),
 }
 
-/// The files that are open.
+/// The open files by handle.
 #[derive(Debug, Default)]
-pub(super) struct Handles {
+pub(super) struct OpenFiles {
     next: AtomicU64,
     open: Mutex<HashMap<u64, OpenFile>>,
 }
 
 impl OpenFile {
-    /// The segment that the file is, if it is one.
+    /// Returns the segment of a file that is a whole segment, or `None` for other files.
     pub(crate) fn segment(&self) -> Option<&Arc<Segment>> {
         match self {
             Self::Segment(segment) => Some(segment),
@@ -41,8 +41,8 @@ impl OpenFile {
     async fn read(&self, range: Range<u64>) -> Result<Vec<u8>, FsError> {
         Ok(match self {
             Self::Bytes(bytes) => {
-                let at = |place: u64| {
-                    usize::try_from(place)
+                let at = |offset: u64| {
+                    usize::try_from(offset)
                         .unwrap_or(usize::MAX)
                         .min(bytes.len())
                 };
@@ -55,7 +55,7 @@ impl OpenFile {
 }
 
 impl Fs {
-    /// What is opened, without opening it yet.
+    /// Returns the file of an inode, without opening it yet.
     pub(crate) fn file(&self, ino: Ino) -> Result<OpenFile, FsError> {
         match self.inodes.get(ino)? {
             Node::TreeFile { file, .. } => Ok(match file.content {
@@ -72,14 +72,15 @@ impl Fs {
         }
     }
 
-    /// Opens a file; gives its handle.
+    /// Opens a file. Returns its handle.
     pub(crate) fn open(&self, file: OpenFile) -> u64 {
         if let Some(segment) = file.segment() {
-            // The kernel reads a complete file without us.
+            // With passthrough, this process sees no reads. So the open has to count as a use, or
+            // eviction would take the file that is read most.
             segment.note_use();
         }
-        let handle = self.handles.next.fetch_add(1, Ordering::Relaxed);
-        self.handles
+        let handle = self.open_files.next.fetch_add(1, Ordering::Relaxed);
+        self.open_files
             .open
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -87,10 +88,10 @@ impl Fs {
         handle
     }
 
-    /// An open file.
+    /// Returns the open file of a handle.
     pub(crate) fn opened(&self, handle: u64) -> Result<OpenFile, FsError> {
         let open = self
-            .handles
+            .open_files
             .open
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
@@ -99,19 +100,20 @@ impl Fs {
             .ok_or(FsError::UnknownInode { ino: handle })
     }
 
-    /// Reads content; `range` is in bytes, and cut at the end of the file.
+    /// Reads content of an open file. `range` is in bytes, and is cut at the end of the file.
     pub(crate) async fn read(&self, handle: u64, range: Range<u64>) -> Result<Vec<u8>, FsError> {
         self.opened(handle)?.read(range).await
     }
 
-    /// Reads content of a file that nobody opened; `range` is in bytes, and cut at the end.
+    /// Reads content of a file without a handle. `range` is in bytes, and is cut at the end of the
+    /// file.
     pub(crate) async fn read_inode(&self, ino: Ino, range: Range<u64>) -> Result<Vec<u8>, FsError> {
         self.file(ino)?.read(range).await
     }
 
-    /// Closes a file; gives it back.
+    /// Closes a file. Returns it, or `None` if the handle isn't known.
     pub(crate) fn release(&self, handle: u64) -> Option<OpenFile> {
-        self.handles
+        self.open_files
             .open
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

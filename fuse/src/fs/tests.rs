@@ -1,10 +1,10 @@
-//! What each call answers, without a kernel.
+//! Tests of each call's answer, without a kernel.
 
 use std::sync::Arc;
 
 use super::{Attr, FileKind, Fs, Ino};
 use crate::error::FsError;
-use crate::testing::{Bench, OBJECT, REPO, archive, archive_with_index, bench, index_parts};
+use crate::testing::{Bench, COMMIT, REPO, archive, archive_with_index, bench, index_parts};
 
 const FILES: [(&str, u32, &[u8]); 5] = [
     ("a-b", 0o100_644, b"dash"),
@@ -97,7 +97,7 @@ async fn shows_its_own_git_directory_and_nothing_that_runs() {
     assert!(config.contains("url = https://host/org/repo\n") && !config.contains("hooks"));
     let refs = String::from_utf8(content(fs, refs.ino).await).unwrap();
     assert!(
-        refs.ends_with(&format!("{OBJECT} refs/heads/main\n")),
+        refs.ends_with(&format!("{COMMIT} refs/heads/main\n")),
         "{refs}"
     );
     let expected = format!("/mnt/.objects/{REPO}/objects\n");
@@ -105,7 +105,7 @@ async fn shows_its_own_git_directory_and_nothing_that_runs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_an_index_only_the_entries_are_the_archives() {
+async fn an_index_takes_only_its_entries_from_the_archive() {
     let Bench { fs, .. } = &sample();
 
     let index = in_repo(fs, &[".git", "index"]).await.unwrap();
@@ -119,7 +119,7 @@ async fn of_an_index_only_the_entries_are_the_archives() {
     assert_ne!(rest[rest.len() - 20..], [0; 20]);
 }
 
-/// An entry with more flags, say, has its path two bytes later for git than for others.
+/// For example, an entry with extended flags has its path two bytes later for git than for others.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_index_that_git_reads_differently_is_not_shown() {
     // Flags, length of the path, padding, mode.
@@ -145,13 +145,13 @@ async fn looking_up_git_loads_no_index() {
     assert!(repository.view().generation.loaded_work_tree().is_none());
     in_repo(fs, &["a-b"]).await.unwrap();
     let requests = source.take_requests();
-    // The refs; the tip pack and its index, because they are small; the git index in one.
+    // One request each for the refs, the tip pack, its index and the git index. All are small.
     assert!(requests.len() <= 4, "{requests:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_is_found_without_loading_a_long_index() {
-    // Names that sort around '/', and long paths, which make a long index.
+    // Names that sort just before and after '/', and long paths, which make a long index.
     let deep = "a-directory-below-others/".repeat(140);
     let mut paths: Vec<String> = vec!["a".into(), "b-".into(), "b/c".into(), "b0".into()];
     paths.extend((0..320).map(|number| format!("{number:03}/{deep}file")));
@@ -200,7 +200,7 @@ async fn packs_are_where_alternates_point() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_there_is_no_entry() {
+async fn a_missing_name_is_no_entry() {
     let Bench { fs, .. } = &sample();
 
     for path in [
@@ -251,7 +251,7 @@ async fn a_new_snapshot_switches_as_a_whole_and_open_files_keep_theirs() {
         kept.ino
     );
     assert_eq!(fs.read(old_handle, 0..100).await.unwrap(), b"dash");
-    // Both packs with their indexes: the old ones stay for a while.
+    // Both packs with their indexes, because the old ones stay for a while.
     assert_eq!(names(fs, packs.ino).await.len(), 2 + 4);
 }
 

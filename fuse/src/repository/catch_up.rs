@@ -1,4 +1,18 @@
-//! Following upstream: new packs first, then refs.
+//! Catching up: moves a repository of the mount to the newest snapshot of the daemon.
+//!
+//! git reads refs first and opens packs later. The switch therefore has an order, and the kernel is
+//! told after each step:
+//!
+//! ```text
+//! step               refs, index, work tree   packs and commit-graph
+//! before             old                      old
+//! 1  new packs       old                      old + new
+//! 2  new refs        new                      new + old ones, now superseded
+//! 3  two min. later  new                      new
+//! ```
+//!
+//! Invariant: every object that a visible ref names is visible. A directory that exists before and
+//! after the switch keeps its entry in the kernel, so that no process loses its current directory.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -16,13 +30,14 @@ use crate::segment::{Segment, fetch_whole};
 use crate::traffic::Purpose;
 use crate::view::{Generation, LoadError, StaticTree};
 
-/// How long packs stay visible that a newer snapshot has no more: git looks at a directory of packs
-/// now and then, and opens what it found there later. If it comes too late it looks again, so this
-/// only saves it that.
-const SUPERSEDED_FOR: Duration = Duration::from_mins(2);
+/// How long superseded packs stay visible before they are hidden.
+///
+/// git lists the pack directory once and opens the packs later. If a listed pack has gone, git
+/// lists the directory again, so the grace period only saves it that work.
+const SUPERSEDED_GRACE: Duration = Duration::from_mins(2);
 
 impl Repositories {
-    /// Starts what goes on behind a repository: hydration, polling.
+    /// Starts the background tasks of a repository: loading the index, hydration, and polling.
     pub(super) fn start_following(self: &Arc<Self>, repository: &Arc<Repository>) {
         let backend = self.segments.backend();
         self.start_loading_work_tree(repository);
@@ -31,16 +46,21 @@ impl Repositories {
         let ending = backend.ending.clone();
         backend.tasks.spawn(async move {
             loop {
-                let pause = jitter(repositories.options.poll_interval * 4 / 3);
+                // `jitter` returns half to all of its argument, so the mean is `poll_interval`.
+                let interval = jitter(repositories.options.poll_interval * 4 / 3);
                 tokio::select! {
-                    () = sleep(pause) => {}
+                    () = sleep(interval) => {}
                     () = ending.cancelled() => return,
                 }
                 tokio::select! {
                     outcome = repositories.catch_up(&repository) => {
                         if let Err(error) = outcome {
                             let repo = &repository.name;
-                            warn!(%repo, error = error.chain(), "Can't catch up {repo}");
+                            warn!(
+                                %repo,
+                                error = error.chain(),
+                                "Can't catch up with the daemon's newest snapshot of {repo}"
+                            );
                         }
                     }
                     () = ending.cancelled() => return,
@@ -49,7 +69,8 @@ impl Repositories {
         });
     }
 
-    /// Asks the daemon for the current snapshot, and shows it if it is another; gives its id.
+    /// Asks the daemon for the newest snapshot, and switches to it if it differs from the one that
+    /// is shown. Returns the id of the snapshot that is shown then.
     pub(crate) async fn catch_up(
         self: &Arc<Self>,
         repository: &Arc<Repository>,
@@ -67,6 +88,7 @@ impl Repositories {
         outcome
     }
 
+    /// Does the work of [`Repositories::catch_up`]. The caller holds `catching_up`.
     async fn catch_up_alone(
         self: &Arc<Self>,
         repository: &Arc<Repository>,
@@ -92,6 +114,8 @@ impl Repositories {
         )
         .await?;
         let new = Arc::new(new);
+        // Fetched before the switch. If fetching fails, the old generation stays, and the next poll
+        // starts over. After the switch, the first git command needn't wait for these segments.
         fetch_whole(&new_small_packs(&old, &new), Purpose::Background).await?;
         if old.loaded_work_tree().is_some() {
             new.work_tree(Purpose::Background).await?;
@@ -104,13 +128,15 @@ impl Repositories {
         Ok(new.snapshot)
     }
 
-    /// Shows `new` in place of `old`: its objects first, so that no ref is ever seen without them.
+    /// Switches from `old` to `new`: shows the objects of `new` first, then its refs.
     async fn switch(
         self: &Arc<Self>,
         repository: &Arc<Repository>,
         old: &Arc<Generation>,
         new: &Arc<Generation>,
     ) {
+        // Step 1: all packs beside the old refs. Based on the objects that are shown, which include
+        // packs superseded by an earlier switch.
         let before = repository.view();
         let mut union = (*before.objects).clone();
         for (path, file) in new.objects.files() {
@@ -123,21 +149,25 @@ impl Repositories {
             generation: Arc::clone(old),
             objects: Arc::clone(&union),
         });
+        // Awaited before step 2. Otherwise the kernel could serve a cached listing without the
+        // new packs to a git that has already read a new ref.
         self.invalidate(repository, &before).await;
 
+        // Step 2: the new refs, index and work tree.
         self.show_switched(repository, new, &union).await;
+        // Step 3.
         self.hide_superseded_later(repository);
     }
 
-    /// Shows `generation` with its own objects, and what of `known` was superseded only just now.
+    /// Shows `generation` with its own objects and those of `shown` that are in their grace period.
     async fn show_switched(
         &self,
         repository: &Arc<Repository>,
         generation: &Arc<Generation>,
-        known: &StaticTree,
+        shown: &StaticTree,
     ) {
         let before = repository.view();
-        let objects = Arc::new(repository.with_superseded(&generation.objects, known));
+        let objects = Arc::new(repository.with_superseded(&generation.objects, shown));
         repository.show(View {
             generation: Arc::clone(generation),
             objects,
@@ -145,37 +175,47 @@ impl Repositories {
         self.invalidate(repository, &before).await;
     }
 
-    /// Tells the kernel what differs between `before` and what is shown now.
+    /// Makes the kernel drop the cached names that differ between `before` and the current view.
     async fn invalidate(&self, repository: &Arc<Repository>, before: &View) {
         let Some(invalidator) = self.invalidator.get().cloned() else {
+            // The session doesn't run yet, or a test has none: the kernel has cached nothing.
             return;
         };
         let (repository, before) = (Arc::clone(repository), before.clone());
         let now = repository.view();
-        // The old one may have been loaded since this catch-up began.
+        // The two work trees are compared. A reader may have loaded the old one after this catch-up
+        // decided not to load the new one.
         if before.generation.loaded_work_tree().is_some()
             && let Err(error) = now.generation.work_tree(Purpose::Background).await
         {
             let (repo, error) = (&repository.name, &error as &dyn std::error::Error);
-            warn!(%repo, error, "Can't tell which files changed in {repo}");
+            // The invalidator then drops all names of the old work tree.
+            warn!(
+                %repo, error,
+                "Can't load the new index of {repo}: dropping all cached names of its work tree"
+            );
         }
-        // Blocks while the kernel holds a directory's lock.
-        let told = tokio::task::spawn_blocking(move || {
+        // Blocks while the kernel holds a directory's lock. A lookup holds it while it waits for
+        // this process, so this must not block a runtime thread that answers lookups.
+        let invalidation = tokio::task::spawn_blocking(move || {
             invalidator.invalidate(&repository.name, &before, &now);
         });
-        told.await.ok();
+        invalidation.await.ok();
     }
 
-    /// Takes packs that no snapshot has any more out of sight, after a while.
+    /// Hides superseded packs after their grace period.
     fn hide_superseded_later(self: &Arc<Self>, repository: &Arc<Repository>) {
         let (repositories, repository) = (Arc::clone(self), Arc::clone(repository));
         let backend = self.segments.backend();
         let ending = backend.ending.clone();
         backend.tasks.spawn(async move {
             tokio::select! {
-                () = sleep(SUPERSEDED_FOR) => {}
+                () = sleep(SUPERSEDED_GRACE) => {}
                 () = ending.cancelled() => return,
             }
+            // Without this lock, a catch-up could switch between the next two statements, and the
+            // second would undo the switch. Packs superseded by a later switch stay visible,
+            // because each has a time of its own.
             let _one_at_a_time = repository.catching_up.lock().await;
             let view = repository.view();
             repositories
@@ -186,33 +226,36 @@ impl Repositories {
 }
 
 impl Repository {
-    /// `objects`, and those files of `known` that left the snapshot less than [`SUPERSEDED_FOR`] ago.
-    fn with_superseded(&self, objects: &StaticTree, known: &StaticTree) -> StaticTree {
+    /// Returns `objects`, and those files of `shown` that left the snapshot less than
+    /// [`SUPERSEDED_GRACE`] ago.
+    fn with_superseded(&self, objects: &StaticTree, shown: &StaticTree) -> StaticTree {
         let mut superseded = self
             .superseded
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         let mut kept = HashMap::new();
-        let mut shown = objects.clone();
-        for (path, file) in known.files() {
+        let mut combined = objects.clone();
+        for (path, file) in shown.files() {
             if !path.starts_with(b"objects/") || objects.get(path).is_some() {
                 continue;
             }
+            // A file keeps the time at which it was first found missing. Otherwise pushes in quick
+            // succession would keep it visible for good, and git would search ever more packs.
             let since = superseded.get(path).copied().unwrap_or(now);
-            if now.duration_since(since) < SUPERSEDED_FOR {
-                shown.add_file(path, file.content.clone(), file.mtime);
+            if now.duration_since(since) < SUPERSEDED_GRACE {
+                combined.add_file(path, file.content.clone(), file.mtime);
                 kept.insert(path.to_vec(), since);
             }
         }
+        // Files that came back into the snapshot, or that are hidden now, are forgotten.
         *superseded = kept;
-        shown
+        combined
     }
 }
 
-/// What has to be here before the refs of `new` are shown: increments with their indexes, the
-/// commit-graph. After a new layout the large packs stay where they are, and are fetched as they
-/// are read.
+/// Returns the segments to fetch before the refs of `new` are shown: new increments, indexes, and
+/// commit-graphs. Other packs are fetched when they are read: a repack makes large ones.
 fn new_small_packs(old: &Generation, new: &Generation) -> Vec<Arc<Segment>> {
     let known: std::collections::HashSet<_> = old
         .segments

@@ -1,4 +1,4 @@
-//! Why a repository can't be shown.
+//! The errors of resolving and loading a repository.
 
 use std::error::Error as _;
 
@@ -10,34 +10,34 @@ use crate::view::LoadError;
 /// Why a repository can't be shown.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum RepoError {
-    /// There is no such repository.
+    /// The daemon says that there is no such repository, or that it won't mirror it.
     #[error("there is no repository {name}: {message}")]
     NotFound {
-        /// The name that was asked for.
+        /// The requested name.
         name: String,
-        /// The daemon's sentence.
+        /// The daemon's explanation.
         message: String,
     },
-    /// It is being prepared.
-    #[error("{name} is not ready yet: {message}")]
+    /// The daemon is still preparing the first snapshot.
+    #[error("repository {name} is not ready yet: {message}")]
     NotReady {
-        /// The name that was asked for.
+        /// The requested name.
         name: String,
-        /// The daemon's sentence.
+        /// The daemon's explanation.
         message: String,
     },
-    /// It can't be loaded.
-    #[error("can't load {name}")]
+    /// Fetching or reading the snapshot failed.
+    #[error("can't load repository {name}")]
     Load {
-        /// The name that was asked for.
+        /// The requested name.
         name: String,
-        /// Why not.
+        /// The reason.
         source: LoadError,
     },
 }
 
 impl RepoError {
-    /// Sorts the ways in which loading `name` can fail.
+    /// Classifies an error of loading `name`.
     pub(crate) fn from_load(name: &str, source: LoadError) -> Self {
         let name = name.to_owned();
         if let LoadError::Fetch(error) = &source {
@@ -60,7 +60,7 @@ impl RepoError {
         Self::Load { name, source }
     }
 
-    /// The error and its causes in one line.
+    /// Returns the error and its causes in one line.
     pub(crate) fn chain(&self) -> String {
         let mut text = self.to_string();
         let mut cause = self.source();
@@ -73,8 +73,9 @@ impl RepoError {
     }
 }
 
-/// Whether the daemon says that there is no such repository, rather than that something fails.
-fn is_lasting(found: &str) -> bool {
+/// Returns whether an error code of the daemon means that the repository doesn't exist for this
+/// mount, rather than that something failed for now.
+fn is_lasting(error_code: &str) -> bool {
     [
         code::UPSTREAM_NOT_FOUND,
         code::UPSTREAM_MOVED,
@@ -83,5 +84,5 @@ fn is_lasting(found: &str) -> bool {
         code::BAD_REPO_NAME,
         code::NO_SNAPSHOT,
     ]
-    .contains(&found)
+    .contains(&error_code)
 }

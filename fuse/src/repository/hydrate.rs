@@ -1,4 +1,7 @@
-//! Fetching what is likely to be read, before it is.
+//! Hydration: fetches segments in the background before a reader needs them.
+//!
+//! Hydration works in steps: a piece of a large segment, or a batch of small segments. Before each
+//! step it waits until no reader waits for the network, so a reader competes with at most one step.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -9,20 +12,21 @@ use tokio::time::sleep;
 use tracing::debug;
 
 use super::{Repositories, Repository};
-use crate::control::protocol::Part;
+use crate::control::protocol::SnapshotPart;
 use crate::options::Hydrate;
 use crate::segment::{ReadError, Segment, fetch_whole};
 use crate::traffic::Purpose;
 use crate::view::Generation;
 
-/// How long hydration waits after a first lookup: the reads that follow it come first.
-const HEAD_START: Duration = Duration::from_millis(300);
-/// How many segments are looked at together: small neighbours share a request.
-const BATCH: usize = 64;
+/// How long hydration waits after a lookup or a catch-up before it begins. The reads that follow a
+/// first lookup then come first.
+const HYDRATION_DELAY: Duration = Duration::from_millis(300);
+/// At most this many small segments are fetched in one step. Neighbours among them share requests.
+const MAX_BATCH_SEGMENTS: usize = 64;
 
 impl Repositories {
-    /// Starts to fetch the index: every command that looks at the work tree reads it. A long one waits
-    /// until somebody does.
+    /// Starts to load the index, because every command that looks at the work tree reads it. A long
+    /// index is loaded only when a reader needs it.
     pub(super) fn start_loading_work_tree(&self, repository: &Repository) {
         let generation = repository.view().generation;
         if generation.has_long_index() {
@@ -32,26 +36,28 @@ impl Repositories {
         let ending = backend.ending.clone();
         backend.tasks.spawn(async move {
             let load = generation.work_tree(Purpose::Background);
-            // Whoever reads it tries again.
+            // An error is dropped: a reader of the work tree loads the index again and reports it.
             drop(ending.run_until_cancelled(load).await);
         });
     }
 
-    /// Fetches in the background what the options say.
+    /// Starts hydration of the current snapshot, as far as the options say.
     pub(super) fn start_hydration(self: &Arc<Self>, repository: &Arc<Repository>) {
         let part = match self.options.hydrate {
             Hydrate::Off => return,
-            Hydrate::Hot => Part::Hot,
-            Hydrate::All => Part::All,
+            Hydrate::Hot => SnapshotPart::Hot,
+            Hydrate::All => SnapshotPart::All,
         };
         let (repositories, repository) = (Arc::clone(self), Arc::clone(repository));
         let backend = Arc::clone(self.segments.backend());
         let ending = backend.ending.clone();
         backend.tasks.spawn(async move {
             let generation = repository.view().generation;
+            // Each catch-up starts a hydration of its own. This one ends when its snapshot is no
+            // longer the one that is shown.
             let is_current = || Arc::ptr_eq(&repository.view().generation, &generation);
             let hydrate = async {
-                sleep(HEAD_START).await;
+                sleep(HYDRATION_DELAY).await;
                 repositories
                     .fetch_part(&generation, part, is_current, |_, _| ())
                     .await
@@ -62,18 +68,25 @@ impl Repositories {
             };
             if let Err(error) = outcome {
                 let repo = &repository.name;
-                debug!(%repo, error = &error as &dyn std::error::Error, "hydration stopped");
+                debug!(
+                    %repo,
+                    error = &error as &dyn std::error::Error,
+                    "Hydration of {repo} stopped"
+                );
             }
         });
     }
 
-    /// Fetches a part of a snapshot while `goes_on`, giving way to readers; tells `on_progress`
-    /// the bytes done and to do, as stored. Fetches nothing if the cache could not hold all of it.
+    /// Fetches a part of a snapshot, and gives way to readers.
+    ///
+    /// Stops early, with success, once `should_continue` returns `false`. Calls `on_progress` with
+    /// the stored bytes done and their total. Fails before it fetches anything if the part is
+    /// larger than the cache.
     pub(crate) async fn fetch_part(
         &self,
         generation: &Generation,
-        part: Part,
-        goes_on: impl Fn() -> bool,
+        part: SnapshotPart,
+        should_continue: impl Fn() -> bool,
         on_progress: impl Fn(u64, u64),
     ) -> Result<(), ReadError> {
         let segments = segments_of(generation, part);
@@ -84,23 +97,23 @@ impl Repositories {
             .sum();
         let mut done = 0;
         for batch in batches(&segments) {
-            if !goes_on() {
+            if !should_continue() {
                 return Ok(());
             }
             for step in batch_steps(batch) {
-                self.segments.backend().readers_are_served().await;
+                self.segments.backend().until_no_reader_waits().await;
                 let started = tokio::time::Instant::now();
                 let bytes = step.fetch().await?;
                 done += bytes;
                 on_progress(done, total);
-                self.keep_to_rate(bytes, started.elapsed()).await;
+                self.limit_rate(bytes, started.elapsed()).await;
             }
         }
         Ok(())
     }
 
-    /// Waits so that hydration takes no more than its rate.
-    async fn keep_to_rate(&self, bytes: u64, took: Duration) {
+    /// Sleeps after a step of `bytes` that `took` this long, to keep to `hydrate_max_rate`.
+    async fn limit_rate(&self, bytes: u64, took: Duration) {
         let Some(rate) = self.options.hydrate_max_rate.filter(|&rate| rate > 0) else {
             return;
         };
@@ -109,19 +122,21 @@ impl Repositories {
     }
 }
 
-/// Something to fetch between two looks at the readers that wait.
+/// The unit of work between two checks for waiting readers.
 enum Step<'a> {
-    /// Small segments, all at once.
+    /// Some small segments.
     Whole(&'a [Arc<Segment>]),
-    /// A piece of a large segment, a half-open range of its content.
+    /// A half-open range of the content of a large segment.
     Piece(&'a Arc<Segment>, std::ops::Range<u64>),
 }
 
-/// What is fetched of a large segment between two looks at the readers that wait, in bytes.
+/// At most this many bytes of content of a large segment are fetched in one step. A segment with
+/// more stored bytes counts as large.
 const PIECE_LEN: u64 = 4 << 20;
 
 impl Step<'_> {
-    /// Fetches it; gives the bytes that are in the cache now, roughly as stored.
+    /// Fetches the missing chunks of the step. Returns the stored bytes of the step, estimated for
+    /// a piece.
     async fn fetch(&self) -> Result<u64, ReadError> {
         match self {
             Self::Whole(segments) => {
@@ -133,6 +148,7 @@ impl Step<'_> {
             }
             Self::Piece(segment, range) => {
                 segment.fetch(range.clone(), Purpose::Background).await?;
+                // A range of content has no exact stored length, so this takes its share.
                 let stored = u128::from(segment.record().stored_len);
                 let share =
                     stored * u128::from(range.end - range.start) / u128::from(segment.len().max(1));
@@ -142,13 +158,15 @@ impl Step<'_> {
     }
 }
 
+/// Splits segments into batches: each large segment alone, small neighbours together.
 fn batches(segments: &[Arc<Segment>]) -> impl Iterator<Item = &[Arc<Segment>]> {
     let is_small = |segment: &Arc<Segment>| segment.record().stored_len <= PIECE_LEN;
     segments
         .chunk_by(move |one, other| is_small(one) && is_small(other))
-        .flat_map(|run| run.chunks(BATCH))
+        .flat_map(|run| run.chunks(MAX_BATCH_SEGMENTS))
 }
 
+/// Returns the steps that fetch a batch.
 fn batch_steps(batch: &[Arc<Segment>]) -> Vec<Step<'_>> {
     match batch {
         [large] if large.record().stored_len > PIECE_LEN => (0..large.len().div_ceil(PIECE_LEN))
@@ -161,8 +179,10 @@ fn batch_steps(batch: &[Arc<Segment>]) -> Vec<Step<'_>> {
     }
 }
 
-/// Refuses segments that would take more than `room_bytes` on disk. Only as stored can they be small.
+/// Fails if the segments would take more than `room_bytes` on disk. Counts decompressed lengths,
+/// because the cache stores content: a few stored bytes can decompress to gigabytes.
 pub(super) fn check_room(segments: &[Arc<Segment>], room_bytes: u64) -> Result<(), ReadError> {
+    // A segment that occurs several times in a snapshot is on disk once.
     let mut counted = HashSet::new();
     let needed_bytes = segments
         .iter()
@@ -182,9 +202,9 @@ pub(super) fn check_room(segments: &[Arc<Segment>], room_bytes: u64) -> Result<(
     Ok(())
 }
 
-/// The segments of a part, in the order of the archive; what belongs to no part of its own, such
-/// as tar headers, is left out.
-pub(crate) fn segments_of(generation: &Generation, part: Part) -> Vec<Arc<Segment>> {
+/// Returns the segments of a part, in the order of the archive. Segments that the mount never
+/// reads, such as tar headers, belong to no part.
+pub(crate) fn segments_of(generation: &Generation, part: SnapshotPart) -> Vec<Arc<Segment>> {
     let is_wanted = |role: Role| match role {
         Role::Refs
         | Role::PackedRefs
@@ -197,9 +217,9 @@ pub(crate) fn segments_of(generation: &Generation, part: Part) -> Vec<Arc<Segmen
         | Role::IndexHeader
         | Role::IndexPart
         | Role::IndexTrailer => true,
-        Role::PackCommits => part != Part::Hot,
-        Role::PackTrees => matches!(part, Part::Trees | Part::All),
-        Role::PackHistory | Role::WorkTree | Role::LargeFile => part == Part::All,
+        Role::PackCommits => part != SnapshotPart::Hot,
+        Role::PackTrees => matches!(part, SnapshotPart::Trees | SnapshotPart::All),
+        Role::PackHistory | Role::WorkTree | Role::LargeFile => part == SnapshotPart::All,
         Role::Header | Role::LfsObject | Role::End => false,
     };
     generation

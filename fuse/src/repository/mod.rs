@@ -1,4 +1,13 @@
-//! Repositories in a mount: resolved once, then kept up to date.
+//! The repositories that a mount shows.
+//!
+//! ```text
+//! repositories.rs   first lookup of a name: resolve it, load its newest snapshot
+//!       │
+//!       ├─► hydrate.rs    fetch segments in the background, as the options say
+//!       └─► catch_up.rs   poll the daemon; switch to newer snapshots
+//! ```
+//!
+//! `report.rs` has the reports for `cachewfs status`, and the pins.
 
 mod catch_up;
 mod error;
@@ -7,7 +16,7 @@ mod report;
 mod repositories;
 
 pub(crate) use error::RepoError;
-pub(crate) use repositories::{Found, Repositories};
+pub(crate) use repositories::{Repositories, ResolvedName};
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -22,34 +31,34 @@ use crate::view::{Generation, StaticTree};
 /// A repository that the mount shows.
 #[derive(Debug)]
 pub(crate) struct Repository {
-    /// Its name.
     pub name: RepoName,
-    /// `<mount point>/.objects/<host>/<path>`.
+    /// The directory `<mount point>/.objects/<host>/<path>`, from which clones borrow.
     pub objects_directory: PathBuf,
     view: RwLock<View>,
-    /// How often it caught up.
+    /// The number of switches to a newer snapshot.
     catch_ups: AtomicU64,
-    /// When the daemon was last asked with success, in seconds since the epoch; 0 for never.
+    /// The time of the last successful poll of the daemon in seconds since the epoch, or 0.
     checked_at: AtomicU64,
     last_error: Mutex<Option<String>>,
-    /// One catch-up at a time.
+    /// The lock that lets one catch-up run at a time.
     catching_up: tokio::sync::Mutex<()>,
-    /// Packs and commit-graphs that are still shown and in the snapshot no more, since when.
+    /// The packs and commit-graphs that are shown but no longer in the snapshot, each with the time
+    /// at which it left.
     superseded: Mutex<HashMap<Vec<u8>, Instant>>,
 }
 
-/// What is shown of a repository right now.
+/// The state of a repository as the mount shows it at one moment.
 #[derive(Clone, Debug)]
 pub(crate) struct View {
-    /// Refs, index and work tree.
+    /// The generation whose refs, index and work tree are shown.
     pub generation: Arc<Generation>,
-    /// Objects: those of the generation at least. A new generation's become visible before its
-    /// refs, and old packs stay for a while.
+    /// The objects shown: all of `generation`, and possibly more. Objects of a newer generation
+    /// appear before its refs, and superseded packs stay for a while.
     pub objects: Arc<StaticTree>,
 }
 
 impl Repository {
-    /// What is shown right now.
+    /// Returns the current view. It stays consistent while the repository switches.
     pub(crate) fn view(&self) -> View {
         self.view
             .read()

@@ -1,4 +1,4 @@
-//! What the mount says of its repositories.
+//! Reports on repositories for `cachewfs status`, and the pins of repositories.
 
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
@@ -10,18 +10,19 @@ use tracing::warn;
 
 use super::hydrate::{check_room, segments_of};
 use super::{Repositories, Repository};
-use crate::control::protocol::{Part, PartReport, RepoReport};
+use crate::control::protocol::{PartReport, RepoReport, SnapshotPart};
 use crate::segment::ReadError;
 use crate::view::Generation;
 
-/// Seconds since the epoch.
+/// Returns the current time in seconds since the epoch.
 pub(super) fn now() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs())
 }
 
-/// The part of a snapshot that people know a role by; `None` for what belongs to none.
+/// Returns the name under which a report lists segments of this role, or `None` for roles that the
+/// mount never reads.
 const fn part_of(role: Role) -> Option<&'static str> {
     match role {
         Role::Refs | Role::PackedRefs => Some("refs"),
@@ -41,6 +42,7 @@ const fn part_of(role: Role) -> Option<&'static str> {
     }
 }
 
+/// Returns the cached and total stored bytes of each part of a snapshot.
 fn parts(generation: &Generation) -> Vec<PartReport> {
     let mut parts: Vec<PartReport> = Vec::new();
     for segment in &generation.segments {
@@ -64,7 +66,8 @@ fn parts(generation: &Generation) -> Vec<PartReport> {
 }
 
 impl Repositories {
-    /// Reports the state of each repository, without its clones.
+    /// Returns the reports of all repositories that were resolved, failed to resolve, or are
+    /// pinned. The caller fills in their clones.
     pub(crate) fn report(&self) -> Vec<RepoReport> {
         let pinned = self
             .segments
@@ -127,20 +130,21 @@ impl Repositories {
         }
     }
 
-    /// Pins the snapshot that is shown of `repository`, unless the cache has no room for it beside other
-    /// pins.
+    /// Pins the current snapshot of `repository`. Fails if the cache has no room for it beside the
+    /// pins of other repositories.
     pub(crate) fn pin(&self, repository: &Repository) -> Result<(), ReadError> {
         let cache = &self.segments.backend().cache;
         let failed = |error| ReadError::Cache(Arc::new(error));
-        let segments = segments_of(&repository.view().generation, Part::All);
+        let segments = segments_of(&repository.view().generation, SnapshotPart::All);
         let ids: HashSet<_> = segments.iter().map(|segment| segment.record().id).collect();
+        // A pin is never evicted. A pin larger than the cache would exceed its limit for good.
         let room = cache.room_for_pin(&repository.name, &ids);
         check_room(&segments, room.map_err(failed)?)?;
         let ids: Vec<_> = ids.into_iter().collect();
         cache.pin(&repository.name, &ids).map_err(failed)
     }
 
-    /// Pins the new snapshot of a repository that is pinned, and fetches it.
+    /// If `repository` is pinned, pins its new snapshot in place of the old one and fetches it.
     pub(super) fn renew_pin(self: &Arc<Self>, repository: &Arc<Repository>) {
         let pinned = self
             .segments
@@ -152,9 +156,11 @@ impl Repositories {
             return;
         }
         if let Err(error) = self.pin(repository) {
+            let repo = &repository.name;
             warn!(
+                %repo,
                 error = &error as &dyn std::error::Error,
-                "can't renew a pin"
+                "Can't pin the new snapshot of {repo}: the pin stays on the old one"
             );
             return;
         }
@@ -163,7 +169,7 @@ impl Repositories {
         let ending = backend.ending.clone();
         backend.tasks.spawn(async move {
             let generation = repository.view().generation;
-            let fetch = repositories.fetch_part(&generation, Part::All, || true, |_, _| ());
+            let fetch = repositories.fetch_part(&generation, SnapshotPart::All, || true, |_, _| ());
             tokio::select! {
                 outcome = fetch => drop(outcome),
                 () = ending.cancelled() => {}
@@ -179,7 +185,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn what_the_cache_cannot_hold_is_neither_pinned_nor_fetched() {
-        // The file is small as stored, and large on disk.
+        // The file compresses well: few stored bytes, many bytes on disk.
         let zeros = vec![0; 1 << 20];
         let files = [("zeros", 0o100_644, &zeros[..])];
         let archive = testing::archive("main", b"pack", &files);
@@ -196,7 +202,7 @@ mod tests {
             let pinned = repositories.pin(&repository);
             let generation = repository.view().generation;
             let fetched = repositories
-                .fetch_part(&generation, Part::All, || true, |_, _| ())
+                .fetch_part(&generation, SnapshotPart::All, || true, |_, _| ())
                 .await;
 
             assert_eq!(cache.pinned_repos().unwrap().len(), usize::from(fits));
@@ -217,7 +223,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_pin_leaves_other_pins_their_room() {
+    async fn a_pin_leaves_room_for_other_pins() {
         let zeros = vec![0; 1 << 20];
         let files = [("zeros", 0o100_644, &zeros[..])];
         let bench = testing::bench_with_cache(testing::archive("main", b"pack", &files), 3 << 20);
@@ -227,10 +233,10 @@ mod tests {
         let cache = &bench.repositories.segments.backend().cache;
         bench
             .repositories
-            .fetch_part(&generation, Part::All, || true, |_, _| ())
+            .fetch_part(&generation, SnapshotPart::All, || true, |_, _| ())
             .await
             .unwrap();
-        let ids: Vec<_> = segments_of(&generation, Part::All)
+        let ids: Vec<_> = segments_of(&generation, SnapshotPart::All)
             .iter()
             .map(|segment| segment.record().id)
             .collect();
@@ -243,7 +249,7 @@ mod tests {
         };
 
         assert!(room(&name, &[]) <= 2 << 20);
-        // Segments that both pins have are on disk once.
+        // Segments that both pins contain are on disk once, so they need no further room.
         assert_eq!(room(&name, &ids), 3 << 20);
         assert_eq!(room(&other, &[]), 3 << 20);
     }

@@ -1,4 +1,4 @@
-//! All repositories of a mount, by name.
+//! The repositories of a mount by name: resolves a name at its first lookup and remembers it.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
@@ -18,44 +18,45 @@ use crate::segment::Segments;
 use crate::traffic::Purpose;
 use crate::view::{Generation, LoadError};
 
-/// How long an answer "there is no such repository" is believed.
-const ABSENT_FOR: Duration = Duration::from_secs(30);
-/// How long the list of hosts is believed.
-const HOSTS_FOR: Duration = Duration::from_secs(30);
-/// At most so many names are remembered that were looked up in vain: each user may look up any name.
+/// How long a failed lookup is remembered. In this time, a name that doesn't exist is not asked for
+/// again, and reports show the failure.
+const FAILURE_TTL: Duration = Duration::from_secs(30);
+/// How long the list of hosts is used before it is fetched again.
+const HOSTS_TTL: Duration = Duration::from_secs(30);
+/// At most about this many names are remembered before failed ones are forgotten. Any user may look
+/// up any number of names.
 const MAX_FAILED_NAMES: usize = 4096;
-/// How long to wait before asking again for a snapshot that is being prepared, at most.
-const NOT_READY_PAUSE: Duration = Duration::from_secs(1);
+/// How long the mount waits before it asks again for a snapshot that is being prepared.
+const NOT_READY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The repositories of a mount.
 #[derive(Debug)]
 pub(crate) struct Repositories {
     pub(crate) options: MountOptions,
     pub(crate) segments: Arc<Segments>,
-    /// Tells the kernel what changed; set when the session runs.
+    /// The channel to the kernel's caches; set once the session runs.
     pub(crate) invalidator: OnceLock<Invalidator>,
     slots: Mutex<BTreeMap<RepoName, Arc<Slot>>>,
     hosts: Mutex<Option<(Instant, Arc<Vec<String>>)>>,
 }
 
-/// A name that somebody looked up.
+/// The state of a repository name that was looked up: loaded, failed, or being resolved.
 #[derive(Debug, Default)]
 struct Slot {
     repository: OnceCell<Arc<Repository>>,
     failure: Mutex<Option<(Instant, RepoError)>>,
 }
 
-/// What a name below a host is.
+/// The result of resolving a name below a host.
 #[derive(Clone, Debug)]
-pub(crate) enum Found {
-    /// A repository.
+pub(crate) enum ResolvedName {
+    /// The name of a repository.
     Repository(Arc<Repository>),
-    /// A part of the names of repositories.
+    /// The beginning of repository names, such as an organisation.
     Directory,
 }
 
 impl Repositories {
-    /// No repositories yet.
     pub(crate) fn new(options: MountOptions, segments: Arc<Segments>) -> Self {
         Self {
             options,
@@ -66,7 +67,7 @@ impl Repositories {
         }
     }
 
-    /// The repositories that can be read, in order of their names.
+    /// Returns the repositories that are loaded, sorted by name.
     pub(crate) fn resolved(&self) -> Vec<Arc<Repository>> {
         let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         slots
@@ -75,7 +76,7 @@ impl Repositories {
             .collect()
     }
 
-    /// The names that were looked up in vain, with the reason.
+    /// Returns the names whose last lookup failed recently, each with the error.
     pub(super) fn failed(&self) -> Vec<(RepoName, String)> {
         let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         slots
@@ -85,13 +86,13 @@ impl Repositories {
             .collect()
     }
 
-    /// Why the last lookup of `name` failed, if one did.
+    /// Returns the error of the last lookup of `name`, or `None` if it did not fail recently.
     pub(crate) fn failure(&self, name: &RepoName) -> Option<String> {
         let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         Some(slots.get(name)?.recent_failure()?.chain())
     }
 
-    /// Forgets that a lookup of `name` failed: the next one asks the daemon.
+    /// Forgets that a lookup of `name` failed, so that the next lookup asks the daemon.
     pub(crate) fn forget_failure(&self, name: &RepoName) {
         let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(slot) = slots.get(name) {
@@ -99,7 +100,7 @@ impl Repositories {
         }
     }
 
-    /// Returns whether `name` can be read.
+    /// Returns whether the repository `name` is loaded.
     pub(crate) fn is_resolved(&self, name: &RepoName) -> bool {
         let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         slots
@@ -107,7 +108,7 @@ impl Repositories {
             .is_some_and(|slot| slot.repository.get().is_some())
     }
 
-    /// The names directly below `prefix`, of what was resolved so far.
+    /// Returns the path segments directly below `prefix` in the names of loaded repositories.
     pub(crate) fn names_below(&self, prefix: &str) -> Vec<String> {
         let mut names: Vec<String> = self
             .resolved()
@@ -126,7 +127,7 @@ impl Repositories {
         names
     }
 
-    /// The hosts that the daemon mirrors from.
+    /// Returns the hosts that the daemon mirrors from.
     pub(crate) async fn hosts(&self) -> Result<Arc<Vec<String>>, FetchError> {
         let known = self
             .hosts
@@ -134,7 +135,7 @@ impl Repositories {
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
         if let Some((asked_at, hosts)) = &known
-            && asked_at.elapsed() < HOSTS_FOR
+            && asked_at.elapsed() < HOSTS_TTL
         {
             return Ok(Arc::clone(hosts));
         }
@@ -145,21 +146,22 @@ impl Repositories {
                 *self.hosts.lock().unwrap_or_else(PoisonError::into_inner) = now;
                 Ok(hosts)
             }
-            // An old list is better than none while the daemon is away.
+            // If the daemon is unreachable, an expired list is better than none.
             Err(error) => known.map(|(_, hosts)| hosts).ok_or(error),
         }
     }
 
-    /// What `name` is: resolves the repository, or finds that it is only a part of names.
-    pub(crate) async fn find(self: &Arc<Self>, name: &RepoName) -> Result<Found, RepoError> {
+    /// Resolves `name` to a repository, or to a directory of names if no repository has it.
+    pub(crate) async fn find(self: &Arc<Self>, name: &RepoName) -> Result<ResolvedName, RepoError> {
         match self.resolve(name).await {
-            Ok(repository) => Ok(Found::Repository(repository)),
+            Ok(repository) => Ok(ResolvedName::Repository(repository)),
             Err(error @ RepoError::NotFound { .. }) => {
-                // An organisation: the first segment, or what known names have before them.
+                // The daemon lists no organisations. Any first segment below a host may be one, and
+                // so may any prefix of a name that was resolved.
                 let is_first = !name.path().contains('/');
                 let has_names = !self.names_below(name.as_str()).is_empty();
                 if is_first || has_names {
-                    Ok(Found::Directory)
+                    Ok(ResolvedName::Directory)
                 } else {
                     Err(error)
                 }
@@ -168,8 +170,8 @@ impl Repositories {
         }
     }
 
-    /// The repository: from memory, or resolved now. Waits while it is being prepared, as long as
-    /// the caller lets it.
+    /// Returns the repository `name` from memory, or asks the daemon. Waits while the daemon
+    /// prepares the first snapshot; the caller sets the deadline by dropping the future.
     pub(crate) async fn resolve(
         self: &Arc<Self>,
         name: &RepoName,
@@ -184,21 +186,26 @@ impl Repositories {
         if let Some(repository) = slot.repository.get() {
             return Ok(Arc::clone(repository));
         }
+        // Only "not found" is answered from memory. Other failures may end at any moment, so they
+        // are tried again.
         if let Some(error @ RepoError::NotFound { .. }) = slot.recent_failure() {
             return Err(error);
         }
+        // Concurrent lookups of a name share one load.
         let load = || self.load_until_ready(name, &slot);
         let repository = slot.repository.get_or_try_init(load).await?;
         Ok(Arc::clone(repository))
     }
 
-    /// Forgets the names that can't be read, and that nobody looks up now.
+    /// Forgets the names that are not loaded and not being looked up.
     fn forget_failed(&self, slots: &mut BTreeMap<RepoName, Arc<Slot>>) {
+        // A lookup in progress holds a second reference to its slot.
         slots.retain(|_, slot| slot.repository.get().is_some() || Arc::strong_count(slot) > 1);
         let traffic = &self.segments.backend().traffic;
-        traffic.forget_all_but(|name| slots.contains_key(name));
+        traffic.retain(|name| slots.contains_key(name));
     }
 
+    /// Loads `name`, and asks again as long as the daemon is preparing its first snapshot.
     async fn load_until_ready(
         self: &Arc<Self>,
         name: &RepoName,
@@ -214,18 +221,21 @@ impl Repositories {
                 }
                 Err(error) => RepoError::from_load(name.as_str(), error),
             };
+            // Noted also while it waits: `status` then shows why the lookup takes so long.
             slot.note(Some(error.clone()));
             if !matches!(error, RepoError::NotReady { .. }) {
                 return Err(error);
             }
-            sleep(NOT_READY_PAUSE).await;
+            sleep(NOT_READY_INTERVAL).await;
         }
     }
 
+    /// Loads the newest snapshot of `name`.
     async fn load(&self, name: &RepoName) -> Result<Repository, LoadError> {
         let source = &self.segments.backend().source;
         let answer = current_tail(&**source, name, crate::view::TAIL_LEN, None).await?;
         let TailAnswer::Tail(tail) = answer else {
+            // The request had no `If-None-Match`, so 304 is no valid answer.
             let url = cachewfs_format::api::stable_path(name, ArchiveKind::Checkout);
             return Err(FetchError::Status { url, status: 304 }.into());
         };
@@ -257,6 +267,7 @@ impl Repositories {
 }
 
 impl Slot {
+    /// Notes the error of the last lookup, or that it succeeded.
     fn note(&self, error: Option<RepoError>) {
         let failure = error.map(|error| (Instant::now(), error));
         *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = failure;
@@ -265,6 +276,6 @@ impl Slot {
     fn recent_failure(&self) -> Option<RepoError> {
         let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
         let (at, error) = failure.as_ref()?;
-        (at.elapsed() < ABSENT_FOR).then(|| error.clone())
+        (at.elapsed() < FAILURE_TTL).then(|| error.clone())
     }
 }

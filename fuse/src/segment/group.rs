@@ -1,4 +1,4 @@
-//! Many small segments in few requests.
+//! Fetching many small segments in few requests.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -8,20 +8,21 @@ use cachewfs_format::Error as FormatError;
 use super::{ReadError, Segment, transfer};
 use crate::traffic::Purpose;
 
-/// What one request fetches at most, in bytes.
+/// At most this many bytes are fetched by one request.
 const MAX_GROUP_LEN: u64 = 8 << 20;
-/// What is fetched twice rather than ask twice, in bytes: about a round trip's worth.
+/// At most this many unneeded bytes are fetched between two segments to save a second request.
+/// Fetching them takes about as long as a round trip.
 const MAX_GAP: u64 = 128 << 10;
 
-/// Fetches what is missing of `segments`, which are in the order of their archive. Those that lie
-/// close together come with one request.
+/// Fetches the missing chunks of `segments`, which are sorted as in their archive. Small segments
+/// that lie close together share a request.
 pub(crate) async fn fetch_whole(
     segments: &[Arc<Segment>],
     purpose: Purpose,
 ) -> Result<(), ReadError> {
     let mut missing = Vec::new();
     for segment in segments {
-        if !segment.comes_whole() {
+        if !segment.is_fetched_whole() {
             segment.fetch(0..segment.len(), purpose).await?;
         } else if !segment.is_cached() {
             missing.push(segment);
@@ -37,9 +38,9 @@ pub(crate) async fn fetch_whole(
     Ok(())
 }
 
-/// Where a segment lies in its archive.
+/// Returns the range of a segment in its archive, in bytes.
 fn range_of(segment: &Segment) -> Range<u64> {
-    let start = segment.place().offset;
+    let start = segment.location().offset;
     start..start.saturating_add(segment.record().stored_len)
 }
 
@@ -47,25 +48,28 @@ async fn fetch_group(group: &[&Arc<Segment>], purpose: Purpose) -> Result<(), Re
     let (Some(first), Some(last)) = (group.first(), group.last()) else {
         return Ok(());
     };
+    // The archive's byte at `start` is the first byte of the answer.
     let start = range_of(first).start;
     let len = range_of(last).end.saturating_sub(start);
     transfer::fetch_verified(first, 0..len, purpose, |bytes| {
         for segment in group {
             let range = range_of(segment);
-            let place = |at: u64| usize::try_from(at.saturating_sub(start)).unwrap_or(usize::MAX);
-            if range.start < start || place(range.end) > bytes.len() {
-                // A new snapshot has moved the segments meanwhile.
+            let position =
+                |at: u64| usize::try_from(at.saturating_sub(start)).unwrap_or(usize::MAX);
+            if range.start < start || position(range.end) > bytes.len() {
+                // A catch-up has moved the segments to another archive since the request was
+                // planned. Slices of the answer would be other bytes.
                 return Err(FormatError::Truncated { section: "segment" });
             }
-            segment.take_whole(&bytes.slice(place(range.start)..place(range.end)))?;
+            segment.accept_whole(&bytes.slice(position(range.start)..position(range.end)))?;
         }
         Ok(())
     })
     .await
 }
 
-/// Groups ranges, sorted by start, that lie at most `max_gap` apart into groups of at most
-/// `max_len` in all.
+/// Groups neighbouring ranges, which are sorted by start. In a group, gaps are at most `max_gap`
+/// long, and the whole group is at most `max_len` long unless it is a single range.
 fn groups(
     ranges: impl Iterator<Item = Range<u64>>,
     max_gap: u64,
@@ -89,7 +93,8 @@ fn groups(
 }
 
 impl Segment {
-    /// Whether all of it is in the cache. Looks at the disk the first time.
+    /// Returns whether all chunks are in the cache. The first call reads them from the disk, to
+    /// compare each with its checksum.
     pub(crate) fn is_cached(&self) -> bool {
         let loaded = self.loaded_table().cloned();
         let Some(table) =
@@ -113,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn neighbours_share_a_request_up_to_its_limit() {
+    fn neighbours_share_a_request_up_to_the_limits_of_a_group() {
         let ranges = [0..10, 10..20, 25..30, 100..110, 110..200];
 
         let found = groups(ranges.into_iter(), 5, 50);

@@ -1,7 +1,19 @@
-//! Segments as the mount has them: some chunks in the cache, the rest a request away.
+//! Verified content of segments, from the cache or fetched from a daemon.
 //!
-//! Everything that leaves here has been verified: tables against the id of their segment, chunks
-//! against their table.
+//! A read goes through these files in order:
+//!
+//! ```text
+//! read.rs      which chunks does the range need, and which of them are missing?
+//!   │            └─ claim: exactly one reader requests a missing chunk, the others wait
+//! window.rs    how many chunks around a missing one share its request?
+//! transfer.rs  stream the window, verify each chunk, write it to the cache, wake the waiters
+//! ```
+//!
+//! `registry.rs` keeps one [`Segment`] for each segment id, so that snapshots share cached chunks.
+//! `group.rs` fetches many small neighbouring segments in one request.
+//!
+//! Invariant: no unverified byte leaves this module. A table is checked against the id of its
+//! segment, a chunk against its table.
 
 mod group;
 mod loaded;
@@ -13,6 +25,6 @@ mod transfer;
 mod window;
 
 pub(crate) use group::fetch_whole;
-pub(crate) use loaded::{Place, Segment};
+pub(crate) use loaded::{Segment, SegmentLocation};
 pub(crate) use read::ReadError;
 pub(crate) use registry::{Backend, Segments};

@@ -1,4 +1,9 @@
-//! Reading content: from the cache, or after fetching a window around it.
+//! Reading content of a segment from the cache, after fetching the chunks that are missing.
+//!
+//! Many readers may miss one chunk at the same time. Under the lock of the segment's state, the
+//! first of them *claims* the chunk and a window around it, and starts a request. The others see
+//! the claim and wait for progress. The request runs in a task of its own, so it goes on when the
+//! reader that started it gives up.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -10,27 +15,28 @@ use crate::cache::SegmentFile;
 use crate::fetch::FetchError;
 use crate::traffic::Purpose;
 
-/// Why content can't be read.
+/// Why the content of a segment can't be read.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum ReadError {
-    /// Its bytes can't be had.
-    #[error("can't fetch what is read")]
+    /// A chunk or a table can't be fetched.
+    #[error("can't fetch the content")]
     Fetch(#[source] Arc<FetchError>),
-    /// The cache's disk fails.
-    #[error("can't read the cache")]
+    /// Reading or writing a file of the cache failed.
+    #[error("can't use the cache")]
     Cache(#[source] Arc<std::io::Error>),
-    /// The cache has no room for all that is to be kept in it.
+    /// The cache is too small for the segments to be pinned or fetched.
     #[error(
-        "it takes {needed_bytes} bytes, and the cache has room for {room_bytes}: raise cache_size"
+        "not enough room in the cache: {needed_bytes} bytes needed, {room_bytes} available; \
+         raise cache_size"
     )]
     NoRoom {
-        /// Bytes that all of it takes on disk.
+        /// The bytes that the segments take on disk.
         needed_bytes: u64,
-        /// Bytes that the cache may take for it.
+        /// The bytes that the cache has for them.
         room_bytes: u64,
     },
-    /// A chunk came, and was evicted before it was read.
-    #[error("a chunk is evicted as fast as it is fetched")]
+    /// A chunk arrived, and was evicted before it was read.
+    #[error("a chunk was evicted before it could be read: raise cache_size")]
     Evicted,
 }
 
@@ -41,8 +47,8 @@ impl From<FetchError> for ReadError {
 }
 
 impl Segment {
-    /// Reads `range` of the content, cut at its end. Waits for the network as long as the caller
-    /// lets it: a request that is under way goes on when the caller has gone.
+    /// Reads `range` of the content; the part beyond the end is ignored. Fetches the missing
+    /// chunks first. If the caller drops the future, requests in flight go on.
     pub(crate) async fn read(
         self: &Arc<Self>,
         range: Range<u64>,
@@ -54,6 +60,7 @@ impl Segment {
             return Ok(Vec::new());
         }
         let table = self.table(purpose).await?;
+        // A cache that fails is not a reason to fail the read: the bytes then come through memory.
         let Some(file) = self.file(&table) else {
             return self.read_uncached(&table, range, purpose).await;
         };
@@ -66,7 +73,8 @@ impl Segment {
             .map_err(|error| ReadError::Cache(Arc::new(error)))
     }
 
-    /// Fetches what is missing of `range` of the content.
+    /// Fetches the missing chunks of `range` of the content, window by window. Does nothing if
+    /// the cache files can't be opened.
     pub(crate) async fn fetch(
         self: &Arc<Self>,
         range: Range<u64>,
@@ -82,7 +90,8 @@ impl Segment {
         Ok(())
     }
 
-    /// Fetches what is missing of `range` of the content and nothing around it, all at once.
+    /// Fetches the missing chunks of `range` of the content in parallel, without a window around
+    /// them.
     pub(crate) async fn fetch_exactly(
         self: &Arc<Self>,
         range: Range<u64>,
@@ -96,13 +105,15 @@ impl Segment {
         for window in self.claim_exactly(&table, &file, chunks.clone()) {
             transfer::start(self, &table, &file, window, purpose);
         }
+        // Waits for the requests just started, and for those of other readers.
         for index in chunks {
             self.fetch_chunk(&table, &file, index, purpose).await?;
         }
         Ok(())
     }
 
-    /// Claims those of `chunks` that are missing and not under way; gives runs of them.
+    /// Claims the chunks of `chunks` that are missing and not in flight. Returns them as runs of
+    /// neighbours.
     fn claim_exactly(
         &self,
         table: &SegmentTable,
@@ -124,7 +135,10 @@ impl Segment {
         windows
     }
 
-    /// Waits until chunk `index` is in the cache. False if it came but could not be stored.
+    /// Waits until chunk `index` is in the cache, and requests it if no other reader has.
+    ///
+    /// Returns `false` if the chunk arrived but could not be written to the cache. It is then in
+    /// the overflow.
     async fn fetch_chunk(
         self: &Arc<Self>,
         table: &Arc<SegmentTable>,
@@ -136,9 +150,11 @@ impl Segment {
         if file.is_ready(index, &content) {
             return Ok(true);
         }
-        let _waiting = (purpose == Purpose::Demand).then(|| self.backend.reader_waits());
-        let mut has_asked = false;
+        let _waiting = (purpose == Purpose::Demand).then(|| self.backend.count_waiting_reader());
+        let mut has_requested = false;
         loop {
+            // Subscribes before it checks the chunk. A chunk that arrives after the check then
+            // changes `progress`, so no wake-up is lost.
             let mut progress = self.progress.subscribe();
             progress.mark_unchanged();
             if file.is_ready(index, &content) {
@@ -148,14 +164,18 @@ impl Segment {
                 return Ok(false);
             }
             match self.claim(table, file, index, purpose) {
-                Claim::UnderWay => {}
+                Claim::InFlight => {}
                 Claim::Window(window) => {
-                    if has_asked {
+                    if has_requested {
+                        // This reader's own request has ended without the chunk, and it retried
+                        // as long as that made sense. Another one would only double the wait.
                         let failure = self.state().failure.clone();
                         transfer::release(self, window);
+                        // A request that succeeded leaves the chunk absent only if the cache
+                        // evicted it at once.
                         return Err(failure.unwrap_or(ReadError::Evicted));
                     }
-                    has_asked = true;
+                    has_requested = true;
                     transfer::start(self, table, file, window, purpose);
                 }
             }
@@ -165,7 +185,7 @@ impl Segment {
         }
     }
 
-    /// Claims chunk `index` and a window around it, unless a request for it is under way.
+    /// Claims chunk `index` and a window around it, unless the chunk is already in flight.
     fn claim(
         &self,
         table: &SegmentTable,
@@ -173,11 +193,15 @@ impl Segment {
         index: usize,
         purpose: Purpose,
     ) -> Claim {
+        // The lock is held from the check to the insertion: of readers that race for a chunk,
+        // exactly one gets the window.
         let mut state = self.state();
         if state.in_flight.contains(&index) {
-            return Claim::UnderWay;
+            return Claim::InFlight;
         }
-        let wanted = state.window.plan(index, self.density(), purpose);
+        let wanted = state
+            .history
+            .next_window_len(index, self.density(), purpose);
         let is_missing = |at: usize| {
             !state.in_flight.contains(&at)
                 && table
@@ -185,13 +209,13 @@ impl Segment {
                     .is_some_and(|content| !file.is_ready(at, &content))
         };
         let lens = |at: usize| table.chunks().get(at).map(super::window::weight);
-        let window = super::window::cut(index, wanted, self.density(), lens, is_missing);
+        let window = super::window::window_around(index, wanted, self.density(), lens, is_missing);
         state.in_flight.extend(window.clone());
-        state.window.taken(&window);
+        state.history.note_window(&window);
         Claim::Window(window)
     }
 
-    /// Reads chunk by chunk what the disk has no room for.
+    /// Reads `range` chunk by chunk through memory, because the cache can't store it.
     async fn read_uncached(
         self: &Arc<Self>,
         table: &Arc<SegmentTable>,
@@ -204,9 +228,9 @@ impl Segment {
             let content = self.chunk_uncached(table, index, purpose).await?;
             let from = range.start.saturating_sub(chunk.start);
             let to = range.end.min(chunk.end).saturating_sub(chunk.start);
-            let place = usize::try_from(from).unwrap_or(usize::MAX)
+            let part = usize::try_from(from).unwrap_or(usize::MAX)
                 ..usize::try_from(to).unwrap_or(usize::MAX);
-            read.extend_from_slice(content.get(place).unwrap_or_default());
+            read.extend_from_slice(content.get(part).unwrap_or_default());
         }
         Ok(read)
     }
@@ -222,13 +246,14 @@ impl Segment {
             return Ok(content);
         }
         let content = table.content_range(index).unwrap_or_default();
+        // Only some chunks of the range may be missing from the cache.
         if let Some(file) = self.opened_file()
             && file.is_ready(index, &content)
             && let Ok(content) = file.read(content.clone())
         {
             return Ok(Arc::new(content));
         }
-        let _waiting = (purpose == Purpose::Demand).then(|| self.backend.reader_waits());
+        let _waiting = (purpose == Purpose::Demand).then(|| self.backend.count_waiting_reader());
         let stored = table.stored_range(index).unwrap_or_default();
         let chunk = table
             .chunks()
@@ -247,10 +272,10 @@ impl Segment {
     }
 }
 
-/// What a reader that misses a chunk has to do.
+/// The next step of a reader that misses a chunk.
 enum Claim {
-    /// Wait for the request that is under way.
-    UnderWay,
-    /// Make a request for these chunks, which are its own now.
+    /// Wait: a request for the chunk is in flight.
+    InFlight,
+    /// Request these chunks, which the reader has claimed.
     Window(Range<usize>),
 }

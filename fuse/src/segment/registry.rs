@@ -1,4 +1,4 @@
-//! All segments that are in use, each once.
+//! The registry of all segments in use, and the services that they share.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,42 +12,41 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use super::{Place, Segment};
+use super::{Segment, SegmentLocation};
 use crate::cache::{Cache, Overflow};
-use crate::fetch::Source;
+use crate::fetch::ArchiveSource;
 use crate::traffic::Traffic;
 
-/// What segments work with.
+/// The services that all segments share: source, cache, background tasks.
 #[derive(Debug)]
 pub(crate) struct Backend {
-    /// Where bytes come from.
-    pub source: Arc<dyn Source>,
-    /// Where they are kept.
+    /// The daemons.
+    pub source: Arc<dyn ArchiveSource>,
+    /// The chunks on disk.
     pub cache: Cache,
-    /// What the cache has no room for.
+    /// Chunks in memory that could not be written to the cache.
     pub overflow: Overflow,
-    /// What was asked of the daemons.
+    /// Counters of the requests to the daemons.
     pub traffic: Arc<Traffic>,
-    /// How long a request for chunks goes on trying.
+    /// How long a request for chunks is retried before it fails.
     pub read_timeout: Duration,
-    /// Owns the requests under way.
+    /// The background tasks of the mount, requests in flight among them.
     pub tasks: TaskTracker,
-    /// Ends them.
+    /// The signal that ends all background tasks.
     pub ending: CancellationToken,
-    /// Readers that wait for the network right now: hydration gives way to them.
+    /// The number of readers that wait for the network. Hydration gives way to them.
     pub waiting_readers: AtomicUsize,
-    /// Wakes hydration when no reader waits any more.
+    /// The signal that wakes hydration when the last waiting reader is served.
     pub no_waiting_reader: Notify,
 }
 
-/// How long to wait between two looks for what to evict: where pins take all there is, looking more
-/// often wouldn't find more.
-const EVICTION_PAUSE: Duration = Duration::from_secs(1);
+/// How long eviction waits before it may run again. If pins fill the cache, the limit stays
+/// exceeded, and running more often would find nothing more to evict.
+const EVICTION_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Backend {
-    /// Nothing is under way yet.
     pub(crate) fn new(
-        source: Arc<dyn Source>,
+        source: Arc<dyn ArchiveSource>,
         cache: Cache,
         traffic: Arc<Traffic>,
         read_timeout: Duration,
@@ -65,15 +64,17 @@ impl Backend {
         }
     }
 
-    /// Counts a reader that waits, until the guard is dropped.
-    pub(super) fn reader_waits(&self) -> WaitingReader<'_> {
+    /// Counts a waiting reader until the returned guard is dropped.
+    pub(super) fn count_waiting_reader(&self) -> WaitingReader<'_> {
         self.waiting_readers.fetch_add(1, Ordering::AcqRel);
         WaitingReader(self)
     }
 
-    /// Waits until no reader waits for the network.
-    pub(crate) async fn readers_are_served(&self) {
+    /// Returns once no reader waits for the network.
+    pub(crate) async fn until_no_reader_waits(&self) {
         loop {
+            // Created before the check: it then receives a `notify_waiters` that comes between
+            // the check and the await.
             let notified = self.no_waiting_reader.notified();
             if self.waiting_readers.load(Ordering::Acquire) == 0 {
                 return;
@@ -83,7 +84,7 @@ impl Backend {
     }
 }
 
-/// A reader that waits for the network.
+/// A guard that counts one reader as waiting for the network.
 #[derive(Debug)]
 pub(super) struct WaitingReader<'a>(&'a Backend);
 
@@ -95,9 +96,10 @@ impl Drop for WaitingReader<'_> {
     }
 }
 
-/// The segments that something shown by the mount consists of.
+/// The segments of all snapshots that the mount shows.
 ///
-/// A segment that two snapshots share is one [`Segment`]: what one of them fetched, the other has.
+/// Two snapshots that share a segment have the same [`Segment`] value. A chunk fetched for one of
+/// them is therefore cached for both.
 #[derive(Debug)]
 pub(crate) struct Segments {
     backend: Arc<Backend>,
@@ -105,7 +107,6 @@ pub(crate) struct Segments {
 }
 
 impl Segments {
-    /// No segments yet.
     pub(crate) fn new(backend: Arc<Backend>) -> Self {
         Self {
             backend,
@@ -113,30 +114,37 @@ impl Segments {
         }
     }
 
-    /// What the segments work with.
+    /// Returns the services that the segments share.
     pub(crate) fn backend(&self) -> &Arc<Backend> {
         &self.backend
     }
 
-    /// The segment that `record` describes; from now on it is fetched from `place`.
+    /// Returns the segment that `record` describes, and makes it fetch from `location`.
     ///
-    /// A record that differs from an earlier one of the same segment isn't believed of that: it
-    /// gets a segment of its own, which has no part in the file that the other keeps.
-    pub(crate) fn intern(&self, record: &TocSegment, place: Place) -> Arc<Segment> {
+    /// If a known segment has the same id but other lengths, the two archives contradict each
+    /// other. The new record then gets a separate [`Segment`], so that the known one keeps its
+    /// length. The cache file belongs to the one that opens it first; the other is read uncached.
+    pub(crate) fn intern(&self, record: &TocSegment, location: SegmentLocation) -> Arc<Segment> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let segment = known.get(&record.id).and_then(Weak::upgrade);
         match segment {
-            Some(segment) if is_alike(segment.record(), record) => {
-                segment.move_to(place);
+            Some(segment) if has_same_lengths(segment.record(), record) => {
+                segment.move_to(location);
                 segment
             }
             Some(_) => {
-                warn!(segment = %record.id, "Two archives disagree about segment {}", record.id);
-                self.new_segment(record, place)
+                warn!(
+                    segment = %record.id,
+                    "Two archives give different lengths for segment {}", record.id
+                );
+                // A segment's id covers its table and chunks, not the size of the file in it:
+                // only the TOC gives that. A false size must not cut a file that is being read.
+                self.new_segment(record, location)
             }
             None => {
-                let segment = self.new_segment(record, place);
+                let segment = self.new_segment(record, location);
                 known.insert(record.id, Arc::downgrade(&segment));
+                // Dead entries are removed now and then, so that an insertion costs no full scan.
                 if known.len().is_multiple_of(4096) {
                     known.retain(|_, segment| segment.strong_count() > 0);
                 }
@@ -145,12 +153,12 @@ impl Segments {
         }
     }
 
-    fn new_segment(&self, record: &TocSegment, place: Place) -> Arc<Segment> {
+    fn new_segment(&self, record: &TocSegment, location: SegmentLocation) -> Arc<Segment> {
         let backend = Arc::clone(&self.backend);
-        Arc::new(Segment::new(record.clone(), place, backend))
+        Arc::new(Segment::new(record.clone(), location, backend))
     }
 
-    /// Evicts whenever the cache has grown over its limit, until the mount ends.
+    /// Evicts segments whenever the cache exceeds its limit, until the mount ends.
     pub(crate) async fn keep_within_limit(self: Arc<Self>) {
         let (cache, ending) = (&self.backend.cache, &self.backend.ending);
         while let Some(()) = ending.run_until_cancelled(cache.over_limit()).await {
@@ -158,13 +166,14 @@ impl Segments {
             tokio::task::spawn_blocking(move || segments.evict())
                 .await
                 .ok();
-            ending.run_until_cancelled(sleep(EVICTION_PAUSE)).await;
+            ending.run_until_cancelled(sleep(EVICTION_INTERVAL)).await;
         }
     }
 
-    /// Makes room in the cache. Blocks on the disk.
+    /// Evicts the least recently used segments from the cache. Blocks on the disk.
     fn evict(&self) {
         let cache = &self.backend.cache;
+        // The cache evicts by the times that it knows. Reads only note theirs in memory.
         for segment in self.alive() {
             segment.save_use();
         }
@@ -180,7 +189,10 @@ impl Segments {
                     segment.forget_files();
                 }
             }
-            Err(error) => warn!(error = &error as &dyn std::error::Error, "can't evict"),
+            Err(error) => warn!(
+                error = &error as &dyn std::error::Error,
+                "Can't evict segments from the cache"
+            ),
         }
     }
 
@@ -190,9 +202,9 @@ impl Segments {
     }
 }
 
-/// Whether two archives say the same of a segment that they share. Its path and its time may
-/// differ: two files can have the same bytes.
-fn is_alike(one: &TocSegment, other: &TocSegment) -> bool {
+/// Returns whether two records of a segment agree on its lengths. Its path and time may differ,
+/// because two files can have the same bytes.
+fn has_same_lengths(one: &TocSegment, other: &TocSegment) -> bool {
     let lens = |record: &TocSegment| {
         (
             record.stored_len,

@@ -1,4 +1,5 @@
-//! What reads cost, and what they give when things go wrong; counted, not timed.
+//! The requests that reads make, and the results of reads when a daemon or the disk fails.
+//! The tests count requests and measure no time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,14 +10,14 @@ use cachewfs_format::{
 };
 use tempfile::TempDir;
 
-use super::{Backend, Place, ReadError, Segment, Segments};
+use super::{Backend, ReadError, Segment, SegmentLocation, Segments};
 use crate::cache::Cache;
-use crate::fetch::scripted::{Fault, Scripted};
+use crate::fetch::scripted::{RangeFault, ScriptedSource};
 use crate::traffic::{Purpose, Traffic};
 
 const CHUNK_LEN: usize = 256 << 10;
 
-/// Content that neither compresses to nothing nor repeats by chunks.
+/// Returns content that zstd can't shrink to almost nothing and whose chunks differ.
 fn mixed(len: usize) -> Vec<u8> {
     let blocks = (0_u8..=255).flat_map(|block| [block; 2048]).cycle();
     let mixed = (0_u8..251)
@@ -26,7 +27,7 @@ fn mixed(len: usize) -> Vec<u8> {
     mixed.take(len).collect()
 }
 
-/// A segment of a file, as stored, and its record.
+/// Returns the stored bytes of a segment that has one file, and its record.
 fn stored_segment(role: Role, content: &[u8]) -> (Vec<u8>, TocSegment) {
     let len = content.len() as u64;
     let mut writer = SegmentWriter::default();
@@ -54,33 +55,33 @@ fn stored_segment(role: Role, content: &[u8]) -> (Vec<u8>, TocSegment) {
     (stored, record)
 }
 
-/// The segment of `record` in the scripted archive.
-fn place(segments: &Segments, record: &TocSegment) -> Arc<Segment> {
-    let place = Place {
+/// Registers the segment of `record` at the start of the scripted archive.
+fn intern(segments: &Segments, record: &TocSegment) -> Arc<Segment> {
+    let location = SegmentLocation {
         repo: RepoName::parse("example.com/project").unwrap(),
         path: "/archive".into(),
         offset: 0,
     };
-    segments.intern(record, place)
+    segments.intern(record, location)
 }
 
-/// A mount's lower half over a scripted source.
+/// A scripted source with one segment, and a cache directory that outlives restarts.
 struct Fixture {
     content: Vec<u8>,
-    source: Arc<Scripted>,
+    source: Arc<ScriptedSource>,
     record: TocSegment,
     cache_dir: TempDir,
 }
 
 impl Fixture {
     fn new(role: Role, len: usize) -> Self {
-        Self::of(role, mixed(len))
+        Self::with_content(role, mixed(len))
     }
 
-    fn of(role: Role, content: Vec<u8>) -> Self {
+    fn with_content(role: Role, content: Vec<u8>) -> Self {
         let (stored, record) = stored_segment(role, &content);
         let snapshot = SnapshotId::first(ObjectId::parse(&"1".repeat(40)).unwrap());
-        let source = Scripted::new(stored, snapshot, Digest::of(b"").to_string());
+        let source = ScriptedSource::new(stored, snapshot, Digest::of(b"").to_string());
         Self {
             content,
             source,
@@ -89,9 +90,9 @@ impl Fixture {
         }
     }
 
-    /// A process that has just started: what it knows is what is on disk.
+    /// Returns the segment as a freshly started process has it: all state is read from the disk.
     fn start(&self) -> Arc<Segment> {
-        place(&self.segments(), &self.record)
+        intern(&self.segments(), &self.record)
     }
 
     fn segments(&self) -> Segments {
@@ -112,7 +113,7 @@ impl Fixture {
         Ok(())
     }
 
-    /// Changes a byte of the content on disk.
+    /// Changes one byte of the content on disk, without its checksum.
     fn damage_disk(&self, at: u64) {
         use std::os::unix::fs::FileExt as _;
         let name = format!("{}.data", self.record.id);
@@ -184,13 +185,15 @@ async fn many_readers_of_a_chunk_share_a_request() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cut_body_goes_on_after_the_last_whole_chunk() {
+async fn a_cut_body_is_continued_after_its_last_whole_chunk() {
     let fixture = Fixture::new(Role::PackHistory, 4 << 20);
     let segment = fixture.start();
-    // The second of two reads in order widens the window.
+    // The next read is sequential, so its window is wide enough for several chunks.
     fixture.read(&segment, 0, CHUNK_LEN).await.unwrap();
     fixture.source.take_requests();
-    fixture.source.fail_with([Fault::Cut(2 * CHUNK_LEN + 1000)]);
+    fixture
+        .source
+        .fail_with([RangeFault::Cut(2 * CHUNK_LEN + 1000)]);
 
     fixture.read(&segment, CHUNK_LEN, 1 << 20).await.unwrap();
 
@@ -207,9 +210,11 @@ async fn corrupt_bytes_are_fetched_again_and_never_shown() {
         for len in [4 << 20, 300 << 10] {
             let fixture = Fixture::new(role, len);
             let segment = fixture.start();
-            fixture
-                .source
-                .fail_with([Fault::Corrupt(9), Fault::Corrupt(70), Fault::Corrupt(5000)]);
+            fixture.source.fail_with([
+                RangeFault::Corrupt(9),
+                RangeFault::Corrupt(70),
+                RangeFault::Corrupt(5000),
+            ]);
 
             for at in (0..len).step_by(64 << 10) {
                 fixture.read(&segment, at, 64 << 10).await.unwrap();
@@ -219,11 +224,13 @@ async fn corrupt_bytes_are_fetched_again_and_never_shown() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_daemon_that_only_lies_is_an_error_within_the_deadline() {
+async fn a_daemon_that_sends_only_broken_bytes_is_an_error_within_the_deadline() {
     let fixture = Fixture::new(Role::PackHistory, 4 << 20);
     let segment = fixture.start();
     segment.table(Purpose::Demand).await.unwrap();
-    fixture.source.fail_with(vec![Fault::Corrupt(100); 1000]);
+    fixture
+        .source
+        .fail_with(vec![RangeFault::Corrupt(100); 1000]);
 
     let error = fixture.read(&segment, 0, 100).await.unwrap_err();
 
@@ -235,7 +242,7 @@ async fn a_hanging_daemon_is_an_error_at_the_deadline_and_later_reads_try_again(
     let fixture = Fixture::new(Role::PackHistory, 4 << 20);
     let segment = fixture.start();
     segment.table(Purpose::Demand).await.unwrap();
-    fixture.source.fail_with([Fault::Hang]);
+    fixture.source.fail_with([RangeFault::Hang]);
 
     fixture.read(&segment, 0, 100).await.unwrap_err();
 
@@ -247,7 +254,7 @@ async fn an_unavailable_daemon_is_asked_again() {
     let fixture = Fixture::new(Role::PackTip, 2 << 20);
     fixture
         .source
-        .fail_with([Fault::Unavailable, Fault::Unavailable]);
+        .fail_with([RangeFault::Unavailable, RangeFault::Unavailable]);
 
     fixture.read(&fixture.start(), 0, 2 << 20).await.unwrap();
 }
@@ -279,21 +286,21 @@ async fn evicted_chunks_are_fetched_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_size_for_a_shared_segment_changes_nothing_for_who_has_it() {
+async fn a_second_size_of_a_shared_segment_does_not_change_the_first() {
     // Zeros at the end: from 1017 on, any size could be the right one.
-    let fixture = Fixture::of(Role::LargeFile, [&[1; 1017][..], &[0; 7]].concat());
+    let fixture = Fixture::with_content(Role::LargeFile, [&[1; 1017][..], &[0; 7]].concat());
     let segments = fixture.segments();
     let file = fixture.record.file.clone().unwrap();
     let other = TocSegment {
         file: Some(TocFile { size: 1017, ..file }),
         ..fixture.record.clone()
     };
-    let first = place(&segments, &fixture.record);
+    let first = intern(&segments, &fixture.record);
     fixture.read(&first, 0, 1024).await.unwrap();
 
-    // In the same process, and in one that has just started and sees the other first.
+    // Once in this process, and once in a fresh one that sees the other size first.
     for segments in [segments, fixture.segments()] {
-        let second = place(&segments, &other);
+        let second = intern(&segments, &other);
         let read = second.read(0..1024, Purpose::Demand).await.unwrap();
 
         assert_eq!(read, fixture.content[..1017]);
@@ -306,7 +313,7 @@ async fn another_size_for_a_shared_segment_changes_nothing_for_who_has_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_size_that_cuts_content_off_is_refused() {
-    let mut fixture = Fixture::of(Role::PackTip, vec![1; 1024]);
+    let mut fixture = Fixture::with_content(Role::PackTip, vec![1; 1024]);
     fixture.record.file.as_mut().unwrap().size = 1023;
 
     let read = fixture.read(&fixture.start(), 0, 1024).await;
@@ -314,7 +321,7 @@ async fn a_size_that_cuts_content_off_is_refused() {
     assert!(matches!(read, Err(ReadError::Fetch(_))), "{read:?}");
 }
 
-/// Some kilobytes that are gigabytes of zeros.
+/// Returns a segment of less than 400 KiB that decompresses to 1.6 GiB of zeros.
 fn bomb(role: Role) -> Fixture {
     let zeros = vec![0; 4 << 20];
     let (chunk, bytes) = encode_chunk(&zeros, ChunkEncoding::Zstd(1)).unwrap();
@@ -326,7 +333,7 @@ fn bomb(role: Role) -> Fixture {
     }
     let (id, table) = writer.finish().unwrap();
     stored.extend(&table);
-    let mut fixture = Fixture::of(role, vec![0; 100]);
+    let mut fixture = Fixture::with_content(role, vec![0; 100]);
     fixture.record.id = id;
     fixture.record.stored_len = stored.len() as u64;
     fixture.record.table_len = u32::try_from(table.len()).unwrap();
@@ -334,7 +341,7 @@ fn bomb(role: Role) -> Fixture {
     fixture.record.file.as_mut().unwrap().size = 400 << 22;
     assert!(stored.len() < 400 << 10);
     let snapshot = SnapshotId::first(ObjectId::parse(&"1".repeat(40)).unwrap());
-    fixture.source = Scripted::new(stored, snapshot, Digest::of(b"").to_string());
+    fixture.source = ScriptedSource::new(stored, snapshot, Digest::of(b"").to_string());
     fixture
 }
 

@@ -1,4 +1,8 @@
-//! Requests for chunks: verified piece by piece as they come, tried again until the deadline.
+//! Requests for chunks: each chunk is verified when it arrives, and failures are retried.
+//!
+//! A request streams a window of chunks. A chunk is handed over as soon as its last byte arrives,
+//! so the first reader doesn't wait for the whole window. If the stream breaks, the next attempt
+//! starts after the last complete chunk. All attempts end `read_timeout` after the first began.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -15,11 +19,12 @@ use crate::cache::SegmentFile;
 use crate::fetch::{FetchError, RangeRequest};
 use crate::traffic::Purpose;
 
-/// The pause after a first failure; it doubles up to the longest.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+/// How long the first backoff lasts at most. Each further failure doubles it.
+const FIRST_BACKOFF: Duration = Duration::from_millis(50);
+/// How long any backoff lasts at most.
+const LONGEST_BACKOFF: Duration = Duration::from_secs(3);
 
-/// Starts a request for the chunks of `window`, which the caller has claimed.
+/// Starts a background request for the chunks of `window`, which the caller has claimed.
 pub(super) fn start(
     segment: &Arc<Segment>,
     table: &Arc<SegmentTable>,
@@ -30,33 +35,35 @@ pub(super) fn start(
     let (segment, table, file) = (Arc::clone(segment), Arc::clone(table), Arc::clone(file));
     let backend = Arc::clone(&segment.backend);
     backend.tasks.clone().spawn(async move {
-        // However this ends, also by a panic, the claim is given back and everybody looks again.
+        // The guard releases the claim however this task ends, even by a panic. Otherwise the
+        // waiters of these chunks would wait forever.
         let claim = ClaimGuard {
             segment: &segment,
             window: window.clone(),
         };
-        let job = Job {
+        let transfer = ChunkTransfer {
             segment: &segment,
             table: &table,
             file: &file,
             purpose,
         };
         let outcome = tokio::select! {
-            outcome = job.run(window) => outcome,
+            outcome = transfer.run(window) => outcome,
             () = backend.ending.cancelled() => Err(FetchError::Ending),
         };
         if let Err(error) = outcome {
             debug!(
                 error = &error as &dyn std::error::Error,
-                "a request for chunks failed"
+                "A request for chunks failed"
             );
             segment.state().failure = Some(error.into());
         }
+        // Released only now: releasing wakes the waiters, and they read `failure`.
         drop(claim);
     });
 }
 
-/// Gives a claim back.
+/// Releases a claim and wakes all waiters of the segment.
 pub(super) fn release(segment: &Segment, window: Range<usize>) {
     let mut state = segment.state();
     for index in window {
@@ -68,6 +75,7 @@ pub(super) fn release(segment: &Segment, window: Range<usize>) {
         .send_modify(|count| *count = count.wrapping_add(1));
 }
 
+/// A guard that releases a claim when it is dropped.
 struct ClaimGuard<'a> {
     segment: &'a Segment,
     window: Range<usize>,
@@ -79,7 +87,8 @@ impl Drop for ClaimGuard<'_> {
     }
 }
 
-/// Fetches `range`, in bytes of the segment as stored, until `verify` takes it.
+/// Fetches `range`, in stored bytes of the segment, and returns the result of `verify` on them.
+/// Retries until `verify` succeeds or the deadline passes.
 pub(super) async fn fetch_verified<T>(
     segment: &Segment,
     range: Range<u64>,
@@ -98,20 +107,21 @@ pub(super) async fn fetch_verified<T>(
         };
         match timeout_at(retry.deadline, attempt).await {
             Ok(Ok(value)) => return Ok(value),
-            Ok(Err(error)) => retry.pause(error).await?,
+            Ok(Err(error)) => retry.back_off(error).await?,
             Err(_) => return Err(retry.timed_out().into()),
         }
     }
 }
 
+/// Sends one request for `range`, in stored bytes of the segment.
 async fn open(
     segment: &Segment,
     range: Range<u64>,
     purpose: Purpose,
     attempt: usize,
 ) -> Result<crate::fetch::BodyStream, FetchError> {
-    // A new snapshot may have moved the segment since the last try.
-    let place = segment.place();
+    // Read anew for each attempt: a catch-up may have moved the segment to another archive.
+    let location = segment.location();
     let role = segment.record().role;
     debug!(
         ?role,
@@ -121,13 +131,14 @@ async fn open(
         attempt,
         "Fetching {role:?}"
     );
-    let range = place.offset.saturating_add(range.start)..place.offset.saturating_add(range.end);
+    let range =
+        location.offset.saturating_add(range.start)..location.offset.saturating_add(range.end);
     segment
         .backend
         .source
         .range(RangeRequest {
-            repo: place.repo,
-            path: place.path,
+            repo: location.repo,
+            path: location.path,
             range,
             purpose,
             attempt,
@@ -135,29 +146,32 @@ async fn open(
         .await
 }
 
+/// Reports bytes that failed verification, and returns the error of the attempt.
 fn broken(segment: &Segment, source: FormatError) -> FetchError {
-    let place = segment.place();
+    let location = segment.location();
     warn!(
-        path = &*place.path,
+        path = &*location.path,
         error = &source as &dyn std::error::Error,
-        "got broken bytes"
+        "Received broken bytes of {}",
+        location.path
     );
+    // The bytes may have come from the bucket. The source then stops reading there for a while.
     segment.backend.source.note_broken();
     FetchError::Broken {
-        url: place.path.to_string(),
+        url: location.path.to_string(),
         source,
     }
 }
 
-/// One request for chunks.
-struct Job<'a> {
+/// The transfer of a window of chunks, over as many attempts as it takes.
+struct ChunkTransfer<'a> {
     segment: &'a Segment,
     table: &'a SegmentTable,
     file: &'a SegmentFile,
     purpose: Purpose,
 }
 
-impl Job<'_> {
+impl ChunkTransfer<'_> {
     async fn run(&self, window: Range<usize>) -> Result<(), FetchError> {
         let mut retry = Retry::new(self.segment, self.purpose);
         let mut next = window.start;
@@ -165,14 +179,15 @@ impl Job<'_> {
             let attempt = self.stream(&mut next, window.end, retry.attempt);
             match timeout_at(retry.deadline, attempt).await {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => retry.pause(error).await?,
+                Ok(Err(error)) => retry.back_off(error).await?,
                 Err(_) => return Err(retry.timed_out()),
             }
         }
         Ok(())
     }
 
-    /// Takes chunks as they come; `next` is the first one that hasn't.
+    /// Makes one attempt, from chunk `next` to before chunk `end`. Moves `next` past each chunk
+    /// that arrives, so that a later attempt continues there.
     async fn stream(&self, next: &mut usize, end: usize, attempt: usize) -> Result<(), FetchError> {
         let start = self.table.stored_range(*next).unwrap_or_default().start;
         let stop = self
@@ -190,7 +205,7 @@ impl Job<'_> {
                 && buffer.len() >= len
             {
                 let stored = buffer.split_to(len).freeze();
-                take(self.segment, self.table, self.file, *next, &stored)
+                accept_chunk_into(self.segment, self.table, self.file, *next, &stored)
                     .map_err(|source| broken(self.segment, source))?;
                 *next += 1;
                 self.segment
@@ -202,8 +217,9 @@ impl Job<'_> {
     }
 }
 
-/// Verifies chunk `index` and keeps it.
-pub(super) fn take_chunk(
+/// Verifies chunk `index` and writes it to the cache. Does nothing if the cache files can't be
+/// opened.
+pub(super) fn accept_chunk(
     segment: &Segment,
     table: &SegmentTable,
     index: usize,
@@ -212,10 +228,11 @@ pub(super) fn take_chunk(
     let Some(file) = segment.file(table) else {
         return Ok(());
     };
-    take(segment, table, &file, index, stored)
+    accept_chunk_into(segment, table, &file, index, stored)
 }
 
-fn take(
+/// Verifies chunk `index` and writes it to `file`, or to the overflow if the disk refuses it.
+fn accept_chunk_into(
     segment: &Segment,
     table: &SegmentTable,
     file: &SegmentFile,
@@ -227,11 +244,13 @@ fn take(
     };
     let content = decode_chunk(chunk, stored)?;
     let offset = table.content_range(index).unwrap_or_default().start;
+    // Bytes after the end of the file must be zeros. A TOC that gives a file too small a size
+    // could otherwise cut off content.
     segment.record().check_padding(offset, &content)?;
     if let Err(error) = file.store(index, offset, &content) {
         warn!(
             error = &error as &dyn std::error::Error,
-            "can't cache a chunk: reading uncached"
+            "Can't write a chunk to the cache: readers get it from memory"
         );
         segment
             .backend
@@ -243,7 +262,7 @@ fn take(
     Ok(())
 }
 
-/// Decides whether and when to try again.
+/// The schedule of the attempts of one fetch.
 struct Retry<'a> {
     segment: &'a Segment,
     purpose: Purpose,
@@ -267,17 +286,18 @@ impl<'a> Retry<'a> {
         }
     }
 
-    /// Pauses before the next try; gives `error` back if there is no point in one.
-    async fn pause(&mut self, error: FetchError) -> Result<(), FetchError> {
+    /// Sleeps before the next attempt. Returns `error` if it is permanent, or if the next attempt
+    /// would start after the deadline.
+    async fn back_off(&mut self, error: FetchError) -> Result<(), FetchError> {
         if !error.is_transient() {
             return Err(error);
         }
-        let doubled = FIRST_PAUSE.saturating_mul(1 << self.attempt.min(10));
-        let pause = crate::jitter::jitter(doubled.min(LONGEST_PAUSE));
+        let doubled = FIRST_BACKOFF.saturating_mul(1 << self.attempt.min(10));
+        let pause = crate::jitter::jitter(doubled.min(LONGEST_BACKOFF));
         if Instant::now() + pause >= self.deadline {
             return Err(error);
         }
-        let repo = self.segment.place().repo;
+        let repo = self.segment.location().repo;
         let traffic = &self.segment.backend.traffic;
         traffic.meter(Some(&repo), self.purpose).count_retry();
         self.attempt += 1;

@@ -1,4 +1,12 @@
-//! How much to fetch around a chunk that is missing.
+//! How many chunks around a missing one are fetched in one request: the window.
+//!
+//! A request costs a round trip, an unneeded byte costs bandwidth. The window therefore starts
+//! small and grows while the reads show that more is needed:
+//!
+//! ```text
+//! sparse segment   random read 256 KiB │ sequential reads 1, 2, 4, 8, 16, 16, … MiB
+//! dense segment    misses 1 to 8: 32 KiB each │ further misses 1, 2, 4, 8, 16, 16, … MiB
+//! ```
 
 use std::ops::Range;
 
@@ -6,55 +14,66 @@ use cachewfs_format::Chunk;
 
 use crate::traffic::Purpose;
 
-/// What a read that isn't sequential fetches, in bytes as stored: two to four chunks. Measured with
-/// `git blame` on git's own repository: 52 MiB in 195 requests; with 1 MiB 60 MiB in 134.
+/// The window of a read that isn't sequential, in stored bytes: two to four chunks. Measured with
+/// `git blame` on git's own repository: 52 MiB in 195 requests. A window of 1 MiB fetched 60 MiB
+/// in 134 requests.
 const MIN_WINDOW: u64 = 256 << 10;
-/// What a read that goes on where the last window ended fetches at least, in bytes.
+/// The smallest window of a read that continues where the last window ended, in bytes.
 const MIN_GROWN_WINDOW: u64 = 1 << 20;
-/// What each of the first misses of a dense segment fetches, in bytes, and how many they are: a
-/// `git log -1` looks at a few places of the commit-graph only.
+/// The window of each of the first misses of a dense segment, in bytes. It is small because a
+/// `git log -1` reads only a few places of the commit-graph.
 const DENSE_WINDOW: u64 = 32 << 10;
+/// The number of first misses of a dense segment that get [`DENSE_WINDOW`].
 const FIRST_MISSES: u32 = 8;
-/// What is fetched at once at most, in bytes.
+/// At most this many bytes are fetched in one window.
 const MAX_WINDOW: u64 = 16 << 20;
-/// What hydration fetches at once, in bytes: little, so that a reader need not wait behind it.
+/// The window of background fetches, in bytes. It is limited because a reader that needs one of
+/// its chunks waits for this request.
 const BACKGROUND_WINDOW: u64 = 4 << 20;
 
-/// A chunk counts as at least its content divided by this, however well it compresses: a few bytes of
-/// zstd can be gigabytes.
+/// The highest compression ratio that is believed when the size of a window is counted. It limits
+/// how much one window decompresses to: a few bytes of zstd can be gigabytes.
 pub(super) const MAX_RATIO: u64 = 16;
 
-/// How much of a window a chunk takes, in bytes.
+/// Returns how many bytes of a window a chunk takes: its stored length, or more if it compresses
+/// better than [`MAX_RATIO`].
 pub(super) fn weight(chunk: &Chunk) -> u64 {
     u64::from(chunk.stored_len).max(u64::from(chunk.content_len) / MAX_RATIO)
 }
 
-/// How much of a segment its readers come to want.
+/// How much of a segment readers need in the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Density {
-    /// Sooner or later all of it: indexes, the commit-graph, the tip pack.
+    /// All of it, in random order: indexes, the commit-graph, the tip pack.
     Dense,
-    /// A part here and there: all other packs.
+    /// Some parts of it: all other segments.
     Sparse,
 }
 
-/// The recent past of a segment's reads.
+/// The recent misses of a segment, from which the next window is sized.
 #[derive(Debug, Default)]
-pub(super) struct Window {
-    /// Reads that missed.
+pub(super) struct ReadHistory {
+    /// The number of reads that missed.
     misses: u32,
-    /// The chunk after the last window: a read of it is sequential.
+    /// The chunk after the last window. A miss of this chunk counts as a sequential read.
     next: Option<usize>,
-    /// The size of the last window, in bytes; 0 before the first.
+    /// The size of the last window in bytes, or 0 before the first.
     bytes: u64,
 }
 
-impl Window {
-    /// How many bytes to fetch for a read that misses `chunk`.
+impl ReadHistory {
+    /// Returns how many bytes to fetch for a read that misses `chunk`.
     ///
-    /// A sequential read of a sparse segment doubles the window, any other starts anew. In a dense
-    /// one each miss does, but for the first: it is read at random, and wholly sooner or later.
-    pub(super) fn plan(&mut self, chunk: usize, density: Density, purpose: Purpose) -> u64 {
+    /// In a sparse segment, a sequential read doubles the window, and any other read resets it.
+    /// In a dense segment, each miss after the first [`FIRST_MISSES`] doubles the window, wherever
+    /// it is: readers jump around, but need the whole segment in the end.
+    pub(super) fn next_window_len(
+        &mut self,
+        chunk: usize,
+        density: Density,
+        purpose: Purpose,
+    ) -> u64 {
+        // A background fetch is no miss of a reader, and must not widen the readers' windows.
         if purpose == Purpose::Background {
             return BACKGROUND_WINDOW;
         }
@@ -69,17 +88,18 @@ impl Window {
         self.bytes
     }
 
-    /// Notes the chunks that are fetched.
-    pub(super) fn taken(&mut self, window: &Range<usize>) {
+    /// Notes the window that is being fetched.
+    pub(super) fn note_window(&mut self, window: &Range<usize>) {
         self.next = Some(window.end);
     }
 }
 
-/// Cuts a window of missing chunks around `chunk`, of `wanted` bytes or up to a chunk more:
-/// what follows, and in a dense segment, with what is left, what comes before.
+/// Returns a window of missing chunks that contains `chunk`. It has `wanted` bytes, exceeded by
+/// less than a chunk, or fewer if a neighbour is not missing.
 ///
-/// `len` gives the [`weight`] of a chunk, or `None` beyond the end.
-pub(super) fn cut(
+/// The window grows forward first. In a dense segment it then grows backward, until it has
+/// `wanted` bytes. `len` returns the [`weight`] of a chunk, or `None` beyond the last chunk.
+pub(super) fn window_around(
     chunk: usize,
     wanted: u64,
     density: Density,
@@ -120,24 +140,26 @@ mod tests {
 
     #[test]
     fn sequential_reads_of_a_sparse_segment_widen_and_a_seek_narrows() {
-        let mut window = Window::default();
+        let mut history = ReadHistory::default();
         let mut sizes = Vec::new();
         for chunk in [0, 1, 5, 13, 50] {
-            let wanted = window.plan(chunk, Density::Sparse, Purpose::Demand);
-            let cut = cut(chunk, wanted, Density::Sparse, len, |_| true);
-            window.taken(&cut);
-            sizes.push(cut.len());
+            let wanted = history.next_window_len(chunk, Density::Sparse, Purpose::Demand);
+            let window = window_around(chunk, wanted, Density::Sparse, len, |_| true);
+            history.note_window(&window);
+            sizes.push(window.len());
         }
 
         assert_eq!(sizes, [1, 4, 8, 16, 1]);
     }
 
     #[test]
-    fn misses_of_a_dense_segment_double_its_window_after_the_first() {
-        let mut window = Window::default();
+    fn later_misses_of_a_dense_segment_double_its_window() {
+        let mut history = ReadHistory::default();
 
         let sizes: Vec<u64> = (0..10)
-            .map(|miss| window.plan(miss * 7 % 100, Density::Dense, Purpose::Demand) >> 10)
+            .map(|miss| {
+                history.next_window_len(miss * 7 % 100, Density::Dense, Purpose::Demand) >> 10
+            })
             .collect();
 
         assert_eq!(sizes[..8], [32; 8]);
@@ -145,14 +167,26 @@ mod tests {
     }
 
     #[test]
-    fn a_window_stops_at_what_is_there_already() {
-        assert_eq!(cut(3, 16 << 20, Density::Sparse, len, |at| at != 5), 3..5);
-        assert_eq!(cut(99, 16 << 20, Density::Sparse, len, |_| true), 99..100);
+    fn a_window_stops_at_a_chunk_that_is_cached() {
+        assert_eq!(
+            window_around(3, 16 << 20, Density::Sparse, len, |at| at != 5),
+            3..5
+        );
+        assert_eq!(
+            window_around(99, 16 << 20, Density::Sparse, len, |_| true),
+            99..100
+        );
     }
 
     #[test]
     fn the_window_of_a_dense_segment_reaches_back() {
-        assert_eq!(cut(98, CHUNK * 6, Density::Dense, len, |_| true), 94..100);
-        assert_eq!(cut(2, CHUNK * 3, Density::Dense, len, |at| at == 2), 2..3);
+        assert_eq!(
+            window_around(98, CHUNK * 6, Density::Dense, len, |_| true),
+            94..100
+        );
+        assert_eq!(
+            window_around(2, CHUNK * 3, Density::Dense, len, |at| at == 2),
+            2..3
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! The kernel's side of a mount: mounting, serving, unmounting.
+//! The FUSE session of a mount: mounting, serving requests on threads, unmounting.
 
 use std::fs::File;
 use std::io;
@@ -11,22 +11,24 @@ use rustix::mount::{MountFlags, UnmountFlags};
 use crate::adapter::Adapter;
 use crate::options::MountOptions;
 
-/// The type in the mount table.
+/// The file-system type in the mount table.
 const FILE_SYSTEM_TYPE: &str = "fuse.cachewfs";
-/// Threads that take requests from the kernel; none of them waits for the network.
+/// The number of threads that receive requests of the kernel. Few are enough, because none of them
+/// waits for the network.
 const THREADS: usize = 4;
 
-/// A session whose requests are served by threads of its own.
+/// A mounted session, served by threads of its own.
 #[derive(Debug)]
-pub(crate) struct Served {
+pub(crate) struct ServedSession {
     mount_point: PathBuf,
-    /// Reached when the mount is gone.
+    /// The outcome of the session, sent when the mount is gone.
     pub(crate) ended: tokio::sync::oneshot::Receiver<io::Result<()>>,
     pub(crate) notifier: Notifier,
 }
 
-/// Mounts, and starts to serve.
-pub(crate) fn start(adapter: Adapter, options: &MountOptions) -> io::Result<Served> {
+/// Mounts, and starts the threads that serve requests. Blocks until the kernel has sent its first
+/// request.
+pub(crate) fn start(adapter: Adapter, options: &MountOptions) -> io::Result<ServedSession> {
     let mut config = Config::default();
     config.n_threads = Some(THREADS);
     config.clone_fd = true;
@@ -37,8 +39,8 @@ pub(crate) fn start(adapter: Adapter, options: &MountOptions) -> io::Result<Serv
     };
     let source = options.daemons.join(",");
     let session = if rustix::process::geteuid().is_root() {
-        // fuser's own unmounting can hit a later mount at the same place (its issue fixed after
-        // 0.18): as root we mount and unmount ourselves.
+        // Up to version 0.18, fuser's own unmounting can hit a later mount at the same place. As
+        // root, this module therefore mounts and unmounts by system calls.
         let device = mount_as_root(&options.mount_point, &source, options.allow_other)?;
         let session = Session::from_fd(adapter, device, acl, config);
         if session.is_err() {
@@ -60,10 +62,10 @@ pub(crate) fn start(adapter: Adapter, options: &MountOptions) -> io::Result<Serv
     std::thread::Builder::new()
         .name("cachewfs-fuse".to_owned())
         .spawn(move || {
-            // Nobody listens any more if the program is ending.
+            // Sending fails if the program is ending and has dropped the receiver.
             sender.send(session.run()).ok();
         })?;
-    Ok(Served {
+    Ok(ServedSession {
         mount_point: options.mount_point.clone(),
         ended,
         notifier,
@@ -85,9 +87,9 @@ fn mount_as_root(mount_point: &Path, source: &str, allow_other: bool) -> io::Res
     Ok(device.into())
 }
 
-impl Served {
-    /// Unmounts. Where files are still open, the mount leaves the tree at once and what is open
-    /// fails when this process ends.
+impl ServedSession {
+    /// Unmounts. If files are still open, detaches the mount at once. Reads of those files fail
+    /// when this process ends.
     pub(crate) fn unmount(&self) -> io::Result<()> {
         unmount(&self.mount_point)
     }
@@ -102,9 +104,10 @@ fn unmount(mount_point: &Path) -> io::Result<()> {
         return if status.success() {
             Ok(())
         } else {
-            Err(io::Error::other("fusermount3 failed"))
+            Err(io::Error::other(format!("fusermount3 failed: {status}")))
         };
     }
+    // Detaching is only the second choice: after a plain unmount no process uses the mount.
     match rustix::mount::unmount(mount_point, UnmountFlags::NOFOLLOW) {
         Err(rustix::io::Errno::BUSY) => Ok(rustix::mount::unmount(
             mount_point,

@@ -1,4 +1,4 @@
-//! A real mount of a scripted archive.
+//! Tests of a real mount that shows a scripted archive.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -9,14 +9,14 @@ use std::sync::Arc;
 use tempfile::TempDir;
 use tokio::runtime::Handle;
 
-use super::{Served, start};
+use super::{ServedSession, start};
 use crate::adapter::Adapter;
 use crate::invalidate::Invalidator;
 use crate::testing::{Archive, Bench, REPO, archive, bench};
 
-/// A mount, gone when dropped.
+/// A mount that is unmounted when dropped.
 struct Mounted {
-    served: Served,
+    served: ServedSession,
     repo: PathBuf,
     bench: Arc<Bench>,
     _directory: TempDir,
@@ -28,7 +28,8 @@ impl Drop for Mounted {
     }
 }
 
-/// Mounts `archive`; `None`, said aloud, on a machine without FUSE.
+/// Mounts `archive`. Returns `None`, and prints that the test is skipped, on a machine without
+/// FUSE.
 async fn mounted(archive: Archive) -> Option<Mounted> {
     if !std::path::Path::new("/dev/fuse").exists() || !rustix::process::geteuid().is_root() {
         assert!(
@@ -61,7 +62,7 @@ async fn mounted(archive: Archive) -> Option<Mounted> {
     })
 }
 
-/// Runs what blocks on the mount beside the runtime that serves it.
+/// Runs `work`, which blocks on the mount, outside the runtime threads that serve the mount.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(work).await.unwrap()
 }
@@ -73,7 +74,7 @@ const FILES: [(&str, u32, &[u8]); 3] = [
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn programs_read_and_run_what_is_shown() {
+async fn programs_read_and_run_files_of_the_mount() {
     let Some(mount) = mounted(archive("main", b"PACK", &FILES)).await else {
         return;
     };
@@ -134,7 +135,7 @@ async fn nothing_can_be_written_but_times_can_be_set() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_complete_file_is_read_the_same_before_and_in_passthrough() {
+async fn a_file_has_the_same_bytes_before_and_in_passthrough() {
     let pack: Vec<u8> = (0..=255_u8).cycle().take(3 << 20).collect();
     let Some(mount) = mounted(archive("main", &pack, &FILES)).await else {
         return;
@@ -158,7 +159,7 @@ async fn a_complete_file_is_read_the_same_before_and_in_passthrough() {
             .into_iter()
             .find(|path| path.extension() == Some("pack".as_ref()));
         let path = path.unwrap();
-        // The first read fetches; what is opened after it is complete.
+        // The first read fetches all chunks. The later opens find a complete file.
         for _ in 0..3 {
             assert!(fs::read(&path).unwrap() == expected, "wrong bytes");
         }
@@ -219,7 +220,7 @@ async fn the_kernel_learns_of_a_new_snapshot() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_kernel_learns_of_files_that_were_found_without_the_index() {
-    // Long paths make a long index.
+    // Long paths make the index long enough to be searched instead of loaded.
     let deep = "a-directory-below-others/".repeat(140);
     let names: Vec<_> = (0..320).map(|n| format!("{n:03}/{deep}file")).collect();
     let text = |content: &'static [u8]| ("a", 0o100_644, content);

@@ -1,11 +1,12 @@
-//! The `config` that the mount shows: its own, but for the URL of upstream.
+//! The `config` of `.git` in the mount: written by the mount, except for the URL of upstream.
 
 use cachewfs_format::ARE_CHANGED_PATHS_PORTABLE;
 
-/// Protocols that only fetch: `ext::` and the like would run a program on the workstation.
+/// The protocols that only fetch. Others, such as `ext::`, would run a program on the workstation.
 const SAFE_SCHEMES: [&str; 5] = ["https://", "http://", "ssh://", "git://", "file://"];
 
-/// The URL of `origin` in the `config` of an archive, if it is one of a protocol that only fetches.
+/// Returns the URL of `origin` in the `config` of an archive. Returns `None` if there is none, if
+/// its protocol is not in [`SAFE_SCHEMES`], or if it has characters with a meaning in `config`.
 pub(super) fn upstream_url(config: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(config).ok()?;
     let mut is_origin = false;
@@ -17,6 +18,8 @@ pub(super) fn upstream_url(config: &[u8]) -> Option<String> {
             && key.trim() == "url"
         {
             let url = value.trim().trim_matches('"');
+            // The mount writes the URL into its own `config`. A quote, a backslash or a comment
+            // sign could change how git reads that line.
             let is_plain = url
                 .bytes()
                 .all(|byte| byte.is_ascii_graphic() && !b"\"\\;#".contains(&byte));
@@ -27,9 +30,12 @@ pub(super) fn upstream_url(config: &[u8]) -> Option<String> {
     None
 }
 
-/// What git has to know about a repository in the mount, and of the ones that borrow from it.
+/// Returns the `config` of a repository in the mount, or of the objects that clones borrow.
 pub(super) fn mount_config(upstream_url: Option<&str>, is_bare: bool, uses_sha256: bool) -> String {
     let version = if uses_sha256 { "1" } else { "0" };
+    // A mount is read-only, so git must not log refs or start maintenance. `checkStat = minimal`
+    // and `trustctime = false` make git compare only time and size of a file with the index: the
+    // publisher can't know the mount's device, for example.
     let mut config = format!(
         "[core]\n\
          \trepositoryformatversion = {version}\n\

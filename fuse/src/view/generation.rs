@@ -1,4 +1,8 @@
-//! One published state of a repository, as the mount shows it.
+//! A generation: one snapshot of a repository, loaded as far as the mount needs it.
+//!
+//! Loading takes few round trips: one request for the end of the archive, with the TOC, and one
+//! for the segment with HEAD, refs and config. The index is loaded when a reader needs it, packs
+//! and files are fetched chunk by chunk.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
@@ -7,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use cachewfs_format::{
     ArchiveKind, Content, EntryKind, Error as FormatError, GitHead, ObjectId, RepoName, Role,
-    SnapshotId, Toc, TocPlace, limits,
+    SnapshotId, Toc, TocLocation, limits,
 };
 use futures_util::future::OptionFuture;
 use futures_util::join;
@@ -16,46 +20,47 @@ use tokio::sync::OnceCell;
 use super::index_search::{Hit, IndexSearch};
 use super::refs::mirror_packed_refs;
 use super::{FileContent, StaticTree, WorkTree, WorkTreeNode, config};
-use crate::fetch::{FetchError, Source, Tail, TailAnswer, current_tail};
+use crate::fetch::{ArchiveSource, FetchError, Tail, TailAnswer, current_tail};
 use crate::first_look;
-use crate::segment::{Backend, Place, ReadError, Segment, Segments, fetch_whole};
+use crate::segment::{Backend, ReadError, Segment, SegmentLocation, Segments, fetch_whole};
 use crate::traffic::Purpose;
 
-/// How much of the end of an archive the first request asks for, in bytes: seek table and TOC of
-/// most repositories.
+/// The length of the first request for the end of an archive, in bytes. It covers the seek table
+/// and the TOC of most repositories.
 pub(crate) const TAIL_LEN: u64 = 64 << 10;
-/// At most so many requests are made for the end of an archive: however little of it the first one gives,
-/// the third has the TOC.
+/// At most this many requests are made for the end of an archive. The first answer gives the length
+/// of the seek table, the second gives that of the TOC, and the third has the TOC.
 const MAX_TAIL_REQUESTS: usize = 3;
-/// After so many files that were searched for the whole index is loaded.
+/// At most this many paths are searched for in a long index before the whole index is loaded.
 const MAX_SEARCHED: usize = 16;
-/// The time of the git directory's files: a day after the work tree's, so that git believes the
-/// index. Packs have times of their own.
+/// The modification time of the files of the git directory, 1980-01-02T00:00:00Z, as in archives.
+/// The index and the packs have times of their own.
 const GIT_MTIME: i64 = 315_619_200;
 const GRAPH_CHAIN: &[u8] = b"objects/info/commit-graphs/commit-graph-chain";
-/// The small files of the git directory that are read, and how long they may be, in bytes.
+/// The small files of the git directory that the mount reads, each with its longest length in
+/// bytes.
 const SMALL_FILES: [(&[u8], u64); 4] = [
     (b"HEAD", 8 << 10),
     (b"config", 64 << 10),
     (b"packed-refs", limits::MAX_REFS_LEN as u64),
-    // A line for each file of the chain.
+    // It has a line for each file of the chain.
     (GRAPH_CHAIN, 64 << 10),
 ];
 
-/// Why a snapshot can't be shown.
+/// Why a snapshot can't be loaded.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum LoadError {
-    /// The daemon doesn't give it.
+    /// The end of the archive can't be fetched.
     #[error("can't fetch the table of contents")]
     Fetch(#[source] Arc<FetchError>),
-    /// A part of it can't be read.
+    /// A segment of the archive can't be read.
     #[error("can't read the snapshot")]
     Read(#[from] ReadError),
-    /// Its bytes are malformed.
+    /// The archive is malformed.
     #[error("the archive is malformed")]
     Format(#[from] FormatError),
-    /// It is not what was asked for.
-    #[error("the archive is of {found}")]
+    /// The archive is one of another repository.
+    #[error("the daemon sent an archive of another repository, {found}")]
     WrongRepo {
         /// The repository that its TOC names.
         found: RepoName,
@@ -68,36 +73,37 @@ impl From<FetchError> for LoadError {
     }
 }
 
-/// One published state of a repository.
+/// One loaded snapshot of a repository.
 #[derive(Debug)]
 pub(crate) struct Generation {
-    /// The snapshot.
     pub snapshot: SnapshotId,
-    /// The strong `ETag` of its archive, with the quotes.
+    /// The strong `ETag` of the archive, with the quotes.
     pub etag: String,
-    /// Length of the archive in bytes.
+    /// The length of the archive in bytes.
     pub archive_len: u64,
-    /// Its table of contents.
     pub toc: Toc,
-    /// Its segments, in the order of the archive.
+    /// The segments, in the order of the archive.
     pub segments: Vec<Arc<Segment>>,
-    /// `.git`, but for the index.
+    /// The tree of `.git`, without the index.
     pub git: StaticTree,
-    /// What clones borrow: `.objects/<host>/<path>`.
+    /// The tree of `.objects/<host>/<path>`, from which clones borrow.
     pub objects: StaticTree,
-    /// The URL of upstream, if it is one that only fetches.
+    /// The URL of upstream, if its protocol only fetches.
     pub upstream_url: Option<String>,
-    /// A sentence about files of HEAD's tree that the work tree lacks.
+    /// The daemon's sentence about files of HEAD's tree that the work tree lacks.
     pub notice: Option<String>,
-    /// The branch of HEAD, if it is on one.
+    /// The branch that HEAD names, if HEAD isn't detached.
     pub default_branch: Option<String>,
     work_tree: OnceCell<Arc<WorkTree>>,
+    /// The search in the index, if the index is long.
     search: Option<Arc<IndexSearch>>,
+    /// The paths that were searched for.
     searched: Mutex<BTreeSet<Vec<u8>>>,
 }
 
 impl Generation {
-    /// Loads the snapshot whose end is `tail`: its TOC, and the small files of its git directory.
+    /// Loads the snapshot whose archive ends with `tail`: its TOC, and the small files of its git
+    /// directory.
     pub(crate) async fn load(
         repo: &RepoName,
         tail: Tail,
@@ -107,11 +113,11 @@ impl Generation {
     ) -> Result<Self, LoadError> {
         let (tail, toc) = load_toc(repo, tail, &*segments.backend().source).await?;
         let placed = toc
-            .placed_segments()
+            .segments_with_offsets()
             .map(|(offset, record)| {
                 segments.intern(
                     record,
-                    Place {
+                    SegmentLocation {
                         repo: repo.clone(),
                         path: Arc::clone(&tail.path),
                         offset,
@@ -119,7 +125,10 @@ impl Generation {
                 )
             })
             .collect::<Vec<_>>();
-        let search = IndexSearch::of(&placed, toc.commit.as_bytes().len()).map(Arc::new);
+        let search =
+            IndexSearch::for_long_index(&placed, toc.commit.as_bytes().len()).map(Arc::new);
+        // In the background, while the small files are fetched. After a catch-up it would be waste:
+        // nobody waits, and new small packs are fetched whole.
         if purpose == Purpose::Demand {
             start_first_look(&toc, (&placed, search.clone()), segments.backend());
         }
@@ -130,6 +139,8 @@ impl Generation {
         let refs = mirror_packed_refs(toc.kind, file(b"packed-refs"), id_len);
         let upstream_url = config::upstream_url(file(b"config"));
         let uses_sha256 = toc.commit.as_bytes().len() == 32;
+        // `.git` is the repository of the work tree; it borrows the objects like any other clone.
+        // The directory with the objects is a bare repository of its own.
         let common = |is_bare| {
             let config = config::mount_config(upstream_url.as_deref(), is_bare, uses_sha256);
             git_directory(&head, &refs, &config)
@@ -165,7 +176,7 @@ impl Generation {
         })
     }
 
-    /// Returns the work tree: an empty one for an archive that has none.
+    /// Returns the work tree, loading it if need be. It is empty for an archive that has none.
     pub(crate) async fn work_tree(&self, purpose: Purpose) -> Result<Arc<WorkTree>, LoadError> {
         let load = || async {
             let tree = WorkTree::load(&self.toc, &self.segments, purpose).await?;
@@ -179,8 +190,10 @@ impl Generation {
         self.toc.kind != ArchiveKind::Mirror
     }
 
-    /// What is at `path` in the work tree. A file at its top, or none, is found without loading a long
-    /// index; then the path is one of [`Generation::searched`].
+    /// Returns the node at `path` in the work tree, or `None` if there is none.
+    ///
+    /// If the index is long, a path at the top of the work tree is searched for without loading
+    /// the index. Such a path is then in [`Generation::searched`].
     pub(crate) async fn find_in_work_tree(
         &self,
         path: &[u8],
@@ -189,6 +202,8 @@ impl Generation {
             && let Some(search) = self.search.as_ref().filter(|_| !path.contains(&b'/'))
             && self.note_search(path)
         {
+            // Noted before it is answered: a switch that comes in between then invalidates the
+            // name, too.
             match search.find(path, Purpose::Demand).await? {
                 Hit::File(file) => return Ok(Some(file)),
                 Hit::Absent => return Ok(None),
@@ -199,12 +214,13 @@ impl Generation {
         Ok(tree.get(path))
     }
 
-    /// Whether files are found without loading the index.
+    /// Returns whether the index is long. Files are then searched for without loading it.
     pub(crate) fn has_long_index(&self) -> bool {
         self.search.is_some()
     }
 
-    /// False if so many paths were searched that the index is better loaded.
+    /// Notes a search for `path`. Returns `false` if too many other paths were searched for, so
+    /// that the index should be loaded instead.
     fn note_search(&self, path: &[u8]) -> bool {
         let mut searched = self.searched.lock().unwrap_or_else(PoisonError::into_inner);
         if !searched.contains(path) && searched.len() == MAX_SEARCHED {
@@ -214,23 +230,26 @@ impl Generation {
         true
     }
 
-    /// The paths that were answered for, or may be any moment, without the work tree being loaded.
+    /// Returns the paths that were searched for, or are being searched for. The kernel may have
+    /// cached an answer for each.
     pub(crate) fn searched(&self) -> Vec<Vec<u8>> {
         let searched = self.searched.lock().unwrap_or_else(PoisonError::into_inner);
         searched.iter().cloned().collect()
     }
 
-    /// The work tree, if it has been loaded; that of an archive without one needs no loading.
+    /// Returns the work tree, or `None` if it has not been loaded yet. The empty one of an archive
+    /// without a work tree needs no loading.
     pub(crate) fn loaded_work_tree(&self) -> Option<&Arc<WorkTree>> {
         self.work_tree.get()
     }
 }
 
-/// Finds, fetches and verifies the TOC.
+/// Finds the TOC in `tail` and verifies it. Requests a longer tail if `tail` has only a part of the
+/// TOC. Returns the tail that has all of it.
 async fn load_toc(
     repo: &RepoName,
     mut tail: Tail,
-    source: &dyn Source,
+    source: &dyn ArchiveSource,
 ) -> Result<(Tail, Toc), LoadError> {
     let broken = |tail: &Tail, source| FetchError::Broken {
         url: tail.path.to_string(),
@@ -239,13 +258,16 @@ async fn load_toc(
     let mut requests = 1;
     let place = loop {
         match Toc::locate(&tail.bytes, tail.archive_len).map_err(|error| broken(&tail, error))? {
-            TocPlace::Found(place) => break place,
-            TocPlace::NeedsTail(len)
+            TocLocation::Found(place) => break place,
+            TocLocation::NeedsTail(len)
                 if len <= tail.bytes.len() as u64 || requests == MAX_TAIL_REQUESTS =>
             {
+                // A daemon that sends less than it is asked for must not keep the mount asking.
                 return Err(FormatError::Truncated { section: "TOC" }.into());
             }
-            TocPlace::NeedsTail(len) => {
+            TocLocation::NeedsTail(len) => {
+                // The answer may be of a newer snapshot than `tail`. It replaces `tail` as a whole,
+                // so the two never mix.
                 let answer = current_tail(source, repo, len, None).await?;
                 let TailAnswer::Tail(longer) = answer else {
                     return Err(FormatError::Truncated { section: "TOC" }.into());
@@ -255,15 +277,15 @@ async fn load_toc(
             }
         }
     };
-    let toc = named_toc(&tail, place).map_err(|error| broken(&tail, error))?;
-    // Where upstream ignores case, the daemon publishes one spelling and answers requests for all.
+    let toc = verified_toc(&tail, place).map_err(|error| broken(&tail, error))?;
+    // If upstream ignores case, the daemon publishes one spelling and serves it under all.
     if !toc.repo.eq_ignore_case(repo) {
         return Err(LoadError::WrongRepo { found: toc.repo });
     }
     Ok((tail, toc))
 }
 
-/// Starts to fetch what the first command looks at, whatever it is.
+/// Starts to fetch the bytes that git reads in its first command, whichever command that is.
 fn start_first_look(
     toc: &Toc,
     (segments, search): (&[Arc<Segment>], Option<Arc<IndexSearch>>),
@@ -273,7 +295,7 @@ fn start_first_look(
     let ending = backend.ending.clone();
     let look = async move {
         let objects = first_look::fetch(head, &segments);
-        // git looks for it before it shows a commit.
+        // git looks for `.mailmap` before it shows a commit.
         let mailmap = OptionFuture::from(
             search
                 .as_ref()
@@ -285,8 +307,9 @@ fn start_first_look(
     tasks.spawn(async move { ending.run_until_cancelled(look).await });
 }
 
-/// The TOC at `place` in `tail`, if it is that which the `ETag` names.
-fn named_toc(tail: &Tail, place: Range<usize>) -> Result<Toc, FormatError> {
+/// Decodes the TOC at `place` in `tail`. Fails unless the `ETag` is its digest, and it fits to the
+/// archive and to the snapshot that the daemon names.
+fn verified_toc(tail: &Tail, place: Range<usize>) -> Result<Toc, FormatError> {
     let from_end = tail.bytes.len().saturating_sub(place.start) as u64;
     let (digest, toc) = Toc::decode(tail.bytes.get(place).unwrap_or_default())?;
     let expected = tail.etag.trim_matches('"').parse()?;
@@ -296,23 +319,23 @@ fn named_toc(tail: &Tail, place: Range<usize>) -> Result<Toc, FormatError> {
             expected,
         });
     }
-    toc.check_place(tail.archive_len.saturating_sub(from_end))?;
+    toc.check_offset(tail.archive_len.saturating_sub(from_end))?;
     if toc.kind == ArchiveKind::Lfs {
         return Err(FormatError::Malformed {
             section: "TOC",
-            reason: "it is of an archive of LFS objects",
+            reason: "it is that of an LFS archive",
         });
     }
     if tail.snapshot.commit() != toc.commit {
         return Err(FormatError::Malformed {
             section: "TOC",
-            reason: "it is of another commit than the snapshot that the daemon names",
+            reason: "its commit is not that of the snapshot that the daemon names",
         });
     }
     Ok(toc)
 }
 
-/// The small files of the git directory, by path relative to it.
+/// Returns the small files of the git directory, by path relative to it.
 async fn small_files(
     toc: &Toc,
     segments: &[Arc<Segment>],
@@ -325,6 +348,7 @@ async fn small_files(
     let mut files: HashMap<&[u8], Vec<u8>> = HashMap::new();
     for segment in small {
         if segment.record().role == Role::PackedRefs {
+            // A long `packed-refs` is stored in parts, in order.
             let part = segment.read(0..segment.len(), purpose).await?;
             files.entry(b"packed-refs").or_default().extend(part);
             continue;
@@ -352,8 +376,8 @@ async fn small_files(
     Ok(files)
 }
 
-/// What `.git` and the directory with the objects have in common. Nothing of it comes from the
-/// archive unchecked: no hooks, no alternates, no configuration.
+/// Returns the files that `.git` and the directory with the objects have in common. `packed_refs`
+/// and `config` must have been checked: an archive could contain a `config` that runs programs.
 fn git_directory(head: &GitHead, packed_refs: &[u8], config: &str) -> StaticTree {
     let mut tree = StaticTree::default();
     for directory in [
@@ -371,9 +395,11 @@ fn git_directory(head: &GitHead, packed_refs: &[u8], config: &str) -> StaticTree
     tree
 }
 
-/// Adds packs, their indexes and the commit-graph; anything else in an archive is not shown.
+/// Adds packs, their indexes and the commit-graph to `tree`. Other files of the archive's objects
+/// directory are not shown.
 fn add_objects(tree: &mut StaticTree, toc: &Toc, segments: &[Arc<Segment>], graph_chain: &[u8]) {
-    // Not the segment's own record: that may be an older snapshot's, with another time.
+    // The records of this TOC, not those of the segments. A shared segment keeps the record of an
+    // older snapshot, with another time.
     for (record, segment) in toc.segments.iter().zip(segments) {
         let Some(file) = &record.file else { continue };
         let (prefix, extension) = match record.role {
@@ -407,14 +433,15 @@ fn add_objects(tree: &mut StaticTree, toc: &Toc, segments: &[Arc<Segment>], grap
     }
 }
 
-/// Returns whether `path` is `prefix`, a hash of git's, and `extension`.
+/// Returns whether `path` is `prefix`, a hexadecimal hash, and `extension`.
 fn is_named(path: &[u8], prefix: &str, extension: &str) -> bool {
     path.strip_prefix(prefix.as_bytes())
         .and_then(|rest| rest.strip_suffix(extension.as_bytes()))
         .is_some_and(is_hash)
 }
 
-/// Returns whether `content` is a chain of commit-graphs: git would print what else it finds there.
+/// Returns whether `content` is a chain of commit-graphs, with a hash in each line. git prints
+/// other lines in a warning, and an archive must not send text to a terminal.
 fn is_graph_chain(content: &[u8]) -> bool {
     let lines = content.strip_suffix(b"\n");
     lines.is_some_and(|lines| lines.split(|&byte| byte == b'\n').all(is_hash))
@@ -436,10 +463,10 @@ mod tests {
     use crate::fetch::{BodyStream, RangeRequest};
     use crate::testing::{self, Archive};
 
-    /// The whole of an archive as its tail, with the place of its TOC.
+    /// Returns a tail that has the whole archive, and the position of the TOC in it.
     fn tail_of(archive: Archive) -> (Tail, Range<usize>) {
         let archive_len = archive.bytes.len() as u64;
-        let TocPlace::Found(place) = Toc::locate(&archive.bytes, archive_len).unwrap() else {
+        let TocLocation::Found(place) = Toc::locate(&archive.bytes, archive_len).unwrap() else {
             panic!("the whole archive was given");
         };
         let tail = Tail {
@@ -454,14 +481,14 @@ mod tests {
     }
 
     #[test]
-    fn a_toc_that_the_etag_does_not_name_is_refused_with_what_it_names() {
+    fn a_toc_with_another_digest_than_the_etag_is_refused() {
         let (mut tail, place) = tail_of(testing::archive("main", b"pack", &[]));
-        assert!(named_toc(&tail, place.clone()).is_ok());
+        assert!(verified_toc(&tail, place.clone()).is_ok());
         let other = Digest::of(b"another TOC");
 
         tail.etag = format!("\"{other}\"");
 
-        let error = named_toc(&tail, place).unwrap_err();
+        let error = verified_toc(&tail, place).unwrap_err();
         let section = "TOC";
         let expected = FormatError::WrongDigest {
             section,
@@ -470,14 +497,14 @@ mod tests {
         assert_eq!(error, expected);
     }
 
-    /// A daemon that always sends fewer bytes than it is asked for.
+    /// A source that always sends fewer bytes than requested.
     #[derive(Debug)]
-    struct Miser {
+    struct ShortSource {
         tail: Tail,
         requests: AtomicUsize,
     }
 
-    impl Source for Miser {
+    impl ArchiveSource for ShortSource {
         fn tail<'a>(
             &'a self,
             _: &'a RepoName,
@@ -511,13 +538,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_daemon_that_sends_too_little_is_not_asked_for_ever() {
+    async fn a_daemon_that_sends_too_little_is_asked_a_limited_number_of_times() {
         let repo = RepoName::parse(testing::REPO).unwrap();
         let (mut tail, _) = tail_of(testing::archive("main", b"pack", &[]));
         let len = tail.bytes.len();
         tail.bytes = tail.bytes.slice(len - 20..);
         let requests = AtomicUsize::new(0);
-        let source = Miser { tail, requests };
+        let source = ShortSource { tail, requests };
 
         let loaded = load_toc(&repo, source.tail.clone(), &source).await;
 
@@ -531,7 +558,7 @@ mod tests {
 
         tail.snapshot = SnapshotId::parse(&"9".repeat(40)).unwrap();
 
-        let error = named_toc(&tail, place).unwrap_err();
+        let error = verified_toc(&tail, place).unwrap_err();
         assert!(matches!(error, FormatError::Malformed { .. }), "{error}");
     }
 
@@ -556,7 +583,7 @@ mod tests {
 
         tail.archive_len += 1;
 
-        let error = named_toc(&tail, place).unwrap_err();
+        let error = verified_toc(&tail, place).unwrap_err();
         assert!(matches!(error, FormatError::Malformed { .. }), "{error}");
     }
 }

@@ -1,5 +1,8 @@
-//! What a snapshot looks like in the mount, as plain values: the git directory, the objects that
-//! clones borrow, the work tree.
+//! The content of a snapshot as the mount shows it: `.git`, objects for clones, and work tree.
+//!
+//! `fs` turns these plain values into inodes. An archive is untrusted, so the mount builds `.git`
+//! itself. It takes over refs, HEAD, upstream's URL, packs, commit-graphs and index entries, each
+//! after a check. It never takes over hooks, alternates, replaced objects or other configuration.
 
 mod config;
 mod generation;

@@ -1,4 +1,4 @@
-//! The refs of a mirror, out of the refs of a clone.
+//! The `packed-refs` of the mount: the refs of a mirror, made from those of an archive.
 
 use cachewfs_format::{ArchiveKind, ObjectId, is_ref_name};
 
@@ -6,26 +6,28 @@ use cachewfs_format::{ArchiveKind, ObjectId, is_ref_name};
 const HEADER: &[u8] = b"# pack-refs with: peeled fully-peeled sorted \n";
 const REMOTE: &[u8] = b"refs/remotes/origin/";
 const HEADS: &[u8] = b"refs/heads/";
-/// git shows other objects in place of those that these refs name. A mount never shows them.
+/// The prefix of refs that make git show one object in place of another. A mount never shows them.
 const REPLACE: &[u8] = b"refs/replace/";
 
-/// One line of a `packed-refs` file, with the line of the peeled id that may follow it.
-struct Line<'a> {
+/// A ref in a `packed-refs` file, with the id from the peeled line that may follow it.
+struct PackedRef<'a> {
     id: &'a [u8],
     name: Vec<u8>,
     peeled: Option<&'a [u8]>,
 }
 
-/// Turns the `packed-refs` of an archive into that of the mirror. In a checkout archive, remote-tracking
-/// branches become branches, and the clone's own branches go. Lines that are no refs are left out, and
-/// refs that replace objects. Object ids have `id_len` bytes.
+/// Turns the `packed-refs` of an archive into that of a mirror.
+///
+/// In a checkout archive, remote-tracking branches become branches, and the clone's own branches
+/// are dropped. Malformed lines and refs below `refs/replace/` are dropped, too. Object ids have
+/// `id_len` bytes.
 pub(super) fn mirror_packed_refs(kind: ArchiveKind, packed_refs: &[u8], id_len: usize) -> Vec<u8> {
     let is_id = |id: &[u8]| is_id(id, id_len);
-    let mut lines: Vec<Line<'_>> = Vec::new();
+    let mut refs: Vec<PackedRef<'_>> = Vec::new();
     for line in packed_refs.split(|&byte| byte == b'\n') {
         if let Some(peeled) = line.strip_prefix(b"^") {
             if is_id(peeled)
-                && let Some(last) = lines.last_mut()
+                && let Some(last) = refs.last_mut()
             {
                 last.peeled = Some(peeled);
             }
@@ -36,7 +38,7 @@ pub(super) fn mirror_packed_refs(kind: ArchiveKind, packed_refs: &[u8], id_len: 
         };
         let (id, name) = (&line[..space], &line[space + 1..]);
         if is_id(id) && is_ref_name(name) && !name.starts_with(REPLACE) {
-            lines.push(Line {
+            refs.push(PackedRef {
                 id,
                 name: name.to_vec(),
                 peeled: None,
@@ -44,18 +46,18 @@ pub(super) fn mirror_packed_refs(kind: ArchiveKind, packed_refs: &[u8], id_len: 
         }
     }
     if kind == ArchiveKind::Checkout {
-        lines.retain(|line| !line.name.starts_with(HEADS));
-        for line in &mut lines {
+        refs.retain(|line| !line.name.starts_with(HEADS));
+        for line in &mut refs {
             if let Some(branch) = line.name.strip_prefix(REMOTE) {
                 line.name = [HEADS, branch].concat();
             }
         }
     }
-    lines.sort_by(|one, other| one.name.cmp(&other.name));
-    // git searches by halves: of two lines with one name it would show now this, now that.
-    lines.dedup_by(|one, other| one.name == other.name);
+    refs.sort_by(|one, other| one.name.cmp(&other.name));
+    // git finds a ref by binary search. If two lines had one name, it could find either.
+    refs.dedup_by(|one, other| one.name == other.name);
     let mut text = HEADER.to_vec();
-    for line in lines {
+    for line in refs {
         text.extend_from_slice(&[line.id, b" ", &line.name, b"\n"].concat());
         if let Some(peeled) = line.peeled {
             text.extend_from_slice(&[b"^", peeled, b"\n"].concat());

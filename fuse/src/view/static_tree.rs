@@ -1,19 +1,18 @@
-//! A small tree that is known as a whole: the git directory, or the objects.
+//! A small tree of files that is completely in memory: the git directory, or the objects.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::segment::Segment;
 
-/// The paths of a small tree. Directories are there because something is in them, or by
-/// [`StaticTree::add_directory`].
+/// The files and directories of a small tree. Adding a file adds the directories above it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct StaticTree {
-    /// By path without a slash at either end; the root is the empty path.
+    /// The nodes by path. Paths have no slash at either end; the root is the empty path.
     nodes: BTreeMap<Vec<u8>, StaticNode>,
 }
 
-/// Something in a small tree.
+/// A directory or a file in a small tree.
 #[derive(Clone, Debug)]
 pub(crate) enum StaticNode {
     /// A directory.
@@ -25,23 +24,22 @@ pub(crate) enum StaticNode {
 /// A file in a small tree.
 #[derive(Clone, Debug)]
 pub(crate) struct StaticFile {
-    /// Its bytes.
     pub content: FileContent,
     /// Modification time in seconds since the epoch.
     pub mtime: i64,
 }
 
-/// The bytes of a file.
+/// The content of a file.
 #[derive(Clone, Debug)]
 pub(crate) enum FileContent {
-    /// In memory.
+    /// Bytes in memory.
     Bytes(Arc<[u8]>),
-    /// A segment of its own.
+    /// A segment that is this file.
     Segment(Arc<Segment>),
 }
 
 impl FileContent {
-    /// Length in bytes.
+    /// Returns the length in bytes.
     pub(crate) fn len(&self) -> u64 {
         match self {
             Self::Bytes(bytes) => bytes.len() as u64,
@@ -49,7 +47,7 @@ impl FileContent {
         }
     }
 
-    /// Whether both are the same bytes for sure.
+    /// Returns whether both contents are known to have equal bytes.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Bytes(one), Self::Bytes(other)) => one == other,
@@ -60,7 +58,7 @@ impl FileContent {
 }
 
 impl StaticTree {
-    /// Adds a directory, and those above it.
+    /// Adds a directory, and all directories above it.
     pub(crate) fn add_directory(&mut self, path: &[u8]) {
         let mut end = path.len();
         loop {
@@ -90,12 +88,12 @@ impl StaticTree {
         self.add_file(path, FileContent::Bytes(bytes.into()), mtime);
     }
 
-    /// What is at `path`.
+    /// Returns the node at `path`, or `None` if there is none.
     pub(crate) fn get(&self, path: &[u8]) -> Option<&StaticNode> {
         self.nodes.get(path)
     }
 
-    /// All files with their paths, sorted.
+    /// Returns all files with their paths, sorted by path.
     pub(crate) fn files(&self) -> impl Iterator<Item = (&[u8], &StaticFile)> {
         self.nodes.iter().filter_map(|(path, node)| match node {
             StaticNode::File(file) => Some((path.as_slice(), file)),
@@ -103,7 +101,7 @@ impl StaticTree {
         })
     }
 
-    /// The names in the directory at `path`, sorted, with what they are.
+    /// Returns the names in the directory at `path`, sorted by path, each with its node.
     pub(crate) fn children(&self, path: &[u8]) -> Vec<(&[u8], &StaticNode)> {
         self.nodes
             .iter()
@@ -119,7 +117,8 @@ impl StaticTree {
             .collect()
     }
 
-    /// The paths at which this tree and `other` differ: added, removed or of other bytes.
+    /// Returns the paths that differ between this tree and `other`: added, removed, or with other
+    /// content.
     pub(crate) fn changed_paths<'a>(&'a self, other: &'a Self) -> Vec<&'a [u8]> {
         let differs = |path: &Vec<u8>, node: &StaticNode, tree: &Self| match (node, tree.get(path))
         {
@@ -179,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn knows_what_changed() {
+    fn lists_the_paths_that_changed() {
         let (old, new) = (
             tree(&[("a", "1"), ("b", "1")]),
             tree(&[("a", "2"), ("c/d", "1")]),

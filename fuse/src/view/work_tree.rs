@@ -1,4 +1,8 @@
-//! The work tree of the published commit: names and attributes from the index, bytes from runs.
+//! The work tree of the published commit.
+//!
+//! Names and attributes come from the git index in the archive, which has one part for each *run*
+//! of files. Bytes come from the run's segment, whose table says where each file is. If a run has a
+//! large file, a second segment follows, which is that file.
 
 use std::sync::Arc;
 
@@ -11,25 +15,25 @@ use super::LoadError;
 use crate::segment::{ReadError, Segment, fetch_whole};
 use crate::traffic::Purpose;
 
-/// git's modes, as far as they tell what something is.
+/// The bits of a git mode that give the type of an entry.
 const TYPE_MASK: u32 = 0o170_000;
 const SYMLINK: u32 = 0o120_000;
 const SUBMODULE: u32 = 0o160_000;
-/// The time that all files had in archives of daemons before times told that content changed.
+/// The time of all files in archives of older daemons, which gave files no times of their own.
 const UNKNOWN_MTIME: i64 = 315_532_800;
 
-/// The files of the published commit.
+/// The files of the published commit, with the index that git reads.
 #[derive(Debug)]
 pub(crate) struct WorkTree {
     index: GitIndex,
-    /// Where in the index each run's part ends, and the run.
+    /// Each run, with the offset in the index at which its part ends. Sorted by offset.
     runs: Vec<(u32, Arc<Run>)>,
-    /// The time of the index in seconds since the epoch: later than that of any file in it, so that
-    /// git believes it.
+    /// The time of the index in seconds since the epoch. It is later than that of any file, so that
+    /// git doesn't take files for racily clean and read them again.
     index_mtime: i64,
 }
 
-/// A run of files that share a segment.
+/// A run of neighbouring files that share a segment.
 #[derive(Debug)]
 pub(super) struct Run {
     members: Arc<Segment>,
@@ -37,42 +41,42 @@ pub(super) struct Run {
 }
 
 impl Run {
-    /// Returns the part that the run has in the identity of a file with this time, in seconds since the
-    /// epoch. A file without a time of its own may have other bytes for the same blob in another run.
+    /// Returns what the run adds to the identity of a file with this time, or `None`.
+    ///
+    /// A file is identified by its blob, mode and time. In an archive of an older daemon all times
+    /// are equal, and the shown bytes may differ for one blob. There the run's segment counts, too.
     fn identity(&self, mtime: i64) -> Option<SegmentId> {
         (mtime == UNKNOWN_MTIME).then(|| self.members.record().id)
     }
 }
 
-/// Something in the work tree.
+/// A directory or a file in the work tree.
 #[derive(Clone, Debug)]
 pub(crate) enum WorkTreeNode {
-    /// A directory, or a submodule, which is shown as an empty one.
+    /// A directory. A submodule is shown as an empty directory.
     Directory,
     /// A regular file or a symbolic link.
     File(WorkTreeFile),
 }
 
-/// A regular file or a symbolic link. Independent of the snapshot that it was found in.
+/// A regular file or a symbolic link. It stays readable when its snapshot is no longer shown.
 #[derive(Clone, Debug)]
 pub(crate) struct WorkTreeFile {
     run: Arc<Run>,
     path: Box<[u8]>,
-    /// The raw id of its git blob.
+    /// The raw id of the git blob.
     pub blob: Box<[u8]>,
     /// Length in bytes.
     pub size: u64,
-    /// Whether it is a symbolic link.
     pub is_symlink: bool,
-    /// Whether it may be executed.
     pub is_executable: bool,
     /// Modification time in seconds since the epoch.
     pub mtime: i64,
 }
 
 impl WorkTreeNode {
-    /// What an entry of the index says, of a file in `run`.
-    pub(super) fn of_entry(entry: &IndexEntry<'_>, run: &Arc<Run>) -> Self {
+    /// Returns the node that an index entry describes. `run` is the run of the entry's part.
+    pub(super) fn from_entry(entry: &IndexEntry<'_>, run: &Arc<Run>) -> Self {
         if entry.mode & TYPE_MASK == SUBMODULE {
             return Self::Directory;
         }
@@ -83,6 +87,7 @@ impl WorkTreeNode {
                 .as_ref()
                 .is_some_and(|file| file.path.as_bytes() == entry.path)
         };
+        // An index entry has only 32 bits for the size, so that of a large file is in the TOC.
         let size = run
             .large_file
             .as_ref()
@@ -101,7 +106,7 @@ impl WorkTreeNode {
 }
 
 impl WorkTree {
-    /// Returns the work tree of a commit that has none that could be shown.
+    /// Returns a work tree without files, for a commit that git can't check out.
     pub(crate) fn empty() -> Self {
         Self {
             index: GitIndexWriter::new(0).finish(false),
@@ -110,10 +115,10 @@ impl WorkTree {
         }
     }
 
-    /// Loads the index; the bytes of files are left where they are.
+    /// Loads the index. Fetches no bytes of files.
     ///
-    /// Only the entries of the archive's index are used, once they are checked. The mount makes the header,
-    /// the tree extension and the checksum itself.
+    /// Takes over only the entries of the archive's index, after it has checked them. The mount
+    /// writes the header, the tree extension and the checksum itself.
     pub(super) async fn load(
         toc: &Toc,
         segments: &[Arc<Segment>],
@@ -124,7 +129,7 @@ impl WorkTree {
         let runs = runs(segments);
         if runs.len() != parts.len() {
             return Err(bad_index(
-                "it has not one part for each run of the work tree",
+                "the number of its parts is not that of the runs of the work tree",
             ));
         }
         fetch_whole(&parts, purpose).await?;
@@ -135,12 +140,14 @@ impl WorkTree {
             let content = part.read(0..part.len(), purpose).await?;
             runs_by_end.push((index.push_part(&content)?, run));
         }
-        // Not the segments' own records: those may be an older snapshot's, with other times.
+        // The records of this TOC, not those of the segments. A shared segment keeps the record of
+        // an older snapshot, with other times.
         let file_of = |role| {
             let segment = toc.segments.iter().find(|segment| segment.role == role);
             segment.and_then(|segment| segment.file.as_ref())
         };
-        // Without it, the index lacks files of the commit's tree: there may be no objects for its own.
+        // The publisher omits the cache tree if files of the commit are missing from the index.
+        // A cache tree of the remaining files could then name trees that are no objects.
         let has_cache_tree =
             file_of(Role::IndexTrailer).is_some_and(|trailer| trailer.size > id_len as u64);
         Ok(Self {
@@ -150,7 +157,7 @@ impl WorkTree {
         })
     }
 
-    /// The index, as git reads it.
+    /// Returns the bytes of the index file.
     pub(crate) fn index(&self) -> &Arc<[u8]> {
         self.index.bytes()
     }
@@ -168,12 +175,12 @@ impl WorkTree {
         self.entry(number).map_or(&[], |entry| entry.path)
     }
 
-    /// The number of the first entry whose path is `path` or comes after it.
+    /// Returns the number of the first entry whose path is not before `path`.
     fn first_from(&self, path: &[u8]) -> usize {
         self.index.first_from(path)
     }
 
-    /// What is at `path`.
+    /// Returns the node at `path`, or `None` if there is none.
     pub(crate) fn get(&self, path: &[u8]) -> Option<WorkTreeNode> {
         if path.is_empty() {
             return Some(WorkTreeNode::Directory);
@@ -189,17 +196,17 @@ impl WorkTree {
 
     fn node(&self, number: usize) -> Option<WorkTreeNode> {
         let entry = self.entry(number)?;
-        Some(WorkTreeNode::of_entry(&entry, self.run(number)?))
+        Some(WorkTreeNode::from_entry(&entry, self.run(number)?))
     }
 
-    /// Returns the run that has the file of an entry.
+    /// Returns the run of the file of entry `number`.
     fn run(&self, number: usize) -> Option<&Arc<Run>> {
         let offset = self.index.offset(number)?;
         let run = self.runs.partition_point(|&(end, _)| end <= offset);
         self.runs.get(run).map(|(_, run)| run)
     }
 
-    /// The names in the directory at `path`, sorted, with what they are.
+    /// Returns the names in the directory at `path`, in the order of the index, each with its node.
     pub(crate) fn children(&self, path: &[u8]) -> Vec<(Vec<u8>, WorkTreeNode)> {
         let prefix = if path.is_empty() {
             Vec::new()
@@ -213,9 +220,9 @@ impl WorkTree {
         {
             if let Some(slash) = below.iter().position(|&byte| byte == b'/') {
                 children.push((below[..slash].to_vec(), WorkTreeNode::Directory));
-                // '0' follows '/': the first path that is not below this directory.
+                // Skips the directory: '0' follows '/', so this is the first path not below it.
+                // Names such as "a-b" sort between "a" and "a/", so they have been listed already.
                 number = self.first_from(&[&prefix, &below[..slash], b"0"].concat());
-                // Names such as "a-b" sort between "a" and "a/": they have been listed already.
                 continue;
             }
             children.extend(self.node(number).map(|node| (below.to_vec(), node)));
@@ -227,6 +234,7 @@ impl WorkTree {
     /// Returns the paths that differ between this work tree and `other`: added, removed, or with
     /// another inode.
     pub(crate) fn changed_paths(&self, other: &Self) -> Vec<Vec<u8>> {
+        // Both indexes are sorted, so one pass merges them.
         let (mut ours, mut theirs) = (0, 0);
         let mut changed = Vec::new();
         loop {
@@ -243,6 +251,7 @@ impl WorkTree {
                         tree.run(number)
                             .and_then(|run| run.identity(i64::from(mtime)))
                     };
+                    // The values from which `WorkTreeFile::ino` makes the inode number.
                     (one.id, one.mode, one.mtime) == (two.id, two.mode, two.mtime)
                         && run_of(self, ours, one.mtime) == run_of(other, theirs, two.mtime)
                 }
@@ -267,7 +276,7 @@ fn bad_index(reason: &'static str) -> LoadError {
     FormatError::Malformed { section, reason }.into()
 }
 
-/// Returns the runs of the work tree, in order.
+/// Returns the runs of the work tree in order. The segment of a large file follows its run.
 pub(super) fn runs(segments: &[Arc<Segment>]) -> Vec<Arc<Run>> {
     let mut runs = Vec::new();
     for (number, segment) in segments.iter().enumerate() {
@@ -285,7 +294,8 @@ pub(super) fn runs(segments: &[Arc<Segment>]) -> Vec<Arc<Run>> {
 }
 
 impl WorkTreeFile {
-    /// Returns its inode number at `path` in the work tree of `repo`.
+    /// Returns the inode number of the file at `path` in the work tree of `repo`. A file with other
+    /// bytes has another inode, so the kernel may cache the bytes of an inode for good.
     pub(crate) fn ino(&self, repo: &RepoName, path: &[u8]) -> u64 {
         let mode = match (self.is_symlink, self.is_executable) {
             (true, _) => SYMLINK,
@@ -299,7 +309,7 @@ impl WorkTreeFile {
         }
     }
 
-    /// Reads content; `range` is in bytes, and cut at the end of the file.
+    /// Reads `range` of the file, in bytes; the part beyond its end is ignored.
     pub(crate) async fn read(&self, range: std::ops::Range<u64>) -> Result<Vec<u8>, ReadError> {
         let table = self.run.members.table(Purpose::Demand).await?;
         let Some((content, size)) = self.content(&table) else {
@@ -323,7 +333,7 @@ impl WorkTreeFile {
         }
     }
 
-    /// The segment that is this file, if it has one of its own.
+    /// Returns the segment that is this file, or `None` if the file shares a segment.
     pub(crate) fn own_segment(&self) -> Option<&Arc<Segment>> {
         self.run.large_file.as_ref().filter(|segment| {
             segment
@@ -334,6 +344,7 @@ impl WorkTreeFile {
         })
     }
 
+    /// Returns where the table of the run places the file, and its size.
     fn content(&self, table: &SegmentTable) -> Option<(Content, u64)> {
         table
             .entries()
@@ -345,7 +356,7 @@ impl WorkTreeFile {
             })
     }
 
-    /// The target, if it is a symbolic link.
+    /// Returns the target of a symbolic link, or nothing for a regular file.
     pub(crate) async fn target(&self) -> Result<Vec<u8>, ReadError> {
         let table = self.run.members.table(Purpose::Demand).await?;
         let entry = table

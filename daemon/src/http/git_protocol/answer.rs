@@ -1,4 +1,4 @@
-//! From a request of a git client to its answer.
+//! Routes a request of a git client to the mirror or to upstream.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -11,10 +11,11 @@ use axum::response::Response;
 use futures_util::StreamExt as _;
 
 use super::body::receive;
-use super::pass_on::{Passed, pass_on};
+use super::pass_on::{UpstreamRequest, pass_on};
 use super::server::GitServer;
-use super::target::{Service, Target};
-use super::{GitHttpError, headers, upload_pack};
+use super::target::{GitTarget, Service};
+use super::upload_pack::UploadPackRequest;
+use super::{GitHttpError, headers};
 use crate::auth::Caller;
 use crate::http::error::ApiError;
 use crate::http::routes::not_allowed;
@@ -23,9 +24,12 @@ use crate::repository::Repository;
 const UPLOAD_PACK_REQUEST: &str = "application/x-git-upload-pack-request";
 
 /// Answers a request of a git client.
+///
+/// Reads (`git-upload-pack`) are answered from the mirror if possible; everything else is passed on
+/// to upstream.
 pub(in crate::http) async fn answer(
     server: Arc<GitServer>,
-    target: Target,
+    target: GitTarget,
     request: Request,
 ) -> Result<Response, ApiError> {
     let upstream = server.registry.check(&target.repo)?;
@@ -34,7 +38,8 @@ pub(in crate::http) async fn answer(
     let client = client(&parts);
     let protocol = headers::git_protocol(&parts.headers)?;
     let admitted = match target.service {
-        // A body that is received first takes no turn while it comes.
+        // A request with a body takes its permit only once the body has arrived: a slow sender must
+        // not use up the permits.
         Service::UploadPack => None,
         Service::InfoRefs | Service::ReceivePack | Service::Other(_) => Some(server.admit(client)?),
     };
@@ -44,13 +49,14 @@ pub(in crate::http) async fn answer(
                 return Ok(not_allowed("GET"));
             }
             match service(parts.uri.query())? {
-                Asked::UploadPack => {
-                    let reader = upload_pack::Reader::open(server, target, &parts, protocol)?;
+                AdvertisedService::UploadPack => {
+                    let reader = UploadPackRequest::open(server, target, &parts, protocol)?;
                     reader.info_refs().await?
                 }
-                Asked::ReceivePack => {
-                    let passed = Passed::as_it_comes(&upstream, &target, &parts, Body::empty())?;
-                    pass_on(&server, passed).await?
+                AdvertisedService::ReceivePack => {
+                    let upstream_request =
+                        UpstreamRequest::as_it_comes(&upstream, &target, &parts, Body::empty())?;
+                    pass_on(&server, upstream_request).await?
                 }
             }
         }
@@ -59,24 +65,26 @@ pub(in crate::http) async fn answer(
         }
         Service::UploadPack => read(server, target, (parts, body), protocol).await?,
         Service::ReceivePack => {
-            let passed = Passed::as_it_comes(&upstream, &target, &parts, body)?;
-            let moved = UpstreamMoved(server.registry.find(&target.repo));
-            let response = pass_on(&server, passed).await?;
-            response.map(|body| hold(body, moved))
+            let upstream_request = UpstreamRequest::as_it_comes(&upstream, &target, &parts, body)?;
+            // Created before the request is sent: if the client goes away meanwhile, upstream may
+            // have taken the push anyway.
+            let push = PushGuard(server.registry.find(&target.repo));
+            let response = pass_on(&server, upstream_request).await?;
+            response.map(|body| hold(body, push))
         }
         Service::Other(_) => {
-            let passed = Passed::as_it_comes(&upstream, &target, &parts, body)?;
-            pass_on(&server, passed).await?
+            let upstream_request = UpstreamRequest::as_it_comes(&upstream, &target, &parts, body)?;
+            pass_on(&server, upstream_request).await?
         }
     };
-    // The permit goes with the body: the request lasts until that is sent.
+    // The permit moves into the body: the request is in progress until the body is sent.
     Ok(response.map(|body| hold(body, admitted)))
 }
 
-/// Receives what a client wants to read, and answers.
+/// Receives the body of a `git-upload-pack` request, and answers it.
 async fn read(
     server: Arc<GitServer>,
-    target: Target,
+    target: GitTarget,
     (parts, body): (Parts, Body),
     protocol: Option<String>,
 ) -> Result<Response, ApiError> {
@@ -86,25 +94,25 @@ async fn read(
         return Err(GitHttpError::BadContentType { expected }.into());
     }
     let client = client(&parts);
-    let room = (&*server.tmp, server.bodies.begin(client));
-    let body = receive(body, &parts.headers, server.body_limits(), room).await?;
+    let storage = (&*server.tmp, server.body_budget.reserve(client));
+    let body = receive(body, &parts.headers, server.body_limits(), storage).await?;
     let admitted = server.admit(client)?;
-    let reader = upload_pack::Reader::open(server, target, &parts, protocol)?;
+    let reader = UploadPackRequest::open(server, target, &parts, protocol)?;
     let response = reader.rpc(body).await?;
     Ok(response.map(|body| hold(body, admitted)))
 }
 
-/// Returns the address that a request comes from.
+/// Returns the address of the client that sent the request.
 pub(in crate::http) fn client(parts: &Parts) -> IpAddr {
     let caller: Option<&Caller> = parts.extensions.get();
-    // No request gets here that nobody has authorized.
+    // `authorize` has put the caller into every request that gets here.
     caller.map_or(Ipv4Addr::UNSPECIFIED.into(), |caller| caller.address)
 }
 
-/// Says, when a push is over, that whatever was known of upstream is out of date.
-struct UpstreamMoved(Option<Arc<Repository>>);
+/// Marks the remembered state of upstream as stale when it is dropped, at the end of a push.
+struct PushGuard(Option<Arc<Repository>>);
 
-impl Drop for UpstreamMoved {
+impl Drop for PushGuard {
     fn drop(&mut self) {
         if let Some(repository) = &self.0 {
             repository.upstream_moved();
@@ -112,6 +120,8 @@ impl Drop for UpstreamMoved {
     }
 }
 
+/// Returns `body` with `held` moved into it, so that `held` lives until the body is sent or
+/// dropped.
 fn hold(body: Body, held: impl Send + Sync + 'static) -> Body {
     let stream = body.into_data_stream();
     Body::from_stream(stream.map(move |piece| {
@@ -120,16 +130,18 @@ fn hold(body: Body, held: impl Send + Sync + 'static) -> Body {
     }))
 }
 
-enum Asked {
+/// The service that `info/refs` advertises.
+enum AdvertisedService {
     UploadPack,
     ReceivePack,
 }
 
-/// What the query of `info/refs` asks for: exactly one service, and nothing else.
-fn service(query: Option<&str>) -> Result<Asked, GitHttpError> {
+/// Returns the service in the query of `info/refs`, which must contain exactly one, and nothing
+/// else.
+fn service(query: Option<&str>) -> Result<AdvertisedService, GitHttpError> {
     match query {
-        Some("service=git-upload-pack") => Ok(Asked::UploadPack),
-        Some("service=git-receive-pack") => Ok(Asked::ReceivePack),
+        Some("service=git-upload-pack") => Ok(AdvertisedService::UploadPack),
+        Some("service=git-receive-pack") => Ok(AdvertisedService::ReceivePack),
         _ => Err(GitHttpError::BadService),
     }
 }

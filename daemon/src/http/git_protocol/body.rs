@@ -1,7 +1,8 @@
-//! The body of a request to `git-upload-pack`: received whole, inflated, bounded, in a file.
+//! The body of a request to `git-upload-pack`: received completely into a file, inflated, and
+//! limited in size and time.
 //!
-//! git reads the file as its input, so that a client which sends slowly holds up no process, and the
-//! request can be passed on after all if the mirror lacks something.
+//! git reads the file as its input, so that a slow client keeps no process waiting. If the mirror
+//! lacks an object, the same file is sent to upstream.
 
 use std::fs::File;
 use std::io::{Seek as _, SeekFrom, Write as _};
@@ -17,51 +18,54 @@ use futures_util::TryStreamExt as _;
 use tokio::time::timeout;
 
 use super::GitHttpError;
-use crate::http::bodies::Room;
+use crate::http::body_budget::BodyReservation;
 
-/// How much of the beginning is kept in memory, in bytes: what is wanted comes before what the client
-/// has, and nearly all requests are shorter.
+/// How much of the beginning is kept in memory, in bytes. The wanted objects come before those that
+/// the client has, and nearly all requests are shorter than this.
 pub(super) const HEAD_LEN: usize = 64 << 10;
-/// So many compressed bytes are inflated at once: at most a thousand times as many come out.
+/// How many compressed bytes are inflated at a time. At most a thousand times as many bytes come
+/// out.
 const PIECE_LEN: usize = 4 << 10;
-/// At most how many times its compressed length a body may have, beside [`HEAD_LEN`]. git sends ids in
-/// hexadecimal, for which the factor is two.
+/// The largest ratio of a body's length to its compressed length, beside the first [`HEAD_LEN`]
+/// bytes. git sends ids in hexadecimal, for which the ratio is two.
 const MAX_RATIO: u64 = 100;
 
-/// So much of a body that is refused is still taken, in bytes.
+/// How much of a refused body is still read and discarded, in bytes.
 const MAX_DISCARDED_LEN: u64 = 256 << 20;
-/// How long the daemon waits for more of such a body.
+/// How long the daemon waits for the next bytes of a refused body.
 const DISCARD_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The limits of one body.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
-    /// After decompression.
+pub(super) struct BodyLimits {
+    /// The longest body after decompression.
     pub(super) bytes: u64,
+    /// How long the client may take to send it.
     pub(super) time: Duration,
 }
 
-/// A body that has arrived.
+/// A body that has arrived completely.
 #[derive(Debug)]
-pub(super) struct Received {
+pub(super) struct ReceivedBody {
     head: Bytes,
     len: u64,
     file: Arc<File>,
-    _room: Room,
+    _reservation: BodyReservation,
 }
 
-impl Received {
-    /// The beginning.
+impl ReceivedBody {
+    /// Returns at most the first [`HEAD_LEN`] bytes.
     pub(super) fn head(&self) -> &[u8] {
         &self.head
     }
 
-    /// The whole, if it is short.
+    /// Returns the whole body if it is not longer than [`HEAD_LEN`], else `None`.
     pub(super) fn whole(&self) -> Option<&Bytes> {
         (self.head.len() as u64 == self.len).then_some(&self.head)
     }
 
-    /// The file, at its beginning. Whoever gets it must be done before it is asked for again.
+    /// Returns the file, positioned at its beginning. All handles share one position, so the caller
+    /// must be done with one handle before it asks for another.
     pub(super) fn rewound(&self) -> Result<File, GitHttpError> {
         let mut file = self.file.try_clone().map_err(spool)?;
         file.seek(SeekFrom::Start(0)).map_err(spool)?;
@@ -69,17 +73,18 @@ impl Received {
     }
 }
 
-/// Receives the body of a request into a file in `tmp` that has no name.
+/// Receives the body of a request into an unnamed file in `tmp`.
 pub(super) async fn receive(
     body: Body,
     headers: &HeaderMap,
-    limits: Limits,
-    (tmp, room): (&Path, Room),
-) -> Result<Received, GitHttpError> {
+    limits: BodyLimits,
+    (tmp, reservation): (&Path, BodyReservation),
+) -> Result<ReceivedBody, GitHttpError> {
+    // Without a name, so that nothing stays on disk after a crash.
     let file = tempfile::tempfile_in(tmp).map_err(spool)?;
-    let sink = Sink {
+    let sink = BodySink {
         file,
-        room,
+        reservation,
         head: Vec::new(),
         len: 0,
         limit: limits.bytes,
@@ -97,9 +102,10 @@ pub(super) async fn receive(
     let receiving = async {
         let broken = |error| GitHttpError::BodyBroken(Arc::new(error));
         while let Some(bytes) = stream.try_next().await.map_err(broken)? {
-            // To the page cache: shorter than handing it to another thread.
+            // On this thread: the write goes to the page cache, which takes less time than handing
+            // it to another thread.
             if let Err(error) = decoder.push(&bytes) {
-                // The room is for others now.
+                // Gives the file and the reservation back before the rest of the body is read.
                 drop(decoder);
                 discard(&mut stream).await;
                 return Err(error);
@@ -114,8 +120,8 @@ pub(super) async fn receive(
         .finish()
 }
 
-/// Takes the rest of a body that is refused: a client that is still sending when the connection is
-/// closed never sees why.
+/// Reads and discards the rest of a refused body. If the connection were closed while the client is
+/// still sending, the client would never see the answer.
 async fn discard(stream: &mut BodyDataStream) {
     let mut left = MAX_DISCARDED_LEN;
     while let Ok(Ok(Some(bytes))) = timeout(DISCARD_PATIENCE, stream.try_next()).await {
@@ -141,10 +147,10 @@ fn encoding(headers: &HeaderMap) -> Result<Encoding, GitHttpError> {
 }
 
 enum Decoder {
-    Plain(Sink),
+    Plain(BodySink),
     Gzip {
-        decoder: Box<GzDecoder<Sink>>,
-        /// How many compressed bytes have come.
+        decoder: Box<GzDecoder<BodySink>>,
+        /// How many compressed bytes have arrived.
         taken: u64,
     },
 }
@@ -158,6 +164,7 @@ impl Decoder {
             }
             Self::Gzip { decoder, taken } => bytes.chunks(PIECE_LEN).try_for_each(|piece| {
                 *taken += piece.len() as u64;
+                // A body of up to HEAD_LEN may inflate by any ratio: zeros inflate a thousandfold.
                 decoder.get_mut().inflated_limit = *taken * MAX_RATIO + HEAD_LEN as u64;
                 let result = decoder.write_all(piece);
                 result.map_err(|error| decoder.get_mut().why(error))
@@ -165,7 +172,7 @@ impl Decoder {
         }
     }
 
-    fn finish(self) -> Result<Received, GitHttpError> {
+    fn finish(self) -> Result<ReceivedBody, GitHttpError> {
         let sink = match self {
             Self::Plain(sink) => sink,
             Self::Gzip { mut decoder, .. } => {
@@ -176,29 +183,31 @@ impl Decoder {
                     .map_err(|error| GitHttpError::BadGzip(Arc::new(error)))?
             }
         };
-        Ok(Received {
+        Ok(ReceivedBody {
             head: sink.head.into(),
             len: sink.len,
             file: Arc::new(sink.file),
-            _room: sink.room,
+            _reservation: sink.reservation,
         })
     }
 }
 
-/// Where a body goes, up to its limit.
-struct Sink {
+/// Writes a body to its file, and enforces the limits.
+struct BodySink {
     file: File,
-    room: Room,
+    reservation: BodyReservation,
     head: Vec<u8>,
     len: u64,
     limit: u64,
-    /// The limit that follows from the compressed bytes so far.
+    /// The limit that results from the number of compressed bytes so far.
     inflated_limit: u64,
-    /// Why writing failed, if it was not the decoder that did.
+    /// The error of the sink itself. `io::Write` has only `io::Error`, so the decoder can't return
+    /// it.
     error: Option<GitHttpError>,
 }
 
-impl Sink {
+impl BodySink {
+    /// Returns the error of the sink, or that of the decoder if the sink had none.
     fn why(&mut self, error: std::io::Error) -> GitHttpError {
         let decoding = || GitHttpError::BadGzip(Arc::new(error));
         self.error.take().unwrap_or_else(decoding)
@@ -210,16 +219,16 @@ impl Sink {
     }
 }
 
-impl std::io::Write for Sink {
+impl std::io::Write for BodySink {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         let (limit, len) = (self.limit, self.len + bytes.len() as u64);
         if len > limit {
-            return Err(self.fail(GitHttpError::BodyTooLong { limit }));
+            return Err(self.fail(GitHttpError::BodyTooLarge { limit }));
         }
         if len > self.inflated_limit {
             return Err(self.fail(GitHttpError::BodyInflates { ratio: MAX_RATIO }));
         }
-        if !self.room.make(len) {
+        if !self.reservation.grow_to(len) {
             return Err(self.fail(GitHttpError::Busy));
         }
         if let Err(error) = self.file.write_all(bytes) {

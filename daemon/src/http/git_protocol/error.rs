@@ -1,4 +1,4 @@
-//! Why a git client's request is refused or fails.
+//! Errors of requests of git clients, with their statuses, codes and next steps.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,46 +6,51 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use cachewfs_format::api::code;
 
+use crate::http::error::BODY_TOO_SLOW;
 use crate::mirror::{CredentialError, GitError};
 
-/// Why a git client's request is refused or fails; all who share an answer share it.
+/// The reason why a git client's request is refused or fails. It can be cloned for all requests
+/// that share an answer.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(in crate::http) enum GitHttpError {
-    #[error("the URL asks for no service that there is")]
+    #[error("unknown git service in the URL")]
     BadService,
-    #[error("the Git-Protocol header is malformed")]
+    #[error("malformed Git-Protocol header")]
     BadProtocol,
-    #[error("the body is not of the type {expected}")]
+    #[error("the Content-Type of the request is not {expected}")]
     BadContentType { expected: &'static str },
-    #[error("the body is encoded in a way other than gzip")]
+    #[error("the Content-Encoding of the request is neither gzip nor identity")]
     BadContentEncoding,
-    #[error("the body is longer than {limit} bytes")]
-    BodyTooLong { limit: u64 },
-    #[error("the body inflates to more than {ratio} times its length")]
+    #[error("the request body is longer than {limit} bytes")]
+    BodyTooLarge { limit: u64 },
+    #[error("the request body inflates to more than {ratio} times its length")]
     BodyInflates { ratio: u64 },
-    #[error("the body is not valid gzip")]
+    #[error("the request body is not valid gzip")]
     BadGzip(#[source] Arc<std::io::Error>),
-    #[error("the body did not arrive within {}", humantime::format_duration(*.limit))]
+    #[error("the request body did not arrive within {}", humantime::format_duration(*.limit))]
     BodyTooSlow { limit: Duration },
-    #[error("the body broke off")]
+    #[error("the request body broke off")]
     BodyBroken(#[source] Arc<axum::Error>),
-    #[error("the daemon has no room for another git client now")]
+    #[error("the daemon is busy: too many requests, git processes or request bodies at a time")]
     Busy,
-    #[error("git failed")]
+    #[error("git upload-pack failed")]
     Git(#[source] Arc<GitError>),
-    #[error("can't write a temporary file")]
+    #[error("can't write or read a temporary file")]
     Spool(#[source] Arc<std::io::Error>),
-    #[error("upstream can't be reached")]
+    #[error("the request to upstream failed")]
     Upstream(#[source] Arc<reqwest::Error>),
-    #[error("there are no credentials for upstream")]
+    #[error("can't get the daemon's credentials for upstream")]
     Credentials(#[source] Arc<CredentialError>),
-    #[error("upstream did not go on within {}", humantime::format_duration(*.limit))]
+    #[error(
+        "upstream sent no answer, or not all of it, within {}",
+        humantime::format_duration(*.limit)
+    )]
     UpstreamTooSlow { limit: Duration },
-    #[error("upstream sends the request to another place")]
+    #[error("upstream redirects the request to an unexpected URL")]
     Redirected,
-    #[error("there is no repository at upstream {url}")]
+    #[error("no repository at upstream {url}")]
     NotFound { url: String },
-    #[error("upstream is a directory of the daemon's, which takes no such request")]
+    #[error("upstream is a local directory of the daemon, which can't take this request")]
     NotHttp,
 }
 
@@ -58,9 +63,9 @@ impl GitHttpError {
             Self::BadContentType { .. } | Self::BadContentEncoding => {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_body")
             }
-            Self::BodyTooLong { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_long"),
+            Self::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, code::BODY_TOO_LARGE),
             Self::BodyInflates { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "body_inflates"),
-            Self::BodyTooSlow { .. } => (StatusCode::REQUEST_TIMEOUT, "body_too_slow"),
+            Self::BodyTooSlow { .. } => (StatusCode::REQUEST_TIMEOUT, BODY_TOO_SLOW),
             Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
             Self::Git(_) => (StatusCode::INTERNAL_SERVER_ERROR, "mirror_failed"),
             Self::Spool(_) => (StatusCode::INTERNAL_SERVER_ERROR, "spool_failed"),
@@ -74,33 +79,32 @@ impl GitHttpError {
         }
     }
 
-    /// What the person who reads the message can do.
+    /// Returns the next step for the reader of the message.
     pub(in crate::http) fn advice(&self) -> &'static str {
         match self {
             Self::BadService => {
-                "Ask for info/refs?service=git-upload-pack or git-receive-pack; the dumb protocol is not served."
+                "Ask for info/refs?service=git-upload-pack or git-receive-pack; the dumb protocol \
+                 is not served."
             }
-            Self::BadProtocol => "Send version=2, or leave the header out.",
+            Self::BadProtocol => "Send version=2, or omit the header.",
             Self::BadGzip(_) | Self::BodyBroken(_) => "Send the request again.",
             Self::BadContentType { .. } | Self::BadContentEncoding => {
-                "Send what git sends, plain or compressed with gzip."
+                "Send the body as git does, plain or compressed with gzip."
             }
-            Self::BodyTooLong { .. } => {
+            Self::BodyTooLarge { .. } => {
                 "Raise max_body_bytes in [git_http] of the daemon's configuration."
             }
-            Self::BodyInflates { .. } => "Send the body as it is, not compressed.",
+            Self::BodyInflates { .. } => "Send the body uncompressed.",
             Self::BodyTooSlow { .. } => {
                 "Raise body_timeout in [git_http] of the daemon's configuration."
             }
-            Self::Busy | Self::Upstream(_) | Self::UpstreamTooSlow { .. } => {
-                "Ask again in a moment."
-            }
-            Self::Git(_) | Self::Spool(_) | Self::Credentials(_) => "Look at the daemon's log.",
+            Self::Busy | Self::Upstream(_) | Self::UpstreamTooSlow { .. } => "Retry in a moment.",
+            Self::Git(_) | Self::Spool(_) | Self::Credentials(_) => "See the daemon's log.",
             Self::Redirected => {
                 "Ask the operator to write the URL that upstream redirects to into [upstreams]."
             }
             Self::NotFound { .. } => "Check the spelling.",
-            Self::NotHttp => "Go to upstream directly.",
+            Self::NotHttp => "Send the request to upstream directly.",
         }
     }
 }

@@ -1,4 +1,8 @@
-//! Which headers go on to upstream, and which come back; and the protocol version.
+//! The headers that are passed on to upstream and back to the client, and the `Git-Protocol`
+//! header.
+//!
+//! Both directions use allow lists: hop-by-hop headers, cookies and the daemon's own token stay
+//! here.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 
@@ -6,8 +10,8 @@ use super::GitHttpError;
 
 const GIT_PROTOCOL: &str = "git-protocol";
 
-/// Headers that go on to upstream. `Authorization` is among them: upstream decides what a client may
-/// do there.
+/// Headers of a request that are passed on to upstream. `Authorization` is one of them: upstream
+/// decides what the client may do there.
 const TO_UPSTREAM: &[&str] = &[
     "accept",
     "accept-encoding",
@@ -21,10 +25,10 @@ const TO_UPSTREAM: &[&str] = &[
     "git-protocol",
 ];
 
-/// Headers that describe a body that is passed on as it comes.
+/// Headers that describe a body which is passed on unchanged.
 const OF_THE_BODY: &[&str] = &["content-encoding", "content-length"];
 
-/// Headers that come back from upstream.
+/// Headers of upstream's answer that are passed back to the client.
 const FROM_UPSTREAM: &[&str] = &[
     "accept-ranges",
     "cache-control",
@@ -43,12 +47,13 @@ const FROM_UPSTREAM: &[&str] = &[
     "x-github-request-id",
 ];
 
-/// What of a request's headers goes on to upstream.
+/// Returns the headers of a request that are passed on to upstream.
 pub(super) fn to_upstream(headers: &HeaderMap) -> HeaderMap {
     copy(headers, TO_UPSTREAM)
 }
 
-/// The same, if the answer must be whole, because others may get it too.
+/// Returns these headers without ranges and conditions, for a request whose complete answer other
+/// clients may share.
 pub(super) fn to_upstream_to_read(headers: &HeaderMap) -> HeaderMap {
     let mut headers = to_upstream(headers);
     for name in [
@@ -61,12 +66,12 @@ pub(super) fn to_upstream_to_read(headers: &HeaderMap) -> HeaderMap {
     headers
 }
 
-/// What describes the body of a request that is passed on as it comes.
+/// Returns the headers that describe a body which is passed on unchanged.
 pub(super) fn of_the_body(headers: &HeaderMap) -> HeaderMap {
     copy(headers, OF_THE_BODY)
 }
 
-/// What of upstream's headers comes back.
+/// Returns the headers of upstream's answer that are passed back to the client.
 pub(super) fn from_upstream(headers: &HeaderMap) -> HeaderMap {
     copy(headers, FROM_UPSTREAM)
 }
@@ -81,7 +86,8 @@ fn copy(headers: &HeaderMap, allowed: &[&'static str]) -> HeaderMap {
     copy
 }
 
-/// The checked `Git-Protocol` header: `key` or `key=value`, several joined by colons.
+/// Returns the `Git-Protocol` header, or an error unless it is a list of `key` or `key=value`,
+/// joined by colons. It becomes an environment variable of git.
 pub(super) fn git_protocol(headers: &HeaderMap) -> Result<Option<String>, GitHttpError> {
     const MAX_LEN: usize = 128;
     let mut values = headers.get_all(GIT_PROTOCOL).iter();
@@ -108,12 +114,13 @@ pub(super) fn git_protocol(headers: &HeaderMap) -> Result<Option<String>, GitHtt
     }
 }
 
-/// Whether the client speaks protocol version 2; the highest version that it names counts.
+/// Returns whether the client speaks protocol version 2. If it names several versions, the highest
+/// counts.
 pub(super) fn is_version_2(protocol: Option<&str>) -> bool {
     protocol.is_some_and(|protocol| protocol.split(':').any(|item| item == "version=2"))
 }
 
-/// What keeps an answer of the git protocol out of caches.
+/// Returns the headers that keep an answer of the git protocol out of caches.
 pub(super) fn no_cache() -> HeaderMap {
     let pairs = [
         (
@@ -140,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn takes_versions_and_nothing_else() {
+    fn accepts_key_value_lists_and_nothing_else() {
         for good in [
             "version=2",
             "version=1",

@@ -1,8 +1,12 @@
-//! Passes an answer on to a client: bounded in memory and time, broken off if it fails.
+//! Passes an answer on to a client, limited in memory and time, and breaks it off if it fails.
 //!
-//! A task takes from the source and fills a short queue; so time limits count also while the client
-//! takes nothing. When the client has gone, the task ends at once and drops the source, which ends
-//! the process or the request behind it.
+//! ```text
+//! source (git or upstream) ─► task ─► queue of 4 pieces ─► client
+//! ```
+//!
+//! The task reads the source and fills the queue, so the time limits also apply while the client
+//! reads nothing. When the client goes away, the task ends at once and drops the source, which ends
+//! the git process or the request to upstream.
 
 use std::time::Duration;
 
@@ -17,47 +21,48 @@ use tracing::{debug, warn};
 
 use crate::error_chain::chain;
 
-/// So many pieces of at most about 64 KiB wait for the client.
+/// At most this many pieces, of about 64 KiB each, wait for the client.
 const QUEUE_LEN: usize = 4;
 
-/// How long answers may take.
+/// The time limits of an answer.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
-    /// From beginning to end.
+pub(super) struct AnswerLimits {
+    /// For the whole answer.
     pub(super) total: Duration,
-    /// For the client to take a piece.
+    /// For the client to accept one piece.
     pub(super) idle: Duration,
 }
 
-/// Where answers are passed on.
+/// Passes answers on in tasks that the daemon waits for when it stops.
 #[derive(Clone, Debug)]
 pub(super) struct Relay {
-    pub(super) limits: Limits,
+    pub(super) limits: AnswerLimits,
     pub(super) tasks: TaskTracker,
     pub(super) stop: CancellationToken,
 }
 
-/// Why an answer is broken off.
+/// The reason why an answer is broken off.
 #[derive(Debug, thiserror::Error)]
 enum BrokenOff<E: std::error::Error + 'static> {
     #[error("its source failed")]
     Source(#[source] E),
     #[error("it took longer than {}", humantime::format_duration(*.0))]
     TooLong(Duration),
-    #[error("the client took nothing for {}", humantime::format_duration(*.0))]
+    #[error("the client accepted no bytes for {}", humantime::format_duration(*.0))]
     Idle(Duration),
-    #[error("the daemon stops")]
+    #[error("the daemon is stopping")]
     Stopping,
 }
 
 enum Piece {
     Bytes(Bytes),
-    /// Nothing went wrong; without this, the client must not take what it has for all.
+    /// The answer is complete. If the queue closes without this, the connection is broken, so that
+    /// the client can't take a part for the whole answer.
     End,
 }
 
 impl Relay {
-    /// Gives a body that carries what `source` gives; `held` is dropped when that is over.
+    /// Returns a body with the bytes of `source`. `held` is dropped when the source has ended.
     pub(super) fn body<E>(
         &self,
         source: impl Stream<Item = Result<Bytes, E>> + Send + 'static,
@@ -69,19 +74,20 @@ impl Relay {
         let (sender, receiver) = mpsc::channel(QUEUE_LEN);
         let (limits, stop) = (self.limits, self.stop.clone());
         self.tasks.spawn(async move {
+            // Permits and input files in here are given back only when the source has ended.
             let _held = held;
             let passed = tokio::select! {
                 passed = timeout(limits.total, pass(source, &sender, limits.idle)) => passed
                     .unwrap_or(Err(BrokenOff::TooLong(limits.total))),
                 () = stop.cancelled() => Err(BrokenOff::Stopping),
                 () = sender.closed() => {
-                    debug!("A git client went away");
+                    debug!("A git client closed the connection");
                     return;
                 }
             };
             if let Err(error) = passed {
                 let error = chain(&error);
-                warn!(error, "An answer to a git client was broken off");
+                warn!(error, "Broke off an answer to a git client");
             }
         });
         Body::from_stream(stream::unfold(Some(receiver), async |receiver| {
@@ -89,6 +95,7 @@ impl Relay {
             match receiver.recv().await {
                 Some(Piece::Bytes(bytes)) => Some((Ok(bytes), Some(receiver))),
                 Some(Piece::End) => None,
+                // Closed without `Piece::End`.
                 None => Some((
                     Err(std::io::Error::from(std::io::ErrorKind::BrokenPipe)),
                     None,
@@ -107,7 +114,7 @@ async fn pass<E: std::error::Error + 'static>(
     while let Some(bytes) = source.next().await {
         let bytes = bytes.map_err(BrokenOff::Source)?;
         let sent = timeout(idle, sender.send(Piece::Bytes(bytes))).await;
-        // That the client has gone is noticed by the task.
+        // The send fails only if the client has gone; `body` notices that too, and ends the task.
         sent.map_err(|_| BrokenOff::Idle(idle))?.ok();
     }
     timeout(idle, sender.send(Piece::End))

@@ -1,4 +1,4 @@
-//! What all requests of git clients share: limits, counters, the way to upstream.
+//! The state that all requests of git clients share: limits, counters, the client for upstream.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -9,54 +9,56 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::time::timeout;
 
 use super::pass_on::SharedAnswers;
-use super::relay::{Limits, Relay};
+use super::relay::{AnswerLimits, Relay};
 use super::{GitHttpError, body};
 use crate::app::tmp_directory;
 use crate::config::Config;
-use crate::http::bodies::Bodies;
+use crate::http::body_budget::BodyBudget;
 use crate::mirror::Git;
 use crate::repository::Registry;
-use crate::shares::{Place, Shares};
+use crate::shares::{Permit, Shares};
 
-/// How many of the longest bodies find room on disk at the same time.
+/// The budget for bodies on disk, as a multiple of the longest body that is allowed.
 const MAX_LONGEST_BODIES: u64 = 16;
 
-/// What all requests of git clients share.
+/// The state that all requests of git clients share.
 #[derive(Debug)]
 pub(in crate::http) struct GitServer {
     pub(super) registry: Arc<Registry>,
     pub(super) git: Git,
     pub(super) tmp: PathBuf,
     pub(super) relay: Relay,
-    /// Follows no redirects by itself, and asks no other place than the one it is told.
+    /// Follows no redirects by itself, so that it connects only to the URL that it is given.
     pub(super) client: reqwest::Client,
     pub(super) shared: SharedAnswers,
-    pub(in crate::http) counters: Counters,
-    /// Bodies on disk.
-    pub(super) bodies: Bodies,
-    /// Requests that are answered, or passed on while they come.
+    pub(in crate::http) counters: GitCounters,
+    /// The budget for request bodies on disk.
+    pub(super) body_budget: BodyBudget,
+    /// Permits for requests that are being answered, or passed on while their bodies arrive.
     requests: Shares,
-    /// Processes that serve.
+    /// Permits for git processes.
     processes: Shares,
-    /// Requests that are passed on, per host: one that hangs leaves the others theirs.
+    /// Permits for requests to upstream, one set for each host: a host that hangs uses up only its
+    /// own.
     passed_on: Mutex<HashMap<String, Shares>>,
 }
 
-/// What was done for git clients, counted from the daemon's start.
+/// Counters of requests of git clients since the daemon's start.
 #[derive(Debug, Default)]
-pub(in crate::http) struct Counters {
+pub(in crate::http) struct GitCounters {
     /// Requests that were answered from a mirror.
     pub(in crate::http) from_mirror: AtomicU64,
     /// Requests that were passed on to upstream.
     pub(in crate::http) passed_on: AtomicU64,
-    /// Requests that got the same answer of upstream's as another one.
+    /// Requests that shared upstream's answer to an identical request.
     pub(in crate::http) shared: AtomicU64,
-    /// Answers from a mirror although upstream could not be asked whether it has moved.
+    /// Requests that were answered from a mirror, although the daemon could not check whether
+    /// upstream has moved.
     pub(in crate::http) stale: AtomicU64,
 }
 
-impl Counters {
-    /// Adds one, and gives the sum.
+impl GitCounters {
+    /// Adds one, and returns the sum.
     pub(super) fn count(counter: &AtomicU64) -> u64 {
         counter.fetch_add(1, Ordering::Relaxed) + 1
     }
@@ -72,7 +74,7 @@ impl GitServer {
             git: registry.git(),
             tmp: tmp_directory(&config),
             relay: Relay {
-                limits: Limits {
+                limits: AnswerLimits {
                     total: limits.answer_timeout,
                     idle: limits.idle_timeout,
                 },
@@ -81,61 +83,62 @@ impl GitServer {
             },
             client: registry.client(),
             shared: SharedAnswers::default(),
-            counters: Counters::default(),
-            bodies: Bodies::new(max_body_bytes, body::HEAD_LEN as u64),
+            counters: GitCounters::default(),
+            body_budget: BodyBudget::new(max_body_bytes, body::HEAD_LEN as u64),
             requests: Shares::leaving_a_quarter(limits.max_requests),
             processes: Shares::leaving_a_quarter(limits.max_processes),
             passed_on: Mutex::default(),
         }
     }
 
-    /// The configuration that is in force now.
+    /// Returns the configuration that is in force now.
     pub(super) fn config(&self) -> Arc<Config> {
         self.registry.config()
     }
 
-    pub(super) fn body_limits(&self) -> body::Limits {
+    pub(super) fn body_limits(&self) -> body::BodyLimits {
         let config = self.config();
-        body::Limits {
+        body::BodyLimits {
             bytes: config.git_http.max_body_bytes,
             time: config.git_http.body_timeout,
         }
     }
 
-    /// Room for one request more of `client`, which is not waited for.
-    pub(super) fn admit(&self, client: IpAddr) -> Result<Place, GitHttpError> {
+    /// Returns a permit for one more request of `client`, or an error at once if none is free.
+    pub(super) fn admit(&self, client: IpAddr) -> Result<Permit, GitHttpError> {
         self.requests.try_take(client).ok_or(GitHttpError::Busy)
     }
 
-    /// A turn to run a process.
-    pub(super) async fn process_turn(&self, client: IpAddr) -> Result<Place, GitHttpError> {
-        self.turn(&self.processes, client).await
+    /// Waits for a permit to run a git process.
+    pub(super) async fn process_permit(&self, client: IpAddr) -> Result<Permit, GitHttpError> {
+        self.permit(&self.processes, client).await
     }
 
-    /// A turn to talk to `host`.
-    pub(super) async fn upstream_turn(
+    /// Waits for a permit to send a request to `host`.
+    pub(super) async fn upstream_permit(
         &self,
         host: &str,
         client: IpAddr,
-    ) -> Result<Place, GitHttpError> {
-        let turns = {
-            // Hosts are those of the configuration: a request for another has been refused.
+    ) -> Result<Permit, GitHttpError> {
+        let shares = {
+            // The map can't grow without limit: requests for hosts that are not configured have
+            // been refused.
             let mut hosts = self
                 .passed_on
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
             let limit = self.config().git_http.max_passed_on;
-            let turns = hosts.entry(host.to_owned());
-            turns
+            let shares = hosts.entry(host.to_owned());
+            shares
                 .or_insert_with(|| Shares::leaving_a_quarter(limit))
                 .clone()
         };
-        self.turn(&turns, client).await
+        self.permit(&shares, client).await
     }
 
-    async fn turn(&self, turns: &Shares, client: IpAddr) -> Result<Place, GitHttpError> {
-        match timeout(self.config().git_http.queue_timeout, turns.wait(client)).await {
-            Ok(Some(place)) => Ok(place),
+    async fn permit(&self, shares: &Shares, client: IpAddr) -> Result<Permit, GitHttpError> {
+        match timeout(self.config().git_http.queue_timeout, shares.wait(client)).await {
+            Ok(Some(permit)) => Ok(permit),
             Ok(None) | Err(_) => Err(GitHttpError::Busy),
         }
     }

@@ -1,4 +1,4 @@
-//! What a URL below `/git/` asks of the git protocol.
+//! Parses the URLs of the git protocol below `/git/`.
 
 use cachewfs_format::RepoName;
 
@@ -6,34 +6,36 @@ use crate::config::Config;
 use crate::http::error::ApiError;
 use crate::http::routes::{decode_percent, parse_repo};
 
-/// How the client spells the name of the repository; upstream gets the same spelling.
+/// Whether the client writes the repository's name with `.git`. Upstream gets the same spelling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Spelling {
     Plain,
     WithGit,
 }
 
-/// What is asked of the repository.
+/// The service of the repository that a URL addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Service {
     InfoRefs,
     UploadPack,
     ReceivePack,
-    /// LFS and whatever else upstream may have below a repository: a checked path, as the client
-    /// encoded it.
+    /// LFS, or any other path that upstream may have below a repository. The path is checked, and
+    /// still encoded as the client sent it.
     Other(String),
 }
 
-/// A request of a git client, or of something that takes the daemon for upstream.
+/// The target of a request of a git client, or of another program that uses the daemon in place of
+/// upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::http) struct Target {
+pub(in crate::http) struct GitTarget {
     pub(super) repo: RepoName,
     pub(super) spelling: Spelling,
     pub(super) service: Service,
 }
 
-impl Target {
-    /// Whether the request is meant to change something upstream. Batches of LFS are how it is read, too.
+impl GitTarget {
+    /// Returns whether the request may change something upstream. A POST to the LFS batch API
+    /// counts as a read, because downloads use it too.
     pub(in crate::http) fn is_push(&self, query: Option<&str>, is_read: bool) -> bool {
         match &self.service {
             Service::InfoRefs => query == Some("service=git-receive-pack"),
@@ -50,9 +52,9 @@ impl Target {
 
 const LFS: &str = "/info/lfs/";
 
-/// Finds what belongs to the git protocol in the path of a URL after `/git/`; `None` if that path
-/// is for others to understand.
-pub(in crate::http) fn parse(rest: &str, names: &Config) -> Result<Option<Target>, ApiError> {
+/// Parses the path of a URL after `/git/`, or returns `None` if it doesn't belong to the git
+/// protocol.
+pub(in crate::http) fn parse(rest: &str, names: &Config) -> Result<Option<GitTarget>, ApiError> {
     let services = [
         ("/info/refs", Service::InfoRefs),
         ("/git-upload-pack", Service::UploadPack),
@@ -72,9 +74,12 @@ pub(in crate::http) fn parse(rest: &str, names: &Config) -> Result<Option<Target
     }
 }
 
-/// Takes what nobody else understands for a path below the repository upstream. Only `.git` says
-/// where the name of the repository ends.
-pub(in crate::http) fn parse_other(rest: &str, names: &Config) -> Result<Option<Target>, ApiError> {
+/// Parses a path that is nothing else as a path below the upstream repository. The name must end
+/// with `.git`, because nothing else tells where it ends.
+pub(in crate::http) fn parse_other(
+    rest: &str,
+    names: &Config,
+) -> Result<Option<GitTarget>, ApiError> {
     let Some((name, tail)) = rest.split_once(".git/") else {
         return Ok(None);
     };
@@ -82,20 +87,21 @@ pub(in crate::http) fn parse_other(rest: &str, names: &Config) -> Result<Option<
     target(&format!("{name}.git"), Service::Other(path), names).map(Some)
 }
 
-fn target(name: &str, service: Service, names: &Config) -> Result<Target, ApiError> {
+fn target(name: &str, service: Service, names: &Config) -> Result<GitTarget, ApiError> {
     let spelling = match name.strip_suffix(".git") {
         Some(_) => Spelling::WithGit,
         None => Spelling::Plain,
     };
-    Ok(Target {
+    Ok(GitTarget {
         repo: parse_repo(name, names)?,
         spelling,
         service,
     })
 }
 
-/// Refuses a path that could mean another place to the server that gets it.
+/// Returns `path`, or an error if a server could resolve it to a path outside of the repository.
 fn checked(path: &str) -> Result<String, ApiError> {
+    // Checked after decoding, because the server decodes too: `%2e%2e` is `..`.
     let is_good = |segment: &str| {
         decode_percent(segment).is_some_and(|segment| {
             !matches!(&*segment, "" | "." | "..")
@@ -113,11 +119,11 @@ fn checked(path: &str) -> Result<String, ApiError> {
 mod tests {
     use super::*;
 
-    fn parse(rest: &str) -> Result<Option<Target>, ApiError> {
+    fn parse(rest: &str) -> Result<Option<GitTarget>, ApiError> {
         super::parse(rest, &Config::default())
     }
 
-    fn parse_other(rest: &str) -> Result<Option<Target>, ApiError> {
+    fn parse_other(rest: &str) -> Result<Option<GitTarget>, ApiError> {
         super::parse_other(rest, &Config::default())
     }
 
@@ -161,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_paths_that_lead_astray() {
+    fn refuses_paths_that_leave_the_repository() {
         for bad in [
             "h.org/../x/info/refs",
             "h.org/%2e%2e/x/info/refs",

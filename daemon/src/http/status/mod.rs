@@ -1,11 +1,11 @@
-//! The status page: what an operator wants to know at a glance, at 3 a.m. too.
+//! The status page: what an operator needs to see at a glance.
 //!
 //! ```text
-//! snapshots ─► report ─► view ─► page ─► / (HTML, whole without a script)
+//! snapshots ─► report ─► view ─► page ─► / (HTML, complete without JavaScript)
 //!                 └──────┴─► /api/v1/status (JSON, for programs and script.js)
 //! ```
 //!
-//! Page, style and script are in the binary; nothing is loaded from elsewhere.
+//! Page, style sheet and script are compiled into the binary; nothing is loaded from elsewhere.
 
 mod numbers;
 mod page;

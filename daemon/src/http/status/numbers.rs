@@ -1,9 +1,9 @@
-//! Numbers as people read them.
+//! Formats numbers for people.
 
-/// A length of time in its largest unit.
+/// Formats a duration in its largest unit.
 pub(super) fn span(seconds: u64) -> String {
     const UNITS: [(u64, &str); 3] = [(86_400, "days"), (3_600, "h"), (60, "min")];
-    // 90 min say more than 1 h.
+    // From two of a unit on: "90 min" says more than "1 h".
     let unit = UNITS
         .into_iter()
         .find(|(len, _)| seconds >= len.saturating_mul(2));
@@ -13,7 +13,7 @@ pub(super) fn span(seconds: u64) -> String {
     )
 }
 
-/// Bytes in their largest unit, with three digits.
+/// Formats a number of bytes in its largest unit, with three digits.
 pub(super) fn size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
     if bytes < 1024 {
@@ -36,7 +36,7 @@ pub(super) fn size(bytes: u64) -> String {
     format!("{value:.digits$} {unit}")
 }
 
-/// A number with its thousands apart.
+/// Formats a number in groups of three digits.
 pub(super) fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut grouped = String::new();

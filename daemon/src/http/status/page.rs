@@ -1,4 +1,4 @@
-//! The page as HTML: whole and of now, for who has no script.
+//! Renders the page as HTML, complete for browsers without JavaScript.
 
 use std::fmt::Write as _;
 
@@ -6,11 +6,11 @@ use super::view::{Row, View};
 
 const PAGE: &str = include_str!("page.html");
 
-/// The page with `view` in it. Everything that is put in is escaped here, and nowhere else.
+/// Returns the page with the content of `view`. All text is escaped here, and nowhere else.
 pub(super) fn render(view: &View) -> String {
     let mut page = String::with_capacity(PAGE.len() * 2);
     let mut rest = PAGE;
-    // What was put in is not looked at again: a repository called {tone} stays that.
+    // Inserted text is not searched for placeholders: a repository called {tone} keeps its name.
     while let Some((before, after)) = rest.split_once('{') {
         page.push_str(before);
         let (name, after) = after.split_once('}').unwrap_or_default();
@@ -21,7 +21,7 @@ pub(super) fn render(view: &View) -> String {
     page
 }
 
-/// What stands for `{name}` in the page.
+/// Returns the text for the placeholder `{name}`.
 fn value(view: &View, name: &str) -> String {
     let rows = |id: &str| {
         let table = view.tables.iter().find(|table| table.id == id);
@@ -64,7 +64,7 @@ fn row(row: &Row) -> String {
     line
 }
 
-/// Makes text of `text` wherever in a page it stands.
+/// Escapes `text` for use in an element or an attribute.
 fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for letter in text.chars() {
@@ -86,7 +86,7 @@ mod tests {
     use crate::http::status::view::{Table, Tile, Tone};
 
     #[test]
-    fn whatever_is_shown_stays_text() {
+    fn text_cannot_become_markup() {
         let evil = "</td><script>alert(1)</script>{tone}\"' onload=x &amp;";
         let view = View {
             tone: Tone::Bad,

@@ -1,4 +1,4 @@
-//! What the daemon says of itself: the answer of `/api/v1/status`, and what the page shows.
+//! The report about the daemon: the answer of `/api/v1/status`, and the source of the page.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -11,25 +11,25 @@ use serde::Serialize;
 use tokio::sync::Mutex;
 use tracing::debug;
 
-use super::snapshots::{KnownSnapshots, SnapshotReport, of_pointer};
-use crate::at_once::map_at_once;
+use super::snapshots::{SnapshotReport, SnapshotReports, of_pointer};
 use crate::clock::seconds_since_epoch;
 use crate::error_chain::chain;
 use crate::http::error::ApiError;
 use crate::http::repos;
 use crate::http::routes::App;
+use crate::map_concurrently::map_concurrently;
 use crate::readiness::Readiness;
 use crate::repository::{Doing, MirrorState, Repository};
 use crate::store::{Store, StoreError};
 
-/// All who ask within this time get the same report.
+/// How long a report is reused, so that many open pages cost no more than one.
 const MAX_AGE: Duration = Duration::from_secs(1);
-/// So many repositories are described, those that need attention first.
+/// At most this many repositories are described, those with failures first.
 const MAX_REPOSITORIES: usize = 500;
-/// So many repositories are looked at at once.
+/// At most this many repositories are described at a time.
 const MAX_READERS: usize = 16;
 
-/// What the daemon says of itself.
+/// The report about the daemon.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     pub(super) version: &'static str,
@@ -38,40 +38,42 @@ pub(super) struct Report {
     pub(super) uptime_seconds: u64,
     /// `starting`, `ready` or `stopping`.
     pub(super) readiness: &'static str,
-    /// How many there are; `repositories` may have fewer. Names that upstream doesn't have are in
-    /// neither.
+    /// The number of all repositories; `repositories` may have fewer. Names that upstream doesn't
+    /// have are in neither.
     pub(super) repositories_total: usize,
     pub(super) failing_total: usize,
     pub(super) repositories: Vec<RepositoryReport>,
     pub(super) jobs: Vec<JobsReport>,
-    /// By class of route, then by where it came from.
+    /// Requests and bytes sent, by class of route.
     pub(super) traffic: Vec<TrafficReport>,
+    /// Reads of the store, by tier.
     pub(super) tiers: Vec<TrafficReport>,
     pub(super) git: GitReport,
     pub(super) disk: DiskReport,
 }
 
-/// A repository.
+/// The report about one repository.
 #[derive(Debug, Serialize)]
 pub(super) struct RepositoryReport {
     pub(super) repo: RepoName,
-    /// Whether there is a mirror here. Otherwise another daemon has published it, or this one before the
-    /// mirror was removed: then only its current snapshot is told.
+    /// Whether this daemon has a mirror. Without one, another daemon has published the repository,
+    /// or this one before the mirror was removed; then only the current snapshot is reported.
     pub(super) has_mirror: bool,
-    /// The state of its mirror: `empty`, `restoring`, `cloning`, `ready` or `failed`.
+    /// The state of the mirror: `empty`, `restoring`, `cloning`, `ready` or `failed`.
     pub(super) state: &'static str,
-    /// How long ago upstream was last asked with success, if it was since the daemon's start.
+    /// The time since the last successful check or update from upstream; `None` if there was none
+    /// since the daemon started.
     pub(super) lag_seconds: Option<u64>,
-    /// What is done just now.
+    /// The job that waits or runs now.
     pub(super) job: Option<JobReport>,
     pub(super) failure: Option<FailureReport>,
-    /// A sentence about files that the work tree of the current snapshot lacks.
+    /// A sentence about files that are missing in the work tree of the current snapshot.
     pub(super) notice: Option<String>,
-    /// Whether its LFS archive is being made.
+    /// Whether the LFS archive is being made.
     pub(super) is_lfs_running: bool,
-    /// Why that could not be made last, if it could not.
+    /// The last failure to make the LFS archive, if no later run succeeded.
     pub(super) lfs_failure: Option<FailureReport>,
-    /// The newest, newest first.
+    /// The newest snapshots, the newest first.
     pub(super) snapshots: Vec<SnapshotReport>,
     pub(super) snapshots_total: usize,
 }
@@ -83,20 +85,20 @@ pub(super) struct JobReport {
     pub(super) class: &'static str,
     pub(super) is_running: bool,
     pub(super) since_seconds: u64,
-    /// The daemon that does the same already.
+    /// Another daemon that already publishes this repository, and that the job waits for.
     pub(super) waits_for: Option<String>,
 }
 
-/// Why the last run failed, and when the next is.
+/// The reason why the last run failed, and the time until the next one.
 #[derive(Debug, Serialize)]
 pub(super) struct FailureReport {
     pub(super) error: String,
-    /// How many failed one after the other.
+    /// The number of failed runs in a row.
     pub(super) failures: u32,
     pub(super) next_try_seconds: u64,
 }
 
-/// How many jobs of a class wait and run.
+/// The number of waiting and running jobs of a class.
 #[derive(Debug, Serialize)]
 pub(super) struct JobsReport {
     pub(super) class: &'static str,
@@ -104,7 +106,7 @@ pub(super) struct JobsReport {
     pub(super) running: i64,
 }
 
-/// What was sent, or read, since the daemon's start.
+/// Requests and bytes, sent or read since the daemon's start.
 #[derive(Debug, Serialize)]
 pub(super) struct TrafficReport {
     pub(super) name: &'static str,
@@ -112,7 +114,7 @@ pub(super) struct TrafficReport {
     pub(super) bytes: u64,
 }
 
-/// Where the answers to git clients came from.
+/// The number of answers to git clients, by their source.
 #[derive(Debug, Serialize)]
 pub(super) struct GitReport {
     pub(super) mirror: u64,
@@ -121,7 +123,7 @@ pub(super) struct GitReport {
     pub(super) stale: u64,
 }
 
-/// Disk space in bytes, as far as it is known.
+/// Disk space in bytes. A value that is not known yet is `None`.
 #[derive(Debug, Serialize)]
 pub(super) struct DiskReport {
     pub(super) mirrors_bytes: Option<u64>,
@@ -129,16 +131,17 @@ pub(super) struct DiskReport {
     pub(super) free_bytes: Option<u64>,
 }
 
-/// The last report, and what it took long to find out.
+/// The last report, and the cached descriptions of snapshots.
 #[derive(Debug, Default)]
 pub(in crate::http) struct Reports {
-    known: Arc<KnownSnapshots>,
-    /// Held while a report is made, so that any number of readers cost one.
+    known: Arc<SnapshotReports>,
+    /// Locked while a report is made, so that simultaneous requests wait for one report and share
+    /// it.
     last: Mutex<Option<(Instant, Arc<Report>)>>,
 }
 
 impl Reports {
-    /// The newest snapshots of `repo`, newest first, and how many there are; blocks.
+    /// Returns the newest snapshots of `repo`, the newest first, and the number of all. Blocks.
     pub(in crate::http) fn newest_snapshots(
         &self,
         store: &Store,
@@ -148,7 +151,7 @@ impl Reports {
     }
 }
 
-/// The report of now, or of a moment ago.
+/// Returns a report that is at most [`MAX_AGE`] old.
 pub(super) async fn current(app: &Arc<App>) -> Result<Arc<Report>, ApiError> {
     let mut last = app.status.last.lock().await;
     if let Some((made, report)) = &*last
@@ -163,24 +166,25 @@ pub(super) async fn current(app: &Arc<App>) -> Result<Arc<Report>, ApiError> {
     Ok(report)
 }
 
-fn make(app: &App, known: &KnownSnapshots) -> Report {
+fn make(app: &App, known: &SnapshotReports) -> Report {
     let mut repositories = app.registry.all();
     repositories.retain(|repository| !repository.status().is_unknown());
     let repositories_total = repositories.len();
     let is_failing = |repository: &Arc<Repository>| repository.status().is_failing();
     let failing = repositories.iter().filter(|each| is_failing(each)).count();
-    // The order by name stays within both.
+    // The sort is stable: among failing and among other repositories, the order by name stays.
     repositories.sort_by_cached_key(|repository| Reverse(is_failing(repository)));
     repositories.truncate(MAX_REPOSITORIES);
     let names: Vec<_> = repositories
         .iter()
         .map(|repository| repository.name().clone())
         .collect();
-    let pointers = app.store.pointers_lately(&names);
+    let pointers = app.store.recent_pointers(&names);
     let with_pointers: Vec<_> = repositories.into_iter().zip(pointers).collect();
-    let mut repositories = map_at_once(&with_pointers, MAX_READERS, |(repository, pointer)| {
-        describe((app, known), repository, pointer.as_ref())
-    });
+    let mut repositories =
+        map_concurrently(&with_pointers, MAX_READERS, |(repository, pointer)| {
+            describe((app, known), repository, pointer.as_ref())
+        });
     let elsewhere = elsewhere(app);
     let repositories_total = repositories_total + elsewhere.len();
     repositories.extend(
@@ -198,7 +202,7 @@ fn make(app: &App, known: &KnownSnapshots) -> Report {
         version: env!("CARGO_PKG_VERSION"),
         now: seconds_since_epoch(),
         uptime_seconds: app.began.elapsed().as_secs(),
-        readiness: match app.life.readiness() {
+        readiness: match app.lifecycle.readiness() {
             Readiness::Starting => "starting",
             Readiness::Ready => "ready",
             Readiness::Stopping => "stopping",
@@ -238,7 +242,7 @@ fn traffic(app: &App) -> Vec<TrafficReport> {
     answered.into_iter().map(report).collect()
 }
 
-/// The disk, and the others if there are any.
+/// Returns the reads of the disk tier, and of each other tier that had any.
 fn tiers(app: &App) -> Vec<TrafficReport> {
     let reads = app.store.reads();
     let report = |(name, reads): (&'static str, &crate::store::TierReads)| TrafficReport {
@@ -261,18 +265,18 @@ fn git(app: &App) -> GitReport {
     }
 }
 
-/// What is published without a mirror here; what can't be read is left out.
+/// Returns the repositories that are published without a mirror here. Unreadable ones are left out.
 fn elsewhere(app: &App) -> Vec<RepositoryReport> {
     let all = repos::all(app).unwrap_or_else(|error| {
         debug!(
             error = chain(&error),
-            "The status page lacks what is only in the store"
+            "The status page lacks repositories without a mirror: can't list the store"
         );
         BTreeMap::new()
     });
     let without = all.into_iter().filter(|(_, mirrored)| mirrored.is_none());
     let names: Vec<RepoName> = without.map(|(repo, _)| repo).collect();
-    let pointers = app.store.pointers_lately(&names).into_iter();
+    let pointers = app.store.recent_pointers(&names).into_iter();
     let described = names
         .into_iter()
         .zip(pointers)
@@ -296,7 +300,7 @@ fn elsewhere(app: &App) -> Vec<RepositoryReport> {
 }
 
 fn describe(
-    (app, known): (&App, &KnownSnapshots),
+    (app, known): (&App, &SnapshotReports),
     repository: &Repository,
     pointer: Result<&Option<Pointer>, &StoreError>,
 ) -> RepositoryReport {
@@ -318,7 +322,7 @@ fn describe(
         next_try_seconds: next_try.unwrap_or(0),
     };
     let mut failure = known_failure.map(|failure| failed(&failure.error));
-    // A repository whose part of the store can't be read doesn't take the page away.
+    // An unreadable repository is shown with its error, and doesn't fail the whole page.
     let mut newest = (Vec::new(), 0);
     let notice = pointer.ok().and_then(Option::as_ref);
     let notice = notice.and_then(|pointer| pointer.notice.clone());

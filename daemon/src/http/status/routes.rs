@@ -1,4 +1,4 @@
-//! The page's URLs and headers.
+//! The URLs of the page, and their headers.
 
 use std::sync::Arc;
 
@@ -16,10 +16,12 @@ use super::{page, report};
 use crate::http::error::ApiError;
 use crate::http::routes::App;
 
-/// Nothing is run or shown that doesn't come from here, and nothing inline: an upstream's text that
-/// looks like markup stays text twice over.
+/// The content security policy: scripts, styles and images come from this server only, and none may
+/// be inline. Even if escaping failed, text of an upstream that looks like markup could run
+/// nothing.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
-                      connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+                      connect-src 'self'; base-uri 'none'; form-action 'none'; \
+                      frame-ancestors 'none'";
 
 pub(in crate::http) fn routes() -> Router<Arc<App>> {
     let style = || asset("text/css; charset=utf-8", include_str!("style.css"));
@@ -33,25 +35,25 @@ pub(in crate::http) fn routes() -> Router<Arc<App>> {
         .route("/status/icon.svg", get(async move || icon()))
 }
 
-/// `GET /`.
+/// Answers `GET /`.
 async fn html(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
     let report = report::current(&app).await?;
     let page = page::render(&View::of(&report));
     Ok(with_headers("text/html; charset=utf-8", page))
 }
 
-/// What programs want to know, and the same in words for the page's script.
+/// The report for programs, and its text for the page's script.
 #[derive(Debug, Serialize)]
-struct Answer<'a> {
+struct StatusAnswer<'a> {
     #[serde(flatten)]
     report: &'a Report,
     view: View,
 }
 
-/// `GET /api/v1/status`.
+/// Answers `GET /api/v1/status`.
 async fn json(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
     let report = report::current(&app).await?;
-    let answer = Answer {
+    let answer = StatusAnswer {
         report: &report,
         view: View::of(&report),
     };
@@ -69,7 +71,7 @@ fn with_headers(kind: &'static str, content: impl IntoResponse) -> Response {
         (header::CONTENT_SECURITY_POLICY, POLICY),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::REFERRER_POLICY, "no-referrer"),
-        // Another version of the daemon has other files under the same names.
+        // Another version of the daemon has other content under the same names.
         (header::CACHE_CONTROL, "no-cache"),
     ];
     (headers, content).into_response()

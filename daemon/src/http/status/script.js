@@ -1,9 +1,9 @@
-// Asks for /api/v1/status again and again, and puts what changed into the page. All text goes in as
-// text: nothing that an upstream says can become markup.
+// Polls /api/v1/status, and puts the changes into the page. All text is inserted as text, so
+// nothing that an upstream sends can become markup.
 "use strict";
 
-const PAUSE_MS = 2000;
-const PATIENCE_MS = 10000;
+const POLL_INTERVAL_MS = 2000;
+const TIMEOUT_MS = 10000;
 
 function write(element, text) {
   if (element.textContent !== text) {
@@ -24,8 +24,8 @@ function newRow(row) {
   return line;
 }
 
-// Rows stay the same elements as long as their key does, so that a selection or the scroll position
-// survives.
+// A row keeps its element as long as its key stays, so that a selection and the scroll position
+// survive.
 function fill(id, rows) {
   const table = document.getElementById(id);
   const body = table.tBodies[0];
@@ -60,7 +60,7 @@ async function refresh() {
   try {
     const answer = await fetch("/api/v1/status", {
       cache: "no-store",
-      signal: AbortSignal.timeout(PATIENCE_MS),
+      signal: AbortSignal.timeout(TIMEOUT_MS),
     });
     if (!answer.ok) {
       throw new Error(`status ${answer.status}`);
@@ -77,7 +77,7 @@ async function run() {
   if (!document.hidden) {
     await refresh();
   }
-  setTimeout(run, PAUSE_MS);
+  setTimeout(run, POLL_INTERVAL_MS);
 }
 
 document.addEventListener("visibilitychange", () => {

@@ -1,4 +1,4 @@
-//! The snapshots of a repository, and how much each shares with the one before.
+//! The snapshots of a repository, and how many bytes each shares with the one before.
 
 use std::collections::HashSet;
 use std::num::NonZeroUsize;
@@ -13,61 +13,63 @@ use serde::Serialize;
 
 use crate::store::{Store, StoreError};
 
-/// So many of a repository's snapshots are described.
-const MAX_SHOWN: usize = 5;
-/// Manifests of large repositories take long to parse: so many descriptions are remembered.
-const MAX_KNOWN: NonZeroUsize = NonZeroUsize::new(4096).expect("4096 is not 0");
+/// At most this many snapshots of a repository are described.
+const MAX_DESCRIBED: usize = 5;
+/// At most this many descriptions are cached: parsing the manifest of a large repository takes
+/// long.
+const MAX_REPORTS: NonZeroUsize = NonZeroUsize::new(4096).expect("4096 is not 0");
 
-/// So long a list of snapshots is remembered, unless another becomes current: old ones are deleted.
+/// How long a list of snapshots is cached while the same snapshot is current. Old snapshots in it
+/// may be deleted meanwhile.
 const MAX_LIST_AGE: Duration = Duration::from_mins(5);
-/// So many lists are remembered.
+/// At most this many lists are cached.
 const MAX_LISTS: NonZeroUsize = NonZeroUsize::new(1024).expect("1024 is not 0");
 
-/// A snapshot and what it costs.
+/// A snapshot and its size.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(in crate::http) struct SnapshotReport {
     pub(in crate::http) id: SnapshotId,
     /// In seconds since the epoch.
     pub(in crate::http) created_at: u64,
-    /// Of the checkout archive, or of the mirror archive if there is no other.
+    /// The size of the checkout archive, or of the mirror archive if there is no checkout archive.
     pub(in crate::http) size_bytes: u64,
-    /// How much of that lies in segments which the snapshot before has too; absent for the first, and
-    /// where the one before is deleted.
+    /// The bytes of it in segments that the snapshot before has too. `None` for the oldest
+    /// snapshot, or if the one before is deleted.
     pub(in crate::http) shared_bytes: Option<u64>,
 }
 
-/// Each with the snapshot before that it is compared with.
-type Key = (RepoName, SnapshotId, Option<SnapshotId>);
+/// A snapshot, and the snapshot before, with which it is compared.
+type ReportKey = (RepoName, SnapshotId, Option<SnapshotId>);
 
-/// What was found out so far.
+/// The cache of descriptions and lists.
 #[derive(Debug)]
-pub(super) struct KnownSnapshots(Mutex<Known>);
+pub(super) struct SnapshotReports(Mutex<CachedReports>);
 
 #[derive(Debug)]
-struct Known {
-    /// Snapshots don't change.
-    reports: LruCache<Key, SnapshotReport>,
-    lists: LruCache<RepoName, List>,
+struct CachedReports {
+    /// Never outdated: snapshots are immutable.
+    reports: LruCache<ReportKey, SnapshotReport>,
+    lists: LruCache<RepoName, CachedList>,
 }
 
-/// The snapshots of a repository, newest first, while the first of them is current.
+/// The snapshots of a repository, the newest first. Valid while the first of them is current.
 #[derive(Clone, Debug)]
-struct List {
+struct CachedList {
     ids: Vec<SnapshotId>,
     at: Instant,
 }
 
-impl Default for KnownSnapshots {
+impl Default for SnapshotReports {
     fn default() -> Self {
-        Self(Mutex::new(Known {
-            reports: LruCache::new(MAX_KNOWN),
+        Self(Mutex::new(CachedReports {
+            reports: LruCache::new(MAX_REPORTS),
             lists: LruCache::new(MAX_LISTS),
         }))
     }
 }
 
-impl KnownSnapshots {
-    /// The newest snapshots of `repo`, newest first, and how many there are; blocks.
+impl SnapshotReports {
+    /// Returns the newest snapshots of `repo`, the newest first, and the number of all. Blocks.
     pub(super) fn newest(
         &self,
         store: &Store,
@@ -77,20 +79,22 @@ impl KnownSnapshots {
         self.describe_all(store, repo, &ids)
     }
 
-    /// The same as it was some minutes ago, or since `current` is; blocks.
+    /// Returns the newest snapshots of `repo` as [`Self::newest`] does, from a list that may be
+    /// some minutes old if `current` is its first snapshot. Blocks.
     pub(super) fn newest_lately(
         &self,
         store: &Store,
         (repo, current): (&RepoName, SnapshotId),
     ) -> Result<(Vec<SnapshotReport>, usize), StoreError> {
         let list = self.lock().lists.get(repo).cloned();
-        let is_good =
-            |list: &List| list.ids.first() == Some(&current) && list.at.elapsed() < MAX_LIST_AGE;
+        let is_good = |list: &CachedList| {
+            list.ids.first() == Some(&current) && list.at.elapsed() < MAX_LIST_AGE
+        };
         let ids = if let Some(list) = list.filter(is_good) {
             list.ids
         } else {
             let (at, ids) = (Instant::now(), store.newest_snapshots(repo)?);
-            let list = List {
+            let list = CachedList {
                 ids: ids.clone(),
                 at,
             };
@@ -107,7 +111,7 @@ impl KnownSnapshots {
         ids: &[SnapshotId],
     ) -> Result<(Vec<SnapshotReport>, usize), StoreError> {
         let mut newest = Vec::new();
-        for (index, &id) in ids.iter().take(MAX_SHOWN).enumerate() {
+        for (index, &id) in ids.iter().take(MAX_DESCRIBED).enumerate() {
             let key = (repo.clone(), id, ids.get(index + 1).copied());
             let known = self.lock().reports.get(&key).cloned();
             newest.extend(match known {
@@ -118,9 +122,13 @@ impl KnownSnapshots {
         Ok((newest, ids.len()))
     }
 
-    fn describe(&self, store: &Store, key: Key) -> Result<Option<SnapshotReport>, StoreError> {
+    fn describe(
+        &self,
+        store: &Store,
+        key: ReportKey,
+    ) -> Result<Option<SnapshotReport>, StoreError> {
         let (repo, id, before) = &key;
-        // It may be deleted meanwhile.
+        // It may have been deleted since it was listed.
         let Some((manifest, _)) = store.manifest(repo, *id)? else {
             return Ok(None);
         };
@@ -135,12 +143,12 @@ impl KnownSnapshots {
         Ok(report)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Known> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, CachedReports> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What a pointer says of the snapshot that it names.
+/// Describes the snapshot that a pointer names, as far as the pointer does.
 pub(super) fn of_pointer(pointer: &Pointer) -> Option<SnapshotReport> {
     let archives = &pointer.archives;
     let checkout = archives.get(&ArchiveKind::Checkout);

@@ -1,5 +1,5 @@
-//! A report in words for people: what the page shows when it is loaded, and what the script puts in
-//! its place later. Plain text throughout; only `page` makes markup of it.
+//! The report as text for people. The page contains it when it is loaded, and the script later
+//! replaces it. It is plain text; only `page` turns it into markup.
 
 use serde::Serialize;
 
@@ -7,12 +7,12 @@ use super::numbers::{count, size, span};
 use super::report::{FailureReport, JobReport, Report, RepositoryReport};
 use super::snapshots::SnapshotReport;
 
-/// An error is cut to so many characters; JSON and log have all of it.
+/// An error is cut after this many characters. JSON and the log have the whole text.
 const MAX_ERROR_CHARS: usize = 400;
-/// So much of a commit's id tells it from others.
+/// This many characters of a commit's id are shown.
 const SHORT_ID_CHARS: usize = 12;
 
-/// What the page shows.
+/// The content of the page.
 #[derive(Debug, Serialize)]
 pub(super) struct View {
     pub(super) tone: Tone,
@@ -22,7 +22,7 @@ pub(super) struct View {
     pub(super) tables: Vec<Table>,
 }
 
-/// How urgent something is. Words say it too, never the colour alone.
+/// The urgency of something. The text says it too, so the colour is never needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Tone {
@@ -41,7 +41,7 @@ impl Tone {
     }
 }
 
-/// One number.
+/// A number with its name.
 #[derive(Debug, Serialize)]
 pub(super) struct Tile {
     pub(super) name: &'static str,
@@ -55,10 +55,10 @@ pub(super) struct Table {
     pub(super) rows: Vec<Row>,
 }
 
-/// A row; the first cell is its heading.
+/// A row of a table. The first cell is its heading.
 #[derive(Debug, Serialize)]
 pub(super) struct Row {
-    /// The same as long as the row is about the same.
+    /// Identifies the subject of the row, so that the script can update the row in place.
     pub(super) key: String,
     pub(super) tone: Tone,
     pub(super) cells: Vec<String>,
@@ -103,11 +103,11 @@ fn headline(report: &Report) -> (Tone, String) {
         ("stopping", ..) => (Tone::Busy, "Stopping".to_owned()),
         (_, 0, 0) => {
             let text =
-                "No repositories yet: one appears when its snapshot is asked for, or it is cloned";
+                "No repositories yet: one appears when a client clones it or requests its snapshot";
             (Tone::Good, text.to_owned())
         }
-        (_, 0, 1) => (Tone::Good, "The one repository is well".to_owned()),
-        (_, 0, _) => (Tone::Good, format!("All {total} {many} are well")),
+        (_, 0, 1) => (Tone::Good, "The repository is healthy".to_owned()),
+        (_, 0, _) => (Tone::Good, format!("All {total} {many} are healthy")),
         (_, 1, _) => (Tone::Bad, format!("1 of {total} {many} needs attention")),
         _ => (
             Tone::Bad,
@@ -127,7 +127,7 @@ fn tiles(report: &Report) -> Vec<Tile> {
     vec![
         tile("Jobs", jobs_in_words(running, waiting)),
         tile(
-            "Longest since asking upstream",
+            "Oldest check of upstream",
             lag.map_or_else(|| "…".to_owned(), span),
         ),
         tile("Sent since the start", size(sent)),
@@ -173,7 +173,7 @@ fn attention(report: &Report) -> Vec<Row> {
                 repo.clone(),
                 format!("{notice}."),
                 "in the current snapshot".to_owned(),
-                "with the next one".to_owned(),
+                "with the next snapshot".to_owned(),
             ],
         });
         of_mirror.into_iter().chain(of_lfs).chain(of_work_tree)
@@ -245,7 +245,7 @@ fn repositories(report: &Report) -> Vec<Row> {
 fn now(repository: &RepositoryReport) -> String {
     match (&repository.job, &repository.failure) {
         (Some(job), _) => activity(job),
-        (None, Some(failure)) => format!("failed, again in {}", span(failure.next_try_seconds)),
+        (None, Some(failure)) => format!("failed, retry in {}", span(failure.next_try_seconds)),
         (None, None) if repository.is_lfs_running => "getting LFS objects".to_owned(),
         (None, None) if !repository.has_mirror => "no mirror here".to_owned(),
         (None, None) => "idle".to_owned(),
@@ -254,13 +254,13 @@ fn now(repository: &RepositoryReport) -> String {
 
 fn activity(job: &JobReport) -> String {
     let (doing, waiting) = match job.class {
-        "clone" => ("cloning", "waits to clone"),
-        "update" => ("updating", "waits to update"),
-        "maintain" => ("maintaining", "waits to maintain"),
-        _ => ("publishing", "waits to publish"),
+        "clone" => ("cloning", "waiting to clone"),
+        "update" => ("updating", "waiting to update"),
+        "maintain" => ("maintaining", "waiting to maintain"),
+        _ => ("publishing", "waiting to publish"),
     };
     let what = match &job.waits_for {
-        Some(daemon) => format!("waits for {daemon} to publish"),
+        Some(daemon) => format!("waiting for {daemon} to publish"),
         None if job.is_running => doing.to_owned(),
         None => waiting.to_owned(),
     };
@@ -297,7 +297,7 @@ fn git(report: &Report) -> Vec<Row> {
     let rows = [
         ("from the mirror", git.mirror),
         ("passed on to upstream", git.passed_on),
-        ("with another's answer", git.shared),
+        ("with a shared answer of upstream", git.shared),
         ("from a mirror that may be stale", git.stale),
     ];
     let row = |(name, requests): (&str, u64)| Row {
@@ -340,8 +340,9 @@ fn short_id(snapshot: &SnapshotReport) -> String {
 
 fn shared(snapshot: &SnapshotReport) -> String {
     match snapshot.shared_bytes {
-        None => "first".to_owned(),
-        // Rounded down: 100 % would say that nothing is new.
+        // The oldest snapshot, or the one before is deleted or not known here.
+        None => "–".to_owned(),
+        // Rounded down: "100.0 %" would say that nothing is new.
         Some(shared) => {
             let tenths = shared.saturating_mul(1000) / snapshot.size_bytes.max(1);
             format!("{}.{} %", tenths / 10, tenths % 10)

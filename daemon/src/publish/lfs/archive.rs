@@ -55,7 +55,7 @@ impl Publisher {
         let is_stopping = || git.is_stopping();
         if store.manifest_written_at(repo, snapshot)?.is_some() {
             let wanted = (Some(snapshot), &HashSet::new());
-            let secured = store.secure(repo, wanted, is_stopping)?;
+            let secured = store.protect(repo, wanted, is_stopping)?;
             let manifest = store.manifest(repo, snapshot)?;
             let (manifest, digest) = manifest.ok_or(PublishError::Raced)?;
             let under = (None, current.as_ref());
@@ -111,7 +111,7 @@ impl Publisher {
         let (stored, new_bytes) = objects.store_all(&wanted, previous)?;
         let manifest = objects.write_archive(stored, commit)?;
         let segments = manifest.segments();
-        let secured = store.secure(repo, (None, &segments), is_stopping)?;
+        let secured = store.protect(repo, (None, &segments), is_stopping)?;
         let (written, digest) = store.put_manifest(&manifest, &secured)?;
         if written == Written::TooLate {
             return Err(PublishError::Raced.into());

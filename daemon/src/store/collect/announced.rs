@@ -1,24 +1,30 @@
-//! Deleting from a store that daemons publish to of which this one knows nothing, with nothing but
+//! Garbage collection of a bucket, beside daemons that this one doesn't know, with nothing but
 //! compare-and-swap.
 //!
 //! ```text
-//! who deletes                                 who publishes
-//!   1 announces what is to go                   1 stores segments
-//!   2 waits                                     2 reads what is announced; waits if it needs that
-//!   3 looks at manifests and pointer again      3 looks whether all segments are there
-//!   4 deletes what none of them names           4 writes the manifest, then the pointer, soon
+//! collector                                   publisher
+//!   1 writes a deletion notice                  1 stores segments
+//!   2 waits for the notice period               2 reads the notice; waits if it has a needed id
+//!   3 looks at manifests and pointer again      3 checks that all its segments exist
+//!   4 deletes the ids that nothing names        4 writes the manifest, then the pointer, in time
 //! ```
 //!
-//! Either the publisher sees the announcement, or its manifest is there at the second look: each writes first
-//! and then reads what the other wrote. What was deleted before it read, it misses. Ages only keep
-//! the two out of each other's way; no two clocks are compared. [`Notice`](crate::store::Notice) has the times,
-//! and the tests in `interleaved` run all this against itself.
+//! Each side writes first and then reads what the other side wrote. So either the publisher sees
+//! the notice, or the collector finds the publisher's manifest at its second look. If an object was
+//! deleted before the publisher read the notice, the publisher misses it in step 3.
+//!
+//! Ages only keep the two sides out of each other's way; safety doesn't rest on them. The times,
+//! and the reason why they are enough, are in `clock`. The tests in `interleaved` run both sides
+//! against a model of a bucket.
+//!
+//! A collection writes the notice several times: an empty one to take its turn, one with snapshots,
+//! one with segments, and an empty one at the end.
 
 use std::collections::{BTreeSet, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
 use std::time::Duration;
 
-use cachewfs_format::limits::MAX_ANNOUNCED;
+use cachewfs_format::limits::MAX_DELETION_NOTICES;
 use cachewfs_format::{Deletions, RepoName, SegmentId, SnapshotId};
 
 use super::plan::old_segments;
@@ -27,23 +33,23 @@ use crate::store::key::Object;
 use crate::store::tier::{Listed, Version};
 use crate::store::{Store, StoreError};
 
-/// How often one looks whether another collection has come to its end.
-const PERIOD: Duration = Duration::from_secs(1);
+/// How often a collector looks whether another collection has ended, or whether it should stop.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// One collection of one repository.
-pub(super) struct Announced<'a> {
+pub(super) struct AnnouncedCollection<'a> {
     store: &'a Store,
     repo: &'a RepoName,
     collection: Collection<'a>,
 }
 
-/// What is announced at present, by this collection.
-struct Record {
+/// The deletion notice that this collection wrote last, with its version in the store.
+struct OwnNotice {
     deletions: Deletions,
     version: Option<Version>,
 }
 
-impl<'a> Announced<'a> {
+impl<'a> AnnouncedCollection<'a> {
     pub(super) fn new(store: &'a Store, repo: &'a RepoName, collection: Collection<'a>) -> Self {
         Self {
             store,
@@ -54,11 +60,14 @@ impl<'a> Announced<'a> {
 
     pub(super) fn collect(&self) -> Result<Collected, StoreError> {
         let mut record = self.begin()?;
-        // What has just been written has the time of the store's own clock.
+        // The notice has just been written, so its time is the present time of the store's own
+        // clock. Ages of objects are differences of two times of that one clock.
         let now = self.store.collected_at(self.repo)?;
         let now = now.ok_or(StoreError::Collecting)?;
         let limits = (self.collection.keep, now);
         let (old, all) = self.store.old_snapshots(self.repo, limits)?;
+        // Manifests first: a crash afterwards leaves segments that no manifest names, which a later
+        // collection deletes. The other way round, manifests would name missing segments.
         let snapshots = self.delete_snapshots(&mut record, old)?;
         let mut collected = Collected {
             kept_snapshots: all - snapshots.len(),
@@ -67,78 +76,90 @@ impl<'a> Announced<'a> {
         };
         let segments = self.store.look_at_segments(self.repo, &[])?;
         let (mut old, young) = old_segments(&segments.listed, &segments.named, limits);
-        old.truncate(MAX_ANNOUNCED);
+        old.truncate(MAX_DELETION_NOTICES);
         let gone = self.delete_segments(&mut record, (old, &segments))?;
         collected.note(&segments, (&gone, young));
         let cleared = record.deletions.cleared(nonce());
-        // If this fails, the next collection waits until it must have ended.
+        // If this fails, the next collection waits until this one must have ended.
         self.announce(&mut record, cleared).ok();
         Ok(collected)
     }
 
-    /// Takes its turn, which is over when somebody else announces something.
-    fn begin(&self) -> Result<Record, StoreError> {
+    /// Takes the turn of this collection. Another collector can end it by writing a notice of its
+    /// own.
+    fn begin(&self) -> Result<OwnNotice, StoreError> {
         let clock = &self.store.clock;
         let (mut deletions, mut version) = self.store.deletions(self.repo)?;
         let since = clock.now();
-        // One that was killed is waited for until it can't delete anything any more.
-        while deletions.is_announced()
-            && clock.now().saturating_sub(since) <= self.store.notice.announced()
+        // A collector that was killed leaves its notice behind. After this time it can't delete any
+        // more.
+        while deletions.has_notices()
+            && clock.now().saturating_sub(since) <= self.store.notice.lifetime()
         {
             if (self.collection.is_stopping)() {
                 return Err(StoreError::Stopping);
             }
-            clock.pause(PERIOD.min(self.store.notice.0));
+            clock.pause(POLL_INTERVAL.min(self.store.notice.0));
             let seen = version;
             (deletions, version) = self.store.deletions(self.repo)?;
+            // Any change means that another daemon is at work on this repository: this collection
+            // gives way.
             if version != seen {
                 return Err(StoreError::Collecting);
             }
         }
+        // The new nonce gives the notice a new version, so a collector that was slow, and not dead,
+        // fails at its next swap.
         let turn = deletions.cleared(nonce());
-        let mut record = Record { deletions, version };
+        let mut record = OwnNotice { deletions, version };
         self.announce(&mut record, turn)?;
         Ok(record)
     }
 
-    /// Makes `new` what is announced.
-    fn announce(&self, record: &mut Record, new: Deletions) -> Result<(), StoreError> {
+    /// Replaces the deletion notice by `new`. Returns [`StoreError::Collecting`] if another
+    /// collector has replaced it.
+    fn announce(&self, record: &mut OwnNotice, new: Deletions) -> Result<(), StoreError> {
         let expected = record.version.as_ref();
         self.store.swap_deletions(self.repo, &new, expected)?;
+        // The swap doesn't return the new version. Reading it back also shows whether a swap whose
+        // answer was lost was carried out, and by whom: notices have different nonces.
         let (present, version) = self.store.deletions(self.repo)?;
         if present != new {
             return Err(StoreError::Collecting);
         }
-        *record = Record {
+        *record = OwnNotice {
             deletions: new,
             version,
         };
         Ok(())
     }
 
-    /// Announces and waits; gives until when something may be deleted.
+    /// Writes a deletion notice and waits for the notice period. Returns until when deletions may
+    /// begin.
     fn announce_and_wait(
         &self,
-        record: &mut Record,
+        record: &mut OwnNotice,
         new: Deletions,
     ) -> Result<Duration, StoreError> {
         let (clock, notice) = (&self.store.clock, self.store.notice);
+        // Two moments, each on the safe side: deletions must end counted from before the write, and
+        // the wait begins only after the notice is certainly there.
         let began = clock.now();
         self.announce(record, new)?;
         let announced = clock.now();
         loop {
             let waited = clock.now().saturating_sub(announced);
             if waited >= notice.0 {
-                return Ok(began + notice.deleting());
+                return Ok(began + notice.delete_limit());
             }
             if (self.collection.is_stopping)() {
                 return Err(StoreError::Stopping);
             }
-            clock.pause(PERIOD.min(notice.0.saturating_sub(waited)));
+            clock.pause(POLL_INTERVAL.min(notice.0.saturating_sub(waited)));
         }
     }
 
-    /// Deletes as long as it may; gives how many.
+    /// Deletes `objects` in order until the deadline `until`. Returns how many were deleted.
     fn delete(
         &self,
         objects: impl Iterator<Item = Object>,
@@ -150,19 +171,22 @@ impl<'a> Announced<'a> {
 
     fn delete_snapshots(
         &self,
-        record: &mut Record,
+        record: &mut OwnNotice,
         mut old: Vec<SnapshotId>,
     ) -> Result<Vec<SnapshotId>, StoreError> {
-        old.truncate(MAX_ANNOUNCED);
+        old.truncate(MAX_DELETION_NOTICES);
         if old.is_empty() {
             return Ok(old);
         }
         let mut new = record.deletions.cleared(nonce());
+        // The ids stay in the object for ever. A new snapshot with the id of a deleted one would
+        // give an immutable URL other bytes.
         for &id in &old {
-            new.set_used(id);
+            new.mark_used(id);
         }
         new.snapshots = old.iter().copied().collect();
         let until = self.announce_and_wait(record, new)?;
+        // The second look: an LFS publish may have made an older snapshot current again.
         let pointer = self.store.authoritative_pointer(self.repo)?;
         let current = pointer.map(|pointer| pointer.snapshot);
         old.retain(|&id| Some(id) != current);
@@ -173,7 +197,7 @@ impl<'a> Announced<'a> {
 
     fn delete_segments(
         &self,
-        record: &mut Record,
+        record: &mut OwnNotice,
         (mut old, first): (Vec<Listed>, &Segments),
     ) -> Result<Vec<Listed>, StoreError> {
         if old.is_empty() {
@@ -192,9 +216,10 @@ impl<'a> Announced<'a> {
         Ok(old)
     }
 
-    /// What manifests name that were not there at the first look.
+    /// Returns the segments named by manifests that were not there at the first look.
     fn named_meanwhile(&self, first: &Segments) -> Result<HashSet<SegmentId>, StoreError> {
         let mut named = HashSet::new();
+        // Manifests never change, so the ones of the first look can't name other segments now.
         for id in self.store.manifests(self.repo)? {
             if !first.manifests.contains(&id) {
                 self.store.add_named(self.repo, id, &mut named)?;
@@ -211,7 +236,7 @@ fn segments(listed: &[Listed]) -> BTreeSet<SegmentId> {
         .collect()
 }
 
-/// A number by chance: no two announcements have the same bytes.
+/// Returns a random number, so that no two notices have the same bytes, and so the same version.
 fn nonce() -> u64 {
     RandomState::new().hash_one(0_u8)
 }

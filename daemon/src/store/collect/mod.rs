@@ -1,12 +1,16 @@
-//! Deleting snapshots that are no longer kept, and segments that no manifest names.
+//! Garbage collection: deletes snapshots that are no longer kept, and segments that no manifest
+//! names.
 //!
 //! ```text
-//! plan         what may go
-//! announced    deleting beside daemons that this one knows nothing of: announce, wait, look again
+//! plan         which snapshots and segments may be deleted
+//! announced    deleting from a bucket: deletion notice, wait, second look
 //! ```
 //!
-//! Manifests go before segments: a crash in between leaves segments that no manifest names, which a later
-//! collection deletes.
+//! In a directory, a lock keeps publishers from storing segments meanwhile, so deleting needs no
+//! notice.
+//!
+//! Manifests are deleted before segments: a crash in between leaves segments that no manifest
+//! names, which a later collection deletes.
 
 mod announced;
 #[cfg(test)]
@@ -21,44 +25,44 @@ use cachewfs_format::{Deletions, RepoName, SegmentId, SnapshotId};
 pub(crate) use plan::Keep;
 pub(super) use plan::newest_first;
 
-use super::key::{Key, Object, Part};
+use super::key::{Key, Object, ShelfPart};
 use super::snapshots::encode;
 use super::tier::{Listed, Version, Written};
 use super::{Store, StoreError};
-use announced::Announced;
+use announced::AnnouncedCollection;
 
-/// So many objects are deleted at the same time.
+/// At most this many objects are deleted at the same time.
 const DELETED_AT_ONCE: usize = 16;
 
-/// What a collection did, or would do.
+/// The work that a collection did, or would do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Collected {
-    /// The snapshots that went.
+    /// The snapshots that were deleted.
     pub(crate) snapshots: Vec<SnapshotId>,
-    /// How many stay.
+    /// How many snapshots are kept.
     pub(crate) kept_snapshots: usize,
-    /// How many segments went, and their bytes.
+    /// How many segments were deleted, and their bytes.
     pub(crate) segments: usize,
     pub(crate) bytes: u64,
-    /// How many stay that a snapshot names.
+    /// How many segments are kept because a snapshot names them.
     pub(crate) kept_segments: usize,
-    /// How many stay that none names, because they are too young yet.
+    /// How many segments are kept although no snapshot names them, because they are too young.
     pub(crate) young_segments: usize,
-    /// What snapshots name and isn't there: damage.
+    /// Segments that a snapshot names and that are missing from the store: damage.
     pub(crate) missing: Vec<SegmentId>,
 }
 
-/// What is deleted, and how.
+/// The options of a collection.
 #[derive(Clone, Copy)]
 pub(crate) struct Collection<'a> {
     pub(crate) keep: Keep,
-    /// Whether it only says what it would do.
+    /// Whether to report only, and delete nothing.
     pub(crate) is_dry_run: bool,
-    /// Whether to end early.
+    /// Returns whether the collection should end early.
     pub(crate) is_stopping: &'a (dyn Fn() -> bool + Sync),
 }
 
-/// What there is of segments, and what names them.
+/// The segments in the store, and the manifests that name them.
 struct Segments {
     manifests: HashSet<SnapshotId>,
     named: HashSet<SegmentId>,
@@ -66,9 +70,10 @@ struct Segments {
 }
 
 impl Store {
-    /// Deletes what [`Keep`] says of `repo`. Others may publish it at the same time.
+    /// Deletes the snapshots and segments of `repo` that [`Keep`] doesn't keep. Daemons may publish
+    /// it at the same time. Blocks.
     ///
-    /// [`StoreError::Collecting`] if another collection is under way.
+    /// Returns [`StoreError::Collecting`] if another collection is in progress.
     pub(crate) fn collect(
         &self,
         repo: &RepoName,
@@ -76,30 +81,33 @@ impl Store {
     ) -> Result<Collected, StoreError> {
         let shelf = self.shelf(repo);
         if collection.is_dry_run {
-            return self.would_collect(repo, collection.keep);
+            return self.plan_collection(repo, collection.keep);
         }
-        let collected = match self.tier().hold_for_deleting(&shelf)? {
-            Some(_hold) => self.collect_held(repo, collection),
-            None => Announced::new(self, repo, collection).collect(),
+        let collected = match self.tier().lock_for_deleting(&shelf)? {
+            Some(_lock) => self.collect_locked(repo, collection),
+            None => AnnouncedCollection::new(self, repo, collection).collect(),
         };
         self.has_changed();
         collected
     }
 
-    /// Whether [`Store::collect`] waits for nobody, so that each publish may end with it.
-    pub(crate) fn collects_at_once(&self) -> bool {
+    /// Returns whether [`Store::collect`] never waits for a notice period, so that each publish may
+    /// end with it.
+    pub(crate) fn collects_without_waiting(&self) -> bool {
         self.tier().is_directory()
     }
 
-    /// When something was last collected of `repo`, by the clock of the store.
+    /// Returns when `repo` was last collected, by the clock of the store, or `None` if it never
+    /// was. Every collection writes the deletion notice.
     pub(crate) fn collected_at(&self, repo: &RepoName) -> Result<Option<SystemTime>, StoreError> {
         let key = Key::deletions(&self.shelf(repo));
-        let stat = self.authority().stat(&key)?;
+        let stat = self.authoritative_tier().stat(&key)?;
         Ok(stat.map(|stat| stat.stored_at))
     }
 
-    /// What a collection would delete now, if the clock of the store is right.
-    fn would_collect(&self, repo: &RepoName, keep: Keep) -> Result<Collected, StoreError> {
+    /// Returns what a collection would delete now, assuming that this machine's clock agrees with
+    /// the store's.
+    fn plan_collection(&self, repo: &RepoName, keep: Keep) -> Result<Collected, StoreError> {
         let now = SystemTime::now();
         let (snapshots, all) = self.old_snapshots(repo, (keep, now))?;
         let segments = self.look_at_segments(repo, &snapshots)?;
@@ -113,14 +121,17 @@ impl Store {
         Ok(collected)
     }
 
-    /// Deletes while nobody can store anything.
-    fn collect_held(
+    /// Collects while the lock on the shelf keeps publishers from storing segments. The caller
+    /// holds the lock.
+    fn collect_locked(
         &self,
         repo: &RepoName,
         collection: Collection<'_>,
     ) -> Result<Collected, StoreError> {
         let (keep, now) = (collection.keep, SystemTime::now());
         let (snapshots, all) = self.old_snapshots(repo, (keep, now))?;
+        // Ids are noted before the manifests go: after a crash in between, an id is noted whose
+        // manifest still exists, which only keeps it from being used again.
         self.note_used(repo, &snapshots)?;
         let objects = snapshots.iter().map(|&id| Object::Manifest(id));
         self.delete_objects(repo, objects, &|| true)?;
@@ -138,19 +149,19 @@ impl Store {
         Ok(collected)
     }
 
-    /// The snapshots that may go at `now`, and how many there are in all.
+    /// Returns the snapshots that may be deleted at `now`, and how many there are in all.
     fn old_snapshots(
         &self,
         repo: &RepoName,
         limits: (Keep, SystemTime),
     ) -> Result<(Vec<SnapshotId>, usize), StoreError> {
-        let manifests = self.list(repo, Part::Manifests)?;
+        let manifests = self.list(repo, ShelfPart::Manifests)?;
         let pointer = self.authoritative_pointer(repo)?;
         let old = plan::old_snapshots(pointer.as_ref(), &manifests, limits);
         Ok((old, manifests.len()))
     }
 
-    /// Deletes objects in their order as long as it may; gives how many.
+    /// Deletes objects in order while `may_go_on` returns `true`. Returns how many were deleted.
     pub(super) fn delete_objects(
         &self,
         repo: &RepoName,
@@ -170,7 +181,8 @@ impl Store {
         Ok(deleted)
     }
 
-    /// Makes `new` what is announced if that is what has the version `expected`.
+    /// Replaces the deletion notice by `new` if its version is `expected`. Returns
+    /// [`StoreError::Collecting`] if it isn't.
     pub(super) fn swap_deletions(
         &self,
         repo: &RepoName,
@@ -179,27 +191,27 @@ impl Store {
     ) -> Result<(), StoreError> {
         let key = Key::deletions(&self.shelf(repo));
         let bytes = encode(&key, new.to_json())?;
-        match self.authority().swap(&key, expected, &bytes)? {
+        match self.authoritative_tier().swap(&key, expected, &bytes)? {
             Written::New => Ok(()),
             Written::TooLate => Err(StoreError::Collecting),
         }
     }
 
-    /// The snapshots that there are in the store itself.
+    /// Returns the snapshots in the authoritative tier.
     pub(super) fn manifests(&self, repo: &RepoName) -> Result<HashSet<SnapshotId>, StoreError> {
-        let listed = self.list(repo, Part::Manifests)?;
+        let listed = self.list(repo, ShelfPart::Manifests)?;
         Ok(listed
             .iter()
             .filter_map(|listed| listed.object.manifest())
             .collect())
     }
 
-    /// Lists what the store itself has, not what is near.
-    fn list(&self, repo: &RepoName, part: Part) -> Result<Vec<Listed>, StoreError> {
-        Ok(self.authority().list(&self.shelf(repo), part)?)
+    /// Lists the authoritative tier, and not the local copies.
+    fn list(&self, repo: &RepoName, part: ShelfPart) -> Result<Vec<Listed>, StoreError> {
+        Ok(self.authoritative_tier().list(&self.shelf(repo), part)?)
     }
 
-    /// What is there, and what all manifests but `without` name.
+    /// Returns the segments in the store, and the ones named by any manifest but `without`.
     fn look_at_segments(
         &self,
         repo: &RepoName,
@@ -211,8 +223,9 @@ impl Store {
         for &id in &manifests {
             self.add_named(repo, id, &mut named)?;
         }
-        // Listed last: what a manifest names was stored before it.
-        let listed = self.list(repo, Part::Segments)?;
+        // Listed last: a segment is stored before the manifest that names it. The other way round,
+        // a publish in between would look like damage.
+        let listed = self.list(repo, ShelfPart::Segments)?;
         Ok(Segments {
             manifests,
             named,
@@ -220,14 +233,15 @@ impl Store {
         })
     }
 
-    /// Adds what a snapshot names; nothing if it isn't there.
+    /// Adds the segments that a snapshot names, or none if the snapshot doesn't exist.
     fn add_named(
         &self,
         repo: &RepoName,
         id: SnapshotId,
         named: &mut HashSet<SegmentId>,
     ) -> Result<(), StoreError> {
-        // What is deleted must not hang off a copy.
+        // Never a local copy: a stale or damaged one could name other segments, and the named ones
+        // would be deleted. This costs one request for each kept snapshot.
         if let Some((manifest, _)) = self.authoritative_manifest(repo, id)? {
             named.extend(manifest.segments());
         }
@@ -236,7 +250,7 @@ impl Store {
 }
 
 impl Collected {
-    /// Notes what there was, and what of it went.
+    /// Records the segments that were found and the ones that were deleted.
     fn note(&mut self, segments: &Segments, (gone, young): (&[Listed], usize)) {
         let Segments { listed, named, .. } = segments;
         let present: HashSet<SegmentId> = listed

@@ -1,4 +1,4 @@
-//! What is kept, and what may go.
+//! Decides which snapshots and segments are kept and which may be deleted. No I/O.
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
@@ -9,30 +9,31 @@ use cachewfs_format::{Pointer, SegmentId, SnapshotId};
 
 use crate::store::tier::Listed;
 
-/// How much is kept of what isn't current.
+/// How much is kept beside the current snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Keep {
-    /// So many snapshots, the current one included.
+    /// At least this many snapshots are kept, the current one included.
     pub(crate) snapshots: usize,
-    /// And all that were current no longer ago than this, or were written since.
+    /// Snapshots are also kept for this long after they were replaced or, if the pointer doesn't
+    /// know them, written.
     pub(crate) age: Duration,
-    /// Segments that no snapshot names for so long after they were stored.
+    /// Segments that no snapshot names are kept for this long after they were stored.
     pub(crate) grace: Duration,
 }
 
-/// Whether `age` has passed between two times of the store's clock.
+/// Returns whether more than `age` has passed between two times of the store's clock.
 fn has_passed(age: Duration, since: SystemTime, now: SystemTime) -> bool {
     now.duration_since(since).is_ok_and(|passed| passed > age)
 }
 
-/// The snapshots that may go at `now`, those first that were current longest ago.
+/// Returns the snapshots that may be deleted at `now`, the one that was current longest ago first.
 pub(super) fn old_snapshots(
     pointer: Option<&Pointer>,
     listed: &[Listed],
     (keep, now): (Keep, SystemTime),
 ) -> Vec<SnapshotId> {
     let Some(current) = pointer else {
-        // What was written for a publish that has not come to its end, or never will.
+        // Without a pointer these are manifests of publishes that have not finished, or never will.
         let old = listed
             .iter()
             .filter(|listed| has_passed(keep.age, listed.stat.stored_at, now));
@@ -41,6 +42,7 @@ pub(super) fn old_snapshots(
     let snapshots = newest_first(current, listed).into_iter().enumerate();
     let mut old: Vec<_> = snapshots
         .filter(|&(index, (id, since))| {
+            // Both limits must allow it. The current snapshot stays whatever they say.
             index >= keep.snapshots && id != current.snapshot && has_passed(keep.age, since, now)
         })
         .map(|(_, (id, _))| id)
@@ -49,8 +51,8 @@ pub(super) fn old_snapshots(
     old
 }
 
-/// Of the segments that are listed, those that no manifest names: the ones that may go at `now`, and
-/// the number of those that may not yet.
+/// Returns the segments that no manifest names and that may be deleted at `now`, and the number of
+/// unnamed segments that are too young.
 pub(super) fn old_segments(
     listed: &[Listed],
     named: &HashSet<SegmentId>,
@@ -68,14 +70,16 @@ pub(super) fn old_segments(
     (old, young.len())
 }
 
-/// The snapshots in the order in which they were current last, the current one first, each with the
-/// time since when it isn't.
+/// Returns the snapshots in the order in which they were current, the current one first, each with
+/// the time since when it is no longer current.
 ///
-/// The pointer knows the order. The times are those at which manifests were stored, by the one clock that all
-/// daemons share: a snapshot was replaced no earlier than the next one was stored. What the pointer doesn't
-/// know was current before all that it does, or never, because its publish lost a race: there the time is that of
-/// its own manifest. If the pointer remembers as many as it can, no such snapshot counts as older than the oldest
-/// of these.
+/// - The order comes from the pointer, which remembers the snapshots that it replaced.
+/// - The times come from the store, whose clock all daemons share: a snapshot was replaced no
+///   earlier than the next manifest was stored.
+/// - A snapshot that the pointer doesn't know was either current before all that the pointer knows,
+///   or never, because its publish lost a race. It comes last, with the time of its own manifest.
+/// - If the pointer remembers as many snapshots as it can, an unknown one may just have fallen out
+///   of it. So it counts as no older than the oldest one that the pointer knows.
 pub(crate) fn newest_first(current: &Pointer, listed: &[Listed]) -> Vec<(SnapshotId, SystemTime)> {
     let mut unknown: HashMap<SnapshotId, SystemTime> = listed
         .iter()
@@ -106,7 +110,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::time::UNIX_EPOCH;
 
-    use cachewfs_format::{Digest, ObjectId, Replaced};
+    use cachewfs_format::{Digest, ObjectId, ReplacedSnapshot};
 
     use super::*;
     use crate::store::key::Object;
@@ -129,7 +133,7 @@ mod tests {
         Listed { object, stat }
     }
 
-    fn pointer(current: u8, replaced: Vec<Replaced>) -> Pointer {
+    fn pointer(current: u8, replaced: Vec<ReplacedSnapshot>) -> Pointer {
         Pointer {
             version: Pointer::VERSION,
             snapshot: id(current),
@@ -144,7 +148,7 @@ mod tests {
 
     #[test]
     fn a_snapshot_was_replaced_when_the_next_one_was_stored() {
-        // Clocks of publishers don't count.
+        // The times in the pointer are of publishers' clocks and don't count.
         let replaced = vec![(id(2), 7).into(), (id(1), 99_999).into()];
         let current = pointer(3, replaced);
         let listed = [listed(1, 10), listed(3, 30), listed(2, 20)];
@@ -158,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_pointer_does_not_know_comes_last_by_its_own_time() {
+    fn snapshots_unknown_to_the_pointer_come_last_by_their_own_time() {
         let current = pointer(3, vec![(id(2), 90).into()]);
         let listed = [listed(8, 20), listed(2, 1), listed(9, 30), listed(3, 2)];
 
@@ -170,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_full_pointer_forgot_is_no_older_than_what_it_knows() {
+    fn a_snapshot_that_a_full_pointer_forgot_is_no_older_than_those_it_knows() {
         let replaced = vec![(id(2), 7).into(); MAX_REPLACED];
         let current = pointer(3, replaced);
 
@@ -180,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn snapshots_go_when_there_are_newer_ones_and_enough_time_has_passed() {
+    fn snapshots_are_deleted_by_count_and_age() {
         let replaced = vec![(id(3), 0).into(), (id(2), 0).into(), (id(1), 0).into()];
         let current = pointer(4, replaced);
         let listed = [listed(1, 10), listed(2, 20), listed(3, 30), listed(4, 40)];

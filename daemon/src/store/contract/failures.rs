@@ -1,30 +1,31 @@
-//! Of a tier that fails now and then: a call fails, or did what it says; and nothing is half there.
+//! The contract of a tier that fails now and then: a call fails or was carried out, and no object
+//! is half there.
 
 use std::path::Path;
 
-use super::patient::{Patient, copies, is_failure};
+use super::retrying::{Retrying, copies, is_failure};
 use super::{id, repo, snapshot};
 use crate::store::key::Key;
 use crate::store::testing::{new_segment, noise};
 use crate::store::tier::{Tier, Written};
 
-/// So often each is done: some of it fails, before it was carried out and after.
+/// How often each call is made: some of the calls fail, before or after they are carried out.
 const ROUNDS: u8 = 16;
 
 pub(super) fn check(tier: &dyn Tier, tmp: &Path) {
-    a_write_that_fails_was_carried_out_or_was_not(tier);
-    a_segment_is_there_as_a_whole_or_not_at_all(tier, tmp);
-    what_could_not_be_deleted_is_whole_or_gone(tier);
-    a_read_that_does_not_fail_has_all_bytes(tier, tmp);
+    a_failed_write_was_carried_out_or_was_not(tier);
+    a_failed_upload_leaves_a_whole_segment_or_none(tier, tmp);
+    a_failed_delete_leaves_the_object_whole_or_gone(tier);
+    a_successful_read_has_all_bytes(tier, tmp);
 }
 
-/// What is there, as one finds it who tries until it can be told.
+/// Returns the bytes of an object in the authoritative tier, with retries.
 fn present(tier: &dyn Tier, key: &Key) -> Option<Vec<u8>> {
-    let read = Patient::new(tier.authority()).read_whole(key);
+    let read = Retrying::new(tier.authoritative_tier()).read_whole(key);
     read.unwrap().map(|whole| whole.bytes)
 }
 
-fn a_write_that_fails_was_carried_out_or_was_not(tier: &dyn Tier) {
+fn a_failed_write_was_carried_out_or_was_not(tier: &dyn Tier) {
     let repo = repo("failing/write");
     let pointer = Key::pointer(&repo);
     for round in 0..ROUNDS {
@@ -39,7 +40,9 @@ fn a_write_that_fails_was_carried_out_or_was_not(tier: &dyn Tier) {
             assert!(present_now.unwrap() == new);
         }
 
-        let before = Patient::new(tier.authority()).read_whole(&pointer).unwrap();
+        let before = Retrying::new(tier.authoritative_tier())
+            .read_whole(&pointer)
+            .unwrap();
         let version = before.as_ref().map(|before| &before.version);
         let swapped = tier.swap(&pointer, version, &new);
         let present_now = present(tier, &pointer);
@@ -53,9 +56,9 @@ fn a_write_that_fails_was_carried_out_or_was_not(tier: &dyn Tier) {
     }
 }
 
-fn a_segment_is_there_as_a_whole_or_not_at_all(tier: &dyn Tier, tmp: &Path) {
+fn a_failed_upload_leaves_a_whole_segment_or_none(tier: &dyn Tier, tmp: &Path) {
     let repo = repo("failing/segment");
-    let patient = Patient::new(tier);
+    let retrying = Retrying::new(tier);
     for round in 0..ROUNDS {
         let contents = [1, 2].map(|n| noise(100 * n + u32::from(round), 20_000));
         let new = contents.each_ref().map(|content| new_segment(tmp, content));
@@ -64,26 +67,26 @@ fn a_segment_is_there_as_a_whole_or_not_at_all(tier: &dyn Tier, tmp: &Path) {
         let is_stored = !is_failure(&stored);
         for content in contents {
             let key = Key::segment(&repo, id(&content));
-            let stat = patient.stat(&key).unwrap();
+            let stat = retrying.stat(&key).unwrap();
             assert!(stat.is_some() || !is_stored);
             if let Some(stat) = stat {
                 assert_eq!(stat.len, 20_000);
                 let mut bytes = vec![0; 20_000];
-                patient.read_at(&key, 0, &mut bytes).unwrap();
+                retrying.read_at(&key, 0, &mut bytes).unwrap();
                 assert!(bytes == content);
             }
         }
     }
 }
 
-fn what_could_not_be_deleted_is_whole_or_gone(tier: &dyn Tier) {
+fn a_failed_delete_leaves_the_object_whole_or_gone(tier: &dyn Tier) {
     let repo = repo("failing/delete");
-    let patient = Patient::new(tier);
+    let retrying = Retrying::new(tier);
     let content = noise(1, 20_000);
     for round in 0..ROUNDS {
         let keys = [1, 2].map(|n| Key::manifest(&repo, snapshot(100 * n + round)));
         for key in &keys {
-            patient.create(key, &content).unwrap();
+            retrying.create(key, &content).unwrap();
         }
         let deleted = tier.delete(&keys);
         let is_deleted = !is_failure(&deleted);
@@ -95,17 +98,17 @@ fn what_could_not_be_deleted_is_whole_or_gone(tier: &dyn Tier) {
     }
 }
 
-fn a_read_that_does_not_fail_has_all_bytes(tier: &dyn Tier, tmp: &Path) {
+fn a_successful_read_has_all_bytes(tier: &dyn Tier, tmp: &Path) {
     let repo = repo("failing/read");
-    let patient = Patient::new(tier);
+    let retrying = Retrying::new(tier);
     let (content, small) = (noise(2, 300_000), noise(3, 30_000));
     let (segment, manifest) = (
         Key::segment(&repo, id(&content)),
         Key::manifest(&repo, snapshot(1)),
     );
     let new = vec![new_segment(tmp, &content)];
-    patient.create_segments(&repo, new).unwrap();
-    patient.create(&manifest, &small).unwrap();
+    retrying.create_segments(&repo, new).unwrap();
+    retrying.create(&manifest, &small).unwrap();
     for round in 0..usize::from(ROUNDS) {
         let (from, len) = (round * 1000, 200_000 + round);
         let mut bytes = vec![0; len];

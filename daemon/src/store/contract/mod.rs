@@ -1,18 +1,18 @@
-//! What every tier, and every wrapper of one, must do.
+//! The contract of every tier, and of every wrapper of one.
 //!
 //! ```text
-//! objects, segments, races    what is claimed of all
-//! failures                    what is claimed of those that fail now and then: a call fails or did what it says
-//! patient                     who calls: tries again what failed
-//! runs                        each tier, in each wrapper
+//! objects, segments, races    what all tiers must do
+//! failures                    what tiers must do that fail now and then
+//! retrying                    the caller, which retries failed calls
+//! runs                        runs the contract with each tier in each wrapper
 //! ```
 //!
-//! Each claim has repositories of its own, so they may run in one tier, one after the other.
+//! Each check has repositories of its own, so they can run one after the other in one tier.
 
 mod failures;
 mod objects;
-mod patient;
 mod races;
+mod retrying;
 mod runs;
 mod segments;
 
@@ -23,17 +23,19 @@ use cachewfs_tests::wait_until;
 
 use super::key::{Key, Shelf};
 use super::tier::{Tier, Version, Whole};
-use patient::Patient;
+use retrying::Retrying;
 
-/// Checks all claims, trying again what fails; new segments are written to `tmp` first. Tells how many calls
-/// failed. For a thread that may block, in a runtime.
+/// Runs all checks and retries failed calls. New segments are first written to `tmp`. Returns how
+/// many calls failed.
+///
+/// For a thread that may block, inside a runtime.
 pub(super) fn keeps_the_contract(tier: &dyn Tier, tmp: &Path) -> usize {
-    let patient = Patient::new(tier);
-    objects::check(&patient, tmp);
-    segments::check(&patient, tmp);
-    races::check(&patient);
+    let retrying = Retrying::new(tier);
+    objects::check(&retrying, tmp);
+    segments::check(&retrying, tmp);
+    races::check(&retrying);
     failures::check(tier, tmp);
-    patient.failures()
+    retrying.failures()
 }
 
 fn repo(name: &str) -> Shelf {
@@ -48,14 +50,18 @@ fn id(bytes: &[u8]) -> SegmentId {
     SegmentId(Digest::of(bytes))
 }
 
-/// An object that is there. What is near may be older for a moment, while a bucket takes long to answer.
+/// Returns an object that exists. Waits until the tier returns the same bytes as the authoritative
+/// one: a cached pointer may be older for a moment.
 fn whole(tier: &dyn Tier, key: &Key) -> Whole {
-    let authority = Patient::new(tier.authority());
-    let whole = authority.read_whole(key).unwrap().unwrap();
-    wait_until("what is near is what counts", || {
-        let near = tier.read_whole(key).unwrap();
-        near.is_some_and(|near| near.bytes == whole.bytes)
-    });
+    let authoritative = Retrying::new(tier.authoritative_tier());
+    let whole = authoritative.read_whole(key).unwrap().unwrap();
+    wait_until(
+        "the tier returns the object of the authoritative tier",
+        || {
+            let near = tier.read_whole(key).unwrap();
+            near.is_some_and(|near| near.bytes == whole.bytes)
+        },
+    );
     whole
 }
 

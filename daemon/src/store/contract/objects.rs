@@ -1,26 +1,26 @@
-//! Objects: created once, swapped, listed, deleted.
+//! The contract for objects: created once, swapped, listed, deleted.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use cachewfs_format::RepoName;
 
-use super::patient::Patient;
+use super::retrying::Retrying;
 use super::{bytes, id, repo, snapshot, version};
-use crate::store::key::{Key, Object, Part, Shelf};
+use crate::store::key::{Key, Object, Shelf, ShelfPart};
 use crate::store::testing::new_segment;
 use crate::store::tier::{Tier, Version, Written};
 
 pub(super) fn check(tier: &dyn Tier, tmp: &Path) {
     repositories_are_listed(tier);
     an_object_is_created_once(tier);
-    a_swap_takes_what_is_expected(tier);
-    what_counts_is_what_was_written(tier);
-    many_are_read_each_as_one_would_be(tier);
+    a_swap_checks_the_expected_version(tier);
+    the_authoritative_tier_has_the_written_objects(tier);
+    recent_reads_agree_with_single_reads(tier);
     a_part_of_one_repository_is_listed(tier, tmp);
     repositories_below_a_repository_do_not_collide_with_it(tier, tmp);
     shelves_of_a_repository_are_apart(tier, tmp);
-    what_is_deleted_is_gone(tier, tmp);
+    deleted_objects_are_gone(tier, tmp);
 }
 
 fn an_object_is_created_once(tier: &dyn Tier) {
@@ -32,7 +32,7 @@ fn an_object_is_created_once(tier: &dyn Tier) {
     assert_eq!(bytes(tier, &key), b"first");
 }
 
-fn a_swap_takes_what_is_expected(tier: &dyn Tier) {
+fn a_swap_checks_the_expected_version(tier: &dyn Tier) {
     let repo = repo("swap");
     let nothing = Version("nothing".to_owned());
     for key in [
@@ -56,25 +56,25 @@ fn a_swap_takes_what_is_expected(tier: &dyn Tier) {
     }
 }
 
-/// What is near and what counts are the same where nobody else writes.
-fn what_counts_is_what_was_written(tier: &dyn Tier) {
+/// Without other writers, the tier and its authoritative tier have the same objects.
+fn the_authoritative_tier_has_the_written_objects(tier: &dyn Tier) {
     let repo = repo("authority");
     let (pointer, manifest) = (Key::pointer(&repo), Key::manifest(&repo, snapshot(1)));
     tier.swap(&pointer, None, b"pointer").unwrap();
     tier.create(&manifest, b"manifest").unwrap();
 
-    let authority = Patient::new(tier.authority());
+    let authoritative = Retrying::new(tier.authoritative_tier());
     for (key, content) in [(&pointer, &b"pointer"[..]), (&manifest, b"manifest")] {
         assert_eq!(bytes(tier, key), content);
         let len = |tier: &dyn Tier| tier.stat(key).unwrap().unwrap().len;
-        assert_eq!(len(&authority), len(tier));
+        assert_eq!(len(&authoritative), len(tier));
     }
-    let listed = authority.list(&repo, Part::Manifests).unwrap();
+    let listed = authoritative.list(&repo, ShelfPart::Manifests).unwrap();
     assert_eq!(listed.len(), 1);
     assert_eq!(listed[0].object, Object::Manifest(snapshot(1)));
 }
 
-fn many_are_read_each_as_one_would_be(tier: &dyn Tier) {
+fn recent_reads_agree_with_single_reads(tier: &dyn Tier) {
     let keys: Vec<_> = (0..40)
         .map(|n| Key::pointer(&repo(&format!("lately/{n}"))))
         .collect();
@@ -84,7 +84,7 @@ fn many_are_read_each_as_one_would_be(tier: &dyn Tier) {
         tier.swap(key, None, &content(n)).unwrap();
     }
 
-    let read = tier.read_lately(&keys);
+    let read = tier.read_recent(&keys);
 
     assert_eq!(read.len(), keys.len());
     for (n, read) in read.into_iter().enumerate() {
@@ -93,7 +93,7 @@ fn many_are_read_each_as_one_would_be(tier: &dyn Tier) {
     }
 }
 
-/// Has to be the first to ask for them: they may be half a minute old.
+/// Must be the first check that lists repositories, because a listing may be half a minute old.
 fn repositories_are_listed(tier: &dyn Tier) {
     let names = ["", "/current", "/segments/x", "/deep/er", ".org"];
     let mut repos: Vec<_> = names.map(|name| format!("listed.com/a{name}")).into();
@@ -128,7 +128,7 @@ fn a_part_of_one_repository_is_listed(tier: &dyn Tier, tmp: &Path) {
     let segment = new_segment(tmp, b"segment");
     tier.create_segments(&repo, vec![segment]).unwrap();
 
-    let mut listed = tier.list(&repo, Part::Manifests).unwrap();
+    let mut listed = tier.list(&repo, ShelfPart::Manifests).unwrap();
     listed.sort_by_key(|listed| listed.object);
     let objects: Vec<_> = listed.iter().map(|of| (of.object, of.stat.len)).collect();
     assert_eq!(
@@ -139,7 +139,7 @@ fn a_part_of_one_repository_is_listed(tier: &dyn Tier, tmp: &Path) {
         ]
     );
     assert!(listed.iter().all(|listed| listed.stat.stored_at > before));
-    let segments = tier.list(&repo, Part::Segments).unwrap();
+    let segments = tier.list(&repo, ShelfPart::Segments).unwrap();
     assert_eq!(segments.len(), 1);
     assert_eq!(segments[0].object, Object::Segment(id(b"segment")));
     let key = Key::segment(&repo, id(b"segment"));
@@ -159,7 +159,7 @@ fn repositories_below_a_repository_do_not_collide_with_it(tier: &dyn Tier, tmp: 
 
     for repo in &repos {
         assert_eq!(bytes(tier, &Key::pointer(repo)), b"pointer");
-        assert_eq!(tier.list(repo, Part::Segments).unwrap().len(), 1);
+        assert_eq!(tier.list(repo, ShelfPart::Segments).unwrap().len(), 1);
     }
 }
 
@@ -175,7 +175,7 @@ fn shelves_of_a_repository_are_apart(tier: &dyn Tier, tmp: &Path) {
 
     for (shelf, content) in shelves.iter().zip([&b"one"[..], b"two"]) {
         assert_eq!(bytes(tier, &Key::pointer(shelf)), content);
-        let listed = tier.list(shelf, Part::Segments).unwrap();
+        let listed = tier.list(shelf, ShelfPart::Segments).unwrap();
         let ids: Vec<_> = listed.iter().map(|listed| listed.object).collect();
         assert_eq!(ids, [Object::Segment(id(content))], "{shelf}");
     }
@@ -186,7 +186,7 @@ fn shelves_of_a_repository_are_apart(tier: &dyn Tier, tmp: &Path) {
     assert_eq!(bytes(tier, &Key::pointer(snapshots)), b"one");
 }
 
-fn what_is_deleted_is_gone(tier: &dyn Tier, tmp: &Path) {
+fn deleted_objects_are_gone(tier: &dyn Tier, tmp: &Path) {
     let repo = repo("delete");
     let key = Key::manifest(&repo, snapshot(1));
     tier.create(&key, b"one").unwrap();
@@ -215,12 +215,12 @@ fn what_is_deleted_is_gone(tier: &dyn Tier, tmp: &Path) {
     assert!(tier.read_whole(&Key::pointer(&repo)).unwrap().is_none());
     assert!(tier.read_whole(&key).unwrap().is_none());
     assert!(tier.stat(&key).unwrap().is_none());
-    assert_eq!(tier.list(&repo, Part::Manifests).unwrap(), []);
-    let left = tier.list(&repo, Part::Segments).unwrap();
+    assert_eq!(tier.list(&repo, ShelfPart::Manifests).unwrap(), []);
+    let left = tier.list(&repo, ShelfPart::Segments).unwrap();
     let left: Vec<_> = left
         .iter()
         .map(|listed| Key::new(&repo, listed.object))
         .collect();
     tier.delete(&left).unwrap();
-    assert_eq!(tier.list(&repo, Part::Segments).unwrap(), []);
+    assert_eq!(tier.list(&repo, ShelfPart::Segments).unwrap(), []);
 }

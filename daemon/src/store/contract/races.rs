@@ -1,4 +1,4 @@
-//! Many at once: one wins, and nobody sees a half.
+//! The contract for concurrent calls: one writer wins, and no reader sees half an object.
 
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,18 +7,18 @@ use super::{bytes, repo, snapshot, version};
 use crate::store::key::Key;
 use crate::store::tier::{Tier, Written};
 
-/// Rounds of a race: a server may take a second to tell all losers.
+/// The number of rounds. A server may take a second to answer all losers.
 const ROUNDS: u8 = 3;
-/// So many race in each round.
+/// The number of writers in each round.
 const RACERS: usize = 12;
 
 pub(super) fn check(tier: &dyn Tier) {
-    one_of_those_who_create_wins(tier);
-    one_of_those_who_swap_wins(tier);
-    who_reads_beside_a_write_sees_all_of_one(tier);
+    one_concurrent_create_wins(tier);
+    one_concurrent_swap_wins(tier);
+    a_concurrent_reader_sees_one_whole_write(tier);
 }
 
-/// Has all begin at once; gives those that won.
+/// Starts all writers at the same time. Returns the winners.
 fn race(write: impl Fn(usize) -> Written + Sync) -> Vec<usize> {
     let barrier = Barrier::new(RACERS);
     std::thread::scope(|scope| {
@@ -36,7 +36,7 @@ fn race(write: impl Fn(usize) -> Written + Sync) -> Vec<usize> {
     })
 }
 
-fn one_of_those_who_create_wins(tier: &dyn Tier) {
+fn one_concurrent_create_wins(tier: &dyn Tier) {
     for round in 0..ROUNDS {
         let key = Key::manifest(&repo("create/race"), snapshot(round));
 
@@ -49,7 +49,7 @@ fn one_of_those_who_create_wins(tier: &dyn Tier) {
     }
 }
 
-fn one_of_those_who_swap_wins(tier: &dyn Tier) {
+fn one_concurrent_swap_wins(tier: &dyn Tier) {
     let key = Key::pointer(&repo("swap/race"));
     let mut expected = None;
     for _ in 0..ROUNDS {
@@ -65,14 +65,14 @@ fn one_of_those_who_swap_wins(tier: &dyn Tier) {
         };
         assert_eq!(bytes(tier, &key), winner.to_string().as_bytes());
         expected = Some(version(tier, &key));
-        // So that the next round's winner can't store the same again.
+        // So that the winner of the next round can't store the same bytes again.
         let other = tier.swap(&key, expected.as_ref(), b"between rounds");
         assert_eq!(other.unwrap(), Written::New);
         expected = Some(version(tier, &key));
     }
 }
 
-fn who_reads_beside_a_write_sees_all_of_one(tier: &dyn Tier) {
+fn a_concurrent_reader_sees_one_whole_write(tier: &dyn Tier) {
     let key = Key::lease(&repo("swap/read"));
     let content = |round: u8| vec![round; 100_000];
     tier.swap(&key, None, &content(0)).unwrap();

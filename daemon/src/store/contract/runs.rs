@@ -1,4 +1,4 @@
-//! Each tier keeps the contract, as it is and in each wrapper: on disk, in a real bucket, and tiers over both.
+//! Runs the contract: a directory, a real bucket, and tiers over both, plain and in each wrapper.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -12,17 +12,17 @@ use tokio_util::task::TaskTracker;
 
 use super::{id, keeps_the_contract, repo};
 use crate::metrics::{S3Operation, S3Outcome};
-use crate::store::key::{Key, Object, Part};
+use crate::store::key::{Key, Object, ShelfPart};
 use crate::store::testing::new_segment;
 use crate::store::tier::Tier;
 use crate::store::wrapped::{Count, Wrapped};
-use crate::store::{DiskTier, Limits, Notice, S3Config, S3Tier, Tiers};
+use crate::store::{DiskTier, NoticePeriod, S3Config, S3Tier, TierLimits, Tiers};
 
-/// In what a tier is wrapped.
+/// The wrapper of a tier.
 #[derive(Clone, Copy, Debug)]
 enum Wrapper {
     Nothing,
-    /// That it counts is looked at, too.
+    /// Also checks that calls are counted.
     Delaying,
     Failing,
     Cutting,
@@ -45,7 +45,7 @@ impl Wrapper {
         }
     }
 
-    /// Runs the contract over what `build` makes of `tier` in this wrapper.
+    /// Runs the contract with the tier that `build` makes of `tier` in this wrapper.
     async fn run(
         self,
         tier: impl Tier + 'static,
@@ -82,16 +82,17 @@ async fn bucket(bucket: &TestBucket, endpoint: String, prefix: String) -> S3Tier
         ..S3Config::default()
     };
     let stop = CancellationToken::new();
-    let tier = S3Tier::open(&config, Notice::default(), stop).await;
+    let tier = S3Tier::open(&config, NoticePeriod::default(), stop).await;
     let tier = tier.unwrap();
     tier.probe().await.unwrap();
     tier
 }
 
-/// Tiers over `remote` that may keep so many bytes on disk, and what runs in the background.
+/// Returns tiers over `remote` that keep at most `limit` bytes on disk, with their background
+/// tasks.
 fn tiers(remote: Arc<dyn Tier>, directory: &TempDir, limit: u64) -> Arc<dyn Tier> {
     let local = disk(directory, "near");
-    let limits = Limits {
+    let limits = TierLimits {
         memory: 16 << 20,
         disk: limit,
     };
@@ -101,7 +102,7 @@ fn tiers(remote: Arc<dyn Tier>, directory: &TempDir, limit: u64) -> Arc<dyn Tier
     Arc::new(tiers)
 }
 
-/// How much tiers keep on disk: all of it, or nothing.
+/// The limits of the disk: everything fits, or nothing.
 const LIMITS: [u64; 2] = [1 << 30, 0];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -152,7 +153,7 @@ async fn the_s3_tier_keeps_the_contract() {
 #[tokio::test(flavor = "multi_thread")]
 async fn tiers_over_a_bucket_keep_the_contract() {
     let Some(of_test) = s3_bucket() else { return };
-    // Each takes a while; `tiers_over_a_directory_keep_the_contract` has all.
+    // Each run takes a while. `tiers_over_a_directory_keep_the_contract` has all combinations.
     let chosen = [
         (Wrapper::Nothing, LIMITS[0]),
         (Wrapper::Nothing, LIMITS[1]),
@@ -173,7 +174,7 @@ async fn tiers_over_a_bucket_keep_the_contract() {
     join_all(runs).await;
 }
 
-/// What the network cuts is completed: nobody above hears of it.
+/// Responses that the network cuts are completed, so no caller sees a failure.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_s3_tier_keeps_the_contract_where_long_answers_are_cut() {
     let Some(of_test) = s3_bucket() else { return };
@@ -181,7 +182,7 @@ async fn the_s3_tier_keeps_the_contract_where_long_answers_are_cut() {
     let directory = tempfile::tempdir().unwrap();
     let tier = bucket(&of_test, proxy.url(), "cut".to_owned()).await;
     let counted = tier.s3().unwrap();
-    // Four tries have to do for 4 MiB, on connections that have sent something before.
+    // Four tries must be enough for 4 MiB, on connections that have sent something before.
     proxy.set(Fault::CutAfter(3_000_000));
 
     Wrapper::Nothing.run(tier, &directory, |tier| tier).await;
@@ -204,7 +205,7 @@ fn a_segment_that_was_set_aside_on_disk_is_kept() {
 
     tier.set_aside(&repo, id(b"damaged")).unwrap();
 
-    let listed = tier.list(&repo, Part::Segments).unwrap();
+    let listed = tier.list(&repo, ShelfPart::Segments).unwrap();
     assert_eq!(listed[0].object, Object::Damaged(id(b"damaged")));
     let age = listed[0].stat.stored_at.elapsed().unwrap_or_default();
     assert!(age < Duration::from_hours(1), "its time begins anew");

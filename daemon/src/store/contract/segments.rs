@@ -1,4 +1,4 @@
-//! Segments: stored once, read exactly, put aside when they are damaged.
+//! The contract for segments: stored once, read exactly, set aside when they are damaged.
 
 use std::path::Path;
 
@@ -6,21 +6,21 @@ use tokio::runtime::Handle;
 
 use super::{id, repo};
 use crate::store::TierError;
-use crate::store::key::{Key, Object, Part};
+use crate::store::key::{Key, Object, ShelfPart};
 use crate::store::testing::{new_segment, noise};
 use crate::store::tier::{Extent, NewSegment, Tier};
 
 pub(super) fn check(tier: &dyn Tier, tmp: &Path) {
     segments_are_stored_once(tier, tmp);
     ranges_are_read_exactly(tier, tmp);
-    what_is_not_there_is_said_to_be_missing(tier);
-    what_is_brought_is_read(tier, tmp);
-    what_is_damaged_can_be_stored_again(tier, tmp);
+    missing_objects_are_reported_as_missing(tier);
+    fetched_segments_can_be_read(tier, tmp);
+    a_damaged_segment_can_be_stored_again(tier, tmp);
 }
 
 fn segments_are_stored_once(tier: &dyn Tier, tmp: &Path) {
     let repo = repo("segments");
-    // More than are made durable one by one, and than are sent at once.
+    // More than are made durable one by one, and more than are sent at the same time.
     let contents: Vec<_> = (0..40).map(|n| format!("segment {n}")).collect();
     let new = |contents: &[String]| {
         let new = contents.iter();
@@ -47,7 +47,7 @@ fn segments_are_stored_once(tier: &dyn Tier, tmp: &Path) {
 
 fn ranges_are_read_exactly(tier: &dyn Tier, tmp: &Path) {
     let repo = repo("ranges");
-    // Longer than the parts in which buckets are read, and than those in which they are written.
+    // Longer than the parts of reads and of uploads.
     let content = noise(1, (9 << 20) + 5);
     let segment = new_segment(tmp, &content);
     let key = Key::segment(&repo, segment.id);
@@ -80,7 +80,7 @@ fn ranges_are_read_exactly(tier: &dyn Tier, tmp: &Path) {
     }
 }
 
-fn what_is_not_there_is_said_to_be_missing(tier: &dyn Tier) {
+fn missing_objects_are_reported_as_missing(tier: &dyn Tier) {
     let repo = repo("missing");
     let key = Key::segment(&repo, id(b"missing"));
 
@@ -91,7 +91,7 @@ fn what_is_not_there_is_said_to_be_missing(tier: &dyn Tier) {
     );
     assert!(tier.read_whole(&Key::pointer(&repo)).unwrap().is_none());
     assert!(tier.stat(&key).unwrap().is_none());
-    assert_eq!(tier.list(&repo, Part::Segments).unwrap(), []);
+    assert_eq!(tier.list(&repo, ShelfPart::Segments).unwrap(), []);
 }
 
 fn read(tier: &dyn Tier, key: &Key, len: usize) -> Vec<u8> {
@@ -100,13 +100,13 @@ fn read(tier: &dyn Tier, key: &Key, len: usize) -> Vec<u8> {
     bytes
 }
 
-/// What can be read without waiting, if it can.
+/// Returns the bytes that can be read without waiting.
 fn read_now(tier: &dyn Tier, key: &Key, len: usize) -> Option<Vec<u8>> {
     let mut bytes = vec![0; len];
     tier.read_now(key, 0, &mut bytes).then_some(bytes)
 }
 
-fn bring(tier: &dyn Tier, key: &Key, len: usize) {
+fn fetch_local(tier: &dyn Tier, key: &Key, len: usize) {
     let extent = |range| Extent {
         key: key.clone(),
         len: len as u64,
@@ -114,24 +114,26 @@ fn bring(tier: &dyn Tier, key: &Key, len: usize) {
     };
     let half = len as u64 / 2;
     let wanted = [extent(0..half), extent(half..len as u64)];
-    Handle::current().block_on(tier.bring(&wanted)).unwrap();
-    tier.bring_soon(&wanted);
+    Handle::current()
+        .block_on(tier.fetch_local(&wanted))
+        .unwrap();
+    tier.fetch_local_soon(&wanted);
 }
 
-fn what_is_brought_is_read(tier: &dyn Tier, tmp: &Path) {
-    let repo = repo("bring");
+fn fetched_segments_can_be_read(tier: &dyn Tier, tmp: &Path) {
+    let repo = repo("fetch_local");
     let contents = [noise(7, 3000), noise(8, (4 << 20) + 3000)];
     for content in contents {
         let key = Key::segment(&repo, id(&content));
         let missing = read_now(tier, &key, 1);
         assert!(missing.is_none());
-        tier.bring_soon(&[]);
+        tier.fetch_local_soon(&[]);
         let segment = new_segment(tmp, &content);
         tier.create_segments(&repo, vec![segment]).unwrap();
 
-        bring(tier, &key, content.len());
+        fetch_local(tier, &key, content.len());
 
-        // It may be that nothing can be read at once, but not that something else is.
+        // `read_now` may read nothing, but never other bytes.
         let now = read_now(tier, &key, content.len());
         assert!(now.is_none_or(|bytes| bytes == content));
         assert!(read(tier, &key, content.len()) == content);
@@ -139,8 +141,9 @@ fn what_is_brought_is_read(tier: &dyn Tier, tmp: &Path) {
     }
 }
 
-/// What is damaged may be a copy, or be copied just now: then it is found once more, but not for ever.
-fn what_is_damaged_can_be_stored_again(tier: &dyn Tier, tmp: &Path) {
+/// The damage may be in a local copy, and a copy may just be in flight. Damage may be found once
+/// more then, but not for ever.
+fn a_damaged_segment_can_be_stored_again(tier: &dyn Tier, tmp: &Path) {
     let repo = repo("damaged");
     let content = noise(9, 5000);
     let (id, len) = (id(&content), content.len());
@@ -150,19 +153,19 @@ fn what_is_damaged_can_be_stored_again(tier: &dyn Tier, tmp: &Path) {
     let other = new_segment(tmp, &noise(10, len));
     let damaged = NewSegment { id, ..other };
     tier.create_segments(&repo, vec![damaged]).unwrap();
-    bring(tier, &key, len);
+    fetch_local(tier, &key, len);
     assert!(read(tier, &key, len) != content);
 
     tier.set_aside(&repo, id).unwrap();
     tier.set_aside(&repo, id).unwrap();
     let segment = new_segment(tmp, &content);
     tier.create_segments(&repo, vec![segment]).unwrap();
-    bring(tier, &key, len);
+    fetch_local(tier, &key, len);
 
     let now = read_now(tier, &key, len);
     assert!(now.is_none_or(|bytes| bytes == content));
     assert!(read(tier, &key, len) == content);
     assert_eq!(tier.stat(&key).unwrap().unwrap().len, len as u64);
-    let listed = tier.list(&repo, Part::Segments).unwrap();
+    let listed = tier.list(&repo, ShelfPart::Segments).unwrap();
     assert!(listed.iter().any(|of| of.object == Object::Segment(id)));
 }

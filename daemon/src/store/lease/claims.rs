@@ -1,4 +1,4 @@
-//! Taking leases, and looking who has them.
+//! [`Leases`]: takes leases, and tells which daemon holds one.
 
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,8 +9,8 @@ use lru::LruCache;
 use tracing::{info, warn};
 
 use super::error::LeaseError;
-use super::judge::{Claimed, Seen, Verdict, judge};
-use super::record::Record;
+use super::judge::{ClaimedLease, SeenLease, Verdict, judge};
+use super::record::LeaseRecord;
 use super::{Holder, Lease};
 use crate::error_chain::chain;
 use crate::metrics::{LeaseEvent, Metrics};
@@ -18,21 +18,23 @@ use crate::store::Store;
 use crate::store::key::Key;
 use crate::store::tier::{Version, Written};
 
-/// Of so many leases that others hold it is remembered since when. There are as many as other daemons
-/// publish at once what this one has, too.
+/// At most this many leases of other daemons are remembered, each with the time since when it
+/// hasn't changed. There are as many as repositories that other daemons publish at the same time. A
+/// lease that is forgotten expires later.
 const MAX_SEEN: NonZeroUsize = NonZeroUsize::new(4096).expect("4096 is not 0");
 
-/// So often a lease is looked at again that changed when it was about to be taken.
+/// How often a claim looks at the lease again after another daemon changed it between the look and
+/// the swap.
 const TRIES: usize = 3;
 
-/// What came of a claim.
+/// The outcome of a claim.
 #[derive(Debug)]
 pub(crate) enum Claim {
-    /// Nobody else has the lease now.
+    /// This daemon holds the lease now.
     Lease(Lease),
-    /// Another daemon has it.
+    /// Another daemon holds it.
     HeldBy(Arc<str>),
-    /// There are no leases, or this one can't be used: what it is for goes on without.
+    /// Leases are turned off, or this one can't be used. The publish goes on without a lease.
     None,
 }
 
@@ -41,7 +43,7 @@ pub(crate) enum Claim {
 pub(crate) struct Leases {
     me: Holder,
     metrics: Arc<Metrics>,
-    seen: Mutex<LruCache<Key, Seen>>,
+    seen: Mutex<LruCache<Key, SeenLease>>,
 }
 
 impl Leases {
@@ -50,8 +52,10 @@ impl Leases {
         Self { me, metrics, seen }
     }
 
-    /// Takes the lease on the publishes of `repo`, unless somebody has it. It runs for `ttl`, zero for
-    /// no leases, beyond its last renewal; its token is above `fence`. Blocks.
+    /// Takes the lease on publishing `repo`, unless another daemon holds it. Blocks.
+    ///
+    /// The lease expires `ttl` after its last renewal; a `ttl` of zero turns leases off. Its token
+    /// is higher than `fence`, the token of the present pointer.
     pub(crate) fn claim(
         &self,
         store: &Store,
@@ -66,17 +70,22 @@ impl Leases {
         claim.unwrap_or_else(|error| {
             self.metrics.leases.note(LeaseEvent::Failed);
             let error = chain(&error);
-            warn!(%repo, lease = %key, error, "Publishing {repo} without a lease: another daemon may do the same");
+            warn!(
+                %repo, lease = %key, error,
+                "Can't use the lease of {repo}: publishing without it, \
+                 perhaps at the same time as another daemon"
+            );
             Claim::None
         })
     }
 
-    /// Who has the lease on the publishes of `repo`, as long as it can be read. Blocks.
+    /// Returns the daemon that holds the lease on publishing `repo`, or `None` if none does or the
+    /// lease can't be read. Blocks.
     pub(crate) fn holder(&self, store: &Store, repo: &RepoName) -> Option<Arc<str>> {
         let key = Key::lease(&store.shelf(repo));
         match self.look(store, &key) {
             Ok((_, Verdict::HeldBy(holder))) => Some(holder.to_string().into()),
-            // Who claims it is told why it can't be read.
+            // A claim of the lease logs why it can't be read.
             Ok((_, Verdict::Free { .. })) | Err(_) => None,
         }
     }
@@ -95,10 +104,14 @@ impl Leases {
                     has_expired,
                 } => (last_token, has_expired),
             };
-            let what = "its token is the last there is";
+            let what = "its token can't get any higher";
+            // Above the fence too, because the lease object may have been lost or replaced since
+            // the pointer was published.
             let token = last_token.max(fence).checked_add(1);
-            let token = token.ok_or(LeaseError::Strange { what })?;
-            let record = Record::new(self.me.clone(), token, ttl);
+            let token = token.ok_or(LeaseError::Invalid { what })?;
+            let record = LeaseRecord::new(self.me.clone(), token, ttl);
+            // Taken before the write: the lease must run for its holder no longer than for a daemon
+            // that sees it.
             let began = Instant::now();
             let json = record.to_json()?;
             if store.tier().swap(key, version.as_ref(), &json)? == Written::TooLate {
@@ -108,9 +121,9 @@ impl Leases {
             self.metrics.leases.note(LeaseEvent::Acquired);
             if has_expired {
                 self.metrics.leases.note(LeaseEvent::TakenOver);
-                info!(lease = %key, token, "Took over a lease that was not released");
+                info!(lease = %key, token, "Took over a lease that its holder had not released");
             }
-            let claimed = Claimed::written(record, began);
+            let claimed = ClaimedLease::written(record, began);
             let of = (store.clone(), key.clone());
             let lease = Lease::hold(of, claimed, Arc::clone(&self.metrics))?;
             return Ok(Claim::Lease(lease));
@@ -118,17 +131,19 @@ impl Leases {
         Ok(Claim::HeldBy("another daemon".into()))
     }
 
-    /// Reads a lease; gives its version, if there is one.
+    /// Reads a lease and judges it. Returns its version, or `None` if there is no lease object.
     fn look(&self, store: &Store, key: &Key) -> Result<(Option<Version>, Verdict), LeaseError> {
         let found = store.tier().read_whole(key)?;
         let record = match &found {
-            Some(found) => Some(Record::parse(&found.bytes)?),
+            Some(found) => Some(LeaseRecord::parse(&found.bytes)?),
             None => None,
         };
         let version = found.map(|found| found.version);
         let mut all = self.lock_seen();
         let mut seen = all.pop(key);
         let found = record.as_ref().zip(version.as_ref());
+        // `now` is taken after the read. A version that is new here counts as seen from then on, so
+        // this daemon can only be late to find a lease expired.
         let verdict = judge(found, &mut seen, (&self.me, Instant::now()));
         if let Some(seen) = seen {
             all.put(key.clone(), seen);
@@ -136,7 +151,7 @@ impl Leases {
         Ok((version, verdict))
     }
 
-    fn lock_seen(&self) -> MutexGuard<'_, LruCache<Key, Seen>> {
+    fn lock_seen(&self) -> MutexGuard<'_, LruCache<Key, SeenLease>> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

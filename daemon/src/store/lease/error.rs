@@ -1,18 +1,18 @@
-//! Why a lease can't be used.
+//! Errors of leases.
 
 use crate::store::TierError;
 
-/// Why a lease can't be used; what it is for goes on without.
+/// Why a lease can't be used. The publish goes on without it.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LeaseError {
-    #[error("the lease can't be read or written")]
+    #[error("can't read or write the lease")]
     Tier(#[from] TierError),
-    #[error("the lease is not what a daemon writes")]
+    #[error("can't parse the lease")]
     Unreadable(#[from] serde_json::Error),
-    #[error("the lease has version {version}, which is not known")]
+    #[error("the lease has the unknown version {version}")]
     UnknownVersion { version: u32 },
-    #[error("the lease says what it can't: {what}")]
-    Strange { what: &'static str },
-    #[error("there is no thread to renew the lease")]
+    #[error("the lease is invalid: {what}")]
+    Invalid { what: &'static str },
+    #[error("can't start a thread to renew the lease")]
     NoThread(#[source] std::io::Error),
 }

@@ -1,4 +1,4 @@
-//! A lease that is held: renewed by a thread of its own, released when it is dropped.
+//! [`Lease`]: a lease that this daemon holds. A thread renews it; dropping it releases it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -9,51 +9,52 @@ use std::time::{Duration, Instant};
 use tracing::{debug, warn};
 
 use super::error::LeaseError;
-use super::judge::Claimed;
-use super::record::Record;
+use super::judge::ClaimedLease;
+use super::record::LeaseRecord;
 use crate::error_chain::chain;
 use crate::metrics::{LeaseEvent, Metrics};
 use crate::store::Store;
 use crate::store::key::Key;
 use crate::store::tier::Written;
 
-/// So often a lease is renewed while it runs: one attempt may fail, and another be late.
+/// How often a lease is renewed within its time to live: one renewal may fail, and another one be
+/// late.
 const RENEWALS: u32 = 3;
 
-/// A lease that is held. Dropping it releases it, and blocks until that is done.
+/// A lease that this daemon holds. Dropping it releases it, and blocks until it is released.
 #[derive(Debug)]
 pub(crate) struct Lease {
-    shared: Arc<Shared>,
+    shared: Arc<HeldLease>,
     thread: Option<(Sender<()>, JoinHandle<()>)>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct HeldLease {
     store: Store,
     key: Key,
     metrics: Arc<Metrics>,
     token: u64,
     is_lost: AtomicBool,
-    /// Locked while it is renewed: one does, the others see what came of it.
-    claimed: Mutex<Claimed>,
+    /// Locked during a renewal, so that one caller renews and the others see the outcome.
+    claimed: Mutex<ClaimedLease>,
 }
 
 /// Whether a lease is still held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum LeaseState {
     Held,
     Lost,
 }
 
 impl Lease {
-    /// Begins to renew what was just claimed.
+    /// Starts the thread that renews a lease that was just claimed.
     pub(super) fn hold(
         (store, key): (Store, Key),
-        claimed: Claimed,
+        claimed: ClaimedLease,
         metrics: Arc<Metrics>,
     ) -> Result<Self, LeaseError> {
         let interval = claimed.record.ttl() / RENEWALS;
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(HeldLease {
             store,
             key,
             metrics,
@@ -73,23 +74,23 @@ impl Lease {
         })
     }
 
-    /// Higher than that of all who held the lease before.
+    /// Returns the token of the lease, which is higher than the tokens of all holders before.
     pub(crate) fn token(&self) -> u64 {
         self.shared.token
     }
 
-    /// Whether another daemon has taken it over, as one does of which nothing is heard for too long. If
-    /// that can't be found out it counts as held: what it is for is safe without.
+    /// Returns whether another daemon has taken the lease over. If this can't be found out, returns
+    /// `false`: publishing is safe without a lease.
     pub(crate) fn is_lost(&self) -> bool {
         self.is_known_lost() || self.shared.is_lost_by_now()
     }
 
-    /// Whether that was noticed already, without a look.
+    /// Returns whether the loss has been noticed already. Sends no request.
     pub(crate) fn is_known_lost(&self) -> bool {
         self.shared.is_lost.load(Ordering::Acquire)
     }
 
-    /// Leaves the lease as it is, as a daemon does that is killed.
+    /// Leaves the lease as it is, like a daemon that is killed.
     #[cfg(test)]
     pub(super) fn abandon(mut self) {
         if let Some((stop, thread)) = self.thread.take() {
@@ -103,14 +104,15 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         if let Some((stop, thread)) = self.thread.take() {
+            // Wakes the thread, which releases the lease.
             drop(stop);
-            // A panic there has been reported by its hook.
+            // The panic hook has reported a panic of the thread.
             thread.join().ok();
         }
     }
 }
 
-impl Shared {
+impl HeldLease {
     fn renew_until(&self, stopped: &Receiver<()>, interval: Duration) {
         let mut has_failed = false;
         loop {
@@ -118,10 +120,11 @@ impl Shared {
                 break;
             }
             match self.renew(&mut self.lock()) {
-                Ok(State::Held) => has_failed = false,
-                Ok(State::Lost) => return,
+                Ok(LeaseState::Held) => has_failed = false,
+                Ok(LeaseState::Lost) => return,
                 Err(error) => {
                     let (lease, error) = (&self.key, chain(&error));
+                    // Once for each outage, and not at each renewal.
                     if !has_failed {
                         warn!(%lease, error, "A lease can't be renewed; the publish goes on");
                     }
@@ -130,59 +133,61 @@ impl Shared {
             }
         }
         if !self.is_lost.load(Ordering::Acquire)
-            && let Err(error) = self.swap(&mut self.lock(), Record::released)
+            && let Err(error) = self.swap(&mut self.lock(), LeaseRecord::released)
         {
             let (lease, error) = (&self.key, chain(&error));
             debug!(%lease, error, "A lease is left to expire");
         }
     }
 
-    /// Looks, if it wasn't renewed for as long as it runs.
+    /// Renews the lease if it may have expired. Returns whether it is lost.
     fn is_lost_by_now(&self) -> bool {
         let mut claimed = self.lock();
         if !claimed.may_be_lost(Instant::now()) {
             return false;
         }
-        matches!(self.renew(&mut claimed), Ok(State::Lost))
+        matches!(self.renew(&mut claimed), Ok(LeaseState::Lost))
     }
 
-    fn renew(&self, claimed: &mut Claimed) -> Result<State, LeaseError> {
-        let state = self.swap(claimed, Record::renewed)?;
-        if state == State::Lost && !self.is_lost.swap(true, Ordering::AcqRel) {
+    fn renew(&self, claimed: &mut ClaimedLease) -> Result<LeaseState, LeaseError> {
+        let state = self.swap(claimed, LeaseRecord::renewed)?;
+        if state == LeaseState::Lost && !self.is_lost.swap(true, Ordering::AcqRel) {
             self.metrics.leases.note(LeaseEvent::Lost);
             warn!(lease = %self.key, "A lease was lost: another daemon has taken it over");
         }
         Ok(state)
     }
 
-    /// Writes what `next` makes of the lease, unless it is somebody else's.
+    /// Replaces the lease by `next` of it, unless it belongs to another daemon.
     fn swap(
         &self,
-        claimed: &mut Claimed,
-        next: fn(&Record) -> Record,
-    ) -> Result<State, LeaseError> {
+        claimed: &mut ClaimedLease,
+        next: fn(&LeaseRecord) -> LeaseRecord,
+    ) -> Result<LeaseState, LeaseError> {
+        // Taken before the read: the new time to live must not begin later for the holder than for
+        // others.
         let began = Instant::now();
         let tier = self.store.tier();
         let Some(found) = tier.read_whole(&self.key)? else {
-            return Ok(State::Lost);
+            return Ok(LeaseState::Lost);
         };
-        // What nobody understands is nobody's.
-        let present = Record::parse(&found.bytes).ok();
+        // A lease that can't be parsed is of a newer daemon, or damaged: not this daemon's.
+        let present = LeaseRecord::parse(&found.bytes).ok();
         let Some(present) = present.filter(|it| claimed.record.is_of_same_claim(it)) else {
-            return Ok(State::Lost);
+            return Ok(LeaseState::Lost);
         };
         let record = next(&present);
         match tier.swap(&self.key, Some(&found.version), &record.to_json()?)? {
             Written::New => {
-                *claimed = Claimed::written(record, began);
-                Ok(State::Held)
+                *claimed = ClaimedLease::written(record, began);
+                Ok(LeaseState::Held)
             }
-            // Nobody writes over what is held, but who takes it.
-            Written::TooLate => Ok(State::Lost),
+            // While the lease is held, only a daemon that takes it over writes it.
+            Written::TooLate => Ok(LeaseState::Lost),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Claimed> {
+    fn lock(&self) -> MutexGuard<'_, ClaimedLease> {
         self.claimed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,4 +1,4 @@
-//! Who holds leases: a daemon, by what only it has.
+//! [`Holder`]: the identity of a daemon as a holder of leases.
 
 use std::fmt;
 use std::fs;
@@ -10,29 +10,30 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-/// Below the data directory, which no two daemons use at once.
+/// The file with the id, in the data directory, which no two daemons use at the same time.
 const FILE: &str = "replica-id";
-/// Hexadecimal digits of an id.
+/// The length of an id, in hexadecimal digits.
 const ID_LEN: usize = 32;
-/// Bytes of a host's name, as of one that DNS has.
+/// At most this many bytes of a host name, as in DNS.
 const MAX_HOST_LEN: usize = 253;
 
-/// A daemon that holds a lease.
+/// A daemon as the holder of a lease.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Holder {
-    /// No other daemon's.
+    /// Unique among all daemons.
     pub(super) id: Arc<str>,
-    /// Where it runs, for people.
+    /// The host name of its machine, for people.
     host: Arc<str>,
 }
 
 impl Holder {
-    /// The daemon whose data directory this is: the same after a restart, so that it needn't wait for
-    /// what it held itself when it was killed.
+    /// Returns the identity of the daemon with this data directory. It survives a restart, so that
+    /// a daemon needn't wait for a lease that it held when it was killed.
     pub(crate) fn of_data_dir(data_dir: &Path) -> Self {
         let id = read_or_create(&data_dir.join(FILE)).unwrap_or_else(|error| {
             let path = data_dir.join(FILE);
-            warn!(%error, path = %path.display(), "Can't note which replica this is");
+            let path = path.display();
+            warn!(%error, %path, "Can't store the id of this replica: it will change at a restart");
             new_id()
         });
         let system = rustix::system::uname();
@@ -45,7 +46,7 @@ impl Holder {
         Self { id, host }
     }
 
-    /// Whether it can be shown to people.
+    /// Returns whether it is safe to show to people.
     pub(super) fn is_plain(&self) -> bool {
         is_plain(&self.id) && is_plain(&self.host)
     }
@@ -64,7 +65,7 @@ fn is_plain(name: &str) -> bool {
 }
 
 fn new_id() -> String {
-    // Each RandomState has a key of its own: nobody has to be unable to guess it.
+    // Unique is enough, the id needn't be secret: each RandomState has a random key.
     let half = || RandomState::new().hash_one(std::process::id());
     format!("{:016x}{:016x}", half(), half())
 }

@@ -1,39 +1,40 @@
-//! What a lease is worth: to who looks at it, and to who holds it. Takes the time from its caller.
+//! Judges whether a lease has expired, for a daemon that wants it and for the one that holds it. No
+//! I/O; the caller passes the time.
 
 use std::time::Instant;
 
 use super::Holder;
-use super::record::Record;
+use super::record::LeaseRecord;
 use crate::store::tier::Version;
 
-/// A lease as somebody saw it first, and when, on their own clock.
+/// A version of another daemon's lease, and when this daemon saw it first, by its own clock.
 #[derive(Clone, Debug)]
-pub(super) struct Seen {
+pub(super) struct SeenLease {
     version: Version,
     since: Instant,
 }
 
-/// What a look at a lease says.
+/// The state of a lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It may be taken.
+    /// The lease may be taken.
     Free {
-        /// Of who had it last.
+        /// The token of its last holder.
         last_token: u64,
-        /// Whether that one has not released it.
+        /// Whether the last holder has not released it.
         has_expired: bool,
     },
     HeldBy(Holder),
 }
 
-/// Judges what was read before `now`: the lease with its version, or that there is none. `seen` is
-/// what was seen before, and changes.
+/// Judges a lease that was read before `now`, or `None` if there is no lease object. Updates
+/// `seen`.
 ///
-/// Nobody's clock is compared with another's: a lease has expired when the same bytes were seen for as
-/// long as it runs. What `me` holds it left behind when it was killed.
+/// No two clocks are compared. A lease has expired for a daemon that has seen the same version for
+/// as long as the lease runs. If `me` holds the lease, it is left over from before a restart.
 pub(super) fn judge(
-    found: Option<(&Record, &Version)>,
-    seen: &mut Option<Seen>,
+    found: Option<(&LeaseRecord, &Version)>,
+    seen: &mut Option<SeenLease>,
     (me, now): (&Holder, Instant),
 ) -> Verdict {
     let Some((record, version)) = found else {
@@ -51,6 +52,8 @@ pub(super) fn judge(
         *seen = None;
         return free(false);
     }
+    // A claim is made only while this daemon doesn't hold the lease. So a lease with its id is left
+    // over from before a restart.
     if record.holder.id == me.id {
         *seen = None;
         return free(true);
@@ -62,7 +65,9 @@ pub(super) fn judge(
             }
         }
         _ => {
-            *seen = Some(Seen {
+            // The time to live starts now, by this daemon's clock. The lease may have been written
+            // long before, which only makes this daemon late.
+            *seen = Some(SeenLease {
                 version: version.clone(),
                 since: now,
             });
@@ -71,18 +76,19 @@ pub(super) fn judge(
     Verdict::HeldBy(record.holder.clone())
 }
 
-/// A lease as its holder knows it.
+/// A lease that this daemon holds.
 #[derive(Clone, Debug)]
-pub(super) struct Claimed {
-    /// As it was written last.
-    pub(super) record: Record,
-    /// Until then nobody else can have taken it.
+pub(super) struct ClaimedLease {
+    /// The record as it was last written.
+    pub(super) record: LeaseRecord,
+    /// No other daemon can have taken the lease before this moment.
     valid_until: Instant,
 }
 
-impl Claimed {
-    /// One that was written, by a write that began at `began`: nobody saw it earlier.
-    pub(super) fn written(record: Record, began: Instant) -> Self {
+impl ClaimedLease {
+    /// Returns a lease that was written by a request that began at `began`. No other daemon can
+    /// have seen this version before `began`.
+    pub(super) fn written(record: LeaseRecord, began: Instant) -> Self {
         let valid_until = began + record.ttl();
         Self {
             record,
@@ -90,7 +96,7 @@ impl Claimed {
         }
     }
 
-    /// Whether somebody else may have taken it.
+    /// Returns whether another daemon may have taken the lease.
     pub(super) fn may_be_lost(&self, now: Instant) -> bool {
         now >= self.valid_until
     }

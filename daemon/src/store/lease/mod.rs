@@ -1,16 +1,20 @@
-//! Which of the daemons that have one store publishes a repository: so that none does what another is
-//! doing already. What is published is safe without (`snapshots`: the pointer moves by compare-and-swap).
+//! Leases: which of the daemons that share a store publishes a repository.
+//!
+//! A lease only saves work. Publishing is safe without it, because the pointer moves by
+//! compare-and-swap.
 //!
 //! ```text
-//! record     the object: who holds the lease, with which token, how often renewed
-//! judge      whether it may be taken, and whether it is still held: no I/O, any clock
-//! claims     taking it, and looking who has it
-//! held       holding it: renewed while the work runs, released in the end
-//! holder     who this daemon is
+//! record     the lease object: holder, token, renewals
+//! judge      whether a lease has expired; no I/O, works with any clock
+//! claims     takes leases, and tells who holds one
+//! held       a lease that this daemon holds: renewed while it publishes, released at the end
+//! holder     the identity of this daemon
 //! ```
 //!
-//! No two clocks are compared. A lease has expired for whoever has seen the same bytes for as long as its
-//! holder said, on their own clock; and a holder counts from before the bytes were written.
+//! No two clocks are compared. Each renewal changes the object. A daemon that has seen the same
+//! bytes for the time to live, by its own clock, may take the lease over. The holder counts its
+//! time to live from before it sent the bytes, so it stops believing in its lease first
+//! if their clocks run at the same speed.
 
 mod claims;
 mod error;

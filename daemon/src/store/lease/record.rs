@@ -1,4 +1,4 @@
-//! The object that a lease is, as JSON.
+//! The lease object in the store, as JSON.
 
 use std::time::Duration;
 
@@ -7,34 +7,36 @@ use serde::{Deserialize, Serialize};
 use super::Holder;
 use super::error::LeaseError;
 
-/// A lease that runs longer is refused: after a crash nobody would publish for as long.
+/// The longest time to live of a lease. After a crash, no daemon publishes for as long.
 pub(crate) const MAX_TTL: Duration = Duration::from_hours(1);
 
-/// Bytes of the object: ten times what is written.
+/// At most this many bytes of a lease object: ten times as many as are written.
 const MAX_LEN: usize = 4096;
 const VERSION: u32 = 1;
 
-/// A lease as it is stored. No two that were ever stored are alike: each has another token, or another
-/// number of renewals, or one of them is released.
+/// A lease as it is stored.
+///
+/// No two records that were ever stored are equal: they differ in the token, in the number of
+/// renewals, or in whether they are released. So each has a version of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Record {
+pub(super) struct LeaseRecord {
     version: u32,
     pub(super) holder: Holder,
-    /// One more each time that the lease is taken.
+    /// Increased each time the lease is taken.
     pub(super) token: u64,
     ttl_ms: u64,
     renewals: u64,
     pub(super) is_released: bool,
 }
 
-/// The one field that all versions have.
+/// The field that all versions have.
 #[derive(Deserialize)]
 struct Versioned {
     version: u32,
 }
 
-impl Record {
-    /// That `holder` takes the lease.
+impl LeaseRecord {
+    /// Returns the record with which `holder` takes the lease.
     pub(super) fn new(holder: Holder, token: u64, ttl: Duration) -> Self {
         Self {
             version: VERSION,
@@ -50,7 +52,7 @@ impl Record {
         Duration::from_millis(self.ttl_ms)
     }
 
-    /// That the holder still holds it.
+    /// Returns the record with which the holder renews the lease.
     pub(super) fn renewed(&self) -> Self {
         Self {
             renewals: self.renewals.saturating_add(1),
@@ -58,7 +60,7 @@ impl Record {
         }
     }
 
-    /// That the holder is done.
+    /// Returns the record with which the holder releases the lease.
     pub(super) fn released(&self) -> Self {
         Self {
             is_released: true,
@@ -66,15 +68,15 @@ impl Record {
         }
     }
 
-    /// Whether it is from one who took the lease as this says, and holds it.
+    /// Returns whether `other` is a later record of the same claim, and not released.
     pub(super) fn is_of_same_claim(&self, other: &Self) -> bool {
         self.holder.id == other.holder.id && self.token == other.token && !other.is_released
     }
 
     pub(super) fn parse(json: &[u8]) -> Result<Self, LeaseError> {
         if json.len() > MAX_LEN {
-            return Err(LeaseError::Strange {
-                what: "it is too long",
+            return Err(LeaseError::Invalid {
+                what: "it has too many bytes",
             });
         }
         let Versioned { version } = serde_json::from_slice(json)?;
@@ -83,13 +85,13 @@ impl Record {
         }
         let record: Self = serde_json::from_slice(json)?;
         if record.ttl_ms == 0 || record.ttl() > MAX_TTL {
-            return Err(LeaseError::Strange {
-                what: "it runs for no time, or too long",
+            return Err(LeaseError::Invalid {
+                what: "its time to live is zero or too long",
             });
         }
         if !record.holder.is_plain() {
-            return Err(LeaseError::Strange {
-                what: "its holder has no name",
+            return Err(LeaseError::Invalid {
+                what: "its holder's id or host name has characters that are not allowed",
             });
         }
         Ok(record)
@@ -104,14 +106,17 @@ impl Record {
 mod tests {
     use super::*;
 
-    fn record() -> Record {
-        Record::new(Holder::named("1a2b", "host"), 7, Duration::from_secs(30))
+    fn record() -> LeaseRecord {
+        LeaseRecord::new(Holder::named("1a2b", "host"), 7, Duration::from_secs(30))
     }
 
     #[test]
-    fn what_is_written_is_read_back() {
+    fn a_written_record_is_read_back() {
         for record in [record(), record().renewed(), record().released()] {
-            assert_eq!(Record::parse(&record.to_json().unwrap()).unwrap(), record);
+            assert_eq!(
+                LeaseRecord::parse(&record.to_json().unwrap()).unwrap(),
+                record
+            );
         }
         assert_ne!(record().renewed(), record());
         assert!(record().is_of_same_claim(&record().renewed()));
@@ -119,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_daemon_wrote_is_refused() {
+    fn invalid_records_are_refused() {
         let good = String::from_utf8(record().to_json().unwrap()).unwrap();
         let long = format!("{good}{}", " ".repeat(MAX_LEN));
         for bad in [
@@ -131,9 +136,9 @@ mod tests {
             good.replace("\"host\"", "\"a\\nb\""),
             long,
         ] {
-            assert!(Record::parse(bad.as_bytes()).is_err(), "{bad}");
+            assert!(LeaseRecord::parse(bad.as_bytes()).is_err(), "{bad}");
         }
-        let later = Record::parse(b"{\"version\":2,\"what\":\"nobody knows yet\"}");
+        let later = LeaseRecord::parse(b"{\"version\":2,\"what\":\"nobody knows yet\"}");
         assert!(matches!(
             later,
             Err(LeaseError::UnknownVersion { version: 2 })

@@ -1,4 +1,4 @@
-//! Daemons that take, hold and lose a lease.
+//! Daemons take, hold and lose a lease.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use cachewfs_format::RepoName;
 use tempfile::TempDir;
 
-use super::record::Record;
+use super::record::LeaseRecord;
 use super::{Claim, Holder, Lease, Leases};
 use crate::metrics::{LeaseEvent, Metrics};
 use crate::store::key::Key;
@@ -15,9 +15,9 @@ use crate::store::tier::Written;
 use crate::store::wrapped::{Call, Wrapped};
 use crate::store::{DiskTier, S3Error, Store};
 
-/// Nothing in a test takes as long.
+/// Longer than any test.
 const LONG: Duration = Duration::from_mins(10);
-/// For leases that are to expire.
+/// The time to live of leases that are to expire.
 const SHORT: Duration = Duration::from_millis(300);
 
 fn store() -> (TempDir, Store) {
@@ -67,9 +67,9 @@ impl Daemon {
     }
 }
 
-fn stored(store: &Store) -> Record {
+fn stored(store: &Store) -> LeaseRecord {
     let found = store.tier().read_whole(&key()).unwrap().unwrap();
-    Record::parse(&found.bytes).unwrap()
+    LeaseRecord::parse(&found.bytes).unwrap()
 }
 
 fn write(store: &Store, bytes: &[u8]) {
@@ -79,17 +79,17 @@ fn write(store: &Store, bytes: &[u8]) {
     assert_eq!(written.unwrap(), Written::New);
 }
 
-/// Looks again and again until it is so.
+/// Waits until `is_so` returns `true`.
 fn wait_until(mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(30);
     while !is_so() {
-        assert!(Instant::now() < deadline, "it never was so");
+        assert!(Instant::now() < deadline, "it didn't become true in time");
         std::thread::yield_now();
     }
 }
 
 #[test]
-fn one_of_those_who_claim_a_lease_gets_it_and_then_the_next() {
+fn concurrent_claims_give_one_daemon_the_lease() {
     let (_directory, store) = store();
     let daemons: Vec<_> = (0..8).map(|n| Daemon::named(&format!("d{n}"))).collect();
     let mut tokens = Vec::new();
@@ -107,11 +107,11 @@ fn one_of_those_who_claim_a_lease_gets_it_and_then_the_next() {
             .filter_map(|claim| match claim {
                 Claim::Lease(lease) => Some(lease),
                 Claim::HeldBy(_) => None,
-                Claim::None => panic!("it went on without"),
+                Claim::None => panic!("a publish goes on without a lease"),
             })
             .collect();
         let lease = leases.pop().unwrap();
-        assert_eq!(leases.len(), 0, "several have it");
+        assert_eq!(leases.len(), 0, "several daemons hold it");
         assert!(!lease.is_lost());
         tokens.push(lease.token());
     }
@@ -122,13 +122,13 @@ fn one_of_those_who_claim_a_lease_gets_it_and_then_the_next() {
 }
 
 #[test]
-fn who_waits_is_told_who_has_the_lease() {
+fn a_claim_of_a_held_lease_returns_its_holder() {
     let (_directory, store) = store();
     let (one, other) = (Daemon::named("0123456789"), Daemon::named("b"));
     let lease = one.take(&store, LONG);
 
     let Claim::HeldBy(holder) = other.claim(&store, LONG) else {
-        panic!("both have it");
+        panic!("both daemons hold it");
     };
 
     assert_eq!(&*holder, "host (01234567)");
@@ -139,7 +139,7 @@ fn who_waits_is_told_who_has_the_lease() {
 }
 
 #[test]
-fn what_a_dead_daemon_held_is_taken_over_once_nothing_was_heard_of_it_for_long_enough() {
+fn the_lease_of_a_dead_daemon_expires_and_is_taken_over() {
     let (_directory, store) = store();
     let (dead, heir) = (Daemon::named("a"), Daemon::named("b"));
     dead.take(&store, SHORT).abandon();
@@ -151,14 +151,14 @@ fn what_a_dead_daemon_held_is_taken_over_once_nothing_was_heard_of_it_for_long_e
     assert!(first_seen.elapsed() >= SHORT / 2);
     assert_eq!(heir.take(&store, LONG).token(), 2);
     assert_eq!(heir.count(LeaseEvent::TakenOver), 1);
-    // Who never saw it before waits as long.
+    // A daemon that hasn't seen this lease before waits for the whole time.
     let (_directory, store) = self::store();
     dead.take(&store, SHORT).abandon();
     assert!(matches!(heir.claim(&store, LONG), Claim::HeldBy(_)));
 }
 
 #[test]
-fn a_lease_that_is_renewed_stays_with_who_holds_it() {
+fn a_renewed_lease_stays_with_its_holder() {
     let (_directory, store) = store();
     let (one, other) = (Daemon::named("a"), Daemon::named("b"));
     let ttl = Duration::from_millis(1500);
@@ -175,11 +175,11 @@ fn a_lease_that_is_renewed_stays_with_who_holds_it() {
 }
 
 #[test]
-fn who_lost_a_lease_finds_out_and_leaves_it_to_who_has_it() {
+fn a_lost_lease_is_noticed_and_not_released() {
     let (_directory, store) = store();
     let daemon = Daemon::named("a");
     let lease = daemon.take(&store, SHORT);
-    let others = Record::new(Holder::named("b", "host"), 2, LONG);
+    let others = LeaseRecord::new(Holder::named("b", "host"), 2, LONG);
     write(&store, &others.to_json().unwrap());
 
     wait_until(|| lease.is_lost());
@@ -190,7 +190,7 @@ fn who_lost_a_lease_finds_out_and_leaves_it_to_who_has_it() {
 }
 
 #[test]
-fn a_daemon_that_starts_again_does_not_wait_for_itself() {
+fn a_restarted_daemon_takes_its_own_lease_at_once() {
     let (_directory, store) = store();
     Daemon::named("a").take(&store, LONG).abandon();
 
@@ -200,7 +200,7 @@ fn a_daemon_that_starts_again_does_not_wait_for_itself() {
 }
 
 #[test]
-fn a_token_is_above_what_was_published_under() {
+fn a_token_is_higher_than_the_fence() {
     let (_directory, store) = store();
     let daemon = Daemon::named("a");
 
@@ -210,7 +210,7 @@ fn a_token_is_above_what_was_published_under() {
 }
 
 #[test]
-fn without_a_lease_that_can_be_used_it_goes_on() {
+fn an_unusable_lease_does_not_stop_a_publish() {
     let (_directory, store) = store();
     let daemon = Daemon::named("a");
     for strange in ["", "garbage", "{\"version\":2}", "{\"version\":1}"] {
@@ -228,7 +228,7 @@ fn without_a_lease_that_can_be_used_it_goes_on() {
 }
 
 #[test]
-fn a_store_that_takes_no_leases_takes_publishes() {
+fn a_store_that_refuses_leases_does_not_stop_a_publish() {
     for refused in [Call::Swap, Call::ReadWhole] {
         let directory = tempfile::tempdir().unwrap();
         let disk = DiskTier::create(directory.path(), &directory.path().join("tmp")).unwrap();
@@ -247,26 +247,26 @@ fn a_store_that_takes_no_leases_takes_publishes() {
 }
 
 mod interleaved {
-    //! Daemons whose steps come in any order, with clocks that go alike but show different times.
+    //! The steps of daemons in any order, with clocks of equal speed that show different times.
 
     use proptest::prelude::*;
 
     use super::*;
-    use crate::store::lease::judge::{Claimed, Seen, Verdict, judge};
+    use crate::store::lease::judge::{ClaimedLease, SeenLease, Verdict, judge};
     use crate::store::tier::Version;
 
     const TTL: Duration = Duration::from_secs(30);
 
-    /// An object that is swapped; its version is its bytes, as on disk.
+    /// An object with compare-and-swap. Its version is its bytes, as on disk.
     #[derive(Default)]
-    struct Object(Option<Record>);
+    struct Object(Option<LeaseRecord>);
 
     impl Object {
-        fn version(record: &Record) -> Version {
+        fn version(record: &LeaseRecord) -> Version {
             Version(String::from_utf8(record.to_json().unwrap()).unwrap())
         }
 
-        fn swap(&mut self, expected: Option<&Version>, new: Record) -> bool {
+        fn swap(&mut self, expected: Option<&Version>, new: LeaseRecord) -> bool {
             let present = self.0.as_ref().map(Self::version);
             let is_expected = present.as_ref() == expected;
             if is_expected {
@@ -276,24 +276,24 @@ mod interleaved {
         }
     }
 
-    /// What a read found.
-    struct Read(Option<Record>);
+    /// The lease that a read found.
+    struct Read(Option<LeaseRecord>);
 
-    /// A write that was sent, and hasn't arrived.
+    /// A write that has been sent and hasn't arrived.
     struct Sent {
         expected: Option<Version>,
-        record: Record,
+        record: LeaseRecord,
         began: Instant,
     }
 
     struct Simulated {
         me: Holder,
         offset: Duration,
-        seen: Option<Seen>,
-        /// What was read, and not judged yet.
+        seen: Option<SeenLease>,
+        /// The outcome of a read that hasn't been judged yet.
         read: Option<Read>,
         sent: Option<Sent>,
-        held: Option<Claimed>,
+        held: Option<ClaimedLease>,
     }
 
     impl Simulated {
@@ -313,7 +313,7 @@ mod interleaved {
             held.is_some_and(|held| !held.may_be_lost(now + self.offset))
         }
 
-        /// Judges what was read, and sends what follows from that.
+        /// Judges the lease that was read, and sends the write that follows.
         fn judge(&mut self, now: Instant) {
             let Some(Read(read)) = self.read.take() else {
                 return;
@@ -330,7 +330,7 @@ mod interleaved {
                 match judge(found, &mut self.seen, (&self.me, now)) {
                     Verdict::HeldBy(_) => return,
                     Verdict::Free { last_token, .. } => {
-                        Record::new(self.me.clone(), last_token + 1, TTL)
+                        LeaseRecord::new(self.me.clone(), last_token + 1, TTL)
                     }
                 }
             };
@@ -348,7 +348,7 @@ mod interleaved {
         Judge,
         Arrive,
         Release,
-        /// And another starts in its place, or the same again.
+        /// The daemon dies, and another one (`true`) or the same one starts in its place.
         Crash(bool),
         Pass(u64),
     }
@@ -368,7 +368,7 @@ mod interleaved {
         #![proptest_config(ProptestConfig::with_cases(2000))]
 
         #[test]
-        fn no_two_believe_that_they_hold_it_and_tokens_grow(
+        fn no_two_daemons_believe_that_they_hold_the_lease(
             steps in prop::collection::vec((0_usize..3, step()), 1..120)
         ) {
             let mut now = Instant::now();
@@ -389,7 +389,7 @@ mod interleaved {
                                 prop_assert!(record.token > last_token);
                                 last_token = record.token;
                             }
-                            daemon.held = Some(Claimed::written(record, began));
+                            daemon.held = Some(ClaimedLease::written(record, began));
                         } else {
                             daemon.held = None;
                         }

@@ -1,4 +1,4 @@
-//! One request to a bucket, tried again while that may help.
+//! [`Bucket`]: single requests to a bucket, retried while that may help.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -18,38 +18,39 @@ use super::{S3Config, S3Error, client};
 use crate::metrics::{S3Metrics, S3Operation};
 use crate::repository::backoff;
 
-/// Pauses between tries: the first, and at most.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// The first and the longest backoff between two tries of a request.
+const FIRST_BACKOFF: Duration = Duration::from_millis(50);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(1);
 
-/// A bucket, or what is below a prefix in it.
+/// A bucket, or the part of it below a prefix.
 #[derive(Debug)]
 pub(in crate::store) struct Bucket {
     pub(super) client: Client,
     pub(super) name: String,
-    /// For people.
+    /// Where the bucket is, for messages.
     pub(super) place: String,
     prefix: String,
     timeout: Duration,
-    /// Whether the SDK adds checksums to what is sent: if not, this module does.
+    /// Whether the SDK adds checksums to requests. If not, this module adds them.
     has_checksums: bool,
     permits: Semaphore,
     health: Health,
     pub(super) metrics: Arc<S3Metrics>,
 }
 
-/// On what condition something is written.
+/// The precondition of a write.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Condition<'a> {
-    /// There is nothing.
+pub(super) enum WriteCondition<'a> {
+    /// The object doesn't exist.
     Absent,
-    /// What is there has this `ETag`.
+    /// The object has this `ETag`.
     Is(&'a str),
+    /// None: the write replaces whatever is there.
     None,
 }
 
-impl Condition<'_> {
-    /// The values of `If-None-Match` and `If-Match`.
+impl WriteCondition<'_> {
+    /// Returns the values of `If-None-Match` and `If-Match`.
     pub(super) fn headers(self) -> (Option<String>, Option<String>) {
         match self {
             Self::Absent => (Some("*".to_owned()), None),
@@ -58,7 +59,7 @@ impl Condition<'_> {
         }
     }
 
-    /// The one of these headers that there is.
+    /// Returns the name of the header that this precondition sets.
     pub(super) fn header(self) -> Option<&'static str> {
         match self {
             Self::Absent => Some("If-None-Match"),
@@ -68,10 +69,10 @@ impl Condition<'_> {
     }
 }
 
-/// An object that was listed.
+/// An object in a listing of the bucket.
 #[derive(Clone, Debug)]
-pub(super) struct Found {
-    /// After what was asked for.
+pub(super) struct ListedObject {
+    /// The name without the prefix that was listed.
     pub(super) name: String,
     pub(super) len: u64,
     pub(super) stored_at: SystemTime,
@@ -96,14 +97,15 @@ impl Bucket {
         format!("{}{name}", self.prefix)
     }
 
-    /// The `Content-MD5` of what is sent, so that the service refuses what was changed on its way. Some verify no
-    /// signed digest (SeaweedFS 4.48), and none but AWS' surely knows newer checksums.
+    /// Returns the `Content-MD5` of `bytes`, so that the service refuses bytes that were changed on
+    /// the way. MD5, because some services verify no signed digest (SeaweedFS 4.48), and newer
+    /// checksums are certain only on AWS.
     pub(super) fn checksum(&self, bytes: &[u8]) -> Option<String> {
         let md5 = || BASE64_STANDARD.encode(Md5::digest(bytes));
         (!self.has_checksums).then(md5)
     }
 
-    /// Has `attempt` made, and made again while that may help.
+    /// Sends a request with `attempt`, and again after transient failures.
     pub(super) async fn retry<T>(
         &self,
         operation: S3Operation,
@@ -116,6 +118,7 @@ impl Bucket {
         let mut tries = 1;
         loop {
             let outcome = {
+                // Each try takes a permit of its own: a request in backoff must not block others.
                 let permit = self.permits.acquire().await;
                 let _permit = permit.map_err(|_| S3Error::Down)?;
                 let request = self.metrics.begin(operation);
@@ -126,7 +129,7 @@ impl Bucket {
             match outcome {
                 Err(error) if error.is_transient() && tries < max_tries => {
                     tracing::debug!(%error, tries, "A request to the bucket failed");
-                    let pause = backoff::pause(tries, FIRST_PAUSE, LONGEST_PAUSE);
+                    let pause = backoff::pause(tries, FIRST_BACKOFF, LONGEST_BACKOFF);
                     tokio::time::sleep(pause).await;
                     tries += 1;
                     self.metrics.note_retry(operation);
@@ -143,7 +146,8 @@ impl Bucket {
         }
     }
 
-    /// Fills `into` with the bytes of an object from `offset` on; after a cut it goes on where that was.
+    /// Fills `into` with the bytes of an object from `offset` on. After a cut response, a retry
+    /// continues where the response ended.
     pub(super) async fn read(
         &self,
         name: &str,
@@ -162,13 +166,15 @@ impl Bucket {
                 .range(format!("bytes={}-{last}", range.start))
                 .send()
                 .await?;
+            // A service that ignores `Range` would fill the buffer with other bytes.
             check_range(&answer, &range)?;
             self.fill(answer.body, rest, &mut filled).await
         })
         .await
     }
 
-    /// Writes a body to `into`, which it must fill exactly; counts what has come.
+    /// Fills `into` with a body, which must be exactly as long. Adds the received bytes to
+    /// `filled`.
     async fn fill(
         &self,
         mut body: ByteStream,
@@ -180,7 +186,7 @@ impl Bucket {
             let chunk = self.chunk(&mut body).await?.ok_or(S3Error::Cut)?;
             self.metrics.received_bytes.add(chunk.len() as u64);
             let Some((part, next)) = rest.split_at_mut_checked(chunk.len()) else {
-                let what = "it is longer";
+                let what = "it has too many bytes";
                 return Err(S3Error::BadAnswer { what });
             };
             part.copy_from_slice(&chunk);
@@ -199,7 +205,7 @@ impl Bucket {
         }
     }
 
-    /// Reads a whole object of at most `max` bytes; gives its `ETag`, too.
+    /// Reads a whole object of at most `max` bytes. Returns its `ETag` too.
     pub(super) async fn read_whole(
         &self,
         name: &str,
@@ -213,7 +219,9 @@ impl Bucket {
             let len = answer
                 .content_length
                 .and_then(|len| u64::try_from(len).ok());
-            let len = len.filter(|&len| len <= max).ok_or(bad("its length"))?;
+            let len = len
+                .filter(|&len| len <= max)
+                .ok_or(bad("its length is wrong"))?;
             let etag = answer.e_tag.ok_or(bad("it has no ETag"))?;
             let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
             self.fill(answer.body, &mut bytes, &mut 0).await?;
@@ -222,13 +230,15 @@ impl Bucket {
         .await
     }
 
-    /// Writes an object on a condition. If it can't tell whether an earlier try was carried out, it looks:
-    /// what was written by this call counts as written.
+    /// Writes an object on a precondition.
+    ///
+    /// If the precondition fails on a retry, an earlier try whose response was lost may have
+    /// written the object. So the object is read, and counts as written if it has these bytes.
     pub(super) async fn write(
         &self,
         name: &str,
         bytes: Bytes,
-        condition: Condition<'_>,
+        condition: WriteCondition<'_>,
     ) -> Result<(), S3Error> {
         let key = self.key(name);
         let checksum = self.checksum(&bytes);
@@ -251,8 +261,8 @@ impl Bucket {
             })
             .await;
         match written {
-            // Services that have it say so for an `If-Match` of what isn't there.
-            Err(S3Error::NoObject) if matches!(condition, Condition::Is(_)) => {
+            // Some services answer 404 to `If-Match` if the object doesn't exist.
+            Err(S3Error::NoObject) if matches!(condition, WriteCondition::Is(_)) => {
                 Err(S3Error::Precondition)
             }
             Err(S3Error::Precondition) if tries > 1 => {
@@ -268,7 +278,7 @@ impl Bucket {
         }
     }
 
-    /// How long an object is, and when it was stored.
+    /// Returns how long an object is, and when it was stored.
     pub(super) async fn head(&self, name: &str) -> Result<(u64, SystemTime), S3Error> {
         let key = self.key(name);
         self.retry(S3Operation::Head, async || {
@@ -284,7 +294,8 @@ impl Bucket {
         .await
     }
 
-    /// Deletes an object, if it is there. Tried once: who deletes has little time.
+    /// Deletes an object, if it exists. Sends one request without retries, because a collector has
+    /// only the write limit for it.
     pub(super) async fn delete(&self, name: &str) -> Result<(), S3Error> {
         let permit = self.permits.acquire().await;
         let _permit = permit.map_err(|_| S3Error::Down)?;
@@ -301,8 +312,8 @@ impl Bucket {
         }
     }
 
-    /// All objects whose names begin with `before`, without what stands there.
-    pub(super) async fn list(&self, before: &str) -> Result<Vec<Found>, S3Error> {
+    /// Lists all objects whose names begin with `before`. Their names are returned without it.
+    pub(super) async fn list(&self, before: &str) -> Result<Vec<ListedObject>, S3Error> {
         let prefix = self.key(before);
         let mut found = Vec::new();
         let mut next = None;
@@ -319,7 +330,7 @@ impl Bucket {
                 let Some(name) = key.strip_prefix(&prefix) else {
                     continue;
                 };
-                found.push(Found {
+                found.push(ListedObject {
                     name: name.to_owned(),
                     len: object
                         .size
@@ -336,15 +347,15 @@ impl Bucket {
     }
 }
 
-/// Refuses an answer with other bytes than those of `range`.
+/// Refuses a response with a range other than `range`.
 fn check_range(answer: &GetObjectOutput, range: &Range<u64>) -> Result<(), S3Error> {
     let bad = |what| Err(S3Error::BadAnswer { what });
     let Some((unit, rest)) = answer.content_range().and_then(|of| of.split_once(' ')) else {
-        return bad("it is the whole object");
+        return bad("it has the whole object instead of a range");
     };
     let start = rest.split('-').next().and_then(|start| start.parse().ok());
     if unit != "bytes" || start != Some(range.start) {
-        return bad("it is another range");
+        return bad("it has another range");
     }
     let len = answer
         .content_length()
@@ -352,7 +363,7 @@ fn check_range(answer: &GetObjectOutput, range: &Range<u64>) -> Result<(), S3Err
     match len.map(|len| len.cmp(&(range.end - range.start))) {
         Some(std::cmp::Ordering::Equal) => Ok(()),
         Some(std::cmp::Ordering::Less) => Err(S3Error::NoRange),
-        _ => bad("its length"),
+        _ => bad("its length is wrong"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Whom to ask, and as whom.
+//! Creates the client of the SDK: which service to ask, and with which credentials.
 
 use aws_config::profile::ProfileFileCredentialsProvider;
 use aws_config::retry::RetryConfig;
@@ -13,10 +13,10 @@ use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 
 use super::{S3Config, S3Error};
 
-/// The region that services other than AWS take any request for.
+/// The region for services other than AWS, which accept any.
 const DEFAULT_REGION: &str = "us-east-1";
 
-/// Makes a client; nothing is sent yet.
+/// Creates a client. Sends nothing yet.
 pub(super) async fn client(config: &S3Config) -> Result<Client, S3Error> {
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(config.connect_timeout)
@@ -25,14 +25,14 @@ pub(super) async fn client(config: &S3Config) -> Result<Client, S3Error> {
     let mut loader = aws_config::defaults(BehaviorVersion::latest())
         .http_client(http_client(config)?)
         .timeout_config(timeouts)
-        // Whoever asks tries again, in one place.
+        // `Bucket` retries, in one place for all layers.
         .retry_config(RetryConfig::disabled())
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
     if let Some(profile) = &config.profile {
         loader = loader.profile_name(profile);
     }
     if let Some(path) = &config.credentials_file {
-        // The provider takes a file that isn't there for an empty one.
+        // The provider would treat a missing file as an empty one.
         config.check_credentials()?;
         let files = EnvConfigFiles::builder()
             .with_file(EnvConfigFileKind::Credentials, path)
@@ -50,7 +50,8 @@ pub(super) async fn client(config: &S3Config) -> Result<Client, S3Error> {
     }
     let mut builder = Builder::from(&loader.load().await);
     if let Some(endpoint) = &config.endpoint {
-        // Others know AWS' newer checksums only in part; requests are signed with their digest anyway.
+        // Other services support AWS's newer checksums only in part. Requests are signed with a
+        // digest anyway.
         builder = builder
             .endpoint_url(endpoint)
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)

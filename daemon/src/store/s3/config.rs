@@ -7,47 +7,47 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::duration;
 
-/// The `[store.s3]` section: the bucket that has what is published.
+/// The `[store.s3]` section: the bucket of the store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct S3Config {
-    /// The bucket, which must exist. Must be given.
+    /// The bucket. It must exist. Required.
     pub bucket: String,
-    /// Where in it: `<prefix>/v1/…`. Default none.
+    /// The prefix of all names in the bucket: `<prefix>/v1/…`. Default: none.
     pub prefix: String,
-    /// URL of the service, if it isn't AWS.
+    /// The URL of the service, if it isn't AWS.
     pub endpoint: Option<String>,
-    /// Region of the bucket. Default: as in AWS' own tools, or `us-east-1` with an `endpoint`.
+    /// The region of the bucket. Default: as in AWS's own tools, or `us-east-1` with an `endpoint`.
     pub region: Option<String>,
-    /// Whether the bucket is in the path of URLs rather than in the name of the host. Default: with an
+    /// Whether URLs have the bucket in their path instead of the host name. Default: only with an
     /// `endpoint`.
     pub path_style: Option<bool>,
-    /// Certificates (PEM) of authorities to trust beside the system's.
+    /// A file with certificates (PEM) of authorities to trust beside the system's.
     pub ca_file: Option<PathBuf>,
-    /// A file with credentials as AWS' tools have it. Default: environment, `~/.aws`, web identity,
-    /// container, instance.
+    /// A file with credentials in the format of AWS's tools. Default: environment, `~/.aws`, web
+    /// identity, container, instance.
     pub credentials_file: Option<PathBuf>,
     /// The profile in that file, or in `~/.aws`. Default `default`.
     pub profile: Option<String>,
-    /// How many requests may be under way at once. Default `32`.
+    /// At most this many requests are in flight. Default `32`.
     pub max_requests: usize,
     /// How long connecting may take. Default `3s`.
     #[serde(with = "duration")]
     pub connect_timeout: Duration,
-    /// How long a request may take to be answered, and how long an answer may stand still. Default `20s`.
+    /// How long the service may take to answer, and how long a response may pause. Default `20s`.
     #[serde(with = "duration")]
     pub timeout: Duration,
-    /// Whether mounts are sent to the bucket, with a URL that is signed for the range, for what this daemon
-    /// has no copy of. Default `false`.
+    /// Whether mounts read from the bucket directly if this daemon has no local copy, with a URL
+    /// that is signed for the range. Default `false`.
     pub direct_reads: bool,
-    /// How long such a URL is good for. Default `5m`.
+    /// How long such a URL is valid. Default `5m`.
     #[serde(with = "duration")]
     pub direct_reads_ttl: Duration,
-    /// URL of the service as mounts reach it, if not as the daemon does. Default: `endpoint`.
+    /// The URL of the service for mounts, if it isn't `endpoint`.
     pub public_endpoint: Option<String>,
 }
 
-/// What S3 takes for the time that a signed URL is good for.
+/// The limits of S3 for the validity of a signed URL.
 const MIN_TTL: Duration = Duration::from_secs(1);
 const MAX_TTL: Duration = Duration::from_hours(24 * 7);
 
@@ -73,12 +73,12 @@ impl Default for S3Config {
 }
 
 impl S3Config {
-    /// Says which key can't work, with its value and why.
+    /// Checks all values. Returns the first key that can't work, with its value and the reason.
     pub(crate) fn check(&self) -> Result<(), (&'static str, String, &'static str)> {
         let bucket = &self.bucket;
         let is_bucket = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
         if bucket.len() < 3 || !bucket.bytes().all(is_bucket) {
-            let reason = "it must be the name of a bucket";
+            let reason = "it must be a bucket name of at least 3 letters, digits, -, . and _";
             return Err(("store.s3.bucket", bucket.clone(), reason));
         }
         let prefix = &self.prefix;
@@ -102,7 +102,7 @@ impl S3Config {
         }
         if !(MIN_TTL..=MAX_TTL).contains(&self.direct_reads_ttl) {
             let value = humantime::format_duration(self.direct_reads_ttl).to_string();
-            let reason = "it must be between 1s and 7days";
+            let reason = "it must be between 1s and 7d";
             return Err(("store.s3.direct_reads_ttl", value, reason));
         }
         let positive = [
@@ -116,7 +116,7 @@ impl S3Config {
         }
     }
 
-    /// What stands before all names; empty, or ends with a slash.
+    /// Returns the prefix of all names: empty, or with a slash at the end.
     pub(super) fn prefix(&self) -> String {
         match self.prefix.trim_end_matches('/') {
             "" => String::new(),
@@ -124,7 +124,7 @@ impl S3Config {
         }
     }
 
-    /// Where the bucket is, for people.
+    /// Returns where the bucket is, for messages.
     pub(crate) fn place(&self) -> String {
         let endpoint = self.endpoint.as_deref().unwrap_or("AWS");
         format!("{} at {endpoint}", self.bucket)

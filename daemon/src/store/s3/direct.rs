@@ -1,4 +1,4 @@
-//! URLs with which clients read ranges of objects from the bucket by themselves.
+//! Signs URLs with which clients read ranges of objects directly from the bucket.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -10,24 +10,24 @@ use aws_sdk_s3::presigning::PresigningConfig;
 use super::{Bucket, S3Config};
 use crate::store::tier::DirectUrl;
 
-/// How long finding credentials may take: then the daemon reads for the client.
+/// How long finding credentials may take before the daemon sends the bytes itself.
 const SIGNING_LIMIT: Duration = Duration::from_secs(1);
 
-/// Signs what clients may read, with the daemon's own credentials.
+/// Signs URLs with the daemon's own credentials.
 #[derive(Debug)]
 pub(super) struct Signer {
-    /// Asks nobody: it has the address that clients know.
+    /// Sends no requests. It has the address that clients know.
     client: Client,
     ttl: Duration,
 }
 
 impl Signer {
-    /// `None` if clients are not to read by themselves.
+    /// Returns a signer, or `None` if direct reads are turned off.
     pub(super) fn new(config: &S3Config, bucket: &Bucket) -> Option<Self> {
         if !config.direct_reads {
             return None;
         }
-        // Otherwise there would be a header more to send.
+        // Otherwise the client would have to send one more signed header.
         let mut builder = bucket
             .client
             .config()
@@ -42,7 +42,8 @@ impl Signer {
         })
     }
 
-    /// A URL for `range` of an object and nothing else: the `Range` header is signed, too.
+    /// Returns a URL for `range` of an object. The `Range` header is signed too, so the URL is good
+    /// for nothing else.
     pub(super) async fn url(
         &self,
         bucket: &Bucket,
@@ -59,7 +60,7 @@ impl Signer {
         match signed {
             Ok(signed) => Some(DirectUrl(signed.uri().to_owned())),
             Err(error) => {
-                tracing::debug!(%error, "A URL for a client can't be signed");
+                tracing::debug!(%error, "Can't sign a URL for a client");
                 None
             }
         }
@@ -72,7 +73,8 @@ mod tests {
 
     use super::*;
 
-    /// A URL for what is in the bucket `snapshots` of `config`, signed as somebody with a session.
+    /// Returns a URL for an object in the bucket `snapshots` of `config`, signed with the
+    /// credentials of a session.
     async fn url(config: S3Config) -> String {
         let mut credentials = tempfile::NamedTempFile::new().unwrap();
         let keys = "aws_access_key_id = somebody\naws_secret_access_key = a secret\n";

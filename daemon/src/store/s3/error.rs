@@ -1,4 +1,4 @@
-//! Why a bucket doesn't do what is asked of it.
+//! Errors of a bucket, and what they mean for the caller.
 
 use std::error::Error;
 use std::io;
@@ -8,33 +8,33 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use tokio_rustls::rustls::CertificateError;
 
-use super::bucket::Condition;
+use super::bucket::WriteCondition;
 use crate::metrics::S3Outcome;
 
-/// Why a bucket doesn't do what is asked of it.
+/// Why a request to a bucket failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum S3Error {
-    #[error("the bucket can't be reached")]
+    #[error("can't reach the bucket")]
     Unreachable(#[source] Box<dyn Error + Send + Sync>),
     #[error("the bucket did not answer in time")]
     TimedOut,
-    #[error("the bucket can't be reached; it is tried again in a moment")]
+    #[error("the bucket is unreachable; the daemon tries it again in a moment")]
     Down,
-    #[error("the answer of the bucket ended early")]
+    #[error("the response of the bucket ended early")]
     Cut,
-    #[error("the answer of the bucket is not what was asked for: {what}")]
+    #[error("unexpected response of the bucket: {what}")]
     BadAnswer { what: &'static str },
-    #[error("there is no such bucket")]
+    #[error("the bucket doesn't exist")]
     NoBucket,
-    #[error("there is no such object")]
+    #[error("the object doesn't exist")]
     NoObject,
-    #[error("the object ends before what was asked for")]
+    #[error("the object is shorter than the range")]
     NoRange,
-    #[error("the object is not in the state that was expected")]
+    #[error("precondition failed: the object exists already, or has changed")]
     Precondition,
-    #[error("the bucket refuses the daemon's credentials, or what they may do: {code} ({message})")]
+    #[error("the bucket refuses the daemon's credentials or permissions: {code} ({message})")]
     Denied { code: String, message: String },
-    #[error("there are no credentials for the bucket")]
+    #[error("no credentials for the bucket")]
     NoCredentials(#[source] Box<dyn Error + Send + Sync>),
     #[error("the bucket answered {status} {code} ({message})")]
     Answered {
@@ -42,48 +42,49 @@ pub(crate) enum S3Error {
         code: String,
         message: String,
     },
-    #[error("can't use {path}")]
+    #[error("can't read {path}")]
     File { path: PathBuf, source: io::Error },
-    #[error("the certificates in {path} can't be used")]
+    #[error("can't use the certificates in {path}")]
     Certificates {
         path: PathBuf,
         source: Box<dyn Error + Send + Sync>,
     },
     #[error(
-        "the certificate of the bucket's service is not trusted; if an authority of your own has signed it, \
-         `ca_file` in [store.s3] has to name a file with that authority's certificate"
+        "the certificate of the bucket's service is not trusted; if an authority of your own has \
+         signed it, set `ca_file` in [store.s3] to a file with that authority's certificate"
     )]
     Untrusted(#[source] tokio_rustls::rustls::Error),
     #[error(
-        "the service of the bucket doesn't honour {condition} when something is written: two daemons could \
-         overwrite each other's snapshots. Use one that honours conditional writes (AWS S3, SeaweedFS 4.48, MinIO, Ceph), or \
-         the store on disk"
+        "the service of the bucket doesn't honour {condition} in writes, so two daemons could \
+         overwrite each other's snapshots; use a service with conditional writes (AWS S3, \
+         SeaweedFS 4.48, MinIO, Ceph), or a store on disk"
     )]
     Unconditional { condition: &'static str },
-    #[error("whether the bucket honours conditional writes is not known yet")]
+    #[error("the bucket has not been checked for conditional writes yet")]
     NotProbed,
-    #[error("the daemon stops")]
+    #[error("the daemon is stopping")]
     Stopping,
 }
 
-/// The service knows what is wanted, and doesn't do it.
+/// The status of a service that knows the request and doesn't support it.
 const NOT_IMPLEMENTED: u16 = 501;
 
-/// Whether a service that answers so is out of order, and not asked too much.
+/// Returns whether a service with this answer is out of order, and not just overloaded.
 fn is_failure(status: u16) -> bool {
     status >= 500 && status != NOT_IMPLEMENTED
 }
 
 impl S3Error {
-    /// Whether the same may go well a moment later.
+    /// Returns whether the same request may succeed a moment later.
     pub(super) fn is_transient(&self) -> bool {
         match self {
             Self::Unreachable(_) | Self::TimedOut | Self::Cut => true,
             Self::Answered { status, code, .. } => {
                 is_failure(*status)
+                    // 409: conditional writes of one object at the same time.
                     || matches!(status, 408 | 409 | 425 | 429)
                     || matches!(&**code, "RequestTimeout" | "SlowDown" | "Throttling")
-                    // It was changed on its way.
+                    // The bytes were changed on the way.
                     || matches!(&**code, "BadDigest" | "XAmzContentSHA256Mismatch")
             }
             Self::Down
@@ -103,14 +104,14 @@ impl S3Error {
         }
     }
 
-    /// Whether the bucket, or the way to it, is to blame, and not what was asked.
+    /// Returns whether the bucket or the network is to blame, and not the request.
     pub(in crate::store) fn is_outage(&self) -> bool {
         match self {
             Self::Unreachable(_)
             | Self::TimedOut
             | Self::Cut
             | Self::Down
-            // If it could be asked, it would be known.
+            // A reachable bucket would have been checked.
             | Self::NotProbed
             | Self::Stopping => true,
             Self::Answered { status, .. } => is_failure(*status),
@@ -128,7 +129,7 @@ impl S3Error {
         }
     }
 
-    /// How a request ended; `None` if none was sent.
+    /// Returns how a request ended, or `None` if none was sent.
     pub(super) fn outcome<T>(result: &Result<T, Self>) -> Option<S3Outcome> {
         match result {
             Ok(_) => Some(S3Outcome::Ok),
@@ -159,12 +160,12 @@ impl S3Error {
         }
     }
 
-    /// Whether the service said so.
+    /// Returns whether the error is an answer of the service.
     pub(super) fn is_answer(&self) -> bool {
         !matches!(self.failed_outcome(), None | Some(S3Outcome::Network))
     }
 
-    /// Whether a person has to change something before it can go well.
+    /// Returns whether a person has to change something before the request can succeed.
     pub(crate) fn is_lasting(&self) -> bool {
         match self {
             Self::NoBucket
@@ -179,8 +180,9 @@ impl S3Error {
         }
     }
 
-    /// The same error, or that the service refuses the header with `condition`, if it is that.
-    pub(super) fn of_write(self, condition: Condition<'_>) -> Self {
+    /// Returns [`Self::Unconditional`] if the service doesn't support the header of `condition`,
+    /// else the error itself.
+    pub(super) fn of_write(self, condition: WriteCondition<'_>) -> Self {
         match (&self, condition.header()) {
             (Self::Answered { status, code, .. }, Some(condition))
                 if *status == NOT_IMPLEMENTED || code == "NotImplemented" =>
@@ -207,7 +209,7 @@ where
             }
             SdkError::DispatchFailure(ref failure) => {
                 let cause = failure.as_connector_error();
-                // The SDK hands on that there are no credentials as if sending had failed.
+                // The SDK reports missing credentials as a failure to send.
                 if cause.and_then(find::<CredentialsError>).is_some() {
                     Self::NoCredentials(error.into())
                 } else if let Some(tls) = cause.and_then(find).filter(|tls| is_untrusted(tls)) {
@@ -226,14 +228,15 @@ where
     }
 }
 
-/// An error of this type among what `error` was made of.
+/// Returns the error of type `T` in the chain of `error`.
 fn find<T: Error + 'static>(error: &aws_sdk_s3::error::ConnectorError) -> Option<&T> {
     let mut next: Option<&(dyn Error + 'static)> = error.source();
     while let Some(error) = next {
         if let Some(found) = error.downcast_ref() {
             return Some(found);
         }
-        // Its source is that of the error in it.
+        // The source of an I/O error is the source of the error inside it, so the inner one would
+        // be skipped.
         let within = error
             .downcast_ref::<io::Error>()
             .and_then(io::Error::get_ref);
@@ -245,7 +248,8 @@ fn find<T: Error + 'static>(error: &aws_sdk_s3::error::ConnectorError) -> Option
     None
 }
 
-/// Whether a certificate will not do, and not just now: one that expired may be replaced where it is.
+/// Returns whether a certificate is not trusted for good. An expired one doesn't count, because the
+/// service may replace it.
 fn is_untrusted(error: &tokio_rustls::rustls::Error) -> bool {
     match error {
         tokio_rustls::rustls::Error::InvalidCertificate(why) => !matches!(

@@ -1,11 +1,11 @@
-//! The files that the configuration of a bucket names.
+//! Reads the files that the configuration of a bucket names.
 
 use std::fs::File;
 
 use super::{S3Config, S3Error};
 
 impl S3Config {
-    /// The certificates of `ca_file`, if there is one.
+    /// Returns the certificates of `ca_file`, or `None` if it isn't configured.
     pub(crate) fn certificates(&self) -> Result<Option<Vec<u8>>, S3Error> {
         let Some(path) = &self.ca_file else {
             return Ok(None);
@@ -21,7 +21,7 @@ impl S3Config {
         Ok(Some(pem))
     }
 
-    /// Whether `credentials_file` can be read, if there is one.
+    /// Checks that `credentials_file` can be read, if it is configured.
     pub(crate) fn check_credentials(&self) -> Result<(), S3Error> {
         let Some(path) = &self.credentials_file else {
             return Ok(());
@@ -39,11 +39,11 @@ impl S3Config {
     }
 }
 
-/// The client would panic at the first request.
+/// Refuses files with which the client would panic at its first request.
 fn check_certificates(pem: &[u8]) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let certificates = reqwest::Certificate::from_pem_bundle(pem)?;
     if certificates.is_empty() {
-        return Err("it has none".into());
+        return Err("it has no certificates".into());
     }
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! Whether a bucket answers, and takes what is asked: while it doesn't answer, who asks is told so at once, and
-//! only now and then one of them tries.
+//! [`Health`]: whether a bucket answers. During an outage requests fail at once, and only now and
+//! then one is sent.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -8,42 +8,45 @@ use super::S3Error;
 use crate::error_chain::chain;
 use crate::metrics::S3Operation;
 
-/// Each request is tried so often.
+/// How often each request is tried.
 const TRIES: u32 = 4;
-/// After the first outage, and at most, doubling in between.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// The first and the longest backoff of an outage. It doubles in between.
+const FIRST_BACKOFF: Duration = Duration::from_millis(500);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
 
-/// What is known of a bucket's health.
+/// The state of a bucket, as far as this daemon knows it.
 #[derive(Debug, Default)]
 pub(super) struct Health {
     outage: Mutex<Option<Outage>>,
-    /// What went wrong last until a person changes something. Some operations may be refused, and others not.
+    /// The last lasting error of each refused operation. A service may refuse some operations and
+    /// allow others.
     refused: Mutex<Vec<(S3Operation, String)>>,
 }
 
 #[derive(Debug)]
 struct Outage {
-    /// Until then nobody tries.
+    /// No request is sent before this moment.
     until: Instant,
-    pause: Duration,
+    backoff: Duration,
 }
 
 impl Health {
-    /// How often a request may be tried. In an outage one may at a time, once, who must note the outcome.
+    /// Returns how often a request may be tried. During an outage one request at a time may be
+    /// tried, once. Its caller must record the outcome.
     pub(super) fn tries(&self) -> u32 {
         let mut outage = self.lock();
         match &mut *outage {
             None => TRIES,
             Some(outage) if outage.until > Instant::now() => 0,
             Some(outage) => {
-                outage.until = Instant::now() + outage.pause;
+                // Others must wait for another backoff, or until this request has succeeded.
+                outage.until = Instant::now() + outage.backoff;
                 1
             }
         }
     }
 
-    /// Notes how a request ended that is no outage; says once what is to be changed.
+    /// Records the outcome of a request that found no outage. Logs a lasting error once.
     pub(super) fn note_outcome(&self, operation: S3Operation, error: Option<&S3Error>) {
         if error.is_none_or(S3Error::is_answer) && self.lock().take().is_some() {
             tracing::info!("The bucket of the store answers again");
@@ -51,7 +54,7 @@ impl Health {
         self.note_refusal(operation, error.filter(|error| error.is_lasting()));
     }
 
-    /// Notes whether an operation is refused.
+    /// Records whether the service refuses an operation.
     pub(super) fn note_refusal(&self, operation: S3Operation, error: Option<&S3Error>) {
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         let last = refused.iter().position(|(of, _)| *of == operation);
@@ -62,7 +65,7 @@ impl Health {
                 refused.swap_remove(last);
                 tracing::info!(
                     operation = operation_name,
-                    "The bucket takes requests again"
+                    "The bucket accepts requests again"
                 );
             }
             (Some(error), last) => {
@@ -79,20 +82,21 @@ impl Health {
         }
     }
 
-    /// Notes that a request failed that was tried as often as it should.
+    /// Records a request that failed with all its tries.
     pub(super) fn note_outage(&self) {
         let mut outage = self.lock();
-        let pause = match &*outage {
+        let backoff = match &*outage {
             None => {
                 tracing::warn!("The bucket of the store does not answer");
-                FIRST_PAUSE
+                FIRST_BACKOFF
             }
-            // Others that were under way fail too.
-            Some(outage) if outage.until > Instant::now() + outage.pause / 2 => return,
-            Some(outage) => (outage.pause * 2).min(LONGEST_PAUSE),
+            // Requests that were in flight when the outage was found fail too, and must not extend
+            // the backoff.
+            Some(outage) if outage.until > Instant::now() + outage.backoff / 2 => return,
+            Some(outage) => (outage.backoff * 2).min(LONGEST_BACKOFF),
         };
-        let until = Instant::now() + pause;
-        *outage = Some(Outage { until, pause });
+        let until = Instant::now() + backoff;
+        *outage = Some(Outage { until, backoff });
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Outage>> {
@@ -105,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn in_an_outage_one_tries_at_a_time() {
+    fn in_an_outage_one_request_at_a_time_is_tried() {
         let health = Health::default();
         assert_eq!([health.tries(), health.tries()], [TRIES, TRIES]);
 
@@ -114,7 +118,7 @@ mod tests {
         health.lock().as_mut().unwrap().until = Instant::now();
         assert_eq!([health.tries(), health.tries()], [1, 0]);
 
-        // It is not the bucket that says so.
+        // Missing credentials are no answer of the bucket.
         let error = S3Error::NoCredentials("none".into());
         health.note_outcome(S3Operation::Get, Some(&error));
         health.lock().as_mut().unwrap().until = Instant::now();

@@ -1,12 +1,13 @@
-//! Objects in a bucket of S3, or of anything that speaks its protocol and honours conditional writes.
+//! A tier in a bucket of S3, or of a service with the same protocol that honours conditional
+//! writes.
 //!
 //! ```text
-//! tier ──► bucket (one request, tried again) ──► client (whom to ask, as whom)
-//!   ├────► upload (large objects, in parts)         probe (whether conditions are honoured)
-//!   └────► direct (URLs for clients: asks nobody)   walk (which repositories there are)
+//! tier ──► bucket (one request, with retries) ──► client (service and credentials)
+//!   ├────► upload (large objects, in parts)         probe (whether preconditions are honoured)
+//!   └────► direct (URLs for clients; no requests)   walk (which repositories exist)
 //! ```
 //!
-//! Of the layers here `bucket` alone tries again; the SDK is told not to.
+//! Of these layers `bucket` alone retries. The SDK's own retries are turned off.
 
 mod bucket;
 mod client;

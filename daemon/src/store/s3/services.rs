@@ -1,4 +1,5 @@
-//! Services that don't do what publishing relies on, and how a start finds that out: each has one object.
+//! Fake services that don't do what publishing relies on, to test that the probe finds out. Each
+//! has one object.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -7,21 +8,21 @@ use std::sync::{Arc, Mutex};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::store::Notice;
+use crate::store::NoticePeriod;
 
-/// What a service does otherwise than S3.
+/// How a service differs from S3.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Quirk {
     None,
-    /// Carries out, or looks at, each request for nothing once: the answer is lost.
+    /// Loses every other answer after it has carried out the request.
     LosesAnswers,
-    /// Takes no notice of this header.
+    /// Ignores this header.
     Ignores(&'static str),
-    /// No `ETag` is ever the one that is asked for.
+    /// Treats every `ETag` as stale.
     NeverMatches,
     /// Answers 501 to this header.
     LacksHeader(&'static str),
-    /// Answers 400 to it, with the code of 501.
+    /// Answers 400 to this header, with the error code of a 501.
     RefusesHeader(&'static str),
 }
 
@@ -32,13 +33,13 @@ const MATCH: &str = "if-match";
 struct Service {
     quirk: Quirk,
     object: Option<Vec<u8>>,
-    /// Each write gives another `ETag`, as with some encryption.
+    /// Each write gives another `ETag`, as with some kinds of encryption.
     writes: u32,
     requests: u32,
 }
 
 impl Service {
-    /// Starts one; gives its URL.
+    /// Starts a service. Returns its URL.
     fn start(quirk: Quirk) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -61,7 +62,7 @@ impl Service {
         format!("\"{}\"", self.writes)
     }
 
-    /// Status and body.
+    /// Returns status and body of the answer.
     fn answer(&mut self, head: &[String], body: Vec<u8>) -> (u16, Vec<u8>) {
         self.requests += 1;
         let answer = match head[0].split(' ').next().unwrap() {
@@ -104,7 +105,7 @@ impl Service {
     }
 }
 
-/// The value of a header.
+/// Returns the value of a header.
 fn value<'a>(head: &'a [String], name: &str) -> Option<&'a str> {
     let value = |line: &'a String| line.strip_prefix(name)?.strip_prefix(':');
     head.iter().find_map(value).map(str::trim)
@@ -155,9 +156,9 @@ async fn probe(quirk: Quirk) -> Result<(), S3Error> {
         ..S3Config::default()
     };
     let stop = CancellationToken::new();
-    let tier = S3Tier::open(&config, Notice::default(), stop).await?;
+    let tier = S3Tier::open(&config, NoticePeriod::default(), stop).await?;
     tier.probe().await?;
-    // What an earlier start left is no obstacle.
+    // The object of an earlier start is no obstacle.
     tier.probe().await
 }
 

@@ -1,4 +1,4 @@
-//! The tier against a real server.
+//! Tests of the S3 tier against a real server.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use crate::metrics::{S3Operation, S3Outcome};
 use crate::store::key::Key;
 use crate::store::testing::{new_segment, noise, shelf};
 use crate::store::tier::{Tier as _, Written};
-use crate::store::{Notice, TierError};
+use crate::store::{NoticePeriod, TierError};
 
 fn config(bucket: &TestBucket) -> S3Config {
     S3Config {
@@ -23,7 +23,7 @@ fn config(bucket: &TestBucket) -> S3Config {
     }
 }
 
-/// The same through a proxy that can do harm.
+/// Returns a proxy that can do harm, and the configuration that uses it.
 fn through_proxy(bucket: &TestBucket) -> (Proxy, S3Config) {
     let proxy = Proxy::start(bucket.address);
     let config = S3Config {
@@ -38,14 +38,14 @@ async fn tier(bucket: &TestBucket) -> S3Tier {
 }
 
 async fn open(config: &S3Config) -> S3Tier {
-    let tier = S3Tier::open(config, Notice::default(), CancellationToken::new())
+    let tier = S3Tier::open(config, NoticePeriod::default(), CancellationToken::new())
         .await
         .unwrap();
     tier.probe().await.unwrap();
     tier
 }
 
-/// Runs what blocks.
+/// Runs blocking work.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(work).await.unwrap()
 }
@@ -73,7 +73,7 @@ async fn long_segments_are_sent_and_read_in_parts() {
 
         assert_eq!((first, again), (content.len() as u64, 0));
         assert!(whole == content);
-        // One that was found damaged is not there until it is stored again.
+        // A damaged segment doesn't exist until it is stored again.
         tier.set_aside(&shelf(), key_id(&key)).unwrap();
         assert!(tier.stat(&key).unwrap().is_none());
         let again = vec![new_segment(tmp.path(), &content)];
@@ -117,7 +117,7 @@ async fn each_request_that_is_sent_is_counted() {
         let count = |operation, outcome| counted.count(operation, outcome);
         let refused = count(S3Operation::Put, S3Outcome::Condition) - puts_before;
         assert_eq!(refused, 1, "the second of the small ones");
-        // Whether a long one is there is asked before it is sent.
+        // A long segment is looked for before it is sent.
         assert_eq!(count(S3Operation::Head, S3Outcome::Ok), 1);
         assert_eq!(count(S3Operation::Head, S3Outcome::Absent), 2);
         for (operation, requests) in [
@@ -137,7 +137,7 @@ async fn each_request_that_is_sent_is_counted() {
         proxy.set(Fault::Unavailable);
         read(&tier, &key).unwrap_err();
         read(&tier, &key).unwrap_err();
-        // Four tries; the next to ask is told without one.
+        // Four tries. The next caller fails without one.
         assert_eq!(count(S3Operation::GetRange, S3Outcome::Server), 4);
     })
     .await;
@@ -160,14 +160,14 @@ async fn a_bad_network_costs_tries_and_never_a_wrong_byte() {
     blocking(move || {
         tier.create_segments(&shelf(), vec![new]).unwrap();
         let expected = &content[1000..401_000];
-        // It goes on where it was cut.
+        // A retry continues where the response was cut.
         proxy.set(Fault::CutAfter(150_000));
         assert!(read(&tier, &key).unwrap() == expected);
         for fault in [Fault::CutAfter(20_000), Fault::Unavailable, Fault::Stall] {
             proxy.set(fault);
             let error = read(&tier, &key).unwrap_err();
             assert!(error.is_outage(), "{fault:?}: {error:?}");
-            // Others are told at once.
+            // Others fail at once.
             let error = read(&tier, &key).unwrap_err();
             let is_down = |source: &S3Error| matches!(source, S3Error::Down);
             assert!(
@@ -216,11 +216,11 @@ async fn a_delete_is_given_up_after_a_fourth_of_the_notice() {
     let Some(bucket) = s3_bucket() else { return };
     let (proxy, config) = through_proxy(&bucket);
     let through = S3Config {
-        // The second of two waits until it may be sent.
+        // The second delete waits for a permit.
         max_requests: 1,
         ..config
     };
-    let notice = Notice(Duration::from_secs(8));
+    let notice = NoticePeriod(Duration::from_secs(8));
     let stop = CancellationToken::new();
     let tier = S3Tier::open(&through, notice, stop).await.unwrap();
     tier.probe().await.unwrap();
@@ -236,7 +236,7 @@ async fn a_delete_is_given_up_after_a_fourth_of_the_notice() {
         let took = began.elapsed();
 
         assert!(error.is_outage(), "{error:?}");
-        // Two seconds, on a busy machine; one request may take 20.
+        // Two seconds, with a margin for a busy machine. One request may take 20.
         assert!(took < Duration::from_secs(8), "{took:?}");
         proxy.set(Fault::None);
         tier.delete(&keys).unwrap();
@@ -250,14 +250,14 @@ async fn a_segment_that_was_changed_on_its_way_is_refused() {
     let (proxy, config) = through_proxy(&bucket);
     let tier = open(&config).await;
     let tmp = tempfile::tempdir().unwrap();
-    // In one request, and in parts.
+    // One is sent in one request, the other one in parts.
     let contents = [500_000, 9 << 20].map(|len| noise(3, len));
 
     blocking(move || {
         for content in contents {
             let [changed, whole] = [(); 2].map(|()| vec![new_segment(tmp.path(), &content)]);
             let key = Key::segment(&shelf(), changed[0].id);
-            // What stands before the content is much shorter.
+            // The head of the request is much shorter, so the content is hit.
             proxy.set(Fault::CorruptSentEvery(100_000));
             let error = tier.create_segments(&shelf(), changed).unwrap_err();
             let error = crate::error_chain::chain(&error);

@@ -1,4 +1,4 @@
-//! A bucket as a tier.
+//! [`S3Tier`]: a bucket as a [`Tier`].
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,28 +13,28 @@ use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use super::bucket::Condition;
+use super::bucket::WriteCondition;
 use super::direct::Signer;
-use super::upload::Parts;
+use super::upload::UploadPermits;
 use super::{Bucket, S3Config, S3Error, probe};
 use crate::error_chain::chain;
 use crate::metrics::S3Metrics;
 use crate::store::TierError;
-use crate::store::clock::Notice;
-use crate::store::key::{Key, Part, Shelf};
+use crate::store::clock::NoticePeriod;
+use crate::store::key::{Key, Shelf, ShelfPart};
 use crate::store::reads::Reads;
 use crate::store::tier::{
     DirectUrl, Extent, Listed, NewSegment, Stat, Tier, Version, Whole, Written,
 };
 
-/// A longer read is made of several requests at the same time.
+/// The length of one request. Longer reads are split into requests that run at the same time.
 const READ_LEN: usize = 4 << 20;
-/// So many objects are deleted at once.
+/// At most this many objects are deleted at the same time.
 const MAX_DELETES: usize = 16;
-/// So many segments are stored at once.
+/// At most this many segments are stored at the same time.
 const MAX_UPLOADS: usize = 16;
 
-/// Objects in a bucket. Its calls block, on threads that the runtime doesn't need to get on.
+/// A tier in a bucket. Its calls block, so they must not run on threads that drive the runtime.
 #[derive(Clone, Debug)]
 pub(crate) struct S3Tier(Arc<Inner>);
 
@@ -43,22 +43,23 @@ struct Inner {
     bucket: Bucket,
     runtime: Handle,
     stop: CancellationToken,
-    /// Whether conditional writes are known to be honoured; nothing is written before.
+    /// Whether the bucket is known to honour preconditions. Nothing is written before.
     is_probed: AtomicBool,
-    parts: Parts,
-    /// How long the write of a small object may take, with all its tries, and a deletion.
+    upload_permits: UploadPermits,
+    /// How long a write of a small object may take with all its retries, and a deletion.
     write_limit: Duration,
     reads: Arc<Reads>,
-    /// Segments that were found damaged: to be written over, and not there until then.
+    /// Damaged segments. They count as missing until they are written over.
     damaged: Mutex<HashSet<Key>>,
     signer: Option<Signer>,
 }
 
 impl S3Tier {
-    /// A tier in the runtime of the caller, until `stop`. Nothing is written to it before it was probed.
+    /// Opens a tier in the runtime of the caller. Requests end at `stop`. Writes fail until the
+    /// bucket has been probed.
     pub(crate) async fn open(
         config: &S3Config,
-        notice: Notice,
+        notice: NoticePeriod,
         stop: CancellationToken,
     ) -> Result<Self, S3Error> {
         let bucket = Bucket::open(config).await?;
@@ -68,22 +69,23 @@ impl S3Tier {
             runtime: Handle::current(),
             stop,
             is_probed: AtomicBool::new(false),
-            parts: Parts::default(),
+            upload_permits: UploadPermits::default(),
             write_limit: notice.write_limit(),
             reads: Arc::default(),
             damaged: Mutex::default(),
         })))
     }
 
-    /// Whether conditional writes are known to be honoured.
+    /// Returns whether the bucket is known to honour preconditions.
     pub(crate) fn is_probed(&self) -> bool {
         self.0.is_probed.load(Ordering::Relaxed)
     }
 
-    /// Finds out whether conditional writes are honoured.
+    /// Checks that the bucket honours preconditions.
     pub(crate) async fn probe(&self) -> Result<(), S3Error> {
         let this = self.clone();
-        // On a thread of its own because the compiler can't tell that what retries is `Send`.
+        // On a thread of its own, because the compiler can't prove that the future of the retries
+        // is `Send`.
         let probe = move || this.block_on(this.0.bucket.probe());
         let probed = tokio::task::spawn_blocking(probe).await;
         probed.map_err(|_| S3Error::TimedOut)??;
@@ -91,13 +93,13 @@ impl S3Tier {
         Ok(())
     }
 
-    /// Probes until it goes well, or the daemon stops.
-    pub(crate) async fn probe_until_it_can_be(self, stop: CancellationToken) {
+    /// Probes the bucket until it can be used, or the daemon stops.
+    pub(crate) async fn probe_until_usable(self, stop: CancellationToken) {
         let mut said = String::new();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(probe::PAUSE) => {}
+                () = tokio::time::sleep(probe::RETRY_INTERVAL) => {}
             }
             match self.probe().await {
                 Ok(()) => {
@@ -119,10 +121,11 @@ impl S3Tier {
         }
     }
 
-    /// Runs `work`; gives it up when the daemon stops.
+    /// Runs `work` to its end, or until the daemon stops.
     fn block_on<T>(&self, work: impl Future<Output = Result<T, S3Error>>) -> Result<T, S3Error> {
         self.0.runtime.block_on(async {
             tokio::select! {
+                // The stop is looked at first, so that no request is sent after it.
                 biased;
                 () = self.0.stop.cancelled() => Err(S3Error::Stopping),
                 outcome = work => outcome,
@@ -138,14 +141,15 @@ impl S3Tier {
         &self,
         key: &Key,
         bytes: &[u8],
-        condition: Condition<'_>,
+        condition: WriteCondition<'_>,
     ) -> Result<Written, TierError> {
         let bytes = Bytes::copy_from_slice(bytes);
         let write = async {
             self.check_probed()?;
             let name = key.to_string();
             let write = self.0.bucket.write(&name, bytes, condition);
-            // Who deletes relies on it that nobody writes for longer.
+            // The collector relies on this limit: after it, a write has happened or never will. See
+            // `clock`.
             let written = tokio::time::timeout(self.0.write_limit, write).await;
             written.unwrap_or(Err(S3Error::TimedOut))
         };
@@ -156,17 +160,18 @@ impl S3Tier {
         }
     }
 
-    /// Tells how many bytes are new.
+    /// Stores a segment unless it exists. Returns the number of new bytes.
     async fn store(&self, key: &Key, segment: &NewSegment) -> Result<u64, S3Error> {
+        // A damaged segment exists, so only an unconditional write replaces it.
         let is_damaged = self.lock_damaged().contains(key);
         let condition = if is_damaged {
-            Condition::None
+            WriteCondition::None
         } else {
-            Condition::Absent
+            WriteCondition::Absent
         };
         let file = (segment.file.as_path(), segment.len);
         let name = key.to_string();
-        let how = (condition, &self.0.parts);
+        let how = (condition, &self.0.upload_permits);
         match self.0.bucket.upload(&name, file, how).await {
             Ok(()) => {
                 self.lock_damaged().remove(key);
@@ -234,12 +239,12 @@ impl Tier for S3Tier {
     }
 
     fn create(&self, key: &Key, bytes: &[u8]) -> Result<Written, TierError> {
-        self.write(key, bytes, Condition::Absent)
+        self.write(key, bytes, WriteCondition::Absent)
     }
 
     fn create_segments(&self, shelf: &Shelf, segments: Vec<NewSegment>) -> Result<u64, TierError> {
         let new_bytes = AtomicU64::new(0);
-        // Of which segment an error is.
+        // The segment that an error belongs to.
         let failed_at = OnceLock::new();
         let store = async |segment: NewSegment| {
             let key = Key::segment(shelf, segment.id);
@@ -249,6 +254,8 @@ impl Tier for S3Tier {
             new_bytes.fetch_add(stored, Ordering::Relaxed);
             Ok(())
         };
+        // Without the write limit: a publish protects its segments only after they are stored, so
+        // an upload may take any time.
         let stored = self.block_on(async {
             self.check_probed()?;
             let stored = stream::iter(segments).map(store);
@@ -268,8 +275,8 @@ impl Tier for S3Tier {
         bytes: &[u8],
     ) -> Result<Written, TierError> {
         let condition = match expected {
-            Some(Version(etag)) => Condition::Is(etag),
-            None => Condition::Absent,
+            Some(Version(etag)) => WriteCondition::Is(etag),
+            None => WriteCondition::Absent,
         };
         self.write(key, bytes, condition)
     }
@@ -285,7 +292,7 @@ impl Tier for S3Tier {
         }
     }
 
-    fn list(&self, shelf: &Shelf, part: Part) -> Result<Vec<Listed>, TierError> {
+    fn list(&self, shelf: &Shelf, part: ShelfPart) -> Result<Vec<Listed>, TierError> {
         let prefix = format!("{}{}/", Key::prefix_of(shelf), part.directory());
         let found = self.block_on(self.0.bucket.list(&prefix));
         let found = found.map_err(|error| failed(&Key::pointer(shelf), error))?;
@@ -311,7 +318,7 @@ impl Tier for S3Tier {
         })
     }
 
-    fn authority(&self) -> &dyn Tier {
+    fn authoritative_tier(&self) -> &dyn Tier {
         self
     }
 
@@ -320,7 +327,8 @@ impl Tier for S3Tier {
         let delete = async |key: &Key| {
             let name = key.to_string();
             let delete = self.0.bucket.delete(&name);
-            // Who publishes heeds an announcement until nobody can be deleting any more: see `Notice`.
+            // The publisher relies on this limit: after 4 notice periods no collector deletes. See
+            // `clock`.
             let deleted = tokio::time::timeout(self.0.write_limit, delete).await;
             let deleted = deleted.unwrap_or(Err(S3Error::TimedOut));
             deleted.inspect_err(|_| {
@@ -338,7 +346,7 @@ impl Tier for S3Tier {
         }
     }
 
-    /// Nothing is moved: the next publish writes over it.
+    /// Only marks the segment: the next publish writes over it.
     fn set_aside(&self, shelf: &Shelf, id: SegmentId) -> Result<(), TierError> {
         self.lock_damaged().insert(Key::segment(shelf, id));
         Ok(())

@@ -1,4 +1,4 @@
-//! Storing a file: in one request, or in parts that are sent at the same time.
+//! Stores a file: in one request, or in parts that are sent at the same time.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -11,48 +11,52 @@ use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use tokio::sync::Semaphore;
 
-use super::bucket::Condition;
+use super::bucket::WriteCondition;
 use super::{Bucket, S3Error};
 use crate::metrics::S3Operation;
 
-/// What is longer is sent in parts; their length, unless there would be too many.
+/// The length of a part, unless there would be too many. A shorter file is sent in one request.
 const PART_LEN: u64 = 8 << 20;
-/// S3 takes 10,000.
+/// At most this many parts of an upload. S3 allows 10,000.
 const MAX_PARTS: u64 = 9_000;
-/// So many parts are sent at once, of all uploads together: each is in memory.
+/// At most this many parts of all uploads are sent at the same time, because each is in memory.
 const MAX_PARTS_AT_ONCE: usize = 6;
 
-/// Bounds what uploads have in memory.
+/// Limits the memory of all uploads together.
 #[derive(Debug)]
-pub(super) struct Parts(Semaphore);
+pub(super) struct UploadPermits(Semaphore);
 
-impl Default for Parts {
+impl Default for UploadPermits {
     fn default() -> Self {
         Self(Semaphore::new(MAX_PARTS_AT_ONCE))
     }
 }
 
 impl Bucket {
-    /// Stores a file on a condition; [`S3Error::Precondition`] if it doesn't hold.
+    /// Stores a file on a precondition. Returns [`S3Error::Precondition`] if it fails.
     pub(super) async fn upload(
         &self,
         name: &str,
         (path, len): (&Path, u64),
-        (condition, parts): (Condition<'_>, &Parts),
+        (condition, permits): (WriteCondition<'_>, &UploadPermits),
     ) -> Result<(), S3Error> {
         let open = || File::open(path).map(Arc::new);
         let file = open().map_err(failed(path))?;
         if len <= PART_LEN {
-            let _permit = parts.0.acquire().await.map_err(|_| S3Error::Down)?;
+            // Before the bytes are read into memory, which is what the permits limit.
+            let _permit = permits.0.acquire().await.map_err(|_| S3Error::Down)?;
             let bytes = read(&file, (path, 0), len).await?;
             return self.write(name, bytes, condition).await;
         }
-        // Looked at first, so that nothing long is sent in vain.
-        if matches!(condition, Condition::Absent) && self.head(name).await.is_ok() {
+        // S3 checks the precondition only at the end, so look first and don't send a long file in
+        // vain.
+        if matches!(condition, WriteCondition::Absent) && self.head(name).await.is_ok() {
             return Err(S3Error::Precondition);
         }
         let id = self.begin(name).await?;
-        let sent = self.send_parts(name, &id, (&file, path, len), parts).await;
+        let sent = self
+            .send_parts(name, &id, (&file, path, len), permits)
+            .await;
         let stored = match sent {
             Ok(sent) => self.complete(name, &id, (sent, condition)).await,
             Err(error) => Err(error),
@@ -79,14 +83,14 @@ impl Bucket {
         name: &str,
         id: &str,
         (file, path, len): (&Arc<File>, &Path, u64),
-        parts: &Parts,
+        permits: &UploadPermits,
     ) -> Result<Vec<CompletedPart>, S3Error> {
         let key = self.key(name);
         let part_len = PART_LEN.max(len.div_ceil(MAX_PARTS));
         let count = i32::try_from(len.div_ceil(part_len)).unwrap_or(i32::MAX);
         let send = async |number: i32| {
             let start = u64::try_from(number - 1).unwrap_or(0) * part_len;
-            let _permit = parts.0.acquire().await.map_err(|_| S3Error::Down)?;
+            let _permit = permits.0.acquire().await.map_err(|_| S3Error::Down)?;
             let bytes = read(file, (path, start), part_len.min(len - start)).await?;
             let checksum = self.checksum(&bytes);
             let answer = self.retry(S3Operation::Part, async || {
@@ -107,7 +111,7 @@ impl Bucket {
         &self,
         name: &str,
         id: &str,
-        (parts, condition): (Vec<CompletedPart>, Condition<'_>),
+        (parts, condition): (Vec<CompletedPart>, WriteCondition<'_>),
     ) -> Result<(), S3Error> {
         let key = self.key(name);
         let upload = CompletedMultipartUpload::builder();
@@ -130,13 +134,14 @@ impl Bucket {
             })
             .await;
         match completed {
-            // An earlier try was carried out: the upload isn't there any more, but what it made is.
+            // An earlier try was carried out: the upload is gone, but the object it made exists.
             Err(S3Error::NoObject) if tries > 1 => self.head(name).await.map(drop),
             completed => completed,
         }
     }
 
-    /// What isn't aborted costs room until the bucket's own rules remove it.
+    /// Aborts an upload. If that fails, its parts cost space until the bucket's own rules remove
+    /// them.
     async fn abort(&self, name: &str, id: &str) {
         let request = self.client.abort_multipart_upload().bucket(&self.name);
         let request = request.key(self.key(name)).upload_id(id);
@@ -144,7 +149,7 @@ impl Bucket {
         let aborted = request.send().await.map_err(S3Error::from);
         counted.end(S3Error::outcome(&aborted));
         if let Err(error) = aborted {
-            tracing::debug!(%error, name, "An upload can't be aborted");
+            tracing::debug!(%error, name, "Can't abort an upload");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Which repositories there are in a bucket, by the names of what would be directories elsewhere.
+//! Lists the repositories in a bucket by walking the common prefixes as directories.
 
 use cachewfs_format::RepoName;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
@@ -6,14 +6,14 @@ use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use super::{Bucket, S3Error};
 use crate::metrics::S3Operation;
 
-/// So many directories are listed at once.
+/// At most this many directories are listed at the same time.
 const MAX_LISTINGS: usize = 8;
-/// So many are listed in all: hosts, and what owners and groups have. What is beyond is left out.
+/// At most this many directories are listed in all: hosts, owners and groups. The rest is left out.
 const MAX_DIRECTORIES: usize = 20_000;
 
 impl Bucket {
-    /// All repositories that have anything below `root`, in no order: a request for each directory above
-    /// them, or for each 1000 entries of it.
+    /// Returns all repositories that have an object below `root`, in no order. Needs one request
+    /// for each directory above them, or for each 1000 entries of it.
     pub(super) async fn repositories(&self, root: &str) -> Result<Vec<RepoName>, S3Error> {
         let mut found = Vec::new();
         let mut level = vec![String::new()];
@@ -21,7 +21,11 @@ impl Bucket {
         while !level.is_empty() {
             listed += level.len();
             if listed > MAX_DIRECTORIES {
-                tracing::warn!("The bucket has too many directories to list");
+                let limit = MAX_DIRECTORIES;
+                tracing::warn!(
+                    limit,
+                    "Too many directories in the bucket: the listing is cut"
+                );
                 break;
             }
             let listings = level.iter().map(|above| self.directories(root, above));
@@ -30,7 +34,7 @@ impl Bucket {
             let mut below = Vec::new();
             for name in names.into_iter().flatten() {
                 match name.strip_suffix(".git/") {
-                    // Below it is nothing but what is published of it.
+                    // Everything below belongs to this repository.
                     Some(repo) => found.extend(RepoName::parse(repo)),
                     None => below.push(name),
                 }
@@ -40,7 +44,8 @@ impl Bucket {
         Ok(found)
     }
 
-    /// The directories in `root` with `above`; each begins with that, and ends with a slash.
+    /// Returns the directories of `root` one level below `above`. Each begins with `above` and ends
+    /// with a slash.
     async fn directories(&self, root: &str, above: &str) -> Result<Vec<String>, S3Error> {
         let root = self.key(root);
         let prefix = format!("{root}{above}");
@@ -56,7 +61,7 @@ impl Bucket {
             for directory in page.common_prefixes.unwrap_or_default() {
                 let key = directory.prefix.unwrap_or_default();
                 let name = key.strip_prefix(&root);
-                // Nothing but what is deeper: a service that lies doesn't have us go round in circles.
+                // Only deeper names: a faulty service must not make the walk go in circles.
                 let name =
                     name.filter(|name| name.starts_with(above) && name.len() > above.len() + 1);
                 found.extend(name.map(str::to_owned));

@@ -1,4 +1,4 @@
-//! Buffers for parts, used again: new memory of the kernel costs more than what is read into it.
+//! A pool of buffers for parts. Fresh memory from the kernel costs more than reading into it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -6,14 +6,14 @@ use bytes::Bytes;
 
 use super::fill::PART_LEN;
 
-/// So many are kept while nobody needs them: as many as are read ahead of one client.
+/// At most this many unused buffers are kept: as many as are read ahead of one client.
 const MAX_FREE: usize = 8;
 
-/// Buffers of the length of a part that nobody uses.
+/// Unused buffers of the length of a part.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Buffers(Arc<Mutex<Vec<Box<[u8]>>>>);
 
-/// A buffer; what is in it is from an earlier use.
+/// A buffer. Its content is left over from an earlier use.
 #[derive(Debug)]
 pub(super) struct Buffer {
     bytes: Box<[u8]>,
@@ -39,7 +39,7 @@ impl Buffer {
         &mut self.bytes
     }
 
-    /// The bytes in it; the buffer is free again once all of them are dropped.
+    /// Returns the content. The buffer goes back to the pool once all of the bytes are dropped.
     pub(super) fn into_bytes(self) -> Bytes {
         Bytes::from_owner(self)
     }
@@ -63,7 +63,8 @@ impl Drop for Buffer {
     }
 }
 
-/// Shorter ones are of all lengths.
+/// Returns whether buffers of this length go back to the pool. Shorter ones are of all lengths, so
+/// they would rarely fit.
 fn is_kept(len: usize) -> bool {
     len as u64 == PART_LEN
 }

@@ -1,4 +1,4 @@
-//! Fetching parts of segments from the bucket, each once for all who wait for it.
+//! [`Fetcher`]: fetches parts of segments from the bucket, each part once for all waiters.
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::buffers::Buffers;
-use super::fill::{Fill, PART_LEN, Place};
+use super::fill::{Fill, PART_LEN, PartState};
 use super::memory::Memory;
 use super::space::Space;
 use crate::store::key::Key;
@@ -20,19 +20,22 @@ use crate::store::reads::Reads;
 use crate::store::tier::{Extent, Stat, Tier};
 use crate::store::{DiskTier, TierError};
 
-/// What may be fetched at once, in units of [`UNIT`]: 48 MiB, and that many bytes of memory.
+/// At most this many units of [`UNIT`] bytes are fetched at the same time, and held in memory: 48
+/// MiB.
 const BUDGET: u32 = 768;
 const UNIT: u64 = 64 << 10;
-/// A part takes at least so many units: no more than 32 are fetched at once.
+/// At least this many units are counted for a part, so that at most 32 parts are fetched at the
+/// same time.
 const MIN_UNITS: u32 = BUDGET / 32;
-/// So many segments are being fetched; each has an open file. Of more, parts are fetched one by one.
+/// At most this many segments are being filled; each has an open file. Of further segments, parts
+/// are fetched one by one.
 const MAX_FILLS: usize = 512;
-/// So many segments at once are completed that nobody waits for.
+/// At most this many segments are completed in the background at the same time.
 pub(super) const COMPLETERS: usize = 2;
-/// How much of a segment is fetched behind a reader's back before it is asked for.
+/// How often fetching the rest of a segment may fail before it is given up.
 const TRIES: usize = 3;
 
-/// Fetches parts.
+/// Fetches parts of segments. A handle: clones share their state.
 #[derive(Clone, Debug)]
 pub(super) struct Fetcher(Arc<Inner>);
 
@@ -48,23 +51,23 @@ pub(super) struct Inner {
     budget: Arc<Semaphore>,
     buffers: Buffers,
     fills: Mutex<Fills>,
-    /// Told when a fill is added.
+    /// Notified when a fill is added.
     has_fills: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Fills {
     by_key: HashMap<Key, Arc<Fill>>,
-    /// Those that nobody has begun to complete.
+    /// Fills that no background task has begun to complete.
     waiting: VecDeque<Arc<Fill>>,
 }
 
-/// Where a part is that was wanted.
+/// Where the caller finds the part that it asked for.
 #[derive(Debug)]
-pub(super) enum Got {
+pub(super) enum PartSource {
     Memory(Bytes),
     Fill(Arc<Fill>),
-    /// The segment is on disk as a whole by now.
+    /// The whole segment is on disk by now.
     Local,
 }
 
@@ -98,17 +101,17 @@ impl Fetcher {
         }))
     }
 
-    /// The length of a segment that is being fetched.
+    /// Returns the length of a segment that is being filled.
     pub(super) fn len_of(&self, key: &Key) -> Option<u64> {
         self.lock().by_key.get(key).map(|fill| fill.len)
     }
 
-    /// Whether all of an extent can be read without the bucket. Looks at the disk.
-    pub(super) fn is_near(&self, extent: &Extent) -> bool {
+    /// Returns whether the whole extent can be read without the bucket. Looks at the disk.
+    pub(super) fn is_local(&self, extent: &Extent) -> bool {
         let fill = self.lock().by_key.get(&extent.key).map(Arc::clone);
         let is_in_file = |part| {
             let fill = fill.as_ref()?;
-            Some(*fill.try_lock(part)? == Place::File)
+            Some(*fill.try_lock(part)? == PartState::File)
         };
         let is_copy = |stat: &Stat| stat.len == extent.len;
         matches!(self.local.stat(&extent.key), Ok(Some(stat)) if is_copy(&stat))
@@ -116,44 +119,55 @@ impl Fetcher {
                 .all(|part| self.memory.has(&extent.key, part) || is_in_file(part) == Some(true))
     }
 
-    /// Gets a part, from wherever it is.
-    pub(super) async fn part(&self, key: &Key, len: u64, part: usize) -> Result<Got, TierError> {
+    /// Returns where a part can be read, and fetches it first if necessary.
+    pub(super) async fn part(
+        &self,
+        key: &Key,
+        len: u64,
+        part: usize,
+    ) -> Result<PartSource, TierError> {
         if let Some(bytes) = self.memory.get(key, part) {
-            return Ok(Got::Memory(bytes));
+            return Ok(PartSource::Memory(bytes));
         }
         let Some(fill) = self.fill(key, len) else {
-            return Ok(Got::Local);
+            return Ok(PartSource::Local);
         };
-        let Some(place) = fill.lock(part).await else {
+        let Some(state) = fill.lock(part).await else {
             return Err(TierError::Truncated { key: key.boxed() });
         };
+        // Another task may have fetched the part while this one waited for the lock.
         if let Some(bytes) = self.memory.get(key, part) {
-            return Ok(Got::Memory(bytes));
+            return Ok(PartSource::Memory(bytes));
         }
-        if *place == Place::File {
-            return Ok(Got::Fill(fill));
+        if *state == PartState::File {
+            return Ok(PartSource::Fill(fill));
         }
-        self.fetch_in_turn(fill, part, place).await.map(Got::Memory)
+        self.fetch_in_turn(fill, part, state)
+            .await
+            .map(PartSource::Memory)
     }
 
-    /// Fetches a part once there is memory for it. It goes on for others if the one who waits goes away.
+    /// Fetches a part once there is a permit for it. If the caller goes away after that, the
+    /// request goes on for others.
     async fn fetch_in_turn(
         &self,
         fill: Arc<Fill>,
         part: usize,
-        place: OwnedMutexGuard<Place>,
+        state: OwnedMutexGuard<PartState>,
     ) -> Result<Bytes, TierError> {
         let key = fill.key.boxed();
+        // The lock on the part is held while the permit is waited for. So only one task queues for
+        // each part, and the others find the part when they get the lock.
         let units = units(&fill.range(part));
         let permit = Arc::clone(&self.budget).acquire_many_owned(units).await;
         let Ok(permit) = permit else {
             return Err(TierError::NotFound { key });
         };
-        let fetched = self.fetch(fill, part, (place, permit)).await;
+        let fetched = self.fetch(fill, part, (state, permit)).await;
         fetched.unwrap_or(Err(TierError::NotFound { key }))
     }
 
-    /// Begins to fetch what is not here of `extents`, as far as nothing else is fetched meanwhile.
+    /// Starts to fetch the missing parts of `extents`, as far as permits are free.
     pub(super) fn fetch_soon(&self, extents: &[Extent]) {
         for extent in extents {
             let Some(fill) = self.fill(&extent.key, extent.len) else {
@@ -166,31 +180,34 @@ impl Fetcher {
                 let units = units(&fill.range(part.min(fill.count().saturating_sub(1))));
                 let permit = Arc::clone(&self.budget).try_acquire_many_owned(units);
                 let Ok(permit) = permit else { return };
-                if let Some(place) = fill.try_lock(part)
-                    && *place == Place::Bucket
+                if let Some(state) = fill.try_lock(part)
+                    && *state == PartState::Bucket
                 {
-                    // Who wants it asks again, and is told what went wrong.
-                    drop(self.fetch(Arc::clone(&fill), part, (place, permit)));
+                    // A reader that needs the part asks again, and gets the error of its own
+                    // request.
+                    drop(self.fetch(Arc::clone(&fill), part, (state, permit)));
                 }
             }
         }
     }
 
-    /// Fetches a part, on a thread of its own: it is there for who waits before it is on disk.
+    /// Fetches a part on a thread of its own. The waiters get it before it is written to disk.
     fn fetch(
         &self,
         fill: Arc<Fill>,
         part: usize,
-        (mut place, permit): (OwnedMutexGuard<Place>, OwnedSemaphorePermit),
+        (mut state, permit): (OwnedMutexGuard<PartState>, OwnedSemaphorePermit),
     ) -> oneshot::Receiver<Result<Bytes, TierError>> {
         let (tell, told) = oneshot::channel();
         let this = self.clone();
+        // The task owns the lock and the permit. So it goes on if its waiter is cancelled, and
+        // nobody fetches the part a second time.
         self.runtime.spawn_blocking(move || {
             let bytes = match this.read(&fill, part) {
                 Ok(bytes) => bytes,
                 Err(error) => {
                     debug!(key = %fill.key, part, %error, "A part can't be fetched");
-                    // Nobody may wait for it any longer; below, too.
+                    // Here and below: the receiver is gone if the waiter was cancelled.
                     tell.send(Err(error)).ok();
                     return;
                 }
@@ -200,8 +217,8 @@ impl Fetcher {
                 this.forget(&fill);
                 return;
             }
-            *place = Place::File;
-            drop((place, permit));
+            *state = PartState::File;
+            drop((state, permit));
             if fill.note_written() {
                 this.finish(&fill);
             }
@@ -209,8 +226,10 @@ impl Fetcher {
         told
     }
 
-    /// A part from memory, else from the bucket; blocks.
+    /// Returns a part from memory, or from the bucket. Blocks.
     fn read(&self, fill: &Fill, part: usize) -> Result<Bytes, TierError> {
+        // Bytes from memory are written to the file too. Otherwise a fill that is begun again after
+        // a failure would never be complete, and keep its reserved space.
         if let Some(bytes) = self.memory.get(&fill.key, part) {
             return Ok(bytes);
         }
@@ -222,19 +241,21 @@ impl Fetcher {
         let bytes = buffer.into_bytes();
         self.reads.s3.note(bytes.len());
         self.memory.put(&fill.key, part, bytes.clone());
-        // Looked at afterwards: who notes it forgets what memory has after that.
+        // Checked after the insertion. `drop_damaged` sets the mark first and clears the memory
+        // afterwards, so one of the two removes the bytes.
         if fill.is_damaged() {
             self.memory.forget(&fill.key);
         }
         Ok(bytes)
     }
 
-    /// Makes a fill that is whole a copy on disk; blocks.
+    /// Makes the file of a complete fill a local copy. Blocks.
     fn finish(&self, fill: &Arc<Fill>) {
         match fill.finish(&self.local.path(&fill.key)) {
-            // Looked at afterwards, as with memory.
+            // Checked after the copy has its name, for the same reason as in `read`.
             Ok(()) if fill.is_damaged() => self.space.drop_copy(&fill.key),
             Ok(()) => {
+                // Released first. Counted twice for a moment, the file would evict other copies.
                 fill.release();
                 self.space.add(&fill.key, fill.len);
             }
@@ -246,7 +267,7 @@ impl Fetcher {
         self.forget(fill);
     }
 
-    /// Drops what is near of a segment that was found damaged, also what is being fetched; blocks.
+    /// Drops the local copies of a damaged segment, and ends its fill. Blocks.
     pub(super) fn drop_damaged(&self, key: &Key) {
         let fill = self.lock().by_key.remove(key);
         if let Some(fill) = fill {
@@ -256,7 +277,7 @@ impl Fetcher {
         self.memory.forget(key);
     }
 
-    /// Takes a fill off the list: what is left of it is begun anew when somebody wants it.
+    /// Takes a fill off the list. The next reader starts a new one.
     fn forget(&self, fill: &Arc<Fill>) {
         let mut fills = self.lock();
         let listed = fills.by_key.get(&fill.key);
@@ -265,18 +286,20 @@ impl Fetcher {
         }
     }
 
-    /// The fill of a segment; `None` if it is on disk.
+    /// Returns the fill of a segment, or `None` if the segment is on disk.
     fn fill(&self, key: &Key, len: u64) -> Option<Arc<Fill>> {
         let known = |fills: &Fills| fills.by_key.get(key).map(Arc::clone);
         if let Some(fill) = known(&self.lock()) {
             return Some(fill);
         }
-        // A fill is taken off the list after its copy is there.
+        // A fill is taken off the list only after its copy is on disk. So a segment that was just
+        // completed is found here.
         if matches!(self.local.stat(key), Ok(Some(stat)) if stat.len == len) {
             return None;
         }
         let new = Arc::new(Fill::new(key, len, (&self.space, &self.tmp)));
         let mut fills = self.lock();
+        // Looked up again: the lock was not held while the disk was looked at.
         if let Some(fill) = known(&fills) {
             return Some(fill);
         }
@@ -288,7 +311,7 @@ impl Fetcher {
         Some(new)
     }
 
-    /// Fetches what is left of segments that somebody wanted a part of, one after the other, until the
+    /// Completes the segments of which a reader wanted a part, one after the other, until the
     /// daemon stops.
     pub(super) async fn complete_fills(self, stop: CancellationToken) {
         while !stop.is_cancelled() {
@@ -323,15 +346,15 @@ impl Fetcher {
         }
     }
 
-    /// Has a part in the file of its fill, or on the way there.
+    /// Fetches a part into the file of its fill, unless it is there.
     async fn complete_part(&self, fill: &Arc<Fill>, part: usize) -> Result<(), TierError> {
-        let place = fill.lock(part).await.ok_or_else(|| TierError::NotFound {
+        let state = fill.lock(part).await.ok_or_else(|| TierError::NotFound {
             key: fill.key.boxed(),
         })?;
-        if *place == Place::File {
+        if *state == PartState::File {
             return Ok(());
         }
-        let fetched = self.fetch_in_turn(Arc::clone(fill), part, place).await;
+        let fetched = self.fetch_in_turn(Arc::clone(fill), part, state).await;
         fetched.map(drop)
     }
 
@@ -340,7 +363,7 @@ impl Fetcher {
     }
 }
 
-/// The parts that `range` touches.
+/// Returns the indexes of the parts that `range` touches.
 pub(super) fn parts(range: &Range<u64>) -> Range<usize> {
     let part = |at: u64| usize::try_from(at / PART_LEN).unwrap_or(usize::MAX);
     if range.is_empty() {

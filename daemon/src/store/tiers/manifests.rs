@@ -1,4 +1,5 @@
-//! Which manifests are there: another daemon may have deleted one that this one has a copy of.
+//! [`SeenManifests`]: remembers for a short time that manifests exist. Another daemon may have
+//! deleted a manifest of which this daemon has a copy.
 
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,29 +9,30 @@ use lru::LruCache;
 
 use super::Tiers;
 use crate::store::TierError;
-use crate::store::clock::Notice;
+use crate::store::clock::NoticePeriod;
 use crate::store::key::Key;
 use crate::store::tier::{Stat, Tier as _};
 
-/// So many are remembered, some 200 bytes each.
+/// At most this many manifests are remembered, at about 200 bytes each.
 const MAX_MANIFESTS: NonZeroUsize = NonZeroUsize::new(4096).expect("4096 is not 0");
 
-type Known = LruCache<Key, (Instant, Stat)>;
+type StatCache = LruCache<Key, (Instant, Stat)>;
 
-/// Manifests that were there when they were looked for last.
+/// Manifests that existed when the bucket was last asked.
 #[derive(Clone, Debug)]
-pub(super) struct Manifests {
-    known: Arc<Mutex<Known>>,
-    /// For so long a manifest that was there counts as there.
+pub(super) struct SeenManifests {
+    known: Arc<Mutex<StatCache>>,
+    /// How long a manifest that existed counts as existing.
     max_age: Duration,
 }
 
-impl Manifests {
-    /// Who deletes a manifest waits for longer before its segments go.
-    pub(super) fn new(notice: Notice) -> Self {
+impl SeenManifests {
+    /// Returns an empty set. The segments of a deleted manifest stay for longer than a manifest is
+    /// remembered, so a reader with a remembered manifest finds them.
+    pub(super) fn new(notice: NoticePeriod) -> Self {
         Self {
             known: Arc::new(Mutex::new(LruCache::new(MAX_MANIFESTS))),
-            max_age: notice.known(),
+            max_age: notice.manifest_cache_time(),
         }
     }
 
@@ -38,7 +40,7 @@ impl Manifests {
         self.lock().pop(key);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Known> {
+    fn lock(&self) -> MutexGuard<'_, StatCache> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -54,15 +56,17 @@ impl Tiers {
         self.ask_or_copy(key, copy, self.manifest_look(key))
     }
 
-    /// Looks for a manifest in the bucket, and notes what is found.
+    /// Returns a function that looks for a manifest in the bucket and remembers the answer.
     fn manifest_look(&self, key: &Key) -> impl FnOnce() -> Result<Option<Stat>, TierError> + use<> {
         let (fetcher, manifests) = (self.fetcher.clone(), self.manifests.clone());
         let key = key.clone();
         move || {
+            // Taken before the request, so that its duration counts as age.
             let looked_at = Instant::now();
             let stat = fetcher.remote.stat(&key)?;
             match stat {
                 Some(stat) => drop(manifests.lock().put(key, (looked_at, stat))),
+                // Another daemon has deleted it, so the copy must not be served in an outage.
                 None => fetcher.space.drop_copy(&key),
             }
             Ok(stat)

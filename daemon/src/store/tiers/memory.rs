@@ -1,4 +1,4 @@
-//! The parts of segments that were wanted last, in memory.
+//! [`Memory`]: the parts of segments that were read last, in memory.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -7,18 +7,18 @@ use lru::LruCache;
 
 use crate::store::key::Key;
 
-/// A part: of which segment, and which.
+/// A segment, and the index of a part.
 type PartKey = (Key, usize);
 
-/// Parts in memory, bounded by their bytes.
+/// A cache of parts, limited by their bytes. The least recently used go first.
 #[derive(Debug)]
 pub(super) struct Memory {
     max_bytes: usize,
-    parts: Mutex<Parts>,
+    parts: Mutex<CachedParts>,
 }
 
 #[derive(Debug)]
-struct Parts {
+struct CachedParts {
     by_key: LruCache<PartKey, Bytes>,
     bytes: usize,
 }
@@ -27,7 +27,7 @@ impl Memory {
     pub(super) fn new(max_bytes: u64) -> Self {
         Self {
             max_bytes: usize::try_from(max_bytes).unwrap_or(usize::MAX),
-            parts: Mutex::new(Parts {
+            parts: Mutex::new(CachedParts {
                 by_key: LruCache::unbounded(),
                 bytes: 0,
             }),
@@ -55,7 +55,7 @@ impl Memory {
         }
     }
 
-    /// Drops all that is here of an object.
+    /// Drops all parts of a segment.
     pub(super) fn forget(&self, key: &Key) {
         let mut parts = self.lock();
         let of_it = parts.by_key.iter().filter(|((of, _), _)| of == key);
@@ -66,7 +66,7 @@ impl Memory {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Parts> {
+    fn lock(&self) -> MutexGuard<'_, CachedParts> {
         self.parts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,13 +1,19 @@
-//! Memory over disk over a bucket: the bucket has everything, the others what was wanted lately.
+//! [`Tiers`]: memory, disk and bucket combined into one tier. The bucket has everything; memory and
+//! disk cache the objects that were read or written last.
 //!
 //! ```text
-//! tier ──► disk tier (whole segments, manifests, the last pointers) ──► space (limit, least recently used)
-//!   └────► fetch (parts of segments from the bucket, each once) ──► memory (parts), fill (a file on disk)
+//! tier ──┬─► pointers, manifests, repositories    remembered answers of the bucket
+//!        ├─► overdue                              serves a copy when the bucket takes too long
+//!        ├─► copies ──► disk tier                 local copies: segments, manifests, pointers
+//!        │                └─► space               their limit; evicts the least recently used
+//!        └─► fetch ──┬─► memory                   parts of segments
+//!                    └─► fill                     a segment that is being fetched into a file
 //! ```
 //!
-//! A segment is fetched in parts, those first that somebody waits for; the rest follows, into a temporary
-//! file that takes its place on disk once it is whole. What goes wrong with memory or disk costs a request
-//! to the bucket, never an answer.
+//! A segment is fetched in parts, the ones that a reader waits for first. The rest follows in the
+//! background, into a staging file that becomes the local copy once it is complete.
+//!
+//! A failure of memory or disk costs a request to the bucket, but no request of a reader fails.
 
 mod buffers;
 mod copies;
@@ -21,7 +27,7 @@ mod repositories;
 mod space;
 mod tier;
 
-pub(crate) use tier::{Limits, Tiers};
+pub(crate) use tier::{TierLimits, Tiers};
 
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,5 @@
-//! Questions to the bucket that an older answer is at hand for: a bucket that is silent keeps nobody waiting
-//! for long.
+//! [`Overdue`]: requests to the bucket that have an older answer at hand, so that nobody waits long
+//! for a silent bucket.
 
 use std::collections::HashSet;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
@@ -13,18 +13,21 @@ use super::Tiers;
 use crate::store::TierError;
 use crate::store::key::Key;
 
-/// How long the older answer isn't good enough.
+/// How long a caller waits for the bucket before it takes the older answer.
 const PATIENCE: Duration = Duration::from_millis(1500);
-/// The same while another question has been without an answer for longer.
+/// How long it waits while the bucket is late with the answer to another request.
 const LITTLE_PATIENCE: Duration = Duration::from_millis(100);
 
-/// The objects whose answer somebody didn't wait for any longer.
+/// The objects with a request for which no caller waits any longer.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Overdue(Arc<Mutex<HashSet<Key>>>);
 
 impl Overdue {
-    /// What `ask` finds out about `key`; `None` if that takes long, or already did for somebody else. It
-    /// goes on then, so it should note what it finds out.
+    /// Returns the answer of `ask` about `key`. Returns `None` if it takes too long, or a request
+    /// for `key` is overdue already.
+    ///
+    /// `ask` goes on in the background. So it should remember the answer where the next caller
+    /// finds it.
     fn wait<T: Send + 'static>(
         &self,
         runtime: &Handle,
@@ -43,22 +46,24 @@ impl Overdue {
             }
         };
         let (answer, answered) = sync_channel(1);
-        let asked = Asked {
+        let in_flight = InFlight {
             overdue: self.clone(),
             key: key.clone(),
         };
         runtime.spawn_blocking(move || {
-            // Nobody may wait for it any longer.
+            // The receiver is gone if the caller waits no longer.
             answer.send(ask()).ok();
-            drop(asked);
+            drop(in_flight);
         });
         match answered.recv_timeout(patience) {
             Ok(answer) => Some(answer),
-            // The daemon stops.
+            // The daemon is stopping: the runtime has dropped the task.
             Err(RecvTimeoutError::Disconnected) => None,
             Err(RecvTimeoutError::Timeout) => {
                 let mut overdue = self.lock();
-                // Whoever answers after this look takes the key off the list after it is on it.
+                // The lock makes this look and the insertion one step. A task that answers later
+                // removes the key under the same lock, and so after the insertion. Otherwise the
+                // key could stay for ever.
                 let answer = answered.try_recv();
                 if answer.is_err() {
                     overdue.insert(key.clone());
@@ -79,8 +84,8 @@ impl Overdue {
 }
 
 impl Tiers {
-    /// What `ask` finds out about `key` in the bucket; what a copy says, if there is one, where the bucket takes
-    /// long, is away or refuses the daemon: that tells nothing of what is there.
+    /// Asks the bucket about `key`. If there is a copy, serves it when the bucket takes too long,
+    /// is unreachable or refuses the daemon: none of this says anything about the object.
     pub(super) fn ask_or_copy<T: Send + 'static>(
         &self,
         key: &Key,
@@ -92,11 +97,11 @@ impl Tiers {
         }
         match self.overdue.wait(&self.fetcher.runtime, key, ask) {
             None => {
-                debug!(%key, "A copy has to do: the bucket takes long");
+                debug!(%key, "Serving a local copy: the bucket takes too long");
                 Ok(copy)
             }
-            Some(Err(error)) if error.is_of_bucket() => {
-                debug!(%key, %error, "A copy has to do");
+            Some(Err(error)) if error.is_bucket_failure() => {
+                debug!(%key, %error, "Serving a local copy: the bucket failed");
                 Ok(copy)
             }
             Some(found) => found,
@@ -104,13 +109,13 @@ impl Tiers {
     }
 }
 
-/// A question; however it ends, it isn't overdue afterwards.
-struct Asked {
+/// A request that is in flight. However it ends, its object isn't overdue afterwards.
+struct InFlight {
     overdue: Overdue,
     key: Key,
 }
 
-impl Drop for Asked {
+impl Drop for InFlight {
     fn drop(&mut self) {
         self.overdue.lock().remove(&self.key);
     }

@@ -1,4 +1,4 @@
-//! Pointers as they were read last: those that others may replace are read again and again.
+//! [`CachedPointers`]: remembers pointers for a second, because other daemons may replace them.
 
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,60 +8,65 @@ use lru::LruCache;
 use tracing::warn;
 
 use super::Tiers;
-use crate::at_once::map_at_once;
+use crate::map_concurrently::map_concurrently;
 use crate::store::key::Key;
 use crate::store::tier::{Tier as _, Whole};
 use crate::store::{DiskTier, TierError};
 
-/// How old a pointer may be that others may have replaced.
-const MAX_AGE: Duration = Duration::from_secs(1);
-/// The same, and for names of repositories, where people look at many.
-pub(super) const LATELY: Duration = Duration::from_secs(30);
-/// So many pointers are remembered, 1 to 25 KiB each: the longer, the more snapshots they replaced.
+/// How long a pointer that other daemons may have replaced is served from memory.
+const POINTER_MAX_AGE: Duration = Duration::from_secs(1);
+/// How long a pointer, or the list of repositories, is served from memory to listings. Longer,
+/// because a listing looks at many of them.
+pub(super) const LISTING_MAX_AGE: Duration = Duration::from_secs(30);
+/// At most this many pointers are remembered, at 1 to 25 KiB each, depending on how many snapshots
+/// they have replaced.
 const MAX_POINTERS: NonZeroUsize = NonZeroUsize::new(4096).expect("4096 is not 0");
-/// So many are read at once where people look at many.
+/// At most this many pointers are read from the bucket at the same time for a listing.
 const MAX_READERS: usize = 16;
 
-/// Pointers as they were read last.
+/// Pointers as they were last read.
 #[derive(Clone, Debug)]
-pub(super) struct Pointers(Arc<Mutex<LruCache<Key, Known>>>);
+pub(super) struct CachedPointers(Arc<Mutex<LruCache<Key, CachedPointer>>>);
 
-/// What is known of a pointer.
+/// The last state of a pointer that this daemon knows.
 #[derive(Debug)]
-struct Known {
-    /// When it was asked for, or written by this daemon.
+struct CachedPointer {
+    /// When this daemon began to read it, or wrote it.
     at: Instant,
-    state: State,
+    state: CachedState,
 }
 
+/// The state of a remembered pointer.
 #[derive(Debug)]
-enum State {
+enum CachedState {
+    /// The answer of the bucket.
     Read(Option<Whole>),
-    /// What it is now is in the bucket.
+    /// This daemon has written it. The present one is in the bucket.
     Written,
 }
 
-impl Default for Pointers {
+impl Default for CachedPointers {
     fn default() -> Self {
         Self(Arc::new(Mutex::new(LruCache::new(MAX_POINTERS))))
     }
 }
 
-impl Pointers {
-    /// What was read of a pointer, unless that is too long ago.
+impl CachedPointers {
+    /// Returns the last answer for a pointer, unless it is older than `max_age`.
     #[expect(clippy::option_option, reason = "it may be known that there is none")]
     fn known(&self, key: &Key, max_age: Duration) -> Option<Option<Whole>> {
         let mut all = self.lock();
         let known = all.get(key)?;
         match &known.state {
-            State::Read(read) if known.at.elapsed() < max_age => Some(read.clone()),
-            State::Read(_) | State::Written => None,
+            CachedState::Read(read) if known.at.elapsed() < max_age => Some(read.clone()),
+            CachedState::Read(_) | CachedState::Written => None,
         }
     }
 
-    /// Notes what was read; `false` if it may be older than what is known.
-    fn note(&self, key: &Key, known: Known) -> bool {
+    /// Remembers an answer. Returns `false` if a newer one is known.
+    fn note(&self, key: &Key, known: CachedPointer) -> bool {
         let mut all = self.lock();
+        // Answers may arrive in another order than their requests were sent.
         let is_newer = all.peek(key).is_none_or(|last| last.at <= known.at);
         if is_newer {
             all.put(key.clone(), known);
@@ -69,30 +74,33 @@ impl Pointers {
         is_newer
     }
 
+    /// Forgets an answer, and also discards the answers of reads that are in flight.
     pub(super) fn forget(&self, key: &Key) {
-        let written = Known {
+        let written = CachedPointer {
             at: Instant::now(),
-            state: State::Written,
+            state: CachedState::Written,
         };
         self.lock().put(key.clone(), written);
     }
 
-    fn lock(&self) -> MutexGuard<'_, LruCache<Key, Known>> {
+    fn lock(&self) -> MutexGuard<'_, LruCache<Key, CachedPointer>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Tiers {
     pub(super) fn read_pointer(&self, key: &Key) -> Result<Option<Whole>, TierError> {
-        if let Some(known) = self.pointers.known(key, MAX_AGE) {
+        if let Some(known) = self.pointers.known(key, POINTER_MAX_AGE) {
             return Ok(known);
         }
-        // What is published goes on being served. A swap with this version fails.
+        // During an outage, published snapshots stay available. A publish can't build on such a
+        // copy: its version is not that of the bucket, so the swap fails.
         let copy = self.local().read_whole(key).ok().flatten();
         self.ask_or_copy(key, copy, self.pointer_reader(key))
     }
 
-    /// Reads a pointer from the bucket, and notes and keeps it unless this daemon wrote another meanwhile.
+    /// Returns a function that reads a pointer from the bucket. It remembers and copies the
+    /// pointer, unless this daemon has written another one meanwhile.
     fn pointer_reader(
         &self,
         key: &Key,
@@ -101,9 +109,9 @@ impl Tiers {
         move || {
             let at = Instant::now();
             let read = fetcher.remote.read_whole(&key)?;
-            let known = Known {
+            let known = CachedPointer {
                 at,
-                state: State::Read(read.clone()),
+                state: CachedState::Read(read.clone()),
             };
             if pointers.note(&key, known) {
                 keep_pointer(&fetcher.local, &key, read.as_ref());
@@ -112,20 +120,20 @@ impl Tiers {
         }
     }
 
-    /// Reads pointers that weren't read lately, some at once.
-    pub(super) fn read_pointers_lately(
+    /// Returns pointers that may be as old as [`LISTING_MAX_AGE`]. Reads several at the same time.
+    pub(super) fn read_recent_pointers(
         &self,
         keys: &[Key],
     ) -> Vec<Result<Option<Whole>, TierError>> {
-        let read = |key: &Key| match self.pointers.known(key, LATELY) {
+        let read = |key: &Key| match self.pointers.known(key, LISTING_MAX_AGE) {
             Some(known) => Ok(known),
             None => self.read_pointer(key),
         };
-        map_at_once(keys, MAX_READERS, read)
+        map_concurrently(keys, MAX_READERS, read)
     }
 }
 
-/// Makes the copy on disk the same as what is in the bucket.
+/// Makes the local copy equal to the pointer in the bucket.
 fn keep_pointer(local: &DiskTier, key: &Key, read: Option<&Whole>) {
     let copy = local.read_whole(key).ok().flatten();
     let kept = match (read, copy) {
@@ -135,6 +143,6 @@ fn keep_pointer(local: &DiskTier, key: &Key, read: Option<&Whole>) {
         (None, None) => Ok(()),
     };
     if let Err(error) = kept {
-        warn!(%key, %error, "The disk takes no copy of what is in the bucket");
+        warn!(%key, %error, "Can't make a local copy of a pointer of the bucket");
     }
 }

@@ -1,4 +1,5 @@
-//! The repositories of the bucket as they were listed last, for those who needn't know the newest.
+//! [`KnownRepositories`]: the last listing of the bucket's repositories, for callers that don't
+//! need the newest.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -6,23 +7,25 @@ use std::time::Instant;
 use cachewfs_format::RepoName;
 use tracing::debug;
 
-use super::pointers::LATELY;
+use super::pointers::LISTING_MAX_AGE;
 use crate::store::TierError;
 
-/// What was listed last.
+/// The last listing of the repositories.
 #[derive(Debug, Default)]
 pub(super) struct KnownRepositories(Mutex<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
     last: Option<(Instant, Vec<RepoName>)>,
-    /// Somebody lists just now: others don't wait for that.
+    /// Whether a caller is listing the bucket. Others don't wait for it.
     is_listing: bool,
 }
 
 impl KnownRepositories {
-    /// What was listed lately, or is by `list`; while that takes long, or the bucket lists nothing, what was
-    /// listed last, else what is `here`.
+    /// Returns the last listing if it is recent, or lists the bucket with `list`.
+    ///
+    /// If another caller is listing, or the bucket fails, returns the last listing, or the
+    /// repositories that are `here` on disk.
     pub(super) fn get(
         &self,
         list: impl FnOnce() -> Result<Vec<RepoName>, TierError>,
@@ -31,7 +34,7 @@ impl KnownRepositories {
         {
             let mut inner = self.lock();
             match &inner.last {
-                Some((at, repos)) if inner.is_listing || at.elapsed() < LATELY => {
+                Some((at, repos)) if inner.is_listing || at.elapsed() < LISTING_MAX_AGE => {
                     return Ok(repos.clone());
                 }
                 None if inner.is_listing => {
@@ -41,6 +44,7 @@ impl KnownRepositories {
                 _ => inner.is_listing = true,
             }
         }
+        // Taken before the request, so that its duration counts as age.
         let begun = Instant::now();
         let listed = list();
         let mut inner = self.lock();
@@ -50,8 +54,8 @@ impl KnownRepositories {
                 inner.last = Some((begun, repos.clone()));
                 Ok(repos)
             }
-            Err(error) if error.is_of_bucket() => {
-                debug!(%error, "Repositories are listed without the bucket");
+            Err(error) if error.is_bucket_failure() => {
+                debug!(%error, "Can't list the repositories of the bucket: using an older list");
                 let last = inner.last.as_ref().map(|(_, repos)| repos.clone());
                 drop(inner);
                 last.map_or_else(here, Ok)

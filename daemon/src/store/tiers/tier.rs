@@ -1,4 +1,4 @@
-//! The tiers as one: what is near is read there, what is written goes to the bucket first.
+//! [`Tiers`] as a [`Tier`]: reads local copies first, and writes to the bucket first.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -11,69 +11,69 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
-use super::fetch::{COMPLETERS, Fetcher, Got, parts};
+use super::fetch::{COMPLETERS, Fetcher, PartSource, parts};
 use super::fill::PART_LEN;
-use super::manifests::Manifests;
+use super::manifests::SeenManifests;
 use super::memory::Memory;
 use super::overdue::Overdue;
-use super::pointers::Pointers;
+use super::pointers::CachedPointers;
 use super::repositories::KnownRepositories;
 use super::space::Space;
 use crate::metrics::S3Metrics;
-use crate::store::clock::Notice;
-use crate::store::key::{Key, Object, Part, Shelf};
+use crate::store::clock::NoticePeriod;
+use crate::store::key::{Key, Object, Shelf, ShelfPart};
 use crate::store::reads::Reads;
 use crate::store::tier::{
     DirectUrl, Extent, Listed, NewSegment, Stat, Tier, Version, Whole, Written,
 };
 use crate::store::{DiskTier, TierError};
 
-/// Memory over disk over a bucket.
+/// Memory, disk and a bucket.
 #[derive(Debug)]
 pub(crate) struct Tiers {
     pub(super) fetcher: Fetcher,
-    pub(super) pointers: Pointers,
-    pub(super) manifests: Manifests,
+    pub(super) pointers: CachedPointers,
+    pub(super) manifests: SeenManifests,
     pub(super) overdue: Overdue,
     repositories: KnownRepositories,
     /// Segments that are damaged in the bucket, until they are stored again.
     pub(super) set_aside: Mutex<HashSet<Key>>,
 }
 
-/// What the tiers before the bucket may take, in bytes.
+/// How many bytes the tiers in front of the bucket may take.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
+pub(crate) struct TierLimits {
     pub(crate) memory: u64,
     pub(crate) disk: u64,
 }
 
 impl Tiers {
-    /// Tiers in the runtime of the caller. `local` is theirs alone.
+    /// Creates the tiers in the runtime of the caller. No other daemon may use `local`.
     pub(crate) fn new(
         remote: Arc<dyn Tier>,
         (local, tmp): (DiskTier, PathBuf),
-        limits: Limits,
+        limits: TierLimits,
     ) -> Self {
         let space = Arc::new(Space::new(local.clone(), limits.disk));
         let memory = Memory::new(limits.memory);
         let reads = local.reads();
         Self {
             fetcher: Fetcher::new(remote, (local, tmp), (space, memory), reads),
-            pointers: Pointers::default(),
-            manifests: Manifests::new(Notice::default()),
+            pointers: CachedPointers::default(),
+            manifests: SeenManifests::new(NoticePeriod::default()),
             overdue: Overdue::default(),
             repositories: KnownRepositories::default(),
             set_aside: Mutex::default(),
         }
     }
 
-    /// The same tiers, where it is announced for so long what is to be deleted.
-    pub(crate) fn with_notice(self, notice: Notice) -> Self {
-        let manifests = Manifests::new(notice);
+    /// Returns the tiers with another notice period.
+    pub(crate) fn with_notice(self, notice: NoticePeriod) -> Self {
+        let manifests = SeenManifests::new(notice);
         Self { manifests, ..self }
     }
 
-    /// Starts what happens in the background, until `stop`.
+    /// Starts the background tasks, which run until `stop`.
     pub(crate) fn start(&self, tasks: &TaskTracker, stop: &CancellationToken) {
         let space = Arc::clone(&self.fetcher.space);
         tasks.spawn(Arc::clone(&space).watch(stop.clone()));
@@ -96,12 +96,13 @@ impl Tiers {
         &*self.fetcher.remote
     }
 
-    /// Who looks at the lease on a publish wants to know what was published until then.
+    /// Drops the remembered pointer when its lease is read or written: the lease's holder may have
+    /// published since.
     fn forget_pointer_of(&self, lease: &Key) {
         self.pointers.forget(&Key::pointer(&lease.shelf));
     }
 
-    /// How long a segment is that isn't on disk.
+    /// Returns the length of a segment that isn't on disk.
     fn len_of(&self, key: &Key) -> Result<u64, TierError> {
         if let Some(len) = self.fetcher.len_of(key) {
             return Ok(len);
@@ -110,7 +111,7 @@ impl Tiers {
         Ok(self.remote().stat(key)?.ok_or_else(not_found)?.len)
     }
 
-    /// Fills `into` from the parts of a segment; what isn't here is fetched.
+    /// Fills `into` from the parts of a segment, and fetches missing parts.
     fn read_parts(
         &self,
         (key, len): (&Key, u64),
@@ -140,11 +141,11 @@ impl Tiers {
     fn copy_part(
         &self,
         (key, begin): (&Key, u64),
-        (got, from): (&Got, u64),
+        (got, from): (&PartSource, u64),
         into: &mut [u8],
     ) -> Result<(), TierError> {
         match got {
-            Got::Memory(bytes) => {
+            PartSource::Memory(bytes) => {
                 let start = usize::try_from(from - begin).unwrap_or(usize::MAX);
                 let bytes = bytes.get(start..start.saturating_add(into.len()));
                 let short = || TierError::Truncated { key: key.boxed() };
@@ -152,13 +153,13 @@ impl Tiers {
                 self.fetcher.reads.memory.note(into.len());
                 Ok(())
             }
-            Got::Fill(fill) if fill.read(from, into).is_ok() => {
+            PartSource::Fill(fill) if fill.read(from, into).is_ok() => {
                 self.fetcher.reads.disk.note(into.len());
                 Ok(())
             }
-            Got::Local if self.local().read_at(key, from, into).is_ok() => Ok(()),
-            // It was evicted just now, or the disk fails.
-            Got::Fill(_) | Got::Local => {
+            PartSource::Local if self.local().read_at(key, from, into).is_ok() => Ok(()),
+            // The copy was evicted just now, or the disk fails.
+            PartSource::Fill(_) | PartSource::Local => {
                 self.remote().read_at(key, from, into)?;
                 self.fetcher.reads.s3.note(into.len());
                 Ok(())
@@ -183,7 +184,8 @@ impl Tier for Tiers {
                 return Ok(());
             }
             Err(TierError::NotFound { .. }) => {}
-            // Beyond the end of the segment, or not what it should be: the bucket knows.
+            // Either the range is beyond the end of the segment, or the copy is cut. The bucket
+            // knows.
             Err(TierError::Truncated { .. }) => {
                 let len = self.remote().stat(key)?.map_or(0, |stat| stat.len);
                 if offset + into.len() as u64 > len {
@@ -221,7 +223,7 @@ impl Tier for Tiers {
         is_read
     }
 
-    fn bring<'a>(&'a self, wanted: &'a [Extent]) -> BoxFuture<'a, Result<(), TierError>> {
+    fn fetch_local<'a>(&'a self, wanted: &'a [Extent]) -> BoxFuture<'a, Result<(), TierError>> {
         let part = |extent: &'a Extent, part| async move {
             self.fetcher.part(&extent.key, extent.len, part).await
         };
@@ -232,18 +234,19 @@ impl Tier for Tiers {
         Box::pin(async move { try_join_all(all).await.map(drop) })
     }
 
-    fn bring_soon(&self, wanted: &[Extent]) {
+    fn fetch_local_soon(&self, wanted: &[Extent]) {
         self.fetcher.fetch_soon(wanted);
     }
 
     fn direct<'a>(&'a self, wanted: &'a Extent) -> BoxFuture<'a, Option<DirectUrl>> {
-        if self.fetcher.is_near(wanted) {
+        if self.fetcher.is_local(wanted) {
             return Box::pin(std::future::ready(None));
         }
         self.remote().direct(wanted)
     }
 
     fn read_whole(&self, key: &Key) -> Result<Option<Whole>, TierError> {
+        // Leases and deletion notices are never cached: a decision on an old one could be wrong.
         match key.object {
             Object::Pointer => return self.read_pointer(key),
             Object::Lease => {
@@ -269,12 +272,13 @@ impl Tier for Tiers {
         Ok(read)
     }
 
-    fn read_lately(&self, keys: &[Key]) -> Vec<Result<Option<Whole>, TierError>> {
-        self.read_pointers_lately(keys)
+    fn read_recent(&self, keys: &[Key]) -> Vec<Result<Option<Whole>, TierError>> {
+        self.read_recent_pointers(keys)
     }
 
     fn create(&self, key: &Key, bytes: &[u8]) -> Result<Written, TierError> {
         let written = self.remote().create(key, bytes)?;
+        // If another daemon was first, its bytes may differ.
         if written == Written::New {
             self.keep(key, bytes);
         }
@@ -284,7 +288,7 @@ impl Tier for Tiers {
     fn create_segments(&self, shelf: &Shelf, segments: Vec<NewSegment>) -> Result<u64, TierError> {
         let new_bytes = self.remote().create_segments(shelf, segments.clone())?;
         self.drop_replaced(shelf, &segments);
-        // Who asks for the snapshot next finds it near.
+        // The next reader of the snapshot finds it on disk.
         self.keep_segments(shelf, segments);
         Ok(new_bytes)
     }
@@ -295,6 +299,8 @@ impl Tier for Tiers {
         expected: Option<&Version>,
         bytes: &[u8],
     ) -> Result<Written, TierError> {
+        // Forgotten also after an error: the request may have been carried out although its answer
+        // was lost.
         let written = self.remote().swap(key, expected, bytes);
         if key.object == Object::Lease {
             self.forget_pointer_of(key);
@@ -309,6 +315,7 @@ impl Tier for Tiers {
 
     fn stat(&self, key: &Key) -> Result<Option<Stat>, TierError> {
         match key.object {
+            // Segments never change, so a local copy answers for the bucket.
             Object::Segment(_) | Object::Damaged(_) => match self.local().stat(key) {
                 Ok(Some(stat)) => Ok(Some(stat)),
                 _ => self.remote().stat(key),
@@ -318,9 +325,13 @@ impl Tier for Tiers {
         }
     }
 
-    fn list(&self, shelf: &Shelf, part: Part) -> Result<Vec<Listed>, TierError> {
+    fn list(&self, shelf: &Shelf, part: ShelfPart) -> Result<Vec<Listed>, TierError> {
         match self.remote().list(shelf, part) {
-            Err(error) if error.is_of_bucket() => self.local().list(shelf, part).map_err(|_| error),
+            // An incomplete list never leads to a deletion: the collector lists the authoritative
+            // tier.
+            Err(error) if error.is_bucket_failure() => {
+                self.local().list(shelf, part).map_err(|_| error)
+            }
             listed => listed,
         }
     }
@@ -330,15 +341,17 @@ impl Tier for Tiers {
         self.repositories.get(list, || self.local().repositories())
     }
 
-    fn authority(&self) -> &dyn Tier {
+    fn authoritative_tier(&self) -> &dyn Tier {
         self.remote()
     }
 
-    fn hold_for_deleting(&self, shelf: &Shelf) -> Result<Option<File>, TierError> {
-        self.remote().hold_for_deleting(shelf)
+    fn lock_for_deleting(&self, shelf: &Shelf) -> Result<Option<File>, TierError> {
+        self.remote().lock_for_deleting(shelf)
     }
 
     fn delete(&self, keys: &[Key]) -> Result<(), TierError> {
+        // The bucket first. Otherwise a reader could make the copy again before the object is
+        // deleted.
         self.remote().delete(keys)?;
         for key in keys {
             self.pointers.forget(key);
@@ -350,7 +363,8 @@ impl Tier for Tiers {
 
     fn delete_shelf(&self, shelf: &Shelf) -> Result<(), TierError> {
         self.remote().delete_shelf(shelf)?;
-        for part in [Part::Manifests, Part::Segments] {
+        // One by one, so that the copies are no longer counted.
+        for part in [ShelfPart::Manifests, ShelfPart::Segments] {
             for listed in self.local().list(shelf, part)? {
                 self.fetcher
                     .space
@@ -373,6 +387,8 @@ impl Tier for Tiers {
         let key = Key::segment(shelf, id);
         self.drop_damaged(&key);
         self.remote().set_aside(shelf, id)?;
+        // Remembered, because a copy of the damaged segment may still be in flight. It is dropped
+        // once the segment is stored again.
         self.lock_set_aside().insert(key);
         Ok(())
     }

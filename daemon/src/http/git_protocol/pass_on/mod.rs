@@ -1,8 +1,8 @@
-//! Passing requests on to upstream: the only place that talks to it over HTTP.
+//! Passes requests on to upstream. Nothing else in `http` sends HTTP requests to upstream.
 
 mod request;
 mod shared;
 mod spool;
 
-pub(super) use request::{Passed, build, pass_on};
+pub(super) use request::{UpstreamRequest, build, pass_on};
 pub(super) use shared::{SharedAnswers, pass_on_shared};

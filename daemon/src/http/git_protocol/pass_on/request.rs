@@ -1,4 +1,4 @@
-//! Passing a request on to the configured upstream, and its answer back.
+//! Sends a request to the configured upstream, and passes its answer back.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -18,71 +18,76 @@ use tracing::{Instrument as _, debug};
 
 use crate::http::authorize::MovedTo;
 use crate::http::git_protocol::answer::client;
-use crate::http::git_protocol::body::Received;
-use crate::http::git_protocol::server::{Counters, GitServer};
-use crate::http::git_protocol::target::{Service, Spelling, Target};
+use crate::http::git_protocol::body::ReceivedBody;
+use crate::http::git_protocol::server::{GitCounters, GitServer};
+use crate::http::git_protocol::target::{GitTarget, Service, Spelling};
 use crate::http::git_protocol::{GitHttpError, headers};
 use crate::mirror::{Base, MAX_REDIRECTS, Place, Upstream, is_redirect};
 use crate::traces::{self, Cause};
 
-/// A request as it goes on to upstream, with all that is secret in it.
-pub(in crate::http::git_protocol) struct Passed {
+/// A request to upstream. It contains secrets, so its `Debug` output shows only method and host.
+pub(in crate::http::git_protocol) struct UpstreamRequest {
     pub(in crate::http::git_protocol) base: Base,
     pub(in crate::http::git_protocol) url: Url,
     /// The path below the repository.
     tail: String,
     pub(in crate::http::git_protocol) method: Method,
     pub(in crate::http::git_protocol) headers: HeaderMap,
-    pub(in crate::http::git_protocol) body: PassedBody,
-    /// The daemon's own, where the client shows none. Upstream's answer is for all who show none.
+    pub(in crate::http::git_protocol) body: UpstreamBody,
+    /// The daemon's own credentials, if the client sent none. All such clients may share the
+    /// answer.
     pub(in crate::http::git_protocol) own_authorization: Option<HeaderValue>,
-    /// Takes a turn of this address's.
+    /// The address of the client, whose share of the permits is used.
     pub(in crate::http::git_protocol) client: IpAddr,
-    redirects: Redirects,
-    /// Who asked: a task of its own may send it.
+    redirects: RedirectPolicy,
+    /// The trace of the client's request: another task may send this one.
     cause: Cause,
 }
 
-/// How a redirect to another URL of the same repository is treated. One to another repository is always
-/// translated: the client is sent to where the daemon passes requests for that on, and the policy is asked.
+/// How a redirect to another URL of the same repository is treated.
+///
+/// A redirect to another repository is always translated: the client is redirected to the other
+/// repository below this daemon, and the policy decides whether the client may read that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Redirects {
-    /// The daemon follows it: whoever joins in need not know. The method stays: asking git for a pack
-    /// changes nothing.
+enum RedirectPolicy {
+    /// The daemon follows it with the same method, so that all clients of a shared answer get the
+    /// result. The method can stay, because asking git for a pack changes nothing.
     Followed,
+    /// The client is redirected to the same repository under the other spelling below this daemon.
     Translated,
 }
 
-/// The head of upstream's answer, as it goes to the client.
+/// The head of upstream's answer, as it is passed back to the client.
 #[derive(Clone, Debug)]
-pub(in crate::http::git_protocol) struct Head {
+pub(in crate::http::git_protocol) struct UpstreamHead {
     status: StatusCode,
     headers: HeaderMap,
-    /// The repository that upstream sends the client to, if it is another one.
+    /// The other repository that upstream redirects the client to, if any.
     moved_to: Option<RepoName>,
 }
 
-/// The body of such a request.
+/// The body of a request to upstream.
 #[derive(Debug)]
-pub(in crate::http::git_protocol) enum PassedBody {
+pub(in crate::http::git_protocol) enum UpstreamBody {
     Nothing,
-    /// As it comes from the client.
+    /// Passed on while it arrives from the client.
     Stream(Body),
-    Received(Arc<Received>),
+    Received(Arc<ReceivedBody>),
 }
 
-impl std::fmt::Debug for Passed {
+impl std::fmt::Debug for UpstreamRequest {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let host = self.base.host();
-        write!(formatter, "Passed({} to {host})", self.method)
+        write!(formatter, "UpstreamRequest({} to {host})", self.method)
     }
 }
 
-impl Passed {
-    /// A request that is none of ours: everything comes from the client, what upstream lets it do too.
+impl UpstreamRequest {
+    /// Creates a request that is passed on unchanged: a push, LFS or another path. Only the
+    /// client's own credentials are used, so upstream decides what the client may do.
     pub(in crate::http::git_protocol) fn as_it_comes(
         upstream: &Upstream,
-        target: &Target,
+        target: &GitTarget,
         parts: &Parts,
         body: Body,
     ) -> Result<Self, GitHttpError> {
@@ -93,9 +98,9 @@ impl Passed {
             || parts.headers.contains_key(header::TRANSFER_ENCODING);
         let body = if has_body {
             headers.extend(headers::of_the_body(&parts.headers));
-            PassedBody::Stream(body)
+            UpstreamBody::Stream(body)
         } else {
-            PassedBody::Nothing
+            UpstreamBody::Nothing
         };
         Ok(Self {
             base: Base::of(upstream).ok_or(GitHttpError::NotHttp)?,
@@ -106,25 +111,25 @@ impl Passed {
             body,
             own_authorization: None,
             client: client(parts),
-            redirects: Redirects::Translated,
+            redirects: RedirectPolicy::Translated,
             cause: Cause::current(),
         })
     }
 
-    /// A request to read the repository. The daemon's own credentials are good for that, as they are
-    /// for the mirror; the client's go before.
+    /// Creates a request to read the repository, for which the daemon's own credentials may be
+    /// used. The client's own take precedence.
     pub(in crate::http::git_protocol) fn to_read(
         upstream: &Upstream,
-        target: &Target,
+        target: &GitTarget,
         (headers, client): (&HeaderMap, IpAddr),
-        body: Option<Arc<Received>>,
+        body: Option<Arc<ReceivedBody>>,
     ) -> Result<Self, GitHttpError> {
         let mut url = url(upstream.url(), target)?;
         let (method, body) = if let Some(body) = body {
-            (Method::POST, PassedBody::Received(body))
+            (Method::POST, UpstreamBody::Received(body))
         } else {
             url.set_query(Some("service=git-upload-pack"));
-            (Method::GET, PassedBody::Nothing)
+            (Method::GET, UpstreamBody::Nothing)
         };
         Ok(Self {
             base: Base::of(upstream).ok_or(GitHttpError::NotHttp)?,
@@ -135,14 +140,14 @@ impl Passed {
             body,
             own_authorization: None,
             client,
-            redirects: Redirects::Followed,
+            redirects: RedirectPolicy::Followed,
             cause: Cause::current(),
         })
     }
 }
 
-/// Where a request goes: always below the configured upstream.
-fn url(base: &str, target: &Target) -> Result<Url, GitHttpError> {
+/// Returns the URL of a request, which is always below the configured upstream.
+fn url(base: &str, target: &GitTarget) -> Result<Url, GitHttpError> {
     let suffix = match target.spelling {
         Spelling::Plain => "",
         Spelling::WithGit => ".git",
@@ -152,7 +157,7 @@ fn url(base: &str, target: &Target) -> Result<Url, GitHttpError> {
 }
 
 /// Returns the path below the repository.
-fn tail(target: &Target) -> &str {
+fn tail(target: &GitTarget) -> &str {
     match &target.service {
         Service::InfoRefs => "/info/refs",
         Service::UploadPack => "/git-upload-pack",
@@ -161,22 +166,22 @@ fn tail(target: &Target) -> &str {
     }
 }
 
-/// Passes a request on, and the answer back as it comes.
+/// Passes a request on, and the answer back while it arrives.
 pub(in crate::http::git_protocol) async fn pass_on(
     server: &GitServer,
-    passed: Passed,
+    request: UpstreamRequest,
 ) -> Result<Response, GitHttpError> {
-    let turn = server
-        .upstream_turn(passed.base.host(), passed.client)
+    let permit = server
+        .upstream_permit(request.base.host(), request.client)
         .await?;
     let idle = server.config().git_http.idle_timeout;
-    let (head, response) = send(server, passed).await?;
-    let body = server.relay.body(pieces(response, idle), turn);
+    let (head, response) = send(server, request).await?;
+    let body = server.relay.body(pieces(response, idle), permit);
     Ok(head.with(body))
 }
 
-impl Head {
-    /// Makes an answer of the head and a body.
+impl UpstreamHead {
+    /// Returns the response with this head and `body`.
     pub(in crate::http::git_protocol) fn with(self, body: Body) -> Response {
         let mut response = build(self.status, self.headers, body);
         if let Some(to) = self.moved_to {
@@ -185,7 +190,7 @@ impl Head {
         response
     }
 
-    /// The head of an answer that is no redirect.
+    /// Returns the head of an answer that is no redirect to another repository.
     fn of(response: &reqwest::Response) -> Self {
         Self {
             status: response.status(),
@@ -195,7 +200,7 @@ impl Head {
     }
 }
 
-/// Puts an answer together.
+/// Builds a response from its parts.
 pub(in crate::http::git_protocol) fn build(
     status: StatusCode,
     headers: HeaderMap,
@@ -210,20 +215,20 @@ pub(in crate::http::git_protocol) fn build(
 /// Sends a request to upstream, and waits for the head of the answer.
 pub(in crate::http::git_protocol) async fn send(
     server: &GitServer,
-    passed: Passed,
-) -> Result<(Head, reqwest::Response), GitHttpError> {
-    Counters::count(&server.counters.passed_on);
-    // The query may carry a token.
-    let (host, path) = (passed.base.host(), passed.url.path());
-    debug!(host, path, method = %passed.method, "Passing a request on to {host}");
-    // A body that the client is still sending may take as long as the whole.
+    request: UpstreamRequest,
+) -> Result<(UpstreamHead, reqwest::Response), GitHttpError> {
+    GitCounters::count(&server.counters.passed_on);
+    // Without the query, which may carry a token.
+    let (host, path) = (request.base.host(), request.url.path());
+    debug!(host, path, method = %request.method, "Passing a request on to {host}");
+    // A body that the client is still sending may take as long as a whole answer may.
     let limits = &server.config().git_http;
-    let limit = match passed.body {
-        PassedBody::Nothing | PassedBody::Received(_) => limits.idle_timeout,
-        PassedBody::Stream(_) => limits.answer_timeout,
+    let limit = match request.body {
+        UpstreamBody::Nothing | UpstreamBody::Received(_) => limits.idle_timeout,
+        UpstreamBody::Stream(_) => limits.answer_timeout,
     };
-    let span = traces::pass_on_span(host, &passed.cause);
-    let sent = timeout(limit, send_and_follow(&server.client, passed)).instrument(span.clone());
+    let span = traces::pass_on_span(host, &request.cause);
+    let sent = timeout(limit, send_and_follow(&server.client, request)).instrument(span.clone());
     let sent = sent.await;
     match &sent {
         Ok(Ok((head, _))) => traces::note_status(&span, head.status.as_u16()),
@@ -235,9 +240,9 @@ pub(in crate::http::git_protocol) async fn send(
 
 async fn send_and_follow(
     client: &reqwest::Client,
-    passed: Passed,
-) -> Result<(Head, reqwest::Response), GitHttpError> {
-    let Passed {
+    request: UpstreamRequest,
+) -> Result<(UpstreamHead, reqwest::Response), GitHttpError> {
+    let UpstreamRequest {
         base,
         mut url,
         tail,
@@ -247,7 +252,7 @@ async fn send_and_follow(
         own_authorization,
         redirects,
         ..
-    } = passed;
+    } = request;
     if let Some(own) = own_authorization {
         headers.insert(header::AUTHORIZATION, own);
     }
@@ -256,24 +261,28 @@ async fn send_and_follow(
             .request(method.clone(), url.clone())
             .headers(headers.clone());
         match &mut body {
-            PassedBody::Nothing => {}
-            PassedBody::Received(received) => request = request.body(body_of(received)?),
-            PassedBody::Stream(body) => {
+            UpstreamBody::Nothing => {}
+            UpstreamBody::Received(received) => request = request.body(body_of(received)?),
+            UpstreamBody::Stream(body) => {
+                // The body can be sent only once. Once is enough, because redirects of such a
+                // request are translated, never followed.
                 let stream = std::mem::take(body).into_data_stream();
                 request = request.body(reqwest::Body::wrap_stream(stream));
             }
         }
         let response = request.send().await.map_err(failed)?;
-        let mut head = Head::of(&response);
+        let mut head = UpstreamHead::of(&response);
         if !is_redirect(head.status) {
             return Ok((head, response));
         }
+        // Only a URL below the configured upstream is followed or translated: the headers with the
+        // credentials must not go to another server.
         let to = base.follow(&url, response.headers());
         let to = to.ok_or(GitHttpError::Redirected)?;
         let place = base.place(&to, &tail).ok_or(GitHttpError::Redirected)?;
         let is_own = base.is_own(&place);
-        if redirects == Redirects::Translated || !is_own {
-            // With the same spelling here, the client would be sent in circles.
+        if redirects == RedirectPolicy::Translated || !is_own {
+            // A redirect that leads back to the URL of this request would be followed in circles.
             let had_git_suffix = url.path().ends_with(&format!(".git{tail}"));
             if is_own && place.has_git_suffix == had_git_suffix {
                 return Err(GitHttpError::Redirected);
@@ -281,7 +290,7 @@ async fn send_and_follow(
             let location = here(&place, &tail, to.query());
             let location = location.parse().map_err(|_| GitHttpError::Redirected)?;
             head.headers.insert(header::LOCATION, location);
-            // Not everybody may be sent there.
+            // The policy may hide the other repository from other clients.
             let no_store = HeaderValue::from_static("no-store");
             head.headers.insert(header::CACHE_CONTROL, no_store);
             head.moved_to = (!is_own).then_some(place.repo);
@@ -292,14 +301,14 @@ async fn send_and_follow(
     Err(GitHttpError::Redirected)
 }
 
-/// The path and query at which the daemon passes requests for `place` on.
+/// Returns the path and query below this daemon at which requests for `place` are passed on.
 fn here(place: &Place, tail: &str, query: Option<&str>) -> String {
     let suffix = if place.has_git_suffix { ".git" } else { "" };
     let query = query.map(|query| format!("?{query}")).unwrap_or_default();
     format!("/git/{}{suffix}{tail}{query}", place.repo)
 }
 
-fn body_of(received: &Received) -> Result<reqwest::Body, GitHttpError> {
+fn body_of(received: &ReceivedBody) -> Result<reqwest::Body, GitHttpError> {
     if let Some(whole) = received.whole() {
         return Ok(whole.clone().into());
     }
@@ -307,7 +316,7 @@ fn body_of(received: &Received) -> Result<reqwest::Body, GitHttpError> {
     Ok(reqwest::Body::wrap_stream(ReaderStream::new(file)))
 }
 
-/// What upstream sends, as it comes.
+/// Returns the body of upstream's answer while it arrives. Each piece may take `idle`.
 pub(in crate::http::git_protocol) fn pieces(
     response: reqwest::Response,
     idle: Duration,

@@ -1,7 +1,13 @@
-//! Identical requests that are passed on at the same time get one answer of upstream's.
+//! Identical requests that are passed on at the same time share one answer of upstream.
 //!
-//! A task of its own fetches it into a spool, so that no client's leaving ends it for the others; it
-//! ends when all have left.
+//! ```text
+//! first request ──► task ──► upstream
+//!                    └─► spool ─┬─► first client
+//! identical request ────────────┴─► second client
+//! ```
+//!
+//! A task fetches the answer into a spool, so that it continues when one client leaves. It ends
+//! when all clients have left.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,34 +20,36 @@ use futures_util::{StreamExt as _, stream};
 use tokio::sync::watch;
 use tracing::warn;
 
-use super::request::{Head, Passed, PassedBody, pass_on, pieces, send};
+use super::request::{UpstreamBody, UpstreamHead, UpstreamRequest, pass_on, pieces, send};
 use super::spool::{Spool, SpoolReader};
 use crate::error_chain::chain;
 use crate::http::git_protocol::GitHttpError;
-use crate::http::git_protocol::server::{Counters, GitServer};
+use crate::http::git_protocol::server::{GitCounters, GitServer};
 
-/// Answers that are being fetched, by what was asked.
+/// The answers that are being fetched, by the digest of the request.
 #[derive(Debug, Default)]
-pub(in crate::http::git_protocol) struct SharedAnswers(Mutex<HashMap<Digest, Arc<Shared>>>);
+pub(in crate::http::git_protocol) struct SharedAnswers(Mutex<HashMap<Digest, Arc<SharedAnswer>>>);
 
 #[derive(Debug)]
-struct Shared {
+struct SharedAnswer {
     began: Instant,
-    head: watch::Sender<Option<Result<Head, GitHttpError>>>,
+    head: watch::Sender<Option<Result<UpstreamHead, GitHttpError>>>,
     spool: Arc<Spool>,
 }
 
-/// Passes a request on, or joins one that is the same. `max_age` is how long ago that may have been
-/// sent, where the answer changes with time.
+/// Passes a request on, or joins an identical one in progress.
+///
+/// `max_age` limits how long ago the other request was sent. It is `None` if the answer doesn't
+/// change with time.
 pub(in crate::http::git_protocol) async fn pass_on_shared(
     server: &Arc<GitServer>,
-    passed: Passed,
+    request: UpstreamRequest,
     max_age: Option<Duration>,
 ) -> Result<Response, GitHttpError> {
-    let Some(key) = key(&passed) else {
-        return pass_on(server, passed).await;
+    let Some(key) = key(&request) else {
+        return pass_on(server, request).await;
     };
-    let (shared, reader) = join_or_lead(server, key, passed, max_age)?;
+    let (shared, reader) = join_or_lead(server, key, request, max_age)?;
     let mut head = shared.head.subscribe();
     let head = head.wait_for(Option::is_some).await;
     let head = head.ok().and_then(|head| head.clone());
@@ -52,20 +60,20 @@ pub(in crate::http::git_protocol) async fn pass_on_shared(
     Ok(head.with(server.relay.body(body, ())))
 }
 
-/// What makes two requests the same. Those with credentials never are, and long ones are not worth
-/// comparing.
-fn key(passed: &Passed) -> Option<Digest> {
-    if passed.headers.contains_key(header::AUTHORIZATION) {
+/// Returns the digest of everything that upstream's answer may depend on. Returns `None` for
+/// requests that are never shared: those with a client's credentials, and those with a long body.
+fn key(request: &UpstreamRequest) -> Option<Digest> {
+    if request.headers.contains_key(header::AUTHORIZATION) {
         return None;
     }
-    let body = match &passed.body {
-        PassedBody::Nothing => &[],
-        PassedBody::Received(body) => &**body.whole()?,
-        PassedBody::Stream(_) => return None,
+    let body = match &request.body {
+        UpstreamBody::Nothing => &[],
+        UpstreamBody::Received(body) => &**body.whole()?,
+        UpstreamBody::Stream(_) => return None,
     };
-    let mut text = format!("{} {}\n", passed.method, passed.url).into_bytes();
+    let mut text = format!("{} {}\n", request.method, request.url).into_bytes();
     for name in ["git-protocol", "accept-encoding", "content-type"] {
-        let value = passed.headers.get(name);
+        let value = request.headers.get(name);
         text.extend_from_slice(value.map_or(b"", |value| value.as_bytes()));
         text.push(b'\n');
     }
@@ -76,20 +84,22 @@ fn key(passed: &Passed) -> Option<Digest> {
 fn join_or_lead(
     server: &Arc<GitServer>,
     key: Digest,
-    passed: Passed,
+    request: UpstreamRequest,
     max_age: Option<Duration>,
-) -> Result<(Arc<Shared>, SpoolReader), GitHttpError> {
+) -> Result<(Arc<SharedAnswer>, SpoolReader), GitHttpError> {
+    // Locked until the new entry is in the map, so that one of two simultaneous requests leads and
+    // the other joins.
     let mut answers = server.shared.lock();
     if let Some(shared) = answers.get(&key)
         && max_age.is_none_or(|max_age| shared.began.elapsed() <= max_age)
         && let Some(reader) = shared.spool.join()
     {
-        Counters::count(&server.counters.shared);
+        GitCounters::count(&server.counters.shared);
         return Ok((Arc::clone(shared), reader));
     }
     let (spool, reader) = Spool::create(&server.tmp, server.config().git_http.spool_bytes)
         .map_err(|error| GitHttpError::Spool(Arc::new(error)))?;
-    let shared = Arc::new(Shared {
+    let shared = Arc::new(SharedAnswer {
         began: Instant::now(),
         head: watch::Sender::new(None),
         spool,
@@ -97,19 +107,20 @@ fn join_or_lead(
     answers.insert(key, Arc::clone(&shared));
     let (leader, server) = (Arc::clone(&shared), Arc::clone(server));
     server.clone().relay.tasks.spawn(async move {
-        leader.lead(&server, passed).await;
+        leader.lead(&server, request).await;
         server.shared.forget(&key, &leader);
     });
     Ok((shared, reader))
 }
 
 impl SharedAnswers {
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Digest, Arc<Shared>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Digest, Arc<SharedAnswer>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A later request may have taken the place of one that was too old to be joined.
-    fn forget(&self, key: &Digest, shared: &Arc<Shared>) {
+    /// Removes the entry, unless a later request has replaced this one because it was too old to be
+    /// joined.
+    fn forget(&self, key: &Digest, shared: &Arc<SharedAnswer>) {
         let mut answers = self.lock();
         if answers
             .get(key)
@@ -120,13 +131,13 @@ impl SharedAnswers {
     }
 }
 
-impl Shared {
-    /// Fetches the answer to its end.
-    async fn lead(&self, server: &GitServer, passed: Passed) {
+impl SharedAnswer {
+    /// Fetches the whole answer into the spool.
+    async fn lead(&self, server: &GitServer, request: UpstreamRequest) {
         let relay = &server.relay;
         let limit = relay.limits.total;
         let fetched = tokio::select! {
-            fetched = tokio::time::timeout(limit, self.fetch(server, passed)) => fetched
+            fetched = tokio::time::timeout(limit, self.fetch(server, request)) => fetched
                 .unwrap_or(Err(GitHttpError::UpstreamTooSlow { limit })),
             () = relay.stop.cancelled() => Err(GitHttpError::Busy),
             () = self.spool.abandoned() => return,
@@ -136,9 +147,9 @@ impl Shared {
             Err(error) => {
                 if self.head.borrow().is_some() {
                     let error = chain(&error);
-                    warn!(error, "An answer of upstream's broke off");
+                    warn!(error, "An answer of upstream broke off");
                 } else {
-                    // The request that gets this error logs it.
+                    // Each request that gets this error reports it.
                     self.head.send_replace(Some(Err(error)));
                 }
                 self.spool.give_up();
@@ -146,11 +157,15 @@ impl Shared {
         }
     }
 
-    async fn fetch(&self, server: &GitServer, passed: Passed) -> Result<(), GitHttpError> {
+    async fn fetch(
+        &self,
+        server: &GitServer,
+        request: UpstreamRequest,
+    ) -> Result<(), GitHttpError> {
         let _turn = server
-            .upstream_turn(passed.base.host(), passed.client)
+            .upstream_permit(request.base.host(), request.client)
             .await?;
-        let (head, response) = send(server, passed).await?;
+        let (head, response) = send(server, request).await?;
         self.head.send_replace(Some(Ok(head)));
         let mut pieces = std::pin::pin!(pieces(response, server.relay.limits.idle));
         while let Some(piece) = pieces.next().await {

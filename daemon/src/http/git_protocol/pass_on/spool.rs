@@ -1,12 +1,14 @@
-//! A file that one task writes and several read while it grows, of which at most a window is on disk.
+//! A file that one task writes and several readers follow, with a limit on the space it uses on
+//! disk.
 //!
 //! ```text
 //! 0 ······ freed ═════ slowest reader ═════ fastest ═════ written
 //!                 └─────────── at most `window` ───────────┘
 //! ```
 //!
-//! As long as all of it fits into the window, new readers may join. Then what all have read is given
-//! back to the disk, and the writer waits for the slowest.
+//! While the whole file fits into the window, new readers may join. Then the part that all readers
+//! have read is freed on the disk, no reader can join any more, and the writer waits for the
+//! slowest reader.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -19,53 +21,53 @@ use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 use tokio::sync::watch;
 
-/// What a reader takes at once, in bytes.
+/// How many bytes a reader reads at a time.
 const BLOCK_LEN: u64 = 64 << 10;
-/// So much is given back to the disk at once, in bytes.
+/// At least this many bytes are freed on the disk at a time.
 const FREE_LEN: u64 = 1 << 20;
 
-/// Why a spool can't be written to its end, or read.
+/// The reason why a spool can't be written to its end, or read.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SpoolError {
-    #[error("nobody reads it any more")]
+    #[error("all readers of the spool are gone")]
     Abandoned,
-    #[error("what is written to it broke off")]
+    #[error("the answer broke off before it was complete")]
     Broken,
-    #[error("its file failed")]
+    #[error("can't write or read the spool's file")]
     Io(#[from] std::io::Error),
-    #[error("a task of the daemon failed")]
+    #[error("an internal task of the daemon failed")]
     Task(#[from] tokio::task::JoinError),
 }
 
-/// The file and how far all are.
+/// A file with one writer and several readers, and the positions of all.
 #[derive(Debug)]
 pub(super) struct Spool {
     file: Arc<File>,
     window: u64,
-    state: Mutex<State>,
-    /// Sent when there is more to read, or no more will come.
+    state: Mutex<SpoolState>,
+    /// Notifies readers that there are more bytes, or that no more will come.
     grown: watch::Sender<()>,
-    /// Sent when a reader has moved on or gone.
+    /// Notifies the writer that a reader has moved on or gone.
     taken: watch::Sender<()>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct SpoolState {
     written: u64,
     freed: u64,
-    end: Option<End>,
-    /// Where each reader is.
+    end: Option<SpoolEnd>,
+    /// The position of each reader, by its id.
     readers: HashMap<u64, u64>,
     next_reader: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
+enum SpoolEnd {
     Whole,
     Broken,
 }
 
-/// One reader; others don't wait for it once it is dropped.
+/// A reader. Once it is dropped, the writer no longer waits for it.
 #[derive(Debug)]
 pub(super) struct SpoolReader {
     spool: Arc<Spool>,
@@ -74,7 +76,7 @@ pub(super) struct SpoolReader {
 }
 
 impl Spool {
-    /// Creates a spool in `tmp`, and its first reader.
+    /// Creates a spool with its file in `tmp`, and its first reader.
     pub(super) fn create(tmp: &Path, window: u64) -> std::io::Result<(Arc<Self>, SpoolReader)> {
         let spool = Arc::new(Self {
             file: Arc::new(tempfile::tempfile_in(tmp)?),
@@ -87,15 +89,16 @@ impl Spool {
         Ok((spool, reader))
     }
 
-    /// A reader from the beginning on; `None` if that is gone, or the spool is given up.
+    /// Returns a reader at the beginning, or `None` if the beginning is freed, all readers are
+    /// gone, or the answer broke off.
     pub(super) fn join(self: &Arc<Self>) -> Option<SpoolReader> {
         let mut state = self.lock();
         let is_open =
-            state.freed == 0 && !state.readers.is_empty() && state.end != Some(End::Broken);
+            state.freed == 0 && !state.readers.is_empty() && state.end != Some(SpoolEnd::Broken);
         is_open.then(|| self.add_reader(&mut state))
     }
 
-    fn add_reader(self: &Arc<Self>, state: &mut State) -> SpoolReader {
+    fn add_reader(self: &Arc<Self>, state: &mut SpoolState) -> SpoolReader {
         let id = state.next_reader;
         state.next_reader += 1;
         state.readers.insert(id, 0);
@@ -106,16 +109,18 @@ impl Spool {
         }
     }
 
-    /// Appends `bytes`, once the readers are near enough.
+    /// Appends `bytes`. First waits until they fit into the window.
     pub(super) async fn write(&self, bytes: Bytes) -> Result<(), SpoolError> {
         let len = bytes.len() as u64;
         let mut taken = self.taken.subscribe();
+        // Marked as seen before the check: a reader that moves between the check and the wait ends
+        // the wait at once.
         let at = loop {
             taken.borrow_and_update();
             if let Some(at) = self.room_for(len)? {
                 break at;
             }
-            // The sender is in `self`.
+            // Can't fail: the sender is in `self`.
             taken.changed().await.ok();
         };
         let file = Arc::clone(&self.file);
@@ -125,7 +130,8 @@ impl Spool {
         Ok(())
     }
 
-    /// Where the next `len` bytes go, if there is room for them.
+    /// Returns the position of the next `len` bytes, or `None` if they don't fit into the window
+    /// yet. Frees what all readers have read.
     fn room_for(&self, len: u64) -> Result<Option<u64>, SpoolError> {
         let mut state = self.lock();
         let slowest = *state.readers.values().min().ok_or(SpoolError::Abandoned)?;
@@ -134,33 +140,35 @@ impl Spool {
             let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
             let len = slowest - state.freed;
             match fallocate(&*self.file, flags, state.freed, len) {
-                // A filesystem without holes keeps all of it until the last reader is done.
+                // On a filesystem that can't punch holes, the whole file stays until it is closed.
                 Err(Errno::OPNOTSUPP) => {}
                 freed => freed.map_err(std::io::Error::from)?,
             }
             state.freed = slowest;
         }
-        // A reader that has all gets more, however small the window is.
+        // At least this much always fits. Otherwise, with a small window, the writer would wait for
+        // readers that have read everything and themselves wait for more.
         let has_room = end - state.freed <= self.window.max(FREE_LEN + len);
         Ok(has_room.then_some(state.written))
     }
 
-    /// No more will come, and what is there is all.
+    /// Marks the file as complete.
     pub(super) fn finish(&self) {
-        self.end(End::Whole);
+        self.end(SpoolEnd::Whole);
     }
 
-    /// No more will come; readers learn that it is not all, unless it is finished.
+    /// Marks the file as broken off, unless it is complete already: readers get an error after the
+    /// last byte.
     pub(super) fn give_up(&self) {
-        self.end(End::Broken);
+        self.end(SpoolEnd::Broken);
     }
 
-    fn end(&self, end: End) {
+    fn end(&self, end: SpoolEnd) {
         self.lock().end.get_or_insert(end);
         self.grown.send_replace(());
     }
 
-    /// Waits until nobody reads it any more.
+    /// Waits until all readers are gone.
     pub(super) async fn abandoned(&self) {
         let mut taken = self.taken.subscribe();
         loop {
@@ -172,13 +180,13 @@ impl Spool {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, SpoolState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl SpoolReader {
-    /// The next bytes; `None` after the last.
+    /// Returns the next bytes, or `None` after the last.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, SpoolError> {
         let (at, len) = loop {
             self.grown.borrow_and_update();
@@ -189,12 +197,12 @@ impl SpoolReader {
                     break (at, BLOCK_LEN.min(state.written - at));
                 }
                 match state.end {
-                    Some(End::Whole) => return Ok(None),
-                    Some(End::Broken) => return Err(SpoolError::Broken),
+                    Some(SpoolEnd::Whole) => return Ok(None),
+                    Some(SpoolEnd::Broken) => return Err(SpoolError::Broken),
                     None => {}
                 }
             }
-            // The sender is in the spool.
+            // Can't fail: the sender is in the spool.
             self.grown.changed().await.ok();
         };
         let file = Arc::clone(&self.spool.file);
@@ -240,7 +248,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn all_readers_get_all_whenever_they_join() {
+    async fn every_reader_gets_the_whole_file() {
         let (spool, mut first) = create(1 << 30);
         spool.write(piece(1)).await.unwrap();
         let mut second = spool.join().unwrap();
@@ -255,7 +263,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_writer_stays_within_the_window_of_the_slowest() {
+    async fn the_writer_waits_for_the_slowest_reader() {
         let (spool, mut reader) = create(3 << 20);
         let slow = spool.join().unwrap();
         let writer = Arc::clone(&spool);
@@ -266,7 +274,7 @@ mod tests {
             writer.finish();
         });
 
-        // As much as fits into the window comes, and no more.
+        // The writer writes as much as fits into the window, and no more.
         while spool.lock().written + 300_000 <= 3 << 20 {
             tokio::task::yield_now().await;
         }
@@ -284,7 +292,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_broke_off_is_not_taken_for_whole_and_not_joined() {
+    async fn a_broken_spool_is_an_error_and_cannot_be_joined() {
         let (spool, mut reader) = create(1 << 20);
         spool.write(piece(1)).await.unwrap();
         spool.give_up();
@@ -297,7 +305,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_joins_what_all_have_left() {
+    async fn an_abandoned_spool_cannot_be_joined() {
         let (spool, reader) = create(1 << 20);
 
         drop(reader);

@@ -1,4 +1,4 @@
-//! What those do who publish and who delete.
+//! The actors of the model: publishers and collectors.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
@@ -11,19 +11,19 @@ use cachewfs_format::{
 };
 
 use super::world::{Actor, NOTICE, World};
-use crate::store::clock::{Clock as _, Notice};
-use crate::store::{Collection, Keep, NewSegment, Secured, Store, StoreError, Written};
+use crate::store::clock::{Clock as _, NoticePeriod};
+use crate::store::{Collection, Keep, NewSegment, Protection, Store, StoreError, Written};
 
-/// So many segments and commits there may be: few, so that actors meet.
+/// How many different segments and commits the actors use: few, so that they often meet.
 const SEGMENTS: u64 = 10;
 const COMMITS: u64 = 5;
 
-/// What actors do that they must not.
+/// Deliberate mistakes of actors, which the model must discover.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Habits {
-    /// Publishers are sure of what they name long before they write.
+    /// Publishers protect their segments long before they write.
     pub(super) looks_before_it_builds: bool,
-    /// Collectors give much shorter notice than publishers think.
+    /// Collectors wait for a much shorter notice period than publishers assume.
     pub(super) hardly_waits: bool,
 }
 
@@ -40,9 +40,9 @@ pub(super) fn publisher(actor: &Actor, habits: Habits) {
     for _ in 0..6 {
         let mut store = actor.store();
         if habits.looks_before_it_builds {
-            store = store.with_notice(Notice(Duration::MAX / 8));
+            store = store.with_notice(NoticePeriod(Duration::MAX / 8));
         }
-        // Whatever goes wrong, it publishes again.
+        // After any failure it publishes again.
         if actor.chance(4) == 0 {
             publish_again(actor, &store).ok();
         } else {
@@ -55,7 +55,7 @@ pub(super) fn publisher(actor: &Actor, habits: Habits) {
     actor.end();
 }
 
-/// Makes a snapshot of some segments of the current one and some others current.
+/// Publishes a snapshot with some segments of the current one and some others.
 fn publish(actor: &Actor, store: &Store, habits: Habits) -> Result<(), StoreError> {
     let repo = repo();
     let pointer = store.pointer(&repo)?;
@@ -72,7 +72,7 @@ fn publish(actor: &Actor, store: &Store, habits: Habits) -> Result<(), StoreErro
     let named: HashSet<_> = old.into_iter().chain(new.clone()).collect();
     let early = habits
         .looks_before_it_builds
-        .then(|| store.secure(&repo, (None, &HashSet::new()), || false))
+        .then(|| store.protect(&repo, (None, &HashSet::new()), || false))
         .transpose()?;
     let minutes = u32::try_from(actor.chance(8)).unwrap();
     actor.pause(NOTICE.0 / 4 * minutes);
@@ -82,20 +82,20 @@ fn publish(actor: &Actor, store: &Store, habits: Habits) -> Result<(), StoreErro
         len: 1,
     };
     store.put_segments(&repo, new.into_iter().map(new_segment).collect())?;
-    let secured = match early {
+    let protection = match early {
         Some(early) => early,
-        None => store.secure(&repo, (None, &named), || false)?,
+        None => store.protect(&repo, (None, &named), || false)?,
     };
-    let id = free_id(actor, store, &secured)?;
+    let id = free_id(actor, store, &protection)?;
     let manifest = manifest(id, &named, actor.chance(u64::MAX));
-    let (written, digest) = store.put_manifest(&manifest, &secured)?;
+    let (written, digest) = store.put_manifest(&manifest, &protection)?;
     if written == Written::New {
-        point_to(store, (id, digest), (pointer.as_ref(), &secured))?;
+        point_to(store, (id, digest), (pointer.as_ref(), &protection))?;
     }
     Ok(())
 }
 
-/// Makes a snapshot that is there current again, as is done with LFS archives.
+/// Makes an existing snapshot current again, as the publisher of LFS archives does.
 fn publish_again(actor: &Actor, store: &Store) -> Result<(), StoreError> {
     let repo = repo();
     let pointer = store.pointer(&repo)?;
@@ -105,18 +105,22 @@ fn publish_again(actor: &Actor, store: &Store) -> Result<(), StoreError> {
     }
     let index = actor.chance(snapshots.len() as u64);
     let id = snapshots[usize::try_from(index).unwrap()];
-    let secured = store.secure(&repo, (Some(id), &HashSet::new()), || false)?;
+    let protection = store.protect(&repo, (Some(id), &HashSet::new()), || false)?;
     let Some((_, digest)) = store.manifest(&repo, id)? else {
         return Ok(());
     };
-    point_to(store, (id, digest), (pointer.as_ref(), &secured))
+    point_to(store, (id, digest), (pointer.as_ref(), &protection))
 }
 
-fn free_id(actor: &Actor, store: &Store, secured: &Secured) -> Result<SnapshotId, StoreError> {
+fn free_id(
+    actor: &Actor,
+    store: &Store,
+    protection: &Protection,
+) -> Result<SnapshotId, StoreError> {
     let commit = u8::try_from(actor.chance(COMMITS)).unwrap();
     let commit = ObjectId::from_bytes(&[commit; 20]).unwrap();
     let mut id = SnapshotId::first(commit);
-    while secured.is_used(id) || store.manifest_written_at(&repo(), id)?.is_some() {
+    while protection.is_used(id) || store.manifest_written_at(&repo(), id)?.is_some() {
         let other = Digest::of(&actor.chance(20).to_be_bytes());
         id = SnapshotId::later(commit, &other);
     }
@@ -126,7 +130,7 @@ fn free_id(actor: &Actor, store: &Store, secured: &Secured) -> Result<SnapshotId
 fn point_to(
     store: &Store,
     (snapshot, manifest): (SnapshotId, Digest),
-    (expected, secured): (Option<&Pointer>, &Secured),
+    (expected, protection): (Option<&Pointer>, &Protection),
 ) -> Result<(), StoreError> {
     let replaced = expected.map(|old| old.replaced_by(snapshot, 0));
     let pointer = Pointer {
@@ -139,7 +143,7 @@ fn point_to(
         notice: None,
         fence: 0,
     };
-    store.swap_pointer(&repo(), (expected, &pointer), secured)?;
+    store.swap_pointer(&repo(), (expected, &pointer), protection)?;
     Ok(())
 }
 
@@ -173,7 +177,7 @@ fn collection(actor: &Actor) -> Collection<'static> {
     let keep = Keep {
         snapshots: 1 + usize::try_from(actor.chance(2)).unwrap(),
         age: NOTICE.0 * u32::try_from(actor.chance(3)).unwrap(),
-        // As if there were no grace: it is not what safety rests on.
+        // As if there were hardly a grace period: safety must not rest on it.
         grace: NOTICE.0 * u32::try_from(actor.chance(2)).unwrap(),
     };
     Collection {
@@ -183,12 +187,12 @@ fn collection(actor: &Actor) -> Collection<'static> {
     }
 }
 
-/// Deletes a few times.
+/// Collects a few times.
 pub(super) fn collector(actor: &Actor, habits: Habits) {
     for _ in 0..5 {
         let mut store = actor.store();
         if habits.hardly_waits {
-            store = store.with_notice(Notice(NOTICE.0 / 20));
+            store = store.with_notice(NoticePeriod(NOTICE.0 / 20));
         }
         store.collect(&repo(), collection(actor)).ok();
         actor.pause(NOTICE.0);
@@ -199,7 +203,7 @@ pub(super) fn collector(actor: &Actor, habits: Habits) {
     actor.end();
 }
 
-/// After the last of them, a collection leaves what is named and nothing else.
+/// Runs a last collection and checks that exactly the named segments are left.
 pub(super) fn settle(world: &Arc<World>) -> Result<(), String> {
     let actor = world.calm();
     let keep = Keep {

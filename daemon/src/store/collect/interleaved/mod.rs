@@ -1,10 +1,12 @@
-//! Publishes and collections at the same time, in every order that chance finds: the real code of both in a
-//! world whose store, clocks and accidents are a model's.
+//! Runs publishes and collections at the same time in random orders: the real code of both, in a
+//! world whose store, clocks and accidents are a model.
 //!
-//! Actors are threads of which one runs at a time. Each call of the store is two moments: it is sent, and
-//! carried out after at most as long as a write may take; then its answer comes after any time. Clocks of
-//! actors go up to a tenth too fast or too slow. An actor may die at any call, which may still be
-//! carried out. After each change of the store all promises are looked at.
+//! - Actors are threads, of which one runs at a time.
+//! - Each call of the store has two moments: it is sent, and it is carried out, at most the write
+//!   limit later. Its answer arrives after any time.
+//! - The clocks of actors run up to 10% too fast or too slow.
+//! - An actor may die at any call, and the call may still be carried out.
+//! - After each change of the store, all invariants are checked.
 
 mod actors;
 mod tier;
@@ -15,7 +17,7 @@ use std::sync::Arc;
 use actors::{Habits, collector, publisher, settle};
 use world::World;
 
-/// So many runs differ in nothing but chance; `CACHEWFS_MODEL_RUNS` sets another number.
+/// The number of runs, which differ only in their seed. `CACHEWFS_MODEL_RUNS` sets another number.
 const RUNS: u64 = 150;
 
 fn runs() -> u64 {
@@ -23,7 +25,7 @@ fn runs() -> u64 {
     runs.and_then(|runs| runs.parse().ok()).unwrap_or(RUNS)
 }
 
-/// Three publishers and two collectors; gives what promise was broken.
+/// Runs three publishers and two collectors. Returns the invariant that was broken.
 fn run(seed: u64, habits: Habits) -> Result<(), String> {
     let world = Arc::new(World::new(seed));
     std::thread::scope(|scope| {
@@ -45,31 +47,31 @@ fn run(seed: u64, habits: Habits) -> Result<(), String> {
 }
 
 #[test]
-fn nothing_that_a_manifest_names_is_deleted_and_nothing_else_stays() {
+fn collections_delete_all_unnamed_segments_and_no_named_one() {
     for seed in 0..runs() {
         let outcome = run(seed, Habits::default());
         assert_eq!(outcome, Ok(()), "seed {seed}");
     }
 }
 
-/// Whether some run shows that actors with these habits break a promise.
-fn is_found_out(habits: Habits) -> bool {
+/// Returns whether some run shows that actors with these habits break an invariant.
+fn is_discovered(habits: Habits) -> bool {
     let found = (0..5000).find(|&seed| run(seed, habits).is_err());
     println!("{habits:?}: {found:?}");
     found.is_some()
 }
 
 #[test]
-fn a_publisher_that_does_not_look_again_is_found_out() {
-    assert!(is_found_out(Habits {
+fn the_model_finds_a_publisher_that_protects_too_early() {
+    assert!(is_discovered(Habits {
         looks_before_it_builds: true,
         ..Habits::default()
     }));
 }
 
 #[test]
-fn a_collector_that_hardly_waits_is_found_out() {
-    assert!(is_found_out(Habits {
+fn the_model_finds_a_collector_with_a_short_notice_period() {
+    assert!(is_discovered(Habits {
         hardly_waits: true,
         ..Habits::default()
     }));

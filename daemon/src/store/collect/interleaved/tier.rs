@@ -1,4 +1,4 @@
-//! The store of the model: each call waits for its turn, and may be the last of who makes it.
+//! The store of the model. Each call waits for its turn, and its actor may die at it.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use cachewfs_format::{RepoName, SegmentId};
 
 use super::world::{Actor, stat};
 use crate::store::TierError;
-use crate::store::key::{Key, Part, Shelf};
+use crate::store::key::{Key, Shelf, ShelfPart};
 use crate::store::reads::Reads;
 use crate::store::tier::{Listed, NewSegment, Stat, Tier, Version, Whole, Written};
 
@@ -64,7 +64,7 @@ impl Tier for Actor {
         })
     }
 
-    fn list(&self, shelf: &Shelf, part: Part) -> Result<Vec<Listed>, TierError> {
+    fn list(&self, shelf: &Shelf, part: ShelfPart) -> Result<Vec<Listed>, TierError> {
         let key = Key::pointer(shelf);
         self.call(&key, |state| state.listed(shelf, part))
     }
@@ -73,7 +73,7 @@ impl Tier for Actor {
         Ok(Vec::new())
     }
 
-    fn authority(&self) -> &dyn Tier {
+    fn authoritative_tier(&self) -> &dyn Tier {
         self
     }
 

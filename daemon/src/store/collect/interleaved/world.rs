@@ -1,4 +1,4 @@
-//! A store, time and chance for actors of which one runs at a time.
+//! The world of the model: a store, time and randomness for actors of which one runs at a time.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -6,19 +6,19 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use cachewfs_format::{Digest, Manifest, Pointer, SegmentId, SnapshotId};
 
-use crate::store::clock::{Clock, Notice};
-use crate::store::key::{Key, Object, Part, Shelf};
+use crate::store::clock::{Clock, NoticePeriod};
+use crate::store::key::{Key, Object, Shelf, ShelfPart};
 use crate::store::tier::{Listed, Stat, Version};
 use crate::store::{S3Error, Store, TierError};
 
-pub(super) const NOTICE: Notice = Notice(Duration::from_mins(1));
+pub(super) const NOTICE: NoticePeriod = NoticePeriod(Duration::from_mins(1));
 
-/// Numbers by chance, the same for the same seed.
+/// Random numbers. Equal seeds give equal numbers.
 #[derive(Debug)]
 struct Chance(u64);
 
 impl Chance {
-    /// Below `limit`.
+    /// Returns a random number below `limit`.
     fn below(&mut self, limit: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -27,53 +27,53 @@ impl Chance {
     }
 }
 
-/// What an actor waits for.
+/// The event that an actor waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Waiting {
-    /// Its call to be carried out, by this time.
+    /// Its call must be carried out by this time.
     Call(Duration),
     /// Its turn, at any time.
     Turn,
     /// This time.
     Until(Duration),
-    /// Nothing any more.
+    /// The actor has ended.
     Ended,
 }
 
 #[derive(Debug)]
-pub(super) struct State {
+pub(super) struct WorldState {
     now: Duration,
     chance: Chance,
     waiting: Vec<Waiting>,
-    /// Whose turn it is.
+    /// The actor whose turn it is.
     running: Option<usize>,
     is_calm: bool,
     pub(super) objects: BTreeMap<Key, (Vec<u8>, Duration, u64)>,
     writes: u64,
-    /// The bytes of each manifest that there ever was.
+    /// The digest of each manifest that ever existed, to find a manifest that is written twice.
     manifests: HashMap<Key, Digest>,
     broken: Option<String>,
 }
 
 #[derive(Debug)]
 pub(super) struct World {
-    state: Mutex<State>,
+    state: Mutex<WorldState>,
     turn: Condvar,
 }
 
-/// One of those who use the store: its store, and its clock.
+/// A user of the store, which is also its store and its clock.
 #[derive(Clone, Debug)]
 pub(super) struct Actor {
     world: Arc<World>,
     number: usize,
-    /// Percent of how fast time goes.
+    /// The speed of its clock in percent.
     rate: u32,
     is_dead: Arc<Mutex<bool>>,
 }
 
 impl World {
     pub(super) fn new(seed: u64) -> Self {
-        let state = State {
+        let state = WorldState {
             now: Duration::from_hours(1000),
             chance: Chance(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1),
             waiting: Vec::new(),
@@ -90,12 +90,12 @@ impl World {
         }
     }
 
-    /// What promise was broken first.
+    /// Returns the first invariant that was broken.
     pub(super) fn broken(&self) -> Option<String> {
         self.lock().broken.clone()
     }
 
-    /// Joins in as number `number`, and waits for a turn.
+    /// Adds an actor and waits for its first turn.
     pub(super) fn enter(self: &Arc<Self>, number: usize) -> Actor {
         let mut state = self.lock();
         if state.waiting.len() <= number {
@@ -114,7 +114,7 @@ impl World {
         }
     }
 
-    /// Lets the five begin that have entered.
+    /// Lets the five actors begin once all have entered.
     pub(super) fn start(&self) {
         let mut state = self.lock();
         while state.waiting.len() < 5 || state.waiting.contains(&Waiting::Ended) {
@@ -123,7 +123,7 @@ impl World {
         self.pass_on(&mut state);
     }
 
-    /// From now on there are no accidents, and an actor is alone.
+    /// Ends all accidents and returns an actor that is alone.
     pub(super) fn calm(self: &Arc<Self>) -> Actor {
         {
             let mut state = self.lock();
@@ -140,12 +140,12 @@ impl World {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, WorldState> {
         self.state.lock().unwrap()
     }
 
-    /// Chooses whose turn it is, and when.
-    fn pass_on(&self, state: &mut State) {
+    /// Chooses the next actor and how much time passes until its turn.
+    fn pass_on(&self, state: &mut WorldState) {
         let notice = u64::try_from(NOTICE.0.as_millis()).unwrap();
         let leap = match state.chance.below(40) {
             _ if state.is_calm => 10,
@@ -158,7 +158,7 @@ impl World {
             Waiting::Call(by) => Some(*by),
             _ => None,
         };
-        // No call takes longer than it may.
+        // Time never passes the moment by which a call must have been carried out.
         let first = state.waiting.iter().filter_map(call).min();
         state.now = then.min(first.unwrap_or(then)).max(state.now);
         let now = state.now;
@@ -200,9 +200,9 @@ impl World {
 
     fn wait_for<'a>(
         &'a self,
-        mut state: MutexGuard<'a, State>,
+        mut state: MutexGuard<'a, WorldState>,
         actor: usize,
-    ) -> MutexGuard<'a, State> {
+    ) -> MutexGuard<'a, WorldState> {
         while state.running != Some(actor) {
             state = self.turn.wait(state).unwrap();
         }
@@ -215,7 +215,7 @@ impl Actor {
         self.number
     }
 
-    /// A new life, after the last has ended.
+    /// Returns a store for a new life of the actor, after the last life has ended.
     pub(super) fn store(&self) -> Store {
         *self.is_dead.lock().unwrap() = false;
         let store = Store::new(self.clone()).with_notice(NOTICE);
@@ -230,8 +230,8 @@ impl Actor {
         self.world.lock().broken.is_some()
     }
 
-    /// Makes way for others until `waiting` is over.
-    fn wait(&self, waiting: Waiting) -> MutexGuard<'_, State> {
+    /// Lets others run until `waiting` is over.
+    fn wait(&self, waiting: Waiting) -> MutexGuard<'_, WorldState> {
         let mut state = self.world.lock();
         state.waiting[self.number] = waiting;
         self.world.pass_on(&mut state);
@@ -244,11 +244,11 @@ impl Actor {
         self.world.pass_on(&mut state);
     }
 
-    /// One call of the store.
+    /// Makes one call of the store, at which the actor may die before or after it is carried out.
     pub(super) fn call<T>(
         &self,
         key: &Key,
-        carry_out: impl FnOnce(&mut State) -> T,
+        carry_out: impl FnOnce(&mut WorldState) -> T,
     ) -> Result<T, TierError> {
         let died = || TierError::S3 {
             key: key.boxed(),
@@ -290,7 +290,7 @@ impl Clock for Actor {
     }
 }
 
-impl State {
+impl WorldState {
     pub(super) fn version(&self, key: &Key) -> Option<Version> {
         let (_, _, number) = self.objects.get(key)?;
         Some(Version(number.to_string()))
@@ -314,7 +314,7 @@ impl State {
         self.broken.get_or_insert(what);
     }
 
-    /// A present manifest has all its segments, a present pointer its manifest.
+    /// Checks that every manifest has all its segments and the pointer its manifest.
     pub(super) fn check(&mut self) {
         let mut broken = None;
         for (key, (bytes, ..)) in &self.objects {
@@ -341,10 +341,10 @@ impl State {
         }
     }
 
-    pub(super) fn listed(&self, shelf: &Shelf, part: Part) -> Vec<Listed> {
+    pub(super) fn listed(&self, shelf: &Shelf, part: ShelfPart) -> Vec<Listed> {
         let is_of = |object| match part {
-            Part::Manifests => matches!(object, Object::Manifest(_)),
-            Part::Segments => matches!(object, Object::Segment(_)),
+            ShelfPart::Manifests => matches!(object, Object::Manifest(_)),
+            ShelfPart::Segments => matches!(object, Object::Segment(_)),
         };
         let objects = self.objects.iter();
         let objects = objects.filter(|(key, _)| key.shelf == *shelf && is_of(key.object));
@@ -358,7 +358,7 @@ impl State {
 }
 
 impl World {
-    /// What is there in the end.
+    /// Returns the snapshots, the named segments and the segments that exist.
     pub(super) fn left(&self) -> (HashSet<SnapshotId>, HashSet<SegmentId>, HashSet<SegmentId>) {
         let state = self.lock();
         let (mut snapshots, mut named, mut present) =
@@ -377,7 +377,7 @@ impl World {
     }
 }
 
-/// The store's clock tells seconds.
+/// Returns the stat of an object. The store's clock has whole seconds, as in S3.
 pub(super) fn stat(bytes: &[u8], at: Duration) -> Stat {
     Stat {
         len: bytes.len() as u64,

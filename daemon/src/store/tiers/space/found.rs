@@ -1,4 +1,4 @@
-//! Finding the copies of earlier starts on disk, by their names and sizes.
+//! Finds the local copies of earlier starts on disk, by their names and lengths.
 
 use std::fs;
 use std::path::Path;
@@ -7,23 +7,23 @@ use std::time::SystemTime;
 use cachewfs_format::RepoName;
 use tracing::warn;
 
-use crate::store::key::{Key, Part, Shelf};
+use crate::store::key::{Key, Shelf, ShelfPart};
 use crate::store::tier::Tier as _;
 use crate::store::{DiskTier, TierError};
 
-/// When it was last used, what it is, how long it is.
-pub(super) type Copy = (SystemTime, Key, u64);
+/// When a copy was last used, its key and its length.
+pub(super) type FoundCopy = (SystemTime, Key, u64);
 
-/// All copies, what was used last first. Blocks.
-pub(super) fn find_copies(local: &DiskTier) -> Vec<Copy> {
+/// Returns all copies, the last used first. Blocks.
+pub(super) fn find_copies(local: &DiskTier) -> Vec<FoundCopy> {
     let mut found = Vec::new();
     find(local, &local.root.join("v1"), &mut found);
     found.sort_by_key(|(used, ..)| std::cmp::Reverse(*used));
     found
 }
 
-/// Looks below `directory`, which is that of all repositories or below; what can't be read isn't there.
-fn find(local: &DiskTier, directory: &Path, found: &mut Vec<Copy>) {
+/// Searches a directory and the ones in it. Treats unreadable ones as empty.
+fn find(local: &DiskTier, directory: &Path, found: &mut Vec<FoundCopy>) {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     for entry in entries {
         let path = entry.path();
@@ -36,7 +36,7 @@ fn find(local: &DiskTier, directory: &Path, found: &mut Vec<Copy>) {
             Some(Ok(repo)) => {
                 for shelf in [Shelf::of_snapshots(&repo), Shelf::of_lfs(&repo)] {
                     if let Err(error) = find_of(local, &shelf, found) {
-                        warn!(%repo, %error, "Can't look for copies on disk");
+                        warn!(%repo, %error, "Can't search for local copies on disk");
                     }
                 }
             }
@@ -45,11 +45,12 @@ fn find(local: &DiskTier, directory: &Path, found: &mut Vec<Copy>) {
     }
 }
 
-fn find_of(local: &DiskTier, shelf: &Shelf, found: &mut Vec<Copy>) -> Result<(), TierError> {
-    for part in [Part::Manifests, Part::Segments] {
+fn find_of(local: &DiskTier, shelf: &Shelf, found: &mut Vec<FoundCopy>) -> Result<(), TierError> {
+    for part in [ShelfPart::Manifests, ShelfPart::Segments] {
         for listed in local.list(shelf, part)? {
             let key = Key::new(shelf, listed.object);
-            // Reading leaves a trace of it, once a day at least (relatime).
+            // Linux updates the access time at least once a day (relatime), so it tells roughly
+            // when a copy was last read.
             let read = fs::metadata(local.path(&key)).and_then(|metadata| metadata.accessed());
             let used = read.map_or(listed.stat.stored_at, |read| {
                 read.max(listed.stat.stored_at)

@@ -1,8 +1,8 @@
-//! How much of the disk copies of what is in the bucket take: within a limit, and the longest unused go
-//! first. At a start they are found by their names and sizes, without reading them.
+//! [`Space`]: limits the disk space of local copies, and evicts the least recently used. At a start
+//! the copies are found by their names and lengths, without reading them.
 //!
-//! What is evicted is chosen at once, by whoever needs room, and removed on a thread that may block. Copies
-//! give way to what else is on the disk: a part of that is kept free of them.
+//! A caller that needs space chooses what to evict at once; a thread that may block removes the
+//! files later. Copies make way for other files: a share of the disk is kept free of them.
 
 mod found;
 #[cfg(test)]
@@ -25,42 +25,43 @@ use crate::store::key::Key;
 use crate::store::tier::Tier as _;
 use crate::volume::Volume;
 
-/// One part in so many of the disk is kept free of copies, up to a limit: what updates and publishes may write
-/// until the next look.
+/// One part in this many of the disk is kept free of copies, up to a limit: room for updates and
+/// publishes until the next look.
 const FREE_SHARE: u64 = 20;
 const MAX_FREE: u64 = 4 << 30;
-/// How often it is looked whether that is so.
+/// How often the free space is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The copies on disk.
+/// The local copies on disk.
 #[derive(Debug)]
 pub(super) struct Space {
     local: DiskTier,
     max_bytes: u64,
     copies: Mutex<Copies>,
-    /// Told when something was evicted.
+    /// Notified when a copy was evicted.
     has_evicted: Notify,
-    /// Whether there is not enough free with no copy left.
+    /// Whether too little is free although no copy is left.
     is_short: AtomicBool,
 }
 
 #[derive(Debug)]
 struct Copies {
-    /// With their lengths, ordered by use.
+    /// The copies and their lengths, by their last use.
     by_key: LruCache<Key, u64>,
     bytes: u64,
-    /// Of files that are being filled.
+    /// The bytes that are reserved for files that are being filled.
     pending: u64,
-    /// Evicted, and still to be removed, with their lengths.
+    /// Evicted copies that are not yet removed, with their lengths.
     doomed: VecDeque<(Key, u64)>,
-    /// Of these, and of what is being removed.
+    /// The bytes of these copies, and of the one that is being removed.
     doomed_bytes: u64,
-    /// Evicted while the copies of an earlier start are looked for: not to be taken for present.
+    /// The copies that were evicted while those of an earlier start are searched for. The search
+    /// may have found them before, and must not add them again.
     evicted: Option<HashSet<Key>>,
 }
 
 impl Copies {
-    /// Chooses what was unused the longest, until no more than `max_bytes` are left.
+    /// Evicts the least recently used copies until at most `max_bytes` are left.
     fn evict_to(&mut self, max_bytes: u64) {
         while self.bytes > max_bytes
             && let Some((key, len)) = self.by_key.pop_lru()
@@ -74,7 +75,8 @@ impl Copies {
         }
     }
 
-    /// Evicts until `len` bytes can be written on `volume`, and what is kept free of it stays so.
+    /// Evicts copies until `len` bytes can be written on `volume` without touching the share that
+    /// is kept free.
     fn evict_for(&mut self, len: u64, volume: Option<Volume>) {
         let lack = volume.map_or(0, |volume| lack(len, volume, self.doomed_bytes));
         self.evict_to(self.bytes.saturating_sub(lack));
@@ -99,29 +101,31 @@ impl Space {
         }
     }
 
-    /// Notes that a copy was read.
+    /// Records that a copy was read.
     pub(super) fn note_use(&self, key: &Key) {
         self.lock().by_key.promote(key);
     }
 
-    /// Makes room for a file that is to be filled; `false` if there is none for it, beside the others that
-    /// are being filled, and all else on the disk. Does not wait until what is evicted is removed.
+    /// Reserves space for a file that is to be filled. Returns `false` if there is none beside the
+    /// other fills and the other files on the disk. Doesn't wait until evicted copies are removed.
     pub(super) fn reserve(&self, len: u64) -> bool {
         let volume = self.volume();
         let mut copies = self.lock();
-        // How much of what is pending is on the disk already nobody knows: as if it were nothing.
+        // How much of the reserved space the fills have written already isn't known. Assume
+        // nothing, which only makes this stricter.
         let wanted = copies.pending.saturating_add(len);
         let evictable = copies.bytes + copies.doomed_bytes;
         let has_room = volume.is_none_or(|volume| lack(wanted, volume, evictable) == 0);
         if !has_room || !may_begin(len, copies.pending, self.max_bytes) {
             return false;
         }
+        // Only now: a file that gets no space must not evict anything.
         copies.evict_for(len, volume);
         self.reserve_within_limit(copies, len)
     }
 
-    /// The same for a copy of `file`, which takes no room that it hasn't yet if it can be moved. Waits, and
-    /// blocks.
+    /// Reserves space for a copy of `file`. If `file` can be moved, the copy takes no more space on
+    /// the disk than it takes already. Waits until evicted copies are removed. Blocks.
     pub(super) fn reserve_for(&self, file: &Path, len: u64) -> bool {
         let is_reserved = match self.local.is_beside(file) {
             Ok(true) => self.reserve_within_limit(self.lock(), len),
@@ -131,7 +135,7 @@ impl Space {
         is_reserved
     }
 
-    /// Whether files of so many bytes leave room for other copies.
+    /// Returns whether `len` bytes leave room for other copies.
     pub(super) fn takes_beside_others(&self, len: u64) -> bool {
         len <= self.max_bytes / 2
     }
@@ -145,13 +149,13 @@ impl Space {
         true
     }
 
-    /// Gives room back that was reserved.
+    /// Gives reserved space back.
     pub(super) fn release(&self, len: u64) {
         let mut copies = self.lock();
         copies.pending = copies.pending.saturating_sub(len);
     }
 
-    /// Notes a new copy.
+    /// Records a new copy.
     pub(super) fn add(&self, key: &Key, len: u64) {
         let mut copies = self.lock();
         let old = copies.by_key.put(key.clone(), len).unwrap_or(0);
@@ -159,7 +163,7 @@ impl Space {
         self.evict(copies);
     }
 
-    /// Removes a copy that is no good; blocks.
+    /// Removes a copy that is damaged or stale. Blocks.
     pub(super) fn drop_copy(&self, key: &Key) {
         {
             let mut copies = self.lock();
@@ -169,7 +173,7 @@ impl Space {
         self.remove(key);
     }
 
-    /// Evicts what was unused the longest, so that a part of a disk is free again that was full.
+    /// Evicts the least recently used copies, a twentieth of all bytes, because the disk was full.
     pub(super) fn free_some(&self) {
         let mut copies = self.lock();
         let kept = copies.bytes - copies.bytes / 20;
@@ -185,7 +189,7 @@ impl Space {
         }
     }
 
-    /// Removes what was evicted; blocks.
+    /// Removes the evicted copies. Blocks.
     pub(super) fn remove_evicted(&self) {
         loop {
             let Some((key, len)) = self.lock().doomed.pop_front() else {
@@ -194,7 +198,8 @@ impl Space {
             self.remove(&key);
             let mut copies = self.lock();
             copies.doomed_bytes -= len;
-            // It may have been made anew meanwhile, and be what was removed.
+            // The copy may have been made again between its eviction and its removal, and then the
+            // new file was removed: don't count it.
             if copies.by_key.contains(&key) && matches!(self.local.stat(&key), Ok(None)) {
                 let len = copies.by_key.pop(&key).unwrap_or(0);
                 copies.bytes -= len;
@@ -202,22 +207,25 @@ impl Space {
         }
     }
 
-    /// Evicts copies whose room something else on the disk needs, and removes what is evicted; blocks.
+    /// Evicts copies whose space other files on the disk need, and removes the evicted ones.
+    /// Blocks.
     fn look(&self) {
         let volume = self.volume();
         self.lock().evict_for(0, volume);
         self.remove_evicted();
         let lacks = self.volume().is_some_and(|volume| lack(0, volume, 0) > 0);
         let is_short = lacks && self.lock().bytes == 0;
+        // Only if all complete copies are gone: they make way before the ones that are being made.
         self.is_short.store(is_short, Ordering::Relaxed);
     }
 
-    /// Whether copies that are being made have to give way, too.
+    /// Returns whether copies that are being made have to make way too.
     pub(super) fn is_short(&self) -> bool {
         self.is_short.load(Ordering::Relaxed)
     }
 
-    /// Looks again and again, and when something is evicted, until the daemon stops.
+    /// Looks at the free space periodically, and whenever a copy was evicted, until the daemon
+    /// stops.
     pub(super) async fn watch(self: Arc<Self>, stop: CancellationToken) {
         loop {
             let this = Arc::clone(&self);
@@ -233,8 +241,8 @@ impl Space {
         }
     }
 
-    /// Makes room for who found none at `path`, if that is on the same disk: removes half of the copies, or
-    /// all; tells whether there were any. Blocks.
+    /// Evicts half of the copies, or all, if `path` is on their filesystem. Returns whether there
+    /// were any. Blocks.
     pub(super) fn make_room(&self, path: &Path, all: bool) -> bool {
         if !self.local.is_beside(path).unwrap_or(false) {
             return false;
@@ -255,12 +263,13 @@ impl Space {
 
     fn remove(&self, key: &Key) {
         match self.local.delete(std::slice::from_ref(key)) {
-            Ok(()) => debug!(%key, "Evicted a copy of what is in the bucket"),
-            Err(error) => warn!(%key, %error, "Can't remove a copy of what is in the bucket"),
+            Ok(()) => debug!(%key, "Evicted a local copy"),
+            Err(error) => warn!(%key, %error, "Can't remove a local copy"),
         }
     }
 
-    /// Finds the copies of earlier starts; blocks. What is used meanwhile counts as used later.
+    /// Finds the copies of earlier starts. Blocks. Copies that are used meanwhile count as used
+    /// later.
     pub(super) fn find_copies(&self) {
         let found = find_copies(&self.local);
         let count = found.len();
@@ -276,10 +285,7 @@ impl Space {
         }
         let bytes = copies.bytes;
         self.evict(copies);
-        info!(
-            count,
-            bytes, "Found copies on disk of what is in the bucket"
-        );
+        info!(count, bytes, "Found local copies on disk");
     }
 
     #[cfg(test)]
@@ -292,15 +298,15 @@ impl Space {
     }
 }
 
-/// Whether a file may be filled beside those of `pending` bytes: these may take half of what there is, so that
-/// they don't evict all that is whole; one that is longer is filled alone.
+/// Returns whether a file may be filled beside others of `pending` bytes. Fills may take half of
+/// the limit, so that they don't evict all complete copies. A longer file is filled alone.
 fn may_begin(len: u64, pending: u64, max_bytes: u64) -> bool {
     let is_alone = pending == 0 && len <= max_bytes;
     is_alone || pending.saturating_add(len) <= max_bytes / 2
 }
 
-/// How much is lacking on `volume` to write `len` bytes and keep free what is kept free, if `soon_free` bytes
-/// are removed.
+/// Returns how many bytes are lacking on `volume` to write `len` bytes and keep its share free, if
+/// `soon_free` bytes are about to be removed.
 fn lack(len: u64, volume: Volume, soon_free: u64) -> u64 {
     let kept_free = (volume.total / FREE_SHARE).min(MAX_FREE);
     let free = volume.free.saturating_add(soon_free);

@@ -1,4 +1,4 @@
-//! Who gets room, and what goes for it.
+//! Tests of which file gets space and which copy is evicted for it.
 
 use std::fs::File;
 
@@ -14,7 +14,7 @@ fn space(directory: &Path, max_bytes: u64) -> Space {
 }
 
 #[test]
-fn what_is_reserved_together_takes_half_and_one_alone_takes_all() {
+fn concurrent_fills_take_half_of_the_limit_and_one_alone_takes_all() {
     let directory = tempfile::tempdir().unwrap();
     let space = space(directory.path(), 100);
 
@@ -30,7 +30,7 @@ fn what_is_reserved_together_takes_half_and_one_alone_takes_all() {
     assert!(!space.reserve(1), "beside a long one");
 }
 
-/// Puts a copy on disk.
+/// Stores a copy on disk.
 fn put(space: &Space, seed: u32, len: usize) -> Key {
     let segment = new_segment(&space.local.tmp, &noise(seed, len));
     let key = Key::segment(&shelf(), segment.id);
@@ -41,7 +41,7 @@ fn put(space: &Space, seed: u32, len: usize) -> Key {
 }
 
 #[test]
-fn what_is_evicted_is_removed_by_who_may_block() {
+fn evicted_copies_are_removed_later() {
     let directory = tempfile::tempdir().unwrap();
     let space = space(directory.path(), 1000);
     let keys: Vec<_> = (0..3).map(|seed| put(&space, seed, 300)).collect();
@@ -56,7 +56,7 @@ fn what_is_evicted_is_removed_by_who_may_block() {
 }
 
 #[test]
-fn a_copy_that_is_removed_with_the_one_before_does_not_count() {
+fn a_copy_that_is_removed_with_its_predecessor_does_not_count() {
     let directory = tempfile::tempdir().unwrap();
     let space = space(directory.path(), 1000);
     let key = put(&space, 1, 300);
@@ -73,7 +73,7 @@ fn a_copy_that_is_removed_with_the_one_before_does_not_count() {
 const MIB: usize = 1 << 20;
 
 #[test]
-fn copies_give_way_to_what_else_is_on_the_disk() {
+fn copies_make_way_for_other_files_on_the_disk() {
     let Some(disk) = SmallDisk::mount("40m") else {
         return;
     };
@@ -92,7 +92,7 @@ fn copies_give_way_to_what_else_is_on_the_disk() {
 }
 
 #[test]
-fn what_is_reserved_leaves_a_part_of_the_disk_free() {
+fn reserved_space_leaves_a_share_of_the_disk_free() {
     let Some(disk) = SmallDisk::mount("40m") else {
         return;
     };
@@ -103,12 +103,16 @@ fn what_is_reserved_leaves_a_part_of_the_disk_free() {
     }
 
     assert!(!space.reserve(mib(39)));
-    assert_eq!(space.bytes(), mib(30), "nothing goes for what has no room");
+    assert_eq!(
+        space.bytes(),
+        mib(30),
+        "a file that gets no space evicts nothing"
+    );
     assert!(space.reserve(mib(20)));
     assert_eq!(space.bytes(), mib(18));
     assert!(
         !space.reserve(mib(19)),
-        "there is a part of it on the disk perhaps"
+        "a part of the reserved file may be on the disk already"
     );
     space.remove_evicted();
     assert!(!space.reserve(mib(19)));
@@ -116,7 +120,7 @@ fn what_is_reserved_leaves_a_part_of_the_disk_free() {
 }
 
 #[test]
-fn who_finds_no_room_gets_that_of_copies() {
+fn make_room_evicts_half_or_all_copies_on_the_same_disk() {
     let Some(disk) = SmallDisk::mount("40m") else {
         return;
     };
@@ -135,7 +139,7 @@ fn who_finds_no_room_gets_that_of_copies() {
 }
 
 #[test]
-fn those_who_reserve_at_the_same_time_get_no_more_than_half() {
+fn concurrent_reservations_get_at_most_half() {
     let directory = tempfile::tempdir().unwrap();
     let space = space(directory.path(), 1000);
 

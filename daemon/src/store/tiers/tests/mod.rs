@@ -1,4 +1,4 @@
-//! The tiers over one that counts, waits and fails.
+//! Tests of the tiers over a bucket that counts, waits and fails.
 
 mod small;
 
@@ -12,11 +12,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::*;
-use crate::store::key::{Key, Part};
+use crate::store::key::{Key, ShelfPart};
 use crate::store::testing::{new_segment, noise, shelf};
 use crate::store::tier::{Extent, Tier as _, Written};
 use crate::store::wrapped::{Call, Count, Gate, Wrapped};
-use crate::store::{DiskTier, Notice, S3Error, TierError};
+use crate::store::{DiskTier, NoticePeriod, S3Error, TierError};
 
 const MIB: usize = 1 << 20;
 
@@ -26,13 +26,13 @@ type Fault = Arc<Mutex<Option<fn() -> S3Error>>>;
 struct World {
     directory: TempDir,
     tiers: Arc<Tiers>,
-    /// Reads of parts from the bucket, and of whole objects.
+    /// Counts reads of parts from the bucket, and of whole objects.
     reads: Count,
     whole_reads: Count,
     gate: Gate,
-    /// The same for whole objects, and for looks at them.
+    /// A gate for reads of whole objects and for stats.
     small_gate: Gate,
-    /// What is wrong with the bucket.
+    /// The error that the bucket gives.
     fault: Fault,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -68,7 +68,7 @@ impl World {
             let fault = *present.lock().unwrap();
             fault.map_or(Ok(()), |fault| Err(fault()))
         });
-        let limits = Limits {
+        let limits = TierLimits {
             memory: 16 * MIB as u64,
             disk,
         };
@@ -88,7 +88,7 @@ impl World {
         }
     }
 
-    /// Starts again in the same directory; `is_kept` says whether with what is on disk.
+    /// Restarts in the same directory. `is_kept` says whether the local copies are kept.
     async fn restart(self, is_kept: bool) -> Self {
         self.stop.cancel();
         self.tasks.close();
@@ -108,7 +108,7 @@ impl World {
         DiskTier::create(&at("bucket"), &at("bucket-tmp")).unwrap()
     }
 
-    /// Puts a segment into the bucket alone.
+    /// Stores a segment in the bucket alone.
     fn put(&self, bytes: &[u8]) -> Key {
         let segment = new_segment(&self.directory.path().join("bucket-tmp"), bytes);
         let key = Key::segment(&shelf(), segment.id);
@@ -128,7 +128,7 @@ impl World {
         tokio::task::spawn_blocking(read).await.unwrap()
     }
 
-    /// The copy of an object on disk.
+    /// Returns the path of an object's local copy.
     fn copy(&self, key: &Key) -> std::path::PathBuf {
         self.directory.path().join("disk").join(key.to_string())
     }
@@ -154,7 +154,7 @@ async fn eventually(is_so: impl Fn() -> bool) {
         }
     };
     let waited = tokio::time::timeout(Duration::from_secs(20), wait).await;
-    waited.expect("it never was so");
+    waited.expect("it didn't become true in time");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -166,7 +166,7 @@ async fn what_many_want_is_fetched_once_and_the_rest_follows() {
 
     let wanted = extent(&key, content.len(), 5 * MIB..5 * MIB + 9);
     let wanted = [wanted];
-    let all = futures_util::future::join_all((0..20).map(|_| world.tiers.bring(&wanted)));
+    let all = futures_util::future::join_all((0..20).map(|_| world.tiers.fetch_local(&wanted)));
     let open = async {
         tokio::task::yield_now().await;
         world.gate.set_shut(false);
@@ -183,11 +183,11 @@ async fn what_many_want_is_fetched_once_and_the_rest_follows() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_memory_has_is_a_part_of_the_copy() {
+async fn a_part_in_memory_becomes_part_of_the_copy() {
     let world = World::start();
     let content = noise(3, 9 * MIB);
     let key = world.put(&content);
-    // As after a copy that was begun, and given up in an outage.
+    // As if a fill had been given up in an outage.
     let first = content[..4 * MIB].to_vec();
     world.tiers.fetcher.memory.put(&key, 0, first.into());
 
@@ -199,15 +199,16 @@ async fn what_memory_has_is_a_part_of_the_copy() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reader_that_goes_away_takes_nothing_from_the_others() {
+async fn a_cancelled_reader_does_not_cancel_the_fetch_of_others() {
     let world = World::start();
     let content = noise(2, 100_000);
     let key = world.put(&content);
     world.gate.set_shut(true);
     let wanted = [extent(&key, content.len(), 0..1)];
 
-    let gone = tokio::time::timeout(Duration::from_millis(20), world.tiers.bring(&wanted)).await;
-    let stays = world.tiers.bring(&wanted);
+    let gone =
+        tokio::time::timeout(Duration::from_millis(20), world.tiers.fetch_local(&wanted)).await;
+    let stays = world.tiers.fetch_local(&wanted);
     let open = async { world.gate.set_shut(false) };
     let (stays, ()) = tokio::join!(stays, open);
 
@@ -216,7 +217,7 @@ async fn a_reader_that_goes_away_takes_nothing_from_the_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_published_is_near_and_survives_the_loss_of_the_disk() {
+async fn published_segments_are_cached_and_survive_the_loss_of_the_disk() {
     let world = World::start();
     let content = noise(3, 300_000);
     let new = new_segment(&world.directory.path().join("tmp"), &content);
@@ -231,7 +232,7 @@ async fn what_is_published_is_near_and_survives_the_loss_of_the_disk() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_what_is_published_as_much_is_near_as_there_is_room_for() {
+async fn as_many_published_segments_are_cached_as_fit() {
     let world = World::start_in(tempfile::tempdir().unwrap(), 8 * MIB as u64);
     let lens = [(0, 1), (1, 5), (2, 1), (3, 2), (4, 1), (5, 1)];
     let contents = lens.map(|(seed, mib)| noise(seed, mib * MIB));
@@ -247,7 +248,8 @@ async fn of_what_is_published_as_much_is_near_as_there_is_room_for() {
     for (key, content) in keys.iter().zip(&contents) {
         assert!(fs::read(world.bucket().path(key)).unwrap() == *content);
     }
-    // What takes more than half of the room comes by itself, and gives way to what comes after it.
+    // A segment that takes more than half of the limit is copied alone, and evicted by the ones
+    // after it.
     let near = keys.iter().map(|key| world.copy(key).exists());
     let near: Vec<_> = near.collect();
     assert_eq!(near, [false, false, true, true, true, true]);
@@ -277,7 +279,7 @@ async fn copies_are_found_again_without_reading_and_the_unused_go_first() {
     world.tasks.close();
     world.tasks.wait().await;
 
-    // Room for four; those that are not used any more go.
+    // Room for four copies: the ones that are not used are evicted.
     let world = World::start_in(world.directory, 4 * MIB as u64);
     let is_there = |key: &Key| world.copy(key).exists();
     eventually(|| keys.iter().filter(|key| is_there(key)).count() == 4).await;
@@ -292,7 +294,7 @@ async fn copies_are_found_again_without_reading_and_the_unused_go_first() {
     }
 
     eventually(|| keys.iter().filter(|key| is_there(key)).count() <= 4).await;
-    // A copy is counted before another goes for it.
+    // A new copy is counted before another one is evicted for it.
     eventually(|| world.tiers.copied_bytes() <= 4 * MIB as u64).await;
     assert!(is_there(&keys[3]) && is_there(&keys[4]), "they were read");
 }
@@ -325,7 +327,7 @@ async fn a_disk_that_takes_nothing_fails_no_read_and_no_publish() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_copy_that_is_cut_is_fetched_anew() {
+async fn a_truncated_copy_is_fetched_again() {
     let world = World::start();
     let content = noise(6, 200_000);
     let key = world.put(&content);
@@ -342,7 +344,7 @@ async fn a_copy_that_is_cut_is_fetched_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_comes_next_is_fetched_before_it_is_asked_for() {
+async fn segments_are_fetched_ahead() {
     let world = World::start();
     let contents: Vec<_> = (0..4).map(|seed| noise(20 + seed, 100_000)).collect();
     let keys: Vec<_> = contents.iter().map(|content| world.put(content)).collect();
@@ -351,7 +353,7 @@ async fn what_comes_next_is_fetched_before_it_is_asked_for() {
         .map(|key| extent(key, 100_000, 0..100_000))
         .collect();
 
-    world.tiers.bring_soon(&extents);
+    world.tiers.fetch_local_soon(&extents);
     eventually(|| keys.iter().all(|key| world.copy(key).exists())).await;
 
     assert_eq!(world.reads.take(), 4);
@@ -388,11 +390,11 @@ async fn what_is_fetched_at_once_takes_no_more_room_than_there_is_and_leaves_cop
         world.gate.set_shut(false);
         taken
     };
-    let (brought, taken_meanwhile) = tokio::join!(world.tiers.bring(&wanted), look);
+    let (brought, taken_meanwhile) = tokio::join!(world.tiers.fetch_local(&wanted), look);
 
     brought.unwrap();
     assert!(taken_meanwhile <= 10 * MIB as u64, "{taken_meanwhile}");
-    assert!(are_there(), "what is pending evicts no more than half");
+    assert!(are_there(), "fills evict at most half of the copies");
     for (key, content) in keys.iter().zip(&large) {
         assert!(world.read(key, 0, 4 * MIB).await.unwrap() == *content);
     }

@@ -1,4 +1,4 @@
-//! Small objects, and what a bucket that is away, silent or refuses takes from them.
+//! Tests of small objects while the bucket is unreachable, silent or refuses requests.
 
 use super::*;
 
@@ -34,14 +34,14 @@ async fn without_the_bucket_what_is_on_disk_is_served_and_nothing_is_published()
         .unwrap();
 }
 
-/// What a bucket answers to credentials that were good once, and what the daemon says without any.
+/// Errors of a bucket that refuses credentials that were good once, and of a daemon that has none.
 const REFUSALS: [fn() -> S3Error; 4] = [
     || S3Error::NoCredentials("they have expired".into()),
     || S3Error::Denied {
         code: "InvalidAccessKeyId".to_owned(),
         message: String::new(),
     },
-    // To HEAD there is no more.
+    // The response to HEAD has no body, so no code.
     || S3Error::Answered {
         status: 400,
         code: String::new(),
@@ -51,14 +51,14 @@ const REFUSALS: [fn() -> S3Error; 4] = [
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bucket_that_refuses_the_daemon_takes_away_nothing_that_has_a_copy() {
+async fn copies_are_served_while_the_bucket_refuses_the_daemon() {
     let mut world = World::start();
     let (pointer, manifest) = (Key::pointer(&shelf()), manifest());
     world.tiers.swap(&pointer, None, b"1").unwrap();
     world.tiers.create(&manifest, b"manifest").unwrap();
 
     for fault in REFUSALS {
-        // What was asked lately is not asked again.
+        // A remembered answer would be served without a request.
         world = world.restart(true).await;
         world.set_fault(Some(fault));
         let known = world.tiers.read_whole(&pointer).unwrap().unwrap();
@@ -66,10 +66,10 @@ async fn a_bucket_that_refuses_the_daemon_takes_away_nothing_that_has_a_copy() {
         let present = world.tiers.read_whole(&manifest).unwrap().unwrap();
         assert_eq!(present.bytes, b"manifest");
         assert!(world.tiers.stat(&manifest).unwrap().is_some());
-        let listed = world.tiers.list(&shelf(), Part::Manifests).unwrap();
+        let listed = world.tiers.list(&shelf(), ShelfPart::Manifests).unwrap();
         assert_eq!(listed.len(), 1);
         assert_eq!(world.tiers.repositories().unwrap().len(), 1);
-        // It is an error for who writes.
+        // A write must fail.
         let swapped = world.tiers.swap(&pointer, Some(&known.version), b"2");
         let expected = fault().to_string();
         let error = crate::error_chain::chain(&swapped.unwrap_err());
@@ -79,28 +79,28 @@ async fn a_bucket_that_refuses_the_daemon_takes_away_nothing_that_has_a_copy() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_manifest_counts_as_there_for_a_fourth_of_the_notice() {
+async fn a_manifest_counts_as_existing_for_a_fourth_of_the_notice_period() {
     let world = World::start();
     world.tiers.create(&manifest(), b"manifest").unwrap();
     let at = |name: &str| world.directory.path().join(name);
     let local = DiskTier::create(&at("other-disk"), &at("other-tmp")).unwrap();
-    let limits = Limits { memory: 0, disk: 0 };
+    let limits = TierLimits { memory: 0, disk: 0 };
     let local = (local, at("other-tmp"));
     let other = Tiers::new(Arc::new(world.bucket()), local, limits);
-    let other = other.with_notice(Notice(Duration::from_secs(8)));
+    let other = other.with_notice(NoticePeriod(Duration::from_secs(8)));
 
     let seen = Instant::now();
     assert!(other.stat(&manifest()).unwrap().is_some());
     world.bucket().delete(&[manifest()]).unwrap();
     let is_there = other.stat(&manifest()).unwrap().is_some();
     assert!(is_there || seen.elapsed() > Duration::from_secs(2));
-    // By default it is a quarter of a minute.
+    // With the default period it would count for 15 seconds.
     eventually(|| other.stat(&manifest()).unwrap().is_none()).await;
     assert!(seen.elapsed() < Duration::from_secs(10));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_silent_bucket_keeps_nobody_waiting_for_what_has_a_copy() {
+async fn copies_are_served_while_the_bucket_is_silent() {
     let world = World::start();
     let pointer = Key::pointer(&shelf());
     world.tiers.swap(&pointer, None, b"old").unwrap();
@@ -110,15 +110,19 @@ async fn a_silent_bucket_keeps_nobody_waiting_for_what_has_a_copy() {
     let world = world.restart(true).await;
     world.bucket().put(&pointer, b"new").unwrap();
 
-    // While the gate is shut nothing ends that waits for the bucket.
+    // While the gate is shut, no request to the bucket ends.
     world.small_gate.set_shut(true);
     for _ in 0..3 {
         assert_eq!(read(&world.tiers), b"old");
         assert!(world.tiers.stat(&manifest).unwrap().is_some());
     }
-    assert_eq!(world.whole_reads.take(), 1, "who is late asks for all");
+    assert_eq!(
+        world.whole_reads.take(),
+        1,
+        "an overdue request is not repeated"
+    );
 
-    // What comes late is not lost.
+    // The late answer is not lost.
     world.small_gate.set_shut(false);
     let copy = world.copy(&pointer);
     eventually(|| fs::read(&copy).unwrap() == b"new").await;
@@ -126,7 +130,7 @@ async fn a_silent_bucket_keeps_nobody_waiting_for_what_has_a_copy() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_late_answer_does_not_replace_what_was_written_meanwhile() {
+async fn a_late_answer_does_not_replace_a_newer_write() {
     let world = World::start();
     let pointer = Key::pointer(&shelf());
     world.tiers.swap(&pointer, None, b"1").unwrap();
@@ -137,7 +141,7 @@ async fn a_late_answer_does_not_replace_what_was_written_meanwhile() {
     world.tiers.read_whole(&pointer).unwrap();
     let swapped = world.tiers.swap(&pointer, Some(&known.version), b"2");
     assert_eq!(swapped.unwrap(), Written::New);
-    // As if the answer had been under way since before.
+    // As if the answer had been in flight since before the swap.
     world.bucket().put(&pointer, b"1").unwrap();
     world.small_gate.set_shut(false);
 
@@ -146,7 +150,7 @@ async fn a_late_answer_does_not_replace_what_was_written_meanwhile() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pointer_is_asked_for_once_a_second_and_a_manifest_once() {
+async fn a_pointer_is_read_once_a_second_and_a_manifest_once() {
     let world = World::start();
     let pointer = Key::pointer(&shelf());
     world.tiers.swap(&pointer, None, b"1").unwrap();
@@ -165,7 +169,7 @@ async fn a_pointer_is_asked_for_once_a_second_and_a_manifest_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_looks_at_a_lease_sees_what_is_published_by_then() {
+async fn reading_a_lease_drops_the_remembered_pointer() {
     let world = World::start();
     let (pointer, lease) = (Key::pointer(&shelf()), Key::lease(&shelf()));
     world.tiers.swap(&pointer, None, b"old").unwrap();

@@ -1,29 +1,32 @@
-//! Refs that a client looks for and that are not mirrored, such as `refs/pull/1/head`.
+//! Refs that a client asks for and that the daemon doesn't mirror, such as `refs/pull/1/head`.
 //!
-//! For a short name git asks for all that it may stand for (`gitrevisions(7)`): for `feature/x`
-//! `refs/feature/x`, too, beside `refs/heads/feature/x`. So a name outside of what is mirrored is worth
-//! asking upstream only if the mirror has no branch or tag of that name.
+//! For a short name, git asks for every full name that it may stand for (`gitrevisions(7)`). For
+//! `feature/x` it asks for `refs/feature/x` beside `refs/heads/feature/x`. So a name outside of the
+//! mirrored namespaces is worth a question to upstream only if the mirror has no branch or tag of
+//! that short name.
 
 use crate::mirror::mirrored_namespaces;
 use crate::pkt_line;
 
-/// The prefixes that the `ls-refs` which begins with `head` asks for outside of what is mirrored.
+/// Returns the prefixes outside of the mirrored namespaces that an `ls-refs` asks for. `head` is
+/// the beginning of the request.
 pub(super) fn prefixes(head: &[u8], namespaces: &[String]) -> Vec<String> {
-    let is_foreign = |prefix: &&str| {
+    let is_unmirrored = |prefix: &&str| {
         let name = prefix.strip_prefix("refs/").unwrap_or_default();
         let overlaps =
             |namespace: &str| prefix.starts_with(namespace) || namespace.starts_with(*prefix);
-        // What git tries for short names, and what is our own.
+        // git tries these for every short name, and `refs/cachewfs/` is the daemon's own.
         let is_guess = ["remotes/", "refs/", "cachewfs/"]
             .iter()
             .any(|guess| name.starts_with(guess));
         name.contains('/') && !is_guess && !mirrored_namespaces(namespaces).any(overlaps)
     };
-    let prefixes = pkt_line::ref_prefixes(head).filter(is_foreign);
+    let prefixes = pkt_line::ref_prefixes(head).filter(is_unmirrored);
     prefixes.map(str::to_owned).collect()
 }
 
-/// Whether `listing`, an answer to an `ls-refs`, has for each of `prefixes` what it may be short for.
+/// Returns whether `listing`, an answer to `ls-refs`, has a branch or tag for each of `prefixes`
+/// that it may be short for.
 pub(super) fn are_listed(listing: &[u8], prefixes: &[String]) -> bool {
     let names: Vec<_> = pkt_line::listed_names(listing).collect();
     prefixes.iter().all(|prefix| {
@@ -56,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_mirrored_and_what_git_only_tries_is_not_foreign() {
+    fn mirrored_names_and_guesses_of_git_are_not_asked_upstream() {
         let main = ["main", "refs/main", "refs/tags/main", "refs/heads/main"];
         let tried = [
             "refs/remotes/main",
@@ -72,16 +75,16 @@ mod tests {
     }
 
     #[test]
-    fn a_branch_of_the_name_is_what_was_meant() {
+    fn a_branch_with_the_short_name_satisfies_the_prefix() {
         let listing = packets(&[
             "0123 refs/heads/feature/x\n",
             "0123 refs/tags/v1 peeled:4567\n",
         ]);
-        let foreign = |name: &str| vec![name.to_owned()];
+        let unmirrored = |name: &str| vec![name.to_owned()];
 
-        assert!(are_listed(&listing, &foreign("refs/feature/x")));
-        assert!(!are_listed(&listing, &foreign("refs/pull/1/head")));
-        assert!(!are_listed(&listing, &foreign("refs/feature")));
-        assert!(!are_listed(b"0000", &foreign("refs/feature/x")));
+        assert!(are_listed(&listing, &unmirrored("refs/feature/x")));
+        assert!(!are_listed(&listing, &unmirrored("refs/pull/1/head")));
+        assert!(!are_listed(&listing, &unmirrored("refs/feature")));
+        assert!(!are_listed(b"0000", &unmirrored("refs/feature/x")));
     }
 }

@@ -1,4 +1,4 @@
-//! `git upload-pack` at work: its first packet tells whether it can answer.
+//! A running `git upload-pack`. Its first packet tells whether it can answer the request.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -10,33 +10,35 @@ use futures_util::{StreamExt as _, stream};
 use tokio::time::timeout;
 
 use super::GitHttpError;
-use super::body::Received;
+use super::body::ReceivedBody;
 use super::relay::Relay;
 use super::server::GitServer;
 use crate::mirror::{GitError, GitStream, UploadPack};
 use crate::pkt_line;
-use crate::shares::Place;
+use crate::shares::Permit;
 
-/// A process whose first packet is here.
+/// A process that has sent its first packet.
 #[derive(Debug)]
-pub(super) struct Opened {
+pub(super) struct RunningUploadPack {
+    /// The beginning of the answer, as far as it is read.
     begun: Bytes,
     stream: GitStream,
-    turn: Place,
-    /// The input, which takes room as long as git may read it.
-    body: Option<Arc<Received>>,
+    permit: Permit,
+    /// The input of the process. It keeps its share of the body budget until git has ended.
+    body: Option<Arc<ReceivedBody>>,
 }
 
-impl Opened {
-    /// Starts the answer to the request in `body`, or to `info/refs`, and waits for its first packet.
+impl RunningUploadPack {
+    /// Starts the process for the request in `body`, or for `info/refs` without one. Waits for the
+    /// first packet.
     pub(super) async fn start(
         server: &GitServer,
         repository: &Path,
         (client, protocol): (IpAddr, Option<&str>),
-        body: Option<&Arc<Received>>,
+        body: Option<&Arc<ReceivedBody>>,
     ) -> Result<Self, GitHttpError> {
         let failed = |error| GitHttpError::Git(Arc::new(error));
-        let turn = server.process_turn(client).await?;
+        let permit = server.process_permit(client).await?;
         let upload_pack = UploadPack {
             git: &server.git,
             config: &server.config().git,
@@ -47,14 +49,14 @@ impl Opened {
             Some(body) => upload_pack.answer(body.rewound()?),
             None => upload_pack.advertise(),
         };
-        let mut opened = Self {
+        let mut running = Self {
             begun: Bytes::new(),
             stream: stream.map_err(failed)?,
-            turn,
+            permit,
             body: body.cloned(),
         };
         let limit = server.config().git_http.answer_timeout;
-        let begun = timeout(limit, opened.gather_until(pkt_line::has_first_packet)).await;
+        let begun = timeout(limit, running.gather_until(pkt_line::has_first_packet)).await;
         let command = || "upload-pack".to_owned();
         let timed_out = |_| {
             Err(GitError::TimedOut {
@@ -63,15 +65,15 @@ impl Opened {
             })
         };
         begun.unwrap_or_else(timed_out).map_err(failed)?;
-        Ok(opened)
+        Ok(running)
     }
 
-    /// What is here of the answer.
+    /// Returns the beginning of the answer, as far as it is read.
     pub(super) fn begun(&self) -> &[u8] {
         &self.begun
     }
 
-    /// Takes an answer that is not longer than `len` whole.
+    /// Reads the answer until it ends or at least `len` bytes are there.
     pub(super) async fn gather(&mut self, len: usize) -> Result<(), GitError> {
         self.gather_until(|begun| begun.len() >= len).await
     }
@@ -82,7 +84,7 @@ impl Opened {
             match self.stream.next().await {
                 Ok(Some(bytes)) => begun.extend_from_slice(&bytes),
                 Ok(None) => break,
-                // A refusal that git has put into words is its answer.
+                // A refusal in an `ERR` packet is git's answer, although the process then fails.
                 Err(_) if !begun.is_empty() => break,
                 Err(error) => return Err(error),
             }
@@ -91,20 +93,21 @@ impl Opened {
         Ok(())
     }
 
-    /// Waits until a process that has refused is gone, so that nobody else reads its input.
+    /// Waits for the end of a process that has refused. Only then may another process or request
+    /// read the input, because they share the file's position.
     pub(super) async fn end(mut self) {
         while let Ok(Some(_)) = self.stream.next().await {}
     }
 
-    /// The answer as a body, with `before` before it.
+    /// Returns the answer as a body, preceded by `before`.
     pub(super) fn into_body(self, relay: &Relay, before: Option<Bytes>) -> Body {
-        // git ends with a failure after a refusal, which is a whole answer.
+        // After a refusal git exits with an error, but its answer is complete.
         let rest = (!pkt_line::is_refusal(&self.begun)).then_some(self.stream);
         let begun = before.into_iter().chain([self.begun]).map(Ok);
         let rest = stream::try_unfold(rest, async |rest| match rest {
             Some(mut rest) => Ok(rest.next().await?.map(|bytes| (bytes, Some(rest)))),
             None => Ok::<_, GitError>(None),
         });
-        relay.body(stream::iter(begun).chain(rest), (self.turn, self.body))
+        relay.body(stream::iter(begun).chain(rest), (self.permit, self.body))
     }
 }

@@ -1,4 +1,5 @@
-//! Who tries again what a tier fails at now and then, knowing that what failed may have been done.
+//! [`Retrying`]: a caller that retries failed calls, and knows that a failed call may have been
+//! carried out.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -9,32 +10,32 @@ use cachewfs_format::{RepoName, SegmentId};
 use futures_util::future::BoxFuture;
 
 use crate::store::TierError;
-use crate::store::key::{Key, Part, Shelf};
+use crate::store::key::{Key, Shelf, ShelfPart};
 use crate::store::reads::Reads;
 use crate::store::tier::{Extent, Listed, NewSegment, Stat, Tier, Version, Whole, Written};
 
-/// More than chance needs where a fourth of all requests fail.
+/// How often a call is tried. More than enough while a fourth of all calls fail.
 const TRIES: usize = 200;
 
-/// A tier whose calls are tried again.
+/// A tier whose failed calls are retried.
 #[derive(Debug)]
-pub(super) struct Patient<'a> {
+pub(super) struct Retrying<'a> {
     tier: &'a dyn Tier,
     failures: AtomicUsize,
 }
 
-impl<'a> Patient<'a> {
+impl<'a> Retrying<'a> {
     pub(super) fn new(tier: &'a dyn Tier) -> Self {
         let failures = AtomicUsize::new(0);
         Self { tier, failures }
     }
 
-    /// How many calls failed that were made again.
+    /// Returns how many calls failed and were retried.
     pub(super) fn failures(&self) -> usize {
         self.failures.load(Ordering::SeqCst)
     }
 
-    /// Whether what ended so may be tried again.
+    /// Returns whether a call failed and should be retried.
     fn has_failed<T>(&self, outcome: &Result<T, TierError>) -> bool {
         let has_failed = is_failure(outcome);
         if has_failed {
@@ -43,7 +44,7 @@ impl<'a> Patient<'a> {
         has_failed
     }
 
-    /// Gives whether a call failed before, too.
+    /// Returns the outcome of the last try, and whether an earlier one failed.
     fn try_often<T>(
         &self,
         mut call: impl FnMut() -> Result<T, TierError>,
@@ -64,23 +65,28 @@ impl<'a> Patient<'a> {
         self.try_often(call).0
     }
 
-    /// The same for what may be told by what is near while a bucket fails: until it is what the authority tells.
+    /// Retries a call whose answer may come from local copies while a bucket fails, until it agrees
+    /// with the authoritative tier.
     fn try_until_true<T, U: PartialEq>(
         &self,
         call: impl Fn(&dyn Tier) -> Result<(T, Vec<U>), TierError>,
     ) -> Result<T, TierError> {
         loop {
             let (told, near) = self.try_until(|| call(self.tier))?;
-            let (_, there) = self.try_until(|| call(self.tier.authority()))?;
+            let (_, there) = self.try_until(|| call(self.tier.authoritative_tier()))?;
             if near == there {
                 return Ok(told);
             }
             let failed = self.failures.fetch_add(1, Ordering::SeqCst);
-            assert!(failed < TRIES * TRIES, "what is near is not what is there");
+            assert!(
+                failed < TRIES * TRIES,
+                "the tier doesn't agree with its authoritative tier"
+            );
         }
     }
 
-    /// A write that failed may have been carried out: then the next try is too late for what is there already.
+    /// Retries a write. If a failed try was carried out, the next one is too late for its own
+    /// object. So the object counts as written if it has these bytes.
     fn write(
         &self,
         (key, bytes): (&Key, &[u8]),
@@ -94,8 +100,8 @@ impl<'a> Patient<'a> {
         {
             return written;
         }
-        let authority = self.tier.authority();
-        let present = self.try_until(|| authority.read_whole(key))?;
+        let authoritative = self.tier.authoritative_tier();
+        let present = self.try_until(|| authoritative.read_whole(key))?;
         if present.is_some_and(|present| present.bytes == bytes) {
             return Ok(Written::New);
         }
@@ -103,7 +109,7 @@ impl<'a> Patient<'a> {
     }
 }
 
-/// Whether a bucket failed, and not what was asked of it.
+/// Returns whether the bucket failed, and not the request itself.
 pub(super) fn is_failure<T>(outcome: &Result<T, TierError>) -> bool {
     matches!(
         outcome,
@@ -111,7 +117,7 @@ pub(super) fn is_failure<T>(outcome: &Result<T, TierError>) -> bool {
     )
 }
 
-/// The same segments in files of their own.
+/// Returns the segments in new files.
 pub(super) fn copies(segments: &[NewSegment]) -> Vec<NewSegment> {
     let copy = |segment: &NewSegment| {
         let directory = segment.file.parent().unwrap_or(Path::new("."));
@@ -126,7 +132,7 @@ pub(super) fn copies(segments: &[NewSegment]) -> Vec<NewSegment> {
     segments.iter().map(copy).collect()
 }
 
-impl Tier for Patient<'_> {
+impl Tier for Retrying<'_> {
     fn reads(&self) -> Arc<Reads> {
         self.tier.reads()
     }
@@ -139,28 +145,28 @@ impl Tier for Patient<'_> {
         self.tier.read_now(key, offset, into)
     }
 
-    fn bring<'a>(&'a self, wanted: &'a [Extent]) -> BoxFuture<'a, Result<(), TierError>> {
+    fn fetch_local<'a>(&'a self, wanted: &'a [Extent]) -> BoxFuture<'a, Result<(), TierError>> {
         Box::pin(async move {
-            let mut outcome = self.tier.bring(wanted).await;
+            let mut outcome = self.tier.fetch_local(wanted).await;
             for _ in 1..TRIES {
                 if !self.has_failed(&outcome) {
                     break;
                 }
-                outcome = self.tier.bring(wanted).await;
+                outcome = self.tier.fetch_local(wanted).await;
             }
             outcome
         })
     }
 
-    fn bring_soon(&self, wanted: &[Extent]) {
-        self.tier.bring_soon(wanted);
+    fn fetch_local_soon(&self, wanted: &[Extent]) {
+        self.tier.fetch_local_soon(wanted);
     }
 
     fn read_whole(&self, key: &Key) -> Result<Option<Whole>, TierError> {
         self.try_until(|| self.tier.read_whole(key))
     }
 
-    fn read_lately(&self, keys: &[Key]) -> Vec<Result<Option<Whole>, TierError>> {
+    fn read_recent(&self, keys: &[Key]) -> Vec<Result<Option<Whole>, TierError>> {
         let retry = |(key, read)| {
             if self.has_failed(&read) {
                 self.read_whole(key)
@@ -169,7 +175,7 @@ impl Tier for Patient<'_> {
             }
         };
         keys.iter()
-            .zip(self.tier.read_lately(keys))
+            .zip(self.tier.read_recent(keys))
             .map(retry)
             .collect()
     }
@@ -190,7 +196,7 @@ impl Tier for Patient<'_> {
         for segment in &segments {
             fs::remove_file(&segment.file).unwrap();
         }
-        // The last try tells only what the ones before it left.
+        // The last try counts only the segments that earlier tries left.
         stored.map(|stored| if has_failed { absent } else { stored })
     }
 
@@ -207,7 +213,7 @@ impl Tier for Patient<'_> {
         self.try_until(|| self.tier.stat(key))
     }
 
-    fn list(&self, shelf: &Shelf, part: Part) -> Result<Vec<Listed>, TierError> {
+    fn list(&self, shelf: &Shelf, part: ShelfPart) -> Result<Vec<Listed>, TierError> {
         self.try_until_true(|tier| {
             let mut listed = tier.list(shelf, part)?;
             listed.sort_by_key(|listed| listed.object);
@@ -224,8 +230,8 @@ impl Tier for Patient<'_> {
         })
     }
 
-    fn authority(&self) -> &dyn Tier {
-        self.tier.authority()
+    fn authoritative_tier(&self) -> &dyn Tier {
+        self.tier.authoritative_tier()
     }
 
     fn delete(&self, keys: &[Key]) -> Result<(), TierError> {

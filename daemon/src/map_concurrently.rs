@@ -1,9 +1,11 @@
-//! The same work on many things, of which each waits for the network: some at once, on threads of their own.
+//! Runs the same blocking work on many items with a few threads, for work that waits for the
+//! network.
 
 use std::sync::{Mutex, PoisonError};
 
-/// What `work` makes of each item, in their order; `limit` at most are worked on at once. Blocks.
-pub(crate) fn map_at_once<T: Sync, R: Send>(
+/// Returns the results of `work` in the order of `items`. At most `limit` run at the same time.
+/// Blocks.
+pub(crate) fn map_concurrently<T: Sync, R: Send>(
     items: &[T],
     limit: usize,
     work: impl Fn(&T) -> R + Sync,
@@ -19,7 +21,7 @@ pub(crate) fn map_at_once<T: Sync, R: Send>(
             }
         };
         std::thread::scope(|scope| {
-            // One of them is this thread.
+            // The caller's thread works too.
             for _ in 1..items.len().min(limit) {
                 scope.spawn(work_on_some);
             }
@@ -34,10 +36,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_are_worked_on_and_stay_in_order() {
+    fn results_are_in_the_order_of_the_items() {
         let items: Vec<usize> = (0..1000).collect();
 
-        assert_eq!(map_at_once(&items, 8, |item| *item), items);
-        assert_eq!(map_at_once(&[0; 0], 8, |item| *item), [0; 0]);
+        assert_eq!(map_concurrently(&items, 8, |item| *item), items);
+        assert_eq!(map_concurrently(&[0; 0], 8, |item| *item), [0; 0]);
     }
 }

@@ -1,5 +1,9 @@
-//! The directories of control sockets. Only its owner may write in such a directory: any other writer
-//! could answer for a mount.
+//! The directories of control sockets. Only the owner may write to such a directory: any other
+//! writer could answer in place of a mount.
+//!
+//! Without `XDG_RUNTIME_DIR`, the directory is in `/tmp`, where another user may have been first.
+//! So a directory is opened once, without following a link. All checks and all later calls use the
+//! open directory instead of its path: whatever happens to the path in between has no effect.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -16,8 +20,8 @@ const SYSTEM: &str = "/run/cachewfs";
 
 /// Why a directory can't be used for control sockets.
 #[derive(Debug, thiserror::Error)]
-pub enum PlaceError {
-    /// Another user owns it, and may have put any socket there.
+pub enum SocketDirectoryError {
+    /// Another user owns the directory, and may have put any socket there.
     #[error("{path} belongs to another user (uid {uid})")]
     Foreign {
         /// The directory.
@@ -25,7 +29,7 @@ pub enum PlaceError {
         /// Its owner.
         uid: u32,
     },
-    /// Its mode lets other users in.
+    /// Its mode gives other users permissions that they must not have.
     #[error("{path} is open to other users (mode {mode:03o})")]
     Open {
         /// The directory.
@@ -33,34 +37,33 @@ pub enum PlaceError {
         /// Its permissions.
         mode: u32,
     },
-    /// It is a file, or a symbolic link, which may lead anywhere.
-    #[error("{path} is no directory")]
+    /// The path is a file, or a symbolic link, which may lead anywhere.
+    #[error("{path} is not a directory")]
     NotADirectory {
         /// The path of the file or link.
         path: PathBuf,
     },
-    /// It can't be opened or created.
+    /// The directory can't be opened or created.
     #[error("can't open the directory {path}")]
     Io {
         /// The directory.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: io::Error,
     },
 }
 
-/// An open directory of control sockets. The checked directory stays the one in use, even if its path
-/// leads elsewhere meanwhile.
+/// An open, checked directory of control sockets.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct SocketDirectory {
     directory: OwnedFd,
     path: PathBuf,
 }
 
 /// Returns the directory for the mounts of this process's user, and that user.
 ///
-/// For root [`SYSTEM`], otherwise in `XDG_RUNTIME_DIR`. Without that (`su`, cron, containers), it is in
-/// the directory for temporary files, where any user may have been first.
+/// This is [`SYSTEM`] for root, and a directory in `XDG_RUNTIME_DIR` for other users. If that
+/// variable isn't set (`su`, cron, containers), it is a directory in the one for temporary files.
 pub(super) fn of_this_user() -> (PathBuf, Uid) {
     let user = geteuid();
     if user.is_root() {
@@ -81,19 +84,19 @@ pub(super) fn of_root() -> (PathBuf, Uid) {
     (PathBuf::from(SYSTEM), Uid::ROOT)
 }
 
-impl Place {
-    /// Opens the directory at `path`, which `owner` must own alone.
-    pub(super) fn open(path: &Path, owner: Uid) -> Result<Self, PlaceError> {
-        let place = Self::open_unchecked(path)?;
-        place.check_owner(owner)?;
-        place.check_mode(owner)?;
-        Ok(place)
+impl SocketDirectory {
+    /// Opens the directory at `path`, which must belong to `owner` and be closed to other users.
+    pub(super) fn open(path: &Path, owner: Uid) -> Result<Self, SocketDirectoryError> {
+        let sockets = Self::open_unchecked(path)?;
+        sockets.check_owner(owner)?;
+        sockets.check_mode(owner)?;
+        Ok(sockets)
     }
 
-    /// Opens the directory at `path`, and creates it for `owner`, the user of this process, if nothing
-    /// is there.
-    pub(super) fn create(path: &Path, owner: Uid) -> Result<Self, PlaceError> {
-        let of_io = |source| PlaceError::Io {
+    /// Opens the directory at `path`. If it doesn't exist, creates it for `owner`, the user of this
+    /// process.
+    pub(super) fn create(path: &Path, owner: Uid) -> Result<Self, SocketDirectoryError> {
+        let of_io = |source| SocketDirectoryError::Io {
             path: path.to_owned(),
             source,
         };
@@ -103,82 +106,86 @@ impl Place {
             created.map_err(of_io)?;
         }
         let mode = 0o777 & !forbidden_mode(owner);
+        // `mkdir` doesn't follow a link at `path`, and tells whether this process made the
+        // directory. The mode of a directory that was there before is checked, never changed.
         let created = match rustix::fs::mkdir(path, Mode::from_raw_mode(mode)) {
             Ok(()) => true,
             Err(Errno::EXIST) => false,
             Err(error) => return Err(of_io(error.into())),
         };
-        let place = Self::open_unchecked(path)?;
-        place.check_owner(owner)?;
+        let sockets = Self::open_unchecked(path)?;
+        sockets.check_owner(owner)?;
         if created {
-            // The umask may have taken too much from the mode.
+            // The umask may have removed permissions that the owner, or root's clients, need.
             let permissions = Permissions::from_mode(mode);
-            fs::set_permissions(path_of(&place.directory), permissions).map_err(of_io)?;
+            fs::set_permissions(path_of(&sockets.directory), permissions).map_err(of_io)?;
         }
-        place.check_mode(owner)?;
-        Ok(place)
+        sockets.check_mode(owner)?;
+        Ok(sockets)
     }
 
-    /// Returns a path to `name` in this directory. It is valid in this process, and short: the path of a
-    /// socket may have 107 bytes.
+    /// Returns a path to `name` in this directory. The path is valid in this process only.
     pub(super) fn join(&self, name: &str) -> PathBuf {
+        // Through the descriptor rather than the directory's path, which may lead elsewhere by now.
+        // It is also short: the path of a socket has at most 107 bytes.
         path_of(&self.directory).join(name)
     }
 
-    /// Sets the mode of `name`. A symbolic link of this name is not followed.
+    /// Sets the mode of `name`, without following a symbolic link.
     pub(super) fn set_mode(&self, name: &str, mode: u32) -> io::Result<()> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&self.directory, name, flags, Mode::empty())?;
         fs::set_permissions(path_of(&file), Permissions::from_mode(mode))
     }
 
-    fn open_unchecked(path: &Path) -> Result<Self, PlaceError> {
+    fn open_unchecked(path: &Path) -> Result<Self, SocketDirectoryError> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let path = path.to_owned();
         match rustix::fs::openat(CWD, &path, flags, Mode::empty()) {
             Ok(directory) => Ok(Self { directory, path }),
-            Err(Errno::NOTDIR | Errno::LOOP) => Err(PlaceError::NotADirectory { path }),
+            Err(Errno::NOTDIR | Errno::LOOP) => Err(SocketDirectoryError::NotADirectory { path }),
             Err(error) => {
                 let source = error.into();
-                Err(PlaceError::Io { path, source })
+                Err(SocketDirectoryError::Io { path, source })
             }
         }
     }
 
-    fn check_owner(&self, owner: Uid) -> Result<(), PlaceError> {
+    fn check_owner(&self, owner: Uid) -> Result<(), SocketDirectoryError> {
         let uid = self.stat()?.st_uid;
         if uid == owner.as_raw() {
             return Ok(());
         }
         let path = self.path.clone();
-        Err(PlaceError::Foreign { path, uid })
+        Err(SocketDirectoryError::Foreign { path, uid })
     }
 
-    fn check_mode(&self, owner: Uid) -> Result<(), PlaceError> {
+    fn check_mode(&self, owner: Uid) -> Result<(), SocketDirectoryError> {
         let mode = self.stat()?.st_mode & 0o777;
         if mode & forbidden_mode(owner) == 0 {
             return Ok(());
         }
         let path = self.path.clone();
-        Err(PlaceError::Open { path, mode })
+        Err(SocketDirectoryError::Open { path, mode })
     }
 
-    fn stat(&self) -> Result<rustix::fs::Stat, PlaceError> {
-        rustix::fs::fstat(&self.directory).map_err(|error| PlaceError::Io {
+    fn stat(&self) -> Result<rustix::fs::Stat, SocketDirectoryError> {
+        rustix::fs::fstat(&self.directory).map_err(|error| SocketDirectoryError::Io {
             path: self.path.clone(),
             source: error.into(),
         })
     }
 }
 
-/// Returns the permissions that other users must not have: users may ask about root's mounts.
+/// Returns the permissions that other users must not have.
 fn forbidden_mode(owner: Uid) -> u32 {
+    // Every user may connect to root's mounts, so root's directory may be readable, never writable.
     if owner.is_root() { 0o022 } else { 0o077 }
 }
 
-/// Returns a path that leads to an open file, `proc_pid_fd(5)`. Unlike most calls on a descriptor, those
-/// on this path work for a file that was opened with `O_PATH`.
+/// Returns a path that leads to an open file (`proc_pid_fd(5)`).
 fn path_of(file: &OwnedFd) -> PathBuf {
+    // Most calls on a descriptor refuse one that was opened with `O_PATH`. Calls on this path work.
     PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
 
@@ -190,7 +197,7 @@ mod tests {
 
     use super::*;
 
-    /// A user who runs no process.
+    /// A user that runs no process.
     const NOBODY: u32 = 65534;
 
     fn mode_of(path: &Path) -> u32 {
@@ -203,14 +210,20 @@ mod tests {
         let path = directory.path().join("run/cachewfs-1");
         let me = geteuid();
 
-        Place::create(&path, me).unwrap();
-        Place::create(&path, me).unwrap();
+        SocketDirectory::create(&path, me).unwrap();
+        SocketDirectory::create(&path, me).unwrap();
 
         assert_eq!(mode_of(&path), if me.is_root() { 0o755 } else { 0o700 });
-        assert!(Place::open(&path, me).is_ok());
+        assert!(SocketDirectory::open(&path, me).is_ok());
         fs::set_permissions(&path, Permissions::from_mode(0o777)).unwrap();
-        for opened in [Place::open(&path, me), Place::create(&path, me)] {
-            assert!(matches!(opened, Err(PlaceError::Open { mode: 0o777, .. })));
+        for opened in [
+            SocketDirectory::open(&path, me),
+            SocketDirectory::create(&path, me),
+        ] {
+            assert!(matches!(
+                opened,
+                Err(SocketDirectoryError::Open { mode: 0o777, .. })
+            ));
         }
     }
 
@@ -225,10 +238,13 @@ mod tests {
         fs::create_dir(&path).unwrap();
         chown(&path, Some(NOBODY), None).unwrap();
 
-        for opened in [Place::open(&path, me), Place::create(&path, me)] {
+        for opened in [
+            SocketDirectory::open(&path, me),
+            SocketDirectory::create(&path, me),
+        ] {
             assert!(matches!(
                 opened,
-                Err(PlaceError::Foreign { uid: NOBODY, .. })
+                Err(SocketDirectoryError::Foreign { uid: NOBODY, .. })
             ));
         }
     }
@@ -246,14 +262,17 @@ mod tests {
         let me = geteuid();
 
         for opened in [
-            Place::open(&path("link"), me),
-            Place::create(&path("link"), me),
+            SocketDirectory::open(&path("link"), me),
+            SocketDirectory::create(&path("link"), me),
         ] {
-            assert!(matches!(opened, Err(PlaceError::NotADirectory { .. })));
+            assert!(matches!(
+                opened,
+                Err(SocketDirectoryError::NotADirectory { .. })
+            ));
         }
-        let place = Place::open(&path("mine"), me).unwrap();
-        // Links have no mode on Linux: this may fail.
-        place.set_mode("a.sock", 0o666).ok();
+        let sockets = SocketDirectory::open(&path("mine"), me).unwrap();
+        // Links have no mode on Linux, so this may fail. The target's mode must not change.
+        sockets.set_mode("a.sock", 0o666).ok();
 
         assert_eq!(mode_of(&path("mine/.bashrc")), 0o600);
     }
