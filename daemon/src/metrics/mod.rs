@@ -1,7 +1,7 @@
 //! Metrics for Prometheus: `GET /metrics`.
 //!
 //! ```text
-//! names     every metric, with unit and meaning; the documentation has the same table
+//! names     every metric, with unit and meaning; docs/operations/metrics.md has the same
 //! cells     counters, gauges and histograms
 //! text      Prometheus' text format
 //! requests  jobs  publishes  leases  s3    the metrics of each area

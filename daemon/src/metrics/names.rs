@@ -1,5 +1,5 @@
-//! The names and help texts of all metrics. The documentation has a table of them, and a test
-//! compares.
+//! The names and help texts of all metrics. A test compares them with the table in
+//! `docs/operations/metrics.md`.
 
 /// The type of a metric, as Prometheus defines it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,7 +118,7 @@ metrics! {
 mod tests {
     use super::*;
 
-    const OPERATIONS: &str = include_str!("../../../docs/operations.md");
+    const OPERATIONS: &str = include_str!("../../../docs/operations/metrics.md");
 
     fn row(metric: &Metric) -> String {
         let labels: Vec<_> = metric
