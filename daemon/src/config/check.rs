@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cachewfs_format::RepoName;
+use cachewfs_format::{RepoName, is_ref_name};
 
 use super::{Config, ConfigError};
 
@@ -16,9 +16,11 @@ impl Config {
         self.check_upstreams()?;
         for namespace in &self.namespaces {
             let is_good = namespace.starts_with("refs/")
-                && namespace.ends_with('/')
-                // The daemon's own refs, such as those of retained commits.
+                // All of `refs/` would have the daemon's own refs in it: a fetch would prune them.
+                && namespace != "refs/"
                 && !namespace.starts_with("refs/cachewfs/")
+                && namespace.ends_with('/')
+                && is_ref_name(format!("{namespace}x").as_bytes())
                 && namespace
                     .bytes()
                     .all(|byte| byte.is_ascii_alphanumeric() || b"/-_.".contains(&byte));
@@ -143,6 +145,9 @@ mod tests {
             "upstreams = { 'x.org' = 'https://a:b%0Ac@x.org' }",
             "relayout_share = 3.0",
             "namespaces = ['refs/*']",
+            "namespaces = ['refs/']",
+            "namespaces = ['refs/a..b/']",
+            "namespaces = ['refs/cachewfs/x/']",
             "keep_snapshots = 0",
             "fetch_interval = '5ms'",
             "[git_http]\nmax_requests = 0",
