@@ -84,7 +84,7 @@ impl Bench {
             self.bucket.name,
             self.bucket.credentials.display()
         );
-        DaemonProcess::start_with(&directory, &self.site.upstreams(), &tables)
+        DaemonProcess::start_with_tables(&directory, &self.site.upstreams(), &tables)
     }
 
     fn compare(&self, what: &str, endpoint: SocketAddr, runs: usize) {

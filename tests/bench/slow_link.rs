@@ -142,27 +142,32 @@ impl Bench {
     }
 
     fn cold(&self, what: &str, work: impl FnOnce(&MountProcess)) {
-        let before = self.link.bytes();
+        let before = self.link.answer_bytes();
         let mount = self.cold_mount();
         let started = Instant::now();
         work(&mount);
         let took = started.elapsed();
         let requests = mount.traffic("requests");
-        self.row(what, took, self.link.bytes() - before, Some(requests));
+        self.row(
+            what,
+            took,
+            self.link.answer_bytes() - before,
+            Some(requests),
+        );
     }
 
     fn git_itself(&self) {
         let url = format!("git://{}/bench", self.git_link.address());
         let kinds: [&[&str]; 3] = [&[], &["--filter=blob:none"], &["--depth=1"]];
         for options in kinds {
-            let before = self.git_link.bytes();
+            let before = self.git_link.answer_bytes();
             let started = Instant::now();
             let arguments = [&["clone", "-q"], options, &[&url, "plain"]].concat();
             git(self.site.path(), &arguments);
             let took = started.elapsed();
             std::fs::remove_dir_all(self.site.path().join("plain")).unwrap();
             let what = format!("git clone {}", options.join(" "));
-            self.row(&what, took, self.git_link.bytes() - before, None);
+            self.row(&what, took, self.git_link.answer_bytes() - before, None);
         }
     }
 
@@ -177,7 +182,7 @@ impl Bench {
             &["clone", "-q", "--shared", &upstream, "work"],
         );
         let store = self.site.path().join("daemon/data/store");
-        let (stored, fetched) = (bytes_below(&store), self.link.bytes());
+        let (stored, fetched) = (bytes_below(&store), self.link.answer_bytes());
         let started = Instant::now();
 
         let path = work.join(&self.file);
@@ -195,7 +200,7 @@ impl Bench {
         self.row(
             "publish: fetched to catch up",
             took,
-            self.link.bytes() - fetched,
+            self.link.answer_bytes() - fetched,
             None,
         );
     }

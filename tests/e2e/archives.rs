@@ -35,7 +35,7 @@ fn extract(daemon: &DaemonProcess, archive: &str, directory: &Path) {
 #[test]
 fn a_checkout_archive_extracts_to_a_clean_clone() {
     let site = Site::default();
-    let repo = site.grown_repo("project");
+    let repo = site.repo_with_history("project");
     let daemon = site.daemon();
     let clone = site.path().join("extracted");
 
@@ -75,7 +75,7 @@ fn a_checkout_archive_extracts_to_a_clean_clone() {
 #[test]
 fn maintenance_leaves_the_packs_of_an_extracted_archive_alone() {
     let site = Site::default();
-    let repo = site.grown_repo("project");
+    let repo = site.repo_with_history("project");
     let daemon = site.daemon();
     for (archive, git_directory) in [("snapshot", ".git"), ("mirror", ".")] {
         let extracted = site.path().join(archive);
@@ -112,7 +112,7 @@ fn maintenance_leaves_the_packs_of_an_extracted_archive_alone() {
 #[test]
 fn a_mirror_archive_extracts_to_a_whole_mirror() {
     let site = Site::default();
-    let repo = site.grown_repo("project");
+    let repo = site.repo_with_history("project");
     let daemon = site.daemon();
     let mirror = site.path().join("mirror");
 
@@ -135,7 +135,7 @@ fn the_mount_and_the_archive_agree() {
         return;
     }
     let site = Site::default();
-    site.grown_repo("project");
+    site.repo_with_history("project");
     let daemon = site.daemon();
     let clone = site.path().join("extracted");
     extract(&daemon, "snapshot", &clone);

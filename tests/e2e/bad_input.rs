@@ -26,7 +26,7 @@ fn answer(url: &str, path: &str) -> (String, String) {
 #[test]
 fn bad_urls_get_a_clear_error() {
     let site = Site::default();
-    site.grown_repo("project");
+    site.repo_with_history("project");
     let daemon = site.daemon();
     let url = daemon.url();
     let is = |path: &str, status: &str, code: &str| {
@@ -63,7 +63,7 @@ fn bad_urls_get_a_clear_error() {
 }
 
 #[test]
-fn an_empty_repository_is_said_to_be_so() {
+fn an_empty_repository_is_reported_as_empty() {
     if !can_mount() {
         return;
     }
@@ -84,13 +84,13 @@ fn an_empty_repository_is_said_to_be_so() {
 }
 
 #[test]
-fn an_organisation_is_a_directory_and_a_typo_is_no_entry() {
+fn an_organisation_is_a_directory_and_a_mistyped_name_is_not_found() {
     if !can_mount() {
         return;
     }
     let site = Site::default();
     let mut nested = site.repo("org/team/project");
-    nested.grow(3);
+    nested.add_history(3);
     nested.push();
     let daemon = site.daemon();
     let mount = site.mount(&daemon.url());
@@ -121,10 +121,10 @@ fn a_detached_head_and_submodules_work() {
     }
     let site = Site::default();
     let mut inner = site.repo("inner");
-    inner.grow(2);
+    inner.add_history(2);
     inner.push();
     let mut outer = site.repo("outer");
-    outer.grow(4);
+    outer.add_history(4);
     let inner_url = inner.upstream.display().to_string();
     git(
         &outer.work,
@@ -155,7 +155,7 @@ fn a_detached_head_and_submodules_work() {
 }
 
 #[test]
-fn a_file_of_3_gb_is_read_where_it_is_read() {
+fn a_file_of_3_gb_is_fetched_only_where_it_is_read() {
     if !can_mount() {
         return;
     }
@@ -194,7 +194,7 @@ fn nothing_can_be_written_in_a_mount() {
         return;
     }
     let site = Site::default();
-    site.grown_repo("project");
+    site.repo_with_history("project");
     let daemon = site.daemon();
     let mount = site.mount(&daemon.url());
     let mounted = mount.repo("local/project");

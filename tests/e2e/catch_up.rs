@@ -17,7 +17,7 @@ fn a_push_shows_by_itself() {
         return;
     }
     let site = Site::default();
-    let mut repo = site.grown_repo("project");
+    let mut repo = site.repo_with_history("project");
     let daemon = site.daemon();
     let mount = site.mount(&daemon.url());
     let mounted = mount.repo("local/project");
@@ -49,7 +49,7 @@ fn no_reader_ever_sees_an_error_while_upstream_moves() {
         return;
     }
     let site = Site::default();
-    let mut repo = site.grown_repo("project");
+    let mut repo = site.repo_with_history("project");
     let daemon = site.daemon();
     let mount = site.mount(&daemon.url());
     let mounted = mount.repo("local/project");
@@ -110,9 +110,9 @@ fn refresh_shows_a_push_at_once() {
         return;
     }
     let site = Site::default();
-    let mut repo = site.grown_repo("project");
+    let mut repo = site.repo_with_history("project");
     let daemon = site.daemon();
-    let mount = site.mount_with(&daemon.url(), "hydrate=off,poll_interval=1h");
+    let mount = site.mount_with_options(&daemon.url(), "hydrate=off,poll_interval=1h");
     mount.cli(&["prefetch", "local/project"]);
     let commit = repo.commit("news");
     repo.push();
@@ -132,7 +132,7 @@ fn a_working_directory_survives_a_catch_up() {
         return;
     }
     let site = Site::default();
-    let mut repo = site.grown_repo("project");
+    let mut repo = site.repo_with_history("project");
     let daemon = site.daemon();
     let mount = site.mount(&daemon.url());
     let inside = mount.repo("local/project").join("src/dir1");

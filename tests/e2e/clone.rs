@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 
 use cachewfs_tests::{
     Dice, Fault, GitRepo, MountProcess, Proxy, Site, assert_index_checksum, binary, can_mount, git,
-    git_fed, run, try_git, wait_until,
+    git_with_input, run, try_git, wait_until,
 };
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -27,7 +27,7 @@ fn a_clone_is_ready_and_everything_works_in_it() {
         return;
     }
     let site = Site::default();
-    let repo = site.grown_repo("project");
+    let repo = site.repo_with_history("project");
     let daemon = site.daemon();
     let mount = site.mount(&daemon.url());
 
@@ -60,12 +60,12 @@ fn a_clone_is_ready_and_everything_works_in_it() {
 }
 
 #[test]
-fn the_maintenance_of_a_clone_reads_nothing_of_the_mount_and_keeps_it_small() {
+fn maintenance_of_a_clone_fetches_nothing_through_the_mount_and_rolls_up_packs() {
     if !can_mount() {
         return;
     }
     let site = Site::default();
-    let repo = site.grown_repo("project");
+    let repo = site.repo_with_history("project");
     let daemon = site.daemon();
     let mount = site.mount(&daemon.url());
     let clone = clone_of(&site, &mount, &repo);
@@ -77,7 +77,7 @@ fn the_maintenance_of_a_clone_reads_nothing_of_the_mount_and_keeps_it_small() {
             "commit refs/heads/round-{round}\ncommitter A <a@example.com> 1700000000 +0000\ndata 0\n"
         );
         let import = ["-c", "fastimport.unpackLimit=1", "fast-import", "--quiet"];
-        git_fed(&clone, &import, commit.as_bytes());
+        git_with_input(&clone, &import, commit.as_bytes());
         git(&clone, &fetch);
     };
     // The first one looks for objects in the indexes of the mount.
@@ -100,7 +100,7 @@ fn a_force_push_upstream_breaks_no_clone() {
         return;
     }
     let site = Site::default();
-    let mut repo = site.grown_repo("project");
+    let mut repo = site.repo_with_history("project");
     let daemon = site.daemon();
     let mount = site.mount(&daemon.url());
     let clone = clone_of(&site, &mount, &repo);
@@ -129,14 +129,14 @@ fn a_clone_that_is_interrupted_leaves_nothing() {
         return;
     }
     let site = Site::default();
-    let mut repo = site.grown_repo("project");
+    let mut repo = site.repo_with_history("project");
     // The first look at a repository may fetch all of a small one.
     repo.write("large", &Dice::new(3).noise(8 << 20));
     repo.commit("a large file");
     repo.push();
     let daemon = site.daemon();
     let proxy = Proxy::start(daemon.address());
-    let mount = site.mount_with(&proxy.url(), "hydrate=off,read_timeout=5s");
+    let mount = site.mount_with_options(&proxy.url(), "hydrate=off,read_timeout=5s");
     git(mount.repo("local/project"), &["rev-parse", "HEAD"]);
     let place = site.path().join("place");
     std::fs::create_dir_all(&place).unwrap();
@@ -163,7 +163,7 @@ fn a_directory_that_is_in_use_is_left_alone() {
         return;
     }
     let site = Site::default();
-    site.grown_repo("project");
+    site.repo_with_history("project");
     let daemon = site.daemon();
     let mount = site.mount(&daemon.url());
     let point = mount.point.display().to_string();

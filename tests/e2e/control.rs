@@ -76,7 +76,7 @@ fn others_may_ask_a_mount_only_with_allow_other() {
 
     let (code, refused) = shared.run(&["status"], &mount.point);
     drop(mount);
-    let mount = site.mount_with("http://127.0.0.1:1", "hydrate=off,allow_other");
+    let mount = site.mount_with_options("http://127.0.0.1:1", "hydrate=off,allow_other");
     let (allowed, status) = shared.run(&["status"], &mount.point);
     let (pinned, refused_pin) = shared.run(&["pin", "local/project"], &mount.point);
 
@@ -106,7 +106,7 @@ fn a_mount_in_the_foreground_is_unmounted_when_its_terminal_closes() {
 }
 
 #[test]
-fn a_socket_where_others_may_put_one_is_not_asked() {
+fn a_socket_in_a_directory_that_others_may_write_to_is_not_used() {
     if !can_mount() {
         return;
     }
@@ -190,7 +190,7 @@ fn answer_everything_with(answer: String) -> String {
 }
 
 #[test]
-fn what_a_daemon_says_does_not_command_the_terminal() {
+fn text_from_a_daemon_cannot_control_the_terminal() {
     if !can_mount() {
         return;
     }
@@ -225,7 +225,7 @@ fn what_a_daemon_says_does_not_command_the_terminal() {
 }
 
 #[test]
-fn a_listing_has_the_hosts_that_can_be_shown() {
+fn a_listing_leaves_out_hosts_that_cannot_be_directory_names() {
     if !can_mount() {
         return;
     }
@@ -262,7 +262,7 @@ fn watching(mount: &Path) -> (Child, BufReader<std::process::ChildStdout>) {
 }
 
 #[test]
-fn watching_ends_when_it_is_told_to_or_when_nobody_reads() {
+fn status_watch_ends_on_a_signal_or_when_its_output_is_closed() {
     if !can_mount() {
         return;
     }

@@ -2,15 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use cachewfs_tests::{Fault, Proxy, Site, can_mount, git, try_git, wait_until, within};
+use cachewfs_tests::{Fault, Proxy, Site, can_mount, git, run_with_deadline, try_git, wait_until};
 
 #[test]
-fn cut_connections_cost_time_only() {
+fn cut_connections_only_slow_reads_down() {
     if !can_mount() {
         return;
     }
     let site = Site::default();
-    let repo = site.grown_repo("project");
+    let repo = site.repo_with_history("project");
     let daemon = site.daemon();
     site.mount(&daemon.url())
         .cli(&["prefetch", "local/project"]);
@@ -34,10 +34,10 @@ fn corrupt_bytes_are_never_shown() {
         return;
     }
     let site = Site::default();
-    let repo = site.grown_repo("project");
+    let repo = site.repo_with_history("project");
     let daemon = site.daemon();
     let proxy = Proxy::start(daemon.address());
-    let mount = site.mount_with(&proxy.url(), "hydrate=off,read_timeout=3s");
+    let mount = site.mount_with_options(&proxy.url(), "hydrate=off,read_timeout=3s");
     git(mount.repo("local/project"), &["rev-parse", "HEAD"]);
     proxy.set(Fault::CorruptEvery(3_000));
 
@@ -56,12 +56,12 @@ fn corrupt_bytes_are_never_shown() {
 }
 
 #[test]
-fn a_daemon_that_is_unavailable_for_a_while_costs_time_only() {
+fn an_unavailable_daemon_only_slows_reads_down() {
     if !can_mount() {
         return;
     }
     let site = Site::default();
-    let repo = site.grown_repo("project");
+    let repo = site.repo_with_history("project");
     let daemon = site.daemon();
     let proxy = Proxy::start(daemon.address());
     let mount = site.mount(&proxy.url());
@@ -82,10 +82,10 @@ fn a_read_fails_at_its_deadline_and_not_later() {
         return;
     }
     let site = Site::default();
-    site.grown_repo("project");
+    site.repo_with_history("project");
     let daemon = site.daemon();
     let proxy = Proxy::start(daemon.address());
-    let mount = site.mount_with(
+    let mount = site.mount_with_options(
         &proxy.url(),
         "hydrate=off,read_timeout=2s,lookup_timeout=1s",
     );
@@ -95,7 +95,7 @@ fn a_read_fails_at_its_deadline_and_not_later() {
 
     let started = Instant::now();
     let readme = mounted.join("README.md");
-    let outcome = within("a read", Duration::from_secs(20), move || {
+    let outcome = run_with_deadline("a read", Duration::from_secs(20), move || {
         std::fs::read(readme)
     });
 
@@ -116,7 +116,7 @@ fn a_full_disk_slows_reads_down_and_breaks_none() {
         return;
     }
     let site = Site::default();
-    let repo = site.grown_repo("project");
+    let repo = site.repo_with_history("project");
     let daemon = site.daemon();
     let cache = site.path().join("workstation/cache");
     std::fs::create_dir_all(&cache).unwrap();

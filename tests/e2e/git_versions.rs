@@ -130,16 +130,16 @@ fn a_daemon_and_workstations_with_different_versions_understand_each_other() {
             .arg(site.upstreams().join("project"))
             .env("GIT_DEFAULT_REF_FORMAT", "files");
         assert!(init.status().unwrap().success());
-        let mut repo = site.grown_repo("project");
+        let mut repo = site.repo_with_history("project");
         let text = format!(
             "data_dir = \"{}\"\npublish_delay = \"0s\"\n[upstreams]\nlocal = \"file://{}\"\n",
             site.path().join("data").display(),
             site.upstreams().display()
         );
         let path = format!("PATH={}", of_daemon.path());
-        let by_way = ["env", &path];
+        let wrapper = ["env", &path];
         let log = site.path().join("daemon");
-        let daemon = DaemonProcess::launch(&log, (&by_way, free_address()), &text);
+        let daemon = DaemonProcess::launch(&log, (&wrapper, free_address()), &text);
         for (other, git) in versions.iter().enumerate() {
             let workstation = Workstation {
                 git,

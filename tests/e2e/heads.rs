@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use cachewfs_tests::{
-    GitRepo, MountProcess, Site, can_mount, git, git_at, git_command, run, try_git,
+    GitRepo, MountProcess, Site, can_mount, git, git_at_time, git_command, run, try_git,
 };
 
 /// Returns the output of `git <arguments>` as bytes: names of refs need not be UTF-8.
@@ -117,7 +117,7 @@ fn an_odd_head_is_shown_as_in_a_clone() {
             set_head(repo, "refs/tags/v1");
         }),
         odd_head(&site, "annotated", |repo| {
-            git_at(&repo.work, 2, &["tag", "-a", "-m", "tag", "v1"]);
+            git_at_time(&repo.work, 2, &["tag", "-a", "-m", "tag", "v1"]);
             repo.push();
             set_head(repo, "refs/tags/v1");
         }),
@@ -204,7 +204,7 @@ fn an_unborn_head_shows_all_branches_and_no_work_tree() {
 
 /// HEAD moves to a branch whose name is not UTF-8, and on from there.
 #[test]
-fn branches_move_on_whatever_head_is_called() {
+fn branches_move_when_head_names_a_branch_that_is_not_utf8() {
     if !can_mount() {
         return;
     }
@@ -237,7 +237,7 @@ fn branches_move_on_whatever_head_is_called() {
 
 /// git writes wrong generation numbers into its commit-graph for dates after 2106.
 #[test]
-fn commits_of_the_far_future_are_reached() {
+fn commits_dated_after_2106_are_reachable() {
     if !can_mount() {
         return;
     }

@@ -18,16 +18,16 @@ fn helper(site: &Site, arguments: &[&str]) -> Output {
 }
 
 /// A mount that a process in the background serves; gone when this is dropped.
-struct Background(PathBuf);
+struct BackgroundMount(PathBuf);
 
-impl Background {
+impl BackgroundMount {
     fn is_mounted(&self) -> bool {
         let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
         table.contains(&format!(" {} ", self.0.display()))
     }
 }
 
-impl Drop for Background {
+impl Drop for BackgroundMount {
     fn drop(&mut self) {
         if self.is_mounted() {
             rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH).ok();
@@ -46,14 +46,14 @@ fn complaint(output: &Output) -> String {
 }
 
 #[test]
-fn it_returns_when_the_mount_works_and_serves_in_the_background() {
+fn the_helper_returns_when_the_mount_works_and_serves_in_the_background() {
     if !can_mount() {
         return;
     }
     let site = Site::default();
-    let repo = site.grown_repo("project");
+    let repo = site.repo_with_history("project");
     let daemon = site.daemon();
-    let mount = Background(mount_point(&site));
+    let mount = BackgroundMount(mount_point(&site));
     let point = mount.0.display().to_string();
     let cache = site.path().join("cache").display().to_string();
     // What mount(8) makes of an fstab line.
@@ -89,7 +89,7 @@ fn mounting_again_is_enough_after_a_crash() {
     }
     let site = Site::default();
     let daemon = site.daemon();
-    let mount = Background(mount_point(&site));
+    let mount = BackgroundMount(mount_point(&site));
     let point = mount.0.display().to_string();
     let cache = format!("cache_dir={}", site.path().join("cache").display());
     let mount_it = || {
@@ -118,7 +118,7 @@ fn mounting_again_is_enough_after_a_crash() {
 }
 
 #[test]
-fn what_can_not_be_mounted_is_said_before_it_returns() {
+fn the_helper_reports_a_failed_mount_before_it_returns() {
     if !can_mount() {
         return;
     }

@@ -155,7 +155,7 @@ fn in_the_middle_of_a_clone() {
     let mut repo = site.repo("project");
     let commit = push(&mut repo, 0);
     let (gate, tables) = Gate::create(&site);
-    let mut daemon = site.daemon_with(&tables);
+    let mut daemon = site.daemon_with_tables(&tables);
     for _ in 0..2 {
         gate.close();
         curl(&["--max-time", "0.5"], &snapshot(&daemon));
@@ -182,7 +182,7 @@ fn in_the_middle_of_an_update() {
     let mut repo = site.repo("project");
     let first = push(&mut repo, 0);
     let (gate, tables) = Gate::create(&site);
-    let mut daemon = site.daemon_with(&tables);
+    let mut daemon = site.daemon_with_tables(&tables);
     curl(&[], &snapshot(&daemon));
     assert_whole(&site, &daemon, &first);
     for round in 1..=ROUNDS {
@@ -243,7 +243,7 @@ fn in_the_middle_of_a_repack() {
     let mut repo = site.repo("project");
     let first = push(&mut repo, 0);
     let tables = "[mirrors]\nrepack_packs = 1\nrepack_interval = \"0s\"\n";
-    let mut daemon = site.daemon_with(tables);
+    let mut daemon = site.daemon_with_tables(tables);
     curl(&[], &snapshot(&daemon));
     assert_whole(&site, &daemon, &first);
     let mut number = 0;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use cachewfs_tests::{Site, assert_index_checksum, can_mount, git, git_fed, try_git};
+use cachewfs_tests::{Site, assert_index_checksum, can_mount, git, git_with_input, try_git};
 
 /// Each prints the same in the mount as in a clone.
 const READING: [&[&str]; 14] = [
@@ -30,14 +30,14 @@ const READING: [&[&str]; 14] = [
 ];
 
 #[test]
-fn without_passthrough_files_need_not_be_opened() {
+fn reads_without_passthrough_are_correct_and_catch_up() {
     if !can_mount() {
         return;
     }
     let site = Site::default();
-    let mut repo = site.grown_repo("project");
+    let mut repo = site.repo_with_history("project");
     let daemon = site.daemon();
-    let mount = site.mount_with(&daemon.url(), "hydrate=off,no_passthrough");
+    let mount = site.mount_with_options(&daemon.url(), "hydrate=off,no_passthrough");
     let mounted = mount.repo("local/project");
 
     for arguments in [
@@ -61,16 +61,16 @@ fn without_passthrough_files_need_not_be_opened() {
 }
 
 #[test]
-fn thousands_of_refs_are_those_of_upstream_also_after_one_moves() {
+fn thousands_of_refs_match_upstream_also_after_one_moves() {
     if !can_mount() {
         return;
     }
     let site = Site::default();
-    let mut repo = site.grown_repo("project");
+    let mut repo = site.repo_with_history("project");
     let head = git(&repo.work, &["rev-parse", "HEAD"]);
     let tags = (0..5000).map(|number| format!("create refs/tags/t{number:05} {}\n", head.trim()));
     let tags = tags.collect::<Vec<_>>().concat();
-    git_fed(&repo.upstream, &["update-ref", "--stdin"], tags.as_bytes());
+    git_with_input(&repo.upstream, &["update-ref", "--stdin"], tags.as_bytes());
     let daemon = site.daemon();
     let mount = site.mount(&daemon.url());
     let mounted = mount.repo("local/project");
@@ -93,7 +93,7 @@ fn git_prints_the_same_as_in_a_clone() {
         return;
     }
     let site = Site::default();
-    let repo = site.grown_repo("project");
+    let repo = site.repo_with_history("project");
     let daemon = site.daemon();
     let mount = site.mount(&daemon.url());
     let mounted = mount.repo("local/project");
@@ -145,7 +145,7 @@ fn status_is_clean_the_first_time_and_reads_no_file() {
         return;
     }
     let site = Site::default();
-    let mut repo = site.grown_repo("project");
+    let mut repo = site.repo_with_history("project");
     // So much that reading it would show.
     for number in 0_u8..=255 {
         let noise: Vec<u8> = (0..64_u32 << 10).map(|at| noise(at, number)).collect();
@@ -186,7 +186,7 @@ fn the_work_tree_is_what_git_checks_out() {
         return;
     }
     let site = Site::default();
-    let repo = site.grown_repo("project");
+    let repo = site.repo_with_history("project");
     let daemon = site.daemon();
     let mount = site.mount(&daemon.url());
     git(
@@ -221,7 +221,7 @@ fn a_plain_git_clone_copies_no_pack() {
         return;
     }
     let site = Site::default();
-    site.grown_repo("project");
+    site.repo_with_history("project");
     let daemon = site.daemon();
     let mount = site.mount(&daemon.url());
     let mounted = mount.repo("local/project");
@@ -248,12 +248,12 @@ pub(crate) fn packs(directory: &Path) -> usize {
 }
 
 #[test]
-fn libgit2_reads_it_too() {
+fn libgit2_reads_a_mounted_repository() {
     if !can_mount() {
         return;
     }
     let site = Site::default();
-    let repo = site.grown_repo("project");
+    let repo = site.repo_with_history("project");
     let daemon = site.daemon();
     let mount = site.mount(&daemon.url());
 
@@ -288,12 +288,12 @@ fn libgit2_reads_it_too() {
 }
 
 #[test]
-fn what_was_read_is_read_without_the_daemon() {
+fn a_pinned_repository_is_readable_without_the_daemon() {
     if !can_mount() {
         return;
     }
     let site = Site::default();
-    site.grown_repo("project");
+    site.repo_with_history("project");
     let mut daemon = site.daemon();
     let mount = site.mount(&daemon.url());
     let mounted = mount.repo("local/project");
@@ -314,13 +314,13 @@ fn a_name_may_be_typed_in_any_case_where_upstream_ignores_case() {
         return;
     }
     let site = Site::default();
-    let repo = site.grown_repo("org/project");
+    let repo = site.repo_with_history("org/project");
     // Other hosts tell names in another case apart.
     let github = format!(
         "\"github.com\" = \"file://{}\"\n",
         site.upstreams().display()
     );
-    let daemon = site.daemon_with(&github);
+    let daemon = site.daemon_with_tables(&github);
     let mount = site.mount(&daemon.url());
     let head = git(&repo.upstream, &["rev-parse", "main"]);
 

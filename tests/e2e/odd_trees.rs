@@ -133,7 +133,7 @@ fn a_clone_that_git_refuses_to_check_out_stays() {
     }
     let site = Site::default();
     let repo = site.repo("project");
-    let refspec = format!("{}:refs/heads/main", repo.refused_commit());
+    let refspec = format!("{}:refs/heads/main", repo.commit_with_refused_tree());
     git(&repo.work, &["push", "-q", "origin", &refspec]);
     let daemon = site.daemon();
     let mount = site.mount(&daemon.url());
@@ -155,7 +155,7 @@ fn a_clone_that_git_refuses_to_check_out_stays() {
 
 /// The first push to an empty repository shows at once.
 #[test]
-fn refresh_asks_upstream_also_where_nothing_is_shown_yet() {
+fn refresh_asks_upstream_also_for_an_empty_repository() {
     if !can_mount() {
         return;
     }

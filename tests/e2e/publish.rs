@@ -23,7 +23,7 @@ fn a_snapshot_one_commit_later_writes_and_fetches_only_what_is_new() {
     repo.commit("13 MB that don't compress");
     // As in any old repository, most bytes are in the history.
     std::fs::remove_dir_all(repo.work.join("data")).unwrap();
-    repo.grow(20);
+    repo.add_history(20);
     repo.push();
     let daemon = site.daemon();
     let mount = site.mount(&daemon.url());

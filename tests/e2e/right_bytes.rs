@@ -22,7 +22,7 @@ fn names_in(directory: &Path) -> Vec<String> {
 
 /// The ids of the git blobs stay, and the files change.
 #[test]
-fn attributes_that_change_a_file_show_in_a_file_that_was_read() {
+fn changed_attributes_show_in_files_that_were_already_read() {
     if !can_mount() {
         return;
     }
@@ -178,7 +178,7 @@ fn the_status_of_libgit2_reads_no_file() {
 }
 
 #[test]
-fn a_head_without_a_work_tree_shows_none_and_the_next_shows_its_own() {
+fn a_commit_that_git_refuses_shows_no_work_tree_and_the_next_one_does() {
     if !can_mount() {
         return;
     }
@@ -188,7 +188,7 @@ fn a_head_without_a_work_tree_shows_none_and_the_next_shows_its_own() {
     repo.write("ok", b"ok\n");
     repo.commit("good");
     repo.push();
-    let bad = repo.refused_commit();
+    let bad = repo.commit_with_refused_tree();
     let daemon = site.daemon();
     let mount = site.mount(&daemon.url());
     let mounted = mount.repo("local/project");
@@ -231,13 +231,13 @@ fn a_head_without_a_work_tree_shows_none_and_the_next_shows_its_own() {
 }
 
 #[test]
-fn a_repository_that_had_no_work_tree_at_first_shows_the_one_that_comes() {
+fn a_work_tree_appears_after_a_first_commit_that_git_refuses() {
     if !can_mount() {
         return;
     }
     let site = Site::default();
     let mut repo = site.repo("project");
-    let bad = repo.refused_commit();
+    let bad = repo.commit_with_refused_tree();
     git(
         &repo.work,
         &["push", "-q", "origin", &format!("{bad}:refs/heads/main")],

@@ -28,7 +28,7 @@ fn restricted_daemon(site: &Site) -> (DaemonProcess, String) {
         path("tokens").display(),
         path("policy.rego").display()
     );
-    let daemon = DaemonProcess::start_with(&path("daemon"), &site.upstreams(), &section);
+    let daemon = DaemonProcess::start_with_tables(&path("daemon"), &site.upstreams(), &section);
     (daemon, token.to_owned())
 }
 
@@ -49,7 +49,7 @@ fn a_mount_shows_its_token_and_one_without_is_refused() {
         return;
     }
     let site = Site::default();
-    let repo = site.grown_repo("project");
+    let repo = site.repo_with_history("project");
     let (daemon, token) = restricted_daemon(&site);
 
     let stranger = site.mount(&daemon.url());
@@ -61,7 +61,7 @@ fn a_mount_shows_its_token_and_one_without_is_refused() {
     drop(stranger);
     let file = site.path().join("token");
     let option = format!("hydrate=off,token_file={}", file.display());
-    let mount = site.mount_with(&daemon.url(), &option);
+    let mount = site.mount_with_options(&daemon.url(), &option);
     wait_until("the repository shows", || {
         mount.repo("local/project").join(".git").exists()
     });

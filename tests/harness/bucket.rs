@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::http::{Answer, ask};
+use crate::http::{HttpAnswer, http_request};
 use crate::s3::TestBucket;
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -33,9 +33,9 @@ impl TestBucket {
         }
     }
 
-    fn get(&self, target: &str) -> Answer {
+    fn get(&self, target: &str) -> HttpAnswer {
         let target = format!("/{}/{target}", self.name);
-        ask(self.address, ("GET", &target), &[], LIMIT).unwrap()
+        http_request(self.address, ("GET", &target), &[], LIMIT).unwrap()
     }
 }
 

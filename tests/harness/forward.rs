@@ -56,6 +56,6 @@ impl Drop for Forward {
 }
 
 /// Another handle of the same connection.
-pub(crate) fn same(stream: &TcpStream) -> TcpStream {
+pub(crate) fn clone_handle(stream: &TcpStream) -> TcpStream {
     stream.try_clone().unwrap()
 }

@@ -30,7 +30,7 @@ pub fn try_git(directory: &Path, arguments: &[&str]) -> Output {
 }
 
 /// Runs git in `directory` with `input`; gives what it printed, or panics with what it complained of.
-pub fn git_fed(directory: &Path, arguments: &[&str], input: &[u8]) -> Vec<u8> {
+pub fn git_with_input(directory: &Path, arguments: &[&str], input: &[u8]) -> Vec<u8> {
     let mut child = git_command(directory)
         .args(arguments)
         .stdin(Stdio::piped())
@@ -47,7 +47,7 @@ pub fn git_fed(directory: &Path, arguments: &[&str], input: &[u8]) -> Vec<u8> {
 }
 
 /// Runs git at a certain time, so that commits of one second have an order.
-pub fn git_at(directory: &Path, seconds: u64, arguments: &[&str]) -> String {
+pub fn git_at_time(directory: &Path, seconds: u64, arguments: &[&str]) -> String {
     let date = format!("{} +0000", 1_700_000_000 + seconds);
     let output = git_command(directory)
         .env("GIT_AUTHOR_DATE", &date)
@@ -96,7 +96,7 @@ pub fn add_loose_objects(directory: &Path, prefix: &str, count: u32) {
         paths.extend([path.to_str().unwrap(), "\n"]);
     }
     let arguments = ["hash-object", "-w", "--no-filters", "--stdin-paths"];
-    git_fed(directory, &arguments, paths.as_bytes());
+    git_with_input(directory, &arguments, paths.as_bytes());
 }
 
 /// A working copy that pushes to a bare upstream beside it.
@@ -140,7 +140,7 @@ impl GitRepo {
     }
 
     /// Writes a file whose name is not UTF-8.
-    pub fn write_bytes_name(&self, name: &[u8], content: &[u8]) {
+    pub fn write_with_raw_name(&self, name: &[u8], content: &[u8]) {
         self.write(OsStr::from_bytes(name), content);
     }
 
@@ -148,7 +148,7 @@ impl GitRepo {
     pub fn commit(&mut self, message: &str) -> String {
         self.commits += 1;
         git(&self.work, &["add", "--all"]);
-        git_at(
+        git_at_time(
             &self.work,
             self.commits,
             &["commit", "-q", "--allow-empty", "-m", message],
@@ -158,14 +158,14 @@ impl GitRepo {
 
     /// Stores a git blob; gives its id.
     pub fn store_blob(&self, content: &[u8]) -> String {
-        let blob = git_fed(&self.work, &["hash-object", "-w", "--stdin"], content);
+        let blob = git_with_input(&self.work, &["hash-object", "-w", "--stdin"], content);
         String::from_utf8(blob).unwrap().trim().to_owned()
     }
 
     /// Makes a commit whose tree git refuses, so that no clone can have a work tree of it; gives its id.
-    pub fn refused_commit(&self) -> String {
+    pub fn commit_with_refused_tree(&self) -> String {
         let line = format!("100644 blob {}\tgit~1\n", self.store_blob(b"hi\n"));
-        let tree = git_fed(&self.work, &["mktree"], line.as_bytes());
+        let tree = git_with_input(&self.work, &["mktree"], line.as_bytes());
         let tree = String::from_utf8(tree).unwrap();
         let commit = git(&self.work, &["commit-tree", "-m", "bad", tree.trim()]);
         commit.trim().to_owned()
@@ -178,7 +178,7 @@ impl GitRepo {
     }
 
     /// A history of `commits` commits over some directories, with a branch, tags and a merge.
-    pub fn grow(&mut self, commits: u32) {
+    pub fn add_history(&mut self, commits: u32) {
         for number in 0..commits {
             let directory = number % 7;
             let text = format!("{number} line\n").repeat(200);
@@ -191,7 +191,7 @@ impl GitRepo {
         }
         git(&self.work, &["branch", "topic", "HEAD~1"]);
         git(&self.work, &["tag", "light"]);
-        git_at(
+        git_at_time(
             &self.work,
             1,
             &["tag", "-a", "-m", "an annotated tag", "v1", "HEAD~1"],
@@ -202,7 +202,7 @@ impl GitRepo {
     pub fn add_odd_files(&self) {
         self.write("with space/and 'quotes\" too", b"quoted\n");
         self.write("new\nline", b"newline in its name\n");
-        self.write_bytes_name(b"not-utf8-\xff\xfe", b"bytes\n");
+        self.write_with_raw_name(b"not-utf8-\xff\xfe", b"bytes\n");
         self.write("empty", b"");
         self.write("deep/er/and/deeper/file", b"deep\n");
         self.write("a-b", b"sorts before a/\n");

@@ -15,12 +15,12 @@ const LIMIT: Duration = Duration::from_secs(30);
 
 /// A server of all repositories below a directory; no more connections once it is dropped.
 #[derive(Debug)]
-pub struct GitHttp {
+pub struct GitHttpServer {
     address: SocketAddr,
     is_ended: Arc<AtomicBool>,
 }
 
-impl GitHttp {
+impl GitHttpServer {
     /// Listens on a free port of an address of this machine.
     pub fn start(listen: IpAddr, root: &Path) -> Self {
         let listener = TcpListener::bind((listen, 0)).unwrap();
@@ -48,7 +48,7 @@ impl GitHttp {
     }
 }
 
-impl Drop for GitHttp {
+impl Drop for GitHttpServer {
     fn drop(&mut self) {
         self.is_ended.store(true, Ordering::Relaxed);
         // Wakes the thread that accepts.

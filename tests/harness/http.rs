@@ -9,7 +9,7 @@ const MAX_HEAD: usize = 64 << 10;
 
 /// An answer that came completely.
 #[derive(Clone, Debug)]
-pub struct Answer {
+pub struct HttpAnswer {
     /// The status.
     pub status: u16,
     /// Names in lower case, and values.
@@ -18,7 +18,7 @@ pub struct Answer {
     pub body: Vec<u8>,
 }
 
-impl Answer {
+impl HttpAnswer {
     /// The value of a header, or nothing.
     pub fn header(&self, name: &str) -> &str {
         let found = self.headers.iter().find(|(found, _)| found == name);
@@ -32,12 +32,12 @@ impl Answer {
 }
 
 /// Asks on a connection of its own; an answer that ends early, or later than `limit`, is an error.
-pub fn ask(
+pub fn http_request(
     address: SocketAddr,
     (method, target): (&str, &str),
     headers: &[(&str, &str)],
     limit: Duration,
-) -> io::Result<Answer> {
+) -> io::Result<HttpAnswer> {
     let deadline = Instant::now() + limit;
     let mut stream = TcpStream::connect_timeout(&address, limit)?;
     stream.set_nodelay(true)?;
@@ -51,7 +51,7 @@ pub fn ask(
     let (head, rest) = read_head(&mut stream, deadline)?;
     let mut lines = head.lines();
     let status = lines.next().and_then(|line| line.get(9..12)?.parse().ok());
-    let mut answer = Answer {
+    let mut answer = HttpAnswer {
         status: status.ok_or_else(|| invalid("no status"))?,
         headers: lines
             .filter_map(|line| line.split_once(':'))

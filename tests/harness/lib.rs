@@ -20,7 +20,7 @@ mod mount;
 mod network;
 mod process;
 mod proxy;
-mod recorder;
+mod recording_proxy;
 mod s3;
 mod site;
 mod wait;
@@ -29,21 +29,22 @@ pub use archive::{extract_archive, verify_archive};
 pub use dice::Dice;
 pub use disk::{SmallDisk, bytes_below};
 pub use git::{
-    GitRepo, add_loose_objects, assert_index_checksum, git, git_at, git_command, git_fed, try_git,
+    GitRepo, add_loose_objects, assert_index_checksum, git, git_at_time, git_command,
+    git_with_input, try_git,
 };
 pub use git_daemon::GitDaemon;
-pub use git_http::GitHttp;
+pub use git_http::GitHttpServer;
 pub use git_version::GitVersion;
-pub use http::{Answer, ask};
+pub use http::{HttpAnswer, http_request};
 pub use link::Link;
 pub use mount::MountProcess;
 pub use network::Network;
 pub use process::{DaemonProcess, binary, free_address, run};
 pub use proxy::{Fault, Proxy};
-pub use recorder::Recorder;
+pub use recording_proxy::RecordingProxy;
 pub use s3::{S3Server, TestBucket, s3_bucket};
 pub use site::Site;
-pub use wait::{wait_until, wait_up_to, within};
+pub use wait::{run_with_deadline, wait_until, wait_up_to};
 
 /// Whether mounts can be made here. Says so if not, and fails where `CACHEWFS_REQUIRE_FUSE` is set.
 #[expect(clippy::print_stdout, reason = "a skipped test has to say so")]

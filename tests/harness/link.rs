@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::forward::{Forward, same};
+use crate::forward::{Forward, clone_handle};
 
 /// Passed on at a time is what takes a part of a second, 0.7 ms, but no less and no more than these: many small
 /// pieces would measure this program.
@@ -51,8 +51,18 @@ impl Link {
         });
         let carried = Arc::clone(&shared);
         let forward = Forward::start(target, move |client, target| {
-            carry(&carried, same(client), same(target), Shared::send_request);
-            carry(&carried, same(target), same(client), Shared::send_answer);
+            carry(
+                &carried,
+                clone_handle(client),
+                clone_handle(target),
+                Shared::send_request,
+            );
+            carry(
+                &carried,
+                clone_handle(target),
+                clone_handle(client),
+                Shared::send_answer,
+            );
         });
         Self { forward, shared }
     }
@@ -63,7 +73,7 @@ impl Link {
     }
 
     /// Bytes that came from the target so far.
-    pub fn bytes(&self) -> u64 {
+    pub fn answer_bytes(&self) -> u64 {
         self.shared.bytes.load(Ordering::Relaxed)
     }
 }

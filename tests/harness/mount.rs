@@ -122,7 +122,7 @@ impl MountProcess {
     }
 
     /// Its log, its status, and the texts that the kernel shows of its process.
-    pub fn shown_to_others(&self) -> Vec<String> {
+    pub fn texts_visible_to_others(&self) -> Vec<String> {
         let of_kernel = ["cmdline", "environ", "mountinfo"].map(|file| {
             let bytes = fs::read(format!("/proc/{}/{file}", self.process.id())).unwrap();
             String::from_utf8_lossy(&bytes).into_owned()

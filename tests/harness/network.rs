@@ -18,7 +18,7 @@ use crate::Dice;
 
 const PREFIX: &str = "cwfs";
 /// Nobody's, but well-formed: locally administered.
-const NOBODY: &str = "02:00:00:00:00:01";
+const UNUSED_LINK_ADDRESS: &str = "02:00:00:00:00:01";
 
 /// Some hosts; at most one network for a process.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ impl Network {
     /// done: says so, and fails where `CACHEWFS_REQUIRE_NETNS` is set.
     #[expect(clippy::print_stdout, reason = "a skipped test has to say so")]
     pub fn create(hosts: u8) -> Option<Self> {
-        sweep();
+        remove_stale_networks();
         let pid = std::process::id();
         let network = Self {
             name: format!("{PREFIX}{pid}"),
@@ -56,7 +56,7 @@ impl Network {
         let bridge = format!("{}b", self.name);
         ip(&["link", "add", &bridge, "type", "bridge"])?;
         for number in 1..=3 {
-            let address = format!("{}/24", self.here(number));
+            let address = format!("{}/24", self.local_address(number));
             ip(&["addr", "add", &address, "dev", &bridge])?;
         }
         ip(&["link", "set", &bridge, "up"])?;
@@ -75,7 +75,7 @@ impl Network {
     }
 
     /// One of the addresses of this namespace: 1, 2 or 3.
-    pub fn here(&self, number: u8) -> Ipv4Addr {
+    pub fn local_address(&self, number: u8) -> Ipv4Addr {
         let [ten, x, y] = self.subnet;
         Ipv4Addr::new(ten, x, y, number)
     }
@@ -92,15 +92,22 @@ impl Network {
     }
 
     /// From now on, whatever the host sends to this address vanishes.
-    pub fn lose(&self, host: u8, address: Ipv4Addr) {
+    pub fn cut(&self, host: u8, address: Ipv4Addr) {
         let (namespace, address) = (self.namespace(host), address.to_string());
-        let to_nobody = ["lladdr", NOBODY, "dev", "net", "nud", "permanent"];
+        let to_nobody = [
+            "lladdr",
+            UNUSED_LINK_ADDRESS,
+            "dev",
+            "net",
+            "nud",
+            "permanent",
+        ];
         let replace = ["-n", &namespace, "neigh", "replace", &address];
         ip(&[&replace[..], &to_nobody].concat()).unwrap();
     }
 
     /// From now on it arrives again.
-    pub fn find(&self, host: u8, address: Ipv4Addr) {
+    pub fn reconnect(&self, host: u8, address: Ipv4Addr) {
         let (namespace, address) = (self.namespace(host), address.to_string());
         ip(&["-n", &namespace, "neigh", "del", &address, "dev", "net"]).unwrap();
     }
@@ -113,7 +120,7 @@ impl Drop for Network {
 }
 
 /// Removes the networks of processes that have ended.
-fn sweep() {
+fn remove_stale_networks() {
     let Ok(links) = fs::read_dir("/sys/class/net") else {
         return;
     };

@@ -82,7 +82,7 @@ impl Drop for Process {
 #[derive(Debug)]
 pub struct DaemonProcess {
     process: Process,
-    by_way: Vec<String>,
+    wrapper: Vec<String>,
     config: PathBuf,
     log: PathBuf,
     address: SocketAddr,
@@ -92,12 +92,12 @@ impl DaemonProcess {
     /// Starts a daemon that keeps its data in `directory` and mirrors `local/…` from the
     /// repositories below `upstreams`; waits until it is ready.
     pub fn start(directory: &Path, upstreams: &Path) -> Self {
-        Self::start_with(directory, upstreams, "")
+        Self::start_with_tables(directory, upstreams, "")
     }
 
     /// The same, with more tables in its configuration.
-    pub fn start_with(directory: &Path, upstreams: &Path, tables: &str) -> Self {
-        Self::start_keyed(
+    pub fn start_with_tables(directory: &Path, upstreams: &Path, tables: &str) -> Self {
+        Self::start_with_config(
             directory,
             upstreams,
             ("fetch_interval = \"500ms\"\n", tables),
@@ -105,7 +105,11 @@ impl DaemonProcess {
     }
 
     /// The same, with keys before the tables of its configuration, too.
-    pub fn start_keyed(directory: &Path, upstreams: &Path, (keys, tables): (&str, &str)) -> Self {
+    pub fn start_with_config(
+        directory: &Path,
+        upstreams: &Path,
+        (keys, tables): (&str, &str),
+    ) -> Self {
         let address = free_address();
         let text = format!(
             "data_dir = \"{}\"\npublish_delay = \"0s\"\n{keys}[upstreams]\nlocal = \"file://{}\"\n{tables}\n{}",
@@ -123,7 +127,7 @@ impl DaemonProcess {
 
     /// Starts a daemon that is configured by `text` and listens at `address`, by way of a program that
     /// becomes it (`ip netns exec …`), if one is given; waits until it is ready. Its log is in `directory`.
-    pub fn launch(directory: &Path, (by_way, address): (&[&str], SocketAddr), text: &str) -> Self {
+    pub fn launch(directory: &Path, (wrapper, address): (&[&str], SocketAddr), text: &str) -> Self {
         fs::create_dir_all(directory).unwrap();
         let config = directory.join("cachewfsd.toml");
         let text = format!("listen = \"{address}\"\n{text}");
@@ -132,11 +136,11 @@ impl DaemonProcess {
             .write_all(text.as_bytes())
             .unwrap();
         let log = directory.join("log");
-        let by_way: Vec<_> = by_way.iter().map(|&word| word.to_owned()).collect();
-        let process = spawn(&by_way, (&config, &log));
+        let wrapper: Vec<_> = wrapper.iter().map(|&word| word.to_owned()).collect();
+        let process = spawn(&wrapper, (&config, &log));
         let mut daemon = Self {
             process,
-            by_way,
+            wrapper,
             config,
             log,
             address,
@@ -210,18 +214,18 @@ impl DaemonProcess {
 
     /// Starts it again after it has ended, at the same address and with the same data.
     pub fn restart(&mut self) {
-        self.process = spawn(&self.by_way, (&self.config, &self.log));
+        self.process = spawn(&self.wrapper, (&self.config, &self.log));
         self.wait_until_ready();
     }
 }
 
-fn spawn(by_way: &[String], (config, log): (&Path, &Path)) -> Process {
+fn spawn(wrapper: &[String], (config, log): (&Path, &Path)) -> Process {
     let log = fs::File::options()
         .create(true)
         .append(true)
         .open(log)
         .unwrap();
-    let mut words = by_way.iter();
+    let mut words = wrapper.iter();
     let mut command = match words.next() {
         Some(program) => {
             let mut command = Command::new(program);

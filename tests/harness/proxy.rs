@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::forward::{Forward, same};
+use crate::forward::{Forward, clone_handle};
 
 /// What the proxy does to what the daemon sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +57,8 @@ impl Proxy {
         let current = Arc::clone(&fault);
         let forward = Forward::start_at(listen, target, move |client, daemon| {
             for (from, to, is_answer) in [(client, daemon, false), (daemon, client, true)] {
-                let (from, to, fault) = (same(from), same(to), Arc::clone(&current));
+                let (from, to, fault) =
+                    (clone_handle(from), clone_handle(to), Arc::clone(&current));
                 std::thread::spawn(move || fault.pump(from, to, is_answer));
             }
         });

@@ -43,10 +43,10 @@ impl Site {
     }
 
     /// A repository with some history and odd files, pushed.
-    pub fn grown_repo(&self, name: &str) -> GitRepo {
+    pub fn repo_with_history(&self, name: &str) -> GitRepo {
         let mut repo = self.repo(name);
         repo.add_odd_files();
-        repo.grow(40);
+        repo.add_history(40);
         repo.push();
         repo
     }
@@ -67,17 +67,17 @@ impl Site {
     }
 
     /// A daemon with more tables in its configuration.
-    pub fn daemon_with(&self, tables: &str) -> DaemonProcess {
-        DaemonProcess::start_with(&self.path().join("daemon"), &self.upstreams(), tables)
+    pub fn daemon_with_tables(&self, tables: &str) -> DaemonProcess {
+        DaemonProcess::start_with_tables(&self.path().join("daemon"), &self.upstreams(), tables)
     }
 
     /// A mount that fetches nothing before it is read.
     pub fn mount(&self, url: &str) -> MountProcess {
-        self.mount_with(url, "hydrate=off")
+        self.mount_with_options(url, "hydrate=off")
     }
 
     /// A mount with options.
-    pub fn mount_with(&self, url: &str, options: &str) -> MountProcess {
+    pub fn mount_with_options(&self, url: &str, options: &str) -> MountProcess {
         MountProcess::start(&self.path().join("workstation"), url, options)
     }
 }

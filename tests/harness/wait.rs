@@ -22,7 +22,7 @@ pub fn wait_up_to(patience: Duration, what: &str, mut condition: impl FnMut() ->
 }
 
 /// Runs `work` on a thread of its own; panics with `what` if it takes longer than `limit`.
-pub fn within<T: Send + 'static>(
+pub fn run_with_deadline<T: Send + 'static>(
     what: &str,
     limit: Duration,
     work: impl FnOnce() -> T + Send + 'static,

@@ -3,16 +3,16 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use cachewfs_tests::{Answer, Dice, ask};
+use cachewfs_tests::{Dice, HttpAnswer, http_request};
 
 use super::cluster::REPLICAS;
 use super::counts::Counts;
-use super::storm::End;
+use super::storm::StopSignal;
 
 /// Then another is asked.
 const TRY_LIMIT: Duration = Duration::from_secs(5);
 /// Then no other cures it: two of three may fail at a time, and each answers a second or two after it is well again.
-const CURE_LIMIT: Duration = Duration::from_secs(30);
+const FAILOVER_LIMIT: Duration = Duration::from_secs(30);
 /// Before all are asked once more.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -21,13 +21,13 @@ const PAUSE: Duration = Duration::from_millis(200);
 pub(super) struct Client<'a> {
     pub(super) addresses: [SocketAddr; REPLICAS],
     pub(super) counts: &'a Counts,
-    pub(super) end: &'a End,
+    pub(super) stop: &'a StopSignal,
     pub(super) dice: Dice,
 }
 
 impl Client<'_> {
     /// The first answer that isn't a server's error. Panics if there is none in time.
-    pub(super) fn get(&mut self, path: &str, headers: &[(&str, &str)]) -> Answer {
+    pub(super) fn get(&mut self, path: &str, headers: &[(&str, &str)]) -> HttpAnswer {
         let began = Instant::now();
         let first = self.dice.below(REPLICAS);
         let mut failures = Vec::new();
@@ -42,13 +42,13 @@ impl Client<'_> {
             }
             let waited = began.elapsed();
             assert!(
-                waited < CURE_LIMIT,
+                waited < FAILOVER_LIMIT,
                 "no replica cured it in {waited:?}: {path} {headers:?}: {failures:#?}"
             );
             self.counts.add("retries");
             if attempt % REPLICAS == REPLICAS - 1 {
                 self.counts.add("retries after all three had failed");
-                self.end.within(PAUSE);
+                self.stop.wait_up_to(PAUSE);
             }
         }
         unreachable!("attempts don't end");
@@ -59,9 +59,9 @@ impl Client<'_> {
         replica: usize,
         path: &str,
         headers: &[(&str, &str)],
-    ) -> Result<Answer, String> {
+    ) -> Result<HttpAnswer, String> {
         self.counts.add("requests");
-        match ask(self.addresses[replica], ("GET", path), headers, TRY_LIMIT) {
+        match http_request(self.addresses[replica], ("GET", path), headers, TRY_LIMIT) {
             Ok(answer) if answer.status < 500 => Ok(answer),
             Ok(answer) => {
                 let said: serde_json::Value =

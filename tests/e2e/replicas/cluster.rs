@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
 use cachewfs_tests::{
-    DaemonProcess, GitHttp, Network, Proxy, SmallDisk, TestBucket, binary, wait_until,
+    DaemonProcess, GitHttpServer, Network, Proxy, SmallDisk, TestBucket, binary, wait_until,
 };
 
 pub(super) const REPLICAS: usize = 3;
@@ -17,10 +17,10 @@ const DISK: &str = "256m";
 
 /// What a replica can't reach, or has no more of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Lack {
+pub(super) enum Resource {
     S3,
     Upstream,
-    Room,
+    DiskSpace,
 }
 
 /// Three daemons, gone when this is dropped.
@@ -28,7 +28,7 @@ pub(super) enum Lack {
 pub(super) struct Cluster {
     // In the order in which they go.
     replicas: [Replica; REPLICAS],
-    _upstream: GitHttp,
+    _upstream: GitHttpServer,
     _s3: Proxy,
     network: Network,
     pub(super) bucket: TestBucket,
@@ -46,8 +46,8 @@ impl Cluster {
     /// `None` where there can be no networks or disks of their own. Logs and configurations are in `directory`.
     pub(super) fn start(directory: &Path, upstreams: &Path, bucket: TestBucket) -> Option<Self> {
         let network = Network::create(3)?;
-        let s3 = Proxy::start_at(network.here(2), bucket.address);
-        let upstream = GitHttp::start(network.here(3).into(), upstreams);
+        let s3 = Proxy::start_at(network.local_address(2), bucket.address);
+        let upstream = GitHttpServer::start(network.local_address(3).into(), upstreams);
         let mut replicas = Vec::new();
         for host in 1..=3 {
             let disk = SmallDisk::mount(DISK)?;
@@ -58,10 +58,10 @@ impl Cluster {
                 (&s3.url(), &bucket),
             );
             let namespace = network.namespace(host);
-            let by_way = ["ip", "netns", "exec", &namespace];
+            let wrapper = ["ip", "netns", "exec", &namespace];
             let process = DaemonProcess::launch(
                 &directory.join(format!("replica-{host}")),
-                (&by_way, address),
+                (&wrapper, address),
                 &text,
             );
             replicas.push(Replica {
@@ -127,21 +127,21 @@ impl Cluster {
         self.replicas[replica].disk.path().join("data")
     }
 
-    pub(super) fn take_away(&self, replica: usize, lack: Lack) {
+    pub(super) fn take_away(&self, replica: usize, resource: Resource) {
         let host = u8::try_from(replica + 1).unwrap();
-        match lack {
-            Lack::S3 => self.network.lose(host, self.network.here(2)),
-            Lack::Upstream => self.network.lose(host, self.network.here(3)),
-            Lack::Room => self.replicas[replica].disk.fill(),
+        match resource {
+            Resource::S3 => self.network.cut(host, self.network.local_address(2)),
+            Resource::Upstream => self.network.cut(host, self.network.local_address(3)),
+            Resource::DiskSpace => self.replicas[replica].disk.fill(),
         }
     }
 
-    pub(super) fn give_back(&self, replica: usize, lack: Lack) {
+    pub(super) fn give_back(&self, replica: usize, resource: Resource) {
         let host = u8::try_from(replica + 1).unwrap();
-        match lack {
-            Lack::S3 => self.network.find(host, self.network.here(2)),
-            Lack::Upstream => self.network.find(host, self.network.here(3)),
-            Lack::Room => self.replicas[replica].disk.free(),
+        match resource {
+            Resource::S3 => self.network.reconnect(host, self.network.local_address(2)),
+            Resource::Upstream => self.network.reconnect(host, self.network.local_address(3)),
+            Resource::DiskSpace => self.replicas[replica].disk.free(),
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! | file | is |
 //! | --- | --- |
-//! | `equal` | a test: two daemons publish the same commit at once, again and again |
+//! | `racing_publishes` | a test: two daemons publish the same commit at once, again and again |
 //! | `storm` | a test: three daemons, each with network, disk and life of its own, all of which fail |
 //! | `cluster` | these three, and what they need |
 //! | `upstreams` | what they mirror, which changes all the time; it is also the oracle |
@@ -27,8 +27,8 @@ mod chaos;
 mod client;
 mod cluster;
 mod counts;
-mod equal;
 mod mounted;
+mod racing_publishes;
 mod reader;
 mod settled;
 mod storm;

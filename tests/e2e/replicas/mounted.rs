@@ -6,41 +6,41 @@ use std::path::Path;
 use cachewfs_tests::{Dice, MountProcess, git, try_git};
 
 use super::counts::Counts;
-use super::storm::End;
+use super::storm::StopSignal;
 use super::upstreams::{Upstream, Upstreams};
 
 /// How many repositories are looked at before the mount is made anew, with an empty cache.
-const LOOKS: usize = 12;
+const CHECKS_PER_MOUNT: usize = 12;
 
 /// Mounts, looks, and mounts anew until the end.
-pub(super) fn look(
+pub(super) fn check_mounts(
     directory: &Path,
     urls: &str,
     (upstreams, dice): (&Upstreams, &mut Dice),
-    (counts, end): (&Counts, &End),
+    (counts, stop): (&Counts, &StopSignal),
 ) {
     let options = ["hydrate=off", "hydrate=hot"];
-    while !end.is_reached() {
+    while !stop.is_set() {
         let mount = MountProcess::start(directory, urls, dice.pick::<&str>(&options));
         counts.add("mounts");
-        let says = SaysWhyItPanics(&mount);
-        for _ in 0..LOOKS {
-            if end.is_reached() {
+        let prints_log = PrintsLogOnPanic(&mount);
+        for _ in 0..CHECKS_PER_MOUNT {
+            if stop.is_set() {
                 break;
             }
             compare(&mount, dice.pick(upstreams.all()), dice);
             counts.add("looks into a mount");
         }
-        drop(says);
+        drop(prints_log);
         drop(mount);
         fs::remove_dir_all(directory).unwrap();
     }
 }
 
 /// Prints what the mount logged.
-struct SaysWhyItPanics<'a>(&'a MountProcess);
+struct PrintsLogOnPanic<'a>(&'a MountProcess);
 
-impl Drop for SaysWhyItPanics<'_> {
+impl Drop for PrintsLogOnPanic<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             println!("the mount said:\n{}", self.0.log());

@@ -7,24 +7,24 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use cachewfs_format::Digest;
-use cachewfs_tests::{Answer, extract_archive, git, verify_archive};
+use cachewfs_tests::{HttpAnswer, extract_archive, git, verify_archive};
 
 use super::client::Client;
 use super::upstreams::Upstream;
 
 const PART: usize = 16 << 10;
 /// How snapshots are counted that aren't kept any more.
-pub(super) const AGED: &str = "snapshots that were too old";
+pub(super) const EXPIRED: &str = "snapshots that were too old";
 
 /// What each immutable URL was seen to answer: for as long as the storm lasts, nothing else may follow.
 #[derive(Debug, Default)]
-pub(super) struct Known(Mutex<HashMap<String, (String, Digest)>>);
+pub(super) struct SeenUrls(Mutex<HashMap<String, (String, Digest)>>);
 
-impl Known {
+impl SeenUrls {
     fn check(&self, location: &str, etag: &str, bytes: &[u8]) {
         let now = (etag.to_owned(), Digest::of(bytes));
-        let mut known = self.0.lock().unwrap();
-        let first = known
+        let mut seen = self.0.lock().unwrap();
+        let first = seen
             .entry(location.to_owned())
             .or_insert_with(|| now.clone());
         assert_eq!(*first, now, "{location} has two contents");
@@ -46,7 +46,7 @@ pub(super) struct Download {
 /// Downloads what is current in ranges, in any order, from all replicas. `None` if it grew too old meanwhile.
 pub(super) fn in_ranges(
     client: &mut Client<'_>,
-    known: &Known,
+    seen: &SeenUrls,
     (upstream, archive): (&Upstream, &str),
 ) -> Option<Download> {
     let first = client.get(&upstream.url(archive), &[("Range", "bytes=-4000")]);
@@ -63,7 +63,7 @@ pub(super) fn in_ranges(
         let end = len.min(start + PART);
         let range = format!("bytes={start}-{}", end - 1);
         let part = client.get(location, &[("Range", &range)]);
-        if has_aged(client, &part) {
+        if has_expired(client, &part) {
             return None;
         }
         assert_eq!(part.status, 206, "{location} {range}: {}", part.text());
@@ -77,15 +77,15 @@ pub(super) fn in_ranges(
         "{location}: the end has changed"
     );
     verify_archive(etag, &bytes);
-    known.check(location, etag, &bytes);
+    seen.check(location, etag, &bytes);
     client.counts.add("downloads in ranges");
     Some(Download { commit, bytes })
 }
 
 /// Downloads what a URL answers, whole.
-pub(super) fn whole(client: &mut Client<'_>, known: &Known, url: &str) -> Option<Download> {
+pub(super) fn whole(client: &mut Client<'_>, seen: &SeenUrls, url: &str) -> Option<Download> {
     let answer = client.get(url, &[]);
-    if has_aged(client, &answer) {
+    if has_expired(client, &answer) {
         return None;
     }
     assert_eq!(answer.status, 200, "{url}: {}", answer.text());
@@ -96,7 +96,7 @@ pub(super) fn whole(client: &mut Client<'_>, known: &Known, url: &str) -> Option
         "" => url,
         location => location,
     };
-    known.check(location, &etag, &answer.body);
+    seen.check(location, &etag, &answer.body);
     client.counts.add("downloads as a whole");
     Some(Download {
         commit: answer.header("x-cachew-snapshot-commit").to_owned(),
@@ -105,10 +105,10 @@ pub(super) fn whole(client: &mut Client<'_>, known: &Known, url: &str) -> Option
 }
 
 /// Whether a snapshot isn't kept any more, as it may happen to old ones.
-fn has_aged(client: &Client<'_>, answer: &Answer) -> bool {
+fn has_expired(client: &Client<'_>, answer: &HttpAnswer) -> bool {
     if answer.status == 404 {
         assert!(answer.text().contains("no_snapshot"), "{}", answer.text());
-        client.counts.add(AGED);
+        client.counts.add(EXPIRED);
     }
     answer.status == 404
 }

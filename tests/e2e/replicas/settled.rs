@@ -7,11 +7,11 @@ use std::thread;
 use std::time::Duration;
 
 use cachewfs_format::{Manifest, Pointer};
-use cachewfs_tests::{TestBucket, ask, wait_up_to};
+use cachewfs_tests::{TestBucket, http_request, wait_up_to};
 
 use super::client::Client;
 use super::cluster::{Cluster, REPLICAS};
-use super::reader::{self, Known};
+use super::reader::{self, SeenUrls};
 use super::upstreams::{Upstream, Upstreams, refs};
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -30,7 +30,7 @@ pub(super) fn wait_for(cluster: &Cluster, upstreams: &Upstreams) {
 
 fn is_settled(addresses: [SocketAddr; REPLICAS], upstream: &Upstream) -> bool {
     let refreshed = addresses.map(|address| {
-        let answer = ask(address, ("POST", &upstream.url("refresh")), &[], LIMIT);
+        let answer = http_request(address, ("POST", &upstream.url("refresh")), &[], LIMIT);
         answer.is_ok_and(|answer| answer.status == 200)
     });
     let mut served = BTreeSet::new();
@@ -38,7 +38,7 @@ fn is_settled(addresses: [SocketAddr; REPLICAS], upstream: &Upstream) -> bool {
         served.clear();
         for address in addresses {
             let target = upstream.url(archive);
-            let Ok(answer) = ask(address, ("HEAD", &target), &[], LIMIT) else {
+            let Ok(answer) = http_request(address, ("HEAD", &target), &[], LIMIT) else {
                 return false;
             };
             let commit = answer.header("x-cachew-snapshot-commit").to_owned();
@@ -56,14 +56,14 @@ fn is_settled(addresses: [SocketAddr; REPLICAS], upstream: &Upstream) -> bool {
 /// What is served is upstream's state, refs and all.
 pub(super) fn check_served(
     client: &mut Client<'_>,
-    known: &Known,
+    seen: &SeenUrls,
     (upstreams, directory): (&Upstreams, &Path),
 ) {
     for upstream in upstreams.all() {
-        let clone = reader::whole(client, known, &upstream.url("snapshot.tar.zst")).unwrap();
+        let clone = reader::whole(client, seen, &upstream.url("snapshot.tar.zst")).unwrap();
         assert_eq!(clone.commit, upstream.head());
         reader::check_clone(directory, upstream, &clone);
-        let mirror = reader::whole(client, known, &upstream.url("mirror.tar.zst")).unwrap();
+        let mirror = reader::whole(client, seen, &upstream.url("mirror.tar.zst")).unwrap();
         reader::check_mirror(directory, upstream, &mirror);
         assert_eq!(
             refs(&directory.join("clone")),
@@ -79,7 +79,7 @@ pub(super) fn check_served(
 pub(super) struct Stored {
     pub(super) manifests: usize,
     pub(super) segments: BTreeSet<String>,
-    pub(super) named: BTreeSet<String>,
+    pub(super) referenced: BTreeSet<String>,
 }
 
 /// Waits until the bucket has no segments but those that manifests name.
@@ -93,7 +93,7 @@ pub(super) fn wait_for_collection(cluster: &Cluster, upstreams: &Upstreams) -> S
             }
         });
         stored = check_bucket(&cluster.bucket, upstreams);
-        stored.segments == stored.named
+        stored.segments == stored.referenced
     });
     stored
 }
@@ -103,11 +103,11 @@ fn check_bucket(bucket: &TestBucket, upstreams: &Upstreams) -> Stored {
     let mut all = Stored::default();
     for upstream in upstreams.all() {
         let stored = stored(bucket, upstream);
-        let missing: Vec<_> = stored.named.difference(&stored.segments).collect();
+        let missing: Vec<_> = stored.referenced.difference(&stored.segments).collect();
         assert!(missing.is_empty(), "{} lacks {missing:?}", upstream.name);
         all.manifests += stored.manifests;
         all.segments.extend(stored.segments);
-        all.named.extend(stored.named);
+        all.referenced.extend(stored.referenced);
     }
     all
 }
@@ -124,7 +124,7 @@ fn stored(bucket: &TestBucket, upstream: &Upstream) -> Stored {
     let mut stored = Stored {
         manifests: manifests.len(),
         segments: segments.iter().map(last).collect(),
-        named: BTreeSet::new(),
+        referenced: BTreeSet::new(),
     };
     for key in &manifests {
         let Some(manifest) = bucket.object(key) else {
@@ -134,7 +134,7 @@ fn stored(bucket: &TestBucket, upstream: &Upstream) -> Stored {
         for layout in manifest.archives.values() {
             let all = layout.segments.iter().chain([&layout.tail]);
             stored
-                .named
+                .referenced
                 .extend(all.map(|segment| segment.id.to_string()));
         }
     }

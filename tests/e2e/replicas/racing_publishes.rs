@@ -3,7 +3,7 @@
 //! `CACHEWFS_TEST_PUBLISHES=1000` makes as many rounds; they take about a second each:
 //!
 //! ```text
-//! CACHEWFS_TEST_PUBLISHES=1000 cargo test -p cachewfs-tests --test e2e replicas::equal -- --nocapture
+//! CACHEWFS_TEST_PUBLISHES=1000 cargo test -p cachewfs-tests --test e2e replicas::racing_publishes -- --nocapture
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 
 use cachewfs_format::Digest;
 use cachewfs_tests::{
-    Answer, DaemonProcess, Dice, GitRepo, Site, TestBucket, ask, git, s3_bucket, wait_until,
+    DaemonProcess, Dice, GitRepo, HttpAnswer, Site, TestBucket, git, http_request, s3_bucket,
+    wait_until,
 };
 
 const REPO: &str = "/git/local/project";
@@ -37,11 +38,11 @@ fn start(site: &Site, bucket: &TestBucket, (name, lease_ttl): (&str, &str)) -> D
         bucket.name
     );
     let keys = "fetch_interval = \"1h\"\nref_check_interval = \"1h\"\nkeep_snapshots = 100000\n";
-    DaemonProcess::start_keyed(&site.path().join(name), &site.upstreams(), (keys, &tables))
+    DaemonProcess::start_with_config(&site.path().join(name), &site.upstreams(), (keys, &tables))
 }
 
-fn get(address: SocketAddr, path: &str) -> Answer {
-    let answer = ask(address, ("GET", path), &[], LIMIT).unwrap();
+fn get(address: SocketAddr, path: &str) -> HttpAnswer {
+    let answer = http_request(address, ("GET", path), &[], LIMIT).unwrap();
     assert_eq!(answer.status, 200, "{path}: {}", answer.text());
     answer
 }
@@ -54,7 +55,7 @@ fn publish(addresses: [SocketAddr; 2], commit: &str) {
         // Who was beaten too often in a row says so, and is asked again, as any client would.
         wait_until("both have published", || {
             let path = format!("{REPO}/refresh");
-            let answer = ask(address, ("POST", &path), &[], LIMIT).unwrap();
+            let answer = http_request(address, ("POST", &path), &[], LIMIT).unwrap();
             assert!(matches!(answer.status, 200 | 503), "{}", answer.text());
             answer.status == 200 && answer.text().contains(commit)
         });
@@ -67,7 +68,7 @@ fn publish(addresses: [SocketAddr; 2], commit: &str) {
 }
 
 /// How many snapshots a daemon has built, whether or not it was the first.
-fn built(address: SocketAddr) -> u32 {
+fn snapshots_built(address: SocketAddr) -> u32 {
     let metrics = get(address, "/metrics").text();
     let sample = "cachewfsd_publish_phase_seconds_count{phase=\"pack\"} ";
     let value = metrics.lines().find_map(|line| line.strip_prefix(sample));
@@ -119,7 +120,7 @@ fn publish_all(lease_ttl: &str) -> Option<u32> {
     let daemons = ["one", "two"].map(|name| start(&site, &bucket, (name, lease_ttl)));
     let addresses = daemons.each_ref().map(DaemonProcess::address);
     let mut dice = Dice::new(4);
-    let mut known = BTreeMap::new();
+    let mut seen = BTreeMap::new();
     let mut before = BTreeSet::new();
     let began = Instant::now();
 
@@ -132,20 +133,20 @@ fn publish_all(lease_ttl: &str) -> Option<u32> {
         assert_eq!(new, [&commit], "round {round}");
         before = now;
         let url = format!("{REPO}/snapshot/{commit}.tar.zst");
-        known.insert(url.clone(), digest(addresses, &url));
-        let urls: Vec<_> = known.keys().cloned().collect();
+        seen.insert(url.clone(), digest(addresses, &url));
+        let urls: Vec<_> = seen.keys().cloned().collect();
         for url in (0..SAMPLE).map(|_| dice.pick(&urls)) {
-            assert_eq!(known[url], digest(addresses, url), "{url} has changed");
+            assert_eq!(seen[url], digest(addresses, url), "{url} has changed");
         }
     }
 
-    for (url, digest_then) in &known {
-        assert_eq!(*digest_then, digest(addresses, url), "{url} has changed");
+    for (url, first_digest) in &seen {
+        assert_eq!(*first_digest, digest(addresses, url), "{url} has changed");
     }
-    let built: u32 = addresses.into_iter().map(built).sum();
+    let built: u32 = addresses.into_iter().map(snapshots_built).sum();
     println!(
         "{} commits published by both at once in {:?}; they built {built} snapshots",
-        known.len(),
+        seen.len(),
         began.elapsed()
     );
     Some(built)

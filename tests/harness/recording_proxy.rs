@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::forward::{Forward, same};
+use crate::forward::{Forward, clone_handle};
 
 /// A proxy on a free port of the loopback interface, for requests without a body.
 #[derive(Debug)]
-pub struct Recorder {
+pub struct RecordingProxy {
     forward: Forward,
     seen: Arc<Seen>,
 }
@@ -25,15 +25,23 @@ struct Seen {
     delay_ms: AtomicU64,
 }
 
-impl Recorder {
+impl RecordingProxy {
     /// Passes on to `target`.
     pub fn start(target: SocketAddr) -> Self {
         let seen = Arc::new(Seen::default());
         let carried = Arc::clone(&seen);
         let forward = Forward::start(target, move |client, target| {
-            let (from, to, seen) = (same(client), same(target), Arc::clone(&carried));
+            let (from, to, seen) = (
+                clone_handle(client),
+                clone_handle(target),
+                Arc::clone(&carried),
+            );
             std::thread::spawn(move || seen.pass_requests(from, to));
-            let (from, to, seen) = (same(target), same(client), Arc::clone(&carried));
+            let (from, to, seen) = (
+                clone_handle(target),
+                clone_handle(client),
+                Arc::clone(&carried),
+            );
             std::thread::spawn(move || seen.pass_answers(from, to));
         });
         Self { forward, seen }
@@ -45,7 +53,7 @@ impl Recorder {
     }
 
     /// From now on requests are held back for so long.
-    pub fn delay(&self, delay: Duration) {
+    pub fn delay_requests(&self, delay: Duration) {
         let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
         self.seen.delay_ms.store(delay_ms, Ordering::Relaxed);
     }
@@ -72,7 +80,7 @@ impl Recorder {
     }
 
     /// Bytes of answers so far.
-    pub fn answered_bytes(&self) -> u64 {
+    pub fn answer_bytes(&self) -> u64 {
         self.seen.answered_bytes.load(Ordering::Relaxed)
     }
 }
