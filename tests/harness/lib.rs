@@ -1,4 +1,16 @@
-//! Real daemons, real mounts, real git, and the end of them all when a test ends.
+//! Runs real daemons, real mounts and real git for tests, and ends them all when a test ends.
+//!
+//! | file | has |
+//! | --- | --- |
+//! | `site` | the directories of one test, and short ways to start everything in them |
+//! | `process`, `mount` | a running `cachewfsd`, a running `cachewfs mount` |
+//! | `git`, `git_version` | runs git, makes repositories, finds the installed versions |
+//! | `git_daemon`, `git_http` | upstream servers |
+//! | `s3`, `bucket`, `with_s3` | a real S3 server, and the objects in its buckets |
+//! | `forward` | forwards connections; `proxy`, `recording_proxy` and `link` are built on it |
+//! | `proxy`, `recording_proxy`, `link` | damages, records or slows down connections |
+//! | `network`, `disk` | network namespaces and small filesystems that fail on demand |
+//! | `archive`, `http`, `wait`, `dice` | verifying archives, requests, waiting, seeded choices |
 
 #![expect(
     clippy::unwrap_used,
@@ -46,7 +58,9 @@ pub use s3::{S3Server, TestBucket, s3_bucket};
 pub use site::Site;
 pub use wait::{run_with_deadline, wait_until, wait_up_to};
 
-/// Whether mounts can be made here. Says so if not, and fails where `CACHEWFS_REQUIRE_FUSE` is set.
+/// Returns whether this machine can mount with FUSE.
+///
+/// If it can't, prints that the test is skipped, or panics if `CACHEWFS_REQUIRE_FUSE` is set.
 #[expect(clippy::print_stdout, reason = "a skipped test has to say so")]
 pub fn can_mount() -> bool {
     let can = std::path::Path::new("/dev/fuse").exists() && rustix::process::geteuid().is_root();
