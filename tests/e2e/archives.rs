@@ -1,4 +1,4 @@
-//! An archive is an ordinary file.
+//! Archives are ordinary files: curl fetches them, tar extracts them, and git works in the result.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -9,7 +9,7 @@ use cachewfs_tests::{
     DaemonProcess, Site, add_loose_objects, can_mount, extract_archive, git, try_git, wait_until,
 };
 
-/// Fetches an archive with curl as soon as there is one, and extracts it with tar.
+/// Waits until an archive is published, fetches it with curl and extracts it with tar.
 fn extract(daemon: &DaemonProcess, archive: &str, directory: &Path) {
     std::fs::create_dir_all(directory).unwrap();
     let file = directory.with_extension("tar.zst");
@@ -41,7 +41,7 @@ fn a_checkout_archive_extracts_to_a_clean_clone() {
 
     extract(&daemon, "snapshot", &clone);
 
-    // Believed without reading: with the content gone, only its size and time are left to go by.
+    // A clean status means that git believed the sizes and times in the index of the archive.
     assert_eq!(
         git(&clone, &["status", "--porcelain", "--branch"]),
         "## main...origin/main\n"
@@ -87,7 +87,7 @@ fn maintenance_leaves_the_packs_of_an_extracted_archive_alone() {
             names.filter(is_pack).collect::<BTreeSet<_>>()
         };
         let published = packs();
-        // Enough for git to think that there is something to do.
+        // Enough loose objects for `git maintenance run --auto` to find work.
         add_loose_objects(&extracted, archive, 300);
 
         git(

@@ -11,7 +11,7 @@ fn the_cache_stays_within_its_limit_whatever_fills_it() {
     }
     let site = Site::default();
     let mut repo = site.repo("project");
-    // Incompressible, and each a segment of its own.
+    // Files that don't compress, each large enough to be a segment of its own.
     let mut noise = 1_u64;
     for number in 0..6 {
         let content: Vec<u8> = std::iter::repeat_with(|| {

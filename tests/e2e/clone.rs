@@ -1,4 +1,4 @@
-//! `cachewfs clone`: an ordinary clone that borrows.
+//! `cachewfs clone`: an ordinary clone that borrows its objects from the mount.
 
 use std::process::{Command, Stdio};
 
@@ -69,18 +69,20 @@ fn maintenance_of_a_clone_fetches_nothing_through_the_mount_and_rolls_up_packs()
     let daemon = site.daemon();
     let mount = site.mount(&daemon.url());
     let clone = clone_of(&site, &mount, &repo);
-    // Starts maintenance, as each fetch does.
+    // Every `git fetch` starts maintenance. It runs in the foreground here, so that the test sees
+    // its end.
     let fetch = ["-c", "maintenance.autoDetach=false", "fetch", "-q"];
     git(&clone, &fetch);
     let add_pack = |round: u32| {
         let commit = format!(
-            "commit refs/heads/round-{round}\ncommitter A <a@example.com> 1700000000 +0000\ndata 0\n"
+            "commit refs/heads/round-{round}\n\
+             committer A <a@example.com> 1700000000 +0000\ndata 0\n"
         );
         let import = ["-c", "fastimport.unpackLimit=1", "fast-import", "--quiet"];
         git_with_input(&clone, &import, commit.as_bytes());
         git(&clone, &fetch);
     };
-    // The first one looks for objects in the indexes of the mount.
+    // The first fetch with a new commit reads the pack indexes in the mount.
     add_pack(0);
     let before = mount.traffic("fetched_bytes");
 
@@ -130,7 +132,7 @@ fn a_clone_that_is_interrupted_leaves_nothing() {
     }
     let site = Site::default();
     let mut repo = site.repo_with_history("project");
-    // The first look at a repository may fetch all of a small one.
+    // A small repository may be fetched whole when it is first looked at.
     repo.write("large", &Dice::new(3).noise(8 << 20));
     repo.commit("a large file");
     repo.push();
@@ -138,16 +140,16 @@ fn a_clone_that_is_interrupted_leaves_nothing() {
     let proxy = Proxy::start(daemon.address());
     let mount = site.mount_with_options(&proxy.url(), "hydrate=off,read_timeout=5s");
     git(mount.repo("local/project"), &["rev-parse", "HEAD"]);
-    let place = site.path().join("place");
-    std::fs::create_dir_all(&place).unwrap();
+    let parent = site.path().join("parent");
+    std::fs::create_dir_all(&parent).unwrap();
     proxy.set(Fault::Stall);
     let mut cloning = Command::new(binary("cachewfs"))
         .args(["clone", "local/project", "--mount"])
-        .args([&mount.point, &place.join("clone")])
+        .args([&mount.point, &parent.join("clone")])
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let entries = || std::fs::read_dir(&place).unwrap().count();
+    let entries = || std::fs::read_dir(&parent).unwrap().count();
     wait_until("the clone has begun", || entries() > 0);
 
     let process = Pid::from_raw(cloning.id().try_into().unwrap()).unwrap();

@@ -1,4 +1,4 @@
-//! Mounts that read from the bucket where the daemon points.
+//! Direct reads: the daemon redirects a mount to the bucket, and the mount reads there.
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -10,19 +10,20 @@ use cachewfs_tests::{
     can_mount, free_address, git, s3_bucket, wait_until,
 };
 
-/// What no log may have.
+/// A part of every signed URL. No log may contain it.
 const SECRET: &str = "X-Amz-Signature";
 
-/// A daemon without copies of what is in its bucket, and a repository of a few MB in it.
+/// A daemon that keeps no copies of its bucket on disk or in memory, and a repository of a few MB.
 struct Setup {
-    /// Ended before its directory goes.
+    // Fields are dropped in this order: the daemon ends before its directory is removed.
     daemon: DaemonProcess,
     repo: GitRepo,
     site: Site,
 }
 
 impl Setup {
-    /// `public` is where mounts are sent.
+    /// Starts the daemon. It redirects mounts to `public`, a URL of the bucket or of a proxy in
+    /// front of it.
     fn start(bucket: &TestBucket, public: &str, more: &str) -> Self {
         let site = Site::default();
         let mut repo = site.repo("project");
@@ -51,7 +52,7 @@ impl Setup {
         mount
     }
 
-    /// Reads everything there is, and compares.
+    /// Reads the history and a large file in the mount, and compares them with the working copy.
     fn read_all(&self, mount: &MountProcess) {
         let mounted = mount.repo("local/project");
         let log = ["log", "-p", "--binary", "--format=%H"];
@@ -61,14 +62,14 @@ impl Setup {
     }
 
     fn assert_logs_have_no_url(&self, mount: &MountProcess) {
-        for (who, log) in [("daemon", self.daemon.log()), ("mount", mount.log())] {
+        for (process, log) in [("daemon", self.daemon.log()), ("mount", mount.log())] {
             let line = log.lines().find(|line| line.contains(SECRET));
-            assert_eq!(line, None, "in the log of the {who}");
+            assert_eq!(line, None, "in the log of the {process}");
         }
     }
 }
 
-/// Bytes that don't compress.
+/// Returns `len` bytes that don't compress.
 fn noise(len: usize) -> Vec<u8> {
     let mut state = 0x9E37_79B9_7F4A_7C15_u64;
     let next = || {
@@ -115,7 +116,8 @@ fn direct_reads_go_to_the_bucket_and_never_show_the_token() {
     assert!(to_daemon.requests().iter().any(shown));
     setup.assert_logs_have_no_url(&mount);
 
-    // Who knows nothing of this gets the bytes, and who has no token nothing.
+    // A client without the header gets the bytes from the daemon. A client without a token gets
+    // nothing.
     let url = format!("{}/git/local/project/snapshot.tar.zst", setup.daemon.url());
     assert_eq!(curl(&["-r", "0-99", &url]), "401");
     let bearer = format!("authorization: Bearer {token}");
@@ -135,7 +137,7 @@ fn direct_reads_go_to_the_bucket_and_never_show_the_token() {
     assert_eq!(curl(&["-H", direct, "-r", "0-99", &url]), "401");
 }
 
-/// The status of an answer.
+/// Runs curl, and returns the status of the answer.
 fn curl(arguments: &[&str]) -> String {
     let output = Command::new("curl")
         .args(["-s", "-o", "/dev/null", "-w", "%{http_code}"])
@@ -145,8 +147,8 @@ fn curl(arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).to_lowercase()
 }
 
-/// A section for a daemon that lets only the team in, and the token, in lower case, of one of them, which is
-/// also in the file `token`.
+/// Returns an `[auth]` table that admits only the group `team`, and the token of a member of it.
+/// The token is also in the file `token`. It is in lower case, as the recorded requests are.
 fn team_only(directory: &std::path::Path) -> (String, String) {
     const TOKEN: &str = "cwfs_0123456789abcdefghijklmnopqrstuvwxyz0123456";
     const POLICY: &str = "package cachewfs\nimport rego.v1\ndefault allow := false\n\
@@ -187,7 +189,8 @@ fn an_unreachable_bucket_delays_a_mount_only_once() {
     for public in [format!("http://{refusing}"), silent.url()] {
         let setup = Setup::start(&bucket, &public, "");
         let to_daemon = RecordingProxy::start(setup.daemon.address());
-        // Of which a direct read may take a second, and then there are three for the daemon.
+        // The bucket may be silent for a quarter of the timeout, so three seconds are left for the
+        // daemon.
         let mount = setup.mount(&to_daemon.url(), "read_timeout=4s");
 
         let began = Instant::now();
@@ -197,8 +200,8 @@ fn an_unreachable_bucket_delays_a_mount_only_once() {
         assert_eq!(mount.traffic("direct_bytes"), 0);
         let tried = to_daemon.count_answers(307);
         assert!((1..10).contains(&tried), "{tried} with {public}");
-        let told = mount.log().matches("everything comes from there").count();
-        assert_eq!(told, 1, "{}", mount.log());
+        let warnings = mount.log().matches("everything comes from there").count();
+        assert_eq!(warnings, 1, "{}", mount.log());
         setup.assert_logs_have_no_url(&mount);
     }
 }
@@ -210,6 +213,7 @@ fn an_expired_signature_delays_a_mount_only_once() {
     }
     let Some(bucket) = s3_bucket() else { return };
     let to_bucket = RecordingProxy::start(bucket.address);
+    // Longer than the URL is valid.
     to_bucket.delay_requests(Duration::from_millis(2100));
     let setup = Setup::start(&bucket, &to_bucket.url(), "direct_reads_ttl = \"1s\"\n");
     let mount = setup.mount(&setup.daemon.url(), "");

@@ -1,4 +1,4 @@
-//! A bad network, and a full disk.
+//! Mounts behind a bad network, and with a full disk.
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ fn cut_connections_only_slow_reads_down() {
     proxy.set(Fault::CutAfter(20_000));
     std::fs::remove_dir_all(site.path().join("workstation/cache")).unwrap();
     let mount = site.mount(&proxy.url());
-    // The table of contents has to come in one piece.
+    // The TOC must arrive in one piece: it is verified as a whole.
     proxy.set(Fault::None);
     git(mount.repo("local/project"), &["rev-parse", "HEAD"]);
     proxy.set(Fault::CutAfter(20_000));
@@ -46,7 +46,7 @@ fn corrupt_bytes_are_never_shown() {
     let mended = git(mount.repo("local/project"), &["log", "-p", "--format=%H"]);
 
     let expected = git(&repo.work, &["log", "-p", "--format=%H"]);
-    // What got through before the error is right.
+    // git may print a part of the log before it hits the error. This part must be right.
     let shown = String::from_utf8_lossy(&broken.stdout).into_owned();
     assert!(
         expected.starts_with(shown.trim_end()),
@@ -105,7 +105,7 @@ fn a_read_fails_at_its_deadline_and_not_later() {
         "{:?}",
         started.elapsed()
     );
-    // Afterwards it works again.
+    // Once the network works again, so does the mount.
     proxy.set(Fault::None);
     assert_eq!(git(&mounted, &["status", "--porcelain"]), "");
 }
@@ -120,7 +120,7 @@ fn a_full_disk_slows_reads_down_and_breaks_none() {
     let daemon = site.daemon();
     let cache = site.path().join("workstation/cache");
     std::fs::create_dir_all(&cache).unwrap();
-    let _small = SmallDisk::mount(&cache, 300);
+    let _tmpfs = TinyTmpfs::mount(&cache, 300);
     let mount = site.mount(&daemon.url());
 
     let log = git(mount.repo("local/project"), &["log", "-p", "--format=%H"]);
@@ -133,22 +133,22 @@ fn a_full_disk_slows_reads_down_and_breaks_none() {
     );
 }
 
-/// A disk of so many KiB, gone when dropped.
-struct SmallDisk(std::path::PathBuf);
+/// A tmpfs of a few KiB over an existing directory. Dropping it unmounts the tmpfs.
+struct TinyTmpfs(std::path::PathBuf);
 
-impl SmallDisk {
+impl TinyTmpfs {
     fn mount(directory: &std::path::Path, kibibytes: u32) -> Self {
         let mounted = std::process::Command::new("mount")
             .args(["-t", "tmpfs", "-o", &format!("size={kibibytes}k"), "tmpfs"])
             .arg(directory)
             .status()
             .unwrap();
-        assert!(mounted.success());
+        assert!(mounted.success(), "mounting a tmpfs failed");
         Self(directory.to_owned())
     }
 }
 
-impl Drop for SmallDisk {
+impl Drop for TinyTmpfs {
     fn drop(&mut self) {
         rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH).ok();
     }

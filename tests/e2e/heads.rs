@@ -1,4 +1,4 @@
-//! A mount and a clone are as a clone by git, whatever HEAD of upstream is.
+//! A mount and a `cachewfs clone` show what `git clone` shows, whatever HEAD of upstream names.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -29,18 +29,19 @@ fn branches(directory: &Path) -> Vec<u8> {
     )
 }
 
-/// Makes a repository with the branches main and dev, and HEAD as `set` makes it.
-fn odd_head(site: &Site, name: &str, set: impl FnOnce(&GitRepo)) -> GitRepo {
+/// Creates a repository with the branches `main` and `dev`. Then calls `set_head`, which changes
+/// its HEAD.
+fn odd_head(site: &Site, name: &str, set_head: impl FnOnce(&GitRepo)) -> GitRepo {
     let mut repo = site.repo(name);
     repo.write("f", b"v1\n");
     repo.commit("one");
     repo.push();
     git(&repo.work, &["push", "-q", "origin", "main:dev"]);
-    set(&repo);
+    set_head(&repo);
     repo
 }
 
-/// Compares the mount and a clone with a clone by git.
+/// Compares a repository in the mount, and a `cachewfs clone` of it, with a plain `git clone`.
 fn check(site: &Site, mount: &MountProcess, (repo, name): (&GitRepo, &str)) {
     let plain = site.plain_clone(repo, name);
     let mounted = mount.repo(&format!("local/{name}"));
@@ -63,12 +64,12 @@ fn check(site: &Site, mount: &MountProcess, (repo, name): (&GitRepo, &str)) {
         assert_eq!(files(ours), files(&plain), "{name} {}", ours.display());
         assert_eq!(ours.join("f").exists(), plain.join("f").exists(), "{name}");
     }
-    // In a bare repository there is no status.
+    // Without a work tree, `git status` fails.
     if plain.join("f").exists() {
         assert_eq!(git(&mounted, &["status", "--porcelain"]), "", "{name}");
         assert_eq!(git(&clone, &["status", "--porcelain"]), "", "{name}");
     }
-    // git guesses a branch for origin/HEAD where upstream's HEAD is on none.
+    // origin/HEAD is left out: if upstream's HEAD is not on a branch, `git clone` guesses one.
     let remotes = |directory: &Path| {
         let listed = bytes(
             directory,
@@ -183,7 +184,7 @@ fn an_unborn_head_shows_all_branches_and_no_work_tree() {
     assert_eq!(git(&clone, &["log", "--format=%s", "origin/dev"]), "one\n");
     git(&clone, &["checkout", "-q", "dev"]);
 
-    // HEAD is born, moves on, and is gone again.
+    // HEAD gets a commit, moves on, and names a missing branch again.
     git(&repo.upstream, &["symbolic-ref", "HEAD", "refs/heads/main"]);
     repo.write("f", b"v2\n");
     let second = repo.commit("two");

@@ -1,4 +1,4 @@
-//! A daemon killed in the middle of each kind of work: nothing wrong stays, and no garbage.
+//! A daemon is killed in the middle of each kind of work: nothing is damaged and no garbage stays.
 
 use std::fs;
 use std::io::Write as _;
@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use cachewfs_tests::{DaemonProcess, GitRepo, Site, bytes_below, git, try_git, wait_until};
 
-/// Rounds of killing; each adds so many bytes to a repository.
+/// How often a test kills its daemon.
 const ROUNDS: u64 = 4;
+/// How many bytes each push adds to the repository.
 const ROUND_BYTES: usize = 3 << 20;
 
 fn mirror(site: &Site) -> PathBuf {
@@ -29,8 +30,8 @@ fn tmp(site: &Site) -> Vec<String> {
     names(&site.path().join("daemon/data/tmp"))
 }
 
-/// Whether a process runs whose command line has all of `parts`.
-fn runs(parts: &[&str]) -> bool {
+/// Returns whether there is a process whose command line contains all of `parts`.
+fn process_runs(parts: &[&str]) -> bool {
     let is_one = |pid: &String| {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let line = String::from_utf8_lossy(&line).into_owned();
@@ -39,7 +40,10 @@ fn runs(parts: &[&str]) -> bool {
     names(Path::new("/proc")).iter().any(is_one)
 }
 
-/// Upstream holds its packs back while a file is there.
+/// A switch for upstream: while it is closed, upstream sends no packs.
+///
+/// `git upload-pack` of upstream runs a hook before it packs objects. The hook creates the file
+/// `asked`, and waits while the file `closed` exists.
 struct Gate(PathBuf);
 
 impl Gate {
@@ -49,7 +53,8 @@ impl Gate {
         let shown = directory.display();
         let hook = directory.join("hook");
         let script = format!(
-            "#!/bin/sh\ntouch {shown}/asked\nwhile [ -e {shown}/closed ]; do sleep 0.02; done\nexec \"$@\"\n"
+            "#!/bin/sh\ntouch {shown}/asked\n\
+             while [ -e {shown}/closed ]; do sleep 0.02; done\nexec \"$@\"\n"
         );
         write(&hook, &script);
         fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
@@ -83,7 +88,7 @@ fn write(path: &Path, text: &str) {
         .unwrap();
 }
 
-/// Pushes a commit with a file that doesn't compress.
+/// Pushes a commit with a file that doesn't compress. Returns the commit's id.
 fn push(repo: &mut GitRepo, number: u64) -> String {
     let mut state = number.wrapping_mul(2).wrapping_add(0x9E37_79B9_7F4A_7C15);
     let noise = std::iter::repeat_with(|| {
@@ -109,7 +114,8 @@ fn snapshot(daemon: &DaemonProcess) -> String {
     format!("{}/git/local/project/snapshot.tar.zst", daemon.url())
 }
 
-/// Waits until `commit` is published; then nothing may be wrong, and nothing left over.
+/// Waits until `commit` is published. Panics unless the archive and the mirror are complete and
+/// nothing temporary is left.
 fn assert_whole(site: &Site, daemon: &DaemonProcess, commit: &str) {
     let refresh = format!("{}/git/local/project/refresh", daemon.url());
     wait_until("the mirror is up to date", || {
@@ -133,7 +139,7 @@ fn assert_whole(site: &Site, daemon: &DaemonProcess, commit: &str) {
     assert!(tar.unwrap().success());
     assert_eq!(git(&clone, &["rev-parse", "HEAD"]).trim(), commit);
     git(&clone, &["fsck", "--strict"]);
-    // git fsck doesn't look for packs again, and the daemon may be rolling them up meanwhile.
+    // Retried: `git fsck` doesn't list the packs again if the daemon rolls them up meanwhile.
     wait_until("the mirror is whole", || {
         try_git(&mirror(site), &["fsck", "--strict"])
             .status
@@ -165,9 +171,10 @@ fn in_the_middle_of_a_clone() {
         daemon.kill();
         daemon.restart();
 
-        // Nothing of it goes on, and nothing is taken for a mirror.
+        // The killed clone has ended with all its processes, and left nothing that looks like a
+        // mirror.
         let data = site.path().join("daemon/data").display().to_string();
-        assert!(!runs(&["git", &data]));
+        assert!(!process_runs(&["git", &data]));
         assert!(tmp(&site).is_empty() && !mirror(&site).exists());
         gate.open();
     }
@@ -198,25 +205,25 @@ fn in_the_middle_of_an_update() {
     }
 }
 
-/// Pushes until `is_so` is seen, and kills the daemon at that moment; gives the last commit.
+/// Pushes until `condition` holds, and kills the daemon at that moment. Returns the last commit.
 fn kill_when(
     repo: &mut GitRepo,
     daemon: &mut DaemonProcess,
-    (number, is_so): (&mut u64, &dyn Fn() -> bool),
+    (number, condition): (&mut u64, &dyn Fn() -> bool),
 ) -> String {
     for _ in 0..20 {
         *number += 1;
         let commit = push(repo, *number);
         let until = Instant::now() + Duration::from_secs(3);
         while Instant::now() < until {
-            if is_so() {
+            if condition() {
                 daemon.kill();
                 return commit;
             }
             std::thread::yield_now();
         }
     }
-    panic!("the moment never came");
+    panic!("the condition never held in 20 pushes");
 }
 
 #[test]
@@ -249,7 +256,7 @@ fn in_the_middle_of_a_repack() {
     let mut number = 0;
     for _ in 0..ROUNDS {
         let path = mirror(&site).display().to_string();
-        let is_repacking = || runs(&["git", "repack", &path]);
+        let is_repacking = || process_runs(&["git", "repack", &path]);
         let commit = kill_when(&mut repo, &mut daemon, (&mut number, &is_repacking));
         daemon.restart();
 

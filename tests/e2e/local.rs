@@ -1,4 +1,4 @@
-//! The whole system in one process.
+//! `cachewfs mount --local`: the mount and an embedded daemon in one process.
 
 use std::fs;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! git, and what isn't git, in a mounted repository.
+//! git, libgit2 and ordinary programs in a mounted repository.
 
 use std::fs;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::process::Command;
 
 use cachewfs_tests::{Site, assert_index_checksum, can_mount, git, git_with_input, try_git};
 
-/// Each prints the same in the mount as in a clone.
+/// Commands that only read. Each must print in the mount what it prints in a clone.
 const READING: [&[&str]; 14] = [
     &["log", "--format=%H %an %s"],
     &["log", "--oneline", "--all", "--graph"],
@@ -108,7 +108,8 @@ fn git_prints_the_same_as_in_a_clone() {
             "clone",
         ],
     );
-    // A clone knows the other branches only by another name.
+    // In a plain clone, branches of upstream are remote-tracking branches. Make its refs those of
+    // the mount.
     git(&clone, &["branch", "-q", "topic", "origin/topic"]);
     git(&clone, &["update-ref", "-d", "refs/remotes/origin/HEAD"]);
     git(&clone, &["update-ref", "-d", "refs/remotes/origin/main"]);
@@ -146,7 +147,7 @@ fn status_is_clean_the_first_time_and_reads_no_file() {
     }
     let site = Site::default();
     let mut repo = site.repo_with_history("project");
-    // So much that reading it would show.
+    // Many bytes: the counters of the mount would show that they were read.
     for number in 0_u8..=255 {
         let noise: Vec<u8> = (0..64_u32 << 10).map(|at| noise(at, number)).collect();
         repo.write(format!("large/{number}"), &noise);
@@ -165,7 +166,7 @@ fn status_is_clean_the_first_time_and_reads_no_file() {
         .iter()
         .find(|part| part["part"] == "work tree")
         .unwrap();
-    // The index, which is counted with the files, and none of these.
+    // The index counts as a part of the work tree. Only the index was fetched, and no file.
     let fetched = work_tree["cached_bytes"].as_u64().unwrap();
     assert!(
         fetched < 64 << 10,
@@ -173,7 +174,7 @@ fn status_is_clean_the_first_time_and_reads_no_file() {
     );
 }
 
-/// Bytes that don't compress.
+/// Returns byte `at` of content that doesn't compress.
 fn noise(at: u32, seed: u8) -> u8 {
     let mixed = (at ^ u32::from(seed) << 20).wrapping_mul(0x9E37_79B1);
     let mixed = (mixed ^ mixed >> 15).wrapping_mul(0x85EB_CA6B);
@@ -237,7 +238,7 @@ fn a_plain_git_clone_copies_no_pack() {
     assert!(try_git(&plain, &["fsck"]).status.success());
 }
 
-/// How many packs there are in a directory.
+/// Returns how many packs there are in `directory`, or 0 if it doesn't exist.
 pub(crate) fn packs(directory: &Path) -> usize {
     let Ok(entries) = fs::read_dir(directory) else {
         return 0;
@@ -315,7 +316,7 @@ fn a_name_may_be_typed_in_any_case_where_upstream_ignores_case() {
     }
     let site = Site::default();
     let repo = site.repo_with_history("org/project");
-    // Other hosts tell names in another case apart.
+    // Names at `local` differ by case; names at `github.com` don't.
     let github = format!(
         "\"github.com\" = \"file://{}\"\n",
         site.upstreams().display()
@@ -330,7 +331,7 @@ fn a_name_may_be_typed_in_any_case_where_upstream_ignores_case() {
         assert_eq!(git(&directory, &["status", "--porcelain"]), "", "{name}");
     }
     assert!(!mount.point.join("local/Org/Project").exists());
-    // There is one mirror.
+    // Both spellings have one mirror.
     let mirrors = site.path().join("daemon/data/mirrors/github.com");
     assert_eq!(fs::read_dir(mirrors).unwrap().count(), 1);
 }

@@ -1,4 +1,5 @@
-//! Trees with files that no filesystem can have: everything else works, and the person is told.
+//! Trees with files that no filesystem can hold: the other files work, and messages name the
+//! missing ones.
 
 use std::fs;
 use std::path::PathBuf;
@@ -6,7 +7,8 @@ use std::process::Output;
 
 use cachewfs_tests::{GitRepo, Site, can_mount, git, run, try_git};
 
-/// Adds a file that may be one that can't be checked out to the index of the working copy.
+/// Adds a file to the index of the working copy, but not to its work tree: no work tree could hold
+/// it.
 fn add(repo: &GitRepo, mode: &str, path: &str, content: &[u8]) {
     let entry = format!("{mode},{},{path}", repo.store_blob(content));
     git(
@@ -44,7 +46,8 @@ fn files_that_no_filesystem_can_have_are_left_out_and_named() {
     let head = git(&repo.work, &["rev-parse", "HEAD"]);
     assert_eq!(git(&mounted, &["rev-parse", "HEAD"]), head);
     git(&mounted, &["fsck"]);
-    // git's index has what there is, and says honestly what there is not.
+    // The index lists the files that are there. So `git status` reports the missing ones as
+    // deleted.
     let status = git(&mounted, &["status", "--porcelain"]);
     assert_eq!(status, "D  empty-link\nD  sub/long-link\n");
     let status = mount.cli(&["status"]);
@@ -58,7 +61,8 @@ fn files_that_no_filesystem_can_have_are_left_out_and_named() {
     let target = clone.display().to_string();
     let cloned = run(&["clone", "local/project", &target, "--mount", &point]);
 
-    // As with `git clone`: the repository stays, with all that could be written.
+    // As after a failed checkout of `git clone`, the clone stays, with the files that could be
+    // written.
     assert_eq!(cloned.status.code(), Some(1));
     let said = said(&cloned);
     assert!(
@@ -69,7 +73,8 @@ fn files_that_no_filesystem_can_have_are_left_out_and_named() {
     assert_eq!(fs::read(clone.join("ok")).unwrap(), b"ok\n");
 }
 
-/// The kernel takes paths of up to 4,095 bytes. The daemon's own directory counts for nothing.
+/// Linux limits a path to 4,095 bytes. The limit applies to the path in the repository: the
+/// directory in which the daemon checks it out must not count.
 #[test]
 fn the_longest_path_is_shown() {
     if !can_mount() {
@@ -99,7 +104,8 @@ fn the_longest_path_is_shown() {
     assert_eq!(content, "deep\n");
 }
 
-/// `git pack-objects` reads lines into a buffer of some 4,160 bytes.
+/// `git pack-objects` reads each line of its input into a buffer of about 4,160 bytes. Longer paths
+/// must not break a publish.
 #[test]
 fn paths_of_any_length_in_the_history_are_published() {
     if !can_mount() {
@@ -145,7 +151,7 @@ fn a_clone_that_git_refuses_to_check_out_stays() {
 
     let said = said(&cloned);
     assert_eq!(cloned.status.code(), Some(1), "{said}");
-    // It names the subcommand of git, not the value of an option.
+    // The message names the subcommand of git, not an option's value.
     assert!(
         said.contains("git checkout failed") && said.contains("git~1"),
         "{said}"
@@ -153,7 +159,7 @@ fn a_clone_that_git_refuses_to_check_out_stays() {
     assert_eq!(git(&clone, &["log", "--format=%s"]), "bad\n");
 }
 
-/// The first push to an empty repository shows at once.
+/// So the first push to an empty repository shows at once.
 #[test]
 fn refresh_asks_upstream_also_for_an_empty_repository() {
     if !can_mount() {
@@ -167,7 +173,7 @@ fn refresh_asks_upstream_also_for_an_empty_repository() {
     let refresh = || run(&["refresh", "local/project", "--mount", &point]);
     let empty = refresh();
     assert!(!empty.status.success());
-    // The daemon's own sentence, with what to do.
+    // The CLI prints the daemon's message, which has the next step.
     assert!(
         said(&empty).contains("Push a commit first"),
         "{}",
@@ -182,7 +188,7 @@ fn refresh_asks_upstream_also_for_an_empty_repository() {
     assert!(refreshed.status.success(), "{}", said(&refreshed));
     let mounted = mount.repo("local/project");
     assert_eq!(git(&mounted, &["rev-parse", "HEAD"]).trim(), head);
-    // Upstream goes away: the reason gets through.
+    // Upstream disappears. The CLI prints the reason.
     fs::rename(&repo.upstream, site.path().join("elsewhere")).unwrap();
     let failed = refresh();
     assert!(said(&failed).contains("upstream"), "{}", said(&failed));

@@ -1,4 +1,4 @@
-//! Killed at any moment, started again: no wrong byte, no repair step.
+//! Mounts and daemons that are killed at any moment work after a restart, without a repair step.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -22,7 +22,7 @@ fn a_mount_killed_while_it_fetches_shows_nothing_wrong_afterwards() {
     for round in 0..5 {
         let mount = site.mount_with_options(&daemon.url(), "hydrate=all");
         let mounted = mount.repo("local/project");
-        // Looks, and doesn't mind being cut short.
+        // Reads until the mount is killed. Its errors don't matter.
         let looking = std::thread::spawn(move || {
             let mut log = Command::new("git");
             log.args(["log", "--stat", "-p"]).current_dir(mounted);
@@ -62,7 +62,7 @@ fn a_daemon_killed_at_any_moment_catches_up_after_its_restart() {
         repo.write("moving", format!("{number}\n").as_bytes());
         repo.commit(&format!("push {number}"));
         repo.push();
-        // Somewhere in fetching, packing and publishing.
+        // Kills the daemon at different points of its fetch, its packing and its publish.
         let moment = std::time::Instant::now() + Duration::from_millis(number * 130);
         wait_until("the moment has come", || {
             std::time::Instant::now() >= moment

@@ -1,4 +1,4 @@
-//! A daemon that answers only who shows a token.
+//! A daemon that requires a token, and mounts with and without one.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -10,7 +10,8 @@ use cachewfs_tests::{DaemonProcess, Site, binary, can_mount, git, wait_until};
 const POLICY: &str = "package cachewfs\nimport rego.v1\ndefault allow := false\n\
                       allow if \"team\" in input.groups\n";
 
-/// A daemon that lets the team in, and the file with the token of one of them.
+/// Starts a daemon that admits only the group `team`. Returns it with the token of a member, which
+/// is also in the file `token`.
 fn restricted_daemon(site: &Site) -> (DaemonProcess, String) {
     let path = |name: &str| site.path().join(name);
     let made = Command::new(binary("cachewfsd"))

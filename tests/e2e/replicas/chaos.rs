@@ -1,4 +1,4 @@
-//! What happens to replicas: at most two are unwell at a time.
+//! Injects faults into replicas: at most two of the three are faulty at a time.
 
 use std::time::{Duration, Instant};
 
@@ -8,15 +8,17 @@ use super::cluster::{Cluster, REPLICAS, Resource};
 use super::counts::Counts;
 use super::storm::StopSignal;
 
-/// How many are unwell at a time.
+/// At most this many replicas are faulty at a time, so one can always answer.
 const MAX_FAULTY: usize = 2;
-/// Between two looks at what is due.
+/// How long to wait before faults are injected or repaired again.
 const TICK: Duration = Duration::from_millis(300);
 
-/// What is wrong with a replica.
+/// A fault of a replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ReplicaFault {
+    /// Its process was killed.
     Down,
+    /// It can't use a resource.
     Without(Resource),
 }
 
@@ -35,31 +37,31 @@ struct FaultyReplica {
     until: Instant,
 }
 
-/// Goes on until the end, after which all are well.
+/// Injects and repairs faults until the stop signal. Then repairs all that are left.
 pub(super) fn inject_faults(
     cluster: &Cluster,
     dice: &mut Dice,
     (counts, stop): (&Counts, &StopSignal),
 ) {
     let mut faulty: Vec<FaultyReplica> = Vec::new();
-    // Each kind comes as often as the others, also in a short storm.
+    // Faults are dealt like cards, not drawn at random: so a short storm has all kinds, too.
     let mut next = Vec::new();
     while !stop.wait_up_to(TICK) {
         let now = Instant::now();
-        for over in faulty.extract_if(.., |one| one.until <= now) {
-            repair(cluster, &over, dice, counts);
+        for ended in faulty.extract_if(.., |one| one.until <= now) {
+            repair(cluster, &ended, dice, counts);
         }
         if faulty.len() == MAX_FAULTY || dice.below(3) == 0 {
             continue;
         }
-        let well: Vec<_> = (0..REPLICAS)
+        let healthy: Vec<_> = (0..REPLICAS)
             .filter(|replica| faulty.iter().all(|one| one.replica != *replica))
             .collect();
         if next.is_empty() {
             next = FAULTS.to_vec();
             dice.shuffle(&mut next);
         }
-        let (replica, fault) = (*dice.pick(&well), next.pop().unwrap());
+        let (replica, fault) = (*dice.pick(&healthy), next.pop().unwrap());
         inject(cluster, (replica, fault), dice, counts);
         let lasts = match fault {
             ReplicaFault::Down => Duration::from_millis(200 + dice.below(1500) as u64),
@@ -71,8 +73,8 @@ pub(super) fn inject_faults(
             until: Instant::now() + lasts,
         });
     }
-    for over in faulty {
-        repair(cluster, &over, dice, counts);
+    for left in faulty {
+        repair(cluster, &left, dice, counts);
     }
 }
 
@@ -97,16 +99,16 @@ fn inject(
     }
 }
 
-fn repair(cluster: &Cluster, over: &FaultyReplica, dice: &mut Dice, counts: &Counts) {
-    match over.fault {
-        ReplicaFault::Down => cluster.restart(over.replica),
-        // Sometimes it doesn't live to see it.
+fn repair(cluster: &Cluster, faulty: &FaultyReplica, dice: &mut Dice, counts: &Counts) {
+    match faulty.fault {
+        ReplicaFault::Down => cluster.restart(faulty.replica),
+        // Sometimes the replica is killed before it gets the resource back.
         ReplicaFault::Without(resource) if dice.below(4) == 0 => {
-            kill(cluster, over.replica, counts);
-            cluster.give_back(over.replica, resource);
-            cluster.restart(over.replica);
+            kill(cluster, faulty.replica, counts);
+            cluster.give_back(faulty.replica, resource);
+            cluster.restart(faulty.replica);
         }
-        ReplicaFault::Without(resource) => cluster.give_back(over.replica, resource),
+        ReplicaFault::Without(resource) => cluster.give_back(faulty.replica, resource),
     }
 }
 

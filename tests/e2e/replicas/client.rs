@@ -1,4 +1,4 @@
-//! Somebody who asks any replica, and another if that one fails.
+//! An HTTP client that asks a replica, and another one if the first fails.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -9,14 +9,15 @@ use super::cluster::REPLICAS;
 use super::counts::Counts;
 use super::storm::StopSignal;
 
-/// Then another is asked.
+/// How long a replica may take to answer before another one is asked.
 const TRY_LIMIT: Duration = Duration::from_secs(5);
-/// Then no other cures it: two of three may fail at a time, and each answers a second or two after it is well again.
+/// How long a request may take with all retries. Two of three replicas may be faulty at a time, and
+/// each answers a second or two after its fault has ended.
 const FAILOVER_LIMIT: Duration = Duration::from_secs(30);
-/// Before all are asked once more.
+/// How long to wait after all replicas have failed.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Asks any replica.
+/// A client of all replicas.
 #[derive(Debug)]
 pub(super) struct Client<'a> {
     pub(super) addresses: [SocketAddr; REPLICAS],
@@ -26,7 +27,7 @@ pub(super) struct Client<'a> {
 }
 
 impl Client<'_> {
-    /// The first answer that isn't a server's error. Panics if there is none in time.
+    /// Returns the first answer that isn't a server error (5xx). Panics if there is none in time.
     pub(super) fn get(&mut self, path: &str, headers: &[(&str, &str)]) -> HttpAnswer {
         let began = Instant::now();
         let first = self.dice.below(REPLICAS);
@@ -43,7 +44,7 @@ impl Client<'_> {
             let waited = began.elapsed();
             assert!(
                 waited < FAILOVER_LIMIT,
-                "no replica cured it in {waited:?}: {path} {headers:?}: {failures:#?}"
+                "no replica answered in {waited:?}: {path} {headers:?}: {failures:#?}"
             );
             self.counts.add("retries");
             if attempt % REPLICAS == REPLICAS - 1 {

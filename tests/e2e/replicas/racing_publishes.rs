@@ -1,9 +1,10 @@
-//! Two daemons, one bucket: both publish the same commit at the same time, again and again.
+//! Two daemons with one bucket publish the same commits: both at once, or in turn with a lease.
 //!
-//! `CACHEWFS_TEST_PUBLISHES=1000` makes as many rounds; they take about a second each:
+//! `CACHEWFS_TEST_PUBLISHES` sets the number of rounds. Each takes about a second:
 //!
 //! ```text
-//! CACHEWFS_TEST_PUBLISHES=1000 cargo test -p cachewfs-tests --test e2e replicas::racing_publishes -- --nocapture
+//! CACHEWFS_TEST_PUBLISHES=1000 \
+//!     cargo test -p cachewfs-tests --test e2e replicas::racing_publishes -- --nocapture
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,21 +20,24 @@ use cachewfs_tests::{
 };
 
 const REPO: &str = "/git/local/project";
+/// How long one request may take, with the publish that it waits for.
 const LIMIT: Duration = Duration::from_mins(1);
-/// Of all earlier URLs, so many are read again in each round.
+/// How many of the earlier URLs are read again in each round.
 const SAMPLE: usize = 2;
 
-/// How many rounds there are; the figure of record is 1000.
+/// Returns the number of rounds. For a release it is 1000.
 fn rounds() -> u32 {
     let rounds = std::env::var("CACHEWFS_TEST_PUBLISHES").ok();
     rounds.and_then(|rounds| rounds.parse().ok()).unwrap_or(12)
 }
 
 fn start(site: &Site, bucket: &TestBucket, (name, lease_ttl): (&str, &str)) -> DaemonProcess {
-    // Nothing is published but what the test asks for, and nothing grows too old.
+    // Long intervals: the daemons publish only when the test asks. Many snapshots are kept: none
+    // expires.
     let (endpoint, credentials) = (&bucket.endpoint, bucket.credentials.display());
     let tables = format!(
-        "[mirrors]\nretry_first = \"100ms\"\n[store]\nlease_ttl = \"{lease_ttl}\"\n[store.s3]\nbucket = \"{}\"\nendpoint = \"{endpoint}\"\n\
+        "[mirrors]\nretry_first = \"100ms\"\n[store]\nlease_ttl = \"{lease_ttl}\"\n\
+         [store.s3]\nbucket = \"{}\"\nendpoint = \"{endpoint}\"\n\
          credentials_file = \"{credentials}\"\n",
         bucket.name
     );
@@ -47,13 +51,14 @@ fn get(address: SocketAddr, path: &str) -> HttpAnswer {
     answer
 }
 
-/// Has both publish at the same moment.
+/// Has both daemons publish `commit` at the same moment, and waits until both have answered with
+/// it.
 fn publish(addresses: [SocketAddr; 2], commit: &str) {
     let start = Barrier::new(2);
     let refresh = |address| {
         start.wait();
-        // Who was beaten too often in a row says so, and is asked again, as any client would.
-        wait_until("both have published", || {
+        // 503: the other daemon has published first too often in a row. Clients retry then.
+        wait_until("the daemon has published the commit", || {
             let path = format!("{REPO}/refresh");
             let answer = http_request(address, ("POST", &path), &[], LIMIT).unwrap();
             assert!(matches!(answer.status, 200 | 503), "{}", answer.text());
@@ -67,7 +72,7 @@ fn publish(addresses: [SocketAddr; 2], commit: &str) {
     });
 }
 
-/// How many snapshots a daemon has built, whether or not it was the first.
+/// Returns how many snapshots a daemon has built, also those that the other daemon published first.
 fn snapshots_built(address: SocketAddr) -> u32 {
     let metrics = get(address, "/metrics").text();
     let sample = "cachewfsd_publish_phase_seconds_count{phase=\"pack\"} ";
@@ -75,14 +80,15 @@ fn snapshots_built(address: SocketAddr) -> u32 {
     value.unwrap().parse().unwrap()
 }
 
-/// The snapshots that are in the bucket.
+/// Returns the names of the snapshots in the bucket.
 fn snapshots(bucket: &TestBucket) -> BTreeSet<String> {
     let keys = bucket.keys("v1/local/project.git/snapshots/");
     let name = |key: &String| key.rsplit('/').next().unwrap().to_owned();
     keys.iter().map(name).collect()
 }
 
-/// The digest of what a URL answers, the same from both.
+/// Returns the digest of the body at `url`. Panics unless both daemons answer with the same bytes
+/// and `ETag`.
 fn digest(addresses: [SocketAddr; 2], url: &str) -> Digest {
     let [one, two] = addresses.map(|address| get(address, url));
     assert!(one.body == two.body, "{url} has two contents");
@@ -103,7 +109,7 @@ fn a_commit_that_two_daemons_publish_at_once_has_one_manifest() {
     let Some(built) = publish_all("0s") else {
         return;
     };
-    // That they really did so at once is what this is about.
+    // Both built most snapshots: so they really published at the same time.
     assert!(built > rounds() * 3 / 2, "{built}");
 }
 
@@ -112,7 +118,8 @@ fn a_commit_that_two_daemons_take_turns_to_publish_has_one_manifest() {
     publish_all("30s");
 }
 
-/// Makes all rounds; gives how many snapshots the two built.
+/// Runs all rounds. Returns how many snapshots the two daemons built, or `None` without an S3
+/// server.
 fn publish_all(lease_ttl: &str) -> Option<u32> {
     let bucket = s3_bucket()?;
     let site = Site::default();
@@ -145,7 +152,7 @@ fn publish_all(lease_ttl: &str) -> Option<u32> {
     }
     let built: u32 = addresses.into_iter().map(snapshots_built).sum();
     println!(
-        "{} commits published by both at once in {:?}; they built {built} snapshots",
+        "{} commits published by two daemons in {:?}; together they built {built} snapshots",
         seen.len(),
         began.elapsed()
     );

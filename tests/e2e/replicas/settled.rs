@@ -1,4 +1,4 @@
-//! What has to be so once all are well and nothing changes any more.
+//! The checks after a storm, when no replica is faulty and no repository changes any more.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -14,11 +14,13 @@ use super::cluster::{Cluster, REPLICAS};
 use super::reader::{self, SeenUrls};
 use super::upstreams::{Upstream, Upstreams, refs};
 
+/// How long one request may take.
 const LIMIT: Duration = Duration::from_secs(30);
-/// Pauses after failures, and what was put off meanwhile.
+/// How long the replicas may take to settle: backoffs after failures have to end, and delayed work
+/// has to be done.
 const PATIENCE: Duration = Duration::from_mins(4);
 
-/// Waits until all replicas serve what upstream has, all the same; then checks what they serve.
+/// Waits until all replicas serve the same archives of upstream's present HEAD.
 pub(super) fn wait_for(cluster: &Cluster, upstreams: &Upstreams) {
     for upstream in upstreams.all() {
         let what = format!("all replicas serve {}", upstream.name);
@@ -53,7 +55,8 @@ fn is_settled(addresses: [SocketAddr; REPLICAS], upstream: &Upstream) -> bool {
     refreshed.iter().all(|refreshed| *refreshed) && served.iter().all(is_newest)
 }
 
-/// What is served is upstream's state, refs and all.
+/// Downloads the archives of all repositories, and compares their files, objects and refs with
+/// upstream.
 pub(super) fn check_served(
     client: &mut Client<'_>,
     seen: &SeenUrls,
@@ -74,7 +77,7 @@ pub(super) fn check_served(
     }
 }
 
-/// What the bucket has of a repository, and what of it manifests name.
+/// The manifests and segments in the bucket, and the segments that the manifests reference.
 #[derive(Debug, Default)]
 pub(super) struct Stored {
     pub(super) manifests: usize,
@@ -82,11 +85,11 @@ pub(super) struct Stored {
     pub(super) referenced: BTreeSet<String>,
 }
 
-/// Waits until the bucket has no segments but those that manifests name.
+/// Runs garbage collection until manifests reference all segments in the bucket.
 pub(super) fn wait_for_collection(cluster: &Cluster, upstreams: &Upstreams) -> Stored {
     let mut stored = Stored::default();
-    wait_up_to(PATIENCE, "what is not named is gone", || {
-        // All at once: for each there is a notice to wait for.
+    wait_up_to(PATIENCE, "the bucket has no unreferenced segments", || {
+        // In parallel: each collection waits for its own deletion notice.
         thread::scope(|scope| {
             for upstream in upstreams.all() {
                 scope.spawn(|| cluster.collect(&format!("local/{}", upstream.name)));
@@ -98,13 +101,18 @@ pub(super) fn wait_for_collection(cluster: &Cluster, upstreams: &Upstreams) -> S
     stored
 }
 
-/// Everything that is named is there; the pointer names a manifest.
+/// Panics unless the bucket has all segments that manifests reference, and each pointer names a
+/// manifest.
 fn check_bucket(bucket: &TestBucket, upstreams: &Upstreams) -> Stored {
     let mut all = Stored::default();
     for upstream in upstreams.all() {
         let stored = stored(bucket, upstream);
         let missing: Vec<_> = stored.referenced.difference(&stored.segments).collect();
-        assert!(missing.is_empty(), "{} lacks {missing:?}", upstream.name);
+        assert!(
+            missing.is_empty(),
+            "{} lacks referenced segments: {missing:?}",
+            upstream.name
+        );
         all.manifests += stored.manifests;
         all.segments.extend(stored.segments);
         all.referenced.extend(stored.referenced);
@@ -115,7 +123,9 @@ fn check_bucket(bucket: &TestBucket, upstreams: &Upstreams) -> Stored {
 fn stored(bucket: &TestBucket, upstream: &Upstream) -> Stored {
     let shelf = format!("v1/local/{}.git", upstream.name);
     let last = |key: &String| key.rsplit('/').next().unwrap().to_owned();
-    // In this order, as all may be deleted meanwhile: a manifest that is there has all its segments.
+    // Segments are listed before manifests are read. A manifest that is read later still has all
+    // its segments, so the list must contain them. In the other order, garbage collection could
+    // delete a manifest and its segments in between, and the segments would seem to be missing.
     let segments = bucket.keys(&format!("{shelf}/segments/"));
     let manifests = bucket.keys(&format!("{shelf}/snapshots/"));
     let pointer = bucket.object(&format!("{shelf}/current")).unwrap();

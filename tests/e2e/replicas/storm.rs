@@ -1,4 +1,5 @@
-//! Three replicas, 20 repositories that change all the time, and everything fails: nobody sees a wrong byte.
+//! Three replicas mirror 20 repositories that change all the time. Processes, networks and disks
+//! fail, and no client sees a wrong byte.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -15,16 +16,18 @@ use super::upstreams::Upstreams;
 use super::{chaos, mounted, reader, settled};
 
 const REPOSITORIES: usize = 20;
-/// Between two pushes. Two cores publish some two snapshots a second, three times over.
+/// How long to wait before the next push. Two cores publish about two snapshots a second on each of
+/// three replicas.
 const PUSH_PERIOD: Duration = Duration::from_millis(300);
+/// How long the replicas may take to publish all repositories for the first time.
 const FIRST_SNAPSHOTS: Duration = Duration::from_mins(3);
 
-/// A number of the environment.
+/// Returns the number in an environment variable, if it is set to one.
 fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-/// When all have to come to an end.
+/// A signal that makes all participants of a storm stop.
 #[derive(Debug, Default)]
 pub(super) struct StopSignal {
     is_set: Mutex<bool>,
@@ -36,7 +39,7 @@ impl StopSignal {
         self.wait_up_to(Duration::ZERO)
     }
 
-    /// Waits so long, or until the end; gives whether it is reached.
+    /// Waits until the signal is set, at most for `limit`. Returns whether it is set.
     pub(super) fn wait_up_to(&self, limit: Duration) -> bool {
         let is_set = self.is_set.lock().unwrap_or_else(PoisonError::into_inner);
         let waited = self
@@ -51,7 +54,7 @@ impl StopSignal {
     }
 }
 
-/// Reaches the end when it is dropped in a panic.
+/// Sets the stop signal when it is dropped in a panic.
 struct StopsAllOnPanic<'a>(&'a StopSignal);
 
 impl Drop for StopsAllOnPanic<'_> {
@@ -63,7 +66,7 @@ impl Drop for StopsAllOnPanic<'_> {
 }
 
 struct Storm {
-    // Before its directories go.
+    // Fields are dropped in this order: the replicas end before `site` removes their directories.
     cluster: Cluster,
     upstreams: Upstreams,
     seen: SeenUrls,
@@ -96,7 +99,8 @@ impl Storm {
         })
     }
 
-    /// Chance of one of those who take part.
+    /// Returns the random choices of one participant. They depend on the seed, and on no other
+    /// participant.
     fn dice(&self, participant: u64) -> Dice {
         Dice::new(self.seed * 100 + participant)
     }
@@ -114,22 +118,26 @@ impl Storm {
         self.site.path().join(name)
     }
 
-    /// All repositories are published, and all replicas have mirrors of them.
+    /// Waits until all repositories are published and all replicas have mirrors of them.
     fn prepare(&self) {
-        wait_up_to(FIRST_SNAPSHOTS, "all is published", || {
-            let mut is_published = true;
-            for upstream in self.upstreams.all() {
-                for address in self.cluster.addresses() {
-                    let limit = Duration::from_secs(30);
-                    let target = upstream.url("snapshot.tar.zst");
-                    let range = [("Range", "bytes=-1")];
-                    let answer =
-                        cachewfs_tests::http_request(address, ("GET", &target), &range, limit);
-                    is_published &= answer.is_ok_and(|answer| answer.status == 206);
+        wait_up_to(
+            FIRST_SNAPSHOTS,
+            "all replicas serve all repositories",
+            || {
+                let mut is_published = true;
+                for upstream in self.upstreams.all() {
+                    for address in self.cluster.addresses() {
+                        let limit = Duration::from_secs(30);
+                        let target = upstream.url("snapshot.tar.zst");
+                        let range = [("Range", "bytes=-1")];
+                        let answer =
+                            cachewfs_tests::http_request(address, ("GET", &target), &range, limit);
+                        is_published &= answer.is_ok_and(|answer| answer.status == 206);
+                    }
                 }
-            }
-            is_published
-        });
+                is_published
+            },
+        );
     }
 
     fn push(&self) {
@@ -140,7 +148,8 @@ impl Storm {
         }
     }
 
-    /// Downloads in ranges; every few times what is older, which may not have changed, and a mirror.
+    /// Downloads archives until the stop signal: current checkout archives, current mirror
+    /// archives, and earlier snapshots, which must not have changed.
     fn read(&self, participant: u64) {
         let mut client = self.client(participant);
         let directory = self.path(&format!("reader-{participant}"));
@@ -149,8 +158,8 @@ impl Storm {
             let upstream = client.dice.pick(self.upstreams.all());
             match client.dice.below(6) {
                 0 => {
-                    let of = (upstream, "mirror.tar.zst");
-                    if let Some(download) = reader::in_ranges(&mut client, seen, of) {
+                    let archive = (upstream, "mirror.tar.zst");
+                    if let Some(download) = reader::in_ranges(&mut client, seen, archive) {
                         reader::check_mirror(&directory, upstream, &download);
                         self.counts.add("mirrors compared");
                     }
@@ -163,8 +172,8 @@ impl Storm {
                     }
                 }
                 _ => {
-                    let of = (upstream, "snapshot.tar.zst");
-                    let download = reader::in_ranges(&mut client, seen, of);
+                    let archive = (upstream, "snapshot.tar.zst");
+                    let download = reader::in_ranges(&mut client, seen, archive);
                     if let Some(download) = download.filter(|_| client.dice.below(3) == 0) {
                         reader::check_clone(&directory, upstream, &download);
                         self.counts.add("clones compared");
@@ -174,7 +183,7 @@ impl Storm {
         }
     }
 
-    /// Restores as one does without the mount: one download, and tar.
+    /// Restores clones without a mount, by one download and tar, until the stop signal.
     fn restore(&self, participant: u64) {
         let mut client = self.client(participant);
         let directory = self.path(&format!("restored-{participant}"));
@@ -213,7 +222,7 @@ impl Storm {
         });
     }
 
-    /// Whoever panics ends the storm for all.
+    /// Runs a participant. If it panics, all others stop, too.
     fn take_part(&self, part: impl FnOnce()) {
         let _stops = StopsAllOnPanic(&self.stop);
         part();
@@ -222,10 +231,14 @@ impl Storm {
     fn settle(&self, directory: &Path) {
         let began = Instant::now();
         settled::wait_for(&self.cluster, &self.upstreams);
-        println!("all served the same {:?} later", began.elapsed());
-        let calm = StopSignal::default();
+        println!(
+            "all replicas served the same state {:?} later",
+            began.elapsed()
+        );
+        // The storm's own signal is set already, and would cut the client's waiting short.
+        let not_set = StopSignal::default();
         let mut client = Client {
-            stop: &calm,
+            stop: &not_set,
             ..self.client(9)
         };
         settled::check_served(&mut client, &self.seen, (&self.upstreams, directory));
@@ -235,7 +248,8 @@ impl Storm {
         }
         let stored = settled::wait_for_collection(&self.cluster, &self.upstreams);
         println!(
-            "{} URLs had the same bytes for ever, or {} times none; {} manifests name all {} segments",
+            "{} immutable URLs never changed; {} times one had expired; \
+             {} manifests reference all {} segments",
             urls.len(),
             self.counts.of(reader::EXPIRED),
             stored.manifests,
@@ -253,9 +267,13 @@ fn nobody_sees_a_wrong_byte_while_replicas_fail() {
     println!("prepared after {:?}", began.elapsed());
 
     storm.run(Duration::from_secs(lasts));
-    println!("it was over after {:?}\n{}", began.elapsed(), storm.counts);
+    println!(
+        "the storm ended after {:?}\n{}",
+        began.elapsed(),
+        storm.counts
+    );
     storm.settle(&storm.path("settled"));
 
-    println!("all the same after {:?}", began.elapsed());
+    println!("all checks passed after {:?}", began.elapsed());
     assert!(storm.counts.of("kills") > 1);
 }
