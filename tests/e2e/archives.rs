@@ -10,7 +10,7 @@ use cachewfs_tests::{
 };
 
 /// Waits until an archive is published, fetches it with curl and extracts it with tar.
-fn extract(daemon: &DaemonProcess, archive: &str, directory: &Path) {
+fn fetch_and_extract(daemon: &DaemonProcess, archive: &str, directory: &Path) {
     std::fs::create_dir_all(directory).unwrap();
     let file = directory.with_extension("tar.zst");
     let url = format!("{}/git/local/project/{archive}.tar.zst", daemon.url());
@@ -39,7 +39,7 @@ fn a_checkout_archive_extracts_to_a_clean_clone() {
     let daemon = site.daemon();
     let clone = site.path().join("extracted");
 
-    extract(&daemon, "snapshot", &clone);
+    fetch_and_extract(&daemon, "snapshot", &clone);
 
     // A clean status means that git believed the sizes and times in the index of the archive.
     assert_eq!(
@@ -79,7 +79,7 @@ fn maintenance_leaves_the_packs_of_an_extracted_archive_alone() {
     let daemon = site.daemon();
     for (archive, git_directory) in [("snapshot", ".git"), ("mirror", ".")] {
         let extracted = site.path().join(archive);
-        extract(&daemon, archive, &extracted);
+        fetch_and_extract(&daemon, archive, &extracted);
         let packs = || {
             let files = std::fs::read_dir(extracted.join(git_directory).join("objects/pack"));
             let names = files.unwrap().map(|file| file.unwrap().file_name());
@@ -116,7 +116,7 @@ fn a_mirror_archive_extracts_to_a_whole_mirror() {
     let daemon = site.daemon();
     let mirror = site.path().join("mirror");
 
-    extract(&daemon, "mirror", &mirror);
+    fetch_and_extract(&daemon, "mirror", &mirror);
 
     assert!(
         try_git(&mirror, &["fsck", "--full", "--strict"])
@@ -138,7 +138,7 @@ fn the_mount_and_the_archive_agree() {
     site.repo_with_history("project");
     let daemon = site.daemon();
     let clone = site.path().join("extracted");
-    extract(&daemon, "snapshot", &clone);
+    fetch_and_extract(&daemon, "snapshot", &clone);
     let mount = site.mount(&daemon.url());
 
     let differences = Command::new("diff")

@@ -249,7 +249,7 @@ fn a_listing_leaves_out_hosts_that_cannot_be_directory_names() {
 }
 
 /// Starts `cachewfs status --watch`. Returns when it has printed its first line.
-fn watching(mount: &Path) -> (Child, BufReader<std::process::ChildStdout>) {
+fn start_watching(mount: &Path) -> (Child, BufReader<std::process::ChildStdout>) {
     let mut watching = Command::new(binary("cachewfs"))
         .args(["status", "--watch", "--mount"])
         .arg(mount)
@@ -271,8 +271,8 @@ fn status_watch_ends_on_a_signal_or_when_its_output_is_closed() {
     let site = Site::default();
     let mount = site.mount("http://127.0.0.1:1");
     let signals = [Signal::TERM, Signal::HUP, Signal::INT];
-    let mut signalled = signals.map(|_| watching(&mount.point));
-    let (mut unread, output) = watching(&mount.point);
+    let mut signalled = signals.map(|_| start_watching(&mount.point));
+    let (mut unread, output) = start_watching(&mount.point);
 
     drop(output);
     for (signal, (process, _)) in signals.iter().zip(&signalled) {

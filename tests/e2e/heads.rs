@@ -42,7 +42,7 @@ fn odd_head(site: &Site, name: &str, set_head: impl FnOnce(&GitRepo)) -> GitRepo
 }
 
 /// Compares a repository in the mount, and a `cachewfs clone` of it, with a plain `git clone`.
-fn check(site: &Site, mount: &MountProcess, (repo, name): (&GitRepo, &str)) {
+fn compare_with_plain_clone(site: &Site, mount: &MountProcess, (repo, name): (&GitRepo, &str)) {
     let plain = site.plain_clone(repo, name);
     let mounted = mount.repo(&format!("local/{name}"));
     let clone = site.path().join("clone").join(name);
@@ -142,7 +142,7 @@ fn an_odd_head_is_shown_as_in_a_clone() {
 
     for repo in &repos {
         let name = repo.upstream.file_name().unwrap().to_str().unwrap();
-        check(&site, &mount, (repo, name));
+        compare_with_plain_clone(&site, &mount, (repo, name));
     }
 }
 

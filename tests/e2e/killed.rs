@@ -14,7 +14,7 @@ const ROUNDS: u64 = 4;
 /// How many bytes each push adds to the repository.
 const ROUND_BYTES: usize = 3 << 20;
 
-fn mirror(site: &Site) -> PathBuf {
+fn mirror_path(site: &Site) -> PathBuf {
     site.path().join("daemon/data/mirrors/local/project.git")
 }
 
@@ -26,7 +26,7 @@ fn names(directory: &Path) -> Vec<String> {
     entries.map(name).collect()
 }
 
-fn tmp(site: &Site) -> Vec<String> {
+fn names_in_tmp(site: &Site) -> Vec<String> {
     names(&site.path().join("daemon/data/tmp"))
 }
 
@@ -110,17 +110,17 @@ fn curl(arguments: &[&str], url: &str) -> bool {
     curl.stdout(Stdio::null()).status().unwrap().success()
 }
 
-fn snapshot(daemon: &DaemonProcess) -> String {
+fn snapshot_url(daemon: &DaemonProcess) -> String {
     format!("{}/git/local/project/snapshot.tar.zst", daemon.url())
 }
 
 /// Waits until `commit` is published. Panics unless the archive and the mirror are complete and
 /// nothing temporary is left.
-fn assert_whole(site: &Site, daemon: &DaemonProcess, commit: &str) {
+fn assert_published_and_clean(site: &Site, daemon: &DaemonProcess, commit: &str) {
     let refresh = format!("{}/git/local/project/refresh", daemon.url());
     wait_until("the mirror is up to date", || {
         curl(&["--request", "POST"], &refresh)
-            && git(mirror(site), &["rev-parse", "main"]).trim() == commit
+            && git(mirror_path(site), &["rev-parse", "main"]).trim() == commit
     });
     let clone = site.path().join("extracted");
     fs::remove_dir_all(&clone).ok();
@@ -128,7 +128,7 @@ fn assert_whole(site: &Site, daemon: &DaemonProcess, commit: &str) {
     let archive = clone.with_extension("tar.zst");
     assert!(curl(
         &["--output", archive.to_str().unwrap()],
-        &snapshot(daemon)
+        &snapshot_url(daemon)
     ));
     let tar = Command::new("tar")
         .args(["--zstd", "--extract", "--file"])
@@ -141,7 +141,7 @@ fn assert_whole(site: &Site, daemon: &DaemonProcess, commit: &str) {
     git(&clone, &["fsck", "--strict"]);
     // Retried: `git fsck` doesn't list the packs again if the daemon rolls them up meanwhile.
     wait_until("the mirror is whole", || {
-        try_git(&mirror(site), &["fsck", "--strict"])
+        try_git(&mirror_path(site), &["fsck", "--strict"])
             .status
             .success()
     });
@@ -150,8 +150,8 @@ fn assert_whole(site: &Site, daemon: &DaemonProcess, commit: &str) {
         is_part || matches!(name.rsplit_once('.'), Some((_, "lock" | "keep")))
     };
     wait_until("nothing is left over", || {
-        let packs = names(&mirror(site).join("objects/pack"));
-        tmp(site).is_empty() && !packs.iter().any(is_garbage)
+        let packs = names(&mirror_path(site).join("objects/pack"));
+        names_in_tmp(site).is_empty() && !packs.iter().any(is_garbage)
     });
 }
 
@@ -164,9 +164,13 @@ fn in_the_middle_of_a_clone() {
     let mut daemon = site.daemon_with_tables(&tables);
     for _ in 0..2 {
         gate.close();
-        curl(&["--max-time", "0.5"], &snapshot(&daemon));
+        curl(&["--max-time", "0.5"], &snapshot_url(&daemon));
         gate.wait_until_asked();
-        assert!(tmp(&site).iter().any(|name| name.starts_with("clone-")));
+        assert!(
+            names_in_tmp(&site)
+                .iter()
+                .any(|name| name.starts_with("clone-"))
+        );
 
         daemon.kill();
         daemon.restart();
@@ -175,12 +179,12 @@ fn in_the_middle_of_a_clone() {
         // mirror.
         let data = site.path().join("daemon/data").display().to_string();
         assert!(!process_runs(&["git", &data]));
-        assert!(tmp(&site).is_empty() && !mirror(&site).exists());
+        assert!(names_in_tmp(&site).is_empty() && !mirror_path(&site).exists());
         gate.open();
     }
 
-    curl(&[], &snapshot(&daemon));
-    assert_whole(&site, &daemon, &commit);
+    curl(&[], &snapshot_url(&daemon));
+    assert_published_and_clean(&site, &daemon, &commit);
 }
 
 #[test]
@@ -190,8 +194,8 @@ fn in_the_middle_of_an_update() {
     let first = push(&mut repo, 0);
     let (gate, tables) = Gate::create(&site);
     let mut daemon = site.daemon_with_tables(&tables);
-    curl(&[], &snapshot(&daemon));
-    assert_whole(&site, &daemon, &first);
+    curl(&[], &snapshot_url(&daemon));
+    assert_published_and_clean(&site, &daemon, &first);
     for round in 1..=ROUNDS {
         gate.close();
         let commit = push(&mut repo, round);
@@ -201,7 +205,7 @@ fn in_the_middle_of_an_update() {
         gate.open();
         daemon.restart();
 
-        assert_whole(&site, &daemon, &commit);
+        assert_published_and_clean(&site, &daemon, &commit);
     }
 }
 
@@ -232,15 +236,19 @@ fn in_the_middle_of_a_publish() {
     let mut repo = site.repo("project");
     let first = push(&mut repo, 0);
     let mut daemon = site.daemon();
-    curl(&[], &snapshot(&daemon));
-    assert_whole(&site, &daemon, &first);
+    curl(&[], &snapshot_url(&daemon));
+    assert_published_and_clean(&site, &daemon, &first);
     let mut number = 0;
     for _ in 0..ROUNDS {
-        let is_publishing = || tmp(&site).iter().any(|name| name.starts_with("publish-"));
+        let is_publishing = || {
+            names_in_tmp(&site)
+                .iter()
+                .any(|name| name.starts_with("publish-"))
+        };
         let commit = kill_when(&mut repo, &mut daemon, (&mut number, &is_publishing));
         daemon.restart();
 
-        assert_whole(&site, &daemon, &commit);
+        assert_published_and_clean(&site, &daemon, &commit);
     }
 }
 
@@ -251,23 +259,23 @@ fn in_the_middle_of_a_repack() {
     let first = push(&mut repo, 0);
     let tables = "[mirrors]\nrepack_packs = 1\nrepack_interval = \"0s\"\n";
     let mut daemon = site.daemon_with_tables(tables);
-    curl(&[], &snapshot(&daemon));
-    assert_whole(&site, &daemon, &first);
+    curl(&[], &snapshot_url(&daemon));
+    assert_published_and_clean(&site, &daemon, &first);
     let mut number = 0;
     for _ in 0..ROUNDS {
-        let path = mirror(&site).display().to_string();
+        let path = mirror_path(&site).display().to_string();
         let is_repacking = || process_runs(&["git", "repack", &path]);
         let commit = kill_when(&mut repo, &mut daemon, (&mut number, &is_repacking));
         daemon.restart();
 
-        assert_whole(&site, &daemon, &commit);
+        assert_published_and_clean(&site, &daemon, &commit);
     }
 
-    let packs = || bytes_below(&mirror(&site).join("objects"));
+    let packs = || bytes_below(&mirror_path(&site).join("objects"));
     let needed = (number + 1) * ROUND_BYTES as u64;
     wait_until("there is no garbage", || packs() < needed * 3 / 2);
     wait_until("the index over all packs is right", || {
-        let verify = try_git(&mirror(&site), &["multi-pack-index", "verify"]);
+        let verify = try_git(&mirror_path(&site), &["multi-pack-index", "verify"]);
         verify.status.success()
     });
 }

@@ -54,9 +54,9 @@ fn entry() -> impl Strategy<Value = Entry> {
 
 /// Trees without a path that is both a file and a directory.
 fn tree() -> impl Strategy<Value = Tree> {
-    proptest::collection::btree_map(path(), entry(), 1..60).prop_map(|drawn| {
+    proptest::collection::btree_map(path(), entry(), 1..60).prop_map(|entries| {
         let mut tree = Tree::new();
-        for (path, entry) in drawn {
+        for (path, entry) in entries {
             // In sorted order, a file comes before all paths below it.
             let is_below_a_file = (1..path.len())
                 .filter(|&at| path[at] == b'/')
@@ -88,7 +88,7 @@ fn any_tree_is_shown_as_git_has_it() {
 
     let outcome = TestRunner::new(config).run(&(tree(), any::<Index>()), |(tree, index)| {
         let name = format!("case{}", number.fetch_add(1, Ordering::Relaxed));
-        let repo = committed(&site, &name, &tree);
+        let repo = push_tree(&site, &name, &tree);
         compare(&mount, &format!("local/{name}"), &repo, index);
         Ok(())
     });
@@ -97,7 +97,7 @@ fn any_tree_is_shown_as_git_has_it() {
 }
 
 /// Creates a repository with this tree, and pushes it.
-fn committed(site: &Site, name: &str, tree: &Tree) -> GitRepo {
+fn push_tree(site: &Site, name: &str, tree: &Tree) -> GitRepo {
     let mut repo = site.repo(name);
     for (path, (mode, content)) in tree {
         let path = OsStr::from_bytes(path);
@@ -120,7 +120,7 @@ fn committed(site: &Site, name: &str, tree: &Tree) -> GitRepo {
 fn compare(mount: &MountProcess, name: &str, repo: &GitRepo, index: Index) {
     mount.cli(&["prefetch", name]);
     let mounted = mount.repo(name);
-    let expected = as_git_has_it(&repo.upstream);
+    let expected = tree_in_git(&repo.upstream);
 
     // First a read in the middle of each file, before any file is read from its start.
     for (path, (mode, content)) in &expected {
@@ -134,7 +134,7 @@ fn compare(mount: &MountProcess, name: &str, repo: &GitRepo, index: Index) {
         assert!(content[at..].starts_with(&found), "{path:?} from {at}");
     }
     let mut shown = Tree::new();
-    walk(&mounted, &mut Vec::new(), &mut shown);
+    read_mounted_tree(&mounted, &mut Vec::new(), &mut shown);
     let (shown_paths, expected_paths): (Vec<_>, Vec<_>) =
         (shown.keys().collect(), expected.keys().collect());
     assert_eq!(shown_paths, expected_paths);
@@ -146,7 +146,7 @@ fn compare(mount: &MountProcess, name: &str, repo: &GitRepo, index: Index) {
 }
 
 /// Returns the tree of HEAD, from `git ls-tree` and `git cat-file`.
-fn as_git_has_it(upstream: &Path) -> Tree {
+fn tree_in_git(upstream: &Path) -> Tree {
     let listed = try_git(upstream, &["ls-tree", "-r", "-z", "HEAD"]).stdout;
     let lines = listed
         .split(|&byte| byte == 0)
@@ -166,7 +166,7 @@ fn as_git_has_it(upstream: &Path) -> Tree {
 
 /// Adds all files and links below `directory`, except `.git`, to `tree`. `prefix` is the path of
 /// `directory` in the repository.
-fn walk(directory: &Path, prefix: &mut Vec<OsString>, tree: &mut Tree) {
+fn read_mounted_tree(directory: &Path, prefix: &mut Vec<OsString>, tree: &mut Tree) {
     for entry in std::fs::read_dir(directory).unwrap() {
         let entry = entry.unwrap();
         if prefix.is_empty() && entry.file_name() == ".git" {
@@ -175,7 +175,7 @@ fn walk(directory: &Path, prefix: &mut Vec<OsString>, tree: &mut Tree) {
         prefix.push(entry.file_name());
         let metadata = std::fs::symlink_metadata(entry.path()).unwrap();
         if metadata.is_dir() {
-            walk(&entry.path(), prefix, tree);
+            read_mounted_tree(&entry.path(), prefix, tree);
         } else {
             let path = prefix.join(OsStr::new("/")).into_vec();
             let shown = if metadata.is_symlink() {

@@ -7,7 +7,7 @@ use std::process::Command;
 use cachewfs_tests::{Site, assert_index_checksum, can_mount, git, git_with_input, try_git};
 
 /// Commands that only read. Each must print in the mount what it prints in a clone.
-const READING: [&[&str]; 14] = [
+const READ_ONLY_COMMANDS: [&[&str]; 14] = [
     &["log", "--format=%H %an %s"],
     &["log", "--oneline", "--all", "--graph"],
     &["log", "--stat", "-3"],
@@ -115,7 +115,7 @@ fn git_prints_the_same_as_in_a_clone() {
     git(&clone, &["update-ref", "-d", "refs/remotes/origin/main"]);
     git(&clone, &["update-ref", "-d", "refs/remotes/origin/topic"]);
 
-    for arguments in READING {
+    for arguments in READ_ONLY_COMMANDS {
         let sorted = |text: String| {
             let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
             lines.sort();
@@ -302,7 +302,7 @@ fn a_pinned_repository_is_readable_without_the_daemon() {
 
     daemon.kill();
 
-    for arguments in READING {
+    for arguments in READ_ONLY_COMMANDS {
         git(&mounted, arguments);
     }
     git(&mounted, &["fsck", "--full"]);

@@ -7,9 +7,9 @@ use std::process::Output;
 
 use cachewfs_tests::{GitRepo, Site, can_mount, git, run, try_git};
 
-/// Adds a file to the index of the working copy, but not to its work tree: no work tree could hold
-/// it.
-fn add(repo: &GitRepo, mode: &str, path: &str, content: &[u8]) {
+/// Adds a file to the index of the working copy, but not to its work tree, which may not be able to
+/// hold it.
+fn add_to_index(repo: &GitRepo, mode: &str, path: &str, content: &[u8]) {
     let entry = format!("{mode},{},{path}", repo.store_blob(content));
     git(
         &repo.work,
@@ -17,7 +17,7 @@ fn add(repo: &GitRepo, mode: &str, path: &str, content: &[u8]) {
     );
 }
 
-fn commit(repo: &GitRepo, message: &str) {
+fn commit_and_push(repo: &GitRepo, message: &str) {
     git(&repo.work, &["commit", "-q", "-m", message]);
     git(&repo.work, &["push", "-q", "origin", "main"]);
 }
@@ -33,10 +33,10 @@ fn files_that_no_filesystem_can_have_are_left_out_and_named() {
     }
     let site = Site::default();
     let repo = site.repo("project");
-    add(&repo, "100644", "ok", b"ok\n");
-    add(&repo, "120000", "empty-link", b"");
-    add(&repo, "120000", "sub/long-link", &[b'a'; 5000]);
-    commit(&repo, "odd links");
+    add_to_index(&repo, "100644", "ok", b"ok\n");
+    add_to_index(&repo, "120000", "empty-link", b"");
+    add_to_index(&repo, "120000", "sub/long-link", &[b'a'; 5000]);
+    commit_and_push(&repo, "odd links");
     let daemon = site.daemon();
     let mount = site.mount(&daemon.url());
     let mounted = mount.repo("local/project");
@@ -73,8 +73,8 @@ fn files_that_no_filesystem_can_have_are_left_out_and_named() {
     assert_eq!(fs::read(clone.join("ok")).unwrap(), b"ok\n");
 }
 
-/// Linux limits a path to 4,095 bytes. The limit applies to the path in the repository: the
-/// directory in which the daemon checks it out must not count.
+/// Linux takes paths of at most 4,095 bytes. A path of this length must be shown: the directory in
+/// which the daemon checks it out must not count.
 #[test]
 fn the_longest_path_is_shown() {
     if !can_mount() {
@@ -85,9 +85,9 @@ fn the_longest_path_is_shown() {
     let mut path = vec!["e".repeat(250); 16].join("/");
     path.push('/');
     path.push_str(&"f".repeat(4095 - path.len()));
-    add(&repo, "100644", &path, b"deep\n");
-    add(&repo, "100644", &format!("{path}x"), b"too deep\n");
-    commit(&repo, "a long path");
+    add_to_index(&repo, "100644", &path, b"deep\n");
+    add_to_index(&repo, "100644", &format!("{path}x"), b"too deep\n");
+    commit_and_push(&repo, "a long path");
     let daemon = site.daemon();
     let mount = site.mount(&daemon.url());
     let mounted = mount.repo("local/project");
@@ -114,11 +114,11 @@ fn paths_of_any_length_in_the_history_are_published() {
     let site = Site::default();
     let repo = site.repo("project");
     let long = format!("{}f", format!("{}/", "e".repeat(250)).repeat(17));
-    add(&repo, "100644", &long, b"hi\n");
-    add(&repo, "100644", "ok", b"ok\n");
+    add_to_index(&repo, "100644", &long, b"hi\n");
+    add_to_index(&repo, "100644", "ok", b"ok\n");
     git(&repo.work, &["commit", "-q", "-m", "long"]);
     git(&repo.work, &["update-index", "--force-remove", &long]);
-    commit(&repo, "gone");
+    commit_and_push(&repo, "gone");
     let daemon = site.daemon();
     let mount = site.mount(&daemon.url());
     let mounted = mount.repo("local/project");
@@ -159,7 +159,7 @@ fn a_clone_that_git_refuses_to_check_out_stays() {
     assert_eq!(git(&clone, &["log", "--format=%s"]), "bad\n");
 }
 
-/// So the first push to an empty repository shows at once.
+/// Otherwise the first push to an empty repository would show late.
 #[test]
 fn refresh_asks_upstream_also_for_an_empty_repository() {
     if !can_mount() {

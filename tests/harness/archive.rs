@@ -5,8 +5,8 @@ use std::process::Command;
 
 use cachewfs_format::{SegmentTable, Toc, TocPlace, decode_chunk};
 
-/// Panics unless all digests of the archive are right. The `ETag` must be the digest of the TOC. The
-/// TOC has the ids of the segments, and each segment's table has the digests of its chunks.
+/// Panics unless all digests of the archive are right. The `ETag` must be the digest of the TOC.
+/// The TOC has the ids of the segments, and each segment's table has the digests of its chunks.
 pub fn verify_archive(etag: &str, bytes: &[u8]) {
     let to_index = |offset: u64| usize::try_from(offset).unwrap();
     let slice = |begin: u64, end: u64| &bytes[to_index(begin)..to_index(end)];

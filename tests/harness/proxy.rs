@@ -153,8 +153,8 @@ fn has_head(piece: &[u8]) -> bool {
     windows.any(|bytes| bytes == end_of_request_line)
 }
 
-/// Changes the first byte of `piece` whose offset in the connection is a multiple of `every`, unless
-/// it is the first of `piece`. `passed` is the offset of `piece`.
+/// Changes the first byte of `piece` whose offset in the connection is a multiple of `every`,
+/// unless it is the first of `piece`. `passed` is the offset of `piece`.
 fn corrupt(piece: &mut [u8], passed: u64, every: u64) {
     let next = usize::try_from(every - passed % every).unwrap_or(usize::MAX);
     if let Some(byte) = piece.get_mut(next) {

@@ -53,7 +53,7 @@ fn get(address: SocketAddr, path: &str) -> HttpAnswer {
 
 /// Has both daemons publish `commit` at the same moment, and waits until both have answered with
 /// it.
-fn publish(addresses: [SocketAddr; 2], commit: &str) {
+fn publish_with_both(addresses: [SocketAddr; 2], commit: &str) {
     let start = Barrier::new(2);
     let refresh = |address| {
         start.wait();
@@ -106,7 +106,7 @@ fn push(repo: &mut GitRepo, dice: &mut Dice, round: u32) -> String {
 
 #[test]
 fn a_commit_that_two_daemons_publish_at_once_has_one_manifest() {
-    let Some(built) = publish_all("0s") else {
+    let Some(built) = run_rounds("0s") else {
         return;
     };
     // Both built most snapshots: so they really published at the same time.
@@ -115,12 +115,12 @@ fn a_commit_that_two_daemons_publish_at_once_has_one_manifest() {
 
 #[test]
 fn a_commit_that_two_daemons_take_turns_to_publish_has_one_manifest() {
-    publish_all("30s");
+    run_rounds("30s");
 }
 
 /// Runs all rounds. Returns how many snapshots the two daemons built, or `None` without an S3
 /// server.
-fn publish_all(lease_ttl: &str) -> Option<u32> {
+fn run_rounds(lease_ttl: &str) -> Option<u32> {
     let bucket = s3_bucket()?;
     let site = Site::default();
     let mut repo = site.repo("project");
@@ -133,7 +133,7 @@ fn publish_all(lease_ttl: &str) -> Option<u32> {
 
     for round in 0..rounds() {
         let commit = push(&mut repo, &mut dice, round);
-        publish(addresses, &commit);
+        publish_with_both(addresses, &commit);
 
         let now = snapshots(&bucket);
         let new: Vec<_> = now.difference(&before).collect();

@@ -47,7 +47,7 @@ pub(super) struct Download {
 
 /// Downloads the current archive in ranges, in random order, from all replicas. Returns `None` if
 /// the snapshot expired during the download.
-pub(super) fn in_ranges(
+pub(super) fn download_in_ranges(
     client: &mut Client<'_>,
     seen: &SeenUrls,
     (upstream, archive): (&Upstream, &str),
@@ -86,7 +86,11 @@ pub(super) fn in_ranges(
 }
 
 /// Downloads the archive at `url` with one request. Returns `None` if the snapshot has expired.
-pub(super) fn whole(client: &mut Client<'_>, seen: &SeenUrls, url: &str) -> Option<Download> {
+pub(super) fn download_whole(
+    client: &mut Client<'_>,
+    seen: &SeenUrls,
+    url: &str,
+) -> Option<Download> {
     let answer = client.get(url, &[]);
     if has_expired(client, &answer) {
         return None;

@@ -21,7 +21,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_mins(4);
 
 /// Waits until all replicas serve the same archives of upstream's present HEAD.
-pub(super) fn wait_for(cluster: &Cluster, upstreams: &Upstreams) {
+pub(super) fn wait_until_settled(cluster: &Cluster, upstreams: &Upstreams) {
     for upstream in upstreams.all() {
         let what = format!("all replicas serve {}", upstream.name);
         wait_up_to(PATIENCE, &what, || {
@@ -63,10 +63,11 @@ pub(super) fn check_served(
     (upstreams, directory): (&Upstreams, &Path),
 ) {
     for upstream in upstreams.all() {
-        let clone = reader::whole(client, seen, &upstream.url("snapshot.tar.zst")).unwrap();
+        let clone =
+            reader::download_whole(client, seen, &upstream.url("snapshot.tar.zst")).unwrap();
         assert_eq!(clone.commit, upstream.head());
         reader::check_clone(directory, upstream, &clone);
-        let mirror = reader::whole(client, seen, &upstream.url("mirror.tar.zst")).unwrap();
+        let mirror = reader::download_whole(client, seen, &upstream.url("mirror.tar.zst")).unwrap();
         reader::check_mirror(directory, upstream, &mirror);
         assert_eq!(
             refs(&directory.join("clone")),
@@ -86,7 +87,7 @@ pub(super) struct Stored {
 }
 
 /// Runs garbage collection until manifests reference all segments in the bucket.
-pub(super) fn wait_for_collection(cluster: &Cluster, upstreams: &Upstreams) -> Stored {
+pub(super) fn wait_until_collected(cluster: &Cluster, upstreams: &Upstreams) -> Stored {
     let mut stored = Stored::default();
     wait_up_to(PATIENCE, "the bucket has no unreferenced segments", || {
         // In parallel: each collection waits for its own deletion notice.
@@ -106,7 +107,7 @@ pub(super) fn wait_for_collection(cluster: &Cluster, upstreams: &Upstreams) -> S
 fn check_bucket(bucket: &TestBucket, upstreams: &Upstreams) -> Stored {
     let mut all = Stored::default();
     for upstream in upstreams.all() {
-        let stored = stored(bucket, upstream);
+        let stored = stored_objects(bucket, upstream);
         let missing: Vec<_> = stored.referenced.difference(&stored.segments).collect();
         assert!(
             missing.is_empty(),
@@ -120,7 +121,7 @@ fn check_bucket(bucket: &TestBucket, upstreams: &Upstreams) -> Stored {
     all
 }
 
-fn stored(bucket: &TestBucket, upstream: &Upstream) -> Stored {
+fn stored_objects(bucket: &TestBucket, upstream: &Upstream) -> Stored {
     let shelf = format!("v1/local/{}.git", upstream.name);
     let last = |key: &String| key.rsplit('/').next().unwrap().to_owned();
     // Segments are listed before manifests are read. A manifest that is read later still has all

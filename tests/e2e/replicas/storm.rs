@@ -159,7 +159,7 @@ impl Storm {
             match client.dice.below(6) {
                 0 => {
                     let archive = (upstream, "mirror.tar.zst");
-                    if let Some(download) = reader::in_ranges(&mut client, seen, archive) {
+                    if let Some(download) = reader::download_in_ranges(&mut client, seen, archive) {
                         reader::check_mirror(&directory, upstream, &download);
                         self.counts.add("mirrors compared");
                     }
@@ -168,12 +168,12 @@ impl Storm {
                     let urls = seen.urls();
                     if !urls.is_empty() {
                         let url = client.dice.pick(&urls).clone();
-                        reader::whole(&mut client, seen, &url);
+                        reader::download_whole(&mut client, seen, &url);
                     }
                 }
                 _ => {
                     let archive = (upstream, "snapshot.tar.zst");
-                    let download = reader::in_ranges(&mut client, seen, archive);
+                    let download = reader::download_in_ranges(&mut client, seen, archive);
                     if let Some(download) = download.filter(|_| client.dice.below(3) == 0) {
                         reader::check_clone(&directory, upstream, &download);
                         self.counts.add("clones compared");
@@ -190,7 +190,7 @@ impl Storm {
         while !self.stop.is_set() {
             let upstream = client.dice.pick(self.upstreams.all());
             let url = upstream.url("snapshot.tar.zst");
-            let download = reader::whole(&mut client, &self.seen, &url).unwrap();
+            let download = reader::download_whole(&mut client, &self.seen, &url).unwrap();
             upstream.assert_was_head(&download.commit);
             reader::check_clone(&directory, upstream, &download);
             self.counts.add("restores");
@@ -230,7 +230,7 @@ impl Storm {
 
     fn settle(&self, directory: &Path) {
         let began = Instant::now();
-        settled::wait_for(&self.cluster, &self.upstreams);
+        settled::wait_until_settled(&self.cluster, &self.upstreams);
         println!(
             "all replicas served the same state {:?} later",
             began.elapsed()
@@ -244,9 +244,9 @@ impl Storm {
         settled::check_served(&mut client, &self.seen, (&self.upstreams, directory));
         let urls = self.seen.urls();
         for url in &urls {
-            reader::whole(&mut client, &self.seen, url);
+            reader::download_whole(&mut client, &self.seen, url);
         }
-        let stored = settled::wait_for_collection(&self.cluster, &self.upstreams);
+        let stored = settled::wait_until_collected(&self.cluster, &self.upstreams);
         println!(
             "{} immutable URLs never changed; {} times one had expired; \
              {} manifests reference all {} segments",
