@@ -110,8 +110,8 @@ impl Cluster {
             .output()
             .unwrap();
         // Its exit code doesn't count: a replica may run garbage collection at the same time.
-        let complaint = String::from_utf8_lossy(&output.stderr);
-        assert!(!complaint.contains("are not in the store"), "{complaint}");
+        let report = String::from_utf8_lossy(&output.stdout);
+        assert!(!report.contains("DAMAGED"), "{report}");
     }
 
     pub(super) fn kill(&self, replica: usize) {
