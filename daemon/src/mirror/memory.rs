@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_listing_without_end_ends_git_and_is_told_from_other_failures() {
+    async fn a_listing_without_end_runs_git_out_of_memory() {
         let url = endless_upstream().await;
         let git = Git::new("/dev/null".into(), CancellationToken::new());
         let git = git.with_memory_limit(64 << 20);

@@ -10,7 +10,7 @@ use super::backoff::pause;
 use crate::MirrorsConfig;
 use crate::clock::seconds_since_epoch;
 use crate::metrics::JobClass;
-use crate::publish::Published;
+use crate::publish::PublishOutcome;
 
 /// The longest backoff of two failures. If upstream doesn't have the repository, somebody may be
 /// about to create it. If the store was unreachable, a retry costs upstream nothing.
@@ -192,7 +192,7 @@ impl Status {
     }
 
     /// Notes a successful run.
-    pub(super) fn succeed(&mut self, published: Published, interval: Duration) {
+    pub(super) fn succeed(&mut self, published: PublishOutcome, interval: Duration) {
         self.failure = None;
         self.first_snapshot.get_or_insert(published.snapshot);
         self.runs += 1;
@@ -269,9 +269,9 @@ mod tests {
 
     const INTERVAL: Duration = Duration::from_mins(1);
 
-    fn published() -> Published {
+    fn published() -> PublishOutcome {
         let commit = ObjectId::from_bytes(&[1; 20]).unwrap();
-        Published {
+        PublishOutcome {
             snapshot: SnapshotId::first(commit),
             moved: true,
         }

@@ -1,4 +1,4 @@
-//! A bucket that is copied, and one that lost something: what `docs/operations.md` says of them.
+//! A bucket that is copied, and one that lost something: what `docs/operations/store.md` says of them.
 
 use std::fs;
 

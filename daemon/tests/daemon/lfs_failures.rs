@@ -112,7 +112,7 @@ async fn an_lfs_server_does_not_have_the_daemon_look_around() {
 
         assert!(failed.contains("\"lfs_failed\""), "{failed}");
         let status = world.status().await["lfs"]["failure"].to_string();
-        assert!(status.contains("can't be fetched"), "{status}");
+        assert!(status.contains("can't fetch the LFS objects"), "{status}");
         for text in [failed, status] {
             assert!(
                 !text.contains("169.254") && !text.contains("10.0.0"),
