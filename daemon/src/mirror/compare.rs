@@ -1,4 +1,5 @@
-//! Whether a mirror is as upstream: before an update, which is spared then, and after one.
+//! Compares a mirror with upstream: before an update, to skip it if nothing moved, and after one,
+//! to verify it.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
@@ -11,8 +12,8 @@ use super::refs::{Ref, RefFiles};
 use super::update::{DETACHED_HEAD, Head, mirrored_namespaces};
 use super::{Git, MirrorError};
 
-/// Returns whether heads, tags, `namespaces` and HEAD of `mirror` are what `listing` says they are
-/// upstream. Changes nothing, so it may run beside anything.
+/// Returns whether the branches, tags, `namespaces` and HEAD of `mirror` equal those in `listing`.
+/// Only reads, so it may run beside any writer.
 pub(crate) fn is_current(
     git: &Git,
     (mirror, namespaces): (&Path, &[String]),
@@ -22,8 +23,8 @@ pub(crate) fn is_current(
     Ok(is_same && is_head_of(git, mirror, listing)?)
 }
 
-/// Returns the names of mirrored refs that are in `mirror` not what `listing` says. A detached HEAD
-/// counts as one.
+/// Returns the names of mirrored refs that differ between `mirror` and `listing`. A detached HEAD
+/// counts as a ref.
 pub(super) fn differing_refs(
     (mirror, namespaces): (&Path, &[String]),
     listing: &Listing,
@@ -42,21 +43,23 @@ pub(super) fn differing_refs(
             .filter(|(name, _)| is_mirrored(name, namespaces)),
     );
     let mut differing = differing(&listing.refs(namespaces), &present);
-    // git neither fetches nor lists refs that it can't name.
+    // git neither fetches nor lists a ref with an invalid name. It would differ for ever.
     differing.retain(|name| is_ref_name(name) || name == b"HEAD");
     Ok(differing)
 }
 
-/// Returns whether a ref called `name` is mirrored.
+/// Returns whether the ref `name` is mirrored.
 pub(super) fn is_mirrored(name: &[u8], namespaces: &[String]) -> bool {
     let mut namespaces = mirrored_namespaces(namespaces);
     namespaces.any(|namespace| name.starts_with(namespace.as_bytes()))
         && !name.starts_with(HIDDEN.as_bytes())
 }
 
-/// Returns the names of refs that are in `left` or `right` only, or name different objects there.
+/// Returns the names of refs that are only in `left` or only in `right`, or that name different
+/// objects.
 pub(super) fn differing(left: &[Ref<'_>], right: &[Ref<'_>]) -> BTreeSet<Vec<u8>> {
     let mut differing = BTreeSet::new();
+    // The usual case needs no map.
     if left == right {
         return differing;
     }
@@ -69,15 +72,16 @@ pub(super) fn differing(left: &[Ref<'_>], right: &[Ref<'_>]) -> BTreeSet<Vec<u8>
     differing
 }
 
-/// Returns whether HEAD of `mirror` is of the kind that `listing` says, and names the same branch.
+/// Returns whether HEAD of `mirror` is of the kind in `listing` and names the same branch.
 fn is_head_of(git: &Git, mirror: &Path, listing: &Listing) -> Result<bool, MirrorError> {
     let path = mirror.join("HEAD");
     let head = std::fs::read(&path).map_err(|source| MirrorError::Io { path, source })?;
     let branch = head.trim_ascii().strip_prefix(b"ref: ");
     Ok(match (listing.head(), branch) {
         (Head::Branch(upstream), Some(branch)) => upstream == branch,
-        // The object is compared as a ref.
+        // `differing_refs` compares the object.
         (Head::Detached { .. }, None) => true,
+        // Upstream doesn't tell the name of an unborn branch, so any unborn branch is right.
         (Head::Unborn, _) => head_commit(git, mirror)?.is_none(),
         (Head::Branch(_), None)
         | (Head::Detached { .. }, Some(_))

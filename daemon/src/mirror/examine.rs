@@ -1,20 +1,22 @@
-//! Evidence of damage in a mirror: its own files, and the exit codes of git that reads its objects.
+//! Examines a mirror for damage. The evidence is the mirror's own files, and the exit codes of git
+//! when it reads the mirror's objects.
 //!
-//! Messages of git are no evidence. Versions differ in their words, and a message about an object
-//! that can't be read may be about upstream's object.
+//! Messages of git are no evidence. Their text differs between versions, and a message about an
+//! unreadable object may be about an object of upstream.
 //!
 //! ```text
-//! config, HEAD ─► refs ─► heads and tails of packs ─► derived files ─► every byte of packs ─► all that refs reach
+//! config, HEAD ─► refs ─► both ends of packs ─► derived files ─► all bytes of packs ─► all objects
+//! seconds ──────────────────────────────────────────────────────────────────────────────► minutes
 //! ```
 //!
-//! A failing git is evidence only if three things hold: it ends with the exit code of its own
+//! A failure of git is evidence only if three things are true: git exits with the code of its own
 //! errors, it fails twice, and it works in an empty repository. Otherwise the machine or the
 //! operator's configuration is at fault.
 //!
-//! The cheap looks come first, and the one that needs memory comes last. Files that are derived
-//! from packs (commit-graph, multi-pack-index, bitmaps, reverse indexes) and refs that can't be
-//! read are removed: git works without them, and the next update or publish writes them again. For
-//! anything else the mirror has to be made anew.
+//! The cheap checks come first, and the check that needs much memory comes last. Derived files
+//! (commit-graph, multi-pack-index, bitmaps, reverse indexes) and unreadable refs are removed: git
+//! works without them, and the next update or publish writes them again. If anything else is
+//! damaged, the mirror has to be made again.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -28,11 +30,11 @@ use cachewfs_format::{GitHash, ObjectId};
 
 use super::{Git, GitError};
 
-/// Length of the blocks in which a file is read for its checksum, in bytes.
+/// How many bytes of a file are read at once for its checksum.
 const BLOCK_LEN: usize = 1 << 20;
-/// git's exit code for errors of its own (`die`).
+/// git's exit code for its own errors (`die`).
 const FATAL: i32 = 128;
-/// Signature, version and table of first bytes of an index of a pack (`gitformat-pack(5)`).
+/// The length of the signature, version and fan-out table of a pack index (`gitformat-pack(5)`).
 const INDEX_HEAD_LEN: u64 = 8 + 4 * 256;
 
 /// The result of examining a mirror.
@@ -40,7 +42,7 @@ const INDEX_HEAD_LEN: u64 = 8 + 4 * 256;
 pub(crate) enum Finding {
     /// Nothing is wrong.
     Sound,
-    /// These files were damaged and have been removed. git goes on without them.
+    /// These files were damaged and have been removed. git works without them.
     Repaired(Vec<PathBuf>),
     Damaged(Damage),
 }
@@ -48,13 +50,13 @@ pub(crate) enum Finding {
 /// The damage in a mirror.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Damage {
-    #[error("git finds no repository there")]
+    #[error("git finds no repository in the mirror's directory")]
     NoRepository(#[source] GitError),
     #[error("can't read {path}")]
     Unreadable { path: PathBuf, source: io::Error },
     #[error("{path} {what}")]
     Malformed { path: PathBuf, what: &'static str },
-    #[error("objects that refs need are missing, or can't be read")]
+    #[error("objects that refs need are missing or unreadable")]
     Objects(#[source] GitError),
 }
 
@@ -65,11 +67,11 @@ pub(crate) enum ExamineError {
     Io { path: PathBuf, source: io::Error },
     #[error("git failed")]
     Git(#[from] GitError),
-    #[error("the daemon stops")]
+    #[error("the daemon is stopping")]
     Stopping,
 }
 
-/// Why an examination stops: at the first damage.
+/// Why an examination ends early: the first damage, or an error.
 enum End {
     Damage(Damage),
     Error(ExamineError),
@@ -81,8 +83,8 @@ impl From<ExamineError> for End {
     }
 }
 
-/// Examines `mirror`, which nobody may change meanwhile, and removes what git can do without.
-/// A command of git ends after `limit`. Reads all of the mirror if it is sound.
+/// Examines `mirror` and removes damaged files that git works without. Nobody may change the mirror
+/// meanwhile. `limit` is the time limit of each git command. Reads the whole mirror if it is sound.
 pub(crate) fn examine(git: &Git, mirror: &Path, limit: Duration) -> Result<Finding, ExamineError> {
     let mut look = Look {
         git,
@@ -99,18 +101,21 @@ pub(crate) fn examine(git: &Git, mirror: &Path, limit: Duration) -> Result<Findi
     }
 }
 
+/// An examination in progress.
 struct Look<'a> {
     git: &'a Git,
     mirror: &'a Path,
     limit: Duration,
-    /// Length of an object's id in bytes.
+    /// The length of an object id in bytes.
     id_len: usize,
-    /// Files that were damaged.
+    /// The damaged files that were removed.
     removed: Vec<PathBuf>,
 }
 
 impl Look<'_> {
     fn run(&mut self) -> Result<(), End> {
+        // The files that git needs to recognise a repository at all. Without them, every later
+        // command would fail, and the reason would be lost.
         for file in ["HEAD", "config"] {
             let path = self.mirror.join(file);
             read(&path, fs::read)?;
@@ -121,6 +126,8 @@ impl Look<'_> {
         } else {
             20
         };
+        // A config that lost its content (as after a crash) still is a repository for git, but no
+        // longer a bare one.
         let is_bare = self.git("rev-parse", &["--is-bare-repository"], Damage::NoRepository)?;
         if is_bare.trim_ascii() != b"true" {
             return malformed(self.mirror.join("config"), "has lost its settings");
@@ -134,20 +141,24 @@ impl Look<'_> {
         for pack in &packs {
             self.check_ends(pack)?;
         }
+        // Derived files before the objects: a damaged index over all packs would make the walk fail
+        // although every pack is sound.
         self.check_derived()?;
         for pack in &packs {
             for path in [pack.with_extension("idx"), pack.clone()] {
                 if !self.has_right_checksum(&path)? {
-                    return malformed(path, "has other bytes than its checksum says");
+                    return malformed(path, "doesn't match its checksum");
                 }
             }
         }
+        // Last: the walk needs the most memory and time. The checksums have shown that packs are as
+        // git wrote them. Only the walk finds objects that are missing altogether.
         let walk = ["--objects", "--quiet", "--all"];
         self.git("rev-list", &walk, Damage::Objects)?;
         Ok(())
     }
 
-    /// Runs git in the mirror and returns what it prints. If it fails, that is damage.
+    /// Runs git in the mirror and returns its output. A repeated failure of git itself is damage.
     fn git(
         &self,
         subcommand: &str,
@@ -157,13 +168,15 @@ impl Look<'_> {
         let command = || {
             self.git
                 .in_repository(self.mirror, subcommand)
-                // A commit-graph knows commits whose objects are gone.
+                // With the commit-graph, git would not notice that objects of commits are missing.
                 .config("core.commitGraph", false)
                 .args(arguments)
                 .time_limit(self.limit)
         };
         match command().output() {
             Err(error) if error.exit_code() == Some(FATAL) => {
+                // A killed child or a full disk may fail once. So damage needs a working git and a
+                // second failure.
                 self.check_git()?;
                 let again = command().output();
                 again.map_err(|_| End::Damage(damage(error)))
@@ -172,7 +185,7 @@ impl Look<'_> {
         }
     }
 
-    /// Fails if git doesn't work here at all.
+    /// Fails if git doesn't work even in an empty repository.
     fn check_git(&self) -> Result<(), ExamineError> {
         let tmp = tempfile::tempdir().map_err(|source| ExamineError::Io {
             path: std::env::temp_dir(),
@@ -200,11 +213,12 @@ impl Look<'_> {
         if content.split(|&byte| byte == b'\n').all(is_good) {
             Ok(())
         } else {
-            malformed(path, "has a line that is no ref")
+            malformed(path, "has an invalid line")
         }
     }
 
-    /// Removes refs that are no ids, as a crash leaves them. An update brings them again.
+    /// Removes refs that contain no object id, as a crash leaves them. An update fetches them
+    /// again.
     fn check_loose_refs(&mut self, directory: &Path) -> Result<(), End> {
         for entry in read(directory, fs::read_dir)? {
             let entry = entry.map_err(|source| end_of(directory, source))?;
@@ -220,15 +234,16 @@ impl Look<'_> {
                 continue;
             }
             if path.starts_with(self.mirror.join("refs/cachewfs")) {
-                // Only a restore from the snapshot knows what it kept.
-                return malformed(path, "is no ref");
+                // Only a restore from the snapshot can bring back this ref: it keeps objects that
+                // upstream has dropped.
+                return malformed(path, "contains no object id");
             }
             self.remove(path)?;
         }
         Ok(())
     }
 
-    /// Returns the paths of the packs that have an index. A pack without one is not finished.
+    /// Returns the paths of all packs with an index. A pack without one is incomplete and unused.
     fn packs(&self) -> Result<BTreeSet<PathBuf>, End> {
         let files = self.files_of_packs()?;
         let is_index = |path: &&PathBuf| path.extension() == Some(OsStr::new("idx"));
@@ -244,7 +259,7 @@ impl Look<'_> {
         paths.map_err(|source| end_of(&directory, source))
     }
 
-    /// Looks at the ends of a pack and of its index, which have to fit together.
+    /// Checks the first and last bytes of a pack and of its index, which must match each other.
     fn check_ends(&self, pack: &Path) -> Result<(), End> {
         let index = pack.with_extension("idx");
         let [of_pack, of_index] = [pack, &index].map(|path| {
@@ -257,10 +272,10 @@ impl Look<'_> {
         let ((pack_file, pack_len), (index_file, index_len)) = (of_pack?, of_index?);
         let id_len = self.id_len as u64;
         if pack_len < 12 + id_len {
-            return malformed(pack.to_owned(), "is cut short");
+            return malformed(pack.to_owned(), "is truncated");
         }
         if index_len < INDEX_HEAD_LEN + 2 * id_len {
-            return malformed(index, "is cut short");
+            return malformed(index, "is truncated");
         }
         let at = |(file, path): (&File, &Path), at: u64, len: usize| {
             read(path, |_| {
@@ -272,23 +287,21 @@ impl Look<'_> {
         let in_pack = |place, len| at((&pack_file, pack), place, len);
         let in_index = |place, len| at((&index_file, &index), place, len);
         if in_pack(0, 4)? != b"PACK" || in_index(0, 8)? != b"\xfftOc\0\0\0\x02" {
-            return malformed(
-                pack.to_owned(),
-                "is not a pack file, or its index is malformed",
-            );
+            return malformed(pack.to_owned(), "is not a pack, or its index is malformed");
         }
+        // The index ends with the checksum of its pack and its own. Both files have the number of
+        // objects near their beginning.
         let has_same_end = in_pack(pack_len - id_len, self.id_len)?
             == in_index(index_len - 2 * id_len, self.id_len)?;
         let has_same_count = in_pack(8, 4)? == in_index(INDEX_HEAD_LEN - 4, 4)?;
         if has_same_end && has_same_count {
             Ok(())
         } else {
-            malformed(pack.to_owned(), "doesn't belong to its index")
+            malformed(pack.to_owned(), "doesn't match its index")
         }
     }
 
-    /// Removes the derived files that have other bytes than their checksums say, or don't agree
-    /// with the objects.
+    /// Removes derived files whose checksum is wrong, or that contradict the objects.
     fn check_derived(&mut self) -> Result<(), End> {
         let name = |path: &Path| {
             path.file_name()
@@ -312,6 +325,8 @@ impl Look<'_> {
                 self.remove(path.clone())?;
             }
         }
+        // The bitmap and the reverse index over all packs are useless without their
+        // multi-pack-index.
         if has_bad_midx {
             for path in files.iter().filter(|path| is_midx(path)) {
                 self.remove(path.clone())?;
@@ -328,7 +343,7 @@ impl Look<'_> {
         Ok(())
     }
 
-    /// Returns whether a derived file is as git would write it; true if there is none.
+    /// Returns whether `git <file> verify` succeeds. It also succeeds if there is no such file.
     fn verifies(&self, file: &str) -> Result<bool, End> {
         let command = self.git.in_repository(self.mirror, file);
         match command.args(["verify"]).time_limit(self.limit).effect() {
@@ -353,7 +368,7 @@ impl Look<'_> {
         Ok(())
     }
 
-    /// Returns whether a file of git's ends with the checksum of all that comes before.
+    /// Returns whether a file of git ends with the checksum of all bytes before it.
     fn has_right_checksum(&self, path: &Path) -> Result<bool, End> {
         let mut file = read(path, File::open)?;
         let len = read(path, |_| file.metadata())?.len();
@@ -378,7 +393,7 @@ impl Look<'_> {
     }
 }
 
-/// Reads something at `path`. Where the disk is at fault, or the path, that is damage.
+/// Reads `path` with `read`. Converts the error to damage or to a fault of the machine.
 fn read<T>(path: &Path, read: impl FnOnce(PathBuf) -> io::Result<T>) -> Result<T, End> {
     read(path.to_owned()).map_err(|source| end_of(path, source))
 }
@@ -392,8 +407,8 @@ fn malformed<T>(path: PathBuf, what: &'static str) -> Result<T, End> {
     Err(End::Damage(Damage::Malformed { path, what }))
 }
 
-/// Returns whether a file that can't be read is damage, or the machine's fault: too many open
-/// files, or no permission, say nothing about the mirror.
+/// Decides whether an unreadable file is damage, or a fault of the machine. Too many open files or
+/// a missing permission says nothing about the mirror. An I/O error of the disk is damage.
 fn end_of(path: &Path, source: io::Error) -> End {
     use ErrorKind::{InvalidData, IsADirectory, NotADirectory, NotFound, UnexpectedEof};
     let path = path.to_owned();
@@ -418,7 +433,7 @@ mod tests {
 
     use super::*;
 
-    /// A bare repository with a pack and all that is derived from it.
+    /// Creates a bare repository with a pack and all derived files.
     fn mirror() -> (TempDir, PathBuf) {
         let root = tempfile::tempdir().unwrap();
         let mirror = root.path().join("mirror.git");
@@ -483,7 +498,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn each_file_that_git_needs_is_seen_to_be_damaged() {
+    async fn damage_of_each_file_that_git_needs_is_found() {
         let damages: &[fn(&Path)] = &[
             |mirror| fs::remove_file(mirror.join("HEAD")).unwrap(),
             |mirror| drop(File::create(mirror.join("config")).unwrap()),
@@ -526,7 +541,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn what_git_can_do_without_is_removed() {
+    async fn damaged_files_that_git_works_without_are_removed() {
         let bitmap = |mirror: &Path| {
             let files = fs::read_dir(mirror.join("objects/pack")).unwrap();
             let mut paths = files.map(|file| file.unwrap().path());

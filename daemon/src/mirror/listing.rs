@@ -1,9 +1,9 @@
-//! The refs that upstream lists.
+//! Lists the refs of an upstream.
 //!
-//! `git ls-remote` gets all refs that there are, those of all pull requests too, in two requests
-//! and a process. Protocol version 2 can be asked for prefixes (`gitprotocol-v2(5)`, `ls-refs`),
-//! and each of its requests stands alone. So an upstream that speaks HTTP is asked in one request,
-//! and git finds out why if that doesn't work.
+//! `git ls-remote` starts a process, sends two requests, and gets all refs, also those of all pull
+//! requests. With protocol version 2, a client can ask for prefixes (`gitprotocol-v2(5)`,
+//! `ls-refs`), and each request stands alone. So the daemon sends one request itself to an upstream
+//! that speaks HTTP. If that fails, git lists the refs, or finds out why they can't be listed.
 
 use std::path::Path;
 use std::time::Duration;
@@ -19,30 +19,30 @@ use crate::config::GitConfig;
 use crate::pkt_line;
 use crate::traces;
 
-/// A longer listing is left to git, in bytes.
+/// At most this many bytes of a response are read. If a listing is longer, git lists the refs.
 const MAX_LEN: usize = 64 << 20;
 const RESULT: &str = "application/x-git-upload-pack-result";
 
-/// The refs that upstream lists, HEAD among them, in lines as of `git ls-remote --symref`.
+/// The refs that upstream lists, HEAD among them, as lines in the format of
+/// `git ls-remote --symref`.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Listing(Vec<u8>);
 
 impl Listing {
-    /// Returns what upstream's HEAD is.
+    /// Returns the HEAD of upstream.
     pub(super) fn head(&self) -> Head {
         Head::parse(&self.0)
     }
 
-    /// Returns the refs that a mirror has, sorted by name. A detached HEAD is one of them, and
-    /// comes first.
+    /// Returns the mirrored refs, sorted by name. A detached HEAD is one of them, and comes first.
     pub(super) fn refs(&self, namespaces: &[String]) -> Vec<Ref<'_>> {
         let lines = self.0.split(|&byte| byte == b'\n').filter_map(|line| {
             let tab = line.iter().position(|&byte| byte == b'\t')?;
             Some((line.get(tab + 1..)?, line.get(..tab)?))
         });
         let is_detached = matches!(self.head(), Head::Detached { .. });
-        // A line with a symbolic ref doesn't say which object it names, and one that ends with ^{}
-        // says which object a tag is of.
+        // Two kinds of lines are no refs of a mirror. A line `ref: …` has no object id. A name that
+        // ends with `^{}` has the object to which an annotated tag points.
         let is_shown = |(name, id): &Ref<'_>| {
             is_id(id)
                 && (is_mirrored(name, namespaces) && !name.ends_with(b"^{}")
@@ -50,23 +50,23 @@ impl Listing {
         };
         let mut refs: Vec<_> = lines.filter(is_shown).collect();
         refs.sort_by_key(|&(name, _)| name);
-        // git takes the first of them, too.
+        // If upstream lists a name twice, git takes the first one, too.
         refs.dedup_by_key(|(name, _)| *name);
         refs
     }
 }
 
-/// Asks upstream for HEAD and the refs that `mirror` has. Blocks the thread.
+/// Asks upstream for HEAD and all mirrored refs. Blocks the thread.
 pub(crate) fn list_upstream(
     git: &Git,
     upstream: &Upstream,
     (mirror, namespaces): (&Path, &[String]),
     config: &GitConfig,
 ) -> Result<Listing, MirrorError> {
-    // Only git knows what the operator's git configuration does to URLs.
+    // The operator's git configuration may rewrite URLs, and only git applies it.
     if config.config_file.is_none() {
-        // git is asked after a request that takes too long. It may take as long as the operator
-        // says.
+        // If the request fails or takes too long, git lists the refs. Half of the timeout for the
+        // request leaves the other half to git.
         let limit = config.ls_remote_timeout / 2;
         let listing = git.unless_stopping(list_by_http(upstream, namespaces, limit));
         if let Some(Some(listing)) = git.wait_for(listing) {
@@ -78,7 +78,7 @@ pub(crate) fn list_upstream(
     ls_remote(git, upstream, (mirror, &patterns), config).map(Listing)
 }
 
-/// Asks upstream in one request; `None` if that doesn't work, for whatever reason.
+/// Lists the refs with one request. Returns `None` on any failure, because git tries next.
 async fn list_by_http(
     upstream: &Upstream,
     namespaces: &[String],
@@ -95,7 +95,7 @@ async fn list_by_http(
         .header("git-protocol", "version=2")
         .header("content-type", "application/x-git-upload-pack-request")
         .header("accept", RESULT)
-        // Some servers tell git from browsers by this.
+        // Some servers tell git from browsers by the user agent.
         .header("user-agent", "git/cachewfsd")
         .timeout(limit)
         .body(question(namespaces));
@@ -132,7 +132,8 @@ fn question(namespaces: &[String]) -> Vec<u8> {
     packets.concat()
 }
 
-/// Makes lines as of `git ls-remote --symref` of an answer to `ls-refs`; `None` if it isn't whole.
+/// Converts a response to `ls-refs` to lines in the format of `git ls-remote --symref`. Returns
+/// `None` if the response is malformed or incomplete.
 fn translate(answer: &[u8]) -> Option<Vec<u8>> {
     let mut lines = Vec::new();
     for line in pkt_line::whole(answer)? {
@@ -142,6 +143,8 @@ fn translate(answer: &[u8]) -> Option<Vec<u8>> {
             return None;
         }
         let target = words.find_map(|word| word.strip_prefix(b"symref-target:"));
+        // Only HEAD's target is needed. A symbolic ref among the branches is compared by its
+        // object.
         if let Some(target) = target.filter(|_| name == b"HEAD") {
             lines.extend([b"ref: ", target, b"\tHEAD\n"].concat());
         }
@@ -193,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_listing_reads_as_that_of_ls_remote() {
+    fn a_complete_listing_is_converted_to_the_format_of_ls_remote() {
         let oid = "1a".repeat(20);
         let lines = [
             format!("{oid} HEAD symref-target:refs/heads/main\n"),
@@ -202,10 +205,11 @@ mod tests {
         ];
         let mut answer = lines.map(|line| pkt_line::packet(&line)).concat();
 
-        assert_eq!(translate(&answer), None, "there is no end");
+        assert_eq!(translate(&answer), None, "the listing has no end");
         answer.extend_from_slice(b"0000");
         let expected = format!(
-            "ref: refs/heads/main\tHEAD\n{oid}\tHEAD\n{oid}\trefs/heads/main\n{oid}\trefs/heads/alias\n"
+            "ref: refs/heads/main\tHEAD\n{oid}\tHEAD\n{oid}\trefs/heads/main\n\
+             {oid}\trefs/heads/alias\n"
         );
         assert_eq!(translate(&answer), Some(expected.into_bytes()));
         assert_eq!(translate(b"0000"), Some(Vec::new()));
@@ -221,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn the_question_is_well_formed() {
+    fn the_request_is_well_formed() {
         let question = question(&["refs/notes/".to_owned()]);
 
         let prefixes: Vec<_> = pkt_line::ref_prefixes(&question).collect();

@@ -1,4 +1,11 @@
-//! Updates: `git fetch` into a mirror, with HEAD following upstream's.
+//! Updates a mirror: runs `git fetch` and makes HEAD equal to upstream's.
+//!
+//! ```text
+//! list upstream ─► fetch ─► set HEAD ─► compare with the listing ─► equal: done
+//!                    ▲                        └► differs: list again
+//!                    │                              ├► the ref moved meanwhile: done
+//!                    └──────── once ────────────────┴► the ref did not move: fetch again, or fail
+//! ```
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
@@ -13,26 +20,25 @@ use super::query::{head_commit, shown_name};
 use super::{Git, MirrorError, Upstream};
 use crate::config::GitConfig;
 
-/// Keeps what a detached HEAD upstream names reachable.
+/// The ref that keeps the object of a detached HEAD reachable.
 pub(super) const DETACHED_HEAD: &str = "refs/cachewfs/head";
 
-/// The branch that HEAD of a mirror names where upstream's HEAD names one that doesn't exist, and
-/// what HEAD of the mirror named until then does exist.
+/// The branch that HEAD of a mirror names if upstream's HEAD names a branch that doesn't exist, but
+/// the branch that the mirror's HEAD named before does exist.
 pub(super) const UNBORN_BRANCH: &str = "refs/heads/unborn";
 
-/// So much of a name that can't be one is shown, in characters.
+/// At most this many characters of an invalid name are shown.
 const MAX_SHOWN: usize = 100;
 
-/// At most so many fetches an update makes for a ref that upstream lists otherwise than it serves
-/// it. The second may ask another of upstream's servers.
+/// At most this many fetches per update, if upstream lists a ref with one object but serves
+/// another. The second fetch may reach another of upstream's servers.
 const MAX_FETCHES: usize = 2;
 
-/// Makes heads, tags, `namespaces` and HEAD of `mirror` what they are upstream. Refs of our own
-/// (`refs/cachewfs/`) are never pruned: no refspec covers them.
+/// Makes the branches, tags, `namespaces` and HEAD of `mirror` equal to upstream's. The daemon's
+/// own refs (`refs/cachewfs/`) are never pruned, because no refspec covers them.
 ///
-/// git may end well without updating a ref. So the mirror is compared afterwards with what upstream
-/// listed before. A ref that moved upstream meanwhile counts for nothing: the next update brings
-/// it.
+/// git may succeed without updating a ref. So the mirror is compared afterwards with the refs that
+/// upstream listed before. A ref that moved meanwhile is ignored: the next update fetches it.
 pub(crate) fn update(
     git: &Git,
     upstream: &Upstream,
@@ -42,6 +48,8 @@ pub(crate) fn update(
     let mut listing = list_upstream(git, upstream, what, config)?;
     let mut left_behind = None;
     for _ in 0..MAX_FETCHES {
+        // HEAD only after the fetch: until then its new branch may not exist in the mirror, and
+        // readers would see an empty repository.
         let head = possible_head(upstream, listing.head())?;
         fetch(git, upstream, what, &head, config)?;
         follow_head(git, mirror, &head)?;
@@ -49,6 +57,9 @@ pub(crate) fn update(
             let url = upstream.url().to_owned();
             return Err(MirrorError::Shallow { url });
         }
+        // The listing is from before the fetch. So a difference has two possible reasons: git
+        // skipped the ref, or the ref moved between listing and fetch. A second listing tells: only
+        // refs that are equal in both listings count as left behind.
         let differs = differing_refs(what, &listing)?;
         if differs.is_empty() {
             return Ok(());
@@ -75,9 +86,9 @@ fn fetch(
     head: &Head,
     config: &GitConfig,
 ) -> Result<(), MirrorError> {
-    // git ends well where it doesn't update a ref because upstream is shallow. So it is told to
-    // update them all, and the mirror tells afterwards. A mirror that was shallow tries to become
-    // whole.
+    // By default, git succeeds without updating refs that need shallow commits. `--update-shallow`
+    // makes it update them, and `is_shallow` detects the result. A mirror that is shallow already
+    // gets the missing history.
     let of_shallow = if is_shallow(mirror) {
         "--unshallow"
     } else {
@@ -107,13 +118,13 @@ fn fetch(
     })
 }
 
-/// Returns whether the history of a mirror is cut off somewhere.
+/// Returns whether the mirror lacks a part of its history.
 fn is_shallow(mirror: &Path) -> bool {
     let file = std::fs::metadata(mirror.join("shallow"));
     file.is_ok_and(|file| file.len() > 0)
 }
 
-/// Asks upstream what its HEAD is.
+/// Asks upstream for its HEAD.
 pub(crate) fn head_of_upstream(
     git: &Git,
     upstream: &Upstream,
@@ -124,7 +135,7 @@ pub(crate) fn head_of_upstream(
     possible_head(upstream, Head::parse(&answer))
 }
 
-/// Fails if no ref can be called as `head` says.
+/// Fails if the name in `head` is not a valid ref name.
 fn possible_head(upstream: &Upstream, head: Head) -> Result<Head, MirrorError> {
     match head {
         Head::Impossible { name } => {
@@ -135,29 +146,29 @@ fn possible_head(upstream: &Upstream, head: Head) -> Result<Head, MirrorError> {
     }
 }
 
-/// The namespaces of refs that a mirror has of upstream's: heads, tags, and the configured ones.
+/// Returns the namespaces of mirrored refs: branches, tags, and the configured ones.
 pub(crate) fn mirrored_namespaces(configured: &[String]) -> impl Iterator<Item = &str> {
     ["refs/heads/", "refs/tags/"]
         .into_iter()
         .chain(configured.iter().map(String::as_str))
 }
 
-/// What upstream's HEAD is.
+/// The HEAD of upstream.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Head {
-    /// It is a symbolic ref to this branch, named in full.
+    /// HEAD is a symbolic ref to this branch (full name).
     Branch(Vec<u8>),
-    /// It is this object, or a symbolic ref to something else than a branch that names it. A clone
-    /// has a detached HEAD then.
+    /// HEAD names this object, directly or through a ref that is no branch. A clone then has a
+    /// detached HEAD.
     Detached { target: Vec<u8> },
-    /// It names a branch that doesn't exist. Upstream doesn't tell which.
+    /// HEAD names a branch that doesn't exist. Upstream doesn't tell which.
     Unborn,
-    /// It names what no ref can be called: an option, or a way out of the mirror.
+    /// HEAD names an invalid ref: it could be an option of git, or a path out of the mirror.
     Impossible { name: String },
 }
 
 impl Head {
-    /// Parses what `git ls-remote --symref <url> HEAD` prints, with or without more refs.
+    /// Parses the output of `git ls-remote --symref <url> HEAD`, with or without more refs.
     pub(super) fn parse(answer: &[u8]) -> Self {
         let lines = || {
             let lines = answer.split(|&byte| byte == b'\n');
@@ -180,7 +191,7 @@ impl Head {
     }
 }
 
-/// Makes HEAD of `mirror` what it is upstream.
+/// Makes HEAD of `mirror` equal to upstream's.
 fn follow_head(git: &Git, mirror: &Path, head: &Head) -> Result<(), MirrorError> {
     match head {
         Head::Branch(branch) => {
@@ -192,8 +203,8 @@ fn follow_head(git: &Git, mirror: &Path, head: &Head) -> Result<(), MirrorError>
             }
         }
         Head::Detached { .. } => {
-            // The object that was fetched, which may be another than the listed one. It may be a
-            // tag.
+            // The fetched object, which may be newer than the listed one. It may be a tag, so it is
+            // peeled to its commit.
             let commit = git
                 .in_repository(mirror, "rev-parse")
                 .args(["--verify", &format!("{DETACHED_HEAD}^{{commit}}")])
@@ -203,6 +214,7 @@ fn follow_head(git: &Git, mirror: &Path, head: &Head) -> Result<(), MirrorError>
                 .effect()?;
         }
         Head::Unborn if head_commit(git, mirror)?.is_some() => {
+            // Upstream may have a branch with this name, too, so try until a name is unborn.
             let names = (0..).map(|number: u32| match number {
                 0 => UNBORN_BRANCH.to_owned(),
                 number => format!("{UNBORN_BRANCH}-{number}"),
@@ -214,7 +226,7 @@ fn follow_head(git: &Git, mirror: &Path, head: &Head) -> Result<(), MirrorError>
                 }
             }
         }
-        // The latter is an error by now.
+        // `possible_head` has refused an impossible HEAD.
         Head::Unborn | Head::Impossible { .. } => {}
     }
     Ok(())
@@ -224,6 +236,7 @@ fn follow_head(git: &Git, mirror: &Path, head: &Head) -> Result<(), MirrorError>
 pub(super) fn set_branch(git: &Git, mirror: &Path, branch: &[u8]) -> Result<(), MirrorError> {
     let path = mirror.join("HEAD");
     let present = std::fs::read(&path).map_err(|source| MirrorError::Io { path, source })?;
+    // Most updates change nothing: reading the file saves a process.
     if present.trim_ascii().strip_prefix(b"ref: ") != Some(branch) {
         git.in_repository(mirror, "symbolic-ref")
             .args([OsStr::new("HEAD"), OsStr::from_bytes(branch)])

@@ -1,6 +1,14 @@
-//! Mirrors that are damaged on disk: after a failure that damage may have caused, the mirror is
-//! examined. Refs whose objects are missing are dropped, and the next update brings them again. Any
-//! other damaged mirror is set aside, and made anew from the store, or from upstream.
+//! Mends damaged mirrors. If a job fails and damage may be the cause, the mirror is examined.
+//!
+//! ```text
+//! a failed job ─► drop refs whose objects are missing ─► examine ─► sound: the failure is real
+//!                                                            ├► repaired: try again
+//!                                                            └► damaged: set aside, make it again
+//! ```
+//!
+//! Cheap and harmless steps come first. Dropped refs and removed files come back with the next
+//! update or publish. To make the mirror again costs upstream or the store a whole copy, so it is
+//! the last resort.
 
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -19,16 +27,16 @@ use crate::mirror::{
 };
 use crate::publish::PublishError;
 
-/// A mirror that is damaged again within this time stays as it is, and the state says so: to make
-/// it anew has not helped, and upstream must not be asked for all of it again and again.
+/// How long a mirror that was made again is not made again a second time. If it is damaged again so
+/// soon, making it again doesn't help, and upstream must not have to send everything repeatedly.
 const PERIOD: Duration = Duration::from_hours(1);
-/// The pause after an examination, as a multiple of the time that it took: examinations take a
-/// twentieth of the time at most. One of a very large mirror takes minutes.
+/// How long after an examination there is no other one, as a multiple of its duration. Examinations
+/// thus take at most a twentieth of the time. One of a very large mirror takes minutes.
 const PAUSE: u32 = 20;
-/// A look that took no longer than this needs no pause: failed runs have pauses of their own.
+/// An examination that is no longer than this needs no pause: failed runs have their own backoff.
 const SHORT: Duration = Duration::from_secs(1);
 
-/// When a mirror was last examined.
+/// The end and the duration of an examination.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Examined {
     ended: Instant,
@@ -51,7 +59,8 @@ fn may_be_damage(error: &RepositoryError) -> bool {
     match error {
         RepositoryError::Mirror(error) => match &**error {
             Git(error) => is_of_git(error),
-            // Upstreams fail often, and to look costs much.
+            // Only if upstream itself answers. Upstreams fail often, and an examination is
+            // expensive.
             Upstream {
                 is_answering,
                 source,
@@ -96,19 +105,21 @@ fn may_be_damage(error: &RepositoryError) -> bool {
 }
 
 impl Worker {
-    /// Examines the mirror if damage may be the cause of `error`, with which a run ended. Repairs
-    /// what can be repaired, and sets a damaged mirror aside. Returns whether it did either, so
-    /// that the run is worth another try.
+    /// Examines the mirror if damage may be the cause of `error`, the failure of a run. Repairs the
+    /// mirror or sets it aside. Returns whether the mirror has changed, so that a retry makes
+    /// sense.
     pub(super) async fn has_mended_mirror(&mut self, error: &RepositoryError) -> bool {
-        // There is no mirror if its first clone failed.
+        // Without a mirror, the first clone failed: nothing can be damaged.
         if !may_be_damage(error) || !self.repository.mirror.exists() {
             return false;
         }
+        // Before the pause is considered: dropping refs is cheap, and a single broken ref would
+        // stop all updates for the length of the pause.
         let has_dropped = self.has_dropped_broken_refs(error).await;
         if self.examined.is_some_and(|examined| examined.is_recent()) {
             return has_dropped;
         }
-        // It takes as much memory and as many processors as a publish.
+        // An examination takes as much memory and as many processors as a publish.
         let Ok(_turn) = self.unless_stopping(self.publish_turn(&[])).await else {
             return false;
         };
@@ -136,7 +147,12 @@ impl Worker {
                 false
             }
             Ok(Ok(Finding::Repaired(removed))) => {
-                warn!(%repo, error, ?removed, "Repaired the mirror of {repo}: removed damaged files");
+                warn!(
+                    %repo,
+                    error,
+                    ?removed,
+                    "Repaired the mirror of {repo}: removed damaged files"
+                );
                 true
             }
             Ok(Ok(Finding::Damaged(damage))) => {
@@ -147,15 +163,16 @@ impl Worker {
             Ok(Err(ExamineError::Stopping)) | Err(_) => false,
             Ok(Err(failure)) => {
                 let failure = chain(&failure);
-                warn!(%repo, error = failure, "The mirror of {repo} can't be examined");
+                warn!(%repo, error = failure, "Can't examine the mirror of {repo} for damage");
                 has_dropped
             }
         }
     }
 
-    /// Drops the refs of the mirror whose objects it doesn't have. Returns whether there were any.
-    /// They are no reason to make the mirror anew, unless other refs need these objects, too: the
-    /// examination finds that out. It costs little, so it needs no pause.
+    /// Drops refs whose objects are missing from the mirror. Returns whether there were any.
+    ///
+    /// Such a ref alone is no reason to make the mirror again. The examination that follows finds
+    /// out whether other refs need the missing objects, too.
     async fn has_dropped_broken_refs(&self, error: &RepositoryError) -> bool {
         let (git, mirror) = (self.registry.git.clone(), self.repository.mirror.clone());
         let drop_them = move || drop_broken_refs(&git, &mirror);
@@ -163,51 +180,61 @@ impl Worker {
             Ok(Ok(dropped)) if !dropped.is_empty() => {
                 let (repo, refs) = (&self.repository.name, dropped.join(", "));
                 let error = chain(error);
-                warn!(%repo, error, refs, "Dropped refs of the mirror of {repo} whose objects are missing: {refs}");
+                warn!(
+                    %repo,
+                    error,
+                    refs,
+                    "Dropped refs of the mirror of {repo} whose objects are missing: {refs}"
+                );
                 true
             }
-            // The examination finds out why it failed.
+            // The examination that follows finds out why it failed.
             Ok(_) | Err(_) => false,
         }
     }
 
-    /// Sets the damaged mirror aside, unless that was done a short time ago.
+    /// Sets the damaged mirror aside, unless that happened a short time ago.
     async fn has_set_aside(&mut self) -> bool {
         let repo = self.repository.name.clone();
         if self.set_aside_at.is_some_and(|at| at.elapsed() < PERIOD) {
-            let advice = format!("POST /api/v1/repos/{repo}/forget makes it anew");
-            warn!(%repo, advice, "The mirror of {repo} is damaged again within an hour, and is left as it is");
+            let advice = format!("POST /api/v1/repos/{repo}/forget makes the mirror again");
+            warn!(
+                %repo,
+                advice,
+                "The mirror of {repo} is damaged again within an hour, and is not made again"
+            );
             return false;
         }
         let (registry, repository) = (Arc::clone(&self.registry), Arc::clone(&self.repository));
         let done = tokio::task::spawn_blocking(move || set_aside(&registry, &repository)).await;
         match done {
             Ok(Ok(())) => {
-                warn!(%repo, "The damaged mirror of {repo} is made anew");
+                warn!(%repo, "Set the damaged mirror of {repo} aside; making it again");
                 self.set_aside_at = Some(Instant::now());
                 true
             }
             Err(_) => false,
             Ok(Err(error)) => {
-                warn!(%repo, %error, "The damaged mirror of {repo} can't be set aside");
+                warn!(%repo, %error, "Can't set the damaged mirror of {repo} aside");
                 false
             }
         }
     }
 }
 
-/// Moves the mirror, or its remains, out of the way, and removes it.
+/// Moves the mirror, or its remains, into `tmp` and deletes it.
 pub(super) fn set_aside(registry: &Registry, repository: &Repository) -> std::io::Result<()> {
     let tmp = tmp_directory(&registry.config.now());
     let aside = tempfile::Builder::new()
         .prefix("damaged-")
         .tempdir_in(&tmp)?;
+    // Renamed first: deleting takes long, and a half-deleted mirror must not look like a mirror.
     match std::fs::rename(&repository.mirror, aside.path().join("mirror.git")) {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
         _ => {}
     }
     repository.change_status(|status| status.state = MirrorState::Empty);
-    // The next start sweeps what can't be removed now.
+    // If deleting fails, the next start deletes the rest.
     aside.close().ok();
     Ok(())
 }
@@ -227,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_damage_can_cause_is_a_reason_to_look() {
+    fn only_failures_that_damage_can_cause_lead_to_an_examination() {
         let upstream = |is_answering| {
             let (url, source) = ("u".to_owned(), failed());
             RepositoryError::Mirror(Arc::new(MirrorError::Upstream {
@@ -251,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn long_looks_take_a_twentieth_of_the_time() {
+    fn examinations_take_at_most_a_twentieth_of_the_time() {
         let examined = |took: u64, ago: u64| Examined {
             ended: Instant::now()
                 .checked_sub(Duration::from_secs(ago))
