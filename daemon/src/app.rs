@@ -30,13 +30,13 @@ use crate::config::{Config, ConfigError, LiveConfig};
 use crate::http;
 use crate::listener::{self, Listener, Tls, TlsError};
 use crate::mirror::{
-    CredentialError, Credentials, Git, GitVersionError, check_version, end_orphans,
+    CredentialError, Credentials, Git, GitVersionError, check_version, kill_orphans,
 };
 use crate::open_store::{StoreTasks, check_store, open_store};
 use crate::private::create_private;
 use crate::publish::Publisher;
 use crate::readiness::Lifecycle;
-use crate::repository::{Registry, mirrors};
+use crate::repository::{Registry, mirrors_directory};
 
 /// How long answers in flight may go on after `stop`.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
@@ -235,7 +235,7 @@ impl Daemon {
         if let Err(source) = open_existing(&running.registry).await {
             stop.cancel();
             running.stopped().await;
-            let path = mirrors(&config);
+            let path = mirrors_directory(&config);
             let source = source.into();
             return Err(StartError::Prepare { path, source });
         }
@@ -264,7 +264,7 @@ async fn prepare_directories(config: &Config) -> Result<PathBuf, StartError> {
     };
     let git_config = write_git_config(config).map_err(prepare(config.data_dir.clone()))?;
     // First of all: git processes of a killed daemon could still write to mirrors and `tmp`.
-    let ended_processes = end_orphans(&git_config).await;
+    let ended_processes = kill_orphans(&git_config).await;
     if ended_processes > 0 {
         tracing::warn!(
             ended_processes,
@@ -273,7 +273,7 @@ async fn prepare_directories(config: &Config) -> Result<PathBuf, StartError> {
     }
     let tmp = tmp_directory(config);
     sweep(&tmp).map_err(prepare(tmp.clone()))?;
-    let mirrors = mirrors(config);
+    let mirrors = mirrors_directory(config);
     std::fs::create_dir_all(&mirrors).map_err(prepare(mirrors.clone()))?;
     Ok(git_config)
 }

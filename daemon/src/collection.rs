@@ -37,7 +37,7 @@ pub(crate) async fn collect_periodically(
         let interval = config.now().store.collect_interval;
         // The random part of the backoff spreads the daemons, so that they rarely collide on a
         // collection.
-        let pause = backoff::pause(1, interval / 8, LONGEST_WAIT);
+        let pause = backoff::delay(1, interval / 8, LONGEST_WAIT);
         tokio::select! {
             () = stop.cancelled() => return,
             Ok(()) = changes.changed() => continue,

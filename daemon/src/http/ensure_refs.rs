@@ -18,7 +18,7 @@ use super::error::ApiError;
 use super::git_protocol::GitHttpError;
 use super::routes::App;
 use crate::mirror::RefName;
-use crate::repository::Wanted;
+use crate::repository::WantedContents;
 
 /// The longest request body, in bytes: enough for [`MAX_NAMES`] with long names.
 const MAX_BODY_LEN: usize = 1 << 20;
@@ -56,7 +56,7 @@ pub(super) async fn ensure_refs(
         .map(|commit| ObjectId::parse(commit).ok())
         .collect();
     let expected = |name: &String| ObjectId::parse(request.refs.get(name)?).ok();
-    let wanted = Wanted {
+    let wanted = WantedContents {
         refs: names
             .iter()
             .map(|(&name, parsed)| (parsed.clone(), expected(name)))

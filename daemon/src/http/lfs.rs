@@ -57,7 +57,7 @@ pub(super) async fn stable(
         return Err(ApiError::LfsOff);
     }
     if is_get {
-        app.registry.want_lfs(&repository);
+        app.registry.request_lfs(&repository);
     }
     why_not(&request, &state, &repository)?;
     if !is_get {

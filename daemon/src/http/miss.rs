@@ -64,7 +64,7 @@ pub(super) async fn miss(
     if let Some(failure) = &status.failure
         && let error @ (RepositoryError::Mirror(_) | RepositoryError::Publish(_)) = &failure.error
     {
-        let may_try_again = request.method == Method::GET && !failure.holds_mirror_back();
+        let may_try_again = request.method == Method::GET && !failure.blocks_update();
         if may_try_again {
             repository.revalidate();
         }

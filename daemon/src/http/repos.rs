@@ -20,7 +20,7 @@ use super::status::SnapshotReport;
 use crate::auth::Caller;
 use crate::config::Config;
 use crate::error_chain::chain;
-use crate::repository::{Doing, Failure, MirrorState, Repository, Status};
+use crate::repository::{CurrentJob, MirrorState, Repository, RunFailure, Status};
 use crate::store::StoreError;
 
 /// At most this many refs of a repository are listed.
@@ -181,7 +181,7 @@ fn describe(
         failure,
         updated_at: status.and_then(|status| status.updated_at),
         job: status
-            .and_then(|status| status.doing.as_ref())
+            .and_then(|status| status.current_job.as_ref())
             .map(describe_job),
         next_update_at: status.map(Status::next_run_at),
         published,
@@ -217,7 +217,7 @@ fn describe_lfs(app: &App, repo: &RepoName, pointer: Option<Pointer>) -> Option<
     })
 }
 
-fn describe_job(doing: &Doing) -> JobStatus {
+fn describe_job(doing: &CurrentJob) -> JobStatus {
     JobStatus {
         class: doing.class.as_str().to_owned(),
         is_running: doing.is_running,
@@ -226,7 +226,7 @@ fn describe_job(doing: &Doing) -> JobStatus {
     }
 }
 
-fn describe_failure(failure: &Failure) -> FailureStatus {
+fn describe_failure(failure: &RunFailure) -> FailureStatus {
     // The error would name the other repository, which the policy may hide from this caller.
     let (code, message) = if failure.error.moved_to().is_some() {
         let text =

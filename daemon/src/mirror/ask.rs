@@ -14,10 +14,10 @@ pub(super) fn ls_remote(
     (mirror, patterns): (&Path, &[String]),
     config: &GitConfig,
 ) -> Result<Vec<u8>, MirrorError> {
-    ask_upstream(git, upstream, |secrets, place| {
+    ask_upstream(git, upstream, |secrets, url| {
         git.in_repository(mirror, "ls-remote")
             .secrets(secrets)
-            .args(["--symref", "--", place, "HEAD"])
+            .args(["--symref", "--", url, "HEAD"])
             .args(patterns)
             .time_limit(config.ls_remote_timeout)
             .output()
@@ -31,18 +31,18 @@ pub(super) fn ask_upstream<T>(
     upstream: &Upstream,
     command: impl Fn(&GitSecrets, &str) -> Result<T, GitError>,
 ) -> Result<T, MirrorError> {
-    let run = |place: &str| {
+    let run = |url: &str| {
         // Fetched for each command: a token of a GitHub App may have expired since the last one.
         let secrets = upstream.git_secrets(git);
-        let done = secrets.and_then(|secrets| command(&secrets, place));
+        let done = secrets.and_then(|secrets| command(&secrets, url));
         done.map_err(|source| MirrorError::of_upstream(git, upstream, source))
     };
-    let place = upstream.place();
+    let url = upstream.current_url();
     // `MirrorError::of_upstream` probes upstream after a failure and notes the URL that it names.
     // If that is a new one, a second try can succeed. Otherwise it would only repeat the failure.
-    run(&place).or_else(|error| {
-        let named = upstream.place();
-        if named == place {
+    run(&url).or_else(|error| {
+        let named = upstream.current_url();
+        if named == url {
             Err(error)
         } else {
             run(&named)

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use cachewfs_format::{ObjectId, is_ref_name};
 
-use super::query::{HIDDEN, missing_objects, shown_name};
+use super::query::{HIDDEN_NAMESPACE, missing_objects, shown_name};
 use super::refs::{RefFiles, is_id};
 use super::update::{DETACHED_HEAD, UNBORN_BRANCH, set_branch};
 use super::{Git, MirrorError};
@@ -45,8 +45,9 @@ pub(crate) fn drop_broken_refs(git: &Git, mirror: &Path) -> Result<Vec<String>, 
     // `refs/cachewfs/` keeps commits that upstream has dropped: no fetch would bring them back, so
     // only a restore from the store can mend such a ref. The branch of a detached HEAD is there,
     // too, but every update writes it anew.
-    let is_kept =
-        |name: &&[u8]| name.starts_with(HIDDEN.as_bytes()) && *name != DETACHED_HEAD.as_bytes();
+    let is_kept = |name: &&[u8]| {
+        name.starts_with(HIDDEN_NAMESPACE.as_bytes()) && *name != DETACHED_HEAD.as_bytes()
+    };
     let is_to_be_examined =
         broken.len() > MAX_DROPPED || broken.iter().any(is_kept) || !has_packs(mirror);
     if broken.is_empty() || is_to_be_examined {

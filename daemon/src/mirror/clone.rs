@@ -70,11 +70,11 @@ pub(crate) fn clone_mirror(
         .map_err(io(tmp))?;
     let clone = staging.path().join("mirror.git");
     // --no-local: if upstream is on this machine, git would hard-link its files into the mirror.
-    ask_upstream(git, upstream, |secrets, place| {
+    ask_upstream(git, upstream, |secrets, url| {
         git.command("clone")
             .args(["--bare", "--no-local", "--quiet", "--template="])
             .args(MIRROR_CONFIG.iter().flat_map(|setting| ["-c", *setting]))
-            .args(["--", place])
+            .args(["--", url])
             .args([&clone])
             .secrets(secrets)
             .time_limit(time_limit)

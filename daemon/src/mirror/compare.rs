@@ -7,7 +7,7 @@ use std::path::Path;
 use cachewfs_format::is_ref_name;
 
 use super::listing::Listing;
-use super::query::{HIDDEN, head_commit};
+use super::query::{HIDDEN_NAMESPACE, head_commit};
 use super::refs::{Ref, RefFiles};
 use super::update::{DETACHED_HEAD, Head, mirrored_namespaces};
 use super::{Git, MirrorError};
@@ -52,7 +52,7 @@ pub(super) fn differing_refs(
 pub(super) fn is_mirrored(name: &[u8], namespaces: &[String]) -> bool {
     let mut namespaces = mirrored_namespaces(namespaces);
     namespaces.any(|namespace| name.starts_with(namespace.as_bytes()))
-        && !name.starts_with(HIDDEN.as_bytes())
+        && !name.starts_with(HIDDEN_NAMESPACE.as_bytes())
 }
 
 /// Returns the names of refs that are only in `left` or only in `right`, or that name different

@@ -77,8 +77,8 @@ impl MirrorError {
                     return Self::Moved { url, to };
                 }
                 Probe::Redirects => return Self::Redirected { url },
-                Probe::At(place) => {
-                    upstream.set_place(place);
+                Probe::At(url) => {
+                    upstream.set_current_url(url);
                     true
                 }
                 Probe::Denied => return Self::Denied { url, source },

@@ -72,12 +72,12 @@ pub(crate) enum ExamineError {
 }
 
 /// Why an examination ends early: the first damage, or an error.
-enum End {
+enum EarlyEnd {
     Damage(Damage),
     Error(ExamineError),
 }
 
-impl From<ExamineError> for End {
+impl From<ExamineError> for EarlyEnd {
     fn from(error: ExamineError) -> Self {
         Self::Error(error)
     }
@@ -86,23 +86,23 @@ impl From<ExamineError> for End {
 /// Examines `mirror` and removes damaged files that git works without. Nobody may change the mirror
 /// meanwhile. `limit` is the time limit of each git command. Reads the whole mirror if it is sound.
 pub(crate) fn examine(git: &Git, mirror: &Path, limit: Duration) -> Result<Finding, ExamineError> {
-    let mut look = Look {
+    let mut examination = Examination {
         git,
         mirror,
         limit,
         id_len: 0,
         removed: Vec::new(),
     };
-    match look.run() {
-        Ok(()) if look.removed.is_empty() => Ok(Finding::Sound),
-        Ok(()) => Ok(Finding::Repaired(look.removed)),
-        Err(End::Damage(damage)) => Ok(Finding::Damaged(damage)),
-        Err(End::Error(error)) => Err(error),
+    match examination.run() {
+        Ok(()) if examination.removed.is_empty() => Ok(Finding::Sound),
+        Ok(()) => Ok(Finding::Repaired(examination.removed)),
+        Err(EarlyEnd::Damage(damage)) => Ok(Finding::Damaged(damage)),
+        Err(EarlyEnd::Error(error)) => Err(error),
     }
 }
 
 /// An examination in progress.
-struct Look<'a> {
+struct Examination<'a> {
     git: &'a Git,
     mirror: &'a Path,
     limit: Duration,
@@ -112,8 +112,8 @@ struct Look<'a> {
     removed: Vec<PathBuf>,
 }
 
-impl Look<'_> {
-    fn run(&mut self) -> Result<(), End> {
+impl Examination<'_> {
+    fn run(&mut self) -> Result<(), EarlyEnd> {
         // The files that git needs to recognise a repository at all. Without them, every later
         // command would fail, and the reason would be lost.
         for file in ["HEAD", "config"] {
@@ -164,7 +164,7 @@ impl Look<'_> {
         subcommand: &str,
         arguments: &[&str],
         damage: impl FnOnce(GitError) -> Damage,
-    ) -> Result<Vec<u8>, End> {
+    ) -> Result<Vec<u8>, EarlyEnd> {
         let command = || {
             self.git
                 .in_repository(self.mirror, subcommand)
@@ -179,7 +179,7 @@ impl Look<'_> {
                 // second failure.
                 self.check_git()?;
                 let again = command().output();
-                again.map_err(|_| End::Damage(damage(error)))
+                again.map_err(|_| EarlyEnd::Damage(damage(error)))
             }
             output => Ok(output.map_err(ExamineError::Git)?),
         }
@@ -197,7 +197,7 @@ impl Look<'_> {
         Ok(walk.args(["--objects", "--all"]).effect()?)
     }
 
-    fn check_packed_refs(&self) -> Result<(), End> {
+    fn check_packed_refs(&self) -> Result<(), EarlyEnd> {
         let path = self.mirror.join("packed-refs");
         if !path.exists() {
             return Ok(());
@@ -219,9 +219,9 @@ impl Look<'_> {
 
     /// Removes refs that contain no object id, as a crash leaves them. An update fetches them
     /// again.
-    fn check_loose_refs(&mut self, directory: &Path) -> Result<(), End> {
+    fn check_loose_refs(&mut self, directory: &Path) -> Result<(), EarlyEnd> {
         for entry in read(directory, fs::read_dir)? {
-            let entry = entry.map_err(|source| end_of(directory, source))?;
+            let entry = entry.map_err(|source| early_end(directory, source))?;
             let path = entry.path();
             if read(&path, |_| entry.file_type())?.is_dir() {
                 self.check_loose_refs(&path)?;
@@ -244,23 +244,23 @@ impl Look<'_> {
     }
 
     /// Returns the paths of all packs with an index. A pack without one is incomplete and unused.
-    fn packs(&self) -> Result<BTreeSet<PathBuf>, End> {
+    fn packs(&self) -> Result<BTreeSet<PathBuf>, EarlyEnd> {
         let files = self.files_of_packs()?;
         let is_index = |path: &&PathBuf| path.extension() == Some(OsStr::new("idx"));
         let packs = files.iter().filter(is_index);
         Ok(packs.map(|index| index.with_extension("pack")).collect())
     }
 
-    fn files_of_packs(&self) -> Result<BTreeSet<PathBuf>, End> {
+    fn files_of_packs(&self) -> Result<BTreeSet<PathBuf>, EarlyEnd> {
         let directory = self.mirror.join("objects/pack");
         let entries = read(&directory, fs::read_dir)?;
         let paths = entries.map(|entry| entry.map(|entry| entry.path()));
         let paths: io::Result<_> = paths.collect();
-        paths.map_err(|source| end_of(&directory, source))
+        paths.map_err(|source| early_end(&directory, source))
     }
 
     /// Checks the first and last bytes of a pack and of its index, which must match each other.
-    fn check_ends(&self, pack: &Path) -> Result<(), End> {
+    fn check_ends(&self, pack: &Path) -> Result<(), EarlyEnd> {
         let index = pack.with_extension("idx");
         let [of_pack, of_index] = [pack, &index].map(|path| {
             read(path, |path| {
@@ -302,7 +302,7 @@ impl Look<'_> {
     }
 
     /// Removes derived files whose checksum is wrong, or that contradict the objects.
-    fn check_derived(&mut self) -> Result<(), End> {
+    fn check_derived(&mut self) -> Result<(), EarlyEnd> {
         let name = |path: &Path| {
             path.file_name()
                 .unwrap_or_default()
@@ -344,7 +344,7 @@ impl Look<'_> {
     }
 
     /// Returns whether `git <file> verify` succeeds. It also succeeds if there is no such file.
-    fn verifies(&self, file: &str) -> Result<bool, End> {
+    fn verifies(&self, file: &str) -> Result<bool, EarlyEnd> {
         let command = self.git.in_repository(self.mirror, file);
         match command.args(["verify"]).time_limit(self.limit).effect() {
             Err(error) if matches!(error.exit_code(), Some(1 | FATAL)) => {
@@ -355,7 +355,7 @@ impl Look<'_> {
         }
     }
 
-    fn remove(&mut self, path: PathBuf) -> Result<(), End> {
+    fn remove(&mut self, path: PathBuf) -> Result<(), EarlyEnd> {
         let removed = if path.is_dir() {
             fs::remove_dir_all(&path)
         } else {
@@ -369,7 +369,7 @@ impl Look<'_> {
     }
 
     /// Returns whether a file of git ends with the checksum of all bytes before it.
-    fn has_right_checksum(&self, path: &Path) -> Result<bool, End> {
+    fn has_right_checksum(&self, path: &Path) -> Result<bool, EarlyEnd> {
         let mut file = read(path, File::open)?;
         let len = read(path, |_| file.metadata())?.len();
         let Some(mut left) = len.checked_sub(self.id_len as u64) else {
@@ -394,8 +394,8 @@ impl Look<'_> {
 }
 
 /// Reads `path` with `read`. Converts the error to damage or to a fault of the machine.
-fn read<T>(path: &Path, read: impl FnOnce(PathBuf) -> io::Result<T>) -> Result<T, End> {
-    read(path.to_owned()).map_err(|source| end_of(path, source))
+fn read<T>(path: &Path, read: impl FnOnce(PathBuf) -> io::Result<T>) -> Result<T, EarlyEnd> {
+    read(path.to_owned()).map_err(|source| early_end(path, source))
 }
 
 fn is_id(text: &[u8], id_len: usize) -> bool {
@@ -403,13 +403,13 @@ fn is_id(text: &[u8], id_len: usize) -> bool {
     text.len() == 2 * id_len && id.is_some_and(|id| ObjectId::parse(id).is_ok())
 }
 
-fn malformed<T>(path: PathBuf, what: &'static str) -> Result<T, End> {
-    Err(End::Damage(Damage::Malformed { path, what }))
+fn malformed<T>(path: PathBuf, what: &'static str) -> Result<T, EarlyEnd> {
+    Err(EarlyEnd::Damage(Damage::Malformed { path, what }))
 }
 
 /// Decides whether an unreadable file is damage, or a fault of the machine. Too many open files or
 /// a missing permission says nothing about the mirror. An I/O error of the disk is damage.
-fn end_of(path: &Path, source: io::Error) -> End {
+fn early_end(path: &Path, source: io::Error) -> EarlyEnd {
     use ErrorKind::{InvalidData, IsADirectory, NotADirectory, NotFound, UnexpectedEof};
     let path = path.to_owned();
     let is_of_mirror = matches!(
@@ -417,9 +417,9 @@ fn end_of(path: &Path, source: io::Error) -> End {
         NotFound | UnexpectedEof | InvalidData | IsADirectory | NotADirectory
     ) || source.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error());
     if is_of_mirror {
-        End::Damage(Damage::Unreadable { path, source })
+        EarlyEnd::Damage(Damage::Unreadable { path, source })
     } else {
-        End::Error(ExamineError::Io { path, source })
+        EarlyEnd::Error(ExamineError::Io { path, source })
     }
 }
 
@@ -461,8 +461,11 @@ mod tests {
     async fn finding(mirror: &Path) -> Finding {
         let git = Git::new("/dev/null".into(), CancellationToken::new());
         let mirror = mirror.to_owned();
-        let look = move || examine(&git, &mirror, Duration::from_mins(1));
-        tokio::task::spawn_blocking(look).await.unwrap().unwrap()
+        let examination = move || examine(&git, &mirror, Duration::from_mins(1));
+        tokio::task::spawn_blocking(examination)
+            .await
+            .unwrap()
+            .unwrap()
     }
 
     fn packed(mirror: &Path, extension: &str) -> PathBuf {

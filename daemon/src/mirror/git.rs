@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::disk_full::is_disk_full;
 use super::memory::{MemoryWatch, default_limit};
-use super::process::{MAX_OUTPUT_LEN, ProcessGroup, talk};
+use super::process::{MAX_OUTPUT_LEN, ProcessGroup, communicate};
 use super::upstream::GitSecrets;
 use super::{GitError, GitReader, GitStream, redact};
 use crate::traces;
@@ -25,7 +25,7 @@ use crate::traces;
 /// Prefixes of the environment variables of git that an operator may set: they say how to reach an
 /// upstream, or trace git. All other variables of git are removed, because they would point git at
 /// another repository or change what it does to a mirror.
-const KEPT_VARIABLES: &[&str] = &[
+const OPERATOR_VARIABLES: &[&str] = &[
     "GIT_ALLOW_PROTOCOL",
     "GIT_ASKPASS",
     "GIT_CURL_VERBOSE",
@@ -40,7 +40,7 @@ const KEPT_VARIABLES: &[&str] = &[
 
 /// Variables that every git command gets. Versions of git differ in their defaults, and each
 /// version ignores the variables that it doesn't know.
-const OUR_VARIABLES: &[(&str, &str)] = &[
+const FIXED_VARIABLES: &[(&str, &str)] = &[
     ("GIT_ATTR_NOSYSTEM", "1"),
     // git 2.43.0 would look up each commit of the commit-graph in the packs, too.
     ("GIT_COMMIT_GRAPH_PARANOIA", "0"),
@@ -60,7 +60,7 @@ const OUR_VARIABLES: &[(&str, &str)] = &[
 fn is_kept(name: &OsStr) -> bool {
     let name = name.as_encoded_bytes();
     let starts = |prefix: &str| name.starts_with(prefix.as_bytes());
-    !starts("GIT_") || KEPT_VARIABLES.iter().copied().any(starts)
+    !starts("GIT_") || OPERATOR_VARIABLES.iter().copied().any(starts)
 }
 
 /// How git is run; cheap to clone.
@@ -134,13 +134,13 @@ impl Git {
             subcommand: subcommand.to_owned(),
             arguments: Vec::new(),
             variables: Vec::new(),
-            input: Input::Nothing,
+            input: StandardInput::Nothing,
             time_limit: Duration::from_mins(10),
         }
     }
 }
 
-enum Input {
+enum StandardInput {
     Nothing,
     Bytes(Vec<u8>),
     File(File),
@@ -155,7 +155,7 @@ pub(crate) struct GitCommand {
     subcommand: String,
     arguments: Vec<OsString>,
     variables: Vec<(OsString, OsString)>,
-    input: Input,
+    input: StandardInput,
     time_limit: Duration,
 }
 
@@ -203,12 +203,12 @@ impl GitCommand {
     }
 
     pub(crate) fn input(mut self, bytes: impl Into<Vec<u8>>) -> Self {
-        self.input = Input::Bytes(bytes.into());
+        self.input = StandardInput::Bytes(bytes.into());
         self
     }
 
     pub(crate) fn input_file(mut self, file: File) -> Self {
-        self.input = Input::File(file);
+        self.input = StandardInput::File(file);
         self
     }
 
@@ -241,9 +241,9 @@ impl GitCommand {
     /// Starts the command and returns its output as a stream. The caller enforces the time limit,
     /// and ends the command by dropping the stream. Input must be nothing or a file.
     pub(crate) fn stream(mut self) -> Result<GitStream, GitError> {
-        let stdin = match std::mem::replace(&mut self.input, Input::Nothing) {
-            Input::File(file) => file.into(),
-            Input::Nothing | Input::Bytes(_) => Stdio::null(),
+        let stdin = match std::mem::replace(&mut self.input, StandardInput::Nothing) {
+            StandardInput::File(file) => file.into(),
+            StandardInput::Nothing | StandardInput::Bytes(_) => Stdio::null(),
         };
         let mut process = self.to_process(Stdio::piped());
         let command = self.subcommand;
@@ -286,7 +286,7 @@ impl GitCommand {
             process.env_remove(name);
         }
         process
-            .envs(OUR_VARIABLES.iter().copied())
+            .envs(FIXED_VARIABLES.iter().copied())
             .env("GIT_CONFIG_GLOBAL", &*self.git.global_config)
             .env_remove("CACHEWFS_UPSTREAM_SECRET")
             .envs(self.variables.iter().map(|(name, value)| (name, value)));
@@ -310,10 +310,10 @@ impl GitCommand {
     async fn run_in_runtime(mut self, stdout: Stdio) -> Result<Vec<u8>, GitError> {
         let mut process = self.to_process(stdout);
         let command = self.subcommand;
-        let (stdin, bytes) = match std::mem::replace(&mut self.input, Input::Nothing) {
-            Input::Nothing => (Stdio::null(), None),
-            Input::Bytes(bytes) => (Stdio::piped(), Some(bytes)),
-            Input::File(file) => (file.into(), None),
+        let (stdin, bytes) = match std::mem::replace(&mut self.input, StandardInput::Nothing) {
+            StandardInput::Nothing => (Stdio::null(), None),
+            StandardInput::Bytes(bytes) => (Stdio::piped(), Some(bytes)),
+            StandardInput::File(file) => (file.into(), None),
         };
         let mut child = process
             .stdin(stdin)
@@ -327,18 +327,21 @@ impl GitCommand {
         let mut group = ProcessGroup::of(&child);
         let mut memory = MemoryWatch::bound(&child, self.git.memory_limit);
         let outcome = tokio::select! {
-            outcome = tokio::time::timeout(self.time_limit, memory.during(talk(&mut child, bytes))) => outcome,
+            outcome = tokio::time::timeout(
+                self.time_limit,
+                memory.during(communicate(&mut child, bytes)),
+            ) => outcome,
             () = self.git.stop.cancelled() => {
                 return Err(GitError::Stopped { command });
             }
         };
         let limit = self.time_limit;
-        let talk = outcome.map_err(|_| GitError::TimedOut {
+        let exchanged = outcome.map_err(|_| GitError::TimedOut {
             command: command.clone(),
             limit,
         })?;
-        let Ok((status, output, stderr)) = talk else {
-            let source = talk
+        let Ok((status, output, stderr)) = exchanged else {
+            let source = exchanged
                 .err()
                 .unwrap_or_else(|| std::io::ErrorKind::Other.into());
             return Err(GitError::Pipe { command, source });
@@ -356,7 +359,7 @@ impl GitCommand {
             return Err(GitError::DiskFull { command, stderr });
         }
         // git prints nothing if its exit code is merely the answer "no".
-        if !stderr.is_empty() && memory.was_near() {
+        if !stderr.is_empty() && memory.was_near_limit() {
             let limit = self.git.memory_limit;
             return Err(GitError::OutOfMemory {
                 command,

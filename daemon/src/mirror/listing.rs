@@ -84,7 +84,7 @@ async fn list_by_http(
     namespaces: &[String],
     limit: Duration,
 ) -> Option<Listing> {
-    let url = upstream.place();
+    let url = upstream.current_url();
     if !url.starts_with("http") {
         return None;
     }
@@ -156,7 +156,7 @@ fn translate(answer: &[u8]) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::super::compare::differing;
-    use super::super::query::HIDDEN;
+    use super::super::query::HIDDEN_NAMESPACE;
     use super::*;
 
     #[test]
@@ -191,7 +191,7 @@ mod tests {
         let all = branch.refs(&["refs/".to_owned()]);
         assert!(
             all.iter()
-                .all(|(name, _)| !name.starts_with(HIDDEN.as_bytes()))
+                .all(|(name, _)| !name.starts_with(HIDDEN_NAMESPACE.as_bytes()))
         );
     }
 

@@ -16,7 +16,7 @@ const TOO_MANY: usize = 5;
 
 /// The maintenance that a mirror needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Upkeep {
+pub(crate) enum Maintenance {
     /// Combine the small packs into larger ones, and write the index over all packs.
     RollUp,
     /// Write the index over all packs and its bitmaps, because the mirror has none.
@@ -25,11 +25,11 @@ pub(crate) enum Upkeep {
 
 /// Returns the maintenance that `mirror` needs, if any. `last` is how long ago its packs were
 /// combined.
-pub(crate) fn upkeep(
+pub(crate) fn needed_maintenance(
     mirror: &Path,
     config: &MirrorsConfig,
     last: Option<Duration>,
-) -> Result<Option<Upkeep>, MirrorError> {
+) -> Result<Option<Maintenance>, MirrorError> {
     let packs = count_packs(mirror)?;
     // Repacking reads and writes whole packs, so it has an interval. But each fetch adds a pack,
     // and git looks an object up in one pack after another: with very many packs, waiting costs
@@ -41,9 +41,9 @@ pub(crate) fn upkeep(
         config.repack_packs
     };
     Ok(if packs > limit {
-        Some(Upkeep::RollUp)
+        Some(Maintenance::RollUp)
     } else if packs > 0 && !mirror.join("objects/pack/multi-pack-index").exists() {
-        Some(Upkeep::Index)
+        Some(Maintenance::Index)
     } else {
         None
     })
@@ -58,7 +58,7 @@ pub(crate) fn upkeep(
 pub(crate) fn maintain(
     git: &Git,
     mirror: &Path,
-    upkeep: Upkeep,
+    maintenance: Maintenance,
     config: &GitConfig,
 ) -> Result<(), MirrorError> {
     let command = |subcommand: &str, arguments: &[&str]| {
@@ -70,15 +70,15 @@ pub(crate) fn maintain(
             .args(arguments)
             .time_limit(config.pack_timeout)
     };
-    match upkeep {
-        Upkeep::RollUp => {
+    match maintenance {
+        Maintenance::RollUp => {
             let roll_up = ["--geometric=2", "-d", "-q", "--write-midx"];
             let with_bitmaps = [&roll_up[..], &["--write-bitmap-index"]].concat();
             or_without_bitmaps(command("repack", &with_bitmaps), || {
                 command("repack", &roll_up)
             })?;
         }
-        Upkeep::Index => {
+        Maintenance::Index => {
             let index = ["write", "--no-progress"];
             or_without_bitmaps(
                 command("multi-pack-index", &["write", "--no-progress", "--bitmap"]),

@@ -18,7 +18,7 @@ use tracing::warn;
 /// The lowest limit, in bytes, however small the machine is.
 const MIN_LIMIT: u64 = 512 << 20;
 /// How often the daemon samples git's memory. git needs longer than this to fill the lowest limit.
-const PERIOD: Duration = Duration::from_millis(50);
+const SAMPLE_PERIOD: Duration = Duration::from_millis(50);
 /// At most this many processes of one command are sampled.
 const MAX_PROCESSES: usize = 32;
 
@@ -73,7 +73,7 @@ impl MemoryWatch {
             limit,
             peak: 0,
         };
-        watch.look();
+        watch.sample();
         watch
     }
 
@@ -83,14 +83,14 @@ impl MemoryWatch {
         loop {
             tokio::select! {
                 done = &mut work => return done,
-                () = tokio::time::sleep(PERIOD) => self.look(),
+                () = tokio::time::sleep(SAMPLE_PERIOD) => self.sample(),
             }
         }
     }
 
     /// Samples git and its descendants. Limits each of them, because git may have started some
     /// before it was limited itself.
-    fn look(&mut self) {
+    fn sample(&mut self) {
         // The processes form a tree, and this vector grows while the loop walks it.
         let mut processes: Vec<Pid> = self.pid.into_iter().collect();
         for index in 0..MAX_PROCESSES {
@@ -107,7 +107,7 @@ impl MemoryWatch {
     ///
     /// The allocation that fails is never sampled. But git grows its buffers by half, so a sample
     /// before it shows a large part of the limit already.
-    pub(super) fn was_near(&self) -> bool {
+    pub(super) fn was_near_limit(&self) -> bool {
         self.peak > self.limit / 2
     }
 }

@@ -7,7 +7,6 @@
 //! run at any time: git renames new files into place, and looks for an object again if its pack is
 //! gone.
 
-mod as_git;
 mod ask;
 mod broken_refs;
 mod bundle;
@@ -15,6 +14,7 @@ mod clone;
 mod compare;
 mod credentials;
 mod disk_full;
+mod effective_url;
 mod error;
 mod examine;
 mod git;
@@ -53,14 +53,14 @@ pub(crate) use git_error::GitError;
 pub(crate) use lfs::{LfsFetchError, LfsObject, fetch_lfs_objects};
 pub(crate) use listing::list_upstream;
 pub(crate) use locks::remove_stale_locks;
-pub(crate) use maintain::{Upkeep, maintain, upkeep};
-pub(crate) use orphans::end_orphans;
+pub(crate) use maintain::{Maintenance, maintain, needed_maintenance};
+pub(crate) use orphans::kill_orphans;
 pub(crate) use probe::is_repository;
 pub(crate) use query::{
     RefName, first_refs, has_commit, head_commit, missing_objects, resolve_refs,
 };
 pub(crate) use reader::GitReader;
-pub(crate) use redirect::{Base, MAX_REDIRECTS, Place, is_redirect};
+pub(crate) use redirect::{MAX_REDIRECTS, RedirectTarget, UpstreamBase, is_redirect};
 pub(crate) use serve::UploadPack;
 pub(crate) use stream::GitStream;
 pub(crate) use update::{head_of_upstream, mirrored_namespaces, update};

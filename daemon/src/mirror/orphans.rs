@@ -11,16 +11,16 @@ use rustix::process::{Pid, Signal, getpid, kill_process};
 use tokio::time::sleep;
 
 /// How long between two scans. A process that is killed may just be starting another.
-const PERIOD: Duration = Duration::from_millis(10);
+const SCAN_PERIOD: Duration = Duration::from_millis(10);
 /// At most this many scans. A process that survives them all is in the kernel, waiting for a disk.
-const MAX_LOOKS: u32 = 500;
+const MAX_SCANS: u32 = 500;
 
 /// Kills all processes that run with `git_config`, and returns their number.
-pub(crate) async fn end_orphans(git_config: &Path) -> usize {
+pub(crate) async fn kill_orphans(git_config: &Path) -> usize {
     let mut wanted = b"GIT_CONFIG_GLOBAL=".to_vec();
     wanted.extend(git_config.as_os_str().as_encoded_bytes());
     let mut killed = std::collections::HashSet::new();
-    for _ in 0..MAX_LOOKS {
+    for _ in 0..MAX_SCANS {
         let orphans = running_with(&wanted);
         if orphans.is_empty() {
             break;
@@ -30,7 +30,7 @@ pub(crate) async fn end_orphans(git_config: &Path) -> usize {
             kill_process(pid, Signal::KILL).ok();
             killed.insert(pid);
         }
-        sleep(PERIOD).await;
+        sleep(SCAN_PERIOD).await;
     }
     killed.len()
 }
@@ -86,10 +86,10 @@ mod tests {
         };
         // Between fork and exec they still have our environment.
         while !has("gitconfig") || !has("gitconfig2") {
-            sleep(PERIOD).await;
+            sleep(SCAN_PERIOD).await;
         }
 
-        assert_eq!(end_orphans(&path("gitconfig")).await, 1);
+        assert_eq!(kill_orphans(&path("gitconfig")).await, 1);
 
         assert!(!ours.wait().unwrap().success());
         assert!(others.try_wait().unwrap().is_none());

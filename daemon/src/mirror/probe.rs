@@ -13,13 +13,13 @@ use reqwest::StatusCode;
 use reqwest::Url;
 use tracing::Instrument as _;
 
-use super::as_git::as_git;
-use super::redirect::{Base, MAX_REDIRECTS, is_redirect};
+use super::effective_url::effective_url_and_login;
+use super::redirect::{MAX_REDIRECTS, UpstreamBase, is_redirect};
 use super::{Git, Login, Upstream};
 use crate::traces;
 
 /// How long upstream may take to answer before the probe times out.
-const LIMIT: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 /// The first path that git requests below the URL of a repository.
 const INFO_REFS: &str = "/info/refs";
 
@@ -48,7 +48,7 @@ pub(super) enum Probe {
 
 /// Finds out whether upstream has the repository and shows it, and at which URL. Blocks the thread.
 pub(super) fn probe(git: &Git, upstream: &Upstream) -> Probe {
-    let Ok((url, login)) = as_git(git, upstream, upstream.url()) else {
+    let Ok((url, login)) = effective_url_and_login(git, upstream, upstream.url()) else {
         return Probe::Fails;
     };
     match url.scheme() {
@@ -64,7 +64,7 @@ pub(super) fn probe(git: &Git, upstream: &Upstream) -> Probe {
 /// Probes an upstream that is a directory on this machine.
 fn of_directory(directory: &Path) -> Probe {
     let mut found = Probe::Missing;
-    for head in git_directories(directory).map(|place| place.join("HEAD")) {
+    for head in git_directories(directory).map(|target| target.join("HEAD")) {
         match std::fs::File::open(head) {
             Ok(_) => return Probe::Answers,
             Err(error) => match error.kind() {
@@ -87,20 +87,20 @@ pub(super) fn git_directories(directory: &Path) -> impl Iterator<Item = PathBuf>
     ["/.git", "", ".git/.git", ".git"]
         .into_iter()
         .map(|suffix| {
-            let mut place = directory.as_os_str().to_owned();
-            place.push(suffix);
-            place.into()
+            let mut target = directory.as_os_str().to_owned();
+            target.push(suffix);
+            target.into()
         })
 }
 
 /// Probes a server with the first request of a fetch (`gitprotocol-http(5)`).
 fn of_server(git: &Git, upstream: &Upstream, (url, login): (Url, Option<Login>)) -> Probe {
-    let (base, asked) = (Base::below(upstream, url.as_str()), info_refs(url));
+    let (base, asked) = (UpstreamBase::below(upstream, url.as_str()), info_refs(url));
     let Some(asked) = asked else {
         return Probe::Fails;
     };
     let ask = ask_and_follow(upstream, base.as_ref(), (asked, login));
-    let ask = git.unless_stopping(tokio::time::timeout(LIMIT, ask));
+    let ask = git.unless_stopping(tokio::time::timeout(TIMEOUT, ask));
     match git.wait_for(ask) {
         None => Probe::Fails,
         Some(Err(_)) => Probe::TimedOut,
@@ -111,7 +111,7 @@ fn of_server(git: &Git, upstream: &Upstream, (url, login): (Url, Option<Login>))
 /// Requests the refs at `asked`, and follows redirects below `base`.
 async fn ask_and_follow(
     upstream: &Upstream,
-    base: Option<&Base>,
+    base: Option<&UpstreamBase>,
     (asked, login): (Url, Option<Login>),
 ) -> Probe {
     let mut at = asked.clone();
@@ -137,7 +137,7 @@ async fn ask_and_follow(
         if !is_redirect(answer.status()) {
             let found = of_status(answer.status(), login.is_none());
             return match base {
-                Some(base) if found == Probe::Answers && at != asked => of_place(base, &at),
+                Some(base) if found == Probe::Answers && at != asked => of_target(base, &at),
                 _ => found,
             };
         }
@@ -149,15 +149,15 @@ async fn ask_and_follow(
 }
 
 /// Returns the result for an upstream that answers at `at`, after redirects.
-fn of_place(base: &Base, at: &Url) -> Probe {
-    match base.place(at, INFO_REFS) {
-        Some(place) if base.is_own(&place) => {
+fn of_target(base: &UpstreamBase, at: &Url) -> Probe {
+    match base.target(at, INFO_REFS) {
+        Some(target) if base.is_own(&target) => {
             let mut at = at.clone();
             at.set_query(None);
             let url = at.as_str();
             Probe::At(url.strip_suffix(INFO_REFS).unwrap_or(url).to_owned())
         }
-        Some(place) => Probe::Moved(place.repo),
+        Some(target) => Probe::Moved(target.repo),
         None => Probe::Redirects,
     }
 }
@@ -208,8 +208,8 @@ mod tests {
     #[test]
     fn finds_a_repository_at_each_path_that_git_tries() {
         let root = tempfile::tempdir().unwrap();
-        for place in ["bare", "named.git", "worktree/.git"] {
-            let directory = root.path().join(place);
+        for target in ["bare", "named.git", "worktree/.git"] {
+            let directory = root.path().join(target);
             std::fs::create_dir_all(&directory).unwrap();
             std::fs::File::create(directory.join("HEAD")).unwrap();
         }

@@ -13,7 +13,7 @@ pub(super) const MAX_OUTPUT_LEN: u64 = 256 << 20;
 pub(super) const MAX_STDERR_LEN: usize = 16 << 10;
 
 /// Writes `input` to the child, reads stdout and stderr, and waits for its exit.
-pub(super) async fn talk(
+pub(super) async fn communicate(
     child: &mut Child,
     input: Option<Vec<u8>>,
 ) -> std::io::Result<(ExitStatus, Vec<u8>, Vec<u8>)> {

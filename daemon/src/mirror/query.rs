@@ -9,7 +9,7 @@ use cachewfs_format::{ObjectId, is_ref_name};
 use super::{Git, GitError};
 
 /// The namespace of the daemon's own refs, which clients never see.
-pub(super) const HIDDEN: &str = "refs/cachewfs/";
+pub(super) const HIDDEN_NAMESPACE: &str = "refs/cachewfs/";
 
 /// How long a query of a mirror may take.
 pub(super) const QUERY_LIMIT: Duration = Duration::from_mins(1);
@@ -22,8 +22,9 @@ impl RefName {
     /// Parses `refs/<namespace>/<name>`. Returns `None` for an invalid name and for hidden refs.
     pub(crate) fn parse(name: &str) -> Option<Self> {
         let rest = name.strip_prefix("refs/")?;
-        let is_good =
-            is_ref_name(name.as_bytes()) && rest.contains('/') && !name.starts_with(HIDDEN);
+        let is_good = is_ref_name(name.as_bytes())
+            && rest.contains('/')
+            && !name.starts_with(HIDDEN_NAMESPACE);
         is_good.then(|| Self(name.to_owned()))
     }
 }

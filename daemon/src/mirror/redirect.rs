@@ -15,7 +15,7 @@ pub(crate) const MAX_REDIRECTS: usize = 3;
 
 /// The base URL of all repositories of one host.
 #[derive(Clone, Debug)]
-pub(crate) struct Base {
+pub(crate) struct UpstreamBase {
     upstream: Upstream,
     /// Ends with a slash and has no credentials.
     url: Url,
@@ -23,13 +23,13 @@ pub(crate) struct Base {
 
 /// The repository that a redirect leads to, under the name that upstream gives it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct RedirectTarget {
     pub(crate) repo: RepoName,
     /// Whether the name ends with `.git` in the URL.
     pub(crate) has_git_suffix: bool,
 }
 
-impl Base {
+impl UpstreamBase {
     /// Returns the base URL of `upstream`, or `None` if upstream isn't an HTTP server.
     pub(crate) fn of(upstream: &Upstream) -> Option<Self> {
         Self::below(upstream, upstream.url())
@@ -63,22 +63,22 @@ impl Base {
     }
 
     /// Returns the repository at `url`, which must end with `tail` (such as `/info/refs`).
-    pub(crate) fn place(&self, url: &Url, tail: &str) -> Option<Place> {
+    pub(crate) fn target(&self, url: &Url, tail: &str) -> Option<RedirectTarget> {
         let path = self.path_below(url)?.strip_suffix(tail)?;
         // A decoded slash would add a level to the name that the server doesn't see in the URL.
         let segment = |segment: &str| decode_percent(segment).filter(|it| !it.contains('/'));
         let segments: Option<Vec<String>> = path.split('/').map(segment).collect();
         let name = segments?.join("/");
         let repo = RepoName::parse(&format!("{}/{name}", self.host())).ok()?;
-        Some(Place {
+        Some(RedirectTarget {
             repo: self.upstream.canonical(repo),
             has_git_suffix: name.strip_suffix(".git").is_some(),
         })
     }
 
-    /// Returns whether `place` is the repository of this upstream.
-    pub(crate) fn is_own(&self, place: &Place) -> bool {
-        place.repo == *self.upstream.repo()
+    /// Returns whether `target` is the repository of this upstream.
+    pub(crate) fn is_own(&self, target: &RedirectTarget) -> bool {
+        target.repo == *self.upstream.repo()
     }
 
     fn path_below<'a>(&self, url: &'a Url) -> Option<&'a str> {
@@ -98,25 +98,25 @@ pub(crate) fn is_redirect(status: StatusCode) -> bool {
 mod tests {
     use super::*;
 
-    fn base(ignore_case: bool) -> Base {
+    fn base(ignore_case: bool) -> UpstreamBase {
         let repo = RepoName::parse("example.com/org/repo").unwrap();
         let url = "https://git.example.com/base".to_owned();
         let config = crate::config::UpstreamConfig::from(url).with_ignore_case(ignore_case);
         let upstreams = [("example.com".to_owned(), config)].into();
         let upstream = Upstream::of(&repo, &upstreams, &reqwest::Client::new());
-        Base::of(&upstream.unwrap()).unwrap()
+        UpstreamBase::of(&upstream.unwrap()).unwrap()
     }
 
     #[test]
     fn only_urls_below_the_base_name_a_repository() {
-        let place = |url: &str| base(false).place(&Url::parse(url).unwrap(), "/info/refs");
+        let target = |url: &str| base(false).target(&Url::parse(url).unwrap(), "/info/refs");
 
-        let expected = Place {
+        let expected = RedirectTarget {
             repo: RepoName::parse("example.com/A/b").unwrap(),
             has_git_suffix: true,
         };
         let url = "https://git.example.com/base/%41/b.git/info/refs?x=y";
-        assert_eq!(place(url), Some(expected));
+        assert_eq!(target(url), Some(expected));
         for other in [
             "https://git.example.com/other/a/info/refs",
             "https://git.example.com/base/../a/info/refs",
@@ -129,7 +129,7 @@ mod tests {
             "https://git.example.org/base/a/info/refs",
             "https://git.example.com@evil.org/base/a/info/refs",
         ] {
-            assert_eq!(place(other), None, "{other}");
+            assert_eq!(target(other), None, "{other}");
         }
     }
 
@@ -137,8 +137,8 @@ mod tests {
     fn another_spelling_is_the_same_repository() {
         let is_own = |ignore_case: bool, url: &str| {
             let base = base(ignore_case);
-            let place = base.place(&Url::parse(url).unwrap(), "/info/refs");
-            base.is_own(&place.unwrap())
+            let target = base.target(&Url::parse(url).unwrap(), "/info/refs");
+            base.is_own(&target.unwrap())
         };
         let with_git = "https://git.example.com/base/org/repo.git/info/refs";
         let in_capitals = "https://git.example.com/base/Org/Repo/info/refs";

@@ -14,7 +14,7 @@ use crate::config::GitConfig;
 ///
 /// `allowRefInWant` is left out. With it, git 2.47 sends `wanted-refs` before `shallow-info` but
 /// expects the opposite order, so each shallow clone would fail.
-const SERVED: &[(&str, &str)] = &[
+const UPLOAD_PACK_CONFIG: &[(&str, &str)] = &[
     ("uploadpack.allowFilter", "true"),
     ("uploadpack.allowAnySHA1InWant", "true"),
     // For this filter git visits each path, and a few trees can have any number of paths. The
@@ -62,7 +62,7 @@ impl UploadPack<'_> {
             // Nearly all deltas exist already, and many of these processes run at once.
             .config("pack.threads", 1)
             .config("pack.windowMemory", &self.config.pack_window_memory);
-        for (key, value) in SERVED {
+        for (key, value) in UPLOAD_PACK_CONFIG {
             command = command.config(key, value);
         }
         if let Some(protocol) = self.protocol {

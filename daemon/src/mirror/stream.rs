@@ -20,7 +20,7 @@ pub(crate) struct GitStream {
     child: Child,
     stdout: Option<ChildStdout>,
     stderr: Option<ChildStderr>,
-    complaint: BytesMut,
+    stderr_tail: BytesMut,
     /// The span from the process's start to its end.
     span: Span,
 }
@@ -34,7 +34,7 @@ impl GitStream {
             stdout: child.stdout.take(),
             stderr: child.stderr.take(),
             child,
-            complaint: BytesMut::new(),
+            stderr_tail: BytesMut::new(),
             span,
         }
     }
@@ -47,7 +47,7 @@ impl GitStream {
         // stderr is read together with stdout: git would block if that pipe were full.
         while self.stdout.is_some() || self.stderr.is_some() {
             let mut block = BytesMut::with_capacity(BLOCK_LEN);
-            let mut complaint = BytesMut::with_capacity(4 << 10);
+            let mut stderr_tail = BytesMut::with_capacity(4 << 10);
             let (stdout, stderr) = (&mut self.stdout, &mut self.stderr);
             let read = async {
                 match stdout {
@@ -55,9 +55,9 @@ impl GitStream {
                     None => std::future::pending().await,
                 }
             };
-            let read_complaint = async {
+            let read_stderr = async {
                 match stderr {
-                    Some(stderr) => stderr.read_buf(&mut complaint).await,
+                    Some(stderr) => stderr.read_buf(&mut stderr_tail).await,
                     None => std::future::pending().await,
                 }
             };
@@ -66,9 +66,9 @@ impl GitStream {
                     0 => self.stdout = None,
                     _ => return Ok(Some(block.freeze())),
                 },
-                len = read_complaint => match len.map_err(|source| self.pipe_error(source))? {
+                len = read_stderr => match len.map_err(|source| self.pipe_error(source))? {
                     0 => self.stderr = None,
-                    _ => self.complain(&complaint),
+                    _ => self.keep_stderr(&stderr_tail),
                 },
             }
         }
@@ -82,15 +82,15 @@ impl GitStream {
         Err(GitError::Failed {
             command: self.command.clone(),
             status,
-            stderr: redact(String::from_utf8_lossy(&self.complaint).trim()),
+            stderr: redact(String::from_utf8_lossy(&self.stderr_tail).trim()),
         })
     }
 
     /// Keeps the last bytes of stderr.
-    fn complain(&mut self, complaint: &[u8]) {
-        self.complaint.extend_from_slice(complaint);
-        let surplus = self.complaint.len().saturating_sub(MAX_STDERR_LEN);
-        drop(self.complaint.split_to(surplus));
+    fn keep_stderr(&mut self, stderr_tail: &[u8]) {
+        self.stderr_tail.extend_from_slice(stderr_tail);
+        let surplus = self.stderr_tail.len().saturating_sub(MAX_STDERR_LEN);
+        drop(self.stderr_tail.split_to(surplus));
     }
 
     fn pipe_error(&self, source: std::io::Error) -> GitError {

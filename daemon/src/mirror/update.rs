@@ -100,7 +100,7 @@ fn fetch(
     if matches!(head, Head::Detached { .. }) {
         refspecs.push(format!("+HEAD:{DETACHED_HEAD}"));
     }
-    ask_upstream(git, upstream, |secrets, place| {
+    ask_upstream(git, upstream, |secrets, url| {
         git.in_repository(mirror, "fetch")
             .secrets(secrets)
             .args([
@@ -111,7 +111,7 @@ fn fetch(
                 "--no-auto-maintenance",
                 of_shallow,
             ])
-            .args(["--", place])
+            .args(["--", url])
             .args(&refspecs)
             .time_limit(config.fetch_timeout)
             .effect()

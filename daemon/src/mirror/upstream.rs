@@ -18,7 +18,7 @@ pub(crate) struct Upstream {
     /// The configured URL without credentials: for command lines, archives and logs.
     url: String,
     /// The URL that upstream named instead, if it named one.
-    place: Arc<Mutex<Option<String>>>,
+    named_url: Arc<Mutex<Option<String>>>,
     ignores_case: bool,
     /// The credentials in the configured URL.
     login: Option<Login>,
@@ -30,15 +30,16 @@ pub(crate) struct Upstream {
 
 /// A credential helper that prints variables of the environment, so that no secret is on a command
 /// line.
-const HELPER: &str = "!f() { test \"$1\" = get || exit 0; printf 'username=%s\\npassword=%s\\n' \
-                      \"$CACHEWFS_UPSTREAM_USER\" \"$CACHEWFS_UPSTREAM_SECRET\"; }; f";
+const CREDENTIAL_HELPER: &str = "!f() { test \"$1\" = get || exit 0; \
+     printf 'username=%s\\npassword=%s\\n' \
+     \"$CACHEWFS_UPSTREAM_USER\" \"$CACHEWFS_UPSTREAM_SECRET\"; }; f";
 
 /// Settings that make git talk to no other server than the one in the URL, whatever upstream
 /// answers.
 ///
 /// `http.followRedirects=false` also stops git from following alternates of the old HTTP protocol
 /// (`objects/info/http-alternates`). The other values are git's present defaults.
-const STAY: &[(&str, &str)] = &[
+const NO_OTHER_SERVER: &[(&str, &str)] = &[
     ("http.followRedirects", "false"),
     ("transfer.bundleURI", "false"),
     ("fetch.uriProtocols", ""),
@@ -72,7 +73,7 @@ impl Upstream {
         Some(Self {
             repo: repo.clone(),
             url: format!("{base}/{}", repo.path()),
-            place: Arc::default(),
+            named_url: Arc::default(),
             ignores_case: config.ignores_case(repo.host()),
             login: config.login().cloned(),
             credentials: None,
@@ -97,21 +98,27 @@ impl Upstream {
 
     /// Returns the URL to use, without credentials: the one that upstream named, else the
     /// configured one.
-    pub(crate) fn place(&self) -> String {
-        let place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
-        place.as_ref().unwrap_or(&self.url).clone()
+    pub(crate) fn current_url(&self) -> String {
+        let named_url = self
+            .named_url
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        named_url.as_ref().unwrap_or(&self.url).clone()
     }
 
     /// Notes the URL at which upstream has the repository.
-    pub(super) fn set_place(&self, url: String) {
-        *self.place.lock().unwrap_or_else(PoisonError::into_inner) = Some(url);
+    pub(super) fn set_current_url(&self, url: String) {
+        *self
+            .named_url
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(url);
     }
 
     /// Takes over the URL that `before` learned from upstream, if both have the same configured
     /// URL.
     pub(crate) fn after(mut self, before: &Self) -> Self {
         if self.url == before.url {
-            self.place = Arc::clone(&before.place);
+            self.named_url = Arc::clone(&before.named_url);
         }
         self
     }
@@ -164,7 +171,10 @@ impl Upstream {
 
     fn secrets_of(&self, login: Option<Login>) -> GitSecrets {
         let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
-        let mut config: Vec<_> = STAY.iter().map(|(key, value)| pair(key, value)).collect();
+        let mut config: Vec<_> = NO_OTHER_SERVER
+            .iter()
+            .map(|(key, value)| pair(key, value))
+            .collect();
         let mut variables = Vec::new();
         // The key has the origin, so git offers these credentials to no other server.
         let origin = reqwest::Url::parse(&self.url).ok();
@@ -173,7 +183,7 @@ impl Upstream {
             let key = format!("credential.{origin}.helper");
             // An empty value resets the list, so that no helper of the operator's runs first.
             config.push(pair(&key, ""));
-            config.push(pair(&key, HELPER));
+            config.push(pair(&key, CREDENTIAL_HELPER));
             // Without this, git would first send each request anonymously and get a 401.
             config.push(pair(&format!("http.{origin}.proactiveAuth"), "basic"));
             variables.push(("CACHEWFS_UPSTREAM_USER", login.user));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 /// Returns a random fraction from 0 to just below 1. It keeps repositories that failed together
 /// from being retried together.
-pub(super) fn chance() -> f64 {
+pub(super) fn random_fraction() -> f64 {
     // Each `RandomState` has a random key. That is random enough to spread work.
     let random = u32::try_from(RandomState::new().hash_one(0_u8) & 0xFFFF).unwrap_or(0);
     f64::from(random) / 65_536.0
@@ -13,10 +13,10 @@ pub(super) fn chance() -> f64 {
 
 /// Returns how long to wait after failure number `tries`, counted from 1: at least three quarters
 /// of the doubled time, at most all of it, and never more than `longest`.
-pub(crate) fn pause(tries: u32, first: Duration, longest: Duration) -> Duration {
+pub(crate) fn delay(tries: u32, first: Duration, longest: Duration) -> Duration {
     let doublings = tries.saturating_sub(1).min(20);
     let doubled = first.saturating_mul(1 << doublings).min(longest);
-    doubled.mul_f64(0.75 + 0.25 * chance())
+    doubled.mul_f64(0.75 + 0.25 * random_fraction())
 }
 
 #[cfg(test)]
@@ -28,11 +28,11 @@ mod tests {
         let (first, longest) = (Duration::from_secs(5), Duration::from_hours(1));
         for (tries, whole) in [(1, 5), (2, 10), (3, 20), (4, 40), (11, 3600), (4000, 3600)] {
             let whole = Duration::from_secs(whole);
-            let pauses: Vec<_> = (0..50).map(|_| pause(tries, first, longest)).collect();
+            let delays: Vec<_> = (0..50).map(|_| delay(tries, first, longest)).collect();
 
-            let is_near = |pause: &Duration| (whole * 3 / 4..=whole).contains(pause);
-            assert!(pauses.iter().all(is_near), "{tries}: {pauses:?}");
-            assert!(pauses.iter().any(|pause| *pause != pauses[0]));
+            let is_near = |delay: &Duration| (whole * 3 / 4..=whole).contains(delay);
+            assert!(delays.iter().all(is_near), "{tries}: {delays:?}");
+            assert!(delays.iter().any(|delay| *delay != delays[0]));
         }
     }
 }

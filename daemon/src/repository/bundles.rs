@@ -39,25 +39,25 @@ pub(crate) struct BundleFile {
     pub(crate) len: u64,
 }
 
-type Written = Option<Result<(), RepositoryError>>;
+type BundleResult = Option<Result<(), RepositoryError>>;
 
 /// The bundles on disk, and the bundles that are being written.
 #[derive(Debug)]
 pub(crate) struct Bundles {
     directory: PathBuf,
     permits: Semaphore,
-    running: Mutex<HashMap<Digest, watch::Receiver<Written>>>,
+    running: Mutex<HashMap<Digest, watch::Receiver<BundleResult>>>,
 }
 
 /// A bundle to write: of which mirror, from which commit on, with which refs.
 #[derive(Debug)]
-struct Order {
+struct BundleOrder {
     repository: Arc<Repository>,
     base: ObjectId,
     refs: Vec<BundleRef>,
 }
 
-impl Order {
+impl BundleOrder {
     /// Returns the name of the bundle's file. Equal orders share a file; a ref that moves changes
     /// it.
     fn key(&self) -> Digest {
@@ -94,7 +94,12 @@ impl Bundles {
     }
 
     /// Writes a bundle. Blocks the thread.
-    fn write(&self, git: &Git, order: &Order, limit: Duration) -> Result<(), RepositoryError> {
+    fn write(
+        &self,
+        git: &Git,
+        order: &BundleOrder,
+        limit: Duration,
+    ) -> Result<(), RepositoryError> {
         let directory = &self.directory;
         fs::create_dir_all(directory).map_err(io(directory))?;
         let new = tempfile::NamedTempFile::new_in(directory).map_err(io(directory))?;
@@ -133,7 +138,7 @@ impl Registry {
             match self.query(repository, select).await? {
                 Some(refs) if !refs.is_empty() => {
                     let repository = Arc::clone(repository);
-                    let order = Order {
+                    let order = BundleOrder {
                         repository,
                         base,
                         refs,
@@ -155,7 +160,10 @@ impl Registry {
         }
     }
 
-    async fn write_bundle(self: &Arc<Self>, order: Order) -> Result<BundleFile, RepositoryError> {
+    async fn write_bundle(
+        self: &Arc<Self>,
+        order: BundleOrder,
+    ) -> Result<BundleFile, RepositoryError> {
         let key = order.key();
         if let Some(file) = self.bundles.open(&key)? {
             return Ok(file);
@@ -170,7 +178,11 @@ impl Registry {
 
     /// Starts the task that writes a bundle, unless it runs already. Returns its result to wait
     /// for.
-    fn begin_bundle(self: &Arc<Self>, key: Digest, order: Order) -> watch::Receiver<Written> {
+    fn begin_bundle(
+        self: &Arc<Self>,
+        key: Digest,
+        order: BundleOrder,
+    ) -> watch::Receiver<BundleResult> {
         // Look-up and insertion under one lock, so that two requests never start two tasks.
         let lock = |bundles: &Bundles| {
             let running = bundles.running.lock();
@@ -199,7 +211,7 @@ impl Registry {
         receiver
     }
 
-    async fn run_bundle(self: &Arc<Self>, order: Order) -> Result<(), RepositoryError> {
+    async fn run_bundle(self: &Arc<Self>, order: BundleOrder) -> Result<(), RepositoryError> {
         let permit = self.bundles.permits.acquire().await;
         let _permit = permit.map_err(|_| RepositoryError::Stopping)?;
         let registry = Arc::clone(self);

@@ -15,13 +15,13 @@ use crate::mirror::{
 
 /// The refs and objects that a request needs from a mirror.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Wanted {
+pub(crate) struct WantedContents {
     /// The refs, with the objects that they should name, if that matters.
     pub(crate) refs: HashMap<RefName, Option<ObjectId>>,
     pub(crate) objects: Vec<ObjectId>,
 }
 
-/// The part of [`Wanted`] that a mirror has.
+/// The part of [`WantedContents`] that a mirror has.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Contents {
     /// The objects that the refs name, without refs that don't exist.
@@ -30,7 +30,7 @@ pub(crate) struct Contents {
 }
 
 impl Contents {
-    fn has_all(&self, wanted: &Wanted) -> bool {
+    fn has_all(&self, wanted: &WantedContents) -> bool {
         let has_ref = |(name, expected): (&RefName, &Option<ObjectId>)| {
             let target = self.refs.get(name);
             target.is_some_and(|target| expected.is_none_or(|expected| expected == *target))
@@ -45,7 +45,7 @@ impl Registry {
     pub(crate) async fn ensure(
         &self,
         repository: &Arc<Repository>,
-        wanted: Wanted,
+        wanted: WantedContents,
     ) -> Result<(Contents, bool), RepositoryError> {
         let wanted = Arc::new(wanted);
         let contents = self.look_for(repository, &wanted).await?;
@@ -69,7 +69,7 @@ impl Registry {
             return Ok(false);
         }
         if let Some(failure) = status.failure {
-            if failure.holds_mirror_back() {
+            if failure.blocks_update() {
                 return Err(failure.error);
             }
             // The backoff is over, so it may be tried again, but not once for each request:
@@ -127,7 +127,7 @@ impl Registry {
     async fn look_for(
         &self,
         repository: &Arc<Repository>,
-        wanted: &Arc<Wanted>,
+        wanted: &Arc<WantedContents>,
     ) -> Result<Contents, RepositoryError> {
         let wanted = Arc::clone(wanted);
         let look = move |git: &Git, mirror: &Path| {
@@ -146,7 +146,7 @@ impl Registry {
         repository: &Arc<Repository>,
         look: impl FnOnce(&Git, &Path) -> Result<T, GitError> + Send + 'static,
     ) -> Result<T, RepositoryError> {
-        let turn = self.queries.acquire().await;
+        let turn = self.query_permits.acquire().await;
         let _turn = turn.map_err(|_| RepositoryError::Stopping)?;
         let (git, repository) = (self.git.clone(), Arc::clone(repository));
         let found = tokio::task::spawn_blocking(move || look(&git, &repository.mirror)).await;

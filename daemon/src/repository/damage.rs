@@ -29,23 +29,23 @@ use crate::publish::PublishError;
 
 /// How long a mirror that was made again is not made again a second time. If it is damaged again so
 /// soon, making it again doesn't help, and upstream must not have to send everything repeatedly.
-const PERIOD: Duration = Duration::from_hours(1);
+const MIN_REMAKE_INTERVAL: Duration = Duration::from_hours(1);
 /// How long after an examination there is no other one, as a multiple of its duration. Examinations
 /// thus take at most a twentieth of the time. One of a very large mirror takes minutes.
-const PAUSE: u32 = 20;
+const PAUSE_FACTOR: u32 = 20;
 /// An examination that is no longer than this needs no pause: failed runs have their own backoff.
-const SHORT: Duration = Duration::from_secs(1);
+const SHORT_EXAMINATION: Duration = Duration::from_secs(1);
 
 /// The end and the duration of an examination.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Examined {
+pub(super) struct LastExamination {
     ended: Instant,
     took: Duration,
 }
 
-impl Examined {
+impl LastExamination {
     fn is_recent(&self) -> bool {
-        self.took > SHORT && self.ended.elapsed() < self.took * PAUSE
+        self.took > SHORT_EXAMINATION && self.ended.elapsed() < self.took * PAUSE_FACTOR
     }
 }
 
@@ -108,14 +108,14 @@ impl Worker {
     /// Examines the mirror if damage may be the cause of `error`, the failure of a run. Repairs the
     /// mirror or sets it aside. Returns whether the mirror has changed, so that a retry makes
     /// sense.
-    pub(super) async fn has_mended_mirror(&mut self, error: &RepositoryError) -> bool {
+    pub(super) async fn mend_mirror(&mut self, error: &RepositoryError) -> bool {
         // Without a mirror, the first clone failed: nothing can be damaged.
         if !may_be_damage(error) || !self.repository.mirror.exists() {
             return false;
         }
         // Before the pause is considered: dropping refs is cheap, and a single broken ref would
         // stop all updates for the length of the pause.
-        let has_dropped = self.has_dropped_broken_refs(error).await;
+        let has_dropped = self.drop_broken_refs_of_mirror(error).await;
         if self.examined.is_some_and(|examined| examined.is_recent()) {
             return has_dropped;
         }
@@ -134,7 +134,7 @@ impl Worker {
         };
         let began = Instant::now();
         let looked = tokio::task::spawn_blocking(look).await;
-        self.examined = Some(Examined {
+        self.examined = Some(LastExamination {
             ended: Instant::now(),
             took: began.elapsed(),
         });
@@ -158,7 +158,7 @@ impl Worker {
             Ok(Ok(Finding::Damaged(damage))) => {
                 let damage = chain(&damage);
                 warn!(%repo, error, damage, "The mirror of {repo} is damaged");
-                self.has_set_aside().await
+                self.set_mirror_aside().await
             }
             Ok(Err(ExamineError::Stopping)) | Err(_) => false,
             Ok(Err(failure)) => {
@@ -173,7 +173,7 @@ impl Worker {
     ///
     /// Such a ref alone is no reason to make the mirror again. The examination that follows finds
     /// out whether other refs need the missing objects, too.
-    async fn has_dropped_broken_refs(&self, error: &RepositoryError) -> bool {
+    async fn drop_broken_refs_of_mirror(&self, error: &RepositoryError) -> bool {
         let (git, mirror) = (self.registry.git.clone(), self.repository.mirror.clone());
         let drop_them = move || drop_broken_refs(&git, &mirror);
         match tokio::task::spawn_blocking(drop_them).await {
@@ -194,9 +194,12 @@ impl Worker {
     }
 
     /// Sets the damaged mirror aside, unless that happened a short time ago.
-    async fn has_set_aside(&mut self) -> bool {
+    async fn set_mirror_aside(&mut self) -> bool {
         let repo = self.repository.name.clone();
-        if self.set_aside_at.is_some_and(|at| at.elapsed() < PERIOD) {
+        if self
+            .set_aside_at
+            .is_some_and(|at| at.elapsed() < MIN_REMAKE_INTERVAL)
+        {
             let advice = format!("POST /api/v1/repos/{repo}/forget makes the mirror again");
             warn!(
                 %repo,
@@ -279,7 +282,7 @@ mod tests {
 
     #[test]
     fn examinations_take_at_most_a_twentieth_of_the_time() {
-        let examined = |took: u64, ago: u64| Examined {
+        let examined = |took: u64, ago: u64| LastExamination {
             ended: Instant::now()
                 .checked_sub(Duration::from_secs(ago))
                 .unwrap(),

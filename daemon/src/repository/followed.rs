@@ -11,14 +11,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::freshness::Checks;
 use super::lfs::Lfs;
 use super::removal::{Snapshots, used_at};
-use super::worker::Request;
+use super::worker::TaskRequest;
 use super::{RepositoryError, Status};
 use crate::clock::seconds_since_epoch;
 use crate::mirror::Upstream;
 use crate::publish::{BuildFeed, PublishOutcome};
 use crate::traces::{Cause, FirstCause};
 
-pub(super) type Outcome = Result<PublishOutcome, RepositoryError>;
+pub(super) type RunOutcome = Result<PublishOutcome, RepositoryError>;
 
 /// A repository that a task works on, as all other parts of the daemon see it.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ pub(crate) struct Repository {
     /// The bytes of the first snapshot while it is being built.
     pub(crate) feed: BuildFeed,
     pub(super) lfs: Lfs,
-    requests: mpsc::Sender<Request>,
+    requests: mpsc::Sender<TaskRequest>,
     /// The cause of the next run, for traces.
     pub(super) cause: FirstCause,
     /// When the repository was last requested, in seconds since the epoch.
@@ -45,7 +45,7 @@ impl Repository {
         name: RepoName,
         (upstream, mirror): (Upstream, PathBuf),
         status: Status,
-        (checks, requests): (Checks, mpsc::Sender<Request>),
+        (checks, requests): (Checks, mpsc::Sender<TaskRequest>),
     ) -> Self {
         let last_use = used_at(&mirror);
         Self {
@@ -110,29 +110,30 @@ impl Repository {
     }
 
     /// Waits for an update that begins after this call, and for the publish that follows it.
-    pub(crate) async fn refresh(&self) -> Outcome {
-        self.ask(Request::Publish).await
+    pub(crate) async fn refresh(&self) -> RunOutcome {
+        self.ask(TaskRequest::Publish).await
     }
 
     /// Waits for an update that begins after this call, but not for the publish that follows it.
     pub(crate) async fn update(&self) -> Result<(), RepositoryError> {
-        self.ask(Request::Update).await
+        self.ask(TaskRequest::Update).await
     }
 
     /// Waits for an update that begins after this call, and for a publish that writes all packs
     /// anew.
-    pub(crate) async fn lay_out_anew(&self) -> Outcome {
-        self.ask(Request::LayOutAnew).await
+    pub(crate) async fn lay_out_anew(&self) -> RunOutcome {
+        self.ask(TaskRequest::LayOutAnew).await
     }
 
     /// Ends the repository's task and removes its mirror.
     pub(crate) async fn forget(&self, snapshots: Snapshots) -> Result<(), RepositoryError> {
-        self.ask(|sender| Request::Forget(snapshots, sender)).await
+        self.ask(|sender| TaskRequest::Forget(snapshots, sender))
+            .await
     }
 
     async fn ask<T>(
         &self,
-        request: impl FnOnce(oneshot::Sender<Result<T, RepositoryError>>) -> Request,
+        request: impl FnOnce(oneshot::Sender<Result<T, RepositoryError>>) -> TaskRequest,
     ) -> Result<T, RepositoryError> {
         let (answer, outcome) = oneshot::channel();
         self.cause.note();

@@ -37,11 +37,11 @@ pub(crate) enum Freshness {
     Behind,
 }
 
-type Outcome = Result<Freshness, RepositoryError>;
+type CheckOutcome = Result<Freshness, RepositoryError>;
 
 /// The phase of a running check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+enum CheckPhase {
     Asking,
     /// A ref differed, and the repository's task was asked for an update.
     Updating,
@@ -64,24 +64,24 @@ pub(super) struct Checker {
 #[derive(Debug)]
 pub(super) struct Checks {
     checker: Checker,
-    known: Mutex<Known>,
+    known: Mutex<CheckState>,
 }
 
 #[derive(Debug, Default)]
-struct Known {
+struct CheckState {
     /// When the last check or update began, and its result.
-    last: Option<(Instant, Outcome)>,
+    last: Option<(Instant, CheckOutcome)>,
     /// When the last successful check or update began.
     last_success: Option<Instant>,
-    running: Option<Running>,
+    running: Option<RunningCheck>,
     /// When the daemon last heard that upstream has moved. Checks that began earlier don't count.
     moved: Option<Instant>,
 }
 
 #[derive(Clone, Debug)]
-struct Running {
+struct RunningCheck {
     began: Instant,
-    phase: watch::Receiver<Phase>,
+    phase: watch::Receiver<CheckPhase>,
 }
 
 impl Checks {
@@ -93,7 +93,7 @@ impl Checks {
     }
 
     /// Notes the result of a check or an update that began at `began`.
-    pub(super) fn note(&self, began: Instant, outcome: Outcome) {
+    pub(super) fn note(&self, began: Instant, outcome: CheckOutcome) {
         let mut known = self.lock();
         if outcome.is_ok() {
             known.last_success = known.last_success.max(Some(began));
@@ -104,7 +104,7 @@ impl Checks {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Known> {
+    fn lock(&self) -> MutexGuard<'_, CheckState> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -114,7 +114,7 @@ impl Repository {
     /// must begin after this call. Waits for it at most `ref_check_timeout`.
     ///
     /// An error says why upstream can't be asked. The mirror is unchanged then.
-    pub(crate) async fn fresh_within(self: &Arc<Self>, max_age: Duration) -> Outcome {
+    pub(crate) async fn fresh_within(self: &Arc<Self>, max_age: Duration) -> CheckOutcome {
         let oldest = Instant::now().checked_sub(max_age);
         let oldest = oldest.max(self.checks.lock().moved);
         // Waits for at most two checks: the running one may have begun before `oldest`, and the one
@@ -125,7 +125,7 @@ impl Repository {
                 Err(running) => running,
             };
             let deadline = running.began + self.checks.checker.config.now().ref_check_timeout;
-            let has_ended = |phase: &Phase| *phase == Phase::Ended;
+            let has_ended = |phase: &CheckPhase| *phase == CheckPhase::Ended;
             match timeout_at(deadline.into(), running.phase.wait_for(has_ended)).await {
                 Ok(Ok(_)) => continue,
                 // The daemon is stopping, and the check was dropped.
@@ -136,9 +136,9 @@ impl Repository {
             // updates, upstream has certainly moved.
             let phase = *running.phase.borrow();
             match phase {
-                Phase::Asking => return Err(RepositoryError::CheckTimedOut),
-                Phase::Updating => return Ok(Freshness::Behind),
-                Phase::Ended => {}
+                CheckPhase::Asking => return Err(RepositoryError::CheckTimedOut),
+                CheckPhase::Updating => return Ok(Freshness::Behind),
+                CheckPhase::Ended => {}
             }
         }
     }
@@ -166,7 +166,10 @@ impl Repository {
 
     /// Returns the result of a check that began at `oldest` or later. Else returns the running
     /// check, and starts one if there is none.
-    fn recent_or_running(self: &Arc<Self>, oldest: Option<Instant>) -> Result<Outcome, Running> {
+    fn recent_or_running(
+        self: &Arc<Self>,
+        oldest: Option<Instant>,
+    ) -> Result<CheckOutcome, RunningCheck> {
         let mut known = self.checks.lock();
         if let Some((began, outcome)) = &known.last
             && oldest.is_none_or(|oldest| *began >= oldest)
@@ -177,8 +180,8 @@ impl Repository {
             return Err(running.clone());
         }
         let began = Instant::now();
-        let (sender, phase) = watch::channel(Phase::Asking);
-        let running = Running { began, phase };
+        let (sender, phase) = watch::channel(CheckPhase::Asking);
+        let running = RunningCheck { began, phase };
         known.running = Some(running.clone());
         let repository = Arc::clone(self);
         // Waiters may leave before the check ends, so their span can't be its parent.
@@ -192,12 +195,12 @@ impl Repository {
             end_check(&span, &outcome);
             repository.checks.note(began, outcome);
             repository.checks.lock().running = None;
-            sender.send_replace(Phase::Ended);
+            sender.send_replace(CheckPhase::Ended);
         });
         Err(running)
     }
 
-    async fn check_upstream(self: &Arc<Self>, phase: &watch::Sender<Phase>) -> Outcome {
+    async fn check_upstream(self: &Arc<Self>, phase: &watch::Sender<CheckPhase>) -> CheckOutcome {
         let checker = &self.checks.checker;
         if self.status().state == MirrorState::Ready {
             let permit = Arc::clone(&checker.permits).acquire_owned().await;
@@ -217,7 +220,7 @@ impl Repository {
                 return Ok(Freshness::Fresh);
             }
         }
-        phase.send_replace(Phase::Updating);
+        phase.send_replace(CheckPhase::Updating);
         match self.update().await {
             // Upstream answers, but fetching failed or is still in backoff. A client gets newer
             // data from upstream itself, so this is not an error.
@@ -229,7 +232,7 @@ impl Repository {
     }
 }
 
-fn end_check(span: &Span, outcome: &Outcome) {
+fn end_check(span: &Span, outcome: &CheckOutcome) {
     match outcome {
         Ok(Freshness::Fresh) => end_job(span, "fresh", None),
         Ok(Freshness::Behind) => end_job(span, "behind", None),

@@ -10,15 +10,15 @@ use tracing::{Instrument as _, Span, info, warn};
 use super::damage::set_aside;
 use super::followed::Repository;
 use super::registry::Registry;
-use super::room::Given;
+use super::room::EvictedCopies;
 use super::worker::Worker;
 use super::{MirrorState, RepositoryError, Status};
 use crate::app::tmp_directory;
 use crate::error_chain::chain;
 use crate::metrics::{FailureKind, JobClass, JobEnd};
 use crate::mirror::{
-    GitError, MirrorError, Upkeep, clone_mirror, head_commit, is_disk_full, is_empty_mirror,
-    is_mirror, maintain, remove_stale_locks, update, upkeep,
+    GitError, Maintenance, MirrorError, clone_mirror, head_commit, is_disk_full, is_empty_mirror,
+    is_mirror, maintain, needed_maintenance, remove_stale_locks, update,
 };
 use crate::publish::{Attempt, PublishOptions, PublishOutcome};
 use crate::restore::{Restore, RestoreError};
@@ -27,10 +27,10 @@ use crate::traces::{Cause, step_span};
 impl Worker {
     /// Updates the mirror, or clones it if there is none.
     pub(super) async fn update(&mut self) -> Result<(), RepositoryError> {
-        let mut given = Given::default();
+        let mut evicted = EvictedCopies::default();
         loop {
             let updated = self.update_once().await;
-            if !self.has_new_room(&updated, &mut given).await {
+            if !self.has_freed_space(&updated, &mut evicted).await {
                 return updated;
             }
         }
@@ -45,7 +45,7 @@ impl Worker {
             let mut is_current = false;
             let mut limits = config.git.clone();
             if !is_mirror(mirror) {
-                is_current = bring_up(&registry, &repository)?;
+                is_current = create_or_restore_mirror(&registry, &repository)?;
                 limits = limits.for_first_update();
             } else if sweep {
                 sweep_mirror(mirror)?;
@@ -59,7 +59,7 @@ impl Worker {
                     Err(MirrorError::Upstream { is_answering, .. })
                         if is_answering && is_empty_mirror(mirror) =>
                     {
-                        if !bring_up(&registry, &repository)? {
+                        if !create_or_restore_mirror(&registry, &repository)? {
                             update(&registry.git, &upstream, what, &limits)?;
                         }
                     }
@@ -80,20 +80,24 @@ impl Worker {
         &mut self,
         order: PublishOptions,
     ) -> Result<Attempt<PublishOutcome>, RepositoryError> {
-        let mut given = Given::default();
+        let mut evicted = EvictedCopies::default();
         loop {
             let published = self.publish_once(order).await;
-            if !self.has_new_room(&published, &mut given).await {
+            if !self.has_freed_space(&published, &mut evicted).await {
                 return published;
             }
         }
     }
 
     /// Returns whether the job failed because the disk was full, and there is free space now.
-    async fn has_new_room<T>(&self, ended: &Result<T, RepositoryError>, given: &mut Given) -> bool {
+    async fn has_freed_space<T>(
+        &self,
+        ended: &Result<T, RepositoryError>,
+        evicted: &mut EvictedCopies,
+    ) -> bool {
         let Err(error) = ended else { return false };
         let repo = &self.repository.name;
-        self.registry.make_room(repo, error, given).await
+        self.registry.make_room(repo, error, evicted).await
     }
 
     async fn publish_once(
@@ -124,11 +128,11 @@ impl Worker {
     pub(super) async fn maintain(&mut self) {
         let (registry, repository) = (Arc::clone(&self.registry), Arc::clone(&self.repository));
         let last = self.repacked_at.map(|at| at.elapsed());
-        let due = upkeep(&repository.mirror, &registry.config.now().mirrors, last);
+        let due = needed_maintenance(&repository.mirror, &registry.config.now().mirrors, last);
         let due = match due {
             Ok(Some(due)) => due,
             Ok(None) => return,
-            Err(error) => return self.note_upkeep(&error),
+            Err(error) => return self.note_maintenance_failure(&error),
         };
         // Maintenance takes as much memory and as many processors as a publish, so it needs the
         // same turn.
@@ -152,16 +156,16 @@ impl Worker {
             Err(_) => JobEnd::Failed(FailureKind::Other),
         });
         self.repository.change_status(Status::end);
-        if due == Upkeep::RollUp {
+        if due == Maintenance::RollUp {
             self.repacked_at = Some(Instant::now());
         }
         if let Ok(Err(error)) = done {
             self.may_have_locks = true;
-            self.note_upkeep(&error);
+            self.note_maintenance_failure(&error);
         }
     }
 
-    fn note_upkeep(&self, error: &MirrorError) {
+    fn note_maintenance_failure(&self, error: &MirrorError) {
         if !self.registry.stop.is_cancelled() {
             let repo = &self.repository.name;
             warn!(%repo, error = chain(error), "Maintaining the mirror of {repo} failed");
@@ -186,7 +190,10 @@ fn sweep_mirror(mirror: &Path) -> Result<(), MirrorError> {
 
 /// Creates the mirror: restores it from its snapshot in the store, or clones it if that fails.
 /// Returns whether it is as up to date as after an update.
-fn bring_up(registry: &Registry, repository: &Repository) -> Result<bool, MirrorError> {
+fn create_or_restore_mirror(
+    registry: &Registry,
+    repository: &Repository,
+) -> Result<bool, MirrorError> {
     let (config, upstream) = (registry.config.now(), repository.upstream());
     let name = &repository.name;
     let mirror = &repository.mirror;

@@ -12,12 +12,12 @@ use tokio::sync::{Mutex, MutexGuard, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::backoff::pause;
+use super::backoff::delay;
 use super::error::lfs_failure;
 use super::followed::Repository;
 use super::other_publish::OtherPublish;
 use super::registry::Registry;
-use super::room::Given;
+use super::room::EvictedCopies;
 use super::status::since_epoch;
 use crate::clock::seconds_since_epoch;
 use crate::config::{Config, LfsMode};
@@ -101,7 +101,7 @@ impl LfsState {
     }
 
     /// Notes the result of a run. Returns whether it must continue with another look.
-    fn end_run(&mut self, outcome: Result<Option<Done>, LfsError>, config: &Config) -> bool {
+    fn end_run(&mut self, outcome: Result<Option<LfsLook>, LfsError>, config: &Config) -> bool {
         self.settled = outcome.is_ok().then_some(config.lfs);
         let config = &config.mirrors;
         let has_looked = !matches!(outcome, Ok(None));
@@ -113,12 +113,12 @@ impl LfsState {
                 let before = self.failure.take();
                 let tries = before.as_ref().map_or(0, |before| before.tries);
                 let tries = tries.saturating_add(1);
-                let pause = pause(tries, config.retry_first, config.retry_max);
+                let delay = delay(tries, config.retry_first, config.retry_max);
                 self.failure = Some(LfsFailure {
                     error: Arc::new(error),
                     since: before.map_or_else(seconds_since_epoch, |before| before.since),
                     tries,
-                    next_try: Instant::now() + pause,
+                    next_try: Instant::now() + delay,
                 });
             }
         }
@@ -129,7 +129,7 @@ impl LfsState {
     }
 }
 
-type Done = (ObjectId, bool);
+type LfsLook = (ObjectId, bool);
 
 /// The state, and the lock of the run in progress.
 #[derive(Debug, Default)]
@@ -174,35 +174,35 @@ impl Repository {
 
 impl Registry {
     /// Requests the LFS archive of `repository`. It is made now and after each publish.
-    pub(crate) fn want_lfs(self: &Arc<Self>, repository: &Arc<Repository>) {
+    pub(crate) fn request_lfs(self: &Arc<Self>, repository: &Arc<Repository>) {
         repository.lfs.state.send_modify(|state| {
             state.is_wanted = true;
         });
-        self.bring_lfs(repository, Cause::current());
+        self.start_lfs(repository, Cause::current());
     }
 
-    /// Makes the LFS archive after a publish. An explicit request (`is_wish`) ends a backoff.
+    /// Makes the LFS archive after a publish. An explicit request (`is_explicit`) ends a backoff.
     pub(super) fn lfs_after_publish(
         self: &Arc<Self>,
         repository: &Arc<Repository>,
-        (published, is_wish): (PublishOutcome, bool),
+        (published, is_explicit): (PublishOutcome, bool),
         cause: Cause,
     ) {
         let is_settled = repository.lfs.state().settled == Some(self.config.now().lfs);
-        if is_settled && !published.moved && !is_wish {
+        if is_settled && !published.moved && !is_explicit {
             return;
         }
-        if is_wish {
+        if is_explicit {
             repository.lfs.state.send_modify(|state| {
                 if let Some(failure) = &mut state.failure {
                     (failure.tries, failure.next_try) = (0, Instant::now());
                 }
             });
         }
-        self.bring_lfs(repository, cause);
+        self.start_lfs(repository, cause);
     }
 
-    fn bring_lfs(self: &Arc<Self>, repository: &Arc<Repository>, cause: Cause) {
+    fn start_lfs(self: &Arc<Self>, repository: &Arc<Repository>, cause: Cause) {
         if self.config.now().lfs == LfsMode::Off || self.stop.is_cancelled() {
             return;
         }
@@ -242,7 +242,7 @@ impl Registry {
         self: &Arc<Self>,
         repository: &Arc<Repository>,
         cause: &Cause,
-    ) -> Result<Option<Done>, LfsError> {
+    ) -> Result<Option<LfsLook>, LfsError> {
         let stop = repository.lfs.state().stop;
         let (registry, of) = (Arc::clone(self), Arc::clone(repository));
         let look = tokio::task::spawn_blocking(move || registry.lfs_commit(&of));
@@ -252,12 +252,12 @@ impl Registry {
         let Some(commit) = commit? else {
             return Ok(None);
         };
-        let mut given = Given::default();
+        let mut evicted = EvictedCopies::default();
         loop {
             let job = WaitingJob::new(self.metrics(), JobClass::Lfs);
             let turn = tokio::select! {
                 () = stop.cancelled() => return Ok(None),
-                turn = self.lfs_turns.acquire() => turn,
+                turn = self.lfs_permits.acquire() => turn,
             };
             let job = job.start(&repository.name, cause);
             let (registry, of) = (Arc::clone(self), Arc::clone(repository));
@@ -303,7 +303,7 @@ impl Registry {
                 // Another daemon took the lease. The next round waits for that daemon.
                 Ok(Err(LfsError::Publish(PublishError::LeaseLost))) => {}
                 Ok(Err(error)) => {
-                    if !self.make_room(&repository.name, &error, &mut given).await {
+                    if !self.make_room(&repository.name, &error, &mut evicted).await {
                         return Err(error);
                     }
                 }
@@ -336,7 +336,7 @@ impl Registry {
 mod tests {
     use super::*;
 
-    fn failed() -> Result<Option<Done>, LfsError> {
+    fn failed() -> Result<Option<LfsLook>, LfsError> {
         Err(LfsError::Fetch {
             url: String::new(),
             source: crate::mirror::LfsFetchError::Batch,

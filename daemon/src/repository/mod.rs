@@ -2,9 +2,9 @@
 //! interval and on request.
 //!
 //! ```text
-//! HTTP ─► registry ─► followed (the handle) ─ requests ─► worker (the task) ─► jobs ─► mirror, publish
+//! HTTP ─► registry ─► followed (the handle) ─ requests ─► worker (the task) ─► jobs
 //!              └► freshness, contents, bundles            ├► schedule: when a job may run
-//!                 (read the mirror)                       ├► other_publish, room, damage: wait or mend
+//!                 (read the mirror)                       ├► other_publish, room, damage
 //!                                                         └► removal: the end of the mirror
 //! ```
 //!
@@ -29,11 +29,11 @@ mod status;
 mod worker;
 
 pub(crate) use bundles::Bundle;
-pub(crate) use contents::Wanted;
+pub(crate) use contents::WantedContents;
 pub(crate) use error::RepositoryError;
 pub(crate) use followed::Repository;
 pub(crate) use freshness::Freshness;
 pub(crate) use lfs::LfsState;
-pub(crate) use registry::{Registry, mirrors};
+pub(crate) use registry::{Registry, mirrors_directory};
 pub(crate) use removal::Snapshots;
-pub(crate) use status::{Doing, Failure, MirrorState, Status};
+pub(crate) use status::{CurrentJob, MirrorState, RunFailure, Status};

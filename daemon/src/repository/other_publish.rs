@@ -11,16 +11,16 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::info;
 
 use super::RepositoryError;
-use super::backoff::chance;
+use super::backoff::random_fraction;
 use super::followed::Repository;
 use super::registry::Registry;
-use super::worker::{Request, Worker};
+use super::worker::{TaskRequest, Worker};
 use crate::metrics::{JobClass, LeaseEvent};
 use crate::store::{Store, StoreError};
 
 /// Why a wait ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Waited {
+pub(super) enum WaitOutcome {
     /// The other daemon has published or gone, so the task must look at the store again.
     Done,
     /// The repository is to be forgotten.
@@ -29,8 +29,8 @@ pub(super) enum Waited {
 
 /// Returns how long until the lease is read again. Random, so that waiting daemons don't read it
 /// all at once.
-fn pause() -> Duration {
-    Duration::from_millis(750).mul_f64(1.0 + 0.5 * chance())
+fn poll_interval() -> Duration {
+    Duration::from_millis(750).mul_f64(1.0 + 0.5 * random_fraction())
 }
 
 impl Worker {
@@ -40,15 +40,15 @@ impl Worker {
     pub(super) async fn while_published_elsewhere(
         &mut self,
         mut holder: Arc<str>,
-        waiting: &mut Vec<Request>,
-    ) -> Result<Waited, RepositoryError> {
+        waiting: &mut Vec<TaskRequest>,
+    ) -> Result<WaitOutcome, RepositoryError> {
         let repo = self.repository.name.clone();
         info!(%repo, %holder, "Waiting for the daemon {holder}, which publishes {repo}");
         let other = OtherPublish::of(&self.registry, &self.repository, Store::clone).await?;
-        let mut next_look = Instant::now() + pause();
+        let mut next_look = Instant::now() + poll_interval();
         loop {
-            if waiting.iter().any(Request::is_end) {
-                return Ok(Waited::Forgotten);
+            if waiting.iter().any(TaskRequest::is_forget) {
+                return Ok(WaitOutcome::Forgotten);
             }
             let job = self.wait(JobClass::Publish);
             let waits_for = Arc::clone(&holder);
@@ -58,19 +58,19 @@ impl Worker {
             tokio::select! {
                 () = stop.cancelled() => return Err(RepositoryError::Stopping),
                 Some(request) = self.requests.recv() => {
-                    let is_end = request.is_end();
+                    let is_forget = request.is_forget();
                     waiting.push(request);
                     drop(job);
-                    if !is_end {
+                    if !is_forget {
                         self.update_for(waiting).await?;
                     }
                 }
                 () = sleep_until(next_look) => {
                     match other.holder().await? {
                         Some(present) => holder = present,
-                        None => return Ok(Waited::Done),
+                        None => return Ok(WaitOutcome::Done),
                     }
-                    next_look = Instant::now() + pause();
+                    next_look = Instant::now() + poll_interval();
                 }
             }
         }
@@ -133,7 +133,7 @@ impl OtherPublish {
     /// Waits until no other daemon publishes.
     pub(super) async fn end(self: Arc<Self>) -> Result<(), RepositoryError> {
         while self.holder().await?.is_some() {
-            sleep(pause()).await;
+            sleep(poll_interval()).await;
         }
         Ok(())
     }

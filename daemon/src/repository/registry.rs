@@ -11,12 +11,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
-use super::backoff::chance;
+use super::backoff::random_fraction;
 use super::bundles::Bundles;
 use super::followed::Repository;
 use super::freshness::{Checker, Checks};
 use super::lfs::MAX_LFS_RUNS;
-use super::schedule::{Limits, Schedule};
+use super::schedule::{JobLimits, Schedule};
 use super::worker::Worker;
 use super::{MirrorState, RepositoryError, Status};
 use crate::app::tmp_directory;
@@ -47,13 +47,13 @@ pub(crate) struct Registry {
     pub(super) schedule: Arc<Schedule>,
     /// Permits to check whether upstream has moved, by host. A host that stalls delays only its own
     /// repositories, and long jobs delay no check.
-    check_turns: Mutex<BTreeMap<String, Arc<Semaphore>>>,
+    check_permits: Mutex<BTreeMap<String, Arc<Semaphore>>>,
     pub(super) tasks: TaskTracker,
     pub(super) bundles: Bundles,
     /// Permits for requests that read mirrors.
-    pub(super) queries: Semaphore,
+    pub(super) query_permits: Semaphore,
     /// Permits to make LFS archives.
-    pub(super) lfs_turns: Semaphore,
+    pub(super) lfs_permits: Semaphore,
     metrics: Arc<Metrics>,
     disk: Arc<DiskUsage>,
     repositories: Mutex<HashMap<RepoName, Arc<Repository>>>,
@@ -72,7 +72,7 @@ impl Registry {
             .connect_timeout(now.git_http.connect_timeout)
             .redirect(reqwest::redirect::Policy::none())
             .build()?;
-        let schedule = Schedule::new(Limits {
+        let schedule = Schedule::new(JobLimits {
             jobs: now.mirrors.jobs,
             jobs_per_host: now.jobs_per_host,
             publishes: now.publishes,
@@ -81,10 +81,10 @@ impl Registry {
             client,
             credentials,
             schedule,
-            queries: Semaphore::new(MAX_QUERIES),
-            lfs_turns: Semaphore::new(MAX_LFS_RUNS),
+            query_permits: Semaphore::new(MAX_QUERIES),
+            lfs_permits: Semaphore::new(MAX_LFS_RUNS),
             bundles: Bundles::new(tmp_directory(&now).join("bundles")),
-            check_turns: Mutex::default(),
+            check_permits: Mutex::default(),
             disk: Arc::new(DiskUsage::of(&now)),
             config,
             git,
@@ -151,17 +151,17 @@ impl Registry {
         if let Some(repository) = repositories.get(name) {
             return Ok(Arc::clone(repository));
         }
-        let mirror = mirror_path(&mirrors(&self.config.now()), name);
+        let mirror = mirror_path(&mirrors_directory(&self.config.now()), name);
         let state = if is_mirror(&mirror) {
             MirrorState::Ready
         } else {
             MirrorState::Empty
         };
-        if state == MirrorState::Empty && self.is_crowded(&repositories) {
+        if state == MirrorState::Empty && self.has_too_many_new(&repositories) {
             return Err(RepositoryError::TooManyNew);
         }
         let (requests, receiver) = mpsc::channel(MAX_WAITING);
-        let permits = self.check_turns(name.host());
+        let permits = self.check_permits(name.host());
         let checks = Checks::new(Checker {
             config: Arc::clone(&self.config),
             git: self.git.clone(),
@@ -184,7 +184,7 @@ impl Registry {
 
     /// Returns whether the limit of repositories without a mirror is reached. Without the limit, a
     /// program that invents names could fill the memory and upstream's log.
-    fn is_crowded(&self, repositories: &HashMap<RepoName, Arc<Repository>>) -> bool {
+    fn has_too_many_new(&self, repositories: &HashMap<RepoName, Arc<Repository>>) -> bool {
         let limit = self.config.now().mirrors.max_new;
         let is_new =
             |repository: &&Arc<Repository>| repository.status.borrow().state != MirrorState::Ready;
@@ -225,7 +225,7 @@ impl Registry {
     /// Starts the tasks of all mirrors on disk. Their first updates are spread over
     /// `fetch_interval`.
     pub(crate) fn open_existing(self: &Arc<Self>) -> std::io::Result<()> {
-        let root = mirrors(&self.config.now());
+        let root = mirrors_directory(&self.config.now());
         let mut found = Vec::new();
         find_mirrors(&root, &mut found)?;
         let (now, count) = (Instant::now(), found.len() as f64);
@@ -234,7 +234,7 @@ impl Registry {
             let name = name.and_then(|name| RepoName::parse(name).ok());
             // All at once would be a burst at upstream. A request for a repository starts its run
             // earlier anyway.
-            let share = (index as f64 + chance()) / count;
+            let share = (index as f64 + random_fraction()) / count;
             let first_run = now + self.config.now().fetch_interval.mul_f64(share);
             // Mirrors of hosts that are no longer configured stay on disk, unused.
             if let Some(name) = name
@@ -244,8 +244,8 @@ impl Registry {
                 warn!(
                     %repo,
                     %path,
-                    "Not using the mirror {path}: the upstream of {repo} ignores case, so only names \
-                     in lower case are used"
+                    "Not using the mirror {path}: the upstream of {repo} ignores case, so only \
+                     names in lower case are used"
                 );
             }
         }
@@ -286,9 +286,9 @@ impl Registry {
     }
 
     /// Returns the permits to check whether upstreams at `host` have moved.
-    fn check_turns(&self, host: &str) -> Arc<Semaphore> {
+    fn check_permits(&self, host: &str) -> Arc<Semaphore> {
         let mut turns = self
-            .check_turns
+            .check_permits
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let new = || Arc::new(Semaphore::new(self.config.now().jobs_per_host));
@@ -326,7 +326,7 @@ impl Registry {
 }
 
 /// Returns the directory of all mirrors.
-pub(crate) fn mirrors(config: &Config) -> PathBuf {
+pub(crate) fn mirrors_directory(config: &Config) -> PathBuf {
     config.data_dir.join("mirrors")
 }
 

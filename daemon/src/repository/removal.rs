@@ -14,7 +14,7 @@ use tracing::{info, warn};
 
 use super::Repository;
 use super::registry::Registry;
-use super::worker::{Request, Worker};
+use super::worker::{TaskRequest, Worker};
 use super::{MirrorState, RepositoryError};
 use crate::app::tmp_directory;
 use crate::clock::seconds_since_epoch;
@@ -22,7 +22,7 @@ use crate::error_chain::chain;
 use crate::mirror::{MirrorError, is_mirror};
 
 /// The file in a mirror whose modification time is the mirror's last use.
-const USED: &str = "cachewfs-used";
+const LAST_USE_FILE: &str = "cachewfs-used";
 /// At most this often the file is written, however many requests come.
 const USE_PERIOD: Duration = Duration::from_hours(1);
 
@@ -35,7 +35,7 @@ pub(crate) enum Snapshots {
 
 /// When a removal may go ahead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Condition {
+enum RemovalCondition {
     Always,
     /// Only if the mirror is still unused at the last moment.
     Unused,
@@ -45,7 +45,7 @@ enum Condition {
 /// no such file.
 pub(super) fn used_at(mirror: &Path) -> u64 {
     let modified = mirror
-        .join(USED)
+        .join(LAST_USE_FILE)
         .metadata()
         .and_then(|used| used.modified());
     let since = modified
@@ -67,7 +67,7 @@ impl Worker {
         if !is_news || !is_mirror(&self.repository.mirror) {
             return;
         }
-        let path = self.repository.mirror.join(USED);
+        let path = self.repository.mirror.join(LAST_USE_FILE);
         let time = UNIX_EPOCH + Duration::from_secs(used_at);
         match File::create(&path).and_then(|file| file.set_modified(time)) {
             Ok(()) => self.written_use = used_at,
@@ -82,12 +82,12 @@ impl Worker {
     }
 
     /// Removes the mirror if it is unused. Returns whether it did: then the task must end.
-    pub(super) async fn has_gone(&mut self) -> bool {
+    pub(super) async fn remove_if_unused(&mut self) -> bool {
         if !self.is_unused() {
             return false;
         }
         let name = self.repository.name.clone();
-        match self.remove(Snapshots::Kept, Condition::Unused).await {
+        match self.remove(Snapshots::Kept, RemovalCondition::Unused).await {
             Ok(true) => {
                 info!(
                     repo = %name,
@@ -97,7 +97,11 @@ impl Worker {
             }
             Ok(false) => false,
             Err(error) => {
-                warn!(repo = %name, error = chain(&error), "Can't remove the unused mirror of {name}");
+                warn!(
+                    repo = %name,
+                    error = chain(&error),
+                    "Can't remove the unused mirror of {name}"
+                );
                 false
             }
         }
@@ -105,22 +109,25 @@ impl Worker {
 
     /// Forgets the repository if a waiting request asks for it. Returns whether it did: then the
     /// task must end.
-    pub(super) async fn is_forgotten(&mut self, waiting: &mut Vec<Request>) -> bool {
-        let is_forget = |request: &mut Request| matches!(request, Request::Forget(..));
+    pub(super) async fn forget_if_requested(&mut self, waiting: &mut Vec<TaskRequest>) -> bool {
+        let is_forget = |request: &mut TaskRequest| matches!(request, TaskRequest::Forget(..));
         let asked: Vec<_> = waiting.extract_if(.., is_forget).collect();
         if asked.is_empty() {
             return false;
         }
         let is_delete =
-            |request: &Request| matches!(request, Request::Forget(Snapshots::Deleted, _));
+            |request: &TaskRequest| matches!(request, TaskRequest::Forget(Snapshots::Deleted, _));
         let snapshots = if asked.iter().any(is_delete) {
             Snapshots::Deleted
         } else {
             Snapshots::Kept
         };
-        let outcome = self.remove(snapshots, Condition::Always).await.map(drop);
-        let has_gone = outcome.is_ok();
-        if has_gone {
+        let outcome = self
+            .remove(snapshots, RemovalCondition::Always)
+            .await
+            .map(drop);
+        let is_removed = outcome.is_ok();
+        if is_removed {
             let name = &self.repository.name;
             info!(repo = %name, ?snapshots, "Forgot the repository {name}");
             for request in waiting.drain(..) {
@@ -128,11 +135,11 @@ impl Worker {
             }
         }
         for request in asked {
-            if let Request::Forget(_, sender) = request {
+            if let TaskRequest::Forget(_, sender) = request {
                 drop(sender.send(outcome.clone()));
             }
         }
-        has_gone
+        is_removed
     }
 
     /// Removes the mirror and answers all requests to the repository. Returns whether `condition`
@@ -140,7 +147,7 @@ impl Worker {
     async fn remove(
         &mut self,
         snapshots: Snapshots,
-        condition: Condition,
+        condition: RemovalCondition,
     ) -> Result<bool, RepositoryError> {
         let (registry, repository) = (Arc::clone(&self.registry), Arc::clone(&self.repository));
         // A running LFS job would write new objects into the store while the snapshots are deleted.
@@ -156,7 +163,7 @@ impl Worker {
             };
             let store = registry.publisher.store();
             let Some(removed) = registry
-                .take_mirror_away(&repository, condition)
+                .move_mirror_away(&repository, condition)
                 .map_err(failed(&repository.mirror))?
             else {
                 return Ok(false);
@@ -179,17 +186,17 @@ impl Worker {
         }
         let removed = removed.map_err(|_| RepositoryError::Stopping)??;
         if removed {
-            self.end_waiting();
+            self.answer_waiting();
         }
         Ok(removed)
     }
 
     /// Answers all requests in the queue: the repository was forgotten.
-    fn end_waiting(&mut self) {
+    fn answer_waiting(&mut self) {
         self.requests.close();
         while let Ok(request) = self.requests.try_recv() {
             match request {
-                Request::Forget(_, sender) => drop(sender.send(Ok(()))),
+                TaskRequest::Forget(_, sender) => drop(sender.send(Ok(()))),
                 request => request.answer(&Err(RepositoryError::Forgotten)),
             }
         }
@@ -210,10 +217,10 @@ impl Registry {
 
     /// Moves the mirror into `tmp` and removes the repository from the registry. The next request
     /// for it starts a new task.
-    fn take_mirror_away(
+    fn move_mirror_away(
         &self,
         repository: &Repository,
-        condition: Condition,
+        condition: RemovalCondition,
     ) -> std::io::Result<Option<TempDir>> {
         let tmp = tmp_directory(&self.config.now());
         let removed = tempfile::Builder::new()
@@ -222,7 +229,7 @@ impl Registry {
         // Under this lock nobody can open the repository. So `condition` is checked, the mirror
         // moved and the entry removed as one step: no new task can meet the old mirror.
         let mut repositories = self.lock_repositories();
-        if condition == Condition::Unused && !self.is_unused(repository) {
+        if condition == RemovalCondition::Unused && !self.is_unused(repository) {
             return Ok(None);
         }
         match fs::rename(&repository.mirror, removed.path().join("mirror.git")) {

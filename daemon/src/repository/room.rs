@@ -13,7 +13,7 @@ use crate::mirror::is_disk_full;
 
 /// How much was evicted so far for one job.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) enum Given {
+pub(super) enum EvictedCopies {
     #[default]
     Nothing,
     Half,
@@ -27,17 +27,21 @@ impl Registry {
         self: &Arc<Self>,
         repo: &RepoName,
         error: &(dyn Error + Send + Sync + 'static),
-        given: &mut Given,
+        evicted: &mut EvictedCopies,
     ) -> bool {
         if !is_disk_full(error) || self.stop.is_cancelled() {
             return false;
         }
-        let all = match given {
-            Given::Nothing => false,
-            Given::Half => true,
-            Given::All => return false,
+        let all = match evicted {
+            EvictedCopies::Nothing => false,
+            EvictedCopies::Half => true,
+            EvictedCopies::All => return false,
         };
-        *given = if all { Given::All } else { Given::Half };
+        *evicted = if all {
+            EvictedCopies::All
+        } else {
+            EvictedCopies::Half
+        };
         let registry = Arc::clone(self);
         let make = move || {
             let data_dir = &registry.config.now().data_dir;

@@ -1,7 +1,7 @@
 //! The schedule: decides which waiting job runs next.
 //!
 //! Two queues, each in the order of arrival: jobs that a request waits for, and periodic jobs. The
-//! first queue goes first, but of [`ASKED_IN_A_ROW`] + 1 turns one goes to a periodic job, so
+//! first queue goes first, but of [`MAX_REQUESTED_IN_A_ROW`] + 1 turns one goes to a periodic job, so
 //! requests can't starve the periodic updates.
 //!
 //! From a queue, the schedule takes the first job that fits the limits. Jobs of a host at its limit
@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 
 /// At most this many jobs of requests run before the oldest periodic job does.
-const ASKED_IN_A_ROW: u32 = 3;
+const MAX_REQUESTED_IN_A_ROW: u32 = 3;
 
 /// What a job does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,13 +28,13 @@ pub(super) enum JobKind {
 /// Whether a request waits for the job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Urgency {
-    Asked,
+    Requested,
     Periodic,
 }
 
 /// A job that needs a turn.
 #[derive(Clone, Debug)]
-pub(super) struct Job {
+pub(super) struct ScheduledJob {
     /// The upstream host of the repository.
     pub(super) host: String,
     pub(super) kind: JobKind,
@@ -42,7 +42,7 @@ pub(super) struct Job {
 
 /// How many jobs may run at once.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
+pub(super) struct JobLimits {
     /// At most this many updates and clones; at most half of them clones. A host without a running
     /// job gets one in any case, so that hosts that stall can't delay the others.
     pub(super) jobs: usize,
@@ -54,35 +54,35 @@ pub(super) struct Limits {
 /// The jobs that wait, and the number of jobs that run.
 #[derive(Debug)]
 pub(super) struct Schedule {
-    limits: Limits,
-    state: Mutex<State>,
+    limits: JobLimits,
+    state: Mutex<ScheduleState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    asked: VecDeque<Waiting>,
-    periodic: VecDeque<Waiting>,
+struct ScheduleState {
+    requested: VecDeque<QueuedJob>,
+    periodic: VecDeque<QueuedJob>,
     /// The number of turns for jobs of requests since the last periodic one.
-    asked_in_a_row: u32,
-    running: Running,
+    requested_in_a_row: u32,
+    running: RunningJobs,
 }
 
 #[derive(Debug)]
-struct Waiting {
-    job: Job,
+struct QueuedJob {
+    job: ScheduledJob,
     turn: oneshot::Sender<Turn>,
 }
 
 #[derive(Debug, Default)]
-struct Running {
+struct RunningJobs {
     publishes: usize,
     jobs: usize,
     clones: usize,
-    hosts: HashMap<String, OfHost>,
+    hosts: HashMap<String, HostJobs>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct OfHost {
+struct HostJobs {
     jobs: usize,
     clones: usize,
 }
@@ -91,11 +91,11 @@ struct OfHost {
 #[derive(Debug)]
 pub(super) struct Turn {
     schedule: Arc<Schedule>,
-    job: Job,
+    job: ScheduledJob,
 }
 
 impl Schedule {
-    pub(super) fn new(limits: Limits) -> Arc<Self> {
+    pub(super) fn new(limits: JobLimits) -> Arc<Self> {
         Arc::new(Self {
             limits,
             state: Mutex::default(),
@@ -103,14 +103,14 @@ impl Schedule {
     }
 
     /// Waits until `job` may run. Dropping the future removes the job from its queue.
-    pub(super) async fn turn(self: &Arc<Self>, job: Job, urgency: Urgency) -> Turn {
+    pub(super) async fn turn(self: &Arc<Self>, job: ScheduledJob, urgency: Urgency) -> Turn {
         let (turn, given) = oneshot::channel();
-        let waiting = Waiting {
+        let waiting = QueuedJob {
             job: job.clone(),
             turn,
         };
         match urgency {
-            Urgency::Asked => self.lock().asked.push_back(waiting),
+            Urgency::Requested => self.lock().requested.push_back(waiting),
             Urgency::Periodic => self.lock().periodic.push_back(waiting),
         }
         self.give_turns();
@@ -122,7 +122,7 @@ impl Schedule {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, ScheduleState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -142,74 +142,75 @@ impl Schedule {
     }
 }
 
-impl State {
-    fn take_next(&mut self, limits: Limits) -> Option<Waiting> {
-        let (asked, periodic, running) = (&mut self.asked, &mut self.periodic, &mut self.running);
-        let mut take = |queue: &mut VecDeque<Waiting>| {
+impl ScheduleState {
+    fn take_next(&mut self, limits: JobLimits) -> Option<QueuedJob> {
+        let (requested, periodic, running) =
+            (&mut self.requested, &mut self.periodic, &mut self.running);
+        let mut take = |queue: &mut VecDeque<QueuedJob>| {
             // Entries whose waiter has gone would otherwise take a turn.
             queue.retain(|waiting| !waiting.turn.is_closed());
-            let has_room = |waiting: &Waiting| running.has_room(&waiting.job, limits);
+            let has_room = |waiting: &QueuedJob| running.has_room(&waiting.job, limits);
             let next = queue.remove(queue.iter().position(has_room)?)?;
             running.add(&next.job);
             Some(next)
         };
-        if self.asked_in_a_row < ASKED_IN_A_ROW
-            && let Some(next) = take(asked)
+        if self.requested_in_a_row < MAX_REQUESTED_IN_A_ROW
+            && let Some(next) = take(requested)
         {
-            self.asked_in_a_row += 1;
+            self.requested_in_a_row += 1;
             return Some(next);
         }
         if let Some(next) = take(periodic) {
-            self.asked_in_a_row = 0;
+            self.requested_in_a_row = 0;
             return Some(next);
         }
-        take(asked)
+        take(requested)
     }
 }
 
-impl Running {
-    fn has_room(&self, job: &Job, limits: Limits) -> bool {
-        let of_host = self.hosts.get(&job.host).copied().unwrap_or_default();
+impl RunningJobs {
+    fn has_room(&self, job: &ScheduledJob, limits: JobLimits) -> bool {
+        let host_jobs = self.hosts.get(&job.host).copied().unwrap_or_default();
         // The limit per host is strict. The limit for all hosts is not: a host without a running
         // job gets one beyond it. Otherwise, hosts that answer slowly could take all turns and stop
         // the updates of every other host.
-        let has_room =
-            of_host.jobs < limits.jobs_per_host && (self.jobs < limits.jobs || of_host.jobs == 0);
+        let has_room = host_jobs.jobs < limits.jobs_per_host
+            && (self.jobs < limits.jobs || host_jobs.jobs == 0);
         match job.kind {
             JobKind::Update => has_room,
             // A clone may take hours. At most half of the turns are for clones, so that a burst of
             // new repositories leaves the rest to updates.
             JobKind::Clone => {
                 has_room
-                    && of_host.clones < limits.jobs_per_host.div_ceil(2)
-                    && (self.clones < limits.jobs.div_ceil(2) || of_host.jobs == 0)
+                    && host_jobs.clones < limits.jobs_per_host.div_ceil(2)
+                    && (self.clones < limits.jobs.div_ceil(2) || host_jobs.jobs == 0)
             }
             JobKind::Publish => self.publishes < limits.publishes,
         }
     }
 
-    fn add(&mut self, job: &Job) {
+    fn add(&mut self, job: &ScheduledJob) {
         if job.kind == JobKind::Publish {
             self.publishes += 1;
             return;
         }
         self.jobs += 1;
         self.clones += usize::from(job.kind == JobKind::Clone);
-        let of_host = self.hosts.entry(job.host.clone()).or_default();
-        of_host.jobs += 1;
-        of_host.clones += usize::from(job.kind == JobKind::Clone);
+        let host_jobs = self.hosts.entry(job.host.clone()).or_default();
+        host_jobs.jobs += 1;
+        host_jobs.clones += usize::from(job.kind == JobKind::Clone);
     }
 
-    fn remove(&mut self, job: &Job) {
+    fn remove(&mut self, job: &ScheduledJob) {
         if job.kind == JobKind::Publish {
             self.publishes -= 1;
             return;
         }
         self.jobs -= 1;
         self.clones -= usize::from(job.kind == JobKind::Clone);
-        if let Some(of_host) = self.hosts.get_mut(&job.host) {
-            of_host.jobs -= 1;
-            of_host.clones -= usize::from(job.kind == JobKind::Clone);
+        if let Some(host_jobs) = self.hosts.get_mut(&job.host) {
+            host_jobs.jobs -= 1;
+            host_jobs.clones -= usize::from(job.kind == JobKind::Clone);
         }
     }
 }
@@ -229,13 +230,13 @@ mod tests {
 
     use super::*;
 
-    fn job(host: &str, kind: JobKind) -> Job {
+    fn job(host: &str, kind: JobKind) -> ScheduledJob {
         let host = host.to_owned();
-        Job { host, kind }
+        ScheduledJob { host, kind }
     }
 
     fn schedule(jobs: usize, jobs_per_host: usize) -> Arc<Schedule> {
-        Schedule::new(Limits {
+        Schedule::new(JobLimits {
             jobs,
             jobs_per_host,
             publishes: 1,
@@ -243,10 +244,14 @@ mod tests {
     }
 
     /// Returns whether a job gets a turn without waiting. Keeps the turn in `turns`.
-    async fn gets_a_turn(schedule: &Arc<Schedule>, job: Job, turns: &mut Vec<Turn>) -> bool {
+    async fn gets_a_turn(
+        schedule: &Arc<Schedule>,
+        job: ScheduledJob,
+        turns: &mut Vec<Turn>,
+    ) -> bool {
         tokio::select! {
             biased;
-            turn = schedule.turn(job, Urgency::Asked) => turns.push(turn),
+            turn = schedule.turn(job, Urgency::Requested) => turns.push(turn),
             () = yield_now() => return false,
         }
         true
@@ -331,7 +336,7 @@ mod tests {
         let mut running = tokio::task::JoinSet::new();
         for number in 0..20 {
             let urgency = if number < 12 {
-                Urgency::Asked
+                Urgency::Requested
             } else {
                 Urgency::Periodic
             };
@@ -346,7 +351,7 @@ mod tests {
         for (urgency, got) in counts {
             // Three of four turns go to 12 repositories, one of four to 8.
             let fair = match urgency {
-                Urgency::Asked => 4000 * 3 / 4 / 12,
+                Urgency::Requested => 4000 * 3 / 4 / 12,
                 Urgency::Periodic => 4000 / 4 / 8,
             };
             let got = got.load(Ordering::SeqCst);
@@ -361,7 +366,7 @@ mod tests {
     async fn a_waiter_that_gives_up_takes_no_turn() {
         let schedule = schedule(1, 1);
         let first = schedule
-            .turn(job("a", JobKind::Update), Urgency::Asked)
+            .turn(job("a", JobKind::Update), Urgency::Requested)
             .await;
         let mut turns = Vec::new();
         for _ in 0..3 {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use cachewfs_format::{ObjectId, SnapshotId};
 
 use super::RepositoryError;
-use super::backoff::pause;
+use super::backoff::delay;
 use crate::MirrorsConfig;
 use crate::clock::seconds_since_epoch;
 use crate::metrics::JobClass;
@@ -14,7 +14,7 @@ use crate::publish::PublishOutcome;
 
 /// The longest backoff of two failures. If upstream doesn't have the repository, somebody may be
 /// about to create it. If the store was unreachable, a retry costs upstream nothing.
-const LONGEST_SHORT: Duration = Duration::from_mins(1);
+const MAX_SHORT_BACKOFF: Duration = Duration::from_mins(1);
 
 /// The state of a mirror.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +53,7 @@ impl MirrorState {
 
 /// Why the last run failed, and when the next may begin.
 #[derive(Clone, Debug)]
-pub(crate) struct Failure {
+pub(crate) struct RunFailure {
     pub(crate) error: RepositoryError,
     /// When the runs began to fail, in seconds since the epoch.
     pub(crate) since: u64,
@@ -65,18 +65,18 @@ pub(crate) struct Failure {
     pub(super) last_try: u64,
 }
 
-impl Failure {
+impl RunFailure {
     pub(super) fn is_due(&self) -> bool {
         self.next_try <= Instant::now()
     }
 
     /// Returns whether cloning or updating failed and is in backoff.
-    pub(crate) fn holds_mirror_back(&self) -> bool {
+    pub(crate) fn blocks_update(&self) -> bool {
         self.error.is_of_mirror() && !self.is_due()
     }
 
     /// Returns whether publishing failed and is in backoff.
-    pub(super) fn holds_publish_back(&self) -> bool {
+    pub(super) fn blocks_publish(&self) -> bool {
         !self.error.is_of_mirror() && !self.error.is_permanent() && !self.is_due()
     }
 
@@ -88,7 +88,7 @@ impl Failure {
 
 /// The job that a repository's task waits for or runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Doing {
+pub(crate) struct CurrentJob {
     pub(crate) class: JobClass,
     /// Whether the job runs, rather than waits for its turn.
     pub(crate) is_running: bool,
@@ -102,7 +102,7 @@ pub(crate) struct Doing {
 pub(crate) struct Status {
     pub(crate) state: MirrorState,
     /// The failure of the last run, if it failed.
-    pub(crate) failure: Option<Failure>,
+    pub(crate) failure: Option<RunFailure>,
     /// When upstream was last asked successfully, in seconds since the epoch.
     pub(crate) updated_at: Option<u64>,
     /// The commit of the mirror's HEAD after its last update.
@@ -112,7 +112,7 @@ pub(crate) struct Status {
     /// The number of ended runs.
     pub(crate) runs: u64,
     /// The present job, if any.
-    pub(crate) doing: Option<Doing>,
+    pub(crate) current_job: Option<CurrentJob>,
     /// When the next run begins, unless a request starts it earlier.
     pub(super) next_run: Instant,
 }
@@ -126,7 +126,7 @@ impl Status {
             head: None,
             first_snapshot: None,
             runs: 0,
-            doing: None,
+            current_job: None,
             next_run,
         }
     }
@@ -164,7 +164,7 @@ impl Status {
 
     /// Notes the job that the task waits for or runs now.
     pub(super) fn begin(&mut self, class: JobClass, is_running: bool) {
-        self.doing = Some(Doing {
+        self.current_job = Some(CurrentJob {
             class,
             is_running,
             since: Instant::now(),
@@ -174,14 +174,14 @@ impl Status {
 
     /// Notes that the present job has to wait for another daemon.
     pub(super) fn wait_for(&mut self, daemon: Arc<str>) {
-        if let Some(doing) = &mut self.doing {
-            doing.waits_for = Some(daemon);
+        if let Some(current_job) = &mut self.current_job {
+            current_job.waits_for = Some(daemon);
         }
     }
 
     /// Notes that the task has no job.
     pub(super) fn end(&mut self) {
-        self.doing = None;
+        self.current_job = None;
     }
 
     /// Resets the backoff, because of an explicit request.
@@ -196,14 +196,14 @@ impl Status {
         self.failure = None;
         self.first_snapshot.get_or_insert(published.snapshot);
         self.runs += 1;
-        self.doing = None;
+        self.current_job = None;
         self.next_run = Instant::now() + interval;
     }
 
     /// Notes that the mirror is up to date, but that publishing failed and is still in backoff.
     pub(super) fn succeed_in_part(&mut self, interval: Duration) {
         self.runs += 1;
-        self.doing = None;
+        self.current_job = None;
         let next_update = Instant::now() + interval;
         let next_try = self.failure.as_ref().map(|failure| failure.next_try);
         self.next_run = next_try.map_or(next_update, |next_try| next_try.min(next_update));
@@ -221,17 +221,17 @@ impl Status {
         let tries = before.as_ref().map_or(0, |before| before.tries);
         let tries = tries.saturating_add(1);
         self.runs += 1;
-        self.doing = None;
-        let pause = if error.is_permanent() {
+        self.current_job = None;
+        let delay = if error.is_permanent() {
             interval
         } else {
             let is_short = error.is_not_found() || error.is_store_away();
-            let longest = is_short.then_some(LONGEST_SHORT);
+            let longest = is_short.then_some(MAX_SHORT_BACKOFF);
             let longest = longest.unwrap_or(config.retry_max).min(config.retry_max);
-            pause(tries, config.retry_first, longest)
+            delay(tries, config.retry_first, longest)
         };
-        let next_try = Instant::now() + pause;
-        self.failure = Some(Failure {
+        let next_try = Instant::now() + delay;
+        self.failure = Some(RunFailure {
             error,
             since: before.map_or(now, |before| before.since),
             tries,

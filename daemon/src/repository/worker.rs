@@ -1,7 +1,7 @@
 //! The task of one repository. Only this task writes to the mirror.
 //!
 //! ```text
-//! request or timer ─► wait for a turn ─► take all requests ─► update (answers requests for an update)
+//! request or timer ─► wait for a turn ─► take all requests ─► update ─► answer "update" requests
 //!                  ─► debounce ─► wait for a turn ─► publish ─► answer all requests ─► maintain
 //! ```
 //!
@@ -16,11 +16,11 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{Instrument as _, info, warn};
 
 use super::Snapshots;
-use super::damage::Examined;
-use super::followed::{Outcome, Repository};
-use super::other_publish::Waited;
+use super::damage::LastExamination;
+use super::followed::{Repository, RunOutcome};
+use super::other_publish::WaitOutcome;
 use super::registry::Registry;
-use super::schedule::{Job, JobKind, Turn, Urgency};
+use super::schedule::{JobKind, ScheduledJob, Turn, Urgency};
 use super::{Freshness, RepositoryError, Status};
 use crate::error_chain::chain;
 use crate::metrics::{JobClass, JobEnd, RunningJob, WaitingJob};
@@ -33,21 +33,21 @@ const MAX_OVERTAKEN: usize = 4;
 
 /// A request to the task of a repository. It is answered after the first run that begins after it.
 #[derive(Debug)]
-pub(super) enum Request {
+pub(super) enum TaskRequest {
     /// An update, and the publish of what it brings.
-    Publish(oneshot::Sender<Outcome>),
+    Publish(oneshot::Sender<RunOutcome>),
     /// An update, and a publish with all packs laid out anew.
-    LayOutAnew(oneshot::Sender<Outcome>),
+    LayOutAnew(oneshot::Sender<RunOutcome>),
     /// Removes the mirror and ends the task; the snapshots are kept or deleted.
     Forget(Snapshots, oneshot::Sender<Result<(), RepositoryError>>),
     /// An update.
     Update(oneshot::Sender<Result<(), RepositoryError>>),
 }
 
-impl Request {
+impl TaskRequest {
     /// Returns whether this is an explicit request for work, which ignores a backoff. A request for
     /// fresh data is not.
-    fn is_wish(&self) -> bool {
+    fn is_explicit(&self) -> bool {
         match self {
             Self::Publish(_) | Self::LayOutAnew(_) => true,
             Self::Update(_) | Self::Forget(..) => false,
@@ -55,12 +55,12 @@ impl Request {
     }
 
     /// Returns whether this request ends the task.
-    pub(super) fn is_end(&self) -> bool {
+    pub(super) fn is_forget(&self) -> bool {
         matches!(self, Self::Forget(..))
     }
 
     /// Sends the result of a run to the requester, who may have gone away.
-    pub(super) fn answer(self, outcome: &Outcome) {
+    pub(super) fn answer(self, outcome: &RunOutcome) {
         match self {
             Self::Publish(sender) | Self::LayOutAnew(sender) => {
                 drop(sender.send(outcome.clone()));
@@ -75,13 +75,13 @@ impl Request {
 pub(super) struct Worker {
     pub(super) registry: Arc<Registry>,
     pub(super) repository: Arc<Repository>,
-    pub(super) requests: mpsc::Receiver<Request>,
+    pub(super) requests: mpsc::Receiver<TaskRequest>,
     /// Whether a killed git may have left locks.
     pub(super) may_have_locks: bool,
     /// When the mirror was last set aside because it was damaged, since the daemon's start.
     pub(super) set_aside_at: Option<std::time::Instant>,
     /// The last examination for damage, since the daemon's start.
-    pub(super) examined: Option<Examined>,
+    pub(super) examined: Option<LastExamination>,
     /// When the packs were last combined, since the daemon's start.
     pub(super) repacked_at: Option<std::time::Instant>,
     /// The time of the last use that is written on disk.
@@ -92,7 +92,7 @@ impl Worker {
     pub(super) fn new(
         registry: Arc<Registry>,
         repository: Arc<Repository>,
-        requests: mpsc::Receiver<Request>,
+        requests: mpsc::Receiver<TaskRequest>,
     ) -> Self {
         Self {
             registry,
@@ -127,8 +127,8 @@ impl Worker {
                 }
                 () = sleep_until(next_run) => {}
             }
-            if self.is_forgotten(&mut waiting).await
-                || (waiting.is_empty() && self.has_gone().await)
+            if self.forget_if_requested(&mut waiting).await
+                || (waiting.is_empty() && self.remove_if_unused().await)
             {
                 return;
             }
@@ -136,7 +136,7 @@ impl Worker {
                 self.registry.forget(&self.repository.name);
                 return;
             }
-            if let Some(error) = self.known_failure(&waiting) {
+            if let Some(error) = self.failure_in_backoff(&waiting) {
                 for request in waiting {
                     request.answer(&Err(error.clone()));
                 }
@@ -147,7 +147,7 @@ impl Worker {
                 return self.write_use(Duration::ZERO);
             }
             self.note(&ended);
-            if self.is_forgotten(&mut waiting).await {
+            if self.forget_if_requested(&mut waiting).await {
                 return;
             }
             // A run ends without a publish for two reasons. If publishing is in backoff, all
@@ -175,19 +175,19 @@ impl Worker {
 
     /// Returns the last failure of updating, if it is in backoff and all waiting requests only want
     /// fresh data. Returns `None` if there is an explicit request: it gets a try.
-    fn known_failure(&self, waiting: &[Request]) -> Option<RepositoryError> {
-        if waiting.is_empty() || waiting.iter().any(Request::is_wish) {
+    fn failure_in_backoff(&self, waiting: &[TaskRequest]) -> Option<RepositoryError> {
+        if waiting.is_empty() || waiting.iter().any(TaskRequest::is_explicit) {
             return None;
         }
         let failure = self.repository.status().failure?;
-        failure.holds_mirror_back().then_some(failure.error)
+        failure.blocks_update().then_some(failure.error)
     }
 
     /// Updates and publishes. Tries again if another daemon published first, or if a damaged mirror
     /// was mended.
     async fn run_once(
         &mut self,
-        waiting: &mut Vec<Request>,
+        waiting: &mut Vec<TaskRequest>,
     ) -> Result<Option<PublishOutcome>, RepositoryError> {
         for tries in 0..MAX_OVERTAKEN {
             match self.update_and_publish(waiting, tries > 0).await {
@@ -199,7 +199,7 @@ impl Worker {
                         "Another daemon published {repo} first; looking at it again"
                     );
                 }
-                Err(error) if self.has_mended_mirror(&error).await => {}
+                Err(error) if self.mend_mirror(&error).await => {}
                 ended => return ended,
             }
         }
@@ -210,14 +210,14 @@ impl Worker {
     /// backoff, or if the repository is to be forgotten.
     async fn update_and_publish(
         &mut self,
-        waiting: &mut Vec<Request>,
+        waiting: &mut Vec<TaskRequest>,
         takes_over: bool,
     ) -> Result<Option<PublishOutcome>, RepositoryError> {
         let is_first = !is_mirror(&self.repository.mirror);
         let cause = self.update_for(waiting).await?;
-        if !waiting.iter().any(Request::is_wish) {
+        if !waiting.iter().any(TaskRequest::is_explicit) {
             let failure = self.repository.status().failure;
-            if failure.is_some_and(|failure| failure.holds_publish_back()) {
+            if failure.is_some_and(|failure| failure.blocks_publish()) {
                 return Ok(None);
             }
             if !is_first {
@@ -229,8 +229,8 @@ impl Worker {
                 Attempt::Done(published) => return Ok(Some(published)),
                 Attempt::HeldBy(holder) => {
                     match self.while_published_elsewhere(holder, waiting).await? {
-                        Waited::Done => {}
-                        Waited::Forgotten => return Ok(None),
+                        WaitOutcome::Done => {}
+                        WaitOutcome::Forgotten => return Ok(None),
                     }
                 }
             }
@@ -240,7 +240,7 @@ impl Worker {
     /// Takes all waiting requests, updates the mirror, and answers requests for an update.
     pub(super) async fn update_for(
         &mut self,
-        waiting: &mut Vec<Request>,
+        waiting: &mut Vec<TaskRequest>,
     ) -> Result<Cause, RepositoryError> {
         let stop = self.registry.stop.clone();
         let job = self.wait(if is_mirror(&self.repository.mirror) {
@@ -259,7 +259,7 @@ impl Worker {
         while let Ok(request) = self.requests.try_recv() {
             waiting.push(request);
         }
-        if waiting.iter().any(Request::is_wish) {
+        if waiting.iter().any(TaskRequest::is_explicit) {
             self.repository.change_status(Status::forget_tries);
         }
         // Before the first byte is requested from upstream: freshness counts from here.
@@ -275,9 +275,9 @@ impl Worker {
         // The network turn ends here. Publishing has a limit of its own and doesn't use the
         // upstream.
         drop(turn);
-        let is_update = |request: &mut Request| matches!(request, Request::Update(_));
+        let is_update = |request: &mut TaskRequest| matches!(request, TaskRequest::Update(_));
         for request in waiting.extract_if(.., is_update) {
-            if let Request::Update(sender) = request {
+            if let TaskRequest::Update(sender) = request {
                 drop(sender.send(Ok(())));
             }
         }
@@ -287,14 +287,14 @@ impl Worker {
     /// Publishes the mirror, unless another daemon publishes it now.
     async fn publish_for(
         &mut self,
-        waiting: &[Request],
+        waiting: &[TaskRequest],
         takes_over: bool,
         cause: &Cause,
     ) -> Result<Attempt<PublishOutcome>, RepositoryError> {
         let job = self.wait(JobClass::Publish);
         let _turn = self.unless_stopping(self.publish_turn(waiting)).await?;
         let job = self.start(job, cause);
-        let is_anew = |request: &Request| matches!(request, Request::LayOutAnew(_));
+        let is_anew = |request: &TaskRequest| matches!(request, TaskRequest::LayOutAnew(_));
         let layout = if waiting.iter().any(is_anew) {
             PackLayout::Full
         } else {
@@ -309,9 +309,12 @@ impl Worker {
             Err(error) => JobEnd::Failed(error.failure_kind()),
         });
         if let Ok(Attempt::Done(published)) = outcome {
-            let is_wish = waiting.iter().any(Request::is_wish);
-            self.registry
-                .lfs_after_publish(&self.repository, (published, is_wish), cause.clone());
+            let is_explicit = waiting.iter().any(TaskRequest::is_explicit);
+            self.registry.lfs_after_publish(
+                &self.repository,
+                (published, is_explicit),
+                cause.clone(),
+            );
         }
         outcome
     }
@@ -338,7 +341,7 @@ impl Worker {
 
     /// Waits for a turn to talk to upstream. If a request arrives while a periodic update waits,
     /// the update becomes urgent.
-    async fn network_turn(&mut self, waiting: &mut Vec<Request>) -> Turn {
+    async fn network_turn(&mut self, waiting: &mut Vec<TaskRequest>) -> Turn {
         let kind = if is_mirror(&self.repository.mirror) {
             JobKind::Update
         } else {
@@ -351,23 +354,23 @@ impl Worker {
                 Some(request) = self.requests.recv() => waiting.push(request),
             }
         }
-        schedule.turn(self.job(kind), Urgency::Asked).await
+        schedule.turn(self.job(kind), Urgency::Requested).await
     }
 
     /// Waits for a turn to publish.
-    pub(super) async fn publish_turn(&self, waiting: &[Request]) -> Turn {
+    pub(super) async fn publish_turn(&self, waiting: &[TaskRequest]) -> Turn {
         let urgency = if waiting.is_empty() {
             Urgency::Periodic
         } else {
-            Urgency::Asked
+            Urgency::Requested
         };
         let schedule = &self.registry.schedule;
         schedule.turn(self.job(JobKind::Publish), urgency).await
     }
 
-    fn job(&self, kind: JobKind) -> Job {
+    fn job(&self, kind: JobKind) -> ScheduledJob {
         let host = self.repository.name.host().to_owned();
-        Job { host, kind }
+        ScheduledJob { host, kind }
     }
 
     /// Waits for `wait`. Fails if the daemon is stopping, so that no further job begins.

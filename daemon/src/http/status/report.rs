@@ -19,7 +19,7 @@ use crate::http::repos;
 use crate::http::routes::App;
 use crate::map_concurrently::map_concurrently;
 use crate::readiness::Readiness;
-use crate::repository::{Doing, MirrorState, Repository};
+use crate::repository::{CurrentJob, MirrorState, Repository};
 use crate::store::{Store, StoreError};
 
 /// How long a report is reused, so that many open pages cost no more than one.
@@ -305,7 +305,7 @@ fn describe(
     pointer: Result<&Option<Pointer>, &StoreError>,
 ) -> RepositoryReport {
     let (repo, status) = (repository.name(), repository.status());
-    let job = |doing: &Doing| JobReport {
+    let job = |doing: &CurrentJob| JobReport {
         class: doing.class.as_str(),
         is_running: doing.is_running,
         since_seconds: doing.since.elapsed().as_secs(),
@@ -350,7 +350,7 @@ fn describe(
         has_mirror: true,
         state: status.state.as_str(),
         lag_seconds: repository.lag().map(|lag| lag.as_secs()),
-        job: status.doing.as_ref().map(job),
+        job: status.current_job.as_ref().map(job),
         failure,
         notice,
         is_lfs_running: lfs.is_running,

@@ -20,22 +20,22 @@ use crate::error_chain::chain;
 use crate::traces;
 
 /// How long before its expiry a token is replaced. GitHub's tokens last an hour.
-const MARGIN: Duration = Duration::from_mins(15);
+const REFRESH_MARGIN: Duration = Duration::from_mins(15);
 /// How long the daemon remembers that the App is not installed for an owner.
 const ABSENT_LIFETIME: Duration = Duration::from_mins(5);
 /// How long an old token must still last to be used if GitHub gives no newer one.
-const LEAST: Duration = Duration::from_mins(1);
+const MIN_LIFETIME: Duration = Duration::from_mins(1);
 /// How long a request to GitHub may take, and how long a caller waits for another caller's request.
-const LIMIT: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 /// How long GitHub isn't asked after a failure. The backoff doubles with each further failure.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 /// At most this long GitHub isn't asked after failures.
-const LONGEST_PAUSE: Duration = Duration::from_mins(1);
+const MAX_BACKOFF: Duration = Duration::from_mins(1);
 /// At most this many owners are remembered: clients may guess names, which must not fill the
 /// memory.
 const MAX_OWNERS: NonZeroUsize = NonZeroUsize::new(1024).expect("1024 is not zero");
 /// At most this many bytes of a response are read.
-const MAX_ANSWER_LEN: usize = 256 << 10;
+const MAX_RESPONSE_LEN: usize = 256 << 10;
 
 const FIND: &str = "the App's installation";
 const CREATE: &str = "an installation token";
@@ -48,45 +48,45 @@ pub(super) struct GithubApp {
     installation: Option<u64>,
     api: Url,
     client: reqwest::Client,
-    owners: SyncMutex<LruCache<String, Arc<Mutex<Slot>>>>,
+    owners: SyncMutex<LruCache<String, Arc<Mutex<OwnerState>>>>,
 }
 
 /// The state of one owner. A caller holds its lock while it asks GitHub, so that callers who arrive
 /// meanwhile share the token.
 #[derive(Debug, Default)]
-struct Slot {
+struct OwnerState {
     installation: Option<u64>,
-    token: Option<Token>,
+    token: Option<InstallationToken>,
     /// When GitHub last said that the App is not installed for this owner.
     absent: Option<Instant>,
-    failure: Option<Failure>,
+    failure: Option<RecentFailure>,
 }
 
 /// The failures of GitHub since its last success. GitHub isn't asked again before `until`.
 #[derive(Debug)]
-struct Failure {
+struct RecentFailure {
     tries: u32,
     until: Instant,
     text: String,
 }
 
-impl Slot {
+impl OwnerState {
     /// Notes a further failure of GitHub.
     fn fail(&mut self, error: &CredentialError) {
         let tries = self.failure.as_ref().map_or(0, |failure| failure.tries) + 1;
-        self.failure = Some(Failure {
+        self.failure = Some(RecentFailure {
             tries,
-            until: Instant::now() + pause(tries),
+            until: Instant::now() + backoff(tries),
             text: chain(error),
         });
     }
 
     /// Returns why GitHub is not asked now, or `None` if it may be asked.
-    fn paused(&self) -> Option<CredentialError> {
+    fn backoff_error(&self) -> Option<CredentialError> {
         let failure = self.failure.as_ref()?;
         let left = failure.until.checked_duration_since(Instant::now())?;
         let last = failure.text.clone();
-        Some(CredentialError::Paused { left, last })
+        Some(CredentialError::Backoff { left, last })
     }
 
     /// Returns the remembered token if it lasts at least this long.
@@ -96,11 +96,11 @@ impl Slot {
     }
 }
 
-fn pause(tries: u32) -> Duration {
+fn backoff(tries: u32) -> Duration {
     let doublings = tries.saturating_sub(1).min(16);
-    FIRST_PAUSE
+    FIRST_BACKOFF
         .saturating_mul(1 << doublings)
-        .min(LONGEST_PAUSE)
+        .min(MAX_BACKOFF)
 }
 
 #[derive(Deserialize)]
@@ -109,18 +109,18 @@ struct Installation {
 }
 
 #[derive(Clone, Deserialize)]
-struct Token {
+struct InstallationToken {
     token: String,
     expires_at: String,
 }
 
-impl std::fmt::Debug for Token {
+impl std::fmt::Debug for InstallationToken {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(formatter, "Token(until {})", self.expires_at)
     }
 }
 
-impl Token {
+impl InstallationToken {
     fn lasts(&self, least: Duration) -> bool {
         let expires = humantime::parse_rfc3339(&self.expires_at).ok();
         expires.is_some_and(|expires| expires > SystemTime::now() + least)
@@ -135,7 +135,7 @@ impl GithubApp {
     ) -> Result<Self, CredentialError> {
         read_key(key)?;
         let api = format!("{}/", config.api_url.trim_end_matches('/'));
-        let api = Url::parse(&api).map_err(|_| CredentialError::Answer { what: FIND })?;
+        let api = Url::parse(&api).map_err(|_| CredentialError::BadResponse { what: FIND })?;
         let client = reqwest::Client::builder()
             .user_agent("cachewfsd")
             .redirect(reqwest::redirect::Policy::none())
@@ -154,57 +154,61 @@ impl GithubApp {
     /// there.
     pub(super) async fn token(&self, owner: &str) -> Result<Option<String>, CredentialError> {
         // An installation has one token, whatever the owner of the repository. So a configured
-        // installation has one slot, under the empty name.
+        // installation has one state, under the empty name.
         let name = self.installation.map_or(owner, |_| "");
-        let slot = {
+        let state = {
             let mut owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(owners.get_or_insert(name.to_ascii_lowercase(), Arc::default))
         };
-        let too_slow = |_| CredentialError::TooSlow { limit: LIMIT };
-        let mut slot = timeout(LIMIT, slot.lock()).await.map_err(too_slow)?;
-        if let Some(token) = slot.token_for(MARGIN) {
+        let too_slow = |_| CredentialError::TooSlow { limit: TIMEOUT };
+        let mut state = timeout(TIMEOUT, state.lock()).await.map_err(too_slow)?;
+        if let Some(token) = state.token_for(REFRESH_MARGIN) {
             return Ok(Some(token));
         }
-        if slot
+        if state
             .absent
             .is_some_and(|since| since.elapsed() < ABSENT_LIFETIME)
         {
             return Ok(None);
         }
-        let fetched = match slot.paused() {
+        let fetched = match state.backoff_error() {
             Some(error) => Err(error),
-            None => self.fetch_or_note(owner, &mut slot).await,
+            None => self.fetch_and_note(owner, &mut state).await,
         };
         // GitHub fails, but the old token is replaced long before it expires and may still be good.
-        fetched.or_else(|error| slot.token_for(LEAST).map(Some).ok_or(error))
+        fetched.or_else(|error| state.token_for(MIN_LIFETIME).map(Some).ok_or(error))
     }
 
-    /// Fetches a token. Notes a failure of GitHub in `slot`.
-    async fn fetch_or_note(
+    /// Fetches a token. Notes a failure of GitHub in `state`.
+    async fn fetch_and_note(
         &self,
         owner: &str,
-        slot: &mut Slot,
+        state: &mut OwnerState,
     ) -> Result<Option<String>, CredentialError> {
-        let fetched = timeout(LIMIT, self.fetch(owner, slot)).await;
-        let fetched = fetched.unwrap_or(Err(CredentialError::TooSlow { limit: LIMIT }));
+        let fetched = timeout(TIMEOUT, self.fetch(owner, state)).await;
+        let fetched = fetched.unwrap_or(Err(CredentialError::TooSlow { limit: TIMEOUT }));
         match &fetched {
-            Ok(_) => slot.failure = None,
+            Ok(_) => state.failure = None,
             // The operator has to mend these errors. Waiting doesn't help, so there is no backoff.
             Err(CredentialError::Key { .. } | CredentialError::Signature) => {}
-            Err(error) => slot.fail(error),
+            Err(error) => state.fail(error),
         }
         fetched
     }
 
-    async fn fetch(&self, owner: &str, slot: &mut Slot) -> Result<Option<String>, CredentialError> {
+    async fn fetch(
+        &self,
+        owner: &str,
+        state: &mut OwnerState,
+    ) -> Result<Option<String>, CredentialError> {
         let jwt = sign(&self.id, &read_key(&self.key)?)?;
-        let known = self.installation.or(slot.installation);
+        let known = self.installation.or(state.installation);
         let found = match known {
             Some(_) => known,
             None => self.find_installation(&jwt, owner).await?,
         };
         let Some(installation) = found else {
-            slot.absent = Some(Instant::now());
+            state.absent = Some(Instant::now());
             return Ok(None);
         };
         let path = [
@@ -216,16 +220,16 @@ impl GithubApp {
         let created = self.ask((Method::POST, &path), &jwt, CREATE).await;
         // After a failure the installation is looked up again: the App may have been reinstalled,
         // and then has another number.
-        slot.installation = created.is_ok().then_some(installation);
-        let token: Token = created?.ok_or(CredentialError::Refused {
+        state.installation = created.is_ok().then_some(installation);
+        let token: InstallationToken = created?.ok_or(CredentialError::Refused {
             what: CREATE,
             status: StatusCode::NOT_FOUND,
         })?;
         if token.token.is_empty() || !token.token.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(CredentialError::Answer { what: CREATE });
+            return Err(CredentialError::BadResponse { what: CREATE });
         }
         let secret = token.token.clone();
-        slot.token = Some(token);
+        state.token = Some(token);
         Ok(Some(secret))
     }
 
@@ -271,13 +275,15 @@ impl GithubApp {
         let mut answer = Vec::new();
         while let Some(bytes) = response.chunk().await.map_err(failed)? {
             answer.extend_from_slice(&bytes);
-            if answer.len() > MAX_ANSWER_LEN {
-                return Err(CredentialError::Answer { what });
+            if answer.len() > MAX_RESPONSE_LEN {
+                return Err(CredentialError::BadResponse { what });
             }
         }
         // serde's error would quote the response, which may contain a token. So it is dropped.
         let parsed = serde_json::from_slice(&answer).ok();
-        parsed.map(Some).ok_or(CredentialError::Answer { what })
+        parsed
+            .map(Some)
+            .ok_or(CredentialError::BadResponse { what })
     }
 }
 
@@ -287,25 +293,25 @@ mod tests {
 
     #[test]
     fn the_backoff_doubles_up_to_a_minute() {
-        let seconds = [1, 2, 3, 6, 7, 8, u32::MAX].map(|tries| pause(tries).as_secs());
+        let seconds = [1, 2, 3, 6, 7, 8, u32::MAX].map(|tries| backoff(tries).as_secs());
 
         assert_eq!(seconds, [1, 2, 4, 32, 60, 60, 60]);
     }
 
     #[test]
     fn the_backoff_error_has_the_last_failure_and_the_time_left() {
-        let mut slot = Slot::default();
-        assert!(slot.paused().is_none());
+        let mut state = OwnerState::default();
+        assert!(state.backoff_error().is_none());
 
-        slot.fail(&CredentialError::Refused {
+        state.fail(&CredentialError::Refused {
             what: FIND,
             status: StatusCode::BAD_GATEWAY,
         });
 
-        let error = slot.paused().unwrap();
+        let error = state.backoff_error().unwrap();
         assert!(
-            matches!(&error, CredentialError::Paused { left, last }
-            if *left <= FIRST_PAUSE && last.contains("502")),
+            matches!(&error, CredentialError::Backoff { left, last }
+            if *left <= FIRST_BACKOFF && last.contains("502")),
             "{error:?}"
         );
     }

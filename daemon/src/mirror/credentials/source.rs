@@ -21,7 +21,8 @@ const MAX_TOKEN_LEN: u64 = 16 << 10;
 pub enum CredentialError {
     /// The section names no source of credentials, or more than one.
     #[error(
-        "[upstream_auth.{host:?}] needs exactly one of token_env, token_file, and app_id with private_key_file"
+        "[upstream_auth.{host:?}] needs exactly one of token_env, token_file, \
+         and app_id with private_key_file"
     )]
     Ambiguous {
         /// The section.
@@ -29,7 +30,8 @@ pub enum CredentialError {
     },
     /// The section is about a host that is not mirrored over HTTP.
     #[error(
-        "[upstream_auth.{host:?}] names a host that [upstreams] doesn't have with an http or https URL"
+        "[upstream_auth.{host:?}] names a host that [upstreams] doesn't have \
+         with an http or https URL"
     )]
     NoSuchHost {
         /// The section.
@@ -77,7 +79,7 @@ pub enum CredentialError {
     },
     /// GitHub's response can't be parsed.
     #[error("can't parse GitHub's response to the request for {what}")]
-    Answer {
+    BadResponse {
         /// What was requested.
         what: &'static str,
     },
@@ -86,7 +88,7 @@ pub enum CredentialError {
         "GitHub's API failed, and the next request is in {}: {last}",
         humantime::format_duration(round_up(*.left))
     )]
-    Paused {
+    Backoff {
         /// How long until the next request.
         left: Duration,
         /// The last failure.
@@ -139,11 +141,11 @@ impl Login {
 #[derive(Debug)]
 pub(crate) struct Credentials {
     user: String,
-    source: Source,
+    source: SecretSource,
 }
 
 #[derive(Debug)]
-enum Source {
+enum SecretSource {
     Variable(String),
     File(PathBuf),
     App(Box<GithubApp>),
@@ -174,14 +176,14 @@ impl Credentials {
         ) {
             (Some(name), None, None, None) => {
                 variable(name)?;
-                Source::Variable(name.clone())
+                SecretSource::Variable(name.clone())
             }
             (None, Some(path), None, None) => {
                 read_token(path)?;
-                Source::File(path.clone())
+                SecretSource::File(path.clone())
             }
             (None, None, Some(id), Some(key)) => {
-                Source::App(Box::new(GithubApp::open(id, key, config)?))
+                SecretSource::App(Box::new(GithubApp::open(id, key, config)?))
             }
             _ => {
                 let host = host.to_owned();
@@ -196,9 +198,9 @@ impl Credentials {
     /// installed there, so that only public repositories can be read.
     pub(crate) async fn login(&self, path: &str) -> Result<Option<Login>, CredentialError> {
         let secret = match &self.source {
-            Source::Variable(name) => Some(variable(name)?),
-            Source::File(path) => Some(read_token(path)?),
-            Source::App(app) => {
+            SecretSource::Variable(name) => Some(variable(name)?),
+            SecretSource::File(path) => Some(read_token(path)?),
+            SecretSource::App(app) => {
                 let owner = path.split('/').next().unwrap_or_default();
                 app.token(owner).await?
             }

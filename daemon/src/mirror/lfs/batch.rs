@@ -16,10 +16,10 @@ use crate::traces;
 
 const CONTENT_TYPE: &str = "application/vnd.git-lfs+json";
 /// How long upstream may take to answer.
-const LIMIT: Duration = Duration::from_mins(2);
+const TIMEOUT: Duration = Duration::from_mins(2);
 /// At most this many bytes of a response are read. A signed URL with headers takes about 4 KiB an
 /// object.
-const MAX_LEN: usize = 8 << 20;
+const MAX_RESPONSE_LEN: usize = 8 << 20;
 
 /// The response of upstream's LFS server about some objects.
 #[derive(Debug)]
@@ -51,13 +51,13 @@ impl Action {
 }
 
 #[derive(Deserialize)]
-struct Answer {
+struct BatchResponse {
     transfer: Option<String>,
-    objects: Vec<Object>,
+    objects: Vec<BatchObject>,
 }
 
 #[derive(Deserialize)]
-struct Object {
+struct BatchObject {
     oid: String,
     /// Absent if upstream doesn't have the object.
     #[serde(default)]
@@ -93,7 +93,7 @@ impl Batch {
             .header("accept", CONTENT_TYPE)
             .header("content-type", CONTENT_TYPE)
             .header("user-agent", "git-lfs/cachewfsd")
-            .timeout(LIMIT)
+            .timeout(TIMEOUT)
             .body(question.to_string());
         if let Some(login) = login {
             request = request.basic_auth(&login.user, Some(&login.secret));
@@ -116,7 +116,7 @@ impl Batch {
         let mut text = Vec::new();
         while let Some(bytes) = answer.chunk().await.map_err(failed)? {
             text.extend_from_slice(&bytes);
-            if text.len() > MAX_LEN {
+            if text.len() > MAX_RESPONSE_LEN {
                 return Err(LfsFetchError::Batch);
             }
         }
@@ -131,7 +131,7 @@ impl Batch {
 }
 
 fn parse(answer: &[u8]) -> Option<HashMap<String, Action>> {
-    let answer: Answer = serde_json::from_slice(answer).ok()?;
+    let answer: BatchResponse = serde_json::from_slice(answer).ok()?;
     let is_basic = answer.transfer.is_none_or(|transfer| transfer == "basic");
     let objects = answer.objects.into_iter();
     let actions = objects.filter_map(|object| Some((object.oid, object.actions.download?)));
@@ -145,7 +145,8 @@ mod tests {
     #[test]
     fn parses_download_urls_and_leaves_out_missing_objects() {
         let answer = br#"{"objects": [
-            {"oid": "a", "size": 1, "actions": {"download": {"href": "https://h/a", "header": {"X-Key": "v"}}}},
+            {"oid": "a", "size": 1, "actions": {
+                "download": {"href": "https://h/a", "header": {"X-Key": "v"}}}},
             {"oid": "b", "size": 1, "error": {"code": 404, "message": "no"}}]}"#;
 
         let actions = parse(answer).unwrap();

@@ -17,13 +17,13 @@ use crate::mirror::Login;
 use crate::mirror::redirect::{MAX_REDIRECTS, is_redirect};
 
 /// How long connecting to a server may take.
-const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a server may send nothing before a download fails.
-const IDLE_LIMIT: Duration = Duration::from_mins(1);
+const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 /// At most this many times an object is requested.
-const TRIES: u32 = 3;
+const MAX_TRIES: u32 = 3;
 /// How long before the second try. The backoff doubles with each further try.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const FIRST_BACKOFF: Duration = Duration::from_millis(500);
 
 /// The HTTP client and the rules that all downloads share.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ pub(super) struct Downloads {
 
 /// Why one try failed. Only the log has it.
 #[derive(Debug, thiserror::Error)]
-enum TryError {
+enum DownloadError {
     #[error("the daemon may not request this URL")]
     Refused,
     #[error("too many redirects, or a redirect from https to http or to no valid URL")]
@@ -52,7 +52,7 @@ enum TryError {
     Write(#[source] std::io::Error),
 }
 
-impl TryError {
+impl DownloadError {
     fn is_transient(&self) -> bool {
         match self {
             Self::Request(_) => true,
@@ -76,8 +76,8 @@ impl Downloads {
         (url, login): (&Url, Option<Login>),
     ) -> Result<Self, LfsFetchError> {
         let client = Client::builder()
-            .connect_timeout(CONNECT_LIMIT)
-            .read_timeout(IDLE_LIMIT)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .read_timeout(IDLE_TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
             .dns_resolver(guard.clone())
             .build()
@@ -103,7 +103,9 @@ impl Downloads {
         loop {
             let error = match self.try_to_fetch(action, object.size, &path).await {
                 Ok(()) => return Ok(()),
-                Err(TryError::Write(source)) => return Err(LfsFetchError::Io { path, source }),
+                Err(DownloadError::Write(source)) => {
+                    return Err(LfsFetchError::Io { path, source });
+                }
                 Err(error) => error,
             };
             let oid = &object.oid;
@@ -117,65 +119,70 @@ impl Downloads {
                 "Downloading an LFS object failed"
             );
             tries += 1;
-            if tries == TRIES || !error.is_transient() {
+            if tries == MAX_TRIES || !error.is_transient() {
                 return Err(LfsFetchError::Download { oid: oid.clone() });
             }
-            tokio::time::sleep(FIRST_PAUSE * 2_u32.pow(tries - 1)).await;
+            tokio::time::sleep(FIRST_BACKOFF * 2_u32.pow(tries - 1)).await;
         }
     }
 
-    async fn try_to_fetch(&self, action: &Action, size: u64, path: &Path) -> Result<(), TryError> {
+    async fn try_to_fetch(
+        &self,
+        action: &Action,
+        size: u64,
+        path: &Path,
+    ) -> Result<(), DownloadError> {
         let mut answer = self.ask(action).await?;
-        let mut file = File::create(path).await.map_err(TryError::Write)?;
+        let mut file = File::create(path).await.map_err(DownloadError::Write)?;
         let mut left = size;
-        let failed = |error: reqwest::Error| TryError::Request(error.without_url());
+        let failed = |error: reqwest::Error| DownloadError::Request(error.without_url());
         while let Some(bytes) = answer.chunk().await.map_err(failed)? {
             let len = bytes.len() as u64;
-            left = left.checked_sub(len).ok_or(TryError::TooLong)?;
-            file.write_all(&bytes).await.map_err(TryError::Write)?;
+            left = left.checked_sub(len).ok_or(DownloadError::TooLong)?;
+            file.write_all(&bytes).await.map_err(DownloadError::Write)?;
         }
-        file.flush().await.map_err(TryError::Write)
+        file.flush().await.map_err(DownloadError::Write)
     }
 
     /// Requests an object, and follows redirects: LFS servers redirect clients to their storage.
-    async fn ask(&self, action: &Action) -> Result<Response, TryError> {
+    async fn ask(&self, action: &Action) -> Result<Response, DownloadError> {
         // Four rules keep the daemon from being used against its own network. Every URL, also that
         // of a redirect, must pass the guard. The login goes only to the LFS server itself. The
         // headers of the action are dropped when a redirect leaves the origin. https never becomes
         // http.
         let url = self.server.join(&action.href);
-        let mut url = url.map_err(|_| TryError::Refused)?;
+        let mut url = url.map_err(|_| DownloadError::Refused)?;
         let mut headers = action.headers();
         for _ in 0..=MAX_REDIRECTS {
             if !self.guard.allows(&url).await {
-                return Err(TryError::Refused);
+                return Err(DownloadError::Refused);
             }
             let mut request = self.client.get(url.clone()).headers(headers.clone());
             // An action with an `Authorization` of its own doesn't need the login.
-            let shows_nothing = !headers.contains_key(header::AUTHORIZATION);
+            let has_no_login = !headers.contains_key(header::AUTHORIZATION);
             if let Some(login) = &self.login
-                && shows_nothing
+                && has_no_login
                 && url.origin() == self.server.origin()
             {
                 request = request.basic_auth(&login.user, Some(&login.secret));
             }
             let answer = request.send().await;
-            let answer = answer.map_err(|error| TryError::Request(error.without_url()))?;
+            let answer = answer.map_err(|error| DownloadError::Request(error.without_url()))?;
             match answer.status() {
                 status if status.is_success() => return Ok(answer),
                 status if is_redirect(status) => {}
-                status => return Err(TryError::Status(status)),
+                status => return Err(DownloadError::Status(status)),
             }
             let location = answer.headers().get(header::LOCATION);
             let to = location.and_then(|location| url.join(location.to_str().ok()?).ok());
             let to = to.filter(|to| url.scheme() == "http" || to.scheme() == "https");
-            let to = to.ok_or(TryError::Redirects)?;
+            let to = to.ok_or(DownloadError::Redirects)?;
             if to.origin() != url.origin() {
                 headers = HeaderMap::new();
             }
             url = to;
         }
-        Err(TryError::Redirects)
+        Err(DownloadError::Redirects)
     }
 }
 

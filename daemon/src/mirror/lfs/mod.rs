@@ -21,7 +21,7 @@ use std::time::Duration;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::time::timeout;
 
-use super::as_git::as_git;
+use super::effective_url::effective_url_and_login;
 use super::{Git, GitError, Upstream};
 use batch::Batch;
 use download::Downloads;
@@ -61,9 +61,9 @@ pub(crate) fn fetch_lfs_objects(
     if let Some(upstream) = upstream.directory() {
         return local::copy(&upstream, (directory, wanted));
     }
-    let place = upstream.place();
-    let url = format!("{}.git", place.strip_suffix(".git").unwrap_or(&place));
-    let (url, login) = as_git(git, upstream, &url).map_err(LfsFetchError::Git)?;
+    let url = upstream.current_url();
+    let url = format!("{}.git", url.strip_suffix(".git").unwrap_or(&url));
+    let (url, login) = effective_url_and_login(git, upstream, &url).map_err(LfsFetchError::Git)?;
     let fetch = async {
         for wanted in wanted.chunks(OBJECTS_PER_REQUEST) {
             let batch = Batch::ask(upstream, (&url, login.as_ref()), wanted).await?;

@@ -129,7 +129,7 @@ impl Bucket {
             match outcome {
                 Err(error) if error.is_transient() && tries < max_tries => {
                     tracing::debug!(%error, tries, "A request to the bucket failed");
-                    let pause = backoff::pause(tries, FIRST_BACKOFF, LONGEST_BACKOFF);
+                    let pause = backoff::delay(tries, FIRST_BACKOFF, LONGEST_BACKOFF);
                     tokio::time::sleep(pause).await;
                     tries += 1;
                     self.metrics.note_retry(operation);

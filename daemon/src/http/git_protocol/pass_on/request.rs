@@ -22,12 +22,12 @@ use crate::http::git_protocol::body::ReceivedBody;
 use crate::http::git_protocol::server::{GitCounters, GitServer};
 use crate::http::git_protocol::target::{GitTarget, Service, Spelling};
 use crate::http::git_protocol::{GitHttpError, headers};
-use crate::mirror::{Base, MAX_REDIRECTS, Place, Upstream, is_redirect};
+use crate::mirror::{MAX_REDIRECTS, RedirectTarget, Upstream, UpstreamBase, is_redirect};
 use crate::traces::{self, Cause};
 
 /// A request to upstream. It contains secrets, so its `Debug` output shows only method and host.
 pub(in crate::http::git_protocol) struct UpstreamRequest {
-    pub(in crate::http::git_protocol) base: Base,
+    pub(in crate::http::git_protocol) base: UpstreamBase,
     pub(in crate::http::git_protocol) url: Url,
     /// The path below the repository.
     tail: String,
@@ -103,7 +103,7 @@ impl UpstreamRequest {
             UpstreamBody::Nothing
         };
         Ok(Self {
-            base: Base::of(upstream).ok_or(GitHttpError::NotHttp)?,
+            base: UpstreamBase::of(upstream).ok_or(GitHttpError::NotHttp)?,
             url,
             tail: tail(target).to_owned(),
             method: parts.method.clone(),
@@ -132,7 +132,7 @@ impl UpstreamRequest {
             (Method::GET, UpstreamBody::Nothing)
         };
         Ok(Self {
-            base: Base::of(upstream).ok_or(GitHttpError::NotHttp)?,
+            base: UpstreamBase::of(upstream).ok_or(GitHttpError::NotHttp)?,
             url,
             tail: tail(target).to_owned(),
             method,
@@ -279,21 +279,21 @@ async fn send_and_follow(
         // credentials must not go to another server.
         let to = base.follow(&url, response.headers());
         let to = to.ok_or(GitHttpError::Redirected)?;
-        let place = base.place(&to, &tail).ok_or(GitHttpError::Redirected)?;
-        let is_own = base.is_own(&place);
+        let target = base.target(&to, &tail).ok_or(GitHttpError::Redirected)?;
+        let is_own = base.is_own(&target);
         if redirects == RedirectPolicy::Translated || !is_own {
             // A redirect that leads back to the URL of this request would be followed in circles.
             let had_git_suffix = url.path().ends_with(&format!(".git{tail}"));
-            if is_own && place.has_git_suffix == had_git_suffix {
+            if is_own && target.has_git_suffix == had_git_suffix {
                 return Err(GitHttpError::Redirected);
             }
-            let location = here(&place, &tail, to.query());
+            let location = here(&target, &tail, to.query());
             let location = location.parse().map_err(|_| GitHttpError::Redirected)?;
             head.headers.insert(header::LOCATION, location);
             // The policy may hide the other repository from other clients.
             let no_store = HeaderValue::from_static("no-store");
             head.headers.insert(header::CACHE_CONTROL, no_store);
-            head.moved_to = (!is_own).then_some(place.repo);
+            head.moved_to = (!is_own).then_some(target.repo);
             return Ok((head, response));
         }
         url = to;
@@ -301,11 +301,11 @@ async fn send_and_follow(
     Err(GitHttpError::Redirected)
 }
 
-/// Returns the path and query below this daemon at which requests for `place` are passed on.
-fn here(place: &Place, tail: &str, query: Option<&str>) -> String {
-    let suffix = if place.has_git_suffix { ".git" } else { "" };
+/// Returns the path and query below this daemon at which requests for `target` are passed on.
+fn here(target: &RedirectTarget, tail: &str, query: Option<&str>) -> String {
+    let suffix = if target.has_git_suffix { ".git" } else { "" };
     let query = query.map(|query| format!("?{query}")).unwrap_or_default();
-    format!("/git/{}{suffix}{tail}{query}", place.repo)
+    format!("/git/{}{suffix}{tail}{query}", target.repo)
 }
 
 fn body_of(received: &ReceivedBody) -> Result<reqwest::Body, GitHttpError> {

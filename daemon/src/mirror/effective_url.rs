@@ -8,14 +8,14 @@ use reqwest::Url;
 use super::{Git, GitError, Login, Upstream};
 
 /// How long git may take to print a configuration value or to ask a credential helper.
-const LIMIT: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Returns the URL that git would use for `url`, without credentials, and the login that git would
 /// send there. `url` is a URL of `upstream`. Blocks the thread.
 ///
 /// The operator's git configuration may rewrite URLs (`url.<base>.insteadOf`). Fails if git
 /// fails or the configured credentials can't be read.
-pub(super) fn as_git(
+pub(super) fn effective_url_and_login(
     git: &Git,
     upstream: &Upstream,
     url: &str,
@@ -24,7 +24,7 @@ pub(super) fn as_git(
         .command("ls-remote")
         .secrets(&upstream.git_secrets(git)?)
         .args(["--get-url", "--", url])
-        .time_limit(LIMIT)
+        .time_limit(TIMEOUT)
         .text()?;
     let command = || "ls-remote".to_owned();
     let mut url = Url::parse(&printed).map_err(|_| GitError::Pipe {
@@ -47,7 +47,7 @@ fn login(git: &Git, upstream: &Upstream, url: &Url) -> Result<Option<Login>, Git
         .secrets(&upstream.git_secrets(git)?)
         .args(["fill"])
         .input(format!("url={url}\n\n"))
-        .time_limit(LIMIT)
+        .time_limit(TIMEOUT)
         .text();
     let printed = match filled {
         // git exits with an error if no helper has credentials: the request is anonymous then.
