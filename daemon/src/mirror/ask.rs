@@ -39,7 +39,7 @@ pub(super) fn ask_upstream<T>(
     };
     let url = upstream.current_url();
     // `MirrorError::of_upstream` probes upstream after a failure and notes the URL that it names.
-    // If that is a new one, a second try can succeed. Otherwise it would only repeat the failure.
+    // With a new URL, a second try can succeed. With the old one it would only repeat the failure.
     run(&url).or_else(|error| {
         let named = upstream.current_url();
         if named == url {

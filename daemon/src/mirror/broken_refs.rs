@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn refs_are_dropped_only_where_an_update_mends_the_mirror() {
+    async fn refs_are_dropped_only_if_an_update_mends_the_mirror() {
         let root = tempfile::tempdir().unwrap();
         let mirror = root.path().join("mirror.git");
         let init = git_command(root.path())

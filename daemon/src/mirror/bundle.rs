@@ -29,7 +29,8 @@ impl BundleRef {
 /// commit of the mirror.
 ///
 /// Leaves out refs whose targets are in `known`, except the branch of HEAD, which a clone pulls.
-/// That branch may have moved to a known commit, so it is left out only if `base` reaches it.
+/// The branch of HEAD may have moved to a known commit, so it is left out only if `base` reaches
+/// it.
 pub(crate) fn refs_beyond(
     git: &Git,
     mirror: &Path,

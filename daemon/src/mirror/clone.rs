@@ -12,8 +12,8 @@ use super::{Git, MirrorError, Upstream};
 /// The git configuration of a mirror.
 ///
 /// Only the daemon may repack or prune a mirror, so git's own maintenance is off. Fetched objects
-/// stay in packs. `fetch.writeCommitGraph` is off because
-/// publishing writes the chain of commit-graphs.
+/// stay in packs. `fetch.writeCommitGraph` is off because publishing writes the chain of
+/// commit-graphs.
 const MIRROR_CONFIG: &[&str] = &[
     "gc.auto=0",
     "maintenance.auto=false",

@@ -21,8 +21,8 @@ pub(super) fn is_disk_full(stderr: &str, directory: &Path) -> bool {
     }
     let errors = [Errno::NOSPC, Errno::DQUOT];
     // git removes some of its temporary files when it fails, so there may be free space again by
-    // now. Then only the text of the system call's error tells. That text is the C library's, so it
-    // doesn't vary with git. Lines that upstream sent don't count: upstream's disk is not ours.
+    // now. Then only the text of the system call's error tells. The text comes from the C library,
+    // so it doesn't vary with git. Lines that upstream sent don't count: they are about its disk.
     let own = stderr.lines().filter(|line| !line.starts_with("remote:"));
     let stderr = own.collect::<Vec<_>>().join("\n").to_lowercase();
     errors

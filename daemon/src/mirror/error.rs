@@ -63,7 +63,7 @@ impl MirrorError {
             GitError::Spawn { .. } | GitError::Stopped { .. } | GitError::DiskFull { .. } => {
                 return Self::Git(source);
             }
-            // Only an answer of upstream makes git take so much memory.
+            // Upstream's response is the reason why git needs so much memory.
             GitError::OutOfMemory { .. }
             | GitError::Pipe { .. }
             | GitError::TooMuchOutput { .. }

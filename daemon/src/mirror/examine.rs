@@ -16,7 +16,7 @@
 //! The cheap checks come first, and the check that needs much memory comes last. Derived files
 //! (commit-graph, multi-pack-index, bitmaps, reverse indexes) and unreadable refs are removed: git
 //! works without them, and the next update or publish writes them again. If anything else is
-//! damaged, the mirror has to be made again.
+//! damaged, the mirror has to be recreated.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -126,7 +126,7 @@ impl Examination<'_> {
         } else {
             20
         };
-        // A config that lost its content (as after a crash) still is a repository for git, but no
+        // If the config lost its content (as after a crash), git still finds a repository, but no
         // longer a bare one.
         let is_bare = self.git("rev-parse", &["--is-bare-repository"], Damage::NoRepository)?;
         if is_bare.trim_ascii() != b"true" {

@@ -410,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_reaches_upstream_is_kept_of_gits_variables() {
+    fn only_variables_for_reaching_upstream_and_tracing_are_kept() {
         for kept in [
             "PATH",
             "HOME",
@@ -466,7 +466,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn what_git_complains_of_is_kept_without_credentials() {
+    async fn stderr_is_kept_without_credentials() {
         let command = git(&CancellationToken::new()).command("complain").config(
             "alias.complain",
             "!echo 'no https://me:secret@x.org/y' >&2; false",

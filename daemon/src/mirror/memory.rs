@@ -182,8 +182,8 @@ mod tests {
         );
     }
 
-    /// Answers each request with bytes without end, of which git could take all memory within
-    /// seconds.
+    /// Starts a server that answers each request with endless bytes, which could fill all memory
+    /// within seconds. Returns its URL.
     async fn endless_upstream() -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, piece) = (listener.local_addr().unwrap(), vec![b'0'; 256 << 10]);

@@ -136,6 +136,7 @@ async fn ask_and_follow(
         };
         if !is_redirect(answer.status()) {
             let found = of_status(answer.status(), login.is_none());
+            // A redirect alone proves nothing. Its target counts only if the repository is there.
             return match base {
                 Some(base) if found == Probe::Answers && at != asked => of_target(base, &at),
                 _ => found,

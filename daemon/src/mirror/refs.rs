@@ -19,7 +19,6 @@ pub(super) struct RefFiles {
     /// The contents of the files below `refs/`, by ref name. They take precedence over `packed`.
     loose: BTreeMap<Vec<u8>, Vec<u8>>,
     /// The content of `packed-refs`.
-    /// The file `packed-refs`.
     packed: Vec<u8>,
 }
 

@@ -220,7 +220,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn credentials_are_in_variables_alone() {
+    fn credentials_are_only_in_variables() {
         let repo = RepoName::parse("example.com/org/repo").unwrap();
         let base = "https://me:s3%40cret@git.example.com/base/".to_owned();
         let upstreams = [("example.com".to_owned(), base.into())].into();

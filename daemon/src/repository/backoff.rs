@@ -6,7 +6,7 @@ use std::time::Duration;
 /// Returns a random fraction from 0 to just below 1. It keeps repositories that failed together
 /// from being retried together.
 pub(super) fn random_fraction() -> f64 {
-    // Each `RandomState` has a random key. That is random enough to spread work.
+    // Each `RandomState` has a random key, which is good enough to spread work.
     let random = u32::try_from(RandomState::new().hash_one(0_u8) & 0xFFFF).unwrap_or(0);
     f64::from(random) / 65_536.0
 }

@@ -82,7 +82,7 @@ impl Bundles {
         let path = self.directory.join(key.to_string());
         let open = || -> std::io::Result<BundleFile> {
             let file = File::open(&path)?;
-            // Eviction goes by the time of modification: what was requested last stays longest.
+            // Eviction goes by the time of modification: the bundle requested last stays longest.
             file.set_modified(SystemTime::now())?;
             let len = file.metadata()?.len();
             Ok(BundleFile { file, len })

@@ -3,11 +3,11 @@
 //! ```text
 //! a failed job ─► drop refs whose objects are missing ─► examine ─► sound: the failure is real
 //!                                                            ├► repaired: try again
-//!                                                            └► damaged: set aside, make it again
+//!                                                            └► damaged: set aside, recreate
 //! ```
 //!
 //! Cheap and harmless steps come first. Dropped refs and removed files come back with the next
-//! update or publish. To make the mirror again costs upstream or the store a whole copy, so it is
+//! update or publish. Recreating the mirror costs upstream or the store a whole copy, so it is
 //! the last resort.
 
 use std::io::ErrorKind;
@@ -27,9 +27,9 @@ use crate::mirror::{
 };
 use crate::publish::PublishError;
 
-/// How long a mirror that was made again is not made again a second time. If it is damaged again so
-/// soon, making it again doesn't help, and upstream must not have to send everything repeatedly.
-const MIN_REMAKE_INTERVAL: Duration = Duration::from_hours(1);
+/// How long after a mirror was recreated it is not recreated again. If it is damaged again so
+/// soon, recreating it doesn't help, and upstream must not have to send everything repeatedly.
+const MIN_RECREATE_INTERVAL: Duration = Duration::from_hours(1);
 /// How long after an examination there is no other one, as a multiple of its duration. Examinations
 /// thus take at most a twentieth of the time. One of a very large mirror takes minutes.
 const PAUSE_FACTOR: u32 = 20;
@@ -171,7 +171,7 @@ impl Worker {
 
     /// Drops refs whose objects are missing from the mirror. Returns whether there were any.
     ///
-    /// Such a ref alone is no reason to make the mirror again. The examination that follows finds
+    /// Such a ref alone is no reason to recreate the mirror. The examination that follows finds
     /// out whether other refs need the missing objects, too.
     async fn drop_broken_refs_of_mirror(&self, error: &RepositoryError) -> bool {
         let (git, mirror) = (self.registry.git.clone(), self.repository.mirror.clone());
@@ -198,13 +198,13 @@ impl Worker {
         let repo = self.repository.name.clone();
         if self
             .set_aside_at
-            .is_some_and(|at| at.elapsed() < MIN_REMAKE_INTERVAL)
+            .is_some_and(|at| at.elapsed() < MIN_RECREATE_INTERVAL)
         {
-            let advice = format!("POST /api/v1/repos/{repo}/forget makes the mirror again");
+            let advice = format!("POST /api/v1/repos/{repo}/forget recreates the mirror");
             warn!(
                 %repo,
                 advice,
-                "The mirror of {repo} is damaged again within an hour, and is not made again"
+                "The mirror of {repo} is damaged again within an hour, and is not recreated"
             );
             return false;
         }
@@ -212,7 +212,7 @@ impl Worker {
         let done = tokio::task::spawn_blocking(move || set_aside(&registry, &repository)).await;
         match done {
             Ok(Ok(())) => {
-                warn!(%repo, "Set the damaged mirror of {repo} aside; making it again");
+                warn!(%repo, "Set the damaged mirror of {repo} aside; recreating it");
                 self.set_aside_at = Some(Instant::now());
                 true
             }

@@ -133,7 +133,7 @@ impl Repository {
                 Err(_) => {}
             }
             // The check goes on in any case. While it still asks, nothing is known. While it
-            // updates, upstream has certainly moved.
+            // updates, the mirror is known to be behind.
             let phase = *running.phase.borrow();
             match phase {
                 CheckPhase::Asking => return Err(RepositoryError::CheckTimedOut),

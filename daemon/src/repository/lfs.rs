@@ -108,6 +108,7 @@ impl LfsState {
         match outcome {
             Ok(None) => {}
             Ok(Some(done)) => (self.done, self.failure) = (Some(done), None),
+            // The run was cancelled. It did not fail, so there is no backoff.
             Err(_) if self.stop.is_cancelled() => {}
             Err(error) => {
                 let before = self.failure.take();
@@ -217,6 +218,7 @@ impl Registry {
     }
 
     async fn run_lfs(self: Arc<Self>, repository: Arc<Repository>, cause: Cause) {
+        // Held until the run has ended: `Lfs::end` waits for this lock.
         let _turn = repository.lfs.turn.lock().await;
         loop {
             let outcome = self.make_lfs(&repository, &cause).await;

@@ -123,6 +123,8 @@ impl OtherPublish {
             } = &*this;
             let holder = registry.publisher.leases.holder(store, &repository.name)?;
             let now = store.pointer(&repository.name);
+            // A new pointer ends the wait even if the lease is still held: something was published,
+            // so the task must look again.
             let has_moved = matches!((before, now), (Ok(before), Ok(now)) if *before != now);
             (!has_moved).then_some(holder)
         };

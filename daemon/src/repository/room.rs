@@ -32,6 +32,7 @@ impl Registry {
         if !is_disk_full(error) || self.stop.is_cancelled() {
             return false;
         }
+        // Half first: each evicted copy may have to be read from the bucket again.
         let all = match evicted {
             EvictedCopies::Nothing => false,
             EvictedCopies::Half => true,

@@ -1,8 +1,8 @@
 //! The schedule: decides which waiting job runs next.
 //!
-//! Two queues, each in the order of arrival: jobs that a request waits for, and periodic jobs. The
-//! first queue goes first, but of [`MAX_REQUESTED_IN_A_ROW`] + 1 turns one goes to a periodic job, so
-//! requests can't starve the periodic updates.
+//! There are two queues, each in the order of arrival: jobs that a request waits for, and periodic
+//! jobs. Requested jobs go first. But after [`MAX_REQUESTED_IN_A_ROW`] of them a periodic job gets
+//! a turn, so requests can't starve the periodic updates.
 //!
 //! From a queue, the schedule takes the first job that fits the limits. Jobs of a host at its limit
 //! are skipped, so a slow host delays only itself. A repository waits for one turn at a time, so it
@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 /// At most this many jobs of requests run before the oldest periodic job does.
 const MAX_REQUESTED_IN_A_ROW: u32 = 3;
 
-/// What a job does.
+/// The kind of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum JobKind {
     Update,
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_kind_has_its_limit_and_no_host_is_held_up_by_others() {
+    async fn each_kind_has_its_limit_and_a_busy_host_delays_no_other() {
         use JobKind::{Clone, Publish, Update};
         let schedule = schedule(5, 4);
         let mut turns = Vec::new();

@@ -12,8 +12,9 @@ use crate::clock::seconds_since_epoch;
 use crate::metrics::JobClass;
 use crate::publish::PublishOutcome;
 
-/// The longest backoff of two failures. If upstream doesn't have the repository, somebody may be
-/// about to create it. If the store was unreachable, a retry costs upstream nothing.
+/// The longest backoff after two kinds of failures, which are retried soon. If upstream doesn't
+/// have the repository, somebody may be about to create it. If the store was unreachable, a retry
+/// costs upstream nothing.
 const MAX_SHORT_BACKOFF: Duration = Duration::from_mins(1);
 
 /// The state of a mirror.

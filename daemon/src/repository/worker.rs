@@ -34,9 +34,9 @@ const MAX_OVERTAKEN: usize = 4;
 /// A request to the task of a repository. It is answered after the first run that begins after it.
 #[derive(Debug)]
 pub(super) enum TaskRequest {
-    /// An update, and the publish of what it brings.
+    /// An update, and the publish that follows it.
     Publish(oneshot::Sender<RunOutcome>),
-    /// An update, and a publish with all packs laid out anew.
+    /// An update, and a publish that writes all packs anew.
     LayOutAnew(oneshot::Sender<RunOutcome>),
     /// Removes the mirror and ends the task; the snapshots are kept or deleted.
     Forget(Snapshots, oneshot::Sender<Result<(), RepositoryError>>),

@@ -48,7 +48,7 @@ pub enum CredentialError {
     File {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The error of the file system.
         source: std::io::Error,
     },
     /// The file has no token.
@@ -132,6 +132,7 @@ impl Login {
     pub(crate) fn to_header(&self) -> Option<HeaderValue> {
         let pair = STANDARD.encode(format!("{}:{}", self.user, self.secret));
         let mut value = HeaderValue::from_str(&format!("Basic {pair}")).ok()?;
+        // A sensitive value is not printed with the other headers of a request.
         value.set_sensitive(true);
         Some(value)
     }
@@ -175,6 +176,7 @@ impl Credentials {
             &config.private_key_file,
         ) {
             (Some(name), None, None, None) => {
+                // Read now, so that a missing token fails the start and not the first update.
                 variable(name)?;
                 SecretSource::Variable(name.clone())
             }

@@ -112,6 +112,7 @@ impl Batch {
             debug!(%repo, %status, "The LFS server of {repo} refused a batch request");
             return Err(LfsFetchError::Batch);
         }
+        // The guard needs the address: the server may name addresses in its own kind of network.
         let server = answer.remote_addr().map(|address| address.ip());
         let mut text = Vec::new();
         while let Some(bytes) = answer.chunk().await.map_err(failed)? {
@@ -132,6 +133,7 @@ impl Batch {
 
 fn parse(answer: &[u8]) -> Option<HashMap<String, Action>> {
     let answer: BatchResponse = serde_json::from_slice(answer).ok()?;
+    // Other transfers (such as tus) need a client that speaks their protocol.
     let is_basic = answer.transfer.is_none_or(|transfer| transfer == "basic");
     let objects = answer.objects.into_iter();
     let actions = objects.filter_map(|object| Some((object.oid, object.actions.download?)));
