@@ -9,7 +9,7 @@ use cachewfs_format::{
 
 use crate::harness::*;
 
-/// All regular files of an archive, put together from what TOC and tables say.
+/// Reads all regular files of an archive as its TOC and chunk tables describe them.
 fn read_files(archive: &[u8], toc: &Toc) -> BTreeMap<String, Vec<u8>> {
     let mut files: BTreeMap<String, Vec<u8>> = BTreeMap::new();
     let at = |offset: u64| usize::try_from(offset).unwrap();

@@ -1,4 +1,4 @@
-//! Who may do what: tokens, policies, and routes that nobody forgot.
+//! Authorisation: tokens, policies, and a check that every route asks the policy.
 
 use std::path::Path;
 
@@ -16,7 +16,8 @@ allow if { input.action in {"read", "push"}; "team" in input.groups }
 allow if { input.action == "admin"; "ops" in input.groups; not input.is_loopback }
 "#;
 
-/// A policy and one known token, in the groups `team` and, for the policy above, `ops`.
+/// Creates the configuration of a policy and one token, whose user is in the groups `team` and
+/// `ops`.
 fn restricted(directory: &Path, policy: &str) -> (AuthConfig, NewToken) {
     let token = NewToken::generate().unwrap();
     let groups = ["team".to_owned(), "ops".to_owned()];
@@ -41,7 +42,7 @@ fn bearer(token: &NewToken) -> String {
     format!("Bearer {}", token.secret())
 }
 
-/// A path for each route in the source, so that a new one is asked for, too.
+/// Returns a path for each route in the source code, so that new routes are tested, too.
 fn paths_of_all_routes() -> Vec<String> {
     let sources = [
         include_str!("../../src/http/routes.rs"),
@@ -191,7 +192,7 @@ async fn administering_is_for_this_machine_and_not_for_pages_and_proxies() {
             .as_u16()
     };
 
-    // Whatever the call answers, it is not refused.
+    // The call may fail, because the repository does not exist, but it is not forbidden.
     assert_ne!(post(&[]).await, 403);
     for name in ["origin", "x-forwarded-for", "forwarded", "via", "x-real-ip"] {
         assert_eq!(post(&[(name, "http://evil.example")]).await, 403, "{name}");
@@ -219,7 +220,7 @@ async fn a_hidden_repository_answers_like_one_that_is_not_there() {
     );
 
     for path in [
-        // Before anybody has asked for the absent one, which is told of for a while.
+        // The API comes first: later requests make the absent repository known for a while.
         format!("/api/v1/repos/{REPO}"),
         format!("/git/{REPO}/snapshot.tar.zst"),
         format!("/git/{REPO}/info/refs?service=git-upload-pack"),
@@ -291,7 +292,7 @@ async fn no_spelling_of_a_name_passes_the_policy() {
         assert_eq!(world.get(&api, &[]).await.status(), 401, "{name}");
     }
 
-    // All of them are one mirror.
+    // All spellings share one mirror.
     let listed = world
         .get("/api/v1/repos", &known)
         .await
@@ -328,7 +329,7 @@ async fn mirrors_and_snapshots_in_another_spelling_are_not_used() {
     let archive = code(world.get(archive, &[]).await).await;
 
     assert!(!list.contains("Repo"), "{list}");
-    // Upstream, a directory, has no such name in lower case.
+    // The upstream directory has no repository of this name in lower case.
     assert_eq!(archive, (404, "upstream_not_found".to_owned()));
     let mirror = world
         .root
@@ -386,7 +387,7 @@ async fn policies_and_tokens_are_read_again_and_bad_ones_are_not_taken() {
         while list(headers).await != status {
             assert!(
                 tokio::time::Instant::now() < deadline,
-                "it never was {status}"
+                "the status never became {status}"
             );
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
@@ -396,14 +397,11 @@ async fn policies_and_tokens_are_read_again_and_bad_ones_are_not_taken() {
     write_file(&policy, "package cachewfs\nallow := true");
     becomes(&[], 200).await;
     write_file(&policy, "package cachewfs\nallow := ");
-    // The tokens are looked at as often as the policy.
+    // Tokens and policy are reloaded together. Once the new tokens count, the daemon has also seen
+    // the invalid policy.
     write_file(&tokens, "# none\n");
     becomes(&[("authorization", &bearer)], 401).await;
-    assert_eq!(
-        list(&[]).await,
-        200,
-        "the policy that was there before stays"
-    );
+    assert_eq!(list(&[]).await, 200, "the previous policy stays in force");
     write_file(&policy, TEAM_ONLY);
     becomes(&[], 401).await;
 }

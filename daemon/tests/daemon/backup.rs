@@ -1,4 +1,4 @@
-//! A bucket that is copied, and one that lost something: what `docs/operations.md` says of them.
+//! Backups of a bucket, and buckets that lost objects, as `docs/operations.md` describes them.
 
 use std::fs;
 
@@ -13,7 +13,7 @@ async fn start(s3: S3Config) -> World {
     World::start_with(|config| config.store.s3 = Some(s3)).await
 }
 
-/// Starts it again with nothing but the configuration.
+/// Starts the daemon again without its data directory.
 async fn replace(world: World, s3: S3Config) -> World {
     let root = world.stop().await;
     fs::remove_dir_all(root.path().join("data")).unwrap();
@@ -43,7 +43,7 @@ async fn copy(from: &TestBucket, to: &TestBucket, part: &str) -> usize {
     count
 }
 
-/// What a collection says is missing.
+/// Runs a garbage collection. Returns the segments that it reports as missing.
 async fn missing(s3: S3Config) -> Vec<String> {
     let directory = tempfile::tempdir().unwrap();
     let mut config = Config {
@@ -139,7 +139,7 @@ async fn a_manifest_that_is_not_that_of_the_pointer_is_not_served_and_is_forgott
     let refresh = format!("/git/{REPO}/refresh");
     let refused = code(world.post(&refresh, "").await).await;
     assert_eq!(refused, (500, "publish_failed".to_owned()));
-    // Its copy of the wrong one goes.
+    // Once the bucket has the right manifest again, the daemon drops its copy of the wrong one.
     bucket.put(&object, &good);
     assert_eq!(world.refresh().await["snapshot"], head);
 

@@ -1,5 +1,5 @@
-//! An upstream that hangs, dies, fails or lies: others are served, what is published stays served, and
-//! the state says what is wrong.
+//! Upstreams that hang, die, fail or lie. The daemon still serves other repositories and published
+//! snapshots, and reports the failure in its state.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,10 +13,10 @@ use crate::http_upstream::*;
 use crate::liar::Lie;
 
 const HEALTHY: &str = "git.example.com/org/healthy";
-/// The same as the bad one upstream, but never published.
+/// The repository of the bad upstream under a second name, which is never published.
 const FRESH: &str = "git.example.com/org/fresh";
 
-/// A bad upstream of a repository that is published, and a healthy repository beside it.
+/// A published repository whose upstream turns bad, and a healthy repository beside it.
 struct Bad {
     world: World,
     upstream: HttpUpstream,
@@ -49,14 +49,14 @@ impl Bad {
         }
     }
 
-    /// Something that is not published yet is pushed.
+    /// Pushes a commit that is not published yet.
     fn push(&self) -> String {
         write_file(&self.work.join("file"), format!("after {}", self.published));
         commit_and_push(&self.work, "more")
     }
 
-    /// Status and code of the answer to a wish for `repo` to be published.
-    async fn wish(&self, repo: &str) -> (u16, String) {
+    /// Requests a publish of `repo`. Returns the status and code of the error.
+    async fn refresh_error(&self, repo: &str) -> (u16, String) {
         let path = format!("/git/{repo}/refresh");
         code(self.world.post(&path, "").await).await
     }
@@ -66,7 +66,7 @@ impl Bad {
         self.world.get(&path, &[]).await.json().await.unwrap()
     }
 
-    /// Another repository is mirrored, updated, published, cloned and fetched.
+    /// Checks that another repository can be mirrored, updated, published, cloned and fetched.
     async fn assert_others_are_served(&self) {
         let world = &self.world;
         let to = tempfile::tempdir_in(world.root.path()).unwrap();
@@ -90,7 +90,7 @@ impl Bad {
         assert_eq!(self.state_of(HEALTHY).await["failure"], Value::Null);
     }
 
-    /// The snapshot is served whole.
+    /// Checks that the published snapshot is still served and complete.
     async fn assert_still_served(&self) {
         let clone = self.world.extract("snapshot.tar.zst").await;
         assert_eq!(git(&clone, ["rev-parse", "HEAD"]), self.published);
@@ -98,7 +98,7 @@ impl Bad {
         self.assert_still_current().await;
     }
 
-    /// The snapshot is the current one, of a mirror that is there.
+    /// Checks that the snapshot is still current and that its mirror still exists.
     async fn assert_still_current(&self) {
         let head = self.world.request(Method::HEAD, &stable(), &[]).await;
         assert_eq!(header(&head, "x-cachew-snapshot-commit"), self.published);
@@ -108,8 +108,8 @@ impl Bad {
         assert!(snapshot.starts_with(&self.published));
     }
 
-    /// A check finds that the mirror is as upstream says it is: no update follows.
-    async fn assert_is_taken_for_fresh(&self) {
+    /// Checks that the daemon finds the mirror equal to upstream, so that no update follows.
+    async fn assert_check_finds_no_change(&self) {
         let fetches = || self.upstream.seen(&["GET /org/repo/info/refs"]).len();
         let before = fetches();
         let path = format!("/git/{REPO}/info/refs?service=git-upload-pack");
@@ -117,7 +117,7 @@ impl Bad {
         assert_eq!(fetches(), before);
     }
 
-    /// Once upstream is good again, what was pushed meanwhile is published.
+    /// Checks that the pushed commit is published once upstream works again.
     async fn assert_recovers(&mut self, pushed: &str) {
         self.upstream.set(Mood::Good);
         let snapshot = self.world.refresh().await["snapshot"].clone();
@@ -151,7 +151,7 @@ async fn an_upstream_that_hangs_harms_no_other() {
     assert!(hanging.iter().all(|task| !task.is_finished()));
     hanging.iter().for_each(tokio::task::JoinHandle::abort);
 
-    // With less patience.
+    // Again with short timeouts.
     let url = bad.upstream.url();
     let root = bad.world.stop().await;
     bad.world = World::start_in(root, |config| {
@@ -162,7 +162,10 @@ async fn an_upstream_that_hangs_harms_no_other() {
     })
     .await;
     for repo in [REPO, FRESH] {
-        assert_eq!(bad.wish(repo).await, (504, "upstream_timeout".to_owned()));
+        assert_eq!(
+            bad.refresh_error(repo).await,
+            (504, "upstream_timeout".to_owned())
+        );
         assert_eq!(
             bad.state_of(repo).await["failure"]["code"],
             "upstream_timeout"
@@ -198,7 +201,7 @@ async fn an_upstream_that_dies_in_the_middle_of_a_pack_harms_no_other() {
         tokio::spawn(async move { code(request.send().await.unwrap()).await })
     });
     for (repo, before) in ["repo", "fresh"].into_iter().zip(before) {
-        // Refs are listed, for the update twice, then the pack is asked for.
+        // An update lists refs twice, a clone once; then both request the pack.
         let requests = if repo == "repo" { 3 } else { 2 };
         eventually(|| asked(repo) >= before + requests).await;
     }
@@ -235,7 +238,10 @@ async fn an_upstream_that_answers_500_harms_no_other() {
     bad.upstream.set(Mood::Fails);
 
     for (repo, state) in [(REPO, "ready"), (FRESH, "failed")] {
-        assert_eq!(bad.wish(repo).await, (502, "upstream_failed".to_owned()));
+        assert_eq!(
+            bad.refresh_error(repo).await,
+            (502, "upstream_failed".to_owned())
+        );
         let status = bad.state_of(repo).await;
         assert_eq!(status["state"], state);
         assert_eq!(status["failure"]["code"], "upstream_failed");
@@ -251,7 +257,7 @@ async fn an_upstream_that_answers_500_harms_no_other() {
     bad.assert_recovers(&pushed).await;
 }
 
-/// All files of this name below `directory`.
+/// Adds all files called `name` below `directory` to `found`.
 fn find(directory: &Path, name: &str, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(directory).unwrap() {
         let entry = entry.unwrap();
@@ -301,9 +307,9 @@ async fn check_lies(lies: &[Lie]) {
         }
         if lie == Lie::BadNames {
             pushed.clone_into(&mut bad.published);
-            bad.assert_is_taken_for_fresh().await;
+            bad.assert_check_finds_no_change().await;
         }
-        // A snapshot without a work tree is current then.
+        // If HEAD names no branch, a snapshot without a work tree becomes current.
         if lie != Lie::HeadAtNothing {
             bad.assert_still_current().await;
         }

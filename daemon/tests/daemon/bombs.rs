@@ -1,4 +1,4 @@
-//! Few bytes of upstream's or of a client's that git or the daemon would make very many of.
+//! Bombs: a few bytes from upstream or a client that git or the daemon would expand enormously.
 
 use std::time::{Duration, Instant};
 
@@ -7,8 +7,8 @@ use reqwest::Client;
 use crate::harness::*;
 use crate::pkt;
 
-/// Pushes a commit whose tree has ten levels of ten names each, all of one subtree: twelve objects, and
-/// ten thousand million files.
+/// Pushes a commit whose tree has ten levels of ten names each, all naming one subtree: twelve
+/// objects that stand for ten thousand million files.
 fn push_bomb(world: &World) -> String {
     let work = world.create_upstream();
     write_file(&work.join("file"), "filter=lfs\n");
@@ -53,7 +53,7 @@ async fn a_tree_with_too_many_paths_has_a_mirror_archive_only() {
         git(&mirror, ["rev-list", "--objects", "--count", "HEAD"]),
         "12"
     );
-    // For this filter, git would visit each path.
+    // This filter would make git visit each path.
     let blob = git(&mirror, ["rev-parse", "HEAD:0/0/0/0/0/0/0/0/0/0"]);
     let (want, filter) = (
         format!("want {commit}\n"),
@@ -70,5 +70,5 @@ async fn a_tree_with_too_many_paths_has_a_mirror_archive_only() {
         });
     let refusal = filtered.send().await.unwrap().text().await.unwrap();
     assert!(refusal.contains("ERR "), "{refusal}");
-    assert!(began.elapsed() < limit, "git visits each path");
+    assert!(began.elapsed() < limit, "git visited each path");
 }

@@ -1,4 +1,4 @@
-//! `GET P/snapshot.bundle`: what it brings, and when there is none.
+//! `GET P/snapshot.bundle`: the content of a bundle, and the errors.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -102,7 +102,7 @@ async fn a_branch_that_moved_to_what_was_known_is_in_the_bundle() {
     git(&work, ["branch", "-f", "side"]);
     let merged = git(&work, ["rev-parse", "HEAD"]);
     git(&work, ["push", "-q", "origin", "side"]);
-    // The snapshot of the same commit of HEAD that has side's new tip.
+    // Publishes a snapshot of the old commit of HEAD that already has the new tip of `side`.
     world.refresh().await;
     git(&work, ["push", "-q", "origin", "main"]);
     world.refresh().await;

@@ -1,4 +1,4 @@
-//! Clients that are sent to the bucket for what the daemon has no copy of.
+//! Direct reads: the daemon redirects clients to the bucket for ranges of which it has no copy.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -13,8 +13,8 @@ use crate::harness::*;
 
 const DIRECT: (&str, &str) = ("x-cachewfs-direct", "1");
 
-/// A published repository, and where its segments lie in the checkout archive.
-struct Published {
+/// A published repository, with the ranges of its segments in the checkout archive.
+struct PublishedRepository {
     world: World,
     immutable: String,
     whole: Vec<u8>,
@@ -22,8 +22,8 @@ struct Published {
     client: Client,
 }
 
-impl Published {
-    /// With a daemon that keeps `disk_bytes` of copies.
+impl PublishedRepository {
+    /// Starts a daemon that keeps at most `disk_bytes` of copies, and publishes a repository.
     async fn start(
         bucket: &TestBucket,
         disk_bytes: u64,
@@ -81,8 +81,8 @@ impl Published {
     }
 
     fn bytes(&self, range: &Range<u64>) -> &[u8] {
-        let place = |at: u64| usize::try_from(at).unwrap();
-        &self.whole[place(range.start)..place(range.end)]
+        let index = |offset: u64| usize::try_from(offset).unwrap();
+        &self.whole[index(range.start)..index(range.end)]
     }
 
     fn longest(&self) -> Range<u64> {
@@ -94,7 +94,7 @@ impl Published {
     }
 }
 
-/// What lies where an answer points, and the status of it.
+/// Follows a redirect. Returns the status and the bytes of the response.
 async fn follow(client: &Client, answer: &Response) -> (u16, Vec<u8>) {
     let range = header(answer, "x-cachewfs-direct-range");
     let request = client.get(header(answer, "location"));
@@ -108,7 +108,7 @@ async fn follow(client: &Client, answer: &Response) -> (u16, Vec<u8>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_range_in_one_segment_is_in_the_bucket_for_who_asks_for_that() {
     let Some(bucket) = s3_bucket() else { return };
-    let published = Published::start(&bucket, 0, |_| {}).await;
+    let published = PublishedRepository::start(&bucket, 0, |_| {}).await;
 
     for segment in &published.segments {
         let middle = u64::midpoint(segment.start, segment.end);
@@ -146,7 +146,7 @@ async fn a_range_in_one_segment_is_in_the_bucket_for_who_asks_for_that() {
 #[tokio::test(flavor = "multi_thread")]
 async fn conditions_and_everything_else_come_before_a_redirect() {
     let Some(bucket) = s3_bucket() else { return };
-    let published = Published::start(&bucket, 0, |_| {}).await;
+    let published = PublishedRepository::start(&bucket, 0, |_| {}).await;
     let part = published.longest();
     let etag = header(&published.ask(Method::HEAD, &stable(), &[]).await, "etag");
     let range = format!("bytes={}-{}", part.start, part.end - 1);
@@ -181,7 +181,7 @@ async fn conditions_and_everything_else_come_before_a_redirect() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_near_or_not_to_be_read_directly_comes_from_the_daemon() {
     let Some(bucket) = s3_bucket() else { return };
-    let near = Published::start(&bucket, u64::MAX, |_| {}).await;
+    let near = PublishedRepository::start(&bucket, u64::MAX, |_| {}).await;
     let part = near.longest();
 
     let answer = near.get(&part, &[DIRECT]).await;
@@ -189,7 +189,7 @@ async fn what_is_near_or_not_to_be_read_directly_comes_from_the_daemon() {
     assert_eq!(answer.status(), 206);
     assert!(answer.bytes().await.unwrap() == near.bytes(&part));
     let Some(bucket) = s3_bucket() else { return };
-    let off = Published::start(&bucket, 0, |s3| s3.direct_reads = false).await;
+    let off = PublishedRepository::start(&bucket, 0, |s3| s3.direct_reads = false).await;
     let answer = off.get(&part, &[DIRECT]).await;
     assert_eq!(answer.status(), 206);
 }
@@ -198,7 +198,7 @@ async fn what_is_near_or_not_to_be_read_directly_comes_from_the_daemon() {
 async fn a_url_is_good_for_one_range_and_not_for_long() {
     let Some(bucket) = s3_bucket() else { return };
     let ttl = Duration::from_secs(1);
-    let published = Published::start(&bucket, 0, |s3| s3.direct_reads_ttl = ttl).await;
+    let published = PublishedRepository::start(&bucket, 0, |s3| s3.direct_reads_ttl = ttl).await;
     let answer = published.get(&published.longest(), &[DIRECT]).await;
     let url = header(&answer, "location");
 

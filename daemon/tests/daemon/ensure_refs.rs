@@ -1,4 +1,4 @@
-//! `POST P/ensure-refs`: what it answers, and when it asks upstream.
+//! `POST P/ensure-refs`: its responses, and when it asks upstream.
 
 use std::fs;
 use std::time::Duration;
@@ -27,7 +27,7 @@ async fn nothing_is_fetched_when_all_is_there_already() {
     let work = world.create_upstream();
     let head = commit_and_push(&work, "one");
     world.refresh().await;
-    // Upstream can't be asked any more.
+    // Upstream is unreachable from now on.
     fs::rename(world.upstream(), world.root.path().join("away")).unwrap();
 
     let request = json!({"refs": {"refs/heads/main": head}, "commits": [head]});
@@ -125,10 +125,13 @@ async fn a_first_clone_that_failed_is_tried_again() {
     assert_eq!(code(failed).await, (502, "upstream_failed".to_owned()));
     gate.repair();
 
-    // What failed last may be told once more, until the pause is over.
+    // The daemon may answer with the last failure until the backoff is over.
     let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
     while world.post(&path(), request.to_string()).await.status() != 200 {
-        assert!(tokio::time::Instant::now() < deadline, "it never recovers");
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "the clone never succeeded"
+        );
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert_eq!(ensure(&world, request).await["missing_commits"], json!([]));

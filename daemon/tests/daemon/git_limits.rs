@@ -1,4 +1,4 @@
-//! What the daemon refuses git clients, and what it bounds.
+//! Requests of git clients that the daemon refuses, and the limits that it enforces.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use crate::harness::*;
 use crate::http_upstream::*;
 use crate::pkt;
 
-/// More than sockets and queues hold, in bytes.
+/// More bytes than all sockets and queues between the daemon and a client hold.
 const SLOW_LEN: usize = 20 << 20;
 
 async fn mirrored(change: impl FnOnce(&mut cachewfs_daemon::Config)) -> (World, PathBuf, String) {
@@ -201,7 +201,7 @@ async fn a_body_that_does_not_come_is_given_up() {
     assert_eq!(code(refused).await, answer(408, "body_too_slow"));
 }
 
-/// Sends the head of a request, and the first byte of a body that doesn't come.
+/// Sends the head of a request and the first byte of its body, but never the rest.
 async fn begin_body(world: &World, path: &str) -> TcpStream {
     let mut stream = TcpStream::connect(world.running.address).await.unwrap();
     let [(protocol, version), (kind, upload_pack)] = pkt::HEADERS;
@@ -251,7 +251,7 @@ async fn one_address_leaves_turns_and_disk_to_others() {
     };
     let (crowd, other) = (from([127, 0, 0, 1]), from([127, 0, 0, 2]));
     let refs = world.url(&format!("/git/{REPO}/info/refs?service=git-upload-pack"));
-    // Six of eight are all that one address gets.
+    // One address gets three quarters of the permits: six of eight.
     let waiting: Vec<_> = (0..6)
         .map(|_| tokio::spawn(crowd.get(&refs).send()))
         .collect();
@@ -261,7 +261,10 @@ async fn one_address_leaves_turns_and_disk_to_others() {
         let one_more = crowd.get(&refs).timeout(Duration::from_millis(100));
         match one_more.send().await {
             Ok(refused) => break refused,
-            Err(_) => assert!(tokio::time::Instant::now() < deadline, "one gets all"),
+            Err(_) => assert!(
+                tokio::time::Instant::now() < deadline,
+                "one address got all permits"
+            ),
         }
     };
     assert_eq!(code(refused).await, answer(503, "busy"));
@@ -272,14 +275,14 @@ async fn one_address_leaves_turns_and_disk_to_others() {
     for request in waiting {
         answers.push(request.await.unwrap().unwrap().status().as_u16());
     }
-    // One of the tries may have had the sixth turn when the last of them came.
+    // One of the retries may have held the sixth permit when the last of these requests came.
     answers.sort_unstable();
     assert!(
         answers[..5] == [200; 5] && [200, 503].contains(&answers[5]),
         "{answers:?}"
     );
 
-    // There is room for sixteen of the longest bodies, and for twelve of one address.
+    // The disk budget is sixteen of the longest bodies, and twelve of one address.
     upstream.set(Mood::Hangs);
     let upload = world.url(&format!("/git/{REPO}/git-upload-pack"));
     let send = |client: &Client, body: Body| {
@@ -327,14 +330,18 @@ async fn more_requests_than_there_is_room_for_are_sent_away() {
     assert_eq!(code(refused).await, answer(503, "busy"));
     upstream.set(Mood::Good);
     assert_eq!(first.await.unwrap(), 200);
-    // There is room again as soon as the first answer has been sent.
+    // The permit is free again as soon as the first response has been sent.
     let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
     while world.get(&path, &[]).await.status() != 200 {
-        assert!(tokio::time::Instant::now() < deadline, "no room ever again");
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "the permit was never freed"
+        );
     }
 }
 
-/// Status and code of an answer to a path that no HTTP client would leave as it is.
+/// Requests a path over a plain socket, because an HTTP client would normalise it. Returns status
+/// and code of the response.
 async fn raw_get(world: &World, path: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(world.running.address).await.unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
@@ -347,7 +354,7 @@ async fn raw_get(world: &World, path: &str) -> (u16, String) {
     (status, body["error"]["code"].as_str().unwrap().to_owned())
 }
 
-/// A mirror whose pack doesn't fit into what is buffered on the way to a client.
+/// Starts a daemon with a mirror whose pack exceeds all buffers between it and a client.
 async fn slow_to_read() -> (World, String) {
     let (world, work, _) = mirrored(|_| {}).await;
     write_file(&work.join("large"), noise(7, SLOW_LEN));
@@ -356,7 +363,7 @@ async fn slow_to_read() -> (World, String) {
     (world, head)
 }
 
-/// How many processes serve the mirror.
+/// Returns how many `upload-pack` processes serve the mirror.
 fn serving(world: &World) -> usize {
     let mirror = world
         .root
@@ -405,7 +412,7 @@ async fn a_client_that_takes_nothing_is_given_up() {
     eventually(|| serving(&world) == 0).await;
     assert!(
         stalled.bytes().await.is_err(),
-        "a part was taken for the whole"
+        "the response ended as if it were complete"
     );
 }
 
@@ -426,7 +433,7 @@ async fn a_repack_under_a_running_clone_does_not_break_it() {
     let before = names();
     let running = post(&world, &pkt::HEADERS, pkt::fetch(&head)).await;
 
-    // All that is there is packed anew, and the packs that are being read are removed.
+    // Repacks all objects, and removes the packs that the running clone reads.
     git(
         &mirror,
         ["-c", "safe.directory=*", "repack", "-a", "-d", "-f", "-q"],
@@ -440,7 +447,7 @@ async fn a_repack_under_a_running_clone_does_not_break_it() {
     git_fed(to.path(), &["index-pack", "--stdin", "--strict"], &pack);
 }
 
-/// The pack in an answer to a fetch of protocol version 2.
+/// Extracts the pack from the response to a fetch of protocol version 2.
 fn unpacked(mut answer: &[u8]) -> Vec<u8> {
     let mut pack = Vec::new();
     while let Some((length, rest)) = answer.split_at_checked(4) {

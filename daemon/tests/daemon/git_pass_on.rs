@@ -1,4 +1,5 @@
-//! What goes on to upstream: stock git against a daemon in front of a git server that speaks HTTP.
+//! Requests that are passed on: stock git against a daemon in front of an upstream that speaks
+//! HTTP.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -35,20 +36,20 @@ pub(crate) async fn post(client: &Client, url: String, body: Vec<u8>) -> Respons
     request.send().await.unwrap()
 }
 
-/// What this process logs from now on, in every detail that an operator would ask for.
+/// Captures the log of this process from now on, at level debug.
 pub(crate) fn capture_log() -> Arc<Mutex<Vec<u8>>> {
     let log = Arc::new(Mutex::new(Vec::new()));
     let writer = Arc::clone(&log);
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(tracing_subscriber::filter::LevelFilter::DEBUG)
-        .with_writer(move || Log(Arc::clone(&writer)));
+        .with_writer(move || CapturedLog(Arc::clone(&writer)));
     subscriber.try_init().unwrap();
     log
 }
 
-struct Log(Arc<Mutex<Vec<u8>>>);
+struct CapturedLog(Arc<Mutex<Vec<u8>>>);
 
-impl std::io::Write for Log {
+impl std::io::Write for CapturedLog {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         self.0.lock().unwrap().write(bytes)
     }
@@ -135,12 +136,16 @@ async fn refs_that_are_not_mirrored_come_from_upstream() {
     assert_eq!(
         passed(),
         0,
-        "a branch that is mirrored was asked for upstream"
+        "the request for a mirrored branch went to upstream"
     );
 
     git(to.path(), ["fetch", "-q", &url, "refs/pull/1/head"]);
     assert_eq!(git(to.path(), ["rev-parse", "FETCH_HEAD~2"]), head);
-    assert_eq!(passed(), 2, "its listing, and what the mirror lacks");
+    assert_eq!(
+        passed(),
+        2,
+        "the listing, and the fetch of the missing commit"
+    );
 
     upstream.set(Mood::Fails);
     let missing = try_git(to.path(), ["fetch", &url, "refs/pull/2/head"]);
@@ -166,7 +171,7 @@ async fn a_push_goes_through_with_its_credentials_and_is_seen_at_once() {
         "Basic realm=\"upstream\""
     );
 
-    // Longer than git's buffer, so that it comes in chunks.
+    // Longer than git's buffer, so that git sends the body in chunks.
     write_file(&work.join("large"), noise(3, 3_000_000));
     git(&work, ["add", "-A"]);
     git(&work, ["commit", "-q", "-m", "pushed through"]);
@@ -181,7 +186,7 @@ async fn a_push_goes_through_with_its_credentials_and_is_seen_at_once() {
     let has_token = |seen: &Seen| seen.headers.contains_key("authorization");
     assert!(
         !reads.iter().any(has_token),
-        "the token went to more than the push"
+        "requests other than the push had the token"
     );
     let log = String::from_utf8_lossy(&log.lock().unwrap()).into_owned();
     assert!(log.contains("Published"), "nothing was logged");
@@ -334,7 +339,7 @@ async fn a_request_too_long_for_memory_is_passed_on_whole() {
 
     assert_eq!(answer.status(), 200);
     let pack = answer.bytes().await.unwrap();
-    // What the client has at the end of its long list was heard.
+    // A small pack: upstream got the whole list, also the last `have`, the only commit it knows.
     assert!(
         (10_000..100_000).contains(&pack.len()),
         "{} bytes",
@@ -366,7 +371,7 @@ async fn a_check_is_one_request_and_works_with_old_servers_too() {
         let pushed = commit_and_push(&work, &format!("{mood:?}"));
         assert_eq!(head(), format!("{pushed}\tHEAD"), "{mood:?}");
     }
-    // The branch of HEAD is another.
+    // HEAD names another branch.
     upstream.set(Mood::Good);
     git(&work, ["push", "-q", "origin", "HEAD~1:refs/heads/other"]);
     git(

@@ -1,4 +1,4 @@
-//! Git clients that read from a mirror: stock git against a real daemon.
+//! Git clients that read from a mirror: stock git against a daemon.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,7 +13,7 @@ const VERSIONS: [&str; 3] = [
     "protocol.version=2",
 ];
 
-/// A daemon whose mirror is ready and asks upstream nothing, and the work tree of upstream.
+/// Starts a daemon with a mirror that does not check upstream. Returns it with the work tree.
 async fn mirrored() -> (World, PathBuf) {
     let world = World::start_with(|config| {
         config.ref_check_interval = Duration::from_hours(1);
@@ -36,8 +36,8 @@ fn grown_upstream(world: &World) -> PathBuf {
     work
 }
 
-/// Runs git in a task of its own, so that the daemon, which shares this thread's runtime, is not
-/// held up.
+/// Clones a repository from the daemon with stock git, which blocks this thread. The daemon needs
+/// the other threads of the runtime.
 fn clone(world: &World, options: &[&str], name: &str) -> PathBuf {
     let to = tempfile::tempdir_in(world.root.path()).unwrap().keep();
     let url = world.url(&format!("/git/{name}"));
@@ -54,7 +54,7 @@ fn refs(repository: &Path) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn clones_with_every_protocol_version_and_both_spellings() {
     let (world, work) = mirrored().await;
-    // What comes now comes from the mirror.
+    // Without upstream, everything must come from the mirror.
     std::fs::rename(world.upstream(), world.root.path().join("gone")).unwrap();
 
     for version in VERSIONS {
@@ -259,7 +259,7 @@ async fn the_first_clone_of_a_repository_on_this_machine_is_served_from_there() 
     assert_eq!(world.get(missing, &[]).await.status(), 404);
     let push = format!("/git/{REPO}/info/refs?service=git-receive-pack");
     assert_eq!(world.get(&push, &[]).await.status(), 403);
-    // It has the repository mirrored, too.
+    // The clone also made the daemon mirror the repository.
     let described = format!("/api/v1/repos/{REPO}");
     assert_eq!(
         world.request(Method::GET, &described, &[]).await.status(),
@@ -283,7 +283,7 @@ async fn a_mirror_that_is_updated_often_stays_served_from_few_packs_with_bitmaps
         entries.filter(|entry| has(&entry.path())).count()
     };
     eventually(|| (count("pack"), count("bitmap")) == (1, 1)).await;
-    // As if there had been as many updates: each pack has one object.
+    // Adds 40 packs of one object each, as 40 updates would.
     let mirror = packs.parent().unwrap().parent().unwrap();
     for number in 0..40 {
         let object = world.root.path().join("object");

@@ -1,4 +1,5 @@
-//! Many git clients at once, and upstreams that are slow or fail: what is shared, and who is held up.
+//! Many git clients at once, and upstreams that are slow or fail: clients share upstream requests,
+//! and a slow repository does not block others.
 
 use std::time::Duration;
 
@@ -44,7 +45,7 @@ async fn two_hundred_clones_of_an_unknown_repository_start_one_mirror_clone() {
 
     assert!(packs.iter().all(|pack| pack.len() > 200_000));
     assert_eq!(state(&world).await, "cloning");
-    // One clone, which hangs at its first request.
+    // The mirror clone sent one request, which hangs.
     assert_eq!(upstream.seen(&["/org/repo/"]).len(), 1);
     let passed = upstream.seen(&["/org/repo.git/"]).len();
     assert!(passed < 300, "{passed} of 600 requests went to upstream");
@@ -73,7 +74,7 @@ async fn five_hundred_clients_of_all_kinds_start_one_clone() {
     };
     let asked: Vec<_> = (0..500).map(ask).collect();
 
-    // The archives are streamed, the refs come from upstream, the others wait.
+    // While the clone hangs, archives are streamed and refs come from upstream. The others wait.
     let is_answered = || {
         let is_refs = |number: usize| number % 5 == 2;
         let mut refs = asked
@@ -93,8 +94,8 @@ async fn five_hundred_clients_of_all_kinds_start_one_clone() {
         assert_eq!(status, 200);
         assert!(!body.is_empty());
     }
-    // The clone lists refs once, each update after it twice: there is one for those who came during it, and
-    // hardly more.
+    // The clone lists refs once and each update twice. One update serves all requests that came
+    // during the clone, so there are hardly more.
     let listed = upstream.seen(&["GET /org/repo/info/refs"]).len();
     assert!(listed <= 9, "{listed} runs of git asked upstream");
 }
@@ -120,7 +121,8 @@ async fn one_answer_serves_all_who_ask_the_same_and_outlives_the_first() {
 
     let second = ask(None);
     let third = ask(None);
-    // Requests with credentials are never shared; when theirs has come, the others have, too.
+    // Requests with credentials are never shared. Once upstream has them, the daemon has also
+    // received the earlier `second` and `third`.
     let (own, other) = (ask(Some(TOKEN)), ask(Some("Bearer other")));
     eventually(|| passed() == 3).await;
     first.abort();
@@ -151,7 +153,7 @@ async fn an_answer_that_breaks_off_breaks_the_connection_of_all() {
     for answer in begun {
         assert_eq!(answer.status(), 200);
         let all = answer.bytes().await;
-        assert!(all.is_err(), "a part was taken for the whole");
+        assert!(all.is_err(), "the response ended as if it were complete");
     }
 }
 

@@ -1,4 +1,4 @@
-//! The rows of the table of requests: headers, ranges, conditions, errors.
+//! Requests for archives: headers, ranges, preconditions and errors.
 
 use std::time::Duration;
 
@@ -147,7 +147,10 @@ async fn a_get_prepares_what_a_head_does_not() {
     assert_eq!(code(first).await, (503, "snapshot_not_ready".to_owned()));
     let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
     while world.get(&stable(), &tail).await.status() != 206 {
-        assert!(tokio::time::Instant::now() < deadline, "never published");
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "the snapshot was never published"
+        );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let described = world.get(&format!("/api/v1/repos/{REPO}"), &[]).await;

@@ -1,5 +1,5 @@
-//! An upstream that speaks HTTP: `git http-backend` behind a small server that can be made to hang
-//! and to fail, and notes what it is asked.
+//! An upstream that speaks HTTP: `git http-backend` behind a small server. Tests make it hang,
+//! fail, redirect or lie, and it records its requests.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -21,39 +21,41 @@ use crate::harness::*;
 use crate::lfs_upstream;
 use crate::liar::Lie;
 
-/// A password for pushes, as a client sends it.
+/// The credentials for pushes, as the `Authorization` header of a client.
 pub(crate) const TOKEN: &str = "Bearer t0ken";
 
-/// What the server does; in front of repositories whose name begins with `healthy`, it is always good.
+/// The behaviour of the server. Repositories whose name begins with `healthy` are always served
+/// well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mood {
     Good,
-    /// Doesn't answer anybody.
+    /// Answers no request until the mode changes.
     Hangs,
-    /// Doesn't answer requests whose URL spells the repository without `.git`, as the mirror's are.
+    /// Answers no request of the mirror. Its URLs have no `.git`.
     HangsForTheMirror,
+    /// Answers 500.
     Fails,
-    /// Refuses everybody.
+    /// Answers 403.
     Denies,
-    /// Speaks the oldest version of the protocol only.
+    /// Speaks only protocol version 0.
     IsOld,
-    /// Lists refs for the mirror, but doesn't send it packs.
+    /// Lists refs for the mirror, but answers none of its fetches.
     HangsForTheMirrorsFetch,
-    /// Sends all to another host.
+    /// Redirects all requests to another host.
     RedirectsAway,
-    /// Sends all to the same path of this port on this machine.
+    /// Redirects all requests to the same path at this port of this machine.
     RedirectsTo(u16),
-    /// Knows repositories by URLs with `.git` at their end, as GitLab does.
+    /// Redirects to URLs with `.git`, as GitLab does.
     WantsGitSuffix,
-    /// Doesn't answer requests about LFS.
+    /// Answers no LFS request.
     HangsForLfs,
-    /// Begins packs, and breaks them off when the mood changes.
+    /// Sends the beginning of a pack, and breaks the connection when the mode changes.
     Breaks,
-    /// Says what is not so.
+    /// Sends false responses.
     Lies(Lie),
 }
 
-/// One request that came.
+/// A request that the server received.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
     /// Method, path and query.
@@ -61,7 +63,7 @@ pub(crate) struct Seen {
     pub(crate) headers: HeaderMap,
 }
 
-/// A server of all repositories in a directory; it stops with the runtime.
+/// A server of all repositories in a directory. It stops with the runtime.
 #[derive(Clone, Debug)]
 pub(crate) struct HttpUpstream(Arc<Shared>);
 
@@ -72,7 +74,7 @@ struct Shared {
     mood: watch::Sender<Mood>,
     seen: Mutex<Vec<Seen>>,
     required: Mutex<Option<String>>,
-    /// The old and the new name of a repository, as parts of a path.
+    /// The old and the new name of a repository, as parts of a URL path.
     renamed: Mutex<(String, String)>,
 }
 
@@ -102,7 +104,7 @@ impl HttpUpstream {
         self.0.address.port()
     }
 
-    /// Redirects from one name of a repository to another from now on.
+    /// Redirects requests for the repository `from` to `to`.
     pub(crate) fn rename(&self, from: &str, to: &str) {
         *self.0.renamed.lock().unwrap() = (format!("/{from}"), format!("/{to}"));
     }
@@ -111,13 +113,13 @@ impl HttpUpstream {
         self.0.mood.send_replace(mood);
     }
 
-    /// Answers only those who show this user and password from now on.
+    /// Answers 401 to requests without this `user:password` from now on.
     pub(crate) fn require(&self, pair: &str) {
         let pair = base64::engine::general_purpose::STANDARD.encode(pair);
         *self.0.required.lock().unwrap() = Some(format!("Basic {pair}"));
     }
 
-    /// Requests whose line has all of `parts`.
+    /// Returns the requests whose line contains all of `parts`.
     pub(crate) fn seen(&self, parts: &[&str]) -> Vec<Seen> {
         let seen = self.0.seen.lock().unwrap();
         let has_all = |seen: &&Seen| parts.iter().all(|part| seen.line.contains(part));
@@ -125,7 +127,7 @@ impl HttpUpstream {
     }
 }
 
-/// A daemon in front of an upstream that speaks HTTP.
+/// Starts a daemon in front of an upstream that speaks HTTP.
 pub(crate) async fn start_behind_http(
     change: impl FnOnce(&mut cachewfs_daemon::Config),
 ) -> (World, HttpUpstream) {
@@ -140,15 +142,15 @@ pub(crate) async fn start_behind_http(
 }
 
 impl Shared {
-    /// Where a repository is that was renamed.
-    fn new_place(&self, target: &str) -> Option<String> {
+    /// Returns the new URL of a renamed repository, or `None` if `target` is of another one.
+    fn new_location(&self, target: &str) -> Option<String> {
         let (from, to) = &*self.renamed.lock().unwrap();
         target.contains(from).then(|| target.replace(from, to))
     }
 }
 
-/// Where a mood sends a client.
-fn elsewhere(mood: Mood, target: &str) -> Option<String> {
+/// Returns the URL to which a mode redirects, or `None` if it does not redirect.
+fn redirect_of(mood: Mood, target: &str) -> Option<String> {
     match mood {
         Mood::RedirectsAway => Some(format!("http://localhost:1{target}")),
         Mood::RedirectsTo(port) => Some(format!("http://127.0.0.1:{port}{target}")),
@@ -176,7 +178,7 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
         return (StatusCode::UNAUTHORIZED, challenge).into_response();
     }
     let is_of_mirror = !target.contains(".git");
-    if let Some(location) = shared.new_place(&target) {
+    if let Some(location) = shared.new_location(&target) {
         return (StatusCode::MOVED_PERMANENTLY, [("location", location)]).into_response();
     }
     if target.contains("/healthy") {
@@ -192,7 +194,7 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
     if mood == Mood::Denies {
         return StatusCode::FORBIDDEN.into_response();
     }
-    if let Some(location) = elsewhere(mood, &target) {
+    if let Some(location) = redirect_of(mood, &target) {
         return (StatusCode::FOUND, [("location", location)]).into_response();
     }
     let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
@@ -225,7 +227,7 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
         let (head, answer) = response.into_parts();
         let answer = axum::body::to_bytes(answer, usize::MAX).await.unwrap();
         let repository = shared.root.join("org/repo.git");
-        return Response::from_parts(head, Body::from(lie.tell(&repository, &body, &answer)));
+        return Response::from_parts(head, Body::from(lie.falsify(&repository, &body, &answer)));
     }
     if mood == Mood::Breaks && is_fetch {
         return cut(&shared, response).await;
@@ -233,7 +235,7 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
     response
 }
 
-/// The beginning of an answer, which breaks off when the mood changes.
+/// Sends the beginning of a response, and breaks the connection when the mode changes.
 async fn cut(shared: &Shared, response: Response) -> Response {
     let bytes = axum::body::to_bytes(response.into_body(), usize::MAX).await;
     let begun = futures_util::stream::iter([Ok(bytes.unwrap().slice(..20))]);

@@ -1,4 +1,5 @@
-//! Daemons that have one store take turns to publish: real processes, which are killed and stopped.
+//! Leases: daemons that share a store take turns to publish. They are processes of their own, which
+//! the tests kill and suspend.
 
 use std::path::{Path, PathBuf};
 
@@ -13,14 +14,14 @@ use crate::gate::Gate;
 use crate::harness::*;
 use crate::process::Process;
 
-/// Nothing in a test takes as long.
+/// A lease that never expires during a test.
 const LONG: &str = "1h";
 
-/// An upstream, and a store for all daemons.
+/// An upstream, and the store that all daemons share.
 struct Site {
     root: TempDir,
     work: PathBuf,
-    /// The `[store]` section.
+    /// The `[store]` section of the configuration.
     store: String,
 }
 
@@ -57,7 +58,7 @@ impl Site {
         Self { root, work, store }
     }
 
-    /// Commits a file whose checkout passes the gates.
+    /// Pushes a commit with a file whose checkout each gate can block.
     fn push(&self, content: &str) -> String {
         write_file(&self.work.join("held"), content);
         commit_and_push(&self.work, content)
@@ -89,7 +90,7 @@ impl Site {
     }
 }
 
-/// A daemon, with a gate of its own.
+/// A daemon with a gate of its own.
 struct Replica {
     process: Process,
     gate: Gate,
@@ -100,7 +101,7 @@ impl Replica {
         format!("http://{}{path}", self.process.address)
     }
 
-    /// Asks for an update and a publish; what comes of that is awaited later.
+    /// Requests an update and a publish. The caller awaits the response later.
     fn begin_refresh(&self) -> JoinHandle<Value> {
         let url = self.url(&format!("/git/{REPO}/refresh"));
         tokio::spawn(async move {
@@ -115,7 +116,7 @@ impl Replica {
         self.begin_refresh().await.unwrap()
     }
 
-    /// Begins a publish, which can't end before the gate is opened.
+    /// Begins a publish that can't end before the caller releases the checkout.
     async fn begin_held_publish(&self) -> JoinHandle<Value> {
         let checkouts = self.gate.runs("checkout-index");
         self.gate.hold_checkout();
@@ -131,8 +132,8 @@ impl Replica {
         status["job"].clone()
     }
 
-    /// Waits until it waits for another daemon.
-    async fn waits(&self) {
+    /// Waits until the publish of this daemon waits for that of another one.
+    async fn wait_until_it_waits(&self) {
         let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(30);
         loop {
             let job = self.job().await;
@@ -145,7 +146,7 @@ impl Replica {
         }
     }
 
-    /// How many snapshots it has published.
+    /// Returns how many snapshots this daemon has published.
     fn published(&self) -> usize {
         self.process.log().matches("Published ").count()
     }
@@ -164,7 +165,7 @@ impl Replica {
             .unwrap()
     }
 
-    /// The commit of what it serves, and the archive extracted.
+    /// Downloads and extracts the archive. Returns its commit and its directory.
     async fn extract(&self, root: &Path) -> (String, PathBuf) {
         let response = Client::new().get(self.url(&stable())).send().await.unwrap();
         assert_eq!(response.status(), 200);
@@ -174,7 +175,7 @@ impl Replica {
     }
 }
 
-/// Of two daemons that are told of the same push, one publishes.
+/// Checks that only one of two daemons publishes if both are asked to refresh after a push.
 async fn one_publishes(site: &Site) {
     site.push("0");
     let (one, other) = (site.start("one").await, site.start("other").await);
@@ -184,7 +185,7 @@ async fn one_publishes(site: &Site) {
     let second = site.push("1");
     let held = one.begin_held_publish().await;
     let refresh = other.begin_refresh();
-    other.waits().await;
+    other.wait_until_it_waits().await;
     one.gate.release_checkout();
     assert_eq!(held.await.unwrap()["moved"], true);
     let unchanged = refresh.await.unwrap();
@@ -195,7 +196,7 @@ async fn one_publishes(site: &Site) {
     assert_eq!(other.count("waited").await, 1);
     assert_eq!(other.count("acquired").await, 0);
 
-    // Whoever is faster.
+    // Without a gate, either daemon may publish.
     for round in 2..6 {
         let commit = site.push(&round.to_string());
         let (left, right) = tokio::join!(one.refresh(), other.refresh());
@@ -230,7 +231,7 @@ async fn a_daemon_that_waits_serves_git_clients_and_publishes_what_is_left() {
     site.push("2");
     let held = one.begin_held_publish().await;
     let refresh = other.begin_refresh();
-    other.waits().await;
+    other.wait_until_it_waits().await;
 
     let third = site.push("3");
     let body = format!("{{\"commits\":[\"{third}\"]}}");
@@ -238,7 +239,7 @@ async fn a_daemon_that_waits_serves_git_clients_and_publishes_what_is_left() {
     let answer = Client::new().post(url).body(body).send().await.unwrap();
     let answer = answer.text().await.unwrap();
     assert!(answer.contains("\"missing_commits\":[]"), "{answer}");
-    other.waits().await;
+    other.wait_until_it_waits().await;
     assert!(!refresh.is_finished());
     one.gate.release_checkout();
     held.await.unwrap();
@@ -255,14 +256,14 @@ async fn who_waits_for_a_first_snapshot_gets_that_of_another_daemon() {
     let (one, other) = (site.start("one").await, site.start("other").await);
     let held = one.begin_held_publish().await;
 
-    // It answers once it has been waited for long enough, and goes on with the archive.
+    // The daemon starts a response after a short wait, and streams the archive later.
     let response = Client::new()
         .get(other.url(&stable()))
         .send()
         .await
         .unwrap();
     assert_eq!(response.status(), 200);
-    other.waits().await;
+    other.wait_until_it_waits().await;
     one.gate.release_checkout();
     held.await.unwrap();
 
@@ -282,7 +283,7 @@ async fn what_a_killed_daemon_was_publishing_another_takes_over() {
     let second = site.push("2");
     let held = one.begin_held_publish().await;
     let refresh = other.begin_refresh();
-    other.waits().await;
+    other.wait_until_it_waits().await;
 
     one.process.signal(Signal::KILL);
 
@@ -290,7 +291,7 @@ async fn what_a_killed_daemon_was_publishing_another_takes_over() {
     assert_eq!(taken_over["snapshot"], second);
     assert_eq!(taken_over["moved"], true);
     assert_eq!(other.count("taken_over").await, 1);
-    assert!(held.await.is_err(), "a killed daemon answered");
+    assert!(held.await.is_err(), "the killed daemon answered");
     one.gate.release_checkout();
     drop(one);
     let one = site.start("one").await;
@@ -305,7 +306,7 @@ async fn a_daemon_that_is_started_again_does_not_wait_for_what_it_held() {
     let one = site.start("one").await;
     let held = one.begin_held_publish().await;
     one.process.signal(Signal::KILL);
-    assert!(held.await.is_err(), "a killed daemon answered");
+    assert!(held.await.is_err(), "the killed daemon answered");
     one.gate.release_checkout();
     drop(one);
 
@@ -349,18 +350,18 @@ async fn a_daemon_that_waits_can_forget_the_repository_and_end() {
     let (one, mut other) = (site.start("one").await, site.start("other").await);
     let held = one.begin_held_publish().await;
     let forgotten = other.begin_refresh();
-    other.waits().await;
+    other.wait_until_it_waits().await;
 
     let url = other.url(&format!("/api/v1/repos/{REPO}/forget"));
     let answer = Client::new().post(url).send().await.unwrap();
     assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap());
-    assert!(forgotten.await.is_err(), "it published");
+    assert!(forgotten.await.is_err(), "the refresh succeeded");
     let ended = other.begin_refresh();
-    other.waits().await;
+    other.wait_until_it_waits().await;
     other.process.signal(Signal::TERM);
     other.process.end().await;
 
-    assert!(ended.await.is_err(), "it published");
+    assert!(ended.await.is_err(), "the refresh succeeded");
     one.gate.release_checkout();
     held.await.unwrap();
 }

@@ -1,4 +1,4 @@
-//! `lfs-snapshot.tar.zst`, made by real git-lfs from real LFS objects upstream.
+//! `lfs-snapshot.tar.zst`: LFS archives of repositories that the real git-lfs has made.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,7 +16,8 @@ pub(crate) fn lfs() -> String {
     format!("/git/{REPO}/lfs-snapshot.tar.zst")
 }
 
-/// A clone of the upstream repository that keeps `*.bin` with LFS, two files of it, one of them twice.
+/// Creates upstream, and returns a work tree that keeps `*.bin` in LFS. It has two LFS objects, one
+/// of them in two files, and an empty file, for which there is no object.
 pub(crate) fn create_lfs_upstream(world: &World) -> PathBuf {
     let work = world.create_upstream();
     git(&work, ["lfs", "install", "--local"]);
@@ -30,21 +31,22 @@ pub(crate) fn create_lfs_upstream(world: &World) -> PathBuf {
     write_file(&work.join("small.bin"), "small\n");
     write_file(&work.join("empty.bin"), "");
     write_file(&work.join("plain.txt"), "plain\n");
-    // To git it is a text like any other; upstream has nothing for it.
+    // An ordinary text file for git, because `.gitattributes` does not match it. Upstream has no
+    // LFS object for it.
     let oid = "98".repeat(32);
     let text = format!("version https://git-lfs.github.com/spec/v1\noid sha256:{oid}\nsize 5\n");
     write_file(&work.join("looks-like-a-pointer.txt"), text);
     work
 }
 
-/// The LFS object that a path in HEAD's tree points at.
+/// Returns the id of the LFS object that the pointer file at `path` in HEAD's tree names.
 pub(crate) fn oid_of(work: &Path, path: &str) -> String {
     let pointer = git(work, ["show", &format!("HEAD:{path}")]);
     let (_, rest) = pointer.split_once("sha256:").unwrap();
     rest.get(..64).unwrap().to_owned()
 }
 
-/// Where the object with this id is in a git directory.
+/// Returns the path of an LFS object in a git directory.
 pub(crate) fn object_path(oid: &str) -> String {
     let part = |range| oid.get(range).unwrap();
     format!("lfs/objects/{}/{}/{oid}", part(0..2), part(2..4))
@@ -54,12 +56,12 @@ pub(crate) fn object_below(directory: &Path, oid: &str) -> PathBuf {
     directory.join(object_path(oid))
 }
 
-/// Asks until the LFS archive is that of `commit`.
+/// Requests the LFS archive until it is the one of `commit`.
 pub(crate) async fn get_lfs_of(world: &World, commit: &str) -> Response {
     until_lfs_of(commit, async || world.get(&lfs(), &[]).await).await
 }
 
-/// The same of any daemon.
+/// Requests an LFS archive with `get` until it is the one of `commit`.
 pub(crate) async fn until_lfs_of(commit: &str, get: impl AsyncFn() -> Response) -> Response {
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
@@ -100,7 +102,7 @@ fn lfs_manifest(world: &World, commit: &str) -> Manifest {
 
 pub(crate) fn toc_of(archive: &[u8]) -> (Digest, Toc) {
     let TocPlace::Found(place) = Toc::locate(archive, archive.len() as u64).unwrap() else {
-        panic!("the whole archive was given");
+        panic!("the TOC is not in the archive");
     };
     Toc::decode(&archive[place]).unwrap()
 }
@@ -142,7 +144,7 @@ async fn a_clone_with_the_lfs_archive_checks_out_without_network() {
         );
     }
     assert_eq!(git(&clone, ["status", "--porcelain"]), "");
-    // By smudging, too.
+    // The smudge filter works offline, too.
     fs::remove_file(clone.join("dir/large.bin")).unwrap();
     git(&clone, ["checkout", "dir/large.bin"]);
     assert_eq!(
@@ -179,7 +181,7 @@ async fn it_has_each_object_once_and_nothing_else() {
         .filter(|segment| segment.role == Role::LfsObject);
     let named = objects.map(|segment| segment.file.as_ref().unwrap().path.to_string());
     assert!(named.eq(paths));
-    // What was fetched is not kept twice.
+    // The fetched objects are in the store, so no temporary copies are left.
     assert!(
         fs::read_dir(world.root.path().join("data/tmp"))
             .unwrap()
@@ -213,7 +215,7 @@ async fn it_is_served_like_the_other_archives() {
         (header(&immutable, "etag"), immutable.bytes().await.unwrap()),
         (etag.clone(), whole.clone())
     );
-    // Its name with the digest of refs is as good: the archive depends on the commit alone.
+    // A snapshot id with a refs digest gets the same archive, which depends only on the commit.
     let long = format!("/git/{REPO}/lfs-snapshot/{first}-0123456789abcdef.tar.zst");
     assert_eq!(world.get(&long, &[]).await.bytes().await.unwrap(), whole);
     for path in [&lfs(), &place] {
@@ -277,7 +279,7 @@ async fn one_commit_later_only_what_is_new_is_fetched_and_stored() {
     get_lfs_of(&world, &first).await;
     let segments = || files_below(&world.store().join("lfs/segments"));
     let before = segments();
-    // Upstream could not give what is there already.
+    // Upstream no longer has the old object, so the test fails if the daemon fetches it again.
     let known = object_below(&world.upstream(), &oid_of(&work, "dir/large.bin"));
     fs::remove_file(known).unwrap();
 
@@ -287,7 +289,7 @@ async fn one_commit_later_only_what_is_new_is_fetched_and_stored() {
     get_lfs_of(&world, &second).await;
 
     let new: Vec<_> = segments().difference(&before).cloned().collect();
-    // The object, its header, TOC and seek table.
+    // One segment each for the object, its tar header, and the TOC with the seek table.
     assert_eq!(new.len(), 3, "{new:?}");
     let (old, new) = (lfs_manifest(&world, &first), lfs_manifest(&world, &second));
     assert!(
@@ -297,7 +299,7 @@ async fn one_commit_later_only_what_is_new_is_fetched_and_stored() {
     );
     assert_eq!((old.lfs_objects.len(), new.lfs_objects.len()), (2, 3));
 
-    // Back again, nothing is made.
+    // Back at the first commit, its LFS archive is used again.
     git(&work, ["reset", "-q", "--hard", &first]);
     commit_and_push_nothing(&work);
     world.refresh().await;
@@ -364,7 +366,7 @@ async fn nothing_is_fetched_before_somebody_asks() {
     world.refresh().await;
     assert!(!world.store().join("lfs").exists());
 
-    // The first who asks gets it, if it doesn't take long.
+    // The first client gets the archive at once if making it doesn't take long.
     let response = world.get(&lfs(), &[]).await;
     assert_eq!(response.status(), 200);
     let published = &world.status().await["lfs"]["published"];

@@ -1,4 +1,5 @@
-//! `lfs-snapshot.tar.zst` where fetching fails, takes long, needs credentials, must end, or is not wanted.
+//! LFS archives if the fetch of LFS objects fails, is slow, needs credentials, is cancelled or is
+//! switched off.
 
 use std::fs;
 use std::path::PathBuf;
@@ -53,7 +54,7 @@ async fn what_upstream_lacks_or_has_wrong_is_not_published() {
         }
     }
 
-    // A refresh tries again at once.
+    // A refresh retries at once, without backoff.
     world.refresh().await;
     get_lfs_of(&world, &commit).await;
     assert!(world.status().await["lfs"]["failure"].is_null());
@@ -119,7 +120,7 @@ async fn an_lfs_server_does_not_have_the_daemon_look_around() {
                 "{text}"
             );
         }
-        // Nobody has tried to connect.
+        // Too fast for a connection attempt, which would time out.
         assert!(began.elapsed() < Duration::from_secs(5));
     }
     assert!(!upstream.seen(&["/info/lfs/objects/batch"]).is_empty());
@@ -180,7 +181,8 @@ async fn lfs_objects_that_take_long_hold_nothing_up() {
         assert_eq!(world.get(&lfs(), &headers).await.status(), 503);
     }
 
-    // The run that hung was of the first commit; another follows by itself.
+    // The run that hung was for the first commit. The run for the second one follows without a
+    // request.
     upstream.set(Mood::Good);
     get_lfs_of(&world, &commit).await;
 }
@@ -230,7 +232,7 @@ async fn the_operator_may_want_it_always_or_never() {
     write_file(&work.join("new.bin"), "new\n");
     commit_and_push(&work, "two");
     never.refresh().await;
-    // What is published is served, but no more is made.
+    // The published LFS archive is still served, but no new one is made.
     assert_eq!(
         header(&never.get(&lfs(), &[]).await, "x-cachew-snapshot-commit"),
         commit

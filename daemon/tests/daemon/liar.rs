@@ -1,30 +1,30 @@
-//! Lies of an upstream: what it answers in protocol version 2 is changed on its way.
+//! Lies of an upstream: its responses in protocol version 2 are changed on their way to the daemon.
 
 use std::path::Path;
 
 use crate::harness::git_fed;
 
-/// A commit that there is nowhere.
+/// The id of a commit that does not exist.
 const GHOST: &str = "1234567890123456789012345678901234567890";
 
-/// What the server lies about.
+/// A false response of upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lie {
-    /// It lists a branch whose commit it can't deliver.
+    /// Upstream lists a branch whose commit doesn't exist.
     Ghost,
-    /// Its packs have the commits that are asked for, and nothing else.
+    /// Packs have only the requested commits, without their trees and parents.
     LacksObjects,
-    /// HEAD is a branch that it doesn't list.
+    /// HEAD names a branch that upstream doesn't list.
     HeadAtNothing,
-    /// HEAD leads out of all refs.
+    /// HEAD names a path outside `refs/`.
     HeadEscapes,
-    /// HEAD reads like an option of git's.
+    /// HEAD looks like an option of git.
     HeadIsOption,
-    /// HEAD is itself.
+    /// HEAD names itself.
     HeadLoops,
-    /// The branch that HEAD was has gone when refs are listed to fetch them.
+    /// The branch of HEAD is missing in the listing of a fetch.
     ChangesItsMind,
-    /// It lists refs that can't be called so, or that are not its own, and links that lead in a circle.
+    /// Upstream lists invalid and reserved ref names, and symbolic refs that form a loop.
     BadNames,
 }
 
@@ -43,8 +43,8 @@ impl Lie {
         Self::HeadLoops,
     ];
 
-    /// What is answered to `request` instead of `answer`.
-    pub(crate) fn tell(self, repository: &Path, request: &[u8], answer: &[u8]) -> Vec<u8> {
+    /// Returns the false response to `request` in place of `answer`.
+    pub(crate) fn falsify(self, repository: &Path, request: &[u8], answer: &[u8]) -> Vec<u8> {
         let request = String::from_utf8_lossy(request);
         if request.contains("command=ls-refs") {
             let lines = lines(answer);
@@ -101,7 +101,7 @@ impl Lie {
     }
 }
 
-/// The texts of all packets, without the ends of their lines.
+/// Returns the text of each packet, without line ends.
 fn lines(mut packets: &[u8]) -> Vec<String> {
     let mut lines = Vec::new();
     while let Some((len, rest)) = packets.split_at_checked(4) {
@@ -125,7 +125,7 @@ fn packet(text: &[u8]) -> Vec<u8> {
     [format!("{:04x}", text.len() + 5).as_bytes(), text, b"\n"].concat()
 }
 
-/// The answer to a fetch: the commits that are wanted, without their trees.
+/// Returns the response to a fetch: a pack of the wanted commits, without their trees.
 fn pack_of_commits(repository: &Path, request: &str) -> Vec<u8> {
     let wants: Vec<_> = request
         .split("want ")

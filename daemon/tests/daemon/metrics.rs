@@ -1,4 +1,4 @@
-//! What `/metrics` says after requests that are known.
+//! The samples of `/metrics` after known requests.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -23,8 +23,8 @@ fn value(page: &str, sample: &str) -> Option<f64> {
     line.map(|value| value.trim().parse().unwrap())
 }
 
-/// Scrapes until the sample has the value: an answer is counted to its end a moment after the
-/// client has it.
+/// Scrapes until the sample has the value. The daemon counts a response a moment after the client
+/// has received it.
 async fn expect(world: &World, sample: &str, expected: f64) {
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
@@ -129,7 +129,7 @@ async fn maintenance_is_counted_as_a_job() {
     let world = World::start_with(|config| config.mirrors.repack_packs = 1).await;
     let work = world.create_upstream();
 
-    // Packs get an index after the first, and are rolled up after the second.
+    // The first job indexes the packs, the second one repacks them.
     for (commit, jobs) in [("one", 1.0), ("two", 2.0)] {
         commit_and_push(&work, commit);
         world.refresh().await;
@@ -143,17 +143,17 @@ async fn maintenance_is_counted_as_a_job() {
     }
 }
 
-/// What the page says, and what `docs/operations.md` says: neither has more.
+/// Compares the metrics of the page with those in `docs/operations.md`.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_scrape_has_each_metric_that_is_documented_and_no_other() {
-    // Those of a bucket are there only with one.
+    // The metrics of a bucket exist only if the daemon has one.
     let Some(bucket) = s3_bucket() else { return };
     let s3 = crate::s3::config(&bucket);
     let world = World::start_with(|config| config.store.s3 = Some(s3)).await;
     let work = world.create_upstream();
     commit_and_push(&work, "one");
     world.refresh().await;
-    // What is on disk is looked at behind the start's back.
+    // The daemon measures its disk use in the background after the start.
     expect(&world, "cachewfsd_repositories{state=\"ready\"}", 1.0).await;
     let deadline = Instant::now() + Duration::from_secs(20);
     while value(

@@ -1,4 +1,5 @@
-//! Mirrors that are damaged on disk: they are made anew by themselves, but not again and again.
+//! Mirrors that are damaged on disk: the daemon rebuilds them without an operator, but not again
+//! and again.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -30,10 +31,10 @@ fn flip_a_bit(path: &Path) {
     overwrite(path, &bytes);
 }
 
-/// What it is called, and what does it to a mirror.
+/// A description, and a function that damages a mirror in this way.
 type Damage = (&'static str, fn(&Path));
 
-/// Ways in which disks and people damage a mirror.
+/// Damage by disks and people that makes a mirror unusable.
 const DAMAGES: &[Damage] = &[
     ("packs that are cut short", |mirror| {
         for pack in packs(mirror, "pack") {
@@ -62,7 +63,7 @@ const DAMAGES: &[Damage] = &[
         fs::remove_file(&refs).ok();
         write_file(&refs, b"\0\0\0\0\n");
     }),
-    ("a ref to what there is not", |mirror| {
+    ("a ref to a missing object", |mirror| {
         let ghost = format!("{}\n", "12".repeat(20));
         write_file(&mirror.join("refs/heads/main"), ghost);
     }),
@@ -71,18 +72,15 @@ const DAMAGES: &[Damage] = &[
             flip_a_bit(&pack);
         }
     }),
-    (
-        "refs in tables, as a daemon with git 3.0 made them once",
-        |mirror| {
-            fs::create_dir(mirror.join("reftable")).unwrap();
-        },
-    ),
+    ("refs in a reftable, the default of git 3.0", |mirror| {
+        fs::create_dir(mirror.join("reftable")).unwrap();
+    }),
     ("no objects", |mirror| {
         fs::remove_dir_all(mirror.join("objects")).unwrap();
     }),
 ];
 
-/// Fails unless the daemon, asked to refresh, publishes `head`; says after `what` it doesn't.
+/// Checks that a refresh publishes `head`. `what` describes the damage in the message of a failure.
 async fn assert_refresh_gives(world: &World, head: &str, what: &str) {
     let refresh = world.post(&format!("/git/{REPO}/refresh"), "").await;
     let (status, answer) = (refresh.status(), refresh.text().await.unwrap());
@@ -103,7 +101,7 @@ async fn a_damaged_mirror_is_made_anew_and_loses_nothing() {
         write_file(&work.join("file"), what);
         commit_and_push(&work, what);
         world.refresh().await;
-        // A daemon sets a mirror aside once an hour at most.
+        // A running daemon rebuilds a mirror at most once an hour, but a new one does so at once.
         world = World::start_in(world.stop().await, |_| {}).await;
 
         damage(&mirror(&world));
@@ -120,8 +118,8 @@ async fn a_damaged_mirror_is_made_anew_and_loses_nothing() {
     assert_good_clone(&world.extract("snapshot.tar.zst").await);
 }
 
-/// Damage that git can do without the damaged file, or that an update mends.
-const REPAIRED: &[Damage] = &[
+/// Damage that an update repairs, or in files that git does not need.
+const REPAIRABLE: &[Damage] = &[
     ("a ref that a crash left empty", |mirror| {
         write_file(&mirror.join("refs/heads/main"), "");
     }),
@@ -147,7 +145,7 @@ async fn what_git_can_do_without_is_repaired_and_the_mirror_stays() {
     commit_and_push(&work, "one");
     world.refresh().await;
     let first: Vec<_> = packs(&mirror(&world), "pack");
-    for (what, damage) in REPAIRED {
+    for (what, damage) in REPAIRABLE {
         damage(&mirror(&world));
 
         let head = commit_and_push(&work, what);
@@ -166,7 +164,7 @@ async fn a_mirror_that_is_damaged_again_and_again_is_not_cloned_again_and_again(
     let work = world.create_upstream();
     commit_and_push(&work, "one");
     world.refresh().await;
-    // git 2.39 fetches anew what it misses, but no git reads these.
+    // This damage stops every git version. git 2.39 repairs some other damage with a fetch.
     let is_it = |(what, _): &&Damage| *what == "refs that can't be read";
     let (_, damage) = DAMAGES.iter().find(is_it).unwrap();
     let push_and_refresh = async || {

@@ -1,4 +1,4 @@
-//! What keeps a mirror from being made or updated: how it is told, and when it is tried again.
+//! Failures to clone or update a mirror: their errors, and when the daemon retries.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -11,7 +11,7 @@ use crate::http_upstream::*;
 
 const SNAPSHOT: &str = "/git/git.example.com/org/repo/snapshot.tar.zst";
 
-fn never_again(config: &mut Config) {
+fn no_retry(config: &mut Config) {
     config.mirrors.retry_first = Duration::from_hours(1);
 }
 
@@ -19,7 +19,7 @@ fn has_failed(status: &Value) -> bool {
     !status["failure"].is_null()
 }
 
-/// Asks for a snapshot until the daemon has tried; gives the failure that it shows.
+/// Requests a snapshot, and waits until the daemon has tried and failed. Returns the failure.
 async fn failure(world: &World) -> Value {
     world.get(SNAPSHOT, &[]).await;
     world.status_when(has_failed).await["failure"].clone()
@@ -34,7 +34,7 @@ async fn code_of(world: &World) -> (u16, String) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failed_clone_is_told_at_once_and_not_tried_more_often_than_its_pause_allows() {
-    let (world, upstream) = start_behind_http(never_again).await;
+    let (world, upstream) = start_behind_http(no_retry).await;
     let work = world.create_upstream();
     commit_and_push(&work, "one");
     upstream.set(Mood::Fails);
@@ -60,7 +60,7 @@ async fn a_failed_clone_is_told_at_once_and_not_tried_more_often_than_its_pause_
     let mut list: Value = serde_json::from_str(&list).unwrap();
     let mut listed = list["repos"][0]["failure"].take();
     let times = [&failure, &listed].map(|failure| failure["next_try_at"].as_u64().unwrap());
-    // It is worked out from how long it is until then, in whole seconds.
+    // The daemon computes it from the remaining time in whole seconds, so it may differ by one.
     assert!(times[0].abs_diff(times[1]) <= 1, "{times:?}");
     listed["next_try_at"] = times[0].into();
     assert_eq!(listed, failure);
@@ -103,7 +103,7 @@ async fn each_reason_has_its_code() {
         (Mood::Hangs, 504, "upstream_timeout"),
     ] {
         let (world, upstream) = start_behind_http(|config| {
-            never_again(config);
+            no_retry(config);
             config.git.clone_timeout = Duration::from_millis(500);
         })
         .await;
@@ -117,7 +117,7 @@ async fn each_reason_has_its_code() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upstream_that_nobody_listens_for_is_unreachable() {
     let world = World::start_with(|config| {
-        never_again(config);
+        no_retry(config);
         let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let base = format!("http://{}", closed.local_addr().unwrap());
         config.upstreams = [("git.example.com".to_owned(), base.into())].into();
@@ -143,7 +143,7 @@ async fn a_name_that_upstream_does_not_have_is_forgotten_when_nobody_asks() {
     let url = format!("/api/v1/repos/{REPO}");
     let deadline = Instant::now() + Duration::from_secs(20);
     while world.get(&url, &[]).await.status() != 404 {
-        assert!(Instant::now() < deadline, "it is still known");
+        assert!(Instant::now() < deadline, "the name is still known");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 
@@ -177,14 +177,17 @@ async fn names_that_are_made_up_fill_neither_memory_nor_upstreams_log() {
     }
     let refs = made_up(3) + "/info/refs?service=git-upload-pack";
     assert_eq!(code(world.get(&refs, &[]).await).await.1, "too_many_new");
-    // What is there is served.
+    // Published snapshots are still served.
     assert_eq!(world.get(SNAPSHOT, &[]).await.status(), 200);
     assert!(upstream.seen(&["/made/up3"]).is_empty());
     upstream.set(Mood::Good);
 
     let deadline = Instant::now() + Duration::from_secs(30);
     while ask(3).await.1 == "too_many_new" {
-        assert!(Instant::now() < deadline, "they are never forgotten");
+        assert!(
+            Instant::now() < deadline,
+            "the made-up names are never forgotten"
+        );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -195,7 +198,7 @@ async fn a_full_disk_is_not_upstreams_fault() {
         return;
     };
     let world = World::start_with(|config| {
-        never_again(config);
+        no_retry(config);
         config.data_dir = disk.path().join("data");
     })
     .await;
@@ -217,7 +220,7 @@ async fn a_clone_without_room_is_not_taken_for_a_damaged_mirror() {
         return;
     };
     let (world, upstream) = start_behind_http(|config| {
-        never_again(config);
+        no_retry(config);
         config.data_dir = disk.path().join("data");
     })
     .await;
@@ -228,7 +231,8 @@ async fn a_clone_without_room_is_not_taken_for_a_damaged_mirror() {
     let failure = failure(&world).await;
 
     assert_eq!(failure["code"], "disk_full", "{failure}");
-    // Listing refs, and asking for the pack once; a damaged mirror would be made anew at once.
+    // One listing of refs and one request for a pack. A damaged mirror would be cloned again at
+    // once.
     let asked = upstream.seen(&["POST", "git-upload-pack"]).len();
     assert_eq!(asked, 2);
     world.running.shutdown.cancel();

@@ -1,4 +1,4 @@
-//! Mirrors stay fast to serve, whatever is pushed.
+//! Maintenance keeps mirrors fast to serve, however many pushes come.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -42,7 +42,7 @@ async fn after_sixty_pushes_a_mirror_has_few_packs_and_was_served_all_the_time()
 
     for number in 1..=60 {
         push(&world, &work, number).await;
-        // Some meet each repack.
+        // These clones run around the times of the repacks.
         if matches!(number % 20, 0..=2 | 19) {
             let (url, root) = (url.clone(), root.clone());
             clones.spawn_blocking(move || {
@@ -58,7 +58,7 @@ async fn after_sixty_pushes_a_mirror_has_few_packs_and_was_served_all_the_time()
     clones.join_all().await;
 
     eventually(|| packs(&world) <= 20).await;
-    // One for each 20 packs; while one runs, further pushes come.
+    // One repack for each 20 packs. During a repack, further pushes add packs.
     let repacks = gate.runs("repack");
     assert!((2..=4).contains(&repacks), "{repacks}");
     let mirror = world.root.path().join(format!("data/mirrors/{REPO}.git"));
@@ -81,6 +81,6 @@ async fn packs_are_not_rolled_up_more_often_than_the_interval_allows() {
     for number in 9..23 {
         push(&world, &work, number).await;
     }
-    // There were more than five times as many.
+    // More than five times `repack_packs`, so the daemon does not wait for the interval.
     eventually(|| gate.runs("repack") == 2 && packs(&world) <= 15).await;
 }

@@ -1,4 +1,5 @@
-//! Mirrors that go because nobody uses them or because an operator says so; and what operators can do.
+//! Mirrors that are removed because they are unused or because an operator forgets them, and the
+//! other calls for operators.
 
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -33,7 +34,7 @@ async fn published(change: impl FnOnce(&mut cachewfs_daemon::Config)) -> (World,
     (world, work, head)
 }
 
-/// An operator's call; gives status and answer.
+/// Sends a call for operators. Returns the status and the response.
 async fn act(world: &World, action: &str) -> (u16, Value) {
     let response = world
         .post(&format!("/api/v1/repos/{REPO}/{action}"), "")
@@ -57,13 +58,13 @@ async fn a_mirror_that_nobody_uses_goes_and_comes_back_when_it_is_used() {
     while Instant::now() < until {
         let head = world.request(reqwest::Method::HEAD, SNAPSHOT, &[]).await;
         assert_eq!(head.status(), 200);
-        assert!(mirror.exists(), "it was removed while it was used");
+        assert!(mirror.exists(), "the mirror was removed while it was used");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 
     eventually(|| !mirror.exists() && tmp_is_empty(&world)).await;
 
-    // Looking at what the daemon knows is no use.
+    // A request to the API does not count as a use of the mirror.
     let status = world.status().await;
     assert_eq!(status["published"]["snapshot"], head);
     let list = world.get("/api/v1/repos", &[]).await;
@@ -83,7 +84,7 @@ async fn the_last_use_is_remembered_over_restarts_and_not_written_for_each() {
     let (world, _, head) = published(|_| {}).await;
     let used = mirror(&world).join("cachewfs-used");
     eventually(|| used.exists()).await;
-    // A later second than that of the use that was written down.
+    // The next use must fall into a later second than the recorded one.
     let written = used.metadata().unwrap().modified().unwrap();
     eventually(|| SystemTime::now() > written + Duration::from_secs(1)).await;
     let long_ago = SystemTime::now() - Duration::from_hours(24 * 29);
@@ -102,7 +103,7 @@ async fn the_last_use_is_remembered_over_restarts_and_not_written_for_each() {
     let root = world.stop().await;
     assert!(
         when() > SystemTime::now() - Duration::from_mins(1),
-        "it ends with a note"
+        "the daemon records the last use when it stops"
     );
 
     let mut root = root;

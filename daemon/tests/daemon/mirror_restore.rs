@@ -1,4 +1,4 @@
-//! Mirrors that are lost come back from the store, with all that was published.
+//! Lost mirrors are restored from the store, with everything that was published.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -29,14 +29,14 @@ fn grow(work: &Path, commits: u64) -> String {
     commit_and_push(work, "grown")
 }
 
-/// Drops the newest commit upstream, and puts another in its place.
+/// Replaces the newest commit of upstream by another one.
 fn force_push(work: &Path, name: &str) -> String {
     git(work, ["reset", "-q", "--hard", "HEAD~1"]);
     write_file(&work.join(name), name);
     commit_and_push(work, name)
 }
 
-/// So many that they don't fit into one segment with the other small files.
+/// Adds 1500 tags, which don't fit into one segment with the other small files.
 fn add_many_tags(repository: &Path) {
     let commands: Vec<String> = (0..1500)
         .map(|number| format!("create refs/tags/many/{number} main\n"))
@@ -49,7 +49,7 @@ fn add_many_tags(repository: &Path) {
     git(repository, ["pack-refs", "--all"]);
 }
 
-/// Takes everything away but the store.
+/// Removes all directories of the data directory except the store.
 fn lose_all_but_the_store(root: &Path) {
     for entry in fs::read_dir(root.join("data")).unwrap() {
         let entry = entry.unwrap();
@@ -59,7 +59,7 @@ fn lose_all_but_the_store(root: &Path) {
     }
 }
 
-/// The file names of the packs of a snapshot.
+/// Returns the file names of the packs of a snapshot.
 fn packs_of(world: &World, snapshot: &str) -> Vec<String> {
     let packs = world.manifest(snapshot).packs;
     packs.into_iter().map(|pack| pack.pack.name).collect()
@@ -102,7 +102,7 @@ async fn what_upstream_dropped_while_the_mirror_was_lost_stays_in_the_next_layou
         assert_eq!(git(&mirror, ["rev-parse", &retained]), *dropped);
         assert_eq!(git(&clone, ["cat-file", "-t", dropped]), "commit");
     }
-    // The time for which it is kept didn't begin anew.
+    // The restore kept the start of the retention: the time of the publish.
     let retained = mirror.join("refs/cachewfs/retained").join(&first_dropped);
     let since = fs::metadata(retained).unwrap().modified().unwrap();
     assert_eq!(since, UNIX_EPOCH + Duration::from_secs(published_at));
@@ -154,7 +154,7 @@ async fn an_empty_replica_takes_what_the_store_has_and_fetches_the_rest() {
         let (bare, made) = (bare.to_str().unwrap(), work.to_str().unwrap());
         let root = world.root.path();
         git(root, ["init", "-q", "--bare", "-b", "main", &format, bare]);
-        // git 2.39 would clone an empty repository in another format.
+        // `git clone` of git 2.39 would ignore the object format of an empty repository.
         git(root, ["init", "-q", "-b", "main", &format, made]);
         git(&work, ["remote", "add", "origin", bare]);
         git(&work, ["commit", "-q", "--allow-empty", "-m", "zero"]);
@@ -193,8 +193,8 @@ async fn an_empty_replica_takes_what_the_store_has_and_fetches_the_rest() {
     }
 }
 
-/// Which segments the bucket was asked about whether they are there.
-fn looked_for(requests: &[String]) -> BTreeSet<&str> {
+/// Returns the HEAD requests for segments.
+fn segment_lookups(requests: &[String]) -> BTreeSet<&str> {
     let first_lines = requests.iter().filter_map(|head| head.lines().next());
     let looks = first_lines.filter(|line| line.starts_with("head "));
     looks.filter(|line| line.contains("/segments/")).collect()
@@ -206,22 +206,23 @@ async fn files_are_restored_several_at_once() {
     let s3 = s3::config(&bucket);
     let (world, _, head) = published(|config| config.store.s3 = Some(s3.clone())).await;
     let root = world.stop().await;
-    // What is left is which snapshot is current, and its manifest.
+    // The local copies of the pointer and the manifest remain.
     fs::remove_dir_all(mirror_in(root.path())).unwrap();
-    let near = root.path().join(format!("data/store/v1/{REPO}.git"));
-    fs::remove_dir_all(near.join("segments")).unwrap();
+    let copies = root.path().join(format!("data/store/v1/{REPO}.git"));
+    fs::remove_dir_all(copies.join("segments")).unwrap();
     let proxy = Proxy::start(bucket.address);
     let recorder = Recorder::start(proxy.address());
     let endpoint = Some(recorder.url());
     let through = S3Config { endpoint, ..s3 };
     let world = World::start_in(root, |config| config.store.s3 = Some(through)).await;
 
-    // Nothing is answered; who fetches one file after the other asks about one.
+    // The bucket answers nothing now, so a daemon that restored one file after another would send
+    // only one request.
     proxy.set(Fault::Stall);
     let asked_about_many = async {
         let wait = move || {
-            wait_until("the bucket is asked about four segments", || {
-                looked_for(&recorder.requests()).len() >= 4
+            wait_until("the bucket got requests for four segments", || {
+                segment_lookups(&recorder.requests()).len() >= 4
             });
             proxy.set(Fault::None);
             (proxy, recorder)
@@ -236,9 +237,9 @@ async fn files_are_restored_several_at_once() {
     git(&mirror, ["commit-graph", "verify"]);
 }
 
-/// Changes a byte in the middle of the segment of the snapshot's last pack.
-fn damage(root: &Path, world_manifest: &cachewfs_format::Manifest) -> PathBuf {
-    let pack = &world_manifest.packs.last().unwrap().pack;
+/// Flips a bit in the segment of the last pack of `manifest`. Returns the path of the segment.
+fn damage(root: &Path, manifest: &cachewfs_format::Manifest) -> PathBuf {
+    let pack = &manifest.packs.last().unwrap().pack;
     let id = pack.segment.id.to_string();
     let segments = root.join(format!("data/store/v1/{REPO}.git/segments"));
     let path = segments.join(id);

@@ -9,7 +9,7 @@ use crate::gate::Gate;
 use crate::harness::*;
 use crate::http_upstream::*;
 
-/// Long enough for anything, and far too short for what doesn't end.
+/// A limit for a stop of the daemon that no test on a busy machine reaches.
 const LIMIT: Duration = Duration::from_secs(20);
 
 fn name(number: usize) -> String {
@@ -69,7 +69,8 @@ fn mirror(world: &World) -> PathBuf {
     world.root.path().join(format!("data/mirrors/{REPO}.git"))
 }
 
-/// A daemon whose update of a mirror is held up at upstream, and the commit that it brings.
+/// Starts a daemon whose update of a mirror waits at the gate. Returns it with the commit of the
+/// update.
 async fn in_the_middle_of_an_update(stop_timeout: Duration) -> (World, Gate, String) {
     let (world, gate) = Gate::start(|config| config.mirrors.stop_timeout = stop_timeout).await;
     let work = world.create_upstream();

@@ -1,4 +1,5 @@
-//! Requests for what is not published yet: one build, streamed to all who ask.
+//! Cache misses: requests for a snapshot that is not published yet share one build, which is
+//! streamed to all clients.
 
 use std::io::{Read as _, Write as _};
 use std::process::{Command, Stdio};
@@ -11,10 +12,11 @@ use serde_json::Value;
 use crate::gate::Gate;
 use crate::harness::*;
 
-/// The first bytes of a stream: zstd skippable frames that keep it alive.
+/// A zstd skippable frame. The daemon sends such frames to keep a stream alive before its first
+/// data.
 const KEEP_ALIVE: &[u8] = b"\x50\x2A\x4D\x18\0\0\0\0";
 
-/// Extracts what was downloaded as today's client does.
+/// Extracts an archive in the way of the current client.
 fn extract(world: &World, bytes: &[u8]) -> std::path::PathBuf {
     let to = tempfile::tempdir_in(world.root.path()).unwrap().keep();
     let mut tar = Command::new("bash")
@@ -34,7 +36,7 @@ fn extract(world: &World, bytes: &[u8]) -> std::path::PathBuf {
     to
 }
 
-/// What the frames kept alive.
+/// Returns a stream without its keep-alive frames.
 fn without_keep_alive(mut streamed: &[u8]) -> Vec<u8> {
     let mut rest = Vec::with_capacity(streamed.len());
     while let Some((first, after)) = streamed.split_first() {
@@ -83,7 +85,7 @@ async fn a_miss_is_streamed_while_the_mirror_is_cloned() {
     assert_eq!(bare.chunk().await.unwrap().unwrap(), KEEP_ALIVE);
     let bare = extract(&world, &bare.bytes().await.unwrap());
     git(&bare, ["fsck", "--strict"]);
-    // What was streamed is what was stored, but for the frames that kept it alive.
+    // Except for the keep-alive frames, the stream equals the stored archive.
     let stored = world.get(&stable, &[]).await.bytes().await.unwrap();
     assert!(without_keep_alive(&streamed) == stored);
     assert_eq!(gate.packs(), 1);
@@ -99,7 +101,7 @@ async fn segments_are_streamed_as_soon_as_they_are_built() {
     commit_and_push(&work, "one");
     gate.hold_checkout();
 
-    // The tip pack comes before index and work tree, which are not built.
+    // The tip pack precedes the index and the work tree, which are not built yet.
     let mut response = world.get(&stable(), &[]).await;
     assert_streams(&response);
     let mut streamed = Vec::new();
@@ -122,7 +124,7 @@ async fn a_slow_client_gets_the_rest_of_its_own_snapshot() {
     let work = world.create_upstream();
     write_file(&work.join(".gitattributes"), "held filter=gate\n");
     write_file(&work.join("held"), "held\n");
-    // More than all buffers on the way hold.
+    // More than all buffers between the daemon and the client hold.
     write_file(&work.join("noise"), noise(8, 24_000_000));
     let first = commit_and_push(&work, "one");
     gate.hold_checkout();
@@ -202,7 +204,8 @@ async fn a_part_that_a_stream_cannot_give_is_asked_for_again() {
         let expected = (503, "snapshot_not_ready".to_owned());
         assert_eq!(code(response).await, expected, "{headers:?}");
     }
-    // Who doesn't know chunks couldn't tell a stream that broke from one that ended.
+    // An HTTP/1.0 client has no chunked encoding, so it could not tell a broken stream from a
+    // complete one.
     let address = world.running.address;
     let mut old = std::net::TcpStream::connect(address).unwrap();
     let request = format!("GET {} HTTP/1.0\r\nHost: {address}\r\n\r\n", stable());
@@ -238,7 +241,10 @@ async fn what_could_not_be_published_is_tried_again_when_it_is_asked_for() {
 
     let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
     while world.get(&stable(), &[]).await.status() != 200 {
-        assert!(tokio::time::Instant::now() < deadline, "never published");
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "the snapshot was never published"
+        );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -261,7 +267,7 @@ async fn a_clone_that_failed_is_tried_again_for_who_asks_next() {
         gate.repair();
         let next = world.get(&stable(), &[]).await;
 
-        // But not before the pause is over.
+        // The daemon retries only after the backoff.
         let expected = if pause.as_secs() == 0 { 200 } else { 502 };
         assert_eq!(next.status(), expected);
     }
@@ -315,7 +321,7 @@ async fn a_client_that_disconnects_stops_only_itself() {
 
     let (first, second) = tokio::join!(world.get(&path, &[]), world.get(&path, &[]));
     drop(first);
-    // Nor does the last one that waits.
+    // Even when the last client leaves, the build goes on.
     drop(second);
     gate.open();
 

@@ -1,4 +1,4 @@
-//! Repositories that are not as one expects.
+//! Unusual repositories: empty, shallow, with odd refs, names, attributes, formats or trees.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -55,7 +55,7 @@ async fn a_head_whose_branch_does_not_exist_is_published_without_a_work_tree() {
     let described: Value = described.json().await.unwrap();
     let notice = described["published"]["notice"].as_str().unwrap();
     assert!(notice.contains("HEAD names a branch"), "{notice}");
-    // A mirror that was lost is restored from such a snapshot, too.
+    // A lost mirror can be restored from such a snapshot, too.
     let forgotten = world
         .post(&format!("/api/v1/repos/{REPO}/forget"), "")
         .await;
@@ -99,7 +99,7 @@ async fn names_of_refs_that_are_not_utf8_are_told_apart() {
     assert_eq!(ensured["refs"]["refs/heads/gr\u{fffd}n"], "", "{ensured}");
 }
 
-/// Otherwise it would be published with a hole in its history.
+/// A shallow repository must not be published: its history would be incomplete.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shallow_upstream_is_refused_until_it_is_whole() {
     let world = World::start().await;
@@ -124,7 +124,7 @@ async fn a_shallow_upstream_is_refused_until_it_is_whole() {
     assert_eq!(world.refresh().await["snapshot"], head);
     assert_good_clone(&world.extract("snapshot.tar.zst").await);
 
-    // A mirror that is whole is not cut off by an upstream that is shallow now.
+    // A complete mirror does not become shallow with its upstream.
     write_file(&work.join("file"), "four\n");
     git(&work, ["commit", "-q", "-a", "-m", "four"]);
     git(&work, ["push", "-q", &source, "main"]);
@@ -134,7 +134,7 @@ async fn a_shallow_upstream_is_refused_until_it_is_whole() {
         .request(Method::POST, &format!("/git/{REPO}/refresh"), &[])
         .await;
     if ended.status() == 200 {
-        // The mirror had all but the new commit.
+        // git fetched only the new commit, because the mirror had the others.
         let clone = world.extract("snapshot.tar.zst").await;
         assert_eq!(git(&clone, ["rev-list", "--count", "HEAD"]), "4");
         assert_good_clone(&clone);
@@ -241,7 +241,7 @@ async fn an_upstream_with_its_refs_in_tables_is_one_like_any_other() {
     let world = World::start().await;
     let upstream = world.upstream();
     let mut init = cachewfs_tests::git_command(world.root.path());
-    // Versions of git that know no other format ignore it.
+    // git versions without reftable support ignore the variable.
     init.env("GIT_DEFAULT_REF_FORMAT", "reftable");
     init.args(["init", "-q", "--bare", "-b", "main"])
         .arg(&upstream);
@@ -356,7 +356,7 @@ async fn status_of_a_clone_reads_no_file() {
     let file = clone.join("file");
     let modified = fs::metadata(&file).unwrap().modified().unwrap();
 
-    // Of the same length and time: git can only find out by reading it.
+    // Length and time are unchanged, so git can notice the change only by reading the file.
     write_file(&file, "CONTENT\n");
     fs::File::open(&file)
         .unwrap()
@@ -400,14 +400,14 @@ async fn a_repository_with_sha256_works() {
         ],
     );
     let work = world.root.path().join("work");
-    // git 2.39 would clone an empty repository in another format.
+    // `git clone` of git 2.39 would ignore the object format of an empty repository.
     let made = work.to_str().unwrap();
     git(
         world.root.path(),
         ["init", "-q", "-b", "main", "--object-format=sha256", made],
     );
     git(&work, ["remote", "add", "origin", bare.to_str().unwrap()]);
-    // The daemon must not do so either.
+    // The daemon must not ignore the object format, either.
     let path = format!("/git/{REPO}/refresh");
     let empty = code(world.post(&path, "").await).await;
     assert_eq!(empty, (404, "repository_empty".to_owned()));
@@ -461,7 +461,8 @@ async fn a_tree_that_git_refuses_still_has_a_mirror_archive() {
     let directory = git(&work, ["rev-parse", "HEAD:directory"]);
     let hostile = [
         format!("100644 blob {blob}\t.git\n"),
-        // The link would lead extraction elsewhere; another name sorts between the two.
+        // Extraction would write through the symlink `a`. The name `a-` sorts between the link and
+        // the directory, so a check of adjacent names only would miss the duplicate.
         format!("120000 blob {blob}\ta\n100644 blob {blob}\ta-\n040000 tree {directory}\ta\n"),
     ];
     for listing in hostile {

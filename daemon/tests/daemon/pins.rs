@@ -1,4 +1,5 @@
-//! Pins: ranges of one revision, whatever becomes current, from any replica.
+//! Pins: a client gets all its ranges from one revision, from any replica, even if a newer
+//! revision becomes current.
 
 use std::fs;
 use std::path::Path;
@@ -74,7 +75,7 @@ async fn a_token_gets_its_revision_also_when_a_newer_one_is_current() {
     }
     let unpinned = world.get(&stable(), &[("range", "bytes=0-9")]).await;
     assert_ne!(header(&unpinned, "etag"), etag);
-    // Conditions are about the revision that is pinned.
+    // Preconditions are evaluated against the pinned revision.
     let both = [(PIN, &*token), ("if-match", &*header(&unpinned, "etag"))];
     assert_eq!(world.get(&stable(), &both).await.status(), 412);
     let mirror = format!("/git/{REPO}/mirror.tar.zst");
@@ -120,8 +121,8 @@ async fn a_probe_of_what_is_not_published_is_answered_at_once() {
     assert_eq!(code(probe).await, (503, "snapshot_not_ready".to_owned()));
 }
 
-/// Downloads the archive in ranges, four at once, each with these headers; gives the immutable URL of
-/// the first answer and the bytes, or the status that ended it.
+/// Downloads the archive in ranges, four at a time, each pinned by `pin`. Returns the immutable URL
+/// of the first response and the bytes, or the status that ended the download.
 async fn download(world: &World, pin: Pin) -> Result<(String, Vec<u8>), u16> {
     let first = world.get(&stable(), &[("range", "bytes=0-49999")]).await;
     assert_eq!(first.status(), 206);
@@ -153,6 +154,7 @@ async fn download(world: &World, pin: Pin) -> Result<(String, Vec<u8>), u16> {
     Ok((location, bytes))
 }
 
+/// How a client pins its ranges to one revision.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Pin {
     IfMatch,
@@ -178,7 +180,10 @@ async fn downloads_in_ranges_never_mix_revisions_while_snapshots_are_published()
             match download(&world, pin).await {
                 Ok((location, bytes)) => {
                     let stored = world.get(&location, &[]).await.bytes().await.unwrap();
-                    assert!(bytes == stored, "{location} was mixed");
+                    assert!(
+                        bytes == stored,
+                        "the ranges of {location} are of several revisions"
+                    );
                     whole.fetch_add(1, Ordering::Relaxed);
                 }
                 Err(412) if pin == Pin::IfMatch => {
@@ -196,7 +201,7 @@ async fn downloads_in_ranges_never_mix_revisions_while_snapshots_are_published()
     );
 
     let (whole, cut) = (whole.into_inner(), cut.into_inner());
-    assert!(whole > 0, "no download was whole, {cut} were cut");
+    assert!(whole > 0, "no download was complete, {cut} ended with 412");
 }
 
 #[tokio::test(flavor = "multi_thread")]

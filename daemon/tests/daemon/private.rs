@@ -1,4 +1,4 @@
-//! Other users of the daemon's machine find nothing in its directories.
+//! Other users of the machine cannot read the directories of the daemon.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::harness::*;
 use crate::process::Process;
 
-/// All below `directory`, itself too, that the group or others may use.
+/// Returns all paths in `directory`, and itself, that the group or others can access.
 fn open_to_others(directory: &Path) -> Vec<PathBuf> {
     let mut open = Vec::new();
     let mut left = vec![directory.to_owned()];
@@ -27,7 +27,8 @@ fn open_to_others(directory: &Path) -> Vec<PathBuf> {
     open
 }
 
-/// An upstream with one commit, and the configuration of a daemon for it, whose git would share.
+/// Creates an upstream with one commit. Returns the configuration of a daemon whose git
+/// configuration would make files accessible to everybody.
 fn upstream_of(root: &Path) -> String {
     let bare = root.join("upstream/org/repo.git");
     let (work, from) = (root.join("work"), bare.to_str().unwrap());

@@ -1,4 +1,4 @@
-//! What is published, and at what cost.
+//! Publishing: the content of snapshots, the bytes that are written, and retention.
 
 use std::fs;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use cachewfs_format::PackKind;
 
 use crate::harness::*;
 
-/// A history with files of several sizes, two branches and an annotated tag.
+/// Creates a history with files of several sizes, two branches and an annotated tag.
 pub(crate) fn fill(work: &std::path::Path) {
     for commit in 0..8_u32 {
         for file in 0..40_u32 {

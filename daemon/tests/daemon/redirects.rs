@@ -1,4 +1,4 @@
-//! Upstreams that redirect: to another spelling, another name, another place.
+//! Upstreams that redirect to another spelling, another name or another server.
 
 use cachewfs_daemon::{AuthConfig, NewToken};
 use reqwest::redirect::Policy;
@@ -10,7 +10,8 @@ use crate::http_upstream::*;
 const MOVED: &str = "git.example.com/org/moved";
 const REFS: &str = "info/refs?service=git-upload-pack";
 
-/// A daemon whose upstream has renamed `org/moved` to `org/repo`, which only the token may read.
+/// Starts a daemon whose upstream has renamed `org/moved` to `org/repo`. Only the holder of the
+/// token may read `org/repo`.
 async fn start_with_renamed() -> (World, HttpUpstream, NewToken) {
     let directory = tempfile::tempdir().unwrap().keep();
     let token = NewToken::generate().unwrap();
@@ -49,7 +50,7 @@ async fn a_renamed_repository_is_read_by_its_new_name_alone() {
         format!("/git/{MOVED}.git/{REFS}"),
     );
 
-    // To those who may not read it under its new name, it isn't there.
+    // A client that may not read the new name learns nothing: the repository seems not to exist.
     for path in [&archive, &refs] {
         let absent = get(&world, path, None).await;
         assert!(!absent.headers().contains_key("location"), "{path}");
@@ -115,7 +116,7 @@ async fn a_mirror_of_a_renamed_repository_stays_as_it_was() {
 
     assert_eq!(refused, (404, "upstream_moved".to_owned()));
     assert_eq!(header(&archive, "x-cachew-snapshot-commit"), before);
-    // git is sent to the new name.
+    // The daemon redirects git to the new name.
     assert_eq!(listed, format!("{head}\tHEAD"));
 }
 
@@ -154,7 +155,7 @@ async fn an_upstream_may_want_another_spelling() {
     let listed = git(world.root.path(), ["ls-remote", &url, "HEAD"]);
 
     assert_eq!(listed, format!("{new}\tHEAD"));
-    // The daemon remembers it.
+    // The daemon remembers the spelling, so no request goes to the old one.
     let asked = upstream.seen(&["GET /org/repo/info/refs"]).len();
     assert_eq!(asked, asked_before);
 }

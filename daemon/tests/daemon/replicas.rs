@@ -1,4 +1,4 @@
-//! Daemons that have one store: what one publishes, no other undoes, damages or deletes.
+//! Daemons that share a store: none of them undoes, damages or deletes a snapshot of another one.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -16,7 +16,7 @@ use crate::harness::*;
 use crate::lfs::{create_lfs_upstream, get_lfs_of, lfs, until_lfs_of};
 use crate::s3;
 
-/// Another daemon with the store of a world.
+/// Another daemon that shares the store of a [`World`].
 struct Replica {
     running: Running,
     client: Client,
@@ -67,13 +67,13 @@ impl Replica {
         self.post(&format!("/git/{REPO}/refresh")).await
     }
 
-    /// What a publish by this daemon alone, from scratch, has of a repository.
-    async fn lay_out_anew(&self) -> Value {
+    /// Publishes a new layout of the repository from the mirror of this daemon.
+    async fn relayout(&self) -> Value {
         self.post(&format!("/api/v1/repos/{REPO}/relayout")).await
     }
 }
 
-/// The commits of all snapshots that there are.
+/// Returns the commits of all snapshots in the store.
 fn commits_published(world: &World) -> Vec<String> {
     let entries = fs::read_dir(world.store().join("snapshots")).unwrap();
     let name = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name();
@@ -82,7 +82,7 @@ fn commits_published(world: &World) -> Vec<String> {
         .collect()
 }
 
-/// Has `world` update its mirror to `commit`, without waiting for the publish that follows.
+/// Makes `world` update its mirror to `commit`. Does not wait for the publish that follows.
 async fn update(world: &World, commit: &str) {
     let path = format!("/git/{REPO}/ensure-refs");
     let body = format!("{{\"commits\":[\"{commit}\"]}}");
@@ -97,7 +97,7 @@ async fn a_publish_that_another_daemon_overtakes_is_given_up_for_the_newer_one()
     write_file(&work.join(".gitattributes"), "held* filter=gate\n");
     commit_and_push(&work, "one");
     world.refresh().await;
-    // It doesn't look whether another daemon publishes.
+    // Without leases, the replica does not wait while another daemon publishes.
     let replica = Replica::start_with(&world, |config| config.store.lease_ttl = Duration::ZERO);
     let replica = replica.await;
     replica.refresh().await;
@@ -106,7 +106,7 @@ async fn a_publish_that_another_daemon_overtakes_is_given_up_for_the_newer_one()
     write_file(&work.join("held"), "two");
     let second = commit_and_push(&work, "two");
     update(&world, &second).await;
-    // It publishes, and can't go on.
+    // The publish has begun, and waits at the gate.
     eventually(|| gate.runs("checkout-index") > checkouts).await;
 
     write_file(&work.join("held"), "three");
@@ -129,7 +129,7 @@ async fn a_daemon_that_is_behind_does_not_undo_what_another_published() {
     commit_and_push(&work, "one");
     world.refresh().await;
     let replica = Replica::start(&world).await;
-    // The only turn to publish is taken.
+    // A publish of another repository takes the only permit, so that no other can begin.
     let elsewhere = world.create_upstream_at("org/other", "elsewhere");
     write_file(&elsewhere.join(".gitattributes"), "held* filter=gate\n");
     write_file(&elsewhere.join("held"), "x");
@@ -158,7 +158,7 @@ async fn what_upstream_dropped_before_this_daemon_saw_it_is_taken_over() {
     let first = commit_and_push(&work, "one");
     world.refresh().await;
     let replica = Replica::start(&world).await;
-    // Of two commits, the second is in an increment of its own.
+    // Two pushes, so that the second commit is in an increment of its own.
     let mut dropped = Vec::new();
     for name in ["two", "three"] {
         write_file(&work.join(name), noise(name.len() as u64, 1000));
@@ -178,10 +178,10 @@ async fn what_upstream_dropped_before_this_daemon_saw_it_is_taken_over() {
     for commit in dropped {
         git(&mirror, ["rev-list", "--objects", "--quiet", &commit]);
     }
-    replica.lay_out_anew().await;
+    replica.relayout().await;
 }
 
-/// Makes all that is stored as old as if it had been written, or current, days ago.
+/// Makes all objects in the store look as if they had been written, or replaced, three days ago.
 fn age(directory: &Path) {
     let pointer = directory.join("current");
     let mut current: Value = serde_json::from_slice(&fs::read(&pointer).unwrap()).unwrap();
@@ -209,7 +209,8 @@ async fn daemons_that_delete_what_is_old_leave_each_other_what_they_publish() {
 
     for round in 0..6_u64 {
         age(&world.store());
-        // Each second time the work tree is one that is stored already, but that nothing names.
+        // Alternating content: the store still has the segments of the work tree two rounds ago,
+        // but no current snapshot names them.
         write_file(&work.join("noise"), noise(round % 2, 100_000));
         commit_and_push(&work, "more");
         let publish = replicas.iter().map(Replica::refresh);
@@ -230,7 +231,10 @@ async fn daemons_that_delete_what_is_old_leave_each_other_what_they_publish() {
     let snapshots = fs::read_dir(world.store().join("snapshots"))
         .unwrap()
         .count();
-    assert!(snapshots <= 5, "nothing was deleted: {snapshots}");
+    assert!(
+        snapshots <= 5,
+        "{snapshots} snapshots are left: none was deleted"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -268,13 +272,13 @@ async fn an_lfs_archive_of_one_daemon_is_that_of_all() {
     world.refresh().await;
     let of_first = get_lfs_of(&world, &first).await.bytes().await.unwrap();
 
-    // Upstream could not give the objects to another.
+    // Without the LFS objects of upstream, the other daemon can serve only the stored LFS archive.
     fs::remove_dir_all(world.upstream().join("lfs/objects")).unwrap();
     let served = other.get(&lfs()).await;
     assert_eq!(served.status(), 200);
     assert!(served.bytes().await.unwrap() == of_first);
 
-    // What the other one makes builds on it.
+    // The next LFS archive, by the other daemon, builds on this one.
     write_file(&work.join("new.bin"), noise(2, 100_000));
     let second = commit_and_push(&work, "two");
     assert_eq!(other.refresh().await["snapshot"], second);

@@ -1,4 +1,4 @@
-//! The daemon with its store in a bucket: a real one, of a server that the tests start.
+//! The daemon with its store in a bucket, on an S3 server that the tests start.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -25,7 +25,7 @@ pub(crate) async fn start(bucket: &TestBucket) -> World {
     World::start_with(|config| config.store.s3 = Some(s3)).await
 }
 
-/// Starts it again without what is on disk: a new replica.
+/// Replaces the daemon by a new replica with an empty data directory.
 pub(crate) async fn replace(world: World, s3: S3Config) -> World {
     let root = world.stop().await;
     fs::remove_dir_all(root.path().join("data")).unwrap();
@@ -80,7 +80,7 @@ async fn a_new_replica_serves_at_once_and_restores_its_mirror() {
         .await;
     assert!(range.bytes().await.unwrap() == published[7_000_000..8_000_000]);
 
-    // The mirror comes from the bucket, and what is published next builds on what is there.
+    // The mirror is restored from the bucket, and the next snapshot builds on the stored one.
     write_file(&work.join("small"), "small\n");
     let second = commit_and_push(&work, "two");
     assert_eq!(world.refresh().await["snapshot"], second);
@@ -112,7 +112,7 @@ async fn what_is_on_disk_is_served_while_the_bucket_is_away_and_publishing_resum
     world.refresh().await;
     let published = world.get(&stable(), &[]).await.bytes().await.unwrap();
 
-    // Also through a restart.
+    // The daemon also serves its copies after a restart.
     proxy.set(Fault::Unavailable);
     let root = world.stop().await;
     let config = through.clone();
@@ -167,7 +167,7 @@ async fn a_start_says_what_is_wrong_with_the_bucket() {
         config.store.s3 = Some(s3);
 
         let Err(error) = Daemon::start(config).await else {
-            panic!("it started, and should have said that {said}");
+            panic!("the daemon started, but expected the error: {said}");
         };
 
         let error = anyhow::Error::from(error);
@@ -175,7 +175,7 @@ async fn a_start_says_what_is_wrong_with_the_bucket() {
     }
 }
 
-/// A service that answers 200 to whatever is written, as some do.
+/// Starts a service that ignores preconditions: it answers 200 to every write, as some services do.
 fn ignores_conditions() -> (String, std::thread::JoinHandle<()>) {
     use std::io::{BufRead as _, BufReader, Read as _, Write as _};
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -213,7 +213,7 @@ fn ignores_conditions() -> (String, std::thread::JoinHandle<()>) {
     (url, std::thread::spawn(serve))
 }
 
-/// Names of the objects of the repository below `part`.
+/// Returns the names of the objects of the repository below `part`.
 pub(crate) fn objects(bucket: &TestBucket, part: &str) -> BTreeSet<String> {
     let prefix = format!("v1/{REPO}.git/{part}/");
     let answer = bucket.ask("GET", &format!("?list-type=2&prefix={prefix}"));
@@ -223,16 +223,16 @@ pub(crate) fn objects(bucket: &TestBucket, part: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// What the manifests in the bucket name.
-fn named(bucket: &TestBucket) -> BTreeSet<String> {
-    let mut named = BTreeSet::new();
+/// Returns the ids of the segments that the manifests in the bucket name.
+fn named_segments(bucket: &TestBucket) -> BTreeSet<String> {
+    let mut segments = BTreeSet::new();
     for id in objects(bucket, "snapshots") {
         let answer = bucket.ask("GET", &format!("v1/{REPO}.git/snapshots/{id}"));
         let (_, body) = answer.split_once("\r\n\r\n").unwrap();
         let manifest = Manifest::parse(body.as_bytes()).unwrap();
-        named.extend(manifest.segments().iter().map(ToString::to_string));
+        segments.extend(manifest.segments().iter().map(ToString::to_string));
     }
-    named
+    segments
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -259,17 +259,18 @@ async fn what_no_snapshot_needs_goes_from_a_bucket() {
         world.refresh().await;
     }
     let last = git(&work, ["rev-parse", "HEAD"]).trim().to_owned();
-    // Each daemon lists repositories when it starts, and then not for half a minute.
+    // A daemon lists repositories when it starts, and then not for half a minute. The first listing
+    // was empty, so a restart is needed for the collector to see this repository.
     let world = World::start_in(world.stop().await, change).await;
 
     eventually(|| objects(&bucket, "snapshots").iter().eq([&last])).await;
-    eventually(|| objects(&bucket, "segments") == named(&bucket)).await;
+    eventually(|| objects(&bucket, "segments") == named_segments(&bucket)).await;
     assert!(!before.is_subset(&objects(&bucket, "segments")));
     let gone = format!("/git/{REPO}/snapshot/{first}.tar.zst");
     assert_eq!(world.get(&gone, &[]).await.status(), 404);
     assert_good_clone(&world.extract("snapshot.tar.zst").await);
 
-    // What had this name has gone for good.
+    // A deleted snapshot never comes back under its old id, even at the same commit.
     git(&work, ["reset", "--quiet", "--hard", &first]);
     git(&work, ["push", "--quiet", "--force", "origin", "HEAD"]);
     let again = world.refresh().await;
@@ -277,14 +278,14 @@ async fn what_no_snapshot_needs_goes_from_a_bucket() {
     assert!(again.starts_with(&format!("{first}-")), "{again}");
     assert_eq!(world.get(&gone, &[]).await.status(), 404);
 
-    // What is forgotten goes, too: at once what names it, and the rest with the next collection.
+    // Forgetting deletes the manifests at once. The next garbage collection deletes the segments.
     let forget = format!("/api/v1/repos/{REPO}/forget?store=true");
     assert_eq!(world.post(&forget, "").await.status(), 200);
     assert_eq!(objects(&bucket, "snapshots").len(), 0);
     assert_eq!(
         world.get(&stable(), &[]).await.status(),
         200,
-        "it is made anew"
+        "the snapshot is built again"
     );
 }
 
@@ -306,7 +307,7 @@ async fn a_cold_download_asks_for_each_byte_once() {
     let took = began.elapsed();
     assert_eq!(cold.len(), len);
     println!(
-        "{} MB cold in {took:?}, {} MB/s",
+        "{} MB from the bucket in {took:?}, {} MB/s",
         len / 1_000_000,
         len as f64 / 1e6 / took.as_secs_f64()
     );

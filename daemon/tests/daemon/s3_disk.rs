@@ -1,4 +1,5 @@
-//! Copies of a bucket on a disk that is too small for them: they give way to everything else.
+//! Copies of a bucket on a disk that is too small: the daemon evicts them if anything else needs
+//! the space.
 
 use cachewfs_tests::{SmallDisk, bytes_below, s3_bucket};
 use serde_json::Value;
@@ -8,7 +9,8 @@ use crate::s3::config;
 
 const MIB: usize = 1 << 20;
 
-/// Pushes a repository with one file to upstream, and has the daemon mirror and publish it; gives its commit.
+/// Pushes a repository with one file to upstream, and makes the daemon mirror and publish it.
+/// Returns its commit.
 async fn publish_new(world: &World, name: &str, file: &[u8]) -> String {
     let work = world.create_upstream_at(&format!("org/{name}"), name);
     write_file(&work.join("file"), file);
@@ -37,7 +39,7 @@ async fn copies_that_fill_the_disk_give_way_to_fetches_and_publishes() {
     let taken_by = |what: &str| bytes_below(&disk.path().join("data").join(what));
     let mirrors_and_copies = || taken_by("mirrors") + taken_by("store");
 
-    // Each leaves its file once in a mirror and twice in copies: more than the disk has in the end.
+    // Each file is once in a mirror and twice in copies. All of them exceed the disk.
     let mut most_copies = 0;
     for number in 1..=6 {
         let name = format!("small{number}");
@@ -45,7 +47,7 @@ async fn copies_that_fill_the_disk_give_way_to_fetches_and_publishes() {
         most_copies = taken_by("store").max(most_copies);
     }
     assert!(most_copies > 15 << 20, "{most_copies}");
-    // So much at once that no look at the disk comes in time.
+    // This file is so large that the disk fills between two checks of the free space.
     let large = noise(9, 5 * MIB);
     publish_new(&world, "large", &large).await;
 

@@ -1,5 +1,5 @@
-//! A bucket that is away for a while: refused first, then silent. What is here is served meanwhile, and what is
-//! pushed is published by itself afterwards.
+//! Outages of the bucket: refused connections first, then silence. Meanwhile the daemon serves its
+//! local copies. Afterwards it publishes the pushed commits without a request.
 
 use std::time::{Duration, Instant};
 
@@ -9,16 +9,17 @@ use cachewfs_tests::{Fault, Proxy, s3_bucket};
 use crate::harness::*;
 use crate::s3::config;
 
-/// How long each kind of outage lasts: `CACHEWFS_OUTAGE_SECONDS` for one by hand.
+/// How long each kind of outage lasts. `CACHEWFS_OUTAGE_SECONDS` sets it for a manual run.
 fn outage() -> Duration {
     let seconds = std::env::var("CACHEWFS_OUTAGE_SECONDS").ok();
     Duration::from_secs(seconds.map_or(3, |seconds| seconds.parse().unwrap()))
 }
 
-/// How long a request to the bucket takes until it is given up: tried four times, and a client would notice.
+/// The timeout of each try of a request to the bucket. A request is tried up to four times, so a
+/// client that had to wait for one would exceed `LONGEST_READ`.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// Longer than any answer that needs no bucket takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The time limit of a response that needs no bucket, even on a busy machine.
+const LONGEST_READ: Duration = Duration::from_secs(10);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bucket_that_comes_back_has_what_was_pushed_meanwhile() {
@@ -64,11 +65,11 @@ async fn a_bucket_that_comes_back_has_what_was_pushed_meanwhile() {
                 }
                 (longest, reads) = (longest.max(began.elapsed()), reads + 1);
             }
-            // A replica without its bucket serves what it has: taking it away would serve less.
+            // The replica stays ready, because it can still serve its copies.
             assert_eq!(world.get("/readyz", &[]).await.status(), 200);
         }
         println!("{fault:?}: {reads} reads, the longest took {longest:?}");
-        assert!(longest < PATIENCE, "{longest:?}");
+        assert!(longest < LONGEST_READ, "{longest:?}");
         let status = world.status().await;
         assert_eq!(status["published"]["snapshot"], last, "{status}");
 
@@ -77,7 +78,7 @@ async fn a_bucket_that_comes_back_has_what_was_pushed_meanwhile() {
         world
             .status_when(|status| status["published"]["snapshot"] == pushed)
             .await;
-        println!("published {:?} after the bucket is back", back.elapsed());
+        println!("published {:?} after the end of the outage", back.elapsed());
         last = pushed;
     }
     assert_good_clone(&world.extract("snapshot.tar.zst").await);

@@ -1,4 +1,4 @@
-//! A bucket that doesn't take what the daemon shows any more, or that never could be looked at.
+//! A bucket that no longer accepts the daemon's credentials, or that was unreachable at the start.
 
 use std::time::Duration;
 
@@ -52,7 +52,7 @@ async fn what_has_a_copy_is_served_when_credentials_stop_working() {
         let listed = world.get("/api/v1/repos", &[]).await;
         assert_eq!(listed.status(), 200, "{code}");
         assert!(listed.text().await.unwrap().contains(&first));
-        // Who publishes is told what is wrong.
+        // A publish fails with the reason.
         write_file(&work.join("small"), code);
         commit_and_push(&work, "more");
         let failed = world.post(&format!("/git/{REPO}/refresh"), "").await;
@@ -73,7 +73,8 @@ async fn what_has_a_copy_is_served_when_credentials_stop_working() {
 async fn what_a_bucket_refuses_is_logged_once_and_when_it_is_mended() {
     let Some(bucket) = s3_bucket() else { return };
     let proxy = Proxy::start(bucket.address);
-    // Its upstream and nothing else: the daemon of this test is a process of its own, with a log.
+    // Only the upstream of this daemon is used. The tested daemon is a process with a log of its
+    // own.
     let world = World::start().await;
     commit_and_push(&world.create_upstream(), "one");
     let root = tempfile::tempdir().unwrap();
@@ -118,13 +119,13 @@ async fn a_start_without_the_bucket_is_made_good_within_a_minute() {
     let s3 = through(&proxy, &bucket);
     let world = World::start_with(|all| {
         all.store.s3 = Some(s3);
-        // Longer than it may be waited for a bucket; `retry_max` is what it is by default.
+        // Longer than the longest backoff after a failure of the bucket, which is one minute.
         all.mirrors.retry_first = Duration::from_mins(30);
     })
     .await;
     let pushed = commit_and_push(&world.create_upstream(), "one");
 
-    // Nobody can know what is published.
+    // Without the bucket, the daemon cannot know the published snapshot, so the refresh fails.
     let failed = world.post(&format!("/git/{REPO}/refresh"), "").await;
     assert_eq!(failed.status(), 500, "{}", failed.text().await.unwrap());
     let listed = world.get("/api/v1/repos", &[]).await.text().await.unwrap();
@@ -138,7 +139,10 @@ async fn a_start_without_the_bucket_is_made_good_within_a_minute() {
     let path = format!("/git/{REPO}/refresh");
     let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
     while !world.post(&path, "").await.status().is_success() {
-        assert!(tokio::time::Instant::now() < deadline, "it never was so");
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "the refresh never succeeded"
+        );
     }
     assert_eq!(world.status().await["published"]["snapshot"], pushed);
 }

@@ -1,4 +1,4 @@
-//! A bucket whose objects are damaged, or were deleted: what is published anew is right.
+//! Buckets with damaged or deleted objects: the next publish repairs them.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use cachewfs_tests::{TestBucket, s3_bucket};
 use crate::harness::*;
 use crate::s3::{config, objects, replace, start};
 
-/// The bytes of an object.
+/// Reads an object.
 async fn get(bucket: &TestBucket, object: &str) -> Vec<u8> {
     let url = format!("{}/{}/{object}", bucket.endpoint, bucket.name);
     let answer = reqwest::get(url).await.unwrap();
@@ -32,7 +32,7 @@ async fn a_segment_that_is_damaged_in_the_bucket_is_found_and_stored_again() {
     damaged[good.len() / 2] ^= 1;
     bucket.put(&object, &damaged);
 
-    // What a new replica restores from is what it just made a copy of.
+    // A new replica restores its mirror from copies of the bucket, and finds the damage.
     let world = replace(world, config(&bucket)).await;
     let answer = world.refresh().await;
     assert_eq!(answer["moved"], true);
@@ -44,7 +44,7 @@ async fn a_segment_that_is_damaged_in_the_bucket_is_found_and_stored_again() {
     let world = replace(world, config(&bucket)).await;
     assert_eq!(world.refresh().await["moved"], false);
     assert_good_clone(&world.extract("snapshot.tar.zst").await);
-    // It was restored, not cloned: the packs are those of the snapshot.
+    // The mirror has the packs of the snapshot, so it was restored and not cloned.
     let mirror = world.root.path().join(format!("data/mirrors/{REPO}.git"));
     for pack in world.manifest(second).packs {
         let name = pack.pack.name;
@@ -63,7 +63,7 @@ async fn a_rotten_copy_of_a_manifest_fails_nothing() {
     let copy = world.store().join("snapshots").join(&first);
     let good = fs::read(&copy).unwrap();
 
-    // Nothing of it is in memory.
+    // The restart clears the memory tier.
     let root = world.stop().await;
     write_file(&copy, "rotten");
     let s3 = config(&bucket);
@@ -93,7 +93,7 @@ async fn what_is_forgotten_is_published_again_under_another_id() {
     let again = again["snapshot"].as_str().unwrap();
     assert!(again.starts_with(&format!("{first}-")), "{again}");
     assert_eq!(world.get(&immutable, &[]).await.status(), 404);
-    // Also by a daemon that doesn't mirror it, more than once.
+    // A daemon without a mirror of the repository can forget it, too, and repeatedly.
     let world = replace(world, config(&bucket)).await;
     assert_eq!(world.post(&forget, "").await.status(), 200);
     assert_eq!(objects(&bucket, "snapshots").len(), 0);

@@ -1,4 +1,4 @@
-//! A bucket behind HTTPS with a certificate of an authority of one's own, and keys from the environment.
+//! A bucket behind HTTPS with a certificate of a private authority, and keys from the environment.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -20,7 +20,7 @@ use crate::process::Process;
 use crate::s3::config;
 use crate::tls::{create_authority, create_certificate};
 
-/// Speaks TLS before `server`, with the certificate in `directory`; gives its URL.
+/// Starts a TLS proxy for `server` with the certificate in `directory`. Returns its URL.
 async fn with_tls(server: SocketAddr, directory: &Path) -> String {
     let certificate = CertificateDer::from_pem_file(directory.join("cert.pem")).unwrap();
     let key = PrivateKeyDer::from_pem_file(directory.join("key.pem")).unwrap();
@@ -38,7 +38,7 @@ async fn with_tls(server: SocketAddr, directory: &Path) -> String {
             let acceptor = acceptor.clone();
             tokio::spawn(async move {
                 let mut server = TcpStream::connect(server).await.unwrap();
-                // Who doesn't trust the certificate ends it.
+                // A client that doesn't trust the certificate fails the handshake.
                 if let Ok(mut client) = acceptor.accept(client).await {
                     copy_bidirectional(&mut client, &mut server).await.ok();
                 }
@@ -75,7 +75,7 @@ async fn a_start_says_what_to_do_about_a_certificate_that_is_not_trusted() {
         });
 
         let Err(error) = Daemon::start(config).await else {
-            panic!("it started with {authority:?}");
+            panic!("the daemon started with {authority:?}");
         };
 
         let error = format!("{:#}", anyhow::Error::from(error));
@@ -88,7 +88,7 @@ async fn a_start_says_what_to_do_about_a_certificate_that_is_not_trusted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_uses_a_bucket_of_ones_own_authority_with_keys_of_its_environment() {
     let Some(bucket) = s3_bucket() else { return };
-    // Its upstream and nothing else: the daemon of this test is a process of its own.
+    // Only the upstream of this daemon is used. The tested daemon is a process of its own.
     let world = World::start().await;
     let commit = commit_and_push(&world.create_upstream(), "one");
     let root = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! A snapshot that upstream has moved on from: served at once, and replaced behind the request.
+//! Stale snapshots: served at once, and replaced in the background.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::harness::*;
 
 const COMMIT: &str = "x-cachew-snapshot-commit";
 
-/// Waits until `commit` is what a HEAD, which starts nothing, says is current.
+/// Waits until `commit` is current. Uses HEAD requests, which start neither checks nor updates.
 async fn wait_until_current(world: &World, commit: &str) {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
     loop {
@@ -36,7 +36,7 @@ async fn a_stale_snapshot_is_served_at_once_and_replaced_behind_it() {
     let new = commit_and_push(&work, "new");
     gate.close();
 
-    // Upstream doesn't answer; all get the old one nevertheless.
+    // Although upstream sends no pack, all requests get the old snapshot.
     for _ in 0..20 {
         let response = world.get(&stable(), &[("range", "bytes=0-99")]).await;
         assert_eq!(response.status(), 206);
@@ -46,7 +46,7 @@ async fn a_stale_snapshot_is_served_at_once_and_replaced_behind_it() {
     gate.open();
 
     wait_until_current(&world, &new).await;
-    // The first clone, and one fetch for all.
+    // One pack for the first clone, and one for the fetch that all requests share.
     assert_eq!(gate.packs(), 2);
 }
 
@@ -77,7 +77,10 @@ async fn what_did_not_move_is_not_published_again() {
 
     let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
     while gate.runs("ls-remote") < checks + 5 {
-        assert!(tokio::time::Instant::now() < deadline, "no checks");
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "the daemon did not check upstream"
+        );
         assert_eq!(world.get(&stable(), &[]).await.status(), 200);
     }
 
@@ -133,7 +136,7 @@ async fn what_was_not_published_before_the_daemon_stopped_is_published_by_the_ne
     let root = world.stop().await;
     drop(no_publish);
 
-    // Nothing moves upstream, and nobody asks.
+    // No push and no request follow. Only the periodic update can publish the commit.
     let interval = |config: &mut Config| config.fetch_interval = Duration::from_millis(100);
     let world = World::start_in(root, interval).await;
 

@@ -16,8 +16,8 @@ use tokio::net::TcpListener;
 
 use crate::harness::*;
 
-/// One repository with two snapshots, an empty one, which can't be published, and a name that upstream
-/// doesn't have, which is nobody's trouble.
+/// Starts a daemon with a repository with two snapshots, an empty one, which can't be published,
+/// and a name that upstream doesn't have, which needs no attention.
 async fn world() -> World {
     let world = World::start().await;
     publish(&world).await;
@@ -141,8 +141,8 @@ async fn a_page_without_repositories_says_how_they_come() {
     );
 }
 
-/// The browser, if there is one.
-#[expect(clippy::print_stdout, reason = "a skipped test has to say so")]
+/// Returns the path of Chromium, or `None` if it is not installed.
+#[expect(clippy::print_stdout, reason = "a skipped test has to tell why")]
 fn chromium() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let names = ["chromium", "chromium-browser", "google-chrome"];
@@ -151,12 +151,12 @@ fn chromium() -> Option<PathBuf> {
         .filter(|program| program.is_file());
     let found = found.next();
     if found.is_none() {
-        println!("skipped: there is no Chromium");
+        println!("skipped: Chromium is not installed");
     }
     found
 }
 
-/// Loads a page, lets its script run for some seconds, and gives the document as it is then.
+/// Loads a page, and lets its script run for some seconds. Returns the document after that.
 async fn browse(chromium: &Path, url: String, screenshot: Option<&str>) -> String {
     let chromium = chromium.to_owned();
     let screenshot = screenshot.zip(std::env::var_os("CACHEWFS_SCREENSHOTS"));
@@ -208,7 +208,7 @@ async fn a_browser_shows_the_page() {
     );
 }
 
-/// The daemon, but for a page that was loaded earlier.
+/// Starts a proxy of the daemon that serves the old `page` at `/`. Returns its URL.
 async fn serve_old_page(world: &World, page: String) -> String {
     let daemon = world.url("");
     let pass = async |State(daemon): State<String>, request: Request| {
@@ -261,9 +261,12 @@ async fn an_open_page_follows_what_happens() {
     };
     assert!(
         section(&shown, "Needs attention"),
-        "it is still hidden: {shown}"
+        "the section is still hidden: {shown}"
     );
-    assert!(section(&shown, "Snapshots"), "it is still hidden: {shown}");
+    assert!(
+        section(&shown, "Snapshots"),
+        "the section is still hidden: {shown}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,4 +1,4 @@
-//! HTTPS: a real client, real certificates, and clients that don't get on with it.
+//! HTTPS: certificates, their renewal, and clients that never finish a handshake.
 
 use std::path::Path;
 use std::process::Command;
@@ -23,13 +23,13 @@ fn openssl(directory: &Path, arguments: &str) {
 
 const KEY: &str = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2";
 
-/// An authority, as `<name>.pem`.
+/// Creates a certificate authority in `<name>.pem`.
 pub(crate) fn create_authority(directory: &Path, name: &str) {
     let names = format!("-keyout {name}.key -out {name}.pem -subj /CN={name}");
     openssl(directory, &format!("req -x509 {KEY} {names}"));
 }
 
-/// A certificate for this machine, as `cert.pem` and `key.pem`.
+/// Creates a certificate for this machine in `cert.pem`, and its key in `key.pem`.
 pub(crate) fn create_certificate(directory: &Path, authority: &str) {
     write_file(&directory.join("ext"), "subjectAltName=IP:127.0.0.1\n");
     let request = "-keyout leaf.key -out request.pem -subj /CN=daemon";
@@ -48,7 +48,7 @@ pub(crate) fn create_certificate(directory: &Path, authority: &str) {
 fn client(directory: &Path, authority: &str) -> Client {
     let pem = std::fs::read(directory.join(format!("{authority}.pem"))).unwrap();
     let trusted = Certificate::from_pem(&pem).unwrap();
-    // Each request makes a connection of its own.
+    // No connection pool, so that each request makes a handshake.
     let builder = Client::builder().pool_max_idle_per_host(0);
     builder.tls_certs_only([trusted]).build().unwrap()
 }
@@ -83,7 +83,7 @@ async fn a_certificate_is_served_to_who_trusts_it_and_replaced_while_running() {
             .is_err()
     );
 
-    // What can't be used is not taken, when it is looked at, a second after the last look.
+    // The daemon ignores an invalid key. It checks the files at most once a second.
     write_file(&directory.join("key.pem"), "no key");
     tokio::time::sleep(Duration::from_millis(1100)).await;
     assert_eq!(old.get(&url).send().await.unwrap().status(), 200);
@@ -92,7 +92,7 @@ async fn a_certificate_is_served_to_who_trusts_it_and_replaced_while_running() {
     while new.get(&url).send().await.is_err() {
         assert!(
             tokio::time::Instant::now() < deadline,
-            "the old one is served"
+            "the daemon still serves the old certificate"
         );
     }
     assert!(old.get(&url).send().await.is_err());
@@ -120,7 +120,7 @@ async fn git_clones_over_https_beside_clients_that_say_nothing() {
 
     assert!(cloned.status.success(), "{cloned:?}");
     assert_eq!(git(&to, ["rev-parse", "HEAD"]), head);
-    // Who says nothing is not waited for.
+    // The daemon closes silent connections after a timeout.
     let mut byte = [0];
     let end = tokio::time::timeout(Duration::from_secs(30), silent[0].read(&mut byte)).await;
     assert!(matches!(end, Ok(Ok(0) | Err(_))), "{end:?}");
@@ -136,7 +136,8 @@ async fn one_address_takes_a_share_of_the_handshakes_and_no_more() {
         silent.push(socket.connect(world.running.address).await.unwrap());
     }
 
-    // Those within the share are borne for 10 s.
+    // The first 128 connections are within the share, and may take 10 s. The others are closed at
+    // once.
     for refused in silent.iter_mut().skip(128) {
         let end = tokio::time::timeout(Duration::from_secs(5), refused.read(&mut [0])).await;
         assert!(matches!(end, Ok(Ok(0) | Err(_))), "{end:?}");

@@ -1,5 +1,5 @@
-//! The client that workstations use today, as far as a daemon sees it: the requests that it sends, and
-//! what it makes of the answers.
+//! A model of the client that workstations use today: its requests, and how it handles the
+//! responses.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 use crate::gate::Gate;
 use crate::harness::*;
 
-/// How it is called: the defaults are those of its options, but for smaller ranges.
+/// The options of the client. The defaults are those of the real one, except for smaller ranges.
 struct Restore {
-    /// 1: one plain request instead of ranges.
+    /// The number of concurrent range requests. 1 means one plain request without a range.
     concurrency: usize,
     range_len: u64,
     is_bundle_wanted: bool,
@@ -34,11 +34,11 @@ impl Default for Restore {
     }
 }
 
-/// Why it gives up.
+/// The error with which the client ends.
 type Fatal = String;
 
 impl Restore {
-    /// Restores the repository into a directory of its own, and gives that.
+    /// Restores the repository into a new directory. Returns the directory.
     async fn run(&self, world: &World) -> Result<PathBuf, Fatal> {
         let clone = tempfile::tempdir_in(world.root.path()).unwrap().keep();
         let bundle_url = if self.concurrency == 1 {
@@ -101,7 +101,7 @@ impl Restore {
         Ok(bundle_url)
     }
 
-    /// What goes wrong here is a warning.
+    /// Applies a bundle. The client ignores failures here.
     async fn apply_bundle(&self, world: &World, url: &str, clone: &Path) {
         let response = world.get(url, &[]).await;
         if response.status() != 200 {
@@ -156,7 +156,7 @@ fn bundle_url(response: &Response) -> Option<String> {
     Some(url.to_str().unwrap().to_owned())
 }
 
-/// One range of a known revision; anything else is fatal.
+/// Fetches a range of a known revision. Any other response ends the client.
 async fn fetch_part(
     world: &World,
     start: u64,
@@ -178,7 +178,7 @@ async fn fetch_part(
     Ok(bytes.to_vec())
 }
 
-/// `zstd -dc | tar -xpf -`.
+/// The pipe `zstd -dc | tar -xpf -`.
 struct Extract {
     child: Child,
 }
@@ -227,7 +227,7 @@ fn head(clone: &Path) -> String {
     git(clone, ["rev-parse", "HEAD"])
 }
 
-/// A world with one commit of half a megabyte.
+/// Starts a daemon whose upstream has one commit of half a megabyte.
 async fn start() -> (World, Gate, PathBuf, String) {
     let (world, gate) = Gate::start(|_| {}).await;
     let work = world.create_upstream();
@@ -264,7 +264,7 @@ async fn restores_what_is_not_published_yet() {
         };
 
         let open = async {
-            // When this is answered, so is the client that asked before.
+            // Once this response begins, that of the client, which asked earlier, has begun, too.
             let stream = world.get(&stable(), &[]).await;
             assert_eq!(stream.status(), 200);
             gate.open();
@@ -313,7 +313,7 @@ async fn restores_with_refs_and_commits_that_are_newer() {
 
     assert_eq!(head(&clone), new);
     assert_good_clone(&clone);
-    // What was fetched is published meanwhile, which a download that is under way takes for fatal.
+    // Publishes the fetched commit first: a change of revision would end a running download.
     world.refresh().await;
     let nowhere = Restore {
         commits: vec!["1".repeat(40)],

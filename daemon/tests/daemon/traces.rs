@@ -1,4 +1,4 @@
-//! Traces, as a collector gets them: OTLP over HTTP.
+//! Traces as a collector receives them: OTLP over HTTP.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -16,53 +16,53 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message as _;
 use tokio::runtime::Runtime;
 
-use crate::program::{PATIENCE, Program, check_config, socket_without_listener, upstream};
+use crate::program::{Program, TEST_TIMEOUT, check_config, socket_without_listener, upstream};
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const CALLER: &str = "b7ad6b7169203331";
 const REPO: &str = "git.example.com/org/repo";
 
-/// What has arrived at a collector.
+/// The state of a collector: its received batches and its next response.
 #[derive(Debug)]
-struct Collected {
+struct CollectorState {
     batches: Mutex<Vec<(HeaderMap, ExportTraceServiceRequest)>>,
-    /// What it answers.
+    /// The status of its responses.
     status: AtomicU16,
 }
 
 struct Collector {
     endpoint: String,
-    collected: Arc<Collected>,
+    state: Arc<CollectorState>,
     _runtime: Runtime,
 }
 
 impl Collector {
     fn start(status: u16) -> Self {
         let runtime = Runtime::new().unwrap();
-        let collected = Arc::new(Collected {
+        let state = Arc::new(CollectorState {
             batches: Mutex::default(),
             status: status.into(),
         });
         let router = Router::new()
             .route("/v1/traces", post(collect))
-            .with_state(Arc::clone(&collected));
+            .with_state(Arc::clone(&state));
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0"));
         let listener = listener.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         runtime.spawn(async move { axum::serve(listener, router).await });
         Self {
             endpoint,
-            collected,
+            state,
             _runtime: runtime,
         }
     }
 
     fn count(&self) -> usize {
-        self.collected.batches.lock().unwrap().len()
+        self.state.batches.lock().unwrap().len()
     }
 
     fn spans(&self) -> Vec<Seen> {
-        let batches = self.collected.batches.lock().unwrap();
+        let batches = self.state.batches.lock().unwrap();
         let resources = batches.iter().flat_map(|(_, batch)| &batch.resource_spans);
         let scopes = resources.flat_map(|resource| &resource.scope_spans);
         scopes
@@ -73,17 +73,17 @@ impl Collector {
 }
 
 async fn collect(
-    State(collected): State<Arc<Collected>>,
+    State(state): State<Arc<CollectorState>>,
     headers: HeaderMap,
     body: Bytes,
 ) -> StatusCode {
     assert_eq!(headers["content-type"], "application/x-protobuf");
     let batch = ExportTraceServiceRequest::decode(body).unwrap();
-    collected.batches.lock().unwrap().push((headers, batch));
-    StatusCode::from_u16(collected.status.load(Ordering::Relaxed)).unwrap()
+    state.batches.lock().unwrap().push((headers, batch));
+    StatusCode::from_u16(state.status.load(Ordering::Relaxed)).unwrap()
 }
 
-/// A span, easier to compare.
+/// A received span in a form that is easy to compare.
 #[derive(Clone, Debug)]
 struct Seen {
     name: String,
@@ -182,7 +182,7 @@ fn a_request_and_the_publish_that_it_caused_are_in_the_trace_of_the_caller() {
         (request.trace.as_str(), request.parent.as_str()),
         (TRACE, CALLER)
     );
-    // A server's.
+    // The kind of spans of a server.
     assert_eq!(request.kind, 2);
     request.has(&[
         ("http.request.method", "POST"),
@@ -214,10 +214,10 @@ fn a_request_and_the_publish_that_it_caused_are_in_the_trace_of_the_caller() {
         ("http.response.body.size", "100"),
         ("cachewfs.tier", "disk"),
     ]);
-    // Maintenance, which nobody asked for, may have been stopped with the daemon.
+    // Spans of maintenance are not checked: the end of the daemon may have stopped it.
     let mut caused = spans.iter().filter(|span| span.trace == TRACE);
     assert!(!caused.any(|span| span.is_error), "{spans:?}");
-    let batches = collector.collected.batches.lock().unwrap();
+    let batches = collector.state.batches.lock().unwrap();
     for (headers, batch) in batches.iter() {
         assert_eq!(headers["authorization"], "Bearer s3cret");
         let text = format!("{batch:?}");
@@ -229,7 +229,7 @@ fn a_request_and_the_publish_that_it_caused_are_in_the_trace_of_the_caller() {
 #[test]
 fn what_is_passed_on_and_shared_is_in_the_trace_of_who_asked_first() {
     let collector = Collector::start(200);
-    // It knows no repository.
+    // As an upstream, this server answers 404 to everything.
     let upstream = Collector::start(200);
     let endpoint = format!("{}/v1/traces", collector.endpoint);
     let program = Program::start(&config(&upstream.endpoint, &endpoint), &[]);
@@ -254,7 +254,7 @@ fn a_collector_that_fails_is_told_of_once_and_a_failure_is_a_span() {
     let collector = Collector::start(503);
     let endpoint = format!("{}/v1/traces", collector.endpoint);
     let program = Program::start(&config(&base, &endpoint), &[]);
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TEST_TIMEOUT;
 
     assert_eq!(program.refresh(REPO).0, 200);
     assert_eq!(program.refresh("git.example.com/org/missing").0, 404);
@@ -263,7 +263,7 @@ fn a_collector_that_fails_is_told_of_once_and_a_failure_is_a_span() {
         assert!(Instant::now() < deadline);
         program.pause();
     }
-    collector.collected.status.store(200, Ordering::Relaxed);
+    collector.state.status.store(200, Ordering::Relaxed);
     while !program.log().contains("Traces are sent again") {
         assert_eq!(program.get("/healthz").0, 200);
         assert!(Instant::now() < deadline);
@@ -282,7 +282,7 @@ fn a_collector_that_fails_is_told_of_once_and_a_failure_is_a_span() {
 fn a_collector_that_is_away_or_hangs_changes_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let (base, _) = upstream(directory.path(), "one");
-    // Connections wait there for good.
+    // The kernel accepts connections, but nothing ever answers.
     let hanging = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let hanging = hanging
         .local_addr()
@@ -296,7 +296,7 @@ fn a_collector_that_is_away_or_hangs_changes_nothing() {
 
         let began = Instant::now();
         program.end();
-        // The limit for sending what is left is 3 s.
+        // The daemon spends at most 3 s on the remaining spans.
         assert!(
             began.elapsed() < Duration::from_secs(8),
             "{:?}",

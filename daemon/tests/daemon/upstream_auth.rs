@@ -1,4 +1,4 @@
-//! Credentials for upstream: they get there, and nowhere else.
+//! Credentials for upstream: the daemon sends them to upstream and nowhere else.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -24,7 +24,7 @@ fn with(auth: UpstreamAuthConfig) -> impl FnOnce(&mut Config) {
     |config| config.upstream_auth = [("git.example.com".to_owned(), auth)].into()
 }
 
-/// A daemon that reads its token from a file, in front of an upstream that wants it.
+/// Starts a daemon with a token file, in front of an upstream that requires the token.
 async fn start_with_token() -> (World, HttpUpstream, PathBuf) {
     let directory = tempfile::tempdir().unwrap().keep();
     let file = directory.join("token");
@@ -38,7 +38,7 @@ async fn start_with_token() -> (World, HttpUpstream, PathBuf) {
     (world, upstream, file)
 }
 
-/// Command lines of processes, and the files below a directory, that have `text`.
+/// Returns the command lines of processes and the files below `directory` that contain `text`.
 fn places_with(text: &str, directory: &Path) -> Vec<String> {
     let has = |path: &Path| {
         let bytes = std::fs::read(path).unwrap_or_default();
@@ -76,7 +76,7 @@ async fn a_token_gets_to_upstream_and_nowhere_else() {
     let data = world.root.path().join("data");
     upstream.set(Mood::HangsForTheMirrorsFetch);
 
-    // While the mirror is cloned, the request is passed on, with the same token.
+    // During the clone, the daemon passes the request on with its own token.
     let path = format!("/git/{WITH_GIT}/info/refs?service=git-upload-pack");
     let passed = world.get(&path, &[("git-protocol", "version=2")]).await;
     assert_eq!(passed.status(), 200);
@@ -92,7 +92,7 @@ async fn a_token_gets_to_upstream_and_nowhere_else() {
     assert_eq!(refreshed["snapshot"], head);
     assert_eq!(places_with(SECRET, &data), Vec::<String>::new());
 
-    // A new token counts from the next command on; with a wrong one the repository isn't there.
+    // The daemon uses a new token from the next command on. Upstream refuses this one.
     write_file(&file, "other");
     let refresh = format!("/git/{REPO}/refresh");
     let (status, error) = code(world.post(&refresh, "").await).await;
@@ -130,7 +130,7 @@ async fn credentials_in_a_url_are_in_no_command_line_and_no_file() {
 
     let repository = world.get(&stable(), &[("range", "bytes=-1")]).await;
     assert_eq!(repository.status(), 503);
-    // Its listing of refs, and the fetch that hangs.
+    // One request lists refs, the second one is the fetch that hangs.
     eventually(|| upstream.seen(&["POST /org/repo/git-upload-pack"]).len() >= 2).await;
     assert_eq!(places_with(SECRET, &data), Vec::<String>::new());
     upstream.set(Mood::Good);
@@ -153,7 +153,7 @@ async fn a_credential_helper_of_the_operators_is_asked() {
     let (work, head) = grown_upstream(&world);
 
     assert_eq!(world.refresh().await["snapshot"], head);
-    // A check goes to git then, which asks the helper.
+    // With a helper, the daemon checks upstream by git, which asks the helper.
     let new = commit_and_push(&work, "three");
     let url = world.url(&format!("/git/{REPO}"));
     let ensure = format!("/git/{REPO}/ensure-refs");
@@ -166,7 +166,7 @@ async fn a_credential_helper_of_the_operators_is_asked() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_may_be_in_the_environment_and_belong_to_a_user() {
-    // The test's own environment has this one.
+    // Cargo sets this variable for the test, and the daemon runs in the same process.
     let auth = UpstreamAuthConfig {
         token_env: Some("CARGO_PKG_NAME".to_owned()),
         username: "me".to_owned(),
@@ -181,7 +181,7 @@ async fn a_token_may_be_in_the_environment_and_belong_to_a_user() {
     assert_eq!(
         world.get(&path, &[]).await.status(),
         401,
-        "pushes are the client's own"
+        "a push must not use the credentials of the daemon"
     );
 }
 
@@ -214,9 +214,9 @@ async fn sections_that_cannot_work_stop_the_start() {
     assert!(unknown.contains("x.org"), "{unknown}");
 }
 
-/// GitHub's API, as far as Apps need it, in front of an upstream that takes only the newest token.
+/// The part of GitHub's API that Apps need, with an upstream that accepts only the newest token.
 #[derive(Debug)]
-struct Api {
+struct FakeGithub {
     directory: PathBuf,
     upstream: HttpUpstream,
     lifetime: Mutex<Duration>,
@@ -225,8 +225,8 @@ struct Api {
     asked: AtomicUsize,
 }
 
-impl Api {
-    /// Whether the App has signed, as `openssl` sees it.
+impl FakeGithub {
+    /// Returns whether `openssl` accepts the signature of the App, and the claims are valid.
     fn is_signed(&self, jwt: &str) -> bool {
         let (signed, signature) = jwt.rsplit_once('.').unwrap();
         write_file(&self.directory.join("signed"), signed);
@@ -252,7 +252,7 @@ fn openssl(directory: &Path, arguments: &str) -> bool {
     output.unwrap().status.success()
 }
 
-async fn api(State(api): State<Arc<Api>>, request: Request) -> Response {
+async fn api(State(api): State<Arc<FakeGithub>>, request: Request) -> Response {
     api.asked.fetch_add(1, Ordering::Relaxed);
     if api.is_failing.load(Ordering::Relaxed) {
         return StatusCode::BAD_GATEWAY.into_response();
@@ -277,8 +277,8 @@ async fn api(State(api): State<Arc<Api>>, request: Request) -> Response {
     }
 }
 
-/// A daemon that reads its upstream as a GitHub App.
-async fn start_with_app() -> (World, Arc<Api>) {
+/// Starts a daemon that authenticates as a GitHub App.
+async fn start_with_app() -> (World, Arc<FakeGithub>) {
     let root = tempfile::tempdir().unwrap();
     let directory = root.path().to_owned();
     assert!(openssl(&directory, "genrsa -traditional -out app.pem 2048"));
@@ -288,7 +288,7 @@ async fn start_with_app() -> (World, Arc<Api>) {
     ));
     let upstream = HttpUpstream::start(root.path().join("upstream")).await;
     upstream.require("nobody:");
-    let shared = Arc::new(Api {
+    let shared = Arc::new(FakeGithub {
         directory: directory.clone(),
         upstream: upstream.clone(),
         lifetime: Mutex::new(Duration::from_mins(1)),
@@ -330,7 +330,7 @@ async fn a_github_that_fails_is_not_asked_by_everyone_who_wants_something() {
         assert!(text.contains("GitHub"), "{text}");
     }
 
-    // At once, after a second, after three, after seven.
+    // With backoff, requests come at once and after 1, 3, 7, … seconds.
     let asked = api.asked.load(Ordering::Relaxed);
     let seconds = began.elapsed().as_secs_f64();
     assert!(
@@ -340,7 +340,10 @@ async fn a_github_that_fails_is_not_asked_by_everyone_who_wants_something() {
     api.is_failing.store(false, Ordering::Relaxed);
     let deadline = Instant::now() + Duration::from_secs(30);
     while world.post(&refresh, "").await.status() != 200 {
-        assert!(Instant::now() < deadline, "it is not asked again");
+        assert!(
+            Instant::now() < deadline,
+            "the daemon never asked GitHub again"
+        );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert_eq!(world.refresh().await["snapshot"], head);
@@ -352,7 +355,7 @@ async fn a_github_app_gets_tokens_that_are_shared_until_they_expire() {
     let (work, _) = grown_upstream(&world);
     let issued = || *shared.issued.lock().unwrap();
 
-    // Tokens that are about to expire are given to one command each.
+    // A token that expires soon is used for one command only.
     world.refresh().await;
     let first = issued();
     assert!(first >= 2, "{first} tokens were issued");
@@ -361,9 +364,9 @@ async fn a_github_app_gets_tokens_that_are_shared_until_they_expire() {
     assert_eq!(issued(), first + 1);
     let head = commit_and_push(&work, "three");
     assert_eq!(world.refresh().await["snapshot"], head);
-    assert_eq!(issued(), first + 1, "one token serves all commands");
+    assert_eq!(issued(), first + 1, "several commands share one token");
 
-    // Where the App is not installed, only what is public can be read.
+    // If the App is not installed for an owner, the daemon can read only public repositories.
     let other = world
         .post("/git/git.example.com/other/repo/refresh", "")
         .await;
