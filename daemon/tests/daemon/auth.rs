@@ -105,7 +105,7 @@ async fn every_route_asks_the_policy() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_policy_can_not_decide_is_not_allowed() {
+async fn a_request_is_denied_if_the_policy_fails() {
     let policy = "package cachewfs
         import rego.v1
         default allow := true
@@ -129,7 +129,7 @@ async fn what_a_policy_can_not_decide_is_not_allowed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_opens_what_its_groups_may() {
+async fn a_token_grants_the_access_of_its_groups() {
     let (world, token) = start(TEAM_ONLY).await;
     let work = world.create_upstream();
     let head = commit_and_push(&work, "one");
@@ -181,7 +181,7 @@ async fn a_token_opens_what_its_groups_may() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn administering_is_for_this_machine_and_not_for_pages_and_proxies() {
+async fn admin_calls_from_web_pages_and_proxies_are_refused() {
     let world = World::start().await;
     let path = format!("/api/v1/repos/{REPO}/relayout");
     let post = async |headers: &[(&str, &str)]| {
@@ -250,7 +250,7 @@ async fn a_hidden_repository_answers_like_one_that_is_not_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_spelling_of_a_name_passes_the_policy() {
+async fn no_spelling_of_a_name_bypasses_the_policy() {
     let policy = "package cachewfs\nimport rego.v1\ndefault allow := false\n\
         private if startswith(input.repo, \"git.example.com/org/secret-\")\n\
         allow if not private\nallow if input.subject == \"alice\"";
@@ -339,7 +339,7 @@ async fn mirrors_and_snapshots_in_another_spelling_are_not_used() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn upstream_never_gets_a_token_of_the_daemons() {
+async fn the_token_for_the_daemon_is_never_sent_upstream() {
     let root = tempfile::tempdir().unwrap();
     let (auth, token) = restricted(root.path(), TEAM_ONLY);
     let upstream = HttpUpstream::start(root.path().join("upstream")).await;
@@ -374,7 +374,7 @@ async fn upstream_never_gets_a_token_of_the_daemons() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn policies_and_tokens_are_read_again_and_bad_ones_are_not_taken() {
+async fn policies_and_tokens_are_reloaded_and_invalid_ones_are_ignored() {
     let (world, token) = start(TEAM_ONLY).await;
     let policy = world.root.path().join("policy.rego");
     let tokens = world.root.path().join("tokens");
@@ -407,7 +407,7 @@ async fn policies_and_tokens_are_read_again_and_bad_ones_are_not_taken() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_used_stops_the_start() {
+async fn an_invalid_policy_or_tokens_file_stops_the_start() {
     for (policy, tokens) in [
         ("package cachewfs\nallow if", ""),
         (TEAM_ONLY, "alice:secret"),

@@ -93,7 +93,7 @@ async fn a_bucket_is_copied_pointers_first_while_daemons_publish() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_segment_that_is_gone_from_a_bucket_is_told_and_can_be_put_back_or_made_anew() {
+async fn a_missing_segment_is_reported_and_can_be_put_back_or_rebuilt() {
     let Some(bucket) = s3_bucket() else { return };
     let s3 = s3::config(&bucket);
     let world = start(s3.clone()).await;
@@ -120,7 +120,7 @@ async fn a_segment_that_is_gone_from_a_bucket_is_told_and_can_be_put_back_or_mad
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_manifest_that_is_not_that_of_the_pointer_is_not_served_and_is_forgotten_by_order() {
+async fn a_manifest_that_does_not_match_its_pointer_is_not_served_and_can_be_forgotten() {
     let Some(bucket) = s3_bucket() else { return };
     let s3 = s3::config(&bucket);
     let world = start(s3.clone()).await;

@@ -17,7 +17,7 @@ const HEALTHY: &str = "git.example.com/org/healthy";
 const FRESH: &str = "git.example.com/org/fresh";
 
 /// A published repository whose upstream turns bad, and a healthy repository beside it.
-struct Bad {
+struct BadUpstream {
     world: World,
     upstream: HttpUpstream,
     work: PathBuf,
@@ -25,7 +25,7 @@ struct Bad {
     published: String,
 }
 
-impl Bad {
+impl BadUpstream {
     async fn start() -> Self {
         let (world, upstream) = start_behind_http(|config| {
             config.mirrors.retry_first = Duration::from_hours(1);
@@ -119,7 +119,7 @@ impl Bad {
 
     /// Checks that the pushed commit is published once upstream works again.
     async fn assert_recovers(&mut self, pushed: &str) {
-        self.upstream.set(Mood::Good);
+        self.upstream.set(UpstreamMode::Good);
         let snapshot = self.world.refresh().await["snapshot"].clone();
         assert!(snapshot.as_str().unwrap().starts_with(pushed));
         assert_eq!(self.state_of(REPO).await["failure"], Value::Null);
@@ -130,9 +130,9 @@ impl Bad {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upstream_that_hangs_harms_no_other() {
-    let mut bad = Bad::start().await;
+    let mut bad = BadUpstream::start().await;
     let pushed = bad.push();
-    bad.upstream.set(Mood::Hangs);
+    bad.upstream.set(UpstreamMode::Hangs);
     let seen = bad.upstream.seen(&["/org/repo/"]).len();
     let ask = |path: String| {
         let request = reqwest::Client::new().post(bad.world.url(&path));
@@ -174,7 +174,7 @@ async fn an_upstream_that_hangs_harms_no_other() {
     bad.assert_still_served().await;
     assert_eq!(bad.state_of(FRESH).await["state"], "failed");
     let root = {
-        bad.upstream.set(Mood::Good);
+        bad.upstream.set(UpstreamMode::Good);
         bad.world.stop().await
     };
     let url = bad.upstream.url();
@@ -187,9 +187,9 @@ async fn an_upstream_that_hangs_harms_no_other() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upstream_that_dies_in_the_middle_of_a_pack_harms_no_other() {
-    let mut bad = Bad::start().await;
+    let mut bad = BadUpstream::start().await;
     let pushed = bad.push();
-    bad.upstream.set(Mood::Breaks);
+    bad.upstream.set(UpstreamMode::Breaks);
     let base = bad.world.url("/git");
     let asked = |repo| {
         let line = format!("POST /org/{repo}/git-upload-pack");
@@ -207,7 +207,7 @@ async fn an_upstream_that_dies_in_the_middle_of_a_pack_harms_no_other() {
     }
 
     bad.assert_others_are_served().await;
-    bad.upstream.set(Mood::Fails);
+    bad.upstream.set(UpstreamMode::Fails);
     for task in hanging {
         assert_eq!(task.await.unwrap(), (502, "upstream_failed".to_owned()));
     }
@@ -233,9 +233,9 @@ async fn an_upstream_that_dies_in_the_middle_of_a_pack_harms_no_other() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upstream_that_answers_500_harms_no_other() {
-    let mut bad = Bad::start().await;
+    let mut bad = BadUpstream::start().await;
     let pushed = bad.push();
-    bad.upstream.set(Mood::Fails);
+    bad.upstream.set(UpstreamMode::Fails);
 
     for (repo, state) in [(REPO, "ready"), (FRESH, "failed")] {
         assert_eq!(
@@ -281,10 +281,10 @@ async fn an_upstream_that_lies_about_head_harms_no_other() {
 }
 
 async fn check_lies(lies: &[Lie]) {
-    let mut bad = Bad::start().await;
+    let mut bad = BadUpstream::start().await;
     for &lie in lies {
         let pushed = bad.push();
-        bad.upstream.set(Mood::Lies(lie));
+        bad.upstream.set(UpstreamMode::Lies(lie));
         let expected = match lie {
             Lie::Ghost
             | Lie::LacksObjects

@@ -44,7 +44,7 @@ fn pull(clone: &Path, bundle: &Path) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_snapshot_that_the_mirror_is_ahead_of_names_a_bundle() {
+async fn a_snapshot_behind_the_mirror_names_a_bundle() {
     let (world, work, head) = published().await;
     let clone = world.extract("snapshot.tar.zst").await;
     let even = world.request(Method::HEAD, &stable(), &[]).await;
@@ -52,9 +52,9 @@ async fn a_snapshot_that_the_mirror_is_ahead_of_names_a_bundle() {
     git(&work, ["tag", "-a", "v2", "-m", "two"]);
     let new = commit_and_push(&work, "two");
 
-    let no_publish = NoPublish::after_update(&world).await;
+    let blocked_publish = BlockedPublish::after_update(&world).await;
     let ahead = world.request(Method::HEAD, &stable(), &[]).await;
-    drop(no_publish);
+    drop(blocked_publish);
 
     assert!(even.headers().get("x-cachew-bundle-url").is_none());
     assert_eq!(header(&ahead, "x-cachew-snapshot-commit"), head);
@@ -95,7 +95,7 @@ async fn a_bundle_has_the_heads_and_tags_that_moved() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_branch_that_moved_to_what_was_known_is_in_the_bundle() {
+async fn a_branch_that_moved_to_a_known_commit_is_in_the_bundle() {
     let (world, work, head) = published().await;
     let clone = world.extract("snapshot.tar.zst").await;
     git(&work, ["merge", "-q", "--no-edit", "side"]);
@@ -113,7 +113,7 @@ async fn a_branch_that_moved_to_what_was_known_is_in_the_bundle() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn up_to_date_is_said_only_after_asking_upstream() {
+async fn up_to_date_is_answered_only_after_asking_upstream() {
     let (world, work, head) = published().await;
 
     let even = world.get(&url(&head), &[]).await;
@@ -131,7 +131,7 @@ async fn up_to_date_is_said_only_after_asking_upstream() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bad_base_is_told_from_an_unknown_one() {
+async fn a_malformed_base_and_an_unknown_base_get_different_errors() {
     let (world, _, head) = published().await;
     let tree = git(&world.upstream(), ["rev-parse", "HEAD^{tree}"]);
 
@@ -159,7 +159,7 @@ async fn a_bad_base_is_told_from_an_unknown_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bundle_needs_no_branch_that_head_names() {
+async fn a_bundle_can_be_made_if_head_names_no_branch() {
     let (world, work, head) = published().await;
     let new = commit_and_push(&work, "two");
     let upstream = world.upstream();
@@ -184,7 +184,7 @@ async fn a_bundle_needs_no_branch_that_head_names() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_head_gets_what_a_get_would() {
+async fn a_head_request_gets_the_status_and_length_of_a_get() {
     let (world, work, head) = published().await;
 
     let even = world.request(Method::HEAD, &url(&head), &[]).await;
@@ -198,7 +198,7 @@ async fn a_head_gets_what_a_get_would() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn all_who_ask_at_once_share_one_bundle() {
+async fn concurrent_requests_share_one_bundle() {
     let (world, work, head) = published().await;
     write_file(&work.join("noise"), noise(7, 2_000_000));
     commit_and_push(&work, "two");

@@ -36,7 +36,7 @@ async fn send_slowly(address: SocketAddr, head: &str) -> Duration {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_sends_a_byte_now_and_then_is_cut_off() {
+async fn a_client_that_sends_its_request_too_slowly_is_disconnected() {
     let world = World::start_with(|config| config.head_timeout = Duration::from_secs(1)).await;
     let address = world.running.address;
 
@@ -51,7 +51,7 @@ async fn who_sends_a_byte_now_and_then_is_cut_off() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_that_is_idle_is_closed_after_its_answer() {
+async fn an_idle_connection_is_closed_after_its_last_response() {
     let world = World::start_with(|config| config.head_timeout = Duration::from_secs(1)).await;
     let mut stream = TcpStream::connect(world.running.address).await.unwrap();
 

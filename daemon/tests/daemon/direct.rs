@@ -106,7 +106,7 @@ async fn follow(client: &Client, answer: &Response) -> (u16, Vec<u8>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_range_in_one_segment_is_in_the_bucket_for_who_asks_for_that() {
+async fn a_range_in_one_segment_is_redirected_to_the_bucket_if_the_client_accepts_it() {
     let Some(bucket) = s3_bucket() else { return };
     let published = PublishedRepository::start(&bucket, 0, |_| {}).await;
 
@@ -144,7 +144,7 @@ async fn a_range_in_one_segment_is_in_the_bucket_for_who_asks_for_that() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn conditions_and_everything_else_come_before_a_redirect() {
+async fn preconditions_and_errors_come_before_a_redirect() {
     let Some(bucket) = s3_bucket() else { return };
     let published = PublishedRepository::start(&bucket, 0, |_| {}).await;
     let part = published.longest();
@@ -179,7 +179,7 @@ async fn conditions_and_everything_else_come_before_a_redirect() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_near_or_not_to_be_read_directly_comes_from_the_daemon() {
+async fn a_cached_range_or_any_range_with_direct_reads_off_comes_from_the_daemon() {
     let Some(bucket) = s3_bucket() else { return };
     let near = PublishedRepository::start(&bucket, u64::MAX, |_| {}).await;
     let part = near.longest();
@@ -195,7 +195,7 @@ async fn what_is_near_or_not_to_be_read_directly_comes_from_the_daemon() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_url_is_good_for_one_range_and_not_for_long() {
+async fn a_signed_url_allows_one_range_and_expires() {
     let Some(bucket) = s3_bucket() else { return };
     let ttl = Duration::from_secs(1);
     let published = PublishedRepository::start(&bucket, 0, |s3| s3.direct_reads_ttl = ttl).await;

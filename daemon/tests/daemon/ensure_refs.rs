@@ -22,7 +22,7 @@ async fn ensure(world: &World, request: Value) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_fetched_when_all_is_there_already() {
+async fn nothing_is_fetched_if_the_mirror_has_everything() {
     let world = World::start().await;
     let work = world.create_upstream();
     let head = commit_and_push(&work, "one");
@@ -42,7 +42,7 @@ async fn nothing_is_fetched_when_all_is_there_already() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_there_is_fetched_and_what_is_unknown_is_empty() {
+async fn missing_refs_are_fetched_and_unknown_refs_are_empty() {
     let world = World::start().await;
     let work = world.create_upstream();
     let old = commit_and_push(&work, "one");
@@ -75,7 +75,7 @@ async fn what_is_not_there_is_fetched_and_what_is_unknown_is_empty() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_ref_that_moved_is_fetched_when_it_should_be_elsewhere() {
+async fn a_ref_is_fetched_only_if_the_client_expects_another_commit() {
     let world = World::start().await;
     let work = world.create_upstream();
     let old = commit_and_push(&work, "one");
@@ -108,7 +108,7 @@ async fn an_unknown_repository_is_cloned_first() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_first_clone_that_failed_is_tried_again() {
+async fn a_failed_first_clone_is_retried() {
     let (world, gate) = Gate::start(|config| {
         config.ref_check_interval = Duration::ZERO;
         config.mirrors.retry_first = Duration::from_millis(1);
@@ -138,7 +138,7 @@ async fn a_first_clone_that_failed_is_tried_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upstream_that_fails_is_told() {
+async fn a_failure_of_upstream_is_answered_with_502() {
     let world = World::start().await;
     let work = world.create_upstream();
     commit_and_push(&work, "one");

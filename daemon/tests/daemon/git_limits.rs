@@ -78,7 +78,7 @@ async fn a_body_may_be_compressed_and_come_in_chunks() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_that_is_too_long_is_refused_however_it_comes() {
+async fn a_body_that_is_too_long_is_refused_in_every_encoding() {
     let (world, _, _) = mirrored(|config| config.git_http.max_body_bytes = 100_000).await;
     let long = vec![b'0'; 5_000_000];
     let compressed = [&pkt::HEADERS[..], &[("content-encoding", "gzip")]].concat();
@@ -99,7 +99,7 @@ async fn a_body_that_is_too_long_is_refused_however_it_comes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bodies_that_are_not_understood_are_refused() {
+async fn malformed_and_unsupported_bodies_are_refused() {
     let (world, _, _) = mirrored(|_| {}).await;
     let with = |name: &'static str, value: &'static str| {
         let [protocol, kind] = pkt::HEADERS;
@@ -132,7 +132,7 @@ async fn bodies_that_are_not_understood_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn services_names_and_versions_that_there_are_not_are_refused() {
+async fn unknown_services_names_and_versions_are_refused() {
     let (world, _, _) = mirrored(|_| {}).await;
     let get = async |path: String| raw_get(&world, &path).await;
     let refs = "info/refs?service=git-upload-pack";
@@ -190,7 +190,7 @@ async fn services_names_and_versions_that_there_are_not_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_that_does_not_come_is_given_up() {
+async fn a_stalled_body_times_out() {
     let limit = Duration::from_millis(100);
     let (world, _, _) = mirrored(|config| config.git_http.body_timeout = limit).await;
     let begun = futures_util::stream::iter([Ok::<_, std::io::Error>(b"00".to_vec())]);
@@ -214,7 +214,7 @@ async fn begin_body(world: &World, path: &str) -> TcpStream {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bodies_that_do_not_come_hold_up_nobody() {
+async fn stalled_bodies_do_not_block_other_clients() {
     let (world, _, head) = mirrored(|config| config.git_http.max_requests = 8).await;
     let mut stalled = Vec::new();
     for path in ["git-upload-pack", "ensure-refs"] {
@@ -237,14 +237,14 @@ async fn bodies_that_do_not_come_hold_up_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_address_leaves_turns_and_disk_to_others() {
+async fn one_address_leaves_permits_and_disk_to_others() {
     let (world, upstream) = start_behind_http(|config| {
         config.git_http.max_requests = 8;
         config.git_http.max_body_bytes = 1 << 20;
     })
     .await;
     world.create_upstream();
-    upstream.set(Mood::Hangs);
+    upstream.set(UpstreamMode::Hangs);
     let from = |address: [u8; 4]| {
         let client = Client::builder().local_address(std::net::IpAddr::from(address));
         client.build().unwrap()
@@ -269,7 +269,7 @@ async fn one_address_leaves_turns_and_disk_to_others() {
     };
     assert_eq!(code(refused).await, answer(503, "busy"));
     let served = tokio::spawn(other.get(&refs).send());
-    upstream.set(Mood::Good);
+    upstream.set(UpstreamMode::Good);
     assert_eq!(served.await.unwrap().unwrap().status(), 200);
     let mut answers = Vec::new();
     for request in waiting {
@@ -283,7 +283,7 @@ async fn one_address_leaves_turns_and_disk_to_others() {
     );
 
     // The disk budget is sixteen of the longest bodies, and twelve of one address.
-    upstream.set(Mood::Hangs);
+    upstream.set(UpstreamMode::Hangs);
     let upload = world.url(&format!("/git/{REPO}/git-upload-pack"));
     let send = |client: &Client, body: Body| {
         let request = client.post(&upload).body(body);
@@ -315,10 +315,10 @@ async fn one_address_leaves_turns_and_disk_to_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn more_requests_than_there_is_room_for_are_sent_away() {
+async fn requests_beyond_the_limit_get_503() {
     let (world, upstream) = start_behind_http(|config| config.git_http.max_requests = 1).await;
     world.create_upstream();
-    upstream.set(Mood::Hangs);
+    upstream.set(UpstreamMode::Hangs);
     let path = format!("/git/{REPO}/info/refs?service=git-upload-pack");
     let url = world.url(&path);
     let first = tokio::spawn(async move { reqwest::get(url).await.unwrap().status() });
@@ -328,7 +328,7 @@ async fn more_requests_than_there_is_room_for_are_sent_away() {
 
     assert_eq!(refused.headers()["retry-after"], "1");
     assert_eq!(code(refused).await, answer(503, "busy"));
-    upstream.set(Mood::Good);
+    upstream.set(UpstreamMode::Good);
     assert_eq!(first.await.unwrap(), 200);
     // The permit is free again as soon as the first response has been sent.
     let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
@@ -381,7 +381,7 @@ fn serving(world: &World) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_goes_away_ends_its_own_processes_only() {
+async fn a_client_that_disconnects_ends_only_its_own_processes() {
     let (world, head) = slow_to_read().await;
     let leaving = post(&world, &pkt::HEADERS, pkt::fetch(&head)).await;
     eventually(|| serving(&world) == 1).await;
@@ -397,7 +397,7 @@ async fn a_client_that_goes_away_ends_its_own_processes_only() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_takes_nothing_is_given_up() {
+async fn a_client_that_reads_nothing_is_disconnected() {
     let world = World::start_with(|config| {
         config.git_http.idle_timeout = Duration::from_millis(200);
     })

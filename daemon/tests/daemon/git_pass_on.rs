@@ -60,10 +60,10 @@ impl std::io::Write for CapturedLog {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_the_mirror_is_cloned_clients_are_passed_on() {
+async fn requests_are_passed_on_while_the_mirror_is_cloned() {
     let (world, upstream) = start_behind_http(|_| {}).await;
     let (_, head) = grown_upstream(&world);
-    upstream.set(Mood::HangsForTheMirror);
+    upstream.set(UpstreamMode::HangsForMirror);
 
     for version in ["protocol.version=0", "protocol.version=2"] {
         let to = tempfile::tempdir_in(world.root.path()).unwrap();
@@ -78,13 +78,13 @@ async fn while_the_mirror_is_cloned_clients_are_passed_on() {
     }
 
     assert_eq!(state(&world).await, "cloning");
-    upstream.set(Mood::Good);
+    upstream.set(UpstreamMode::Good);
     world.refresh().await;
     assert_eq!(state(&world).await, "ready");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_mirror_lacks_comes_from_upstream() {
+async fn commits_that_the_mirror_lacks_come_from_upstream() {
     let (world, upstream) = start_behind_http(|config| {
         config.ref_check_interval = Duration::from_hours(1);
     })
@@ -147,7 +147,7 @@ async fn refs_that_are_not_mirrored_come_from_upstream() {
         "the listing, and the fetch of the missing commit"
     );
 
-    upstream.set(Mood::Fails);
+    upstream.set(UpstreamMode::Fails);
     let missing = try_git(to.path(), ["fetch", &url, "refs/pull/2/head"]);
     let said = String::from_utf8_lossy(&missing.stderr).into_owned();
     assert!(said.contains("couldn't find remote ref"), "{said}");
@@ -183,7 +183,7 @@ async fn a_push_goes_through_with_its_credentials_and_is_seen_at_once() {
     let listed = git(world.root.path(), ["ls-remote", &url, "HEAD"]);
     assert_eq!(listed, format!("{head}\tHEAD"));
     let reads = upstream.seen(&["service=git-upload-pack"]);
-    let has_token = |seen: &Seen| seen.headers.contains_key("authorization");
+    let has_token = |seen: &SeenRequest| seen.headers.contains_key("authorization");
     assert!(
         !reads.iter().any(has_token),
         "requests other than the push had the token"
@@ -234,7 +234,7 @@ async fn redirects_are_followed_within_upstream_only() {
     let no_redirects = Client::builder().redirect(reqwest::redirect::Policy::none());
     let to_push = no_redirects.build().unwrap().get(world.url(push));
     let sent_there = to_push.send().await.unwrap();
-    upstream.set(Mood::RedirectsAway);
+    upstream.set(UpstreamMode::RedirectsAway);
     let away = world.get(&format!("/git/{WITH_GIT}/{refs}"), &[]).await;
 
     assert_eq!(followed.status(), 200);
@@ -282,7 +282,7 @@ async fn the_credentials_of_the_configuration_are_for_reading_only() {
     })
     .await;
     grown_upstream(&world);
-    upstream.set(Mood::HangsForTheMirror);
+    upstream.set(UpstreamMode::HangsForMirror);
     let base = format!("/git/{WITH_GIT}");
 
     let read = format!("{base}/info/refs?service=git-upload-pack");
@@ -297,7 +297,7 @@ async fn the_credentials_of_the_configuration_are_for_reading_only() {
     world.request(Method::POST, &lfs, &[]).await;
 
     let sent = |part: &str| -> Vec<Option<String>> {
-        let sent = |seen: Seen| {
+        let sent = |seen: SeenRequest| {
             let value = seen.headers.get("authorization")?;
             Some(value.to_str().unwrap().to_owned())
         };
@@ -366,13 +366,13 @@ async fn a_check_is_one_request_and_works_with_old_servers_too() {
 
     assert_eq!(head(), format!("{before}\tHEAD"));
     assert_eq!(asked() - asked_before, 1);
-    for mood in [Mood::Good, Mood::IsOld] {
-        upstream.set(mood);
-        let pushed = commit_and_push(&work, &format!("{mood:?}"));
-        assert_eq!(head(), format!("{pushed}\tHEAD"), "{mood:?}");
+    for mode in [UpstreamMode::Good, UpstreamMode::OldProtocol] {
+        upstream.set(mode);
+        let pushed = commit_and_push(&work, &format!("{mode:?}"));
+        assert_eq!(head(), format!("{pushed}\tHEAD"), "{mode:?}");
     }
     // HEAD names another branch.
-    upstream.set(Mood::Good);
+    upstream.set(UpstreamMode::Good);
     git(&work, ["push", "-q", "origin", "HEAD~1:refs/heads/other"]);
     git(
         &world.upstream(),

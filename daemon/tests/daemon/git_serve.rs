@@ -162,7 +162,7 @@ async fn any_commit_can_be_fetched_by_its_id() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_force_push_dropped_is_hidden_but_can_be_fetched() {
+async fn commits_dropped_by_a_force_push_are_hidden_but_can_be_fetched() {
     let world = World::start_with(|config| config.ref_check_interval = Duration::ZERO).await;
     let work = grown_upstream(&world);
     world.refresh().await;
@@ -245,7 +245,7 @@ async fn without_upstream_the_mirror_is_served_and_marked_as_stale() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_first_clone_of_a_repository_on_this_machine_is_served_from_there() {
+async fn the_first_clone_from_a_local_upstream_is_served_from_its_directory() {
     let world = World::start().await;
     let work = grown_upstream(&world);
 

@@ -14,7 +14,7 @@ use crate::pkt;
 async fn two_hundred_clones_of_an_unknown_repository_start_one_mirror_clone() {
     let (world, upstream) = start_behind_http(|_| {}).await;
     let (_, head) = grown_upstream(&world);
-    upstream.set(Mood::HangsForTheMirror);
+    upstream.set(UpstreamMode::HangsForMirror);
     let client = Client::new();
 
     let clones: Vec<_> = (0..200)
@@ -55,7 +55,7 @@ async fn two_hundred_clones_of_an_unknown_repository_start_one_mirror_clone() {
 async fn five_hundred_clients_of_all_kinds_start_one_clone() {
     let (world, upstream) = start_behind_http(|_| {}).await;
     let (_, head) = grown_upstream(&world);
-    upstream.set(Mood::HangsForTheMirror);
+    upstream.set(UpstreamMode::HangsForMirror);
     let client = Client::new();
     let ask = |number: usize| {
         let base = world.url(&format!("/git/{WITH_GIT}"));
@@ -87,7 +87,7 @@ async fn five_hundred_clients_of_all_kinds_start_one_clone() {
     eventually(|| !upstream.seen(&["/org/repo/"]).is_empty()).await;
     assert_eq!(upstream.seen(&["/org/repo/"]).len(), 1);
     assert_eq!(state(&world).await, "cloning");
-    upstream.set(Mood::Good);
+    upstream.set(UpstreamMode::Good);
 
     for task in asked {
         let (status, body) = task.await.unwrap();
@@ -101,10 +101,10 @@ async fn five_hundred_clients_of_all_kinds_start_one_clone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_answer_serves_all_who_ask_the_same_and_outlives_the_first() {
+async fn identical_requests_share_one_response_even_if_the_first_client_leaves() {
     let (world, upstream) = start_behind_http(|_| {}).await;
     grown_upstream(&world);
-    upstream.set(Mood::Hangs);
+    upstream.set(UpstreamMode::Hangs);
     let url = world.url(&format!(
         "/git/{WITH_GIT}/info/refs?service=git-upload-pack"
     ));
@@ -126,7 +126,7 @@ async fn one_answer_serves_all_who_ask_the_same_and_outlives_the_first() {
     let (own, other) = (ask(Some(TOKEN)), ask(Some("Bearer other")));
     eventually(|| passed() == 3).await;
     first.abort();
-    upstream.set(Mood::Good);
+    upstream.set(UpstreamMode::Good);
 
     let answers = [second, third, own, other];
     for answer in answers {
@@ -137,17 +137,17 @@ async fn one_answer_serves_all_who_ask_the_same_and_outlives_the_first() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_that_breaks_off_breaks_the_connection_of_all() {
+async fn a_shared_response_that_breaks_off_breaks_the_connections_of_all_clients() {
     let (world, upstream) = start_behind_http(|_| {}).await;
     let (_, head) = grown_upstream(&world);
-    upstream.set(Mood::Breaks);
+    upstream.set(UpstreamMode::Breaks);
     let url = world.url(&format!("/git/{WITH_GIT}/git-upload-pack"));
 
     let mut begun = Vec::new();
     for _ in 0..3 {
         begun.push(post(&Client::new(), url.clone(), pkt::fetch(&head)).await);
     }
-    upstream.set(Mood::Good);
+    upstream.set(UpstreamMode::Good);
 
     assert_eq!(upstream.seen(&["repo.git/git-upload-pack"]).len(), 1);
     for answer in begun {
@@ -171,7 +171,7 @@ async fn an_upstream_that_hangs_leaves_other_repositories_served() {
     .await;
     let (_, head) = grown_upstream(&world);
     world.refresh().await;
-    upstream.set(Mood::Hangs);
+    upstream.set(UpstreamMode::Hangs);
     let url = world.url("/git/git.example.com/org/unknown/info/refs?service=git-upload-pack");
     let hanging = tokio::spawn(async move { reqwest::get(url).await.unwrap().status() });
     eventually(|| !upstream.seen(&["/org/unknown/"]).is_empty()).await;
@@ -189,7 +189,7 @@ async fn an_upstream_that_hangs_leaves_other_repositories_served() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_who_wait_share_one_check_of_upstream() {
+async fn concurrent_requests_share_one_check_of_upstream() {
     let (world, upstream) = start_behind_http(|config| {
         config.ref_check_interval = Duration::ZERO;
     })
@@ -198,7 +198,7 @@ async fn many_who_wait_share_one_check_of_upstream() {
     world.refresh().await;
     let checks = || upstream.seen(&["POST /org/repo/git-upload-pack"]).len();
     let before = checks();
-    upstream.set(Mood::HangsForTheMirror);
+    upstream.set(UpstreamMode::HangsForMirror);
 
     let url = world.url(&format!("/git/{REPO}/info/refs?service=git-upload-pack"));
     let ask = || {
@@ -207,7 +207,7 @@ async fn many_who_wait_share_one_check_of_upstream() {
     };
     let asked: Vec<_> = (0..40).map(|_| ask()).collect();
     eventually(|| checks() > before).await;
-    upstream.set(Mood::Good);
+    upstream.set(UpstreamMode::Good);
     for answer in asked {
         assert_eq!(answer.await.unwrap(), 200);
     }
@@ -217,7 +217,7 @@ async fn many_who_wait_share_one_check_of_upstream() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_an_update_takes_long_fresh_refs_come_from_upstream() {
+async fn fresh_refs_come_from_upstream_while_an_update_is_slow() {
     let (world, upstream) = start_behind_http(|config| {
         config.ref_check_interval = Duration::ZERO;
         config.ref_check_timeout = Duration::from_millis(500);
@@ -225,7 +225,7 @@ async fn while_an_update_takes_long_fresh_refs_come_from_upstream() {
     .await;
     let (work, _) = grown_upstream(&world);
     world.refresh().await;
-    upstream.set(Mood::HangsForTheMirrorsFetch);
+    upstream.set(UpstreamMode::HangsForMirrorFetch);
     let url = world.url(&format!("/git/{WITH_GIT}"));
 
     for version in ["protocol.version=0", "protocol.version=2"] {

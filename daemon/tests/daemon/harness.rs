@@ -300,11 +300,11 @@ pub(crate) async fn code(response: Response) -> (u16, String) {
 
 /// A guard that makes every publish fail until it is dropped, so that the mirror stays ahead of the
 /// published snapshot.
-pub(crate) struct NoPublish {
+pub(crate) struct BlockedPublish {
     deletions: PathBuf,
 }
 
-impl NoPublish {
+impl BlockedPublish {
     /// Updates the mirror. The publish that follows fails, because the deletion notices are
     /// damaged.
     pub(crate) async fn after_update(world: &World) -> Self {
@@ -317,7 +317,7 @@ impl NoPublish {
     }
 }
 
-impl Drop for NoPublish {
+impl Drop for BlockedPublish {
     fn drop(&mut self) {
         fs::remove_file(&self.deletions).unwrap();
     }

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use crate::harness::*;
 use crate::http_upstream::HttpUpstream;
 use crate::pkt;
-use crate::process::Process;
+use crate::process::DaemonProcess;
 
 /// A marker in every hostile text, to find it in command lines and paths.
 const MARK: &str = "h0stile";
@@ -335,7 +335,7 @@ async fn nothing_hostile_becomes_an_option_a_path_or_a_host() {
     commit_and_push(&work, "one");
     let (path, log) = record_git(root.path());
     let config = format!("jobs_per_host = 2\n[upstreams]\n'git.example.com' = '{url}'\n");
-    let daemon = Process::start(root.path(), ("data", &config), &[("PATH", &path)]).await;
+    let daemon = DaemonProcess::start(root.path(), ("data", &config), &[("PATH", &path)]).await;
     let refresh =
         format!("POST /git/{REPO}/refresh HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
     assert_eq!(send(&daemon.address, refresh.as_bytes()).await, 200);

@@ -84,7 +84,7 @@ async fn ranges_are_slices_of_the_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_segment_that_is_lost_breaks_the_connection() {
+async fn a_missing_segment_breaks_the_connection() {
     let (world, head) = published().await;
     let layout = &world.manifest(&head).archives[&ArchiveKind::Checkout];
     let last = layout.segments.last().unwrap();
@@ -97,7 +97,7 @@ async fn a_segment_that_is_lost_breaks_the_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn conditions_come_before_ranges() {
+async fn preconditions_come_before_ranges() {
     let (world, _) = published().await;
     let etag = header(&world.request(Method::HEAD, &stable(), &[]).await, "etag");
     let status =
@@ -131,7 +131,7 @@ async fn conditions_come_before_ranges() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_get_prepares_what_a_head_does_not() {
+async fn a_get_starts_a_build_and_a_head_does_not() {
     let world = World::start().await;
     let work = world.create_upstream();
     commit_and_push(&work, "one");
@@ -163,7 +163,7 @@ async fn a_get_prepares_what_a_head_does_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bad_requests_are_told_apart() {
+async fn bad_requests_have_distinct_codes() {
     let (world, head) = published().await;
     let get = async |path: &str| code(world.get(path, &[]).await).await;
     let answer = |status: u16, code: &str| (status, code.to_owned());
@@ -227,7 +227,7 @@ async fn an_organisation_is_not_a_repository() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_published_survives_a_restart_and_the_loss_of_upstream() {
+async fn published_snapshots_survive_a_restart_and_the_loss_of_upstream() {
     let (world, head) = published().await;
     let config = cachewfs_daemon::Config {
         listen: ([127, 0, 0, 1], 0).into(),

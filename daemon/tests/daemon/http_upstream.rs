@@ -27,20 +27,20 @@ pub(crate) const TOKEN: &str = "Bearer t0ken";
 /// The behaviour of the server. Repositories whose name begins with `healthy` are always served
 /// well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Mood {
+pub(crate) enum UpstreamMode {
     Good,
     /// Answers no request until the mode changes.
     Hangs,
     /// Answers no request of the mirror. Its URLs have no `.git`.
-    HangsForTheMirror,
+    HangsForMirror,
     /// Answers 500.
     Fails,
     /// Answers 403.
     Denies,
     /// Speaks only protocol version 0.
-    IsOld,
+    OldProtocol,
     /// Lists refs for the mirror, but answers none of its fetches.
-    HangsForTheMirrorsFetch,
+    HangsForMirrorFetch,
     /// Redirects all requests to another host.
     RedirectsAway,
     /// Redirects all requests to the same path at this port of this machine.
@@ -57,7 +57,7 @@ pub(crate) enum Mood {
 
 /// A request that the server received.
 #[derive(Clone, Debug)]
-pub(crate) struct Seen {
+pub(crate) struct SeenRequest {
     /// Method, path and query.
     pub(crate) line: String,
     pub(crate) headers: HeaderMap,
@@ -65,14 +65,14 @@ pub(crate) struct Seen {
 
 /// A server of all repositories in a directory. It stops with the runtime.
 #[derive(Clone, Debug)]
-pub(crate) struct HttpUpstream(Arc<Shared>);
+pub(crate) struct HttpUpstream(Arc<UpstreamState>);
 
 #[derive(Debug)]
-struct Shared {
+struct UpstreamState {
     root: PathBuf,
     address: SocketAddr,
-    mood: watch::Sender<Mood>,
-    seen: Mutex<Vec<Seen>>,
+    mode: watch::Sender<UpstreamMode>,
+    seen: Mutex<Vec<SeenRequest>>,
     required: Mutex<Option<String>>,
     /// The old and the new name of a repository, as parts of a URL path.
     renamed: Mutex<(String, String)>,
@@ -81,10 +81,10 @@ struct Shared {
 impl HttpUpstream {
     pub(crate) async fn start(root: PathBuf) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(UpstreamState {
             root,
             address: listener.local_addr().unwrap(),
-            mood: watch::Sender::new(Mood::Good),
+            mode: watch::Sender::new(UpstreamMode::Good),
             seen: Mutex::default(),
             required: Mutex::default(),
             renamed: Mutex::new(("/moved".to_owned(), "/repo".to_owned())),
@@ -109,8 +109,8 @@ impl HttpUpstream {
         *self.0.renamed.lock().unwrap() = (format!("/{from}"), format!("/{to}"));
     }
 
-    pub(crate) fn set(&self, mood: Mood) {
-        self.0.mood.send_replace(mood);
+    pub(crate) fn set(&self, mode: UpstreamMode) {
+        self.0.mode.send_replace(mode);
     }
 
     /// Answers 401 to requests without this `user:password` from now on.
@@ -120,9 +120,9 @@ impl HttpUpstream {
     }
 
     /// Returns the requests whose line contains all of `parts`.
-    pub(crate) fn seen(&self, parts: &[&str]) -> Vec<Seen> {
+    pub(crate) fn seen(&self, parts: &[&str]) -> Vec<SeenRequest> {
         let seen = self.0.seen.lock().unwrap();
-        let has_all = |seen: &&Seen| parts.iter().all(|part| seen.line.contains(part));
+        let has_all = |seen: &&SeenRequest| parts.iter().all(|part| seen.line.contains(part));
         seen.iter().filter(has_all).cloned().collect()
     }
 }
@@ -141,7 +141,7 @@ pub(crate) async fn start_behind_http(
     (world.await, upstream)
 }
 
-impl Shared {
+impl UpstreamState {
     /// Returns the new URL of a renamed repository, or `None` if `target` is of another one.
     fn new_location(&self, target: &str) -> Option<String> {
         let (from, to) = &*self.renamed.lock().unwrap();
@@ -150,21 +150,21 @@ impl Shared {
 }
 
 /// Returns the URL to which a mode redirects, or `None` if it does not redirect.
-fn redirect_of(mood: Mood, target: &str) -> Option<String> {
-    match mood {
-        Mood::RedirectsAway => Some(format!("http://localhost:1{target}")),
-        Mood::RedirectsTo(port) => Some(format!("http://127.0.0.1:{port}{target}")),
-        Mood::WantsGitSuffix if !target.contains(".git/") => {
+fn redirect_of(mode: UpstreamMode, target: &str) -> Option<String> {
+    match mode {
+        UpstreamMode::RedirectsAway => Some(format!("http://localhost:1{target}")),
+        UpstreamMode::RedirectsTo(port) => Some(format!("http://127.0.0.1:{port}{target}")),
+        UpstreamMode::WantsGitSuffix if !target.contains(".git/") => {
             Some(target.replace("/info/refs", ".git/info/refs"))
         }
         _ => None,
     }
 }
 
-async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+async fn answer(State(shared): State<Arc<UpstreamState>>, request: Request) -> Response {
     let (mut parts, body) = request.into_parts();
     let target = parts.uri.path_and_query().unwrap().as_str().to_owned();
-    shared.seen.lock().unwrap().push(Seen {
+    shared.seen.lock().unwrap().push(SeenRequest {
         line: format!("{} {target}", parts.method),
         headers: parts.headers.clone(),
     });
@@ -185,27 +185,31 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
         let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
         return backend(&shared, &parts, body).await;
     }
-    let hangs = |mood: Mood| mood == Mood::Hangs || mood == Mood::HangsForTheMirror && is_of_mirror;
-    let mut mood = shared.mood.subscribe();
-    let mood = *mood.wait_for(|mood| !hangs(*mood)).await.unwrap();
-    if mood == Mood::Fails {
+    let hangs = |mode: UpstreamMode| {
+        mode == UpstreamMode::Hangs || mode == UpstreamMode::HangsForMirror && is_of_mirror
+    };
+    let mut mode = shared.mode.subscribe();
+    let mode = *mode.wait_for(|mode| !hangs(*mode)).await.unwrap();
+    if mode == UpstreamMode::Fails {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     }
-    if mood == Mood::Denies {
+    if mode == UpstreamMode::Denies {
         return StatusCode::FORBIDDEN.into_response();
     }
-    if let Some(location) = redirect_of(mood, &target) {
+    if let Some(location) = redirect_of(mode, &target) {
         return (StatusCode::FOUND, [("location", location)]).into_response();
     }
     let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
     let is_fetch = body.windows(13).any(|bytes| bytes == b"command=fetch");
-    let is_held = |mood: &Mood| *mood == Mood::HangsForTheMirrorsFetch && is_of_mirror && is_fetch;
-    let mut mood = shared.mood.subscribe();
-    let mood = *mood.wait_for(|mood| !is_held(mood)).await.unwrap();
+    let is_held = |mode: &UpstreamMode| {
+        *mode == UpstreamMode::HangsForMirrorFetch && is_of_mirror && is_fetch
+    };
+    let mut mode = shared.mode.subscribe();
+    let mode = *mode.wait_for(|mode| !is_held(mode)).await.unwrap();
     if target.contains("/info/lfs/") {
-        let mut mood = shared.mood.subscribe();
-        let is_open = |mood: &Mood| *mood != Mood::HangsForLfs;
-        mood.wait_for(is_open).await.unwrap();
+        let mut mode = shared.mode.subscribe();
+        let is_open = |mode: &UpstreamMode| *mode != UpstreamMode::HangsForLfs;
+        mode.wait_for(is_open).await.unwrap();
         let url = format!("http://{}", shared.address);
         if let Some(answer) = lfs_upstream::answer(&shared.root, &url, &target, &body) {
             return answer;
@@ -217,11 +221,11 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
         let challenge = [("www-authenticate", "Basic realm=\"upstream\"")];
         return (StatusCode::UNAUTHORIZED, challenge).into_response();
     }
-    if mood == Mood::IsOld {
+    if mode == UpstreamMode::OldProtocol {
         parts.headers.remove("git-protocol");
     }
     let response = backend(&shared, &parts, body.clone()).await;
-    if let Mood::Lies(lie) = mood
+    if let UpstreamMode::Lies(lie) = mode
         && target.ends_with("git-upload-pack")
     {
         let (head, answer) = response.into_parts();
@@ -229,26 +233,32 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
         let repository = shared.root.join("org/repo.git");
         return Response::from_parts(head, Body::from(lie.falsify(&repository, &body, &answer)));
     }
-    if mood == Mood::Breaks && is_fetch {
+    if mode == UpstreamMode::Breaks && is_fetch {
         return cut(&shared, response).await;
     }
     response
 }
 
 /// Sends the beginning of a response, and breaks the connection when the mode changes.
-async fn cut(shared: &Shared, response: Response) -> Response {
+async fn cut(shared: &UpstreamState, response: Response) -> Response {
     let bytes = axum::body::to_bytes(response.into_body(), usize::MAX).await;
     let begun = futures_util::stream::iter([Ok(bytes.unwrap().slice(..20))]);
-    let mut mood = shared.mood.subscribe();
+    let mut mode = shared.mode.subscribe();
     let cut = futures_util::stream::once(async move {
-        mood.wait_for(|mood| *mood != Mood::Breaks).await.unwrap();
+        mode.wait_for(|mode| *mode != UpstreamMode::Breaks)
+            .await
+            .unwrap();
         Err(std::io::Error::other("cut"))
     });
     Body::from_stream(begun.chain(cut)).into_response()
 }
 
 /// Runs `git http-backend` as a CGI program (RFC 3875).
-async fn backend(shared: &Shared, parts: &axum::http::request::Parts, body: Bytes) -> Response {
+async fn backend(
+    shared: &UpstreamState,
+    parts: &axum::http::request::Parts,
+    body: Bytes,
+) -> Response {
     let header = |name: &str| {
         let value = parts.headers.get(name);
         value.and_then(|value| value.to_str().ok()).unwrap_or("")

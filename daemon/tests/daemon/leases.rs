@@ -12,20 +12,20 @@ use tokio::task::JoinHandle;
 
 use crate::gate::Gate;
 use crate::harness::*;
-use crate::process::Process;
+use crate::process::DaemonProcess;
 
 /// A lease that never expires during a test.
 const LONG: &str = "1h";
 
 /// An upstream, and the store that all daemons share.
-struct Site {
+struct Cluster {
     root: TempDir,
     work: PathBuf,
     /// The `[store]` section of the configuration.
     store: String,
 }
 
-impl Site {
+impl Cluster {
     fn create(lease_ttl: &str) -> Self {
         let root = tempfile::tempdir().unwrap();
         let directory = root.path().join("store");
@@ -75,7 +75,7 @@ impl Site {
             self.store,
             git_config.display(),
         );
-        let process = Process::start(root, (name, &config), &[]).await;
+        let process = DaemonProcess::start(root, (name, &config), &[]).await;
         Replica { process, gate }
     }
 
@@ -92,7 +92,7 @@ impl Site {
 
 /// A daemon with a gate of its own.
 struct Replica {
-    process: Process,
+    process: DaemonProcess,
     gate: Gate,
 }
 
@@ -176,13 +176,13 @@ impl Replica {
 }
 
 /// Checks that only one of two daemons publishes if both are asked to refresh after a push.
-async fn one_publishes(site: &Site) {
-    site.push("0");
-    let (one, other) = (site.start("one").await, site.start("other").await);
+async fn one_publishes(cluster: &Cluster) {
+    cluster.push("0");
+    let (one, other) = (cluster.start("one").await, cluster.start("other").await);
     one.refresh().await;
     other.refresh().await;
 
-    let second = site.push("1");
+    let second = cluster.push("1");
     let held = one.begin_held_publish().await;
     let refresh = other.begin_refresh();
     other.wait_until_it_waits().await;
@@ -191,14 +191,14 @@ async fn one_publishes(site: &Site) {
     let unchanged = refresh.await.unwrap();
     assert_eq!(unchanged["snapshot"], second);
     assert_eq!(unchanged["moved"], false);
-    assert_eq!(other.extract(site.root.path()).await.0, second);
+    assert_eq!(other.extract(cluster.root.path()).await.0, second);
     assert_eq!((one.published(), other.published()), (2, 0));
     assert_eq!(other.count("waited").await, 1);
     assert_eq!(other.count("acquired").await, 0);
 
     // Without a gate, either daemon may publish.
     for round in 2..6 {
-        let commit = site.push(&round.to_string());
+        let commit = cluster.push(&round.to_string());
         let (left, right) = tokio::join!(one.refresh(), other.refresh());
         assert_eq!(
             (&left["snapshot"], &right["snapshot"]),
@@ -211,29 +211,29 @@ async fn one_publishes(site: &Site) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_two_daemons_on_a_directory_one_publishes() {
-    one_publishes(&Site::create(LONG)).await;
+async fn only_one_of_two_daemons_on_a_directory_publishes() {
+    one_publishes(&Cluster::create(LONG)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_two_daemons_on_a_bucket_one_publishes() {
+async fn only_one_of_two_daemons_on_a_bucket_publishes() {
     let Some(bucket) = s3_bucket() else { return };
-    one_publishes(&Site::in_bucket(&bucket)).await;
+    one_publishes(&Cluster::in_bucket(&bucket)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_daemon_that_waits_serves_git_clients_and_publishes_what_is_left() {
-    let site = Site::create(LONG);
-    site.push("1");
-    let (one, other) = (site.start("one").await, site.start("other").await);
+async fn a_waiting_daemon_serves_git_clients_and_then_publishes_newer_commits() {
+    let cluster = Cluster::create(LONG);
+    cluster.push("1");
+    let (one, other) = (cluster.start("one").await, cluster.start("other").await);
     one.refresh().await;
     other.refresh().await;
-    site.push("2");
+    cluster.push("2");
     let held = one.begin_held_publish().await;
     let refresh = other.begin_refresh();
     other.wait_until_it_waits().await;
 
-    let third = site.push("3");
+    let third = cluster.push("3");
     let body = format!("{{\"commits\":[\"{third}\"]}}");
     let url = other.url(&format!("/git/{REPO}/ensure-refs"));
     let answer = Client::new().post(url).body(body).send().await.unwrap();
@@ -246,14 +246,14 @@ async fn a_daemon_that_waits_serves_git_clients_and_publishes_what_is_left() {
 
     assert_eq!(refresh.await.unwrap()["snapshot"], third);
     assert_eq!((one.published(), other.published()), (2, 1));
-    assert_eq!(site.pointer()["fence"], 3);
+    assert_eq!(cluster.pointer()["fence"], 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_waits_for_a_first_snapshot_gets_that_of_another_daemon() {
-    let site = Site::create(LONG);
-    let first = site.push("1");
-    let (one, other) = (site.start("one").await, site.start("other").await);
+async fn a_client_that_waits_for_a_first_snapshot_gets_that_of_another_daemon() {
+    let cluster = Cluster::create(LONG);
+    let first = cluster.push("1");
+    let (one, other) = (cluster.start("one").await, cluster.start("other").await);
     let held = one.begin_held_publish().await;
 
     // The daemon starts a response after a short wait, and streams the archive later.
@@ -267,20 +267,20 @@ async fn who_waits_for_a_first_snapshot_gets_that_of_another_daemon() {
     one.gate.release_checkout();
     held.await.unwrap();
 
-    let clone = untar(&response.bytes().await.unwrap(), site.root.path());
+    let clone = untar(&response.bytes().await.unwrap(), cluster.root.path());
     assert_good_clone(&clone);
     assert_eq!(git(&clone, ["rev-parse", "HEAD"]), first);
     assert_eq!((one.published(), other.published()), (1, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_killed_daemon_was_publishing_another_takes_over() {
-    let site = Site::create("1s");
-    site.push("1");
-    let (one, other) = (site.start("one").await, site.start("other").await);
+async fn another_daemon_takes_over_the_publish_of_a_killed_daemon() {
+    let cluster = Cluster::create("1s");
+    cluster.push("1");
+    let (one, other) = (cluster.start("one").await, cluster.start("other").await);
     one.refresh().await;
     other.refresh().await;
-    let second = site.push("2");
+    let second = cluster.push("2");
     let held = one.begin_held_publish().await;
     let refresh = other.begin_refresh();
     other.wait_until_it_waits().await;
@@ -294,42 +294,42 @@ async fn what_a_killed_daemon_was_publishing_another_takes_over() {
     assert!(held.await.is_err(), "the killed daemon answered");
     one.gate.release_checkout();
     drop(one);
-    let one = site.start("one").await;
+    let one = cluster.start("one").await;
     assert_eq!(one.refresh().await["moved"], false);
-    assert_good_clone(&one.extract(site.root.path()).await.1);
+    assert_good_clone(&one.extract(cluster.root.path()).await.1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_daemon_that_is_started_again_does_not_wait_for_what_it_held() {
-    let site = Site::create(LONG);
-    site.push("1");
-    let one = site.start("one").await;
+async fn a_restarted_daemon_takes_over_its_own_lease_at_once() {
+    let cluster = Cluster::create(LONG);
+    cluster.push("1");
+    let one = cluster.start("one").await;
     let held = one.begin_held_publish().await;
     one.process.signal(Signal::KILL);
     assert!(held.await.is_err(), "the killed daemon answered");
     one.gate.release_checkout();
     drop(one);
 
-    let one = site.start("one").await;
+    let one = cluster.start("one").await;
 
     assert_eq!(one.refresh().await["moved"], true);
     assert_eq!(one.count("taken_over").await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_daemon_that_stood_still_overwrites_nothing_when_it_goes_on() {
-    let site = Site::create("1s");
-    site.push("1");
-    let (one, other) = (site.start("one").await, site.start("other").await);
+async fn a_suspended_daemon_overwrites_nothing_when_it_resumes() {
+    let cluster = Cluster::create("1s");
+    cluster.push("1");
+    let (one, other) = (cluster.start("one").await, cluster.start("other").await);
     one.refresh().await;
     other.refresh().await;
-    let second = site.push("2");
+    let second = cluster.push("2");
     let held = one.begin_held_publish().await;
     one.process.signal(Signal::STOP);
     assert_eq!(other.refresh().await["snapshot"], second);
-    let third = site.push("3");
+    let third = cluster.push("3");
     assert_eq!(other.refresh().await["snapshot"], third);
-    let current = site.pointer();
+    let current = cluster.pointer();
     assert_eq!(current["fence"], 4);
 
     one.gate.release_checkout();
@@ -338,16 +338,16 @@ async fn a_daemon_that_stood_still_overwrites_nothing_when_it_goes_on() {
     let after = held.await.unwrap();
     assert_eq!(after["snapshot"], third);
     assert_eq!(after["moved"], false);
-    assert_eq!(site.pointer(), current);
+    assert_eq!(cluster.pointer(), current);
     assert_eq!((one.published(), other.published()), (1, 2));
     assert_eq!(one.count("lost").await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_daemon_that_waits_can_forget_the_repository_and_end() {
-    let site = Site::create(LONG);
-    site.push("1");
-    let (one, mut other) = (site.start("one").await, site.start("other").await);
+async fn a_waiting_daemon_can_forget_the_repository_and_stop() {
+    let cluster = Cluster::create(LONG);
+    cluster.push("1");
+    let (one, mut other) = (cluster.start("one").await, cluster.start("other").await);
     let held = one.begin_held_publish().await;
     let forgotten = other.begin_refresh();
     other.wait_until_it_waits().await;
@@ -367,18 +367,18 @@ async fn a_daemon_that_waits_can_forget_the_repository_and_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lease_that_nobody_understands_holds_nobody_up() {
-    let site = Site::create(LONG);
-    site.push("1");
-    let one = site.start("one").await;
+async fn an_unreadable_lease_blocks_no_publish() {
+    let cluster = Cluster::create(LONG);
+    cluster.push("1");
+    let one = cluster.start("one").await;
     one.refresh().await;
-    assert_eq!(site.pointer()["fence"], 1);
-    write_file(&site.lease(), "garbage");
+    assert_eq!(cluster.pointer()["fence"], 1);
+    write_file(&cluster.lease(), "garbage");
 
-    let second = site.push("2");
+    let second = cluster.push("2");
     assert_eq!(one.refresh().await["snapshot"], second);
 
     assert_eq!(one.count("failed").await, 1);
-    assert_eq!(site.pointer()["fence"], 1);
-    assert_eq!(std::fs::read(site.lease()).unwrap(), b"garbage");
+    assert_eq!(cluster.pointer()["fence"], 1);
+    assert_eq!(std::fs::read(cluster.lease()).unwrap(), b"garbage");
 }

@@ -154,7 +154,7 @@ async fn a_clone_with_the_lfs_archive_checks_out_without_network() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_has_each_object_once_and_nothing_else() {
+async fn an_lfs_archive_has_each_object_once_and_nothing_else() {
     let world = World::start().await;
     let work = create_lfs_upstream(&world);
     let commit = commit_and_push(&work, "one");
@@ -196,7 +196,7 @@ async fn it_has_each_object_once_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_is_served_like_the_other_archives() {
+async fn an_lfs_archive_is_served_like_the_other_archives() {
     let world = World::start().await;
     let work = create_lfs_upstream(&world);
     let first = commit_and_push(&work, "one");
@@ -271,7 +271,7 @@ async fn it_is_served_like_the_other_archives() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_commit_later_only_what_is_new_is_fetched_and_stored() {
+async fn one_commit_later_only_new_objects_are_fetched_and_stored() {
     let world = World::start().await;
     let work = create_lfs_upstream(&world);
     let first = commit_and_push(&work, "one");
@@ -312,7 +312,7 @@ fn commit_and_push_nothing(work: &Path) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_repository_without_lfs_says_so() {
+async fn a_repository_without_lfs_has_an_error_of_its_own() {
     let world = World::start().await;
     let work = world.create_upstream();
     write_file(&work.join("a"), "a\n");
@@ -343,7 +343,7 @@ async fn a_repository_without_lfs_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_fetched_before_somebody_asks() {
+async fn lfs_objects_are_fetched_only_on_request() {
     let world = World::start().await;
     let work = create_lfs_upstream(&world);
     let commit = commit_and_push(&work, "one");
@@ -375,7 +375,7 @@ async fn nothing_is_fetched_before_somebody_asks() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_published_survives_a_restart_and_goes_on() {
+async fn a_published_lfs_archive_survives_a_restart_and_is_updated() {
     let world = World::start().await;
     let work = create_lfs_upstream(&world);
     let first = commit_and_push(&work, "one");

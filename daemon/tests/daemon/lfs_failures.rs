@@ -10,11 +10,11 @@ use reqwest::Method;
 use serde_json::Value;
 
 use crate::harness::*;
-use crate::http_upstream::{HttpUpstream, Mood, start_behind_http};
+use crate::http_upstream::{HttpUpstream, UpstreamMode, start_behind_http};
 use crate::lfs::{create_lfs_upstream, get_lfs_of, lfs, object_below, oid_of, toc_of};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_upstream_lacks_or_has_wrong_is_not_published() {
+async fn missing_and_corrupt_lfs_objects_are_not_published() {
     let world = World::start().await;
     let work = create_lfs_upstream(&world);
     let commit = commit_and_push(&work, "one");
@@ -61,7 +61,7 @@ async fn what_upstream_lacks_or_has_wrong_is_not_published() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_comes_over_http_with_the_daemons_credentials() {
+async fn lfs_objects_are_fetched_with_the_credentials_of_the_daemon() {
     for in_url in [true, false] {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("token");
@@ -99,7 +99,7 @@ async fn it_comes_over_http_with_the_daemons_credentials() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_lfs_server_does_not_have_the_daemon_look_around() {
+async fn an_lfs_server_cannot_send_the_daemon_to_private_addresses() {
     let (world, upstream) = start_behind_http(|_| {}).await;
     let work = create_lfs_upstream(&world);
     commit_and_push(&work, "one");
@@ -127,7 +127,7 @@ async fn an_lfs_server_does_not_have_the_daemon_look_around() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_repository_does_not_say_where_the_daemon_looks() {
+async fn the_lfs_url_in_a_repository_is_ignored() {
     let world = World::start().await;
     let work = create_lfs_upstream(&world);
     write_file(
@@ -146,12 +146,12 @@ async fn behind_a_slow_upstream() -> (World, HttpUpstream, PathBuf, String) {
     let (world, upstream) = start_behind_http(|_| {}).await;
     let work = create_lfs_upstream(&world);
     let commit = commit_and_push(&work, "one");
-    upstream.set(Mood::HangsForLfs);
+    upstream.set(UpstreamMode::HangsForLfs);
     (world, upstream, work, commit)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn lfs_objects_that_take_long_hold_nothing_up() {
+async fn slow_lfs_objects_block_nothing_else() {
     let (world, upstream, work, _) = behind_a_slow_upstream().await;
 
     let early = world.get(&lfs(), &[]).await;
@@ -183,12 +183,12 @@ async fn lfs_objects_that_take_long_hold_nothing_up() {
 
     // The run that hung was for the first commit. The run for the second one follows without a
     // request.
-    upstream.set(Mood::Good);
+    upstream.set(UpstreamMode::Good);
     get_lfs_of(&world, &commit).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_being_fetched_ends_with_the_daemon_and_with_the_repository() {
+async fn an_lfs_fetch_ends_with_the_daemon_and_with_the_repository() {
     let (world, _upstream, _, _) = behind_a_slow_upstream().await;
     world.get(&lfs(), &[]).await;
     let path = format!("/api/v1/repos/{REPO}/forget?store=true");
@@ -204,7 +204,7 @@ async fn what_is_being_fetched_ends_with_the_daemon_and_with_the_repository() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_forgets_a_repository_forgets_its_lfs_archive() {
+async fn forgetting_a_repository_forgets_its_lfs_archive() {
     let world = World::start().await;
     let work = create_lfs_upstream(&world);
     let commit = commit_and_push(&work, "one");
@@ -219,7 +219,7 @@ async fn who_forgets_a_repository_forgets_its_lfs_archive() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_operator_may_want_it_always_or_never() {
+async fn lfs_archives_can_be_set_to_always_or_off() {
     let world = World::start_with(|config| config.lfs = LfsMode::Always).await;
     let work = create_lfs_upstream(&world);
     let commit = commit_and_push(&work, "one");

@@ -212,7 +212,7 @@ async fn failures_are_counted_by_kind() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_that_a_client_leaves_is_broken() {
+async fn a_response_that_a_client_abandons_counts_as_broken() {
     let world = World::start().await;
     let work = world.create_upstream();
     write_file(&work.join("noise"), noise(1, 16_000_000));
@@ -231,7 +231,7 @@ async fn an_answer_that_a_client_leaves_is_broken() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_answer_has_the_id_of_its_request() {
+async fn every_response_has_the_id_of_its_request() {
     let world = World::start().await;
 
     let own = world.get("/healthz", &[]).await;

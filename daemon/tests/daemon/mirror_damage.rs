@@ -89,7 +89,7 @@ async fn assert_refresh_gives(world: &World, head: &str, what: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_damaged_mirror_is_made_anew_and_loses_nothing() {
+async fn a_damaged_mirror_is_rebuilt_and_loses_nothing() {
     let mut world = World::start().await;
     let work = world.create_upstream();
     let first = commit_and_push(&work, "one");
@@ -139,7 +139,7 @@ const REPAIRABLE: &[Damage] = &[
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_git_can_do_without_is_repaired_and_the_mirror_stays() {
+async fn damage_that_git_can_work_around_is_repaired_in_place() {
     let world = World::start().await;
     let work = world.create_upstream();
     commit_and_push(&work, "one");
@@ -159,7 +159,7 @@ async fn what_git_can_do_without_is_repaired_and_the_mirror_stays() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_mirror_that_is_damaged_again_and_again_is_not_cloned_again_and_again() {
+async fn a_mirror_that_is_damaged_repeatedly_is_not_cloned_each_time() {
     let world = World::start().await;
     let work = world.create_upstream();
     commit_and_push(&work, "one");

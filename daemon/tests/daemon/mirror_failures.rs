@@ -33,11 +33,11 @@ async fn code_of(world: &World) -> (u16, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_failed_clone_is_told_at_once_and_not_tried_more_often_than_its_pause_allows() {
+async fn a_failed_clone_is_answered_at_once_and_not_retried_during_its_backoff() {
     let (world, upstream) = start_behind_http(no_retry).await;
     let work = world.create_upstream();
     commit_and_push(&work, "one");
-    upstream.set(Mood::Fails);
+    upstream.set(UpstreamMode::Fails);
     let failure = failure(&world).await;
     let tried = upstream.seen(&[]).len();
 
@@ -65,7 +65,7 @@ async fn a_failed_clone_is_told_at_once_and_not_tried_more_often_than_its_pause_
     listed["next_try_at"] = times[0].into();
     assert_eq!(listed, failure);
 
-    upstream.set(Mood::Good);
+    upstream.set(UpstreamMode::Good);
     world.refresh().await;
 
     let status = world.status().await;
@@ -74,7 +74,7 @@ async fn a_failed_clone_is_told_at_once_and_not_tried_more_often_than_its_pause_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_failed_clone_is_tried_again_by_itself() {
+async fn a_failed_clone_is_retried_without_a_request() {
     let (world, upstream) = start_behind_http(|config| {
         config.mirrors.retry_first = Duration::from_millis(50);
         config.mirrors.retry_max = Duration::from_millis(200);
@@ -82,32 +82,32 @@ async fn a_failed_clone_is_tried_again_by_itself() {
     .await;
     let work = world.create_upstream();
     commit_and_push(&work, "one");
-    upstream.set(Mood::Fails);
+    upstream.set(UpstreamMode::Fails);
     failure(&world).await;
     world
         .status_when(|status| status["failure"]["tries"].as_u64() > Some(3))
         .await;
 
-    upstream.set(Mood::Good);
+    upstream.set(UpstreamMode::Good);
 
     let status = world.status_when(|status| status["state"] == "ready").await;
     assert!(!has_failed(&status) || status["published"].is_null());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_reason_has_its_code() {
-    for (mood, status, code) in [
-        (Mood::Good, 404, "upstream_not_found"),
-        (Mood::Denies, 403, "upstream_denied"),
-        (Mood::Fails, 502, "upstream_failed"),
-        (Mood::Hangs, 504, "upstream_timeout"),
+async fn each_reason_of_a_failed_clone_has_a_code() {
+    for (mode, status, code) in [
+        (UpstreamMode::Good, 404, "upstream_not_found"),
+        (UpstreamMode::Denies, 403, "upstream_denied"),
+        (UpstreamMode::Fails, 502, "upstream_failed"),
+        (UpstreamMode::Hangs, 504, "upstream_timeout"),
     ] {
         let (world, upstream) = start_behind_http(|config| {
             no_retry(config);
             config.git.clone_timeout = Duration::from_millis(500);
         })
         .await;
-        upstream.set(mood);
+        upstream.set(mode);
 
         assert_eq!(failure(&world).await["code"], code);
         assert_eq!(code_of(&world).await, (status, code.to_owned()));
@@ -115,7 +115,7 @@ async fn each_reason_has_its_code() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upstream_that_nobody_listens_for_is_unreachable() {
+async fn an_upstream_without_a_listener_is_unreachable() {
     let world = World::start_with(|config| {
         no_retry(config);
         let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -132,7 +132,7 @@ async fn an_upstream_that_nobody_listens_for_is_unreachable() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_name_that_upstream_does_not_have_is_forgotten_when_nobody_asks() {
+async fn a_name_unknown_upstream_is_forgotten_if_no_request_follows() {
     let (world, upstream) = start_behind_http(|config| {
         config.mirrors.retry_first = Duration::from_millis(1500);
     })
@@ -151,7 +151,7 @@ async fn a_name_that_upstream_does_not_have_is_forgotten_when_nobody_asks() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn names_that_are_made_up_fill_neither_memory_nor_upstreams_log() {
+async fn made_up_names_fill_neither_memory_nor_the_log_of_upstream() {
     let (world, upstream) = start_behind_http(|config| {
         config.mirrors.max_new = 3;
         config.mirrors.retry_first = Duration::from_millis(100);
@@ -162,7 +162,7 @@ async fn names_that_are_made_up_fill_neither_memory_nor_upstreams_log() {
     world.refresh().await;
     let forget = format!("/api/v1/repos/{REPO}/forget");
     assert_eq!(world.post(&forget, "").await.status(), 200);
-    upstream.set(Mood::Hangs);
+    upstream.set(UpstreamMode::Hangs);
     let made_up = |number: usize| format!("/git/git.example.com/made/up{number}");
     let ask = async |number| {
         let path = made_up(number) + "/mirror.tar.zst";
@@ -180,7 +180,7 @@ async fn names_that_are_made_up_fill_neither_memory_nor_upstreams_log() {
     // Published snapshots are still served.
     assert_eq!(world.get(SNAPSHOT, &[]).await.status(), 200);
     assert!(upstream.seen(&["/made/up3"]).is_empty());
-    upstream.set(Mood::Good);
+    upstream.set(UpstreamMode::Good);
 
     let deadline = Instant::now() + Duration::from_secs(30);
     while ask(3).await.1 == "too_many_new" {
@@ -193,7 +193,7 @@ async fn names_that_are_made_up_fill_neither_memory_nor_upstreams_log() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_is_not_upstreams_fault() {
+async fn a_full_disk_is_not_reported_as_a_failure_of_upstream() {
     let Some(disk) = SmallDisk::mount("2m") else {
         return;
     };
@@ -215,7 +215,7 @@ async fn a_full_disk_is_not_upstreams_fault() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_clone_without_room_is_not_taken_for_a_damaged_mirror() {
+async fn a_clone_on_a_full_disk_is_not_taken_for_a_damaged_mirror() {
     let Some(disk) = SmallDisk::mount("2m") else {
         return;
     };

@@ -47,7 +47,7 @@ async fn act(world: &World, action: &str) -> (u16, Value) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_mirror_that_nobody_uses_goes_and_comes_back_when_it_is_used() {
+async fn an_unused_mirror_is_removed_and_restored_on_the_next_use() {
     let (world, _, head) = published(|config| {
         config.mirrors.remove_unused_after = Duration::from_secs(4);
         config.fetch_interval = Duration::from_millis(100);
@@ -80,7 +80,7 @@ async fn a_mirror_that_nobody_uses_goes_and_comes_back_when_it_is_used() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_last_use_is_remembered_over_restarts_and_not_written_for_each() {
+async fn the_last_use_survives_restarts_and_is_not_written_for_each_request() {
     let (world, _, head) = published(|_| {}).await;
     let used = mirror(&world).join("cachewfs-used");
     eventually(|| used.exists()).await;
@@ -129,7 +129,7 @@ async fn the_last_use_is_remembered_over_restarts_and_not_written_for_each() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_operator_publishes_lays_out_anew_and_forgets() {
+async fn an_operator_can_publish_relayout_and_forget() {
     let (world, work, first) = published(|config| config.relayout_share = 1.0).await;
     let is_increment = |kind| kind == cachewfs_format::PackKind::Increment;
     let manifest = world.manifest(&first);
@@ -172,7 +172,7 @@ async fn an_operator_publishes_lays_out_anew_and_forgets() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_operators_do_is_not_for_others() {
+async fn operator_calls_from_web_pages_and_proxies_are_refused() {
     let (world, _, head) = published(|_| {}).await;
     let path = format!("/api/v1/repos/{REPO}/forget");
 

@@ -74,7 +74,7 @@ async fn published(change: impl FnOnce(&mut cachewfs_daemon::Config)) -> (World,
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_upstream_dropped_while_the_mirror_was_lost_stays_in_the_next_layout() {
+async fn commits_dropped_while_the_mirror_was_lost_stay_in_the_next_layout() {
     let (world, work, first_dropped) = published(|_| {}).await;
     let second_dropped = force_push(&work, "second");
     let snapshot = world.refresh().await["snapshot"]
@@ -114,7 +114,7 @@ async fn what_upstream_dropped_while_the_mirror_was_lost_stays_in_the_next_layou
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_mirror_that_finds_no_room_to_be_restored_is_not_cloned_without_what_is_retained() {
+async fn a_mirror_that_cannot_be_restored_on_a_full_disk_is_not_cloned_instead() {
     let Some(disk) = SmallDisk::mount("8m") else {
         return;
     };
@@ -146,7 +146,7 @@ async fn a_mirror_that_finds_no_room_to_be_restored_is_not_cloned_without_what_i
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_empty_replica_takes_what_the_store_has_and_fetches_the_rest() {
+async fn an_empty_replica_restores_from_the_store_and_fetches_the_rest() {
     for object_format in ["sha1", "sha256"] {
         let world = World::start().await;
         let (bare, work) = (world.upstream(), world.root.path().join("work"));
@@ -201,7 +201,7 @@ fn segment_lookups(requests: &[String]) -> BTreeSet<&str> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn files_are_restored_several_at_once() {
+async fn files_are_restored_concurrently() {
     let Some(bucket) = s3_bucket() else { return };
     let s3 = s3::config(&bucket);
     let (world, _, head) = published(|config| config.store.s3 = Some(s3.clone())).await;
@@ -252,7 +252,7 @@ fn damage(root: &Path, manifest: &cachewfs_format::Manifest) -> PathBuf {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_damaged_snapshot_is_not_restored_but_cloned_and_laid_out_anew() {
+async fn a_damaged_snapshot_is_replaced_by_one_of_a_new_clone() {
     let (world, _, head) = published(|_| {}).await;
     let manifest = world.manifest(&head);
     let root = world.stop().await;
@@ -272,7 +272,7 @@ async fn a_damaged_snapshot_is_not_restored_but_cloned_and_laid_out_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_restored_that_upstream_can_not_bring_up_to_date() {
+async fn a_mirror_is_not_restored_if_upstream_cannot_be_fetched() {
     let (world, _, head) = published(|_| {}).await;
     let root = world.stop().await;
     fs::remove_dir_all(mirror_in(root.path())).unwrap();
@@ -303,7 +303,7 @@ async fn nothing_is_restored_that_upstream_can_not_bring_up_to_date() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_restored_mirror_lacks_may_take_as_long_as_a_clone() {
+async fn the_fetch_after_a_restore_has_the_timeout_of_a_clone() {
     let limit = Duration::from_secs(2);
     let (world, gate) = Gate::start(|config| config.git.fetch_timeout = limit).await;
     let work = world.create_upstream();

@@ -17,7 +17,7 @@ fn name(number: usize) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_start_does_not_update_all_mirrors_at_once_but_at_once_who_is_asked_for() {
+async fn a_start_spreads_updates_but_updates_a_requested_mirror_at_once() {
     let (world, upstream) = start_behind_http(|_| {}).await;
     let work = world.create_upstream();
     commit_and_push(&work, "one");
@@ -87,7 +87,7 @@ async fn in_the_middle_of_an_update(stop_timeout: Duration) -> (World, Gate, Str
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_under_way_may_end_while_the_daemon_stops() {
+async fn a_running_update_may_finish_while_the_daemon_stops() {
     let (world, gate, head) = in_the_middle_of_an_update(LIMIT).await;
     let mirror = mirror(&world);
 
@@ -100,7 +100,7 @@ async fn what_is_under_way_may_end_while_the_daemon_stops() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_takes_too_long_is_ended_and_leaves_nothing() {
+async fn an_update_that_outlasts_stop_timeout_is_killed_and_leaves_no_files() {
     let (world, gate, head) = in_the_middle_of_an_update(Duration::from_millis(100)).await;
     let mirror = mirror(&world);
 
@@ -116,7 +116,7 @@ async fn what_takes_too_long_is_ended_and_leaves_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_clone_is_not_waited_for_when_the_daemon_stops() {
+async fn a_stopping_daemon_does_not_wait_for_a_clone() {
     let (world, gate) = Gate::start(|config| config.mirrors.stop_timeout = 3 * LIMIT).await;
     let work = world.create_upstream();
     commit_and_push(&work, "one");

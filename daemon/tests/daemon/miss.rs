@@ -176,7 +176,7 @@ async fn a_small_repository_is_answered_whole_and_with_ranges() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_first_snapshot_does_not_wait_for_more() {
+async fn a_first_snapshot_does_not_wait_for_publish_delay() {
     let world = World::start_with(|config| config.publish_delay = Duration::from_hours(1)).await;
     let work = world.create_upstream();
     let commit = commit_and_push(&work, "one");
@@ -188,7 +188,7 @@ async fn a_first_snapshot_does_not_wait_for_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_part_that_a_stream_cannot_give_is_asked_for_again() {
+async fn requests_that_a_stream_cannot_answer_get_503() {
     let (world, gate) = Gate::start(|_| {}).await;
     let work = world.create_upstream();
     commit_and_push(&work, "one");
@@ -231,7 +231,7 @@ async fn a_name_with_a_typo_gets_404() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_could_not_be_published_is_tried_again_when_it_is_asked_for() {
+async fn a_failed_publish_is_retried_on_the_next_request() {
     let world = World::start_with(|config| config.ref_check_interval = Duration::ZERO).await;
     let work = world.create_upstream();
 
@@ -250,7 +250,7 @@ async fn what_could_not_be_published_is_tried_again_when_it_is_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_clone_that_failed_is_tried_again_for_who_asks_next() {
+async fn a_failed_clone_is_retried_on_the_next_request_after_its_backoff() {
     for pause in [Duration::from_millis(1), Duration::from_hours(1)] {
         let (world, gate) = Gate::start(|config| {
             config.mirrors.retry_first = pause;
@@ -312,7 +312,7 @@ async fn five_hundred_clients_start_one_clone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_disconnects_stops_only_itself() {
+async fn a_build_goes_on_if_its_clients_disconnect() {
     let (world, gate) = Gate::start(|_| {}).await;
     let work = world.create_upstream();
     let commit = commit_and_push(&work, "one");

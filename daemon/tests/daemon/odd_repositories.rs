@@ -20,7 +20,7 @@ async fn refused(world: &World) -> (u16, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_empty_repository_is_told_and_served_once_it_is_not() {
+async fn an_empty_repository_has_an_error_of_its_own_until_its_first_commit() {
     let world = World::start().await;
     let work = world.create_upstream();
 
@@ -144,7 +144,7 @@ async fn a_shallow_upstream_is_refused_until_it_is_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn head_follows_upstream_detached_too() {
+async fn head_follows_upstream_even_if_detached() {
     let world = World::start().await;
     let work = world.create_upstream();
     commit_and_push(&work, "first");
@@ -237,7 +237,7 @@ async fn replace_refs_change_nothing_that_is_published() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upstream_with_its_refs_in_tables_is_one_like_any_other() {
+async fn an_upstream_with_reftable_refs_is_mirrored() {
     let world = World::start().await;
     let upstream = world.upstream();
     let mut init = cachewfs_tests::git_command(world.root.path());
@@ -269,7 +269,7 @@ async fn an_upstream_with_its_refs_in_tables_is_one_like_any_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn odd_names_modes_and_attributes_come_out_as_git_has_them() {
+async fn odd_names_modes_and_attributes_match_a_git_checkout() {
     let world = World::start().await;
     let work = world.create_upstream();
     for name in [
@@ -485,7 +485,7 @@ async fn a_tree_that_git_refuses_still_has_a_mirror_archive() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn all_who_ask_at_once_get_an_answer() {
+async fn concurrent_refreshes_all_succeed() {
     let world = World::start().await;
     let work = world.create_upstream();
     let head = commit_and_push(&work, "one");

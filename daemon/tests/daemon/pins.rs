@@ -53,7 +53,7 @@ async fn a_probe_gives_a_token_and_the_size_but_no_bytes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_gets_its_revision_also_when_a_newer_one_is_current() {
+async fn a_token_gets_its_revision_even_if_a_newer_one_is_current() {
     let (world, work) = published().await;
     let first = world.get(&stable(), &[]).await;
     let (token, etag) = (header(&first, PIN), header(&first, "etag"));
@@ -84,7 +84,7 @@ async fn a_token_gets_its_revision_also_when_a_newer_one_is_current() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_of_a_revision_that_is_gone_or_never_was_gets_412() {
+async fn a_token_of_a_deleted_or_unknown_revision_gets_412() {
     let (world, work) = published_with(|config| {
         config.keep_snapshots = 1;
         config.delete_grace = std::time::Duration::ZERO;
@@ -107,7 +107,7 @@ async fn a_token_of_a_revision_that_is_gone_or_never_was_gets_412() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_probe_of_what_is_not_published_is_answered_at_once() {
+async fn a_probe_of_an_unpublished_repository_is_answered_at_once() {
     let world = World::start().await;
     let work = world.create_upstream();
     commit_and_push(&work, "one");

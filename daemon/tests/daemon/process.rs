@@ -11,14 +11,14 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::harness::{REPO, eventually, write_file};
 
 /// A process of the daemon. Dropping it kills the process.
-pub(crate) struct Process {
+pub(crate) struct DaemonProcess {
     child: Child,
     /// Host and port.
     pub(crate) address: String,
     log: PathBuf,
 }
 
-impl Process {
+impl DaemonProcess {
     /// Starts a daemon with the data directory `name` below `root` and the keys of `config`.
     pub(crate) async fn start(
         root: &Path,
@@ -92,7 +92,7 @@ impl Process {
     }
 }
 
-impl Drop for Process {
+impl Drop for DaemonProcess {
     fn drop(&mut self) {
         self.child.kill().ok();
         self.child.wait().ok();

@@ -28,7 +28,7 @@ fn cachewfsd() -> Command {
 }
 
 /// A process of the daemon with the notification socket of systemd. Dropping it kills the process.
-pub(crate) struct Program {
+pub(crate) struct SystemdDaemon {
     root: TempDir,
     pub(crate) child: Child,
     systemd: UnixDatagram,
@@ -36,7 +36,7 @@ pub(crate) struct Program {
     runtime: Runtime,
 }
 
-impl Program {
+impl SystemdDaemon {
     /// Starts the daemon with the keys of `config`, and waits until it is ready.
     pub(crate) fn start(config: &str, arguments: &[&str]) -> Self {
         Self::start_with(config, arguments, &[])
@@ -143,7 +143,7 @@ impl Program {
     }
 }
 
-impl Drop for Program {
+impl Drop for SystemdDaemon {
     fn drop(&mut self) {
         self.child.kill().ok();
         self.child.wait().ok();
@@ -177,7 +177,7 @@ fn start_with_programs(directory: &Path) -> String {
 }
 
 #[test]
-fn a_git_that_is_missing_or_too_old_is_refused_in_words() {
+fn a_missing_or_too_old_git_stops_the_start_with_advice() {
     let programs = tempfile::tempdir().unwrap();
     let said = start_with_programs(programs.path());
     assert!(said.contains("install git 2.39 or later"), "{said}");
@@ -274,7 +274,7 @@ fn log_of_a_failing_clone(arguments: &[&str]) -> String {
     // A URL with credentials. Nothing listens at its port.
     let unused = socket_without_listener();
     let config = format!("[upstreams]\n'git.example.com' = 'http://me:s3cret@{unused}'\n");
-    let program = Program::start(&config, arguments);
+    let program = SystemdDaemon::start(&config, arguments);
     let repo = "git.example.com/org/repo";
 
     let (status, answer) = program.refresh(repo);
@@ -346,7 +346,7 @@ pub(crate) fn upstream(directory: &Path, message: &str) -> (String, String) {
     (format!("file://{}", directory.display()), commit)
 }
 
-impl Program {
+impl SystemdDaemon {
     /// Makes the daemon reload `config`, and waits until it has done so.
     fn reload(&self, config: &str) {
         write_config(self.root.path(), config);
@@ -360,7 +360,7 @@ impl Program {
 fn a_reload_adds_and_removes_upstreams_and_a_bad_file_changes_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let (base, _) = upstream(directory.path(), "one");
-    let program = Program::start("[upstreams]\n'a.org' = 'https://127.0.0.1:1'", &[]);
+    let program = SystemdDaemon::start("[upstreams]\n'a.org' = 'https://127.0.0.1:1'", &[]);
     assert_eq!(program.refresh("b.org/org/repo").0, 404);
 
     program.reload(&format!("publishes = 7\n[upstreams]\n'b.org' = '{base}'"));
@@ -391,7 +391,7 @@ fn a_reload_moves_an_upstream_and_its_interval() {
     let config = |base: &str, interval: &str| {
         format!("fetch_interval = '{interval}'\n[upstreams]\n'a.org' = '{base}'")
     };
-    let program = Program::start(&config(&old, "1h"), &[]);
+    let program = SystemdDaemon::start(&config(&old, "1h"), &[]);
     assert!(program.refresh(repo).1.contains(&first));
 
     program.reload(&config(&new, "1s"));
@@ -402,8 +402,8 @@ fn a_reload_moves_an_upstream_and_its_interval() {
 }
 
 #[test]
-fn a_daemon_that_is_told_to_stop_is_not_ready_but_answers_for_a_while() {
-    let program = Program::start("drain_delay = '1h'", &[]);
+fn a_stopping_daemon_is_not_ready_but_answers_during_drain_delay() {
+    let program = SystemdDaemon::start("drain_delay = '1h'", &[]);
     assert_eq!(program.get("/readyz").0, 200);
 
     program.signal("TERM");

@@ -102,7 +102,7 @@ async fn one_more_commit_adds_one_pack_and_writes_little() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_part_of_the_index_that_is_damaged_in_the_store_is_made_anew() {
+async fn a_damaged_index_part_in_the_store_is_rebuilt() {
     let world = World::start().await;
     let work = world.create_upstream();
     fill(&work);
@@ -126,7 +126,7 @@ async fn a_part_of_the_index_that_is_damaged_in_the_store_is_made_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_push_beside_many_tags_writes_few_of_them() {
+async fn a_push_to_a_repository_with_many_tags_writes_few_of_them() {
     let world = World::start().await;
     let work = world.create_upstream();
     fill(&work);
@@ -207,7 +207,7 @@ async fn packs_are_laid_out_anew_when_increments_outgrow_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_force_push_drops_stays_for_its_time() {
+async fn commits_dropped_by_a_force_push_are_retained() {
     let world = World::start_with(|config| config.relayout_share = 0.0).await;
     let work = world.create_upstream();
     fill(&work);
@@ -255,7 +255,7 @@ async fn retention_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn states_that_come_back_never_change_what_a_url_answers() {
+async fn a_repeated_state_never_changes_the_content_of_a_url() {
     let world = World::start().await;
     let work = world.create_upstream();
     fill(&work);
@@ -293,7 +293,7 @@ async fn states_that_come_back_never_change_what_a_url_answers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deleted_branch_needs_no_pack_and_nothing_new_no_snapshot() {
+async fn a_deleted_branch_adds_no_pack_and_no_change_adds_no_snapshot() {
     let world = World::start().await;
     let work = world.create_upstream();
     fill(&work);
@@ -350,7 +350,7 @@ async fn old_snapshots_are_deleted_and_the_current_one_stays_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_snapshot_that_was_current_for_long_is_kept_for_those_who_still_read_it() {
+async fn an_old_snapshot_is_kept_for_its_readers_after_its_replacement() {
     let world = World::start_with(|config| {
         config.keep_snapshots = 1;
         config.keep_age = Duration::from_hours(1);

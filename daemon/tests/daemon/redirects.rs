@@ -42,7 +42,7 @@ async fn get(world: &World, path: &str, token: Option<&NewToken>) -> reqwest::Re
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_renamed_repository_is_read_by_its_new_name_alone() {
+async fn a_renamed_repository_is_served_only_under_its_new_name() {
     let (world, _upstream, token) = start_with_renamed().await;
     let (_, head) = grown_upstream(&world);
     let (archive, refs) = (
@@ -125,7 +125,7 @@ async fn nothing_follows_a_redirect_to_another_server() {
     let (world, upstream) = start_behind_http(|_| {}).await;
     grown_upstream(&world);
     let internal = HttpUpstream::start(world.root.path().join("upstream")).await;
-    upstream.set(Mood::RedirectsTo(internal.port()));
+    upstream.set(UpstreamMode::RedirectsTo(internal.port()));
 
     let refreshed = world.post(&format!("/git/{REPO}/refresh"), "").await;
     let archive = get(&world, &stable(), None).await;
@@ -139,13 +139,13 @@ async fn nothing_follows_a_redirect_to_another_server() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upstream_may_want_another_spelling() {
+async fn an_upstream_may_redirect_to_another_spelling() {
     let (world, upstream) = start_behind_http(|config| {
         config.ref_check_interval = std::time::Duration::ZERO;
     })
     .await;
     let (work, head) = grown_upstream(&world);
-    upstream.set(Mood::WantsGitSuffix);
+    upstream.set(UpstreamMode::WantsGitSuffix);
 
     assert_eq!(world.refresh().await["snapshot"], head);
     let new = commit_and_push(&work, "three");

@@ -91,7 +91,7 @@ async fn update(world: &World, commit: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_publish_that_another_daemon_overtakes_is_given_up_for_the_newer_one() {
+async fn a_publish_that_another_daemon_overtakes_is_abandoned() {
     let (world, gate) = Gate::start(|_| {}).await;
     let work = world.create_upstream();
     write_file(&work.join(".gitattributes"), "held* filter=gate\n");
@@ -152,7 +152,7 @@ async fn a_daemon_that_is_behind_does_not_undo_what_another_published() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_upstream_dropped_before_this_daemon_saw_it_is_taken_over() {
+async fn dropped_commits_that_only_another_daemon_saw_are_kept() {
     let world = World::start().await;
     let work = world.create_upstream();
     let first = commit_and_push(&work, "one");
@@ -200,7 +200,7 @@ fn age(directory: &Path) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn daemons_that_delete_what_is_old_leave_each_other_what_they_publish() {
+async fn daemons_that_delete_old_objects_keep_each_others_snapshots() {
     let world = World::start_with(|config| config.keep_snapshots = 2).await;
     let work = world.create_upstream();
     commit_and_push(&work, "one");
@@ -259,7 +259,7 @@ async fn a_store_can_be_on_another_filesystem() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_lfs_archive_of_one_daemon_is_that_of_all() {
+async fn an_lfs_archive_of_one_daemon_is_served_by_all() {
     let Some(bucket) = s3_bucket() else { return };
     let world = World::start_with(|config| config.store.s3 = Some(s3::config(&bucket))).await;
     let other = Replica::start_with(&world, |config| {

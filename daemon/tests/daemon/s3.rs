@@ -95,7 +95,7 @@ async fn a_new_replica_serves_at_once_and_restores_its_mirror() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_on_disk_is_served_while_the_bucket_is_away_and_publishing_resumes() {
+async fn local_copies_are_served_during_an_outage_and_publishing_resumes_after_it() {
     let Some(bucket) = s3_bucket() else { return };
     let proxy = Proxy::start(bucket.address);
     let through = S3Config {
@@ -236,7 +236,7 @@ fn named_segments(bucket: &TestBucket) -> BTreeSet<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_no_snapshot_needs_goes_from_a_bucket() {
+async fn objects_that_no_snapshot_needs_are_deleted_from_a_bucket() {
     let Some(bucket) = s3_bucket() else { return };
     let config = config(&bucket);
     let change = |all: &mut Config| {
@@ -316,7 +316,7 @@ async fn a_cold_download_asks_for_each_byte_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn copies_are_of_one_daemon_alone() {
+async fn a_directory_of_copies_belongs_to_one_daemon() {
     let Some(bucket) = s3_bucket() else { return };
     let copies = tempfile::tempdir().unwrap();
     let directory = copies.path().join("copies");

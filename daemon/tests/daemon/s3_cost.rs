@@ -82,7 +82,7 @@ fn stored(world: &World) -> (u64, u64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_publish_costs_few_requests_beside_those_for_new_segments() {
+async fn a_publish_costs_few_requests_besides_those_for_new_segments() {
     let Some(bucket) = s3_bucket() else { return };
     let s3 = config(&bucket);
     let world = World::start_with(|config| config.store.s3 = Some(s3)).await;

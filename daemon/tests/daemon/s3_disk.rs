@@ -26,7 +26,7 @@ async fn publish_new(world: &World, name: &str, file: &[u8]) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn copies_that_fill_the_disk_give_way_to_fetches_and_publishes() {
+async fn copies_that_fill_the_disk_are_evicted_for_fetches_and_publishes() {
     let Some(bucket) = s3_bucket() else { return };
     let Some(disk) = SmallDisk::mount("48m") else {
         return;

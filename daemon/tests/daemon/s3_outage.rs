@@ -22,7 +22,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const LONGEST_READ: Duration = Duration::from_secs(10);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bucket_that_comes_back_has_what_was_pushed_meanwhile() {
+async fn commits_pushed_during_an_outage_are_published_after_it() {
     let Some(bucket) = s3_bucket() else { return };
     let proxy = Proxy::start(bucket.address);
     let through = S3Config {

@@ -6,7 +6,7 @@ use cachewfs_daemon::S3Config;
 use cachewfs_tests::{Fault, Proxy, TestBucket, s3_bucket};
 
 use crate::harness::*;
-use crate::process::Process;
+use crate::process::DaemonProcess;
 use crate::s3::config;
 
 fn through(proxy: &Proxy, bucket: &TestBucket) -> S3Config {
@@ -17,7 +17,7 @@ fn through(proxy: &Proxy, bucket: &TestBucket) -> S3Config {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_has_a_copy_is_served_when_credentials_stop_working() {
+async fn local_copies_are_served_when_credentials_stop_working() {
     let Some(bucket) = s3_bucket() else { return };
     let proxy = Proxy::start(bucket.address);
     let s3 = through(&proxy, &bucket);
@@ -70,7 +70,7 @@ async fn what_has_a_copy_is_served_when_credentials_stop_working() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_bucket_refuses_is_logged_once_and_when_it_is_mended() {
+async fn refused_requests_to_a_bucket_are_logged_once_and_so_is_their_end() {
     let Some(bucket) = s3_bucket() else { return };
     let proxy = Proxy::start(bucket.address);
     // Only the upstream of this daemon is used. The tested daemon is a process with a log of its
@@ -86,7 +86,7 @@ async fn what_a_bucket_refuses_is_logged_once_and_when_it_is_mended() {
         proxy.url(),
         bucket.credentials.display(),
     );
-    let daemon = Process::start(root.path(), ("data", &text), &[]).await;
+    let daemon = DaemonProcess::start(root.path(), ("data", &text), &[]).await;
     daemon.refresh().await;
     let ask = async |path: &str| {
         let answer = reqwest::get(daemon.url(path)).await.unwrap();
@@ -112,7 +112,7 @@ async fn what_a_bucket_refuses_is_logged_once_and_when_it_is_mended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_start_without_the_bucket_is_made_good_within_a_minute() {
+async fn a_start_without_the_bucket_recovers_within_a_minute() {
     let Some(bucket) = s3_bucket() else { return };
     let proxy = Proxy::start(bucket.address);
     proxy.set(Fault::Unavailable);

@@ -53,7 +53,7 @@ async fn a_segment_that_is_damaged_in_the_bucket_is_found_and_stored_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rotten_copy_of_a_manifest_fails_nothing() {
+async fn a_corrupt_copy_of_a_manifest_is_replaced() {
     let Some(bucket) = s3_bucket() else { return };
     let world = start(&bucket).await;
     let work = world.create_upstream();
@@ -75,7 +75,7 @@ async fn a_rotten_copy_of_a_manifest_fails_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_forgotten_is_published_again_under_another_id() {
+async fn a_forgotten_snapshot_is_published_again_under_another_id() {
     let Some(bucket) = s3_bucket() else { return };
     let world = start(&bucket).await;
     let work = world.create_upstream();

@@ -16,7 +16,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::harness::*;
-use crate::process::Process;
+use crate::process::DaemonProcess;
 use crate::s3::config;
 use crate::tls::{create_authority, create_certificate};
 
@@ -56,7 +56,7 @@ fn create_certificates(directory: &Path) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_start_says_what_to_do_about_a_certificate_that_is_not_trusted() {
+async fn a_start_with_an_untrusted_certificate_fails_with_advice() {
     let Some(bucket) = s3_bucket() else { return };
     let root = tempfile::tempdir().unwrap();
     create_certificates(root.path());
@@ -86,7 +86,7 @@ async fn a_start_says_what_to_do_about_a_certificate_that_is_not_trusted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_daemon_uses_a_bucket_of_ones_own_authority_with_keys_of_its_environment() {
+async fn a_daemon_uses_a_private_authority_and_keys_from_its_environment() {
     let Some(bucket) = s3_bucket() else { return };
     // Only the upstream of this daemon is used. The tested daemon is a process of its own.
     let world = World::start().await;
@@ -106,7 +106,7 @@ async fn a_daemon_uses_a_bucket_of_ones_own_authority_with_keys_of_its_environme
         ("AWS_SECRET_ACCESS_KEY", "a secret of the tests"),
     ];
 
-    let daemon = Process::start(root.path(), ("data", &text), &variables).await;
+    let daemon = DaemonProcess::start(root.path(), ("data", &text), &variables).await;
     daemon.refresh().await;
     let served = daemon.url(&stable());
     let served = Client::new().get(served).send().await.unwrap();

@@ -28,7 +28,7 @@ async fn wait_until_current(world: &World, commit: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stale_snapshot_is_served_at_once_and_replaced_behind_it() {
+async fn a_stale_snapshot_is_served_at_once_and_replaced_in_the_background() {
     let (world, gate) = Gate::start(|config| config.ref_check_interval = Duration::ZERO).await;
     let work = world.create_upstream();
     let old = commit_and_push(&work, "old");
@@ -51,7 +51,7 @@ async fn a_stale_snapshot_is_served_at_once_and_replaced_behind_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_ask_upstream_no_oftener_than_the_interval() {
+async fn requests_ask_upstream_at_most_once_per_interval() {
     let (world, gate) = Gate::start(|_| {}).await;
     let work = world.create_upstream();
     commit_and_push(&work, "old");
@@ -68,7 +68,7 @@ async fn requests_ask_upstream_no_oftener_than_the_interval() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_did_not_move_is_not_published_again() {
+async fn an_unchanged_repository_is_not_published_again() {
     let (world, gate) = Gate::start(|config| config.ref_check_interval = Duration::ZERO).await;
     let work = world.create_upstream();
     let head = commit_and_push(&work, "old");
@@ -89,7 +89,7 @@ async fn what_did_not_move_is_not_published_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upstream_that_fails_does_not_keep_what_is_published() {
+async fn a_failing_upstream_does_not_block_published_snapshots() {
     let (world, _gate) = Gate::start(|config| config.ref_check_interval = Duration::ZERO).await;
     let work = world.create_upstream();
     commit_and_push(&work, "old");
@@ -102,7 +102,7 @@ async fn an_upstream_that_fails_does_not_keep_what_is_published() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_could_not_be_published_is_published_by_itself_once_it_can() {
+async fn a_failed_publish_is_retried_without_a_request() {
     let world = World::start_with(|config| {
         config.mirrors.retry_first = Duration::from_millis(50);
         config.mirrors.retry_max = Duration::from_millis(200);
@@ -112,12 +112,12 @@ async fn what_could_not_be_published_is_published_by_itself_once_it_can() {
     commit_and_push(&work, "one");
     world.refresh().await;
     let second = commit_and_push(&work, "two");
-    let no_publish = NoPublish::after_update(&world).await;
+    let blocked_publish = BlockedPublish::after_update(&world).await;
     let tries = |status: &Value| status["failure"]["tries"].as_u64();
     let failing = world.status_when(|status| tries(status) > Some(2)).await;
     assert_eq!(failing["failure"]["code"], "publish_failed");
 
-    drop(no_publish);
+    drop(blocked_publish);
 
     wait_until_current(&world, &second).await;
     world
@@ -126,15 +126,15 @@ async fn what_could_not_be_published_is_published_by_itself_once_it_can() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_not_published_before_the_daemon_stopped_is_published_by_the_next() {
+async fn a_publish_that_was_missing_at_the_stop_is_done_after_a_restart() {
     let world = World::start().await;
     let work = world.create_upstream();
     commit_and_push(&work, "one");
     world.refresh().await;
     let second = commit_and_push(&work, "two");
-    let no_publish = NoPublish::after_update(&world).await;
+    let blocked_publish = BlockedPublish::after_update(&world).await;
     let root = world.stop().await;
-    drop(no_publish);
+    drop(blocked_publish);
 
     // No push and no request follow. Only the periodic update can publish the commit.
     let interval = |config: &mut Config| config.fetch_interval = Duration::from_millis(100);

@@ -87,7 +87,7 @@ async fn the_json_tells_what_is_shared_and_what_failed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_page_is_whole_without_a_script_and_has_none_of_its_own() {
+async fn the_page_is_complete_without_its_script_and_has_no_inline_script() {
     let world = world().await;
 
     let response = world.get("/", &[]).await;

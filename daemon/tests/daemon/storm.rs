@@ -12,7 +12,7 @@ use futures_util::stream::{self, StreamExt as _};
 use reqwest::{Client, Response};
 
 use crate::harness::*;
-use crate::process::Process;
+use crate::process::DaemonProcess;
 
 const PIN: &str = "x-cachew-snapshot-pin";
 /// How many times the test pushes a commit that both daemons publish at once.
@@ -21,13 +21,13 @@ const ROUNDS: u64 = 6;
 const WORKERS: usize = 8;
 const PART: usize = 20_000;
 
-async fn start_daemon(root: &Path, name: &str) -> Process {
+async fn start_daemon(root: &Path, name: &str) -> DaemonProcess {
     let shown = root.display();
     let config = format!(
         "fetch_interval = '1s'\npublish_delay = '0s'\n[upstreams]\n\
          'git.example.com' = 'file://{shown}/upstream'\n[store]\ndirectory = '{shown}/store'\n"
     );
-    Process::start(root, (name, &config), &[]).await
+    DaemonProcess::start(root, (name, &config), &[]).await
 }
 
 /// How a client pins its ranges to one revision.
@@ -48,7 +48,7 @@ struct Download {
 
 struct Storm {
     root: tempfile::TempDir,
-    daemons: [Process; 2],
+    daemons: [DaemonProcess; 2],
     client: Client,
 }
 

@@ -67,7 +67,7 @@ async fn start() -> World {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_certificate_is_served_to_who_trusts_it_and_replaced_while_running() {
+async fn a_certificate_is_replaced_while_the_daemon_runs() {
     let world = start().await;
     let directory = world.root.path();
     let url = format!("https://{}/readyz", world.running.address);
@@ -99,7 +99,7 @@ async fn a_certificate_is_served_to_who_trusts_it_and_replaced_while_running() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn git_clones_over_https_beside_clients_that_say_nothing() {
+async fn git_clones_over_https_beside_silent_clients() {
     let world = start().await;
     let head = commit_and_push(&world.create_upstream(), "one");
     let address = world.running.address;
@@ -127,7 +127,7 @@ async fn git_clones_over_https_beside_clients_that_say_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_address_takes_a_share_of_the_handshakes_and_no_more() {
+async fn one_address_gets_a_limited_share_of_the_handshakes() {
     let world = start().await;
     let mut silent = Vec::new();
     for _ in 0..130 {
@@ -148,7 +148,7 @@ async fn one_address_takes_a_share_of_the_handshakes_and_no_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_certificate_that_cannot_be_used_stops_the_start() {
+async fn an_invalid_certificate_stops_the_start() {
     let root = tempfile::tempdir().unwrap();
     create_authority(root.path(), "old");
     create_certificate(root.path(), "old");

@@ -35,11 +35,11 @@ impl Default for Restore {
 }
 
 /// The error with which the client ends.
-type Fatal = String;
+type ClientError = String;
 
 impl Restore {
     /// Restores the repository into a new directory. Returns the directory.
-    async fn run(&self, world: &World) -> Result<PathBuf, Fatal> {
+    async fn run(&self, world: &World) -> Result<PathBuf, ClientError> {
         let clone = tempfile::tempdir_in(world.root.path()).unwrap().keep();
         let bundle_url = if self.concurrency == 1 {
             self.download_plainly(world, &clone).await?
@@ -55,7 +55,11 @@ impl Restore {
         Ok(clone)
     }
 
-    async fn download_plainly(&self, world: &World, clone: &Path) -> Result<Option<String>, Fatal> {
+    async fn download_plainly(
+        &self,
+        world: &World,
+        clone: &Path,
+    ) -> Result<Option<String>, ClientError> {
         let response = world.get(&stable(), &[]).await;
         if response.status() != 200 {
             return Err(format!("no snapshot: {}", response.status().as_u16()));
@@ -69,7 +73,7 @@ impl Restore {
         &self,
         world: &World,
         clone: &Path,
-    ) -> Result<Option<String>, Fatal> {
+    ) -> Result<Option<String>, ClientError> {
         let range = |start: u64| format!("bytes={start}-{}", start + self.range_len - 1);
         let first = world.get(&stable(), &[("range", &range(0))]).await;
         let bundle_url = bundle_url(&first);
@@ -116,7 +120,7 @@ impl Restore {
         );
     }
 
-    async fn satisfy_refs(&self, world: &World, clone: &Path) -> Result<(), Fatal> {
+    async fn satisfy_refs(&self, world: &World, clone: &Path) -> Result<(), ClientError> {
         let has = |oid: &str| try_git(clone, ["cat-file", "-e", oid]).status.success();
         let refs = self.refs.iter().map(|(_, oid)| oid);
         if refs.chain(&self.commits).all(|oid| has(oid)) {
@@ -161,7 +165,7 @@ async fn fetch_part(
     world: &World,
     start: u64,
     (range, etag): (&str, &str),
-) -> Result<Vec<u8>, Fatal> {
+) -> Result<Vec<u8>, ClientError> {
     let headers = [("range", range), ("if-match", etag)];
     let part = world.get(&stable(), &headers).await;
     if part.status() != 206 {
@@ -199,12 +203,12 @@ impl Extract {
         }
     }
 
-    fn push(&mut self, bytes: &[u8]) -> Result<(), Fatal> {
+    fn push(&mut self, bytes: &[u8]) -> Result<(), ClientError> {
         let stdin = self.child.stdin.as_mut().unwrap();
         stdin.write_all(bytes).map_err(|error| error.to_string())
     }
 
-    fn finish(mut self) -> Result<(), Fatal> {
+    fn finish(mut self) -> Result<(), ClientError> {
         drop(self.child.stdin.take());
         let status = self.child.wait().unwrap();
         if status.success() {
@@ -215,7 +219,7 @@ impl Extract {
     }
 }
 
-async fn extract_stream(mut response: Response, directory: &Path) -> Result<(), Fatal> {
+async fn extract_stream(mut response: Response, directory: &Path) -> Result<(), ClientError> {
     let mut extract = Extract::into(directory);
     while let Some(bytes) = response.chunk().await.map_err(|error| error.to_string())? {
         extract.push(&bytes)?;
@@ -282,7 +286,7 @@ async fn restores_an_old_snapshot_and_its_bundle() {
     let (world, _gate, work, old) = start().await;
     world.refresh().await;
     let new = commit_and_push(&work, "two");
-    let no_publish = NoPublish::after_update(&world).await;
+    let blocked_publish = BlockedPublish::after_update(&world).await;
 
     for is_bundle_wanted in [true, false] {
         let restore = Restore {
@@ -295,7 +299,7 @@ async fn restores_an_old_snapshot_and_its_bundle() {
         assert_eq!(&head(&clone), expected);
         assert_good_clone(&clone);
     }
-    drop(no_publish);
+    drop(blocked_publish);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -324,7 +328,7 @@ async fn restores_with_refs_and_commits_that_are_newer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn there_is_nothing_to_restore_of_a_name_with_a_typo() {
+async fn a_restore_of_a_misspelled_name_fails_with_404() {
     let (world, _gate, _work, _commit) = start().await;
     std::fs::rename(world.upstream(), world.root.path().join("away")).unwrap();
 

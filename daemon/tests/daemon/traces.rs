@@ -16,7 +16,9 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message as _;
 use tokio::runtime::Runtime;
 
-use crate::program::{Program, TEST_TIMEOUT, check_config, socket_without_listener, upstream};
+use crate::program::{
+    SystemdDaemon, TEST_TIMEOUT, check_config, socket_without_listener, upstream,
+};
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const CALLER: &str = "b7ad6b7169203331";
@@ -61,13 +63,13 @@ impl Collector {
         self.state.batches.lock().unwrap().len()
     }
 
-    fn spans(&self) -> Vec<Seen> {
+    fn spans(&self) -> Vec<SeenSpan> {
         let batches = self.state.batches.lock().unwrap();
         let resources = batches.iter().flat_map(|(_, batch)| &batch.resource_spans);
         let scopes = resources.flat_map(|resource| &resource.scope_spans);
         scopes
             .flat_map(|scope| &scope.spans)
-            .map(Seen::of)
+            .map(SeenSpan::of)
             .collect()
     }
 }
@@ -85,7 +87,7 @@ async fn collect(
 
 /// A received span in a form that is easy to compare.
 #[derive(Clone, Debug)]
-struct Seen {
+struct SeenSpan {
     name: String,
     trace: String,
     id: String,
@@ -95,7 +97,7 @@ struct Seen {
     attributes: BTreeMap<String, String>,
 }
 
-impl Seen {
+impl SeenSpan {
     fn of(span: &Span) -> Self {
         Self {
             name: span.name.clone(),
@@ -134,7 +136,7 @@ fn attribute(pair: &KeyValue) -> (String, String) {
     (pair.key.clone(), value)
 }
 
-fn named<'a>(spans: &'a [Seen], name: &str) -> &'a Seen {
+fn named<'a>(spans: &'a [SeenSpan], name: &str) -> &'a SeenSpan {
     let found: Vec<_> = spans.iter().filter(|span| span.name == name).collect();
     let names: Vec<_> = spans.iter().map(|span| &span.name).collect();
     assert_eq!(found.len(), 1, "{name} among {names:?}");
@@ -158,7 +160,8 @@ fn a_request_and_the_publish_that_it_caused_are_in_the_trace_of_the_caller() {
         ),
         ("OTEL_SERVICE_NAME", "replica-1"),
     ];
-    let program = Program::start_with(&config(&base, "http://unused.invalid"), &[], &variables);
+    let program =
+        SystemdDaemon::start_with(&config(&base, "http://unused.invalid"), &[], &variables);
 
     let refresh = program.url(&format!("/git/{REPO}/refresh?token=s3cret"));
     let refresh = program.client.post(refresh);
@@ -201,7 +204,7 @@ fn a_request_and_the_publish_that_it_caused_are_in_the_trace_of_the_caller() {
         assert_eq!(named(&spans, phase).parent, publish.id, "{phase}");
     }
     let pack = named(&spans, "pack");
-    let is_below = |span: &Seen| span.name == "git pack-objects" && span.parent == pack.id;
+    let is_below = |span: &SeenSpan| span.name == "git pack-objects" && span.parent == pack.id;
     let names: Vec<_> = spans
         .iter()
         .map(|span| (&span.name, &span.parent))
@@ -227,12 +230,12 @@ fn a_request_and_the_publish_that_it_caused_are_in_the_trace_of_the_caller() {
 }
 
 #[test]
-fn what_is_passed_on_and_shared_is_in_the_trace_of_who_asked_first() {
+fn a_passed_on_request_is_in_the_trace_of_its_first_client() {
     let collector = Collector::start(200);
     // As an upstream, this server answers 404 to everything.
     let upstream = Collector::start(200);
     let endpoint = format!("{}/v1/traces", collector.endpoint);
-    let program = Program::start(&config(&upstream.endpoint, &endpoint), &[]);
+    let program = SystemdDaemon::start(&config(&upstream.endpoint, &endpoint), &[]);
 
     let refs = program.url(&format!("/git/{REPO}/info/refs?service=git-upload-pack"));
     let traceparent = format!("00-{TRACE}-{CALLER}-01");
@@ -248,12 +251,12 @@ fn what_is_passed_on_and_shared_is_in_the_trace_of_who_asked_first() {
 }
 
 #[test]
-fn a_collector_that_fails_is_told_of_once_and_a_failure_is_a_span() {
+fn a_failing_collector_is_logged_once_and_a_failed_job_is_a_span() {
     let directory = tempfile::tempdir().unwrap();
     let (base, _) = upstream(directory.path(), "one");
     let collector = Collector::start(503);
     let endpoint = format!("{}/v1/traces", collector.endpoint);
-    let program = Program::start(&config(&base, &endpoint), &[]);
+    let program = SystemdDaemon::start(&config(&base, &endpoint), &[]);
     let deadline = Instant::now() + TEST_TIMEOUT;
 
     assert_eq!(program.refresh(REPO).0, 200);
@@ -279,7 +282,7 @@ fn a_collector_that_fails_is_told_of_once_and_a_failure_is_a_span() {
 }
 
 #[test]
-fn a_collector_that_is_away_or_hangs_changes_nothing() {
+fn an_unreachable_or_hanging_collector_changes_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let (base, _) = upstream(directory.path(), "one");
     // The kernel accepts connections, but nothing ever answers.
@@ -289,7 +292,8 @@ fn a_collector_that_is_away_or_hangs_changes_nothing() {
         .map(|address| (hanging, address))
         .unwrap();
     for address in [socket_without_listener(), hanging.1.to_string()] {
-        let program = Program::start(&config(&base, &format!("http://{address}/v1/traces")), &[]);
+        let program =
+            SystemdDaemon::start(&config(&base, &format!("http://{address}/v1/traces")), &[]);
 
         assert_eq!(program.refresh(REPO).0, 200);
         assert_eq!(program.get(&format!("/git/{REPO}/snapshot.tar.zst")).0, 200);
@@ -306,8 +310,8 @@ fn a_collector_that_is_away_or_hangs_changes_nothing() {
 }
 
 #[test]
-fn without_a_collector_nothing_runs_for_traces() {
-    let threads = |program: &Program| {
+fn without_a_collector_no_thread_runs_for_traces() {
+    let threads = |program: &SystemdDaemon| {
         let tasks = format!("/proc/{}/task", program.child.id());
         let name = |task: std::io::Result<std::fs::DirEntry>| {
             std::fs::read_to_string(task.unwrap().path().join("comm")).unwrap_or_default()
@@ -317,8 +321,8 @@ fn without_a_collector_nothing_runs_for_traces() {
             .filter(|name| name.starts_with("OpenTelemetry"))
             .count()
     };
-    let off = Program::start("", &[]);
-    let on = Program::start("[tracing]\nendpoint = 'http://127.0.0.1:1'", &[]);
+    let off = SystemdDaemon::start("", &[]);
+    let on = SystemdDaemon::start("[tracing]\nendpoint = 'http://127.0.0.1:1'", &[]);
 
     assert_eq!((threads(&off), threads(&on)), (0, 1));
     off.end();

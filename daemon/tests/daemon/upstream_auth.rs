@@ -69,12 +69,12 @@ fn places_with(text: &str, directory: &Path) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_gets_to_upstream_and_nowhere_else() {
+async fn a_token_is_sent_to_upstream_and_nowhere_else() {
     let log = capture_log();
     let (world, upstream, file) = start_with_token().await;
     let (_, head) = grown_upstream(&world);
     let data = world.root.path().join("data");
-    upstream.set(Mood::HangsForTheMirrorsFetch);
+    upstream.set(UpstreamMode::HangsForMirrorFetch);
 
     // During the clone, the daemon passes the request on with its own token.
     let path = format!("/git/{WITH_GIT}/info/refs?service=git-upload-pack");
@@ -87,7 +87,7 @@ async fn a_token_gets_to_upstream_and_nowhere_else() {
     eventually(is_cloning).await;
     assert_eq!(state(&world).await, "cloning");
     assert_eq!(places_with(SECRET, &data), Vec::<String>::new());
-    upstream.set(Mood::Good);
+    upstream.set(UpstreamMode::Good);
     let refreshed = world.refresh().await;
     assert_eq!(refreshed["snapshot"], head);
     assert_eq!(places_with(SECRET, &data), Vec::<String>::new());
@@ -126,14 +126,14 @@ async fn credentials_in_a_url_are_in_no_command_line_and_no_file() {
     upstream.require(&format!("me:{SECRET}"));
     let (_, head) = grown_upstream(&world);
     let data = world.root.path().join("data");
-    upstream.set(Mood::HangsForTheMirrorsFetch);
+    upstream.set(UpstreamMode::HangsForMirrorFetch);
 
     let repository = world.get(&stable(), &[("range", "bytes=-1")]).await;
     assert_eq!(repository.status(), 503);
     // One request lists refs, the second one is the fetch that hangs.
     eventually(|| upstream.seen(&["POST /org/repo/git-upload-pack"]).len() >= 2).await;
     assert_eq!(places_with(SECRET, &data), Vec::<String>::new());
-    upstream.set(Mood::Good);
+    upstream.set(UpstreamMode::Good);
 
     assert_eq!(world.refresh().await["snapshot"], head);
     assert_eq!(places_with(SECRET, &data), Vec::<String>::new());
@@ -143,7 +143,7 @@ async fn credentials_in_a_url_are_in_no_command_line_and_no_file() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_credential_helper_of_the_operators_is_asked() {
+async fn the_credential_helper_of_the_operator_is_asked() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("gitconfig");
     let helper = format!("!f() {{ echo username=me; echo password={SECRET}; }}; f");
@@ -165,7 +165,7 @@ async fn a_credential_helper_of_the_operators_is_asked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_may_be_in_the_environment_and_belong_to_a_user() {
+async fn a_token_can_come_from_the_environment_with_a_username() {
     // Cargo sets this variable for the test, and the daemon runs in the same process.
     let auth = UpstreamAuthConfig {
         token_env: Some("CARGO_PKG_NAME".to_owned()),
@@ -186,7 +186,7 @@ async fn a_token_may_be_in_the_environment_and_belong_to_a_user() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sections_that_cannot_work_stop_the_start() {
+async fn invalid_credential_sections_stop_the_start() {
     let start = async |host: &str, auth: UpstreamAuthConfig| {
         let root = tempfile::tempdir().unwrap();
         let config = Config {
@@ -317,7 +317,7 @@ async fn start_with_app() -> (World, Arc<FakeGithub>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_github_that_fails_is_not_asked_by_everyone_who_wants_something() {
+async fn a_failing_github_api_is_asked_with_backoff() {
     let (world, api) = start_with_app().await;
     let (_, head) = grown_upstream(&world);
     api.is_failing.store(true, Ordering::Relaxed);
