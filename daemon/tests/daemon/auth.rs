@@ -31,11 +31,11 @@ fn restricted(directory: &Path, policy: &str) -> (AuthConfig, NewToken) {
     (config, token)
 }
 
-async fn start(policy: &str) -> (World, NewToken) {
+async fn start(policy: &str) -> (TestDaemon, NewToken) {
     let root = tempfile::tempdir().unwrap();
     let (auth, token) = restricted(root.path(), policy);
-    let world = World::start_in(root, |config| config.auth = auth).await;
-    (world, token)
+    let daemon = TestDaemon::start_in(root, |config| config.auth = auth).await;
+    (daemon, token)
 }
 
 fn bearer(token: &NewToken) -> String {
@@ -84,12 +84,12 @@ fn paths_of_all_routes() -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_route_asks_the_policy() {
-    let (world, _) = start("package cachewfs\nallow := false").await;
+    let (daemon, _) = start("package cachewfs\nallow := false").await;
 
     for path in paths_of_all_routes() {
         for method in ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE"] {
             let method: Method = method.parse().unwrap();
-            let response = world.request(method.clone(), &path, &[]).await;
+            let response = daemon.request(method.clone(), &path, &[]).await;
             let is_open = path == "/healthz" || path == "/readyz";
             let expected = response.status() == 401;
             assert_eq!(expected, !is_open, "{method} {path}: {}", response.status());
@@ -101,7 +101,7 @@ async fn every_route_asks_the_policy() {
             }
         }
     }
-    assert_eq!(world.get("/readyz", &[]).await.status(), 200);
+    assert_eq!(daemon.get("/readyz", &[]).await.status(), 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -111,27 +111,27 @@ async fn a_request_is_denied_if_the_policy_fails() {
         default allow := true
         allow := false if input.host == \"git.example.com\"
         allow := true if startswith(input.repo, \"git.example.com/\")";
-    let (world, _) = start(policy).await;
-    let work = world.create_upstream();
+    let (daemon, _) = start(policy).await;
+    let work = daemon.create_upstream();
     commit_and_push(&work, "one");
 
-    let undecided = world.get(&stable(), &[]).await;
+    let undecided = daemon.get(&stable(), &[]).await;
 
     assert_eq!(code(undecided).await, (500, "policy_failed".to_owned()));
     assert!(
-        !world
+        !daemon
             .root
             .path()
             .join("data/mirrors/git.example.com")
             .exists()
     );
-    assert_eq!(world.get("/", &[]).await.status(), 200);
+    assert_eq!(daemon.get("/", &[]).await.status(), 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_grants_the_access_of_its_groups() {
-    let (world, token) = start(TEAM_ONLY).await;
-    let work = world.create_upstream();
+    let (daemon, token) = start(TEAM_ONLY).await;
+    let work = daemon.create_upstream();
     let head = commit_and_push(&work, "one");
     let bearer = bearer(&token);
     let known = [("authorization", &*bearer)];
@@ -139,16 +139,19 @@ async fn a_token_grants_the_access_of_its_groups() {
 
     let refresh = format!("/git/{REPO}/refresh");
     assert_eq!(
-        code(world.post(&refresh, "").await).await,
+        code(daemon.post(&refresh, "").await).await,
         (401, "unauthenticated".into())
     );
     assert_eq!(
-        world.request(Method::POST, &refresh, &known).await.status(),
+        daemon
+            .request(Method::POST, &refresh, &known)
+            .await
+            .status(),
         200
     );
-    let unknown = world.get(&stable(), &[("authorization", &stranger)]).await;
+    let unknown = daemon.get(&stable(), &[("authorization", &stranger)]).await;
     assert_eq!(code(unknown).await, (401, "unauthenticated".into()));
-    let beside = world
+    let beside = daemon
         .get(&stable(), &[("x-cachewfs-token", token.secret())])
         .await;
     assert_eq!(beside.status(), 200);
@@ -156,23 +159,23 @@ async fn a_token_grants_the_access_of_its_groups() {
         ("authorization", &*bearer),
         ("x-cachewfs-token", token.secret()),
     ];
-    assert_eq!(world.get(&stable(), &twice).await.status(), 400);
-    let metrics = world.get("/metrics", &known).await;
+    assert_eq!(daemon.get(&stable(), &twice).await.status(), 400);
+    let metrics = daemon.get("/metrics", &known).await;
     assert_eq!(code(metrics).await, (403, "forbidden".into()));
 
     let immutable = format!("/git/{REPO}/snapshot/{head}.tar.zst");
-    let cached = world.get(&immutable, &known).await;
+    let cached = daemon.get(&immutable, &known).await;
     assert_eq!(
         header(&cached, "cache-control"),
         "private, max-age=31536000, immutable"
     );
 
-    let address = world.running.address;
+    let address = daemon.running.address;
     let clone = |user: &str| {
         let url = format!("http://{user}{address}/git/{WITH_GIT}");
-        let to = tempfile::tempdir_in(world.root.path()).unwrap().keep();
+        let to = tempfile::tempdir_in(daemon.root.path()).unwrap().keep();
         try_git(
-            world.root.path(),
+            daemon.root.path(),
             ["clone", "-q", &url, to.to_str().unwrap()],
         )
     };
@@ -182,10 +185,10 @@ async fn a_token_grants_the_access_of_its_groups() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn admin_calls_from_web_pages_and_proxies_are_refused() {
-    let world = World::start().await;
+    let daemon = TestDaemon::start().await;
     let path = format!("/api/v1/repos/{REPO}/relayout");
     let post = async |headers: &[(&str, &str)]| {
-        world
+        daemon
             .request(Method::POST, &path, headers)
             .await
             .status()
@@ -197,7 +200,7 @@ async fn admin_calls_from_web_pages_and_proxies_are_refused() {
     for name in ["origin", "x-forwarded-for", "forwarded", "via", "x-real-ip"] {
         assert_eq!(post(&[(name, "http://evil.example")]).await, 403, "{name}");
     }
-    let read = world
+    let read = daemon
         .get("/api/v1/repos", &[("origin", "http://evil.example")])
         .await;
     assert_eq!(read.status(), 200);
@@ -209,13 +212,16 @@ async fn a_hidden_repository_answers_like_one_that_is_not_there() {
         "package cachewfs\nimport rego.v1\ndefault allow := false\n\
          allow if input.repo != \"{REPO}\"\nallow if input.subject == \"alice\"\nhide := true"
     );
-    let (world, token) = start(&policy).await;
-    commit_and_push(&world.create_upstream(), "one");
+    let (daemon, token) = start(&policy).await;
+    commit_and_push(&daemon.create_upstream(), "one");
     let bearer = bearer(&token);
     let known = [("authorization", &*bearer)];
     let refresh = format!("/git/{REPO}/refresh");
     assert_eq!(
-        world.request(Method::POST, &refresh, &known).await.status(),
+        daemon
+            .request(Method::POST, &refresh, &known)
+            .await
+            .status(),
         200
     );
 
@@ -225,20 +231,20 @@ async fn a_hidden_repository_answers_like_one_that_is_not_there() {
         format!("/git/{REPO}/snapshot.tar.zst"),
         format!("/git/{REPO}/info/refs?service=git-upload-pack"),
     ] {
-        let hidden = world.get(&path, &[]).await;
+        let hidden = daemon.get(&path, &[]).await;
         let absent = path.replace("org/repo", "org/absent");
-        let absent = world.get(&absent, &[]).await;
+        let absent = daemon.get(&absent, &[]).await;
 
         assert_eq!(hidden.status(), absent.status(), "{path}");
         let (hidden, absent) = (code(hidden).await, code(absent).await);
         assert_eq!(hidden, absent, "{path}");
     }
-    let refused = world.get(&stable(), &[]).await.text().await.unwrap();
+    let refused = daemon.get(&stable(), &[]).await.text().await.unwrap();
     let absent = stable().replace("org/repo", "org/absent");
-    let absent = world.get(&absent, &[]).await.text().await.unwrap();
+    let absent = daemon.get(&absent, &[]).await.text().await.unwrap();
     assert_eq!(refused, absent.replace("org/absent", "org/repo"));
     let list = async |headers: &[(&str, &str)]| {
-        world
+        daemon
             .get("/api/v1/repos", headers)
             .await
             .text()
@@ -256,13 +262,13 @@ async fn no_spelling_of_a_name_bypasses_the_policy() {
         allow if not private\nallow if input.subject == \"alice\"";
     let root = tempfile::tempdir().unwrap();
     let (auth, token) = restricted(root.path(), policy);
-    let world = World::start_in(root, |config| {
+    let daemon = TestDaemon::start_in(root, |config| {
         config.auth = auth;
         let upstream = config.upstreams.get_mut("git.example.com").unwrap();
         *upstream = upstream.clone().with_ignore_case(true);
     })
     .await;
-    let head = commit_and_push(&world.create_upstream_at("org/secret-x", "work"), "one");
+    let head = commit_and_push(&daemon.create_upstream_at("org/secret-x", "work"), "one");
     let bearer = bearer(&token);
     let known = [("authorization", &*bearer)];
     let called = |name: &str, what: &str| format!("/git/git.example.com/{name}/{what}");
@@ -274,7 +280,7 @@ async fn no_spelling_of_a_name_bypasses_the_policy() {
             "info/lfs/locks",
             "snapshot.bundle?base=1",
         ] {
-            let refused = world.get(&called(name, what), &[]).await;
+            let refused = daemon.get(&called(name, what), &[]).await;
             assert_eq!(
                 code(refused).await,
                 (401, "unauthenticated".into()),
@@ -282,18 +288,18 @@ async fn no_spelling_of_a_name_bypasses_the_policy() {
             );
         }
         let refresh = called(name, "refresh");
-        let refreshed = world.request(Method::POST, &refresh, &known).await;
+        let refreshed = daemon.request(Method::POST, &refresh, &known).await;
         let refreshed: serde_json::Value = refreshed.json().await.unwrap();
         assert_eq!(refreshed["snapshot"], head, "{name}");
         let api = format!(
             "/api/v1/repos/git.example.com/{}",
             name.trim_end_matches(".git")
         );
-        assert_eq!(world.get(&api, &[]).await.status(), 401, "{name}");
+        assert_eq!(daemon.get(&api, &[]).await.status(), 401, "{name}");
     }
 
     // All spellings share one mirror.
-    let listed = world
+    let listed = daemon
         .get("/api/v1/repos", &known)
         .await
         .text()
@@ -302,9 +308,9 @@ async fn no_spelling_of_a_name_bypasses_the_policy() {
     let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
     assert_eq!(listed["repos"].as_array().unwrap().len(), 1);
     assert_eq!(listed["repos"][0]["repo"], "git.example.com/org/secret-x");
-    let mirrors = world.root.path().join("data/mirrors/git.example.com");
+    let mirrors = daemon.root.path().join("data/mirrors/git.example.com");
     assert_eq!(std::fs::read_dir(mirrors).unwrap().count(), 1);
-    let typed = world
+    let typed = daemon
         .get(&called("Org/Secret-X", "snapshot.tar.zst"), &known)
         .await;
     let place = header(&typed, "content-location");
@@ -313,25 +319,25 @@ async fn no_spelling_of_a_name_bypasses_the_policy() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mirrors_and_snapshots_in_another_spelling_are_not_used() {
-    let world = World::start().await;
-    commit_and_push(&world.create_upstream_at("Org/Repo", "work"), "one");
+    let daemon = TestDaemon::start().await;
+    commit_and_push(&daemon.create_upstream_at("Org/Repo", "work"), "one");
     let refresh = "/git/git.example.com/Org/Repo/refresh";
-    assert_eq!(world.post(refresh, "").await.status(), 200);
+    assert_eq!(daemon.post(refresh, "").await.status(), 200);
 
-    let world = World::start_in(world.stop().await, |config| {
+    let daemon = TestDaemon::start_in(daemon.stop().await, |config| {
         let upstream = config.upstreams.get_mut("git.example.com").unwrap();
         *upstream = upstream.clone().with_ignore_case(true);
     })
     .await;
-    let list = world.get("/api/v1/repos", &[]).await;
+    let list = daemon.get("/api/v1/repos", &[]).await;
     let list = list.text().await.unwrap();
     let archive = "/git/git.example.com/Org/Repo/snapshot.tar.zst";
-    let archive = code(world.get(archive, &[]).await).await;
+    let archive = code(daemon.get(archive, &[]).await).await;
 
     assert!(!list.contains("Repo"), "{list}");
     // The upstream directory has no repository of this name in lower case.
     assert_eq!(archive, (404, "upstream_not_found".to_owned()));
-    let mirror = world
+    let mirror = daemon
         .root
         .path()
         .join("data/mirrors/git.example.com/Org/Repo.git");
@@ -344,21 +350,21 @@ async fn the_token_for_the_daemon_is_never_sent_upstream() {
     let (auth, token) = restricted(root.path(), TEAM_ONLY);
     let upstream = HttpUpstream::start(root.path().join("upstream")).await;
     let url = upstream.url();
-    let world = World::start_in(root, |config| {
+    let daemon = TestDaemon::start_in(root, |config| {
         config.auth = auth;
         config.upstreams = [("git.example.com".to_owned(), url.into())].into();
     });
-    let world = world.await;
-    grown_upstream(&world);
+    let daemon = daemon.await;
+    grown_upstream(&daemon);
     let bearer = bearer(&token);
     let path = format!("/git/{WITH_GIT}/info/refs?service=git-receive-pack");
 
-    let ours = world.get(&path, &[("authorization", &bearer)]).await;
+    let ours = daemon.get(&path, &[("authorization", &bearer)]).await;
     let both = [
         ("authorization", TOKEN),
         ("x-cachewfs-token", token.secret()),
     ];
-    let both = world.get(&path, &both).await;
+    let both = daemon.get(&path, &both).await;
 
     assert_eq!((ours.status().as_u16(), both.status().as_u16()), (401, 200));
     assert_eq!(
@@ -375,12 +381,12 @@ async fn the_token_for_the_daemon_is_never_sent_upstream() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn policies_and_tokens_are_reloaded_and_invalid_ones_are_ignored() {
-    let (world, token) = start(TEAM_ONLY).await;
-    let policy = world.root.path().join("policy.rego");
-    let tokens = world.root.path().join("tokens");
+    let (daemon, token) = start(TEAM_ONLY).await;
+    let policy = daemon.root.path().join("policy.rego");
+    let tokens = daemon.root.path().join("tokens");
     let bearer = bearer(&token);
     let list = async |headers: &[(&str, &str)]| {
-        world.get("/api/v1/repos", headers).await.status().as_u16()
+        daemon.get("/api/v1/repos", headers).await.status().as_u16()
     };
     let becomes = async |headers: &[(&str, &str)], status: u16| {
         let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(30);

@@ -18,7 +18,7 @@ const FRESH: &str = "git.example.com/org/fresh";
 
 /// A published repository whose upstream turns bad, and a healthy repository beside it.
 struct BadUpstream {
-    world: World,
+    daemon: TestDaemon,
     upstream: HttpUpstream,
     work: PathBuf,
     healthy: PathBuf,
@@ -27,21 +27,21 @@ struct BadUpstream {
 
 impl BadUpstream {
     async fn start() -> Self {
-        let (world, upstream) = start_behind_http(|config| {
+        let (daemon, upstream) = start_behind_http(|config| {
             config.mirrors.retry_first = Duration::from_hours(1);
             config.mirrors.stop_timeout = Duration::from_millis(100);
             config.ref_check_interval = Duration::ZERO;
         })
         .await;
-        let work = world.create_upstream();
-        let healthy = world.create_upstream_at("org/healthy", "healthy");
+        let work = daemon.create_upstream();
+        let healthy = daemon.create_upstream_at("org/healthy", "healthy");
         write_file(&work.join("file"), "one");
         let published = commit_and_push(&work, "one");
-        world.refresh().await;
-        let bare = world.upstream();
+        daemon.refresh().await;
+        let bare = daemon.upstream();
         std::os::unix::fs::symlink(&bare, bare.with_file_name("fresh.git")).unwrap();
         Self {
-            world,
+            daemon,
             upstream,
             work,
             healthy,
@@ -58,32 +58,32 @@ impl BadUpstream {
     /// Requests a publish of `repo`. Returns the status and code of the error.
     async fn refresh_error(&self, repo: &str) -> (u16, String) {
         let path = format!("/git/{repo}/refresh");
-        code(self.world.post(&path, "").await).await
+        code(self.daemon.post(&path, "").await).await
     }
 
     async fn state_of(&self, repo: &str) -> Value {
         let path = format!("/api/v1/repos/{repo}");
-        self.world.get(&path, &[]).await.json().await.unwrap()
+        self.daemon.get(&path, &[]).await.json().await.unwrap()
     }
 
     /// Checks that another repository can be mirrored, updated, published, cloned and fetched.
     async fn assert_others_are_served(&self) {
-        let world = &self.world;
-        let to = tempfile::tempdir_in(world.root.path()).unwrap();
+        let daemon = &self.daemon;
+        let to = tempfile::tempdir_in(daemon.root.path()).unwrap();
         write_file(&self.healthy.join("file"), to.path().display().to_string());
         let first = commit_and_push(&self.healthy, "one");
         let archive = format!("/git/{HEALTHY}/snapshot.tar.zst");
         let refresh = format!("/git/{HEALTHY}/refresh");
-        assert_eq!(world.post(&refresh, "").await.status(), 200);
-        let url = world.url(&format!("/git/{HEALTHY}"));
+        assert_eq!(daemon.post(&refresh, "").await.status(), 200);
+        let url = daemon.url(&format!("/git/{HEALTHY}"));
         let clone = to.path().join("clone");
         git(to.path(), ["clone", "-q", &url, clone.to_str().unwrap()]);
         assert_eq!(git(&clone, ["rev-parse", "HEAD"]), first);
         let second = commit_and_push(&self.healthy, "two");
         git(&clone, ["fetch", "-q"]);
         assert_eq!(git(&clone, ["rev-parse", "origin/main"]), second);
-        assert_eq!(world.post(&refresh, "").await.status(), 200);
-        let published = world.get(&archive, &[]).await;
+        assert_eq!(daemon.post(&refresh, "").await.status(), 200);
+        let published = daemon.get(&archive, &[]).await;
         assert_eq!(header(&published, "x-cachew-snapshot-commit"), second);
         let files = untar(&published.bytes().await.unwrap(), to.path());
         assert_eq!(git(&files, ["rev-parse", "HEAD"]), second);
@@ -92,7 +92,7 @@ impl BadUpstream {
 
     /// Checks that the published snapshot is still served and complete.
     async fn assert_still_served(&self) {
-        let clone = self.world.extract("snapshot.tar.zst").await;
+        let clone = self.daemon.extract("snapshot.tar.zst").await;
         assert_eq!(git(&clone, ["rev-parse", "HEAD"]), self.published);
         assert_good_clone(&clone);
         self.assert_still_current().await;
@@ -100,7 +100,7 @@ impl BadUpstream {
 
     /// Checks that the snapshot is still current and that its mirror still exists.
     async fn assert_still_current(&self) {
-        let head = self.world.request(Method::HEAD, &stable(), &[]).await;
+        let head = self.daemon.request(Method::HEAD, &stable(), &[]).await;
         assert_eq!(header(&head, "x-cachew-snapshot-commit"), self.published);
         let status = self.state_of(REPO).await;
         assert_eq!(status["state"], "ready");
@@ -113,14 +113,14 @@ impl BadUpstream {
         let fetches = || self.upstream.seen(&["GET /org/repo/info/refs"]).len();
         let before = fetches();
         let path = format!("/git/{REPO}/info/refs?service=git-upload-pack");
-        assert_eq!(self.world.get(&path, &[]).await.status(), 200);
+        assert_eq!(self.daemon.get(&path, &[]).await.status(), 200);
         assert_eq!(fetches(), before);
     }
 
     /// Checks that the pushed commit is published once upstream works again.
     async fn assert_recovers(&mut self, pushed: &str) {
         self.upstream.set(UpstreamMode::Good);
-        let snapshot = self.world.refresh().await["snapshot"].clone();
+        let snapshot = self.daemon.refresh().await["snapshot"].clone();
         assert!(snapshot.as_str().unwrap().starts_with(pushed));
         assert_eq!(self.state_of(REPO).await["failure"], Value::Null);
         pushed.clone_into(&mut self.published);
@@ -135,7 +135,7 @@ async fn an_upstream_that_hangs_harms_no_other() {
     bad.upstream.set(UpstreamMode::Hangs);
     let seen = bad.upstream.seen(&["/org/repo/"]).len();
     let ask = |path: String| {
-        let request = reqwest::Client::new().post(bad.world.url(&path));
+        let request = reqwest::Client::new().post(bad.daemon.url(&path));
         tokio::spawn(async move { request.send().await.map(|response| response.status()) })
     };
     let hanging = [REPO, FRESH].map(|repo| ask(format!("/git/{repo}/refresh")));
@@ -145,7 +145,7 @@ async fn an_upstream_that_hangs_harms_no_other() {
     bad.assert_others_are_served().await;
     bad.assert_still_served().await;
     let path = format!("/git/{FRESH}/mirror.tar.zst");
-    let fresh = bad.world.get(&path, &[("range", "bytes=-1")]).await;
+    let fresh = bad.daemon.get(&path, &[("range", "bytes=-1")]).await;
     assert_eq!(code(fresh).await, (503, "snapshot_not_ready".to_owned()));
     assert_eq!(bad.state_of(FRESH).await["state"], "cloning");
     assert!(hanging.iter().all(|task| !task.is_finished()));
@@ -153,8 +153,8 @@ async fn an_upstream_that_hangs_harms_no_other() {
 
     // Again with short timeouts.
     let url = bad.upstream.url();
-    let root = bad.world.stop().await;
-    bad.world = World::start_in(root, |config| {
+    let root = bad.daemon.stop().await;
+    bad.daemon = TestDaemon::start_in(root, |config| {
         config.upstreams = [("git.example.com".to_owned(), url.into())].into();
         config.mirrors.retry_first = Duration::from_hours(1);
         config.git.ls_remote_timeout = Duration::from_millis(500);
@@ -175,10 +175,10 @@ async fn an_upstream_that_hangs_harms_no_other() {
     assert_eq!(bad.state_of(FRESH).await["state"], "failed");
     let root = {
         bad.upstream.set(UpstreamMode::Good);
-        bad.world.stop().await
+        bad.daemon.stop().await
     };
     let url = bad.upstream.url();
-    bad.world = World::start_in(root, |config| {
+    bad.daemon = TestDaemon::start_in(root, |config| {
         config.upstreams = [("git.example.com".to_owned(), url.into())].into();
     })
     .await;
@@ -190,7 +190,7 @@ async fn an_upstream_that_dies_in_the_middle_of_a_pack_harms_no_other() {
     let mut bad = BadUpstream::start().await;
     let pushed = bad.push();
     bad.upstream.set(UpstreamMode::Breaks);
-    let base = bad.world.url("/git");
+    let base = bad.daemon.url("/git");
     let asked = |repo| {
         let line = format!("POST /org/{repo}/git-upload-pack");
         bad.upstream.seen(&[&line]).len()
@@ -217,7 +217,7 @@ async fn an_upstream_that_dies_in_the_middle_of_a_pack_harms_no_other() {
         assert_eq!(status["failure"]["code"], "upstream_failed", "{status}");
         assert_eq!(status["state"], state);
     }
-    let tmp = bad.world.root.path().join("data/tmp");
+    let tmp = bad.daemon.root.path().join("data/tmp");
     let is_clone = |entry: std::io::Result<fs::DirEntry>| {
         entry
             .unwrap()
@@ -295,7 +295,7 @@ async fn check_lies(lies: &[Lie]) {
             Lie::BadNames | Lie::HeadAtNothing => "",
         };
         for repo in [REPO, FRESH] {
-            let answer = bad.world.post(&format!("/git/{repo}/refresh"), "").await;
+            let answer = bad.daemon.post(&format!("/git/{repo}/refresh"), "").await;
             let failure = bad.state_of(repo).await["failure"].clone();
             if expected.is_empty() {
                 assert_eq!(answer.status(), 200, "{lie:?}");
@@ -314,9 +314,9 @@ async fn check_lies(lies: &[Lie]) {
             bad.assert_still_current().await;
         }
         let forget = format!("/api/v1/repos/{FRESH}/forget?store=true");
-        assert_eq!(bad.world.post(&forget, "").await.status(), 200);
+        assert_eq!(bad.daemon.post(&forget, "").await.status(), 200);
         let mut found = Vec::new();
-        find(bad.world.root.path(), "escaped", &mut found);
+        find(bad.daemon.root.path(), "escaped", &mut found);
         assert_eq!(found, [] as [PathBuf; 0], "{lie:?}");
         bad.assert_recovers(&pushed).await;
     }

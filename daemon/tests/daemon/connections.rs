@@ -37,8 +37,9 @@ async fn send_slowly(address: SocketAddr, head: &str) -> Duration {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_sends_its_request_too_slowly_is_disconnected() {
-    let world = World::start_with(|config| config.head_timeout = Duration::from_secs(1)).await;
-    let address = world.running.address;
+    let daemon =
+        TestDaemon::start_with(|config| config.head_timeout = Duration::from_secs(1)).await;
+    let address = daemon.running.address;
 
     for head in [
         "",
@@ -52,8 +53,9 @@ async fn a_client_that_sends_its_request_too_slowly_is_disconnected() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_connection_is_closed_after_its_last_response() {
-    let world = World::start_with(|config| config.head_timeout = Duration::from_secs(1)).await;
-    let mut stream = TcpStream::connect(world.running.address).await.unwrap();
+    let daemon =
+        TestDaemon::start_with(|config| config.head_timeout = Duration::from_secs(1)).await;
+    let mut stream = TcpStream::connect(daemon.running.address).await.unwrap();
 
     let request = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
     // Before it becomes idle, the connection serves more than one request.

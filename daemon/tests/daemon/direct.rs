@@ -15,7 +15,7 @@ const DIRECT: (&str, &str) = ("x-cachewfs-direct", "1");
 
 /// A published repository, with the ranges of its segments in the checkout archive.
 struct PublishedRepository {
-    world: World,
+    daemon: TestDaemon,
     immutable: String,
     whole: Vec<u8>,
     segments: Vec<Range<u64>>,
@@ -37,17 +37,17 @@ impl PublishedRepository {
             ..S3Config::default()
         };
         change(&mut s3);
-        let world = World::start_with(|config| {
+        let daemon = TestDaemon::start_with(|config| {
             config.store.s3 = Some(s3);
             config.store.disk_bytes = disk_bytes;
             config.store.memory_bytes = 0;
         })
         .await;
-        let work = world.create_upstream();
+        let work = daemon.create_upstream();
         write_file(&work.join("noise"), noise(1, 6_000_000));
         let commit = commit_and_push(&work, "one");
-        world.refresh().await;
-        let whole = world.get(&stable(), &[]).await.bytes().await.unwrap();
+        daemon.refresh().await;
+        let whole = daemon.get(&stable(), &[]).await.bytes().await.unwrap();
         let answer = bucket.ask("GET", &format!("/v1/{REPO}.git/snapshots/{commit}"));
         let manifest = answer.split_once("\r\n\r\n").unwrap().1;
         let manifest = Manifest::parse(manifest.as_bytes()).unwrap();
@@ -61,13 +61,13 @@ impl PublishedRepository {
             segments: segments.collect(),
             immutable: format!("/git/{REPO}/snapshot/{commit}.tar.zst"),
             whole: whole.to_vec(),
-            world,
+            daemon,
             client: Client::builder().redirect(Policy::none()).build().unwrap(),
         }
     }
 
     async fn ask(&self, method: Method, path: &str, headers: &[(&str, &str)]) -> Response {
-        let mut request = self.client.request(method, self.world.url(path));
+        let mut request = self.client.request(method, self.daemon.url(path));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use cachewfs_daemon::Config;
 
-use crate::harness::{World, write_file};
+use crate::harness::{TestDaemon, write_file};
 
 /// A hook that upstream's git runs for each pack that it sends, and a trace of all git commands.
 pub(crate) struct Gate {
@@ -16,16 +16,16 @@ pub(crate) struct Gate {
 
 impl Gate {
     /// Starts a daemon whose upstream is behind an open gate.
-    pub(crate) async fn start(change: impl FnOnce(&mut Config)) -> (World, Self) {
+    pub(crate) async fn start(change: impl FnOnce(&mut Config)) -> (TestDaemon, Self) {
         let mut gate = None;
-        let world = World::start_with(|config| {
+        let daemon = TestDaemon::start_with(|config| {
             let (made, file) = Self::create(config.data_dir.with_file_name("gate"));
             gate = Some(made);
             config.git.config_file = Some(file);
             change(config);
         })
         .await;
-        (world, gate.unwrap())
+        (daemon, gate.unwrap())
     }
 
     /// Creates an open gate. Returns it with the git configuration for the daemon and its upstream.

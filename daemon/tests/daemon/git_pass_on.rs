@@ -13,8 +13,8 @@ use crate::pkt;
 
 pub(crate) const WITH_GIT: &str = "git.example.com/org/repo.git";
 
-pub(crate) fn grown_upstream(world: &World) -> (PathBuf, String) {
-    let work = world.create_upstream();
+pub(crate) fn grown_upstream(daemon: &TestDaemon) -> (PathBuf, String) {
+    let work = daemon.create_upstream();
     write_file(&work.join("file"), noise(1, 100_000));
     commit_and_push(&work, "one");
     write_file(&work.join("file"), noise(2, 100_000));
@@ -22,9 +22,9 @@ pub(crate) fn grown_upstream(world: &World) -> (PathBuf, String) {
     (work, head)
 }
 
-pub(crate) async fn state(world: &World) -> String {
+pub(crate) async fn state(daemon: &TestDaemon) -> String {
     let path = format!("/api/v1/repos/{REPO}");
-    let status: serde_json::Value = world.get(&path, &[]).await.json().await.unwrap();
+    let status: serde_json::Value = daemon.get(&path, &[]).await.json().await.unwrap();
     status["state"].as_str().unwrap().to_owned()
 }
 
@@ -61,37 +61,37 @@ impl std::io::Write for CapturedLog {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_are_passed_on_while_the_mirror_is_cloned() {
-    let (world, upstream) = start_behind_http(|_| {}).await;
-    let (_, head) = grown_upstream(&world);
+    let (daemon, upstream) = start_behind_http(|_| {}).await;
+    let (_, head) = grown_upstream(&daemon);
     upstream.set(UpstreamMode::HangsForMirror);
 
     for version in ["protocol.version=0", "protocol.version=2"] {
-        let to = tempfile::tempdir_in(world.root.path()).unwrap();
-        let url = world.url(&format!("/git/{WITH_GIT}"));
+        let to = tempfile::tempdir_in(daemon.root.path()).unwrap();
+        let url = daemon.url(&format!("/git/{WITH_GIT}"));
         let path = to.path().to_str().unwrap();
         git(
-            world.root.path(),
+            daemon.root.path(),
             ["-c", version, "clone", "-q", &url, path],
         );
 
         assert_eq!(git(to.path(), ["rev-parse", "HEAD"]), head);
     }
 
-    assert_eq!(state(&world).await, "cloning");
+    assert_eq!(state(&daemon).await, "cloning");
     upstream.set(UpstreamMode::Good);
-    world.refresh().await;
-    assert_eq!(state(&world).await, "ready");
+    daemon.refresh().await;
+    assert_eq!(state(&daemon).await, "ready");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn commits_that_the_mirror_lacks_come_from_upstream() {
-    let (world, upstream) = start_behind_http(|config| {
+    let (daemon, upstream) = start_behind_http(|config| {
         config.ref_check_interval = Duration::from_hours(1);
     })
     .await;
-    let (work, _) = grown_upstream(&world);
-    world.refresh().await;
-    let url = world.url(&format!("/git/{WITH_GIT}"));
+    let (work, _) = grown_upstream(&daemon);
+    daemon.refresh().await;
+    let url = daemon.url(&format!("/git/{WITH_GIT}"));
 
     for version in [
         "protocol.version=0",
@@ -99,7 +99,7 @@ async fn commits_that_the_mirror_lacks_come_from_upstream() {
         "protocol.version=2",
     ] {
         let lacking = commit_and_push(&work, version);
-        let to = tempfile::tempdir_in(world.root.path()).unwrap();
+        let to = tempfile::tempdir_in(daemon.root.path()).unwrap();
         git(to.path(), ["init", "-q"]);
         git(to.path(), ["-c", version, "fetch", "-q", &url, &lacking]);
 
@@ -113,18 +113,18 @@ async fn commits_that_the_mirror_lacks_come_from_upstream() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn refs_that_are_not_mirrored_come_from_upstream() {
-    let (world, upstream) = start_behind_http(|_| {}).await;
-    let (work, head) = grown_upstream(&world);
+    let (daemon, upstream) = start_behind_http(|_| {}).await;
+    let (work, head) = grown_upstream(&daemon);
     git(&work, ["branch", "feature/x", "HEAD~1"]);
     commit_and_push(&work, "three");
-    world.refresh().await;
+    daemon.refresh().await;
     git(
         &work,
         ["commit", "-q", "--allow-empty", "-m", "of a pull request"],
     );
     git(&work, ["push", "-q", "origin", "HEAD:refs/pull/1/head"]);
-    let url = world.url(&format!("/git/{WITH_GIT}"));
-    let to = tempfile::tempdir_in(world.root.path()).unwrap();
+    let url = daemon.url(&format!("/git/{WITH_GIT}"));
+    let to = tempfile::tempdir_in(daemon.root.path()).unwrap();
     git(to.path(), ["init", "-q"]);
     let passed = || upstream.seen(&["POST", "repo.git/git-upload-pack"]).len();
 
@@ -155,16 +155,16 @@ async fn refs_that_are_not_mirrored_come_from_upstream() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_push_goes_through_with_its_credentials_and_is_seen_at_once() {
-    let (world, upstream) = start_behind_http(|config| {
+    let (daemon, upstream) = start_behind_http(|config| {
         config.ref_check_interval = Duration::from_hours(1);
     })
     .await;
     let log = capture_log();
-    let (work, _) = grown_upstream(&world);
-    world.refresh().await;
-    let url = world.url(&format!("/git/{REPO}"));
+    let (work, _) = grown_upstream(&daemon);
+    daemon.refresh().await;
+    let url = daemon.url(&format!("/git/{REPO}"));
     let asked = format!("/git/{REPO}/info/refs?service=git-receive-pack");
-    let refused = world.get(&asked, &[]).await;
+    let refused = daemon.get(&asked, &[]).await;
     assert_eq!(refused.status(), 401);
     assert_eq!(
         refused.headers()["www-authenticate"],
@@ -179,8 +179,8 @@ async fn a_push_goes_through_with_its_credentials_and_is_seen_at_once() {
     git(&work, ["-c", &header, "push", "-q", &url, "HEAD:main"]);
 
     let head = git(&work, ["rev-parse", "HEAD"]);
-    assert_eq!(git(&world.upstream(), ["rev-parse", "main"]), head);
-    let listed = git(world.root.path(), ["ls-remote", &url, "HEAD"]);
+    assert_eq!(git(&daemon.upstream(), ["rev-parse", "main"]), head);
+    let listed = git(daemon.root.path(), ["ls-remote", &url, "HEAD"]);
     assert_eq!(listed, format!("{head}\tHEAD"));
     let reads = upstream.seen(&["service=git-upload-pack"]);
     let has_token = |seen: &SeenRequest| seen.headers.contains_key("authorization");
@@ -195,8 +195,8 @@ async fn a_push_goes_through_with_its_credentials_and_is_seen_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn other_paths_go_through_with_allowed_headers_only() {
-    let (world, upstream) = start_behind_http(|_| {}).await;
-    grown_upstream(&world);
+    let (daemon, upstream) = start_behind_http(|_| {}).await;
+    grown_upstream(&daemon);
     let headers = [
         ("authorization", TOKEN),
         ("content-type", "application/vnd.git-lfs+json"),
@@ -205,8 +205,10 @@ async fn other_paths_go_through_with_allowed_headers_only() {
     ];
 
     let path = format!("/git/{WITH_GIT}/info/lfs/objects/batch?a=b");
-    let answer = world.request(Method::POST, &path, &headers).await;
-    let missing = world.get(&format!("/git/{WITH_GIT}/raw/main/x"), &[]).await;
+    let answer = daemon.request(Method::POST, &path, &headers).await;
+    let missing = daemon
+        .get(&format!("/git/{WITH_GIT}/raw/main/x"), &[])
+        .await;
 
     assert_eq!(answer.status(), 202);
     assert_eq!(
@@ -224,18 +226,18 @@ async fn other_paths_go_through_with_allowed_headers_only() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn redirects_are_followed_within_upstream_only() {
-    let (world, upstream) = start_behind_http(|_| {}).await;
-    let (_, head) = grown_upstream(&world);
+    let (daemon, upstream) = start_behind_http(|_| {}).await;
+    let (_, head) = grown_upstream(&daemon);
     let refs = "info/refs?service=git-upload-pack";
 
     let moved = format!("/git/git.example.com/org/moved.git/{refs}");
-    let followed = world.get(&moved, &[]).await;
+    let followed = daemon.get(&moved, &[]).await;
     let push = "/git/git.example.com/org/moved.git/info/refs?service=git-receive-pack";
     let no_redirects = Client::builder().redirect(reqwest::redirect::Policy::none());
-    let to_push = no_redirects.build().unwrap().get(world.url(push));
+    let to_push = no_redirects.build().unwrap().get(daemon.url(push));
     let sent_there = to_push.send().await.unwrap();
     upstream.set(UpstreamMode::RedirectsAway);
-    let away = world.get(&format!("/git/{WITH_GIT}/{refs}"), &[]).await;
+    let away = daemon.get(&format!("/git/{WITH_GIT}/{refs}"), &[]).await;
 
     assert_eq!(followed.status(), 200);
     assert!(followed.text().await.unwrap().contains(&head));
@@ -250,10 +252,10 @@ async fn redirects_are_followed_within_upstream_only() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_can_be_the_upstream_of_another() {
-    let first = World::start().await;
+    let first = TestDaemon::start().await;
     let (_, head) = grown_upstream(&first);
     let url = first.url("/git/git.example.com");
-    let second = World::start_with(|config| {
+    let second = TestDaemon::start_with(|config| {
         config.upstreams = [("git.example.com".to_owned(), url.into())].into();
     })
     .await;
@@ -277,24 +279,27 @@ async fn the_credentials_of_the_configuration_are_for_reading_only() {
     let root = tempfile::tempdir().unwrap();
     let upstream = HttpUpstream::start(root.path().join("upstream")).await;
     let url = upstream.url().replace("http://", "http://me:s3cret@");
-    let world = World::start_in(root, |config| {
+    let daemon = TestDaemon::start_in(root, |config| {
         config.upstreams = [("git.example.com".to_owned(), url.into())].into();
     })
     .await;
-    grown_upstream(&world);
+    grown_upstream(&daemon);
     upstream.set(UpstreamMode::HangsForMirror);
     let base = format!("/git/{WITH_GIT}");
 
     let read = format!("{base}/info/refs?service=git-upload-pack");
-    assert_eq!(world.get(&read, &[]).await.status(), 200);
+    assert_eq!(daemon.get(&read, &[]).await.status(), 200);
     assert_eq!(
-        world.get(&read, &[("authorization", TOKEN)]).await.status(),
+        daemon
+            .get(&read, &[("authorization", TOKEN)])
+            .await
+            .status(),
         200
     );
     let push = format!("{base}/info/refs?service=git-receive-pack");
-    assert_eq!(world.get(&push, &[]).await.status(), 401);
+    assert_eq!(daemon.get(&push, &[]).await.status(), 401);
     let lfs = format!("{base}/info/lfs/objects/batch");
-    world.request(Method::POST, &lfs, &[]).await;
+    daemon.request(Method::POST, &lfs, &[]).await;
 
     let sent = |part: &str| -> Vec<Option<String>> {
         let sent = |seen: SeenRequest| {
@@ -316,12 +321,12 @@ async fn the_credentials_of_the_configuration_are_for_reading_only() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_too_long_for_memory_is_passed_on_whole() {
-    let (world, upstream) = start_behind_http(|config| {
+    let (daemon, upstream) = start_behind_http(|config| {
         config.ref_check_interval = Duration::from_hours(1);
     })
     .await;
-    let (work, old) = grown_upstream(&world);
-    world.refresh().await;
+    let (work, old) = grown_upstream(&daemon);
+    daemon.refresh().await;
     write_file(&work.join("new"), noise(5, 10_000));
     let lacking = commit_and_push(&work, "unseen");
     let mut lines = vec![
@@ -334,7 +339,7 @@ async fn a_request_too_long_for_memory_is_passed_on_whole() {
     lines.extend([format!("have {old}\n"), "done\n".to_owned()]);
     let lines: Vec<_> = lines.iter().map(String::as_str).collect();
 
-    let url = world.url(&format!("/git/{WITH_GIT}/git-upload-pack"));
+    let url = daemon.url(&format!("/git/{WITH_GIT}/git-upload-pack"));
     let answer = post(&Client::new(), url, pkt::packets(&lines)).await;
 
     assert_eq!(answer.status(), 200);
@@ -353,14 +358,14 @@ async fn a_request_too_long_for_memory_is_passed_on_whole() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_check_is_one_request_and_works_with_old_servers_too() {
-    let (world, upstream) = start_behind_http(|config| {
+    let (daemon, upstream) = start_behind_http(|config| {
         config.ref_check_interval = Duration::ZERO;
     })
     .await;
-    let (work, before) = grown_upstream(&world);
-    world.refresh().await;
-    let url = world.url(&format!("/git/{REPO}"));
-    let head = || git(world.root.path(), ["ls-remote", &url, "HEAD"]);
+    let (work, before) = grown_upstream(&daemon);
+    daemon.refresh().await;
+    let url = daemon.url(&format!("/git/{REPO}"));
+    let head = || git(daemon.root.path(), ["ls-remote", &url, "HEAD"]);
     let asked = || upstream.seen(&["/org/repo/"]).len();
     let asked_before = asked();
 
@@ -375,7 +380,7 @@ async fn a_check_is_one_request_and_works_with_old_servers_too() {
     upstream.set(UpstreamMode::Good);
     git(&work, ["push", "-q", "origin", "HEAD~1:refs/heads/other"]);
     git(
-        &world.upstream(),
+        &daemon.upstream(),
         ["symbolic-ref", "HEAD", "refs/heads/other"],
     );
     let other = git(&work, ["rev-parse", "HEAD~1"]);

@@ -12,15 +12,15 @@ use crate::pkt;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_hundred_clones_of_an_unknown_repository_start_one_mirror_clone() {
-    let (world, upstream) = start_behind_http(|_| {}).await;
-    let (_, head) = grown_upstream(&world);
+    let (daemon, upstream) = start_behind_http(|_| {}).await;
+    let (_, head) = grown_upstream(&daemon);
     upstream.set(UpstreamMode::HangsForMirror);
     let client = Client::new();
 
     let clones: Vec<_> = (0..200)
         .map(|_| {
             let (client, head) = (client.clone(), head.clone());
-            let base = world.url(&format!("/git/{WITH_GIT}"));
+            let base = daemon.url(&format!("/git/{WITH_GIT}"));
             tokio::spawn(async move {
                 let refs = client.get(format!("{base}/info/refs?service=git-upload-pack"));
                 let refs = refs
@@ -44,7 +44,7 @@ async fn two_hundred_clones_of_an_unknown_repository_start_one_mirror_clone() {
     }
 
     assert!(packs.iter().all(|pack| pack.len() > 200_000));
-    assert_eq!(state(&world).await, "cloning");
+    assert_eq!(state(&daemon).await, "cloning");
     // The mirror clone sent one request, which hangs.
     assert_eq!(upstream.seen(&["/org/repo/"]).len(), 1);
     let passed = upstream.seen(&["/org/repo.git/"]).len();
@@ -53,12 +53,12 @@ async fn two_hundred_clones_of_an_unknown_repository_start_one_mirror_clone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn five_hundred_clients_of_all_kinds_start_one_clone() {
-    let (world, upstream) = start_behind_http(|_| {}).await;
-    let (_, head) = grown_upstream(&world);
+    let (daemon, upstream) = start_behind_http(|_| {}).await;
+    let (_, head) = grown_upstream(&daemon);
     upstream.set(UpstreamMode::HangsForMirror);
     let client = Client::new();
     let ask = |number: usize| {
-        let base = world.url(&format!("/git/{WITH_GIT}"));
+        let base = daemon.url(&format!("/git/{WITH_GIT}"));
         let commits = format!("{{\"commits\":[\"{head}\"]}}");
         let request = match number % 5 {
             0 => client.get(format!("{base}/snapshot.tar.zst")),
@@ -86,7 +86,7 @@ async fn five_hundred_clients_of_all_kinds_start_one_clone() {
     eventually(is_answered).await;
     eventually(|| !upstream.seen(&["/org/repo/"]).is_empty()).await;
     assert_eq!(upstream.seen(&["/org/repo/"]).len(), 1);
-    assert_eq!(state(&world).await, "cloning");
+    assert_eq!(state(&daemon).await, "cloning");
     upstream.set(UpstreamMode::Good);
 
     for task in asked {
@@ -102,10 +102,10 @@ async fn five_hundred_clients_of_all_kinds_start_one_clone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn identical_requests_share_one_response_even_if_the_first_client_leaves() {
-    let (world, upstream) = start_behind_http(|_| {}).await;
-    grown_upstream(&world);
+    let (daemon, upstream) = start_behind_http(|_| {}).await;
+    grown_upstream(&daemon);
     upstream.set(UpstreamMode::Hangs);
-    let url = world.url(&format!(
+    let url = daemon.url(&format!(
         "/git/{WITH_GIT}/info/refs?service=git-upload-pack"
     ));
     let ask = |token: Option<&str>| {
@@ -138,10 +138,10 @@ async fn identical_requests_share_one_response_even_if_the_first_client_leaves()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shared_response_that_breaks_off_breaks_the_connections_of_all_clients() {
-    let (world, upstream) = start_behind_http(|_| {}).await;
-    let (_, head) = grown_upstream(&world);
+    let (daemon, upstream) = start_behind_http(|_| {}).await;
+    let (_, head) = grown_upstream(&daemon);
     upstream.set(UpstreamMode::Breaks);
-    let url = world.url(&format!("/git/{WITH_GIT}/git-upload-pack"));
+    let url = daemon.url(&format!("/git/{WITH_GIT}/git-upload-pack"));
 
     let mut begun = Vec::new();
     for _ in 0..3 {
@@ -159,7 +159,7 @@ async fn a_shared_response_that_breaks_off_breaks_the_connections_of_all_clients
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upstream_that_hangs_leaves_other_repositories_served() {
-    let (world, upstream) = start_behind_http(|config| {
+    let (daemon, upstream) = start_behind_http(|config| {
         let local = config.data_dir.with_file_name("upstream");
         let local = format!("file://{}", local.display());
         config
@@ -169,17 +169,17 @@ async fn an_upstream_that_hangs_leaves_other_repositories_served() {
         config.ref_check_timeout = Duration::from_millis(300);
     })
     .await;
-    let (_, head) = grown_upstream(&world);
-    world.refresh().await;
+    let (_, head) = grown_upstream(&daemon);
+    daemon.refresh().await;
     upstream.set(UpstreamMode::Hangs);
-    let url = world.url("/git/git.example.com/org/unknown/info/refs?service=git-upload-pack");
+    let url = daemon.url("/git/git.example.com/org/unknown/info/refs?service=git-upload-pack");
     let hanging = tokio::spawn(async move { reqwest::get(url).await.unwrap().status() });
     eventually(|| !upstream.seen(&["/org/unknown/"]).is_empty()).await;
 
     let stale = format!("/git/{REPO}/info/refs?service=git-upload-pack");
-    let stale = world.get(&stale, &[]).await;
-    let other = world.url("/git/local.example.com/org/repo");
-    let listed = git(world.root.path(), ["ls-remote", &other, "HEAD"]);
+    let stale = daemon.get(&stale, &[]).await;
+    let other = daemon.url("/git/local.example.com/org/repo");
+    let listed = git(daemon.root.path(), ["ls-remote", &other, "HEAD"]);
 
     assert_eq!(listed, format!("{head}\tHEAD"));
     assert_eq!(stale.status(), 200);
@@ -190,17 +190,17 @@ async fn an_upstream_that_hangs_leaves_other_repositories_served() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn concurrent_requests_share_one_check_of_upstream() {
-    let (world, upstream) = start_behind_http(|config| {
+    let (daemon, upstream) = start_behind_http(|config| {
         config.ref_check_interval = Duration::ZERO;
     })
     .await;
-    grown_upstream(&world);
-    world.refresh().await;
+    grown_upstream(&daemon);
+    daemon.refresh().await;
     let checks = || upstream.seen(&["POST /org/repo/git-upload-pack"]).len();
     let before = checks();
     upstream.set(UpstreamMode::HangsForMirror);
 
-    let url = world.url(&format!("/git/{REPO}/info/refs?service=git-upload-pack"));
+    let url = daemon.url(&format!("/git/{REPO}/info/refs?service=git-upload-pack"));
     let ask = || {
         let url = url.clone();
         tokio::spawn(async move { reqwest::get(url).await.unwrap().status() })
@@ -218,22 +218,22 @@ async fn concurrent_requests_share_one_check_of_upstream() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fresh_refs_come_from_upstream_while_an_update_is_slow() {
-    let (world, upstream) = start_behind_http(|config| {
+    let (daemon, upstream) = start_behind_http(|config| {
         config.ref_check_interval = Duration::ZERO;
         config.ref_check_timeout = Duration::from_millis(500);
     })
     .await;
-    let (work, _) = grown_upstream(&world);
-    world.refresh().await;
+    let (work, _) = grown_upstream(&daemon);
+    daemon.refresh().await;
     upstream.set(UpstreamMode::HangsForMirrorFetch);
-    let url = world.url(&format!("/git/{WITH_GIT}"));
+    let url = daemon.url(&format!("/git/{WITH_GIT}"));
 
     for version in ["protocol.version=0", "protocol.version=2"] {
         let head = commit_and_push(&work, version);
-        let to = tempfile::tempdir_in(world.root.path()).unwrap();
+        let to = tempfile::tempdir_in(daemon.root.path()).unwrap();
         let path = to.path().to_str().unwrap();
         git(
-            world.root.path(),
+            daemon.root.path(),
             ["-c", version, "clone", "-q", &url, path],
         );
 

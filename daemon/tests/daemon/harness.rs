@@ -72,13 +72,13 @@ pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
 }
 
 /// A running daemon with its upstream, both in one temporary directory.
-pub(crate) struct World {
+pub(crate) struct TestDaemon {
     pub(crate) root: TempDir,
     pub(crate) running: Running,
     client: Client,
 }
 
-impl World {
+impl TestDaemon {
     /// Starts a daemon whose one host is a directory of repositories.
     pub(crate) async fn start() -> Self {
         Self::start_with(|_| {}).await
@@ -307,11 +307,11 @@ pub(crate) struct BlockedPublish {
 impl BlockedPublish {
     /// Updates the mirror. The publish that follows fails, because the deletion notices are
     /// damaged.
-    pub(crate) async fn after_update(world: &World) -> Self {
-        let deletions = world.store().join("deletions");
+    pub(crate) async fn after_update(daemon: &TestDaemon) -> Self {
+        let deletions = daemon.store().join("deletions");
         write_file(&deletions, "damaged");
         let refresh = format!("/git/{REPO}/refresh");
-        let failed = world.post(&refresh, "").await;
+        let failed = daemon.post(&refresh, "").await;
         assert_eq!(failed.status(), 500);
         Self { deletions }
     }

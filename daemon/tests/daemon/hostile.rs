@@ -119,8 +119,9 @@ const HEADERS: &[&str] = &[
 ];
 
 fn bodies() -> Vec<Vec<u8>> {
-    let ensure = r#"{"refs":{"--upload-pack=h0stile":"","refs/heads/../../h0stile":"","refs/heads/*h0stile":"",
-        "refs/heads/--h0stile":"--h0stile"},"commits":["--h0stile","../h0stile","h0stile^{}"]}"#;
+    let ensure = r#"{"refs":{"--upload-pack=h0stile":"","refs/heads/../../h0stile":"",
+        "refs/heads/*h0stile":"","refs/heads/--h0stile":"--h0stile"},
+        "commits":["--h0stile","../h0stile","h0stile^{}"]}"#;
     let good_name = r#"{"refs":{"refs/heads/--h0stile":"","refs/heads/h0stile;x":""}}"#;
     let lines = [
         "agent=--h0stile",

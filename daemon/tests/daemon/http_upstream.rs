@@ -130,15 +130,15 @@ impl HttpUpstream {
 /// Starts a daemon in front of an upstream that speaks HTTP.
 pub(crate) async fn start_behind_http(
     change: impl FnOnce(&mut cachewfs_daemon::Config),
-) -> (World, HttpUpstream) {
+) -> (TestDaemon, HttpUpstream) {
     let root = tempfile::tempdir().unwrap();
     let upstream = HttpUpstream::start(root.path().join("upstream")).await;
     let url = upstream.url();
-    let world = World::start_in(root, |config| {
+    let daemon = TestDaemon::start_in(root, |config| {
         config.upstreams = [("git.example.com".to_owned(), url.into())].into();
         change(config);
     });
-    (world.await, upstream)
+    (daemon.await, upstream)
 }
 
 impl UpstreamState {

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use crate::harness::*;
 
-fn mirror(world: &World) -> PathBuf {
-    let mirrors = world.root.path().join("data/mirrors");
+fn mirror(daemon: &TestDaemon) -> PathBuf {
+    let mirrors = daemon.root.path().join("data/mirrors");
     mirrors.join(format!("{REPO}.git"))
 }
 
@@ -81,8 +81,8 @@ const DAMAGES: &[Damage] = &[
 ];
 
 /// Checks that a refresh publishes `head`. `what` describes the damage in the message of a failure.
-async fn assert_refresh_gives(world: &World, head: &str, what: &str) {
-    let refresh = world.post(&format!("/git/{REPO}/refresh"), "").await;
+async fn assert_refresh_gives(daemon: &TestDaemon, head: &str, what: &str) {
+    let refresh = daemon.post(&format!("/git/{REPO}/refresh"), "").await;
     let (status, answer) = (refresh.status(), refresh.text().await.unwrap());
     assert_eq!(status, 200, "{what}: {answer}");
     assert!(answer.contains(head), "{what}: {answer}");
@@ -90,32 +90,32 @@ async fn assert_refresh_gives(world: &World, head: &str, what: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_mirror_is_rebuilt_and_loses_nothing() {
-    let mut world = World::start().await;
-    let work = world.create_upstream();
+    let mut daemon = TestDaemon::start().await;
+    let work = daemon.create_upstream();
     let first = commit_and_push(&work, "one");
     write_file(&work.join("dropped"), noise(1, 1000));
     let dropped = commit_and_push(&work, "dropped");
-    world.refresh().await;
+    daemon.refresh().await;
     git(&work, ["reset", "-q", "--hard", &first]);
     for (what, damage) in DAMAGES {
         write_file(&work.join("file"), what);
         commit_and_push(&work, what);
-        world.refresh().await;
+        daemon.refresh().await;
         // A running daemon rebuilds a mirror at most once an hour, but a new one does so at once.
-        world = World::start_in(world.stop().await, |_| {}).await;
+        daemon = TestDaemon::start_in(daemon.stop().await, |_| {}).await;
 
-        damage(&mirror(&world));
+        damage(&mirror(&daemon));
         let head = commit_and_push(&work, "more");
 
-        assert_refresh_gives(&world, &head, what).await;
-        git(&mirror(&world), ["fsck", "--no-dangling"]);
+        assert_refresh_gives(&daemon, &head, what).await;
+        git(&mirror(&daemon), ["fsck", "--no-dangling"]);
         git(
-            &mirror(&world),
+            &mirror(&daemon),
             ["rev-list", "--objects", "--quiet", &dropped],
         );
-        assert!(world.status().await["failure"].is_null(), "{what}");
+        assert!(daemon.status().await["failure"].is_null(), "{what}");
     }
-    assert_good_clone(&world.extract("snapshot.tar.zst").await);
+    assert_good_clone(&daemon.extract("snapshot.tar.zst").await);
 }
 
 /// Damage that an update repairs, or in files that git does not need.
@@ -140,47 +140,47 @@ const REPAIRABLE: &[Damage] = &[
 
 #[tokio::test(flavor = "multi_thread")]
 async fn damage_that_git_can_work_around_is_repaired_in_place() {
-    let world = World::start().await;
-    let work = world.create_upstream();
+    let daemon = TestDaemon::start().await;
+    let work = daemon.create_upstream();
     commit_and_push(&work, "one");
-    world.refresh().await;
-    let first: Vec<_> = packs(&mirror(&world), "pack");
+    daemon.refresh().await;
+    let first: Vec<_> = packs(&mirror(&daemon), "pack");
     for (what, damage) in REPAIRABLE {
-        damage(&mirror(&world));
+        damage(&mirror(&daemon));
 
         let head = commit_and_push(&work, what);
 
-        assert_refresh_gives(&world, &head, what).await;
+        assert_refresh_gives(&daemon, &head, what).await;
         assert!(first.iter().all(|pack| pack.exists()), "{what}");
-        git(&mirror(&world), ["fsck", "--no-dangling"]);
-        git(&mirror(&world), ["commit-graph", "verify"]);
+        git(&mirror(&daemon), ["fsck", "--no-dangling"]);
+        git(&mirror(&daemon), ["commit-graph", "verify"]);
     }
-    assert_good_clone(&world.extract("snapshot.tar.zst").await);
+    assert_good_clone(&daemon.extract("snapshot.tar.zst").await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mirror_that_is_damaged_repeatedly_is_not_cloned_each_time() {
-    let world = World::start().await;
-    let work = world.create_upstream();
+    let daemon = TestDaemon::start().await;
+    let work = daemon.create_upstream();
     commit_and_push(&work, "one");
-    world.refresh().await;
+    daemon.refresh().await;
     // This damage stops every git version. git 2.39 repairs some other damage with a fetch.
     let is_it = |(what, _): &&Damage| *what == "refs that can't be read";
     let (_, damage) = DAMAGES.iter().find(is_it).unwrap();
     let push_and_refresh = async || {
-        damage(&mirror(&world));
+        damage(&mirror(&daemon));
         commit_and_push(&work, "more");
         let path = format!("/git/{REPO}/refresh");
-        world.post(&path, "").await.status()
+        daemon.post(&path, "").await.status()
     };
 
     assert_eq!(push_and_refresh().await, 200);
     assert_ne!(push_and_refresh().await, 200);
 
-    assert!(!world.status().await["failure"].is_null());
-    assert_eq!(world.get(&stable(), &[]).await.status(), 200);
+    assert!(!daemon.status().await["failure"].is_null());
+    assert_eq!(daemon.get(&stable(), &[]).await.status(), 200);
     let forget = format!("/api/v1/repos/{REPO}/forget");
-    assert_eq!(world.post(&forget, "").await.status(), 200);
-    world.refresh().await;
-    File::open(mirror(&world).join("HEAD")).unwrap();
+    assert_eq!(daemon.post(&forget, "").await.status(), 200);
+    daemon.refresh().await;
+    File::open(mirror(&daemon).join("HEAD")).unwrap();
 }

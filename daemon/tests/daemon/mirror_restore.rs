@@ -60,38 +60,40 @@ fn lose_all_but_the_store(root: &Path) {
 }
 
 /// Returns the file names of the packs of a snapshot.
-fn packs_of(world: &World, snapshot: &str) -> Vec<String> {
-    let packs = world.manifest(snapshot).packs;
+fn packs_of(daemon: &TestDaemon, snapshot: &str) -> Vec<String> {
+    let packs = daemon.manifest(snapshot).packs;
     packs.into_iter().map(|pack| pack.pack.name).collect()
 }
 
-async fn published(change: impl FnOnce(&mut cachewfs_daemon::Config)) -> (World, PathBuf, String) {
-    let world = World::start_with(change).await;
-    let work = world.create_upstream();
+async fn published(
+    change: impl FnOnce(&mut cachewfs_daemon::Config),
+) -> (TestDaemon, PathBuf, String) {
+    let daemon = TestDaemon::start_with(change).await;
+    let work = daemon.create_upstream();
     let head = grow(&work, 6);
-    world.refresh().await;
-    (world, work, head)
+    daemon.refresh().await;
+    (daemon, work, head)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn commits_dropped_while_the_mirror_was_lost_stay_in_the_next_layout() {
-    let (world, work, first_dropped) = published(|_| {}).await;
+    let (daemon, work, first_dropped) = published(|_| {}).await;
     let second_dropped = force_push(&work, "second");
-    let snapshot = world.refresh().await["snapshot"]
+    let snapshot = daemon.refresh().await["snapshot"]
         .as_str()
         .unwrap()
         .to_owned();
-    let packs = packs_of(&world, &snapshot);
-    let published_at = world.manifest(&snapshot).created_at;
-    let root: TempDir = world.stop().await;
+    let packs = packs_of(&daemon, &snapshot);
+    let published_at = daemon.manifest(&snapshot).created_at;
+    let root: TempDir = daemon.stop().await;
     fs::remove_dir_all(mirror_in(root.path())).unwrap();
     let head = force_push(&work, "third");
 
-    let world = World::start_in(root, |config| config.relayout_share = 0.0).await;
-    world.refresh().await;
-    let clone = world.extract("snapshot.tar.zst").await;
+    let daemon = TestDaemon::start_in(root, |config| config.relayout_share = 0.0).await;
+    daemon.refresh().await;
+    let clone = daemon.extract("snapshot.tar.zst").await;
 
-    let mirror = mirror_in(world.root.path());
+    let mirror = mirror_in(daemon.root.path());
     for pack in packs {
         assert!(mirror.join("objects/pack").join(pack).exists());
     }
@@ -108,7 +110,7 @@ async fn commits_dropped_while_the_mirror_was_lost_stay_in_the_next_layout() {
     assert_eq!(since, UNIX_EPOCH + Duration::from_secs(published_at));
     assert_good_clone(&clone);
     assert_eq!(git(&clone, ["rev-parse", "HEAD"]), head);
-    let manifest = world.manifest(&head);
+    let manifest = daemon.manifest(&head);
     let is_increment = |kind| kind == cachewfs_format::PackKind::Increment;
     assert!(manifest.packs.iter().all(|pack| !is_increment(pack.kind)));
 }
@@ -118,21 +120,21 @@ async fn a_mirror_that_cannot_be_restored_on_a_full_disk_is_not_cloned_instead()
     let Some(disk) = SmallDisk::mount("8m") else {
         return;
     };
-    let (world, work, _) = published(|_| {}).await;
+    let (daemon, work, _) = published(|_| {}).await;
     write_file(&work.join("large"), noise(1, 10 << 20));
     commit_and_push(&work, "large");
-    world.refresh().await;
+    daemon.refresh().await;
     force_push(&work, "small");
-    world.refresh().await;
-    let root = world.stop().await;
+    daemon.refresh().await;
+    let root = daemon.stop().await;
 
     let store = root.path().join("data/store");
-    let world = World::start_in(root, |config| {
+    let daemon = TestDaemon::start_in(root, |config| {
         config.store.directory = Some(store);
         config.data_dir = disk.path().join("data");
     })
     .await;
-    let refused = world.post(&format!("/git/{REPO}/refresh"), "").await;
+    let refused = daemon.post(&format!("/git/{REPO}/refresh"), "").await;
 
     assert_eq!(code(refused).await, (507, "disk_full".to_owned()));
     assert!(
@@ -141,18 +143,18 @@ async fn a_mirror_that_cannot_be_restored_on_a_full_disk_is_not_cloned_instead()
             .join(format!("data/mirrors/{REPO}.git"))
             .exists()
     );
-    world.running.shutdown.cancel();
-    world.running.stopped().await;
+    daemon.running.shutdown.cancel();
+    daemon.running.stopped().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_empty_replica_restores_from_the_store_and_fetches_the_rest() {
     for object_format in ["sha1", "sha256"] {
-        let world = World::start().await;
-        let (bare, work) = (world.upstream(), world.root.path().join("work"));
+        let daemon = TestDaemon::start().await;
+        let (bare, work) = (daemon.upstream(), daemon.root.path().join("work"));
         let format = format!("--object-format={object_format}");
         let (bare, made) = (bare.to_str().unwrap(), work.to_str().unwrap());
-        let root = world.root.path();
+        let root = daemon.root.path();
         git(root, ["init", "-q", "--bare", "-b", "main", &format, bare]);
         // `git clone` of git 2.39 would ignore the object format of an empty repository.
         git(root, ["init", "-q", "-b", "main", &format, made]);
@@ -161,31 +163,31 @@ async fn an_empty_replica_restores_from_the_store_and_fetches_the_rest() {
         git(&work, ["tag", "-a", "v1", "-m", "one"]);
         let first = grow(&work, 4);
         if object_format == "sha1" {
-            add_many_tags(&world.upstream());
+            add_many_tags(&daemon.upstream());
         }
-        world.refresh().await;
-        let packs = packs_of(&world, &first);
-        let root = world.stop().await;
+        daemon.refresh().await;
+        let packs = packs_of(&daemon, &first);
+        let root = daemon.stop().await;
         lose_all_but_the_store(root.path());
         write_file(&work.join("more"), "more");
         let head = commit_and_push(&work, "more");
 
-        let world = World::start_in(root, |_| {}).await;
-        let served = world
+        let daemon = TestDaemon::start_in(root, |_| {}).await;
+        let served = daemon
             .get(&format!("/git/{REPO}/snapshot.tar.zst"), &[])
             .await;
         assert_eq!(served.headers()["x-cachew-snapshot-commit"], first);
-        assert_eq!(world.refresh().await["snapshot"], head);
+        assert_eq!(daemon.refresh().await["snapshot"], head);
 
-        let mirror = mirror_in(world.root.path());
+        let mirror = mirror_in(daemon.root.path());
         assert!(mirror.join("objects/pack").join(&packs[0]).exists());
         let refs = |repository: &Path| git(repository, ["show-ref"]);
-        assert_eq!(refs(&mirror), refs(&world.upstream()));
+        assert_eq!(refs(&mirror), refs(&daemon.upstream()));
         assert_eq!(git(&mirror, ["config", "gc.auto"]), "0");
-        assert_eq!(packs_of(&world, &head).len(), packs.len() + 1);
-        assert_good_clone(&world.extract("snapshot.tar.zst").await);
+        assert_eq!(packs_of(&daemon, &head).len(), packs.len() + 1);
+        assert_good_clone(&daemon.extract("snapshot.tar.zst").await);
         assert_eq!(
-            fs::read_dir(world.root.path().join("data/tmp"))
+            fs::read_dir(daemon.root.path().join("data/tmp"))
                 .unwrap()
                 .count(),
             0
@@ -204,8 +206,8 @@ fn segment_lookups(requests: &[String]) -> BTreeSet<&str> {
 async fn files_are_restored_concurrently() {
     let Some(bucket) = s3_bucket() else { return };
     let s3 = s3::config(&bucket);
-    let (world, _, head) = published(|config| config.store.s3 = Some(s3.clone())).await;
-    let root = world.stop().await;
+    let (daemon, _, head) = published(|config| config.store.s3 = Some(s3.clone())).await;
+    let root = daemon.stop().await;
     // The local copies of the pointer and the manifest remain.
     fs::remove_dir_all(mirror_in(root.path())).unwrap();
     let copies = root.path().join(format!("data/store/v1/{REPO}.git"));
@@ -214,7 +216,7 @@ async fn files_are_restored_concurrently() {
     let recorder = Recorder::start(proxy.address());
     let endpoint = Some(recorder.url());
     let through = S3Config { endpoint, ..s3 };
-    let world = World::start_in(root, |config| config.store.s3 = Some(through)).await;
+    let daemon = TestDaemon::start_in(root, |config| config.store.s3 = Some(through)).await;
 
     // The bucket answers nothing now, so a daemon that restored one file after another would send
     // only one request.
@@ -229,10 +231,10 @@ async fn files_are_restored_concurrently() {
         };
         tokio::task::spawn_blocking(wait).await.unwrap()
     };
-    let (_proxy, refreshed) = tokio::join!(asked_about_many, world.refresh());
+    let (_proxy, refreshed) = tokio::join!(asked_about_many, daemon.refresh());
 
     assert_eq!(refreshed["snapshot"], head);
-    let mirror = mirror_in(world.root.path());
+    let mirror = mirror_in(daemon.root.path());
     git(&mirror, ["fsck", "--strict"]);
     git(&mirror, ["commit-graph", "verify"]);
 }
@@ -253,69 +255,69 @@ fn damage(root: &Path, manifest: &cachewfs_format::Manifest) -> PathBuf {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_snapshot_is_replaced_by_one_of_a_new_clone() {
-    let (world, _, head) = published(|_| {}).await;
-    let manifest = world.manifest(&head);
-    let root = world.stop().await;
+    let (daemon, _, head) = published(|_| {}).await;
+    let manifest = daemon.manifest(&head);
+    let root = daemon.stop().await;
     fs::remove_dir_all(mirror_in(root.path())).unwrap();
     let damaged = damage(root.path(), &manifest);
     let bytes = fs::read(&damaged).unwrap();
 
-    let world = World::start_in(root, |_| {}).await;
-    let answer = world.refresh().await;
+    let daemon = TestDaemon::start_in(root, |_| {}).await;
+    let answer = daemon.refresh().await;
 
     assert_eq!(answer["moved"], true);
     assert_ne!(answer["snapshot"], head);
-    assert_good_clone(&world.extract("snapshot.tar.zst").await);
-    git(&mirror_in(world.root.path()), ["fsck", "--strict"]);
+    assert_good_clone(&daemon.extract("snapshot.tar.zst").await);
+    git(&mirror_in(daemon.root.path()), ["fsck", "--strict"]);
     assert!(!damaged.exists() || fs::read(&damaged).unwrap() != bytes);
-    assert_eq!(world.refresh().await["moved"], false);
+    assert_eq!(daemon.refresh().await["moved"], false);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mirror_is_not_restored_if_upstream_cannot_be_fetched() {
-    let (world, _, head) = published(|_| {}).await;
-    let root = world.stop().await;
+    let (daemon, _, head) = published(|_| {}).await;
+    let root = daemon.stop().await;
     fs::remove_dir_all(mirror_in(root.path())).unwrap();
     let (upstream, away) = (root.path().join("upstream"), root.path().join("away"));
     fs::rename(&upstream, &away).unwrap();
     fs::create_dir_all(&upstream).unwrap();
 
-    let world = World::start_in(root, |config| {
+    let daemon = TestDaemon::start_in(root, |config| {
         config.mirrors.retry_first = Duration::from_hours(1);
     })
     .await;
     let path = format!("/git/{REPO}/snapshot.tar.zst");
-    let served = world.get(&path, &[]).await;
+    let served = daemon.get(&path, &[]).await;
     assert_eq!(served.headers()["x-cachew-snapshot-commit"], head);
-    let status = world
+    let status = daemon
         .status_when(|status| !status["failure"].is_null())
         .await;
 
     assert_eq!(status["state"], "failed");
     assert_eq!(status["failure"]["code"], "upstream_not_found");
-    assert!(!mirror_in(world.root.path()).exists());
-    let tmp = world.root.path().join("data/tmp");
+    assert!(!mirror_in(daemon.root.path()).exists());
+    let tmp = daemon.root.path().join("data/tmp");
     assert_eq!(fs::read_dir(tmp).unwrap().count(), 0);
     fs::remove_dir_all(&upstream).unwrap();
     fs::rename(&away, &upstream).unwrap();
-    assert_eq!(world.refresh().await["moved"], false);
-    assert_eq!(world.status().await["state"], "ready");
+    assert_eq!(daemon.refresh().await["moved"], false);
+    assert_eq!(daemon.status().await["state"], "ready");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_fetch_after_a_restore_has_the_timeout_of_a_clone() {
     let limit = Duration::from_secs(2);
-    let (world, gate) = Gate::start(|config| config.git.fetch_timeout = limit).await;
-    let work = world.create_upstream();
+    let (daemon, gate) = Gate::start(|config| config.git.fetch_timeout = limit).await;
+    let work = daemon.create_upstream();
     grow(&work, 2);
-    world.refresh().await;
+    daemon.refresh().await;
     let forget = format!("/api/v1/repos/{REPO}/forget");
-    assert_eq!(world.post(&forget, "").await.status(), 200);
+    assert_eq!(daemon.post(&forget, "").await.status(), 200);
     let head = commit_and_push(&work, "more");
     let packs = gate.packs();
     gate.close();
 
-    let (refreshed, ()) = tokio::join!(world.refresh(), async {
+    let (refreshed, ()) = tokio::join!(daemon.refresh(), async {
         gate.wait_for_packs(packs + 1).await;
         tokio::time::sleep(2 * limit).await;
         gate.open();

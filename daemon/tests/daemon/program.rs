@@ -248,7 +248,8 @@ fn check_config_says_what_would_stop_the_start() {
 
 #[test]
 fn check_config_shows_what_is_in_force_without_secrets() {
-    let config = "fetch_interval = '2m'\n[upstreams]\n'git.example.com' = 'https://me:s3cret@x.org'\n\
+    let config = "fetch_interval = '2m'\n[upstreams]\n\
+                  'git.example.com' = 'https://me:s3cret@x.org'\n\
                   'github.com' = 'https://github.com'";
     let token = [("CACHEWFSD_UPSTREAM_GITHUB_COM_TOKEN", "t0ken")];
 

@@ -20,20 +20,20 @@ pub(crate) fn config(bucket: &TestBucket) -> S3Config {
     }
 }
 
-pub(crate) async fn start(bucket: &TestBucket) -> World {
+pub(crate) async fn start(bucket: &TestBucket) -> TestDaemon {
     let s3 = config(bucket);
-    World::start_with(|config| config.store.s3 = Some(s3)).await
+    TestDaemon::start_with(|config| config.store.s3 = Some(s3)).await
 }
 
 /// Replaces the daemon by a new replica with an empty data directory.
-pub(crate) async fn replace(world: World, s3: S3Config) -> World {
-    let root = world.stop().await;
+pub(crate) async fn replace(daemon: TestDaemon, s3: S3Config) -> TestDaemon {
+    let root = daemon.stop().await;
     fs::remove_dir_all(root.path().join("data")).unwrap();
-    World::start_in(root, |config| config.store.s3 = Some(s3)).await
+    TestDaemon::start_in(root, |config| config.store.s3 = Some(s3)).await
 }
 
-async fn read_metric(world: &World, sample: &str) -> u64 {
-    let text = world.get("/metrics", &[]).await.text().await.unwrap();
+async fn read_metric(daemon: &TestDaemon, sample: &str) -> u64 {
+    let text = daemon.get("/metrics", &[]).await.text().await.unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix(sample));
     line.unwrap_or_else(|| panic!("no {sample} in {text}"))
         .trim()
@@ -44,25 +44,25 @@ async fn read_metric(world: &World, sample: &str) -> u64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_replica_serves_at_once_and_restores_its_mirror() {
     let Some(bucket) = s3_bucket() else { return };
-    let world = start(&bucket).await;
-    let work = world.create_upstream();
+    let daemon = start(&bucket).await;
+    let work = daemon.create_upstream();
     write_file(&work.join("noise"), noise(1, 20_000_000));
     let first = commit_and_push(&work, "one");
-    world.refresh().await;
-    let published = world.get(&stable(), &[]).await;
+    daemon.refresh().await;
+    let published = daemon.get(&stable(), &[]).await;
     let etag = header(&published, "etag");
     let published = published.bytes().await.unwrap();
     assert_eq!(
-        read_metric(&world, "cachewfsd_store_reads_total{tier=\"s3\"}").await,
+        read_metric(&daemon, "cachewfsd_store_reads_total{tier=\"s3\"}").await,
         0
     );
 
-    let root = world.stop().await;
+    let root = daemon.stop().await;
     fs::remove_dir_all(root.path().join("data")).unwrap();
     let began = Instant::now();
     let config = config(&bucket);
-    let world = World::start_in(root, |all| all.store.s3 = Some(config)).await;
-    let part = world.get(&stable(), &[("range", "bytes=-65536")]).await;
+    let daemon = TestDaemon::start_in(root, |all| all.store.s3 = Some(config)).await;
+    let part = daemon.get(&stable(), &[("range", "bytes=-65536")]).await;
     assert_eq!(part.status(), 206);
     assert_eq!(header(&part, "etag"), etag);
     let part = part.bytes().await.unwrap();
@@ -71,11 +71,11 @@ async fn a_new_replica_serves_at_once_and_restores_its_mirror() {
     println!("first range after {took:?}");
     assert!(took < Duration::from_secs(5), "{took:?}");
 
-    let whole = world.get(&stable(), &[]).await.bytes().await.unwrap();
+    let whole = daemon.get(&stable(), &[]).await.bytes().await.unwrap();
     assert!(whole == published);
-    assert!(read_metric(&world, "cachewfsd_store_reads_total{tier=\"s3\"}").await > 0);
+    assert!(read_metric(&daemon, "cachewfsd_store_reads_total{tier=\"s3\"}").await > 0);
     let immutable = format!("/git/{REPO}/snapshot/{first}.tar.zst");
-    let range = world
+    let range = daemon
         .get(&immutable, &[("range", "bytes=7000000-7999999")])
         .await;
     assert!(range.bytes().await.unwrap() == published[7_000_000..8_000_000]);
@@ -83,9 +83,9 @@ async fn a_new_replica_serves_at_once_and_restores_its_mirror() {
     // The mirror is restored from the bucket, and the next snapshot builds on the stored one.
     write_file(&work.join("small"), "small\n");
     let second = commit_and_push(&work, "two");
-    assert_eq!(world.refresh().await["snapshot"], second);
-    assert_good_clone(&world.extract("snapshot.tar.zst").await);
-    let old = world.get(&immutable, &[]).await.bytes().await.unwrap();
+    assert_eq!(daemon.refresh().await["snapshot"], second);
+    assert_good_clone(&daemon.extract("snapshot.tar.zst").await);
+    let old = daemon.get(&immutable, &[]).await.bytes().await.unwrap();
     assert!(old == published, "a commit's URL keeps its bytes");
     let objects = bucket.ask("GET", "?list-type=2&prefix=v1/");
     assert!(
@@ -105,33 +105,33 @@ async fn local_copies_are_served_during_an_outage_and_publishing_resumes_after_i
         ..config(&bucket)
     };
     let config = through.clone();
-    let world = World::start_with(|all| all.store.s3 = Some(config)).await;
-    let work = world.create_upstream();
+    let daemon = TestDaemon::start_with(|all| all.store.s3 = Some(config)).await;
+    let work = daemon.create_upstream();
     write_file(&work.join("noise"), noise(1, 3_000_000));
     let first = commit_and_push(&work, "one");
-    world.refresh().await;
-    let published = world.get(&stable(), &[]).await.bytes().await.unwrap();
+    daemon.refresh().await;
+    let published = daemon.get(&stable(), &[]).await.bytes().await.unwrap();
 
     // The daemon also serves its copies after a restart.
     proxy.set(Fault::Unavailable);
-    let root = world.stop().await;
+    let root = daemon.stop().await;
     let config = through.clone();
-    let world = World::start_in(root, |all| all.store.s3 = Some(config)).await;
-    let served = world.get(&stable(), &[]).await;
+    let daemon = TestDaemon::start_in(root, |all| all.store.s3 = Some(config)).await;
+    let served = daemon.get(&stable(), &[]).await;
     assert_eq!(header(&served, "x-cachew-snapshot-commit"), first);
     assert!(served.bytes().await.unwrap() == published);
     write_file(&work.join("small"), "small\n");
     let second = commit_and_push(&work, "two");
-    let refused = world.post(&format!("/git/{REPO}/refresh"), "").await;
+    let refused = daemon.post(&format!("/git/{REPO}/refresh"), "").await;
     assert_eq!(refused.status(), 500, "{}", refused.text().await.unwrap());
-    let served = world.get(&stable(), &[]).await.bytes().await.unwrap();
+    let served = daemon.get(&stable(), &[]).await.bytes().await.unwrap();
     assert!(served == published);
 
     proxy.set(Fault::None);
-    world
+    daemon
         .status_when(|status| status["published"]["snapshot"] == second)
         .await;
-    assert_good_clone(&world.extract("snapshot.tar.zst").await);
+    assert_good_clone(&daemon.extract("snapshot.tar.zst").await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -247,43 +247,43 @@ async fn objects_that_no_snapshot_needs_are_deleted_from_a_bucket() {
         all.keep_age = Duration::ZERO;
         all.delete_grace = Duration::ZERO;
     };
-    let world = World::start_with(change).await;
-    let work = world.create_upstream();
+    let daemon = TestDaemon::start_with(change).await;
+    let work = daemon.create_upstream();
     fill(&work);
     let first = commit_and_push(&work, "first");
-    world.refresh().await;
+    daemon.refresh().await;
     let before = objects(&bucket, "segments");
     for n in 0..3 {
         write_file(&work.join("src/0/0.txt"), format!("changed {n}\n"));
         commit_and_push(&work, "more");
-        world.refresh().await;
+        daemon.refresh().await;
     }
     let last = git(&work, ["rev-parse", "HEAD"]).trim().to_owned();
     // A daemon lists repositories when it starts, and then not for half a minute. The first listing
     // was empty, so a restart is needed for the collector to see this repository.
-    let world = World::start_in(world.stop().await, change).await;
+    let daemon = TestDaemon::start_in(daemon.stop().await, change).await;
 
     eventually(|| objects(&bucket, "snapshots").iter().eq([&last])).await;
     eventually(|| objects(&bucket, "segments") == named_segments(&bucket)).await;
     assert!(!before.is_subset(&objects(&bucket, "segments")));
     let gone = format!("/git/{REPO}/snapshot/{first}.tar.zst");
-    assert_eq!(world.get(&gone, &[]).await.status(), 404);
-    assert_good_clone(&world.extract("snapshot.tar.zst").await);
+    assert_eq!(daemon.get(&gone, &[]).await.status(), 404);
+    assert_good_clone(&daemon.extract("snapshot.tar.zst").await);
 
     // A deleted snapshot never comes back under its old id, even at the same commit.
     git(&work, ["reset", "--quiet", "--hard", &first]);
     git(&work, ["push", "--quiet", "--force", "origin", "HEAD"]);
-    let again = world.refresh().await;
+    let again = daemon.refresh().await;
     let again = again["snapshot"].as_str().unwrap();
     assert!(again.starts_with(&format!("{first}-")), "{again}");
-    assert_eq!(world.get(&gone, &[]).await.status(), 404);
+    assert_eq!(daemon.get(&gone, &[]).await.status(), 404);
 
     // Forgetting deletes the manifests at once. The next garbage collection deletes the segments.
     let forget = format!("/api/v1/repos/{REPO}/forget?store=true");
-    assert_eq!(world.post(&forget, "").await.status(), 200);
+    assert_eq!(daemon.post(&forget, "").await.status(), 200);
     assert_eq!(objects(&bucket, "snapshots").len(), 0);
     assert_eq!(
-        world.get(&stable(), &[]).await.status(),
+        daemon.get(&stable(), &[]).await.status(),
         200,
         "the snapshot is built again"
     );
@@ -292,18 +292,24 @@ async fn objects_that_no_snapshot_needs_are_deleted_from_a_bucket() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cold_download_asks_for_each_byte_once() {
     let Some(bucket) = s3_bucket() else { return };
-    let world = start(&bucket).await;
-    let work = world.create_upstream();
+    let daemon = start(&bucket).await;
+    let work = daemon.create_upstream();
     for part in 0..3 {
         write_file(&work.join(format!("noise-{part}")), noise(part, 8_000_000));
     }
     commit_and_push(&work, "one");
-    world.refresh().await;
-    let len = world.get(&stable(), &[]).await.bytes().await.unwrap().len();
+    daemon.refresh().await;
+    let len = daemon
+        .get(&stable(), &[])
+        .await
+        .bytes()
+        .await
+        .unwrap()
+        .len();
 
-    let world = replace(world, config(&bucket)).await;
+    let daemon = replace(daemon, config(&bucket)).await;
     let began = Instant::now();
-    let cold = world.get(&stable(), &[]).await.bytes().await.unwrap();
+    let cold = daemon.get(&stable(), &[]).await.bytes().await.unwrap();
     let took = began.elapsed();
     assert_eq!(cold.len(), len);
     println!(
@@ -311,7 +317,7 @@ async fn a_cold_download_asks_for_each_byte_once() {
         len / 1_000_000,
         len as f64 / 1e6 / took.as_secs_f64()
     );
-    let bytes = read_metric(&world, "cachewfsd_store_read_bytes_total{tier=\"s3\"}").await;
+    let bytes = read_metric(&daemon, "cachewfsd_store_read_bytes_total{tier=\"s3\"}").await;
     assert!(bytes <= len as u64 + (1 << 20), "{bytes} for {len}");
 }
 
@@ -325,7 +331,7 @@ async fn a_directory_of_copies_belongs_to_one_daemon() {
         config.store.s3 = Some(s3.clone());
         config.store.directory = Some(directory.clone());
     };
-    let first = World::start_with(change).await;
+    let first = TestDaemon::start_with(change).await;
     let root = tempfile::tempdir().unwrap();
     let mut second = Config {
         listen: ([127, 0, 0, 1], 0).into(),

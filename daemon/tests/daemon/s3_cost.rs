@@ -17,8 +17,8 @@ pub(crate) struct Cost {
 }
 
 impl Cost {
-    pub(crate) async fn so_far(world: &World) -> Self {
-        let page = world.get("/metrics", &[]).await.text().await.unwrap();
+    pub(crate) async fn so_far(daemon: &TestDaemon) -> Self {
+        let page = daemon.get("/metrics", &[]).await.text().await.unwrap();
         let mut cost = Self::default();
         for line in page
             .lines()
@@ -47,8 +47,8 @@ impl Cost {
     }
 
     /// Returns the difference between the current counters and `before`.
-    pub(crate) async fn since(world: &World, before: &Self) -> Self {
-        let now = Self::so_far(world).await;
+    pub(crate) async fn since(daemon: &TestDaemon, before: &Self) -> Self {
+        let now = Self::so_far(daemon).await;
         let of_before = |operation: &str| before.requests.get(operation).copied().unwrap_or(0);
         let requests = now.requests.into_iter();
         let requests = requests.map(|(operation, count)| {
@@ -69,40 +69,40 @@ impl Cost {
 }
 
 /// Publishes the pushed commits. Returns the cost.
-async fn publish(world: &World) -> Cost {
-    let before = Cost::so_far(world).await;
-    world.refresh().await;
-    Cost::since(world, &before).await
+async fn publish(daemon: &TestDaemon) -> Cost {
+    let before = Cost::so_far(daemon).await;
+    daemon.refresh().await;
+    Cost::since(daemon, &before).await
 }
 
 /// Returns the number of stored segments, and the bytes of all snapshots and segments.
-fn stored(world: &World) -> (u64, u64) {
-    let segments = std::fs::read_dir(world.store().join("segments")).unwrap();
-    (segments.count() as u64, world.stored_bytes())
+fn stored(daemon: &TestDaemon) -> (u64, u64) {
+    let segments = std::fs::read_dir(daemon.store().join("segments")).unwrap();
+    (segments.count() as u64, daemon.stored_bytes())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_publish_costs_few_requests_besides_those_for_new_segments() {
     let Some(bucket) = s3_bucket() else { return };
     let s3 = config(&bucket);
-    let world = World::start_with(|config| config.store.s3 = Some(s3)).await;
-    let work = world.create_upstream();
+    let daemon = TestDaemon::start_with(|config| config.store.s3 = Some(s3)).await;
+    let work = daemon.create_upstream();
     for number in 0..400_u64 {
         let path = format!("directory-{}/file-{number}", number % 20);
         write_file(&work.join(path), noise(number, 5000));
     }
     commit_and_push(&work, "one");
 
-    let first = publish(&world).await;
-    let (segments, bytes) = stored(&world);
+    let first = publish(&daemon).await;
+    let (segments, bytes) = stored(&daemon);
     println!("first publish, {segments} segments, {bytes} bytes: {first:?}");
     write_file(&work.join("directory-3/new"), "one line\n");
     commit_and_push(&work, "two");
-    let second = publish(&world).await;
-    let (all_segments, all_bytes) = stored(&world);
+    let second = publish(&daemon).await;
+    let (all_segments, all_bytes) = stored(&daemon);
     let (new_segments, new_bytes) = (all_segments - segments, all_bytes - bytes);
     println!("one commit later, {new_segments} segments, {new_bytes} bytes: {second:?}");
-    let idle = publish(&world).await;
+    let idle = publish(&daemon).await;
     println!("an update without changes: {idle:?}");
 
     // Besides the segments: manifest, lease, deletion notices, two listings, and several reads of

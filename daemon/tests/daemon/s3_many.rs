@@ -12,14 +12,14 @@ use crate::s3_cost::Cost;
 
 const COUNT: u64 = 300;
 
-async fn read(world: &World, path: &str) -> Value {
-    let text = world.get(path, &[]).await.text().await.unwrap();
+async fn read(daemon: &TestDaemon, path: &str) -> Value {
+    let text = daemon.get(path, &[]).await.text().await.unwrap();
     serde_json::from_str(&text).unwrap()
 }
 
 /// Returns how many repositories are listed. Checks that all of them are published.
-async fn listed(world: &World) -> u64 {
-    let list = read(world, "/api/v1/repos").await;
+async fn listed(daemon: &TestDaemon) -> u64 {
+    let list = read(daemon, "/api/v1/repos").await;
     let repos = list["repos"].as_array().unwrap();
     assert!(repos.iter().all(|repo| !repo["published"].is_null()));
     repos.len() as u64
@@ -29,7 +29,7 @@ async fn listed(world: &World) -> u64 {
 async fn every_replica_lists_all_repositories_of_the_bucket_for_few_requests() {
     let Some(bucket) = s3_bucket() else { return };
     let s3 = config(&bucket);
-    let publisher = World::start_with(|all| all.store.s3 = Some(s3)).await;
+    let publisher = TestDaemon::start_with(|all| all.store.s3 = Some(s3)).await;
     let work = publisher.create_upstream();
     commit_and_push(&work, "one");
     publisher.refresh().await;
@@ -50,7 +50,7 @@ async fn every_replica_lists_all_repositories_of_the_bucket_for_few_requests() {
     };
 
     let s3 = through.clone();
-    let replica = World::start_with(|all| all.store.s3 = Some(s3)).await;
+    let replica = TestDaemon::start_with(|all| all.store.s3 = Some(s3)).await;
     let before = Cost::so_far(&replica).await;
     let began = Instant::now();
     assert_eq!(listed(&replica).await, COUNT + 1);
@@ -80,6 +80,6 @@ async fn every_replica_lists_all_repositories_of_the_bucket_for_few_requests() {
     proxy.set(Fault::Unavailable);
     assert_eq!(listed(&replica).await, COUNT + 1);
     let root = replica.stop().await;
-    let replica = World::start_in(root, |all| all.store.s3 = Some(through)).await;
+    let replica = TestDaemon::start_in(root, |all| all.store.s3 = Some(through)).await;
     assert_eq!(listed(&replica).await, COUNT + 1);
 }

@@ -31,18 +31,18 @@ async fn commits_pushed_during_an_outage_are_published_after_it() {
         connect_timeout: TIMEOUT,
         ..config(&bucket)
     };
-    let world = World::start_with(|all| {
+    let daemon = TestDaemon::start_with(|all| {
         all.store.s3 = Some(through);
         all.fetch_interval = Duration::from_millis(500);
         all.mirrors.retry_first = Duration::from_millis(500);
         all.mirrors.retry_max = Duration::from_secs(10);
     })
     .await;
-    let work = world.create_upstream();
+    let work = daemon.create_upstream();
     write_file(&work.join("noise"), noise(1, 3_000_000));
     let first = commit_and_push(&work, "one");
-    world.refresh().await;
-    let published = world.get(&stable(), &[]).await.bytes().await.unwrap();
+    daemon.refresh().await;
+    let published = daemon.get(&stable(), &[]).await.bytes().await.unwrap();
     let immutable = format!("/git/{REPO}/snapshot/{first}.tar.zst");
 
     let mut last = first;
@@ -56,7 +56,7 @@ async fn commits_pushed_during_an_outage_are_published_after_it() {
                 let range = range..range + 100_000;
                 let header = format!("bytes={}-{}", range.start, range.end - 1);
                 let began = Instant::now();
-                let part = world.get(path, &[("range", &header)]).await;
+                let part = daemon.get(path, &[("range", &header)]).await;
                 assert_eq!(part.status(), 206);
                 let part = part.bytes().await.unwrap();
                 assert!(part.len() == 100_000);
@@ -66,20 +66,20 @@ async fn commits_pushed_during_an_outage_are_published_after_it() {
                 (longest, reads) = (longest.max(began.elapsed()), reads + 1);
             }
             // The replica stays ready, because it can still serve its copies.
-            assert_eq!(world.get("/readyz", &[]).await.status(), 200);
+            assert_eq!(daemon.get("/readyz", &[]).await.status(), 200);
         }
         println!("{fault:?}: {reads} reads, the longest took {longest:?}");
         assert!(longest < LONGEST_READ, "{longest:?}");
-        let status = world.status().await;
+        let status = daemon.status().await;
         assert_eq!(status["published"]["snapshot"], last, "{status}");
 
         proxy.set(Fault::None);
         let back = Instant::now();
-        world
+        daemon
             .status_when(|status| status["published"]["snapshot"] == pushed)
             .await;
         println!("published {:?} after the end of the outage", back.elapsed());
         last = pushed;
     }
-    assert_good_clone(&world.extract("snapshot.tar.zst").await);
+    assert_good_clone(&daemon.extract("snapshot.tar.zst").await);
 }

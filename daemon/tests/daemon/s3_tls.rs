@@ -89,15 +89,15 @@ async fn a_start_with_an_untrusted_certificate_fails_with_advice() {
 async fn a_daemon_uses_a_private_authority_and_keys_from_its_environment() {
     let Some(bucket) = s3_bucket() else { return };
     // Only the upstream of this daemon is used. The tested daemon is a process of its own.
-    let world = World::start().await;
-    let commit = commit_and_push(&world.create_upstream(), "one");
+    let daemon = TestDaemon::start().await;
+    let commit = commit_and_push(&daemon.create_upstream(), "one");
     let root = tempfile::tempdir().unwrap();
     create_certificates(root.path());
     let endpoint = with_tls(bucket.address, root.path()).await;
     let text = format!(
         "[upstreams]\n'git.example.com' = 'file://{}'\n\
          [store.s3]\nbucket = '{}'\nendpoint = '{endpoint}'\nca_file = '{}'\n",
-        world.root.path().join("upstream").display(),
+        daemon.root.path().join("upstream").display(),
         config(&bucket).bucket,
         root.path().join("ours.pem").display(),
     );
@@ -106,14 +106,14 @@ async fn a_daemon_uses_a_private_authority_and_keys_from_its_environment() {
         ("AWS_SECRET_ACCESS_KEY", "a secret of the tests"),
     ];
 
-    let daemon = DaemonProcess::start(root.path(), ("data", &text), &variables).await;
-    daemon.refresh().await;
-    let served = daemon.url(&stable());
+    let process = DaemonProcess::start(root.path(), ("data", &text), &variables).await;
+    process.refresh().await;
+    let served = process.url(&stable());
     let served = Client::new().get(served).send().await.unwrap();
 
     assert_eq!(header(&served, "x-cachew-snapshot-commit"), commit);
     let manifest = format!("v1/{REPO}.git/snapshots/{commit}");
     let answer = bucket.ask("GET", &manifest);
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    assert!(!daemon.log().contains(variables[1].1), "{}", daemon.log());
+    assert!(!process.log().contains(variables[1].1), "{}", process.log());
 }

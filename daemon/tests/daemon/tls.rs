@@ -53,7 +53,7 @@ fn client(directory: &Path, authority: &str) -> Client {
     builder.tls_certs_only([trusted]).build().unwrap()
 }
 
-async fn start() -> World {
+async fn start() -> TestDaemon {
     let root = tempfile::tempdir().unwrap();
     for authority in ["old", "new"] {
         create_authority(root.path(), authority);
@@ -63,21 +63,21 @@ async fn start() -> World {
         certificate: root.path().join("cert.pem"),
         key: root.path().join("key.pem"),
     };
-    World::start_in(root, |config| config.tls = Some(tls)).await
+    TestDaemon::start_in(root, |config| config.tls = Some(tls)).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_is_replaced_while_the_daemon_runs() {
-    let world = start().await;
-    let directory = world.root.path();
-    let url = format!("https://{}/readyz", world.running.address);
+    let daemon = start().await;
+    let directory = daemon.root.path();
+    let url = format!("https://{}/readyz", daemon.running.address);
     let (old, new) = (client(directory, "old"), client(directory, "new"));
 
     assert_eq!(old.get(&url).send().await.unwrap().status(), 200);
     assert!(new.get(&url).send().await.unwrap_err().is_connect());
     assert!(
         Client::new()
-            .get(world.url("/readyz"))
+            .get(daemon.url("/readyz"))
             .send()
             .await
             .is_err()
@@ -100,15 +100,15 @@ async fn a_certificate_is_replaced_while_the_daemon_runs() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn git_clones_over_https_beside_silent_clients() {
-    let world = start().await;
-    let head = commit_and_push(&world.create_upstream(), "one");
-    let address = world.running.address;
+    let daemon = start().await;
+    let head = commit_and_push(&daemon.create_upstream(), "one");
+    let address = daemon.running.address;
     let mut silent = Vec::new();
     for _ in 0..40 {
         silent.push(TcpStream::connect(address).await.unwrap());
     }
-    let authority = world.root.path().join("old.pem");
-    let to = world.root.path().join("clone");
+    let authority = daemon.root.path().join("old.pem");
+    let to = daemon.root.path().join("clone");
     let url = format!("https://{address}/git/{REPO}");
 
     let cloned = Command::new("git")
@@ -128,12 +128,12 @@ async fn git_clones_over_https_beside_silent_clients() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_address_gets_a_limited_share_of_the_handshakes() {
-    let world = start().await;
+    let daemon = start().await;
     let mut silent = Vec::new();
     for _ in 0..130 {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind(([127, 0, 0, 2], 0).into()).unwrap();
-        silent.push(socket.connect(world.running.address).await.unwrap());
+        silent.push(socket.connect(daemon.running.address).await.unwrap());
     }
 
     // The first 128 connections are within the share, and may take 10 s. The others are closed at
@@ -142,8 +142,8 @@ async fn one_address_gets_a_limited_share_of_the_handshakes() {
         let end = tokio::time::timeout(Duration::from_secs(5), refused.read(&mut [0])).await;
         assert!(matches!(end, Ok(Ok(0) | Err(_))), "{end:?}");
     }
-    let client = client(world.root.path(), "old");
-    let url = format!("https://{}/readyz", world.running.address);
+    let client = client(daemon.root.path(), "old");
+    let url = format!("https://{}/readyz", daemon.running.address);
     assert_eq!(client.get(&url).send().await.unwrap().status(), 200);
 }
 
