@@ -18,7 +18,7 @@ allow if { input.action == "admin"; "ops" in input.groups; not input.is_loopback
 
 /// Creates the configuration of a policy and one token, whose user is in the groups `team` and
 /// `ops`.
-fn restricted(directory: &Path, policy: &str) -> (AuthConfig, NewToken) {
+fn create_auth(directory: &Path, policy: &str) -> (AuthConfig, NewToken) {
     let token = NewToken::generate().unwrap();
     let groups = ["team".to_owned(), "ops".to_owned()];
     let line = token.line("alice", &groups).unwrap();
@@ -33,7 +33,7 @@ fn restricted(directory: &Path, policy: &str) -> (AuthConfig, NewToken) {
 
 async fn start(policy: &str) -> (TestDaemon, NewToken) {
     let root = tempfile::tempdir().unwrap();
-    let (auth, token) = restricted(root.path(), policy);
+    let (auth, token) = create_auth(root.path(), policy);
     let daemon = TestDaemon::start_in(root, |config| config.auth = auth).await;
     (daemon, token)
 }
@@ -261,7 +261,7 @@ async fn no_spelling_of_a_name_bypasses_the_policy() {
         private if startswith(input.repo, \"git.example.com/org/secret-\")\n\
         allow if not private\nallow if input.subject == \"alice\"";
     let root = tempfile::tempdir().unwrap();
-    let (auth, token) = restricted(root.path(), policy);
+    let (auth, token) = create_auth(root.path(), policy);
     let daemon = TestDaemon::start_in(root, |config| {
         config.auth = auth;
         let upstream = config.upstreams.get_mut("git.example.com").unwrap();
@@ -347,7 +347,7 @@ async fn mirrors_and_snapshots_in_another_spelling_are_not_used() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_token_for_the_daemon_is_never_sent_upstream() {
     let root = tempfile::tempdir().unwrap();
-    let (auth, token) = restricted(root.path(), TEAM_ONLY);
+    let (auth, token) = create_auth(root.path(), TEAM_ONLY);
     let upstream = HttpUpstream::start(root.path().join("upstream")).await;
     let url = upstream.url();
     let daemon = TestDaemon::start_in(root, |config| {
@@ -419,7 +419,7 @@ async fn an_invalid_policy_or_tokens_file_stops_the_start() {
         (TEAM_ONLY, "alice:secret"),
     ] {
         let root = tempfile::tempdir().unwrap();
-        let (auth, _) = restricted(root.path(), policy);
+        let (auth, _) = create_auth(root.path(), policy);
         write_file(&root.path().join("tokens"), tokens);
         let config = cachewfs_daemon::Config {
             listen: ([127, 0, 0, 1], 0).into(),

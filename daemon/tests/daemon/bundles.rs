@@ -11,7 +11,8 @@ fn url(base: &str) -> String {
     format!("/git/{REPO}/snapshot.bundle?base={base}")
 }
 
-/// A published repository with two branches, its work tree and its head.
+/// Starts a daemon with a published repository of two branches. Returns the work tree and the head,
+/// too.
 async fn published() -> (TestDaemon, PathBuf, String) {
     let daemon = TestDaemon::start().await;
     let work = daemon.create_upstream();

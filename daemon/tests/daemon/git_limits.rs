@@ -357,7 +357,7 @@ async fn raw_get(daemon: &TestDaemon, path: &str) -> (u16, String) {
 }
 
 /// Starts a daemon with a mirror whose pack exceeds all buffers between it and a client.
-async fn slow_to_read() -> (TestDaemon, String) {
+async fn start_with_large_mirror() -> (TestDaemon, String) {
     let (daemon, work, _) = mirrored(|_| {}).await;
     write_file(&work.join("large"), noise(7, SLOW_LEN));
     let head = commit_and_push(&work, "large");
@@ -366,7 +366,7 @@ async fn slow_to_read() -> (TestDaemon, String) {
 }
 
 /// Returns how many `upload-pack` processes serve the mirror.
-fn serving(daemon: &TestDaemon) -> usize {
+fn serving_processes(daemon: &TestDaemon) -> usize {
     let mirror = daemon
         .root
         .path()
@@ -384,18 +384,18 @@ fn serving(daemon: &TestDaemon) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_disconnects_ends_only_its_own_processes() {
-    let (daemon, head) = slow_to_read().await;
+    let (daemon, head) = start_with_large_mirror().await;
     let leaving = post(&daemon, &pkt::HEADERS, pkt::fetch(&head)).await;
-    eventually(|| serving(&daemon) == 1).await;
+    eventually(|| serving_processes(&daemon) == 1).await;
     let staying = post(&daemon, &pkt::HEADERS, pkt::fetch(&head)).await;
-    eventually(|| serving(&daemon) == 2).await;
+    eventually(|| serving_processes(&daemon) == 2).await;
 
     drop(leaving);
 
-    eventually(|| serving(&daemon) == 1).await;
+    eventually(|| serving_processes(&daemon) == 1).await;
     let all = staying.bytes().await.unwrap();
     assert!(all.len() > SLOW_LEN && all.ends_with(b"0000"));
-    eventually(|| serving(&daemon) == 0).await;
+    eventually(|| serving_processes(&daemon) == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -411,7 +411,7 @@ async fn a_client_that_reads_nothing_is_disconnected() {
 
     let stalled = post(&daemon, &pkt::HEADERS, pkt::fetch(&head)).await;
 
-    eventually(|| serving(&daemon) == 0).await;
+    eventually(|| serving_processes(&daemon) == 0).await;
     assert!(
         stalled.bytes().await.is_err(),
         "the response ended as if it were complete"
@@ -420,7 +420,7 @@ async fn a_client_that_reads_nothing_is_disconnected() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_repack_under_a_running_clone_does_not_break_it() {
-    let (daemon, head) = slow_to_read().await;
+    let (daemon, head) = start_with_large_mirror().await;
     let mirror = daemon
         .root
         .path()

@@ -154,7 +154,7 @@ async fn refs_that_are_not_mirrored_come_from_upstream() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_push_goes_through_with_its_credentials_and_is_seen_at_once() {
+async fn a_push_is_passed_on_with_its_credentials_and_visible_at_once() {
     let (daemon, upstream) = start_behind_http(|config| {
         config.ref_check_interval = Duration::from_hours(1);
     })
@@ -194,7 +194,7 @@ async fn a_push_goes_through_with_its_credentials_and_is_seen_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn other_paths_go_through_with_allowed_headers_only() {
+async fn other_paths_are_passed_on_with_allowed_headers_only() {
     let (daemon, upstream) = start_behind_http(|_| {}).await;
     grown_upstream(&daemon);
     let headers = [

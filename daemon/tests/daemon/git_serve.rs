@@ -36,8 +36,8 @@ fn grown_upstream(daemon: &TestDaemon) -> PathBuf {
     work
 }
 
-/// Clones a repository from the daemon with stock git, which blocks this thread. The daemon needs
-/// the other threads of the runtime.
+/// Clones a repository from the daemon with stock git. This blocks the thread, so the test needs a
+/// runtime with several threads.
 fn clone(daemon: &TestDaemon, options: &[&str], name: &str) -> PathBuf {
     let to = tempfile::tempdir_in(daemon.root.path()).unwrap().keep();
     let url = daemon.url(&format!("/git/{name}"));

@@ -95,7 +95,7 @@ async fn five_hundred_clients_of_all_kinds_start_one_clone() {
         assert!(!body.is_empty());
     }
     // The clone lists refs once and each update twice. One update serves all requests that came
-    // during the clone, so there are hardly more.
+    // during the clone, so there are few runs.
     let listed = upstream.seen(&["GET /org/repo/info/refs"]).len();
     assert!(listed <= 9, "{listed} runs of git asked upstream");
 }

@@ -242,7 +242,7 @@ fn record_git(root: &Path) -> (String, PathBuf) {
 }
 
 /// Returns the arguments of all recorded commands.
-fn recorded(log: &Path) -> Vec<Vec<String>> {
+fn recorded_commands(log: &Path) -> Vec<Vec<String>> {
     let mut commands = Vec::new();
     for entry in fs::read_dir(log).unwrap() {
         let text = fs::read(entry.unwrap().path()).unwrap();
@@ -301,7 +301,7 @@ fn check_upstream_requests(upstream: &HttpUpstream) {
 
 /// Checks that every hostile argument of git is harmless.
 fn check_commands(log: &Path, upstream: &str, data: &Path) {
-    let commands = recorded(log);
+    let commands = recorded_commands(log);
     assert!(commands.len() > 20, "git ran too few commands");
     let mut hostile = 0;
     for arguments in &commands {

@@ -304,13 +304,13 @@ async fn one_commit_later_only_new_objects_are_fetched_and_stored() {
 
     // Back at the first commit, its LFS archive is used again.
     git(&work, ["reset", "-q", "--hard", &first]);
-    commit_and_push_nothing(&work);
+    push_all(&work);
     daemon.refresh().await;
     get_lfs_of(&daemon, &first).await;
     assert_eq!(lfs_manifest(&daemon, &first), old);
 }
 
-fn commit_and_push_nothing(work: &Path) {
+fn push_all(work: &Path) {
     git(work, ["push", "-q", "--force", "--all"]);
 }
 

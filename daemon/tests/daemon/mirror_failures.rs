@@ -25,7 +25,7 @@ async fn failure(daemon: &TestDaemon) -> Value {
     daemon.status_when(has_failed).await["failure"].clone()
 }
 
-async fn code_of(daemon: &TestDaemon) -> (u16, String) {
+async fn snapshot_error(daemon: &TestDaemon) -> (u16, String) {
     let response = daemon.get(SNAPSHOT, &[]).await;
     let status = response.status().as_u16();
     let body: Value = serde_json::from_str(&response.text().await.unwrap()).unwrap();
@@ -43,7 +43,10 @@ async fn a_failed_clone_is_answered_at_once_and_not_retried_during_its_backoff()
 
     let began = Instant::now();
     for _ in 0..50 {
-        assert_eq!(code_of(&daemon).await, (502, "upstream_failed".to_owned()));
+        assert_eq!(
+            snapshot_error(&daemon).await,
+            (502, "upstream_failed".to_owned())
+        );
     }
 
     assert!(began.elapsed() < Duration::from_secs(10));
@@ -112,7 +115,7 @@ async fn each_reason_of_a_failed_clone_has_a_code() {
         upstream.set(mode);
 
         assert_eq!(failure(&daemon).await["code"], code);
-        assert_eq!(code_of(&daemon).await, (status, code.to_owned()));
+        assert_eq!(snapshot_error(&daemon).await, (status, code.to_owned()));
     }
 }
 
@@ -128,7 +131,7 @@ async fn an_upstream_without_a_listener_is_unreachable() {
 
     assert_eq!(failure(&daemon).await["code"], "upstream_unreachable");
     assert_eq!(
-        code_of(&daemon).await,
+        snapshot_error(&daemon).await,
         (502, "upstream_unreachable".to_owned())
     );
 }
@@ -211,7 +214,7 @@ async fn a_full_disk_is_not_reported_as_a_failure_of_upstream() {
     let failure = failure(&daemon).await;
 
     assert_eq!(failure["code"], "disk_full", "{failure}");
-    assert_eq!(code_of(&daemon).await, (507, "disk_full".to_owned()));
+    assert_eq!(snapshot_error(&daemon).await, (507, "disk_full".to_owned()));
     daemon.running.shutdown.cancel();
     daemon.running.stopped().await;
 }

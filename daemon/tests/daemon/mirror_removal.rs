@@ -37,7 +37,7 @@ async fn published(
 }
 
 /// Sends a call for operators. Returns the status and the response.
-async fn act(daemon: &TestDaemon, action: &str) -> (u16, Value) {
+async fn call_as_operator(daemon: &TestDaemon, action: &str) -> (u16, Value) {
     let response = daemon
         .post(&format!("/api/v1/repos/{REPO}/{action}"), "")
         .await;
@@ -137,19 +137,19 @@ async fn an_operator_can_publish_relayout_and_forget() {
     let manifest = daemon.manifest(&first);
     assert!(manifest.packs.iter().any(|pack| is_increment(pack.kind)));
 
-    let still = act(&daemon, "publish").await;
+    let still = call_as_operator(&daemon, "publish").await;
     assert_eq!(still, (200, json!({"snapshot": first, "moved": false})));
     write_file(&work.join("file"), "two");
     let second = commit_and_push(&work, "two");
-    let moved = act(&daemon, "publish").await;
+    let moved = call_as_operator(&daemon, "publish").await;
     assert_eq!(moved, (200, json!({"snapshot": second, "moved": true})));
-    let (status, anew) = act(&daemon, "relayout").await;
+    let (status, anew) = call_as_operator(&daemon, "relayout").await;
     assert_eq!((status, &anew["moved"]), (200, &json!(true)));
     let manifest = daemon.manifest(anew["snapshot"].as_str().unwrap());
     assert!(manifest.packs.iter().all(|pack| !is_increment(pack.kind)));
     assert_good_clone(&daemon.extract("snapshot.tar.zst").await);
 
-    let forgotten = act(&daemon, "forget").await;
+    let forgotten = call_as_operator(&daemon, "forget").await;
     assert_eq!(forgotten, (200, json!({"repo": REPO, "store": false})));
     assert!(!mirror(&daemon).exists() && tmp_is_empty(&daemon));
     assert_eq!(daemon.status().await["state"], "empty");
@@ -158,16 +158,16 @@ async fn an_operator_can_publish_relayout_and_forget() {
         .status_when(|status| status["state"] == "ready")
         .await;
 
-    let forgotten = act(&daemon, "forget?store=true").await;
+    let forgotten = call_as_operator(&daemon, "forget?store=true").await;
     assert_eq!(forgotten, (200, json!({"repo": REPO, "store": true})));
     assert!(!mirror(&daemon).exists() && daemon.has_forgotten());
     assert_eq!(daemon.status().await["error"]["code"], "unknown_repo");
-    let again = act(&daemon, "forget").await;
+    let again = call_as_operator(&daemon, "forget").await;
     assert_eq!(
         (again.0, &again.1["error"]["code"]),
         (404, &json!("unknown_repo"))
     );
-    let (status, published) = act(&daemon, "publish").await;
+    let (status, published) = call_as_operator(&daemon, "publish").await;
     assert_eq!(status, 200);
     let id = published["snapshot"].as_str().unwrap();
     assert!(id.starts_with(&format!("{second}-")), "{id}");
@@ -187,8 +187,11 @@ async fn operator_calls_from_web_pages_and_proxies_are_refused() {
     }
     let get = daemon.get(&path, &[]).await;
     assert_eq!(get.status(), 404);
-    assert_eq!(act(&daemon, "explode").await.0, 404);
-    assert_eq!(act(&daemon, "forget?store=perhaps").await.0, 404);
+    assert_eq!(call_as_operator(&daemon, "explode").await.0, 404);
+    assert_eq!(
+        call_as_operator(&daemon, "forget?store=perhaps").await.0,
+        404
+    );
 
     assert!(mirror(&daemon).exists());
     assert!(daemon.store().join("snapshots").join(head).exists());

@@ -9,7 +9,7 @@ use crate::gate::Gate;
 use crate::harness::*;
 use crate::http_upstream::*;
 
-/// A limit for a stop of the daemon that no test on a busy machine reaches.
+/// How long a stop of the daemon may take in a test, even on a busy machine.
 const LIMIT: Duration = Duration::from_secs(20);
 
 fn name(number: usize) -> String {
@@ -71,7 +71,7 @@ fn mirror(daemon: &TestDaemon) -> PathBuf {
 
 /// Starts a daemon whose update of a mirror waits at the gate. Returns it with the commit of the
 /// update.
-async fn in_the_middle_of_an_update(stop_timeout: Duration) -> (TestDaemon, Gate, String) {
+async fn start_with_running_update(stop_timeout: Duration) -> (TestDaemon, Gate, String) {
     let (daemon, gate) = Gate::start(|config| config.mirrors.stop_timeout = stop_timeout).await;
     let work = daemon.create_upstream();
     commit_and_push(&work, "one");
@@ -88,7 +88,7 @@ async fn in_the_middle_of_an_update(stop_timeout: Duration) -> (TestDaemon, Gate
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_running_update_may_finish_while_the_daemon_stops() {
-    let (daemon, gate, head) = in_the_middle_of_an_update(LIMIT).await;
+    let (daemon, gate, head) = start_with_running_update(LIMIT).await;
     let mirror = mirror(&daemon);
 
     daemon.running.shutdown.cancel();
@@ -101,7 +101,7 @@ async fn a_running_update_may_finish_while_the_daemon_stops() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_update_that_outlasts_stop_timeout_is_killed_and_leaves_no_files() {
-    let (daemon, gate, head) = in_the_middle_of_an_update(Duration::from_millis(100)).await;
+    let (daemon, gate, head) = start_with_running_update(Duration::from_millis(100)).await;
     let mirror = mirror(&daemon);
 
     let root = timeout(LIMIT, daemon.stop()).await.unwrap();

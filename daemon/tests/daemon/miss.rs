@@ -12,8 +12,7 @@ use serde_json::Value;
 use crate::gate::Gate;
 use crate::harness::*;
 
-/// A zstd skippable frame. The daemon sends such frames to keep a stream alive before its first
-/// data.
+/// A zstd skippable frame, which the daemon sends to keep a stream alive while there is no data.
 const KEEP_ALIVE: &[u8] = b"\x50\x2A\x4D\x18\0\0\0\0";
 
 /// Extracts an archive in the way of the current client.
@@ -164,7 +163,7 @@ async fn a_build_that_fails_in_the_middle_breaks_the_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_small_repository_is_answered_whole_and_with_ranges() {
+async fn the_first_request_for_a_small_repository_supports_ranges() {
     let daemon = TestDaemon::start().await;
     let work = daemon.create_upstream();
     commit_and_push(&work, "one");

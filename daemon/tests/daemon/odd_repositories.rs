@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::harness::*;
 
-async fn refused(daemon: &TestDaemon) -> (u16, String) {
+async fn refresh_error(daemon: &TestDaemon) -> (u16, String) {
     let response = daemon
         .request(Method::POST, &format!("/git/{REPO}/refresh"), &[])
         .await;
@@ -24,7 +24,7 @@ async fn an_empty_repository_has_an_error_of_its_own_until_its_first_commit() {
     let daemon = TestDaemon::start().await;
     let work = daemon.create_upstream();
 
-    let empty = refused(&daemon).await;
+    let empty = refresh_error(&daemon).await;
     let head = commit_and_push(&work, "first");
 
     assert_eq!(empty, (404, "repository_empty".to_owned()));
@@ -69,7 +69,7 @@ async fn a_head_whose_branch_does_not_exist_is_published_without_a_work_tree() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn names_of_refs_that_are_not_utf8_are_told_apart() {
+async fn ref_names_that_are_not_utf8_stay_distinct() {
     let daemon = TestDaemon::start().await;
     let work = daemon.create_upstream();
     let head = commit_and_push(&work, "first");
@@ -117,7 +117,10 @@ async fn a_shallow_upstream_is_refused_until_it_is_whole() {
     let clone = ["clone", "-q", "--bare", "--depth=1", &source, &target];
     git(&work, clone);
 
-    assert_eq!(refused(&daemon).await, (502, "upstream_shallow".to_owned()));
+    assert_eq!(
+        refresh_error(&daemon).await,
+        (502, "upstream_shallow".to_owned())
+    );
     let path = format!("/git/{REPO}/mirror.tar.zst");
     assert_ne!(daemon.request(Method::GET, &path, &[]).await.status(), 200);
 
@@ -208,7 +211,7 @@ async fn head_that_names_a_tag_is_detached_as_in_a_clone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn replace_refs_change_nothing_that_is_published() {
+async fn replace_refs_do_not_change_published_content() {
     let daemon = TestDaemon::start_with(|config| {
         config.namespaces = vec!["refs/replace/".to_owned()];
     })
@@ -369,7 +372,7 @@ async fn status_of_a_clone_reads_no_file() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_changed_attribute_checks_everything_out_again() {
+async fn a_changed_attribute_rebuilds_the_whole_work_tree() {
     let daemon = TestDaemon::start().await;
     let work = daemon.create_upstream();
     write_file(&work.join("x.txt"), "one\n");

@@ -205,7 +205,7 @@ fn check_config_says_what_is_wrong_and_where() {
 }
 
 #[test]
-fn check_config_says_what_would_stop_the_start() {
+fn check_config_reports_errors_that_would_stop_the_start() {
     for (config, wrong) in [
         (
             "[tls]\ncertificate = '/no/cert.pem'\nkey = '/no/key.pem'",
@@ -247,7 +247,7 @@ fn check_config_says_what_would_stop_the_start() {
 }
 
 #[test]
-fn check_config_shows_what_is_in_force_without_secrets() {
+fn check_config_shows_the_effective_configuration_without_secrets() {
     let config = "fetch_interval = '2m'\n[upstreams]\n\
                   'git.example.com' = 'https://me:s3cret@x.org'\n\
                   'github.com' = 'https://github.com'";

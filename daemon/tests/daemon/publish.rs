@@ -24,7 +24,7 @@ pub(crate) fn fill(work: &std::path::Path) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn both_archives_are_what_git_clone_gives() {
+async fn both_archives_match_git_clones() {
     let daemon = TestDaemon::start_with(|config| config.tip_commits = 2).await;
     let work = daemon.create_upstream();
     fill(&work);
@@ -227,7 +227,7 @@ async fn commits_dropped_by_a_force_push_are_retained() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn retention_ends() {
+async fn dropped_commits_are_deleted_after_their_retention() {
     let daemon = TestDaemon::start_with(|config| {
         config.relayout_share = 0.0;
         config.retain_orphans = Duration::ZERO;

@@ -122,7 +122,7 @@ async fn a_publish_that_another_daemon_overtakes_is_abandoned() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_daemon_that_is_behind_does_not_undo_what_another_published() {
+async fn a_daemon_that_is_behind_does_not_undo_a_newer_publish() {
     let other = "git.example.com/org/other";
     let (daemon, gate) = Gate::start(|config| config.publishes = 1).await;
     let work = daemon.create_upstream();
@@ -182,7 +182,7 @@ async fn dropped_commits_that_only_another_daemon_saw_are_kept() {
 }
 
 /// Makes all objects in the store look as if they had been written, or replaced, three days ago.
-fn age(directory: &Path) {
+fn make_old(directory: &Path) {
     let pointer = directory.join("current");
     let mut current: Value = serde_json::from_slice(&fs::read(&pointer).unwrap()).unwrap();
     let replaced = current.get_mut("replaced").and_then(Value::as_array_mut);
@@ -208,9 +208,9 @@ async fn daemons_that_delete_old_objects_keep_each_others_snapshots() {
     let replicas = [Replica::start(&daemon).await, Replica::start(&daemon).await];
 
     for round in 0..6_u64 {
-        age(&daemon.store());
-        // Alternating content: the store still has the segments of the work tree two rounds ago,
-        // but no current snapshot names them.
+        make_old(&daemon.store());
+        // Two alternating contents. In each round, the store may still have the segments of this
+        // content from two rounds ago, although no snapshot names them any more.
         write_file(&work.join("noise"), noise(round % 2, 100_000));
         commit_and_push(&work, "more");
         let publish = replicas.iter().map(Replica::refresh);

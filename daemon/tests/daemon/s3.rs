@@ -135,7 +135,7 @@ async fn local_copies_are_served_during_an_outage_and_publishing_resumes_after_i
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_start_says_what_is_wrong_with_the_bucket() {
+async fn a_start_with_an_unusable_bucket_fails_with_the_reason() {
     let Some(bucket) = s3_bucket() else { return };
     let (ignores, _thread) = ignores_conditions();
     let of = |change: fn(&mut S3Config)| {
@@ -290,7 +290,7 @@ async fn objects_that_no_snapshot_needs_are_deleted_from_a_bucket() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cold_download_asks_for_each_byte_once() {
+async fn a_cold_download_reads_each_byte_of_the_bucket_once() {
     let Some(bucket) = s3_bucket() else { return };
     let daemon = start(&bucket).await;
     let work = daemon.create_upstream();

@@ -76,7 +76,7 @@ async fn publish(daemon: &TestDaemon) -> Cost {
 }
 
 /// Returns the number of stored segments, and the bytes of all snapshots and segments.
-fn stored(daemon: &TestDaemon) -> (u64, u64) {
+fn stored_segments_and_bytes(daemon: &TestDaemon) -> (u64, u64) {
     let segments = std::fs::read_dir(daemon.store().join("segments")).unwrap();
     (segments.count() as u64, daemon.stored_bytes())
 }
@@ -94,12 +94,12 @@ async fn a_publish_costs_few_requests_besides_those_for_new_segments() {
     commit_and_push(&work, "one");
 
     let first = publish(&daemon).await;
-    let (segments, bytes) = stored(&daemon);
+    let (segments, bytes) = stored_segments_and_bytes(&daemon);
     println!("first publish, {segments} segments, {bytes} bytes: {first:?}");
     write_file(&work.join("directory-3/new"), "one line\n");
     commit_and_push(&work, "two");
     let second = publish(&daemon).await;
-    let (all_segments, all_bytes) = stored(&daemon);
+    let (all_segments, all_bytes) = stored_segments_and_bytes(&daemon);
     let (new_segments, new_bytes) = (all_segments - segments, all_bytes - bytes);
     println!("one commit later, {new_segments} segments, {new_bytes} bytes: {second:?}");
     let idle = publish(&daemon).await;

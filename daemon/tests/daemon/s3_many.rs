@@ -18,7 +18,7 @@ async fn read(daemon: &TestDaemon, path: &str) -> Value {
 }
 
 /// Returns how many repositories are listed. Checks that all of them are published.
-async fn listed(daemon: &TestDaemon) -> u64 {
+async fn listed_repositories(daemon: &TestDaemon) -> u64 {
     let list = read(daemon, "/api/v1/repos").await;
     let repos = list["repos"].as_array().unwrap();
     assert!(repos.iter().all(|repo| !repo["published"].is_null()));
@@ -53,7 +53,7 @@ async fn every_replica_lists_all_repositories_of_the_bucket_for_few_requests() {
     let replica = TestDaemon::start_with(|all| all.store.s3 = Some(s3)).await;
     let before = Cost::so_far(&replica).await;
     let began = Instant::now();
-    assert_eq!(listed(&replica).await, COUNT + 1);
+    assert_eq!(listed_repositories(&replica).await, COUNT + 1);
     let first = Cost::since(&replica, &before).await;
     println!("the first listing: {:?}, {first:?}", began.elapsed());
     // One listing of the hosts, one for each of the two hosts, and one for each of eleven groups.
@@ -64,7 +64,7 @@ async fn every_replica_lists_all_repositories_of_the_bucket_for_few_requests() {
     // The daemon caches the listing for a while, so the list and the status page send no requests.
     let before = Cost::so_far(&replica).await;
     let began = Instant::now();
-    assert_eq!(listed(&replica).await, COUNT + 1);
+    assert_eq!(listed_repositories(&replica).await, COUNT + 1);
     let report = read(&replica, "/api/v1/status").await;
     println!("both pages: {:?}", began.elapsed());
     assert_eq!(report["repositories_total"], COUNT + 1);
@@ -78,8 +78,8 @@ async fn every_replica_lists_all_repositories_of_the_bucket_for_few_requests() {
 
     // Without the bucket, a replica lists the repositories that it knew, even after a restart.
     proxy.set(Fault::Unavailable);
-    assert_eq!(listed(&replica).await, COUNT + 1);
+    assert_eq!(listed_repositories(&replica).await, COUNT + 1);
     let root = replica.stop().await;
     let replica = TestDaemon::start_in(root, |all| all.store.s3 = Some(through)).await;
-    assert_eq!(listed(&replica).await, COUNT + 1);
+    assert_eq!(listed_repositories(&replica).await, COUNT + 1);
 }

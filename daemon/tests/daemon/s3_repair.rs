@@ -1,4 +1,4 @@
-//! Buckets with damaged or deleted objects: the next publish repairs them.
+//! Buckets with damaged or deleted objects: the next snapshot is complete and correct.
 
 use std::fs;
 

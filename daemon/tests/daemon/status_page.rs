@@ -50,7 +50,7 @@ async fn page(daemon: &TestDaemon) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_json_tells_what_is_shared_and_what_failed() {
+async fn the_json_reports_shared_bytes_and_failures() {
     let daemon = start_with_repositories().await;
 
     let report: Value = daemon
@@ -134,7 +134,7 @@ async fn the_page_is_complete_without_its_script_and_has_no_inline_script() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_page_without_repositories_says_how_they_come() {
+async fn a_page_without_repositories_explains_how_to_add_one() {
     let daemon = TestDaemon::start().await;
 
     let page = page(&daemon).await;
@@ -236,7 +236,7 @@ async fn serve_old_page(daemon: &TestDaemon, page: String) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_open_page_follows_what_happens() {
+async fn an_open_page_shows_later_changes() {
     let Some(chromium) = chromium() else { return };
     let daemon = TestDaemon::start().await;
     let old = page(&daemon).await;

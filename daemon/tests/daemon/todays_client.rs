@@ -258,7 +258,7 @@ async fn restores_in_ranges_and_plainly() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn restores_what_is_not_published_yet() {
+async fn restores_an_unpublished_repository() {
     for concurrency in [8, 1] {
         let (daemon, gate, _work, commit) = start().await;
         gate.close();

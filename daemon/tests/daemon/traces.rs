@@ -110,7 +110,7 @@ impl SeenSpan {
         }
     }
 
-    fn has(&self, expected: &[(&str, &str)]) {
+    fn assert_has(&self, expected: &[(&str, &str)]) {
         for (key, value) in expected {
             assert_eq!(
                 self.attributes.get(*key).map(String::as_str),
@@ -136,7 +136,7 @@ fn attribute(pair: &KeyValue) -> (String, String) {
     (pair.key.clone(), value)
 }
 
-fn named<'a>(spans: &'a [SeenSpan], name: &str) -> &'a SeenSpan {
+fn find_span<'a>(spans: &'a [SeenSpan], name: &str) -> &'a SeenSpan {
     let found: Vec<_> = spans.iter().filter(|span| span.name == name).collect();
     let names: Vec<_> = spans.iter().map(|span| &span.name).collect();
     assert_eq!(found.len(), 1, "{name} among {names:?}");
@@ -180,39 +180,39 @@ fn a_request_and_the_publish_that_it_caused_are_in_the_trace_of_the_caller() {
     program.end();
 
     let spans = collector.spans();
-    let request = named(&spans, "POST /git/{repo}/refresh");
+    let request = find_span(&spans, "POST /git/{repo}/refresh");
     assert_eq!(
         (request.trace.as_str(), request.parent.as_str()),
         (TRACE, CALLER)
     );
     // The kind of spans of a server.
     assert_eq!(request.kind, 2);
-    request.has(&[
+    request.assert_has(&[
         ("http.request.method", "POST"),
         ("http.route", "/git/{repo}/refresh"),
         ("http.response.status_code", "200"),
         ("cachewfs.repository", REPO),
     ]);
     for job in ["clone", "publish"] {
-        let job = named(&spans, job);
+        let job = find_span(&spans, job);
         assert_eq!((&job.trace, &job.parent), (&request.trace, &request.id));
-        job.has(&[("cachewfs.outcome", "done"), ("cachewfs.repository", REPO)]);
+        job.assert_has(&[("cachewfs.outcome", "done"), ("cachewfs.repository", REPO)]);
         assert!(job.attributes.contains_key("cachewfs.waited_ms"));
     }
-    let publish = named(&spans, "publish");
+    let publish = find_span(&spans, "publish");
     for phase in ["pack", "index", "store"] {
-        assert_eq!(named(&spans, phase).parent, publish.id, "{phase}");
+        assert_eq!(find_span(&spans, phase).parent, publish.id, "{phase}");
     }
-    let pack = named(&spans, "pack");
+    let pack = find_span(&spans, "pack");
     let is_below = |span: &SeenSpan| span.name == "git pack-objects" && span.parent == pack.id;
     let names: Vec<_> = spans
         .iter()
         .map(|span| (&span.name, &span.parent))
         .collect();
     assert!(spans.iter().any(is_below), "{names:?} {pack:?}");
-    let range = named(&spans, "GET /git/{repo}/snapshot.tar.zst");
+    let range = find_span(&spans, "GET /git/{repo}/snapshot.tar.zst");
     assert_ne!(range.trace, TRACE);
-    range.has(&[
+    range.assert_has(&[
         ("http.response.status_code", "206"),
         ("http.response.body.size", "100"),
         ("cachewfs.tier", "disk"),
@@ -244,10 +244,10 @@ fn a_passed_on_request_is_in_the_trace_of_its_first_client() {
     program.end();
 
     let spans = collector.spans();
-    let request = named(&spans, "GET /git/{repo}/info/refs");
-    let passed_on = named(&spans, "pass on");
+    let request = find_span(&spans, "GET /git/{repo}/info/refs");
+    let passed_on = find_span(&spans, "pass on");
     assert_eq!((&*passed_on.trace, &passed_on.parent), (TRACE, &request.id));
-    passed_on.has(&[("http.response.status_code", "404")]);
+    passed_on.assert_has(&[("http.response.status_code", "404")]);
 }
 
 #[test]
@@ -278,7 +278,7 @@ fn a_failing_collector_is_logged_once_and_a_failed_job_is_a_span() {
     let failed = collector.spans();
     let mut failed = failed.iter().filter(|span| span.is_error);
     let failed = failed.find(|span| span.name == "clone").unwrap();
-    failed.has(&[("error.type", "not_found"), ("cachewfs.outcome", "failed")]);
+    failed.assert_has(&[("error.type", "not_found"), ("cachewfs.outcome", "failed")]);
 }
 
 #[test]
