@@ -1,22 +1,26 @@
-//! The command line as a whole.
+//! The command line: the subcommands and the main help text.
 
 use clap::{Parser, Subcommand};
 
 use crate::commands::{clone, completions, mount, pin, prefetch, refresh, status, umount, unpin};
 
-/// Very large git repositories, usable at once.
+/// Use very large git repositories at once, without waiting for a clone.
 ///
-/// Mount a cachewfs daemon, and every repository that it mirrors is a directory: complete, with all
-/// of its history, and fetched as it is read.
+/// A mount shows every repository that a cachewfs daemon mirrors as a directory. Each is complete,
+/// with all of its history. Its bytes are fetched when they are first read.
 ///
 ///   cachewfs mount http://cachew.example.com:8080 /cachewfs
 ///   cachewfs clone https://github.com/git/git
 ///   cachewfs status
 ///
-/// Without a daemon, `cachewfs mount --local DIR MOUNTPOINT` runs one in the same process.
+/// If you have no daemon, `cachewfs mount --local DIR MOUNTPOINT` runs one in the same process.
 ///
-/// Exit codes: 0 done; 1 failed; 2 the command line is wrong; 3 there is no mount to ask; 4 there is
-/// no such repository.
+/// Exit codes:
+///   0  success
+///   1  failure
+///   2  the command line is wrong
+///   3  no mount is running, or it does not answer
+///   4  the repository does not exist
 #[derive(Debug, Parser)]
 #[command(name = "cachewfs", version, verbatim_doc_comment)]
 pub(crate) struct Arguments {

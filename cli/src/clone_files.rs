@@ -1,14 +1,18 @@
-//! The files of a new clone's `.git` that are not git's own defaults.
+//! The content of `packed-refs` and `config` in a new clone.
 
 use cachewfs_format::ARE_CHANGED_PATHS_PORTABLE;
 
 const HEADS: &[u8] = b"refs/heads/";
 
-/// Turns the `packed-refs` of the mount into those of a clone: branches become remote-tracking
-/// branches, and the default branch is also a branch of the clone's own.
+/// Converts the `packed-refs` of the mount into the `packed-refs` of a clone.
+///
+/// Branches become remote-tracking branches of `origin`. The default branch also becomes a local
+/// branch. Other refs, such as tags, stay as they are.
 pub(crate) fn packed_refs(mirror: &[u8], default_branch: Option<&[u8]>) -> Vec<u8> {
     let mut refs: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
     for line in mirror.split_inclusive(|&byte| byte == b'\n') {
+        // A line that starts with `^` is the peeled object of the tag in the line before it. It has
+        // to follow that line after sorting, so it becomes a part of it.
         if line.starts_with(b"^") {
             if let Some((_, text)) = refs.last_mut() {
                 text.extend_from_slice(line);
@@ -33,6 +37,7 @@ pub(crate) fn packed_refs(mirror: &[u8], default_branch: Option<&[u8]>) -> Vec<u
         let text = [id, b" ", &shown, b"\n"].concat();
         refs.push((shown, text));
     }
+    // The header promises git that the names are sorted, and renaming has changed their order.
     refs.sort();
     let mut text = b"# pack-refs with: peeled fully-peeled sorted \n".to_vec();
     text.extend(refs.into_iter().flat_map(|(_, line)| line));
@@ -67,15 +72,16 @@ pub(crate) fn config(upstream_url: &str, default_branch: Option<&[u8]>) -> Vec<u
     config
 }
 
-/// Settings that keep a clone which borrows its objects fast.
+/// Settings that keep a clone fast although it borrows its objects from the mount.
 ///
-/// With these, the maintenance that git starts by itself read nothing of the mount, in a clone of git's
-/// repository with 400 commits of its own, with git 2.39 and with 2.55 (2026-11). It doesn't run the
-/// task loose-objects, which removes the clone's own objects once the mount has them, too: upstream may
-/// delete them later.
+/// Measured in 2026-11 with git 2.39 and 2.55, in a clone of git's repository with 400 local
+/// commits: with these settings, automatic maintenance read nothing from the mount.
+///
+/// The task loose-objects is off for another reason. It deletes local objects that the mount has
+/// too, and upstream may delete those objects later.
 const SETTINGS: &str = "\
-# The maintenance that git starts by itself packs small packs together, and nothing else: other tasks
-# would read much of what is borrowed. `git gc` works when asked for.
+# Automatic maintenance only packs small packs together. Its other tasks would read many objects
+# from the cachewfs mount. You can still run `git gc` yourself.
 [gc]
 \tauto = 0
 [maintenance]
@@ -92,17 +98,18 @@ const SETTINGS: &str = "\
 \tenabled = false
 [maintenance \"incremental-repack\"]
 \tenabled = true
-# What is fetched stays a pack: unpacking asks for each object whether it is borrowed.
+# Fetched objects stay in a pack: to unpack them, git would look up each one in the mount.
 [fetch]
 \tunpackLimit = 1
-# A commit-graph here would name files of the mount that the next snapshot replaces.
+# A commit-graph of the clone would refer to files of the mount, which the next snapshot replaces.
 \twriteCommitGraph = false
 # Makes `git status` in a large work tree faster.
 [core]
 \tuntrackedCache = true
 ";
 
-/// Escapes a value between quotes in a git configuration.
+/// Escapes a value that stands between quotes in a git configuration file. Otherwise a value could
+/// end its quotes and add settings, which may run programs.
 fn quoted(value: &[u8]) -> Vec<u8> {
     let mut quoted = Vec::new();
     for &byte in value {
@@ -143,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn values_cannot_leave_their_quotes() {
+    fn values_are_escaped_in_their_quotes() {
         let config = String::from_utf8(config("https://h/\"\n[x]", None)).unwrap();
         assert!(config.contains(r#"url = "https://h/\"\n[x]""#));
     }

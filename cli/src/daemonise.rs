@@ -1,5 +1,15 @@
-//! Serving a mount in the background: the program runs itself again, and returns when the mount
-//! works.
+//! Serves a mount in the background.
+//!
+//! ```text
+//! foreground process                      background process (CACHEWFS_BACKGROUND=1)
+//! start_background ── same program, same arguments ──► leave_session
+//!    waits for its standard output                     mounts
+//!    reads "ready" ◄────────────────────────────────── report_ready, detaches from the terminal
+//! exits with success                                   serves until it is unmounted
+//! ```
+//!
+//! If the mount fails, the background process prints its error and ends. The foreground process
+//! reports that error.
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
@@ -9,22 +19,22 @@ use anyhow::{Context as _, Result};
 
 use crate::error::CliError;
 
-/// Set for the process that serves.
+/// The environment variable that is set for the background process.
 const BACKGROUND: &str = "CACHEWFS_BACKGROUND";
-/// What that process says when the mount works.
+/// The text that the background process prints when its mount is ready.
 const READY: &[u8] = b"ready\n";
 
-/// Whether this process is the one that serves in the background.
+/// Returns whether this process is the background process.
 pub(crate) fn is_background() -> bool {
     std::env::var_os(BACKGROUND).is_some()
 }
 
-/// Runs this program again with the same arguments, in a session of its own; returns when its mount
-/// works, or with what it said when it failed.
-pub(crate) fn run_again() -> Result<()> {
-    let program = std::env::current_exe().context("can't find this program")?;
+/// Starts this program again with the arguments of this process, as the background process. Returns
+/// when its mount is ready. If it fails, the error is the text that it printed.
+pub(crate) fn start_background() -> Result<()> {
+    let program = std::env::current_exe().context("can't find the path of the program cachewfs")?;
     let mut command = Command::new(program);
-    // The helper knows what it is by its name.
+    // The program finds out from its own name whether it is the helper of mount(8).
     if let Some(name) = std::env::args_os().next() {
         std::os::unix::process::CommandExt::arg0(&mut command, name);
     }
@@ -36,35 +46,41 @@ pub(crate) fn run_again() -> Result<()> {
         .stderr(Stdio::piped())
         .spawn()
         .context("can't start a process in the background")?;
-    let mut said = Vec::new();
-    if let Some(mut output) = child.stdout.take() {
-        output.read_to_end(&mut said)?;
+    // The end of standard output is the signal: it comes when the child has reported that it is
+    // ready and has replaced the stream, or when the child has ended.
+    let mut printed = Vec::new();
+    if let Some(mut stdout) = child.stdout.take() {
+        stdout.read_to_end(&mut printed)?;
     }
-    if said == READY {
+    if printed == READY {
         return Ok(());
     }
     let mut message = String::new();
-    if let Some(mut errors) = child.stderr.take() {
-        errors.read_to_string(&mut message)?;
+    if let Some(mut stderr) = child.stderr.take() {
+        stderr.read_to_string(&mut message)?;
     }
     child.wait()?;
     let message = message.trim().trim_start_matches("cachewfs: ").to_owned();
     Err(CliError::NotMounted { message }.into())
 }
 
-/// Leaves the terminal's session, so that closing it doesn't end the mount.
+/// Leaves the session of the terminal, so that closing the terminal doesn't end the mount.
 pub(crate) fn leave_session() {
-    // Fails for a process that leads a group already, which is as good.
+    // The call fails for a leader of a process group, which stays in the session. The mount
+    // goes on all the same: in the background, `serve` ignores the SIGHUP of a closed terminal.
     rustix::process::setsid().ok();
 }
 
-/// Tells the process in the foreground that the mount works, and lets go of its terminal.
-pub(crate) fn announce() -> Result<()> {
+/// Reports to the foreground process that the mount is ready, and detaches from its terminal.
+pub(crate) fn report_ready() -> Result<()> {
     io::stdout().write_all(READY)?;
     io::stdout().flush()?;
+    // Both streams are pipes to the foreground process, which waits for the end of the first. A
+    // write to either would also fail once that process has ended.
     let null = File::options().read(true).write(true).open("/dev/null")?;
     rustix::stdio::dup2_stdout(&null).map_err(io::Error::from)?;
     rustix::stdio::dup2_stderr(&null).map_err(io::Error::from)?;
+    // The current directory would keep its filesystem from being unmounted.
     std::env::set_current_dir("/")?;
     Ok(())
 }

@@ -1,4 +1,7 @@
-//! The border to the person: one message, one hint, one exit code.
+//! How the program reports a failure: one message, at most one hint, and one exit code.
+//!
+//! The matches have no `_` arm. A new error variant compiles only after it has a hint and a code
+//! here.
 
 use std::process::ExitCode;
 
@@ -7,87 +10,66 @@ use cachewfs_fuse::control::{BindError, ClientError, ConnectError};
 
 use crate::output;
 
-/// Errors that the CLI itself finds.
+/// Errors that the CLI itself detects.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CliError {
-    /// Nothing is mounted that could be asked.
-    #[error("no cachewfs mount is running here")]
+    /// No mount is running that the command could connect to.
+    #[error("no cachewfs mount is running on this machine")]
     NoMount,
-    /// More than one mount could be meant.
+    /// Several mounts are running, and the command line doesn't choose one.
     #[error("several mounts are running: {mounts}")]
-    SeveralMounts {
-        /// Their mount points.
-        mounts: String,
-    },
-    /// A mount is in the mount table, but can't be asked.
-    #[error("can't ask the mount at {mount_point}")]
-    CantAsk {
-        /// The mount point.
+    SeveralMounts { mounts: String },
+    /// The connection to a mount's control socket failed.
+    #[error("can't connect to the mount at {mount_point}")]
+    CantConnect {
         mount_point: String,
-        /// Why not.
         source: ConnectError,
     },
-    /// A mount of another user, where this user's mounts don't listen.
+    /// The mount belongs to another user. Only that user's commands find its control socket.
     #[error("the mount at {mount_point} belongs to another user (uid {uid})")]
-    ForeignMount {
-        /// The mount point.
-        mount_point: String,
-        /// The user who mounted.
-        uid: u32,
-    },
-    /// A text is not the URL or the name of a repository.
+    ForeignMount { mount_point: String, uid: u32 },
+    /// A text is neither the URL nor the name of a repository.
     #[error("{url:?} is not the URL of a repository")]
     BadUrl {
-        /// The text.
         url: String,
-        /// What is wrong with it.
         source: cachewfs_format::Error,
     },
-    /// The directory to clone into is in use.
+    /// The directory to clone into has files already.
     #[error("{directory} exists and is not empty")]
-    NotEmpty {
-        /// The directory.
-        directory: String,
-    },
-    /// A mount option is unknown or malformed.
+    NotEmpty { directory: String },
+    /// A mount option is unknown, or its value is malformed.
     #[error("mount option {option:?}: {reason}")]
     BadOption {
-        /// The option, as given.
+        /// The option as the user wrote it.
         option: String,
-        /// What is wrong with it.
         reason: String,
     },
-    /// A program that was run failed.
+    /// A program that this process started failed.
     #[error("{program} failed{details}")]
     ProgramFailed {
-        /// What was run.
+        /// The program and its subcommand.
         program: String,
-        /// What it said, after a colon; empty if nothing.
+        /// A colon and the program's standard error, or nothing if it printed nothing.
         details: String,
     },
-    /// A clone was made, but git can't write all of its files.
+    /// The clone exists and has its history, but git can't write all files of the work tree.
     #[error("{directory} has the whole history, but git can't check out its files: {details}")]
-    CheckoutFailed {
-        /// The clone.
-        directory: String,
-        /// Why not.
-        details: String,
-    },
-    /// The process that was to serve the mount ended before it worked.
+    CheckoutFailed { directory: String, details: String },
+    /// The background process ended before its mount was ready.
     #[error("{message}")]
     NotMounted {
-        /// What it said.
+        /// The error that the background process printed.
         message: String,
     },
-    /// The person pressed Ctrl-C.
+    /// A signal interrupted the command, such as SIGINT for Ctrl-C.
     #[error("interrupted")]
     Interrupted,
-    /// The output can't be written.
+    /// Standard output can't be written.
     #[error("can't write the output")]
     Output(#[source] std::io::Error),
 }
 
-/// At most so many lines of what another program said.
+/// At most this many lines of another program's error output are printed.
 const MAX_LINES: usize = 50;
 
 const FAILED: u8 = 1;
@@ -95,7 +77,7 @@ const USAGE: u8 = 2;
 const NO_MOUNT: u8 = 3;
 const NO_REPOSITORY: u8 = 4;
 
-/// Prints an error with its causes, says what to do next, and gives the exit code.
+/// Prints an error with its causes and a hint on what to do next. Returns the exit code.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     if is_closed_pipe(error) {
         return ExitCode::SUCCESS;
@@ -108,18 +90,18 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// Returns whether the program that reads the output has seen enough, as `head` has.
+/// Returns whether the reader of the output has closed its end of the pipe, as `head` does.
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
     let closed = std::io::ErrorKind::BrokenPipe;
     matches!(error.downcast_ref(), Some(CliError::Output(error)) if error.kind() == closed)
 }
 
-/// Prints an error and its causes: in one line, unless another program said it.
+/// Prints an error and its causes. The text is one line, unless another program printed it.
 fn print(error: &anyhow::Error) {
     let text = format!("cachewfs: {error:#}");
     let indent = match error.downcast_ref() {
         Some(CliError::ProgramFailed { .. }) => "    ",
-        // The process in the background has laid out its message already.
+        // The background process has indented its lines already.
         Some(CliError::NotMounted { .. }) => "",
         _ => return output::error(&text),
     };
@@ -131,35 +113,38 @@ fn print(error: &anyhow::Error) {
 
 fn code_and_hint(error: &anyhow::Error) -> (u8, Option<&'static str>) {
     if let Some(error) = error.downcast_ref::<CliError>() {
-        return of_cli(error);
+        return cli_code_and_hint(error);
     }
     if let Some(error) = error.downcast_ref::<ClientError>() {
-        return of_client(error);
+        return client_code_and_hint(error);
     }
     match error.downcast_ref::<MountError>() {
-        Some(error) => (FAILED, of_mount(error)),
+        Some(error) => (FAILED, mount_hint(error)),
         None => (FAILED, None),
     }
 }
 
-fn of_cli(error: &CliError) -> (u8, Option<&'static str>) {
+fn cli_code_and_hint(error: &CliError) -> (u8, Option<&'static str>) {
     match error {
         CliError::NoMount => (
             NO_MOUNT,
             Some("start one: cachewfs mount http://HOST:PORT MOUNTPOINT"),
         ),
-        CliError::SeveralMounts { .. } => (USAGE, Some("say which: --mount MOUNTPOINT")),
-        CliError::CantAsk { source, .. } => (NO_MOUNT, Some(of_connect(source))),
-        CliError::ForeignMount { .. } => (NO_MOUNT, Some("ask as that user")),
+        CliError::SeveralMounts { .. } => (USAGE, Some("choose one: --mount MOUNTPOINT")),
+        CliError::CantConnect { source, .. } => (NO_MOUNT, Some(connect_hint(source))),
+        CliError::ForeignMount { .. } => (NO_MOUNT, Some("run this command as that user")),
         CliError::BadUrl { .. } => (
             USAGE,
             Some("write it as https://github.com/org/repo or github.com/org/repo"),
         ),
-        CliError::NotEmpty { .. } => (FAILED, Some("name another directory")),
+        CliError::NotEmpty { .. } => (FAILED, Some("choose another directory")),
         CliError::BadOption { .. } => (USAGE, Some("`cachewfs mount --help` lists the options")),
         CliError::CheckoutFailed { .. } => (
             FAILED,
-            Some("look with `git ls-files`; write single files: git restore --source=HEAD -- FILE"),
+            Some(
+                "`git ls-files` lists the files; check out single ones with: \
+                 git restore --source=HEAD -- FILE",
+            ),
         ),
         CliError::ProgramFailed { .. }
         | CliError::NotMounted { .. }
@@ -168,49 +153,58 @@ fn of_cli(error: &CliError) -> (u8, Option<&'static str>) {
     }
 }
 
-fn of_connect(error: &ConnectError) -> &'static str {
+fn connect_hint(error: &ConnectError) -> &'static str {
     match error {
         ConnectError::Dead(_) => {
-            "unmount it (umount MOUNTPOINT), then mount again: nothing is lost"
+            "unmount it (umount MOUNTPOINT) and mount it again: no data is lost"
         }
-        ConnectError::SocketDirectory(_) => PLACE_HINT,
-        ConnectError::Stranger { .. } => "tell an administrator: that user poses as the mount",
-        ConnectError::Denied => "ask as that user or as root, or mount with -o allow_other",
+        ConnectError::SocketDirectory(_) => SOCKET_DIRECTORY_HINT,
+        ConnectError::Stranger { .. } => {
+            "tell an administrator: that user's process pretends to be the mount"
+        }
+        ConnectError::Denied => {
+            "run this command as that user or as root, or mount with -o allow_other"
+        }
     }
 }
 
-/// The way out if the directory for control sockets can't be trusted.
-const PLACE_HINT: &str = "set XDG_RUNTIME_DIR to a directory of yours with mode 0700, such as \
-                          /run/user/UID, or have the directory removed: rm -r";
+/// The next step if other users may write to the directory for control sockets.
+const SOCKET_DIRECTORY_HINT: &str = "set XDG_RUNTIME_DIR to a directory of your own with mode \
+    0700, such as /run/user/UID, or ask its owner or root to remove the directory: rm -r";
 
-fn of_client(error: &ClientError) -> (u8, Option<&'static str>) {
+fn client_code_and_hint(error: &ClientError) -> (u8, Option<&'static str>) {
     match error {
         ClientError::Failed(message) if message.contains("there is no repository") => (
             NO_REPOSITORY,
-            Some("check the spelling, and that the daemon may read it upstream"),
+            Some("check its spelling, and check that the daemon may read it from upstream"),
         ),
         ClientError::Failed(_) => (FAILED, None),
-        ClientError::Lost(_) | ClientError::Silent => {
-            (NO_MOUNT, Some("see its log; mounting again is enough"))
-        }
-        ClientError::BadReply(_) => (FAILED, Some("unmount, and mount with this version")),
+        ClientError::Lost(_) | ClientError::Silent => (
+            NO_MOUNT,
+            Some("look into the mount's log, then mount it again"),
+        ),
+        ClientError::BadReply(_) => (
+            FAILED,
+            Some("unmount it, and mount it again with this version of cachewfs"),
+        ),
     }
 }
 
-fn of_mount(error: &MountError) -> Option<&'static str> {
+fn mount_hint(error: &MountError) -> Option<&'static str> {
     match error {
-        MountError::MountPoint { .. } => Some("make the directory first: mkdir MOUNTPOINT"),
+        MountError::MountPoint { .. } => Some("create the directory first: mkdir MOUNTPOINT"),
         MountError::Cache { .. } => {
-            Some("name a directory that only you can write: -o cache_dir=DIR")
+            Some("choose a directory that only you can write to: -o cache_dir=DIR")
         }
-        MountError::Mount { .. } => {
-            Some("as root it needs /dev/fuse; as a user, the package fuse3")
-        }
+        MountError::Mount { .. } => Some(
+            "root needs the device /dev/fuse; other users also need the package fuse3, \
+             which has fusermount3",
+        ),
         MountError::Token { .. } => {
-            Some("name a file that has the daemon's token: -o token_file=FILE")
+            Some("name a file that contains the daemon's token: -o token_file=FILE")
         }
         MountError::Control { source, .. } => match source {
-            BindError::SocketDirectory(_) => Some(PLACE_HINT),
+            BindError::SocketDirectory(_) => Some(SOCKET_DIRECTORY_HINT),
             BindError::InUse | BindError::Io(_) => None,
         },
         MountError::Http(_) | MountError::Session(_) => None,

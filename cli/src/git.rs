@@ -1,4 +1,4 @@
-//! Running git.
+//! Runs git for a clone, and ends it with all of its child processes.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -9,8 +9,10 @@ use tokio::process::Command;
 
 use crate::error::CliError;
 
-/// Variables of a hook or an alias that runs us. They would lead git to another repository
-/// (`git rev-parse --local-env-vars`), or change how it makes one.
+/// Environment variables that are removed for git.
+///
+/// git sets them for a hook or an alias, which may run this program. They would lead git to another
+/// repository (`git rev-parse --local-env-vars`), or change the format of the new one.
 const FOREIGN_VARIABLES: &[&str] = &[
     "GIT_ALTERNATE_OBJECT_DIRECTORIES",
     "GIT_ATTR_SOURCE",
@@ -29,23 +31,25 @@ const FOREIGN_VARIABLES: &[&str] = &[
     "GIT_WORK_TREE",
 ];
 
-/// git and the processes that it starts: a checkout has workers, which would go on writing.
-struct Group(Option<Pid>);
+/// The process group of a running git. Dropping it kills the group.
+struct ProcessGroup(Option<Pid>);
 
-impl Drop for Group {
+impl Drop for ProcessGroup {
     fn drop(&mut self) {
         if let Some(leader) = self.0 {
-            // Fails where all of them have ended.
+            // Killing git alone isn't enough: the workers of a checkout would go on writing files.
+            // The call fails if all processes have ended, which is fine.
             kill_process_group(leader, Signal::KILL).ok();
         }
     }
 }
 
-/// Runs `git <subcommand>` in `directory`, with `config` as the value of each `-c`. If the future is
-/// dropped, git and what it started end.
+/// Runs `git <subcommand>` in `directory`, with each item of `config` after a `-c`. If the future
+/// is dropped, git and its child processes are killed.
 ///
-/// The user's configuration applies, as it does to `git clone`, except for the settings that decide
-/// which files a new repository has: versions of git differ in their defaults.
+/// The user's git configuration applies, as it does to `git clone`. The exceptions are settings
+/// that decide which files a new repository has, because their defaults differ between versions of
+/// git.
 pub(crate) async fn run(
     directory: &Path,
     config: &[&str],
@@ -57,13 +61,14 @@ pub(crate) async fn run(
         command.env_remove(name);
     }
     let child = command
-        // Its daemon would watch the directory under the name that it has for now.
+        // git's file system monitor would keep watching the staging directory, which is renamed.
         .args(["-c", "core.fsmonitor=false"])
         .args(config.iter().flat_map(|setting| ["-c", *setting]))
         .arg(subcommand)
         .args(arguments)
         .current_dir(directory)
-        // We write `packed-refs` and `HEAD`. git before 2.44 ignores this, and has no other format.
+        // `clone` writes `packed-refs` and `HEAD` itself, which a reftable repository doesn't read.
+        // git before 2.44 ignores this variable, but has no other format either.
         .env("GIT_DEFAULT_REF_FORMAT", "files")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -73,18 +78,19 @@ pub(crate) async fn run(
         .spawn()
         .context("can't run git: is it installed?")?;
     let leader = child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?));
-    let mut group = Group(leader);
+    let mut group = ProcessGroup(leader);
     let output = child.wait_with_output().await?;
+    // git has been waited for: its process id may now belong to another group.
     group.0 = None;
     if output.status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&output.stderr);
-    let said = said.trim();
-    let details = if said.is_empty() {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let stderr = stderr.trim();
+    let details = if stderr.is_empty() {
         String::new()
     } else {
-        format!(": {said}")
+        format!(": {stderr}")
     };
     let program = format!("git {subcommand}");
     Err(CliError::ProgramFailed { program, details }.into())

@@ -1,11 +1,11 @@
-//! Being asked to stop.
+//! Waits for the signals that ask a command to stop.
 
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Waits for SIGINT (Ctrl-C), SIGTERM or SIGHUP.
 ///
-/// From now on, these signals no longer end this process by themselves, not even after this future is
-/// dropped: only a command that has to clean up calls this, once, and around all that it does.
+/// From the first poll on, these signals no longer end this process, not even after this future is
+/// dropped. So only a command that has to clean up calls this: once, and around all of its work.
 pub(crate) async fn interrupted() -> std::io::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;

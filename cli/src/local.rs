@@ -1,4 +1,4 @@
-//! The embedded daemon: the whole system on one machine.
+//! The embedded daemon of `cachewfs mount --local`: daemon and mount in one process.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -10,15 +10,16 @@ use cachewfs_fuse::SecretToken;
 
 use crate::error::CliError;
 
-/// A daemon that runs in this process, and the token without which it answers nobody.
+/// A daemon that runs in this process, and the token that every request to it needs.
 #[derive(Debug)]
-pub(crate) struct Embedded {
+pub(crate) struct EmbeddedDaemon {
     running: Running,
     token: SecretToken,
 }
 
-/// The configuration of a daemon that keeps its data in `directory` and listens on a free port of
-/// the loopback interface; `upstreams` are `HOST=URL`, beside the usual hosts.
+/// Returns the configuration of a daemon that keeps its data in `directory` and listens on a free
+/// port of the loopback interface. Each of `upstreams` is `HOST=URL`; it is added to the default
+/// hosts, or replaces one of them.
 pub(crate) fn config(directory: &Path, upstreams: &[String]) -> Result<Config> {
     let mut config = Config {
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
@@ -27,7 +28,7 @@ pub(crate) fn config(directory: &Path, upstreams: &[String]) -> Result<Config> {
     };
     for upstream in upstreams {
         let Some((host, url)) = upstream.split_once('=') else {
-            let reason = "it is HOST=URL".to_owned();
+            let reason = "an upstream is written as HOST=URL".to_owned();
             return Err(CliError::BadOption {
                 option: upstream.clone(),
                 reason,
@@ -42,27 +43,29 @@ pub(crate) fn config(directory: &Path, upstreams: &[String]) -> Result<Config> {
     Ok(config)
 }
 
-/// Starts a daemon that answers this process alone: other users of the machine, and web pages in their
-/// browsers, reach its address too. Its token is made for this run, and is nowhere but in memory.
-pub(crate) async fn start(config: Config) -> Result<Embedded> {
-    let token = NewToken::generate().context("there are no random numbers")?;
-    let running = Daemon::start_for_one(config, &token).await?;
-    let token = SecretToken::new(token.secret()).context("the token can't be sent")?;
-    Ok(Embedded { running, token })
+/// Starts a daemon that answers only this process.
+pub(crate) async fn start(config: Config) -> Result<EmbeddedDaemon> {
+    // Other users of the machine reach the loopback address too, and so do web pages in a browser.
+    // The token keeps them out. It is generated for this run, and stays in the memory of this
+    // process.
+    let token = NewToken::generate().context("the system has no random numbers")?;
+    let running = Daemon::start_with_token(config, &token).await?;
+    let token =
+        SecretToken::new(token.secret()).context("the token doesn't fit in an HTTP header")?;
+    Ok(EmbeddedDaemon { running, token })
 }
 
-impl Embedded {
-    /// The URL that it serves at.
+impl EmbeddedDaemon {
+    /// Returns the URL that the daemon serves at.
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.running.address)
     }
 
-    /// The token that it wants to see.
     pub(crate) fn token(&self) -> SecretToken {
         self.token.clone()
     }
 
-    /// Stops it, and waits until it has.
+    /// Stops the daemon, and waits until it has stopped.
     pub(crate) async fn stop(self) {
         self.running.shutdown.cancel();
         self.running.stopped().await;

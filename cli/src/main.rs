@@ -1,9 +1,9 @@
-//! `cachewfs`, and `mount.cachewfs` when it is called by that name.
+//! The program `cachewfs`. If it is started as `mount.cachewfs`, it is a helper of mount(8).
 
 #![expect(
     clippy::doc_markdown,
     rustdoc::bare_urls,
-    reason = "the comments of arguments are the help that people read"
+    reason = "clap prints the doc comments of arguments as the help text"
 )]
 
 mod args;

@@ -1,4 +1,4 @@
-//! From options to a mount that is served until it ends.
+//! Parses mount options, and serves a mount until it is unmounted.
 
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
@@ -17,17 +17,19 @@ use crate::error::CliError;
 use crate::mounts::clear_dead_mount;
 use crate::remote::without_secrets;
 
-/// What `-o` can say.
+/// The parsed options of `-o`.
 #[derive(Debug)]
-pub(crate) struct Settings {
+pub(crate) struct MountSettings {
     pub(crate) options: MountOptions,
-    /// Where to log; standard error in the foreground, nowhere in the background, if absent.
+    /// The log file. Without one, the foreground process logs to standard error, and the background
+    /// process doesn't log.
     pub(crate) log: Option<PathBuf>,
 }
 
-/// Options of mount(8), fstab and systemd that mean nothing here, or what is the case anyway.
+/// Options of mount(8), fstab and systemd that are accepted and change nothing.
 ///
-/// mount(8) says `rw` to its helpers whenever nobody said `ro`, so it can't be refused.
+/// A mount is always read-only. `rw` is accepted all the same: mount(8) passes it to its helpers
+/// unless the user wrote `ro`.
 const IGNORED: [&str; 24] = [
     "defaults",
     "ro",
@@ -55,26 +57,27 @@ const IGNORED: [&str; 24] = [
     "exec",
 ];
 
-/// Explains `-o` in `--help`.
+/// The part of `--help` that explains `-o`.
 pub(crate) const OPTIONS_HELP: &str = "\
 Mount options (-o, separated by commas):
-  allow_other          other users may look, too
-  token_file=FILE      a file with the token that the daemon wants; use https:// [none]
-  cache_dir=DIR        where chunks are kept [/var/cache/cachewfs, ~/.cache/cachewfs]
-  cache_size=SIZE      disk that the cache may take, such as 50G [50G]
-  read_timeout=TIME    how long a read waits before it fails, such as 60s [60s]
-  lookup_timeout=TIME  how long a first lookup waits [5s]
-  poll_interval=TIME   how often the daemon is asked for news [10s]
-  hydrate=WHAT         what is fetched in the background: off, hot (all that a checkout needs) or
-                       all [all]
-  hydrate_rate=SIZE    bytes per second that this may take [no limit]
-  no_direct_reads      ask daemons for everything, also where they point to the bucket behind them
-  no_passthrough       don't let the kernel read complete files by itself
-  log=FILE             where to log in the background [nowhere]
-Options of fstab such as _netdev, nofail, noauto and x-systemd.* are accepted.";
+  allow_other          let other users read the mount too
+  token_file=FILE      the file with the daemon's token; use it with https:// [none]
+  cache_dir=DIR        the directory of the cache [/var/cache/cachewfs, ~/.cache/cachewfs]
+  cache_size=SIZE      the most disk space that the cache may use, such as 50G [50G]
+  read_timeout=TIME    how long a read waits for data before it fails, such as 60s [60s]
+  lookup_timeout=TIME  how long the first lookup of a repository waits [5s]
+  poll_interval=TIME   how often the mount asks the daemon for new snapshots [10s]
+  hydrate=AMOUNT       how much is fetched in the background: off, hot (only what a checkout needs)
+                       or all [all]
+  hydrate_rate=SIZE    the most bytes per second that hydrate may fetch [no limit]
+  no_direct_reads      fetch all data from daemons; don't follow their redirects to the bucket
+  no_passthrough       don't let the kernel read completely cached files without this process
+  log=FILE             the log file of a mount in the background [none]
+Options for fstab such as _netdev, nofail, noauto and x-systemd.* are accepted and ignored.";
 
-impl Settings {
-    /// Settings for a mount of `daemons` at `mount_point`, with `options` as in fstab.
+impl MountSettings {
+    /// Parses the settings of a mount. Each of `options` is a list separated by commas, as in
+    /// fstab.
     pub(crate) fn parse(
         daemons: Vec<String>,
         mount_point: PathBuf,
@@ -112,7 +115,7 @@ impl Settings {
             "no_passthrough" => options.passthrough = false,
             "log" => self.log = Some(absolute(value)),
             _ if IGNORED.contains(&key) || key.starts_with("x-") || key == "comment" => {}
-            _ => return Err(bad("there is no such option".to_owned())),
+            _ => return Err(bad("unknown option".to_owned())),
         }
         Ok(())
     }
@@ -122,7 +125,7 @@ fn absolute(path: &str) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path))
 }
 
-/// `512M`, `50G`, `1000`: bytes, in units of 1024.
+/// Parses a number of bytes, such as `512M`, `50G` or `1000`. Units are multiples of 1024.
 fn size(text: &str) -> Result<u64, String> {
     let upper = text.to_ascii_uppercase();
     let digits_len = upper.bytes().take_while(u8::is_ascii_digit).count();
@@ -133,17 +136,17 @@ fn size(text: &str) -> Result<u64, String> {
         "M" | "MIB" => 1 << 20,
         "G" | "GIB" => 1 << 30,
         "T" | "TIB" => 1 << 40,
-        _ => return Err("a size is a number and K, M, G or T".to_owned()),
+        _ => return Err("a size is a number with K, M, G or T after it, such as 50G".to_owned()),
     };
     let number: u64 = digits
         .parse()
         .map_err(|_| "a size starts with a number".to_owned())?;
     number
         .checked_mul(factor)
-        .ok_or_else(|| "it is too large".to_owned())
+        .ok_or_else(|| "the size is too large".to_owned())
 }
 
-/// `60s`, `5m`, `500ms`; a bare number is seconds.
+/// Parses a duration, such as `60s`, `5m` or `500ms`. A number without a unit is in seconds.
 fn time(text: &str) -> Result<Duration, String> {
     if let Ok(seconds) = text.parse() {
         return Ok(Duration::from_secs(seconds));
@@ -156,11 +159,11 @@ fn hydrate(text: &str) -> Result<Hydrate, String> {
         "off" => Ok(Hydrate::Off),
         "hot" => Ok(Hydrate::Hot),
         "all" => Ok(Hydrate::All),
-        _ => Err("it is off, hot or all".to_owned()),
+        _ => Err("hydrate is off, hot or all".to_owned()),
     }
 }
 
-/// Splits the source of a mount, one URL or several between commas, and checks them.
+/// Splits the source of a mount, a list of URLs separated by commas, and checks each URL.
 pub(crate) fn daemon_urls(source: &str) -> Result<Vec<String>, CliError> {
     source
         .split(',')
@@ -170,8 +173,9 @@ pub(crate) fn daemon_urls(source: &str) -> Result<Vec<String>, CliError> {
             let reason = if !url.starts_with("http://") && !url.starts_with("https://") {
                 "a daemon's URL starts with http:// or https://"
             } else if option != url {
-                "every user sees it in `ps` and in the mount table, so it may have no user or \
-                 password: put the daemon's token in a file, and say -o token_file=FILE"
+                "a daemon's URL may not contain a user or a password, because all users of the \
+                 machine see it in `ps` and in the mount table: put the daemon's token in a file, \
+                 and name the file with -o token_file=FILE"
             } else {
                 return Ok(url.to_owned());
             };
@@ -181,7 +185,7 @@ pub(crate) fn daemon_urls(source: &str) -> Result<Vec<String>, CliError> {
         .collect()
 }
 
-/// Logs to `log`, or to standard error.
+/// Starts logging to the file `log`, or to standard error if there is no file.
 pub(crate) fn start_logging(log: Option<&Path>) -> Result<()> {
     let filter = EnvFilter::try_from_env("CACHEWFS_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter);
@@ -199,24 +203,26 @@ pub(crate) fn start_logging(log: Option<&Path>) -> Result<()> {
         .create(true)
         .append(true)
         .open(path)
-        .with_context(|| format!("can't log to {}", path.display()))?;
+        .with_context(|| format!("can't open the log file {}", path.display()))?;
     let output = LogOutput::new(Mutex::new(file), Colours::Removed);
     builder.with_ansi(false).with_writer(output).init();
     Ok(())
 }
 
-/// Mounts, says so by `on_ready`, and serves until it is unmounted, by whomever, or until a signal
-/// unmounts it: SIGINT, SIGTERM, and in the foreground SIGHUP. A process that ended without that would
-/// leave a dead mount point.
+/// Mounts, calls `on_ready`, and serves the mount until it is unmounted.
+///
+/// SIGINT and SIGTERM unmount it; in the foreground, SIGHUP does too.
 pub(crate) async fn serve(
     options: MountOptions,
     on_ready: impl FnOnce() -> Result<()>,
 ) -> Result<()> {
+    // The handlers come before the mount: a signal that ended the process while it is mounted would
+    // leave a dead mount.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    // In the background it is ignored: no terminal of this process can close.
+    // A background process ignores SIGHUP, because it doesn't belong to a terminal.
     let mut hangup = signal(SignalKind::hangup())?;
-    // After a crash, mounting again has to be enough.
+    // After a crash, users mount again without having to unmount the dead mount first.
     clear_dead_mount(&options.mount_point)?;
     let mount = Mount::start(options).await?;
     on_ready()?;
@@ -236,12 +242,12 @@ pub(crate) async fn serve(
 mod tests {
     use super::*;
 
-    fn parse(options: &str) -> Result<Settings, CliError> {
-        Settings::parse(Vec::new(), "/mnt".into(), &[options.to_owned()])
+    fn parse(options: &str) -> Result<MountSettings, CliError> {
+        MountSettings::parse(Vec::new(), "/mnt".into(), &[options.to_owned()])
     }
 
     #[test]
-    fn understands_what_fstab_says() {
+    fn options_of_fstab_are_understood() {
         let settings = parse(
             "rw,defaults,_netdev,x-systemd.automount,allow_other,cache_dir=/c,cache_size=2G,\
              read_timeout=30,lookup_timeout=500ms,hydrate=hot,no_direct_reads",
@@ -273,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_typo_is_an_error() {
+    fn an_unknown_option_or_value_is_refused() {
         for bad in [
             "alow_other",
             "cache_size=x",

@@ -1,4 +1,4 @@
-//! The mounts of this machine, and how to ask one.
+//! Finds the mounts of this machine in the mount table, chooses one, and sends it requests.
 
 use std::fs;
 use std::os::unix::ffi::OsStringExt as _;
@@ -14,19 +14,19 @@ use crate::error::CliError;
 use crate::progress::Bar;
 use crate::remote;
 
-/// Which mount is meant.
+/// The arguments that choose a mount.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct MountChoice {
-    /// The mount to ask, where several are running. The default is the one around the current
-    /// directory, or else the only one.
+    /// The mount to use. The default is the mount that contains the current directory, or else the
+    /// only mount.
     #[arg(long, value_name = "MOUNTPOINT", global = true)]
     pub(crate) mount: Option<PathBuf>,
 }
 
-/// Which repository is meant, of which mount.
+/// The arguments that choose a repository and a mount.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct RepoChoice {
-    /// The repository.
+    /// The repository, as https://github.com/org/repo or github.com/org/repo.
     #[arg(value_name = "URL")]
     url: String,
 
@@ -35,34 +35,35 @@ pub(crate) struct RepoChoice {
 }
 
 impl RepoChoice {
-    /// Its name.
     pub(crate) fn name(&self) -> Result<RepoName> {
         Ok(remote::repo_name(&self.url)?)
     }
 
-    /// Asks the mount, and shows progress until it answers.
+    /// Sends `request` to the mount, and shows its progress until the answer arrives.
     pub(crate) fn ask(&self, request: &ControlRequest) -> Result<ControlAnswer> {
         block_on(self.mount.ask(request))
     }
 }
 
-/// A mount in the mount table.
+/// A cachewfs mount in the mount table.
 #[derive(Debug, PartialEq, Eq)]
 struct TableEntry {
     point: PathBuf,
-    /// The user who mounted.
+    /// The user who mounted it, if the mount options name one.
     uid: Option<u32>,
 }
 
 impl TableEntry {
-    /// Returns whether this user's commands may mean it: mounts of other users don't answer them.
+    /// Returns whether the mount belongs to this user or to root. Mounts of other users may refuse
+    /// this user's commands.
     fn is_ours(&self) -> bool {
         let me = rustix::process::geteuid().as_raw();
         self.uid.is_none_or(|uid| uid == 0 || uid == me)
     }
 }
 
-/// The mount points in the mount table, without those hidden below others.
+/// Returns the mount points in the mount table. A mount that hides the one before it, at the same
+/// mount point, adds no second entry.
 pub(crate) fn mount_points() -> Result<Vec<PathBuf>> {
     let mut points: Vec<_> = table()?.into_iter().map(|entry| entry.point).collect();
     points.dedup();
@@ -77,7 +78,7 @@ fn table() -> Result<Vec<TableEntry>> {
         .collect())
 }
 
-/// Reads a line of `proc_pid_mountinfo(5)`, if it is of a mount of ours.
+/// Parses a line of `proc_pid_mountinfo(5)`. Returns `None` if it isn't a cachewfs mount.
 fn entry(line: &[u8]) -> Option<TableEntry> {
     let fields: Vec<&[u8]> = line.split(|&byte| byte == b' ').collect();
     let dash = fields.iter().position(|field| *field == b"-")?;
@@ -94,7 +95,7 @@ fn entry(line: &[u8]) -> Option<TableEntry> {
     })
 }
 
-/// Undoes the octal escapes of the mount table.
+/// Decodes the octal escapes of the mount table, such as `\040` for a space.
 fn unescape(field: &[u8]) -> PathBuf {
     let mut bytes = Vec::new();
     let mut rest = field;
@@ -113,10 +114,9 @@ fn unescape(field: &[u8]) -> PathBuf {
     PathBuf::from(std::ffi::OsString::from_vec(bytes))
 }
 
-/// Takes away what is left of a mount whose process was killed; whether there was anything.
-///
-/// The kernel keeps such a mount in its table, and refuses whatever asks there with ENOTCONN.
+/// Unmounts a dead mount: one whose process was killed. Returns whether there was one.
 pub(crate) fn clear_dead_mount(mount_point: &Path) -> Result<bool> {
+    // The kernel keeps a dead mount in the mount table, and fails every access to it with ENOTCONN.
     let not_connected = rustix::io::Errno::NOTCONN.raw_os_error();
     let is_dead =
         fs::metadata(mount_point).is_err_and(|error| error.raw_os_error() == Some(not_connected));
@@ -135,7 +135,8 @@ pub(crate) fn clear_dead_mount(mount_point: &Path) -> Result<bool> {
 }
 
 impl MountChoice {
-    /// The mount point that is meant.
+    /// Returns the chosen mount point: the argument, the mount around the current directory, or the
+    /// only mount that this user may use.
     pub(crate) fn mount_point(&self) -> Result<PathBuf> {
         if let Some(chosen) = &self.mount {
             return Ok(absolute(chosen));
@@ -148,7 +149,8 @@ impl MountChoice {
         if let Some(point) = around {
             return Ok(point.clone());
         }
-        // Mounts of other users neither answer nor make the choice unclear.
+        // Otherwise another user's mount would make each command without --mount fail as ambiguous,
+        // or would be chosen.
         let table = table()?;
         let is_ours = |point: &PathBuf| {
             let mut entries = table.iter().filter(|entry| entry.point == *point);
@@ -173,18 +175,20 @@ impl MountChoice {
         }
     }
 
-    /// Connects to the mount.
+    /// Connects to the control socket of the chosen mount.
     pub(crate) async fn connect(&self) -> Result<Client> {
         let mount_point = self.mount_point()?;
         let connected = Client::connect(&mount_point).await;
         Ok(connected.map_err(|source| {
             let entries = table().unwrap_or_default();
             let entry = entries.iter().rfind(|entry| entry.point == mount_point);
-            let stranger = entry.filter(|entry| !entry.is_ours());
+            let foreign = entry.filter(|entry| !entry.is_ours());
             let mount_point = mount_point.display().to_string();
-            match (source, stranger.and_then(|entry| entry.uid)) {
+            match (source, foreign.and_then(|entry| entry.uid)) {
+                // The socket of another user's mount is in that user's directory. So the mount
+                // looks dead from here, but telling this user to unmount it would be wrong.
                 (ConnectError::Dead(_), Some(uid)) => CliError::ForeignMount { mount_point, uid },
-                (source, _) => CliError::CantAsk {
+                (source, _) => CliError::CantConnect {
                     mount_point,
                     source,
                 },
@@ -192,7 +196,8 @@ impl MountChoice {
         })?)
     }
 
-    /// Makes one request, with a progress bar. If this process ends first, the mount stops working on it.
+    /// Sends one request, and shows a progress bar until the answer arrives. If this process ends
+    /// first, the mount stops working on the request.
     pub(crate) async fn ask(&self, request: &ControlRequest) -> Result<ControlAnswer> {
         let mut client = self.connect().await?;
         let bar = Bar::new();
@@ -202,12 +207,13 @@ impl MountChoice {
     }
 }
 
-/// An absolute path without looking at what is there: a dead mount can't be looked at.
+/// Makes a path absolute.
 fn absolute(path: &Path) -> PathBuf {
+    // `canonicalize` would access the path, which fails below a dead mount.
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
-/// Runs `work` on a small runtime.
+/// Runs `work` on a runtime of one thread.
 pub(crate) fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -220,7 +226,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_says_who_mounted() {
+    fn the_mount_table_names_the_user_who_mounted() {
         let lines =
             b"36 1 0:40 / /a\\040b rw,nosuid - fuse.cachewfs http://h rw,user_id=7,group_id=7\n\
             37 1 0:41 / /c rw shared:1 - fuse.cachewfs http://h rw\n\

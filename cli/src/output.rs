@@ -1,7 +1,8 @@
-//! All that is printed.
+//! Printing to standard output and standard error.
 //!
-//! Much of it is text from a daemon, an upstream or another user. So everything goes through here, where
-//! characters that a terminal would obey are replaced, and text that is too long is cut.
+//! Much of the output is text from a daemon, an upstream or another user. A terminal would obey the
+//! control characters in it. So the whole program prints through this file, which replaces control
+//! characters and cuts text that is too long.
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -12,24 +13,25 @@ use serde::Serialize;
 
 use crate::error::CliError;
 
-/// The longest line, in characters: two paths, and some words.
+/// At most this many characters in a line: enough for two paths of 4096 bytes and some words.
 const MAX_LINE_LEN: usize = 10_000;
-/// The longest cell of a table, or step of a progress bar.
+/// At most this many characters in a cell of a table, or in the text of a progress bar.
 const MAX_CELL_LEN: usize = 300;
 
-/// Prints a line for the person or the program that asked.
+/// Prints one line of the command's result to standard output.
 pub(crate) fn line(text: &str) -> Result<()> {
     write(format!("{}\n", printable(text, MAX_LINE_LEN)).as_bytes())
 }
 
-/// Prints this program's own bytes as they are: no text of another party.
+/// Prints bytes unchanged. Callers pass only bytes that this program made itself.
 pub(crate) fn write(bytes: &[u8]) -> Result<()> {
     let mut output = io::stdout().lock();
     let written = output.write_all(bytes).and_then(|()| output.flush());
     Ok(written.map_err(CliError::Output)?)
 }
 
-/// Prints JSON. Every string has its value still: what isn't printable is escaped.
+/// Prints `value` as JSON. Characters that aren't printable are escaped, so no string changes its
+/// value.
 pub(crate) fn json(value: &impl Serialize) -> Result<()> {
     write(format!("{}\n", printable_json(value)?).as_bytes())
 }
@@ -42,8 +44,8 @@ fn printable_json(value: &impl Serialize) -> serde_json::Result<String> {
             text.push(character);
             continue;
         }
-        // serde_json escapes control characters of ASCII. The others are inside strings, too: outside,
-        // JSON is ASCII.
+        // Outside of its strings, JSON is ASCII, and serde_json escapes the control characters of
+        // ASCII. So this character is inside a string, where a `\u` escape keeps the value.
         for unit in character.encode_utf16(&mut [0; 2]) {
             write!(text, "\\u{unit:04x}").ok();
         }
@@ -51,18 +53,18 @@ fn printable_json(value: &impl Serialize) -> serde_json::Result<String> {
     Ok(text)
 }
 
-/// Prints a line that is no result.
+/// Prints one line to standard error: an error, a hint or a warning.
 pub(crate) fn error(text: &str) {
-    // If standard error is closed, nobody can be told.
+    // If standard error is closed, there is no other place to report that.
     writeln!(io::stderr().lock(), "{}", printable(text, MAX_LINE_LEN)).ok();
 }
 
-/// Returns text for a cell of a table, or a step of a progress bar.
+/// Makes text safe and short enough for a cell of a table, or for a progress bar.
 pub(crate) fn cell(text: &str) -> String {
     printable(text, MAX_CELL_LEN).into_owned()
 }
 
-/// Bytes for people: three digits at most, in units of 1024.
+/// Formats a number of bytes for people, in units of 1024: `10.0 MiB`, `335 MiB`.
 pub(crate) fn bytes(count: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut value = count as f64;
@@ -92,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn json_keeps_its_values_and_has_nothing_that_a_terminal_obeys() {
+    fn json_keeps_its_values_and_has_no_control_characters() {
         let value = [
             "\u{1b}[2J\n",
             "\u{9b}2J\u{7f}",

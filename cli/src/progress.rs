@@ -1,4 +1,4 @@
-//! A progress bar on a terminal, nothing elsewhere.
+//! A progress bar on standard error. It is drawn only if that is a terminal.
 
 use std::time::Duration;
 
@@ -7,19 +7,18 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::output;
 
-/// Shows how far a request is.
+/// The progress bar of one request.
 #[derive(Debug)]
 pub(crate) struct Bar(ProgressBar);
 
 impl Bar {
-    /// Nothing is known yet. Draws on standard error, and only on a terminal.
+    /// Shows a spinner until the first progress is known.
     pub(crate) fn new() -> Self {
         let bar = ProgressBar::new_spinner();
         bar.enable_steady_tick(Duration::from_millis(100));
         Self(bar)
     }
 
-    /// Shows `progress`.
     pub(crate) fn show(&self, progress: &Progress) {
         if progress.total_bytes > 0 && self.0.length() != Some(progress.total_bytes) {
             let template =
@@ -33,12 +32,12 @@ impl Bar {
         self.0.set_message(output::cell(&progress.step));
     }
 
-    /// Shows a step whose length isn't known.
+    /// Shows the name of a step whose length isn't known.
     pub(crate) fn step(&self, step: &str) {
         self.0.set_message(step.to_owned());
     }
 
-    /// Takes the bar away.
+    /// Removes the bar from the terminal.
     pub(crate) fn finish(self) {
         self.0.finish_and_clear();
     }

@@ -1,16 +1,18 @@
-//! Which repository a text means.
+//! Parses the URL of a repository that a user typed.
 
 use cachewfs_format::RepoName;
 
 use crate::error::CliError;
 
-/// Finds the name of a repository in `https://host/path`, `git@host:path`, `ssh://git@host/path`
-/// or `host/path`, with or without `.git` and user.
+/// Returns the name of the repository at `url`.
+///
+/// `url` is `https://host/path`, `git@host:path`, `ssh://git@host/path` or `host/path`, with or
+/// without a user and a final `.git`.
 pub(crate) fn repo_name(url: &str) -> Result<RepoName, CliError> {
     let without_scheme = url.split_once("://").map(|(_, rest)| rest);
     let name = match without_scheme {
         Some(rest) => strip_user(rest).to_owned(),
-        // scp-like: a colon before the first slash, and no port.
+        // The form of scp(1): a colon before the first slash, with no port after it.
         None => match strip_user(url).split_once(':') {
             Some((host, path)) if !host.contains('/') && !starts_with_port(path) => {
                 format!("{host}/{path}")
@@ -24,7 +26,7 @@ pub(crate) fn repo_name(url: &str) -> Result<RepoName, CliError> {
     })
 }
 
-/// The name of the directory that `git clone` would take.
+/// Returns the name of the directory that `git clone` would create for `repo`.
 pub(crate) fn directory_name(repo: &RepoName) -> &str {
     repo.path().rsplit('/').next().unwrap_or_default()
 }
@@ -42,7 +44,7 @@ fn starts_with_port(path: &str) -> bool {
     !first.is_empty() && first.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// The URL without user and password, for messages.
+/// Returns `url` without user and password, for messages.
 pub(crate) fn without_secrets(url: &str) -> String {
     match url.split_once("://") {
         Some((scheme, rest)) => format!("{scheme}://{}", strip_user(rest)),

@@ -1,4 +1,16 @@
-//! The daemon as a whole: starting, running, stopping.
+//! Starting, running and stopping the daemon.
+//!
+//! ```text
+//! start     check the configuration, lock data_dir, end orphans, empty tmp, open the store, listen
+//!           serve HTTP: /readyz answers 503 until the mirrors on disk are found
+//! shutdown  /readyz answers 503, requests are still taken ............ for drain_delay
+//! stop      no more connections, no more jobs; answers in flight end . within DRAIN_LIMIT
+//!           updates and publishes in flight end ...................... within mirrors.stop_timeout
+//! kill      git processes that still run are killed
+//! end       all tasks have ended; the lock is released
+//! ```
+//!
+//! `shutdown`, `stop` and `kill` are cancellation tokens.
 
 use std::fs::File;
 use std::net::SocketAddr;
@@ -26,54 +38,56 @@ use crate::publish::Publisher;
 use crate::readiness::Lifecycle;
 use crate::repository::{Registry, mirrors};
 
-/// How long answers that are under way may take to end after the daemon is told to stop.
+/// How long answers in flight may go on after `stop`.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 
-/// How long to wait for a daemon that is just ending; or for a process that is being started, which
-/// holds all our files between fork and exec.
-const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a start waits for the lock of a directory.
+///
+/// The lock may be held for a moment by a daemon that is about to end, or by a process between fork
+/// and exec: it inherits all open files of its parent.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Why the daemon can't start.
+/// The reason why the daemon can't start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The configuration can't be used.
     #[error("the configuration can't be used")]
     Config(#[from] ConfigError),
-    /// A directory or file below the data directory can't be made.
+    /// A directory or file below the data directory can't be created, emptied or read.
     #[error("can't prepare {path}")]
     Prepare {
-        /// Which.
+        /// The directory or file.
         path: PathBuf,
-        /// Why.
+        /// The error.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// Another daemon works in a directory that is for one alone.
+    /// Another daemon has locked a directory that only one daemon can use.
     #[error("another daemon uses {directory}")]
     InUse {
         /// The directory.
         directory: PathBuf,
     },
-    /// What `[auth]` names can't be used.
-    #[error("who may do what is not clear")]
+    /// The files in `[auth]` can't be used.
+    #[error("can't load the tokens and the policy of [auth]")]
     Auth(#[from] AuthError),
-    /// What `[tls]` names can't be used.
-    #[error("can't serve HTTPS")]
+    /// The files in `[tls]` can't be used.
+    #[error("can't load the certificate and the key of [tls]")]
     Tls(#[from] TlsError),
-    /// What `[upstream_auth]` names can't be used.
-    #[error("there are no credentials for upstream")]
+    /// The credentials in `[upstream_auth]` can't be used.
+    #[error("can't load the credentials of [upstream_auth]")]
     Credentials(#[from] CredentialError),
     /// The installed git can't be used.
-    #[error("the daemon can't start without git")]
+    #[error("can't use the installed git")]
     Git(#[from] GitVersionError),
-    /// The client for HTTP upstreams can't be made.
-    #[error("can't prepare requests to upstream")]
+    /// The client for HTTP upstreams can't be created.
+    #[error("can't create the HTTP client for upstreams")]
     HttpClient(#[source] reqwest::Error),
-    /// The store can't be used.
-    #[error("the store can't be used: {place}")]
+    /// The store can't be opened or listed.
+    #[error("can't use the store {place}")]
     Store {
-        /// Directory or bucket.
+        /// The directory, or the bucket and its endpoint.
         place: String,
-        /// Why.
+        /// The error.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The address can't be listened on.
@@ -81,45 +95,49 @@ pub enum StartError {
     Listen {
         /// The configured address.
         address: SocketAddr,
-        /// Why.
+        /// The error.
         source: std::io::Error,
     },
 }
 
-/// What would stop a start here and now, and perhaps not where the daemon will run.
+/// A problem that would stop a start by the present user on this machine, but perhaps not where the
+/// daemon runs.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckWarning {
-    /// Credentials for upstream.
+    /// Credentials for an upstream are missing.
     #[error(transparent)]
     Credentials(#[from] CredentialError),
-    /// What the store needs.
+    /// The directory of the store can't be written, or credentials for the bucket are missing.
     #[error(transparent)]
     Store(#[from] StartError),
 }
 
-/// The daemon.
+/// The entry point: starts daemons, checks configurations, collects garbage.
 #[derive(Debug)]
 pub struct Daemon;
 
-/// A daemon that runs, until [`Running::shutdown`] is cancelled; dropping this does not stop it.
+/// A running daemon. It stops when [`Running::shutdown`] is cancelled; dropping this does not stop
+/// it.
 #[derive(Debug)]
 pub struct Running {
-    /// Where it serves HTTP.
+    /// The address that the daemon listens on.
     pub address: SocketAddr,
-    /// Cancelling this stops it.
+    /// Cancelling this token stops the daemon.
     pub shutdown: CancellationToken,
     registry: Arc<Registry>,
     task: JoinHandle<()>,
 }
 
-/// Changes the configuration of a daemon that runs.
+/// A handle that changes the configuration of a running daemon.
 #[derive(Clone, Debug)]
 pub struct Reloader(Arc<Registry>);
 
 impl Daemon {
-    /// Whether what the configuration says and names can be used: values, certificates, tokens, policy, the
-    /// directory of the store. Credentials may be only where the daemon will run (`LoadCredential=`), and
-    /// as who it will: what is wrong with them, and with the permissions, here is given.
+    /// Checks the configuration and the files that it names: certificates, tokens, policy, the
+    /// directory of the store. Returns an error if the daemon couldn't start with it anywhere.
+    ///
+    /// Missing credentials and permissions are only warnings. The daemon may run as another user or
+    /// on another machine, and may get credentials only there (`LoadCredential=` of systemd).
     pub fn check(config: &Config) -> Result<Vec<CheckWarning>, StartError> {
         config.check()?;
         config.tls.as_ref().map(Tls::open).transpose()?;
@@ -133,9 +151,11 @@ impl Daemon {
         Ok(warnings)
     }
 
-    /// Deletes from the store what no snapshot needs any more: of `repos`, or of all repositories if there are
-    /// none. Daemons may run meanwhile. Tells `each` what was done of one after the other, or only
-    /// would be done, if `is_dry_run`.
+    /// Collects the garbage of `repos`, or of all repositories if `repos` is empty. Daemons may run
+    /// meanwhile.
+    ///
+    /// Calls `each` with the report of one repository after the other. If `is_dry_run`, it deletes
+    /// nothing and reports what it would delete.
     pub async fn collect(
         config: &Config,
         repos: Vec<RepoName>,
@@ -146,29 +166,36 @@ impl Daemon {
         collect_on_demand(config, (repos, is_dry_run), each).await
     }
 
-    /// Starts the daemon in the current tokio runtime, which must have several threads. It serves
-    /// before it has looked for mirrors on disk, so that probes are answered; it has when this returns.
+    /// Starts the daemon in the current tokio runtime, which must have several threads.
+    ///
+    /// The daemon serves HTTP while it still looks for mirrors on disk, so that health checks get
+    /// answers. When this function returns, it has found all mirrors.
     pub async fn start(config: Config) -> Result<Running, StartError> {
-        Self::start_for(config, None).await
+        Self::start_with(config, None).await
     }
 
-    /// As [`Daemon::start`], but only requests that show `token` are answered, and be it that the daemon lives:
-    /// all users of a machine reach its loopback addresses, and so do web pages in their browsers.
-    pub async fn start_for_one(config: Config, token: &NewToken) -> Result<Running, StartError> {
-        Self::start_for(config, Some(token)).await
+    /// Starts the daemon like [`Daemon::start`], but it answers only requests with `token`, even
+    /// for `/healthz`.
+    ///
+    /// Every user of the machine, and every web page in their browsers, can send requests to a
+    /// loopback address.
+    pub async fn start_with_token(config: Config, token: &NewToken) -> Result<Running, StartError> {
+        Self::start_with(config, Some(token)).await
     }
 
-    async fn start_for(config: Config, only_for: Option<&NewToken>) -> Result<Running, StartError> {
+    async fn start_with(config: Config, token: Option<&NewToken>) -> Result<Running, StartError> {
         config.check()?;
         let tls = config.tls.as_ref().map(Tls::open).transpose()?;
         let credentials = Credentials::open_all(&config.upstream_auth, &config.upstreams)?;
-        let access = Access::open(&config.auth, only_for)?;
+        let access = Access::open(&config.auth, token)?;
         let live = Arc::new(LiveConfig::new(config));
         let config = live.now();
+        // Before any file is touched: preparing the directory kills git processes and empties
+        // `tmp`, which must not happen to a running daemon.
         let lock = lock_directory(&config.data_dir).await?;
         let git_config = prepare_directories(&config).await?;
         let (shutdown, stop) = (CancellationToken::new(), CancellationToken::new());
-        // What finds credentials is long, and done with soon.
+        // Boxed, because the AWS SDK's future that looks for credentials is large.
         let (store, store_tasks) = Box::pin(open_store(&config)).await?;
         let listener = TcpListener::bind(config.listen)
             .await
@@ -203,6 +230,8 @@ impl Daemon {
             registry,
             task,
         };
+        // After serving has begun: with many mirrors this takes a while, and a supervisor should
+        // see a daemon that starts, not one that is dead.
         if let Err(source) = open_existing(&running.registry).await {
             stop.cancel();
             running.stopped().await;
@@ -216,16 +245,16 @@ impl Daemon {
     }
 }
 
-/// Fails if the installed git can't be used.
+/// Returns an error if git is missing or too old.
 async fn check_git(git: &Git) -> Result<(), StartError> {
     let git = git.clone();
     let checked = tokio::task::spawn_blocking(move || check_version(&git)).await;
-    // Only a panic, or the end of the runtime, keeps it from ending.
+    // A join error means a panic, which its hook has reported, or the end of the runtime.
     Ok(checked.unwrap_or(Ok(()))?)
 }
 
-/// Makes what the daemon needs below its data directory: gives the file that stands for the user's git
-/// configuration.
+/// Creates the files and directories that the daemon needs in its data directory, and removes what
+/// an earlier run left there. Returns the path of git's configuration file.
 async fn prepare_directories(config: &Config) -> Result<PathBuf, StartError> {
     let prepare = |path: PathBuf| {
         move |source: std::io::Error| StartError::Prepare {
@@ -234,9 +263,13 @@ async fn prepare_directories(config: &Config) -> Result<PathBuf, StartError> {
         }
     };
     let git_config = write_git_config(config).map_err(prepare(config.data_dir.clone()))?;
+    // First of all: git processes of a killed daemon could still write to mirrors and `tmp`.
     let ended_processes = end_orphans(&git_config).await;
     if ended_processes > 0 {
-        tracing::warn!(ended_processes, "Ended what an earlier daemon left running");
+        tracing::warn!(
+            ended_processes,
+            "Killed {ended_processes} git processes that an earlier daemon left running"
+        );
     }
     let tmp = tmp_directory(config);
     sweep(&tmp).map_err(prepare(tmp.clone()))?;
@@ -245,22 +278,22 @@ async fn prepare_directories(config: &Config) -> Result<PathBuf, StartError> {
     Ok(git_config)
 }
 
-/// Starts the tasks of all mirrors on disk.
+/// Starts the task of each mirror on disk.
 async fn open_existing(registry: &Arc<Registry>) -> std::io::Result<()> {
     let registry = Arc::clone(registry);
     let open = tokio::task::spawn_blocking(move || registry.open_existing());
     open.await.map_err(std::io::Error::other)?
 }
 
-/// Serves until it is told to stop, and ends what the daemon does.
+/// The running parts of the daemon, which [`Server::run`] ends in order.
 struct Server {
     live: Arc<LiveConfig>,
     registry: Arc<Registry>,
-    /// Cancelled when the daemon is told to stop.
+    /// Cancelled by the owner of the daemon: `/readyz` answers 503.
     shutdown: CancellationToken,
-    /// Cancelled when it does: no more connections are taken, and no more jobs begin.
+    /// Cancelled `drain_delay` later: no more connections are taken and no more jobs begin.
     stop: CancellationToken,
-    /// Cancelled some time after that: jobs that still run are given up.
+    /// Cancelled `mirrors.stop_timeout` later: git processes that still run are killed.
     kill: CancellationToken,
     store_tasks: StoreTasks,
     lock: File,
@@ -269,7 +302,7 @@ struct Server {
 impl Server {
     async fn run(self, listener: Listener, router: Router) {
         let stop_timeout = self.live.now().mirrors.stop_timeout;
-        let kill = kill_late(self.stop.clone(), self.kill.clone(), stop_timeout);
+        let kill = kill_after_stop(self.stop.clone(), self.kill.clone(), stop_timeout);
         let serve = self.serve(listener, router);
         tokio::pin!(serve);
         tokio::select! {
@@ -292,15 +325,19 @@ impl Server {
         };
         tokio::select! {
             () = served => {}
-            () = limit => tracing::warn!("Answers that were still under way were cut off"),
+            () = limit => {
+                tracing::warn!("Cut off answers in flight: they didn't end within {DRAIN_LIMIT:?}");
+            }
         }
         self.stop.cancel();
+        // In this order: jobs use the store until their end, and another daemon may start in the
+        // data directory only after both.
         self.registry.join().await;
         self.store_tasks.stop().await;
         drop(self.lock);
     }
 
-    /// Waits until the daemon is told to stop, and then until load balancers have noticed.
+    /// Waits for `shutdown`, and then for the time that load balancers need to notice it.
     async fn drain(&self) {
         self.shutdown.cancelled().await;
         tokio::time::sleep(self.live.now().drain_delay).await;
@@ -308,21 +345,22 @@ impl Server {
 }
 
 impl Reloader {
-    /// Puts `config` in force; what it doesn't name any more ends after what is under way, and what it
-    /// names anew is started. Gives the keys that differ but take a restart. A configuration that can't
-    /// be used changes nothing.
+    /// Puts `config` into force. Returns the keys that differ but need a restart.
+    ///
+    /// The tasks of repositories whose upstream is gone end after the present job. Tasks of mirrors
+    /// on disk whose upstream is new begin. If `config` can't be used, nothing changes.
     pub async fn reload(&self, config: Config) -> Result<Vec<&'static str>, ConfigError> {
         config.check()?;
         let fixed = self.0.live_config().replace(config);
         if let Err(error) = open_existing(&self.0).await {
-            tracing::error!(%error, "Looking for mirrors failed");
+            tracing::error!(%error, "Can't look for mirrors on disk after a reload: {error}");
         }
         Ok(fixed)
     }
 }
 
 impl Running {
-    /// What changes the configuration.
+    /// Returns a handle that changes the configuration.
     pub fn reloader(&self) -> Reloader {
         Reloader(Arc::clone(&self.registry))
     }
@@ -334,18 +372,21 @@ impl Running {
     }
 }
 
-/// Gives the git commands that run some time to end after `stop`, then kills them.
-async fn kill_late(stop: CancellationToken, kill: CancellationToken, limit: Duration) {
+/// Waits for `stop` and then for `limit`, so that running git commands may end. Then it kills them.
+async fn kill_after_stop(stop: CancellationToken, kill: CancellationToken, limit: Duration) {
     stop.cancelled().await;
     tokio::time::sleep(limit).await;
     kill.cancel();
 }
 
-/// Where temporary files are: on the same filesystem as mirrors and store.
+/// Returns the directory of temporary files. Staging is here, so it must be on the filesystem of
+/// the mirrors, for renames.
 pub(crate) fn tmp_directory(config: &Config) -> PathBuf {
     config.data_dir.join("tmp")
 }
-/// Makes sure that no other daemon sweeps, fetches or publishes in `directory`, as long as the file is open.
+
+/// Locks `directory`, and creates it if it is missing. While the returned file is open, no other
+/// daemon works in the directory.
 pub(crate) async fn lock_directory(directory: &Path) -> Result<File, StartError> {
     let path = directory.join("lock");
     let open = || {
@@ -356,7 +397,7 @@ pub(crate) async fn lock_directory(directory: &Path) -> Result<File, StartError>
         path: path.clone(),
         source: source.into(),
     })?;
-    let deadline = tokio::time::Instant::now() + LOCK_PATIENCE;
+    let deadline = tokio::time::Instant::now() + LOCK_TIMEOUT;
     while lock.try_lock().is_err() {
         if tokio::time::Instant::now() > deadline {
             let directory = directory.to_owned();
@@ -367,7 +408,7 @@ pub(crate) async fn lock_directory(directory: &Path) -> Result<File, StartError>
     Ok(lock)
 }
 
-/// Removes what an earlier run of the daemon left.
+/// Empties `tmp`, where an earlier run of the daemon may have left files, or creates it.
 pub(crate) fn sweep(tmp: &Path) -> std::io::Result<()> {
     match std::fs::remove_dir_all(tmp) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
@@ -376,11 +417,14 @@ pub(crate) fn sweep(tmp: &Path) -> std::io::Result<()> {
     std::fs::create_dir_all(tmp)
 }
 
-/// The settings that every git of the daemon gets. Versions of git differ in their defaults, and files
-/// in the home directory of the daemon's user must not change a snapshot.
+/// The settings that every git process of the daemon gets.
 ///
-/// Upstreams on this machine may belong to other users. Programs that git starts find bare repositories by
-/// their directory. The daemon maintains mirrors itself (`mirror/maintain.rs`).
+/// Versions of git differ in their defaults, and files in the home directory of the daemon's user
+/// must not change a snapshot. So everything that a snapshot depends on is set here:
+///
+/// - `safe.directory`: upstreams on this machine may belong to other users.
+/// - `safe.bareRepository`: programs that git starts find bare repositories by their directory.
+/// - `gc.auto`, `maintenance.auto`: the daemon maintains mirrors itself (`mirror/maintain.rs`).
 const GIT_CONFIG: &str = "\
 [safe]
 \tdirectory = *
@@ -398,11 +442,12 @@ const GIT_CONFIG: &str = "\
 \tauto = false
 ";
 
-/// The setting that goes before the operator's: with another, git lets other users read a mirror.
-const PRIVATE: &str = "[core]\n\tsharedRepository = umask\n";
+/// A setting that overrides the operator's file. With any other value, git would let other users of
+/// the machine read a mirror.
+const PRIVATE_MIRRORS: &str = "[core]\n\tsharedRepository = umask\n";
 
-/// Writes the file that stands for the user's git configuration. It includes the operator's file, which
-/// may name credential helpers.
+/// Writes the file that replaces the user's git configuration, and returns its path. It includes
+/// the operator's file, which may name credential helpers.
 fn write_git_config(config: &Config) -> std::io::Result<PathBuf> {
     let directory = std::path::absolute(config.data_dir.join("config/git"))?;
     std::fs::create_dir_all(&directory)?;
@@ -415,7 +460,8 @@ fn write_git_config(config: &Config) -> std::io::Result<PathBuf> {
             .replace('"', "\\\"");
         text.extend(["[include]\n\tpath = \"", &file, "\"\n"]);
     }
-    text.push_str(PRIVATE);
+    // Of several values of a setting, git takes the last one.
+    text.push_str(PRIVATE_MIRRORS);
     let mut file = tempfile::NamedTempFile::new_in(&directory)?;
     std::io::Write::write_all(&mut file, text.as_bytes())?;
     file.persist(&path)?;

@@ -1,16 +1,21 @@
-//! Work on many bytes that can wait a little: it leaves the processors to who is waiting for an answer.
+//! Runs work on many bytes with a low priority, so that answers to clients get the processors
+//! first.
 
 use rustix::process::setpriority_process;
 
-/// How much nicer it is than the rest of the daemon: a tenth of its share of the processors' time if there is not
-/// enough.
+/// How much is added to the niceness of the daemon. If processor time is short, a thread with 10
+/// more gets about a tenth of the time of one without.
 const NICENESS: i32 = 10;
 
-/// Does `work` on a thread of its own that is nicer than others, as are those that it starts. Blocks.
+/// Runs `work` on a thread of its own with a low priority, and waits for its result. Blocks.
+///
+/// Threads that `work` starts inherit the priority.
 pub(crate) fn in_background<R: Send>(work: impl FnOnce() -> R + Send) -> R {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
-            // Linux has a niceness for each thread. Without, the work is done as well.
+            // On Linux a niceness belongs to a thread, not to the process. A thread of its own is
+            // needed, because an unprivileged thread can't lower its niceness again. If the call
+            // fails, the work only runs with the normal priority.
             setpriority_process(None, NICENESS).ok();
             work()
         });
@@ -23,7 +28,7 @@ pub(crate) fn in_background<R: Send>(work: impl FnOnce() -> R + Send) -> R {
 mod tests {
     use super::*;
 
-    /// Of the calling thread.
+    /// Returns the niceness of the calling thread.
     fn niceness() -> i32 {
         let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
         let (_, fields) = stat.rsplit_once(')').unwrap();
@@ -31,7 +36,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_done_in_the_background_is_nicer_and_nothing_else() {
+    fn only_background_work_has_a_low_priority() {
         let before = niceness();
 
         let inside = in_background(|| [niceness(), std::thread::spawn(niceness).join().unwrap()]);

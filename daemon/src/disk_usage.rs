@@ -1,5 +1,7 @@
-//! How much disk mirrors and store take. Looking takes as long as they have files, so it is done from
-//! time to time, and what was seen last is kept.
+//! Measures how much disk mirrors and store take.
+//!
+//! A scan looks at every file, so it takes long on a large store. A task scans from time to time,
+//! and readers get the result of the last scan.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -12,24 +14,25 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::volume::Volume;
 
-/// Looking takes one part in so many of the time, but for the shortest and the longest pause.
-const SHARE: u32 = 50;
+/// How many times the duration of a scan passes before the next one, within the two limits below.
+/// So scans take at most 2 % of the time.
+const PAUSE_PER_SCAN: u32 = 50;
 const SHORTEST_PAUSE: Duration = Duration::from_secs(10);
 const LONGEST_PAUSE: Duration = Duration::from_mins(5);
 
-/// What is taken, in bytes on disk.
+/// The disk space that mirrors and store take, in bytes of allocated blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Used {
+pub(crate) struct DiskUsed {
     pub(crate) mirrors: u64,
     pub(crate) store: u64,
 }
 
-/// What was seen last.
+/// The result of the last scan of the daemon's directories.
 #[derive(Debug)]
 pub(crate) struct DiskUsage {
     data_dir: PathBuf,
     store: PathBuf,
-    used: Mutex<Option<Used>>,
+    used: Mutex<Option<DiskUsed>>,
 }
 
 impl DiskUsage {
@@ -43,26 +46,27 @@ impl DiskUsage {
         }
     }
 
-    /// `None` until all was looked at once.
-    pub(crate) fn used(&self) -> Option<Used> {
+    /// Returns the result of the last scan, or `None` before the first scan has ended.
+    pub(crate) fn used(&self) -> Option<DiskUsed> {
         *self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What a process without privileges may still write, in bytes.
+    /// Returns the free space on the filesystem of the data directory, in bytes, as an unprivileged
+    /// process sees it. Returns `None` if the filesystem doesn't tell.
     pub(crate) fn free(&self) -> Option<u64> {
         Volume::of(&self.data_dir).map(|volume| volume.free)
     }
 
-    /// Looks again and again, until the daemon stops.
+    /// Scans again and again until the daemon stops.
     pub(crate) async fn watch(self: Arc<Self>, stop: CancellationToken) {
         loop {
             let (this, stopping) = (Arc::clone(&self), stop.clone());
             let began = Instant::now();
-            let look = tokio::task::spawn_blocking(move || this.look(&stopping));
-            if look.await.is_err() {
+            let scan = tokio::task::spawn_blocking(move || this.scan(&stopping));
+            if scan.await.is_err() {
                 return;
             }
-            let pause = began.elapsed().saturating_mul(SHARE);
+            let pause = began.elapsed().saturating_mul(PAUSE_PER_SCAN);
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(pause.clamp(SHORTEST_PAUSE, LONGEST_PAUSE)) => {}
@@ -70,17 +74,17 @@ impl DiskUsage {
         }
     }
 
-    fn look(&self, stop: &CancellationToken) {
+    fn scan(&self, stop: &CancellationToken) {
         let mirrors = sum(&self.data_dir.join("mirrors"), stop);
         if let (Some(mirrors), Some(store)) = (mirrors, sum(&self.store, stop)) {
-            let used = Some(Used { mirrors, store });
+            let used = Some(DiskUsed { mirrors, store });
             *self.used.lock().unwrap_or_else(PoisonError::into_inner) = used;
         }
     }
 }
 
-/// What everything below `directory` takes; what goes away meanwhile counts nothing. `None` if the
-/// daemon stops.
+/// Returns the bytes on disk of everything below `directory`, or `None` if the daemon stops. Files
+/// that go away during the scan count nothing.
 fn sum(directory: &Path, stop: &CancellationToken) -> Option<u64> {
     let mut total = 0;
     let mut directories = vec![directory.to_owned()];
@@ -93,6 +97,7 @@ fn sum(directory: &Path, stop: &CancellationToken) -> Option<u64> {
             let Ok(metadata) = entry.metadata() else {
                 continue;
             };
+            // Blocks, not lengths: files have holes. stat(2) always counts in units of 512 bytes.
             total += metadata.blocks() * 512;
             if metadata.is_dir() {
                 directories.push(entry.path());
@@ -107,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sums_what_is_below() {
+    fn a_scan_sums_mirrors_and_store() {
         let directory = tempfile::tempdir().unwrap();
         let write = |name: &str, len: usize| {
             let path = directory.path().join(name);
@@ -122,7 +127,7 @@ mod tests {
         });
         assert_eq!(usage.used(), None);
 
-        usage.look(&CancellationToken::new());
+        usage.scan(&CancellationToken::new());
 
         let used = usage.used().unwrap();
         assert!((100_000..200_000).contains(&used.mirrors), "{used:?}");

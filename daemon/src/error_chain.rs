@@ -1,9 +1,10 @@
-//! Errors with their causes as one line, for the log and for people.
+//! Joins an error and its causes to one line, for the log and for people.
 
 use std::error::Error;
 use std::fmt::Write as _;
 
-/// An error with all its causes, for the log and for people.
+/// Returns the messages of `error` and all its causes, from the outermost to the innermost, with ":
+/// " between them.
 pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

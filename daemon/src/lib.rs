@@ -1,11 +1,14 @@
-//! The daemon: mirrors upstream repositories, publishes snapshots of them, serves them over HTTP.
+//! The daemon: mirrors upstream repositories, publishes snapshots of them, and serves them over
+//! HTTP.
 //!
 //! ```text
 //! http ─► repository ─► publish ─► mirror (git)
 //!   └────────────────────► store ◄──┘
 //! ```
 //!
-//! `cachewfsd` is [`Daemon::start`] with signals; `cachewfs mount --local` calls the same.
+//! An arrow goes from a folder to one that it calls. The program `cachewfsd` runs [`Daemon::start`]
+//! and handles signals. `cachewfs mount --local` runs the daemon in its own process, with
+//! [`Daemon::start_with_token`].
 
 mod app;
 mod auth;

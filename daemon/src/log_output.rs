@@ -1,17 +1,19 @@
-//! Where a program's log goes. Log lines have text from upstreams and clients in them, which must neither
-//! command a terminal nor pass for another line.
+//! Makes log lines safe to print.
+//!
+//! Log lines contain text from upstreams and clients. Such text must not control a terminal, nor
+//! look like another log line.
 
 use std::io::{self, Write};
 
 use cachewfs_format::{Colours, printable_event};
 use tracing_subscriber::fmt::MakeWriter;
 
-/// The longest event, in characters.
+/// At most this many characters of one log event are written.
 const MAX_EVENT_LEN: usize = 100_000;
 
-/// A writer of whole log events, each of which becomes one printable line.
+/// A writer of log events that makes one printable line of each event.
 ///
-/// tracing-subscriber escapes the message of an event, but not its fields.
+/// It is needed because tracing-subscriber 0.3 escapes the message of an event, but not its fields.
 #[derive(Debug)]
 pub struct LogOutput<W> {
     output: W,
@@ -19,7 +21,8 @@ pub struct LogOutput<W> {
 }
 
 impl<W> LogOutput<W> {
-    /// Writes to `output`, with the logger's own colours if it uses any.
+    /// Makes a writer to `output`. `colours` says whether the logger's own colours stay or are
+    /// removed.
     pub fn new(output: W, colours: Colours) -> Self {
         Self { output, colours }
     }
@@ -34,8 +37,9 @@ impl<'a, W: MakeWriter<'a>> MakeWriter<'a> for LogOutput<W> {
 }
 
 impl<W: Write> Write for LogOutput<W> {
-    /// Takes the whole text of an event, as tracing-subscriber gives it.
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        // tracing-subscriber writes the whole text of an event with one call. A line break before
+        // the last byte is therefore part of an event, and is escaped.
         let text = String::from_utf8_lossy(event);
         let line = printable_event(&text, self.colours, MAX_EVENT_LEN);
         self.output.write_all(line.as_bytes())?;

@@ -1,4 +1,4 @@
-//! The `[mirrors]` section of the configuration: how mirrors are kept.
+//! The `[mirrors]` section of the configuration: schedule and maintenance of mirrors.
 
 use std::time::Duration;
 
@@ -6,33 +6,37 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::duration;
 
-/// The `[mirrors]` section: how mirrors are kept.
+/// The `[mirrors]` section: schedule and maintenance of mirrors.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MirrorsConfig {
-    /// How many updates and clones may run at once, whatever their host; a host of which none runs
+    /// How many updates and clones of all hosts together may run at once. A host of which none runs
     /// gets one all the same. Default `32`.
     pub jobs: usize,
-    /// How many repositories may be waited for that have no mirror yet; who asks for one more is sent
-    /// away. Default `1000`.
+    /// How many repositories without a mirror clients may wait for at once. A request for one more
+    /// gets
+    /// 503. This bounds memory and requests to upstream if a client makes names up. Default `1000`.
     pub max_new: usize,
-    /// How long updates and publishes that are under way may go on after the daemon is told to
-    /// stop; clones stop at once. Default `10s`.
+    /// How long updates and publishes in flight may go on once the daemon begins no more jobs.
+    /// Clones stop at once. Default `10s`.
     #[serde(with = "duration")]
     pub stop_timeout: Duration,
-    /// The packs of a mirror are rolled up when there are more than this. Default `20`.
+    /// How many packs a mirror may have before the daemon rolls the small ones up into larger ones.
+    /// Default `20`.
     pub repack_packs: usize,
-    /// But no more often than this, unless there are five times as many. Default `10min`.
+    /// The shortest time between two such repacks of one mirror, unless it has five times as many
+    /// packs. Default `10min`.
     #[serde(with = "duration")]
     pub repack_interval: Duration,
-    /// Mirrors that nobody asked for in this time are removed; what is published stays. `0s`: never.
-    /// Default `30days`.
+    /// How long a mirror is kept after the last request for it. Its snapshots stay published. `0s`
+    /// means that no mirror is removed. Default `30days`.
     #[serde(with = "duration")]
     pub remove_unused_after: Duration,
-    /// How long to wait after a failure; it doubles with each further one. Default `5s`.
+    /// The backoff after the first failure of a repository. It doubles with each further failure.
+    /// Default `5s`.
     #[serde(with = "duration")]
     pub retry_first: Duration,
-    /// How long to wait at most. Default `1h`.
+    /// The longest backoff. Default `1h`.
     #[serde(with = "duration")]
     pub retry_max: Duration,
 }

@@ -1,5 +1,7 @@
-//! Directories into which only the daemon's user may look: mirrors and segments are for clients that the
-//! policy lets read, not for all users of the machine.
+//! Directories that only the daemon's user may read.
+//!
+//! The policy decides which clients may read mirrors and segments. Other users of the machine must
+//! not get around it.
 
 use std::fs::{DirBuilder, Metadata};
 use std::io;
@@ -8,12 +10,13 @@ use std::path::Path;
 
 use tracing::warn;
 
-/// Permissions of the group and of all others.
-const OF_OTHERS: u32 = 0o077;
-const WRITE_FOR_ALL: u32 = 0o002;
+/// The permission bits of the group and of all other users.
+const GROUP_AND_OTHERS: u32 = 0o077;
+/// The permission bit that lets all other users write.
+const WRITE_BY_OTHERS: u32 = 0o002;
 
-/// Makes `directory`, and what leads there, for the daemon's user alone. Warns if it is there already, and
-/// open to others.
+/// Creates `directory` and its missing parents, for the daemon's user alone. If the directory
+/// exists and is open to other users, it logs a warning.
 pub(crate) fn create_private(directory: &Path) -> io::Result<()> {
     DirBuilder::new()
         .recursive(true)
@@ -23,22 +26,23 @@ pub(crate) fn create_private(directory: &Path) -> io::Result<()> {
         let path = directory.display();
         warn!(
             %path,
-            "Other users of this machine may look into {path}: run chmod go= {path} {path}/*"
+            "Other users of this machine can read {path}: run chmod go= {path} {path}/*"
         );
     }
     Ok(())
 }
 
-/// Returns whether others may read something in `directory`, or put something there. A volume of Kubernetes
-/// belongs to a group, and what the daemon made in it does not.
+/// Returns whether other users may read anything in `directory`, or create files there.
 fn is_open_to_others(directory: &Path) -> io::Result<bool> {
     let metadata = directory.metadata()?;
     if !is_open(&metadata) {
         return Ok(false);
     }
-    if metadata.mode() & WRITE_FOR_ALL != 0 {
+    if metadata.mode() & WRITE_BY_OTHERS != 0 {
         return Ok(true);
     }
+    // Kubernetes gives the root of a volume to a group (fsGroup). This is no problem as long as
+    // everything inside is closed to that group.
     for entry in directory.read_dir()? {
         if is_open(&entry?.metadata()?) {
             return Ok(true);
@@ -48,7 +52,7 @@ fn is_open_to_others(directory: &Path) -> io::Result<bool> {
 }
 
 fn is_open(metadata: &Metadata) -> bool {
-    !metadata.is_symlink() && metadata.mode() & OF_OTHERS != 0
+    !metadata.is_symlink() && metadata.mode() & GROUP_AND_OTHERS != 0
 }
 
 #[cfg(test)]
@@ -59,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_directory_is_open_if_others_get_at_what_is_in_it() {
+    fn a_directory_is_open_if_others_can_read_its_files_or_write_there() {
         let root = tempfile::tempdir().unwrap();
         let directory = root.path().join("a/data");
         let set = |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode));

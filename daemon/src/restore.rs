@@ -1,9 +1,16 @@
-//! Brings a mirror up from the snapshot in the store, so that only what came since is fetched.
+//! Restoring a lost mirror from the current snapshot in the store.
 //!
-//! The mirror appears whole and up to date, or not at all: everything happens in a temporary directory,
-//! every chunk is verified, and a fetch has to go well before the directory is moved into place. So a mirror
-//! that is restored is never stale, and what was published is still in it: the next layout from
-//! scratch loses nothing that is retained.
+//! Upstream then has to send only the objects that are newer than the snapshot. Objects that
+//! upstream has dropped, but that are retained, come back too: the next layout from scratch keeps
+//! them.
+//!
+//! ```text
+//! empty mirror ─► ask upstream for HEAD ─► copy packs and commit-graph ─► write refs
+//!     ─► check that all tips are there ─► create hidden refs ─► git fetch ─► rename into place
+//! ```
+//!
+//! All steps but the last work in a temporary directory, and each chunk is verified. So the mirror
+//! appears complete and up to date, or not at all.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashSet};
@@ -15,7 +22,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use cachewfs_format::{
     ArchiveKind, Content, EntryKind, Manifest, ObjectId, PublishedFile, RepoName, Role, Toc,
-    TocPlace, TocSegment,
+    TocLocation, TocSegment,
 };
 
 use crate::background::in_background;
@@ -28,19 +35,20 @@ use crate::mirror::{
 use crate::publish::{CHAIN_DIRECTORY, PublishError, RETAINED, retain};
 use crate::store::{Archive, Store, StoreError};
 
-/// So many files are copied at once; each has one chunk in memory, and the store bounds what it fetches ahead.
+/// At most this many files are copied at the same time. Each has one chunk in memory, and the store
+/// limits its read-ahead.
 const FILES_AT_ONCE: usize = 4;
 
 /// Why a mirror can't be restored.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RestoreError {
-    #[error("the snapshot can't be read")]
+    #[error("can't read the snapshot from the store")]
     Store(#[from] StoreError),
-    #[error("the snapshot is not understood")]
+    #[error("can't parse the snapshot")]
     Format(#[from] cachewfs_format::Error),
     #[error("the snapshot lacks {what}")]
     Lacks { what: &'static str },
-    #[error("the mirror's refs can't be restored")]
+    #[error("can't restore the mirror's hidden refs")]
     Refs(#[from] PublishError),
     #[error("can't write {path}")]
     Io {
@@ -49,12 +57,13 @@ pub(crate) enum RestoreError {
     },
     #[error("git failed")]
     Git(#[from] GitError),
-    #[error("bringing what was restored up to date failed")]
+    #[error("can't update the restored mirror from upstream")]
     Mirror(#[from] MirrorError),
 }
 
 impl RestoreError {
-    /// The error, if a clone would fail of the same cause.
+    /// Returns the error of upstream if a clone would fail for this reason too. Otherwise returns
+    /// `self`: the caller can clone instead.
     pub(crate) fn into_upstream(self) -> Result<MirrorError, Self> {
         match self {
             Self::Mirror(
@@ -65,14 +74,15 @@ impl RestoreError {
                 | MirrorError::Unreachable { .. }
                 | MirrorError::TimedOut { .. }
                 | MirrorError::BadHead { .. }
-                | MirrorError::Shallow { .. }),
+                | MirrorError::Shallow { .. }
+                | MirrorError::LeftBehind { .. }),
             ) => Ok(error),
             error => Err(error),
         }
     }
 }
 
-/// What is restored, from where.
+/// The restore of one mirror from one store.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Restore<'a> {
     pub(crate) git: &'a Git,
@@ -83,7 +93,7 @@ pub(crate) struct Restore<'a> {
 }
 
 impl Restore<'_> {
-    /// Makes the mirror at `mirror`; tells whether there was something to make it of.
+    /// Makes the mirror at `mirror`. Returns `false` if no snapshot is published to make it from.
     pub(crate) fn run(&self, mirror: &Path) -> Result<bool, RestoreError> {
         let Some(pointer) = self.store.pointer(self.repo)? else {
             return Ok(false);
@@ -100,26 +110,33 @@ impl Restore<'_> {
             _ => "sha1",
         };
         create_mirror(self.git, (self.upstream, format), &restored)?;
-        // Before much is copied that could not be brought up to date.
+        // Before gigabytes are copied: if upstream can't be asked, the fetch below would fail too.
         head_of_upstream(self.git, self.upstream, &restored, &self.config.git)?;
         self.write_files(&manifest, &restored)?;
         let shown = self.write_refs(&manifest, &restored)?;
+        // A snapshot whose packs lack a tip must not become a mirror. The caller clones instead.
         if !missing_objects(self.git, &restored, &manifest.tips)?.is_empty() {
             let what = "objects that its refs name";
             return Err(RestoreError::Lacks { what });
         }
+        // The tips that no shown ref names were hidden refs of the published mirror. Archives don't
+        // show hidden refs, so they are created again.
         let hidden = manifest.tips.iter().filter(|tip| !shown.contains(tip));
         retain(self.git, &restored, hidden)?;
-        date_retained(&restored, manifest.created_at)?;
+        set_retained_times(&restored, manifest.created_at)?;
         let what = (restored.as_path(), &self.config.namespaces[..]);
-        let limits = self.config.git.of_first_update();
+        // The fetch has as much time as a clone: the snapshot may be old, and upstream may have
+        // much that is newer. A failure throws the restored mirror away.
+        let limits = self.config.git.for_first_update();
         update(self.git, self.upstream, what, &limits)?;
         move_into_place(&restored, mirror)?;
         Ok(true)
     }
 
-    /// Writes packs and commit-graph, some files at once: most are short, and each waits for the store a few
-    /// times. Nobody looks at them before all are there.
+    /// Writes the packs and the commit-graph, several files at the same time.
+    ///
+    /// Most files are short, and each waits for the store several times. Their order doesn't
+    /// matter, because git doesn't read the mirror before all files are there.
     fn write_files(&self, manifest: &Manifest, restored: &Path) -> Result<(), RestoreError> {
         let packs = restored.join("objects/pack");
         let graphs = restored.join(CHAIN_DIRECTORY);
@@ -134,16 +151,19 @@ impl Restore<'_> {
         let of_graphs = manifest.commit_graphs.iter();
         let of_graphs = of_graphs.map(|file| (file, (graphs.as_path(), "graph-")));
         let mut files: Vec<_> = of_packs.chain(of_graphs).collect();
-        // The longest takes the longest.
+        // Longest first, so that no long file is left to be copied alone at the end.
         files.sort_by_key(|(file, _)| Reverse(file.size));
         let first_error = OnceLock::new();
-        let is_over = || first_error.get().is_some() || self.git.is_stopping();
+        let is_aborted = || first_error.get().is_some() || self.git.is_stopping();
         let write = |&(file, place): &(_, _)| {
-            if let Err(error) = self.write_file((file, place), &is_over) {
-                // What fails after it does so because of it.
+            if let Err(error) = self.write_file((file, place), &is_aborted) {
+                // Only the first error is kept: it aborts the other files, whose errors follow from
+                // it.
                 first_error.set(error).ok();
             }
         };
+        // With low priority: while a new daemon restores its mirrors, clients already read through
+        // it, and decompression must not take the processors from them.
         in_background(|| map_concurrently(&files, FILES_AT_ONCE, write));
         first_error.into_inner().map_or(Ok(()), Err)
     }
@@ -151,23 +171,24 @@ impl Restore<'_> {
     fn write_file(
         &self,
         (file, (directory, prefix)): (&PublishedFile, (&Path, &str)),
-        is_over: &dyn Fn() -> bool,
+        is_aborted: &dyn Fn() -> bool,
     ) -> Result<(), RestoreError> {
-        // The manifest sees to it that this is a name, not a path.
+        // The parser of manifests has checked that this is a name, not a path.
         if !file.name.starts_with(prefix) {
-            let what = "usual names for its files";
+            let what = "file names with the expected prefix";
             return Err(RestoreError::Lacks { what });
         }
         let path = directory.join(&file.name);
         let created = File::create_new(&path).map_err(io(&path))?;
-        let mut to = UntilOver {
+        let mut to = AbortableFile {
             file: created,
-            is_over,
+            is_aborted,
         };
         let table = self
             .store
             .copy_content(self.repo, file, (file.size, &mut to))?;
         file.check_table(&table)?;
+        // The content of a damaged snapshot's segment may be shorter than its manifest says.
         if to.file.metadata().map_err(io(&path))?.len() != file.size {
             let what = "a part of a file";
             return Err(RestoreError::Lacks { what });
@@ -175,7 +196,8 @@ impl Restore<'_> {
         Ok(())
     }
 
-    /// Writes HEAD, refs and the chain of commit-graphs; gives the objects that the shown refs name.
+    /// Writes HEAD, refs and the chain of commit-graphs. Returns the objects that the shown refs
+    /// name.
     fn write_refs(
         &self,
         manifest: &Manifest,
@@ -187,7 +209,7 @@ impl Restore<'_> {
         for segment in &toc.segments {
             match (segment.role, &segment.file) {
                 (Role::Refs, _) => self.read_members(segment, &mut files)?,
-                // A long file is in parts instead.
+                // A long `packed-refs` is not among the small files but in parts, in order.
                 (Role::PackedRefs, Some(file)) => {
                     let parts = files.entry("packed-refs").or_default();
                     let parts = parts.get_or_insert_default();
@@ -210,10 +232,10 @@ impl Restore<'_> {
             return Err(RestoreError::Lacks { what: "refs" });
         };
         let head = Some(manifest.snapshot.commit()).filter(|head| !head.is_null());
-        Ok(targets(packed_refs).chain(head).collect())
+        Ok(ref_targets(packed_refs).chain(head).collect())
     }
 
-    /// Reads those of the tar members of `segment` that `files` has.
+    /// Reads the tar members of `segment` whose names are in `files`.
     fn read_members(
         &self,
         segment: &TocSegment,
@@ -243,7 +265,7 @@ impl Restore<'_> {
         Ok(())
     }
 
-    /// The TOC of the mirror archive.
+    /// Reads the TOC of the mirror archive and checks its digest.
     fn table_of_contents(&self, manifest: &Manifest) -> Result<Toc, RestoreError> {
         let lacks = |what| RestoreError::Lacks { what };
         let layout = manifest.archives.get(&ArchiveKind::Mirror);
@@ -251,27 +273,28 @@ impl Restore<'_> {
         let archive = Archive::new(self.store.clone(), self.repo.clone(), layout);
         let mut tail = vec![0; usize::try_from(layout.tail.len).unwrap_or(0)];
         archive.read(layout.size.saturating_sub(layout.tail.len), &mut tail)?;
-        let TocPlace::Found(place) = Toc::locate(&tail, layout.size)? else {
+        let TocLocation::Found(place) = Toc::locate(&tail, layout.size)? else {
             return Err(lacks("a table of contents"));
         };
         let (digest, toc) = Toc::decode(tail.get(place).unwrap_or_default())?;
         if digest != layout.toc {
-            return Err(lacks("the right table of contents"));
+            return Err(lacks("the table of contents that its manifest names"));
         }
         Ok(toc)
     }
 }
 
-/// A file that takes nothing any more once the restore can't go well, or is not wanted any more.
-struct UntilOver<'a> {
+/// A file whose writes fail once the restore is aborted: another file failed or the daemon is
+/// stopping.
+struct AbortableFile<'a> {
     file: File,
-    is_over: &'a dyn Fn() -> bool,
+    is_aborted: &'a dyn Fn() -> bool,
 }
 
-impl Write for UntilOver<'_> {
+impl Write for AbortableFile<'_> {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        if (self.is_over)() {
-            return Err(std::io::Error::other("the restore is given up"));
+        if (self.is_aborted)() {
+            return Err(std::io::Error::other("the restore is aborted"));
         }
         self.file.write(bytes)
     }
@@ -281,9 +304,12 @@ impl Write for UntilOver<'_> {
     }
 }
 
-/// Dates the hidden refs: when upstream dropped what they keep is not known, but it was before the
-/// snapshot was published. Otherwise its time would begin anew with each restore.
-fn date_retained(restored: &Path, created_at: u64) -> Result<(), RestoreError> {
+/// Sets the time of the hidden refs to the time at which the snapshot was made.
+///
+/// The age of a hidden ref decides how long its objects are retained. When upstream dropped them
+/// isn't known, but it was before the snapshot was published. Without this, their time would begin
+/// again with each restore.
+fn set_retained_times(restored: &Path, created_at: u64) -> Result<(), RestoreError> {
     let directory = restored.join(RETAINED);
     let entries = match fs::read_dir(&directory) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
@@ -299,18 +325,18 @@ fn date_retained(restored: &Path, created_at: u64) -> Result<(), RestoreError> {
     Ok(())
 }
 
-/// Files of the git directory by their paths, as far as they are found.
+/// The wanted files of the git directory by their paths. A file that is not found yet has `None`.
 type SmallFiles<'a> = BTreeMap<&'a str, Option<Vec<u8>>>;
 
-/// What the lines of a file `packed-refs` name.
-fn targets(packed_refs: &[u8]) -> impl Iterator<Item = ObjectId> {
+/// Returns the objects that the lines of a `packed-refs` name.
+fn ref_targets(packed_refs: &[u8]) -> impl Iterator<Item = ObjectId> {
     packed_refs
         .split(|&byte| byte == b'\n')
         .filter_map(|line| line.split(|&byte| byte == b' ').next())
         .filter_map(|oid| ObjectId::parse(std::str::from_utf8(oid).ok()?).ok())
 }
 
-/// For `map_err`: an I/O error at `path`.
+/// Returns a function for `map_err` that makes an error of an I/O error at `path`.
 fn io(path: &Path) -> impl FnOnce(std::io::Error) -> RestoreError {
     let path = path.to_owned();
     move |source| RestoreError::Io { path, source }

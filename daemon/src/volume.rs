@@ -1,17 +1,17 @@
-//! How much room there is on the filesystem of a directory.
+//! Size and free space of a filesystem.
 
 use std::path::Path;
 
-/// Of a filesystem, in bytes.
+/// The size of a filesystem, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Volume {
     pub(crate) total: u64,
-    /// What a process without privileges may still write.
+    /// The space that an unprivileged process may still write to.
     pub(crate) free: u64,
 }
 
 impl Volume {
-    /// That of `directory`; `None` if it doesn't say.
+    /// Returns the size of the filesystem of `directory`, or `None` if it can't be asked.
     pub(crate) fn of(directory: &Path) -> Option<Self> {
         let stat = rustix::fs::statvfs(directory).ok()?;
         Some(Self {

@@ -1,4 +1,4 @@
-//! What daemon and clients say to each other over HTTP: paths, headers, JSON.
+//! The HTTP API of the daemon: the paths, headers and JSON types that it shares with clients.
 
 use std::collections::BTreeMap;
 
@@ -6,51 +6,56 @@ use serde::{Deserialize, Serialize};
 
 use crate::{ArchiveKind, ObjectId, RepoName, SnapshotId};
 
-/// `X-Cachew-Snapshot-Commit`: the commit of the snapshot that is served.
+/// `X-Cachew-Snapshot-Commit`: the commit of HEAD of the served snapshot.
 pub const SNAPSHOT_COMMIT_HEADER: &str = "x-cachew-snapshot-commit";
-/// `X-Cachew-Bundle-Url`: where a bundle brings the snapshot up to date.
+/// `X-Cachew-Bundle-Url`: the URL of a bundle that brings the served snapshot up to date.
 pub const BUNDLE_URL_HEADER: &str = "x-cachew-bundle-url";
-/// `X-Cachew-Snapshot-Pin`: asks for, and carries, the revision that ranges are of.
+/// `X-Cachew-Snapshot-Pin`: a token of a snapshot. A client gets it from the daemon, and sends it
+/// with each range request, so that all ranges are of one snapshot.
 pub const SNAPSHOT_PIN_HEADER: &str = "x-cachew-snapshot-pin";
-/// `X-Cachewfs-Direct: 1`: who asks takes a 307 for a range that lies elsewhere.
+/// `X-Cachewfs-Direct: 1`: the client accepts a redirect (307) to the bucket for a range.
 pub const DIRECT_HEADER: &str = "x-cachewfs-direct";
-/// `X-Cachewfs-Direct-Range`: the `Range` to ask for there; that of the request counts in the archive.
+/// `X-Cachewfs-Direct-Range`: the `Range` to request from the bucket. It differs from the `Range`
+/// of the client's request, because the bucket has segments and not the archive.
 pub const DIRECT_RANGE_HEADER: &str = "x-cachewfs-direct-range";
 
-/// `X-Cachewfs-Notice`: a sentence about files that the work tree of the snapshot lacks; printable ASCII.
+/// `X-Cachewfs-Notice`: a sentence about files that the snapshot's work tree doesn't have, in
+/// printable ASCII.
 pub const NOTICE_HEADER: &str = "x-cachewfs-notice";
 
-/// The path of the stable URL of an archive: the current one.
+/// Returns the path of the stable URL of an archive, which always serves the current snapshot.
 pub fn stable_path(repo: &RepoName, kind: ArchiveKind) -> String {
     format!("/git/{repo}/{}.tar.zst", file_stem(kind))
 }
 
-/// The path of the immutable URL of an archive: the same bytes for ever, or 404.
+/// Returns the path of the immutable URL of an archive. It serves one snapshot for ever, or 404
+/// once that is deleted.
 pub fn immutable_path(repo: &RepoName, kind: ArchiveKind, snapshot: SnapshotId) -> String {
     format!("/git/{repo}/{}/{snapshot}.tar.zst", file_stem(kind))
 }
 
-/// The path that `POST` makes the daemon ask upstream and publish what is new.
+/// Returns the path of a refresh: a `POST` makes the daemon fetch from upstream and publish.
 pub fn refresh_path(repo: &RepoName) -> String {
     format!("/git/{repo}/refresh")
 }
 
-/// The path of a bundle that brings a clone at the commit `base` up to date.
+/// Returns the path and query of a bundle that brings a clone at the commit `base` up to date.
 pub fn bundle_path(repo: &RepoName, base: ObjectId) -> String {
     format!("/git/{repo}/snapshot.bundle?base={base}")
 }
 
-/// The path that `POST` of an [`EnsureRefsRequest`] makes the mirror have what it names.
+/// Returns the path for an [`EnsureRefsRequest`]: a `POST` makes the mirror fetch the refs and
+/// commits that it names.
 pub fn ensure_refs_path(repo: &RepoName) -> String {
     format!("/git/{repo}/ensure-refs")
 }
 
-/// The path of what the daemon knows of a repository.
+/// Returns the path of the [`RepoDetail`] of a repository.
 pub fn repo_path(repo: &RepoName) -> String {
     format!("/api/v1/repos/{repo}")
 }
 
-/// The path of the list of all repositories that the daemon knows.
+/// The path of the [`RepoList`].
 pub const REPOS_PATH: &str = "/api/v1/repos";
 
 const fn file_stem(kind: ArchiveKind) -> &'static str {
@@ -61,159 +66,163 @@ const fn file_stem(kind: ArchiveKind) -> &'static str {
     }
 }
 
-/// The kind of archive whose URLs have `stem`: `<stem>.tar.zst` and `<stem>/<snapshot>.tar.zst`.
+/// Returns the kind of archive whose URLs are `<stem>.tar.zst` and `<stem>/<snapshot>.tar.zst`, or
+/// `None` if no kind has this stem.
 pub fn kind_of_stem(stem: &str) -> Option<ArchiveKind> {
     let mut kinds = ArchiveKind::ALL.iter().copied();
     kinds.find(|&kind| file_stem(kind) == stem)
 }
 
-/// The body of every answer that is an error.
+/// The body of every error response.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorBody {
     /// The error.
     pub error: ErrorDetail,
 }
 
-/// Why a request failed.
+/// The reason why a request failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorDetail {
-    /// One of [`code`]: stable, for programs.
+    /// A stable code for programs, such as one of [`code`].
     pub code: String,
-    /// A sentence for people that says what to do.
+    /// A sentence for people, with the next step where there is one.
     pub message: String,
 }
 
-/// The codes of errors.
+/// The stable codes of errors.
 pub mod code {
-    /// Nothing is published yet, but it is being prepared: ask again.
+    /// The first snapshot isn't published yet, but is being prepared. The client should retry.
     pub const SNAPSHOT_NOT_READY: &str = "snapshot_not_ready";
-    /// Nothing is published.
+    /// There is no such snapshot.
     pub const NO_SNAPSHOT: &str = "no_snapshot";
-    /// Upstream has no such repository, or doesn't show it.
+    /// Upstream has no such repository, or hides it from the daemon.
     pub const UPSTREAM_NOT_FOUND: &str = "upstream_not_found";
     /// Upstream has the repository under another name.
     pub const UPSTREAM_MOVED: &str = "upstream_moved";
-    /// Upstream redirects to a place that is no repository below its base URL.
+    /// Upstream redirects to a URL that is no repository below its base URL.
     pub const UPSTREAM_REDIRECTS: &str = "upstream_redirects";
     /// Upstream doesn't let the daemon read the repository.
     pub const UPSTREAM_DENIED: &str = "upstream_denied";
     /// Upstream can't be reached.
     pub const UPSTREAM_UNREACHABLE: &str = "upstream_unreachable";
-    /// Upstream was too slow.
+    /// Upstream didn't answer before the timeout.
     pub const UPSTREAM_TIMEOUT: &str = "upstream_timeout";
     /// The daemon's disk is full.
     pub const DISK_FULL: &str = "disk_full";
-    /// Upstream fails.
+    /// The fetch from upstream failed for another reason.
     pub const UPSTREAM_FAILED: &str = "upstream_failed";
-    /// Upstream is a shallow clone, which lacks a part of its history.
+    /// Upstream is a shallow clone, which doesn't have its whole history.
     pub const UPSTREAM_SHALLOW: &str = "upstream_shallow";
     /// The repository has no commits.
     pub const REPOSITORY_EMPTY: &str = "repository_empty";
-    /// The tree of HEAD can't be checked out: there is only a mirror archive.
+    /// The tree of HEAD can't be checked out, so the snapshot has only a mirror archive.
     pub const NO_CHECKOUT: &str = "no_checkout";
-    /// No file of HEAD's tree is kept with Git LFS.
+    /// No file of HEAD's tree is stored with Git LFS.
     pub const NO_LFS: &str = "no_lfs";
-    /// The daemon is not to fetch LFS objects: `lfs = "off"`.
+    /// The configuration has `lfs = "off"`, so the daemon fetches no LFS objects.
     pub const LFS_UNAVAILABLE: &str = "lfs_unavailable";
-    /// The LFS objects could not be fetched, or are not what the repository says.
+    /// The LFS objects couldn't be fetched, or don't match their ids in the repository.
     pub const LFS_FAILED: &str = "lfs_failed";
-    /// The daemon wants a token, or doesn't know the one that it was shown.
+    /// The request has no token where the daemon requires one, or an unknown token.
     pub const UNAUTHENTICATED: &str = "unauthenticated";
-    /// The daemon's policy doesn't allow this.
+    /// The daemon's policy doesn't allow the request.
     pub const FORBIDDEN: &str = "forbidden";
-    /// The host is not configured.
+    /// The host of the repository isn't configured.
     pub const UNKNOWN_HOST: &str = "unknown_host";
-    /// The URL names no repository.
+    /// The URL has no valid name of a repository.
     pub const BAD_REPO_NAME: &str = "bad_repo_name";
-    /// The URL names no snapshot.
+    /// The URL has no valid id of a snapshot.
     pub const BAD_SNAPSHOT_ID: &str = "bad_snapshot_id";
-    /// The body, or the query, of the request is not understood.
+    /// The body or the query of the request is malformed.
     pub const BAD_REQUEST: &str = "bad_request";
-    /// The repository has no commit of which a bundle could begin.
+    /// The repository doesn't have the base commit of a requested bundle.
     pub const UNKNOWN_BASE: &str = "unknown_base";
     /// The body of the request is too large.
     pub const BODY_TOO_LARGE: &str = "body_too_large";
 }
 
-/// The answer to a refresh.
+/// The response to a refresh.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefreshAnswer {
-    /// The snapshot that is current now.
+    /// The current snapshot.
     pub snapshot: SnapshotId,
-    /// Whether it is another than before.
+    /// Whether the refresh has changed the current snapshot.
     pub moved: bool,
 }
 
-/// What a mirror should have; at least one of both is not empty.
+/// The refs and commits that a mirror should have. At least one of both fields is not empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EnsureRefsRequest {
-    /// Full names of refs, with the object each should name, or "" for any.
+    /// Full names of refs. The value is the id of the object that the ref should name, or "" if any
+    /// object will do.
     #[serde(default)]
     pub refs: BTreeMap<String, String>,
-    /// Ids of commits, whichever ref reaches them.
+    /// Ids of commits that any ref may reach.
     #[serde(default)]
     pub commits: Vec<String>,
 }
 
-/// What a mirror has of an [`EnsureRefsRequest`].
+/// The response to an [`EnsureRefsRequest`]: the refs and commits that the mirror has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EnsureRefsAnswer {
-    /// All refs of the request, with the object each names, or "" if it isn't there.
+    /// All refs of the request. The value is the id of the object that the ref names in the mirror,
+    /// or "" if the mirror doesn't have the ref.
     pub refs: BTreeMap<String, String>,
-    /// The commits of the request that aren't there, in its order.
+    /// The commits of the request that the mirror doesn't have, in the order of the request.
     pub missing_commits: Vec<String>,
-    /// Whether upstream was asked.
+    /// Whether the daemon asked upstream for this request.
     pub fetched: bool,
 }
 
-/// The answer when a repository was forgotten.
+/// The response when the daemon has forgotten a repository.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ForgetAnswer {
     /// The repository.
     pub repo: RepoName,
-    /// Whether its snapshots were deleted, too.
+    /// Whether its snapshots were deleted from the store too.
     pub store: bool,
 }
 
-/// What the daemon knows of a repository.
+/// The state of a repository in the daemon.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RepoStatus {
     /// The repository.
     pub repo: RepoName,
     /// The state of its mirror: `empty`, `restoring`, `cloning`, `ready` or `failed`.
     pub state: String,
-    /// What went wrong last, if something did.
+    /// The last failure as a sentence, if the last job failed.
     pub error: Option<String>,
-    /// The same, for programs.
+    /// The last failure with its code and its retries.
     #[serde(default)]
     pub failure: Option<FailureStatus>,
-    /// When upstream was last asked with success, in seconds since the epoch.
+    /// When the last successful update of the mirror was, in seconds since the epoch.
     pub updated_at: Option<u64>,
-    /// What is done for it, if something is.
+    /// The job that is running or waiting for this repository.
     #[serde(default)]
     pub job: Option<JobStatus>,
-    /// When the next update begins unless somebody asks for one earlier, in seconds since the epoch;
-    /// absent without a mirror that is followed.
+    /// When the next periodic update begins, in seconds since the epoch. A request may start an
+    /// update earlier. `None` if there is no mirror that is updated periodically.
     #[serde(default)]
     pub next_update_at: Option<u64>,
-    /// What is published.
+    /// The published snapshot.
     pub published: Option<PublishedStatus>,
-    /// The LFS archive; absent while nobody asked for it, and where no file is kept with Git LFS.
+    /// The LFS archive. `None` if no client has requested it yet, or if no file is stored with Git
+    /// LFS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lfs: Option<LfsStatus>,
 }
 
-/// All that the daemon says of one repository.
+/// The details of one repository.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RepoDetail {
-    /// What the list says of it.
+    /// The repository's item in the list.
     #[serde(flatten)]
     pub status: RepoStatus,
-    /// The refs of the mirror; absent while there is none.
+    /// The refs of the mirror, or `None` if there is no mirror.
     pub refs: Option<RefsStatus>,
     /// The newest snapshots, newest first.
     pub snapshots: Vec<SnapshotStatus>,
-    /// How many snapshots are kept.
+    /// The number of snapshots that the store keeps.
     pub snapshots_total: usize,
 }
 
@@ -222,88 +231,89 @@ pub struct RepoDetail {
 pub struct JobStatus {
     /// `clone`, `update`, `publish` or `maintain`.
     pub class: String,
-    /// Whether its turn has come.
+    /// Whether the job is running. If not, it is waiting for its turn.
     pub is_running: bool,
-    /// For how long it has run, or waited.
+    /// How long the job has been running or waiting, in seconds.
     pub since_seconds: u64,
-    /// The daemon that does the same, and that is waited for; absent if there is none.
+    /// The name of another daemon that is publishing this repository, if the job waits for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waits_for: Option<String>,
 }
 
-/// What a mirror has of refs.
+/// The refs of a mirror.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefsStatus {
-    /// The commit of HEAD, if there is one.
+    /// The commit of HEAD, or `None` if HEAD has no commit.
     pub head: Option<ObjectId>,
-    /// The first refs in order of their names, with the object each names.
+    /// The first refs in the order of their names, with the id of the object that each names.
     pub named: BTreeMap<String, ObjectId>,
-    /// Whether there are more.
+    /// Whether the mirror has more refs than `named`.
     pub is_cut: bool,
 }
 
-/// A snapshot that is kept.
+/// A snapshot that the store keeps.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotStatus {
     /// Its id.
     pub snapshot: SnapshotId,
     /// When it was made, in seconds since the epoch.
     pub created_at: u64,
-    /// Length in bytes of the checkout archive, or of the mirror archive if there is no other.
+    /// The length in bytes of the checkout archive, or of the mirror archive if there is no other.
     pub bytes: u64,
-    /// How much of that the snapshot before has, too; absent for the oldest.
+    /// The bytes of this archive whose segments the previous snapshot has too. `None` for the
+    /// oldest snapshot.
     pub shared_bytes: Option<u64>,
 }
 
-/// What the daemon knows of the LFS archive of a repository.
+/// The state of a repository's LFS archive.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LfsStatus {
-    /// Whether it is being made.
+    /// Whether the daemon is making it now.
     pub is_running: bool,
-    /// What is published, if something is.
+    /// The published LFS archive, if there is one.
     pub published: Option<PublishedLfs>,
-    /// Why it could not be made last, if it could not.
+    /// The reason why the last attempt failed, if it failed.
     pub failure: Option<FailureStatus>,
 }
 
 /// A published LFS archive.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PublishedLfs {
-    /// The snapshot whose LFS objects it has.
+    /// The snapshot whose LFS objects the archive has.
     pub snapshot: SnapshotId,
     /// When it became current, in seconds since the epoch.
     pub published_at: u64,
-    /// Length of the archive in bytes.
+    /// The length of the archive in bytes.
     pub bytes: u64,
 }
 
-/// Why a repository can't be brought up to date.
+/// The reason why the daemon can't bring a repository up to date.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailureStatus {
-    /// One of [`code`], or another that is as stable.
+    /// A stable code for programs, such as one of [`code`].
     pub code: String,
     /// A sentence for people.
     pub message: String,
-    /// Since when, in seconds since the epoch.
+    /// When the first of these failures was, in seconds since the epoch.
     pub since: u64,
-    /// How often it was tried since then, or since somebody asked for a refresh.
+    /// The number of tries since then, or since the last refresh that a client requested.
     pub tries: u32,
-    /// When it is tried again, in seconds since the epoch.
+    /// When the next retry is, in seconds since the epoch.
     pub next_try_at: u64,
 }
 
-/// What is published of a repository.
+/// The published state of a repository.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PublishedStatus {
     /// The current snapshot.
     pub snapshot: SnapshotId,
     /// When it became current, in seconds since the epoch.
     pub published_at: u64,
-    /// Length of the mirror archive in bytes.
+    /// The length of the mirror archive in bytes.
     pub mirror_bytes: u64,
-    /// Length of the checkout archive in bytes; absent where there is none.
+    /// The length of the checkout archive in bytes, or `None` if there is no checkout archive.
     pub checkout_bytes: Option<u64>,
-    /// A sentence about files of HEAD's tree that the work tree lacks, if it lacks some.
+    /// A sentence about files of HEAD's tree that the work tree doesn't have, if there are any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notice: Option<String>,
 }
@@ -311,7 +321,7 @@ pub struct PublishedStatus {
 /// The list of all repositories.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RepoList {
-    /// In order of their names.
+    /// The repositories, in the order of their names.
     pub repos: Vec<RepoStatus>,
     /// The hosts that the daemon mirrors from.
     pub hosts: Vec<String>,

@@ -1,16 +1,16 @@
-//! One chunk: a zstd frame that is verified before it is decompressed.
+//! Encodes and decodes a chunk: a zstd frame that is verified before it is decompressed.
 
 use crate::limits::{MAX_CHUNK_LEN, MAX_STORED_CHUNK_LEN, check_at_most};
 use crate::segment::Chunk;
 use crate::wire::FieldWriter as _;
 use crate::{Digest, Error, Result};
 
-/// How the content of a chunk is stored.
+/// The way in which the content of a chunk is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChunkEncoding {
-    /// Raw blocks: for what doesn't compress, at the cost of a copy.
+    /// In raw blocks, for content that doesn't compress. Decoding only copies it.
     Raw,
-    /// Compressed with this zstd level.
+    /// Compressed by zstd with this level.
     Zstd(i32),
 }
 
@@ -18,10 +18,10 @@ const FRAME_MAGIC: u32 = 0xFD2F_B528;
 /// The largest block that RFC 8878 allows, in bytes.
 const MAX_BLOCK_LEN: usize = 128 << 10;
 
-/// Encodes `content`, which mustn't be empty, as one zstd frame, with its record for the segment
-/// table.
+/// Encodes `content` as one zstd frame. Returns the frame after its record for the segment table.
 ///
-/// The frame names its content size and has no checksum: the digest does more.
+/// Empty content is refused. The frame has its content size, but no checksum, because the digest in
+/// the segment table is stronger.
 pub fn encode_chunk(content: &[u8], encoding: ChunkEncoding) -> Result<(Chunk, Vec<u8>)> {
     let content_len = checked_len(content.len(), MAX_CHUNK_LEN)?;
     let stored = match encoding {
@@ -44,7 +44,7 @@ pub fn encode_chunk(content: &[u8], encoding: ChunkEncoding) -> Result<(Chunk, V
     ))
 }
 
-/// A frame of raw blocks (RFC 8878 section 3.1.1), as zstd itself writes for random bytes.
+/// Encodes a frame of raw blocks (RFC 8878 section 3.1.1), as zstd writes it for random bytes.
 fn raw_frame(content: &[u8], content_len: u32) -> Vec<u8> {
     // Single segment, four bytes of content size, no checksum, no dictionary.
     const DESCRIPTOR: u8 = 0b1010_0000;
@@ -63,14 +63,16 @@ fn raw_frame(content: &[u8], content_len: u32) -> Vec<u8> {
     frame
 }
 
-/// Verifies `stored` against `chunk`, then decompresses it; the result has `chunk.content_len`
-/// bytes. Nothing is decompressed, and no memory reserved for it, before the digest is right.
+/// Verifies `stored` against `chunk`, then decompresses it. The result has `chunk.content_len`
+/// bytes.
+///
+/// If the digest is wrong, nothing is decompressed, and no memory is reserved for the content.
 pub fn decode_chunk(chunk: &Chunk, stored: &[u8]) -> Result<Vec<u8>> {
     chunk.check()?;
     if u32::try_from(stored.len()) != Ok(chunk.stored_len) {
         return Err(Error::Malformed {
             section: "chunk",
-            reason: "it doesn't have the stored length that its table gives",
+            reason: "its stored length differs from the one in the segment table",
         });
     }
     if Digest::of(stored) != chunk.digest {
@@ -79,17 +81,22 @@ pub fn decode_chunk(chunk: &Chunk, stored: &[u8]) -> Result<Vec<u8>> {
             expected: chunk.digest,
         });
     }
+    // zstd would decompress several frames in a row, or skip a skippable frame. Then different
+    // stored bytes could stand for one chunk, and other programs could read the archive
+    // differently.
     let is_one_frame = stored.starts_with(&FRAME_MAGIC.to_le_bytes())
         && zstd::zstd_safe::find_frame_compressed_size(stored) == Ok(stored.len());
     if !is_one_frame {
         return Err(Error::Malformed {
             section: "chunk",
-            reason: "it isn't exactly one frame",
+            reason: "it isn't exactly one zstd frame",
         });
     }
     let bad = || Error::BadChunk {
         expected_len: chunk.content_len,
     };
+    // A right digest doesn't make the length true: the maker of the archive chose both. zstd fails
+    // if the content is longer than the capacity, so a small frame can't fill the memory.
     let capacity = usize::try_from(chunk.content_len).map_err(|_| bad())?;
     let content = zstd::bulk::decompress(stored, capacity).map_err(|_| bad())?;
     if content.len() == capacity {
@@ -107,7 +114,7 @@ impl Chunk {
     }
 }
 
-/// A length as the segment table has it.
+/// Converts a length to the type of the segment table, and checks it.
 fn checked_len(len: usize, max: u32) -> Result<u32> {
     let len = u32::try_from(len).unwrap_or(u32::MAX);
     check_len(len, max).map(|()| len)
@@ -164,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_reader_takes_is_not_written() {
+    fn empty_and_too_long_chunks_are_not_written() {
         let too_long = vec![0; usize::try_from(MAX_CHUNK_LEN).unwrap() + 1];
         for encoding in [ChunkEncoding::Raw, ChunkEncoding::Zstd(1)] {
             for content in [&[][..], &too_long] {
@@ -174,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_of_another_length_are_refused_unhashed() {
+    fn bytes_of_another_length_are_refused_before_hashing() {
         let (chunk, stored) = encode_chunk(b"content", ChunkEncoding::Raw).unwrap();
 
         for wrong in [&stored[..stored.len() - 1], &[&stored[..], b"x"].concat()] {
@@ -209,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bomb_with_the_right_digest_is_refused() {
+    fn a_zip_bomb_with_the_right_digest_is_refused() {
         let (_, stored) = encode_chunk(&vec![0; 1 << 20], ChunkEncoding::Zstd(3)).unwrap();
         let stored_len = u32::try_from(stored.len()).unwrap();
         let chunk = Chunk {

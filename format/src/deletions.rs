@@ -1,38 +1,44 @@
-//! What is being deleted of a repository, and which snapshots are gone.
+//! The deletions object of a repository: its deletion notices, and the ids of its deleted
+//! snapshots.
 
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use crate::json::Form;
-use crate::limits::{MAX_DELETIONS_LEN, MAX_USED};
+use crate::json::JsonFormat;
+use crate::limits::{MAX_DELETIONS_LEN, MAX_USED_IDS};
 use crate::{Digest, Result, SegmentId, SnapshotId};
 
-const FORM: Form = Form {
+const FORMAT: JsonFormat = JsonFormat {
     section: "deletions",
     version: Deletions::VERSION,
     max_len: MAX_DELETIONS_LEN,
 };
 
-/// What those who publish and those who delete tell each other; stored as JSON, replaced by
-/// compare-and-swap.
+/// The object by which publishers and collectors of a repository coordinate. It is stored as JSON,
+/// and replaced by compare-and-swap.
 ///
-/// What is announced here may be gone at any moment: no manifest that names an announced segment is written, and
-/// no announced snapshot is made current. Who announces waits before it deletes, and looks again.
+/// A segment or a snapshot with a deletion notice may be deleted at any moment. So a publisher
+/// writes no manifest that names such a segment, and makes no such snapshot current. A collector
+/// writes its notices, waits, and reads manifests and pointer again before it deletes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deletions {
-    /// The version of this form: [`Deletions::VERSION`].
+    /// The version of the JSON format: [`Deletions::VERSION`].
     pub version: u32,
-    /// Another in each state, so that no two have the same bytes.
+    /// A number that is different in each state of the object. So no two states have equal bytes,
+    /// and compare-and-swap can't confuse them.
     pub nonce: u64,
-    /// Snapshots whose manifests are about to be deleted.
+    /// The snapshots with a deletion notice: their manifests are about to be deleted.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub snapshots: BTreeSet<SnapshotId>,
-    /// Segments that are about to be deleted.
+    /// The segments with a deletion notice.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub segments: BTreeSet<SegmentId>,
-    /// The first 8 bytes of the digests of ids whose snapshots were deleted, oldest first: another
-    /// snapshot must not get one of these, as its URL would answer other bytes.
+    /// The ids of deleted snapshots, oldest first. Each is stored as the first 8 bytes of its
+    /// digest.
+    ///
+    /// No other snapshot may get one of these ids: an immutable URL would then serve other bytes
+    /// than before.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     used: Vec<u64>,
 }
@@ -41,7 +47,7 @@ impl Deletions {
     /// The version that is written, and the only one that is read.
     pub const VERSION: u32 = 1;
 
-    /// Nothing is being deleted, and nothing ever was.
+    /// Returns the state of a repository from which nothing was ever deleted.
     pub fn none() -> Self {
         Self {
             version: Self::VERSION,
@@ -52,22 +58,22 @@ impl Deletions {
         }
     }
 
-    /// Parses what [`Deletions::to_json`] wrote; refuses other versions.
+    /// Parses JSON from [`Deletions::to_json`]. Other versions are refused.
     pub fn parse(json: &[u8]) -> Result<Self> {
-        FORM.parse(json)
+        FORMAT.parse(json)
     }
 
-    /// As it is stored.
+    /// Returns the JSON that is stored.
     pub fn to_json(&self) -> Result<Vec<u8>> {
-        FORM.write(self, self.version)
+        FORMAT.write(self, self.version)
     }
 
-    /// Whether something is announced.
-    pub fn is_announced(&self) -> bool {
+    /// Returns whether a segment or a snapshot has a deletion notice.
+    pub fn has_notices(&self) -> bool {
         !self.snapshots.is_empty() || !self.segments.is_empty()
     }
 
-    /// What comes after this, when nothing is announced any more; `nonce` is new.
+    /// Returns the next state, without deletion notices. The caller chooses a new `nonce`.
     pub fn cleared(&self, nonce: u64) -> Self {
         let used = self.used.clone();
         Self {
@@ -77,23 +83,27 @@ impl Deletions {
         }
     }
 
-    /// Notes that no other snapshot may have this id.
-    pub fn set_used(&mut self, id: SnapshotId) {
+    /// Records that no other snapshot may get this id. If there are too many, the oldest ids are
+    /// dropped.
+    pub fn mark_used(&mut self, id: SnapshotId) {
         let mark = mark(id);
         if !self.used.contains(&mark) {
             self.used.push(mark);
         }
-        let too_many = self.used.len().saturating_sub(MAX_USED);
+        let too_many = self.used.len().saturating_sub(MAX_USED_IDS);
         self.used.drain(..too_many);
     }
 
-    /// Whether a snapshot had this id that was deleted.
+    /// Returns whether this is the id of a deleted snapshot.
     pub fn is_used(&self, id: SnapshotId) -> bool {
         self.used.contains(&mark(id))
     }
 }
 
+/// Returns the first 8 bytes of the digest of an id.
 fn mark(id: SnapshotId) -> u64 {
+    // A collision does no harm: an id that nobody has used counts as used, and the publisher takes
+    // another one.
     let digest = Digest::of(id.to_string().as_bytes());
     let first = digest.as_bytes().first_chunk();
     first.map_or(0, |bytes| u64::from_be_bytes(*bytes))
@@ -111,29 +121,29 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read() {
+    fn deletions_round_trip() {
         let mut deletions = Deletions::none();
         deletions.snapshots.insert(id(1));
         deletions.segments.insert(SegmentId(Digest::of(b"x")));
-        deletions.set_used(id(2));
+        deletions.mark_used(id(2));
 
         let read = Deletions::parse(&deletions.to_json().unwrap()).unwrap();
 
         assert_eq!(read, deletions);
-        assert!(read.is_announced() && read.is_used(id(2)) && !read.is_used(id(1)));
+        assert!(read.has_notices() && read.is_used(id(2)) && !read.is_used(id(1)));
         let cleared = read.cleared(7);
-        assert!(!cleared.is_announced() && cleared.is_used(id(2)));
+        assert!(!cleared.has_notices() && cleared.is_used(id(2)));
     }
 
     #[test]
     fn the_oldest_of_too_many_used_ids_are_dropped() {
         let mut deletions = Deletions::none();
-        deletions.used = (0..MAX_USED as u64).collect();
+        deletions.used = (0..MAX_USED_IDS as u64).collect();
 
-        deletions.set_used(id(1));
-        deletions.set_used(id(1));
+        deletions.mark_used(id(1));
+        deletions.mark_used(id(1));
 
-        assert_eq!(deletions.used.len(), MAX_USED);
+        assert_eq!(deletions.used.len(), MAX_USED_IDS);
         assert!(!deletions.used.contains(&0) && deletions.used.contains(&1));
         assert!(deletions.is_used(id(1)));
         assert!(deletions.to_json().is_ok());

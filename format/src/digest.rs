@@ -1,4 +1,4 @@
-//! BLAKE3-256 digests: what names and verifies content.
+//! BLAKE3-256 digests, which name and verify content.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,23 +7,23 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// A BLAKE3-256 digest; written as 64 lower-case hexadecimal digits.
+/// A BLAKE3-256 digest. Its text is 64 lower-case hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Digest([u8; 32]);
 
 impl Digest {
-    /// The digest of `bytes`.
+    /// Computes the digest of `bytes`.
     pub fn of(bytes: &[u8]) -> Self {
         Self(*blake3::hash(bytes).as_bytes())
     }
 
-    /// Takes the 32 raw bytes of a digest.
+    /// Makes a digest from its 32 raw bytes.
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
-    /// The 32 raw bytes.
+    /// Returns the 32 raw bytes.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
@@ -78,7 +78,8 @@ impl From<Digest> for String {
     }
 }
 
-/// The id of a segment: the digest of its table, which hangs the digests of all its chunks off it.
+/// The id of a segment: the digest of its table. The table has the digests of all chunks, so the id
+/// verifies the whole segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct SegmentId(pub Digest);
@@ -89,8 +90,8 @@ impl fmt::Display for SegmentId {
     }
 }
 
-/// Decodes lower-case hexadecimal digits into the front of `bytes`; `None` if one is not such a
-/// digit, or if there are too many.
+/// Decodes lower-case hexadecimal digits into the front of `bytes`. Returns `None` if a character
+/// is no such digit, or if there are too many.
 pub(crate) fn decode_hex(text: &str, bytes: &mut [u8]) -> Option<()> {
     let nibble = |digit: u8| match digit {
         b'0'..=b'9' => digit.checked_sub(b'0'),

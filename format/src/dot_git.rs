@@ -1,9 +1,9 @@
-//! The spellings of `.git` and `.gitmodules` that some filesystem takes for these names.
+//! Recognises all names that some filesystem treats as `.git` or `.gitmodules`.
 //!
-//! git refuses them with `core.protectNTFS`, its default everywhere, and `core.protectHFS`. Here both
-//! are always on: a copy of a work tree may end up on any filesystem.
+//! git refuses these names with `core.protectNTFS`, which is on by default, and `core.protectHFS`.
+//! Here both rules are always on, because a copy of a work tree may end up on any filesystem.
 
-/// Returns whether some filesystem takes the component of a path for `.git`.
+/// Returns whether some filesystem treats this component of a path as `.git`.
 pub(crate) fn is_dot_git(component: &[u8]) -> bool {
     let is_of_ntfs = |part: &[u8]| {
         let padding = [&b".git"[..], b"git~1"]
@@ -14,7 +14,7 @@ pub(crate) fn is_dot_git(component: &[u8]) -> bool {
     is_of_hfs(component, ".git") || parts(component).any(is_of_ntfs)
 }
 
-/// Returns whether some filesystem takes the component of a path for `.gitmodules`.
+/// Returns whether some filesystem treats this component of a path as `.gitmodules`.
 pub(crate) fn is_dot_gitmodules(component: &[u8]) -> bool {
     let is_of_ntfs = |part: &[u8]| {
         strip_prefix(part, b".gitmodules").is_some_and(is_padding) || is_short_gitmodules(part)
@@ -22,25 +22,27 @@ pub(crate) fn is_dot_gitmodules(component: &[u8]) -> bool {
     is_of_hfs(component, ".gitmodules") || parts(component).any(is_of_ntfs)
 }
 
-/// Returns the components that Windows sees in a component of a path.
+/// Splits a component at backslashes, which separate components on Windows.
 fn parts(component: &[u8]) -> impl Iterator<Item = &[u8]> {
     component.split(|&byte| byte == b'\\')
 }
 
-/// Removes `prefix`, in any case.
+/// Removes `prefix` from the front of `part`, ignoring ASCII case. Returns `None` if it isn't
+/// there.
 fn strip_prefix<'a>(part: &'a [u8], prefix: &[u8]) -> Option<&'a [u8]> {
     let (head, rest) = part.split_at_checked(prefix.len())?;
     head.eq_ignore_ascii_case(prefix).then_some(rest)
 }
 
-/// Returns whether NTFS ignores `rest` at the end of a name: spaces, periods, and the name of a stream.
+/// Returns whether NTFS ignores `rest` at the end of a name: spaces, periods, and a colon with the
+/// name of a stream after it.
 fn is_padding(rest: &[u8]) -> bool {
     let name = rest.split(|&byte| byte == b':').next().unwrap_or_default();
     name.iter().all(|byte| b" .".contains(byte))
 }
 
-/// Returns whether `part` is a name that NTFS makes for programs that know short names only: such as
-/// `GITMOD~1`, or where there are many of these, `GI7EBA~1`.
+/// Returns whether `part` is a short name (8.3) that NTFS may give `.gitmodules`: `GITMOD~1` to
+/// `GITMOD~9`, or a name such as `GI7EBA~1`, which begins with a hash, if these are taken.
 fn is_short_gitmodules(part: &[u8]) -> bool {
     let Some((short, rest)) = part.split_at_checked(8) else {
         return false;
@@ -54,19 +56,20 @@ fn is_short_gitmodules(part: &[u8]) -> bool {
     is_name && digits.iter().all(u8::is_ascii_digit) && is_padding(rest)
 }
 
-/// Returns whether HFS+ takes `component` for `name`: it ignores case and some invisible characters.
+/// Returns whether HFS+ treats `component` as `name`. HFS+ ignores case and some invisible
+/// characters.
 fn is_of_hfs(mut component: &[u8], name: &str) -> bool {
     let mut next = || {
         let (character, rest) = next_of_hfs(component)?;
         component = rest;
         Some(character.to_ascii_lowercase())
     };
-    // As in git, bytes that are no UTF-8 end a name.
+    // As in git, bytes that aren't UTF-8 end the name.
     name.chars().all(|expected| next() == Some(expected)) && next().is_none()
 }
 
-/// Returns the next character that HFS+ doesn't ignore, and what follows it. Returns `None` at the end
-/// and where the bytes are no UTF-8.
+/// Returns the next character that HFS+ doesn't ignore, and the bytes after it. Returns `None` at
+/// the end of the bytes, and if the next bytes aren't UTF-8.
 fn next_of_hfs(mut bytes: &[u8]) -> Option<(char, &[u8])> {
     loop {
         let (text, rest) = (1..=4)

@@ -1,9 +1,9 @@
-//! Why bytes or names are refused.
+//! The error type of the crate.
 
-/// The result of everything in this crate that can fail.
+/// The result of a function of this crate that can fail.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Why bytes or names are refused.
+/// The reason why bytes, a name or a value is refused.
 #[derive(Debug, thiserror::Error, PartialEq, Eq, Clone)]
 #[non_exhaustive]
 pub enum Error {
@@ -12,7 +12,7 @@ pub enum Error {
     BadRepoName {
         /// The text, cut to 80 characters.
         name: String,
-        /// What is wrong with it.
+        /// The rule that the text breaks.
         reason: &'static str,
     },
     /// A text is not the id of a git object.
@@ -33,61 +33,61 @@ pub enum Error {
         /// The text, cut to 120 characters.
         text: String,
     },
-    /// A path could leave its tree, or is too long.
+    /// A path could leave its tree, is too long, or is out of order.
     #[error("a path is refused: {reason}")]
     BadPath {
-        /// What is wrong with it.
+        /// The rule that the path breaks.
         reason: &'static str,
     },
-    /// The bytes end before what they announce.
-    #[error("the {section} ends early")]
+    /// The bytes end before a field that they should have.
+    #[error("the {section} is truncated")]
     Truncated {
-        /// Which part of an archive.
+        /// The part of an archive.
         section: &'static str,
     },
-    /// The bytes don't have the form that `docs/format.md` demands.
+    /// The bytes don't have the form that `docs/format.md` prescribes.
     #[error("the {section} is malformed: {reason}")]
     Malformed {
-        /// Which part of an archive.
+        /// The part of an archive.
         section: &'static str,
-        /// What is wrong with it.
+        /// The rule that the bytes break.
         reason: &'static str,
     },
-    /// A text is not the JSON that `docs/format.md` demands.
-    #[error("the {section} is not JSON of the right form: {reason}")]
+    /// A text is not the JSON that `docs/format.md` prescribes.
+    #[error("the {section} is not valid JSON of its kind: {reason}")]
     BadJson {
-        /// What it should be.
+        /// The kind of object: manifest, pointer or deletions.
         section: &'static str,
-        /// What is wrong with it, and where; cut to 200 characters.
+        /// The JSON parser's reason with line and column, cut to 200 characters.
         reason: String,
     },
-    /// Written by a later version of the format.
+    /// The bytes have another version of the format than this program reads and writes.
     #[error("the {section} has version {version}, which this program can't read")]
     UnknownVersion {
-        /// Which part of an archive.
+        /// The part of an archive.
         section: &'static str,
         /// The version found.
         version: u32,
     },
-    /// A length is larger than a reader accepts.
-    #[error("the {section} has {len} where at most {max} is accepted")]
+    /// A length or a count is over its limit.
+    #[error("the {section} is too large: {len}, the limit is {max}")]
     TooLarge {
-        /// Which part of an archive.
+        /// The part of an archive.
         section: &'static str,
-        /// What was found.
+        /// The length in bytes, or the count.
         len: u64,
-        /// What is accepted.
+        /// The limit in bytes, or of the count.
         max: u64,
     },
-    /// The bytes are not those that the digest names.
+    /// The bytes don't have the expected digest.
     #[error("the {section} doesn't have the digest {expected}")]
     WrongDigest {
-        /// Which part of an archive.
+        /// The part of an archive.
         section: &'static str,
-        /// The digest that was asked for.
+        /// The expected digest.
         expected: crate::Digest,
     },
-    /// A chunk with the right digest doesn't decompress to what its table says.
+    /// A chunk with the right digest doesn't decompress to the length in its segment table.
     #[error("a chunk doesn't decompress to {expected_len} bytes")]
     BadChunk {
         /// The length that the segment table gives, in bytes.

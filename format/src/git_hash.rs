@@ -1,11 +1,11 @@
-//! The hash functions of git: ids of objects, and the checksums at the end of git's files.
+//! git's hash functions, for the ids of objects and for the checksums at the end of git's files.
 
 use aws_lc_rs::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY, SHA256};
 
-/// Length in bytes of a SHA-256 hash: ids of objects have this length in a repository that uses it.
+/// The length in bytes of a SHA-256 hash, and so of an object id in a SHA-256 repository.
 const SHA256_LEN: usize = 32;
 
-/// Computes a hash with the hash function of a repository's object format: SHA-1 or SHA-256.
+/// A running hash with the hash function of a repository's object format, SHA-1 or SHA-256.
 pub struct GitHash(Context);
 
 impl GitHash {
@@ -18,12 +18,12 @@ impl GitHash {
         }))
     }
 
-    /// Adds bytes.
+    /// Adds bytes to the hash.
     pub fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
 
-    /// Returns the hash of all bytes that were added.
+    /// Returns the hash of all added bytes.
     pub fn finish(self) -> Vec<u8> {
         self.0.finish().as_ref().to_owned()
     }

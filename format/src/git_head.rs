@@ -1,4 +1,5 @@
-//! `HEAD` and the names of refs: what a mount accepts, and so what a daemon publishes.
+//! The file `HEAD` and the names of refs. A mount accepts no others, so a daemon publishes no
+//! others.
 
 use crate::{Error, ObjectId, Result};
 
@@ -26,12 +27,12 @@ impl GitHead {
             let id = ObjectId::parse(id);
             return id
                 .map(Self::Detached)
-                .map_err(|_| malformed("it is neither a branch nor a commit"));
+                .map_err(|_| malformed("it names neither a branch nor a commit"));
         };
         match name.strip_prefix(HEADS) {
             Some(branch) if is_ref_name(name) => Ok(Self::Branch(branch.to_owned())),
-            Some(_) => Err(malformed("no branch can have the name that it has")),
-            None => Err(malformed("it names a ref that is no branch")),
+            Some(_) => Err(malformed("git doesn't allow the name of its branch")),
+            None => Err(malformed("it names a ref outside refs/heads/")),
         }
     }
 
@@ -44,7 +45,7 @@ impl GitHead {
     }
 }
 
-/// Returns whether git takes `name` for the full name of a ref (`git-check-ref-format(1)`).
+/// Returns whether git accepts `name` as the full name of a ref (`git-check-ref-format(1)`).
 pub fn is_ref_name(name: &[u8]) -> bool {
     let is_bad = |byte: &u8| byte.is_ascii_control() || b" ~^:?*[\\".contains(byte);
     name.starts_with(b"refs/")
@@ -79,7 +80,7 @@ mod tests {
             "ref: refs/heads/a\nb",
             "ref: refs/heads/a.lock",
             "ref: refs/heads/a.",
-            // git writes it into a repository whose refs are in tables.
+            // git writes this HEAD into a repository whose refs are in reftables.
             "ref: refs/heads/.invalid",
         ] {
             assert!(GitHead::parse(bad.as_bytes()).is_err(), "{bad:?}");

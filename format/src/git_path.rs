@@ -1,23 +1,23 @@
-//! The checked path of something in an archive.
+//! The checked path of a file, directory or symbolic link in an archive.
 
 use std::fmt;
 
 use crate::limits::{MAX_COMPONENT_LEN, MAX_PATH_LEN};
 use crate::{Error, Result, dot_git};
 
-/// The bits of git's modes that tell what something is.
+/// The bits of a git mode that have the type.
 const TYPE_MASK: u32 = 0o170_000;
 const SYMLINK: u32 = 0o120_000;
 
-/// A relative path of bytes, as git has them: not necessarily UTF-8, components between slashes.
+/// A relative path in bytes, as in a git tree: components between slashes, not necessarily UTF-8.
 ///
-/// No component is empty, `.` or `..`, and there is no NUL: joined to a directory, the path stays
-/// below it (unless something on the way is a symbolic link, which extraction must not follow).
+/// No component is empty, `.` or `..`, and no byte is NUL. So the path, joined to a directory,
+/// stays below that directory, as long as extraction follows no symbolic link on the way.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct GitPath(Box<[u8]>);
 
 impl GitPath {
-    /// Checks `bytes`.
+    /// Checks `bytes`, and makes a path of them.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         let bad = |reason| Err(Error::BadPath { reason });
         if bytes.len() > MAX_PATH_LEN {
@@ -39,20 +39,21 @@ impl GitPath {
         Ok(Self(bytes.into()))
     }
 
-    /// The bytes, without a slash at either end.
+    /// Returns the bytes of the path, which has no slash at either end.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// Refuses a path that git refuses to check out with its strictest rules. `mode` is git's.
+    /// Refuses a path that git, with its strictest rules, wouldn't check out as a file of git mode
+    /// `mode`.
     ///
-    /// No component may be one that some filesystem takes for `.git`. A symbolic link may not be called
-    /// `.gitmodules`: git would read a file outside of the work tree through it.
+    /// No component may be a name that some filesystem treats as `.git`. A symbolic link may not be
+    /// called `.gitmodules`, because git could read a file outside of the work tree through it.
     pub fn check_out_as(&self, mode: u32) -> Result<()> {
         let is_symlink = mode & TYPE_MASK == SYMLINK;
         let mut components = self.0.split(|&byte| byte == b'/');
         let reason = if components.clone().any(dot_git::is_dot_git) {
-            "a component is '.git', or is taken for it by some filesystem"
+            "a component is '.git', or a name that some filesystem treats as '.git'"
         } else if is_symlink && components.any(dot_git::is_dot_gitmodules) {
             "'.gitmodules' is a symbolic link"
         } else {
@@ -95,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_could_leave_the_tree() {
+    fn refuses_paths_that_leave_the_tree() {
         for bad in [
             &b""[..],
             b"/a",
@@ -112,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_to_check_out_what_git_refuses() {
+    fn refuses_paths_that_git_refuses_to_check_out() {
         let is_refused = |path: &[u8], mode| {
             let path = GitPath::parse(path).unwrap();
             path.check_out_as(mode).is_err()

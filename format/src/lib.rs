@@ -1,7 +1,8 @@
 //! The bytes of a cachewfs archive, and the types that the daemon and its clients share.
 //!
-//! Normative description: `docs/format.md`. This crate does no I/O, no async and no logging; reading
-//! never panics, whatever the bytes, and reserves memory only for what is really there.
+//! `docs/format.md` is the normative description of the bytes. This crate does no I/O, no async and
+//! no logging. A decoder accepts any bytes: it never panics, and it reserves no more memory than
+//! the length of its input allows. An encoder refuses values that a decoder would refuse.
 
 #![forbid(unsafe_code)]
 #![warn(
@@ -57,16 +58,16 @@ pub use git_index::{GitIndex, GitIndexWriter, IndexEntry, index_part_entries};
 pub use git_path::GitPath;
 pub use inode::{inode_of, work_tree_inode};
 pub use manifest::{
-    ArchiveLayout, Manifest, PackKind, PublishedFile, PublishedLfsObject, PublishedPack, RunReuse,
-    SegmentRef,
+    ArchiveLayout, Manifest, PackKind, PublishedFile, PublishedLfsObject, PublishedPack,
+    ReusableRun, SegmentRef,
 };
 pub use object_id::ObjectId;
 pub use path_sequence::PathSequence;
-pub use pointer::{ArchiveSummary, Pointer, Replaced};
+pub use pointer::{ArchiveSummary, Pointer, ReplacedSnapshot};
 pub use printable::{Colours, is_printable, printable, printable_event};
 pub use repo_name::RepoName;
 pub use seek_table::{FrameSize, SeekTable};
 pub use segment::{Chunk, Content, Entry, EntryKind, SegmentTable, SegmentWriter};
 pub use snapshot_id::SnapshotId;
 pub use tar_member::{end_of_archive, member_header, padding_len};
-pub use toc::{ArchiveKind, Role, Toc, TocFile, TocPlace, TocSegment};
+pub use toc::{ArchiveKind, Role, Toc, TocFile, TocLocation, TocSegment};

@@ -4,48 +4,50 @@ use std::collections::{BTreeMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::json::Form;
+use crate::json::JsonFormat;
 use crate::limits::{MAX_FRAMES, MAX_MANIFEST_LEN};
 use crate::{
     ArchiveKind, Digest, Error, ObjectId, RepoName, Result, SegmentId, SegmentTable, SnapshotId,
 };
 
-const FORM: Form = Form {
+const FORMAT: JsonFormat = JsonFormat {
     section: "manifest",
     version: Manifest::VERSION,
     max_len: MAX_MANIFEST_LEN,
 };
 
-/// What is stored once for each snapshot, as JSON.
+/// The immutable description of a snapshot, stored as JSON.
 ///
-/// Serving a range of an archive is slicing [`ArchiveLayout`], then reading slices of segments.
-/// The rest is what the next publish builds on.
+/// To serve a range of an archive, the daemon finds its segments in the [`ArchiveLayout`], and
+/// reads a slice of each. The other fields are for the next publish, which reuses the segments that
+/// it can.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// The version of this form: [`Manifest::VERSION`].
+    /// The version of the JSON format: [`Manifest::VERSION`].
     pub version: u32,
     /// The repository.
     pub repo: RepoName,
     /// The snapshot.
     pub snapshot: SnapshotId,
-    /// The digest of its refs.
+    /// The digest of the snapshot's refs.
     pub refs_digest: Digest,
-    /// When it was made, in seconds since the epoch.
+    /// When the snapshot was made, in seconds since the epoch.
     pub created_at: u64,
-    /// Its archives.
+    /// The archives of the snapshot.
     pub archives: BTreeMap<ArchiveKind, ArchiveLayout>,
-    /// Its packs, in the order in which git should search them.
+    /// The packs of the snapshot, in the order in which git should search them.
     pub packs: Vec<PublishedPack>,
-    /// The links of its commit-graph chain, oldest first, as in `commit-graph-chain`.
+    /// The links of the commit-graph chain, oldest first, as in `commit-graph-chain`.
     pub commit_graphs: Vec<PublishedFile>,
-    /// The tips of its refs: the next increment holds what they don't reach.
+    /// The ids that the snapshot's refs name. The next increment holds the objects that these don't
+    /// reach.
     pub tips: Vec<ObjectId>,
-    /// The runs of its work tree, to be used again where nothing changed.
-    pub runs: Vec<RunReuse>,
-    /// A sentence about files of HEAD's tree that the work tree lacks, if it lacks some.
+    /// The runs of the work tree. The next publish reuses those that haven't changed.
+    pub runs: Vec<ReusableRun>,
+    /// A sentence about files of HEAD's tree that the work tree doesn't have, if there are any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notice: Option<String>,
-    /// The Git LFS objects of an LFS archive, in order; none in other manifests.
+    /// The Git LFS objects of an LFS archive, in order. Other manifests have none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lfs_objects: Vec<PublishedLfsObject>,
 }
@@ -54,20 +56,21 @@ impl Manifest {
     /// The version that is written, and the only one that is read.
     pub const VERSION: u32 = 1;
 
-    /// Parses what [`Manifest::to_json`] wrote; refuses other versions.
+    /// Parses JSON from [`Manifest::to_json`]. Other versions are refused.
     pub fn parse(json: &[u8]) -> Result<Self> {
-        let manifest: Self = FORM.parse(json)?;
+        let manifest: Self = FORMAT.parse(json)?;
         manifest.check()?;
         Ok(manifest)
     }
 
-    /// The manifest as it is stored.
+    /// Returns the JSON that is stored.
     pub fn to_json(&self) -> Result<Vec<u8>> {
         self.check()?;
-        FORM.write(self, self.version)
+        FORMAT.write(self, self.version)
     }
 
-    /// All that a manifest names, in its archives and for the next publish to use again.
+    /// Returns the ids of all segments that the manifest names: those of its archives, and those
+    /// that the next publish may reuse.
     pub fn segments(&self) -> HashSet<SegmentId> {
         let mut named = HashSet::new();
         let mut add = |id: SegmentId| {
@@ -106,8 +109,8 @@ impl Manifest {
         named
     }
 
-    /// Refuses lengths that don't add up and names that are paths: publishing and serving build on
-    /// them without looking again.
+    /// Refuses lengths that don't add up, and file names that are paths. Publishers and the HTTP
+    /// server rely on this, and don't check them again.
     fn check(&self) -> Result<()> {
         self.archives.values().try_for_each(ArchiveLayout::check)?;
         let of_packs = self
@@ -136,20 +139,21 @@ impl Manifest {
 }
 
 fn malformed(reason: &'static str) -> Result<()> {
-    let section = FORM.section;
+    let section = FORMAT.section;
     Err(Error::Malformed { section, reason })
 }
 
-/// The bytes of an archive: its segments in order, then its tail.
+/// The layout of an archive: its segments in order, then its tail.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ArchiveLayout {
-    /// The digest of its TOC: its name, and its strong `ETag`.
+    /// The digest of the TOC. It is the name of the archive, and its strong `ETag`.
     pub toc: Digest,
-    /// Its whole length in bytes.
+    /// The length of the whole archive in bytes.
     pub size: u64,
-    /// Its segments, in order.
+    /// The segments, in order.
     pub segments: Vec<SegmentRef>,
-    /// TOC and seek table, stored like a segment under the digest of these bytes.
+    /// The tail: TOC and seek table. It is stored like a segment; its id is the digest of its
+    /// bytes.
     pub tail: SegmentRef,
 }
 
@@ -168,13 +172,13 @@ impl ArchiveLayout {
     }
 }
 
-/// A segment and its length, chunks and table, in bytes.
+/// The id and the stored length of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(from = "(SegmentId, u64)", into = "(SegmentId, u64)")]
 pub struct SegmentRef {
-    /// Its id.
+    /// The id of the segment.
     pub id: SegmentId,
-    /// Its stored length in bytes.
+    /// The length of its chunks and its table, as stored, in bytes.
     pub len: u64,
 }
 
@@ -190,15 +194,16 @@ impl From<SegmentRef> for (SegmentId, u64) {
     }
 }
 
-/// The kinds of pack of `DESIGN.md` section 5.
+/// The kinds of pack. They group objects that are read together, so that a reader fetches little
+/// else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PackKind {
-    /// HEAD's git trees and git blobs.
+    /// The git trees and git blobs of HEAD.
     Tip,
     /// All other git trees and git blobs of the newest commits.
     Recent,
-    /// What was new at a later publish.
+    /// The objects that were new at a later publish.
     Increment,
     /// All commits and tags.
     Commits,
@@ -208,26 +213,27 @@ pub enum PackKind {
     History,
 }
 
-/// One file that is a segment of its own.
+/// A file that is a segment of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PublishedFile {
-    /// File name, without directories.
+    /// The file name, without directories.
     pub name: String,
-    /// Length of the file in bytes.
+    /// The length of the file in bytes.
     pub size: u64,
-    /// Its segment.
+    /// The segment of the file.
     pub segment: SegmentRef,
-    /// Length of the frame of the segment's table.
+    /// The length of the frame of the segment's table, in bytes.
     pub table_len: u32,
-    /// Length of the segment's content: the file and its padding.
+    /// The length of the segment's content, the file and its padding, in bytes.
     pub content_len: u64,
-    /// Lengths (stored, content) of the segment's chunks as runs `(stored, content, count)`, for
-    /// the seek table.
+    /// The lengths of the segment's chunks for the seek table, in runs of equal lengths:
+    /// `(stored length, content length, number of chunks)`.
     pub frames: Vec<(u32, u32, u32)>,
 }
 
 impl PublishedFile {
-    /// Refuses a table, verified by the segment's id, that doesn't fit the lengths given here.
+    /// Refuses a segment table whose lengths differ from those of this file. The caller has
+    /// verified the table by the segment's id.
     pub fn check_table(&self, table: &SegmentTable) -> Result<()> {
         table.check_lens(self.segment.len, self.table_len, self.content_len)
     }
@@ -249,7 +255,8 @@ impl PublishedFile {
         if (sums.0, sums.1) != (self.segment.len, self.content_len) {
             return malformed("the chunks of a segment don't add up to its lengths");
         }
-        // A writer of archives repeats each as often as it says.
+        // A publisher writes one record of the seek table for each chunk. Without this limit, a
+        // count of a few bytes would make it write 2^32 records.
         if sums.2 > MAX_FRAMES {
             return malformed("a segment has more chunks than a seek table can list");
         }
@@ -260,7 +267,7 @@ impl PublishedFile {
 /// A pack with its indexes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PublishedPack {
-    /// Which part of the layout it is.
+    /// The kind of objects in the pack.
     pub kind: PackKind,
     /// The `.pack` file.
     pub pack: PublishedFile,
@@ -270,26 +277,28 @@ pub struct PublishedPack {
     pub reverse_index: PublishedFile,
 }
 
-/// A Git LFS object with its tar header.
+/// A Git LFS object and its tar header, which are two segments.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PublishedLfsObject {
-    /// The tar header; named like the data.
+    /// The tar header. Its `name` is that of the data.
     pub header: PublishedFile,
-    /// The object, named by its id: the SHA-256 of its bytes in hexadecimal.
+    /// The bytes of the object. Its `name` is the object's id: the SHA-256 of the bytes in
+    /// hexadecimal.
     pub data: PublishedFile,
 }
 
-/// A run of the work tree that a later publish may use again.
+/// A run of the work tree, which a later publish may reuse.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RunReuse {
-    /// The digest of the run's (path, mode, git blob id) list and of all attributes in force.
+pub struct ReusableRun {
+    /// The digest of the run's list of (path, mode, git blob id) and of all git attributes in
+    /// force.
     pub key: Digest,
-    /// The number of its files.
+    /// The number of files in the run.
     pub files: u32,
-    /// The tar members.
+    /// The segment with the tar members of the run.
     pub work_tree: PublishedFile,
-    /// The data of the large file that ends the run, if it has one.
+    /// The data of the large file at the end of the run, if it has one.
     pub large_file: Option<PublishedFile>,
-    /// The index entries.
+    /// The segment with the index entries of the run.
     pub index_part: PublishedFile,
 }

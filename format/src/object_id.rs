@@ -1,4 +1,4 @@
-//! The name of a git object.
+//! The id of a git object.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// The object id of a git commit, tree, git blob or tag: SHA-1 (20 bytes) or SHA-256 (32 bytes).
+/// The id of a git commit, tree, blob or tag: SHA-1 (20 bytes) or SHA-256 (32 bytes).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ObjectId {
@@ -22,8 +22,8 @@ enum Algorithm {
 }
 
 impl ObjectId {
-    /// Returns the id that no object has (git's null id), as long as this one. It stands for the commit
-    /// of a HEAD whose branch doesn't exist.
+    /// Returns git's null id, which no object has, with the length of this id. It stands for the
+    /// commit of a HEAD whose branch doesn't exist.
     pub fn to_null(self) -> Self {
         Self {
             bytes: [0; 32],
@@ -31,7 +31,7 @@ impl ObjectId {
         }
     }
 
-    /// Returns whether this is the id that no object has.
+    /// Returns whether this is git's null id.
     pub fn is_null(&self) -> bool {
         self.as_bytes().iter().all(|&byte| byte == 0)
     }
@@ -51,7 +51,7 @@ impl ObjectId {
         Ok(Self { bytes, algorithm })
     }
 
-    /// Takes the raw 20 or 32 bytes of an id.
+    /// Makes an id from its 20 or 32 raw bytes.
     pub fn from_bytes(raw: &[u8]) -> Result<Self> {
         let algorithm = match raw.len() {
             20 => Algorithm::Sha1,
@@ -69,7 +69,7 @@ impl ObjectId {
         Ok(Self { bytes, algorithm })
     }
 
-    /// The raw bytes, 20 or 32 of them.
+    /// Returns the 20 or 32 raw bytes.
     pub fn as_bytes(&self) -> &[u8] {
         let len = match self.algorithm {
             Algorithm::Sha1 => 20,

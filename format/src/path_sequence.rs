@@ -1,38 +1,41 @@
-//! Checking that paths can stand in one tree.
+//! Checks that a list of paths can be the files of one tree.
 
 use crate::{Error, GitPath, Result};
 
-/// Takes the paths of files one by one, in the order of their bytes, as git's index has them; refuses
-/// what no tree of files has: a path out of order or twice, one below another that is a file.
+/// A check of the paths of files, one after another, in the order of git's index: sorted by bytes.
 ///
-/// The latter, with a symbolic link for the file, would lead extraction out of the tree.
+/// It refuses a path that is out of order, is a duplicate, or is below another path of the
+/// sequence. The last rule is for security: if that other path were a symbolic link, extraction
+/// would follow it out of the tree.
 #[derive(Debug, Default)]
 pub struct PathSequence {
-    /// The last path, and those before it that begin it, shortest first.
-    open: Vec<Box<[u8]>>,
+    /// The last path, after the earlier paths that are a prefix of it, shortest first. Only these
+    /// can be a parent of a later path.
+    prefixes: Vec<Box<[u8]>>,
 }
 
 impl PathSequence {
-    /// Takes the next path, or says that it can't be the next.
+    /// Adds the next path, or returns an error if it may not follow the paths before it.
     pub fn push(&mut self, path: &GitPath) -> Result<()> {
         let path = path.as_bytes();
-        if self.open.last().is_some_and(|last| **last >= *path) {
-            let reason = "it doesn't sort after the one before it";
+        if self.prefixes.last().is_some_and(|last| **last >= *path) {
+            let reason = "it doesn't sort after the path before it";
             return Err(Error::BadPath { reason });
         }
-        // Paths with a common beginning follow one another: what doesn't begin this one begins no
-        // later one.
-        while let Some(last) = self.open.last() {
+        // `a`, `a-`, `a/b` is sorted, so the parent needn't be the path just before. But in sorted
+        // order all paths with one prefix are adjacent. So a path that is no prefix of this one
+        // can't be a prefix of a later one, and is forgotten.
+        while let Some(last) = self.prefixes.last() {
             match path.strip_prefix(&**last) {
                 Some([b'/', ..]) => {
-                    let reason = "it is below a file";
+                    let reason = "it is below a path that is a file";
                     return Err(Error::BadPath { reason });
                 }
                 Some(_) => break,
-                None => drop(self.open.pop()),
+                None => drop(self.prefixes.pop()),
             }
         }
-        self.open.push(path.into());
+        self.prefixes.push(path.into());
         Ok(())
     }
 }
@@ -50,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn takes_what_git_would_have_in_an_index() {
+    fn accepts_paths_in_the_order_of_an_index() {
         assert!(takes(&[
             "a", "a-", "a-b/c", "a.b", "a0", "ab/c", "ab/c-", "b"
         ]));

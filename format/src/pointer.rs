@@ -1,23 +1,24 @@
-//! The pointer: the one small mutable object of a repository.
+//! The pointer of a repository, which names its current snapshot.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::json::Form;
+use crate::json::JsonFormat;
 use crate::limits::{MAX_POINTER_LEN, MAX_REPLACED};
 use crate::{ArchiveKind, Digest, Result, SnapshotId};
 
-const FORM: Form = Form {
+const FORMAT: JsonFormat = JsonFormat {
     section: "pointer",
     version: Pointer::VERSION,
     max_len: MAX_POINTER_LEN,
 };
 
-/// Which snapshot of a repository is current; stored as JSON, replaced by compare-and-swap.
+/// The small mutable object that names the current snapshot of a repository. It is stored as JSON,
+/// and replaced by compare-and-swap.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pointer {
-    /// The version of this form: [`Pointer::VERSION`].
+    /// The version of the JSON format: [`Pointer::VERSION`].
     pub version: u32,
     /// The current snapshot.
     pub snapshot: SnapshotId,
@@ -27,22 +28,22 @@ pub struct Pointer {
     pub archives: BTreeMap<ArchiveKind, ArchiveSummary>,
     /// When it became current, in seconds since the epoch.
     pub published_at: u64,
-    /// The snapshots that were current before, newest first; as many as a pointer remembers, none in
-    /// one of an earlier writer.
+    /// The snapshots that were current before, newest first, at most [`MAX_REPLACED`]. A pointer of
+    /// an earlier writer has none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub replaced: Vec<Replaced>,
-    /// A sentence about files of HEAD's tree that the work tree lacks, if it lacks some.
+    pub replaced: Vec<ReplacedSnapshot>,
+    /// A sentence about files of HEAD's tree that the work tree doesn't have, if there are any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notice: Option<String>,
-    /// The token of the newest lease under which one of the pointers so far was published; 0 if there
-    /// was none.
+    /// The fencing token: the token of the newest lease under which this pointer or an earlier one
+    /// was published. 0 if no lease was held.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub fence: u64,
 }
 
 #[expect(
     clippy::trivially_copy_pass_by_ref,
-    reason = "serde hands on a reference"
+    reason = "serde passes a reference"
 )]
 fn is_zero(fence: &u64) -> bool {
     *fence == 0
@@ -52,50 +53,52 @@ impl Pointer {
     /// The version that is written, and the only one that is read.
     pub const VERSION: u32 = 1;
 
-    /// Parses what [`Pointer::to_json`] wrote; refuses other versions.
+    /// Parses JSON from [`Pointer::to_json`]. Other versions are refused.
     pub fn parse(json: &[u8]) -> Result<Self> {
-        FORM.parse(json)
+        FORMAT.parse(json)
     }
 
-    /// What the pointer to `next`, which takes the place of this one at `at`, says of those before it.
-    pub fn replaced_by(&self, next: SnapshotId, at: u64) -> Vec<Replaced> {
+    /// Returns the list `replaced` of the next pointer, which makes `next` current at the time
+    /// `at`, in seconds since the epoch.
+    pub fn replaced_by(&self, next: SnapshotId, at: u64) -> Vec<ReplacedSnapshot> {
         let snapshot = self.snapshot;
-        let this = Replaced { snapshot, at };
+        let this = ReplacedSnapshot { snapshot, at };
         let all = [this].into_iter().chain(self.replaced.iter().copied());
-        // One that was deleted may be published again.
+        // `next` may have been current before. A snapshot is either current or replaced, never
+        // both.
         let others = all.filter(|replaced| replaced.snapshot != next);
         others.take(MAX_REPLACED).collect()
     }
 
-    /// The pointer as it is stored.
+    /// Returns the JSON that is stored.
     pub fn to_json(&self) -> Result<Vec<u8>> {
-        FORM.write(self, self.version)
+        FORMAT.write(self, self.version)
     }
 }
 
-/// A snapshot that was current, and until when.
+/// A snapshot that was current, and the time at which it was replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "(SnapshotId, u64)", into = "(SnapshotId, u64)")]
-pub struct Replaced {
+pub struct ReplacedSnapshot {
     /// The snapshot.
     pub snapshot: SnapshotId,
-    /// When another became current, in seconds since the epoch.
+    /// When another snapshot became current, in seconds since the epoch.
     pub at: u64,
 }
 
-impl From<(SnapshotId, u64)> for Replaced {
+impl From<(SnapshotId, u64)> for ReplacedSnapshot {
     fn from((snapshot, at): (SnapshotId, u64)) -> Self {
         Self { snapshot, at }
     }
 }
 
-impl From<Replaced> for (SnapshotId, u64) {
-    fn from(replaced: Replaced) -> Self {
+impl From<ReplacedSnapshot> for (SnapshotId, u64) {
+    fn from(replaced: ReplacedSnapshot) -> Self {
         (replaced.snapshot, replaced.at)
     }
 }
 
-/// What a pointer says of an archive.
+/// The digest and the length of an archive, as a pointer has them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ArchiveSummary {
     /// The digest of its TOC.
@@ -114,7 +117,7 @@ mod tests {
         SnapshotId::later(commit, &Digest::of(&[byte]))
     }
 
-    fn pointer(byte: u8, replaced: Vec<Replaced>) -> Pointer {
+    fn pointer(byte: u8, replaced: Vec<ReplacedSnapshot>) -> Pointer {
         Pointer {
             version: Pointer::VERSION,
             snapshot: id(byte),
@@ -128,18 +131,18 @@ mod tests {
     }
 
     #[test]
-    fn remembers_what_it_replaced_newest_first_and_each_once() {
+    fn lists_replaced_snapshots_newest_first_and_each_once() {
         let first = pointer(1, Vec::new());
         let second = pointer(2, first.replaced_by(id(2), 10));
         let first_again = pointer(1, second.replaced_by(id(1), 20));
 
-        assert_eq!(second.replaced, [Replaced::from((id(1), 10))]);
-        assert_eq!(first_again.replaced, [Replaced::from((id(2), 20))]);
+        assert_eq!(second.replaced, [ReplacedSnapshot::from((id(1), 10))]);
+        assert_eq!(first_again.replaced, [ReplacedSnapshot::from((id(2), 20))]);
     }
 
     #[test]
-    fn as_many_as_it_remembers_fit() {
-        let replaced = vec![Replaced::from((id(1), u64::MAX)); MAX_REPLACED];
+    fn a_pointer_with_the_most_replaced_snapshots_can_be_stored() {
+        let replaced = vec![ReplacedSnapshot::from((id(1), u64::MAX)); MAX_REPLACED];
         let mut pointer = pointer(2, replaced);
         pointer.replaced = pointer.replaced_by(id(3), u64::MAX);
         pointer.fence = u64::MAX;
@@ -151,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn one_of_an_earlier_writer_remembers_nothing() {
+    fn a_pointer_of_an_earlier_writer_has_no_replaced_snapshots() {
         let json = pointer(1, Vec::new()).to_json().unwrap();
 
         let text = String::from_utf8_lossy(&json);

@@ -1,30 +1,30 @@
-//! Text from other parties, made safe to show on a terminal.
+//! Makes text of other parties safe to show on a terminal.
 //!
-//! A terminal obeys control characters, and bidirectional controls make it show text in another order
-//! than the text has. No program shows such characters; it shows a replacement for each.
+//! A terminal obeys control characters. Bidirectional controls make it show characters in another
+//! order than the text has. So every program shows a replacement for each of these characters.
 
 use std::borrow::Cow;
 
-/// Follows text that was cut.
+/// The character after text that was cut.
 const CUT: char = '…';
 
-/// The colours and styles that a logger uses: reset, bold, dim, italic, six colours. No other escape
-/// sequence is kept, because some hide text.
+/// The escape sequences that a logger uses for styles: reset, bold, dim, italic and six colours. No
+/// other sequence is kept, because some hide text or move the cursor.
 const LOG_STYLES: [&str; 10] = ["0", "1", "2", "3", "31", "32", "33", "34", "35", "36"];
 
-/// Whether the escape sequences of a logger's colours are kept.
+/// The treatment of a logger's escape sequences for colours and styles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Colours {
-    /// The output is a terminal, and the logger colours its text.
+    /// They are kept: the output is a terminal, and the logger colours its text.
     Kept,
-    /// The logger uses no colours: each escape sequence is from another party.
+    /// They are replaced: the logger uses no colours, so each sequence is from another party.
     Removed,
 }
 
-/// Returns whether a terminal shows `character`, rather than obeying it.
+/// Returns whether a terminal shows `character` instead of obeying it.
 ///
-/// False for control characters (C0, DEL, C1), bidirectional controls, and the separators of lines and
-/// paragraphs.
+/// Returns `false` for control characters (C0, DEL, C1), bidirectional controls, and the separators
+/// of lines and paragraphs.
 pub fn is_printable(character: char) -> bool {
     !character.is_control()
         && !matches!(
@@ -39,7 +39,8 @@ pub fn is_printable(character: char) -> bool {
 
 /// Makes one printable line of `text`, and cuts it after `max_len` characters.
 ///
-/// A line break or a tab becomes a space, every other character that isn't printable becomes U+FFFD.
+/// A line break or a tab becomes a space. Every other character that isn't printable becomes
+/// U+FFFD.
 pub fn printable(text: &str, max_len: usize) -> Cow<'_, str> {
     let is_short = text.len() <= max_len || text.chars().nth(max_len).is_none();
     if is_short && text.chars().all(is_printable) {
@@ -50,9 +51,10 @@ pub fn printable(text: &str, max_len: usize) -> Cow<'_, str> {
     Cow::Owned(shown.chain(cut).collect())
 }
 
-/// Makes one printable line of what a logger writes for an event, its line end included.
+/// Makes one printable line of the text that a logger writes for one event.
 ///
-/// Callers pass whole events. The line is cut after `max_len` characters, without its end.
+/// `event` is the whole text of the event, with its line end. The line is cut after `max_len`
+/// characters; styles and the line end don't count.
 pub fn printable_event(event: &str, colours: Colours, max_len: usize) -> String {
     let mut rest = event.strip_suffix('\n').unwrap_or(event);
     let mut line = String::with_capacity(event.len());
@@ -83,7 +85,7 @@ fn log_style(text: &str) -> Option<(&str, &str)> {
     if !LOG_STYLES.contains(&code) {
         return None;
     }
-    // ESC and two characters around the code.
+    // The sequence has three characters around the code: ESC, `[` and `m`.
     text.split_at_checked(code.len().saturating_add(3))
 }
 
@@ -102,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_terminal_obeys_is_replaced() {
+    fn control_characters_are_replaced() {
         for (text, shown) in [
             ("grüße 日本 🦀", "grüße 日本 🦀"),
             (
@@ -127,7 +129,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_that_a_terminal_obeys_is_left(text: String, max_len in 0_usize..200) {
+        fn no_control_characters_are_left(text: String, max_len in 0_usize..200) {
             let line = printable(&text, max_len);
             prop_assert!(line.chars().all(is_printable));
             prop_assert!(line.chars().count() <= max_len + 1);

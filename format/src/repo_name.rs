@@ -12,16 +12,17 @@ use crate::{Error, Result};
 
 /// The name of a repository: a host (optionally with a port) and a path of one or more segments.
 ///
-/// The canonical spelling has no `.git` at the end; [`RepoName::parse`] accepts both. Whatever is
-/// in a `RepoName` is safe as a relative path, as a URL path and as an argument of git: ASCII
-/// letters, digits and `._-+~` only, no segment that is `.` or `..`, starts with `-` or is a name
-/// that git or the mount gives a meaning (`.git`, `.objects`).
+/// A `RepoName` is safe as a relative path, as a URL path and as an argument of git. It has only
+/// ASCII letters, digits, `._-+~`, slashes and the colon of the port. No segment is `.` or `..`,
+/// starts with `-`, or has a meaning for git or the mount (`.git`, `.objects`).
+///
+/// The canonical spelling has no `.git` at the end. [`RepoName::parse`] accepts both spellings.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct RepoName(String);
 
 impl RepoName {
-    /// Parses `<host>/<path>`, with or without `.git` at the end.
+    /// Parses `<host>/<path>`, with or without a final `.git`.
     pub fn parse(text: &str) -> Result<Self> {
         let name = text.strip_suffix(".git").unwrap_or(text);
         let bad = |reason| Error::BadRepoName {
@@ -29,12 +30,14 @@ impl RepoName {
             reason,
         };
         if name.len() > MAX_REPO_NAME_LEN {
-            return Err(bad("it is too long"));
+            return Err(bad("it is longer than 512 bytes"));
         }
-        let (host, path) = name.split_once('/').ok_or_else(|| bad("it has no path"))?;
+        let (host, path) = name
+            .split_once('/')
+            .ok_or_else(|| bad("it has no path after the host"))?;
         check_host(host).map_err(bad)?;
         if path.split('/').count() > MAX_REPO_NAME_SEGMENTS {
-            return Err(bad("it has too many segments"));
+            return Err(bad("its path has more than 16 segments"));
         }
         for segment in path.split('/') {
             check_segment(segment).map_err(bad)?;
@@ -42,23 +45,23 @@ impl RepoName {
         Ok(Self(name.to_owned()))
     }
 
-    /// The whole name, `<host>/<path>`.
+    /// Returns the whole name, `<host>/<path>`.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The part before the first slash.
+    /// Returns the part before the first slash: the host, with its port if it has one.
     pub fn host(&self) -> &str {
         self.0.split_once('/').map_or("", |(host, _)| host)
     }
 
-    /// The part after the first slash.
+    /// Returns the part after the first slash.
     pub fn path(&self) -> &str {
         self.0.split_once('/').map_or("", |(_, path)| path)
     }
 
-    /// Returns the name with its path in lower case: the one spelling of a repository whose upstream
-    /// ignores case.
+    /// Returns the name with its path in lower case. If an upstream ignores case, this is the one
+    /// spelling of its repository.
     pub fn to_lower_case(&self) -> Self {
         Self(format!(
             "{}/{}",
@@ -72,7 +75,7 @@ impl RepoName {
         self.host() == other.host() && self.path().eq_ignore_ascii_case(other.path())
     }
 
-    /// Says why `host` can't be the host of a repository name, if it can't.
+    /// Refuses a text that can't be the host of a repository's name. The error has the reason.
     pub fn check_host(host: &str) -> Result<()> {
         check_host(host).map_err(|reason| Error::BadRepoName {
             name: excerpt(host),
@@ -85,7 +88,7 @@ fn check_host(host: &str) -> std::result::Result<(), &'static str> {
     let (name, port) = host
         .split_once(':')
         .map_or((host, None), |(name, port)| (name, Some(port)));
-    // A number has one spelling: "080" would be another repository on the same host.
+    // Each port has one spelling. With ":080" beside ":80", one repository would have two names.
     let is_port = |port: &str| {
         port.parse::<u16>()
             .is_ok_and(|number| number > 0 && number.to_string() == port)
@@ -120,7 +123,7 @@ fn check_segment(segment: &str) -> std::result::Result<(), &'static str> {
     if segment.starts_with('-') {
         return Err("a segment of its path starts with a dash");
     }
-    // With ".git" after it, or another short suffix, it is a file name still.
+    // With ".git" or another short suffix, the segment has to fit in a file name of 255 bytes.
     if segment.len() > MAX_REPO_NAME_SEGMENT_LEN {
         return Err("a segment of its path is longer than 240 bytes");
     }
@@ -130,8 +133,8 @@ fn check_segment(segment: &str) -> std::result::Result<(), &'static str> {
     {
         return Err("a segment of its path is '.git' or '.objects'");
     }
-    // Only at the very end it is the other spelling of a name, and then it has been taken off: here
-    // it would be the inside of a mirror.
+    // A final ".git" of the whole name has been removed already. With any other, such as in
+    // `h/a.git/refs/x`, the path would point into the mirror of `h/a`, which is stored as `a.git`.
     if segment.to_ascii_lowercase().ends_with(".git") {
         return Err("a segment of its path ends in '.git'");
     }
@@ -143,7 +146,7 @@ fn check_segment(segment: &str) -> std::result::Result<(), &'static str> {
     Ok(())
 }
 
-/// At most 80 characters of `text`, for an error message.
+/// Cuts `text` to 80 characters, for an error message.
 fn excerpt(text: &str) -> String {
     text.chars().take(80).collect()
 }
@@ -221,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_could_leave_the_tree_or_become_an_option() {
+    fn refuses_names_that_leave_the_directory_or_look_like_options() {
         for bad in [
             "",
             "host",
@@ -268,7 +271,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_accepted_stays_below_its_directory(text in ".{0,60}") {
+        fn an_accepted_name_stays_below_its_directory(text in ".{0,60}") {
             if let Ok(name) = RepoName::parse(&text) {
                 prop_assert!(!name.as_str().split('/').any(|part| matches!(part, "" | "." | "..")));
                 let lower = name.to_lower_case();

@@ -1,6 +1,7 @@
-//! The seek table of the Zstandard Seekable Format, with which existing tools seek in an archive.
+//! The seek table of the Zstandard Seekable Format. Existing tools use it to seek in an archive.
 //!
-//! Ours has no checksums per frame. The reader uses it only to find the TOC before it.
+//! This crate writes no checksums of frames. A mount reads only the footer of the table, to find
+//! the TOC in front of it.
 
 use crate::limits::{MAX_SEEK_TABLE_LEN, check_at_most};
 use crate::wire::{
@@ -11,7 +12,7 @@ use crate::{Error, Result};
 const SECTION: &str = "seek table";
 const FRAME_MAGIC: u32 = 0x184D_2A5E;
 const FOOTER_MAGIC: u32 = 0x8F92_EAB1;
-/// Length of the footer at the very end of an archive: frame count, descriptor, magic.
+/// The length of the footer at the very end of an archive: frame count, descriptor, magic number.
 pub(crate) const FOOTER_LEN: usize = 9;
 const CHECKSUM_FLAG: u8 = 0x80;
 const RESERVED_BITS: u8 = 0x7C;
@@ -19,13 +20,13 @@ const RESERVED_BITS: u8 = 0x7C;
 /// The lengths of one frame of an archive, in bytes; a skippable frame has no content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameSize {
-    /// Length in the archive.
+    /// The length in the archive.
     pub stored_len: u32,
-    /// Length of the content.
+    /// The length of the content.
     pub content_len: u32,
 }
 
-/// All frames of an archive before the seek table itself, in order.
+/// The list of all frames of an archive except the seek table itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SeekTable {
     /// The frames, in order.
@@ -56,6 +57,7 @@ impl SeekTable {
         let payload = skippable_payload(frame, FRAME_MAGIC, SECTION)?;
         let footer = Footer::decode(payload)?;
         let mut reader = FieldReader::new(payload, SECTION);
+        // The capacity follows from the bytes that are there, not from the count in the footer.
         let mut frames = Vec::with_capacity(payload.len() / 8);
         for _ in 0..footer.frame_count {
             frames.push(FrameSize {
@@ -71,7 +73,8 @@ impl SeekTable {
         Ok(Self { frames })
     }
 
-    /// Length of the whole seek table frame, read from the last bytes of an archive.
+    /// Reads the length in bytes of the seek table's frame from `tail`, the last bytes of an
+    /// archive.
     pub fn frame_len(tail: &[u8]) -> Result<u64> {
         Footer::decode(tail).map(|footer| footer.frame_len())
     }
@@ -93,7 +96,9 @@ impl Footer {
         let frame_count = reader.u32()?;
         let descriptor = reader.u8()?;
         if reader.u32()? != FOOTER_MAGIC {
-            return Err(reader.malformed("its magic bytes are wrong: this is no cachewfs archive"));
+            return Err(reader.malformed(
+                "its magic number is wrong: the file is not a cachewfs archive, or is cut off",
+            ));
         }
         if descriptor & RESERVED_BITS != 0 {
             return Err(reader.malformed("reserved bits are set"));
@@ -106,7 +111,7 @@ impl Footer {
         Ok(footer)
     }
 
-    /// Refuses a table over the limit.
+    /// Refuses a table that is over the limit.
     fn check(&self) -> Result<()> {
         check_at_most(SECTION, self.frame_len(), MAX_SEEK_TABLE_LEN)
     }

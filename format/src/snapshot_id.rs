@@ -1,4 +1,4 @@
-//! The name of a snapshot.
+//! The id of a snapshot.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,8 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Digest, Error, ObjectId, Result};
 
-/// The id of a snapshot: `<commit>` for the first state published at that commit of HEAD, and
-/// `<commit>-<first 16 hexadecimal digits of the refs' digest>` for later states with the same HEAD.
+/// The id of a snapshot.
+///
+/// The first state that is published at a commit of HEAD has the id `<commit>`. A later state at
+/// that commit, with other refs, has the id `<commit>-<first 16 hexadecimal digits of the refs'
+/// digest>`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct SnapshotId {
@@ -17,12 +20,12 @@ pub struct SnapshotId {
 }
 
 impl SnapshotId {
-    /// The id of the first state published at `commit`.
+    /// Returns the id of the first state that is published at `commit`.
     pub const fn first(commit: ObjectId) -> Self {
         Self { commit, refs: None }
     }
 
-    /// The id of a later state at `commit`, whose refs have the digest `refs`.
+    /// Returns the id of a later state at `commit`, whose refs have the digest `refs`.
     pub fn later(commit: ObjectId, refs: &Digest) -> Self {
         Self {
             commit,
@@ -30,7 +33,7 @@ impl SnapshotId {
         }
     }
 
-    /// Parses either spelling.
+    /// Parses `<commit>` or `<commit>-<16 hexadecimal digits>`.
     pub fn parse(text: &str) -> Result<Self> {
         let bad = || Error::BadSnapshotId {
             text: text.chars().take(120).collect(),
@@ -49,7 +52,7 @@ impl SnapshotId {
         })
     }
 
-    /// The commit of HEAD.
+    /// Returns the commit of HEAD.
     pub const fn commit(&self) -> ObjectId {
         self.commit
     }

@@ -1,16 +1,18 @@
-//! The bytes of a tar stream around the content of its members (POSIX ustar, pax where needed).
+//! Writes the bytes of a tar stream around the content of its members: POSIX ustar, with pax
+//! headers where ustar isn't enough.
 
 use crate::{EntryKind, Error, GitPath, Result};
 
 /// The unit of a tar stream, in bytes.
 const BLOCK_LEN: usize = 512;
-/// What ustar's 11 octal digits can say: bytes, or seconds.
+/// The largest size or time that fits in the 11 octal digits of a ustar field.
 const MAX_USTAR_NUMBER: u64 = 0o777_7777_7777;
 
-/// The header of a member: one block, with a pax header before it where the path, the link or the
-/// size doesn't fit in ustar. Owner and group are 0.
+/// Returns the header of a tar member: one block. If the path, the link's target or the size
+/// doesn't fit in ustar, a pax header precedes it. Owner and group are 0.
 ///
-/// `kind` decides the type; `size` is that of the content that follows, 0 but for files.
+/// `kind` decides the type of the member. `size` is the length in bytes of the content that
+/// follows, and is 0 for anything but a file.
 pub fn member_header(
     path: &GitPath,
     kind: &EntryKind,
@@ -24,6 +26,7 @@ pub fn member_header(
         EntryKind::File(_) | EntryKind::Symlink(_) => (path.as_bytes().to_vec(), false),
     };
     let (prefix, base) = split_name(&name).unwrap_or_else(|| {
+        // The ustar header gets the start of the path, for programs that ignore pax headers.
         pax_record(&mut records, b"path", &name);
         (&[], name.get(..100.min(name.len())).unwrap_or_default())
     });
@@ -72,7 +75,7 @@ pub fn member_header(
     Ok(bytes)
 }
 
-/// How many zero bytes follow content of `size` bytes.
+/// Returns the number of zero bytes that follow content of `size` bytes, up to the next block.
 pub fn padding_len(size: u64) -> usize {
     let block_len = u64::try_from(BLOCK_LEN).unwrap_or(1);
     let used = size.checked_rem(block_len).unwrap_or(0);
@@ -83,12 +86,13 @@ pub fn padding_len(size: u64) -> usize {
     usize::try_from(padding).unwrap_or(0)
 }
 
-/// The two zero blocks that end a tar stream.
+/// Returns the two zero blocks that end a tar stream.
 pub fn end_of_archive() -> Vec<u8> {
     vec![0; BLOCK_LEN.saturating_mul(2)]
 }
 
-/// Splits a name at a slash into ustar's prefix (155 bytes) and name (100); `None` if it can't be.
+/// Splits a path at a slash into ustar's prefix (at most 155 bytes) and name (at most 100). Returns
+/// `None` if no slash is at a suitable position.
 fn split_name(name: &[u8]) -> Option<(&[u8], &[u8])> {
     if name.len() <= 100 {
         return Some((&[], name));
@@ -110,8 +114,9 @@ fn split_name(name: &[u8]) -> Option<(&[u8], &[u8])> {
         .filter(|(prefix, _)| !prefix.is_empty())
 }
 
-/// Appends `<length> <key>=<value>\n`, where the length counts itself.
+/// Appends a pax record, `<length> <key>=<value>\n`.
 fn pax_record(records: &mut Vec<u8>, key: &[u8], value: &[u8]) {
+    // The length counts its own digits. So it is increased until it is right.
     let fixed = key.len().saturating_add(value.len()).saturating_add(3);
     let mut len = fixed;
     while fixed.saturating_add(len.to_string().len()) != len {
@@ -124,7 +129,7 @@ fn pax_record(records: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     records.push(b'\n');
 }
 
-/// The fields of one header block that differ between ours.
+/// The fields of a header block. The other fields are equal in all headers that this crate writes.
 struct Ustar<'a> {
     prefix: &'a [u8],
     base: &'a [u8],
@@ -143,7 +148,7 @@ impl Ustar<'_> {
         };
         let mtime = u64::try_from(self.mtime).map_err(|_| bad("its time is before 1970"))?;
         if mtime > MAX_USTAR_NUMBER {
-            return Err(bad("its time is after 2242"));
+            return Err(bad("its time is after the year 2242"));
         }
         let mut block = [0; BLOCK_LEN];
         put(&mut block, 0, 100, self.base);
@@ -157,6 +162,7 @@ impl Ustar<'_> {
             format!("{:011o}", self.size.min(MAX_USTAR_NUMBER)).as_bytes(),
         );
         put(&mut block, 136, 12, format!("{mtime:011o}").as_bytes());
+        // The checksum is computed over the block with spaces in the field of the checksum.
         put(&mut block, 148, 8, b"        ");
         put(&mut block, 156, 1, &[self.type_flag]);
         put(&mut block, 157, 100, self.link);
@@ -172,7 +178,7 @@ impl Ustar<'_> {
     }
 }
 
-/// Copies as much of `bytes` as fits into the field of `len` bytes at `at`.
+/// Copies `bytes` into the field of `len` bytes at `at`. Bytes that don't fit are left out.
 fn put(block: &mut [u8; BLOCK_LEN], at: usize, len: usize, bytes: &[u8]) {
     for (to, from) in block.iter_mut().skip(at).take(len).zip(bytes) {
         *to = *from;
@@ -192,7 +198,8 @@ mod tests {
         EntryKind::File(Content::Segment(SegmentId(Digest::of(b""))))
     }
 
-    /// Reads the one member back with the `tar` crate: path, link, size.
+    /// Reads the one member with the `tar` crate. Returns its path, its link, its content and its
+    /// time.
     fn read_back(header: &[u8], content: &[u8]) -> (Vec<u8>, Option<Vec<u8>>, Vec<u8>, u64) {
         let padding = vec![0; padding_len(content.len() as u64)];
         let stream = [header, content, &padding, &end_of_archive()].concat();
@@ -210,7 +217,8 @@ mod tests {
     }
 
     proptest! {
-        // No newlines: the `tar` crate takes one in a pax record for its end; GNU tar does not.
+        // The paths have no newlines: the `tar` crate, unlike GNU tar, ends a pax record at a
+        // newline in its value.
         #[test]
         fn another_reader_finds_path_and_content(
             path in "[a-zA-Z0-9 '\"]{1,60}(/[a-z\u{e9}]{1,80}){0,5}",
@@ -240,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_that_a_header_cannot_say_is_refused() {
+    fn a_time_that_does_not_fit_in_a_header_is_refused() {
         let path = GitPath::parse(b"a").unwrap();
 
         for mtime in [-1, 1 << 33, i64::MAX] {

@@ -1,8 +1,9 @@
-//! Little-endian fields: reading with bounds, writing.
+//! Reads and writes the little-endian fields of the binary formats, and skippable frames.
 
 use crate::{Digest, Error, Result};
 
-/// Reads fields from the front of a byte slice; never past its end.
+/// A cursor over a byte slice that reads fields in order. A field that goes past the end is an
+/// error.
 #[derive(Debug)]
 pub(crate) struct FieldReader<'a> {
     rest: &'a [u8],
@@ -10,7 +11,7 @@ pub(crate) struct FieldReader<'a> {
 }
 
 impl<'a> FieldReader<'a> {
-    /// `section` names the bytes in errors.
+    /// Starts at the front of `bytes`. Errors call them `section`.
     pub(crate) fn new(bytes: &'a [u8], section: &'static str) -> Self {
         Self {
             rest: bytes,
@@ -58,27 +59,30 @@ impl<'a> FieldReader<'a> {
         self.array().map(Digest::from_bytes)
     }
 
-    /// Bytes with a length of one byte before them.
+    /// Reads a byte string whose length is stored in one byte before it.
     pub(crate) fn short_bytes(&mut self) -> Result<&'a [u8]> {
         let len = self.u8()?;
         self.take(usize::from(len))
     }
 
-    /// Bytes with a length of two bytes before them.
+    /// Reads a byte string whose length is stored in two bytes before it.
     pub(crate) fn bytes(&mut self) -> Result<&'a [u8]> {
         let len = self.u16()?;
         self.take(usize::from(len))
     }
 
-    /// Reads a count of records that take at least `min_len` bytes each, and refuses it if so many
-    /// can't be in what is left; after that, memory may be reserved for them.
+    /// Reads the count of the records that follow, each of at least `min_len` bytes.
+    ///
+    /// Refuses a count whose records can't fit in the remaining bytes. So the caller may reserve
+    /// memory for that many records.
     pub(crate) fn count(&mut self, min_len: usize) -> Result<usize> {
         let count = usize::try_from(self.u32()?).unwrap_or(usize::MAX);
         self.expect_records(count, min_len)?;
         Ok(count)
     }
 
-    /// Refuses `count` records of at least `min_len` bytes if so many can't be in what is left.
+    /// Refuses `count` if that many records of at least `min_len` bytes can't fit in the remaining
+    /// bytes.
     pub(crate) fn expect_records(&self, count: usize, min_len: usize) -> Result<()> {
         let needed = count.checked_mul(min_len);
         if needed.is_some_and(|needed| needed <= self.rest.len()) {
@@ -90,7 +94,7 @@ impl<'a> FieldReader<'a> {
         }
     }
 
-    /// Checks magic bytes and version at the front.
+    /// Reads and checks magic bytes and a version.
     pub(crate) fn magic_and_version(&mut self, magic: [u8; 8], version: u16) -> Result<()> {
         if self.array()? != magic {
             return Err(self.malformed("its magic bytes are wrong"));
@@ -105,12 +109,13 @@ impl<'a> FieldReader<'a> {
         Ok(())
     }
 
-    /// Refuses bytes that are left over.
+    /// Refuses bytes that remain after the last field. Otherwise many different inputs would decode
+    /// to one value.
     pub(crate) fn finish(self) -> Result<()> {
         if self.rest.is_empty() {
             Ok(())
         } else {
-            Err(self.malformed("bytes are left over at its end"))
+            Err(self.malformed("it has more bytes after its last field"))
         }
     }
 
@@ -127,11 +132,13 @@ pub(crate) trait FieldWriter {
     fn put_u16(&mut self, value: u16);
     fn put_u32(&mut self, value: u32);
     fn put_u64(&mut self, value: u64);
-    /// Bytes with a length of one byte before them; `Malformed` if they are longer than that says.
+    /// Appends a byte string with its length in one byte before it. A string over 255 bytes is
+    /// `Malformed`.
     fn put_short_bytes(&mut self, bytes: &[u8], section: &'static str) -> Result<()>;
-    /// Bytes with a length of two bytes before them; `Malformed` if they are longer than that says.
+    /// Appends a byte string with its length in two bytes before it. A string over 65535 bytes is
+    /// `Malformed`.
     fn put_bytes(&mut self, bytes: &[u8], section: &'static str) -> Result<()>;
-    /// A count of four bytes.
+    /// Appends a count in four bytes. A count over 2^32 - 1 is `Malformed`.
     fn put_count(&mut self, count: usize, section: &'static str) -> Result<()>;
 }
 
@@ -163,13 +170,13 @@ impl FieldWriter for Vec<u8> {
     }
 
     fn put_count(&mut self, count: usize, section: &'static str) -> Result<()> {
-        let reason = "more than 2^32 records";
+        let reason = "a count doesn't fit in 32 bits";
         self.put_u32(u32::try_from(count).map_err(|_| Error::Malformed { section, reason })?);
         Ok(())
     }
 }
 
-/// Length of the header of a skippable frame, in bytes.
+/// The length of the header of a skippable frame, in bytes.
 pub(crate) const SKIPPABLE_HEADER_LEN: usize = 8;
 
 /// Wraps `payload` in a zstd skippable frame (RFC 8878 section 3.1.2).
@@ -178,7 +185,7 @@ pub(crate) fn skippable_frame(
     payload: &[u8],
     section: &'static str,
 ) -> Result<Vec<u8>> {
-    let reason = "it is longer than a skippable frame can be";
+    let reason = "it doesn't fit in a skippable frame, which holds less than 4 GiB";
     let len = u32::try_from(payload.len()).map_err(|_| Error::Malformed { section, reason })?;
     let mut frame = Vec::with_capacity(payload.len().saturating_add(SKIPPABLE_HEADER_LEN));
     frame.put_u32(magic);
@@ -187,7 +194,7 @@ pub(crate) fn skippable_frame(
     Ok(frame)
 }
 
-/// The payload of a skippable frame that is exactly `frame`.
+/// Returns the payload of the skippable frame that is exactly the bytes of `frame`.
 pub(crate) fn skippable_payload<'a>(
     frame: &'a [u8],
     magic: u32,
@@ -195,7 +202,7 @@ pub(crate) fn skippable_payload<'a>(
 ) -> Result<&'a [u8]> {
     let mut reader = FieldReader::new(frame, section);
     if reader.u32()? != magic {
-        return Err(reader.malformed("it isn't in the skippable frame it belongs in"));
+        return Err(reader.malformed("the magic number of its skippable frame is wrong"));
     }
     let len = reader.u32()?;
     let payload = reader.take(usize::try_from(len).unwrap_or(usize::MAX))?;

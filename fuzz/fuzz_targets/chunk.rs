@@ -1,4 +1,4 @@
-//! Chunks: only what has the right digest and the right length is decompressed, and no more of it.
+//! Fuzzes chunks: only bytes with the right digest and length are decompressed, in limited memory.
 #![no_main]
 
 use cachewfs_format::{Chunk, ChunkEncoding, Digest, decode_chunk, encode_chunk};
@@ -9,7 +9,7 @@ fuzz_target!(|input: &[u8]| {
         return;
     };
     let content_len = u32::from_le_bytes(*content_len);
-    // What any zstd frame may give, and lengths near the one that is right for small frames.
+    // Any length, a small length, and the length in the frame's header, which is usually right.
     for content_len in [content_len, content_len % 4096, claimed_len(stored)] {
         check(content_len, stored);
     }
@@ -20,7 +20,7 @@ fuzz_target!(|input: &[u8]| {
     }
 });
 
-/// The content size of the frames that our writers make with the descriptor `0b1010_0000`.
+/// Returns the content size of a frame with the descriptor `0b1010_0000`, as the writer makes them.
 fn claimed_len(stored: &[u8]) -> u32 {
     let field = stored.get(5..9).and_then(|field| field.try_into().ok());
     field.map_or(1, u32::from_le_bytes)
@@ -37,7 +37,7 @@ fn check(content_len: u32, stored: &[u8]) {
     };
     let max_bytes = 4096 + usize::try_from(content_len).unwrap_or(0).min(4 << 20);
 
-    let decoded = cachewfs_fuzz::within(max_bytes, || decode_chunk(&right, stored));
+    let decoded = cachewfs_fuzz::with_memory_limit(max_bytes, || decode_chunk(&right, stored));
 
     if let Ok(content) = decoded {
         assert_eq!(content.len() as u64, u64::from(content_len));
@@ -46,6 +46,6 @@ fn check(content_len: u32, stored: &[u8]) {
         digest: Digest::of(b"something else"),
         ..right
     };
-    let refused = cachewfs_fuzz::within(4096, || decode_chunk(&wrong, stored));
+    let refused = cachewfs_fuzz::with_memory_limit(4096, || decode_chunk(&wrong, stored));
     assert!(refused.is_err());
 }

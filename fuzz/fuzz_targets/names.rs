@@ -1,4 +1,4 @@
-//! Names and ids: what is accepted is spelt one way, and is safe as a path, a URL and an argument.
+//! Fuzzes names and ids: each has one spelling, and is safe as a path, a URL and an argument.
 #![no_main]
 
 use std::fmt::{Debug, Display};
@@ -21,7 +21,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
 });
 
-/// Ids have one spelling: that which was parsed.
+/// Checks that an accepted id is printed as it was parsed.
 fn check_spelling<T: FromStr + Display + PartialEq + Debug>(text: &str) {
     if let Ok(id) = text.parse::<T>() {
         assert_eq!(id.to_string(), text);
@@ -58,7 +58,7 @@ fn check_repo(repo: &RepoName, text: &str) {
         let stem = path
             .strip_prefix(&format!("/git/{name}/"))
             .and_then(|file| file.strip_suffix(".tar.zst"))
-            .expect("the name of a repository is a path as it is");
+            .expect("the name of a repository needs no escaping in a URL path");
         assert_eq!(api::kind_of_stem(stem), Some(kind));
     }
 }

@@ -3,19 +3,19 @@
 use std::path::Path;
 use std::process::Command;
 
-use cachewfs_format::{SegmentTable, Toc, TocPlace, decode_chunk};
+use cachewfs_format::{SegmentTable, Toc, TocLocation, decode_chunk};
 
 /// Panics unless every chunk is what its table says, every table what the TOC says, and the TOC what the
 /// `ETag` says.
 pub fn verify_archive(etag: &str, bytes: &[u8]) {
     let at = |offset: u64| usize::try_from(offset).unwrap();
     let part = |begin: u64, end: u64| &bytes[at(begin)..at(end)];
-    let TocPlace::Found(place) = Toc::locate(bytes, bytes.len() as u64).unwrap() else {
+    let TocLocation::Found(place) = Toc::locate(bytes, bytes.len() as u64).unwrap() else {
         panic!("there is no TOC");
     };
     let (digest, toc) = Toc::decode(&bytes[place]).unwrap();
     assert_eq!(format!("\"{digest}\""), etag);
-    for (offset, segment) in toc.placed_segments() {
+    for (offset, segment) in toc.segments_with_offsets() {
         let stored = part(offset, offset + segment.stored_len);
         let (chunks, frame) = stored.split_at(stored.len() - at(u64::from(segment.table_len)));
         let table = SegmentTable::decode(segment.id, frame).unwrap();

@@ -1,4 +1,13 @@
-//! `cachewfs clone`
+//! `cachewfs clone`: a clone that borrows the objects of a mount.
+//!
+//! 1. The mount resolves the repository, and returns the directory with its objects and refs.
+//! 2. `git init` makes a repository in a staging directory beside the target.
+//! 3. The clone's own HEAD, refs, configuration and `alternates` are written into it.
+//! 4. git checks out the files.
+//! 5. The staging directory is renamed to the target, and the mount is told about the clone.
+//!
+//! If a signal interrupts steps 1 to 4, the staging directory is removed. So the target never has a
+//! part of a clone.
 
 use std::io::IsTerminal as _;
 use std::os::unix::fs::PermissionsExt as _;
@@ -16,18 +25,18 @@ use crate::mounts::{MountChoice, block_on};
 use crate::progress::Bar;
 use crate::{git, output, remote};
 
-/// Make a working copy that borrows the objects of the mount.
+/// Make a clone that borrows its objects from the mount.
 ///
-/// It has the whole history and all branches at once, on local disk only the checked-out files. It
-/// is an ordinary clone of upstream: commit, fetch and push as ever. It needs the mount for as long
-/// as it borrows from it.
+/// The clone has the whole history and all branches, but only the checked-out files take local disk
+/// space. You commit, fetch and push as in every clone of upstream. The clone works only while the
+/// mount is mounted.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The repository.
+    /// The repository, as https://github.com/org/repo or github.com/org/repo.
     #[arg(value_name = "URL")]
     url: String,
 
-    /// Where to; the default is the last part of the repository's name.
+    /// The directory of the clone. The default is the last part of the repository's name.
     #[arg(value_name = "DIR")]
     directory: Option<PathBuf>,
 
@@ -39,24 +48,25 @@ pub(crate) struct Args {
     choice: MountChoice,
 }
 
-/// Files are checked out by so many processes, unless git is configured otherwise.
+/// The git setting that makes a checkout use one process for each CPU.
 const CHECKOUT_WORKERS: &str = "checkout.workers=0";
 
-/// What a clone is made of.
+/// The answer of the mount about the repository to clone.
 #[derive(Debug)]
-struct Source {
+struct CloneSource {
+    /// The directory of the mount with HEAD, refs and objects.
     objects_directory: PathBuf,
     upstream_url: String,
-    /// A sentence that names the files which the work tree of the snapshot lacks.
+    /// A sentence that names the files which the snapshot's work tree doesn't have.
     notice: Option<String>,
 }
 
 /// The state of HEAD in a clone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Head {
-    /// It has a commit.
+enum HeadState {
+    /// HEAD has a commit.
     Commit,
-    /// It names a branch that doesn't exist.
+    /// HEAD names a branch that doesn't exist.
     Unborn,
 }
 
@@ -67,18 +77,18 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         None => PathBuf::from(remote::directory_name(&repo)),
     };
     let target = std::path::absolute(target)?;
-    refuse_what_is_in_use(&target)?;
+    refuse_used_directory(&target)?;
     block_on(async {
         tokio::select! {
             outcome = clone(args, &repo, &target) => outcome,
-            // What was made so far goes with its temporary directory.
+            // Dropping `clone` kills git and removes the staging directory.
             _ = interrupted() => Err(CliError::Interrupted.into()),
         }
     })?;
     output::line(&format!("Cloned {repo} into {}", target.display()))
 }
 
-fn refuse_what_is_in_use(target: &Path) -> Result<()> {
+fn refuse_used_directory(target: &Path) -> Result<()> {
     match std::fs::read_dir(target).map(|mut entries| entries.next().is_none()) {
         Ok(true) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
@@ -86,7 +96,7 @@ fn refuse_what_is_in_use(target: &Path) -> Result<()> {
             directory: target.display().to_string(),
         }
         .into()),
-        Err(error) => Err(error).with_context(|| format!("can't use {}", target.display())),
+        Err(error) => Err(error).with_context(|| format!("can't clone into {}", target.display())),
     }
 }
 
@@ -94,25 +104,27 @@ async fn clone(args: &Args, repo: &RepoName, target: &Path) -> Result<()> {
     let source = resolve(args, repo).await?;
     let parent = target.parent().unwrap_or(Path::new("/"));
     std::fs::create_dir_all(parent)?;
+    // The staging directory is beside the target, so that they are on the same filesystem: only
+    // then is the rename atomic. The umask limits its mode, as for a directory that git creates.
     let staging = tempfile::Builder::new()
         .prefix(".cachewfs-clone-")
         .permissions(std::fs::Permissions::from_mode(0o777))
         .tempdir_in(parent)
-        .with_context(|| format!("can't write in {}", parent.display()))?;
+        .with_context(|| format!("can't create a directory in {}", parent.display()))?;
     let head = set_up(&staging, &source).await?;
     let checked_out = match head {
         _ if args.no_checkout => Ok(()),
-        Head::Commit => check_out(&staging).await,
-        Head::Unborn => {
+        HeadState::Commit => check_out(&staging).await,
+        HeadState::Unborn => {
             output::error(
-                "cachewfs: HEAD names a branch that does not exist: no files are checked out",
+                "cachewfs: no files are checked out: HEAD names a branch that does not exist",
             );
             Ok(())
         }
     };
     let staged = staging.keep();
     std::fs::rename(&staged, target).inspect_err(|_| {
-        // Somebody else has put something there meanwhile.
+        // Another process has created files at the target since it was checked.
         std::fs::remove_dir_all(&staged).ok();
     })?;
     let directory = target.to_owned();
@@ -121,6 +133,8 @@ async fn clone(args: &Args, repo: &RepoName, target: &Path) -> Result<()> {
         directory,
     };
     args.choice.ask(&request).await?;
+    // The clone stays even if its checkout failed: the history is complete, and the user can check
+    // out single files.
     checked_out.map_err(|error| {
         let directory = target.display().to_string();
         let notice = source.notice.map(|notice| format!("{notice}. "));
@@ -129,7 +143,7 @@ async fn clone(args: &Args, repo: &RepoName, target: &Path) -> Result<()> {
     })
 }
 
-async fn resolve(args: &Args, repo: &RepoName) -> Result<Source> {
+async fn resolve(args: &Args, repo: &RepoName) -> Result<CloneSource> {
     let answer = args
         .choice
         .ask(&ControlRequest::Resolve { repo: repo.clone() })
@@ -141,29 +155,32 @@ async fn resolve(args: &Args, repo: &RepoName) -> Result<Source> {
         ..
     } = answer
     else {
-        anyhow::bail!("the mount gave another answer than asked for");
+        anyhow::bail!("the mount's answer is not of the requested kind");
     };
-    let given = args.url.contains("://") || args.url.contains('@');
-    // What the person wrote may carry a user, or another protocol, on purpose.
+    let is_full_url = args.url.contains("://") || args.url.contains('@');
+    // The user may have chosen another protocol or another user than the daemon on purpose, so the
+    // argument becomes the URL of the remote. A name such as `github.com/org/repo` is no URL for
+    // git.
     let upstream_url = match upstream_url {
-        _ if given => args.url.clone(),
+        _ if is_full_url => args.url.clone(),
         Some(url) => url,
         None => format!("https://{repo}"),
     };
-    Ok(Source {
+    Ok(CloneSource {
         objects_directory,
         upstream_url,
         notice,
     })
 }
 
-/// Makes the repository as `git clone --no-checkout` would, without copying an object.
-async fn set_up(staging: &TempDir, source: &Source) -> Result<Head> {
+/// Creates the repository like `git clone --no-checkout`, but without copying any objects.
+async fn set_up(staging: &TempDir, source: &CloneSource) -> Result<HeadState> {
     let read = |name: &str| {
         let path = source.objects_directory.join(name);
         std::fs::read(&path).with_context(|| format!("can't read {}", path.display()))
     };
     let (head, refs) = (GitHead::parse(&read("HEAD")?)?, read("packed-refs")?);
+    // An object id, up to the first space of a line, has 64 digits only with SHA-256.
     let is_sha256 = refs
         .split(|&byte| byte == b'\n')
         .any(|line| line.iter().position(|&byte| byte == b' ') == Some(64));
@@ -172,7 +189,8 @@ async fn set_up(staging: &TempDir, source: &Source) -> Result<Head> {
     } else {
         "--object-format=sha1"
     };
-    // git refuses some names of branches here that it accepts upstream; HEAD is written below.
+    // `git init` refuses some names that a branch at upstream can have. So it gets a fixed name,
+    // and HEAD is written below.
     let arguments = ["--quiet", format, "--initial-branch=main"];
     git::run(staging.path(), &[], "init", &arguments).await?;
 
@@ -184,7 +202,7 @@ async fn set_up(staging: &TempDir, source: &Source) -> Result<Head> {
     let alternates = [alternates.as_os_str().as_encoded_bytes(), b"\n"].concat();
     let own_refs = packed_refs(&refs, branch);
     let git_dir = staging.path().join(".git");
-    // Appends: `git init` has written a `config`.
+    // Files are appended to, because the settings follow those that `git init` wrote into `config`.
     let write = |name: &str, bytes: &[u8]| -> Result<()> {
         let path = git_dir.join(name);
         std::fs::create_dir_all(path.parent().unwrap_or(&git_dir))?;
@@ -200,16 +218,16 @@ async fn set_up(staging: &TempDir, source: &Source) -> Result<Head> {
     write("packed-refs", &own_refs)?;
     write("config", &config(&source.upstream_url, branch))?;
     let Some(branch) = branch else {
-        return Ok(Head::Commit);
+        return Ok(HeadState::Commit);
     };
     let name = [b" refs/heads/", branch].concat();
     let mut lines = own_refs.split(|&byte| byte == b'\n');
     if !lines.any(|line| line.ends_with(&name)) {
-        return Ok(Head::Unborn);
+        return Ok(HeadState::Unborn);
     }
     let origin_head = [b"ref: refs/remotes/origin/", branch, b"\n"].concat();
     write("refs/remotes/origin/HEAD", &origin_head)?;
-    Ok(Head::Commit)
+    Ok(HeadState::Commit)
 }
 
 async fn check_out(staging: &TempDir) -> Result<()> {
@@ -220,9 +238,11 @@ async fn check_out(staging: &TempDir) -> Result<()> {
     };
     let bar = Bar::new();
     bar.step("checking out");
-    // Submodules aren't there yet, whatever `submodule.recurse` says.
+    // No submodule is cloned yet. The option overrides the user's `submodule.recurse`, with which
+    // git would try to check them out.
     let submodules = "--no-recurse-submodules";
-    // Without a name it is HEAD, also where a branch is called so.
+    // Without an argument, git checks out HEAD. The argument `HEAD` could mean a branch of that
+    // name.
     let arguments = ["--quiet", progress, submodules, "--force"];
     let outcome = git::run(staging.path(), &[CHECKOUT_WORKERS], "checkout", &arguments).await;
     bar.finish();

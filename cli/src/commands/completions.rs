@@ -1,4 +1,4 @@
-//! `cachewfs completions`
+//! `cachewfs completions`: the completion script of a shell.
 
 use anyhow::Result;
 use clap::CommandFactory as _;
@@ -7,7 +7,7 @@ use clap_complete::Shell;
 use crate::args::Arguments;
 use crate::output;
 
-/// Print a script that completes this command in a shell.
+/// Print a script for a shell that completes the arguments of this command.
 ///
 ///   cachewfs completions bash > /etc/bash_completion.d/cachewfs
 #[derive(Debug, clap::Args)]

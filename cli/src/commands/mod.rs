@@ -1,4 +1,5 @@
-//! One file for each subcommand: its arguments, whose comments are the help, and what it does.
+//! One file for each subcommand. `Args` has its arguments, whose doc comments are the help text;
+//! `run` runs it.
 
 pub(crate) mod clone;
 pub(crate) mod completions;

@@ -1,39 +1,41 @@
-//! `cachewfs mount`
+//! `cachewfs mount`: mounts the repositories of a daemon, in the background or the foreground.
 
 use std::path::PathBuf;
 
 use anyhow::Result;
 
-use crate::mounting::{OPTIONS_HELP, Settings, daemon_urls, serve, start_logging};
+use crate::mounting::{MountSettings, OPTIONS_HELP, daemon_urls, serve, start_logging};
 use crate::{daemonise, local};
 
 /// Mount the repositories of a daemon, or of an embedded one.
 ///
 ///   cachewfs mount http://cachew.example.com:8080 /cachewfs
 ///   cachewfs mount http://a:8080,http://b:8080 /cachewfs     each daemon is tried in turn
-///   cachewfs mount --local /var/lib/cachewfs /cachewfs       no daemon: one runs in this process
+///   cachewfs mount --local /var/lib/cachewfs /cachewfs       the daemon runs in this process
 ///
-/// Then /cachewfs/github.com/org/repo is that repository. Returns when the mount works, and serves
-/// it in the background.
+/// The directory /cachewfs/github.com/org/repo then is that repository. The command returns when
+/// the mount is ready; a process in the background serves it.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment, after_help = OPTIONS_HELP, override_usage = "\
 cachewfs mount [OPTIONS] <URL>[,<URL>…] <MOUNTPOINT>
        cachewfs mount [OPTIONS] --local <DIR> <MOUNTPOINT>")]
 pub(crate) struct Args {
-    /// The daemon's URL (but with --local), and the directory to mount at.
+    /// The daemon's URL (not with --local), and the directory to mount at.
     #[arg(required = true, num_args = 1..=2, value_names = ["URL", "MOUNTPOINT"])]
-    places: Vec<String>,
+    urls_and_mount_point: Vec<String>,
 
-    /// Run a daemon in this process, and keep its mirrors and snapshots in DIR.
+    /// Run a daemon in the process of the mount, and keep its mirrors and snapshots in DIR.
     #[arg(long, value_name = "DIR")]
     local: Option<PathBuf>,
 
-    /// With --local: another host, or another place to find one: github.com=https://github.com,
-    /// or work=file:///srv/git.
+    /// Add a host that the daemon of --local mirrors from, or replace the URL of a default host.
+    ///
+    /// For example github.com=https://github.com or work=file:///srv/git. May be given several
+    /// times.
     #[arg(long, value_name = "HOST=URL", requires = "local")]
     upstream: Vec<String>,
 
-    /// Stay in the foreground; Ctrl-C unmounts.
+    /// Serve the mount in the foreground. Ctrl-C unmounts it.
     #[arg(short, long)]
     foreground: bool,
 
@@ -43,7 +45,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let (source, mount_point) = match (args.places.as_slice(), &args.local) {
+    let (source, mount_point) = match (args.urls_and_mount_point.as_slice(), &args.local) {
         ([mount_point], Some(_)) => (None, mount_point),
         ([url, mount_point], None) => (Some(url.as_str()), mount_point),
         _ => {
@@ -53,7 +55,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         }
     };
     let daemons = source.map(daemon_urls).transpose()?.unwrap_or_default();
-    let settings = Settings::parse(daemons, mount_point.into(), &args.options)?;
+    let settings = MountSettings::parse(daemons, mount_point.into(), &args.options)?;
     let embedded = match &args.local {
         Some(directory) => Some(local::config(directory, &args.upstream)?),
         None => None,
@@ -61,15 +63,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     serve_settings(settings, embedded, args.foreground)
 }
 
-/// Serves a mount in the foreground, or starts a process that does in the background.
+/// Serves a mount in this process, or starts a background process that serves it.
 pub(super) fn serve_settings(
-    mut settings: Settings,
+    mut settings: MountSettings,
     embedded: Option<local::Config>,
     foreground: bool,
 ) -> Result<()> {
     let is_background = daemonise::is_background();
     if !foreground && !is_background {
-        return daemonise::run_again();
+        return daemonise::start_background();
     }
     if is_background {
         daemonise::leave_session();
@@ -91,7 +93,7 @@ pub(super) fn serve_settings(
         }
         let on_ready = || {
             if is_background {
-                daemonise::announce()
+                daemonise::report_ready()
             } else {
                 Ok(())
             }
@@ -102,7 +104,8 @@ pub(super) fn serve_settings(
         }
         outcome
     });
-    // What is still blocked, by a dead network or by the kernel, ends with the process.
+    // Threads may still be blocked, by a dead network or in the kernel. Waiting for them could take
+    // for ever; the end of the process ends them.
     runtime.shutdown_background();
     outcome
 }

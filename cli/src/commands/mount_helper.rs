@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Parser;
 
-use crate::mounting::{OPTIONS_HELP, Settings, daemon_urls};
+use crate::mounting::{MountSettings, OPTIONS_HELP, daemon_urls};
 
-/// Mount the repositories of a cachewfs daemon; run by mount(8).
+/// Mount the repositories of a cachewfs daemon. mount(8) runs this program.
 ///
 ///   mount -t cachewfs http://HOST:8080 /cachewfs -o allow_other
 ///
@@ -17,7 +17,7 @@ use crate::mounting::{OPTIONS_HELP, Settings, daemon_urls};
 #[derive(Debug, Parser)]
 #[command(name = "mount.cachewfs", version, verbatim_doc_comment, after_help = OPTIONS_HELP)]
 pub(crate) struct Args {
-    /// The daemon's URL, or several with commas between.
+    /// The daemon's URL, or several URLs separated by commas.
     source: String,
 
     /// The directory to mount at.
@@ -27,30 +27,30 @@ pub(crate) struct Args {
     #[arg(short, value_name = "OPTIONS")]
     options: Vec<String>,
 
-    /// Accept options that are not known.
+    /// Accepted for mount(8); unknown options are refused all the same.
     #[arg(short)]
     sloppy: bool,
 
-    /// Check the options only.
+    /// Only check the options, and don't mount.
     #[arg(short)]
     fake: bool,
 
-    /// Don't write /etc/mtab; it is never written.
+    /// Accepted for mount(8); /etc/mtab is never written.
     #[arg(short)]
     no_mtab: bool,
 
-    /// Say more; nothing more is to be said.
+    /// Accepted for mount(8); the output stays the same.
     #[arg(short)]
     verbose: bool,
 
-    /// The type of file system; it is always this one.
+    /// Accepted for mount(8); the type is always cachewfs.
     #[arg(short = 't', value_name = "TYPE")]
     kind: Option<String>,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let daemons = daemon_urls(&args.source)?;
-    let settings = Settings::parse(daemons, args.mount_point.clone(), &args.options)?;
+    let settings = MountSettings::parse(daemons, args.mount_point.clone(), &args.options)?;
     if args.fake {
         return Ok(());
     }

@@ -1,4 +1,4 @@
-//! `cachewfs pin`
+//! `cachewfs pin`: fetches a whole repository into the cache, and keeps it there.
 
 use anyhow::Result;
 use cachewfs_fuse::control::protocol::{ControlAnswer, ControlRequest};
@@ -6,9 +6,9 @@ use cachewfs_fuse::control::protocol::{ControlAnswer, ControlRequest};
 use crate::mounts::RepoChoice;
 use crate::output;
 
-/// Bring a repository into the cache as a whole, and never evict it.
+/// Fetch a whole repository into the cache, and never evict it.
 ///
-/// Then everything works without the network, and what is published later is fetched as well.
+/// All of its files then work without the network. Later snapshots of it are fetched too.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]

@@ -1,4 +1,4 @@
-//! `cachewfs prefetch`
+//! `cachewfs prefetch`: fetches a part of a repository into the cache.
 
 use anyhow::Result;
 use cachewfs_fuse::control::protocol::{ControlAnswer, ControlRequest, SnapshotPart};
@@ -6,7 +6,7 @@ use cachewfs_fuse::control::protocol::{ControlAnswer, ControlRequest, SnapshotPa
 use crate::mounts::RepoChoice;
 use crate::output;
 
-/// Bring a part of a repository into the cache.
+/// Fetch a part of a repository into the cache.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -19,19 +19,19 @@ pub(crate) struct Args {
 #[derive(Debug, clap::Args)]
 #[group(multiple = false)]
 struct PartChoice {
-    /// All that a checkout needs; the default.
+    /// Fetch the files and objects that a checkout needs. This is the default.
     #[arg(long)]
     hot: bool,
 
-    /// And all commits, for `git log`.
+    /// Also fetch all commits, for `git log`.
     #[arg(long)]
     commits: bool,
 
-    /// And all trees, for `git log -- PATH`.
+    /// Also fetch all trees, for `git log -- PATH`.
     #[arg(long)]
     trees: bool,
 
-    /// Everything.
+    /// Fetch the whole repository.
     #[arg(long)]
     all: bool,
 }

@@ -1,4 +1,4 @@
-//! `cachewfs refresh`
+//! `cachewfs refresh`: the newest state of upstream, without waiting for the next poll.
 
 use anyhow::Result;
 use cachewfs_fuse::control::protocol::{ControlAnswer, ControlRequest};
@@ -6,9 +6,9 @@ use cachewfs_fuse::control::protocol::{ControlAnswer, ControlRequest};
 use crate::mounts::RepoChoice;
 use crate::output;
 
-/// Make the daemon ask upstream, and show what is new.
+/// Make the daemon fetch from upstream now, and switch the mount to the newest snapshot.
 ///
-/// A mount follows upstream by itself; this is for who can't wait for the next poll.
+/// A mount follows upstream by itself. Use this command if you can't wait for the next poll.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]

@@ -1,4 +1,4 @@
-//! `cachewfs status`
+//! `cachewfs status`: the state of a mount as text or JSON.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -10,14 +10,14 @@ use comfy_table::presets::NOTHING;
 use crate::mounts::{MountChoice, block_on};
 use crate::output;
 
-/// Show what a mount is doing: its repositories, what of them is cached, its traffic.
+/// Show the state of a mount: its cache, its traffic, and how much of each repository is cached.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Print JSON, for programs.
     #[arg(long)]
     json: bool,
 
-    /// Print it again every two seconds, until Ctrl-C.
+    /// Print the status again every two seconds, until Ctrl-C.
     #[arg(long)]
     watch: bool,
 
@@ -64,7 +64,7 @@ fn lines(status: &StatusReport) -> Vec<String> {
             status.cache_dir.display(),
         ),
         format!(
-            "traffic {} in {} requests, of which readers waited for {} in {}; {} retries",
+            "traffic {} in {} requests; readers waited for {} in {} requests; {} retries",
             output::bytes(traffic.fetched_bytes),
             traffic.requests,
             output::bytes(traffic.demand_bytes),
@@ -74,7 +74,7 @@ fn lines(status: &StatusReport) -> Vec<String> {
         String::new(),
     ];
     if status.repos.is_empty() {
-        lines.push("No repository was looked at yet.".to_owned());
+        lines.push("No repository has been opened yet.".to_owned());
         return lines;
     }
     let mut table = Table::new();
@@ -91,7 +91,8 @@ fn lines(status: &StatusReport) -> Vec<String> {
         "NOTES",
     ]);
     for repo in &status.repos {
-        // A line end in a cell would make another line.
+        // Without this, a line break in a cell would start a new line of the table, and another
+        // party could forge a row.
         table.add_row(row(repo).iter().map(|text| output::cell(text)));
     }
     lines.extend(table.lines());
@@ -135,7 +136,7 @@ fn percent(part: u64, whole: u64) -> u64 {
     (part * 100).checked_div(whole).unwrap_or(100)
 }
 
-/// How long ago, to the second.
+/// Returns how long ago `at` was, in seconds since the epoch.
 fn age(at: u64) -> String {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)

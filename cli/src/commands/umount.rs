@@ -1,4 +1,4 @@
-//! `cachewfs umount`
+//! `cachewfs umount`: unmounts a mount, and waits until its process has ended.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,19 +10,21 @@ use cachewfs_fuse::control::protocol::{ControlAnswer, ControlRequest};
 use crate::mounts::{MountChoice, block_on, clear_dead_mount, mount_points};
 use crate::output;
 
-/// Unmount, and end the process that serves the mount.
+/// Unmount a mount, and end the process that serves it.
 ///
-/// Plain umount(8) does the same. Clones that borrow the mount's objects can't be used until it is
-/// mounted again; those that are known are named.
+/// umount(8) works too. Clones that borrow objects from the mount don't work until it is mounted
+/// again. The command lists the clones that the mount knows.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The mount; the default is the only one.
+    /// The mount to unmount. The default is the mount that contains the current directory, or else
+    /// the only mount.
     #[arg(value_name = "MOUNTPOINT")]
     mount_point: Option<PathBuf>,
 }
 
-/// How long the end of the mount's process is waited for, and how often it is looked at.
+/// How long the command waits for the mount's process to end.
 const ENDING_TIMEOUT: Duration = Duration::from_secs(20);
+/// How often the command checks whether the mount's process has ended.
 const PERIOD: Duration = Duration::from_millis(20);
 
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -36,8 +38,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     block_on(async {
         let status = match choice.ask(&ControlRequest::Status).await {
             Ok(ControlAnswer::Status(status)) => status,
-            Ok(_) => anyhow::bail!("the mount gave another answer than asked for"),
-            // Its process was killed just now, and the kernel is about to notice.
+            Ok(_) => anyhow::bail!("the mount's answer is not of the requested kind"),
+            // The mount's process was just killed: it has closed its socket, but the kernel hasn't
+            // closed the FUSE connection yet. Until then the mount doesn't look dead.
             Err(error) if matches!(error.downcast_ref(), Some(ClientError::Lost(_))) => {
                 return clear_when_dead(&mount_point, error).await;
             }
@@ -47,15 +50,24 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             for clone in &repo.clones {
                 let clone = clone.display();
                 let name = &repo.repo;
-                output::error(&format!("cachewfs: {clone} borrows objects of {name}"));
+                output::error(&format!(
+                    "cachewfs: the clone {clone} borrows objects of {name}, and won't work until \
+                     the mount is mounted again"
+                ));
             }
         }
         choice.ask(&ControlRequest::Stop).await?;
-        // The mount leaves the table, and an embedded daemon its data, a moment after the answer.
+        // The answer comes before the end: the mount leaves the mount table, and an embedded daemon
+        // finishes its writes, a moment later.
         let deadline = tokio::time::Instant::now() + ENDING_TIMEOUT;
         while mount_points()?.contains(&mount_point) || is_running(status.pid) {
             if tokio::time::Instant::now() > deadline {
-                anyhow::bail!("{} is still being served", mount_point.display());
+                anyhow::bail!(
+                    "the mount at {}, which process {} serves, has not ended after {} s",
+                    mount_point.display(),
+                    status.pid,
+                    ENDING_TIMEOUT.as_secs()
+                );
             }
             tokio::time::sleep(PERIOD).await;
         }
@@ -63,8 +75,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     })
 }
 
-/// Takes a mount away as soon as the kernel knows that nobody serves it. Fails with `error` if that
-/// doesn't come.
+/// Waits until the kernel knows that the mount is dead, and unmounts it. Fails with `error` if the
+/// mount is still alive after the timeout.
 async fn clear_when_dead(mount_point: &Path, error: anyhow::Error) -> Result<()> {
     let deadline = tokio::time::Instant::now() + ENDING_TIMEOUT;
     while !clear_dead_mount(mount_point)? && mount_points()?.contains(&mount_point.to_owned()) {
@@ -76,9 +88,10 @@ async fn clear_when_dead(mount_point: &Path, error: anyhow::Error) -> Result<()>
     Ok(())
 }
 
-/// Whether a process of this id runs: one that has ended, and whose parent hasn't looked, does not.
+/// Returns whether the process `pid` is running. A zombie isn't: it has ended, and its parent
+/// hasn't waited for it yet.
 fn is_running(pid: u32) -> bool {
-    // `proc_pid_stat(5)`: the state follows the name, which is in parentheses.
+    // `proc_pid_stat(5)`: the state follows the name, which is in parentheses and may contain `)`.
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let state = stat
         .rsplit_once(") ")

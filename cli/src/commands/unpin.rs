@@ -1,4 +1,4 @@
-//! `cachewfs unpin`
+//! `cachewfs unpin`: allows the eviction of a pinned repository.
 
 use anyhow::Result;
 use cachewfs_fuse::control::protocol::ControlRequest;
@@ -6,7 +6,7 @@ use cachewfs_fuse::control::protocol::ControlRequest;
 use crate::mounts::RepoChoice;
 use crate::output;
 
-/// Let a pinned repository be evicted again. Nothing is removed now.
+/// Let the cache evict a pinned repository again. The command itself evicts nothing.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]

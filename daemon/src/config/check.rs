@@ -1,19 +1,26 @@
-//! Values that can't work.
+//! Refuses configured values that the daemon can't work with.
 
 use std::time::Duration;
 
-use cachewfs_format::RepoName;
+use cachewfs_format::{RepoName, is_ref_name};
 
 use super::{Config, ConfigError};
 
+/// The shortest time between two updates of a mirror: with less, the daemon would ask upstream
+/// without a pause.
+const MIN_FETCH_INTERVAL: Duration = Duration::from_millis(10);
+
 impl Config {
-    /// Refuses values that can't work.
+    /// Returns an error for the first key whose value can't work.
     pub fn check(&self) -> Result<(), ConfigError> {
         self.check_upstreams()?;
         for namespace in &self.namespaces {
             let is_good = namespace.starts_with("refs/")
-                && namespace.ends_with('/')
+                // All of `refs/` would have the daemon's own refs in it: a fetch would prune them.
+                && namespace != "refs/"
                 && !namespace.starts_with("refs/cachewfs/")
+                && namespace.ends_with('/')
+                && is_ref_name(format!("{namespace}x").as_bytes())
                 && namespace
                     .bytes()
                     .all(|byte| byte.is_ascii_alphanumeric() || b"/-_.".contains(&byte));
@@ -21,12 +28,11 @@ impl Config {
                 return Err(ConfigError::Value {
                     key: "namespaces",
                     value: namespace.clone(),
-                    reason: "a namespace is refs/<name>/",
+                    reason: "it must be refs/<name>/, and not refs/cachewfs/",
                 });
             }
         }
-        let checks = [
-            ("head_timeout", !self.head_timeout.is_zero()),
+        let counts = [
             ("keep_snapshots", self.keep_snapshots >= 1),
             ("tip_commits", self.tip_commits >= 1),
             ("jobs_per_host", self.jobs_per_host >= 1),
@@ -34,31 +40,32 @@ impl Config {
             ("mirrors.repack_packs", self.mirrors.repack_packs >= 1),
             ("mirrors.jobs", self.mirrors.jobs >= 1),
             ("mirrors.max_new", self.mirrors.max_new >= 1),
-            ("mirrors.retry_first", !self.mirrors.retry_first.is_zero()),
             ("git_http.max_body_bytes", self.git_http.max_body_bytes >= 1),
-            (
-                "git_http.body_timeout",
-                !self.git_http.body_timeout.is_zero(),
-            ),
-            (
-                "git_http.answer_timeout",
-                !self.git_http.answer_timeout.is_zero(),
-            ),
-            (
-                "git_http.idle_timeout",
-                !self.git_http.idle_timeout.is_zero(),
-            ),
             ("git_http.max_requests", self.git_http.max_requests >= 1),
             ("git_http.max_processes", self.git_http.max_processes >= 1),
             ("git_http.max_passed_on", self.git_http.max_passed_on >= 1),
-            (
-                "fetch_interval",
-                self.fetch_interval >= Duration::from_millis(10),
-            ),
         ];
-        if let Some((key, _)) = checks.into_iter().find(|(_, is_good)| !is_good) {
-            let (value, reason) = (String::from("0"), "it must be positive");
+        if let Some((key, _)) = counts.into_iter().find(|(_, is_good)| !is_good) {
+            let (value, reason) = (String::from("0"), "it must be at least 1");
             return Err(ConfigError::Value { key, value, reason });
+        }
+        let durations = [
+            ("head_timeout", self.head_timeout),
+            ("mirrors.retry_first", self.mirrors.retry_first),
+            ("git_http.body_timeout", self.git_http.body_timeout),
+            ("git_http.answer_timeout", self.git_http.answer_timeout),
+            ("git_http.idle_timeout", self.git_http.idle_timeout),
+        ];
+        if let Some((key, _)) = durations.into_iter().find(|(_, time)| time.is_zero()) {
+            let (value, reason) = (String::from("0s"), "it must be longer than 0s");
+            return Err(ConfigError::Value { key, value, reason });
+        }
+        if self.fetch_interval < MIN_FETCH_INTERVAL {
+            return Err(ConfigError::Value {
+                key: "fetch_interval",
+                value: humantime::format_duration(self.fetch_interval).to_string(),
+                reason: "it must be at least 10ms",
+            });
         }
         self.tracing.check()?;
         self.store.check()?;
@@ -94,7 +101,7 @@ impl Config {
                 return Err(ConfigError::Value {
                     key: "upstreams",
                     value: host.clone(),
-                    reason: "the credentials in its URL have control characters",
+                    reason: "the credentials in its URL must not have control characters",
                 });
             }
         }
@@ -120,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_written_for_people() {
+    fn durations_have_units() {
         let config =
             parse("fetch_interval = '2m'\nref_check_interval = '0s'\n[git]\nclone_timeout = '3h'");
         let config = config.unwrap();
@@ -138,7 +145,11 @@ mod tests {
             "upstreams = { 'x.org' = 'https://a:b%0Ac@x.org' }",
             "relayout_share = 3.0",
             "namespaces = ['refs/*']",
+            "namespaces = ['refs/']",
+            "namespaces = ['refs/a..b/']",
+            "namespaces = ['refs/cachewfs/x/']",
             "keep_snapshots = 0",
+            "fetch_interval = '5ms'",
             "[git_http]\nmax_requests = 0",
             "[git_http]\nidle_timeout = '0s'",
             "[store]\nlease_ttl = '10ms'",

@@ -1,4 +1,4 @@
-//! Durations as people write them: `90s`, `2h 30m`, `90days`.
+//! Serde functions for durations as people write them: `90s`, `2h 30m`, `90days`.
 
 use std::time::Duration;
 

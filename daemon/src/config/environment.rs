@@ -1,9 +1,13 @@
-//! Secrets from the environment, so that the file needs none.
+//! Secrets from the environment, so that the configuration file needs none.
 //!
-//! `CACHEWFSD_UPSTREAM_<HOST>_URL` replaces the base URL of a configured host, and
-//! `CACHEWFSD_UPSTREAM_<HOST>_TOKEN` has a token for it; `<HOST>` is the host in capitals, with `_`
-//! for whatever is no letter and no digit: `CACHEWFSD_UPSTREAM_GITHUB_COM_TOKEN`. Where traces go, and what
-//! is shown there, the standard variables of OpenTelemetry say (`traces/config.rs`).
+//! - `CACHEWFSD_UPSTREAM_<HOST>_URL` replaces the base URL of a configured host.
+//! - `CACHEWFSD_UPSTREAM_<HOST>_TOKEN` sets a token for that host.
+//!
+//! `<HOST>` is the host in capitals, with `_` for every character that is neither a letter nor a
+//! digit: `CACHEWFSD_UPSTREAM_GITHUB_COM_TOKEN`.
+//!
+//! The standard variables of OpenTelemetry set where traces go and the headers that are sent with
+//! them (`traces/config.rs`).
 
 use std::ffi::OsString;
 
@@ -12,11 +16,15 @@ use crate::mirror::Login;
 use crate::traces::TracingConfig;
 
 const PREFIX: &str = "CACHEWFSD_UPSTREAM_";
-/// Servers look at the token only; GitHub's own tools use this name.
+/// The user name that is sent with a token. Servers only check the token; GitHub's own tools send
+/// this name.
 const TOKEN_USER: &str = "x-access-token";
 
 impl Config {
-    /// Applies those of `variables` that are overrides, and checks the outcome.
+    /// Applies the overrides among `variables`, then checks the whole configuration.
+    ///
+    /// A variable that begins with `CACHEWFSD_UPSTREAM_` but is unknown is an error: it is probably
+    /// misspelt, and its secret would be missing. All other variables are ignored.
     pub fn with_environment(
         mut self,
         variables: impl IntoIterator<Item = (OsString, OsString)>,
@@ -40,7 +48,8 @@ impl Config {
             list.push((variable.to_owned(), value));
         }
         self.tracing.apply(&for_traces)?;
-        // Sorted the other way round, ..._URL comes before ..._TOKEN, which goes into it.
+        // In descending order, ..._URL comes before ..._TOKEN. A URL replaces the credentials, so
+        // it must be set before the token.
         overrides.sort_by(|left, right| right.cmp(left));
         for (variable, value) in overrides {
             self.override_upstream(&variable, value)?;
@@ -57,13 +66,15 @@ impl Config {
             _ => return Err(refuse(variable, "it must end with _URL or _TOKEN")),
         };
         let mut bases = self.upstreams.iter_mut();
-        let mut bases = bases.by_ref().filter(|(key, _)| in_variable(key) == host);
+        let mut bases = bases
+            .by_ref()
+            .filter(|(key, _)| spelling_in_variable(key) == host);
         let reason = "its host is not in [upstreams]";
         let (_, base) = bases.next().ok_or_else(|| refuse(variable, reason))?;
         if bases.next().is_some() {
             return Err(refuse(
                 variable,
-                "several hosts of [upstreams] are written like this",
+                "several hosts in [upstreams] have this spelling in a variable",
             ));
         }
         if !is_token {
@@ -74,7 +85,7 @@ impl Config {
             user: TOKEN_USER.to_owned(),
             secret: value.trim().to_owned(),
         };
-        let reason = "the upstream is not an https or http URL";
+        let reason = "the upstream's URL has no host to send a token to";
         base.set_login(login)
             .ok_or_else(|| refuse(variable, reason))
     }
@@ -85,7 +96,8 @@ fn refuse(variable: &str, reason: &'static str) -> ConfigError {
     ConfigError::Environment { variable, reason }
 }
 
-fn in_variable(host: &str) -> String {
+/// Returns `host` as it is spelt in the name of a variable.
+fn spelling_in_variable(host: &str) -> String {
     let letter = |letter: char| match letter {
         letter if letter.is_ascii_alphanumeric() => letter.to_ascii_uppercase(),
         _ => '_',
@@ -98,7 +110,7 @@ mod tests {
     use super::*;
     use crate::error_chain::chain;
 
-    fn with(variables: &[(&str, &str)]) -> Result<Config, String> {
+    fn config_with(variables: &[(&str, &str)]) -> Result<Config, String> {
         let variables = variables
             .iter()
             .map(|&(name, value)| (name.into(), value.into()));
@@ -108,7 +120,7 @@ mod tests {
 
     #[test]
     fn urls_and_tokens_come_from_the_environment() {
-        let config = with(&[
+        let config = config_with(&[
             ("PATH", "/bin"),
             ("CACHEWFSD_UPSTREAM_GITHUB_COM_TOKEN", "gh/p\n"),
             ("CACHEWFSD_UPSTREAM_GITLAB_COM_TOKEN", "abc"),
@@ -131,13 +143,13 @@ mod tests {
     }
 
     #[test]
-    fn variables_that_are_not_understood_are_refused_without_their_values() {
+    fn unknown_variables_are_refused_and_their_values_are_not_shown() {
         for (variable, value) in [
             ("CACHEWFSD_UPSTREAM_EXAMPLE_COM_URL", "https://s3cret"),
             ("CACHEWFSD_UPSTREAM_GITHUB_COM_TOKNE", "s3cret"),
             ("CACHEWFSD_UPSTREAM_GITHUB_COM_URL", "ext::me:s3cret@x"),
         ] {
-            let error = with(&[(variable, value)]).unwrap_err();
+            let error = config_with(&[(variable, value)]).unwrap_err();
 
             assert!(!error.contains("s3cret"), "{error}");
         }

@@ -1,8 +1,8 @@
-//! Why a configuration can't be used.
+//! Reasons why a configuration can't be used.
 
 use std::path::PathBuf;
 
-/// Why a configuration can't be used. No text of it has credentials.
+/// The reason why a configuration can't be used. No message contains credentials.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file can't be read.
@@ -10,49 +10,52 @@ pub enum ConfigError {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The error of the read.
         source: std::io::Error,
     },
-    /// Something in the file is wrong.
+    /// A line of the file is wrong.
     #[error("{path}, line {line}")]
     InFile {
         /// The file.
         path: PathBuf,
-        /// Counted from 1.
+        /// The number of the line, counted from 1.
         line: usize,
-        /// What.
+        /// The problem in that line.
         source: Box<Self>,
     },
-    /// The file is not TOML, or a value is of another type than its key's.
+    /// The file isn't TOML, or a value has the wrong type for its key.
     #[error("{message}")]
     Syntax {
-        /// What is wrong.
+        /// The message of the TOML parser, without the line, which may contain credentials.
         message: String,
     },
-    /// There is no such key.
-    #[error("there is no key {key}{}", advice.as_ref().map(|advice| format!("; {advice}")).unwrap_or_default())]
+    /// The file has a key that doesn't exist.
+    #[error(
+        "there is no key {key}{}",
+        advice.as_ref().map(|advice| format!("; {advice}")).unwrap_or_default()
+    )]
     UnknownKey {
         /// The key.
         key: String,
-        /// What was meant, most likely.
+        /// A sentence that says which key or section was probably meant.
         advice: Option<String>,
     },
     /// A value can't be used.
     #[error("{key} = {value:?} can't be used: {reason}")]
     Value {
-        /// The key.
+        /// The key, with its section: `git_http.max_requests`.
         key: &'static str,
-        /// Its value, without credentials.
+        /// The value, without credentials.
         value: String,
-        /// What is wrong with it.
+        /// The rule that the value breaks.
         reason: &'static str,
     },
-    /// A variable of the environment can't be used.
-    #[error("the variable {variable} can't be used: {reason}")]
+    /// An environment variable can't be used.
+    #[error("the environment variable {variable} can't be used: {reason}")]
     Environment {
-        /// The variable.
+        /// The name of the variable. Its value may be a secret and is not shown.
         variable: String,
-        /// What is wrong with it.
+        /// The rule that the variable breaks.
         reason: &'static str,
     },
 }

@@ -1,4 +1,4 @@
-//! Reading the file, and saying where in it something is wrong and what was meant.
+//! Reading the configuration file. Errors name the line and, for unknown keys, the likely key.
 
 use std::path::Path;
 
@@ -8,11 +8,12 @@ use toml::de::{DeTable, DeValue};
 use super::{Config, ConfigError};
 use crate::mirror::redact;
 
-/// A key is taken for a misspelling of one that is at least so similar (1 is the same).
+/// The similarity from which an unknown key counts as a misspelling of a known one: 0 is unlike, 1
+/// is equal.
 const MIN_SIMILARITY: f64 = 0.7;
 
 impl Config {
-    /// Reads the file at `path` and checks it.
+    /// Reads and checks the file at `path`.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
             path: path.to_owned(),
@@ -27,13 +28,15 @@ impl Config {
     }
 }
 
-/// Parses and checks; an error comes with its line.
+/// Parses and checks `text`. Returns an error with the number of its line.
 fn parse(text: &str) -> Result<Config, (usize, ConfigError)> {
     let deserializer = toml::Deserializer::parse(text).map_err(|error| explain(text, &error))?;
     let config = Config::deserialize(deserializer).map_err(|error| explain(text, &error))?;
     config.check().map_err(|error| {
         let line = match &error {
             ConfigError::Value { key, value, .. } => {
+                // Of a table such as [upstreams], the value is the name of the bad entry. If the
+                // key isn't in the file, because a required one is missing, its section is.
                 let section = || line_of(text, key.rsplit_once('.')?.0);
                 let of_key = line_of(text, &format!("{key}.{value}")).or(line_of(text, key));
                 of_key.or_else(section)
@@ -45,9 +48,10 @@ fn parse(text: &str) -> Result<Config, (usize, ConfigError)> {
     Ok(config)
 }
 
-/// What `toml` says, without the line of the file, which may hold credentials.
+/// Turns an error of the `toml` crate into ours.
 fn explain(text: &str, error: &toml::de::Error) -> (usize, ConfigError) {
     let offset = error.span().map_or(0, |span| span.start);
+    // The error's `Display` would quote the line of the file, which may contain credentials.
     let message = redact(error.message().trim());
     let explained = match message.strip_prefix("unknown field `") {
         Some(_) => unknown_key(text, offset, &message),
@@ -56,15 +60,16 @@ fn explain(text: &str, error: &toml::de::Error) -> (usize, ConfigError) {
     (line_at(text, offset), explained)
 }
 
-/// `message` has the key and then those that are known, each in backticks.
+/// Makes the error for an unknown key, with advice.
 fn unknown_key(text: &str, offset: usize, message: &str) -> ConfigError {
+    // The message has the unknown key and then all known keys of the section, each in backticks.
     let mut quoted = message.split('`').skip(1).step_by(2);
     let key = quoted.next().unwrap_or_default().to_owned();
     let advice = section_of(&key)
         .filter(|section| section_at(text, offset) != *section)
         .map(|section| match section {
             "" => "it belongs before the first [section]".to_owned(),
-            section => format!("it belongs into [{section}]"),
+            section => format!("it belongs in [{section}]"),
         });
     let similar = || {
         quoted
@@ -77,7 +82,8 @@ fn unknown_key(text: &str, offset: usize, message: &str) -> ConfigError {
     ConfigError::UnknownKey { key, advice }
 }
 
-/// The section that has a key of this name, "" for none.
+/// Returns the section that a key of this name belongs to: "" for the keys before the first
+/// section, or `None` if there is no such key.
 fn section_of(key: &str) -> Option<&'static str> {
     let defaults = toml::Table::try_from(Config::default()).ok()?;
     if defaults.contains_key(key) {
@@ -89,7 +95,7 @@ fn section_of(key: &str) -> Option<&'static str> {
     })
 }
 
-/// The section that the line at `offset` is in, "" before the first.
+/// Returns the section that the line at `offset` is in: "" before the first section.
 fn section_at(text: &str, offset: usize) -> &str {
     let before = text.get(..offset).unwrap_or(text);
     let headers = before.lines().rev().map(str::trim);
@@ -98,27 +104,29 @@ fn section_at(text: &str, offset: usize) -> &str {
     headers.next().unwrap_or_default()
 }
 
+/// Returns the number of the line at `offset` in bytes, counted from 1.
 fn line_at(text: &str, offset: usize) -> usize {
     let before = text.as_bytes().iter().take(offset);
     1 + before.filter(|&&byte| byte == b'\n').count()
 }
 
-/// The line of a key, which may be in a section: `git.pack_threads`, `upstreams.github.com`,
-/// `store.s3.bucket`.
+/// Returns the line of a key with its sections, such as `git.pack_threads`, `upstreams.github.com`
+/// or `store.s3.bucket`.
 fn line_of(text: &str, key: &str) -> Option<usize> {
     let document = DeTable::parse(text).ok()?;
-    Some(line_at(text, find(document.get_ref(), key)?))
+    Some(line_at(text, offset_of(document.get_ref(), key)?))
 }
 
-/// Where a key is.
-fn find(table: &DeTable<'_>, key: &str) -> Option<usize> {
+/// Returns the offset of a key, in bytes from the start of the file.
+fn offset_of(table: &DeTable<'_>, key: &str) -> Option<usize> {
     let name = |wanted: &str| table.keys().find(|name| name.get_ref() == wanted);
+    // First the whole key: the name of a host has dots, too.
     if let Some(name) = name(key) {
         return Some(name.span().start);
     }
     let (section, rest) = key.split_once('.')?;
     match table.get(section)?.get_ref() {
-        DeValue::Table(inner) => find(inner, rest),
+        DeValue::Table(inner) => offset_of(inner, rest),
         _ => None,
     }
 }
@@ -134,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_misspelt_key_is_found_with_its_line_and_what_was_meant() {
+    fn an_unknown_key_is_reported_with_its_line_and_advice() {
         for (text, line, advice) in [
             (
                 "listne = '127.0.0.1:1'",
@@ -159,12 +167,12 @@ mod tests {
             (
                 "[upstreams]\n[git]\nmax_requests = 3",
                 3,
-                "there is no key max_requests; it belongs into [git_http]",
+                "there is no key max_requests; it belongs in [git_http]",
             ),
             (
                 "clone_timeout = '3h'",
                 1,
-                "there is no key clone_timeout; it belongs into [git]",
+                "there is no key clone_timeout; it belongs in [git]",
             ),
             ("colour = 'blue'", 1, "there is no key colour"),
         ] {
@@ -173,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_comes_with_its_line_and_without_secrets() {
+    fn errors_have_the_line_and_no_secrets() {
         for (text, line) in [
             ("listen = 'x'", 1),
             ("\n\nfetch_interval = 7", 3),

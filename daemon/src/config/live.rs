@@ -1,4 +1,4 @@
-//! The configuration that is in force: it changes when the file is read again.
+//! The configuration in force, which changes when the file is read again.
 
 use std::sync::Arc;
 
@@ -6,8 +6,10 @@ use tokio::sync::watch;
 
 use super::Config;
 
-/// The configuration that is in force. Who does something takes it once, so that all of one piece of
-/// work follows the same.
+/// The configuration in force.
+///
+/// A request or job calls [`LiveConfig::now`] once, when it begins. So a reload never changes keys
+/// in the middle of it.
 #[derive(Debug)]
 pub(crate) struct LiveConfig(watch::Sender<Arc<Config>>);
 
@@ -20,12 +22,13 @@ impl LiveConfig {
         Arc::clone(&self.0.borrow())
     }
 
-    /// Tells when another one is in force.
+    /// Returns a receiver that wakes when another configuration comes into force.
     pub(crate) fn changes(&self) -> watch::Receiver<Arc<Config>> {
         self.0.subscribe()
     }
 
-    /// Puts `new` in force, but for the keys that take a restart: gives those that differ.
+    /// Puts `new` into force, except for the keys that need a restart. Returns those of them that
+    /// differ.
     pub(crate) fn replace(&self, mut new: Config) -> Vec<&'static str> {
         let fixed = keep_fixed(&mut new, &self.now());
         self.0.send_replace(Arc::new(new));
@@ -33,8 +36,11 @@ impl LiveConfig {
     }
 }
 
-/// Takes what can't change while the daemon runs from `old`: what it was started with (sockets,
-/// directories, limits that are handed out already), and what is written into mirrors.
+/// Copies the keys that can't change while the daemon runs from `old` to `new`. Returns the names
+/// of the keys that differed.
+///
+/// Most of these keys were used up at the start, for sockets, directories, semaphores and clients.
+/// `namespaces` is written into the mirrors.
 fn keep_fixed(new: &mut Config, old: &Config) -> Vec<&'static str> {
     let mut differ = Vec::new();
     macro_rules! keep {
@@ -79,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_that_take_a_restart_stay() {
+    fn keys_that_need_a_restart_keep_their_value() {
         let live = LiveConfig::new(Config::default());
         let mut new = Config {
             publishes: 7,

@@ -3,7 +3,7 @@
 //! ```text
 //! settings ◄── check ◄── file (with line and advice) ◄── environment (secrets)
 //!     ▲           show (without secrets)
-//!     └────────── live (what is in force, and changes when the file is read again)
+//!     └────────── live (the configuration in force; changes when the file is read again)
 //! ```
 
 mod check;

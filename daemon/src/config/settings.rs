@@ -1,6 +1,7 @@
 //! All keys of the configuration, with their defaults.
 //!
-//! `packaging/cachewfsd.toml` documents them for people; a test compares.
+//! `packaging/cachewfsd.toml` documents them for operators. A test compares its keys and defaults
+//! with these.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -14,99 +15,105 @@ use super::{UpstreamConfig, duration};
 use crate::auth::AuthConfig;
 use crate::listener::TlsConfig;
 use crate::mirror::UpstreamAuthConfig;
-
 use crate::mirrors_config::MirrorsConfig;
 use crate::store::{Keep, StoreConfig};
 use crate::traces::TracingConfig;
 
-/// What a person wrote, or the defaults: enough to run on loopback without any file. Can't be printed with
-/// its secrets.
+/// The configuration: values from the file and the environment, and defaults for all other keys.
+///
+/// The defaults alone are enough to run on loopback. `Debug` and serializing hide the secrets.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Address and port to serve HTTP on; port 0 takes a free one. Default `127.0.0.1:8080`.
+    /// The address and port to listen on; port 0 takes a free port. Default `127.0.0.1:8080`.
     pub listen: SocketAddr,
-    /// How the log is written. Default `human`.
+    /// The format of the log. Default `human`.
     pub log: LogFormat,
-    /// How long `/readyz` says 503 before a daemon that is told to stop stops to take requests: as long as
-    /// load balancers take to notice. Default `0s`.
+    /// How long the daemon goes on taking requests after a signal to stop, while `/readyz` answers
+    /// 503 already. It should be the time that load balancers need to notice. Default `0s`.
     #[serde(with = "duration")]
     pub drain_delay: Duration,
-    /// How long a connection may take to send the head of a request, or be idle. Default `75s`.
+    /// How long a client may take to send the head of a request, and how long a connection may be
+    /// idle. Default `75s`.
     #[serde(with = "duration")]
     pub head_timeout: Duration,
-    /// Where mirrors, published snapshots and temporary files live. Default
-    /// `/var/lib/cachewfs` for root, else `$XDG_DATA_HOME/cachewfs` or `~/.local/share/cachewfs`.
+    /// The directory with mirrors, published snapshots and temporary files. Default
+    /// `/var/lib/cachewfs` for root, otherwise `$XDG_DATA_HOME/cachewfs` or
+    /// `~/.local/share/cachewfs`.
     pub data_dir: PathBuf,
-    /// Host in the names of repositories to its upstream: the base URL (`https`, `http` or `file`), or a
-    /// table with `ignore_case`, too. Other hosts are refused. Default: github.com and gitlab.com.
+    /// The upstream of each host in the names of repositories: a base URL (`https`, `http` or
+    /// `file`), or a table with `url` and `ignore_case`. Requests for other hosts are refused.
+    /// Default: github.com and gitlab.com.
     pub upstreams: BTreeMap<String, UpstreamConfig>,
-    /// How often each mirror asks its upstream for news. Default `60s`.
+    /// The time between two updates of a mirror from its upstream. Default `60s`.
     #[serde(with = "duration")]
     pub fetch_interval: Duration,
-    /// How old the answers to git clients may be: a check whether upstream has moved began no longer
-    /// before the request. Default `10s`.
+    /// How stale the refs in an answer to a git client may be. If the last check of upstream began
+    /// longer ago, the daemon checks again before it answers. Default `10s`.
     #[serde(with = "duration")]
     pub ref_check_interval: Duration,
-    /// How long a request waits for such a check. Then what the mirror has is served, marked as
-    /// stale; or the request is passed on, if upstream is known to have moved. Default `10s`.
+    /// How long a request waits for such a check. After that the daemon answers from the mirror and
+    /// marks the answer as stale. If upstream is known to have moved, it passes the request on to
+    /// upstream instead. Default `10s`.
     #[serde(with = "duration")]
     pub ref_check_timeout: Duration,
-    /// How long to wait, after a periodic update moved refs, for more to arrive before
-    /// publishing. Default `1s`.
+    /// How long the daemon waits between a periodic update that moved refs and the publish, so that
+    /// several pushes make one snapshot. Default `1s`.
     #[serde(with = "duration")]
     pub publish_delay: Duration,
     /// How many snapshots of a repository keep their immutable URL; at least 1. Default `20`.
     pub keep_snapshots: usize,
-    /// Whether a range of the stable URL with the `If-Match` of an older snapshot that is kept gets
-    /// that one instead of 412: for clients to which 412 is fatal, where snapshots become current
-    /// faster than they are downloaded. Default `true`.
+    /// Whether a range request for the stable URL may name an older snapshot in `If-Match`. If so,
+    /// and the snapshot is still kept, the answer comes from it; otherwise the answer is 412. This
+    /// is for clients that give up on a 412, if snapshots become current faster than they are
+    /// downloaded. Default `true`.
     pub if_match_pins: bool,
-    /// For how long a snapshot keeps its immutable URL after another became current, however many there
-    /// are. Default `1day`.
+    /// How long a snapshot keeps its immutable URL after a newer one became current, even if there
+    /// are more than `keep_snapshots`. Default `1day`.
     #[serde(with = "duration")]
     pub keep_age: Duration,
-    /// How long a segment that no snapshot names is kept after it was stored, for publishes that are under
-    /// way; after its last snapshot went, no longer. Default `1day`.
+    /// How long a segment that no snapshot names is kept, counted from the time when it was stored.
+    /// This gives a publish time to name the segments that it has stored. It doesn't begin again
+    /// when the last snapshot of a segment is deleted. Default `1day`.
     #[serde(with = "duration")]
     pub delete_grace: Duration,
     /// How long commits that upstream dropped stay in the snapshots. Default `90days`.
     #[serde(with = "duration")]
     pub retain_orphans: Duration,
-    /// The packs are laid out anew when the increments are more than this share of their bytes.
-    /// Default `0.10`.
+    /// The share of increments in the bytes of all packs above which the publisher writes all packs
+    /// anew. Default `0.10`.
     pub relayout_share: f64,
-    /// How many of the newest commits have their git trees and git blobs in a pack of their own.
-    /// Default `1000`.
+    /// How many of the newest commits have their trees and blobs in a pack of their own. Default
+    /// `1000`.
     pub tip_commits: u32,
-    /// Namespaces of refs to mirror beside heads and tags, such as `refs/notes/`. Default none.
+    /// Namespaces of refs to mirror beside branches and tags, such as `refs/notes/`. Default none.
     pub namespaces: Vec<String>,
-    /// How many updates may run at once for one upstream host, and half as many clones.
-    /// Default `8`.
+    /// How many updates and clones of one upstream host may run at once; half of them may be
+    /// clones. Default `8`.
     pub jobs_per_host: usize,
     /// How many publishes may run at once. Default `2`.
     pub publishes: usize,
-    /// For which repositories LFS archives are made. Default `on_demand`.
+    /// The repositories whose LFS archives are made. Default `on_demand`.
     pub lfs: LfsMode,
-    /// How git is run.
+    /// Limits and settings of the git processes.
     pub git: GitConfig,
-    /// How git clients are served.
+    /// Limits on the requests of git clients.
     pub git_http: GitHttpConfig,
-    /// How mirrors are kept.
+    /// Schedule and maintenance of mirrors.
     pub mirrors: MirrorsConfig,
-    /// Where what is published is kept.
+    /// The place where published snapshots are kept.
     pub store: StoreConfig,
-    /// Who may do what.
+    /// Tokens and policy.
     pub auth: AuthConfig,
-    /// Host to the credentials that are shown to it. Default none.
+    /// The credentials for each upstream host. Default none.
     pub upstream_auth: BTreeMap<String, UpstreamAuthConfig>,
-    /// Certificate and key for HTTPS; plain HTTP without.
+    /// Certificate and key for HTTPS. Without them, the daemon serves plain HTTP.
     pub tls: Option<TlsConfig>,
-    /// Where traces go.
+    /// The collector that traces go to.
     pub tracing: TracingConfig,
 }
 
-/// How the log is written.
+/// The format of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
@@ -116,50 +123,51 @@ pub enum LogFormat {
     Json,
 }
 
-/// For which repositories LFS archives are made.
+/// The repositories whose LFS archives are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LfsMode {
-    /// For none.
+    /// None.
     Off,
-    /// For those whose LFS archive somebody has asked for.
+    /// Repositories whose LFS archive a client has asked for.
     OnDemand,
-    /// For all that keep files with Git LFS.
+    /// All repositories that keep files with Git LFS.
     Always,
 }
 
-/// The `[git]` section: how git is run.
+/// The `[git]` section: limits and settings of the git processes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GitConfig {
-    /// A git configuration file to include: credential helpers, proxies, certificates.
-    /// The system's and the user's own are not read. Default none.
+    /// A git configuration file to include, for credential helpers, proxies and certificates. git's
+    /// own configuration files of the machine and of the user are never read. Default none.
     pub config_file: Option<PathBuf>,
-    /// Time limit of the first clone of a mirror, and of its first update. Default `1h`.
+    /// Time limit of the first clone of a mirror, and of the first update after a clone or a
+    /// restore. Default `1h`.
     #[serde(with = "duration")]
     pub clone_timeout: Duration,
-    /// Time limit of an update. Default `5min`.
+    /// Time limit of every other update. Default `5min`.
     #[serde(with = "duration")]
     pub fetch_timeout: Duration,
-    /// Time limit of asking upstream for HEAD. Default `1min`.
+    /// Time limit of asking upstream for its refs. Default `1min`.
     #[serde(with = "duration")]
     pub ls_remote_timeout: Duration,
-    /// Time limit of each local command that a publish runs. Default `2h`.
+    /// Time limit of each local git command of a publish. Default `2h`.
     #[serde(with = "duration")]
     pub pack_timeout: Duration,
-    /// Time limit of fetching LFS objects, 1 GiB of them at once. Default `1h`.
+    /// Time limit of fetching one batch of LFS objects, which has at most 1 GiB. Default `1h`.
     #[serde(with = "duration")]
     pub lfs_timeout: Duration,
-    /// Threads that look for deltas. Default: all cores, at most `4`.
+    /// How many threads git uses to find deltas. Default: the number of cores, but at most `4`.
     pub pack_threads: usize,
-    /// Memory that each of these threads may use for its window, as git writes it.
-    /// Default `256m`.
+    /// The memory that each of these threads may use for its window, in git's own units. Default
+    /// `256m`.
     pub pack_window_memory: String,
 }
 
 impl GitConfig {
-    /// The same for the first update of a mirror, which may bring as much as a clone.
-    pub(crate) fn of_first_update(&self) -> Self {
+    /// Returns the settings for the first update of a mirror, which may fetch as much as a clone.
+    pub(crate) fn for_first_update(&self) -> Self {
         Self {
             fetch_timeout: self.fetch_timeout.max(self.clone_timeout),
             ..self.clone()
@@ -168,8 +176,10 @@ impl GitConfig {
 }
 
 impl Config {
-    /// Returns the one spelling that `repo` has: in lower case, if its upstream ignores case. No
-    /// other spelling gets beyond the check of a URL.
+    /// Returns the canonical spelling of `repo`: in lower case if its upstream ignores case.
+    ///
+    /// Every name in a URL goes through this when it is parsed. So a policy, the registry and the
+    /// store never see two spellings of one repository.
     pub(crate) fn canonical(&self, repo: RepoName) -> RepoName {
         let host = repo.host();
         match self.upstreams.get(host) {
@@ -178,7 +188,7 @@ impl Config {
         }
     }
 
-    /// How much is kept of what isn't current.
+    /// Returns the rule by which snapshots and segments are kept.
     pub(crate) fn keep(&self) -> Keep {
         Keep {
             snapshots: self.keep_snapshots,
@@ -243,12 +253,13 @@ impl Default for GitConfig {
     }
 }
 
-/// The `[git_http]` section: how git clients are served.
+/// The `[git_http]` section: limits on the requests of git clients.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GitHttpConfig {
-    /// Longest body of a request to `git-upload-pack`, after decompression. Pushes and other
-    /// requests that are passed on as they come have no such limit. Default `104857600` (100 MiB).
+    /// The longest body of a request to `git-upload-pack`, in bytes after decompression. Pushes and
+    /// other requests that are passed on without a look at the body have no such limit. Default
+    /// `104857600` (100 MiB).
     pub max_body_bytes: u64,
     /// How long such a body may take to arrive. Default `5min`.
     #[serde(with = "duration")]
@@ -256,23 +267,24 @@ pub struct GitHttpConfig {
     /// How long an answer may take from beginning to end. Default `1h`.
     #[serde(with = "duration")]
     pub answer_timeout: Duration,
-    /// How long upstream may send nothing, or the client take nothing. Default `2min`.
+    /// How long upstream may send nothing, or the client may take nothing, before the daemon breaks
+    /// the answer off. Default `2min`.
     #[serde(with = "duration")]
     pub idle_timeout: Duration,
     /// How long connecting to upstream may take. Default `10s`.
     #[serde(with = "duration")]
     pub connect_timeout: Duration,
-    /// How long a request waits for one of the turns below before it is refused. Default `2min`.
+    /// How long a request waits for one of the permits below before it is refused. Default `2min`.
     #[serde(with = "duration")]
     pub queue_timeout: Duration,
-    /// How many requests of git clients may be under way. Default `512`.
+    /// How many requests of git clients may be in flight. Default `512`.
     pub max_requests: usize,
-    /// How many `git upload-pack` may run at once. Default `32`.
+    /// How many `git upload-pack` processes may run at once. Default `32`.
     pub max_processes: usize,
     /// How many requests may be passed on to one upstream host at once. Default `64`.
     pub max_passed_on: usize,
-    /// How far the slowest of the clients that share an answer of upstream's may fall behind, on
-    /// disk and per answer. Default `1073741824` (1 GiB).
+    /// The size of the file through which clients share one answer of upstream, in bytes for each
+    /// answer: how far the slowest of them may fall behind. Default `1073741824` (1 GiB).
     pub spool_bytes: u64,
 }
 
@@ -293,6 +305,7 @@ impl Default for GitHttpConfig {
     }
 }
 
+/// Returns the default of `data_dir` for the present user.
 fn default_data_dir() -> PathBuf {
     if rustix::process::geteuid().is_root() {
         return "/var/lib/cachewfs".into();

@@ -1,10 +1,10 @@
-//! The configuration that is in force, for people: without secrets.
+//! Printing the configuration for people, without secrets.
 
 use super::Config;
 use crate::mirror::redact;
 
 impl Config {
-    /// All keys as TOML; credentials in URLs are replaced by `***`.
+    /// Returns all keys as TOML. `***` replaces credentials in URLs.
     pub fn to_shown_toml(&self) -> String {
         let mut shown = self.clone();
         for auth in shown.upstream_auth.values_mut() {
@@ -13,7 +13,7 @@ impl Config {
         if let Some(endpoint) = &mut shown.tracing.endpoint {
             *endpoint = redact(endpoint);
         }
-        // All keys are strings, and no type here is one that TOML lacks.
+        // Serializing can't fail: all keys are strings, and TOML has all types of the values.
         toml::to_string_pretty(&shown).unwrap_or_default()
     }
 }
@@ -30,7 +30,7 @@ mod tests {
     use super::*;
     use crate::config::UpstreamConfig;
 
-    /// The file as it is when the `#` before each key is removed.
+    /// Returns the packaged file without the `#` before each key.
     fn uncommented() -> String {
         let file = include_str!("../../../packaging/cachewfsd.toml");
         let uncomment = |line: &str| match line.strip_prefix('#') {
@@ -51,7 +51,7 @@ mod tests {
         assert_eq!(documented.git.pack_threads, 4);
         documented.data_dir.clone_from(&defaults.data_dir);
         documented.git.config_file = None;
-        // Examples, too.
+        // These keys have no default; the file shows examples.
         documented.auth = defaults.auth.clone();
         documented.store.directory = None;
         documented.store.s3 = None;
@@ -65,13 +65,13 @@ mod tests {
         assert_eq!(documented, defaults);
     }
 
-    /// The keys of a section, also those without a default: who mistypes one is told all of them. None if it
-    /// is no section.
+    /// Returns the keys of a section, also those without a default, or none if `section` is a key.
     fn keys_of(section: &str) -> Vec<String> {
         let header = match section {
             "" => String::new(),
             section => format!("[{section}]\n"),
         };
+        // The error about an unknown key lists all known ones.
         let wrong = toml::from_str::<Config>(&format!("{header}wrong = 0"));
         let error = wrong.unwrap_err().message().to_owned();
         let Some(expected) = error.strip_prefix("unknown field `wrong`, expected ") else {
@@ -85,7 +85,7 @@ mod tests {
     fn every_key_is_documented() {
         let documented: toml::Value = toml::from_str(&uncommented()).unwrap();
         let mut sections = vec![(String::new(), &documented)];
-        // Its name is a host, of which there is an example.
+        // Its last part is the name of a host, for which the file has an example.
         let of_host = &documented["upstream_auth"]["github.com"];
         sections.push(("upstream_auth.'github.com'".to_owned(), of_host));
         while let Some((section, documented)) = sections.pop() {
@@ -99,7 +99,8 @@ mod tests {
             }
         }
 
-        // All that have no section by default.
+        // These sections are absent by default. The test would miss their keys if it didn't find
+        // them.
         for optional in ["store.s3", "tls", "upstream_auth.'github.com'"] {
             assert!(!keys_of(optional).is_empty(), "{optional}");
         }
@@ -133,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_can_be_read_back_and_has_no_secrets() {
+    fn the_shown_configuration_can_be_read_back_and_has_no_secrets() {
         let mut config = Config::default();
         let secret = "https://me:s3cret@git.example.com".to_owned();
         let other = UpstreamConfig::from(secret.clone()).with_ignore_case(true);

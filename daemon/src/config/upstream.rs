@@ -1,4 +1,4 @@
-//! One upstream: where it is, the credentials in its URL, and whether it ignores case in names.
+//! The configuration of one upstream: base URL, credentials, and whether it ignores case in names.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::mirror::Login;
 use crate::percent::decode_percent;
 
-/// Upstreams that are known to ignore case.
+/// The upstreams that are known to ignore case in the names of repositories.
 const IGNORING_CASE: &[&str] = &[
     "github.com",
     "gitlab.com",
@@ -18,45 +18,47 @@ const IGNORING_CASE: &[&str] = &[
     "www.gitlab.com",
 ];
 
-/// One value of `[upstreams]`: the base URL, or a table of `url` and `ignore_case`.
+/// One value in `[upstreams]`: the base URL, or a table of `url` and `ignore_case`.
 ///
-/// Credentials in the URL are taken out of it when it is read, so that they get into no command line, log or
-/// archive.
+/// Credentials are taken out of the URL as soon as it is read. So they can't get into a command
+/// line, a log or an archive.
 #[derive(Clone, PartialEq)]
 pub struct UpstreamConfig {
-    /// Without credentials.
+    /// The base URL, without credentials.
     url: String,
     login: Option<Login>,
     ignore_case: Option<bool>,
 }
 
-/// The form of a value that says more than the URL.
+/// The form of a value with more than the URL.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Table {
+struct UpstreamTable {
     url: String,
     #[serde(default)]
     ignore_case: Option<bool>,
 }
 
 impl UpstreamConfig {
-    /// The base URL, without credentials.
+    /// Returns the base URL, without credentials.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// The credentials that were in the URL.
+    /// Returns the credentials that were in the URL or in the environment.
     pub(crate) fn login(&self) -> Option<&Login> {
         self.login.as_ref()
     }
 
-    /// Returns the upstream with names that differ in case taken for one (`true`) or told apart.
+    /// Returns the upstream with `ignore_case` set: if `true`, names that differ only in case are
+    /// one repository.
     pub fn with_ignore_case(mut self, ignore_case: bool) -> Self {
         self.ignore_case = Some(ignore_case);
         self
     }
 
-    /// Returns whether upstream takes names that differ in case for one repository; `host` is its key.
+    /// Returns whether upstream takes names that differ only in case for one repository. `host` is
+    /// the key of this upstream in the configuration.
     pub(crate) fn ignores_case(&self, host: &str) -> bool {
         let is_known = |host: &str| {
             IGNORING_CASE
@@ -71,7 +73,7 @@ impl UpstreamConfig {
             .unwrap_or_else(|| is_known(host) || is_at_known())
     }
 
-    /// Replaces the URL.
+    /// Replaces the URL, and the credentials by those in the new URL.
     pub(super) fn set_url(&mut self, url: String) {
         let ignore_case = self.ignore_case;
         *self = Self {
@@ -80,21 +82,23 @@ impl UpstreamConfig {
         };
     }
 
-    /// Replaces the credentials; `None` if the URL has no host that could be shown any.
+    /// Replaces the credentials. Returns `None` if the URL has no host to send them to.
     pub(super) fn set_login(&mut self, login: Login) -> Option<()> {
         Url::parse(&self.url).ok().filter(Url::has_host)?;
         self.login = Some(login);
         Some(())
     }
 
-    /// Returns whether the credentials fit into lines, as git's credential protocol has them.
+    /// Returns whether the credentials can be given to git, or there are none.
     pub(super) fn has_good_login(&self) -> bool {
+        // git's credential protocol has one value per line. A line break in a secret would add a
+        // value of its own, such as another host.
         let is_good = |text: &str| !text.chars().any(char::is_control);
         let login = self.login.as_ref();
         login.is_none_or(|login| is_good(&login.user) && is_good(&login.secret))
     }
 
-    /// The URL for people: that there are credentials, and not which.
+    /// Returns the URL for people, with `***` in place of credentials.
     fn to_shown_url(&self) -> String {
         match (&self.login, self.url.split_once("://")) {
             (Some(_), Some((scheme, rest))) => format!("{scheme}://***@{rest}"),
@@ -114,11 +118,12 @@ impl From<String> for UpstreamConfig {
     }
 }
 
-/// Takes user and password out of a URL.
+/// Splits a URL into the URL without credentials, and the credentials if it has any.
 fn split_credentials(url: String) -> (String, Option<Login>) {
     let Some((scheme, rest)) = url.split_once("://") else {
         return (url, None);
     };
+    // By hand: `Url` would normalize the rest, and the base URL must stay as it was written.
     let authority_len = rest.find('/').unwrap_or(rest.len());
     let (authority, path) = rest.split_at(authority_len);
     let Some((credentials, host)) = authority.rsplit_once('@') else {
@@ -144,7 +149,7 @@ impl Serialize for UpstreamConfig {
         let url = self.to_shown_url();
         match self.ignore_case {
             None => serializer.serialize_str(&url),
-            ignore_case => Table { url, ignore_case }.serialize(serializer),
+            ignore_case => UpstreamTable { url, ignore_case }.serialize(serializer),
         }
     }
 }
@@ -164,7 +169,7 @@ impl<'de> Deserialize<'de> for UpstreamConfig {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-                let table = Table::deserialize(MapAccessDeserializer::new(map));
+                let table = UpstreamTable::deserialize(MapAccessDeserializer::new(map));
                 let table = table.map_err(A::Error::custom)?;
                 let upstream = UpstreamConfig::from(table.url);
                 Ok(UpstreamConfig {
@@ -212,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn the_known_upstreams_ignore_case_unless_it_is_said_otherwise() {
+    fn the_known_upstreams_ignore_case_unless_configured_otherwise() {
         for (host, url, expected) in [
             ("github.com", "http://proxy.internal/gh", true),
             ("gh", "https://GitHub.com", true),
@@ -221,9 +226,9 @@ mod tests {
             ("local", "file:///github.com", false),
         ] {
             assert_eq!(upstream(url).ignores_case(host), expected, "{host}");
-            for said in [true, false] {
-                let upstream = upstream(url).with_ignore_case(said);
-                assert_eq!(upstream.ignores_case(host), said);
+            for configured in [true, false] {
+                let upstream = upstream(url).with_ignore_case(configured);
+                assert_eq!(upstream.ignores_case(host), configured);
             }
         }
     }

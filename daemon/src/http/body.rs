@@ -34,7 +34,7 @@ pub(super) trait RangeSource: Send + Sync + 'static {
     fn read_now(&self, start: u64, into: &mut [u8]) -> bool;
 
     /// Fetches `range` into the local tiers, without blocking a thread.
-    fn bring(&self, range: Range<u64>) -> impl Future<Output = Result<(), ApiError>> + Send {
+    fn fetch_local(&self, range: Range<u64>) -> impl Future<Output = Result<(), ApiError>> + Send {
         let _ = range;
         std::future::ready(Ok(()))
     }
@@ -49,7 +49,7 @@ impl RangeSource for Archive {
         self.read_now(start, into)
     }
 
-    async fn bring(&self, range: Range<u64>) -> Result<(), ApiError> {
+    async fn fetch_local(&self, range: Range<u64>) -> Result<(), ApiError> {
         Ok(self.fetch_local(range).await?)
     }
 }
@@ -171,7 +171,7 @@ async fn fetch_and_read(
     mut block: Block,
 ) -> Result<Block, ApiError> {
     let end = start + block.as_ref().len() as u64;
-    source.bring(start..end).await?;
+    source.fetch_local(start..end).await?;
     if source.read_now(start, block.as_mut()) {
         return Ok(block);
     }

@@ -117,7 +117,8 @@ impl ApiError {
                 | MirrorError::TimedOut { .. }
                 | MirrorError::Upstream { .. }
                 | MirrorError::BadHead { .. }
-                | MirrorError::Shallow { .. } => Self::UpstreamFailed(error),
+                | MirrorError::Shallow { .. }
+                | MirrorError::LeftBehind { .. } => Self::UpstreamFailed(error),
                 MirrorError::Moved { .. } | MirrorError::Git(_) | MirrorError::Io { .. } => {
                     Self::Repository(error)
                 }
@@ -242,9 +243,9 @@ fn repository_status(error: &RepositoryError) -> (StatusCode, &'static str) {
                 (StatusCode::BAD_GATEWAY, code::UPSTREAM_UNREACHABLE)
             }
             MirrorError::TimedOut { .. } => (StatusCode::GATEWAY_TIMEOUT, code::UPSTREAM_TIMEOUT),
-            MirrorError::Upstream { .. } | MirrorError::BadHead { .. } => {
-                (StatusCode::BAD_GATEWAY, code::UPSTREAM_FAILED)
-            }
+            MirrorError::Upstream { .. }
+            | MirrorError::BadHead { .. }
+            | MirrorError::LeftBehind { .. } => (StatusCode::BAD_GATEWAY, code::UPSTREAM_FAILED),
             MirrorError::Shallow { .. } => (StatusCode::BAD_GATEWAY, code::UPSTREAM_SHALLOW),
             MirrorError::Git(_) | MirrorError::Io { .. } => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "mirror_failed")
@@ -303,7 +304,8 @@ fn repository_advice(error: &RepositoryError) -> &'static str {
             MirrorError::Unreachable { .. }
             | MirrorError::TimedOut { .. }
             | MirrorError::Upstream { .. }
-            | MirrorError::BadHead { .. } => "The daemon retries by itself.",
+            | MirrorError::BadHead { .. }
+            | MirrorError::LeftBehind { .. } => "The daemon retries by itself.",
             MirrorError::Shallow { .. } => {
                 "Run git fetch --unshallow in the upstream repository. The daemon retries by \
                  itself."

@@ -9,7 +9,7 @@ use axum::http::header;
 use axum::response::{IntoResponse as _, Response};
 
 use super::routes::App;
-use crate::metrics::{Page, names};
+use crate::metrics::{MetricsPage, names};
 use crate::repository::MirrorState;
 
 /// The content type that Prometheus expects.
@@ -17,7 +17,7 @@ const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Answers `GET /metrics`. Reads no files, so that a scrape is cheap.
 pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
-    let mut page = Page::default();
+    let mut page = MetricsPage::default();
     page.metric(&names::BUILD)
         .push(&[env!("CARGO_PKG_VERSION")], 1);
     page.metric(&names::UPTIME)
@@ -30,7 +30,7 @@ pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], page.finish()).into_response()
 }
 
-fn git(app: &App, page: &mut Page) {
+fn git(app: &App, page: &mut MetricsPage) {
     let counters = &app.git.counters;
     let mut samples = page.metric(&names::GIT_REQUESTS);
     for (from, counter) in [
@@ -43,7 +43,7 @@ fn git(app: &App, page: &mut Page) {
     }
 }
 
-fn store(app: &App, page: &mut Page) {
+fn store(app: &App, page: &mut MetricsPage) {
     let reads = app.store.reads();
     let mut samples = page.metric(&names::STORE_READS);
     for (tier, reads) in reads.all() {
@@ -58,7 +58,7 @@ fn store(app: &App, page: &mut Page) {
     }
 }
 
-fn repositories(app: &App, page: &mut Page) {
+fn repositories(app: &App, page: &mut MetricsPage) {
     let mut states: BTreeMap<&str, usize> =
         MirrorState::ALL.map(|state| (state.as_str(), 0)).into();
     let mut failing = 0;
@@ -86,7 +86,7 @@ fn repositories(app: &App, page: &mut Page) {
     }
 }
 
-fn disk(app: &App, page: &mut Page) {
+fn disk(app: &App, page: &mut MetricsPage) {
     let disk = app.registry.disk();
     if let Some(used) = disk.used() {
         let mut samples = page.metric(&names::DISK_USED);

@@ -35,7 +35,7 @@ use super::range::{self, RequestedRange};
 use super::routes::App;
 use super::snapshots::{self, ArchiveRequest};
 use crate::error_chain::chain;
-use crate::publish::Fed;
+use crate::publish::FedSegments;
 use crate::repository::{MirrorState, Repository, RepositoryError, Status};
 use crate::store::Archive;
 
@@ -161,7 +161,7 @@ impl Build {
 /// A build, and the segments of its archive that were sent.
 struct Follower {
     build: Build,
-    fed: watch::Receiver<Fed>,
+    fed: watch::Receiver<FedSegments>,
     sent: Vec<SegmentRef>,
 }
 

@@ -22,7 +22,7 @@ use super::{
 use crate::auth::Access;
 use crate::config::Config;
 pub(super) use crate::percent::decode_percent;
-use crate::publish::Published;
+use crate::publish::PublishOutcome;
 use crate::readiness::Lifecycle;
 use crate::repository::Registry;
 use crate::store::{RevisionIndex, Store};
@@ -171,7 +171,7 @@ async fn git(
 
 /// Returns the answer to a refresh. From now on, all requests see the snapshot in it as the current
 /// one.
-pub(super) fn refreshed(app: &App, published: Published) -> Response {
+pub(super) fn refreshed(app: &App, published: PublishOutcome) -> Response {
     if !published.moved {
         // Another daemon may have published it, so cached lookups may be older.
         app.store.has_changed();

@@ -1,9 +1,9 @@
-//! What is counted in: atomics, so that counting takes no lock and no memory.
+//! Counters, gauges and histograms. They are atomics, so that counting takes no lock and no memory.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Only grows.
+/// A number that only grows.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
 
@@ -17,7 +17,7 @@ impl Counter {
     }
 }
 
-/// How many there are of something now.
+/// A number of things that exist now.
 #[derive(Debug, Default)]
 pub(super) struct Gauge(AtomicI64);
 
@@ -35,26 +35,27 @@ impl Gauge {
     }
 }
 
-/// The bounds of the buckets of all histograms, in milliseconds: from a range that is in the page
-/// cache to the clone of a very large repository.
+/// The upper bounds of the buckets of all histograms, in milliseconds. They cover everything from a
+/// range in the page cache to the clone of a very large repository.
 pub(super) const BOUNDS_MS: [u64; 17] = [
     1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000, 60_000, 120_000, 300_000, 600_000,
     1_800_000, 3_600_000, 7_200_000,
 ];
 
-/// How long something took.
+/// A distribution of durations.
 #[derive(Debug, Default)]
 pub(super) struct Histogram {
-    /// Observations up to each bound and above the one before; those above all have no bucket.
+    /// The observations up to each bound and above the bound before it. Observations above the last
+    /// bound are only in `count`.
     buckets: [AtomicU64; BOUNDS_MS.len()],
     count: AtomicU64,
     sum_micros: AtomicU64,
 }
 
-/// A histogram as it was at one time.
+/// The values of a histogram at one time.
 #[derive(Debug)]
-pub(super) struct Observed {
-    /// Observations up to each bound, those of the lower ones included.
+pub(super) struct HistogramValues {
+    /// The observations up to each bound, including those up to lower bounds.
     pub(super) cumulative: Vec<u64>,
     pub(super) count: u64,
     pub(super) sum_seconds: f64,
@@ -71,16 +72,17 @@ impl Histogram {
         self.count.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn read(&self) -> Observed {
+    pub(super) fn read(&self) -> HistogramValues {
         let mut sum = 0;
         let cumulative = self.buckets.iter().map(|bucket| {
             sum += bucket.load(Ordering::Relaxed);
             sum
         });
         let cumulative: Vec<u64> = cumulative.collect();
-        // An observation may come in between: the total is never less than its parts.
+        // An observation may come between these loads. Prometheus expects that the count is never
+        // less than the sum of the buckets.
         let count = self.count.load(Ordering::Relaxed).max(sum);
-        Observed {
+        HistogramValues {
             cumulative,
             count,
             sum_seconds: self.sum_micros.load(Ordering::Relaxed) as f64 / 1e6,

@@ -1,4 +1,5 @@
-//! Clones, updates, publishes and other jobs: how many wait and run, how long they take, why they fail.
+//! Metrics of jobs (clones, updates, publishes and others): how many wait and run, how long they
+//! take, and why they fail.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -7,22 +8,20 @@ use cachewfs_format::RepoName;
 use tracing::Span;
 
 use super::cells::{Counter, Gauge, Histogram};
-use super::text::Page;
+use super::text::MetricsPage;
 use super::{Metrics, names};
 use crate::traces::{self, Cause};
 
-/// What a job does.
+/// The kind of work that a job does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum JobClass {
     /// The first clone of a mirror, with the update that ends it.
     Clone,
-    /// An update of a mirror.
     Update,
-    /// A publish.
     Publish,
-    /// Maintenance of a mirror.
+    /// Maintenance of a mirror, such as a repack.
     Maintain,
-    /// Making an archive of LFS objects.
+    /// An archive of LFS objects is made.
     Lfs,
 }
 
@@ -46,14 +45,14 @@ impl JobClass {
     }
 }
 
-/// What failed.
+/// The cause of a job's failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FailureKind {
-    /// Upstream has no such repository, or doesn't show it.
+    /// Upstream has no such repository, or hides it from the daemon.
     NotFound,
     /// Upstream can't be reached, or fails.
     Upstream,
-    /// There is nothing to publish: no commit, or HEAD names no branch.
+    /// The mirror has nothing to publish: no commit, or HEAD names no branch.
     Nothing,
     /// git failed on the mirror.
     Git,
@@ -61,7 +60,7 @@ pub(crate) enum FailureKind {
     Io,
     /// The store failed.
     Store,
-    /// Anything else: a bug, most likely.
+    /// Anything else, most likely a bug.
     Other,
     /// The daemon stops.
     Stopping,
@@ -97,17 +96,17 @@ impl FailureKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum JobEnd {
     Done,
-    /// There was nothing to do.
+    /// The job found nothing to do.
     Unchanged,
     Failed(FailureKind),
 }
 
-/// What is counted of all jobs.
+/// The metrics of all jobs, by class.
 #[derive(Debug, Default)]
-pub(crate) struct JobMetrics([OfClass; JobClass::ALL.len()]);
+pub(crate) struct JobMetrics([JobClassMetrics; JobClass::ALL.len()]);
 
 #[derive(Debug, Default)]
-struct OfClass {
+struct JobClassMetrics {
     waiting: Gauge,
     running: Gauge,
     done: Histogram,
@@ -117,48 +116,48 @@ struct OfClass {
 }
 
 impl JobMetrics {
-    fn of(&self, class: JobClass) -> &OfClass {
-        // A class is its own place: the array has one for each.
+    fn of(&self, class: JobClass) -> &JobClassMetrics {
+        // The array has one element for each class, in the order of the enum.
         &self.0[class as usize]
     }
 
-    fn classes(&self) -> impl Iterator<Item = (&'static str, &OfClass)> {
+    fn classes(&self) -> impl Iterator<Item = (&'static str, &JobClassMetrics)> {
         JobClass::ALL
             .into_iter()
             .map(|class| (class.as_str(), self.of(class)))
     }
 
-    /// How many wait, and how many run, of each class.
+    /// Returns how many jobs of each class wait, and how many run.
     pub(crate) fn counts(&self) -> Vec<(JobClass, i64, i64)> {
         let counts = |class| {
-            let of = self.of(class);
-            (class, of.waiting.value(), of.running.value())
+            let cells = self.of(class);
+            (class, cells.waiting.value(), cells.running.value())
         };
         JobClass::ALL.map(counts).to_vec()
     }
 
-    pub(super) fn render(&self, page: &mut Page) {
+    pub(super) fn render(&self, page: &mut MetricsPage) {
         let mut samples = page.metric(&names::JOBS_WAITING);
-        for (class, of) in self.classes() {
-            samples.push(&[class], of.waiting.value());
+        for (class, cells) in self.classes() {
+            samples.push(&[class], cells.waiting.value());
         }
         let mut samples = page.metric(&names::JOBS_RUNNING);
-        for (class, of) in self.classes() {
-            samples.push(&[class], of.running.value());
+        for (class, cells) in self.classes() {
+            samples.push(&[class], cells.running.value());
         }
         let mut samples = page.metric(&names::JOB_DURATION);
-        for (class, of) in self.classes() {
+        for (class, cells) in self.classes() {
             for (end, histogram) in [
-                ("done", &of.done),
-                ("unchanged", &of.unchanged),
-                ("failed", &of.failed),
+                ("done", &cells.done),
+                ("unchanged", &cells.unchanged),
+                ("failed", &cells.failed),
             ] {
                 samples.push_histogram(&[class, end], histogram);
             }
         }
         let mut samples = page.metric(&names::JOB_FAILURES);
-        for (class, of) in self.classes() {
-            for (kind, counter) in FailureKind::ALL.into_iter().zip(&of.failures) {
+        for (class, cells) in self.classes() {
+            for (kind, counter) in FailureKind::ALL.into_iter().zip(&cells.failures) {
                 samples.push(&[class, kind.as_str()], counter.value());
             }
         }
@@ -188,7 +187,7 @@ impl WaitingJob {
         self.class
     }
 
-    /// Its turn has come; the job is one of `repo`, on behalf of whom `cause` says.
+    /// Ends the wait and starts the job of `repo`. Its span becomes a child of `cause`.
     pub(crate) fn start(self, repo: &RepoName, cause: &Cause) -> RunningJob {
         let (metrics, class) = (Arc::clone(&self.metrics), self.class);
         metrics.jobs.of(class).running.up();
@@ -210,7 +209,8 @@ impl Drop for WaitingJob {
     }
 }
 
-/// A job that runs; one that is dropped without an end was given up, because the daemon stops.
+/// A job that runs. If it is dropped without [`RunningJob::end`], the daemon stops and has given it
+/// up.
 #[derive(Debug)]
 pub(crate) struct RunningJob {
     metrics: Arc<Metrics>,
@@ -220,19 +220,20 @@ pub(crate) struct RunningJob {
 }
 
 impl RunningJob {
-    /// What the job does belongs into this span.
+    /// Returns the span of the job. The spans of its steps become children of it.
     pub(crate) fn span(&self) -> Span {
         self.span.clone()
     }
 
+    /// Counts how the job ended.
     pub(crate) fn end(self, end: JobEnd) {
-        let of = self.metrics.jobs.of(self.class);
+        let cells = self.metrics.jobs.of(self.class);
         let (histogram, outcome, failure) = match end {
-            JobEnd::Done => (&of.done, "done", None),
-            JobEnd::Unchanged => (&of.unchanged, "unchanged", None),
+            JobEnd::Done => (&cells.done, "done", None),
+            JobEnd::Unchanged => (&cells.unchanged, "unchanged", None),
             JobEnd::Failed(kind) => {
-                of.failures[kind as usize].add(1);
-                (&of.failed, "failed", Some(kind.as_str()))
+                cells.failures[kind as usize].add(1);
+                (&cells.failed, "failed", Some(kind.as_str()))
             }
         };
         traces::end_job(&self.span, outcome, failure);

@@ -1,21 +1,21 @@
-//! Leases on publishes.
+//! Metrics of leases on publishes.
 
 use super::cells::Counter;
 use super::names;
-use super::text::Page;
+use super::text::MetricsPage;
 
-/// What may happen with a lease.
+/// An event in the life of a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LeaseEvent {
-    /// This daemon took it.
+    /// This daemon acquired the lease.
     Acquired,
-    /// Another daemon had it, so that this one waited.
+    /// This daemon waited, because another daemon held the lease.
     Waited,
-    /// It was taken though the daemon that had it had not released it.
+    /// This daemon acquired an expired lease that its holder hadn't released.
     TakenOver,
-    /// Another daemon has taken it from this one.
+    /// Another daemon acquired the lease while this daemon still published.
     Lost,
-    /// It could not be used, and the publish went on without.
+    /// The lease couldn't be read or written, and the publish went on without a lease.
     Failed,
 }
 
@@ -39,13 +39,13 @@ impl LeaseEvent {
     }
 }
 
-/// What is counted of all leases.
+/// The number of each event, for all leases together.
 #[derive(Debug, Default)]
 pub(crate) struct LeaseMetrics([Counter; LeaseEvent::ALL.len()]);
 
 impl LeaseMetrics {
     pub(crate) fn note(&self, event: LeaseEvent) {
-        // An event is its own place: the array has one for each.
+        // The array has one element for each event, in the order of the enum.
         self.0[event as usize].add(1);
     }
 
@@ -54,7 +54,7 @@ impl LeaseMetrics {
         self.0[event as usize].value()
     }
 
-    pub(super) fn render(&self, page: &mut Page) {
+    pub(super) fn render(&self, page: &mut MetricsPage) {
         let mut samples = page.metric(&names::LEASES);
         for (event, counter) in LeaseEvent::ALL.into_iter().zip(&self.0) {
             samples.push(&[event.as_str()], counter.value());

@@ -1,14 +1,18 @@
-//! What the daemon counts, for Prometheus: `GET /metrics`.
+//! Metrics for Prometheus: `GET /metrics`.
 //!
 //! ```text
-//! names     every metric, with unit and meaning; docs/operations.md has the same table
-//! cells     counters, gauges and histograms: atomics, so that counting takes no lock
-//! text      the exposition format
-//! requests  jobs  publishes  leases  s3   what is counted where
+//! names     every metric, with unit and meaning; docs/operations/metrics.md has the same
+//! cells     counters, gauges and histograms
+//! text      Prometheus' text format
+//! requests  jobs  publishes  leases  s3    the metrics of each area
 //! ```
 //!
-//! No crate does this: a hundred lines are less than the twenty crates that the usual one brings, which
-//! also keeps each observation of a histogram in memory until somebody asks.
+//! To add a metric: declare it in `names`, add its row to the table in the documentation, count it
+//! in the file of its area, and print it in that file's `render`.
+//!
+//! No crate does this, on purpose. `metrics` with its exporter for Prometheus would add 27
+//! packages, keeps each observation of a histogram in memory until a scrape, and can't drop the
+//! gauge of a repository that is gone.
 
 mod cells;
 mod jobs;
@@ -25,9 +29,10 @@ pub(crate) use leases::{LeaseEvent, LeaseMetrics};
 pub(crate) use publishes::{Phase, PhaseTimer, PublishMetrics};
 pub(crate) use requests::{Answered, ObservedRequest, RequestMetrics};
 pub(crate) use s3::{S3Metrics, S3Operation, S3Outcome};
-pub(crate) use text::Page;
+pub(crate) use text::MetricsPage;
 
-/// All that is counted where it happens; what can be looked at when somebody asks is not in here.
+/// The metrics that are counted as events happen. Values that a scrape can read from elsewhere,
+/// such as the lag of mirrors, are not here.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
     pub(crate) requests: RequestMetrics,
@@ -37,7 +42,7 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    pub(crate) fn render(&self, page: &mut Page) {
+    pub(crate) fn render(&self, page: &mut MetricsPage) {
         self.requests.render(page);
         self.jobs.render(page);
         self.publishes.render(page);

@@ -1,17 +1,18 @@
-//! The names of all metrics. `docs/operations.md` has a table of them, which a test compares.
+//! The names and help texts of all metrics. A test compares them with the table in
+//! `docs/operations/metrics.md`.
 
-/// How a metric behaves.
+/// The type of a metric, as Prometheus defines it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// Only grows, from 0 at the daemon's start.
+pub(crate) enum MetricKind {
+    /// A value that only grows, from 0 at the daemon's start.
     Counter,
-    /// Goes up and down.
+    /// A value that goes up and down.
     Gauge,
-    /// Counts of observations up to each of some bounds.
+    /// The number of observations up to each of several bounds.
     Histogram,
 }
 
-impl Kind {
+impl MetricKind {
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Counter => "counter",
@@ -21,17 +22,18 @@ impl Kind {
     }
 }
 
-/// A metric; its unit is at the end of its name, as Prometheus wants it.
+/// A metric. Its name ends with its unit, as is usual for Prometheus.
 #[derive(Debug)]
 pub(crate) struct Metric {
     pub(crate) name: &'static str,
-    pub(crate) kind: Kind,
-    /// Each takes few values; those that name repositories are bounded by [`MAX_REPOSITORIES`].
+    pub(crate) kind: MetricKind,
+    /// The names of the labels. Each label has few values; labels with the name of a repository
+    /// have at most [`MAX_REPOSITORIES`].
     pub(crate) labels: &'static [&'static str],
     pub(crate) meaning: &'static str,
 }
 
-/// So many repositories have metrics of their own: those that need attention most.
+/// At most this many repositories have samples of their own: those that lag most.
 pub(crate) const MAX_REPOSITORIES: usize = 100;
 
 macro_rules! metrics {
@@ -40,13 +42,13 @@ macro_rules! metrics {
             #[doc = $meaning]
             pub(crate) const $const: Metric = Metric {
                 name: $name,
-                kind: Kind::$kind,
+                kind: MetricKind::$kind,
                 labels: &[$($label),*],
                 meaning: $meaning,
             };
         )*
 
-        /// All of them.
+        /// All metrics, in the order of the documentation.
         #[cfg(test)]
         const ALL: &[&Metric] = &[$(&$const),*];
     };
@@ -58,47 +60,52 @@ metrics! {
     HTTP_RESPONSE_BYTES = Counter "cachewfsd_http_response_bytes_total" ["route"]
         "Bytes of bodies that were sent";
     HTTP_BROKEN = Counter "cachewfsd_http_responses_broken_total" ["route"]
-        "Answers that ended before their body did: the client went away, or the daemon broke off";
+        "Answers that ended before their body was complete: the client went away, or the daemon \
+         broke off";
     HTTP_FIRST_BYTE = Histogram "cachewfsd_http_first_byte_seconds" ["route"]
         "Time from a request's head to the first byte of the answer's body";
     HTTP_UNDER_WAY = Gauge "cachewfsd_http_requests_under_way" ["route"]
-        "Requests that are not answered to the end";
+        "Requests in flight: not yet answered to the end";
     GIT_REQUESTS = Counter "cachewfsd_git_requests_total" ["from"]
-        "Requests of git clients: answered from the mirror, passed on to upstream, sharing another's answer, or answered from a mirror that may be stale";
+        "Requests of git clients: answered from the mirror, passed on to upstream, sharing the \
+         answer to another request, or answered from a mirror that may be stale";
     JOBS_WAITING = Gauge "cachewfsd_jobs_waiting" ["class"]
         "Clones, updates, publishes, maintenance and LFS archives that wait for their turn";
     JOBS_RUNNING = Gauge "cachewfsd_jobs_running" ["class"]
         "Clones, updates, publishes, maintenance and LFS archives that run";
     JOB_DURATION = Histogram "cachewfsd_job_duration_seconds" ["class", "end"]
-        "How long jobs ran that are done, found nothing to do (unchanged), or failed";
+        "Run time of jobs that succeeded (done), found nothing to do (unchanged), or failed";
     JOB_FAILURES = Counter "cachewfsd_job_failures_total" ["class", "kind"]
-        "Jobs that failed, by what failed";
+        "Jobs that failed, by cause";
     PUBLISH_PHASE = Histogram "cachewfsd_publish_phase_seconds" ["phase"]
-        "How long the phases of publishes took: pack, index, checkout, assemble, store";
+        "Run time of the phases of publishes: pack, index, checkout, assemble, store";
     PUBLISH_BYTES = Counter "cachewfsd_publish_written_bytes_total" ["phase"]
-        "Bytes that the phases of publishes wrote: pack packs, store those segments that are new, the others segments";
+        "Bytes that the phases of publishes wrote: pack writes packs, store writes new segments, \
+         the others write segments to temporary files";
     LEASES = Counter "cachewfsd_leases_total" ["event"]
-        "Leases on publishes: acquired, waited for, taken over (of those acquired: from a daemon that didn't release it), lost to another daemon, failed (published without)";
+        "Leases on publishes: acquired, waited for, taken over (those acquired after the holder \
+         let them expire), lost to another daemon, failed (published without a lease)";
     STORE_READS = Counter "cachewfsd_store_reads_total" ["tier"]
-        "Reads of segments that a tier of the store answered";
+        "Reads of segments, by the tier of the store that answered";
     STORE_READ_BYTES = Counter "cachewfsd_store_read_bytes_total" ["tier"]
-        "Bytes of segments that a tier of the store answered with";
+        "Bytes of segments that were read, by the tier of the store that answered";
     S3_REQUESTS = Counter "cachewfsd_s3_requests_total" ["operation", "outcome"]
-        "Requests that were sent to the bucket, also those that were sent again";
+        "Requests to the bucket, including retries";
     S3_RETRIES = Counter "cachewfsd_s3_retries_total" ["operation"]
-        "Requests to the bucket that were sent again";
+        "Retries of requests to the bucket";
     S3_BYTES = Counter "cachewfsd_s3_bytes_total" ["direction"]
-        "Bytes of objects that were sent to the bucket (up) and came from it (down), also in requests that failed";
+        "Bytes of objects that were sent to the bucket (up) and received from it (down), \
+         including failed requests";
     REPOSITORIES = Gauge "cachewfsd_repositories" ["state"]
         "Repositories by the state of their mirror";
     REPOSITORIES_FAILING = Gauge "cachewfsd_repositories_failing" []
         "Repositories whose last run failed; names that upstream doesn't have are not counted";
     MIRROR_LAG_MAX = Gauge "cachewfsd_mirror_lag_max_seconds" []
-        "The largest of all mirrors' lags";
+        "The longest lag of all mirrors";
     MIRROR_LAG = Gauge "cachewfsd_mirror_lag_seconds" ["repo"]
-        "Time since upstream was last asked with success, of the mirrors that lag most";
+        "Time since the last successful check of upstream, of the mirrors that lag most";
     DISK_USED = Gauge "cachewfsd_disk_used_bytes" ["area"]
-        "What mirrors and store take on disk, seen within the last five minutes or so";
+        "Disk space that mirrors and store take, measured about every five minutes or more often";
     DISK_FREE = Gauge "cachewfsd_disk_free_bytes" []
         "Free space on the filesystem of the data directory";
     UPTIME = Gauge "cachewfsd_uptime_seconds" []
@@ -111,7 +118,7 @@ metrics! {
 mod tests {
     use super::*;
 
-    const OPERATIONS: &str = include_str!("../../../docs/operations.md");
+    const OPERATIONS: &str = include_str!("../../../docs/operations/metrics.md");
 
     fn row(metric: &Metric) -> String {
         let labels: Vec<_> = metric
@@ -142,9 +149,9 @@ mod tests {
     fn names_end_with_their_unit() {
         for metric in ALL {
             let is_good = match metric.kind {
-                Kind::Counter => metric.name.ends_with("_total"),
-                Kind::Histogram => metric.name.ends_with("_seconds"),
-                Kind::Gauge => !metric.name.ends_with("_total"),
+                MetricKind::Counter => metric.name.ends_with("_total"),
+                MetricKind::Histogram => metric.name.ends_with("_seconds"),
+                MetricKind::Gauge => !metric.name.ends_with("_total"),
             };
             assert!(is_good, "{}", metric.name);
         }

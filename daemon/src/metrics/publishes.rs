@@ -1,4 +1,4 @@
-//! The phases of publishes.
+//! Metrics of the phases of publishes.
 
 use std::time::{Duration, Instant};
 
@@ -6,21 +6,21 @@ use tracing::span::EnteredSpan;
 
 use super::cells::{Counter, Histogram};
 use super::names;
-use super::text::Page;
-use crate::traces::part_span;
+use super::text::MetricsPage;
+use crate::traces::step_span;
 
-/// A part of a publish.
+/// A phase of a publish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// Listing and packing objects.
+    /// Lists and packs objects.
     Pack,
-    /// Commit-graph and indexes of packs.
+    /// Writes the commit-graph and the indexes of packs.
     Index,
-    /// Work tree and index.
+    /// Writes the segments of the work tree and of git's index.
     Checkout,
-    /// Packs and what is around them.
+    /// Writes the segments of packs and of the other files of the repository.
     Assemble,
-    /// Segments, manifest and pointer.
+    /// Stores segments, manifest and pointer.
     Store,
 }
 
@@ -44,7 +44,7 @@ impl Phase {
     }
 }
 
-/// What is counted of all publishes that publish something.
+/// The metrics of all publishes that had something to publish.
 #[derive(Debug, Default)]
 pub(crate) struct PublishMetrics {
     phases: [Histogram; Phase::ALL.len()],
@@ -52,7 +52,7 @@ pub(crate) struct PublishMetrics {
 }
 
 impl PublishMetrics {
-    pub(super) fn render(&self, page: &mut Page) {
+    pub(super) fn render(&self, page: &mut MetricsPage) {
         let mut samples = page.metric(&names::PUBLISH_PHASE);
         for (phase, histogram) in Phase::ALL.into_iter().zip(&self.phases) {
             samples.push_histogram(&[phase.as_str()], histogram);
@@ -64,13 +64,14 @@ impl PublishMetrics {
     }
 }
 
-/// Sums up how long each phase of one publish takes, and counts that when dropped: also if it fails.
+/// A stopwatch for the phases of one publish. When dropped, also after a failure, it counts the sum
+/// for each phase.
 #[derive(Debug)]
 pub(crate) struct PhaseTimer<'a> {
     metrics: &'a PublishMetrics,
     phase: Phase,
     since: Instant,
-    /// Of the present phase; what is done in it belongs into it.
+    /// The span of the present phase, entered, so that spans begun meanwhile become its children.
     span: Option<EnteredSpan>,
     took: [Option<Duration>; Phase::ALL.len()],
 }
@@ -82,25 +83,26 @@ impl<'a> PhaseTimer<'a> {
             metrics,
             phase,
             since,
-            span: Some(part_span(phase.as_str()).entered()),
+            span: Some(step_span(phase.as_str()).entered()),
             took,
         }
     }
 
-    /// Counts what the present phase wrote.
+    /// Counts the bytes that the present phase wrote.
     pub(crate) fn wrote(&self, bytes: u64) {
         self.metrics.written_bytes[self.phase as usize].add(bytes);
     }
 
-    /// Ends the present phase; one that was ended may come back.
+    /// Ends the present phase and begins `phase`, which may be one that was ended before.
     pub(crate) fn enter(&mut self, phase: Phase) {
         self.end();
         (self.phase, self.since) = (phase, Instant::now());
-        self.span = Some(part_span(phase.as_str()).entered());
+        self.span = Some(step_span(phase.as_str()).entered());
     }
 
     fn end(&mut self) {
-        // Left before the next is entered: it would be a part of it.
+        // The old span must be left before the next one is created: otherwise the next one would
+        // become its child.
         self.span = None;
         let sum = &mut self.took[self.phase as usize];
         *sum = Some(sum.unwrap_or_default() + self.since.elapsed());

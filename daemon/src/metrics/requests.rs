@@ -1,20 +1,21 @@
-//! Requests by the class of their route.
+//! Metrics of HTTP requests, by the class of their route.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::cells::{Counter, Gauge, Histogram};
-use super::text::Page;
+use super::text::MetricsPage;
 use super::{Metrics, names};
 
-/// What a request is for. Names of repositories are no part of it: there are too many.
+/// The class of a request's route, which is a label of metrics. It doesn't contain the repository:
+/// there are too many for a label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RouteClass {
     /// Archives, by their stable and their immutable URLs.
     Archive,
     /// Bundles, `ensure-refs` and `refresh`.
     Snapshot,
-    /// What git clients read.
+    /// Fetches and clones of git clients.
     Git,
     /// Everything else below a repository: pushes, LFS.
     Passed,
@@ -49,7 +50,7 @@ impl RouteClass {
         }
     }
 
-    /// The class of a URL's path.
+    /// Returns the class of a URL's path.
     pub(crate) fn of(path: &str) -> Self {
         if path.starts_with("/git/") {
             let (before, last) = path.rsplit_once('/').unwrap_or_default();
@@ -70,18 +71,18 @@ impl RouteClass {
     }
 }
 
-/// Statuses that are counted apart; others are `other`.
+/// The statuses with a counter of their own, sorted. All others are counted together as `other`.
 const STATUSES: [u16; 27] = [
     200, 201, 204, 206, 301, 302, 304, 307, 308, 400, 401, 403, 404, 405, 408, 409, 412, 413, 415,
     416, 422, 429, 500, 501, 502, 503, 504,
 ];
 
-/// What is counted of all requests.
+/// The metrics of all requests, by class.
 #[derive(Debug, Default)]
-pub(crate) struct RequestMetrics([OfClass; RouteClass::ALL.len()]);
+pub(crate) struct RequestMetrics([RouteMetrics; RouteClass::ALL.len()]);
 
 #[derive(Debug, Default)]
-struct OfClass {
+struct RouteMetrics {
     by_status: [Counter; STATUSES.len()],
     other_status: Counter,
     bytes: Counter,
@@ -90,7 +91,7 @@ struct OfClass {
     under_way: Gauge,
 }
 
-/// What was answered to the requests of one class.
+/// The sum of all answers to requests of one class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Answered {
     pub(crate) class: &'static str,
@@ -99,64 +100,65 @@ pub(crate) struct Answered {
 }
 
 impl RequestMetrics {
-    /// What was answered, by class.
+    /// Returns the sums of all answers, by class.
     pub(crate) fn answered(&self) -> Vec<Answered> {
-        let answered = |(class, of): (&'static str, &OfClass)| Answered {
+        let answered = |(class, cells): (&'static str, &RouteMetrics)| Answered {
             class,
-            requests: of
+            requests: cells
                 .by_status
                 .iter()
-                .chain([&of.other_status])
+                .chain([&cells.other_status])
                 .map(Counter::value)
                 .sum(),
-            bytes: of.bytes.value(),
+            bytes: cells.bytes.value(),
         };
         self.classes().map(answered).collect()
     }
 
-    fn of(&self, class: RouteClass) -> &OfClass {
-        // A class is its own place: the array has one for each.
+    fn of(&self, class: RouteClass) -> &RouteMetrics {
+        // The array has one element for each class, in the order of the enum.
         &self.0[class as usize]
     }
 
-    fn classes(&self) -> impl Iterator<Item = (&'static str, &OfClass)> {
+    fn classes(&self) -> impl Iterator<Item = (&'static str, &RouteMetrics)> {
         RouteClass::ALL
             .into_iter()
             .map(|class| (class.as_str(), self.of(class)))
     }
 
-    pub(super) fn render(&self, page: &mut Page) {
+    pub(super) fn render(&self, page: &mut MetricsPage) {
         let mut samples = page.metric(&names::HTTP_REQUESTS);
-        for (class, of) in self.classes() {
-            for (status, counter) in STATUSES.iter().zip(&of.by_status) {
+        for (class, cells) in self.classes() {
+            for (status, counter) in STATUSES.iter().zip(&cells.by_status) {
                 if counter.value() > 0 {
                     samples.push(&[class, &status.to_string()], counter.value());
                 }
             }
-            if of.other_status.value() > 0 {
-                samples.push(&[class, "other"], of.other_status.value());
+            if cells.other_status.value() > 0 {
+                samples.push(&[class, "other"], cells.other_status.value());
             }
         }
         let mut samples = page.metric(&names::HTTP_RESPONSE_BYTES);
-        for (class, of) in self.classes() {
-            samples.push(&[class], of.bytes.value());
+        for (class, cells) in self.classes() {
+            samples.push(&[class], cells.bytes.value());
         }
         let mut samples = page.metric(&names::HTTP_BROKEN);
-        for (class, of) in self.classes() {
-            samples.push(&[class], of.broken.value());
+        for (class, cells) in self.classes() {
+            samples.push(&[class], cells.broken.value());
         }
         let mut samples = page.metric(&names::HTTP_FIRST_BYTE);
-        for (class, of) in self.classes() {
-            samples.push_histogram(&[class], &of.first_byte);
+        for (class, cells) in self.classes() {
+            samples.push_histogram(&[class], &cells.first_byte);
         }
         let mut samples = page.metric(&names::HTTP_UNDER_WAY);
-        for (class, of) in self.classes() {
-            samples.push(&[class], of.under_way.value());
+        for (class, cells) in self.classes() {
+            samples.push(&[class], cells.under_way.value());
         }
     }
 }
 
-/// A request from its head to the end of its answer; dropped earlier, its answer is broken.
+/// A request, from its head to the end of its answer. If it is dropped before
+/// [`ObservedRequest::finish`], the answer counts as broken.
 #[derive(Debug)]
 pub(crate) struct ObservedRequest {
     metrics: Arc<Metrics>,
@@ -181,30 +183,30 @@ impl ObservedRequest {
         }
     }
 
-    fn of_class(&self) -> &OfClass {
+    fn class_metrics(&self) -> &RouteMetrics {
         self.metrics.requests.of(self.class)
     }
 
     /// Notes the status of the answer.
     pub(crate) fn status(&self, status: u16) {
-        let of = self.of_class();
+        let cells = self.class_metrics();
         let at = STATUSES.binary_search(&status).ok();
-        let counter = at.and_then(|at| of.by_status.get(at));
-        counter.unwrap_or(&of.other_status).add(1);
+        let counter = at.and_then(|at| cells.by_status.get(at));
+        counter.unwrap_or(&cells.other_status).add(1);
     }
 
-    /// Notes that some of the body goes to the client.
+    /// Notes that `bytes` of the body go to the client.
     pub(crate) fn sending(&mut self, bytes: u64) {
         if self.first_byte.is_none() && bytes > 0 {
             let took = self.began.elapsed();
             self.first_byte = Some(took);
-            self.of_class().first_byte.observe(took);
+            self.class_metrics().first_byte.observe(took);
         }
         self.sent_bytes += bytes;
-        self.of_class().bytes.add(bytes);
+        self.class_metrics().bytes.add(bytes);
     }
 
-    /// Notes that the body is sent to its end.
+    /// Notes that the whole body was sent.
     pub(crate) fn finish(&mut self) {
         self.is_whole = true;
     }
@@ -224,10 +226,10 @@ impl ObservedRequest {
 
 impl Drop for ObservedRequest {
     fn drop(&mut self) {
-        let of = self.of_class();
-        of.under_way.down();
+        let cells = self.class_metrics();
+        cells.under_way.down();
         if !self.is_whole {
-            of.broken.add(1);
+            cells.broken.add(1);
         }
     }
 }
@@ -258,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn statuses_are_sorted_so_that_they_are_found() {
+    fn statuses_are_sorted_for_the_binary_search() {
         assert!(STATUSES.is_sorted());
     }
 
@@ -271,7 +273,7 @@ mod tests {
         drop(whole);
         drop(ObservedRequest::begin(Arc::clone(&metrics), "/metrics"));
 
-        let of = metrics.requests.of(RouteClass::Operations);
-        assert_eq!((of.broken.value(), of.under_way.value()), (1, 0));
+        let cells = metrics.requests.of(RouteClass::Operations);
+        assert_eq!((cells.broken.value(), cells.under_way.value()), (1, 0));
     }
 }

@@ -1,24 +1,26 @@
-//! The requests to a bucket: each that is sent, also those that are sent again.
+//! Metrics of the requests to a bucket. A retry counts as a request of its own.
 
 use super::cells::Counter;
 use super::names;
-use super::text::Page;
+use super::text::MetricsPage;
 
-/// What a request to a bucket is for.
+/// The operation that a request asks the bucket for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum S3Operation {
-    /// A whole object.
+    /// Reads a whole object.
     Get,
     GetRange,
     Head,
-    /// A page of a listing.
+    /// Reads one page of a listing.
     List,
     Put,
-    /// Begins an upload in parts.
+    /// Begins a multipart upload.
     Begin,
+    /// Uploads one part.
     Part,
-    /// Makes an object of the parts.
+    /// Ends a multipart upload: the parts become an object.
     Complete,
+    /// Gives a multipart upload up.
     Abort,
     Delete,
 }
@@ -53,21 +55,21 @@ impl S3Operation {
     }
 }
 
-/// How a request to a bucket ended.
+/// The outcome of a request to a bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum S3Outcome {
     Ok,
-    /// There is no such object.
+    /// The bucket has no such object.
     Absent,
-    /// It is not in the state that was expected: who creates what is there is told so.
+    /// The precondition failed: an object that was to be created exists, or an object has changed.
     Condition,
-    /// Any other answer that trying again doesn't change.
+    /// The bucket refused the request or the credentials. A retry wouldn't help.
     Refused,
-    /// The service failed, or wants fewer requests.
+    /// The bucket failed, or asked for fewer requests.
     Server,
-    /// There was no answer, or not all of it.
+    /// The answer didn't come, or was incomplete.
     Network,
-    /// Nobody waited for the answer any more.
+    /// The caller no longer waited for the answer.
     Abandoned,
 }
 
@@ -95,75 +97,75 @@ impl S3Outcome {
     }
 }
 
-/// What is counted of all requests to a bucket.
+/// The metrics of all requests to a bucket.
 #[derive(Debug, Default)]
 pub(crate) struct S3Metrics {
-    by_operation: [OfOperation; S3Operation::ALL.len()],
-    /// Bytes of objects.
+    by_operation: [OperationMetrics; S3Operation::ALL.len()],
+    /// Bytes of objects, without headers.
     pub(crate) sent_bytes: Counter,
     pub(crate) received_bytes: Counter,
 }
 
 #[derive(Debug, Default)]
-struct OfOperation {
+struct OperationMetrics {
     by_outcome: [Counter; S3Outcome::ALL.len()],
     retries: Counter,
 }
 
 impl S3Metrics {
-    fn of(&self, operation: S3Operation) -> &OfOperation {
-        // An operation is its own place: the array has one for each.
+    fn of(&self, operation: S3Operation) -> &OperationMetrics {
+        // The array has one element for each operation, in the order of the enum.
         &self.by_operation[operation as usize]
     }
 
-    /// A request is about to be sent.
+    /// Begins to observe a request that is about to be sent.
     pub(crate) fn begin(&self, operation: S3Operation) -> S3Request<'_> {
         S3Request {
-            of: self.of(operation),
+            cells: self.of(operation),
             outcome: Some(S3Outcome::Abandoned),
         }
     }
 
-    /// One is about to be sent again.
+    /// Counts a retry.
     pub(crate) fn note_retry(&self, operation: S3Operation) {
         self.of(operation).retries.add(1);
     }
 
-    pub(crate) fn render(&self, page: &mut Page) {
+    pub(crate) fn render(&self, page: &mut MetricsPage) {
         let operations = || S3Operation::ALL.into_iter().zip(&self.by_operation);
         let mut samples = page.metric(&names::S3_REQUESTS);
-        for (operation, of) in operations() {
-            for (outcome, counter) in S3Outcome::ALL.into_iter().zip(&of.by_outcome) {
+        for (operation, cells) in operations() {
+            for (outcome, counter) in S3Outcome::ALL.into_iter().zip(&cells.by_outcome) {
                 if counter.value() > 0 {
                     samples.push(&[operation.as_str(), outcome.as_str()], counter.value());
                 }
             }
         }
         let mut samples = page.metric(&names::S3_RETRIES);
-        for (operation, of) in operations() {
-            samples.push(&[operation.as_str()], of.retries.value());
+        for (operation, cells) in operations() {
+            samples.push(&[operation.as_str()], cells.retries.value());
         }
         let mut samples = page.metric(&names::S3_BYTES);
         samples.push(&["up"], self.sent_bytes.value());
         samples.push(&["down"], self.received_bytes.value());
     }
 
-    /// How many requests ended so.
+    /// Returns how many requests of this operation ended with `outcome`.
     #[cfg(test)]
     pub(crate) fn count(&self, operation: S3Operation, outcome: S3Outcome) -> u64 {
         self.of(operation).by_outcome[outcome as usize].value()
     }
 }
 
-/// A request that is under way; dropped before its end, it was abandoned.
+/// A request in flight. If it is dropped before [`S3Request::end`], it counts as abandoned.
 #[derive(Debug)]
 pub(crate) struct S3Request<'a> {
-    of: &'a OfOperation,
+    cells: &'a OperationMetrics,
     outcome: Option<S3Outcome>,
 }
 
 impl S3Request<'_> {
-    /// Counts how it ended; `None` if nothing was sent.
+    /// Counts the outcome of the request, or nothing for `None`: then no request was sent.
     pub(crate) fn end(mut self, outcome: Option<S3Outcome>) {
         self.outcome = outcome;
     }
@@ -172,7 +174,7 @@ impl S3Request<'_> {
 impl Drop for S3Request<'_> {
     fn drop(&mut self) {
         if let Some(outcome) = self.outcome {
-            self.of.by_outcome[outcome as usize].add(1);
+            self.cells.by_outcome[outcome as usize].add(1);
         }
     }
 }

@@ -5,12 +5,12 @@ use std::fmt::Write as _;
 use super::cells::{BOUNDS_MS, Histogram};
 use super::names::Metric;
 
-/// The answer to a scrape while it is written.
+/// The answer to a scrape, while it is written.
 #[derive(Debug, Default)]
-pub(crate) struct Page(String);
+pub(crate) struct MetricsPage(String);
 
-impl Page {
-    /// Begins a metric; its samples follow.
+impl MetricsPage {
+    /// Begins a metric, and returns a writer for its samples.
     pub(crate) fn metric(&mut self, metric: &Metric) -> Samples<'_> {
         let (name, kind) = (metric.name, metric.kind.as_str());
         // Writing to a string can't fail.
@@ -28,7 +28,7 @@ impl Page {
     }
 }
 
-/// Where the samples of one metric go.
+/// A writer of the samples of one metric.
 #[derive(Debug)]
 pub(crate) struct Samples<'a> {
     text: &'a mut String,
@@ -37,7 +37,7 @@ pub(crate) struct Samples<'a> {
 }
 
 impl Samples<'_> {
-    /// `values` are those of the metric's labels, in their order.
+    /// Writes a sample. `values` are the values of the metric's labels, in the order of the labels.
     pub(crate) fn push(&mut self, values: &[&str], value: impl std::fmt::Display) {
         self.line("", values, None, value);
     }
@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn samples_have_their_labels_in_order() {
-        let mut page = Page::default();
+        let mut page = MetricsPage::default();
 
         page.metric(&HTTP_REQUESTS).push(&["a\"b\\\n", "200"], 3);
         page.metric(&UPTIME).push(&[], 1.5);
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn a_histogram_counts_up_to_infinity() {
-        let (mut page, histogram) = (Page::default(), Histogram::default());
+        let (mut page, histogram) = (MetricsPage::default(), Histogram::default());
         histogram.observe(Duration::from_millis(20));
 
         page.metric(&HTTP_FIRST_BYTE)

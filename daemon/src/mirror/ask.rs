@@ -1,4 +1,4 @@
-//! Commands that are the first to talk to upstream, which may say that the repository is elsewhere.
+//! Commands that talk to upstream, which may say that the repository is elsewhere.
 
 use std::path::Path;
 

@@ -38,6 +38,12 @@ pub(crate) enum MirrorError {
     BadHead { url: String, name: String },
     #[error("upstream {url} is a shallow clone: it lacks a part of its history")]
     Shallow { url: String },
+    #[error("after git fetch, {name} of the mirror is not what upstream {url} says it is")]
+    LeftBehind {
+        url: String,
+        /// The first of the refs.
+        name: String,
+    },
     #[error("the mirror failed")]
     Git(#[from] GitError),
     #[error("can't write {path}")]

@@ -4,6 +4,7 @@
 
 mod as_git;
 mod ask;
+mod broken_refs;
 mod bundle;
 mod clone;
 mod compare;
@@ -14,6 +15,7 @@ mod examine;
 mod git;
 mod git_error;
 mod lfs;
+mod listing;
 mod locks;
 mod maintain;
 mod memory;
@@ -23,17 +25,19 @@ mod process;
 mod query;
 mod reader;
 mod redirect;
+mod refs;
 mod serve;
 mod stream;
 mod update;
 mod upstream;
 mod version;
 
+pub(crate) use broken_refs::drop_broken_refs;
 pub(crate) use bundle::{BundleRef, refs_beyond, write_bundle};
 pub(crate) use clone::{
     clone_mirror, create_mirror, is_empty_mirror, is_mirror, mirror_path, move_into_place,
 };
-pub(crate) use compare::{is_current, list_upstream};
+pub(crate) use compare::is_current;
 pub use credentials::{CredentialError, UpstreamAuthConfig};
 pub(crate) use credentials::{Credentials, Login};
 pub(crate) use disk_full::has_room;
@@ -42,6 +46,7 @@ pub(crate) use examine::{ExamineError, Finding, examine};
 pub(crate) use git::{Git, GitCommand};
 pub(crate) use git_error::GitError;
 pub(crate) use lfs::{LfsFetchError, LfsObject, fetch_lfs_objects};
+pub(crate) use listing::list_upstream;
 pub(crate) use locks::remove_stale_locks;
 pub(crate) use maintain::{Upkeep, maintain, upkeep};
 pub(crate) use orphans::end_orphans;

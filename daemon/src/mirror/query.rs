@@ -9,7 +9,7 @@ use cachewfs_format::{ObjectId, is_ref_name};
 use super::{Git, GitError};
 
 /// Where refs of our own are, which nobody else is shown.
-const HIDDEN: &str = "refs/cachewfs/";
+pub(super) const HIDDEN: &str = "refs/cachewfs/";
 
 /// A look into a mirror that takes longer than this has gone wrong.
 pub(super) const QUERY_LIMIT: Duration = Duration::from_mins(1);
@@ -57,8 +57,7 @@ pub(crate) fn resolve_refs(
         .collect())
 }
 
-/// Returns the first `max` refs of `namespaces` in order of their names, and whether there are more. A
-/// name that is not UTF-8 is escaped: `gr\xfcn`.
+/// Returns the first `max` refs of `namespaces` in order of their names, and whether there are more.
 pub(crate) fn first_refs<'a>(
     git: &Git,
     mirror: &Path,
@@ -75,8 +74,7 @@ pub(crate) fn first_refs<'a>(
     let parse = |line: &[u8]| {
         let space = line.iter().position(|&byte| byte == b' ')?;
         let (oid, name) = (line.get(..space)?, line.get(space + 1..)?);
-        let name = String::from_utf8(name.to_owned());
-        let name = name.unwrap_or_else(|error| error.as_bytes().escape_ascii().to_string());
+        let name = shown_name(name.to_owned());
         let oid = ObjectId::parse(std::str::from_utf8(oid).ok()?).ok()?;
         Some((name, oid))
     };
@@ -86,6 +84,12 @@ pub(crate) fn first_refs<'a>(
     };
     let refs = lines().take(max).filter_map(parse).collect();
     Ok((refs, lines().count() > max))
+}
+
+/// Returns the name of a ref as people are shown it. A name that is not UTF-8 is escaped: `gr\xfcn`.
+pub(super) fn shown_name(name: Vec<u8>) -> String {
+    let name = String::from_utf8(name);
+    name.unwrap_or_else(|error| error.as_bytes().escape_ascii().to_string())
 }
 
 /// Those of `oids` that the mirror has no object of.

@@ -6,8 +6,10 @@ use std::path::Path;
 
 use cachewfs_format::is_ref_name;
 
-use super::ask::ls_remote;
-use super::query::head_commit;
+use super::ask::{ask_upstream, ls_remote};
+use super::compare::{differing, differing_refs};
+use super::listing::list_upstream;
+use super::query::{head_commit, shown_name};
 use super::{Git, MirrorError, Upstream};
 use crate::config::GitConfig;
 
@@ -16,21 +18,62 @@ pub(super) const DETACHED_HEAD: &str = "refs/cachewfs/head";
 
 /// The branch that HEAD of a mirror names where upstream's HEAD names one that doesn't exist, and what
 /// HEAD of the mirror named until then does exist.
-const UNBORN_BRANCH: &str = "refs/heads/unborn";
+pub(super) const UNBORN_BRANCH: &str = "refs/heads/unborn";
 
 /// So much of a name that can't be one is shown, in characters.
 const MAX_SHOWN: usize = 100;
 
+/// At most so many fetches an update makes for a ref that upstream lists otherwise than it serves it. The second
+/// may ask another of upstream's servers.
+const MAX_FETCHES: usize = 2;
+
 /// Makes heads, tags, `namespaces` and HEAD of `mirror` what they are upstream. Refs of our own
 /// (`refs/cachewfs/`) are never pruned: no refspec covers them.
+///
+/// git may end well without updating a ref. So the mirror is compared afterwards with what upstream listed before.
+/// A ref that moved upstream meanwhile counts for nothing: the next update brings it.
 pub(crate) fn update(
     git: &Git,
     upstream: &Upstream,
-    (mirror, namespaces): (&Path, &[String]),
+    what @ (mirror, namespaces): (&Path, &[String]),
     config: &GitConfig,
 ) -> Result<(), MirrorError> {
-    let failed = |source| MirrorError::of_upstream(git, upstream, source);
-    let head = head_of_upstream(git, upstream, mirror, config)?;
+    let mut listing = list_upstream(git, upstream, what, config)?;
+    let mut left_behind = None;
+    for _ in 0..MAX_FETCHES {
+        let head = possible_head(upstream, listing.head())?;
+        fetch(git, upstream, what, &head, config)?;
+        follow_head(git, mirror, &head)?;
+        if is_shallow(mirror) {
+            let url = upstream.url().to_owned();
+            return Err(MirrorError::Shallow { url });
+        }
+        let differs = differing_refs(what, &listing)?;
+        if differs.is_empty() {
+            return Ok(());
+        }
+        let newer = list_upstream(git, upstream, what, config)?;
+        let moved = differing(&listing.refs(namespaces), &newer.refs(namespaces));
+        left_behind = differs.difference(&moved).next().cloned();
+        if left_behind.is_none() {
+            return Ok(());
+        }
+        listing = newer;
+    }
+    Err(MirrorError::LeftBehind {
+        url: upstream.url().to_owned(),
+        name: shown_name(left_behind.unwrap_or_default()),
+    })
+}
+
+/// Runs `git fetch` in `mirror`.
+fn fetch(
+    git: &Git,
+    upstream: &Upstream,
+    (mirror, namespaces): (&Path, &[String]),
+    head: &Head,
+    config: &GitConfig,
+) -> Result<(), MirrorError> {
     // git ends well where it doesn't update a ref because upstream is shallow. So it is told to update
     // them all, and the mirror tells afterwards. A mirror that was shallow tries to become whole.
     let of_shallow = if is_shallow(mirror) {
@@ -44,28 +87,22 @@ pub(crate) fn update(
     if matches!(head, Head::Detached { .. }) {
         refspecs.push(format!("+HEAD:{DETACHED_HEAD}"));
     }
-    git.in_repository(mirror, "fetch")
-        // Fetched for each command: what an earlier one was given may have expired.
-        .secrets(&upstream.git_secrets(git).map_err(failed)?)
-        .args([
-            "--prune",
-            "--no-tags",
-            "--quiet",
-            "--no-write-fetch-head",
-            "--no-auto-maintenance",
-            of_shallow,
-        ])
-        .args(["--", &upstream.place()])
-        .args(refspecs)
-        .time_limit(config.fetch_timeout)
-        .effect()
-        .map_err(failed)?;
-    follow_head(git, mirror, &head)?;
-    if is_shallow(mirror) {
-        let url = upstream.url().to_owned();
-        return Err(MirrorError::Shallow { url });
-    }
-    Ok(())
+    ask_upstream(git, upstream, |secrets, place| {
+        git.in_repository(mirror, "fetch")
+            .secrets(secrets)
+            .args([
+                "--prune",
+                "--no-tags",
+                "--quiet",
+                "--no-write-fetch-head",
+                "--no-auto-maintenance",
+                of_shallow,
+            ])
+            .args(["--", place])
+            .args(&refspecs)
+            .time_limit(config.fetch_timeout)
+            .effect()
+    })
 }
 
 /// Returns whether the history of a mirror is cut off somewhere.
@@ -81,7 +118,13 @@ pub(crate) fn head_of_upstream(
     mirror: &Path,
     config: &GitConfig,
 ) -> Result<Head, MirrorError> {
-    match Head::parse(&ls_remote(git, upstream, (mirror, &[]), config)?) {
+    let answer = ls_remote(git, upstream, (mirror, &[]), config)?;
+    possible_head(upstream, Head::parse(&answer))
+}
+
+/// Fails if no ref can be called as `head` says.
+fn possible_head(upstream: &Upstream, head: Head) -> Result<Head, MirrorError> {
+    match head {
         Head::Impossible { name } => {
             let url = upstream.url().to_owned();
             Err(MirrorError::BadHead { url, name })
@@ -112,7 +155,7 @@ pub(crate) enum Head {
 }
 
 impl Head {
-    /// Parses what `git ls-remote --symref <url> HEAD` prints.
+    /// Parses what `git ls-remote --symref <url> HEAD` prints, with or without more refs.
     pub(super) fn parse(answer: &[u8]) -> Self {
         let lines = || {
             let lines = answer.split(|&byte| byte == b'\n');
@@ -175,7 +218,7 @@ fn follow_head(git: &Git, mirror: &Path, head: &Head) -> Result<(), MirrorError>
 }
 
 /// Makes HEAD of `mirror` a symbolic ref to `branch`.
-fn set_branch(git: &Git, mirror: &Path, branch: &[u8]) -> Result<(), MirrorError> {
+pub(super) fn set_branch(git: &Git, mirror: &Path, branch: &[u8]) -> Result<(), MirrorError> {
     let path = mirror.join("HEAD");
     let present = std::fs::read(&path).map_err(|source| MirrorError::Io { path, source })?;
     if present.trim_ascii().strip_prefix(b"ref: ") != Some(branch) {

@@ -1,4 +1,4 @@
-//! Putting segments together to an archive: their order, TOC and seek table.
+//! Putting segments together into an archive: their order, the TOC and the seek table.
 
 use cachewfs_format::{
     ArchiveKind, ArchiveLayout, Digest, FrameSize, GitPath, ObjectId, PackKind, PublishedFile,
@@ -11,9 +11,9 @@ use super::feed::BuildFeed;
 use super::git_files::git_member;
 use super::members::MemberWriter;
 use super::segments::SegmentSink;
-use super::{index, packed_refs, times};
+use super::{fixed_times, index, packed_refs};
 
-/// What the segment of a pack is.
+/// Returns the role of a segment that is the data of a pack.
 pub(super) fn pack_role(kind: PackKind) -> Role {
     match kind {
         PackKind::Tip => Role::PackTip,
@@ -25,7 +25,7 @@ pub(super) fn pack_role(kind: PackKind) -> Role {
     }
 }
 
-/// The modification time of each pack; increments come newest first.
+/// Returns the modification time of each pack. Increments must come newest first in `kinds`.
 pub(super) fn pack_mtimes(kinds: &[PackKind]) -> Vec<i64> {
     let is_increment = |kind: &&PackKind| **kind == PackKind::Increment;
     let mut older = kinds.iter().filter(is_increment).count();
@@ -35,12 +35,12 @@ pub(super) fn pack_mtimes(kinds: &[PackKind]) -> Vec<i64> {
             if kind == PackKind::Increment {
                 older = older.saturating_sub(1);
             }
-            times::of_pack(kind, older)
+            fixed_times::of_pack(kind, older)
         })
         .collect()
 }
 
-/// An archive whose segments are placed one after the other.
+/// The writer of one archive, whose segments are placed one after the other.
 #[derive(Debug)]
 pub(super) struct ArchiveWriter<'a> {
     kind: ArchiveKind,
@@ -51,7 +51,7 @@ pub(super) struct ArchiveWriter<'a> {
 }
 
 impl<'a> ArchiveWriter<'a> {
-    /// Begins an archive, whose segments are fed as they are placed.
+    /// Begins an archive. Each segment also goes to `feed` when it is placed, if there is a feed.
     pub(super) fn new(kind: ArchiveKind, feed: Option<&'a BuildFeed>) -> Self {
         Self {
             kind,
@@ -66,12 +66,12 @@ impl<'a> ArchiveWriter<'a> {
         self.kind
     }
 
-    /// What was placed so far is what every reader wants.
+    /// Ends the hot front: every reader needs the segments that were placed so far.
     pub(super) fn end_hot_front(&mut self) {
         self.hot_segments = self.segments.len();
     }
 
-    /// Places a segment of `sink` or of the store.
+    /// Places a segment, which is new in `sink` or is in the store already.
     pub(super) fn place(
         &mut self,
         sink: &SegmentSink,
@@ -79,6 +79,8 @@ impl<'a> ArchiveWriter<'a> {
         segment: &PublishedFile,
         file: Option<TocFile>,
     ) {
+        // Only new segments have a file to feed. A feed exists for a first snapshot only, and all
+        // of its segments are new.
         if let Some(feed) = self.feed
             && let Some(path) = sink.path_of(segment.segment.id)
         {
@@ -108,7 +110,7 @@ impl<'a> ArchiveWriter<'a> {
         });
     }
 
-    /// A segment that has only the tar header of a file whose data follows.
+    /// Places a segment that has only the tar header of a file. The file's data follows.
     fn header(
         &mut self,
         sink: &mut SegmentSink,
@@ -127,7 +129,9 @@ impl<'a> ArchiveWriter<'a> {
         Ok(())
     }
 
-    /// A file of the git directory: its path there, its data, its time.
+    /// Places a file of the git directory with this path, data and modification time.
+    ///
+    /// Header and data are two segments, so that all archives share the segment with the data.
     pub(super) fn git_file(
         &mut self,
         sink: &mut SegmentSink,
@@ -141,7 +145,7 @@ impl<'a> ArchiveWriter<'a> {
         Ok(())
     }
 
-    /// The file `packed-refs`, if it is too long to be with the small files.
+    /// Places the file `packed-refs` in parts, if it is too long to be among the small files.
     pub(super) fn packed_refs(
         &mut self,
         sink: &mut SegmentSink,
@@ -154,6 +158,7 @@ impl<'a> ArchiveWriter<'a> {
         let mut parts = packed_refs::parts(packed_refs).into_iter().peekable();
         while let Some(part) = parts.next() {
             let (size, mut part) = (part.len() as u64, part.to_vec());
+            // Tar pads a file to whole blocks: the last part has the padding of the whole file.
             if parts.peek().is_none() {
                 let padding = cachewfs_format::padding_len(packed_refs.len() as u64);
                 part.resize(part.len() + padding, 0);
@@ -163,15 +168,16 @@ impl<'a> ArchiveWriter<'a> {
         let Some(first) = stored.first() else {
             return Ok(());
         };
-        let file = (packed_refs.len() as u64, times::GIT_DIRECTORY);
+        let file = (packed_refs.len() as u64, fixed_times::GIT_DIRECTORY);
         self.header(sink, "packed-refs", 0o644, file, first.segment.id)?;
         for part in &stored {
-            let part = ("packed-refs", part, times::GIT_DIRECTORY);
+            let part = ("packed-refs", part, fixed_times::GIT_DIRECTORY);
             self.part(sink, Role::PackedRefs, part)?;
         }
         Ok(())
     }
 
+    /// Places a file of a pack: its index, reverse index or data.
     pub(super) fn pack_file(
         &mut self,
         sink: &mut SegmentSink,
@@ -182,7 +188,7 @@ impl<'a> ArchiveWriter<'a> {
         self.git_file(sink, role, (&path, data, mtime))
     }
 
-    /// The index and the work tree.
+    /// Places the index and the work tree.
     pub(super) fn checkout(
         &mut self,
         sink: &mut SegmentSink,
@@ -195,7 +201,10 @@ impl<'a> ArchiveWriter<'a> {
         Ok(())
     }
 
+    /// Places git's index: a header, one part per run, and a trailer.
     fn index(&mut self, sink: &mut SegmentSink, checkout: &Checkout) -> Result<(), PublishError> {
+        // An unchanged run keeps its part as a stored segment. Only the short header and trailer,
+        // which have the number of entries and the checksum, differ with each snapshot.
         let runs = &checkout.runs;
         let header = index::header(runs.iter().map(|run| run.reuse.files).sum());
         let mut trailer = checkout.index_trailer.clone();
@@ -216,7 +225,7 @@ impl<'a> ArchiveWriter<'a> {
         self.part(sink, Role::IndexTrailer, ("index", &trailer, mtime))
     }
 
-    /// A part of a file of the git directory, whose header and other parts are around it.
+    /// Places one part of a file of the git directory. The tar header comes before the first part.
     fn part(
         &mut self,
         sink: &SegmentSink,
@@ -237,6 +246,7 @@ impl<'a> ArchiveWriter<'a> {
         Ok(())
     }
 
+    /// Places the segments of one run of the work tree.
     fn run(&mut self, sink: &SegmentSink, run: &CheckoutRun) {
         self.place(sink, Role::WorkTree, &run.reuse.work_tree, None);
         if let (Some(data), Some((path, mtime))) = (&run.reuse.large_file, &run.large_file) {
@@ -249,7 +259,7 @@ impl<'a> ArchiveWriter<'a> {
         }
     }
 
-    /// Ends the archive with TOC and seek table.
+    /// Ends the archive with its TOC and its seek table. Returns the archive's layout.
     pub(super) fn finish(
         self,
         sink: &mut SegmentSink,

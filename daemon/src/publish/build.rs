@@ -1,101 +1,116 @@
-//! Building the archives of a snapshot: all at once, each segment in the order of the archive.
+//! Building the archives of a snapshot, all of them at once.
 //!
-//! Indexes come before packs, so nothing but the refs can be placed before all packs are made. After
-//! that each segment is placed as soon as it is written.
+//! Segments are written in the order of the archive (`docs/format.md`, section 6), so that a client
+//! can download a first snapshot while it is built:
+//!
+//! ```text
+//! refs, commit-graph, indexes of packs, tip and increments, work tree, all other packs, end
+//! └──────────────────────── the hot front ────────────────────────┘
+//! ```
+//!
+//! Nothing is placed before all packs are made: the refs segment has a `.keep` file for each pack,
+//! and the indexes come before the packs. After that, each segment is placed as soon as it is
+//! written.
 
 use std::collections::{BTreeMap, HashMap};
 
 use cachewfs_format::{
-    ArchiveKind, ArchiveLayout, Manifest, PackKind, PublishedFile, PublishedPack, RepoName, Role,
-    RunReuse, end_of_archive,
+    ArchiveKind, ArchiveLayout, Manifest, PackKind, PublishedFile, PublishedPack, RepoName,
+    ReusableRun, Role, end_of_archive,
 };
 use tracing::warn;
 
 use super::assemble::{ArchiveWriter, pack_mtimes, pack_role};
 use super::checkout::check_out;
-use super::commit_graph::{CHAIN_DIRECTORY, Extent, write_commit_graph};
+use super::commit_graph::{CHAIN_DIRECTORY, GraphScope, write_commit_graph};
 use super::feed::BuildFeed;
 use super::git_files::GitFiles;
-use super::increment::{Plan, increment};
-use super::job::Job;
+use super::increment::{PackPlan, increment};
+use super::job::PublishJob;
 use super::layout::full_layout;
 use super::pack::NewPack;
 use super::refs::Refs;
 use super::segments::{INDEX_CHUNK_LEN, SegmentSink};
-use super::{PublishError, times};
+use super::{PublishError, fixed_times};
 use crate::error_chain::chain;
 use crate::metrics::{Phase, PhaseTimer};
 use crate::mirror::Upstream;
 use crate::store::Store;
 
-/// The length of a notice, in bytes.
+/// At most this many bytes of a notice are published, because it becomes an HTTP header.
 const MAX_NOTICE_LEN: usize = 600;
 
-/// What is built.
+/// The input of a build: the state of the mirror, and the snapshot to build on.
 #[derive(Debug)]
-pub(super) struct Snapshot<'a> {
+pub(super) struct BuildInput<'a> {
     pub(super) repo: &'a RepoName,
     pub(super) upstream: &'a Upstream,
     pub(super) refs: &'a Refs,
-    /// What it builds on.
+    /// The snapshot whose packs and runs are used again, if it can be used.
     pub(super) previous: Option<&'a Manifest>,
     pub(super) store: &'a Store,
-    /// Who waits for its segments, if somebody may.
+    /// The feed for clients that download the snapshot while it is built, if there can be any.
     pub(super) feed: Option<&'a BuildFeed>,
 }
 
-impl Snapshot<'_> {
-    /// Returns the runs of the previous snapshot: one without a work tree keeps them for the next.
-    fn earlier_runs(&self) -> Vec<RunReuse> {
+impl BuildInput<'_> {
+    /// Returns the runs of the previous snapshot. A snapshot without a work tree keeps them, so
+    /// that the next one with a work tree can use their segments again.
+    fn previous_runs(&self) -> Vec<ReusableRun> {
         let runs = self.previous.map(|previous| previous.runs.clone());
         runs.unwrap_or_default()
     }
 }
 
-/// What a manifest says of what was built.
+/// The result of a build, as the manifest has it.
 #[derive(Debug)]
-pub(super) struct Built {
+pub(super) struct BuildOutput {
     pub(super) archives: BTreeMap<ArchiveKind, ArchiveLayout>,
     pub(super) packs: Vec<PublishedPack>,
     pub(super) commit_graphs: Vec<PublishedFile>,
-    pub(super) runs: Vec<RunReuse>,
-    /// A sentence about files that the work tree lacks.
+    pub(super) runs: Vec<ReusableRun>,
+    /// A sentence that names the files which the work tree lacks, if it lacks any.
     pub(super) notice: Option<String>,
 }
 
 /// Builds all archives of a snapshot.
 pub(super) fn build(
-    job: &Job<'_>,
+    job: &PublishJob<'_>,
     sink: &mut SegmentSink,
-    of: &Snapshot<'_>,
-) -> Result<Built, PublishError> {
+    input: &BuildInput<'_>,
+) -> Result<BuildOutput, PublishError> {
     let mut timer = PhaseTimer::start(job.metrics, Phase::Pack);
-    let (packs, extent) = plan_packs(job, of)?;
+    let (packs, scope) = plan_packs(job, input)?;
     for pack in &packs {
         timer.wrote(pack.new_len()?);
     }
     timer.enter(Phase::Index);
-    let commit_graphs = store_commit_graphs(job, sink, (of.previous, extent))?;
+    let commit_graphs = store_commit_graphs(job, sink, (input.previous, scope))?;
     let pack_names: Vec<_> = packs.iter().map(Pack::name).collect();
     let git_files = GitFiles {
-        refs: of.refs,
-        upstream_url: of.upstream.url(),
+        refs: input.refs,
+        upstream_url: input.upstream.url(),
         namespaces: &job.config.namespaces,
         commit_graphs: &commit_graphs,
         packs: &pack_names,
     };
     let mut archives: Vec<_> = [ArchiveKind::Mirror, ArchiveKind::Checkout]
         .into_iter()
-        .map(|kind| ArchiveWriter::new(kind, of.feed))
+        .map(|kind| ArchiveWriter::new(kind, input.feed))
         .collect();
     for archive in &mut archives {
-        let packed_refs = of.refs.packed_refs(archive.kind());
+        let packed_refs = input.refs.packed_refs(archive.kind());
         let small = git_files.store(sink, archive.kind(), &packed_refs)?;
         archive.place(sink, Role::Refs, &small, None);
         archive.packed_refs(sink, &packed_refs)?;
+        // The format defines this order: newest link first.
         for link in commit_graphs.iter().rev() {
             let path = format!("{CHAIN_DIRECTORY}/{}", link.name);
-            archive.git_file(sink, Role::CommitGraph, (&path, link, times::GIT_DIRECTORY))?;
+            archive.git_file(
+                sink,
+                Role::CommitGraph,
+                (&path, link, fixed_times::GIT_DIRECTORY),
+            )?;
         }
     }
     let mut packs = PackWriter::begin(sink, packs, &mut archives)?;
@@ -104,9 +119,11 @@ pub(super) fn build(
     packs.place(sink, is_hot, &mut archives)?;
     timer.wrote(sink.take_written());
     timer.enter(Phase::Checkout);
-    let (runs, notice) = place_checkout(job, sink, of, &mut archives)?;
+    let (runs, notice) = place_checkout(job, sink, input, &mut archives)?;
     timer.wrote(sink.take_written());
     timer.enter(Phase::Assemble);
+    // Every reader needs the segments so far: refs, indexes, HEAD's objects and the work tree. The
+    // packs that follow are read only for history.
     for archive in &mut archives {
         archive.end_hot_front();
     }
@@ -116,11 +133,11 @@ pub(super) fn build(
     for mut archive in archives {
         archive.place(sink, Role::End, &end, None);
         let kind = archive.kind();
-        let state = (of.refs.commit, of.refs.digest());
-        layouts.insert(kind, archive.finish(sink, of.repo, state)?);
+        let state = (input.refs.commit, input.refs.digest());
+        layouts.insert(kind, archive.finish(sink, input.repo, state)?);
     }
     timer.wrote(sink.take_written());
-    Ok(Built {
+    Ok(BuildOutput {
         archives: layouts,
         packs: packs.finish(),
         commit_graphs,
@@ -129,11 +146,12 @@ pub(super) fn build(
     })
 }
 
-/// Writes the commit-graph, and stores the links that `previous` doesn't have; oldest first.
+/// Writes the commit-graph and stores the links that `previous` lacks. Returns all links, oldest
+/// first.
 fn store_commit_graphs(
-    job: &Job<'_>,
+    job: &PublishJob<'_>,
     sink: &mut SegmentSink,
-    (previous, extent): (Option<&Manifest>, Extent),
+    (previous, scope): (Option<&Manifest>, GraphScope),
 ) -> Result<Vec<PublishedFile>, PublishError> {
     let known: HashMap<&str, &PublishedFile> = previous
         .iter()
@@ -141,7 +159,7 @@ fn store_commit_graphs(
         .map(|link| (link.name.as_str(), link))
         .collect();
     let mut commit_graphs = Vec::new();
-    for path in write_commit_graph(job, extent)? {
+    for path in write_commit_graph(job, scope)? {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         commit_graphs.push(match known.get(&*name) {
             Some(&link) => link.clone(),
@@ -151,33 +169,34 @@ fn store_commit_graphs(
     Ok(commit_graphs)
 }
 
-/// Places index and work tree. If the tree of HEAD can't be checked out, that archive is dropped: the
-/// history is published in any case. Returns the runs, and a notice if
-/// the work tree lacks something.
+/// Places index and work tree in the checkout archive.
+///
+/// If git refuses to check out the tree of HEAD, the checkout archive is dropped and the history is
+/// published alone. Returns the runs, and a notice if the work tree lacks anything.
 fn place_checkout(
-    job: &Job<'_>,
+    job: &PublishJob<'_>,
     sink: &mut SegmentSink,
-    of: &Snapshot<'_>,
+    input: &BuildInput<'_>,
     archives: &mut Vec<ArchiveWriter<'_>>,
-) -> Result<(Vec<RunReuse>, Option<String>), PublishError> {
-    let repo = of.repo;
-    if !of.refs.has_commit() {
+) -> Result<(Vec<ReusableRun>, Option<String>), PublishError> {
+    let repo = input.repo;
+    if !input.refs.has_commit() {
         archives.retain(|archive| archive.kind() != ArchiveKind::Checkout);
         let notice = "There is no work tree: HEAD names a branch that does not exist";
-        return Ok((of.earlier_runs(), Some(notice.to_owned())));
+        return Ok((input.previous_runs(), Some(notice.to_owned())));
     }
     let is_checkout = |archive: &ArchiveWriter<'_>| archive.kind() == ArchiveKind::Checkout;
-    let mut checkout = match check_out(job, sink, of) {
+    let mut checkout = match check_out(job, sink, input) {
         Err(error) if error.is_refused_tree() => {
             let notice = to_notice(&format!("There is no work tree: {}", chain(&error)));
             warn!(%repo, "HEAD of {repo} can't be checked out. {notice}");
             archives.retain(|archive| !is_checkout(archive));
-            return Ok((of.earlier_runs(), Some(notice)));
+            return Ok((input.previous_runs(), Some(notice)));
         }
         checkout => checkout?,
     };
     if let Some(notice) = &checkout.notice {
-        warn!(%repo, "A part of HEAD of {repo} can't be checked out. {notice}");
+        warn!(%repo, "Some files of HEAD of {repo} can't be checked out. {notice}");
     }
     for archive in archives.iter_mut().filter(|archive| is_checkout(archive)) {
         archive.checkout(sink, &checkout)?;
@@ -186,7 +205,7 @@ fn place_checkout(
     Ok((checkout.into_reusable(), notice))
 }
 
-/// Returns a notice that fits into a header: one line of printable ASCII, cut if it is long.
+/// Returns a notice that fits into an HTTP header: one line of printable ASCII, cut if it is long.
 fn to_notice(text: &str) -> String {
     let printable = text.chars().map(|letter| match letter {
         ' '..='~' => letter,
@@ -199,7 +218,7 @@ fn to_notice(text: &str) -> String {
 /// A pack of the snapshot.
 #[derive(Debug)]
 enum Pack {
-    /// In the store, from an earlier snapshot.
+    /// A pack of the previous snapshot, which is in the store.
     Stored(Box<PublishedPack>),
     New(NewPack),
 }
@@ -212,7 +231,7 @@ impl Pack {
         }
     }
 
-    /// Returns the name of the file of the pack.
+    /// Returns the name of the pack's file.
     fn name(&self) -> String {
         match self {
             Self::Stored(pack) => pack.pack.name.clone(),
@@ -220,7 +239,7 @@ impl Pack {
         }
     }
 
-    /// Length in bytes of what was made for this snapshot.
+    /// Returns the length of the pack in bytes if it was made for this snapshot, else 0.
     fn new_len(&self) -> Result<u64, PublishError> {
         match self {
             Self::Stored(_) => Ok(0),
@@ -229,7 +248,7 @@ impl Pack {
     }
 }
 
-/// Whether every reader wants a pack of this kind, so that it stands before the work tree.
+/// Returns whether every reader needs packs of this kind, so that they come before the work tree.
 fn is_hot(kind: PackKind) -> bool {
     match kind {
         PackKind::Tip | PackKind::Increment => true,
@@ -237,42 +256,49 @@ fn is_hot(kind: PackKind) -> bool {
     }
 }
 
-/// The packs of the snapshot, in the order in which git searches them.
-fn plan_packs(job: &Job<'_>, of: &Snapshot<'_>) -> Result<(Vec<Pack>, Extent), PublishError> {
-    let plan = match of.previous {
-        Some(previous) => increment(job, of.store, previous)?,
-        None => Plan::Relayout,
+/// Makes the new packs of the snapshot. Returns all its packs, in the order in which git searches
+/// them, and which commits the commit-graph must be written for.
+fn plan_packs(
+    job: &PublishJob<'_>,
+    input: &BuildInput<'_>,
+) -> Result<(Vec<Pack>, GraphScope), PublishError> {
+    let plan = match input.previous {
+        Some(previous) => increment(job, input.store, previous)?,
+        None => PackPlan::Relayout,
     };
-    let previous = of.previous.iter().flat_map(|previous| &previous.packs);
+    let previous = input.previous.iter().flat_map(|previous| &previous.packs);
     let mut packs: Vec<_> = previous
         .map(|pack| Pack::Stored(Box::new(pack.clone())))
         .collect();
     match plan {
-        Plan::Keep => Ok((packs, Extent::New)),
-        Plan::Add { pack, replaces } => {
+        PackPlan::Keep => Ok((packs, GraphScope::New)),
+        PackPlan::Add { pack, replaces } => {
+            // Increments are newest first. The new one takes the place of the newest `replaces`; if
+            // there are none, it goes between the packs that git searches before and after it.
             let is_increment = |pack: &Pack| pack.kind() == PackKind::Increment;
             let first = packs.iter().position(is_increment).unwrap_or_else(|| {
                 let is_before = |pack: &&Pack| {
-                    times::of_pack(pack.kind(), 0) > times::of_pack(PackKind::Increment, 0)
+                    fixed_times::of_pack(pack.kind(), 0)
+                        > fixed_times::of_pack(PackKind::Increment, 0)
                 };
                 packs.iter().filter(is_before).count()
             });
             drop(packs.splice(first..first + replaces, [Pack::New(pack)]));
-            Ok((packs, Extent::New))
+            Ok((packs, GraphScope::New))
         }
-        Plan::Relayout => {
-            let packs = full_layout(job, of.refs.has_commit())?
+        PackPlan::Relayout => {
+            let packs = full_layout(job, input.refs.has_commit())?
                 .into_iter()
                 .map(Pack::New)
                 .collect();
-            Ok((packs, Extent::All))
+            Ok((packs, GraphScope::All))
         }
     }
 }
 
-/// Stores and places packs one after the other; their indexes come first.
+/// Stores packs and places them in the archives. All indexes come before the first pack.
 struct PackWriter {
-    /// Those that are not placed yet have `None` instead of their data.
+    /// All packs. A pack that is not placed yet has `None` as its data.
     packs: Vec<WrittenPack>,
 }
 
@@ -317,7 +343,7 @@ impl PackWriter {
         Ok(Self { packs: written })
     }
 
-    /// Stores and places all packs of some kinds.
+    /// Stores and places the packs of the wanted kinds.
     fn place(
         &mut self,
         sink: &mut SegmentSink,
@@ -341,7 +367,7 @@ impl PackWriter {
         Ok(())
     }
 
-    /// All packs that were placed.
+    /// Returns the packs that were placed.
     fn finish(self) -> Vec<PublishedPack> {
         let publish = |each: WrittenPack| {
             Some(PublishedPack {

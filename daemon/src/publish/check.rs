@@ -1,12 +1,14 @@
-//! The last check before a snapshot is published. One that no mount can show would be in the store
-//! for all replicas, and for good.
+//! The last check before a snapshot is published.
+//!
+//! The publisher and the mount share one parser, so the check finds a snapshot that mounts would
+//! refuse. If it were published, it would fail on all workstations until the next snapshot.
 
 use cachewfs_format::{GitHead, IndexEntry, ObjectId, index_part_entries, is_ref_name};
 
 use super::PublishError;
 
-/// Refuses a `HEAD` or `packed-refs` of an archive that a mount refuses, or that say something else
-/// than that HEAD is `commit`. The null id means that the branch of HEAD doesn't exist.
+/// Fails if a mount would refuse this `HEAD` or `packed-refs`, or if they don't say that HEAD is at
+/// `commit`. The null id as `commit` means that the branch of HEAD doesn't exist.
 pub(super) fn check_refs(
     (head, packed_refs): (&[u8], &[u8]),
     commit: &ObjectId,
@@ -24,7 +26,7 @@ pub(super) fn check_refs(
         }
         let (id, name) = parse(line).ok_or_else(|| {
             let line = String::from_utf8_lossy(line);
-            unusable(format!("{line:?} is no line of packed-refs"))
+            unusable(format!("{line:?} is not a valid line of packed-refs"))
         })?;
         if branch.as_deref() == Some(name) {
             of_branch = Some(id);
@@ -45,8 +47,10 @@ fn parse(line: &[u8]) -> Option<(ObjectId, &[u8])> {
     Some((id, name))
 }
 
-/// Refuses a part of an index that a mount refuses, or that has another number of entries than
-/// `files`. Object ids have `id_len` bytes. Returns the latest time of a file in it.
+/// Fails if a mount would refuse this part of an index, or if its number of entries isn't `files`.
+///
+/// Object ids have `id_len` bytes. Returns the latest modification time in the part, or 0 if it has
+/// no entries.
 pub(super) fn check_index_part(
     part: &[u8],
     id_len: usize,
@@ -89,7 +93,7 @@ mod tests {
 
         let other = ID.replace('0', "1");
         for (head, packed_refs) in [
-            // A repository with its refs in tables has this HEAD.
+            // The HEAD of a repository with the `reftable` backend.
             ("ref: refs/heads/.invalid\n", main.as_str()),
             ("ref: refs/tags/v1\n", &main),
             ("ref: refs/heads/other\n", &main),

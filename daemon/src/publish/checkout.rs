@@ -1,5 +1,13 @@
-//! The work tree and the index of HEAD, in segments that unchanged runs share with earlier
-//! snapshots. Real git writes the files, so that attributes do what they do in a clone.
+//! The work tree and the index of HEAD, as segments.
+//!
+//! Git itself writes the files, so that attributes have the same effect as in a clone. The tree is
+//! cut into runs. A run that hasn't changed since the previous snapshot keeps its segments, and its
+//! files aren't written at all:
+//!
+//! ```text
+//! tree of HEAD ─► runs ─┬─ unchanged ─► the segments of the previous snapshot
+//!                       └─ changed ───► git writes the files ─► times ─► new segments
+//! ```
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -10,70 +18,74 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
 use cachewfs_format::{
-    Digest, EntryKind, GitHash, GitPath, PublishedFile, RunReuse, work_tree_inode,
+    Digest, EntryKind, GitHash, GitPath, PublishedFile, ReusableRun, work_tree_inode,
 };
 use rustix::fs::{AtFlags, Mode, OFlags, openat, readlinkat, statat, unlinkat};
 
 use super::PublishError;
-use super::build::Snapshot;
+use super::build::BuildInput;
 use super::check::check_index_part;
-use super::earlier::{CheckedOut, Times};
+use super::file_times::{CheckedOutBytes, FileTimes};
+use super::fixed_times;
 use super::index::{self, FileStat};
 use super::index_parts::IndexParts;
-use super::job::Job;
+use super::job::PublishJob;
 use super::members::{Member, MemberWriter};
 use super::segments::{RANDOM_CHUNK_LEN, SegmentSink};
-use super::times;
 use super::tree::{TreeEntry, TreeEntryKind, TreeList};
 use crate::mirror::{GitCommand, has_room, missing_objects};
 
-/// The work tree of HEAD, ready to be put in an archive.
+/// The work tree and index of HEAD, ready to be placed in an archive.
 #[derive(Debug)]
 pub(super) struct Checkout {
     pub(super) runs: Vec<CheckoutRun>,
     /// The bytes after the entries of the index.
     pub(super) index_trailer: Vec<u8>,
-    /// The time of the index in seconds since the epoch: later than that of any file, so that git
-    /// believes it.
+    /// The modification time of the index in seconds since the epoch. It is later than that of any
+    /// file: otherwise git would take files for racily clean and read them again.
     pub(super) index_mtime: i64,
-    /// Why the work tree lacks some files of HEAD's tree, if it does.
+    /// A sentence that says which files of HEAD's tree the work tree lacks, if it lacks any.
     pub(super) notice: Option<String>,
 }
 
 impl Checkout {
-    /// Returns what a later publish can use again.
-    pub(super) fn into_reusable(self) -> Vec<RunReuse> {
+    /// Returns the runs, which a later publish can use again.
+    pub(super) fn into_reusable(self) -> Vec<ReusableRun> {
         self.runs.into_iter().map(|run| run.reuse).collect()
     }
 }
 
-/// One run, written now or earlier.
+/// One run, either new or from an earlier snapshot.
 #[derive(Debug)]
 pub(super) struct CheckoutRun {
-    pub(super) reuse: RunReuse,
-    /// Path and time of the large file that the run is, if it is one.
+    pub(super) reuse: ReusableRun,
+    /// The path and modification time of the large file, if the run is a large file.
     pub(super) large_file: Option<(GitPath, i64)>,
 }
 
 /// Makes segments of the work tree of HEAD. Runs that haven't changed since the previous snapshot
 /// keep their segments.
+///
+/// Reads the list of the tree several times instead of keeping it in memory, because it may have
+/// millions of entries.
 pub(super) fn check_out(
-    job: &Job<'_>,
+    job: &PublishJob<'_>,
     sink: &mut SegmentSink,
-    of: &Snapshot<'_>,
+    input: &BuildInput<'_>,
 ) -> Result<Checkout, PublishError> {
-    let work_tree = WorkTree::create(job, of)?;
+    let work_tree = WorkTree::create(job, input)?;
     let mut list = TreeList::create(job)?;
+    // First of all git decides whether it accepts the tree, before any file is written.
     work_tree.read_tree(&list)?;
-    let reusable: HashMap<Digest, &RunReuse> = of
+    let reusable: HashMap<Digest, &ReusableRun> = input
         .previous
         .into_iter()
         .flat_map(|previous| &previous.runs)
         .map(|run| (run.key, run))
         .collect();
     let reused = work_tree.write_files(&mut list, &reusable)?;
-    let mut times = Times::begin(of, &list, &reused);
-    let mut index = IndexChecksum::begin(of, list.entries(), reused);
+    let mut times = FileTimes::begin(input, &list, &reused);
+    let mut index = IndexChecksum::begin(input, list.entries(), reused);
     let mut runs = Vec::new();
     for run in list.runs()? {
         job.check_stop()?;
@@ -90,11 +102,11 @@ pub(super) fn check_out(
         });
     }
     fs::remove_dir_all(&work_tree.root).map_err(PublishError::at(&work_tree.root))?;
-    let id_len = of.refs.commit.as_bytes().len();
+    let id_len = input.refs.commit.as_bytes().len();
     let notice = list.left_out.notice();
     let tree_extension = match notice {
         None => index::read_tree_extension(&work_tree.index, id_len)?,
-        // It says that the index has all of HEAD's tree.
+        // The extension says that the index has all files of HEAD's tree, which would be wrong.
         Some(_) => None,
     };
     Ok(Checkout {
@@ -105,32 +117,32 @@ pub(super) fn check_out(
     })
 }
 
-/// The checksum of an index whose parts are written now, or were written for the previous snapshot.
+/// The checksum of an index with new parts and with parts from the previous snapshot.
 struct IndexChecksum<'a> {
     hash: GitHash,
     /// Length of an object id in bytes.
     id_len: usize,
-    /// The parts of the runs that keep theirs.
+    /// The parts that are read from the previous snapshot.
     reused: IndexParts<'a>,
-    /// The latest time of a file so far.
+    /// The latest modification time of a file so far.
     newest: i64,
 }
 
 impl<'a> IndexChecksum<'a> {
-    /// Starts with the index's header. `reused` are the runs, in order, that keep their parts.
-    fn begin(of: &'a Snapshot<'a>, entries: u32, reused: Vec<&'a RunReuse>) -> Self {
-        let id_len = of.refs.commit.as_bytes().len();
+    /// Starts with the index's header. `reused` are the runs that keep their parts, in order.
+    fn begin(input: &'a BuildInput<'a>, entries: u32, reused: Vec<&'a ReusableRun>) -> Self {
+        let id_len = input.refs.commit.as_bytes().len();
         let mut hash = GitHash::of_format(id_len);
         hash.update(&index::header(entries));
         Self {
             hash,
             id_len,
-            reused: IndexParts::new(of, reused),
-            newest: times::EARLIEST,
+            reused: IndexParts::new(input, reused),
+            newest: fixed_times::EARLIEST,
         }
     }
 
-    /// Adds the part of a run that has so many files. Returns the latest time of these.
+    /// Adds the part of a run with this number of files. Returns the latest time in the part.
     fn add(&mut self, part: &[u8], files: u32) -> Result<i64, PublishError> {
         let newest = check_index_part(part, self.id_len, files)?;
         self.hash.update(part);
@@ -138,44 +150,47 @@ impl<'a> IndexChecksum<'a> {
         Ok(newest)
     }
 
-    /// Adds a part that was written for the previous snapshot. Returns the latest time in it.
-    fn add_reused(&mut self, run: &RunReuse) -> Result<i64, PublishError> {
+    /// Adds a part from the previous snapshot. Returns the latest time in it.
+    fn add_reused(&mut self, run: &ReusableRun) -> Result<i64, PublishError> {
+        // The checksum is over all bytes of the index, so even unchanged parts have to be read.
         let part = self.reused.read(run)?;
         self.add(&part, run.files)
     }
 }
 
-/// A temporary work tree, with only the files of runs that changed.
+/// A temporary work tree that has only the files of changed runs.
 struct WorkTree<'a> {
-    job: &'a Job<'a>,
-    of: &'a Snapshot<'a>,
+    job: &'a PublishJob<'a>,
+    input: &'a BuildInput<'a>,
     index: PathBuf,
     root: PathBuf,
-    /// The root, opened. Paths in the work tree may be as long as the kernel takes them, so the root's
-    /// path can't stand before them.
+    /// The opened root, which paths are relative to. A path in the work tree may be as long as the
+    /// kernel allows, so with the path of the root before it, it could be too long.
     directory: OwnedFd,
 }
 
 impl<'a> WorkTree<'a> {
-    fn create(job: &'a Job<'a>, of: &'a Snapshot<'a>) -> Result<Self, PublishError> {
+    fn create(job: &'a PublishJob<'a>, input: &'a BuildInput<'a>) -> Result<Self, PublishError> {
         let root = job.tmp_path("tree");
         fs::create_dir(&root).map_err(PublishError::at(&root))?;
         let directory = File::open(&root).map_err(PublishError::at(&root))?.into();
         Ok(Self {
             job,
-            of,
+            input,
             index: job.tmp_path("index"),
             root,
             directory,
         })
     }
 
+    /// Returns a git command that works on this work tree and its index.
     fn git(&self, subcommand: &str) -> GitCommand {
         self.job
             .git(subcommand)
             .config("core.bare", false)
             .config("checkout.workers", 2)
-            // The defaults of a clone on Linux: the operator's configuration must not change files.
+            // The defaults of a clone on Linux. The git configuration of the daemon's user must not
+            // change the bytes of files.
             .config("core.autocrlf", false)
             .config("core.eol", "lf")
             .config("core.attributesFile", "/dev/null")
@@ -183,7 +198,8 @@ impl<'a> WorkTree<'a> {
             .variable("GIT_INDEX_FILE", &self.index)
     }
 
-    /// Makes the index of HEAD's tree. An error says whether git refuses a path in the tree.
+    /// Writes the index of HEAD's tree. Fails with [`PublishError::RefusedTree`] if git refuses a
+    /// path in the tree.
     fn read_tree(&self, list: &TreeList) -> Result<(), PublishError> {
         let read_tree = || {
             self.git("read-tree")
@@ -193,11 +209,16 @@ impl<'a> WorkTree<'a> {
         };
         match read_tree().effect() {
             Err(error) if error.exit_code().is_some() => {
+                // A failure of git may have two other causes than the tree. Both must stay errors:
+                // a refused tree is published without its work tree, and a full disk or a damaged
+                // mirror must not lead to that.
                 if !has_room(self.job.tmp, list.len()?) {
                     let source = ErrorKind::StorageFull.into();
                     return Err(PublishError::at(&self.index)(source));
                 }
-                // Without these, git refuses only paths that the list refuses, too.
+                // If git reads the tree without these protections, it has refused a path because of
+                // them. Otherwise the second failure is the error: the list has already refused
+                // each path that git refuses without them.
                 let unprotected = read_tree()
                     .config("core.protectHFS", false)
                     .config("core.protectNTFS", false);
@@ -208,14 +229,15 @@ impl<'a> WorkTree<'a> {
         }
     }
 
-    /// Checks out the files of all runs that can't be reused, and leaves out of `list` the files that
-    /// can't be written. Returns the reused runs, in order.
+    /// Checks out the files of all runs that can't be reused. Returns the reused runs, in order.
+    ///
+    /// Files that git can't write are taken out of `list`.
     fn write_files<'r>(
         &self,
         list: &mut TreeList,
-        reusable: &HashMap<Digest, &'r RunReuse>,
-    ) -> Result<Vec<&'r RunReuse>, PublishError> {
-        let mut is_again = false;
+        reusable: &HashMap<Digest, &'r ReusableRun>,
+    ) -> Result<Vec<&'r ReusableRun>, PublishError> {
+        let mut is_retry = false;
         loop {
             let (reused, wanted) = self.list_files(list, reusable)?;
             let written = self
@@ -227,7 +249,9 @@ impl<'a> WorkTree<'a> {
                 Err(error) if error.exit_code().is_some() => {
                     let missing = self.missing_files(list, reusable)?;
                     self.check_environment(&missing, wanted)?;
-                    if missing.is_empty() || is_again {
+                    // Leaving files out changes the keys of their runs, so the files are listed and
+                    // written again, but only once: a second failure has another cause.
+                    if missing.is_empty() || is_retry {
                         return Err(PublishError::RefusedTree(error));
                     }
                     for entry in &missing {
@@ -239,17 +263,18 @@ impl<'a> WorkTree<'a> {
                     return Ok(reused);
                 }
             }
-            is_again = true;
+            is_retry = true;
         }
     }
 
-    /// Writes the paths of files in runs that can't be reused to the file `paths`. Returns the other
-    /// runs, in order, and the sum of the files' lengths in bytes.
+    /// Writes the paths of the files in runs that can't be reused to the file `paths`.
+    ///
+    /// Returns the reused runs, in order, and the sum of the lengths of the listed files in bytes.
     fn list_files<'r>(
         &self,
         list: &TreeList,
-        reusable: &HashMap<Digest, &'r RunReuse>,
-    ) -> Result<(Vec<&'r RunReuse>, u64), PublishError> {
+        reusable: &HashMap<Digest, &'r ReusableRun>,
+    ) -> Result<(Vec<&'r ReusableRun>, u64), PublishError> {
         let io = || PublishError::at(self.job.tmp);
         let (mut reused, mut wanted) = (Vec::new(), 0_u64);
         let mut paths = BufWriter::new(self.job.create("paths")?);
@@ -269,11 +294,11 @@ impl<'a> WorkTree<'a> {
         Ok((reused, wanted))
     }
 
-    /// Returns the files that git should have written and didn't.
+    /// Returns the files that git should have written but hasn't.
     fn missing_files(
         &self,
         list: &TreeList,
-        reusable: &HashMap<Digest, &RunReuse>,
+        reusable: &HashMap<Digest, &ReusableRun>,
     ) -> Result<Vec<TreeEntry>, PublishError> {
         let mut missing = Vec::new();
         for run in list.runs()? {
@@ -294,8 +319,8 @@ impl<'a> WorkTree<'a> {
         statat(&self.directory, path, AtFlags::SYMLINK_NOFOLLOW).is_ok()
     }
 
-    /// Fails if git couldn't write files for a reason that lies in the disk or in the mirror, not in
-    /// the files.
+    /// Fails if the disk or the mirror is the reason that git couldn't write files: the disk is
+    /// full, or the mirror lacks a git blob.
     fn check_environment(&self, missing: &[TreeEntry], wanted: u64) -> Result<(), PublishError> {
         if !has_room(self.job.tmp, wanted) {
             return Err(PublishError::at(&self.root)(ErrorKind::StorageFull.into()));
@@ -310,28 +335,30 @@ impl<'a> WorkTree<'a> {
         }
     }
 
-    /// Makes the segments of one run, removes its files, and adds its part of the index to the
-    /// checksum. Returns the run with the latest time of its files.
+    /// Makes the segments of one run and adds its part of the index to the checksum. Returns the
+    /// run and the latest modification time of its files.
     fn store_run(
         &self,
         sink: &mut SegmentSink,
         run: &[TreeEntry],
-        (key, times, checksum): (Digest, &mut Times<'_>, &mut IndexChecksum<'_>),
-    ) -> Result<(RunReuse, i64), PublishError> {
+        (key, times, checksum): (Digest, &mut FileTimes<'_>, &mut IndexChecksum<'_>),
+    ) -> Result<(ReusableRun, i64), PublishError> {
         let mut members = MemberWriter::begin(sink)?;
         let mut part = Vec::new();
         let mut large_file = None;
         for entry in run {
             let path = OsStr::from_bytes(entry.path.as_bytes());
             let io = || PublishError::at(path.as_ref());
+            // The time is found first, because it is in the tar header before the data. That of a
+            // large file depends on the bytes, so its data is stored before.
             let (mtime, size) = match entry.kind {
                 TreeEntryKind::Submodule => {
-                    let mtime = times.of(entry, CheckedOut::AsStored)?;
+                    let mtime = times.of(entry, CheckedOutBytes::AsStored)?;
                     members.empty(member(entry, mtime), EntryKind::Directory)?;
                     (mtime, 0)
                 }
                 TreeEntryKind::Symlink => {
-                    let mtime = times.of(entry, CheckedOut::AsStored)?;
+                    let mtime = times.of(entry, CheckedOutBytes::AsStored)?;
                     let target = readlinkat(&self.directory, path, Vec::new());
                     let target = target.map_err(|error| io()(error.into()))?;
                     let target = target.as_bytes();
@@ -340,7 +367,7 @@ impl<'a> WorkTree<'a> {
                 }
                 TreeEntryKind::File | TreeEntryKind::Executable if entry.is_large() => {
                     let stored = sink.store_open(&self.open(entry)?, path, RANDOM_CHUNK_LEN)?;
-                    let mtime = times.of(entry, CheckedOut::Large(stored.segment.id))?;
+                    let mtime = times.of(entry, CheckedOutBytes::Large(stored.segment.id))?;
                     let member = member(entry, mtime);
                     members.file_elsewhere(member, stored.size, stored.segment.id)?;
                     let size = stored.size;
@@ -353,14 +380,16 @@ impl<'a> WorkTree<'a> {
                 TreeEntryKind::File | TreeEntryKind::Executable => {
                     let file = self.open(entry)?;
                     let size = file.metadata().map_err(io())?.len();
-                    let mtime = times.of(entry, CheckedOut::Small(&file, size))?;
+                    let mtime = times.of(entry, CheckedOutBytes::Small(&file, size))?;
                     members.file(member(entry, mtime), size, file)?;
                     (mtime, size)
                 }
             };
             let identity = (entry.oid.as_bytes(), entry.kind.git_mode(), mtime);
-            let ino = work_tree_inode(self.of.repo, entry.path.as_bytes(), identity);
+            let ino = work_tree_inode(self.input.repo, entry.path.as_bytes(), identity);
             index::push_entry(&mut part, entry, FileStat { ino, mtime, size });
+            // Each file is removed as soon as it is stored, so that the disk never holds all files
+            // and all their segments together.
             if entry.is_written() {
                 let removed = unlinkat(&self.directory, path, AtFlags::empty());
                 removed.map_err(|error| io()(error.into()))?;
@@ -368,7 +397,7 @@ impl<'a> WorkTree<'a> {
         }
         let files = u32::try_from(run.len()).unwrap_or(u32::MAX);
         let newest = checksum.add(&part, files)?;
-        let run = RunReuse {
+        let run = ReusableRun {
             key,
             files,
             work_tree: members.finish(sink)?,
@@ -380,6 +409,7 @@ impl<'a> WorkTree<'a> {
 
     fn open(&self, entry: &TreeEntry) -> Result<File, PublishError> {
         let path = OsStr::from_bytes(entry.path.as_bytes());
+        // `NOFOLLOW`: the tree comes from upstream, and must not lead to a file of this machine.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let opened = openat(&self.directory, path, flags, Mode::empty());
         opened

@@ -1,4 +1,5 @@
-//! The split commit-graph with changed-path filters, kept in the mirror and published with it.
+//! The split commit-graph with changed-path filters. It is kept in the mirror and published with
+//! it.
 
 use std::path::{Path, PathBuf};
 
@@ -7,30 +8,33 @@ use cachewfs_format::ARE_CHANGED_PATHS_PORTABLE;
 use tracing::warn;
 
 use super::PublishError;
-use super::job::Job;
+use super::job::PublishJob;
 use crate::error_chain::chain;
 
-/// Where git keeps the chain, in the mirror and in the archives.
+/// The directory of the chain, in the mirror and in the archives.
 pub(crate) const CHAIN_DIRECTORY: &str = "objects/info/commit-graphs";
 
-/// Which commits the chain is written for.
+/// The commits that the chain is written for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Extent {
-    /// Those that are new, in a link of their own; git merges links geometrically.
+pub(super) enum GraphScope {
+    /// The new commits, in a link of their own. Git merges links geometrically.
     New,
-    /// All, in one link: the packs are laid out anew, and may lack what the old links name.
+    /// All commits, in one link. The packs are made from scratch and may lack commits that the old
+    /// links name.
     All,
 }
 
-/// Adds the commits that the chain lacks, and returns the paths of its links, oldest first. There are
-/// no links if git finds that the chain is wrong.
+/// Adds the commits that the chain lacks. Returns the paths of the chain's links, oldest first.
+///
+/// There are no links if `git commit-graph verify` finds that the chain is wrong: git works without
+/// a commit-graph, only more slowly.
 pub(super) fn write_commit_graph(
-    job: &Job<'_>,
-    extent: Extent,
+    job: &PublishJob<'_>,
+    scope: GraphScope,
 ) -> Result<Vec<PathBuf>, PublishError> {
-    let split = match extent {
-        Extent::New => "--split",
-        Extent::All => "--split=replace",
+    let split = match scope {
+        GraphScope::New => "--split",
+        GraphScope::All => "--split=replace",
     };
     let filters = if ARE_CHANGED_PATHS_PORTABLE {
         "--changed-paths"
@@ -38,12 +42,14 @@ pub(super) fn write_commit_graph(
         "--no-changed-paths"
     };
     job.git("commit-graph")
-        // git before 2.46 ignores version 2, and shows wrong histories where a chain has both.
+        // Git before 2.46 ignores version 2 of the filters, and shows wrong histories if a chain
+        // has both versions.
         .config("commitGraph.changedPathsVersion", 1)
         .args(["write", "--reachable", split, filters, "--no-progress"])
         .effect()?;
     let directory = job.mirror.join(CHAIN_DIRECTORY);
-    // git writes wrong generation numbers for some dates of commits, and gives wrong answers with them.
+    // For some commit dates, git writes wrong generation numbers, and then gives wrong answers.
+    // `--shallow` checks only the newest link: each older link was checked when it was the newest.
     let verified = job
         .git("commit-graph")
         .args(["verify", "--shallow", "--no-progress"])
@@ -53,7 +59,7 @@ pub(super) fn write_commit_graph(
             let error = chain(&error);
             warn!(
                 error,
-                "git writes a commit-graph that it refuses: there is none"
+                "git refuses the commit-graph that it has written; publishing without one"
             );
             remove(&directory)?;
             return Ok(Vec::new());
@@ -61,7 +67,7 @@ pub(super) fn write_commit_graph(
         verified => verified?,
     }
     let links = match std::fs::read_to_string(directory.join("commit-graph-chain")) {
-        // git writes none for a repository without commits that may be in one (grafts).
+        // Git writes no chain if no commit may be in one, for example in a repository with grafts.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         links => links.map_err(PublishError::at(&directory))?,
     };
@@ -71,7 +77,7 @@ pub(super) fn write_commit_graph(
         .collect())
 }
 
-/// Removes the chain from the mirror.
+/// Removes the chain from the mirror, if there is one.
 fn remove(directory: &Path) -> Result<(), PublishError> {
     match std::fs::remove_dir_all(directory) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),

@@ -1,4 +1,7 @@
-//! The segments of a first snapshot while it is built, for those who can't wait for its end.
+//! The segments of a repository's first snapshot while it is built.
+//!
+//! Until the first snapshot is published, a client that asks for the archive gets its segments from
+//! here, as soon as the build has placed them. The rest comes from the store.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -7,7 +10,7 @@ use std::path::PathBuf;
 use cachewfs_format::{ArchiveKind, SegmentRef};
 use tokio::sync::watch;
 
-/// A finished segment, which is moved to the store later.
+/// A finished segment in a temporary file, which the publish moves to the store later.
 #[derive(Clone, Debug)]
 pub(crate) struct FedSegment {
     pub(crate) segment: SegmentRef,
@@ -15,23 +18,24 @@ pub(crate) struct FedSegment {
 }
 
 impl FedSegment {
-    /// Fails if it has been moved to the store, or the build has failed.
+    /// Opens the temporary file. Fails if the segment has been moved to the store or the build has
+    /// failed.
     pub(crate) fn open(&self) -> std::io::Result<File> {
         File::open(&self.file)
     }
 }
 
-/// The first segments of each archive, in order; empty while none is built.
-pub(crate) type Fed = BTreeMap<ArchiveKind, Vec<FedSegment>>;
+/// The segments of each archive that have been placed so far, in order. Empty if nothing is built.
+pub(crate) type FedSegments = BTreeMap<ArchiveKind, Vec<FedSegment>>;
 
-/// Where a build puts the segments that it places.
+/// The feed of one repository. The build pushes segments into it, and clients subscribe to it.
 #[derive(Debug, Default)]
 pub(crate) struct BuildFeed {
-    fed: watch::Sender<Fed>,
+    fed: watch::Sender<FedSegments>,
 }
 
 impl BuildFeed {
-    pub(crate) fn subscribe(&self) -> watch::Receiver<Fed> {
+    pub(crate) fn subscribe(&self) -> watch::Receiver<FedSegments> {
         self.fed.subscribe()
     }
 
@@ -41,9 +45,10 @@ impl BuildFeed {
             .send_modify(|fed| fed.entry(kind).or_default().push(new));
     }
 
-    /// Ends a build, whose segments are in the store or gone.
+    /// Removes all segments at the end of a build: they are in the store, or the build has failed.
     pub(super) fn clear(&self) {
         self.fed.send_if_modified(|fed| {
+            // Subscribers are woken only if there is a change.
             let had_some = !fed.is_empty();
             fed.clear();
             had_some

@@ -5,42 +5,45 @@ use cachewfs_format::{ArchiveKind, GitPath, PublishedFile};
 use super::PublishError;
 use super::check::check_refs;
 use super::commit_graph::CHAIN_DIRECTORY;
+use super::fixed_times;
 use super::members::{Member, MemberWriter};
 use super::packed_refs::is_cut;
 use super::refs::Refs;
 use super::segments::SegmentSink;
-use super::times;
 
-/// What the small files are made from.
+/// The values that the small files are made from.
 #[derive(Debug)]
 pub(super) struct GitFiles<'a> {
     pub(super) refs: &'a Refs,
-    /// Without credentials.
+    /// The URL without credentials.
     pub(super) upstream_url: &'a str,
     pub(super) namespaces: &'a [String],
     /// The links of the commit-graph chain, oldest first.
     pub(super) commit_graphs: &'a [PublishedFile],
-    /// The names of the files of the packs, `pack-….pack`.
+    /// The file names of the packs, `pack-….pack`.
     pub(super) packs: &'a [String],
 }
 
-/// Content of a `.keep` file. git only looks whether there is such a file (`git-repack(1)`).
+/// The content of a `.keep` file. Git only checks whether such a file exists (`git-repack(1)`).
 ///
-/// git 2.54 and later start maintenance after a fetch. Without this file they would roll all packs of
-/// a restored repository up into one, since the sizes of the packs are no geometric progression. For
-/// git's own repository that took 7.5 s (2026-11), for one of 13 GB it would take many minutes. With
-/// this file, git leaves the pack alone, and maintains only later ones.
+/// Git 2.54 and later start maintenance after a fetch. Without this file, git would roll up all
+/// packs of an extracted archive into one, because their sizes are no geometric progression. For
+/// git's own repository that took 7.5 s (2026-11); for a repository of 13 GB it would take many
+/// minutes. With this file, git leaves the pack alone and maintains only later packs.
 const KEEP: &[u8] = b"cachewfs published this pack. Delete this file if git is to repack it.\n";
 
 impl GitFiles<'_> {
-    /// Writes them as one segment of tar members, but for a `packed-refs` that is cut. There are no
-    /// hooks, locks or reflogs.
+    /// Writes the small files as one segment of tar members.
+    ///
+    /// A long `packed-refs` is not among them: it is stored in parts. There are no hooks, locks or
+    /// reflogs.
     pub(super) fn store(
         &self,
         sink: &mut SegmentSink,
         kind: ArchiveKind,
         packed_refs: &[u8],
     ) -> Result<PublishedFile, PublishError> {
+        // Checked before anything is written: a snapshot with refs that mounts refuse is useless.
         check_refs((&self.refs.head_file(), packed_refs), &self.refs.commit)?;
         let mut members = MemberWriter::begin(sink)?;
         let mut directories = vec![
@@ -94,7 +97,8 @@ impl GitFiles<'_> {
         members.finish(sink)
     }
 
-    /// The file `config`: as `git clone` writes it, and what makes git believe the fixed times.
+    /// Returns the file `config`: as `git clone` writes it, with settings that make git trust the
+    /// times and sizes in the index.
     fn config(&self, kind: ArchiveKind) -> String {
         let is_bare = kind == ArchiveKind::Mirror;
         let is_sha256 = self.refs.commit.as_bytes().len() == 32;
@@ -114,7 +118,7 @@ impl GitFiles<'_> {
                 config.extend(["\tfetch = +", namespace, "*:", namespace, "*\n"]);
             }
             config.push_str("\tmirror = true\n");
-            // With bitmaps, `git repack -a` would copy the packs that are kept.
+            // With bitmaps, `git repack -a` would copy packs that have a `.keep` file.
             config.push_str("[repack]\n\twriteBitmaps = false\n");
             return config;
         }
@@ -134,7 +138,7 @@ impl GitFiles<'_> {
     }
 }
 
-/// A value as `git config` would write it.
+/// Returns a value as `git config` would write it.
 fn quoted(value: &str) -> String {
     let escaped = value.replace('\\', "\\\\").replace('"', "\\\"");
     let needs_quotes = value.contains(['#', ';', ' ']);
@@ -145,7 +149,8 @@ fn quoted(value: &str) -> String {
     }
 }
 
-/// The member of a file or directory at `path` in the git directory; "" is that directory.
+/// Returns the tar member of a file or directory at `path` in the git directory. The empty path is
+/// the git directory itself.
 pub(super) fn git_member(
     kind: ArchiveKind,
     path: &[u8],
@@ -159,7 +164,7 @@ pub(super) fn git_member(
     Ok(Member {
         path: GitPath::parse(&path)?,
         mode,
-        mtime: times::GIT_DIRECTORY,
+        mtime: fixed_times::GIT_DIRECTORY,
         blob: None,
     })
 }

@@ -1,42 +1,47 @@
-//! Increments: what is new since the previous snapshot, compacted among themselves.
+//! Increments: packs of the objects that are new since the previous snapshot.
+//!
+//! Increments are merged among themselves, so that there are only a few. If they take too much of
+//! the archive, all packs are made from scratch.
 
 use std::fmt::Write as _;
 
 use cachewfs_format::{Manifest, PackKind, PublishedPack};
 
 use super::PublishError;
-use super::job::Job;
+use super::job::PublishJob;
 use super::pack::{NewPack, pack_list, pack_new};
-use super::retain::existing;
+use super::retain::existing_objects;
 use crate::store::{Store, read_file};
 
-/// With the five packs of the layout, a workstation sees eight at most.
+/// At most this many increments are in a snapshot. With the five packs of the full layout, a
+/// workstation has eight packs at most.
 const MAX_INCREMENTS: usize = 3;
 
-/// What becomes of the packs of the previous snapshot.
+/// The plan for the packs of the previous snapshot.
 #[derive(Debug)]
-pub(super) enum Plan {
-    /// All stay, and nothing is new.
+pub(super) enum PackPlan {
+    /// Keep all packs: there are no new objects.
     Keep,
-    /// The new pack takes the place of the newest `replaces` increments.
+    /// Add a pack that replaces the newest `replaces` increments.
     Add { pack: NewPack, replaces: usize },
-    /// Increments have become too much of the archive, or can't be merged: lay all out anew.
+    /// Make all packs from scratch: increments take too much of the archive or can't be merged.
     Relayout,
 }
 
-/// Packs what is new in the mirror since `previous`.
+/// Packs the objects that are new in the mirror since `previous`.
 pub(super) fn increment(
-    job: &Job<'_>,
+    job: &PublishJob<'_>,
     store: &Store,
     previous: &Manifest,
-) -> Result<Plan, PublishError> {
+) -> Result<PackPlan, PublishError> {
+    // Tips that the mirror lacks are left out: git would fail on them.
     let mut known = String::new();
-    for (oid, _) in existing(job.git, job.mirror, &previous.tips)? {
+    for (oid, _) in existing_objects(job.git, job.mirror, &previous.tips)? {
         // Writing to a string can't fail.
         writeln!(known, "^{oid}").ok();
     }
     let Some(pack) = pack_new(job, &known)? else {
-        return Ok(Plan::Keep);
+        return Ok(PackPlan::Keep);
     };
     let increments: Vec<&PublishedPack> = previous
         .packs
@@ -46,27 +51,34 @@ pub(super) fn increment(
     let sizes: Vec<u64> = increments.iter().map(|pack| pack.pack.size).collect();
     let new = pack.len()?;
     let total: u64 = previous.packs.iter().map(|pack| pack.pack.size).sum();
+    // Increments are not ordered by path as the packs of a full layout are. If they take too much
+    // of the archive, reading history fetches more than it should, and a full layout is worth its
+    // time.
     let share = (sizes.iter().sum::<u64>() + new) as f64 / (total + new) as f64;
     if share > job.config.relayout_share {
-        return Ok(Plan::Relayout);
+        return Ok(PackPlan::Relayout);
     }
     let replaces = merge_count(&sizes, new);
     if replaces == 0 {
-        return Ok(Plan::Add { pack, replaces });
+        return Ok(PackPlan::Add { pack, replaces });
     }
     let merged: Vec<_> = increments.into_iter().take(replaces).collect();
     match merge(job, store, previous, (pack, &merged)) {
-        Ok(Some(pack)) => Ok(Plan::Add { pack, replaces }),
-        // Objects whose retention ended may be gone from the mirror.
+        Ok(Some(pack)) => Ok(PackPlan::Add { pack, replaces }),
+        // Merging packs objects out of the mirror, which may have lost objects of an old increment
+        // after their retention ended.
         Ok(None) | Err(PublishError::Git(crate::mirror::GitError::Failed { .. })) => {
-            Ok(Plan::Relayout)
+            Ok(PackPlan::Relayout)
         }
         Err(error) => Err(error),
     }
 }
 
-/// How many of the increments, newest first, a new one of `new` bytes is merged with: while the
-/// next is less than twice as long as what is merged so far, or there are too many.
+/// Returns how many increments, newest first, are merged with a new increment of `new` bytes.
+///
+/// Merging goes on while the next increment is less than twice as long as the merged ones together,
+/// or there are too many increments. The sizes then grow geometrically, so each object is copied
+/// only a few times.
 fn merge_count(sizes: &[u64], new: u64) -> usize {
     let mut merged = new;
     let mut count = 0;
@@ -81,9 +93,10 @@ fn merge_count(sizes: &[u64], new: u64) -> usize {
     count
 }
 
-/// Packs the objects of `pack` and of published increments together, newest first.
+/// Packs the objects of `pack` and of published increments into one pack. `increments` are newest
+/// first.
 fn merge(
-    job: &Job<'_>,
+    job: &PublishJob<'_>,
     store: &Store,
     previous: &Manifest,
     (pack, increments): (NewPack, &[&PublishedPack]),

@@ -1,4 +1,4 @@
-//! git's index (`gitformat-index(5)`), version 2, in parts that depend on their run only.
+//! Git's index (`gitformat-index(5)`), version 2, in parts that each depend on one run only.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -9,12 +9,12 @@ use cachewfs_format::GitHash;
 use super::PublishError;
 use super::tree::TreeEntry;
 
-/// The first 12 bytes: signature, version, number of entries.
+/// Returns the first 12 bytes of an index: signature, version, number of entries.
 pub(super) fn header(entries: u32) -> Vec<u8> {
     [b"DIRC", &2_u32.to_be_bytes()[..], &entries.to_be_bytes()].concat()
 }
 
-/// The answer of `stat` for a file in a mount.
+/// The fields of `stat` for a file in a mount.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FileStat {
     pub(super) ino: u64,
@@ -24,14 +24,15 @@ pub(super) struct FileStat {
     pub(super) size: u64,
 }
 
-/// Appends the entry of a file.
+/// Appends the entry of a file to an index part.
 ///
-/// git compares size and time alone, as `core.checkStat=minimal` in the archives says. libgit2
-/// compares the inode and the owner, too. The owner in a mount is root. No publisher knows the device.
+/// Git compares only size and time, because the archives set `core.checkStat=minimal`. Libgit2 also
+/// compares the inode and the owner, so the inode is that of the mount, and the owner is root as in
+/// a mount. The device is 0, because the publisher doesn't know it.
 pub(super) fn push_entry(part: &mut Vec<u8>, entry: &TreeEntry, stat: FileStat) {
     let start = part.len();
     let mtime = u32::try_from(stat.mtime).unwrap_or(u32::MAX);
-    // The index has the lowest 32 bits of both.
+    // The index holds only the lowest 32 bits of inode and size.
     let low = |number: u64| u32::try_from(number & u64::from(u32::MAX)).unwrap_or(0);
     let (ino, size) = (low(stat.ino), low(stat.size));
     let path = entry.path.as_bytes();
@@ -54,16 +55,16 @@ pub(super) fn push_entry(part: &mut Vec<u8>, entry: &TreeEntry, stat: FileStat) 
     let name_len = u16::try_from(path.len().min(0xFFF)).unwrap_or(0xFFF);
     part.extend_from_slice(&name_len.to_be_bytes());
     part.extend_from_slice(path);
-    // One to eight NULs, so that the next entry starts at a multiple of eight.
+    // One to eight NULs end an entry, so that its length is a multiple of eight.
     let len = part.len() - start;
     part.resize(start + (len + 8) / 8 * 8, 0);
 }
 
-/// Returns what follows the entries: the tree extension, if there is one, and the checksum of the
-/// whole index. `entries` has the checksum of header and entries.
+/// Returns the bytes after the entries: the tree extension, if there is one, and the checksum of
+/// the whole index. `entries` is the hash state after header and entries.
 ///
-/// git can do without a checksum (`index.skipHash`), but `git fsck` before git 2.40, libgit2 before
-/// 1.8, go-git, dulwich and isomorphic-git refuse an index that has none.
+/// Git itself can do without a checksum (`index.skipHash`). But `git fsck` before git 2.40, libgit2
+/// before 1.8, go-git, dulwich and isomorphic-git refuse an index without one.
 pub(super) fn trailer(tree_extension: Option<&[u8]>, mut entries: GitHash) -> Vec<u8> {
     let mut trailer = Vec::new();
     if let Some(tree) = tree_extension {
@@ -76,9 +77,10 @@ pub(super) fn trailer(tree_extension: Option<&[u8]>, mut entries: GitHash) -> Ve
     trailer
 }
 
-/// Reads the payload of the tree extension (cache tree) out of the index that `git read-tree` wrote
-/// with `index.recordEndOfIndexEntries`. Returns `None` if the index isn't as expected: git works
-/// without the extension.
+/// Reads the payload of the tree extension (cache tree) from an index that `git read-tree` wrote
+/// with `index.recordEndOfIndexEntries`.
+///
+/// Returns `None` if the index isn't as expected, because git works without the extension.
 pub(super) fn read_tree_extension(
     index: &Path,
     id_len: usize,
@@ -86,7 +88,8 @@ pub(super) fn read_tree_extension(
     let io = || PublishError::at(index);
     let file = File::open(index).map_err(io())?;
     let len = file.metadata().map_err(io())?.len();
-    // EOIE: signature, length, offset of the extensions, hash; then the checksum.
+    // The last extension is EOIE: signature, length, offset of the extensions, hash. The checksum
+    // of the index follows. EOIE spares the daemon a pass over all entries.
     let hash_len = id_len as u64;
     let Some(at) = len.checked_sub(12 + 2 * hash_len) else {
         return Ok(None);

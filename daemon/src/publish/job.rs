@@ -1,4 +1,4 @@
-//! What all steps of one publish share.
+//! The context that all steps of one publish share.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -9,21 +9,21 @@ use crate::metrics::PublishMetrics;
 use crate::mirror::{Git, GitCommand};
 use crate::store::Lease;
 
-/// One publish: of which mirror, how, and where its temporary files go.
+/// The context of one publish: the mirror, the settings, the temporary directory and the lease.
 #[derive(Debug)]
-pub(super) struct Job<'a> {
+pub(super) struct PublishJob<'a> {
     pub(super) git: &'a Git,
     pub(super) config: &'a Config,
     pub(super) mirror: &'a Path,
     /// Removed when the publish ends.
     pub(super) tmp: &'a Path,
     pub(super) metrics: &'a PublishMetrics,
-    /// What keeps other daemons from doing the same.
+    /// The lease that keeps other daemons from publishing the same state, if there is one.
     pub(super) lease: Option<&'a Lease>,
 }
 
-impl Job<'_> {
-    /// Begins a git command in the mirror.
+impl PublishJob<'_> {
+    /// Returns a git command that runs in the mirror.
     pub(super) fn git(&self, subcommand: &str) -> GitCommand {
         self.git
             .in_repository(self.mirror, subcommand)
@@ -44,7 +44,10 @@ impl Job<'_> {
         File::open(&path).map_err(PublishError::at(&path))
     }
 
-    /// Fails when the daemon stops, or another has taken the publish over; called between the parts of long work.
+    /// Fails if the daemon is stopping or another daemon has taken the lease over.
+    ///
+    /// Long work calls it again and again, so it sends no request: it only looks whether the thread
+    /// that renews the lease has noticed the loss.
     pub(super) fn check_stop(&self) -> Result<(), PublishError> {
         if self.git.is_stopping() {
             Err(PublishError::Stopping)

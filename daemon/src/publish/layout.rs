@@ -1,9 +1,17 @@
 //! The full layout: five packs for lazy reading, made from explicit lists of objects.
 //!
-//! Tip, recent, commits, trees and history hold each object once. In all but the first two, what is
-//! read together (the versions of a file, for `blame`) is stored together: ordered by path. That is
-//! also where zstd finds most: on git's repository history takes 44.5 MB ordered by path and 51.8
-//! by age (2026-11).
+//! | pack | objects |
+//! | --- | --- |
+//! | tip | the git trees and git blobs of HEAD |
+//! | recent | the other git trees and git blobs of the newest commits |
+//! | commits | all commits and tags |
+//! | trees | all other git trees |
+//! | history | all other git blobs |
+//!
+//! Each object is in one pack. Recent, trees and history are ordered by path: objects that are read
+//! together, such as the versions of a file for `git blame`, are then stored together. Zstd also
+//! compresses this order best: on git's repository, history takes 44.5 MB ordered by path and 51.8
+//! MB ordered by age (2026-11).
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -12,19 +20,24 @@ use std::io::{BufRead as _, BufReader, BufWriter, Write as _};
 use cachewfs_format::{ObjectId, PackKind};
 
 use super::PublishError;
-use super::job::Job;
+use super::job::PublishJob;
 use super::pack::{NewPack, pack_list};
 use super::sort::sort_by_path;
 
-/// Length in bytes of the end of a path that `git pack-objects` gets: it compares the last characters
-/// first. It reads lines into a buffer of some 4,160 bytes, and takes the rest of a longer
-/// line for another object.
+/// At most this many bytes of a path, from its end, go to `git pack-objects` as a hint.
+///
+/// Git reads lines into a buffer of some 4,160 bytes and takes the rest of a longer line as another
+/// object. The end of a path is enough, because git compares the last characters first.
 const MAX_HINT_LEN: usize = 1024;
 
-/// Packs everything that the refs of the mirror reach. `has_head` is whether HEAD has a commit.
-pub(super) fn full_layout(job: &Job<'_>, has_head: bool) -> Result<Vec<NewPack>, PublishError> {
+/// Packs all objects that the refs of the mirror reach. `has_head` says whether HEAD has a commit.
+pub(super) fn full_layout(
+    job: &PublishJob<'_>,
+    has_head: bool,
+) -> Result<Vec<NewPack>, PublishError> {
     let newest = list_newest(job, has_head)?;
     split_the_rest(job, &newest)?;
+    // This set may have millions of ids, and packing needs memory of its own.
     drop(newest);
     for list in ["recent.list", "trees.list", "history.list"] {
         order_by_path(job, list)?;
@@ -45,9 +58,9 @@ pub(super) fn full_layout(job: &Job<'_>, has_head: bool) -> Result<Vec<NewPack>,
     Ok(packs)
 }
 
-/// Lists what `git rev-list --objects` finds, with types, as lines `<type> <oid> <path>`.
+/// Lists the objects that `git rev-list --objects` finds, as lines `<type> <oid> <path>`.
 fn list_objects(
-    job: &Job<'_>,
+    job: &PublishJob<'_>,
     revisions: &[&str],
     list: &str,
 ) -> Result<BufReader<File>, PublishError> {
@@ -68,9 +81,10 @@ fn list_objects(
     Ok(BufReader::new(job.open(list)?))
 }
 
-/// Writes the list of the tip pack, HEAD's git trees and git blobs, in the order in which a checkout
-/// reads them; and that of the recent pack, what else the newest commits have.
-fn list_newest(job: &Job<'_>, has_head: bool) -> Result<HashSet<ObjectId>, PublishError> {
+/// Writes the lists of the tip pack and of the recent pack. Returns the objects in them.
+///
+/// The tip list is in the order in which a checkout reads the objects.
+fn list_newest(job: &PublishJob<'_>, has_head: bool) -> Result<HashSet<ObjectId>, PublishError> {
     let count = job.config.tip_commits.to_string();
     let mut newest = HashSet::new();
     let head: &[&str] = if has_head {
@@ -89,15 +103,15 @@ fn list_newest(job: &Job<'_>, has_head: bool) -> Result<HashSet<ObjectId>, Publi
     Ok(newest)
 }
 
-/// Adds the git trees and git blobs that `git rev-list --objects` finds to `newest`, and to `list`
-/// those that are new.
+/// Adds the git trees and git blobs that `git rev-list --objects` finds to `newest`. Objects that
+/// are new in `newest` are also added to `list`.
 fn push_new(
-    job: &Job<'_>,
+    job: &PublishJob<'_>,
     (revisions, newest): (&[&str], &mut HashSet<ObjectId>),
     list: &mut ListWriter<'_>,
 ) -> Result<(), PublishError> {
     let mut objects = list_objects(job, revisions, "newest.typed")?;
-    while let Some(object) = Object::read(job, &mut objects)? {
+    while let Some(object) = TypedObject::read(job, &mut objects)? {
         let is_wanted = matches!(object.kind, ObjectKind::Tree | ObjectKind::Blob);
         if is_wanted && newest.insert(object.oid) {
             list.push(&object)?;
@@ -106,13 +120,13 @@ fn push_new(
     Ok(())
 }
 
-/// Writes the lists of what is in neither the tip nor the recent pack, by type.
-fn split_the_rest(job: &Job<'_>, newest: &HashSet<ObjectId>) -> Result<(), PublishError> {
+/// Writes the lists of all objects that are in neither the tip nor the recent pack, by type.
+fn split_the_rest(job: &PublishJob<'_>, newest: &HashSet<ObjectId>) -> Result<(), PublishError> {
     let mut objects = list_objects(job, &["--all"], "all.typed")?;
     let mut commits = ListWriter::create(job, "commits.list")?;
     let mut trees = ListWriter::create(job, "trees.list")?;
     let mut blobs = ListWriter::create(job, "history.list")?;
-    while let Some(object) = Object::read(job, &mut objects)? {
+    while let Some(object) = TypedObject::read(job, &mut objects)? {
         if newest.contains(&object.oid) {
             continue;
         }
@@ -127,7 +141,7 @@ fn split_the_rest(job: &Job<'_>, newest: &HashSet<ObjectId>) -> Result<(), Publi
     blobs.finish()
 }
 
-fn order_by_path(job: &Job<'_>, list: &str) -> Result<(), PublishError> {
+fn order_by_path(job: &PublishJob<'_>, list: &str) -> Result<(), PublishError> {
     let unordered = job.open(list)?;
     let path = job.tmp_path(list);
     std::fs::remove_file(&path).map_err(PublishError::at(&path))?;
@@ -146,14 +160,17 @@ enum ObjectKind {
 
 /// One line of a typed list.
 #[derive(Debug)]
-struct Object {
+struct TypedObject {
     kind: ObjectKind,
     oid: ObjectId,
     path: Vec<u8>,
 }
 
-impl Object {
-    fn read(job: &Job<'_>, lines: &mut BufReader<File>) -> Result<Option<Self>, PublishError> {
+impl TypedObject {
+    fn read(
+        job: &PublishJob<'_>,
+        lines: &mut BufReader<File>,
+    ) -> Result<Option<Self>, PublishError> {
         let mut line = Vec::new();
         lines
             .read_until(b'\n', &mut line)
@@ -186,18 +203,18 @@ impl Object {
 
 struct ListWriter<'a> {
     file: BufWriter<File>,
-    job: &'a Job<'a>,
+    job: &'a PublishJob<'a>,
 }
 
 impl<'a> ListWriter<'a> {
-    fn create(job: &'a Job<'a>, name: &str) -> Result<Self, PublishError> {
+    fn create(job: &'a PublishJob<'a>, name: &str) -> Result<Self, PublishError> {
         Ok(Self {
             file: BufWriter::new(job.create(name)?),
             job,
         })
     }
 
-    fn push(&mut self, object: &Object) -> Result<(), PublishError> {
+    fn push(&mut self, object: &TypedObject) -> Result<(), PublishError> {
         let io = PublishError::at(self.job.tmp);
         let skipped = object.path.len().saturating_sub(MAX_HINT_LEN);
         let hint = object.path.get(skipped..).unwrap_or_default();

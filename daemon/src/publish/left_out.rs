@@ -1,23 +1,23 @@
-//! The files of HEAD's tree that its work tree lacks.
+//! The files of HEAD's tree that the published work tree lacks.
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
 
-/// The number of files that a notice names.
+/// At most this many files are named in a notice.
 const MAX_NAMED: usize = 3;
-/// The length in bytes of the end of a path that a notice shows.
+/// At most this many bytes of a path, from its end, are shown in a notice.
 const MAX_SHOWN: usize = 100;
 
-/// Files that no work tree can have. The others are published, as a clone has them.
+/// The files that no work tree can have. All other files are published as a clone has them.
 #[derive(Debug, Default)]
 pub(super) struct LeftOut {
     paths: HashSet<Box<[u8]>>,
-    /// The first ones, in words.
+    /// The first files, each as a text with its reason.
     named: Vec<String>,
 }
 
 impl LeftOut {
-    /// Adds the file at `path`.
+    /// Adds the file at `path`, which is left out for this reason.
     pub(super) fn push(&mut self, path: &[u8], reason: &str) {
         if self.named.len() < MAX_NAMED {
             self.named.push(format!("{} ({reason})", quote(path)));
@@ -30,7 +30,7 @@ impl LeftOut {
         self.paths.contains(path)
     }
 
-    /// Returns a sentence that names the files, if there are any.
+    /// Returns a sentence that names some of the files, or `None` if there are none.
     pub(super) fn notice(&self) -> Option<String> {
         if self.named.is_empty() {
             return None;
@@ -45,7 +45,7 @@ impl LeftOut {
     }
 }
 
-/// Returns a path in quotes, its end if it is long: that tells more than its start.
+/// Returns a path in quotes. Of a long path only the end is shown, which says more than the start.
 fn quote(path: &[u8]) -> String {
     let skipped = path.len().saturating_sub(MAX_SHOWN);
     let shown = path.get(skipped..).unwrap_or_default();

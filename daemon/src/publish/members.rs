@@ -10,7 +10,7 @@ use cachewfs_format::{
 use super::PublishError;
 use super::segments::{SEQUENTIAL_CHUNK_LEN, SegmentFile, SegmentSink, ZSTD_LEVEL};
 
-/// What a tar member is called and looks like.
+/// The name and the attributes of a tar member.
 #[derive(Clone, Debug)]
 pub(super) struct Member {
     pub(super) path: GitPath,
@@ -19,7 +19,7 @@ pub(super) struct Member {
     pub(super) blob: Option<ObjectId>,
 }
 
-/// Writes tar members, one after the other, into one segment.
+/// A writer of tar members, one after the other, into one segment.
 #[derive(Debug)]
 pub(super) struct MemberWriter {
     segment: SegmentFile,
@@ -34,13 +34,14 @@ impl MemberWriter {
         })
     }
 
-    /// A file whose content follows in this segment. `content` must have exactly `size` bytes.
+    /// Writes a file with its content. `content` must have exactly `size` bytes.
     pub(super) fn file(
         &mut self,
         member: Member,
         size: u64,
         mut content: impl Read,
     ) -> Result<(), PublishError> {
+        // The header needs only the kind. The offset is known once the header is written.
         let unplaced = EntryKind::File(Content::Inline { offset: 0 });
         self.header(&member, &unplaced, size)?;
         let offset = self.segment.content_len() + self.buffer.len() as u64;
@@ -65,7 +66,7 @@ impl MemberWriter {
         Ok(())
     }
 
-    /// A file whose data is the next segment: only its header is here.
+    /// Writes the header of a file whose data is the next segment.
     pub(super) fn file_elsewhere(
         &mut self,
         member: Member,
@@ -78,7 +79,7 @@ impl MemberWriter {
         Ok(())
     }
 
-    /// A directory or a symbolic link.
+    /// Writes a directory or a symbolic link.
     pub(super) fn empty(&mut self, member: Member, kind: EntryKind) -> Result<(), PublishError> {
         self.header(&member, &kind, 0)?;
         self.entry(member, kind, 0);
@@ -117,7 +118,7 @@ impl MemberWriter {
         Ok(())
     }
 
-    /// Ends the segment.
+    /// Ends the segment and moves it into `sink`.
     pub(super) fn finish(mut self, sink: &mut SegmentSink) -> Result<PublishedFile, PublishError> {
         if !self.buffer.is_empty() {
             self.segment

@@ -1,19 +1,29 @@
-//! Publishing: making the snapshot of a mirror's present state.
+//! Publishing: building and storing the snapshot of a mirror's present state.
 //!
 //! ```text
 //! refs ─► retain ─► packs (layout or increment) ─► commit_graph ─► checkout ─► assemble ─► store
 //! ```
 //!
-//! Everything runs on a blocking thread, streams through files and gives up when the daemon stops.
+//! A publish runs on a blocking thread and passes large data through temporary files, not through
+//! memory. It stops early if the daemon is stopping.
+//!
+//! The order of the writes to the store makes a crash harmless:
+//!
+//! ```text
+//! 1. segments   a crash leaves segments that no manifest names; garbage collection deletes them
+//! 2. manifest   a crash leaves a snapshot that was never current; readers don't see it
+//! 3. pointer    one compare-and-swap: readers see the old snapshot before it, the new one after it
+//! ```
 
 mod assemble;
 mod build;
 mod check;
 mod checkout;
 mod commit_graph;
-mod earlier;
 mod error;
 mod feed;
+mod file_times;
+mod fixed_times;
 mod git_files;
 mod increment;
 mod index;
@@ -25,20 +35,19 @@ mod lfs;
 mod members;
 mod pack;
 mod packed_refs;
-mod present;
+mod published_state;
 mod publisher;
 mod refs;
 mod retain;
 mod segments;
 mod sort;
 mod takeover;
-mod times;
 mod tree;
 mod tree_size;
 
 pub(crate) use commit_graph::CHAIN_DIRECTORY;
 pub(crate) use error::PublishError;
-pub(crate) use feed::{BuildFeed, Fed};
+pub(crate) use feed::{BuildFeed, FedSegments};
 pub(crate) use lfs::LfsError;
-pub(crate) use publisher::{Attempt, Layout, Order, Published, Publisher};
+pub(crate) use publisher::{Attempt, PackLayout, PublishOptions, PublishOutcome, Publisher};
 pub(crate) use retain::{RETAINED, retain};

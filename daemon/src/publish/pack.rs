@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use cachewfs_format::{PackKind, PublishedFile};
 
 use super::PublishError;
-use super::job::Job;
+use super::job::PublishJob;
 use super::segments::{INDEX_CHUNK_LEN, RANDOM_CHUNK_LEN, SEQUENTIAL_CHUNK_LEN, SegmentSink};
 use crate::mirror::GitCommand;
 
@@ -13,14 +13,14 @@ use crate::mirror::GitCommand;
 #[derive(Debug)]
 pub(super) struct NewPack {
     pub(super) kind: PackKind,
-    /// Path without the extension.
+    /// The path of the pack's files without the extension.
     base: PathBuf,
 }
 
-/// Packs the objects that the lines of the file `list` name, each `<oid> <path>`; `None` if there
-/// are none.
+/// Packs the objects that the file `list` names in lines `<oid> <path>`. Returns `None` if there
+/// are no objects.
 pub(super) fn pack_list(
-    job: &Job<'_>,
+    job: &PublishJob<'_>,
     kind: PackKind,
     list: &str,
 ) -> Result<Option<NewPack>, PublishError> {
@@ -28,18 +28,20 @@ pub(super) fn pack_list(
     run(job, kind, command)
 }
 
-/// Packs what all refs reach and `known` don't; `None` if that is nothing.
-pub(super) fn pack_new(job: &Job<'_>, known: &str) -> Result<Option<NewPack>, PublishError> {
+/// Packs the objects that the refs reach and `known` (lines `^<oid>`) doesn't. Returns `None` if
+/// there are no such objects.
+pub(super) fn pack_new(job: &PublishJob<'_>, known: &str) -> Result<Option<NewPack>, PublishError> {
     let command = pack_objects(job, PackKind::Increment)
         .args(["--revs", "--all"])
         .input(known);
     run(job, PackKind::Increment, command)
 }
 
-fn pack_objects(job: &Job<'_>, kind: PackKind) -> GitCommand {
-    // Nothing is deflated: zstd finds what the objects of a chunk have in common, deflate only what
-    // an object has in itself. On git's repository commits shrink from 35.4 to 20.5 MB so, trees
-    // from 70.8 to 15.3 and history from 187 to 44.5 (2026-11); and git reads them faster.
+fn pack_objects(job: &PublishJob<'_>, kind: PackKind) -> GitCommand {
+    // Git doesn't deflate the objects, because zstd compresses them better: it sees all objects of
+    // a chunk, deflate only one object at a time. On git's repository, commits shrink from 35.4 to
+    // 20.5 MB, trees from 70.8 to 15.3 and history from 187 to 44.5 (2026-11). Git also reads them
+    // faster. `--no-reuse-object` is needed, because git would copy deflated objects as they are.
     let command = job
         .git("pack-objects")
         .config("pack.threads", job.config.git.pack_threads)
@@ -50,19 +52,20 @@ fn pack_objects(job: &Job<'_>, kind: PackKind) -> GitCommand {
         .args(["-q", "--non-empty", "--delta-base-offset"])
         .args(["--compression=0", "--no-reuse-object"]);
     match kind {
-        // Read one by one and in order: a delta would lead elsewhere.
+        // No deltas: these objects are read one by one in order, and a delta's base may be
+        // elsewhere.
         PackKind::Tip | PackKind::Commits => command.args(["--window=0"]),
         PackKind::Increment | PackKind::Recent | PackKind::Trees | PackKind::History => command,
     }
 }
 
 fn run(
-    job: &Job<'_>,
+    job: &PublishJob<'_>,
     kind: PackKind,
     command: GitCommand,
 ) -> Result<Option<NewPack>, PublishError> {
     let hash = command.args([job.tmp_path("pack")]).text()?;
-    // With --non-empty and nothing to pack, git prints nothing, or the name of no file.
+    // If there is nothing to pack, git with `--non-empty` prints nothing, or a name without a file.
     let base = job.tmp_path(&format!("pack-{hash}"));
     Ok(base
         .with_extension("pack")
@@ -71,27 +74,27 @@ fn run(
 }
 
 impl NewPack {
-    /// Returns the name of the file of the pack.
+    /// Returns the name of the `.pack` file.
     pub(super) fn name(&self) -> String {
         let path = self.base.with_extension("pack");
         let name = path.file_name().unwrap_or_default();
         name.to_string_lossy().into_owned()
     }
 
-    /// Length of the pack in bytes.
+    /// Returns the length of the `.pack` file in bytes.
     pub(super) fn len(&self) -> Result<u64, PublishError> {
         let path = self.base.with_extension("pack");
         let metadata = path.metadata().map_err(PublishError::at(&path))?;
         Ok(metadata.len())
     }
 
-    /// The whole `.idx` file.
+    /// Reads the whole `.idx` file.
     pub(super) fn read_index(&self) -> Result<Vec<u8>, PublishError> {
         let path = self.base.with_extension("idx");
         std::fs::read(&path).map_err(PublishError::at(&path))
     }
 
-    /// Makes segments of the `.idx` and the `.rev` file, and removes these.
+    /// Makes segments of the `.idx` and the `.rev` file, and removes both files.
     pub(super) fn store_indexes(
         &self,
         sink: &mut SegmentSink,
@@ -100,7 +103,7 @@ impl NewPack {
         Ok((index, self.store(sink, "rev", INDEX_CHUNK_LEN)?))
     }
 
-    /// Makes a segment of the `.pack` file, and removes that.
+    /// Makes a segment of the `.pack` file, and removes the file.
     pub(super) fn store_data(&self, sink: &mut SegmentSink) -> Result<PublishedFile, PublishError> {
         let chunk_len = match self.kind {
             PackKind::Tip => SEQUENTIAL_CHUNK_LEN,
@@ -115,6 +118,7 @@ impl NewPack {
         extension: &str,
         chunk_len: usize,
     ) -> Result<PublishedFile, PublishError> {
+        // The file is removed at once, so that the disk doesn't hold all packs and all segments.
         let path = self.base.with_extension(extension);
         let file = sink.store_file(&path, chunk_len)?;
         std::fs::remove_file(&path).map_err(PublishError::at(&path))?;

@@ -1,23 +1,24 @@
-//! A long `packed-refs` in parts, most of which stay the same from one publish to the next.
+//! A long `packed-refs` in parts, most of which don't change from one publish to the next.
 //!
-//! Ids don't compress: 20,000 tags are a megabyte in each archive. Cut at content-defined places, a
-//! push writes only the part that its branch is in.
+//! Object ids don't compress: 20,000 tags take a megabyte in each archive. The file is therefore
+//! cut at places that the names of refs define. After a push, only the part with the pushed branch
+//! is stored again.
 
 use cachewfs_format::Digest;
 
-/// A file up to this length is with the other small files, in bytes.
+/// A file of at most this many bytes is stored among the small files.
 pub(super) const MAX_SMALL_LEN: usize = 64 << 10;
-/// One ref in so many begins a part.
+/// One in this many refs begins a part, on average.
 const PART_REFS: u64 = 512;
-/// What a part has at most, whatever the names say.
+/// At most this many bytes are in a part, even if no name begins a new one.
 const MAX_PART_LEN: usize = 256 << 10;
 
-/// Whether the file is stored in parts.
+/// Returns whether the file is stored in parts.
 pub(super) const fn is_cut(packed_refs: &[u8]) -> bool {
     packed_refs.len() > MAX_SMALL_LEN
 }
 
-/// Cuts the file (`git-pack-refs(1)`) into parts, each some whole lines.
+/// Cuts the file (`git-pack-refs(1)`) into parts of whole lines.
 pub(super) fn parts(packed_refs: &[u8]) -> Vec<&[u8]> {
     let mut parts = Vec::new();
     let (mut rest, mut len) = (packed_refs, 0);
@@ -33,8 +34,9 @@ pub(super) fn parts(packed_refs: &[u8]) -> Vec<&[u8]> {
     parts
 }
 
-/// Whether a line is that of a ref whose name says so; not that of a peeled id, which has none.
+/// Returns whether this line begins a part, which the digest of the ref's name decides.
 fn begins_part(line: &[u8]) -> bool {
+    // A line with a peeled id has no name, and must stay in the part of its tag.
     let Some(space) = line.iter().position(|&byte| byte == b' ') else {
         return false;
     };
@@ -68,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn the_parts_are_the_file() {
+    fn the_parts_together_are_the_file() {
         let file = file(1);
 
         assert!(parts(&file).concat() == file);

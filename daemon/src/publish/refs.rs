@@ -1,4 +1,4 @@
-//! The refs of a mirror, and how each kind of archive shows them.
+//! The refs of a mirror, and the `HEAD` and `packed-refs` that each kind of archive has.
 
 use std::path::Path;
 
@@ -15,13 +15,13 @@ const TAGS: &[u8] = b"refs/tags/";
 pub(super) struct Ref {
     pub(super) name: Vec<u8>,
     pub(super) target: ObjectId,
-    /// What an annotated tag is of, in the end.
+    /// The object that an annotated tag finally names, if the ref is one.
     pub(super) peeled: Option<ObjectId>,
 }
 
-/// What HEAD is.
+/// The HEAD of a mirror.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Head {
+pub(super) enum MirrorHead {
     /// The full name of a branch.
     Branch(Vec<u8>),
     /// The full name of a branch that doesn't exist.
@@ -32,16 +32,16 @@ pub(super) enum Head {
 /// All refs of a mirror, sorted by name, and HEAD.
 #[derive(Clone, Debug)]
 pub(super) struct Refs {
-    pub(super) head: Head,
+    pub(super) head: MirrorHead,
     /// The commit of HEAD; the null id if it is unborn.
     pub(super) commit: ObjectId,
-    /// With those of `refs/cachewfs/`.
+    /// All refs, including the hidden ones in `refs/cachewfs/`.
     pub(super) all: Vec<Ref>,
     namespaces: Vec<String>,
 }
 
 impl Refs {
-    /// Reads the refs of `mirror`; `namespaces` are shown beside heads and tags.
+    /// Reads the refs of `mirror`. Archives show heads, tags and the refs in `namespaces`.
     pub(super) fn read(
         git: &Git,
         mirror: &Path,
@@ -52,7 +52,7 @@ impl Refs {
             .args(["--dereference"])
             .output()
         {
-            // There are no refs.
+            // Git's exit code for "no refs".
             Err(error) if error.exit_code() == Some(1) => Vec::new(),
             output => output?,
         };
@@ -60,9 +60,9 @@ impl Refs {
         let head = std::fs::read(&path).map_err(PublishError::at(&path))?;
         let symref = head.trim_ascii().strip_prefix(b"ref: ");
         let head = match symref {
-            Some(name) if name.starts_with(HEADS) => Head::Branch(name.to_owned()),
-            // As in a clone: HEAD is on no branch.
-            Some(_) | None => Head::Detached,
+            Some(name) if name.starts_with(HEADS) => MirrorHead::Branch(name.to_owned()),
+            // If upstream's HEAD names no branch, a clone has a detached HEAD, and so do archives.
+            Some(_) | None => MirrorHead::Detached,
         };
         let all = parse(&output)?;
         check_targets(git, mirror, &all)?;
@@ -72,16 +72,17 @@ impl Refs {
             all,
             namespaces: namespaces.to_vec(),
         };
-        if refs.shown().next().is_none() && refs.head != Head::Detached {
+        if refs.shown().next().is_none() && refs.head != MirrorHead::Detached {
             return Err(PublishError::RepositoryEmpty);
         }
         let is_there = |name: &[u8]| refs.all.iter().any(|each| each.name == name);
-        if let Head::Branch(name) = &refs.head
+        if let MirrorHead::Branch(name) = &refs.head
             && !is_there(name)
         {
+            // Any id tells whether ids are SHA-1 or SHA-256, which the null id depends on.
             let any = refs.all.first().ok_or(PublishError::RepositoryEmpty)?;
             refs.commit = any.target.to_null();
-            refs.head = Head::Unborn(name.clone());
+            refs.head = MirrorHead::Unborn(name.clone());
             return Ok(refs);
         }
         let commit = git
@@ -89,6 +90,7 @@ impl Refs {
             .args(["--verify", "--quiet", "HEAD^{commit}"])
             .text();
         refs.commit = match commit {
+            // HEAD isn't unborn, so its commit should be there: the mirror is damaged.
             Err(error) if error.exit_code() == Some(1) => {
                 let name = "HEAD".to_owned();
                 return Err(PublishError::BrokenRef { name });
@@ -100,10 +102,10 @@ impl Refs {
 
     /// Returns whether HEAD has a commit, and so a tree.
     pub(super) fn has_commit(&self) -> bool {
-        !matches!(self.head, Head::Unborn(_))
+        !matches!(self.head, MirrorHead::Unborn(_))
     }
 
-    /// The refs that the archives show, sorted by name.
+    /// Returns the refs that the archives show, sorted by name.
     pub(super) fn shown(&self) -> impl Iterator<Item = &Ref> {
         self.all.iter().filter(|each| {
             let starts = |prefix: &[u8]| each.name.starts_with(prefix);
@@ -116,13 +118,13 @@ impl Refs {
         })
     }
 
-    /// The digest of HEAD and all shown refs.
+    /// Returns the digest of HEAD and all shown refs.
     pub(super) fn digest(&self) -> Digest {
         let state = [self.head_file(), self.packed_refs(ArchiveKind::Mirror)].concat();
         Digest::of(&state)
     }
 
-    /// All objects that refs name, hidden ones too, sorted.
+    /// Returns all objects that refs name, including hidden refs, sorted and without duplicates.
     pub(super) fn tips(&self) -> Vec<ObjectId> {
         let mut tips: Vec<_> = self
             .all
@@ -135,28 +137,32 @@ impl Refs {
         tips
     }
 
-    /// The file `HEAD`.
+    /// Returns the content of the file `HEAD`.
     pub(super) fn head_file(&self) -> Vec<u8> {
         match &self.head {
-            Head::Branch(branch) | Head::Unborn(branch) => [b"ref: ", &**branch, b"\n"].concat(),
-            Head::Detached => format!("{}\n", self.commit).into_bytes(),
+            MirrorHead::Branch(branch) | MirrorHead::Unborn(branch) => {
+                [b"ref: ", &**branch, b"\n"].concat()
+            }
+            MirrorHead::Detached => format!("{}\n", self.commit).into_bytes(),
         }
     }
 
-    /// The name of HEAD's branch without `refs/heads/`.
+    /// Returns the name of HEAD's branch without `refs/heads/`, or `None` if there is no such
+    /// branch.
     pub(super) fn default_branch(&self) -> Option<&[u8]> {
         match &self.head {
-            Head::Branch(branch) => branch.strip_prefix(HEADS),
-            Head::Unborn(_) | Head::Detached => None,
+            MirrorHead::Branch(branch) => branch.strip_prefix(HEADS),
+            MirrorHead::Unborn(_) | MirrorHead::Detached => None,
         }
     }
 
-    /// The file `packed-refs` (`git-pack-refs(1)`): all shown refs in a mirror archive; in a
-    /// checkout archive those that a clone has.
+    /// Returns the content of the file `packed-refs` (`git-pack-refs(1)`).
+    ///
+    /// A mirror archive has all shown refs, a checkout archive has the refs of a clone.
     pub(super) fn packed_refs(&self, kind: ArchiveKind) -> Vec<u8> {
         let mut refs: Vec<Ref> = match kind {
             ArchiveKind::Mirror | ArchiveKind::Lfs => self.shown().cloned().collect(),
-            ArchiveKind::Checkout => self.of_a_clone(),
+            ArchiveKind::Checkout => self.clone_refs(),
         };
         refs.sort_unstable_by(|left, right| left.name.cmp(&right.name));
         let mut bytes = b"# pack-refs with: peeled fully-peeled sorted \n".to_vec();
@@ -171,7 +177,8 @@ impl Refs {
         bytes
     }
 
-    fn of_a_clone(&self) -> Vec<Ref> {
+    /// Returns the refs of a clone: tags, remote-tracking branches and the branch of HEAD.
+    fn clone_refs(&self) -> Vec<Ref> {
         let mut refs = Vec::new();
         for each in self.shown() {
             if each.name.starts_with(TAGS) {
@@ -183,8 +190,9 @@ impl Refs {
             if Some(branch) == self.default_branch() {
                 refs.push(each.clone());
             }
-            // A branch `HEAD` is shadowed by the symbolic ref origin/HEAD, as in a clone by git. A mount
-            // needs it nevertheless.
+            // The symbolic ref `origin/HEAD` shadows a branch named `HEAD`, as in a clone by git.
+            // It is kept nevertheless, because a mount turns remote-tracking branches back into
+            // branches.
             let name = [b"refs/remotes/origin/", branch].concat();
             refs.push(Ref {
                 name,
@@ -195,8 +203,10 @@ impl Refs {
     }
 }
 
-/// Fails if a ref of `mirror` is not in `found`: `git show-ref` leaves out the refs whose objects are
-/// missing.
+/// Fails if a ref of `mirror` is not in `found`.
+///
+/// `git show-ref` silently leaves out refs whose objects are missing. Without this check, a damaged
+/// mirror would be published as if upstream had deleted these refs.
 fn check_targets(git: &Git, mirror: &Path, found: &[Ref]) -> Result<(), PublishError> {
     let names = git
         .in_repository(mirror, "for-each-ref")
@@ -217,7 +227,7 @@ fn check_targets(git: &Git, mirror: &Path, found: &[Ref]) -> Result<(), PublishE
     }
 }
 
-/// Parses what `git show-ref --dereference` prints; sorted by name.
+/// Parses the output of `git show-ref --dereference`. Returns the refs sorted by name.
 fn parse(output: &[u8]) -> Result<Vec<Ref>, PublishError> {
     let mut refs: Vec<Ref> = Vec::new();
     for line in output
@@ -256,7 +266,8 @@ mod tests {
     fn refs() -> Refs {
         let oid = |byte: &str| byte.repeat(20);
         let output = format!(
-            "{} refs/cachewfs/retained/x\n{} refs/heads/a\n{} refs/heads/main\n{} refs/tags/v1\n{} refs/tags/v1^{{}}\n",
+            "{} refs/cachewfs/retained/x\n{} refs/heads/a\n{} refs/heads/main\n\
+             {} refs/tags/v1\n{} refs/tags/v1^{{}}\n",
             oid("05"),
             oid("01"),
             oid("02"),
@@ -264,7 +275,7 @@ mod tests {
             oid("02"),
         );
         Refs {
-            head: Head::Branch(b"refs/heads/main".to_vec()),
+            head: MirrorHead::Branch(b"refs/heads/main".to_vec()),
             commit: ObjectId::parse(&oid("02")).unwrap(),
             all: parse(output.as_bytes()).unwrap(),
             namespaces: Vec::new(),

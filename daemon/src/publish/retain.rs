@@ -1,4 +1,7 @@
-//! Keeps what upstream dropped: nothing once published loses objects within retention.
+//! Keeps commits that upstream dropped, so that published objects stay available for a time.
+//!
+//! A hidden ref in the mirror keeps each dropped tip, with all that it reaches. Later snapshots
+//! therefore have these objects, until the configured time (`retain_orphans`) is over.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -10,12 +13,13 @@ use super::PublishError;
 use super::refs::Refs;
 use crate::mirror::Git;
 
-/// Where the hidden refs are; a ref's file tells by its age since when.
+/// The namespace of the hidden refs. The age of a ref's file says how long the tip has been hidden.
 pub(crate) const RETAINED: &str = "refs/cachewfs/retained/";
 
-/// Makes hidden refs for those of `previous`, the tips of the last snapshot, that no ref reaches
-/// any more, and drops the ones that are older than `keep`. The refs must be read again afterwards
-/// if it gives true.
+/// Creates hidden refs for tips of the previous snapshot that no ref reaches any more, and deletes
+/// hidden refs that are older than `keep`.
+///
+/// Returns whether any ref changed. If so, the caller must read the refs again.
 pub(super) fn retain_orphans(
     git: &Git,
     mirror: &Path,
@@ -42,6 +46,7 @@ pub(super) fn retain_orphans(
     if commands.is_empty() {
         return Ok(false);
     }
+    // One `update-ref` is one transaction: either all these refs change or none.
     git.in_repository(mirror, "update-ref")
         .args(["--stdin"])
         .input(commands.concat())
@@ -49,7 +54,7 @@ pub(super) fn retain_orphans(
     Ok(true)
 }
 
-/// Makes hidden refs for `tips`.
+/// Creates hidden refs for `tips`.
 pub(crate) fn retain<'a>(
     git: &Git,
     mirror: &Path,
@@ -65,12 +70,13 @@ pub(crate) fn retain<'a>(
     Ok(())
 }
 
-/// Those of `gone` that no ref reaches and that the mirror still has.
+/// Returns the objects of `gone` that the mirror still has and that no ref reaches.
 fn orphans(git: &Git, mirror: &Path, gone: &[ObjectId]) -> Result<Vec<ObjectId>, PublishError> {
     let mut commits = Vec::new();
     let mut orphans = Vec::new();
-    for (oid, kind) in existing(git, mirror, gone)? {
-        // A tag, a tree or a git blob that a ref named: it is cheaper to keep than to search for.
+    for (oid, kind) in existing_objects(git, mirror, gone)? {
+        // A ref named a tag, a tree or a git blob. To find out whether another ref reaches it takes
+        // a walk over all objects; a hidden ref costs less.
         if kind == "commit" {
             commits.push(oid);
         } else {
@@ -80,7 +86,7 @@ fn orphans(git: &Git, mirror: &Path, gone: &[ObjectId]) -> Result<Vec<ObjectId>,
     if commits.is_empty() {
         return Ok(orphans);
     }
-    let input = lines(&commits);
+    let input = oid_lines(&commits);
     let unreachable = git
         .in_repository(mirror, "rev-list")
         .args(["--stdin", "--not", "--all"])
@@ -95,8 +101,8 @@ fn orphans(git: &Git, mirror: &Path, gone: &[ObjectId]) -> Result<Vec<ObjectId>,
     Ok(orphans)
 }
 
-/// Those of `oids` that the mirror has, with their types.
-pub(super) fn existing(
+/// Returns the objects of `oids` that the mirror has, with their types.
+pub(super) fn existing_objects(
     git: &Git,
     mirror: &Path,
     oids: &[ObjectId],
@@ -104,7 +110,7 @@ pub(super) fn existing(
     if oids.is_empty() {
         return Ok(Vec::new());
     }
-    let input = lines(oids);
+    let input = oid_lines(oids);
     let output = git
         .in_repository(mirror, "cat-file")
         .args(["--batch-check=%(objectname) %(objecttype)"])
@@ -122,8 +128,8 @@ pub(super) fn existing(
     Ok(found)
 }
 
-/// One object a line.
-pub(super) fn lines(oids: &[ObjectId]) -> String {
+/// Returns the ids, one per line.
+pub(super) fn oid_lines(oids: &[ObjectId]) -> String {
     oids.iter()
         .map(ObjectId::to_string)
         .collect::<Vec<_>>()
@@ -131,7 +137,7 @@ pub(super) fn lines(oids: &[ObjectId]) -> String {
         + "\n"
 }
 
-/// Whether the file of a ref is older than `keep`; a packed ref has none and is kept.
+/// Returns whether the file of a ref is older than `keep`. A packed ref has no file and is kept.
 fn is_older(path: &Path, keep: Duration) -> bool {
     let modified = path.metadata().and_then(|metadata| metadata.modified());
     modified.is_ok_and(|time| {

@@ -1,4 +1,4 @@
-//! Writing segments to temporary files, from where the store takes them.
+//! Writing segments to temporary files, which the store takes over when the build has ended.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -16,35 +16,39 @@ use super::PublishError;
 use crate::mirror::Git;
 use crate::store::NewSegment;
 
-/// Chunk length of what is searched: indexes of packs, the commit-graph. A search looks at a few
-/// bytes here and there.
+/// The chunk length of files that git searches: indexes of packs and the commit-graph. A search
+/// reads a few bytes in each of several places.
 pub(super) const INDEX_CHUNK_LEN: usize = 16 << 10;
-/// Chunk length of what is read in random places: packs, large files. On git's repository commits,
-/// trees and history take 80.3 MB in chunks of 256 KiB, 75.1 in 512 KiB, 71.1 in 1 MiB; but a reader
-/// fetches and unpacks a whole chunk for one object.
+/// The chunk length of files that are read in random places: packs and large files.
+///
+/// On git's repository, commits, trees and history take 80.3 MB in chunks of 256 KiB, 75.1 MB in
+/// chunks of 512 KiB and 71.1 MB in chunks of 1 MiB. Longer chunks cost a reader more, because it
+/// fetches and decompresses a whole chunk for one object.
 pub(super) const RANDOM_CHUNK_LEN: usize = 512 << 10;
-/// Chunk length of what is read in one go: small files, and the tip pack.
+/// The chunk length of data that is read from beginning to end: small files and the tip pack.
 pub(super) const SEQUENTIAL_CHUNK_LEN: usize = 1 << 20;
-/// The 52 MB work tree of git's repository takes 12.5 MB with level 3, 11.3 with 6, 11.1 with 9 and
-/// 10.9 with 12; in 0.6, 1.3, 1.9 and 4.8 s (2026-11).
+/// The compression level of zstd.
+///
+/// The 52 MB work tree of git's repository takes 12.5 MB with level 3, 11.3 MB with 6, 11.1 MB with
+/// 9 and 10.9 MB with 12. Compressing it takes 0.6, 1.3, 1.9 and 4.8 s (2026-11).
 pub(super) const ZSTD_LEVEL: i32 = 9;
-/// A saving below this share is not worth decompressing for.
+/// Compression must save at least this share. Less isn't worth the time of decompression.
 const MIN_SAVING: f64 = 0.04;
 
-/// Collects the new segments of one publish.
+/// The new segments of one publish.
 #[derive(Debug)]
 pub(super) struct SegmentSink {
-    /// Tells whether the daemon stops.
+    /// Says whether the daemon is stopping.
     git: Git,
     directory: PathBuf,
     created: usize,
     new: Vec<NewSegment>,
-    /// Since [`SegmentSink::take_written`] was last asked, in bytes.
+    /// Bytes written since the last call of [`SegmentSink::take_written`].
     written: u64,
     by_id: HashMap<SegmentId, usize>,
 }
 
-/// A segment that is being written.
+/// A segment that is still written.
 #[derive(Debug)]
 pub(super) struct SegmentFile {
     path: PathBuf,
@@ -76,7 +80,7 @@ impl SegmentSink {
         })
     }
 
-    /// Ends a segment. `name` and `size` are those of the file whose data it is.
+    /// Ends a segment. `name` and `size` describe the file whose data the segment has.
     pub(super) fn finish(
         &mut self,
         segment: SegmentFile,
@@ -88,6 +92,8 @@ impl SegmentSink {
             mut file,
             writer,
         } = segment;
+        // Equal lengths in a row are counted, because raw chunks all have one length: the manifest
+        // of a long incompressible file stays short.
         let mut frames: Vec<(u32, u32, u32)> = Vec::new();
         for chunk in writer.chunks() {
             match frames.last_mut() {
@@ -120,7 +126,7 @@ impl SegmentSink {
         })
     }
 
-    /// Stores bytes as a segment whose content they are.
+    /// Stores a segment with `bytes` as its content.
     pub(super) fn store_bytes(
         &mut self,
         bytes: &[u8],
@@ -137,7 +143,7 @@ impl SegmentSink {
         self.finish(segment, "", size)
     }
 
-    /// Stores raw bytes that are no segment, under `id`: TOC and seek table.
+    /// Stores raw bytes under `id`: TOC and seek table, which are not in the form of a segment.
     pub(super) fn store_raw(&mut self, id: SegmentId, bytes: &[u8]) -> Result<(), PublishError> {
         let SegmentFile { path, mut file, .. } = self.begin()?;
         file.write_all(bytes)
@@ -157,7 +163,7 @@ impl SegmentSink {
         self.new.push(segment);
     }
 
-    /// Stores the data of the file at `path`, padded as tar wants it.
+    /// Stores the data of the file at `path`, padded to whole tar blocks.
     pub(super) fn store_file(
         &mut self,
         path: &Path,
@@ -168,7 +174,7 @@ impl SegmentSink {
         self.store_open(&file, name, chunk_len)
     }
 
-    /// Stores the data of an open file that is called `name`, as [`SegmentSink::store_file`] does.
+    /// Stores the data of an open file with this `name`, padded to whole tar blocks.
     pub(super) fn store_open(
         &mut self,
         mut file: &File,
@@ -182,6 +188,7 @@ impl SegmentSink {
         let mut content = Vec::with_capacity(chunk_len + 512);
         let mut left = size;
         while left > 0 {
+            // A pack may have gigabytes, so the stop is checked for each chunk.
             if self.git.is_stopping() {
                 return Err(PublishError::Stopping);
             }
@@ -195,6 +202,8 @@ impl SegmentSink {
                 return Err(io()(std::io::ErrorKind::UnexpectedEof.into()));
             }
             left -= read;
+            // The padding is part of the last chunk, so that the segment is the same in all
+            // archives.
             if left == 0 {
                 content.resize(content.len() + padding_len(size), 0);
             }
@@ -203,18 +212,19 @@ impl SegmentSink {
         self.finish(segment, &name.to_string_lossy(), size)
     }
 
-    /// Where a segment is that was written here.
+    /// Returns the temporary file of a segment that was written here, or `None` for any other
+    /// segment.
     pub(super) fn path_of(&self, id: SegmentId) -> Option<&Path> {
         let index = *self.by_id.get(&id)?;
         self.new.get(index).map(|segment| segment.file.as_path())
     }
 
-    /// How many bytes of segments were written since this was last asked.
+    /// Returns how many bytes of segments were written since the last call.
     pub(super) fn take_written(&mut self) -> u64 {
         std::mem::take(&mut self.written)
     }
 
-    /// All segments that were written.
+    /// Returns all segments that were written.
     pub(super) fn into_new(self) -> Vec<NewSegment> {
         self.new
     }
@@ -238,16 +248,18 @@ impl SegmentFile {
         self.writer.push_entry(entry);
     }
 
-    /// Length of the content so far, in bytes.
+    /// Returns the length of the content so far, in bytes.
     pub(super) fn content_len(&self) -> u64 {
         self.writer.content_len()
     }
 }
 
-/// Compresses samples of a file to see whether it is worth it.
+/// Compresses samples of a file. Returns the encoding of its chunks: raw if zstd saves too little.
 fn choose_encoding(file: &File, size: u64) -> std::io::Result<ChunkEncoding> {
     const SAMPLES: u64 = 8;
     const SAMPLE_LEN: u64 = 64 << 10;
+    // Samples from the whole file: its beginning alone, such as the header of an image, can
+    // mislead. The fast level 3 is enough for this decision.
     let (mut before, mut after) = (0, 0);
     for index in 0..SAMPLES {
         let at = size / SAMPLES * index;

@@ -1,4 +1,7 @@
-//! Sorting the lines of a file by the path in them, in bounded memory.
+//! Sorting the lines of a file by the path in each line, in bounded memory.
+//!
+//! This is an external merge sort: parts of the file are sorted in memory, written to temporary
+//! files, and merged.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -6,13 +9,12 @@ use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, BufWriter, Seek as _, Write};
 use std::path::Path;
 
-/// So much of a file is sorted at once, in bytes; more is sorted in parts that are merged.
+/// At most this many bytes are sorted in memory at the same time.
 const PART_LEN: usize = 48 << 20;
 
-/// Copies the lines of `from` to `to`, those with the same path together and in their old order.
-/// A line is `<oid> <path>`.
+/// Copies the lines of `from` to `to`, sorted by path. A line is `<oid> <path>`.
 ///
-/// The parts are unnamed files in `tmp`.
+/// Lines with equal paths keep their order. The sorted parts are unnamed files in `tmp`.
 pub(super) fn sort_by_path(from: File, to: &mut impl Write, tmp: &Path) -> io::Result<()> {
     sort_in_parts(from, to, tmp, PART_LEN)
 }
@@ -33,7 +35,7 @@ fn sort_in_parts(from: File, to: &mut impl Write, tmp: &Path, part_len: usize) -
         file.rewind()?;
         parts.push(BufReader::new(file));
     }
-    // The part's number breaks ties: earlier parts hold earlier lines.
+    // Each entry has the number of its part, which breaks ties: earlier parts hold earlier lines.
     let mut heap = BinaryHeap::new();
     for (number, part) in parts.iter_mut().enumerate() {
         push_next(&mut heap, number, part)?;
@@ -47,10 +49,11 @@ fn sort_in_parts(from: File, to: &mut impl Write, tmp: &Path, part_len: usize) -
     Ok(())
 }
 
-type Next = Reverse<(Vec<u8>, usize, Vec<u8>)>;
+/// The next line of a part, in the order of the merge: its path, the number of its part, the line.
+type MergeLine = Reverse<(Vec<u8>, usize, Vec<u8>)>;
 
 fn push_next(
-    heap: &mut BinaryHeap<Next>,
+    heap: &mut BinaryHeap<MergeLine>,
     number: usize,
     part: &mut BufReader<File>,
 ) -> io::Result<()> {
@@ -68,15 +71,16 @@ fn read_sorted(reader: &mut BufReader<File>, part_len: usize) -> io::Result<Vec<
         if reader.read_until(b'\n', &mut line)? == 0 {
             break;
         }
-        // The allocation itself costs about as much as a short line.
+        // The allocation of a line costs about as much memory as a short line itself.
         len += line.len() + 48;
         lines.push(line);
     }
+    // A stable sort, so that lines with equal paths keep their order.
     lines.sort_by(|left, right| path_of(left).cmp(path_of(right)));
     Ok(lines)
 }
 
-/// What follows the first space.
+/// Returns the path of a line: the bytes from its first space on.
 fn path_of(line: &[u8]) -> &[u8] {
     let space = line.iter().position(|&byte| byte == b' ');
     space.and_then(|at| line.get(at..)).unwrap_or_default()

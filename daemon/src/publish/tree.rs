@@ -1,4 +1,8 @@
-//! The tree of HEAD as a list, cut into runs.
+//! The tree of HEAD as a list in a temporary file, cut into runs.
+//!
+//! A run is some neighbouring files whose segments are stored together. Where a run ends depends on
+//! the paths only. So if a file is added, the runs after it stay as they are, and a publish uses
+//! their segments again.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
@@ -8,42 +12,43 @@ use cachewfs_format::limits::MAX_COMPONENT_LEN;
 use cachewfs_format::{Digest, GitPath, ObjectId, PathSequence};
 
 use super::PublishError;
-use super::job::Job;
+use super::job::PublishJob;
 use super::left_out::LeftOut;
-use super::tree_size::{TooLarge, check_tree_size};
+use super::tree_size::{TreeSizeError, check_tree_size};
 use crate::volume::Volume;
 
-/// A file of this many bytes or more is a run by itself, with its data in its own segment.
+/// A file of at least this many bytes is a run by itself, with its data in a segment of its own.
 pub(super) const LARGE_FILE_LEN: u64 = 4 << 20;
-/// One path in so many ends a run.
+/// One in this many paths ends a run, on average.
 const RUN_LEN: u64 = 128;
-/// What a run has at most, whatever the paths say: so much is read for one changed file.
+/// At most this many files are in a run, even if no path ends it.
 const MAX_RUN_FILES: usize = 1024;
+/// A run ends when its files have this many bytes: that much is stored again for one changed file.
 const MAX_RUN_BYTES: u64 = 4 << 20;
 const LIST: &str = "tree.list";
-/// The length in bytes of the longest path, and the longest target of a link, that Linux takes.
+/// At most this many bytes are in a path, or in the target of a symbolic link, on Linux.
 const MAX_FILE_PATH_LEN: usize = 4095;
 
-/// One line of the tree.
+/// One file, symbolic link or submodule of the tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct TreeEntry {
     pub(super) kind: TreeEntryKind,
     pub(super) oid: ObjectId,
-    /// Length of the git blob, which is that of the file unless attributes convert it.
+    /// The length of the git blob. The file has this length too, unless attributes convert it.
     pub(super) blob_len: u64,
     pub(super) path: GitPath,
 }
 
-/// One line of the tree, whose path may be one that no filesystem can have.
+/// One line of `git ls-tree`. No filesystem may be able to hold its path.
 #[derive(Debug)]
-struct Line<'a> {
+struct TreeLine<'a> {
     kind: TreeEntryKind,
     oid: ObjectId,
     blob_len: u64,
     path: &'a [u8],
 }
 
-impl<'a> Line<'a> {
+impl<'a> TreeLine<'a> {
     /// Parses `<mode> <type> <oid> <size>\t<path>`.
     fn parse(line: &'a [u8]) -> Result<Self, PublishError> {
         let bad = || PublishError::bad_output(line);
@@ -62,13 +67,13 @@ impl<'a> Line<'a> {
         Ok(Self {
             kind,
             oid: ObjectId::parse(next()?)?,
-            // A submodule has "-".
+            // A submodule has "-" as its size.
             blob_len: next()?.parse().unwrap_or(0),
             path: path.get(1..).unwrap_or_default(),
         })
     }
 
-    /// Returns why no filesystem of Linux can have the file, if so.
+    /// Returns why no Linux filesystem can hold the file, or `None` if it fits.
     fn misfit(&self) -> Option<&'static str> {
         let is_link = self.kind == TreeEntryKind::Symlink;
         let mut components = self.path.split(|&byte| byte == b'/');
@@ -95,7 +100,7 @@ pub(super) enum TreeEntryKind {
 }
 
 impl TreeEntryKind {
-    /// The mode in trees and in the index.
+    /// Returns the mode in git trees and in the index.
     pub(super) fn git_mode(self) -> u32 {
         match self {
             Self::File => 0o100_644,
@@ -105,7 +110,7 @@ impl TreeEntryKind {
         }
     }
 
-    /// The permission bits of the checked-out file.
+    /// Returns the permission bits of the checked-out file.
     pub(super) fn permissions(self) -> u32 {
         match self {
             Self::File => 0o644,
@@ -114,12 +119,13 @@ impl TreeEntryKind {
         }
     }
 
-    /// Returns what a mode in a tree or in the index means; `None` for one that git doesn't write.
+    /// Returns the kind that a mode in a git tree or in the index stands for, or `None` for a mode
+    /// that git doesn't write.
     pub(super) fn of_mode(mode: u32) -> Option<Self> {
         match mode {
             0o120_000 => Some(Self::Symlink),
             0o160_000 => Some(Self::Submodule),
-            // Old trees have other permission bits; git looks at this one.
+            // Old trees have other permission bits. Git looks only at the owner's execute bit.
             file if file & !0o777 == 0o100_000 && file & 0o100 != 0 => Some(Self::Executable),
             file if file & !0o777 == 0o100_000 => Some(Self::File),
             _ => None,
@@ -128,7 +134,7 @@ impl TreeEntryKind {
 }
 
 impl TreeEntry {
-    fn of_line(line: &Line<'_>) -> Result<Self, PublishError> {
+    fn of_line(line: &TreeLine<'_>) -> Result<Self, PublishError> {
         Ok(Self {
             kind: line.kind,
             oid: line.oid,
@@ -137,16 +143,16 @@ impl TreeEntry {
         })
     }
 
-    /// Parses a line of `git ls-tree -l`. Returns `None` for a file that no filesystem can have.
+    /// Parses a line of `git ls-tree -l`. Returns `None` for a file that no filesystem can hold.
     pub(super) fn parse_fitting(line: &[u8]) -> Result<Option<Self>, PublishError> {
-        let line = Line::parse(line)?;
+        let line = TreeLine::parse(line)?;
         match line.misfit() {
             Some(_) => Ok(None),
             None => Self::of_line(&line).map(Some),
         }
     }
 
-    /// Returns whether git writes a file for it.
+    /// Returns whether git writes a file for this entry.
     pub(super) fn is_written(&self) -> bool {
         self.kind != TreeEntryKind::Submodule
     }
@@ -160,7 +166,7 @@ impl TreeEntry {
         self.path.as_bytes().rsplit(|&byte| byte == b'/').next() == Some(b".gitattributes")
     }
 
-    /// Whether a run ends after this entry, whatever stands around it.
+    /// Returns whether a run ends after this entry, whatever its neighbours are.
     fn is_cut(&self) -> bool {
         let digest = Digest::of(self.path.as_bytes());
         let [first, second, ..] = *digest.as_bytes();
@@ -183,13 +189,16 @@ pub(super) struct TreeList {
     entries: u32,
     /// The digest of all attributes in force, which decide how files are checked out.
     attributes: Digest,
-    /// The files that no work tree can have.
+    /// The files that no work tree can have, with the reasons.
     pub(super) left_out: LeftOut,
 }
 
 impl TreeList {
-    /// Lists HEAD's tree without the files that no filesystem can have. Refuses a tree that git refuses.
-    pub(super) fn create(job: &Job<'_>) -> Result<Self, PublishError> {
+    /// Lists HEAD's tree without the files that no filesystem can hold. Fails if the tree is too
+    /// large or has a path that git would refuse.
+    pub(super) fn create(job: &PublishJob<'_>) -> Result<Self, PublishError> {
+        // First: a small number of tree objects can have a huge number of paths, and `ls-tree`
+        // would print them all.
         check_tree_size(job, "HEAD")?;
         job.git("ls-tree")
             .args(["-r", "-z", "-l", "--full-tree", "HEAD"])
@@ -225,24 +234,24 @@ impl TreeList {
         Ok(list)
     }
 
-    /// Leaves a file out that can't be written.
+    /// Leaves a file out, because git can't write it.
     pub(super) fn leave_out(&mut self, path: &GitPath, reason: &'static str) {
         self.left_out.push(path.as_bytes(), reason);
         self.entries = self.entries.saturating_sub(1);
     }
 
-    /// Length of the list in bytes; the index is about as long.
+    /// Returns the length of the list in bytes. The index has about this length too.
     pub(super) fn len(&self) -> Result<u64, PublishError> {
         let list = self.path.metadata().map_err(PublishError::at(&self.path))?;
         Ok(list.len())
     }
 
-    /// Number of entries of the index.
+    /// Returns the number of entries of the index.
     pub(super) fn entries(&self) -> u32 {
         self.entries
     }
 
-    /// The runs, in order; read from the file as they are asked for.
+    /// Returns an iterator over the runs, in order, which reads the list as it goes on.
     pub(super) fn runs(&self) -> Result<Runs<'_>, PublishError> {
         let file = File::open(&self.path).map_err(PublishError::at(&self.path))?;
         Ok(Runs {
@@ -254,10 +263,10 @@ impl TreeList {
         })
     }
 
-    /// Returns the digest that a run is stored under: of its entries, and of all that decides their
-    /// bytes.
+    /// Returns the digest that identifies a run: of its entries and of the attributes, which
+    /// together decide the bytes of its files.
     pub(super) fn key<'a>(&self, run: impl IntoIterator<Item = &'a TreeEntry>) -> Digest {
-        // A number to be raised when the segments of a run are written in another way.
+        // The number must be raised if the segments of a run are ever written in another way.
         let mut key = b"run 2".to_vec();
         key.extend_from_slice(self.attributes.as_bytes());
         for entry in run {
@@ -267,26 +276,30 @@ impl TreeList {
     }
 }
 
-/// Returns an error if a disk can't hold so many bytes even if it is empty. One that is merely full is
-/// another matter: it may have room later.
-fn check_content(bytes: u64, disk: Option<Volume>) -> Result<(), TooLarge> {
+/// Fails if the disk couldn't hold this many bytes even if it were empty.
+///
+/// A disk that is only full at the moment is no reason to publish without a work tree: it may have
+/// room later.
+fn check_content(bytes: u64, disk: Option<Volume>) -> Result<(), TreeSizeError> {
     match disk {
-        Some(Volume { total: disk, .. }) if bytes > disk => Err(TooLarge::Content { bytes, disk }),
+        Some(Volume { total: disk, .. }) if bytes > disk => {
+            Err(TreeSizeError::Content { bytes, disk })
+        }
         _ => Ok(()),
     }
 }
 
-/// Iterates over the runs of a list.
+/// An iterator over the runs of a list.
 #[derive(Debug)]
 pub(super) struct Runs<'a> {
     path: PathBuf,
     lines: BufReader<File>,
-    /// Read already, but of the next run.
+    /// An entry that has been read already but belongs to the next run.
     next: Option<TreeEntry>,
-    /// Files that the list leaves out.
+    /// The files that the list leaves out.
     left_out: &'a LeftOut,
-    /// Files that are left out because no filesystem can have them, each with the reason, as far as they
-    /// were not known.
+    /// The files found so far that no filesystem can hold and that `left_out` lacks, each with the
+    /// reason.
     misfits: Vec<(Vec<u8>, &'static str)>,
 }
 
@@ -300,7 +313,7 @@ impl Runs<'_> {
             let Some(line) = line.strip_suffix(&[0]) else {
                 return Ok(None);
             };
-            let line = Line::parse(line)?;
+            let line = TreeLine::parse(line)?;
             if self.left_out.has(line.path) {
                 continue;
             }
@@ -321,6 +334,8 @@ impl Runs<'_> {
                     None => return Ok(run),
                 },
             };
+            // A large file must be a run by itself: its data is a segment of its own, and a run has
+            // at most one such segment.
             if entry.is_large() && !run.is_empty() {
                 self.next = Some(entry);
                 return Ok(run);
@@ -410,7 +425,7 @@ mod tests {
         let oid = "1a".repeat(20);
         let line = format!("160000 commit {oid}       -\ta b\n\tc");
 
-        let entry = Line::parse(line.as_bytes()).unwrap();
+        let entry = TreeLine::parse(line.as_bytes()).unwrap();
 
         assert_eq!(entry.kind, TreeEntryKind::Submodule);
         assert_eq!(entry.path, b"a b\n\tc");
@@ -432,7 +447,7 @@ mod tests {
             ("100644", 1, format!("{directory}{}", "a".repeat(96)), false),
         ] {
             let line = format!("{mode} blob {oid} {len:>7}\t{path}");
-            let line = Line::parse(line.as_bytes()).unwrap();
+            let line = TreeLine::parse(line.as_bytes()).unwrap();
             assert_eq!(line.misfit().is_none(), fits, "{mode} {len} {}", path.len());
         }
     }

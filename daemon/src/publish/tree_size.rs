@@ -1,7 +1,8 @@
-//! How large the tree of a commit is, found out before anything visits it path by path.
+//! The size of a commit's tree, measured before any code visits the tree path by path.
 //!
-//! Trees may share subtrees, so twelve objects can have ten thousand million paths. Each tree object is
-//! read once here; then the paths are counted from the root downwards:
+//! Trees may share subtrees, so twelve tree objects can have ten thousand million paths. An
+//! upstream could exhaust the machine's memory with them. Here each tree object is read once, and
+//! the paths are counted from the root downwards:
 //!
 //! ```text
 //! root ─ a, b ─► tree 1 ─ a, b ─► tree 2 ─ a, b ─► one blob      3 trees, 2 × 2 × 2 files
@@ -14,33 +15,34 @@ use cachewfs_format::ObjectId;
 use cachewfs_format::limits::MAX_INDEX_LEN;
 
 use super::PublishError;
-use super::job::Job;
+use super::job::PublishJob;
 use crate::mirror::{GitError, GitReader};
 
-/// At most so many files and directories are checked out. The largest known repositories have some
-/// three millions.
+/// At most this many files and directories are checked out. The largest known repositories have
+/// about three million.
 const MAX_PATHS: u64 = 10_000_000;
-/// Bytes that an index has beside each path, at most.
+/// At most this many bytes are in an index entry beside its path.
 const ENTRY_BYTES: u64 = 82;
-/// The list of tree objects.
+/// The file with the list of tree objects.
 const LIST: &str = "tree-objects.list";
-/// A mode of a tree entry has six digits and a space at most.
+/// At most this many bytes are in the mode of a tree entry: six digits and a space.
 const MAX_MODE_LEN: u64 = 7;
 
 /// Why a tree is too large to be checked out.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum TooLarge {
-    #[error("it has {paths} files and directories, more than {MAX_PATHS}")]
+pub(crate) enum TreeSizeError {
+    #[error("it has {paths} files and directories, the limit is {MAX_PATHS}")]
     Paths { paths: u64 },
-    #[error("its index has {bytes} bytes, more than {MAX_INDEX_LEN}")]
+    #[error("its index has {bytes} bytes, the limit is {MAX_INDEX_LEN}")]
     Index { bytes: u64 },
-    #[error("its files have {bytes} bytes, more than the disk with its {disk}")]
+    #[error("its files have {bytes} bytes, but the whole disk has only {disk}")]
     Content { bytes: u64, disk: u64 },
 }
 
-/// Returns an error if the tree of `commit` has more paths than a work tree may have. Takes time and memory for each tree
-/// object, not for each path.
-pub(super) fn check_tree_size(job: &Job<'_>, commit: &str) -> Result<(), PublishError> {
+/// Fails if the tree of `commit` has more paths than a work tree may have.
+///
+/// Time and memory depend on the number of tree objects, not on the number of paths.
+pub(super) fn check_tree_size(job: &PublishJob<'_>, commit: &str) -> Result<(), PublishError> {
     let numbers = list_trees(job, commit)?;
     let trees = read_trees(job, &numbers)?;
     let size = count(&trees);
@@ -48,16 +50,17 @@ pub(super) fn check_tree_size(job: &Job<'_>, commit: &str) -> Result<(), Publish
         .bytes
         .saturating_add(ENTRY_BYTES * size.paths.min(MAX_PATHS));
     if size.paths > MAX_PATHS {
-        Err(TooLarge::Paths { paths: size.paths }.into())
+        Err(TreeSizeError::Paths { paths: size.paths }.into())
     } else if index_len > MAX_INDEX_LEN.into() {
-        Err(TooLarge::Index { bytes: index_len }.into())
+        Err(TreeSizeError::Index { bytes: index_len }.into())
     } else {
         Ok(())
     }
 }
 
-/// Writes the ids of all tree objects of `commit` to a file, the root first. Returns their numbers there.
-fn list_trees(job: &Job<'_>, commit: &str) -> Result<HashMap<ObjectId, u32>, PublishError> {
+/// Writes the ids of all tree objects of `commit` to a file, the root first. Returns the position
+/// of each tree in it.
+fn list_trees(job: &PublishJob<'_>, commit: &str) -> Result<HashMap<ObjectId, u32>, PublishError> {
     job.git("rev-list")
         .args(["--objects", "--no-object-names", "--filter=blob:none"])
         .args([format!("{commit}^{{tree}}")])
@@ -66,7 +69,7 @@ fn list_trees(job: &Job<'_>, commit: &str) -> Result<HashMap<ObjectId, u32>, Pub
     let mut numbers = HashMap::new();
     for line in BufReader::new(job.open(LIST)?).lines() {
         let line = line.map_err(PublishError::at(&path))?;
-        let number = u32::try_from(numbers.len()).map_err(|_| TooLarge::Paths {
+        let number = u32::try_from(numbers.len()).map_err(|_| TreeSizeError::Paths {
             paths: u64::from(u32::MAX),
         })?;
         numbers.insert(ObjectId::parse(&line)?, number);
@@ -76,14 +79,14 @@ fn list_trees(job: &Job<'_>, commit: &str) -> Result<HashMap<ObjectId, u32>, Pub
 
 /// A tree object, without its names.
 #[derive(Debug, Default)]
-struct Tree {
+struct TreeObject {
     entries: u64,
-    /// Bytes of the names of all entries, each with a separator.
+    /// The bytes of the names of all entries, with one separator for each name.
     names: u64,
     subtrees: Vec<Subtree>,
 }
 
-/// All entries of a tree that are the same subtree.
+/// All entries of one tree object that name one and the same subtree.
 #[derive(Debug)]
 struct Subtree {
     number: u32,
@@ -92,7 +95,10 @@ struct Subtree {
 }
 
 /// Reads the listed trees.
-fn read_trees(job: &Job<'_>, numbers: &HashMap<ObjectId, u32>) -> Result<Vec<Tree>, PublishError> {
+fn read_trees(
+    job: &PublishJob<'_>,
+    numbers: &HashMap<ObjectId, u32>,
+) -> Result<Vec<TreeObject>, PublishError> {
     let objects = job
         .git("cat-file")
         .args(["--batch", "--buffer"])
@@ -113,9 +119,9 @@ fn read_trees(job: &Job<'_>, numbers: &HashMap<ObjectId, u32>) -> Result<Vec<Tre
     Ok(trees)
 }
 
-/// Reads what `git cat-file --batch` prints of trees.
+/// A parser of the trees that `git cat-file --batch` prints.
 struct TreeReader<'a> {
-    job: &'a Job<'a>,
+    job: &'a PublishJob<'a>,
     numbers: &'a HashMap<ObjectId, u32>,
     from: BufReader<GitReader>,
 }
@@ -123,6 +129,7 @@ struct TreeReader<'a> {
 impl TreeReader<'_> {
     /// Reads `<oid> <type> <length>`. Returns the length.
     fn read_head(&mut self) -> Result<u64, PublishError> {
+        // The limit is for output that isn't such a line: `read_until` would read it all.
         let mut line = Vec::new();
         let read = (&mut self.from).take(200).read_until(b'\n', &mut line);
         read.map_err(|error| self.error(error))?;
@@ -131,10 +138,10 @@ impl TreeReader<'_> {
         len.ok_or_else(|| PublishError::bad_output(&line))
     }
 
-    /// Reads a tree that has no more than `max_entries`.
-    fn read_tree(&mut self, max_entries: u64) -> Result<Tree, PublishError> {
+    /// Reads a tree. Fails if it has more than `max_entries` entries.
+    fn read_tree(&mut self, max_entries: u64) -> Result<TreeObject, PublishError> {
         let len = self.read_head()?;
-        let (mut left, mut tree) = (len, Tree::default());
+        let (mut left, mut tree) = (len, TreeObject::default());
         let mut subtrees: HashMap<u32, (u64, u64)> = HashMap::new();
         while left > 0 {
             let (read, subtree, name) = self.read_entry()?;
@@ -143,7 +150,7 @@ impl TreeReader<'_> {
             tree.entries += 1;
             tree.names += name;
             if tree.entries > max_entries {
-                return Err(TooLarge::Paths {
+                return Err(TreeSizeError::Paths {
                     paths: MAX_PATHS + 1,
                 }
                 .into());
@@ -154,7 +161,7 @@ impl TreeReader<'_> {
                 *names += name;
             }
         }
-        // The line ends after each object.
+        // Git prints a newline after each object.
         let end = self.from.read_exact(&mut [0]);
         end.map_err(|error| self.error(error))?;
         let to_subtree = |(number, (entries, names))| Subtree {
@@ -166,14 +173,17 @@ impl TreeReader<'_> {
         Ok(tree)
     }
 
-    /// Reads `<mode> <name>\0<oid>`. Returns how many bytes that were, which subtree it is, and the length of
-    /// the name with its end.
+    /// Reads an entry `<mode> <name>\0<oid>`.
+    ///
+    /// Returns the length of the entry in bytes, the number of the subtree if it is one, and the
+    /// length of the name with its final NUL.
     fn read_entry(&mut self) -> Result<(u64, Option<u32>, u64), PublishError> {
         let mut mode = Vec::new();
         let read = (&mut self.from)
             .take(MAX_MODE_LEN)
             .read_until(b' ', &mut mode);
         read.map_err(|error| self.error(error))?;
+        // Only the length of a name matters, so the name is skipped, however long it is.
         let name = self.from.skip_until(0);
         let name = name.map_err(|error| self.error(error))? as u64;
         let id_len = self
@@ -194,7 +204,7 @@ impl TreeReader<'_> {
         Ok(((mode.len() + id_len) as u64 + name, subtree, name))
     }
 
-    /// Returns what went wrong with git, if it did.
+    /// Returns the error of the git process, if a failed read was caused by one.
     fn error(&self, error: std::io::Error) -> PublishError {
         match error.downcast::<GitError>() {
             Ok(error) => error.into(),
@@ -203,26 +213,28 @@ impl TreeReader<'_> {
     }
 }
 
-/// Returns whether a mode is that of a directory, as git looks at it.
+/// Returns whether git takes an entry with this mode as a directory.
 fn is_tree(mode: &[u8]) -> bool {
     let mode = std::str::from_utf8(mode).unwrap_or_default();
     u32::from_str_radix(mode.trim_end(), 8).is_ok_and(|mode| mode & 0o170_000 == 0o040_000)
 }
 
-/// The number and the length of all paths of a tree. The largest number stands for all larger ones.
+/// The number and the length of all paths of a tree. Both saturate at `u64::MAX`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Size {
-    /// Files and directories.
+struct TreeSize {
+    /// The number of files and directories.
     paths: u64,
-    /// Bytes of their paths.
+    /// The bytes of their paths together.
     bytes: u64,
 }
 
-/// Counts the paths of the first of `trees`. Each tree is visited once, after all that have it.
-fn count(trees: &[Tree]) -> Size {
-    let mut size = Size::default();
-    // For each tree, at how many paths it is, and how long these are together.
-    let mut places = vec![Size::default(); trees.len()];
+/// Counts the paths of the first of `trees`.
+fn count(trees: &[TreeObject]) -> TreeSize {
+    let mut size = TreeSize::default();
+    // For each tree: at how many paths it is, and how long these paths are together. A tree is
+    // visited once, after all its parents, because only then is its number of paths complete.
+    // `parents` counts the parents that have not been visited yet.
+    let mut places = vec![TreeSize::default(); trees.len()];
     let mut parents = vec![0_u64; trees.len()];
     for subtree in trees.iter().flat_map(|tree| &tree.subtrees) {
         if let Some(parents) = parents.get_mut(subtree.number as usize) {
@@ -254,8 +266,9 @@ fn count(trees: &[Tree]) -> Size {
     size
 }
 
-impl Size {
-    /// Adds so many entries, with names of so many bytes together, at each of the places of their tree.
+impl TreeSize {
+    /// Adds the entries of a tree at each of the paths `at` of that tree. `names` are the bytes of
+    /// the names of these entries together.
     fn add(&mut self, at: Self, entries: u64, names: u64) {
         let new = at.paths.saturating_mul(entries);
         self.paths = self.paths.saturating_add(new);
@@ -269,15 +282,15 @@ impl Size {
 mod tests {
     use super::*;
 
-    /// A tree with so many files of one letter, and subtrees with names of one letter.
-    fn tree(files: u64, subtrees: &[u32]) -> Tree {
+    /// Returns a tree with this number of files and these subtrees, all with names of one letter.
+    fn tree(files: u64, subtrees: &[u32]) -> TreeObject {
         let entries = files + subtrees.len() as u64;
         let subtrees = subtrees.iter().map(|&number| Subtree {
             number,
             entries: 1,
             names: 2,
         });
-        Tree {
+        TreeObject {
             entries,
             names: 2 * entries,
             subtrees: subtrees.collect(),
@@ -295,7 +308,7 @@ mod tests {
         let bytes = expected.iter().map(|path| path.len() as u64 + 1).sum();
         assert_eq!(
             size,
-            Size {
+            TreeSize {
                 paths: expected.len() as u64,
                 bytes
             }
@@ -304,7 +317,7 @@ mod tests {
 
     #[test]
     fn no_tree_is_too_large_to_be_counted() {
-        let level = |number: u32| Tree {
+        let level = |number: u32| TreeObject {
             entries: 10,
             names: 20,
             subtrees: vec![Subtree {

@@ -1,5 +1,6 @@
 //! Mirrors that are damaged on disk: after a failure that damage may have caused, the mirror is
-//! examined. A damaged one is set aside, and made anew from the store, or from upstream.
+//! examined. Refs whose objects are missing are dropped, and the next update brings them again. Any other damaged
+//! mirror is set aside, and made anew from the store, or from upstream.
 
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -13,7 +14,9 @@ use super::worker::Worker;
 use super::{MirrorState, RepositoryError};
 use crate::app::tmp_directory;
 use crate::error_chain::chain;
-use crate::mirror::{ExamineError, Finding, GitError, MirrorError, examine, is_disk_full};
+use crate::mirror::{
+    ExamineError, Finding, GitError, MirrorError, drop_broken_refs, examine, is_disk_full,
+};
 use crate::publish::PublishError;
 
 /// A mirror that is damaged again within this time stays as it is, and the state says so: to make it
@@ -41,8 +44,8 @@ impl Examined {
 /// Returns whether a damaged mirror may be the cause of `error`.
 fn may_be_damage(error: &RepositoryError) -> bool {
     use MirrorError::{
-        BadHead, Denied, Git, Io, Moved, NotFound, Redirected, Shallow, TimedOut, Unreachable,
-        Upstream,
+        BadHead, Denied, Git, Io, LeftBehind, Moved, NotFound, Redirected, Shallow, TimedOut,
+        Unreachable, Upstream,
     };
     let is_of_git = |error: &GitError| matches!(error, GitError::Failed { .. });
     match error {
@@ -62,7 +65,8 @@ fn may_be_damage(error: &RepositoryError) -> bool {
             | Unreachable { .. }
             | TimedOut { .. }
             | BadHead { .. }
-            | Shallow { .. } => false,
+            | Shallow { .. }
+            | LeftBehind { .. } => false,
         },
         RepositoryError::Publish(error) => match &**error {
             PublishError::Git(error) | PublishError::RefusedTree(error) => is_of_git(error),
@@ -96,10 +100,13 @@ impl Worker {
     /// can be repaired, and sets a damaged mirror aside. Returns whether it did either, so that the
     /// run is worth another try.
     pub(super) async fn has_mended_mirror(&mut self, error: &RepositoryError) -> bool {
-        let is_early = self.examined.is_some_and(|examined| examined.is_recent());
         // There is no mirror if its first clone failed.
-        if is_early || !may_be_damage(error) || !self.repository.mirror.exists() {
+        if !may_be_damage(error) || !self.repository.mirror.exists() {
             return false;
+        }
+        let has_dropped = self.has_dropped_broken_refs(error).await;
+        if self.examined.is_some_and(|examined| examined.is_recent()) {
+            return has_dropped;
         }
         // It takes as much memory and as many processors as a publish.
         let Ok(_turn) = self.unless_stopping(self.publish_turn(&[])).await else {
@@ -123,6 +130,7 @@ impl Worker {
         let repo = &self.repository.name;
         let error = chain(error);
         match looked {
+            Ok(Ok(Finding::Sound)) if has_dropped => true,
             Ok(Ok(Finding::Sound)) => {
                 info!(%repo, error, "The mirror of {repo} is sound: the failure has another cause");
                 false
@@ -140,8 +148,26 @@ impl Worker {
             Ok(Err(failure)) => {
                 let failure = chain(&failure);
                 warn!(%repo, error = failure, "The mirror of {repo} can't be examined");
-                false
+                has_dropped
             }
+        }
+    }
+
+    /// Drops the refs of the mirror whose objects it doesn't have. Returns whether there were any. They are
+    /// no reason to make the mirror anew, unless other refs need these objects, too: the examination finds that out.
+    /// It costs little, so it needs no pause.
+    async fn has_dropped_broken_refs(&self, error: &RepositoryError) -> bool {
+        let (git, mirror) = (self.registry.git.clone(), self.repository.mirror.clone());
+        let drop_them = move || drop_broken_refs(&git, &mirror);
+        match tokio::task::spawn_blocking(drop_them).await {
+            Ok(Ok(dropped)) if !dropped.is_empty() => {
+                let (repo, refs) = (&self.repository.name, dropped.join(", "));
+                let error = chain(error);
+                warn!(%repo, error, refs, "Dropped refs of the mirror of {repo} whose objects are missing: {refs}");
+                true
+            }
+            // The examination finds out why it failed.
+            Ok(_) | Err(_) => false,
         }
     }
 

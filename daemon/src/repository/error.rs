@@ -51,7 +51,8 @@ impl RepositoryError {
                 | MirrorError::TimedOut { .. }
                 | MirrorError::Upstream { .. }
                 | MirrorError::BadHead { .. }
-                | MirrorError::Shallow { .. } => FailureKind::Upstream,
+                | MirrorError::Shallow { .. }
+                | MirrorError::LeftBehind { .. } => FailureKind::Upstream,
                 MirrorError::Git(error) => git_failure(error),
                 MirrorError::Io { .. } => FailureKind::Io,
             },

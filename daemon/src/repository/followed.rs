@@ -15,10 +15,10 @@ use super::worker::Request;
 use super::{RepositoryError, Status};
 use crate::clock::seconds_since_epoch;
 use crate::mirror::Upstream;
-use crate::publish::{BuildFeed, Published};
+use crate::publish::{BuildFeed, PublishOutcome};
 use crate::traces::{Cause, FirstCause};
 
-pub(super) type Outcome = Result<Published, RepositoryError>;
+pub(super) type Outcome = Result<PublishOutcome, RepositoryError>;
 
 /// A repository that a task works on.
 #[derive(Debug)]

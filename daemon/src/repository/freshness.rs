@@ -12,7 +12,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, Span};
 
-use super::listing::list;
 use super::{MirrorState, Repository, RepositoryError};
 use crate::config::LiveConfig;
 use crate::mirror::{Git, is_current, list_upstream};
@@ -44,7 +43,6 @@ enum Phase {
 pub(super) struct Checker {
     pub(super) config: Arc<LiveConfig>,
     pub(super) git: Git,
-    pub(super) client: reqwest::Client,
     /// Those of the upstream host.
     pub(super) permits: Arc<Semaphore>,
     pub(super) tasks: TaskTracker,
@@ -190,19 +188,9 @@ impl Repository {
             let _permit = permit.map_err(|_| RepositoryError::Stopping)?;
             let (git, config) = (checker.git.clone(), checker.config.now());
             let repository = Arc::clone(self);
-            // What the operator's git configuration does to URLs, only git knows.
-            let listing = if config.git.config_file.is_some() {
-                None
-            } else {
-                let limit = config.git.ls_remote_timeout;
-                list(&checker.client, &self.upstream(), &config.namespaces, limit).await
-            };
             let compare = move || {
                 let what = (repository.mirror.as_path(), &config.namespaces[..]);
-                let listing = match listing {
-                    Some(listing) => listing,
-                    None => list_upstream(&git, &repository.upstream(), what, &config.git)?,
-                };
+                let listing = list_upstream(&git, &repository.upstream(), what, &config.git)?;
                 is_current(&git, what, &listing)
             };
             let span = Span::current();

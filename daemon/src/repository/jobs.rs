@@ -19,9 +19,9 @@ use crate::mirror::{
     GitError, MirrorError, Upkeep, clone_mirror, head_commit, is_disk_full, is_empty_mirror,
     is_mirror, maintain, remove_stale_locks, update, upkeep,
 };
-use crate::publish::{Attempt, Order, Published};
+use crate::publish::{Attempt, PublishOptions, PublishOutcome};
 use crate::restore::{Restore, RestoreError};
-use crate::traces::{Cause, part_span};
+use crate::traces::{Cause, step_span};
 
 impl Worker {
     /// Clones the mirror, or updates it.
@@ -44,7 +44,7 @@ impl Worker {
             let mut limits = config.git.clone();
             if !is_mirror(mirror) {
                 is_current = bring_up(&registry, &repository)?;
-                limits = limits.of_first_update();
+                limits = limits.for_first_update();
             } else if sweep {
                 sweep_mirror(mirror)?;
             }
@@ -74,8 +74,8 @@ impl Worker {
     /// Publishes the mirror.
     pub(super) async fn publish(
         &mut self,
-        order: Order,
-    ) -> Result<Attempt<Published>, RepositoryError> {
+        order: PublishOptions,
+    ) -> Result<Attempt<PublishOutcome>, RepositoryError> {
         let mut given = Given::default();
         loop {
             let published = self.publish_once(order).await;
@@ -92,7 +92,10 @@ impl Worker {
         self.registry.make_room(repo, error, given).await
     }
 
-    async fn publish_once(&mut self, order: Order) -> Result<Attempt<Published>, RepositoryError> {
+    async fn publish_once(
+        &mut self,
+        order: PublishOptions,
+    ) -> Result<Attempt<PublishOutcome>, RepositoryError> {
         let (registry, repository) = (Arc::clone(&self.registry), Arc::clone(&self.repository));
         let sweep = self.may_have_locks;
         let result = in_span(move || {
@@ -210,7 +213,7 @@ fn bring_up(registry: &Registry, repository: &Repository) -> Result<bool, Mirror
         upstream: &upstream,
     };
     let span = if is_published {
-        part_span("restore")
+        step_span("restore")
     } else {
         Span::none()
     };

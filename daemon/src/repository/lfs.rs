@@ -23,7 +23,7 @@ use crate::config::{Config, LfsMode};
 use crate::error_chain::chain;
 use crate::metrics::{FailureKind, JobClass, JobEnd, WaitingJob};
 use crate::mirror::is_mirror;
-use crate::publish::{Attempt, LfsError, PublishError, Published};
+use crate::publish::{Attempt, LfsError, PublishError, PublishOutcome};
 use crate::store::Store;
 use crate::traces::Cause;
 
@@ -184,7 +184,7 @@ impl Registry {
     pub(super) fn lfs_after_publish(
         self: &Arc<Self>,
         repository: &Arc<Repository>,
-        (published, is_wish): (Published, bool),
+        (published, is_wish): (PublishOutcome, bool),
         cause: Cause,
     ) {
         let is_settled = repository.lfs.state().settled == Some(self.config.now().lfs);

@@ -10,7 +10,6 @@ mod followed;
 mod freshness;
 mod jobs;
 mod lfs;
-mod listing;
 mod other_publish;
 mod registry;
 mod removal;

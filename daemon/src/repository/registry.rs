@@ -163,7 +163,6 @@ impl Registry {
         let checks = Checks::new(Checker {
             config: Arc::clone(&self.config),
             git: self.git.clone(),
-            client: self.client.clone(),
             permits,
             tasks: self.tasks.clone(),
             stop: self.stop.clone(),

@@ -10,7 +10,7 @@ use super::backoff::pause;
 use crate::MirrorsConfig;
 use crate::clock::seconds_since_epoch;
 use crate::metrics::JobClass;
-use crate::publish::Published;
+use crate::publish::PublishOutcome;
 
 /// The longest pause before upstream is asked again for a repository that it doesn't have, while
 /// there is demand: someone may be about to create it. And the longest after the store was away, which
@@ -193,7 +193,7 @@ impl Status {
     }
 
     /// Notes that a run went well.
-    pub(super) fn succeed(&mut self, published: Published, interval: Duration) {
+    pub(super) fn succeed(&mut self, published: PublishOutcome, interval: Duration) {
         self.failure = None;
         self.first_snapshot.get_or_insert(published.snapshot);
         self.runs += 1;
@@ -271,9 +271,9 @@ mod tests {
 
     const INTERVAL: Duration = Duration::from_mins(1);
 
-    fn published() -> Published {
+    fn published() -> PublishOutcome {
         let commit = ObjectId::from_bytes(&[1; 20]).unwrap();
-        Published {
+        PublishOutcome {
             snapshot: SnapshotId::first(commit),
             moved: true,
         }

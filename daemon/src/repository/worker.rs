@@ -20,7 +20,7 @@ use super::{Freshness, RepositoryError, Status};
 use crate::error_chain::chain;
 use crate::metrics::{JobClass, JobEnd, RunningJob, WaitingJob};
 use crate::mirror::is_mirror;
-use crate::publish::{Attempt, Layout, Order, Published};
+use crate::publish::{Attempt, PackLayout, PublishOptions, PublishOutcome};
 use crate::traces::Cause;
 
 /// How often a publish that another daemon has overtaken is begun again at once.
@@ -178,7 +178,7 @@ impl Worker {
     async fn run_once(
         &mut self,
         waiting: &mut Vec<Request>,
-    ) -> Result<Option<Published>, RepositoryError> {
+    ) -> Result<Option<PublishOutcome>, RepositoryError> {
         for tries in 0..MAX_OVERTAKEN {
             match self.update_and_publish(waiting, tries > 0).await {
                 Err(error) if error.is_overtaken() => {
@@ -198,7 +198,7 @@ impl Worker {
         &mut self,
         waiting: &mut Vec<Request>,
         takes_over: bool,
-    ) -> Result<Option<Published>, RepositoryError> {
+    ) -> Result<Option<PublishOutcome>, RepositoryError> {
         let is_first = !is_mirror(&self.repository.mirror);
         let cause = self.update_for(waiting).await?;
         if !waiting.iter().any(Request::is_wish) {
@@ -271,17 +271,17 @@ impl Worker {
         waiting: &[Request],
         takes_over: bool,
         cause: &Cause,
-    ) -> Result<Attempt<Published>, RepositoryError> {
+    ) -> Result<Attempt<PublishOutcome>, RepositoryError> {
         let job = self.wait(JobClass::Publish);
         let _turn = self.unless_stopping(self.publish_turn(waiting)).await?;
         let job = self.start(job, cause);
         let is_anew = |request: &Request| matches!(request, Request::LayOutAnew(_));
         let layout = if waiting.iter().any(is_anew) {
-            Layout::Anew
+            PackLayout::Full
         } else {
-            Layout::AsNeeded
+            PackLayout::Incremental
         };
-        let order = Order { layout, takes_over };
+        let order = PublishOptions { layout, takes_over };
         let outcome = self.publish(order).instrument(job.span()).await;
         job.end(match &outcome {
             Ok(Attempt::Done(published)) if published.moved => JobEnd::Done,
@@ -372,7 +372,7 @@ impl Worker {
         }
     }
 
-    fn note(&self, ended: &Result<Option<Published>, RepositoryError>) {
+    fn note(&self, ended: &Result<Option<PublishOutcome>, RepositoryError>) {
         let repo = &self.repository.name;
         if let Err(error) = ended {
             warn!(%repo, error = chain(error), "Bringing {repo} up to date failed");

@@ -43,7 +43,7 @@ impl Store {
             // Another nonce, so that the new bytes have a version of their own.
             deletions.nonce = deletions.nonce.wrapping_add(1);
             for &id in ids {
-                deletions.set_used(id);
+                deletions.mark_used(id);
             }
             match self.swap_deletions(repo, &deletions, version.as_ref()) {
                 Err(StoreError::Collecting) => {}

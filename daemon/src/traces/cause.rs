@@ -1,4 +1,8 @@
-//! On whose behalf a job runs: its span belongs to the trace of who asked, though it hangs off no request.
+//! The link from a job to the request that caused it.
+//!
+//! A job runs in a task of its own and may outlive the request. Its span still belongs to the
+//! request's trace. The link holds the id of the request's span, not the span: the span ends when
+//! the request ends.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -9,12 +13,13 @@ use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use super::spans::is_on;
 
-/// Who asked; nobody, for what is periodic, or where nothing is traced.
+/// The span of the request that caused a job. It is empty if the job is periodic, or if traces are
+/// off.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Cause(Option<SpanContext>);
 
 impl Cause {
-    /// The span that is under way on this thread. It is not kept open by this.
+    /// Returns the current span of this thread.
     pub(crate) fn current() -> Self {
         if !is_on() {
             return Self::default();
@@ -24,17 +29,17 @@ impl Cause {
         Self(span.is_valid().then_some(span))
     }
 
-    /// Makes `span`, which must be new, one of the same trace.
+    /// Makes `span` a child of this cause. `span` must be new.
     pub(super) fn adopt(&self, span: &Span) {
         if let Some(parent) = &self.0 {
             let context = Context::new().with_remote_span_context(parent.clone());
-            // It fails where nothing is traced.
+            // Fails only if traces are off. Then there is nothing to link.
             span.set_parent(context).ok();
         }
     }
 }
 
-/// Who asked first for what has not begun yet.
+/// The first request that asked for a job which hasn't begun yet.
 #[derive(Debug, Default)]
 pub(crate) struct FirstCause(Mutex<Cause>);
 
@@ -43,7 +48,7 @@ impl FirstCause {
         Self(Mutex::new(cause))
     }
 
-    /// Notes the span that is under way on this thread, unless somebody was there first.
+    /// Notes the current span of this thread, unless an earlier request is noted already.
     pub(crate) fn note(&self) {
         let cause = Cause::current();
         if cause.0.is_some() {
@@ -54,7 +59,7 @@ impl FirstCause {
         }
     }
 
-    /// What begins now is on their behalf.
+    /// Returns the noted cause, for the job that begins now, and forgets it.
     pub(crate) fn take(&self) -> Cause {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }

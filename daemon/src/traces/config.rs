@@ -1,4 +1,4 @@
-//! Where traces go.
+//! The `[tracing]` section of the configuration, and OpenTelemetry's variables that override it.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::ConfigError;
 
-/// Variables that OpenTelemetry defines for all programs, as far as they are followed.
+/// The variables that OpenTelemetry defines for all programs and that the daemon follows.
 const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 const TRACES_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
 const HEADERS: &str = "OTEL_EXPORTER_OTLP_HEADERS";
@@ -19,26 +19,27 @@ const SERVICE_NAME: &str = "OTEL_SERVICE_NAME";
 const SAMPLER_ARG: &str = "OTEL_TRACES_SAMPLER_ARG";
 const DISABLED: &str = "OTEL_SDK_DISABLED";
 
-/// How long sending one batch may take.
+/// How long sending one batch may take before it counts as failed.
 pub(super) const SEND_LIMIT: Duration = Duration::from_secs(10);
 
-/// The `[tracing]` section: traces for OpenTelemetry; off without an endpoint.
+/// The `[tracing]` section: traces for OpenTelemetry. Without an endpoint, traces are off.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TracingConfig {
-    /// The URL that batches of spans are posted to, as OTLP in protobuf. Default none: no traces.
+    /// The URL that batches of spans are posted to, as OTLP in protobuf. Default none.
     pub endpoint: Option<String>,
-    /// The share of traces that is kept of those that begin here; who sends a `traceparent` decides for
-    /// its own. Default `1.0`.
+    /// The share of traces to keep, from 0 to 1, of those that begin in this daemon. If a client
+    /// sends a `traceparent`, its flag decides instead. Default `1.0`.
     pub sample_ratio: f64,
-    /// What the daemon is called in traces. Default `cachewfsd`.
+    /// The name of this service in traces. Default `cachewfsd`.
     pub service_name: String,
-    /// Sent with each batch; only from the environment.
+    /// The headers that are sent with each batch. They may hold a token for the collector, so they
+    /// come only from the environment.
     #[serde(skip)]
     pub headers: ExportHeaders,
 }
 
-/// Headers that may hold a secret: they can't be printed.
+/// Headers that may hold a secret. `Debug` prints only their names.
 #[derive(Clone, Default, PartialEq)]
 pub struct ExportHeaders(HeaderMap);
 
@@ -79,13 +80,15 @@ impl Default for TracingConfig {
 }
 
 impl TracingConfig {
-    /// Whether `variable` of the environment is about this.
+    /// Returns whether a variable of this name may belong to OpenTelemetry.
     pub(crate) fn is_variable(variable: &str) -> bool {
         variable.starts_with("OTEL_")
     }
 
-    /// Applies the standard variables among `variables`, which go before the file. What is not followed
-    /// is passed over, but for what would send traces where nobody takes them.
+    /// Applies the standard variables among `variables`. They override the file.
+    ///
+    /// Other variables of OpenTelemetry are ignored. A value that can't work is an error, and so is
+    /// a protocol that the daemon can't send: the collector would drop all traces.
     pub(crate) fn apply(&mut self, variables: &[(String, String)]) -> Result<(), ConfigError> {
         let variable = |wanted: &'static str| {
             let mut values = variables.iter().filter(|(name, _)| name == wanted);
@@ -94,6 +97,7 @@ impl TracingConfig {
         };
         if let Some((name, base)) = variable(ENDPOINT) {
             parse_url(base).ok_or_else(|| refuse(name, NO_URL))?;
+            // OpenTelemetry's specification: this variable is a base, the one below a whole URL.
             self.endpoint = Some(format!("{}/v1/traces", base.trim_end_matches('/')));
         }
         if let Some((name, url)) = variable(TRACES_ENDPOINT) {
@@ -101,7 +105,7 @@ impl TracingConfig {
             self.endpoint = Some(url.to_owned());
         }
         if let Some((name, headers)) = variable(TRACES_HEADERS).or_else(|| variable(HEADERS)) {
-            let reason = "it is not NAME=VALUE,NAME=VALUE";
+            let reason = "it must be NAME=VALUE,NAME=VALUE";
             self.headers = ExportHeaders::parse(headers).ok_or_else(|| refuse(name, reason))?;
         }
         if let Some((_, service_name)) = variable(SERVICE_NAME) {
@@ -117,13 +121,16 @@ impl TracingConfig {
         }
         match variable(TRACES_PROTOCOL).or_else(|| variable(PROTOCOL)) {
             Some((name, protocol)) if self.endpoint.is_some() && protocol != "http/protobuf" => {
-                Err(refuse(name, "traces are sent as http/protobuf"))
+                Err(refuse(
+                    name,
+                    "it must be http/protobuf, the only protocol that the daemon sends",
+                ))
             }
             _ => Ok(()),
         }
     }
 
-    /// Refuses values that can't work.
+    /// Returns an error for the first key whose value can't work.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         if let Some(endpoint) = &self.endpoint {
             parse_url(endpoint).ok_or_else(|| ConfigError::Value {
@@ -145,7 +152,7 @@ impl TracingConfig {
 
 const NO_URL: &str = "it must be a URL that starts with https:// or http://";
 
-/// The URL that spans are posted to.
+/// Parses the URL that spans are posted to. Returns `None` if it isn't an http or https URL.
 pub(super) fn parse_url(text: &str) -> Option<Url> {
     let url = Url::parse(text).ok()?;
     ["https", "http"].contains(&url.scheme()).then_some(url)
@@ -164,7 +171,7 @@ fn refuse(variable: &str, reason: &'static str) -> ConfigError {
 mod tests {
     use super::*;
 
-    fn with(variables: &[(&str, &str)]) -> Result<TracingConfig, ConfigError> {
+    fn config_with(variables: &[(&str, &str)]) -> Result<TracingConfig, ConfigError> {
         let owned = |&(name, value): &(&str, &str)| (name.to_owned(), value.to_owned());
         let variables: Vec<_> = variables.iter().map(owned).collect();
         let mut config = TracingConfig::default();
@@ -174,7 +181,7 @@ mod tests {
 
     #[test]
     fn the_standard_variables_turn_traces_on_and_off() {
-        let endpoint = |variables: &[(&str, &str)]| with(variables).unwrap().endpoint;
+        let endpoint = |variables: &[(&str, &str)]| config_with(variables).unwrap().endpoint;
 
         assert_eq!(endpoint(&[]), None);
         let base = (ENDPOINT, "http://collector:4318/");
@@ -185,14 +192,15 @@ mod tests {
         );
         assert_eq!(endpoint(&[base, own]).unwrap(), "https://other/x");
         assert_eq!(endpoint(&[base, (DISABLED, "true")]), None);
-        let rest = with(&[base, (SERVICE_NAME, "x"), (SAMPLER_ARG, "0.25")]).unwrap();
+        let rest = config_with(&[base, (SERVICE_NAME, "x"), (SAMPLER_ARG, "0.25")]).unwrap();
         assert_eq!(rest.service_name, "x");
         assert!((rest.sample_ratio - 0.25).abs() < 1e-9);
     }
 
     #[test]
     fn headers_are_read_and_never_shown() {
-        let config = with(&[(HEADERS, "authorization=Bearer%20s3cret, x-scope = a")]).unwrap();
+        let config =
+            config_with(&[(HEADERS, "authorization=Bearer%20s3cret, x-scope = a")]).unwrap();
 
         let headers = config.headers.map();
         assert_eq!(headers["authorization"], "Bearer s3cret");
@@ -208,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_send_traces_nowhere_is_refused_without_its_value() {
+    fn unusable_variables_are_refused_and_their_values_are_not_shown() {
         let base = (ENDPOINT, "http://collector:4318");
         for variables in [
             &[(ENDPOINT, "s3cret:4317")][..],
@@ -218,16 +226,16 @@ mod tests {
             &[base, (PROTOCOL, "grpc")],
             &[base, (SAMPLER_ARG, "7")],
         ] {
-            let error = with(variables).unwrap_err().to_string();
+            let error = config_with(variables).unwrap_err().to_string();
 
             assert!(
                 error.contains("OTEL_") && !error.contains("s3cret"),
                 "{error}"
             );
         }
-        // Where nothing is sent, it doesn't matter how.
+        // Without an endpoint the protocol doesn't matter.
         assert_eq!(
-            with(&[(PROTOCOL, "grpc")]).unwrap(),
+            config_with(&[(PROTOCOL, "grpc")]).unwrap(),
             TracingConfig::default()
         );
     }

@@ -1,4 +1,4 @@
-//! Sends spans to the collector: OTLP over HTTP, in protobuf.
+//! Sends batches of spans to the collector, as OTLP over HTTP in protobuf.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -17,26 +17,30 @@ use tracing::{info, warn};
 use super::config::{SEND_LIMIT, TracingConfig};
 use crate::error_chain::chain;
 
-/// Sends batches, one at a time. One that can't be sent is lost: traces are worth no memory and no
-/// retries that a busy collector would have to bear.
+/// A sender of batches, one at a time.
+///
+/// A batch that can't be sent is lost. Keeping it would take memory, and a retry would add to the
+/// load of a busy collector; traces are worth neither.
 #[derive(Debug)]
 pub(super) struct Exporter {
     client: reqwest::Client,
     url: Url,
     headers: HeaderMap,
     resource: ResourceAttributesWithSchema,
-    /// The queue has a thread of its own; what talks to the network is the runtime's.
+    /// The runtime that sends. The queue of spans calls from a thread of its own, outside of any
+    /// runtime.
     runtime: Handle,
-    /// The first failure is told, and the next success; not each.
+    /// Whether the last batch failed. Only a change is logged, not every failure.
     is_failing: AtomicBool,
     lost_spans: AtomicU64,
 }
 
 impl Exporter {
-    /// Sends to `url` from the runtime that this is called in.
+    /// Makes a sender to `url` that uses the current tokio runtime.
     pub(super) fn new(url: Url, config: &TracingConfig) -> Result<Self, reqwest::Error> {
         let client = reqwest::Client::builder()
             .user_agent(concat!("cachewfsd/", env!("CARGO_PKG_VERSION")))
+            // A redirect could carry the headers, and the secret in them, to another host.
             .redirect(reqwest::redirect::Policy::none())
             .timeout(SEND_LIMIT)
             .build()?;
@@ -57,26 +61,34 @@ impl Exporter {
     async fn send(&self, body: Vec<u8>) -> Result<(), String> {
         let request = self.client.post(self.url.clone());
         let request = request.headers(self.headers.clone()).body(body);
-        // Its timers are the runtime's, so it has to begin there.
+        // The request needs the timers and sockets of a runtime, and this thread has none.
         let sent = self.runtime.spawn(async { request.send().await }).await;
         match sent.map_err(|_| "the daemon stops".to_owned())? {
             Ok(response) if response.status().is_success() => Ok(()),
-            Ok(response) => Err(format!("the collector answers {}", response.status())),
+            Ok(response) => Err(format!("the collector answered {}", response.status())),
+            // The URL may have credentials in it.
             Err(error) => Err(chain(&error.without_url())),
         }
     }
 
+    /// Logs the first failure, and the first success after failures.
     fn note(&self, sent: &Result<(), String>, spans: u64) {
         match sent {
             Ok(()) if self.is_failing.swap(false, Ordering::Relaxed) => {
                 let lost_spans = self.lost_spans.swap(0, Ordering::Relaxed);
-                info!(lost_spans, "Traces are sent again");
+                info!(
+                    lost_spans,
+                    "Traces are sent again; {lost_spans} spans were lost"
+                );
             }
             Ok(()) => {}
             Err(error) => {
                 self.lost_spans.fetch_add(spans, Ordering::Relaxed);
                 if !self.is_failing.swap(true, Ordering::Relaxed) {
-                    warn!(error, "Traces can't be sent, and are lost until they can");
+                    warn!(
+                        error,
+                        "Traces can't be sent; spans are lost until they can: {error}"
+                    );
                 }
             }
         }

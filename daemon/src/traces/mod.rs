@@ -1,16 +1,19 @@
-//! Traces for OpenTelemetry: what was done for which request, sent over OTLP (HTTP, protobuf).
+//! Traces for OpenTelemetry: the work that the daemon does for each request, sent as OTLP over
+//! HTTP.
 //!
 //! ```text
-//! config    where traces go: the file's [tracing], and the standard variables of the environment
-//! spans     every span that there is; the rest of the daemon makes them with these functions
-//! cause     on whose behalf a job runs that hangs off no request
-//! export    batches of spans as messages to the collector
-//! start     the layer that makes traces of spans, and their end
+//! config    the section [tracing] and the standard variables of the environment
+//! spans     functions that make all spans; the rest of the daemon calls them
+//! cause     the link from a job to the request that caused it
+//! export    sends batches of spans to the collector
+//! start     the layer that turns spans into traces, its queue, and its end
 //! ```
 //!
-//! Spans are `tracing` spans with a target of their own. Without a collector no layer takes that target, so
-//! that each costs a look at an atomic. The log never shows them. No span says what is secret: none has a
-//! path, a query, a header or the text of an error, only names that are fixed and names of repositories.
+//! Spans are `tracing` spans with a target of their own, which the log never shows. Without a
+//! collector no layer takes that target, so a span costs one read of an atomic.
+//!
+//! No span contains a secret. Spans have fixed names, names of hosts and repositories, ids and
+//! numbers, but never a path, a query, a header or the text of an error.
 
 mod cause;
 mod config;
@@ -22,7 +25,7 @@ pub(crate) use cause::{Cause, FirstCause};
 pub use config::{ExportHeaders, TracingConfig};
 pub(crate) use spans::{
     RequestParts, Route, check_span, end_job, end_request, git_span, job_span, note_answer,
-    note_error, note_exit, note_status, note_tier, note_wait, part_span, pass_on_span,
-    request_span, upstream_span,
+    note_error, note_exit, note_status, note_tier, note_wait, pass_on_span, request_span,
+    step_span, upstream_span,
 };
 pub use start::{TRACE_TARGET, Traces, TracesError};

@@ -1,4 +1,5 @@
-//! Every span that there is. Each function is next to free where nothing is traced.
+//! Functions that make the daemon's spans and set their attributes. They cost next to nothing while
+//! traces are off.
 
 use axum::http::{HeaderMap, Method};
 use opentelemetry::propagation::{Extractor, TextMapPropagator as _};
@@ -12,17 +13,19 @@ use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use super::Cause;
 use super::start::TRACE_TARGET;
 
-/// W3C's header in which a caller says which span of its own the request belongs to.
+/// The header of W3C's Trace Context in which a client names its own span that the request belongs
+/// to.
 const TRACEPARENT: &str = "traceparent";
 
-/// Whether anything is traced: a look at an atomic.
+/// Returns whether traces are on. This reads one atomic.
 pub(super) fn is_on() -> bool {
     enabled!(target: TRACE_TARGET, Level::INFO)
 }
 
-struct Headers<'a>(&'a HeaderMap);
+/// The headers of a request, in the form that the propagator reads.
+struct HeaderCarrier<'a>(&'a HeaderMap);
 
-impl Extractor for Headers<'_> {
+impl Extractor for HeaderCarrier<'_> {
     fn get(&self, key: &str) -> Option<&str> {
         self.0.get(key)?.to_str().ok()
     }
@@ -32,7 +35,7 @@ impl Extractor for Headers<'_> {
     }
 }
 
-/// What a request is, as far as traces say it.
+/// The parts of a request that its span is made of.
 #[derive(Debug)]
 pub(crate) struct RequestParts<'a> {
     pub(crate) method: &'a Method,
@@ -40,14 +43,15 @@ pub(crate) struct RequestParts<'a> {
     pub(crate) id: &'a str,
 }
 
-/// Where a request goes: the pattern of its path, and the repository in it.
+/// The route of a request: the pattern of its path, and the repository in it.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Route {
     pub(crate) pattern: Option<&'static str>,
     pub(crate) repo: Option<String>,
 }
 
-/// The span of a request; below the caller's, if it sends one. `route` is called only if it is of use.
+/// Returns the span of a request. If the client sends a `traceparent`, it is a child of the
+/// client's span. `route` is called only if traces are on.
 pub(crate) fn request_span(request: &RequestParts<'_>, route: impl FnOnce() -> Route) -> Span {
     let span = info_span!(
         target: TRACE_TARGET, parent: None, "request", otel.name = Empty, otel.kind = "server"
@@ -57,11 +61,13 @@ pub(crate) fn request_span(request: &RequestParts<'_>, route: impl FnOnce() -> R
     }
     if request.headers.contains_key(TRACEPARENT) {
         let propagator = TraceContextPropagator::new();
-        let caller = propagator.extract_with_context(&Context::new(), &Headers(request.headers));
+        let caller =
+            propagator.extract_with_context(&Context::new(), &HeaderCarrier(request.headers));
+        // Fails only if traces are off, and they are on here.
         span.set_parent(caller).ok();
     }
     let Route { pattern, repo } = route();
-    let method = known(request.method);
+    let method = method_name(request.method);
     match pattern {
         Some(pattern) => span.record("otel.name", format!("{method} {pattern}")),
         None => span.record("otel.name", method),
@@ -77,8 +83,9 @@ pub(crate) fn request_span(request: &RequestParts<'_>, route: impl FnOnce() -> R
     span
 }
 
-/// A method; whatever a client makes up is one.
-fn known(method: &Method) -> &'static str {
+/// Returns the name of a method. A client may send any word as a method: words that aren't known
+/// become `_OTHER`, as OpenTelemetry's conventions say.
+fn method_name(method: &Method) -> &'static str {
     match method.as_str() {
         "GET" => "GET",
         "HEAD" => "HEAD",
@@ -91,7 +98,7 @@ fn known(method: &Method) -> &'static str {
     }
 }
 
-/// Notes how a request was answered, once its answer has ended.
+/// Sets the attributes that are known when the answer to a request has ended.
 pub(crate) fn end_request(span: &Span, status: u16, (sent_bytes, is_whole): (u64, bool)) {
     if span.is_disabled() {
         return;
@@ -106,14 +113,14 @@ pub(crate) fn end_request(span: &Span, status: u16, (sent_bytes, is_whole): (u64
     }
 }
 
-/// Notes which tier of the store the answer to the present request comes from.
+/// Notes the tier of the store that the answer to the present request comes from.
 pub(crate) fn note_tier(tier: &'static str) {
     if is_on() {
         Span::current().set_attribute("cachewfs.tier", tier);
     }
 }
 
-/// The span of a job, of those that are named after what it does.
+/// Returns the span of a job, which has the name of the job's class.
 pub(crate) fn job_span(job: &'static str, repo: &str, cause: &Cause) -> Span {
     let span = info_span!(
         target: TRACE_TARGET, parent: None, "job", otel.name = job, cachewfs.repository = repo
@@ -122,7 +129,7 @@ pub(crate) fn job_span(job: &'static str, repo: &str, cause: &Cause) -> Span {
     span
 }
 
-/// The span of a check whether upstream has moved, for who asks now.
+/// Returns the span of a check whether upstream has moved, as a child of the current span.
 pub(crate) fn check_span(repo: &str) -> Span {
     job_span("check", repo, &Cause::current())
 }
@@ -132,7 +139,7 @@ pub(crate) fn note_wait(span: &Span, waited: std::time::Duration) {
     span.set_attribute("cachewfs.waited_ms", count(millis(waited)));
 }
 
-/// Notes how a job ended; a failure has a kind.
+/// Notes the outcome of a job, and the kind of its failure if it failed.
 pub(crate) fn end_job(span: &Span, outcome: &'static str, failure: Option<&'static str>) {
     span.set_attribute("cachewfs.outcome", outcome);
     if let Some(kind) = failure {
@@ -140,13 +147,14 @@ pub(crate) fn end_job(span: &Span, outcome: &'static str, failure: Option<&'stat
     }
 }
 
-/// The span of a part of what is under way on this thread.
-pub(crate) fn part_span(part: &'static str) -> Span {
-    info_span!(target: TRACE_TARGET, "part", otel.name = part)
+/// Returns the span of one step of a job, as a child of the current span.
+pub(crate) fn step_span(step: &'static str) -> Span {
+    info_span!(target: TRACE_TARGET, "part", otel.name = step)
 }
 
-/// The span of a git process. Its arguments may name anything.
+/// Returns the span of a git process.
 pub(crate) fn git_span(subcommand: &str) -> Span {
+    // Only the subcommand: the arguments may contain anything, also a URL.
     let span = info_span!(target: TRACE_TARGET, "git", otel.name = Empty);
     if !span.is_disabled() {
         span.record("otel.name", format!("git {subcommand}"));
@@ -154,29 +162,35 @@ pub(crate) fn git_span(subcommand: &str) -> Span {
     span
 }
 
-/// Notes that a git process says no: which can be the answer to a question, or a failure of the job.
+/// Notes that a git process ended with a code other than 0, or was killed (`None`).
 pub(crate) fn note_exit(span: &Span, code: Option<i32>) {
     match code {
+        // Not an error of the span: for some commands the code is the answer to a question.
         Some(code) => span.set_attribute("process.exit.code", i64::from(code)),
         None => note_error(span, "killed"),
     }
 }
 
-/// The span of a request to `host`, up to the head of its answer.
-pub(crate) fn upstream_span(what: &'static str, host: &str) -> Span {
+/// Returns the span of a request to an upstream, which lasts up to the head of the answer.
+pub(crate) fn upstream_span(name: &'static str, host: &str) -> Span {
     info_span!(
-        target: TRACE_TARGET, "upstream", otel.name = what, otel.kind = "client", server.address = host
+        target: TRACE_TARGET,
+        "upstream",
+        otel.name = name,
+        otel.kind = "client",
+        server.address = host
     )
 }
 
-/// The span of a request that is passed on, for who asked first.
+/// Returns the span of a request that is passed on to upstream, as a child of `cause`: of the first
+/// client that sent this request, if several share the answer.
 pub(crate) fn pass_on_span(host: &str, cause: &Cause) -> Span {
     let span = upstream_span("pass on", host);
     cause.adopt(&span);
     span
 }
 
-/// Notes what upstream answered.
+/// Notes the status that upstream answered with.
 pub(crate) fn note_status(span: &Span, status: u16) {
     span.set_attribute("http.response.status_code", i64::from(status));
     if status >= 400 {
@@ -184,7 +198,7 @@ pub(crate) fn note_status(span: &Span, status: u16) {
     }
 }
 
-/// Notes what came of a request.
+/// Notes the outcome of a request to upstream.
 pub(crate) fn note_answer(span: &Span, answer: &reqwest::Result<reqwest::Response>) {
     match answer {
         Ok(response) => note_status(span, response.status().as_u16()),
@@ -193,9 +207,10 @@ pub(crate) fn note_answer(span: &Span, answer: &reqwest::Result<reqwest::Respons
     }
 }
 
-/// Notes that something failed, and how, in a word.
+/// Marks the span as failed. `kind` is one fixed word.
 pub(crate) fn note_error(span: &Span, kind: &'static str) {
     span.set_attribute("error.type", kind);
+    // Without a description: the text of an error may contain a secret.
     span.set_status(Status::error(""));
 }
 

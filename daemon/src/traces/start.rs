@@ -1,4 +1,4 @@
-//! The layer that makes traces of spans, and their end.
+//! Starts and ends the sending of traces.
 
 use std::time::Duration;
 
@@ -16,35 +16,36 @@ use super::TracingConfig;
 use super::config::parse_url;
 use super::export::Exporter;
 
-/// The target of all spans that are sent; no layer but the one for traces should take it.
+/// The target of all spans that are sent. Only the layer for traces should take it.
 pub const TRACE_TARGET: &str = "cachewfsd::traces";
 
-/// Spans that wait to be sent, some 1 KiB each: with more, the newest are lost.
+/// At most this many spans wait to be sent, about 1 KiB each. If the queue is full, new spans are
+/// lost.
 const MAX_QUEUED: usize = 8192;
-/// Spans that are sent at once.
+/// At most this many spans are sent in one batch.
 const MAX_BATCH: usize = 512;
-/// How long spans wait for more at most.
+/// How long a span waits at most for a batch to fill.
 const BATCH_DELAY: Duration = Duration::from_secs(1);
-/// How long what is left may take to be sent at the daemon's end.
+/// How long the remaining spans may take to be sent when the daemon stops.
 const FLUSH_LIMIT: Duration = Duration::from_secs(3);
 
-/// Why traces can't be sent.
+/// The reason why sending of traces can't start.
 #[derive(Debug, thiserror::Error)]
 pub enum TracesError {
-    /// The endpoint is no URL.
-    #[error("tracing.endpoint is no URL")]
+    /// The endpoint isn't a URL.
+    #[error("tracing.endpoint isn't a URL")]
     Endpoint,
-    /// The client can't be made.
-    #[error("can't prepare requests to the collector")]
+    /// The HTTP client can't be created.
+    #[error("can't create the HTTP client for traces")]
     Client(#[source] reqwest::Error),
 }
 
-/// Sends traces, from a thread of its own.
+/// The sending of traces, which has a thread of its own.
 #[derive(Debug)]
 pub struct Traces(SdkTracerProvider);
 
 impl Traces {
-    /// Starts sending, in the current tokio runtime; `None` without an endpoint.
+    /// Starts sending in the current tokio runtime. Returns `None` if no endpoint is configured.
     pub fn start(config: &TracingConfig) -> Result<Option<Self>, TracesError> {
         let Some(endpoint) = &config.endpoint else {
             return Ok(None);
@@ -71,11 +72,14 @@ impl Traces {
         Ok(Some(Self(provider)))
     }
 
-    /// What makes traces of spans; to be filtered by [`TRACE_TARGET`].
+    /// Returns the layer that turns spans into traces. The caller must filter it by
+    /// [`TRACE_TARGET`].
     pub fn layer<S>(&self) -> OpenTelemetryLayer<S, SdkTracer>
     where
         S: Subscriber + for<'span> LookupSpan<'span>,
     {
+        // Without the attributes that only cost bytes: every span would carry its file, line and
+        // thread.
         tracing_opentelemetry::layer()
             .with_location(false)
             .with_threads(false)
@@ -86,10 +90,10 @@ impl Traces {
             .with_tracer(self.0.tracer("cachewfsd"))
     }
 
-    /// Sends what is left, for a short time.
+    /// Sends the remaining spans, for at most [`FLUSH_LIMIT`].
     pub async fn finish(self) {
         let finish = move || self.0.shutdown_with_timeout(FLUSH_LIMIT);
-        // That it fails was told, or is no news.
+        // The exporter has logged its failures. If the time was too short, the rest is lost.
         drop(tokio::task::spawn_blocking(finish).await);
     }
 }

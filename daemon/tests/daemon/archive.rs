@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use cachewfs_format::{
-    ArchiveKind, Content, Digest, EntryKind, Role, SeekTable, SegmentTable, Toc, TocPlace,
+    ArchiveKind, Content, Digest, EntryKind, Role, SeekTable, SegmentTable, Toc, TocLocation,
     decode_chunk,
 };
 
@@ -13,7 +13,7 @@ use crate::harness::*;
 fn read_files(archive: &[u8], toc: &Toc) -> BTreeMap<String, Vec<u8>> {
     let mut files: BTreeMap<String, Vec<u8>> = BTreeMap::new();
     let at = |offset: u64| usize::try_from(offset).unwrap();
-    for (offset, segment) in toc.placed_segments() {
+    for (offset, segment) in toc.segments_with_offsets() {
         let stored = &archive[at(offset)..at(offset + segment.stored_len)];
         let (chunks, frame) = stored.split_at(stored.len() - segment.table_len as usize);
         let table = SegmentTable::decode(segment.id, frame).unwrap();
@@ -75,12 +75,12 @@ async fn toc_and_tables_lead_to_the_bytes_that_tar_extracts() {
         let archive = daemon.get(&url, &[]).await.bytes().await.unwrap();
         let clone = daemon.extract(&format!("{name}.tar.zst")).await;
 
-        let Ok(TocPlace::Found(place)) = Toc::locate(&tail, archive.len() as u64) else {
+        let Ok(TocLocation::Found(place)) = Toc::locate(&tail, archive.len() as u64) else {
             panic!("the TOC is not in the last 64 KiB");
         };
         let toc_at = archive.len() - tail.len() + place.start;
         let (digest, toc) = Toc::decode(&tail[place]).unwrap();
-        toc.check_place(toc_at as u64).unwrap();
+        toc.check_offset(toc_at as u64).unwrap();
         assert_eq!(etag, format!("\"{digest}\""));
         assert_eq!(toc.kind, kind);
         let seek_len = usize::try_from(SeekTable::frame_len(&archive).unwrap()).unwrap();

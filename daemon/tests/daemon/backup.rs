@@ -1,4 +1,5 @@
-//! Backups of a bucket, and buckets that lost objects, as `docs/operations.md` describes them.
+//! Backups of a bucket, and buckets that lost objects, as `docs/operations/store.md` describes
+//! them.
 
 use std::fs;
 

@@ -275,6 +275,13 @@ async fn an_upstream_that_lies_about_refs_harms_no_other() {
     check_lies(Lie::OF_REFS).await;
 }
 
+/// `git fetch` succeeds in this case. Without a comparison of refs, the daemon would take the
+/// mirror for fresh.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_whose_fetches_contradict_its_listing_is_not_taken_for_a_busy_one() {
+    check_lies(Lie::OF_FETCHES).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upstream_that_lies_about_head_harms_no_other() {
     check_lies(Lie::OF_HEAD).await;
@@ -288,11 +295,13 @@ async fn check_lies(lies: &[Lie]) {
         let expected = match lie {
             Lie::Ghost
             | Lie::LacksObjects
+            | Lie::HidesFromFetches
+            | Lie::IsOldForFetches
             | Lie::HeadEscapes
             | Lie::HeadIsOption
             | Lie::HeadLoops => "upstream_failed",
-            Lie::ChangesItsMind => "repository_empty",
-            Lie::BadNames | Lie::HeadAtNothing => "",
+            Lie::HidesBranch => "repository_empty",
+            Lie::BadNames | Lie::NeverStandsStill | Lie::HeadAtNothing => "",
         };
         for repo in [REPO, FRESH] {
             let answer = bad.daemon.post(&format!("/git/{repo}/refresh"), "").await;
@@ -303,10 +312,16 @@ async fn check_lies(lies: &[Lie]) {
             } else {
                 assert_eq!(code(answer).await.1, expected, "{lie:?}");
                 assert_eq!(failure["code"], expected, "{lie:?}: {failure}");
+                if matches!(lie, Lie::HidesFromFetches | Lie::IsOldForFetches) {
+                    let message = failure["message"].as_str().unwrap();
+                    assert!(message.contains("refs/heads/main"), "{message}");
+                }
             }
         }
-        if lie == Lie::BadNames {
+        if matches!(lie, Lie::BadNames | Lie::NeverStandsStill) {
             pushed.clone_into(&mut bad.published);
+        }
+        if lie == Lie::BadNames {
             bad.assert_check_finds_no_change().await;
         }
         // If HEAD names no branch, a snapshot without a work tree becomes current.

@@ -374,7 +374,13 @@ async fn a_check_is_one_request_and_works_with_old_servers_too() {
     for mode in [UpstreamMode::Good, UpstreamMode::OldProtocol] {
         upstream.set(mode);
         let pushed = commit_and_push(&work, &format!("{mode:?}"));
+        let asked_before = asked();
         assert_eq!(head(), format!("{pushed}\tHEAD"), "{mode:?}");
+        if mode == UpstreamMode::Good {
+            // One request for the check, one for the listing that the daemon compares the update
+            // with, and three of `git fetch`.
+            assert_eq!(asked() - asked_before, 1 + 1 + 3);
+        }
     }
     // HEAD names another branch.
     upstream.set(UpstreamMode::Good);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use cachewfs_format::{ArchiveKind, Digest, Manifest, Role, Toc, TocPlace};
+use cachewfs_format::{ArchiveKind, Digest, Manifest, Role, Toc, TocLocation};
 use reqwest::{Method, Response};
 use serde_json::Value;
 
@@ -101,7 +101,7 @@ fn lfs_manifest(daemon: &TestDaemon, commit: &str) -> Manifest {
 }
 
 pub(crate) fn toc_of(archive: &[u8]) -> (Digest, Toc) {
-    let TocPlace::Found(place) = Toc::locate(archive, archive.len() as u64).unwrap() else {
+    let TocLocation::Found(place) = Toc::locate(archive, archive.len() as u64).unwrap() else {
         panic!("the TOC is not in the archive");
     };
     Toc::decode(&archive[place]).unwrap()

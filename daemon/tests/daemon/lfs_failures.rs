@@ -116,7 +116,7 @@ async fn an_lfs_server_cannot_send_the_daemon_to_private_addresses() {
 
         assert!(failed.contains("\"lfs_failed\""), "{failed}");
         let status = daemon.status().await["lfs"]["failure"].to_string();
-        assert!(status.contains("can't be fetched"), "{status}");
+        assert!(status.contains("can't fetch the LFS objects"), "{status}");
         for text in [failed, status] {
             assert!(
                 !text.contains("169.254") && !text.contains("10.0.0"),

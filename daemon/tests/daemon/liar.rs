@@ -1,8 +1,9 @@
 //! Lies of an upstream: its responses in protocol version 2 are changed on their way to the daemon.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::harness::git_fed;
+use crate::harness::{git, git_fed};
 
 /// The id of a commit that does not exist.
 const GHOST: &str = "1234567890123456789012345678901234567890";
@@ -22,8 +23,15 @@ pub(crate) enum Lie {
     HeadIsOption,
     /// HEAD names itself.
     HeadLoops,
-    /// The branch of HEAD is missing in the listing of a fetch.
-    ChangesItsMind,
+    /// Upstream no longer lists the branch that HEAD names.
+    HidesBranch,
+    /// A branch is at another commit in each listing. This is no lie: a busy upstream does so, too.
+    NeverStandsStill,
+    /// The branch of HEAD is missing in the listing for a fetch.
+    HidesFromFetches,
+    /// A branch is at an older commit in the listing for a fetch. git has nothing to fetch, and
+    /// succeeds.
+    IsOldForFetches,
     /// Upstream lists invalid and reserved ref names, and symbolic refs that form a loop.
     BadNames,
 }
@@ -32,8 +40,14 @@ impl Lie {
     pub(crate) const OF_REFS: &[Self] = &[
         Self::Ghost,
         Self::LacksObjects,
-        Self::ChangesItsMind,
+        Self::HidesBranch,
         Self::BadNames,
+    ];
+
+    pub(crate) const OF_FETCHES: &[Self] = &[
+        Self::HidesFromFetches,
+        Self::IsOldForFetches,
+        Self::NeverStandsStill,
     ];
 
     pub(crate) const OF_HEAD: &[Self] = &[
@@ -48,8 +62,12 @@ impl Lie {
         let request = String::from_utf8_lossy(request);
         if request.contains("command=ls-refs") {
             let lines = lines(answer);
-            let lists_all = request.contains("ref-prefix refs/heads/");
-            return listing(&self.refs(lines, lists_all));
+            // Only git sends its agent. The daemon, which also lists refs itself, sends none.
+            let is_fetch = request.contains("ref-prefix refs/heads/") && request.contains("agent=");
+            if is_fetch {
+                return listing(&self.refs_for_fetch(repository, lines));
+            }
+            return listing(&self.refs(repository, lines));
         }
         if self == Self::LacksObjects && request.contains("command=fetch") {
             return pack_of_commits(repository, &request);
@@ -57,7 +75,19 @@ impl Lie {
         answer.to_vec()
     }
 
-    fn refs(self, mut lines: Vec<String>, lists_all: bool) -> Vec<String> {
+    /// Returns the listing for a fetch.
+    fn refs_for_fetch(self, repository: &Path, lines: Vec<String>) -> Vec<String> {
+        match self {
+            Self::HidesFromFetches => without_main(lines),
+            Self::IsOldForFetches => {
+                let old = format!("{} refs/heads/main", commits(repository)[1]);
+                [without_main(lines), vec![old]].concat()
+            }
+            _ => self.refs(repository, lines),
+        }
+    }
+
+    fn refs(self, repository: &Path, mut lines: Vec<String>) -> Vec<String> {
         let with_head = |lines: Vec<String>, target: &str| {
             let head = |line: String| match line.split_once(" HEAD") {
                 Some((oid, _)) => format!("{oid} HEAD symref-target:{target}"),
@@ -71,10 +101,14 @@ impl Lie {
             Self::HeadEscapes => return with_head(lines, "refs/heads/../../../../escaped"),
             Self::HeadIsOption => return with_head(lines, "--delete"),
             Self::HeadLoops => return with_head(lines, "HEAD"),
-            Self::ChangesItsMind if lists_all => {
-                lines.retain(|line| !line.ends_with(" refs/heads/main"));
+            Self::HidesBranch => return without_main(lines),
+            Self::NeverStandsStill => {
+                static TIMES: AtomicUsize = AtomicUsize::new(0);
+                let commits = commits(repository);
+                let time = TIMES.fetch_add(1, Ordering::Relaxed);
+                lines.push(format!("{} refs/heads/busy", commits[time % commits.len()]));
             }
-            Self::LacksObjects | Self::ChangesItsMind => {}
+            Self::LacksObjects | Self::HidesFromFetches | Self::IsOldForFetches => {}
             Self::BadNames => {
                 let oid = lines
                     .first()
@@ -99,6 +133,24 @@ impl Lie {
         }
         lines
     }
+}
+
+fn without_main(mut lines: Vec<String>) -> Vec<String> {
+    lines.retain(|line| !line.ends_with(" refs/heads/main"));
+    lines
+}
+
+/// Returns the newest three commits of the branch `main`, the newest first.
+fn commits(repository: &Path) -> Vec<String> {
+    let list = [
+        "-c",
+        "safe.directory=*",
+        "rev-list",
+        "-n",
+        "3",
+        "refs/heads/main",
+    ];
+    git(repository, list).lines().map(str::to_owned).collect()
 }
 
 /// Returns the text of each packet, without line ends.

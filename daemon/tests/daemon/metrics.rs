@@ -143,7 +143,7 @@ async fn maintenance_is_counted_as_a_job() {
     }
 }
 
-/// Compares the metrics of the page with those in `docs/operations.md`.
+/// Compares the metrics of the page with those in `docs/operations/metrics.md`.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_scrape_has_each_metric_that_is_documented_and_no_other() {
     // The metrics of a bucket exist only if the daemon has one.
@@ -171,7 +171,7 @@ async fn a_scrape_has_each_metric_that_is_documented_and_no_other() {
     let types = page.lines().filter_map(|line| line.strip_prefix("# TYPE "));
     let types = types.filter_map(|line| line.split(' ').next());
     let exported: BTreeSet<&str> = types.collect();
-    let rows = include_str!("../../../docs/operations.md").lines();
+    let rows = include_str!("../../../docs/operations/metrics.md").lines();
     let rows = rows.filter(|line| line.matches(" | ").count() == 3);
     let names = rows.filter_map(|line| line.strip_prefix("| `")?.split('`').next());
     let documented: BTreeSet<&str> = names

@@ -4,6 +4,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+use crate::git_pass_on::capture_log;
 use crate::harness::*;
 
 fn mirror(daemon: &TestDaemon) -> PathBuf {
@@ -155,6 +156,102 @@ async fn damage_that_git_can_work_around_is_repaired_in_place() {
         git(&mirror(&daemon), ["fsck", "--no-dangling"]);
         git(&mirror(&daemon), ["commit-graph", "verify"]);
     }
+    assert_good_clone(&daemon.extract("snapshot.tar.zst").await);
+}
+
+/// Ways to make a ref name a missing object. Each function gets the mirror and the name of the ref.
+const BREAKS: &[fn(&Path, &str)] = &[
+    |mirror, name| {
+        write_file(&mirror.join(name), format!("{GHOST}\n"));
+    },
+    |mirror, name| {
+        git(mirror, ["pack-refs", "--all"]);
+        let path = mirror.join("packed-refs");
+        let refs = fs::read_to_string(&path).unwrap();
+        let to_ghost = |line: &str| match line.split_once(' ') {
+            Some((_, found)) if found == name => format!("{GHOST} {name}\n"),
+            _ => format!("{line}\n"),
+        };
+        overwrite(
+            &path,
+            refs.lines().map(to_ghost).collect::<String>().as_bytes(),
+        );
+    },
+];
+const GHOST: &str = "1212121212121212121212121212121212121212";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ref_with_a_missing_object_is_fetched_again_and_affects_no_other_ref() {
+    let log = capture_log();
+    let daemon = TestDaemon::start().await;
+    let work = daemon.create_upstream();
+    let old = commit_and_push(&work, "one");
+    git(&work, ["push", "-q", "origin", "main:other", "main:third"]);
+    git(&work, ["tag", "-a", "-m", "x", "v1"]);
+    git(&work, ["push", "-q", "origin", "v1"]);
+    daemon.refresh().await;
+    let first = packs(&mirror(&daemon), "pack");
+    let logged = || String::from_utf8(log.lock().unwrap().clone()).unwrap();
+
+    // All repairs happen within an hour, so the limit for rebuilds must not apply to them.
+    for name in ["refs/heads/other", "refs/heads/main", "refs/tags/v1"] {
+        for damage in BREAKS {
+            let before = logged().len();
+            damage(&mirror(&daemon), name);
+            let head = commit_and_push(&work, name);
+            git(&work, ["push", "-q", "origin", "main:third"]);
+
+            assert_refresh_gives(&daemon, &head, name).await;
+            let upstream = git(&daemon.upstream(), ["show-ref"]);
+            assert_eq!(git(&mirror(&daemon), ["show-ref"]), upstream, "{name}");
+            assert!(first.iter().all(|pack| pack.exists()), "{name}");
+            let log = logged().split_off(before);
+            let mut warnings = log.lines().filter(|line| line.contains("WARN"));
+            assert!(warnings.any(|line| line.contains(name)), "{name}: {log}");
+        }
+    }
+    // Also a detached HEAD.
+    git(
+        &daemon.upstream(),
+        ["update-ref", "--no-deref", "HEAD", &old],
+    );
+    assert_refresh_gives(&daemon, &old, "a detached HEAD").await;
+    write_file(&mirror(&daemon).join("HEAD"), format!("{GHOST}\n"));
+    commit_and_push(&work, "more");
+    assert_refresh_gives(&daemon, &old, "a HEAD that is gone").await;
+
+    git(&mirror(&daemon), ["fsck", "--no-dangling"]);
+    assert_good_clone(&daemon.extract("snapshot.tar.zst").await);
+}
+
+/// Fetching the ref again would not be enough: the other branch would still lack the lost objects.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mirror_is_rebuilt_if_other_refs_need_the_missing_objects() {
+    let daemon = TestDaemon::start().await;
+    let work = daemon.create_upstream();
+    commit_and_push(&work, "one");
+    daemon.refresh().await;
+    let before = packs(&mirror(&daemon), "pack");
+    let parent = commit_and_push(&work, "two");
+    commit_and_push(&work, "three");
+    daemon.refresh().await;
+    let mut lost = packs(&mirror(&daemon), "pack");
+    lost.retain(|pack| !before.contains(pack));
+    git(&work, ["checkout", "-q", "-b", "other", &parent]);
+    commit_and_push(&work, "beside three");
+    git(&work, ["checkout", "-q", "main"]);
+    daemon.refresh().await;
+
+    for pack in lost {
+        for extension in ["pack", "idx", "rev"] {
+            fs::remove_file(pack.with_extension(extension)).ok();
+        }
+    }
+    let head = commit_and_push(&work, "four");
+
+    assert_refresh_gives(&daemon, &head, "a lost pack").await;
+    git(&mirror(&daemon), ["fsck", "--no-dangling"]);
+    git(&mirror(&daemon), ["cat-file", "-e", &parent]);
     assert_good_clone(&daemon.extract("snapshot.tar.zst").await);
 }
 

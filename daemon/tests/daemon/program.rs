@@ -237,12 +237,15 @@ fn check_config_reports_errors_that_would_stop_the_start() {
     let config = "[upstream_auth.'github.com']\ntoken_file = '/no/token'";
     let output = check_config(config, &[]);
     let warning = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success() && warning.contains("Warning: here, /no/token"));
+    assert!(output.status.success() && warning.contains("Warning: /no/token"));
     let config = "[store.s3]\nbucket = 'bucket'\ncredentials_file = '/no/credentials'";
     let output = check_config(config, &[]);
     let warning = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{warning}");
-    assert!(warning.starts_with("Warning: here, the store"), "{warning}");
+    assert!(
+        warning.starts_with("Warning: can't use the store"),
+        "{warning}"
+    );
     assert!(warning.contains("/no/credentials"), "{warning}");
 }
 
@@ -368,11 +371,11 @@ fn a_reload_adds_and_removes_upstreams_and_a_bad_file_changes_nothing() {
 
     assert_eq!(program.refresh("b.org/org/repo").0, 200);
     assert!(program.refresh("a.org/x").1.contains("unknown_host"));
-    program.wait_for_log("publishes stays as it was until a restart");
+    program.wait_for_log("publishes keeps its old value until a restart");
 
     program.reload("keep_snapshots = 0");
 
-    program.wait_for_log("The new configuration can't be used");
+    program.wait_for_log("Can't use the new configuration");
     assert!(program.log().contains("line 3: keep_snapshots"));
     assert_eq!(program.refresh("b.org/org/repo").0, 200);
 

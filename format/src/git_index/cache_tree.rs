@@ -1,40 +1,46 @@
-//! The tree extension of an index: the ids of all git trees, without which git would read every tree to
-//! compare an index with a commit.
+//! Computes the tree extension of an index (git's cache tree), which has the id of every git tree.
+//!
+//! Without the extension, git would read every tree object to compare an index with a commit.
 
 use std::ops::Range;
 
 use super::writer::Entries;
 use crate::GitHash;
 
-/// At most this much more than a quarter of the index, in bytes. An extension of honest trees is much
-/// shorter than that; git does without a longer one.
+/// The extension may be this many bytes longer than a quarter of the index. The extension of a real
+/// work tree is much shorter. If it would be longer, it is left out: git works without it.
 const MAX_EXTRA_LEN: usize = 1 << 20;
-/// About what the record of a directory takes beside its name and its id: NUL, two numbers, newline.
+/// About how many bytes the record of a directory takes beside its name and its id: NUL, two
+/// numbers and a newline.
 const RECORD_LEN: usize = 8;
 
 /// A directory of the index.
 struct Directory {
-    /// Its name, a range of bytes of the path of `entry`.
+    /// The name of the directory, as a range of bytes of the path of its first entry.
     name: Range<usize>,
-    /// Its first entry.
+    /// The number of its first entry.
     entry: usize,
-    /// The number of entries below it.
+    /// The count of entries below it, at any depth.
     entries: usize,
-    /// Numbers of its subdirectories.
+    /// The numbers of its subdirectories.
     children: Vec<usize>,
+    /// The id of its git tree, once all of its entries are known.
     id: Vec<u8>,
 }
 
 /// A directory whose entries aren't all known yet.
-struct Open {
+struct OpenDirectory {
     number: usize,
-    /// The content of its tree object as far as it is known.
+    /// The content of its tree object so far.
     tree: Vec<u8>,
 }
 
-/// Returns the tree extension of an index, with signature and length. It is empty if the directories are
-/// out of all proportion to the files.
+/// Returns the tree extension of an index, with its signature and its length. Returns no bytes if
+/// the extension would be too long.
 pub(super) fn tree_extension(index: Entries<'_>) -> Vec<u8> {
+    // An archive can have an index with many deep directories for few files: a path of 4096 bytes
+    // has up to 2047 of them. The limit keeps the memory in proportion to the bytes that were
+    // fetched.
     let max_len = (index.bytes.len() / 4).saturating_add(MAX_EXTRA_LEN);
     let Some(directories) = Directories::of(index, max_len) else {
         return Vec::new();
@@ -44,23 +50,26 @@ pub(super) fn tree_extension(index: Entries<'_>) -> Vec<u8> {
     [b"TREE", &len.to_be_bytes()[..], &payload].concat()
 }
 
-/// The directories of an index. The first one is its root.
+/// The directories of an index. The first one is the root of the work tree.
 struct Directories {
     all: Vec<Directory>,
     id_len: usize,
-    /// The rest of the length that the extension may have.
+    /// The number of bytes that the rest of the extension may take.
     left: usize,
 }
 
 impl Directories {
-    /// Finds the directories of an index, with their ids. Returns `None` if their extension would be
-    /// longer than `max_len`.
+    /// Finds the directories of an index, and computes the ids of their trees. Returns `None` if
+    /// the extension would be longer than `max_len` bytes.
     fn of(index: Entries<'_>, max_len: usize) -> Option<Self> {
         let mut directories = Self {
             all: Vec::new(),
             id_len: index.id_len,
             left: max_len,
         };
+        // The entries are sorted by path. So one pass is enough, with a stack of the directories
+        // from the root to the current entry. A directory is complete once an entry is outside of
+        // it.
         let mut open = vec![directories.open(0, 0..0)?];
         let mut last: &[u8] = b"";
         for (number, entry) in index.iter().enumerate() {
@@ -93,7 +102,7 @@ impl Directories {
         Some(directories)
     }
 
-    fn open(&mut self, entry: usize, name: Range<usize>) -> Option<Open> {
+    fn open(&mut self, entry: usize, name: Range<usize>) -> Option<OpenDirectory> {
         let len = RECORD_LEN
             .saturating_add(name.len())
             .saturating_add(self.id_len);
@@ -107,12 +116,12 @@ impl Directories {
             id: Vec::new(),
         });
         let tree = Vec::new();
-        Some(Open { number, tree })
+        Some(OpenDirectory { number, tree })
     }
 
-    /// Closes the innermost open directory: names its tree, which becomes an entry of the parent's.
-    fn close(&mut self, open: &mut Vec<Open>, index: Entries<'_>) {
-        let Some(Open { number, tree }) = open.pop() else {
+    /// Closes the innermost open directory: computes the id of its tree, and adds it to its parent.
+    fn close(&mut self, open: &mut Vec<OpenDirectory>, index: Entries<'_>) {
+        let Some(OpenDirectory { number, tree }) = open.pop() else {
             return;
         };
         let mut hash = GitHash::of_format(self.id_len);
@@ -135,8 +144,7 @@ impl Directories {
         }
     }
 
-    /// Encodes each directory before those below it. Directories of one parent are in the order that git
-    /// wants: shorter names first.
+    /// Encodes the records of all directories, each before those of its subdirectories.
     fn encode(&self, index: Entries<'_>) -> Vec<u8> {
         let mut payload = Vec::new();
         let mut next = vec![0];
@@ -152,6 +160,8 @@ impl Directories {
                 let name = self.all.get(child).map(|child| child.name_in(index));
                 name.map(|name| (name.len(), name))
             };
+            // git sorts the subdirectories of one directory by the length of their names first.
+            // They are sorted in reverse here, because the last item of `next` is taken first.
             let mut children = directory.children.clone();
             children.sort_by(|one, other| name(other).cmp(&name(one)));
             next.extend(children);
@@ -177,7 +187,7 @@ fn push(tree: &mut Vec<u8>, mode: u32, (name, id): (&[u8], &[u8])) {
     tree.extend_from_slice(id);
 }
 
-/// Returns in how many directories, from the root, both paths are.
+/// Returns the number of directories, below the root, that have both paths.
 fn common_directories(one: &[u8], other: &[u8]) -> usize {
     let same = one
         .iter()

@@ -1,4 +1,4 @@
-//! The entries of an index.
+//! Reads and checks the entries of a git index.
 
 use super::malformed;
 use crate::{GitPath, ObjectId, PathSequence, Result};
@@ -8,30 +8,31 @@ use crate::{GitPath, ObjectId, PathSequence, Result};
 pub struct IndexEntry<'a> {
     /// The path, relative to the work tree.
     pub path: &'a [u8],
-    /// git's mode: type and permissions.
+    /// The git mode: type and permissions.
     pub mode: u32,
     /// The lowest 32 bits of the file's length in bytes.
     pub size: u32,
-    /// Modification time in seconds since the epoch.
+    /// The modification time in seconds since the epoch.
     pub mtime: u32,
     /// The raw id of the git blob.
     pub id: &'a [u8],
 }
 
-/// Where the fields of an entry are, in bytes from its start.
+// The offsets of the fields of an entry, in bytes.
 const MTIME_AT: usize = 8;
 const MODE_AT: usize = 24;
 const SIZE_AT: usize = 36;
 const ID_AT: usize = 40;
 const FLAGS_LEN: usize = 2;
-/// The modes that git writes: file, executable, symbolic link, submodule.
+/// The modes that git writes: file, executable file, symbolic link, submodule.
 const MODES: [u32; 4] = [0o100_644, 0o100_755, 0o120_000, 0o160_000];
-/// The flags have the length of the path, or this if it is longer.
+/// The length that the flags have for a path of at least this many bytes. The flags of a shorter
+/// path have its length.
 const MAX_FLAGS_LEN: usize = 0xFFF;
 
 impl<'a> IndexEntry<'a> {
-    /// Reads the entry that starts at `offset`, of an index whose object ids have `id_len` bytes.
-    /// Returns `None` if the bytes end within it.
+    /// Reads the entry at `offset` of an index whose object ids have `id_len` bytes. Returns `None`
+    /// if the bytes end within the entry.
     pub(super) fn at(index: &'a [u8], offset: usize, id_len: usize) -> Option<Self> {
         let entry = index.get(offset..)?;
         let path_at = ID_AT.checked_add(id_len)?.checked_add(FLAGS_LEN)?;
@@ -47,14 +48,15 @@ impl<'a> IndexEntry<'a> {
         })
     }
 
-    /// Reads the entry at `offset`, and refuses what git wouldn't write. Its path has to be safe, and to
-    /// sort after the others in `paths`.
+    /// Reads the entry at `offset`, and refuses it if git wouldn't write it.
+    ///
+    /// Its path must be safe, and must sort after the paths in `paths`, to which it is added.
     pub(super) fn checked_at(
         index: &'a [u8],
         offset: usize,
         (id_len, paths): (usize, &mut PathSequence),
     ) -> Result<Self> {
-        let ends_within = || malformed("it ends within an entry");
+        let ends_within = || malformed("it is truncated within an entry");
         let entry = Self::at(index, offset, id_len).ok_or_else(ends_within)?;
         let end = offset.saturating_add(entry.len());
         let bytes = index.get(offset..end).ok_or_else(ends_within)?;
@@ -62,10 +64,12 @@ impl<'a> IndexEntry<'a> {
             .split_at_checked(ID_AT.saturating_add(id_len))
             .ok_or_else(ends_within)?;
         let (flags, after_flags) = after_id.split_first_chunk().ok_or_else(ends_within)?;
-        // Stage, assume-valid and the flag of an entry with more flags are the bits above the length.
+        // The bits above the length are stage, assume-valid and extended flags. git writes zeros
+        // there for a checked-out file. An entry with extended flags has two bytes more before its
+        // path.
         if usize::from(u16::from_be_bytes(*flags)) != entry.path.len().min(MAX_FLAGS_LEN) {
             return Err(malformed(
-                "an entry has flags, or a length, that git doesn't write",
+                "the flags of an entry have a length or bits that git doesn't write",
             ));
         }
         let padding = after_flags.get(entry.path.len()..).unwrap_or_default();
@@ -76,7 +80,7 @@ impl<'a> IndexEntry<'a> {
             return Err(malformed("an entry has a mode that git doesn't write"));
         }
         if entry.id.iter().all(|&byte| byte == 0) {
-            return Err(malformed("an entry has no object"));
+            return Err(malformed("an entry has the null id as its object"));
         }
         ObjectId::from_bytes(entry.id)?;
         let path = GitPath::parse(entry.path)?;
@@ -85,8 +89,9 @@ impl<'a> IndexEntry<'a> {
         Ok(entry)
     }
 
-    /// Length of the entry with its padding: NULs up to a multiple of eight, one at least.
+    /// Returns the length of the entry with its padding in bytes.
     pub(super) fn len(&self) -> usize {
+        // At least one NUL follows the path, and so many that the length is a multiple of eight.
         let len = ID_AT
             .saturating_add(self.id.len())
             .saturating_add(FLAGS_LEN)
@@ -100,8 +105,10 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_be_bytes(*field))
 }
 
-/// Checks a part of an index, which has no header, and returns its entries. Object ids have `id_len`
-/// bytes. Their paths are safe, sorted and all different.
+/// Checks the entries of a part of an index, and returns them. Their paths are safe, sorted and all
+/// different.
+///
+/// A part has no header. Object ids have `id_len` bytes.
 pub fn index_part_entries(part: &[u8], id_len: usize) -> Result<Vec<IndexEntry<'_>>> {
     let mut entries = Vec::new();
     let mut offset = 0_usize;
@@ -120,7 +127,7 @@ pub(super) mod tests {
 
     use super::*;
 
-    /// The entry of a file, as git writes it.
+    /// Encodes the entry of a file as git writes it.
     pub(in crate::git_index) fn entry_of(path: &str, mode: u32) -> Vec<u8> {
         let mut entry = vec![0; ID_AT];
         entry[MODE_AT..MODE_AT + 4].copy_from_slice(&mode.to_be_bytes());
@@ -177,10 +184,10 @@ pub(super) mod tests {
         assert!(is_refused(&entry_of(".gitmodules", MODES[2])));
     }
 
-    /// An entry with more flags has two bytes more before its path: a reader who doesn't know about them
-    /// sees another path, and the next entry in another place.
+    /// An entry with extended flags has two bytes more before its path. A reader that doesn't know
+    /// them would read another path, and would look for the next entry at another offset.
     #[test]
-    fn refuses_what_git_reads_differently() {
+    fn refuses_bytes_that_git_reads_differently() {
         let part = [entry_of("abc", MODES[0]), entry_of("b", MODES[0])].concat();
         assert!(!is_refused(&part));
         let flags_at = ID_AT + 20;

@@ -1,9 +1,12 @@
-//! The git index of an archive (`gitformat-index(5)`, version 2): what a mount accepts, and so what a
-//! daemon publishes.
+//! Reads and assembles the git index of an archive (`gitformat-index(5)`, version 2).
 //!
-//! An archive has the entries in parts. `entry` reads them, and accepts only what git would write: where
-//! git and this crate could read the same bytes in two ways, they are refused. `writer` puts an index
-//! together, with everything around the entries made anew; `cache_tree` makes its tree extension.
+//! 1. An archive has the entries of the index in parts.
+//! 2. `entry` reads a part. It accepts only bytes that git itself would write. Otherwise git and
+//!    this crate might read one entry in two ways, and a check of its path here would mean nothing.
+//! 3. `writer` joins the parts, and writes a new header and checksum around them.
+//! 4. `cache_tree` computes the tree extension.
+//!
+//! A mount accepts no other index, so a daemon publishes no other.
 
 mod cache_tree;
 mod entry;

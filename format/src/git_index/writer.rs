@@ -1,4 +1,4 @@
-//! An index put together from its parts.
+//! Assembles a git index from its parts.
 
 use std::sync::Arc;
 
@@ -7,34 +7,33 @@ use super::{IndexEntry, malformed};
 use crate::limits::{MAX_INDEX_LEN, check_at_most};
 use crate::{GitHash, PathSequence, Result};
 
-/// Length of the header: signature, version, number of entries.
+/// The length of the header: signature, version, number of entries.
 const HEADER_LEN: usize = 12;
-/// Where the number of entries is in it.
+/// The offset of the number of entries in the header.
 const COUNT_AT: usize = 8;
 
-/// An index that git reads as this crate does.
+/// A complete index, which git reads in the same way as this crate.
 ///
-/// Its entries are those of the parts. The header, the tree extension and the checksum are made anew, so
-/// that nothing in an index comes unchecked from an archive.
+/// Its entries come from an archive, and are checked. The header, the tree extension and the
+/// checksum are computed here, so that no unchecked byte of an archive gets into the index.
 #[derive(Debug)]
 pub struct GitIndex {
     bytes: Arc<[u8]>,
     id_len: usize,
-    /// Where the entries are, in the order of their paths.
+    /// The offset of each entry in `bytes`, in the order of the paths.
     offsets: Vec<u32>,
 }
 
-/// The entries of an index.
+/// A view of the entries of an index.
 #[derive(Clone, Copy)]
 pub(super) struct Entries<'a> {
     pub(super) bytes: &'a [u8],
     pub(super) id_len: usize,
-    /// Where they are, in the order of their paths.
+    /// The offset of each entry in `bytes`, in the order of the paths.
     pub(super) offsets: &'a [u32],
 }
 
 impl<'a> Entries<'a> {
-    /// Entry `number`.
     pub(super) fn get(&self, number: usize) -> Option<IndexEntry<'a>> {
         let offset = usize::try_from(*self.offsets.get(number)?).ok()?;
         IndexEntry::at(self.bytes, offset, self.id_len)
@@ -54,27 +53,27 @@ impl GitIndex {
         }
     }
 
-    /// The content of the file `index`.
+    /// Returns the content of the file `index`.
     pub fn bytes(&self) -> &Arc<[u8]> {
         &self.bytes
     }
 
-    /// All entries, in the order of their paths.
+    /// Returns all entries, in the order of their paths.
     pub fn entries(&self) -> impl Iterator<Item = IndexEntry<'_>> {
         self.view().iter()
     }
 
-    /// Entry `number`.
+    /// Returns entry `number`, or `None` if there are fewer entries.
     pub fn entry(&self, number: usize) -> Option<IndexEntry<'_>> {
         self.view().get(number)
     }
 
-    /// Where entry `number` starts, in bytes.
+    /// Returns the offset of entry `number` in the index, in bytes.
     pub fn offset(&self, number: usize) -> Option<u32> {
         self.offsets.get(number).copied()
     }
 
-    /// The number of the first entry whose path is `path` or comes after it.
+    /// Returns the number of the first entry whose path is `path` or sorts after it.
     pub fn first_from(&self, path: &[u8]) -> usize {
         self.offsets.partition_point(|&offset| {
             let offset = usize::try_from(offset).unwrap_or(usize::MAX);
@@ -83,7 +82,7 @@ impl GitIndex {
     }
 }
 
-/// Puts an index together.
+/// An index that is being assembled from its parts.
 #[derive(Debug)]
 pub struct GitIndexWriter {
     bytes: Vec<u8>,
@@ -105,8 +104,9 @@ impl GitIndexWriter {
         }
     }
 
-    /// Checks and appends a part, whose paths have to sort after those of the parts before it. Returns
-    /// where it ends, in bytes from the start of the index.
+    /// Checks and appends a part. Returns the offset of its end in the index, in bytes.
+    ///
+    /// The paths of the part must sort after those of the parts before it.
     pub fn push_part(&mut self, part: &[u8]) -> Result<u32> {
         let mut offset = self.bytes.len();
         check_at_most("index", offset.saturating_add(part.len()), MAX_INDEX_LEN)?;
@@ -121,8 +121,11 @@ impl GitIndexWriter {
         position(offset)
     }
 
-    /// Adds the header and the checksum, and with `has_cache_tree` the tree extension. The extension names a
-    /// tree for each directory of the index, which has to be an object of the repository.
+    /// Completes the index with its header, its checksum and, if `has_cache_tree` is set, its tree
+    /// extension.
+    ///
+    /// The extension names a tree for each directory of the index. Each has to be an object of the
+    /// repository, because git may read it.
     pub fn finish(self, has_cache_tree: bool) -> GitIndex {
         let Self {
             mut bytes,

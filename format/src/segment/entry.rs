@@ -1,49 +1,49 @@
-//! What a segment table says of one tar member.
+//! A segment table's record of one tar member.
 
 use crate::wire::{FieldReader, FieldWriter as _};
 use crate::{Error, GitPath, ObjectId, Result, SegmentId};
 
 const SECTION: &str = "segment table";
-/// Permission bits; set-id and sticky bits are never shown.
+/// The bits of a mode that an entry may have: permissions, without set-id and sticky bits.
 const MODE_MASK: u32 = 0o777;
 
 /// One tar member of a segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Path in the archive.
+    /// The path in the archive.
     pub path: GitPath,
-    /// What it is.
+    /// The type of the tar member.
     pub kind: EntryKind,
-    /// Permission bits, at most `0o777`.
+    /// The permission bits, at most `0o777`.
     pub mode: u32,
-    /// Length of the content in bytes; 0 for anything but a file.
+    /// The length of the content in bytes. 0 for anything but a file.
     pub size: u64,
-    /// Modification time in seconds since the epoch.
+    /// The modification time in seconds since the epoch.
     pub mtime: i64,
-    /// The git blob that a file or symbolic link of the work tree was checked out from.
+    /// The git blob from which a file or symbolic link of the work tree was checked out.
     pub blob: Option<ObjectId>,
 }
 
-/// What a tar member is.
+/// The type of a tar member.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EntryKind {
     /// A directory.
     Directory,
-    /// A regular file and where its bytes are.
+    /// A regular file, and the location of its bytes.
     File(Content),
-    /// A symbolic link and its target.
+    /// A symbolic link, and its target.
     Symlink(Box<[u8]>),
 }
 
-/// Where the bytes of a file are.
+/// The location of the bytes of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Content {
-    /// In this segment, at this offset of its content.
+    /// The bytes are in this segment.
     Inline {
-        /// In bytes from the start of the segment's content.
+        /// The offset in bytes from the start of the segment's content.
         offset: u64,
     },
-    /// The file is a segment of its own.
+    /// The bytes are the content of a segment of their own.
     Segment(SegmentId),
 }
 
@@ -56,38 +56,41 @@ impl Entry {
     /// The fewest bytes that an encoded entry takes: kind, mode, mtime, two lengths, a path.
     pub(super) const MIN_LEN: usize = 1 + 4 + 8 + 1 + 2 + 1;
 
-    /// Refuses what no reader takes, in a segment whose content is `content_len` bytes long.
+    /// Refuses an invalid entry of a segment whose content is `content_len` bytes long. Readers and
+    /// writers use the same rules.
     fn check(&self, content_len: u64) -> Result<()> {
         let bad = |reason| {
             let section = SECTION;
             Err(Error::Malformed { section, reason })
         };
         if self.mode & !MODE_MASK != 0 {
-            return bad("an entry has more than permission bits");
+            return bad("the mode of an entry has more than permission bits");
         }
         match &self.kind {
             EntryKind::File(Content::Inline { offset }) => {
                 let end = offset.checked_add(self.size);
                 if end.is_none_or(|end| end > content_len) {
-                    return bad("an entry lies outside its segment");
+                    return bad("the bytes of an entry are outside its segment");
                 }
             }
             EntryKind::Directory | EntryKind::Symlink(_) if self.size != 0 => {
-                return bad("an entry that is no file has a size");
+                return bad("a directory or symbolic link has a size");
             }
             EntryKind::File(Content::Segment(_)) | EntryKind::Directory => {}
             EntryKind::Symlink(target) => {
                 if target.is_empty() || target.contains(&0) {
-                    return bad("the target of a symbolic link is no path");
+                    return bad("the target of a symbolic link is empty or has a NUL byte");
                 }
             }
         }
         Ok(())
     }
 
-    /// Refuses an entry whose bytes start before `end`, where those of the entries before it end: else
-    /// many entries could have the same bytes, and be longer together than all that there is.
+    /// Refuses an entry whose bytes start before `end`, the end of the bytes of the entries before
+    /// it. Then moves `end` to the end of this entry's bytes.
     pub(super) fn check_after(&self, end: &mut u64) -> Result<()> {
+        // If entries could share bytes, a small segment could have many files of its full length. A
+        // reader that copies them would write far more than it has fetched.
         let EntryKind::File(Content::Inline { offset }) = self.kind else {
             return Ok(());
         };
@@ -101,7 +104,7 @@ impl Entry {
         Ok(())
     }
 
-    /// Appends an entry of a segment whose content is `content_len` bytes long.
+    /// Encodes the entry at the end of `bytes`. Its segment's content is `content_len` bytes long.
     pub(super) fn encode(&self, bytes: &mut Vec<u8>, content_len: u64) -> Result<()> {
         self.check(content_len)?;
         bytes.push(match &self.kind {
@@ -129,7 +132,7 @@ impl Entry {
         Ok(())
     }
 
-    /// Reads one entry of a segment whose content is `content_len` bytes long.
+    /// Decodes one entry of a segment whose content is `content_len` bytes long.
     pub(super) fn decode(reader: &mut FieldReader<'_>, content_len: u64) -> Result<Self> {
         let tag = reader.u8()?;
         let mode = reader.u32()?;
@@ -173,7 +176,7 @@ mod tests {
     use super::*;
     use crate::Digest;
 
-    /// An entry of a segment with 100 bytes of content.
+    /// Returns an entry of a segment with 100 bytes of content.
     fn entry(kind: EntryKind, mode: u32, size: u64) -> Entry {
         Entry {
             path: GitPath::parse(b"a/b").unwrap(),
@@ -233,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_reader_takes_is_not_written() {
+    fn entries_that_a_reader_refuses_are_not_written() {
         let file = |offset| EntryKind::File(Content::Inline { offset });
         for refused in [
             entry(EntryKind::Directory, 0o1777, 0),

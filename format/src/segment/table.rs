@@ -1,4 +1,4 @@
-//! The segment table: the chunks of a segment and what lies in them.
+//! The segment table: the chunks of a segment, and the tar members in them.
 
 use std::ops::Range;
 
@@ -12,39 +12,40 @@ use crate::{Digest, Error, Result, SegmentId};
 const SECTION: &str = "segment table";
 const MAGIC: [u8; 8] = *b"CWFSSEG\0";
 const VERSION: u16 = 1;
-/// The skippable frame of a segment table.
+/// The magic number of the skippable frame that has the table.
 const FRAME_MAGIC: u32 = 0x184D_2A5A;
 const CHUNK_RECORD_LEN: usize = 4 + 4 + 32;
-/// Length of what is before the chunks: magic bytes, version, two counts.
+/// The length of the header in front of the records of chunks: magic bytes, version, two counts.
 const HEADER_LEN: usize = 8 + 2 + 4 + 4;
-/// An entry takes several times the bytes of its record: so many are reserved at once, as many as
-/// today's writers put in a table; more come as they are decoded.
+/// At most this many entries have memory reserved before they are decoded. Writers put no more in a
+/// table.
 const RESERVED_ENTRIES: usize = 1024;
 
 /// One chunk of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Chunk {
-    /// Length in the archive, in bytes.
+    /// The length in the archive, in bytes.
     pub stored_len: u32,
-    /// Length of the content, in bytes.
+    /// The length of the content, in bytes.
     pub content_len: u32,
-    /// Digest of the stored bytes.
+    /// The digest of the stored bytes.
     pub digest: Digest,
 }
 
-/// The chunks of a segment, in order, and the tar members that lie in them.
+/// The chunks of a segment, in order, and the tar members in them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SegmentTable {
     chunks: Vec<Chunk>,
-    /// Where each chunk starts, and at last where all end: (stored, content), in bytes.
+    /// The offsets of each chunk as (stored, content), in bytes. The last item is the end of the
+    /// last chunk, so there is one item more than there are chunks.
     starts: Vec<(u64, u64)>,
     entries: Vec<Entry>,
-    /// Length of its frame, in bytes.
+    /// The length of the table's frame, in bytes.
     frame_len: u64,
 }
 
 impl SegmentTable {
-    /// Encodes the table as its skippable frame, and names the segment.
+    /// Encodes a table. Returns the id of the segment, and the table's skippable frame.
     pub(super) fn encode(chunks: &[Chunk], entries: &[Entry]) -> Result<(SegmentId, Vec<u8>)> {
         check_at_most(SECTION, entries.len(), MAX_ENTRIES)?;
         let mut payload = Vec::new();
@@ -71,7 +72,7 @@ impl SegmentTable {
         Ok((id, skippable_frame(FRAME_MAGIC, &payload, SECTION)?))
     }
 
-    /// Decodes the skippable frame of the table of segment `id`.
+    /// Verifies and decodes the skippable frame of the table of segment `id`.
     pub fn decode(id: SegmentId, frame: &[u8]) -> Result<Self> {
         check_at_most(
             SECTION,
@@ -79,6 +80,7 @@ impl SegmentTable {
             MAX_TABLE_LEN,
         )?;
         let payload = skippable_payload(frame, FRAME_MAGIC, SECTION)?;
+        // The digest comes first, so that no unverified byte is parsed.
         if Digest::of(payload) != id.0 {
             return Err(Error::WrongDigest {
                 section: SECTION,
@@ -107,8 +109,11 @@ impl SegmentTable {
         }
         let starts = starts(&chunks);
         let content_len = starts.last().map_or(0, |&(_, content)| content);
-        // The chunks have taken their share of the bytes that the count was compared with.
+        // The count of entries was compared with all bytes after it. The records of chunks have
+        // taken some of them, so it is compared again.
         reader.expect_records(entry_count, Entry::MIN_LEN)?;
+        // An entry takes several times as much memory as its record. So memory isn't reserved for
+        // the full count, which may be false, but grows with the entries.
         let mut entries = Vec::with_capacity(entry_count.min(RESERVED_ENTRIES));
         let mut end = 0;
         for _ in 0..entry_count {
@@ -126,22 +131,22 @@ impl SegmentTable {
         })
     }
 
-    /// Encodes the table again, as the skippable frame that it was decoded from.
+    /// Encodes the table again. The result is the skippable frame from which it was decoded.
     pub fn to_frame(&self) -> Result<Vec<u8>> {
         Self::encode(&self.chunks, &self.entries).map(|(_, frame)| frame)
     }
 
-    /// The chunks, in order.
+    /// Returns the chunks, in order.
     pub fn chunks(&self) -> &[Chunk] {
         &self.chunks
     }
 
-    /// The tar members, in order; empty for the segment of a file's data.
+    /// Returns the tar members, in order. A segment with the data of a file has none.
     pub fn entries(&self) -> &[Entry] {
         &self.entries
     }
 
-    /// How many chunks a table can list whose frame is `frame_len` bytes long.
+    /// Returns how many chunks a table can list at most if its frame is `frame_len` bytes long.
     pub(crate) fn max_chunks(frame_len: u32) -> u64 {
         let fixed = SKIPPABLE_HEADER_LEN.saturating_add(HEADER_LEN);
         let records = usize::try_from(frame_len)
@@ -150,10 +155,11 @@ impl SegmentTable {
         u64::try_from(records / CHUNK_RECORD_LEN).unwrap_or(0)
     }
 
-    /// Refuses the table unless its segment has these lengths: the whole of it as stored, the
-    /// table's frame, the content.
+    /// Refuses the table if its lengths differ from those in a TOC or a manifest: the whole segment
+    /// as stored, the table's frame, and the content.
     ///
-    /// The table hangs off the segment's id, such lengths off the name of an archive or a snapshot.
+    /// The segment's id verifies only the table. The lengths come from the TOC or the manifest,
+    /// which somebody else may have made.
     pub(crate) fn check_lens(&self, stored: u64, table: u32, content: u64) -> Result<()> {
         if self.frame_len == u64::from(table)
             && self.content_len() == content
@@ -163,37 +169,39 @@ impl SegmentTable {
         }
         Err(Error::Malformed {
             section: SECTION,
-            reason: "its lengths aren't those that it is listed with",
+            reason: "its lengths differ from those in the TOC or the manifest",
         })
     }
 
-    /// Length of the frame of the table itself, in bytes.
+    /// Returns the length of the frame of the table itself, in bytes.
     pub fn frame_len(&self) -> u64 {
         self.frame_len
     }
 
-    /// Length of all chunks as stored, without the table, in bytes.
+    /// Returns the length of all chunks as stored, without the table, in bytes.
     pub fn stored_len(&self) -> u64 {
         self.starts.last().map_or(0, |&(stored, _)| stored)
     }
 
-    /// Length of the content of all chunks, in bytes.
+    /// Returns the length of the content of all chunks, in bytes.
     pub fn content_len(&self) -> u64 {
         self.starts.last().map_or(0, |&(_, content)| content)
     }
 
-    /// Where chunk `index` lies in the segment as stored, half-open, in bytes.
+    /// Returns the range of chunk `index` in the segment as stored, half-open, in bytes. Returns
+    /// `None` if there is no such chunk.
     pub fn stored_range(&self, index: usize) -> Option<Range<u64>> {
         Some(self.starts.get(index)?.0..self.starts.get(index.checked_add(1)?)?.0)
     }
 
-    /// Where chunk `index` lies in the segment's content, half-open, in bytes.
+    /// Returns the range of chunk `index` in the segment's content, half-open, in bytes. Returns
+    /// `None` if there is no such chunk.
     pub fn content_range(&self, index: usize) -> Option<Range<u64>> {
         Some(self.starts.get(index)?.1..self.starts.get(index.checked_add(1)?)?.1)
     }
 
-    /// The indexes of the chunks that hold `content`, a half-open range of bytes of the segment's
-    /// content; empty if the range is, or lies beyond the end.
+    /// Returns the indexes of the chunks that have the bytes `content`, a half-open range of the
+    /// segment's content. The result is empty if the range is empty or starts after the end.
     pub fn chunks_of(&self, content: Range<u64>) -> Range<usize> {
         if content.start >= content.end || content.start >= self.content_len() {
             return 0..0;
@@ -208,8 +216,9 @@ impl SegmentTable {
     }
 }
 
-/// Sums of 32-bit lengths, at most 2^32 of them: they can't overflow 64 bits.
+/// Returns the offset of each chunk as (stored, content), and at last the end of all chunks.
 fn starts(chunks: &[Chunk]) -> Vec<(u64, u64)> {
+    // Both are sums of at most 2^32 numbers of 32 bits, which can't overflow 64 bits.
     let mut end = (0_u64, 0_u64);
     let mut starts = Vec::with_capacity(chunks.len().saturating_add(1));
     starts.push(end);

@@ -1,12 +1,12 @@
-//! Building a segment.
+//! Collects the records of a segment that is being written.
 
 use super::entry::Entry;
 use super::table::{Chunk, SegmentTable};
 use crate::{Result, SegmentId};
 
-/// Collects the records of a segment while its chunks are written.
+/// The records of a segment whose chunks are being written.
 ///
-/// It does no I/O: the caller writes each encoded chunk, in order, and at last the table's frame.
+/// It does no I/O. The caller writes each encoded chunk, in order, and then the table's frame.
 #[derive(Debug, Default)]
 pub struct SegmentWriter {
     chunks: Vec<Chunk>,
@@ -16,7 +16,7 @@ pub struct SegmentWriter {
 }
 
 impl SegmentWriter {
-    /// Takes the record of the next chunk, from [`encode_chunk`](crate::encode_chunk).
+    /// Adds the record of the next chunk, from [`encode_chunk`](crate::encode_chunk).
     pub fn push_chunk(&mut self, chunk: Chunk) {
         self.stored_len = self.stored_len.saturating_add(u64::from(chunk.stored_len));
         self.content_len = self
@@ -25,27 +25,28 @@ impl SegmentWriter {
         self.chunks.push(chunk);
     }
 
-    /// Takes the record of the next tar member.
+    /// Adds the record of the next tar member.
     pub fn push_entry(&mut self, entry: Entry) {
         self.entries.push(entry);
     }
 
-    /// Length of the content of the chunks so far, in bytes.
+    /// Returns the length of the content of the chunks so far, in bytes.
     pub fn content_len(&self) -> u64 {
         self.content_len
     }
 
-    /// Length of the chunks so far as stored, in bytes.
+    /// Returns the length of the chunks so far as stored, in bytes.
     pub fn stored_len(&self) -> u64 {
         self.stored_len
     }
 
-    /// The records of the chunks so far, for the seek table.
+    /// Returns the records of the chunks so far, for the seek table.
     pub fn chunks(&self) -> &[Chunk] {
         &self.chunks
     }
 
-    /// Ends the segment: its id, and the frame of its table, to be written after the last chunk.
+    /// Ends the segment. Returns its id and the frame of its table, which the caller writes after
+    /// the last chunk.
     pub fn finish(self) -> Result<(SegmentId, Vec<u8>)> {
         SegmentTable::encode(&self.chunks, &self.entries)
     }

@@ -12,13 +12,13 @@ pub enum ArchiveKind {
     Mirror,
     /// A working clone, `snapshot.tar.zst`.
     Checkout,
-    /// The Git LFS objects that the work tree needs, `lfs-snapshot.tar.zst`. It has a manifest of its
-    /// own.
+    /// The Git LFS objects that the work tree needs, `lfs-snapshot.tar.zst`. It has a manifest of
+    /// its own.
     Lfs,
 }
 
 impl ArchiveKind {
-    /// All kinds.
+    /// All kinds of archive.
     pub const ALL: &[Self] = &[Self::Mirror, Self::Checkout, Self::Lfs];
 
     pub(super) const fn tag(self) -> u8 {

@@ -1,8 +1,8 @@
-//! What the segments of an archive are for.
+//! The roles of segments: the kind of content that each has in an archive.
 
 macro_rules! roles {
     ($($(#[$doc:meta])* $name:ident = $tag:literal,)*) => {
-        /// What a segment holds.
+        /// The kind of content of a segment.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum Role { $($(#[$doc])* $name,)* }
 
@@ -24,7 +24,7 @@ macro_rules! roles {
 roles! {
     /// Tar members: the small files and the directories of the git directory.
     Refs = 1,
-    /// Tar member: the header of the file whose data is the next segment.
+    /// Tar member: the header of a file whose data is the next segment.
     Header = 2,
     /// File data: one link of the commit-graph chain.
     CommitGraph = 3,
@@ -34,11 +34,11 @@ roles! {
     PackReverseIndex = 5,
     /// File data: the pack of HEAD's git trees and git blobs.
     PackTip = 6,
-    /// File data: a pack of what was new at a later publish.
+    /// File data: a pack of the objects that were new at a later publish.
     PackIncrement = 7,
     /// File data: the pack of commits and tags.
     PackCommits = 8,
-    /// File data: the pack of git trees.
+    /// File data: the pack of all other git trees.
     PackTrees = 9,
     /// File data: the pack of all other git blobs.
     PackHistory = 10,
@@ -50,20 +50,21 @@ roles! {
     IndexTrailer = 13,
     /// Tar members: a run of the work tree.
     WorkTree = 14,
-    /// File data: a large file of the work tree, whose header is in the run before it.
+    /// File data: a large file of the work tree. Its header is at the end of the run before it.
     LargeFile = 15,
     /// The two zero blocks that end a tar stream.
     End = 16,
     /// File data: the pack of the other git trees and git blobs of the newest commits.
     PackRecent = 17,
-    /// File data: a part of `packed-refs`, where that is long.
+    /// File data: a part of `packed-refs`, if that file is long.
     PackedRefs = 18,
     /// File data: a Git LFS object.
     LfsObject = 19,
 }
 
 impl Role {
-    /// Whether such a segment is the bytes of one file; the others are tar members.
+    /// Returns whether a segment of this role has only the data of one file. Other segments have
+    /// tar members.
     pub const fn is_file_data(self) -> bool {
         match self {
             Self::Refs | Self::Header | Self::WorkTree | Self::End => false,

@@ -1,38 +1,39 @@
-//! What the TOC says of one segment.
+//! The TOC's record of one segment.
 
 use super::{Role, SECTION};
 use crate::limits::{MAX_CHUNK_LEN, MAX_STORED_CHUNK_LEN, MAX_TABLE_LEN, check_at_most};
 use crate::wire::{FieldReader, FieldWriter as _, SKIPPABLE_HEADER_LEN};
 use crate::{Error, GitPath, Result, SegmentId, SegmentTable};
 
-/// The unit of a tar stream, in bytes: what follows a file up to it is padding.
+/// The unit of a tar stream, in bytes. A file is padded with zeros to a multiple of it.
 const BLOCK_LEN: u64 = 512;
 
 /// One segment of an archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TocSegment {
-    /// The digest of its table.
+    /// The id of the segment: the digest of its table.
     pub id: SegmentId,
-    /// What it holds.
+    /// The kind of its content.
     pub role: Role,
-    /// Length in the archive: chunks and table, in bytes.
+    /// The length of its chunks and its table in the archive, in bytes.
     pub stored_len: u64,
-    /// Length of the frame of its table, at its end, in bytes.
+    /// The length of the frame of its table, which is at its end, in bytes.
     pub table_len: u32,
-    /// Length of its content, in bytes.
+    /// The length of its content, in bytes.
     pub content_len: u64,
-    /// For file data: the file that it is, or is a part of.
+    /// The file whose data, or a part of it, is the content. `None` if the content is tar members.
     pub file: Option<TocFile>,
 }
 
-/// The file that the data of a segment is of, or a part of.
+/// The file whose data, or a part of it, is the content of a segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TocFile {
-    /// Relative to the git directory; of a large file, to the work tree.
+    /// The path of the file, relative to the git directory. The path of a large file is relative to
+    /// the work tree.
     pub path: GitPath,
-    /// Bytes of the segment's content that belong to the file; the rest is padding of the tar.
+    /// The bytes of the segment's content that belong to the file. The rest is padding of the tar.
     pub size: u64,
-    /// Modification time in seconds since the epoch.
+    /// The modification time in seconds since the epoch.
     pub mtime: i64,
 }
 
@@ -79,10 +80,10 @@ impl TocSegment {
         Ok(segment)
     }
 
-    /// Refuses what contradicts itself, before anything is fetched by it.
+    /// Refuses a record that contradicts itself, so that no reader fetches anything by it.
     fn check(&self) -> Result<()> {
         let max = MAX_TABLE_LEN.saturating_add(u32::try_from(SKIPPABLE_HEADER_LEN).unwrap_or(0));
-        // A reader fetches a table before it can verify it.
+        // A reader fetches the table before it can verify it. So its length has to be limited here.
         check_at_most("segment table", self.table_len, max)?;
         let Some(chunks_len) = self.stored_len.checked_sub(self.table_len.into()) else {
             return malformed("the table of a segment is longer than the segment");
@@ -94,36 +95,45 @@ impl TocSegment {
         if self.content_len > chunks.saturating_mul(MAX_CHUNK_LEN.into())
             || chunks_len > chunks.saturating_mul(MAX_STORED_CHUNK_LEN.into())
         {
-            // A mount shows the sizes of files before it has their tables.
+            // A mount shows the size of a file before it has the segment's table. Without this
+            // check, a TOC could give a file any size.
             return malformed("a segment is longer than the chunks that its table can list");
         }
         if self.role.is_file_data() != self.file.is_some() {
-            return malformed("a segment has a file where its role has none, or the reverse");
+            return malformed("the file of a segment doesn't match its role");
         }
         let Some(file) = &self.file else {
             return Ok(());
         };
         match self.content_len.checked_sub(file.size) {
             None => malformed("a file is longer than its segment"),
-            Some(padding) if padding >= BLOCK_LEN => malformed("a file has more than its padding"),
+            Some(padding) if padding >= BLOCK_LEN => {
+                malformed("a file is followed by more than the padding of a tar member")
+            }
             Some(_) => Ok(()),
         }
     }
 
-    /// Refuses a table, verified by this segment's id, that doesn't fit what is said here: else
-    /// one archive could give the bytes that it shares with another new lengths.
+    /// Refuses a segment table that contradicts this record. The caller has verified the table by
+    /// the segment's id.
+    ///
+    /// The id doesn't cover the lengths in the record. Without this check, an archive could give
+    /// other lengths to a segment that it shares with another archive.
     pub fn check_table(&self, table: &SegmentTable) -> Result<()> {
         table.check_lens(self.stored_len, self.table_len, self.content_len)?;
         if self.role.is_file_data() && !table.entries().is_empty() {
-            return malformed("a segment has tar members where its role has the data of a file");
+            return malformed("a segment has tar members, but its role is file data");
         }
         Ok(())
     }
 }
 
 impl TocSegment {
-    /// Refuses `content`, the content of a chunk that starts at `start` of the segment's content,
-    /// if it has anything but zeros after the end of the file: then the file's size is a lie.
+    /// Refuses a chunk with bytes other than zero after the end of the file. The file's size would
+    /// then be wrong.
+    ///
+    /// `content` is the content of the chunk; it starts at the byte `start` of the segment's
+    /// content.
     pub fn check_padding(&self, start: u64, content: &[u8]) -> Result<()> {
         let Some(file) = &self.file else {
             return Ok(());
@@ -131,7 +141,7 @@ impl TocSegment {
         let kept = usize::try_from(file.size.saturating_sub(start)).unwrap_or(usize::MAX);
         let padding = content.get(kept..).unwrap_or_default();
         if padding.iter().any(|&byte| byte != 0) {
-            return malformed("a file ends before its content does");
+            return malformed("the padding after a file is not zero");
         }
         Ok(())
     }
@@ -149,7 +159,7 @@ mod tests {
 
     const ID: SegmentId = SegmentId(Digest::from_bytes([7; 32]));
 
-    /// A pack of 1000 bytes in 600.
+    /// Returns the record of a pack of 1000 bytes, which takes 600 bytes compressed.
     fn good() -> TocSegment {
         TocSegment {
             id: ID,
@@ -175,24 +185,24 @@ mod tests {
     }
 
     #[test]
-    fn what_contradicts_itself_is_neither_read_nor_written() {
+    fn contradictory_records_are_neither_read_nor_written() {
         let bytes = encode(&good()).unwrap();
         assert_eq!(decode(&bytes), Ok(good()));
-        // Where a field is, and what it is changed to.
+        // The offset of a field, and its new bytes.
         for (at, lie) in [
             (32, &[2][..]),                     // role: a header, which has no file
             (33, &65_u64.to_le_bytes()),        // stored: less than the table
             (33, &66_u64.to_le_bytes()),        // stored: no chunks
             (41, &667_u32.to_le_bytes()),       // table: longer than the segment
-            (41, &u32::MAX.to_le_bytes()),      // table: longer than a reader takes
-            (33, &(1_u64 << 40).to_le_bytes()), // stored: more than one chunk is
+            (41, &u32::MAX.to_le_bytes()),      // table: longer than a reader accepts
+            (33, &(1_u64 << 40).to_le_bytes()), // stored: longer than one chunk can be
             (41, &65_u32.to_le_bytes()),        // table: lists no chunk
             (45, &999_u64.to_le_bytes()),       // content: shorter than the file
             (45, &1512_u64.to_le_bytes()),      // content: a whole block of padding
             (45, &0_u64.to_le_bytes()),         // content: none
             (53, &[0, 0]),                      // path: none
             (56, &1025_u64.to_le_bytes()),      // file: longer than its content
-            (56, &512_u64.to_le_bytes()),       // file: a block of padding
+            (56, &512_u64.to_le_bytes()),       // file: a whole block of padding
             (56, &u64::MAX.to_le_bytes()),
         ] {
             let mut damaged = bytes.clone();
@@ -222,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_has_to_fit() {
+    fn a_table_with_other_lengths_is_refused() {
         let mut writer = SegmentWriter::default();
         writer.push_chunk(Chunk {
             stored_len: 600,
@@ -248,16 +258,16 @@ mod tests {
                 ..good()
             },
         ] {
-            assert!(lie.check_table(&table).is_err(), "{lie:?} fits");
+            assert!(lie.check_table(&table).is_err(), "{lie:?} was accepted");
         }
     }
 
     #[test]
-    fn what_follows_a_file_is_zeros() {
+    fn only_zeros_may_follow_a_file() {
         let content = [&[1; 500][..], &[0; 24]].concat();
 
         assert_eq!(good().check_padding(500, &content), Ok(()));
-        // 999 bytes of data, then one that would be cut off.
+        // The data goes on for one byte after the end of the file.
         assert!(good().check_padding(501, &content).is_err());
         assert!(good().check_padding(1000, b"x").is_err());
         assert_eq!(good().check_padding(0, &[1; 1000]), Ok(()));

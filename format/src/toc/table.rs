@@ -1,4 +1,4 @@
-//! The TOC itself.
+//! Encodes, decodes and checks the TOC.
 
 use super::{ArchiveKind, Role, SECTION, TRAILER_LEN, TRAILER_MAGIC, TocSegment};
 use crate::limits::{MAX_INDEX_LEN, MAX_REFS_LEN, MAX_SEGMENTS, MAX_TOC_LEN, check_at_most};
@@ -8,10 +8,10 @@ use crate::{Digest, Error, ObjectId, RepoName, Result};
 const MAGIC: [u8; 8] = *b"CWFSTOC\0";
 const VERSION: u16 = 1;
 const FRAME_MAGIC: u32 = 0x184D_2A5B;
-/// The fewest bytes that the record of a segment takes.
+/// The fewest bytes that the record of a segment takes: id, role, three lengths, an empty path.
 const MIN_RECORD_LEN: usize = 32 + 1 + 8 + 4 + 8 + 2;
 
-/// What an archive is of, and its segments in order.
+/// The table of contents of an archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Toc {
     /// The kind of archive.
@@ -20,16 +20,17 @@ pub struct Toc {
     pub repo: RepoName,
     /// The commit of HEAD.
     pub commit: ObjectId,
-    /// The digest of the refs; in an LFS archive, which doesn't depend on them, that of no bytes.
+    /// The digest of the refs. An LFS archive doesn't depend on the refs, and has the digest of no
+    /// bytes.
     pub refs_digest: Digest,
-    /// How many segments make up the hot front, all that a checkout needs.
+    /// The number of segments in the hot front: the first segments, which a checkout needs.
     pub hot_segments: u32,
     /// The segments, in order.
     pub segments: Vec<TocSegment>,
 }
 
 impl Toc {
-    /// Encodes the TOC as its skippable frame, with the digest that names the archive.
+    /// Encodes the TOC. Returns the digest that names the archive, and the TOC's skippable frame.
     pub fn encode(&self) -> Result<(Digest, Vec<u8>)> {
         self.check()?;
         let mut payload = Vec::new();
@@ -54,7 +55,7 @@ impl Toc {
         ))
     }
 
-    /// Decodes the skippable frame of a TOC; also gives the digest that names the archive.
+    /// Decodes the skippable frame of a TOC. Also returns the digest that names the archive.
     pub fn decode(frame: &[u8]) -> Result<(Digest, Self)> {
         let payload = skippable_payload(frame, FRAME_MAGIC, SECTION)?;
         check_len(payload.len())?;
@@ -65,6 +66,8 @@ impl Toc {
         let name = std::str::from_utf8(reader.bytes()?)
             .map_err(|_| reader.malformed("the name of the repository is not UTF-8"))?;
         let repo = RepoName::parse(name)?;
+        // `parse` drops a final ".git". A TOC with it would decode to the value of another TOC, and
+        // one archive would have two names.
         if repo.as_str() != name {
             return Err(reader.malformed("the name of the repository ends in '.git'"));
         }
@@ -78,7 +81,7 @@ impl Toc {
         }
         let len = usize::try_from(reader.u32()?).unwrap_or(usize::MAX);
         if reader.u32()? != TRAILER_MAGIC || len != payload.len() {
-            return Err(reader.malformed("its trailer doesn't fit"));
+            return Err(reader.malformed("its trailer has another length or magic number"));
         }
         let toc = Self {
             kind,
@@ -99,20 +102,22 @@ impl Toc {
             Err(Error::Malformed { section, reason })
         };
         if self.archive_len().is_none() {
-            return bad("the lengths of its segments overflow");
+            return bad("the sum of the lengths of its segments overflows");
         }
         if usize::try_from(self.hot_segments).is_ok_and(|hot| hot > self.segments.len()) {
-            return bad("the hot front has more segments than there are");
+            return bad("its hot front has more segments than the archive");
         }
-        self.check_what_mounts_keep()
+        self.check_mount_limits()
     }
 
-    /// Refuses an archive that a mount would need too much memory for: whatever it reads whole is
-    /// limited here, before anything of it is fetched.
-    fn check_what_mounts_keep(&self) -> Result<()> {
+    /// Refuses an archive for which a mount would need too much memory.
+    fn check_mount_limits(&self) -> Result<()> {
+        // Mounts don't read LFS archives.
         if self.kind == ArchiveKind::Lfs {
             return Ok(());
         }
+        // A mount reads refs and index whole, and keeps all records of segments. A few bytes of
+        // zstd can be gigabytes of content, so the sums are checked before anything is fetched.
         check_at_most("list of segments", self.segments.len(), MAX_SEGMENTS)?;
         let (mut refs, mut index) = (0_u64, 0_u64);
         for segment in &self.segments {
@@ -127,28 +132,28 @@ impl Toc {
         check_at_most("index", index, MAX_INDEX_LEN)
     }
 
-    /// Refuses a TOC whose frame starts at `offset` of the archive, in bytes, unless its segments
-    /// are exactly what is before it.
-    pub fn check_place(&self, offset: u64) -> Result<()> {
+    /// Refuses the TOC unless its segments end exactly at `offset`, where its frame starts in the
+    /// archive, in bytes.
+    pub fn check_offset(&self, offset: u64) -> Result<()> {
         if self.archive_len() == Some(offset) {
             return Ok(());
         }
         Err(Error::Malformed {
             section: SECTION,
-            reason: "its segments don't end where it starts",
+            reason: "its segments don't end where the TOC starts",
         })
     }
 
-    /// Length of all segments, which is where the TOC's frame starts; `None` if it overflows,
-    /// which [`Toc::decode`] refuses.
+    /// Returns the length of all segments in bytes, which is the offset of the TOC's frame. Returns
+    /// `None` if the sum overflows; [`Toc::decode`] refuses such a TOC.
     pub fn archive_len(&self) -> Option<u64> {
         self.segments
             .iter()
             .try_fold(0_u64, |sum, segment| sum.checked_add(segment.stored_len))
     }
 
-    /// The segments with the offset of each in the archive, in bytes.
-    pub fn placed_segments(&self) -> impl Iterator<Item = (u64, &TocSegment)> {
+    /// Returns the segments, each with its offset in the archive in bytes.
+    pub fn segments_with_offsets(&self) -> impl Iterator<Item = (u64, &TocSegment)> {
         self.segments.iter().scan(0_u64, |offset, segment| {
             let start = *offset;
             *offset = offset.saturating_add(segment.stored_len);
@@ -157,7 +162,7 @@ impl Toc {
     }
 }
 
-/// Refuses a payload over the limit.
+/// Refuses a payload that is over the limit.
 pub(super) fn check_len(len: usize) -> Result<()> {
     check_at_most(SECTION, len, MAX_TOC_LEN)
 }
@@ -168,7 +173,7 @@ mod tests {
     use crate::SegmentId;
 
     #[test]
-    fn a_repository_has_one_spelling() {
+    fn a_repository_name_that_is_not_canonical_is_refused() {
         let toc = |repo: &str| Toc {
             kind: ArchiveKind::Mirror,
             repo: RepoName::parse(repo).unwrap(),
@@ -185,9 +190,8 @@ mod tests {
         assert!(matches!(Toc::decode(&frame), Err(Error::Malformed { .. })));
     }
 
-    /// A few bytes of zstd can be gigabytes of zeros.
     #[test]
-    fn what_a_mount_reads_whole_is_limited() {
+    fn content_that_a_mount_reads_whole_is_limited() {
         const PART: u64 = 64 << 20;
         let toc = |kind, role: Role, segments: u32, content_len| {
             let file = role.is_file_data().then(|| crate::TocFile {
@@ -255,12 +259,12 @@ mod tests {
         assert!(toc(3, &[100, 200]).encode().is_err());
         assert!(toc(0, &[1 << 63, 1 << 63]).encode().is_err());
         let good = toc(2, &[100, 200]);
-        assert!(good.check_place(300).is_ok());
+        assert!(good.check_offset(300).is_ok());
         for wrong in [0, 299, 301, u64::MAX] {
-            assert!(good.check_place(wrong).is_err());
+            assert!(good.check_offset(wrong).is_err());
         }
         let (_, mut frame) = good.encode().unwrap();
-        // Hot segments are before the count of segments, which is before the first of them.
+        // The number of hot segments is 8 bytes in front of the first record.
         let at = frame.len() - 8 - 2 * MIN_RECORD_LEN - 8;
         frame[at] = 3;
         assert!(matches!(Toc::decode(&frame), Err(Error::Malformed { .. })));

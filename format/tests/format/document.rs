@@ -1,4 +1,4 @@
-//! `docs/format.md` says what the code does: its limits and the fields of its JSON.
+//! Compares `docs/format.md` with the code: the limits, and the fields of the JSON objects.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,14 +11,14 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap()
 }
 
-/// The section of the document with this heading.
+/// Returns the section of the document with this heading.
 fn section(heading: &str) -> String {
     let document = read("docs/format.md");
     let (_, rest) = document.split_once(&format!("\n## {heading}\n")).unwrap();
     rest.split("\n## ").next().unwrap().to_owned()
 }
 
-/// `64 MiB` in bytes; a number alone as it is.
+/// Parses a value of the table, such as `64 MiB` or `16`.
 fn number(text: &str) -> u64 {
     let (number, unit) = text.split_once(' ').unwrap_or((text, "bytes"));
     let unit = match unit {
@@ -30,7 +30,7 @@ fn number(text: &str) -> u64 {
     number.parse::<u64>().unwrap() * unit
 }
 
-/// The constants of the limits as the code has them.
+/// Returns the names and the values of the constants in `limits`.
 fn constants() -> BTreeMap<String, u64> {
     macro_rules! constants {
         ($($name:ident)*) => { [$((stringify!($name), u64::try_from(limits::$name).unwrap()),)*] };
@@ -40,7 +40,7 @@ fn constants() -> BTreeMap<String, u64> {
         MAX_PATH_LEN MAX_COMPONENT_LEN MAX_CHUNK_LEN MAX_STORED_CHUNK_LEN MAX_TABLE_LEN
         MAX_ENTRIES MAX_TOC_LEN MAX_SEEK_TABLE_LEN MAX_FRAMES MAX_MANIFEST_LEN MAX_POINTER_LEN
         MAX_SEGMENTS MAX_REFS_LEN MAX_INDEX_LEN
-        MAX_REPLACED MAX_DELETIONS_LEN MAX_ANNOUNCED MAX_USED
+        MAX_REPLACED MAX_DELETIONS_LEN MAX_DELETION_NOTICES MAX_USED_IDS
     ];
     constants
         .map(|(name, value)| (name.to_owned(), value))
@@ -63,7 +63,7 @@ fn the_table_of_limits_has_the_constants() {
 }
 
 #[test]
-fn no_constant_is_forgotten() {
+fn the_test_compares_every_constant() {
     let source = read("format/src/limits.rs");
     let in_source: BTreeSet<&str> = source
         .lines()
@@ -74,7 +74,7 @@ fn no_constant_is_forgotten() {
     assert_eq!(in_source, compared.keys().map(String::as_str).collect());
 }
 
-/// The names of all fields of `value`, and of what is in it.
+/// Adds the names of all fields of `value` to `found`, at any depth.
 fn fields(value: &Value, found: &mut BTreeSet<String>) {
     match value {
         Value::Object(object) => {
@@ -89,7 +89,7 @@ fn fields(value: &Value, found: &mut BTreeSet<String>) {
 }
 
 #[test]
-fn every_field_of_what_is_json_is_described() {
+fn every_json_field_is_described() {
     let section = section("7 Manifest, pointer and deletions");
     let mut written = BTreeSet::new();
     for name in [
@@ -105,17 +105,17 @@ fn every_field_of_what_is_json_is_described() {
     for name in &written {
         assert!(
             section.contains(&format!("`{name}`")),
-            "{name} isn't described"
+            "docs/format.md doesn't describe the field {name}"
         );
     }
-    // And none that isn't written.
+    // The document describes no field that is never written.
     let in_tables = section
         .lines()
         .filter_map(|line| line.strip_prefix("| `")?.split('|').next());
     for name in in_tables.flat_map(|cell| cell.split(['`', ',', ' '])) {
         assert!(
             name.is_empty() || written.contains(name),
-            "{name} isn't written"
+            "docs/format.md describes the field {name}, which isn't written"
         );
     }
 }

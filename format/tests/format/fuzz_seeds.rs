@@ -1,20 +1,21 @@
-//! The seeds of the fuzz targets: the parts of the golden archive, and a manifest and a pointer.
+//! Pins the seeds of the fuzz targets: parts of the golden archive, manifests, pointers, deletions,
+//! names and a part of an index.
 //!
-//! `CACHEWFS_WRITE_GOLDEN=1` writes those that aren't there.
+//! With `CACHEWFS_WRITE_GOLDEN=1`, missing seeds are written.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
 
 use cachewfs_format::{
     ArchiveKind, ArchiveLayout, ArchiveSummary, Deletions, Digest, GitPath, Manifest, ObjectId,
-    PackKind, Pointer, PublishedFile, PublishedLfsObject, PublishedPack, RepoName, Role, RunReuse,
-    SeekTable, SegmentId, SegmentRef, SegmentTable, SnapshotId, Toc, TocFile, TocPlace, TocSegment,
-    index_part_entries,
+    PackKind, Pointer, PublishedFile, PublishedLfsObject, PublishedPack, RepoName, ReusableRun,
+    Role, SeekTable, SegmentId, SegmentRef, SegmentTable, SnapshotId, Toc, TocFile, TocLocation,
+    TocSegment, index_part_entries,
 };
 
-use crate::harness::{at, root};
+use crate::harness::{root, to_usize};
 
-/// Compares a committed seed with what it should be.
+/// Compares a committed seed with the expected bytes.
 fn check(target: &str, name: &str, expected: &[u8]) {
     let path = root().join("fuzz/seeds").join(target).join(name);
     if std::env::var_os("CACHEWFS_WRITE_GOLDEN").is_some() && !path.exists() {
@@ -23,40 +24,44 @@ fn check(target: &str, name: &str, expected: &[u8]) {
         file.write_all(expected).unwrap();
     }
     let found = std::fs::read(&path).unwrap();
-    assert!(found == expected, "{} has other bytes", path.display());
+    assert!(
+        found == expected,
+        "{} differs from the expected bytes",
+        path.display()
+    );
 }
 
-/// A skippable frame without its magic bytes and its length: the targets add them.
+/// Returns the payload of a skippable frame. The fuzz targets add the magic number and the length.
 fn payload(frame: &[u8]) -> &[u8] {
     &frame[8..]
 }
 
 #[test]
-fn seeds_are_the_parts_of_the_golden_archive() {
+fn seeds_are_parts_of_the_golden_archive() {
     let archive = std::fs::read(root().join("tests/data/checkout-v1.tar.zst")).unwrap();
-    let TocPlace::Found(place) = Toc::locate(&archive, archive.len() as u64).unwrap() else {
-        panic!("the whole archive was given");
+    let TocLocation::Found(range) = Toc::locate(&archive, archive.len() as u64).unwrap() else {
+        panic!("the tail is the whole archive, and has the TOC");
     };
-    let toc_frame = &archive[place.clone()];
-    check("toc", "archive-tail", &archive[place.start..]);
-    // The trailer is added by the target.
+    let toc_frame = &archive[range.clone()];
+    check("toc", "archive-tail", &archive[range.start..]);
+    // The fuzz target adds the trailer.
     check("toc", "golden", &payload(toc_frame)[..toc_frame.len() - 16]);
-    SeekTable::decode(&archive[place.end..]).unwrap();
-    check("seek_table", "golden", payload(&archive[place.end..]));
+    SeekTable::decode(&archive[range.end..]).unwrap();
+    check("seek_table", "golden", payload(&archive[range.end..]));
 
     for (index, (offset, record)) in Toc::decode(toc_frame)
         .unwrap()
         .1
-        .placed_segments()
+        .segments_with_offsets()
         .enumerate()
     {
-        let stored = &archive[at(offset)..at(offset + record.stored_len)];
-        let frame = &stored[stored.len() - at(record.table_len.into())..];
+        let stored = &archive[to_usize(offset)..to_usize(offset + record.stored_len)];
+        let frame = &stored[stored.len() - to_usize(record.table_len.into())..];
         let table = SegmentTable::decode(record.id, frame).unwrap();
         check("segment_table", &format!("golden-{index}"), payload(frame));
         for (chunk, number) in table.chunks().iter().zip(0..2) {
             let range = table.stored_range(number).unwrap();
-            let bytes = &stored[at(range.start)..at(range.end)];
+            let bytes = &stored[to_usize(range.start)..to_usize(range.end)];
             let seed = [&chunk.content_len.to_le_bytes()[..], bytes].concat();
             check("chunk", &format!("golden-{index}-{number}"), &seed);
         }
@@ -152,7 +157,7 @@ fn manifest() -> Manifest {
         packs: kinds.into_iter().map(pack).collect(),
         commit_graphs: vec![file("graph")],
         tips: vec![commit],
-        runs: vec![RunReuse {
+        runs: vec![ReusableRun {
             key: Digest::of(b"run"),
             files: 3,
             work_tree: file(""),
@@ -164,7 +169,7 @@ fn manifest() -> Manifest {
     }
 }
 
-/// The manifest of an LFS archive.
+/// Returns the manifest of an LFS archive.
 fn lfs_manifest() -> Manifest {
     let manifest = manifest();
     let layout = manifest.archives[&ArchiveKind::Checkout].clone();
@@ -283,6 +288,6 @@ fn manifest_and_pointer_keep_their_form() {
     let mut deletions = Deletions::none();
     deletions.snapshots.insert(snapshot);
     deletions.segments.insert(SegmentId(Digest::of(b"old")));
-    deletions.set_used(snapshot);
+    deletions.mark_used(snapshot);
     check("manifest", "deletions.json", &deletions.to_json().unwrap());
 }

@@ -1,5 +1,5 @@
-//! git as the oracle: whatever this crate accepts of an index, a path or the name of a ref, git reads in
-//! the same way. The bytes are such as git would never write.
+//! Compares this crate with git. If this crate accepts an index, a path or the name of a ref, git
+//! must read it in the same way. Most inputs are bytes that git itself would never write.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -13,7 +13,7 @@ use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
 use tempfile::TempDir;
 
-/// Returns `count` values, the same ones each time.
+/// Returns `count` values of a strategy. Every run of the test gets the same values.
 fn values<S: Strategy>(count: usize, strategy: &S) -> Vec<S::Value> {
     let mut runner = TestRunner::deterministic();
     (0..count)
@@ -21,7 +21,7 @@ fn values<S: Strategy>(count: usize, strategy: &S) -> Vec<S::Value> {
         .collect()
 }
 
-/// A repository, which git uses with its strictest rules.
+/// A repository on which git runs with its strictest rules.
 struct Repository {
     directory: TempDir,
 }
@@ -51,7 +51,7 @@ impl Repository {
         command
     }
 
-    /// Runs git, which must succeed, and returns what it prints.
+    /// Runs git, which must succeed. Returns its standard output.
     fn git(&self, arguments: &[&str], input: &[u8]) -> Vec<u8> {
         let mut command = self.command(arguments);
         let mut child = command
@@ -74,7 +74,8 @@ impl Repository {
             .unwrap();
     }
 
-    /// Returns git's list of an index: `<mode> <id> <stage>\t<path>`, with a NUL after each.
+    /// Returns git's list of the entries of an index: `<mode> <id> <stage>\t<path>`, with a NUL
+    /// after each.
     fn listed(&self, index: &[u8]) -> Vec<u8> {
         self.write("index", index);
         self.git(&["ls-files", "--stage", "-z"], b"")
@@ -85,7 +86,7 @@ fn hex(id: &[u8]) -> String {
     ObjectId::from_bytes(id).unwrap().to_string()
 }
 
-/// Returns the list that git should print of these entries.
+/// Returns the list that git should print for these entries.
 fn listing<'a>(entries: impl IntoIterator<Item = IndexEntry<'a>>) -> Vec<u8> {
     let line = |entry: IndexEntry<'_>| {
         let fields = format!("{:06o} {} 0\t", entry.mode, hex(entry.id));
@@ -94,18 +95,18 @@ fn listing<'a>(entries: impl IntoIterator<Item = IndexEntry<'a>>) -> Vec<u8> {
     entries.into_iter().flat_map(line).collect()
 }
 
-/// An entry before it is encoded, with what may be wrong about it.
+/// An entry before it is encoded, with the errors that it may have.
 #[derive(Clone, Debug)]
 struct Draft {
     path: String,
     mode: u32,
-    /// Flags beside the length of the path.
+    /// The flags without the length of the path.
     flags: u16,
-    /// How much longer than the path the flags say that it is.
+    /// The number that is added to the length of the path in the flags.
     extra_len: u16,
-    /// Bytes between flags and path.
+    /// The bytes between flags and path.
     more_flags: Vec<u8>,
-    /// Bytes after the path beside the NULs that git writes.
+    /// The bytes after the path and the NULs that git writes.
     padding: Vec<u8>,
 }
 
@@ -124,7 +125,7 @@ impl Draft {
     }
 }
 
-/// Chooses the value that git writes, most often.
+/// Chooses `usual`, the value that git writes, in 12 of 13 cases, and one of `odd` otherwise.
 fn mostly<T: Clone + std::fmt::Debug + 'static>(usual: T, odd: Vec<T>) -> impl Strategy<Value = T> {
     prop_oneof![12 => Just(usual), 1 => select(odd)]
 }
@@ -152,7 +153,7 @@ fn draft() -> impl Strategy<Value = Draft> {
     );
     let flags = mostly(0, vec![0x1000, 0x2000, 0x4000, 0x8000]);
     let extra_len = mostly(0, vec![1, 8, 0xFFFF]);
-    // The second is what an entry that git skips in the work tree has.
+    // The second value is that of an entry with git's skip-worktree flag.
     let more_flags = mostly(vec![], vec![vec![0, 0], vec![0x40, 0], b"xx".to_vec()]);
     let padding = mostly(
         vec![],
@@ -170,7 +171,7 @@ fn draft() -> impl Strategy<Value = Draft> {
     )
 }
 
-/// A part of an index: entries, most often sorted, then some bytes changed.
+/// Makes a part of an index: entries that are usually sorted, with up to one changed byte.
 fn part(id_len: usize) -> impl Strategy<Value = Vec<u8>> {
     let changes = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..2);
     let drafts = prop::collection::vec(draft(), 0..5);
@@ -199,7 +200,7 @@ fn check_index(id_len: usize, cases: usize) {
         accepted += 1;
         let expected = listing(entries.iter().copied());
 
-        // The bytes as they are, with what an archive may have around them.
+        // git reads the part as it is, with a header and a zero checksum around it.
         let count = u32::try_from(entries.len()).unwrap().to_be_bytes();
         let as_given = [&b"DIRC\0\0\0\x02"[..], &count, &part, &vec![0; id_len]].concat();
         let listed = repository.listed(&as_given);
@@ -215,7 +216,7 @@ fn check_index(id_len: usize, cases: usize) {
 }
 
 #[test]
-fn git_reads_the_same_entries_in_an_index_that_is_accepted() {
+fn git_reads_the_same_entries_in_an_accepted_index() {
     check_index(20, 200);
 }
 
@@ -224,8 +225,8 @@ fn git_reads_the_same_entries_with_ids_of_sha256() {
     check_index(32, 50);
 }
 
-/// The index that git writes of `files` is the one that is made of its entries: with the same tree
-/// extension and checksum.
+/// Takes the entries of the index that git writes for `files`, and assembles an index of them. It
+/// must be equal to git's, with its tree extension and its checksum.
 fn check_as_git_writes_it(id_len: usize, files: &[&str]) {
     let repository = Repository::create(id_len);
     for file in files {
@@ -259,7 +260,7 @@ fn check_as_git_writes_it(id_len: usize, files: &[&str]) {
 }
 
 #[test]
-fn an_index_is_the_one_that_git_writes() {
+fn the_index_has_the_bytes_that_git_writes() {
     let files = [
         "a-b",
         "a/b/c",
@@ -276,7 +277,7 @@ fn an_index_is_the_one_that_git_writes() {
     }
 }
 
-/// Components that are, or nearly are, what git refuses.
+/// Makes components of a path that git refuses, or that are similar to these.
 fn component() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![
         2 => select(vec![
@@ -291,11 +292,11 @@ fn component() -> impl Strategy<Value = Vec<u8>> {
 }
 
 #[test]
-fn git_checks_out_every_path_that_is_accepted() {
+fn git_checks_out_every_accepted_path() {
     const MODES: [u32; 2] = [0o100_644, 0o120_000];
     let repository = Repository::create(20);
     let components = values(3000, &prop::collection::vec(component(), 1..3));
-    // Each is below a directory of its own: none is in the way of another.
+    // Each path is below a directory of its own, so that no path is a parent of another.
     let below_number = |(number, path): (usize, Vec<Vec<u8>>)| {
         let number = number.to_string().into_bytes();
         [vec![number], path].concat().join(&b'/')
@@ -310,7 +311,7 @@ fn git_checks_out_every_path_that_is_accepted() {
     for mode in MODES {
         let line =
             |path: &Vec<u8>| [format!("{mode:o} {oid} 0\t").as_bytes(), path, b"\0"].concat();
-        // git passes over the paths that it refuses.
+        // git ignores the paths that it refuses.
         let input: Vec<u8> = paths.iter().flat_map(line).collect();
         std::fs::remove_file(repository.directory.path().join("index")).ok();
         repository.git(&["update-index", "-z", "--index-info"], &input);
@@ -329,15 +330,18 @@ fn git_checks_out_every_path_that_is_accepted() {
                 path.escape_ascii().to_string()
             );
         }
-        // git lets pass a few more: below a directory with a short name of `.gitmodules`, after a
-        // backslash that begins a component.
+        // git accepts a few paths more: those below a directory with a short name of `.gitmodules`,
+        // and those after a backslash at the start of a component.
         let needless = listed.len() - 1 - accepted.len();
-        assert!(needless < 200, "{needless} paths are refused without need");
+        assert!(
+            needless < 200,
+            "{needless} paths are refused that git accepts"
+        );
     }
 }
 
 #[test]
-fn a_ref_name_is_one_for_git() {
+fn ref_names_are_those_that_git_accepts() {
     let repository = Repository::create(20);
     let piece = prop_oneof![
         3 => select(vec!["a", "b", "/", "-", "é"]),

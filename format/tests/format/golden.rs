@@ -1,12 +1,13 @@
-//! The golden archive: what version 1 means, for ever.
+//! The golden archive: it pins the bytes of version 1 of the format for ever.
 
 use std::io::Write as _;
 
 use cachewfs_format::Digest;
 
-use crate::harness::{archive_of, read, root, sample, without_places};
+use crate::harness::{archive_of, paths_and_contents, read, root, sample};
 
-/// Written once, and never again. `CACHEWFS_WRITE_GOLDEN=1` writes it where there is none.
+/// Returns the golden archive and its name. It was written once, and must never change. With
+/// `CACHEWFS_WRITE_GOLDEN=1`, a missing file is written.
 fn golden() -> (Vec<u8>, Digest) {
     let path = root().join("tests/data/checkout-v1.tar.zst");
     if std::env::var_os("CACHEWFS_WRITE_GOLDEN").is_some() && !path.exists() {
@@ -22,17 +23,21 @@ fn golden() -> (Vec<u8>, Digest) {
 fn the_golden_archive_is_read_for_ever() {
     let (golden, name) = golden();
 
-    assert_eq!(read(&golden, name).unwrap(), without_places(sample()));
+    assert_eq!(read(&golden, name).unwrap(), paths_and_contents(sample()));
 }
 
-/// Every byte has its reason in `docs/format.md`, but for how zstd compresses: should a new zstd
-/// compress these few hundred bytes otherwise, let this test build the golden archive without it.
+/// `docs/format.md` determines every byte except the output of the zstd compressor. If a new zstd
+/// compresses these few hundred bytes differently, change this test so that it doesn't depend on
+/// that.
 #[test]
 fn the_golden_archive_is_written_today() {
     let (golden, name) = golden();
 
     let (archive, digest) = archive_of(&sample());
 
-    assert!(archive == golden, "other bytes are written");
+    assert!(
+        archive == golden,
+        "the written bytes differ from the golden archive"
+    );
     assert_eq!(digest, name);
 }

@@ -1,51 +1,57 @@
-//! Lies with right digests: whoever makes an archive can give any number any value, and name it.
+//! Forged archives: numbers with false values, and digests that match them.
+//!
+//! The maker of an archive can write any value into a number, and compute the digests anew. So a
+//! digest that matches doesn't make a number true. These tests change the numbers one by one.
 
-use cachewfs_format::{Digest, Toc, TocPlace};
+use cachewfs_format::{Digest, Toc, TocLocation};
 
-use crate::harness::memory::within;
-use crate::harness::{archive_of, at, frame, read, sample};
+use crate::harness::memory::with_memory_limit;
+use crate::harness::{archive_of, read, sample, skippable_frame, to_usize};
 
-/// More than reading the sample takes, and much less than what a number can ask for.
-const ENOUGH_BYTES: usize = 1 << 20;
+/// At most this many bytes may be allocated to read a changed sample. The sample itself needs less;
+/// a reader that believed a false number would need much more.
+const MAX_READ_BYTES: usize = 1 << 20;
 
-/// An archive in pieces that can be changed.
+/// An archive in pieces, which a test changes one by one.
 #[derive(Clone)]
 struct Pieces {
     /// The chunks of each segment, and the payload of its table.
     segments: Vec<(Vec<u8>, Vec<u8>)>,
+    /// The payload of the TOC.
     toc: Vec<u8>,
+    /// The frame of the seek table.
     seek_table: Vec<u8>,
 }
 
 impl Pieces {
     fn of_sample() -> Self {
         let (archive, _) = archive_of(&sample());
-        let TocPlace::Found(place) = Toc::locate(&archive, archive.len() as u64).unwrap() else {
-            panic!("the whole archive was given");
+        let TocLocation::Found(range) = Toc::locate(&archive, archive.len() as u64).unwrap() else {
+            panic!("the tail is the whole archive, and has the TOC");
         };
-        let (_, toc) = Toc::decode(&archive[place.clone()]).unwrap();
+        let (_, toc) = Toc::decode(&archive[range.clone()]).unwrap();
         let segments = toc
-            .placed_segments()
+            .segments_with_offsets()
             .map(|(offset, record)| {
-                let stored = &archive[at(offset)..at(offset + record.stored_len)];
-                let table_at = stored.len() - at(record.table_len.into());
+                let stored = &archive[to_usize(offset)..to_usize(offset + record.stored_len)];
+                let table_at = stored.len() - to_usize(record.table_len.into());
                 (stored[..table_at].to_vec(), stored[table_at + 8..].to_vec())
             })
             .collect();
         Self {
             segments,
-            toc: archive[place.start + 8..place.end].to_vec(),
-            seek_table: archive[place.end..].to_vec(),
+            toc: archive[range.start + 8..range.end].to_vec(),
+            seek_table: archive[range.end..].to_vec(),
         }
     }
 
-    /// Replaces the payload of a table, with all that hangs off its digest.
+    /// Replaces the payload of a segment table, and its digest wherever it occurs.
     fn set_table(&mut self, index: usize, payload: Vec<u8>) {
         let old = Digest::of(&self.segments[index].1);
         let new = Digest::of(&payload);
         self.segments[index].1 = payload;
         replace(&mut self.toc, &old, &new);
-        // The header of a large file names the segment of its data.
+        // The segment with the header of a large file names the segment with its data.
         for before in 0..index {
             let mut payload = self.segments[before].1.clone();
             if replace(&mut payload, &old, &new) {
@@ -54,35 +60,38 @@ impl Pieces {
         }
     }
 
-    /// Whether a reader refuses the archive. What it doesn't refuse may be other bytes: they have
-    /// another name. But never more than there are.
+    /// Returns whether a reader refuses the archive. Panics if the reader allocates too much
+    /// memory.
+    ///
+    /// An archive that isn't refused may have other files than the sample: its name is another one
+    /// too.
     fn is_refused(&self) -> bool {
         let mut archive = Vec::new();
         for (chunks, table) in &self.segments {
             archive.extend_from_slice(chunks);
-            archive.extend(frame(0x184D_2A5A, table));
+            archive.extend(skippable_frame(0x184D_2A5A, table));
         }
-        archive.extend(frame(0x184D_2A5B, &self.toc));
+        archive.extend(skippable_frame(0x184D_2A5B, &self.toc));
         archive.extend_from_slice(&self.seek_table);
-        within(ENOUGH_BYTES, || read(&archive, Digest::of(&self.toc))).is_err()
+        with_memory_limit(MAX_READ_BYTES, || read(&archive, Digest::of(&self.toc))).is_err()
     }
 }
 
-/// Replaces a digest wherever it stands; tells whether it did anywhere.
+/// Replaces a digest wherever it occurs. Returns whether it occurs.
 fn replace(bytes: &mut [u8], old: &Digest, new: &Digest) -> bool {
-    let places: Vec<usize> = (0..bytes.len().saturating_sub(31))
-        .filter(|&place| bytes[place..].starts_with(old.as_bytes()))
+    let offsets: Vec<usize> = (0..bytes.len().saturating_sub(31))
+        .filter(|&offset| bytes[offset..].starts_with(old.as_bytes()))
         .collect();
-    for &place in &places {
-        bytes[place..place + 32].copy_from_slice(new.as_bytes());
+    for &offset in &offsets {
+        bytes[offset..offset + 32].copy_from_slice(new.as_bytes());
     }
-    !places.is_empty()
+    !offsets.is_empty()
 }
 
-/// `bytes` with other numbers of `width` bytes at `place`.
-fn lies(bytes: &[u8], place: usize, width: usize) -> Vec<Vec<u8>> {
+/// Returns copies of `bytes` with false values of the number of `width` bytes at `offset`.
+fn false_values(bytes: &[u8], offset: usize, width: usize) -> Vec<Vec<u8>> {
     let mut padded = [0; 8];
-    padded[..width].copy_from_slice(&bytes[place..place + width]);
+    padded[..width].copy_from_slice(&bytes[offset..offset + width]);
     let number = u64::from_le_bytes(padded);
     [
         0,
@@ -94,7 +103,7 @@ fn lies(bytes: &[u8], place: usize, width: usize) -> Vec<Vec<u8>> {
     ]
     .map(|lie| {
         let mut changed = bytes.to_vec();
-        changed[place..place + width].copy_from_slice(&lie.to_le_bytes()[..width]);
+        changed[offset..offset + width].copy_from_slice(&lie.to_le_bytes()[..width]);
         changed
     })
     .into_iter()
@@ -103,25 +112,25 @@ fn lies(bytes: &[u8], place: usize, width: usize) -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn the_truth_is_read() {
+fn the_unchanged_archive_is_read() {
     assert!(!Pieces::of_sample().is_refused());
 }
 
 #[test]
-fn a_lie_about_the_length_of_a_chunk_is_refused() {
-    let honest = Pieces::of_sample();
+fn a_false_length_of_a_chunk_is_refused() {
+    let original = Pieces::of_sample();
 
-    for (index, (_, table)) in honest.segments.iter().enumerate() {
+    for (index, (_, table)) in original.segments.iter().enumerate() {
         let chunk_count = u32::from_le_bytes(*table[10..].first_chunk().unwrap());
-        for place in
-            (0..at(chunk_count.into())).flat_map(|chunk| [18 + 40 * chunk, 22 + 40 * chunk])
+        for offset in
+            (0..to_usize(chunk_count.into())).flat_map(|chunk| [18 + 40 * chunk, 22 + 40 * chunk])
         {
-            for lie in lies(table, place, 4) {
-                let mut pieces = honest.clone();
+            for lie in false_values(table, offset, 4) {
+                let mut pieces = original.clone();
                 pieces.set_table(index, lie);
                 assert!(
                     pieces.is_refused(),
-                    "at {place} of the table of segment {index}"
+                    "at {offset} of the table of segment {index}"
                 );
             }
         }
@@ -129,10 +138,10 @@ fn a_lie_about_the_length_of_a_chunk_is_refused() {
 }
 
 #[test]
-fn lengths_that_add_up_but_are_of_other_chunks_are_refused() {
-    let honest = Pieces::of_sample();
+fn swapped_lengths_of_two_chunks_are_refused() {
+    let original = Pieces::of_sample();
 
-    for (index, (_, table)) in honest.segments.iter().enumerate() {
+    for (index, (_, table)) in original.segments.iter().enumerate() {
         let (first, second) = (
             table[18..26].to_vec(),
             table.get(58..66).unwrap_or_default(),
@@ -143,54 +152,58 @@ fn lengths_that_add_up_but_are_of_other_chunks_are_refused() {
         let mut lie = table.clone();
         lie[18..26].copy_from_slice(second);
         lie[58..66].copy_from_slice(&first);
-        let mut pieces = honest.clone();
+        let mut pieces = original.clone();
         pieces.set_table(index, lie);
         assert!(pieces.is_refused(), "the table of segment {index}");
     }
 }
 
 #[test]
-fn a_lie_about_the_length_of_a_segment_is_refused() {
-    let honest = Pieces::of_sample();
+fn a_false_length_of_a_segment_is_refused() {
+    let original = Pieces::of_sample();
 
-    for (_, table) in &honest.segments {
+    for (_, table) in &original.segments {
         let id = Digest::of(table);
-        let record = (0..honest.toc.len())
-            .find(|&place| honest.toc[place..].starts_with(id.as_bytes()))
+        let record = (0..original.toc.len())
+            .find(|&offset| original.toc[offset..].starts_with(id.as_bytes()))
             .unwrap();
         // Stored, table, content.
-        for (place, width) in [(record + 33, 8), (record + 41, 4), (record + 45, 8)] {
-            for toc in lies(&honest.toc, place, width) {
+        for (offset, width) in [(record + 33, 8), (record + 41, 4), (record + 45, 8)] {
+            for toc in false_values(&original.toc, offset, width) {
                 let pieces = Pieces {
                     toc,
-                    ..honest.clone()
+                    ..original.clone()
                 };
-                assert!(pieces.is_refused(), "at {place} of the TOC");
+                assert!(pieces.is_refused(), "at {offset} of the TOC");
             }
         }
     }
 }
 
-/// Whatever the bytes mean that are taken for a number: no panic, no memory, no bytes from outside.
+/// Changes bytes at every offset, whether a number is there or not. The reader may accept the
+/// result, but it must not panic or allocate too much.
 #[test]
 fn no_number_makes_a_reader_panic_or_take_memory() {
-    let honest = Pieces::of_sample();
+    let original = Pieces::of_sample();
 
     for width in [4, 8] {
-        for (index, (_, table)) in honest.segments.iter().enumerate() {
-            for place in 0..=table.len() - width {
-                for lie in lies(table, place, width).into_iter().step_by(2) {
-                    let mut pieces = honest.clone();
+        for (index, (_, table)) in original.segments.iter().enumerate() {
+            for offset in 0..=table.len() - width {
+                for lie in false_values(table, offset, width).into_iter().step_by(2) {
+                    let mut pieces = original.clone();
                     pieces.set_table(index, lie);
                     pieces.is_refused();
                 }
             }
         }
-        for place in 0..=honest.toc.len() - width {
-            for toc in lies(&honest.toc, place, width).into_iter().step_by(2) {
+        for offset in 0..=original.toc.len() - width {
+            for toc in false_values(&original.toc, offset, width)
+                .into_iter()
+                .step_by(2)
+            {
                 Pieces {
                     toc,
-                    ..honest.clone()
+                    ..original.clone()
                 }
                 .is_refused();
             }

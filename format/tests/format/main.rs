@@ -1,5 +1,9 @@
-//! The public API, from outside: what is written is read again, damage and lies are noticed, other
-//! programs read archives, documents say what the code does.
+//! Tests of the public API:
+//!
+//! - written archives and manifests are read again;
+//! - damaged and forged ones are refused;
+//! - other programs (zstd, GNU tar, git) agree with this crate;
+//! - `docs/format.md` agrees with the code.
 
 #![expect(
     clippy::unwrap_used,

@@ -1,10 +1,10 @@
-//! What is refused of manifests and pointers: other versions, damage, lengths that don't add up.
+//! Manifests and pointers that are refused: other versions, damage, lengths that don't add up.
 
 use cachewfs_format::{ArchiveKind, Error, Manifest, Pointer};
 
 use crate::harness::root;
 
-/// The JSON of `name`, as `fuzz_seeds.rs` pins it.
+/// Returns the JSON of the fuzz seed `name`. The tests in `fuzz_seeds.rs` pin its bytes.
 fn seed(name: &str) -> String {
     let seeds = root().join("fuzz/seeds/manifest");
     std::fs::read_to_string(seeds.join(name)).unwrap()
@@ -15,12 +15,12 @@ fn manifest() -> Manifest {
 }
 
 #[test]
-fn other_versions_are_refused_by_their_number() {
+fn other_versions_are_refused_with_their_number() {
     let later = |json: String| json.replace("\"version\":1,", "\"version\":2,");
 
     let manifest = Manifest::parse(later(seed("manifest.json")).as_bytes());
     let pointer = Pointer::parse(later(seed("pointer.json")).as_bytes());
-    // What a later version looks like isn't known.
+    // A later version may have other fields; only `version` is sure to be there.
     let unknown = Pointer::parse(br#"{"version":4000000000,"elsewhere":true}"#);
 
     let error = manifest.unwrap_err();
@@ -83,7 +83,7 @@ fn a_flipped_bit_is_an_error_or_is_written_again() {
     }
 }
 
-/// Changes a good manifest; gives what is then refused, both ways.
+/// Changes a valid manifest. Returns the error with which it is refused, by both writer and reader.
 fn refusal(change: impl FnOnce(&mut Manifest)) -> Error {
     let good = manifest();
     let mut changed = good.clone();
@@ -113,7 +113,7 @@ fn lengths_that_do_not_add_up_are_refused() {
 
 #[test]
 fn more_chunks_than_an_archive_can_have_are_refused() {
-    // A writer would repeat the record four thousand million times.
+    // A publisher would write this record 2^32 - 1 times into a seek table.
     let error = refusal(|manifest| {
         let file = &mut manifest.packs[0].pack;
         file.frames = vec![(1, 1, u32::MAX)];
@@ -125,7 +125,7 @@ fn more_chunks_than_an_archive_can_have_are_refused() {
 }
 
 #[test]
-fn what_an_lfs_archive_is_made_of_is_checked_too() {
+fn the_objects_of_an_lfs_manifest_are_checked() {
     let good = Manifest::parse(seed("lfs-manifest.json").as_bytes()).unwrap();
     let is_refused = |change: fn(&mut Manifest)| {
         let mut changed = good.clone();

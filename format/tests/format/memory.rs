@@ -1,27 +1,27 @@
-//! A reader reserves memory for what is there, not for what a count says.
+//! Decoders reserve memory in proportion to the bytes of their input, not to the counts in it.
 
 use cachewfs_format::{Digest, Error, Manifest, Result, SeekTable, SegmentId, SegmentTable, Toc};
 
-use crate::harness::frame;
-use crate::harness::memory::within;
+use crate::harness::memory::with_memory_limit;
+use crate::harness::skippable_frame;
 
-/// Decodes a segment table with these counts before `rest`.
+/// Decodes a segment table with these counts of chunks and entries in front of the bytes `rest`.
 fn table(chunks: u32, entries: u32, rest: &[u8]) -> Result<SegmentTable> {
     let counts = [chunks.to_le_bytes(), entries.to_le_bytes()].concat();
     let payload = [&b"CWFSSEG\0\x01\0"[..], &counts, rest].concat();
-    let frame = frame(0x184D_2A5A, &payload);
-    within(2 * rest.len() + (256 << 10), || {
+    let frame = skippable_frame(0x184D_2A5A, &payload);
+    with_memory_limit(2 * rest.len() + (256 << 10), || {
         SegmentTable::decode(SegmentId(Digest::of(&payload)), &frame)
     })
 }
 
-/// The bytes of the smallest entry: a directory `a`.
+/// The bytes of the shortest entry: a directory `a`.
 const DIRECTORY: [u8; 17] = [1, 0xED, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, b'a'];
 
 #[test]
-fn entries_that_are_not_there_take_no_memory() {
+fn missing_entries_take_no_memory() {
     let rest = vec![0xFF; 1 << 20];
-    // As many as could be in so many bytes, if there were no chunks; all of them are nonsense.
+    // The most entries that could fit in these bytes without chunks. In fact no byte is valid.
     let most = u32::try_from(rest.len() / DIRECTORY.len()).unwrap();
 
     for (chunks, entries) in [(0, most), (26_000, most), (0, 60_000), (26_000, 600)] {
@@ -34,8 +34,8 @@ fn a_table_has_a_limit_of_entries() {
     let entries = |count: u32| {
         let rest = DIRECTORY.repeat(usize::try_from(count).unwrap());
         let payload = [&b"CWFSSEG\0\x01\0\0\0\0\0"[..], &count.to_le_bytes(), &rest].concat();
-        let frame = frame(0x184D_2A5A, &payload);
-        within(32 << 20, || {
+        let frame = skippable_frame(0x184D_2A5A, &payload);
+        with_memory_limit(32 << 20, || {
             SegmentTable::decode(SegmentId(Digest::of(&payload)), &frame)
         })
     };
@@ -45,7 +45,7 @@ fn a_table_has_a_limit_of_entries() {
 }
 
 #[test]
-fn counts_that_cannot_be_take_no_memory() {
+fn impossible_counts_take_no_memory() {
     let zeros = [0; 100];
     for count in [u32::MAX, 1 << 30, 10] {
         assert!(matches!(
@@ -58,18 +58,18 @@ fn counts_that_cannot_be_take_no_memory() {
     let mut toc = [&b"CWFSTOC\0\x01\0\x02\x03\0h/r\x14"[..], &[0; 20 + 32 + 4]].concat();
     toc.extend([0xFF; 4]);
     toc.extend([0; 1000]);
-    let toc = frame(0x184D_2A5B, &toc);
-    let decoded = within(4096, || Toc::decode(&toc));
+    let toc = skippable_frame(0x184D_2A5B, &toc);
+    let decoded = with_memory_limit(4096, || Toc::decode(&toc));
     assert_eq!(decoded, Err(Error::Truncated { section: "TOC" }));
 
     let footer = [&[0xFF; 4][..], &[0], &0x8F92_EAB1_u32.to_le_bytes()].concat();
-    let seek_table = frame(0x184D_2A5E, &footer);
-    assert!(within(4096, || SeekTable::decode(&seek_table)).is_err());
+    let seek_table = skippable_frame(0x184D_2A5E, &footer);
+    assert!(with_memory_limit(4096, || SeekTable::decode(&seek_table)).is_err());
 }
 
 #[test]
 fn a_manifest_of_nothing_but_brackets_takes_little_memory() {
     let json = [&br#"{"version":1,"tips":"#[..], &vec![b'['; 1 << 20]].concat();
 
-    within(4 << 20, || Manifest::parse(&json)).unwrap_err();
+    with_memory_limit(4 << 20, || Manifest::parse(&json)).unwrap_err();
 }

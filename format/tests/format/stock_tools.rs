@@ -1,4 +1,5 @@
-//! Programs that know nothing of us read an archive: zstd, GNU tar, another seekable reader.
+//! Programs that don't know cachewfs read an archive: zstd, GNU tar, and another reader of seek
+//! tables.
 
 use std::ffi::OsStr;
 use std::io::{Read as _, Seek as _, Write as _};
@@ -11,9 +12,9 @@ use cachewfs_format::{
     member_header,
 };
 
-use crate::harness::{Builder, archive_of, sample, without_places};
+use crate::harness::{Builder, archive_of, paths_and_contents, sample};
 
-/// Runs a program with `input`; gives what it printed.
+/// Runs a program with `input` as its standard input. Returns its standard output.
 fn pipe(program: &str, arguments: &[&str], input: &[u8]) -> Vec<u8> {
     let mut child = Command::new(program)
         .args(arguments)
@@ -46,7 +47,7 @@ fn stock_zstd_and_tar_read_an_archive() {
     pipe("zstd", &["--test", "--quiet"], &archive);
     let stream = pipe("zstd", &["-dc"], &archive);
     let listing = pipe("tar", &["-tf", "-", "--quoting-style=literal"], &stream);
-    let names: Vec<u8> = without_places(sample())
+    let names: Vec<u8> = paths_and_contents(sample())
         .into_iter()
         .flat_map(|(path, _)| [path, b"\n".to_vec()].concat())
         .collect();
@@ -59,7 +60,7 @@ fn gnu_tar_extracts_names_that_are_not_utf_8_and_long_ones() {
 
     let directory = extract(&archive);
 
-    for (path, content) in without_places(sample()) {
+    for (path, content) in paths_and_contents(sample()) {
         let path = directory.path().join(OsStr::from_bytes(&path));
         assert_eq!(std::fs::read(&path).unwrap(), content, "{}", path.display());
         let metadata = path.metadata().unwrap();

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use cachewfs_format::{
     ArchiveKind, Content, EntryKind, Error as FormatError, GitHead, ObjectId, RepoName, Role,
-    SnapshotId, Toc, TocPlace, limits,
+    SnapshotId, Toc, TocLocation, limits,
 };
 use futures_util::future::OptionFuture;
 use futures_util::join;
@@ -113,7 +113,7 @@ impl Generation {
     ) -> Result<Self, LoadError> {
         let (tail, toc) = load_toc(repo, tail, &*segments.backend().source).await?;
         let placed = toc
-            .placed_segments()
+            .segments_with_offsets()
             .map(|(offset, record)| {
                 segments.intern(
                     record,
@@ -258,14 +258,14 @@ async fn load_toc(
     let mut requests = 1;
     let place = loop {
         match Toc::locate(&tail.bytes, tail.archive_len).map_err(|error| broken(&tail, error))? {
-            TocPlace::Found(place) => break place,
-            TocPlace::NeedsTail(len)
+            TocLocation::Found(place) => break place,
+            TocLocation::NeedsTail(len)
                 if len <= tail.bytes.len() as u64 || requests == MAX_TAIL_REQUESTS =>
             {
                 // A daemon that sends less than it is asked for must not keep the mount asking.
                 return Err(FormatError::Truncated { section: "TOC" }.into());
             }
-            TocPlace::NeedsTail(len) => {
+            TocLocation::NeedsTail(len) => {
                 // The answer may be of a newer snapshot than `tail`. It replaces `tail` as a whole,
                 // so the two never mix.
                 let answer = current_tail(source, repo, len, None).await?;
@@ -319,7 +319,7 @@ fn verified_toc(tail: &Tail, place: Range<usize>) -> Result<Toc, FormatError> {
             expected,
         });
     }
-    toc.check_place(tail.archive_len.saturating_sub(from_end))?;
+    toc.check_offset(tail.archive_len.saturating_sub(from_end))?;
     if toc.kind == ArchiveKind::Lfs {
         return Err(FormatError::Malformed {
             section: "TOC",
@@ -466,7 +466,7 @@ mod tests {
     /// Returns a tail that has the whole archive, and the position of the TOC in it.
     fn tail_of(archive: Archive) -> (Tail, Range<usize>) {
         let archive_len = archive.bytes.len() as u64;
-        let TocPlace::Found(place) = Toc::locate(&archive.bytes, archive_len).unwrap() else {
+        let TocLocation::Found(place) = Toc::locate(&archive.bytes, archive_len).unwrap() else {
             panic!("the whole archive was given");
         };
         let tail = Tail {

@@ -1,4 +1,4 @@
-//! Making the archive: what earlier ones have is used again, the rest is fetched.
+//! Making an LFS archive: objects of the previous archive are used again, all others are fetched.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write as _;
@@ -21,23 +21,27 @@ use crate::clock::seconds_since_epoch;
 use crate::mirror::{Git, LfsObject, Upstream, fetch_lfs_objects};
 use crate::publish::assemble::ArchiveWriter;
 use crate::publish::git_files::git_member;
-use crate::publish::job::Job;
+use crate::publish::job::PublishJob;
 use crate::publish::members::MemberWriter;
 use crate::publish::segments::{SEQUENTIAL_CHUNK_LEN, SegmentSink};
-use crate::publish::{Attempt, PublishError, Publisher, times};
+use crate::publish::{Attempt, PublishError, Publisher, fixed_times};
 use crate::store::{Claim, Store, Written};
 
-/// What is fetched at once, and is on disk twice until it is stored: so many bytes, but one object in
-/// any case.
+/// At most this many bytes are in a batch, unless it has only one object. A batch is fetched, then
+/// stored, and until then it is on disk twice.
 const BATCH_BYTES: u64 = 1 << 30;
-/// Nor more objects than this.
+/// At most this many objects are in a batch.
 const BATCH_OBJECTS: usize = 1000;
 
-type Stored = BTreeMap<LfsOid, PublishedLfsObject>;
+/// The objects that are in the store, in the order of the archive.
+type StoredObjects = BTreeMap<LfsOid, PublishedLfsObject>;
 
 impl Publisher {
-    /// Publishes the LFS objects that the work tree of `commit` needs, unless they are what is current;
-    /// tells whether it needs any. `git` says when to give up. Nothing is done if another daemon is at it.
+    /// Publishes the LFS objects that the work tree of `commit` needs, unless the current LFS
+    /// archive is that of `commit`.
+    ///
+    /// Returns whether the work tree needs any LFS objects. `git` says when to stop. If another
+    /// daemon is publishing them, this call does nothing and returns [`Attempt::HeldBy`].
     pub(crate) fn publish_lfs(
         &self,
         git: &Git,
@@ -53,13 +57,18 @@ impl Publisher {
             return Ok(Attempt::Done(true));
         }
         let is_stopping = || git.is_stopping();
+        // The archive of a commit never changes. So if it was published before, HEAD has returned
+        // to this commit, or a publish stopped between manifest and pointer: only the pointer
+        // moves.
         if store.manifest_written_at(repo, snapshot)?.is_some() {
+            // Protect before reading: a collector may be about to delete this manifest. Segments
+            // need no protection of their own, because they are deleted after their manifest.
             let wanted = (Some(snapshot), &HashSet::new());
-            let secured = store.protect(repo, wanted, is_stopping)?;
+            let protection = store.protect(repo, wanted, is_stopping)?;
             let manifest = store.manifest(repo, snapshot)?;
             let (manifest, digest) = manifest.ok_or(PublishError::Raced)?;
             let under = (None, current.as_ref());
-            self.point_to((&store, &secured), (&manifest, digest), under)?;
+            self.point_to((&store, &protection), (&manifest, digest), under)?;
             return Ok(Attempt::Done(true));
         }
         let config = self.config.now();
@@ -68,7 +77,8 @@ impl Publisher {
             .prefix("lfs-")
             .tempdir_in(&parent)
             .map_err(PublishError::at(&parent))?;
-        let job = Job {
+        // Listing comes before the lease: it is local, and most commits need no LFS objects.
+        let job = PublishJob {
             git,
             config: &config,
             mirror,
@@ -89,7 +99,8 @@ impl Publisher {
             Claim::None => None,
             Claim::HeldBy(holder) => return Ok(Attempt::HeldBy(holder)),
         };
-        // Who had the lease until now may have published the same.
+        // Read again under the lease: its previous holder may have published this archive
+        // meanwhile.
         let current = store.pointer(repo)?;
         if current.as_ref().map(|current| current.snapshot) == Some(snapshot) {
             return Ok(Attempt::Done(true));
@@ -98,60 +109,64 @@ impl Publisher {
             Some(current) => Some(store.current_manifest(repo, current)?),
             None => None,
         };
-        let job = Job {
+        let job = PublishJob {
             lease: lease.as_ref(),
             ..job
         };
-        let objects = Objects {
+        let objects = LfsArchiveBuilder {
             job: &job,
             store: &store,
             repo,
             upstream,
         };
+        // From here on the order is that of a snapshot: segments, protection, manifest, pointer.
         let (stored, new_bytes) = objects.store_all(&wanted, previous)?;
         let manifest = objects.write_archive(stored, commit)?;
         let segments = manifest.segments();
-        let secured = store.protect(repo, (None, &segments), is_stopping)?;
-        let (written, digest) = store.put_manifest(&manifest, &secured)?;
+        let protection = store.protect(repo, (None, &segments), is_stopping)?;
+        let (written, digest) = store.put_manifest(&manifest, &protection)?;
         if written == Written::TooLate {
             return Err(PublishError::Raced.into());
         }
         let under = (lease.as_ref(), current.as_ref());
-        self.point_to((&store, &secured), (&manifest, digest), under)?;
+        self.point_to((&store, &protection), (&manifest, digest), under)?;
         let lfs_objects = manifest.lfs_objects.len();
         let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        info!(%repo, %snapshot, lfs_objects, new_bytes, duration_ms, "Published the LFS objects of {snapshot} of {repo}");
+        info!(
+            %repo, %snapshot, lfs_objects, new_bytes, duration_ms,
+            "Published the LFS objects of {snapshot} of {repo}"
+        );
         Ok(Attempt::Done(true))
     }
 }
 
-/// The LFS objects of one archive.
-struct Objects<'a> {
-    job: &'a Job<'a>,
+/// The builder of one LFS archive.
+struct LfsArchiveBuilder<'a> {
+    job: &'a PublishJob<'a>,
     store: &'a Store,
     repo: &'a RepoName,
     upstream: &'a Upstream,
 }
 
-impl Objects<'_> {
-    /// Has all objects in the store; gives them, and how many bytes are new there.
+impl LfsArchiveBuilder<'_> {
+    /// Makes sure that the store has all wanted objects. Returns them, and the number of new bytes.
     fn store_all(
         &self,
         wanted: &BTreeMap<LfsOid, u64>,
         previous: Option<Manifest>,
-    ) -> Result<(Stored, u64), LfsError> {
+    ) -> Result<(StoredObjects, u64), LfsError> {
         let known = previous.map_or_else(Vec::new, |previous| previous.lfs_objects);
         let mut known: HashMap<String, PublishedLfsObject> = known
             .into_iter()
             .map(|object| (object.data.name.clone(), object))
             .collect();
-        // What can't be read any more is fetched again.
+        // An object whose segments are missing from the store is fetched again.
         let segments = self.store.segments(self.repo)?;
         let is_there = |object: &PublishedLfsObject| {
             let mut files = [&object.header, &object.data].into_iter();
             files.all(|file| segments.contains(&file.segment.id))
         };
-        let (mut stored, mut missing) = (Stored::new(), Vec::new());
+        let (mut stored, mut missing) = (StoredObjects::new(), Vec::new());
         for (oid, &size) in wanted {
             match known.remove(oid.as_str()).filter(is_there) {
                 Some(object) => drop(stored.insert(oid.clone(), object)),
@@ -168,8 +183,9 @@ impl Objects<'_> {
         Ok((stored, new_bytes))
     }
 
-    /// Fetches objects, checks them and moves them to the store; gives their length there.
-    fn fetch(&self, batch: &[LfsPointer], stored: &mut Stored) -> Result<u64, LfsError> {
+    /// Fetches objects, checks them and moves them to the store. Returns the number of new bytes
+    /// there.
+    fn fetch(&self, batch: &[LfsPointer], stored: &mut StoredObjects) -> Result<u64, LfsError> {
         let directory = self.job.tmp_path("lfs.git");
         let wanted: Vec<_> = batch
             .iter()
@@ -199,7 +215,7 @@ impl Objects<'_> {
         Ok(self.store.put_segments(self.repo, sink.into_new())?)
     }
 
-    /// Refuses a file whose bytes are not those that the id is of.
+    /// Fails if the SHA-256 of the file isn't the id of the object.
     fn check(&self, oid: &LfsOid, path: &Path) -> Result<(), LfsError> {
         let mut file = match File::open(path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -229,8 +245,12 @@ impl Objects<'_> {
         }
     }
 
-    /// Stores TOC and seek table of the archive of `objects`; gives its manifest.
-    fn write_archive(&self, objects: Stored, commit: ObjectId) -> Result<Manifest, LfsError> {
+    /// Stores the TOC and the seek table of the archive of `objects`. Returns its manifest.
+    fn write_archive(
+        &self,
+        objects: StoredObjects,
+        commit: ObjectId,
+    ) -> Result<Manifest, LfsError> {
         let mut sink = SegmentSink::new(self.job.git, self.job.tmp);
         let mut archive = ArchiveWriter::new(ArchiveKind::Lfs, None);
         for (oid, object) in &objects {
@@ -238,13 +258,13 @@ impl Objects<'_> {
             let file = TocFile {
                 path: GitPath::parse(oid.path().as_bytes()).map_err(PublishError::from)?,
                 size: object.data.size,
-                mtime: times::GIT_DIRECTORY,
+                mtime: fixed_times::GIT_DIRECTORY,
             };
             archive.place(&sink, Role::LfsObject, &object.data, Some(file));
         }
         let end = sink.store_bytes(&end_of_archive(), 0, Vec::new())?;
         archive.place(&sink, Role::End, &end, None);
-        // Refs don't matter: the same commit, the same archive.
+        // The archive depends on the commit alone, so refs have no part in its identity.
         let refs_digest = Digest::of(b"");
         let layout = archive.finish(&mut sink, self.repo, (commit, refs_digest))?;
         self.store.put_segments(self.repo, sink.into_new())?;
@@ -265,7 +285,7 @@ impl Objects<'_> {
     }
 }
 
-/// The tar header of an object.
+/// Stores the tar header of an object.
 fn header(
     sink: &mut SegmentSink,
     oid: &LfsOid,
@@ -281,7 +301,7 @@ fn header(
     })
 }
 
-/// Cuts `pointers` into what is fetched at once.
+/// Cuts `pointers` into batches.
 fn batches(pointers: &[LfsPointer]) -> impl Iterator<Item = &[LfsPointer]> {
     let (mut objects, mut bytes) = (0, 0_u64);
     pointers.chunk_by(move |one, next| {
@@ -300,7 +320,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_batch_has_a_limit_but_one_object_at_least() {
+    fn a_batch_is_limited_but_has_at_least_one_object() {
         let lens = |sizes: &[u64]| {
             let pointer = |&size| LfsPointer {
                 oid: LfsOid::parse(&"4d".repeat(32)).unwrap(),

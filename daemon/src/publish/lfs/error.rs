@@ -8,13 +8,13 @@ use crate::store::StoreError;
 /// Why an LFS archive can't be published.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LfsError {
-    #[error("the LFS objects of {url} can't be fetched")]
+    #[error("can't fetch the LFS objects of {url}")]
     Fetch { url: String, source: LfsFetchError },
     #[error("upstream did not send the LFS object {oid}")]
     Missing { oid: LfsOid },
-    #[error("what upstream sent as the LFS object {oid} is something else")]
+    #[error("upstream sent wrong bytes for the LFS object {oid}")]
     WrongContent { oid: LfsOid },
-    #[error("the LFS archive can't be published")]
+    #[error("can't publish the LFS archive")]
     Publish(#[from] PublishError),
 }
 

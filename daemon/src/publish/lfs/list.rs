@@ -1,7 +1,7 @@
-//! Which LFS objects the work tree of a commit needs.
+//! The list of LFS objects that the work tree of a commit needs.
 //!
-//! Attributes say which files are kept with LFS; a file that only looks like a pointer is an
-//! ordinary file to git, and upstream has nothing for it.
+//! Attributes say which files are kept with LFS. A file that only looks like a pointer is an
+//! ordinary file to git, and upstream has no LFS object for it.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -13,14 +13,15 @@ use super::LfsOid;
 use super::pointer::{LfsPointer, MAX_POINTER_LEN};
 use crate::mirror::{GitCommand, GitError};
 use crate::publish::PublishError;
-use crate::publish::job::Job;
+use crate::publish::job::PublishJob;
 use crate::publish::tree::{TreeEntry, TreeEntryKind};
 use crate::publish::tree_size::check_tree_size;
 
-/// The LFS objects that the work tree of `commit` needs, with their sizes; those without bytes are left
-/// out, as git-lfs makes them from nothing.
+/// Returns the LFS objects that the work tree of `commit` needs, with their sizes.
+///
+/// Empty objects are left out, because git-lfs creates empty files without fetching anything.
 pub(super) fn wanted_objects(
-    job: &Job<'_>,
+    job: &PublishJob<'_>,
     commit: &ObjectId,
 ) -> Result<BTreeMap<LfsOid, u64>, PublishError> {
     check_tree_size(job, &commit.to_string())?;
@@ -34,8 +35,8 @@ pub(super) fn wanted_objects(
     read_pointers(job, &kept_with_lfs)
 }
 
-/// Whether an attributes file names the filter: most repositories are done with here.
-fn mentions_lfs(job: &Job<'_>, commit: &ObjectId) -> Result<bool, PublishError> {
+/// Returns whether any `.gitattributes` names the filter. Most repositories need no further step.
+fn mentions_lfs(job: &PublishJob<'_>, commit: &ObjectId) -> Result<bool, PublishError> {
     let grep = job
         .git("grep")
         .args(["-q", "-F", "-e", "filter=lfs"])
@@ -47,9 +48,12 @@ fn mentions_lfs(job: &Job<'_>, commit: &ObjectId) -> Result<bool, PublishError> 
     }
 }
 
-/// Writes the paths of all files that are short enough to be pointers to the file `lfs-paths`; gives
-/// their git blobs.
-fn list_small_files(job: &Job<'_>, commit: &ObjectId) -> Result<Vec<ObjectId>, PublishError> {
+/// Writes the paths of all files that are short enough to be pointers to the file `lfs-paths`.
+/// Returns their git blobs, in the order of the paths.
+fn list_small_files(
+    job: &PublishJob<'_>,
+    commit: &ObjectId,
+) -> Result<Vec<ObjectId>, PublishError> {
     job.git("ls-tree")
         .args(["-r", "-z", "-l", "--full-tree", &commit.to_string()])
         .output_to(job.create("lfs-tree")?)?;
@@ -72,12 +76,15 @@ fn list_small_files(job: &Job<'_>, commit: &ObjectId) -> Result<Vec<ObjectId>, P
     Ok(blobs)
 }
 
-/// Those of `blobs` whose paths, which are in the file `lfs-paths`, have the attribute `filter=lfs`.
+/// Returns those of `blobs` whose paths have the attribute `filter=lfs`. The paths are in the file
+/// `lfs-paths`.
 fn filter_by_attribute(
-    job: &Job<'_>,
+    job: &PublishJob<'_>,
     commit: &ObjectId,
     blobs: Vec<ObjectId>,
 ) -> Result<Vec<ObjectId>, PublishError> {
+    // With an index of its own, git reads the `.gitattributes` of this commit (`--cached`), and the
+    // mirror isn't changed.
     let with_index = |command: GitCommand| {
         let index = job.tmp_path("lfs-index");
         command.variable("GIT_INDEX_FILE", index)
@@ -92,7 +99,7 @@ fn filter_by_attribute(
     let mut attributes = BufReader::new(job.open("lfs-attributes")?);
     let mut kept = Vec::new();
     for blob in blobs {
-        // The path, the name of the attribute, its value.
+        // Git prints three fields: the path, the name of the attribute, its value.
         let mut next = || {
             let field = read_field(job, &mut attributes)?;
             field.ok_or_else(|| PublishError::bad_output(b"the end of attributes"))
@@ -106,8 +113,11 @@ fn filter_by_attribute(
     Ok(kept)
 }
 
-/// Reads git blobs, and gives what those that are pointers point at.
-fn read_pointers(job: &Job<'_>, blobs: &[ObjectId]) -> Result<BTreeMap<LfsOid, u64>, PublishError> {
+/// Reads git blobs. Returns the LFS objects of the blobs that are pointers, with their sizes.
+fn read_pointers(
+    job: &PublishJob<'_>,
+    blobs: &[ObjectId],
+) -> Result<BTreeMap<LfsOid, u64>, PublishError> {
     let mut lines = String::new();
     for blob in blobs {
         lines.push_str(&blob.to_string());
@@ -144,8 +154,11 @@ fn read_pointers(job: &Job<'_>, blobs: &[ObjectId]) -> Result<BTreeMap<LfsOid, u
     Ok(wanted)
 }
 
-/// The bytes up to the next NUL; `None` at the end.
-fn read_field(job: &Job<'_>, from: &mut BufReader<File>) -> Result<Option<Vec<u8>>, PublishError> {
+/// Reads the bytes up to the next NUL. Returns `None` at the end.
+fn read_field(
+    job: &PublishJob<'_>,
+    from: &mut BufReader<File>,
+) -> Result<Option<Vec<u8>>, PublishError> {
     let mut field = Vec::new();
     from.read_until(0, &mut field)
         .map_err(PublishError::at(job.tmp))?;

@@ -1,11 +1,13 @@
 //! Publishing the Git LFS objects that the work tree of a commit needs, as an archive of their own.
 //!
 //! ```text
-//! pointers in the tree ─► those that no earlier archive has ─► upstream ─► checked, stored ─► archive
+//! LFS pointers in the tree ─► without the stored objects ─► fetch ─► check ─► store ─► archive
 //! ```
 //!
-//! It has a manifest and a pointer of its own, and runs after the snapshot is published, beside all
-//! else: fetching may take long, and holds nothing up. It reads the mirror as `git upload-pack` does.
+//! An LFS archive has a manifest and a pointer of its own. It is made after the snapshot is
+//! published, in a task of its own: fetching LFS objects may take an hour and must not hold up
+//! publishes. An update may change the mirror meanwhile, which is safe for a reader such as `git
+//! upload-pack`.
 
 mod archive;
 mod error;

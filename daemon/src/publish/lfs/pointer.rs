@@ -1,10 +1,11 @@
-//! The small text file that stands in git for an LFS object.
+//! LFS pointers: the small text files that git has in place of LFS objects.
 
 use std::fmt;
 
-/// Files of this length or more are no pointers, says git-lfs.
+/// Files of at least this many bytes are not pointers, by the definition of git-lfs.
 pub(super) const MAX_POINTER_LEN: u64 = 1024;
-/// What the first line may name; the last two are from before the first release of git-lfs.
+/// The versions that the first line may name. The last two are older than the first release of
+/// git-lfs.
 const VERSIONS: [&str; 3] = [
     "https://git-lfs.github.com/spec/v1",
     "https://hawser.github.com/spec/v1",
@@ -25,7 +26,7 @@ impl LfsOid {
         &self.0
     }
 
-    /// Where it is in a git directory.
+    /// Returns the path of the object in a git directory.
     pub(super) fn path(&self) -> String {
         let part = |range| self.0.get(range).unwrap_or_default();
         format!("lfs/objects/{}/{}/{self}", part(0..2), part(2..4))
@@ -38,16 +39,16 @@ impl fmt::Display for LfsOid {
     }
 }
 
-/// What a pointer says.
+/// A parsed LFS pointer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct LfsPointer {
     pub(super) oid: LfsOid,
-    /// Length of the object in bytes, as the repository has it.
+    /// The length of the object in bytes, as the pointer says.
     pub(super) size: u64,
 }
 
 impl LfsPointer {
-    /// Parses a file; `None` if it is no pointer.
+    /// Parses the content of a file. Returns `None` if it isn't a pointer.
     pub(super) fn parse(file: &[u8]) -> Option<Self> {
         let mut lines = std::str::from_utf8(file).ok()?.lines();
         let version = lines.next()?.strip_prefix("version ")?.trim();
@@ -84,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_pointer_is_told() {
+    fn other_files_are_not_parsed_as_pointers() {
         let oid = "4d".repeat(32);
         let good =
             format!("version https://git-lfs.github.com/spec/v1\noid sha256:{oid}\nsize 1\n");

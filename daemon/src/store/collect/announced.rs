@@ -24,7 +24,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
 use std::time::Duration;
 
-use cachewfs_format::limits::MAX_ANNOUNCED;
+use cachewfs_format::limits::MAX_DELETION_NOTICES;
 use cachewfs_format::{Deletions, RepoName, SegmentId, SnapshotId};
 
 use super::plan::old_segments;
@@ -76,7 +76,7 @@ impl<'a> AnnouncedCollection<'a> {
         };
         let segments = self.store.look_at_segments(self.repo, &[])?;
         let (mut old, young) = old_segments(&segments.listed, &segments.named, limits);
-        old.truncate(MAX_ANNOUNCED);
+        old.truncate(MAX_DELETION_NOTICES);
         let gone = self.delete_segments(&mut record, (old, &segments))?;
         collected.note(&segments, (&gone, young));
         let cleared = record.deletions.cleared(nonce());
@@ -93,7 +93,7 @@ impl<'a> AnnouncedCollection<'a> {
         let since = clock.now();
         // A collector that was killed leaves its notice behind. After this time it can't delete any
         // more.
-        while deletions.is_announced()
+        while deletions.has_notices()
             && clock.now().saturating_sub(since) <= self.store.notice.lifetime()
         {
             if (self.collection.is_stopping)() {
@@ -174,7 +174,7 @@ impl<'a> AnnouncedCollection<'a> {
         record: &mut OwnNotice,
         mut old: Vec<SnapshotId>,
     ) -> Result<Vec<SnapshotId>, StoreError> {
-        old.truncate(MAX_ANNOUNCED);
+        old.truncate(MAX_DELETION_NOTICES);
         if old.is_empty() {
             return Ok(old);
         }
@@ -182,7 +182,7 @@ impl<'a> AnnouncedCollection<'a> {
         // The ids stay in the object for ever. A new snapshot with the id of a deleted one would
         // give an immutable URL other bytes.
         for &id in &old {
-            new.set_used(id);
+            new.mark_used(id);
         }
         new.snapshots = old.iter().copied().collect();
         let until = self.announce_and_wait(record, new)?;

@@ -110,7 +110,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::time::UNIX_EPOCH;
 
-    use cachewfs_format::{Digest, ObjectId, Replaced};
+    use cachewfs_format::{Digest, ObjectId, ReplacedSnapshot};
 
     use super::*;
     use crate::store::key::Object;
@@ -133,7 +133,7 @@ mod tests {
         Listed { object, stat }
     }
 
-    fn pointer(current: u8, replaced: Vec<Replaced>) -> Pointer {
+    fn pointer(current: u8, replaced: Vec<ReplacedSnapshot>) -> Pointer {
         Pointer {
             version: Pointer::VERSION,
             snapshot: id(current),

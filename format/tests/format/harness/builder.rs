@@ -1,4 +1,5 @@
-//! Builds an archive in memory, segment by segment. The tests of `fuse` use this file too.
+//! Builds an archive in memory, segment by segment. The tests of the crate `fuse` use this file
+//! too.
 
 use cachewfs_format::{
     ArchiveKind, ChunkEncoding, Digest, Entry, FrameSize, ObjectId, RepoName, Role, SeekTable,
@@ -14,7 +15,7 @@ pub(crate) struct Builder {
 }
 
 impl Builder {
-    /// Appends a segment with these chunks.
+    /// Appends a segment with these chunks. Returns its id.
     pub(crate) fn segment<'a>(
         &mut self,
         role: Role,
@@ -27,14 +28,14 @@ impl Builder {
         for (content, encoding) in chunks {
             let (chunk, stored) = encode_chunk(content, encoding).unwrap();
             writer.push_chunk(chunk);
-            self.frame(chunk.content_len, &stored);
+            self.push_frame(chunk.content_len, &stored);
         }
         for entry in entries {
             writer.push_entry(entry);
         }
         let content_len = writer.content_len();
         let (id, table) = writer.finish().unwrap();
-        self.frame(0, &table);
+        self.push_frame(0, &table);
         self.segments.push(TocSegment {
             id,
             role,
@@ -46,7 +47,7 @@ impl Builder {
         id
     }
 
-    /// Ends it: a checkout archive of `repo`, and the digest that names it.
+    /// Ends the archive, a checkout archive of `repo`. Returns it with the digest that names it.
     pub(crate) fn finish(
         mut self,
         repo: &str,
@@ -62,7 +63,7 @@ impl Builder {
             segments: std::mem::take(&mut self.segments),
         };
         let (digest, toc) = toc.encode().unwrap();
-        self.frame(0, &toc);
+        self.push_frame(0, &toc);
         let Self {
             mut bytes, frames, ..
         } = self;
@@ -70,7 +71,7 @@ impl Builder {
         (bytes, digest)
     }
 
-    fn frame(&mut self, content_len: u32, stored: &[u8]) {
+    fn push_frame(&mut self, content_len: u32, stored: &[u8]) {
         let stored_len = u32::try_from(stored.len()).unwrap();
         self.frames.push(FrameSize {
             stored_len,

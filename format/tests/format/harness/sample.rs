@@ -1,22 +1,22 @@
-//! Archives of a few files, and the one that is golden.
+//! Archives of a few files, such as the golden archive.
 
 use cachewfs_format::{
     ChunkEncoding, Content, Digest, Entry, EntryKind, GitPath, ObjectId, Role, SegmentWriter,
     TocFile, encode_chunk, end_of_archive, member_header, padding_len,
 };
 
-use super::{Builder, Found};
+use super::{Builder, FoundFile};
 
 /// A file to put in an archive: path, content, and whether it gets a segment of its own.
-pub(crate) type File = (Vec<u8>, Vec<u8>, bool);
+pub(crate) type SampleFile = (Vec<u8>, Vec<u8>, bool);
 
-/// Short chunks, so that there are many, by turns raw and compressed.
+/// Splits `content` into short chunks, so that there are many. They are raw and compressed in turn.
 fn chunks(content: &[u8]) -> impl Iterator<Item = (&[u8], ChunkEncoding)> {
     let encodings = [ChunkEncoding::Raw, ChunkEncoding::Zstd(3)];
     content.chunks(700).zip(encodings.into_iter().cycle())
 }
 
-fn add_file(builder: &mut Builder, (path, content, is_own): &File) {
+fn add_file(builder: &mut Builder, (path, content, is_own): &SampleFile) {
     let path = GitPath::parse(path).unwrap();
     let size = content.len() as u64;
     let padded = [content.as_slice(), &vec![0; padding_len(size)]].concat();
@@ -37,7 +37,8 @@ fn add_file(builder: &mut Builder, (path, content, is_own): &File) {
         builder.segment(Role::WorkTree, chunks(&content), vec![entry(kind)], None);
         return;
     }
-    // The id is known before the data is placed: it doesn't depend on the place.
+    // The header's segment comes first in the archive, and names the id of the data's segment. The
+    // id doesn't depend on the position, so it can be computed beforehand.
     let mut writer = SegmentWriter::default();
     for (content, encoding) in chunks(&padded) {
         writer.push_chunk(encode_chunk(content, encoding).unwrap().0);
@@ -52,8 +53,8 @@ fn add_file(builder: &mut Builder, (path, content, is_own): &File) {
     assert_eq!(placed, id);
 }
 
-/// An archive of `files`, and the digest that names it.
-pub(crate) fn archive_of(files: &[File]) -> (Vec<u8>, Digest) {
+/// Builds an archive of `files`. Returns it with the digest that names it.
+pub(crate) fn archive_of(files: &[SampleFile]) -> (Vec<u8>, Digest) {
     let mut builder = Builder::default();
     for file in files {
         add_file(&mut builder, file);
@@ -63,8 +64,8 @@ pub(crate) fn archive_of(files: &[File]) -> (Vec<u8>, Digest) {
     builder.finish("host/org/repo", commit, Digest::of(b"refs"))
 }
 
-/// The files of the golden archive: never to be changed.
-pub(crate) fn sample() -> Vec<File> {
+/// Returns the files of the golden archive, which must never change.
+pub(crate) fn sample() -> Vec<SampleFile> {
     let bytes: Vec<u8> = (0..=255_u8).cycle().take(5000).collect();
     let long_path = [&[b'd'; 120][..], b"/", &[b'l'; 130]].concat();
     vec![
@@ -76,8 +77,8 @@ pub(crate) fn sample() -> Vec<File> {
     ]
 }
 
-/// What reading an archive of `files` gives.
-pub(crate) fn without_places(files: Vec<File>) -> Vec<Found> {
+/// Returns the paths and contents of `files`, as a reader of their archive should return them.
+pub(crate) fn paths_and_contents(files: Vec<SampleFile>) -> Vec<FoundFile> {
     files
         .into_iter()
         .map(|(path, content, _)| (path, content))

@@ -1,22 +1,28 @@
-//! The fixed modification times in an archive, in seconds since the epoch. Files of the work tree
-//! have times of their own (`earlier.rs`).
+//! The fixed modification times in an archive, in seconds since the epoch.
 //!
-//! git searches packs from the newest to the oldest, so their times say in which order.
+//! With fixed times, a file that doesn't change has the same tar header in each snapshot, and its
+//! segment is shared. Files of the work tree have times of their own (`file_times.rs`). Git
+//! searches packs from the newest to the oldest, so the times of packs define the order of the
+//! search.
 
 use cachewfs_format::PackKind;
 
-/// The earliest time that a file may have: 1980-01-02T00:00:00Z. Zip archives can't hold a time
-/// before 1980, and have local time.
+/// The earliest time that a file may have: 1980-01-02T00:00:00Z.
+///
+/// Zip archives can't hold a time before 1980. They hold local time, hence one day more.
 pub(super) const EARLIEST: i64 = 315_619_200;
-/// Everything in the git directory but packs and the index.
+/// The time of everything in the git directory except packs and the index.
 pub(super) const GIT_DIRECTORY: i64 = EARLIEST;
 
-/// Rank of the first increment above recent, trees and history, and how many fit below commits and tip.
+/// The rank of the oldest increment, above recent, trees and history.
 const INCREMENTS: i64 = 3;
+/// The rank of the commits pack. It leaves room for nearly a million increments below it.
 const COMMITS: i64 = 1_000_000;
 
-/// The time of a pack and its indexes; `age` counts the increments that are older than this one,
-/// so that a pack's time never changes while later ones come.
+/// Returns the time of a pack and its indexes.
+///
+/// For an increment, `age` is the number of increments that are older. It doesn't change when newer
+/// increments come, so the pack's time doesn't change either.
 pub(super) fn of_pack(kind: PackKind, age: usize) -> i64 {
     let rank = match kind {
         PackKind::Tip => COMMITS + 1,
