@@ -1,5 +1,5 @@
-//! How soon a new replica answers from the bucket, and how fast it passes a cold archive on; run by
-//! `tests/bench/replica`.
+//! Measures how soon a new replica answers from the bucket, and how fast it serves a cold archive.
+//! `tests/bench/replica` runs this and says more.
 
 #![expect(
     clippy::unwrap_used,
@@ -14,13 +14,14 @@ use std::time::{Duration, Instant};
 
 use cachewfs_tests::{DaemonProcess, Link, Site, TestBucket, git, s3_bucket};
 
-/// Links to the bucket: bytes a second, and there and back.
+/// Links to the bucket: the name, the bytes per second, and the round trip.
 const LINKS: [(&str, u64, Duration); 2] = [
     ("80 MB/s, 20 ms", 80_000_000, Duration::from_millis(20)),
     ("250 MB/s, 2 ms", 250_000_000, Duration::from_millis(2)),
 ];
-/// Requests to the bucket at the same time, and the bytes of each.
+/// How many parallel requests the direct download from the bucket makes.
 const CONNECTIONS: usize = 12;
+/// How many bytes each of these requests asks for.
 const RANGE_BYTES: u64 = 4 << 20;
 const SNAPSHOT: &str = "/git/local/bench/snapshot.tar.zst";
 
@@ -35,9 +36,9 @@ fn main() {
     let Some(bucket) = s3_bucket() else { return };
     let bench = Bench::set_up(Path::new(&repository), bucket);
     bench.compare("loopback", bench.bucket.address, runs);
-    for (what, bytes_per_second, round_trip) in LINKS {
+    for (link_name, bytes_per_second, round_trip) in LINKS {
         let link = Link::start(bench.bucket.address, bytes_per_second, round_trip);
-        bench.compare(what, link.address(), runs);
+        bench.compare(link_name, link.address(), runs);
     }
 }
 
@@ -45,7 +46,8 @@ fn print(line: &str) {
     writeln!(std::io::stdout().lock(), "{line}").unwrap();
 }
 
-/// What is published in a bucket; the whole archive is an object there, too.
+/// A bucket with a published repository. The object `archive` in it is the whole archive, for the
+/// comparison.
 struct Bench {
     site: Site,
     bucket: TestBucket,
@@ -75,19 +77,21 @@ impl Bench {
         bench
     }
 
-    /// A daemon with nothing on its disk, and `endpoint` for the bucket.
+    /// Starts a daemon with an empty disk, which reaches the bucket at `endpoint`.
     fn replica(&self, name: &str, endpoint: SocketAddr) -> DaemonProcess {
         let directory = self.site.path().join(name);
         std::fs::remove_dir_all(&directory).ok();
         let tables = format!(
-            "[store.s3]\nbucket = \"{}\"\nendpoint = \"http://{endpoint}\"\ncredentials_file = \"{}\"\n",
+            "[store.s3]\nbucket = \"{}\"\nendpoint = \"http://{endpoint}\"\n\
+             credentials_file = \"{}\"\n",
             self.bucket.name,
             self.bucket.credentials.display()
         );
-        DaemonProcess::start_with(&directory, &self.site.upstreams(), &tables)
+        DaemonProcess::start_with_tables(&directory, &self.site.upstreams(), &tables)
     }
 
-    fn compare(&self, what: &str, endpoint: SocketAddr, runs: usize) {
+    /// Makes `runs` runs with the bucket at `endpoint`, and prints each and the medians.
+    fn compare(&self, link_name: &str, endpoint: SocketAddr, runs: usize) {
         let (mut first, mut ratios) = (Vec::new(), Vec::new());
         for _ in 0..runs {
             let began = Instant::now();
@@ -105,8 +109,8 @@ impl Bench {
             let direct = self.download(endpoint);
             ratios.push(direct.as_secs_f64() / through.as_secs_f64());
             print(&format!(
-                "{what}: first range {:.3} s after the start; cold download {:.2} s ({:.2} s of the daemon's \
-                 CPU time), directly {:.2} s",
+                "{link_name}: first range {:.3} s after the start; cold download {:.2} s \
+                 ({:.2} s of the daemon's CPU time), directly from the bucket {:.2} s",
                 first.last().unwrap(),
                 through.as_secs_f64(),
                 cpu.as_secs_f64(),
@@ -114,13 +118,14 @@ impl Bench {
             ));
         }
         print(&format!(
-            "{what}: medians of {runs}: first range {:.3} s, ratio {:.2}\n",
+            "{link_name}: medians of {runs}: first range {:.3} s, direct / cold download {:.2}\n",
             median(first),
             median(ratios)
         ));
     }
 
-    /// How long the same bytes take from the bucket, in ranges at the same time.
+    /// Downloads the archive directly from the bucket, in parallel ranges. Returns how long it
+    /// took.
     fn download(&self, endpoint: SocketAddr) -> Duration {
         let path = format!("/{}/archive", self.bucket.name);
         let next = AtomicU64::new(0);
@@ -153,7 +158,7 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// Has the repository published, and waits until it is.
+/// Publishes the repository, and waits for the end of the publish.
 fn publish(address: SocketAddr) {
     let mut connection = TcpStream::connect(address).unwrap();
     let head = format!("Host: {address}\r\nContent-Length: 0\r\nConnection: close");
@@ -164,7 +169,7 @@ fn publish(address: SocketAddr) {
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
 
-/// A body, and how long it took from before the connection was made.
+/// Returns the body at `path`, and how long it took, with the time to connect.
 fn get(address: SocketAddr, path: &str, range: Option<&str>) -> (Vec<u8>, Duration) {
     let began = Instant::now();
     let mut connection = BufReader::new(TcpStream::connect(address).unwrap());
@@ -173,7 +178,7 @@ fn get(address: SocketAddr, path: &str, range: Option<&str>) -> (Vec<u8>, Durati
     (body, began.elapsed())
 }
 
-/// Asks for something and reads the answer's body.
+/// Sends a request on an open connection, and reads the body of its answer into `body`.
 fn ask(
     connection: &mut BufReader<TcpStream>,
     (host, path): (SocketAddr, &str),
@@ -196,7 +201,7 @@ fn ask(
     }
     body.clear();
     connection
-        .take(len.expect("what is stored has a length"))
+        .take(len.expect("answers from the store have a content-length"))
         .read_to_end(body)
         .unwrap();
 }

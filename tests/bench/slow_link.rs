@@ -1,12 +1,12 @@
-//! Bytes, requests and times over a slow link, beside those of git itself.
+//! Measures bytes, requests and times over a slow link, and those of git itself for comparison.
 //!
 //! ```text
 //! cargo build --release --bins
 //! cargo bench -p cachewfs-tests --bench slow_link -- REPOSITORY [FILE]
 //! ```
 //!
-//! `REPOSITORY` is one on this machine, which isn't changed; `FILE`, in its HEAD, is what to blame
-//! [README.md]. Needs root and /dev/fuse.
+//! `REPOSITORY` is a repository on this machine; it is not changed. `FILE` is a file in its HEAD,
+//! for `git blame` [README.md]. Needs root and /dev/fuse.
 
 #![expect(
     clippy::unwrap_used,
@@ -22,7 +22,7 @@ use cachewfs_tests::{
     DaemonProcess, GitDaemon, Link, MountProcess, Site, bytes_below, can_mount, git, wait_until,
 };
 
-/// 200 Mbit/s.
+/// The bandwidth of the link: 200 Mbit/s.
 const BYTES_PER_SECOND: u64 = 25_000_000;
 const ROUND_TRIP: Duration = Duration::from_millis(20);
 
@@ -55,7 +55,7 @@ fn mib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }
 
-/// A daemon with a published snapshot, and links to it and to git's own server.
+/// A daemon with a published snapshot, git's own server, and a slow link to each.
 struct Bench {
     site: Site,
     _daemon: DaemonProcess,
@@ -71,7 +71,8 @@ impl Bench {
         let site = Site::default();
         std::fs::create_dir_all(site.upstreams()).unwrap();
         let repository = repository.canonicalize().unwrap().display().to_string();
-        // A repository of our own, to push to; its objects are those of the given one.
+        // A copy that borrows its objects: the benchmark pushes to it, and must not change the
+        // original.
         git(
             site.upstreams(),
             &["clone", "-q", "--mirror", "--shared", &repository, "bench"],
@@ -93,7 +94,7 @@ impl Bench {
             started.elapsed().as_secs_f64(),
             BYTES_PER_SECOND * 8 / 1_000_000,
         ));
-        print("what                                   seconds       MiB  share  requests");
+        print("step                                   seconds       MiB  share  requests");
         drop(mount);
         Self {
             site,
@@ -106,17 +107,17 @@ impl Bench {
         }
     }
 
-    fn row(&self, what: &str, took: Duration, bytes: u64, requests: Option<u64>) {
+    fn print_row(&self, step: &str, took: Duration, bytes: u64, requests: Option<u64>) {
         let share = bytes as f64 * 100.0 / self.archive_bytes as f64;
         let requests = requests.map_or("-".to_owned(), |requests| requests.to_string());
         print(&format!(
-            "{what:<38} {:>7.2} {:>9.2} {share:>5.1}% {requests:>9}",
+            "{step:<38} {:>7.2} {:>9.2} {share:>5.1}% {requests:>9}",
             took.as_secs_f64(),
             mib(bytes)
         ));
     }
 
-    /// A mount over the slow link, with nothing cached.
+    /// Mounts over the slow link, with an empty cache.
     fn cold_mount(&self) -> MountProcess {
         let cache = self.site.path().join("workstation/cache");
         std::fs::remove_dir_all(cache).ok();
@@ -129,44 +130,52 @@ impl Bench {
             ("cold: git status", &["status", "--porcelain"]),
             ("cold: git blame", &["blame", "--", &self.file]),
         ];
-        for (what, arguments) in commands {
-            self.cold(what, |mount| {
+        for (step, arguments) in commands {
+            self.measure_cold(step, |mount| {
                 git(mount.repo("local/bench"), arguments);
             });
         }
-        self.cold("cold: cachewfs clone", |mount| {
+        self.measure_cold("cold: cachewfs clone", |mount| {
             let clone = self.site.path().join("clone");
             mount.cli(&["clone", "local/bench", &clone.display().to_string()]);
             std::fs::remove_dir_all(clone).unwrap();
         });
     }
 
-    fn cold(&self, what: &str, work: impl FnOnce(&MountProcess)) {
-        let before = self.link.bytes();
+    /// Runs `work` on a cold mount, and prints its time, bytes and requests. The bytes and requests
+    /// include those of mounting, the time doesn't.
+    fn measure_cold(&self, step: &str, work: impl FnOnce(&MountProcess)) {
+        let before = self.link.answer_bytes();
         let mount = self.cold_mount();
         let started = Instant::now();
         work(&mount);
         let took = started.elapsed();
         let requests = mount.traffic("requests");
-        self.row(what, took, self.link.bytes() - before, Some(requests));
+        self.print_row(
+            step,
+            took,
+            self.link.answer_bytes() - before,
+            Some(requests),
+        );
     }
 
     fn git_itself(&self) {
         let url = format!("git://{}/bench", self.git_link.address());
         let kinds: [&[&str]; 3] = [&[], &["--filter=blob:none"], &["--depth=1"]];
         for options in kinds {
-            let before = self.git_link.bytes();
+            let before = self.git_link.answer_bytes();
             let started = Instant::now();
             let arguments = [&["clone", "-q"], options, &[&url, "plain"]].concat();
             git(self.site.path(), &arguments);
             let took = started.elapsed();
             std::fs::remove_dir_all(self.site.path().join("plain")).unwrap();
-            let what = format!("git clone {}", options.join(" "));
-            self.row(&what, took, self.git_link.bytes() - before, None);
+            let step = format!("git clone {}", options.join(" "));
+            self.print_row(&step, took, self.git_link.answer_bytes() - before, None);
         }
     }
 
-    /// What a commit costs that changes one file: to publish, and to catch up with.
+    /// Pushes a commit that changes one file. Measures the bytes that its publish writes and that a
+    /// mount fetches to catch up.
     fn one_commit_later(&self) {
         let mount = self.cold_mount();
         mount.cli(&["prefetch", "--hot", "local/bench"]);
@@ -177,7 +186,7 @@ impl Bench {
             &["clone", "-q", "--shared", &upstream, "work"],
         );
         let store = self.site.path().join("daemon/data/store");
-        let (stored, fetched) = (bytes_below(&store), self.link.bytes());
+        let (stored, fetched) = (bytes_below(&store), self.link.answer_bytes());
         let started = Instant::now();
 
         let path = work.join(&self.file);
@@ -191,29 +200,30 @@ impl Bench {
         });
 
         let took = started.elapsed();
-        self.row("publish: written", took, bytes_below(&store) - stored, None);
-        self.row(
+        self.print_row("publish: written", took, bytes_below(&store) - stored, None);
+        self.print_row(
             "publish: fetched to catch up",
             took,
-            self.link.bytes() - fetched,
+            self.link.answer_bytes() - fetched,
             None,
         );
     }
 
-    /// Reading the largest pack, through the mount and as the cache has it.
+    /// Reads the largest pack through the mount, and the largest file of the cache, and prints how
+    /// fast.
     fn read_cached(&self) {
         let mount = self.site.mount(&format!("http://{}", self.link.address()));
         mount.cli(&["prefetch", "--all", "local/bench"]);
         let pack = largest(&mount.packs("local/bench"));
         let cached = largest(&self.site.path().join("workstation/cache"));
-        for (what, file) in [("mount", pack), ("cache file", cached)] {
+        for (through, file) in [("mount", pack), ("cache file", cached)] {
             let best = (0..4).map(|_| throughput(&file)).max().unwrap();
-            print(&format!("read of a cached pack, {what}: {best} MiB/s"));
+            print(&format!("read of a cached pack, {through}: {best} MiB/s"));
         }
     }
 }
 
-/// The largest file below a directory.
+/// Returns the path of the largest file below `directory`.
 fn largest(directory: &Path) -> PathBuf {
     let mut waiting = vec![directory.to_owned()];
     let mut largest = (0, PathBuf::new());
@@ -231,7 +241,7 @@ fn largest(directory: &Path) -> PathBuf {
     largest.1
 }
 
-/// MiB per second of reading a file from front to back.
+/// Reads a file from front to back. Returns the MiB per second.
 fn throughput(path: &Path) -> u64 {
     let mut buffer = vec![0; 1 << 20];
     let mut file = File::open(path).unwrap();

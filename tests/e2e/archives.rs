@@ -1,4 +1,4 @@
-//! An archive is an ordinary file.
+//! Archives are ordinary files: curl fetches them, tar extracts them, and git works in the result.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -9,8 +9,8 @@ use cachewfs_tests::{
     DaemonProcess, Site, add_loose_objects, can_mount, extract_archive, git, try_git, wait_until,
 };
 
-/// Fetches an archive with curl as soon as there is one, and extracts it with tar.
-fn extract(daemon: &DaemonProcess, archive: &str, directory: &Path) {
+/// Waits until an archive is published, fetches it with curl and extracts it with tar.
+fn fetch_and_extract(daemon: &DaemonProcess, archive: &str, directory: &Path) {
     std::fs::create_dir_all(directory).unwrap();
     let file = directory.with_extension("tar.zst");
     let url = format!("{}/git/local/project/{archive}.tar.zst", daemon.url());
@@ -35,13 +35,13 @@ fn extract(daemon: &DaemonProcess, archive: &str, directory: &Path) {
 #[test]
 fn a_checkout_archive_extracts_to_a_clean_clone() {
     let site = Site::default();
-    let repo = site.grown_repo("project");
+    let repo = site.repo_with_history("project");
     let daemon = site.daemon();
     let clone = site.path().join("extracted");
 
-    extract(&daemon, "snapshot", &clone);
+    fetch_and_extract(&daemon, "snapshot", &clone);
 
-    // Believed without reading: with the content gone, only its size and time are left to go by.
+    // A clean status means that git believed the sizes and times in the index of the archive.
     assert_eq!(
         git(&clone, &["status", "--porcelain", "--branch"]),
         "## main...origin/main\n"
@@ -75,11 +75,11 @@ fn a_checkout_archive_extracts_to_a_clean_clone() {
 #[test]
 fn maintenance_leaves_the_packs_of_an_extracted_archive_alone() {
     let site = Site::default();
-    let repo = site.grown_repo("project");
+    let repo = site.repo_with_history("project");
     let daemon = site.daemon();
     for (archive, git_directory) in [("snapshot", ".git"), ("mirror", ".")] {
         let extracted = site.path().join(archive);
-        extract(&daemon, archive, &extracted);
+        fetch_and_extract(&daemon, archive, &extracted);
         let packs = || {
             let files = std::fs::read_dir(extracted.join(git_directory).join("objects/pack"));
             let names = files.unwrap().map(|file| file.unwrap().file_name());
@@ -87,7 +87,7 @@ fn maintenance_leaves_the_packs_of_an_extracted_archive_alone() {
             names.filter(is_pack).collect::<BTreeSet<_>>()
         };
         let published = packs();
-        // Enough for git to think that there is something to do.
+        // Enough loose objects for `git maintenance run --auto` to find work.
         add_loose_objects(&extracted, archive, 300);
 
         git(
@@ -112,11 +112,11 @@ fn maintenance_leaves_the_packs_of_an_extracted_archive_alone() {
 #[test]
 fn a_mirror_archive_extracts_to_a_whole_mirror() {
     let site = Site::default();
-    let repo = site.grown_repo("project");
+    let repo = site.repo_with_history("project");
     let daemon = site.daemon();
     let mirror = site.path().join("mirror");
 
-    extract(&daemon, "mirror", &mirror);
+    fetch_and_extract(&daemon, "mirror", &mirror);
 
     assert!(
         try_git(&mirror, &["fsck", "--full", "--strict"])
@@ -135,10 +135,10 @@ fn the_mount_and_the_archive_agree() {
         return;
     }
     let site = Site::default();
-    site.grown_repo("project");
+    site.repo_with_history("project");
     let daemon = site.daemon();
     let clone = site.path().join("extracted");
-    extract(&daemon, "snapshot", &clone);
+    fetch_and_extract(&daemon, "snapshot", &clone);
     let mount = site.mount(&daemon.url());
 
     let differences = Command::new("diff")

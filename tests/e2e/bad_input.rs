@@ -1,10 +1,10 @@
-//! Everything strange works, or gets a clear error.
+//! Unusual names and repositories either work or get a clear error.
 
 use std::process::Command;
 
 use cachewfs_tests::{Site, can_mount, git, run, try_git, wait_until};
 
-/// The status and the error code that the daemon answers a path with.
+/// Returns the HTTP status and the error code with which the daemon answers a request for `path`.
 fn answer(url: &str, path: &str) -> (String, String) {
     let output = Command::new("curl")
         .args(["--silent", "--path-as-is", "--write-out", "\n%{http_code}"])
@@ -26,12 +26,13 @@ fn answer(url: &str, path: &str) -> (String, String) {
 #[test]
 fn bad_urls_get_a_clear_error() {
     let site = Site::default();
-    site.grown_repo("project");
+    site.repo_with_history("project");
     let daemon = site.daemon();
     let url = daemon.url();
-    let is = |path: &str, status: &str, code: &str| {
+    let assert_answer = |path: &str, status: &str, code: &str| {
         wait_until(&format!("{path} answers {status} {code}"), || {
             let found = answer(&url, path);
+            // 503 means "not known yet": the daemon hasn't heard from upstream.
             if found.0 == "503" {
                 return false;
             }
@@ -40,30 +41,30 @@ fn bad_urls_get_a_clear_error() {
         });
     };
 
-    is("/git/example.org/a/snapshot.tar.zst", "404", "unknown_host");
-    is("/git/local/../etc/snapshot.tar.zst", "400", "bad_repo_name");
-    is(
+    assert_answer("/git/example.org/a/snapshot.tar.zst", "404", "unknown_host");
+    assert_answer("/git/local/../etc/snapshot.tar.zst", "400", "bad_repo_name");
+    assert_answer(
         "/git/local/%2e%2e/x/snapshot.tar.zst",
         "400",
         "bad_repo_name",
     );
-    is("/git/local/-x/snapshot.tar.zst", "400", "bad_repo_name");
-    is(
+    assert_answer("/git/local/-x/snapshot.tar.zst", "400", "bad_repo_name");
+    assert_answer(
         "/git/local/absent/snapshot.tar.zst",
         "404",
         "upstream_not_found",
     );
-    is(
+    assert_answer(
         "/git/local/project/snapshot/HEAD.tar.zst",
         "400",
         "bad_snapshot_id",
     );
     let unknown = format!("/git/local/project/snapshot/{}.tar.zst", "1".repeat(40));
-    is(&unknown, "404", "no_snapshot");
+    assert_answer(&unknown, "404", "no_snapshot");
 }
 
 #[test]
-fn an_empty_repository_is_said_to_be_so() {
+fn an_empty_repository_is_reported_as_empty() {
     if !can_mount() {
         return;
     }
@@ -84,17 +85,17 @@ fn an_empty_repository_is_said_to_be_so() {
 }
 
 #[test]
-fn an_organisation_is_a_directory_and_a_typo_is_no_entry() {
+fn an_organisation_is_a_directory_and_a_mistyped_name_is_not_found() {
     if !can_mount() {
         return;
     }
     let site = Site::default();
     let mut nested = site.repo("org/team/project");
-    nested.grow(3);
+    nested.add_history(3);
     nested.push();
     let daemon = site.daemon();
     let mount = site.mount(&daemon.url());
-    // Below a first level, a directory shows when something in it is known.
+    // The directory of an organisation exists once the mount knows a repository in it.
     mount.cli(&["prefetch", "local/org/team/project"]);
 
     assert_eq!(
@@ -107,7 +108,7 @@ fn an_organisation_is_a_directory_and_a_typo_is_no_entry() {
     wait_until("the organisation is a directory", || {
         mount.repo("local/org").is_dir()
     });
-    wait_until("a typo is no entry", || {
+    wait_until("a mistyped name is not found", || {
         std::fs::metadata(mount.repo("local/org/tema/project"))
             .is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
     });
@@ -121,10 +122,10 @@ fn a_detached_head_and_submodules_work() {
     }
     let site = Site::default();
     let mut inner = site.repo("inner");
-    inner.grow(2);
+    inner.add_history(2);
     inner.push();
     let mut outer = site.repo("outer");
-    outer.grow(4);
+    outer.add_history(4);
     let inner_url = inner.upstream.display().to_string();
     git(
         &outer.work,
@@ -155,7 +156,7 @@ fn a_detached_head_and_submodules_work() {
 }
 
 #[test]
-fn a_file_of_3_gb_is_read_where_it_is_read() {
+fn a_file_of_3_gb_is_fetched_only_where_it_is_read() {
     if !can_mount() {
         return;
     }
@@ -185,7 +186,7 @@ fn a_file_of_3_gb_is_read_where_it_is_read() {
         ""
     );
     let fetched = mount.traffic("fetched_bytes");
-    assert!(fetched < 32 << 20, "{fetched} bytes for a few of them");
+    assert!(fetched < 32 << 20, "fetched {fetched} bytes to read 8");
 }
 
 #[test]
@@ -194,7 +195,7 @@ fn nothing_can_be_written_in_a_mount() {
         return;
     }
     let site = Site::default();
-    site.grown_repo("project");
+    site.repo_with_history("project");
     let daemon = site.daemon();
     let mount = site.mount(&daemon.url());
     let mounted = mount.repo("local/project");

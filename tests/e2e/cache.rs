@@ -11,7 +11,7 @@ fn the_cache_stays_within_its_limit_whatever_fills_it() {
     }
     let site = Site::default();
     let mut repo = site.repo("project");
-    // Incompressible, and each a segment of its own.
+    // Files that don't compress, each large enough to be a segment of its own.
     let mut noise = 1_u64;
     for number in 0..6 {
         let content: Vec<u8> = std::iter::repeat_with(|| {
@@ -28,7 +28,7 @@ fn the_cache_stays_within_its_limit_whatever_fills_it() {
     repo.commit("large files");
     repo.push();
     let daemon = site.daemon();
-    let mount = site.mount_with(&daemon.url(), "hydrate=off,cache_size=16M");
+    let mount = site.mount_with_options(&daemon.url(), "hydrate=off,cache_size=16M");
     let mounted = mount.repo("local/project");
     let point = mount.point.display().to_string();
     for command in [&["prefetch", "--hot"][..], &["pin"]] {

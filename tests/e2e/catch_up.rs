@@ -1,11 +1,12 @@
-//! Following upstream.
+//! A mount follows upstream while commands run in it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use cachewfs_tests::{Site, can_mount, git, try_git, wait_until};
 
-/// How many times upstream is pushed to while others read; the figure of record is 200.
+/// Returns how often upstream is pushed to while readers run. `CACHEWFS_TEST_PUSHES` sets it; for a
+/// release it is 200.
 fn pushes() -> u32 {
     let pushes = std::env::var("CACHEWFS_TEST_PUSHES").ok();
     pushes.and_then(|pushes| pushes.parse().ok()).unwrap_or(25)
@@ -17,7 +18,7 @@ fn a_push_shows_by_itself() {
         return;
     }
     let site = Site::default();
-    let mut repo = site.grown_repo("project");
+    let mut repo = site.repo_with_history("project");
     let daemon = site.daemon();
     let mount = site.mount(&daemon.url());
     let mounted = mount.repo("local/project");
@@ -38,9 +39,13 @@ fn a_push_shows_by_itself() {
         b"another\n"
     );
     assert_eq!(git(&mounted, &["status", "--porcelain"]), "");
-    // Neither of them was read before: only the two files, and no old pack.
+    // The catch-up fetched the increment itself. The commands waited only for the two files, which
+    // had not been read before, and for no old pack.
     let demanded = mount.traffic("demand_bytes") - before;
-    assert!(demanded < 256 << 10, "{demanded} bytes were waited for");
+    assert!(
+        demanded < 256 << 10,
+        "the commands waited for {demanded} bytes"
+    );
 }
 
 #[test]
@@ -49,7 +54,7 @@ fn no_reader_ever_sees_an_error_while_upstream_moves() {
         return;
     }
     let site = Site::default();
-    let mut repo = site.grown_repo("project");
+    let mut repo = site.repo_with_history("project");
     let daemon = site.daemon();
     let mount = site.mount(&daemon.url());
     let mounted = mount.repo("local/project");
@@ -65,14 +70,15 @@ fn no_reader_ever_sees_an_error_while_upstream_moves() {
             let mut runs = 0_u32;
             while !ended.load(Ordering::Relaxed) {
                 let output = try_git(&mounted, arguments);
-                let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
-                let lasts = || !try_git(&mounted, arguments).status.success();
+                let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+                // Whether the error lasts helps to find its cause.
+                let fails_again = || !try_git(&mounted, arguments).status.success();
                 assert!(
                     output.status.success(),
-                    "git {arguments:?}: {complaint}; again now: {}",
-                    lasts()
+                    "git {arguments:?}: {stderr}; fails again: {}",
+                    fails_again()
                 );
-                assert_eq!(complaint, "", "git {arguments:?}");
+                assert_eq!(stderr, "", "git {arguments:?}");
                 runs += 1;
             }
             runs
@@ -98,6 +104,7 @@ fn no_reader_ever_sees_an_error_while_upstream_moves() {
     }
     assert_eq!(git(&mounted, &["rev-parse", "HEAD"]).trim(), last);
     let status = mount.status();
+    // One catch-up may cover several pushes.
     assert!(status["repos"][0]["catch_ups"].as_u64().unwrap() >= u64::from(pushes()) / 2);
     assert!(try_git(&mounted, &["fsck", "--full"]).status.success());
     let packs = crate::mounted::packs(&mount.packs("local/project"));
@@ -110,9 +117,9 @@ fn refresh_shows_a_push_at_once() {
         return;
     }
     let site = Site::default();
-    let mut repo = site.grown_repo("project");
+    let mut repo = site.repo_with_history("project");
     let daemon = site.daemon();
-    let mount = site.mount_with(&daemon.url(), "hydrate=off,poll_interval=1h");
+    let mount = site.mount_with_options(&daemon.url(), "hydrate=off,poll_interval=1h");
     mount.cli(&["prefetch", "local/project"]);
     let commit = repo.commit("news");
     repo.push();
@@ -132,7 +139,7 @@ fn a_working_directory_survives_a_catch_up() {
         return;
     }
     let site = Site::default();
-    let mut repo = site.grown_repo("project");
+    let mut repo = site.repo_with_history("project");
     let daemon = site.daemon();
     let mount = site.mount(&daemon.url());
     let inside = mount.repo("local/project").join("src/dir1");

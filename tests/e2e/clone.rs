@@ -1,10 +1,10 @@
-//! `cachewfs clone`: an ordinary clone that borrows.
+//! `cachewfs clone`: an ordinary clone that borrows its objects from the mount.
 
 use std::process::{Command, Stdio};
 
 use cachewfs_tests::{
     Dice, Fault, GitRepo, MountProcess, Proxy, Site, assert_index_checksum, binary, can_mount, git,
-    git_fed, run, try_git, wait_until,
+    git_with_input, run, try_git, wait_until,
 };
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -27,7 +27,7 @@ fn a_clone_is_ready_and_everything_works_in_it() {
         return;
     }
     let site = Site::default();
-    let repo = site.grown_repo("project");
+    let repo = site.repo_with_history("project");
     let daemon = site.daemon();
     let mount = site.mount(&daemon.url());
 
@@ -60,27 +60,29 @@ fn a_clone_is_ready_and_everything_works_in_it() {
 }
 
 #[test]
-fn the_maintenance_of_a_clone_reads_nothing_of_the_mount_and_keeps_it_small() {
+fn maintenance_of_a_clone_fetches_nothing_through_the_mount_and_rolls_up_packs() {
     if !can_mount() {
         return;
     }
     let site = Site::default();
-    let repo = site.grown_repo("project");
+    let repo = site.repo_with_history("project");
     let daemon = site.daemon();
     let mount = site.mount(&daemon.url());
     let clone = clone_of(&site, &mount, &repo);
-    // Starts maintenance, as each fetch does.
+    // Every `git fetch` starts maintenance. It runs in the foreground here, so that the test sees
+    // its end.
     let fetch = ["-c", "maintenance.autoDetach=false", "fetch", "-q"];
     git(&clone, &fetch);
     let add_pack = |round: u32| {
         let commit = format!(
-            "commit refs/heads/round-{round}\ncommitter A <a@example.com> 1700000000 +0000\ndata 0\n"
+            "commit refs/heads/round-{round}\n\
+             committer A <a@example.com> 1700000000 +0000\ndata 0\n"
         );
         let import = ["-c", "fastimport.unpackLimit=1", "fast-import", "--quiet"];
-        git_fed(&clone, &import, commit.as_bytes());
+        git_with_input(&clone, &import, commit.as_bytes());
         git(&clone, &fetch);
     };
-    // The first one looks for objects in the indexes of the mount.
+    // The first fetch with a new commit reads the pack indexes in the mount.
     add_pack(0);
     let before = mount.traffic("fetched_bytes");
 
@@ -100,7 +102,7 @@ fn a_force_push_upstream_breaks_no_clone() {
         return;
     }
     let site = Site::default();
-    let mut repo = site.grown_repo("project");
+    let mut repo = site.repo_with_history("project");
     let daemon = site.daemon();
     let mount = site.mount(&daemon.url());
     let clone = clone_of(&site, &mount, &repo);
@@ -129,25 +131,25 @@ fn a_clone_that_is_interrupted_leaves_nothing() {
         return;
     }
     let site = Site::default();
-    let mut repo = site.grown_repo("project");
-    // The first look at a repository may fetch all of a small one.
+    let mut repo = site.repo_with_history("project");
+    // A small repository may be fetched whole when it is first looked at.
     repo.write("large", &Dice::new(3).noise(8 << 20));
     repo.commit("a large file");
     repo.push();
     let daemon = site.daemon();
     let proxy = Proxy::start(daemon.address());
-    let mount = site.mount_with(&proxy.url(), "hydrate=off,read_timeout=5s");
+    let mount = site.mount_with_options(&proxy.url(), "hydrate=off,read_timeout=5s");
     git(mount.repo("local/project"), &["rev-parse", "HEAD"]);
-    let place = site.path().join("place");
-    std::fs::create_dir_all(&place).unwrap();
+    let parent = site.path().join("parent");
+    std::fs::create_dir_all(&parent).unwrap();
     proxy.set(Fault::Stall);
     let mut cloning = Command::new(binary("cachewfs"))
         .args(["clone", "local/project", "--mount"])
-        .args([&mount.point, &place.join("clone")])
+        .args([&mount.point, &parent.join("clone")])
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let entries = || std::fs::read_dir(&place).unwrap().count();
+    let entries = || std::fs::read_dir(&parent).unwrap().count();
     wait_until("the clone has begun", || entries() > 0);
 
     let process = Pid::from_raw(cloning.id().try_into().unwrap()).unwrap();
@@ -163,7 +165,7 @@ fn a_directory_that_is_in_use_is_left_alone() {
         return;
     }
     let site = Site::default();
-    site.grown_repo("project");
+    site.repo_with_history("project");
     let daemon = site.daemon();
     let mount = site.mount(&daemon.url());
     let point = mount.point.display().to_string();

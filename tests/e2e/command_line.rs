@@ -1,4 +1,4 @@
-//! What the programs say before they ask anyone.
+//! Errors of the CLI that need neither a daemon nor a mount, and its shell completions.
 
 use cachewfs_tests::run;
 

@@ -1,4 +1,5 @@
-//! Mounts and CLI against other users: sockets, caches, and text that commands a terminal.
+//! Mounts and CLI are safe from other users (sockets, caches) and from text that controls a
+//! terminal.
 
 use std::fs::{self, Permissions};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -12,18 +13,19 @@ use std::time::Duration;
 use cachewfs_tests::{Site, binary, can_mount, run, wait_up_to};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// A user without processes and files.
+/// A user id that owns no processes and no files on this machine.
 const USER: u32 = 64_999;
-/// Longer than `status --watch` pauses, on a machine that others keep busy.
+/// Longer than the interval of `status --watch`, also on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A copy of the CLI that every user may run, and a place where every user may make files.
-struct Shared {
+/// A copy of the CLI that every user may run, and a temporary directory that every user may write
+/// to.
+struct OtherUser {
     program: PathBuf,
     tmp: PathBuf,
 }
 
-impl Shared {
+impl OtherUser {
     fn new(site: &Site) -> Self {
         let open = |path: &Path, mode| {
             fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
@@ -38,13 +40,13 @@ impl Shared {
         Self { program, tmp }
     }
 
-    /// Asks a mount as [`USER`].
+    /// Runs the CLI as [`USER`], for a mount. Returns the exit code and the output.
     fn run(&self, arguments: &[&str], mount: &Path) -> (Option<i32>, String) {
         let mount = mount.display().to_string();
         self.run_plain(&[arguments, &["--mount", &mount]].concat())
     }
 
-    /// Runs the CLI as [`USER`], without a runtime directory.
+    /// Runs the CLI as [`USER`], without a runtime directory. Returns the exit code and the output.
     fn run_plain(&self, arguments: &[&str]) -> (Option<i32>, String) {
         let output = Command::new(&self.program)
             .args(arguments)
@@ -71,14 +73,14 @@ fn others_may_ask_a_mount_only_with_allow_other() {
         return;
     }
     let site = Site::default();
-    let shared = Shared::new(&site);
+    let other_user = OtherUser::new(&site);
     let mount = site.mount("http://127.0.0.1:1");
 
-    let (code, refused) = shared.run(&["status"], &mount.point);
+    let (code, refused) = other_user.run(&["status"], &mount.point);
     drop(mount);
-    let mount = site.mount_with("http://127.0.0.1:1", "hydrate=off,allow_other");
-    let (allowed, status) = shared.run(&["status"], &mount.point);
-    let (pinned, refused_pin) = shared.run(&["pin", "local/project"], &mount.point);
+    let mount = site.mount_with_options("http://127.0.0.1:1", "hydrate=off,allow_other");
+    let (allowed, status) = other_user.run(&["status"], &mount.point);
+    let (pinned, refused_pin) = other_user.run(&["pin", "local/project"], &mount.point);
 
     assert_eq!(code, Some(3), "{refused}");
     assert!(refused.contains("allow_other"), "{refused}");
@@ -106,30 +108,30 @@ fn a_mount_in_the_foreground_is_unmounted_when_its_terminal_closes() {
 }
 
 #[test]
-fn a_socket_where_others_may_put_one_is_not_asked() {
+fn a_socket_in_a_directory_that_others_may_write_to_is_not_used() {
     if !can_mount() {
         return;
     }
     let site = Site::default();
-    let shared = Shared::new(&site);
-    let sockets = shared.tmp.join(format!("cachewfs-{USER}"));
-    let ask = || shared.run(&["status"], Path::new("/nowhere"));
+    let other_user = OtherUser::new(&site);
+    let sockets = other_user.tmp.join(format!("cachewfs-{USER}"));
+    let ask = || other_user.run(&["status"], Path::new("/nowhere"));
     fs::create_dir(&sockets).unwrap();
 
-    // Somebody else was first.
+    // Root owns the directory.
     fs::set_permissions(&sockets, Permissions::from_mode(0o777)).unwrap();
     let (foreign_code, foreign) = ask();
-    let cache = format!("cache_dir={}", shared.tmp.join("cache").display());
+    let cache = format!("cache_dir={}", other_user.tmp.join("cache").display());
     let point = site.path().join("mnt");
     fs::create_dir(&point).unwrap();
     let point = point.display().to_string();
     let (mount_code, mount) =
-        shared.run_plain(&["mount", "-f", "-o", &cache, "http://127.0.0.1:1", &point]);
-    // It is his own, and open.
+        other_user.run_plain(&["mount", "-f", "-o", &cache, "http://127.0.0.1:1", &point]);
+    // The user owns the directory, but all users may write to it.
     chown(&sockets, Some(USER), Some(USER)).unwrap();
     let (open_code, open) = ask();
-    // It leads elsewhere.
-    fs::rename(&sockets, shared.tmp.join("elsewhere")).unwrap();
+    // The directory is a symbolic link.
+    fs::rename(&sockets, other_user.tmp.join("elsewhere")).unwrap();
     std::os::unix::fs::symlink("elsewhere", &sockets).unwrap();
     let (link_code, link) = ask();
 
@@ -174,13 +176,13 @@ fn a_cache_of_another_user_is_refused() {
     }
 }
 
-/// Serves this answer to every request, for as long as the test runs.
+/// Answers every request with `answer` for as long as the test runs. Returns the server's base URL.
 fn answer_everything_with(answer: String) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     std::thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
-            // A request of these tests comes in one piece.
+            // The requests of these tests are short: one read gets a whole one.
             if stream.read(&mut [0; 4096]).is_ok_and(|len| len > 0) {
                 stream.write_all(answer.as_bytes()).ok();
             }
@@ -190,7 +192,7 @@ fn answer_everything_with(answer: String) -> String {
 }
 
 #[test]
-fn what_a_daemon_says_does_not_command_the_terminal() {
+fn text_from_a_daemon_cannot_control_the_terminal() {
     if !can_mount() {
         return;
     }
@@ -209,8 +211,8 @@ fn what_a_daemon_says_does_not_command_the_terminal() {
     let error = String::from_utf8(failed.stderr).unwrap();
     assert!(!error.contains("\ncachewfs: all is well"), "{error}");
     for text in [&error, &table, &json, &mount.log()] {
-        let obeyed = ['\u{1b}', '\u{7}', '\u{9b}', '\u{202e}'];
-        assert!(!text.contains(obeyed), "{text:?}");
+        let control_characters = ['\u{1b}', '\u{7}', '\u{9b}', '\u{202e}'];
+        assert!(!text.contains(control_characters), "{text:?}");
     }
     assert!(
         error.contains("evil") && table.contains("evil"),
@@ -225,7 +227,7 @@ fn what_a_daemon_says_does_not_command_the_terminal() {
 }
 
 #[test]
-fn a_listing_has_the_hosts_that_can_be_shown() {
+fn a_listing_leaves_out_hosts_that_cannot_be_directory_names() {
     if !can_mount() {
         return;
     }
@@ -246,8 +248,8 @@ fn a_listing_has_the_hosts_that_can_be_shown() {
     assert_eq!(names, [".objects", "good.example"]);
 }
 
-/// `cachewfs status --watch`, which has printed something.
-fn watching(mount: &Path) -> (Child, BufReader<std::process::ChildStdout>) {
+/// Starts `cachewfs status --watch`. Returns when it has printed its first line.
+fn start_watching(mount: &Path) -> (Child, BufReader<std::process::ChildStdout>) {
     let mut watching = Command::new(binary("cachewfs"))
         .args(["status", "--watch", "--mount"])
         .arg(mount)
@@ -262,30 +264,30 @@ fn watching(mount: &Path) -> (Child, BufReader<std::process::ChildStdout>) {
 }
 
 #[test]
-fn watching_ends_when_it_is_told_to_or_when_nobody_reads() {
+fn status_watch_ends_on_a_signal_or_when_its_output_is_closed() {
     if !can_mount() {
         return;
     }
     let site = Site::default();
     let mount = site.mount("http://127.0.0.1:1");
     let signals = [Signal::TERM, Signal::HUP, Signal::INT];
-    let mut told = signals.map(|_| watching(&mount.point));
-    let (mut unread, output) = watching(&mount.point);
+    let mut signalled = signals.map(|_| start_watching(&mount.point));
+    let (mut unread, output) = start_watching(&mount.point);
 
     drop(output);
-    for (signal, (process, _)) in signals.iter().zip(&told) {
+    for (signal, (process, _)) in signals.iter().zip(&signalled) {
         let pid = Pid::from_raw(process.id().try_into().unwrap()).unwrap();
         kill_process(pid, *signal).unwrap();
     }
 
-    for (signal, (process, _)) in signals.iter().zip(&mut told) {
-        wait_up_to(PATIENCE, "it has ended", || {
+    for (signal, (process, _)) in signals.iter().zip(&mut signalled) {
+        wait_up_to(PATIENCE, "status --watch ends on a signal", || {
             process.try_wait().unwrap().is_some()
         });
         let status = process.wait().unwrap();
         assert_eq!(status.signal(), Some(signal.as_raw()), "{status}");
     }
-    wait_up_to(PATIENCE, "it has ended", || {
+    wait_up_to(PATIENCE, "status --watch ends without a reader", || {
         unread.try_wait().unwrap().is_some()
     });
     assert!(unread.wait().unwrap().success());

@@ -1,4 +1,4 @@
-//! Mounts that read from the bucket where the daemon points.
+//! Direct reads: the daemon redirects a mount to the bucket, and the mount reads there.
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -6,27 +6,28 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use cachewfs_tests::{
-    DaemonProcess, Fault, GitRepo, MountProcess, Proxy, Recorder, Site, TestBucket, binary,
+    DaemonProcess, Fault, GitRepo, MountProcess, Proxy, RecordingProxy, Site, TestBucket, binary,
     can_mount, free_address, git, s3_bucket, wait_until,
 };
 
-/// What no log may have.
+/// A part of every signed URL. No log may contain it.
 const SECRET: &str = "X-Amz-Signature";
 
-/// A daemon without copies of what is in its bucket, and a repository of a few MB in it.
-struct Place {
-    /// Ended before its directory goes.
+/// A daemon that keeps no copies of its bucket on disk or in memory, and a repository of a few MB.
+struct Setup {
+    // Fields are dropped in this order: the daemon ends before its directory is removed.
     daemon: DaemonProcess,
     repo: GitRepo,
     site: Site,
 }
 
-impl Place {
-    /// `public` is where mounts are sent.
+impl Setup {
+    /// Starts the daemon. It redirects mounts to `public`, a URL of the bucket or of a proxy in
+    /// front of it.
     fn start(bucket: &TestBucket, public: &str, more: &str) -> Self {
         let site = Site::default();
         let mut repo = site.repo("project");
-        repo.grow(20);
+        repo.add_history(20);
         repo.write("noise", &noise(3_000_000));
         repo.commit("noise");
         repo.push();
@@ -38,20 +39,20 @@ impl Place {
             bucket.endpoint,
             bucket.credentials.display()
         );
-        let daemon = site.daemon_with(&tables);
+        let daemon = site.daemon_with_tables(&tables);
         Self { daemon, repo, site }
     }
 
     fn mount(&self, url: &str, options: &str) -> MountProcess {
         let options = format!("hydrate=off,poll_interval=1h,{options}");
-        let mount = self.site.mount_with(url, &options);
+        let mount = self.site.mount_with_options(url, &options);
         wait_until("the repository shows", || {
             mount.repo("local/project").join(".git").exists()
         });
         mount
     }
 
-    /// Reads everything there is, and compares.
+    /// Reads the history and a large file in the mount, and compares them with the working copy.
     fn read_all(&self, mount: &MountProcess) {
         let mounted = mount.repo("local/project");
         let log = ["log", "-p", "--binary", "--format=%H"];
@@ -61,14 +62,14 @@ impl Place {
     }
 
     fn assert_logs_have_no_url(&self, mount: &MountProcess) {
-        for (who, log) in [("daemon", self.daemon.log()), ("mount", mount.log())] {
+        for (process, log) in [("daemon", self.daemon.log()), ("mount", mount.log())] {
             let line = log.lines().find(|line| line.contains(SECRET));
-            assert_eq!(line, None, "in the log of the {who}");
+            assert_eq!(line, None, "in the log of the {process}");
         }
     }
 }
 
-/// Bytes that don't compress.
+/// Returns `len` bytes that don't compress.
 fn noise(len: usize) -> Vec<u8> {
     let mut state = 0x9E37_79B9_7F4A_7C15_u64;
     let next = || {
@@ -81,27 +82,27 @@ fn noise(len: usize) -> Vec<u8> {
 }
 
 #[test]
-fn a_mount_reads_where_the_daemon_points_and_shows_its_token_to_nobody_there() {
+fn direct_reads_go_to_the_bucket_and_never_show_the_token() {
     if !can_mount() {
         return;
     }
     let Some(bucket) = s3_bucket() else { return };
-    let to_bucket = Recorder::start(bucket.address);
+    let to_bucket = RecordingProxy::start(bucket.address);
     let path = tempfile::tempdir().unwrap();
     let (auth, token) = team_only(path.path());
-    let place = Place::start(&bucket, &to_bucket.url(), &auth);
-    let to_daemon = Recorder::start(place.daemon.address());
+    let setup = Setup::start(&bucket, &to_bucket.url(), &auth);
+    let to_daemon = RecordingProxy::start(setup.daemon.address());
     let options = format!("token_file={}", path.path().join("token").display());
-    let mount = place.mount(&to_daemon.url(), &options);
+    let mount = setup.mount(&to_daemon.url(), &options);
 
-    place.read_all(&mount);
+    setup.read_all(&mount);
 
     let requests = to_bucket.requests();
     assert!(requests.len() > 1);
     assert_eq!(to_bucket.count_answers(206), requests.len());
     assert_eq!(to_daemon.count_answers(307), requests.len());
-    assert!(to_bucket.answered_bytes() > 3_000_000);
-    assert!(to_daemon.answered_bytes() < 1_000_000);
+    assert!(to_bucket.answer_bytes() > 3_000_000);
+    assert!(to_daemon.answer_bytes() < 1_000_000);
     assert!(mount.traffic("direct_bytes") > 3_000_000);
     assert_eq!(mount.traffic("retries"), 0);
     for request in &requests {
@@ -113,17 +114,18 @@ fn a_mount_reads_where_the_daemon_points_and_shows_its_token_to_nobody_there() {
     }
     let shown = |request: &String| request.contains(&token);
     assert!(to_daemon.requests().iter().any(shown));
-    place.assert_logs_have_no_url(&mount);
+    setup.assert_logs_have_no_url(&mount);
 
-    // Who knows nothing of this gets the bytes, and who has no token nothing.
-    let url = format!("{}/git/local/project/snapshot.tar.zst", place.daemon.url());
+    // A client without the header gets the bytes from the daemon. A client without a token gets
+    // nothing.
+    let url = format!("{}/git/local/project/snapshot.tar.zst", setup.daemon.url());
     assert_eq!(curl(&["-r", "0-99", &url]), "401");
     let bearer = format!("authorization: Bearer {token}");
     assert_eq!(curl(&["-H", &bearer, "-r", "0-99", &url]), "206");
-    let head = git(&place.repo.work, &["rev-parse", "HEAD"]);
+    let head = git(&setup.repo.work, &["rev-parse", "HEAD"]);
     let url = format!(
         "{}/git/local/project/snapshot/{}.tar.zst",
-        place.daemon.url(),
+        setup.daemon.url(),
         head.trim()
     );
     assert_eq!(curl(&["-H", &bearer, "-r", "0-99", &url]), "206");
@@ -135,7 +137,7 @@ fn a_mount_reads_where_the_daemon_points_and_shows_its_token_to_nobody_there() {
     assert_eq!(curl(&["-H", direct, "-r", "0-99", &url]), "401");
 }
 
-/// The status of an answer.
+/// Runs curl, and returns the status of the answer.
 fn curl(arguments: &[&str]) -> String {
     let output = Command::new("curl")
         .args(["-s", "-o", "/dev/null", "-w", "%{http_code}"])
@@ -145,8 +147,8 @@ fn curl(arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).to_lowercase()
 }
 
-/// A section for a daemon that lets only the team in, and the token, in lower case, of one of them, which is
-/// also in the file `token`.
+/// Returns an `[auth]` table that admits only the group `team`, and the token of a member of it.
+/// The token is also in the file `token`. It is in lower case, as the recorded requests are.
 fn team_only(directory: &std::path::Path) -> (String, String) {
     const TOKEN: &str = "cwfs_0123456789abcdefghijklmnopqrstuvwxyz0123456";
     const POLICY: &str = "package cachewfs\nimport rego.v1\ndefault allow := false\n\
@@ -176,7 +178,7 @@ fn team_only(directory: &std::path::Path) -> (String, String) {
 }
 
 #[test]
-fn a_bucket_that_mounts_can_not_reach_costs_a_moment_once() {
+fn an_unreachable_bucket_delays_a_mount_only_once() {
     if !can_mount() {
         return;
     }
@@ -185,45 +187,47 @@ fn a_bucket_that_mounts_can_not_reach_costs_a_moment_once() {
     silent.set(Fault::Stall);
     let refusing: SocketAddr = free_address();
     for public in [format!("http://{refusing}"), silent.url()] {
-        let place = Place::start(&bucket, &public, "");
-        let to_daemon = Recorder::start(place.daemon.address());
-        // Of which a direct read may take a second, and then there are three for the daemon.
-        let mount = place.mount(&to_daemon.url(), "read_timeout=4s");
+        let setup = Setup::start(&bucket, &public, "");
+        let to_daemon = RecordingProxy::start(setup.daemon.address());
+        // The bucket may be silent for a quarter of the timeout, so three seconds are left for the
+        // daemon.
+        let mount = setup.mount(&to_daemon.url(), "read_timeout=4s");
 
         let began = Instant::now();
-        place.read_all(&mount);
+        setup.read_all(&mount);
 
         assert!(began.elapsed() < Duration::from_secs(20), "{public}");
         assert_eq!(mount.traffic("direct_bytes"), 0);
         let tried = to_daemon.count_answers(307);
         assert!((1..10).contains(&tried), "{tried} with {public}");
-        let told = mount.log().matches("all bytes come from").count();
-        assert_eq!(told, 1, "{}", mount.log());
-        place.assert_logs_have_no_url(&mount);
+        let warnings = mount.log().matches("all bytes come from").count();
+        assert_eq!(warnings, 1, "{}", mount.log());
+        setup.assert_logs_have_no_url(&mount);
     }
 }
 
 #[test]
-fn a_signature_that_expired_costs_a_moment_once() {
+fn an_expired_signature_delays_a_mount_only_once() {
     if !can_mount() {
         return;
     }
     let Some(bucket) = s3_bucket() else { return };
-    let to_bucket = Recorder::start(bucket.address);
-    to_bucket.delay(Duration::from_millis(2100));
-    let place = Place::start(&bucket, &to_bucket.url(), "direct_reads_ttl = \"1s\"\n");
-    let mount = place.mount(&place.daemon.url(), "");
+    let to_bucket = RecordingProxy::start(bucket.address);
+    // Longer than the URL is valid.
+    to_bucket.delay_requests(Duration::from_millis(2100));
+    let setup = Setup::start(&bucket, &to_bucket.url(), "direct_reads_ttl = \"1s\"\n");
+    let mount = setup.mount(&setup.daemon.url(), "");
 
-    place.read_all(&mount);
+    setup.read_all(&mount);
 
     assert!(to_bucket.count_answers(403) >= 1);
     assert_eq!(to_bucket.count_answers(206), 0);
     assert!(mount.log().contains("answered 403"), "{}", mount.log());
-    place.assert_logs_have_no_url(&mount);
+    setup.assert_logs_have_no_url(&mount);
 }
 
 #[test]
-fn what_is_wrong_or_cut_where_the_daemon_points_comes_from_the_daemon() {
+fn corrupt_or_cut_direct_reads_are_repeated_through_the_daemon() {
     if !can_mount() {
         return;
     }
@@ -234,30 +238,30 @@ fn what_is_wrong_or_cut_where_the_daemon_points_comes_from_the_daemon() {
     ] {
         let spoiling = Proxy::start(bucket.address);
         spoiling.set(fault);
-        let place = Place::start(&bucket, &spoiling.url(), "");
-        let mount = place.mount(&place.daemon.url(), "");
+        let setup = Setup::start(&bucket, &spoiling.url(), "");
+        let mount = setup.mount(&setup.daemon.url(), "");
 
-        place.read_all(&mount);
+        setup.read_all(&mount);
 
         assert!(mount.traffic("retries") >= 1, "{fault:?}");
         let log = mount.log();
         assert!(log.contains("all bytes come from"), "{log}");
         assert!(log.contains(said), "{log}");
-        place.assert_logs_have_no_url(&mount);
+        setup.assert_logs_have_no_url(&mount);
     }
 }
 
 #[test]
-fn who_wants_no_direct_reads_gets_none() {
+fn a_mount_with_no_direct_reads_never_asks_the_bucket() {
     if !can_mount() {
         return;
     }
     let Some(bucket) = s3_bucket() else { return };
-    let to_bucket = Recorder::start(bucket.address);
-    let place = Place::start(&bucket, &to_bucket.url(), "");
-    let mount = place.mount(&place.daemon.url(), "no_direct_reads");
+    let to_bucket = RecordingProxy::start(bucket.address);
+    let setup = Setup::start(&bucket, &to_bucket.url(), "");
+    let mount = setup.mount(&setup.daemon.url(), "no_direct_reads");
 
-    place.read_all(&mount);
+    setup.read_all(&mount);
 
     assert_eq!(to_bucket.requests(), Vec::<String>::new());
 }

@@ -1,16 +1,16 @@
-//! A bad network, and a full disk.
+//! Mounts behind a bad network, and with a full disk.
 
 use std::time::{Duration, Instant};
 
-use cachewfs_tests::{Fault, Proxy, Site, can_mount, git, try_git, wait_until, within};
+use cachewfs_tests::{Fault, Proxy, Site, can_mount, git, run_with_deadline, try_git, wait_until};
 
 #[test]
-fn cut_connections_cost_time_only() {
+fn cut_connections_only_slow_reads_down() {
     if !can_mount() {
         return;
     }
     let site = Site::default();
-    let repo = site.grown_repo("project");
+    let repo = site.repo_with_history("project");
     let daemon = site.daemon();
     site.mount(&daemon.url())
         .cli(&["prefetch", "local/project"]);
@@ -18,7 +18,7 @@ fn cut_connections_cost_time_only() {
     proxy.set(Fault::CutAfter(20_000));
     std::fs::remove_dir_all(site.path().join("workstation/cache")).unwrap();
     let mount = site.mount(&proxy.url());
-    // The table of contents has to come in one piece.
+    // The TOC must arrive in one piece: it is verified as a whole.
     proxy.set(Fault::None);
     git(mount.repo("local/project"), &["rev-parse", "HEAD"]);
     proxy.set(Fault::CutAfter(20_000));
@@ -34,10 +34,10 @@ fn corrupt_bytes_are_never_shown() {
         return;
     }
     let site = Site::default();
-    let repo = site.grown_repo("project");
+    let repo = site.repo_with_history("project");
     let daemon = site.daemon();
     let proxy = Proxy::start(daemon.address());
-    let mount = site.mount_with(&proxy.url(), "hydrate=off,read_timeout=3s");
+    let mount = site.mount_with_options(&proxy.url(), "hydrate=off,read_timeout=3s");
     git(mount.repo("local/project"), &["rev-parse", "HEAD"]);
     proxy.set(Fault::CorruptEvery(3_000));
 
@@ -46,7 +46,7 @@ fn corrupt_bytes_are_never_shown() {
     let mended = git(mount.repo("local/project"), &["log", "-p", "--format=%H"]);
 
     let expected = git(&repo.work, &["log", "-p", "--format=%H"]);
-    // What got through before the error is right.
+    // git may print a part of the log before it hits the error. This part must be right.
     let shown = String::from_utf8_lossy(&broken.stdout).into_owned();
     assert!(
         expected.starts_with(shown.trim_end()),
@@ -56,12 +56,12 @@ fn corrupt_bytes_are_never_shown() {
 }
 
 #[test]
-fn a_daemon_that_is_unavailable_for_a_while_costs_time_only() {
+fn an_unavailable_daemon_only_slows_reads_down() {
     if !can_mount() {
         return;
     }
     let site = Site::default();
-    let repo = site.grown_repo("project");
+    let repo = site.repo_with_history("project");
     let daemon = site.daemon();
     let proxy = Proxy::start(daemon.address());
     let mount = site.mount(&proxy.url());
@@ -82,10 +82,10 @@ fn a_read_fails_at_its_deadline_and_not_later() {
         return;
     }
     let site = Site::default();
-    site.grown_repo("project");
+    site.repo_with_history("project");
     let daemon = site.daemon();
     let proxy = Proxy::start(daemon.address());
-    let mount = site.mount_with(
+    let mount = site.mount_with_options(
         &proxy.url(),
         "hydrate=off,read_timeout=2s,lookup_timeout=1s",
     );
@@ -95,7 +95,7 @@ fn a_read_fails_at_its_deadline_and_not_later() {
 
     let started = Instant::now();
     let readme = mounted.join("README.md");
-    let outcome = within("a read", Duration::from_secs(20), move || {
+    let outcome = run_with_deadline("a read", Duration::from_secs(20), move || {
         std::fs::read(readme)
     });
 
@@ -105,7 +105,7 @@ fn a_read_fails_at_its_deadline_and_not_later() {
         "{:?}",
         started.elapsed()
     );
-    // Afterwards it works again.
+    // Once the network works again, so does the mount.
     proxy.set(Fault::None);
     assert_eq!(git(&mounted, &["status", "--porcelain"]), "");
 }
@@ -116,11 +116,11 @@ fn a_full_disk_slows_reads_down_and_breaks_none() {
         return;
     }
     let site = Site::default();
-    let repo = site.grown_repo("project");
+    let repo = site.repo_with_history("project");
     let daemon = site.daemon();
     let cache = site.path().join("workstation/cache");
     std::fs::create_dir_all(&cache).unwrap();
-    let _small = SmallDisk::mount(&cache, 300);
+    let _tmpfs = TinyTmpfs::mount(&cache, 300);
     let mount = site.mount(&daemon.url());
 
     let log = git(mount.repo("local/project"), &["log", "-p", "--format=%H"]);
@@ -133,22 +133,22 @@ fn a_full_disk_slows_reads_down_and_breaks_none() {
     );
 }
 
-/// A disk of so many KiB, gone when dropped.
-struct SmallDisk(std::path::PathBuf);
+/// A tmpfs of a few KiB over an existing directory. Dropping it unmounts the tmpfs.
+struct TinyTmpfs(std::path::PathBuf);
 
-impl SmallDisk {
+impl TinyTmpfs {
     fn mount(directory: &std::path::Path, kibibytes: u32) -> Self {
         let mounted = std::process::Command::new("mount")
             .args(["-t", "tmpfs", "-o", &format!("size={kibibytes}k"), "tmpfs"])
             .arg(directory)
             .status()
             .unwrap();
-        assert!(mounted.success());
+        assert!(mounted.success(), "mounting a tmpfs failed");
         Self(directory.to_owned())
     }
 }
 
-impl Drop for SmallDisk {
+impl Drop for TinyTmpfs {
     fn drop(&mut self) {
         rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH).ok();
     }

@@ -1,4 +1,4 @@
-//! A daemon with one version of git, and workstations with others.
+//! Daemons and workstations with different versions of git work together.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -8,11 +8,11 @@ use cachewfs_tests::{
     can_mount, extract_archive, free_address, git, git_command, wait_until,
 };
 
-/// A workstation on which people have this git.
+/// A workstation with one version of git.
 struct Workstation<'a> {
     git: &'a GitVersion,
     daemon: &'a DaemonProcess,
-    /// All of it is below.
+    /// The directory with all files of the workstation.
     directory: PathBuf,
 }
 
@@ -20,19 +20,19 @@ impl Workstation<'_> {
     fn succeed(&self, what: &str, command: &mut Command) -> Output {
         let output = command
             .env("PATH", self.git.path())
-            // The defaults of git 3.0; others follow them on demand.
+            // The defaults of git 3.0, which older versions can be told to use.
             .env("GIT_DEFAULT_REF_FORMAT", "reftable")
             .env("GIT_DEFAULT_HASH", "sha256")
             .output()
             .unwrap();
-        let complaint = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{}: {what}: {complaint}", self.git);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{}: {what}: {stderr}", self.git);
         output
     }
 
     fn git(&self, directory: &Path, arguments: &[&str]) -> String {
         let mut command = git_command(directory);
-        // The user has set nothing.
+        // A user without any configuration.
         command
             .env("GIT_CONFIG_GLOBAL", "/dev/null")
             .args(arguments);
@@ -55,7 +55,7 @@ impl Workstation<'_> {
         file
     }
 
-    /// Fails unless a repository is at this commit, clean and whole.
+    /// Panics unless HEAD of `repository` is `head`, its work tree is clean, and it is complete.
     fn assert_good(&self, repository: &Path, head: &str) {
         assert_eq!(self.git(repository, &["log", "-1", "--format=%H"]), head);
         assert_eq!(
@@ -69,8 +69,9 @@ impl Workstation<'_> {
     }
 }
 
-/// Does all that people do, up to a push to upstream, and after it.
-fn use_all(workstation: &Workstation<'_>, repo: &mut GitRepo) {
+/// Mounts, clones and restores a repository. Then pushes to upstream, and brings everything up to
+/// date.
+fn run_all_workflows(workstation: &Workstation<'_>, repo: &mut GitRepo) {
     let head = git(&repo.work, &["rev-parse", "HEAD"]).trim().to_owned();
     let directory = &workstation.directory;
     let path = |name: &str| directory.join(name).display().to_string();
@@ -109,7 +110,7 @@ fn use_all(workstation: &Workstation<'_>, repo: &mut GitRepo) {
         workstation.git(&clone, &["pull", "-q", "--ff-only", "origin", "main"]);
         workstation.assert_good(&clone, &pushed);
     }
-    // As today's client brings a restored clone up to date.
+    // A restored clone is brought up to date with a bundle.
     let bundle = workstation.fetch(&format!("snapshot.bundle?base={head}"), "bundle");
     let bundle = bundle.display().to_string();
     workstation.git(&restored, &["pull", "-q", "--ff-only", &bundle, "main"]);
@@ -124,22 +125,23 @@ fn a_daemon_and_workstations_with_different_versions_understand_each_other() {
     let versions = GitVersion::all();
     for (number, of_daemon) in versions.iter().enumerate() {
         let site = Site::default();
-        // Workstations fetch from the directory by themselves, and old versions know no other format.
+        // Workstations fetch from this directory with their own git. Old versions can read no other
+        // ref format than `files`.
         let mut init = git_command(site.path());
         init.args(["init", "-q", "--bare", "--initial-branch=main"])
             .arg(site.upstreams().join("project"))
             .env("GIT_DEFAULT_REF_FORMAT", "files");
         assert!(init.status().unwrap().success());
-        let mut repo = site.grown_repo("project");
+        let mut repo = site.repo_with_history("project");
         let text = format!(
             "data_dir = \"{}\"\npublish_delay = \"0s\"\n[upstreams]\nlocal = \"file://{}\"\n",
             site.path().join("data").display(),
             site.upstreams().display()
         );
         let path = format!("PATH={}", of_daemon.path());
-        let by_way = ["env", &path];
+        let wrapper = ["env", &path];
         let log = site.path().join("daemon");
-        let daemon = DaemonProcess::launch(&log, (&by_way, free_address()), &text);
+        let daemon = DaemonProcess::launch(&log, (&wrapper, free_address()), &text);
         for (other, git) in versions.iter().enumerate() {
             let workstation = Workstation {
                 git,
@@ -147,7 +149,7 @@ fn a_daemon_and_workstations_with_different_versions_understand_each_other() {
                 directory: site.path().join(format!("workstation-{number}-{other}")),
             };
             println!("a daemon with {of_daemon}, a workstation with {git}");
-            use_all(&workstation, &mut repo);
+            run_all_workflows(&workstation, &mut repo);
         }
     }
 }

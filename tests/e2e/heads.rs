@@ -1,4 +1,4 @@
-//! A mount and a clone are as a clone by git, whatever HEAD of upstream is.
+//! A mount and a `cachewfs clone` show what `git clone` shows, whatever HEAD of upstream names.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use cachewfs_tests::{
-    GitRepo, MountProcess, Site, can_mount, git, git_at, git_command, run, try_git,
+    GitRepo, MountProcess, Site, can_mount, git, git_at_time, git_command, run, try_git,
 };
 
 /// Returns the output of `git <arguments>` as bytes: names of refs need not be UTF-8.
@@ -29,19 +29,20 @@ fn branches(directory: &Path) -> Vec<u8> {
     )
 }
 
-/// Makes a repository with the branches main and dev, and HEAD as `set` makes it.
-fn odd_head(site: &Site, name: &str, set: impl FnOnce(&GitRepo)) -> GitRepo {
+/// Creates a repository with the branches `main` and `dev`. Then calls `set_head`, which changes
+/// its HEAD.
+fn odd_head(site: &Site, name: &str, set_head: impl FnOnce(&GitRepo)) -> GitRepo {
     let mut repo = site.repo(name);
     repo.write("f", b"v1\n");
     repo.commit("one");
     repo.push();
     git(&repo.work, &["push", "-q", "origin", "main:dev"]);
-    set(&repo);
+    set_head(&repo);
     repo
 }
 
-/// Compares the mount and a clone with a clone by git.
-fn check(site: &Site, mount: &MountProcess, (repo, name): (&GitRepo, &str)) {
+/// Compares a repository in the mount, and a `cachewfs clone` of it, with a plain `git clone`.
+fn compare_with_plain_clone(site: &Site, mount: &MountProcess, (repo, name): (&GitRepo, &str)) {
     let plain = site.plain_clone(repo, name);
     let mounted = mount.repo(&format!("local/{name}"));
     let clone = site.path().join("clone").join(name);
@@ -63,12 +64,12 @@ fn check(site: &Site, mount: &MountProcess, (repo, name): (&GitRepo, &str)) {
         assert_eq!(files(ours), files(&plain), "{name} {}", ours.display());
         assert_eq!(ours.join("f").exists(), plain.join("f").exists(), "{name}");
     }
-    // In a bare repository there is no status.
+    // Without a work tree, `git status` fails.
     if plain.join("f").exists() {
         assert_eq!(git(&mounted, &["status", "--porcelain"]), "", "{name}");
         assert_eq!(git(&clone, &["status", "--porcelain"]), "", "{name}");
     }
-    // git guesses a branch for origin/HEAD where upstream's HEAD is on none.
+    // origin/HEAD is left out: if upstream's HEAD is not on a branch, `git clone` guesses one.
     let remotes = |directory: &Path| {
         let listed = bytes(
             directory,
@@ -117,7 +118,7 @@ fn an_odd_head_is_shown_as_in_a_clone() {
             set_head(repo, "refs/tags/v1");
         }),
         odd_head(&site, "annotated", |repo| {
-            git_at(&repo.work, 2, &["tag", "-a", "-m", "tag", "v1"]);
+            git_at_time(&repo.work, 2, &["tag", "-a", "-m", "tag", "v1"]);
             repo.push();
             set_head(repo, "refs/tags/v1");
         }),
@@ -141,7 +142,7 @@ fn an_odd_head_is_shown_as_in_a_clone() {
 
     for repo in &repos {
         let name = repo.upstream.file_name().unwrap().to_str().unwrap();
-        check(&site, &mount, (repo, name));
+        compare_with_plain_clone(&site, &mount, (repo, name));
     }
 }
 
@@ -183,7 +184,7 @@ fn an_unborn_head_shows_all_branches_and_no_work_tree() {
     assert_eq!(git(&clone, &["log", "--format=%s", "origin/dev"]), "one\n");
     git(&clone, &["checkout", "-q", "dev"]);
 
-    // HEAD is born, moves on, and is gone again.
+    // HEAD gets a commit, moves on, and names a missing branch again.
     git(&repo.upstream, &["symbolic-ref", "HEAD", "refs/heads/main"]);
     repo.write("f", b"v2\n");
     let second = repo.commit("two");
@@ -204,7 +205,7 @@ fn an_unborn_head_shows_all_branches_and_no_work_tree() {
 
 /// HEAD moves to a branch whose name is not UTF-8, and on from there.
 #[test]
-fn branches_move_on_whatever_head_is_called() {
+fn branches_move_when_head_names_a_branch_that_is_not_utf8() {
     if !can_mount() {
         return;
     }
@@ -237,7 +238,7 @@ fn branches_move_on_whatever_head_is_called() {
 
 /// git writes wrong generation numbers into its commit-graph for dates after 2106.
 #[test]
-fn commits_of_the_far_future_are_reached() {
+fn commits_dated_after_2106_are_reachable() {
     if !can_mount() {
         return;
     }

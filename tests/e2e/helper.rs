@@ -1,4 +1,4 @@
-//! `mount.cachewfs`, as mount(8) calls it.
+//! The mount helper `mount.cachewfs`, run as mount(8) runs it.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 use cachewfs_tests::{Site, binary, can_mount, git, run, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// Calls the program by the name of the helper.
+/// Runs the CLI through a link named `mount.cachewfs`, as mount(8) does.
 fn helper(site: &Site, arguments: &[&str]) -> Output {
     let link = site.path().join("mount.cachewfs");
     std::os::unix::fs::symlink(binary("cachewfs"), &link).ok();
@@ -17,17 +17,17 @@ fn helper(site: &Site, arguments: &[&str]) -> Output {
         .unwrap()
 }
 
-/// A mount that a process in the background serves; gone when this is dropped.
-struct Background(PathBuf);
+/// A mount that a background process serves. Dropping it unmounts.
+struct BackgroundMount(PathBuf);
 
-impl Background {
+impl BackgroundMount {
     fn is_mounted(&self) -> bool {
         let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
         table.contains(&format!(" {} ", self.0.display()))
     }
 }
 
-impl Drop for Background {
+impl Drop for BackgroundMount {
     fn drop(&mut self) {
         if self.is_mounted() {
             rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH).ok();
@@ -41,32 +41,32 @@ fn mount_point(site: &Site) -> PathBuf {
     point
 }
 
-fn complaint(output: &Output) -> String {
+fn stderr_of(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 #[test]
-fn it_returns_when_the_mount_works_and_serves_in_the_background() {
+fn the_helper_returns_when_the_mount_works_and_serves_in_the_background() {
     if !can_mount() {
         return;
     }
     let site = Site::default();
-    let repo = site.grown_repo("project");
+    let repo = site.repo_with_history("project");
     let daemon = site.daemon();
-    let mount = Background(mount_point(&site));
+    let mount = BackgroundMount(mount_point(&site));
     let point = mount.0.display().to_string();
     let cache = site.path().join("cache").display().to_string();
-    // What mount(8) makes of an fstab line.
+    // The options that mount(8) passes for a line of fstab.
     let options = format!("rw,allow_other,_netdev,nofail,hydrate=off,cache_dir={cache}");
 
     let mounted = helper(&site, &[&daemon.url(), &point, "-v", "-o", &options]);
 
-    assert!(mounted.status.success(), "{}", complaint(&mounted));
+    assert!(mounted.status.success(), "{}", stderr_of(&mounted));
     let status = run(&["status", "--json", "--mount", &point]);
     let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
     assert_eq!(status["mount_point"], point);
     let prefetched = run(&["prefetch", "local/project", "--mount", &point]);
-    assert!(prefetched.status.success(), "{}", complaint(&prefetched));
+    assert!(prefetched.status.success(), "{}", stderr_of(&prefetched));
     assert_eq!(
         git(mount.0.join("local/project"), &["rev-parse", "HEAD"]),
         git(&repo.work, &["rev-parse", "HEAD"])
@@ -74,7 +74,7 @@ fn it_returns_when_the_mount_works_and_serves_in_the_background() {
 
     let unmounted = run(&["umount", &point]);
 
-    assert!(unmounted.status.success(), "{}", complaint(&unmounted));
+    assert!(unmounted.status.success(), "{}", stderr_of(&unmounted));
     assert!(!mount.is_mounted());
     let process = Path::new("/proc").join(status["pid"].to_string());
     wait_until("the process in the background has ended", || {
@@ -89,12 +89,12 @@ fn mounting_again_is_enough_after_a_crash() {
     }
     let site = Site::default();
     let daemon = site.daemon();
-    let mount = Background(mount_point(&site));
+    let mount = BackgroundMount(mount_point(&site));
     let point = mount.0.display().to_string();
     let cache = format!("cache_dir={}", site.path().join("cache").display());
     let mount_it = || {
         let mounted = helper(&site, &[&daemon.url(), &point, "-o", &cache]);
-        assert!(mounted.status.success(), "{}", complaint(&mounted));
+        assert!(mounted.status.success(), "{}", stderr_of(&mounted));
     };
     let kill_it = || {
         let status = run(&["status", "--json", "--mount", &point]);
@@ -113,12 +113,12 @@ fn mounting_again_is_enough_after_a_crash() {
     assert!(std::fs::read_dir(&point).is_ok());
     kill_it();
     let unmounted = run(&["umount", &point]);
-    assert!(unmounted.status.success(), "{}", complaint(&unmounted));
+    assert!(unmounted.status.success(), "{}", stderr_of(&unmounted));
     assert!(!mount.is_mounted());
 }
 
 #[test]
-fn what_can_not_be_mounted_is_said_before_it_returns() {
+fn the_helper_reports_a_failed_mount_before_it_returns() {
     if !can_mount() {
         return;
     }
@@ -136,15 +136,15 @@ fn what_can_not_be_mounted_is_said_before_it_returns() {
 
     assert_eq!(typo.status.code(), Some(2));
     assert!(
-        complaint(&typo).contains("cash_dir=/x"),
+        stderr_of(&typo).contains("cash_dir=/x"),
         "{}",
-        complaint(&typo)
+        stderr_of(&typo)
     );
     assert_eq!(not_http.status.code(), Some(2));
     assert_eq!(no_point.status.code(), Some(1));
     assert!(
-        complaint(&no_point).contains(&absent),
+        stderr_of(&no_point).contains(&absent),
         "{}",
-        complaint(&no_point)
+        stderr_of(&no_point)
     );
 }

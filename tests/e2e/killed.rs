@@ -1,4 +1,4 @@
-//! A daemon killed in the middle of each kind of work: nothing wrong stays, and no garbage.
+//! A daemon is killed in the middle of each kind of work: nothing is damaged and no garbage stays.
 
 use std::fs;
 use std::io::Write as _;
@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 
 use cachewfs_tests::{DaemonProcess, GitRepo, Site, bytes_below, git, try_git, wait_until};
 
-/// Rounds of killing; each adds so many bytes to a repository.
+/// How often a test kills its daemon.
 const ROUNDS: u64 = 4;
+/// How many bytes each push adds to the repository.
 const ROUND_BYTES: usize = 3 << 20;
 
-fn mirror(site: &Site) -> PathBuf {
+fn mirror_path(site: &Site) -> PathBuf {
     site.path().join("daemon/data/mirrors/local/project.git")
 }
 
@@ -25,12 +26,12 @@ fn names(directory: &Path) -> Vec<String> {
     entries.map(name).collect()
 }
 
-fn tmp(site: &Site) -> Vec<String> {
+fn names_in_tmp(site: &Site) -> Vec<String> {
     names(&site.path().join("daemon/data/tmp"))
 }
 
-/// Whether a process runs whose command line has all of `parts`.
-fn runs(parts: &[&str]) -> bool {
+/// Returns whether there is a process whose command line contains all of `parts`.
+fn process_runs(parts: &[&str]) -> bool {
     let is_one = |pid: &String| {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let line = String::from_utf8_lossy(&line).into_owned();
@@ -39,7 +40,10 @@ fn runs(parts: &[&str]) -> bool {
     names(Path::new("/proc")).iter().any(is_one)
 }
 
-/// Upstream holds its packs back while a file is there.
+/// A switch for upstream: while it is closed, upstream sends no packs.
+///
+/// `git upload-pack` of upstream runs a hook before it packs objects. The hook creates the file
+/// `asked`, and waits while the file `closed` exists.
 struct Gate(PathBuf);
 
 impl Gate {
@@ -49,7 +53,8 @@ impl Gate {
         let shown = directory.display();
         let hook = directory.join("hook");
         let script = format!(
-            "#!/bin/sh\ntouch {shown}/asked\nwhile [ -e {shown}/closed ]; do sleep 0.02; done\nexec \"$@\"\n"
+            "#!/bin/sh\ntouch {shown}/asked\n\
+             while [ -e {shown}/closed ]; do sleep 0.02; done\nexec \"$@\"\n"
         );
         write(&hook, &script);
         fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
@@ -83,7 +88,7 @@ fn write(path: &Path, text: &str) {
         .unwrap();
 }
 
-/// Pushes a commit with a file that doesn't compress.
+/// Pushes a commit with a file that doesn't compress. Returns the commit's id.
 fn push(repo: &mut GitRepo, number: u64) -> String {
     let mut state = number.wrapping_mul(2).wrapping_add(0x9E37_79B9_7F4A_7C15);
     let noise = std::iter::repeat_with(|| {
@@ -105,16 +110,17 @@ fn curl(arguments: &[&str], url: &str) -> bool {
     curl.stdout(Stdio::null()).status().unwrap().success()
 }
 
-fn snapshot(daemon: &DaemonProcess) -> String {
+fn snapshot_url(daemon: &DaemonProcess) -> String {
     format!("{}/git/local/project/snapshot.tar.zst", daemon.url())
 }
 
-/// Waits until `commit` is published; then nothing may be wrong, and nothing left over.
-fn assert_whole(site: &Site, daemon: &DaemonProcess, commit: &str) {
+/// Waits until `commit` is published. Panics unless the archive and the mirror are complete and
+/// nothing temporary is left.
+fn assert_published_and_clean(site: &Site, daemon: &DaemonProcess, commit: &str) {
     let refresh = format!("{}/git/local/project/refresh", daemon.url());
     wait_until("the mirror is up to date", || {
         curl(&["--request", "POST"], &refresh)
-            && git(mirror(site), &["rev-parse", "main"]).trim() == commit
+            && git(mirror_path(site), &["rev-parse", "main"]).trim() == commit
     });
     let clone = site.path().join("extracted");
     fs::remove_dir_all(&clone).ok();
@@ -122,7 +128,7 @@ fn assert_whole(site: &Site, daemon: &DaemonProcess, commit: &str) {
     let archive = clone.with_extension("tar.zst");
     assert!(curl(
         &["--output", archive.to_str().unwrap()],
-        &snapshot(daemon)
+        &snapshot_url(daemon)
     ));
     let tar = Command::new("tar")
         .args(["--zstd", "--extract", "--file"])
@@ -133,9 +139,9 @@ fn assert_whole(site: &Site, daemon: &DaemonProcess, commit: &str) {
     assert!(tar.unwrap().success());
     assert_eq!(git(&clone, &["rev-parse", "HEAD"]).trim(), commit);
     git(&clone, &["fsck", "--strict"]);
-    // git fsck doesn't look for packs again, and the daemon may be rolling them up meanwhile.
+    // Retried: `git fsck` doesn't list the packs again if the daemon rolls them up meanwhile.
     wait_until("the mirror is whole", || {
-        try_git(&mirror(site), &["fsck", "--strict"])
+        try_git(&mirror_path(site), &["fsck", "--strict"])
             .status
             .success()
     });
@@ -144,8 +150,8 @@ fn assert_whole(site: &Site, daemon: &DaemonProcess, commit: &str) {
         is_part || matches!(name.rsplit_once('.'), Some((_, "lock" | "keep")))
     };
     wait_until("nothing is left over", || {
-        let packs = names(&mirror(site).join("objects/pack"));
-        tmp(site).is_empty() && !packs.iter().any(is_garbage)
+        let packs = names(&mirror_path(site).join("objects/pack"));
+        names_in_tmp(site).is_empty() && !packs.iter().any(is_garbage)
     });
 }
 
@@ -155,25 +161,30 @@ fn in_the_middle_of_a_clone() {
     let mut repo = site.repo("project");
     let commit = push(&mut repo, 0);
     let (gate, tables) = Gate::create(&site);
-    let mut daemon = site.daemon_with(&tables);
+    let mut daemon = site.daemon_with_tables(&tables);
     for _ in 0..2 {
         gate.close();
-        curl(&["--max-time", "0.5"], &snapshot(&daemon));
+        curl(&["--max-time", "0.5"], &snapshot_url(&daemon));
         gate.wait_until_asked();
-        assert!(tmp(&site).iter().any(|name| name.starts_with("clone-")));
+        assert!(
+            names_in_tmp(&site)
+                .iter()
+                .any(|name| name.starts_with("clone-"))
+        );
 
         daemon.kill();
         daemon.restart();
 
-        // Nothing of it goes on, and nothing is taken for a mirror.
+        // The killed clone has ended with all its processes, and left nothing that looks like a
+        // mirror.
         let data = site.path().join("daemon/data").display().to_string();
-        assert!(!runs(&["git", &data]));
-        assert!(tmp(&site).is_empty() && !mirror(&site).exists());
+        assert!(!process_runs(&["git", &data]));
+        assert!(names_in_tmp(&site).is_empty() && !mirror_path(&site).exists());
         gate.open();
     }
 
-    curl(&[], &snapshot(&daemon));
-    assert_whole(&site, &daemon, &commit);
+    curl(&[], &snapshot_url(&daemon));
+    assert_published_and_clean(&site, &daemon, &commit);
 }
 
 #[test]
@@ -182,9 +193,9 @@ fn in_the_middle_of_an_update() {
     let mut repo = site.repo("project");
     let first = push(&mut repo, 0);
     let (gate, tables) = Gate::create(&site);
-    let mut daemon = site.daemon_with(&tables);
-    curl(&[], &snapshot(&daemon));
-    assert_whole(&site, &daemon, &first);
+    let mut daemon = site.daemon_with_tables(&tables);
+    curl(&[], &snapshot_url(&daemon));
+    assert_published_and_clean(&site, &daemon, &first);
     for round in 1..=ROUNDS {
         gate.close();
         let commit = push(&mut repo, round);
@@ -194,29 +205,29 @@ fn in_the_middle_of_an_update() {
         gate.open();
         daemon.restart();
 
-        assert_whole(&site, &daemon, &commit);
+        assert_published_and_clean(&site, &daemon, &commit);
     }
 }
 
-/// Pushes until `is_so` is seen, and kills the daemon at that moment; gives the last commit.
+/// Pushes until `condition` holds, and kills the daemon at that moment. Returns the last commit.
 fn kill_when(
     repo: &mut GitRepo,
     daemon: &mut DaemonProcess,
-    (number, is_so): (&mut u64, &dyn Fn() -> bool),
+    (number, condition): (&mut u64, &dyn Fn() -> bool),
 ) -> String {
     for _ in 0..20 {
         *number += 1;
         let commit = push(repo, *number);
         let until = Instant::now() + Duration::from_secs(3);
         while Instant::now() < until {
-            if is_so() {
+            if condition() {
                 daemon.kill();
                 return commit;
             }
             std::thread::yield_now();
         }
     }
-    panic!("the moment never came");
+    panic!("the condition never held in 20 pushes");
 }
 
 #[test]
@@ -225,15 +236,19 @@ fn in_the_middle_of_a_publish() {
     let mut repo = site.repo("project");
     let first = push(&mut repo, 0);
     let mut daemon = site.daemon();
-    curl(&[], &snapshot(&daemon));
-    assert_whole(&site, &daemon, &first);
+    curl(&[], &snapshot_url(&daemon));
+    assert_published_and_clean(&site, &daemon, &first);
     let mut number = 0;
     for _ in 0..ROUNDS {
-        let is_publishing = || tmp(&site).iter().any(|name| name.starts_with("publish-"));
+        let is_publishing = || {
+            names_in_tmp(&site)
+                .iter()
+                .any(|name| name.starts_with("publish-"))
+        };
         let commit = kill_when(&mut repo, &mut daemon, (&mut number, &is_publishing));
         daemon.restart();
 
-        assert_whole(&site, &daemon, &commit);
+        assert_published_and_clean(&site, &daemon, &commit);
     }
 }
 
@@ -243,24 +258,24 @@ fn in_the_middle_of_a_repack() {
     let mut repo = site.repo("project");
     let first = push(&mut repo, 0);
     let tables = "[mirrors]\nrepack_packs = 1\nrepack_interval = \"0s\"\n";
-    let mut daemon = site.daemon_with(tables);
-    curl(&[], &snapshot(&daemon));
-    assert_whole(&site, &daemon, &first);
+    let mut daemon = site.daemon_with_tables(tables);
+    curl(&[], &snapshot_url(&daemon));
+    assert_published_and_clean(&site, &daemon, &first);
     let mut number = 0;
     for _ in 0..ROUNDS {
-        let path = mirror(&site).display().to_string();
-        let is_repacking = || runs(&["git", "repack", &path]);
+        let path = mirror_path(&site).display().to_string();
+        let is_repacking = || process_runs(&["git", "repack", &path]);
         let commit = kill_when(&mut repo, &mut daemon, (&mut number, &is_repacking));
         daemon.restart();
 
-        assert_whole(&site, &daemon, &commit);
+        assert_published_and_clean(&site, &daemon, &commit);
     }
 
-    let packs = || bytes_below(&mirror(&site).join("objects"));
+    let packs = || bytes_below(&mirror_path(&site).join("objects"));
     let needed = (number + 1) * ROUND_BYTES as u64;
     wait_until("there is no garbage", || packs() < needed * 3 / 2);
     wait_until("the index over all packs is right", || {
-        let verify = try_git(&mirror(&site), &["multi-pack-index", "verify"]);
+        let verify = try_git(&mirror_path(&site), &["multi-pack-index", "verify"]);
         verify.status.success()
     });
 }

@@ -1,9 +1,9 @@
-//! The whole system in one process.
+//! `cachewfs mount --local`: the mount and an embedded daemon in one process.
 
 use std::fs;
 use std::time::Duration;
 
-use cachewfs_tests::{MountProcess, Site, ask, can_mount, git};
+use cachewfs_tests::{MountProcess, Site, can_mount, git, http_request};
 
 #[test]
 fn an_embedded_daemon_serves_the_mount() {
@@ -11,7 +11,7 @@ fn an_embedded_daemon_serves_the_mount() {
         return;
     }
     let site = Site::default();
-    let repo = site.grown_repo("project");
+    let repo = site.repo_with_history("project");
     let mount = MountProcess::start_local(&site.path().join("machine"), &site.upstreams());
     let clone = site.path().join("clone").display().to_string();
 
@@ -32,7 +32,7 @@ fn an_embedded_daemon_answers_its_own_mount_alone() {
         return;
     }
     let site = Site::default();
-    site.grown_repo("project");
+    site.repo_with_history("project");
     let mount = MountProcess::start_local(&site.path().join("machine"), &site.upstreams());
     fs::read_dir(mount.repo("local/project")).unwrap();
     let url = mount.status()["daemons"][0].as_str().unwrap().to_owned();
@@ -52,14 +52,14 @@ fn an_embedded_daemon_answers_its_own_mount_alone() {
         ("POST", "/api/v1/repos/local/project/forget?store=true"),
     ] {
         for headers in [&[][..], &[("Authorization", &*made_up)]] {
-            let answer = ask(address, (method, target), headers, Duration::from_secs(10));
+            let answer = http_request(address, (method, target), headers, Duration::from_secs(10));
             assert_eq!(answer.unwrap().status, 401, "{method} {target} {headers:?}");
         }
     }
 
     mount.cli(&["refresh", "local/project"]);
     assert!(mount.repo("local/project/.git/HEAD").exists());
-    for shown in mount.shown_to_others() {
+    for shown in mount.texts_visible_to_others() {
         assert!(!shown.contains("cwfs_"), "{shown}");
     }
 }

@@ -1,4 +1,4 @@
-//! Daemon, mount and CLI as a user meets them. One file for each topic.
+//! End-to-end tests: real daemons, mounts and CLI commands. One file for each topic.
 
 #![expect(
     clippy::unwrap_used,

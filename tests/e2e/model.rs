@@ -1,4 +1,4 @@
-//! Is the mounted tree what git says it is?
+//! Compares mounts of random trees with git's own description of these trees.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -12,21 +12,22 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::{Config, TestRunner};
 
-/// How many trees are tried.
+/// Returns how many random trees are tried. `CACHEWFS_TEST_CASES` sets it.
 fn cases() -> u32 {
     let cases = std::env::var("CACHEWFS_TEST_CASES").ok();
     cases.and_then(|cases| cases.parse().ok()).unwrap_or(6)
 }
 
-/// What a path of a tree is, with the mode as git writes it.
+/// The mode of a file or symbolic link, as git writes it, and its content or target.
 type Entry = (String, Vec<u8>);
-/// A tree by path.
+/// The files and symbolic links of a tree, by path.
 type Tree = BTreeMap<Vec<u8>, Entry>;
 
-/// Bytes that have a meaning somewhere, few enough for names to be prefixes of others.
+/// Names of bytes that are special to git, shells or UTF-8. The bytes are few: so names are often
+/// prefixes of other names.
 fn name() -> impl Strategy<Value = Vec<u8>> {
     let letters = proptest::sample::select(b"ab-.~ '\"\n\\\xff\xc3\t*".to_vec());
-    proptest::collection::vec(letters, 1..4).prop_filter("these are no names", |name| {
+    proptest::collection::vec(letters, 1..4).prop_filter("`.` and `..` are not names", |name| {
         !matches!(&name[..], b"." | b"..")
     })
 }
@@ -37,7 +38,7 @@ fn path() -> impl Strategy<Value = Vec<u8>> {
 
 fn entry() -> impl Strategy<Value = Entry> {
     let short = || proptest::collection::vec(any::<u8>(), 0..2000);
-    // Longer than a chunk.
+    // Up to several chunks.
     let long = (any::<u8>(), 0..2_000_000_usize).prop_map(|(step, length)| {
         (0..length)
             .map(|at| (at >> 9).to_le_bytes()[0] ^ step)
@@ -51,12 +52,12 @@ fn entry() -> impl Strategy<Value = Entry> {
     ]
 }
 
-/// A tree in which no file is also a directory.
+/// Trees without a path that is both a file and a directory.
 fn tree() -> impl Strategy<Value = Tree> {
-    proptest::collection::btree_map(path(), entry(), 1..60).prop_map(|drawn| {
+    proptest::collection::btree_map(path(), entry(), 1..60).prop_map(|entries| {
         let mut tree = Tree::new();
-        for (path, entry) in drawn {
-            // Sorted: what would be a directory comes before what is in it.
+        for (path, entry) in entries {
+            // In sorted order, a file comes before all paths below it.
             let is_below_a_file = (1..path.len())
                 .filter(|&at| path[at] == b'/')
                 .any(|at| tree.contains_key(&path[..at]));
@@ -87,7 +88,7 @@ fn any_tree_is_shown_as_git_has_it() {
 
     let outcome = TestRunner::new(config).run(&(tree(), any::<Index>()), |(tree, index)| {
         let name = format!("case{}", number.fetch_add(1, Ordering::Relaxed));
-        let repo = committed(&site, &name, &tree);
+        let repo = push_tree(&site, &name, &tree);
         compare(&mount, &format!("local/{name}"), &repo, index);
         Ok(())
     });
@@ -95,8 +96,8 @@ fn any_tree_is_shown_as_git_has_it() {
     outcome.unwrap();
 }
 
-/// Pushes a repository with this tree.
-fn committed(site: &Site, name: &str, tree: &Tree) -> GitRepo {
+/// Creates a repository with this tree, and pushes it.
+fn push_tree(site: &Site, name: &str, tree: &Tree) -> GitRepo {
     let mut repo = site.repo(name);
     for (path, (mode, content)) in tree {
         let path = OsStr::from_bytes(path);
@@ -119,9 +120,9 @@ fn committed(site: &Site, name: &str, tree: &Tree) -> GitRepo {
 fn compare(mount: &MountProcess, name: &str, repo: &GitRepo, index: Index) {
     mount.cli(&["prefetch", name]);
     let mounted = mount.repo(name);
-    let expected = as_git_has_it(&repo.upstream);
+    let expected = tree_in_git(&repo.upstream);
 
-    // Before anything is read in order.
+    // First a read in the middle of each file, before any file is read from its start.
     for (path, (mode, content)) in &expected {
         if mode == "120000" || content.is_empty() {
             continue;
@@ -133,7 +134,7 @@ fn compare(mount: &MountProcess, name: &str, repo: &GitRepo, index: Index) {
         assert!(content[at..].starts_with(&found), "{path:?} from {at}");
     }
     let mut shown = Tree::new();
-    walk(&mounted, &mut Vec::new(), &mut shown);
+    read_mounted_tree(&mounted, &mut Vec::new(), &mut shown);
     let (shown_paths, expected_paths): (Vec<_>, Vec<_>) =
         (shown.keys().collect(), expected.keys().collect());
     assert_eq!(shown_paths, expected_paths);
@@ -144,8 +145,8 @@ fn compare(mount: &MountProcess, name: &str, repo: &GitRepo, index: Index) {
     assert!(try_git(&mounted, &["fsck", "--full"]).status.success());
 }
 
-/// The tree of HEAD, by `ls-tree` and `cat-file`.
-fn as_git_has_it(upstream: &Path) -> Tree {
+/// Returns the tree of HEAD, from `git ls-tree` and `git cat-file`.
+fn tree_in_git(upstream: &Path) -> Tree {
     let listed = try_git(upstream, &["ls-tree", "-r", "-z", "HEAD"]).stdout;
     let lines = listed
         .split(|&byte| byte == 0)
@@ -163,8 +164,9 @@ fn as_git_has_it(upstream: &Path) -> Tree {
         .collect()
 }
 
-/// The tree as the mount shows it, but for `.git`.
-fn walk(directory: &Path, prefix: &mut Vec<OsString>, tree: &mut Tree) {
+/// Adds all files and links below `directory`, except `.git`, to `tree`. `prefix` is the path of
+/// `directory` in the repository.
+fn read_mounted_tree(directory: &Path, prefix: &mut Vec<OsString>, tree: &mut Tree) {
     for entry in std::fs::read_dir(directory).unwrap() {
         let entry = entry.unwrap();
         if prefix.is_empty() && entry.file_name() == ".git" {
@@ -173,7 +175,7 @@ fn walk(directory: &Path, prefix: &mut Vec<OsString>, tree: &mut Tree) {
         prefix.push(entry.file_name());
         let metadata = std::fs::symlink_metadata(entry.path()).unwrap();
         if metadata.is_dir() {
-            walk(&entry.path(), prefix, tree);
+            read_mounted_tree(&entry.path(), prefix, tree);
         } else {
             let path = prefix.join(OsStr::new("/")).into_vec();
             let shown = if metadata.is_symlink() {

@@ -1,13 +1,13 @@
-//! git, and what isn't git, in a mounted repository.
+//! git, libgit2 and ordinary programs in a mounted repository.
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use cachewfs_tests::{Site, assert_index_checksum, can_mount, git, git_fed, try_git};
+use cachewfs_tests::{Site, assert_index_checksum, can_mount, git, git_with_input, try_git};
 
-/// Each prints the same in the mount as in a clone.
-const READING: [&[&str]; 14] = [
+/// Commands that only read. Each must print in the mount what it prints in a clone.
+const READ_ONLY_COMMANDS: [&[&str]; 14] = [
     &["log", "--format=%H %an %s"],
     &["log", "--oneline", "--all", "--graph"],
     &["log", "--stat", "-3"],
@@ -30,14 +30,14 @@ const READING: [&[&str]; 14] = [
 ];
 
 #[test]
-fn without_passthrough_files_need_not_be_opened() {
+fn reads_without_passthrough_are_correct_and_catch_up() {
     if !can_mount() {
         return;
     }
     let site = Site::default();
-    let mut repo = site.grown_repo("project");
+    let mut repo = site.repo_with_history("project");
     let daemon = site.daemon();
-    let mount = site.mount_with(&daemon.url(), "hydrate=off,no_passthrough");
+    let mount = site.mount_with_options(&daemon.url(), "hydrate=off,no_passthrough");
     let mounted = mount.repo("local/project");
 
     for arguments in [
@@ -61,16 +61,16 @@ fn without_passthrough_files_need_not_be_opened() {
 }
 
 #[test]
-fn thousands_of_refs_are_those_of_upstream_also_after_one_moves() {
+fn thousands_of_refs_match_upstream_also_after_one_moves() {
     if !can_mount() {
         return;
     }
     let site = Site::default();
-    let mut repo = site.grown_repo("project");
+    let mut repo = site.repo_with_history("project");
     let head = git(&repo.work, &["rev-parse", "HEAD"]);
     let tags = (0..5000).map(|number| format!("create refs/tags/t{number:05} {}\n", head.trim()));
     let tags = tags.collect::<Vec<_>>().concat();
-    git_fed(&repo.upstream, &["update-ref", "--stdin"], tags.as_bytes());
+    git_with_input(&repo.upstream, &["update-ref", "--stdin"], tags.as_bytes());
     let daemon = site.daemon();
     let mount = site.mount(&daemon.url());
     let mounted = mount.repo("local/project");
@@ -93,7 +93,7 @@ fn git_prints_the_same_as_in_a_clone() {
         return;
     }
     let site = Site::default();
-    let repo = site.grown_repo("project");
+    let repo = site.repo_with_history("project");
     let daemon = site.daemon();
     let mount = site.mount(&daemon.url());
     let mounted = mount.repo("local/project");
@@ -108,13 +108,14 @@ fn git_prints_the_same_as_in_a_clone() {
             "clone",
         ],
     );
-    // A clone knows the other branches only by another name.
+    // In a plain clone, branches of upstream are remote-tracking branches. Make its refs those of
+    // the mount.
     git(&clone, &["branch", "-q", "topic", "origin/topic"]);
     git(&clone, &["update-ref", "-d", "refs/remotes/origin/HEAD"]);
     git(&clone, &["update-ref", "-d", "refs/remotes/origin/main"]);
     git(&clone, &["update-ref", "-d", "refs/remotes/origin/topic"]);
 
-    for arguments in READING {
+    for arguments in READ_ONLY_COMMANDS {
         let sorted = |text: String| {
             let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
             lines.sort();
@@ -145,8 +146,8 @@ fn status_is_clean_the_first_time_and_reads_no_file() {
         return;
     }
     let site = Site::default();
-    let mut repo = site.grown_repo("project");
-    // So much that reading it would show.
+    let mut repo = site.repo_with_history("project");
+    // Many bytes: the counters of the mount would show that they were read.
     for number in 0_u8..=255 {
         let noise: Vec<u8> = (0..64_u32 << 10).map(|at| noise(at, number)).collect();
         repo.write(format!("large/{number}"), &noise);
@@ -165,7 +166,7 @@ fn status_is_clean_the_first_time_and_reads_no_file() {
         .iter()
         .find(|part| part["part"] == "work tree")
         .unwrap();
-    // The index, which is counted with the files, and none of these.
+    // The index counts as a part of the work tree. Only the index was fetched, and no file.
     let fetched = work_tree["cached_bytes"].as_u64().unwrap();
     assert!(
         fetched < 64 << 10,
@@ -173,7 +174,7 @@ fn status_is_clean_the_first_time_and_reads_no_file() {
     );
 }
 
-/// Bytes that don't compress.
+/// Returns byte `at` of content that doesn't compress.
 fn noise(at: u32, seed: u8) -> u8 {
     let mixed = (at ^ u32::from(seed) << 20).wrapping_mul(0x9E37_79B1);
     let mixed = (mixed ^ mixed >> 15).wrapping_mul(0x85EB_CA6B);
@@ -186,7 +187,7 @@ fn the_work_tree_is_what_git_checks_out() {
         return;
     }
     let site = Site::default();
-    let repo = site.grown_repo("project");
+    let repo = site.repo_with_history("project");
     let daemon = site.daemon();
     let mount = site.mount(&daemon.url());
     git(
@@ -221,7 +222,7 @@ fn a_plain_git_clone_copies_no_pack() {
         return;
     }
     let site = Site::default();
-    site.grown_repo("project");
+    site.repo_with_history("project");
     let daemon = site.daemon();
     let mount = site.mount(&daemon.url());
     let mounted = mount.repo("local/project");
@@ -237,7 +238,7 @@ fn a_plain_git_clone_copies_no_pack() {
     assert!(try_git(&plain, &["fsck"]).status.success());
 }
 
-/// How many packs there are in a directory.
+/// Returns how many packs there are in `directory`, or 0 if it doesn't exist.
 pub(crate) fn packs(directory: &Path) -> usize {
     let Ok(entries) = fs::read_dir(directory) else {
         return 0;
@@ -248,12 +249,12 @@ pub(crate) fn packs(directory: &Path) -> usize {
 }
 
 #[test]
-fn libgit2_reads_it_too() {
+fn libgit2_reads_a_mounted_repository() {
     if !can_mount() {
         return;
     }
     let site = Site::default();
-    let repo = site.grown_repo("project");
+    let repo = site.repo_with_history("project");
     let daemon = site.daemon();
     let mount = site.mount(&daemon.url());
 
@@ -288,12 +289,12 @@ fn libgit2_reads_it_too() {
 }
 
 #[test]
-fn what_was_read_is_read_without_the_daemon() {
+fn a_pinned_repository_is_readable_without_the_daemon() {
     if !can_mount() {
         return;
     }
     let site = Site::default();
-    site.grown_repo("project");
+    site.repo_with_history("project");
     let mut daemon = site.daemon();
     let mount = site.mount(&daemon.url());
     let mounted = mount.repo("local/project");
@@ -301,7 +302,7 @@ fn what_was_read_is_read_without_the_daemon() {
 
     daemon.kill();
 
-    for arguments in READING {
+    for arguments in READ_ONLY_COMMANDS {
         git(&mounted, arguments);
     }
     git(&mounted, &["fsck", "--full"]);
@@ -314,13 +315,13 @@ fn a_name_may_be_typed_in_any_case_where_upstream_ignores_case() {
         return;
     }
     let site = Site::default();
-    let repo = site.grown_repo("org/project");
-    // Other hosts tell names in another case apart.
+    let repo = site.repo_with_history("org/project");
+    // Names at `local` differ by case; names at `github.com` don't.
     let github = format!(
         "\"github.com\" = \"file://{}\"\n",
         site.upstreams().display()
     );
-    let daemon = site.daemon_with(&github);
+    let daemon = site.daemon_with_tables(&github);
     let mount = site.mount(&daemon.url());
     let head = git(&repo.upstream, &["rev-parse", "main"]);
 
@@ -330,7 +331,7 @@ fn a_name_may_be_typed_in_any_case_where_upstream_ignores_case() {
         assert_eq!(git(&directory, &["status", "--porcelain"]), "", "{name}");
     }
     assert!(!mount.point.join("local/Org/Project").exists());
-    // There is one mirror.
+    // Both spellings have one mirror.
     let mirrors = site.path().join("daemon/data/mirrors/github.com");
     assert_eq!(fs::read_dir(mirrors).unwrap().count(), 1);
 }

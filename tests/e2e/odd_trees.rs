@@ -1,4 +1,5 @@
-//! Trees with files that no filesystem can have: everything else works, and the person is told.
+//! Trees with files that no filesystem can hold: the other files work, and messages name the
+//! missing ones.
 
 use std::fs;
 use std::path::PathBuf;
@@ -6,8 +7,9 @@ use std::process::Output;
 
 use cachewfs_tests::{GitRepo, Site, can_mount, git, run, try_git};
 
-/// Adds a file that may be one that can't be checked out to the index of the working copy.
-fn add(repo: &GitRepo, mode: &str, path: &str, content: &[u8]) {
+/// Adds a file to the index of the working copy, but not to its work tree, which may not be able to
+/// hold it.
+fn add_to_index(repo: &GitRepo, mode: &str, path: &str, content: &[u8]) {
     let entry = format!("{mode},{},{path}", repo.store_blob(content));
     git(
         &repo.work,
@@ -15,7 +17,7 @@ fn add(repo: &GitRepo, mode: &str, path: &str, content: &[u8]) {
     );
 }
 
-fn commit(repo: &GitRepo, message: &str) {
+fn commit_and_push(repo: &GitRepo, message: &str) {
     git(&repo.work, &["commit", "-q", "-m", message]);
     git(&repo.work, &["push", "-q", "origin", "main"]);
 }
@@ -31,10 +33,10 @@ fn files_that_no_filesystem_can_have_are_left_out_and_named() {
     }
     let site = Site::default();
     let repo = site.repo("project");
-    add(&repo, "100644", "ok", b"ok\n");
-    add(&repo, "120000", "empty-link", b"");
-    add(&repo, "120000", "sub/long-link", &[b'a'; 5000]);
-    commit(&repo, "odd links");
+    add_to_index(&repo, "100644", "ok", b"ok\n");
+    add_to_index(&repo, "120000", "empty-link", b"");
+    add_to_index(&repo, "120000", "sub/long-link", &[b'a'; 5000]);
+    commit_and_push(&repo, "odd links");
     let daemon = site.daemon();
     let mount = site.mount(&daemon.url());
     let mounted = mount.repo("local/project");
@@ -44,7 +46,8 @@ fn files_that_no_filesystem_can_have_are_left_out_and_named() {
     let head = git(&repo.work, &["rev-parse", "HEAD"]);
     assert_eq!(git(&mounted, &["rev-parse", "HEAD"]), head);
     git(&mounted, &["fsck"]);
-    // git's index has what there is, and says honestly what there is not.
+    // The index lists the files that are there. So `git status` reports the missing ones as
+    // deleted.
     let status = git(&mounted, &["status", "--porcelain"]);
     assert_eq!(status, "D  empty-link\nD  sub/long-link\n");
     let status = mount.cli(&["status"]);
@@ -58,7 +61,8 @@ fn files_that_no_filesystem_can_have_are_left_out_and_named() {
     let target = clone.display().to_string();
     let cloned = run(&["clone", "local/project", &target, "--mount", &point]);
 
-    // As with `git clone`: the repository stays, with all that could be written.
+    // As after a failed checkout of `git clone`, the clone stays, with the files that could be
+    // written.
     assert_eq!(cloned.status.code(), Some(1));
     let said = said(&cloned);
     assert!(
@@ -69,7 +73,8 @@ fn files_that_no_filesystem_can_have_are_left_out_and_named() {
     assert_eq!(fs::read(clone.join("ok")).unwrap(), b"ok\n");
 }
 
-/// The kernel takes paths of up to 4,095 bytes. The daemon's own directory counts for nothing.
+/// Linux takes paths of at most 4,095 bytes. A path of this length must be shown: the directory in
+/// which the daemon checks it out must not count.
 #[test]
 fn the_longest_path_is_shown() {
     if !can_mount() {
@@ -80,9 +85,9 @@ fn the_longest_path_is_shown() {
     let mut path = vec!["e".repeat(250); 16].join("/");
     path.push('/');
     path.push_str(&"f".repeat(4095 - path.len()));
-    add(&repo, "100644", &path, b"deep\n");
-    add(&repo, "100644", &format!("{path}x"), b"too deep\n");
-    commit(&repo, "a long path");
+    add_to_index(&repo, "100644", &path, b"deep\n");
+    add_to_index(&repo, "100644", &format!("{path}x"), b"too deep\n");
+    commit_and_push(&repo, "a long path");
     let daemon = site.daemon();
     let mount = site.mount(&daemon.url());
     let mounted = mount.repo("local/project");
@@ -99,7 +104,8 @@ fn the_longest_path_is_shown() {
     assert_eq!(content, "deep\n");
 }
 
-/// `git pack-objects` reads lines into a buffer of some 4,160 bytes.
+/// `git pack-objects` reads each line of its input into a buffer of about 4,160 bytes. Longer paths
+/// must not break a publish.
 #[test]
 fn paths_of_any_length_in_the_history_are_published() {
     if !can_mount() {
@@ -108,11 +114,11 @@ fn paths_of_any_length_in_the_history_are_published() {
     let site = Site::default();
     let repo = site.repo("project");
     let long = format!("{}f", format!("{}/", "e".repeat(250)).repeat(17));
-    add(&repo, "100644", &long, b"hi\n");
-    add(&repo, "100644", "ok", b"ok\n");
+    add_to_index(&repo, "100644", &long, b"hi\n");
+    add_to_index(&repo, "100644", "ok", b"ok\n");
     git(&repo.work, &["commit", "-q", "-m", "long"]);
     git(&repo.work, &["update-index", "--force-remove", &long]);
-    commit(&repo, "gone");
+    commit_and_push(&repo, "gone");
     let daemon = site.daemon();
     let mount = site.mount(&daemon.url());
     let mounted = mount.repo("local/project");
@@ -133,7 +139,7 @@ fn a_clone_that_git_refuses_to_check_out_stays() {
     }
     let site = Site::default();
     let repo = site.repo("project");
-    let refspec = format!("{}:refs/heads/main", repo.refused_commit());
+    let refspec = format!("{}:refs/heads/main", repo.commit_with_refused_tree());
     git(&repo.work, &["push", "-q", "origin", &refspec]);
     let daemon = site.daemon();
     let mount = site.mount(&daemon.url());
@@ -145,7 +151,7 @@ fn a_clone_that_git_refuses_to_check_out_stays() {
 
     let said = said(&cloned);
     assert_eq!(cloned.status.code(), Some(1), "{said}");
-    // It names the subcommand of git, not the value of an option.
+    // The message names the subcommand of git, not an option's value.
     assert!(
         said.contains("git checkout failed") && said.contains("git~1"),
         "{said}"
@@ -153,9 +159,9 @@ fn a_clone_that_git_refuses_to_check_out_stays() {
     assert_eq!(git(&clone, &["log", "--format=%s"]), "bad\n");
 }
 
-/// The first push to an empty repository shows at once.
+/// Otherwise the first push to an empty repository would show late.
 #[test]
-fn refresh_asks_upstream_also_where_nothing_is_shown_yet() {
+fn refresh_asks_upstream_also_for_an_empty_repository() {
     if !can_mount() {
         return;
     }
@@ -167,7 +173,7 @@ fn refresh_asks_upstream_also_where_nothing_is_shown_yet() {
     let refresh = || run(&["refresh", "local/project", "--mount", &point]);
     let empty = refresh();
     assert!(!empty.status.success());
-    // The daemon's own sentence, with what to do.
+    // The CLI prints the daemon's message, which has the next step.
     assert!(
         said(&empty).contains("Push a commit first"),
         "{}",
@@ -182,7 +188,7 @@ fn refresh_asks_upstream_also_where_nothing_is_shown_yet() {
     assert!(refreshed.status.success(), "{}", said(&refreshed));
     let mounted = mount.repo("local/project");
     assert_eq!(git(&mounted, &["rev-parse", "HEAD"]).trim(), head);
-    // Upstream goes away: the reason gets through.
+    // Upstream disappears. The CLI prints the reason.
     fs::rename(&repo.upstream, site.path().join("elsewhere")).unwrap();
     let failed = refresh();
     assert!(said(&failed).contains("upstream"), "{}", said(&failed));

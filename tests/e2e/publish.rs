@@ -1,4 +1,4 @@
-//! What a publish costs.
+//! The bytes that a publish writes and a catch-up fetches.
 
 use cachewfs_tests::{Site, can_mount, git, wait_until};
 
@@ -21,9 +21,9 @@ fn a_snapshot_one_commit_later_writes_and_fetches_only_what_is_new() {
         repo.write(format!("data/{}/{number}", number % 10), &bytes);
     }
     repo.commit("13 MB that don't compress");
-    // As in any old repository, most bytes are in the history.
+    // The files are removed again: as in any old repository, most bytes are in the history.
     std::fs::remove_dir_all(repo.work.join("data")).unwrap();
-    repo.grow(20);
+    repo.add_history(20);
     repo.push();
     let daemon = site.daemon();
     let mount = site.mount(&daemon.url());
@@ -37,7 +37,7 @@ fn a_snapshot_one_commit_later_writes_and_fetches_only_what_is_new() {
     repo.write("data/3/new", b"one small file\n");
     let commit = repo.commit("one small file");
     repo.push();
-    wait_until("the mount shows it", || {
+    wait_until("the mount shows the commit", || {
         git(&mounted, &["rev-parse", "HEAD"]).trim() == commit
     });
 

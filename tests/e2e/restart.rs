@@ -1,10 +1,10 @@
-//! Killed at any moment, started again: no wrong byte, no repair step.
+//! Mounts and daemons that are killed at any moment work after a restart, without a repair step.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use cachewfs_tests::{
-    Fault, MountProcess, Proxy, Site, can_mount, git, try_git, wait_until, within,
+    Fault, MountProcess, Proxy, Site, can_mount, git, run_with_deadline, try_git, wait_until,
 };
 
 #[test]
@@ -13,16 +13,16 @@ fn a_mount_killed_while_it_fetches_shows_nothing_wrong_afterwards() {
         return;
     }
     let site = Site::default();
-    let repo = site.grown_repo("project");
+    let repo = site.repo_with_history("project");
     let daemon = site.daemon();
     let expected = git(
         &repo.upstream,
         &["rev-list", "--objects", "--branches", "--tags"],
     );
     for round in 0..5 {
-        let mount = site.mount_with(&daemon.url(), "hydrate=all");
+        let mount = site.mount_with_options(&daemon.url(), "hydrate=all");
         let mounted = mount.repo("local/project");
-        // Looks, and doesn't mind being cut short.
+        // Reads until the mount is killed. Its errors don't matter.
         let looking = std::thread::spawn(move || {
             let mut log = Command::new("git");
             log.args(["log", "--stat", "-p"]).current_dir(mounted);
@@ -48,12 +48,12 @@ fn a_mount_killed_while_it_fetches_shows_nothing_wrong_afterwards() {
 }
 
 #[test]
-fn a_daemon_killed_at_any_moment_goes_on_where_it_was() {
+fn a_daemon_killed_at_any_moment_catches_up_after_its_restart() {
     if !can_mount() {
         return;
     }
     let site = Site::default();
-    let mut repo = site.grown_repo("project");
+    let mut repo = site.repo_with_history("project");
     let mut daemon = site.daemon();
     let mount = site.mount(&daemon.url());
     let mounted = mount.repo("local/project");
@@ -62,7 +62,7 @@ fn a_daemon_killed_at_any_moment_goes_on_where_it_was() {
         repo.write("moving", format!("{number}\n").as_bytes());
         repo.commit(&format!("push {number}"));
         repo.push();
-        // Somewhere in fetching, packing and publishing.
+        // Kills the daemon at different points of its fetch, its packing and its publish.
         let moment = std::time::Instant::now() + Duration::from_millis(number * 130);
         wait_until("the moment has come", || {
             std::time::Instant::now() >= moment
@@ -85,7 +85,7 @@ fn a_mount_that_was_killed_can_be_mounted_over_again() {
         return;
     }
     let site = Site::default();
-    site.grown_repo("project");
+    site.repo_with_history("project");
     let daemon = site.daemon();
     site.mount(&daemon.url()).kill();
 
@@ -105,7 +105,7 @@ fn umount_works_with_reads_pending_and_the_daemon_gone() {
         return;
     }
     let site = Site::default();
-    site.grown_repo("project");
+    site.repo_with_history("project");
     let daemon = site.daemon();
     let proxy = Proxy::start(daemon.address());
     let mut mount = site.mount(&proxy.url());
@@ -116,7 +116,7 @@ fn umount_works_with_reads_pending_and_the_daemon_gone() {
     wait_until("a read is pending", || !reading.is_finished());
 
     let point = mount.point.clone();
-    let output = within("umount", Duration::from_secs(20), move || {
+    let output = run_with_deadline("umount", Duration::from_secs(20), move || {
         let point = point.display().to_string();
         cachewfs_tests::run(&["umount", &point])
     });
@@ -137,7 +137,7 @@ fn plain_umount_ends_the_process() {
         return;
     }
     let site = Site::default();
-    site.grown_repo("project");
+    site.repo_with_history("project");
     let daemon = site.daemon();
     let mut mount = site.mount(&daemon.url());
     git(mount.repo("local/project"), &["log", "-1"]);

@@ -1,4 +1,4 @@
-//! A mount shows what a plain clone has, also after upstream moved in unusual ways.
+//! A mount shows the bytes and times of a plain clone, also after unusual changes of upstream.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -20,9 +20,9 @@ fn names_in(directory: &Path) -> Vec<String> {
     names
 }
 
-/// The ids of the git blobs stay, and the files change.
+/// Attributes change the checked-out files while the ids of their git blobs stay the same.
 #[test]
-fn attributes_that_change_a_file_show_in_a_file_that_was_read() {
+fn changed_attributes_show_in_files_that_were_already_read() {
     if !can_mount() {
         return;
     }
@@ -62,13 +62,13 @@ fn attributes_that_change_a_file_show_in_a_file_that_was_read() {
     }
     assert_eq!(git(&mounted, &["status", "--porcelain"]), "");
     assert!(mtime(&mounted.join("top.txt")) > before);
-    // A file that has the same bytes is the same file.
+    // A file whose bytes didn't change keeps its inode and its time.
     let now = fs::metadata(mounted.join("plain.dat")).unwrap();
     assert_eq!(
         (now.ino(), now.mtime()),
         (unchanged.ino(), unchanged.mtime())
     );
-    // The length of one stays, and its bytes change.
+    // Now the bytes of one file change, but not its length.
     repo.write(
         ".gitattributes",
         b"wide.dat working-tree-encoding=UTF-16LE\n",
@@ -115,7 +115,7 @@ fn a_file_that_changed_has_a_later_time_and_no_other_has() {
     assert_eq!(git(&mounted, &["status", "--porcelain"]), "");
     let fetched = mount.traffic("fetched_bytes");
 
-    // More often than seconds pass: each has a later time all the same.
+    // Several pushes within one second: each must still give the file a later time.
     let mut last = first[0];
     for content in ["x = 2\n", "x = 1\n", "x = 3\n"] {
         repo.write("changes", content.as_bytes());
@@ -136,16 +136,16 @@ fn a_file_that_changed_has_a_later_time_and_no_other_has() {
         assert_eq!(git(&mounted, &["status", "--porcelain"]), "");
         last = now[0];
     }
-    // The large file was never read to find that it is clean.
+    // `git status` found the large file clean without reading it.
     assert!(mount.traffic("fetched_bytes") - fetched < 1 << 20);
     let index = mtime(&mounted.join(".git/index"));
     assert!(
         index > last,
-        "git would read files whose time is that of the index"
+        "git would read files that are not older than the index"
     );
 }
 
-/// It compares inodes and owners, too.
+/// libgit2 also compares inodes and owners with those in the index.
 #[test]
 fn the_status_of_libgit2_reads_no_file() {
     if !can_mount() {
@@ -178,7 +178,7 @@ fn the_status_of_libgit2_reads_no_file() {
 }
 
 #[test]
-fn a_head_without_a_work_tree_shows_none_and_the_next_shows_its_own() {
+fn a_commit_that_git_refuses_shows_no_work_tree_and_the_next_one_does() {
     if !can_mount() {
         return;
     }
@@ -188,7 +188,7 @@ fn a_head_without_a_work_tree_shows_none_and_the_next_shows_its_own() {
     repo.write("ok", b"ok\n");
     repo.commit("good");
     repo.push();
-    let bad = repo.refused_commit();
+    let bad = repo.commit_with_refused_tree();
     let daemon = site.daemon();
     let mount = site.mount(&daemon.url());
     let mounted = mount.repo("local/project");
@@ -231,13 +231,13 @@ fn a_head_without_a_work_tree_shows_none_and_the_next_shows_its_own() {
 }
 
 #[test]
-fn a_repository_that_had_no_work_tree_at_first_shows_the_one_that_comes() {
+fn a_work_tree_appears_after_a_first_commit_that_git_refuses() {
     if !can_mount() {
         return;
     }
     let site = Site::default();
     let mut repo = site.repo("project");
-    let bad = repo.refused_commit();
+    let bad = repo.commit_with_refused_tree();
     git(
         &repo.work,
         &["push", "-q", "origin", &format!("{bad}:refs/heads/main")],

@@ -1,4 +1,4 @@
-//! A daemon that answers only who shows a token.
+//! A daemon that requires a token, and mounts with and without one.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -10,7 +10,8 @@ use cachewfs_tests::{DaemonProcess, Site, binary, can_mount, git, wait_until};
 const POLICY: &str = "package cachewfs\nimport rego.v1\ndefault allow := false\n\
                       allow if \"team\" in input.groups\n";
 
-/// A daemon that lets the team in, and the file with the token of one of them.
+/// Starts a daemon that admits only the group `team`. Returns it with the token of a member, which
+/// is also in the file `token`.
 fn restricted_daemon(site: &Site) -> (DaemonProcess, String) {
     let path = |name: &str| site.path().join(name);
     let made = Command::new(binary("cachewfsd"))
@@ -28,7 +29,7 @@ fn restricted_daemon(site: &Site) -> (DaemonProcess, String) {
         path("tokens").display(),
         path("policy.rego").display()
     );
-    let daemon = DaemonProcess::start_with(&path("daemon"), &site.upstreams(), &section);
+    let daemon = DaemonProcess::start_with_tables(&path("daemon"), &site.upstreams(), &section);
     (daemon, token.to_owned())
 }
 
@@ -49,7 +50,7 @@ fn a_mount_shows_its_token_and_one_without_is_refused() {
         return;
     }
     let site = Site::default();
-    let repo = site.grown_repo("project");
+    let repo = site.repo_with_history("project");
     let (daemon, token) = restricted_daemon(&site);
 
     let stranger = site.mount(&daemon.url());
@@ -61,7 +62,7 @@ fn a_mount_shows_its_token_and_one_without_is_refused() {
     drop(stranger);
     let file = site.path().join("token");
     let option = format!("hydrate=off,token_file={}", file.display());
-    let mount = site.mount_with(&daemon.url(), &option);
+    let mount = site.mount_with_options(&daemon.url(), &option);
     wait_until("the repository shows", || {
         mount.repo("local/project").join(".git").exists()
     });

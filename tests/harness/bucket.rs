@@ -1,17 +1,19 @@
-//! What is in a bucket, seen without the daemon.
+//! Lists and reads a bucket's objects directly, without the daemon.
 
 use std::time::Duration;
 
-use crate::http::{Answer, ask};
+use crate::http::{HttpAnswer, http_request};
 use crate::s3::TestBucket;
 
-const LIMIT: Duration = Duration::from_secs(30);
+/// How long one request to the bucket may take.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 impl TestBucket {
-    /// The keys of all objects whose key begins like this.
+    /// Returns all keys that begin with `prefix`.
     pub fn keys(&self, prefix: &str) -> Vec<String> {
         let mut keys = Vec::new();
         let mut after = String::new();
+        // The server lists at most 1,000 keys in one answer.
         loop {
             let query = format!("?list-type=2&prefix={prefix}&start-after={after}");
             let listed = self.get(&query).text();
@@ -23,7 +25,7 @@ impl TestBucket {
         }
     }
 
-    /// An object's bytes, if there is one.
+    /// Returns an object's bytes, or `None` if the bucket has no such object.
     pub fn object(&self, key: &str) -> Option<Vec<u8>> {
         let answer = self.get(key);
         match answer.status {
@@ -33,9 +35,9 @@ impl TestBucket {
         }
     }
 
-    fn get(&self, target: &str) -> Answer {
+    fn get(&self, target: &str) -> HttpAnswer {
         let target = format!("/{}/{target}", self.name);
-        ask(self.address, ("GET", &target), &[], LIMIT).unwrap()
+        http_request(self.address, ("GET", &target), &[], TIMEOUT).unwrap()
     }
 }
 

@@ -1,13 +1,14 @@
-//! Chance that can be repeated.
+//! Pseudorandom choices that a seed repeats.
 
-/// Numbers that look random, always the same after the same seed (xorshift64).
+/// A pseudorandom number generator (xorshift64). One seed always gives one sequence.
 #[derive(Clone, Debug)]
 pub struct Dice(u64);
 
 impl Dice {
-    /// Two seeds that differ a little give sequences that differ throughout.
+    /// Creates a generator. Similar seeds give unrelated sequences.
     pub fn new(seed: u64) -> Self {
         let mut dice = Self(seed.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+        // The first numbers of similar seeds are still similar.
         for _ in 0..8 {
             dice.next();
         }
@@ -21,24 +22,24 @@ impl Dice {
         self.0
     }
 
-    /// A number below `limit`.
+    /// Returns a number below `limit`.
     pub fn below(&mut self, limit: usize) -> usize {
         usize::try_from(self.next() >> 16).unwrap_or(0) % limit
     }
 
-    /// One of these.
+    /// Returns one of the elements of `from`.
     pub fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
         &from[self.below(from.len())]
     }
 
-    /// Puts them in another order.
+    /// Shuffles `items` in place (Fisher-Yates).
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
             items.swap(last, self.below(last + 1));
         }
     }
 
-    /// Bytes that don't compress.
+    /// Returns `len` bytes that don't compress.
     pub fn noise(&mut self, len: usize) -> Vec<u8> {
         std::iter::repeat_with(|| self.next().to_le_bytes()[3])
             .take(len)

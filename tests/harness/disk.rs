@@ -1,4 +1,4 @@
-//! What is on disk.
+//! Measures directories, and mounts filesystems that tests can fill.
 
 use std::fs;
 use std::io::Write as _;
@@ -7,7 +7,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-/// The bytes of all files below a directory; 0 if there is none.
+/// Returns the sum of the lengths of all files below `directory`, or 0 if it doesn't exist.
 pub fn bytes_below(directory: &Path) -> u64 {
     let Ok(entries) = fs::read_dir(directory) else {
         return 0;
@@ -17,18 +17,20 @@ pub fn bytes_below(directory: &Path) -> u64 {
         .map(|entry| match entry.metadata() {
             Ok(metadata) if metadata.is_dir() => bytes_below(&entry.path()),
             Ok(metadata) => metadata.len(),
-            // Renamed into place meanwhile.
+            // The daemon removed the entry, or renamed it into place, since the directory was read.
             Err(_) => 0,
         })
         .sum()
 }
 
-/// A filesystem of its own in memory, with little room; gone when this is dropped.
+/// A small tmpfs in a temporary directory. Dropping it unmounts the tmpfs.
 #[derive(Debug)]
 pub struct SmallDisk(TempDir);
 
 impl SmallDisk {
-    /// So large as `mount -t tmpfs -o size=` has it. `None` where none can be mounted, and says so.
+    /// Mounts a tmpfs of `size`, written as in `mount -t tmpfs -o size=…`.
+    ///
+    /// Returns `None` if this machine can't mount a tmpfs, and prints that the test is skipped.
     #[expect(clippy::print_stdout, reason = "a skipped test has to say so")]
     pub fn mount(size: &str) -> Option<Self> {
         let directory = TempDir::with_prefix("cachewfs-disk-").unwrap();
@@ -39,24 +41,25 @@ impl SmallDisk {
         if mounted.is_ok_and(|status| status.success()) {
             return Some(Self(directory));
         }
-        println!("skipped: no tmpfs can be mounted here");
+        println!("skipped: this machine can't mount a tmpfs");
         None
     }
 
-    /// Where it is.
+    /// Returns the mount point.
     pub fn path(&self) -> &Path {
         self.0.path()
     }
 
-    /// Leaves no room on it.
+    /// Fills the disk until a write fails.
     pub fn fill(&self) {
         let mut filler = fs::File::create(self.0.path().join("filler")).unwrap();
+        // Single pages fill the space that is too short for another MiB.
         for len in [1 << 20, 4096] {
             while filler.write_all(&vec![1; len]).is_ok() {}
         }
     }
 
-    /// Makes room again.
+    /// Removes the file with which [`Self::fill`] filled the disk.
     pub fn free(&self) {
         fs::remove_file(self.0.path().join("filler")).unwrap();
     }
@@ -64,6 +67,7 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
+        // Lazily: a process that was killed may still have a file open.
         let unmount = ["-l".as_ref(), self.0.path().as_os_str()];
         Command::new("umount").args(unmount).status().ok();
     }

@@ -1,18 +1,20 @@
-//! Connections that are passed on to another address, by whoever wants to spoil them on the way.
+//! Forwards TCP connections to another address. Proxies use it to delay, record or damage the
+//! bytes.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// A free port of the loopback interface whose connections are passed on until this is dropped.
+/// A listener on a free port. It forwards its connections until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Forward {
     pub(crate) address: SocketAddr,
-    is_ended: Arc<AtomicBool>,
+    is_stopped: Arc<AtomicBool>,
 }
 
 impl Forward {
-    /// Connects each client to `target`, and gives both ends to `carry`, which mustn't wait.
+    /// Listens on the loopback interface. Connects each client to `target`, and passes both sockets
+    /// to `carry`, which must not block: the thread that accepts connections calls it.
     pub(crate) fn start(
         target: SocketAddr,
         carry: impl Fn(&TcpStream, &TcpStream) + Send + 'static,
@@ -20,7 +22,7 @@ impl Forward {
         Self::start_at(Ipv4Addr::LOCALHOST, target, carry)
     }
 
-    /// The same, on a free port of another address of this machine.
+    /// Forwards as [`Self::start`] does, but listens on the address `listen` of this machine.
     pub(crate) fn start_at(
         listen: Ipv4Addr,
         target: SocketAddr,
@@ -28,11 +30,11 @@ impl Forward {
     ) -> Self {
         let listener = TcpListener::bind((listen, 0)).unwrap();
         let address = listener.local_addr().unwrap();
-        let is_ended = Arc::new(AtomicBool::new(false));
-        let ended = Arc::clone(&is_ended);
+        let is_stopped = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&is_stopped);
         std::thread::spawn(move || {
             for client in listener.incoming() {
-                if ended.load(Ordering::Relaxed) {
+                if stopped.load(Ordering::Relaxed) {
                     return;
                 }
                 let (Ok(client), Ok(target)) = (client, TcpStream::connect(target)) else {
@@ -43,19 +45,22 @@ impl Forward {
                 carry(&client, &target);
             }
         });
-        Self { address, is_ended }
+        Self {
+            address,
+            is_stopped,
+        }
     }
 }
 
 impl Drop for Forward {
     fn drop(&mut self) {
-        self.is_ended.store(true, Ordering::Relaxed);
-        // Wakes the thread that accepts.
+        self.is_stopped.store(true, Ordering::Relaxed);
+        // Wakes the accepting thread, so that it sees the flag.
         TcpStream::connect(self.address).ok();
     }
 }
 
-/// Another handle of the same connection.
-pub(crate) fn same(stream: &TcpStream) -> TcpStream {
+/// Returns a second handle of the connection `stream`.
+pub(crate) fn clone_handle(stream: &TcpStream) -> TcpStream {
     stream.try_clone().unwrap()
 }

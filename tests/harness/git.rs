@@ -1,4 +1,4 @@
-//! Stock git, and repositories made with it.
+//! Runs stock git, and makes repositories with it.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -7,30 +7,31 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-/// Stands for the user's configuration.
+/// The file that takes the place of the user's `~/.gitconfig`.
 const GIT_CONFIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/data/xdg/git/config");
-/// Where git finds that file by itself: git-lfs runs git without git's variables.
+/// A value of `XDG_CONFIG_HOME` with which git finds [`GIT_CONFIG`]: git-lfs runs git without the
+/// `GIT_…` variables.
 const CONFIG_HOME: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/data/xdg");
 
-/// Runs git in `directory` with nobody's configuration; gives what it printed, or panics with what
-/// it complained of.
+/// Runs git in `directory` without the configuration of the machine or its user. Returns git's
+/// output. Panics with git's standard error if git fails.
 pub fn git(directory: impl AsRef<Path>, arguments: &[&str]) -> String {
     let output = try_git(directory.as_ref(), arguments);
-    let complaint = String::from_utf8_lossy(&output.stderr);
+    let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(
         output.status.success(),
-        "git {arguments:?} failed: {complaint}"
+        "git {arguments:?} failed: {stderr}"
     );
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// Runs git in `directory` with nobody's configuration.
+/// Runs git like [`git`], and returns its result also if git fails.
 pub fn try_git(directory: &Path, arguments: &[&str]) -> Output {
     git_command(directory).args(arguments).output().unwrap()
 }
 
-/// Runs git in `directory` with `input`; gives what it printed, or panics with what it complained of.
-pub fn git_fed(directory: &Path, arguments: &[&str], input: &[u8]) -> Vec<u8> {
+/// Runs git like [`git`], with `input` on its standard input.
+pub fn git_with_input(directory: &Path, arguments: &[&str], input: &[u8]) -> Vec<u8> {
     let mut child = git_command(directory)
         .args(arguments)
         .stdin(Stdio::piped())
@@ -39,6 +40,7 @@ pub fn git_fed(directory: &Path, arguments: &[&str], input: &[u8]) -> Vec<u8> {
         .unwrap();
     let mut stdin = child.stdin.take().unwrap();
     let input = input.to_owned();
+    // On a thread: git may print more than a pipe holds before it has read all of its input.
     let feeding = std::thread::spawn(move || stdin.write_all(&input));
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "git {arguments:?} failed");
@@ -46,8 +48,9 @@ pub fn git_fed(directory: &Path, arguments: &[&str], input: &[u8]) -> Vec<u8> {
     output.stdout
 }
 
-/// Runs git at a certain time, so that commits of one second have an order.
-pub fn git_at(directory: &Path, seconds: u64, arguments: &[&str]) -> String {
+/// Runs git like [`git`]; authors and committers date their work `seconds` after a fixed time. So
+/// commits that a test makes within one second still have an order.
+pub fn git_at_time(directory: &Path, seconds: u64, arguments: &[&str]) -> String {
     let date = format!("{} +0000", 1_700_000_000 + seconds);
     let output = git_command(directory)
         .env("GIT_AUTHOR_DATE", &date)
@@ -63,7 +66,7 @@ pub fn git_at(directory: &Path, seconds: u64, arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// Begins a git command in `directory`, a bare repository or not, with nobody's configuration.
+/// Returns a git command in `directory`, without the configuration of the machine or its user.
 pub fn git_command(directory: &Path) -> Command {
     let mut command = Command::new("git");
     command
@@ -81,8 +84,8 @@ pub fn git_command(directory: &Path) -> Command {
     command
 }
 
-/// Writes many git blobs into the repository at `directory` as loose objects. Their content begins
-/// with `prefix`.
+/// Writes `count` git blobs into the repository at `directory` as loose objects. The content of
+/// each is `prefix` and a number.
 pub fn add_loose_objects(directory: &Path, prefix: &str, count: u32) {
     let files = tempfile::tempdir().unwrap();
     let mut paths = String::new();
@@ -96,21 +99,21 @@ pub fn add_loose_objects(directory: &Path, prefix: &str, count: u32) {
         paths.extend([path.to_str().unwrap(), "\n"]);
     }
     let arguments = ["hash-object", "-w", "--no-filters", "--stdin-paths"];
-    git_fed(directory, &arguments, paths.as_bytes());
+    git_with_input(directory, &arguments, paths.as_bytes());
 }
 
-/// A working copy that pushes to a bare upstream beside it.
+/// A working copy and the bare upstream repository that it pushes to.
 #[derive(Debug)]
 pub struct GitRepo {
     /// The work tree.
     pub work: PathBuf,
-    /// What the daemon mirrors.
+    /// The bare repository that the daemon mirrors.
     pub upstream: PathBuf,
     commits: u64,
 }
 
 impl GitRepo {
-    /// An empty upstream at `upstream`, unless there is one, and a working copy of it at `work`.
+    /// Creates a working copy at `work` and, unless it exists, an empty upstream at `upstream`.
     pub fn create(work: PathBuf, upstream: PathBuf) -> Self {
         fs::create_dir_all(&work).unwrap();
         fs::create_dir_all(&upstream).unwrap();
@@ -132,23 +135,23 @@ impl GitRepo {
         }
     }
 
-    /// Writes a file of the work tree; the name may be any bytes.
+    /// Writes a file of the work tree, and creates its directories.
     pub fn write(&self, name: impl AsRef<OsStr>, content: &[u8]) {
         let path = self.work.join(name.as_ref());
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::File::create(path).unwrap().write_all(content).unwrap();
     }
 
-    /// Writes a file whose name is not UTF-8.
-    pub fn write_bytes_name(&self, name: &[u8], content: &[u8]) {
+    /// Writes a file of the work tree whose name is not UTF-8.
+    pub fn write_with_raw_name(&self, name: &[u8], content: &[u8]) {
         self.write(OsStr::from_bytes(name), content);
     }
 
-    /// Commits all of the work tree; gives the commit's id.
+    /// Commits the whole work tree. Returns the commit's id.
     pub fn commit(&mut self, message: &str) -> String {
         self.commits += 1;
         git(&self.work, &["add", "--all"]);
-        git_at(
+        git_at_time(
             &self.work,
             self.commits,
             &["commit", "-q", "--allow-empty", "-m", message],
@@ -156,16 +159,17 @@ impl GitRepo {
         git(&self.work, &["rev-parse", "HEAD"]).trim().to_owned()
     }
 
-    /// Stores a git blob; gives its id.
+    /// Stores a git blob. Returns its id.
     pub fn store_blob(&self, content: &[u8]) -> String {
-        let blob = git_fed(&self.work, &["hash-object", "-w", "--stdin"], content);
+        let blob = git_with_input(&self.work, &["hash-object", "-w", "--stdin"], content);
         String::from_utf8(blob).unwrap().trim().to_owned()
     }
 
-    /// Makes a commit whose tree git refuses, so that no clone can have a work tree of it; gives its id.
-    pub fn refused_commit(&self) -> String {
+    /// Makes a commit whose tree git refuses to check out, and returns its id. On Windows, `git~1`
+    /// is a short name of `.git`, so git accepts it nowhere (`core.protectNTFS`).
+    pub fn commit_with_refused_tree(&self) -> String {
         let line = format!("100644 blob {}\tgit~1\n", self.store_blob(b"hi\n"));
-        let tree = git_fed(&self.work, &["mktree"], line.as_bytes());
+        let tree = git_with_input(&self.work, &["mktree"], line.as_bytes());
         let tree = String::from_utf8(tree).unwrap();
         let commit = git(&self.work, &["commit-tree", "-m", "bad", tree.trim()]);
         commit.trim().to_owned()
@@ -177,8 +181,8 @@ impl GitRepo {
         git(&self.work, &["push", "-q", "--force", "--tags"]);
     }
 
-    /// A history of `commits` commits over some directories, with a branch, tags and a merge.
-    pub fn grow(&mut self, commits: u32) {
+    /// Adds `commits` commits that change files in seven directories, a branch and two tags.
+    pub fn add_history(&mut self, commits: u32) {
         for number in 0..commits {
             let directory = number % 7;
             let text = format!("{number} line\n").repeat(200);
@@ -191,18 +195,18 @@ impl GitRepo {
         }
         git(&self.work, &["branch", "topic", "HEAD~1"]);
         git(&self.work, &["tag", "light"]);
-        git_at(
+        git_at_time(
             &self.work,
             1,
             &["tag", "-a", "-m", "an annotated tag", "v1", "HEAD~1"],
         );
     }
 
-    /// Files of all the kinds that a work tree can have.
+    /// Writes files with unusual names, modes, line ends and attributes, and symbolic links.
     pub fn add_odd_files(&self) {
         self.write("with space/and 'quotes\" too", b"quoted\n");
         self.write("new\nline", b"newline in its name\n");
-        self.write_bytes_name(b"not-utf8-\xff\xfe", b"bytes\n");
+        self.write_with_raw_name(b"not-utf8-\xff\xfe", b"bytes\n");
         self.write("empty", b"");
         self.write("deep/er/and/deeper/file", b"deep\n");
         self.write("a-b", b"sorts before a/\n");
@@ -223,7 +227,7 @@ impl GitRepo {
     }
 }
 
-/// Fails unless the last bytes of git's index in `git_directory` are the checksum of the others, as
+/// Panics unless the index in `git_directory` ends with the checksum of its other bytes, as
 /// coreutils computes it.
 pub fn assert_index_checksum(git_directory: &Path) {
     let mut index = fs::read(git_directory.join("index")).unwrap();
@@ -251,5 +255,5 @@ pub fn assert_index_checksum(git_directory: &Path) {
         .chunks(2)
         .map(|two| byte(two).unwrap())
         .collect();
-    assert_eq!(checksum, expected, "the index has another checksum");
+    assert_eq!(checksum, expected, "the index ends with a wrong checksum");
 }

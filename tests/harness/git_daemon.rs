@@ -1,4 +1,4 @@
-//! git's own server, to compare with.
+//! git's own server, as the comparison for benchmarks.
 
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
@@ -7,16 +7,16 @@ use std::process::{Command, Stdio};
 use crate::process::{Process, free_address};
 use crate::wait::wait_until;
 
-/// `git daemon`, which serves every repository below a directory, whole or in part.
+/// A `git daemon` that serves every repository below a directory, also to partial clones.
 #[derive(Debug)]
 pub struct GitDaemon {
-    /// Ends it when dropped.
+    /// Dropped to end the server.
     _process: Process,
     address: SocketAddr,
 }
 
 impl GitDaemon {
-    /// Serves what is below `directory`; waits until it answers.
+    /// Serves the repositories below `directory`. Returns when the server accepts connections.
     pub fn start(directory: &Path) -> Self {
         let address = free_address();
         let mut command = Command::new("git");
@@ -37,7 +37,7 @@ impl GitDaemon {
         }
     }
 
-    /// Where it listens.
+    /// Returns the address that the server listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }

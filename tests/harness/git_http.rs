@@ -1,4 +1,4 @@
-//! An upstream that speaks HTTP: `git http-backend` behind the smallest server that does.
+//! An upstream that speaks HTTP: `git http-backend` behind a minimal HTTP server.
 
 use std::io::{self, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
@@ -10,55 +10,59 @@ use std::time::{Duration, Instant};
 
 use crate::http::{read_head, read_some};
 
-/// Who takes longer to ask has gone.
-const LIMIT: Duration = Duration::from_secs(30);
+/// How long a client may take to send its request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A server of all repositories below a directory; no more connections once it is dropped.
+/// An HTTP server of all repositories below a directory. Once dropped, it accepts no more
+/// connections.
 #[derive(Debug)]
-pub struct GitHttp {
+pub struct GitHttpServer {
     address: SocketAddr,
-    is_ended: Arc<AtomicBool>,
+    is_stopped: Arc<AtomicBool>,
 }
 
-impl GitHttp {
-    /// Listens on a free port of an address of this machine.
+impl GitHttpServer {
+    /// Serves the repositories below `root` on a free port of the address `listen` of this machine.
     pub fn start(listen: IpAddr, root: &Path) -> Self {
         let listener = TcpListener::bind((listen, 0)).unwrap();
         let address = listener.local_addr().unwrap();
-        let is_ended = Arc::new(AtomicBool::new(false));
-        let (ended, root) = (Arc::clone(&is_ended), root.to_owned());
+        let is_stopped = Arc::new(AtomicBool::new(false));
+        let (stopped, root) = (Arc::clone(&is_stopped), root.to_owned());
         std::thread::spawn(move || {
             for stream in listener.incoming() {
-                if ended.load(Ordering::Relaxed) {
+                if stopped.load(Ordering::Relaxed) {
                     return;
                 }
                 let (Ok(stream), root) = (stream, root.clone()) else {
                     continue;
                 };
-                // Who breaks off the connection hears no more of it.
+                // An error means that the client has closed the connection.
                 std::thread::spawn(move || serve(stream, &root).ok());
             }
         });
-        Self { address, is_ended }
+        Self {
+            address,
+            is_stopped,
+        }
     }
 
-    /// Its base URL.
+    /// Returns the base URL of the server.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 }
 
-impl Drop for GitHttp {
+impl Drop for GitHttpServer {
     fn drop(&mut self) {
-        self.is_ended.store(true, Ordering::Relaxed);
-        // Wakes the thread that accepts.
+        self.is_stopped.store(true, Ordering::Relaxed);
+        // Wakes the accepting thread, so that it sees the flag.
         TcpStream::connect(self.address).ok();
     }
 }
 
-/// Answers one request, and closes the connection.
+/// Answers one request, then closes the connection.
 fn serve(mut stream: TcpStream, root: &PathBuf) -> io::Result<()> {
-    let deadline = Instant::now() + LIMIT;
+    let deadline = Instant::now() + REQUEST_TIMEOUT;
     let (head, mut body) = read_head(&mut stream, deadline)?;
     let mut lines = head.lines();
     let mut line = lines.next().unwrap_or_default().split(' ');
@@ -71,7 +75,7 @@ fn serve(mut stream: TcpStream, root: &PathBuf) -> io::Result<()> {
     };
     let len = header("content-length").parse().unwrap_or(0);
     while body.len() < len && read_some(&mut stream, &mut body, deadline)? > 0 {}
-    // As a CGI program (RFC 3875).
+    // `git http-backend` is a CGI program: the request is in its environment (RFC 3875).
     let mut backend = Command::new("git")
         .arg("http-backend")
         .env("GIT_CONFIG_GLOBAL", "/dev/null")
@@ -93,10 +97,10 @@ fn serve(mut stream: TcpStream, root: &PathBuf) -> io::Result<()> {
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()?;
-    // Requests are shorter than a pipe, or read before anything is answered.
-    let fed = backend.stdin.take().unwrap().write_all(&body);
+    // This can't deadlock: the body fits into the pipe, or the backend reads it before it answers.
+    let written = backend.stdin.take().unwrap().write_all(&body);
     let output = backend.wait_with_output()?.stdout;
-    fed?;
+    written?;
     let end = output.windows(4).position(|four| four == b"\r\n\r\n");
     let (head, content) = output.split_at(end.ok_or(io::ErrorKind::InvalidData)? + 4);
     let head = String::from_utf8_lossy(head);

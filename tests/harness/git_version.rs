@@ -1,4 +1,4 @@
-//! The versions of git that are installed.
+//! Finds the installed versions of git.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -12,8 +12,8 @@ pub struct GitVersion {
 }
 
 impl GitVersion {
-    /// Each version on `PATH`, and those in the directories of `CACHEWFS_TEST_GITS`, which has a
-    /// colon between them.
+    /// Returns every git in the directories of `PATH` and of `CACHEWFS_TEST_GITS`, which separates
+    /// them with colons like `PATH`. Panics if there is none.
     pub fn all() -> Vec<Self> {
         let directories = ["PATH", "CACHEWFS_TEST_GITS"].into_iter().flat_map(|name| {
             let list = std::env::var_os(name).unwrap_or_default();
@@ -23,10 +23,10 @@ impl GitVersion {
             .filter(|directory| directory.is_absolute())
             .filter_map(|each| Self::in_directory(&each))
             .collect();
-        // A program may be linked to from several directories of PATH.
+        // Several directories may have links to one program.
         let mut seen = BTreeSet::new();
         all.retain(|git| seen.insert(git.real_path()));
-        assert!(!all.is_empty(), "there is no git");
+        assert!(!all.is_empty(), "no git is installed");
         all
     }
 
@@ -42,12 +42,12 @@ impl GitVersion {
         })
     }
 
-    /// Where the program is, whatever it is linked to.
+    /// Returns the program's path with all symbolic links resolved.
     fn real_path(&self) -> PathBuf {
         self.directory.join("git").canonicalize().unwrap()
     }
 
-    /// A `PATH` on which this git comes first.
+    /// Returns a `PATH` on which this git comes first.
     pub fn path(&self) -> String {
         let rest = std::env::var("PATH").unwrap_or_default();
         format!("{}:{rest}", self.directory.display())

@@ -1,43 +1,45 @@
-//! One HTTP request, with every way in which it can go wrong told apart from an answer.
+//! A minimal HTTP client. It tells incomplete answers apart from complete ones.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-/// Longer heads are none.
+/// At most this many bytes are read in search of the end of a head.
 const MAX_HEAD: usize = 64 << 10;
 
-/// An answer that came completely.
+/// An answer that was received completely.
 #[derive(Clone, Debug)]
-pub struct Answer {
-    /// The status.
+pub struct HttpAnswer {
+    /// The status code.
     pub status: u16,
-    /// Names in lower case, and values.
+    /// The header fields; names are in lower case.
     pub headers: Vec<(String, String)>,
-    /// All of the body.
+    /// The whole body, without chunked framing.
     pub body: Vec<u8>,
 }
 
-impl Answer {
-    /// The value of a header, or nothing.
+impl HttpAnswer {
+    /// Returns the value of a header, or an empty string if the answer has no such header.
     pub fn header(&self, name: &str) -> &str {
         let found = self.headers.iter().find(|(found, _)| found == name);
         found.map_or("", |(_, value)| value)
     }
 
-    /// The body as text.
+    /// Returns the body as text.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 }
 
-/// Asks on a connection of its own; an answer that ends early, or later than `limit`, is an error.
-pub fn ask(
+/// Sends a request without a body on a new connection, and returns the answer.
+///
+/// Fails if the body ends early or the answer takes longer than `limit`.
+pub fn http_request(
     address: SocketAddr,
     (method, target): (&str, &str),
     headers: &[(&str, &str)],
     limit: Duration,
-) -> io::Result<Answer> {
+) -> io::Result<HttpAnswer> {
     let deadline = Instant::now() + limit;
     let mut stream = TcpStream::connect_timeout(&address, limit)?;
     stream.set_nodelay(true)?;
@@ -51,7 +53,7 @@ pub fn ask(
     let (head, rest) = read_head(&mut stream, deadline)?;
     let mut lines = head.lines();
     let status = lines.next().and_then(|line| line.get(9..12)?.parse().ok());
-    let mut answer = Answer {
+    let mut answer = HttpAnswer {
         status: status.ok_or_else(|| invalid("no status"))?,
         headers: lines
             .filter_map(|line| line.split_once(':'))
@@ -76,7 +78,8 @@ pub fn ask(
     Ok(answer)
 }
 
-/// Reads up to the empty line; gives what came behind it, too.
+/// Reads the head up to its empty line. Returns the head, and the bytes of the body that came with
+/// it.
 pub(crate) fn read_head(
     stream: &mut TcpStream,
     deadline: Instant,
@@ -96,7 +99,7 @@ pub(crate) fn read_head(
     }
 }
 
-/// Appends what comes next.
+/// Appends the next bytes to `to`. Returns how many there were: 0 at the end of the stream.
 pub(crate) fn read_some(
     stream: &mut TcpStream,
     to: &mut Vec<u8>,
@@ -113,7 +116,7 @@ pub(crate) fn read_some(
     Ok(count)
 }
 
-/// The content of a chunked body; `None` if its end is missing.
+/// Returns the content of a chunked body, or `None` if the body is incomplete.
 fn join_chunks(mut body: &[u8]) -> Option<Vec<u8>> {
     let mut content = Vec::new();
     loop {

@@ -1,4 +1,16 @@
-//! Real daemons, real mounts, real git, and the end of them all when a test ends.
+//! Runs real daemons, real mounts and real git for tests, and ends them all when a test ends.
+//!
+//! | file | has |
+//! | --- | --- |
+//! | `site` | the directories of one test, and short ways to start everything in them |
+//! | `process`, `mount` | a running `cachewfsd`, a running `cachewfs mount` |
+//! | `git`, `git_version` | runs git, makes repositories, finds the installed versions |
+//! | `git_daemon`, `git_http` | upstream servers |
+//! | `s3`, `bucket`, `with_s3` | a real S3 server, and the objects in its buckets |
+//! | `forward` | forwards connections; `proxy`, `recording_proxy` and `link` are built on it |
+//! | `proxy`, `recording_proxy`, `link` | damages, records or slows down connections |
+//! | `network`, `disk` | network namespaces and small filesystems that fail on demand |
+//! | `archive`, `http`, `wait`, `dice` | verifying archives, requests, waiting, seeded choices |
 
 #![expect(
     clippy::unwrap_used,
@@ -20,7 +32,7 @@ mod mount;
 mod network;
 mod process;
 mod proxy;
-mod recorder;
+mod recording_proxy;
 mod s3;
 mod site;
 mod wait;
@@ -29,23 +41,26 @@ pub use archive::{extract_archive, verify_archive};
 pub use dice::Dice;
 pub use disk::{SmallDisk, bytes_below};
 pub use git::{
-    GitRepo, add_loose_objects, assert_index_checksum, git, git_at, git_command, git_fed, try_git,
+    GitRepo, add_loose_objects, assert_index_checksum, git, git_at_time, git_command,
+    git_with_input, try_git,
 };
 pub use git_daemon::GitDaemon;
-pub use git_http::GitHttp;
+pub use git_http::GitHttpServer;
 pub use git_version::GitVersion;
-pub use http::{Answer, ask};
+pub use http::{HttpAnswer, http_request};
 pub use link::Link;
 pub use mount::MountProcess;
 pub use network::Network;
 pub use process::{DaemonProcess, binary, free_address, run};
 pub use proxy::{Fault, Proxy};
-pub use recorder::Recorder;
+pub use recording_proxy::RecordingProxy;
 pub use s3::{S3Server, TestBucket, s3_bucket};
 pub use site::Site;
-pub use wait::{wait_until, wait_up_to, within};
+pub use wait::{run_with_deadline, wait_until, wait_up_to};
 
-/// Whether mounts can be made here. Says so if not, and fails where `CACHEWFS_REQUIRE_FUSE` is set.
+/// Returns whether this machine can mount with FUSE.
+///
+/// If it can't, prints that the test is skipped, or panics if `CACHEWFS_REQUIRE_FUSE` is set.
 #[expect(clippy::print_stdout, reason = "a skipped test has to say so")]
 pub fn can_mount() -> bool {
     let can = std::path::Path::new("/dev/fuse").exists() && rustix::process::geteuid().is_root();

@@ -1,7 +1,14 @@
-//! A slow link between two programs: a rate that all connections share, and a delay.
+//! A slow link between two programs: all connections share one bandwidth, and each byte has a
+//! delay.
 //!
-//! Done here and not by the kernel, so that measuring takes no privileges and no network of its own;
-//! the price is that TCP's slow start, which a real line adds, isn't there for anyone.
+//! ```text
+//! read from sender ─► wait for the bandwidth ─► queue ─► wait for the delay ─► write to receiver
+//!                    (shared by all; answers only)      (half a round trip)
+//! ```
+//!
+//! The link is in this process, not in the kernel (`tc netem`): so benchmarks need no privileges
+//! and no network namespace. The price: TCP's slow start, which costs time on a real line, is not
+//! simulated.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -10,79 +17,88 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::forward::{Forward, same};
+use crate::forward::{Forward, clone_handle};
 
-/// Passed on at a time is what takes a part of a second, 0.7 ms, but no less and no more than these: many small
-/// pieces would measure this program.
+/// How many pieces a busy link forwards in a second: one in 0.7 ms.
 const PIECES_PER_SECOND: u64 = 1500;
+/// At least this many bytes are in a full piece: with many small pieces, a benchmark would measure
+/// this program instead of the link.
 const MIN_PIECE_BYTES: usize = 16 << 10;
+/// At most this many bytes are in a piece.
 const MAX_PIECE_BYTES: usize = 256 << 10;
-/// On the way in one connection, in bytes: more than a fast line with a long delay holds.
-const BYTES_UNDER_WAY: usize = 4 << 20;
+/// At most this many bytes are in flight in one connection and direction. A fast line with a long
+/// delay (bandwidth times delay) holds less, so this limit never slows it down.
+const BYTES_IN_FLIGHT: usize = 4 << 20;
 
-/// A link on a free port of the loopback interface.
+/// A slow link that listens on a free port of the loopback interface.
 #[derive(Debug)]
 pub struct Link {
     forward: Forward,
-    shared: Arc<Shared>,
+    state: Arc<LinkState>,
 }
 
-/// Some bytes, and when they are there.
+/// Some bytes, and when they arrive at the other end.
 type Piece = (Instant, Vec<u8>);
 
+/// The state that all connections of a link share.
 #[derive(Debug)]
-struct Shared {
+struct LinkState {
     bytes_per_second: u64,
-    /// In each direction.
+    /// The time from one end to the other.
     delay: Duration,
-    /// When what was sent so far has left.
+    /// When the last byte of all answers so far has been put on the line.
     free_at: Mutex<Instant>,
-    bytes: AtomicU64,
+    answer_bytes: AtomicU64,
 }
 
 impl Link {
-    /// Passes on to `target`; answers come at this rate, and `round_trip` after they could.
+    /// Forwards connections to `target`. Only answers use up the bandwidth: requests are short. The
+    /// delays of a request and its answer add up to `round_trip`.
     pub fn start(target: SocketAddr, bytes_per_second: u64, round_trip: Duration) -> Self {
-        let shared = Arc::new(Shared {
+        let state = Arc::new(LinkState {
             bytes_per_second,
             delay: round_trip / 2,
             free_at: Mutex::new(Instant::now()),
-            bytes: AtomicU64::new(0),
+            answer_bytes: AtomicU64::new(0),
         });
-        let carried = Arc::clone(&shared);
+        let for_connections = Arc::clone(&state);
         let forward = Forward::start(target, move |client, target| {
-            carry(&carried, same(client), same(target), Shared::send_request);
-            carry(&carried, same(target), same(client), Shared::send_answer);
+            let state = &for_connections;
+            let (from, to) = (clone_handle(client), clone_handle(target));
+            carry(state, from, to, LinkState::send_request);
+            let (from, to) = (clone_handle(target), clone_handle(client));
+            carry(state, from, to, LinkState::send_answer);
         });
-        Self { forward, shared }
+        Self { forward, state }
     }
 
-    /// Where it listens.
+    /// Returns the address that the link listens on.
     pub fn address(&self) -> SocketAddr {
         self.forward.address
     }
 
-    /// Bytes that came from the target so far.
-    pub fn bytes(&self) -> u64 {
-        self.shared.bytes.load(Ordering::Relaxed)
+    /// Returns how many bytes of answers the target has sent so far.
+    pub fn answer_bytes(&self) -> u64 {
+        self.state.answer_bytes.load(Ordering::Relaxed)
     }
 }
 
-/// Carries bytes one way: a thread puts them on the line, another takes them off when they are due.
+/// Carries bytes in one direction: `send` reads them on one thread and queues them with their time
+/// of arrival, and a second thread writes them at that time.
 fn carry(
-    shared: &Arc<Shared>,
+    state: &Arc<LinkState>,
     from: TcpStream,
     to: TcpStream,
-    send: fn(&Shared, TcpStream, &SyncSender<Piece>),
+    send: fn(&LinkState, TcpStream, &SyncSender<Piece>),
 ) {
-    let (line, end) = sync_channel(BYTES_UNDER_WAY / shared.piece_bytes());
-    let shared = Arc::clone(shared);
-    std::thread::spawn(move || send(&shared, from, &line));
-    std::thread::spawn(move || deliver(&end, to));
+    let (pieces, arriving) = sync_channel(BYTES_IN_FLIGHT / state.piece_bytes());
+    let state = Arc::clone(state);
+    std::thread::spawn(move || send(&state, from, &pieces));
+    std::thread::spawn(move || deliver(&arriving, to));
 }
 
-fn deliver(end: &Receiver<Piece>, mut to: TcpStream) {
-    for (due, piece) in end {
+fn deliver(arriving: &Receiver<Piece>, mut to: TcpStream) {
+    for (due, piece) in arriving {
         wait_until(due);
         if to.write_all(&piece).is_err() {
             break;
@@ -91,14 +107,14 @@ fn deliver(end: &Receiver<Piece>, mut to: TcpStream) {
     to.shutdown(Shutdown::Both).ok();
 }
 
-impl Shared {
-    fn send_request(&self, mut from: TcpStream, line: &SyncSender<Piece>) {
-        // A connection takes a round trip to make.
+impl LinkState {
+    fn send_request(&self, mut from: TcpStream, pieces: &SyncSender<Piece>) {
+        // The handshake of TCP takes a round trip, which the first bytes of a connection wait for.
         let mut extra = self.delay * 2;
         let mut buffer = vec![0; self.piece_bytes()];
         while let Ok(count @ 1..) = from.read(&mut buffer) {
             let piece = buffer.iter().take(count).copied().collect();
-            if line
+            if pieces
                 .send((Instant::now() + self.delay + extra, piece))
                 .is_err()
             {
@@ -108,14 +124,14 @@ impl Shared {
         }
     }
 
-    fn send_answer(&self, mut from: TcpStream, line: &SyncSender<Piece>) {
+    fn send_answer(&self, mut from: TcpStream, pieces: &SyncSender<Piece>) {
         let mut buffer = vec![0; self.piece_bytes()];
         while let Ok(count @ 1..) = from.read(&mut buffer) {
-            self.bytes.fetch_add(count as u64, Ordering::Relaxed);
-            let left = self.leave(count);
-            wait_until(left);
+            self.answer_bytes.fetch_add(count as u64, Ordering::Relaxed);
+            let sent_at = self.use_bandwidth(count);
+            wait_until(sent_at);
             let piece = buffer.iter().take(count).copied().collect();
-            if line.send((left + self.delay, piece)).is_err() {
+            if pieces.send((sent_at + self.delay, piece)).is_err() {
                 return;
             }
         }
@@ -128,8 +144,9 @@ impl Shared {
         })
     }
 
-    /// When so many bytes have left, after all that was sent before.
-    fn leave(&self, count: usize) -> Instant {
+    /// Reserves the line for `count` bytes behind all earlier answers. Returns when the last of
+    /// these bytes has been put on the line.
+    fn use_bandwidth(&self, count: usize) -> Instant {
         let takes = Duration::from_secs_f64(count as f64 / self.bytes_per_second as f64);
         let mut free_at = self.free_at.lock().unwrap_or_else(PoisonError::into_inner);
         *free_at = (*free_at).max(Instant::now()) + takes;
@@ -137,7 +154,10 @@ impl Shared {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the delay is what this is for")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "delaying bytes is the purpose of a link"
+)]
 fn wait_until(due: Instant) {
     std::thread::sleep(due.saturating_duration_since(Instant::now()));
 }

@@ -1,4 +1,4 @@
-//! A mount served by a process in the foreground.
+//! A mount that a `cachewfs` process in the foreground serves.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,22 +11,23 @@ use serde_json::Value;
 use crate::process::{Process, binary, run};
 use crate::wait::wait_until;
 
-/// `cachewfs mount --foreground`; unmounted when this is dropped, also when a test panics.
+/// A running `cachewfs mount --foreground`. Dropping it unmounts, also when a test panics.
 #[derive(Debug)]
 pub struct MountProcess {
     process: Process,
-    /// Where.
+    /// The mount point.
     pub point: PathBuf,
     log: PathBuf,
 }
 
 impl MountProcess {
-    /// Mounts `url` at `directory/mnt`, with the cache beside it; waits until it works.
+    /// Mounts `url` at `directory/mnt`, with the cache beside it. Returns when the mount answers.
     pub fn start(directory: &Path, url: &str, options: &str) -> Self {
         Self::start_with(directory, &[url], options)
     }
 
-    /// Mounts with an embedded daemon that mirrors `local/…` from below `upstreams`.
+    /// Mounts with an embedded daemon, which mirrors the repositories below `upstreams` as
+    /// `local/…`.
     pub fn start_local(directory: &Path, upstreams: &Path) -> Self {
         let data = directory.join("data").display().to_string();
         let upstream = format!("local=file://{}", upstreams.display());
@@ -40,7 +41,8 @@ impl MountProcess {
     fn start_with(directory: &Path, arguments: &[&str], options: &str) -> Self {
         let point = directory.join("mnt");
         fs::create_dir_all(&point).unwrap();
-        // A first lookup may take long on a machine that others keep busy; a later option counts.
+        // A first lookup may take long on a busy machine. If an option comes twice, the later one
+        // counts: so `options` can change these defaults.
         let options = format!(
             "cache_dir={},poll_interval=200ms,lookup_timeout=30s,{options}",
             directory.join("cache").display()
@@ -66,7 +68,7 @@ impl MountProcess {
         wait_until("the mount answers", || {
             assert!(
                 !mount.process.has_ended(),
-                "the mount ended: {}",
+                "the mount ended; its log: {}",
                 mount.log()
             );
             mount.try_status().is_some()
@@ -74,32 +76,33 @@ impl MountProcess {
         mount
     }
 
-    /// A repository in the mount.
+    /// Returns the directory of a repository in the mount.
     pub fn repo(&self, name: &str) -> PathBuf {
         self.point.join(name)
     }
 
-    /// The packs of a repository.
+    /// Returns the directory with the packs of a repository.
     pub fn packs(&self, name: &str) -> PathBuf {
         self.point.join(".objects").join(name).join("objects/pack")
     }
 
-    /// Runs `cachewfs` for this mount; panics with what it complained of.
+    /// Runs `cachewfs` for this mount, and returns its output. Panics with its standard error if it
+    /// fails.
     pub fn cli(&self, arguments: &[&str]) -> String {
         let point = self.point.display().to_string();
         let output = run(&[arguments, &["--mount", &point]].concat());
-        let complaint = String::from_utf8_lossy(&output.stderr);
+        let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(
             output.status.success(),
-            "cachewfs {arguments:?} failed: {complaint}"
+            "cachewfs {arguments:?} failed: {stderr}"
         );
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// What `cachewfs status --json` says.
+    /// Returns the output of `cachewfs status --json`.
     pub fn status(&self) -> Value {
         self.try_status()
-            .unwrap_or_else(|| panic!("no status; {}", self.log()))
+            .unwrap_or_else(|| panic!("the mount has no status; its log: {}", self.log()))
     }
 
     fn try_status(&self) -> Option<Value> {
@@ -111,45 +114,46 @@ impl MountProcess {
             .then(|| serde_json::from_slice(&output.stdout).unwrap())
     }
 
-    /// A count of the mount's traffic.
+    /// Returns a counter of the mount's traffic, for example `fetched_bytes`.
     pub fn traffic(&self, count: &str) -> u64 {
         self.status()["traffic"][count].as_u64().unwrap()
     }
 
-    /// What it logged.
+    /// Returns the mount's log.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// Its log, its status, and the texts that the kernel shows of its process.
-    pub fn shown_to_others(&self) -> Vec<String> {
-        let of_kernel = ["cmdline", "environ", "mountinfo"].map(|file| {
+    /// Returns all texts in which another user could find a secret of the mount: its log, its
+    /// status, and what `/proc` shows of its process.
+    pub fn texts_visible_to_others(&self) -> Vec<String> {
+        let from_proc = ["cmdline", "environ", "mountinfo"].map(|file| {
             let bytes = fs::read(format!("/proc/{}/{file}", self.process.id())).unwrap();
             String::from_utf8_lossy(&bytes).into_owned()
         });
-        let said = [self.log(), self.status().to_string()];
-        of_kernel.into_iter().chain(said).collect()
+        let from_mount = [self.log(), self.status().to_string()];
+        from_proc.into_iter().chain(from_mount).collect()
     }
 
-    /// Whether it is in the mount table.
+    /// Returns whether the mount is in the kernel's mount table.
     pub fn is_mounted(&self) -> bool {
         let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
         table.contains(&format!(" {} ", self.point.display()))
     }
 
-    /// Ends the process with SIGKILL, and clears the dead mount away.
+    /// Ends the process with SIGKILL. Dropping `self` then unmounts the mount without a process.
     pub fn kill(mut self) {
         self.process.signal(Signal::KILL);
         self.process.wait();
     }
 
-    /// Ends the process with SIGTERM; gives its exit code.
+    /// Ends the process with SIGTERM. Returns its exit code.
     pub fn terminate(&mut self) -> Option<i32> {
         self.process.signal(Signal::TERM);
         self.process.wait()
     }
 
-    /// Waits until the process has ended; gives its exit code.
+    /// Waits until the process has ended. Returns its exit code.
     pub fn wait(&mut self) -> Option<i32> {
         self.process.wait()
     }
@@ -160,7 +164,7 @@ impl Drop for MountProcess {
         self.process.signal(Signal::TERM);
         wait_until("the mount's process has ended", || self.process.has_ended());
         if self.is_mounted() {
-            // After SIGKILL.
+            // A process that SIGKILL ended has not unmounted.
             rustix::mount::unmount(&self.point, UnmountFlags::DETACH).ok();
         }
     }

@@ -1,4 +1,4 @@
-//! A network inside this machine: hosts with addresses of their own, which can lose sight of each other.
+//! A network inside this machine. Each host has its own address, and can be cut off from others.
 //!
 //! ```text
 //!  this namespace                 namespaces cwfs<pid>h1, cwfs<pid>h2, …
@@ -6,8 +6,12 @@
 //!    10.x.y.1, .2, .3  ├── cwfs<pid>v2 ═══ net   10.x.y.12
 //! ```
 //!
-//! What is lost is sent to a link address that nobody has: no error, no answer, also in connections that
-//! stand. Names say which process made them, so that the next one removes what a killed one left.
+//! To cut a host off from an address, a neighbour entry in its namespace maps the address to a link
+//! address that no interface has. The packets vanish without an error, also those of open
+//! connections.
+//!
+//! All names have the id of the process that made them. So the next process can remove the
+//! interfaces and namespaces that a killed one left.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -17,24 +21,27 @@ use std::process::Command;
 use crate::Dice;
 
 const PREFIX: &str = "cwfs";
-/// Nobody's, but well-formed: locally administered.
-const NOBODY: &str = "02:00:00:00:00:01";
+/// A valid link address (of the locally administered ones) that no interface has.
+const UNUSED_LINK_ADDRESS: &str = "02:00:00:00:00:01";
 
-/// Some hosts; at most one network for a process.
+/// A bridge and its hosts. A process can have only one network: its names contain the process id.
 #[derive(Debug)]
 pub struct Network {
     name: String,
-    /// 10.x.y.
+    /// The first three bytes of all addresses: 10, x and y.
     subnet: [u8; 3],
     hosts: u8,
 }
 
 impl Network {
-    /// So many hosts, each in a namespace; and three addresses for this namespace. `None` where that can't be
-    /// done: says so, and fails where `CACHEWFS_REQUIRE_NETNS` is set.
+    /// Creates `hosts` hosts, each in its own network namespace, and three addresses in this
+    /// namespace.
+    ///
+    /// If this machine can't have network namespaces, prints that the test is skipped and returns
+    /// `None`, or panics if `CACHEWFS_REQUIRE_NETNS` is set.
     #[expect(clippy::print_stdout, reason = "a skipped test has to say so")]
     pub fn create(hosts: u8) -> Option<Self> {
-        sweep();
+        remove_stale_networks();
         let pid = std::process::id();
         let network = Self {
             name: format!("{PREFIX}{pid}"),
@@ -56,16 +63,16 @@ impl Network {
         let bridge = format!("{}b", self.name);
         ip(&["link", "add", &bridge, "type", "bridge"])?;
         for number in 1..=3 {
-            let address = format!("{}/24", self.here(number));
+            let address = format!("{}/24", self.local_address(number));
             ip(&["addr", "add", &address, "dev", &bridge])?;
         }
         ip(&["link", "set", &bridge, "up"])?;
         for host in 1..=self.hosts {
-            let (namespace, near) = (self.namespace(host), format!("{}v{host}", self.name));
+            let (namespace, outer_end) = (self.namespace(host), format!("{}v{host}", self.name));
             ip(&["netns", "add", &namespace])?;
-            let far = ["peer", "name", "net", "netns", &namespace];
-            ip(&[&["link", "add", &near, "type", "veth"], &far[..]].concat())?;
-            ip(&["link", "set", &near, "master", &bridge, "up"])?;
+            let inner_end = ["peer", "name", "net", "netns", &namespace];
+            ip(&[&["link", "add", &outer_end, "type", "veth"], &inner_end[..]].concat())?;
+            ip(&["link", "set", &outer_end, "master", &bridge, "up"])?;
             let address = format!("{}/24", self.address(host));
             ip(&["-n", &namespace, "addr", "add", &address, "dev", "net"])?;
             ip(&["-n", &namespace, "link", "set", "net", "up"])?;
@@ -74,33 +81,41 @@ impl Network {
         Ok(())
     }
 
-    /// One of the addresses of this namespace: 1, 2 or 3.
-    pub fn here(&self, number: u8) -> Ipv4Addr {
+    /// Returns one of the three addresses of this namespace. `number` is 1, 2 or 3.
+    pub fn local_address(&self, number: u8) -> Ipv4Addr {
         let [ten, x, y] = self.subnet;
         Ipv4Addr::new(ten, x, y, number)
     }
 
-    /// The address of a host, of which the first is 1.
+    /// Returns the address of a host. Hosts are numbered from 1.
     pub fn address(&self, host: u8) -> Ipv4Addr {
         let [ten, x, y] = self.subnet;
         Ipv4Addr::new(ten, x, y, 10 + host)
     }
 
-    /// The namespace of a host.
+    /// Returns the name of a host's namespace.
     pub fn namespace(&self, host: u8) -> String {
         format!("{}h{host}", self.name)
     }
 
-    /// From now on, whatever the host sends to this address vanishes.
-    pub fn lose(&self, host: u8, address: Ipv4Addr) {
+    /// From now on, all packets from the host to `address` vanish.
+    pub fn cut(&self, host: u8, address: Ipv4Addr) {
         let (namespace, address) = (self.namespace(host), address.to_string());
-        let to_nobody = ["lladdr", NOBODY, "dev", "net", "nud", "permanent"];
+        // A permanent entry doesn't expire, and the kernel sends no ARP requests to correct it.
+        let unused = [
+            "lladdr",
+            UNUSED_LINK_ADDRESS,
+            "dev",
+            "net",
+            "nud",
+            "permanent",
+        ];
         let replace = ["-n", &namespace, "neigh", "replace", &address];
-        ip(&[&replace[..], &to_nobody].concat()).unwrap();
+        ip(&[&replace[..], &unused].concat()).unwrap();
     }
 
-    /// From now on it arrives again.
-    pub fn find(&self, host: u8, address: Ipv4Addr) {
+    /// From now on, packets from the host to `address` arrive again.
+    pub fn reconnect(&self, host: u8, address: Ipv4Addr) {
         let (namespace, address) = (self.namespace(host), address.to_string());
         ip(&["-n", &namespace, "neigh", "del", &address, "dev", "net"]).unwrap();
     }
@@ -112,8 +127,8 @@ impl Drop for Network {
     }
 }
 
-/// Removes the networks of processes that have ended.
-fn sweep() {
+/// Removes the networks of processes that have ended without removing them.
+fn remove_stale_networks() {
     let Ok(links) = fs::read_dir("/sys/class/net") else {
         return;
     };
@@ -151,7 +166,8 @@ fn remove(name: &str) {
             ip(&["netns", "del", &namespace]).ok();
         }
     }
-    // The ends of the cables that are here may outlive the other ends for a moment.
+    // The end of a veth pair in this namespace may outlive the end in the removed namespace for a
+    // moment.
     for host in 1..=9 {
         ip(&["link", "del", &format!("{name}v{host}")]).ok();
     }
@@ -165,7 +181,7 @@ fn namespaces() -> Vec<String> {
         .collect()
 }
 
-/// A subnet of which this machine has no address.
+/// Returns a subnet in which this machine has no address yet.
 fn free_subnet(seed: u64) -> [u8; 3] {
     let taken = ip(&["-4", "-o", "addr"]).unwrap_or_default();
     let mut dice = Dice::new(seed);
@@ -180,13 +196,13 @@ fn free_subnet(seed: u64) -> [u8; 3] {
     }
 }
 
-/// Runs `ip`; gives what it printed, or what it complained of.
+/// Runs `ip`. Returns its output, or its standard error if it fails.
 fn ip(arguments: &[&str]) -> Result<String, String> {
     let output = Command::new("ip").args(arguments).output();
     let output = output.map_err(|error| error.to_string())?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    Err(format!("ip {}: {}", arguments.join(" "), complaint.trim()))
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    Err(format!("ip {}: {}", arguments.join(" "), stderr.trim()))
 }

@@ -1,4 +1,4 @@
-//! Processes of the product, ended by their ids.
+//! Starts the programs of this workspace, and ends them by their process ids.
 
 use std::fs;
 use std::io::Write as _;
@@ -13,7 +13,8 @@ use crate::bytes_below;
 use crate::s3::{ask, store_tables};
 use crate::wait::{pause, wait_until};
 
-/// A program of this workspace, beside the tests: `cargo build --bins` makes it.
+/// Returns the path of a program of this workspace, which `cargo build --bins` puts beside the
+/// tests.
 pub fn binary(name: &str) -> PathBuf {
     let tests = std::env::current_exe().unwrap();
     let path = tests.parent().unwrap().parent().unwrap().join(name);
@@ -25,7 +26,7 @@ pub fn binary(name: &str) -> PathBuf {
     path
 }
 
-/// Runs `cachewfs`.
+/// Runs `cachewfs` and returns its output.
 pub fn run(arguments: &[&str]) -> Output {
     Command::new(binary("cachewfs"))
         .args(arguments)
@@ -34,7 +35,7 @@ pub fn run(arguments: &[&str]) -> Output {
         .unwrap()
 }
 
-/// A process that ends when this is dropped.
+/// A process that is ended when this is dropped: with SIGTERM, or after ten seconds with SIGKILL.
 #[derive(Debug)]
 pub(crate) struct Process(Child);
 
@@ -45,7 +46,7 @@ impl Process {
 
     pub(crate) fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw);
-        // Fails for a process that has ended, which is as good.
+        // An error means that the process has already ended.
         kill_process(pid.unwrap(), signal).ok();
     }
 
@@ -57,7 +58,7 @@ impl Process {
         self.0.try_wait().unwrap().is_some()
     }
 
-    /// Waits until it has ended; gives the exit code.
+    /// Waits until the process has ended. Returns its exit code.
     pub(crate) fn wait(&mut self) -> Option<i32> {
         wait_until("a process has ended", || self.has_ended());
         self.0.wait().unwrap().code()
@@ -78,40 +79,47 @@ impl Drop for Process {
     }
 }
 
-/// `cachewfsd`, with a configuration of its own.
+/// A running `cachewfsd` with its own configuration file.
 #[derive(Debug)]
 pub struct DaemonProcess {
     process: Process,
-    by_way: Vec<String>,
+    /// The command line in front of `cachewfsd`; empty if it is started directly.
+    wrapper: Vec<String>,
     config: PathBuf,
     log: PathBuf,
     address: SocketAddr,
 }
 
 impl DaemonProcess {
-    /// Starts a daemon that keeps its data in `directory` and mirrors `local/…` from the
-    /// repositories below `upstreams`; waits until it is ready.
+    /// Starts a daemon that keeps its data in `directory` and mirrors the repositories below
+    /// `upstreams` as `local/…`. Returns when the daemon accepts connections.
     pub fn start(directory: &Path, upstreams: &Path) -> Self {
-        Self::start_with(directory, upstreams, "")
+        Self::start_with_tables(directory, upstreams, "")
     }
 
-    /// The same, with more tables in its configuration.
-    pub fn start_with(directory: &Path, upstreams: &Path, tables: &str) -> Self {
-        Self::start_keyed(
+    /// Starts a daemon as [`Self::start`] does, with `tables` at the end of its configuration file.
+    pub fn start_with_tables(directory: &Path, upstreams: &Path, tables: &str) -> Self {
+        Self::start_with_config(
             directory,
             upstreams,
             ("fetch_interval = \"500ms\"\n", tables),
         )
     }
 
-    /// The same, with keys before the tables of its configuration, too.
-    pub fn start_keyed(directory: &Path, upstreams: &Path, (keys, tables): (&str, &str)) -> Self {
+    /// Starts a daemon as [`Self::start`] does, with top-level `keys` and with `tables` in its
+    /// configuration file.
+    pub fn start_with_config(
+        directory: &Path,
+        upstreams: &Path,
+        (keys, tables): (&str, &str),
+    ) -> Self {
         let address = free_address();
         let text = format!(
-            "data_dir = \"{}\"\npublish_delay = \"0s\"\n{keys}[upstreams]\nlocal = \"file://{}\"\n{tables}\n{}",
+            "data_dir = \"{}\"\npublish_delay = \"0s\"\n{keys}\
+             [upstreams]\nlocal = \"file://{}\"\n{tables}\n{}",
             directory.join("data").display(),
             upstreams.display(),
-            // Some have a store of their own.
+            // A test may configure a store of its own.
             if tables.contains("[store") {
                 String::new()
             } else {
@@ -121,9 +129,13 @@ impl DaemonProcess {
         Self::launch(directory, (&[], address), &text)
     }
 
-    /// Starts a daemon that is configured by `text` and listens at `address`, by way of a program that
-    /// becomes it (`ip netns exec …`), if one is given; waits until it is ready. Its log is in `directory`.
-    pub fn launch(directory: &Path, (by_way, address): (&[&str], SocketAddr), text: &str) -> Self {
+    /// Starts a daemon that listens on `address`, with `text` as the rest of its configuration
+    /// file.
+    ///
+    /// If `wrapper` isn't empty, it is a command that executes the daemon, like `ip netns exec
+    /// NAME`. The configuration file and the log are in `directory`. Returns when the daemon
+    /// accepts connections.
+    pub fn launch(directory: &Path, (wrapper, address): (&[&str], SocketAddr), text: &str) -> Self {
         fs::create_dir_all(directory).unwrap();
         let config = directory.join("cachewfsd.toml");
         let text = format!("listen = \"{address}\"\n{text}");
@@ -132,11 +144,11 @@ impl DaemonProcess {
             .write_all(text.as_bytes())
             .unwrap();
         let log = directory.join("log");
-        let by_way: Vec<_> = by_way.iter().map(|&word| word.to_owned()).collect();
-        let process = spawn(&by_way, (&config, &log));
+        let wrapper: Vec<_> = wrapper.iter().map(|&word| word.to_owned()).collect();
+        let process = spawn(&wrapper, (&config, &log));
         let mut daemon = Self {
             process,
-            by_way,
+            wrapper,
             config,
             log,
             address,
@@ -150,78 +162,82 @@ impl DaemonProcess {
         let process = &mut self.process;
         let log = &self.log;
         wait_until("the daemon answers", || {
-            let said = || fs::read_to_string(log).unwrap_or_default();
-            assert!(!process.has_ended(), "the daemon ended: {}", said());
+            let log = || fs::read_to_string(log).unwrap_or_default();
+            assert!(!process.has_ended(), "the daemon ended; its log: {}", log());
             TcpStream::connect(address).is_ok()
         });
     }
 
-    /// Its base URL.
+    /// Returns the daemon's base URL.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Where it listens.
+    /// Returns the address that the daemon listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// What it logged.
+    /// Returns the daemon's log, of all its runs.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// A sample of `/metrics`, if it has it: `name{label="value"}`.
+    /// Returns the value of a sample of `/metrics`, or `None` if there is no such sample. `sample`
+    /// is written as on that page: `name{label="value"}`.
     pub fn metric(&self, sample: &str) -> Option<u64> {
         let page = ask(self.address, "GET", "/metrics").unwrap();
         let value = page.lines().find_map(|line| line.strip_prefix(sample));
         value.map(|value| value.trim().parse().unwrap())
     }
 
-    /// What of the processors' time it has taken so far, without programs that it started.
+    /// Returns the CPU time that the daemon has used so far, without that of the programs it
+    /// started.
     pub fn cpu_time(&self) -> Duration {
-        /// Of a second, in what Linux tells programs.
+        /// The unit of times in `/proc`: `USER_HZ` is 100 on Linux.
         const TICK: Duration = Duration::from_millis(10);
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.process.0.id())).unwrap();
-        // The name of the program may have spaces. After it come state, ten others, user and system.
+        // proc_pid_stat(5): field 2, the program's name in parentheses, may contain spaces. The
+        // user time and the system time are fields 14 and 15.
         let (_, fields) = stat.rsplit_once(')').unwrap();
         let times = fields.split_whitespace().skip(11).take(2);
         TICK * times.map(|time| time.parse::<u32>().unwrap()).sum::<u32>()
     }
 
-    /// What it has written to its store so far: to the bucket, if that is in one.
+    /// Returns how many bytes the daemon has written to its store so far. If the store is in a
+    /// bucket, these are the bytes that the daemon sent to S3.
     pub fn stored_bytes(&self) -> u64 {
         let store = self.config.with_file_name("data/store");
         let sent = self.metric("cachewfsd_s3_bytes_total{direction=\"up\"}");
         sent.unwrap_or_else(|| bytes_below(&store))
     }
 
-    /// Ends it with SIGTERM; gives its exit code.
+    /// Ends the daemon with SIGTERM. Returns its exit code.
     pub fn terminate(&mut self) -> Option<i32> {
         self.process.signal(Signal::TERM);
         self.process.wait()
     }
 
-    /// Ends it with SIGKILL.
+    /// Ends the daemon with SIGKILL.
     pub fn kill(&mut self) {
         self.process.signal(Signal::KILL);
         self.process.wait();
     }
 
-    /// Starts it again after it has ended, at the same address and with the same data.
+    /// Starts the daemon again after it has ended, with the same address, configuration and data.
     pub fn restart(&mut self) {
-        self.process = spawn(&self.by_way, (&self.config, &self.log));
+        self.process = spawn(&self.wrapper, (&self.config, &self.log));
         self.wait_until_ready();
     }
 }
 
-fn spawn(by_way: &[String], (config, log): (&Path, &Path)) -> Process {
+fn spawn(wrapper: &[String], (config, log): (&Path, &Path)) -> Process {
     let log = fs::File::options()
         .create(true)
         .append(true)
         .open(log)
         .unwrap();
-    let mut words = by_way.iter();
+    let mut words = wrapper.iter();
     let mut command = match words.next() {
         Some(program) => {
             let mut command = Command::new(program);
@@ -238,7 +254,7 @@ fn spawn(by_way: &[String], (config, log): (&Path, &Path)) -> Process {
     Process::spawn(&mut command)
 }
 
-/// An address of the loopback interface that nobody listens at.
+/// Returns an address of the loopback interface with a free port.
 pub fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0")
         .unwrap()

@@ -1,41 +1,44 @@
-//! A TCP proxy between mount and daemon that makes the network bad.
+//! A TCP proxy that injects faults into the connections between a client and a server.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::forward::{Forward, same};
+use crate::forward::{Forward, clone_handle};
 
-/// What the proxy does to what the daemon sends.
+/// A fault that the proxy injects. "The server" is the daemon, or S3 in tests that put the proxy
+/// there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Nothing.
+    /// Forwards everything unchanged.
     None,
-    /// Passes nothing on, and keeps connections open.
+    /// Forwards nothing, in either direction, and keeps connections open.
     Stall,
-    /// Closes each connection after so many bytes.
+    /// Closes each connection after this many bytes from the server.
     CutAfter(u64),
-    /// Changes one byte in each so many.
+    /// Changes bytes from the server: those whose offset in the connection is a multiple of this
+    /// number, but at most one in each read of the proxy.
     CorruptEvery(u64),
-    /// Changes one byte in each so many of bodies that are sent to the daemon, or to another server in its
-    /// place. The heads of requests stay as they are: a connection that was used before may have one anywhere.
+    /// Changes bytes to the server as [`Self::CorruptEvery`] does, but none in a read that has the
+    /// head of a request in it. So the server receives valid requests with wrong bodies. If a
+    /// connection is reused, a head may come at any offset.
     CorruptSentEvery(u64),
-    /// Answers each request itself, with 503.
+    /// Answers each request with 503, in the server's place.
     Unavailable,
-    /// The same, with this status and as S3 does: with this code.
+    /// Answers each request in the server's place, with this status and an S3 error with this code.
     Refused(u16, &'static str),
 }
 
 const UNAVAILABLE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n";
 
-/// The whole answer; the connection ends with it.
+/// Returns the answer of [`Fault::Refused`], after which the proxy closes the connection.
 fn refusal(status: u16, code: &str) -> String {
     let body = format!("<Error><Code>{code}</Code><Message>by the proxy</Message></Error>");
     let len = body.len();
     format!("HTTP/1.1 {status} No\r\nconnection: close\r\ncontent-length: {len}\r\n\r\n{body}")
 }
 
-/// A proxy on a free port of the loopback interface.
+/// A proxy on a free port, with one fault at a time for all its connections.
 #[derive(Debug)]
 pub struct Proxy {
     fault: Arc<CurrentFault>,
@@ -46,35 +49,36 @@ pub struct Proxy {
 struct CurrentFault(Mutex<Fault>);
 
 impl Proxy {
-    /// Passes on to `target`.
+    /// Listens on the loopback interface and forwards to `target`, without a fault at first.
     pub fn start(target: SocketAddr) -> Self {
         Self::start_at(Ipv4Addr::LOCALHOST, target)
     }
 
-    /// The same, on a free port of another address of this machine.
+    /// Forwards as [`Self::start`] does, but listens on the address `listen` of this machine.
     pub fn start_at(listen: Ipv4Addr, target: SocketAddr) -> Self {
         let fault = Arc::new(CurrentFault(Mutex::new(Fault::None)));
         let current = Arc::clone(&fault);
         let forward = Forward::start_at(listen, target, move |client, daemon| {
             for (from, to, is_answer) in [(client, daemon, false), (daemon, client, true)] {
-                let (from, to, fault) = (same(from), same(to), Arc::clone(&current));
+                let (from, to, fault) =
+                    (clone_handle(from), clone_handle(to), Arc::clone(&current));
                 std::thread::spawn(move || fault.pump(from, to, is_answer));
             }
         });
         Self { fault, forward }
     }
 
-    /// Its base URL.
+    /// Returns the proxy's base URL.
     pub fn url(&self) -> String {
         format!("http://{}", self.forward.address)
     }
 
-    /// Where it listens.
+    /// Returns the address that the proxy listens on.
     pub fn address(&self) -> SocketAddr {
         self.forward.address
     }
 
-    /// From now on the network has this fault.
+    /// Injects `fault` from now on, also into open connections.
     pub fn set(&self, fault: Fault) {
         self.fault.set(fault);
     }
@@ -82,7 +86,7 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        // Nobody waits any more for a stall to end.
+        // Wakes the threads that a stall keeps waiting.
         self.set(Fault::None);
     }
 }
@@ -105,8 +109,8 @@ impl CurrentFault {
             };
             let mut is_last = false;
             match self.get() {
-                Fault::CutAfter(most) if is_answer && passed + count as u64 > most => {
-                    let left = usize::try_from(most.saturating_sub(passed)).unwrap_or(0);
+                Fault::CutAfter(limit) if is_answer && passed + count as u64 > limit => {
+                    let left = usize::try_from(limit.saturating_sub(passed)).unwrap_or(0);
                     piece = piece.split_at_mut(left.min(count)).0;
                     is_last = true;
                 }
@@ -122,6 +126,7 @@ impl CurrentFault {
                     if from.write_all(UNAVAILABLE).is_err() {
                         break;
                     }
+                    // The connection stays open for the next request.
                     continue;
                 }
                 Fault::Stall => {
@@ -141,13 +146,15 @@ impl CurrentFault {
     }
 }
 
-/// Whether the head of a request is in `piece`.
+/// Returns whether `piece` contains the head of a request.
 fn has_head(piece: &[u8]) -> bool {
-    let mark = b" HTTP/1.1\r\n";
-    piece.windows(mark.len()).any(|bytes| bytes == mark)
+    let end_of_request_line = b" HTTP/1.1\r\n";
+    let mut windows = piece.windows(end_of_request_line.len());
+    windows.any(|bytes| bytes == end_of_request_line)
 }
 
-/// Changes a byte of each `every`, after so many that `passed`.
+/// Changes the first byte of `piece` whose offset in the connection is a multiple of `every`,
+/// unless it is the first of `piece`. `passed` is the offset of `piece`.
 fn corrupt(piece: &mut [u8], passed: u64, every: u64) {
     let next = usize::try_from(every - passed % every).unwrap_or(usize::MAX);
     if let Some(byte) = piece.get_mut(next) {

@@ -1,5 +1,14 @@
-//! A real S3 server: SeaweedFS, which `packaging/setup` installs. Each test process starts one, unless
-//! `with_s3` runs them: it starts one for all.
+//! A real S3 server: SeaweedFS, which `packaging/setup` installs.
+//!
+//! Each test process starts its own server, unless `with_s3` runs the tests: it starts one for all
+//! processes, and names it in their environment.
+//!
+//! ```text
+//! test process ──(pipe)── keeper, a shell ── weed server
+//! ```
+//!
+//! The keeper waits for the end of the pipe, which the kernel closes however the test process ends.
+//! Then it kills the server and removes the server's directory.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -15,11 +24,12 @@ use tempfile::TempDir;
 
 use crate::wait::pause;
 
-/// It takes a few seconds to start; on a busy machine more.
-const MAX_LOOKS: usize = 3000;
-/// Somebody else may take a free port before the server does.
-const STARTS: usize = 3;
-/// A key that all tests may use for everything.
+/// At most this many polls of a starting server. It takes a few seconds, on a busy machine more.
+const MAX_POLLS: usize = 3000;
+/// At most this many attempts to start a server: another process may take one of its ports first.
+const MAX_STARTS: usize = 3;
+/// The users that the server knows: `tests` may do everything, `reader` may only read. Requests
+/// without a signature may do everything, too: [`TestBucket`] doesn't sign its requests.
 const IDENTITIES: &str = r#"{"identities": [
   {"name": "tests", "credentials": [{"accessKey": "tests", "secretKey": "a secret of the tests"}],
    "actions": ["Admin", "Read", "Write", "List", "Tagging"]},
@@ -27,7 +37,8 @@ const IDENTITIES: &str = r#"{"identities": [
    "actions": ["Read", "List"]},
   {"name": "anonymous", "actions": ["Admin", "Read", "Write", "List"]}
 ]}"#;
-/// A file as AWS' tools have it.
+/// A credentials file in the format of AWS, with one profile for each user, and one (`stranger`)
+/// with a key that the server doesn't know.
 const CREDENTIALS: &str = "\
 [default]
 aws_access_key_id = tests
@@ -39,7 +50,7 @@ aws_secret_access_key = a secret of the tests
 aws_access_key_id = stranger
 aws_secret_access_key = guessed
 ";
-/// Waits for the end of its input, which is the end of the tests, however they end; then the server's.
+/// The script of the keeper: starts the server, waits for the end of its own input, cleans up.
 const KEEPER: &str = r#"
 "$@" &
 server=$!
@@ -49,40 +60,44 @@ wait $server
 rm -rf "$DIRECTORY"
 "#;
 
-/// Where the server for all is: its address, a comma, its directory.
-const SHARED: &str = "CACHEWFS_TEST_S3";
-/// `s3` has each daemon of the harness keep its store in a bucket.
-const STORE: &str = "CACHEWFS_TEST_STORE";
-/// The bucket of all these daemons; each has a prefix of its own.
-const SUITE: &str = "suite";
+/// The environment variable that names the shared server: its address, a comma, its directory.
+const SHARED_SERVER: &str = "CACHEWFS_TEST_S3";
+/// The environment variable that, set to `s3`, puts the stores of the harness's daemons into a
+/// bucket.
+const STORE_KIND: &str = "CACHEWFS_TEST_STORE";
+/// The bucket of these stores; each daemon has its own prefix in it.
+const STORES_BUCKET: &str = "suite";
 
 static SERVER: OnceLock<Option<S3Server>> = OnceLock::new();
 static BUCKETS: AtomicUsize = AtomicUsize::new(0);
 
-/// An S3 server, of this process and its tests or of all.
+/// An S3 server: of this process, or shared by all test processes.
 #[derive(Debug)]
 pub struct S3Server {
     address: SocketAddr,
     directory: PathBuf,
-    /// The process that ends it, and its input, which is closed when this process ends; `None` if
-    /// another started it.
+    /// The keeper, and the pipe that it waits for; `None` if another process started the server.
     _keeper: Option<(Child, ChildStdin)>,
 }
 
-/// A bucket of one test.
+/// A bucket for one test.
 #[derive(Clone, Debug)]
 pub struct TestBucket {
-    /// Its name.
+    /// The name of the bucket.
     pub name: String,
-    /// URL of the server.
+    /// The URL of the server.
     pub endpoint: String,
-    /// Where the server listens.
+    /// The address that the server listens on.
     pub address: SocketAddr,
-    /// A file with a profile that may do everything, and others: `reader`, `stranger`.
+    /// A credentials file. Its default profile may do everything, `reader` may only read, and the
+    /// server refuses `stranger`.
     pub credentials: PathBuf,
 }
 
-/// A new bucket. `None` where there is no S3 server: says so, and fails where `CACHEWFS_REQUIRE_S3` is set.
+/// Creates a bucket.
+///
+/// If no S3 server is installed, prints that the test is skipped and returns `None`, or panics if
+/// `CACHEWFS_REQUIRE_S3` is set.
 #[expect(clippy::print_stdout, reason = "a skipped test has to say so")]
 pub fn s3_bucket() -> Option<TestBucket> {
     let Some(server) = server() else {
@@ -94,7 +109,7 @@ pub fn s3_bucket() -> Option<TestBucket> {
         return None;
     };
     let number = BUCKETS.fetch_add(1, Ordering::Relaxed);
-    // The system gives the id of a process again within a long run.
+    // The time is part of the name: in a long run, the system uses a process id again.
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let id = format!("{}-{}", std::process::id(), now.as_nanos());
     let bucket = server.bucket(&format!("bucket-{id}-{number}"));
@@ -103,22 +118,24 @@ pub fn s3_bucket() -> Option<TestBucket> {
 }
 
 fn server() -> Option<&'static S3Server> {
-    let start = || S3Server::of_all().or_else(S3Server::start);
+    let start = || S3Server::shared().or_else(S3Server::start);
     SERVER.get_or_init(start).as_ref()
 }
 
-/// What the configuration of a daemon with its files in `directory` says of its store.
+/// Returns the tables that configure the store of a daemon with its files in `directory`. They are
+/// empty if its store is on disk, as by default.
 pub(crate) fn store_tables(directory: &Path) -> String {
-    let Some(store) = std::env::var_os(STORE) else {
+    let Some(store) = std::env::var_os(STORE_KIND) else {
         return String::new();
     };
-    assert_eq!(store, "s3", "{STORE} can be s3");
+    assert_eq!(store, "s3", "{STORE_KIND} must be s3 or unset");
     let server = server().expect("no S3 server: run packaging/setup seaweedfs");
-    let bucket = server.bucket(SUITE);
-    let made = bucket.ask("PUT", "");
-    let is_there = made.starts_with("HTTP/1.1 200") || made.starts_with("HTTP/1.1 409");
-    assert!(is_there, "{made}");
-    // A directory of a test has a name that no other has.
+    let bucket = server.bucket(STORES_BUCKET);
+    // 409: another daemon has created the bucket.
+    let created = bucket.ask("PUT", "");
+    let exists = created.starts_with("HTTP/1.1 200") || created.starts_with("HTTP/1.1 409");
+    assert!(exists, "{created}");
+    // The name of a test's directory is unique, so it makes a unique prefix.
     let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "-_/".contains(letter);
     let directory = directory.display().to_string();
     let prefix = directory.trim_start_matches('/');
@@ -133,13 +150,14 @@ pub(crate) fn store_tables(directory: &Path) -> String {
 }
 
 impl TestBucket {
-    /// The answer to a request for an object, or for the bucket itself: head and body.
+    /// Sends a request for an object, or for the bucket itself if `object` is empty. Returns the
+    /// head and the body of the answer.
     pub fn ask(&self, method: &str, object: &str) -> String {
         let path = format!("/{}/{object}", self.name);
         ask(self.address, method, path.trim_end_matches('/')).unwrap()
     }
 
-    /// Writes an object.
+    /// Writes an object, and panics if the server refuses it.
     pub fn put(&self, object: &str, body: impl AsRef<[u8]>) {
         let path = format!("/{}/{object}", self.name);
         let answer = send(self.address, ("PUT", &path), body.as_ref()).unwrap();
@@ -148,10 +166,10 @@ impl TestBucket {
 }
 
 impl S3Server {
-    /// The one that another process started for all.
-    fn of_all() -> Option<Self> {
-        let place = std::env::var(SHARED).ok()?;
-        let (address, directory) = place.split_once(',').unwrap();
+    /// Returns the server that `with_s3` started for all test processes, if it did.
+    fn shared() -> Option<Self> {
+        let location = std::env::var(SHARED_SERVER).ok()?;
+        let (address, directory) = location.split_once(',').unwrap();
         Some(Self {
             address: address.parse().unwrap(),
             directory: directory.into(),
@@ -159,10 +177,11 @@ impl S3Server {
         })
     }
 
-    /// What the environment of processes has to be that shall use this one.
+    /// Returns the name and value of the environment variable that makes other processes use this
+    /// server.
     pub fn environment(&self) -> (&'static str, String) {
         let directory = self.directory.display();
-        (SHARED, format!("{},{directory}", self.address))
+        (SHARED_SERVER, format!("{},{directory}", self.address))
     }
 
     fn bucket(&self, name: &str) -> TestBucket {
@@ -174,10 +193,10 @@ impl S3Server {
         }
     }
 
-    /// Starts one; `None` if it isn't installed.
+    /// Starts a server, or returns `None` if SeaweedFS isn't installed.
     pub fn start() -> Option<Self> {
         let program = program()?;
-        (0..STARTS).find_map(|_| Self::start_at(&program, &free_ports()))
+        (0..MAX_STARTS).find_map(|_| Self::start_at(&program, &free_ports()))
     }
 
     fn start_at(program: &Path, ports: &[u16; 8]) -> Option<Self> {
@@ -217,7 +236,8 @@ impl S3Server {
             .args(["-s3.port.iceberg=0", "-s3.port.lance=0"])
             .arg(format!("-s3.localSocket={}", at("s3.sock")))
             .arg(format!("-filer.localSocket={}", at("filer.sock")))
-            // Each bucket has volumes of its own, and starts with seven if it isn't told otherwise.
+            // Each bucket has its own volumes. By default it starts with seven, which many buckets
+            // of tests would use up.
             .args(["-master.telemetry=false", "-volume.max=1000"])
             .env("WEED_MASTER_VOLUME_GROWTH_COPY_1", "1")
             .args([
@@ -225,7 +245,8 @@ impl S3Server {
                 "-master.volumePreallocate=false",
             ])
             .env("DIRECTORY", &directory)
-            // Who kills the tests with all their processes doesn't kill the one that cleans up.
+            // A process group of its own: a signal to the tests' group must not end the keeper,
+            // which has to clean up.
             .process_group(0)
             .current_dir(&directory)
             .stdin(Stdio::piped())
@@ -233,17 +254,17 @@ impl S3Server {
             .stderr(log)
             .spawn()
             .unwrap();
-        let alive = keeper.stdin.take().unwrap();
+        let pipe = keeper.stdin.take().unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], *s3));
-        for _ in 0..MAX_LOOKS {
-            // Buckets can be made once all its parts have found each other.
+        for _ in 0..MAX_POLLS {
+            // Creating a bucket succeeds only after all parts of the server have found each other.
             if ask(address, "PUT", "/first")
                 .is_some_and(|answer| answer.starts_with("HTTP/1.1 200"))
             {
                 return Some(Self {
                     address,
                     directory,
-                    _keeper: Some((keeper, alive)),
+                    _keeper: Some((keeper, pipe)),
                 });
             }
             let log = std::fs::read_to_string(directory.join("log")).unwrap_or_default();
@@ -252,7 +273,7 @@ impl S3Server {
             }
             pause();
         }
-        drop(alive);
+        drop(pipe);
         keeper.wait().ok();
         None
     }
@@ -270,13 +291,15 @@ fn program() -> Option<PathBuf> {
     path.exists().then_some(path)
 }
 
-/// Ports that nobody uses just now, all different.
+/// Returns eight different ports that are free at the moment. All listeners live until the end:
+/// otherwise the kernel could give a port twice.
 fn free_ports() -> [u16; 8] {
     let listeners = [(); 8].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
     listeners.map(|listener| listener.local_addr().unwrap().port())
 }
 
-/// The answer to a request without a body: head and body.
+/// Sends a request without a body. Returns the head and the body of the answer, or `None` if the
+/// connection fails.
 pub(crate) fn ask(address: SocketAddr, method: &str, path: &str) -> Option<String> {
     send(address, (method, path), b"")
 }
@@ -285,7 +308,8 @@ fn send(address: SocketAddr, (method, path): (&str, &str), body: &[u8]) -> Optio
     let len = body.len();
     let mut stream = TcpStream::connect(address).ok()?;
     let request = format!(
-        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: {len}\r\nConnection: close\r\n\r\n"
+        "{method} {path} HTTP/1.1\r\nHost: {address}\r\n\
+         Content-Length: {len}\r\nConnection: close\r\n\r\n"
     );
     stream.write_all(request.as_bytes()).ok()?;
     stream.write_all(body).ok()?;

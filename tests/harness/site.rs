@@ -1,4 +1,4 @@
-//! A place for one test: an upstream, a daemon, mounts.
+//! The directories of one test, and short ways to start an upstream, a daemon and mounts in them.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,7 @@ use tempfile::TempDir;
 
 use crate::{DaemonProcess, GitRepo, MountProcess, git};
 
-/// Directories for one test, gone when it ends.
+/// A temporary directory for one test. Dropping it removes everything in it.
 #[derive(Debug)]
 pub struct Site {
     directory: TempDir,
@@ -24,17 +24,17 @@ impl Default for Site {
 }
 
 impl Site {
-    /// Below this everything is.
+    /// Returns the directory that has all files of the test.
     pub fn path(&self) -> &Path {
         self.directory.path()
     }
 
-    /// Where the upstream repositories are.
+    /// Returns the directory of the upstream repositories.
     pub fn upstreams(&self) -> PathBuf {
         self.path().join("upstreams")
     }
 
-    /// A new upstream repository, `local/<name>` for the daemon.
+    /// Creates an empty upstream repository, which the daemon mirrors as `local/<name>`.
     pub fn repo(&self, name: &str) -> GitRepo {
         GitRepo::create(
             self.path().join("work").join(name),
@@ -42,16 +42,16 @@ impl Site {
         )
     }
 
-    /// A repository with some history and odd files, pushed.
-    pub fn grown_repo(&self, name: &str) -> GitRepo {
+    /// Creates an upstream repository with 40 commits and with unusual files.
+    pub fn repo_with_history(&self, name: &str) -> GitRepo {
         let mut repo = self.repo(name);
         repo.add_odd_files();
-        repo.grow(40);
+        repo.add_history(40);
         repo.push();
         repo
     }
 
-    /// A plain clone of an upstream, by git.
+    /// Clones an upstream with git, without cachewfs.
     pub fn plain_clone(&self, repo: &GitRepo, name: &str) -> PathBuf {
         let clone = self.path().join("plain").join(name);
         let upstream = repo.upstream.display().to_string();
@@ -61,23 +61,23 @@ impl Site {
         clone
     }
 
-    /// A daemon.
+    /// Starts a daemon.
     pub fn daemon(&self) -> DaemonProcess {
         DaemonProcess::start(&self.path().join("daemon"), &self.upstreams())
     }
 
-    /// A daemon with more tables in its configuration.
-    pub fn daemon_with(&self, tables: &str) -> DaemonProcess {
-        DaemonProcess::start_with(&self.path().join("daemon"), &self.upstreams(), tables)
+    /// Starts a daemon with `tables` at the end of its configuration file.
+    pub fn daemon_with_tables(&self, tables: &str) -> DaemonProcess {
+        DaemonProcess::start_with_tables(&self.path().join("daemon"), &self.upstreams(), tables)
     }
 
-    /// A mount that fetches nothing before it is read.
+    /// Mounts, without hydration: nothing is fetched before it is read.
     pub fn mount(&self, url: &str) -> MountProcess {
-        self.mount_with(url, "hydrate=off")
+        self.mount_with_options(url, "hydrate=off")
     }
 
-    /// A mount with options.
-    pub fn mount_with(&self, url: &str, options: &str) -> MountProcess {
+    /// Mounts with `options`, as for `mount -o`.
+    pub fn mount_with_options(&self, url: &str, options: &str) -> MountProcess {
         MountProcess::start(&self.path().join("workstation"), url, options)
     }
 }

@@ -16,7 +16,7 @@ fn push_bomb(daemon: &TestDaemon) -> String {
     let mut entry = format!("100644 blob {}", git(&work, ["rev-parse", "HEAD:file"]));
     for _ in 0..10 {
         let lines: Vec<_> = (0..10).map(|name| format!("{entry}\t{name}\n")).collect();
-        let tree = git_fed(&work, &["mktree"], lines.concat().as_bytes());
+        let tree = git_with_input(&work, &["mktree"], lines.concat().as_bytes());
         entry = format!("040000 tree {}", String::from_utf8(tree).unwrap().trim());
     }
     let tree = entry.rsplit(' ').next().unwrap();

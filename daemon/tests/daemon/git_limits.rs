@@ -446,7 +446,7 @@ async fn a_repack_under_a_running_clone_does_not_break_it() {
     let to = tempfile::tempdir_in(daemon.root.path()).unwrap();
     git(to.path(), ["init", "-q"]);
     let pack = unpacked(&all);
-    git_fed(to.path(), &["index-pack", "--stdin", "--strict"], &pack);
+    git_with_input(to.path(), &["index-pack", "--stdin", "--strict"], &pack);
 }
 
 /// Extracts the pack from the response to a fetch of protocol version 2.

@@ -294,7 +294,7 @@ async fn a_mirror_that_is_updated_often_stays_served_from_few_packs_with_bitmaps
         let id = git(&work, ["hash-object", "-w", object.to_str().unwrap()]);
         let pack = packs.join("pack");
         let pack_objects = ["pack-objects", "-q", pack.to_str().unwrap()];
-        git_fed(&work, &pack_objects, format!("{id}\n").as_bytes());
+        git_with_input(&work, &pack_objects, format!("{id}\n").as_bytes());
     }
     assert_eq!(count("pack"), 41);
 

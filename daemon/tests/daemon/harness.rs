@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use cachewfs_daemon::{Config, Daemon, Running};
 use cachewfs_format::Manifest;
-pub(crate) use cachewfs_tests::git_fed;
+pub(crate) use cachewfs_tests::git_with_input;
 use cachewfs_tests::{assert_index_checksum, git_command};
 use reqwest::{Client, Method, Response};
 use serde_json::Value;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::harness::{git, git_fed};
+use crate::harness::{git, git_with_input};
 
 /// The id of a commit that does not exist.
 const GHOST: &str = "1234567890123456789012345678901234567890";
@@ -186,7 +186,7 @@ fn pack_of_commits(repository: &Path, request: &str) -> Vec<u8> {
         .collect();
     let list = wants.join("\n") + "\n";
     let pack_objects = ["-c", "safe.directory=*", "pack-objects", "-q", "--stdout"];
-    let pack = git_fed(repository, &pack_objects, list.as_bytes());
+    let pack = git_with_input(repository, &pack_objects, list.as_bytes());
     let mut answer = Vec::new();
     if !request.contains("0009done") {
         answer.extend(packet(b"acknowledgments"));

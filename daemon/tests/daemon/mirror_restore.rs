@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 use cachewfs_daemon::S3Config;
-use cachewfs_tests::{Fault, Proxy, Recorder, SmallDisk, s3_bucket, wait_until};
+use cachewfs_tests::{Fault, Proxy, RecordingProxy, SmallDisk, s3_bucket, wait_until};
 use tempfile::TempDir;
 
 use crate::gate::Gate;
@@ -41,7 +41,7 @@ fn add_many_tags(repository: &Path) {
     let commands: Vec<String> = (0..1500)
         .map(|number| format!("create refs/tags/many/{number} main\n"))
         .collect();
-    git_fed(
+    git_with_input(
         repository,
         &["update-ref", "--stdin"],
         commands.concat().as_bytes(),
@@ -213,7 +213,7 @@ async fn files_are_restored_concurrently() {
     let copies = root.path().join(format!("data/store/v1/{REPO}.git"));
     fs::remove_dir_all(copies.join("segments")).unwrap();
     let proxy = Proxy::start(bucket.address);
-    let recorder = Recorder::start(proxy.address());
+    let recorder = RecordingProxy::start(proxy.address());
     let endpoint = Some(recorder.url());
     let through = S3Config { endpoint, ..s3 };
     let daemon = TestDaemon::start_in(root, |config| config.store.s3 = Some(through)).await;

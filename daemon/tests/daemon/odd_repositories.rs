@@ -471,7 +471,7 @@ async fn a_tree_that_git_refuses_still_has_a_mirror_archive() {
         format!("120000 blob {blob}\ta\n100644 blob {blob}\ta-\n040000 tree {directory}\ta\n"),
     ];
     for listing in hostile {
-        let tree = git_fed(&work, &["mktree"], listing.as_bytes());
+        let tree = git_with_input(&work, &["mktree"], listing.as_bytes());
         let tree = String::from_utf8(tree).unwrap();
         let commit = git(&work, ["commit-tree", "-m", "hostile", tree.trim()]);
         let refspec = format!("{commit}:refs/heads/main");

@@ -133,7 +133,7 @@ async fn a_push_to_a_repository_with_many_tags_writes_few_of_them() {
     let first = commit_and_push(&work, "last");
     let tags = (0..20_000).map(|number| format!("create refs/tags/t{number:05} {first}\n"));
     let tags = tags.collect::<Vec<_>>().concat();
-    git_fed(
+    git_with_input(
         &daemon.upstream(),
         &["update-ref", "--stdin"],
         tags.as_bytes(),

@@ -1,103 +1,114 @@
-//! What happens to replicas: at most two are unwell at a time.
+//! Injects faults into replicas: at most two of the three are faulty at a time.
 
 use std::time::{Duration, Instant};
 
 use cachewfs_tests::Dice;
 
-use super::cluster::{Cluster, Lack, REPLICAS};
+use super::cluster::{Cluster, REPLICAS, Resource};
 use super::counts::Counts;
-use super::storm::End;
+use super::storm::StopSignal;
 
-/// How many are unwell at a time.
-const MOST: usize = 2;
-/// Between two looks at what is due.
+/// At most this many replicas are faulty at a time, so one can always answer.
+const MAX_FAULTY: usize = 2;
+/// How long to wait before faults are injected or repaired again.
 const TICK: Duration = Duration::from_millis(300);
 
-/// What is wrong with a replica.
+/// A fault of a replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fault {
+enum ReplicaFault {
+    /// Its process was killed.
     Down,
-    Lacks(Lack),
+    /// It can't use a resource.
+    Without(Resource),
 }
 
-const FAULTS: [Fault; 5] = [
-    Fault::Down,
-    Fault::Down,
-    Fault::Lacks(Lack::S3),
-    Fault::Lacks(Lack::Upstream),
-    Fault::Lacks(Lack::Room),
+const FAULTS: [ReplicaFault; 5] = [
+    ReplicaFault::Down,
+    ReplicaFault::Down,
+    ReplicaFault::Without(Resource::S3),
+    ReplicaFault::Without(Resource::Upstream),
+    ReplicaFault::Without(Resource::DiskSpace),
 ];
 
 #[derive(Debug)]
-struct Unwell {
+struct FaultyReplica {
     replica: usize,
-    fault: Fault,
+    fault: ReplicaFault,
     until: Instant,
 }
 
-/// Goes on until the end, after which all are well.
-pub(super) fn rage(cluster: &Cluster, dice: &mut Dice, (counts, end): (&Counts, &End)) {
-    let mut unwell: Vec<Unwell> = Vec::new();
-    // Each kind comes as often as the others, also in a short storm.
+/// Injects and repairs faults until the stop signal. Then repairs all that are left.
+pub(super) fn inject_faults(
+    cluster: &Cluster,
+    dice: &mut Dice,
+    (counts, stop): (&Counts, &StopSignal),
+) {
+    let mut faulty: Vec<FaultyReplica> = Vec::new();
+    // Faults are dealt like cards, not drawn at random: so a short storm has all kinds, too.
     let mut next = Vec::new();
-    while !end.within(TICK) {
+    while !stop.wait_up_to(TICK) {
         let now = Instant::now();
-        for over in unwell.extract_if(.., |one| one.until <= now) {
-            heal(cluster, &over, dice, counts);
+        for ended in faulty.extract_if(.., |one| one.until <= now) {
+            repair(cluster, &ended, dice, counts);
         }
-        if unwell.len() == MOST || dice.below(3) == 0 {
+        if faulty.len() == MAX_FAULTY || dice.below(3) == 0 {
             continue;
         }
-        let well: Vec<_> = (0..REPLICAS)
-            .filter(|replica| unwell.iter().all(|one| one.replica != *replica))
+        let healthy: Vec<_> = (0..REPLICAS)
+            .filter(|replica| faulty.iter().all(|one| one.replica != *replica))
             .collect();
         if next.is_empty() {
             next = FAULTS.to_vec();
             dice.shuffle(&mut next);
         }
-        let (replica, fault) = (*dice.pick(&well), next.pop().unwrap());
-        harm(cluster, (replica, fault), dice, counts);
+        let (replica, fault) = (*dice.pick(&healthy), next.pop().unwrap());
+        inject(cluster, (replica, fault), dice, counts);
         let lasts = match fault {
-            Fault::Down => Duration::from_millis(200 + dice.below(1500) as u64),
-            Fault::Lacks(_) => Duration::from_millis(2000 + dice.below(4000) as u64),
+            ReplicaFault::Down => Duration::from_millis(200 + dice.below(1500) as u64),
+            ReplicaFault::Without(_) => Duration::from_millis(2000 + dice.below(4000) as u64),
         };
-        unwell.push(Unwell {
+        faulty.push(FaultyReplica {
             replica,
             fault,
             until: Instant::now() + lasts,
         });
     }
-    for over in unwell {
-        heal(cluster, &over, dice, counts);
+    for left in faulty {
+        repair(cluster, &left, dice, counts);
     }
 }
 
-fn harm(cluster: &Cluster, (replica, fault): (usize, Fault), dice: &mut Dice, counts: &Counts) {
+fn inject(
+    cluster: &Cluster,
+    (replica, fault): (usize, ReplicaFault),
+    dice: &mut Dice,
+    counts: &Counts,
+) {
     match fault {
-        Fault::Down => {
+        ReplicaFault::Down => {
             kill(cluster, replica, counts);
             if dice.below(3) == 0 {
                 counts.add("disks emptied");
                 cluster.empty(replica);
             }
         }
-        Fault::Lacks(lack) => {
-            counts.add(format!("times without {lack:?}"));
-            cluster.take_away(replica, lack);
+        ReplicaFault::Without(resource) => {
+            counts.add(format!("times without {resource:?}"));
+            cluster.take_away(replica, resource);
         }
     }
 }
 
-fn heal(cluster: &Cluster, over: &Unwell, dice: &mut Dice, counts: &Counts) {
-    match over.fault {
-        Fault::Down => cluster.restart(over.replica),
-        // Sometimes it doesn't live to see it.
-        Fault::Lacks(lack) if dice.below(4) == 0 => {
-            kill(cluster, over.replica, counts);
-            cluster.give_back(over.replica, lack);
-            cluster.restart(over.replica);
+fn repair(cluster: &Cluster, faulty: &FaultyReplica, dice: &mut Dice, counts: &Counts) {
+    match faulty.fault {
+        ReplicaFault::Down => cluster.restart(faulty.replica),
+        // Sometimes the replica is killed before it gets the resource back.
+        ReplicaFault::Without(resource) if dice.below(4) == 0 => {
+            kill(cluster, faulty.replica, counts);
+            cluster.give_back(faulty.replica, resource);
+            cluster.restart(faulty.replica);
         }
-        Fault::Lacks(lack) => cluster.give_back(over.replica, lack),
+        ReplicaFault::Without(resource) => cluster.give_back(faulty.replica, resource),
     }
 }
 

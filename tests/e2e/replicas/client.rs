@@ -1,33 +1,34 @@
-//! Somebody who asks any replica, and another if that one fails.
+//! An HTTP client that asks a replica, and another one if the first fails.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use cachewfs_tests::{Answer, Dice, ask};
+use cachewfs_tests::{Dice, HttpAnswer, http_request};
 
 use super::cluster::REPLICAS;
 use super::counts::Counts;
-use super::storm::End;
+use super::storm::StopSignal;
 
-/// Then another is asked.
+/// How long a replica may take to answer before another one is asked.
 const TRY_LIMIT: Duration = Duration::from_secs(5);
-/// Then no other cures it: two of three may fail at a time, and each answers a second or two after it is well again.
-const CURE_LIMIT: Duration = Duration::from_secs(30);
-/// Before all are asked once more.
+/// How long a request may take with all retries. Two of three replicas may be faulty at a time, and
+/// each answers a second or two after its fault has ended.
+const FAILOVER_LIMIT: Duration = Duration::from_secs(30);
+/// How long to wait after all replicas have failed.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Asks any replica.
+/// A client of all replicas.
 #[derive(Debug)]
 pub(super) struct Client<'a> {
     pub(super) addresses: [SocketAddr; REPLICAS],
     pub(super) counts: &'a Counts,
-    pub(super) end: &'a End,
+    pub(super) stop: &'a StopSignal,
     pub(super) dice: Dice,
 }
 
 impl Client<'_> {
-    /// The first answer that isn't a server's error. Panics if there is none in time.
-    pub(super) fn get(&mut self, path: &str, headers: &[(&str, &str)]) -> Answer {
+    /// Returns the first answer that isn't a server error (5xx). Panics if there is none in time.
+    pub(super) fn get(&mut self, path: &str, headers: &[(&str, &str)]) -> HttpAnswer {
         let began = Instant::now();
         let first = self.dice.below(REPLICAS);
         let mut failures = Vec::new();
@@ -42,13 +43,13 @@ impl Client<'_> {
             }
             let waited = began.elapsed();
             assert!(
-                waited < CURE_LIMIT,
-                "no replica cured it in {waited:?}: {path} {headers:?}: {failures:#?}"
+                waited < FAILOVER_LIMIT,
+                "no replica answered in {waited:?}: {path} {headers:?}: {failures:#?}"
             );
             self.counts.add("retries");
             if attempt % REPLICAS == REPLICAS - 1 {
                 self.counts.add("retries after all three had failed");
-                self.end.within(PAUSE);
+                self.stop.wait_up_to(PAUSE);
             }
         }
         unreachable!("attempts don't end");
@@ -59,9 +60,9 @@ impl Client<'_> {
         replica: usize,
         path: &str,
         headers: &[(&str, &str)],
-    ) -> Result<Answer, String> {
+    ) -> Result<HttpAnswer, String> {
         self.counts.add("requests");
-        match ask(self.addresses[replica], ("GET", path), headers, TRY_LIMIT) {
+        match http_request(self.addresses[replica], ("GET", path), headers, TRY_LIMIT) {
             Ok(answer) if answer.status < 500 => Ok(answer),
             Ok(answer) => {
                 let said: serde_json::Value =

@@ -1,4 +1,10 @@
-//! Three daemons: each has an address and a disk of its own, and reaches S3 and upstream over a network.
+//! Three replicas. Each has its own address and disk, and reaches S3 and upstream over a network.
+//!
+//! ```text
+//! replica 1, namespace h1 ──┐            ┌── address 2: proxy ── the bucket's S3 server
+//! replica 2, namespace h2 ──┼── bridge ──┤
+//! replica 3, namespace h3 ──┘            └── address 3: upstream, over HTTP
+//! ```
 
 use std::fs;
 use std::net::SocketAddr;
@@ -7,28 +13,28 @@ use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
 use cachewfs_tests::{
-    DaemonProcess, GitHttp, Network, Proxy, SmallDisk, TestBucket, binary, wait_until,
+    DaemonProcess, GitHttpServer, Network, Proxy, SmallDisk, TestBucket, binary, wait_until,
 };
 
 pub(super) const REPLICAS: usize = 3;
 const PORT: u16 = 8080;
-/// More than the mirrors and copies of all repositories take.
+/// The size of a replica's disk: more than the mirrors and cached copies of all repositories take.
 const DISK: &str = "256m";
 
-/// What a replica can't reach, or has no more of.
+/// A resource that a replica can lose: the connection to a server, or space on its disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Lack {
+pub(super) enum Resource {
     S3,
     Upstream,
-    Room,
+    DiskSpace,
 }
 
-/// Three daemons, gone when this is dropped.
+/// Three running replicas. Dropping the cluster ends them.
 #[derive(Debug)]
 pub(super) struct Cluster {
-    // In the order in which they go.
+    // Fields are dropped in this order: first the replicas, then the servers and the network.
     replicas: [Replica; REPLICAS],
-    _upstream: GitHttp,
+    _upstream: GitHttpServer,
     _s3: Proxy,
     network: Network,
     pub(super) bucket: TestBucket,
@@ -43,11 +49,12 @@ struct Replica {
 }
 
 impl Cluster {
-    /// `None` where there can be no networks or disks of their own. Logs and configurations are in `directory`.
+    /// Starts the replicas, with their logs and configuration files in `directory`. Returns `None`
+    /// if this machine can't have network namespaces or a tmpfs.
     pub(super) fn start(directory: &Path, upstreams: &Path, bucket: TestBucket) -> Option<Self> {
         let network = Network::create(3)?;
-        let s3 = Proxy::start_at(network.here(2), bucket.address);
-        let upstream = GitHttp::start(network.here(3).into(), upstreams);
+        let s3 = Proxy::start_at(network.local_address(2), bucket.address);
+        let upstream = GitHttpServer::start(network.local_address(3).into(), upstreams);
         let mut replicas = Vec::new();
         for host in 1..=3 {
             let disk = SmallDisk::mount(DISK)?;
@@ -58,10 +65,10 @@ impl Cluster {
                 (&s3.url(), &bucket),
             );
             let namespace = network.namespace(host);
-            let by_way = ["ip", "netns", "exec", &namespace];
+            let wrapper = ["ip", "netns", "exec", &namespace];
             let process = DaemonProcess::launch(
                 &directory.join(format!("replica-{host}")),
-                (&by_way, address),
+                (&wrapper, address),
                 &text,
             );
             replicas.push(Replica {
@@ -80,18 +87,19 @@ impl Cluster {
         })
     }
 
-    /// Where the replicas are.
+    /// Returns the addresses of the replicas.
     pub(super) fn addresses(&self) -> [SocketAddr; REPLICAS] {
         self.replicas.each_ref().map(|replica| replica.address)
     }
 
-    /// URLs of all, as a mount is given them.
+    /// Returns the URLs of all replicas, in the form in which a mount takes them.
     pub(super) fn urls(&self) -> String {
         let urls = self.addresses().map(|address| format!("http://{address}"));
         urls.join(",")
     }
 
-    /// Has what a repository doesn't need any more deleted now; panics if it lacks what it needs.
+    /// Runs garbage collection for a repository. Panics if a segment is missing that a manifest
+    /// names.
     pub(super) fn collect(&self, repo: &str) {
         let output = Command::new("ip")
             .args(["netns", "exec", &self.network.namespace(1)])
@@ -101,7 +109,7 @@ impl Cluster {
             .arg(repo)
             .output()
             .unwrap();
-        // Others may be at it, too.
+        // Its exit code doesn't count: a replica may run garbage collection at the same time.
         let complaint = String::from_utf8_lossy(&output.stderr);
         assert!(!complaint.contains("are not in the store"), "{complaint}");
     }
@@ -114,9 +122,9 @@ impl Cluster {
         self.replicas[replica].process.lock().unwrap().restart();
     }
 
-    /// Takes all that a killed replica has on its disk.
+    /// Removes all data from the disk of a killed replica.
     pub(super) fn empty(&self, replica: usize) {
-        // A git that the killed daemon ran may write for a moment more.
+        // A git process of the killed daemon may still write for a moment.
         wait_until("a killed replica's disk is empty", || {
             let removed = fs::remove_dir_all(self.data(replica));
             removed.is_ok() || !self.data(replica).exists()
@@ -127,28 +135,28 @@ impl Cluster {
         self.replicas[replica].disk.path().join("data")
     }
 
-    pub(super) fn take_away(&self, replica: usize, lack: Lack) {
+    pub(super) fn take_away(&self, replica: usize, resource: Resource) {
         let host = u8::try_from(replica + 1).unwrap();
-        match lack {
-            Lack::S3 => self.network.lose(host, self.network.here(2)),
-            Lack::Upstream => self.network.lose(host, self.network.here(3)),
-            Lack::Room => self.replicas[replica].disk.fill(),
+        match resource {
+            Resource::S3 => self.network.cut(host, self.network.local_address(2)),
+            Resource::Upstream => self.network.cut(host, self.network.local_address(3)),
+            Resource::DiskSpace => self.replicas[replica].disk.fill(),
         }
     }
 
-    pub(super) fn give_back(&self, replica: usize, lack: Lack) {
+    pub(super) fn give_back(&self, replica: usize, resource: Resource) {
         let host = u8::try_from(replica + 1).unwrap();
-        match lack {
-            Lack::S3 => self.network.find(host, self.network.here(2)),
-            Lack::Upstream => self.network.find(host, self.network.here(3)),
-            Lack::Room => self.replicas[replica].disk.free(),
+        match resource {
+            Resource::S3 => self.network.reconnect(host, self.network.local_address(2)),
+            Resource::Upstream => self.network.reconnect(host, self.network.local_address(3)),
+            Resource::DiskSpace => self.replicas[replica].disk.free(),
         }
     }
 }
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        // To end in order would take each of them seconds, one after the other.
+        // With SIGKILL: a graceful end would take seconds for each replica, one after the other.
         for replica in 0..REPLICAS {
             let process = &self.replicas[replica].process;
             process
@@ -159,7 +167,8 @@ impl Drop for Cluster {
     }
 }
 
-/// Everything happens in seconds that may take minutes elsewhere.
+/// Returns the configuration of a replica. Intervals and timeouts are seconds, not minutes as by
+/// default: so retries, garbage collection and expired leases happen during the test.
 fn configure(data: &Path, upstream: &str, (s3, bucket): (&str, &TestBucket)) -> String {
     format!(
         r#"

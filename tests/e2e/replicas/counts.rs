@@ -1,11 +1,11 @@
-//! What happened in a storm.
+//! Counts the events of a storm.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Mutex;
 use std::time::Duration;
 
-/// How often each thing happened, by its name.
+/// How often each event happened, by its name, and how long the slowest answer took.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     events: Mutex<BTreeMap<String, u64>>,
@@ -13,18 +13,18 @@ pub(super) struct Counts {
 }
 
 impl Counts {
-    /// One more of these.
+    /// Counts one event.
     pub(super) fn add(&self, event: impl Into<String>) {
         *self.events.lock().unwrap().entry(event.into()).or_default() += 1;
     }
 
-    /// How many of these there were.
+    /// Returns how often an event happened.
     pub(super) fn of(&self, event: &str) -> u64 {
         let events = self.events.lock().unwrap();
         events.get(event).copied().unwrap_or(0)
     }
 
-    /// A request took so long to be answered, with all retries.
+    /// Records how long a request took, with all retries.
     pub(super) fn answered_after(&self, took: Duration) {
         let mut slowest = self.slowest.lock().unwrap();
         *slowest = took.max(*slowest);

@@ -1,17 +1,17 @@
-//! Several daemons that share nothing but a bucket.
+//! Several daemons (replicas) that share only a bucket.
 //!
-//! | file | is |
+//! | file | has |
 //! | --- | --- |
-//! | `equal` | a test: two daemons publish the same commit at once, again and again |
-//! | `storm` | a test: three daemons, each with network, disk and life of its own, all of which fail |
-//! | `cluster` | these three, and what they need |
-//! | `upstreams` | what they mirror, which changes all the time; it is also the oracle |
-//! | `chaos` | what is done to them |
-//! | `client`, `reader`, `mounted` | who uses them meanwhile, and what must never happen to them |
-//! | `settled` | what has to be so when all is over |
-//! | `counts` | what happened |
+//! | `racing_publishes` | tests: two daemons publish the same commits, at once or in turn |
+//! | `storm` | a test: three replicas whose processes, networks and disks fail, under load |
+//! | `cluster` | the three replicas, with their network, disks, upstream server and bucket |
+//! | `upstreams` | the repositories, which change all the time; the oracle of the checks |
+//! | `chaos` | injects the faults |
+//! | `client`, `reader`, `mounted` | use the replicas during the storm, and check each answer |
+//! | `settled` | the checks after the storm |
+//! | `counts` | counts the events of a storm |
 //!
-//! The long form, of 15 minutes, with the logs of the daemons in a directory that stays:
+//! A long storm, of 15 minutes, whose logs stay in a directory:
 //!
 //! ```text
 //! cargo build --bins
@@ -21,14 +21,17 @@
 //!
 //! `CACHEWFS_TEST_SEED` repeats the choices of a run, though not its timing.
 
-#![expect(clippy::print_stdout, reason = "what happened is a part of the result")]
+#![expect(
+    clippy::print_stdout,
+    reason = "the counts of a storm are a part of its result"
+)]
 
 mod chaos;
 mod client;
 mod cluster;
 mod counts;
-mod equal;
 mod mounted;
+mod racing_publishes;
 mod reader;
 mod settled;
 mod storm;

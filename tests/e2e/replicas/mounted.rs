@@ -1,4 +1,5 @@
-//! A workstation that mounts all replicas: git commands in the mount say what they say upstream.
+//! A workstation that mounts all replicas. Compares git commands in the mount with those in
+//! upstream.
 
 use std::fs;
 use std::path::Path;
@@ -6,44 +7,44 @@ use std::path::Path;
 use cachewfs_tests::{Dice, MountProcess, git, try_git};
 
 use super::counts::Counts;
-use super::storm::End;
+use super::storm::StopSignal;
 use super::upstreams::{Upstream, Upstreams};
 
-/// How many repositories are looked at before the mount is made anew, with an empty cache.
-const LOOKS: usize = 12;
+/// How many repositories are checked before a new mount with an empty cache takes over.
+const CHECKS_PER_MOUNT: usize = 12;
 
-/// Mounts, looks, and mounts anew until the end.
-pub(super) fn look(
+/// Mounts, checks repositories in the mount and unmounts, again and again until the stop signal.
+pub(super) fn check_mounts(
     directory: &Path,
     urls: &str,
     (upstreams, dice): (&Upstreams, &mut Dice),
-    (counts, end): (&Counts, &End),
+    (counts, stop): (&Counts, &StopSignal),
 ) {
     let options = ["hydrate=off", "hydrate=hot"];
-    while !end.is_reached() {
+    while !stop.is_set() {
         let mount = MountProcess::start(directory, urls, dice.pick::<&str>(&options));
         counts.add("mounts");
-        let says = SaysWhyItPanics(&mount);
-        for _ in 0..LOOKS {
-            if end.is_reached() {
+        let prints_log = PrintsLogOnPanic(&mount);
+        for _ in 0..CHECKS_PER_MOUNT {
+            if stop.is_set() {
                 break;
             }
             compare(&mount, dice.pick(upstreams.all()), dice);
-            counts.add("looks into a mount");
+            counts.add("checks in a mount");
         }
-        drop(says);
+        drop(prints_log);
         drop(mount);
         fs::remove_dir_all(directory).unwrap();
     }
 }
 
-/// Prints what the mount logged.
-struct SaysWhyItPanics<'a>(&'a MountProcess);
+/// Prints the log of a mount when it is dropped in a panic.
+struct PrintsLogOnPanic<'a>(&'a MountProcess);
 
-impl Drop for SaysWhyItPanics<'_> {
+impl Drop for PrintsLogOnPanic<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            println!("the mount said:\n{}", self.0.log());
+            println!("the log of the mount:\n{}", self.0.log());
         }
     }
 }
@@ -78,11 +79,11 @@ fn compare(mount: &MountProcess, upstream: &Upstream, dice: &mut Dice) {
         let name = *dice.pick(&names);
         let content = try_git(work, &["show", &format!("{head}:{name}")]).stdout;
         let shown = try_git(&mounted, &["show", &format!("{head}:{name}")]);
-        let complaint = String::from_utf8_lossy(&shown.stderr);
-        assert!(shown.status.success(), "{name} at {head}: {complaint}");
+        let stderr = String::from_utf8_lossy(&shown.stderr);
+        assert!(shown.status.success(), "{name} at {head}: {stderr}");
         assert!(shown.stdout == content, "{name} at {head} is wrong");
         let read = fs::read(mounted.join(name));
-        // Another generation may have come between.
+        // The mount may have caught up since: then the file is that of a later commit.
         if git(&mounted, &["rev-parse", "HEAD"]).trim() == head {
             assert!(
                 read.unwrap() == content,

@@ -1,4 +1,4 @@
-//! Downloads in ranges and whole: each byte is verified, and no immutable URL ever has another content.
+//! Downloads archives in ranges or whole. Verifies each byte, and that immutable URLs never change.
 
 use std::collections::HashMap;
 use std::fs;
@@ -7,46 +7,49 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use cachewfs_format::Digest;
-use cachewfs_tests::{Answer, extract_archive, git, verify_archive};
+use cachewfs_tests::{HttpAnswer, extract_archive, git, verify_archive};
 
 use super::client::Client;
 use super::upstreams::Upstream;
 
+/// The bytes of one Range request.
 const PART: usize = 16 << 10;
-/// How snapshots are counted that aren't kept any more.
-pub(super) const AGED: &str = "snapshots that were too old";
+/// The name of an event: a snapshot was asked for that the daemons no longer keep.
+pub(super) const EXPIRED: &str = "snapshots that were too old";
 
-/// What each immutable URL was seen to answer: for as long as the storm lasts, nothing else may follow.
+/// The `ETag` and the digest of the body that each immutable URL first answered with. Later answers
+/// must have the same ones.
 #[derive(Debug, Default)]
-pub(super) struct Known(Mutex<HashMap<String, (String, Digest)>>);
+pub(super) struct SeenUrls(Mutex<HashMap<String, (String, Digest)>>);
 
-impl Known {
+impl SeenUrls {
     fn check(&self, location: &str, etag: &str, bytes: &[u8]) {
         let now = (etag.to_owned(), Digest::of(bytes));
-        let mut known = self.0.lock().unwrap();
-        let first = known
+        let mut seen = self.0.lock().unwrap();
+        let first = seen
             .entry(location.to_owned())
             .or_insert_with(|| now.clone());
         assert_eq!(*first, now, "{location} has two contents");
     }
 
-    /// All URLs that were ever seen.
+    /// Returns all URLs seen so far.
     pub(super) fn urls(&self) -> Vec<String> {
         self.0.lock().unwrap().keys().cloned().collect()
     }
 }
 
-/// A snapshot's archive, and of which commit it was said to be.
+/// An archive, and the commit that the answer named as its snapshot.
 #[derive(Debug)]
 pub(super) struct Download {
     pub(super) commit: String,
     pub(super) bytes: Vec<u8>,
 }
 
-/// Downloads what is current in ranges, in any order, from all replicas. `None` if it grew too old meanwhile.
-pub(super) fn in_ranges(
+/// Downloads the current archive in ranges, in random order, from all replicas. Returns `None` if
+/// the snapshot expired during the download.
+pub(super) fn download_in_ranges(
     client: &mut Client<'_>,
-    known: &Known,
+    seen: &SeenUrls,
     (upstream, archive): (&Upstream, &str),
 ) -> Option<Download> {
     let first = client.get(&upstream.url(archive), &[("Range", "bytes=-4000")]);
@@ -63,13 +66,13 @@ pub(super) fn in_ranges(
         let end = len.min(start + PART);
         let range = format!("bytes={start}-{}", end - 1);
         let part = client.get(location, &[("Range", &range)]);
-        if has_aged(client, &part) {
+        if has_expired(client, &part) {
             return None;
         }
         assert_eq!(part.status, 206, "{location} {range}: {}", part.text());
         assert_eq!(part.header("etag"), etag, "{location} {range}");
-        let said = format!("bytes {start}-{}/{len}", end - 1);
-        assert_eq!(part.header("content-range"), said, "{location}");
+        let expected = format!("bytes {start}-{}/{len}", end - 1);
+        assert_eq!(part.header("content-range"), expected, "{location}");
         bytes[start..end].copy_from_slice(&part.body);
     }
     assert!(
@@ -77,26 +80,30 @@ pub(super) fn in_ranges(
         "{location}: the end has changed"
     );
     verify_archive(etag, &bytes);
-    known.check(location, etag, &bytes);
+    seen.check(location, etag, &bytes);
     client.counts.add("downloads in ranges");
     Some(Download { commit, bytes })
 }
 
-/// Downloads what a URL answers, whole.
-pub(super) fn whole(client: &mut Client<'_>, known: &Known, url: &str) -> Option<Download> {
+/// Downloads the archive at `url` with one request. Returns `None` if the snapshot has expired.
+pub(super) fn download_whole(
+    client: &mut Client<'_>,
+    seen: &SeenUrls,
+    url: &str,
+) -> Option<Download> {
     let answer = client.get(url, &[]);
-    if has_aged(client, &answer) {
+    if has_expired(client, &answer) {
         return None;
     }
     assert_eq!(answer.status, 200, "{url}: {}", answer.text());
     let etag = answer.header("etag").to_owned();
     verify_archive(&etag, &answer.body);
-    // An immutable URL doesn't say where it is.
+    // Only answers of the stable URL name their immutable URL.
     let location = match answer.header("content-location") {
         "" => url,
         location => location,
     };
-    known.check(location, &etag, &answer.body);
+    seen.check(location, &etag, &answer.body);
     client.counts.add("downloads as a whole");
     Some(Download {
         commit: answer.header("x-cachew-snapshot-commit").to_owned(),
@@ -104,16 +111,17 @@ pub(super) fn whole(client: &mut Client<'_>, known: &Known, url: &str) -> Option
     })
 }
 
-/// Whether a snapshot isn't kept any more, as it may happen to old ones.
-fn has_aged(client: &Client<'_>, answer: &Answer) -> bool {
+/// Returns whether the answer is 404, because the daemons keep only the newest snapshots.
+fn has_expired(client: &Client<'_>, answer: &HttpAnswer) -> bool {
     if answer.status == 404 {
         assert!(answer.text().contains("no_snapshot"), "{}", answer.text());
-        client.counts.add(AGED);
+        client.counts.add(EXPIRED);
     }
     answer.status == 404
 }
 
-/// Extracts an archive with stock tools below `directory`, which is emptied first.
+/// Extracts an archive with stock tools below `directory`, whose content is removed first. Returns
+/// the directory of the clone.
 pub(super) fn extract(directory: &Path, bytes: &[u8]) -> PathBuf {
     fs::remove_dir_all(directory).ok();
     let clone = directory.join("clone");
@@ -127,13 +135,13 @@ pub(super) fn extract(directory: &Path, bytes: &[u8]) -> PathBuf {
     clone
 }
 
-/// Extracts what was downloaded, and compares it with upstream.
+/// Extracts a checkout archive, and compares the clone with upstream.
 pub(super) fn check_clone(directory: &Path, upstream: &Upstream, download: &Download) {
     let clone = extract(directory, &download.bytes);
     upstream.assert_clone(&clone, &download.commit);
 }
 
-/// The same for the archive of a mirror.
+/// Extracts a mirror archive, and checks its HEAD and its objects.
 pub(super) fn check_mirror(directory: &Path, upstream: &Upstream, download: &Download) {
     let mirror = extract(directory, &download.bytes);
     assert_eq!(git(&mirror, &["rev-parse", "HEAD"]).trim(), download.commit);

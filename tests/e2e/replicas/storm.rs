@@ -1,4 +1,5 @@
-//! Three replicas, 20 repositories that change all the time, and everything fails: nobody sees a wrong byte.
+//! Three replicas mirror 20 repositories that change all the time. Processes, networks and disks
+//! fail, and no client sees a wrong byte.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -10,71 +11,67 @@ use cachewfs_tests::{Dice, Site, can_mount, s3_bucket, wait_up_to};
 use super::client::Client;
 use super::cluster::Cluster;
 use super::counts::Counts;
-use super::reader::Known;
+use super::reader::SeenUrls;
 use super::upstreams::Upstreams;
 use super::{chaos, mounted, reader, settled};
 
 const REPOSITORIES: usize = 20;
-/// Between two pushes. Two cores publish some two snapshots a second, three times over.
+/// How long to wait before the next push. Two cores publish about two snapshots a second on each of
+/// three replicas.
 const PUSH_PERIOD: Duration = Duration::from_millis(300);
+/// How long the replicas may take to publish all repositories for the first time.
 const FIRST_SNAPSHOTS: Duration = Duration::from_mins(3);
 
-/// A number of the environment.
+/// Returns the number in an environment variable, if it is set to one.
 fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-/// When all have to come to an end.
+/// A signal that makes all participants of a storm stop.
 #[derive(Debug, Default)]
-pub(super) struct End {
-    is_reached: Mutex<bool>,
+pub(super) struct StopSignal {
+    is_set: Mutex<bool>,
     changed: Condvar,
 }
 
-impl End {
-    pub(super) fn is_reached(&self) -> bool {
-        self.within(Duration::ZERO)
+impl StopSignal {
+    pub(super) fn is_set(&self) -> bool {
+        self.wait_up_to(Duration::ZERO)
     }
 
-    /// Waits so long, or until the end; gives whether it is reached.
-    pub(super) fn within(&self, limit: Duration) -> bool {
-        let is_reached = self
-            .is_reached
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+    /// Waits until the signal is set, at most for `limit`. Returns whether it is set.
+    pub(super) fn wait_up_to(&self, limit: Duration) -> bool {
+        let is_set = self.is_set.lock().unwrap_or_else(PoisonError::into_inner);
         let waited = self
             .changed
-            .wait_timeout_while(is_reached, limit, |is_reached| !*is_reached);
+            .wait_timeout_while(is_set, limit, |is_set| !*is_set);
         *waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
-    fn reach(&self) {
-        *self
-            .is_reached
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = true;
+    fn set(&self) {
+        *self.is_set.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.changed.notify_all();
     }
 }
 
-/// Reaches the end when it is dropped in a panic.
-struct EndsIfItPanics<'a>(&'a End);
+/// Sets the stop signal when it is dropped in a panic.
+struct StopsAllOnPanic<'a>(&'a StopSignal);
 
-impl Drop for EndsIfItPanics<'_> {
+impl Drop for StopsAllOnPanic<'_> {
     fn drop(&mut self) {
         if thread::panicking() {
-            self.0.reach();
+            self.0.set();
         }
     }
 }
 
 struct Storm {
-    // Before its directories go.
+    // Fields are dropped in this order: the replicas end before `site` removes their directories.
     cluster: Cluster,
     upstreams: Upstreams,
-    known: Known,
+    seen: SeenUrls,
     counts: Counts,
-    end: End,
+    stop: StopSignal,
     seed: u64,
     site: Site,
 }
@@ -94,25 +91,26 @@ impl Storm {
         Some(Self {
             cluster: Cluster::start(&logs, &site.upstreams(), bucket)?,
             upstreams,
-            known: Known::default(),
+            seen: SeenUrls::default(),
             counts: Counts::default(),
-            end: End::default(),
+            stop: StopSignal::default(),
             seed,
             site,
         })
     }
 
-    /// Chance of one of those who take part.
-    fn dice(&self, who: u64) -> Dice {
-        Dice::new(self.seed * 100 + who)
+    /// Returns the random choices of one participant. They depend on the seed, and on no other
+    /// participant.
+    fn dice(&self, participant: u64) -> Dice {
+        Dice::new(self.seed * 100 + participant)
     }
 
-    fn client(&self, who: u64) -> Client<'_> {
+    fn client(&self, participant: u64) -> Client<'_> {
         Client {
             addresses: self.cluster.addresses(),
             counts: &self.counts,
-            end: &self.end,
-            dice: self.dice(who),
+            stop: &self.stop,
+            dice: self.dice(participant),
         }
     }
 
@@ -120,56 +118,62 @@ impl Storm {
         self.site.path().join(name)
     }
 
-    /// All repositories are published, and all replicas have mirrors of them.
+    /// Waits until all repositories are published and all replicas have mirrors of them.
     fn prepare(&self) {
-        wait_up_to(FIRST_SNAPSHOTS, "all is published", || {
-            let mut is_published = true;
-            for upstream in self.upstreams.all() {
-                for address in self.cluster.addresses() {
-                    let limit = Duration::from_secs(30);
-                    let target = upstream.url("snapshot.tar.zst");
-                    let range = [("Range", "bytes=-1")];
-                    let answer = cachewfs_tests::ask(address, ("GET", &target), &range, limit);
-                    is_published &= answer.is_ok_and(|answer| answer.status == 206);
+        wait_up_to(
+            FIRST_SNAPSHOTS,
+            "all replicas serve all repositories",
+            || {
+                let mut is_published = true;
+                for upstream in self.upstreams.all() {
+                    for address in self.cluster.addresses() {
+                        let limit = Duration::from_secs(30);
+                        let target = upstream.url("snapshot.tar.zst");
+                        let range = [("Range", "bytes=-1")];
+                        let answer =
+                            cachewfs_tests::http_request(address, ("GET", &target), &range, limit);
+                        is_published &= answer.is_ok_and(|answer| answer.status == 206);
+                    }
                 }
-            }
-            is_published
-        });
+                is_published
+            },
+        );
     }
 
     fn push(&self) {
         let mut dice = self.dice(1);
-        while !self.end.within(PUSH_PERIOD) {
+        while !self.stop.wait_up_to(PUSH_PERIOD) {
             let upstream = dice.pick(self.upstreams.all());
             self.counts.add(upstream.change(&mut dice));
         }
     }
 
-    /// Downloads in ranges; every few times what is older, which may not have changed, and a mirror.
-    fn read(&self, who: u64) {
-        let mut client = self.client(who);
-        let directory = self.path(&format!("reader-{who}"));
-        let known = &self.known;
-        while !self.end.is_reached() {
+    /// Downloads archives until the stop signal: current checkout archives, current mirror
+    /// archives, and earlier snapshots, which must not have changed.
+    fn read(&self, participant: u64) {
+        let mut client = self.client(participant);
+        let directory = self.path(&format!("reader-{participant}"));
+        let seen = &self.seen;
+        while !self.stop.is_set() {
             let upstream = client.dice.pick(self.upstreams.all());
             match client.dice.below(6) {
                 0 => {
-                    let of = (upstream, "mirror.tar.zst");
-                    if let Some(download) = reader::in_ranges(&mut client, known, of) {
+                    let archive = (upstream, "mirror.tar.zst");
+                    if let Some(download) = reader::download_in_ranges(&mut client, seen, archive) {
                         reader::check_mirror(&directory, upstream, &download);
                         self.counts.add("mirrors compared");
                     }
                 }
                 1 | 2 => {
-                    let urls = known.urls();
+                    let urls = seen.urls();
                     if !urls.is_empty() {
                         let url = client.dice.pick(&urls).clone();
-                        reader::whole(&mut client, known, &url);
+                        reader::download_whole(&mut client, seen, &url);
                     }
                 }
                 _ => {
-                    let of = (upstream, "snapshot.tar.zst");
-                    let download = reader::in_ranges(&mut client, known, of);
+                    let archive = (upstream, "snapshot.tar.zst");
+                    let download = reader::download_in_ranges(&mut client, seen, archive);
                     if let Some(download) = download.filter(|_| client.dice.below(3) == 0) {
                         reader::check_clone(&directory, upstream, &download);
                         self.counts.add("clones compared");
@@ -179,70 +183,75 @@ impl Storm {
         }
     }
 
-    /// Restores as one does without the mount: one download, and tar.
-    fn restore(&self, who: u64) {
-        let mut client = self.client(who);
-        let directory = self.path(&format!("restored-{who}"));
-        while !self.end.is_reached() {
+    /// Restores clones without a mount, by one download and tar, until the stop signal.
+    fn restore(&self, participant: u64) {
+        let mut client = self.client(participant);
+        let directory = self.path(&format!("restored-{participant}"));
+        while !self.stop.is_set() {
             let upstream = client.dice.pick(self.upstreams.all());
             let url = upstream.url("snapshot.tar.zst");
-            let download = reader::whole(&mut client, &self.known, &url).unwrap();
+            let download = reader::download_whole(&mut client, &self.seen, &url).unwrap();
             upstream.assert_was_head(&download.commit);
             reader::check_clone(&directory, upstream, &download);
             self.counts.add("restores");
         }
     }
 
-    fn look(&self, who: u64) {
+    fn check_mounts(&self, participant: u64) {
         let directory = self.path("workstation");
-        let with = (&self.upstreams, &mut self.dice(who));
+        let with = (&self.upstreams, &mut self.dice(participant));
         let urls = self.cluster.urls();
-        mounted::look(&directory, &urls, with, (&self.counts, &self.end));
+        mounted::check_mounts(&directory, &urls, with, (&self.counts, &self.stop));
     }
 
-    fn rage(&self) {
-        let with = (&self.counts, &self.end);
-        chaos::rage(&self.cluster, &mut self.dice(2), with);
+    fn inject_faults(&self) {
+        let with = (&self.counts, &self.stop);
+        chaos::inject_faults(&self.cluster, &mut self.dice(2), with);
     }
 
-    fn blow(&self, lasts: Duration) {
+    fn run(&self, lasts: Duration) {
         thread::scope(|scope| {
             scope.spawn(|| self.take_part(|| self.push()));
-            scope.spawn(|| self.take_part(|| self.rage()));
+            scope.spawn(|| self.take_part(|| self.inject_faults()));
             scope.spawn(|| self.take_part(|| self.restore(3)));
-            scope.spawn(|| self.take_part(|| self.look(4)));
+            scope.spawn(|| self.take_part(|| self.check_mounts(4)));
             scope.spawn(|| self.take_part(|| self.read(5)));
             scope.spawn(|| self.take_part(|| self.read(6)));
-            self.end.within(lasts);
-            self.end.reach();
+            self.stop.wait_up_to(lasts);
+            self.stop.set();
         });
     }
 
-    /// Whoever panics ends the storm for all.
+    /// Runs a participant. If it panics, all others stop, too.
     fn take_part(&self, part: impl FnOnce()) {
-        let _ends = EndsIfItPanics(&self.end);
+        let _stops = StopsAllOnPanic(&self.stop);
         part();
     }
 
     fn settle(&self, directory: &Path) {
         let began = Instant::now();
-        settled::wait_for(&self.cluster, &self.upstreams);
-        println!("all served the same {:?} later", began.elapsed());
-        let calm = End::default();
+        settled::wait_until_settled(&self.cluster, &self.upstreams);
+        println!(
+            "all replicas served the same state {:?} later",
+            began.elapsed()
+        );
+        // The storm's own signal is set already, and would cut the client's waiting short.
+        let not_set = StopSignal::default();
         let mut client = Client {
-            end: &calm,
+            stop: &not_set,
             ..self.client(9)
         };
-        settled::check_served(&mut client, &self.known, (&self.upstreams, directory));
-        let urls = self.known.urls();
+        settled::check_served(&mut client, &self.seen, (&self.upstreams, directory));
+        let urls = self.seen.urls();
         for url in &urls {
-            reader::whole(&mut client, &self.known, url);
+            reader::download_whole(&mut client, &self.seen, url);
         }
-        let stored = settled::wait_for_collection(&self.cluster, &self.upstreams);
+        let stored = settled::wait_until_collected(&self.cluster, &self.upstreams);
         println!(
-            "{} URLs had the same bytes for ever, or {} times none; {} manifests name all {} segments",
+            "{} immutable URLs never changed; {} times one had expired; \
+             {} manifests reference all {} segments",
             urls.len(),
-            self.counts.of(reader::AGED),
+            self.counts.of(reader::EXPIRED),
             stored.manifests,
             stored.segments.len()
         );
@@ -257,10 +266,14 @@ fn nobody_sees_a_wrong_byte_while_replicas_fail() {
     storm.prepare();
     println!("prepared after {:?}", began.elapsed());
 
-    storm.blow(Duration::from_secs(lasts));
-    println!("it was over after {:?}\n{}", began.elapsed(), storm.counts);
+    storm.run(Duration::from_secs(lasts));
+    println!(
+        "the storm ended after {:?}\n{}",
+        began.elapsed(),
+        storm.counts
+    );
     storm.settle(&storm.path("settled"));
 
-    println!("all the same after {:?}", began.elapsed());
+    println!("all checks passed after {:?}", began.elapsed());
     assert!(storm.counts.of("kills") > 1);
 }

@@ -1,4 +1,7 @@
-//! Repositories that change all the time, in all the ways in which they can.
+//! Upstream repositories that change all the time: by pushes, forced pushes, branches and tags.
+//!
+//! They are also the oracle: they know each commit that HEAD has ever been at, and the files of
+//! each commit.
 
 use std::collections::HashSet;
 use std::fs;
@@ -9,20 +12,21 @@ use cachewfs_tests::{Dice, GitRepo, Site, git};
 
 const FILES: usize = 40;
 
-/// What is mirrored.
+/// The repositories that the replicas mirror.
 #[derive(Debug)]
 pub(super) struct Upstreams {
     repos: Vec<Upstream>,
 }
 
-/// One repository. Its working copy has all commits that there ever were.
+/// One repository. Its working copy keeps all commits that were ever made, also after forced
+/// pushes.
 #[derive(Debug)]
 pub(super) struct Upstream {
     pub(super) name: String,
     pub(super) work: PathBuf,
     pub(super) bare: PathBuf,
     repo: Mutex<GitRepo>,
-    /// All commits that HEAD was at, or is about to be.
+    /// All commits that HEAD has been at, or will be at in a moment.
     heads: Mutex<HashSet<String>>,
 }
 
@@ -58,12 +62,12 @@ impl Upstream {
         upstream
     }
 
-    /// The path of one of its archives.
+    /// Returns the path of an archive of this repository, in a URL of a replica.
     pub(super) fn url(&self, archive: &str) -> String {
         format!("/git/local/{}/{archive}", self.name)
     }
 
-    /// Changes something; gives what.
+    /// Makes a random change and pushes it. Returns the name of this kind of change, in the plural.
     pub(super) fn change(&self, dice: &mut Dice) -> &'static str {
         match dice.below(10) {
             0 => {
@@ -104,7 +108,7 @@ impl Upstream {
         }
     }
 
-    /// Commits a change; gives the commit's id.
+    /// Commits a change of two files. Returns the commit's id.
     fn commit(&self, dice: &mut Dice) -> String {
         let mut repo = self.repo.lock().unwrap();
         let file = format!("dir-{}/file-{}", dice.below(5), dice.below(FILES));
@@ -114,9 +118,10 @@ impl Upstream {
         repo.commit("a change")
     }
 
-    /// Commits to the main branch and pushes it; that HEAD may be there is noted before anybody can see it.
+    /// Commits to the main branch and pushes it.
     fn advance(&self, dice: &mut Dice) {
         let commit = self.commit(dice);
+        // Before the push: a replica may show the commit as soon as upstream has it.
         self.heads.lock().unwrap().insert(commit);
         self.push("main");
     }
@@ -125,27 +130,28 @@ impl Upstream {
         git(&self.work, &["push", "-q", "--force", "origin", what]);
     }
 
-    /// Panics unless HEAD was at this commit at some time.
+    /// Panics unless HEAD was at `commit` at some time.
     pub(super) fn assert_was_head(&self, commit: &str) {
         let was = self.heads.lock().unwrap().contains(commit);
-        assert!(was, "{} never was at {commit:?}", self.name);
+        assert!(was, "HEAD of {} was never at {commit:?}", self.name);
     }
 
-    /// What HEAD is at now.
+    /// Returns the commit of HEAD now.
     pub(super) fn head(&self) -> String {
         git(&self.bare, &["rev-parse", "main"]).trim().to_owned()
     }
 
-    /// All branches and tags that there are now.
+    /// Returns all branches and tags as they are now.
     pub(super) fn refs(&self) -> String {
         refs(&self.bare)
     }
 
-    /// Panics unless `clone`, extracted from an archive of `commit`, is whole, and its files are the commit's.
+    /// Panics unless `clone`, which was extracted from an archive of `commit`, has all objects, and
+    /// its files are those of the commit.
     pub(super) fn assert_clone(&self, clone: &PathBuf, commit: &str) {
         assert_eq!(git(clone, &["rev-parse", "HEAD"]).trim(), commit);
         git(clone, &["fsck", "--strict", "--no-progress"]);
-        // Without an index every file is read.
+        // Without an index, git has to read every file.
         fs::remove_file(clone.join(".git/index")).unwrap();
         git(clone, &["add", "--all", "--force"]);
         let tree = git(&self.work, &["rev-parse", &format!("{commit}^{{tree}}")]);
@@ -158,7 +164,7 @@ impl Upstream {
     }
 }
 
-/// Branches and tags of a bare repository.
+/// Returns the branches and tags of a repository.
 pub(super) fn refs(bare: &PathBuf) -> String {
     let format = "--format=%(objectname) %(refname)";
     git(bare, &["for-each-ref", format, "refs/heads", "refs/tags"])

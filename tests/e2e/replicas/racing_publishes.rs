@@ -1,9 +1,10 @@
-//! Two daemons, one bucket: both publish the same commit at the same time, again and again.
+//! Two daemons with one bucket publish the same commits: both at once, or in turn with a lease.
 //!
-//! `CACHEWFS_TEST_PUBLISHES=1000` makes as many rounds; they take about a second each:
+//! `CACHEWFS_TEST_PUBLISHES` sets the number of rounds. Each takes about a second:
 //!
 //! ```text
-//! CACHEWFS_TEST_PUBLISHES=1000 cargo test -p cachewfs-tests --test e2e replicas::equal -- --nocapture
+//! CACHEWFS_TEST_PUBLISHES=1000 \
+//!     cargo test -p cachewfs-tests --test e2e replicas::racing_publishes -- --nocapture
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,47 +15,52 @@ use std::time::{Duration, Instant};
 
 use cachewfs_format::Digest;
 use cachewfs_tests::{
-    Answer, DaemonProcess, Dice, GitRepo, Site, TestBucket, ask, git, s3_bucket, wait_until,
+    DaemonProcess, Dice, GitRepo, HttpAnswer, Site, TestBucket, git, http_request, s3_bucket,
+    wait_until,
 };
 
 const REPO: &str = "/git/local/project";
+/// How long one request may take, with the publish that it waits for.
 const LIMIT: Duration = Duration::from_mins(1);
-/// Of all earlier URLs, so many are read again in each round.
+/// How many of the earlier URLs are read again in each round.
 const SAMPLE: usize = 2;
 
-/// How many rounds there are; the figure of record is 1000.
+/// Returns the number of rounds. For a release it is 1000.
 fn rounds() -> u32 {
     let rounds = std::env::var("CACHEWFS_TEST_PUBLISHES").ok();
     rounds.and_then(|rounds| rounds.parse().ok()).unwrap_or(12)
 }
 
 fn start(site: &Site, bucket: &TestBucket, (name, lease_ttl): (&str, &str)) -> DaemonProcess {
-    // Nothing is published but what the test asks for, and nothing grows too old.
+    // Long intervals: the daemons publish only when the test asks. Many snapshots are kept: none
+    // expires.
     let (endpoint, credentials) = (&bucket.endpoint, bucket.credentials.display());
     let tables = format!(
-        "[mirrors]\nretry_first = \"100ms\"\n[store]\nlease_ttl = \"{lease_ttl}\"\n[store.s3]\nbucket = \"{}\"\nendpoint = \"{endpoint}\"\n\
+        "[mirrors]\nretry_first = \"100ms\"\n[store]\nlease_ttl = \"{lease_ttl}\"\n\
+         [store.s3]\nbucket = \"{}\"\nendpoint = \"{endpoint}\"\n\
          credentials_file = \"{credentials}\"\n",
         bucket.name
     );
     let keys = "fetch_interval = \"1h\"\nref_check_interval = \"1h\"\nkeep_snapshots = 100000\n";
-    DaemonProcess::start_keyed(&site.path().join(name), &site.upstreams(), (keys, &tables))
+    DaemonProcess::start_with_config(&site.path().join(name), &site.upstreams(), (keys, &tables))
 }
 
-fn get(address: SocketAddr, path: &str) -> Answer {
-    let answer = ask(address, ("GET", path), &[], LIMIT).unwrap();
+fn get(address: SocketAddr, path: &str) -> HttpAnswer {
+    let answer = http_request(address, ("GET", path), &[], LIMIT).unwrap();
     assert_eq!(answer.status, 200, "{path}: {}", answer.text());
     answer
 }
 
-/// Has both publish at the same moment.
-fn publish(addresses: [SocketAddr; 2], commit: &str) {
+/// Has both daemons publish `commit` at the same moment, and waits until both have answered with
+/// it.
+fn publish_with_both(addresses: [SocketAddr; 2], commit: &str) {
     let start = Barrier::new(2);
     let refresh = |address| {
         start.wait();
-        // Who was beaten too often in a row says so, and is asked again, as any client would.
-        wait_until("both have published", || {
+        // 503: the other daemon has published first too often in a row. Clients retry then.
+        wait_until("the daemon has published the commit", || {
             let path = format!("{REPO}/refresh");
-            let answer = ask(address, ("POST", &path), &[], LIMIT).unwrap();
+            let answer = http_request(address, ("POST", &path), &[], LIMIT).unwrap();
             assert!(matches!(answer.status, 200 | 503), "{}", answer.text());
             answer.status == 200 && answer.text().contains(commit)
         });
@@ -66,22 +72,23 @@ fn publish(addresses: [SocketAddr; 2], commit: &str) {
     });
 }
 
-/// How many snapshots a daemon has built, whether or not it was the first.
-fn built(address: SocketAddr) -> u32 {
+/// Returns how many snapshots a daemon has built, also those that the other daemon published first.
+fn snapshots_built(address: SocketAddr) -> u32 {
     let metrics = get(address, "/metrics").text();
     let sample = "cachewfsd_publish_phase_seconds_count{phase=\"pack\"} ";
     let value = metrics.lines().find_map(|line| line.strip_prefix(sample));
     value.unwrap().parse().unwrap()
 }
 
-/// The snapshots that are in the bucket.
+/// Returns the names of the snapshots in the bucket.
 fn snapshots(bucket: &TestBucket) -> BTreeSet<String> {
     let keys = bucket.keys("v1/local/project.git/snapshots/");
     let name = |key: &String| key.rsplit('/').next().unwrap().to_owned();
     keys.iter().map(name).collect()
 }
 
-/// The digest of what a URL answers, the same from both.
+/// Returns the digest of the body at `url`. Panics unless both daemons answer with the same bytes
+/// and `ETag`.
 fn digest(addresses: [SocketAddr; 2], url: &str) -> Digest {
     let [one, two] = addresses.map(|address| get(address, url));
     assert!(one.body == two.body, "{url} has two contents");
@@ -99,53 +106,54 @@ fn push(repo: &mut GitRepo, dice: &mut Dice, round: u32) -> String {
 
 #[test]
 fn a_commit_that_two_daemons_publish_at_once_has_one_manifest() {
-    let Some(built) = publish_all("0s") else {
+    let Some(built) = run_rounds("0s") else {
         return;
     };
-    // That they really did so at once is what this is about.
+    // Both built most snapshots: so they really published at the same time.
     assert!(built > rounds() * 3 / 2, "{built}");
 }
 
 #[test]
 fn a_commit_that_two_daemons_take_turns_to_publish_has_one_manifest() {
-    publish_all("30s");
+    run_rounds("30s");
 }
 
-/// Makes all rounds; gives how many snapshots the two built.
-fn publish_all(lease_ttl: &str) -> Option<u32> {
+/// Runs all rounds. Returns how many snapshots the two daemons built, or `None` without an S3
+/// server.
+fn run_rounds(lease_ttl: &str) -> Option<u32> {
     let bucket = s3_bucket()?;
     let site = Site::default();
     let mut repo = site.repo("project");
     let daemons = ["one", "two"].map(|name| start(&site, &bucket, (name, lease_ttl)));
     let addresses = daemons.each_ref().map(DaemonProcess::address);
     let mut dice = Dice::new(4);
-    let mut known = BTreeMap::new();
+    let mut seen = BTreeMap::new();
     let mut before = BTreeSet::new();
     let began = Instant::now();
 
     for round in 0..rounds() {
         let commit = push(&mut repo, &mut dice, round);
-        publish(addresses, &commit);
+        publish_with_both(addresses, &commit);
 
         let now = snapshots(&bucket);
         let new: Vec<_> = now.difference(&before).collect();
         assert_eq!(new, [&commit], "round {round}");
         before = now;
         let url = format!("{REPO}/snapshot/{commit}.tar.zst");
-        known.insert(url.clone(), digest(addresses, &url));
-        let urls: Vec<_> = known.keys().cloned().collect();
+        seen.insert(url.clone(), digest(addresses, &url));
+        let urls: Vec<_> = seen.keys().cloned().collect();
         for url in (0..SAMPLE).map(|_| dice.pick(&urls)) {
-            assert_eq!(known[url], digest(addresses, url), "{url} has changed");
+            assert_eq!(seen[url], digest(addresses, url), "{url} has changed");
         }
     }
 
-    for (url, digest_then) in &known {
-        assert_eq!(*digest_then, digest(addresses, url), "{url} has changed");
+    for (url, first_digest) in &seen {
+        assert_eq!(*first_digest, digest(addresses, url), "{url} has changed");
     }
-    let built: u32 = addresses.into_iter().map(built).sum();
+    let built: u32 = addresses.into_iter().map(snapshots_built).sum();
     println!(
-        "{} commits published by both at once in {:?}; they built {built} snapshots",
-        known.len(),
+        "{} commits published by two daemons in {:?}; together they built {built} snapshots",
+        seen.len(),
         began.elapsed()
     );
     Some(built)

@@ -1,4 +1,4 @@
-//! A proxy that writes down what clients ask and how they are answered.
+//! A proxy that records the requests of clients and the first lines of the answers.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -6,54 +6,56 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::forward::{Forward, same};
+use crate::forward::{Forward, clone_handle};
 
-/// A proxy on a free port of the loopback interface, for requests without a body.
+/// A recording proxy on a free port of the loopback interface, for requests without a body.
 #[derive(Debug)]
-pub struct Recorder {
+pub struct RecordingProxy {
     forward: Forward,
-    seen: Arc<Seen>,
+    record: Arc<Record>,
 }
 
 #[derive(Debug, Default)]
-struct Seen {
-    /// What came in each connection.
-    asked: Mutex<Vec<Vec<u8>>>,
-    /// The first lines of answers.
+struct Record {
+    /// The bytes that clients sent, by connection.
+    requests: Mutex<Vec<Vec<u8>>>,
+    /// The status lines of the answers.
     answers: Mutex<Vec<String>>,
-    answered_bytes: AtomicU64,
+    answer_bytes: AtomicU64,
     delay_ms: AtomicU64,
 }
 
-impl Recorder {
-    /// Passes on to `target`.
+impl RecordingProxy {
+    /// Forwards to `target`.
     pub fn start(target: SocketAddr) -> Self {
-        let seen = Arc::new(Seen::default());
-        let carried = Arc::clone(&seen);
+        let record = Arc::new(Record::default());
+        let for_connections = Arc::clone(&record);
         let forward = Forward::start(target, move |client, target| {
-            let (from, to, seen) = (same(client), same(target), Arc::clone(&carried));
-            std::thread::spawn(move || seen.pass_requests(from, to));
-            let (from, to, seen) = (same(target), same(client), Arc::clone(&carried));
-            std::thread::spawn(move || seen.pass_answers(from, to));
+            let (from, to) = (clone_handle(client), clone_handle(target));
+            let record = Arc::clone(&for_connections);
+            std::thread::spawn(move || record.forward_requests(from, to));
+            let (from, to) = (clone_handle(target), clone_handle(client));
+            let record = Arc::clone(&for_connections);
+            std::thread::spawn(move || record.forward_answers(from, to));
         });
-        Self { forward, seen }
+        Self { forward, record }
     }
 
-    /// Its base URL.
+    /// Returns the proxy's base URL.
     pub fn url(&self) -> String {
         format!("http://{}", self.forward.address)
     }
 
-    /// From now on requests are held back for so long.
-    pub fn delay(&self, delay: Duration) {
+    /// From now on, holds each request back for `delay`.
+    pub fn delay_requests(&self, delay: Duration) {
         let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
-        self.seen.delay_ms.store(delay_ms, Ordering::Relaxed);
+        self.record.delay_ms.store(delay_ms, Ordering::Relaxed);
     }
 
-    /// The heads of all requests so far, in lower case.
+    /// Returns the heads of all requests so far, in lower case.
     pub fn requests(&self) -> Vec<String> {
-        let asked = lock(&self.seen.asked);
-        let heads = asked.iter().flat_map(|bytes| {
+        let requests = lock(&self.record.requests);
+        let heads = requests.iter().flat_map(|bytes| {
             let text = String::from_utf8_lossy(bytes).to_lowercase();
             let heads = text.split("\r\n\r\n").map(str::to_owned);
             heads.filter(|head| !head.is_empty()).collect::<Vec<_>>()
@@ -61,34 +63,34 @@ impl Recorder {
         heads.collect()
     }
 
-    /// How many answers so far have this status.
+    /// Returns how many answers so far had this status.
     pub fn count_answers(&self, status: u16) -> usize {
         let begin = format!("HTTP/1.1 {status} ");
-        let answers = lock(&self.seen.answers);
+        let answers = lock(&self.record.answers);
         answers
             .iter()
             .filter(|line| line.starts_with(&begin))
             .count()
     }
 
-    /// Bytes of answers so far.
-    pub fn answered_bytes(&self) -> u64 {
-        self.seen.answered_bytes.load(Ordering::Relaxed)
+    /// Returns how many bytes of answers there were so far.
+    pub fn answer_bytes(&self) -> u64 {
+        self.record.answer_bytes.load(Ordering::Relaxed)
     }
 }
 
-impl Seen {
-    fn pass_requests(&self, mut from: TcpStream, mut to: TcpStream) {
+impl Record {
+    fn forward_requests(&self, mut from: TcpStream, mut to: TcpStream) {
         let mut buffer = vec![0; 16 << 10];
-        let mine = {
-            let mut asked = lock(&self.asked);
-            asked.push(Vec::new());
-            asked.len() - 1
+        let connection = {
+            let mut requests = lock(&self.requests);
+            requests.push(Vec::new());
+            requests.len() - 1
         };
         while let Ok(count @ 1..) = from.read(&mut buffer) {
             let piece = buffer.split_at_mut(count).0;
-            if let Some(asked) = lock(&self.asked).get_mut(mine) {
-                asked.extend_from_slice(piece);
+            if let Some(bytes) = lock(&self.requests).get_mut(connection) {
+                bytes.extend_from_slice(piece);
             }
             let delay = Duration::from_millis(self.delay_ms.load(Ordering::Relaxed));
             let due = Instant::now() + delay;
@@ -102,12 +104,12 @@ impl Seen {
         to.shutdown(Shutdown::Both).ok();
     }
 
-    fn pass_answers(&self, mut from: TcpStream, mut to: TcpStream) {
+    fn forward_answers(&self, mut from: TcpStream, mut to: TcpStream) {
         let mut buffer = vec![0; 64 << 10];
         while let Ok(count @ 1..) = from.read(&mut buffer) {
             let piece = buffer.split_at_mut(count).0;
-            self.answered_bytes
-                .fetch_add(count as u64, Ordering::Relaxed);
+            self.answer_bytes.fetch_add(count as u64, Ordering::Relaxed);
+            // An answer always starts a new read: the client asks again only after its end.
             if piece.starts_with(b"HTTP/1.1 ") {
                 let line = piece.split(|&byte| byte == b'\r').next();
                 let line = String::from_utf8_lossy(line.unwrap_or_default());
