@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
-use super::followed::Repository;
+use super::handle::Repository;
 use super::registry::Registry;
 use super::worker::Worker;
 use super::{MirrorState, RepositoryError};

@@ -8,9 +8,9 @@ use std::time::Instant;
 use tracing::{Instrument as _, Span, info, warn};
 
 use super::damage::set_aside;
-use super::followed::Repository;
+use super::disk_space::EvictedCopies;
+use super::handle::Repository;
 use super::registry::Registry;
-use super::room::EvictedCopies;
 use super::worker::Worker;
 use super::{MirrorState, RepositoryError, Status};
 use crate::app::tmp_directory;

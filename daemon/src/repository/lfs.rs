@@ -13,11 +13,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::backoff::delay;
+use super::disk_space::EvictedCopies;
 use super::error::lfs_failure;
-use super::followed::Repository;
+use super::handle::Repository;
 use super::other_publish::OtherPublish;
 use super::registry::Registry;
-use super::room::EvictedCopies;
 use super::status::since_epoch;
 use crate::clock::seconds_since_epoch;
 use crate::config::{Config, LfsMode};

@@ -2,9 +2,9 @@
 //! interval and on request.
 //!
 //! ```text
-//! HTTP ─► registry ─► followed (the handle) ─ requests ─► worker (the task) ─► jobs
+//! HTTP ─► registry ─► handle ──────── requests ─────────► worker (the task) ─► jobs
 //!              └► freshness, contents, bundles            ├► schedule: when a job may run
-//!                 (read the mirror)                       ├► other_publish, room, damage
+//!                 (read the mirror)                       ├► other_publish, disk_space, damage
 //!                                                         └► removal: the end of the mirror
 //! ```
 //!
@@ -15,15 +15,15 @@ pub(crate) mod backoff;
 mod bundles;
 mod contents;
 mod damage;
+mod disk_space;
 mod error;
-mod followed;
 mod freshness;
+mod handle;
 mod jobs;
 mod lfs;
 mod other_publish;
 mod registry;
 mod removal;
-mod room;
 mod schedule;
 mod status;
 mod worker;
@@ -31,8 +31,8 @@ mod worker;
 pub(crate) use bundles::Bundle;
 pub(crate) use contents::WantedContents;
 pub(crate) use error::RepositoryError;
-pub(crate) use followed::Repository;
 pub(crate) use freshness::Freshness;
+pub(crate) use handle::Repository;
 pub(crate) use lfs::LfsState;
 pub(crate) use registry::{Registry, mirrors_directory};
 pub(crate) use removal::Snapshots;

@@ -12,7 +12,7 @@ use tracing::info;
 
 use super::RepositoryError;
 use super::backoff::random_fraction;
-use super::followed::Repository;
+use super::handle::Repository;
 use super::registry::Registry;
 use super::worker::{TaskRequest, Worker};
 use crate::metrics::{JobClass, LeaseEvent};

@@ -13,8 +13,8 @@ use tracing::warn;
 
 use super::backoff::random_fraction;
 use super::bundles::Bundles;
-use super::followed::Repository;
 use super::freshness::{Checker, Checks};
+use super::handle::Repository;
 use super::lfs::MAX_LFS_RUNS;
 use super::schedule::{JobLimits, Schedule};
 use super::worker::Worker;

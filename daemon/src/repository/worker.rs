@@ -17,7 +17,7 @@ use tracing::{Instrument as _, info, warn};
 
 use super::Snapshots;
 use super::damage::LastExamination;
-use super::followed::{Repository, RunOutcome};
+use super::handle::{Repository, RunOutcome};
 use super::other_publish::WaitOutcome;
 use super::registry::Registry;
 use super::schedule::{JobKind, ScheduledJob, Turn, Urgency};

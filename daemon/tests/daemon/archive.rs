@@ -9,7 +9,7 @@ use cachewfs_format::{
 
 use crate::harness::*;
 
-/// All regular files of an archive, put together from what TOC and tables say.
+/// Reads all regular files of an archive as its TOC and chunk tables describe them.
 fn read_files(archive: &[u8], toc: &Toc) -> BTreeMap<String, Vec<u8>> {
     let mut files: BTreeMap<String, Vec<u8>> = BTreeMap::new();
     let at = |offset: u64| usize::try_from(offset).unwrap();
@@ -49,8 +49,8 @@ fn read_files(archive: &[u8], toc: &Toc) -> BTreeMap<String, Vec<u8>> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn toc_and_tables_lead_to_the_bytes_that_tar_extracts() {
-    let world = World::start().await;
-    let work = world.create_upstream();
+    let daemon = TestDaemon::start().await;
+    let work = daemon.create_upstream();
     for file in 0..600_u64 {
         write_file(
             &work.join(format!("d{}/f{file}", file % 7)),
@@ -59,21 +59,21 @@ async fn toc_and_tables_lead_to_the_bytes_that_tar_extracts() {
     }
     write_file(&work.join("large"), noise(5, 6 << 20));
     commit_and_push(&work, "one");
-    world.refresh().await;
+    daemon.refresh().await;
     write_file(&work.join("d1/more"), "more\n");
     commit_and_push(&work, "two");
-    world.refresh().await;
+    daemon.refresh().await;
 
     for (name, kind) in [
         ("snapshot", ArchiveKind::Checkout),
         ("mirror", ArchiveKind::Mirror),
     ] {
         let url = format!("/git/{REPO}/{name}.tar.zst");
-        let tail = world.get(&url, &[("range", "bytes=-65536")]).await;
+        let tail = daemon.get(&url, &[("range", "bytes=-65536")]).await;
         let etag = tail.headers()["etag"].to_str().unwrap().to_owned();
         let tail = tail.bytes().await.unwrap();
-        let archive = world.get(&url, &[]).await.bytes().await.unwrap();
-        let clone = world.extract(&format!("{name}.tar.zst")).await;
+        let archive = daemon.get(&url, &[]).await.bytes().await.unwrap();
+        let clone = daemon.extract(&format!("{name}.tar.zst")).await;
 
         let Ok(TocLocation::Found(place)) = Toc::locate(&tail, archive.len() as u64) else {
             panic!("the TOC is not in the last 64 KiB");

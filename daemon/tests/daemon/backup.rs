@@ -1,4 +1,5 @@
-//! A bucket that is copied, and one that lost something: what `docs/operations/store.md` says of them.
+//! Backups of a bucket, and buckets that lost objects, as `docs/operations/store.md` describes
+//! them.
 
 use std::fs;
 
@@ -9,15 +10,15 @@ use cachewfs_tests::{TestBucket, s3_bucket};
 use crate::harness::*;
 use crate::s3;
 
-async fn start(s3: S3Config) -> World {
-    World::start_with(|config| config.store.s3 = Some(s3)).await
+async fn start(s3: S3Config) -> TestDaemon {
+    TestDaemon::start_with(|config| config.store.s3 = Some(s3)).await
 }
 
-/// Starts it again with nothing but the configuration.
-async fn replace(world: World, s3: S3Config) -> World {
-    let root = world.stop().await;
+/// Starts the daemon again without its data directory.
+async fn replace(daemon: TestDaemon, s3: S3Config) -> TestDaemon {
+    let root = daemon.stop().await;
     fs::remove_dir_all(root.path().join("data")).unwrap();
-    World::start_in(root, |config| config.store.s3 = Some(s3)).await
+    TestDaemon::start_in(root, |config| config.store.s3 = Some(s3)).await
 }
 
 fn url(bucket: &TestBucket, object: &str) -> String {
@@ -43,7 +44,7 @@ async fn copy(from: &TestBucket, to: &TestBucket, part: &str) -> usize {
     count
 }
 
-/// What a collection says is missing.
+/// Runs a garbage collection. Returns the segments that it reports as missing.
 async fn missing(s3: S3Config) -> Vec<String> {
     let directory = tempfile::tempdir().unwrap();
     let mut config = Config {
@@ -67,40 +68,40 @@ async fn a_bucket_is_copied_pointers_first_while_daemons_publish() {
     let (Some(bucket), Some(backup)) = (s3_bucket(), s3_bucket()) else {
         return;
     };
-    let world = start(s3::config(&bucket)).await;
-    let work = world.create_upstream();
+    let daemon = start(s3::config(&bucket)).await;
+    let work = daemon.create_upstream();
     let first = commit_and_push(&work, "one");
-    world.refresh().await;
-    let published = world.get(&stable(), &[]).await.bytes().await.unwrap();
+    daemon.refresh().await;
+    let published = daemon.get(&stable(), &[]).await.bytes().await.unwrap();
 
     let mut copied = copy(&bucket, &backup, ".git/current").await;
     commit_and_push(&work, "two");
-    world.refresh().await;
+    daemon.refresh().await;
     copied += copy(&bucket, &backup, ".git/snapshots/").await;
     let third = commit_and_push(&work, "three");
-    world.refresh().await;
+    daemon.refresh().await;
     assert_eq!(copied, 3, "a pointer and two manifests");
     copy(&bucket, &backup, ".git/segments/").await;
 
     let s3 = s3::config(&backup);
     assert_eq!(missing(s3.clone()).await, [""; 0]);
-    let world = replace(world, s3).await;
-    let served = world.get(&stable(), &[]).await;
+    let daemon = replace(daemon, s3).await;
+    let served = daemon.get(&stable(), &[]).await;
     assert_eq!(header(&served, "x-cachew-snapshot-commit"), first);
     assert!(served.bytes().await.unwrap() == published);
-    assert_eq!(world.refresh().await["snapshot"], third);
-    assert_good_clone(&world.extract("snapshot.tar.zst").await);
+    assert_eq!(daemon.refresh().await["snapshot"], third);
+    assert_good_clone(&daemon.extract("snapshot.tar.zst").await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_segment_that_is_gone_from_a_bucket_is_told_and_can_be_put_back_or_made_anew() {
+async fn a_missing_segment_is_reported_and_can_be_put_back_or_rebuilt() {
     let Some(bucket) = s3_bucket() else { return };
     let s3 = s3::config(&bucket);
-    let world = start(s3.clone()).await;
-    let work = world.create_upstream();
+    let daemon = start(s3.clone()).await;
+    let work = daemon.create_upstream();
     write_file(&work.join("noise"), noise(1, 300_000));
     let head = commit_and_push(&work, "one");
-    world.refresh().await;
+    daemon.refresh().await;
     let manifest = read(&bucket, &format!("v1/{REPO}.git/snapshots/{head}")).await;
     let manifest = Manifest::parse(&manifest).unwrap();
     let id = manifest.packs[0].pack.segment.id.to_string();
@@ -114,39 +115,39 @@ async fn a_segment_that_is_gone_from_a_bucket_is_told_and_can_be_put_back_or_mad
 
     bucket.ask("DELETE", &object);
     let relayout = format!("/api/v1/repos/{REPO}/relayout");
-    assert_eq!(world.post(&relayout, "").await.status(), 200);
-    let world = replace(world, s3).await;
-    assert_good_clone(&world.extract("snapshot.tar.zst").await);
+    assert_eq!(daemon.post(&relayout, "").await.status(), 200);
+    let daemon = replace(daemon, s3).await;
+    assert_good_clone(&daemon.extract("snapshot.tar.zst").await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_manifest_that_is_not_that_of_the_pointer_is_not_served_and_is_forgotten_by_order() {
+async fn a_manifest_that_does_not_match_its_pointer_is_not_served_and_can_be_forgotten() {
     let Some(bucket) = s3_bucket() else { return };
     let s3 = s3::config(&bucket);
-    let world = start(s3.clone()).await;
-    let work = world.create_upstream();
+    let daemon = start(s3.clone()).await;
+    let work = daemon.create_upstream();
     let head = commit_and_push(&work, "one");
-    world.refresh().await;
+    daemon.refresh().await;
     let object = format!("v1/{REPO}.git/snapshots/{head}");
     let good = read(&bucket, &object).await;
     let mut manifest = Manifest::parse(&good).unwrap();
     manifest.created_at += 1;
     bucket.put(&object, manifest.to_json().unwrap());
 
-    let world = replace(world, s3.clone()).await;
-    let refused = code(world.get(&stable(), &[]).await).await;
+    let daemon = replace(daemon, s3.clone()).await;
+    let refused = code(daemon.get(&stable(), &[]).await).await;
     assert_eq!(refused, (500, "store_failed".to_owned()));
     let refresh = format!("/git/{REPO}/refresh");
-    let refused = code(world.post(&refresh, "").await).await;
+    let refused = code(daemon.post(&refresh, "").await).await;
     assert_eq!(refused, (500, "publish_failed".to_owned()));
-    // Its copy of the wrong one goes.
+    // Once the bucket has the right manifest again, the daemon drops its copy of the wrong one.
     bucket.put(&object, &good);
-    assert_eq!(world.refresh().await["snapshot"], head);
+    assert_eq!(daemon.refresh().await["snapshot"], head);
 
     bucket.put(&object, manifest.to_json().unwrap());
-    let world = replace(world, s3).await;
+    let daemon = replace(daemon, s3).await;
     let forget = format!("/api/v1/repos/{REPO}/forget?store=true");
-    assert_eq!(world.post(&forget, "").await.status(), 200);
-    world.refresh().await;
-    assert_good_clone(&world.extract("snapshot.tar.zst").await);
+    assert_eq!(daemon.post(&forget, "").await.status(), 200);
+    daemon.refresh().await;
+    assert_good_clone(&daemon.extract("snapshot.tar.zst").await);
 }

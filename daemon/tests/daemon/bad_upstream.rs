@@ -1,5 +1,5 @@
-//! An upstream that hangs, dies, fails or lies: others are served, what is published stays served, and
-//! the state says what is wrong.
+//! Upstreams that hang, die, fail or lie. The daemon still serves other repositories and published
+//! snapshots, and reports the failure in its state.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,35 +13,35 @@ use crate::http_upstream::*;
 use crate::liar::Lie;
 
 const HEALTHY: &str = "git.example.com/org/healthy";
-/// The same as the bad one upstream, but never published.
+/// The repository of the bad upstream under a second name, which is never published.
 const FRESH: &str = "git.example.com/org/fresh";
 
-/// A bad upstream of a repository that is published, and a healthy repository beside it.
-struct Bad {
-    world: World,
+/// A published repository whose upstream turns bad, and a healthy repository beside it.
+struct BadUpstream {
+    daemon: TestDaemon,
     upstream: HttpUpstream,
     work: PathBuf,
     healthy: PathBuf,
     published: String,
 }
 
-impl Bad {
+impl BadUpstream {
     async fn start() -> Self {
-        let (world, upstream) = start_behind_http(|config| {
+        let (daemon, upstream) = start_behind_http(|config| {
             config.mirrors.retry_first = Duration::from_hours(1);
             config.mirrors.stop_timeout = Duration::from_millis(100);
             config.ref_check_interval = Duration::ZERO;
         })
         .await;
-        let work = world.create_upstream();
-        let healthy = world.create_upstream_at("org/healthy", "healthy");
+        let work = daemon.create_upstream();
+        let healthy = daemon.create_upstream_at("org/healthy", "healthy");
         write_file(&work.join("file"), "one");
         let published = commit_and_push(&work, "one");
-        world.refresh().await;
-        let bare = world.upstream();
+        daemon.refresh().await;
+        let bare = daemon.upstream();
         std::os::unix::fs::symlink(&bare, bare.with_file_name("fresh.git")).unwrap();
         Self {
-            world,
+            daemon,
             upstream,
             work,
             healthy,
@@ -49,58 +49,58 @@ impl Bad {
         }
     }
 
-    /// Something that is not published yet is pushed.
+    /// Pushes a commit that is not published yet.
     fn push(&self) -> String {
         write_file(&self.work.join("file"), format!("after {}", self.published));
         commit_and_push(&self.work, "more")
     }
 
-    /// Status and code of the answer to a wish for `repo` to be published.
-    async fn wish(&self, repo: &str) -> (u16, String) {
+    /// Requests a publish of `repo`. Returns the status and code of the error.
+    async fn refresh_error(&self, repo: &str) -> (u16, String) {
         let path = format!("/git/{repo}/refresh");
-        code(self.world.post(&path, "").await).await
+        code(self.daemon.post(&path, "").await).await
     }
 
     async fn state_of(&self, repo: &str) -> Value {
         let path = format!("/api/v1/repos/{repo}");
-        self.world.get(&path, &[]).await.json().await.unwrap()
+        self.daemon.get(&path, &[]).await.json().await.unwrap()
     }
 
-    /// Another repository is mirrored, updated, published, cloned and fetched.
+    /// Checks that another repository can be mirrored, updated, published, cloned and fetched.
     async fn assert_others_are_served(&self) {
-        let world = &self.world;
-        let to = tempfile::tempdir_in(world.root.path()).unwrap();
+        let daemon = &self.daemon;
+        let to = tempfile::tempdir_in(daemon.root.path()).unwrap();
         write_file(&self.healthy.join("file"), to.path().display().to_string());
         let first = commit_and_push(&self.healthy, "one");
         let archive = format!("/git/{HEALTHY}/snapshot.tar.zst");
         let refresh = format!("/git/{HEALTHY}/refresh");
-        assert_eq!(world.post(&refresh, "").await.status(), 200);
-        let url = world.url(&format!("/git/{HEALTHY}"));
+        assert_eq!(daemon.post(&refresh, "").await.status(), 200);
+        let url = daemon.url(&format!("/git/{HEALTHY}"));
         let clone = to.path().join("clone");
         git(to.path(), ["clone", "-q", &url, clone.to_str().unwrap()]);
         assert_eq!(git(&clone, ["rev-parse", "HEAD"]), first);
         let second = commit_and_push(&self.healthy, "two");
         git(&clone, ["fetch", "-q"]);
         assert_eq!(git(&clone, ["rev-parse", "origin/main"]), second);
-        assert_eq!(world.post(&refresh, "").await.status(), 200);
-        let published = world.get(&archive, &[]).await;
+        assert_eq!(daemon.post(&refresh, "").await.status(), 200);
+        let published = daemon.get(&archive, &[]).await;
         assert_eq!(header(&published, "x-cachew-snapshot-commit"), second);
         let files = untar(&published.bytes().await.unwrap(), to.path());
         assert_eq!(git(&files, ["rev-parse", "HEAD"]), second);
         assert_eq!(self.state_of(HEALTHY).await["failure"], Value::Null);
     }
 
-    /// The snapshot is served whole.
+    /// Checks that the published snapshot is still served and complete.
     async fn assert_still_served(&self) {
-        let clone = self.world.extract("snapshot.tar.zst").await;
+        let clone = self.daemon.extract("snapshot.tar.zst").await;
         assert_eq!(git(&clone, ["rev-parse", "HEAD"]), self.published);
         assert_good_clone(&clone);
         self.assert_still_current().await;
     }
 
-    /// The snapshot is the current one, of a mirror that is there.
+    /// Checks that the snapshot is still current and that its mirror still exists.
     async fn assert_still_current(&self) {
-        let head = self.world.request(Method::HEAD, &stable(), &[]).await;
+        let head = self.daemon.request(Method::HEAD, &stable(), &[]).await;
         assert_eq!(header(&head, "x-cachew-snapshot-commit"), self.published);
         let status = self.state_of(REPO).await;
         assert_eq!(status["state"], "ready");
@@ -108,19 +108,19 @@ impl Bad {
         assert!(snapshot.starts_with(&self.published));
     }
 
-    /// A check finds that the mirror is as upstream says it is: no update follows.
-    async fn assert_is_taken_for_fresh(&self) {
+    /// Checks that the daemon finds the mirror equal to upstream, so that no update follows.
+    async fn assert_check_finds_no_change(&self) {
         let fetches = || self.upstream.seen(&["GET /org/repo/info/refs"]).len();
         let before = fetches();
         let path = format!("/git/{REPO}/info/refs?service=git-upload-pack");
-        assert_eq!(self.world.get(&path, &[]).await.status(), 200);
+        assert_eq!(self.daemon.get(&path, &[]).await.status(), 200);
         assert_eq!(fetches(), before);
     }
 
-    /// Once upstream is good again, what was pushed meanwhile is published.
+    /// Checks that the pushed commit is published once upstream works again.
     async fn assert_recovers(&mut self, pushed: &str) {
-        self.upstream.set(Mood::Good);
-        let snapshot = self.world.refresh().await["snapshot"].clone();
+        self.upstream.set(UpstreamMode::Good);
+        let snapshot = self.daemon.refresh().await["snapshot"].clone();
         assert!(snapshot.as_str().unwrap().starts_with(pushed));
         assert_eq!(self.state_of(REPO).await["failure"], Value::Null);
         pushed.clone_into(&mut self.published);
@@ -130,12 +130,12 @@ impl Bad {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upstream_that_hangs_harms_no_other() {
-    let mut bad = Bad::start().await;
+    let mut bad = BadUpstream::start().await;
     let pushed = bad.push();
-    bad.upstream.set(Mood::Hangs);
+    bad.upstream.set(UpstreamMode::Hangs);
     let seen = bad.upstream.seen(&["/org/repo/"]).len();
     let ask = |path: String| {
-        let request = reqwest::Client::new().post(bad.world.url(&path));
+        let request = reqwest::Client::new().post(bad.daemon.url(&path));
         tokio::spawn(async move { request.send().await.map(|response| response.status()) })
     };
     let hanging = [REPO, FRESH].map(|repo| ask(format!("/git/{repo}/refresh")));
@@ -145,16 +145,16 @@ async fn an_upstream_that_hangs_harms_no_other() {
     bad.assert_others_are_served().await;
     bad.assert_still_served().await;
     let path = format!("/git/{FRESH}/mirror.tar.zst");
-    let fresh = bad.world.get(&path, &[("range", "bytes=-1")]).await;
+    let fresh = bad.daemon.get(&path, &[("range", "bytes=-1")]).await;
     assert_eq!(code(fresh).await, (503, "snapshot_not_ready".to_owned()));
     assert_eq!(bad.state_of(FRESH).await["state"], "cloning");
     assert!(hanging.iter().all(|task| !task.is_finished()));
     hanging.iter().for_each(tokio::task::JoinHandle::abort);
 
-    // With less patience.
+    // Again with short timeouts.
     let url = bad.upstream.url();
-    let root = bad.world.stop().await;
-    bad.world = World::start_in(root, |config| {
+    let root = bad.daemon.stop().await;
+    bad.daemon = TestDaemon::start_in(root, |config| {
         config.upstreams = [("git.example.com".to_owned(), url.into())].into();
         config.mirrors.retry_first = Duration::from_hours(1);
         config.git.ls_remote_timeout = Duration::from_millis(500);
@@ -162,7 +162,10 @@ async fn an_upstream_that_hangs_harms_no_other() {
     })
     .await;
     for repo in [REPO, FRESH] {
-        assert_eq!(bad.wish(repo).await, (504, "upstream_timeout".to_owned()));
+        assert_eq!(
+            bad.refresh_error(repo).await,
+            (504, "upstream_timeout".to_owned())
+        );
         assert_eq!(
             bad.state_of(repo).await["failure"]["code"],
             "upstream_timeout"
@@ -171,11 +174,11 @@ async fn an_upstream_that_hangs_harms_no_other() {
     bad.assert_still_served().await;
     assert_eq!(bad.state_of(FRESH).await["state"], "failed");
     let root = {
-        bad.upstream.set(Mood::Good);
-        bad.world.stop().await
+        bad.upstream.set(UpstreamMode::Good);
+        bad.daemon.stop().await
     };
     let url = bad.upstream.url();
-    bad.world = World::start_in(root, |config| {
+    bad.daemon = TestDaemon::start_in(root, |config| {
         config.upstreams = [("git.example.com".to_owned(), url.into())].into();
     })
     .await;
@@ -184,10 +187,10 @@ async fn an_upstream_that_hangs_harms_no_other() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upstream_that_dies_in_the_middle_of_a_pack_harms_no_other() {
-    let mut bad = Bad::start().await;
+    let mut bad = BadUpstream::start().await;
     let pushed = bad.push();
-    bad.upstream.set(Mood::Breaks);
-    let base = bad.world.url("/git");
+    bad.upstream.set(UpstreamMode::Breaks);
+    let base = bad.daemon.url("/git");
     let asked = |repo| {
         let line = format!("POST /org/{repo}/git-upload-pack");
         bad.upstream.seen(&[&line]).len()
@@ -198,13 +201,13 @@ async fn an_upstream_that_dies_in_the_middle_of_a_pack_harms_no_other() {
         tokio::spawn(async move { code(request.send().await.unwrap()).await })
     });
     for (repo, before) in ["repo", "fresh"].into_iter().zip(before) {
-        // Refs are listed, for the update twice, then the pack is asked for.
+        // An update lists refs twice, a clone once; then both request the pack.
         let requests = if repo == "repo" { 3 } else { 2 };
         eventually(|| asked(repo) >= before + requests).await;
     }
 
     bad.assert_others_are_served().await;
-    bad.upstream.set(Mood::Fails);
+    bad.upstream.set(UpstreamMode::Fails);
     for task in hanging {
         assert_eq!(task.await.unwrap(), (502, "upstream_failed".to_owned()));
     }
@@ -214,7 +217,7 @@ async fn an_upstream_that_dies_in_the_middle_of_a_pack_harms_no_other() {
         assert_eq!(status["failure"]["code"], "upstream_failed", "{status}");
         assert_eq!(status["state"], state);
     }
-    let tmp = bad.world.root.path().join("data/tmp");
+    let tmp = bad.daemon.root.path().join("data/tmp");
     let is_clone = |entry: std::io::Result<fs::DirEntry>| {
         entry
             .unwrap()
@@ -230,12 +233,15 @@ async fn an_upstream_that_dies_in_the_middle_of_a_pack_harms_no_other() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upstream_that_answers_500_harms_no_other() {
-    let mut bad = Bad::start().await;
+    let mut bad = BadUpstream::start().await;
     let pushed = bad.push();
-    bad.upstream.set(Mood::Fails);
+    bad.upstream.set(UpstreamMode::Fails);
 
     for (repo, state) in [(REPO, "ready"), (FRESH, "failed")] {
-        assert_eq!(bad.wish(repo).await, (502, "upstream_failed".to_owned()));
+        assert_eq!(
+            bad.refresh_error(repo).await,
+            (502, "upstream_failed".to_owned())
+        );
         let status = bad.state_of(repo).await;
         assert_eq!(status["state"], state);
         assert_eq!(status["failure"]["code"], "upstream_failed");
@@ -251,7 +257,7 @@ async fn an_upstream_that_answers_500_harms_no_other() {
     bad.assert_recovers(&pushed).await;
 }
 
-/// All files of this name below `directory`.
+/// Adds all files called `name` below `directory` to `found`.
 fn find(directory: &Path, name: &str, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(directory).unwrap() {
         let entry = entry.unwrap();
@@ -269,9 +275,10 @@ async fn an_upstream_that_lies_about_refs_harms_no_other() {
     check_lies(Lie::OF_REFS).await;
 }
 
-/// `git fetch` ends well then, and the mirror would be taken for fresh.
+/// `git fetch` succeeds in this case. Without a comparison of refs, the daemon would take the
+/// mirror for fresh.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upstream_that_serves_other_refs_than_it_lists_is_told_from_a_busy_one() {
+async fn an_upstream_whose_fetches_contradict_its_listing_is_not_taken_for_a_busy_one() {
     check_lies(Lie::OF_FETCHES).await;
 }
 
@@ -281,10 +288,10 @@ async fn an_upstream_that_lies_about_head_harms_no_other() {
 }
 
 async fn check_lies(lies: &[Lie]) {
-    let mut bad = Bad::start().await;
+    let mut bad = BadUpstream::start().await;
     for &lie in lies {
         let pushed = bad.push();
-        bad.upstream.set(Mood::Lies(lie));
+        bad.upstream.set(UpstreamMode::Lies(lie));
         let expected = match lie {
             Lie::Ghost
             | Lie::LacksObjects
@@ -297,7 +304,7 @@ async fn check_lies(lies: &[Lie]) {
             Lie::BadNames | Lie::NeverStandsStill | Lie::HeadAtNothing => "",
         };
         for repo in [REPO, FRESH] {
-            let answer = bad.world.post(&format!("/git/{repo}/refresh"), "").await;
+            let answer = bad.daemon.post(&format!("/git/{repo}/refresh"), "").await;
             let failure = bad.state_of(repo).await["failure"].clone();
             if expected.is_empty() {
                 assert_eq!(answer.status(), 200, "{lie:?}");
@@ -315,16 +322,16 @@ async fn check_lies(lies: &[Lie]) {
             pushed.clone_into(&mut bad.published);
         }
         if lie == Lie::BadNames {
-            bad.assert_is_taken_for_fresh().await;
+            bad.assert_check_finds_no_change().await;
         }
-        // A snapshot without a work tree is current then.
+        // If HEAD names no branch, a snapshot without a work tree becomes current.
         if lie != Lie::HeadAtNothing {
             bad.assert_still_current().await;
         }
         let forget = format!("/api/v1/repos/{FRESH}/forget?store=true");
-        assert_eq!(bad.world.post(&forget, "").await.status(), 200);
+        assert_eq!(bad.daemon.post(&forget, "").await.status(), 200);
         let mut found = Vec::new();
-        find(bad.world.root.path(), "escaped", &mut found);
+        find(bad.daemon.root.path(), "escaped", &mut found);
         assert_eq!(found, [] as [PathBuf; 0], "{lie:?}");
         bad.assert_recovers(&pushed).await;
     }

@@ -1,4 +1,4 @@
-//! Few bytes of upstream's or of a client's that git or the daemon would make very many of.
+//! Bombs: a few bytes from upstream or a client that git or the daemon would expand enormously.
 
 use std::time::{Duration, Instant};
 
@@ -7,10 +7,10 @@ use reqwest::Client;
 use crate::harness::*;
 use crate::pkt;
 
-/// Pushes a commit whose tree has ten levels of ten names each, all of one subtree: twelve objects, and
-/// ten thousand million files.
-fn push_bomb(world: &World) -> String {
-    let work = world.create_upstream();
+/// Pushes a commit whose tree has ten levels of ten names each, all naming one subtree: twelve
+/// objects that stand for ten thousand million files.
+fn push_bomb(daemon: &TestDaemon) -> String {
+    let work = daemon.create_upstream();
     write_file(&work.join("file"), "filter=lfs\n");
     commit_and_push(&work, "one");
     let mut entry = format!("100644 blob {}", git(&work, ["rev-parse", "HEAD:file"]));
@@ -29,31 +29,31 @@ fn push_bomb(world: &World) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tree_with_too_many_paths_has_a_mirror_archive_only() {
     let limit = Duration::from_secs(20);
-    let world = World::start_with(|config| {
+    let daemon = TestDaemon::start_with(|config| {
         config.git.pack_timeout = limit;
         config.git_http.answer_timeout = limit;
     })
     .await;
-    let commit = push_bomb(&world);
+    let commit = push_bomb(&daemon);
     let began = Instant::now();
 
-    assert_eq!(world.refresh().await["snapshot"], commit);
+    assert_eq!(daemon.refresh().await["snapshot"], commit);
 
     let path = |archive: &str| format!("/git/{REPO}/{archive}");
-    let checkout = world.get(&path("snapshot.tar.zst"), &[]).await;
+    let checkout = daemon.get(&path("snapshot.tar.zst"), &[]).await;
     assert_eq!(checkout.status(), 404);
     assert!(checkout.text().await.unwrap().contains("no_checkout"));
-    let lfs = world.get(&path("lfs-snapshot.tar.zst"), &[]).await;
+    let lfs = daemon.get(&path("lfs-snapshot.tar.zst"), &[]).await;
     assert!(!lfs.status().is_success());
     let why = lfs.text().await.unwrap();
     assert!(why.contains("11111111110 files and directories"), "{why}");
-    let mirror = world.extract("mirror.tar.zst").await;
+    let mirror = daemon.extract("mirror.tar.zst").await;
     assert_eq!(git(&mirror, ["rev-parse", "HEAD"]), commit);
     assert_eq!(
         git(&mirror, ["rev-list", "--objects", "--count", "HEAD"]),
         "12"
     );
-    // For this filter, git would visit each path.
+    // This filter would make git visit each path.
     let blob = git(&mirror, ["rev-parse", "HEAD:0/0/0/0/0/0/0/0/0/0"]);
     let (want, filter) = (
         format!("want {commit}\n"),
@@ -61,7 +61,7 @@ async fn a_tree_with_too_many_paths_has_a_mirror_archive_only() {
     );
     let fetch = pkt::packets(&["command=fetch", "", &want, &filter, "done\n"]);
     let filtered = Client::new()
-        .post(world.url(&path("git-upload-pack")))
+        .post(daemon.url(&path("git-upload-pack")))
         .body(fetch);
     let filtered = pkt::HEADERS
         .iter()
@@ -70,5 +70,5 @@ async fn a_tree_with_too_many_paths_has_a_mirror_archive_only() {
         });
     let refusal = filtered.send().await.unwrap().text().await.unwrap();
     assert!(refusal.contains("ERR "), "{refusal}");
-    assert!(began.elapsed() < limit, "git visits each path");
+    assert!(began.elapsed() < limit, "git visited each path");
 }

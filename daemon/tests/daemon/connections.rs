@@ -1,4 +1,4 @@
-//! Clients that hold connections, and say nothing, or hardly anything, on them.
+//! Clients that hold connections open and send nothing on them, or hardly anything.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,12 +9,13 @@ use tokio::time::{Instant, interval, timeout};
 
 use crate::harness::*;
 
-/// Longer than any limit here.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a test waits for the daemon to close a connection. Longer than all timeouts here.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Sends `head` and then a byte ten times a second; tells how long the daemon bore it.
-async fn dribble(address: SocketAddr, head: &str) -> Duration {
-    // Before the daemon can know of it, so that its time is no longer than ours.
+/// Sends `head` and then a byte ten times a second. Returns how long the daemon kept the
+/// connection.
+async fn send_slowly(address: SocketAddr, head: &str) -> Duration {
+    // Taken before the connection exists: the daemon's timer must not start before ours.
     let began = Instant::now();
     let (mut reading, mut writing) = TcpStream::connect(address).await.unwrap().into_split();
     writing.write_all(head.as_bytes()).await.unwrap();
@@ -28,34 +29,36 @@ async fn dribble(address: SocketAddr, head: &str) -> Duration {
         }
     });
     let mut rest = Vec::new();
-    let ended = timeout(PATIENCE, reading.read_to_end(&mut rest)).await;
-    assert!(ended.is_ok(), "the daemon waits on");
+    let ended = timeout(CLOSE_TIMEOUT, reading.read_to_end(&mut rest)).await;
+    assert!(ended.is_ok(), "the daemon did not close the connection");
     writer.abort();
     began.elapsed()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_sends_a_byte_now_and_then_is_cut_off() {
-    let world = World::start_with(|config| config.head_timeout = Duration::from_secs(1)).await;
-    let address = world.running.address;
+async fn a_client_that_sends_its_request_too_slowly_is_disconnected() {
+    let daemon =
+        TestDaemon::start_with(|config| config.head_timeout = Duration::from_secs(1)).await;
+    let address = daemon.running.address;
 
     for head in [
         "",
         "GET /readyz HTTP/1.1\r\n",
         "GET /readyz HTTP/1.1\r\nhost: x\r\nx-a: ",
     ] {
-        let took = dribble(address, head).await;
+        let took = send_slowly(address, head).await;
         assert!((1..10).contains(&took.as_secs()), "{head:?}: {took:?}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_that_is_idle_is_closed_after_its_answer() {
-    let world = World::start_with(|config| config.head_timeout = Duration::from_secs(1)).await;
-    let mut stream = TcpStream::connect(world.running.address).await.unwrap();
+async fn an_idle_connection_is_closed_after_its_last_response() {
+    let daemon =
+        TestDaemon::start_with(|config| config.head_timeout = Duration::from_secs(1)).await;
+    let mut stream = TcpStream::connect(daemon.running.address).await.unwrap();
 
     let request = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
-    // It serves more than one request before.
+    // Before it becomes idle, the connection serves more than one request.
     for _ in 0..2 {
         stream.write_all(request).await.unwrap();
         let mut answer = [0; 12];
@@ -69,6 +72,6 @@ async fn a_connection_that_is_idle_is_closed_after_its_answer() {
         assert_eq!(&body, b"ok\n");
     }
 
-    let end = timeout(PATIENCE, stream.read(&mut [0])).await;
+    let end = timeout(CLOSE_TIMEOUT, stream.read(&mut [0])).await;
     assert!(matches!(end, Ok(Ok(0) | Err(_))), "{end:?}");
 }

@@ -1,4 +1,4 @@
-//! Clients that are sent to the bucket for what the daemon has no copy of.
+//! Direct reads: the daemon redirects clients to the bucket for ranges of which it has no copy.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -13,17 +13,17 @@ use crate::harness::*;
 
 const DIRECT: (&str, &str) = ("x-cachewfs-direct", "1");
 
-/// A published repository, and where its segments lie in the checkout archive.
-struct Published {
-    world: World,
+/// A published repository, with the ranges of its segments in the checkout archive.
+struct PublishedRepository {
+    daemon: TestDaemon,
     immutable: String,
     whole: Vec<u8>,
     segments: Vec<Range<u64>>,
     client: Client,
 }
 
-impl Published {
-    /// With a daemon that keeps `disk_bytes` of copies.
+impl PublishedRepository {
+    /// Starts a daemon that keeps at most `disk_bytes` of copies, and publishes a repository.
     async fn start(
         bucket: &TestBucket,
         disk_bytes: u64,
@@ -37,17 +37,17 @@ impl Published {
             ..S3Config::default()
         };
         change(&mut s3);
-        let world = World::start_with(|config| {
+        let daemon = TestDaemon::start_with(|config| {
             config.store.s3 = Some(s3);
             config.store.disk_bytes = disk_bytes;
             config.store.memory_bytes = 0;
         })
         .await;
-        let work = world.create_upstream();
+        let work = daemon.create_upstream();
         write_file(&work.join("noise"), noise(1, 6_000_000));
         let commit = commit_and_push(&work, "one");
-        world.refresh().await;
-        let whole = world.get(&stable(), &[]).await.bytes().await.unwrap();
+        daemon.refresh().await;
+        let whole = daemon.get(&stable(), &[]).await.bytes().await.unwrap();
         let answer = bucket.ask("GET", &format!("/v1/{REPO}.git/snapshots/{commit}"));
         let manifest = answer.split_once("\r\n\r\n").unwrap().1;
         let manifest = Manifest::parse(manifest.as_bytes()).unwrap();
@@ -61,13 +61,13 @@ impl Published {
             segments: segments.collect(),
             immutable: format!("/git/{REPO}/snapshot/{commit}.tar.zst"),
             whole: whole.to_vec(),
-            world,
+            daemon,
             client: Client::builder().redirect(Policy::none()).build().unwrap(),
         }
     }
 
     async fn ask(&self, method: Method, path: &str, headers: &[(&str, &str)]) -> Response {
-        let mut request = self.client.request(method, self.world.url(path));
+        let mut request = self.client.request(method, self.daemon.url(path));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -81,8 +81,8 @@ impl Published {
     }
 
     fn bytes(&self, range: &Range<u64>) -> &[u8] {
-        let place = |at: u64| usize::try_from(at).unwrap();
-        &self.whole[place(range.start)..place(range.end)]
+        let index = |offset: u64| usize::try_from(offset).unwrap();
+        &self.whole[index(range.start)..index(range.end)]
     }
 
     fn longest(&self) -> Range<u64> {
@@ -94,7 +94,7 @@ impl Published {
     }
 }
 
-/// What lies where an answer points, and the status of it.
+/// Follows a redirect. Returns the status and the bytes of the response.
 async fn follow(client: &Client, answer: &Response) -> (u16, Vec<u8>) {
     let range = header(answer, "x-cachewfs-direct-range");
     let request = client.get(header(answer, "location"));
@@ -106,9 +106,9 @@ async fn follow(client: &Client, answer: &Response) -> (u16, Vec<u8>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_range_in_one_segment_is_in_the_bucket_for_who_asks_for_that() {
+async fn a_range_in_one_segment_is_redirected_to_the_bucket_if_the_client_accepts_it() {
     let Some(bucket) = s3_bucket() else { return };
-    let published = Published::start(&bucket, 0, |_| {}).await;
+    let published = PublishedRepository::start(&bucket, 0, |_| {}).await;
 
     for segment in &published.segments {
         let middle = u64::midpoint(segment.start, segment.end);
@@ -144,9 +144,9 @@ async fn a_range_in_one_segment_is_in_the_bucket_for_who_asks_for_that() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn conditions_and_everything_else_come_before_a_redirect() {
+async fn preconditions_and_errors_come_before_a_redirect() {
     let Some(bucket) = s3_bucket() else { return };
-    let published = Published::start(&bucket, 0, |_| {}).await;
+    let published = PublishedRepository::start(&bucket, 0, |_| {}).await;
     let part = published.longest();
     let etag = header(&published.ask(Method::HEAD, &stable(), &[]).await, "etag");
     let range = format!("bytes={}-{}", part.start, part.end - 1);
@@ -179,9 +179,9 @@ async fn conditions_and_everything_else_come_before_a_redirect() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_near_or_not_to_be_read_directly_comes_from_the_daemon() {
+async fn a_cached_range_or_any_range_with_direct_reads_off_comes_from_the_daemon() {
     let Some(bucket) = s3_bucket() else { return };
-    let near = Published::start(&bucket, u64::MAX, |_| {}).await;
+    let near = PublishedRepository::start(&bucket, u64::MAX, |_| {}).await;
     let part = near.longest();
 
     let answer = near.get(&part, &[DIRECT]).await;
@@ -189,16 +189,16 @@ async fn what_is_near_or_not_to_be_read_directly_comes_from_the_daemon() {
     assert_eq!(answer.status(), 206);
     assert!(answer.bytes().await.unwrap() == near.bytes(&part));
     let Some(bucket) = s3_bucket() else { return };
-    let off = Published::start(&bucket, 0, |s3| s3.direct_reads = false).await;
+    let off = PublishedRepository::start(&bucket, 0, |s3| s3.direct_reads = false).await;
     let answer = off.get(&part, &[DIRECT]).await;
     assert_eq!(answer.status(), 206);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_url_is_good_for_one_range_and_not_for_long() {
+async fn a_signed_url_allows_one_range_and_expires() {
     let Some(bucket) = s3_bucket() else { return };
     let ttl = Duration::from_secs(1);
-    let published = Published::start(&bucket, 0, |s3| s3.direct_reads_ttl = ttl).await;
+    let published = PublishedRepository::start(&bucket, 0, |s3| s3.direct_reads_ttl = ttl).await;
     let answer = published.get(&published.longest(), &[DIRECT]).await;
     let url = header(&answer, "location");
 

@@ -1,4 +1,4 @@
-//! `POST P/ensure-refs`: what it answers, and when it asks upstream.
+//! `POST P/ensure-refs`: its responses, and when it asks upstream.
 
 use std::fs;
 use std::time::Duration;
@@ -13,8 +13,8 @@ fn path() -> String {
     format!("/git/{REPO}/ensure-refs")
 }
 
-async fn ensure(world: &World, request: Value) -> Value {
-    let response = world.post(&path(), request.to_string()).await;
+async fn ensure(daemon: &TestDaemon, request: Value) -> Value {
+    let response = daemon.post(&path(), request.to_string()).await;
     let status = response.status();
     let text = response.text().await.unwrap();
     assert_eq!(status, 200, "{text}");
@@ -22,17 +22,17 @@ async fn ensure(world: &World, request: Value) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_fetched_when_all_is_there_already() {
-    let world = World::start().await;
-    let work = world.create_upstream();
+async fn nothing_is_fetched_if_the_mirror_has_everything() {
+    let daemon = TestDaemon::start().await;
+    let work = daemon.create_upstream();
     let head = commit_and_push(&work, "one");
-    world.refresh().await;
-    // Upstream can't be asked any more.
-    fs::rename(world.upstream(), world.root.path().join("away")).unwrap();
+    daemon.refresh().await;
+    // Upstream is unreachable from now on.
+    fs::rename(daemon.upstream(), daemon.root.path().join("away")).unwrap();
 
     let request = json!({"refs": {"refs/heads/main": head}, "commits": [head]});
-    let pinned = ensure(&world, request).await;
-    let any = ensure(&world, json!({"refs": {"refs/heads/main": ""}})).await;
+    let pinned = ensure(&daemon, request).await;
+    let any = ensure(&daemon, json!({"refs": {"refs/heads/main": ""}})).await;
 
     let expected = json!({
         "refs": {"refs/heads/main": head}, "missing_commits": [], "fetched": false
@@ -42,17 +42,17 @@ async fn nothing_is_fetched_when_all_is_there_already() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_there_is_fetched_and_what_is_unknown_is_empty() {
-    let world = World::start().await;
-    let work = world.create_upstream();
+async fn missing_refs_are_fetched_and_unknown_refs_are_empty() {
+    let daemon = TestDaemon::start().await;
+    let work = daemon.create_upstream();
     let old = commit_and_push(&work, "one");
-    world.refresh().await;
+    daemon.refresh().await;
     git(&work, ["tag", "v1"]);
     let new = commit_and_push(&work, "two");
 
     let nowhere = "1".repeat(40);
     let answer = ensure(
-        &world,
+        &daemon,
         json!({
             "refs": {
                 "refs/heads/main": new, "refs/tags/v1": "", "refs/heads/none": "",
@@ -75,15 +75,15 @@ async fn what_is_not_there_is_fetched_and_what_is_unknown_is_empty() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_ref_that_moved_is_fetched_when_it_should_be_elsewhere() {
-    let world = World::start().await;
-    let work = world.create_upstream();
+async fn a_ref_is_fetched_only_if_the_client_expects_another_commit() {
+    let daemon = TestDaemon::start().await;
+    let work = daemon.create_upstream();
     let old = commit_and_push(&work, "one");
-    world.refresh().await;
+    daemon.refresh().await;
     let new = commit_and_push(&work, "two");
 
-    let any = ensure(&world, json!({"refs": {"refs/heads/main": ""}})).await;
-    let moved = ensure(&world, json!({"refs": {"refs/heads/main": new}})).await;
+    let any = ensure(&daemon, json!({"refs": {"refs/heads/main": ""}})).await;
+    let moved = ensure(&daemon, json!({"refs": {"refs/heads/main": new}})).await;
 
     assert_eq!(any["refs"]["refs/heads/main"], old);
     assert_eq!(any["fetched"], false);
@@ -93,67 +93,70 @@ async fn a_ref_that_moved_is_fetched_when_it_should_be_elsewhere() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_repository_is_cloned_first() {
-    let world = World::start().await;
-    let work = world.create_upstream();
+    let daemon = TestDaemon::start().await;
+    let work = daemon.create_upstream();
     let head = commit_and_push(&work, "one");
 
-    let answer = ensure(&world, json!({"commits": [head]})).await;
+    let answer = ensure(&daemon, json!({"commits": [head]})).await;
 
     let expected = json!({"refs": {}, "missing_commits": [], "fetched": true});
     assert_eq!(answer, expected);
     let path = "/git/git.example.com/org/typo/ensure-refs";
     let request = json!({"commits": [head]}).to_string();
-    let typo = world.post(path, request).await;
+    let typo = daemon.post(path, request).await;
     assert_eq!(code(typo).await, (404, "upstream_not_found".to_owned()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_first_clone_that_failed_is_tried_again() {
-    let (world, gate) = Gate::start(|config| {
+async fn a_failed_first_clone_is_retried() {
+    let (daemon, gate) = Gate::start(|config| {
         config.ref_check_interval = Duration::ZERO;
         config.mirrors.retry_first = Duration::from_millis(1);
         config.mirrors.retry_max = Duration::from_millis(1);
     })
     .await;
-    let work = world.create_upstream();
+    let work = daemon.create_upstream();
     let head = commit_and_push(&work, "one");
     gate.close();
     gate.fail();
     let request = json!({"commits": [head]});
 
-    let failed = world.post(&path(), request.to_string()).await;
+    let failed = daemon.post(&path(), request.to_string()).await;
     assert_eq!(code(failed).await, (502, "upstream_failed".to_owned()));
     gate.repair();
 
-    // What failed last may be told once more, until the pause is over.
+    // The daemon may answer with the last failure until the backoff is over.
     let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
-    while world.post(&path(), request.to_string()).await.status() != 200 {
-        assert!(tokio::time::Instant::now() < deadline, "it never recovers");
+    while daemon.post(&path(), request.to_string()).await.status() != 200 {
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "the clone never succeeded"
+        );
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    assert_eq!(ensure(&world, request).await["missing_commits"], json!([]));
+    assert_eq!(ensure(&daemon, request).await["missing_commits"], json!([]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upstream_that_fails_is_told() {
-    let world = World::start().await;
-    let work = world.create_upstream();
+async fn a_failure_of_upstream_is_answered_with_502() {
+    let daemon = TestDaemon::start().await;
+    let work = daemon.create_upstream();
     commit_and_push(&work, "one");
-    world.refresh().await;
-    fs::rename(world.upstream(), world.root.path().join("away")).unwrap();
+    daemon.refresh().await;
+    fs::rename(daemon.upstream(), daemon.root.path().join("away")).unwrap();
 
     let request = json!({"commits": ["1".repeat(40)]}).to_string();
-    let failed = world.post(&path(), request).await;
+    let failed = daemon.post(&path(), request).await;
 
     assert_eq!(code(failed).await, (502, "upstream_failed".to_owned()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_requests_are_refused() {
-    let world = World::start().await;
-    let work = world.create_upstream();
+    let daemon = TestDaemon::start().await;
+    let work = daemon.create_upstream();
     commit_and_push(&work, "one");
-    world.refresh().await;
+    daemon.refresh().await;
     let many: Vec<String> = (0..1001).map(|number| format!("{number:040}")).collect();
     let bad = [
         String::new(),
@@ -166,14 +169,14 @@ async fn bad_requests_are_refused() {
     ];
 
     for body in bad {
-        let refused = world.post(&path(), body.clone()).await;
+        let refused = daemon.post(&path(), body.clone()).await;
         let answer = code(refused).await;
         assert_eq!(answer, (400, "bad_request".to_owned()), "{body:.80}");
     }
-    let long = world.post(&path(), vec![b' '; (1 << 20) + 1]).await;
+    let long = daemon.post(&path(), vec![b' '; (1 << 20) + 1]).await;
     assert_eq!(code(long).await, (413, "body_too_large".to_owned()));
     for method in [Method::GET, Method::PUT, Method::HEAD] {
-        let refused = world.request(method, &path(), &[]).await;
+        let refused = daemon.request(method, &path(), &[]).await;
         assert_eq!(refused.status(), 405);
         assert_eq!(header(&refused, "allow"), "POST");
     }

@@ -1,4 +1,5 @@
-//! A gate at upstream: what git sends from there waits until a test opens it, and is counted.
+//! A gate at upstream: git sends its packs only while a test keeps the gate open, and they are
+//! counted.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,28 +7,28 @@ use std::time::Duration;
 
 use cachewfs_daemon::Config;
 
-use crate::harness::{World, write_file};
+use crate::harness::{TestDaemon, write_file};
 
-/// A hook that git runs upstream for each pack that it sends, and a trace of all git commands.
+/// A hook that upstream's git runs for each pack that it sends, and a trace of all git commands.
 pub(crate) struct Gate {
     directory: PathBuf,
 }
 
 impl Gate {
     /// Starts a daemon whose upstream is behind an open gate.
-    pub(crate) async fn start(change: impl FnOnce(&mut Config)) -> (World, Self) {
+    pub(crate) async fn start(change: impl FnOnce(&mut Config)) -> (TestDaemon, Self) {
         let mut gate = None;
-        let world = World::start_with(|config| {
+        let daemon = TestDaemon::start_with(|config| {
             let (made, file) = Self::create(config.data_dir.with_file_name("gate"));
             gate = Some(made);
             config.git.config_file = Some(file);
             change(config);
         })
         .await;
-        (world, gate.unwrap())
+        (daemon, gate.unwrap())
     }
 
-    /// An open gate, and git's configuration for who is behind it.
+    /// Creates an open gate. Returns it with the git configuration for the daemon and its upstream.
     pub(crate) fn create(directory: PathBuf) -> (Self, PathBuf) {
         let hook = directory.join("hook");
         let (shown, trace) = (directory.display(), directory.join("trace"));
@@ -62,7 +63,7 @@ impl Gate {
         fs::remove_file(self.directory.join("open")).unwrap();
     }
 
-    /// Holds the checkout of files that have the attribute `filter=gate`.
+    /// Blocks the checkout of files that have the attribute `filter=gate`.
     pub(crate) fn hold_checkout(&self) {
         write_file(&self.directory.join("no-checkout"), "");
     }
@@ -71,35 +72,35 @@ impl Gate {
         fs::remove_file(self.directory.join("no-checkout")).unwrap();
     }
 
-    /// Has upstream fail for those who wait at the closed gate.
+    /// Makes upstream fail for the requests that wait at the closed gate.
     pub(crate) fn fail(&self) {
         write_file(&self.directory.join("broken"), "");
     }
 
-    /// Has upstream work again.
+    /// Makes upstream work again, and opens the gate.
     pub(crate) fn repair(&self) {
         fs::remove_file(self.directory.join("broken")).unwrap();
         self.open();
     }
 
-    /// How many packs upstream was asked for.
+    /// Returns how many packs were requested from upstream.
     pub(crate) fn packs(&self) -> usize {
         lines(&self.directory.join("packs")).len()
     }
 
-    /// Waits until so many packs were asked for.
+    /// Waits until `count` packs were requested.
     pub(crate) async fn wait_for_packs(&self, count: usize) {
         let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
         while self.packs() < count {
             assert!(
                 tokio::time::Instant::now() < deadline,
-                "nobody asks for a pack"
+                "no pack was requested"
             );
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 
-    /// How often git was run with this subcommand, by the daemon or by git.
+    /// Returns how often this subcommand of git ran, started by the daemon or by git itself.
     pub(crate) fn runs(&self, subcommand: &str) -> usize {
         let name = "\"event\":\"cmd_name\"";
         let wanted = format!("\"name\":\"{subcommand}\"");

@@ -1,4 +1,4 @@
-//! What the daemon refuses git clients, and what it bounds.
+//! Requests of git clients that the daemon refuses, and the limits that it enforces.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -16,20 +16,22 @@ use crate::harness::*;
 use crate::http_upstream::*;
 use crate::pkt;
 
-/// More than sockets and queues hold, in bytes.
+/// More bytes than all sockets and queues between the daemon and a client hold.
 const SLOW_LEN: usize = 20 << 20;
 
-async fn mirrored(change: impl FnOnce(&mut cachewfs_daemon::Config)) -> (World, PathBuf, String) {
-    let world = World::start_with(|config| {
+async fn mirrored(
+    change: impl FnOnce(&mut cachewfs_daemon::Config),
+) -> (TestDaemon, PathBuf, String) {
+    let daemon = TestDaemon::start_with(|config| {
         config.ref_check_interval = Duration::from_hours(1);
         change(config);
     })
     .await;
-    let work = world.create_upstream();
+    let work = daemon.create_upstream();
     write_file(&work.join("file"), "content");
     let head = commit_and_push(&work, "one");
-    world.refresh().await;
-    (world, work, head)
+    daemon.refresh().await;
+    (daemon, work, head)
 }
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -38,8 +40,8 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-async fn post(world: &World, headers: &[(&str, &str)], body: impl Into<Body>) -> Response {
-    let url = world.url(&format!("/git/{REPO}/git-upload-pack"));
+async fn post(daemon: &TestDaemon, headers: &[(&str, &str)], body: impl Into<Body>) -> Response {
+    let url = daemon.url(&format!("/git/{REPO}/git-upload-pack"));
     let mut request = Client::new().post(url).body(body);
     for (name, value) in headers {
         request = request.header(*name, *value);
@@ -59,18 +61,18 @@ fn answer(status: u16, code: &str) -> (u16, String) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_may_be_compressed_and_come_in_chunks() {
-    let (world, _, head) = mirrored(|_| {}).await;
-    let plain = post(&world, &pkt::HEADERS, pkt::ls_refs()).await;
+    let (daemon, _, head) = mirrored(|_| {}).await;
+    let plain = post(&daemon, &pkt::HEADERS, pkt::ls_refs()).await;
     let plain = plain.text().await.unwrap();
 
     let compressed = [&pkt::HEADERS[..], &[("content-encoding", "gzip")]].concat();
-    let compressed = post(&world, &compressed, gzip(&pkt::ls_refs())).await;
+    let compressed = post(&daemon, &compressed, gzip(&pkt::ls_refs())).await;
     let pieces: Vec<_> = pkt::ls_refs()
         .into_iter()
         .map(|byte| Ok::<_, std::io::Error>(vec![byte]))
         .collect();
     let chunks = Body::wrap_stream(futures_util::stream::iter(pieces));
-    let chunked = post(&world, &pkt::HEADERS, chunks).await;
+    let chunked = post(&daemon, &pkt::HEADERS, chunks).await;
 
     assert!(plain.contains(&head));
     assert_eq!(compressed.text().await.unwrap(), plain);
@@ -78,19 +80,19 @@ async fn a_body_may_be_compressed_and_come_in_chunks() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_that_is_too_long_is_refused_however_it_comes() {
-    let (world, _, _) = mirrored(|config| config.git_http.max_body_bytes = 100_000).await;
+async fn a_body_that_is_too_long_is_refused_in_every_encoding() {
+    let (daemon, _, _) = mirrored(|config| config.git_http.max_body_bytes = 100_000).await;
     let long = vec![b'0'; 5_000_000];
     let compressed = [&pkt::HEADERS[..], &[("content-encoding", "gzip")]].concat();
-    let small_bomb = post(&world, &compressed, gzip(&long[..90_000])).await;
+    let small_bomb = post(&daemon, &compressed, gzip(&long[..90_000])).await;
 
-    let plain = post(&world, &pkt::HEADERS, long.clone()).await;
-    let bomb = post(&world, &compressed, gzip(&long)).await;
+    let plain = post(&daemon, &pkt::HEADERS, long.clone()).await;
+    let bomb = post(&daemon, &compressed, gzip(&long)).await;
     let pieces: Vec<_> = (0..500)
         .map(|_| Ok::<_, std::io::Error>(vec![b'0'; 10_000]))
         .collect();
     let chunks = Body::wrap_stream(futures_util::stream::iter(pieces));
-    let chunked = post(&world, &pkt::HEADERS, chunks).await;
+    let chunked = post(&daemon, &pkt::HEADERS, chunks).await;
 
     assert_eq!(code(small_bomb).await, answer(413, "body_inflates"));
     assert_eq!(code(plain).await, answer(413, "body_too_large"));
@@ -99,8 +101,8 @@ async fn a_body_that_is_too_long_is_refused_however_it_comes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bodies_that_are_not_understood_are_refused() {
-    let (world, _, _) = mirrored(|_| {}).await;
+async fn malformed_and_unsupported_bodies_are_refused() {
+    let (daemon, _, _) = mirrored(|_| {}).await;
     let with = |name: &'static str, value: &'static str| {
         let [protocol, kind] = pkt::HEADERS;
         match name {
@@ -109,7 +111,7 @@ async fn bodies_that_are_not_understood_are_refused() {
         }
     };
     let status = async |headers: Vec<(&str, &str)>, body: Vec<u8>| {
-        code(post(&world, &headers, body).await).await
+        code(post(&daemon, &headers, body).await).await
     };
 
     let not_gzip = status(with("content-encoding", "gzip"), b"plain".to_vec()).await;
@@ -132,9 +134,9 @@ async fn bodies_that_are_not_understood_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn services_names_and_versions_that_there_are_not_are_refused() {
-    let (world, _, _) = mirrored(|_| {}).await;
-    let get = async |path: String| raw_get(&world, &path).await;
+async fn unknown_services_names_and_versions_are_refused() {
+    let (daemon, _, _) = mirrored(|_| {}).await;
+    let get = async |path: String| raw_get(&daemon, &path).await;
     let refs = "info/refs?service=git-upload-pack";
 
     for query in [
@@ -166,7 +168,7 @@ async fn services_names_and_versions_that_there_are_not_are_refused() {
     assert_eq!(elsewhere, answer(404, "unknown_host"));
     for version in ["version=2;x", "version=2 ", "$(touch x)", "version=2:"] {
         let path = format!("/git/{REPO}/{refs}");
-        let refused = world.get(&path, &[("git-protocol", version)]).await;
+        let refused = daemon.get(&path, &[("git-protocol", version)]).await;
         if version.trim() == "version=2" {
             assert_eq!(refused.status(), 200);
         } else {
@@ -178,32 +180,32 @@ async fn services_names_and_versions_that_there_are_not_are_refused() {
         }
     }
     let path = format!("/git/{REPO}/{refs}");
-    let posted = world.request(Method::POST, &path, &[]).await;
+    let posted = daemon.request(Method::POST, &path, &[]).await;
     assert_eq!(
         (posted.status().as_u16(), &posted.headers()["allow"]),
         (405, &"GET".parse().unwrap())
     );
-    let got = world
+    let got = daemon
         .get(&format!("/git/{REPO}/git-upload-pack"), &[])
         .await;
     assert_eq!(got.status(), 405);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_that_does_not_come_is_given_up() {
+async fn a_stalled_body_times_out() {
     let limit = Duration::from_millis(100);
-    let (world, _, _) = mirrored(|config| config.git_http.body_timeout = limit).await;
+    let (daemon, _, _) = mirrored(|config| config.git_http.body_timeout = limit).await;
     let begun = futures_util::stream::iter([Ok::<_, std::io::Error>(b"00".to_vec())]);
 
     let stalled = Body::wrap_stream(begun.chain(futures_util::stream::pending()));
-    let refused = post(&world, &pkt::HEADERS, stalled).await;
+    let refused = post(&daemon, &pkt::HEADERS, stalled).await;
 
     assert_eq!(code(refused).await, answer(408, "body_too_slow"));
 }
 
-/// Sends the head of a request, and the first byte of a body that doesn't come.
-async fn begin_body(world: &World, path: &str) -> TcpStream {
-    let mut stream = TcpStream::connect(world.running.address).await.unwrap();
+/// Sends the head of a request and the first byte of its body, but never the rest.
+async fn begin_body(daemon: &TestDaemon, path: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(daemon.running.address).await.unwrap();
     let [(protocol, version), (kind, upload_pack)] = pkt::HEADERS;
     let head = format!(
         "POST {path} HTTP/1.1\r\nhost: x\r\n{protocol}: {version}\r\n{kind}: {upload_pack}\r\n\
@@ -214,17 +216,17 @@ async fn begin_body(world: &World, path: &str) -> TcpStream {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bodies_that_do_not_come_hold_up_nobody() {
-    let (world, _, head) = mirrored(|config| config.git_http.max_requests = 8).await;
+async fn stalled_bodies_do_not_block_other_clients() {
+    let (daemon, _, head) = mirrored(|config| config.git_http.max_requests = 8).await;
     let mut stalled = Vec::new();
     for path in ["git-upload-pack", "ensure-refs"] {
         for _ in 0..30 {
-            stalled.push(begin_body(&world, &format!("/git/{REPO}/{path}")).await);
+            stalled.push(begin_body(&daemon, &format!("/git/{REPO}/{path}")).await);
         }
     }
 
-    let listed = post(&world, &pkt::HEADERS, pkt::ls_refs()).await;
-    let ensured = world
+    let listed = post(&daemon, &pkt::HEADERS, pkt::ls_refs()).await;
+    let ensured = daemon
         .post(
             &format!("/git/{REPO}/ensure-refs"),
             format!("{{\"commits\":[\"{head}\"]}}"),
@@ -237,21 +239,21 @@ async fn bodies_that_do_not_come_hold_up_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_address_leaves_turns_and_disk_to_others() {
-    let (world, upstream) = start_behind_http(|config| {
+async fn one_address_leaves_permits_and_disk_to_others() {
+    let (daemon, upstream) = start_behind_http(|config| {
         config.git_http.max_requests = 8;
         config.git_http.max_body_bytes = 1 << 20;
     })
     .await;
-    world.create_upstream();
-    upstream.set(Mood::Hangs);
+    daemon.create_upstream();
+    upstream.set(UpstreamMode::Hangs);
     let from = |address: [u8; 4]| {
         let client = Client::builder().local_address(std::net::IpAddr::from(address));
         client.build().unwrap()
     };
     let (crowd, other) = (from([127, 0, 0, 1]), from([127, 0, 0, 2]));
-    let refs = world.url(&format!("/git/{REPO}/info/refs?service=git-upload-pack"));
-    // Six of eight are all that one address gets.
+    let refs = daemon.url(&format!("/git/{REPO}/info/refs?service=git-upload-pack"));
+    // One address gets three quarters of the permits: six of eight.
     let waiting: Vec<_> = (0..6)
         .map(|_| tokio::spawn(crowd.get(&refs).send()))
         .collect();
@@ -261,27 +263,30 @@ async fn one_address_leaves_turns_and_disk_to_others() {
         let one_more = crowd.get(&refs).timeout(Duration::from_millis(100));
         match one_more.send().await {
             Ok(refused) => break refused,
-            Err(_) => assert!(tokio::time::Instant::now() < deadline, "one gets all"),
+            Err(_) => assert!(
+                tokio::time::Instant::now() < deadline,
+                "one address got all permits"
+            ),
         }
     };
     assert_eq!(code(refused).await, answer(503, "busy"));
     let served = tokio::spawn(other.get(&refs).send());
-    upstream.set(Mood::Good);
+    upstream.set(UpstreamMode::Good);
     assert_eq!(served.await.unwrap().unwrap().status(), 200);
     let mut answers = Vec::new();
     for request in waiting {
         answers.push(request.await.unwrap().unwrap().status().as_u16());
     }
-    // One of the tries may have had the sixth turn when the last of them came.
+    // One of the retries may have held the sixth permit when the last of these requests came.
     answers.sort_unstable();
     assert!(
         answers[..5] == [200; 5] && [200, 503].contains(&answers[5]),
         "{answers:?}"
     );
 
-    // There is room for sixteen of the longest bodies, and for twelve of one address.
-    upstream.set(Mood::Hangs);
-    let upload = world.url(&format!("/git/{REPO}/git-upload-pack"));
+    // The disk budget is sixteen of the longest bodies, and twelve of one address.
+    upstream.set(UpstreamMode::Hangs);
+    let upload = daemon.url(&format!("/git/{REPO}/git-upload-pack"));
     let send = |client: &Client, body: Body| {
         let request = client.post(&upload).body(body);
         let request = pkt::HEADERS.iter().fold(request, |request, (name, value)| {
@@ -312,31 +317,35 @@ async fn one_address_leaves_turns_and_disk_to_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn more_requests_than_there_is_room_for_are_sent_away() {
-    let (world, upstream) = start_behind_http(|config| config.git_http.max_requests = 1).await;
-    world.create_upstream();
-    upstream.set(Mood::Hangs);
+async fn requests_beyond_the_limit_get_503() {
+    let (daemon, upstream) = start_behind_http(|config| config.git_http.max_requests = 1).await;
+    daemon.create_upstream();
+    upstream.set(UpstreamMode::Hangs);
     let path = format!("/git/{REPO}/info/refs?service=git-upload-pack");
-    let url = world.url(&path);
+    let url = daemon.url(&path);
     let first = tokio::spawn(async move { reqwest::get(url).await.unwrap().status() });
     eventually(|| upstream.seen(&["info/refs"]).len() >= 2).await;
 
-    let refused = world.get(&path, &[]).await;
+    let refused = daemon.get(&path, &[]).await;
 
     assert_eq!(refused.headers()["retry-after"], "1");
     assert_eq!(code(refused).await, answer(503, "busy"));
-    upstream.set(Mood::Good);
+    upstream.set(UpstreamMode::Good);
     assert_eq!(first.await.unwrap(), 200);
-    // There is room again as soon as the first answer has been sent.
+    // The permit is free again as soon as the first response has been sent.
     let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
-    while world.get(&path, &[]).await.status() != 200 {
-        assert!(tokio::time::Instant::now() < deadline, "no room ever again");
+    while daemon.get(&path, &[]).await.status() != 200 {
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "the permit was never freed"
+        );
     }
 }
 
-/// Status and code of an answer to a path that no HTTP client would leave as it is.
-async fn raw_get(world: &World, path: &str) -> (u16, String) {
-    let mut stream = TcpStream::connect(world.running.address).await.unwrap();
+/// Requests a path over a plain socket, because an HTTP client would normalise it. Returns status
+/// and code of the response.
+async fn raw_get(daemon: &TestDaemon, path: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(daemon.running.address).await.unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
@@ -347,18 +356,18 @@ async fn raw_get(world: &World, path: &str) -> (u16, String) {
     (status, body["error"]["code"].as_str().unwrap().to_owned())
 }
 
-/// A mirror whose pack doesn't fit into what is buffered on the way to a client.
-async fn slow_to_read() -> (World, String) {
-    let (world, work, _) = mirrored(|_| {}).await;
+/// Starts a daemon with a mirror whose pack exceeds all buffers between it and a client.
+async fn start_with_large_mirror() -> (TestDaemon, String) {
+    let (daemon, work, _) = mirrored(|_| {}).await;
     write_file(&work.join("large"), noise(7, SLOW_LEN));
     let head = commit_and_push(&work, "large");
-    world.refresh().await;
-    (world, head)
+    daemon.refresh().await;
+    (daemon, head)
 }
 
-/// How many processes serve the mirror.
-fn serving(world: &World) -> usize {
-    let mirror = world
+/// Returns how many `upload-pack` processes serve the mirror.
+fn serving_processes(daemon: &TestDaemon) -> usize {
+    let mirror = daemon
         .root
         .path()
         .join("data/mirrors")
@@ -374,45 +383,45 @@ fn serving(world: &World) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_goes_away_ends_its_own_processes_only() {
-    let (world, head) = slow_to_read().await;
-    let leaving = post(&world, &pkt::HEADERS, pkt::fetch(&head)).await;
-    eventually(|| serving(&world) == 1).await;
-    let staying = post(&world, &pkt::HEADERS, pkt::fetch(&head)).await;
-    eventually(|| serving(&world) == 2).await;
+async fn a_client_that_disconnects_ends_only_its_own_processes() {
+    let (daemon, head) = start_with_large_mirror().await;
+    let leaving = post(&daemon, &pkt::HEADERS, pkt::fetch(&head)).await;
+    eventually(|| serving_processes(&daemon) == 1).await;
+    let staying = post(&daemon, &pkt::HEADERS, pkt::fetch(&head)).await;
+    eventually(|| serving_processes(&daemon) == 2).await;
 
     drop(leaving);
 
-    eventually(|| serving(&world) == 1).await;
+    eventually(|| serving_processes(&daemon) == 1).await;
     let all = staying.bytes().await.unwrap();
     assert!(all.len() > SLOW_LEN && all.ends_with(b"0000"));
-    eventually(|| serving(&world) == 0).await;
+    eventually(|| serving_processes(&daemon) == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_takes_nothing_is_given_up() {
-    let world = World::start_with(|config| {
+async fn a_client_that_reads_nothing_is_disconnected() {
+    let daemon = TestDaemon::start_with(|config| {
         config.git_http.idle_timeout = Duration::from_millis(200);
     })
     .await;
-    let work = world.create_upstream();
+    let work = daemon.create_upstream();
     write_file(&work.join("large"), noise(7, SLOW_LEN));
     let head = commit_and_push(&work, "large");
-    world.refresh().await;
+    daemon.refresh().await;
 
-    let stalled = post(&world, &pkt::HEADERS, pkt::fetch(&head)).await;
+    let stalled = post(&daemon, &pkt::HEADERS, pkt::fetch(&head)).await;
 
-    eventually(|| serving(&world) == 0).await;
+    eventually(|| serving_processes(&daemon) == 0).await;
     assert!(
         stalled.bytes().await.is_err(),
-        "a part was taken for the whole"
+        "the response ended as if it were complete"
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_repack_under_a_running_clone_does_not_break_it() {
-    let (world, head) = slow_to_read().await;
-    let mirror = world
+    let (daemon, head) = start_with_large_mirror().await;
+    let mirror = daemon
         .root
         .path()
         .join("data/mirrors")
@@ -424,9 +433,9 @@ async fn a_repack_under_a_running_clone_does_not_break_it() {
     };
     let names = || packs().map(|pack| pack.file_name()).collect::<Vec<_>>();
     let before = names();
-    let running = post(&world, &pkt::HEADERS, pkt::fetch(&head)).await;
+    let running = post(&daemon, &pkt::HEADERS, pkt::fetch(&head)).await;
 
-    // All that is there is packed anew, and the packs that are being read are removed.
+    // Repacks all objects, and removes the packs that the running clone reads.
     git(
         &mirror,
         ["-c", "safe.directory=*", "repack", "-a", "-d", "-f", "-q"],
@@ -434,13 +443,13 @@ async fn a_repack_under_a_running_clone_does_not_break_it() {
 
     assert!(names().iter().all(|name| !before.contains(name)));
     let all = running.bytes().await.unwrap();
-    let to = tempfile::tempdir_in(world.root.path()).unwrap();
+    let to = tempfile::tempdir_in(daemon.root.path()).unwrap();
     git(to.path(), ["init", "-q"]);
     let pack = unpacked(&all);
     git_with_input(to.path(), &["index-pack", "--stdin", "--strict"], &pack);
 }
 
-/// The pack in an answer to a fetch of protocol version 2.
+/// Extracts the pack from the response to a fetch of protocol version 2.
 fn unpacked(mut answer: &[u8]) -> Vec<u8> {
     let mut pack = Vec::new();
     while let Some((length, rest)) = answer.split_at_checked(4) {

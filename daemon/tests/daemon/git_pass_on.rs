@@ -1,4 +1,5 @@
-//! What goes on to upstream: stock git against a daemon in front of a git server that speaks HTTP.
+//! Requests that are passed on: stock git against a daemon in front of an upstream that speaks
+//! HTTP.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -12,8 +13,8 @@ use crate::pkt;
 
 pub(crate) const WITH_GIT: &str = "git.example.com/org/repo.git";
 
-pub(crate) fn grown_upstream(world: &World) -> (PathBuf, String) {
-    let work = world.create_upstream();
+pub(crate) fn grown_upstream(daemon: &TestDaemon) -> (PathBuf, String) {
+    let work = daemon.create_upstream();
     write_file(&work.join("file"), noise(1, 100_000));
     commit_and_push(&work, "one");
     write_file(&work.join("file"), noise(2, 100_000));
@@ -21,9 +22,9 @@ pub(crate) fn grown_upstream(world: &World) -> (PathBuf, String) {
     (work, head)
 }
 
-pub(crate) async fn state(world: &World) -> String {
+pub(crate) async fn state(daemon: &TestDaemon) -> String {
     let path = format!("/api/v1/repos/{REPO}");
-    let status: serde_json::Value = world.get(&path, &[]).await.json().await.unwrap();
+    let status: serde_json::Value = daemon.get(&path, &[]).await.json().await.unwrap();
     status["state"].as_str().unwrap().to_owned()
 }
 
@@ -35,20 +36,20 @@ pub(crate) async fn post(client: &Client, url: String, body: Vec<u8>) -> Respons
     request.send().await.unwrap()
 }
 
-/// What this process logs from now on, in every detail that an operator would ask for.
+/// Captures the log of this process from now on, at level debug.
 pub(crate) fn capture_log() -> Arc<Mutex<Vec<u8>>> {
     let log = Arc::new(Mutex::new(Vec::new()));
     let writer = Arc::clone(&log);
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(tracing_subscriber::filter::LevelFilter::DEBUG)
-        .with_writer(move || Log(Arc::clone(&writer)));
+        .with_writer(move || CapturedLog(Arc::clone(&writer)));
     subscriber.try_init().unwrap();
     log
 }
 
-struct Log(Arc<Mutex<Vec<u8>>>);
+struct CapturedLog(Arc<Mutex<Vec<u8>>>);
 
-impl std::io::Write for Log {
+impl std::io::Write for CapturedLog {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         self.0.lock().unwrap().write(bytes)
     }
@@ -59,38 +60,38 @@ impl std::io::Write for Log {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_the_mirror_is_cloned_clients_are_passed_on() {
-    let (world, upstream) = start_behind_http(|_| {}).await;
-    let (_, head) = grown_upstream(&world);
-    upstream.set(Mood::HangsForTheMirror);
+async fn requests_are_passed_on_while_the_mirror_is_cloned() {
+    let (daemon, upstream) = start_behind_http(|_| {}).await;
+    let (_, head) = grown_upstream(&daemon);
+    upstream.set(UpstreamMode::HangsForMirror);
 
     for version in ["protocol.version=0", "protocol.version=2"] {
-        let to = tempfile::tempdir_in(world.root.path()).unwrap();
-        let url = world.url(&format!("/git/{WITH_GIT}"));
+        let to = tempfile::tempdir_in(daemon.root.path()).unwrap();
+        let url = daemon.url(&format!("/git/{WITH_GIT}"));
         let path = to.path().to_str().unwrap();
         git(
-            world.root.path(),
+            daemon.root.path(),
             ["-c", version, "clone", "-q", &url, path],
         );
 
         assert_eq!(git(to.path(), ["rev-parse", "HEAD"]), head);
     }
 
-    assert_eq!(state(&world).await, "cloning");
-    upstream.set(Mood::Good);
-    world.refresh().await;
-    assert_eq!(state(&world).await, "ready");
+    assert_eq!(state(&daemon).await, "cloning");
+    upstream.set(UpstreamMode::Good);
+    daemon.refresh().await;
+    assert_eq!(state(&daemon).await, "ready");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_mirror_lacks_comes_from_upstream() {
-    let (world, upstream) = start_behind_http(|config| {
+async fn commits_that_the_mirror_lacks_come_from_upstream() {
+    let (daemon, upstream) = start_behind_http(|config| {
         config.ref_check_interval = Duration::from_hours(1);
     })
     .await;
-    let (work, _) = grown_upstream(&world);
-    world.refresh().await;
-    let url = world.url(&format!("/git/{WITH_GIT}"));
+    let (work, _) = grown_upstream(&daemon);
+    daemon.refresh().await;
+    let url = daemon.url(&format!("/git/{WITH_GIT}"));
 
     for version in [
         "protocol.version=0",
@@ -98,7 +99,7 @@ async fn what_the_mirror_lacks_comes_from_upstream() {
         "protocol.version=2",
     ] {
         let lacking = commit_and_push(&work, version);
-        let to = tempfile::tempdir_in(world.root.path()).unwrap();
+        let to = tempfile::tempdir_in(daemon.root.path()).unwrap();
         git(to.path(), ["init", "-q"]);
         git(to.path(), ["-c", version, "fetch", "-q", &url, &lacking]);
 
@@ -112,18 +113,18 @@ async fn what_the_mirror_lacks_comes_from_upstream() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn refs_that_are_not_mirrored_come_from_upstream() {
-    let (world, upstream) = start_behind_http(|_| {}).await;
-    let (work, head) = grown_upstream(&world);
+    let (daemon, upstream) = start_behind_http(|_| {}).await;
+    let (work, head) = grown_upstream(&daemon);
     git(&work, ["branch", "feature/x", "HEAD~1"]);
     commit_and_push(&work, "three");
-    world.refresh().await;
+    daemon.refresh().await;
     git(
         &work,
         ["commit", "-q", "--allow-empty", "-m", "of a pull request"],
     );
     git(&work, ["push", "-q", "origin", "HEAD:refs/pull/1/head"]);
-    let url = world.url(&format!("/git/{WITH_GIT}"));
-    let to = tempfile::tempdir_in(world.root.path()).unwrap();
+    let url = daemon.url(&format!("/git/{WITH_GIT}"));
+    let to = tempfile::tempdir_in(daemon.root.path()).unwrap();
     git(to.path(), ["init", "-q"]);
     let passed = || upstream.seen(&["POST", "repo.git/git-upload-pack"]).len();
 
@@ -135,38 +136,42 @@ async fn refs_that_are_not_mirrored_come_from_upstream() {
     assert_eq!(
         passed(),
         0,
-        "a branch that is mirrored was asked for upstream"
+        "the request for a mirrored branch went to upstream"
     );
 
     git(to.path(), ["fetch", "-q", &url, "refs/pull/1/head"]);
     assert_eq!(git(to.path(), ["rev-parse", "FETCH_HEAD~2"]), head);
-    assert_eq!(passed(), 2, "its listing, and what the mirror lacks");
+    assert_eq!(
+        passed(),
+        2,
+        "the listing, and the fetch of the missing commit"
+    );
 
-    upstream.set(Mood::Fails);
+    upstream.set(UpstreamMode::Fails);
     let missing = try_git(to.path(), ["fetch", &url, "refs/pull/2/head"]);
     let said = String::from_utf8_lossy(&missing.stderr).into_owned();
     assert!(said.contains("couldn't find remote ref"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_push_goes_through_with_its_credentials_and_is_seen_at_once() {
-    let (world, upstream) = start_behind_http(|config| {
+async fn a_push_is_passed_on_with_its_credentials_and_visible_at_once() {
+    let (daemon, upstream) = start_behind_http(|config| {
         config.ref_check_interval = Duration::from_hours(1);
     })
     .await;
     let log = capture_log();
-    let (work, _) = grown_upstream(&world);
-    world.refresh().await;
-    let url = world.url(&format!("/git/{REPO}"));
+    let (work, _) = grown_upstream(&daemon);
+    daemon.refresh().await;
+    let url = daemon.url(&format!("/git/{REPO}"));
     let asked = format!("/git/{REPO}/info/refs?service=git-receive-pack");
-    let refused = world.get(&asked, &[]).await;
+    let refused = daemon.get(&asked, &[]).await;
     assert_eq!(refused.status(), 401);
     assert_eq!(
         refused.headers()["www-authenticate"],
         "Basic realm=\"upstream\""
     );
 
-    // Longer than git's buffer, so that it comes in chunks.
+    // Longer than git's buffer, so that git sends the body in chunks.
     write_file(&work.join("large"), noise(3, 3_000_000));
     git(&work, ["add", "-A"]);
     git(&work, ["commit", "-q", "-m", "pushed through"]);
@@ -174,14 +179,14 @@ async fn a_push_goes_through_with_its_credentials_and_is_seen_at_once() {
     git(&work, ["-c", &header, "push", "-q", &url, "HEAD:main"]);
 
     let head = git(&work, ["rev-parse", "HEAD"]);
-    assert_eq!(git(&world.upstream(), ["rev-parse", "main"]), head);
-    let listed = git(world.root.path(), ["ls-remote", &url, "HEAD"]);
+    assert_eq!(git(&daemon.upstream(), ["rev-parse", "main"]), head);
+    let listed = git(daemon.root.path(), ["ls-remote", &url, "HEAD"]);
     assert_eq!(listed, format!("{head}\tHEAD"));
     let reads = upstream.seen(&["service=git-upload-pack"]);
-    let has_token = |seen: &Seen| seen.headers.contains_key("authorization");
+    let has_token = |seen: &SeenRequest| seen.headers.contains_key("authorization");
     assert!(
         !reads.iter().any(has_token),
-        "the token went to more than the push"
+        "requests other than the push had the token"
     );
     let log = String::from_utf8_lossy(&log.lock().unwrap()).into_owned();
     assert!(log.contains("Published"), "nothing was logged");
@@ -189,9 +194,9 @@ async fn a_push_goes_through_with_its_credentials_and_is_seen_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn other_paths_go_through_with_allowed_headers_only() {
-    let (world, upstream) = start_behind_http(|_| {}).await;
-    grown_upstream(&world);
+async fn other_paths_are_passed_on_with_allowed_headers_only() {
+    let (daemon, upstream) = start_behind_http(|_| {}).await;
+    grown_upstream(&daemon);
     let headers = [
         ("authorization", TOKEN),
         ("content-type", "application/vnd.git-lfs+json"),
@@ -200,8 +205,10 @@ async fn other_paths_go_through_with_allowed_headers_only() {
     ];
 
     let path = format!("/git/{WITH_GIT}/info/lfs/objects/batch?a=b");
-    let answer = world.request(Method::POST, &path, &headers).await;
-    let missing = world.get(&format!("/git/{WITH_GIT}/raw/main/x"), &[]).await;
+    let answer = daemon.request(Method::POST, &path, &headers).await;
+    let missing = daemon
+        .get(&format!("/git/{WITH_GIT}/raw/main/x"), &[])
+        .await;
 
     assert_eq!(answer.status(), 202);
     assert_eq!(
@@ -219,18 +226,18 @@ async fn other_paths_go_through_with_allowed_headers_only() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn redirects_are_followed_within_upstream_only() {
-    let (world, upstream) = start_behind_http(|_| {}).await;
-    let (_, head) = grown_upstream(&world);
+    let (daemon, upstream) = start_behind_http(|_| {}).await;
+    let (_, head) = grown_upstream(&daemon);
     let refs = "info/refs?service=git-upload-pack";
 
     let moved = format!("/git/git.example.com/org/moved.git/{refs}");
-    let followed = world.get(&moved, &[]).await;
+    let followed = daemon.get(&moved, &[]).await;
     let push = "/git/git.example.com/org/moved.git/info/refs?service=git-receive-pack";
     let no_redirects = Client::builder().redirect(reqwest::redirect::Policy::none());
-    let to_push = no_redirects.build().unwrap().get(world.url(push));
+    let to_push = no_redirects.build().unwrap().get(daemon.url(push));
     let sent_there = to_push.send().await.unwrap();
-    upstream.set(Mood::RedirectsAway);
-    let away = world.get(&format!("/git/{WITH_GIT}/{refs}"), &[]).await;
+    upstream.set(UpstreamMode::RedirectsAway);
+    let away = daemon.get(&format!("/git/{WITH_GIT}/{refs}"), &[]).await;
 
     assert_eq!(followed.status(), 200);
     assert!(followed.text().await.unwrap().contains(&head));
@@ -245,10 +252,10 @@ async fn redirects_are_followed_within_upstream_only() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_can_be_the_upstream_of_another() {
-    let first = World::start().await;
+    let first = TestDaemon::start().await;
     let (_, head) = grown_upstream(&first);
     let url = first.url("/git/git.example.com");
-    let second = World::start_with(|config| {
+    let second = TestDaemon::start_with(|config| {
         config.upstreams = [("git.example.com".to_owned(), url.into())].into();
     })
     .await;
@@ -272,27 +279,30 @@ async fn the_credentials_of_the_configuration_are_for_reading_only() {
     let root = tempfile::tempdir().unwrap();
     let upstream = HttpUpstream::start(root.path().join("upstream")).await;
     let url = upstream.url().replace("http://", "http://me:s3cret@");
-    let world = World::start_in(root, |config| {
+    let daemon = TestDaemon::start_in(root, |config| {
         config.upstreams = [("git.example.com".to_owned(), url.into())].into();
     })
     .await;
-    grown_upstream(&world);
-    upstream.set(Mood::HangsForTheMirror);
+    grown_upstream(&daemon);
+    upstream.set(UpstreamMode::HangsForMirror);
     let base = format!("/git/{WITH_GIT}");
 
     let read = format!("{base}/info/refs?service=git-upload-pack");
-    assert_eq!(world.get(&read, &[]).await.status(), 200);
+    assert_eq!(daemon.get(&read, &[]).await.status(), 200);
     assert_eq!(
-        world.get(&read, &[("authorization", TOKEN)]).await.status(),
+        daemon
+            .get(&read, &[("authorization", TOKEN)])
+            .await
+            .status(),
         200
     );
     let push = format!("{base}/info/refs?service=git-receive-pack");
-    assert_eq!(world.get(&push, &[]).await.status(), 401);
+    assert_eq!(daemon.get(&push, &[]).await.status(), 401);
     let lfs = format!("{base}/info/lfs/objects/batch");
-    world.request(Method::POST, &lfs, &[]).await;
+    daemon.request(Method::POST, &lfs, &[]).await;
 
     let sent = |part: &str| -> Vec<Option<String>> {
-        let sent = |seen: Seen| {
+        let sent = |seen: SeenRequest| {
             let value = seen.headers.get("authorization")?;
             Some(value.to_str().unwrap().to_owned())
         };
@@ -311,12 +321,12 @@ async fn the_credentials_of_the_configuration_are_for_reading_only() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_too_long_for_memory_is_passed_on_whole() {
-    let (world, upstream) = start_behind_http(|config| {
+    let (daemon, upstream) = start_behind_http(|config| {
         config.ref_check_interval = Duration::from_hours(1);
     })
     .await;
-    let (work, old) = grown_upstream(&world);
-    world.refresh().await;
+    let (work, old) = grown_upstream(&daemon);
+    daemon.refresh().await;
     write_file(&work.join("new"), noise(5, 10_000));
     let lacking = commit_and_push(&work, "unseen");
     let mut lines = vec![
@@ -329,12 +339,12 @@ async fn a_request_too_long_for_memory_is_passed_on_whole() {
     lines.extend([format!("have {old}\n"), "done\n".to_owned()]);
     let lines: Vec<_> = lines.iter().map(String::as_str).collect();
 
-    let url = world.url(&format!("/git/{WITH_GIT}/git-upload-pack"));
+    let url = daemon.url(&format!("/git/{WITH_GIT}/git-upload-pack"));
     let answer = post(&Client::new(), url, pkt::packets(&lines)).await;
 
     assert_eq!(answer.status(), 200);
     let pack = answer.bytes().await.unwrap();
-    // What the client has at the end of its long list was heard.
+    // A small pack: upstream got the whole list, also the last `have`, the only commit it knows.
     assert!(
         (10_000..100_000).contains(&pack.len()),
         "{} bytes",
@@ -348,34 +358,35 @@ async fn a_request_too_long_for_memory_is_passed_on_whole() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_check_is_one_request_and_works_with_old_servers_too() {
-    let (world, upstream) = start_behind_http(|config| {
+    let (daemon, upstream) = start_behind_http(|config| {
         config.ref_check_interval = Duration::ZERO;
     })
     .await;
-    let (work, before) = grown_upstream(&world);
-    world.refresh().await;
-    let url = world.url(&format!("/git/{REPO}"));
-    let head = || git(world.root.path(), ["ls-remote", &url, "HEAD"]);
+    let (work, before) = grown_upstream(&daemon);
+    daemon.refresh().await;
+    let url = daemon.url(&format!("/git/{REPO}"));
+    let head = || git(daemon.root.path(), ["ls-remote", &url, "HEAD"]);
     let asked = || upstream.seen(&["/org/repo/"]).len();
     let asked_before = asked();
 
     assert_eq!(head(), format!("{before}\tHEAD"));
     assert_eq!(asked() - asked_before, 1);
-    for mood in [Mood::Good, Mood::IsOld] {
-        upstream.set(mood);
-        let pushed = commit_and_push(&work, &format!("{mood:?}"));
+    for mode in [UpstreamMode::Good, UpstreamMode::OldProtocol] {
+        upstream.set(mode);
+        let pushed = commit_and_push(&work, &format!("{mode:?}"));
         let asked_before = asked();
-        assert_eq!(head(), format!("{pushed}\tHEAD"), "{mood:?}");
-        if mood == Mood::Good {
-            // The check; the listing that the update is compared with, and the three of git fetch.
+        assert_eq!(head(), format!("{pushed}\tHEAD"), "{mode:?}");
+        if mode == UpstreamMode::Good {
+            // One request for the check, one for the listing that the daemon compares the update
+            // with, and three of `git fetch`.
             assert_eq!(asked() - asked_before, 1 + 1 + 3);
         }
     }
-    // The branch of HEAD is another.
-    upstream.set(Mood::Good);
+    // HEAD names another branch.
+    upstream.set(UpstreamMode::Good);
     git(&work, ["push", "-q", "origin", "HEAD~1:refs/heads/other"]);
     git(
-        &world.upstream(),
+        &daemon.upstream(),
         ["symbolic-ref", "HEAD", "refs/heads/other"],
     );
     let other = git(&work, ["rev-parse", "HEAD~1"]);

@@ -1,4 +1,4 @@
-//! Git clients that read from a mirror: stock git against a real daemon.
+//! Git clients that read from a mirror: stock git against a daemon.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,19 +13,19 @@ const VERSIONS: [&str; 3] = [
     "protocol.version=2",
 ];
 
-/// A daemon whose mirror is ready and asks upstream nothing, and the work tree of upstream.
-async fn mirrored() -> (World, PathBuf) {
-    let world = World::start_with(|config| {
+/// Starts a daemon with a mirror that does not check upstream. Returns it with the work tree.
+async fn mirrored() -> (TestDaemon, PathBuf) {
+    let daemon = TestDaemon::start_with(|config| {
         config.ref_check_interval = Duration::from_hours(1);
     })
     .await;
-    let work = grown_upstream(&world);
-    world.refresh().await;
-    (world, work)
+    let work = grown_upstream(&daemon);
+    daemon.refresh().await;
+    (daemon, work)
 }
 
-fn grown_upstream(world: &World) -> PathBuf {
-    let work = world.create_upstream();
+fn grown_upstream(daemon: &TestDaemon) -> PathBuf {
+    let work = daemon.create_upstream();
     for number in 0..4 {
         write_file(&work.join(format!("dir/file{number}")), noise(number, 5000));
         commit_and_push(&work, &format!("commit {number}"));
@@ -36,13 +36,13 @@ fn grown_upstream(world: &World) -> PathBuf {
     work
 }
 
-/// Runs git in a task of its own, so that the daemon, which shares this thread's runtime, is not
-/// held up.
-fn clone(world: &World, options: &[&str], name: &str) -> PathBuf {
-    let to = tempfile::tempdir_in(world.root.path()).unwrap().keep();
-    let url = world.url(&format!("/git/{name}"));
+/// Clones a repository from the daemon with stock git. This blocks the thread, so the test needs a
+/// runtime with several threads.
+fn clone(daemon: &TestDaemon, options: &[&str], name: &str) -> PathBuf {
+    let to = tempfile::tempdir_in(daemon.root.path()).unwrap().keep();
+    let url = daemon.url(&format!("/git/{name}"));
     let arguments = [options, &["clone", "-q", &url, to.to_str().unwrap()]].concat();
-    git(world.root.path(), arguments);
+    git(daemon.root.path(), arguments);
     to
 }
 
@@ -53,13 +53,13 @@ fn refs(repository: &Path) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn clones_with_every_protocol_version_and_both_spellings() {
-    let (world, work) = mirrored().await;
-    // What comes now comes from the mirror.
-    std::fs::rename(world.upstream(), world.root.path().join("gone")).unwrap();
+    let (daemon, work) = mirrored().await;
+    // Without upstream, everything must come from the mirror.
+    std::fs::rename(daemon.upstream(), daemon.root.path().join("gone")).unwrap();
 
     for version in VERSIONS {
         for spelling in [REPO.to_owned(), format!("{REPO}.git")] {
-            let copy = clone(&world, &["-c", version], &spelling);
+            let copy = clone(&daemon, &["-c", version], &spelling);
 
             git(&copy, ["fsck", "--strict"]);
             let head = |repository: &Path| git(repository, ["rev-parse", "HEAD"]);
@@ -73,17 +73,20 @@ async fn clones_with_every_protocol_version_and_both_spellings() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_url_is_routed_with_instead_of() {
-    let (world, work) = mirrored().await;
+    let (daemon, work) = mirrored().await;
     let routed = format!(
         "url.{}.insteadOf=https://git.example.com/",
-        world.url("/git/git.example.com/")
+        daemon.url("/git/git.example.com/")
     );
 
     for url in [
         "https://git.example.com/org/repo",
         "https://git.example.com/org/repo.git",
     ] {
-        let listed = git(world.root.path(), ["-c", &routed, "ls-remote", url, "HEAD"]);
+        let listed = git(
+            daemon.root.path(),
+            ["-c", &routed, "ls-remote", url, "HEAD"],
+        );
 
         let head = git(&work, ["rev-parse", "HEAD"]);
         assert_eq!(listed, format!("{head}\tHEAD"));
@@ -92,12 +95,12 @@ async fn a_url_is_routed_with_instead_of() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shallow_clone_can_be_deepened() {
-    let (world, work) = mirrored().await;
+    let (daemon, work) = mirrored().await;
 
-    let shallow = world.root.path().join("shallow");
-    let url = world.url(&format!("/git/{REPO}"));
+    let shallow = daemon.root.path().join("shallow");
+    let url = daemon.url(&format!("/git/{REPO}"));
     git(
-        world.root.path(),
+        daemon.root.path(),
         ["clone", "-q", "--depth=1", &url, shallow.to_str().unwrap()],
     );
 
@@ -111,13 +114,13 @@ async fn a_shallow_clone_can_be_deepened() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_partial_clone_fetches_git_blobs_when_they_are_read() {
-    let (world, work) = mirrored().await;
-    let partial = world.root.path().join("partial");
-    let url = world.url(&format!("/git/{REPO}"));
+    let (daemon, work) = mirrored().await;
+    let partial = daemon.root.path().join("partial");
+    let url = daemon.url(&format!("/git/{REPO}"));
     let to = partial.to_str().unwrap();
 
     git(
-        world.root.path(),
+        daemon.root.path(),
         [
             "clone",
             "-q",
@@ -145,13 +148,13 @@ async fn a_partial_clone_fetches_git_blobs_when_they_are_read() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn any_commit_can_be_fetched_by_its_id() {
-    let (world, work) = mirrored().await;
+    let (daemon, work) = mirrored().await;
     let unadvertised = git(&work, ["rev-parse", "HEAD~3"]);
 
     for version in VERSIONS {
-        let copy = tempfile::tempdir_in(world.root.path()).unwrap();
+        let copy = tempfile::tempdir_in(daemon.root.path()).unwrap();
         git(copy.path(), ["init", "-q"]);
-        let url = world.url(&format!("/git/{REPO}"));
+        let url = daemon.url(&format!("/git/{REPO}"));
         git(
             copy.path(),
             ["-c", version, "fetch", "-q", &url, &unadvertised],
@@ -162,19 +165,19 @@ async fn any_commit_can_be_fetched_by_its_id() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_force_push_dropped_is_hidden_but_can_be_fetched() {
-    let world = World::start_with(|config| config.ref_check_interval = Duration::ZERO).await;
-    let work = grown_upstream(&world);
-    world.refresh().await;
+async fn commits_dropped_by_a_force_push_are_hidden_but_can_be_fetched() {
+    let daemon = TestDaemon::start_with(|config| config.ref_check_interval = Duration::ZERO).await;
+    let work = grown_upstream(&daemon);
+    daemon.refresh().await;
     let dropped = git(&work, ["rev-parse", "HEAD"]);
     git(&work, ["reset", "-q", "--hard", "HEAD~1"]);
     commit_and_push(&work, "instead");
-    world.refresh().await;
-    let url = world.url(&format!("/git/{REPO}"));
+    daemon.refresh().await;
+    let url = daemon.url(&format!("/git/{REPO}"));
 
     for version in VERSIONS {
-        let listed = git(world.root.path(), ["-c", version, "ls-remote", &url]);
-        let copy = tempfile::tempdir_in(world.root.path()).unwrap();
+        let listed = git(daemon.root.path(), ["-c", version, "ls-remote", &url]);
+        let copy = tempfile::tempdir_in(daemon.root.path()).unwrap();
         git(copy.path(), ["init", "-q"]);
         git(copy.path(), ["-c", version, "fetch", "-q", &url, &dropped]);
 
@@ -188,10 +191,10 @@ async fn what_a_force_push_dropped_is_hidden_but_can_be_fetched() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_push_upstream_is_seen_at_once_with_every_protocol_version() {
-    let world = World::start_with(|config| config.ref_check_interval = Duration::ZERO).await;
-    let work = grown_upstream(&world);
-    world.refresh().await;
-    let copy = clone(&world, &[], REPO);
+    let daemon = TestDaemon::start_with(|config| config.ref_check_interval = Duration::ZERO).await;
+    let work = grown_upstream(&daemon);
+    daemon.refresh().await;
+    let copy = clone(&daemon, &[], REPO);
 
     for version in VERSIONS {
         let pushed = commit_and_push(&work, version);
@@ -207,14 +210,14 @@ async fn a_push_upstream_is_seen_at_once_with_every_protocol_version() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn within_the_interval_upstream_is_not_asked_again() {
-    let (world, work) = mirrored().await;
+    let (daemon, work) = mirrored().await;
     let before = git(&work, ["rev-parse", "HEAD"]);
     commit_and_push(&work, "unseen");
-    let url = world.url(&format!("/git/{REPO}"));
+    let url = daemon.url(&format!("/git/{REPO}"));
 
     for version in VERSIONS {
         let listed = git(
-            world.root.path(),
+            daemon.root.path(),
             ["-c", version, "ls-remote", &url, "HEAD"],
         );
 
@@ -224,15 +227,15 @@ async fn within_the_interval_upstream_is_not_asked_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_upstream_the_mirror_is_served_and_marked_as_stale() {
-    let world = World::start_with(|config| config.ref_check_interval = Duration::ZERO).await;
-    let work = grown_upstream(&world);
-    world.refresh().await;
+    let daemon = TestDaemon::start_with(|config| config.ref_check_interval = Duration::ZERO).await;
+    let work = grown_upstream(&daemon);
+    daemon.refresh().await;
     let path = format!("/git/{REPO}/info/refs?service=git-upload-pack");
-    let fresh = world.get(&path, &[]).await;
-    std::fs::rename(world.upstream(), world.root.path().join("gone")).unwrap();
+    let fresh = daemon.get(&path, &[]).await;
+    std::fs::rename(daemon.upstream(), daemon.root.path().join("gone")).unwrap();
 
-    let stale = world.get(&path, &[]).await;
-    let copy = clone(&world, &[], REPO);
+    let stale = daemon.get(&path, &[]).await;
+    let copy = clone(&daemon, &[], REPO);
 
     assert_eq!(fresh.headers().get("x-cachew-stale"), None);
     assert_eq!(stale.status(), 200);
@@ -245,34 +248,34 @@ async fn without_upstream_the_mirror_is_served_and_marked_as_stale() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_first_clone_of_a_repository_on_this_machine_is_served_from_there() {
-    let world = World::start().await;
-    let work = grown_upstream(&world);
+async fn the_first_clone_from_a_local_upstream_is_served_from_its_directory() {
+    let daemon = TestDaemon::start().await;
+    let work = grown_upstream(&daemon);
 
-    let copy = clone(&world, &[], &format!("{REPO}.git"));
+    let copy = clone(&daemon, &[], &format!("{REPO}.git"));
 
     assert_eq!(
         git(&copy, ["rev-parse", "HEAD"]),
         git(&work, ["rev-parse", "HEAD"])
     );
     let missing = "/git/git.example.com/org/missing/info/refs?service=git-upload-pack";
-    assert_eq!(world.get(missing, &[]).await.status(), 404);
+    assert_eq!(daemon.get(missing, &[]).await.status(), 404);
     let push = format!("/git/{REPO}/info/refs?service=git-receive-pack");
-    assert_eq!(world.get(&push, &[]).await.status(), 403);
-    // It has the repository mirrored, too.
+    assert_eq!(daemon.get(&push, &[]).await.status(), 403);
+    // The clone also made the daemon mirror the repository.
     let described = format!("/api/v1/repos/{REPO}");
     assert_eq!(
-        world.request(Method::GET, &described, &[]).await.status(),
+        daemon.request(Method::GET, &described, &[]).await.status(),
         200
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mirror_that_is_updated_often_stays_served_from_few_packs_with_bitmaps() {
-    let world = World::start_with(|config| config.ref_check_interval = Duration::ZERO).await;
-    let work = grown_upstream(&world);
-    world.refresh().await;
-    let packs = world
+    let daemon = TestDaemon::start_with(|config| config.ref_check_interval = Duration::ZERO).await;
+    let work = grown_upstream(&daemon);
+    daemon.refresh().await;
+    let packs = daemon
         .root
         .path()
         .join("data/mirrors")
@@ -283,10 +286,10 @@ async fn a_mirror_that_is_updated_often_stays_served_from_few_packs_with_bitmaps
         entries.filter(|entry| has(&entry.path())).count()
     };
     eventually(|| (count("pack"), count("bitmap")) == (1, 1)).await;
-    // As if there had been as many updates: each pack has one object.
+    // Adds 40 packs of one object each, as 40 updates would.
     let mirror = packs.parent().unwrap().parent().unwrap();
     for number in 0..40 {
-        let object = world.root.path().join("object");
+        let object = daemon.root.path().join("object");
         write_file(&object, format!("{number}"));
         let id = git(&work, ["hash-object", "-w", object.to_str().unwrap()]);
         let pack = packs.join("pack");
@@ -296,8 +299,8 @@ async fn a_mirror_that_is_updated_often_stays_served_from_few_packs_with_bitmaps
     assert_eq!(count("pack"), 41);
 
     let head = commit_and_push(&work, "one more");
-    world.refresh().await;
-    let copy = clone(&world, &[], REPO);
+    daemon.refresh().await;
+    let copy = clone(&daemon, &[], REPO);
 
     eventually(|| count("pack") < 5 && count("bitmap") == 1).await;
     git(

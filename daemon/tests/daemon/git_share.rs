@@ -1,4 +1,5 @@
-//! Many git clients at once, and upstreams that are slow or fail: what is shared, and who is held up.
+//! Many git clients at once, and upstreams that are slow or fail: clients share upstream requests,
+//! and a slow repository does not block others.
 
 use std::time::Duration;
 
@@ -11,15 +12,15 @@ use crate::pkt;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_hundred_clones_of_an_unknown_repository_start_one_mirror_clone() {
-    let (world, upstream) = start_behind_http(|_| {}).await;
-    let (_, head) = grown_upstream(&world);
-    upstream.set(Mood::HangsForTheMirror);
+    let (daemon, upstream) = start_behind_http(|_| {}).await;
+    let (_, head) = grown_upstream(&daemon);
+    upstream.set(UpstreamMode::HangsForMirror);
     let client = Client::new();
 
     let clones: Vec<_> = (0..200)
         .map(|_| {
             let (client, head) = (client.clone(), head.clone());
-            let base = world.url(&format!("/git/{WITH_GIT}"));
+            let base = daemon.url(&format!("/git/{WITH_GIT}"));
             tokio::spawn(async move {
                 let refs = client.get(format!("{base}/info/refs?service=git-upload-pack"));
                 let refs = refs
@@ -43,8 +44,8 @@ async fn two_hundred_clones_of_an_unknown_repository_start_one_mirror_clone() {
     }
 
     assert!(packs.iter().all(|pack| pack.len() > 200_000));
-    assert_eq!(state(&world).await, "cloning");
-    // One clone, which hangs at its first request.
+    assert_eq!(state(&daemon).await, "cloning");
+    // The mirror clone sent one request, which hangs.
     assert_eq!(upstream.seen(&["/org/repo/"]).len(), 1);
     let passed = upstream.seen(&["/org/repo.git/"]).len();
     assert!(passed < 300, "{passed} of 600 requests went to upstream");
@@ -52,12 +53,12 @@ async fn two_hundred_clones_of_an_unknown_repository_start_one_mirror_clone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn five_hundred_clients_of_all_kinds_start_one_clone() {
-    let (world, upstream) = start_behind_http(|_| {}).await;
-    let (_, head) = grown_upstream(&world);
-    upstream.set(Mood::HangsForTheMirror);
+    let (daemon, upstream) = start_behind_http(|_| {}).await;
+    let (_, head) = grown_upstream(&daemon);
+    upstream.set(UpstreamMode::HangsForMirror);
     let client = Client::new();
     let ask = |number: usize| {
-        let base = world.url(&format!("/git/{WITH_GIT}"));
+        let base = daemon.url(&format!("/git/{WITH_GIT}"));
         let commits = format!("{{\"commits\":[\"{head}\"]}}");
         let request = match number % 5 {
             0 => client.get(format!("{base}/snapshot.tar.zst")),
@@ -73,7 +74,7 @@ async fn five_hundred_clients_of_all_kinds_start_one_clone() {
     };
     let asked: Vec<_> = (0..500).map(ask).collect();
 
-    // The archives are streamed, the refs come from upstream, the others wait.
+    // While the clone hangs, archives are streamed and refs come from upstream. The others wait.
     let is_answered = || {
         let is_refs = |number: usize| number % 5 == 2;
         let mut refs = asked
@@ -85,26 +86,26 @@ async fn five_hundred_clients_of_all_kinds_start_one_clone() {
     eventually(is_answered).await;
     eventually(|| !upstream.seen(&["/org/repo/"]).is_empty()).await;
     assert_eq!(upstream.seen(&["/org/repo/"]).len(), 1);
-    assert_eq!(state(&world).await, "cloning");
-    upstream.set(Mood::Good);
+    assert_eq!(state(&daemon).await, "cloning");
+    upstream.set(UpstreamMode::Good);
 
     for task in asked {
         let (status, body) = task.await.unwrap();
         assert_eq!(status, 200);
         assert!(!body.is_empty());
     }
-    // The clone lists refs once, each update after it twice: there is one for those who came during it, and
-    // hardly more.
+    // The clone lists refs once and each update twice. One update serves all requests that came
+    // during the clone, so there are few runs.
     let listed = upstream.seen(&["GET /org/repo/info/refs"]).len();
     assert!(listed <= 9, "{listed} runs of git asked upstream");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_answer_serves_all_who_ask_the_same_and_outlives_the_first() {
-    let (world, upstream) = start_behind_http(|_| {}).await;
-    grown_upstream(&world);
-    upstream.set(Mood::Hangs);
-    let url = world.url(&format!(
+async fn identical_requests_share_one_response_even_if_the_first_client_leaves() {
+    let (daemon, upstream) = start_behind_http(|_| {}).await;
+    grown_upstream(&daemon);
+    upstream.set(UpstreamMode::Hangs);
+    let url = daemon.url(&format!(
         "/git/{WITH_GIT}/info/refs?service=git-upload-pack"
     ));
     let ask = |token: Option<&str>| {
@@ -120,11 +121,12 @@ async fn one_answer_serves_all_who_ask_the_same_and_outlives_the_first() {
 
     let second = ask(None);
     let third = ask(None);
-    // Requests with credentials are never shared; when theirs has come, the others have, too.
+    // Requests with credentials are never shared. Once upstream has them, the daemon has also
+    // received the earlier `second` and `third`.
     let (own, other) = (ask(Some(TOKEN)), ask(Some("Bearer other")));
     eventually(|| passed() == 3).await;
     first.abort();
-    upstream.set(Mood::Good);
+    upstream.set(UpstreamMode::Good);
 
     let answers = [second, third, own, other];
     for answer in answers {
@@ -135,29 +137,29 @@ async fn one_answer_serves_all_who_ask_the_same_and_outlives_the_first() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_that_breaks_off_breaks_the_connection_of_all() {
-    let (world, upstream) = start_behind_http(|_| {}).await;
-    let (_, head) = grown_upstream(&world);
-    upstream.set(Mood::Breaks);
-    let url = world.url(&format!("/git/{WITH_GIT}/git-upload-pack"));
+async fn a_shared_response_that_breaks_off_breaks_the_connections_of_all_clients() {
+    let (daemon, upstream) = start_behind_http(|_| {}).await;
+    let (_, head) = grown_upstream(&daemon);
+    upstream.set(UpstreamMode::Breaks);
+    let url = daemon.url(&format!("/git/{WITH_GIT}/git-upload-pack"));
 
     let mut begun = Vec::new();
     for _ in 0..3 {
         begun.push(post(&Client::new(), url.clone(), pkt::fetch(&head)).await);
     }
-    upstream.set(Mood::Good);
+    upstream.set(UpstreamMode::Good);
 
     assert_eq!(upstream.seen(&["repo.git/git-upload-pack"]).len(), 1);
     for answer in begun {
         assert_eq!(answer.status(), 200);
         let all = answer.bytes().await;
-        assert!(all.is_err(), "a part was taken for the whole");
+        assert!(all.is_err(), "the response ended as if it were complete");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upstream_that_hangs_leaves_other_repositories_served() {
-    let (world, upstream) = start_behind_http(|config| {
+    let (daemon, upstream) = start_behind_http(|config| {
         let local = config.data_dir.with_file_name("upstream");
         let local = format!("file://{}", local.display());
         config
@@ -167,17 +169,17 @@ async fn an_upstream_that_hangs_leaves_other_repositories_served() {
         config.ref_check_timeout = Duration::from_millis(300);
     })
     .await;
-    let (_, head) = grown_upstream(&world);
-    world.refresh().await;
-    upstream.set(Mood::Hangs);
-    let url = world.url("/git/git.example.com/org/unknown/info/refs?service=git-upload-pack");
+    let (_, head) = grown_upstream(&daemon);
+    daemon.refresh().await;
+    upstream.set(UpstreamMode::Hangs);
+    let url = daemon.url("/git/git.example.com/org/unknown/info/refs?service=git-upload-pack");
     let hanging = tokio::spawn(async move { reqwest::get(url).await.unwrap().status() });
     eventually(|| !upstream.seen(&["/org/unknown/"]).is_empty()).await;
 
     let stale = format!("/git/{REPO}/info/refs?service=git-upload-pack");
-    let stale = world.get(&stale, &[]).await;
-    let other = world.url("/git/local.example.com/org/repo");
-    let listed = git(world.root.path(), ["ls-remote", &other, "HEAD"]);
+    let stale = daemon.get(&stale, &[]).await;
+    let other = daemon.url("/git/local.example.com/org/repo");
+    let listed = git(daemon.root.path(), ["ls-remote", &other, "HEAD"]);
 
     assert_eq!(listed, format!("{head}\tHEAD"));
     assert_eq!(stale.status(), 200);
@@ -187,25 +189,25 @@ async fn an_upstream_that_hangs_leaves_other_repositories_served() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_who_wait_share_one_check_of_upstream() {
-    let (world, upstream) = start_behind_http(|config| {
+async fn concurrent_requests_share_one_check_of_upstream() {
+    let (daemon, upstream) = start_behind_http(|config| {
         config.ref_check_interval = Duration::ZERO;
     })
     .await;
-    grown_upstream(&world);
-    world.refresh().await;
+    grown_upstream(&daemon);
+    daemon.refresh().await;
     let checks = || upstream.seen(&["POST /org/repo/git-upload-pack"]).len();
     let before = checks();
-    upstream.set(Mood::HangsForTheMirror);
+    upstream.set(UpstreamMode::HangsForMirror);
 
-    let url = world.url(&format!("/git/{REPO}/info/refs?service=git-upload-pack"));
+    let url = daemon.url(&format!("/git/{REPO}/info/refs?service=git-upload-pack"));
     let ask = || {
         let url = url.clone();
         tokio::spawn(async move { reqwest::get(url).await.unwrap().status() })
     };
     let asked: Vec<_> = (0..40).map(|_| ask()).collect();
     eventually(|| checks() > before).await;
-    upstream.set(Mood::Good);
+    upstream.set(UpstreamMode::Good);
     for answer in asked {
         assert_eq!(answer.await.unwrap(), 200);
     }
@@ -215,23 +217,23 @@ async fn many_who_wait_share_one_check_of_upstream() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_an_update_takes_long_fresh_refs_come_from_upstream() {
-    let (world, upstream) = start_behind_http(|config| {
+async fn fresh_refs_come_from_upstream_while_an_update_is_slow() {
+    let (daemon, upstream) = start_behind_http(|config| {
         config.ref_check_interval = Duration::ZERO;
         config.ref_check_timeout = Duration::from_millis(500);
     })
     .await;
-    let (work, _) = grown_upstream(&world);
-    world.refresh().await;
-    upstream.set(Mood::HangsForTheMirrorsFetch);
-    let url = world.url(&format!("/git/{WITH_GIT}"));
+    let (work, _) = grown_upstream(&daemon);
+    daemon.refresh().await;
+    upstream.set(UpstreamMode::HangsForMirrorFetch);
+    let url = daemon.url(&format!("/git/{WITH_GIT}"));
 
     for version in ["protocol.version=0", "protocol.version=2"] {
         let head = commit_and_push(&work, version);
-        let to = tempfile::tempdir_in(world.root.path()).unwrap();
+        let to = tempfile::tempdir_in(daemon.root.path()).unwrap();
         let path = to.path().to_str().unwrap();
         git(
-            world.root.path(),
+            daemon.root.path(),
             ["-c", version, "clone", "-q", &url, path],
         );
 

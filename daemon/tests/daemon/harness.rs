@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 pub(crate) const REPO: &str = "git.example.com/org/repo";
 
-/// Runs git with a fixed identity and time; fails the test if git fails.
+/// Runs git with a fixed identity and time. Fails the test if git fails.
 pub(crate) fn git<A: AsRef<OsStr>>(
     directory: &Path,
     arguments: impl IntoIterator<Item = A>,
@@ -58,7 +58,7 @@ pub(crate) fn write_file(path: &Path, content: impl AsRef<[u8]>) {
         .unwrap();
 }
 
-/// Bytes that don't compress, the same for the same seed.
+/// Returns bytes that don't compress. Equal seeds give equal bytes.
 pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(2).wrapping_add(0x9E37_79B9_7F4A_7C15);
     std::iter::repeat_with(|| {
@@ -71,14 +71,14 @@ pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
     .collect()
 }
 
-/// Everything a test needs, in one temporary directory.
-pub(crate) struct World {
+/// A running daemon with its upstream, both in one temporary directory.
+pub(crate) struct TestDaemon {
     pub(crate) root: TempDir,
     pub(crate) running: Running,
     client: Client,
 }
 
-impl World {
+impl TestDaemon {
     /// Starts a daemon whose one host is a directory of repositories.
     pub(crate) async fn start() -> Self {
         Self::start_with(|_| {}).await
@@ -96,7 +96,7 @@ impl World {
             data_dir: root.path().join("data"),
             upstreams: [("git.example.com".to_owned(), base.into())].into(),
             fetch_interval: Duration::from_hours(1),
-            // What a test doesn't ask for doesn't happen.
+            // Long intervals: the daemon asks upstream only if the test requests it.
             ref_check_interval: Duration::from_hours(1),
             publish_delay: Duration::ZERO,
             ..Config::default()
@@ -111,19 +111,19 @@ impl World {
         }
     }
 
-    /// Stops the daemon; another can be started in what is left.
+    /// Stops the daemon. Returns its directory, in which another daemon can be started.
     pub(crate) async fn stop(self) -> TempDir {
         self.running.shutdown.cancel();
         self.running.stopped().await;
         self.root
     }
 
-    /// The upstream repository, a bare one, with a work tree beside it to commit in.
+    /// Creates the bare upstream repository. Returns a work tree to commit in.
     pub(crate) fn create_upstream(&self) -> PathBuf {
         self.create_upstream_at("org/repo", "work")
     }
 
-    /// Another one, at `path` below the host, with a work tree that is called `work`.
+    /// Creates a bare repository at `path` below the upstream host, and the work tree `work`.
     pub(crate) fn create_upstream_at(&self, path: &str, work: &str) -> PathBuf {
         let root = self.root.path();
         let bare = root.join("upstream").join(format!("{path}.git"));
@@ -165,7 +165,7 @@ impl World {
         request.send().await.unwrap()
     }
 
-    /// Asks for an update and a publish, and gives the answer.
+    /// Requests an update and a publish. Returns the response.
     pub(crate) async fn refresh(&self) -> Value {
         let path = format!("/git/{REPO}/refresh");
         let response = self.request(Method::POST, &path, &[]).await;
@@ -175,19 +175,19 @@ impl World {
         serde_json::from_str(&text).unwrap()
     }
 
-    /// What the daemon says of the repository.
+    /// Returns the state of the repository as the API reports it.
     pub(crate) async fn status(&self) -> Value {
         let path = format!("/api/v1/repos/{REPO}");
         let text = self.get(&path, &[]).await.text().await.unwrap();
         serde_json::from_str(&text).unwrap()
     }
 
-    /// Waits until what the daemon says of the repository is so; gives it.
-    pub(crate) async fn status_when(&self, is_so: impl Fn(&Value) -> bool) -> Value {
+    /// Waits until the API reports a state that meets `condition`. Returns that state.
+    pub(crate) async fn status_when(&self, condition: impl Fn(&Value) -> bool) -> Value {
         let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
         loop {
             let status = self.status().await;
-            if is_so(&status) {
+            if condition(&status) {
                 return status;
             }
             assert!(tokio::time::Instant::now() < deadline, "{status}");
@@ -203,7 +203,7 @@ impl World {
         untar(&response.bytes().await.unwrap(), self.root.path())
     }
 
-    /// The files of the store below the repository's directory there.
+    /// Returns the directory of the repository in the store.
     pub(crate) fn store(&self) -> PathBuf {
         let store = self.root.path().join("data/store/v1");
         store.join(format!("{REPO}.git"))
@@ -214,7 +214,8 @@ impl World {
         Manifest::parse(&bytes).unwrap()
     }
 
-    /// Whether the ids of what was forgotten are all that the directory of the store has of the repository.
+    /// Returns whether the store has nothing of the repository but the deletion notices, which name
+    /// the ids that were forgotten.
     pub(crate) fn has_forgotten(&self) -> bool {
         let of_lfs = self.store().join("lfs");
         let files = [self.store(), of_lfs.clone()].into_iter().flat_map(|part| {
@@ -226,7 +227,7 @@ impl World {
         self.store().join("deletions").exists() && files.all(is_note)
     }
 
-    /// Bytes of all files in the store.
+    /// Returns the total size of the snapshots and segments in the store, in bytes.
     pub(crate) fn stored_bytes(&self) -> u64 {
         ["snapshots", "segments"]
             .iter()
@@ -243,7 +244,7 @@ pub(crate) fn untar(archive: &[u8], root: &Path) -> PathBuf {
     write_file(&file, archive);
     let output = Command::new("tar")
         .arg("--zstd")
-        // A file that changes more often than seconds pass has a time of the future.
+        // A file that changes several times within one second gets a time in the future.
         .arg("--warning=no-timestamp")
         .arg("-xpf")
         .arg(&file)
@@ -256,7 +257,7 @@ pub(crate) fn untar(archive: &[u8], root: &Path) -> PathBuf {
     to
 }
 
-/// Commits everything in `work` and pushes all branches and tags.
+/// Commits everything in `work` and pushes all branches and tags. Returns the commit.
 pub(crate) fn commit_and_push(work: &Path, message: &str) -> String {
     git(work, ["add", "-A"]);
     git(work, ["commit", "-q", "--allow-empty", "-m", message]);
@@ -265,7 +266,7 @@ pub(crate) fn commit_and_push(work: &Path, message: &str) -> String {
     git(work, ["rev-parse", "HEAD"])
 }
 
-/// What must hold of an extracted checkout archive, whatever is in it.
+/// Checks the invariants of an extracted checkout archive, whatever its content.
 pub(crate) fn assert_good_clone(clone: &Path) {
     git(clone, ["fsck", "--strict", "--no-dangling"]);
     assert_eq!(git(clone, ["status", "--porcelain", "--ignored"]), "");
@@ -273,7 +274,7 @@ pub(crate) fn assert_good_clone(clone: &Path) {
     assert_index_checksum(&clone.join(".git"));
 }
 
-/// The path of the stable URL of the checkout archive.
+/// Returns the path of the stable URL of the checkout archive.
 pub(crate) fn stable() -> String {
     format!("/git/{REPO}/snapshot.tar.zst")
 }
@@ -286,7 +287,7 @@ pub(crate) fn header(response: &Response, name: &str) -> String {
     value.to_str().unwrap().to_owned()
 }
 
-/// Status and code of an answer that is an error.
+/// Returns the status and the code of an error response.
 pub(crate) async fn code(response: Response) -> (u16, String) {
     let status = response.status().as_u16();
     let body: Value = serde_json::from_str(&response.text().await.unwrap()).unwrap();
@@ -297,35 +298,39 @@ pub(crate) async fn code(response: Response) -> (u16, String) {
     (status, body["error"]["code"].as_str().unwrap().to_owned())
 }
 
-/// A mirror that is ahead of what is published: nothing can be published until this is
-/// dropped.
-pub(crate) struct NoPublish {
+/// A guard that makes every publish fail until it is dropped, so that the mirror stays ahead of the
+/// published snapshot.
+pub(crate) struct BlockedPublish {
     deletions: PathBuf,
 }
 
-impl NoPublish {
-    /// Has the mirror updated.
-    pub(crate) async fn after_update(world: &World) -> Self {
-        let deletions = world.store().join("deletions");
+impl BlockedPublish {
+    /// Updates the mirror. The publish that follows fails, because the deletion notices are
+    /// damaged.
+    pub(crate) async fn after_update(daemon: &TestDaemon) -> Self {
+        let deletions = daemon.store().join("deletions");
         write_file(&deletions, "damaged");
         let refresh = format!("/git/{REPO}/refresh");
-        let failed = world.post(&refresh, "").await;
+        let failed = daemon.post(&refresh, "").await;
         assert_eq!(failed.status(), 500);
         Self { deletions }
     }
 }
 
-impl Drop for NoPublish {
+impl Drop for BlockedPublish {
     fn drop(&mut self) {
         fs::remove_file(&self.deletions).unwrap();
     }
 }
 
-/// Waits until `is_so`; fails the test after half a minute.
-pub(crate) async fn eventually(is_so: impl Fn() -> bool) {
+/// Waits until `condition` holds. Fails the test after half a minute.
+pub(crate) async fn eventually(condition: impl Fn() -> bool) {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
-    while !is_so() {
-        assert!(tokio::time::Instant::now() < deadline, "it never was so");
+    while !condition() {
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "the condition never became true"
+        );
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

@@ -1,5 +1,5 @@
-//! Hostile URLs, headers and bodies at every route: nothing of them becomes an option of git's, a path
-//! outside the data directory, or a request to a host that is not configured.
+//! Hostile URLs, headers and bodies at every route. No part of them may become an option of git, a
+//! path outside the data directory, or a request to a host that is not configured.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,12 +16,13 @@ use tokio::time::timeout;
 use crate::harness::*;
 use crate::http_upstream::HttpUpstream;
 use crate::pkt;
-use crate::process::Process;
+use crate::process::DaemonProcess;
 
-/// In everything that is hostile.
+/// A marker in every hostile text, to find it in command lines and paths.
 const MARK: &str = "h0stile";
 
-/// What is put where a name, an id or a path belongs; `OTHER` is a host that is not configured.
+/// Hostile texts in place of a name, an id or a path. `OTHER` stands for a host that is not
+/// configured.
 const PIECES: &[&str] = &[
     "--upload-pack=touch%20h0stile",
     "-h0stile",
@@ -118,8 +119,9 @@ const HEADERS: &[&str] = &[
 ];
 
 fn bodies() -> Vec<Vec<u8>> {
-    let ensure = r#"{"refs":{"--upload-pack=h0stile":"","refs/heads/../../h0stile":"","refs/heads/*h0stile":"",
-        "refs/heads/--h0stile":"--h0stile"},"commits":["--h0stile","../h0stile","h0stile^{}"]}"#;
+    let ensure = r#"{"refs":{"--upload-pack=h0stile":"","refs/heads/../../h0stile":"",
+        "refs/heads/*h0stile":"","refs/heads/--h0stile":"--h0stile"},
+        "commits":["--h0stile","../h0stile","h0stile^{}"]}"#;
     let good_name = r#"{"refs":{"refs/heads/--h0stile":"","refs/heads/h0stile;x":""}}"#;
     let lines = [
         "agent=--h0stile",
@@ -146,7 +148,8 @@ fn bodies() -> Vec<Vec<u8>> {
     ]
 }
 
-/// All requests: each piece at each place of each route, with methods, headers and bodies in turn.
+/// Returns all requests: each piece at each place of each route, with alternating methods, headers
+/// and bodies.
 fn requests(other: &str) -> Vec<Vec<u8>> {
     let methods = ["GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS"];
     let bodies = bodies();
@@ -159,7 +162,8 @@ fn requests(other: &str) -> Vec<Vec<u8>> {
                 if !has_piece && piece_index >= bodies.len() * 2 {
                     break;
                 }
-                // Each third takes a while, as long as each piece comes to each route.
+                // To save time, only each third combination is sent. Each piece still reaches each
+                // route.
                 if name_index > 1 && (turn + piece_index) % 3 != 0 {
                     continue;
                 }
@@ -181,7 +185,7 @@ fn requests(other: &str) -> Vec<Vec<u8>> {
     requests
 }
 
-/// Sends it; gives the status, or 0 if there was no answer.
+/// Sends a request. Returns the status, or 0 if the daemon closed the connection without one.
 async fn send(address: &str, request: &[u8]) -> u16 {
     let exchange = async {
         let mut stream = TcpStream::connect(address).await.unwrap();
@@ -201,7 +205,7 @@ async fn send(address: &str, request: &[u8]) -> u16 {
         .unwrap_or(0)
 }
 
-/// A host that is not configured; counts who connects.
+/// Starts a host that is not configured. It counts its connections.
 async fn other_host() -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -215,7 +219,8 @@ async fn other_host() -> (String, Arc<AtomicUsize>) {
     (address, connected)
 }
 
-/// A `git` that writes its arguments down, each ended by a zero byte, before it is git.
+/// Creates a `git` that logs its arguments, each ended by a zero byte, and then runs the real git.
+/// Returns the `PATH` with it, and the directory of the logs.
 fn record_git(root: &Path) -> (String, PathBuf) {
     let (bin, log) = (root.join("bin"), root.join("arguments"));
     fs::create_dir_all(&log).unwrap();
@@ -236,8 +241,8 @@ fn record_git(root: &Path) -> (String, PathBuf) {
     (format!("{}:{path}", bin.display()), log)
 }
 
-/// The arguments of all commands.
-fn recorded(log: &Path) -> Vec<Vec<String>> {
+/// Returns the arguments of all recorded commands.
+fn recorded_commands(log: &Path) -> Vec<Vec<String>> {
     let mut commands = Vec::new();
     for entry in fs::read_dir(log).unwrap() {
         let text = fs::read(entry.unwrap().path()).unwrap();
@@ -254,8 +259,8 @@ fn recorded(log: &Path) -> Vec<Vec<String>> {
     commands
 }
 
-/// Whether something hostile is in a place where it does no harm: in the path of a mirror, in the URL
-/// of a repository upstream, in the full name of a ref.
+/// Returns whether an argument is harmless: it has no hostile text, or only in the path of a
+/// mirror, in the URL of an upstream repository or in the full name of a ref.
 fn is_harmless(arguments: &[String], index: usize, upstream: &str, data: &Path) -> bool {
     let argument = &arguments[index];
     let is_below = |path: &str| {
@@ -269,7 +274,7 @@ fn is_harmless(arguments: &[String], index: usize, upstream: &str, data: &Path) 
         || argument.starts_with("refs/") && is_after_options && !argument.contains("..")
 }
 
-/// Everything below `directory`, without what is below `data` there.
+/// Adds all paths below `directory` to `found`, except the content of `data`.
 fn listing(directory: &Path, data: &Path, found: &mut BTreeSet<PathBuf>) {
     for entry in fs::read_dir(directory).unwrap() {
         let entry = entry.unwrap();
@@ -281,8 +286,8 @@ fn listing(directory: &Path, data: &Path, found: &mut BTreeSet<PathBuf>) {
     }
 }
 
-/// No path leads elsewhere.
-fn check_what_upstream_saw(upstream: &HttpUpstream) {
+/// Checks that no path of a request to upstream contains `..`.
+fn check_upstream_requests(upstream: &HttpUpstream) {
     for seen in upstream.seen(&[]) {
         let target = seen.line.split_once(' ').unwrap().1;
         let path = target.split('?').next().unwrap();
@@ -294,10 +299,10 @@ fn check_what_upstream_saw(upstream: &HttpUpstream) {
     }
 }
 
-/// Nothing that git was run with is what a request wanted to run.
+/// Checks that every hostile argument of git is harmless.
 fn check_commands(log: &Path, upstream: &str, data: &Path) {
-    let commands = recorded(log);
-    assert!(commands.len() > 20, "git was hardly run");
+    let commands = recorded_commands(log);
+    assert!(commands.len() > 20, "git ran too few commands");
     let mut hostile = 0;
     for arguments in &commands {
         for (index, argument) in arguments.iter().enumerate() {
@@ -306,7 +311,7 @@ fn check_commands(log: &Path, upstream: &str, data: &Path) {
             hostile += usize::from(argument.contains(MARK));
         }
     }
-    assert!(hostile > 0, "no name that is odd but good came so far");
+    assert!(hostile > 0, "no valid name with the marker reached git");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -331,7 +336,7 @@ async fn nothing_hostile_becomes_an_option_a_path_or_a_host() {
     commit_and_push(&work, "one");
     let (path, log) = record_git(root.path());
     let config = format!("jobs_per_host = 2\n[upstreams]\n'git.example.com' = '{url}'\n");
-    let daemon = Process::start(root.path(), ("data", &config), &[("PATH", &path)]).await;
+    let daemon = DaemonProcess::start(root.path(), ("data", &config), &[("PATH", &path)]).await;
     let refresh =
         format!("POST /git/{REPO}/refresh HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
     assert_eq!(send(&daemon.address, refresh.as_bytes()).await, 200);
@@ -349,7 +354,7 @@ async fn nothing_hostile_becomes_an_option_a_path_or_a_host() {
 
     for (request, status) in requests.iter().zip(&statuses) {
         let shown = String::from_utf8_lossy(request);
-        // 502: upstream has no such repository, and said so in its own way.
+        // 502 is allowed: upstream has no such repository, and its error is not recognised.
         assert!(
             *status < 500 || [502, 503].contains(status),
             "{status} for {shown}"
@@ -359,9 +364,9 @@ async fn nothing_hostile_becomes_an_option_a_path_or_a_host() {
     assert_eq!(
         connected.load(Ordering::Relaxed),
         0,
-        "another host was asked"
+        "the daemon connected to a host that is not configured"
     );
-    check_what_upstream_saw(&upstream);
+    check_upstream_requests(&upstream);
     check_commands(&log, &url, &data);
     listing(root.path(), &data, &mut after);
     let new: Vec<_> = after
@@ -378,7 +383,7 @@ async fn nothing_hostile_becomes_an_option_a_path_or_a_host() {
         }
     }
     for path in ["/tmp/h0stile", "/etc/h0stile", "/h0stile", "h0stile"] {
-        assert!(!Path::new(path).exists(), "{path} is there");
+        assert!(!Path::new(path).exists(), "{path} exists");
     }
     let health = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
     assert_eq!(send(&daemon.address, health).await, 200);

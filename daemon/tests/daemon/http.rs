@@ -1,4 +1,4 @@
-//! The rows of the table of requests: headers, ranges, conditions, errors.
+//! Requests for archives: headers, ranges, preconditions and errors.
 
 use std::time::Duration;
 
@@ -9,26 +9,26 @@ use serde_json::{Value, json};
 use crate::gate::Gate;
 use crate::harness::*;
 
-async fn published() -> (World, String) {
-    let world = World::start().await;
-    let work = world.create_upstream();
+async fn published() -> (TestDaemon, String) {
+    let daemon = TestDaemon::start().await;
+    let work = daemon.create_upstream();
     write_file(&work.join("noise"), noise(1, 3_000_000));
     let head = commit_and_push(&work, "one");
-    world.refresh().await;
-    (world, head)
+    daemon.refresh().await;
+    (daemon, head)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_stable_url_names_the_immutable_one() {
-    let (world, head) = published().await;
+    let (daemon, head) = published().await;
 
     for kind in ["snapshot", "mirror"] {
-        let stable = world
+        let stable = daemon
             .get(&format!("/git/{REPO}.git/{kind}.tar.zst"), &[])
             .await;
         let location = header(&stable, "content-location");
-        let immutable = world.get(&location, &[]).await;
-        let head_only = world.request(Method::HEAD, &location, &[]).await;
+        let immutable = daemon.get(&location, &[]).await;
+        let head_only = daemon.request(Method::HEAD, &location, &[]).await;
 
         assert_eq!(location, format!("/git/{REPO}/{kind}/{head}.tar.zst"));
         assert_eq!(header(&stable, "x-cachew-snapshot-commit"), head);
@@ -52,8 +52,8 @@ async fn the_stable_url_names_the_immutable_one() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ranges_are_slices_of_the_whole() {
-    let (world, _) = published().await;
-    let whole = world.get(&stable(), &[]).await.bytes().await.unwrap();
+    let (daemon, _) = published().await;
+    let whole = daemon.get(&stable(), &[]).await.bytes().await.unwrap();
     let len = whole.len();
     let ranges = [
         ("bytes=0-0".to_owned(), 0..1),
@@ -64,44 +64,44 @@ async fn ranges_are_slices_of_the_whole() {
     ];
 
     for (value, expected) in ranges {
-        let part = world.get(&stable(), &[("range", &value)]).await;
+        let part = daemon.get(&stable(), &[("range", &value)]).await;
 
         assert_eq!(part.status(), 206, "{value}");
         let content_range = format!("bytes {}-{}/{len}", expected.start, expected.end - 1);
         assert_eq!(header(&part, "content-range"), content_range);
         assert_eq!(part.bytes().await.unwrap(), whole[expected], "{value}");
     }
-    let beyond = world
+    let beyond = daemon
         .get(&stable(), &[("range", &format!("bytes={len}-"))])
         .await;
     assert_eq!(beyond.status(), 416);
     assert_eq!(header(&beyond, "content-range"), format!("bytes */{len}"));
     for value in ["bytes=0-1,5-6", "bytes=x", "lines=1-2"] {
-        let all = world.get(&stable(), &[("range", value)]).await;
+        let all = daemon.get(&stable(), &[("range", value)]).await;
         assert_eq!(all.status(), 200, "{value}");
         assert_eq!(all.bytes().await.unwrap().len(), len);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_segment_that_is_lost_breaks_the_connection() {
-    let (world, head) = published().await;
-    let layout = &world.manifest(&head).archives[&ArchiveKind::Checkout];
+async fn a_missing_segment_breaks_the_connection() {
+    let (daemon, head) = published().await;
+    let layout = &daemon.manifest(&head).archives[&ArchiveKind::Checkout];
     let last = layout.segments.last().unwrap();
-    std::fs::remove_file(world.store().join("segments").join(last.id.to_string())).unwrap();
+    std::fs::remove_file(daemon.store().join("segments").join(last.id.to_string())).unwrap();
 
-    let response = world.get(&stable(), &[]).await;
+    let response = daemon.get(&stable(), &[]).await;
 
     assert_eq!(response.status(), 200);
     assert!(response.bytes().await.is_err());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn conditions_come_before_ranges() {
-    let (world, _) = published().await;
-    let etag = header(&world.request(Method::HEAD, &stable(), &[]).await, "etag");
+async fn preconditions_come_before_ranges() {
+    let (daemon, _) = published().await;
+    let etag = header(&daemon.request(Method::HEAD, &stable(), &[]).await, "etag");
     let status =
-        async |headers: &[(&str, &str)]| world.get(&stable(), headers).await.status().as_u16();
+        async |headers: &[(&str, &str)]| daemon.get(&stable(), headers).await.status().as_u16();
 
     assert_eq!(
         status(&[("if-match", &etag), ("range", "bytes=0-1")]).await,
@@ -131,38 +131,41 @@ async fn conditions_come_before_ranges() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_get_prepares_what_a_head_does_not() {
-    let world = World::start().await;
-    let work = world.create_upstream();
+async fn a_get_starts_a_build_and_a_head_does_not() {
+    let daemon = TestDaemon::start().await;
+    let work = daemon.create_upstream();
     commit_and_push(&work, "one");
     let tail = [("range", "bytes=-65536")];
 
-    let head = world.request(Method::HEAD, &stable(), &[]).await;
-    let unknown = world.get(&format!("/api/v1/repos/{REPO}"), &[]).await;
-    let first = world.get(&stable(), &tail).await;
+    let head = daemon.request(Method::HEAD, &stable(), &[]).await;
+    let unknown = daemon.get(&format!("/api/v1/repos/{REPO}"), &[]).await;
+    let first = daemon.get(&stable(), &tail).await;
 
     assert_eq!(head.status(), 404);
     assert_eq!(unknown.status(), 404);
     assert_eq!(header(&first, "retry-after"), "1");
     assert_eq!(code(first).await, (503, "snapshot_not_ready".to_owned()));
     let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
-    while world.get(&stable(), &tail).await.status() != 206 {
-        assert!(tokio::time::Instant::now() < deadline, "never published");
+    while daemon.get(&stable(), &tail).await.status() != 206 {
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "the snapshot was never published"
+        );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    let described = world.get(&format!("/api/v1/repos/{REPO}"), &[]).await;
+    let described = daemon.get(&format!("/api/v1/repos/{REPO}"), &[]).await;
     let described: Value = described.json().await.unwrap();
     assert_eq!(described["state"], "ready");
     assert!(described["published"]["checkout_bytes"].as_u64().unwrap() > 0);
-    let list: Value = world.get("/api/v1/repos", &[]).await.json().await.unwrap();
+    let list: Value = daemon.get("/api/v1/repos", &[]).await.json().await.unwrap();
     assert_eq!(list["repos"][0]["repo"], REPO);
     assert_eq!(list["hosts"][0], "git.example.com");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bad_requests_are_told_apart() {
-    let (world, head) = published().await;
-    let get = async |path: &str| code(world.get(path, &[]).await).await;
+async fn bad_requests_have_distinct_codes() {
+    let (daemon, head) = published().await;
+    let get = async |path: &str| code(daemon.get(path, &[]).await).await;
     let answer = |status: u16, code: &str| (status, code.to_owned());
 
     assert_eq!(
@@ -195,7 +198,7 @@ async fn bad_requests_are_told_apart() {
     assert_eq!(get(&later).await, answer(404, "no_snapshot"));
     assert_eq!(get("/nothing").await, answer(404, "no_such_path"));
     for path in [&stable(), "/healthz", "/metrics", "/api/v1/repos", "/"] {
-        let post = world.request(Method::POST, path, &[]).await;
+        let post = daemon.request(Method::POST, path, &[]).await;
         assert_eq!(
             header(&post, "allow").replace(' ', ""),
             "GET,HEAD",
@@ -203,32 +206,32 @@ async fn bad_requests_are_told_apart() {
         );
         assert_eq!(code(post).await, answer(405, "method_not_allowed"));
     }
-    assert_eq!(world.get("/healthz", &[]).await.status(), 200);
-    assert_eq!(world.get("/readyz", &[]).await.status(), 200);
+    assert_eq!(daemon.get("/healthz", &[]).await.status(), 200);
+    assert_eq!(daemon.get("/readyz", &[]).await.status(), 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_organisation_is_not_a_repository() {
-    let (world, _) = published().await;
+    let (daemon, _) = published().await;
 
     for name in ["git.example.com/org", "git.example.com/org/missing"] {
         let path = format!("/git/{name}/refresh");
-        let refused = world.request(Method::POST, &path, &[]).await;
+        let refused = daemon.request(Method::POST, &path, &[]).await;
         assert_eq!(code(refused).await, (404, "upstream_not_found".to_owned()));
-        let again = world
+        let again = daemon
             .get(&format!("/git/{name}/snapshot.tar.zst"), &[])
             .await;
         assert_eq!(code(again).await, (404, "upstream_not_found".to_owned()));
     }
-    assert_eq!(world.get(&stable(), &[]).await.status(), 200);
+    assert_eq!(daemon.get(&stable(), &[]).await.status(), 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_published_survives_a_restart_and_the_loss_of_upstream() {
-    let (world, head) = published().await;
+async fn published_snapshots_survive_a_restart_and_the_loss_of_upstream() {
+    let (daemon, head) = published().await;
     let config = cachewfs_daemon::Config {
         listen: ([127, 0, 0, 1], 0).into(),
-        data_dir: world.root.path().join("data"),
+        data_dir: daemon.root.path().join("data"),
         upstreams: [(
             "git.example.com".to_owned(),
             "file:///nonexistent".to_owned().into(),
@@ -241,8 +244,8 @@ async fn what_is_published_survives_a_restart_and_the_loss_of_upstream() {
         in_use,
         Err(cachewfs_daemon::StartError::InUse { .. })
     ));
-    world.running.shutdown.cancel();
-    world.running.stopped().await;
+    daemon.running.shutdown.cancel();
+    daemon.running.stopped().await;
 
     let running = cachewfs_daemon::Daemon::start(config).await.unwrap();
     let url = format!("http://{}{}", running.address, stable());
@@ -257,24 +260,24 @@ async fn what_is_published_survives_a_restart_and_the_loss_of_upstream() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_repository_is_described_with_refs_and_snapshots() {
-    let (world, gate) = Gate::start(|_| {}).await;
-    let work = world.create_upstream();
+    let (daemon, gate) = Gate::start(|_| {}).await;
+    let work = daemon.create_upstream();
     write_file(&work.join("noise"), noise(1, 100_000));
     let first = commit_and_push(&work, "one");
     gate.close();
 
     let path = stable();
-    let (snapshot, cloning) = tokio::join!(world.get(&path, &[]), async {
+    let (snapshot, cloning) = tokio::join!(daemon.get(&path, &[]), async {
         gate.wait_for_packs(1).await;
-        let cloning = world.status().await;
+        let cloning = daemon.status().await;
         gate.open();
         cloning
     });
     assert!(!snapshot.bytes().await.unwrap().is_empty());
     git(&work, ["tag", "v1"]);
     let second = commit_and_push(&work, "two");
-    world.refresh().await;
-    let described = world.status_when(|status| status["job"].is_null()).await;
+    daemon.refresh().await;
+    let described = daemon.status_when(|status| status["job"].is_null()).await;
 
     let job = &cloning["job"];
     assert_eq!(

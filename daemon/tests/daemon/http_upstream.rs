@@ -1,5 +1,5 @@
-//! An upstream that speaks HTTP: `git http-backend` behind a small server that can be made to hang
-//! and to fail, and notes what it is asked.
+//! An upstream that speaks HTTP: `git http-backend` behind a small server. Tests make it hang,
+//! fail, redirect or lie, and it records its requests.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -21,68 +21,70 @@ use crate::harness::*;
 use crate::lfs_upstream;
 use crate::liar::Lie;
 
-/// A password for pushes, as a client sends it.
+/// The credentials for pushes, as the `Authorization` header of a client.
 pub(crate) const TOKEN: &str = "Bearer t0ken";
 
-/// What the server does; in front of repositories whose name begins with `healthy`, it is always good.
+/// The behaviour of the server. Repositories whose name begins with `healthy` are always served
+/// well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Mood {
+pub(crate) enum UpstreamMode {
     Good,
-    /// Doesn't answer anybody.
+    /// Answers no request until the mode changes.
     Hangs,
-    /// Doesn't answer requests whose URL spells the repository without `.git`, as the mirror's are.
-    HangsForTheMirror,
+    /// Answers no request of the mirror. Its URLs have no `.git`.
+    HangsForMirror,
+    /// Answers 500.
     Fails,
-    /// Refuses everybody.
+    /// Answers 403.
     Denies,
-    /// Speaks the oldest version of the protocol only.
-    IsOld,
-    /// Lists refs for the mirror, but doesn't send it packs.
-    HangsForTheMirrorsFetch,
-    /// Sends all to another host.
+    /// Speaks only protocol version 0.
+    OldProtocol,
+    /// Lists refs for the mirror, but answers none of its fetches.
+    HangsForMirrorFetch,
+    /// Redirects all requests to another host.
     RedirectsAway,
-    /// Sends all to the same path of this port on this machine.
+    /// Redirects all requests to the same path at this port of this machine.
     RedirectsTo(u16),
-    /// Knows repositories by URLs with `.git` at their end, as GitLab does.
+    /// Redirects to URLs with `.git`, as GitLab does.
     WantsGitSuffix,
-    /// Doesn't answer requests about LFS.
+    /// Answers no LFS request.
     HangsForLfs,
-    /// Begins packs, and breaks them off when the mood changes.
+    /// Sends the beginning of a pack, and breaks the connection when the mode changes.
     Breaks,
-    /// Says what is not so.
+    /// Sends false responses.
     Lies(Lie),
 }
 
-/// One request that came.
+/// A request that the server received.
 #[derive(Clone, Debug)]
-pub(crate) struct Seen {
+pub(crate) struct SeenRequest {
     /// Method, path and query.
     pub(crate) line: String,
     pub(crate) headers: HeaderMap,
 }
 
-/// A server of all repositories in a directory; it stops with the runtime.
+/// A server of all repositories in a directory. It stops with the runtime.
 #[derive(Clone, Debug)]
-pub(crate) struct HttpUpstream(Arc<Shared>);
+pub(crate) struct HttpUpstream(Arc<UpstreamState>);
 
 #[derive(Debug)]
-struct Shared {
+struct UpstreamState {
     root: PathBuf,
     address: SocketAddr,
-    mood: watch::Sender<Mood>,
-    seen: Mutex<Vec<Seen>>,
+    mode: watch::Sender<UpstreamMode>,
+    seen: Mutex<Vec<SeenRequest>>,
     required: Mutex<Option<String>>,
-    /// The old and the new name of a repository, as parts of a path.
+    /// The old and the new name of a repository, as parts of a URL path.
     renamed: Mutex<(String, String)>,
 }
 
 impl HttpUpstream {
     pub(crate) async fn start(root: PathBuf) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(UpstreamState {
             root,
             address: listener.local_addr().unwrap(),
-            mood: watch::Sender::new(Mood::Good),
+            mode: watch::Sender::new(UpstreamMode::Good),
             seen: Mutex::default(),
             required: Mutex::default(),
             renamed: Mutex::new(("/moved".to_owned(), "/repo".to_owned())),
@@ -102,67 +104,67 @@ impl HttpUpstream {
         self.0.address.port()
     }
 
-    /// Redirects from one name of a repository to another from now on.
+    /// Redirects requests for the repository `from` to `to`.
     pub(crate) fn rename(&self, from: &str, to: &str) {
         *self.0.renamed.lock().unwrap() = (format!("/{from}"), format!("/{to}"));
     }
 
-    pub(crate) fn set(&self, mood: Mood) {
-        self.0.mood.send_replace(mood);
+    pub(crate) fn set(&self, mode: UpstreamMode) {
+        self.0.mode.send_replace(mode);
     }
 
-    /// Answers only those who show this user and password from now on.
+    /// Answers 401 to requests without this `user:password` from now on.
     pub(crate) fn require(&self, pair: &str) {
         let pair = base64::engine::general_purpose::STANDARD.encode(pair);
         *self.0.required.lock().unwrap() = Some(format!("Basic {pair}"));
     }
 
-    /// Requests whose line has all of `parts`.
-    pub(crate) fn seen(&self, parts: &[&str]) -> Vec<Seen> {
+    /// Returns the requests whose line contains all of `parts`.
+    pub(crate) fn seen(&self, parts: &[&str]) -> Vec<SeenRequest> {
         let seen = self.0.seen.lock().unwrap();
-        let has_all = |seen: &&Seen| parts.iter().all(|part| seen.line.contains(part));
+        let has_all = |seen: &&SeenRequest| parts.iter().all(|part| seen.line.contains(part));
         seen.iter().filter(has_all).cloned().collect()
     }
 }
 
-/// A daemon in front of an upstream that speaks HTTP.
+/// Starts a daemon in front of an upstream that speaks HTTP.
 pub(crate) async fn start_behind_http(
     change: impl FnOnce(&mut cachewfs_daemon::Config),
-) -> (World, HttpUpstream) {
+) -> (TestDaemon, HttpUpstream) {
     let root = tempfile::tempdir().unwrap();
     let upstream = HttpUpstream::start(root.path().join("upstream")).await;
     let url = upstream.url();
-    let world = World::start_in(root, |config| {
+    let daemon = TestDaemon::start_in(root, |config| {
         config.upstreams = [("git.example.com".to_owned(), url.into())].into();
         change(config);
     });
-    (world.await, upstream)
+    (daemon.await, upstream)
 }
 
-impl Shared {
-    /// Where a repository is that was renamed.
-    fn new_place(&self, target: &str) -> Option<String> {
+impl UpstreamState {
+    /// Returns the new URL of a renamed repository, or `None` if `target` is of another one.
+    fn new_location(&self, target: &str) -> Option<String> {
         let (from, to) = &*self.renamed.lock().unwrap();
         target.contains(from).then(|| target.replace(from, to))
     }
 }
 
-/// Where a mood sends a client.
-fn elsewhere(mood: Mood, target: &str) -> Option<String> {
-    match mood {
-        Mood::RedirectsAway => Some(format!("http://localhost:1{target}")),
-        Mood::RedirectsTo(port) => Some(format!("http://127.0.0.1:{port}{target}")),
-        Mood::WantsGitSuffix if !target.contains(".git/") => {
+/// Returns the URL to which a mode redirects, or `None` if it does not redirect.
+fn redirect_of(mode: UpstreamMode, target: &str) -> Option<String> {
+    match mode {
+        UpstreamMode::RedirectsAway => Some(format!("http://localhost:1{target}")),
+        UpstreamMode::RedirectsTo(port) => Some(format!("http://127.0.0.1:{port}{target}")),
+        UpstreamMode::WantsGitSuffix if !target.contains(".git/") => {
             Some(target.replace("/info/refs", ".git/info/refs"))
         }
         _ => None,
     }
 }
 
-async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+async fn answer(State(shared): State<Arc<UpstreamState>>, request: Request) -> Response {
     let (mut parts, body) = request.into_parts();
     let target = parts.uri.path_and_query().unwrap().as_str().to_owned();
-    shared.seen.lock().unwrap().push(Seen {
+    shared.seen.lock().unwrap().push(SeenRequest {
         line: format!("{} {target}", parts.method),
         headers: parts.headers.clone(),
     });
@@ -176,34 +178,38 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
         return (StatusCode::UNAUTHORIZED, challenge).into_response();
     }
     let is_of_mirror = !target.contains(".git");
-    if let Some(location) = shared.new_place(&target) {
+    if let Some(location) = shared.new_location(&target) {
         return (StatusCode::MOVED_PERMANENTLY, [("location", location)]).into_response();
     }
     if target.contains("/healthy") {
         let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
         return backend(&shared, &parts, body).await;
     }
-    let hangs = |mood: Mood| mood == Mood::Hangs || mood == Mood::HangsForTheMirror && is_of_mirror;
-    let mut mood = shared.mood.subscribe();
-    let mood = *mood.wait_for(|mood| !hangs(*mood)).await.unwrap();
-    if mood == Mood::Fails {
+    let hangs = |mode: UpstreamMode| {
+        mode == UpstreamMode::Hangs || mode == UpstreamMode::HangsForMirror && is_of_mirror
+    };
+    let mut mode = shared.mode.subscribe();
+    let mode = *mode.wait_for(|mode| !hangs(*mode)).await.unwrap();
+    if mode == UpstreamMode::Fails {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     }
-    if mood == Mood::Denies {
+    if mode == UpstreamMode::Denies {
         return StatusCode::FORBIDDEN.into_response();
     }
-    if let Some(location) = elsewhere(mood, &target) {
+    if let Some(location) = redirect_of(mode, &target) {
         return (StatusCode::FOUND, [("location", location)]).into_response();
     }
     let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
     let is_fetch = body.windows(13).any(|bytes| bytes == b"command=fetch");
-    let is_held = |mood: &Mood| *mood == Mood::HangsForTheMirrorsFetch && is_of_mirror && is_fetch;
-    let mut mood = shared.mood.subscribe();
-    let mood = *mood.wait_for(|mood| !is_held(mood)).await.unwrap();
+    let is_held = |mode: &UpstreamMode| {
+        *mode == UpstreamMode::HangsForMirrorFetch && is_of_mirror && is_fetch
+    };
+    let mut mode = shared.mode.subscribe();
+    let mode = *mode.wait_for(|mode| !is_held(mode)).await.unwrap();
     if target.contains("/info/lfs/") {
-        let mut mood = shared.mood.subscribe();
-        let is_open = |mood: &Mood| *mood != Mood::HangsForLfs;
-        mood.wait_for(is_open).await.unwrap();
+        let mut mode = shared.mode.subscribe();
+        let is_open = |mode: &UpstreamMode| *mode != UpstreamMode::HangsForLfs;
+        mode.wait_for(is_open).await.unwrap();
         let url = format!("http://{}", shared.address);
         if let Some(answer) = lfs_upstream::answer(&shared.root, &url, &target, &body) {
             return answer;
@@ -215,38 +221,44 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
         let challenge = [("www-authenticate", "Basic realm=\"upstream\"")];
         return (StatusCode::UNAUTHORIZED, challenge).into_response();
     }
-    if mood == Mood::IsOld {
+    if mode == UpstreamMode::OldProtocol {
         parts.headers.remove("git-protocol");
     }
     let response = backend(&shared, &parts, body.clone()).await;
-    if let Mood::Lies(lie) = mood
+    if let UpstreamMode::Lies(lie) = mode
         && target.ends_with("git-upload-pack")
     {
         let (head, answer) = response.into_parts();
         let answer = axum::body::to_bytes(answer, usize::MAX).await.unwrap();
         let repository = shared.root.join("org/repo.git");
-        return Response::from_parts(head, Body::from(lie.tell(&repository, &body, &answer)));
+        return Response::from_parts(head, Body::from(lie.falsify(&repository, &body, &answer)));
     }
-    if mood == Mood::Breaks && is_fetch {
+    if mode == UpstreamMode::Breaks && is_fetch {
         return cut(&shared, response).await;
     }
     response
 }
 
-/// The beginning of an answer, which breaks off when the mood changes.
-async fn cut(shared: &Shared, response: Response) -> Response {
+/// Sends the beginning of a response, and breaks the connection when the mode changes.
+async fn cut(shared: &UpstreamState, response: Response) -> Response {
     let bytes = axum::body::to_bytes(response.into_body(), usize::MAX).await;
     let begun = futures_util::stream::iter([Ok(bytes.unwrap().slice(..20))]);
-    let mut mood = shared.mood.subscribe();
+    let mut mode = shared.mode.subscribe();
     let cut = futures_util::stream::once(async move {
-        mood.wait_for(|mood| *mood != Mood::Breaks).await.unwrap();
+        mode.wait_for(|mode| *mode != UpstreamMode::Breaks)
+            .await
+            .unwrap();
         Err(std::io::Error::other("cut"))
     });
     Body::from_stream(begun.chain(cut)).into_response()
 }
 
 /// Runs `git http-backend` as a CGI program (RFC 3875).
-async fn backend(shared: &Shared, parts: &axum::http::request::Parts, body: Bytes) -> Response {
+async fn backend(
+    shared: &UpstreamState,
+    parts: &axum::http::request::Parts,
+    body: Bytes,
+) -> Response {
     let header = |name: &str| {
         let value = parts.headers.get(name);
         value.and_then(|value| value.to_str().ok()).unwrap_or("")

@@ -1,4 +1,5 @@
-//! Daemons that have one store take turns to publish: real processes, which are killed and stopped.
+//! Leases: daemons that share a store take turns to publish. They are processes of their own, which
+//! the tests kill and suspend.
 
 use std::path::{Path, PathBuf};
 
@@ -11,20 +12,20 @@ use tokio::task::JoinHandle;
 
 use crate::gate::Gate;
 use crate::harness::*;
-use crate::process::Process;
+use crate::process::DaemonProcess;
 
-/// Nothing in a test takes as long.
+/// A lease that never expires during a test.
 const LONG: &str = "1h";
 
-/// An upstream, and a store for all daemons.
-struct Site {
+/// An upstream, and the store that all daemons share.
+struct Cluster {
     root: TempDir,
     work: PathBuf,
-    /// The `[store]` section.
+    /// The `[store]` section of the configuration.
     store: String,
 }
 
-impl Site {
+impl Cluster {
     fn create(lease_ttl: &str) -> Self {
         let root = tempfile::tempdir().unwrap();
         let directory = root.path().join("store");
@@ -57,7 +58,7 @@ impl Site {
         Self { root, work, store }
     }
 
-    /// Commits a file whose checkout passes the gates.
+    /// Pushes a commit with a file whose checkout each gate can block.
     fn push(&self, content: &str) -> String {
         write_file(&self.work.join("held"), content);
         commit_and_push(&self.work, content)
@@ -74,7 +75,7 @@ impl Site {
             self.store,
             git_config.display(),
         );
-        let process = Process::start(root, (name, &config), &[]).await;
+        let process = DaemonProcess::start(root, (name, &config), &[]).await;
         Replica { process, gate }
     }
 
@@ -89,9 +90,9 @@ impl Site {
     }
 }
 
-/// A daemon, with a gate of its own.
+/// A daemon with a gate of its own.
 struct Replica {
-    process: Process,
+    process: DaemonProcess,
     gate: Gate,
 }
 
@@ -100,7 +101,7 @@ impl Replica {
         format!("http://{}{path}", self.process.address)
     }
 
-    /// Asks for an update and a publish; what comes of that is awaited later.
+    /// Requests an update and a publish. The caller awaits the response later.
     fn begin_refresh(&self) -> JoinHandle<Value> {
         let url = self.url(&format!("/git/{REPO}/refresh"));
         tokio::spawn(async move {
@@ -115,7 +116,7 @@ impl Replica {
         self.begin_refresh().await.unwrap()
     }
 
-    /// Begins a publish, which can't end before the gate is opened.
+    /// Begins a publish that can't end before the caller releases the checkout.
     async fn begin_held_publish(&self) -> JoinHandle<Value> {
         let checkouts = self.gate.runs("checkout-index");
         self.gate.hold_checkout();
@@ -131,8 +132,8 @@ impl Replica {
         status["job"].clone()
     }
 
-    /// Waits until it waits for another daemon.
-    async fn waits(&self) {
+    /// Waits until the publish of this daemon waits for that of another one.
+    async fn wait_until_it_waits(&self) {
         let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(30);
         loop {
             let job = self.job().await;
@@ -145,7 +146,7 @@ impl Replica {
         }
     }
 
-    /// How many snapshots it has published.
+    /// Returns how many snapshots this daemon has published.
     fn published(&self) -> usize {
         self.process.log().matches("Published ").count()
     }
@@ -164,7 +165,7 @@ impl Replica {
             .unwrap()
     }
 
-    /// The commit of what it serves, and the archive extracted.
+    /// Downloads and extracts the archive. Returns its commit and its directory.
     async fn extract(&self, root: &Path) -> (String, PathBuf) {
         let response = Client::new().get(self.url(&stable())).send().await.unwrap();
         assert_eq!(response.status(), 200);
@@ -174,30 +175,30 @@ impl Replica {
     }
 }
 
-/// Of two daemons that are told of the same push, one publishes.
-async fn one_publishes(site: &Site) {
-    site.push("0");
-    let (one, other) = (site.start("one").await, site.start("other").await);
+/// Checks that only one of two daemons publishes if both are asked to refresh after a push.
+async fn one_publishes(cluster: &Cluster) {
+    cluster.push("0");
+    let (one, other) = (cluster.start("one").await, cluster.start("other").await);
     one.refresh().await;
     other.refresh().await;
 
-    let second = site.push("1");
+    let second = cluster.push("1");
     let held = one.begin_held_publish().await;
     let refresh = other.begin_refresh();
-    other.waits().await;
+    other.wait_until_it_waits().await;
     one.gate.release_checkout();
     assert_eq!(held.await.unwrap()["moved"], true);
     let unchanged = refresh.await.unwrap();
     assert_eq!(unchanged["snapshot"], second);
     assert_eq!(unchanged["moved"], false);
-    assert_eq!(other.extract(site.root.path()).await.0, second);
+    assert_eq!(other.extract(cluster.root.path()).await.0, second);
     assert_eq!((one.published(), other.published()), (2, 0));
     assert_eq!(other.count("waited").await, 1);
     assert_eq!(other.count("acquired").await, 0);
 
-    // Whoever is faster.
+    // Without a gate, either daemon may publish.
     for round in 2..6 {
-        let commit = site.push(&round.to_string());
+        let commit = cluster.push(&round.to_string());
         let (left, right) = tokio::join!(one.refresh(), other.refresh());
         assert_eq!(
             (&left["snapshot"], &right["snapshot"]),
@@ -210,79 +211,79 @@ async fn one_publishes(site: &Site) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_two_daemons_on_a_directory_one_publishes() {
-    one_publishes(&Site::create(LONG)).await;
+async fn only_one_of_two_daemons_on_a_directory_publishes() {
+    one_publishes(&Cluster::create(LONG)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_two_daemons_on_a_bucket_one_publishes() {
+async fn only_one_of_two_daemons_on_a_bucket_publishes() {
     let Some(bucket) = s3_bucket() else { return };
-    one_publishes(&Site::in_bucket(&bucket)).await;
+    one_publishes(&Cluster::in_bucket(&bucket)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_daemon_that_waits_serves_git_clients_and_publishes_what_is_left() {
-    let site = Site::create(LONG);
-    site.push("1");
-    let (one, other) = (site.start("one").await, site.start("other").await);
+async fn a_waiting_daemon_serves_git_clients_and_then_publishes_newer_commits() {
+    let cluster = Cluster::create(LONG);
+    cluster.push("1");
+    let (one, other) = (cluster.start("one").await, cluster.start("other").await);
     one.refresh().await;
     other.refresh().await;
-    site.push("2");
+    cluster.push("2");
     let held = one.begin_held_publish().await;
     let refresh = other.begin_refresh();
-    other.waits().await;
+    other.wait_until_it_waits().await;
 
-    let third = site.push("3");
+    let third = cluster.push("3");
     let body = format!("{{\"commits\":[\"{third}\"]}}");
     let url = other.url(&format!("/git/{REPO}/ensure-refs"));
     let answer = Client::new().post(url).body(body).send().await.unwrap();
     let answer = answer.text().await.unwrap();
     assert!(answer.contains("\"missing_commits\":[]"), "{answer}");
-    other.waits().await;
+    other.wait_until_it_waits().await;
     assert!(!refresh.is_finished());
     one.gate.release_checkout();
     held.await.unwrap();
 
     assert_eq!(refresh.await.unwrap()["snapshot"], third);
     assert_eq!((one.published(), other.published()), (2, 1));
-    assert_eq!(site.pointer()["fence"], 3);
+    assert_eq!(cluster.pointer()["fence"], 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_waits_for_a_first_snapshot_gets_that_of_another_daemon() {
-    let site = Site::create(LONG);
-    let first = site.push("1");
-    let (one, other) = (site.start("one").await, site.start("other").await);
+async fn a_client_that_waits_for_a_first_snapshot_gets_that_of_another_daemon() {
+    let cluster = Cluster::create(LONG);
+    let first = cluster.push("1");
+    let (one, other) = (cluster.start("one").await, cluster.start("other").await);
     let held = one.begin_held_publish().await;
 
-    // It answers once it has been waited for long enough, and goes on with the archive.
+    // The daemon starts a response after a short wait, and streams the archive later.
     let response = Client::new()
         .get(other.url(&stable()))
         .send()
         .await
         .unwrap();
     assert_eq!(response.status(), 200);
-    other.waits().await;
+    other.wait_until_it_waits().await;
     one.gate.release_checkout();
     held.await.unwrap();
 
-    let clone = untar(&response.bytes().await.unwrap(), site.root.path());
+    let clone = untar(&response.bytes().await.unwrap(), cluster.root.path());
     assert_good_clone(&clone);
     assert_eq!(git(&clone, ["rev-parse", "HEAD"]), first);
     assert_eq!((one.published(), other.published()), (1, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_killed_daemon_was_publishing_another_takes_over() {
-    let site = Site::create("1s");
-    site.push("1");
-    let (one, other) = (site.start("one").await, site.start("other").await);
+async fn another_daemon_takes_over_the_publish_of_a_killed_daemon() {
+    let cluster = Cluster::create("1s");
+    cluster.push("1");
+    let (one, other) = (cluster.start("one").await, cluster.start("other").await);
     one.refresh().await;
     other.refresh().await;
-    let second = site.push("2");
+    let second = cluster.push("2");
     let held = one.begin_held_publish().await;
     let refresh = other.begin_refresh();
-    other.waits().await;
+    other.wait_until_it_waits().await;
 
     one.process.signal(Signal::KILL);
 
@@ -290,45 +291,45 @@ async fn what_a_killed_daemon_was_publishing_another_takes_over() {
     assert_eq!(taken_over["snapshot"], second);
     assert_eq!(taken_over["moved"], true);
     assert_eq!(other.count("taken_over").await, 1);
-    assert!(held.await.is_err(), "a killed daemon answered");
+    assert!(held.await.is_err(), "the killed daemon answered");
     one.gate.release_checkout();
     drop(one);
-    let one = site.start("one").await;
+    let one = cluster.start("one").await;
     assert_eq!(one.refresh().await["moved"], false);
-    assert_good_clone(&one.extract(site.root.path()).await.1);
+    assert_good_clone(&one.extract(cluster.root.path()).await.1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_daemon_that_is_started_again_does_not_wait_for_what_it_held() {
-    let site = Site::create(LONG);
-    site.push("1");
-    let one = site.start("one").await;
+async fn a_restarted_daemon_takes_over_its_own_lease_at_once() {
+    let cluster = Cluster::create(LONG);
+    cluster.push("1");
+    let one = cluster.start("one").await;
     let held = one.begin_held_publish().await;
     one.process.signal(Signal::KILL);
-    assert!(held.await.is_err(), "a killed daemon answered");
+    assert!(held.await.is_err(), "the killed daemon answered");
     one.gate.release_checkout();
     drop(one);
 
-    let one = site.start("one").await;
+    let one = cluster.start("one").await;
 
     assert_eq!(one.refresh().await["moved"], true);
     assert_eq!(one.count("taken_over").await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_daemon_that_stood_still_overwrites_nothing_when_it_goes_on() {
-    let site = Site::create("1s");
-    site.push("1");
-    let (one, other) = (site.start("one").await, site.start("other").await);
+async fn a_suspended_daemon_overwrites_nothing_when_it_resumes() {
+    let cluster = Cluster::create("1s");
+    cluster.push("1");
+    let (one, other) = (cluster.start("one").await, cluster.start("other").await);
     one.refresh().await;
     other.refresh().await;
-    let second = site.push("2");
+    let second = cluster.push("2");
     let held = one.begin_held_publish().await;
     one.process.signal(Signal::STOP);
     assert_eq!(other.refresh().await["snapshot"], second);
-    let third = site.push("3");
+    let third = cluster.push("3");
     assert_eq!(other.refresh().await["snapshot"], third);
-    let current = site.pointer();
+    let current = cluster.pointer();
     assert_eq!(current["fence"], 4);
 
     one.gate.release_checkout();
@@ -337,47 +338,47 @@ async fn a_daemon_that_stood_still_overwrites_nothing_when_it_goes_on() {
     let after = held.await.unwrap();
     assert_eq!(after["snapshot"], third);
     assert_eq!(after["moved"], false);
-    assert_eq!(site.pointer(), current);
+    assert_eq!(cluster.pointer(), current);
     assert_eq!((one.published(), other.published()), (1, 2));
     assert_eq!(one.count("lost").await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_daemon_that_waits_can_forget_the_repository_and_end() {
-    let site = Site::create(LONG);
-    site.push("1");
-    let (one, mut other) = (site.start("one").await, site.start("other").await);
+async fn a_waiting_daemon_can_forget_the_repository_and_stop() {
+    let cluster = Cluster::create(LONG);
+    cluster.push("1");
+    let (one, mut other) = (cluster.start("one").await, cluster.start("other").await);
     let held = one.begin_held_publish().await;
     let forgotten = other.begin_refresh();
-    other.waits().await;
+    other.wait_until_it_waits().await;
 
     let url = other.url(&format!("/api/v1/repos/{REPO}/forget"));
     let answer = Client::new().post(url).send().await.unwrap();
     assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap());
-    assert!(forgotten.await.is_err(), "it published");
+    assert!(forgotten.await.is_err(), "the refresh succeeded");
     let ended = other.begin_refresh();
-    other.waits().await;
+    other.wait_until_it_waits().await;
     other.process.signal(Signal::TERM);
     other.process.end().await;
 
-    assert!(ended.await.is_err(), "it published");
+    assert!(ended.await.is_err(), "the refresh succeeded");
     one.gate.release_checkout();
     held.await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lease_that_nobody_understands_holds_nobody_up() {
-    let site = Site::create(LONG);
-    site.push("1");
-    let one = site.start("one").await;
+async fn an_unreadable_lease_blocks_no_publish() {
+    let cluster = Cluster::create(LONG);
+    cluster.push("1");
+    let one = cluster.start("one").await;
     one.refresh().await;
-    assert_eq!(site.pointer()["fence"], 1);
-    write_file(&site.lease(), "garbage");
+    assert_eq!(cluster.pointer()["fence"], 1);
+    write_file(&cluster.lease(), "garbage");
 
-    let second = site.push("2");
+    let second = cluster.push("2");
     assert_eq!(one.refresh().await["snapshot"], second);
 
     assert_eq!(one.count("failed").await, 1);
-    assert_eq!(site.pointer()["fence"], 1);
-    assert_eq!(std::fs::read(site.lease()).unwrap(), b"garbage");
+    assert_eq!(cluster.pointer()["fence"], 1);
+    assert_eq!(std::fs::read(cluster.lease()).unwrap(), b"garbage");
 }

@@ -1,4 +1,4 @@
-//! `lfs-snapshot.tar.zst`, made by real git-lfs from real LFS objects upstream.
+//! `lfs-snapshot.tar.zst`: LFS archives of repositories that the real git-lfs has made.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,9 +16,10 @@ pub(crate) fn lfs() -> String {
     format!("/git/{REPO}/lfs-snapshot.tar.zst")
 }
 
-/// A clone of the upstream repository that keeps `*.bin` with LFS, two files of it, one of them twice.
-pub(crate) fn create_lfs_upstream(world: &World) -> PathBuf {
-    let work = world.create_upstream();
+/// Creates upstream, and returns a work tree that keeps `*.bin` in LFS. It has two LFS objects, one
+/// of them in two files, and an empty file, for which there is no object.
+pub(crate) fn create_lfs_upstream(daemon: &TestDaemon) -> PathBuf {
+    let work = daemon.create_upstream();
     git(&work, ["lfs", "install", "--local"]);
     git(&work, ["config", "lfs.allowincompletepush", "true"]);
     write_file(
@@ -30,21 +31,22 @@ pub(crate) fn create_lfs_upstream(world: &World) -> PathBuf {
     write_file(&work.join("small.bin"), "small\n");
     write_file(&work.join("empty.bin"), "");
     write_file(&work.join("plain.txt"), "plain\n");
-    // To git it is a text like any other; upstream has nothing for it.
+    // An ordinary text file for git, because `.gitattributes` does not match it. Upstream has no
+    // LFS object for it.
     let oid = "98".repeat(32);
     let text = format!("version https://git-lfs.github.com/spec/v1\noid sha256:{oid}\nsize 5\n");
     write_file(&work.join("looks-like-a-pointer.txt"), text);
     work
 }
 
-/// The LFS object that a path in HEAD's tree points at.
+/// Returns the id of the LFS object that the pointer file at `path` in HEAD's tree names.
 pub(crate) fn oid_of(work: &Path, path: &str) -> String {
     let pointer = git(work, ["show", &format!("HEAD:{path}")]);
     let (_, rest) = pointer.split_once("sha256:").unwrap();
     rest.get(..64).unwrap().to_owned()
 }
 
-/// Where the object with this id is in a git directory.
+/// Returns the path of an LFS object in a git directory.
 pub(crate) fn object_path(oid: &str) -> String {
     let part = |range| oid.get(range).unwrap();
     format!("lfs/objects/{}/{}/{oid}", part(0..2), part(2..4))
@@ -54,12 +56,12 @@ pub(crate) fn object_below(directory: &Path, oid: &str) -> PathBuf {
     directory.join(object_path(oid))
 }
 
-/// Asks until the LFS archive is that of `commit`.
-pub(crate) async fn get_lfs_of(world: &World, commit: &str) -> Response {
-    until_lfs_of(commit, async || world.get(&lfs(), &[]).await).await
+/// Requests the LFS archive until it is the one of `commit`.
+pub(crate) async fn get_lfs_of(daemon: &TestDaemon, commit: &str) -> Response {
+    until_lfs_of(commit, async || daemon.get(&lfs(), &[]).await).await
 }
 
-/// The same of any daemon.
+/// Requests an LFS archive with `get` until it is the one of `commit`.
 pub(crate) async fn until_lfs_of(commit: &str, get: impl AsyncFn() -> Response) -> Response {
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
@@ -93,32 +95,32 @@ fn files_below(directory: &Path) -> BTreeSet<String> {
     names.lines().map(str::to_owned).collect()
 }
 
-fn lfs_manifest(world: &World, commit: &str) -> Manifest {
-    let path = world.store().join("lfs/snapshots").join(commit);
+fn lfs_manifest(daemon: &TestDaemon, commit: &str) -> Manifest {
+    let path = daemon.store().join("lfs/snapshots").join(commit);
     Manifest::parse(&fs::read(path).unwrap()).unwrap()
 }
 
 pub(crate) fn toc_of(archive: &[u8]) -> (Digest, Toc) {
     let TocLocation::Found(place) = Toc::locate(archive, archive.len() as u64).unwrap() else {
-        panic!("the whole archive was given");
+        panic!("the TOC is not in the archive");
     };
     Toc::decode(&archive[place]).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clone_with_the_lfs_archive_checks_out_without_network() {
-    let world = World::start().await;
-    let work = create_lfs_upstream(&world);
+    let daemon = TestDaemon::start().await;
+    let work = create_lfs_upstream(&daemon);
     let commit = commit_and_push(&work, "one");
-    world.refresh().await;
+    daemon.refresh().await;
 
-    let archive = get_lfs_of(&world, &commit).await.bytes().await.unwrap();
-    let clone = world.extract("snapshot.tar.zst").await;
+    let archive = get_lfs_of(&daemon, &commit).await.bytes().await.unwrap();
+    let clone = daemon.extract("snapshot.tar.zst").await;
     extract(&archive, &clone.join(".git"));
 
     fs::rename(
-        world.root.path().join("upstream"),
-        world.root.path().join("gone"),
+        daemon.root.path().join("upstream"),
+        daemon.root.path().join("gone"),
     )
     .unwrap();
     assert!(
@@ -142,7 +144,7 @@ async fn a_clone_with_the_lfs_archive_checks_out_without_network() {
         );
     }
     assert_eq!(git(&clone, ["status", "--porcelain"]), "");
-    // By smudging, too.
+    // The smudge filter works offline, too.
     fs::remove_file(clone.join("dir/large.bin")).unwrap();
     git(&clone, ["checkout", "dir/large.bin"]);
     assert_eq!(
@@ -152,15 +154,15 @@ async fn a_clone_with_the_lfs_archive_checks_out_without_network() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_has_each_object_once_and_nothing_else() {
-    let world = World::start().await;
-    let work = create_lfs_upstream(&world);
+async fn an_lfs_archive_has_each_object_once_and_nothing_else() {
+    let daemon = TestDaemon::start().await;
+    let work = create_lfs_upstream(&daemon);
     let commit = commit_and_push(&work, "one");
-    world.refresh().await;
+    daemon.refresh().await;
 
-    let archive = get_lfs_of(&world, &commit).await.bytes().await.unwrap();
+    let archive = get_lfs_of(&daemon, &commit).await.bytes().await.unwrap();
 
-    let to = world.root.path().join("extracted/to");
+    let to = daemon.root.path().join("extracted/to");
     fs::create_dir_all(&to).unwrap();
     extract(&archive, &to);
     let oids: BTreeSet<_> = ["dir/large.bin", "small.bin"]
@@ -179,9 +181,9 @@ async fn it_has_each_object_once_and_nothing_else() {
         .filter(|segment| segment.role == Role::LfsObject);
     let named = objects.map(|segment| segment.file.as_ref().unwrap().path.to_string());
     assert!(named.eq(paths));
-    // What was fetched is not kept twice.
+    // The fetched objects are in the store, so no temporary copies are left.
     assert!(
-        fs::read_dir(world.root.path().join("data/tmp"))
+        fs::read_dir(daemon.root.path().join("data/tmp"))
             .unwrap()
             .all(|entry| {
                 !entry
@@ -194,12 +196,12 @@ async fn it_has_each_object_once_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_is_served_like_the_other_archives() {
-    let world = World::start().await;
-    let work = create_lfs_upstream(&world);
+async fn an_lfs_archive_is_served_like_the_other_archives() {
+    let daemon = TestDaemon::start().await;
+    let work = create_lfs_upstream(&daemon);
     let first = commit_and_push(&work, "one");
-    world.refresh().await;
-    let stable = get_lfs_of(&world, &first).await;
+    daemon.refresh().await;
+    let stable = get_lfs_of(&daemon, &first).await;
 
     let (etag, place) = (header(&stable, "etag"), header(&stable, "content-location"));
     let token = header(&stable, "x-cachew-snapshot-pin");
@@ -207,32 +209,32 @@ async fn it_is_served_like_the_other_archives() {
     assert!(header(&stable, "cache-control").contains("no-cache"));
     let whole = stable.bytes().await.unwrap();
     assert_eq!(etag, format!("\"{}\"", toc_of(&whole).0));
-    let immutable = world.get(&place, &[]).await;
+    let immutable = daemon.get(&place, &[]).await;
     assert!(header(&immutable, "cache-control").contains("immutable"));
     assert_eq!(
         (header(&immutable, "etag"), immutable.bytes().await.unwrap()),
         (etag.clone(), whole.clone())
     );
-    // Its name with the digest of refs is as good: the archive depends on the commit alone.
+    // A snapshot id with a refs digest gets the same archive, which depends only on the commit.
     let long = format!("/git/{REPO}/lfs-snapshot/{first}-0123456789abcdef.tar.zst");
-    assert_eq!(world.get(&long, &[]).await.bytes().await.unwrap(), whole);
+    assert_eq!(daemon.get(&long, &[]).await.bytes().await.unwrap(), whole);
     for path in [&lfs(), &place] {
-        let head = world.request(Method::HEAD, path, &[]).await;
+        let head = daemon.request(Method::HEAD, path, &[]).await;
         assert_eq!(
             (head.status().as_u16(), header(&head, "content-length")),
             (200, whole.len().to_string())
         );
-        let part = world.get(path, &[("range", "bytes=1000-1999")]).await;
+        let part = daemon.get(path, &[("range", "bytes=1000-1999")]).await;
         assert_eq!(
             (part.status().as_u16(), part.bytes().await.unwrap()),
             (206, whole.slice(1000..2000))
         );
         assert_eq!(
-            world.get(path, &[("if-none-match", &etag)]).await.status(),
+            daemon.get(path, &[("if-none-match", &etag)]).await.status(),
             304
         );
     }
-    let probe = world
+    let probe = daemon
         .get(&lfs(), &[("x-cachew-snapshot-pin", "probe")])
         .await;
     assert_eq!(
@@ -242,11 +244,11 @@ async fn it_is_served_like_the_other_archives() {
 
     write_file(&work.join("small.bin"), "changed\n");
     let second = commit_and_push(&work, "two");
-    world.refresh().await;
-    let newer = get_lfs_of(&world, &second).await;
+    daemon.refresh().await;
+    let newer = get_lfs_of(&daemon, &second).await;
 
     assert_ne!(header(&newer, "etag"), etag);
-    let pinned = world
+    let pinned = daemon
         .get(
             &lfs(),
             &[("x-cachew-snapshot-pin", &token), ("range", "bytes=0-")],
@@ -257,39 +259,42 @@ async fn it_is_served_like_the_other_archives() {
         (206, whole.clone())
     );
     assert_eq!(
-        world.get(&lfs(), &[("if-match", &etag)]).await.status(),
+        daemon.get(&lfs(), &[("if-match", &etag)]).await.status(),
         412
     );
-    assert_eq!(world.get(&place, &[]).await.bytes().await.unwrap(), whole);
+    assert_eq!(daemon.get(&place, &[]).await.bytes().await.unwrap(), whole);
     let unknown = format!("/git/{REPO}/lfs-snapshot/{}.tar.zst", "12".repeat(20));
     assert_eq!(
-        code(world.get(&unknown, &[]).await).await,
+        code(daemon.get(&unknown, &[]).await).await,
         (404, "no_snapshot".to_owned())
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_commit_later_only_what_is_new_is_fetched_and_stored() {
-    let world = World::start().await;
-    let work = create_lfs_upstream(&world);
+async fn one_commit_later_only_new_objects_are_fetched_and_stored() {
+    let daemon = TestDaemon::start().await;
+    let work = create_lfs_upstream(&daemon);
     let first = commit_and_push(&work, "one");
-    world.refresh().await;
-    get_lfs_of(&world, &first).await;
-    let segments = || files_below(&world.store().join("lfs/segments"));
+    daemon.refresh().await;
+    get_lfs_of(&daemon, &first).await;
+    let segments = || files_below(&daemon.store().join("lfs/segments"));
     let before = segments();
-    // Upstream could not give what is there already.
-    let known = object_below(&world.upstream(), &oid_of(&work, "dir/large.bin"));
+    // Upstream no longer has the old object, so the test fails if the daemon fetches it again.
+    let known = object_below(&daemon.upstream(), &oid_of(&work, "dir/large.bin"));
     fs::remove_file(known).unwrap();
 
     write_file(&work.join("new.bin"), noise(2, 100_000));
     let second = commit_and_push(&work, "two");
-    world.refresh().await;
-    get_lfs_of(&world, &second).await;
+    daemon.refresh().await;
+    get_lfs_of(&daemon, &second).await;
 
     let new: Vec<_> = segments().difference(&before).cloned().collect();
-    // The object, its header, TOC and seek table.
+    // One segment each for the object, its tar header, and the TOC with the seek table.
     assert_eq!(new.len(), 3, "{new:?}");
-    let (old, new) = (lfs_manifest(&world, &first), lfs_manifest(&world, &second));
+    let (old, new) = (
+        lfs_manifest(&daemon, &first),
+        lfs_manifest(&daemon, &second),
+    );
     assert!(
         old.lfs_objects
             .iter()
@@ -297,59 +302,62 @@ async fn one_commit_later_only_what_is_new_is_fetched_and_stored() {
     );
     assert_eq!((old.lfs_objects.len(), new.lfs_objects.len()), (2, 3));
 
-    // Back again, nothing is made.
+    // Back at the first commit, its LFS archive is used again.
     git(&work, ["reset", "-q", "--hard", &first]);
-    commit_and_push_nothing(&work);
-    world.refresh().await;
-    get_lfs_of(&world, &first).await;
-    assert_eq!(lfs_manifest(&world, &first), old);
+    push_all(&work);
+    daemon.refresh().await;
+    get_lfs_of(&daemon, &first).await;
+    assert_eq!(lfs_manifest(&daemon, &first), old);
 }
 
-fn commit_and_push_nothing(work: &Path) {
+fn push_all(work: &Path) {
     git(work, ["push", "-q", "--force", "--all"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_repository_without_lfs_says_so() {
-    let world = World::start().await;
-    let work = world.create_upstream();
+async fn a_repository_without_lfs_has_an_error_of_its_own() {
+    let daemon = TestDaemon::start().await;
+    let work = daemon.create_upstream();
     write_file(&work.join("a"), "a\n");
     commit_and_push(&work, "one");
     assert_eq!(
-        code(world.request(Method::GET, &lfs(), &[]).await).await,
+        code(daemon.request(Method::GET, &lfs(), &[]).await).await,
         (404, "no_lfs".to_owned())
     );
-    assert_eq!(world.request(Method::HEAD, &lfs(), &[]).await.status(), 404);
-    assert!(world.status().await["lfs"].is_null());
+    assert_eq!(
+        daemon.request(Method::HEAD, &lfs(), &[]).await.status(),
+        404
+    );
+    assert!(daemon.status().await["lfs"].is_null());
 
     git(&work, ["lfs", "install", "--local"]);
     write_file(&work.join(".gitattributes"), "*.bin filter=lfs -text\n");
     write_file(&work.join("a.bin"), "a\n");
     let with = commit_and_push(&work, "two");
-    world.refresh().await;
-    get_lfs_of(&world, &with).await;
+    daemon.refresh().await;
+    get_lfs_of(&daemon, &with).await;
 
     fs::remove_file(work.join("a.bin")).unwrap();
     commit_and_push(&work, "three");
-    world.refresh().await;
-    let state = world.status_when(|status| status["lfs"].is_null()).await;
+    daemon.refresh().await;
+    let state = daemon.status_when(|status| status["lfs"].is_null()).await;
     assert_eq!(
-        code(world.get(&lfs(), &[]).await).await,
+        code(daemon.get(&lfs(), &[]).await).await,
         (404, "no_lfs".to_owned()),
         "{state}"
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_fetched_before_somebody_asks() {
-    let world = World::start().await;
-    let work = create_lfs_upstream(&world);
+async fn lfs_objects_are_fetched_only_on_request() {
+    let daemon = TestDaemon::start().await;
+    let work = create_lfs_upstream(&daemon);
     let commit = commit_and_push(&work, "one");
-    world.refresh().await;
+    daemon.refresh().await;
 
     assert_eq!(
         code(
-            world
+            daemon
                 .request(
                     Method::GET,
                     &format!("/git/{REPO}/lfs-snapshot/{commit}.tar.zst"),
@@ -360,34 +368,37 @@ async fn nothing_is_fetched_before_somebody_asks() {
         .await,
         (404, "no_snapshot".to_owned())
     );
-    assert_eq!(world.request(Method::HEAD, &lfs(), &[]).await.status(), 404);
-    world.refresh().await;
-    assert!(!world.store().join("lfs").exists());
+    assert_eq!(
+        daemon.request(Method::HEAD, &lfs(), &[]).await.status(),
+        404
+    );
+    daemon.refresh().await;
+    assert!(!daemon.store().join("lfs").exists());
 
-    // The first who asks gets it, if it doesn't take long.
-    let response = world.get(&lfs(), &[]).await;
+    // The first client gets the archive at once if making it doesn't take long.
+    let response = daemon.get(&lfs(), &[]).await;
     assert_eq!(response.status(), 200);
-    let published = &world.status().await["lfs"]["published"];
+    let published = &daemon.status().await["lfs"]["published"];
     assert_eq!(published["snapshot"], commit);
     assert_eq!(published["bytes"], response.content_length().unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_published_survives_a_restart_and_goes_on() {
-    let world = World::start().await;
-    let work = create_lfs_upstream(&world);
+async fn a_published_lfs_archive_survives_a_restart_and_is_updated() {
+    let daemon = TestDaemon::start().await;
+    let work = create_lfs_upstream(&daemon);
     let first = commit_and_push(&work, "one");
-    world.refresh().await;
-    get_lfs_of(&world, &first).await;
-    let root = world.stop().await;
-    let world = World::start_in(root, |_| {}).await;
+    daemon.refresh().await;
+    get_lfs_of(&daemon, &first).await;
+    let root = daemon.stop().await;
+    let daemon = TestDaemon::start_in(root, |_| {}).await;
 
-    let head = world.request(Method::HEAD, &lfs(), &[]).await;
+    let head = daemon.request(Method::HEAD, &lfs(), &[]).await;
 
     assert_eq!(header(&head, "x-cachew-snapshot-commit"), first);
     write_file(&work.join("small.bin"), "changed\n");
     let second = commit_and_push(&work, "two");
-    world.refresh().await;
+    daemon.refresh().await;
     let is_there = |status: &Value| status["lfs"]["published"]["snapshot"] == second;
-    world.status_when(is_there).await;
+    daemon.status_when(is_there).await;
 }

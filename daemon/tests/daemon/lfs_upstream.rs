@@ -1,4 +1,4 @@
-//! The LFS part of an upstream that speaks HTTP: the batch API, and the objects themselves.
+//! The LFS server of an upstream that speaks HTTP: the batch API and the objects.
 
 use std::path::Path;
 
@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use crate::lfs::object_below;
 
-/// Answers for a repository that has LFS objects in `<root>/<path>.git/lfs/objects`.
+/// Answers an LFS request. Returns `None` if the repository has no LFS objects in
+/// `<root>/<path>.git/lfs/objects`, or if the request is malformed.
 pub(crate) fn answer(root: &Path, url: &str, target: &str, body: &[u8]) -> Option<Response> {
     let (repository, asked) = target.split_once("/info/lfs/")?;
     let directory = root.join(repository.trim_start_matches('/'));
@@ -22,7 +23,7 @@ pub(crate) fn answer(root: &Path, url: &str, target: &str, body: &[u8]) -> Optio
             Err(_) => StatusCode::NOT_FOUND.into_response(),
         });
     }
-    // An upstream that sends clients elsewhere.
+    // A test may name another download URL in this file, as a hostile LFS server would.
     let elsewhere = std::fs::read_to_string(directory.join("lfs/elsewhere")).ok();
     let batch: Value = serde_json::from_slice(body).ok()?;
     let objects = batch["objects"].as_array()?.iter().map(|object| {

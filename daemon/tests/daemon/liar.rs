@@ -1,37 +1,38 @@
-//! Lies of an upstream: what it answers in protocol version 2 is changed on its way.
+//! Lies of an upstream: its responses in protocol version 2 are changed on their way to the daemon.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::harness::{git, git_with_input};
 
-/// A commit that there is nowhere.
+/// The id of a commit that does not exist.
 const GHOST: &str = "1234567890123456789012345678901234567890";
 
-/// What the server lies about.
+/// A false response of upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lie {
-    /// It lists a branch whose commit it can't deliver.
+    /// Upstream lists a branch whose commit doesn't exist.
     Ghost,
-    /// Its packs have the commits that are asked for, and nothing else.
+    /// Packs have only the requested commits, without their trees and parents.
     LacksObjects,
-    /// HEAD is a branch that it doesn't list.
+    /// HEAD names a branch that upstream doesn't list.
     HeadAtNothing,
-    /// HEAD leads out of all refs.
+    /// HEAD names a path outside `refs/`.
     HeadEscapes,
-    /// HEAD reads like an option of git's.
+    /// HEAD looks like an option of git.
     HeadIsOption,
-    /// HEAD is itself.
+    /// HEAD names itself.
     HeadLoops,
-    /// HEAD is a branch that it doesn't list any more.
+    /// Upstream no longer lists the branch that HEAD names.
     HidesBranch,
-    /// A branch is at another commit whenever refs are listed. A busy upstream does so, too, and doesn't lie.
+    /// A branch is at another commit in each listing. This is no lie: a busy upstream does so, too.
     NeverStandsStill,
-    /// The branch of HEAD is not there for a fetch.
+    /// The branch of HEAD is missing in the listing for a fetch.
     HidesFromFetches,
-    /// A branch is older for a fetch. git has nothing to fetch then, and ends well.
+    /// A branch is at an older commit in the listing for a fetch. git has nothing to fetch, and
+    /// succeeds.
     IsOldForFetches,
-    /// It lists refs that can't be called so, or that are not its own, and links that lead in a circle.
+    /// Upstream lists invalid and reserved ref names, and symbolic refs that form a loop.
     BadNames,
 }
 
@@ -56,12 +57,12 @@ impl Lie {
         Self::HeadLoops,
     ];
 
-    /// What is answered to `request` instead of `answer`.
-    pub(crate) fn tell(self, repository: &Path, request: &[u8], answer: &[u8]) -> Vec<u8> {
+    /// Returns the false response to `request` in place of `answer`.
+    pub(crate) fn falsify(self, repository: &Path, request: &[u8], answer: &[u8]) -> Vec<u8> {
         let request = String::from_utf8_lossy(request);
         if request.contains("command=ls-refs") {
             let lines = lines(answer);
-            // The daemon, which lists refs itself, doesn't say which program it is.
+            // Only git sends its agent. The daemon, which also lists refs itself, sends none.
             let is_fetch = request.contains("ref-prefix refs/heads/") && request.contains("agent=");
             if is_fetch {
                 return listing(&self.refs_for_fetch(repository, lines));
@@ -74,7 +75,7 @@ impl Lie {
         answer.to_vec()
     }
 
-    /// The refs that git fetches.
+    /// Returns the listing for a fetch.
     fn refs_for_fetch(self, repository: &Path, lines: Vec<String>) -> Vec<String> {
         match self {
             Self::HidesFromFetches => without_main(lines),
@@ -139,7 +140,7 @@ fn without_main(mut lines: Vec<String>) -> Vec<String> {
     lines
 }
 
-/// The newest three commits of the branch of HEAD, the newest first.
+/// Returns the newest three commits of the branch `main`, the newest first.
 fn commits(repository: &Path) -> Vec<String> {
     let list = [
         "-c",
@@ -152,7 +153,7 @@ fn commits(repository: &Path) -> Vec<String> {
     git(repository, list).lines().map(str::to_owned).collect()
 }
 
-/// The texts of all packets, without the ends of their lines.
+/// Returns the text of each packet, without line ends.
 fn lines(mut packets: &[u8]) -> Vec<String> {
     let mut lines = Vec::new();
     while let Some((len, rest)) = packets.split_at_checked(4) {
@@ -176,7 +177,7 @@ fn packet(text: &[u8]) -> Vec<u8> {
     [format!("{:04x}", text.len() + 5).as_bytes(), text, b"\n"].concat()
 }
 
-/// The answer to a fetch: the commits that are wanted, without their trees.
+/// Returns the response to a fetch: a pack of the wanted commits, without their trees.
 fn pack_of_commits(repository: &Path, request: &str) -> Vec<u8> {
     let wants: Vec<_> = request
         .split("want ")

@@ -1,8 +1,8 @@
-//! The daemon as its clients see it: real git, real HTTP on loopback, stock tar and zstd.
+//! Tests of the daemon as its clients see it: with real git, HTTP on loopback, stock tar and zstd.
 
 #![expect(
     clippy::unwrap_used,
-    reason = "what fails in a test's harness fails the test"
+    reason = "a failure in the helpers of a test fails the test"
 )]
 
 mod archive;

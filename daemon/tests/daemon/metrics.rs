@@ -1,4 +1,4 @@
-//! What `/metrics` says after requests that are known.
+//! The samples of `/metrics` after known requests.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -10,8 +10,8 @@ use cachewfs_tests::s3_bucket;
 
 use crate::harness::*;
 
-async fn scrape(world: &World) -> String {
-    let response = world.get("/metrics", &[]).await;
+async fn scrape(daemon: &TestDaemon) -> String {
+    let response = daemon.get("/metrics", &[]).await;
     assert_eq!(response.status(), 200);
     let kind = response.headers()["content-type"].to_str().unwrap();
     assert!(kind.starts_with("text/plain; version=0.0.4"), "{kind}");
@@ -23,12 +23,12 @@ fn value(page: &str, sample: &str) -> Option<f64> {
     line.map(|value| value.trim().parse().unwrap())
 }
 
-/// Scrapes until the sample has the value: an answer is counted to its end a moment after the
-/// client has it.
-async fn expect(world: &World, sample: &str, expected: f64) {
+/// Scrapes until the sample has the value. The daemon counts a response a moment after the client
+/// has received it.
+async fn expect(daemon: &TestDaemon, sample: &str, expected: f64) {
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
-        let page = scrape(world).await;
+        let page = scrape(daemon).await;
         let value = value(&page, sample);
         if value.is_some_and(|value| (value - expected).abs() < 1e-9) {
             return;
@@ -43,20 +43,20 @@ async fn expect(world: &World, sample: &str, expected: f64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_scrape_counts_the_requests_before_it() {
-    let world = World::start().await;
-    let work = world.create_upstream();
+    let daemon = TestDaemon::start().await;
+    let work = daemon.create_upstream();
     write_file(&work.join("noise"), noise(1, 300_000));
     commit_and_push(&work, "one");
-    world.refresh().await;
+    daemon.refresh().await;
     let stable = format!("/git/{REPO}/snapshot.tar.zst");
 
     for range in ["bytes=0-999", "bytes=5-1004"] {
-        let part = world.get(&stable, &[("range", range)]).await;
+        let part = daemon.get(&stable, &[("range", range)]).await;
         assert_eq!(part.bytes().await.unwrap().len(), 1000);
     }
-    world.request(Method::HEAD, &stable, &[]).await;
-    world.get("/git/other.org/a/snapshot.tar.zst", &[]).await;
-    world.get("/nothing", &[]).await;
+    daemon.request(Method::HEAD, &stable, &[]).await;
+    daemon.get("/git/other.org/a/snapshot.tar.zst", &[]).await;
+    daemon.get("/nothing", &[]).await;
 
     for (sample, expected) in [
         (
@@ -110,9 +110,9 @@ async fn a_scrape_counts_the_requests_before_it() {
         ("cachewfsd_repositories{state=\"ready\"}", 1.0),
         ("cachewfsd_repositories_failing", 0.0),
     ] {
-        expect(&world, sample, expected).await;
+        expect(&daemon, sample, expected).await;
     }
-    let page = scrape(&world).await;
+    let page = scrape(&daemon).await;
     let sample = |name: &str| value(&page, name).unwrap_or_else(|| panic!("no {name} in {page}"));
     for phase in ["pack", "index", "checkout", "assemble", "store"] {
         let name = format!("cachewfsd_publish_written_bytes_total{{phase=\"{phase}\"}}");
@@ -126,38 +126,38 @@ async fn a_scrape_counts_the_requests_before_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn maintenance_is_counted_as_a_job() {
-    let world = World::start_with(|config| config.mirrors.repack_packs = 1).await;
-    let work = world.create_upstream();
+    let daemon = TestDaemon::start_with(|config| config.mirrors.repack_packs = 1).await;
+    let work = daemon.create_upstream();
 
-    // Packs get an index after the first, and are rolled up after the second.
+    // The first job indexes the packs, the second one repacks them.
     for (commit, jobs) in [("one", 1.0), ("two", 2.0)] {
         commit_and_push(&work, commit);
-        world.refresh().await;
+        daemon.refresh().await;
 
         let done = "cachewfsd_job_duration_seconds_count{class=\"maintain\",end=\"done\"}";
-        expect(&world, done, jobs).await;
+        expect(&daemon, done, jobs).await;
     }
     for sample in ["waiting", "running"] {
         let sample = format!("cachewfsd_jobs_{sample}{{class=\"maintain\"}}");
-        expect(&world, &sample, 0.0).await;
+        expect(&daemon, &sample, 0.0).await;
     }
 }
 
-/// What the page says, and what `docs/operations/metrics.md` says: neither has more.
+/// Compares the metrics of the page with those in `docs/operations/metrics.md`.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_scrape_has_each_metric_that_is_documented_and_no_other() {
-    // Those of a bucket are there only with one.
+    // The metrics of a bucket exist only if the daemon has one.
     let Some(bucket) = s3_bucket() else { return };
     let s3 = crate::s3::config(&bucket);
-    let world = World::start_with(|config| config.store.s3 = Some(s3)).await;
-    let work = world.create_upstream();
+    let daemon = TestDaemon::start_with(|config| config.store.s3 = Some(s3)).await;
+    let work = daemon.create_upstream();
     commit_and_push(&work, "one");
-    world.refresh().await;
-    // What is on disk is looked at behind the start's back.
-    expect(&world, "cachewfsd_repositories{state=\"ready\"}", 1.0).await;
+    daemon.refresh().await;
+    // The daemon measures its disk use in the background after the start.
+    expect(&daemon, "cachewfsd_repositories{state=\"ready\"}", 1.0).await;
     let deadline = Instant::now() + Duration::from_secs(20);
     while value(
-        &scrape(&world).await,
+        &scrape(&daemon).await,
         "cachewfsd_disk_used_bytes{area=\"store\"}",
     )
     .is_none()
@@ -166,7 +166,7 @@ async fn a_scrape_has_each_metric_that_is_documented_and_no_other() {
         sleep(Duration::from_millis(20)).await;
     }
 
-    let page = scrape(&world).await;
+    let page = scrape(&daemon).await;
 
     let types = page.lines().filter_map(|line| line.strip_prefix("# TYPE "));
     let types = types.filter_map(|line| line.split(' ').next());
@@ -191,10 +191,10 @@ async fn a_scrape_has_each_metric_that_is_documented_and_no_other() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn failures_are_counted_by_kind() {
-    let world = World::start().await;
+    let daemon = TestDaemon::start().await;
     let missing = "/git/git.example.com/org/missing/refresh";
 
-    world.request(Method::POST, missing, &[]).await;
+    daemon.request(Method::POST, missing, &[]).await;
 
     for (sample, expected) in [
         (
@@ -207,35 +207,37 @@ async fn failures_are_counted_by_kind() {
         ),
         ("cachewfsd_repositories_failing", 0.0),
     ] {
-        expect(&world, sample, expected).await;
+        expect(&daemon, sample, expected).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_that_a_client_leaves_is_broken() {
-    let world = World::start().await;
-    let work = world.create_upstream();
+async fn a_response_that_a_client_abandons_counts_as_broken() {
+    let daemon = TestDaemon::start().await;
+    let work = daemon.create_upstream();
     write_file(&work.join("noise"), noise(1, 16_000_000));
     commit_and_push(&work, "one");
-    world.refresh().await;
+    daemon.refresh().await;
 
-    let mut answer = world.get(&format!("/git/{REPO}/mirror.tar.zst"), &[]).await;
+    let mut answer = daemon
+        .get(&format!("/git/{REPO}/mirror.tar.zst"), &[])
+        .await;
     answer.chunk().await.unwrap();
     let under_way = "cachewfsd_http_requests_under_way{route=\"archive\"}";
-    expect(&world, under_way, 1.0).await;
+    expect(&daemon, under_way, 1.0).await;
     drop(answer);
 
-    expect(&world, under_way, 0.0).await;
+    expect(&daemon, under_way, 0.0).await;
     let broken = "cachewfsd_http_responses_broken_total{route=\"archive\"}";
-    expect(&world, broken, 1.0).await;
+    expect(&daemon, broken, 1.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_answer_has_the_id_of_its_request() {
-    let world = World::start().await;
+async fn every_response_has_the_id_of_its_request() {
+    let daemon = TestDaemon::start().await;
 
-    let own = world.get("/healthz", &[]).await;
-    let given = world.get("/nothing", &[("x-request-id", "abc-1")]).await;
+    let own = daemon.get("/healthz", &[]).await;
+    let given = daemon.get("/nothing", &[("x-request-id", "abc-1")]).await;
 
     assert!(!own.headers()["x-request-id"].is_empty());
     assert_eq!(given.headers()["x-request-id"], "abc-1");

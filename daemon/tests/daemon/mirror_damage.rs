@@ -1,4 +1,5 @@
-//! Mirrors that are damaged on disk: they are made anew by themselves, but not again and again.
+//! Mirrors that are damaged on disk: the daemon rebuilds them without an operator, but not again
+//! and again.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -6,8 +7,8 @@ use std::path::{Path, PathBuf};
 use crate::git_pass_on::capture_log;
 use crate::harness::*;
 
-fn mirror(world: &World) -> PathBuf {
-    let mirrors = world.root.path().join("data/mirrors");
+fn mirror(daemon: &TestDaemon) -> PathBuf {
+    let mirrors = daemon.root.path().join("data/mirrors");
     mirrors.join(format!("{REPO}.git"))
 }
 
@@ -31,10 +32,10 @@ fn flip_a_bit(path: &Path) {
     overwrite(path, &bytes);
 }
 
-/// What it is called, and what does it to a mirror.
+/// A description, and a function that damages a mirror in this way.
 type Damage = (&'static str, fn(&Path));
 
-/// Ways in which disks and people damage a mirror.
+/// Damage by disks and people that makes a mirror unusable.
 const DAMAGES: &[Damage] = &[
     ("packs that are cut short", |mirror| {
         for pack in packs(mirror, "pack") {
@@ -63,7 +64,7 @@ const DAMAGES: &[Damage] = &[
         fs::remove_file(&refs).ok();
         write_file(&refs, b"\0\0\0\0\n");
     }),
-    ("a ref to what there is not", |mirror| {
+    ("a ref to a missing object", |mirror| {
         let ghost = format!("{}\n", "12".repeat(20));
         write_file(&mirror.join("refs/heads/main"), ghost);
     }),
@@ -72,57 +73,54 @@ const DAMAGES: &[Damage] = &[
             flip_a_bit(&pack);
         }
     }),
-    (
-        "refs in tables, as a daemon with git 3.0 made them once",
-        |mirror| {
-            fs::create_dir(mirror.join("reftable")).unwrap();
-        },
-    ),
+    ("refs in a reftable, the default of git 3.0", |mirror| {
+        fs::create_dir(mirror.join("reftable")).unwrap();
+    }),
     ("no objects", |mirror| {
         fs::remove_dir_all(mirror.join("objects")).unwrap();
     }),
 ];
 
-/// Fails unless the daemon, asked to refresh, publishes `head`; says after `what` it doesn't.
-async fn assert_refresh_gives(world: &World, head: &str, what: &str) {
-    let refresh = world.post(&format!("/git/{REPO}/refresh"), "").await;
+/// Checks that a refresh publishes `head`. `what` describes the damage in the message of a failure.
+async fn assert_refresh_gives(daemon: &TestDaemon, head: &str, what: &str) {
+    let refresh = daemon.post(&format!("/git/{REPO}/refresh"), "").await;
     let (status, answer) = (refresh.status(), refresh.text().await.unwrap());
     assert_eq!(status, 200, "{what}: {answer}");
     assert!(answer.contains(head), "{what}: {answer}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_damaged_mirror_is_made_anew_and_loses_nothing() {
-    let mut world = World::start().await;
-    let work = world.create_upstream();
+async fn a_damaged_mirror_is_rebuilt_and_loses_nothing() {
+    let mut daemon = TestDaemon::start().await;
+    let work = daemon.create_upstream();
     let first = commit_and_push(&work, "one");
     write_file(&work.join("dropped"), noise(1, 1000));
     let dropped = commit_and_push(&work, "dropped");
-    world.refresh().await;
+    daemon.refresh().await;
     git(&work, ["reset", "-q", "--hard", &first]);
     for (what, damage) in DAMAGES {
         write_file(&work.join("file"), what);
         commit_and_push(&work, what);
-        world.refresh().await;
-        // A daemon sets a mirror aside once an hour at most.
-        world = World::start_in(world.stop().await, |_| {}).await;
+        daemon.refresh().await;
+        // A running daemon rebuilds a mirror at most once an hour, but a new one does so at once.
+        daemon = TestDaemon::start_in(daemon.stop().await, |_| {}).await;
 
-        damage(&mirror(&world));
+        damage(&mirror(&daemon));
         let head = commit_and_push(&work, "more");
 
-        assert_refresh_gives(&world, &head, what).await;
-        git(&mirror(&world), ["fsck", "--no-dangling"]);
+        assert_refresh_gives(&daemon, &head, what).await;
+        git(&mirror(&daemon), ["fsck", "--no-dangling"]);
         git(
-            &mirror(&world),
+            &mirror(&daemon),
             ["rev-list", "--objects", "--quiet", &dropped],
         );
-        assert!(world.status().await["failure"].is_null(), "{what}");
+        assert!(daemon.status().await["failure"].is_null(), "{what}");
     }
-    assert_good_clone(&world.extract("snapshot.tar.zst").await);
+    assert_good_clone(&daemon.extract("snapshot.tar.zst").await);
 }
 
-/// Damage that git can do without the damaged file, or that an update mends.
-const REPAIRED: &[Damage] = &[
+/// Damage that an update repairs, or in files that git does not need.
+const REPAIRABLE: &[Damage] = &[
     ("a ref that a crash left empty", |mirror| {
         write_file(&mirror.join("refs/heads/main"), "");
     }),
@@ -142,26 +140,26 @@ const REPAIRED: &[Damage] = &[
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_git_can_do_without_is_repaired_and_the_mirror_stays() {
-    let world = World::start().await;
-    let work = world.create_upstream();
+async fn damage_that_git_can_work_around_is_repaired_in_place() {
+    let daemon = TestDaemon::start().await;
+    let work = daemon.create_upstream();
     commit_and_push(&work, "one");
-    world.refresh().await;
-    let first: Vec<_> = packs(&mirror(&world), "pack");
-    for (what, damage) in REPAIRED {
-        damage(&mirror(&world));
+    daemon.refresh().await;
+    let first: Vec<_> = packs(&mirror(&daemon), "pack");
+    for (what, damage) in REPAIRABLE {
+        damage(&mirror(&daemon));
 
         let head = commit_and_push(&work, what);
 
-        assert_refresh_gives(&world, &head, what).await;
+        assert_refresh_gives(&daemon, &head, what).await;
         assert!(first.iter().all(|pack| pack.exists()), "{what}");
-        git(&mirror(&world), ["fsck", "--no-dangling"]);
-        git(&mirror(&world), ["commit-graph", "verify"]);
+        git(&mirror(&daemon), ["fsck", "--no-dangling"]);
+        git(&mirror(&daemon), ["commit-graph", "verify"]);
     }
-    assert_good_clone(&world.extract("snapshot.tar.zst").await);
+    assert_good_clone(&daemon.extract("snapshot.tar.zst").await);
 }
 
-/// Ways in which a ref comes to name an object that there is not; each gets the name of the ref.
+/// Ways to make a ref name a missing object. Each function gets the mirror and the name of the ref.
 const BREAKS: &[fn(&Path, &str)] = &[
     |mirror, name| {
         write_file(&mirror.join(name), format!("{GHOST}\n"));
@@ -183,66 +181,66 @@ const BREAKS: &[fn(&Path, &str)] = &[
 const GHOST: &str = "1212121212121212121212121212121212121212";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_ref_whose_object_is_gone_comes_again_and_harms_no_other() {
+async fn a_ref_with_a_missing_object_is_fetched_again_and_affects_no_other_ref() {
     let log = capture_log();
-    let world = World::start().await;
-    let work = world.create_upstream();
+    let daemon = TestDaemon::start().await;
+    let work = daemon.create_upstream();
     let old = commit_and_push(&work, "one");
     git(&work, ["push", "-q", "origin", "main:other", "main:third"]);
     git(&work, ["tag", "-a", "-m", "x", "v1"]);
     git(&work, ["push", "-q", "origin", "v1"]);
-    world.refresh().await;
-    let first = packs(&mirror(&world), "pack");
+    daemon.refresh().await;
+    let first = packs(&mirror(&daemon), "pack");
     let logged = || String::from_utf8(log.lock().unwrap().clone()).unwrap();
 
-    // All within an hour.
+    // All repairs happen within an hour, so the limit for rebuilds must not apply to them.
     for name in ["refs/heads/other", "refs/heads/main", "refs/tags/v1"] {
         for damage in BREAKS {
             let before = logged().len();
-            damage(&mirror(&world), name);
+            damage(&mirror(&daemon), name);
             let head = commit_and_push(&work, name);
             git(&work, ["push", "-q", "origin", "main:third"]);
 
-            assert_refresh_gives(&world, &head, name).await;
-            let upstream = git(&world.upstream(), ["show-ref"]);
-            assert_eq!(git(&mirror(&world), ["show-ref"]), upstream, "{name}");
+            assert_refresh_gives(&daemon, &head, name).await;
+            let upstream = git(&daemon.upstream(), ["show-ref"]);
+            assert_eq!(git(&mirror(&daemon), ["show-ref"]), upstream, "{name}");
             assert!(first.iter().all(|pack| pack.exists()), "{name}");
             let log = logged().split_off(before);
             let mut warnings = log.lines().filter(|line| line.contains("WARN"));
             assert!(warnings.any(|line| line.contains(name)), "{name}: {log}");
         }
     }
-    // HEAD itself, which is detached.
+    // Also a detached HEAD.
     git(
-        &world.upstream(),
+        &daemon.upstream(),
         ["update-ref", "--no-deref", "HEAD", &old],
     );
-    assert_refresh_gives(&world, &old, "a detached HEAD").await;
-    write_file(&mirror(&world).join("HEAD"), format!("{GHOST}\n"));
+    assert_refresh_gives(&daemon, &old, "a detached HEAD").await;
+    write_file(&mirror(&daemon).join("HEAD"), format!("{GHOST}\n"));
     commit_and_push(&work, "more");
-    assert_refresh_gives(&world, &old, "a HEAD that is gone").await;
+    assert_refresh_gives(&daemon, &old, "a HEAD that is gone").await;
 
-    git(&mirror(&world), ["fsck", "--no-dangling"]);
-    assert_good_clone(&world.extract("snapshot.tar.zst").await);
+    git(&mirror(&daemon), ["fsck", "--no-dangling"]);
+    assert_good_clone(&daemon.extract("snapshot.tar.zst").await);
 }
 
-/// The ref alone would come again, and the hole below another branch would stay.
+/// Fetching the ref again would not be enough: the other branch would still lack the lost objects.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_mirror_is_made_anew_if_other_refs_need_the_objects_of_a_broken_one() {
-    let world = World::start().await;
-    let work = world.create_upstream();
+async fn a_mirror_is_rebuilt_if_other_refs_need_the_missing_objects() {
+    let daemon = TestDaemon::start().await;
+    let work = daemon.create_upstream();
     commit_and_push(&work, "one");
-    world.refresh().await;
-    let before = packs(&mirror(&world), "pack");
+    daemon.refresh().await;
+    let before = packs(&mirror(&daemon), "pack");
     let parent = commit_and_push(&work, "two");
     commit_and_push(&work, "three");
-    world.refresh().await;
-    let mut lost = packs(&mirror(&world), "pack");
+    daemon.refresh().await;
+    let mut lost = packs(&mirror(&daemon), "pack");
     lost.retain(|pack| !before.contains(pack));
     git(&work, ["checkout", "-q", "-b", "other", &parent]);
     commit_and_push(&work, "beside three");
     git(&work, ["checkout", "-q", "main"]);
-    world.refresh().await;
+    daemon.refresh().await;
 
     for pack in lost {
         for extension in ["pack", "idx", "rev"] {
@@ -251,35 +249,35 @@ async fn a_mirror_is_made_anew_if_other_refs_need_the_objects_of_a_broken_one() 
     }
     let head = commit_and_push(&work, "four");
 
-    assert_refresh_gives(&world, &head, "a lost pack").await;
-    git(&mirror(&world), ["fsck", "--no-dangling"]);
-    git(&mirror(&world), ["cat-file", "-e", &parent]);
-    assert_good_clone(&world.extract("snapshot.tar.zst").await);
+    assert_refresh_gives(&daemon, &head, "a lost pack").await;
+    git(&mirror(&daemon), ["fsck", "--no-dangling"]);
+    git(&mirror(&daemon), ["cat-file", "-e", &parent]);
+    assert_good_clone(&daemon.extract("snapshot.tar.zst").await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_mirror_that_is_damaged_again_and_again_is_not_cloned_again_and_again() {
-    let world = World::start().await;
-    let work = world.create_upstream();
+async fn a_mirror_that_is_damaged_repeatedly_is_not_cloned_each_time() {
+    let daemon = TestDaemon::start().await;
+    let work = daemon.create_upstream();
     commit_and_push(&work, "one");
-    world.refresh().await;
-    // git 2.39 fetches anew what it misses, but no git reads these.
+    daemon.refresh().await;
+    // This damage stops every git version. git 2.39 repairs some other damage with a fetch.
     let is_it = |(what, _): &&Damage| *what == "refs that can't be read";
     let (_, damage) = DAMAGES.iter().find(is_it).unwrap();
     let push_and_refresh = async || {
-        damage(&mirror(&world));
+        damage(&mirror(&daemon));
         commit_and_push(&work, "more");
         let path = format!("/git/{REPO}/refresh");
-        world.post(&path, "").await.status()
+        daemon.post(&path, "").await.status()
     };
 
     assert_eq!(push_and_refresh().await, 200);
     assert_ne!(push_and_refresh().await, 200);
 
-    assert!(!world.status().await["failure"].is_null());
-    assert_eq!(world.get(&stable(), &[]).await.status(), 200);
+    assert!(!daemon.status().await["failure"].is_null());
+    assert_eq!(daemon.get(&stable(), &[]).await.status(), 200);
     let forget = format!("/api/v1/repos/{REPO}/forget");
-    assert_eq!(world.post(&forget, "").await.status(), 200);
-    world.refresh().await;
-    File::open(mirror(&world).join("HEAD")).unwrap();
+    assert_eq!(daemon.post(&forget, "").await.status(), 200);
+    daemon.refresh().await;
+    File::open(mirror(&daemon).join("HEAD")).unwrap();
 }

@@ -9,7 +9,7 @@ use crate::gate::Gate;
 use crate::harness::*;
 use crate::http_upstream::*;
 
-/// Long enough for anything, and far too short for what doesn't end.
+/// How long a stop of the daemon may take in a test, even on a busy machine.
 const LIMIT: Duration = Duration::from_secs(20);
 
 fn name(number: usize) -> String {
@@ -17,27 +17,27 @@ fn name(number: usize) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_start_does_not_update_all_mirrors_at_once_but_at_once_who_is_asked_for() {
-    let (world, upstream) = start_behind_http(|_| {}).await;
-    let work = world.create_upstream();
+async fn a_start_spreads_updates_but_updates_a_requested_mirror_at_once() {
+    let (daemon, upstream) = start_behind_http(|_| {}).await;
+    let work = daemon.create_upstream();
     commit_and_push(&work, "one");
     for number in 0..6 {
-        let bare = world.root.path().join(format!("upstream/org/r{number}"));
-        let (from, to) = (world.upstream(), bare.to_str().unwrap());
+        let bare = daemon.root.path().join(format!("upstream/org/r{number}"));
+        let (from, to) = (daemon.upstream(), bare.to_str().unwrap());
         git(&from, ["clone", "-q", "--bare", ".", to]);
         let path = format!("/git/{}/refresh", name(number));
-        assert_eq!(world.post(&path, "").await.status(), 200);
+        assert_eq!(daemon.post(&path, "").await.status(), 200);
     }
-    let root = world.stop().await;
+    let root = daemon.stop().await;
     let before = upstream.seen(&[]).len();
 
     let url = upstream.url();
-    let world = World::start_in(root, |config| {
+    let daemon = TestDaemon::start_in(root, |config| {
         config.upstreams = [("git.example.com".to_owned(), url.into())].into();
     })
     .await;
     let path = format!("/git/{}/info/refs?service=git-upload-pack", name(4));
-    assert_eq!(world.get(&path, &[]).await.status(), 200);
+    assert_eq!(daemon.get(&path, &[]).await.status(), 200);
 
     let asked: Vec<_> = upstream.seen(&[]).split_off(before);
     assert!(!asked.is_empty());
@@ -45,10 +45,10 @@ async fn a_start_does_not_update_all_mirrors_at_once_but_at_once_who_is_asked_fo
         assert!(seen.line.contains("/org/r4/"), "{}", seen.line);
     }
 
-    let root = world.stop().await;
+    let root = daemon.stop().await;
     let before = upstream.seen(&[]).len();
     let url = upstream.url();
-    let _world = World::start_in(root, |config| {
+    let _world = TestDaemon::start_in(root, |config| {
         config.upstreams = [("git.example.com".to_owned(), url.into())].into();
         config.fetch_interval = Duration::from_secs(2);
     })
@@ -65,48 +65,49 @@ async fn a_start_does_not_update_all_mirrors_at_once_but_at_once_who_is_asked_fo
     .await;
 }
 
-fn mirror(world: &World) -> PathBuf {
-    world.root.path().join(format!("data/mirrors/{REPO}.git"))
+fn mirror(daemon: &TestDaemon) -> PathBuf {
+    daemon.root.path().join(format!("data/mirrors/{REPO}.git"))
 }
 
-/// A daemon whose update of a mirror is held up at upstream, and the commit that it brings.
-async fn in_the_middle_of_an_update(stop_timeout: Duration) -> (World, Gate, String) {
-    let (world, gate) = Gate::start(|config| config.mirrors.stop_timeout = stop_timeout).await;
-    let work = world.create_upstream();
+/// Starts a daemon whose update of a mirror waits at the gate. Returns it with the commit of the
+/// update.
+async fn start_with_running_update(stop_timeout: Duration) -> (TestDaemon, Gate, String) {
+    let (daemon, gate) = Gate::start(|config| config.mirrors.stop_timeout = stop_timeout).await;
+    let work = daemon.create_upstream();
     commit_and_push(&work, "one");
-    world.refresh().await;
+    daemon.refresh().await;
     gate.close();
     write_file(&work.join("more"), "more");
     let head = commit_and_push(&work, "two");
     let before = gate.packs();
-    let url = world.url(&format!("/git/{REPO}/refresh"));
+    let url = daemon.url(&format!("/git/{REPO}/refresh"));
     tokio::spawn(async move { reqwest::Client::new().post(url).send().await });
     eventually(|| gate.packs() > before).await;
-    (world, gate, head)
+    (daemon, gate, head)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_under_way_may_end_while_the_daemon_stops() {
-    let (world, gate, head) = in_the_middle_of_an_update(LIMIT).await;
-    let mirror = mirror(&world);
+async fn a_running_update_may_finish_while_the_daemon_stops() {
+    let (daemon, gate, head) = start_with_running_update(LIMIT).await;
+    let mirror = mirror(&daemon);
 
-    world.running.shutdown.cancel();
+    daemon.running.shutdown.cancel();
     gate.open();
-    let root = timeout(LIMIT, world.stop()).await.unwrap();
+    let root = timeout(LIMIT, daemon.stop()).await.unwrap();
 
     assert_eq!(git(&mirror, ["rev-parse", "main"]), head);
     drop(root);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_takes_too_long_is_ended_and_leaves_nothing() {
-    let (world, gate, head) = in_the_middle_of_an_update(Duration::from_millis(100)).await;
-    let mirror = mirror(&world);
+async fn an_update_that_outlasts_stop_timeout_is_killed_and_leaves_no_files() {
+    let (daemon, gate, head) = start_with_running_update(Duration::from_millis(100)).await;
+    let mirror = mirror(&daemon);
 
-    let root = timeout(LIMIT, world.stop()).await.unwrap();
+    let root = timeout(LIMIT, daemon.stop()).await.unwrap();
     gate.open();
-    let world = World::start_in(root, |_| {}).await;
-    assert_eq!(world.refresh().await["snapshot"], head);
+    let daemon = TestDaemon::start_in(root, |_| {}).await;
+    assert_eq!(daemon.refresh().await["snapshot"], head);
 
     git(&mirror, ["fsck", "--strict"]);
     let names = std::fs::read_dir(mirror.join("objects/pack")).unwrap();
@@ -115,14 +116,14 @@ async fn what_takes_too_long_is_ended_and_leaves_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_clone_is_not_waited_for_when_the_daemon_stops() {
-    let (world, gate) = Gate::start(|config| config.mirrors.stop_timeout = 3 * LIMIT).await;
-    let work = world.create_upstream();
+async fn a_stopping_daemon_does_not_wait_for_a_clone() {
+    let (daemon, gate) = Gate::start(|config| config.mirrors.stop_timeout = 3 * LIMIT).await;
+    let work = daemon.create_upstream();
     commit_and_push(&work, "one");
     gate.close();
-    let url = world.url(&format!("/git/{REPO}/snapshot.tar.zst"));
+    let url = daemon.url(&format!("/git/{REPO}/snapshot.tar.zst"));
     tokio::spawn(async move { reqwest::get(url).await });
     eventually(|| gate.packs() > 0).await;
 
-    timeout(LIMIT, world.stop()).await.unwrap();
+    timeout(LIMIT, daemon.stop()).await.unwrap();
 }

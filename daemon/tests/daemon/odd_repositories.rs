@@ -1,4 +1,4 @@
-//! Repositories that are not as one expects.
+//! Unusual repositories: empty, shallow, with odd refs, names, attributes, formats or trees.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -10,8 +10,8 @@ use serde_json::Value;
 
 use crate::harness::*;
 
-async fn refused(world: &World) -> (u16, String) {
-    let response = world
+async fn refresh_error(daemon: &TestDaemon) -> (u16, String) {
+    let response = daemon
         .request(Method::POST, &format!("/git/{REPO}/refresh"), &[])
         .await;
     let status = response.status().as_u16();
@@ -20,73 +20,75 @@ async fn refused(world: &World) -> (u16, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_empty_repository_is_told_and_served_once_it_is_not() {
-    let world = World::start().await;
-    let work = world.create_upstream();
+async fn an_empty_repository_has_an_error_of_its_own_until_its_first_commit() {
+    let daemon = TestDaemon::start().await;
+    let work = daemon.create_upstream();
 
-    let empty = refused(&world).await;
+    let empty = refresh_error(&daemon).await;
     let head = commit_and_push(&work, "first");
 
     assert_eq!(empty, (404, "repository_empty".to_owned()));
-    assert_eq!(world.refresh().await["snapshot"], head);
+    assert_eq!(daemon.refresh().await["snapshot"], head);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_head_whose_branch_does_not_exist_is_published_without_a_work_tree() {
-    let world = World::start().await;
-    let work = world.create_upstream();
+    let daemon = TestDaemon::start().await;
+    let work = daemon.create_upstream();
     let first = commit_and_push(&work, "first");
     git(
-        &world.upstream(),
+        &daemon.upstream(),
         ["symbolic-ref", "HEAD", "refs/heads/nowhere"],
     );
 
-    assert_eq!(world.refresh().await["snapshot"], "0".repeat(40));
+    assert_eq!(daemon.refresh().await["snapshot"], "0".repeat(40));
 
-    let mirror = world.extract("mirror.tar.zst").await;
+    let mirror = daemon.extract("mirror.tar.zst").await;
     git(&mirror, ["fsck", "--strict"]);
     assert_eq!(git(&mirror, ["rev-parse", "main"]), first);
     assert_eq!(git(&mirror, ["symbolic-ref", "HEAD"]), "refs/heads/nowhere");
     let path = format!("/git/{REPO}/snapshot.tar.zst");
-    let (status, code) = code(world.request(Method::GET, &path, &[]).await).await;
+    let (status, code) = code(daemon.request(Method::GET, &path, &[]).await).await;
     assert_eq!((status, &*code), (404, "no_checkout"));
     let path = format!("/api/v1/repos/{REPO}");
-    let described = world.request(Method::GET, &path, &[]).await;
+    let described = daemon.request(Method::GET, &path, &[]).await;
     let described: Value = described.json().await.unwrap();
     let notice = described["published"]["notice"].as_str().unwrap();
     assert!(notice.contains("HEAD names a branch"), "{notice}");
-    // A mirror that was lost is restored from such a snapshot, too.
-    let forgotten = world
+    // A lost mirror can be restored from such a snapshot, too.
+    let forgotten = daemon
         .post(&format!("/api/v1/repos/{REPO}/forget"), "")
         .await;
     assert_eq!(forgotten.status(), 200);
     git(
-        &world.upstream(),
+        &daemon.upstream(),
         ["symbolic-ref", "HEAD", "refs/heads/main"],
     );
-    assert_eq!(world.refresh().await["snapshot"], first);
-    assert_good_clone(&world.extract("snapshot.tar.zst").await);
+    assert_eq!(daemon.refresh().await["snapshot"], first);
+    assert_good_clone(&daemon.extract("snapshot.tar.zst").await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn names_of_refs_that_are_not_utf8_are_told_apart() {
-    let world = World::start().await;
-    let work = world.create_upstream();
+async fn ref_names_that_are_not_utf8_stay_distinct() {
+    let daemon = TestDaemon::start().await;
+    let work = daemon.create_upstream();
     let head = commit_and_push(&work, "first");
     for name in [&b"refs/heads/gr\xfcn"[..], b"refs/heads/gr\xffn"] {
         let arguments = [OsStr::new("update-ref"), OsStr::from_bytes(name)];
         git(
-            &world.upstream(),
+            &daemon.upstream(),
             arguments.into_iter().chain([OsStr::new("main")]),
         );
     }
-    world.refresh().await;
+    daemon.refresh().await;
 
     let path = format!("/api/v1/repos/{REPO}");
-    let described = world.request(Method::GET, &path, &[]).await;
+    let described = daemon.request(Method::GET, &path, &[]).await;
     let described: Value = described.json().await.unwrap();
     let asked = r#"{"refs":{"refs/heads/gr\ufffdn":""}}"#;
-    let ensured = world.post(&format!("/git/{REPO}/ensure-refs"), asked).await;
+    let ensured = daemon
+        .post(&format!("/git/{REPO}/ensure-refs"), asked)
+        .await;
     let ensured: Value = ensured.json().await.unwrap();
 
     for name in [
@@ -99,43 +101,46 @@ async fn names_of_refs_that_are_not_utf8_are_told_apart() {
     assert_eq!(ensured["refs"]["refs/heads/gr\u{fffd}n"], "", "{ensured}");
 }
 
-/// Otherwise it would be published with a hole in its history.
+/// A shallow repository must not be published: its history would be incomplete.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shallow_upstream_is_refused_until_it_is_whole() {
-    let world = World::start().await;
-    let work = world.create_upstream();
+    let daemon = TestDaemon::start().await;
+    let work = daemon.create_upstream();
     for content in ["one\n", "two\n", "three\n"] {
         write_file(&work.join("file"), content);
         commit_and_push(&work, content);
     }
-    let whole = world.upstream().with_extension("whole");
-    fs::rename(world.upstream(), &whole).unwrap();
+    let whole = daemon.upstream().with_extension("whole");
+    fs::rename(daemon.upstream(), &whole).unwrap();
     let source = format!("file://{}", whole.display());
-    let target = world.upstream().display().to_string();
+    let target = daemon.upstream().display().to_string();
     let clone = ["clone", "-q", "--bare", "--depth=1", &source, &target];
     git(&work, clone);
 
-    assert_eq!(refused(&world).await, (502, "upstream_shallow".to_owned()));
+    assert_eq!(
+        refresh_error(&daemon).await,
+        (502, "upstream_shallow".to_owned())
+    );
     let path = format!("/git/{REPO}/mirror.tar.zst");
-    assert_ne!(world.request(Method::GET, &path, &[]).await.status(), 200);
+    assert_ne!(daemon.request(Method::GET, &path, &[]).await.status(), 200);
 
-    git(&world.upstream(), ["fetch", "-q", "--unshallow", &source]);
+    git(&daemon.upstream(), ["fetch", "-q", "--unshallow", &source]);
     let head = git(&whole, ["rev-parse", "HEAD"]);
-    assert_eq!(world.refresh().await["snapshot"], head);
-    assert_good_clone(&world.extract("snapshot.tar.zst").await);
+    assert_eq!(daemon.refresh().await["snapshot"], head);
+    assert_good_clone(&daemon.extract("snapshot.tar.zst").await);
 
-    // A mirror that is whole is not cut off by an upstream that is shallow now.
+    // A complete mirror does not become shallow with its upstream.
     write_file(&work.join("file"), "four\n");
     git(&work, ["commit", "-q", "-a", "-m", "four"]);
     git(&work, ["push", "-q", &source, "main"]);
-    fs::remove_dir_all(world.upstream()).unwrap();
+    fs::remove_dir_all(daemon.upstream()).unwrap();
     git(&work, clone);
-    let ended = world
+    let ended = daemon
         .request(Method::POST, &format!("/git/{REPO}/refresh"), &[])
         .await;
     if ended.status() == 200 {
-        // The mirror had all but the new commit.
-        let clone = world.extract("snapshot.tar.zst").await;
+        // git fetched only the new commit, because the mirror had the others.
+        let clone = daemon.extract("snapshot.tar.zst").await;
         assert_eq!(git(&clone, ["rev-list", "--count", "HEAD"]), "4");
         assert_good_clone(&clone);
     } else {
@@ -144,22 +149,22 @@ async fn a_shallow_upstream_is_refused_until_it_is_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn head_follows_upstream_detached_too() {
-    let world = World::start().await;
-    let work = world.create_upstream();
+async fn head_follows_upstream_even_if_detached() {
+    let daemon = TestDaemon::start().await;
+    let work = daemon.create_upstream();
     commit_and_push(&work, "first");
     git(&work, ["checkout", "-q", "-b", "next"]);
     let next = commit_and_push(&work, "second");
-    world.refresh().await;
+    daemon.refresh().await;
 
     git(
-        &world.upstream(),
+        &daemon.upstream(),
         ["symbolic-ref", "HEAD", "refs/heads/next"],
     );
-    assert_eq!(world.refresh().await["snapshot"], next);
+    assert_eq!(daemon.refresh().await["snapshot"], next);
     assert_eq!(
         git(
-            &world.extract("snapshot.tar.zst").await,
+            &daemon.extract("snapshot.tar.zst").await,
             ["branch", "--show-current"]
         ),
         "next"
@@ -170,48 +175,48 @@ async fn head_follows_upstream_detached_too() {
     git(&work, ["push", "-q", "origin", "HEAD:refs/heads/tmp"]);
     let loose = git(&work, ["rev-parse", "HEAD"]);
     git(
-        &world.upstream(),
+        &daemon.upstream(),
         ["update-ref", "--no-deref", "HEAD", &loose],
     );
-    git(&world.upstream(), ["update-ref", "-d", "refs/heads/tmp"]);
+    git(&daemon.upstream(), ["update-ref", "-d", "refs/heads/tmp"]);
 
-    assert_eq!(world.refresh().await["snapshot"], loose);
-    let clone = world.extract("snapshot.tar.zst").await;
+    assert_eq!(daemon.refresh().await["snapshot"], loose);
+    let clone = daemon.extract("snapshot.tar.zst").await;
     assert_eq!(git(&clone, ["branch", "--show-current"]), "");
     assert_good_clone(&clone);
     git(
-        &world.upstream(),
+        &daemon.upstream(),
         ["symbolic-ref", "HEAD", "refs/heads/main"],
     );
-    world.refresh().await;
-    assert_good_clone(&world.extract("snapshot.tar.zst").await);
+    daemon.refresh().await;
+    assert_good_clone(&daemon.extract("snapshot.tar.zst").await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn head_that_names_a_tag_is_detached_as_in_a_clone() {
-    let world = World::start().await;
-    let work = world.create_upstream();
+    let daemon = TestDaemon::start().await;
+    let work = daemon.create_upstream();
     write_file(&work.join("file"), "tagged\n");
     let tagged = commit_and_push(&work, "one");
     git(&work, ["tag", "-a", "v1", "-m", "one"]);
     commit_and_push(&work, "two");
-    git(&world.upstream(), ["symbolic-ref", "HEAD", "refs/tags/v1"]);
+    git(&daemon.upstream(), ["symbolic-ref", "HEAD", "refs/tags/v1"]);
 
-    assert_eq!(world.refresh().await["snapshot"], tagged);
+    assert_eq!(daemon.refresh().await["snapshot"], tagged);
 
-    let clone = world.extract("snapshot.tar.zst").await;
+    let clone = daemon.extract("snapshot.tar.zst").await;
     assert_eq!(git(&clone, ["branch", "--show-current"]), "");
     assert_eq!(git(&clone, ["rev-parse", "HEAD"]), tagged);
     assert_good_clone(&clone);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn replace_refs_change_nothing_that_is_published() {
-    let world = World::start_with(|config| {
+async fn replace_refs_do_not_change_published_content() {
+    let daemon = TestDaemon::start_with(|config| {
         config.namespaces = vec!["refs/replace/".to_owned()];
     })
     .await;
-    let work = world.create_upstream();
+    let work = daemon.create_upstream();
     for content in ["one\n", "two\n", "three\n"] {
         write_file(&work.join("file"), content);
         commit_and_push(&work, content);
@@ -224,31 +229,31 @@ async fn replace_refs_change_nothing_that_is_published() {
         ["push", "-q", "origin", "refs/replace/*:refs/replace/*"],
     );
 
-    assert_eq!(world.refresh().await["snapshot"], head);
+    assert_eq!(daemon.refresh().await["snapshot"], head);
 
-    let clone = world.extract("snapshot.tar.zst").await;
+    let clone = daemon.extract("snapshot.tar.zst").await;
     assert_eq!(fs::read(clone.join("file")).unwrap(), b"three\n");
     assert_eq!(git(&clone, ["rev-list", "--count", "HEAD"]), "3");
     assert_good_clone(&clone);
-    let mirror = world.extract("mirror.tar.zst").await;
+    let mirror = daemon.extract("mirror.tar.zst").await;
     git(&mirror, ["fsck", "--strict"]);
     let count = ["--no-replace-objects", "rev-list", "--count", "HEAD"];
     assert_eq!(git(&mirror, count), "3");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upstream_with_its_refs_in_tables_is_one_like_any_other() {
-    let world = World::start().await;
-    let upstream = world.upstream();
-    let mut init = cachewfs_tests::git_command(world.root.path());
-    // Versions of git that know no other format ignore it.
+async fn an_upstream_with_reftable_refs_is_mirrored() {
+    let daemon = TestDaemon::start().await;
+    let upstream = daemon.upstream();
+    let mut init = cachewfs_tests::git_command(daemon.root.path());
+    // git versions without reftable support ignore the variable.
     init.env("GIT_DEFAULT_REF_FORMAT", "reftable");
     init.args(["init", "-q", "--bare", "-b", "main"])
         .arg(&upstream);
     assert!(init.status().unwrap().success());
-    let work = world.root.path().join("work");
+    let work = daemon.root.path().join("work");
     git(
-        world.root.path(),
+        daemon.root.path(),
         ["init", "-q", "-b", "main", work.to_str().unwrap()],
     );
     git(
@@ -256,22 +261,22 @@ async fn an_upstream_with_its_refs_in_tables_is_one_like_any_other() {
         ["remote", "add", "origin", upstream.to_str().unwrap()],
     );
     commit_and_push(&work, "one");
-    world.refresh().await;
+    daemon.refresh().await;
     git(&work, ["branch", "other"]);
     let head = commit_and_push(&work, "two");
 
-    assert_eq!(world.refresh().await["snapshot"], head);
+    assert_eq!(daemon.refresh().await["snapshot"], head);
 
-    let clone = world.extract("snapshot.tar.zst").await;
+    let clone = daemon.extract("snapshot.tar.zst").await;
     let branches = git(&clone, ["branch", "-r"]);
     assert!(branches.contains("origin/other"), "{branches}");
     assert_good_clone(&clone);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn odd_names_modes_and_attributes_come_out_as_git_has_them() {
-    let world = World::start().await;
-    let work = world.create_upstream();
+async fn odd_names_modes_and_attributes_match_a_git_checkout() {
+    let daemon = TestDaemon::start().await;
+    let work = daemon.create_upstream();
     for name in [
         "a b",
         "quote\"'",
@@ -313,8 +318,8 @@ async fn odd_names_modes_and_attributes_come_out_as_git_has_them() {
     git(&work, ["tag", "tree-tag", "HEAD^{tree}"]);
     git(&work, ["push", "-q", "origin", "main", "tree-tag"]);
 
-    world.refresh().await;
-    let clone = world.extract("snapshot.tar.zst").await;
+    daemon.refresh().await;
+    let clone = daemon.extract("snapshot.tar.zst").await;
 
     assert_good_clone(&clone);
     assert_eq!(fs::read(clone.join("x.crlf")).unwrap(), b"one\r\ntwo\r\n");
@@ -347,16 +352,16 @@ async fn odd_names_modes_and_attributes_come_out_as_git_has_them() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn status_of_a_clone_reads_no_file() {
-    let world = World::start().await;
-    let work = world.create_upstream();
+    let daemon = TestDaemon::start().await;
+    let work = daemon.create_upstream();
     write_file(&work.join("file"), "content\n");
     commit_and_push(&work, "one");
-    world.refresh().await;
-    let clone = world.extract("snapshot.tar.zst").await;
+    daemon.refresh().await;
+    let clone = daemon.extract("snapshot.tar.zst").await;
     let file = clone.join("file");
     let modified = fs::metadata(&file).unwrap().modified().unwrap();
 
-    // Of the same length and time: git can only find out by reading it.
+    // Length and time are unchanged, so git can notice the change only by reading the file.
     write_file(&file, "CONTENT\n");
     fs::File::open(&file)
         .unwrap()
@@ -367,17 +372,17 @@ async fn status_of_a_clone_reads_no_file() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_changed_attribute_checks_everything_out_again() {
-    let world = World::start().await;
-    let work = world.create_upstream();
+async fn a_changed_attribute_rebuilds_the_whole_work_tree() {
+    let daemon = TestDaemon::start().await;
+    let work = daemon.create_upstream();
     write_file(&work.join("x.txt"), "one\n");
     commit_and_push(&work, "one");
-    world.refresh().await;
+    daemon.refresh().await;
 
     write_file(&work.join(".gitattributes"), "*.txt text eol=crlf\n");
     commit_and_push(&work, "two");
-    world.refresh().await;
-    let clone = world.extract("snapshot.tar.zst").await;
+    daemon.refresh().await;
+    let clone = daemon.extract("snapshot.tar.zst").await;
 
     assert_eq!(fs::read(clone.join("x.txt")).unwrap(), b"one\r\n");
     assert_good_clone(&clone);
@@ -385,10 +390,10 @@ async fn a_changed_attribute_checks_everything_out_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_repository_with_sha256_works() {
-    let world = World::start().await;
-    let bare = world.upstream();
+    let daemon = TestDaemon::start().await;
+    let bare = daemon.upstream();
     git(
-        world.root.path(),
+        daemon.root.path(),
         [
             "init",
             "-q",
@@ -399,26 +404,26 @@ async fn a_repository_with_sha256_works() {
             bare.to_str().unwrap(),
         ],
     );
-    let work = world.root.path().join("work");
-    // git 2.39 would clone an empty repository in another format.
+    let work = daemon.root.path().join("work");
+    // `git clone` of git 2.39 would ignore the object format of an empty repository.
     let made = work.to_str().unwrap();
     git(
-        world.root.path(),
+        daemon.root.path(),
         ["init", "-q", "-b", "main", "--object-format=sha256", made],
     );
     git(&work, ["remote", "add", "origin", bare.to_str().unwrap()]);
-    // The daemon must not do so either.
+    // The daemon must not ignore the object format, either.
     let path = format!("/git/{REPO}/refresh");
-    let empty = code(world.post(&path, "").await).await;
+    let empty = code(daemon.post(&path, "").await).await;
     assert_eq!(empty, (404, "repository_empty".to_owned()));
     write_file(&work.join("file"), "content\n");
     commit_and_push(&work, "one");
-    world.refresh().await;
+    daemon.refresh().await;
     write_file(&work.join("file2"), "content\n");
     let head = commit_and_push(&work, "two");
 
-    world.refresh().await;
-    let clone = world.extract("snapshot.tar.zst").await;
+    daemon.refresh().await;
+    let clone = daemon.extract("snapshot.tar.zst").await;
 
     assert_eq!(head.len(), 64);
     assert_eq!(git(&clone, ["rev-parse", "HEAD"]), head);
@@ -427,12 +432,12 @@ async fn a_repository_with_sha256_works() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_broken_repository_does_not_stop_another() {
-    let world = World::start().await;
-    let work = world.create_upstream();
+    let daemon = TestDaemon::start().await;
+    let work = daemon.create_upstream();
     commit_and_push(&work, "one");
-    let broken = world.root.path().join("upstream/org/broken.git");
+    let broken = daemon.root.path().join("upstream/org/broken.git");
     git(
-        world.root.path(),
+        daemon.root.path(),
         [
             "clone",
             "-q",
@@ -445,23 +450,24 @@ async fn one_broken_repository_does_not_stop_another() {
     fs::create_dir(broken.join("objects")).unwrap();
 
     let path = "/git/git.example.com/org/broken/refresh";
-    let response = world.request(Method::POST, path, &[]).await;
+    let response = daemon.request(Method::POST, path, &[]).await;
 
     assert!(!response.status().is_success());
-    assert_eq!(world.refresh().await["moved"], true);
+    assert_eq!(daemon.refresh().await["moved"], true);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tree_that_git_refuses_still_has_a_mirror_archive() {
-    let world = World::start().await;
-    let work = world.create_upstream();
+    let daemon = TestDaemon::start().await;
+    let work = daemon.create_upstream();
     write_file(&work.join("directory/file"), "content\n");
     commit_and_push(&work, "one");
     let blob = git(&work, ["rev-parse", "HEAD:directory/file"]);
     let directory = git(&work, ["rev-parse", "HEAD:directory"]);
     let hostile = [
         format!("100644 blob {blob}\t.git\n"),
-        // The link would lead extraction elsewhere; another name sorts between the two.
+        // Extraction would write through the symlink `a`. The name `a-` sorts between the link and
+        // the directory, so a check of adjacent names only would miss the duplicate.
         format!("120000 blob {blob}\ta\n100644 blob {blob}\ta-\n040000 tree {directory}\ta\n"),
     ];
     for listing in hostile {
@@ -471,9 +477,9 @@ async fn a_tree_that_git_refuses_still_has_a_mirror_archive() {
         let refspec = format!("{commit}:refs/heads/main");
         git(&work, ["push", "-q", "--force", "origin", &refspec]);
 
-        assert_eq!(world.refresh().await["snapshot"], commit);
-        let mirror = world.extract("mirror.tar.zst").await;
-        let checkout = world
+        assert_eq!(daemon.refresh().await["snapshot"], commit);
+        let mirror = daemon.extract("mirror.tar.zst").await;
+        let checkout = daemon
             .get(&format!("/git/{REPO}/snapshot.tar.zst"), &[])
             .await;
 
@@ -484,16 +490,16 @@ async fn a_tree_that_git_refuses_still_has_a_mirror_archive() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn all_who_ask_at_once_get_an_answer() {
-    let world = World::start().await;
-    let work = world.create_upstream();
+async fn concurrent_refreshes_all_succeed() {
+    let daemon = TestDaemon::start().await;
+    let work = daemon.create_upstream();
     let head = commit_and_push(&work, "one");
 
-    let answers = futures_util::future::join_all((0..20).map(|_| world.refresh())).await;
+    let answers = futures_util::future::join_all((0..20).map(|_| daemon.refresh())).await;
 
     assert!(answers.iter().all(|answer| answer["snapshot"] == head));
     assert_eq!(
-        fs::read_dir(world.store().join("snapshots"))
+        fs::read_dir(daemon.store().join("snapshots"))
             .unwrap()
             .count(),
         1

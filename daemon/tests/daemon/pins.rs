@@ -1,4 +1,5 @@
-//! Pins: ranges of one revision, whatever becomes current, from any replica.
+//! Pins: a client gets all its ranges from one revision, from any replica, even if a newer
+//! revision becomes current.
 
 use std::fs;
 use std::path::Path;
@@ -12,32 +13,32 @@ use crate::harness::*;
 
 const PIN: &str = "x-cachew-snapshot-pin";
 
-async fn published() -> (World, std::path::PathBuf) {
+async fn published() -> (TestDaemon, std::path::PathBuf) {
     published_with(|_| {}).await
 }
 
-async fn published_with(change: impl FnOnce(&mut Config)) -> (World, std::path::PathBuf) {
-    let world = World::start_with(change).await;
-    let work = world.create_upstream();
+async fn published_with(change: impl FnOnce(&mut Config)) -> (TestDaemon, std::path::PathBuf) {
+    let daemon = TestDaemon::start_with(change).await;
+    let work = daemon.create_upstream();
     write_file(&work.join("noise"), noise(1, 500_000));
     commit_and_push(&work, "one");
-    world.refresh().await;
-    (world, work)
+    daemon.refresh().await;
+    (daemon, work)
 }
 
-async fn publish_more(world: &World, work: &Path) {
+async fn publish_more(daemon: &TestDaemon, work: &Path) {
     write_file(&work.join("noise"), noise(2, 700_000));
     commit_and_push(work, "more");
-    world.refresh().await;
+    daemon.refresh().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_probe_gives_a_token_and_the_size_but_no_bytes() {
-    let (world, _) = published().await;
-    let whole = world.get(&stable(), &[]).await;
+    let (daemon, _) = published().await;
+    let whole = daemon.get(&stable(), &[]).await;
 
     for method in [Method::GET, Method::HEAD] {
-        let probe = world.request(method, &stable(), &[(PIN, "probe")]).await;
+        let probe = daemon.request(method, &stable(), &[(PIN, "probe")]).await;
 
         assert_eq!(probe.status(), 200);
         assert_eq!(header(&probe, "etag"), header(&whole, "etag"));
@@ -52,19 +53,19 @@ async fn a_probe_gives_a_token_and_the_size_but_no_bytes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_gets_its_revision_also_when_a_newer_one_is_current() {
-    let (world, work) = published().await;
-    let first = world.get(&stable(), &[]).await;
+async fn a_token_gets_its_revision_even_if_a_newer_one_is_current() {
+    let (daemon, work) = published().await;
+    let first = daemon.get(&stable(), &[]).await;
     let (token, etag) = (header(&first, PIN), header(&first, "etag"));
     let first = first.bytes().await.unwrap();
 
-    publish_more(&world, &work).await;
+    publish_more(&daemon, &work).await;
 
     let len = first.len();
     for start in (0..len).step_by(100_000) {
         let end = len.min(start + 100_000);
         let range = format!("bytes={start}-{}", end - 1);
-        let part = world
+        let part = daemon
             .get(&stable(), &[(PIN, &token), ("range", &range)])
             .await;
         assert_eq!(part.status(), 206);
@@ -72,31 +73,31 @@ async fn a_token_gets_its_revision_also_when_a_newer_one_is_current() {
         assert_eq!(header(&part, PIN), token);
         assert_eq!(part.bytes().await.unwrap(), first[start..end]);
     }
-    let unpinned = world.get(&stable(), &[("range", "bytes=0-9")]).await;
+    let unpinned = daemon.get(&stable(), &[("range", "bytes=0-9")]).await;
     assert_ne!(header(&unpinned, "etag"), etag);
-    // Conditions are about the revision that is pinned.
+    // Preconditions are evaluated against the pinned revision.
     let both = [(PIN, &*token), ("if-match", &*header(&unpinned, "etag"))];
-    assert_eq!(world.get(&stable(), &both).await.status(), 412);
+    assert_eq!(daemon.get(&stable(), &both).await.status(), 412);
     let mirror = format!("/git/{REPO}/mirror.tar.zst");
-    let of_the_other_kind = world.get(&mirror, &[(PIN, &token)]).await;
+    let of_the_other_kind = daemon.get(&mirror, &[(PIN, &token)]).await;
     assert_eq!(of_the_other_kind.status(), 412);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_of_a_revision_that_is_gone_or_never_was_gets_412() {
-    let (world, work) = published_with(|config| {
+async fn a_token_of_a_deleted_or_unknown_revision_gets_412() {
+    let (daemon, work) = published_with(|config| {
         config.keep_snapshots = 1;
         config.delete_grace = std::time::Duration::ZERO;
         config.keep_age = std::time::Duration::ZERO;
     })
     .await;
-    let probe = world.get(&stable(), &[(PIN, "probe")]).await;
+    let probe = daemon.get(&stable(), &[(PIN, "probe")]).await;
     let gone = header(&probe, PIN);
-    publish_more(&world, &work).await;
+    publish_more(&daemon, &work).await;
 
     let never = format!("etag:\"{}\"", "0".repeat(64));
     for token in [&*gone, &*never, "etag:", "nonsense"] {
-        let refused = world
+        let refused = daemon
             .get(&stable(), &[(PIN, token), ("range", "bytes=0-9")])
             .await;
 
@@ -106,24 +107,24 @@ async fn a_token_of_a_revision_that_is_gone_or_never_was_gets_412() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_probe_of_what_is_not_published_is_answered_at_once() {
-    let world = World::start().await;
-    let work = world.create_upstream();
+async fn a_probe_of_an_unpublished_repository_is_answered_at_once() {
+    let daemon = TestDaemon::start().await;
+    let work = daemon.create_upstream();
     commit_and_push(&work, "one");
 
-    let head = world
+    let head = daemon
         .request(Method::HEAD, &stable(), &[(PIN, "probe")])
         .await;
-    let probe = world.get(&stable(), &[(PIN, "probe")]).await;
+    let probe = daemon.get(&stable(), &[(PIN, "probe")]).await;
 
     assert_eq!(head.status(), 404);
     assert_eq!(code(probe).await, (503, "snapshot_not_ready".to_owned()));
 }
 
-/// Downloads the archive in ranges, four at once, each with these headers; gives the immutable URL of
-/// the first answer and the bytes, or the status that ended it.
-async fn download(world: &World, pin: Pin) -> Result<(String, Vec<u8>), u16> {
-    let first = world.get(&stable(), &[("range", "bytes=0-49999")]).await;
+/// Downloads the archive in ranges, four at a time, each pinned by `pin`. Returns the immutable URL
+/// of the first response and the bytes, or the status that ended the download.
+async fn download(daemon: &TestDaemon, pin: Pin) -> Result<(String, Vec<u8>), u16> {
+    let first = daemon.get(&stable(), &[("range", "bytes=0-49999")]).await;
     assert_eq!(first.status(), 206);
     let location = header(&first, "content-location");
     let (name, value) = match pin {
@@ -139,7 +140,7 @@ async fn download(world: &World, pin: Pin) -> Result<(String, Vec<u8>), u16> {
             let value = value.clone();
             async move {
                 let headers = [("range", &*range), (name, &*value)];
-                let part = world.get(&stable(), &headers).await;
+                let part = daemon.get(&stable(), &headers).await;
                 match part.status().as_u16() {
                     206 => Ok(part.bytes().await.unwrap()),
                     status => Err(status),
@@ -153,6 +154,7 @@ async fn download(world: &World, pin: Pin) -> Result<(String, Vec<u8>), u16> {
     Ok((location, bytes))
 }
 
+/// How a client pins its ranges to one revision.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Pin {
     IfMatch,
@@ -161,7 +163,7 @@ enum Pin {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn downloads_in_ranges_never_mix_revisions_while_snapshots_are_published() {
-    let (world, work) = published().await;
+    let (daemon, work) = published().await;
     let done = AtomicBool::new(false);
     let (whole, cut) = (AtomicUsize::new(0), AtomicUsize::new(0));
 
@@ -169,16 +171,19 @@ async fn downloads_in_ranges_never_mix_revisions_while_snapshots_are_published()
         for seed in 0..12 {
             write_file(&work.join("noise"), noise(seed, 500_000));
             commit_and_push(&work, "more");
-            world.refresh().await;
+            daemon.refresh().await;
         }
         done.store(true, Ordering::Relaxed);
     };
     let read = async |pin| {
         while !done.load(Ordering::Relaxed) {
-            match download(&world, pin).await {
+            match download(&daemon, pin).await {
                 Ok((location, bytes)) => {
-                    let stored = world.get(&location, &[]).await.bytes().await.unwrap();
-                    assert!(bytes == stored, "{location} was mixed");
+                    let stored = daemon.get(&location, &[]).await.bytes().await.unwrap();
+                    assert!(
+                        bytes == stored,
+                        "the ranges of {location} are of several revisions"
+                    );
                     whole.fetch_add(1, Ordering::Relaxed);
                 }
                 Err(412) if pin == Pin::IfMatch => {
@@ -196,23 +201,23 @@ async fn downloads_in_ranges_never_mix_revisions_while_snapshots_are_published()
     );
 
     let (whole, cut) = (whole.into_inner(), cut.into_inner());
-    assert!(whole > 0, "no download was whole, {cut} were cut");
+    assert!(whole > 0, "no download was complete, {cut} ended with 412");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn if_match_pins_a_download_unless_the_operator_wants_it_strict() {
     assert!(Config::default().if_match_pins);
     for if_match_pins in [false, true] {
-        let (world, work) = published_with(|config| config.if_match_pins = if_match_pins).await;
-        let first = world.get(&stable(), &[]).await;
+        let (daemon, work) = published_with(|config| config.if_match_pins = if_match_pins).await;
+        let first = daemon.get(&stable(), &[]).await;
         let etag = header(&first, "etag");
         let first = first.bytes().await.unwrap();
-        publish_more(&world, &work).await;
+        publish_more(&daemon, &work).await;
 
         let range = ("range", "bytes=5-99");
-        let part = world.get(&stable(), &[range, ("if-match", &etag)]).await;
-        let whole = world.get(&stable(), &[("if-match", &etag)]).await;
-        let other = world.get(&stable(), &[range, ("if-match", "\"x\"")]).await;
+        let part = daemon.get(&stable(), &[range, ("if-match", &etag)]).await;
+        let whole = daemon.get(&stable(), &[("if-match", &etag)]).await;
+        let other = daemon.get(&stable(), &[range, ("if-match", "\"x\"")]).await;
 
         if if_match_pins {
             assert_eq!(part.status(), 206);
@@ -228,14 +233,14 @@ async fn if_match_pins_a_download_unless_the_operator_wants_it_strict() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_resolves_a_token_through_the_store_alone() {
-    let (world, work) = published().await;
-    let first = world.get(&stable(), &[]).await;
+    let (daemon, work) = published().await;
+    let first = daemon.get(&stable(), &[]).await;
     let token = header(&first, PIN);
     let first = first.bytes().await.unwrap();
-    publish_more(&world, &work).await;
-    let data_dir = world.root.path().join("replica");
+    publish_more(&daemon, &work).await;
+    let data_dir = daemon.root.path().join("replica");
     fs::create_dir_all(&data_dir).unwrap();
-    let store = world.root.path().join("data/store");
+    let store = daemon.root.path().join("data/store");
     std::os::unix::fs::symlink(store, data_dir.join("store")).unwrap();
     let replica = Daemon::start(Config {
         listen: ([127, 0, 0, 1], 0).into(),

@@ -1,6 +1,6 @@
-//! Requests of protocol version 2 as bytes, for tests that are their own git client.
+//! Requests of git protocol version 2 as bytes, for tests without a git client.
 
-/// Each text as a packet; an empty one is a delimiter. A flush ends it.
+/// Encodes each text as a packet, an empty text as a delimiter, and ends with a flush packet.
 pub(crate) fn packets(texts: &[&str]) -> Vec<u8> {
     let packet = |text: &&str| match *text {
         "" => "0001".to_owned(),
@@ -11,12 +11,12 @@ pub(crate) fn packets(texts: &[&str]) -> Vec<u8> {
     all.into_bytes()
 }
 
-/// Lists all refs.
+/// Returns a request that lists all refs.
 pub(crate) fn ls_refs() -> Vec<u8> {
     packets(&["command=ls-refs\n", "", "symrefs\n"])
 }
 
-/// Fetches all that a commit reaches.
+/// Returns a request that fetches a commit with all its history.
 pub(crate) fn fetch(commit: &str) -> Vec<u8> {
     let want = format!("want {commit}\n");
     packets(&[
@@ -29,7 +29,7 @@ pub(crate) fn fetch(commit: &str) -> Vec<u8> {
     ])
 }
 
-/// The headers of such a request.
+/// The headers of a request of protocol version 2.
 pub(crate) const HEADERS: [(&str, &str); 2] = [
     ("git-protocol", "version=2"),
     ("content-type", "application/x-git-upload-pack-request"),

@@ -1,13 +1,13 @@
-//! Other users of the daemon's machine find nothing in its directories.
+//! Other users of the machine cannot read the directories of the daemon.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::harness::*;
-use crate::process::Process;
+use crate::process::DaemonProcess;
 
-/// All below `directory`, itself too, that the group or others may use.
+/// Returns all paths in `directory`, and itself, that the group or others can access.
 fn open_to_others(directory: &Path) -> Vec<PathBuf> {
     let mut open = Vec::new();
     let mut left = vec![directory.to_owned()];
@@ -27,7 +27,8 @@ fn open_to_others(directory: &Path) -> Vec<PathBuf> {
     open
 }
 
-/// An upstream with one commit, and the configuration of a daemon for it, whose git would share.
+/// Creates an upstream with one commit. Returns the configuration of a daemon whose git
+/// configuration would make files accessible to everybody.
 fn upstream_of(root: &Path) -> String {
     let bare = root.join("upstream/org/repo.git");
     let (work, from) = (root.join("work"), bare.to_str().unwrap());
@@ -48,11 +49,11 @@ fn upstream_of(root: &Path) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn mirrors_and_segments_are_the_daemons_alone() {
+async fn mirrors_and_segments_are_accessible_only_to_the_daemon() {
     let root = tempfile::tempdir().unwrap();
     let config = upstream_of(root.path());
 
-    let daemon = Process::start(root.path(), ("data", &config), &[]).await;
+    let daemon = DaemonProcess::start(root.path(), ("data", &config), &[]).await;
     daemon.refresh().await;
 
     let data = root.path().join("data");
@@ -66,7 +67,7 @@ async fn mirrors_and_segments_are_the_daemons_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_data_directory_that_is_open_already_is_told_of() {
+async fn a_data_directory_that_is_open_to_others_is_logged() {
     let root = tempfile::tempdir().unwrap();
     let data = root.path().join("data");
     fs::create_dir_all(data.join("mirrors")).unwrap();
@@ -74,7 +75,7 @@ async fn a_data_directory_that_is_open_already_is_told_of() {
         fs::set_permissions(open, Permissions::from_mode(0o755)).unwrap();
     }
 
-    let daemon = Process::start(root.path(), ("data", ""), &[]).await;
+    let daemon = DaemonProcess::start(root.path(), ("data", ""), &[]).await;
 
     let advice = format!("run chmod go= {0} {0}/*", data.display());
     assert!(daemon.log().contains(&advice), "{}", daemon.log());

@@ -1,4 +1,4 @@
-//! `cachewfsd` as a process of its own, for as long as a test needs it.
+//! Runs `cachewfsd` as a process for one test.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -10,16 +10,16 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::harness::{REPO, eventually, write_file};
 
-/// A daemon that is killed at the end.
-pub(crate) struct Process {
+/// A process of the daemon. Dropping it kills the process.
+pub(crate) struct DaemonProcess {
     child: Child,
     /// Host and port.
     pub(crate) address: String,
     log: PathBuf,
 }
 
-impl Process {
-    /// Starts it with a data directory `name` below `root`, and the other keys of `config`.
+impl DaemonProcess {
+    /// Starts a daemon with the data directory `name` below `root` and the keys of `config`.
     pub(crate) async fn start(
         root: &Path,
         (name, config): (&str, &str),
@@ -59,7 +59,7 @@ impl Process {
         format!("http://{}{path}", self.address)
     }
 
-    /// Has it update and publish; waits until its store takes that.
+    /// Requests an update and a publish until one succeeds, because the store may need some time.
     pub(crate) async fn refresh(&self) {
         let url = self.url(&format!("/git/{REPO}/refresh"));
         let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
@@ -75,7 +75,7 @@ impl Process {
         }
     }
 
-    /// What it has logged so far.
+    /// Returns the log so far.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap()
     }
@@ -85,14 +85,14 @@ impl Process {
         kill_process(pid.unwrap(), signal).unwrap();
     }
 
-    /// Waits until it has ended by itself.
+    /// Waits until the process has exited.
     pub(crate) async fn end(&mut self) {
         let child = std::sync::Mutex::new(&mut self.child);
         eventually(|| child.lock().unwrap().try_wait().unwrap().is_some()).await;
     }
 }
 
-impl Drop for Process {
+impl Drop for DaemonProcess {
     fn drop(&mut self) {
         self.child.kill().ok();
         self.child.wait().ok();

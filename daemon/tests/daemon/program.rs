@@ -1,4 +1,4 @@
-//! `cachewfsd` as systemd and an operator meet it: signals, logs, `check-config`.
+//! `cachewfsd` as systemd and an operator use it: signals, logs, reloads, `check-config`.
 
 use std::fs::{self, File};
 use std::net::TcpStream;
@@ -16,7 +16,8 @@ use tokio::time::sleep;
 
 use crate::harness::{commit_and_push, git, write_file};
 
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a test waits for a log line or for a message to systemd.
+pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 fn cachewfsd() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_cachewfsd"));
@@ -26,8 +27,8 @@ fn cachewfsd() -> Command {
     command
 }
 
-/// The program while it runs, killed at the end; and the socket that systemd would listen on.
-pub(crate) struct Program {
+/// A process of the daemon with the notification socket of systemd. Dropping it kills the process.
+pub(crate) struct SystemdDaemon {
     root: TempDir,
     pub(crate) child: Child,
     systemd: UnixDatagram,
@@ -35,18 +36,18 @@ pub(crate) struct Program {
     runtime: Runtime,
 }
 
-impl Program {
-    /// Starts with the keys of `config`, and waits until the daemon says that it is ready.
+impl SystemdDaemon {
+    /// Starts the daemon with the keys of `config`, and waits until it is ready.
     pub(crate) fn start(config: &str, arguments: &[&str]) -> Self {
         Self::start_with(config, arguments, &[])
     }
 
-    /// The same, with variables of the environment.
+    /// Like `start`, with environment variables.
     pub(crate) fn start_with(config: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let root = tempfile::tempdir().unwrap();
         let socket = root.path().join("notify");
         let systemd = UnixDatagram::bind(&socket).unwrap();
-        systemd.set_read_timeout(Some(PATIENCE)).unwrap();
+        systemd.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
         write_config(root.path(), config);
         let child = cachewfsd()
             .arg("--config")
@@ -80,7 +81,7 @@ impl Program {
     }
 
     pub(crate) fn wait_for_log(&self, text: &str) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TEST_TIMEOUT;
         while !self.log().contains(text) {
             assert!(Instant::now() < deadline, "no {text:?} in {}", self.log());
             self.pause();
@@ -118,7 +119,7 @@ impl Program {
         format!("http://{address}{path}")
     }
 
-    /// Status and body of the answer.
+    /// Sends a request. Returns the status and the body of the response.
     pub(crate) fn send(&self, request: RequestBuilder) -> (u16, String) {
         self.runtime.block_on(async {
             let response = request.send().await.unwrap();
@@ -142,7 +143,7 @@ impl Program {
     }
 }
 
-impl Drop for Program {
+impl Drop for SystemdDaemon {
     fn drop(&mut self) {
         self.child.kill().ok();
         self.child.wait().ok();
@@ -164,7 +165,7 @@ pub(crate) fn check_config(config: &str, variables: &[(&str, &str)]) -> Output {
     command.envs(variables.iter().copied()).output().unwrap()
 }
 
-/// Has the daemon start with nothing on `PATH` but the programs in `directory`; gives what it says.
+/// Tries to start the daemon with only the programs in `directory` on `PATH`. Returns its stderr.
 fn start_with_programs(directory: &Path) -> String {
     let root = tempfile::tempdir().unwrap();
     write_config(root.path(), "");
@@ -176,7 +177,7 @@ fn start_with_programs(directory: &Path) -> String {
 }
 
 #[test]
-fn a_git_that_is_missing_or_too_old_is_refused_in_words() {
+fn a_missing_or_too_old_git_stops_the_start_with_advice() {
     let programs = tempfile::tempdir().unwrap();
     let said = start_with_programs(programs.path());
     assert!(said.contains("install git 2.39 or later"), "{said}");
@@ -204,7 +205,7 @@ fn check_config_says_what_is_wrong_and_where() {
 }
 
 #[test]
-fn check_config_says_what_would_stop_the_start() {
+fn check_config_reports_errors_that_would_stop_the_start() {
     for (config, wrong) in [
         (
             "[tls]\ncertificate = '/no/cert.pem'\nkey = '/no/key.pem'",
@@ -232,7 +233,7 @@ fn check_config_says_what_would_stop_the_start() {
         assert!(!output.status.success() && output.stdout.is_empty());
         assert!(error.contains(wrong), "no {wrong:?} in {error}");
     }
-    // Where the daemon runs, it may be there.
+    // Only a warning: the file may exist on the machine of the daemon.
     let config = "[upstream_auth.'github.com']\ntoken_file = '/no/token'";
     let output = check_config(config, &[]);
     let warning = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -249,8 +250,9 @@ fn check_config_says_what_would_stop_the_start() {
 }
 
 #[test]
-fn check_config_shows_what_is_in_force_without_secrets() {
-    let config = "fetch_interval = '2m'\n[upstreams]\n'git.example.com' = 'https://me:s3cret@x.org'\n\
+fn check_config_shows_the_effective_configuration_without_secrets() {
+    let config = "fetch_interval = '2m'\n[upstreams]\n\
+                  'git.example.com' = 'https://me:s3cret@x.org'\n\
                   'github.com' = 'https://github.com'";
     let token = [("CACHEWFSD_UPSTREAM_GITHUB_COM_TOKEN", "t0ken")];
 
@@ -270,12 +272,13 @@ fn check_config_shows_what_is_in_force_without_secrets() {
     assert!(!all.contains("s3cret") && !all.contains("t0ken"), "{all}");
 }
 
-/// Clones from an upstream that nobody listens at, with all that there is to log.
+/// Requests a clone from an upstream without a listener, and checks that neither the responses nor
+/// the log contain secrets. Returns the log, at level trace.
 fn log_of_a_failing_clone(arguments: &[&str]) -> String {
-    // Bound, so that nobody else gets the port, but not listening.
+    // A URL with credentials. Nothing listens at its port.
     let unused = socket_without_listener();
     let config = format!("[upstreams]\n'git.example.com' = 'http://me:s3cret@{unused}'\n");
-    let program = Program::start(&config, arguments);
+    let program = SystemdDaemon::start(&config, arguments);
     let repo = "git.example.com/org/repo";
 
     let (status, answer) = program.refresh(repo);
@@ -334,7 +337,8 @@ fn a_log_for_programs_is_json_without_secrets() {
     );
 }
 
-/// A directory with the repository `org/repo`, of one commit; gives its URL and the commit.
+/// Creates the repository `org/repo` with one commit in `directory`. Returns the URL of the
+/// directory and the commit.
 pub(crate) fn upstream(directory: &Path, message: &str) -> (String, String) {
     let bare = directory.join("org/repo.git");
     let work = directory.join("work");
@@ -346,8 +350,8 @@ pub(crate) fn upstream(directory: &Path, message: &str) -> (String, String) {
     (format!("file://{}", directory.display()), commit)
 }
 
-impl Program {
-    /// Has the daemon read `config`, and waits until it says that it has.
+impl SystemdDaemon {
+    /// Makes the daemon reload `config`, and waits until it has done so.
     fn reload(&self, config: &str) {
         write_config(self.root.path(), config);
         self.signal("HUP");
@@ -360,7 +364,7 @@ impl Program {
 fn a_reload_adds_and_removes_upstreams_and_a_bad_file_changes_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let (base, _) = upstream(directory.path(), "one");
-    let program = Program::start("[upstreams]\n'a.org' = 'https://127.0.0.1:1'", &[]);
+    let program = SystemdDaemon::start("[upstreams]\n'a.org' = 'https://127.0.0.1:1'", &[]);
     assert_eq!(program.refresh("b.org/org/repo").0, 404);
 
     program.reload(&format!("publishes = 7\n[upstreams]\n'b.org' = '{base}'"));
@@ -391,25 +395,25 @@ fn a_reload_moves_an_upstream_and_its_interval() {
     let config = |base: &str, interval: &str| {
         format!("fetch_interval = '{interval}'\n[upstreams]\n'a.org' = '{base}'")
     };
-    let program = Program::start(&config(&old, "1h"), &[]);
+    let program = SystemdDaemon::start(&config(&old, "1h"), &[]);
     assert!(program.refresh(repo).1.contains(&first));
 
     program.reload(&config(&new, "1s"));
 
-    // Nobody asks for it: the run that was due in an hour is due now.
+    // Nobody requests an update: the reload moved the next run from in an hour to in a second.
     program.wait_for_log(&format!("Published {second} of {repo}"));
     program.end();
 }
 
 #[test]
-fn a_daemon_that_is_told_to_stop_is_not_ready_but_answers_for_a_while() {
-    let program = Program::start("drain_delay = '1h'", &[]);
+fn a_stopping_daemon_is_not_ready_but_answers_during_drain_delay() {
+    let program = SystemdDaemon::start("drain_delay = '1h'", &[]);
     assert_eq!(program.get("/readyz").0, 200);
 
     program.signal("TERM");
     program.expect_systemd("STOPPING=1");
 
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TEST_TIMEOUT;
     while program.get("/readyz").0 != 503 {
         assert!(Instant::now() < deadline);
         program.pause();

@@ -1,4 +1,4 @@
-//! What is published, and at what cost.
+//! Publishing: the content of snapshots, the bytes that are written, and retention.
 
 use std::fs;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use cachewfs_format::PackKind;
 
 use crate::harness::*;
 
-/// A history with files of several sizes, two branches and an annotated tag.
+/// Creates a history with files of several sizes, two branches and an annotated tag.
 pub(crate) fn fill(work: &std::path::Path) {
     for commit in 0..8_u32 {
         for file in 0..40_u32 {
@@ -24,15 +24,15 @@ pub(crate) fn fill(work: &std::path::Path) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn both_archives_are_what_git_clone_gives() {
-    let world = World::start_with(|config| config.tip_commits = 2).await;
-    let work = world.create_upstream();
+async fn both_archives_match_git_clones() {
+    let daemon = TestDaemon::start_with(|config| config.tip_commits = 2).await;
+    let work = daemon.create_upstream();
     fill(&work);
     let head = commit_and_push(&work, "last");
 
-    let answer = world.refresh().await;
-    let clone = world.extract("snapshot.tar.zst").await;
-    let mirror = world.extract("mirror.tar.zst").await;
+    let answer = daemon.refresh().await;
+    let clone = daemon.extract("snapshot.tar.zst").await;
+    let mirror = daemon.extract("mirror.tar.zst").await;
 
     assert_eq!(answer["snapshot"], head);
     assert_eq!(answer["moved"], true);
@@ -41,7 +41,7 @@ async fn both_archives_are_what_git_clone_gives() {
         git(&clone, ["rev-parse", "HEAD", "origin/main"]),
         format!("{head}\n{head}")
     );
-    let upstream = world.upstream();
+    let upstream = daemon.upstream();
     let url = format!("file://{}", upstream.with_extension("").display());
     assert_eq!(git(&clone, ["remote", "get-url", "origin"]), url);
     assert_eq!(
@@ -53,7 +53,7 @@ async fn both_archives_are_what_git_clone_gives() {
     assert_eq!(git(&mirror, ["rev-parse", "--is-bare-repository"]), "true");
     let count = ["rev-list", "--objects", "--all", "--count"];
     assert_eq!(git(&mirror, count), git(&upstream, count));
-    let manifest = world.manifest(&head);
+    let manifest = daemon.manifest(&head);
     let kinds: Vec<_> = manifest.packs.iter().map(|pack| pack.kind).collect();
     assert_eq!(
         kinds,
@@ -69,24 +69,24 @@ async fn both_archives_are_what_git_clone_gives() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_more_commit_adds_one_pack_and_writes_little() {
-    let world = World::start().await;
-    let work = world.create_upstream();
+    let daemon = TestDaemon::start().await;
+    let work = daemon.create_upstream();
     fill(&work);
     let first = commit_and_push(&work, "last");
-    world.refresh().await;
-    let before = (world.manifest(&first), world.stored_bytes());
+    daemon.refresh().await;
+    let before = (daemon.manifest(&first), daemon.stored_bytes());
 
     write_file(&work.join("src/0/0.txt"), "changed\n");
     let second = commit_and_push(&work, "one more");
-    let answer = world.refresh().await;
-    let clone = world.extract("snapshot.tar.zst").await;
+    let answer = daemon.refresh().await;
+    let clone = daemon.extract("snapshot.tar.zst").await;
 
     assert_eq!(answer["snapshot"], second);
-    let after = world.manifest(&second);
+    let after = daemon.manifest(&second);
     assert_eq!(after.packs.len(), before.0.packs.len() + 1);
     let is_increment = |pack: &&cachewfs_format::PublishedPack| pack.kind == PackKind::Increment;
     assert_eq!(after.packs.iter().filter(is_increment).count(), 1);
-    let written = world.stored_bytes() - before.1;
+    let written = daemon.stored_bytes() - before.1;
     let size = after
         .archives
         .values()
@@ -102,15 +102,15 @@ async fn one_more_commit_adds_one_pack_and_writes_little() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_part_of_the_index_that_is_damaged_in_the_store_is_made_anew() {
-    let world = World::start().await;
-    let work = world.create_upstream();
+async fn a_damaged_index_part_in_the_store_is_rebuilt() {
+    let daemon = TestDaemon::start().await;
+    let work = daemon.create_upstream();
     fill(&work);
     let first = commit_and_push(&work, "last");
-    world.refresh().await;
-    for run in world.manifest(&first).runs {
+    daemon.refresh().await;
+    for run in daemon.manifest(&first).runs {
         let id = run.index_part.segment.id.to_string();
-        let path = world.store().join("segments").join(id);
+        let path = daemon.store().join("segments").join(id);
         let mut bytes = fs::read(&path).unwrap();
         bytes[20] ^= 1;
         fs::remove_file(&path).unwrap();
@@ -119,42 +119,42 @@ async fn a_part_of_the_index_that_is_damaged_in_the_store_is_made_anew() {
 
     write_file(&work.join("src/0/0.txt"), "changed\n");
     let second = commit_and_push(&work, "one more");
-    let answer = world.refresh().await;
+    let answer = daemon.refresh().await;
 
     assert_eq!(answer["snapshot"], second);
-    assert_good_clone(&world.extract("snapshot.tar.zst").await);
+    assert_good_clone(&daemon.extract("snapshot.tar.zst").await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_push_beside_many_tags_writes_few_of_them() {
-    let world = World::start().await;
-    let work = world.create_upstream();
+async fn a_push_to_a_repository_with_many_tags_writes_few_of_them() {
+    let daemon = TestDaemon::start().await;
+    let work = daemon.create_upstream();
     fill(&work);
     let first = commit_and_push(&work, "last");
     let tags = (0..20_000).map(|number| format!("create refs/tags/t{number:05} {first}\n"));
     let tags = tags.collect::<Vec<_>>().concat();
     git_with_input(
-        &world.upstream(),
+        &daemon.upstream(),
         &["update-ref", "--stdin"],
         tags.as_bytes(),
     );
-    git(&world.upstream(), ["pack-refs", "--all"]);
-    world.refresh().await;
-    let before = world.stored_bytes();
+    git(&daemon.upstream(), ["pack-refs", "--all"]);
+    daemon.refresh().await;
+    let before = daemon.stored_bytes();
 
     write_file(&work.join("src/0/0.txt"), "changed\n");
     commit_and_push(&work, "one more");
-    world.refresh().await;
-    let mirror = world.extract("mirror.tar.zst").await;
-    let clone = world.extract("snapshot.tar.zst").await;
+    daemon.refresh().await;
+    let mirror = daemon.extract("mirror.tar.zst").await;
+    let clone = daemon.extract("snapshot.tar.zst").await;
 
-    let written = world.stored_bytes() - before;
+    let written = daemon.stored_bytes() - before;
     let tags_len = mirror.join("packed-refs").metadata().unwrap().len();
     assert!(
         written < tags_len / 20,
         "{written} bytes for {tags_len} of tags"
     );
-    let upstream = world.upstream();
+    let upstream = daemon.upstream();
     assert_eq!(git(&mirror, ["show-ref"]), git(&upstream, ["show-ref"]));
     let tags = ["for-each-ref", "refs/tags"];
     assert_eq!(git(&clone, tags), git(&upstream, tags));
@@ -163,21 +163,21 @@ async fn a_push_beside_many_tags_writes_few_of_them() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_publishes_keep_few_packs() {
-    let world = World::start().await;
-    let work = world.create_upstream();
+    let daemon = TestDaemon::start().await;
+    let work = daemon.create_upstream();
     fill(&work);
     commit_and_push(&work, "last");
-    world.refresh().await;
+    daemon.refresh().await;
 
     let mut head = String::new();
     for commit in 0..12_u64 {
         write_file(&work.join("small"), noise(commit, 2000));
         head = commit_and_push(&work, "small");
-        world.refresh().await;
+        daemon.refresh().await;
     }
-    let clone = world.extract("snapshot.tar.zst").await;
+    let clone = daemon.extract("snapshot.tar.zst").await;
 
-    let packs = world.manifest(&head).packs;
+    let packs = daemon.manifest(&head).packs;
     assert!(packs.len() <= 8, "{} packs", packs.len());
     assert!(packs.iter().any(|pack| pack.kind == PackKind::Increment));
     assert_good_clone(&clone);
@@ -185,19 +185,19 @@ async fn many_publishes_keep_few_packs() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn packs_are_laid_out_anew_when_increments_outgrow_them() {
-    let world = World::start().await;
-    let work = world.create_upstream();
+    let daemon = TestDaemon::start().await;
+    let work = daemon.create_upstream();
     fill(&work);
     commit_and_push(&work, "last");
-    world.refresh().await;
+    daemon.refresh().await;
 
     write_file(&work.join("big"), noise(99, 3_000_000));
     let head = commit_and_push(&work, "big");
-    world.refresh().await;
-    let clone = world.extract("snapshot.tar.zst").await;
+    daemon.refresh().await;
+    let clone = daemon.extract("snapshot.tar.zst").await;
 
     assert!(
-        world
+        daemon
             .manifest(&head)
             .packs
             .iter()
@@ -207,18 +207,18 @@ async fn packs_are_laid_out_anew_when_increments_outgrow_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_force_push_drops_stays_for_its_time() {
-    let world = World::start_with(|config| config.relayout_share = 0.0).await;
-    let work = world.create_upstream();
+async fn commits_dropped_by_a_force_push_are_retained() {
+    let daemon = TestDaemon::start_with(|config| config.relayout_share = 0.0).await;
+    let work = daemon.create_upstream();
     fill(&work);
     let dropped = commit_and_push(&work, "dropped");
-    world.refresh().await;
+    daemon.refresh().await;
 
     git(&work, ["reset", "-q", "--hard", "HEAD~1"]);
     write_file(&work.join("other"), "other\n");
     let head = commit_and_push(&work, "instead");
-    world.refresh().await;
-    let clone = world.extract("snapshot.tar.zst").await;
+    daemon.refresh().await;
+    let clone = daemon.extract("snapshot.tar.zst").await;
 
     assert_eq!(git(&clone, ["rev-parse", "HEAD"]), head);
     assert_eq!(git(&clone, ["cat-file", "-t", &dropped]), "commit");
@@ -227,24 +227,24 @@ async fn what_a_force_push_drops_stays_for_its_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn retention_ends() {
-    let world = World::start_with(|config| {
+async fn dropped_commits_are_deleted_after_their_retention() {
+    let daemon = TestDaemon::start_with(|config| {
         config.relayout_share = 0.0;
         config.retain_orphans = Duration::ZERO;
     })
     .await;
-    let work = world.create_upstream();
+    let work = daemon.create_upstream();
     fill(&work);
     let dropped = commit_and_push(&work, "dropped");
-    world.refresh().await;
+    daemon.refresh().await;
     git(&work, ["reset", "-q", "--hard", "HEAD~1"]);
     for name in ["a", "b"] {
         write_file(&work.join(name), name);
         commit_and_push(&work, name);
-        world.refresh().await;
+        daemon.refresh().await;
     }
 
-    let clone = world.extract("snapshot.tar.zst").await;
+    let clone = daemon.extract("snapshot.tar.zst").await;
 
     assert!(
         !try_git(&clone, ["cat-file", "-e", &dropped])
@@ -255,21 +255,21 @@ async fn retention_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn states_that_come_back_never_change_what_a_url_answers() {
-    let world = World::start().await;
-    let work = world.create_upstream();
+async fn a_repeated_state_never_changes_the_content_of_a_url() {
+    let daemon = TestDaemon::start().await;
+    let work = daemon.create_upstream();
     fill(&work);
     let first = commit_and_push(&work, "first");
-    world.refresh().await;
+    daemon.refresh().await;
     let url = format!("/git/{REPO}/snapshot/{first}.tar.zst");
-    let before = world.get(&url, &[]).await.bytes().await.unwrap();
+    let before = daemon.get(&url, &[]).await.bytes().await.unwrap();
 
     let mut ids = vec![first.clone()];
     for _ in 0..2 {
         write_file(&work.join("more"), "more\n");
         commit_and_push(&work, "second");
         ids.push(
-            world.refresh().await["snapshot"]
+            daemon.refresh().await["snapshot"]
                 .as_str()
                 .unwrap()
                 .to_owned(),
@@ -277,32 +277,32 @@ async fn states_that_come_back_never_change_what_a_url_answers() {
         git(&work, ["reset", "-q", "--hard", &first]);
         git(&work, ["push", "-q", "--force", "--all"]);
         ids.push(
-            world.refresh().await["snapshot"]
+            daemon.refresh().await["snapshot"]
                 .as_str()
                 .unwrap()
                 .to_owned(),
         );
     }
-    let after = world.get(&url, &[]).await.bytes().await.unwrap();
+    let after = daemon.get(&url, &[]).await.bytes().await.unwrap();
 
     assert_eq!(before, after);
     ids.sort();
     ids.dedup();
     assert_eq!(ids.len(), 5, "{ids:?}");
-    assert_good_clone(&world.extract("snapshot.tar.zst").await);
+    assert_good_clone(&daemon.extract("snapshot.tar.zst").await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deleted_branch_needs_no_pack_and_nothing_new_no_snapshot() {
-    let world = World::start().await;
-    let work = world.create_upstream();
+async fn a_deleted_branch_adds_no_pack_and_no_change_adds_no_snapshot() {
+    let daemon = TestDaemon::start().await;
+    let work = daemon.create_upstream();
     fill(&work);
     let head = commit_and_push(&work, "last");
-    world.refresh().await;
+    daemon.refresh().await;
 
     git(&work, ["push", "-q", "origin", ":side"]);
-    let moved = world.refresh().await;
-    let still = world.refresh().await;
+    let moved = daemon.refresh().await;
+    let still = daemon.refresh().await;
 
     assert_eq!(moved["moved"], true);
     assert!(
@@ -311,58 +311,58 @@ async fn a_deleted_branch_needs_no_pack_and_nothing_new_no_snapshot() {
             .unwrap()
             .starts_with(&format!("{head}-"))
     );
-    let later = world.manifest(moved["snapshot"].as_str().unwrap());
-    assert_eq!(later.packs, world.manifest(&head).packs);
+    let later = daemon.manifest(moved["snapshot"].as_str().unwrap());
+    assert_eq!(later.packs, daemon.manifest(&head).packs);
     assert_eq!(still["moved"], false);
     assert_eq!(still["snapshot"], moved["snapshot"]);
-    let clone = world.extract("snapshot.tar.zst").await;
+    let clone = daemon.extract("snapshot.tar.zst").await;
     assert!(!git(&clone, ["branch", "-r"]).contains("side"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn old_snapshots_are_deleted_and_the_current_one_stays_whole() {
-    let world = World::start_with(|config| {
+    let daemon = TestDaemon::start_with(|config| {
         config.keep_snapshots = 1;
         config.keep_age = Duration::ZERO;
         config.delete_grace = Duration::ZERO;
     })
     .await;
-    let work = world.create_upstream();
+    let work = daemon.create_upstream();
     fill(&work);
     let first = commit_and_push(&work, "first");
-    world.refresh().await;
+    daemon.refresh().await;
 
     write_file(&work.join("src/0/0.txt"), "changed\n");
     commit_and_push(&work, "second");
-    world.refresh().await;
+    daemon.refresh().await;
 
     assert_eq!(
-        fs::read_dir(world.store().join("snapshots"))
+        fs::read_dir(daemon.store().join("snapshots"))
             .unwrap()
             .count(),
         1
     );
-    let gone = world
+    let gone = daemon
         .get(&format!("/git/{REPO}/snapshot/{first}.tar.zst"), &[])
         .await;
     assert_eq!(gone.status(), 404);
-    assert_good_clone(&world.extract("snapshot.tar.zst").await);
+    assert_good_clone(&daemon.extract("snapshot.tar.zst").await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_snapshot_that_was_current_for_long_is_kept_for_those_who_still_read_it() {
-    let world = World::start_with(|config| {
+async fn an_old_snapshot_is_kept_for_its_readers_after_its_replacement() {
+    let daemon = TestDaemon::start_with(|config| {
         config.keep_snapshots = 1;
         config.keep_age = Duration::from_hours(1);
     })
     .await;
-    let work = world.create_upstream();
+    let work = daemon.create_upstream();
     fill(&work);
     let first = commit_and_push(&work, "first");
-    world.refresh().await;
+    daemon.refresh().await;
     let before = std::time::SystemTime::now() - Duration::from_hours(48);
     for part in ["snapshots", "segments"] {
-        for entry in fs::read_dir(world.store().join(part)).unwrap() {
+        for entry in fs::read_dir(daemon.store().join(part)).unwrap() {
             let file = fs::File::open(entry.unwrap().path()).unwrap();
             file.set_modified(before).unwrap();
         }
@@ -370,10 +370,10 @@ async fn a_snapshot_that_was_current_for_long_is_kept_for_those_who_still_read_i
 
     write_file(&work.join("src/0/0.txt"), "changed\n");
     commit_and_push(&work, "second");
-    world.refresh().await;
+    daemon.refresh().await;
 
     let url = format!("/git/{REPO}/snapshot/{first}.tar.zst");
-    let still = world.get(&url, &[]).await;
+    let still = daemon.get(&url, &[]).await;
     assert_eq!(still.status(), 200);
     still.bytes().await.unwrap();
 }

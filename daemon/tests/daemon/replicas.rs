@@ -1,4 +1,4 @@
-//! Daemons that have one store: what one publishes, no other undoes, damages or deletes.
+//! Daemons that share a store: none of them undoes, damages or deletes a snapshot of another one.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -16,19 +16,19 @@ use crate::harness::*;
 use crate::lfs::{create_lfs_upstream, get_lfs_of, lfs, until_lfs_of};
 use crate::s3;
 
-/// Another daemon with the store of a world.
+/// Another daemon that shares the store of a [`TestDaemon`].
 struct Replica {
     running: Running,
     client: Client,
 }
 
 impl Replica {
-    async fn start(world: &World) -> Self {
-        Self::start_with(world, |_| {}).await
+    async fn start(daemon: &TestDaemon) -> Self {
+        Self::start_with(daemon, |_| {}).await
     }
 
-    async fn start_with(world: &World, change: impl FnOnce(&mut Config)) -> Self {
-        let root = world.root.path();
+    async fn start_with(daemon: &TestDaemon, change: impl FnOnce(&mut Config)) -> Self {
+        let root = daemon.root.path();
         let upstream = format!("file://{}", root.join("upstream").display());
         let mut config = Config {
             listen: ([127, 0, 0, 1], 0).into(),
@@ -67,98 +67,98 @@ impl Replica {
         self.post(&format!("/git/{REPO}/refresh")).await
     }
 
-    /// What a publish by this daemon alone, from scratch, has of a repository.
-    async fn lay_out_anew(&self) -> Value {
+    /// Publishes a new layout of the repository from the mirror of this daemon.
+    async fn relayout(&self) -> Value {
         self.post(&format!("/api/v1/repos/{REPO}/relayout")).await
     }
 }
 
-/// The commits of all snapshots that there are.
-fn commits_published(world: &World) -> Vec<String> {
-    let entries = fs::read_dir(world.store().join("snapshots")).unwrap();
+/// Returns the commits of all snapshots in the store.
+fn commits_published(daemon: &TestDaemon) -> Vec<String> {
+    let entries = fs::read_dir(daemon.store().join("snapshots")).unwrap();
     let name = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name();
     entries
         .map(|entry| name(entry).to_str().unwrap().get(..40).unwrap().to_owned())
         .collect()
 }
 
-/// Has `world` update its mirror to `commit`, without waiting for the publish that follows.
-async fn update(world: &World, commit: &str) {
+/// Makes `daemon` update its mirror to `commit`. Does not wait for the publish that follows.
+async fn update(daemon: &TestDaemon, commit: &str) {
     let path = format!("/git/{REPO}/ensure-refs");
     let body = format!("{{\"commits\":[\"{commit}\"]}}");
-    let answer = world.post(&path, body).await.text().await.unwrap();
+    let answer = daemon.post(&path, body).await.text().await.unwrap();
     assert!(answer.contains("\"missing_commits\":[]"), "{answer}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_publish_that_another_daemon_overtakes_is_given_up_for_the_newer_one() {
-    let (world, gate) = Gate::start(|_| {}).await;
-    let work = world.create_upstream();
+async fn a_publish_that_another_daemon_overtakes_is_abandoned() {
+    let (daemon, gate) = Gate::start(|_| {}).await;
+    let work = daemon.create_upstream();
     write_file(&work.join(".gitattributes"), "held* filter=gate\n");
     commit_and_push(&work, "one");
-    world.refresh().await;
-    // It doesn't look whether another daemon publishes.
-    let replica = Replica::start_with(&world, |config| config.store.lease_ttl = Duration::ZERO);
+    daemon.refresh().await;
+    // Without leases, the replica does not wait while another daemon publishes.
+    let replica = Replica::start_with(&daemon, |config| config.store.lease_ttl = Duration::ZERO);
     let replica = replica.await;
     replica.refresh().await;
     let checkouts = gate.runs("checkout-index");
     gate.hold_checkout();
     write_file(&work.join("held"), "two");
     let second = commit_and_push(&work, "two");
-    update(&world, &second).await;
-    // It publishes, and can't go on.
+    update(&daemon, &second).await;
+    // The publish has begun, and waits at the gate.
     eventually(|| gate.runs("checkout-index") > checkouts).await;
 
     write_file(&work.join("held"), "three");
     let third = commit_and_push(&work, "three");
     assert_eq!(replica.refresh().await["snapshot"], third);
     gate.release_checkout();
-    let after = world.refresh().await;
+    let after = daemon.refresh().await;
 
     assert_eq!(after["snapshot"], third);
     assert_eq!(after["moved"], false);
-    assert!(!commits_published(&world).contains(&second));
-    assert!(world.status().await["failure"].is_null());
+    assert!(!commits_published(&daemon).contains(&second));
+    assert!(daemon.status().await["failure"].is_null());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_daemon_that_is_behind_does_not_undo_what_another_published() {
+async fn a_daemon_that_is_behind_does_not_undo_a_newer_publish() {
     let other = "git.example.com/org/other";
-    let (world, gate) = Gate::start(|config| config.publishes = 1).await;
-    let work = world.create_upstream();
+    let (daemon, gate) = Gate::start(|config| config.publishes = 1).await;
+    let work = daemon.create_upstream();
     commit_and_push(&work, "one");
-    world.refresh().await;
-    let replica = Replica::start(&world).await;
-    // The only turn to publish is taken.
-    let elsewhere = world.create_upstream_at("org/other", "elsewhere");
+    daemon.refresh().await;
+    let replica = Replica::start(&daemon).await;
+    // A publish of another repository takes the only permit, so that no other can begin.
+    let elsewhere = daemon.create_upstream_at("org/other", "elsewhere");
     write_file(&elsewhere.join(".gitattributes"), "held* filter=gate\n");
     write_file(&elsewhere.join("held"), "x");
     commit_and_push(&elsewhere, "x");
     let checkouts = gate.runs("checkout-index");
     gate.hold_checkout();
     let path = format!("/git/{other}/mirror.tar.zst");
-    world.get(&path, &[("range", "bytes=-1")]).await;
+    daemon.get(&path, &[("range", "bytes=-1")]).await;
     eventually(|| gate.runs("checkout-index") > checkouts).await;
     let second = commit_and_push(&work, "two");
-    update(&world, &second).await;
+    update(&daemon, &second).await;
     let third = commit_and_push(&work, "three");
     assert_eq!(replica.refresh().await["snapshot"], third);
 
     gate.release_checkout();
-    let after = world.refresh().await;
+    let after = daemon.refresh().await;
 
     assert_eq!(after["snapshot"], third);
-    assert!(!commits_published(&world).contains(&second));
+    assert!(!commits_published(&daemon).contains(&second));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_upstream_dropped_before_this_daemon_saw_it_is_taken_over() {
-    let world = World::start().await;
-    let work = world.create_upstream();
+async fn dropped_commits_that_only_another_daemon_saw_are_kept() {
+    let daemon = TestDaemon::start().await;
+    let work = daemon.create_upstream();
     let first = commit_and_push(&work, "one");
-    world.refresh().await;
-    let replica = Replica::start(&world).await;
-    // Of two commits, the second is in an increment of its own.
+    daemon.refresh().await;
+    let replica = Replica::start(&daemon).await;
+    // Two pushes, so that the second commit is in an increment of its own.
     let mut dropped = Vec::new();
     for name in ["two", "three"] {
         write_file(&work.join(name), noise(name.len() as u64, 1000));
@@ -169,20 +169,20 @@ async fn what_upstream_dropped_before_this_daemon_saw_it_is_taken_over() {
     write_file(&work.join("four"), "four");
     let last = commit_and_push(&work, "four");
 
-    assert_eq!(world.refresh().await["snapshot"], last);
+    assert_eq!(daemon.refresh().await["snapshot"], last);
     let path = format!("/api/v1/repos/{REPO}/relayout");
-    assert_eq!(world.post(&path, "").await.status(), 200);
+    assert_eq!(daemon.post(&path, "").await.status(), 200);
 
-    let mirror = world.extract("mirror.tar.zst").await;
+    let mirror = daemon.extract("mirror.tar.zst").await;
     git(&mirror, ["fsck", "--strict", "--no-dangling"]);
     for commit in dropped {
         git(&mirror, ["rev-list", "--objects", "--quiet", &commit]);
     }
-    replica.lay_out_anew().await;
+    replica.relayout().await;
 }
 
-/// Makes all that is stored as old as if it had been written, or current, days ago.
-fn age(directory: &Path) {
+/// Makes all objects in the store look as if they had been written, or replaced, three days ago.
+fn make_old(directory: &Path) {
     let pointer = directory.join("current");
     let mut current: Value = serde_json::from_slice(&fs::read(&pointer).unwrap()).unwrap();
     let replaced = current.get_mut("replaced").and_then(Value::as_array_mut);
@@ -200,37 +200,41 @@ fn age(directory: &Path) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn daemons_that_delete_what_is_old_leave_each_other_what_they_publish() {
-    let world = World::start_with(|config| config.keep_snapshots = 2).await;
-    let work = world.create_upstream();
+async fn daemons_that_delete_old_objects_keep_each_others_snapshots() {
+    let daemon = TestDaemon::start_with(|config| config.keep_snapshots = 2).await;
+    let work = daemon.create_upstream();
     commit_and_push(&work, "one");
-    world.refresh().await;
-    let replicas = [Replica::start(&world).await, Replica::start(&world).await];
+    daemon.refresh().await;
+    let replicas = [Replica::start(&daemon).await, Replica::start(&daemon).await];
 
     for round in 0..6_u64 {
-        age(&world.store());
-        // Each second time the work tree is one that is stored already, but that nothing names.
+        make_old(&daemon.store());
+        // Two alternating contents. In each round, the store may still have the segments of this
+        // content from two rounds ago, although no snapshot names them any more.
         write_file(&work.join("noise"), noise(round % 2, 100_000));
         commit_and_push(&work, "more");
         let publish = replicas.iter().map(Replica::refresh);
-        tokio::join!(world.refresh(), join_all(publish));
+        tokio::join!(daemon.refresh(), join_all(publish));
 
-        for snapshot in fs::read_dir(world.store().join("snapshots")).unwrap() {
+        for snapshot in fs::read_dir(daemon.store().join("snapshots")).unwrap() {
             let manifest = fs::read(snapshot.unwrap().path()).unwrap();
             for layout in Manifest::parse(&manifest).unwrap().archives.values() {
                 for segment in layout.segments.iter().chain([&layout.tail]) {
                     let id = segment.id.to_string();
-                    assert!(world.store().join("segments").join(id).exists());
+                    assert!(daemon.store().join("segments").join(id).exists());
                 }
             }
         }
     }
 
-    assert_good_clone(&world.extract("snapshot.tar.zst").await);
-    let snapshots = fs::read_dir(world.store().join("snapshots"))
+    assert_good_clone(&daemon.extract("snapshot.tar.zst").await);
+    let snapshots = fs::read_dir(daemon.store().join("snapshots"))
         .unwrap()
         .count();
-    assert!(snapshots <= 5, "nothing was deleted: {snapshots}");
+    assert!(
+        snapshots <= 5,
+        "{snapshots} snapshots are left: none was deleted"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -238,49 +242,49 @@ async fn a_store_can_be_on_another_filesystem() {
     let Some(disk) = SmallDisk::mount("16m") else {
         return;
     };
-    let world = World::start_with(|config| {
+    let daemon = TestDaemon::start_with(|config| {
         config.store.directory = Some(disk.path().join("store"));
     })
     .await;
-    let work = world.create_upstream();
+    let work = daemon.create_upstream();
     write_file(&work.join("noise"), noise(1, 100_000));
     commit_and_push(&work, "one");
-    world.refresh().await;
+    daemon.refresh().await;
 
-    assert_good_clone(&world.extract("snapshot.tar.zst").await);
-    assert!(!world.root.path().join("data/store").exists());
+    assert_good_clone(&daemon.extract("snapshot.tar.zst").await);
+    assert!(!daemon.root.path().join("data/store").exists());
     let left = fs::read_dir(disk.path().join("store/tmp")).unwrap().count();
     assert_eq!(left, 0);
-    world.stop().await;
+    daemon.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_lfs_archive_of_one_daemon_is_that_of_all() {
+async fn an_lfs_archive_of_one_daemon_is_served_by_all() {
     let Some(bucket) = s3_bucket() else { return };
-    let world = World::start_with(|config| config.store.s3 = Some(s3::config(&bucket))).await;
-    let other = Replica::start_with(&world, |config| {
+    let daemon = TestDaemon::start_with(|config| config.store.s3 = Some(s3::config(&bucket))).await;
+    let other = Replica::start_with(&daemon, |config| {
         config.store.directory = None;
         config.store.s3 = Some(s3::config(&bucket));
     })
     .await;
-    let work = create_lfs_upstream(&world);
+    let work = create_lfs_upstream(&daemon);
     let first = commit_and_push(&work, "one");
-    world.refresh().await;
-    let of_first = get_lfs_of(&world, &first).await.bytes().await.unwrap();
+    daemon.refresh().await;
+    let of_first = get_lfs_of(&daemon, &first).await.bytes().await.unwrap();
 
-    // Upstream could not give the objects to another.
-    fs::remove_dir_all(world.upstream().join("lfs/objects")).unwrap();
+    // Without the LFS objects of upstream, the other daemon can serve only the stored LFS archive.
+    fs::remove_dir_all(daemon.upstream().join("lfs/objects")).unwrap();
     let served = other.get(&lfs()).await;
     assert_eq!(served.status(), 200);
     assert!(served.bytes().await.unwrap() == of_first);
 
-    // What the other one makes builds on it.
+    // The next LFS archive, by the other daemon, builds on this one.
     write_file(&work.join("new.bin"), noise(2, 100_000));
     let second = commit_and_push(&work, "two");
     assert_eq!(other.refresh().await["snapshot"], second);
     let of_second = until_lfs_of(&second, async || other.get(&lfs()).await).await;
     let etag = header(&of_second, "etag");
-    let same = get_lfs_of(&world, &second).await;
+    let same = get_lfs_of(&daemon, &second).await;
     assert_eq!(header(&same, "etag"), etag);
     assert!(same.bytes().await.unwrap() == of_second.bytes().await.unwrap());
 }

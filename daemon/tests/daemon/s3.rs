@@ -1,4 +1,4 @@
-//! The daemon with its store in a bucket: a real one, of a server that the tests start.
+//! The daemon with its store in a bucket, on an S3 server that the tests start.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -20,20 +20,20 @@ pub(crate) fn config(bucket: &TestBucket) -> S3Config {
     }
 }
 
-pub(crate) async fn start(bucket: &TestBucket) -> World {
+pub(crate) async fn start(bucket: &TestBucket) -> TestDaemon {
     let s3 = config(bucket);
-    World::start_with(|config| config.store.s3 = Some(s3)).await
+    TestDaemon::start_with(|config| config.store.s3 = Some(s3)).await
 }
 
-/// Starts it again without what is on disk: a new replica.
-pub(crate) async fn replace(world: World, s3: S3Config) -> World {
-    let root = world.stop().await;
+/// Replaces the daemon by a new replica with an empty data directory.
+pub(crate) async fn replace(daemon: TestDaemon, s3: S3Config) -> TestDaemon {
+    let root = daemon.stop().await;
     fs::remove_dir_all(root.path().join("data")).unwrap();
-    World::start_in(root, |config| config.store.s3 = Some(s3)).await
+    TestDaemon::start_in(root, |config| config.store.s3 = Some(s3)).await
 }
 
-async fn read_metric(world: &World, sample: &str) -> u64 {
-    let text = world.get("/metrics", &[]).await.text().await.unwrap();
+async fn read_metric(daemon: &TestDaemon, sample: &str) -> u64 {
+    let text = daemon.get("/metrics", &[]).await.text().await.unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix(sample));
     line.unwrap_or_else(|| panic!("no {sample} in {text}"))
         .trim()
@@ -44,25 +44,25 @@ async fn read_metric(world: &World, sample: &str) -> u64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_replica_serves_at_once_and_restores_its_mirror() {
     let Some(bucket) = s3_bucket() else { return };
-    let world = start(&bucket).await;
-    let work = world.create_upstream();
+    let daemon = start(&bucket).await;
+    let work = daemon.create_upstream();
     write_file(&work.join("noise"), noise(1, 20_000_000));
     let first = commit_and_push(&work, "one");
-    world.refresh().await;
-    let published = world.get(&stable(), &[]).await;
+    daemon.refresh().await;
+    let published = daemon.get(&stable(), &[]).await;
     let etag = header(&published, "etag");
     let published = published.bytes().await.unwrap();
     assert_eq!(
-        read_metric(&world, "cachewfsd_store_reads_total{tier=\"s3\"}").await,
+        read_metric(&daemon, "cachewfsd_store_reads_total{tier=\"s3\"}").await,
         0
     );
 
-    let root = world.stop().await;
+    let root = daemon.stop().await;
     fs::remove_dir_all(root.path().join("data")).unwrap();
     let began = Instant::now();
     let config = config(&bucket);
-    let world = World::start_in(root, |all| all.store.s3 = Some(config)).await;
-    let part = world.get(&stable(), &[("range", "bytes=-65536")]).await;
+    let daemon = TestDaemon::start_in(root, |all| all.store.s3 = Some(config)).await;
+    let part = daemon.get(&stable(), &[("range", "bytes=-65536")]).await;
     assert_eq!(part.status(), 206);
     assert_eq!(header(&part, "etag"), etag);
     let part = part.bytes().await.unwrap();
@@ -71,21 +71,21 @@ async fn a_new_replica_serves_at_once_and_restores_its_mirror() {
     println!("first range after {took:?}");
     assert!(took < Duration::from_secs(5), "{took:?}");
 
-    let whole = world.get(&stable(), &[]).await.bytes().await.unwrap();
+    let whole = daemon.get(&stable(), &[]).await.bytes().await.unwrap();
     assert!(whole == published);
-    assert!(read_metric(&world, "cachewfsd_store_reads_total{tier=\"s3\"}").await > 0);
+    assert!(read_metric(&daemon, "cachewfsd_store_reads_total{tier=\"s3\"}").await > 0);
     let immutable = format!("/git/{REPO}/snapshot/{first}.tar.zst");
-    let range = world
+    let range = daemon
         .get(&immutable, &[("range", "bytes=7000000-7999999")])
         .await;
     assert!(range.bytes().await.unwrap() == published[7_000_000..8_000_000]);
 
-    // The mirror comes from the bucket, and what is published next builds on what is there.
+    // The mirror is restored from the bucket, and the next snapshot builds on the stored one.
     write_file(&work.join("small"), "small\n");
     let second = commit_and_push(&work, "two");
-    assert_eq!(world.refresh().await["snapshot"], second);
-    assert_good_clone(&world.extract("snapshot.tar.zst").await);
-    let old = world.get(&immutable, &[]).await.bytes().await.unwrap();
+    assert_eq!(daemon.refresh().await["snapshot"], second);
+    assert_good_clone(&daemon.extract("snapshot.tar.zst").await);
+    let old = daemon.get(&immutable, &[]).await.bytes().await.unwrap();
     assert!(old == published, "a commit's URL keeps its bytes");
     let objects = bucket.ask("GET", "?list-type=2&prefix=v1/");
     assert!(
@@ -95,7 +95,7 @@ async fn a_new_replica_serves_at_once_and_restores_its_mirror() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_on_disk_is_served_while_the_bucket_is_away_and_publishing_resumes() {
+async fn local_copies_are_served_during_an_outage_and_publishing_resumes_after_it() {
     let Some(bucket) = s3_bucket() else { return };
     let proxy = Proxy::start(bucket.address);
     let through = S3Config {
@@ -105,37 +105,37 @@ async fn what_is_on_disk_is_served_while_the_bucket_is_away_and_publishing_resum
         ..config(&bucket)
     };
     let config = through.clone();
-    let world = World::start_with(|all| all.store.s3 = Some(config)).await;
-    let work = world.create_upstream();
+    let daemon = TestDaemon::start_with(|all| all.store.s3 = Some(config)).await;
+    let work = daemon.create_upstream();
     write_file(&work.join("noise"), noise(1, 3_000_000));
     let first = commit_and_push(&work, "one");
-    world.refresh().await;
-    let published = world.get(&stable(), &[]).await.bytes().await.unwrap();
+    daemon.refresh().await;
+    let published = daemon.get(&stable(), &[]).await.bytes().await.unwrap();
 
-    // Also through a restart.
+    // The daemon also serves its copies after a restart.
     proxy.set(Fault::Unavailable);
-    let root = world.stop().await;
+    let root = daemon.stop().await;
     let config = through.clone();
-    let world = World::start_in(root, |all| all.store.s3 = Some(config)).await;
-    let served = world.get(&stable(), &[]).await;
+    let daemon = TestDaemon::start_in(root, |all| all.store.s3 = Some(config)).await;
+    let served = daemon.get(&stable(), &[]).await;
     assert_eq!(header(&served, "x-cachew-snapshot-commit"), first);
     assert!(served.bytes().await.unwrap() == published);
     write_file(&work.join("small"), "small\n");
     let second = commit_and_push(&work, "two");
-    let refused = world.post(&format!("/git/{REPO}/refresh"), "").await;
+    let refused = daemon.post(&format!("/git/{REPO}/refresh"), "").await;
     assert_eq!(refused.status(), 500, "{}", refused.text().await.unwrap());
-    let served = world.get(&stable(), &[]).await.bytes().await.unwrap();
+    let served = daemon.get(&stable(), &[]).await.bytes().await.unwrap();
     assert!(served == published);
 
     proxy.set(Fault::None);
-    world
+    daemon
         .status_when(|status| status["published"]["snapshot"] == second)
         .await;
-    assert_good_clone(&world.extract("snapshot.tar.zst").await);
+    assert_good_clone(&daemon.extract("snapshot.tar.zst").await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_start_says_what_is_wrong_with_the_bucket() {
+async fn a_start_with_an_unusable_bucket_fails_with_the_reason() {
     let Some(bucket) = s3_bucket() else { return };
     let (ignores, _thread) = ignores_conditions();
     let of = |change: fn(&mut S3Config)| {
@@ -167,7 +167,7 @@ async fn a_start_says_what_is_wrong_with_the_bucket() {
         config.store.s3 = Some(s3);
 
         let Err(error) = Daemon::start(config).await else {
-            panic!("it started, and should have said that {said}");
+            panic!("the daemon started, but expected the error: {said}");
         };
 
         let error = anyhow::Error::from(error);
@@ -175,7 +175,7 @@ async fn a_start_says_what_is_wrong_with_the_bucket() {
     }
 }
 
-/// A service that answers 200 to whatever is written, as some do.
+/// Starts a service that ignores preconditions: it answers 200 to every write, as some services do.
 fn ignores_conditions() -> (String, std::thread::JoinHandle<()>) {
     use std::io::{BufRead as _, BufReader, Read as _, Write as _};
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -213,7 +213,7 @@ fn ignores_conditions() -> (String, std::thread::JoinHandle<()>) {
     (url, std::thread::spawn(serve))
 }
 
-/// Names of the objects of the repository below `part`.
+/// Returns the names of the objects of the repository below `part`.
 pub(crate) fn objects(bucket: &TestBucket, part: &str) -> BTreeSet<String> {
     let prefix = format!("v1/{REPO}.git/{part}/");
     let answer = bucket.ask("GET", &format!("?list-type=2&prefix={prefix}"));
@@ -223,20 +223,20 @@ pub(crate) fn objects(bucket: &TestBucket, part: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// What the manifests in the bucket name.
-fn named(bucket: &TestBucket) -> BTreeSet<String> {
-    let mut named = BTreeSet::new();
+/// Returns the ids of the segments that the manifests in the bucket name.
+fn named_segments(bucket: &TestBucket) -> BTreeSet<String> {
+    let mut segments = BTreeSet::new();
     for id in objects(bucket, "snapshots") {
         let answer = bucket.ask("GET", &format!("v1/{REPO}.git/snapshots/{id}"));
         let (_, body) = answer.split_once("\r\n\r\n").unwrap();
         let manifest = Manifest::parse(body.as_bytes()).unwrap();
-        named.extend(manifest.segments().iter().map(ToString::to_string));
+        segments.extend(manifest.segments().iter().map(ToString::to_string));
     }
-    named
+    segments
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_no_snapshot_needs_goes_from_a_bucket() {
+async fn objects_that_no_snapshot_needs_are_deleted_from_a_bucket() {
     let Some(bucket) = s3_bucket() else { return };
     let config = config(&bucket);
     let change = |all: &mut Config| {
@@ -247,75 +247,82 @@ async fn what_no_snapshot_needs_goes_from_a_bucket() {
         all.keep_age = Duration::ZERO;
         all.delete_grace = Duration::ZERO;
     };
-    let world = World::start_with(change).await;
-    let work = world.create_upstream();
+    let daemon = TestDaemon::start_with(change).await;
+    let work = daemon.create_upstream();
     fill(&work);
     let first = commit_and_push(&work, "first");
-    world.refresh().await;
+    daemon.refresh().await;
     let before = objects(&bucket, "segments");
     for n in 0..3 {
         write_file(&work.join("src/0/0.txt"), format!("changed {n}\n"));
         commit_and_push(&work, "more");
-        world.refresh().await;
+        daemon.refresh().await;
     }
     let last = git(&work, ["rev-parse", "HEAD"]).trim().to_owned();
-    // Each daemon lists repositories when it starts, and then not for half a minute.
-    let world = World::start_in(world.stop().await, change).await;
+    // A daemon lists repositories when it starts, and then not for half a minute. The first listing
+    // was empty, so a restart is needed for the collector to see this repository.
+    let daemon = TestDaemon::start_in(daemon.stop().await, change).await;
 
     eventually(|| objects(&bucket, "snapshots").iter().eq([&last])).await;
-    eventually(|| objects(&bucket, "segments") == named(&bucket)).await;
+    eventually(|| objects(&bucket, "segments") == named_segments(&bucket)).await;
     assert!(!before.is_subset(&objects(&bucket, "segments")));
     let gone = format!("/git/{REPO}/snapshot/{first}.tar.zst");
-    assert_eq!(world.get(&gone, &[]).await.status(), 404);
-    assert_good_clone(&world.extract("snapshot.tar.zst").await);
+    assert_eq!(daemon.get(&gone, &[]).await.status(), 404);
+    assert_good_clone(&daemon.extract("snapshot.tar.zst").await);
 
-    // What had this name has gone for good.
+    // A deleted snapshot never comes back under its old id, even at the same commit.
     git(&work, ["reset", "--quiet", "--hard", &first]);
     git(&work, ["push", "--quiet", "--force", "origin", "HEAD"]);
-    let again = world.refresh().await;
+    let again = daemon.refresh().await;
     let again = again["snapshot"].as_str().unwrap();
     assert!(again.starts_with(&format!("{first}-")), "{again}");
-    assert_eq!(world.get(&gone, &[]).await.status(), 404);
+    assert_eq!(daemon.get(&gone, &[]).await.status(), 404);
 
-    // What is forgotten goes, too: at once what names it, and the rest with the next collection.
+    // Forgetting deletes the manifests at once. The next garbage collection deletes the segments.
     let forget = format!("/api/v1/repos/{REPO}/forget?store=true");
-    assert_eq!(world.post(&forget, "").await.status(), 200);
+    assert_eq!(daemon.post(&forget, "").await.status(), 200);
     assert_eq!(objects(&bucket, "snapshots").len(), 0);
     assert_eq!(
-        world.get(&stable(), &[]).await.status(),
+        daemon.get(&stable(), &[]).await.status(),
         200,
-        "it is made anew"
+        "the snapshot is built again"
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cold_download_asks_for_each_byte_once() {
+async fn a_cold_download_reads_each_byte_of_the_bucket_once() {
     let Some(bucket) = s3_bucket() else { return };
-    let world = start(&bucket).await;
-    let work = world.create_upstream();
+    let daemon = start(&bucket).await;
+    let work = daemon.create_upstream();
     for part in 0..3 {
         write_file(&work.join(format!("noise-{part}")), noise(part, 8_000_000));
     }
     commit_and_push(&work, "one");
-    world.refresh().await;
-    let len = world.get(&stable(), &[]).await.bytes().await.unwrap().len();
+    daemon.refresh().await;
+    let len = daemon
+        .get(&stable(), &[])
+        .await
+        .bytes()
+        .await
+        .unwrap()
+        .len();
 
-    let world = replace(world, config(&bucket)).await;
+    let daemon = replace(daemon, config(&bucket)).await;
     let began = Instant::now();
-    let cold = world.get(&stable(), &[]).await.bytes().await.unwrap();
+    let cold = daemon.get(&stable(), &[]).await.bytes().await.unwrap();
     let took = began.elapsed();
     assert_eq!(cold.len(), len);
     println!(
-        "{} MB cold in {took:?}, {} MB/s",
+        "{} MB from the bucket in {took:?}, {} MB/s",
         len / 1_000_000,
         len as f64 / 1e6 / took.as_secs_f64()
     );
-    let bytes = read_metric(&world, "cachewfsd_store_read_bytes_total{tier=\"s3\"}").await;
+    let bytes = read_metric(&daemon, "cachewfsd_store_read_bytes_total{tier=\"s3\"}").await;
     assert!(bytes <= len as u64 + (1 << 20), "{bytes} for {len}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn copies_are_of_one_daemon_alone() {
+async fn a_directory_of_copies_belongs_to_one_daemon() {
     let Some(bucket) = s3_bucket() else { return };
     let copies = tempfile::tempdir().unwrap();
     let directory = copies.path().join("copies");
@@ -324,7 +331,7 @@ async fn copies_are_of_one_daemon_alone() {
         config.store.s3 = Some(s3.clone());
         config.store.directory = Some(directory.clone());
     };
-    let first = World::start_with(change).await;
+    let first = TestDaemon::start_with(change).await;
     let root = tempfile::tempdir().unwrap();
     let mut second = Config {
         listen: ([127, 0, 0, 1], 0).into(),

@@ -1,4 +1,4 @@
-//! What publishing to a bucket costs: requests and bytes, as the daemon counts them.
+//! The cost of a publish to a bucket: requests and bytes, as the daemon counts them.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use cachewfs_tests::s3_bucket;
 use crate::harness::*;
 use crate::s3::config;
 
-/// What `/metrics` has: requests by operation and outcome, and bytes.
+/// The counters of `/metrics` for the bucket: requests by operation and outcome, retries, bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Cost {
     pub(crate) requests: BTreeMap<String, u64>,
@@ -17,8 +17,8 @@ pub(crate) struct Cost {
 }
 
 impl Cost {
-    pub(crate) async fn so_far(world: &World) -> Self {
-        let page = world.get("/metrics", &[]).await.text().await.unwrap();
+    pub(crate) async fn so_far(daemon: &TestDaemon) -> Self {
+        let page = daemon.get("/metrics", &[]).await.text().await.unwrap();
         let mut cost = Self::default();
         for line in page
             .lines()
@@ -46,9 +46,9 @@ impl Cost {
         cost
     }
 
-    /// What has come since `before`.
-    pub(crate) async fn since(world: &World, before: &Self) -> Self {
-        let now = Self::so_far(world).await;
+    /// Returns the difference between the current counters and `before`.
+    pub(crate) async fn since(daemon: &TestDaemon, before: &Self) -> Self {
+        let now = Self::so_far(daemon).await;
         let of_before = |operation: &str| before.requests.get(operation).copied().unwrap_or(0);
         let requests = now.requests.into_iter();
         let requests = requests.map(|(operation, count)| {
@@ -68,49 +68,49 @@ impl Cost {
     }
 }
 
-/// Publishes what was pushed; gives what that cost.
-async fn publish(world: &World) -> Cost {
-    let before = Cost::so_far(world).await;
-    world.refresh().await;
-    Cost::since(world, &before).await
+/// Publishes the pushed commits. Returns the cost.
+async fn publish(daemon: &TestDaemon) -> Cost {
+    let before = Cost::so_far(daemon).await;
+    daemon.refresh().await;
+    Cost::since(daemon, &before).await
 }
 
-/// How many segments are stored, and the bytes of all objects.
-fn stored(world: &World) -> (u64, u64) {
-    let segments = std::fs::read_dir(world.store().join("segments")).unwrap();
-    (segments.count() as u64, world.stored_bytes())
+/// Returns the number of stored segments, and the bytes of all snapshots and segments.
+fn stored_segments_and_bytes(daemon: &TestDaemon) -> (u64, u64) {
+    let segments = std::fs::read_dir(daemon.store().join("segments")).unwrap();
+    (segments.count() as u64, daemon.stored_bytes())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_publish_costs_few_requests_beside_those_for_new_segments() {
+async fn a_publish_costs_few_requests_besides_those_for_new_segments() {
     let Some(bucket) = s3_bucket() else { return };
     let s3 = config(&bucket);
-    let world = World::start_with(|config| config.store.s3 = Some(s3)).await;
-    let work = world.create_upstream();
+    let daemon = TestDaemon::start_with(|config| config.store.s3 = Some(s3)).await;
+    let work = daemon.create_upstream();
     for number in 0..400_u64 {
         let path = format!("directory-{}/file-{number}", number % 20);
         write_file(&work.join(path), noise(number, 5000));
     }
     commit_and_push(&work, "one");
 
-    let first = publish(&world).await;
-    let (segments, bytes) = stored(&world);
+    let first = publish(&daemon).await;
+    let (segments, bytes) = stored_segments_and_bytes(&daemon);
     println!("first publish, {segments} segments, {bytes} bytes: {first:?}");
     write_file(&work.join("directory-3/new"), "one line\n");
     commit_and_push(&work, "two");
-    let second = publish(&world).await;
-    let (all_segments, all_bytes) = stored(&world);
+    let second = publish(&daemon).await;
+    let (all_segments, all_bytes) = stored_segments_and_bytes(&daemon);
     let (new_segments, new_bytes) = (all_segments - segments, all_bytes - bytes);
     println!("one commit later, {new_segments} segments, {new_bytes} bytes: {second:?}");
-    let idle = publish(&world).await;
-    println!("an update that finds nothing: {idle:?}");
+    let idle = publish(&daemon).await;
+    println!("an update without changes: {idle:?}");
 
-    // Manifest, pointer, lease, announced deletions, two lists, and pointers again and again: 12 and 13. A slow
-    // machine reads the pointer more often.
+    // Besides the segments: manifest, lease, deletion notices, two listings, and several reads of
+    // the pointer. Measured: 12 and 13 requests. A slow machine reads the pointer more often.
     assert!(first.total() <= segments + 16, "{first:?}");
     assert!(second.total() <= new_segments + 17, "{second:?}");
     assert!(idle.total() <= 4, "{idle:?}");
-    // Pointers have some hundred bytes.
+    // A pointer has a few hundred bytes.
     assert!(first.up_bytes <= bytes + 2_000, "{first:?}");
     assert!(second.up_bytes <= new_bytes + 12_000, "{second:?}");
     assert_eq!(idle.up_bytes, 0);

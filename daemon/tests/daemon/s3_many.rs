@@ -1,4 +1,4 @@
-//! A bucket with hundreds of repositories: each replica tells of all, for few requests.
+//! A bucket with hundreds of repositories: each replica lists all of them with few requests.
 
 use std::time::Instant;
 
@@ -12,14 +12,14 @@ use crate::s3_cost::Cost;
 
 const COUNT: u64 = 300;
 
-async fn read(world: &World, path: &str) -> Value {
-    let text = world.get(path, &[]).await.text().await.unwrap();
+async fn read(daemon: &TestDaemon, path: &str) -> Value {
+    let text = daemon.get(path, &[]).await.text().await.unwrap();
     serde_json::from_str(&text).unwrap()
 }
 
-/// How many repositories are listed, all of them published.
-async fn listed(world: &World) -> u64 {
-    let list = read(world, "/api/v1/repos").await;
+/// Returns how many repositories are listed. Checks that all of them are published.
+async fn listed_repositories(daemon: &TestDaemon) -> u64 {
+    let list = read(daemon, "/api/v1/repos").await;
     let repos = list["repos"].as_array().unwrap();
     assert!(repos.iter().all(|repo| !repo["published"].is_null()));
     repos.len() as u64
@@ -29,7 +29,7 @@ async fn listed(world: &World) -> u64 {
 async fn every_replica_lists_all_repositories_of_the_bucket_for_few_requests() {
     let Some(bucket) = s3_bucket() else { return };
     let s3 = config(&bucket);
-    let publisher = World::start_with(|all| all.store.s3 = Some(s3)).await;
+    let publisher = TestDaemon::start_with(|all| all.store.s3 = Some(s3)).await;
     let work = publisher.create_upstream();
     commit_and_push(&work, "one");
     publisher.refresh().await;
@@ -39,7 +39,7 @@ async fn every_replica_lists_all_repositories_of_the_bucket_for_few_requests() {
         let path = format!("git.example.com/group-{}/repo-{number}.git", number % 10);
         bucket.put(&format!("v1/{path}/current"), pointer);
     }
-    // Neither published, nor of a host that is mirrored.
+    // Two repositories that must not be listed: one is not published, one is of an unknown host.
     let segment = format!("segments/{}", "0".repeat(64));
     bucket.put(&format!("v1/git.example.com/begun.git/{segment}"), "x");
     bucket.put("v1/other.example.com/a.git/current", pointer);
@@ -50,21 +50,21 @@ async fn every_replica_lists_all_repositories_of_the_bucket_for_few_requests() {
     };
 
     let s3 = through.clone();
-    let replica = World::start_with(|all| all.store.s3 = Some(s3)).await;
+    let replica = TestDaemon::start_with(|all| all.store.s3 = Some(s3)).await;
     let before = Cost::so_far(&replica).await;
     let began = Instant::now();
-    assert_eq!(listed(&replica).await, COUNT + 1);
+    assert_eq!(listed_repositories(&replica).await, COUNT + 1);
     let first = Cost::since(&replica, &before).await;
-    println!("the first list: {:?}, {first:?}", began.elapsed());
-    // All, two hosts, and the eleven groups of one.
+    println!("the first listing: {:?}, {first:?}", began.elapsed());
+    // One listing of the hosts, one for each of the two hosts, and one for each of eleven groups.
     assert_eq!(first.requests["list ok"], 14, "{first:?}");
-    // A pointer for snapshots, and one for LFS archives.
+    // Two pointers for each repository: of snapshots and of LFS archives.
     assert!(first.total() <= 14 + 2 * (COUNT + 3), "{first:?}");
 
-    // Both pages know it all for a while.
+    // The daemon caches the listing for a while, so the list and the status page send no requests.
     let before = Cost::so_far(&replica).await;
     let began = Instant::now();
-    assert_eq!(listed(&replica).await, COUNT + 1);
+    assert_eq!(listed_repositories(&replica).await, COUNT + 1);
     let report = read(&replica, "/api/v1/status").await;
     println!("both pages: {:?}", began.elapsed());
     assert_eq!(report["repositories_total"], COUNT + 1);
@@ -76,10 +76,10 @@ async fn every_replica_lists_all_repositories_of_the_bucket_for_few_requests() {
     let again = Cost::since(&replica, &before).await;
     assert_eq!(again.total(), 0, "{again:?}");
 
-    // Without the bucket, a replica tells of what it knew, also after a restart.
+    // Without the bucket, a replica lists the repositories that it knew, even after a restart.
     proxy.set(Fault::Unavailable);
-    assert_eq!(listed(&replica).await, COUNT + 1);
+    assert_eq!(listed_repositories(&replica).await, COUNT + 1);
     let root = replica.stop().await;
-    let replica = World::start_in(root, |all| all.store.s3 = Some(through)).await;
-    assert_eq!(listed(&replica).await, COUNT + 1);
+    let replica = TestDaemon::start_in(root, |all| all.store.s3 = Some(through)).await;
+    assert_eq!(listed_repositories(&replica).await, COUNT + 1);
 }

@@ -1,5 +1,5 @@
-//! A bucket that is away for a while: refused first, then silent. What is here is served meanwhile, and what is
-//! pushed is published by itself afterwards.
+//! Outages of the bucket: refused connections first, then silence. Meanwhile the daemon serves its
+//! local copies. Afterwards it publishes the pushed commits without a request.
 
 use std::time::{Duration, Instant};
 
@@ -9,19 +9,20 @@ use cachewfs_tests::{Fault, Proxy, s3_bucket};
 use crate::harness::*;
 use crate::s3::config;
 
-/// How long each kind of outage lasts: `CACHEWFS_OUTAGE_SECONDS` for one by hand.
+/// How long each kind of outage lasts. `CACHEWFS_OUTAGE_SECONDS` sets it for a manual run.
 fn outage() -> Duration {
     let seconds = std::env::var("CACHEWFS_OUTAGE_SECONDS").ok();
     Duration::from_secs(seconds.map_or(3, |seconds| seconds.parse().unwrap()))
 }
 
-/// How long a request to the bucket takes until it is given up: tried four times, and a client would notice.
+/// The timeout of each try of a request to the bucket. A request is tried up to four times, so a
+/// client that had to wait for one would exceed `LONGEST_READ`.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// Longer than any answer that needs no bucket takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The time limit of a response that needs no bucket, even on a busy machine.
+const LONGEST_READ: Duration = Duration::from_secs(10);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bucket_that_comes_back_has_what_was_pushed_meanwhile() {
+async fn commits_pushed_during_an_outage_are_published_after_it() {
     let Some(bucket) = s3_bucket() else { return };
     let proxy = Proxy::start(bucket.address);
     let through = S3Config {
@@ -30,18 +31,18 @@ async fn a_bucket_that_comes_back_has_what_was_pushed_meanwhile() {
         connect_timeout: TIMEOUT,
         ..config(&bucket)
     };
-    let world = World::start_with(|all| {
+    let daemon = TestDaemon::start_with(|all| {
         all.store.s3 = Some(through);
         all.fetch_interval = Duration::from_millis(500);
         all.mirrors.retry_first = Duration::from_millis(500);
         all.mirrors.retry_max = Duration::from_secs(10);
     })
     .await;
-    let work = world.create_upstream();
+    let work = daemon.create_upstream();
     write_file(&work.join("noise"), noise(1, 3_000_000));
     let first = commit_and_push(&work, "one");
-    world.refresh().await;
-    let published = world.get(&stable(), &[]).await.bytes().await.unwrap();
+    daemon.refresh().await;
+    let published = daemon.get(&stable(), &[]).await.bytes().await.unwrap();
     let immutable = format!("/git/{REPO}/snapshot/{first}.tar.zst");
 
     let mut last = first;
@@ -55,7 +56,7 @@ async fn a_bucket_that_comes_back_has_what_was_pushed_meanwhile() {
                 let range = range..range + 100_000;
                 let header = format!("bytes={}-{}", range.start, range.end - 1);
                 let began = Instant::now();
-                let part = world.get(path, &[("range", &header)]).await;
+                let part = daemon.get(path, &[("range", &header)]).await;
                 assert_eq!(part.status(), 206);
                 let part = part.bytes().await.unwrap();
                 assert!(part.len() == 100_000);
@@ -64,21 +65,21 @@ async fn a_bucket_that_comes_back_has_what_was_pushed_meanwhile() {
                 }
                 (longest, reads) = (longest.max(began.elapsed()), reads + 1);
             }
-            // A replica without its bucket serves what it has: taking it away would serve less.
-            assert_eq!(world.get("/readyz", &[]).await.status(), 200);
+            // The replica stays ready, because it can still serve its copies.
+            assert_eq!(daemon.get("/readyz", &[]).await.status(), 200);
         }
         println!("{fault:?}: {reads} reads, the longest took {longest:?}");
-        assert!(longest < PATIENCE, "{longest:?}");
-        let status = world.status().await;
+        assert!(longest < LONGEST_READ, "{longest:?}");
+        let status = daemon.status().await;
         assert_eq!(status["published"]["snapshot"], last, "{status}");
 
         proxy.set(Fault::None);
         let back = Instant::now();
-        world
+        daemon
             .status_when(|status| status["published"]["snapshot"] == pushed)
             .await;
-        println!("published {:?} after the bucket is back", back.elapsed());
+        println!("published {:?} after the end of the outage", back.elapsed());
         last = pushed;
     }
-    assert_good_clone(&world.extract("snapshot.tar.zst").await);
+    assert_good_clone(&daemon.extract("snapshot.tar.zst").await);
 }

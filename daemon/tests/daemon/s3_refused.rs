@@ -1,4 +1,4 @@
-//! A bucket that doesn't take what the daemon shows any more, or that never could be looked at.
+//! A bucket that no longer accepts the daemon's credentials, or that was unreachable at the start.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use cachewfs_daemon::S3Config;
 use cachewfs_tests::{Fault, Proxy, TestBucket, s3_bucket};
 
 use crate::harness::*;
-use crate::process::Process;
+use crate::process::DaemonProcess;
 use crate::s3::config;
 
 fn through(proxy: &Proxy, bucket: &TestBucket) -> S3Config {
@@ -17,16 +17,16 @@ fn through(proxy: &Proxy, bucket: &TestBucket) -> S3Config {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_has_a_copy_is_served_when_credentials_stop_working() {
+async fn local_copies_are_served_when_credentials_stop_working() {
     let Some(bucket) = s3_bucket() else { return };
     let proxy = Proxy::start(bucket.address);
     let s3 = through(&proxy, &bucket);
-    let world = World::start_with(|all| all.store.s3 = Some(s3)).await;
-    let work = world.create_upstream();
+    let daemon = TestDaemon::start_with(|all| all.store.s3 = Some(s3)).await;
+    let work = daemon.create_upstream();
     write_file(&work.join("noise"), noise(1, 3_000_000));
     let first = commit_and_push(&work, "one");
-    world.refresh().await;
-    let published = world.get(&stable(), &[]).await.bytes().await.unwrap();
+    daemon.refresh().await;
+    let published = daemon.get(&stable(), &[]).await.bytes().await.unwrap();
     let immutable = format!("/git/{REPO}/snapshot/{first}.tar.zst");
 
     for (status, code) in [
@@ -35,7 +35,7 @@ async fn what_has_a_copy_is_served_when_credentials_stop_working() {
         (400, "InvalidToken"),
     ] {
         let refused = async || {
-            let page = world.get("/metrics", &[]).await.text().await.unwrap();
+            let page = daemon.get("/metrics", &[]).await.text().await.unwrap();
             let sample = "cachewfsd_s3_requests_total{operation=\"get\",outcome=\"refused\"} ";
             let line = page.lines().find_map(|line| line.strip_prefix(sample));
             line.map_or(0, |count| count.parse::<u64>().unwrap())
@@ -44,51 +44,52 @@ async fn what_has_a_copy_is_served_when_credentials_stop_working() {
         proxy.set(Fault::Refused(status, code));
         while refused().await == before {
             for path in [&stable(), &immutable] {
-                let served = world.get(path, &[]).await;
+                let served = daemon.get(path, &[]).await;
                 assert_eq!(served.status(), 200, "{code}");
                 assert!(served.bytes().await.unwrap() == published);
             }
         }
-        let listed = world.get("/api/v1/repos", &[]).await;
+        let listed = daemon.get("/api/v1/repos", &[]).await;
         assert_eq!(listed.status(), 200, "{code}");
         assert!(listed.text().await.unwrap().contains(&first));
-        // Who publishes is told what is wrong.
+        // A publish fails with the reason.
         write_file(&work.join("small"), code);
         commit_and_push(&work, "more");
-        let failed = world.post(&format!("/git/{REPO}/refresh"), "").await;
+        let failed = daemon.post(&format!("/git/{REPO}/refresh"), "").await;
         assert_eq!(failed.status(), 500);
         let said = failed.text().await.unwrap();
         let expected = "the bucket refuses the daemon's credentials or permissions";
         assert!(said.contains(expected) && said.contains(code), "{said}");
-        let served = world.get(&stable(), &[]).await.bytes().await.unwrap();
+        let served = daemon.get(&stable(), &[]).await.bytes().await.unwrap();
         assert!(served == published, "{code}");
         proxy.set(Fault::None);
     }
 
-    world.refresh().await;
-    assert_good_clone(&world.extract("snapshot.tar.zst").await);
+    daemon.refresh().await;
+    assert_good_clone(&daemon.extract("snapshot.tar.zst").await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_bucket_refuses_is_logged_once_and_when_it_is_mended() {
+async fn refused_requests_to_a_bucket_are_logged_once_and_so_is_their_end() {
     let Some(bucket) = s3_bucket() else { return };
     let proxy = Proxy::start(bucket.address);
-    // Its upstream and nothing else: the daemon of this test is a process of its own, with a log.
-    let world = World::start().await;
-    commit_and_push(&world.create_upstream(), "one");
+    // Only the upstream of this daemon is used. The tested daemon is a process with a log of its
+    // own.
+    let daemon = TestDaemon::start().await;
+    commit_and_push(&daemon.create_upstream(), "one");
     let root = tempfile::tempdir().unwrap();
     let text = format!(
         "[upstreams]\n'git.example.com' = 'file://{}'\n\
          [store.s3]\nbucket = '{}'\nendpoint = '{}'\ncredentials_file = '{}'\n",
-        world.root.path().join("upstream").display(),
+        daemon.root.path().join("upstream").display(),
         bucket.name,
         proxy.url(),
         bucket.credentials.display(),
     );
-    let daemon = Process::start(root.path(), ("data", &text), &[]).await;
-    daemon.refresh().await;
+    let process = DaemonProcess::start(root.path(), ("data", &text), &[]).await;
+    process.refresh().await;
     let ask = async |path: &str| {
-        let answer = reqwest::get(daemon.url(path)).await.unwrap();
+        let answer = reqwest::get(process.url(path)).await.unwrap();
         assert_eq!(answer.status(), 200);
         answer.text().await.unwrap()
     };
@@ -98,36 +99,36 @@ async fn what_a_bucket_refuses_is_logged_once_and_when_it_is_mended() {
     while !ask("/metrics").await.contains(many) {
         ask(&format!("/api/v1/repos/{REPO}")).await;
     }
-    let log = daemon.log();
+    let log = process.log();
     let said = |line: &&str| line.contains("can't be used") && line.contains("operation=\"get\"");
     let said: Vec<&str> = log.lines().filter(said).collect();
     assert!(said.len() == 1 && said[0].contains("ERROR"), "{log}");
     assert!(said[0].contains("InvalidAccessKeyId"), "{log}");
 
     proxy.set(Fault::None);
-    while !daemon.log().contains("The bucket accepts requests again") {
+    while !process.log().contains("The bucket accepts requests again") {
         ask(&format!("/api/v1/repos/{REPO}")).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_start_without_the_bucket_is_made_good_within_a_minute() {
+async fn a_start_without_the_bucket_recovers_within_a_minute() {
     let Some(bucket) = s3_bucket() else { return };
     let proxy = Proxy::start(bucket.address);
     proxy.set(Fault::Unavailable);
     let s3 = through(&proxy, &bucket);
-    let world = World::start_with(|all| {
+    let daemon = TestDaemon::start_with(|all| {
         all.store.s3 = Some(s3);
-        // Longer than it may be waited for a bucket; `retry_max` is what it is by default.
+        // Longer than the longest backoff after a failure of the bucket, which is one minute.
         all.mirrors.retry_first = Duration::from_mins(30);
     })
     .await;
-    let pushed = commit_and_push(&world.create_upstream(), "one");
+    let pushed = commit_and_push(&daemon.create_upstream(), "one");
 
-    // Nobody can know what is published.
-    let failed = world.post(&format!("/git/{REPO}/refresh"), "").await;
+    // Without the bucket, the daemon cannot know the published snapshot, so the refresh fails.
+    let failed = daemon.post(&format!("/git/{REPO}/refresh"), "").await;
     assert_eq!(failed.status(), 500, "{}", failed.text().await.unwrap());
-    let listed = world.get("/api/v1/repos", &[]).await.text().await.unwrap();
+    let listed = daemon.get("/api/v1/repos", &[]).await.text().await.unwrap();
     let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
     let failure = &listed["repos"][0]["failure"];
     let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap();
@@ -137,8 +138,11 @@ async fn a_start_without_the_bucket_is_made_good_within_a_minute() {
     proxy.set(Fault::None);
     let path = format!("/git/{REPO}/refresh");
     let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
-    while !world.post(&path, "").await.status().is_success() {
-        assert!(tokio::time::Instant::now() < deadline, "it never was so");
+    while !daemon.post(&path, "").await.status().is_success() {
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "the refresh never succeeded"
+        );
     }
-    assert_eq!(world.status().await["published"]["snapshot"], pushed);
+    assert_eq!(daemon.status().await["published"]["snapshot"], pushed);
 }

@@ -1,4 +1,4 @@
-//! A bucket behind HTTPS with a certificate of an authority of one's own, and keys from the environment.
+//! A bucket behind HTTPS with a certificate of a private authority, and keys from the environment.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -16,11 +16,11 @@ use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::harness::*;
-use crate::process::Process;
+use crate::process::DaemonProcess;
 use crate::s3::config;
 use crate::tls::{create_authority, create_certificate};
 
-/// Speaks TLS before `server`, with the certificate in `directory`; gives its URL.
+/// Starts a TLS proxy for `server` with the certificate in `directory`. Returns its URL.
 async fn with_tls(server: SocketAddr, directory: &Path) -> String {
     let certificate = CertificateDer::from_pem_file(directory.join("cert.pem")).unwrap();
     let key = PrivateKeyDer::from_pem_file(directory.join("key.pem")).unwrap();
@@ -38,7 +38,7 @@ async fn with_tls(server: SocketAddr, directory: &Path) -> String {
             let acceptor = acceptor.clone();
             tokio::spawn(async move {
                 let mut server = TcpStream::connect(server).await.unwrap();
-                // Who doesn't trust the certificate ends it.
+                // A client that doesn't trust the certificate fails the handshake.
                 if let Ok(mut client) = acceptor.accept(client).await {
                     copy_bidirectional(&mut client, &mut server).await.ok();
                 }
@@ -56,7 +56,7 @@ fn create_certificates(directory: &Path) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_start_says_what_to_do_about_a_certificate_that_is_not_trusted() {
+async fn a_start_with_an_untrusted_certificate_fails_with_advice() {
     let Some(bucket) = s3_bucket() else { return };
     let root = tempfile::tempdir().unwrap();
     create_certificates(root.path());
@@ -75,7 +75,7 @@ async fn a_start_says_what_to_do_about_a_certificate_that_is_not_trusted() {
         });
 
         let Err(error) = Daemon::start(config).await else {
-            panic!("it started with {authority:?}");
+            panic!("the daemon started with {authority:?}");
         };
 
         let error = format!("{:#}", anyhow::Error::from(error));
@@ -86,18 +86,18 @@ async fn a_start_says_what_to_do_about_a_certificate_that_is_not_trusted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_daemon_uses_a_bucket_of_ones_own_authority_with_keys_of_its_environment() {
+async fn a_daemon_uses_a_private_authority_and_keys_from_its_environment() {
     let Some(bucket) = s3_bucket() else { return };
-    // Its upstream and nothing else: the daemon of this test is a process of its own.
-    let world = World::start().await;
-    let commit = commit_and_push(&world.create_upstream(), "one");
+    // Only the upstream of this daemon is used. The tested daemon is a process of its own.
+    let daemon = TestDaemon::start().await;
+    let commit = commit_and_push(&daemon.create_upstream(), "one");
     let root = tempfile::tempdir().unwrap();
     create_certificates(root.path());
     let endpoint = with_tls(bucket.address, root.path()).await;
     let text = format!(
         "[upstreams]\n'git.example.com' = 'file://{}'\n\
          [store.s3]\nbucket = '{}'\nendpoint = '{endpoint}'\nca_file = '{}'\n",
-        world.root.path().join("upstream").display(),
+        daemon.root.path().join("upstream").display(),
         config(&bucket).bucket,
         root.path().join("ours.pem").display(),
     );
@@ -106,14 +106,14 @@ async fn a_daemon_uses_a_bucket_of_ones_own_authority_with_keys_of_its_environme
         ("AWS_SECRET_ACCESS_KEY", "a secret of the tests"),
     ];
 
-    let daemon = Process::start(root.path(), ("data", &text), &variables).await;
-    daemon.refresh().await;
-    let served = daemon.url(&stable());
+    let process = DaemonProcess::start(root.path(), ("data", &text), &variables).await;
+    process.refresh().await;
+    let served = process.url(&stable());
     let served = Client::new().get(served).send().await.unwrap();
 
     assert_eq!(header(&served, "x-cachew-snapshot-commit"), commit);
     let manifest = format!("v1/{REPO}.git/snapshots/{commit}");
     let answer = bucket.ask("GET", &manifest);
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    assert!(!daemon.log().contains(variables[1].1), "{}", daemon.log());
+    assert!(!process.log().contains(variables[1].1), "{}", process.log());
 }

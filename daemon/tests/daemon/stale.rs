@@ -1,4 +1,4 @@
-//! A snapshot that upstream has moved on from: served at once, and replaced behind the request.
+//! Stale snapshots: served at once, and replaced in the background.
 
 use std::time::Duration;
 
@@ -11,11 +11,11 @@ use crate::harness::*;
 
 const COMMIT: &str = "x-cachew-snapshot-commit";
 
-/// Waits until `commit` is what a HEAD, which starts nothing, says is current.
-async fn wait_until_current(world: &World, commit: &str) {
+/// Waits until `commit` is current. Uses HEAD requests, which start neither checks nor updates.
+async fn wait_until_current(daemon: &TestDaemon, commit: &str) {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
     loop {
-        let head = world.request(Method::HEAD, &stable(), &[]).await;
+        let head = daemon.request(Method::HEAD, &stable(), &[]).await;
         if header(&head, COMMIT) == commit {
             return;
         }
@@ -28,114 +28,117 @@ async fn wait_until_current(world: &World, commit: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stale_snapshot_is_served_at_once_and_replaced_behind_it() {
-    let (world, gate) = Gate::start(|config| config.ref_check_interval = Duration::ZERO).await;
-    let work = world.create_upstream();
+async fn a_stale_snapshot_is_served_at_once_and_replaced_in_the_background() {
+    let (daemon, gate) = Gate::start(|config| config.ref_check_interval = Duration::ZERO).await;
+    let work = daemon.create_upstream();
     let old = commit_and_push(&work, "old");
-    world.refresh().await;
+    daemon.refresh().await;
     let new = commit_and_push(&work, "new");
     gate.close();
 
-    // Upstream doesn't answer; all get the old one nevertheless.
+    // Although upstream sends no pack, all requests get the old snapshot.
     for _ in 0..20 {
-        let response = world.get(&stable(), &[("range", "bytes=0-99")]).await;
+        let response = daemon.get(&stable(), &[("range", "bytes=0-99")]).await;
         assert_eq!(response.status(), 206);
         assert_eq!(header(&response, COMMIT), old);
     }
     gate.wait_for_packs(2).await;
     gate.open();
 
-    wait_until_current(&world, &new).await;
-    // The first clone, and one fetch for all.
+    wait_until_current(&daemon, &new).await;
+    // One pack for the first clone, and one for the fetch that all requests share.
     assert_eq!(gate.packs(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_ask_upstream_no_oftener_than_the_interval() {
-    let (world, gate) = Gate::start(|_| {}).await;
-    let work = world.create_upstream();
+async fn requests_ask_upstream_at_most_once_per_interval() {
+    let (daemon, gate) = Gate::start(|_| {}).await;
+    let work = daemon.create_upstream();
     commit_and_push(&work, "old");
-    world.refresh().await;
+    daemon.refresh().await;
     let before = gate.runs("ls-remote");
 
     for _ in 0..20 {
-        assert_eq!(world.get(&stable(), &[]).await.status(), 200);
+        assert_eq!(daemon.get(&stable(), &[]).await.status(), 200);
     }
-    world.refresh().await;
+    daemon.refresh().await;
 
     assert!(before > 0);
     assert_eq!(gate.runs("ls-remote"), before + 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_did_not_move_is_not_published_again() {
-    let (world, gate) = Gate::start(|config| config.ref_check_interval = Duration::ZERO).await;
-    let work = world.create_upstream();
+async fn an_unchanged_repository_is_not_published_again() {
+    let (daemon, gate) = Gate::start(|config| config.ref_check_interval = Duration::ZERO).await;
+    let work = daemon.create_upstream();
     let head = commit_and_push(&work, "old");
-    world.refresh().await;
+    daemon.refresh().await;
     let (checks, built) = (gate.runs("ls-remote"), gate.runs("pack-objects"));
 
     let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
     while gate.runs("ls-remote") < checks + 5 {
-        assert!(tokio::time::Instant::now() < deadline, "no checks");
-        assert_eq!(world.get(&stable(), &[]).await.status(), 200);
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "the daemon did not check upstream"
+        );
+        assert_eq!(daemon.get(&stable(), &[]).await.status(), 200);
     }
 
     assert_eq!(gate.runs("pack-objects"), built);
-    assert_eq!(world.refresh().await["snapshot"], head);
+    assert_eq!(daemon.refresh().await["snapshot"], head);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upstream_that_fails_does_not_keep_what_is_published() {
-    let (world, _gate) = Gate::start(|config| config.ref_check_interval = Duration::ZERO).await;
-    let work = world.create_upstream();
+async fn a_failing_upstream_does_not_block_published_snapshots() {
+    let (daemon, _gate) = Gate::start(|config| config.ref_check_interval = Duration::ZERO).await;
+    let work = daemon.create_upstream();
     commit_and_push(&work, "old");
-    world.refresh().await;
-    std::fs::rename(world.upstream(), world.root.path().join("away")).unwrap();
+    daemon.refresh().await;
+    std::fs::rename(daemon.upstream(), daemon.root.path().join("away")).unwrap();
 
     for _ in 0..20 {
-        assert_eq!(world.get(&stable(), &[]).await.status(), 200);
+        assert_eq!(daemon.get(&stable(), &[]).await.status(), 200);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_could_not_be_published_is_published_by_itself_once_it_can() {
-    let world = World::start_with(|config| {
+async fn a_failed_publish_is_retried_without_a_request() {
+    let daemon = TestDaemon::start_with(|config| {
         config.mirrors.retry_first = Duration::from_millis(50);
         config.mirrors.retry_max = Duration::from_millis(200);
     })
     .await;
-    let work = world.create_upstream();
+    let work = daemon.create_upstream();
     commit_and_push(&work, "one");
-    world.refresh().await;
+    daemon.refresh().await;
     let second = commit_and_push(&work, "two");
-    let no_publish = NoPublish::after_update(&world).await;
+    let blocked_publish = BlockedPublish::after_update(&daemon).await;
     let tries = |status: &Value| status["failure"]["tries"].as_u64();
-    let failing = world.status_when(|status| tries(status) > Some(2)).await;
+    let failing = daemon.status_when(|status| tries(status) > Some(2)).await;
     assert_eq!(failing["failure"]["code"], "publish_failed");
 
-    drop(no_publish);
+    drop(blocked_publish);
 
-    wait_until_current(&world, &second).await;
-    world
+    wait_until_current(&daemon, &second).await;
+    daemon
         .status_when(|status| status["failure"].is_null())
         .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_not_published_before_the_daemon_stopped_is_published_by_the_next() {
-    let world = World::start().await;
-    let work = world.create_upstream();
+async fn a_publish_that_was_missing_at_the_stop_is_done_after_a_restart() {
+    let daemon = TestDaemon::start().await;
+    let work = daemon.create_upstream();
     commit_and_push(&work, "one");
-    world.refresh().await;
+    daemon.refresh().await;
     let second = commit_and_push(&work, "two");
-    let no_publish = NoPublish::after_update(&world).await;
-    let root = world.stop().await;
-    drop(no_publish);
+    let blocked_publish = BlockedPublish::after_update(&daemon).await;
+    let root = daemon.stop().await;
+    drop(blocked_publish);
 
-    // Nothing moves upstream, and nobody asks.
+    // No push and no request follow. Only the periodic update can publish the commit.
     let interval = |config: &mut Config| config.fetch_interval = Duration::from_millis(100);
-    let world = World::start_in(root, interval).await;
+    let daemon = TestDaemon::start_in(root, interval).await;
 
-    wait_until_current(&world, &second).await;
+    wait_until_current(&daemon, &second).await;
 }

@@ -16,44 +16,49 @@ use tokio::net::TcpListener;
 
 use crate::harness::*;
 
-/// One repository with two snapshots, an empty one, which can't be published, and a name that upstream
-/// doesn't have, which is nobody's trouble.
-async fn world() -> World {
-    let world = World::start().await;
-    publish(&world).await;
-    world
+/// Starts a daemon with a repository with two snapshots, an empty one, which can't be published,
+/// and a name that upstream doesn't have, which needs no attention.
+async fn start_with_repositories() -> TestDaemon {
+    let daemon = TestDaemon::start().await;
+    publish(&daemon).await;
+    daemon
 }
 
-async fn publish(world: &World) {
-    let work = world.create_upstream();
+async fn publish(daemon: &TestDaemon) {
+    let work = daemon.create_upstream();
     for index in 0..200_u64 {
         write_file(&work.join(format!("{index}/noise")), noise(index, 3000));
     }
     commit_and_push(&work, "one");
-    world.refresh().await;
+    daemon.refresh().await;
     write_file(&work.join("7/noise"), "other");
     commit_and_push(&work, "two");
-    world.refresh().await;
-    let empty = world.root.path().join("upstream/org/empty.git");
+    daemon.refresh().await;
+    let empty = daemon.root.path().join("upstream/org/empty.git");
     git(
-        world.root.path(),
+        daemon.root.path(),
         ["init", "-q", "--bare", empty.to_str().unwrap()],
     );
     for name in ["empty", "missing"] {
         let path = format!("/git/git.example.com/org/{name}/refresh");
-        world.request(Method::POST, &path, &[]).await;
+        daemon.request(Method::POST, &path, &[]).await;
     }
 }
 
-async fn page(world: &World) -> String {
-    world.get("/", &[]).await.text().await.unwrap()
+async fn page(daemon: &TestDaemon) -> String {
+    daemon.get("/", &[]).await.text().await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_json_tells_what_is_shared_and_what_failed() {
-    let world = world().await;
+async fn the_json_reports_shared_bytes_and_failures() {
+    let daemon = start_with_repositories().await;
 
-    let report: Value = world.get("/api/v1/status", &[]).await.json().await.unwrap();
+    let report: Value = daemon
+        .get("/api/v1/status", &[])
+        .await
+        .json()
+        .await
+        .unwrap();
 
     assert_eq!(report["readiness"], "ready");
     assert_eq!(report["repositories_total"], 2);
@@ -81,16 +86,16 @@ async fn the_json_tells_what_is_shared_and_what_failed() {
     let (size, shared) = (&second["size_bytes"], &second["shared_bytes"]);
     let share = shared.as_f64().unwrap() / size.as_f64().unwrap();
     assert!((0.5..1.0).contains(&share), "{second}");
-    let published = world.get(&format!("/api/v1/repos/{REPO}"), &[]).await;
+    let published = daemon.get(&format!("/api/v1/repos/{REPO}"), &[]).await;
     let published: Value = published.json().await.unwrap();
     assert_eq!(second["id"], published["published"]["snapshot"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_page_is_whole_without_a_script_and_has_none_of_its_own() {
-    let world = world().await;
+async fn the_page_is_complete_without_its_script_and_has_no_inline_script() {
+    let daemon = start_with_repositories().await;
 
-    let response = world.get("/", &[]).await;
+    let response = daemon.get("/", &[]).await;
 
     let headers = response.headers().clone();
     let policy = headers["content-security-policy"].to_str().unwrap();
@@ -117,7 +122,7 @@ async fn the_page_is_whole_without_a_script_and_has_none_of_its_own() {
         ("script.js", "text/javascript"),
         ("icon.svg", "image/svg"),
     ] {
-        let asset = world.get(&format!("/status/{asset}"), &[]).await;
+        let asset = daemon.get(&format!("/status/{asset}"), &[]).await;
         assert_eq!(asset.status(), 200);
         assert!(
             asset.headers()["content-type"]
@@ -129,10 +134,10 @@ async fn the_page_is_whole_without_a_script_and_has_none_of_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_page_without_repositories_says_how_they_come() {
-    let world = World::start().await;
+async fn a_page_without_repositories_explains_how_to_add_one() {
+    let daemon = TestDaemon::start().await;
 
-    let page = page(&world).await;
+    let page = page(&daemon).await;
 
     assert!(page.contains("No repositories yet"), "{page}");
     assert!(
@@ -141,8 +146,8 @@ async fn a_page_without_repositories_says_how_they_come() {
     );
 }
 
-/// The browser, if there is one.
-#[expect(clippy::print_stdout, reason = "a skipped test has to say so")]
+/// Returns the path of Chromium, or `None` if it is not installed.
+#[expect(clippy::print_stdout, reason = "a skipped test has to tell why")]
 fn chromium() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let names = ["chromium", "chromium-browser", "google-chrome"];
@@ -151,12 +156,12 @@ fn chromium() -> Option<PathBuf> {
         .filter(|program| program.is_file());
     let found = found.next();
     if found.is_none() {
-        println!("skipped: there is no Chromium");
+        println!("skipped: Chromium is not installed");
     }
     found
 }
 
-/// Loads a page, lets its script run for some seconds, and gives the document as it is then.
+/// Loads a page, and lets its script run for some seconds. Returns the document after that.
 async fn browse(chromium: &Path, url: String, screenshot: Option<&str>) -> String {
     let chromium = chromium.to_owned();
     let screenshot = screenshot.zip(std::env::var_os("CACHEWFS_SCREENSHOTS"));
@@ -190,9 +195,9 @@ async fn browse(chromium: &Path, url: String, screenshot: Option<&str>) -> Strin
 #[tokio::test(flavor = "multi_thread")]
 async fn a_browser_shows_the_page() {
     let Some(chromium) = chromium() else { return };
-    let world = world().await;
+    let daemon = start_with_repositories().await;
 
-    let shown = browse(&chromium, world.url("/"), Some("status.png")).await;
+    let shown = browse(&chromium, daemon.url("/"), Some("status.png")).await;
 
     assert!(
         shown.contains("data-live=\"yes\""),
@@ -208,13 +213,11 @@ async fn a_browser_shows_the_page() {
     );
 }
 
-/// The daemon, but for a page that was loaded earlier.
-async fn serve_old_page(world: &World, page: String) -> String {
-    let daemon = world.url("");
-    let pass = async |State(daemon): State<String>, request: Request| {
-        let answer = Client::new()
-            .get(format!("{daemon}{}", request.uri()))
-            .send();
+/// Starts a proxy of the daemon that serves the old `page` at `/`. Returns its URL.
+async fn serve_old_page(daemon: &TestDaemon, page: String) -> String {
+    let base = daemon.url("");
+    let pass = async |State(base): State<String>, request: Request| {
+        let answer = Client::new().get(format!("{base}{}", request.uri())).send();
         let answer = answer.await.unwrap();
         let kind = answer.headers()["content-type"]
             .to_str()
@@ -225,7 +228,7 @@ async fn serve_old_page(world: &World, page: String) -> String {
     let router = Router::new()
         .route("/", get(async move || Html(page)))
         .fallback(pass)
-        .with_state(daemon);
+        .with_state(base);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move { axum::serve(listener, router).await });
@@ -233,13 +236,13 @@ async fn serve_old_page(world: &World, page: String) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_open_page_follows_what_happens() {
+async fn an_open_page_shows_later_changes() {
     let Some(chromium) = chromium() else { return };
-    let world = World::start().await;
-    let old = page(&world).await;
+    let daemon = TestDaemon::start().await;
+    let old = page(&daemon).await;
     assert!(!old.contains(REPO));
-    let url = serve_old_page(&world, old).await;
-    publish(&world).await;
+    let url = serve_old_page(&daemon, old).await;
+    publish(&daemon).await;
 
     let shown = browse(&chromium, url, None).await;
 
@@ -261,17 +264,20 @@ async fn an_open_page_follows_what_happens() {
     };
     assert!(
         section(&shown, "Needs attention"),
-        "it is still hidden: {shown}"
+        "the section is still hidden: {shown}"
     );
-    assert!(section(&shown, "Snapshots"), "it is still hidden: {shown}");
+    assert!(
+        section(&shown, "Snapshots"),
+        "the section is still hidden: {shown}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_open_page_says_when_the_daemon_is_gone() {
     let Some(chromium) = chromium() else { return };
-    let world = World::start().await;
-    let old = page(&world).await;
-    let script = world
+    let daemon = TestDaemon::start().await;
+    let old = page(&daemon).await;
+    let script = daemon
         .get("/status/script.js", &[])
         .await
         .text()

@@ -1,4 +1,5 @@
-//! Two daemons, two processes, one store: ranges of what is republished all the time, through both.
+//! Two daemon processes share a store. Clients download ranges through both while both publish all
+//! the time.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,33 +12,33 @@ use futures_util::stream::{self, StreamExt as _};
 use reqwest::{Client, Response};
 
 use crate::harness::*;
-use crate::process::Process;
+use crate::process::DaemonProcess;
 
 const PIN: &str = "x-cachew-snapshot-pin";
-/// So many times something is pushed and published by both daemons at once.
+/// How many times the test pushes a commit that both daemons publish at once.
 const ROUNDS: u64 = 6;
-/// So many requests of one client are under way at once.
+/// At most this many requests of one client are in flight.
 const WORKERS: usize = 8;
 const PART: usize = 20_000;
 
-async fn start_daemon(root: &Path, name: &str) -> Process {
+async fn start_daemon(root: &Path, name: &str) -> DaemonProcess {
     let shown = root.display();
     let config = format!(
         "fetch_interval = '1s'\npublish_delay = '0s'\n[upstreams]\n\
          'git.example.com' = 'file://{shown}/upstream'\n[store]\ndirectory = '{shown}/store'\n"
     );
-    Process::start(root, (name, &config), &[]).await
+    DaemonProcess::start(root, (name, &config), &[]).await
 }
 
-/// How a client sees to it that all its ranges are of one revision.
+/// How a client pins its ranges to one revision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
-    Pin,
+enum Pin {
+    Token,
     IfMatch,
     Immutable,
 }
 
-/// What a client has downloaded.
+/// An archive that a client has downloaded.
 struct Download {
     etag: String,
     commit: String,
@@ -47,7 +48,7 @@ struct Download {
 
 struct Storm {
     root: tempfile::TempDir,
-    daemons: [Process; 2],
+    daemons: [DaemonProcess; 2],
     client: Client,
 }
 
@@ -91,7 +92,7 @@ impl Storm {
         assert!(status.is_success(), "{status}: {text}");
     }
 
-    /// Changes something, pushes it, and has both daemons publish at once.
+    /// Pushes a commit, and makes both daemons publish at once.
     async fn publish(&self, work: &Path, round: u64) {
         write_file(&work.join("noise"), noise(round, 300_000));
         write_file(&work.join(format!("file{round}")), format!("{round}\n"));
@@ -103,8 +104,9 @@ impl Storm {
         }
     }
 
-    /// Downloads the archive in ranges, through both daemons in turn, or gives the status that ended it.
-    async fn download(&self, way: Way, first_daemon: usize) -> Result<Download, u16> {
+    /// Downloads the archive in ranges, through both daemons in turn. Returns the status that ended
+    /// the download if it failed.
+    async fn download(&self, pin: Pin, first_daemon: usize) -> Result<Download, u16> {
         let range = format!("bytes=0-{}", PART - 1);
         let first = self
             .get(first_daemon, &stable(), &[("range", &range)])
@@ -116,10 +118,10 @@ impl Storm {
             location: header(&first, "content-location"),
             bytes: Vec::new(),
         };
-        let (path, condition) = match way {
-            Way::Pin => (stable(), Some((PIN, header(&first, PIN)))),
-            Way::IfMatch => (stable(), Some(("if-match", download.etag.clone()))),
-            Way::Immutable => (download.location.clone(), None),
+        let (path, condition) = match pin {
+            Pin::Token => (stable(), Some((PIN, header(&first, PIN)))),
+            Pin::IfMatch => (stable(), Some(("if-match", download.etag.clone()))),
+            Pin::Immutable => (download.location.clone(), None),
         };
         let total = header(&first, "content-range");
         let len: usize = total.rsplit_once('/').unwrap().1.parse().unwrap();
@@ -134,7 +136,7 @@ impl Storm {
                 if part.status() != 206 {
                     return Err(part.status().as_u16());
                 }
-                assert_eq!(&header(&part, "etag"), etag, "{way:?}");
+                assert_eq!(&header(&part, "etag"), etag, "{pin:?}");
                 Ok(part.bytes().await.unwrap())
             })
             .buffered(WORKERS);
@@ -146,14 +148,15 @@ impl Storm {
         Ok(download)
     }
 
-    /// Extracts it with stock tools: it is a clone at the commit that was promised.
+    /// Extracts the archive with stock tools, and checks that it is a clone at the announced
+    /// commit.
     fn extract(&self, download: &Download) {
         let clone = untar(&download.bytes, self.root.path());
         assert_eq!(git(&clone, ["rev-parse", "HEAD"]), download.commit);
         assert_good_clone(&clone);
     }
 
-    /// All that is published has all that it names.
+    /// Checks that the store has all segments of all snapshots. Returns the number of snapshots.
     fn check_store(&self) -> usize {
         let directory = self.root.path().join(format!("store/v1/{REPO}.git"));
         let mut checked = 0;
@@ -184,26 +187,30 @@ async fn ranges_through_two_daemons_on_one_store_never_mix_revisions() {
         }
         done.store(true, Ordering::Relaxed);
     };
-    let read = async |way, mut daemon| {
+    let read = async |pin, mut daemon| {
         let mut last = None;
-        // At least one, also on a machine where publishing is faster than this task gets its turn.
+        // At least one download, even if the publishes end before this task runs.
         while last.is_none() || !done.load(Ordering::Relaxed) {
             daemon += 1;
-            match storm.download(way, daemon).await {
+            match storm.download(pin, daemon).await {
                 Ok(download) => {
                     verify_archive(&download.etag, &download.bytes);
                     for daemon in 0..2 {
                         let stored = storm.get(daemon, &download.location, &[]).await;
                         assert_eq!(stored.status(), 200);
                         let is_same = stored.bytes().await.unwrap() == download.bytes;
-                        assert!(is_same, "{way:?}: {} was mixed", download.location);
+                        assert!(
+                            is_same,
+                            "{pin:?}: the ranges of {} are of several revisions",
+                            download.location
+                        );
                     }
                     last = Some(download);
                 }
-                Err(412) if way == Way::IfMatch => {
+                Err(412) if pin == Pin::IfMatch => {
                     cut.fetch_add(1, Ordering::Relaxed);
                 }
-                Err(status) => panic!("{way:?}: {status}"),
+                Err(status) => panic!("{pin:?}: {status}"),
             }
         }
         storm.extract(&last.unwrap());
@@ -212,15 +219,15 @@ async fn ranges_through_two_daemons_on_one_store_never_mix_revisions() {
     let all = async {
         tokio::join!(
             publish,
-            read(Way::Pin, 0),
-            read(Way::IfMatch, 0),
-            read(Way::Immutable, 1),
+            read(Pin::Token, 0),
+            read(Pin::IfMatch, 0),
+            read(Pin::Immutable, 1),
         )
     };
     tokio::time::timeout(limit, all).await.unwrap();
 
     assert!(storm.check_store() > usize::try_from(ROUNDS).unwrap() / 2);
-    let [one, two] = [0, 1].map(|daemon| storm.download(Way::Pin, daemon));
+    let [one, two] = [0, 1].map(|daemon| storm.download(Pin::Token, daemon));
     let (one, two) = (one.await.ok().unwrap(), two.await.ok().unwrap());
     assert!(one.etag == two.etag && one.bytes == two.bytes);
 }

@@ -1,4 +1,4 @@
-//! HTTPS: a real client, real certificates, and clients that don't get on with it.
+//! HTTPS: certificates, their renewal, and clients that never finish a handshake.
 
 use std::path::Path;
 use std::process::Command;
@@ -23,13 +23,13 @@ fn openssl(directory: &Path, arguments: &str) {
 
 const KEY: &str = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2";
 
-/// An authority, as `<name>.pem`.
+/// Creates a certificate authority in `<name>.pem`.
 pub(crate) fn create_authority(directory: &Path, name: &str) {
     let names = format!("-keyout {name}.key -out {name}.pem -subj /CN={name}");
     openssl(directory, &format!("req -x509 {KEY} {names}"));
 }
 
-/// A certificate for this machine, as `cert.pem` and `key.pem`.
+/// Creates a certificate for this machine in `cert.pem`, and its key in `key.pem`.
 pub(crate) fn create_certificate(directory: &Path, authority: &str) {
     write_file(&directory.join("ext"), "subjectAltName=IP:127.0.0.1\n");
     let request = "-keyout leaf.key -out request.pem -subj /CN=daemon";
@@ -48,12 +48,12 @@ pub(crate) fn create_certificate(directory: &Path, authority: &str) {
 fn client(directory: &Path, authority: &str) -> Client {
     let pem = std::fs::read(directory.join(format!("{authority}.pem"))).unwrap();
     let trusted = Certificate::from_pem(&pem).unwrap();
-    // Each request makes a connection of its own.
+    // No connection pool, so that each request makes a handshake.
     let builder = Client::builder().pool_max_idle_per_host(0);
     builder.tls_certs_only([trusted]).build().unwrap()
 }
 
-async fn start() -> World {
+async fn start() -> TestDaemon {
     let root = tempfile::tempdir().unwrap();
     for authority in ["old", "new"] {
         create_authority(root.path(), authority);
@@ -63,27 +63,27 @@ async fn start() -> World {
         certificate: root.path().join("cert.pem"),
         key: root.path().join("key.pem"),
     };
-    World::start_in(root, |config| config.tls = Some(tls)).await
+    TestDaemon::start_in(root, |config| config.tls = Some(tls)).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_certificate_is_served_to_who_trusts_it_and_replaced_while_running() {
-    let world = start().await;
-    let directory = world.root.path();
-    let url = format!("https://{}/readyz", world.running.address);
+async fn a_certificate_is_replaced_while_the_daemon_runs() {
+    let daemon = start().await;
+    let directory = daemon.root.path();
+    let url = format!("https://{}/readyz", daemon.running.address);
     let (old, new) = (client(directory, "old"), client(directory, "new"));
 
     assert_eq!(old.get(&url).send().await.unwrap().status(), 200);
     assert!(new.get(&url).send().await.unwrap_err().is_connect());
     assert!(
         Client::new()
-            .get(world.url("/readyz"))
+            .get(daemon.url("/readyz"))
             .send()
             .await
             .is_err()
     );
 
-    // What can't be used is not taken, when it is looked at, a second after the last look.
+    // The daemon ignores an invalid key. It checks the files at most once a second.
     write_file(&directory.join("key.pem"), "no key");
     tokio::time::sleep(Duration::from_millis(1100)).await;
     assert_eq!(old.get(&url).send().await.unwrap().status(), 200);
@@ -92,23 +92,23 @@ async fn a_certificate_is_served_to_who_trusts_it_and_replaced_while_running() {
     while new.get(&url).send().await.is_err() {
         assert!(
             tokio::time::Instant::now() < deadline,
-            "the old one is served"
+            "the daemon still serves the old certificate"
         );
     }
     assert!(old.get(&url).send().await.is_err());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn git_clones_over_https_beside_clients_that_say_nothing() {
-    let world = start().await;
-    let head = commit_and_push(&world.create_upstream(), "one");
-    let address = world.running.address;
+async fn git_clones_over_https_beside_silent_clients() {
+    let daemon = start().await;
+    let head = commit_and_push(&daemon.create_upstream(), "one");
+    let address = daemon.running.address;
     let mut silent = Vec::new();
     for _ in 0..40 {
         silent.push(TcpStream::connect(address).await.unwrap());
     }
-    let authority = world.root.path().join("old.pem");
-    let to = world.root.path().join("clone");
+    let authority = daemon.root.path().join("old.pem");
+    let to = daemon.root.path().join("clone");
     let url = format!("https://{address}/git/{REPO}");
 
     let cloned = Command::new("git")
@@ -120,34 +120,35 @@ async fn git_clones_over_https_beside_clients_that_say_nothing() {
 
     assert!(cloned.status.success(), "{cloned:?}");
     assert_eq!(git(&to, ["rev-parse", "HEAD"]), head);
-    // Who says nothing is not waited for.
+    // The daemon closes silent connections after a timeout.
     let mut byte = [0];
     let end = tokio::time::timeout(Duration::from_secs(30), silent[0].read(&mut byte)).await;
     assert!(matches!(end, Ok(Ok(0) | Err(_))), "{end:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_address_takes_a_share_of_the_handshakes_and_no_more() {
-    let world = start().await;
+async fn one_address_gets_a_limited_share_of_the_handshakes() {
+    let daemon = start().await;
     let mut silent = Vec::new();
     for _ in 0..130 {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind(([127, 0, 0, 2], 0).into()).unwrap();
-        silent.push(socket.connect(world.running.address).await.unwrap());
+        silent.push(socket.connect(daemon.running.address).await.unwrap());
     }
 
-    // Those within the share are borne for 10 s.
+    // The first 128 connections are within the share, and may take 10 s. The others are closed at
+    // once.
     for refused in silent.iter_mut().skip(128) {
         let end = tokio::time::timeout(Duration::from_secs(5), refused.read(&mut [0])).await;
         assert!(matches!(end, Ok(Ok(0) | Err(_))), "{end:?}");
     }
-    let client = client(world.root.path(), "old");
-    let url = format!("https://{}/readyz", world.running.address);
+    let client = client(daemon.root.path(), "old");
+    let url = format!("https://{}/readyz", daemon.running.address);
     assert_eq!(client.get(&url).send().await.unwrap().status(), 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_certificate_that_cannot_be_used_stops_the_start() {
+async fn an_invalid_certificate_stops_the_start() {
     let root = tempfile::tempdir().unwrap();
     create_authority(root.path(), "old");
     create_certificate(root.path(), "old");

@@ -1,5 +1,5 @@
-//! The client that workstations use today, as far as a daemon sees it: the requests that it sends, and
-//! what it makes of the answers.
+//! A model of the client that workstations use today: its requests, and how it handles the
+//! responses.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 use crate::gate::Gate;
 use crate::harness::*;
 
-/// How it is called: the defaults are those of its options, but for smaller ranges.
+/// The options of the client. The defaults are those of the real one, except for smaller ranges.
 struct Restore {
-    /// 1: one plain request instead of ranges.
+    /// The number of concurrent range requests. 1 means one plain request without a range.
     concurrency: usize,
     range_len: u64,
     is_bundle_wanted: bool,
@@ -34,29 +34,33 @@ impl Default for Restore {
     }
 }
 
-/// Why it gives up.
-type Fatal = String;
+/// The error with which the client ends.
+type ClientError = String;
 
 impl Restore {
-    /// Restores the repository into a directory of its own, and gives that.
-    async fn run(&self, world: &World) -> Result<PathBuf, Fatal> {
-        let clone = tempfile::tempdir_in(world.root.path()).unwrap().keep();
+    /// Restores the repository into a new directory. Returns the directory.
+    async fn run(&self, daemon: &TestDaemon) -> Result<PathBuf, ClientError> {
+        let clone = tempfile::tempdir_in(daemon.root.path()).unwrap().keep();
         let bundle_url = if self.concurrency == 1 {
-            self.download_plainly(world, &clone).await?
+            self.download_plainly(daemon, &clone).await?
         } else {
-            self.download_in_ranges(world, &clone).await?
+            self.download_in_ranges(daemon, &clone).await?
         };
         if let Some(bundle_url) = bundle_url.filter(|_| self.is_bundle_wanted) {
-            self.apply_bundle(world, &bundle_url, &clone).await;
+            self.apply_bundle(daemon, &bundle_url, &clone).await;
         }
         if !self.refs.is_empty() || !self.commits.is_empty() {
-            self.satisfy_refs(world, &clone).await?;
+            self.satisfy_refs(daemon, &clone).await?;
         }
         Ok(clone)
     }
 
-    async fn download_plainly(&self, world: &World, clone: &Path) -> Result<Option<String>, Fatal> {
-        let response = world.get(&stable(), &[]).await;
+    async fn download_plainly(
+        &self,
+        daemon: &TestDaemon,
+        clone: &Path,
+    ) -> Result<Option<String>, ClientError> {
+        let response = daemon.get(&stable(), &[]).await;
         if response.status() != 200 {
             return Err(format!("no snapshot: {}", response.status().as_u16()));
         }
@@ -67,11 +71,11 @@ impl Restore {
 
     async fn download_in_ranges(
         &self,
-        world: &World,
+        daemon: &TestDaemon,
         clone: &Path,
-    ) -> Result<Option<String>, Fatal> {
+    ) -> Result<Option<String>, ClientError> {
         let range = |start: u64| format!("bytes={start}-{}", start + self.range_len - 1);
-        let first = world.get(&stable(), &[("range", &range(0))]).await;
+        let first = daemon.get(&stable(), &[("range", &range(0))]).await;
         let bundle_url = bundle_url(&first);
         match first.status().as_u16() {
             206 => {}
@@ -91,7 +95,7 @@ impl Restore {
         let mut parts = stream::iter(starts)
             .map(|start| {
                 let (range, etag) = (range(start), etag.clone());
-                async move { fetch_part(world, start, (&range, &etag)).await }
+                async move { fetch_part(daemon, start, (&range, &etag)).await }
             })
             .buffered(self.concurrency);
         while let Some(part) = parts.next().await {
@@ -101,9 +105,9 @@ impl Restore {
         Ok(bundle_url)
     }
 
-    /// What goes wrong here is a warning.
-    async fn apply_bundle(&self, world: &World, url: &str, clone: &Path) {
-        let response = world.get(url, &[]).await;
+    /// Applies a bundle. The client ignores failures here.
+    async fn apply_bundle(&self, daemon: &TestDaemon, url: &str, clone: &Path) {
+        let response = daemon.get(url, &[]).await;
         if response.status() != 200 {
             return;
         }
@@ -116,7 +120,7 @@ impl Restore {
         );
     }
 
-    async fn satisfy_refs(&self, world: &World, clone: &Path) -> Result<(), Fatal> {
+    async fn satisfy_refs(&self, daemon: &TestDaemon, clone: &Path) -> Result<(), ClientError> {
         let has = |oid: &str| try_git(clone, ["cat-file", "-e", oid]).status.success();
         let refs = self.refs.iter().map(|(_, oid)| oid);
         if refs.chain(&self.commits).all(|oid| has(oid)) {
@@ -129,7 +133,7 @@ impl Restore {
             .collect();
         let request = json!({"refs": refs, "commits": self.commits});
         let path = format!("/git/{REPO}/ensure-refs");
-        let response = world.post(&path, request.to_string()).await;
+        let response = daemon.post(&path, request.to_string()).await;
         if response.status() != 200 {
             return Err(format!("ensure-refs: {}", response.status()));
         }
@@ -156,14 +160,14 @@ fn bundle_url(response: &Response) -> Option<String> {
     Some(url.to_str().unwrap().to_owned())
 }
 
-/// One range of a known revision; anything else is fatal.
+/// Fetches a range of a known revision. Any other response ends the client.
 async fn fetch_part(
-    world: &World,
+    daemon: &TestDaemon,
     start: u64,
     (range, etag): (&str, &str),
-) -> Result<Vec<u8>, Fatal> {
+) -> Result<Vec<u8>, ClientError> {
     let headers = [("range", range), ("if-match", etag)];
-    let part = world.get(&stable(), &headers).await;
+    let part = daemon.get(&stable(), &headers).await;
     if part.status() != 206 {
         return Err(format!("{range}: {}", part.status()));
     }
@@ -178,7 +182,7 @@ async fn fetch_part(
     Ok(bytes.to_vec())
 }
 
-/// `zstd -dc | tar -xpf -`.
+/// The pipe `zstd -dc | tar -xpf -`.
 struct Extract {
     child: Child,
 }
@@ -199,12 +203,12 @@ impl Extract {
         }
     }
 
-    fn push(&mut self, bytes: &[u8]) -> Result<(), Fatal> {
+    fn push(&mut self, bytes: &[u8]) -> Result<(), ClientError> {
         let stdin = self.child.stdin.as_mut().unwrap();
         stdin.write_all(bytes).map_err(|error| error.to_string())
     }
 
-    fn finish(mut self) -> Result<(), Fatal> {
+    fn finish(mut self) -> Result<(), ClientError> {
         drop(self.child.stdin.take());
         let status = self.child.wait().unwrap();
         if status.success() {
@@ -215,7 +219,7 @@ impl Extract {
     }
 }
 
-async fn extract_stream(mut response: Response, directory: &Path) -> Result<(), Fatal> {
+async fn extract_stream(mut response: Response, directory: &Path) -> Result<(), ClientError> {
     let mut extract = Extract::into(directory);
     while let Some(bytes) = response.chunk().await.map_err(|error| error.to_string())? {
         extract.push(&bytes)?;
@@ -227,26 +231,26 @@ fn head(clone: &Path) -> String {
     git(clone, ["rev-parse", "HEAD"])
 }
 
-/// A world with one commit of half a megabyte.
-async fn start() -> (World, Gate, PathBuf, String) {
-    let (world, gate) = Gate::start(|_| {}).await;
-    let work = world.create_upstream();
+/// Starts a daemon whose upstream has one commit of half a megabyte.
+async fn start() -> (TestDaemon, Gate, PathBuf, String) {
+    let (daemon, gate) = Gate::start(|_| {}).await;
+    let work = daemon.create_upstream();
     write_file(&work.join("noise"), noise(1, 500_000));
     let commit = commit_and_push(&work, "one");
-    (world, gate, work, commit)
+    (daemon, gate, work, commit)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn restores_in_ranges_and_plainly() {
-    let (world, _gate, _work, commit) = start().await;
-    world.refresh().await;
+    let (daemon, _gate, _work, commit) = start().await;
+    daemon.refresh().await;
 
     for concurrency in [8, 1] {
         let restore = Restore {
             concurrency,
             ..Restore::default()
         };
-        let clone = restore.run(&world).await.unwrap();
+        let clone = restore.run(&daemon).await.unwrap();
 
         assert_eq!(head(&clone), commit);
         assert_good_clone(&clone);
@@ -254,9 +258,9 @@ async fn restores_in_ranges_and_plainly() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn restores_what_is_not_published_yet() {
+async fn restores_an_unpublished_repository() {
     for concurrency in [8, 1] {
-        let (world, gate, _work, commit) = start().await;
+        let (daemon, gate, _work, commit) = start().await;
         gate.close();
         let restore = Restore {
             concurrency,
@@ -264,12 +268,12 @@ async fn restores_what_is_not_published_yet() {
         };
 
         let open = async {
-            // When this is answered, so is the client that asked before.
-            let stream = world.get(&stable(), &[]).await;
+            // Once this response begins, that of the client, which asked earlier, has begun, too.
+            let stream = daemon.get(&stable(), &[]).await;
             assert_eq!(stream.status(), 200);
             gate.open();
         };
-        let (clone, ()) = tokio::join!(restore.run(&world), open);
+        let (clone, ()) = tokio::join!(restore.run(&daemon), open);
 
         let clone = clone.unwrap();
         assert_eq!(head(&clone), commit);
@@ -279,29 +283,29 @@ async fn restores_what_is_not_published_yet() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn restores_an_old_snapshot_and_its_bundle() {
-    let (world, _gate, work, old) = start().await;
-    world.refresh().await;
+    let (daemon, _gate, work, old) = start().await;
+    daemon.refresh().await;
     let new = commit_and_push(&work, "two");
-    let no_publish = NoPublish::after_update(&world).await;
+    let blocked_publish = BlockedPublish::after_update(&daemon).await;
 
     for is_bundle_wanted in [true, false] {
         let restore = Restore {
             is_bundle_wanted,
             ..Restore::default()
         };
-        let clone = restore.run(&world).await.unwrap();
+        let clone = restore.run(&daemon).await.unwrap();
 
         let expected = if is_bundle_wanted { &new } else { &old };
         assert_eq!(&head(&clone), expected);
         assert_good_clone(&clone);
     }
-    drop(no_publish);
+    drop(blocked_publish);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn restores_with_refs_and_commits_that_are_newer() {
-    let (world, _gate, work, _old) = start().await;
-    world.refresh().await;
+    let (daemon, _gate, work, _old) = start().await;
+    daemon.refresh().await;
     let new = commit_and_push(&work, "two");
 
     let restore = Restore {
@@ -309,26 +313,26 @@ async fn restores_with_refs_and_commits_that_are_newer() {
         commits: vec![new.clone()],
         ..Restore::default()
     };
-    let clone = restore.run(&world).await.unwrap();
+    let clone = restore.run(&daemon).await.unwrap();
 
     assert_eq!(head(&clone), new);
     assert_good_clone(&clone);
-    // What was fetched is published meanwhile, which a download that is under way takes for fatal.
-    world.refresh().await;
+    // Publishes the fetched commit first: a change of revision would end a running download.
+    daemon.refresh().await;
     let nowhere = Restore {
         commits: vec!["1".repeat(40)],
         ..Restore::default()
     };
-    let error = nowhere.run(&world).await.unwrap_err();
+    let error = nowhere.run(&daemon).await.unwrap_err();
     assert!(error.contains("missing"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn there_is_nothing_to_restore_of_a_name_with_a_typo() {
-    let (world, _gate, _work, _commit) = start().await;
-    std::fs::rename(world.upstream(), world.root.path().join("away")).unwrap();
+async fn a_restore_of_a_misspelled_name_fails_with_404() {
+    let (daemon, _gate, _work, _commit) = start().await;
+    std::fs::rename(daemon.upstream(), daemon.root.path().join("away")).unwrap();
 
-    let error = Restore::default().run(&world).await.unwrap_err();
+    let error = Restore::default().run(&daemon).await.unwrap_err();
 
     assert_eq!(error, "no snapshot: 404");
 }

@@ -1,4 +1,4 @@
-//! Traces, as a collector gets them: OTLP over HTTP.
+//! Traces as a collector receives them: OTLP over HTTP.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -16,76 +16,78 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message as _;
 use tokio::runtime::Runtime;
 
-use crate::program::{PATIENCE, Program, check_config, socket_without_listener, upstream};
+use crate::program::{
+    SystemdDaemon, TEST_TIMEOUT, check_config, socket_without_listener, upstream,
+};
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const CALLER: &str = "b7ad6b7169203331";
 const REPO: &str = "git.example.com/org/repo";
 
-/// What has arrived at a collector.
+/// The state of a collector: its received batches and its next response.
 #[derive(Debug)]
-struct Collected {
+struct CollectorState {
     batches: Mutex<Vec<(HeaderMap, ExportTraceServiceRequest)>>,
-    /// What it answers.
+    /// The status of its responses.
     status: AtomicU16,
 }
 
 struct Collector {
     endpoint: String,
-    collected: Arc<Collected>,
+    state: Arc<CollectorState>,
     _runtime: Runtime,
 }
 
 impl Collector {
     fn start(status: u16) -> Self {
         let runtime = Runtime::new().unwrap();
-        let collected = Arc::new(Collected {
+        let state = Arc::new(CollectorState {
             batches: Mutex::default(),
             status: status.into(),
         });
         let router = Router::new()
             .route("/v1/traces", post(collect))
-            .with_state(Arc::clone(&collected));
+            .with_state(Arc::clone(&state));
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0"));
         let listener = listener.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         runtime.spawn(async move { axum::serve(listener, router).await });
         Self {
             endpoint,
-            collected,
+            state,
             _runtime: runtime,
         }
     }
 
     fn count(&self) -> usize {
-        self.collected.batches.lock().unwrap().len()
+        self.state.batches.lock().unwrap().len()
     }
 
-    fn spans(&self) -> Vec<Seen> {
-        let batches = self.collected.batches.lock().unwrap();
+    fn spans(&self) -> Vec<SeenSpan> {
+        let batches = self.state.batches.lock().unwrap();
         let resources = batches.iter().flat_map(|(_, batch)| &batch.resource_spans);
         let scopes = resources.flat_map(|resource| &resource.scope_spans);
         scopes
             .flat_map(|scope| &scope.spans)
-            .map(Seen::of)
+            .map(SeenSpan::of)
             .collect()
     }
 }
 
 async fn collect(
-    State(collected): State<Arc<Collected>>,
+    State(state): State<Arc<CollectorState>>,
     headers: HeaderMap,
     body: Bytes,
 ) -> StatusCode {
     assert_eq!(headers["content-type"], "application/x-protobuf");
     let batch = ExportTraceServiceRequest::decode(body).unwrap();
-    collected.batches.lock().unwrap().push((headers, batch));
-    StatusCode::from_u16(collected.status.load(Ordering::Relaxed)).unwrap()
+    state.batches.lock().unwrap().push((headers, batch));
+    StatusCode::from_u16(state.status.load(Ordering::Relaxed)).unwrap()
 }
 
-/// A span, easier to compare.
+/// A received span in a form that is easy to compare.
 #[derive(Clone, Debug)]
-struct Seen {
+struct SeenSpan {
     name: String,
     trace: String,
     id: String,
@@ -95,7 +97,7 @@ struct Seen {
     attributes: BTreeMap<String, String>,
 }
 
-impl Seen {
+impl SeenSpan {
     fn of(span: &Span) -> Self {
         Self {
             name: span.name.clone(),
@@ -108,7 +110,7 @@ impl Seen {
         }
     }
 
-    fn has(&self, expected: &[(&str, &str)]) {
+    fn assert_has(&self, expected: &[(&str, &str)]) {
         for (key, value) in expected {
             assert_eq!(
                 self.attributes.get(*key).map(String::as_str),
@@ -134,7 +136,7 @@ fn attribute(pair: &KeyValue) -> (String, String) {
     (pair.key.clone(), value)
 }
 
-fn named<'a>(spans: &'a [Seen], name: &str) -> &'a Seen {
+fn find_span<'a>(spans: &'a [SeenSpan], name: &str) -> &'a SeenSpan {
     let found: Vec<_> = spans.iter().filter(|span| span.name == name).collect();
     let names: Vec<_> = spans.iter().map(|span| &span.name).collect();
     assert_eq!(found.len(), 1, "{name} among {names:?}");
@@ -158,7 +160,8 @@ fn a_request_and_the_publish_that_it_caused_are_in_the_trace_of_the_caller() {
         ),
         ("OTEL_SERVICE_NAME", "replica-1"),
     ];
-    let program = Program::start_with(&config(&base, "http://unused.invalid"), &[], &variables);
+    let program =
+        SystemdDaemon::start_with(&config(&base, "http://unused.invalid"), &[], &variables);
 
     let refresh = program.url(&format!("/git/{REPO}/refresh?token=s3cret"));
     let refresh = program.client.post(refresh);
@@ -177,47 +180,47 @@ fn a_request_and_the_publish_that_it_caused_are_in_the_trace_of_the_caller() {
     program.end();
 
     let spans = collector.spans();
-    let request = named(&spans, "POST /git/{repo}/refresh");
+    let request = find_span(&spans, "POST /git/{repo}/refresh");
     assert_eq!(
         (request.trace.as_str(), request.parent.as_str()),
         (TRACE, CALLER)
     );
-    // A server's.
+    // The kind of spans of a server.
     assert_eq!(request.kind, 2);
-    request.has(&[
+    request.assert_has(&[
         ("http.request.method", "POST"),
         ("http.route", "/git/{repo}/refresh"),
         ("http.response.status_code", "200"),
         ("cachewfs.repository", REPO),
     ]);
     for job in ["clone", "publish"] {
-        let job = named(&spans, job);
+        let job = find_span(&spans, job);
         assert_eq!((&job.trace, &job.parent), (&request.trace, &request.id));
-        job.has(&[("cachewfs.outcome", "done"), ("cachewfs.repository", REPO)]);
+        job.assert_has(&[("cachewfs.outcome", "done"), ("cachewfs.repository", REPO)]);
         assert!(job.attributes.contains_key("cachewfs.waited_ms"));
     }
-    let publish = named(&spans, "publish");
+    let publish = find_span(&spans, "publish");
     for phase in ["pack", "index", "store"] {
-        assert_eq!(named(&spans, phase).parent, publish.id, "{phase}");
+        assert_eq!(find_span(&spans, phase).parent, publish.id, "{phase}");
     }
-    let pack = named(&spans, "pack");
-    let is_below = |span: &Seen| span.name == "git pack-objects" && span.parent == pack.id;
+    let pack = find_span(&spans, "pack");
+    let is_below = |span: &SeenSpan| span.name == "git pack-objects" && span.parent == pack.id;
     let names: Vec<_> = spans
         .iter()
         .map(|span| (&span.name, &span.parent))
         .collect();
     assert!(spans.iter().any(is_below), "{names:?} {pack:?}");
-    let range = named(&spans, "GET /git/{repo}/snapshot.tar.zst");
+    let range = find_span(&spans, "GET /git/{repo}/snapshot.tar.zst");
     assert_ne!(range.trace, TRACE);
-    range.has(&[
+    range.assert_has(&[
         ("http.response.status_code", "206"),
         ("http.response.body.size", "100"),
         ("cachewfs.tier", "disk"),
     ]);
-    // Maintenance, which nobody asked for, may have been stopped with the daemon.
+    // Spans of maintenance are not checked: the end of the daemon may have stopped it.
     let mut caused = spans.iter().filter(|span| span.trace == TRACE);
     assert!(!caused.any(|span| span.is_error), "{spans:?}");
-    let batches = collector.collected.batches.lock().unwrap();
+    let batches = collector.state.batches.lock().unwrap();
     for (headers, batch) in batches.iter() {
         assert_eq!(headers["authorization"], "Bearer s3cret");
         let text = format!("{batch:?}");
@@ -227,12 +230,12 @@ fn a_request_and_the_publish_that_it_caused_are_in_the_trace_of_the_caller() {
 }
 
 #[test]
-fn what_is_passed_on_and_shared_is_in_the_trace_of_who_asked_first() {
+fn a_passed_on_request_is_in_the_trace_of_its_first_client() {
     let collector = Collector::start(200);
-    // It knows no repository.
+    // As an upstream, this server answers 404 to everything.
     let upstream = Collector::start(200);
     let endpoint = format!("{}/v1/traces", collector.endpoint);
-    let program = Program::start(&config(&upstream.endpoint, &endpoint), &[]);
+    let program = SystemdDaemon::start(&config(&upstream.endpoint, &endpoint), &[]);
 
     let refs = program.url(&format!("/git/{REPO}/info/refs?service=git-upload-pack"));
     let traceparent = format!("00-{TRACE}-{CALLER}-01");
@@ -241,20 +244,20 @@ fn what_is_passed_on_and_shared_is_in_the_trace_of_who_asked_first() {
     program.end();
 
     let spans = collector.spans();
-    let request = named(&spans, "GET /git/{repo}/info/refs");
-    let passed_on = named(&spans, "pass on");
+    let request = find_span(&spans, "GET /git/{repo}/info/refs");
+    let passed_on = find_span(&spans, "pass on");
     assert_eq!((&*passed_on.trace, &passed_on.parent), (TRACE, &request.id));
-    passed_on.has(&[("http.response.status_code", "404")]);
+    passed_on.assert_has(&[("http.response.status_code", "404")]);
 }
 
 #[test]
-fn a_collector_that_fails_is_told_of_once_and_a_failure_is_a_span() {
+fn a_failing_collector_is_logged_once_and_a_failed_job_is_a_span() {
     let directory = tempfile::tempdir().unwrap();
     let (base, _) = upstream(directory.path(), "one");
     let collector = Collector::start(503);
     let endpoint = format!("{}/v1/traces", collector.endpoint);
-    let program = Program::start(&config(&base, &endpoint), &[]);
-    let deadline = Instant::now() + PATIENCE;
+    let program = SystemdDaemon::start(&config(&base, &endpoint), &[]);
+    let deadline = Instant::now() + TEST_TIMEOUT;
 
     assert_eq!(program.refresh(REPO).0, 200);
     assert_eq!(program.refresh("git.example.com/org/missing").0, 404);
@@ -263,7 +266,7 @@ fn a_collector_that_fails_is_told_of_once_and_a_failure_is_a_span() {
         assert!(Instant::now() < deadline);
         program.pause();
     }
-    collector.collected.status.store(200, Ordering::Relaxed);
+    collector.state.status.store(200, Ordering::Relaxed);
     while !program.log().contains("Traces are sent again") {
         assert_eq!(program.get("/healthz").0, 200);
         assert!(Instant::now() < deadline);
@@ -275,28 +278,29 @@ fn a_collector_that_fails_is_told_of_once_and_a_failure_is_a_span() {
     let failed = collector.spans();
     let mut failed = failed.iter().filter(|span| span.is_error);
     let failed = failed.find(|span| span.name == "clone").unwrap();
-    failed.has(&[("error.type", "not_found"), ("cachewfs.outcome", "failed")]);
+    failed.assert_has(&[("error.type", "not_found"), ("cachewfs.outcome", "failed")]);
 }
 
 #[test]
-fn a_collector_that_is_away_or_hangs_changes_nothing() {
+fn an_unreachable_or_hanging_collector_changes_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let (base, _) = upstream(directory.path(), "one");
-    // Connections wait there for good.
+    // The kernel accepts connections, but nothing ever answers.
     let hanging = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let hanging = hanging
         .local_addr()
         .map(|address| (hanging, address))
         .unwrap();
     for address in [socket_without_listener(), hanging.1.to_string()] {
-        let program = Program::start(&config(&base, &format!("http://{address}/v1/traces")), &[]);
+        let program =
+            SystemdDaemon::start(&config(&base, &format!("http://{address}/v1/traces")), &[]);
 
         assert_eq!(program.refresh(REPO).0, 200);
         assert_eq!(program.get(&format!("/git/{REPO}/snapshot.tar.zst")).0, 200);
 
         let began = Instant::now();
         program.end();
-        // The limit for sending what is left is 3 s.
+        // The daemon spends at most 3 s on the remaining spans.
         assert!(
             began.elapsed() < Duration::from_secs(8),
             "{:?}",
@@ -306,8 +310,8 @@ fn a_collector_that_is_away_or_hangs_changes_nothing() {
 }
 
 #[test]
-fn without_a_collector_nothing_runs_for_traces() {
-    let threads = |program: &Program| {
+fn without_a_collector_no_thread_runs_for_traces() {
+    let threads = |program: &SystemdDaemon| {
         let tasks = format!("/proc/{}/task", program.child.id());
         let name = |task: std::io::Result<std::fs::DirEntry>| {
             std::fs::read_to_string(task.unwrap().path().join("comm")).unwrap_or_default()
@@ -317,8 +321,8 @@ fn without_a_collector_nothing_runs_for_traces() {
             .filter(|name| name.starts_with("OpenTelemetry"))
             .count()
     };
-    let off = Program::start("", &[]);
-    let on = Program::start("[tracing]\nendpoint = 'http://127.0.0.1:1'", &[]);
+    let off = SystemdDaemon::start("", &[]);
+    let on = SystemdDaemon::start("[tracing]\nendpoint = 'http://127.0.0.1:1'", &[]);
 
     assert_eq!((threads(&off), threads(&on)), (0, 1));
     off.end();

@@ -1,4 +1,4 @@
-//! Credentials for upstream: they get there, and nowhere else.
+//! Credentials for upstream: the daemon sends them to upstream and nowhere else.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -24,8 +24,8 @@ fn with(auth: UpstreamAuthConfig) -> impl FnOnce(&mut Config) {
     |config| config.upstream_auth = [("git.example.com".to_owned(), auth)].into()
 }
 
-/// A daemon that reads its token from a file, in front of an upstream that wants it.
-async fn start_with_token() -> (World, HttpUpstream, PathBuf) {
+/// Starts a daemon with a token file, in front of an upstream that requires the token.
+async fn start_with_token() -> (TestDaemon, HttpUpstream, PathBuf) {
     let directory = tempfile::tempdir().unwrap().keep();
     let file = directory.join("token");
     write_file(&file, format!("{SECRET}\n"));
@@ -33,12 +33,12 @@ async fn start_with_token() -> (World, HttpUpstream, PathBuf) {
         token_file: Some(file.clone()),
         ..UpstreamAuthConfig::default()
     };
-    let (world, upstream) = start_behind_http(with(auth)).await;
+    let (daemon, upstream) = start_behind_http(with(auth)).await;
     upstream.require(&format!("x-access-token:{SECRET}"));
-    (world, upstream, file)
+    (daemon, upstream, file)
 }
 
-/// Command lines of processes, and the files below a directory, that have `text`.
+/// Returns the command lines of processes and the files below `directory` that contain `text`.
 fn places_with(text: &str, directory: &Path) -> Vec<String> {
     let has = |path: &Path| {
         let bytes = std::fs::read(path).unwrap_or_default();
@@ -69,45 +69,45 @@ fn places_with(text: &str, directory: &Path) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_gets_to_upstream_and_nowhere_else() {
+async fn a_token_is_sent_to_upstream_and_nowhere_else() {
     let log = capture_log();
-    let (world, upstream, file) = start_with_token().await;
-    let (_, head) = grown_upstream(&world);
-    let data = world.root.path().join("data");
-    upstream.set(Mood::HangsForTheMirrorsFetch);
+    let (daemon, upstream, file) = start_with_token().await;
+    let (_, head) = grown_upstream(&daemon);
+    let data = daemon.root.path().join("data");
+    upstream.set(UpstreamMode::HangsForMirrorFetch);
 
-    // While the mirror is cloned, the request is passed on, with the same token.
+    // During the clone, the daemon passes the request on with its own token.
     let path = format!("/git/{WITH_GIT}/info/refs?service=git-upload-pack");
-    let passed = world.get(&path, &[("git-protocol", "version=2")]).await;
+    let passed = daemon.get(&path, &[("git-protocol", "version=2")]).await;
     assert_eq!(passed.status(), 200);
     let is_cloning = || {
         let asked = upstream.seen(&["POST /org/repo/git-upload-pack"]);
         asked.len() >= 2
     };
     eventually(is_cloning).await;
-    assert_eq!(state(&world).await, "cloning");
+    assert_eq!(state(&daemon).await, "cloning");
     assert_eq!(places_with(SECRET, &data), Vec::<String>::new());
-    upstream.set(Mood::Good);
-    let refreshed = world.refresh().await;
+    upstream.set(UpstreamMode::Good);
+    let refreshed = daemon.refresh().await;
     assert_eq!(refreshed["snapshot"], head);
     assert_eq!(places_with(SECRET, &data), Vec::<String>::new());
 
-    // A new token counts from the next command on; with a wrong one the repository isn't there.
+    // The daemon uses a new token from the next command on. Upstream refuses this one.
     write_file(&file, "other");
     let refresh = format!("/git/{REPO}/refresh");
-    let (status, error) = code(world.post(&refresh, "").await).await;
+    let (status, error) = code(daemon.post(&refresh, "").await).await;
     assert_eq!((status, &*error), (403, "upstream_denied"));
     upstream.require("x-access-token:other");
-    world.refresh().await;
+    daemon.refresh().await;
     std::fs::remove_file(&file).unwrap();
-    let failed = world.post(&refresh, "").await;
+    let failed = daemon.post(&refresh, "").await;
     let failed = failed.text().await.unwrap();
 
     let log = String::from_utf8(log.lock().unwrap().clone()).unwrap();
     assert!(log.contains("Cloned"), "{log}");
     let encoded =
         base64::engine::general_purpose::STANDARD.encode(format!("x-access-token:{SECRET}"));
-    for text in [log, failed, format!("{world:?}", world = world.running)] {
+    for text in [log, failed, format!("{daemon:?}", daemon = daemon.running)] {
         assert!(!text.contains(SECRET) && !text.contains(&encoded), "{text}");
     }
     std::fs::remove_dir_all(file.parent().unwrap()).unwrap();
@@ -115,7 +115,7 @@ async fn a_token_gets_to_upstream_and_nowhere_else() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn credentials_in_a_url_are_in_no_command_line_and_no_file() {
-    let (world, upstream) = start_behind_http(|config| {
+    let (daemon, upstream) = start_behind_http(|config| {
         let base = config.upstreams.get_mut("git.example.com").unwrap();
         *base = base
             .url()
@@ -124,69 +124,69 @@ async fn credentials_in_a_url_are_in_no_command_line_and_no_file() {
     })
     .await;
     upstream.require(&format!("me:{SECRET}"));
-    let (_, head) = grown_upstream(&world);
-    let data = world.root.path().join("data");
-    upstream.set(Mood::HangsForTheMirrorsFetch);
+    let (_, head) = grown_upstream(&daemon);
+    let data = daemon.root.path().join("data");
+    upstream.set(UpstreamMode::HangsForMirrorFetch);
 
-    let repository = world.get(&stable(), &[("range", "bytes=-1")]).await;
+    let repository = daemon.get(&stable(), &[("range", "bytes=-1")]).await;
     assert_eq!(repository.status(), 503);
-    // Its listing of refs, and the fetch that hangs.
+    // One request lists refs, the second one is the fetch that hangs.
     eventually(|| upstream.seen(&["POST /org/repo/git-upload-pack"]).len() >= 2).await;
     assert_eq!(places_with(SECRET, &data), Vec::<String>::new());
-    upstream.set(Mood::Good);
+    upstream.set(UpstreamMode::Good);
 
-    assert_eq!(world.refresh().await["snapshot"], head);
+    assert_eq!(daemon.refresh().await["snapshot"], head);
     assert_eq!(places_with(SECRET, &data), Vec::<String>::new());
-    let clone = world.extract("snapshot.tar.zst").await;
+    let clone = daemon.extract("snapshot.tar.zst").await;
     let origin = git(&clone, ["config", "remote.origin.url"]);
     assert_eq!(origin, format!("{}/org/repo", upstream.url()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_credential_helper_of_the_operators_is_asked() {
+async fn the_credential_helper_of_the_operator_is_asked() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("gitconfig");
     let helper = format!("!f() {{ echo username=me; echo password={SECRET}; }}; f");
     write_file(&file, format!("[credential]\n\thelper = \"{helper}\"\n"));
-    let (world, upstream) = start_behind_http(|config| config.git.config_file = Some(file)).await;
+    let (daemon, upstream) = start_behind_http(|config| config.git.config_file = Some(file)).await;
     upstream.require(&format!("me:{SECRET}"));
-    let (work, head) = grown_upstream(&world);
+    let (work, head) = grown_upstream(&daemon);
 
-    assert_eq!(world.refresh().await["snapshot"], head);
-    // A check goes to git then, which asks the helper.
+    assert_eq!(daemon.refresh().await["snapshot"], head);
+    // With a helper, the daemon checks upstream by git, which asks the helper.
     let new = commit_and_push(&work, "three");
-    let url = world.url(&format!("/git/{REPO}"));
+    let url = daemon.url(&format!("/git/{REPO}"));
     let ensure = format!("/git/{REPO}/ensure-refs");
     let wanted = format!("{{\"commits\":[\"{new}\"]}}");
-    assert_eq!(world.post(&ensure, wanted).await.status(), 200);
-    assert!(git(world.root.path(), ["ls-remote", &url]).contains(&new));
-    let data = world.root.path().join("data");
+    assert_eq!(daemon.post(&ensure, wanted).await.status(), 200);
+    assert!(git(daemon.root.path(), ["ls-remote", &url]).contains(&new));
+    let data = daemon.root.path().join("data");
     assert_eq!(places_with(SECRET, &data), Vec::<String>::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_may_be_in_the_environment_and_belong_to_a_user() {
-    // The test's own environment has this one.
+async fn a_token_can_come_from_the_environment_with_a_username() {
+    // Cargo sets this variable for the test, and the daemon runs in the same process.
     let auth = UpstreamAuthConfig {
         token_env: Some("CARGO_PKG_NAME".to_owned()),
         username: "me".to_owned(),
         ..UpstreamAuthConfig::default()
     };
-    let (world, upstream) = start_behind_http(with(auth)).await;
+    let (daemon, upstream) = start_behind_http(with(auth)).await;
     upstream.require("me:cachewfs-daemon");
-    let (_, head) = grown_upstream(&world);
+    let (_, head) = grown_upstream(&daemon);
 
-    assert_eq!(world.refresh().await["snapshot"], head);
+    assert_eq!(daemon.refresh().await["snapshot"], head);
     let path = format!("/git/{WITH_GIT}/info/refs?service=git-receive-pack");
     assert_eq!(
-        world.get(&path, &[]).await.status(),
+        daemon.get(&path, &[]).await.status(),
         401,
-        "pushes are the client's own"
+        "a push must not use the credentials of the daemon"
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sections_that_cannot_work_stop_the_start() {
+async fn invalid_credential_sections_stop_the_start() {
     let start = async |host: &str, auth: UpstreamAuthConfig| {
         let root = tempfile::tempdir().unwrap();
         let config = Config {
@@ -214,9 +214,9 @@ async fn sections_that_cannot_work_stop_the_start() {
     assert!(unknown.contains("x.org"), "{unknown}");
 }
 
-/// GitHub's API, as far as Apps need it, in front of an upstream that takes only the newest token.
+/// The part of GitHub's API that Apps need, with an upstream that accepts only the newest token.
 #[derive(Debug)]
-struct Api {
+struct FakeGithub {
     directory: PathBuf,
     upstream: HttpUpstream,
     lifetime: Mutex<Duration>,
@@ -225,8 +225,8 @@ struct Api {
     asked: AtomicUsize,
 }
 
-impl Api {
-    /// Whether the App has signed, as `openssl` sees it.
+impl FakeGithub {
+    /// Returns whether `openssl` accepts the signature of the App, and the claims are valid.
     fn is_signed(&self, jwt: &str) -> bool {
         let (signed, signature) = jwt.rsplit_once('.').unwrap();
         write_file(&self.directory.join("signed"), signed);
@@ -252,7 +252,7 @@ fn openssl(directory: &Path, arguments: &str) -> bool {
     output.unwrap().status.success()
 }
 
-async fn api(State(api): State<Arc<Api>>, request: Request) -> Response {
+async fn api(State(api): State<Arc<FakeGithub>>, request: Request) -> Response {
     api.asked.fetch_add(1, Ordering::Relaxed);
     if api.is_failing.load(Ordering::Relaxed) {
         return StatusCode::BAD_GATEWAY.into_response();
@@ -277,8 +277,8 @@ async fn api(State(api): State<Arc<Api>>, request: Request) -> Response {
     }
 }
 
-/// A daemon that reads its upstream as a GitHub App.
-async fn start_with_app() -> (World, Arc<Api>) {
+/// Starts a daemon that authenticates as a GitHub App.
+async fn start_with_app() -> (TestDaemon, Arc<FakeGithub>) {
     let root = tempfile::tempdir().unwrap();
     let directory = root.path().to_owned();
     assert!(openssl(&directory, "genrsa -traditional -out app.pem 2048"));
@@ -288,7 +288,7 @@ async fn start_with_app() -> (World, Arc<Api>) {
     ));
     let upstream = HttpUpstream::start(root.path().join("upstream")).await;
     upstream.require("nobody:");
-    let shared = Arc::new(Api {
+    let shared = Arc::new(FakeGithub {
         directory: directory.clone(),
         upstream: upstream.clone(),
         lifetime: Mutex::new(Duration::from_mins(1)),
@@ -309,28 +309,28 @@ async fn start_with_app() -> (World, Arc<Api>) {
         ..UpstreamAuthConfig::default()
     };
     let url = upstream.url();
-    let world = World::start_in(root, |config| {
+    let daemon = TestDaemon::start_in(root, |config| {
         with(auth)(config);
         config.upstreams = [("git.example.com".to_owned(), url.into())].into();
     });
-    (world.await, shared)
+    (daemon.await, shared)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_github_that_fails_is_not_asked_by_everyone_who_wants_something() {
-    let (world, api) = start_with_app().await;
-    let (_, head) = grown_upstream(&world);
+async fn a_failing_github_api_is_asked_with_backoff() {
+    let (daemon, api) = start_with_app().await;
+    let (_, head) = grown_upstream(&daemon);
     api.is_failing.store(true, Ordering::Relaxed);
     let refresh = format!("/git/{REPO}/refresh");
 
     let began = Instant::now();
     for _ in 0..20 {
-        let failed = world.post(&refresh, "").await;
+        let failed = daemon.post(&refresh, "").await;
         let text = failed.text().await.unwrap();
         assert!(text.contains("GitHub"), "{text}");
     }
 
-    // At once, after a second, after three, after seven.
+    // With backoff, requests come at once and after 1, 3, 7, … seconds.
     let asked = api.asked.load(Ordering::Relaxed);
     let seconds = began.elapsed().as_secs_f64();
     assert!(
@@ -339,32 +339,35 @@ async fn a_github_that_fails_is_not_asked_by_everyone_who_wants_something() {
     );
     api.is_failing.store(false, Ordering::Relaxed);
     let deadline = Instant::now() + Duration::from_secs(30);
-    while world.post(&refresh, "").await.status() != 200 {
-        assert!(Instant::now() < deadline, "it is not asked again");
+    while daemon.post(&refresh, "").await.status() != 200 {
+        assert!(
+            Instant::now() < deadline,
+            "the daemon never asked GitHub again"
+        );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    assert_eq!(world.refresh().await["snapshot"], head);
+    assert_eq!(daemon.refresh().await["snapshot"], head);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_github_app_gets_tokens_that_are_shared_until_they_expire() {
-    let (world, shared) = start_with_app().await;
-    let (work, _) = grown_upstream(&world);
+    let (daemon, shared) = start_with_app().await;
+    let (work, _) = grown_upstream(&daemon);
     let issued = || *shared.issued.lock().unwrap();
 
-    // Tokens that are about to expire are given to one command each.
-    world.refresh().await;
+    // A token that expires soon is used for one command only.
+    daemon.refresh().await;
     let first = issued();
     assert!(first >= 2, "{first} tokens were issued");
     *shared.lifetime.lock().unwrap() = Duration::from_hours(1);
-    world.refresh().await;
+    daemon.refresh().await;
     assert_eq!(issued(), first + 1);
     let head = commit_and_push(&work, "three");
-    assert_eq!(world.refresh().await["snapshot"], head);
-    assert_eq!(issued(), first + 1, "one token serves all commands");
+    assert_eq!(daemon.refresh().await["snapshot"], head);
+    assert_eq!(issued(), first + 1, "several commands share one token");
 
-    // Where the App is not installed, only what is public can be read.
-    let other = world
+    // If the App is not installed for an owner, the daemon can read only public repositories.
+    let other = daemon
         .post("/git/git.example.com/other/repo/refresh", "")
         .await;
     assert_eq!(code(other).await, (404, "upstream_not_found".to_owned()));

@@ -72,7 +72,7 @@ pub enum CredentialError {
     /// GitHub refuses the request.
     #[error("GitHub's API answered {status} to the request for {what}")]
     Refused {
-        /// What was requested.
+        /// The requested resource.
         what: &'static str,
         /// GitHub's status.
         status: StatusCode,
@@ -80,7 +80,7 @@ pub enum CredentialError {
     /// GitHub's response can't be parsed.
     #[error("can't parse GitHub's response to the request for {what}")]
     BadResponse {
-        /// What was requested.
+        /// The requested resource.
         what: &'static str,
     },
     /// GitHub failed recently, and the backoff isn't over.
