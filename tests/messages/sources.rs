@@ -2,7 +2,8 @@
 //!
 //! An error's text is the `#[error("…")]` of its variant. Its codes are where a `match` names the
 //! variant: a tuple of a status and a code, a tuple of an exit code and a hint, an errno, or a
-//! sentence of advice. A log message is the first literal of `error!`, `warn!`, `info!` or `debug!`.
+//! sentence of advice. A log message is the first literal of `error!`, `warn!`, `info!` or
+//! `debug!`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

@@ -349,8 +349,8 @@ impl<'a> WorkTree<'a> {
         for entry in run {
             let path = OsStr::from_bytes(entry.path.as_bytes());
             let io = || PublishError::at(path.as_ref());
-            // The time is found first, because it is in the tar header before the data. That of a
-            // large file depends on the bytes, so its data is stored before.
+            // The time is found first, because it is in the tar header before the data. The time of
+            // a large file depends on the bytes, so its data is stored before.
             let (mtime, size) = match entry.kind {
                 TreeEntryKind::Submodule => {
                     let mtime = times.of(entry, CheckedOutBytes::AsStored)?;
