@@ -17,7 +17,8 @@ pub(crate) struct Keep {
     /// Snapshots are also kept for this long after they were replaced or, if the pointer doesn't
     /// know them, written.
     pub(crate) age: Duration,
-    /// Segments that no snapshot names are kept for this long after they were stored.
+    /// Segments that no snapshot names, and manifests that the pointer doesn't know, are kept for
+    /// at least this long after they were stored: a publish may be about to name them.
     pub(crate) grace: Duration,
 }
 
@@ -32,18 +33,27 @@ pub(super) fn old_snapshots(
     listed: &[Listed],
     (keep, now): (Keep, SystemTime),
 ) -> Vec<SnapshotId> {
+    // A publish writes its manifest before it moves the pointer. So a manifest that the pointer
+    // doesn't know may be about to become current, and is kept as long as its segments are.
+    let unknown_age = keep.age.max(keep.grace);
     let Some(current) = pointer else {
         // Without a pointer these are manifests of publishes that have not finished, or never will.
         let old = listed
             .iter()
-            .filter(|listed| has_passed(keep.age, listed.stat.stored_at, now));
+            .filter(|listed| has_passed(unknown_age, listed.stat.stored_at, now));
         return old.filter_map(|listed| listed.object.manifest()).collect();
     };
+    let was_current = |id| current.replaced.iter().any(|old| old.snapshot == id);
     let snapshots = newest_first(current, listed).into_iter().enumerate();
     let mut old: Vec<_> = snapshots
         .filter(|&(index, (id, since))| {
+            let age = if was_current(id) {
+                keep.age
+            } else {
+                unknown_age
+            };
             // Both limits must allow it. The current snapshot stays whatever they say.
-            index >= keep.snapshots && id != current.snapshot && has_passed(keep.age, since, now)
+            index >= keep.snapshots && id != current.snapshot && has_passed(age, since, now)
         })
         .map(|(_, (id, _))| id)
         .collect();
@@ -207,6 +217,24 @@ mod tests {
             "the current one stays"
         );
         assert_eq!(old(1, 0, 15), [], "times to come");
+    }
+
+    #[test]
+    fn a_manifest_whose_publish_may_still_move_the_pointer_is_kept() {
+        let current = pointer(2, vec![(id(1), 0).into()]);
+        let listed = [listed(1, 10), listed(2, 20), listed(3, 30)];
+        let old = |pointer, now| {
+            let keep = Keep {
+                snapshots: 1,
+                age: Duration::ZERO,
+                grace: Duration::from_secs(50),
+            };
+            old_snapshots(pointer, &listed, (keep, at(now)))
+        };
+
+        assert_eq!(old(Some(&current), 80), [id(1)]);
+        assert_eq!(old(Some(&current), 81), [id(3), id(1)]);
+        assert_eq!(old(None, 75), [id(1), id(2)]);
     }
 
     #[test]
