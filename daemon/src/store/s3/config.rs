@@ -40,7 +40,7 @@ pub struct S3Config {
     /// Whether mounts read from the bucket directly if this daemon has no local copy, with a URL
     /// that is signed for the range. Default `false`.
     pub direct_reads: bool,
-    /// How long such a URL is valid. Default `5m`.
+    /// How long such a URL is valid. Default `5min`.
     #[serde(with = "duration")]
     pub direct_reads_ttl: Duration,
     /// The URL of the service for mounts, if it isn't `endpoint`.
