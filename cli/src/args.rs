@@ -7,7 +7,8 @@ use crate::commands::{clone, completions, mount, pin, prefetch, refresh, status,
 /// Use very large git repositories at once, without waiting for a clone.
 ///
 /// A mount shows every repository that a cachewfs daemon mirrors as a directory. Each is complete,
-/// with all of its history. Its bytes are fetched when they are first read.
+/// with all of its history. A read waits only for the bytes that it needs. Meanwhile the mount
+/// fetches the rest in the background, unless you mount with -o hydrate=off or hydrate=hot.
 ///
 ///   cachewfs mount http://cachew.example.com:8080 /cachewfs
 ///   cachewfs clone https://github.com/git/git

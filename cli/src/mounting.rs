@@ -65,7 +65,7 @@ Mount options (-o, separated by commas):
   cache_dir=DIR        the directory of the cache [/var/cache/cachewfs, ~/.cache/cachewfs]
   cache_size=SIZE      the most disk space that the cache may use, such as 50G [50G]
   read_timeout=TIME    how long a read waits for data before it fails, such as 60s [60s]
-  lookup_timeout=TIME  how long the first lookup of a repository waits [5s]
+  lookup_timeout=TIME  how long a lookup, a listing or the target of a symbolic link waits [5s]
   poll_interval=TIME   how often the mount asks the daemon for new snapshots [10s]
   hydrate=AMOUNT       how much is fetched in the background: off, hot (only what a checkout needs)
                        or all [all]

@@ -7,7 +7,7 @@ use anyhow::Result;
 use crate::mounting::{MountSettings, OPTIONS_HELP, daemon_urls, serve, start_logging};
 use crate::{daemonise, local};
 
-/// Mount the repositories of a daemon, or of an embedded one.
+/// Mount the repositories of a daemon, or of an embedded one
 ///
 ///   cachewfs mount http://cachew.example.com:8080 /cachewfs
 ///   cachewfs mount http://a:8080,http://b:8080 /cachewfs     each daemon is tried in turn
@@ -20,9 +20,13 @@ use crate::{daemonise, local};
 cachewfs mount [OPTIONS] <URL>[,<URL>…] <MOUNTPOINT>
        cachewfs mount [OPTIONS] --local <DIR> <MOUNTPOINT>")]
 pub(crate) struct Args {
-    /// The daemon's URL (not with --local), and the directory to mount at.
-    #[arg(required = true, num_args = 1..=2, value_names = ["URL", "MOUNTPOINT"])]
-    urls_and_mount_point: Vec<String>,
+    /// The daemon's URL, or several with commas between them. With --local, leave it out.
+    #[arg(value_name = "URL")]
+    first: Option<String>,
+
+    /// The directory to mount at.
+    #[arg(value_name = "MOUNTPOINT")]
+    second: Option<String>,
 
     /// Run a daemon in the process of the mount, and keep its mirrors and snapshots in DIR.
     #[arg(long, value_name = "DIR")]
@@ -45,9 +49,9 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let (source, mount_point) = match (args.urls_and_mount_point.as_slice(), &args.local) {
-        ([mount_point], Some(_)) => (None, mount_point),
-        ([url, mount_point], None) => (Some(url.as_str()), mount_point),
+    let (source, mount_point) = match (&args.first, &args.second, &args.local) {
+        (Some(mount_point), None, Some(_)) => (None, mount_point),
+        (Some(url), Some(mount_point), None) => (Some(url.as_str()), mount_point),
         _ => {
             let usage = clap::error::ErrorKind::WrongNumberOfValues;
             let message = "give a URL and a mount point, or --local DIR and a mount point";
