@@ -14,8 +14,8 @@ pub struct MirrorsConfig {
     /// gets one all the same. Default `32`.
     pub jobs: usize,
     /// How many repositories without a mirror clients may wait for at once. A request for one more
-    /// gets
-    /// 503. This bounds memory and requests to upstream if a client makes names up. Default `1000`.
+    /// gets status 503. This bounds memory and requests to upstream if a client makes names up.
+    /// Default `1000`.
     pub max_new: usize,
     /// How long updates and publishes in flight may go on once the daemon begins no more jobs.
     /// Clones stop at once. Default `10s`.

@@ -44,9 +44,9 @@ const LASTING_TTL: Duration = Duration::from_hours(365 * 24);
 const CHANGEABLE_TTL: Duration = Duration::from_secs(1);
 /// At most this many bytes are read ahead by the kernel, and around a fault in a mapped file.
 ///
-/// git maps the files that it reads, so a larger value fetches bytes that nobody needs. A cold
-/// `git log -1` on git's own repository fetches 1.6 MiB with 32 KiB, and 3.0 MiB with the kernel's
-/// default of 128 KiB. Sequential reads don't suffer: `segment/window.rs` widens their requests.
+/// git maps the files that it reads, so a larger value fetches bytes that nobody needs. Without the
+/// first look, a cold `git log -1` on git's own repository fetches 1.6 MiB with 32 KiB, and 3.0 MiB
+/// with the kernel's default of 128 KiB. Sequential reads don't suffer: `segment/window.rs` widens their requests.
 pub(crate) const READ_AHEAD: u32 = 32 << 10;
 /// At most this many background requests of the kernel are in flight, mostly read-ahead.
 const MAX_BACKGROUND: u16 = 64;

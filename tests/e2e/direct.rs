@@ -233,7 +233,7 @@ fn corrupt_or_cut_direct_reads_are_repeated_through_the_daemon() {
     }
     let Some(bucket) = s3_bucket() else { return };
     for (fault, said) in [
-        (Fault::CorruptEvery(100_000), "Received broken bytes"),
+        (Fault::CorruptEvery(100_000), "Received wrong bytes"),
         (Fault::CutAfter(20_000), "the connection to"),
     ] {
         let spoiling = Proxy::start(bucket.address);

@@ -19,7 +19,7 @@ pub(crate) enum MirrorError {
         /// The new name. Only callers that may read the repository `to` may see it.
         to: RepoName,
     },
-    #[error("upstream redirects {url} to a URL that is not a repository below its base URL")]
+    #[error("upstream {url} redirects to a URL that isn't a repository below its base URL")]
     Redirected { url: String },
     #[error("upstream refuses the daemon access to {url}")]
     Denied { url: String, source: GitError },

@@ -50,7 +50,7 @@ pub(crate) enum Finding {
 /// The damage in a mirror.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Damage {
-    #[error("git finds no repository in the mirror's directory")]
+    #[error("git doesn't recognise the mirror's directory as a repository")]
     NoRepository(#[source] GitError),
     #[error("can't read {path}")]
     Unreadable { path: PathBuf, source: io::Error },

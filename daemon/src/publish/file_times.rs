@@ -192,8 +192,8 @@ impl<'a> PreviousRun<'a> {
             .iter()
             .map(PreviousFile::of)
             .collect::<Result<Vec<_>, _>>()?;
-        // The key covers the entries and the attributes. With the attributes of the new snapshot it
-        // equals the stored key only if the previous snapshot had the same attributes.
+        // The key covers entries and attributes. It is computed here with the new attributes. So it
+        // equals the stored key only if the attributes didn't change.
         let key = list.key(entries.iter().map(|file| &file.entry));
         entries.reverse();
         Ok(Self {

@@ -111,7 +111,7 @@ impl Publisher {
 
     /// Returns the manifest of the current snapshot, or `None` if the store lacks it.
     ///
-    /// The store can lack it if an operator had the repository forgotten while it was published.
+    /// The store lacks it if an operator ran `forget?store=true` during a publish.
     /// The next publish then replaces the pointer instead of failing for good.
     fn current(
         &self,

@@ -418,9 +418,10 @@ fn to_manifest(input: &BuildInput<'_>, built: BuildOutput) -> Manifest {
 
 /// Returns the ids that a new snapshot may have: the commit alone, then the commit with a digest.
 ///
-/// The first digest is that of the refs. Each later digest is of the digest before and the id of
-/// the previous snapshot. It is needed if the refs return to an earlier state: the archive then
-/// differs from the earlier archive, because it keeps the objects that came in between.
+/// The second id has the digest of the refs. Each further id has a digest of the digest before it
+/// and the previous snapshot's id. Further ids are needed if the refs return to an earlier state:
+/// the archive then differs from the earlier archive, because it keeps the objects that came in
+/// between.
 fn ids_for(new: &Manifest, base: Option<&Manifest>) -> impl Iterator<Item = SnapshotId> {
     let commit = new.snapshot.commit();
     let from = base.map(|base| base.snapshot.to_string());
@@ -441,7 +442,6 @@ fn is_older(manifest: &Manifest, pointer: &Pointer) -> bool {
     was_current || manifest.created_at + MAX_CLOCK_SKEW < pointer.published_at
 }
 
-/// Waits between two reads of the pointer.
 #[expect(
     clippy::disallowed_methods,
     reason = "publishes run on threads of their own, and the caller has a deadline"

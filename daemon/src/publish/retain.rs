@@ -75,8 +75,8 @@ fn orphans(git: &Git, mirror: &Path, gone: &[ObjectId]) -> Result<Vec<ObjectId>,
     let mut commits = Vec::new();
     let mut orphans = Vec::new();
     for (oid, kind) in existing_objects(git, mirror, gone)? {
-        // A ref named a tag, a tree or a git blob. To find out whether another ref reaches it takes
-        // a walk over all objects; a hidden ref costs less.
+        // The lost ref pointed to a tag, a tree or a git blob. To find out whether another ref
+        // reaches it takes a walk over all objects; a hidden ref costs less.
         if kind == "commit" {
             commits.push(oid);
         } else {

@@ -16,7 +16,7 @@ pub(crate) enum RepositoryError {
     UnknownHost { host: String },
     #[error("the path of {repo} has a directory that ends with .git")]
     NestedInGit { repo: RepoName },
-    #[error("upstream ignores case, so the daemon takes only names in lower case, not {repo}")]
+    #[error("use the name of {repo} in lower case: its upstream ignores case")]
     OtherSpelling { repo: RepoName },
     #[error("updating the mirror failed")]
     Mirror(#[source] Arc<MirrorError>),
@@ -26,7 +26,7 @@ pub(crate) enum RepositoryError {
     CheckTimedOut,
     #[error("too many requests wait for this repository")]
     Busy,
-    #[error("too many repositories without a mirror are waiting to be cloned")]
+    #[error("clients already wait for too many repositories without a mirror")]
     TooManyNew,
     #[error("the repository was removed from the daemon just now")]
     Forgotten,

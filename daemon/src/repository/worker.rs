@@ -389,7 +389,7 @@ impl Worker {
     /// snapshots in the store.
     fn end_removed(mut self, error: &RepositoryError) {
         let repo = &self.repository.name;
-        info!(%repo, "Stopped following {repo}: {error}");
+        info!(%repo, "Stopped mirroring {repo}: {error}");
         self.registry.forget(repo);
         while let Ok(request) = self.requests.try_recv() {
             request.answer(&Err(error.clone()));

@@ -15,7 +15,7 @@ pub(crate) enum StoreError {
         key: Box<Key>,
         source: cachewfs_format::Error,
     },
-    #[error("{key} in the store doesn't have the digest in its pointer")]
+    #[error("{key} in the store doesn't match the digest in its pointer")]
     WrongDigest { key: Box<Key> },
     #[error("{key} in the store is the manifest of another repository or snapshot")]
     Misplaced { key: Box<Key> },

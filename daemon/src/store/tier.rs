@@ -1,7 +1,7 @@
 //! [`Tier`]: storage for objects, in a directory, in a bucket, or combined. The store is built on
 //! nothing else.
 //!
-//! The tests in `contract` say what a tier must do. Every tier and every wrapper of one runs them.
+//! The tests in `contract` say what a tier must do. They run against every tier and every wrapper.
 
 use std::fmt::{self, Debug, Formatter};
 use std::fs::File;
@@ -118,8 +118,8 @@ pub(crate) trait Tier: Debug + Send + Sync {
     fn delete(&self, keys: &[Key]) -> Result<(), TierError>;
 
     /// Deletes the rest of a shelf whose pointer and manifests are gone, except for the deletion
-    /// notice and the shelf below it. Does nothing by default, because another daemon may be about
-    /// to name its segments.
+    /// notice and the LFS shelf below the shelf. Does nothing by default, because another daemon
+    /// may be about to name its segments.
     fn delete_shelf(&self, _shelf: &Shelf) -> Result<(), TierError> {
         Ok(())
     }

@@ -381,7 +381,7 @@ fn a_reload_adds_and_removes_upstreams_and_a_bad_file_changes_nothing() {
 
     program.reload("[upstreams]\n'a.org' = 'https://127.0.0.1:1'");
 
-    program.wait_for_log("Stopped following b.org/org/repo");
+    program.wait_for_log("Stopped mirroring b.org/org/repo");
     assert!(program.refresh("b.org/org/repo").1.contains("unknown_host"));
     program.end();
 }

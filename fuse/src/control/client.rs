@@ -50,7 +50,9 @@ pub enum ClientError {
     #[error("the mount has sent nothing for {} s", SILENCE_TIMEOUT.as_secs())]
     Silent,
     /// The mount sent a line that this program can't parse.
-    #[error("the mount speaks another version of the protocol")]
+    #[error(
+        "the mount speaks another version of the protocol; unmount and mount again with this version"
+    )]
     BadReply(#[from] serde_json::Error),
     /// The mount reports that the request failed.
     #[error("{0}")]

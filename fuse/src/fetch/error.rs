@@ -76,7 +76,7 @@ pub(crate) enum FetchError {
         max: u64,
     },
     /// The bytes don't have the expected digest or form.
-    #[error("{url} sent broken bytes")]
+    #[error("{url} sent wrong bytes")]
     Broken {
         /// The URL of the request.
         url: String,
@@ -93,7 +93,7 @@ pub(crate) enum FetchError {
         seconds: u64,
     },
     /// The mount is being unmounted.
-    #[error("the mount is ending")]
+    #[error("the mount is being unmounted")]
     Ending,
 }
 

@@ -88,8 +88,8 @@ impl Segment {
         &self.record
     }
 
-    /// Returns how many bytes of content are kept. For the segment of a file that is the file's
-    /// size: tar padding after it is dropped.
+    /// Returns how many bytes of content the mount keeps. If the segment is the data of one file,
+    /// this is the file's size, without tar padding.
     pub(crate) fn len(&self) -> u64 {
         self.record
             .file

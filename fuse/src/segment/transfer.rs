@@ -152,7 +152,7 @@ fn broken(segment: &Segment, source: FormatError) -> FetchError {
     warn!(
         path = &*location.path,
         error = &source as &dyn std::error::Error,
-        "Received broken bytes of {}",
+        "Received wrong bytes of {}",
         location.path
     );
     // The bytes may have come from the bucket. The source then stops reading there for a while.

@@ -41,7 +41,8 @@ pub(super) struct Run {
 }
 
 impl Run {
-    /// Returns what the run adds to the identity of a file with this time, or `None`.
+    /// Returns the id of the run's segment if files with this time need it in their identity,
+    /// otherwise `None`.
     ///
     /// A file is identified by its blob, mode and time. In an archive of an older daemon all times
     /// are equal, and the shown bytes may differ for one blob. There the run's segment counts, too.

@@ -85,7 +85,7 @@ pub enum CredentialError {
     },
     /// GitHub failed recently, and the backoff isn't over.
     #[error(
-        "GitHub's API failed, and the next request is in {}: {last}",
+        "GitHub's API failed: {last}; the next try is in {}",
         humantime::format_duration(round_up(*.left))
     )]
     Backoff {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! objects, segments, races    what all tiers must do
-//! failures                    what tiers must do that fail now and then
+//! failures                    what a tier must do if its calls sometimes fail
 //! retrying                    the caller, which retries failed calls
 //! runs                        runs the contract with each tier in each wrapper
 //! ```

@@ -22,7 +22,7 @@ use crate::store::{DiskTier, NoticePeriod, S3Config, S3Tier, TierLimits, Tiers};
 #[derive(Clone, Copy, Debug)]
 enum Wrapper {
     Nothing,
-    /// Also checks that calls are counted.
+    /// Delays each call; its run also checks that calls are counted.
     Delaying,
     Failing,
     Cutting,

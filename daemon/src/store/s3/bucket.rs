@@ -98,8 +98,8 @@ impl Bucket {
     }
 
     /// Returns the `Content-MD5` of `bytes`, so that the service refuses bytes that were changed on
-    /// the way. MD5, because some services verify no signed digest (SeaweedFS 4.48), and newer
-    /// checksums are certain only on AWS.
+    /// the way. MD5 is used because some services verify no signed digest (SeaweedFS 4.48); only AWS
+    /// is certain to support the newer checksums.
     pub(super) fn checksum(&self, bytes: &[u8]) -> Option<String> {
         let md5 = || BASE64_STANDARD.encode(Md5::digest(bytes));
         (!self.has_checksums).then(md5)
@@ -173,7 +173,7 @@ impl Bucket {
         .await
     }
 
-    /// Fills `into` with a body, which must be exactly as long. Adds the received bytes to
+    /// Fills `into` with a body, whose length must be that of `into`. Adds the received bytes to
     /// `filled`.
     async fn fill(
         &self,

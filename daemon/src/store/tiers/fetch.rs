@@ -229,7 +229,7 @@ impl Fetcher {
     /// Returns a part from memory, or from the bucket. Blocks.
     fn read(&self, fill: &Fill, part: usize) -> Result<Bytes, TierError> {
         // Bytes from memory are written to the file too. Otherwise a fill that is begun again after
-        // a failure would never be complete, and keep its reserved space.
+        // a failure would never be complete, and would keep its reserved space.
         if let Some(bytes) = self.memory.get(&fill.key, part) {
             return Ok(bytes);
         }

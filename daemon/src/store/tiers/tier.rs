@@ -194,7 +194,7 @@ impl Tier for Tiers {
                 self.fetcher.space.drop_copy(key);
             }
             Err(error) => {
-                warn!(%key, %error, "A copy on disk can't be read");
+                warn!(%key, %error, "Can't read a local copy; dropping it");
                 self.fetcher.space.drop_copy(key);
             }
         }
@@ -263,7 +263,7 @@ impl Tier for Tiers {
                 return Ok(Some(copy));
             }
             Ok(None) => {}
-            Err(error) => warn!(%key, %error, "A copy on disk can't be read"),
+            Err(error) => warn!(%key, %error, "Can't read a local copy; reading the bucket"),
         }
         let read = self.remote().read_whole(key)?;
         if let Some(read) = &read {

@@ -1,4 +1,4 @@
-//! Finds the local copies of earlier starts on disk, by their names and lengths.
+//! Finds the local copies on disk that earlier runs of the daemon left, by their names and lengths.
 
 use std::fs;
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::store::{DiskTier, TierError};
 /// When a copy was last used, its key and its length.
 pub(super) type FoundCopy = (SystemTime, Key, u64);
 
-/// Returns all copies, the last used first. Blocks.
+/// Returns all copies, the most recently used first. Blocks.
 pub(super) fn find_copies(local: &DiskTier) -> Vec<FoundCopy> {
     let mut found = Vec::new();
     find(local, &local.root.join("v1"), &mut found);

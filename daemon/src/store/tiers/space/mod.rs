@@ -268,8 +268,8 @@ impl Space {
         }
     }
 
-    /// Finds the copies of earlier starts. Blocks. Copies that are used meanwhile count as used
-    /// later.
+    /// Finds the copies that earlier runs of the daemon left. Blocks. A copy that is used meanwhile
+    /// counts as used more recently than the found ones.
     pub(super) fn find_copies(&self) {
         let found = find_copies(&self.local);
         let count = found.len();
