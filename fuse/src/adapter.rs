@@ -46,7 +46,8 @@ const CHANGEABLE_TTL: Duration = Duration::from_secs(1);
 ///
 /// git maps the files that it reads, so a larger value fetches bytes that nobody needs. Without the
 /// first look, a cold `git log -1` on git's own repository fetches 1.6 MiB with 32 KiB, and 3.0 MiB
-/// with the kernel's default of 128 KiB. Sequential reads don't suffer: `segment/window.rs` widens their requests.
+/// with the kernel's default of 128 KiB. Sequential reads don't suffer: `segment/window.rs` widens
+/// their requests.
 pub(crate) const READ_AHEAD: u32 = 32 << 10;
 /// At most this many background requests of the kernel are in flight, mostly read-ahead.
 const MAX_BACKGROUND: u16 = 64;

@@ -10,7 +10,8 @@ const MAX_CHUNKS: usize = 64;
 /// At most this many bytes of all chunks, unless a single chunk is longer.
 const MAX_BYTES: usize = 32 << 20;
 
-/// The newest chunks that could not be written. If the disk is full, reads use these chunks instead.
+/// The newest chunks that could not be written. If the disk is full, reads use these chunks
+/// instead.
 #[derive(Debug)]
 pub(crate) struct Overflow(Mutex<OverflowChunks>);
 

@@ -98,8 +98,8 @@ impl Bucket {
     }
 
     /// Returns the `Content-MD5` of `bytes`, so that the service refuses bytes that were changed on
-    /// the way. MD5 is used because some services verify no signed digest (SeaweedFS 4.48); only AWS
-    /// is certain to support the newer checksums.
+    /// the way. MD5 is used because some services verify no signed digest (SeaweedFS 4.48); only
+    /// AWS is certain to support the newer checksums.
     pub(super) fn checksum(&self, bytes: &[u8]) -> Option<String> {
         let md5 = || BASE64_STANDARD.encode(Md5::digest(bytes));
         (!self.has_checksums).then(md5)
