@@ -1,4 +1,4 @@
-//! Bundles: the objects that a clone at one commit lacks to have the refs of the mirror.
+//! Bundles: the objects that a clone with one commit still needs to have the refs of the mirror.
 
 use std::collections::HashSet;
 use std::fs::File;

@@ -1,5 +1,5 @@
-//! Compares a mirror with upstream: before an update, to skip it if nothing moved, and after one,
-//! to verify it.
+//! Compares a mirror with upstream: before an update, to skip it if no ref has changed, and after
+//! one, to verify it.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;

@@ -21,8 +21,9 @@ pub(super) fn is_disk_full(stderr: &str, directory: &Path) -> bool {
     }
     let errors = [Errno::NOSPC, Errno::DQUOT];
     // git removes some of its temporary files when it fails, so there may be free space again by
-    // now. Then only the text of the system call's error tells. The text comes from the C library,
-    // so it doesn't vary with git. Lines that upstream sent don't count: they are about its disk.
+    // now. Then only the text of the system call's error tells that the disk was full. The text
+    // comes from the C library, so it doesn't vary with git. Lines that upstream sent don't count:
+    // they are about its disk.
     let own = stderr.lines().filter(|line| !line.starts_with("remote:"));
     let stderr = own.collect::<Vec<_>>().join("\n").to_lowercase();
     errors

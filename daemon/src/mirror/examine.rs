@@ -65,7 +65,7 @@ pub(crate) enum Damage {
 pub(crate) enum ExamineError {
     #[error("can't read {path}")]
     Io { path: PathBuf, source: io::Error },
-    #[error("git failed")]
+    #[error("a git command that examines the mirror failed")]
     Git(#[from] GitError),
     #[error("the daemon is stopping")]
     Stopping,

@@ -36,7 +36,8 @@ pub(crate) fn remove_stale_locks(mirror: &Path) -> io::Result<()> {
 /// Removes incomplete packs: files of a pack without its `.pack` or `.idx`. git adds the
 /// index last, so a pack without an index was being added or removed when git was killed.
 ///
-/// Also removes `.keep` files, by which a killed fetch would keep its pack from being repacked.
+/// Also removes `.keep` files: a killed fetch leaves one behind, and git then never repacks its
+/// pack.
 fn remove_parts_of_packs(directory: &Path) -> io::Result<()> {
     remove_matching(directory, Depth::Here, |name| {
         let Some((stem, extension)) = name.rsplit_once('.') else {

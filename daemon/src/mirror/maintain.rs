@@ -32,8 +32,8 @@ pub(crate) fn needed_maintenance(
 ) -> Result<Option<Maintenance>, MirrorError> {
     let packs = count_packs(mirror)?;
     // Repacking reads and writes whole packs, so it has an interval. But each fetch adds a pack,
-    // and git looks an object up in one pack after another: with very many packs, waiting costs
-    // more.
+    // and git looks an object up in one pack after another: with very many packs, waiting for the
+    // interval costs more than repacking early.
     let is_early = last.is_some_and(|last| last < config.repack_interval);
     let limit = if is_early {
         config.repack_packs.saturating_mul(TOO_MANY)

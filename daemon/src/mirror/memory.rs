@@ -38,7 +38,8 @@ fn limits_of_groups(groups: &str) -> impl Iterator<Item = u64> {
         .lines()
         .filter_map(|line| {
             let mut fields = line.splitn(3, ':').skip(1);
-            // Version 2 has one hierarchy without a name, version 1 one for memory.
+            // Version 2 of control groups has one hierarchy, without a name. Version 1 has a
+            // hierarchy of its own for memory.
             let (root, file) = match fields.next()? {
                 "" => ("/sys/fs/cgroup", "memory.max"),
                 "memory" => ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
@@ -47,7 +48,7 @@ fn limits_of_groups(groups: &str) -> impl Iterator<Item = u64> {
             let group = Path::new(fields.next()?).strip_prefix("/").ok()?;
             let limit = |group: &Path| {
                 let limit = fs::read_to_string(Path::new(root).join(group).join(file)).ok()?;
-                // "max" is no limit.
+                // "max" can't be parsed, and means that there is no limit.
                 limit.trim().parse().ok()
             };
             Some(group.ancestors().filter_map(limit).collect::<Vec<u64>>())

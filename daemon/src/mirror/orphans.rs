@@ -84,7 +84,7 @@ mod tests {
             let variable = format!("GIT_CONFIG_GLOBAL={}", path(variable).display());
             !running_with(variable.as_bytes()).is_empty()
         };
-        // Between fork and exec they still have our environment.
+        // Between fork and exec, the processes still have the environment of this test.
         while !has("gitconfig") || !has("gitconfig2") {
             sleep(SCAN_PERIOD).await;
         }

@@ -23,8 +23,8 @@ use crate::config::GitConfig;
 /// The ref that keeps the object of a detached HEAD reachable.
 pub(super) const DETACHED_HEAD: &str = "refs/cachewfs/head";
 
-/// The branch that HEAD of a mirror names if upstream's HEAD names a branch that doesn't exist, but
-/// the branch that the mirror's HEAD named before does exist.
+/// A branch that doesn't exist, for the mirror's HEAD. Used if upstream's HEAD names a branch that
+/// doesn't exist, and the mirror's HEAD would otherwise name one that does.
 pub(super) const UNBORN_BRANCH: &str = "refs/heads/unborn";
 
 /// At most this many characters of an invalid name are shown.

@@ -79,7 +79,7 @@ impl Registry {
                 return Ok(true);
             }
         }
-        // A failure counts only if its run ended after this call. The one in `status` is older.
+        // A failure counts only if its run ended after this call. The failure in `status` is older.
         let is_decided = |now: &super::Status| {
             now.state == MirrorState::Ready || (now.failure.is_some() && now.runs > status.runs)
         };
@@ -92,7 +92,7 @@ impl Registry {
     }
 
     /// Waits for a check of upstream that begins after this call, and for the update that follows
-    /// if upstream has moved.
+    /// if upstream has changed.
     pub(super) async fn check_upstream(
         &self,
         repository: &Arc<Repository>,

@@ -31,9 +31,9 @@ use crate::publish::PublishError;
 /// soon, recreating it doesn't help, and upstream must not have to send everything repeatedly.
 const MIN_RECREATE_INTERVAL: Duration = Duration::from_hours(1);
 /// How long after an examination there is no other one, as a multiple of its duration. Examinations
-/// thus take at most a twentieth of the time. One of a very large mirror takes minutes.
+/// thus take at most a twentieth of the time. To examine a very large mirror takes minutes.
 const PAUSE_FACTOR: u32 = 20;
-/// An examination that is no longer than this needs no pause: failed runs have their own backoff.
+/// An examination that takes at most this long needs no pause: failed runs have their own backoff.
 const SHORT_EXAMINATION: Duration = Duration::from_secs(1);
 
 /// The end and the duration of an examination.

@@ -1,4 +1,4 @@
-//! Freshness: checks whether upstream has moved since the mirror was updated. All clients share a
+//! Freshness: checks whether upstream has changed since the mirror was updated. All clients share a
 //! check.
 //!
 //! A check lists upstream's refs and compares them with the mirror's. It asks the repository's task
@@ -32,8 +32,8 @@ use crate::traces::{check_span, end_job};
 pub(crate) enum Freshness {
     /// A recent enough check or update found the mirror equal to upstream.
     Fresh,
-    /// Upstream has moved, and the update takes longer than a request can wait: much is fetched, or
-    /// the task is publishing.
+    /// Upstream has changed, and the update takes longer than a request can wait: much is fetched,
+    /// or the task is publishing.
     Behind,
 }
 
@@ -74,8 +74,8 @@ struct CheckState {
     /// When the last successful check or update began.
     last_success: Option<Instant>,
     running: Option<RunningCheck>,
-    /// When the daemon last heard that upstream has moved. Checks that began earlier don't count.
-    moved: Option<Instant>,
+    /// When the daemon last heard that upstream has changed. Checks that began earlier don't count.
+    changed: Option<Instant>,
 }
 
 #[derive(Clone, Debug)]
@@ -116,7 +116,7 @@ impl Repository {
     /// An error says why upstream can't be asked. The mirror is unchanged then.
     pub(crate) async fn fresh_within(self: &Arc<Self>, max_age: Duration) -> CheckOutcome {
         let oldest = Instant::now().checked_sub(max_age);
-        let oldest = oldest.max(self.checks.lock().moved);
+        let oldest = oldest.max(self.checks.lock().changed);
         // Waits for at most two checks: the running one may have begun before `oldest`, and the one
         // after it begins late enough.
         loop {
@@ -144,11 +144,11 @@ impl Repository {
     }
 
     /// Starts a check in the background, unless one began within `ref_check_interval`. If upstream
-    /// has moved, the update is also published. Returns whether a check is running.
+    /// has changed, the update is also published. Returns whether a check is running.
     pub(crate) fn revalidate(self: &Arc<Self>) -> bool {
         let max_age = self.checks.checker.config.now().ref_check_interval;
         let oldest = Instant::now().checked_sub(max_age);
-        let oldest = oldest.max(self.checks.lock().moved);
+        let oldest = oldest.max(self.checks.lock().changed);
         self.recent_or_running(oldest).is_err()
     }
 
@@ -159,9 +159,9 @@ impl Repository {
         last_success.map(|began| began.elapsed())
     }
 
-    /// Notes that upstream has moved. Later calls need a check that begins after this one.
-    pub(crate) fn upstream_moved(&self) {
-        self.checks.lock().moved = Some(Instant::now());
+    /// Notes that upstream has changed. Later calls need a check that begins after this one.
+    pub(crate) fn upstream_changed(&self) {
+        self.checks.lock().changed = Some(Instant::now());
     }
 
     /// Returns the result of a check that began at `oldest` or later. Else returns the running

@@ -62,8 +62,8 @@ impl LfsFailure {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LfsState {
     pub(crate) is_running: bool,
-    /// The last commit whose work tree was looked at with success, and whether it needs LFS
-    /// objects. If it does, they are published.
+    /// The last commit whose work tree was read successfully, and whether it needs LFS objects. If
+    /// it does, they are published.
     done: Option<(ObjectId, bool)>,
     pub(crate) failure: Option<LfsFailure>,
     /// The number of ended runs that looked at a commit.
@@ -100,7 +100,8 @@ impl LfsState {
         true
     }
 
-    /// Notes the result of a run. Returns whether it must continue with another look.
+    /// Notes the result of a run. Returns whether the run must look at the published snapshot
+    /// again.
     fn end_run(&mut self, outcome: Result<Option<LfsLook>, LfsError>, config: &Config) -> bool {
         self.settled = outcome.is_ok().then_some(config.lfs);
         let config = &config.mirrors;
@@ -239,7 +240,8 @@ impl Registry {
         }
     }
 
-    /// Makes the archive of the published snapshot. Returns `None` if there is nothing to look at.
+    /// Makes the archive of the published snapshot. Returns `None` if no commit needs an archive,
+    /// or if the run has to stop.
     async fn make_lfs(
         self: &Arc<Self>,
         repository: &Arc<Repository>,

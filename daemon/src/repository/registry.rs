@@ -45,8 +45,8 @@ pub(crate) struct Registry {
     /// The credentials for upstreams, by host.
     credentials: BTreeMap<String, Arc<Credentials>>,
     pub(super) schedule: Arc<Schedule>,
-    /// Permits to check whether upstream has moved, by host. A host that stalls delays only its own
-    /// repositories, and long jobs delay no check.
+    /// Permits to check whether upstream has changed, by host. A host that stalls delays only its
+    /// own repositories, and long jobs delay no check.
     check_permits: Mutex<BTreeMap<String, Arc<Semaphore>>>,
     pub(super) tasks: TaskTracker,
     pub(super) bundles: Bundles,
@@ -232,8 +232,8 @@ impl Registry {
         for (index, path) in found.into_iter().enumerate() {
             let name = path.strip_prefix(&root).ok().and_then(Path::to_str);
             let name = name.and_then(|name| RepoName::parse(name).ok());
-            // All at once would be a burst at upstream. A request for a repository starts its run
-            // earlier anyway.
+            // If all began at once, upstream would get a burst of requests. A request for a
+            // repository starts its run earlier anyway.
             let share = (index as f64 + random_fraction()) / count;
             let first_run = now + self.config.now().fetch_interval.mul_f64(share);
             // Mirrors of hosts that are no longer configured stay on disk, unused.
@@ -285,7 +285,7 @@ impl Registry {
         Arc::clone(&self.config)
     }
 
-    /// Returns the permits to check whether upstreams at `host` have moved.
+    /// Returns the permits to check whether upstreams at `host` have changed.
     fn check_permits(&self, host: &str) -> Arc<Semaphore> {
         let mut turns = self
             .check_permits

@@ -37,7 +37,7 @@ pub(crate) enum Snapshots {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum RemovalCondition {
     Always,
-    /// Only if the mirror is still unused at the last moment.
+    /// Only if the mirror is still unused when it is moved away.
     Unused,
 }
 
@@ -72,7 +72,7 @@ impl Worker {
         match File::create(&path).and_then(|file| file.set_modified(time)) {
             Ok(()) => self.written_use = used_at,
             Err(error) => {
-                warn!(%error, path = %path.display(), "Can't write when a mirror was last used");
+                warn!(%error, path = %path.display(), "Can't store the time at which a mirror was last used");
             }
         }
     }

@@ -31,7 +31,8 @@ use crate::traces::Cause;
 /// At most this many times a publish is retried at once because another daemon published first.
 const MAX_OVERTAKEN: usize = 4;
 
-/// A request to the task of a repository. It is answered after the first run that begins after it.
+/// A request to the task of a repository. The task answers it at the end of the first run that
+/// begins after the request came.
 #[derive(Debug)]
 pub(super) enum TaskRequest {
     /// An update, and the publish that follows it.
@@ -196,7 +197,7 @@ impl Worker {
                     info!(
                         %repo,
                         error = chain(&error),
-                        "Another daemon published {repo} first; looking at it again"
+                        "Another daemon published {repo} first; updating and publishing it again"
                     );
                 }
                 Err(error) if self.mend_mirror(&error).await => {}
@@ -399,7 +400,7 @@ impl Worker {
     fn note(&self, ended: &Result<Option<PublishOutcome>, RepositoryError>) {
         let repo = &self.repository.name;
         if let Err(error) = ended {
-            warn!(%repo, error = chain(error), "Bringing {repo} up to date failed");
+            warn!(%repo, error = chain(error), "Updating or publishing {repo} failed");
         }
         let config = self.registry.config.now();
         let interval = config.fetch_interval;

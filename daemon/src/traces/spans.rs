@@ -129,7 +129,7 @@ pub(crate) fn job_span(job: &'static str, repo: &str, cause: &Cause) -> Span {
     span
 }
 
-/// Returns the span of a check whether upstream has moved, as a child of the current span.
+/// Returns the span of a check whether upstream has changed, as a child of the current span.
 pub(crate) fn check_span(repo: &str) -> Span {
     job_span("check", repo, &Cause::current())
 }

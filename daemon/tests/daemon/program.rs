@@ -293,7 +293,7 @@ fn log_of_a_failing_clone(arguments: &[&str]) -> String {
     ];
 
     assert_eq!(status, 502);
-    program.wait_for_log("Bringing git.example.com/org/repo up to date failed");
+    program.wait_for_log("Updating or publishing git.example.com/org/repo failed");
     let log = program.log();
     // "me:s3cret" in base64.
     for secret in ["s3cret", "bWU6czNjcmV0"] {

@@ -115,7 +115,7 @@ struct PushGuard(Option<Arc<Repository>>);
 impl Drop for PushGuard {
     fn drop(&mut self) {
         if let Some(repository) = &self.0 {
-            repository.upstream_moved();
+            repository.upstream_changed();
         }
     }
 }

@@ -53,7 +53,7 @@ pub(in crate::http) struct GitCounters {
     /// Requests that shared upstream's answer to an identical request.
     pub(in crate::http) shared: AtomicU64,
     /// Requests that were answered from a mirror, although the daemon could not check whether
-    /// upstream has moved.
+    /// upstream has changed.
     pub(in crate::http) stale: AtomicU64,
 }
 

@@ -60,7 +60,7 @@ pub(super) struct UploadPackRequest {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum AnswerSource {
     Mirror,
-    /// The mirror, although upstream can't be asked whether it has moved.
+    /// The mirror, although upstream can't be asked whether it has changed.
     StaleMirror,
     Upstream,
 }

@@ -40,7 +40,7 @@ pub enum CredentialError {
     /// The variable is not set, or has no valid token.
     #[error("the environment variable {name} has no token: set it to visible ASCII characters")]
     Variable {
-        /// Its name.
+        /// The name of the variable.
         name: String,
     },
     /// The file can't be read.

@@ -70,8 +70,8 @@ struct Actions {
 }
 
 impl Batch {
-    /// Sends a batch request to the LFS server at `url`. `url` is a repository's and ends with
-    /// `.git`. The server may not redirect.
+    /// Sends a batch request to the LFS server of the repository at `url`, which ends with `.git`.
+    /// Fails if the server redirects.
     pub(super) async fn ask(
         upstream: &Upstream,
         (url, login): (&Url, Option<&Login>),

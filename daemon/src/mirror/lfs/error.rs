@@ -9,7 +9,7 @@ use crate::mirror::GitError;
 /// response.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LfsFetchError {
-    #[error("can't find out the URL and credentials for git")]
+    #[error("git can't tell the URL and credentials of upstream")]
     Git(#[source] GitError),
     #[error("upstream's LFS server didn't return the URLs of the objects")]
     Batch,
