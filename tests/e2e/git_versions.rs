@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 
 use cachewfs_tests::{
     DaemonProcess, GitRepo, GitVersion, MountProcess, Site, assert_index_checksum, binary,
-    can_mount, extract_archive, free_address, git, git_command, wait_until,
+    can_mount, extract_archive, free_address, git, git_command, init_bare, wait_until,
 };
 
 /// A workstation with one version of git.
@@ -127,11 +127,7 @@ fn a_daemon_and_workstations_with_different_versions_understand_each_other() {
         let site = Site::default();
         // Workstations fetch from this directory with their own git. Old versions can read no other
         // ref format than `files`.
-        let mut init = git_command(site.path());
-        init.args(["init", "-q", "--bare", "--initial-branch=main"])
-            .arg(site.upstreams().join("project"))
-            .env("GIT_DEFAULT_REF_FORMAT", "files");
-        assert!(init.status().unwrap().success());
+        init_bare(&site.upstreams().join("project"));
         let mut repo = site.repo_with_history("project");
         let text = format!(
             "data_dir = \"{}\"\npublish_delay = \"0s\"\n[upstreams]\nlocal = \"file://{}\"\n",

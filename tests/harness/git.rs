@@ -66,6 +66,17 @@ pub fn git_at_time(directory: &Path, seconds: u64, arguments: &[&str]) -> String
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
+/// Creates a bare repository as the daemon creates mirrors: with loose refs and `packed-refs`,
+/// whatever ref format git has by default. Its HEAD names `main`.
+pub fn init_bare(directory: &Path) {
+    fs::create_dir_all(directory).unwrap();
+    let init = git_command(directory)
+        .args(["init", "-q", "--bare", "-b", "main"])
+        .env("GIT_DEFAULT_REF_FORMAT", "files")
+        .status();
+    assert!(init.unwrap().success());
+}
+
 /// Returns a git command in `directory`, without the configuration of the machine or its user.
 pub fn git_command(directory: &Path) -> Command {
     let mut command = Command::new("git");

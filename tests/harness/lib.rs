@@ -42,7 +42,7 @@ pub use dice::Dice;
 pub use disk::{SmallDisk, bytes_below};
 pub use git::{
     GitRepo, add_loose_objects, assert_index_checksum, git, git_at_time, git_command,
-    git_with_input, try_git,
+    git_with_input, init_bare, try_git,
 };
 pub use git_daemon::GitDaemon;
 pub use git_http::GitHttpServer;

@@ -26,7 +26,7 @@ impl Display for ShownDuration {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
         let day = Duration::from_hours(24).as_secs();
         let days = self.0.as_secs() / day;
-        let rest = self.0 - Duration::from_secs(days * day);
+        let rest = Duration::new(self.0.as_secs() % day, self.0.subsec_nanos());
         // humantime alone prints `90days` as `2months 29days 2h 52m 48s`: its month has 30.44 days.
         // The rest is shorter than a day, so humantime prints no longer unit for it.
         let unit = if days == 1 { "day" } else { "days" };

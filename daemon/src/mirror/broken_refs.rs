@@ -86,7 +86,7 @@ mod tests {
     use std::io::Write as _;
     use std::os::unix::ffi::OsStrExt as _;
 
-    use cachewfs_tests::{git, git_command};
+    use cachewfs_tests::{git, init_bare};
     use tokio_util::sync::CancellationToken;
 
     use super::*;
@@ -111,12 +111,7 @@ mod tests {
     async fn refs_are_dropped_only_if_an_update_mends_the_mirror() {
         let root = tempfile::tempdir().unwrap();
         let mirror = root.path().join("mirror.git");
-        let init = git_command(root.path())
-            .args(["init", "-q", "--bare", "-b", "main"])
-            .arg(&mirror)
-            .env("GIT_DEFAULT_REF_FORMAT", "files")
-            .status();
-        assert!(init.unwrap().success());
+        init_bare(&mirror);
         let tree = git(&mirror, &["hash-object", "-t", "tree", "-w", "/dev/null"]);
         let commit = git(&mirror, &["commit-tree", "-m", "x", tree.trim()]);
         git(&mirror, &["update-ref", "refs/heads/main", commit.trim()]);

@@ -427,7 +427,7 @@ fn early_end(path: &Path, source: io::Error) -> EarlyEnd {
 mod tests {
     use std::io::Write as _;
 
-    use cachewfs_tests::{git, git_command};
+    use cachewfs_tests::{git, init_bare};
     use tempfile::TempDir;
     use tokio_util::sync::CancellationToken;
 
@@ -437,12 +437,7 @@ mod tests {
     fn mirror() -> (TempDir, PathBuf) {
         let root = tempfile::tempdir().unwrap();
         let mirror = root.path().join("mirror.git");
-        let init = git_command(root.path())
-            .args(["init", "-q", "--bare", "-b", "main"])
-            .arg(&mirror)
-            .env("GIT_DEFAULT_REF_FORMAT", "files")
-            .status();
-        assert!(init.unwrap().success());
+        init_bare(&mirror);
         for number in 0..9 {
             let parent = if number == 0 { "" } else { "-p main" };
             let empty = git(&mirror, &["hash-object", "-t", "tree", "-w", "/dev/null"]);

@@ -113,7 +113,7 @@ fn if_there<T>(found: io::Result<T>) -> io::Result<Option<T>> {
 mod tests {
     use std::io::Write as _;
 
-    use cachewfs_tests::{git, git_command};
+    use cachewfs_tests::{git, init_bare};
 
     use super::*;
 
@@ -121,12 +121,7 @@ mod tests {
     fn refs_are_read_as_git_lists_them() {
         let root = tempfile::tempdir().unwrap();
         let mirror = root.path().join("mirror.git");
-        let init = git_command(root.path())
-            .args(["init", "-q", "--bare", "-b", "main"])
-            .arg(&mirror)
-            .env("GIT_DEFAULT_REF_FORMAT", "files")
-            .status();
-        assert!(init.unwrap().success());
+        init_bare(&mirror);
         let listed = || {
             git(
                 &mirror,
