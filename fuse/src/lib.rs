@@ -19,6 +19,7 @@ mod invalidate;
 mod jitter;
 mod mount;
 mod options;
+mod parse;
 mod passthrough;
 mod repository;
 mod segment;

@@ -4,7 +4,7 @@
 //! never sees the token. It gives up early enough that the daemon itself can still be asked for the
 //! bytes. URLs are signed, which makes them secrets: no error or log line may contain one.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +23,8 @@ use crate::traffic::Meter;
 /// At most this many bytes of a URL to follow. Signed URLs of S3 have a few hundred, or about two
 /// thousand with a session token.
 const MAX_URL_LEN: usize = 8 << 10;
+/// The address of the metadata service of AWS, whose IPv6 address isn't link-local.
+const AWS_METADATA: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
 /// At most this long until an answer begins, and between two pieces of it.
 const LONGEST_SILENCE: Duration = Duration::from_secs(3);
 /// At most this many redirects within a daemon's own host, as proxies send them.
@@ -231,9 +233,14 @@ fn direct_target(base: &str, redirect: &HeaderMap, len: u64) -> Result<DirectTar
     if !url.has_host() || !url.username().is_empty() || url.password().is_some() {
         return Err(refused("its URL has credentials or no host"));
     }
-    if is_this_machine(&url) && !is_this_machine(&base) {
+    if is_loopback(&url) && !is_loopback(&base) {
         return Err(refused(
             "it points to this machine, but the daemon is elsewhere",
+        ));
+    }
+    if is_metadata_service(&url) {
+        return Err(refused(
+            "it points to an address where clouds have their metadata services",
         ));
     }
     let range = text(DIRECT_RANGE_HEADER).and_then(parse_range);
@@ -252,19 +259,30 @@ fn parse_range(text: &str) -> Option<Range<u64>> {
     (first <= last).then_some(first..last.checked_add(1)?)
 }
 
-/// Returns whether a URL names this machine, or a link-local address such as a cloud's metadata
-/// service.
-fn is_this_machine(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default();
-    let host = host.trim_end_matches('.');
-    if host == "localhost" || host.ends_with(".localhost") {
-        return true;
-    }
-    let ip: Result<IpAddr, _> = host.trim_matches(['[', ']']).parse();
-    ip.is_ok_and(|ip| match ip.to_canonical() {
-        IpAddr::V4(ip) => ip.is_loopback() || ip.is_unspecified() || ip.is_link_local(),
-        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unspecified() || ip.is_unicast_link_local(),
+/// Returns whether a URL names this machine.
+fn is_loopback(url: &Url) -> bool {
+    let host = host(url);
+    host == "localhost"
+        || host.ends_with(".localhost")
+        || ip_of(host).is_some_and(|ip| ip.is_loopback() || ip.is_unspecified())
+}
+
+/// Returns whether a URL has a link-local address, or the address of a metadata service. No bucket
+/// has such an address.
+fn is_metadata_service(url: &Url) -> bool {
+    ip_of(host(url)).is_some_and(|ip| match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local() || ip == AWS_METADATA,
     })
+}
+
+fn host(url: &Url) -> &str {
+    url.host_str().unwrap_or_default().trim_end_matches('.')
+}
+
+fn ip_of(host: &str) -> Option<IpAddr> {
+    let ip: Option<IpAddr> = host.trim_matches(['[', ']']).parse().ok();
+    ip.map(|ip| ip.to_canonical())
 }
 
 /// Checks status, range and length of an answer before any byte of it is used.
@@ -329,6 +347,17 @@ mod tests {
             "https://0/k",
         ] {
             assert!(redirect_to(base, bad, "bytes=5-14").is_err(), "{bad}");
+        }
+        // A daemon on this machine may point to another service on it, but no further.
+        for bad in [
+            "http://169.254.169.254/latest",
+            "http://[fe80::1]/k",
+            "http://[fd00:ec2::254]/latest",
+        ] {
+            assert!(
+                redirect_to("http://127.0.0.1:80", bad, "bytes=5-14").is_err(),
+                "{bad}"
+            );
         }
         let long = format!("https://b.org/{}", "k".repeat(MAX_URL_LEN));
         assert!(redirect_to(base, &long, "bytes=5-14").is_err());

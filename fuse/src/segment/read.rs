@@ -38,6 +38,12 @@ pub(crate) enum ReadError {
     /// A chunk arrived, and was evicted before it was read.
     #[error("a chunk was evicted before it could be read: raise cache_size")]
     Evicted,
+    /// Two parts of an archive contradict each other.
+    #[error("the archive contradicts itself: {what}")]
+    Contradiction {
+        /// What contradicts what.
+        what: &'static str,
+    },
 }
 
 impl From<FetchError> for ReadError {

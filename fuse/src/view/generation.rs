@@ -22,6 +22,7 @@ use super::refs::mirror_packed_refs;
 use super::{FileContent, StaticTree, WorkTree, WorkTreeNode, config};
 use crate::fetch::{ArchiveSource, FetchError, Tail, TailAnswer, current_tail};
 use crate::first_look;
+use crate::parse::parse;
 use crate::segment::{Backend, ReadError, Segment, SegmentLocation, Segments, fetch_whole};
 use crate::traffic::Purpose;
 
@@ -132,11 +133,15 @@ impl Generation {
         if purpose == Purpose::Demand {
             start_first_look(&toc, (&placed, search.clone()), segments.backend());
         }
-        let files = small_files(&toc, &placed, purpose).await?;
+        let mut files = small_files(&toc, &placed, purpose).await?;
+        let packed_refs = files.remove(&b"packed-refs"[..]).unwrap_or_default();
+        let packed_refs_len = packed_refs.len() as u64;
         let file = |path: &[u8]| files.get(path).map_or(&[][..], Vec::as_slice);
         let head = GitHead::parse(file(b"HEAD"))?;
         let id_len = toc.commit.as_bytes().len();
-        let refs = mirror_packed_refs(toc.kind, file(b"packed-refs"), id_len);
+        let kind = toc.kind;
+        let to_refs = move || mirror_packed_refs(kind, &packed_refs, id_len);
+        let refs = parse(packed_refs_len, to_refs).await;
         let upstream_url = config::upstream_url(file(b"config"));
         let uses_sha256 = toc.commit.as_bytes().len() == 32;
         // `.git` is the repository of the work tree; it borrows the objects like any other clone.

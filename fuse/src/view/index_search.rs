@@ -25,6 +25,10 @@ use crate::traffic::Purpose;
 /// At most this many bytes of index are loaded whole. A load takes two requests, and a search would
 /// not be faster.
 const MAX_WHOLE: u64 = 1 << 20;
+/// At most this many bytes are in each part of an index that is searched. A search parses each part
+/// that it reads, so longer ones would make it slower than a load of the whole index. Publishers
+/// put up to 1,024 entries in a part, about 100 KiB.
+const MAX_PART: u64 = 8 << 20;
 /// The number of parts that a search reads in parallel. It divides the interval by eight, so four
 /// rounds search 2,600 parts.
 const PROBES: usize = 7;
@@ -49,14 +53,15 @@ pub(super) enum Hit {
 type PartContents = BTreeMap<usize, Vec<u8>>;
 
 impl IndexSearch {
-    /// Returns a search over the index in `segments`, or `None` if the index is short enough to be
-    /// loaded whole.
+    /// Returns a search over the index in `segments`, or `None` if the index is to be loaded whole:
+    /// it is short, or a part of it is too long.
     pub(super) fn for_long_index(segments: &[Arc<Segment>], id_len: usize) -> Option<Self> {
         let is_part = |segment: &&Arc<Segment>| segment.record().role == Role::IndexPart;
         let parts: Vec<_> = segments.iter().filter(is_part).cloned().collect();
         let runs = runs(segments);
         let len: u64 = parts.iter().map(|part| part.len()).sum();
-        (len > MAX_WHOLE && parts.len() == runs.len()).then(|| Self {
+        let are_short = parts.iter().all(|part| part.len() <= MAX_PART);
+        (len > MAX_WHOLE && are_short && parts.len() == runs.len()).then(|| Self {
             parts: parts.into_iter().zip(runs).collect(),
             id_len,
         })

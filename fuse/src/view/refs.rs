@@ -6,8 +6,7 @@ use cachewfs_format::{ArchiveKind, ObjectId, is_ref_name};
 const HEADER: &[u8] = b"# pack-refs with: peeled fully-peeled sorted \n";
 const REMOTE: &[u8] = b"refs/remotes/origin/";
 const HEADS: &[u8] = b"refs/heads/";
-/// The prefix of refs that make git show one object in place of another. A mount never shows them.
-const REPLACE: &[u8] = b"refs/replace/";
+const TAGS: &[u8] = b"refs/tags/";
 
 /// A ref in a `packed-refs` file, with the id from the peeled line that may follow it.
 struct PackedRef<'a> {
@@ -19,8 +18,9 @@ struct PackedRef<'a> {
 /// Turns the `packed-refs` of an archive into that of a mirror.
 ///
 /// In a checkout archive, remote-tracking branches become branches, and the clone's own branches
-/// are dropped. Malformed lines and refs below `refs/replace/` are dropped, too. Object ids have
-/// `id_len` bytes.
+/// are dropped. All other refs but tags are dropped, too: git would show notes in a log, and refs
+/// below `refs/replace/` would make it show one object in place of another. So are malformed lines.
+/// Object ids have `id_len` bytes.
 pub(super) fn mirror_packed_refs(kind: ArchiveKind, packed_refs: &[u8], id_len: usize) -> Vec<u8> {
     let is_id = |id: &[u8]| is_id(id, id_len);
     let mut refs: Vec<PackedRef<'_>> = Vec::new();
@@ -37,7 +37,7 @@ pub(super) fn mirror_packed_refs(kind: ArchiveKind, packed_refs: &[u8], id_len: 
             continue;
         };
         let (id, name) = (&line[..space], &line[space + 1..]);
-        if is_id(id) && is_ref_name(name) && !name.starts_with(REPLACE) {
+        if is_id(id) && is_ref_name(name) {
             refs.push(PackedRef {
                 id,
                 name: name.to_vec(),
@@ -53,6 +53,7 @@ pub(super) fn mirror_packed_refs(kind: ArchiveKind, packed_refs: &[u8], id_len: 
             }
         }
     }
+    refs.retain(|line| line.name.starts_with(HEADS) || line.name.starts_with(TAGS));
     refs.sort_by(|one, other| one.name.cmp(&other.name));
     // git finds a ref by binary search. If two lines had one name, it could find either.
     refs.dedup_by(|one, other| one.name == other.name);
@@ -114,10 +115,15 @@ mod tests {
     }
 
     #[test]
-    fn the_refs_of_a_mirror_archive_stay_as_they_are() {
-        let mirror = format!("{ID} refs/heads/main\n{ID} refs/remotes/origin/x\n");
+    fn of_a_mirror_archive_branches_and_tags_stay() {
+        let mirror = format!("{ID} refs/heads/main\n{ID} refs/tags/v1\n");
+        let others = format!("{ID} refs/notes/x\n{ID} refs/remotes/origin/x\n{ID} refs/stash\n");
 
-        let text = mirror_packed_refs(ArchiveKind::Mirror, mirror.as_bytes(), 20);
+        let text = mirror_packed_refs(
+            ArchiveKind::Mirror,
+            (mirror.clone() + &others).as_bytes(),
+            20,
+        );
 
         assert_eq!(text, [HEADER, mirror.as_bytes()].concat());
     }
@@ -134,16 +140,12 @@ mod tests {
     }
 
     #[test]
-    fn refs_that_replace_objects_are_left_out() {
-        let clone = format!("{ID} refs/replace/{ID}\n{ID} refs/replaced\n");
-
-        let text = mirror_packed_refs(ArchiveKind::Mirror, clone.as_bytes(), 20);
-        let text = String::from_utf8(text).unwrap();
-
-        assert!(
-            text.ends_with(&format!(" \n{ID} refs/replaced\n")),
-            "{text}"
+    fn only_branches_and_tags_are_shown() {
+        let clone = format!(
+            "{ID} refs/replace/{ID}\n{ID} refs/replaced\n{ID} refs/notes/commits\n{ID} refs/stash\n"
         );
+
+        assert_eq!(of_checkout(&clone).as_bytes(), HEADER);
     }
 
     #[test]

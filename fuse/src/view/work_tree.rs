@@ -12,6 +12,7 @@ use cachewfs_format::{
 };
 
 use super::LoadError;
+use crate::parse::parse;
 use crate::segment::{ReadError, Segment, fetch_whole};
 use crate::traffic::Purpose;
 
@@ -19,6 +20,9 @@ use crate::traffic::Purpose;
 const TYPE_MASK: u32 = 0o170_000;
 const SYMLINK: u32 = 0o120_000;
 const SUBMODULE: u32 = 0o160_000;
+/// At most this many bytes are in the target of a symbolic link: `PATH_MAX` of Linux without the
+/// zero byte at its end.
+const MAX_TARGET: usize = 4095;
 /// The time of all files in archives of older daemons, which gave files no times of their own.
 const UNKNOWN_MTIME: i64 = 315_532_800;
 
@@ -139,7 +143,13 @@ impl WorkTree {
         let mut runs_by_end = Vec::new();
         for (part, run) in parts.iter().zip(runs) {
             let content = part.read(0..part.len(), purpose).await?;
-            runs_by_end.push((index.push_part(&content)?, run));
+            let push = move || {
+                let end = index.push_part(&content);
+                (index, end)
+            };
+            let end;
+            (index, end) = parse(part.len(), push).await;
+            runs_by_end.push((end?, run));
         }
         // The records of this TOC, not those of the segments. A shared segment keeps the record of
         // an older snapshot, with other times.
@@ -151,8 +161,10 @@ impl WorkTree {
         // A cache tree of the remaining files could then name trees that are no objects.
         let has_cache_tree =
             file_of(Role::IndexTrailer).is_some_and(|trailer| trailer.size > id_len as u64);
+        let len = parts.iter().map(|part| part.len()).sum();
+        let finish = move || index.finish(has_cache_tree);
         Ok(Self {
-            index: index.finish(has_cache_tree),
+            index: parse(len, finish).await,
             runs: runs_by_end,
             index_mtime: file_of(Role::IndexHeader).map_or(0, |header| header.mtime),
         })
@@ -313,9 +325,15 @@ impl WorkTreeFile {
     /// Reads `range` of the file, in bytes; the part beyond its end is ignored.
     pub(crate) async fn read(&self, range: std::ops::Range<u64>) -> Result<Vec<u8>, ReadError> {
         let table = self.run.members.table(Purpose::Demand).await?;
-        let Some((content, size)) = self.content(&table) else {
-            return Ok(Vec::new());
-        };
+        // Without these errors, a file of a damaged archive would read as empty, with success.
+        let (content, size) = self.content(&table).ok_or(ReadError::Contradiction {
+            what: "its index has a file that the table of its segment doesn't have",
+        })?;
+        if size < self.size {
+            return Err(ReadError::Contradiction {
+                what: "a file is longer in its index than in the table of its segment",
+            });
+        }
         let range = range.start..range.end.min(size);
         if range.start >= range.end {
             return Ok(Vec::new());
@@ -329,7 +347,9 @@ impl WorkTreeFile {
                 Some(segment) if segment.record().id == id => {
                     segment.read(range, Purpose::Demand).await
                 }
-                _ => Ok(Vec::new()),
+                _ => Err(ReadError::Contradiction {
+                    what: "the data of a large file is not in the segment after its run",
+                }),
             },
         }
     }
@@ -357,16 +377,22 @@ impl WorkTreeFile {
             })
     }
 
-    /// Returns the target of a symbolic link, or nothing for a regular file.
+    /// Returns the target of a symbolic link.
     pub(crate) async fn target(&self) -> Result<Vec<u8>, ReadError> {
         let table = self.run.members.table(Purpose::Demand).await?;
         let entry = table
             .entries()
             .iter()
             .find(|entry| entry.path.as_bytes() == &*self.path);
-        Ok(match entry.map(|entry| &entry.kind) {
-            Some(EntryKind::Symlink(target)) => target.to_vec(),
-            _ => Vec::new(),
-        })
+        match entry.map(|entry| &entry.kind) {
+            // The kernel takes no longer target.
+            Some(EntryKind::Symlink(target)) if target.len() <= MAX_TARGET => Ok(target.to_vec()),
+            Some(EntryKind::Symlink(_)) => Err(ReadError::Contradiction {
+                what: "a symbolic link has a target that no file system can have",
+            }),
+            _ => Err(ReadError::Contradiction {
+                what: "its index has a symbolic link that the table of its segment doesn't have",
+            }),
+        }
     }
 }
