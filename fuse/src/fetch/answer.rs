@@ -8,7 +8,10 @@ use cachewfs_format::api::ErrorBody;
 use futures_util::{StreamExt as _, stream};
 use reqwest::header::{CONTENT_RANGE, RETRY_AFTER};
 use reqwest::{Response, StatusCode};
+use tokio::time::timeout;
 
+use super::error::ConnectionError;
+use super::race::SILENCE_TIMEOUT;
 use super::{BodyStream, FetchError};
 
 /// At most this many bytes of the body of a refusal.
@@ -19,7 +22,13 @@ pub(super) async fn whole_body(response: &mut Response, max: u64) -> Result<Byte
     let url = |response: &Response| response.url().to_string();
     let mut bytes = BytesMut::new();
     loop {
-        match response.chunk().await {
+        let Ok(piece) = timeout(SILENCE_TIMEOUT, response.chunk()).await else {
+            let seconds = SILENCE_TIMEOUT.as_secs();
+            let source = ConnectionError::Silent { seconds };
+            let url = url(response);
+            return Err(FetchError::Unreachable { url, source });
+        };
+        match piece {
             Ok(Some(piece)) if (bytes.len() + piece.len()) as u64 > max => {
                 let url = url(response);
                 return Err(FetchError::TooLong { url, max });
@@ -27,7 +36,7 @@ pub(super) async fn whole_body(response: &mut Response, max: u64) -> Result<Byte
             Ok(Some(piece)) => bytes.extend_from_slice(&piece),
             Ok(None) => return Ok(bytes.freeze()),
             Err(source) => {
-                let url = url(response);
+                let (url, source) = (url(response), source.into());
                 return Err(FetchError::Unreachable { url, source });
             }
         }
