@@ -1,8 +1,6 @@
 //! A bad network, and a full disk.
 
-use std::time::{Duration, Instant};
-
-use cachewfs_tests::{Fault, Proxy, Site, can_mount, git, try_git, wait_until, within};
+use cachewfs_tests::{Fault, Proxy, Site, can_mount, git, try_git, wait_until};
 
 #[test]
 fn cut_connections_cost_time_only() {
@@ -74,40 +72,6 @@ fn a_daemon_that_is_unavailable_for_a_while_costs_time_only() {
     proxy.set(Fault::None);
 
     assert_eq!(reading.join().unwrap(), git(&repo.work, &["grep", "line"]));
-}
-
-#[test]
-fn a_read_fails_at_its_deadline_and_not_later() {
-    if !can_mount() {
-        return;
-    }
-    let site = Site::default();
-    site.grown_repo("project");
-    let daemon = site.daemon();
-    let proxy = Proxy::start(daemon.address());
-    let mount = site.mount_with(
-        &proxy.url(),
-        "hydrate=off,read_timeout=2s,lookup_timeout=1s",
-    );
-    let mounted = mount.repo("local/project");
-    mount.cli(&["prefetch", "local/project"]);
-    proxy.set(Fault::Stall);
-
-    let started = Instant::now();
-    let readme = mounted.join("README.md");
-    let outcome = within("a read", Duration::from_secs(20), move || {
-        std::fs::read(readme)
-    });
-
-    assert!(outcome.is_err());
-    assert!(
-        started.elapsed() < Duration::from_secs(10),
-        "{:?}",
-        started.elapsed()
-    );
-    // Afterwards it works again.
-    proxy.set(Fault::None);
-    assert_eq!(git(&mounted, &["status", "--porcelain"]), "");
 }
 
 #[test]

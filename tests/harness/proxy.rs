@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::forward::{Forward, same};
@@ -13,6 +14,8 @@ pub enum Fault {
     None,
     /// Passes nothing on, and keeps connections open.
     Stall,
+    /// Passes on no request with this text in its head. Others pass, in other connections.
+    StallRequests(&'static str),
     /// Closes each connection after so many bytes.
     CutAfter(u64),
     /// Changes one byte in each so many.
@@ -43,7 +46,12 @@ pub struct Proxy {
 }
 
 #[derive(Debug)]
-struct CurrentFault(Mutex<Fault>);
+struct CurrentFault {
+    fault: Mutex<Fault>,
+    connections: AtomicU64,
+    /// Connections with a smaller number pass nothing on.
+    silent_below: AtomicU64,
+}
 
 impl Proxy {
     /// Passes on to `target`.
@@ -53,12 +61,17 @@ impl Proxy {
 
     /// The same, on a free port of another address of this machine.
     pub fn start_at(listen: Ipv4Addr, target: SocketAddr) -> Self {
-        let fault = Arc::new(CurrentFault(Mutex::new(Fault::None)));
+        let fault = Arc::new(CurrentFault {
+            fault: Mutex::new(Fault::None),
+            connections: AtomicU64::new(0),
+            silent_below: AtomicU64::new(0),
+        });
         let current = Arc::clone(&fault);
         let forward = Forward::start_at(listen, target, move |client, daemon| {
+            let number = current.connections.fetch_add(1, Ordering::Relaxed);
             for (from, to, is_answer) in [(client, daemon, false), (daemon, client, true)] {
                 let (from, to, fault) = (same(from), same(to), Arc::clone(&current));
-                std::thread::spawn(move || fault.pump(from, to, is_answer));
+                std::thread::spawn(move || fault.pump(from, to, (number, is_answer)));
             }
         });
         Self { fault, forward }
@@ -78,10 +91,18 @@ impl Proxy {
     pub fn set(&self, fault: Fault) {
         self.fault.set(fault);
     }
+
+    /// From now on, the connections that there are pass nothing on; new ones do.
+    pub fn silence_connections(&self) {
+        let connections = self.fault.connections.load(Ordering::Relaxed);
+        let silent_below = &self.fault.silent_below;
+        silent_below.store(connections, Ordering::Relaxed);
+    }
 }
 
 impl Drop for Proxy {
     fn drop(&mut self) {
+        self.fault.silent_below.store(0, Ordering::Relaxed);
         // Nobody waits any more for a stall to end.
         self.set(Fault::None);
     }
@@ -89,14 +110,14 @@ impl Drop for Proxy {
 
 impl CurrentFault {
     fn get(&self) -> Fault {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.fault.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn set(&self, fault: Fault) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = fault;
+        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
     }
 
-    fn pump(&self, mut from: TcpStream, mut to: TcpStream, is_answer: bool) {
+    fn pump(&self, mut from: TcpStream, mut to: TcpStream, (number, is_answer): (u64, bool)) {
         let mut buffer = vec![0; 64 << 10];
         let mut passed = 0;
         while let Ok(count @ 1..) = from.read(&mut buffer) {
@@ -104,7 +125,15 @@ impl CurrentFault {
                 break;
             };
             let mut is_last = false;
+            while number < self.silent_below.load(Ordering::Relaxed) {
+                crate::wait::pause();
+            }
             match self.get() {
+                fault @ Fault::StallRequests(text) if !is_answer && contains(piece, text) => {
+                    while self.get() == fault {
+                        crate::wait::pause();
+                    }
+                }
                 Fault::CutAfter(most) if is_answer && passed + count as u64 > most => {
                     let left = usize::try_from(most.saturating_sub(passed)).unwrap_or(0);
                     piece = piece.split_at_mut(left.min(count)).0;
@@ -143,8 +172,13 @@ impl CurrentFault {
 
 /// Whether the head of a request is in `piece`.
 fn has_head(piece: &[u8]) -> bool {
-    let mark = b" HTTP/1.1\r\n";
-    piece.windows(mark.len()).any(|bytes| bytes == mark)
+    contains(piece, " HTTP/1.1\r\n")
+}
+
+fn contains(piece: &[u8], text: &str) -> bool {
+    piece
+        .windows(text.len())
+        .any(|bytes| bytes == text.as_bytes())
 }
 
 /// Changes a byte of each `every`, after so many that `passed`.
