@@ -10,8 +10,7 @@ use reqwest::header::{CONTENT_RANGE, RETRY_AFTER};
 use reqwest::{Response, StatusCode};
 use tokio::time::timeout;
 
-use super::error::ConnectionError;
-use super::race::SILENCE_TIMEOUT;
+use super::race::{SILENCE_TIMEOUT, silence};
 use super::{BodyStream, FetchError};
 
 /// At most this many bytes of the body of a refusal.
@@ -23,10 +22,7 @@ pub(super) async fn whole_body(response: &mut Response, max: u64) -> Result<Byte
     let mut bytes = BytesMut::new();
     loop {
         let Ok(piece) = timeout(SILENCE_TIMEOUT, response.chunk()).await else {
-            let seconds = SILENCE_TIMEOUT.as_secs();
-            let source = ConnectionError::Silent { seconds };
-            let url = url(response);
-            return Err(FetchError::Unreachable { url, source });
+            return Err(silence(&url(response), SILENCE_TIMEOUT));
         };
         match piece {
             Ok(Some(piece)) if (bytes.len() + piece.len()) as u64 > max => {

@@ -403,7 +403,8 @@ mod tests {
             while let Ok((mut stream, _)) = listener.accept().await {
                 tokio::spawn(async move {
                     // An answer before the request would be an error at once.
-                    stream.read(&mut [0; 4096]).await.unwrap();
+                    let len = stream.read(&mut [0; 4096]).await.unwrap();
+                    assert!(len > 0);
                     let mut piece = &head[..];
                     while stream.write_all(piece).await.is_ok() {
                         tokio::time::sleep(Duration::from_millis(20)).await;

@@ -17,7 +17,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::answer::refusal;
 use super::clients::Clients;
@@ -140,7 +140,8 @@ where
         }
     }
 
-    /// Asks the daemons in `order` once each, the next one only if the one before failed.
+    /// Asks the daemons in `order` once each, the next one only if the one before failed. A daemon
+    /// may work on its answer for long, as long as it lives.
     pub(super) async fn ask_in_turn(
         &self,
         order: Vec<Arc<Daemon>>,
@@ -148,7 +149,11 @@ where
         let mut last = FetchError::Ending;
         for daemon in order {
             let (leg, future) = self.start(daemon, 0, true);
-            match future.await.1 {
+            let answered = tokio::select! {
+                (_, answered) = future => answered,
+                () = self.until_dead(&leg.daemon) => Err(silence(&leg.daemon.url, SILENCE_TIMEOUT)),
+            };
+            match answered {
                 Ok(response) => {
                     self.learn(&leg, &[], &response);
                     return Ok(DaemonAnswer {
@@ -167,6 +172,19 @@ where
             }
         }
         Err(last)
+    }
+
+    /// Returns once `daemon` gives no answer to a request that needs no work.
+    async fn until_dead(&self, daemon: &Daemon) {
+        loop {
+            sleep(SILENCE_TIMEOUT).await;
+            let request = self.clients.fresh.get(format!("{}/healthz", daemon.url));
+            let answered = timeout(SILENCE_TIMEOUT, request.send()).await;
+            // Any answer will do: a proxy may know no such path.
+            if !matches!(answered, Ok(Ok(_))) {
+                return;
+            }
+        }
     }
 
     /// Starts a request to `daemon`, over a new connection if `is_fresh`.
@@ -258,13 +276,8 @@ async fn answer(
     patience: Duration,
     meter: &Meter,
 ) -> Result<Response, FetchError> {
-    let silent = |url| {
-        let seconds = patience.as_secs();
-        let source = ConnectionError::Silent { seconds };
-        FetchError::Unreachable { url, source }
-    };
     let Ok(outcome) = timeout(patience, request.send()).await else {
-        return Err(silent(url));
+        return Err(silence(&url, patience));
     };
     let response = outcome.map_err(|source| FetchError::Unreachable {
         url: url.clone(),
@@ -276,7 +289,16 @@ async fn answer(
     }
     match timeout(patience, refusal(response)).await {
         Ok(error) => Err(error),
-        Err(_) => Err(silent(url)),
+        Err(_) => Err(silence(&url, patience)),
+    }
+}
+
+/// Returns the error of a request to `url` after a silence that `lasted` so long.
+pub(super) fn silence(url: &str, lasted: Duration) -> FetchError {
+    let seconds = lasted.as_secs();
+    FetchError::Unreachable {
+        url: url.to_owned(),
+        source: ConnectionError::Silent { seconds },
     }
 }
 
