@@ -9,8 +9,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use cachewfs_format::SegmentTable;
-use tokio::time::timeout;
 
+use super::retry::Retry;
 use super::{Segment, transfer};
 use crate::cache::SegmentFile;
 use crate::fetch::FetchError;
@@ -51,7 +51,8 @@ impl Segment {
     /// Reads `range` of the content; the part beyond the end is ignored. Fetches the missing
     /// chunks first. If the caller drops the future, requests in flight go on.
     ///
-    /// A reader waits at most `read_timeout`, for the table and all chunks together.
+    /// A reader waits at most `read_timeout`, for the table and all chunks together, and less if
+    /// the daemons are silent.
     pub(crate) async fn read(
         self: &Arc<Self>,
         range: Range<u64>,
@@ -66,16 +67,13 @@ impl Segment {
         if purpose == Purpose::Background {
             return reading.await;
         }
-        match timeout(self.backend.read_timeout, reading).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(self.note_timeout(range)),
-        }
+        let limited = Retry::new(self, purpose).limit(reading).await;
+        limited.unwrap_or_else(|error| Err(self.note_timeout(range, error)))
     }
 
     /// Notes that a read of `range` timed out, and returns its error.
-    fn note_timeout(&self, range: Range<u64>) -> ReadError {
-        let seconds = self.backend.read_timeout.as_secs();
-        let error = ReadError::from(FetchError::TimedOut { seconds });
+    fn note_timeout(&self, range: Range<u64>, error: FetchError) -> ReadError {
+        let error = ReadError::from(error);
         let mut state = self.state();
         match self.loaded_table() {
             Some(table) => state.failures.note(table.chunks_of(range), error.clone()),

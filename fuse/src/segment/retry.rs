@@ -13,13 +13,13 @@ use crate::traffic::Purpose;
 const FIRST_BACKOFF: Duration = Duration::from_millis(50);
 /// How long any backoff lasts at most.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(3);
-/// How long a fetch goes on while no daemon sends a byte, with the default `read_timeout`.
+/// How long a reader waits while no daemon sends a byte, with the default `read_timeout`.
 ///
 /// A thread that waits for the kernel's answer can't be frozen, and a machine gives up to suspend
 /// after 20 s. So a mount that lost its network must let go of its readers before that.
 const LONGEST_SILENCE: Duration = Duration::from_secs(15);
 
-/// The schedule of the attempts of one fetch.
+/// The schedule of the attempts of one fetch, or the time limit of one read.
 pub(super) struct Retry<'a> {
     segment: &'a Segment,
     purpose: Purpose,
@@ -43,15 +43,22 @@ impl<'a> Retry<'a> {
         &mut self,
         attempt: impl Future<Output = Result<T, FetchError>>,
     ) -> Result<Option<T>, FetchError> {
-        let mut attempt = pin!(attempt);
+        match self.limit(attempt).await? {
+            Ok(value) => Ok(Some(value)),
+            Err(error) => {
+                self.back_off(error).await?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Waits for `work`, and fails when it is time to give up.
+    pub(super) async fn limit<T>(&self, work: impl Future<Output = T>) -> Result<T, FetchError> {
+        let mut work = pin!(work);
         loop {
             let end = self.end();
-            match timeout_at(end, &mut attempt).await {
-                Ok(Ok(value)) => return Ok(Some(value)),
-                Ok(Err(error)) => {
-                    self.back_off(error).await?;
-                    return Ok(None);
-                }
+            match timeout_at(end, &mut work).await {
+                Ok(outcome) => return Ok(outcome),
                 // A daemon sent something in the meantime, perhaps for another reader.
                 Err(_) if self.end() > end => {}
                 Err(_) => return Err(self.timed_out()),
@@ -65,6 +72,10 @@ impl<'a> Retry<'a> {
 
     /// Returns when the fetch gives up, if nothing arrives until then.
     fn end(&self) -> Instant {
+        if self.purpose == Purpose::Background {
+            // Nobody waits in the kernel, so a restart of the daemon may take its time.
+            return self.deadline();
+        }
         let heard_at = self.segment.backend.traffic.heard_at();
         let quiet_since = heard_at.map_or(self.started, |at| at.max(self.started));
         (quiet_since + longest_silence(self.segment.backend.read_timeout)).min(self.deadline())
@@ -100,7 +111,7 @@ impl<'a> Retry<'a> {
     }
 }
 
-/// Returns how long a fetch goes on while nothing arrives.
+/// Returns how long a reader waits while nothing arrives.
 fn longest_silence(read_timeout: Duration) -> Duration {
     // A person who raises `read_timeout` wants to sit out longer outages, and one who lowers it
     // wants no longer ones.

@@ -1,6 +1,7 @@
 //! The results of reads when a daemon or the network fails, and the requests that they make.
 
 use super::*;
+use crate::segment::fetch_whole;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cut_body_is_continued_after_its_last_whole_chunk() {
@@ -174,7 +175,7 @@ async fn a_group_stays_in_its_archive_while_a_catch_up_moves_its_segments() {
     });
     fixture.source.fail_with([RangeFault::Unavailable]);
 
-    let fetching = super::fetch_whole(&group, Purpose::Background);
+    let fetching = fetch_whole(&group, Purpose::Background);
     let moving = async {
         tokio::task::yield_now().await;
         // In the next archive, the second segment comes first.
