@@ -50,7 +50,14 @@ const CHANGEABLE_TTL: Duration = Duration::from_secs(1);
 /// their requests.
 pub(crate) const READ_AHEAD: u32 = 32 << 10;
 /// At most this many background requests of the kernel are in flight, mostly read-ahead.
-const MAX_BACKGROUND: u16 = 64;
+///
+/// Requests that a slow daemon stalls must not keep others away. A request that waits is a small
+/// task here, so the largest number costs nothing.
+const MAX_BACKGROUND: u16 = u16::MAX;
+/// How much later than `read_timeout` a read is answered if it isn't by itself. A segment ends its
+/// reads at `read_timeout` and remembers the failure, so that the kernel, which asks again at once,
+/// gets the same answer at once.
+const READ_GRACE: Duration = Duration::from_secs(1);
 
 /// The implementation of fuser's interface over [`Fs`].
 #[derive(Debug)]
@@ -390,7 +397,8 @@ impl Filesystem for Adapter {
                 fs.read_inode(ino.0, range).await
             }
         };
-        self.respond(self.read_timeout, call, move |outcome| match outcome {
+        let timeout = self.read_timeout + READ_GRACE;
+        self.respond(timeout, call, move |outcome| match outcome {
             Ok(bytes) => reply.data(&bytes),
             // EAGAIN suits a lookup that may be retried. Programs don't expect it from a read of
             // a regular file.

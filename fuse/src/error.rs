@@ -103,6 +103,7 @@ fn of_fetch(error: &FetchError) -> Errno {
         | FetchError::Broken { .. }
         | FetchError::Direct(_)
         | FetchError::TimedOut { .. }
+        | FetchError::Silent { .. }
         | FetchError::Ending => Errno::EIO,
     }
 }

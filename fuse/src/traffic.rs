@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cachewfs_format::RepoName;
+use tokio::time::Instant;
 
 use crate::control::protocol::TrafficReport;
 
@@ -22,7 +23,12 @@ pub(crate) enum Purpose {
 pub(crate) struct Traffic {
     total: Arc<Counters>,
     repos: Mutex<HashMap<RepoName, Arc<Counters>>>,
+    heard_at: Arc<HeardAt>,
 }
+
+/// When a daemon or the bucket last sent anything.
+#[derive(Debug, Default)]
+struct HeardAt(Mutex<Option<Instant>>);
 
 /// One set of counters. They only grow.
 #[derive(Debug, Default)]
@@ -41,6 +47,7 @@ pub(crate) struct Meter {
     purpose: Purpose,
     total: Arc<Counters>,
     repo: Option<Arc<Counters>>,
+    heard_at: Arc<HeardAt>,
 }
 
 impl Traffic {
@@ -50,7 +57,13 @@ impl Traffic {
             purpose,
             total: Arc::clone(&self.total),
             repo: repo.map(|repo| self.counters_of(repo)),
+            heard_at: Arc::clone(&self.heard_at),
         }
+    }
+
+    /// Returns when a daemon or the bucket last sent anything, or `None` before the first answer.
+    pub(crate) fn heard_at(&self) -> Option<Instant> {
+        *self.heard_at.lock()
     }
 
     /// Returns the counts of the whole mount so far.
@@ -86,8 +99,14 @@ impl Meter {
         });
     }
 
+    /// Notes that an answer begins.
+    pub(crate) fn note_answer(&self) {
+        *self.heard_at.lock() = Some(Instant::now());
+    }
+
     /// Counts bytes of a body.
     pub(crate) fn count_bytes(&self, bytes: usize) {
+        self.note_answer();
         self.add(bytes as u64, |counters| {
             (&counters.fetched_bytes, &counters.demand_bytes)
         });
@@ -124,6 +143,12 @@ impl Meter {
         [Some(&*self.total), self.repo.as_deref()]
             .into_iter()
             .flatten()
+    }
+}
+
+impl HeardAt {
+    fn lock(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

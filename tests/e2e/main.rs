@@ -26,4 +26,5 @@ mod publish;
 mod replicas;
 mod restart;
 mod right_bytes;
+mod silence;
 mod tokens;

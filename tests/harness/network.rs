@@ -98,6 +98,16 @@ impl Network {
         format!("{}h{host}", self.name)
     }
 
+    /// From now on, what this namespace sends to the hosts leaves from this one of its addresses.
+    pub fn leave_from(&self, number: u8) {
+        let (subnet, bridge) = (
+            format!("{}/24", self.local_address(0)),
+            format!("{}b", self.name),
+        );
+        let source = self.local_address(number).to_string();
+        ip(&["route", "replace", &subnet, "dev", &bridge, "src", &source]).unwrap();
+    }
+
     /// From now on, all packets from the host to `address` vanish.
     pub fn cut(&self, host: u8, address: Ipv4Addr) {
         let (namespace, address) = (self.namespace(host), address.to_string());

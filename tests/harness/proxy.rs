@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::forward::{Forward, clone_handle};
@@ -14,6 +15,8 @@ pub enum Fault {
     None,
     /// Forwards nothing, in either direction, and keeps connections open.
     Stall,
+    /// Forwards no request with this text in its head. Requests in other connections pass.
+    StallRequests(&'static str),
     /// Closes each connection after this many bytes from the server.
     CutAfter(u64),
     /// Changes bytes from the server: those whose offset in the connection is a multiple of this
@@ -46,7 +49,12 @@ pub struct Proxy {
 }
 
 #[derive(Debug)]
-struct CurrentFault(Mutex<Fault>);
+struct CurrentFault {
+    fault: Mutex<Fault>,
+    connections: AtomicU64,
+    /// Connections with a smaller number pass nothing on.
+    silent_below: AtomicU64,
+}
 
 impl Proxy {
     /// Listens on the loopback interface and forwards to `target`, without a fault at first.
@@ -56,13 +64,18 @@ impl Proxy {
 
     /// Forwards as [`Self::start`] does, but listens on the address `listen` of this machine.
     pub fn start_at(listen: Ipv4Addr, target: SocketAddr) -> Self {
-        let fault = Arc::new(CurrentFault(Mutex::new(Fault::None)));
+        let fault = Arc::new(CurrentFault {
+            fault: Mutex::new(Fault::None),
+            connections: AtomicU64::new(0),
+            silent_below: AtomicU64::new(0),
+        });
         let current = Arc::clone(&fault);
         let forward = Forward::start_at(listen, target, move |client, daemon| {
+            let number = current.connections.fetch_add(1, Ordering::Relaxed);
             for (from, to, is_answer) in [(client, daemon, false), (daemon, client, true)] {
                 let (from, to, fault) =
                     (clone_handle(from), clone_handle(to), Arc::clone(&current));
-                std::thread::spawn(move || fault.pump(from, to, is_answer));
+                std::thread::spawn(move || fault.pump(from, to, (number, is_answer)));
             }
         });
         Self { fault, forward }
@@ -82,10 +95,18 @@ impl Proxy {
     pub fn set(&self, fault: Fault) {
         self.fault.set(fault);
     }
+
+    /// From now on, the connections that there are pass nothing on; new ones do.
+    pub fn silence_connections(&self) {
+        let connections = self.fault.connections.load(Ordering::Relaxed);
+        let silent_below = &self.fault.silent_below;
+        silent_below.store(connections, Ordering::Relaxed);
+    }
 }
 
 impl Drop for Proxy {
     fn drop(&mut self) {
+        self.fault.silent_below.store(0, Ordering::Relaxed);
         // Wakes the threads that a stall keeps waiting.
         self.set(Fault::None);
     }
@@ -93,14 +114,14 @@ impl Drop for Proxy {
 
 impl CurrentFault {
     fn get(&self) -> Fault {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.fault.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn set(&self, fault: Fault) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = fault;
+        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
     }
 
-    fn pump(&self, mut from: TcpStream, mut to: TcpStream, is_answer: bool) {
+    fn pump(&self, mut from: TcpStream, mut to: TcpStream, (number, is_answer): (u64, bool)) {
         let mut buffer = vec![0; 64 << 10];
         let mut passed = 0;
         while let Ok(count @ 1..) = from.read(&mut buffer) {
@@ -108,7 +129,15 @@ impl CurrentFault {
                 break;
             };
             let mut is_last = false;
+            while number < self.silent_below.load(Ordering::Relaxed) {
+                crate::wait::pause();
+            }
             match self.get() {
+                fault @ Fault::StallRequests(text) if !is_answer && contains(piece, text) => {
+                    while self.get() == fault {
+                        crate::wait::pause();
+                    }
+                }
                 Fault::CutAfter(limit) if is_answer && passed + count as u64 > limit => {
                     let left = usize::try_from(limit.saturating_sub(passed)).unwrap_or(0);
                     piece = piece.split_at_mut(left.min(count)).0;
@@ -148,9 +177,13 @@ impl CurrentFault {
 
 /// Returns whether `piece` contains the head of a request.
 fn has_head(piece: &[u8]) -> bool {
-    let end_of_request_line = b" HTTP/1.1\r\n";
-    let mut windows = piece.windows(end_of_request_line.len());
-    windows.any(|bytes| bytes == end_of_request_line)
+    contains(piece, " HTTP/1.1\r\n")
+}
+
+fn contains(piece: &[u8], text: &str) -> bool {
+    piece
+        .windows(text.len())
+        .any(|bytes| bytes == text.as_bytes())
 }
 
 /// Changes the first byte of `piece` whose offset in the connection is a multiple of `every`,

@@ -8,7 +8,9 @@ use cachewfs_format::api::ErrorBody;
 use futures_util::{StreamExt as _, stream};
 use reqwest::header::{CONTENT_RANGE, RETRY_AFTER};
 use reqwest::{Response, StatusCode};
+use tokio::time::timeout;
 
+use super::race::{SILENCE_TIMEOUT, silence};
 use super::{BodyStream, FetchError};
 
 /// At most this many bytes of the body of a refusal.
@@ -19,7 +21,10 @@ pub(super) async fn whole_body(response: &mut Response, max: u64) -> Result<Byte
     let url = |response: &Response| response.url().to_string();
     let mut bytes = BytesMut::new();
     loop {
-        match response.chunk().await {
+        let Ok(piece) = timeout(SILENCE_TIMEOUT, response.chunk()).await else {
+            return Err(silence(&url(response), SILENCE_TIMEOUT));
+        };
+        match piece {
             Ok(Some(piece)) if (bytes.len() + piece.len()) as u64 > max => {
                 let url = url(response);
                 return Err(FetchError::TooLong { url, max });
@@ -27,7 +32,7 @@ pub(super) async fn whole_body(response: &mut Response, max: u64) -> Result<Byte
             Ok(Some(piece)) => bytes.extend_from_slice(&piece),
             Ok(None) => return Ok(bytes.freeze()),
             Err(source) => {
-                let url = url(response);
+                let (url, source) = (url(response), source.into());
                 return Err(FetchError::Unreachable { url, source });
             }
         }

@@ -16,7 +16,7 @@ use reqwest::redirect::Policy;
 use reqwest::{Client, Response, StatusCode, Url};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::http::Daemon;
+use super::daemon::Daemon;
 use super::{BodyStream, FetchError};
 use crate::traffic::Meter;
 

@@ -12,8 +12,8 @@ pub(crate) enum FetchError {
     Unreachable {
         /// The URL of the request.
         url: String,
-        /// The error of the HTTP client.
-        source: reqwest::Error,
+        /// The reason.
+        source: ConnectionError,
     },
     /// The daemon refuses the request, and would refuse it again.
     #[error("{message} ({code})")]
@@ -92,9 +92,29 @@ pub(crate) enum FetchError {
         /// The deadline, in seconds.
         seconds: u64,
     },
+    /// For so long, nothing arrived from any daemon.
+    #[error("no daemon sent anything for {seconds} s")]
+    Silent {
+        /// The length of the silence, in seconds.
+        seconds: u64,
+    },
     /// The mount is being unmounted.
     #[error("the mount is being unmounted")]
     Ending,
+}
+
+/// Why a connection to a daemon can't be made or used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConnectionError {
+    /// The HTTP client failed.
+    #[error(transparent)]
+    Http(#[from] reqwest::Error),
+    /// The daemon sends nothing.
+    #[error("nothing arrived for {seconds} s")]
+    Silent {
+        /// The length of the silence, in seconds.
+        seconds: u64,
+    },
 }
 
 impl FetchError {
@@ -111,7 +131,9 @@ impl FetchError {
             | Self::Broken { .. }
             | Self::Direct(_) => true,
             Self::Status { status, .. } => *status >= 500 || *status == 429 || *status == 408,
-            Self::Refused { .. } | Self::TimedOut { .. } | Self::Ending => false,
+            Self::Refused { .. } | Self::TimedOut { .. } | Self::Silent { .. } | Self::Ending => {
+                false
+            }
         }
     }
 }

@@ -7,25 +7,22 @@ use bytes::Bytes;
 use cachewfs_format::api::{self, RefreshAnswer};
 use cachewfs_format::{ArchiveKind, RepoName};
 use futures_util::{StreamExt as _, TryStreamExt as _};
-use reqwest::header::{AUTHORIZATION, CONTENT_LOCATION, ETAG, IF_NONE_MATCH, RANGE};
+use reqwest::header::{CONTENT_LOCATION, ETAG, IF_NONE_MATCH, RANGE};
 use reqwest::{Response, StatusCode};
 use serde::de::DeserializeOwned;
 
-use super::answer::{exactly, header, refusal, snapshot_of, total_len, whole_body};
-use super::direct::{self, DirectTimeouts};
+use super::answer::{exactly, header, snapshot_of, total_len, whole_body};
+use super::clients::Clients;
+use super::daemon::{Daemon, in_order};
+use super::direct::{self, DirectError, DirectTimeouts};
 use super::host_list::HostList;
+use super::race::{DaemonAnswer, Question, SILENCE_TIMEOUT};
 use super::source::BoxFuture;
-use super::trust::Trust;
+use super::trust::DirectOffer;
 use super::{ArchiveSource, BodyStream, DaemonToken, FetchError, RangeRequest, Tail, TailAnswer};
 use crate::options::MountOptions;
 use crate::traffic::{Meter, Purpose, Traffic};
 
-/// How long a connection may take to be made. Less than the default `read_timeout`, so that there
-/// is time to ask another daemon.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a daemon may stay silent before an answer and within its body. Less than the default
-/// `read_timeout`, for the reason above.
-const SILENCE_TIMEOUT: Duration = Duration::from_secs(15);
 /// At most this many characters of a notice. A longer one is cut.
 const MAX_NOTICE_LEN: usize = 1000;
 /// How long a refresh may take. The daemon waits for `git fetch` from upstream.
@@ -40,23 +37,15 @@ const MAX_LIST_LEN: u64 = 64 << 20;
 /// A source that consists of one or more daemons. If one fails, it asks the next.
 #[derive(Debug)]
 pub(crate) struct HttpSource {
-    client: reqwest::Client,
+    clients: Clients,
     daemons: Vec<Arc<Daemon>>,
     token: Option<DaemonToken>,
     traffic: Arc<Traffic>,
     /// The time limits of direct reads, or `None` if the mount makes none.
     direct: Option<DirectTimeouts>,
-    /// How long a short answer may take, including its body. [`SILENCE_TIMEOUT`] isn't enough: a
+    /// How long a short answer may take, including its body. A limit on silence isn't enough: a
     /// daemon that sends a byte now and then is never silent.
     short_timeout: Duration,
-}
-
-/// A daemon, with the circuit breaker of its direct reads.
-#[derive(Debug)]
-pub(super) struct Daemon {
-    /// The base URL, without a slash at the end.
-    pub(super) url: String,
-    pub(super) trust: Trust,
 }
 
 impl HttpSource {
@@ -66,22 +55,11 @@ impl HttpSource {
         token: Option<DaemonToken>,
         traffic: Arc<Traffic>,
     ) -> Result<Self, reqwest::Error> {
-        let client = reqwest::Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(SILENCE_TIMEOUT)
-            .http1_only()
-            .redirect(direct::redirects())
-            .user_agent(concat!("cachewfs/", env!("CARGO_PKG_VERSION")))
-            .build()?;
-        let daemons = options.daemons.iter().map(|url| {
-            Arc::new(Daemon {
-                url: url.trim_end_matches('/').to_owned(),
-                trust: Trust::default(),
-            })
-        });
+        let daemons = options.daemons.iter();
+        let daemons = daemons.map(|url| Arc::new(Daemon::new(url)));
         let timeouts = DirectTimeouts::within(options.read_timeout);
         Ok(Self {
-            client,
+            clients: Clients::new()?,
             daemons: daemons.collect(),
             token,
             traffic,
@@ -90,33 +68,49 @@ impl HttpSource {
         })
     }
 
-    /// Sends a request to the daemons in order, starting with number `first`, until one gives a
-    /// usable answer.
-    async fn send(
-        &self,
-        first: usize,
-        meter: &Meter,
-        request: impl Fn(&reqwest::Client, &str) -> reqwest::RequestBuilder,
-    ) -> Result<Response, FetchError> {
-        let answer = self
-            .send_offering((first, DirectOffer::BytesOnly), meter, request)
-            .await?;
-        Ok(answer.response)
+    /// Returns a question to the daemons, before any of them is asked.
+    fn question<'a, R>(&'a self, meter: &'a Meter, request: R) -> Question<'a, R>
+    where
+        R: Fn(&reqwest::Client, &str) -> reqwest::RequestBuilder,
+    {
+        Question {
+            clients: &self.clients,
+            token: self.token.as_ref(),
+            meter,
+            request,
+            allows_redirect: false,
+            patience: SILENCE_TIMEOUT,
+        }
     }
 
-    /// Sends a request like [`Self::send`], and reads the whole body of at most `max` bytes.
+    /// Asks the daemons, starting with number `attempt`, until one gives a usable answer.
+    async fn ask<R>(
+        &self,
+        attempt: usize,
+        question: Question<'_, R>,
+    ) -> Result<DaemonAnswer, FetchError>
+    where
+        R: Fn(&reqwest::Client, &str) -> reqwest::RequestBuilder,
+    {
+        let order = in_order(&self.daemons, attempt);
+        // A request may have failed because its connection was dead. A retry doesn't risk that.
+        question.race(order, attempt > 0).await
+    }
+
+    /// Asks the daemons, and reads the whole body of at most `max` bytes.
     ///
     /// If a daemon breaks off its body, or sends more, the next daemon is asked.
-    async fn send_whole(
+    async fn ask_for_whole(
         &self,
         (meter, max): (&Meter, u64),
         request: impl Fn(&reqwest::Client, &str) -> reqwest::RequestBuilder,
     ) -> Result<(Response, Bytes), FetchError> {
-        // `send` only reads the head of an answer. A daemon that breaks off later is found here,
+        // `ask` only reads the head of an answer. A daemon that breaks off later is found here,
         // and the next round starts with the daemon after it.
         let mut last = FetchError::Ending;
-        for first in 0..self.daemons.len() {
-            let mut response = self.send(first, meter, &request).await?;
+        for attempt in 0..self.daemons.len() {
+            let answer = self.ask(attempt, self.question(meter, &request)).await?;
+            let mut response = answer.response;
             match whole_body(&mut response, max).await {
                 Ok(bytes) => return Ok((response, bytes)),
                 Err(error) => last = error,
@@ -124,99 +118,39 @@ impl HttpSource {
         }
         Err(last)
     }
-
-    /// Sends a request like [`Self::send`]. If `offer` allows it, a redirect to the bucket is a
-    /// usable answer, too.
-    async fn send_offering(
-        &self,
-        (first, offer): (usize, DirectOffer),
-        meter: &Meter,
-        request: impl Fn(&reqwest::Client, &str) -> reqwest::RequestBuilder,
-    ) -> Result<DaemonAnswer<'_>, FetchError> {
-        let mut last = FetchError::Ending;
-        for turn in 0..self.daemons.len() {
-            let Some(daemon) = self.daemons.get((first + turn) % self.daemons.len()) else {
-                break;
-            };
-            meter.count_request();
-            let mut request = request(&self.client, &daemon.url);
-            let offered_redirect = offer == DirectOffer::Redirect && daemon.trust.may_try();
-            if offered_redirect {
-                request = request.header(api::DIRECT_HEADER, "1");
-            }
-            if let Some(token) = &self.token {
-                request = request.header(AUTHORIZATION, token.header());
-            }
-            let outcome = request.send().await;
-            last = match outcome {
-                Ok(response) if is_usable(response.status(), offered_redirect) => {
-                    return Ok(DaemonAnswer {
-                        daemon,
-                        response,
-                        offered_redirect,
-                    });
-                }
-                Ok(response) => refusal(response).await,
-                Err(source) => FetchError::Unreachable {
-                    url: daemon.url.clone(),
-                    source,
-                },
-            };
-            // A refusal is final: the daemons are replicas, and another one would refuse, too.
-            if !last.is_transient() {
-                break;
-            }
-        }
-        Err(last)
-    }
-}
-
-fn is_usable(status: StatusCode, offered_redirect: bool) -> bool {
-    status.is_success()
-        || status == StatusCode::NOT_MODIFIED
-        || offered_redirect && status == StatusCode::TEMPORARY_REDIRECT
 }
 
 impl HttpSource {
     /// Makes the direct read that an answer redirects to, if it is a redirect.
-    async fn follow(&self, answer: DaemonAnswer<'_>, len: u64, meter: &Meter) -> FollowOutcome {
+    async fn follow(&self, answer: DaemonAnswer, len: u64, meter: &Meter) -> FollowOutcome {
         let DaemonAnswer {
             daemon,
             response,
-            offered_redirect,
+            offer,
         } = answer;
-        let (Some(timeouts), true) = (self.direct, offered_redirect) else {
-            return FollowOutcome::NotRedirected(response);
+        let is_redirect = response.status() == StatusCode::TEMPORARY_REDIRECT;
+        let timeouts = match self.direct {
+            Some(timeouts) if is_redirect && offer != DirectOffer::None => timeouts,
+            _ => {
+                if offer == DirectOffer::Trial {
+                    daemon.trust.note_unused();
+                }
+                return FollowOutcome::NotRedirected(response);
+            }
         };
-        if response.status() != StatusCode::TEMPORARY_REDIRECT {
-            daemon.trust.note_unused();
-            return FollowOutcome::NotRedirected(response);
-        }
-        let (from, how) = ((daemon, response.headers()), (timeouts, meter.clone()));
-        match direct::follow(&self.client, from, len, how).await {
+        let (client, drops) = self.clients.kept();
+        let (from, how) = ((&daemon, response.headers()), (timeouts, meter.clone()));
+        match direct::follow(&client, from, len, how).await {
             Ok(body) => FollowOutcome::DirectBody(body),
             Err(error) => {
                 daemon.trust.note_failure(&daemon.url, &error);
+                if matches!(error, DirectError::Slow { .. }) {
+                    self.clients.drop_kept(drops);
+                }
                 FollowOutcome::Failed
             }
         }
     }
-}
-
-/// The answers that a request allows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum DirectOffer {
-    /// Only the bytes themselves.
-    BytesOnly,
-    /// The bytes, or a redirect to the bucket that has them.
-    Redirect,
-}
-
-/// The usable answer of a daemon.
-struct DaemonAnswer<'a> {
-    daemon: &'a Arc<Daemon>,
-    response: Response,
-    offered_redirect: bool,
 }
 
 /// The outcome of following an answer that may be a redirect.
@@ -246,7 +180,7 @@ impl ArchiveSource for HttpSource {
             };
             let meter = self.traffic.meter(Some(repo), purpose);
             let (response, bytes) = self
-                .send_whole((&meter, len), |client, daemon| {
+                .ask_for_whole((&meter, len), |client, daemon| {
                     let request = client
                         .get(format!("{daemon}{path}"))
                         .timeout(self.short_timeout + Duration::from_secs(len / SLOWEST_RATE))
@@ -310,20 +244,19 @@ impl ArchiveSource for HttpSource {
                     .get(format!("{daemon}{path}"))
                     .header(RANGE, format!("bytes={}-{last_byte}", range.start))
             };
+            let mut question = self.question(&meter, &request);
             // Only the first attempt offers a direct read. After any failure, wrong bytes included,
             // the retry takes the safest way.
-            let offer = match &self.direct {
-                Some(_) if attempt == 0 => DirectOffer::Redirect,
-                _ => DirectOffer::BytesOnly,
-            };
-            let answer = self
-                .send_offering((attempt, offer), &meter, request)
-                .await?;
+            question.allows_redirect = self.direct.is_some() && attempt == 0;
+            let answer = self.ask(attempt, question).await?;
             let response = match self.follow(answer, expected, &meter).await {
                 FollowOutcome::DirectBody(body) => return Ok(body),
                 FollowOutcome::NotRedirected(response) => response,
                 // The daemon is asked at once, within this attempt: the caller doesn't back off.
-                FollowOutcome::Failed => self.send(attempt, &meter, request).await?,
+                FollowOutcome::Failed => {
+                    let question = self.question(&meter, &request);
+                    self.ask(attempt, question).await?.response
+                }
             };
             let url = response.url().to_string();
             if response.status() != StatusCode::PARTIAL_CONTENT {
@@ -337,7 +270,7 @@ impl ArchiveSource for HttpSource {
                 .bytes_stream()
                 .map_err(move |source| FetchError::Unreachable {
                     url: failed.clone(),
-                    source,
+                    source: source.into(),
                 })
                 .inspect_ok(move |piece| meter.count_bytes(piece.len()));
             Ok(exactly(pieces.boxed(), expected, url))
@@ -357,13 +290,16 @@ impl ArchiveSource for HttpSource {
         Box::pin(async move {
             let path = api::refresh_path(repo);
             let meter = self.traffic.meter(Some(repo), Purpose::Demand);
-            let mut response = self
-                .send(0, &meter, |client, daemon| {
-                    client
-                        .post(format!("{daemon}{path}"))
-                        .timeout(REFRESH_TIMEOUT)
-                })
-                .await?;
+            let mut question = self.question(&meter, |client, daemon| {
+                client
+                    .post(format!("{daemon}{path}"))
+                    .timeout(REFRESH_TIMEOUT)
+            });
+            // The daemon answers when it has fetched from upstream. Until then, it is silent, and
+            // no second request would help.
+            question.patience = REFRESH_TIMEOUT;
+            let order = in_order(&self.daemons, 0);
+            let mut response = question.ask_in_turn(order).await?.response;
             let body = whole_body(&mut response, MAX_ANSWER_LEN).await?;
             parse(&response, &body)
         })
@@ -373,7 +309,7 @@ impl ArchiveSource for HttpSource {
         Box::pin(async move {
             let meter = self.traffic.meter(None, Purpose::Demand);
             let (response, body) = self
-                .send_whole((&meter, MAX_LIST_LEN), |client, daemon| {
+                .ask_for_whole((&meter, MAX_LIST_LEN), |client, daemon| {
                     client
                         .get(format!("{daemon}{}", api::REPOS_PATH))
                         .timeout(self.short_timeout)
@@ -397,7 +333,7 @@ mod tests {
     use std::io::{Read as _, Write as _};
     use std::net::TcpListener;
 
-    use tokio::io::AsyncWriteExt as _;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
 
@@ -466,6 +402,9 @@ mod tests {
             let head = b"HTTP/1.1 206 Partial Content\r\nContent-Length: 100000\r\n\r\n";
             while let Ok((mut stream, _)) = listener.accept().await {
                 tokio::spawn(async move {
+                    // An answer before the request would be an error at once.
+                    let len = stream.read(&mut [0; 4096]).await.unwrap();
+                    assert!(len > 0);
                     let mut piece = &head[..];
                     while stream.write_all(piece).await.is_ok() {
                         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -480,12 +419,15 @@ mod tests {
         let repo = RepoName::parse("example.com/a").unwrap();
 
         let answers = async {
-            let tail = source.tail(&repo, ArchiveKind::Checkout, 4, None).await;
+            let tail = source
+                .tail(&repo, ArchiveKind::Checkout, 100_000, None)
+                .await;
             (tail, source.hosts().await)
         };
         let answers = tokio::time::timeout(Duration::from_secs(10), answers).await;
 
         let (tail, hosts) = answers.expect("nobody waits for the last byte");
+        assert!(source.traffic.heard_at().is_some(), "it dripped");
         assert!(matches!(tail, Err(FetchError::Unreachable { .. })));
         assert!(matches!(hosts, Err(FetchError::Unreachable { .. })));
     }

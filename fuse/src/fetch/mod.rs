@@ -8,12 +8,18 @@
 //!                          └─ 307 ─► bucket ─┬─ 206 ────────────► bytes   (a direct read)
 //!                                            └─ fails ─► daemon ─► bytes; then a backoff
 //! ```
+//!
+//! `race.rs` finds the daemon and the connection that answer, `daemon.rs` and `clients.rs` remember
+//! which of them fell silent, `trust.rs` remembers direct reads that failed.
 
 mod answer;
+mod clients;
+mod daemon;
 mod direct;
 mod error;
 mod host_list;
 mod http;
+mod race;
 #[cfg(test)]
 pub(crate) mod scripted;
 mod source;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use cachewfs_format::api::RefreshAnswer;
 use cachewfs_format::{ArchiveKind, RepoName, SnapshotId};
-use futures_util::{StreamExt as _, stream};
+use futures_util::{FutureExt as _, StreamExt as _, stream};
 use tokio::time::sleep;
 
 use super::source::BoxFuture;
@@ -18,6 +18,12 @@ use super::{ArchiveSource, BodyStream, FetchError, RangeRequest, Tail, TailAnswe
 pub(crate) enum RangeFault {
     /// The body ends after this many bytes.
     Cut(usize),
+    /// The body ends after this many bytes, as if it were whole.
+    Short(usize),
+    /// Nothing comes after this many bytes of the body, and it doesn't end.
+    Quiet(usize),
+    /// The body comes byte by byte, with a pause before each.
+    Drip,
     /// The byte at this offset of the body is changed.
     Corrupt(usize),
     /// The request never ends.
@@ -144,6 +150,17 @@ impl ArchiveSource for ScriptedSource {
                         received,
                         expected,
                     }));
+                }
+                Some(RangeFault::Short(at)) => pieces.push(Ok(bytes.slice(..at))),
+                Some(RangeFault::Quiet(at)) => {
+                    let begin = stream::iter([Ok(bytes.slice(..at))]);
+                    return Ok(begin.chain(stream::pending()).boxed());
+                }
+                Some(RangeFault::Drip) => {
+                    let bytes = bytes.into_iter().map(|byte| Ok(Bytes::from(vec![byte])));
+                    let pause = || sleep(Duration::from_millis(20));
+                    let pieces = stream::iter(bytes).then(move |byte| pause().map(|()| byte));
+                    return Ok(pieces.boxed());
                 }
                 Some(RangeFault::Corrupt(at)) => {
                     let mut changed = bytes.to_vec();

@@ -34,6 +34,17 @@ struct TrustState {
     read_at: Option<Instant>,
 }
 
+/// Whether a request offers a daemon to redirect it to the bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum DirectOffer {
+    /// It doesn't.
+    None,
+    /// It does, as do others.
+    Open,
+    /// It does, as the only one after a backoff.
+    Trial,
+}
+
 /// The bytes of a direct read are not the bytes of the archive.
 #[derive(Debug, thiserror::Error)]
 #[error("the bytes don't match the archive")]
@@ -42,29 +53,29 @@ struct WrongBytes;
 impl Trust {
     /// Returns whether a request may offer a direct read.
     ///
-    /// After a failure, it returns true to one caller in each backoff. If the daemon then sends the
-    /// bytes itself, that caller calls [`Trust::note_unused`].
-    pub(super) fn may_try(&self) -> bool {
+    /// After a failure, it returns `Trial` to one caller in each backoff. If that caller then makes
+    /// no direct read, it calls [`Trust::note_unused`].
+    pub(super) fn offer(&self) -> DirectOffer {
         let mut state = self.lock();
         let now = Instant::now();
         match state.retry_at {
-            None => true,
-            Some(retry_at) if retry_at > now => false,
+            None => DirectOffer::Open,
+            Some(retry_at) if retry_at > now => DirectOffer::None,
             Some(_) => {
                 // Half open. Pushing the time on keeps other requests away from a bucket that may
                 // still be silent: each of them would wait for its timeout before it asks the
                 // daemon.
                 state.retry_at = Some(now + state.backoff);
-                true
+                DirectOffer::Trial
             }
         }
     }
 
-    /// Notes that a caller of [`Trust::may_try`] made no direct read.
+    /// Notes that the caller who got the `Trial` made no direct read.
     pub(super) fn note_unused(&self) {
         let mut state = self.lock();
-        // The daemon sent the bytes itself, which says nothing about the bucket. So the next
-        // request may try at once.
+        // The daemon failed or sent the bytes itself, which says nothing about the bucket. So the
+        // next request may try at once.
         if state.retry_at.is_some() {
             state.retry_at = Some(Instant::now());
         }
@@ -129,6 +140,15 @@ impl Trust {
         );
     }
 
+    /// Pretends that the backoff has passed.
+    #[cfg(test)]
+    pub(super) fn skip_backoff(&self) {
+        let mut state = self.lock();
+        let backoff = state.backoff;
+        state.retry_at = Some(Instant::now());
+        state.failed_at = state.failed_at.and_then(|at| at.checked_sub(backoff));
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, TrustState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -148,37 +168,28 @@ mod tests {
     fn wrong_bytes_count_only_after_a_recent_direct_read() {
         let trust = Trust::default();
         trust.note_broken(DAEMON);
-        assert!(trust.may_try());
+        assert_eq!(trust.offer(), DirectOffer::Open);
 
         trust.note_reading();
         trust.note_broken(DAEMON);
-        assert!(!trust.may_try());
-    }
-
-    /// Pretends that the backoff has passed.
-    fn skip_backoff(trust: &Trust) {
-        let backoff = trust.lock().backoff;
-        let mut state = trust.lock();
-        state.retry_at = Some(Instant::now());
-        state.failed_at = state.failed_at.and_then(|at| at.checked_sub(backoff));
+        assert_eq!(trust.offer(), DirectOffer::None);
     }
 
     #[test]
     fn after_a_failure_one_request_at_a_time_may_try() {
         let trust = Trust::default();
-        assert!(trust.may_try() && trust.may_try());
+        let offers = || [trust.offer(), trust.offer()];
+        assert_eq!(offers(), [DirectOffer::Open; 2]);
 
         fail(&trust);
-        assert!(!trust.may_try());
-        skip_backoff(&trust);
-        assert!(trust.may_try());
-        assert!(!trust.may_try());
+        assert_eq!(offers(), [DirectOffer::None; 2]);
+        trust.skip_backoff();
+        assert_eq!(offers(), [DirectOffer::Trial, DirectOffer::None]);
         trust.note_unused();
-        assert!(trust.may_try());
-        assert!(!trust.may_try());
+        assert_eq!(offers(), [DirectOffer::Trial, DirectOffer::None]);
 
         trust.note_success(DAEMON);
-        assert!(trust.may_try() && trust.may_try());
+        assert_eq!(offers(), [DirectOffer::Open; 2]);
     }
 
     #[test]
@@ -189,12 +200,12 @@ mod tests {
         }
         assert_eq!(trust.lock().backoff, FIRST_BACKOFF);
 
-        skip_backoff(&trust);
-        assert!(trust.may_try());
+        trust.skip_backoff();
+        assert_eq!(trust.offer(), DirectOffer::Trial);
         fail(&trust);
         assert_eq!(trust.lock().backoff, FIRST_BACKOFF * 2);
         for _ in 0..9 {
-            skip_backoff(&trust);
+            trust.skip_backoff();
             fail(&trust);
         }
         assert_eq!(trust.lock().backoff, LONGEST_BACKOFF);

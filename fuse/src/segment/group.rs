@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use cachewfs_format::Error as FormatError;
 
-use super::{ReadError, Segment, transfer};
+use super::{ReadError, Segment, SegmentLocation, transfer};
 use crate::traffic::Purpose;
 
 /// At most this many bytes are fetched by one request.
@@ -25,43 +25,56 @@ pub(crate) async fn fetch_whole(
         if !segment.is_fetched_whole() {
             segment.fetch(0..segment.len(), purpose).await?;
         } else if !segment.is_cached() {
-            missing.push(segment);
+            missing.push(Member {
+                segment,
+                place: segment.location(),
+            });
         }
     }
-    for group in groups(
-        missing.iter().map(|segment| range_of(segment)),
-        MAX_GAP,
-        MAX_GROUP_LEN,
-    ) {
-        fetch_group(missing.get(group).unwrap_or_default(), purpose).await?;
+    // A segment that snapshots share may have been moved to another one's archive.
+    for archive in missing.chunk_by(|one, other| one.place.path == other.place.path) {
+        for group in groups(archive.iter().map(Member::range), MAX_GAP, MAX_GROUP_LEN) {
+            fetch_group(archive.get(group).unwrap_or_default(), purpose).await?;
+        }
     }
     Ok(())
 }
 
-/// Returns the range of a segment in its archive, in bytes.
-fn range_of(segment: &Segment) -> Range<u64> {
-    let start = segment.location().offset;
-    start..start.saturating_add(segment.record().stored_len)
+/// A segment to fetch, and the place that it is fetched from.
+struct Member<'a> {
+    segment: &'a Segment,
+    /// Read once: a catch-up may move the segment to another archive at any moment, and all offsets
+    /// of a group must be offsets in one archive.
+    place: SegmentLocation,
 }
 
-async fn fetch_group(group: &[&Arc<Segment>], purpose: Purpose) -> Result<(), ReadError> {
+impl Member<'_> {
+    /// Returns the range of the segment in its archive, in bytes.
+    fn range(&self) -> Range<u64> {
+        let start = self.place.offset;
+        start..start.saturating_add(self.segment.record().stored_len)
+    }
+}
+
+/// Fetches the segments of `group`, which are neighbours in one archive, with one request.
+async fn fetch_group(group: &[Member<'_>], purpose: Purpose) -> Result<(), ReadError> {
     let (Some(first), Some(last)) = (group.first(), group.last()) else {
         return Ok(());
     };
     // The archive's byte at `start` is the first byte of the answer.
-    let start = range_of(first).start;
-    let len = range_of(last).end.saturating_sub(start);
-    transfer::fetch_verified(first, 0..len, purpose, |bytes| {
-        for segment in group {
-            let range = range_of(segment);
+    let start = first.range().start;
+    let len = last.range().end.saturating_sub(start);
+    let place = Some(&first.place);
+    transfer::fetch_verified_from(first.segment, place, 0..len, purpose, |bytes| {
+        for member in group {
+            let range = member.range();
             let position =
                 |at: u64| usize::try_from(at.saturating_sub(start)).unwrap_or(usize::MAX);
-            if range.start < start || position(range.end) > bytes.len() {
-                // A catch-up has moved the segments to another archive since the request was
-                // planned. Slices of the answer would be other bytes.
+            if position(range.end) > bytes.len() {
                 return Err(FormatError::Truncated { section: "segment" });
             }
-            segment.accept_whole(&bytes.slice(position(range.start)..position(range.end)))?;
+            let stored = bytes.slice(position(range.start)..position(range.end));
+            member.segment.accept_whole(&stored)?;
         }
         Ok(())
     })

@@ -11,6 +11,7 @@ use cachewfs_format::{RepoName, Role, SegmentTable, TocSegment};
 use tokio::sync::{OnceCell, watch};
 use tracing::warn;
 
+use super::failures::RecentFailures;
 use super::registry::Backend;
 use super::window::{Density, MAX_RATIO, ReadHistory};
 use super::{ReadError, transfer};
@@ -60,8 +61,7 @@ pub(super) struct FetchState {
     /// The indexes of chunks that a request has claimed and not delivered yet.
     pub(super) in_flight: HashSet<usize>,
     pub(super) history: ReadHistory,
-    /// The error of the last request that failed.
-    pub(super) failure: Option<ReadError>,
+    pub(super) failures: RecentFailures,
 }
 
 impl Segment {
@@ -151,19 +151,22 @@ impl Segment {
         {
             return Ok(Arc::new(table));
         }
+        if let Some(error) = self.state().failures.of_table() {
+            return Err(error);
+        }
         let TocSegment {
             stored_len,
             table_len,
             ..
         } = self.record;
-        if self.is_fetched_whole() {
-            return transfer::fetch_verified(self, 0..stored_len, purpose, |bytes| {
-                self.accept_whole(bytes)
-            })
-            .await;
-        }
-        let range = stored_len.saturating_sub(u64::from(table_len))..stored_len;
-        transfer::fetch_verified(self, range, purpose, |bytes| self.accept_table(bytes)).await
+        let fetched = if self.is_fetched_whole() {
+            let range = 0..stored_len;
+            transfer::fetch_verified(self, range, purpose, |bytes| self.accept_whole(bytes)).await
+        } else {
+            let range = stored_len.saturating_sub(u64::from(table_len))..stored_len;
+            transfer::fetch_verified(self, range, purpose, |bytes| self.accept_table(bytes)).await
+        };
+        fetched.inspect_err(|error| self.state().failures.note_table(error.clone()))
     }
 
     /// Fetches the table and, in parallel, the first chunks.

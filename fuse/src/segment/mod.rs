@@ -7,6 +7,9 @@
 //!   │            └─ claim: exactly one reader requests a missing chunk, the others wait
 //! window.rs    how many chunks around a missing one share its request?
 //! transfer.rs  stream the window, verify each chunk, write it to the cache, wake the waiters
+//! body.rs      ask again for the rest of a body that falls quiet
+//! retry.rs     try again, and give up in time
+//! failures.rs  let a failure answer those who ask again at once
 //! ```
 //!
 //! `registry.rs` keeps one [`Segment`] for each segment id, so that snapshots share cached chunks.
@@ -15,10 +18,13 @@
 //! Invariant: no unverified byte leaves this module. A table is checked against the id of its
 //! segment, a chunk against its table.
 
+mod body;
+mod failures;
 mod group;
 mod loaded;
 mod read;
 mod registry;
+mod retry;
 #[cfg(test)]
 mod tests;
 mod transfer;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use cachewfs_format::SegmentTable;
 
+use super::retry::Retry;
 use super::{Segment, transfer};
 use crate::cache::SegmentFile;
 use crate::fetch::FetchError;
@@ -55,6 +56,9 @@ impl From<FetchError> for ReadError {
 impl Segment {
     /// Reads `range` of the content; the part beyond the end is ignored. Fetches the missing
     /// chunks first. If the caller drops the future, requests in flight go on.
+    ///
+    /// A reader waits at most `read_timeout`, for the table and all chunks together, and less if
+    /// the daemons are silent.
     pub(crate) async fn read(
         self: &Arc<Self>,
         range: Range<u64>,
@@ -65,6 +69,30 @@ impl Segment {
         if range.start >= range.end {
             return Ok(Vec::new());
         }
+        let reading = self.read_unlimited(range.clone(), purpose);
+        if purpose == Purpose::Background {
+            return reading.await;
+        }
+        let limited = Retry::new(self, purpose).limit(reading).await;
+        limited.unwrap_or_else(|error| Err(self.note_timeout(range, error)))
+    }
+
+    /// Notes that a read of `range` timed out, and returns its error.
+    fn note_timeout(&self, range: Range<u64>, error: FetchError) -> ReadError {
+        let error = ReadError::from(error);
+        let mut state = self.state();
+        match self.loaded_table() {
+            Some(table) => state.failures.note(table.chunks_of(range), error.clone()),
+            None => state.failures.note_table(error.clone()),
+        }
+        error
+    }
+
+    async fn read_unlimited(
+        self: &Arc<Self>,
+        range: Range<u64>,
+        purpose: Purpose,
+    ) -> Result<Vec<u8>, ReadError> {
         let table = self.table(purpose).await?;
         // A cache that fails is not a reason to fail the read: the bytes then come through memory.
         let Some(file) = self.file(&table) else {
@@ -109,7 +137,8 @@ impl Segment {
         };
         let chunks = table.chunks_of(range);
         for window in self.claim_exactly(&table, &file, chunks.clone()) {
-            transfer::start(self, &table, &file, window, purpose);
+            // Waited for below, chunk by chunk.
+            drop(transfer::start(self, &table, &file, window, purpose));
         }
         // Waits for the requests just started, and for those of other readers.
         for index in chunks {
@@ -156,8 +185,11 @@ impl Segment {
         if file.is_ready(index, &content) {
             return Ok(true);
         }
+        if let Some(error) = self.state().failures.of(index) {
+            return Err(error);
+        }
         let _waiting = (purpose == Purpose::Demand).then(|| self.backend.count_waiting_reader());
-        let mut has_requested = false;
+        let mut own_request: Option<transfer::Outcome> = None;
         loop {
             // Subscribes before it checks the chunk. A chunk that arrives after the check then
             // changes `progress`, so no wake-up is lost.
@@ -171,18 +203,17 @@ impl Segment {
             }
             match self.claim(table, file, index, purpose) {
                 Claim::InFlight => {}
+                Claim::Failed(error) => return Err(error),
                 Claim::Window(window) => {
-                    if has_requested {
+                    if let Some(outcome) = &own_request {
                         // This reader's own request has ended without the chunk, and it retried
                         // as long as that made sense. Another one would only double the wait.
-                        let failure = self.state().failure.clone();
                         transfer::release(self, window);
                         // A request that succeeded leaves the chunk absent only if the cache
                         // evicted it at once.
-                        return Err(failure.unwrap_or(ReadError::Evicted));
+                        return Err(outcome.get().cloned().unwrap_or(ReadError::Evicted));
                     }
-                    has_requested = true;
-                    transfer::start(self, table, file, window, purpose);
+                    own_request = Some(transfer::start(self, table, file, window, purpose));
                 }
             }
             if progress.changed().await.is_err() {
@@ -204,6 +235,9 @@ impl Segment {
         let mut state = self.state();
         if state.in_flight.contains(&index) {
             return Claim::InFlight;
+        }
+        if let Some(error) = state.failures.of(index) {
+            return Claim::Failed(error);
         }
         let wanted = state
             .history
@@ -259,6 +293,9 @@ impl Segment {
         {
             return Ok(Arc::new(content));
         }
+        if let Some(error) = self.state().failures.of(index) {
+            return Err(error);
+        }
         let _waiting = (purpose == Purpose::Demand).then(|| self.backend.count_waiting_reader());
         let stored = table.stored_range(index).unwrap_or_default();
         let chunk = table
@@ -272,7 +309,11 @@ impl Segment {
             self.record().check_padding(start, &content)?;
             Ok(content)
         })
-        .await?;
+        .await
+        .inspect_err(|error| {
+            let mut state = self.state();
+            state.failures.note(index..index + 1, error.clone());
+        })?;
         self.backend.overflow.insert(id, index, content.clone());
         Ok(Arc::new(content))
     }
@@ -282,6 +323,8 @@ impl Segment {
 enum Claim {
     /// Wait: a request for the chunk is in flight.
     InFlight,
+    /// Give up: a request for the chunk has just failed.
+    Failed(ReadError),
     /// Request these chunks, which the reader has claimed.
     Window(Range<usize>),
 }

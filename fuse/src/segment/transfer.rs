@@ -2,27 +2,24 @@
 //!
 //! A request streams a window of chunks. A chunk is handed over as soon as its last byte arrives,
 //! so the first reader doesn't wait for the whole window. If the stream breaks, the next attempt
-//! starts after the last complete chunk. All attempts end `read_timeout` after the first began.
+//! starts after the last complete chunk. `retry.rs` says when the attempts end.
 
 use std::ops::Range;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
 
 use bytes::{Bytes, BytesMut};
 use cachewfs_format::{Error as FormatError, SegmentTable, decode_chunk};
-use futures_util::StreamExt as _;
-use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{debug, warn};
 
-use super::{ReadError, Segment};
+use super::body::BodyRequest;
+use super::retry::Retry;
+use super::{ReadError, Segment, SegmentLocation};
 use crate::cache::SegmentFile;
-use crate::fetch::{FetchError, RangeRequest};
+use crate::fetch::FetchError;
 use crate::traffic::Purpose;
 
-/// How long the first backoff lasts at most. Each further failure doubles it.
-const FIRST_BACKOFF: Duration = Duration::from_millis(50);
-/// How long any backoff lasts at most.
-const LONGEST_BACKOFF: Duration = Duration::from_secs(3);
+/// The error of a background request, once it has failed.
+pub(super) type Outcome = Arc<OnceLock<ReadError>>;
 
 /// Starts a background request for the chunks of `window`, which the caller has claimed.
 pub(super) fn start(
@@ -31,9 +28,11 @@ pub(super) fn start(
     file: &Arc<SegmentFile>,
     window: Range<usize>,
     purpose: Purpose,
-) {
+) -> Outcome {
     let (segment, table, file) = (Arc::clone(segment), Arc::clone(table), Arc::clone(file));
     let backend = Arc::clone(&segment.backend);
+    let outcome = Outcome::default();
+    let noted = Arc::clone(&outcome);
     backend.tasks.clone().spawn(async move {
         // The guard releases the claim however this task ends, even by a panic. Otherwise the
         // waiters of these chunks would wait forever.
@@ -47,20 +46,32 @@ pub(super) fn start(
             file: &file,
             purpose,
         };
-        let outcome = tokio::select! {
-            outcome = transfer.run(window) => outcome,
+        let mut next = window.start;
+        let ended = tokio::select! {
+            ended = transfer.run(&mut next, window.end) => ended,
             () = backend.ending.cancelled() => Err(FetchError::Ending),
         };
-        if let Err(error) = outcome {
+        if let Err(error) = ended {
+            // A slow line is no failure: readers of the other chunks may ask with a window of
+            // their own.
+            let is_slow = matches!(error, FetchError::TimedOut { .. }) && next > window.start;
             debug!(
                 error = &error as &dyn std::error::Error,
                 "A request for chunks failed"
             );
-            segment.state().failure = Some(error.into());
+            let error = ReadError::from(error);
+            let mut state = segment.state();
+            state.history.note_failure();
+            if !is_slow {
+                state.failures.note(next..window.end, error.clone());
+            }
+            drop(state);
+            noted.set(error).ok();
         }
-        // Released only now: releasing wakes the waiters, and they read `failure`.
+        // Released only now: releasing wakes the waiters, and they look for the failure.
         drop(claim);
     });
+    outcome
 }
 
 /// Releases a claim and wakes all waiters of the segment.
@@ -95,55 +106,38 @@ pub(super) async fn fetch_verified<T>(
     purpose: Purpose,
     verify: impl Fn(&Bytes) -> Result<T, FormatError>,
 ) -> Result<T, ReadError> {
+    fetch_verified_from(segment, None, range, purpose, verify).await
+}
+
+/// Fetches like [`fetch_verified`], from the archive of `place` if there is one.
+pub(super) async fn fetch_verified_from<T>(
+    segment: &Segment,
+    place: Option<&SegmentLocation>,
+    range: Range<u64>,
+    purpose: Purpose,
+    verify: impl Fn(&Bytes) -> Result<T, FormatError>,
+) -> Result<T, ReadError> {
     let mut retry = Retry::new(segment, purpose);
     loop {
+        let request = BodyRequest {
+            segment,
+            place,
+            range: range.clone(),
+            purpose,
+            attempt: retry.failed,
+        };
         let attempt = async {
-            let mut body = open(segment, range.clone(), purpose, retry.attempt).await?;
+            let mut body = request.open().await?;
             let mut bytes = BytesMut::new();
-            while let Some(piece) = body.next().await {
-                bytes.extend_from_slice(&piece?);
+            while let Some(piece) = body.next().await? {
+                bytes.extend_from_slice(&piece);
             }
             verify(&bytes.freeze()).map_err(|source| broken(segment, source))
         };
-        match timeout_at(retry.deadline, attempt).await {
-            Ok(Ok(value)) => return Ok(value),
-            Ok(Err(error)) => retry.back_off(error).await?,
-            Err(_) => return Err(retry.timed_out().into()),
+        if let Some(value) = retry.run(attempt).await? {
+            return Ok(value);
         }
     }
-}
-
-/// Sends one request for `range`, in stored bytes of the segment.
-async fn open(
-    segment: &Segment,
-    range: Range<u64>,
-    purpose: Purpose,
-    attempt: usize,
-) -> Result<crate::fetch::BodyStream, FetchError> {
-    // Read anew for each attempt: a catch-up may have moved the segment to another archive.
-    let location = segment.location();
-    let role = segment.record().role;
-    debug!(
-        ?role,
-        start = range.start,
-        end = range.end,
-        ?purpose,
-        attempt,
-        "Fetching {role:?}"
-    );
-    let range =
-        location.offset.saturating_add(range.start)..location.offset.saturating_add(range.end);
-    segment
-        .backend
-        .source
-        .range(RangeRequest {
-            repo: location.repo,
-            path: location.path,
-            range,
-            purpose,
-            attempt,
-        })
-        .await
 }
 
 /// Reports bytes that failed verification, and returns the error of the attempt.
@@ -172,22 +166,17 @@ struct ChunkTransfer<'a> {
 }
 
 impl ChunkTransfer<'_> {
-    async fn run(&self, window: Range<usize>) -> Result<(), FetchError> {
+    /// Fetches from chunk `next` to before chunk `end`. Moves `next` past each chunk that arrives.
+    async fn run(&self, next: &mut usize, end: usize) -> Result<(), FetchError> {
         let mut retry = Retry::new(self.segment, self.purpose);
-        let mut next = window.start;
-        while next < window.end {
-            let attempt = self.stream(&mut next, window.end, retry.attempt);
-            match timeout_at(retry.deadline, attempt).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => retry.back_off(error).await?,
-                Err(_) => return Err(retry.timed_out()),
-            }
+        while *next < end {
+            let attempt = self.stream(next, end, retry.failed);
+            retry.run(attempt).await?;
         }
         Ok(())
     }
 
-    /// Makes one attempt, from chunk `next` to before chunk `end`. Moves `next` past each chunk
-    /// that arrives, so that a later attempt continues there.
+    /// Makes one attempt. A later one continues at `next`.
     async fn stream(&self, next: &mut usize, end: usize, attempt: usize) -> Result<(), FetchError> {
         let start = self.table.stored_range(*next).unwrap_or_default().start;
         let stop = self
@@ -195,10 +184,19 @@ impl ChunkTransfer<'_> {
             .stored_range(end.saturating_sub(1))
             .unwrap_or_default()
             .end;
-        let mut body = open(self.segment, start..stop, self.purpose, attempt).await?;
+        let request = BodyRequest {
+            segment: self.segment,
+            place: None,
+            range: start..stop,
+            purpose: self.purpose,
+            attempt,
+        };
+        let mut body = request.open().await?;
         let mut buffer = BytesMut::new();
-        while let Some(piece) = body.next().await {
-            buffer.extend_from_slice(&piece?);
+        let mut received = 0;
+        while let Some(piece) = body.next().await? {
+            received += piece.len() as u64;
+            buffer.extend_from_slice(&piece);
             while *next < end
                 && let Some(chunk) = self.table.chunks().get(*next)
                 && let Ok(len) = usize::try_from(chunk.stored_len)
@@ -212,6 +210,15 @@ impl ChunkTransfer<'_> {
                     .progress
                     .send_modify(|count| *count = count.wrapping_add(1));
             }
+        }
+        if *next < end {
+            // A body that ends early without an error is a failed attempt, too: without a backoff,
+            // the next attempt would follow at once.
+            return Err(FetchError::Cut {
+                url: self.segment.location().path.to_string(),
+                received,
+                expected: stop.saturating_sub(start),
+            });
         }
         Ok(())
     }
@@ -260,48 +267,4 @@ fn accept_chunk_into(
     }
     segment.backend.cache.count_stored(content.len() as u64);
     Ok(())
-}
-
-/// The schedule of the attempts of one fetch.
-struct Retry<'a> {
-    segment: &'a Segment,
-    purpose: Purpose,
-    attempt: usize,
-    deadline: Instant,
-}
-
-impl<'a> Retry<'a> {
-    fn new(segment: &'a Segment, purpose: Purpose) -> Self {
-        Self {
-            segment,
-            purpose,
-            attempt: 0,
-            deadline: Instant::now() + segment.backend.read_timeout,
-        }
-    }
-
-    fn timed_out(&self) -> FetchError {
-        FetchError::TimedOut {
-            seconds: self.segment.backend.read_timeout.as_secs(),
-        }
-    }
-
-    /// Sleeps before the next attempt. Returns `error` if it is permanent, or if the next attempt
-    /// would start after the deadline.
-    async fn back_off(&mut self, error: FetchError) -> Result<(), FetchError> {
-        if !error.is_transient() {
-            return Err(error);
-        }
-        let doubled = FIRST_BACKOFF.saturating_mul(1 << self.attempt.min(10));
-        let pause = crate::jitter::jitter(doubled.min(LONGEST_BACKOFF));
-        if Instant::now() + pause >= self.deadline {
-            return Err(error);
-        }
-        let repo = self.segment.location().repo;
-        let traffic = &self.segment.backend.traffic;
-        traffic.meter(Some(&repo), self.purpose).count_retry();
-        self.attempt += 1;
-        sleep(pause).await;
-        Ok(())
-    }
 }

@@ -92,6 +92,15 @@ impl ReadHistory {
     pub(super) fn note_window(&mut self, window: &Range<usize>) {
         self.next = Some(window.end);
     }
+
+    /// Notes that a request for a window failed: the next window is as small as after a seek.
+    pub(super) fn note_failure(&mut self) {
+        // A read that failed is often repeated at once, which is no sign that readers need more.
+        // Over a bad line, a wide window delays the chunk that a reader waits for.
+        self.misses = self.misses.saturating_sub(1);
+        self.next = None;
+        self.bytes = 0;
+    }
 }
 
 /// Returns a window of missing chunks that contains `chunk`. It has `wanted` bytes, exceeded by
@@ -164,6 +173,20 @@ mod tests {
 
         assert_eq!(sizes[..8], [32; 8]);
         assert_eq!(sizes[8..], [1024, 2048]);
+    }
+
+    #[test]
+    fn windows_do_not_widen_while_requests_fail() {
+        for (density, expected_kib) in [(Density::Sparse, 256), (Density::Dense, 32)] {
+            let mut history = ReadHistory::default();
+            for _ in 0..20 {
+                let wanted = history.next_window_len(0, density, Purpose::Demand);
+                history.note_window(&window_around(0, wanted, density, len, |_| true));
+                assert_eq!(wanted >> 10, expected_kib, "{density:?}");
+
+                history.note_failure();
+            }
+        }
     }
 
     #[test]

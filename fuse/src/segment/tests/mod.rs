@@ -1,5 +1,7 @@
-//! The requests that reads make, and the results of reads when a daemon or the disk fails.
-//! The tests count requests and measure no time.
+//! The requests that reads make, and the results of reads when the disk fails. The tests count
+//! requests and measure no time.
+
+mod faults;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -71,6 +73,7 @@ struct Fixture {
     source: Arc<ScriptedSource>,
     record: TocSegment,
     cache_dir: TempDir,
+    read_timeout: Duration,
 }
 
 impl Fixture {
@@ -87,6 +90,7 @@ impl Fixture {
             source,
             record,
             cache_dir: TempDir::new().unwrap(),
+            read_timeout: Duration::from_secs(2),
         }
     }
 
@@ -100,7 +104,7 @@ impl Fixture {
             self.source.clone(),
             Cache::open(self.cache_dir.path(), 1 << 40).unwrap(),
             Arc::new(Traffic::default()),
-            Duration::from_secs(2),
+            self.read_timeout,
         );
         Segments::new(Arc::new(backend))
     }
@@ -182,81 +186,6 @@ async fn many_readers_of_a_chunk_share_a_request() {
     }
 
     assert_eq!(fixture.source.take_requests().len(), 1);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_cut_body_is_continued_after_its_last_whole_chunk() {
-    let fixture = Fixture::new(Role::PackHistory, 4 << 20);
-    let segment = fixture.start();
-    // The next read is sequential, so its window is wide enough for several chunks.
-    fixture.read(&segment, 0, CHUNK_LEN).await.unwrap();
-    fixture.source.take_requests();
-    fixture
-        .source
-        .fail_with([RangeFault::Cut(2 * CHUNK_LEN + 1000)]);
-
-    fixture.read(&segment, CHUNK_LEN, 1 << 20).await.unwrap();
-
-    let requests = fixture.source.take_requests();
-    let starts: Vec<u64> = requests.iter().map(|&(at, _)| at).collect();
-    let table = segment.table(Purpose::Demand).await.unwrap();
-    let start_of = |chunk| table.stored_range(chunk).unwrap().start;
-    assert_eq!(starts, [start_of(1), start_of(3)]);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn corrupt_bytes_are_fetched_again_and_never_shown() {
-    for role in [Role::PackHistory, Role::PackIndex] {
-        for len in [4 << 20, 300 << 10] {
-            let fixture = Fixture::new(role, len);
-            let segment = fixture.start();
-            fixture.source.fail_with([
-                RangeFault::Corrupt(9),
-                RangeFault::Corrupt(70),
-                RangeFault::Corrupt(5000),
-            ]);
-
-            for at in (0..len).step_by(64 << 10) {
-                fixture.read(&segment, at, 64 << 10).await.unwrap();
-            }
-        }
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_daemon_that_sends_only_broken_bytes_is_an_error_within_the_deadline() {
-    let fixture = Fixture::new(Role::PackHistory, 4 << 20);
-    let segment = fixture.start();
-    segment.table(Purpose::Demand).await.unwrap();
-    fixture
-        .source
-        .fail_with(vec![RangeFault::Corrupt(100); 1000]);
-
-    let error = fixture.read(&segment, 0, 100).await.unwrap_err();
-
-    assert!(matches!(error, ReadError::Fetch(_)), "{error:?}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_hanging_daemon_is_an_error_at_the_deadline_and_later_reads_try_again() {
-    let fixture = Fixture::new(Role::PackHistory, 4 << 20);
-    let segment = fixture.start();
-    segment.table(Purpose::Demand).await.unwrap();
-    fixture.source.fail_with([RangeFault::Hang]);
-
-    fixture.read(&segment, 0, 100).await.unwrap_err();
-
-    fixture.read(&segment, 0, 100).await.unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_unavailable_daemon_is_asked_again() {
-    let fixture = Fixture::new(Role::PackTip, 2 << 20);
-    fixture
-        .source
-        .fail_with([RangeFault::Unavailable, RangeFault::Unavailable]);
-
-    fixture.read(&fixture.start(), 0, 2 << 20).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
