@@ -1,8 +1,8 @@
 //! Runs long parsing outside the threads that answer calls.
 //!
-//! The runtime has one thread for each core, and all repositories share them. The refs of an archive
-//! may have 256 MiB and its index 1 GiB. If these were parsed on the runtime's threads, a few
-//! archives could stop the calls of all other repositories, and timers as well.
+//! The runtime has one thread for each core, and all repositories share them. The refs of an
+//! archive may have 256 MiB and its index 1 GiB. If these were parsed on the runtime's threads, a
+//! few archives could stop the calls of all other repositories, and timers as well.
 
 use tokio::sync::Semaphore;
 

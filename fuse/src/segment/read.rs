@@ -42,7 +42,7 @@ pub(crate) enum ReadError {
     /// Two parts of an archive contradict each other.
     #[error("the archive contradicts itself: {what}")]
     Contradiction {
-        /// What contradicts what.
+        /// The two parts, and the difference.
         what: &'static str,
     },
 }
