@@ -74,6 +74,8 @@ fn of_repo(error: &RepoError) -> Errno {
         RepoError::NotFound { .. } => Errno::ENOENT,
         RepoError::NotReady { .. } => Errno::EAGAIN,
         RepoError::Load { source, .. } => of_load(source),
+        RepoError::Offline { .. } => Errno::EHOSTUNREACH,
+        RepoError::Hosts(error) => of_fetch(error),
     }
 }
 
