@@ -1,10 +1,25 @@
 //! A mount without a daemon: what it knows, it shows at once.
 
 use std::fs;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use cachewfs_tests::{Fault, Proxy, Site, ask, can_mount, git, try_git, wait_until};
+use cachewfs_tests::{
+    Fault, GitRepo, Proxy, Site, ask, can_mount, git, try_git, wait_until, within,
+};
+
+/// A pushed repository with two files.
+fn small_repo(site: &Site, name: &str) -> GitRepo {
+    let mut repo = site.repo(name);
+    for file in ["README.md", "other"] {
+        repo.write(file, file.repeat(100_000).as_bytes());
+    }
+    repo.commit("two files");
+    repo.push();
+    repo
+}
 
 fn names(directory: &Path) -> Vec<String> {
     let entries = fs::read_dir(directory).unwrap();
@@ -19,7 +34,7 @@ fn a_mount_that_starts_without_a_daemon_shows_what_it_has_and_catches_up() {
     }
     let site = Site::default();
     let mut pinned = site.grown_repo("org/pinned");
-    let read = site.grown_repo("org/read");
+    let read = small_repo(&site, "org/read");
     let mut daemon = site.daemon();
     let mut mount = site.mount(&daemon.url());
     mount.cli(&["pin", "local/org/pinned"]);
@@ -66,7 +81,7 @@ fn a_silent_daemon_is_waited_for_once() {
         return;
     }
     let site = Site::default();
-    site.grown_repo("org/project");
+    small_repo(&site, "org/project");
     let daemon = site.daemon();
     let proxy = Proxy::start(daemon.address());
     let mount = site.mount_with(&proxy.url(), "hydrate=all,lookup_timeout=2s");
@@ -95,6 +110,38 @@ fn a_silent_daemon_is_waited_for_once() {
     assert_eq!(git(&mounted, &["log", "-p"]), log);
     // Each of these 22 waited for two seconds.
     assert!(others.elapsed() < Duration::from_secs(20));
+    // An unmount would wait for the requests.
+    proxy.set(Fault::None);
+}
+
+#[test]
+fn a_process_that_waits_for_the_network_can_be_killed() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    small_repo(&site, "project");
+    let daemon = site.daemon();
+    let proxy = Proxy::start(daemon.address());
+    let mount = site.mount_with(&proxy.url(), "hydrate=off,lookup_timeout=30s");
+    let mounted = mount.repo("local/project");
+    git(&mounted, &["status"]);
+    proxy.set(Fault::Stall);
+
+    for waiting in [mount.repo("local/unknown"), mounted.join("README.md")] {
+        let before = mount.traffic("demand_requests");
+        let mut reader = Command::new("cat").arg(waiting).spawn().unwrap();
+        wait_until("it waits", || mount.traffic("demand_requests") > before);
+        reader.kill().unwrap();
+        let ended = within(
+            "the end of a killed process",
+            Duration::from_secs(20),
+            move || reader.wait().unwrap(),
+        );
+        assert_eq!(ended.signal(), Some(9));
+    }
+    // An unmount would wait for the requests.
+    proxy.set(Fault::None);
 }
 
 #[test]
@@ -103,7 +150,7 @@ fn names_that_tools_look_for_go_nowhere() {
         return;
     }
     let site = Site::default();
-    site.grown_repo("org/project");
+    small_repo(&site, "org/project");
     let daemon = site.daemon();
     let mount = site.mount(&daemon.url());
     // git looks into each directory above for a repository.

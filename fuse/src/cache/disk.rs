@@ -159,8 +159,8 @@ impl Cache {
         // lock keeps them from overwriting what a concurrent `pin` of this process adds.
         let mut pinned = self.pinned.lock().unwrap_or_else(PoisonError::into_inner);
         *pinned = pins::read_all(&self.root)?;
-        // A mount that starts without a daemon shows what these segments have. They may take a tenth
-        // of the cache, so that they leave room for everything else.
+        // A mount that starts without a daemon needs these segments. They may take a tenth of the
+        // cache, so that they leave room for everything else.
         let kept = evict::spare(&files, self.max_bytes / 10, kept::needed(&self.root));
         // Down to nine tenths, not to the limit: otherwise each stored chunk would cause another
         // scan of all files.

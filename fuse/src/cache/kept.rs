@@ -175,7 +175,8 @@ fn header(path: &Path) -> Option<KeptHeader> {
     serde_json::from_slice(&line).ok()
 }
 
-/// Reads a file that [`KeptSnapshots::write_file`] wrote. Returns `None` if it is absent or damaged.
+/// Reads a file that [`KeptSnapshots::write_file`] wrote. Returns `None` if it is absent or
+/// damaged.
 fn read_file<T: DeserializeOwned>(path: &Path) -> Option<(T, Bytes)> {
     let bytes = Bytes::from(fs::read(path).ok()?);
     let content = bytes.slice(..bytes.len().checked_sub(CHECKSUM_LEN)?);

@@ -40,7 +40,8 @@ impl Fs {
         }
     }
 
-    /// Loads the repository that `node` stands for, if it isn't loaded. Other nodes stay as they are.
+    /// Loads the repository that `node` stands for, if it isn't loaded. Other nodes stay as they
+    /// are.
     pub(super) async fn loaded(&self, node: Node) -> Result<Node, FsError> {
         match node {
             Node::Unloaded { area, name } => self.repository(area, &name).await,

@@ -171,7 +171,7 @@ impl Node {
                 is_lasting: false,
                 ..directory
             },
-            // What the kernel caches of it is invalidated only once it is loaded.
+            // Only a loaded repository tells the kernel when its names change.
             Self::Unloaded { .. } => Attr {
                 is_owned_by_caller: true,
                 is_lasting: false,

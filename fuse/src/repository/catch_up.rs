@@ -141,9 +141,8 @@ impl Repositories {
         self.switch(repository, &old, &new).await;
         info!(repo = %repository.name, snapshot = %new.snapshot, "Caught up {}", repository.name);
         repository.catch_ups.fetch_add(1, Ordering::Relaxed);
-        self.keep(&repository.name, &new, &tail);
         self.start_hydration(repository);
-        self.renew_pin(repository);
+        self.keep_new(repository, tail);
         Ok(new.snapshot)
     }
 

@@ -27,7 +27,7 @@ use crate::view::{Generation, LoadError, TAIL_LEN};
 /// How long a lookup waits for the daemon before it shows what is on disk.
 const KEPT_PATIENCE: Duration = Duration::from_millis(500);
 
-/// What an earlier mount showed.
+/// The state of a repository that an earlier mount showed.
 struct Kept {
     generation: Generation,
     tail: Tail,
@@ -41,6 +41,8 @@ impl Repositories {
         name: &RepoName,
     ) -> Result<Arc<Repository>, LoadError> {
         let Some(kept) = self.load_kept(name).await else {
+            // It may have been damaged or evicted. Later lookups must not try it again.
+            self.drop_kept(name);
             let (generation, tail) = self.load_newest(name, None).await?.ok_or_else(|| {
                 // The request had no `If-None-Match`, so 304 is no valid answer.
                 let url = api::stable_path(name, ArchiveKind::Checkout);
@@ -55,9 +57,8 @@ impl Repositories {
             let etag = kept.generation.etag.clone();
             match timeout(KEPT_PATIENCE, self.load_newest(name, Some(&etag))).await {
                 Ok(Ok(Some((generation, tail)))) => {
-                    self.keep(name, &generation, &tail);
                     let repository = self.repository(name, generation, report::now());
-                    self.renew_pin(&repository);
+                    self.keep_new(&repository, tail);
                     self.start_following(&repository, FirstPoll::Later);
                     return Ok(repository);
                 }
@@ -140,8 +141,8 @@ pub(super) enum FirstPoll {
 }
 
 impl Repositories {
-    /// Loads from disk what an earlier mount showed of `name`. Returns `None` if that isn't there as
-    /// a whole.
+    /// Loads the state of `name` that an earlier mount kept on disk. Returns `None` if that isn't
+    /// there as a whole.
     async fn load_kept(&self, name: &RepoName) -> Option<Kept> {
         let kept = self
             .kept
@@ -184,11 +185,13 @@ impl Repositories {
         });
     }
 
-    /// Removes from disk what was kept of `name`, because a daemon said that there is no such
-    /// repository.
+    /// Removes from disk what was kept of `name`.
     pub(super) fn drop_kept(&self, name: &RepoName) {
         if let Some(kept) = self.kept.as_ref().filter(|_| self.is_known(name.as_str())) {
             kept.remove(name);
+        }
+        if self.loaded(name).is_none() {
+            self.slots.note_unknown(name);
         }
     }
 

@@ -1,4 +1,4 @@
-//! What a name below a host can be, as far as that is certain without a request.
+//! Says what a name below a host can be, as far as that is certain without a request.
 //!
 //! Programs probe every directory above their current one for files of their own: git for `HEAD`,
 //! direnv for `.envrc`, node for `package.json`. Such a name is a repository nowhere, and a request
@@ -85,7 +85,7 @@ const PROBED: [&str; 70] = [
     "tsconfig.json",
 ];
 
-/// What a name below a host can be.
+/// The kinds of things that a name below a host can be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NameKind {
     /// Neither a repository nor the beginning of a repository's name.

@@ -16,7 +16,7 @@ const SILENCE_TTL: Duration = Duration::from_secs(20);
 /// How long lookups fail at once after a request was refused at once. The next one costs little.
 const REFUSAL_TTL: Duration = Duration::from_secs(1);
 
-/// What the last requests told about the daemons.
+/// The lesson of the last requests about the daemons.
 #[derive(Debug)]
 pub(crate) struct Reachability {
     /// How long a short request may take before the daemons count as silent. A bit less than the

@@ -1,6 +1,6 @@
 //! The repositories of a mount by name: resolves a name at its first lookup and remembers it.
 //!
-//! What is known is answered without a request, in this order:
+//! Most lookups are answered without a request, in this order:
 //!
 //! ```text
 //! loaded, or kept on disk               ─► the repository
@@ -46,7 +46,7 @@ pub(crate) struct Repositories {
     pub(crate) reachability: Reachability,
     pub(super) slots: Slots,
     pub(super) hosts: Hosts,
-    /// What earlier mounts showed, or `None` if nothing is kept.
+    /// The snapshots that earlier mounts showed, or `None` if nothing is kept.
     pub(super) kept: Option<KeptSnapshots>,
 }
 
@@ -233,7 +233,6 @@ impl Repositories {
             };
             if matches!(error, RepoError::NotFound { .. }) {
                 self.drop_kept(name);
-                self.slots.note_unknown(name);
             }
             // Noted also while it waits: `status` then shows why the lookup takes so long.
             slot.note(Some(error.clone()));

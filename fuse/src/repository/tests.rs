@@ -205,7 +205,7 @@ async fn a_mount_that_starts_without_a_daemon_shows_what_the_last_one_showed() {
         let listing = bench.fs.listing(handle, 0).await.unwrap();
         let entry = listing.entries.last().unwrap();
         assert_eq!(entry.name, b"repo");
-        // What the kernel got from a listing can be used without a lookup of its own.
+        // The kernel uses an entry of a listing without a lookup of its own.
         bench.fs.remember(entry);
         let file = bench.fs.lookup(entry.attr.ino, b"file").await.unwrap();
         let git = bench.fs.lookup(entry.attr.ino, b".git").await.unwrap();
