@@ -83,10 +83,11 @@ impl Repositories {
             outcome.map_err(|error| RepoError::from_load(repository.name.as_str(), error));
         let error = outcome.as_ref().err().map(RepoError::chain);
         let is_new = repository.note_error(error.clone());
+        // An outage is logged once for all repositories, and another error once for each.
         if let Some(error) = error
             && is_new
+            && !outcome.as_ref().is_err_and(RepoError::is_outage)
         {
-            // Once, not with each poll: an outage may last for days.
             let repo = &repository.name;
             warn!(
                 %repo,

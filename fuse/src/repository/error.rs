@@ -90,6 +90,19 @@ impl RepoError {
         }
     }
 
+    /// Returns whether no daemon was reached.
+    pub(super) fn is_outage(&self) -> bool {
+        match self {
+            Self::Load {
+                source: LoadError::Fetch(error),
+                ..
+            }
+            | Self::Hosts(error) => is_unreachable(error),
+            Self::Offline { .. } => true,
+            Self::NotFound { .. } | Self::NotReady { .. } | Self::Load { .. } => false,
+        }
+    }
+
     /// Returns the error and its causes in one line.
     pub(crate) fn chain(&self) -> String {
         chain(self)

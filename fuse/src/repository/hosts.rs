@@ -135,9 +135,8 @@ impl Repositories {
                 Ok(list)
             }
             Err(error) => {
-                let is_answer = !super::reachability::is_unreachable(&error);
                 let error = RepoError::Hosts(Arc::new(error));
-                if is_answer {
+                if !error.is_outage() {
                     state.answered = Some((Instant::now(), Some(error.clone())));
                 }
                 Err(error)

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 use tokio::time::timeout;
+use tracing::{info, warn};
 
 use super::{RepoError, report};
 use crate::control::protocol::OutageReport;
@@ -74,13 +75,24 @@ impl Reachability {
             }
             // The mount ends: this tells nothing about the daemons.
             Err(FetchError::Ending) => {}
-            _ => *self.state() = State::default(),
+            _ => self.note_answer(),
         }
         outcome
     }
 
+    fn note_answer(&self) {
+        let before = std::mem::take(&mut *self.state());
+        if before.outage.is_some() {
+            info!("A daemon answers again");
+        }
+    }
+
     fn note_outage(&self, reason: String, ttl: Duration) {
         let mut state = self.state();
+        if state.outage.is_none() {
+            // Once for all repositories. `cachewfs status` has the newest reason.
+            warn!(error = reason, "No daemon answers: showing what is on disk");
+        }
         let since = state
             .outage
             .as_ref()

@@ -248,7 +248,13 @@ impl Repositories {
 /// Returns a text that differs for mounts that may see other repositories under the same names.
 fn identity(options: &MountOptions) -> String {
     let token = options.token_file.as_deref().unwrap_or("".as_ref());
-    format!("{}\n{}", options.daemons.join("\n"), token.display())
+    let mut daemons: Vec<_> = options
+        .daemons
+        .iter()
+        .map(|url| url.trim_end_matches('/'))
+        .collect();
+    daemons.sort_unstable();
+    format!("{}\n{}", daemons.join("\n"), token.display())
 }
 
 fn never_a_repository(name: &RepoName) -> RepoError {
