@@ -135,7 +135,7 @@ fn a_process_that_waits_for_the_network_can_be_killed() {
         reader.kill().unwrap();
         let ended = within(
             "the end of a killed process",
-            Duration::from_secs(20),
+            Duration::from_secs(5),
             move || reader.wait().unwrap(),
         );
         assert_eq!(ended.signal(), Some(9));
