@@ -9,6 +9,7 @@
 //!                               └─ pending ─► next request
 //! runtime                          └─► task ─┬─ done ──────► reply
 //!                                            ├─ deadline ──► reply with an error; the task goes on
+//!                                            ├─ killed ────► reply with an error; the task goes on
 //!                                            └─ unmount ───► reply with an error
 //! ```
 
@@ -33,6 +34,7 @@ use tracing::{debug, error, warn};
 
 use crate::error::FsError;
 use crate::fs::{Attr, DirectoryEntry, FileKind, Fs, Listing};
+use crate::killed::killed;
 use crate::options::MountOptions;
 use crate::passthrough::IoMode;
 
@@ -69,6 +71,14 @@ pub(crate) struct Adapter {
     uses_passthrough: bool,
 }
 
+/// The thread that waits for an answer of the mount.
+#[derive(Clone, Copy, Debug)]
+struct Waiter {
+    thread: u32,
+    /// How long it waits.
+    timeout: Duration,
+}
+
 impl Adapter {
     pub(crate) fn new(fs: Arc<Fs>, runtime: Handle, options: &MountOptions) -> Self {
         Self {
@@ -80,11 +90,26 @@ impl Adapter {
         }
     }
 
+    fn looker(&self, request: &Request) -> Waiter {
+        Waiter {
+            thread: request.pid(),
+            timeout: self.lookup_timeout,
+        }
+    }
+
+    fn reader(&self, request: &Request) -> Waiter {
+        Waiter {
+            thread: request.pid(),
+            timeout: self.read_timeout + READ_GRACE,
+        }
+    }
+
     /// Runs `call` and passes its outcome to `answer`: in this thread if `call` is ready at once,
-    /// otherwise from a task, after at most `timeout`.
+    /// otherwise from a task, after at most the waiter's timeout, or soon after its thread was
+    /// killed.
     fn respond<T: Send + 'static>(
         &self,
-        timeout: Duration,
+        Waiter { thread, timeout }: Waiter,
         call: impl Future<Output = Result<T, FsError>> + Send + 'static,
         answer: impl FnOnce(Result<T, FsError>) + Send + 'static,
     ) {
@@ -122,6 +147,7 @@ impl Adapter {
                     // A caller that waits for a reply keeps the mount busy. An unmount must not
                     // wait for the network.
                     () = ending.cancelled() => Err(crate::fetch::FetchError::Ending.into()),
+                    () = killed(thread) => Err(FsError::Killed),
                 };
                 answer(log(outcome));
             },
@@ -250,7 +276,7 @@ impl Filesystem for Adapter {
         // A directory of repository names has no invalidation: an absent name may become a
         // repository at any time, so its absence must not be cached.
         let keeps_absence = !matches!(self.fs.getattr(parent.0), Ok(attr) if !attr.is_lasting);
-        self.respond(self.lookup_timeout, call, move |outcome| match outcome {
+        self.respond(self.looker(request), call, move |outcome| match outcome {
             Ok(attr) => {
                 let (attr_ttl, name_ttl) = ttls(&attr);
                 let attr = file_attr(&attr, uid, gid);
@@ -317,10 +343,10 @@ impl Filesystem for Adapter {
         self.getattr(request, ino, fh, reply);
     }
 
-    fn readlink(&self, _request: &Request, ino: INodeNo, reply: ReplyData) {
+    fn readlink(&self, request: &Request, ino: INodeNo, reply: ReplyData) {
         let fs = Arc::clone(&self.fs);
         let call = async move { fs.readlink(ino.0).await };
-        self.respond(self.lookup_timeout, call, move |outcome| match outcome {
+        self.respond(self.looker(request), call, move |outcome| match outcome {
             Ok(target) => reply.data(&target),
             Err(error) => reply.error(error.errno()),
         });
@@ -378,7 +404,7 @@ impl Filesystem for Adapter {
 
     fn read(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -397,8 +423,7 @@ impl Filesystem for Adapter {
                 fs.read_inode(ino.0, range).await
             }
         };
-        let timeout = self.read_timeout + READ_GRACE;
-        self.respond(timeout, call, move |outcome| match outcome {
+        self.respond(self.reader(request), call, move |outcome| match outcome {
             Ok(bytes) => reply.data(&bytes),
             // EAGAIN suits a lookup that may be retried. Programs don't expect it from a read of
             // a regular file.
@@ -457,7 +482,7 @@ impl Filesystem for Adapter {
 
     fn readdir(
         &self,
-        _request: &Request,
+        request: &Request,
         _ino: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -465,7 +490,7 @@ impl Filesystem for Adapter {
     ) {
         let fs = Arc::clone(&self.fs);
         let call = async move { fs.listing(fh.0, offset).await };
-        self.respond(self.lookup_timeout, call, move |outcome| {
+        self.respond(self.looker(request), call, move |outcome| {
             let listing = match outcome {
                 Ok(listing) => listing,
                 Err(error) => return reply.error(error.errno()),
@@ -492,7 +517,7 @@ impl Filesystem for Adapter {
         let (fs, fs_for_lookups) = (Arc::clone(&self.fs), Arc::clone(&self.fs));
         let (uid, gid) = (request.uid(), request.gid());
         let call = async move { fs.listing(fh.0, offset).await };
-        self.respond(self.lookup_timeout, call, move |outcome| {
+        self.respond(self.looker(request), call, move |outcome| {
             let listing = match outcome {
                 Ok(listing) => listing,
                 Err(error) => return reply.error(error.errno()),

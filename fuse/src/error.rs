@@ -29,6 +29,9 @@ pub(crate) enum FsError {
     /// The deadline of the call passed. The work goes on, so a retry may find it done.
     #[error("no answer within the deadline")]
     TimedOut,
+    /// The process that made the call was killed, so nobody gets the answer.
+    #[error("the caller was killed")]
+    Killed,
     /// The code that answers the call panicked.
     #[error("the call panicked: please report this bug")]
     Panicked,
@@ -55,6 +58,7 @@ impl FsError {
             Self::NotADirectory => Errno::ENOTDIR,
             Self::IsADirectory => Errno::EISDIR,
             Self::TimedOut => Errno::EAGAIN,
+            Self::Killed => Errno::EINTR,
             Self::Repo(error) => of_repo(error),
             Self::Load(error) => of_load(error),
             Self::Read(_) | Self::Panicked => Errno::EIO,
@@ -65,7 +69,7 @@ impl FsError {
     /// Returns whether the error is an ordinary answer, such as a missing name, that isn't logged.
     pub(crate) fn is_expected(&self) -> bool {
         let missing_repo = matches!(self, Self::Repo(RepoError::NotFound { .. }));
-        missing_repo || matches!(self, Self::NoEntry | Self::IsADirectory)
+        missing_repo || matches!(self, Self::NoEntry | Self::IsADirectory | Self::Killed)
     }
 }
 
@@ -74,6 +78,8 @@ fn of_repo(error: &RepoError) -> Errno {
         RepoError::NotFound { .. } => Errno::ENOENT,
         RepoError::NotReady { .. } => Errno::EAGAIN,
         RepoError::Load { source, .. } => of_load(source),
+        RepoError::Offline { .. } => Errno::EHOSTUNREACH,
+        RepoError::Hosts(error) => of_fetch(error),
     }
 }
 

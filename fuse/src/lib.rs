@@ -17,6 +17,7 @@ mod first_look;
 mod fs;
 mod invalidate;
 mod jitter;
+mod killed;
 mod mount;
 mod options;
 mod parse;

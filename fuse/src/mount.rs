@@ -132,6 +132,7 @@ impl Mount {
             .invalidator
             .set(Invalidator::new(served.notifier.clone()))
             .ok();
+        repositories.start();
         control.serve(&repositories);
         info!(mount_point = %mount_point.display(), "Mounted at {}", mount_point.display());
         Ok(Self {

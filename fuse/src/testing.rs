@@ -173,7 +173,7 @@ pub(crate) struct Bench {
     pub(crate) fs: Arc<Fs>,
     pub(crate) repositories: Arc<Repositories>,
     pub(crate) source: Arc<ScriptedSource>,
-    _cache_dir: TempDir,
+    cache_dir: TempDir,
 }
 
 /// Returns a bench that shows `archive`. Hydration is off, so only reads fetch.
@@ -183,11 +183,15 @@ pub(crate) fn bench(archive: Archive) -> Bench {
 
 /// Returns a bench that shows `archive`, with a cache of at most `max_bytes`.
 pub(crate) fn bench_with_cache(archive: Archive, max_bytes: u64) -> Bench {
-    let cache_dir = TempDir::new().unwrap();
+    let source = ScriptedSource::new(archive.bytes, archive.snapshot, archive.etag);
+    bench_of(source, TempDir::new().unwrap(), max_bytes)
+}
+
+fn bench_of(source: Arc<ScriptedSource>, cache_dir: TempDir, max_bytes: u64) -> Bench {
     let mut options = MountOptions::new("/mnt".into(), vec!["http://scripted".to_owned()]);
     options.hydrate = Hydrate::Off;
     options.poll_interval = Duration::from_hours(1);
-    let source = ScriptedSource::new(archive.bytes, archive.snapshot, archive.etag);
+    options.lookup_timeout = Duration::from_millis(500);
     let backend = Backend::new(
         source.clone(),
         Cache::open(cache_dir.path(), max_bytes).unwrap(),
@@ -200,6 +204,16 @@ pub(crate) fn bench_with_cache(archive: Archive, max_bytes: u64) -> Bench {
         fs: Arc::new(Fs::new(Arc::clone(&repositories))),
         repositories,
         source,
-        _cache_dir: cache_dir,
+        cache_dir,
+    }
+}
+
+impl Bench {
+    /// Returns the bench of a mount that starts after this one has ended, with the same cache and
+    /// daemon.
+    pub(crate) fn restart(self) -> Self {
+        let backend = self.repositories.segments.backend();
+        backend.ending.cancel();
+        bench_of(self.source, self.cache_dir, backend.cache.max_bytes())
     }
 }

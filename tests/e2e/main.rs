@@ -22,6 +22,7 @@ mod local;
 mod model;
 mod mounted;
 mod odd_trees;
+mod offline;
 mod publish;
 mod replicas;
 mod restart;

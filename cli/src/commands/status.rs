@@ -71,8 +71,16 @@ fn lines(status: &StatusReport) -> Vec<String> {
             traffic.demand_requests,
             traffic.retries,
         ),
-        String::new(),
     ];
+    if let Some(outage) = &status.outage {
+        let reason = output::cell(&outage.reason);
+        lines.push(format!(
+            "offline since {} ({}): {reason}",
+            humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(outage.since)),
+            age(outage.since),
+        ));
+    }
+    lines.push(String::new());
     if status.repos.is_empty() {
         lines.push("No repository has been opened yet.".to_owned());
         return lines;

@@ -15,7 +15,7 @@ use rustix::process::geteuid;
 use tokio::sync::Notify;
 use tracing::warn;
 
-use super::{SegmentFile, evict, pins};
+use super::{KeptSnapshots, SegmentFile, evict, kept, pins};
 
 /// Bytes at the start of a meta file that hold the length of the table's frame.
 const META_HEADER_LEN: usize = 8;
@@ -159,9 +159,13 @@ impl Cache {
         // lock keeps them from overwriting what a concurrent `pin` of this process adds.
         let mut pinned = self.pinned.lock().unwrap_or_else(PoisonError::into_inner);
         *pinned = pins::read_all(&self.root)?;
+        // A mount that starts without a daemon needs these segments. They may take a tenth of the
+        // cache, so that they leave room for everything else.
+        let kept = evict::spare(&files, self.max_bytes / 10, kept::needed(&self.root));
         // Down to nine tenths, not to the limit: otherwise each stored chunk would cause another
         // scan of all files.
-        let victims = evict::choose(files, self.max_bytes / 10 * 9, &pinned);
+        let spared = pinned.union(&kept).copied().collect();
+        let victims = evict::choose(files, self.max_bytes / 10 * 9, &spared);
         drop(pinned);
         let mut freed = 0;
         for victim in &victims {
@@ -218,6 +222,11 @@ impl Cache {
     /// Returns the pinned repositories.
     pub(crate) fn pinned_repos(&self) -> io::Result<Vec<RepoName>> {
         pins::repos(&self.root)
+    }
+
+    /// Opens what was kept of the repositories of the daemons that `identity` describes.
+    pub(crate) fn kept_snapshots(&self, identity: &str) -> KeptSnapshots {
+        KeptSnapshots::open(&self.root, identity)
     }
 
     fn path(&self, id: SegmentId, extension: &str) -> PathBuf {

@@ -1,6 +1,6 @@
 //! Chooses the segments that a full cache evicts.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -59,17 +59,44 @@ fn segment_id(path: &Path) -> Option<SegmentId> {
         .map(SegmentId)
 }
 
+/// Returns the segments of the first groups that together take at most `max_bytes`.
+pub(super) fn spare(
+    segments: &[CachedSegment],
+    max_bytes: u64,
+    groups: impl IntoIterator<Item = Vec<SegmentId>>,
+) -> HashSet<SegmentId> {
+    let sizes: HashMap<_, _> = segments
+        .iter()
+        .map(|segment| (segment.id, segment.bytes))
+        .collect();
+    let mut spared = HashSet::new();
+    let mut room = max_bytes;
+    for group in groups {
+        let new: HashSet<_> = group
+            .into_iter()
+            .filter(|id| !spared.contains(id))
+            .collect();
+        let bytes = new.iter().filter_map(|id| sizes.get(id)).sum();
+        // A group is of use only as a whole. A later one may be smaller.
+        if let Some(rest) = room.checked_sub(bytes) {
+            room = rest;
+            spared.extend(new);
+        }
+    }
+    spared
+}
+
 /// Returns the segments to evict, least recently used first, so that the rest takes at most
 /// `max_bytes`.
 ///
-/// Pinned segments count towards the bytes in use but are never chosen. So the rest may take more.
+/// Spared segments count towards the bytes in use but are never chosen. So the rest may take more.
 pub(super) fn choose(
     mut segments: Vec<CachedSegment>,
     max_bytes: u64,
-    pinned: &HashSet<SegmentId>,
+    spared: &HashSet<SegmentId>,
 ) -> Vec<CachedSegment> {
     let mut used: u64 = segments.iter().map(|segment| segment.bytes).sum();
-    segments.retain(|segment| !pinned.contains(&segment.id));
+    segments.retain(|segment| !spared.contains(&segment.id));
     // The id breaks ties, so that mounts that share the cache choose the same segments.
     segments.sort_by_key(|segment| (segment.used_at, segment.id));
     let mut victims = Vec::new();
@@ -109,6 +136,16 @@ mod tests {
         let victims = choose(vec![new, old.clone(), middle], 20, &HashSet::new());
 
         assert_eq!(victims, [old]);
+    }
+
+    #[test]
+    fn the_first_groups_that_fit_are_spared() {
+        let segments = ["a", "b", "c", "d"].map(|name| segment(name, 10, 1));
+        let [a, b, c, d] = segments.each_ref().map(|segment| segment.id);
+
+        let spared = spare(&segments, 30, [vec![a, b], vec![b, c, d], vec![b, c]]);
+
+        assert_eq!(spared, HashSet::from([a, b, c]));
     }
 
     #[test]

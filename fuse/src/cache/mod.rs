@@ -4,6 +4,7 @@
 //! <cache_dir>/v1/<first two digits>/<segment id>.data    content of the segment, sparse
 //! <cache_dir>/v1/<first two digits>/<segment id>.meta    segment table, then a mark for each chunk
 //! <cache_dir>/v1/pins/<repository>                       ids of segments that are never evicted
+//! <cache_dir>/v1/kept/<digest>/<digest>                  what a repository looked like last
 //! ```
 //!
 //! A mark is a checksum of the chunk's content. After a restart, a chunk counts as cached only once
@@ -12,10 +13,12 @@
 
 mod disk;
 mod evict;
+mod kept;
 mod overflow;
 mod pins;
 mod segment_file;
 
 pub(crate) use disk::Cache;
+pub(crate) use kept::{KeptHeader, KeptSnapshot, KeptSnapshots};
 pub(crate) use overflow::Overflow;
 pub(crate) use segment_file::SegmentFile;

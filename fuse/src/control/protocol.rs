@@ -162,8 +162,20 @@ pub struct StatusReport {
     pub cache_max_bytes: u64,
     /// All traffic since the mount started.
     pub traffic: TrafficReport,
+    /// Since when no daemon answers, or `None` if one answered the last request.
+    #[serde(default)]
+    pub outage: Option<OutageReport>,
     /// The repositories that were looked up since the mount started, and the pinned ones.
     pub repos: Vec<RepoReport>,
+}
+
+/// A time in which no daemon answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutageReport {
+    /// When a request first failed, in seconds since the epoch.
+    pub since: u64,
+    /// The error of the last request.
+    pub reason: String,
 }
 
 /// Counts of requests to the daemons and of the bytes they sent.

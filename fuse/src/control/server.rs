@@ -275,8 +275,6 @@ impl ControlConnection {
                         return Err(chain(&error));
                     }
                 }
-                // An earlier lookup may have failed because nothing was published yet.
-                self.repositories.forget_failure(&repo);
                 let repository = self.resolve(&repo, &progress).await?;
                 let outcome = self.repositories.catch_up(&repository).await;
                 outcome.map_err(|error| error.chain())?;
@@ -301,6 +299,8 @@ impl ControlConnection {
         repo: &RepoName,
         progress: &watch::Sender<Option<Progress>>,
     ) -> Result<Arc<Repository>, String> {
+        // A person asks, who may just have mended the reason of an earlier failure.
+        self.repositories.forget_failure(repo);
         let work = self.repositories.resolve(repo);
         tokio::pin!(work);
         loop {
@@ -354,6 +354,7 @@ impl ControlConnection {
             cache_bytes: backend.cache.used_bytes(),
             cache_max_bytes: backend.cache.max_bytes(),
             traffic: backend.traffic.report(),
+            outage: self.repositories.reachability.outage(),
             repos,
         }
     }

@@ -32,6 +32,23 @@ pub(crate) enum RangeFault {
     Unavailable,
 }
 
+/// A state of the daemon, for requests of tails and of the list of hosts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DaemonState {
+    /// It answers.
+    Well,
+    /// Each request fails at once.
+    Away,
+    /// No request ends.
+    Silent,
+    /// The snapshot is ready after this many more requests.
+    Preparing(usize),
+    /// Upstream can't be reached, so the daemon answers with an error.
+    Failing,
+    /// Upstream has no such repository.
+    Gone,
+}
+
 /// A source with one current archive.
 #[derive(Debug)]
 pub(crate) struct ScriptedSource {
@@ -48,6 +65,9 @@ struct ScriptedState {
     faults: VecDeque<RangeFault>,
     /// The requested ranges: start and length.
     requests: Vec<(u64, u64)>,
+    daemon: DaemonState,
+    /// The repositories whose tails were requested, and `hosts`.
+    asked: Vec<String>,
 }
 
 impl ScriptedSource {
@@ -61,6 +81,8 @@ impl ScriptedSource {
             etag,
             faults,
             requests,
+            daemon: DaemonState::Well,
+            asked: Vec::new(),
         };
         Arc::new(Self {
             state: Mutex::new(state),
@@ -82,6 +104,46 @@ impl ScriptedSource {
         self.state.lock().unwrap().faults.extend(faults);
     }
 
+    /// Sets the state of the daemon.
+    pub(crate) fn set_daemon(&self, daemon: DaemonState) {
+        self.state.lock().unwrap().daemon = daemon;
+    }
+
+    /// Returns what the daemon was asked for since the last call, apart from ranges: names of
+    /// repositories, and `hosts`.
+    pub(crate) fn take_asked(&self) -> Vec<String> {
+        std::mem::take(&mut self.state.lock().unwrap().asked)
+    }
+
+    /// Counts a request, and fails or waits as the state of the daemon says.
+    async fn answer(&self, asked: &str) -> Result<(), FetchError> {
+        let daemon = {
+            let mut state = self.state.lock().unwrap();
+            state.asked.push(asked.to_owned());
+            let daemon = state.daemon;
+            if let DaemonState::Preparing(requests) = &mut state.daemon {
+                *requests = requests.saturating_sub(1);
+            }
+            daemon
+        };
+        let (code, message) = ("scripted".to_owned(), "scripted".to_owned());
+        match daemon {
+            DaemonState::Well | DaemonState::Preparing(0) => Ok(()),
+            DaemonState::Away => Err(FetchError::TimedOut { seconds: 0 }),
+            DaemonState::Silent => std::future::pending().await,
+            DaemonState::Failing => Err(FetchError::Failed { code, message }),
+            DaemonState::Gone => Err(FetchError::Refused {
+                code: cachewfs_format::api::code::UPSTREAM_NOT_FOUND.to_owned(),
+                message,
+            }),
+            DaemonState::Preparing(_) => Err(FetchError::NotYet {
+                code,
+                message,
+                retry_after: Duration::from_secs(1),
+            }),
+        }
+    }
+
     /// Returns the ranges that were requested since the last call: start and length.
     pub(crate) fn take_requests(&self) -> Vec<(u64, u64)> {
         std::mem::take(&mut self.state.lock().unwrap().requests)
@@ -97,6 +159,7 @@ impl ArchiveSource for ScriptedSource {
         etag: Option<&'a str>,
     ) -> BoxFuture<'a, Result<TailAnswer, FetchError>> {
         Box::pin(async move {
+            self.answer(repo.as_str()).await?;
             if repo.as_str() != crate::testing::REPO {
                 let code = cachewfs_format::api::code::UPSTREAM_NOT_FOUND.to_owned();
                 return Err(FetchError::Refused {
@@ -194,6 +257,9 @@ impl ArchiveSource for ScriptedSource {
     }
 
     fn hosts(&self) -> BoxFuture<'_, Result<Vec<String>, FetchError>> {
-        Box::pin(async { Ok(vec!["host".to_owned()]) })
+        Box::pin(async {
+            self.answer("hosts").await?;
+            Ok(vec!["host".to_owned()])
+        })
     }
 }

@@ -9,7 +9,9 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::lookup::{DOT_GIT, INDEX, OBJECTS, join, tree_file, work_tree_node};
+use cachewfs_format::RepoName;
+
+use super::lookup::{DOT_GIT, INDEX, OBJECTS, join, top_of, tree_file, work_tree_node};
 use super::{Area, Attr, Fs, Ino, Node, Tree};
 use crate::error::FsError;
 use crate::repository::{Repository, View};
@@ -96,7 +98,7 @@ impl Fs {
     }
 
     async fn list(&self, ino: Ino) -> Result<Listing, FsError> {
-        let directory = self.inodes.get(ino)?;
+        let directory = self.loaded(self.inodes.get(ino)?).await?;
         // Taken before the children are read. If the view switches in between, the listing then
         // counts as outdated, which is safe. The other way round, an old listing could count as
         // current.
@@ -136,6 +138,8 @@ impl Fs {
     async fn children(&self, directory: &Node) -> Result<Vec<(Vec<u8>, Node)>, FsError> {
         match directory {
             Node::Names { area, prefix } => Ok(self.names(*area, prefix).await),
+            // The caller loads the directory first.
+            Node::Unloaded { .. } => Ok(Vec::new()),
             Node::TreeDirectory {
                 repository,
                 tree,
@@ -154,7 +158,7 @@ impl Fs {
     async fn names(&self, area: Area, prefix: &str) -> Vec<(Vec<u8>, Node)> {
         let mut names = self.repositories.names_below(prefix);
         if prefix.is_empty() {
-            // If the daemons can't be reached, only the hosts of known repositories appear.
+            // If the daemons never answered, only the hosts of known repositories appear.
             let hosts = self.repositories.hosts().await.unwrap_or_default();
             names.extend(hosts.iter().cloned());
             names.sort();
@@ -174,26 +178,23 @@ impl Fs {
             } else {
                 format!("{prefix}/{name}")
             };
-            let repository = self
-                .repositories
-                .resolved()
-                .into_iter()
-                .find(|repository| repository.name.as_str() == full);
-            let node = match (repository, area) {
-                (None, area) => Node::Names { area, prefix: full },
-                (Some(repository), Area::Root) => Node::WorkTreeDirectory {
-                    repository,
-                    path: Vec::new(),
-                },
-                (Some(repository), Area::Objects) => Node::TreeDirectory {
-                    repository,
-                    tree: Tree::Objects,
-                    path: Vec::new(),
-                },
-            };
+            let node = self.listed(area, full);
             children.push((name.into_bytes(), node));
         }
         children
+    }
+
+    /// Returns what a listing shows for a known name.
+    fn listed(&self, area: Area, full: String) -> Node {
+        let known = RepoName::parse(&full).ok();
+        let known = known.filter(|_| self.repositories.is_known(&full));
+        match known {
+            None => Node::Names { area, prefix: full },
+            Some(name) => match self.repositories.loaded(&name) {
+                Some(repository) => top_of(area, repository),
+                None => Node::Unloaded { area, name },
+            },
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use cachewfs_format::RepoName;
 
 use super::{Area, Attr, Fs, Ino, Node, Tree};
 use crate::error::FsError;
-use crate::repository::{RepoError, Repository, ResolvedName};
+use crate::repository::{RepoError, Repository, ResolvedName, is_probed};
 use crate::traffic::Purpose;
 use crate::view::{FileContent, StaticFile, StaticNode, WorkTreeNode};
 
@@ -20,7 +20,8 @@ pub(super) const INDEX: &[u8] = b"index";
 impl Fs {
     /// Finds `name` in the directory `parent`, and counts a lookup of the inode found.
     pub(crate) async fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Attr, FsError> {
-        let node = self.child(&self.inodes.get(parent)?, name).await?;
+        let parent = self.loaded(self.inodes.get(parent)?).await?;
+        let node = self.child(&parent, name).await?;
         let attr = node.attr();
         self.inodes.remember(attr.ino, node);
         Ok(attr)
@@ -39,9 +40,20 @@ impl Fs {
         }
     }
 
+    /// Loads the repository that `node` stands for, if it isn't loaded. Other nodes stay as they
+    /// are.
+    pub(super) async fn loaded(&self, node: Node) -> Result<Node, FsError> {
+        match node {
+            Node::Unloaded { area, name } => self.repository(area, &name).await,
+            node => Ok(node),
+        }
+    }
+
     pub(super) async fn child(&self, parent: &Node, name: &[u8]) -> Result<Node, FsError> {
         match parent {
             Node::Names { area, prefix } => self.named(*area, prefix, name).await,
+            // The callers load the directory first.
+            Node::Unloaded { .. } => Err(FsError::NoEntry),
             Node::TreeDirectory {
                 repository,
                 tree,
@@ -71,19 +83,17 @@ impl Fs {
             // `parse` drops a ".git" at the end. A repository has one path, the one without it.
             return Err(FsError::NoEntry);
         }
-        match self.repositories.find(&repo).await {
-            Ok(ResolvedName::Directory) => Ok(Node::Names { area, prefix: full }),
-            Ok(ResolvedName::Repository(repository)) => Ok(match area {
-                Area::Root => Node::WorkTreeDirectory {
-                    repository,
-                    path: Vec::new(),
-                },
-                Area::Objects => Node::TreeDirectory {
-                    repository,
-                    tree: Tree::Objects,
-                    path: Vec::new(),
-                },
-            }),
+        self.repository(area, &repo).await
+    }
+
+    /// Finds the repository `name`, or the directory of names that it is.
+    async fn repository(&self, area: Area, name: &RepoName) -> Result<Node, FsError> {
+        match self.repositories.find(name).await {
+            Ok(ResolvedName::Directory) => {
+                let prefix = name.to_string();
+                Ok(Node::Names { area, prefix })
+            }
+            Ok(ResolvedName::Repository(repository)) => Ok(top_of(area, repository)),
             Err(RepoError::NotFound { .. }) => Err(FsError::NoEntry),
             Err(error) => Err(error.into()),
         }
@@ -96,15 +106,29 @@ impl Fs {
             prefix: name.to_owned(),
         };
         // Without a request, if a repository of the host is known. So the mount works offline.
-        if !self.repositories.names_below(name).is_empty() {
+        if self.repositories.has_names_below(name) {
             return Ok(found);
         }
-        let hosts = self.repositories.hosts().await?;
-        if hosts.iter().any(|host| host == name) {
+        if !is_probed(name) && self.repositories.has_host(name).await? {
             Ok(found)
         } else {
             Err(FsError::NoEntry)
         }
+    }
+}
+
+/// Returns the top directory of a repository in an area.
+pub(super) fn top_of(area: Area, repository: Arc<Repository>) -> Node {
+    match area {
+        Area::Root => Node::WorkTreeDirectory {
+            repository,
+            path: Vec::new(),
+        },
+        Area::Objects => Node::TreeDirectory {
+            repository,
+            tree: Tree::Objects,
+            path: Vec::new(),
+        },
     }
 }
 

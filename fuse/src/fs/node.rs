@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use cachewfs_format::RepoName;
+
 use super::{Attr, FileKind, Ino, ino_of};
 use crate::repository::Repository;
 use crate::view::{FileContent, StaticFile, WorkTreeFile};
@@ -39,6 +41,14 @@ pub(crate) enum Node {
         area: Area,
         /// The names from the area's root, such as `github.com/org`. Empty for the root itself.
         prefix: String,
+    },
+    /// A repository that a listing shows, and that nobody has looked into: its top in this area.
+    /// It is loaded when somebody does.
+    Unloaded {
+        /// The top directory that it is below.
+        area: Area,
+        /// The name of the repository.
+        name: RepoName,
     },
     /// A directory of a small tree.
     TreeDirectory {
@@ -91,6 +101,15 @@ impl Node {
                 area: Area::Objects,
                 prefix,
             } => ino_of(b"objects", "", prefix.as_bytes(), b""),
+            // The numbers of the loaded repository.
+            Self::Unloaded {
+                area: Area::Root,
+                name,
+            } => work_tree_ino(name.as_str(), b""),
+            Self::Unloaded {
+                area: Area::Objects,
+                name,
+            } => tree_directory_ino(name.as_str(), Tree::Objects, b""),
             Self::TreeDirectory {
                 repository,
                 tree,
@@ -126,7 +145,7 @@ impl Node {
     /// repositories.
     pub(super) fn repository(&self) -> Option<&Arc<Repository>> {
         match self {
-            Self::Names { .. } => None,
+            Self::Names { .. } | Self::Unloaded { .. } => None,
             Self::TreeDirectory { repository, .. }
             | Self::TreeFile { repository, .. }
             | Self::WorkTreeDirectory { repository, .. }
@@ -149,6 +168,12 @@ impl Node {
         match self {
             // A name below may become a repository at any time.
             Self::Names { .. } => Attr {
+                is_lasting: false,
+                ..directory
+            },
+            // Only a loaded repository tells the kernel when its names change.
+            Self::Unloaded { .. } => Attr {
+                is_owned_by_caller: true,
                 is_lasting: false,
                 ..directory
             },

@@ -66,9 +66,10 @@ impl Fs {
                 Some(segment) => OpenFile::Segment(Arc::clone(segment)),
                 None => OpenFile::WorkTree(Arc::new(file)),
             }),
-            Node::Names { .. } | Node::TreeDirectory { .. } | Node::WorkTreeDirectory { .. } => {
-                Err(FsError::IsADirectory)
-            }
+            Node::Names { .. }
+            | Node::Unloaded { .. }
+            | Node::TreeDirectory { .. }
+            | Node::WorkTreeDirectory { .. } => Err(FsError::IsADirectory),
         }
     }
 

@@ -23,6 +23,7 @@ use cachewfs_format::{Role, SnapshotId};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
+use super::load::FirstPoll;
 use super::{RepoError, Repositories, Repository, View, report};
 use crate::fetch::{TailAnswer, current_tail};
 use crate::jitter::jitter;
@@ -38,31 +39,32 @@ const SUPERSEDED_GRACE: Duration = Duration::from_mins(2);
 
 impl Repositories {
     /// Starts the background tasks of a repository: loading the index, hydration, and polling.
-    pub(super) fn start_following(self: &Arc<Self>, repository: &Arc<Repository>) {
+    pub(super) fn start_following(
+        self: &Arc<Self>,
+        repository: &Arc<Repository>,
+        first_poll: FirstPoll,
+    ) {
         let backend = self.segments.backend();
         self.start_loading_work_tree(repository);
         self.start_hydration(repository);
         let (repositories, repository) = (Arc::clone(self), Arc::clone(repository));
         let ending = backend.ending.clone();
         backend.tasks.spawn(async move {
+            let mut is_due = first_poll == FirstPoll::Now;
             loop {
                 // `jitter` returns half to all of its argument, so the mean is `poll_interval`.
-                let interval = jitter(repositories.options.poll_interval * 4 / 3);
+                let interval = if std::mem::take(&mut is_due) {
+                    Duration::ZERO
+                } else {
+                    jitter(repositories.options.poll_interval * 4 / 3)
+                };
                 tokio::select! {
                     () = sleep(interval) => {}
                     () = ending.cancelled() => return,
                 }
                 tokio::select! {
-                    outcome = repositories.catch_up(&repository) => {
-                        if let Err(error) = outcome {
-                            let repo = &repository.name;
-                            warn!(
-                                %repo,
-                                error = error.chain(),
-                                "Can't catch up with the daemon's newest snapshot of {repo}"
-                            );
-                        }
-                    }
+                    // An error is logged where it is noted.
+                    outcome = repositories.catch_up(&repository) => drop(outcome),
                     () = ending.cancelled() => return,
                 }
             }
@@ -79,7 +81,24 @@ impl Repositories {
         let outcome = self.catch_up_alone(repository).await;
         let outcome =
             outcome.map_err(|error| RepoError::from_load(repository.name.as_str(), error));
-        repository.note_error(outcome.as_ref().err().map(RepoError::chain));
+        let error = outcome.as_ref().err().map(RepoError::chain);
+        let is_new = repository.note_error(error.clone());
+        // An outage is logged once for all repositories, and another error once for each.
+        if let Some(error) = error
+            && is_new
+            && !outcome.as_ref().is_err_and(RepoError::is_outage)
+        {
+            let repo = &repository.name;
+            warn!(
+                %repo,
+                error,
+                "Can't catch up with the daemon's newest snapshot of {repo}"
+            );
+        }
+        if matches!(outcome, Err(RepoError::NotFound { .. })) {
+            // This mount goes on showing it. A later one must not show it again.
+            self.drop_kept(&repository.name);
+        }
         if outcome.is_ok() {
             repository
                 .checked_at
@@ -97,15 +116,15 @@ impl Repositories {
         let source = &self.segments.backend().source;
         let tail_len = crate::view::TAIL_LEN;
         let etag = Some(old.etag.as_str());
-        let answer = current_tail(&**source, &repository.name, tail_len, etag).await?;
-        let TailAnswer::Tail(tail) = answer else {
+        let request = current_tail(&**source, &repository.name, tail_len, etag);
+        let TailAnswer::Tail(tail) = self.reachability.observe(request).await? else {
             return Ok(old.snapshot);
         };
         if tail.etag == old.etag {
             return Ok(old.snapshot);
         }
         let objects = repository.objects_directory.join("objects");
-        let new = Generation::load(
+        let (new, tail) = Generation::load(
             &repository.name,
             tail,
             &self.segments,
@@ -124,7 +143,7 @@ impl Repositories {
         info!(repo = %repository.name, snapshot = %new.snapshot, "Caught up {}", repository.name);
         repository.catch_ups.fetch_add(1, Ordering::Relaxed);
         self.start_hydration(repository);
-        self.renew_pin(repository);
+        self.keep_new(repository, tail);
         Ok(new.snapshot)
     }
 

@@ -1,9 +1,10 @@
 //! The errors of resolving and loading a repository.
 
-use std::error::Error as _;
+use std::sync::Arc;
 
 use cachewfs_format::api::code;
 
+use super::reachability::is_unreachable;
 use crate::fetch::FetchError;
 use crate::view::LoadError;
 
@@ -34,6 +35,15 @@ pub(crate) enum RepoError {
         /// The reason.
         source: LoadError,
     },
+    /// The daemons didn't answer the last requests, so this one was not made.
+    #[error("the daemon can't be reached: {reason}")]
+    Offline {
+        /// The error of the last request.
+        reason: String,
+    },
+    /// The list of hosts can't be fetched.
+    #[error("can't fetch the list of hosts")]
+    Hosts(#[source] Arc<FetchError>),
 }
 
 impl RepoError {
@@ -60,17 +70,55 @@ impl RepoError {
         Self::Load { name, source }
     }
 
+    /// Returns whether the error is an answer that a daemon would give again: it is remembered, and
+    /// not asked for again within a while.
+    pub(super) fn is_answer(&self) -> bool {
+        let Self::Load { source, .. } = self else {
+            return matches!(self, Self::NotFound { .. });
+        };
+        match source {
+            LoadError::Fetch(error) => {
+                matches!(
+                    **error,
+                    FetchError::Refused { .. }
+                        | FetchError::Failed { .. }
+                        | FetchError::Status { .. }
+                ) && !is_unreachable(error)
+            }
+            LoadError::Format(_) | LoadError::WrongRepo { .. } => true,
+            LoadError::Read(_) => false,
+        }
+    }
+
+    /// Returns whether no daemon was reached.
+    pub(super) fn is_outage(&self) -> bool {
+        match self {
+            Self::Load {
+                source: LoadError::Fetch(error),
+                ..
+            }
+            | Self::Hosts(error) => is_unreachable(error),
+            Self::Offline { .. } => true,
+            Self::NotFound { .. } | Self::NotReady { .. } | Self::Load { .. } => false,
+        }
+    }
+
     /// Returns the error and its causes in one line.
     pub(crate) fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = self.source();
-        while let Some(error) = cause {
-            text.push_str(": ");
-            text.push_str(&error.to_string());
-            cause = error.source();
-        }
-        text
+        chain(self)
     }
+}
+
+/// Returns an error and its causes in one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
 }
 
 /// Returns whether an error code of the daemon means that the repository doesn't exist for this

@@ -1,8 +1,9 @@
 //! The repositories that a mount shows.
 //!
 //! ```text
-//! repositories.rs   first lookup of a name: resolve it, load its newest snapshot
-//!       │
+//! repositories.rs   lookup of a name: what is known (slots.rs, names.rs, hosts.rs), or ask
+//!       │           whether the daemons answer is in reachability.rs
+//!       ├─► load.rs       first lookup of a repository: from a daemon, or from disk
 //!       ├─► hydrate.rs    fetch segments in the background, as the options say
 //!       └─► catch_up.rs   poll the daemon; switch to newer snapshots
 //! ```
@@ -11,11 +12,19 @@
 
 mod catch_up;
 mod error;
+mod hosts;
 mod hydrate;
+mod load;
+mod names;
+mod reachability;
 mod report;
 mod repositories;
+mod slots;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use error::RepoError;
+pub(crate) use names::is_probed;
 pub(crate) use repositories::{Repositories, ResolvedName};
 
 use std::collections::HashMap;
@@ -70,10 +79,15 @@ impl Repository {
         *self.view.write().unwrap_or_else(PoisonError::into_inner) = view;
     }
 
-    fn note_error(&self, error: Option<String>) {
-        *self
+    /// Notes the error of the last poll, or that it succeeded. Returns whether the error is another
+    /// one than before.
+    fn note_error(&self, error: Option<String>) -> bool {
+        let mut last = self
             .last_error
             .lock()
-            .unwrap_or_else(PoisonError::into_inner) = error;
+            .unwrap_or_else(PoisonError::into_inner);
+        let is_new = *last != error;
+        *last = error;
+        is_new
     }
 }

@@ -11,6 +11,7 @@ use tracing::warn;
 use super::hydrate::{check_room, segments_of};
 use super::{Repositories, Repository};
 use crate::control::protocol::{PartReport, RepoReport, SnapshotPart};
+use crate::fetch::Tail;
 use crate::segment::ReadError;
 use crate::view::Generation;
 
@@ -144,23 +145,22 @@ impl Repositories {
         cache.pin(&repository.name, &ids).map_err(failed)
     }
 
-    /// If `repository` is pinned, pins its new snapshot in place of the old one and fetches it.
-    pub(super) fn renew_pin(self: &Arc<Self>, repository: &Arc<Repository>) {
-        let pinned = self
-            .segments
-            .backend()
-            .cache
-            .pinned_repos()
-            .unwrap_or_default();
-        if !pinned.contains(&repository.name) {
-            return;
+    /// Keeps the snapshot of `repository`, which is new, on disk for the next mount.
+    ///
+    /// If the repository is pinned, first pins the snapshot in place of the old one and fetches it.
+    /// Without a daemon, the next mount then shows a snapshot that is there as a whole.
+    pub(super) fn keep_new(self: &Arc<Self>, repository: &Arc<Repository>, tail: Tail) {
+        let generation = repository.view().generation;
+        let name = &repository.name;
+        let cache = &self.segments.backend().cache;
+        if !cache.pinned_repos().unwrap_or_default().contains(name) {
+            return self.keep(name, &generation, &tail);
         }
         if let Err(error) = self.pin(repository) {
-            let repo = &repository.name;
             warn!(
-                %repo,
+                repo = %name,
                 error = &error as &dyn std::error::Error,
-                "Can't pin the new snapshot of {repo}: the pin stays on the old one"
+                "Can't pin the new snapshot of {name}: the pin stays on the old one"
             );
             return;
         }
@@ -168,11 +168,9 @@ impl Repositories {
         let backend = Arc::clone(self.segments.backend());
         let ending = backend.ending.clone();
         backend.tasks.spawn(async move {
-            let generation = repository.view().generation;
             let fetch = repositories.fetch_part(&generation, SnapshotPart::All, || true, |_, _| ());
-            tokio::select! {
-                outcome = fetch => drop(outcome),
-                () = ending.cancelled() => {}
+            if let Some(Ok(())) = ending.run_until_cancelled(fetch).await {
+                repositories.keep(&repository.name, &generation, &tail);
             }
         });
     }

@@ -1,33 +1,39 @@
 //! The repositories of a mount by name: resolves a name at its first lookup and remembers it.
+//!
+//! Most lookups are answered without a request, in this order:
+//!
+//! ```text
+//! loaded, or kept on disk               ─► the repository
+//! beginning of such a name              ─► a directory
+//! can't be a repository on this host    ─► a directory, or nothing
+//! was a directory before                ─► a directory; every 30 s checked in the background
+//! the daemon answered less than 30 s ago ─► the same answer
+//! the daemons just failed to answer     ─► an error
+//! anything else                         ─► ask the daemon
+//! ```
 
-use std::collections::BTreeMap;
-use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
-use cachewfs_format::{ArchiveKind, RepoName};
-use tokio::sync::OnceCell;
-use tokio::time::sleep;
-use tracing::info;
+use cachewfs_format::RepoName;
+use tokio::time::{sleep, timeout};
 
-use super::{RepoError, Repository, View};
-use crate::fetch::{FetchError, TailAnswer, current_tail};
+use super::hosts::Hosts;
+use super::names::{self, NameKind};
+use super::reachability::Reachability;
+use super::slots::{Slot, Slots};
+use super::{RepoError, Repository};
+use crate::cache::KeptSnapshots;
 use crate::invalidate::Invalidator;
 use crate::options::MountOptions;
 use crate::segment::Segments;
-use crate::traffic::Purpose;
-use crate::view::{Generation, LoadError};
 
-/// How long a failed lookup is remembered. In this time, a name that doesn't exist is not asked for
-/// again, and reports show the failure.
-const FAILURE_TTL: Duration = Duration::from_secs(30);
-/// How long the list of hosts is used before it is fetched again.
-const HOSTS_TTL: Duration = Duration::from_secs(30);
-/// At most about this many names are remembered before failed ones are forgotten. Any user may look
-/// up any number of names.
-const MAX_FAILED_NAMES: usize = 4096;
-/// How long the mount waits before it asks again for a snapshot that is being prepared.
-const NOT_READY_INTERVAL: Duration = Duration::from_secs(1);
+/// How long the mount waits before it asks for the first time again for a snapshot that is being
+/// prepared. Each later pause is half as long again, so that the answer is never late by more than
+/// a third of what the work took.
+const FIRST_NOT_READY_INTERVAL: Duration = Duration::from_millis(20);
+/// The longest of these pauses.
+const LONGEST_NOT_READY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The repositories of a mount.
 #[derive(Debug)]
@@ -36,15 +42,12 @@ pub(crate) struct Repositories {
     pub(crate) segments: Arc<Segments>,
     /// The channel to the kernel's caches; set once the session runs.
     pub(crate) invalidator: OnceLock<Invalidator>,
-    slots: Mutex<BTreeMap<RepoName, Arc<Slot>>>,
-    hosts: Mutex<Option<(Instant, Arc<Vec<String>>)>>,
-}
-
-/// The state of a repository name that was looked up: loaded, failed, or being resolved.
-#[derive(Debug, Default)]
-struct Slot {
-    repository: OnceCell<Arc<Repository>>,
-    failure: Mutex<Option<(Instant, RepoError)>>,
+    /// Whether the daemons answer.
+    pub(crate) reachability: Reachability,
+    pub(super) slots: Slots,
+    pub(super) hosts: Hosts,
+    /// The snapshots that earlier mounts showed, or `None` if nothing is kept.
+    pub(super) kept: Option<KeptSnapshots>,
 }
 
 /// The result of resolving a name below a host.
@@ -58,151 +61,158 @@ pub(crate) enum ResolvedName {
 
 impl Repositories {
     pub(crate) fn new(options: MountOptions, segments: Arc<Segments>) -> Self {
+        // With an embedded daemon there is always one that answers, and its URL is new each time.
+        let is_kept = options.secret_token.is_none();
+        let kept = is_kept.then(|| segments.backend().cache.kept_snapshots(&identity(&options)));
+        let slots = Slots::default();
+        for name in kept.iter().flat_map(KeptSnapshots::names) {
+            slots.note_known(&name);
+        }
         Self {
+            invalidator: OnceLock::new(),
+            reachability: Reachability::new(options.lookup_timeout),
+            slots,
+            hosts: Hosts::new(kept.as_ref().and_then(KeptSnapshots::hosts)),
+            kept,
             options,
             segments,
-            invalidator: OnceLock::new(),
-            slots: Mutex::default(),
-            hosts: Mutex::default(),
         }
+    }
+
+    /// Starts the tasks that find out whether the daemons answer.
+    pub(crate) fn start(self: &Arc<Self>) {
+        let watch = Arc::clone(self).watch_outages();
+        self.segments.backend().tasks.spawn(watch);
+        self.start_asking_for_hosts();
     }
 
     /// Returns the repositories that are loaded, sorted by name.
     pub(crate) fn resolved(&self) -> Vec<Arc<Repository>> {
-        let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        slots
-            .values()
-            .filter_map(|slot| slot.repository.get().cloned())
-            .collect()
+        self.slots.all_loaded()
     }
 
     /// Returns the names whose last lookup failed recently, each with the error.
     pub(super) fn failed(&self) -> Vec<(RepoName, String)> {
-        let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        slots
-            .iter()
-            .filter(|(_, slot)| slot.repository.get().is_none())
-            .filter_map(|(name, slot)| Some((name.clone(), slot.recent_failure()?.chain())))
-            .collect()
+        let failed = self.slots.failed().into_iter();
+        failed.map(|(name, error)| (name, error.chain())).collect()
     }
 
     /// Returns the error of the last lookup of `name`, or `None` if it did not fail recently.
     pub(crate) fn failure(&self, name: &RepoName) -> Option<String> {
-        let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        Some(slots.get(name)?.recent_failure()?.chain())
+        self.slots.failure(name).map(|error| error.chain())
     }
 
     /// Forgets that a lookup of `name` failed, so that the next lookup asks the daemon.
     pub(crate) fn forget_failure(&self, name: &RepoName) {
-        let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(slot) = slots.get(name) {
-            slot.note(None);
-        }
+        self.slots.forget_failure(name);
     }
 
     /// Returns whether the repository `name` is loaded.
     pub(crate) fn is_resolved(&self, name: &RepoName) -> bool {
-        let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        slots
-            .get(name)
-            .is_some_and(|slot| slot.repository.get().is_some())
+        self.loaded(name).is_some()
     }
 
-    /// Returns the path segments directly below `prefix` in the names of loaded repositories.
+    /// Returns the repository `name` if it is loaded.
+    pub(crate) fn loaded(&self, name: &RepoName) -> Option<Arc<Repository>> {
+        self.slots.loaded(name)
+    }
+
+    /// Returns whether `name` is a repository that is loaded or kept on disk.
+    pub(crate) fn is_known(&self, name: &str) -> bool {
+        self.slots.is_known(name)
+    }
+
+    /// Returns whether the name of a known repository begins with `prefix` and a slash.
+    pub(crate) fn has_names_below(&self, prefix: &str) -> bool {
+        self.slots.has_names_below(prefix)
+    }
+
+    /// Returns the path segments directly below `prefix` in the names of known repositories.
     pub(crate) fn names_below(&self, prefix: &str) -> Vec<String> {
-        let mut names: Vec<String> = self
-            .resolved()
-            .iter()
-            .filter_map(|repository| {
-                let rest = repository.name.as_str().strip_prefix(prefix)?;
-                let rest = if prefix.is_empty() {
-                    rest
-                } else {
-                    rest.strip_prefix('/')?
-                };
-                rest.split('/').next().map(str::to_owned)
-            })
-            .collect();
-        names.dedup();
-        names
+        self.slots.names_below(prefix)
     }
 
-    /// Returns the hosts that the daemon mirrors from.
-    pub(crate) async fn hosts(&self) -> Result<Arc<Vec<String>>, FetchError> {
-        let known = self
-            .hosts
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        if let Some((asked_at, hosts)) = &known
-            && asked_at.elapsed() < HOSTS_TTL
-        {
-            return Ok(Arc::clone(hosts));
-        }
-        match self.segments.backend().source.hosts().await {
-            Ok(hosts) => {
-                let hosts = Arc::new(hosts);
-                let now = Some((Instant::now(), Arc::clone(&hosts)));
-                *self.hosts.lock().unwrap_or_else(PoisonError::into_inner) = now;
-                Ok(hosts)
-            }
-            // If the daemon is unreachable, an expired list is better than none.
-            Err(error) => known.map(|(_, hosts)| hosts).ok_or(error),
-        }
-    }
-
-    /// Resolves `name` to a repository, or to a directory of names if no repository has it.
+    /// Resolves `name` to a repository, or to a directory of names if no repository has it. Asks
+    /// the daemon only if what is known doesn't tell.
     pub(crate) async fn find(self: &Arc<Self>, name: &RepoName) -> Result<ResolvedName, RepoError> {
+        if !self.is_known(name.as_str()) {
+            if self.has_names_below(name.as_str()) {
+                return Ok(ResolvedName::Directory);
+            }
+            match names::kind_of(name) {
+                NameKind::Directory => return Ok(ResolvedName::Directory),
+                NameKind::Nothing => return Err(never_a_repository(name)),
+                NameKind::Unknown => {}
+            }
+            if let Some(answer) = self.find_in_memory(name) {
+                return answer;
+            }
+        }
         match self.resolve(name).await {
             Ok(repository) => Ok(ResolvedName::Repository(repository)),
-            Err(error @ RepoError::NotFound { .. }) => {
-                // The daemon lists no organisations. Any first segment below a host may be one, and
-                // so may any prefix of a name that was resolved.
-                let is_first = !name.path().contains('/');
-                let has_names = !self.names_below(name.as_str()).is_empty();
-                if is_first || has_names {
-                    Ok(ResolvedName::Directory)
-                } else {
-                    Err(error)
-                }
+            Err(RepoError::NotFound { .. }) if names::may_have_names(name) => {
+                self.slot(name).note_directory();
+                Ok(ResolvedName::Directory)
             }
             Err(error) => Err(error),
         }
     }
 
-    /// Returns the repository `name` from memory, or asks the daemon. Waits while the daemon
-    /// prepares the first snapshot; the caller sets the deadline by dropping the future.
+    /// Answers a lookup of `name` from what earlier lookups found. Returns `None` if the daemon
+    /// should be asked.
+    fn find_in_memory(
+        self: &Arc<Self>,
+        name: &RepoName,
+    ) -> Option<Result<ResolvedName, RepoError>> {
+        let slot = self.slot(name);
+        if slot.is_directory() {
+            // A repository of this name may have been made. A lookup must not wait to learn that.
+            if self.reachability.recent_outage().is_none() && slot.take_check() {
+                self.start_resolving(name);
+            }
+            return Some(Ok(ResolvedName::Directory));
+        }
+        slot.recent_answer()
+            .or_else(|| self.reachability.recent_outage())
+            .map(Err)
+    }
+
+    fn slot(&self, name: &RepoName) -> Arc<Slot> {
+        let traffic = &self.segments.backend().traffic;
+        self.slots.slot(name, |is_kept| traffic.retain(is_kept))
+    }
+
+    fn start_resolving(self: &Arc<Self>, name: &RepoName) {
+        let (repositories, name) = (Arc::clone(self), name.clone());
+        let backend = self.segments.backend();
+        let (ending, longest) = (backend.ending.clone(), backend.read_timeout);
+        backend.tasks.spawn(async move {
+            let resolve = timeout(longest, repositories.resolve(&name));
+            // The outcome is in the slot of the name.
+            drop(ending.run_until_cancelled(resolve).await);
+        });
+    }
+
+    /// Returns the repository `name` from memory or from disk, or asks the daemon. Waits while the
+    /// daemon prepares the first snapshot; the caller sets the deadline by dropping the future.
     pub(crate) async fn resolve(
         self: &Arc<Self>,
         name: &RepoName,
     ) -> Result<Arc<Repository>, RepoError> {
-        let slot = {
-            let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-            if slots.len() > MAX_FAILED_NAMES && !slots.contains_key(name) {
-                self.forget_failed(&mut slots);
-            }
-            Arc::clone(slots.entry(name.clone()).or_default())
-        };
+        let slot = self.slot(name);
         if let Some(repository) = slot.repository.get() {
             return Ok(Arc::clone(repository));
         }
-        // Only "not found" is answered from memory. Other failures may end at any moment, so they
-        // are tried again.
-        if let Some(error @ RepoError::NotFound { .. }) = slot.recent_failure() {
-            return Err(error);
-        }
         // Concurrent lookups of a name share one load.
-        let load = || self.load_until_ready(name, &slot);
+        let load = || async {
+            // Another lookup may just have asked.
+            if let Some(error) = slot.recent_answer() {
+                return Err(error);
+            }
+            self.load_until_ready(name, &slot).await
+        };
         let repository = slot.repository.get_or_try_init(load).await?;
         Ok(Arc::clone(repository))
-    }
-
-    /// Forgets the names that are not loaded and not being looked up.
-    fn forget_failed(&self, slots: &mut BTreeMap<RepoName, Arc<Slot>>) {
-        // A lookup in progress holds a second reference to its slot.
-        slots.retain(|_, slot| slot.repository.get().is_some() || Arc::strong_count(slot) > 1);
-        let traffic = &self.segments.backend().traffic;
-        traffic.retain(|name| slots.contains_key(name));
     }
 
     /// Loads `name`, and asks again as long as the daemon is preparing its first snapshot.
@@ -211,71 +221,45 @@ impl Repositories {
         name: &RepoName,
         slot: &Slot,
     ) -> Result<Arc<Repository>, RepoError> {
+        let mut pause = FIRST_NOT_READY_INTERVAL;
         loop {
             let error = match self.load(name).await {
                 Ok(repository) => {
                     slot.note(None);
-                    let repository = Arc::new(repository);
-                    self.start_following(&repository);
+                    self.slots.note_known(name);
                     return Ok(repository);
                 }
                 Err(error) => RepoError::from_load(name.as_str(), error),
             };
+            if matches!(error, RepoError::NotFound { .. }) {
+                self.drop_kept(name);
+            }
             // Noted also while it waits: `status` then shows why the lookup takes so long.
             slot.note(Some(error.clone()));
             if !matches!(error, RepoError::NotReady { .. }) {
                 return Err(error);
             }
-            sleep(NOT_READY_INTERVAL).await;
+            sleep(pause).await;
+            pause = (pause * 3 / 2).min(LONGEST_NOT_READY_INTERVAL);
         }
-    }
-
-    /// Loads the newest snapshot of `name`.
-    async fn load(&self, name: &RepoName) -> Result<Repository, LoadError> {
-        let source = &self.segments.backend().source;
-        let answer = current_tail(&**source, name, crate::view::TAIL_LEN, None).await?;
-        let TailAnswer::Tail(tail) = answer else {
-            // The request had no `If-None-Match`, so 304 is no valid answer.
-            let url = cachewfs_format::api::stable_path(name, ArchiveKind::Checkout);
-            return Err(FetchError::Status { url, status: 304 }.into());
-        };
-        let objects_directory = self
-            .options
-            .mount_point
-            .join(".objects")
-            .join(name.as_str());
-        let objects = objects_directory.join("objects");
-        let generation =
-            Generation::load(name, tail, &self.segments, &objects, Purpose::Demand).await?;
-        info!(repo = %name, snapshot = %generation.snapshot, "Showing {name}");
-        let objects = Arc::new(generation.objects.clone());
-        let view = View {
-            generation: Arc::new(generation),
-            objects,
-        };
-        Ok(Repository {
-            name: name.clone(),
-            objects_directory,
-            view: RwLock::new(view),
-            catch_ups: AtomicU64::new(0),
-            checked_at: AtomicU64::new(super::report::now()),
-            last_error: Mutex::default(),
-            catching_up: tokio::sync::Mutex::default(),
-            superseded: Mutex::default(),
-        })
     }
 }
 
-impl Slot {
-    /// Notes the error of the last lookup, or that it succeeded.
-    fn note(&self, error: Option<RepoError>) {
-        let failure = error.map(|error| (Instant::now(), error));
-        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = failure;
-    }
+/// Returns a text that differs for mounts that may see other repositories under the same names.
+fn identity(options: &MountOptions) -> String {
+    let token = options.token_file.as_deref().unwrap_or("".as_ref());
+    let mut daemons: Vec<_> = options
+        .daemons
+        .iter()
+        .map(|url| url.trim_end_matches('/'))
+        .collect();
+    daemons.sort_unstable();
+    format!("{}\n{}", daemons.join("\n"), token.display())
+}
 
-    fn recent_failure(&self) -> Option<RepoError> {
-        let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
-        let (at, error) = failure.as_ref()?;
-        (at.elapsed() < FAILURE_TTL).then(|| error.clone())
+fn never_a_repository(name: &RepoName) -> RepoError {
+    RepoError::NotFound {
+        name: name.to_string(),
+        message: "no repository of this host can have this name".to_owned(),
     }
 }

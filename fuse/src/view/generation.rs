@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use cachewfs_format::{
     ArchiveKind, Content, EntryKind, Error as FormatError, GitHead, ObjectId, RepoName, Role,
-    SnapshotId, Toc, TocLocation, limits,
+    SegmentId, SnapshotId, Toc, TocLocation, limits,
 };
 use futures_util::future::OptionFuture;
 use futures_util::join;
@@ -104,28 +104,85 @@ pub(crate) struct Generation {
 
 impl Generation {
     /// Loads the snapshot whose archive ends with `tail`: its TOC, and the small files of its git
-    /// directory.
+    /// directory. Returns also the part of the tail from which [`Self::load_kept`] loads it again.
     pub(crate) async fn load(
         repo: &RepoName,
         tail: Tail,
         segments: &Segments,
         objects_directory: &Path,
         purpose: Purpose,
-    ) -> Result<Self, LoadError> {
-        let (tail, toc) = load_toc(repo, tail, &*segments.backend().source).await?;
-        let placed = toc
-            .segments_with_offsets()
-            .map(|(offset, record)| {
-                segments.intern(
-                    record,
-                    SegmentLocation {
-                        repo: repo.clone(),
-                        path: Arc::clone(&tail.path),
-                        offset,
-                    },
+    ) -> Result<(Self, Tail), LoadError> {
+        let (mut tail, toc, start) = load_toc(repo, tail, &*segments.backend().source).await?;
+        tail.bytes = tail.bytes.slice(start..);
+        let placed = place_segments(repo, &tail, &toc, segments);
+        let generation = Self::assemble(
+            (tail.clone(), toc),
+            placed,
+            segments,
+            objects_directory,
+            purpose,
+        )
+        .await?;
+        Ok((generation, tail))
+    }
+
+    /// Loads a snapshot from its tail and the cache. Returns `None` if a daemon would have to be
+    /// asked, because the tail or the small files are incomplete or damaged.
+    pub(crate) async fn load_kept(
+        repo: &RepoName,
+        tail: Tail,
+        segments: &Segments,
+        objects_directory: &Path,
+    ) -> Option<Self> {
+        let Ok(TocLocation::Found(place)) = Toc::locate(&tail.bytes, tail.archive_len) else {
+            return None;
+        };
+        let toc = verified_toc(&tail, place).ok()?;
+        if !toc.repo.eq_ignore_case(repo) {
+            return None;
+        }
+        let placed = place_segments(repo, &tail, &toc, segments);
+        let is_small = |segment: &&Arc<Segment>| is_small_file(segment.record().role);
+        if !placed
+            .iter()
+            .filter(is_small)
+            .all(|segment| segment.is_cached())
+        {
+            return None;
+        }
+        Self::assemble(
+            (tail, toc),
+            placed,
+            segments,
+            objects_directory,
+            Purpose::Demand,
+        )
+        .await
+        .ok()
+    }
+
+    /// Returns the segments that show the repository without its content: small files and index.
+    pub(crate) fn needed_segments(&self) -> Vec<SegmentId> {
+        let is_needed = |segment: &&Arc<Segment>| {
+            let role = segment.record().role;
+            is_small_file(role)
+                || matches!(
+                    role,
+                    Role::IndexHeader | Role::IndexPart | Role::IndexTrailer
                 )
-            })
-            .collect::<Vec<_>>();
+        };
+        let needed = self.segments.iter().filter(is_needed);
+        needed.map(|segment| segment.record().id).collect()
+    }
+
+    /// Reads the small files, and puts the parts of a generation together.
+    async fn assemble(
+        (tail, toc): (Tail, Toc),
+        placed: Vec<Arc<Segment>>,
+        segments: &Segments,
+        objects_directory: &Path,
+        purpose: Purpose,
+    ) -> Result<Self, LoadError> {
         let search =
             IndexSearch::for_long_index(&placed, toc.commit.as_bytes().len()).map(Arc::new);
         // In the background, while the small files are fetched. After a catch-up it would be waste:
@@ -249,13 +306,34 @@ impl Generation {
     }
 }
 
+/// Returns the segments of an archive, and makes them fetch from it.
+fn place_segments(
+    repo: &RepoName,
+    tail: &Tail,
+    toc: &Toc,
+    segments: &Segments,
+) -> Vec<Arc<Segment>> {
+    toc.segments_with_offsets()
+        .map(|(offset, record)| {
+            segments.intern(
+                record,
+                SegmentLocation {
+                    repo: repo.clone(),
+                    path: Arc::clone(&tail.path),
+                    offset,
+                },
+            )
+        })
+        .collect()
+}
+
 /// Finds the TOC in `tail` and verifies it. Requests a longer tail if `tail` has only a part of the
-/// TOC. Returns the tail that has all of it.
+/// TOC. Returns the tail that has all of it, and where the TOC begins in it.
 async fn load_toc(
     repo: &RepoName,
     mut tail: Tail,
     source: &dyn ArchiveSource,
-) -> Result<(Tail, Toc), LoadError> {
+) -> Result<(Tail, Toc, usize), LoadError> {
     let broken = |tail: &Tail, source| FetchError::Broken {
         url: tail.path.to_string(),
         source,
@@ -282,12 +360,13 @@ async fn load_toc(
             }
         }
     };
+    let start = place.start;
     let toc = verified_toc(&tail, place).map_err(|error| broken(&tail, error))?;
     // If upstream ignores case, the daemon publishes one spelling and serves it under all.
     if !toc.repo.eq_ignore_case(repo) {
         return Err(LoadError::WrongRepo { found: toc.repo });
     }
-    Ok((tail, toc))
+    Ok((tail, toc, start))
 }
 
 /// Starts to fetch the bytes that git reads in its first command, whichever command that is.
@@ -340,14 +419,18 @@ fn verified_toc(tail: &Tail, place: Range<usize>) -> Result<Toc, FormatError> {
     Ok(toc)
 }
 
+/// Returns whether segments of this role have small files of the git directory.
+fn is_small_file(role: Role) -> bool {
+    matches!(role, Role::Refs | Role::PackedRefs)
+}
+
 /// Returns the small files of the git directory, by path relative to it.
 async fn small_files(
     toc: &Toc,
     segments: &[Arc<Segment>],
     purpose: Purpose,
 ) -> Result<HashMap<&'static [u8], Vec<u8>>, LoadError> {
-    let is_wanted =
-        |segment: &&Arc<Segment>| matches!(segment.record().role, Role::Refs | Role::PackedRefs);
+    let is_wanted = |segment: &&Arc<Segment>| is_small_file(segment.record().role);
     let small: Vec<_> = segments.iter().filter(is_wanted).cloned().collect();
     fetch_whole(&small, purpose).await?;
     let mut files: HashMap<&[u8], Vec<u8>> = HashMap::new();

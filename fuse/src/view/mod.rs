@@ -11,7 +11,6 @@ mod refs;
 mod static_tree;
 mod work_tree;
 
-pub(crate) use generation::TAIL_LEN;
-pub(crate) use generation::{Generation, LoadError};
+pub(crate) use generation::{Generation, LoadError, TAIL_LEN};
 pub(crate) use static_tree::{FileContent, StaticFile, StaticNode, StaticTree};
 pub(crate) use work_tree::{WorkTree, WorkTreeFile, WorkTreeNode};

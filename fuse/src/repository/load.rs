@@ -1,0 +1,204 @@
+//! Loads a repository at its first lookup: from a daemon, or from disk if no daemon answers.
+//!
+//! ```text
+//! nothing on disk        ask the daemon, and wait
+//! something on disk      ask the daemon for half a second
+//!   it answers           show what it has
+//!   it fails, or is late show what is on disk; catch up behind that
+//! ```
+//!
+//! The half second keeps a mount on a good network from showing an old state first: the daemon may
+//! have deleted that snapshot, so its missing chunks could not be fetched.
+
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
+
+use cachewfs_format::{ArchiveKind, RepoName, api};
+use tokio::time::timeout;
+use tracing::info;
+
+use super::{Repositories, Repository, View, report};
+use crate::cache::{KeptHeader, KeptSnapshot};
+use crate::fetch::{FetchError, Tail, TailAnswer, current_tail};
+use crate::traffic::Purpose;
+use crate::view::{Generation, LoadError, TAIL_LEN};
+
+/// How long a lookup waits for the daemon before it shows what is on disk.
+const KEPT_PATIENCE: Duration = Duration::from_millis(500);
+
+/// The state of a repository that an earlier mount showed.
+struct Kept {
+    generation: Generation,
+    tail: Tail,
+    checked_at: u64,
+}
+
+impl Repositories {
+    /// Loads `name` and starts to follow it.
+    pub(super) async fn load(
+        self: &Arc<Self>,
+        name: &RepoName,
+    ) -> Result<Arc<Repository>, LoadError> {
+        let Some(kept) = self.load_kept(name).await else {
+            // It may have been damaged or evicted. Later lookups must not try it again.
+            self.drop_kept(name);
+            let (generation, tail) = self.load_newest(name, None).await?.ok_or_else(|| {
+                // The request had no `If-None-Match`, so 304 is no valid answer.
+                let url = api::stable_path(name, ArchiveKind::Checkout);
+                FetchError::Status { url, status: 304 }
+            })?;
+            self.keep(name, &generation, &tail);
+            let repository = self.repository(name, generation, report::now());
+            self.start_following(&repository, FirstPoll::Later);
+            return Ok(repository);
+        };
+        if !self.reachability.is_doubtful() {
+            let etag = kept.generation.etag.clone();
+            match timeout(KEPT_PATIENCE, self.load_newest(name, Some(&etag))).await {
+                Ok(Ok(Some((generation, tail)))) => {
+                    let repository = self.repository(name, generation, report::now());
+                    self.keep_new(&repository, tail);
+                    self.start_following(&repository, FirstPoll::Later);
+                    return Ok(repository);
+                }
+                Ok(Ok(None)) => {
+                    self.keep(name, &kept.generation, &kept.tail);
+                    let repository = self.repository(name, kept.generation, report::now());
+                    self.start_following(&repository, FirstPoll::Later);
+                    return Ok(repository);
+                }
+                // The daemon answers that there is nothing to show.
+                Ok(Err(LoadError::Fetch(error)))
+                    if matches!(*error, FetchError::Refused { .. }) =>
+                {
+                    return Err(LoadError::Fetch(error));
+                }
+                // Noted in `reachability`, or reported by the poll below.
+                Ok(Err(_)) => {}
+                Err(_) => self.reachability.note_slow(),
+            }
+        }
+        let repository = self.repository(name, kept.generation, kept.checked_at);
+        self.start_following(&repository, FirstPoll::Now);
+        Ok(repository)
+    }
+
+    /// Loads the newest snapshot of `name` from a daemon. Returns `None` if its `ETag` is `etag`.
+    async fn load_newest(
+        &self,
+        name: &RepoName,
+        etag: Option<&str>,
+    ) -> Result<Option<(Generation, Tail)>, LoadError> {
+        let source = &self.segments.backend().source;
+        let request = current_tail(&**source, name, TAIL_LEN, etag);
+        let TailAnswer::Tail(tail) = self.reachability.observe(request).await? else {
+            return Ok(None);
+        };
+        let objects = self.objects_directory(name).join("objects");
+        let loaded =
+            Generation::load(name, tail, &self.segments, &objects, Purpose::Demand).await?;
+        Ok(Some(loaded))
+    }
+
+    fn repository(
+        &self,
+        name: &RepoName,
+        generation: Generation,
+        checked_at: u64,
+    ) -> Arc<Repository> {
+        info!(repo = %name, snapshot = %generation.snapshot, "Showing {name}");
+        let objects = Arc::new(generation.objects.clone());
+        let view = View {
+            generation: Arc::new(generation),
+            objects,
+        };
+        Arc::new(Repository {
+            name: name.clone(),
+            objects_directory: self.objects_directory(name),
+            view: RwLock::new(view),
+            catch_ups: AtomicU64::new(0),
+            checked_at: AtomicU64::new(checked_at),
+            last_error: Mutex::default(),
+            catching_up: tokio::sync::Mutex::default(),
+            superseded: Mutex::default(),
+        })
+    }
+
+    fn objects_directory(&self, name: &RepoName) -> std::path::PathBuf {
+        let all = self.options.mount_point.join(".objects");
+        all.join(name.as_str())
+    }
+}
+
+/// When a repository that was just loaded is polled first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FirstPoll {
+    /// At once: it was loaded from disk.
+    Now,
+    /// After `poll_interval`: a daemon has just said that it is the newest.
+    Later,
+}
+
+impl Repositories {
+    /// Loads the state of `name` that an earlier mount kept on disk. Returns `None` if that isn't
+    /// there as a whole.
+    async fn load_kept(&self, name: &RepoName) -> Option<Kept> {
+        let kept = self
+            .kept
+            .as_ref()
+            .filter(|_| self.is_known(name.as_str()))?;
+        let KeptSnapshot { header, tail } = kept.read(name)?;
+        let tail = Tail {
+            bytes: tail,
+            archive_len: header.archive_len,
+            path: api::immutable_path(name, header.kind, header.snapshot).into(),
+            snapshot: header.snapshot,
+            etag: header.etag,
+            notice: header.notice,
+        };
+        let objects = self.objects_directory(name).join("objects");
+        let generation =
+            Generation::load_kept(name, tail.clone(), &self.segments, &objects).await?;
+        Some(Kept {
+            generation,
+            tail,
+            checked_at: header.checked_at,
+        })
+    }
+
+    /// Keeps on disk what the next mount needs to show `generation` without a daemon.
+    pub(super) fn keep(&self, name: &RepoName, generation: &Generation, tail: &Tail) {
+        let Some(kept) = &self.kept else { return };
+        kept.write(&KeptSnapshot {
+            header: KeptHeader {
+                repo: name.clone(),
+                snapshot: generation.snapshot,
+                kind: generation.toc.kind,
+                etag: generation.etag.clone(),
+                archive_len: generation.archive_len,
+                notice: generation.notice.clone(),
+                checked_at: report::now(),
+                needs: generation.needed_segments(),
+            },
+            tail: tail.bytes.clone(),
+        });
+    }
+
+    /// Removes from disk what was kept of `name`.
+    pub(super) fn drop_kept(&self, name: &RepoName) {
+        if let Some(kept) = self.kept.as_ref().filter(|_| self.is_known(name.as_str())) {
+            kept.remove(name);
+        }
+        if self.loaded(name).is_none() {
+            self.slots.note_unknown(name);
+        }
+    }
+
+    /// Keeps the list of hosts on disk.
+    pub(super) fn keep_hosts(&self, hosts: &[String]) {
+        if let Some(kept) = &self.kept {
+            kept.write_hosts(hosts);
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! Whether the daemons answer. One request that fails teaches the lookups after it.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+use super::{RepoError, report};
+use crate::control::protocol::OutageReport;
+use crate::fetch::FetchError;
+
+/// How long lookups fail at once after a request got no answer in time. Without this, each of them
+/// would wait until its deadline.
+const SILENCE_TTL: Duration = Duration::from_secs(20);
+/// How long lookups fail at once after a request was refused at once. The next one costs little.
+const REFUSAL_TTL: Duration = Duration::from_secs(1);
+
+/// The lesson of the last requests about the daemons.
+#[derive(Debug)]
+pub(crate) struct Reachability {
+    /// How long a short request may take before the daemons count as silent. A bit less than the
+    /// deadline of a lookup, so that the next lookup knows.
+    silence: Duration,
+    state: Mutex<State>,
+    /// The signal that wakes the task that asks until the daemons answer again.
+    outage_began: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    outage: Option<Outage>,
+    /// The last time at which a lookup stopped waiting and showed what is on disk.
+    slow_at: Option<Instant>,
+}
+
+#[derive(Clone, Debug)]
+struct Outage {
+    /// In seconds since the epoch.
+    since: u64,
+    reason: String,
+    /// Until when lookups fail without a request.
+    believed_until: Instant,
+}
+
+impl Reachability {
+    pub(super) fn new(lookup_timeout: Duration) -> Self {
+        Self {
+            silence: lookup_timeout / 10 * 9,
+            state: Mutex::default(),
+            outage_began: Notify::new(),
+        }
+    }
+
+    /// Makes a short request, and notes whether the daemons answer it.
+    pub(super) async fn observe<T>(
+        &self,
+        request: impl Future<Output = Result<T, FetchError>>,
+    ) -> Result<T, FetchError> {
+        let started_at = Instant::now();
+        let mut request = std::pin::pin!(request);
+        let outcome = if let Ok(outcome) = timeout(self.silence, &mut request).await {
+            outcome
+        } else {
+            let seconds = self.silence.as_secs_f32();
+            self.note_outage(format!("no answer within {seconds} s"), SILENCE_TTL);
+            request.await
+        };
+        match &outcome {
+            Err(error) if is_unreachable(error) => {
+                let was_slow = started_at.elapsed() > REFUSAL_TTL;
+                let ttl = if was_slow { SILENCE_TTL } else { REFUSAL_TTL };
+                self.note_outage(super::error::chain(error), ttl);
+            }
+            // The mount ends: this tells nothing about the daemons.
+            Err(FetchError::Ending) => {}
+            _ => self.note_answer(),
+        }
+        outcome
+    }
+
+    fn note_answer(&self) {
+        let before = std::mem::take(&mut *self.state());
+        if before.outage.is_some() {
+            info!("A daemon answers again");
+        }
+    }
+
+    fn note_outage(&self, reason: String, ttl: Duration) {
+        let mut state = self.state();
+        if state.outage.is_none() {
+            // Once for all repositories. `cachewfs status` has the newest reason.
+            warn!(error = reason, "No daemon answers: showing what is on disk");
+        }
+        let since = state
+            .outage
+            .as_ref()
+            .map_or_else(report::now, |outage| outage.since);
+        state.outage = Some(Outage {
+            since,
+            reason,
+            believed_until: Instant::now() + ttl,
+        });
+        drop(state);
+        self.outage_began.notify_one();
+    }
+
+    /// Notes that a lookup did not wait any longer for the daemons' answer.
+    pub(super) fn note_slow(&self) {
+        self.state().slow_at = Some(Instant::now());
+    }
+
+    /// Returns whether a lookup that can be answered from disk should not wait for the daemons.
+    pub(super) fn is_doubtful(&self) -> bool {
+        let state = self.state();
+        let was_slow = state.slow_at.is_some_and(|at| at.elapsed() < SILENCE_TTL);
+        was_slow || state.outage.is_some()
+    }
+
+    /// Returns the error for a lookup that needs the daemons, or `None` if it should ask them.
+    pub(super) fn recent_outage(&self) -> Option<RepoError> {
+        let state = self.state();
+        let outage = state.outage.as_ref()?;
+        (Instant::now() < outage.believed_until).then(|| RepoError::Offline {
+            reason: outage.reason.clone(),
+        })
+    }
+
+    /// Returns since when the daemons don't answer and why, or `None` if they answered last time.
+    pub(crate) fn outage(&self) -> Option<OutageReport> {
+        let outage = self.state().outage.clone()?;
+        Some(OutageReport {
+            since: outage.since,
+            reason: outage.reason,
+        })
+    }
+
+    /// Waits until a request notes that the daemons don't answer.
+    pub(super) async fn outage_began(&self) {
+        self.outage_began.notified().await;
+    }
+
+    /// Makes all memories older.
+    #[cfg(test)]
+    pub(super) fn age(&self, by: Duration) {
+        let mut state = self.state();
+        if let Some(outage) = &mut state.outage {
+            outage.believed_until -= by;
+        }
+        state.slow_at = state.slow_at.and_then(|at| at.checked_sub(by));
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Returns whether an error means that no daemon was reached.
+pub(super) fn is_unreachable(error: &FetchError) -> bool {
+    match error {
+        FetchError::Unreachable { .. } | FetchError::TimedOut { .. } => true,
+        // A load balancer answers so if it reaches no daemon. A daemon's own answer has a body.
+        FetchError::Status { status, .. } => (502..=504).contains(status),
+        FetchError::Refused { .. }
+        | FetchError::NotYet { .. }
+        | FetchError::Failed { .. }
+        | FetchError::Cut { .. }
+        | FetchError::NotJson { .. }
+        | FetchError::TooLong { .. }
+        | FetchError::Broken { .. }
+        | FetchError::Direct(_)
+        | FetchError::Ending => false,
+    }
+}
