@@ -155,6 +155,9 @@ fn cli_code_and_hint(error: &CliError) -> (u8, Option<&'static str>) {
 
 fn connect_hint(error: &ConnectError) -> &'static str {
     match error {
+        ConnectError::NotMounted => {
+            "`cachewfs status` without --mount finds the mount, if one is running"
+        }
         ConnectError::Dead(_) => {
             "unmount it (umount MOUNTPOINT) and mount it again: no data is lost"
         }
@@ -203,10 +206,11 @@ fn mount_hint(error: &MountError) -> Option<&'static str> {
         MountError::Token { .. } => {
             Some("name a file that contains the daemon's token: -o token_file=FILE")
         }
-        MountError::Control { source, .. } => match source {
-            BindError::SocketDirectory(_) => Some(SOCKET_DIRECTORY_HINT),
-            BindError::InUse | BindError::Io(_) => None,
-        },
-        MountError::Http(_) | MountError::Session(_) => None,
+        MountError::InUse { .. } => Some("unmount it first: cachewfs umount MOUNTPOINT"),
+        MountError::Control(BindError::SocketDirectory(_)) => Some(SOCKET_DIRECTORY_HINT),
+        MountError::Aborted { .. } => Some("mount it again: no data is lost"),
+        MountError::Control(BindError::Io(_)) | MountError::Http(_) | MountError::Session(_) => {
+            None
+        }
     }
 }

@@ -18,6 +18,7 @@ mod fs;
 mod invalidate;
 mod jitter;
 mod mount;
+mod mount_table;
 mod options;
 mod passthrough;
 mod repository;
@@ -30,4 +31,5 @@ mod view;
 
 pub use fetch::{SecretToken, TokenError};
 pub use mount::{Mount, MountError};
+pub use mount_table::{DeviceNumber, TableEntry, clear_dead_mount, mount_table};
 pub use options::{Hydrate, MountOptions};

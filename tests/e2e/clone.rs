@@ -48,6 +48,18 @@ fn a_clone_is_ready_and_everything_works_in_it() {
     assert!(try_git(&clone, &["fsck", "--full"]).status.success());
     assert_index_checksum(&clone.join(".git"));
 
+    // An object that is written here is the clone's own, even if the mount has it: upstream may
+    // drop it later.
+    let id = git(&clone, &["hash-object", "-w", "empty"]);
+    let (directory, name) = id.trim().split_at(2);
+    assert!(
+        clone
+            .join(".git/objects")
+            .join(directory)
+            .join(name)
+            .exists()
+    );
+
     git(&clone, &["switch", "-q", "-c", "work"]);
     std::fs::remove_file(clone.join("empty")).unwrap();
     git(&clone, &["commit", "-q", "-a", "-m", "remove a file"]);
