@@ -16,6 +16,12 @@ pub(crate) enum CliError {
     /// No mount is running that the command could connect to.
     #[error("no cachewfs mount is running on this machine")]
     NoMount,
+    /// The current directory is in a clone that borrows from a mount, and that mount is missing.
+    #[error(
+        "this clone borrows its objects from {repo} in the cachewfs mount at {mount_point}, which \
+         is not mounted"
+    )]
+    CloneWithoutMount { repo: String, mount_point: String },
     /// Several mounts are running, and the command line doesn't choose one.
     #[error("several mounts are running: {mounts}")]
     SeveralMounts { mounts: String },
@@ -129,6 +135,13 @@ fn cli_code_and_hint(error: &CliError) -> (u8, Option<&'static str>) {
         CliError::NoMount => (
             NO_MOUNT,
             Some("start one: cachewfs mount http://HOST:PORT MOUNTPOINT"),
+        ),
+        CliError::CloneWithoutMount { .. } => (
+            NO_MOUNT,
+            Some(
+                "mount it there again: cachewfs mount http://HOST:PORT MOUNTPOINT. Until then git \
+                 reports missing objects, and `git fetch` fetches the whole history",
+            ),
         ),
         CliError::SeveralMounts { .. } => (USAGE, Some("choose one: --mount MOUNTPOINT")),
         CliError::CantConnect { source, .. } => (NO_MOUNT, Some(connect_hint(source))),

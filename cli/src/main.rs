@@ -7,6 +7,7 @@
 )]
 
 mod args;
+mod borrowing;
 mod clone_files;
 mod commands;
 mod daemonise;

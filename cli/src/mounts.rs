@@ -8,6 +8,7 @@ use cachewfs_fuse::control::protocol::{ControlAnswer, ControlRequest};
 use cachewfs_fuse::control::{Client, ConnectError};
 use cachewfs_fuse::{TableEntry, mount_table};
 
+use crate::borrowing::borrowed_here;
 use crate::error::CliError;
 use crate::progress::Bar;
 use crate::remote;
@@ -16,7 +17,7 @@ use crate::remote;
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct MountChoice {
     /// The mount to use. The default is the mount that contains the current directory, or else the
-    /// only mount.
+    /// one that the clone there borrows from, or else the only mount.
     #[arg(long, value_name = "MOUNTPOINT", global = true)]
     pub(crate) mount: Option<PathBuf>,
 }
@@ -66,8 +67,8 @@ fn table() -> Result<Vec<TableEntry>> {
 }
 
 impl MountChoice {
-    /// Returns the chosen mount point: the argument, the mount around the current directory, or
-    /// the only mount that this user may use.
+    /// Returns the chosen mount point: the argument, the mount around the current directory, the
+    /// mount that the clone there borrows from, or the only mount that this user may use.
     pub(crate) fn mount_point(&self) -> Result<PathBuf> {
         if let Some(chosen) = &self.mount {
             return Ok(absolute(chosen));
@@ -79,6 +80,11 @@ impl MountChoice {
             .find(|point| here.as_ref().is_some_and(|here| here.starts_with(point)));
         if let Some(point) = around {
             return Ok(point.clone());
+        }
+        if let Some(borrowed) = borrowed_here()
+            && points.contains(&borrowed.mount_point)
+        {
+            return Ok(borrowed.mount_point);
         }
         // Otherwise another user's mount would make each command without --mount fail as ambiguous,
         // or would be chosen.

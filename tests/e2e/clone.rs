@@ -197,3 +197,33 @@ fn a_directory_that_is_in_use_is_left_alone() {
     );
     assert!(!site.path().join("absent").exists());
 }
+
+#[test]
+fn a_clone_without_its_mount_says_which_mount_it_needs() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    let repo = site.grown_repo("project");
+    let daemon = site.daemon();
+    let mount = site.mount(&daemon.url());
+    let clone = clone_of(&site, &mount, &repo);
+    let point = mount.point.display().to_string();
+    let status = || {
+        let mut status = Command::new(binary("cachewfs"));
+        status.arg("status").current_dir(&clone).output().unwrap()
+    };
+
+    let with_mount = status();
+    drop(mount);
+    let without = status();
+
+    // Other tests run mounts at the same time, but this clone needs one of them.
+    let shown = String::from_utf8_lossy(&with_mount.stdout).into_owned();
+    assert!(shown.starts_with(&format!("{point} from ")), "{shown}");
+    let complaint = String::from_utf8_lossy(&without.stderr).into_owned();
+    let needs =
+        format!("from local/project in the cachewfs mount at {point}, which is not mounted");
+    assert!(complaint.contains(&needs), "{complaint}");
+    assert_eq!(without.status.code(), Some(3));
+}

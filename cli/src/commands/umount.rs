@@ -18,7 +18,7 @@ use crate::output;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The mount to unmount. The default is the mount that contains the current directory, or else
-    /// the only mount.
+    /// the one that the clone there borrows from, or else the only mount.
     #[arg(value_name = "MOUNTPOINT")]
     mount_point: Option<PathBuf>,
 }
