@@ -52,10 +52,11 @@ fn is_ours(entry: &TableEntry) -> bool {
 }
 
 /// Returns the mount points in the mount table. A mount that hides the one before it, at the same
-/// mount point, adds no second entry.
+/// mount point, adds no second entry. Bind mounts of single directories add none.
 pub(crate) fn mount_points() -> Result<Vec<PathBuf>> {
     let mut points: Vec<_> = table()?
         .into_iter()
+        .filter(|entry| entry.is_whole)
         .map(|entry| entry.mount_point)
         .collect();
     points.dedup();

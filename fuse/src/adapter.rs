@@ -17,6 +17,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -59,6 +60,8 @@ pub(crate) struct Adapter {
     read_timeout: Duration,
     lookup_timeout: Duration,
     uses_passthrough: bool,
+    /// Whether the kernel has refused passthrough for a file.
+    passthrough_refused: AtomicBool,
 }
 
 impl Adapter {
@@ -69,6 +72,20 @@ impl Adapter {
             read_timeout: options.read_timeout,
             lookup_timeout: options.lookup_timeout,
             uses_passthrough: options.passthrough,
+            passthrough_refused: AtomicBool::new(false),
+        }
+    }
+
+    /// Logs that the kernel refuses passthrough, as a warning the first time: it mostly refuses it
+    /// always, for example if the cache is on a filesystem that is stacked itself.
+    fn note_refused_passthrough(&self, error: &io::Error) {
+        if self.passthrough_refused.swap(true, Ordering::Relaxed) {
+            debug!(%error, "Can't use passthrough for a cache file");
+        } else {
+            warn!(
+                %error,
+                "Can't use passthrough, so this process answers reads of complete files too: {error}"
+            );
         }
     }
 
@@ -325,7 +342,7 @@ impl Filesystem for Adapter {
             match backing {
                 Ok(backing) => opens.backing = Some(Arc::new(backing)),
                 // The mode falls back to cached, also for all opens until the last one ends.
-                Err(error) => debug!(%error, "Can't use passthrough for a cache file"),
+                Err(error) => self.note_refused_passthrough(&error),
             }
         }
         opens.count += 1;

@@ -10,15 +10,17 @@ use crate::{control, session};
 /// The type of a cachewfs mount in the mount table.
 pub(crate) const FILE_SYSTEM_TYPE: &str = "fuse.cachewfs";
 
-/// A cachewfs mount in the mount table.
+/// An entry of the mount table that shows a cachewfs mount, or a part of one (a bind mount).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableEntry {
     /// The mount point.
     pub mount_point: PathBuf,
     /// The user who mounted it, if the mount options name one.
     pub uid: Option<u32>,
-    /// The device number of the filesystem.
+    /// The device number of the filesystem. A mount and its bind mounts have the same.
     pub device: DeviceNumber,
+    /// Whether the entry shows the mount from its root on, not only a directory of it.
+    pub is_whole: bool,
 }
 
 /// The device number of a mounted filesystem, such as `0:52`.
@@ -29,14 +31,14 @@ pub struct TableEntry {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceNumber(pub(crate) String);
 
-/// Returns the cachewfs mounts, without bind mounts of single directories. If mounts are at one
-/// mount point, the last one hides the others.
+/// Returns the entries of cachewfs mounts. If several are at one mount point, the last one hides
+/// the others.
 pub fn mount_table() -> io::Result<Vec<TableEntry>> {
     let table = fs::read("/proc/self/mountinfo")?;
     Ok(parse(&table))
 }
 
-/// Returns the visible cachewfs mount at `mount_point`, which is an absolute path without symbolic
+/// Returns the entry that is visible at `mount_point`, which is an absolute path without symbolic
 /// links.
 pub(crate) fn mount_at(mount_point: &Path) -> io::Result<Option<TableEntry>> {
     let mut entries = mount_table()?.into_iter();
@@ -75,8 +77,7 @@ fn parse(table: &[u8]) -> Vec<TableEntry> {
 fn entry(line: &[u8]) -> Option<TableEntry> {
     let fields: Vec<&[u8]> = line.split(|&byte| byte == b' ').collect();
     let dash = fields.iter().position(|field| *field == b"-")?;
-    let is_whole = *fields.get(3)? == b"/";
-    if *fields.get(dash + 1)? != FILE_SYSTEM_TYPE.as_bytes() || !is_whole {
+    if *fields.get(dash + 1)? != FILE_SYSTEM_TYPE.as_bytes() {
         return None;
     }
     let options = fields.get(dash + 3).copied().unwrap_or_default();
@@ -87,6 +88,7 @@ fn entry(line: &[u8]) -> Option<TableEntry> {
         mount_point: unescape(fields.get(4)?),
         uid: uid.and_then(|uid| std::str::from_utf8(uid).ok()?.parse().ok()),
         device: DeviceNumber(String::from_utf8(fields.get(2)?.to_vec()).ok()?),
+        is_whole: *fields.get(3)? == b"/",
     })
 }
 
@@ -122,14 +124,19 @@ mod tests {
             39 1 0:42 / /d rw - ext4 /dev/sda rw\n\
             40 1";
 
-        let entry = |point: &str, uid, device: &str| TableEntry {
+        let entry = |point: &str, uid, device: &str, is_whole| TableEntry {
             mount_point: point.into(),
             uid,
             device: DeviceNumber(device.to_owned()),
+            is_whole,
         };
         assert_eq!(
             parse(lines),
-            [entry("/a b", Some(7), "0:40"), entry("/c", None, "0:41")]
+            [
+                entry("/a b", Some(7), "0:40", true),
+                entry("/c", None, "0:41", true),
+                entry("/bound", None, "0:41", false)
+            ]
         );
     }
 

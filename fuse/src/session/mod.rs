@@ -133,10 +133,15 @@ pub(crate) fn detach(mount_point: &Path) -> io::Result<()> {
         let flags = UnmountFlags::NOFOLLOW | UnmountFlags::DETACH;
         return Ok(rustix::mount::unmount(mount_point, flags)?);
     }
-    let status = std::process::Command::new("fusermount3")
-        .args(["-u", "-z", "--"])
-        .arg(mount_point)
-        .status()?;
+    let run = |program| {
+        let mut command = std::process::Command::new(program);
+        command.args(["-u", "-z", "--"]).arg(mount_point).status()
+    };
+    // The directory may be missing in `PATH`, as for cron. fuser looks there too when it mounts.
+    let status = run("fusermount3").or_else(|error| match error.kind() {
+        io::ErrorKind::NotFound => run("/bin/fusermount3"),
+        _ => Err(error),
+    })?;
     if status.success() {
         Ok(())
     } else {
