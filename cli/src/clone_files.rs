@@ -80,6 +80,10 @@ pub(crate) fn config(upstream_url: &str, default_branch: Option<&[u8]>) -> Vec<u
 /// The task loose-objects is off for another reason. It deletes local objects that the mount has
 /// too, and upstream may delete those objects later.
 const SETTINGS: &str = "\
+# This clone borrows its objects from a cachewfs mount: .git/objects/info/alternates has the path.
+# Without the mount, git reports missing objects (`bad object HEAD`), and `git fetch` fetches the
+# whole history. Nothing is lost: mount it again. `cachewfs status` in this clone names the mount.
+
 # Automatic maintenance only packs small packs together. Its other tasks would read many objects
 # from the cachewfs mount. You can still run `git gc` yourself.
 [gc]

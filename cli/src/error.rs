@@ -16,6 +16,12 @@ pub(crate) enum CliError {
     /// No mount is running that the command could connect to.
     #[error("no cachewfs mount is running on this machine")]
     NoMount,
+    /// The current directory is in a clone that borrows from a mount, and that mount is missing.
+    #[error(
+        "this clone borrows its objects from {repo} in the cachewfs mount at {mount_point}, which \
+         is not mounted"
+    )]
+    CloneWithoutMount { repo: String, mount_point: String },
     /// Several mounts are running, and the command line doesn't choose one.
     #[error("several mounts are running: {mounts}")]
     SeveralMounts { mounts: String },
@@ -130,6 +136,13 @@ fn cli_code_and_hint(error: &CliError) -> (u8, Option<&'static str>) {
             NO_MOUNT,
             Some("start one: cachewfs mount http://HOST:PORT MOUNTPOINT"),
         ),
+        CliError::CloneWithoutMount { .. } => (
+            NO_MOUNT,
+            Some(
+                "mount it there again: cachewfs mount http://HOST:PORT MOUNTPOINT. Until then git \
+                 reports missing objects, and `git fetch` fetches the whole history",
+            ),
+        ),
         CliError::SeveralMounts { .. } => (USAGE, Some("choose one: --mount MOUNTPOINT")),
         CliError::CantConnect { source, .. } => (NO_MOUNT, Some(connect_hint(source))),
         CliError::ForeignMount { .. } => (NO_MOUNT, Some("run this command as that user")),
@@ -155,6 +168,9 @@ fn cli_code_and_hint(error: &CliError) -> (u8, Option<&'static str>) {
 
 fn connect_hint(error: &ConnectError) -> &'static str {
     match error {
+        ConnectError::NotMounted => {
+            "`cachewfs status` without --mount finds the mount, if one is running"
+        }
         ConnectError::Dead(_) => {
             "unmount it (umount MOUNTPOINT) and mount it again: no data is lost"
         }
@@ -203,10 +219,11 @@ fn mount_hint(error: &MountError) -> Option<&'static str> {
         MountError::Token { .. } => {
             Some("name a file that contains the daemon's token: -o token_file=FILE")
         }
-        MountError::Control { source, .. } => match source {
-            BindError::SocketDirectory(_) => Some(SOCKET_DIRECTORY_HINT),
-            BindError::InUse | BindError::Io(_) => None,
-        },
-        MountError::Http(_) | MountError::Session(_) => None,
+        MountError::InUse { .. } => Some("unmount it first: cachewfs umount MOUNTPOINT"),
+        MountError::Control(BindError::SocketDirectory(_)) => Some(SOCKET_DIRECTORY_HINT),
+        MountError::Aborted { .. } => Some("mount it again: no data is lost"),
+        MountError::Control(BindError::Io(_)) | MountError::Http(_) | MountError::Session(_) => {
+            None
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! The program `cachewfs`. If it is started as `mount.cachewfs`, it is a helper of mount(8).
+//! The program `cachewfs`. It is also the helper of mount(8).
 
 #![expect(
     clippy::doc_markdown,
@@ -7,6 +7,7 @@
 )]
 
 mod args;
+mod borrowing;
 mod clone_files;
 mod commands;
 mod daemonise;
@@ -30,12 +31,7 @@ use crate::commands::{
 };
 
 fn main() -> ExitCode {
-    let name = std::env::args_os().next().map(std::path::PathBuf::from);
-    let is_helper = name
-        .as_deref()
-        .and_then(|path| path.file_name())
-        .is_some_and(|name| name == "mount.cachewfs");
-    let outcome = if is_helper {
+    let outcome = if mount_helper::is_helper(std::env::args_os()) {
         mount_helper::run(&mount_helper::Args::parse())
     } else {
         run(Arguments::parse().command)

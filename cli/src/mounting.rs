@@ -14,7 +14,6 @@ use tracing_subscriber::EnvFilter;
 
 use crate::daemonise::is_background;
 use crate::error::CliError;
-use crate::mounts::clear_dead_mount;
 use crate::remote::without_secrets;
 
 /// The parsed options of `-o`.
@@ -28,15 +27,16 @@ pub(crate) struct MountSettings {
 
 /// Options of mount(8), fstab and systemd that are accepted and change nothing.
 ///
-/// A mount is always read-only. `rw` is accepted all the same: mount(8) passes it to its helpers
-/// unless the user wrote `ro`.
-const IGNORED: [&str; 24] = [
+/// A mount is always read-only, with `nosuid` and `nodev`. `rw` is accepted all the same: mount(8)
+/// passes it to its helpers unless the user wrote `ro`. Of `user`, mount(8) also passes what it
+/// implies, such as `noexec`.
+const IGNORED: [&str; 23] = [
     "defaults",
     "ro",
     "rw",
     "suid",
     "dev",
-    "noexec",
+    "default_permissions",
     "sync",
     "owner",
     "nosuid",
@@ -54,13 +54,13 @@ const IGNORED: [&str; 24] = [
     "group",
     "async",
     "dirsync",
-    "exec",
 ];
 
 /// The part of `--help` that explains `-o`.
 pub(crate) const OPTIONS_HELP: &str = "\
 Mount options (-o, separated by commas):
   allow_other          let other users read the mount too
+  noexec               don't let programs of the mount be run
   token_file=FILE      the file with the daemon's token; use it with https:// [none]
   cache_dir=DIR        the directory of the cache [/var/cache/cachewfs, ~/.cache/cachewfs]
   cache_size=SIZE      the most disk space that the cache may use, such as 50G [50G]
@@ -73,7 +73,17 @@ Mount options (-o, separated by commas):
   no_direct_reads      fetch all data from daemons; don't follow their redirects to the bucket
   no_passthrough       don't let the kernel read completely cached files without this process
   log=FILE             the log file of a mount in the background [none]
-Options for fstab such as _netdev, nofail, noauto and x-systemd.* are accepted and ignored.";
+Options for fstab such as _netdev, nofail, noauto and x-systemd.* are accepted and ignored.
+A mount is always read-only, with nosuid and nodev.";
+
+/// The treatment of options that this program doesn't know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum UnknownOptions {
+    /// They are an error.
+    Refused,
+    /// They are ignored, as `mount -s` wants it.
+    Ignored,
+}
 
 impl MountSettings {
     /// Parses the settings of a mount. Each of `options` is a list separated by commas, as in
@@ -82,18 +92,19 @@ impl MountSettings {
         daemons: Vec<String>,
         mount_point: PathBuf,
         options: &[String],
+        unknown: UnknownOptions,
     ) -> Result<Self, CliError> {
         let mut settings = Self {
             options: MountOptions::new(mount_point, daemons),
             log: None,
         };
         for option in options.iter().flat_map(|list| list.split(',')) {
-            settings.apply(option.trim())?;
+            settings.apply(option.trim(), unknown)?;
         }
         Ok(settings)
     }
 
-    fn apply(&mut self, option: &str) -> Result<(), CliError> {
+    fn apply(&mut self, option: &str, unknown: UnknownOptions) -> Result<(), CliError> {
         let bad = |reason: String| CliError::BadOption {
             option: option.to_owned(),
             reason,
@@ -103,6 +114,8 @@ impl MountSettings {
         match key {
             "" => {}
             "allow_other" => options.allow_other = true,
+            "noexec" => options.noexec = true,
+            "exec" => options.noexec = false,
             "token_file" => options.token_file = Some(absolute(value)),
             "cache_dir" => options.cache_dir = absolute(value),
             "cache_size" => options.cache_max_bytes = size(value).map_err(bad)?,
@@ -115,6 +128,7 @@ impl MountSettings {
             "no_passthrough" => options.passthrough = false,
             "log" => self.log = Some(absolute(value)),
             _ if IGNORED.contains(&key) || key.starts_with("x-") || key == "comment" => {}
+            _ if unknown == UnknownOptions::Ignored => {}
             _ => return Err(bad("unknown option".to_owned())),
         }
         Ok(())
@@ -185,9 +199,14 @@ pub(crate) fn daemon_urls(source: &str) -> Result<Vec<String>, CliError> {
         .collect()
 }
 
+/// The events that are logged unless `CACHEWFS_LOG` says otherwise. fuser would warn of each call
+/// that it answers with ENOSYS, such as `fsync`, although that is the right answer.
+const DEFAULT_FILTER: &str = "info,fuser=error";
+
 /// Starts logging to the file `log`, or to standard error if there is no file.
 pub(crate) fn start_logging(log: Option<&Path>) -> Result<()> {
-    let filter = EnvFilter::try_from_env("CACHEWFS_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter =
+        EnvFilter::try_from_env("CACHEWFS_LOG").unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
     let builder = tracing_subscriber::fmt().with_env_filter(filter);
     let Some(path) = log else {
         let (builder, colours) = if std::io::stderr().is_terminal() {
@@ -211,7 +230,8 @@ pub(crate) fn start_logging(log: Option<&Path>) -> Result<()> {
 
 /// Mounts, calls `on_ready`, and serves the mount until it is unmounted.
 ///
-/// SIGINT and SIGTERM unmount it; in the foreground, SIGHUP does too.
+/// SIGINT, SIGTERM and SIGQUIT unmount it; in the foreground, SIGHUP does too. Signals that have no
+/// meaning here, such as SIGUSR1, change nothing.
 pub(crate) async fn serve(
     options: MountOptions,
     on_ready: impl FnOnce() -> Result<()>,
@@ -220,10 +240,14 @@ pub(crate) async fn serve(
     // leave a dead mount.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
+    let mut quit = signal(SignalKind::quit())?;
+    let _meaningless = [
+        signal(SignalKind::user_defined1())?,
+        signal(SignalKind::user_defined2())?,
+        signal(SignalKind::alarm())?,
+    ];
     // A background process ignores SIGHUP, because it doesn't belong to a terminal.
     let mut hangup = signal(SignalKind::hangup())?;
-    // After a crash, users mount again without having to unmount the dead mount first.
-    clear_dead_mount(&options.mount_point)?;
     let mount = Mount::start(options).await?;
     on_ready()?;
     let ended = mount.wait();
@@ -232,6 +256,7 @@ pub(crate) async fn serve(
         outcome = &mut ended => return Ok(outcome?),
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
+        _ = quit.recv() => {}
         _ = hangup.recv(), if !is_background() => {}
     }
     mount.unmount();
@@ -243,19 +268,20 @@ mod tests {
     use super::*;
 
     fn parse(options: &str) -> Result<MountSettings, CliError> {
-        MountSettings::parse(Vec::new(), "/mnt".into(), &[options.to_owned()])
+        let (point, options) = ("/mnt".into(), [options.to_owned()]);
+        MountSettings::parse(Vec::new(), point, &options, UnknownOptions::Refused)
     }
 
     #[test]
     fn options_of_fstab_are_understood() {
         let settings = parse(
-            "rw,defaults,_netdev,x-systemd.automount,allow_other,cache_dir=/c,cache_size=2G,\
+            "rw,noexec,defaults,_netdev,x-systemd.automount,allow_other,cache_dir=/c,cache_size=2G,\
              read_timeout=30,lookup_timeout=500ms,hydrate=hot,no_direct_reads",
         )
         .unwrap();
 
         let options = settings.options;
-        assert!(options.allow_other);
+        assert!(options.allow_other && options.noexec);
         assert_eq!(options.cache_dir, PathBuf::from("/c"));
         assert_eq!(options.cache_max_bytes, 2 << 30);
         assert_eq!(options.read_timeout, Duration::from_secs(30));
@@ -289,5 +315,22 @@ mod tests {
         ] {
             assert!(parse(bad).is_err(), "{bad}");
         }
+        assert!(!parse("noexec,exec").unwrap().options.noexec);
+    }
+
+    #[test]
+    fn only_unknown_options_may_be_ignored() {
+        let parse = |options: &str| {
+            let (point, options) = ("/mnt".into(), [options.to_owned()]);
+            MountSettings::parse(Vec::new(), point, &options, UnknownOptions::Ignored)
+        };
+
+        assert!(
+            parse("alow_other,max_read=1,allow_other")
+                .unwrap()
+                .options
+                .allow_other
+        );
+        assert!(parse("cache_size=x").is_err());
     }
 }

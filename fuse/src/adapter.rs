@@ -18,15 +18,16 @@ use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fuser::{
-    AccessFlags, BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags,
-    Generation, INodeNo, InitFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, ReplyAttr,
-    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen,
-    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    AccessFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation,
+    INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyOpen, ReplyStatfs,
+    ReplyXattr, Request,
 };
 use futures_util::FutureExt as _;
 use tokio::runtime::Handle;
@@ -69,6 +70,8 @@ pub(crate) struct Adapter {
     read_timeout: Duration,
     lookup_timeout: Duration,
     uses_passthrough: bool,
+    /// Whether the kernel has refused passthrough for a file.
+    passthrough_refused: AtomicBool,
 }
 
 /// The thread that waits for an answer of the mount.
@@ -87,6 +90,20 @@ impl Adapter {
             read_timeout: options.read_timeout,
             lookup_timeout: options.lookup_timeout,
             uses_passthrough: options.passthrough,
+            passthrough_refused: AtomicBool::new(false),
+        }
+    }
+
+    /// Logs that the kernel refuses passthrough, as a warning the first time: it mostly refuses it
+    /// always, for example if the cache is on a filesystem that is stacked itself.
+    fn note_refused_passthrough(&self, error: &io::Error) {
+        if self.passthrough_refused.swap(true, Ordering::Relaxed) {
+            debug!(%error, "Can't use passthrough for a cache file");
+        } else {
+            warn!(
+                %error,
+                "Can't use passthrough, so this process answers reads of complete files too: {error}"
+            );
         }
     }
 
@@ -135,14 +152,19 @@ impl Adapter {
         // The caller gets an error after `timeout`, but its work goes on. A caller that retries a
         // lookup then finds the repository loaded.
         let longest = self.read_timeout.max(timeout);
-        let work = tasks.spawn_on(tokio::time::timeout(longest, call), &self.runtime);
+        let work = tokio::time::timeout(longest, call);
+        let until_end = ending.clone();
+        // The end of the mount waits for its tasks.
+        let work = async move { until_end.run_until_cancelled(work).await };
+        let work = tasks.spawn_on(work, &self.runtime);
         tasks.spawn_on(
             async move {
                 let outcome = tokio::select! {
                     outcome = tokio::time::timeout(timeout, work) => match outcome {
-                        Ok(Ok(Ok(outcome))) => outcome,
+                        Ok(Ok(Some(Ok(outcome)))) => outcome,
+                        Ok(Ok(None)) => Err(crate::fetch::FetchError::Ending.into()),
                         // The deadline passed, the work took too long, or the runtime stopped it.
-                        Ok(Ok(Err(_)) | Err(_)) | Err(_) => Err(FsError::TimedOut),
+                        Ok(Ok(Some(Err(_))) | Err(_)) | Err(_) => Err(FsError::TimedOut),
                     },
                     // A caller that waits for a reply keeps the mount busy. An unmount must not
                     // wait for the network.
@@ -200,11 +222,9 @@ fn file_attr(attr: &Attr, uid: u32, gid: u32) -> FileAttr {
         crtime: mtime,
         kind: file_type(attr.kind),
         perm: attr.mode,
-        nlink: if attr.kind == FileKind::Directory {
-            2
-        } else {
-            1
-        },
+        // Of a directory, 1 means that it doesn't count its subdirectories. Any other number tells
+        // programs such as perl's `File::Find` how many there are.
+        nlink: 1,
         uid,
         gid,
         rdev: 0,
@@ -239,10 +259,7 @@ fn numbered_from(listing: &Listing, offset: u64) -> impl Iterator<Item = (u64, &
         .skip_while(move |&(next, _)| next <= offset)
 }
 
-fn wants_to_write(flags: OpenFlags) -> bool {
-    flags.acc_mode() != OpenAccMode::O_RDONLY
-}
-
+/// The calls that a read-only mount gets. The kernel itself fails all calls that write with EROFS.
 impl Filesystem for Adapter {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
         let useful = [
@@ -315,34 +332,6 @@ impl Filesystem for Adapter {
         }
     }
 
-    /// Accepts new times and ignores them; refuses all other changes.
-    ///
-    /// git refreshes the times of a pack that already has an object it was about to write. If that
-    /// failed, git would write the object again.
-    fn setattr(
-        &self,
-        request: &Request,
-        ino: INodeNo,
-        mode: Option<u32>,
-        uid: Option<u32>,
-        gid: Option<u32>,
-        size: Option<u64>,
-        _atime: Option<TimeOrNow>,
-        _mtime: Option<TimeOrNow>,
-        _ctime: Option<SystemTime>,
-        fh: Option<FileHandle>,
-        _crtime: Option<SystemTime>,
-        _chgtime: Option<SystemTime>,
-        _bkuptime: Option<SystemTime>,
-        _flags: Option<BsdFileFlags>,
-        reply: ReplyAttr,
-    ) {
-        if mode.is_some() || uid.is_some() || gid.is_some() || size.is_some() {
-            return reply.error(Errno::EROFS);
-        }
-        self.getattr(request, ino, fh, reply);
-    }
-
     fn readlink(&self, request: &Request, ino: INodeNo, reply: ReplyData) {
         let fs = Arc::clone(&self.fs);
         let call = async move { fs.readlink(ino.0).await };
@@ -352,10 +341,7 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn open(&self, _request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        if wants_to_write(flags) {
-            return reply.error(Errno::EROFS);
-        }
+    fn open(&self, _request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         if !self.uses_passthrough {
             // After ENOSYS the kernel sends no `open` or `release` any more, for any file. Reads
             // need no handle here, because the bytes of an inode never change. A warm `git grep`
@@ -390,7 +376,7 @@ impl Filesystem for Adapter {
             match backing {
                 Ok(backing) => opens.backing = Some(Arc::new(backing)),
                 // The mode falls back to cached, also for all opens until the last one ends.
-                Err(error) => debug!(%error, "Can't use passthrough for a cache file"),
+                Err(error) => self.note_refused_passthrough(&error),
             }
         }
         opens.count += 1;
@@ -560,16 +546,23 @@ impl Filesystem for Adapter {
     }
 
     fn statfs(&self, _request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
-        let cache = &self.fs.repositories().segments.backend().cache;
-        let (used, max) = (cache.used_bytes() / 4096, cache.max_bytes() / 4096);
-        reply.statfs(max, max.saturating_sub(used), 0, 0, 0, 4096, 255, 4096);
+        // A mount is no place for data, so it has no blocks. `df` then leaves it out, and
+        // monitoring doesn't report it as full. `cachewfs status` shows the size of the cache.
+        reply.statfs(0, 0, 0, 0, 0, 4096, 255, 4096);
     }
 
-    fn access(&self, _request: &Request, _ino: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
-        if mask.contains(AccessFlags::W_OK) {
-            return reply.error(Errno::EROFS);
+    fn access(&self, _request: &Request, ino: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
+        match self.fs.getattr(ino.0) {
+            Ok(attr) => {
+                let is_program = attr.kind != FileKind::File || attr.mode & 0o111 != 0;
+                if mask.contains(AccessFlags::X_OK) && !is_program {
+                    return reply.error(Errno::EACCES);
+                }
+                // Everything is readable by all, and the kernel refuses all writes.
+                reply.ok();
+            }
+            Err(error) => reply.error(error.errno()),
         }
-        reply.ok();
     }
 
     fn getxattr(
@@ -584,116 +577,27 @@ impl Filesystem for Adapter {
         reply.error(Errno::ENOSYS);
     }
 
-    fn listxattr(&self, _request: &Request, _ino: INodeNo, _size: u32, reply: ReplyXattr) {
-        reply.error(Errno::ENOSYS);
+    fn listxattr(&self, _request: &Request, _ino: INodeNo, size: u32, reply: ReplyXattr) {
+        // After ENOSYS, the kernel would answer EOPNOTSUPP, and `tar --xattrs` warns of each file.
+        if size == 0 {
+            reply.size(0);
+        } else {
+            reply.data(&[]);
+        }
     }
 
-    fn create(
-        &self,
-        _request: &Request,
-        _parent: INodeNo,
-        _name: &OsStr,
-        _mode: u32,
-        _umask: u32,
-        _flags: i32,
-        reply: ReplyCreate,
-    ) {
-        reply.error(Errno::EROFS);
-    }
-
-    fn mknod(
-        &self,
-        _request: &Request,
-        _parent: INodeNo,
-        _name: &OsStr,
-        _mode: u32,
-        _umask: u32,
-        _rdev: u32,
-        reply: ReplyEntry,
-    ) {
-        reply.error(Errno::EROFS);
-    }
-
-    fn mkdir(
-        &self,
-        _request: &Request,
-        _parent: INodeNo,
-        _name: &OsStr,
-        _mode: u32,
-        _umask: u32,
-        reply: ReplyEntry,
-    ) {
-        reply.error(Errno::EROFS);
-    }
-
-    fn symlink(
-        &self,
-        _request: &Request,
-        _parent: INodeNo,
-        _name: &OsStr,
-        _target: &std::path::Path,
-        reply: ReplyEntry,
-    ) {
-        reply.error(Errno::EROFS);
-    }
-
-    fn link(
-        &self,
-        _request: &Request,
-        _ino: INodeNo,
-        _parent: INodeNo,
-        _name: &OsStr,
-        reply: ReplyEntry,
-    ) {
-        reply.error(Errno::EROFS);
-    }
-
-    fn unlink(&self, _request: &Request, _parent: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
-        reply.error(Errno::EROFS);
-    }
-
-    fn rmdir(&self, _request: &Request, _parent: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
-        reply.error(Errno::EROFS);
-    }
-
-    fn rename(
-        &self,
-        _request: &Request,
-        _parent: INodeNo,
-        _name: &OsStr,
-        _new_parent: INodeNo,
-        _new_name: &OsStr,
-        _flags: fuser::RenameFlags,
-        reply: ReplyEmpty,
-    ) {
-        reply.error(Errno::EROFS);
-    }
-
-    fn write(
+    fn ioctl(
         &self,
         _request: &Request,
         _ino: INodeNo,
         _fh: FileHandle,
-        _offset: u64,
-        _data: &[u8],
-        _write_flags: WriteFlags,
-        _flags: OpenFlags,
-        _lock_owner: Option<LockOwner>,
-        reply: ReplyWrite,
+        _flags: IoctlFlags,
+        _cmd: u32,
+        _in_data: &[u8],
+        _out_size: u32,
+        reply: ReplyIoctl,
     ) {
-        reply.error(Errno::EROFS);
-    }
-
-    fn setxattr(
-        &self,
-        _request: &Request,
-        _ino: INodeNo,
-        _name: &OsStr,
-        _value: &[u8],
-        _flags: i32,
-        _position: u32,
-        reply: ReplyEmpty,
-    ) {
-        reply.error(Errno::EROFS);
+        // Python, for example, asks of each file that it opens whether it is a terminal.
+        reply.error(Errno::ENOTTY);
     }
 }

@@ -19,6 +19,7 @@ mod invalidate;
 mod jitter;
 mod killed;
 mod mount;
+mod mount_table;
 mod options;
 mod parse;
 mod passthrough;
@@ -32,4 +33,5 @@ mod view;
 
 pub use fetch::{SecretToken, TokenError};
 pub use mount::{Mount, MountError};
+pub use mount_table::{DeviceNumber, TableEntry, clear_dead_mount, mount_table};
 pub use options::{Hydrate, MountOptions};

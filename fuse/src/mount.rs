@@ -1,7 +1,7 @@
 //! The lifetime of a mount: builds its parts, serves it, unmounts it.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use crate::control::{self, BindError, Server};
 use crate::fetch::{DaemonToken, HttpSource, TokenError};
 use crate::fs::Fs;
 use crate::invalidate::Invalidator;
+use crate::mount_table::{clear_dead_mount, mount_at};
 use crate::options::MountOptions;
 use crate::repository::Repositories;
 use crate::segment::{Backend, Segments};
@@ -24,8 +25,8 @@ use crate::traffic::Traffic;
 /// to stop, so this should take only a moment.
 const ENDING_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long [`bind`] waits before it tries a control socket in use again.
-const BIND_RETRY_INTERVAL: Duration = Duration::from_millis(50);
+/// How long a new mount waits before it looks again whether its mount point is free.
+const FREE_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Why a mount can't be started, or why it failed later.
 #[derive(Debug, thiserror::Error)]
@@ -65,13 +66,20 @@ pub enum MountError {
         /// The error of the system call.
         source: io::Error,
     },
-    /// The control socket can't be created.
-    #[error("can't open the control socket {path}")]
-    Control {
-        /// The socket.
+    /// Another cachewfs mount is there, and its process is alive.
+    #[error("another cachewfs mount is at {path}")]
+    InUse {
+        /// The mount point.
         path: PathBuf,
-        /// The reason.
-        source: BindError,
+    },
+    /// The control socket can't be created.
+    #[error("can't open the control socket of the mount")]
+    Control(#[from] BindError),
+    /// The connection to the kernel was aborted while the mount was in use.
+    #[error("the kernel or an administrator aborted the FUSE connection of the mount at {path}")]
+    Aborted {
+        /// The mount point.
+        path: PathBuf,
     },
     /// The FUSE session failed, or unmounting failed.
     #[error("the FUSE session failed")]
@@ -112,13 +120,11 @@ impl Mount {
         segments.backend().tasks.spawn(eviction);
         let repositories = Arc::new(Repositories::new(options.clone(), segments));
         let fs = Arc::new(Fs::new(Arc::clone(&repositories)));
-        // Before the mount: a second mount at this place fails here, and nothing has to be undone.
-        let control = bind(&options).await.map_err(|source| MountError::Control {
-            path: control::socket_path(&options.mount_point),
-            source,
-        })?;
+        // Before the mount: then nothing has to be undone if the directory can't be used.
+        let sockets = control::open_socket_directory().await?;
+        wait_until_free(&options.mount_point).await?;
         let adapter = Adapter::new(fs, Handle::current(), &options);
-        let mount_point = options.mount_point.clone();
+        let (mount_point, allow_other) = (options.mount_point.clone(), options.allow_other);
         // Blocks until the kernel has sent its first request.
         let started = tokio::task::spawn_blocking(move || session::start(adapter, &options)).await;
         let served = started
@@ -128,6 +134,9 @@ impl Mount {
                 path: mount_point.clone(),
                 source,
             })?;
+        let control = Server::bind(sockets, &served.device, allow_other).inspect_err(|_| {
+            served.unmount().ok();
+        })?;
         repositories
             .invalidator
             .set(Invalidator::new(served.notifier.clone()))
@@ -154,7 +163,13 @@ impl Mount {
             return Ok(());
         };
         let outcome = tokio::select! {
-            outcome = &mut served.ended => outcome.unwrap_or(Ok(())),
+            outcome = &mut served.ended => match outcome.unwrap_or(Ok(())) {
+                Ok(()) => self.remove_aborted(&served),
+                Err(error) => {
+                    self.remove_aborted(&served).ok();
+                    Err(MountError::Session(error))
+                }
+            },
             () = self.control.stop_requested() => {
                 // Before the unmount: pending reads fail now, and no longer keep the mount busy.
                 self.repositories.segments.backend().ending.cancel();
@@ -162,18 +177,39 @@ impl Mount {
                 // A busy mount is detached, and its session goes on while files are open. Reads of
                 // open files fail when this process ends.
                 tokio::time::timeout(ENDING_TIMEOUT, &mut served.ended).await.ok();
-                outcome
+                outcome.map_err(MountError::Session)
             }
         };
-        // Before the tasks end: the mount point is free, and the next mount there needs the socket.
-        self.control.remove_socket();
         self.end_tasks().await;
-        outcome.map_err(MountError::Session)
+        outcome
     }
 
     /// Starts to unmount, and makes [`Mount::wait`] return.
     pub fn unmount(&self) {
         self.control.request_stop();
+    }
+
+    /// Unmounts if the session ended although the mount is still in the mount table.
+    ///
+    /// The kernel ends a session when it is unmounted, but also when its connection is aborted: by
+    /// `umount -f`, or by a write to `abort` in `/sys/fs/fuse/connections`. Such a mount would fail
+    /// every access until somebody unmounts it.
+    fn remove_aborted(&self, served: &ServedSession) -> Result<(), MountError> {
+        if !served.is_mounted().map_err(MountError::Session)? {
+            return Ok(());
+        }
+        let path = self.repositories.options.mount_point.clone();
+        let shown = path.display();
+        warn!(
+            mount_point = %shown,
+            "The FUSE connection of the mount at {shown} was aborted: unmounting it"
+        );
+        // `umount -f` may have been faster.
+        let outcome = served.unmount();
+        if served.is_mounted().map_err(MountError::Session)? {
+            outcome.map_err(MountError::Session)?;
+        }
+        Err(MountError::Aborted { path })
     }
 
     async fn end_tasks(&self) {
@@ -217,16 +253,35 @@ async fn open_cache(options: &MountOptions) -> Result<Cache, MountError> {
         })
 }
 
-/// Binds the control socket. If a mount at this place is just ending, waits until it has removed
-/// its socket.
-async fn bind(options: &MountOptions) -> Result<Server, BindError> {
+/// Waits until no cachewfs mount is at `mount_point`. Removes a dead one, and waits for one that is
+/// just ending.
+async fn wait_until_free(mount_point: &Path) -> Result<(), MountError> {
     let deadline = tokio::time::Instant::now() + ENDING_TIMEOUT;
+    let path = mount_point.to_owned();
+    let is_free = move || {
+        clear_dead_mount(&path)?;
+        Ok(mount_at(&path)?.is_none())
+    };
     loop {
-        match Server::bind(&options.mount_point, options.allow_other) {
-            Err(BindError::InUse) if tokio::time::Instant::now() < deadline => {
-                tokio::time::sleep(BIND_RETRY_INTERVAL).await;
+        // On another thread, with a timeout: a mount whose process is stopped answers nothing.
+        let looked = tokio::task::spawn_blocking(is_free.clone());
+        let is_free = match tokio::time::timeout_at(deadline, looked).await {
+            Ok(outcome) => outcome.unwrap_or_else(|error| Err(io::Error::other(error))),
+            Err(_) => Ok(false),
+        };
+        match is_free {
+            Ok(true) => return Ok(()),
+            Ok(false) if tokio::time::Instant::now() < deadline => {
+                tokio::time::sleep(FREE_INTERVAL).await;
             }
-            outcome => return outcome,
+            Ok(false) => {
+                let path = mount_point.to_owned();
+                return Err(MountError::InUse { path });
+            }
+            Err(source) => {
+                let path = mount_point.to_owned();
+                return Err(MountError::Mount { path, source });
+            }
         }
     }
 }

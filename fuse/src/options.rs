@@ -23,6 +23,8 @@ pub struct MountOptions {
     pub cache_max_bytes: u64,
     /// Whether users other than the mounting user may read the mount.
     pub allow_other: bool,
+    /// Whether the kernel refuses to run programs of the mount.
+    pub noexec: bool,
     /// How long a read waits for the network before it fails with EIO.
     pub read_timeout: Duration,
     /// How long any call other than a read waits for the network before it fails with EAGAIN.
@@ -62,6 +64,7 @@ impl MountOptions {
             cache_dir: default_cache_dir(),
             cache_max_bytes: 50 << 30,
             allow_other: false,
+            noexec: false,
             read_timeout: Duration::from_mins(1),
             lookup_timeout: Duration::from_secs(5),
             poll_interval: Duration::from_secs(10),

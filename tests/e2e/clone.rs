@@ -48,6 +48,18 @@ fn a_clone_is_ready_and_everything_works_in_it() {
     assert!(try_git(&clone, &["fsck", "--full"]).status.success());
     assert_index_checksum(&clone.join(".git"));
 
+    // An object that is written here is the clone's own, even if the mount has it: upstream may
+    // drop it later.
+    let id = git(&clone, &["hash-object", "-w", "empty"]);
+    let (directory, name) = id.trim().split_at(2);
+    assert!(
+        clone
+            .join(".git/objects")
+            .join(directory)
+            .join(name)
+            .exists()
+    );
+
     git(&clone, &["switch", "-q", "-c", "work"]);
     std::fs::remove_file(clone.join("empty")).unwrap();
     git(&clone, &["commit", "-q", "-a", "-m", "remove a file"]);
@@ -186,4 +198,34 @@ fn a_directory_that_is_in_use_is_left_alone() {
         String::from_utf8_lossy(&missing.stderr)
     );
     assert!(!site.path().join("absent").exists());
+}
+
+#[test]
+fn a_clone_without_its_mount_says_which_mount_it_needs() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    let repo = site.grown_repo("project");
+    let daemon = site.daemon();
+    let mount = site.mount(&daemon.url());
+    let clone = clone_of(&site, &mount, &repo);
+    let point = mount.point.display().to_string();
+    let status = || {
+        let mut status = Command::new(binary("cachewfs"));
+        status.arg("status").current_dir(&clone).output().unwrap()
+    };
+
+    let with_mount = status();
+    drop(mount);
+    let without = status();
+
+    // Other tests run mounts at the same time, but this clone needs one of them.
+    let shown = String::from_utf8_lossy(&with_mount.stdout).into_owned();
+    assert!(shown.starts_with(&format!("{point} from ")), "{shown}");
+    let complaint = String::from_utf8_lossy(&without.stderr).into_owned();
+    let needs =
+        format!("from local/project in the cachewfs mount at {point}, which is not mounted");
+    assert!(complaint.contains(&needs), "{complaint}");
+    assert_eq!(without.status.code(), Some(3));
 }

@@ -1,5 +1,6 @@
 //! The mount helper `mount.cachewfs`, run as mount(8) runs it.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -24,6 +25,29 @@ impl BackgroundMount {
     fn is_mounted(&self) -> bool {
         let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
         table.contains(&format!(" {} ", self.0.display()))
+    }
+
+    /// The directory of its process in `/proc`.
+    fn process(&self) -> PathBuf {
+        let point = self.0.display().to_string();
+        let status = run(&["status", "--json", "--mount", &point]);
+        let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+        Path::new("/proc").join(status["pid"].to_string())
+    }
+
+    fn signal(&self, signal: Signal) {
+        let process = self.process();
+        let id = process.file_name().unwrap().to_str().unwrap();
+        kill_process(Pid::from_raw(id.parse().unwrap()).unwrap(), signal).unwrap();
+    }
+
+    /// The control socket of a mount of root.
+    fn socket(&self) -> PathBuf {
+        let device = std::fs::metadata(&self.0).unwrap().dev();
+        PathBuf::from(format!(
+            "/run/cachewfs/0-{}.sock",
+            rustix::fs::minor(device)
+        ))
     }
 }
 
@@ -97,10 +121,7 @@ fn mounting_again_is_enough_after_a_crash() {
         assert!(mounted.status.success(), "{}", stderr_of(&mounted));
     };
     let kill_it = || {
-        let status = run(&["status", "--json", "--mount", &point]);
-        let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
-        let process = i32::try_from(status["pid"].as_i64().unwrap()).unwrap();
-        kill_process(Pid::from_raw(process).unwrap(), Signal::KILL).unwrap();
+        mount.signal(Signal::KILL);
         wait_until("nobody serves the mount", || {
             std::fs::metadata(&point).is_err()
         });
@@ -109,12 +130,70 @@ fn mounting_again_is_enough_after_a_crash() {
     mount_it();
     kill_it();
     mount_it();
+    let socket = mount.socket();
+    assert!(socket.exists());
 
     assert!(std::fs::read_dir(&point).is_ok());
     kill_it();
     let unmounted = run(&["umount", &point]);
     assert!(unmounted.status.success(), "{}", stderr_of(&unmounted));
     assert!(!mount.is_mounted());
+    assert!(!socket.exists(), "the socket of the dead mount is there");
+}
+
+#[test]
+fn signals_that_mean_nothing_to_it_do_not_end_it() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    let mount = Background(mount_point(&site));
+    let point = mount.0.display().to_string();
+    let cache = format!("cache_dir={}", site.path().join("cache").display());
+    let mounted = helper(&site, &["http://127.0.0.1:1", &point, "-o", &cache]);
+    assert!(mounted.status.success(), "{}", complaint(&mounted));
+    let process = mount.process();
+
+    for signal in [Signal::HUP, Signal::USR1, Signal::USR2, Signal::ALARM] {
+        mount.signal(signal);
+    }
+    assert!(run(&["status", "--mount", &point]).status.success());
+    mount.signal(Signal::QUIT);
+
+    wait_until("the process in the background has ended", || {
+        !process.exists()
+    });
+    assert!(!mount.is_mounted());
+}
+
+#[test]
+fn unknown_options_are_ignored_if_mount_is_told_to_be_sloppy() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    let mount = Background(mount_point(&site));
+    let point = mount.0.display().to_string();
+    let cache = site.path().join("cache").display().to_string();
+    let options = format!("rw,noexec,max_read=1,cache_dir={cache}");
+
+    // As mount(8) calls it for the type cachewfs, then as mount.fuse3 does for fuse.cachewfs.
+    let mounted = helper(&site, &["http://127.0.0.1:1", &point, "-s", "-o", &options]);
+    assert!(mounted.status.success(), "{}", complaint(&mounted));
+    let table = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    let unmounted = run(&["umount", &point]);
+    let again = run(&[
+        "http://127.0.0.1:1",
+        &point,
+        "-o",
+        &format!("cache_dir={cache}"),
+    ]);
+
+    let line = table.lines().find(|line| line.contains(&point)).unwrap();
+    assert!(line.contains(" ro,nosuid,nodev,noexec,"), "{line}");
+    assert!(unmounted.status.success(), "{}", complaint(&unmounted));
+    assert!(again.status.success(), "{}", complaint(&again));
+    assert!(mount.is_mounted());
 }
 
 #[test]

@@ -335,3 +335,33 @@ fn a_name_may_be_typed_in_any_case_where_upstream_ignores_case() {
     let mirrors = site.path().join("daemon/data/mirrors/github.com");
     assert_eq!(fs::read_dir(mirrors).unwrap().count(), 1);
 }
+
+#[test]
+fn programs_that_only_read_cause_no_warning() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    site.grown_repo("project");
+    let daemon = site.daemon();
+    let mount = site.mount(&daemon.url());
+    let mounted = mount.repo("local/project");
+    git(&mounted, &["status", "--porcelain"]);
+    let script = "import os,sys\n\
+        f = open(sys.argv[1] + '/.git/HEAD', 'rb', buffering=0)\n\
+        f.isatty(); f.seek(0, os.SEEK_END); os.fsync(f.fileno()); os.listxattr(f.fileno())";
+    let programs: [&[&str]; 3] = [
+        &["python3", "-c", script],
+        &["tar", "--create", "--xattrs", "--acls", "--file=/dev/null"],
+        &["stat", "--file-system"],
+    ];
+
+    for program in programs {
+        let mut command = Command::new(program[0]);
+        let output = command.args(&program[1..]).arg(&mounted).output().unwrap();
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{program:?}: {complaint}");
+    }
+
+    assert!(!mount.log().contains("WARN"), "{}", mount.log());
+}

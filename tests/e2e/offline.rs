@@ -7,7 +7,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use cachewfs_tests::{
-    Fault, GitRepo, Proxy, Site, ask, can_mount, git, try_git, wait_until, within,
+    Fault, GitRepo, Proxy, Site, can_mount, git, http_request, run_with_deadline, try_git,
+    wait_until,
 };
 
 /// A pushed repository with two files.
@@ -33,7 +34,7 @@ fn a_mount_that_starts_without_a_daemon_shows_what_it_has_and_catches_up() {
         return;
     }
     let site = Site::default();
-    let mut pinned = site.grown_repo("org/pinned");
+    let mut pinned = site.repo_with_history("org/pinned");
     let read = small_repo(&site, "org/read");
     let mut daemon = site.daemon();
     let mut mount = site.mount(&daemon.url());
@@ -84,7 +85,7 @@ fn a_silent_daemon_is_waited_for_once() {
     small_repo(&site, "org/project");
     let daemon = site.daemon();
     let proxy = Proxy::start(daemon.address());
-    let mount = site.mount_with(&proxy.url(), "hydrate=all,lookup_timeout=2s");
+    let mount = site.mount_with_options(&proxy.url(), "hydrate=all,lookup_timeout=2s");
     mount.cli(&["prefetch", "--all", "local/org/project"]);
     let mounted = mount.repo("local/org/project");
     let log = git(&mounted, &["log", "-p"]);
@@ -123,7 +124,7 @@ fn a_process_that_waits_for_the_network_can_be_killed() {
     small_repo(&site, "project");
     let daemon = site.daemon();
     let proxy = Proxy::start(daemon.address());
-    let mount = site.mount_with(&proxy.url(), "hydrate=off,lookup_timeout=30s");
+    let mount = site.mount_with_options(&proxy.url(), "hydrate=off,lookup_timeout=30s");
     let mounted = mount.repo("local/project");
     git(&mounted, &["status"]);
     proxy.set(Fault::Stall);
@@ -133,7 +134,7 @@ fn a_process_that_waits_for_the_network_can_be_killed() {
         let mut reader = Command::new("cat").arg(waiting).spawn().unwrap();
         wait_until("it waits", || mount.traffic("demand_requests") > before);
         reader.kill().unwrap();
-        let ended = within(
+        let ended = run_with_deadline(
             "the end of a killed process",
             Duration::from_secs(5),
             move || reader.wait().unwrap(),
@@ -172,7 +173,7 @@ fn names_that_tools_look_for_go_nowhere() {
     }
 
     let limit = Duration::from_secs(20);
-    let listed = ask(daemon.address(), ("GET", "/api/v1/repos"), &[], limit).unwrap();
+    let listed = http_request(daemon.address(), ("GET", "/api/v1/repos"), &[], limit).unwrap();
     let listed = listed.text();
     let asked: Vec<_> = [
         ".git",

@@ -129,6 +129,9 @@ fn umount_works_with_reads_pending_and_the_daemon_gone() {
     assert_eq!(mount.wait(), Some(0));
     assert!(!mount.is_mounted());
     assert!(!reading.join().unwrap().status.success());
+    // The work for the read has ended, too: nobody waited for its deadline.
+    let log = mount.log();
+    assert!(!log.contains("did not end"), "{log}");
 }
 
 #[test]
@@ -146,4 +149,52 @@ fn plain_umount_ends_the_process() {
 
     assert!(umount.success());
     assert_eq!(mount.wait(), Some(0));
+}
+
+#[test]
+fn a_mount_whose_connection_is_aborted_is_unmounted_and_says_why() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    let mut mount = site.mount("http://127.0.0.1:1");
+    let inside = std::fs::File::open(&mount.point).unwrap();
+
+    // Aborts the connection, and then fails, because the mount is in use.
+    let forced = rustix::mount::unmount(&mount.point, rustix::mount::UnmountFlags::FORCE);
+    assert_eq!(forced, Err(rustix::io::Errno::BUSY));
+
+    assert_eq!(mount.wait(), Some(1));
+    assert!(!mount.is_mounted());
+    assert!(mount.log().contains("aborted"), "{}", mount.log());
+    drop(inside);
+}
+
+#[test]
+fn a_new_mount_works_beside_an_old_one_that_is_still_in_use() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    let mut old = site.mount("http://127.0.0.1:1");
+    let pid = old.status()["pid"].clone();
+    let inside = std::fs::File::open(&old.point).unwrap();
+    rustix::mount::unmount(&old.point, rustix::mount::UnmountFlags::DETACH).unwrap();
+
+    let mut new = site.mount("http://127.0.0.1:1");
+
+    let point = new.point.display().to_string();
+    let cache = site.path().join("cache").display().to_string();
+    let options = format!("cache_dir={cache}");
+    let third = ["mount", "-o", &options, "http://127.0.0.1:1", &point];
+    let third = cachewfs_tests::run(&third);
+    let complaint = String::from_utf8_lossy(&third.stderr);
+    assert!(complaint.contains("another cachewfs mount"), "{complaint}");
+    assert_ne!(new.status()["pid"], pid);
+    drop(inside);
+    assert_eq!(old.wait(), Some(0));
+    // The end of the old one took nothing from the new one.
+    assert_ne!(new.status()["pid"], pid);
+    assert_eq!(new.terminate(), Some(0));
+    assert!(!new.is_mounted());
 }

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use crate::mounting::{MountSettings, OPTIONS_HELP, daemon_urls, serve, start_logging};
+use crate::mounting::{
+    MountSettings, OPTIONS_HELP, UnknownOptions, daemon_urls, serve, start_logging,
+};
 use crate::{daemonise, local};
 
 /// Mount the repositories of a daemon, or of an embedded one
@@ -59,7 +61,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         }
     };
     let daemons = source.map(daemon_urls).transpose()?.unwrap_or_default();
-    let settings = MountSettings::parse(daemons, mount_point.into(), &args.options)?;
+    let unknown = UnknownOptions::Refused;
+    let settings = MountSettings::parse(daemons, mount_point.into(), &args.options, unknown)?;
     let embedded = match &args.local {
         Some(directory) => Some(local::config(directory, &args.upstream)?),
         None => None,

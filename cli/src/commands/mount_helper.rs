@@ -1,11 +1,15 @@
 //! `mount.cachewfs`, which mount(8) runs for `mount -t cachewfs` and for lines of fstab.
+//!
+//! mount(8) runs it as `mount.fuse.cachewfs` for the type that the mount table shows. If only the
+//! package fuse3 is there for that type, its `mount.fuse3` runs `cachewfs URL MOUNTPOINT`.
 
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Parser;
 
-use crate::mounting::{MountSettings, OPTIONS_HELP, daemon_urls};
+use crate::mounting::{MountSettings, OPTIONS_HELP, UnknownOptions, daemon_urls};
 
 /// Mount the repositories of a cachewfs daemon. mount(8) runs this program.
 ///
@@ -27,7 +31,7 @@ pub(crate) struct Args {
     #[arg(short, value_name = "OPTIONS")]
     options: Vec<String>,
 
-    /// Accepted for mount(8); unknown options are refused all the same.
+    /// Ignore unknown options.
     #[arg(short)]
     sloppy: bool,
 
@@ -48,9 +52,27 @@ pub(crate) struct Args {
     kind: Option<String>,
 }
 
+/// Returns whether this program was called as a helper of mount(8).
+pub(crate) fn is_helper(mut arguments: impl Iterator<Item = OsString>) -> bool {
+    let program = arguments.next().map(PathBuf::from);
+    let name = program.as_deref().and_then(Path::file_name);
+    let is_url = |argument: OsString| {
+        let argument = argument.as_encoded_bytes();
+        argument.starts_with(b"http://") || argument.starts_with(b"https://")
+    };
+    name.is_some_and(|name| name == "mount.cachewfs" || name == "mount.fuse.cachewfs")
+        || arguments.next().is_some_and(is_url)
+}
+
 pub(crate) fn run(args: &Args) -> Result<()> {
     let daemons = daemon_urls(&args.source)?;
-    let settings = MountSettings::parse(daemons, args.mount_point.clone(), &args.options)?;
+    let unknown = if args.sloppy {
+        UnknownOptions::Ignored
+    } else {
+        UnknownOptions::Refused
+    };
+    let point = args.mount_point.clone();
+    let settings = MountSettings::parse(daemons, point, &args.options, unknown)?;
     if args.fake {
         return Ok(());
     }

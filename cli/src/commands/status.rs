@@ -7,10 +7,14 @@ use cachewfs_fuse::control::protocol::{ControlAnswer, ControlRequest, RepoReport
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 
-use crate::mounts::{MountChoice, block_on};
+use crate::borrowing::borrowed_here;
+use crate::error::CliError;
+use crate::mounts::{MountChoice, block_on, mount_points};
 use crate::output;
 
 /// Show the state of a mount: its cache, its traffic, and how much of each repository is cached.
+///
+/// In a clone whose mount is missing, the command says which mount that is.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Print JSON, for programs.
@@ -28,6 +32,9 @@ pub(crate) struct Args {
 const WATCH_PERIOD: Duration = Duration::from_secs(2);
 
 pub(crate) fn run(args: &Args) -> Result<()> {
+    if args.choice.mount.is_none() {
+        check_clone_here()?;
+    }
     block_on(async {
         loop {
             if let ControlAnswer::Status(status) = args.choice.ask(&ControlRequest::Status).await? {
@@ -45,6 +52,22 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             tokio::time::sleep(WATCH_PERIOD).await;
         }
     })
+}
+
+/// Fails if the clone around the current directory borrows from a mount that isn't mounted. git
+/// then speaks only of missing objects, and nothing else tells the user why.
+fn check_clone_here() -> Result<()> {
+    let Some(borrowed) = borrowed_here() else {
+        return Ok(());
+    };
+    if mount_points()?.contains(&borrowed.mount_point) {
+        return Ok(());
+    }
+    Err(CliError::CloneWithoutMount {
+        repo: borrowed.name,
+        mount_point: borrowed.mount_point.display().to_string(),
+    }
+    .into())
 }
 
 fn lines(status: &StatusReport) -> Vec<String> {

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Result;
+use cachewfs_fuse::clear_dead_mount;
 use cachewfs_fuse::control::ClientError;
 use cachewfs_fuse::control::protocol::{ControlAnswer, ControlRequest};
 
-use crate::mounts::{MountChoice, block_on, clear_dead_mount, mount_points};
+use crate::mounts::{MountChoice, block_on, mount_points};
 use crate::output;
 
 /// Unmount a mount, and end the process that serves it.
@@ -17,7 +18,7 @@ use crate::output;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The mount to unmount. The default is the mount that contains the current directory, or else
-    /// the only mount.
+    /// the one that the clone there borrows from, or else the only mount.
     #[arg(value_name = "MOUNTPOINT")]
     mount_point: Option<PathBuf>,
 }

@@ -10,7 +10,9 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use super::protocol::{ControlAnswer, ControlRequest, Progress, Reply};
+use super::socket::socket_name;
 use super::socket_directory::{self, SocketDirectory, SocketDirectoryError};
+use crate::mount_table::mount_at;
 
 /// How long a mount may send nothing before the client gives up. A mount that works on a request
 /// sends a line every [`super::HEARTBEAT`].
@@ -23,6 +25,9 @@ pub struct Client(BufReader<UnixStream>);
 /// Why the client can't connect to a mount.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
+    /// The mount table has no cachewfs mount there.
+    #[error("no cachewfs mount is there")]
+    NotMounted,
     /// No process listens on the socket.
     #[error("no process answers on its control socket")]
     Dead(#[source] io::Error),
@@ -65,14 +70,21 @@ impl Client {
         let mount_point = mount_point
             .canonicalize()
             .unwrap_or_else(|_| mount_point.to_owned());
-        let name = super::socket_name(&mount_point);
+        let entry = mount_at(&mount_point).map_err(ConnectError::Dead)?;
+        let is_mounted = entry.is_some();
+        // Without a mount, the directories are checked all the same: a user should learn that
+        // another user could put a socket there.
+        let name = entry.map_or("none".to_owned(), |entry| socket_name(&entry.device));
         let error = match connect_in(socket_directory::of_this_user(), &name).await {
             Ok(client) => return Ok(client),
             Err(error) => error,
         };
         match connect_in(socket_directory::of_root(), &name).await {
             // Root has no mount there either. The error about this user's own socket says more.
-            Err(ConnectError::Dead(_)) => Err(error),
+            Err(ConnectError::Dead(_)) => Err(match error {
+                ConnectError::Dead(_) if !is_mounted => ConnectError::NotMounted,
+                error => error,
+            }),
             outcome => outcome,
         }
     }

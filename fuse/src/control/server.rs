@@ -7,16 +7,14 @@
 //! A request ends in one of three ways: its work finishes, the client closes the connection, or the
 //! mount ends. In the last two cases the work is dropped.
 
-use std::fs;
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cachewfs_format::RepoName;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -26,8 +24,10 @@ use super::HEARTBEAT;
 use super::clones::Clones;
 use super::connections::{ConnectionPermit, Connections, Peer, admit};
 use super::protocol::{ControlAnswer, ControlRequest, Progress, Reply, SnapshotPart, StatusReport};
+use super::socket::{ControlSocket, remove_dead_sockets};
 use super::socket_directory::{self, SocketDirectory, SocketDirectoryError};
 use crate::fetch::FetchError;
+use crate::mount_table::DeviceNumber;
 use crate::repository::{Repositories, Repository};
 use crate::segment::ReadError;
 
@@ -49,9 +49,6 @@ pub enum BindError {
     /// The socket's directory can't be trusted.
     #[error(transparent)]
     SocketDirectory(#[from] SocketDirectoryError),
-    /// Another process listens on the socket.
-    #[error("another mount at this mount point is still running")]
-    InUse,
     /// The socket can't be created.
     #[error("can't create the control socket")]
     Io(#[from] io::Error),
@@ -60,50 +57,30 @@ pub enum BindError {
 /// The mount's end of the control socket.
 #[derive(Debug)]
 pub(crate) struct Server {
-    directory: SocketDirectory,
-    name: String,
-    listener: Arc<UnixListener>,
+    socket: Arc<ControlSocket>,
     stop: CancellationToken,
 }
 
+/// Opens the directory for the control sockets of this user's mounts, and removes those of killed
+/// mounts.
+pub(crate) async fn open_socket_directory() -> Result<SocketDirectory, BindError> {
+    let (directory, owner) = socket_directory::of_this_user();
+    let directory = SocketDirectory::create(&directory, owner)?;
+    remove_dead_sockets(&directory).await;
+    Ok(directory)
+}
+
 impl Server {
-    /// Listens for the mount at `mount_point`. Replaces a socket that a killed mount left there.
+    /// Listens for the mount of the filesystem with the number `device`.
     ///
     /// Without `allow_other`, only root and the user who mounts may connect.
-    pub(crate) fn bind(mount_point: &Path, allow_other: bool) -> Result<Self, BindError> {
-        let (directory, owner) = socket_directory::of_this_user();
-        Self::bind_in(
-            SocketDirectory::create(&directory, owner)?,
-            mount_point,
-            allow_other,
-        )
-    }
-
-    pub(super) fn bind_in(
+    pub(crate) fn bind(
         directory: SocketDirectory,
-        mount_point: &Path,
+        device: &DeviceNumber,
         allow_other: bool,
     ) -> Result<Self, BindError> {
-        let name = super::socket_name(mount_point);
-        let path = directory.join(&name);
-        // A socket file outlives a killed process, so only a connection shows whether a mount is
-        // alive. If two mounts start here at one moment, the later one may remove the socket of
-        // the other, which then can't be asked.
-        if std::os::unix::net::UnixStream::connect(&path).is_ok() {
-            return Err(BindError::InUse);
-        }
-        fs::remove_file(&path).or_else(|error| match error.kind() {
-            io::ErrorKind::NotFound => Ok(()),
-            _ => Err(error),
-        })?;
-        let listener = Arc::new(UnixListener::bind(&path)?);
-        // Until here the umask decided which users may connect. This is no gap: no connection is
-        // accepted before `serve`, and `admit` asks the kernel for the uid of each peer.
-        directory.set_mode(&name, if allow_other { 0o666 } else { 0o600 })?;
         Ok(Self {
-            directory,
-            name,
-            listener,
+            socket: Arc::new(ControlSocket::bind(directory, device, allow_other)?),
             stop: CancellationToken::new(),
         })
     }
@@ -111,7 +88,7 @@ impl Server {
     /// Answers requests until the mount ends.
     pub(crate) fn serve(&self, repositories: &Arc<Repositories>) {
         let backend = Arc::clone(repositories.segments.backend());
-        let (listener, stop) = (Arc::clone(&self.listener), self.stop.clone());
+        let (socket, stop) = (Arc::clone(&self.socket), self.stop.clone());
         let repositories = Arc::clone(repositories);
         let connections = Arc::new(Connections::default());
         let clones = Arc::new(Clones::default());
@@ -119,7 +96,7 @@ impl Server {
         tasks.clone().spawn(async move {
             loop {
                 let accepted = tokio::select! {
-                    accepted = listener.accept() => accepted,
+                    accepted = socket.listener.accept() => accepted,
                     () = backend.ending.cancelled() => return,
                 };
                 let stream = match accepted {
@@ -168,11 +145,6 @@ impl Server {
     /// Asks the mount to end.
     pub(crate) fn request_stop(&self) {
         self.stop.cancel();
-    }
-
-    /// Removes the socket.
-    pub(crate) fn remove_socket(&self) {
-        fs::remove_file(self.directory.join(&self.name)).ok();
     }
 }
 

@@ -55,7 +55,7 @@ pub enum SocketDirectoryError {
 
 /// An open, checked directory of control sockets.
 #[derive(Debug)]
-pub(super) struct SocketDirectory {
+pub(crate) struct SocketDirectory {
     directory: OwnedFd,
     path: PathBuf,
 }
@@ -129,6 +129,13 @@ impl SocketDirectory {
         // Through the descriptor rather than the directory's path, which may lead elsewhere by now.
         // It is also short: the path of a socket has at most 107 bytes.
         path_of(&self.directory).join(name)
+    }
+
+    /// Returns the names in this directory.
+    pub(super) fn names(&self) -> io::Result<Vec<String>> {
+        let entries = fs::read_dir(path_of(&self.directory))?;
+        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        Ok(names.collect())
     }
 
     /// Sets the mode of `name`, without following a symbolic link.

@@ -16,17 +16,22 @@ use tokio::net::UnixStream;
 
 use super::client::connect_in;
 use super::protocol::{ControlAnswer, ControlRequest, Reply};
+use super::socket::{remove_dead_sockets, socket_name};
 use super::socket_directory::SocketDirectory;
-use super::{Client, ClientError, ConnectError, Server, socket_name};
+use super::{Client, ClientError, ConnectError, Server};
+use crate::mount_table::DeviceNumber;
 use crate::testing::{Bench, REPO, archive, bench};
 
-const MOUNT_POINT: &str = "/mnt";
 /// Longer than the server waits for a request, also on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+fn device() -> DeviceNumber {
+    DeviceNumber("0:7".to_owned())
+}
+
 /// A server, and the directory of its socket.
 struct Served {
-    _server: Server,
+    server: Server,
     bench: Bench,
     directory: TempDir,
 }
@@ -37,24 +42,22 @@ impl Served {
         std::fs::set_permissions(directory.path(), Permissions::from_mode(0o700)).unwrap();
         let bench = bench(archive("main", b"PACK", &[]));
         let sockets = SocketDirectory::open(directory.path(), geteuid()).unwrap();
-        let server = Server::bind_in(sockets, Path::new(MOUNT_POINT), false).unwrap();
+        let server = Server::bind(sockets, &device(), false).unwrap();
         server.serve(bench.fs.repositories());
         Self {
-            _server: server,
+            server,
             bench,
             directory,
         }
     }
 
     fn socket(&self) -> PathBuf {
-        self.directory
-            .path()
-            .join(socket_name(Path::new(MOUNT_POINT)))
+        self.directory.path().join(socket_name(&device()))
     }
 
     async fn connect(&self) -> Client {
         let directory = (self.directory.path().to_owned(), geteuid());
-        connect_in(directory, &socket_name(Path::new(MOUNT_POINT)))
+        connect_in(directory, &socket_name(&device()))
             .await
             .unwrap()
     }
@@ -93,6 +96,61 @@ async fn idle_connections_are_few_and_do_not_last() {
     );
     assert!((150..300).contains(&refused), "{refused} refused");
     assert!(served.ask(&ControlRequest::Status).await.is_ok());
+}
+
+#[tokio::test]
+async fn only_the_sockets_of_dead_mounts_are_removed() {
+    let served = Served::start();
+    let path = |name: &str| served.directory.path().join(name);
+    // Dropping a listener leaves the file behind, as SIGKILL does.
+    drop(std::os::unix::net::UnixListener::bind(path("0-8.sock")).unwrap());
+    std::fs::File::create(path("other")).unwrap();
+
+    let sockets = SocketDirectory::open(served.directory.path(), geteuid()).unwrap();
+    remove_dead_sockets(&sockets).await;
+
+    assert!(!path("0-8.sock").exists() && path("other").exists());
+    assert!(served.ask(&ControlRequest::Status).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_mount_that_ends_removes_its_socket_and_no_other() {
+    let served = Served::start();
+    let sockets = SocketDirectory::open(served.directory.path(), geteuid()).unwrap();
+    let socket = served.socket();
+
+    // The number of the first filesystem was given to another one.
+    let next = Server::bind(sockets, &device(), false).unwrap();
+    served
+        .bench
+        .fs
+        .repositories()
+        .segments
+        .backend()
+        .ending
+        .cancel();
+    served
+        .bench
+        .fs
+        .repositories()
+        .segments
+        .backend()
+        .tasks
+        .close();
+    served
+        .bench
+        .fs
+        .repositories()
+        .segments
+        .backend()
+        .tasks
+        .wait()
+        .await;
+    drop(served.server);
+
+    assert!(socket.exists());
+    drop(next);
+    assert!(!socket.exists());
 }
 
 #[tokio::test]

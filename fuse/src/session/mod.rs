@@ -9,10 +9,9 @@ use fuser::{Config, MountOption, Notifier, Session, SessionACL};
 use rustix::mount::{MountFlags, UnmountFlags};
 
 use crate::adapter::Adapter;
+use crate::mount_table::{DeviceNumber, FILE_SYSTEM_TYPE, mount_at};
 use crate::options::MountOptions;
 
-/// The file-system type in the mount table.
-const FILE_SYSTEM_TYPE: &str = "fuse.cachewfs";
 /// The number of threads that receive requests of the kernel. Few are enough, because none of them
 /// waits for the network.
 const THREADS: usize = 4;
@@ -21,6 +20,8 @@ const THREADS: usize = 4;
 #[derive(Debug)]
 pub(crate) struct ServedSession {
     mount_point: PathBuf,
+    /// The device number of the mounted filesystem.
+    pub(crate) device: DeviceNumber,
     /// The outcome of the session, sent when the mount is gone.
     pub(crate) ended: tokio::sync::oneshot::Receiver<io::Result<()>>,
     pub(crate) notifier: Notifier,
@@ -41,7 +42,7 @@ pub(crate) fn start(adapter: Adapter, options: &MountOptions) -> io::Result<Serv
     let session = if rustix::process::geteuid().is_root() {
         // Up to version 0.18, fuser's own unmounting can hit a later mount at the same place. As
         // root, this module therefore mounts and unmounts by system calls.
-        let device = mount_as_root(&options.mount_point, &source, options.allow_other)?;
+        let device = mount_as_root(options, &source)?;
         let session = Session::from_fd(adapter, device, acl, config);
         if session.is_err() {
             unmount(&options.mount_point).ok();
@@ -52,9 +53,13 @@ pub(crate) fn start(adapter: Adapter, options: &MountOptions) -> io::Result<Serv
         config.mount_options = vec![
             MountOption::CUSTOM("subtype=cachewfs".to_owned()),
             MountOption::FSName(source.replace(',', " ")),
+            MountOption::RO,
             MountOption::NoSuid,
             MountOption::NoDev,
         ];
+        if options.noexec {
+            config.mount_options.push(MountOption::NoExec);
+        }
         Session::new(adapter, &options.mount_point, &config)?
     };
     let notifier = session.notifier();
@@ -65,29 +70,45 @@ pub(crate) fn start(adapter: Adapter, options: &MountOptions) -> io::Result<Serv
             // Sending fails if the program is ending and has dropped the receiver.
             sender.send(session.run()).ok();
         })?;
+    let entry = mount_at(&options.mount_point).and_then(|entry| {
+        entry.ok_or_else(|| io::Error::other("the mount is not in the mount table"))
+    });
+    let device = entry.inspect_err(|_| {
+        unmount(&options.mount_point).ok();
+    })?;
     Ok(ServedSession {
         mount_point: options.mount_point.clone(),
+        device: device.device,
         ended,
         notifier,
     })
 }
 
-fn mount_as_root(mount_point: &Path, source: &str, allow_other: bool) -> io::Result<OwnedFd> {
+fn mount_as_root(options: &MountOptions, source: &str) -> io::Result<OwnedFd> {
     let device = File::options().read(true).write(true).open("/dev/fuse")?;
     let mut data = format!(
         "fd={},rootmode=40000,user_id=0,group_id=0",
         device.as_raw_fd()
     );
-    if allow_other {
+    if options.allow_other {
         data.push_str(",allow_other");
     }
     let data = std::ffi::CString::new(data).map_err(io::Error::other)?;
-    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOATIME;
+    let mut flags =
+        MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOATIME;
+    flags.set(MountFlags::NOEXEC, options.noexec);
+    let mount_point = &options.mount_point;
     rustix::mount::mount(source, mount_point, FILE_SYSTEM_TYPE, flags, &*data)?;
     Ok(device.into())
 }
 
 impl ServedSession {
+    /// Returns whether the mount is still in the mount table, and no other mount hides it.
+    pub(crate) fn is_mounted(&self) -> io::Result<bool> {
+        let entry = mount_at(&self.mount_point)?;
+        Ok(entry.is_some_and(|entry| entry.device == self.device))
+    }
+
     /// Unmounts. If files are still open, detaches the mount at once. Reads of those files fail
     /// when this process ends.
     pub(crate) fn unmount(&self) -> io::Result<()> {
@@ -97,23 +118,34 @@ impl ServedSession {
 
 fn unmount(mount_point: &Path) -> io::Result<()> {
     if !rustix::process::geteuid().is_root() {
-        let status = std::process::Command::new("fusermount3")
-            .args(["-u", "-z", "--"])
-            .arg(mount_point)
-            .status()?;
-        return if status.success() {
-            Ok(())
-        } else {
-            Err(io::Error::other(format!("fusermount3 failed: {status}")))
-        };
+        return detach(mount_point);
     }
     // Detaching is only the second choice: after a plain unmount no process uses the mount.
     match rustix::mount::unmount(mount_point, UnmountFlags::NOFOLLOW) {
-        Err(rustix::io::Errno::BUSY) => Ok(rustix::mount::unmount(
-            mount_point,
-            UnmountFlags::NOFOLLOW | UnmountFlags::DETACH,
-        )?),
+        Err(rustix::io::Errno::BUSY) => detach(mount_point),
         outcome => Ok(outcome?),
+    }
+}
+
+/// Removes a mount from the mount table, even if processes use it.
+pub(crate) fn detach(mount_point: &Path) -> io::Result<()> {
+    if rustix::process::geteuid().is_root() {
+        let flags = UnmountFlags::NOFOLLOW | UnmountFlags::DETACH;
+        return Ok(rustix::mount::unmount(mount_point, flags)?);
+    }
+    let run = |program| {
+        let mut command = std::process::Command::new(program);
+        command.args(["-u", "-z", "--"]).arg(mount_point).status()
+    };
+    // The directory may be missing in `PATH`, as for cron. fuser looks there too when it mounts.
+    let status = run("fusermount3").or_else(|error| match error.kind() {
+        io::ErrorKind::NotFound => run("/bin/fusermount3"),
+        _ => Err(error),
+    })?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(io::Error::other(format!("fusermount3 failed: {status}")))
     }
 }
 

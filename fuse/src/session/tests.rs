@@ -2,16 +2,20 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io::IsTerminal as _;
 use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use rustix::fs::{Access, StatVfsMountFlags};
+use rustix::io::Errno;
 use tempfile::TempDir;
 use tokio::runtime::Handle;
 
 use super::{ServedSession, start};
 use crate::adapter::Adapter;
 use crate::invalidate::Invalidator;
+use crate::options::MountOptions;
 use crate::testing::{Archive, Bench, REPO, archive, bench};
 
 /// A mount that is unmounted when dropped.
@@ -31,6 +35,11 @@ impl Drop for Mounted {
 /// Mounts `archive`. Returns `None`, and prints that the test is skipped, on a machine without
 /// FUSE.
 async fn mounted(archive: Archive) -> Option<Mounted> {
+    mounted_with(archive, |_| {}).await
+}
+
+/// Mounts `archive` with options that `change` makes.
+async fn mounted_with(archive: Archive, change: fn(&mut MountOptions)) -> Option<Mounted> {
     if !std::path::Path::new("/dev/fuse").exists() || !rustix::process::geteuid().is_root() {
         assert!(
             std::env::var_os("CACHEWFS_REQUIRE_FUSE").is_none(),
@@ -43,6 +52,7 @@ async fn mounted(archive: Archive) -> Option<Mounted> {
     let bench = Arc::new(bench(archive));
     let mut options = bench.fs.repositories().options.clone();
     options.mount_point = directory.path().canonicalize().unwrap();
+    change(&mut options);
     let adapter = Adapter::new(Arc::clone(&bench.fs), Handle::current(), &options);
     let repo = options.mount_point.join(REPO);
     let served = tokio::task::spawn_blocking(move || start(adapter, &options).unwrap());
@@ -105,7 +115,7 @@ async fn programs_read_and_run_files_of_the_mount() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_can_be_written_but_times_can_be_set() {
+async fn nothing_can_be_written_and_the_mount_table_says_so() {
     let Some(mount) = mounted(archive("main", b"PACK", &FILES)).await else {
         return;
     };
@@ -128,8 +138,62 @@ async fn nothing_can_be_written_but_times_can_be_set() {
         read_only(symlink("x", repo.join("new")));
         read_only(fs::hard_link(&text, repo.join("new")));
         let file = fs::File::open(&text).unwrap();
-        file.set_modified(std::time::SystemTime::now()).unwrap();
-        assert_eq!(fs::metadata(&text).unwrap().mtime(), 0);
+        read_only(file.set_modified(std::time::SystemTime::now()));
+        read_only(rustix::fs::access(&text, Access::WRITE_OK).map_err(std::io::Error::from));
+        let flags = rustix::fs::statvfs(&text).unwrap().f_flag;
+        assert!(
+            flags.contains(StatVfsMountFlags::RDONLY) && !flags.contains(StatVfsMountFlags::NOEXEC)
+        );
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn programs_run_only_from_files_that_are_programs_and_not_with_noexec() {
+    let noexec = |options: &mut MountOptions| options.noexec = true;
+    let Some(with_programs) = mounted(archive("main", b"PACK", &FILES)).await else {
+        return;
+    };
+    let without = mounted_with(archive("main", b"PACK", &FILES), noexec);
+    let without = without.await.unwrap();
+
+    let (repo, of_noexec) = (with_programs.repo.clone(), without.repo.clone());
+    blocking(move || {
+        let may_run = |path: PathBuf| rustix::fs::access(path, Access::EXEC_OK);
+        assert_eq!(may_run(repo.join("dir/run")), Ok(()));
+        assert_eq!(may_run(repo.join("dir")), Ok(()));
+        assert_eq!(may_run(repo.join("text")), Err(Errno::ACCESS));
+        assert_eq!(fs::read(of_noexec.join("dir/run")).unwrap(), FILES[0].2);
+        let refused = std::process::Command::new(of_noexec.join("dir/run")).status();
+        assert_eq!(
+            refused.unwrap_err().kind(),
+            std::io::ErrorKind::PermissionDenied
+        );
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_programs_ask_of_any_file_has_the_usual_answers() {
+    let Some(mount) = mounted(archive("main", b"PACK", &FILES)).await else {
+        return;
+    };
+    let repo = mount.repo.clone();
+
+    blocking(move || {
+        let text = fs::File::open(repo.join("text")).unwrap();
+        assert!(!text.is_terminal());
+        let errno = std::io::Error::last_os_error().raw_os_error();
+        assert_eq!(errno, Some(Errno::NOTTY.raw_os_error()));
+        let mut names = [0; 64];
+        assert_eq!(rustix::fs::flistxattr(&text, &mut names), Ok(0));
+        assert_eq!(rustix::fs::flistxattr(&text, &mut [0_u8; 0]), Ok(0));
+        // Two subdirectories: any number but 1 would be wrong for one of these directories.
+        for directory in [&repo, &repo.join("dir")] {
+            assert_eq!(fs::metadata(directory).unwrap().nlink(), 1);
+        }
+        // `df` leaves a filesystem without blocks out.
+        assert_eq!(rustix::fs::statvfs(&repo).unwrap().f_blocks, 0);
     })
     .await;
 }

@@ -1,0 +1,101 @@
+//! The control socket of a mount: the file that clients find, and the listener behind it.
+//!
+//! The file is named after the device number of the mount's filesystem. No other filesystem has
+//! that number, whatever happens to the mount point: after `umount -l`, a process whose current
+//! directory is there keeps the old mount alive beside a new one. In other mount namespaces, other
+//! mounts have the same path.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+
+use tokio::net::{UnixListener, UnixStream};
+use tracing::warn;
+
+use super::socket_directory::{self, SocketDirectory};
+use crate::mount_table::DeviceNumber;
+
+/// The end of the name of each socket.
+const SUFFIX: &str = ".sock";
+
+/// A listening control socket. Dropping it removes the file.
+#[derive(Debug)]
+pub(super) struct ControlSocket {
+    directory: SocketDirectory,
+    name: String,
+    /// The inode of the file, if it was found after the bind.
+    ino: Option<u64>,
+    pub(super) listener: UnixListener,
+}
+
+/// Returns the name of the control socket of the mount with this device number.
+pub(super) fn socket_name(device: &DeviceNumber) -> String {
+    format!("{}{SUFFIX}", device.0.replace(':', "-"))
+}
+
+/// Removes the control socket of this user's dead mount with this device number, if there is one.
+pub(crate) fn remove_socket(device: &DeviceNumber) {
+    let (path, owner) = socket_directory::of_this_user();
+    if let Ok(directory) = SocketDirectory::open(&path, owner) {
+        fs::remove_file(directory.join(&socket_name(device))).ok();
+    }
+}
+
+impl ControlSocket {
+    /// Listens on the socket for `device`. Replaces the socket of a killed mount that had the same
+    /// number.
+    ///
+    /// Without `allow_other`, only root and the user who mounts may connect.
+    pub(super) fn bind(
+        directory: SocketDirectory,
+        device: &DeviceNumber,
+        allow_other: bool,
+    ) -> io::Result<Self> {
+        let name = socket_name(device);
+        // Clients see the socket only once it listens, so one that refuses them is dead.
+        let staged = format!("{name}.new");
+        fs::remove_file(directory.join(&staged)).ok();
+        let listener = UnixListener::bind(directory.join(&staged))?;
+        // Until here the umask decided which users may connect. This is no gap: no connection is
+        // accepted before `serve`, and `admit` asks the kernel for the uid of each peer.
+        directory.set_mode(&staged, if allow_other { 0o666 } else { 0o600 })?;
+        fs::rename(directory.join(&staged), directory.join(&name))?;
+        let file = fs::symlink_metadata(directory.join(&name));
+        Ok(Self {
+            ino: file.ok().map(|file| file.ino()),
+            directory,
+            name,
+            listener,
+        })
+    }
+}
+
+impl Drop for ControlSocket {
+    fn drop(&mut self) {
+        let path = self.directory.join(&self.name);
+        // The kernel may have given the number of an unmounted filesystem to a new mount, and this
+        // may be the socket of that mount.
+        let ino = fs::symlink_metadata(&path).ok().map(|file| file.ino());
+        if ino.is_some() && ino == self.ino {
+            fs::remove_file(path).ok();
+        }
+    }
+}
+
+/// Removes the sockets of killed mounts from `directory`.
+pub(super) async fn remove_dead_sockets(directory: &SocketDirectory) {
+    let names = match directory.names() {
+        Ok(names) => names,
+        Err(error) => return warn!(%error, "Can't list the directory of control sockets: {error}"),
+    };
+    for name in names {
+        let path = directory.join(&name);
+        let is_refused = || async {
+            let connected = UnixStream::connect(&path).await;
+            connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+        };
+        if name.ends_with(SUFFIX) && is_refused().await {
+            fs::remove_file(path).ok();
+        }
+    }
+}
