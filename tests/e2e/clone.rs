@@ -206,7 +206,7 @@ fn a_clone_without_its_mount_says_which_mount_it_needs() {
         return;
     }
     let site = Site::default();
-    let repo = site.grown_repo("project");
+    let repo = site.repo_with_history("project");
     let daemon = site.daemon();
     let mount = site.mount(&daemon.url());
     let clone = clone_of(&site, &mount, &repo);

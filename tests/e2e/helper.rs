@@ -147,11 +147,11 @@ fn signals_that_mean_nothing_to_it_do_not_end_it() {
         return;
     }
     let site = Site::default();
-    let mount = Background(mount_point(&site));
+    let mount = BackgroundMount(mount_point(&site));
     let point = mount.0.display().to_string();
     let cache = format!("cache_dir={}", site.path().join("cache").display());
     let mounted = helper(&site, &["http://127.0.0.1:1", &point, "-o", &cache]);
-    assert!(mounted.status.success(), "{}", complaint(&mounted));
+    assert!(mounted.status.success(), "{}", stderr_of(&mounted));
     let process = mount.process();
 
     for signal in [Signal::HUP, Signal::USR1, Signal::USR2, Signal::ALARM] {
@@ -172,14 +172,14 @@ fn unknown_options_are_ignored_if_mount_is_told_to_be_sloppy() {
         return;
     }
     let site = Site::default();
-    let mount = Background(mount_point(&site));
+    let mount = BackgroundMount(mount_point(&site));
     let point = mount.0.display().to_string();
     let cache = site.path().join("cache").display().to_string();
     let options = format!("rw,noexec,max_read=1,cache_dir={cache}");
 
     // As mount(8) calls it for the type cachewfs, then as mount.fuse3 does for fuse.cachewfs.
     let mounted = helper(&site, &["http://127.0.0.1:1", &point, "-s", "-o", &options]);
-    assert!(mounted.status.success(), "{}", complaint(&mounted));
+    assert!(mounted.status.success(), "{}", stderr_of(&mounted));
     let table = std::fs::read_to_string("/proc/self/mounts").unwrap();
     let unmounted = run(&["umount", &point]);
     let again = run(&[
@@ -191,8 +191,8 @@ fn unknown_options_are_ignored_if_mount_is_told_to_be_sloppy() {
 
     let line = table.lines().find(|line| line.contains(&point)).unwrap();
     assert!(line.contains(" ro,nosuid,nodev,noexec,"), "{line}");
-    assert!(unmounted.status.success(), "{}", complaint(&unmounted));
-    assert!(again.status.success(), "{}", complaint(&again));
+    assert!(unmounted.status.success(), "{}", stderr_of(&unmounted));
+    assert!(again.status.success(), "{}", stderr_of(&again));
     assert!(mount.is_mounted());
 }
 

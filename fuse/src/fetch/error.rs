@@ -92,7 +92,7 @@ pub(crate) enum FetchError {
         /// The deadline, in seconds.
         seconds: u64,
     },
-    /// For so long, nothing arrived from any daemon.
+    /// Nothing arrived from any daemon for a while.
     #[error("no daemon sent anything for {seconds} s")]
     Silent {
         /// The length of the silence, in seconds.

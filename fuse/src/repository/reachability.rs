@@ -159,7 +159,9 @@ impl Reachability {
 /// Returns whether an error means that no daemon was reached.
 pub(super) fn is_unreachable(error: &FetchError) -> bool {
     match error {
-        FetchError::Unreachable { .. } | FetchError::TimedOut { .. } => true,
+        FetchError::Unreachable { .. }
+        | FetchError::TimedOut { .. }
+        | FetchError::Silent { .. } => true,
         // A load balancer answers so if it reaches no daemon. A daemon's own answer has a body.
         FetchError::Status { status, .. } => (502..=504).contains(status),
         FetchError::Refused { .. }
