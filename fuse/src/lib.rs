@@ -12,6 +12,7 @@ mod adapter;
 mod cache;
 pub mod control;
 mod error;
+mod failed_reads;
 mod fetch;
 mod first_look;
 mod fs;
@@ -30,4 +31,4 @@ mod view;
 
 pub use fetch::{SecretToken, TokenError};
 pub use mount::{Mount, MountError};
-pub use options::{Hydrate, MountOptions};
+pub use options::{Hydrate, MountOptions, Owner};

@@ -64,14 +64,20 @@ impl Client {
             .canonicalize()
             .unwrap_or_else(|_| mount_point.to_owned());
         let name = super::socket_name(&mount_point);
-        let error = match connect_in(socket_directory::of_this_user(), &name).await {
-            Ok(client) => return Ok(client),
-            Err(error) => error,
-        };
-        match connect_in(socket_directory::of_root(), &name).await {
+        let mut first_error = None;
+        for directory in socket_directory::all_of_this_user() {
+            match connect_in(directory, &name).await {
+                Ok(client) => return Ok(client),
+                Err(error) => first_error = first_error.or(Some(error)),
+            }
+        }
+        match (
+            connect_in(socket_directory::of_root(), &name).await,
+            first_error,
+        ) {
             // Root has no mount there either. The error about this user's own socket says more.
-            Err(ConnectError::Dead(_)) => Err(error),
-            outcome => outcome,
+            (Err(ConnectError::Dead(_)), Some(error)) => Err(error),
+            (outcome, _) => outcome,
         }
     }
 

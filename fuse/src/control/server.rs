@@ -7,8 +7,9 @@
 //! A request ends in one of three ways: its work finishes, the client closes the connection, or the
 //! mount ends. In the last two cases the work is dropped.
 
-use std::fs;
+use std::fs::{self, TryLockError};
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,10 +26,13 @@ use tracing::{debug, warn};
 use super::HEARTBEAT;
 use super::clones::Clones;
 use super::connections::{ConnectionPermit, Connections, Peer, admit};
-use super::protocol::{ControlAnswer, ControlRequest, Progress, Reply, SnapshotPart, StatusReport};
+use super::protocol::{
+    ControlAnswer, ControlRequest, FailureReport, Progress, Reply, SnapshotPart, StatusReport,
+};
 use super::socket_directory::{self, SocketDirectory, SocketDirectoryError};
+use crate::error::chain;
 use crate::fetch::FetchError;
-use crate::repository::{Repositories, Repository};
+use crate::repository::{Repositories, Repository, kept_of, seconds_since_epoch};
 use crate::segment::ReadError;
 
 /// How often progress is sent, if there is any.
@@ -62,6 +66,8 @@ pub enum BindError {
 pub(crate) struct Server {
     directory: SocketDirectory,
     name: String,
+    /// The inode of the socket. Another mount may have replaced the socket by its own.
+    inode: u64,
     listener: Arc<UnixListener>,
     stop: CancellationToken,
 }
@@ -86,9 +92,16 @@ impl Server {
     ) -> Result<Self, BindError> {
         let name = super::socket_name(mount_point);
         let path = directory.join(&name);
+        // Two mounts that start here at the same moment must not both find that no mount listens:
+        // the later one would remove the socket of the other.
+        let lock = directory.lock_file()?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(BindError::InUse),
+            Err(TryLockError::Error(error)) => return Err(error.into()),
+        }
         // A socket file outlives a killed process, so only a connection shows whether a mount is
-        // alive. If two mounts start here at one moment, the later one may remove the socket of
-        // the other, which then can't be asked.
+        // alive.
         if std::os::unix::net::UnixStream::connect(&path).is_ok() {
             return Err(BindError::InUse);
         }
@@ -100,9 +113,11 @@ impl Server {
         // Until here the umask decided which users may connect. This is no gap: no connection is
         // accepted before `serve`, and `admit` asks the kernel for the uid of each peer.
         directory.set_mode(&name, if allow_other { 0o666 } else { 0o600 })?;
+        let inode = fs::symlink_metadata(&path)?.ino();
         Ok(Self {
             directory,
             name,
+            inode,
             listener,
             stop: CancellationToken::new(),
         })
@@ -117,15 +132,24 @@ impl Server {
         let clones = Arc::new(Clones::default());
         let tasks = backend.tasks.clone();
         tasks.clone().spawn(async move {
+            let mut has_failed = false;
             loop {
                 let accepted = tokio::select! {
                     accepted = listener.accept() => accepted,
                     () = backend.ending.cancelled() => return,
                 };
                 let stream = match accepted {
-                    Ok((stream, _)) => stream,
+                    Ok((stream, _)) => {
+                        has_failed = false;
+                        stream
+                    }
                     Err(error) => {
-                        warn!(%error, "Can't accept a connection on the control socket: {error}");
+                        // It fails again after each pause for as long as the reason lasts.
+                        if !has_failed {
+                            let socket = "the control socket";
+                            warn!(%error, "Can't accept a connection on {socket}: {error}");
+                        }
+                        has_failed = true;
                         tokio::select! {
                             () = tokio::time::sleep(ACCEPT_PAUSE) => continue,
                             () = backend.ending.cancelled() => return,
@@ -170,9 +194,19 @@ impl Server {
         self.stop.cancel();
     }
 
-    /// Removes the socket.
+    /// Removes the socket, unless it is another mount's by now.
     pub(crate) fn remove_socket(&self) {
-        fs::remove_file(self.directory.join(&self.name)).ok();
+        let path = self.directory.join(&self.name);
+        if fs::symlink_metadata(&path).is_ok_and(|socket| socket.ino() == self.inode) {
+            fs::remove_file(path).ok();
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // A mount that fails after it has bound its socket leaves none behind.
+        self.remove_socket();
     }
 }
 
@@ -244,7 +278,7 @@ impl ControlConnection {
         progress: watch::Sender<Option<Progress>>,
     ) -> Result<ControlAnswer, String> {
         match request {
-            ControlRequest::Status => Ok(ControlAnswer::Status(self.status())),
+            ControlRequest::Status => Ok(ControlAnswer::Status(self.status().await?)),
             ControlRequest::Resolve { repo } => {
                 Ok(resolved(&*self.resolve(&repo, &progress).await?))
             }
@@ -256,7 +290,11 @@ impl ControlConnection {
                 let repository = self.resolve(&repo, &progress).await?;
                 let pinned = self.repositories.pin(&repository);
                 pinned.map_err(|error| chain(&error))?;
-                self.fetch(&repository, SnapshotPart::All, &progress).await
+                let answer = self.fetch(&repository, SnapshotPart::All, &progress).await;
+                if !matches!(answer, Ok(ControlAnswer::Fetched { .. })) {
+                    self.repositories.start_fetching_pin(&repository);
+                }
+                answer
             }
             ControlRequest::Unpin { repo } => {
                 let cache = &self.repositories.segments.backend().cache;
@@ -330,7 +368,19 @@ impl ControlConnection {
             .repositories
             .fetch_part(&generation, part, || true, on_progress)
             .await;
-        outcome.map_err(|error| chain(&error))?;
+        match outcome {
+            Ok(()) => {}
+            // Nothing was fetched.
+            Err(error @ ReadError::NoRoom { .. }) => return Err(chain(&error)),
+            Err(error) => {
+                let (kept_bytes, total_bytes) = kept_of(&generation, part);
+                return Ok(ControlAnswer::Incomplete {
+                    kept_bytes,
+                    total_bytes,
+                    reason: chain(&error),
+                });
+            }
+        }
         let fetched_bytes = traffic
             .report_of(&repository.name)
             .fetched_bytes
@@ -338,14 +388,17 @@ impl ControlConnection {
         Ok(ControlAnswer::Fetched { fetched_bytes })
     }
 
-    fn status(&self) -> StatusReport {
+    async fn status(&self) -> Result<StatusReport, String> {
         let backend = self.repositories.segments.backend();
         let options = &self.repositories.options;
-        let mut repos = self.repositories.report();
+        let repositories = Arc::clone(&self.repositories);
+        // Looks at the files of the cache.
+        let report = tokio::task::spawn_blocking(move || repositories.report()).await;
+        let mut repos = report.map_err(|error| error.to_string())?;
         for report in &mut repos {
             report.clones = self.clones.of(&report.repo, self.peer);
         }
-        StatusReport {
+        Ok(StatusReport {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             mount_point: options.mount_point.clone(),
@@ -353,9 +406,17 @@ impl ControlConnection {
             cache_dir: options.cache_dir.clone(),
             cache_bytes: backend.cache.used_bytes(),
             cache_max_bytes: backend.cache.max_bytes(),
+            cache_failure: backend
+                .cache
+                .failures()
+                .present()
+                .map(|failure| FailureReport {
+                    reason: failure.error.to_string(),
+                    since: seconds_since_epoch(failure.since),
+                }),
             traffic: backend.traffic.report(),
             repos,
-        }
+        })
     }
 }
 
@@ -393,15 +454,6 @@ fn step(text: &str) -> Progress {
         done_bytes: 0,
         total_bytes: 0,
     }
-}
-
-/// Joins an error and its causes to one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(": ")
 }
 
 /// Returns whether only root and the user who mounted may make a request.

@@ -96,6 +96,37 @@ async fn idle_connections_are_few_and_do_not_last() {
 }
 
 #[tokio::test]
+async fn of_two_mounts_that_start_at_the_same_moment_one_can_be_asked() {
+    let directory = TempDir::new().unwrap();
+    std::fs::set_permissions(directory.path(), Permissions::from_mode(0o700)).unwrap();
+    let bind = || {
+        let sockets = SocketDirectory::open(directory.path(), geteuid()).unwrap();
+        Server::bind_in(sockets, Path::new(MOUNT_POINT), false)
+    };
+    for _ in 0..50 {
+        let runtime = tokio::runtime::Handle::current();
+        let start = std::sync::Barrier::new(2);
+        let bind_together = || {
+            let _entered = runtime.enter();
+            start.wait();
+            bind()
+        };
+        let (one, other) = std::thread::scope(|scope| {
+            let one = scope.spawn(bind_together);
+            (bind_together(), one.join().unwrap())
+        });
+
+        let bound = [one, other].into_iter().filter_map(Result::ok);
+        let bound: Vec<Server> = bound.collect();
+        assert_eq!(bound.len(), 1);
+        let socket = directory.path().join(socket_name(Path::new(MOUNT_POINT)));
+        assert!(UnixStream::connect(&socket).await.is_ok());
+        drop(bound);
+        assert!(!socket.exists());
+    }
+}
+
+#[tokio::test]
 async fn a_clone_is_registered_only_for_a_repository_that_is_shown() {
     let served = Served::start();
     let repo = |name: &str| RepoName::parse(name).unwrap();
