@@ -9,8 +9,10 @@ use anyhow::{Context as _, Result};
 use cachewfs_format::RepoName;
 use cachewfs_fuse::control::protocol::{ControlAnswer, ControlRequest};
 use cachewfs_fuse::control::{Client, ConnectError};
+use rustix::fs::{AtFlags, CWD, StatxFlags};
 
 use crate::error::CliError;
+use crate::output;
 use crate::progress::Bar;
 use crate::remote;
 
@@ -39,16 +41,41 @@ impl RepoChoice {
         Ok(remote::repo_name(&self.url)?)
     }
 
+    /// Has the mount fetch what `request` names. Returns the number of bytes that it fetched. Fails
+    /// if the cache doesn't have all of it then.
+    pub(crate) fn fetch(&self, request: &ControlRequest) -> Result<u64> {
+        match self.ask(request)? {
+            ControlAnswer::Fetched { fetched_bytes } => Ok(fetched_bytes),
+            ControlAnswer::Incomplete {
+                kept_bytes,
+                total_bytes,
+                reason,
+            } => Err(CliError::Incomplete {
+                repo: self.name()?.to_string(),
+                kept: output::bytes(kept_bytes),
+                total: output::bytes(total_bytes),
+                reason,
+                is_pinned: matches!(request, ControlRequest::Pin { .. }),
+            }
+            .into()),
+            _ => anyhow::bail!("the mount's answer is not of the requested kind"),
+        }
+    }
+
     /// Sends `request` to the mount, and shows its progress until the answer arrives.
     pub(crate) fn ask(&self, request: &ControlRequest) -> Result<ControlAnswer> {
         block_on(self.mount.ask(request))
     }
 }
 
-/// A cachewfs mount in the mount table.
+/// An entry of the mount table that shows a cachewfs mount, or a part of one (a bind mount).
 #[derive(Debug, PartialEq, Eq)]
 struct TableEntry {
     point: PathBuf,
+    /// The device number. A mount and its bind mounts have the same.
+    device: Vec<u8>,
+    /// Whether it shows the mount from its root on, not only a directory of it.
+    is_whole: bool,
     /// The user who mounted it, if the mount options name one.
     uid: Option<u32>,
 }
@@ -62,20 +89,61 @@ impl TableEntry {
     }
 }
 
+/// The entries of the mount table that show cachewfs mounts, oldest first.
+#[derive(Debug)]
+struct MountTable(Vec<TableEntry>);
+
+impl MountTable {
+    fn read() -> Result<Self> {
+        let table = fs::read("/proc/self/mountinfo").context("can't read the mount table")?;
+        let lines = table.split(|&byte| byte == b'\n');
+        Ok(Self(lines.filter_map(entry).collect()))
+    }
+
+    /// Returns the mounts themselves, without bind mounts of them.
+    fn mounts(&self) -> impl Iterator<Item = &TableEntry> {
+        let is_mount = |entry: &&TableEntry| self.original(entry) == Some(entry);
+        self.0.iter().filter(is_mount)
+    }
+
+    /// Returns the mount of which `entry` shows a part or all, or `None` if this process can't see
+    /// it: a container may have only the bind mount.
+    fn original(&self, entry: &TableEntry) -> Option<&TableEntry> {
+        let mut same = self.0.iter().filter(|other| other.device == entry.device);
+        same.find(|other| other.is_whole)
+    }
+
+    /// Returns the entry that is visible at `point`. It hides earlier ones there.
+    fn at(&self, point: &Path) -> Option<&TableEntry> {
+        self.0.iter().rfind(|entry| entry.point == point)
+    }
+
+    /// Returns the entry that contains `path`.
+    fn around(&self, path: &Path) -> Option<&TableEntry> {
+        let containing = self.0.iter().filter(|entry| path.starts_with(&entry.point));
+        containing.max_by_key(|entry| entry.point.as_os_str().len())
+    }
+}
+
 /// Returns the mount points in the mount table. A mount that hides the one before it, at the same
-/// mount point, adds no second entry.
+/// mount point, adds no second entry; bind mounts add none.
 pub(crate) fn mount_points() -> Result<Vec<PathBuf>> {
-    let mut points: Vec<_> = table()?.into_iter().map(|entry| entry.point).collect();
+    let table = MountTable::read()?;
+    let mut points: Vec<_> = table.mounts().map(|entry| entry.point.clone()).collect();
     points.dedup();
     Ok(points)
 }
 
-fn table() -> Result<Vec<TableEntry>> {
-    let table = fs::read("/proc/self/mountinfo").context("can't read the mount table")?;
-    Ok(table
-        .split(|&byte| byte == b'\n')
-        .filter_map(entry)
-        .collect())
+/// Fails if a bind mount of a cachewfs mount is at `point`.
+pub(crate) fn check_not_bound(point: &Path) -> Result<()> {
+    let table = MountTable::read()?;
+    match table.at(point) {
+        Some(entry) if table.original(entry) != Some(entry) => Err(CliError::BindMount {
+            mount_point: point.display().to_string(),
+        }
+        .into()),
+        _ => Ok(()),
+    }
 }
 
 /// Parses a line of `proc_pid_mountinfo(5)`. Returns `None` if it isn't a cachewfs mount.
@@ -91,6 +159,8 @@ fn entry(line: &[u8]) -> Option<TableEntry> {
         .find_map(|option| option.strip_prefix(b"user_id="));
     Some(TableEntry {
         point: unescape(fields.get(4)?),
+        device: fields.get(2)?.to_vec(),
+        is_whole: *fields.get(3)? == b"/",
         uid: uid.and_then(|uid| std::str::from_utf8(uid).ok()?.parse().ok()),
     })
 }
@@ -116,11 +186,7 @@ fn unescape(field: &[u8]) -> PathBuf {
 
 /// Unmounts a dead mount: one whose process was killed. Returns whether there was one.
 pub(crate) fn clear_dead_mount(mount_point: &Path) -> Result<bool> {
-    // The kernel keeps a dead mount in the mount table, and fails every access to it with ENOTCONN.
-    let not_connected = rustix::io::Errno::NOTCONN.raw_os_error();
-    let is_dead =
-        fs::metadata(mount_point).is_err_and(|error| error.raw_os_error() == Some(not_connected));
-    if !is_dead || !mount_points()?.contains(&absolute(mount_point)) {
+    if !is_dead(mount_point) || !mount_points()?.contains(&absolute(mount_point)) {
         return Ok(false);
     }
     if rustix::process::geteuid().is_root() {
@@ -134,6 +200,15 @@ pub(crate) fn clear_dead_mount(mount_point: &Path) -> Result<bool> {
     Ok(status.is_ok_and(|status| status.success()))
 }
 
+/// Returns whether the process of the mount at `mount_point` was killed.
+fn is_dead(mount_point: &Path) -> bool {
+    // The kernel keeps a dead mount in the mount table, and fails every request to its process. It
+    // may still have the attributes of the root, so it is told to send a request.
+    let flags = AtFlags::STATX_FORCE_SYNC;
+    let asked = rustix::fs::statx(CWD, mount_point, flags, StatxFlags::BASIC_STATS);
+    asked.is_err_and(|error| error == rustix::io::Errno::NOTCONN)
+}
+
 impl MountChoice {
     /// Returns the chosen mount point: the argument, the mount around the current directory, or the
     /// only mount that this user may use.
@@ -141,24 +216,20 @@ impl MountChoice {
         if let Some(chosen) = &self.mount {
             return Ok(absolute(chosen));
         }
-        let mut points = mount_points()?;
+        let table = MountTable::read()?;
         let here = std::env::current_dir().ok();
-        let around = points
-            .iter()
-            .find(|point| here.as_ref().is_some_and(|here| here.starts_with(point)));
-        if let Some(point) = around {
-            return Ok(point.clone());
+        let around = here.and_then(|here| table.around(&here));
+        if let Some(mount) = around.and_then(|entry| table.original(entry)) {
+            return Ok(mount.point.clone());
         }
         // Otherwise another user's mount would make each command without --mount fail as ambiguous,
         // or would be chosen.
-        let table = table()?;
-        let is_ours = |point: &PathBuf| {
-            let mut entries = table.iter().filter(|entry| entry.point == *point);
-            entries.any(TableEntry::is_ours)
-        };
-        if points.iter().any(is_ours) {
-            points.retain(is_ours);
+        let mut mounts: Vec<_> = table.mounts().collect();
+        if mounts.iter().any(|mount| mount.is_ours()) {
+            mounts.retain(|mount| mount.is_ours());
         }
+        let mut points: Vec<_> = mounts.iter().map(|mount| mount.point.clone()).collect();
+        points.dedup();
         match points.as_slice() {
             [point] => Ok(point.clone()),
             [] => Err(CliError::NoMount.into()),
@@ -175,19 +246,38 @@ impl MountChoice {
         }
     }
 
-    /// Connects to the control socket of the chosen mount.
+    /// Connects to the control socket of the chosen mount. A bind mount stands for the mount of
+    /// which it shows a part.
     pub(crate) async fn connect(&self) -> Result<Client> {
-        let mount_point = self.mount_point()?;
-        let connected = Client::connect(&mount_point).await;
+        let chosen = self.mount_point()?;
+        let table = MountTable::read()?;
+        let entry = table.at(&chosen);
+        let mount = entry.and_then(|entry| table.original(entry));
+        let mount_point = mount.map_or(&chosen, |mount| &mount.point);
+        let connected = Client::connect(mount_point).await;
         Ok(connected.map_err(|source| {
-            let entries = table().unwrap_or_default();
-            let entry = entries.iter().rfind(|entry| entry.point == mount_point);
-            let foreign = entry.filter(|entry| !entry.is_ours());
-            let mount_point = mount_point.display().to_string();
-            match (source, foreign.and_then(|entry| entry.uid)) {
-                // The socket of another user's mount is in that user's directory. So the mount
-                // looks dead from here, but telling this user to unmount it would be wrong.
-                (ConnectError::Dead(_), Some(uid)) => CliError::ForeignMount { mount_point, uid },
+            let text = |path: &Path| path.display().to_string();
+            let mount_point = text(mount_point);
+            // A mount looks dead from here if its socket is in a directory that only its owner
+            // finds. Then telling this user to unmount it would be wrong.
+            match (source, entry) {
+                (ConnectError::Dead(_), None) => CliError::NotAMount {
+                    path: text(&chosen),
+                },
+                (ConnectError::Dead(_), Some(TableEntry { uid: Some(uid), .. }))
+                    if !entry.is_some_and(TableEntry::is_ours) =>
+                {
+                    CliError::ForeignMount {
+                        mount_point,
+                        uid: *uid,
+                    }
+                }
+                (ConnectError::Dead(_), Some(_)) if mount.is_none() => CliError::BindMount {
+                    mount_point: text(&chosen),
+                },
+                (ConnectError::Dead(_), Some(_)) if !is_dead(&chosen) => {
+                    CliError::HiddenSocket { mount_point }
+                }
                 (source, _) => CliError::CantConnect {
                     mount_point,
                     source,
@@ -226,23 +316,40 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_mount_table_names_the_user_who_mounted() {
+    fn a_bind_mount_is_no_mount_of_its_own() {
         let lines =
             b"36 1 0:40 / /a\\040b rw,nosuid - fuse.cachewfs http://h rw,user_id=7,group_id=7\n\
             37 1 0:41 / /c rw shared:1 - fuse.cachewfs http://h rw\n\
             38 1 0:42 / /d rw - ext4 /dev/sda rw\n\
+            40 1 0:40 /host/repo /e rw - fuse.cachewfs http://h rw,user_id=7,group_id=7\n\
+            41 1 0:41 / /c/f rw - fuse.cachewfs http://h rw\n\
+            42 1 0:43 /host/repo /g rw - fuse.cachewfs http://h rw\n\
             39 1";
 
-        let found: Vec<_> = lines
-            .split(|&byte| byte == b'\n')
-            .filter_map(entry)
-            .collect();
+        let table = MountTable(
+            lines
+                .split(|&byte| byte == b'\n')
+                .filter_map(entry)
+                .collect(),
+        );
 
-        let entry = |point: &str, uid| TableEntry {
-            point: point.into(),
-            uid,
+        let mounts: Vec<_> = table
+            .mounts()
+            .map(|entry| (&*entry.point, entry.uid))
+            .collect();
+        assert_eq!(
+            mounts,
+            [(Path::new("/a b"), Some(7)), (Path::new("/c"), None)]
+        );
+        let original = |path: &str| {
+            let entry = table.around(Path::new(path)).unwrap();
+            table
+                .original(entry)
+                .map(|entry| entry.point.to_str().unwrap())
         };
-        assert_eq!(found, [entry("/a b", Some(7)), entry("/c", None)]);
+        assert_eq!(original("/e/file"), Some("/a b"));
+        assert_eq!(original("/c/f/host"), Some("/c"));
+        assert_eq!(original("/g"), None);
     }
 
     #[test]
