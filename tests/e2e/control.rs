@@ -415,11 +415,11 @@ fn control_socket_of(mount: &MountProcess) -> PathBuf {
         .filter_map(|file| fs::read_link(file.unwrap().path()).ok())
         .collect();
     let listed = fs::read_to_string("/proc/net/unix").unwrap();
-    let sockets = listed.lines().filter_map(|line| {
+    let mut sockets = listed.lines().filter_map(|line| {
         let fields: Vec<_> = line.split_whitespace().collect();
         let is_its = files.contains(&format!("socket:[{}]", fields[6]).into());
         let name = Path::new(fields.get(7)?).file_name()?.to_owned();
         is_its.then_some(name)
     });
-    Path::new("/run/cachewfs").join(sockets.last().unwrap())
+    Path::new("/run/cachewfs").join(sockets.next_back().unwrap())
 }

@@ -1,5 +1,5 @@
-//! What `pin` and `prefetch` say, and what is in the cache then: on a full disk, with few files that
-//! may be open, for repositories that share segments.
+//! The answers of `pin`, `prefetch` and `status` match the cache: on a full disk, with a low limit
+//! of open files, and for repositories that share segments.
 
 use std::path::Path;
 

@@ -39,8 +39,8 @@ pub(crate) struct MarkedBytes(Mutex<Option<(ChangeTime, u64)>>);
 type ChangeTime = (i64, i64);
 
 impl MarkedBytes {
-    /// Returns the bytes of the chunks that `meta` marks. Calls `count` only if the file has changed
-    /// since the last call.
+    /// Returns the bytes of the chunks that `meta` marks. Calls `count` only if the file has
+    /// changed since the last call.
     pub(super) fn of(
         &self,
         meta: &Metadata,

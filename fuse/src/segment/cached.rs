@@ -31,8 +31,8 @@ impl Segment {
         }))
     }
 
-    /// Returns whether the chunks of `range` of the content are in the cache, as [`Self::is_cached`]
-    /// does.
+    /// Returns whether the chunks of `range` of the content are in the cache, as
+    /// [`Self::is_cached`] does.
     pub(crate) fn has(&self, range: Range<u64>) -> bool {
         if self.is_evicted() {
             self.forget_files();
