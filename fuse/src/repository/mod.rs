@@ -16,6 +16,8 @@ mod report;
 mod repositories;
 
 pub(crate) use error::RepoError;
+pub(crate) use hydrate::kept_of;
+pub(crate) use report::seconds_since_epoch;
 pub(crate) use repositories::{Repositories, ResolvedName};
 
 use std::collections::HashMap;

@@ -16,8 +16,12 @@ use crate::view::Generation;
 
 /// Returns the current time in seconds since the epoch.
 pub(super) fn now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
+    seconds_since_epoch(SystemTime::now())
+}
+
+/// Returns a time in seconds since the epoch.
+pub(crate) fn seconds_since_epoch(at: SystemTime) -> u64 {
+    at.duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs())
 }
 
@@ -123,6 +127,7 @@ impl Repositories {
             catch_ups: 0,
             checked_at: None,
             last_error: None,
+            failed_reads: self.segments.backend().failed_reads.of(&repo),
             notice: None,
             clones: Vec::new(),
             traffic: self.segments.backend().traffic.report_of(&repo),
@@ -144,15 +149,15 @@ impl Repositories {
         cache.pin(&repository.name, &ids).map_err(failed)
     }
 
+    /// Returns whether `repo` is pinned, also by another mount on the same cache.
+    pub(super) fn is_pinned(&self, repo: &RepoName) -> bool {
+        let pinned = self.segments.backend().cache.pinned_repos();
+        pinned.unwrap_or_default().contains(repo)
+    }
+
     /// If `repository` is pinned, pins its new snapshot in place of the old one and fetches it.
     pub(super) fn renew_pin(self: &Arc<Self>, repository: &Arc<Repository>) {
-        let pinned = self
-            .segments
-            .backend()
-            .cache
-            .pinned_repos()
-            .unwrap_or_default();
-        if !pinned.contains(&repository.name) {
+        if !self.is_pinned(&repository.name) {
             return;
         }
         if let Err(error) = self.pin(repository) {
@@ -164,17 +169,7 @@ impl Repositories {
             );
             return;
         }
-        let (repositories, repository) = (Arc::clone(self), Arc::clone(repository));
-        let backend = Arc::clone(self.segments.backend());
-        let ending = backend.ending.clone();
-        backend.tasks.spawn(async move {
-            let generation = repository.view().generation;
-            let fetch = repositories.fetch_part(&generation, SnapshotPart::All, || true, |_, _| ());
-            tokio::select! {
-                outcome = fetch => drop(outcome),
-                () = ending.cancelled() => {}
-            }
-        });
+        self.start_fetching_pin(repository);
     }
 }
 

@@ -1,11 +1,17 @@
 //! Fetching many small segments in few requests.
+//!
+//! Two archives may share a segment: those of a repository and its fork, or of two snapshots. Then
+//! the segment has an offset in each, and [`Segment::location`] names the archive that was loaded
+//! last. So a group is planned from locations that are read once, it lies in one archive, and its
+//! request goes to that archive.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use cachewfs_format::Error as FormatError;
 
-use super::{ReadError, Segment, transfer};
+use super::loaded::WholeClaim;
+use super::{ReadError, Segment, SegmentLocation, transfer};
 use crate::traffic::Purpose;
 
 /// At most this many bytes are fetched by one request.
@@ -14,8 +20,8 @@ const MAX_GROUP_LEN: u64 = 8 << 20;
 /// Fetching them takes about as long as a round trip.
 const MAX_GAP: u64 = 128 << 10;
 
-/// Fetches the missing chunks of `segments`, which are sorted as in their archive. Small segments
-/// that lie close together share a request.
+/// Fetches the missing chunks of `segments`. Small segments that lie close together in an archive
+/// share a request.
 pub(crate) async fn fetch_whole(
     segments: &[Arc<Segment>],
     purpose: Purpose,
@@ -28,40 +34,101 @@ pub(crate) async fn fetch_whole(
             missing.push(segment);
         }
     }
-    for group in groups(
-        missing.iter().map(|segment| range_of(segment)),
-        MAX_GAP,
-        MAX_GROUP_LEN,
-    ) {
-        fetch_group(missing.get(group).unwrap_or_default(), purpose).await?;
+    while !missing.is_empty() {
+        let mut planned = Vec::new();
+        let mut claimed_by_others = Vec::new();
+        for segment in missing {
+            match segment.claim_whole() {
+                Some(claim) => planned.push(Member::new(segment, claim)),
+                None => claimed_by_others.push(segment),
+            }
+        }
+        fetch_planned(planned, purpose).await?;
+        // Waits only now, without a claim: two callers that wait for each other's claims would
+        // wait for ever.
+        missing = Vec::new();
+        for segment in claimed_by_others {
+            segment.until_idle().await;
+            if segment.is_cached() {
+                continue;
+            }
+            if let Some(failure) = segment.state().failure.clone() {
+                return Err(failure);
+            }
+            // The other caller gave up, for example because its client has gone.
+            missing.push(segment);
+        }
     }
     Ok(())
 }
 
-/// Returns the range of a segment in its archive, in bytes.
-fn range_of(segment: &Segment) -> Range<u64> {
-    let start = segment.location().offset;
-    start..start.saturating_add(segment.record().stored_len)
+/// A segment of a group, and the location from which the group is fetched.
+struct Member<'a> {
+    segment: &'a Arc<Segment>,
+    location: SegmentLocation,
+    claim: WholeClaim<'a>,
 }
 
-async fn fetch_group(group: &[&Arc<Segment>], purpose: Purpose) -> Result<(), ReadError> {
+impl<'a> Member<'a> {
+    fn new(segment: &'a Arc<Segment>, claim: WholeClaim<'a>) -> Self {
+        Self {
+            segment,
+            location: segment.location(),
+            claim,
+        }
+    }
+
+    /// Returns the range of the segment in its archive, in bytes.
+    fn range(&self) -> Range<u64> {
+        let start = self.location.offset;
+        start..start.saturating_add(self.segment.record().stored_len)
+    }
+
+    fn archive(&self) -> (&str, &str) {
+        (self.location.repo.as_str(), &self.location.path)
+    }
+}
+
+/// Fetches segments that the caller has claimed, group by group.
+async fn fetch_planned(mut members: Vec<Member<'_>>, purpose: Purpose) -> Result<(), ReadError> {
+    let place = |member: &Member<'_>| {
+        let (repo, path) = member.archive();
+        (repo.to_owned(), path.to_owned(), member.location.offset)
+    };
+    members.sort_by_cached_key(place);
+    for archive in members.chunk_by(|one, other| one.archive() == other.archive()) {
+        for group in groups(archive.iter().map(Member::range), MAX_GAP, MAX_GROUP_LEN) {
+            let group = archive.get(group).unwrap_or_default();
+            if let Err(error) = fetch_group(group, purpose).await {
+                for member in group {
+                    member.claim.fail(&error);
+                }
+                return Err(error);
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn fetch_group(group: &[Member<'_>], purpose: Purpose) -> Result<(), ReadError> {
     let (Some(first), Some(last)) = (group.first(), group.last()) else {
         return Ok(());
     };
     // The archive's byte at `start` is the first byte of the answer.
-    let start = range_of(first).start;
-    let len = range_of(last).end.saturating_sub(start);
-    transfer::fetch_verified(first, 0..len, purpose, |bytes| {
-        for segment in group {
-            let range = range_of(segment);
+    let start = first.range().start;
+    let len = last.range().end.saturating_sub(start);
+    let locate = || first.location.clone();
+    transfer::fetch_verified_from(first.segment, locate, 0..len, purpose, |bytes| {
+        for member in group {
+            let range = member.range();
             let position =
                 |at: u64| usize::try_from(at.saturating_sub(start)).unwrap_or(usize::MAX);
-            if range.start < start || position(range.end) > bytes.len() {
-                // A catch-up has moved the segments to another archive since the request was
-                // planned. Slices of the answer would be other bytes.
+            if position(range.end) > bytes.len() {
                 return Err(FormatError::Truncated { section: "segment" });
             }
-            segment.accept_whole(&bytes.slice(position(range.start)..position(range.end)))?;
+            member
+                .segment
+                .accept_whole(&bytes.slice(position(range.start)..position(range.end)))?;
         }
         Ok(())
     })
@@ -90,27 +157,6 @@ fn groups(
         covered.end = range.end;
     }
     groups
-}
-
-impl Segment {
-    /// Returns whether all chunks are in the cache. The first call reads them from the disk, to
-    /// compare each with its checksum.
-    pub(crate) fn is_cached(&self) -> bool {
-        let loaded = self.loaded_table().cloned();
-        let Some(table) =
-            loaded.or_else(|| self.backend.cache.table(self.record().id).map(Arc::new))
-        else {
-            return false;
-        };
-        let Some(file) = self.file(&table) else {
-            return false;
-        };
-        (0..table.chunks().len()).all(|index| {
-            table
-                .content_range(index)
-                .is_some_and(|content| file.is_ready(index, &content))
-        })
-    }
 }
 
 #[cfg(test)]

@@ -35,6 +35,9 @@ pub(crate) enum ReadError {
         /// The bytes that the cache has for them.
         room_bytes: u64,
     },
+    /// A chunk arrived, and could not be written to the cache.
+    #[error("the cache can't be written")]
+    NotKept(#[source] Arc<std::io::Error>),
     /// A chunk arrived, and was evicted before it was read.
     #[error("a chunk was evicted before it could be read: raise cache_size")]
     Evicted,
@@ -124,9 +127,10 @@ impl Segment {
         let mut windows: Vec<Range<usize>> = Vec::new();
         for index in chunks {
             let content = table.content_range(index).unwrap_or_default();
-            if file.is_ready(index, &content) || !state.in_flight.insert(index) {
+            if file.is_ready(index, &content) || state.is_in_flight(index) {
                 continue;
             }
+            state.in_flight.insert(index);
             match windows.last_mut() {
                 Some(window) if window.end == index => window.end += 1,
                 _ => windows.push(index..index + 1),
@@ -196,7 +200,7 @@ impl Segment {
         // The lock is held from the check to the insertion: of readers that race for a chunk,
         // exactly one gets the window.
         let mut state = self.state();
-        if state.in_flight.contains(&index) {
+        if state.is_in_flight(index) {
             return Claim::InFlight;
         }
         let wanted = state

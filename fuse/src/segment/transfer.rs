@@ -14,7 +14,7 @@ use futures_util::StreamExt as _;
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{debug, warn};
 
-use super::{ReadError, Segment};
+use super::{ReadError, Segment, SegmentLocation};
 use crate::cache::SegmentFile;
 use crate::fetch::{FetchError, RangeRequest};
 use crate::traffic::Purpose;
@@ -95,10 +95,24 @@ pub(super) async fn fetch_verified<T>(
     purpose: Purpose,
     verify: impl Fn(&Bytes) -> Result<T, FormatError>,
 ) -> Result<T, ReadError> {
+    // Read anew for each attempt: a catch-up may have moved the segment to another archive.
+    let locate = || segment.location();
+    fetch_verified_from(segment, locate, range, purpose, verify).await
+}
+
+/// Does the work of [`fetch_verified`], and asks the archive that `locate` names.
+pub(super) async fn fetch_verified_from<T>(
+    segment: &Segment,
+    locate: impl Fn() -> SegmentLocation,
+    range: Range<u64>,
+    purpose: Purpose,
+    verify: impl Fn(&Bytes) -> Result<T, FormatError>,
+) -> Result<T, ReadError> {
     let mut retry = Retry::new(segment, purpose);
     loop {
         let attempt = async {
-            let mut body = open(segment, range.clone(), purpose, retry.attempt).await?;
+            let (range, location) = (range.clone(), locate());
+            let mut body = open(segment, location, range, purpose, retry.attempt).await?;
             let mut bytes = BytesMut::new();
             while let Some(piece) = body.next().await {
                 bytes.extend_from_slice(&piece?);
@@ -113,15 +127,14 @@ pub(super) async fn fetch_verified<T>(
     }
 }
 
-/// Sends one request for `range`, in stored bytes of the segment.
+/// Sends one request for `range`, in stored bytes of the segment, to the archive at `location`.
 async fn open(
     segment: &Segment,
+    location: SegmentLocation,
     range: Range<u64>,
     purpose: Purpose,
     attempt: usize,
 ) -> Result<crate::fetch::BodyStream, FetchError> {
-    // Read anew for each attempt: a catch-up may have moved the segment to another archive.
-    let location = segment.location();
     let role = segment.record().role;
     debug!(
         ?role,
@@ -195,7 +208,8 @@ impl ChunkTransfer<'_> {
             .stored_range(end.saturating_sub(1))
             .unwrap_or_default()
             .end;
-        let mut body = open(self.segment, start..stop, self.purpose, attempt).await?;
+        let (location, purpose) = (self.segment.location(), self.purpose);
+        let mut body = open(self.segment, location, start..stop, purpose, attempt).await?;
         let mut buffer = BytesMut::new();
         while let Some(piece) = body.next().await {
             buffer.extend_from_slice(&piece?);
@@ -226,6 +240,7 @@ pub(super) fn accept_chunk(
     stored: &[u8],
 ) -> Result<(), FormatError> {
     let Some(file) = segment.file(table) else {
+        // The failure is noted: whoever was asked to keep the chunk reports it.
         return Ok(());
     };
     accept_chunk_into(segment, table, &file, index, stored)
@@ -248,16 +263,14 @@ fn accept_chunk_into(
     // could otherwise cut off content.
     segment.record().check_padding(offset, &content)?;
     if let Err(error) = file.store(index, offset, &content) {
-        warn!(
-            error = &error as &dyn std::error::Error,
-            "Can't write a chunk to the cache: readers get it from memory"
-        );
+        segment.backend.cache.failures().note(error);
         segment
             .backend
             .overflow
             .insert(segment.record().id, index, content);
         return Ok(());
     }
+    segment.backend.cache.failures().note_success();
     segment.backend.cache.count_stored(content.len() as u64);
     Ok(())
 }
