@@ -31,9 +31,30 @@ pub(crate) enum CliError {
         mount_point: String,
         source: ConnectError,
     },
+    /// No cachewfs mount is at the path.
+    #[error("no cachewfs mount is at {path}")]
+    NotAMount { path: String },
+    /// The mount works, but this process doesn't find its control socket.
+    #[error(
+        "the mount at {mount_point} works, but its control socket is none that this command finds"
+    )]
+    HiddenSocket { mount_point: String },
+    /// The path is a bind mount, and the command needs the mount itself.
+    #[error("{mount_point} is a bind mount of a part of a cachewfs mount")]
+    BindMount { mount_point: String },
     /// The mount belongs to another user. Only that user's commands find its control socket.
     #[error("the mount at {mount_point} belongs to another user (uid {uid})")]
     ForeignMount { mount_point: String, uid: u32 },
+    /// The cache has only some of what was to be fetched.
+    #[error("the cache has {kept} of {total} of {repo}: {reason}")]
+    Incomplete {
+        repo: String,
+        /// The bytes that the cache has, and all bytes, for people.
+        kept: String,
+        total: String,
+        reason: String,
+        is_pinned: bool,
+    },
     /// A text is neither the URL nor the name of a repository.
     #[error("{url:?} is not the URL of a repository")]
     BadUrl {
@@ -145,7 +166,35 @@ fn cli_code_and_hint(error: &CliError) -> (u8, Option<&'static str>) {
         ),
         CliError::SeveralMounts { .. } => (USAGE, Some("choose one: --mount MOUNTPOINT")),
         CliError::CantConnect { source, .. } => (NO_MOUNT, Some(connect_hint(source))),
-        CliError::ForeignMount { .. } => (NO_MOUNT, Some("run this command as that user")),
+        CliError::ForeignMount { .. } => (
+            NO_MOUNT,
+            Some("run this command as that user, without sudo"),
+        ),
+        CliError::NotAMount { .. } => (
+            NO_MOUNT,
+            Some("`findmnt -t fuse.cachewfs` lists the mounts"),
+        ),
+        CliError::HiddenSocket { .. } => (
+            NO_MOUNT,
+            Some(
+                "it was mounted with another XDG_RUNTIME_DIR or TMPDIR, or in a container: \
+                 run this command in the same environment",
+            ),
+        ),
+        CliError::BindMount { .. } => (
+            NO_MOUNT,
+            Some(
+                "run this command where the mount itself is visible; umount(8) removes a bind mount",
+            ),
+        ),
+        CliError::Incomplete { is_pinned, .. } => (
+            FAILED,
+            Some(if *is_pinned {
+                "it is pinned: the mount goes on trying, and `cachewfs status` shows how far it is"
+            } else {
+                "run the command again to fetch the rest"
+            }),
+        ),
         CliError::BadUrl { .. } => (
             USAGE,
             Some("write it as https://github.com/org/repo or github.com/org/repo"),
@@ -214,7 +263,8 @@ fn mount_hint(error: &MountError) -> Option<&'static str> {
         }
         MountError::Mount { .. } => Some(
             "root needs the device /dev/fuse; other users also need the package fuse3, \
-             which has fusermount3",
+             permission to write to MOUNTPOINT and, for allow_other, the line user_allow_other in \
+             /etc/fuse.conf",
         ),
         MountError::Token { .. } => {
             Some("name a file that contains the daemon's token: -o token_file=FILE")

@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result};
 use cachewfs_daemon::LogOutput;
 use cachewfs_format::Colours;
 use cachewfs_fuse::{Hydrate, Mount, MountOptions};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -61,6 +62,8 @@ pub(crate) const OPTIONS_HELP: &str = "\
 Mount options (-o, separated by commas):
   allow_other          let other users read the mount too
   noexec               don't let programs of the mount be run
+  uid=UID, gid=GID     the user and the group to whom the repositories belong [who mounts]; git
+                       refuses repositories of others: see safe.directory in git-config(1)
   token_file=FILE      the file with the daemon's token; use it with https:// [none]
   cache_dir=DIR        the directory of the cache [/var/cache/cachewfs, ~/.cache/cachewfs]
   cache_size=SIZE      the most disk space that the cache may use, such as 50G [50G]
@@ -116,6 +119,8 @@ impl MountSettings {
             "allow_other" => options.allow_other = true,
             "noexec" => options.noexec = true,
             "exec" => options.noexec = false,
+            "uid" => options.owner.uid = id(value).map_err(bad)?,
+            "gid" => options.owner.gid = id(value).map_err(bad)?,
             "token_file" => options.token_file = Some(absolute(value)),
             "cache_dir" => options.cache_dir = absolute(value),
             "cache_size" => options.cache_max_bytes = size(value).map_err(bad)?,
@@ -158,6 +163,12 @@ fn size(text: &str) -> Result<u64, String> {
     number
         .checked_mul(factor)
         .ok_or_else(|| "the size is too large".to_owned())
+}
+
+/// Parses the id of a user or a group.
+fn id(text: &str) -> Result<u32, String> {
+    text.parse()
+        .map_err(|_| "an id is a number, as `id -u` prints it".to_owned())
 }
 
 /// Parses a duration, such as `60s`, `5m` or `500ms`. A number without a unit is in seconds.
@@ -248,6 +259,7 @@ pub(crate) async fn serve(
     ];
     // A background process ignores SIGHUP, because it doesn't belong to a terminal.
     let mut hangup = signal(SignalKind::hangup())?;
+    raise_file_limit();
     let mount = Mount::start(options).await?;
     on_ready()?;
     let ended = mount.wait();
@@ -263,6 +275,20 @@ pub(crate) async fn serve(
     Ok(ended.await?)
 }
 
+/// Raises the number of files that this process may have open to the hard limit.
+///
+/// The soft limit is often 1024, for the sake of programs that use select(2). A mount has two files
+/// open for each segment that it read lately.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    // With the old limit, the mount closes files earlier.
+    setrlimit(Resource::Nofile, raised).ok();
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -276,12 +302,13 @@ mod tests {
     fn options_of_fstab_are_understood() {
         let settings = parse(
             "rw,noexec,defaults,_netdev,x-systemd.automount,allow_other,cache_dir=/c,cache_size=2G,\
-             read_timeout=30,lookup_timeout=500ms,hydrate=hot,no_direct_reads",
+             uid=1000,read_timeout=30,lookup_timeout=500ms,hydrate=hot,no_direct_reads",
         )
         .unwrap();
 
         let options = settings.options;
         assert!(options.allow_other && options.noexec);
+        assert_eq!(options.owner.uid, 1000);
         assert_eq!(options.cache_dir, PathBuf::from("/c"));
         assert_eq!(options.cache_max_bytes, 2 << 30);
         assert_eq!(options.read_timeout, Duration::from_secs(30));
@@ -311,6 +338,7 @@ mod tests {
             "cache_size=x",
             "cache_size=5X",
             "hydrate=no",
+            "uid=alice",
             "read_timeout=z",
         ] {
             assert!(parse(bad).is_err(), "{bad}");

@@ -6,10 +6,11 @@ use anyhow::{Context as _, Result};
 use cachewfs_format::RepoName;
 use cachewfs_fuse::control::protocol::{ControlAnswer, ControlRequest};
 use cachewfs_fuse::control::{Client, ConnectError};
-use cachewfs_fuse::{TableEntry, mount_table};
+use cachewfs_fuse::{TableEntry, is_dead, mount_table};
 
 use crate::borrowing::borrowed_here;
 use crate::error::CliError;
+use crate::output;
 use crate::progress::Bar;
 use crate::remote;
 
@@ -38,6 +39,27 @@ impl RepoChoice {
         Ok(remote::repo_name(&self.url)?)
     }
 
+    /// Has the mount fetch what `request` names. Returns the number of bytes that it fetched. Fails
+    /// if the cache doesn't have all of it then.
+    pub(crate) fn fetch(&self, request: &ControlRequest) -> Result<u64> {
+        match self.ask(request)? {
+            ControlAnswer::Fetched { fetched_bytes } => Ok(fetched_bytes),
+            ControlAnswer::Incomplete {
+                kept_bytes,
+                total_bytes,
+                reason,
+            } => Err(CliError::Incomplete {
+                repo: self.name()?.to_string(),
+                kept: output::bytes(kept_bytes),
+                total: output::bytes(total_bytes),
+                reason,
+                is_pinned: matches!(request, ControlRequest::Pin { .. }),
+            }
+            .into()),
+            _ => anyhow::bail!("the mount's answer is not of the requested kind"),
+        }
+    }
+
     /// Sends `request` to the mount, and shows its progress until the answer arrives.
     pub(crate) fn ask(&self, request: &ControlRequest) -> Result<ControlAnswer> {
         block_on(self.mount.ask(request))
@@ -51,20 +73,66 @@ fn is_ours(entry: &TableEntry) -> bool {
     entry.uid.is_none_or(|uid| uid == 0 || uid == me)
 }
 
+/// The entries of the mount table that show cachewfs mounts, oldest first.
+#[derive(Debug)]
+struct MountTable(Vec<TableEntry>);
+
+impl MountTable {
+    fn read() -> Result<Self> {
+        let entries = mount_table().context("can't read the mount table")?;
+        Ok(Self(entries))
+    }
+
+    /// Returns the mounts themselves, without bind mounts of them.
+    fn mounts(&self) -> impl Iterator<Item = &TableEntry> {
+        let is_mount = |entry: &&TableEntry| self.original(entry) == Some(entry);
+        self.0.iter().filter(is_mount)
+    }
+
+    /// Returns the mount of which `entry` shows a part or all, or `None` if this process can't see
+    /// it: a container may have only the bind mount.
+    fn original(&self, entry: &TableEntry) -> Option<&TableEntry> {
+        let mut same = self.0.iter().filter(|other| other.device == entry.device);
+        same.find(|other| other.is_whole)
+    }
+
+    /// Returns the entry that is visible at `point`. It hides earlier ones there.
+    fn at(&self, point: &Path) -> Option<&TableEntry> {
+        self.0.iter().rfind(|entry| entry.mount_point == point)
+    }
+
+    /// Returns the entry that contains `path`.
+    fn around(&self, path: &Path) -> Option<&TableEntry> {
+        let containing = self
+            .0
+            .iter()
+            .filter(|entry| path.starts_with(&entry.mount_point));
+        containing.max_by_key(|entry| entry.mount_point.as_os_str().len())
+    }
+}
+
 /// Returns the mount points in the mount table. A mount that hides the one before it, at the same
-/// mount point, adds no second entry. Bind mounts of single directories add none.
+/// mount point, adds no second entry; bind mounts add none.
 pub(crate) fn mount_points() -> Result<Vec<PathBuf>> {
-    let mut points: Vec<_> = table()?
-        .into_iter()
-        .filter(|entry| entry.is_whole)
-        .map(|entry| entry.mount_point)
+    let table = MountTable::read()?;
+    let mut points: Vec<_> = table
+        .mounts()
+        .map(|entry| entry.mount_point.clone())
         .collect();
     points.dedup();
     Ok(points)
 }
 
-fn table() -> Result<Vec<TableEntry>> {
-    mount_table().context("can't read the mount table")
+/// Fails if a bind mount of a cachewfs mount is at `point`.
+pub(crate) fn check_not_bound(point: &Path) -> Result<()> {
+    let table = MountTable::read()?;
+    match table.at(point) {
+        Some(entry) if table.original(entry) != Some(entry) => Err(CliError::BindMount {
+            mount_point: point.display().to_string(),
+        }
+        .into()),
+        _ => Ok(()),
+    }
 }
 
 impl MountChoice {
@@ -74,29 +142,30 @@ impl MountChoice {
         if let Some(chosen) = &self.mount {
             return Ok(absolute(chosen));
         }
-        let mut points = mount_points()?;
+        let table = MountTable::read()?;
         let here = std::env::current_dir().ok();
-        let around = points
-            .iter()
-            .find(|point| here.as_ref().is_some_and(|here| here.starts_with(point)));
-        if let Some(point) = around {
-            return Ok(point.clone());
+        let around = here.and_then(|here| table.around(&here));
+        if let Some(mount) = around.and_then(|entry| table.original(entry)) {
+            return Ok(mount.mount_point.clone());
         }
         if let Some(borrowed) = borrowed_here()
-            && points.contains(&borrowed.mount_point)
+            && table
+                .mounts()
+                .any(|mount| mount.mount_point == borrowed.mount_point)
         {
             return Ok(borrowed.mount_point);
         }
         // Otherwise another user's mount would make each command without --mount fail as ambiguous,
         // or would be chosen.
-        let table = table()?;
-        let has_ours = |point: &PathBuf| {
-            let mut entries = table.iter().filter(|entry| entry.mount_point == *point);
-            entries.any(is_ours)
-        };
-        if points.iter().any(has_ours) {
-            points.retain(has_ours);
+        let mut mounts: Vec<_> = table.mounts().collect();
+        if mounts.iter().any(|mount| is_ours(mount)) {
+            mounts.retain(|mount| is_ours(mount));
         }
+        let mut points: Vec<_> = mounts
+            .iter()
+            .map(|mount| mount.mount_point.clone())
+            .collect();
+        points.dedup();
         match points.as_slice() {
             [point] => Ok(point.clone()),
             [] => Err(CliError::NoMount.into()),
@@ -113,21 +182,38 @@ impl MountChoice {
         }
     }
 
-    /// Connects to the control socket of the chosen mount.
+    /// Connects to the control socket of the chosen mount. A bind mount stands for the mount of
+    /// which it shows a part.
     pub(crate) async fn connect(&self) -> Result<Client> {
-        let mount_point = self.mount_point()?;
-        let connected = Client::connect(&mount_point).await;
+        let chosen = self.mount_point()?;
+        let table = MountTable::read()?;
+        let entry = table.at(&chosen);
+        let mount = entry.and_then(|entry| table.original(entry));
+        let mount_point = mount.map_or(&chosen, |mount| &mount.mount_point);
+        let connected = Client::connect(mount_point).await;
         Ok(connected.map_err(|source| {
-            let entries = table().unwrap_or_default();
-            let entry = entries
-                .iter()
-                .rfind(|entry| entry.mount_point == mount_point);
-            let foreign = entry.filter(|entry| !is_ours(entry));
-            let mount_point = mount_point.display().to_string();
-            match (source, foreign.and_then(|entry| entry.uid)) {
-                // The socket of another user's mount is in that user's directory. So the mount
-                // looks dead from here, but telling this user to unmount it would be wrong.
-                (ConnectError::Dead(_), Some(uid)) => CliError::ForeignMount { mount_point, uid },
+            let text = |path: &Path| path.display().to_string();
+            let mount_point = text(mount_point);
+            // A mount looks dead from here if its socket is in a directory that only its owner
+            // finds. Then telling this user to unmount it would be wrong.
+            match (source, entry) {
+                (ConnectError::NotMounted, _) => CliError::NotAMount {
+                    path: text(&chosen),
+                },
+                (ConnectError::Dead(_), Some(TableEntry { uid: Some(uid), .. }))
+                    if !entry.is_some_and(is_ours) =>
+                {
+                    CliError::ForeignMount {
+                        mount_point,
+                        uid: *uid,
+                    }
+                }
+                (ConnectError::Dead(_), Some(_)) if mount.is_none() => CliError::BindMount {
+                    mount_point: text(&chosen),
+                },
+                (ConnectError::Dead(_), Some(_)) if !is_dead(&chosen) => {
+                    CliError::HiddenSocket { mount_point }
+                }
                 (source, _) => CliError::CantConnect {
                     mount_point,
                     source,
@@ -159,4 +245,46 @@ pub(crate) fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
         .enable_all()
         .build()?;
     runtime.block_on(work)
+}
+
+#[cfg(test)]
+mod tests {
+    use cachewfs_fuse::DeviceNumber;
+
+    use super::*;
+
+    #[test]
+    fn a_bind_mount_is_no_mount_of_its_own() {
+        let entry = |point: &str, uid, device: &str, is_whole| TableEntry {
+            mount_point: point.into(),
+            uid,
+            device: DeviceNumber(device.to_owned()),
+            is_whole,
+        };
+        let table = MountTable(vec![
+            entry("/a b", Some(7), "0:40", true),
+            entry("/c", None, "0:41", true),
+            entry("/e", Some(7), "0:40", false),
+            entry("/c/f", None, "0:41", true),
+            entry("/g", None, "0:43", false),
+        ]);
+
+        let mounts: Vec<_> = table
+            .mounts()
+            .map(|entry| (&*entry.mount_point, entry.uid))
+            .collect();
+        assert_eq!(
+            mounts,
+            [(Path::new("/a b"), Some(7)), (Path::new("/c"), None)]
+        );
+        let original = |path: &str| {
+            let entry = table.around(Path::new(path)).unwrap();
+            table
+                .original(entry)
+                .map(|entry| entry.mount_point.to_str().unwrap())
+        };
+        assert_eq!(original("/e/file"), Some("/a b"));
+        assert_eq!(original("/c/f/host"), Some("/c"));
+        assert_eq!(original("/g"), None);
+    }
 }

@@ -36,7 +36,7 @@ use tracing::{debug, error, warn};
 use crate::error::FsError;
 use crate::fs::{Attr, DirectoryEntry, FileKind, Fs, Listing};
 use crate::killed::killed;
-use crate::options::MountOptions;
+use crate::options::{MountOptions, Owner};
 use crate::passthrough::IoMode;
 
 /// How long the kernel may cache names and attributes that stay the same until it is told
@@ -72,6 +72,7 @@ pub(crate) struct Adapter {
     uses_passthrough: bool,
     /// Whether the kernel has refused passthrough for a file.
     passthrough_refused: AtomicBool,
+    owner: Owner,
 }
 
 /// The thread that waits for an answer of the mount.
@@ -91,6 +92,7 @@ impl Adapter {
             lookup_timeout: options.lookup_timeout,
             uses_passthrough: options.passthrough,
             passthrough_refused: AtomicBool::new(false),
+            owner: options.owner,
         }
     }
 
@@ -121,11 +123,12 @@ impl Adapter {
         }
     }
 
-    /// Runs `call` and passes its outcome to `answer`: in this thread if `call` is ready at once,
-    /// otherwise from a task, after at most the waiter's timeout, or soon after its thread was
-    /// killed.
+    /// Runs `call`, which reads the file or directory `ino`, and passes its outcome to `answer`: in
+    /// this thread if `call` is ready at once, otherwise from a task, after at most the waiter's
+    /// timeout, or soon after its thread was killed.
     fn respond<T: Send + 'static>(
         &self,
+        ino: INodeNo,
         Waiter { thread, timeout }: Waiter,
         call: impl Future<Output = Result<T, FsError>> + Send + 'static,
         answer: impl FnOnce(Result<T, FsError>) + Send + 'static,
@@ -145,7 +148,8 @@ impl Adapter {
         // that poll registers the task's waker.
         if let Poll::Ready(outcome) = call.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             drop(entered);
-            return answer(log(outcome));
+            self.fs.note_outcome(ino.0, outcome.as_ref().err());
+            return answer(outcome);
         }
         let backend = self.fs.repositories().segments.backend();
         let (tasks, ending) = (backend.tasks.clone(), backend.ending.clone());
@@ -157,6 +161,7 @@ impl Adapter {
         // The end of the mount waits for its tasks.
         let work = async move { until_end.run_until_cancelled(work).await };
         let work = tasks.spawn_on(work, &self.runtime);
+        let fs = Arc::clone(&self.fs);
         tasks.spawn_on(
             async move {
                 let outcome = tokio::select! {
@@ -171,26 +176,12 @@ impl Adapter {
                     () = ending.cancelled() => Err(crate::fetch::FetchError::Ending.into()),
                     () = killed(thread) => Err(FsError::Killed),
                 };
-                answer(log(outcome));
+                fs.note_outcome(ino.0, outcome.as_ref().err());
+                answer(outcome);
             },
             &self.runtime,
         );
     }
-}
-
-/// Logs an unexpected error, and returns `outcome`.
-fn log<T>(outcome: Result<T, FsError>) -> Result<T, FsError> {
-    if let Err(error) = &outcome
-        && !error.is_expected()
-    {
-        let errno = error.errno();
-        warn!(
-            ?errno,
-            error = error as &dyn std::error::Error,
-            "A file-system call failed"
-        );
-    }
-    outcome
 }
 
 fn time(seconds: i64) -> SystemTime {
@@ -205,11 +196,12 @@ fn file_type(kind: FileKind) -> FileType {
     }
 }
 
-fn file_attr(attr: &Attr, uid: u32, gid: u32) -> FileAttr {
-    let (uid, gid) = if attr.is_owned_by_caller {
-        (uid, gid)
+fn file_attr(attr: &Attr, owner: Owner) -> FileAttr {
+    // git's index says that all files belong to root, so their attributes must, too.
+    let Owner { uid, gid } = if attr.is_top_of_repository {
+        owner
     } else {
-        (0, 0)
+        Owner::ROOT
     };
     let mtime = time(attr.mtime);
     FileAttr {
@@ -233,22 +225,13 @@ fn file_attr(attr: &Attr, uid: u32, gid: u32) -> FileAttr {
     }
 }
 
-/// Returns how long the kernel may cache the attributes, and how long the name.
-fn ttls(attr: &Attr) -> (Duration, Duration) {
-    let name = if attr.is_lasting {
+/// Returns how long the kernel may cache the name and the attributes.
+fn ttl(attr: &Attr) -> Duration {
+    if attr.is_lasting {
         LASTING_TTL
     } else {
         CHANGEABLE_TTL
-    };
-    (
-        // The owner in the reply is the caller. Cached attributes would show it to other users.
-        if attr.is_owned_by_caller {
-            Duration::ZERO
-        } else {
-            name
-        },
-        name,
-    )
+    }
 }
 
 /// Returns the entries after the first `offset` ones, each with the offset at which the kernel
@@ -288,45 +271,45 @@ impl Filesystem for Adapter {
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let (fs, name) = (Arc::clone(&self.fs), name.as_bytes().to_vec());
-        let (uid, gid) = (request.uid(), request.gid());
+        let owner = self.owner;
         let call = async move { fs.lookup(parent.0, &name).await };
         // A directory of repository names has no invalidation: an absent name may become a
         // repository at any time, so its absence must not be cached.
         let keeps_absence = !matches!(self.fs.getattr(parent.0), Ok(attr) if !attr.is_lasting);
-        self.respond(self.looker(request), call, move |outcome| match outcome {
-            Ok(attr) => {
-                let (attr_ttl, name_ttl) = ttls(&attr);
-                let attr = file_attr(&attr, uid, gid);
-                reply.entry_with_ttls(&name_ttl, &attr_ttl, &attr, Generation(0));
-            }
-            // A reply with inode 0 makes the kernel cache the absence of the name.
-            Err(FsError::NoEntry) if keeps_absence => {
-                let nothing = Attr {
-                    ino: 0,
-                    kind: FileKind::File,
-                    size: 0,
-                    mode: 0,
-                    mtime: 0,
-                    is_owned_by_caller: false,
-                    is_lasting: true,
-                };
-                reply.entry(&LASTING_TTL, &file_attr(&nothing, 0, 0), Generation(0));
-            }
-            Err(error) => reply.error(error.errno()),
-        });
+        self.respond(
+            parent,
+            self.looker(request),
+            call,
+            move |outcome| match outcome {
+                Ok(attr) => {
+                    reply.entry(&ttl(&attr), &file_attr(&attr, owner), Generation(0));
+                }
+                // A reply with inode 0 makes the kernel cache the absence of the name.
+                Err(FsError::NoEntry) if keeps_absence => {
+                    let nothing = Attr {
+                        ino: 0,
+                        kind: FileKind::File,
+                        size: 0,
+                        mode: 0,
+                        mtime: 0,
+                        is_top_of_repository: false,
+                        is_lasting: true,
+                    };
+                    reply.entry(&LASTING_TTL, &file_attr(&nothing, owner), Generation(0));
+                }
+                Err(error) => reply.error(error.errno()),
+            },
+        );
     }
 
     fn forget(&self, _request: &Request, ino: INodeNo, count: u64) {
         self.fs.forget(ino.0, count);
     }
 
-    fn getattr(&self, request: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+    fn getattr(&self, _request: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         match self.fs.getattr(ino.0) {
             Ok(attr) => {
-                reply.attr(
-                    &ttls(&attr).0,
-                    &file_attr(&attr, request.uid(), request.gid()),
-                );
+                reply.attr(&ttl(&attr), &file_attr(&attr, self.owner));
             }
             Err(error) => reply.error(error.errno()),
         }
@@ -335,10 +318,15 @@ impl Filesystem for Adapter {
     fn readlink(&self, request: &Request, ino: INodeNo, reply: ReplyData) {
         let fs = Arc::clone(&self.fs);
         let call = async move { fs.readlink(ino.0).await };
-        self.respond(self.looker(request), call, move |outcome| match outcome {
-            Ok(target) => reply.data(&target),
-            Err(error) => reply.error(error.errno()),
-        });
+        self.respond(
+            ino,
+            self.looker(request),
+            call,
+            move |outcome| match outcome {
+                Ok(target) => reply.data(&target),
+                Err(error) => reply.error(error.errno()),
+            },
+        );
     }
 
     fn open(&self, _request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
@@ -409,13 +397,18 @@ impl Filesystem for Adapter {
                 fs.read_inode(ino.0, range).await
             }
         };
-        self.respond(self.reader(request), call, move |outcome| match outcome {
-            Ok(bytes) => reply.data(&bytes),
-            // EAGAIN suits a lookup that may be retried. Programs don't expect it from a read of
-            // a regular file.
-            Err(FsError::TimedOut) => reply.error(Errno::EIO),
-            Err(error) => reply.error(error.errno()),
-        });
+        self.respond(
+            ino,
+            self.reader(request),
+            call,
+            move |outcome| match outcome {
+                Ok(bytes) => reply.data(&bytes),
+                // EAGAIN suits a lookup that may be retried. Programs don't expect it from a read
+                // of a regular file.
+                Err(FsError::TimedOut) => reply.error(Errno::EIO),
+                Err(error) => reply.error(error.errno()),
+            },
+        );
     }
 
     fn release(
@@ -469,14 +462,14 @@ impl Filesystem for Adapter {
     fn readdir(
         &self,
         request: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         fh: FileHandle,
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
         let fs = Arc::clone(&self.fs);
         let call = async move { fs.listing(fh.0, offset).await };
-        self.respond(self.looker(request), call, move |outcome| {
+        self.respond(ino, self.looker(request), call, move |outcome| {
             let listing = match outcome {
                 Ok(listing) => listing,
                 Err(error) => return reply.error(error.errno()),
@@ -495,15 +488,15 @@ impl Filesystem for Adapter {
     fn readdirplus(
         &self,
         request: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         fh: FileHandle,
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
         let (fs, fs_for_lookups) = (Arc::clone(&self.fs), Arc::clone(&self.fs));
-        let (uid, gid) = (request.uid(), request.gid());
+        let owner = self.owner;
         let call = async move { fs.listing(fh.0, offset).await };
-        self.respond(self.looker(request), call, move |outcome| {
+        self.respond(ino, self.looker(request), call, move |outcome| {
             let listing = match outcome {
                 Ok(listing) => listing,
                 Err(error) => return reply.error(error.errno()),
@@ -513,11 +506,11 @@ impl Filesystem for Adapter {
                 // A switch of generations may have invalidated names while this listing was being
                 // read. The kernel must not cache names that come from the old generation.
                 let ttl = if is_current {
-                    ttls(&entry.attr).0
+                    ttl(&entry.attr)
                 } else {
                     Duration::ZERO
                 };
-                let attr = file_attr(&entry.attr, uid, gid);
+                let attr = file_attr(&entry.attr, owner);
                 let name = OsStr::from_bytes(&entry.name);
                 let ino = INodeNo(entry.attr.ino);
                 if reply.add(ino, next, name, &ttl, &attr, Generation(0)) {

@@ -12,6 +12,7 @@ mod adapter;
 mod cache;
 pub mod control;
 mod error;
+mod failed_reads;
 mod fetch;
 mod first_look;
 mod fs;
@@ -33,5 +34,5 @@ mod view;
 
 pub use fetch::{SecretToken, TokenError};
 pub use mount::{Mount, MountError};
-pub use mount_table::{DeviceNumber, TableEntry, clear_dead_mount, mount_table};
-pub use options::{Hydrate, MountOptions};
+pub use mount_table::{DeviceNumber, TableEntry, clear_dead_mount, is_dead, mount_table};
+pub use options::{Hydrate, MountOptions, Owner};

@@ -1,5 +1,6 @@
 //! The lifetime of a mount: builds its parts, serves it, unmounts it.
 
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,7 +11,7 @@ use tracing::{info, warn};
 
 use crate::adapter::Adapter;
 use crate::cache::Cache;
-use crate::control::{self, BindError, Server};
+use crate::control::{self, BindError, Server, SocketDirectory};
 use crate::fetch::{DaemonToken, HttpSource, TokenError};
 use crate::fs::Fs;
 use crate::invalidate::Invalidator;
@@ -123,6 +124,9 @@ impl Mount {
         // Before the mount: then nothing has to be undone if the directory can't be used.
         let sockets = control::open_socket_directory().await?;
         wait_until_free(&options.mount_point).await?;
+        let starting = lock_start(&sockets).await?;
+        // Another mount may have started here until this one had the lock.
+        wait_until_free(&options.mount_point).await?;
         let adapter = Adapter::new(fs, Handle::current(), &options);
         let (mount_point, allow_other) = (options.mount_point.clone(), options.allow_other);
         // Blocks until the kernel has sent its first request.
@@ -137,6 +141,7 @@ impl Mount {
         let control = Server::bind(sockets, &served.device, allow_other).inspect_err(|_| {
             served.unmount().ok();
         })?;
+        drop(starting);
         repositories
             .invalidator
             .set(Invalidator::new(served.notifier.clone()))
@@ -251,6 +256,17 @@ async fn open_cache(options: &MountOptions) -> Result<Cache, MountError> {
             path: options.cache_dir.clone(),
             source,
         })
+}
+
+/// Waits until no other mount of this user is just starting. Dropping the file lets the next start.
+///
+/// Otherwise two mounts that start at one mount point could both find it free.
+async fn lock_start(sockets: &SocketDirectory) -> Result<File, MountError> {
+    let file = sockets.lock_file().map_err(BindError::Io)?;
+    let lock = move || file.lock().map(|()| file);
+    let locked = tokio::task::spawn_blocking(lock).await;
+    let locked = locked.map_err(io::Error::other).and_then(|locked| locked);
+    Ok(locked.map_err(BindError::Io)?)
 }
 
 /// Waits until no cachewfs mount is at `mount_point`. Removes a dead one, and waits for one that is

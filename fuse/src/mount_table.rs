@@ -5,6 +5,8 @@ use std::io;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{AtFlags, CWD, StatxFlags};
+
 use crate::{control, session};
 
 /// The type of a cachewfs mount in the mount table.
@@ -29,7 +31,7 @@ pub struct TableEntry {
 /// namespaces. The filesystem keeps the number until its last user is gone, even if it is no longer
 /// in the mount table.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeviceNumber(pub(crate) String);
+pub struct DeviceNumber(pub String);
 
 /// Returns the entries of cachewfs mounts. If several are at one mount point, the last one hides
 /// the others.
@@ -45,16 +47,21 @@ pub(crate) fn mount_at(mount_point: &Path) -> io::Result<Option<TableEntry>> {
     Ok(entries.rfind(|entry| entry.mount_point == mount_point))
 }
 
+/// Returns whether the mount at `mount_point` has no connection to a process.
+pub fn is_dead(mount_point: &Path) -> bool {
+    // The kernel keeps a dead mount in the mount table, and fails every request to its process. It
+    // may still have the attributes of the root, so it is told to send a request.
+    let flags = AtFlags::STATX_FORCE_SYNC;
+    let asked = rustix::fs::statx(CWD, mount_point, flags, StatxFlags::BASIC_STATS);
+    asked.is_err_and(|error| error == rustix::io::Errno::NOTCONN)
+}
+
 /// Unmounts a dead mount, and removes its control socket. A mount is dead if its process was
 /// killed, or if its connection to the kernel was aborted. Returns whether there was one.
 ///
 /// `mount_point` is an absolute path without symbolic links.
 pub fn clear_dead_mount(mount_point: &Path) -> io::Result<bool> {
-    // The kernel keeps a dead mount in the mount table, and fails every access to it with ENOTCONN.
-    let not_connected = rustix::io::Errno::NOTCONN.raw_os_error();
-    let is_dead =
-        fs::metadata(mount_point).is_err_and(|error| error.raw_os_error() == Some(not_connected));
-    if !is_dead {
+    if !is_dead(mount_point) {
         return Ok(false);
     }
     let Some(entry) = mount_at(mount_point)? else {

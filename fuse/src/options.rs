@@ -25,6 +25,8 @@ pub struct MountOptions {
     pub allow_other: bool,
     /// Whether the kernel refuses to run programs of the mount.
     pub noexec: bool,
+    /// The owner of the repositories' directories, for all users.
+    pub owner: Owner,
     /// How long a read waits for the network before it fails with EIO.
     pub read_timeout: Duration,
     /// How long any call other than a read waits for the network before it fails with EAGAIN.
@@ -39,6 +41,28 @@ pub struct MountOptions {
     pub direct_reads: bool,
     /// Whether the kernel may read completely cached files itself (FUSE passthrough).
     pub passthrough: bool,
+}
+
+/// The user and the group that own a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The id of the user.
+    pub uid: u32,
+    /// The id of the group.
+    pub gid: u32,
+}
+
+impl Owner {
+    /// Root and its group.
+    pub const ROOT: Self = Self { uid: 0, gid: 0 };
+
+    /// Returns the user and the group of this process.
+    pub fn of_this_process() -> Self {
+        Self {
+            uid: rustix::process::geteuid().as_raw(),
+            gid: rustix::process::getegid().as_raw(),
+        }
+    }
 }
 
 /// The part of a snapshot that hydration fetches in the background, from the first lookup of its
@@ -65,6 +89,7 @@ impl MountOptions {
             cache_max_bytes: 50 << 30,
             allow_other: false,
             noexec: false,
+            owner: Owner::of_this_process(),
             read_timeout: Duration::from_mins(1),
             lookup_timeout: Duration::from_secs(5),
             poll_interval: Duration::from_secs(10),

@@ -4,13 +4,13 @@
 use std::fs::{self, Permissions};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
-use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-use cachewfs_tests::{Site, binary, can_mount, run, wait_up_to};
+use cachewfs_tests::{MountProcess, Site, binary, can_mount, git, run, wait_up_to};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// A user id that owns no processes and no files on this machine.
@@ -291,4 +291,127 @@ fn status_watch_ends_on_a_signal_or_when_its_output_is_closed() {
         unread.try_wait().unwrap().is_some()
     });
     assert!(unread.wait().unwrap().success());
+}
+
+/// Runs git as a user, in a repository of a mount.
+fn git_as(uid: u32, repo: &Path, options: &[&str]) -> (Option<i32>, String) {
+    let output = Command::new("git")
+        .args(options)
+        .arg("-C")
+        .arg(repo)
+        .args(["log", "-1", "--format=%s"])
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .env("HOME", "/nonexistent")
+        .current_dir("/")
+        .uid(uid)
+        .gid(uid)
+        .output()
+        .unwrap();
+    (output.status.code(), said(&output))
+}
+
+#[test]
+fn a_repository_has_one_owner_for_all_users() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    let mut upstream = site.repo("project");
+    upstream.write("file", b"content");
+    upstream.commit("first");
+    upstream.push();
+    let daemon = site.daemon();
+    let options = format!("hydrate=off,allow_other,uid={USER},gid={USER}");
+    let mount = site.mount_with_options(&daemon.url(), &options);
+    for path in [site.path(), &site.path().join("workstation")] {
+        fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
+    }
+    let repo = mount.repo("local/project");
+    let safe = format!("safe.directory={}", repo.display());
+
+    let owner = || git_as(USER, &repo, &[]);
+    let other = || git_as(USER - 1, &repo, &["-c", &safe]);
+    let outcomes: Vec<_> = std::thread::scope(|scope| {
+        let asked = (0..20).map(|number| {
+            let ask: &(dyn Fn() -> _ + Sync) = if number % 2 == 0 { &owner } else { &other };
+            scope.spawn(ask)
+        });
+        let asked: Vec<_> = asked.collect();
+        asked
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect()
+    });
+    let (refused, text) = git_as(USER - 1, &repo, &[]);
+
+    for (code, text) in outcomes {
+        assert_eq!((code, text.trim()), (Some(0), "first"));
+    }
+    assert_ne!(refused, Some(0), "{text}");
+    for path in [repo.clone(), repo.join(".git")] {
+        assert_eq!(fs::metadata(path).unwrap().uid(), USER);
+    }
+    // git's index says that its files belong to root.
+    assert_eq!(fs::metadata(repo.join("file")).unwrap().uid(), 0);
+    assert_eq!(
+        git(&repo, &["-c", "safe.directory=*", "status", "--porcelain"]),
+        ""
+    );
+}
+
+#[test]
+fn a_mount_that_is_well_is_never_called_dead() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    let shared = OtherUser::new(&site);
+    site.repo_with_history("project");
+    let daemon = site.daemon();
+    let mount = site.mount(&daemon.url());
+    assert!(mount.repo("local/project/.git").exists());
+    let bound = site.path().join("bound");
+    fs::create_dir(&bound).unwrap();
+    let repo = mount.repo("local/project");
+    rustix::mount::mount_bind(&repo, &bound).unwrap();
+    let text = |path: &Path| path.display().to_string();
+    let at = |path: &Path, command: &str| {
+        let output = run(&[command, "--mount", &text(path)]);
+        (output.status.code(), said(&output))
+    };
+
+    // The bind mount of a repository stands for its mount, but doesn't end it.
+    let (through_bind, status) = at(&bound, "status");
+    let ended = run(&["umount", &text(&bound)]);
+    // A path without a mount.
+    let (nothing, no_mount) = at(site.path(), "status");
+    // A mount that answers only its owner.
+    let (stranger, denied) = shared.run(&["status"], &mount.point);
+    // A mount whose socket is in a directory that this command doesn't know.
+    fs::remove_file(control_socket_of(&mount)).unwrap();
+    let (hidden, no_socket) = at(&mount.point, "status");
+
+    rustix::mount::unmount(&bound, rustix::mount::UnmountFlags::DETACH).unwrap();
+    assert_eq!(through_bind, Some(0), "{status}");
+    assert!(status.contains(&text(&mount.point)), "{status}");
+    assert_eq!(ended.status.code(), Some(3), "{}", said(&ended));
+    assert!(said(&ended).contains("is a bind mount"), "{}", said(&ended));
+    assert!(mount.is_mounted());
+    assert_eq!(nothing, Some(3), "{no_mount}");
+    assert!(no_mount.contains("no cachewfs mount is at"), "{no_mount}");
+    assert_eq!(stranger, Some(3), "{denied}");
+    assert!(denied.contains("allow_other"), "{denied}");
+    assert_eq!(hidden, Some(3), "{no_socket}");
+    assert!(
+        no_socket.contains("works, but its control socket"),
+        "{no_socket}"
+    );
+    assert!(!no_socket.contains("unmount"), "{no_socket}");
+}
+
+/// Returns the path of the control socket of a mount of root, which has the device's number.
+fn control_socket_of(mount: &MountProcess) -> PathBuf {
+    let device = fs::metadata(&mount.point).unwrap().dev();
+    let name = format!("0-{}.sock", rustix::fs::minor(device));
+    Path::new("/run/cachewfs").join(name)
 }

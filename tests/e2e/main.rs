@@ -17,6 +17,7 @@ mod faults;
 mod git_versions;
 mod heads;
 mod helper;
+mod kept;
 mod killed;
 mod local;
 mod model;

@@ -198,3 +198,38 @@ fn a_new_mount_works_beside_an_old_one_that_is_still_in_use() {
     assert_eq!(new.terminate(), Some(0));
     assert!(!new.is_mounted());
 }
+
+#[test]
+fn of_two_mounts_that_start_at_one_place_at_the_same_moment_one_works() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    let point = site.path().join("mnt");
+    std::fs::create_dir(&point).unwrap();
+    let start = |number: u8| {
+        let cache = site.path().join(format!("cache-{number}"));
+        let mut mount = Command::new(cachewfs_tests::binary("cachewfs"));
+        mount
+            .args(["mount", "http://127.0.0.1:1"])
+            .arg(&point)
+            .arg("-o")
+            .arg(format!("cache_dir={}", cache.display()))
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+
+    let started = [start(1), start(2)];
+    let ended = started.map(|mount| mount.wait_with_output().unwrap());
+
+    let shown = point.display().to_string();
+    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let mounts = table.matches(&format!(" {shown} ")).count();
+    let unmounted = cachewfs_tests::run(&["umount", &shown]);
+    assert_eq!(mounts, 1);
+    assert!(unmounted.status.success());
+    let failed = ended.iter().find(|mount| !mount.status.success());
+    let complaint = String::from_utf8_lossy(&failed.unwrap().stderr);
+    assert!(complaint.contains("another cachewfs mount"), "{complaint}");
+}

@@ -1,7 +1,7 @@
 //! `cachewfs pin`: fetches a whole repository into the cache, and keeps it there.
 
 use anyhow::Result;
-use cachewfs_fuse::control::protocol::{ControlAnswer, ControlRequest};
+use cachewfs_fuse::control::protocol::ControlRequest;
 
 use crate::mounts::RepoChoice;
 use crate::output;
@@ -18,11 +18,9 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<()> {
     let repo = args.repo.name()?;
     let request = ControlRequest::Pin { repo: repo.clone() };
-    if let ControlAnswer::Fetched { fetched_bytes } = args.repo.ask(&request)? {
-        output::line(&format!(
-            "Pinned {repo}, fetched {}",
-            output::bytes(fetched_bytes)
-        ))?;
-    }
-    Ok(())
+    let fetched_bytes = args.repo.fetch(&request)?;
+    output::line(&format!(
+        "Pinned {repo}, fetched {}",
+        output::bytes(fetched_bytes)
+    ))
 }

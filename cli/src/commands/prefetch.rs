@@ -1,7 +1,7 @@
 //! `cachewfs prefetch`: fetches a part of a repository into the cache.
 
 use anyhow::Result;
-use cachewfs_fuse::control::protocol::{ControlAnswer, ControlRequest, SnapshotPart};
+use cachewfs_fuse::control::protocol::{ControlRequest, SnapshotPart};
 
 use crate::mounts::RepoChoice;
 use crate::output;
@@ -53,11 +53,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         repo: repo.clone(),
         part: args.part.part(),
     };
-    if let ControlAnswer::Fetched { fetched_bytes } = args.repo.ask(&request)? {
-        output::line(&format!(
-            "Prefetched {repo}, fetched {}",
-            output::bytes(fetched_bytes)
-        ))?;
-    }
-    Ok(())
+    let fetched_bytes = args.repo.fetch(&request)?;
+    output::line(&format!(
+        "Prefetched {repo}, fetched {}",
+        output::bytes(fetched_bytes)
+    ))
 }

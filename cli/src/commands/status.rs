@@ -103,6 +103,13 @@ fn lines(status: &StatusReport) -> Vec<String> {
             age(outage.since),
         ));
     }
+    if let Some(failure) = &status.cache_failure {
+        lines.push(format!(
+            "cache   has been unusable for {}, so nothing new is kept: {}",
+            duration_since(failure.since),
+            failure.reason,
+        ));
+    }
     lines.push(String::new());
     if status.repos.is_empty() {
         lines.push("No repository has been opened yet.".to_owned());
@@ -127,6 +134,14 @@ fn lines(status: &StatusReport) -> Vec<String> {
         table.add_row(row(repo).iter().map(|text| output::cell(text)));
     }
     lines.extend(table.lines());
+    for read in status.repos.iter().flat_map(|repo| &repo.failed_reads) {
+        let lasted = duration_since(read.failure.since);
+        lines.push(format!(
+            "reads of {} have failed for {lasted}: {}",
+            output::cell(&read.path),
+            read.failure.reason,
+        ));
+    }
     lines
 }
 
@@ -169,9 +184,14 @@ fn percent(part: u64, whole: u64) -> u64 {
 
 /// Returns how long ago `at` was, in seconds since the epoch.
 fn age(at: u64) -> String {
+    format!("{} ago", duration_since(at))
+}
+
+/// Returns the time that has passed since `at`, in seconds since the epoch.
+fn duration_since(at: u64) -> String {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs());
-    let ago = Duration::from_secs(now.saturating_sub(at));
-    format!("{} ago", humantime::format_duration(ago))
+    let passed = Duration::from_secs(now.saturating_sub(at));
+    humantime::format_duration(passed).to_string()
 }

@@ -8,7 +8,8 @@ use cachewfs_fuse::clear_dead_mount;
 use cachewfs_fuse::control::ClientError;
 use cachewfs_fuse::control::protocol::{ControlAnswer, ControlRequest};
 
-use crate::mounts::{MountChoice, block_on, mount_points};
+use crate::error::CliError;
+use crate::mounts::{MountChoice, block_on, check_not_bound, mount_points};
 use crate::output;
 
 /// Unmount a mount, and end the process that serves it.
@@ -33,6 +34,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         mount: args.mount_point.clone(),
     };
     let mount_point = choice.mount_point()?;
+    // Its mount may have other users, who would lose it with the bind mount.
+    check_not_bound(&mount_point)?;
     if clear_dead_mount(&mount_point)? {
         return Ok(());
     }
@@ -44,6 +47,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             // closed the FUSE connection yet. Until then the mount doesn't look dead.
             Err(error) if matches!(error.downcast_ref(), Some(ClientError::Lost(_))) => {
                 return clear_when_dead(&mount_point, error).await;
+            }
+            // Root may end the mount of any user, but asks no process of another user.
+            Err(error)
+                if matches!(error.downcast_ref(), Some(CliError::ForeignMount { .. }))
+                    && rustix::process::geteuid().is_root() =>
+            {
+                let flags = rustix::mount::UnmountFlags::NOFOLLOW;
+                return Ok(rustix::mount::unmount(&mount_point, flags)?);
             }
             Err(error) => return Err(error),
         };

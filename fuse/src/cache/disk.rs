@@ -1,35 +1,47 @@
 //! The cache's directory: opens it, stores and finds segments, evicts and pins them.
 
 use std::collections::HashSet;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use cachewfs_format::limits::MAX_TABLE_LEN;
 use cachewfs_format::{RepoName, SegmentId, SegmentTable};
+use rustix::io::Errno;
 use rustix::process::geteuid;
 use tokio::sync::Notify;
 use tracing::warn;
 
-use super::{KeptSnapshots, SegmentFile, evict, kept, pins};
+use super::open_files::OpenFiles;
+use super::{CacheFailures, KeptSnapshots, MarkedBytes, Marks, SegmentFile, evict, kept, pins};
 
 /// Bytes at the start of a meta file that hold the length of the table's frame.
 const META_HEADER_LEN: usize = 8;
+
+/// The share of the limit that this process writes before it counts the cache again. Other mounts
+/// may write to the same cache, and this process doesn't see that.
+const RECOUNT_SHARE: u64 = 64;
+/// At least this many bytes are written before the cache is counted again.
+const MIN_RECOUNT_BYTES: u64 = 1 << 20;
 
 /// The cached segments of all repositories on this machine.
 #[derive(Debug)]
 pub(crate) struct Cache {
     root: PathBuf,
     max_bytes: u64,
-    /// An estimate of the bytes of disk in use: counted at the start and at each eviction, and
-    /// increased by this process's writes. Other mounts may write to the same cache.
+    /// An estimate of the bytes of disk in use: the last count, and what this process has written
+    /// since.
     used_bytes: AtomicU64,
+    /// The bytes that this process has written since the last count.
+    uncounted_bytes: AtomicU64,
     pinned: Mutex<HashSet<SegmentId>>,
-    grew_over_limit: Notify,
+    grew: Notify,
+    open_files: OpenFiles,
+    failures: CacheFailures,
 }
 
 impl Cache {
@@ -48,8 +60,11 @@ impl Cache {
             root,
             max_bytes,
             used_bytes: AtomicU64::new(0),
+            uncounted_bytes: AtomicU64::new(0),
             pinned,
-            grew_over_limit: Notify::new(),
+            grew: Notify::new(),
+            open_files: OpenFiles::new(),
+            failures: CacheFailures::default(),
         };
         // The limit may be lower than at the last start: then this wakes eviction.
         cache.count_stored(used_bytes);
@@ -66,23 +81,50 @@ impl Cache {
         self.max_bytes
     }
 
+    /// Returns the failure of the cache's disk that lasts at present.
+    pub(crate) fn failures(&self) -> &CacheFailures {
+        &self.failures
+    }
+
     /// Returns the table of a segment, or `None` if it isn't cached or is damaged.
     pub(crate) fn table(&self, id: SegmentId) -> Option<SegmentTable> {
-        let mut meta = File::open(self.path(id, "meta")).ok()?;
-        let mut header = [0; META_HEADER_LEN];
-        meta.read_exact(&mut header).ok()?;
-        let len = u64::from_le_bytes(header);
-        // The length comes from a file that may be damaged: check it before reserving memory.
-        if len > u64::from(MAX_TABLE_LEN) {
-            return None;
-        }
-        let mut frame = vec![0; usize::try_from(len).ok()?];
-        meta.read_exact(&mut frame).ok()?;
-        SegmentTable::decode(id, &frame).ok()
+        let frame = self.with_free_files(|| {
+            let mut meta = File::open(self.path(id, "meta"))?;
+            let len = read_header(&mut meta)?;
+            // The length comes from a file that may be damaged: check it before reserving memory.
+            if len > u64::from(MAX_TABLE_LEN) {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+            let mut frame = vec![0; usize::try_from(len).map_err(io::Error::other)?];
+            meta.read_exact(&mut frame)?;
+            Ok(frame)
+        });
+        SegmentTable::decode(id, &frame.ok()?).ok()
+    }
+
+    /// Does `work`, which opens files. If the process has too many open, closes those of segments
+    /// that no reader is using, and does `work` again.
+    fn with_free_files<T>(&self, work: impl Fn() -> io::Result<T>) -> io::Result<T> {
+        work().or_else(|error| {
+            // The limit of open segments leaves files for connections and open directories, but
+            // these may need more.
+            let limits = [Errno::MFILE, Errno::NFILE];
+            let is_limit =
+                Errno::from_io_error(&error).is_some_and(|errno| limits.contains(&errno));
+            if is_limit && self.open_files.close_all() {
+                work()
+            } else {
+                Err(error)
+            }
+        })
     }
 
     /// Stores the frame of a segment's table, without any chunk marked as cached.
     pub(crate) fn store_table(&self, id: SegmentId, frame: &[u8]) -> io::Result<()> {
+        self.with_free_files(|| self.write_table(id, frame))
+    }
+
+    fn write_table(&self, id: SegmentId, frame: &[u8]) -> io::Result<()> {
         let path = self.path(id, "meta");
         let directory = path.parent().unwrap_or(&self.root);
         fs::create_dir_all(directory)?;
@@ -107,10 +149,24 @@ impl Cache {
         Ok(())
     }
 
-    /// Opens the content of a segment whose table is stored.
+    /// Opens the content of a segment whose table is stored. Keeps it open while it is among the
+    /// segments that were used last.
     ///
     /// `len` is how many bytes of the content to keep.
     pub(crate) fn open_segment(
+        &self,
+        id: SegmentId,
+        table: &SegmentTable,
+        table_len: u32,
+        len: u64,
+    ) -> io::Result<Arc<SegmentFile>> {
+        let open = || self.open_files_of(id, table, table_len, len);
+        let file = Arc::new(self.with_free_files(open)?);
+        self.keep_open(&file);
+        Ok(file)
+    }
+
+    fn open_files_of(
         &self,
         id: SegmentId,
         table: &SegmentTable,
@@ -125,6 +181,35 @@ impl Cache {
         SegmentFile::open(&self.path(id, "data"), meta, marks_at, table, len)
     }
 
+    /// Keeps the files of a segment open, as those that were used last.
+    pub(crate) fn keep_open(&self, file: &Arc<SegmentFile>) {
+        self.open_files.keep(file);
+    }
+
+    /// Closes the files of a segment as soon as no reader uses them.
+    pub(crate) fn close(&self, file: &Arc<SegmentFile>) {
+        self.open_files.close(file);
+    }
+
+    /// Returns the bytes of the chunks that are marked as cached. `count` turns marks into bytes;
+    /// it is called only if the marks have changed since the last call with this `known`.
+    pub(crate) fn marked_bytes(
+        &self,
+        id: SegmentId,
+        known: &MarkedBytes,
+        count: impl Fn(&Marks) -> u64,
+    ) -> u64 {
+        let read = || {
+            let mut meta = File::open(self.path(id, "meta"))?;
+            known.of(&meta.metadata()?, || {
+                let marks_at = (META_HEADER_LEN as u64).saturating_add(read_header(&mut meta)?);
+                Ok(count(&Marks::read(&meta, marks_at, usize::MAX)?))
+            })
+        };
+        // Most often there is no such file: no chunk of the segment is cached.
+        self.with_free_files(read).unwrap_or(0)
+    }
+
     /// Records when a segment was last used. Eviction goes by this time.
     pub(crate) fn touch(&self, id: SegmentId, used_at: SystemTime) {
         let touched = File::options()
@@ -135,28 +220,49 @@ impl Cache {
         touched.ok();
     }
 
-    /// Counts stored bytes, and wakes eviction if the cache is over its limit.
+    /// Counts stored bytes, and wakes eviction if the cache may be over its limit.
     pub(crate) fn count_stored(&self, bytes: u64) {
         let used = self.used_bytes.fetch_add(bytes, Ordering::Relaxed);
-        if used.saturating_add(bytes) > self.max_bytes {
+        let uncounted = self.uncounted_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let is_over = used.saturating_add(bytes) > self.max_bytes;
+        if is_over || uncounted.saturating_add(bytes) >= self.recount_after() {
             // `notify_one` leaves a permit if eviction is running now, so the wake-up isn't lost.
-            self.grew_over_limit.notify_one();
+            self.grew.notify_one();
         }
     }
 
-    /// Waits until stored bytes exceed the limit.
-    pub(crate) async fn over_limit(&self) {
-        self.grew_over_limit.notified().await;
+    fn recount_after(&self) -> u64 {
+        (self.max_bytes / RECOUNT_SHARE).max(MIN_RECOUNT_BYTES)
     }
 
-    /// Evicts the least recently used segments, down to nine tenths of the limit.
+    /// Waits until the cache may be over its limit.
+    pub(crate) async fn grew(&self) {
+        self.grew.notified().await;
+    }
+
+    /// Counts the cache. If it is over its limit, evicts the least recently used segments, down to
+    /// nine tenths of the limit.
     ///
     /// Returns the ids of the evicted segments. Looks at all files of the cache.
     pub(crate) fn evict(&self) -> io::Result<HashSet<SegmentId>> {
+        // Two mounts that evict at the same time would each evict enough for both. And a segment
+        // that a mount pins must not be evicted by another one that has read the pins before.
+        let lock = self.lock_file()?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            // Another mount evicts or pins. The next chunk that this one stores wakes it again.
+            Err(TryLockError::WouldBlock) => return Ok(HashSet::new()),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+        self.uncounted_bytes.store(0, Ordering::Relaxed);
         let files = evict::scan(&self.root)?;
         let used: u64 = files.iter().map(|file| file.bytes).sum();
+        if used <= self.max_bytes {
+            self.used_bytes.store(used, Ordering::Relaxed);
+            return Ok(HashSet::new());
+        }
         // Another mount may have pinned segments since, so the pins are read again from disk. The
-        // lock keeps them from overwriting what a concurrent `pin` of this process adds.
+        // mutex keeps them from overwriting what a concurrent `pin` of this process adds.
         let mut pinned = self.pinned.lock().unwrap_or_else(PoisonError::into_inner);
         *pinned = pins::read_all(&self.root)?;
         // A mount that starts without a daemon needs these segments. They may take a tenth of the
@@ -173,14 +279,21 @@ impl Cache {
             // when it closes them.
             //
             // The meta file goes first: without marks, no process trusts the data file. If the
-            // process ends between the two, the data file is reused when the segment comes back.
-            fs::remove_file(self.path(victim.id, "meta"))?;
+            // process ends between the two, the data file is reused when the segment comes back, or
+            // evicted before all others.
+            fs::remove_file(self.path(victim.id, "meta")).or_else(ignore_absent)?;
             fs::remove_file(self.path(victim.id, "data")).or_else(ignore_absent)?;
             freed += victim.bytes;
         }
         self.used_bytes
             .store(used.saturating_sub(freed), Ordering::Relaxed);
         Ok(victims.into_iter().map(|victim| victim.id).collect())
+    }
+
+    /// Opens the file that a mount locks while it evicts or pins. Closing it unlocks it.
+    fn lock_file(&self) -> io::Result<File> {
+        let path = self.root.join("lock");
+        File::options().create(true).append(true).open(path)
     }
 
     /// Returns how many bytes of disk `segments` may take when they are pinned for `repo`.
@@ -203,6 +316,8 @@ impl Cache {
 
     /// Pins `repo`: from now on, `segments` are never evicted.
     pub(crate) fn pin(&self, repo: &RepoName, segments: &[SegmentId]) -> io::Result<()> {
+        let lock = self.lock_file()?;
+        lock.lock()?;
         // The file first: eviction reads the pins from disk, also in other mounts.
         pins::write(&self.root, repo, segments)?;
         self.pinned
@@ -272,6 +387,13 @@ fn check_access(directory: &Path, root: &Path) -> io::Result<()> {
         warn!(%path, "Other users can read the cache: chmod 700 {path}");
     }
     Ok(())
+}
+
+/// Reads the header of a meta file: the length of the table's frame in bytes.
+fn read_header(meta: &mut File) -> io::Result<u64> {
+    let mut header = [0; META_HEADER_LEN];
+    meta.read_exact(&mut header)?;
+    Ok(u64::from_le_bytes(header))
 }
 
 fn ignore_absent(error: io::Error) -> io::Result<()> {

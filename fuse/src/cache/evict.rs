@@ -20,7 +20,7 @@ pub(super) struct CachedSegment {
 
 /// Lists the segments in the cache's directory.
 pub(super) fn scan(root: &Path) -> io::Result<Vec<CachedSegment>> {
-    let mut found = Vec::new();
+    let mut found: HashMap<SegmentId, CachedSegment> = HashMap::new();
     for shard in fs::read_dir(root)? {
         let shard = shard?.path();
         if !shard.is_dir() {
@@ -32,26 +32,33 @@ pub(super) fn scan(root: &Path) -> io::Result<Vec<CachedSegment>> {
                 continue;
             };
             // Another mount that shares the cache may have evicted the segment meanwhile.
-            let Ok(meta) = path.metadata() else { continue };
+            let Ok(metadata) = path.metadata() else {
+                continue;
+            };
+            let segment = found.entry(id).or_insert(CachedSegment {
+                id,
+                bytes: 0,
+                // A process that ends while it evicts leaves a data file without a meta file. No
+                // reader can use it, so it goes before all others.
+                used_at: SystemTime::UNIX_EPOCH,
+            });
             // Blocks, not lengths: data files are sparse, and a few chunks of a long file take
             // little.
-            let data_blocks = path
-                .with_extension("data")
-                .metadata()
-                .map_or(0, |data| data.blocks());
-            let used_at = meta.modified()?;
-            found.push(CachedSegment {
-                id,
-                bytes: (meta.blocks() + data_blocks) * 512,
-                used_at,
-            });
+            segment.bytes += metadata.blocks() * 512;
+            if path
+                .extension()
+                .is_some_and(|extension| extension == "meta")
+            {
+                segment.used_at = metadata.modified()?;
+            }
         }
     }
-    Ok(found)
+    Ok(found.into_values().collect())
 }
 
+/// Returns the segment whose meta file or data file is at `path`, or `None` for other files.
 fn segment_id(path: &Path) -> Option<SegmentId> {
-    if path.extension()? != "meta" {
+    if path.extension()? != "meta" && path.extension()? != "data" {
         return None;
     }
     Digest::parse(path.file_stem()?.to_str()?)

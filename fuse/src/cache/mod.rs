@@ -5,6 +5,7 @@
 //! <cache_dir>/v1/<first two digits>/<segment id>.meta    segment table, then a mark for each chunk
 //! <cache_dir>/v1/pins/<repository>                       ids of segments that are never evicted
 //! <cache_dir>/v1/kept/<digest>/<digest>                  what a repository looked like last
+//! <cache_dir>/v1/lock                                    held by a mount that evicts or pins
 //! ```
 //!
 //! A mark is a checksum of the chunk's content. After a restart, a chunk counts as cached only once
@@ -13,12 +14,19 @@
 
 mod disk;
 mod evict;
+mod failures;
 mod kept;
+mod marks;
+mod open_files;
 mod overflow;
 mod pins;
 mod segment_file;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use disk::Cache;
+pub(crate) use failures::CacheFailures;
 pub(crate) use kept::{KeptHeader, KeptSnapshot, KeptSnapshots};
+pub(crate) use marks::{MarkedBytes, Marks};
 pub(crate) use overflow::Overflow;
 pub(crate) use segment_file::SegmentFile;

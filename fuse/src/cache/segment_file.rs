@@ -11,11 +11,13 @@
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
 use cachewfs_format::SegmentTable;
+
+use super::marks::{MARK_LEN, Marks, mark_of};
 
 /// The chunk isn't cached, or its content didn't match its mark.
 const ABSENT: u8 = 0;
@@ -23,8 +25,6 @@ const ABSENT: u8 = 0;
 const MARKED: u8 = 1;
 /// The chunk is cached: this process wrote it, or compared it with its mark.
 const READY: u8 = 2;
-/// Length of a mark in the file, in bytes.
-const MARK_LEN: usize = 8;
 
 /// An open segment of the cache: a sparse file with its content, and a file with its marks.
 ///
@@ -57,15 +57,10 @@ impl SegmentFile {
             .truncate(false)
             .open(data)?;
         keep_len(&data, table.content_len(), len)?;
-        let mut marks = vec![0; table.chunks().len() * MARK_LEN];
-        let read = read_up_to(&meta, &mut marks, marks_at)?;
-        let states = marks
-            .chunks(MARK_LEN)
-            .enumerate()
-            .map(|(index, mark)| {
-                let is_marked = index * MARK_LEN < read && mark.iter().any(|&byte| byte != 0);
-                AtomicU8::new(if is_marked { MARKED } else { ABSENT })
-            })
+        let marks = Marks::read(&meta, marks_at, table.chunks().len())?;
+        let state = |index| if marks.has(index) { MARKED } else { ABSENT };
+        let states = (0..table.chunks().len())
+            .map(|index| AtomicU8::new(state(index)))
             .collect();
         Ok(Self {
             data,
@@ -87,6 +82,13 @@ impl SegmentFile {
     pub(crate) fn is_complete(&self) -> bool {
         // Marks alone don't count. The kernel checks nothing, so every chunk must be READY.
         self.ready_chunks.load(Ordering::Acquire) == self.states.len()
+    }
+
+    /// Returns whether the files were evicted: readers that have them open still read them, but
+    /// they leave the disk when they are closed.
+    pub(crate) fn is_unlinked(&self) -> bool {
+        let is_unlinked = |file: &File| file.metadata().is_ok_and(|file| file.nlink() == 0);
+        is_unlinked(&self.meta) || is_unlinked(&self.data)
     }
 
     /// Returns whether chunk `index` is cached, or an earlier process marked it as cached.
@@ -176,29 +178,4 @@ fn keep_len(data: &File, content_len: u64, len: u64) -> io::Result<()> {
         return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
     }
     data.set_len(len)
-}
-
-/// Returns the mark of a chunk: the first bytes of its content's digest, with one bit set.
-///
-/// So a mark is never zero. Zeros in the file mean that the chunk isn't cached.
-fn mark_of(content: &[u8]) -> [u8; MARK_LEN] {
-    let digest = blake3::hash(content);
-    let mut mark = [0; MARK_LEN];
-    mark.copy_from_slice(&digest.as_bytes()[..MARK_LEN]);
-    mark[0] |= 1;
-    mark
-}
-
-/// Reads until `buffer` is full or the file ends. Returns the number of bytes read.
-fn read_up_to(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-    let mut done = 0;
-    while done < buffer.len() {
-        match file.read_at(&mut buffer[done..], offset + done as u64) {
-            Ok(0) => break,
-            Ok(count) => done += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(done)
 }

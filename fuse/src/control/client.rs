@@ -75,17 +75,23 @@ impl Client {
         // Without a mount, the directories are checked all the same: a user should learn that
         // another user could put a socket there.
         let name = entry.map_or("none".to_owned(), |entry| socket_name(&entry.device));
-        let error = match connect_in(socket_directory::of_this_user(), &name).await {
-            Ok(client) => return Ok(client),
-            Err(error) => error,
-        };
-        match connect_in(socket_directory::of_root(), &name).await {
+        let mut first_error = None;
+        for directory in socket_directory::all_of_this_user() {
+            match connect_in(directory, &name).await {
+                Ok(client) => return Ok(client),
+                Err(error) => first_error = first_error.or(Some(error)),
+            }
+        }
+        match (
+            connect_in(socket_directory::of_root(), &name).await,
+            first_error,
+        ) {
+            (Err(ConnectError::Dead(_)), Some(ConnectError::Dead(_)) | None) if !is_mounted => {
+                Err(ConnectError::NotMounted)
+            }
             // Root has no mount there either. The error about this user's own socket says more.
-            Err(ConnectError::Dead(_)) => Err(match error {
-                ConnectError::Dead(_) if !is_mounted => ConnectError::NotMounted,
-                error => error,
-            }),
-            outcome => outcome,
+            (Err(ConnectError::Dead(_)), Some(error)) => Err(error),
+            (outcome, _) => outcome,
         }
     }
 

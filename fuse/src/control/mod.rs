@@ -14,6 +14,7 @@ pub use client::{Client, ClientError, ConnectError};
 pub use server::BindError;
 pub(crate) use server::{Server, open_socket_directory};
 pub(crate) use socket::remove_socket;
+pub(crate) use socket_directory::SocketDirectory;
 pub use socket_directory::SocketDirectoryError;
 
 use std::time::Duration;

@@ -141,6 +141,15 @@ pub enum ControlAnswer {
         /// Compressed bytes that this request fetched.
         fetched_bytes: u64,
     },
+    /// The cache has only some of the chunks. If the request was to pin, the repository is pinned.
+    Incomplete {
+        /// Compressed bytes of the requested part that the cache has.
+        kept_bytes: u64,
+        /// Compressed bytes of the requested part.
+        total_bytes: u64,
+        /// The reason, with its whole chain of causes, in one line.
+        reason: String,
+    },
 }
 
 /// The state of a mount.
@@ -160,6 +169,9 @@ pub struct StatusReport {
     pub cache_bytes: u64,
     /// The limit of the cache in bytes.
     pub cache_max_bytes: u64,
+    /// The failure of the cache's disk, or `None` if the cache can be used.
+    #[serde(default)]
+    pub cache_failure: Option<FailureReport>,
     /// All traffic since the mount started.
     pub traffic: TrafficReport,
     /// Since when no daemon answers, or `None` if one answered the last request.
@@ -176,6 +188,25 @@ pub struct OutageReport {
     pub since: u64,
     /// The error of the last request.
     pub reason: String,
+}
+
+/// A failure that lasts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailureReport {
+    /// The reason, with its whole chain of causes, in one line.
+    pub reason: String,
+    /// The time of its first occurrence, in seconds since the epoch.
+    pub since: u64,
+}
+
+/// A file or directory of a repository whose last read failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedReadReport {
+    /// The path in the repository's directory. A directory stands for the names in it.
+    pub path: String,
+    /// The reason, and since when reads of this path fail.
+    #[serde(flatten)]
+    pub failure: FailureReport,
 }
 
 /// Counts of requests to the daemons and of the bytes they sent.
@@ -215,6 +246,9 @@ pub struct RepoReport {
     pub checked_at: Option<u64>,
     /// The last error, or `None` if a later attempt succeeded.
     pub last_error: Option<String>,
+    /// The files whose last read failed, the latest first.
+    #[serde(default)]
+    pub failed_reads: Vec<FailedReadReport>,
     /// A sentence about files of HEAD's tree that the work tree lacks.
     #[serde(default)]
     pub notice: Option<String>,
@@ -224,7 +258,8 @@ pub struct RepoReport {
     pub traffic: TrafficReport,
 }
 
-/// How much of one part of a repository is cached.
+/// How much of one part of a repository is cached. Right after a restart, chunks count as cached
+/// before their checksums have been compared.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartReport {
     /// `refs`, `indexes`, `tip`, `increments`, `work tree`, `commits`, `trees` or `history`.

@@ -23,12 +23,15 @@ use tracing::{debug, warn};
 use super::HEARTBEAT;
 use super::clones::Clones;
 use super::connections::{ConnectionPermit, Connections, Peer, admit};
-use super::protocol::{ControlAnswer, ControlRequest, Progress, Reply, SnapshotPart, StatusReport};
+use super::protocol::{
+    ControlAnswer, ControlRequest, FailureReport, Progress, Reply, SnapshotPart, StatusReport,
+};
 use super::socket::{ControlSocket, remove_dead_sockets};
 use super::socket_directory::{self, SocketDirectory, SocketDirectoryError};
+use crate::error::chain;
 use crate::fetch::FetchError;
 use crate::mount_table::DeviceNumber;
-use crate::repository::{Repositories, Repository};
+use crate::repository::{Repositories, Repository, kept_of, seconds_since_epoch};
 use crate::segment::ReadError;
 
 /// How often progress is sent, if there is any.
@@ -94,15 +97,24 @@ impl Server {
         let clones = Arc::new(Clones::default());
         let tasks = backend.tasks.clone();
         tasks.clone().spawn(async move {
+            let mut has_failed = false;
             loop {
                 let accepted = tokio::select! {
                     accepted = socket.listener.accept() => accepted,
                     () = backend.ending.cancelled() => return,
                 };
                 let stream = match accepted {
-                    Ok((stream, _)) => stream,
+                    Ok((stream, _)) => {
+                        has_failed = false;
+                        stream
+                    }
                     Err(error) => {
-                        warn!(%error, "Can't accept a connection on the control socket: {error}");
+                        // It fails again after each pause for as long as the reason lasts.
+                        if !has_failed {
+                            let socket = "the control socket";
+                            warn!(%error, "Can't accept a connection on {socket}: {error}");
+                        }
+                        has_failed = true;
                         tokio::select! {
                             () = tokio::time::sleep(ACCEPT_PAUSE) => continue,
                             () = backend.ending.cancelled() => return,
@@ -216,7 +228,7 @@ impl ControlConnection {
         progress: watch::Sender<Option<Progress>>,
     ) -> Result<ControlAnswer, String> {
         match request {
-            ControlRequest::Status => Ok(ControlAnswer::Status(self.status())),
+            ControlRequest::Status => Ok(ControlAnswer::Status(self.status().await?)),
             ControlRequest::Resolve { repo } => {
                 Ok(resolved(&*self.resolve(&repo, &progress).await?))
             }
@@ -228,7 +240,11 @@ impl ControlConnection {
                 let repository = self.resolve(&repo, &progress).await?;
                 let pinned = self.repositories.pin(&repository);
                 pinned.map_err(|error| chain(&error))?;
-                self.fetch(&repository, SnapshotPart::All, &progress).await
+                let answer = self.fetch(&repository, SnapshotPart::All, &progress).await;
+                if !matches!(answer, Ok(ControlAnswer::Fetched { .. })) {
+                    self.repositories.start_fetching_pin(&repository, None);
+                }
+                answer
             }
             ControlRequest::Unpin { repo } => {
                 let cache = &self.repositories.segments.backend().cache;
@@ -302,7 +318,19 @@ impl ControlConnection {
             .repositories
             .fetch_part(&generation, part, || true, on_progress)
             .await;
-        outcome.map_err(|error| chain(&error))?;
+        match outcome {
+            Ok(()) => {}
+            // Nothing was fetched.
+            Err(error @ ReadError::NoRoom { .. }) => return Err(chain(&error)),
+            Err(error) => {
+                let (kept_bytes, total_bytes) = kept_of(&generation, part);
+                return Ok(ControlAnswer::Incomplete {
+                    kept_bytes,
+                    total_bytes,
+                    reason: chain(&error),
+                });
+            }
+        }
         let fetched_bytes = traffic
             .report_of(&repository.name)
             .fetched_bytes
@@ -310,14 +338,17 @@ impl ControlConnection {
         Ok(ControlAnswer::Fetched { fetched_bytes })
     }
 
-    fn status(&self) -> StatusReport {
+    async fn status(&self) -> Result<StatusReport, String> {
         let backend = self.repositories.segments.backend();
         let options = &self.repositories.options;
-        let mut repos = self.repositories.report();
+        let repositories = Arc::clone(&self.repositories);
+        // Looks at the files of the cache.
+        let report = tokio::task::spawn_blocking(move || repositories.report()).await;
+        let mut repos = report.map_err(|error| error.to_string())?;
         for report in &mut repos {
             report.clones = self.clones.of(&report.repo, self.peer);
         }
-        StatusReport {
+        Ok(StatusReport {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             mount_point: options.mount_point.clone(),
@@ -325,10 +356,18 @@ impl ControlConnection {
             cache_dir: options.cache_dir.clone(),
             cache_bytes: backend.cache.used_bytes(),
             cache_max_bytes: backend.cache.max_bytes(),
+            cache_failure: backend
+                .cache
+                .failures()
+                .present()
+                .map(|failure| FailureReport {
+                    reason: failure.error.to_string(),
+                    since: seconds_since_epoch(failure.since),
+                }),
             traffic: backend.traffic.report(),
             outage: self.repositories.reachability.outage(),
             repos,
-        }
+        })
     }
 }
 
@@ -366,15 +405,6 @@ fn step(text: &str) -> Progress {
         done_bytes: 0,
         total_bytes: 0,
     }
-}
-
-/// Joins an error and its causes to one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(": ")
 }
 
 /// Returns whether only root and the user who mounted may make a request.

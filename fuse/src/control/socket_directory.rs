@@ -5,7 +5,7 @@
 //! So a directory is opened once, without following a link. All checks and all later calls use the
 //! open directory instead of its path: whatever happens to the path in between has no effect.
 
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
@@ -17,6 +17,8 @@ use rustix::process::{Uid, geteuid};
 
 /// The directory of the sockets of root's mounts.
 const SYSTEM: &str = "/run/cachewfs";
+/// The directory of a user's sockets in `XDG_RUNTIME_DIR`.
+const IN_RUNTIME_DIRECTORY: &str = "cachewfs";
 
 /// Why a directory can't be used for control sockets.
 #[derive(Debug, thiserror::Error)]
@@ -73,10 +75,33 @@ pub(super) fn of_this_user() -> (PathBuf, Uid) {
         .map(PathBuf::from)
         .filter(|path| path.is_absolute());
     let path = match runtime {
-        Some(runtime) => runtime.join("cachewfs"),
-        None => std::env::temp_dir().join(format!("cachewfs-{}", user.as_raw())),
+        Some(runtime) => runtime.join(IN_RUNTIME_DIRECTORY),
+        None => in_temporary(&std::env::temp_dir(), user),
     };
     (path, user)
+}
+
+/// Returns the directories where a mount of this process's user may have its socket, the likeliest
+/// first. A mount may have been started in another environment than this process.
+pub(super) fn all_of_this_user() -> Vec<(PathBuf, Uid)> {
+    let (likeliest, user) = of_this_user();
+    if user.is_root() {
+        return vec![of_root()];
+    }
+    let runtime = Path::new("/run/user").join(user.as_raw().to_string());
+    let mut paths = vec![
+        likeliest,
+        runtime.join(IN_RUNTIME_DIRECTORY),
+        in_temporary(&std::env::temp_dir(), user),
+        in_temporary(Path::new("/tmp"), user),
+    ];
+    let mut seen = std::collections::HashSet::new();
+    paths.retain(|path| seen.insert(path.clone()));
+    paths.into_iter().map(|path| (path, user)).collect()
+}
+
+fn in_temporary(directory: &Path, user: Uid) -> PathBuf {
+    directory.join(format!("cachewfs-{}", user.as_raw()))
 }
 
 /// Returns the directory for root's mounts, and root.
@@ -136,6 +161,14 @@ impl SocketDirectory {
         let entries = fs::read_dir(path_of(&self.directory))?;
         let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
         Ok(names.collect())
+    }
+
+    /// Opens the file that a mount locks while it starts. Closing it unlocks it.
+    pub(crate) fn lock_file(&self) -> io::Result<File> {
+        // Only its owner may open it: a lock of another user would keep mounts from starting.
+        let flags = OFlags::CREATE | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = Mode::RUSR | Mode::WUSR;
+        Ok(rustix::fs::openat(&self.directory, "lock", flags, mode)?.into())
     }
 
     /// Sets the mode of `name`, without following a symbolic link.
@@ -263,7 +296,7 @@ mod tests {
         fs::create_dir(path("mine")).unwrap();
         fs::set_permissions(path("mine"), Permissions::from_mode(0o700)).unwrap();
         symlink(path("mine"), path("link")).unwrap();
-        let file = fs::File::create(path("mine/.bashrc")).unwrap();
+        let file = File::create(path("mine/.bashrc")).unwrap();
         file.set_permissions(Permissions::from_mode(0o600)).unwrap();
         symlink(path("mine/.bashrc"), path("mine/a.sock")).unwrap();
         let me = geteuid();

@@ -15,10 +15,10 @@ pub(crate) struct Attr {
     pub mode: u16,
     /// Modification time in seconds since the epoch.
     pub mtime: i64,
-    /// Whether each caller sees itself as the owner. git's ownership check requires that of the top
-    /// of a repository. The kernel must not cache such attributes, because they differ between
-    /// callers.
-    pub is_owned_by_caller: bool,
+    /// Whether git's ownership check looks at the owner: the top of a repository, and its git
+    /// directory. It is the owner of the mount for every caller: the kernel has one owner for each
+    /// inode, so an answer to one caller would be shown to the others.
+    pub is_top_of_repository: bool,
     /// Whether the name keeps its meaning until this process invalidates it in the kernel.
     pub is_lasting: bool,
 }

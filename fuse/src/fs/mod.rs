@@ -6,6 +6,7 @@ mod inode;
 mod lookup;
 mod node;
 mod open;
+mod outcome;
 #[cfg(test)]
 mod tests;
 

@@ -153,6 +153,47 @@ impl Node {
         }
     }
 
+    /// Returns the path from the mount point, for people.
+    pub(super) fn path_in_mount(&self) -> String {
+        let repo = self
+            .repository()
+            .map_or("", |repository| repository.name.as_str());
+        let objects = |area: Area| {
+            if area == Area::Objects {
+                ".objects"
+            } else {
+                ""
+            }
+        };
+        let (top, path) = match self {
+            Self::Names { area, prefix } => (objects(*area), prefix.as_bytes()),
+            Self::Unloaded { area, name } => (objects(*area), name.as_str().as_bytes()),
+            Self::TreeDirectory { tree, path, .. } | Self::TreeFile { tree, path, .. } => (
+                if *tree == Tree::Objects {
+                    ".objects"
+                } else {
+                    ""
+                },
+                &**path,
+            ),
+            Self::WorkTreeDirectory { path, .. } | Self::WorkTreeFile { path, .. } => ("", &**path),
+        };
+        let is_git = matches!(
+            self,
+            Self::TreeDirectory {
+                tree: Tree::Git,
+                ..
+            } | Self::TreeFile {
+                tree: Tree::Git,
+                ..
+            }
+        );
+        let path = String::from_utf8_lossy(path);
+        let parts = [top, repo, if is_git { ".git" } else { "" }, &path];
+        let parts: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+        parts.join("/")
+    }
+
     /// Returns the node's attributes.
     pub(super) fn attr(&self) -> Attr {
         let ino = self.ino();
@@ -162,7 +203,7 @@ impl Node {
             size: 4096,
             mode: 0o755,
             mtime: DIRECTORY_MTIME,
-            is_owned_by_caller: false,
+            is_top_of_repository: false,
             is_lasting: true,
         };
         match self {
@@ -173,12 +214,12 @@ impl Node {
             },
             // Only a loaded repository tells the kernel when its names change.
             Self::Unloaded { .. } => Attr {
-                is_owned_by_caller: true,
+                is_top_of_repository: true,
                 is_lasting: false,
                 ..directory
             },
             Self::TreeDirectory { path, .. } | Self::WorkTreeDirectory { path, .. } => Attr {
-                is_owned_by_caller: path.is_empty(),
+                is_top_of_repository: path.is_empty(),
                 ..directory
             },
             Self::TreeFile { file, .. } => Attr {

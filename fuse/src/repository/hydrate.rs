@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use cachewfs_format::Role;
 use tokio::time::sleep;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::{Repositories, Repository};
 use crate::control::protocol::SnapshotPart;
+use crate::fetch::Tail;
 use crate::options::Hydrate;
 use crate::segment::{ReadError, Segment, fetch_whole};
 use crate::traffic::Purpose;
@@ -21,6 +22,11 @@ use crate::view::Generation;
 /// How long hydration waits after a lookup or a catch-up before it begins. The reads that follow a
 /// first lookup then come first.
 const HYDRATION_DELAY: Duration = Duration::from_millis(300);
+/// How long the mount waits before it fetches the rest of a pin again for the first time. Each
+/// further pause is twice as long.
+const FIRST_PIN_PAUSE: Duration = Duration::from_mins(1);
+/// At most this long a pause before the rest of a pin is fetched again.
+const LONGEST_PIN_PAUSE: Duration = Duration::from_hours(1);
 /// At most this many small segments are fetched in one step. Neighbours among them share requests.
 const MAX_BATCH_SEGMENTS: usize = 64;
 
@@ -66,22 +72,70 @@ impl Repositories {
                 outcome = hydrate => outcome,
                 () = ending.cancelled() => return,
             };
-            if let Err(error) = outcome {
-                let repo = &repository.name;
-                debug!(
+            let repo = &repository.name;
+            match outcome {
+                Ok(()) => {}
+                // It is so for each snapshot of a repository that is larger than the cache.
+                Err(error @ ReadError::NoRoom { .. }) => {
+                    debug!(%repo, %error, "Not hydrating {repo}: {error}");
+                }
+                Err(error) => warn!(
                     %repo,
                     error = &error as &dyn std::error::Error,
-                    "Hydration of {repo} stopped"
-                );
+                    "Hydration of {repo} stopped: readers fetch what is missing"
+                ),
             }
         });
+    }
+
+    /// Fetches the bytes of a pinned snapshot that the cache lacks, in the background. Tries again
+    /// with growing backoff while the snapshot is shown and pinned. Once the snapshot is complete,
+    /// keeps its `tail` on disk for the next mount.
+    pub(crate) fn start_fetching_pin(
+        self: &Arc<Self>,
+        repository: &Arc<Repository>,
+        tail: Option<Tail>,
+    ) {
+        let (repositories, repository) = (Arc::clone(self), Arc::clone(repository));
+        let backend = Arc::clone(self.segments.backend());
+        let ending = backend.ending.clone();
+        let work = async move {
+            let generation = repository.view().generation;
+            let is_wanted = || {
+                let is_current = Arc::ptr_eq(&repository.view().generation, &generation);
+                is_current && repositories.is_pinned(&repository.name)
+            };
+            let mut pause = FIRST_PIN_PAUSE;
+            while is_wanted() {
+                let part = SnapshotPart::All;
+                let fetched = repositories.fetch_part(&generation, part, is_wanted, |_, _| ());
+                let repo = &repository.name;
+                let Err(error) = fetched.await else {
+                    if let Some(tail) = tail.filter(|_| is_wanted()) {
+                        repositories.keep(repo, &generation, &tail);
+                    }
+                    return;
+                };
+                warn!(
+                    %repo,
+                    error = &error as &dyn std::error::Error,
+                    "The cache doesn't have all of the pinned {repo}: trying again in {} s",
+                    pause.as_secs()
+                );
+                sleep(pause).await;
+                // On a full disk, each attempt fetches some bytes in vain.
+                pause = (pause * 2).min(LONGEST_PIN_PAUSE);
+            }
+        };
+        let tasks = &backend.tasks;
+        tasks.spawn(async move { ending.run_until_cancelled(work).await });
     }
 
     /// Fetches a part of a snapshot, and gives way to readers.
     ///
     /// Stops early, with success, once `should_continue` returns `false`. Calls `on_progress` with
     /// the stored bytes done and their total. Fails before it fetches anything if the part is
-    /// larger than the cache.
+    /// larger than the cache, and as soon as the cache doesn't keep what was fetched.
     pub(crate) async fn fetch_part(
         &self,
         generation: &Generation,
@@ -136,11 +190,15 @@ const PIECE_LEN: u64 = 4 << 20;
 
 impl Step<'_> {
     /// Fetches the missing chunks of the step. Returns the stored bytes of the step, estimated for
-    /// a piece.
+    /// a piece. Fails if the cache has not kept them: readers can do without the cache, but a
+    /// person who asked for the step can't.
     async fn fetch(&self) -> Result<u64, ReadError> {
         match self {
             Self::Whole(segments) => {
                 fetch_whole(segments, Purpose::Background).await?;
+                for segment in *segments {
+                    segment.check_kept(0..segment.len())?;
+                }
                 Ok(segments
                     .iter()
                     .map(|segment| segment.record().stored_len)
@@ -148,6 +206,7 @@ impl Step<'_> {
             }
             Self::Piece(segment, range) => {
                 segment.fetch(range.clone(), Purpose::Background).await?;
+                segment.check_kept(range.clone())?;
                 // A range of content has no exact stored length, so this takes its share.
                 let stored = u128::from(segment.record().stored_len);
                 let share =
@@ -177,6 +236,17 @@ fn batch_steps(batch: &[Arc<Segment>]) -> Vec<Step<'_>> {
             .collect(),
         small => vec![Step::Whole(small)],
     }
+}
+
+/// Returns how many stored bytes of a part are in the cache, and how many it has.
+pub(crate) fn kept_of(generation: &Generation, part: SnapshotPart) -> (u64, u64) {
+    let segments = segments_of(generation, part);
+    let kept = segments.iter().map(|segment| segment.cached_bytes()).sum();
+    let total = segments
+        .iter()
+        .map(|segment| segment.record().stored_len)
+        .sum();
+    (kept, total)
 }
 
 /// Fails if the segments would take more than `room_bytes` on disk. Counts decompressed lengths,

@@ -24,7 +24,9 @@ mod slots;
 mod tests;
 
 pub(crate) use error::RepoError;
+pub(crate) use hydrate::kept_of;
 pub(crate) use names::is_probed;
+pub(crate) use report::seconds_since_epoch;
 pub(crate) use repositories::{Repositories, ResolvedName};
 
 use std::collections::HashMap;

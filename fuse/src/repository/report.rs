@@ -17,8 +17,12 @@ use crate::view::Generation;
 
 /// Returns the current time in seconds since the epoch.
 pub(super) fn now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
+    seconds_since_epoch(SystemTime::now())
+}
+
+/// Returns a time in seconds since the epoch.
+pub(crate) fn seconds_since_epoch(at: SystemTime) -> u64 {
+    at.duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs())
 }
 
@@ -124,6 +128,7 @@ impl Repositories {
             catch_ups: 0,
             checked_at: None,
             last_error: None,
+            failed_reads: self.segments.backend().failed_reads.of(&repo),
             notice: None,
             clones: Vec::new(),
             traffic: self.segments.backend().traffic.report_of(&repo),
@@ -145,15 +150,20 @@ impl Repositories {
         cache.pin(&repository.name, &ids).map_err(failed)
     }
 
+    /// Returns whether `repo` is pinned, also by another mount on the same cache.
+    pub(super) fn is_pinned(&self, repo: &RepoName) -> bool {
+        let pinned = self.segments.backend().cache.pinned_repos();
+        pinned.unwrap_or_default().contains(repo)
+    }
+
     /// Keeps the snapshot of `repository`, which is new, on disk for the next mount.
     ///
     /// If the repository is pinned, first pins the snapshot in place of the old one and fetches it.
     /// Without a daemon, the next mount then shows a snapshot that is there as a whole.
     pub(super) fn keep_new(self: &Arc<Self>, repository: &Arc<Repository>, tail: Tail) {
-        let generation = repository.view().generation;
         let name = &repository.name;
-        let cache = &self.segments.backend().cache;
-        if !cache.pinned_repos().unwrap_or_default().contains(name) {
+        if !self.is_pinned(name) {
+            let generation = repository.view().generation;
             return self.keep(name, &generation, &tail);
         }
         if let Err(error) = self.pin(repository) {
@@ -164,15 +174,7 @@ impl Repositories {
             );
             return;
         }
-        let (repositories, repository) = (Arc::clone(self), Arc::clone(repository));
-        let backend = Arc::clone(self.segments.backend());
-        let ending = backend.ending.clone();
-        backend.tasks.spawn(async move {
-            let fetch = repositories.fetch_part(&generation, SnapshotPart::All, || true, |_, _| ());
-            if let Some(Ok(())) = ending.run_until_cancelled(fetch).await {
-                repositories.keep(&repository.name, &generation, &tail);
-            }
-        });
+        self.start_fetching_pin(repository, Some(tail));
     }
 }
 

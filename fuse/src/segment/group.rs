@@ -1,10 +1,16 @@
 //! Fetching many small segments in few requests.
+//!
+//! Two archives may share a segment: those of a repository and its fork, or of two snapshots. Then
+//! the segment has an offset in each, and [`Segment::location`] names the archive that was loaded
+//! last. So a group is planned from locations that are read once, it lies in one archive, and its
+//! request goes to that archive.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use cachewfs_format::Error as FormatError;
 
+use super::loaded::WholeClaim;
 use super::{ReadError, Segment, SegmentLocation, transfer};
 use crate::traffic::Purpose;
 
@@ -14,8 +20,8 @@ const MAX_GROUP_LEN: u64 = 8 << 20;
 /// Fetching them takes about as long as a round trip.
 const MAX_GAP: u64 = 128 << 10;
 
-/// Fetches the missing chunks of `segments`, which are sorted as in their archive. Small segments
-/// that lie close together share a request.
+/// Fetches the missing chunks of `segments`. Small segments that lie close together in an archive
+/// share a request.
 pub(crate) async fn fetch_whole(
     segments: &[Arc<Segment>],
     purpose: Purpose,
@@ -25,38 +31,85 @@ pub(crate) async fn fetch_whole(
         if !segment.is_fetched_whole() {
             segment.fetch(0..segment.len(), purpose).await?;
         } else if !segment.is_cached() {
-            missing.push(Member {
-                segment,
-                place: segment.location(),
-            });
+            missing.push(segment);
         }
     }
-    // A segment that snapshots share may have been moved to another one's archive.
-    for archive in missing.chunk_by(|one, other| one.place.path == other.place.path) {
-        for group in groups(archive.iter().map(Member::range), MAX_GAP, MAX_GROUP_LEN) {
-            fetch_group(archive.get(group).unwrap_or_default(), purpose).await?;
+    while !missing.is_empty() {
+        let mut planned = Vec::new();
+        let mut claimed_by_others = Vec::new();
+        for segment in missing {
+            match segment.claim_whole() {
+                Some(claim) => planned.push(Member::new(segment, claim)),
+                None => claimed_by_others.push(segment),
+            }
+        }
+        fetch_planned(planned, purpose).await?;
+        // Waits only now, without a claim: two callers that wait for each other's claims would
+        // wait for ever.
+        missing = Vec::new();
+        for segment in claimed_by_others {
+            segment.until_idle().await;
+            if segment.is_cached() {
+                continue;
+            }
+            if let Some(failure) = segment.state().failures.of_table() {
+                return Err(failure);
+            }
+            // The other caller gave up, for example because its client has gone.
+            missing.push(segment);
         }
     }
     Ok(())
 }
 
-/// A segment to fetch, and the place that it is fetched from.
+/// A segment of a group, and the location from which the group is fetched.
 struct Member<'a> {
-    segment: &'a Segment,
-    /// Read once: a catch-up may move the segment to another archive at any moment, and all offsets
-    /// of a group must be offsets in one archive.
-    place: SegmentLocation,
+    segment: &'a Arc<Segment>,
+    location: SegmentLocation,
+    claim: WholeClaim<'a>,
 }
 
-impl Member<'_> {
+impl<'a> Member<'a> {
+    fn new(segment: &'a Arc<Segment>, claim: WholeClaim<'a>) -> Self {
+        Self {
+            segment,
+            location: segment.location(),
+            claim,
+        }
+    }
+
     /// Returns the range of the segment in its archive, in bytes.
     fn range(&self) -> Range<u64> {
-        let start = self.place.offset;
+        let start = self.location.offset;
         start..start.saturating_add(self.segment.record().stored_len)
+    }
+
+    fn archive(&self) -> (&str, &str) {
+        (self.location.repo.as_str(), &self.location.path)
     }
 }
 
-/// Fetches the segments of `group`, which are neighbours in one archive, with one request.
+/// Fetches segments that the caller has claimed, group by group.
+async fn fetch_planned(mut members: Vec<Member<'_>>, purpose: Purpose) -> Result<(), ReadError> {
+    let place = |member: &Member<'_>| {
+        let (repo, path) = member.archive();
+        (repo.to_owned(), path.to_owned(), member.location.offset)
+    };
+    members.sort_by_cached_key(place);
+    for archive in members.chunk_by(|one, other| one.archive() == other.archive()) {
+        for group in groups(archive.iter().map(Member::range), MAX_GAP, MAX_GROUP_LEN) {
+            let group = archive.get(group).unwrap_or_default();
+            if let Err(error) = fetch_group(group, purpose).await {
+                for member in group {
+                    member.claim.fail(&error);
+                }
+                return Err(error);
+            }
+        }
+    }
+    Ok(())
+}
+
 async fn fetch_group(group: &[Member<'_>], purpose: Purpose) -> Result<(), ReadError> {
     let (Some(first), Some(last)) = (group.first(), group.last()) else {
         return Ok(());
@@ -64,7 +117,7 @@ async fn fetch_group(group: &[Member<'_>], purpose: Purpose) -> Result<(), ReadE
     // The archive's byte at `start` is the first byte of the answer.
     let start = first.range().start;
     let len = last.range().end.saturating_sub(start);
-    let place = Some(&first.place);
+    let place = Some(&first.location);
     transfer::fetch_verified_from(first.segment, place, 0..len, purpose, |bytes| {
         for member in group {
             let range = member.range();
@@ -73,8 +126,9 @@ async fn fetch_group(group: &[Member<'_>], purpose: Purpose) -> Result<(), ReadE
             if position(range.end) > bytes.len() {
                 return Err(FormatError::Truncated { section: "segment" });
             }
-            let stored = bytes.slice(position(range.start)..position(range.end));
-            member.segment.accept_whole(&stored)?;
+            member
+                .segment
+                .accept_whole(&bytes.slice(position(range.start)..position(range.end)))?;
         }
         Ok(())
     })
@@ -103,27 +157,6 @@ fn groups(
         covered.end = range.end;
     }
     groups
-}
-
-impl Segment {
-    /// Returns whether all chunks are in the cache. The first call reads them from the disk, to
-    /// compare each with its checksum.
-    pub(crate) fn is_cached(&self) -> bool {
-        let loaded = self.loaded_table().cloned();
-        let Some(table) =
-            loaded.or_else(|| self.backend.cache.table(self.record().id).map(Arc::new))
-        else {
-            return false;
-        };
-        let Some(file) = self.file(&table) else {
-            return false;
-        };
-        (0..table.chunks().len()).all(|index| {
-            table
-                .content_range(index)
-                .is_some_and(|content| file.is_ready(index, &content))
-        })
-    }
 }
 
 #[cfg(test)]

@@ -1,21 +1,19 @@
-//! One segment: its record in the TOC, its table, its files in the cache, and where to fetch it.
+//! One segment: its record in the TOC, its table, and where to fetch it.
 
 use std::collections::HashSet;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, UNIX_EPOCH};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::Bytes;
 use cachewfs_format::{RepoName, Role, SegmentTable, TocSegment};
 use tokio::sync::{OnceCell, watch};
-use tracing::warn;
 
 use super::failures::RecentFailures;
 use super::registry::Backend;
 use super::window::{Density, MAX_RATIO, ReadHistory};
 use super::{ReadError, transfer};
-use crate::cache::SegmentFile;
+use crate::cache::{MarkedBytes, SegmentFile};
 use crate::fetch::FetchError;
 use crate::traffic::Purpose;
 
@@ -40,13 +38,17 @@ pub(crate) struct SegmentLocation {
 /// A segment, some or all of whose chunks are in the cache.
 #[derive(Debug)]
 pub(crate) struct Segment {
-    record: TocSegment,
+    pub(super) record: TocSegment,
     pub(super) backend: Arc<Backend>,
     location: Mutex<SegmentLocation>,
-    table: OnceCell<Arc<SegmentTable>>,
-    file: Mutex<Option<Arc<SegmentFile>>>,
+    pub(super) table: OnceCell<Arc<SegmentTable>>,
+    /// The open files of the cache. `Backend::cache` keeps them open, and closes the least recently
+    /// used ones. A user of a file keeps it, so a segment never has two.
+    pub(super) file: Mutex<Weak<SegmentFile>>,
+    /// The cached bytes that the disk showed when the files were not open.
+    pub(super) marked_bytes: MarkedBytes,
     /// The time of the last use in seconds since the epoch, or 0 if the cache already knows it.
-    used_at: AtomicU64,
+    pub(super) used_at: AtomicU64,
     pub(super) state: Mutex<FetchState>,
     /// A counter that changes whenever a chunk arrives or a request ends. A change wakes all
     /// waiters, and each checks again whether its chunk is there.
@@ -60,8 +62,40 @@ pub(crate) struct Segment {
 pub(super) struct FetchState {
     /// The indexes of chunks that a request has claimed and not delivered yet.
     pub(super) in_flight: HashSet<usize>,
+    /// Whether a request for the whole segment has claimed it.
+    is_whole_in_flight: bool,
     pub(super) history: ReadHistory,
     pub(super) failures: RecentFailures,
+}
+
+impl FetchState {
+    /// Returns whether a request for chunk `index` is in flight.
+    pub(super) fn is_in_flight(&self, index: usize) -> bool {
+        self.is_whole_in_flight || self.in_flight.contains(&index)
+    }
+
+    fn is_idle(&self) -> bool {
+        !self.is_whole_in_flight && self.in_flight.is_empty()
+    }
+}
+
+/// A claim on all chunks of a segment. Dropping it wakes all waiters of the segment.
+pub(super) struct WholeClaim<'a>(&'a Segment);
+
+impl WholeClaim<'_> {
+    /// Notes that the request failed. The waiters get the error when the claim is dropped.
+    pub(super) fn fail(&self, error: &ReadError) {
+        self.0.state().failures.note_table(error.clone());
+    }
+}
+
+impl Drop for WholeClaim<'_> {
+    fn drop(&mut self) {
+        self.0.state().is_whole_in_flight = false;
+        self.0
+            .progress
+            .send_modify(|count| *count = count.wrapping_add(1));
+    }
 }
 
 impl Segment {
@@ -76,6 +110,7 @@ impl Segment {
             location: Mutex::new(location),
             table: OnceCell::new(),
             file: Mutex::default(),
+            marked_bytes: MarkedBytes::default(),
             used_at: AtomicU64::new(0),
             state: Mutex::default(),
             progress: watch::Sender::new(0),
@@ -129,11 +164,6 @@ impl Segment {
         }
     }
 
-    /// Returns the table, or `None` if it has not been loaded yet.
-    pub(crate) fn loaded_table(&self) -> Option<&Arc<SegmentTable>> {
-        self.table.get()
-    }
-
     /// Returns the table from memory, from the cache, or from a daemon. Concurrent callers share
     /// one request.
     pub(crate) async fn table(&self, purpose: Purpose) -> Result<Arc<SegmentTable>, ReadError> {
@@ -144,29 +174,80 @@ impl Segment {
     }
 
     async fn load_table(&self, purpose: Purpose) -> Result<Arc<SegmentTable>, ReadError> {
-        // The cached table is verified against the segment's id only. Its lengths must also be
-        // those that this snapshot's TOC gives, because the file's layout follows from them.
-        if let Some(table) = self.backend.cache.table(self.record.id)
-            && self.record.check_table(&table).is_ok()
-        {
-            return Ok(Arc::new(table));
+        if let Some(table) = self.cached_table() {
+            return Ok(table);
         }
         if let Some(error) = self.state().failures.of_table() {
             return Err(error);
+        }
+        if self.is_fetched_whole() {
+            return self.load_whole(purpose).await;
         }
         let TocSegment {
             stored_len,
             table_len,
             ..
         } = self.record;
-        let fetched = if self.is_fetched_whole() {
-            let range = 0..stored_len;
-            transfer::fetch_verified(self, range, purpose, |bytes| self.accept_whole(bytes)).await
-        } else {
-            let range = stored_len.saturating_sub(u64::from(table_len))..stored_len;
-            transfer::fetch_verified(self, range, purpose, |bytes| self.accept_table(bytes)).await
+        let range = stored_len.saturating_sub(u64::from(table_len))..stored_len;
+        let fetch =
+            transfer::fetch_verified(self, range, purpose, |bytes| self.accept_table(bytes));
+        fetch
+            .await
+            .inspect_err(|error| self.state().failures.note_table(error.clone()))
+    }
+
+    /// Fetches the whole segment. If a request for it is in flight already, waits for that one.
+    async fn load_whole(&self, purpose: Purpose) -> Result<Arc<SegmentTable>, ReadError> {
+        let claim = loop {
+            if let Some(claim) = self.claim_whole() {
+                break claim;
+            }
+            self.until_idle().await;
+            if let Some(table) = self.cached_table() {
+                return Ok(table);
+            }
+            if let Some(failure) = self.state().failures.of_table() {
+                return Err(failure);
+            }
         };
-        fetched.inspect_err(|error| self.state().failures.note_table(error.clone()))
+        let range = 0..self.record.stored_len;
+        let fetch =
+            transfer::fetch_verified(self, range, purpose, |bytes| self.accept_whole(bytes));
+        fetch.await.inspect_err(|error| claim.fail(error))
+    }
+
+    /// Claims all chunks, or returns `None` if a request for any of them is in flight.
+    pub(super) fn claim_whole(&self) -> Option<WholeClaim<'_>> {
+        let mut state = self.state();
+        if !state.is_idle() {
+            return None;
+        }
+        state.is_whole_in_flight = true;
+        Some(WholeClaim(self))
+    }
+
+    /// Waits until no request for the segment is in flight.
+    pub(super) async fn until_idle(&self) {
+        let mut progress = self.progress.subscribe();
+        loop {
+            // Before the check: a request that ends after it then changes `progress`.
+            progress.mark_unchanged();
+            if self.state().is_idle() || progress.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Returns the table from memory or from the cache.
+    pub(super) fn cached_table(&self) -> Option<Arc<SegmentTable>> {
+        if let Some(table) = self.table.get() {
+            return Some(Arc::clone(table));
+        }
+        // The cached table is verified against the segment's id only. Its lengths must also be
+        // those that this snapshot's TOC gives, because the file's layout follows from them.
+        let table = self.backend.cache.table(self.record.id)?;
+        self.record.check_table(&table).ok()?;
+        Some(Arc::new(table))
     }
 
     /// Fetches the table and, in parallel, the first chunks.
@@ -201,10 +282,7 @@ impl Segment {
         let table = SegmentTable::decode(self.record.id, frame)?;
         self.record.check_table(&table)?;
         if let Err(error) = self.backend.cache.store_table(self.record.id, frame) {
-            warn!(
-                error = &error as &dyn std::error::Error,
-                "Can't write a segment table to the cache"
-            );
+            self.backend.cache.failures().note(error);
         }
         Ok(Arc::new(table))
     }
@@ -222,92 +300,6 @@ impl Segment {
             transfer::accept_chunk(self, &table, index, &stored_chunk(&table, index, stored)?)?;
         }
         Ok(table)
-    }
-
-    /// Returns the cache files of the segment, opening them if need be. Returns `None` if they
-    /// can't be opened; the segment is then read uncached.
-    pub(crate) fn file(&self, table: &SegmentTable) -> Option<Arc<SegmentFile>> {
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(file) = &*file {
-            return Some(Arc::clone(file));
-        }
-        let cache = &self.backend.cache;
-        let (id, len) = (self.record.id, self.len());
-        match cache.open_segment(id, table, self.record.table_len, len) {
-            Ok(opened) => Some(Arc::clone(file.insert(Arc::new(opened)))),
-            Err(error) => {
-                warn!(
-                    segment = %id,
-                    error = &error as &dyn std::error::Error,
-                    "Can't open the cache files of segment {id}: reading it uncached"
-                );
-                None
-            }
-        }
-    }
-
-    /// Notes that a reader reads or opens the segment now.
-    pub(crate) fn note_use(&self) {
-        let now = UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
-        self.used_at.store(now, Ordering::Relaxed);
-    }
-
-    /// Writes the time of the last use to the cache, where eviction looks at it.
-    pub(super) fn save_use(&self) {
-        let used_at = self.used_at.swap(0, Ordering::Relaxed);
-        if used_at > 0 {
-            let used_at = UNIX_EPOCH + Duration::from_secs(used_at);
-            self.backend.cache.touch(self.record.id, used_at);
-        }
-    }
-
-    /// Returns the cache files, or `None` if they have not been opened yet.
-    pub(crate) fn opened_file(&self) -> Option<Arc<SegmentFile>> {
-        self.file
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-
-    /// Returns whether all chunks are known to be in the cache and verified. Doesn't look at the
-    /// disk.
-    pub(crate) fn is_complete_on_disk(&self) -> bool {
-        self.opened_file().is_some_and(|file| file.is_complete())
-    }
-
-    /// Closes the cache files after they were evicted. The next read opens new ones.
-    pub(super) fn forget_files(&self) {
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(table) = self.table.get()
-            && file.take().is_some()
-        {
-            // The table was evicted with the content. Writing it again is cheap; a restarted
-            // mount would have to fetch it.
-            let encoded = table.to_frame();
-            let kept = encoded
-                .map_err(std::io::Error::other)
-                .and_then(|frame| self.backend.cache.store_table(self.record.id, &frame));
-            kept.ok();
-        }
-    }
-
-    /// Returns how many stored bytes the cached chunks have. Uses the state in memory, not the
-    /// disk, so chunks of a segment that was not opened yet don't count.
-    pub(crate) fn cached_bytes(&self) -> u64 {
-        let Some(table) = self.table.get() else {
-            return 0;
-        };
-        let Some(file) = self.opened_file() else {
-            return 0;
-        };
-        if file.is_complete() {
-            return self.record.stored_len;
-        }
-        (0..table.chunks().len())
-            .filter(|&index| file.is_marked(index))
-            .filter_map(|index| table.stored_range(index))
-            .map(|range| range.end - range.start)
-            .sum()
     }
 }
 

@@ -13,14 +13,18 @@
 //! ```
 //!
 //! `registry.rs` keeps one [`Segment`] for each segment id, so that snapshots share cached chunks.
-//! `group.rs` fetches many small neighbouring segments in one request.
+//! `cached.rs` has the files of a segment in the cache. `group.rs` fetches many small neighbouring
+//! segments in one request.
 //!
 //! Invariant: no unverified byte leaves this module. A table is checked against the id of its
 //! segment, a chunk against its table.
 
 mod body;
+mod cached;
 mod failures;
 mod group;
+#[cfg(test)]
+mod group_tests;
 mod loaded;
 mod read;
 mod registry;

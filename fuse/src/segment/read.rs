@@ -36,6 +36,9 @@ pub(crate) enum ReadError {
         /// The bytes that the cache has for them.
         room_bytes: u64,
     },
+    /// A chunk arrived, and could not be written to the cache.
+    #[error("the cache can't be written")]
+    NotKept(#[source] Arc<std::io::Error>),
     /// A chunk arrived, and was evicted before it was read.
     #[error("a chunk was evicted before it could be read: raise cache_size")]
     Evicted,
@@ -80,8 +83,9 @@ impl Segment {
     /// Notes that a read of `range` timed out, and returns its error.
     fn note_timeout(&self, range: Range<u64>, error: FetchError) -> ReadError {
         let error = ReadError::from(error);
+        let table = self.cached_table();
         let mut state = self.state();
-        match self.loaded_table() {
+        match table {
             Some(table) => state.failures.note(table.chunks_of(range), error.clone()),
             None => state.failures.note_table(error.clone()),
         }
@@ -159,9 +163,10 @@ impl Segment {
         let mut windows: Vec<Range<usize>> = Vec::new();
         for index in chunks {
             let content = table.content_range(index).unwrap_or_default();
-            if file.is_ready(index, &content) || !state.in_flight.insert(index) {
+            if file.is_ready(index, &content) || state.is_in_flight(index) {
                 continue;
             }
+            state.in_flight.insert(index);
             match windows.last_mut() {
                 Some(window) if window.end == index => window.end += 1,
                 _ => windows.push(index..index + 1),
@@ -233,7 +238,7 @@ impl Segment {
         // The lock is held from the check to the insertion: of readers that race for a chunk,
         // exactly one gets the window.
         let mut state = self.state();
-        if state.in_flight.contains(&index) {
+        if state.is_in_flight(index) {
             return Claim::InFlight;
         }
         if let Some(error) = state.failures.of(index) {

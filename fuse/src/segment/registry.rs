@@ -14,6 +14,7 @@ use tracing::{info, warn};
 
 use super::{Segment, SegmentLocation};
 use crate::cache::{Cache, Overflow};
+use crate::failed_reads::FailedReads;
 use crate::fetch::ArchiveSource;
 use crate::traffic::Traffic;
 
@@ -28,6 +29,8 @@ pub(crate) struct Backend {
     pub overflow: Overflow,
     /// Counters of the requests to the daemons.
     pub traffic: Arc<Traffic>,
+    /// The files whose last read failed.
+    pub failed_reads: FailedReads,
     /// How long a request for chunks is retried before it fails.
     pub read_timeout: Duration,
     /// The background tasks of the mount, requests in flight among them.
@@ -44,6 +47,9 @@ pub(crate) struct Backend {
 /// exceeded, and running more often would find nothing more to evict.
 const EVICTION_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How long files that another mount has evicted may stay open here.
+const FORGETTING_INTERVAL: Duration = Duration::from_mins(1);
+
 impl Backend {
     pub(crate) fn new(
         source: Arc<dyn ArchiveSource>,
@@ -56,6 +62,7 @@ impl Backend {
             cache,
             overflow: Overflow::default(),
             traffic,
+            failed_reads: FailedReads::default(),
             read_timeout,
             tasks: TaskTracker::new(),
             ending: CancellationToken::new(),
@@ -161,11 +168,19 @@ impl Segments {
     /// Evicts segments whenever the cache exceeds its limit, until the mount ends.
     pub(crate) async fn keep_within_limit(self: Arc<Self>) {
         let (cache, ending) = (&self.backend.cache, &self.backend.ending);
-        while let Some(()) = ending.run_until_cancelled(cache.over_limit()).await {
+        loop {
+            let grew = tokio::time::timeout(FORGETTING_INTERVAL, cache.grew());
+            let Some(grew) = ending.run_until_cancelled(grew).await else {
+                return;
+            };
             let segments = Arc::clone(&self);
-            tokio::task::spawn_blocking(move || segments.evict())
-                .await
-                .ok();
+            let work = tokio::task::spawn_blocking(move || {
+                if grew.is_ok() {
+                    segments.evict();
+                }
+                segments.forget_evicted();
+            });
+            work.await.ok();
             ending.run_until_cancelled(sleep(EVICTION_INTERVAL)).await;
         }
     }
@@ -178,6 +193,7 @@ impl Segments {
             segment.save_use();
         }
         match cache.evict() {
+            Ok(evicted) if evicted.is_empty() => {}
             Ok(evicted) => {
                 info!(
                     segments = evicted.len(),
@@ -193,6 +209,16 @@ impl Segments {
                 error = &error as &dyn std::error::Error,
                 "Can't evict segments from the cache"
             ),
+        }
+    }
+
+    /// Closes files that another mount on the same cache has evicted. Until then they take space
+    /// that no mount counts, and readers here find chunks that a restarted mount wouldn't have.
+    fn forget_evicted(&self) {
+        for segment in self.alive() {
+            if segment.is_evicted() {
+                segment.forget_files();
+            }
         }
     }
 

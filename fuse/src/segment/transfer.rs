@@ -233,6 +233,7 @@ pub(super) fn accept_chunk(
     stored: &[u8],
 ) -> Result<(), FormatError> {
     let Some(file) = segment.file(table) else {
+        // The failure is noted: whoever was asked to keep the chunk reports it.
         return Ok(());
     };
     accept_chunk_into(segment, table, &file, index, stored)
@@ -255,16 +256,14 @@ fn accept_chunk_into(
     // could otherwise cut off content.
     segment.record().check_padding(offset, &content)?;
     if let Err(error) = file.store(index, offset, &content) {
-        warn!(
-            error = &error as &dyn std::error::Error,
-            "Can't write a chunk to the cache: readers get it from memory"
-        );
+        segment.backend.cache.failures().note(error);
         segment
             .backend
             .overflow
             .insert(segment.record().id, index, content);
         return Ok(());
     }
+    segment.backend.cache.failures().note_success();
     segment.backend.cache.count_stored(content.len() as u64);
     Ok(())
 }
