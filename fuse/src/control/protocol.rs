@@ -121,7 +121,7 @@ pub enum ControlAnswer {
     /// The request has no result.
     Nothing,
     /// The state of the mount.
-    Status(StatusReport),
+    Status(Box<StatusReport>),
     /// The repository can be read.
     Resolved {
         /// The snapshot that the mount shows.

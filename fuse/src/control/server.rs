@@ -228,7 +228,7 @@ impl ControlConnection {
         progress: watch::Sender<Option<Progress>>,
     ) -> Result<ControlAnswer, String> {
         match request {
-            ControlRequest::Status => Ok(ControlAnswer::Status(self.status().await?)),
+            ControlRequest::Status => Ok(ControlAnswer::Status(Box::new(self.status().await?))),
             ControlRequest::Resolve { repo } => {
                 Ok(resolved(&*self.resolve(&repo, &progress).await?))
             }
