@@ -45,7 +45,7 @@ pub(crate) enum CliError {
     /// The mount belongs to another user. Only that user's commands find its control socket.
     #[error("the mount at {mount_point} belongs to another user (uid {uid})")]
     ForeignMount { mount_point: String, uid: u32 },
-    /// The cache has only some of what was to be fetched.
+    /// The cache has only some of the bytes that the command asked for.
     #[error("the cache has {kept} of {total} of {repo}: {reason}")]
     Incomplete {
         repo: String,

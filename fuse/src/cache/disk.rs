@@ -339,7 +339,7 @@ impl Cache {
         pins::repos(&self.root)
     }
 
-    /// Opens what was kept of the repositories of the daemons that `identity` describes.
+    /// Opens the kept snapshots of the daemons that `identity` describes.
     pub(crate) fn kept_snapshots(&self, identity: &str) -> KeptSnapshots {
         KeptSnapshots::open(&self.root, identity)
     }

@@ -24,7 +24,7 @@ use crate::fetch::{FetchError, Tail, TailAnswer, current_tail};
 use crate::traffic::Purpose;
 use crate::view::{Generation, LoadError, TAIL_LEN};
 
-/// How long a lookup waits for the daemon before it shows what is on disk.
+/// How long a lookup waits for the daemon before it shows the snapshot on disk.
 const KEPT_PATIENCE: Duration = Duration::from_millis(500);
 
 /// The state of a repository that an earlier mount showed.
@@ -185,7 +185,7 @@ impl Repositories {
         });
     }
 
-    /// Removes from disk what was kept of `name`.
+    /// Removes the kept snapshot of `name` from disk.
     pub(super) fn drop_kept(&self, name: &RepoName) {
         if let Some(kept) = self.kept.as_ref().filter(|_| self.is_known(name.as_str())) {
             kept.remove(name);

@@ -88,7 +88,7 @@ const PROBED: [&str; 70] = [
 /// The kinds of things that a name below a host can be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NameKind {
-    /// Neither a repository nor the beginning of a repository's name.
+    /// A name that is no repository and no beginning of a repository's name.
     Nothing,
     /// The beginning of names, and no repository.
     Directory,

@@ -31,7 +31,7 @@ pub(crate) struct Reachability {
 #[derive(Debug, Default)]
 struct State {
     outage: Option<Outage>,
-    /// The last time at which a lookup stopped waiting and showed what is on disk.
+    /// The last time at which a lookup stopped waiting and showed the snapshot on disk.
     slow_at: Option<Instant>,
 }
 

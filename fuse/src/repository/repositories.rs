@@ -133,7 +133,7 @@ impl Repositories {
     }
 
     /// Resolves `name` to a repository, or to a directory of names if no repository has it. Asks
-    /// the daemon only if what is known doesn't tell.
+    /// the daemon only if the names in memory don't tell.
     pub(crate) async fn find(self: &Arc<Self>, name: &RepoName) -> Result<ResolvedName, RepoError> {
         if !self.is_known(name.as_str()) {
             if self.has_names_below(name.as_str()) {

@@ -1,4 +1,4 @@
-//! The names that were looked up, and what is known of each.
+//! The names that were looked up, with the last answer for each.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;

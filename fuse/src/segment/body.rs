@@ -73,7 +73,7 @@ impl<'a> BodyRequest<'a> {
         self.segment.backend.source.range(request).await
     }
 
-    /// Asks again for what has not arrived, and waits for its first piece.
+    /// Asks again for the bytes that have not arrived, and waits for the first piece.
     async fn send_again(&self) -> Option<(Bytes, BodyStream)> {
         let traffic = &self.segment.backend.traffic;
         let repo = self.segment.location().repo;
