@@ -215,7 +215,7 @@ fn check_config_reports_errors_that_would_stop_the_start() {
         ("[auth]\ntokens_file = '/no/tokens'", "/no/tokens"),
         (
             "[upstream_auth.'x.org']\ntoken_env = 'X'",
-            "no host in [upstreams]",
+            "names a host that [upstreams] doesn't have",
         ),
         (
             "[store.s3]\nbucket = 'bucket'\nca_file = '/no/ca.pem'",
