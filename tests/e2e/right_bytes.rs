@@ -69,13 +69,7 @@ fn changed_attributes_show_in_files_that_were_already_read() {
         (unchanged.ino(), unchanged.mtime())
     );
     // Now the bytes of one file change, but not its length.
-    repo.write(
-        ".gitattributes",
-        b"wide.dat working-tree-encoding=UTF-16LE\n",
-    );
-    repo.commit("the same length");
-    repo.push();
-    mount.cli(&["refresh", "local/project"]);
+    change("wide.dat working-tree-encoding=UTF-16LE\n");
 
     let plain = site.plain_clone(&repo, "same-length");
     for file in files {

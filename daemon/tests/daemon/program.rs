@@ -237,7 +237,7 @@ fn check_config_reports_errors_that_would_stop_the_start() {
     let config = "[upstream_auth.'github.com']\ntoken_file = '/no/token'";
     let output = check_config(config, &[]);
     let warning = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success() && warning.contains("Warning: /no/token"));
+    assert!(output.status.success() && warning.contains("token file /no/token"));
     let config = "[store.s3]\nbucket = 'bucket'\ncredentials_file = '/no/credentials'";
     let output = check_config(config, &[]);
     let warning = String::from_utf8_lossy(&output.stderr).into_owned();
