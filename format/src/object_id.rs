@@ -51,6 +51,11 @@ impl ObjectId {
         Ok(Self { bytes, algorithm })
     }
 
+    /// Returns whether `text` is an id as [`Self::parse`] takes it.
+    pub fn is_hex(text: &[u8]) -> bool {
+        std::str::from_utf8(text).is_ok_and(|text| Self::parse(text).is_ok())
+    }
+
     /// Makes an id from its 20 or 32 raw bytes.
     pub fn from_bytes(raw: &[u8]) -> Result<Self> {
         let algorithm = match raw.len() {

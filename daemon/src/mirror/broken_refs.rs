@@ -7,7 +7,7 @@ use std::path::Path;
 use cachewfs_format::{ObjectId, is_ref_name};
 
 use super::query::{HIDDEN_NAMESPACE, missing_objects, shown_name};
-use super::refs::{RefFiles, is_id};
+use super::refs::RefFiles;
 use super::update::{DETACHED_HEAD, UNBORN_BRANCH, set_branch};
 use super::{Git, MirrorError};
 
@@ -26,7 +26,7 @@ pub(crate) fn drop_broken_refs(git: &Git, mirror: &Path) -> Result<Vec<String>, 
     let head = std::fs::read(&path).map_err(|source| MirrorError::Io { path, source })?;
     let mut refs = files.sorted();
     let head = head.trim_ascii_end();
-    if is_id(head) {
+    if ObjectId::is_hex(head) {
         refs.push((b"HEAD", head));
     }
     let parse = |id: &[u8]| ObjectId::parse(std::str::from_utf8(id).ok()?).ok();

@@ -399,8 +399,7 @@ fn read<T>(path: &Path, read: impl FnOnce(PathBuf) -> io::Result<T>) -> Result<T
 }
 
 fn is_id(text: &[u8], id_len: usize) -> bool {
-    let id = std::str::from_utf8(text).ok();
-    text.len() == 2 * id_len && id.is_some_and(|id| ObjectId::parse(id).is_ok())
+    text.len() == 2 * id_len && ObjectId::is_hex(text)
 }
 
 fn malformed<T>(path: PathBuf, what: &'static str) -> Result<T, EarlyEnd> {

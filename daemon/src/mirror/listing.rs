@@ -8,11 +8,12 @@
 use std::path::Path;
 use std::time::Duration;
 
+use cachewfs_format::ObjectId;
 use tracing::Instrument as _;
 
 use super::ask::ls_remote;
 use super::compare::is_mirrored;
-use super::refs::{Ref, is_id};
+use super::refs::Ref;
 use super::update::{Head, mirrored_namespaces};
 use super::{Git, MirrorError, Upstream};
 use crate::config::GitConfig;
@@ -44,7 +45,7 @@ impl Listing {
         // Two kinds of lines are no refs of a mirror. A line `ref: …` has no object id. A name that
         // ends with `^{}` has the object to which an annotated tag points.
         let is_shown = |(name, id): &Ref<'_>| {
-            is_id(id)
+            ObjectId::is_hex(id)
                 && (is_mirrored(name, namespaces) && !name.ends_with(b"^{}")
                     || is_detached && *name == b"HEAD")
         };
@@ -139,7 +140,7 @@ fn translate(answer: &[u8]) -> Option<Vec<u8>> {
     for line in pkt_line::whole(answer)? {
         let mut words = line.trim_ascii_end().split(|&byte| byte == b' ');
         let (oid, name) = (words.next()?, words.next()?);
-        if !is_id(oid) {
+        if !ObjectId::is_hex(oid) {
             return None;
         }
         let target = words.find_map(|word| word.strip_prefix(b"symref-target:"));

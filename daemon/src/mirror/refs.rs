@@ -8,6 +8,8 @@ use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
+use cachewfs_format::ObjectId;
+
 use super::MirrorError;
 
 /// The name of a ref, and the id of its object in hexadecimal digits.
@@ -57,7 +59,7 @@ impl RefFiles {
             let content = content.trim_ascii_end();
             match content.strip_prefix(b"ref: ") {
                 Some(target) => links.push((name.as_slice(), target)),
-                None if is_id(content) => named.push((name.as_slice(), content)),
+                None if ObjectId::is_hex(content) => named.push((name.as_slice(), content)),
                 None => {}
             }
         }
@@ -70,12 +72,6 @@ impl RefFiles {
         refs.sort_by_key(|&(name, _)| name);
         refs
     }
-}
-
-/// Returns whether `text` is an object id as git writes it.
-pub(super) fn is_id(text: &[u8]) -> bool {
-    let is_digit = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-    matches!(text.len(), 40 | 64) && text.iter().all(is_digit)
 }
 
 /// Adds the files below `directory` to `found`, keyed by their paths relative to `mirror`.

@@ -69,7 +69,7 @@ pub(super) fn mirror_packed_refs(kind: ArchiveKind, packed_refs: &[u8], id_len: 
 
 /// Returns whether `id` is the hexadecimal id of an object, of `id_len` bytes.
 fn is_id(id: &[u8], id_len: usize) -> bool {
-    id.len() == 2 * id_len && std::str::from_utf8(id).is_ok_and(|id| ObjectId::parse(id).is_ok())
+    id.len() == 2 * id_len && ObjectId::is_hex(id)
 }
 
 #[cfg(test)]
