@@ -6,8 +6,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use cachewfs_tests::{
-    DaemonProcess, Fault, GitRepo, MountProcess, Proxy, RecordingProxy, Site, TestBucket, binary,
-    can_mount, free_address, git, s3_bucket, wait_until,
+    DaemonProcess, Dice, Fault, GitRepo, MountProcess, Proxy, RecordingProxy, Site, TestBucket,
+    binary, can_mount, free_address, git, s3_bucket, wait_until,
 };
 
 /// A part of every signed URL. No log may contain it.
@@ -28,7 +28,7 @@ impl Setup {
         let site = Site::default();
         let mut repo = site.repo("project");
         repo.add_history(20);
-        repo.write("noise", &noise(3_000_000));
+        repo.write("noise", &Dice::new(1).noise(3_000_000));
         repo.commit("noise");
         repo.push();
         let tables = format!(
@@ -67,18 +67,6 @@ impl Setup {
             assert_eq!(line, None, "in the log of the {process}");
         }
     }
-}
-
-/// Returns `len` bytes that don't compress.
-fn noise(len: usize) -> Vec<u8> {
-    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
-    let next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()[3]
-    };
-    std::iter::repeat_with(next).take(len).collect()
 }
 
 #[test]

@@ -4,29 +4,19 @@
 use std::path::Path;
 
 use cachewfs_tests::{
-    GitRepo, MountProcess, Site, SmallDisk, bytes_below, can_mount, git, run, try_git, wait_until,
+    Dice, GitRepo, MountProcess, Site, SmallDisk, bytes_below, can_mount, git, run, try_git,
+    wait_until,
 };
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
-
-/// Bytes that zstd can't shrink, other ones for each seed.
-fn noise(seed: u64, len: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_add(1);
-    std::iter::repeat_with(|| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_be_bytes()
-    })
-    .flatten()
-    .take(len)
-    .collect()
-}
 
 /// An upstream repository with a work tree of `count` files of `len` bytes each.
 fn noisy_repo(site: &Site, name: &str, count: u64, len: usize) -> GitRepo {
     let mut repo = site.repo(name);
     for number in 0..count {
-        repo.write(format!("d{}/f{number}", number % 10), &noise(number, len));
+        repo.write(
+            format!("d{}/f{number}", number % 10),
+            &Dice::new(number).noise(len),
+        );
     }
     repo.commit("files");
     repo.push();
