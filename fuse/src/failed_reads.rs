@@ -6,12 +6,11 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
 
 use cachewfs_format::RepoName;
 
+use crate::clock;
 use crate::control::protocol::{FailedReadReport, FailureReport};
-use crate::repository::seconds_since_epoch;
 
 /// At most this many files of each repository. Beyond that, the oldest failure is forgotten.
 const MAX_OF_ONE: usize = 16;
@@ -38,10 +37,7 @@ impl FailedReads {
         let known = reads.iter().position(|read| read.path == path);
         let known = known.map(|at| reads.remove(at).failure);
         let is_news = known.as_ref().is_none_or(|known| known.reason != reason);
-        let since = known.map_or_else(
-            || seconds_since_epoch(SystemTime::now()),
-            |known| known.since,
-        );
+        let since = known.map_or_else(clock::now, |known| known.since);
         let failure = FailureReport { reason, since };
         let path = path.to_owned();
         reads.insert(0, FailedReadReport { path, failure });

@@ -10,6 +10,7 @@
 
 mod adapter;
 mod cache;
+mod clock;
 pub mod control;
 mod error;
 mod failed_reads;

@@ -28,10 +28,11 @@ use super::protocol::{
 };
 use super::socket::{ControlSocket, remove_dead_sockets};
 use super::socket_directory::{self, SocketDirectory, SocketDirectoryError};
+use crate::clock::seconds_since_epoch;
 use crate::error::chain;
 use crate::fetch::FetchError;
 use crate::mount_table::DeviceNumber;
-use crate::repository::{Repositories, Repository, kept_of, seconds_since_epoch};
+use crate::repository::{Repositories, Repository, kept_of};
 use crate::segment::ReadError;
 
 /// How often progress is sent, if there is any.

@@ -121,31 +121,10 @@ async fn a_mount_that_ends_removes_its_socket_and_no_other() {
 
     // The number of the first filesystem was given to another one.
     let next = Server::bind(sockets, &device(), false).unwrap();
-    served
-        .bench
-        .fs
-        .repositories()
-        .segments
-        .backend()
-        .ending
-        .cancel();
-    served
-        .bench
-        .fs
-        .repositories()
-        .segments
-        .backend()
-        .tasks
-        .close();
-    served
-        .bench
-        .fs
-        .repositories()
-        .segments
-        .backend()
-        .tasks
-        .wait()
-        .await;
+    let backend = served.bench.fs.repositories().segments.backend();
+    backend.ending.cancel();
+    backend.tasks.close();
+    backend.tasks.wait().await;
     drop(served.server);
 
     assert!(socket.exists());

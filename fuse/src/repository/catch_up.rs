@@ -24,7 +24,8 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::load::FirstPoll;
-use super::{RepoError, Repositories, Repository, View, report};
+use super::{RepoError, Repositories, Repository, View};
+use crate::clock;
 use crate::fetch::{TailAnswer, current_tail};
 use crate::jitter::jitter;
 use crate::segment::{Segment, fetch_whole};
@@ -100,9 +101,7 @@ impl Repositories {
             self.drop_kept(&repository.name);
         }
         if outcome.is_ok() {
-            repository
-                .checked_at
-                .store(report::now(), Ordering::Relaxed);
+            repository.checked_at.store(clock::now(), Ordering::Relaxed);
         }
         outcome
     }

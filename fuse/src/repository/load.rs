@@ -18,8 +18,9 @@ use cachewfs_format::{ArchiveKind, RepoName, api};
 use tokio::time::timeout;
 use tracing::info;
 
-use super::{Repositories, Repository, View, report};
+use super::{Repositories, Repository, View};
 use crate::cache::{KeptHeader, KeptSnapshot};
+use crate::clock;
 use crate::fetch::{FetchError, Tail, TailAnswer, current_tail};
 use crate::traffic::Purpose;
 use crate::view::{Generation, LoadError, TAIL_LEN};
@@ -49,7 +50,7 @@ impl Repositories {
                 FetchError::Status { url, status: 304 }
             })?;
             self.keep(name, &generation, &tail);
-            let repository = self.repository(name, generation, report::now());
+            let repository = self.repository(name, generation, clock::now());
             self.start_following(&repository, FirstPoll::Later);
             return Ok(repository);
         };
@@ -57,14 +58,14 @@ impl Repositories {
             let etag = kept.generation.etag.clone();
             match timeout(KEPT_PATIENCE, self.load_newest(name, Some(&etag))).await {
                 Ok(Ok(Some((generation, tail)))) => {
-                    let repository = self.repository(name, generation, report::now());
+                    let repository = self.repository(name, generation, clock::now());
                     self.keep_new(&repository, tail);
                     self.start_following(&repository, FirstPoll::Later);
                     return Ok(repository);
                 }
                 Ok(Ok(None)) => {
                     self.keep(name, &kept.generation, &kept.tail);
-                    let repository = self.repository(name, kept.generation, report::now());
+                    let repository = self.repository(name, kept.generation, clock::now());
                     self.start_following(&repository, FirstPoll::Later);
                     return Ok(repository);
                 }
@@ -178,7 +179,7 @@ impl Repositories {
                 etag: generation.etag.clone(),
                 archive_len: generation.archive_len,
                 notice: generation.notice.clone(),
-                checked_at: report::now(),
+                checked_at: clock::now(),
                 needs: generation.needed_segments(),
             },
             tail: tail.bytes.clone(),

@@ -26,7 +26,6 @@ mod tests;
 pub(crate) use error::RepoError;
 pub(crate) use hydrate::kept_of;
 pub(crate) use names::is_probed;
-pub(crate) use report::seconds_since_epoch;
 pub(crate) use repositories::{Repositories, ResolvedName};
 
 use std::collections::HashMap;

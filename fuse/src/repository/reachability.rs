@@ -7,7 +7,8 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use super::{RepoError, report};
+use super::RepoError;
+use crate::clock;
 use crate::control::protocol::OutageReport;
 use crate::fetch::FetchError;
 
@@ -96,7 +97,7 @@ impl Reachability {
         let since = state
             .outage
             .as_ref()
-            .map_or_else(report::now, |outage| outage.since);
+            .map_or_else(clock::now, |outage| outage.since);
         state.outage = Some(Outage {
             since,
             reason,

@@ -3,7 +3,6 @@
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use cachewfs_format::{RepoName, Role};
 use tracing::warn;
@@ -14,17 +13,6 @@ use crate::control::protocol::{PartReport, RepoReport, SnapshotPart};
 use crate::fetch::Tail;
 use crate::segment::ReadError;
 use crate::view::Generation;
-
-/// Returns the current time in seconds since the epoch.
-pub(super) fn now() -> u64 {
-    seconds_since_epoch(SystemTime::now())
-}
-
-/// Returns a time in seconds since the epoch.
-pub(crate) fn seconds_since_epoch(at: SystemTime) -> u64 {
-    at.duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
-}
 
 /// Returns the name under which a report lists segments of this role, or `None` for roles that the
 /// mount never reads.

@@ -11,6 +11,7 @@ use tracing::debug;
 
 use super::{ReadError, Segment};
 use crate::cache::SegmentFile;
+use crate::clock;
 
 impl Segment {
     /// Returns whether all chunks are in the cache. The first call reads them from the disk, to
@@ -86,8 +87,7 @@ impl Segment {
 
     /// Notes that a reader reads or opens the segment now.
     pub(crate) fn note_use(&self) {
-        let now = UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
-        self.used_at.store(now, Ordering::Relaxed);
+        self.used_at.store(clock::now(), Ordering::Relaxed);
     }
 
     /// Writes the time of the last use to the cache, where eviction looks at it.
