@@ -207,6 +207,9 @@ fn mount_hint(error: &MountError) -> Option<&'static str> {
             BindError::SocketDirectory(_) => Some(SOCKET_DIRECTORY_HINT),
             BindError::InUse | BindError::Io(_) => None,
         },
+        MountError::NotRunning { source, .. } => Some(connect_hint(source)),
+        MountError::Refused { source, .. } => client_code_and_hint(source).1,
+        MountError::HandOver { .. } => Some("try again in a moment: nothing has changed"),
         MountError::Http(_) | MountError::Session(_) => None,
     }
 }

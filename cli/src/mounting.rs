@@ -20,10 +20,11 @@ use crate::remote::without_secrets;
 /// The parsed options of `-o`.
 #[derive(Debug)]
 pub(crate) struct MountSettings {
+    /// The options. Without a log file among them, the foreground process logs to standard error,
+    /// and the background process doesn't log.
     pub(crate) options: MountOptions,
-    /// The log file. Without one, the foreground process logs to standard error, and the background
-    /// process doesn't log.
-    pub(crate) log: Option<PathBuf>,
+    /// Whether the process takes a running mount over.
+    pub(crate) replaces: bool,
 }
 
 /// Options of mount(8), fstab and systemd that are accepted and change nothing.
@@ -85,12 +86,43 @@ impl MountSettings {
     ) -> Result<Self, CliError> {
         let mut settings = Self {
             options: MountOptions::new(mount_point, daemons),
-            log: None,
+            replaces: false,
         };
-        for option in options.iter().flat_map(|list| list.split(',')) {
-            settings.apply(option.trim())?;
-        }
+        settings.apply_all(options)?;
         Ok(settings)
+    }
+
+    /// Returns the settings of a process that replaces the one of a running mount: the options of
+    /// the mount, and then `options`.
+    pub(crate) fn replacing(running: MountOptions, options: &[String]) -> Result<Self, CliError> {
+        let (allow_other, passthrough) = (running.allow_other, running.passthrough);
+        let mut settings = Self {
+            options: running,
+            replaces: true,
+        };
+        settings.apply_all(options)?;
+        let unchangeable = [
+            ("allow_other", settings.options.allow_other != allow_other),
+            (
+                "no_passthrough",
+                settings.options.passthrough != passthrough,
+            ),
+        ];
+        match unchangeable.iter().find(|(_, changes)| *changes) {
+            None => Ok(settings),
+            Some((option, _)) => Err(CliError::BadOption {
+                option: (*option).to_owned(),
+                reason: "it can't change while the mount is in use: unmount, and mount again"
+                    .to_owned(),
+            }),
+        }
+    }
+
+    fn apply_all(&mut self, options: &[String]) -> Result<(), CliError> {
+        let options = options.iter().flat_map(|list| list.split(','));
+        options
+            .map(str::trim)
+            .try_for_each(|option| self.apply(option))
     }
 
     fn apply(&mut self, option: &str) -> Result<(), CliError> {
@@ -113,7 +145,7 @@ impl MountSettings {
             "hydrate_rate" => options.hydrate_max_rate = Some(size(value).map_err(bad)?),
             "no_direct_reads" => options.direct_reads = false,
             "no_passthrough" => options.passthrough = false,
-            "log" => self.log = Some(absolute(value)),
+            "log" => options.log = Some(absolute(value)),
             _ if IGNORED.contains(&key) || key.starts_with("x-") || key == "comment" => {}
             _ => return Err(bad("unknown option".to_owned())),
         }
@@ -213,7 +245,7 @@ pub(crate) fn start_logging(log: Option<&Path>) -> Result<()> {
 ///
 /// SIGINT and SIGTERM unmount it; in the foreground, SIGHUP does too.
 pub(crate) async fn serve(
-    options: MountOptions,
+    settings: MountSettings,
     on_ready: impl FnOnce() -> Result<()>,
 ) -> Result<()> {
     // The handlers come before the mount: a signal that ended the process while it is mounted would
@@ -222,9 +254,14 @@ pub(crate) async fn serve(
     let mut terminate = signal(SignalKind::terminate())?;
     // A background process ignores SIGHUP, because it doesn't belong to a terminal.
     let mut hangup = signal(SignalKind::hangup())?;
-    // After a crash, users mount again without having to unmount the dead mount first.
-    clear_dead_mount(&options.mount_point)?;
-    let mount = Mount::start(options).await?;
+    let options = settings.options;
+    let mount = if settings.replaces {
+        Mount::take_over(options).await?
+    } else {
+        // After a crash, users mount again without having to unmount the dead mount first.
+        clear_dead_mount(&options.mount_point)?;
+        Mount::start(options).await?
+    };
     on_ready()?;
     let ended = mount.wait();
     tokio::pin!(ended);

@@ -17,15 +17,15 @@ use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fuser::{
-    AccessFlags, BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags,
-    Generation, INodeNo, InitFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, ReplyAttr,
-    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen,
-    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    AccessFlags, BackingId, BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem,
+    FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags,
+    ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
+    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use futures_util::FutureExt as _;
 use tokio::runtime::Handle;
@@ -34,7 +34,8 @@ use tracing::{debug, error, warn};
 use crate::error::FsError;
 use crate::fs::{Attr, DirectoryEntry, FileKind, Fs, Listing};
 use crate::options::MountOptions;
-use crate::passthrough::IoMode;
+use crate::passthrough::{Backing, IoMode};
+use crate::session::{Effect, Gate, Negotiated};
 
 /// How long the kernel may cache names and attributes that stay the same until it is told
 /// otherwise.
@@ -59,6 +60,12 @@ pub(crate) struct Adapter {
     read_timeout: Duration,
     lookup_timeout: Duration,
     uses_passthrough: bool,
+    /// Where the threads of the session wait while the mount is being handed over.
+    pub(crate) gate: Arc<Gate>,
+    /// What the kernel agreed to, from the first request on.
+    pub(crate) negotiated: Arc<OnceLock<Negotiated>>,
+    /// Ids of backing files that must be closed at the next `open`, because only its reply can.
+    unclosed: Mutex<Vec<u32>>,
 }
 
 impl Adapter {
@@ -69,14 +76,21 @@ impl Adapter {
             read_timeout: options.read_timeout,
             lookup_timeout: options.lookup_timeout,
             uses_passthrough: options.passthrough,
+            gate: Arc::default(),
+            negotiated: Arc::default(),
+            unclosed: Mutex::default(),
         }
+    }
+
+    fn unclosed(&self) -> MutexGuard<'_, Vec<u32>> {
+        self.unclosed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Runs `call` and passes its outcome to `answer`: in this thread if `call` is ready at once,
     /// otherwise from a task, after at most `timeout`.
     fn respond<T: Send + 'static>(
         &self,
-        timeout: Duration,
+        (timeout, effect): (Duration, Effect),
         call: impl Future<Output = Result<T, FsError>> + Send + 'static,
         answer: impl FnOnce(Result<T, FsError>) + Send + 'static,
     ) {
@@ -99,6 +113,7 @@ impl Adapter {
         }
         let backend = self.fs.repositories().segments.backend();
         let (tasks, ending) = (backend.tasks.clone(), backend.ending.clone());
+        let unanswered = self.gate.unanswered(effect);
         // The caller gets an error after `timeout`, but its work goes on. A caller that retries a
         // lookup then finds the repository loaded.
         let longest = self.read_timeout.max(timeout);
@@ -116,9 +131,23 @@ impl Adapter {
                     () = ending.cancelled() => Err(crate::fetch::FetchError::Ending.into()),
                 };
                 answer(log(outcome));
+                drop(unanswered);
             },
             &self.runtime,
         );
+    }
+}
+
+/// Attaches the id of a backing file that another process opened on this connection.
+fn attach(reply: &ReplyOpen, id: u32) -> BackingId {
+    #[expect(
+        unsafe_code,
+        reason = "an id without a value that closes it comes only from another process"
+    )]
+    // SAFETY: the id is open on this connection. The process that opened it gave it away and closes
+    // it no more, and each id is attached once: the caller has taken it out of its place.
+    unsafe {
+        reply.wrap_backing(id)
     }
 }
 
@@ -220,29 +249,38 @@ impl Filesystem for Adapter {
             // The bytes of an inode never change, so the kernel need not drop cached pages itself.
             InitFlags::FUSE_EXPLICIT_INVAL_DATA,
         ];
+        let mut agreed = InitFlags::empty();
         for capability in useful {
             // An older kernel may lack it. The mount is then slower, but correct.
-            config.add_capabilities(capability).ok();
+            if config.add_capabilities(capability).is_ok() {
+                agreed |= capability;
+            }
         }
         if self.uses_passthrough {
             // With a stack depth of 0, the default, the kernel allows no passthrough.
             let offered = config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok()
                 && config.set_max_stack_depth(1).is_ok();
             self.uses_passthrough = offered;
+            if offered {
+                agreed |= InitFlags::FUSE_PASSTHROUGH;
+            }
         }
+        self.negotiated.set(Negotiated::new(config, agreed)).ok();
         config.set_max_background(MAX_BACKGROUND).ok();
         config.set_max_readahead(READ_AHEAD).ok();
         Ok(())
     }
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let _turn = self.gate.turn();
         let (fs, name) = (Arc::clone(&self.fs), name.as_bytes().to_vec());
         let (uid, gid) = (request.uid(), request.gid());
         let call = async move { fs.lookup(parent.0, &name).await };
         // A directory of repository names has no invalidation: an absent name may become a
         // repository at any time, so its absence must not be cached.
         let keeps_absence = !matches!(self.fs.getattr(parent.0), Ok(attr) if !attr.is_lasting);
-        self.respond(self.lookup_timeout, call, move |outcome| match outcome {
+        let limits = (self.lookup_timeout, Effect::Knowledge);
+        self.respond(limits, call, move |outcome| match outcome {
             Ok(attr) => {
                 let (attr_ttl, name_ttl) = ttls(&attr);
                 let attr = file_attr(&attr, uid, gid);
@@ -266,10 +304,12 @@ impl Filesystem for Adapter {
     }
 
     fn forget(&self, _request: &Request, ino: INodeNo, count: u64) {
+        let _turn = self.gate.turn();
         self.fs.forget(ino.0, count);
     }
 
     fn getattr(&self, request: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        let _turn = self.gate.turn();
         match self.fs.getattr(ino.0) {
             Ok(attr) => {
                 reply.attr(
@@ -303,6 +343,7 @@ impl Filesystem for Adapter {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
+        let _turn = self.gate.turn();
         if mode.is_some() || uid.is_some() || gid.is_some() || size.is_some() {
             return reply.error(Errno::EROFS);
         }
@@ -310,15 +351,18 @@ impl Filesystem for Adapter {
     }
 
     fn readlink(&self, _request: &Request, ino: INodeNo, reply: ReplyData) {
+        let _turn = self.gate.turn();
         let fs = Arc::clone(&self.fs);
         let call = async move { fs.readlink(ino.0).await };
-        self.respond(self.lookup_timeout, call, move |outcome| match outcome {
+        let limits = (self.lookup_timeout, Effect::Nothing);
+        self.respond(limits, call, move |outcome| match outcome {
             Ok(target) => reply.data(&target),
             Err(error) => reply.error(error.errno()),
         });
     }
 
     fn open(&self, _request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let _turn = self.gate.turn();
         if wants_to_write(flags) {
             return reply.error(Errno::EROFS);
         }
@@ -327,6 +371,10 @@ impl Filesystem for Adapter {
             // need no handle here, because the bytes of an inode never change. A warm `git grep`
             // over git's work tree took 147 ms with `open`, and 50 ms without.
             return reply.error(Errno::ENOSYS);
+        }
+        let unclosed = std::mem::take(&mut *self.unclosed());
+        for id in unclosed {
+            drop(attach(&reply, id));
         }
         let file = match self.fs.file(ino.0) {
             Ok(file) => file,
@@ -348,24 +396,26 @@ impl Filesystem for Adapter {
             IoMode::Cached
         };
         let mode = opens.required_mode().unwrap_or(free_choice);
-        if mode == IoMode::Passthrough && opens.backing.is_none() {
-            let backing = segment
+        let backing = match (mode, opens.backing.take()) {
+            (IoMode::Cached, _) => None,
+            (IoMode::Passthrough, Some(Backing::Attached(backing))) => Some(backing),
+            (IoMode::Passthrough, Some(Backing::Detached(id))) => Some(attach(&reply, id)),
+            (IoMode::Passthrough, None) => segment
                 .opened_file()
                 .ok_or_else(|| io::Error::other("the cache files are not open"))
-                .and_then(|file| reply.open_backing(file.data()));
-            match backing {
-                Ok(backing) => opens.backing = Some(Arc::new(backing)),
+                .and_then(|file| reply.open_backing(file.data()))
                 // The mode falls back to cached, also for all opens until the last one ends.
-                Err(error) => debug!(%error, "Can't use passthrough for a cache file"),
-            }
-        }
+                .inspect_err(|error| debug!(%error, "Can't use passthrough for a cache file"))
+                .ok(),
+        };
         opens.count += 1;
         let handle = FileHandle(self.fs.open(file));
-        match &opens.backing {
+        match &backing {
             // The kernel refuses FOPEN_KEEP_CACHE together with passthrough.
             Some(backing) => reply.opened_passthrough(handle, FopenFlags::empty(), backing),
             None => reply.opened(handle, cached),
         }
+        opens.backing = backing.map(Backing::Attached);
     }
 
     fn read(
@@ -379,6 +429,7 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        let _turn = self.gate.turn();
         let fs = Arc::clone(&self.fs);
         let range = offset..offset.saturating_add(u64::from(size));
         let has_handles = self.uses_passthrough;
@@ -389,7 +440,8 @@ impl Filesystem for Adapter {
                 fs.read_inode(ino.0, range).await
             }
         };
-        self.respond(self.read_timeout, call, move |outcome| match outcome {
+        let limits = (self.read_timeout, Effect::Nothing);
+        self.respond(limits, call, move |outcome| match outcome {
             Ok(bytes) => reply.data(&bytes),
             // EAGAIN suits a lookup that may be retried. Programs don't expect it from a read of
             // a regular file.
@@ -408,14 +460,12 @@ impl Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
+        let _turn = self.gate.turn();
         if let Some(file) = self.fs.release(fh.0)
             && let Some(segment) = file.segment()
         {
-            segment
-                .opens
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .release();
+            let mut opens = segment.opens.lock().unwrap_or_else(PoisonError::into_inner);
+            self.unclosed().extend(opens.release());
         }
         reply.ok();
     }
@@ -428,11 +478,13 @@ impl Filesystem for Adapter {
         _lock_owner: LockOwner,
         reply: ReplyEmpty,
     ) {
+        let _turn = self.gate.turn();
         // Nothing is ever written. After ENOSYS the kernel sends no `flush` any more.
         reply.error(Errno::ENOSYS);
     }
 
     fn opendir(&self, _request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        let _turn = self.gate.turn();
         let is_lasting = matches!(self.fs.getattr(ino.0), Ok(attr) if attr.is_lasting);
         // A listing may be cached only if an invalidation tells the kernel when it changes.
         let flags = if is_lasting {
@@ -454,9 +506,11 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
+        let _turn = self.gate.turn();
         let fs = Arc::clone(&self.fs);
         let call = async move { fs.listing(fh.0, offset).await };
-        self.respond(self.lookup_timeout, call, move |outcome| {
+        let limits = (self.lookup_timeout, Effect::Knowledge);
+        self.respond(limits, call, move |outcome| {
             let listing = match outcome {
                 Ok(listing) => listing,
                 Err(error) => return reply.error(error.errno()),
@@ -480,10 +534,12 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
+        let _turn = self.gate.turn();
         let (fs, fs_for_lookups) = (Arc::clone(&self.fs), Arc::clone(&self.fs));
         let (uid, gid) = (request.uid(), request.gid());
         let call = async move { fs.listing(fh.0, offset).await };
-        self.respond(self.lookup_timeout, call, move |outcome| {
+        let limits = (self.lookup_timeout, Effect::Knowledge);
+        self.respond(limits, call, move |outcome| {
             let listing = match outcome {
                 Ok(listing) => listing,
                 Err(error) => return reply.error(error.errno()),
@@ -521,17 +577,20 @@ impl Filesystem for Adapter {
         _flags: OpenFlags,
         reply: ReplyEmpty,
     ) {
+        let _turn = self.gate.turn();
         self.fs.releasedir(fh.0);
         reply.ok();
     }
 
     fn statfs(&self, _request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+        let _turn = self.gate.turn();
         let cache = &self.fs.repositories().segments.backend().cache;
         let (used, max) = (cache.used_bytes() / 4096, cache.max_bytes() / 4096);
         reply.statfs(max, max.saturating_sub(used), 0, 0, 0, 4096, 255, 4096);
     }
 
     fn access(&self, _request: &Request, _ino: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
+        let _turn = self.gate.turn();
         if mask.contains(AccessFlags::W_OK) {
             return reply.error(Errno::EROFS);
         }
@@ -546,11 +605,13 @@ impl Filesystem for Adapter {
         _size: u32,
         reply: ReplyXattr,
     ) {
+        let _turn = self.gate.turn();
         // There are no extended attributes. After ENOSYS the kernel asks for none any more.
         reply.error(Errno::ENOSYS);
     }
 
     fn listxattr(&self, _request: &Request, _ino: INodeNo, _size: u32, reply: ReplyXattr) {
+        let _turn = self.gate.turn();
         reply.error(Errno::ENOSYS);
     }
 
@@ -564,6 +625,7 @@ impl Filesystem for Adapter {
         _flags: i32,
         reply: ReplyCreate,
     ) {
+        let _turn = self.gate.turn();
         reply.error(Errno::EROFS);
     }
 
@@ -577,6 +639,7 @@ impl Filesystem for Adapter {
         _rdev: u32,
         reply: ReplyEntry,
     ) {
+        let _turn = self.gate.turn();
         reply.error(Errno::EROFS);
     }
 
@@ -589,6 +652,7 @@ impl Filesystem for Adapter {
         _umask: u32,
         reply: ReplyEntry,
     ) {
+        let _turn = self.gate.turn();
         reply.error(Errno::EROFS);
     }
 
@@ -600,6 +664,7 @@ impl Filesystem for Adapter {
         _target: &std::path::Path,
         reply: ReplyEntry,
     ) {
+        let _turn = self.gate.turn();
         reply.error(Errno::EROFS);
     }
 
@@ -611,14 +676,17 @@ impl Filesystem for Adapter {
         _name: &OsStr,
         reply: ReplyEntry,
     ) {
+        let _turn = self.gate.turn();
         reply.error(Errno::EROFS);
     }
 
     fn unlink(&self, _request: &Request, _parent: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
+        let _turn = self.gate.turn();
         reply.error(Errno::EROFS);
     }
 
     fn rmdir(&self, _request: &Request, _parent: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
+        let _turn = self.gate.turn();
         reply.error(Errno::EROFS);
     }
 
@@ -632,6 +700,7 @@ impl Filesystem for Adapter {
         _flags: fuser::RenameFlags,
         reply: ReplyEmpty,
     ) {
+        let _turn = self.gate.turn();
         reply.error(Errno::EROFS);
     }
 
@@ -647,6 +716,7 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
+        let _turn = self.gate.turn();
         reply.error(Errno::EROFS);
     }
 
@@ -660,6 +730,7 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
+        let _turn = self.gate.turn();
         reply.error(Errno::EROFS);
     }
 }

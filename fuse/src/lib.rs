@@ -15,6 +15,7 @@ mod error;
 mod fetch;
 mod first_look;
 mod fs;
+mod hand_over;
 mod invalidate;
 mod jitter;
 mod mount;
@@ -29,5 +30,6 @@ mod traffic;
 mod view;
 
 pub use fetch::{SecretToken, TokenError};
+pub use hand_over::HandOverError;
 pub use mount::{Mount, MountError};
 pub use options::{Hydrate, MountOptions};

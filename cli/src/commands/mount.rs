@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use crate::mounting::{MountSettings, OPTIONS_HELP, daemon_urls, serve, start_logging};
+use crate::mounts::{MountChoice, block_on};
 use crate::{daemonise, local};
 
 /// Mount the repositories of a daemon, or of an embedded one.
@@ -12,15 +13,17 @@ use crate::{daemonise, local};
 ///   cachewfs mount http://cachew.example.com:8080 /cachewfs
 ///   cachewfs mount http://a:8080,http://b:8080 /cachewfs     each daemon is tried in turn
 ///   cachewfs mount --local /var/lib/cachewfs /cachewfs       the daemon runs in this process
+///   cachewfs mount --replace /cachewfs      a new process serves it, such as after an upgrade
 ///
 /// The directory /cachewfs/github.com/org/repo then is that repository. The command returns when
 /// the mount is ready; a process in the background serves it.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment, after_help = OPTIONS_HELP, override_usage = "\
 cachewfs mount [OPTIONS] <URL>[,<URL>…] <MOUNTPOINT>
-       cachewfs mount [OPTIONS] --local <DIR> <MOUNTPOINT>")]
+       cachewfs mount [OPTIONS] --local <DIR> <MOUNTPOINT>
+       cachewfs mount [OPTIONS] --replace <MOUNTPOINT>")]
 pub(crate) struct Args {
-    /// The daemon's URL (not with --local), and the directory to mount at.
+    /// The daemon's URL (not with --local or --replace), and the directory to mount at.
     #[arg(required = true, num_args = 1..=2, value_names = ["URL", "MOUNTPOINT"])]
     urls_and_mount_point: Vec<String>,
 
@@ -35,6 +38,13 @@ pub(crate) struct Args {
     #[arg(long, value_name = "HOST=URL", requires = "local")]
     upstream: Vec<String>,
 
+    /// Take a running mount over from the process that serves it, without an interruption.
+    ///
+    /// Open files, working directories and running commands notice nothing. The mount keeps its
+    /// options, but for those given with -o. If this fails, the old process goes on.
+    #[arg(long, conflicts_with = "local")]
+    replace: bool,
+
     /// Serve the mount in the foreground. Ctrl-C unmounts it.
     #[arg(short, long)]
     foreground: bool,
@@ -45,14 +55,20 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
+    if args.replace {
+        let [mount_point] = args.urls_and_mount_point.as_slice() else {
+            wrong_number("give only the mount point with --replace");
+        };
+        return serve_settings(
+            replacing(mount_point.into(), &args.options)?,
+            None,
+            args.foreground,
+        );
+    }
     let (source, mount_point) = match (args.urls_and_mount_point.as_slice(), &args.local) {
         ([mount_point], Some(_)) => (None, mount_point),
         ([url, mount_point], None) => (Some(url.as_str()), mount_point),
-        _ => {
-            let usage = clap::error::ErrorKind::WrongNumberOfValues;
-            let message = "give a URL and a mount point, or --local DIR and a mount point";
-            clap::Error::raw(usage, format!("{message}\n")).exit();
-        }
+        _ => wrong_number("give a URL and a mount point, or --local DIR and a mount point"),
     };
     let daemons = source.map(daemon_urls).transpose()?.unwrap_or_default();
     let settings = MountSettings::parse(daemons, mount_point.into(), &args.options)?;
@@ -61,6 +77,20 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         None => None,
     };
     serve_settings(settings, embedded, args.foreground)
+}
+
+fn wrong_number(message: &str) -> ! {
+    let usage = clap::error::ErrorKind::WrongNumberOfValues;
+    clap::Error::raw(usage, format!("{message}\n")).exit()
+}
+
+/// Returns the settings to replace the process of the mount at `mount_point`.
+pub(super) fn replacing(mount_point: PathBuf, options: &[String]) -> Result<MountSettings> {
+    let choice = MountChoice {
+        mount: Some(mount_point),
+    };
+    let running = block_on(async { Ok(choice.connect().await?.options().await?) })?;
+    Ok(MountSettings::replacing(running, options)?)
 }
 
 /// Serves a mount in this process, or starts a background process that serves it.
@@ -76,8 +106,8 @@ pub(super) fn serve_settings(
     if is_background {
         daemonise::leave_session();
     }
-    if !is_background || settings.log.is_some() {
-        start_logging(settings.log.as_deref())?;
+    if !is_background || settings.options.log.is_some() {
+        start_logging(settings.options.log.as_deref())?;
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -98,7 +128,7 @@ pub(super) fn serve_settings(
                 Ok(())
             }
         };
-        let outcome = serve(settings.options, on_ready).await;
+        let outcome = serve(settings, on_ready).await;
         if let Some(daemon) = daemon {
             daemon.stop().await;
         }

@@ -50,9 +50,22 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let daemons = daemon_urls(&args.source)?;
-    let settings = MountSettings::parse(daemons, args.mount_point.clone(), &args.options)?;
+    let mount_point = args.mount_point.clone();
+    let options = args.options.iter().flat_map(|list| list.split(','));
+    let (remount, options): (Vec<_>, Vec<_>) = options
+        .map(str::to_owned)
+        .partition(|option| option.trim() == "remount");
+    let settings = MountSettings::parse(daemons.clone(), mount_point.clone(), &options)?;
     if args.fake {
         return Ok(());
     }
+    let settings = if remount.is_empty() {
+        settings
+    } else {
+        // `mount -o remount`, which `systemctl reload` runs, too.
+        let mut settings = super::mount::replacing(mount_point, &options)?;
+        settings.options.daemons = daemons;
+        settings
+    };
     super::mount::serve_settings(settings, None, false)
 }

@@ -10,14 +10,14 @@
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use cachewfs_format::RepoName;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -62,8 +62,15 @@ pub enum BindError {
 pub(crate) struct Server {
     directory: SocketDirectory,
     name: String,
-    listener: Arc<UnixListener>,
+    pub(super) listener: Arc<UnixListener>,
     stop: CancellationToken,
+    /// The signal that ends accepting connections.
+    pub(super) paused: Mutex<CancellationToken>,
+    connections: Arc<Connections>,
+    pub(super) clones: Arc<Clones>,
+    /// The connections to new processes that ask to take the mount over.
+    successors: mpsc::Sender<UnixStream>,
+    pub(super) next_successor: tokio::sync::Mutex<mpsc::Receiver<UnixStream>>,
 }
 
 impl Server {
@@ -77,6 +84,14 @@ impl Server {
             mount_point,
             allow_other,
         )
+    }
+
+    /// Listens in `directory`, for a test.
+    #[cfg(test)]
+    pub(crate) fn bind_at(directory: &Path, mount_point: &Path) -> Self {
+        let owner = rustix::process::geteuid();
+        let directory = SocketDirectory::create(&directory.join("sockets"), owner);
+        Self::bind_in(directory.unwrap(), mount_point, false).unwrap()
     }
 
     pub(super) fn bind_in(
@@ -100,27 +115,43 @@ impl Server {
         // Until here the umask decided which users may connect. This is no gap: no connection is
         // accepted before `serve`, and `admit` asks the kernel for the uid of each peer.
         directory.set_mode(&name, if allow_other { 0o666 } else { 0o600 })?;
-        Ok(Self {
+        Ok(Self::new(directory, name, listener))
+    }
+
+    pub(super) fn new(
+        directory: SocketDirectory,
+        name: String,
+        listener: Arc<UnixListener>,
+    ) -> Self {
+        let (successors, next_successor) = mpsc::channel(1);
+        Self {
             directory,
             name,
             listener,
             stop: CancellationToken::new(),
-        })
+            paused: Mutex::default(),
+            connections: Arc::default(),
+            clones: Arc::default(),
+            successors,
+            next_successor: tokio::sync::Mutex::new(next_successor),
+        }
     }
 
-    /// Answers requests until the mount ends.
+    /// Answers requests until the mount ends, or until [`Server::pause`].
     pub(crate) fn serve(&self, repositories: &Arc<Repositories>) {
         let backend = Arc::clone(repositories.segments.backend());
         let (listener, stop) = (Arc::clone(&self.listener), self.stop.clone());
         let repositories = Arc::clone(repositories);
-        let connections = Arc::new(Connections::default());
-        let clones = Arc::new(Clones::default());
+        let (connections, clones) = (Arc::clone(&self.connections), Arc::clone(&self.clones));
+        let (paused, successors) = (CancellationToken::new(), self.successors.clone());
+        *self.paused.lock().unwrap_or_else(PoisonError::into_inner) = paused.clone();
         let tasks = backend.tasks.clone();
         tasks.clone().spawn(async move {
             loop {
                 let accepted = tokio::select! {
                     accepted = listener.accept() => accepted,
                     () = backend.ending.cancelled() => return,
+                    () = paused.cancelled() => return,
                 };
                 let stream = match accepted {
                     Ok((stream, _)) => stream,
@@ -142,6 +173,7 @@ impl Server {
                     repositories: Arc::clone(&repositories),
                     clones: Arc::clone(&clones),
                     stop: stop.clone(),
+                    successors: successors.clone(),
                     peer,
                     _permit: permit,
                 };
@@ -177,10 +209,11 @@ impl Server {
 }
 
 /// One accepted connection.
-struct ControlConnection {
-    repositories: Arc<Repositories>,
+pub(super) struct ControlConnection {
+    pub(super) repositories: Arc<Repositories>,
     clones: Arc<Clones>,
     stop: CancellationToken,
+    pub(super) successors: mpsc::Sender<UnixStream>,
     peer: Peer,
     _permit: ConnectionPermit,
 }
@@ -188,6 +221,7 @@ struct ControlConnection {
 impl ControlConnection {
     /// Reads one request and sends its replies.
     async fn run(&self, stream: UnixStream) -> io::Result<()> {
+        let uid = stream.peer_cred()?.uid();
         let (input, mut output) = stream.into_split();
         let mut input = BufReader::new(input);
         let mut line = String::new();
@@ -202,9 +236,23 @@ impl ControlConnection {
                 return send(&mut output, &Reply::Failed { message }).await;
             }
         };
+        if matches!(request, ControlRequest::Options | ControlRequest::Replace)
+            && let Err(message) = self.check_successor(uid)
+        {
+            return send(&mut output, &Reply::Failed { message }).await;
+        }
         if needs_privilege(&request) && self.peer != Peer::Owner {
             let message = "only root and the user who mounted may pin, unpin or unmount".to_owned();
             return send(&mut output, &Reply::Failed { message }).await;
+        }
+        if request == ControlRequest::Replace {
+            send(&mut output, &Reply::Done(ControlAnswer::Nothing)).await?;
+            let stream = input.into_inner().reunite(output);
+            // Fails if the mount is ending, or others are asking. Then the connection closes.
+            self.successors
+                .try_send(stream.map_err(io::Error::other)?)
+                .ok();
+            return Ok(());
         }
         let (progress, mut seen) = watch::channel(None);
         let work = self.answer(request.clone(), progress);
@@ -291,7 +339,13 @@ impl ControlConnection {
                 self.clones.register(self.peer, repo, directory)?;
                 Ok(ControlAnswer::Nothing)
             }
-            ControlRequest::Stop => Ok(ControlAnswer::Nothing),
+            ControlRequest::Options => {
+                let options = serde_json::to_value(&self.repositories.options);
+                let options = options.map_err(|error| error.to_string())?;
+                Ok(ControlAnswer::Options { options })
+            }
+            // `run` has handled it.
+            ControlRequest::Replace | ControlRequest::Stop => Ok(ControlAnswer::Nothing),
         }
     }
 
@@ -409,7 +463,11 @@ fn needs_privilege(request: &ControlRequest) -> bool {
     // Unmounting and eviction policy affect other users. The rest has the effects of reading files,
     // which `allow_other` permits anyway.
     match request {
-        ControlRequest::Stop | ControlRequest::Pin { .. } | ControlRequest::Unpin { .. } => true,
+        ControlRequest::Stop
+        | ControlRequest::Options
+        | ControlRequest::Replace
+        | ControlRequest::Pin { .. }
+        | ControlRequest::Unpin { .. } => true,
         ControlRequest::Status
         | ControlRequest::Resolve { .. }
         | ControlRequest::Prefetch { .. }

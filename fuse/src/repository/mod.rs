@@ -7,10 +7,12 @@
 //!       └─► catch_up.rs   poll the daemon; switch to newer snapshots
 //! ```
 //!
-//! `report.rs` has the reports for `cachewfs status`, and the pins.
+//! `report.rs` has the reports for `cachewfs status`, and the pins. `hand_over.rs` passes everything
+//! on to another process.
 
 mod catch_up;
 mod error;
+mod hand_over;
 mod hydrate;
 mod report;
 mod repositories;

@@ -1,6 +1,7 @@
 //! The repositories of a mount by name: resolves a name at its first lookup and remembers it.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -36,6 +37,8 @@ pub(crate) struct Repositories {
     pub(crate) segments: Arc<Segments>,
     /// The channel to the kernel's caches; set once the session runs.
     pub(crate) invalidator: OnceLock<Invalidator>,
+    /// The lock that a switch of a view holds shared, and the hand-over of the mount alone.
+    pub(crate) switching: Arc<tokio::sync::RwLock<()>>,
     slots: Mutex<BTreeMap<RepoName, Arc<Slot>>>,
     hosts: Mutex<Option<(Instant, Arc<Vec<String>>)>>,
 }
@@ -62,6 +65,7 @@ impl Repositories {
             options,
             segments,
             invalidator: OnceLock::new(),
+            switching: Arc::default(),
             slots: Mutex::default(),
             hosts: Mutex::default(),
         }
@@ -74,6 +78,28 @@ impl Repositories {
             .values()
             .filter_map(|slot| slot.repository.get().cloned())
             .collect()
+    }
+
+    /// Returns the repository `name` if it is loaded.
+    pub(super) fn known(&self, name: &RepoName) -> Option<Arc<Repository>> {
+        let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        slots.get(name)?.repository.get().cloned()
+    }
+
+    /// Shows a repository that was loaded otherwise than by a lookup.
+    pub(super) fn insert(&self, repository: &Arc<Repository>) {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let slot = slots.entry(repository.name.clone()).or_default();
+        // Fails if a lookup was faster. This mount serves no lookups yet.
+        slot.repository.set(Arc::clone(repository)).ok();
+    }
+
+    /// Returns the directory from which clones of `name` borrow.
+    pub(super) fn objects_directory_of(&self, name: &RepoName) -> PathBuf {
+        self.options
+            .mount_point
+            .join(".objects")
+            .join(name.as_str())
     }
 
     /// Returns the names whose last lookup failed recently, each with the error.
@@ -239,11 +265,7 @@ impl Repositories {
             let url = cachewfs_format::api::stable_path(name, ArchiveKind::Checkout);
             return Err(FetchError::Status { url, status: 304 }.into());
         };
-        let objects_directory = self
-            .options
-            .mount_point
-            .join(".objects")
-            .join(name.as_str());
+        let objects_directory = self.objects_directory_of(name);
         let objects = objects_directory.join("objects");
         let generation =
             Generation::load(name, tail, &self.segments, &objects, Purpose::Demand).await?;

@@ -81,6 +81,8 @@ pub(crate) struct Generation {
     pub etag: String,
     /// The length of the archive in bytes.
     pub archive_len: u64,
+    /// The path of the archive's immutable URL.
+    pub path: Arc<str>,
     pub toc: Toc,
     /// The segments, in the order of the archive.
     pub segments: Vec<Arc<Segment>>,
@@ -112,6 +114,18 @@ impl Generation {
         purpose: Purpose,
     ) -> Result<Self, LoadError> {
         let (tail, toc) = load_toc(repo, tail, &*segments.backend().source).await?;
+        Self::of_toc(repo, toc, tail, segments, objects_directory, purpose).await
+    }
+
+    /// Loads the snapshot whose archive has the TOC `toc`. The bytes of `tail` don't count.
+    pub(crate) async fn of_toc(
+        repo: &RepoName,
+        toc: Toc,
+        tail: Tail,
+        segments: &Segments,
+        objects_directory: &Path,
+        purpose: Purpose,
+    ) -> Result<Self, LoadError> {
         let placed = toc
             .segments_with_offsets()
             .map(|(offset, record)| {
@@ -164,6 +178,7 @@ impl Generation {
             etag: tail.etag,
             notice: tail.notice,
             archive_len: tail.archive_len,
+            path: tail.path,
             toc,
             search,
             searched: Mutex::default(),
@@ -221,7 +236,7 @@ impl Generation {
 
     /// Notes a search for `path`. Returns `false` if too many other paths were searched for, so
     /// that the index should be loaded instead.
-    fn note_search(&self, path: &[u8]) -> bool {
+    pub(crate) fn note_search(&self, path: &[u8]) -> bool {
         let mut searched = self.searched.lock().unwrap_or_else(PoisonError::into_inner);
         if !searched.contains(path) && searched.len() == MAX_SEARCHED {
             return false;
