@@ -6,17 +6,19 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use cachewfs_format::RepoName;
 use tempfile::TempDir;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use super::{
-    Channel, Given, HandOverError, READY_TIMEOUT, Successor, Taken, accept, give, prepare, take,
+    Channel, Given, HandOverError, READY_TIMEOUT, Saver, Successor, Taken, Text, accept, give,
+    prepare, take,
 };
 use crate::adapter::Adapter;
 use crate::control::Server;
 use crate::fetch::scripted::RangeFault;
-use crate::fs::Fs;
+use crate::fs::{Fs, Tree};
 use crate::session::{self, ServedSession};
 use crate::testing::{Bench, REPO, archive, bench};
 
@@ -283,4 +285,32 @@ async fn the_old_process_answers_the_reads_that_it_has_read() {
         Err(errno) => assert_eq!(errno, Some(rustix::io::Errno::IO.raw_os_error())),
     }
     drop(served);
+}
+
+#[tokio::test]
+async fn names_that_the_new_program_shows_otherwise_are_found() {
+    let bench = bench(archive("main", PACK, &FILES));
+    let name = RepoName::parse(REPO).unwrap();
+    let repository = bench.repositories.resolve(&name).await.unwrap();
+    let mut saver = Saver::default();
+    bench.repositories.save(&mut saver).unwrap();
+    let mut shown = saver.state.repositories.remove(0).shown;
+    assert!(repository.stale_names(&shown).is_empty());
+
+    let git = |path: &str| (Tree::Git, Text(path.into()));
+    shown.retain(|(tree, path, _)| (*tree, path.clone()) != git("config"));
+    for (tree, path, ino) in &mut shown {
+        *ino += u64::from((*tree, path.clone()) == git("HEAD"));
+    }
+    let (tree, path) = git("gone");
+    shown.push((tree, path, 7));
+
+    let mut stale = repository.stale_names(&shown);
+    stale.sort();
+    stale.dedup();
+    let names: Vec<_> = stale
+        .into_iter()
+        .map(|(_, tree, path)| (tree, Text(path)))
+        .collect();
+    assert_eq!(names, [git("HEAD"), git("config"), git("gone")]);
 }
