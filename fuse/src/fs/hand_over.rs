@@ -15,8 +15,8 @@ use crate::passthrough::Backing;
 use crate::view::{FileContent, StaticFile, WorkTreeFile};
 
 impl Fs {
-    /// Adds the inodes that changed since `sent`, the inodes and lookups of an earlier message. What
-    /// it adds, it notes there.
+    /// Adds the inodes that changed since `sent`: the inodes and lookups of an earlier message.
+    /// Notes in `sent` the ones that it adds.
     pub(crate) fn save_inodes(
         &self,
         saver: &mut Saver,
