@@ -81,6 +81,8 @@ fn others_may_ask_a_mount_only_with_allow_other() {
     let mount = site.mount_with_options("http://127.0.0.1:1", "hydrate=off,allow_other");
     let (allowed, status) = other_user.run(&["status"], &mount.point);
     let (pinned, refused_pin) = other_user.run(&["pin", "local/project"], &mount.point);
+    let point = mount.point.display().to_string();
+    let (replaced, refused_hand_over) = other_user.run_plain(&["mount", "--replace", &point]);
 
     assert_eq!(code, Some(3), "{refused}");
     assert!(refused.contains("allow_other"), "{refused}");
@@ -89,6 +91,11 @@ fn others_may_ask_a_mount_only_with_allow_other() {
     assert!(
         refused_pin.contains("only root and the user"),
         "{refused_pin}"
+    );
+    assert_eq!(replaced, Some(1), "{refused_hand_over}");
+    assert!(
+        refused_hand_over.contains("only the user who mounted"),
+        "{refused_hand_over}"
     );
 }
 

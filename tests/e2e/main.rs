@@ -15,6 +15,7 @@ mod control;
 mod direct;
 mod faults;
 mod git_versions;
+mod hand_over;
 mod heads;
 mod helper;
 mod kept;
