@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `site` | the directories of one test, and short ways to start everything in them |
 //! | `process`, `mount` | a running `cachewfsd`, a running `cachewfs mount` |
+//! | `other_user` | runs programs as a user other than root |
 //! | `git`, `git_version` | runs git, makes repositories, finds the installed versions |
 //! | `git_daemon`, `git_http` | upstream servers |
 //! | `s3`, `bucket`, `with_s3` | a real S3 server, and the objects in its buckets |
@@ -30,6 +31,7 @@ mod http;
 mod link;
 mod mount;
 mod network;
+mod other_user;
 mod process;
 mod proxy;
 mod recording_proxy;
@@ -51,6 +53,7 @@ pub use http::{HttpAnswer, http_request};
 pub use link::Link;
 pub use mount::MountProcess;
 pub use network::Network;
+pub use other_user::{OtherUser, USER, said};
 pub use process::{DaemonProcess, binary, free_address, run};
 pub use proxy::{Fault, Proxy};
 pub use recording_proxy::RecordingProxy;
