@@ -26,6 +26,7 @@ mod mount_table;
 mod options;
 mod parse;
 mod passthrough;
+pub mod recovery;
 mod repository;
 mod segment;
 mod session;

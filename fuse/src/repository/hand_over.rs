@@ -36,6 +36,19 @@ impl Repositories {
         Ok(())
     }
 
+    /// Returns the hosts, and the names of repositories and of directories that are remembered.
+    pub(crate) fn remembered_names(&self) -> Vec<String> {
+        let mut names = self.slots.all_known();
+        names.extend(self.slots.directories().iter().map(ToString::to_string));
+        names.extend(
+            self.hosts
+                .known()
+                .iter()
+                .flat_map(|hosts| hosts.iter().cloned()),
+        );
+        names
+    }
+
     /// Remembers the answers about names that another process remembered.
     pub(crate) fn restore_names(&self, names: NamesState) {
         for name in &names.directories {
@@ -149,6 +162,11 @@ impl Repositories {
 }
 
 impl Repository {
+    /// Returns all names in the small trees, each with its node.
+    pub(crate) fn small_nodes(self: &Arc<Self>) -> Vec<(Tree, Vec<u8>, Node)> {
+        small_nodes(self)
+    }
+
     /// Returns the names that this process shows otherwise than the process that showed `shown`:
     /// with another inode, anew, or no more.
     pub(crate) fn stale_names(
@@ -173,8 +191,14 @@ impl Repository {
 
 /// Returns all names in the small trees of a repository, each with its inode.
 fn shown_names(repository: &Arc<Repository>) -> impl Iterator<Item = ((Tree, Vec<u8>), Ino)> {
+    let nodes = repository.small_nodes().into_iter();
+    nodes.map(|(tree, path, node)| ((tree, path), node.ino()))
+}
+
+/// Returns all names in the small trees of a repository, each with its node.
+fn small_nodes(repository: &Arc<Repository>) -> Vec<(Tree, Vec<u8>, Node)> {
     let view = repository.view();
-    let names = move |tree: Tree, nodes: &StaticTree| {
+    let nodes_of = move |tree: Tree, nodes: &StaticTree| {
         let names = nodes.nodes().map(|(path, node)| {
             let (repository, path) = (Arc::clone(repository), path.to_vec());
             let node = match node {
@@ -190,13 +214,13 @@ fn shown_names(repository: &Arc<Repository>) -> impl Iterator<Item = ((Tree, Vec
                     file: file.clone(),
                 },
             };
-            ((tree, path), node.ino())
+            (tree, path, node)
         });
         names.collect::<Vec<_>>()
     };
-    let git = names(Tree::Git, &view.generation.git);
-    let objects = names(Tree::Objects, &view.objects);
-    git.into_iter().chain(objects)
+    let mut all = nodes_of(Tree::Git, &view.generation.git);
+    all.extend(nodes_of(Tree::Objects, &view.objects));
+    all
 }
 
 fn save(repository: &Arc<Repository>, saver: &mut Saver) -> Result<RepositoryState, HandOverError> {
