@@ -112,7 +112,10 @@ impl Keeper {
         let keeper = Arc::new(self);
         loop {
             // In the middle of a switch, the kernel has been told a part of it.
-            let switching = Arc::clone(&repositories.switching).write_owned().await;
+            let switching = Arc::clone(&repositories.switching).write_owned();
+            let Some(switching) = ending.run_until_cancelled(switching).await else {
+                return;
+            };
             let started = Instant::now();
             let keep = Arc::clone(&keeper);
             let kept = tokio::task::spawn_blocking(move || keep.keep()).await;
