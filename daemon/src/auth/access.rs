@@ -15,7 +15,7 @@ use super::policy::{Action, Decision, Policy, PolicyError, PolicyInput};
 use super::presented::PresentedToken;
 use super::token::{NewToken, TokenHash};
 use super::tokens::{Subject, Tokens, TokensError};
-use crate::reloaded::Reloaded;
+use crate::base::Reloaded;
 
 /// At most this many decisions are cached, of some 300 bytes each. A policy sees no clock and
 /// nothing but its input, so a decision holds until the policy changes.

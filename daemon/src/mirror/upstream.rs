@@ -8,8 +8,7 @@ use axum::http::HeaderValue;
 use cachewfs_format::RepoName;
 
 use super::credentials::{Credentials, Login};
-use super::{CredentialError, Git, GitError};
-use crate::config::UpstreamConfig;
+use super::{CredentialError, Git, GitError, UpstreamConfig};
 
 /// An upstream repository. Keeps the secrets apart from the fields that may be shown.
 #[derive(Clone)]
@@ -193,28 +192,6 @@ impl Upstream {
     }
 }
 
-/// Replaces the credentials of all URLs in `text` by `***`.
-pub(crate) fn redact(text: &str) -> String {
-    let mut redacted = String::with_capacity(text.len());
-    for (index, part) in text.split("://").enumerate() {
-        if index == 0 {
-            redacted.push_str(part);
-            continue;
-        }
-        redacted.push_str("://");
-        let is_end = |letter: char| letter == '/' || letter == '\'' || letter.is_whitespace();
-        let authority = part.split(is_end).next().unwrap_or_default();
-        match authority.rsplit_once('@') {
-            Some((credentials, _)) => {
-                redacted.push_str("***");
-                redacted.push_str(part.strip_prefix(credentials).unwrap_or_default());
-            }
-            None => redacted.push_str(part),
-        }
-    }
-    redacted
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -236,15 +213,5 @@ mod tests {
         let stay = ("http.followRedirects".to_owned(), "false".to_owned());
         assert!(secrets.config.contains(&stay));
         assert!(upstream.secrets_of(None).config.contains(&stay));
-    }
-
-    #[test]
-    fn redacts_every_url_of_a_text() {
-        let text = "fatal: 'https://a:b@x.org/y' and http://c@z/ but not file:///d@e or f@g";
-
-        assert_eq!(
-            redact(text),
-            "fatal: 'https://***@x.org/y' and http://***@z/ but not file:///d@e or f@g"
-        );
     }
 }

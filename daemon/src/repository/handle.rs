@@ -13,7 +13,7 @@ use super::lfs::Lfs;
 use super::removal::{Snapshots, used_at};
 use super::worker::TaskRequest;
 use super::{RepositoryError, Status};
-use crate::clock::seconds_since_epoch;
+use crate::base::seconds_since_epoch;
 use crate::mirror::Upstream;
 use crate::publish::{BuildFeed, PublishOutcome};
 use crate::traces::{Cause, FirstCause};

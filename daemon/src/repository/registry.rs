@@ -11,7 +11,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
-use super::backoff::random_fraction;
 use super::bundles::Bundles;
 use super::freshness::{Checker, Checks};
 use super::handle::Repository;
@@ -19,12 +18,12 @@ use super::lfs::MAX_LFS_RUNS;
 use super::schedule::{JobLimits, Schedule};
 use super::worker::Worker;
 use super::{MirrorState, RepositoryError, Status};
-use crate::app::tmp_directory;
+use crate::base::random_fraction;
 use crate::config::{Config, LiveConfig};
-use crate::disk_usage::DiskUsage;
 use crate::metrics::Metrics;
 use crate::mirror::{Credentials, Git, Upstream, is_mirror, mirror_path};
 use crate::publish::Publisher;
+use crate::repository::disk_usage::DiskUsage;
 
 /// At most this many requests wait in the queue of one repository.
 const MAX_WAITING: usize = 1024;
@@ -83,7 +82,7 @@ impl Registry {
             schedule,
             query_permits: Semaphore::new(MAX_QUERIES),
             lfs_permits: Semaphore::new(MAX_LFS_RUNS),
-            bundles: Bundles::new(tmp_directory(&now).join("bundles")),
+            bundles: Bundles::new(now.data_dir.tmp().join("bundles")),
             check_permits: Mutex::default(),
             disk: Arc::new(DiskUsage::of(&now)),
             config,
@@ -151,7 +150,7 @@ impl Registry {
         if let Some(repository) = repositories.get(name) {
             return Ok(Arc::clone(repository));
         }
-        let mirror = mirror_path(&mirrors_directory(&self.config.now()), name);
+        let mirror = mirror_path(&self.config.now().data_dir.mirrors(), name);
         let state = if is_mirror(&mirror) {
             MirrorState::Ready
         } else {
@@ -225,7 +224,7 @@ impl Registry {
     /// Starts the tasks of all mirrors on disk. Their first updates are spread over
     /// `fetch_interval`.
     pub(crate) fn open_existing(self: &Arc<Self>) -> std::io::Result<()> {
-        let root = mirrors_directory(&self.config.now());
+        let root = self.config.now().data_dir.mirrors();
         let mut found = Vec::new();
         find_mirrors(&root, &mut found)?;
         let (now, count) = (Instant::now(), found.len() as f64);
@@ -323,11 +322,6 @@ impl Registry {
         self.tasks.close();
         self.tasks.wait().await;
     }
-}
-
-/// Returns the directory of all mirrors.
-pub(crate) fn mirrors_directory(config: &Config) -> PathBuf {
-    config.data_dir.join("mirrors")
 }
 
 fn find_mirrors(directory: &Path, found: &mut Vec<PathBuf>) -> std::io::Result<()> {

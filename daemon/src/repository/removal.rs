@@ -16,9 +16,7 @@ use super::Repository;
 use super::registry::Registry;
 use super::worker::{TaskRequest, Worker};
 use super::{MirrorState, RepositoryError};
-use crate::app::tmp_directory;
-use crate::clock::seconds_since_epoch;
-use crate::error_chain::chain;
+use crate::base::{chain, seconds_since_epoch};
 use crate::mirror::{MirrorError, is_mirror};
 
 /// The file in a mirror whose modification time is the mirror's last use.
@@ -222,7 +220,7 @@ impl Registry {
         repository: &Repository,
         condition: RemovalCondition,
     ) -> std::io::Result<Option<TempDir>> {
-        let tmp = tmp_directory(&self.config.now());
+        let tmp = self.config.now().data_dir.tmp();
         let removed = tempfile::Builder::new()
             .prefix("removed-")
             .tempdir_in(&tmp)?;

@@ -10,7 +10,7 @@ use lru::LruCache;
 use tracing::warn;
 
 use super::{Store, StoreError};
-use crate::error_chain::chain;
+use crate::base::chain;
 
 /// At most this many snapshots are remembered, at about 200 bytes each. The manifest of a large
 /// repository takes long to parse, and requests may name revisions that don't exist.

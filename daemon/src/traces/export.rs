@@ -15,7 +15,7 @@ use tokio::runtime::Handle;
 use tracing::{info, warn};
 
 use super::config::{SEND_LIMIT, TracingConfig};
-use crate::error_chain::chain;
+use crate::base::chain;
 
 /// A sender of batches, one at a time.
 ///

@@ -11,12 +11,11 @@ use tokio::time::timeout;
 use super::pass_on::SharedAnswers;
 use super::relay::{AnswerLimits, Relay};
 use super::{GitHttpError, body};
-use crate::app::tmp_directory;
+use crate::base::{Permit, Shares};
 use crate::config::Config;
 use crate::http::body_budget::BodyBudget;
 use crate::mirror::Git;
 use crate::repository::Registry;
-use crate::shares::{Permit, Shares};
 
 /// The budget for bodies on disk, as a multiple of the longest body that is allowed.
 const MAX_LONGEST_BODIES: u64 = 16;
@@ -72,7 +71,7 @@ impl GitServer {
         Self {
             registry: Arc::clone(registry),
             git: registry.git(),
-            tmp: tmp_directory(&config),
+            tmp: config.data_dir.tmp(),
             relay: Relay {
                 limits: AnswerLimits {
                     total: limits.answer_timeout,

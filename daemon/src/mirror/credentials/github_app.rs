@@ -16,7 +16,7 @@ use tracing::Instrument as _;
 
 use super::jwt::{read_key, sign};
 use super::{CredentialError, UpstreamAuthConfig};
-use crate::error_chain::chain;
+use crate::base::{Backoff, chain};
 use crate::traces;
 
 /// How long before its expiry a token is replaced. GitHub's tokens last an hour.
@@ -27,10 +27,11 @@ const ABSENT_LIFETIME: Duration = Duration::from_mins(5);
 const MIN_LIFETIME: Duration = Duration::from_mins(1);
 /// How long a request to GitHub may take, and how long a caller waits for another caller's request.
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// How long GitHub isn't asked after a failure. The backoff doubles with each further failure.
-const FIRST_BACKOFF: Duration = Duration::from_secs(1);
-/// At most this long GitHub isn't asked after failures.
-const MAX_BACKOFF: Duration = Duration::from_mins(1);
+/// How long GitHub isn't asked after a failure.
+const BACKOFF: Backoff = Backoff {
+    first: Duration::from_secs(1),
+    longest: Duration::from_mins(1),
+};
 /// At most this many owners are remembered: clients may guess names, which must not fill the
 /// memory.
 const MAX_OWNERS: NonZeroUsize = NonZeroUsize::new(1024).expect("1024 is not zero");
@@ -76,7 +77,7 @@ impl OwnerState {
         let tries = self.failure.as_ref().map_or(0, |failure| failure.tries) + 1;
         self.failure = Some(RecentFailure {
             tries,
-            until: Instant::now() + backoff(tries),
+            until: Instant::now() + BACKOFF.doubled(tries),
             text: chain(error),
         });
     }
@@ -94,13 +95,6 @@ impl OwnerState {
         let token = self.token.as_ref().filter(|token| token.lasts(least))?;
         Some(token.token.clone())
     }
-}
-
-fn backoff(tries: u32) -> Duration {
-    let doublings = tries.saturating_sub(1).min(16);
-    FIRST_BACKOFF
-        .saturating_mul(1 << doublings)
-        .min(MAX_BACKOFF)
 }
 
 #[derive(Deserialize)]
@@ -292,13 +286,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_backoff_doubles_up_to_a_minute() {
-        let seconds = [1, 2, 3, 6, 7, 8, u32::MAX].map(|tries| backoff(tries).as_secs());
-
-        assert_eq!(seconds, [1, 2, 4, 32, 60, 60, 60]);
-    }
-
-    #[test]
     fn the_backoff_error_has_the_last_failure_and_the_time_left() {
         let mut state = OwnerState::default();
         assert!(state.backoff_error().is_none());
@@ -311,7 +298,7 @@ mod tests {
         let error = state.backoff_error().unwrap();
         assert!(
             matches!(&error, CredentialError::Backoff { left, last }
-            if *left <= FIRST_BACKOFF && last.contains("502")),
+            if *left <= BACKOFF.first && last.contains("502")),
             "{error:?}"
         );
     }

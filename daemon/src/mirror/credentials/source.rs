@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::UpstreamAuthConfig;
 use super::github_app::GithubApp;
-use crate::config::UpstreamConfig;
+use crate::mirror::UpstreamConfig;
 
 /// At most this many bytes of a token file are read.
 const MAX_TOKEN_LEN: u64 = 16 << 10;

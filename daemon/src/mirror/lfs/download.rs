@@ -12,7 +12,7 @@ use tracing::debug;
 use super::batch::{Action, Batch};
 use super::guard::Guard;
 use super::{LfsFetchError, LfsObject};
-use crate::error_chain::chain;
+use crate::base::chain;
 use crate::mirror::Login;
 use crate::mirror::redirect::{MAX_REDIRECTS, is_redirect};
 

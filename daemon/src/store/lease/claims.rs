@@ -12,7 +12,7 @@ use super::error::LeaseError;
 use super::judge::{ClaimedLease, SeenLease, Verdict, judge};
 use super::record::LeaseRecord;
 use super::{Holder, Lease};
-use crate::error_chain::chain;
+use crate::base::chain;
 use crate::metrics::{LeaseEvent, Metrics};
 use crate::store::Store;
 use crate::store::key::Key;

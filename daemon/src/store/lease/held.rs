@@ -11,7 +11,7 @@ use tracing::{debug, warn};
 use super::error::LeaseError;
 use super::judge::ClaimedLease;
 use super::record::LeaseRecord;
-use crate::error_chain::chain;
+use crate::base::chain;
 use crate::metrics::{LeaseEvent, Metrics};
 use crate::store::Store;
 use crate::store::key::Key;

@@ -5,14 +5,16 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::S3Error;
-use crate::error_chain::chain;
+use crate::base::{Backoff, chain};
 use crate::metrics::S3Operation;
 
 /// How often each request is tried.
 const TRIES: u32 = 4;
-/// The first and the longest backoff of an outage. It doubles in between.
-const FIRST_BACKOFF: Duration = Duration::from_millis(500);
-const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
+/// How long no request is sent after one that failed in an outage.
+const BACKOFF: Backoff = Backoff {
+    first: Duration::from_millis(500),
+    longest: Duration::from_secs(5),
+};
 
 /// The state of a bucket, as far as this daemon knows it.
 #[derive(Debug, Default)]
@@ -27,7 +29,14 @@ pub(super) struct Health {
 struct Outage {
     /// No request is sent before this moment.
     until: Instant,
-    backoff: Duration,
+    /// How many requests failed, not counting those that were in flight together.
+    failures: u32,
+}
+
+impl Outage {
+    fn backoff(&self) -> Duration {
+        BACKOFF.doubled(self.failures)
+    }
 }
 
 impl Health {
@@ -40,7 +49,7 @@ impl Health {
             Some(outage) if outage.until > Instant::now() => 0,
             Some(outage) => {
                 // Others must wait for another backoff, or until this request has succeeded.
-                outage.until = Instant::now() + outage.backoff;
+                outage.until = Instant::now() + outage.backoff();
                 1
             }
         }
@@ -85,18 +94,18 @@ impl Health {
     /// Records a request that failed with all its tries.
     pub(super) fn note_outage(&self) {
         let mut outage = self.lock();
-        let backoff = match &*outage {
+        let failures = match &*outage {
             None => {
                 tracing::warn!("The bucket of the store does not answer");
-                FIRST_BACKOFF
+                1
             }
             // Requests that were in flight when the outage was found fail too, and must not extend
             // the backoff.
-            Some(outage) if outage.until > Instant::now() + outage.backoff / 2 => return,
-            Some(outage) => (outage.backoff * 2).min(LONGEST_BACKOFF),
+            Some(outage) if outage.until > Instant::now() + outage.backoff() / 2 => return,
+            Some(outage) => outage.failures.saturating_add(1),
         };
-        let until = Instant::now() + backoff;
-        *outage = Some(Outage { until, backoff });
+        let until = Instant::now() + BACKOFF.doubled(failures);
+        *outage = Some(Outage { until, failures });
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Outage>> {

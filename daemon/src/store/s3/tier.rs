@@ -17,7 +17,7 @@ use super::bucket::WriteCondition;
 use super::direct::Signer;
 use super::upload::UploadPermits;
 use super::{Bucket, S3Config, S3Error, probe};
-use crate::error_chain::chain;
+use crate::base::chain;
 use crate::metrics::S3Metrics;
 use crate::store::TierError;
 use crate::store::clock::NoticePeriod;

@@ -8,7 +8,7 @@ use lru::LruCache;
 use tracing::warn;
 
 use super::Tiers;
-use crate::map_concurrently::map_concurrently;
+use crate::base::map_concurrently;
 use crate::store::key::Key;
 use crate::store::tier::{Tier as _, Whole};
 use crate::store::{DiskTier, TierError};

@@ -22,7 +22,7 @@ use tracing::warn;
 
 use super::request::{UpstreamBody, UpstreamHead, UpstreamRequest, pass_on, pieces, send};
 use super::spool::{Spool, SpoolReader};
-use crate::error_chain::chain;
+use crate::base::chain;
 use crate::http::git_protocol::GitHttpError;
 use crate::http::git_protocol::server::{GitCounters, GitServer};
 

@@ -20,10 +20,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use self::found::find_copies;
+use crate::base::Volume;
 use crate::store::DiskTier;
 use crate::store::key::Key;
 use crate::store::tier::Tier as _;
-use crate::volume::Volume;
 
 /// One part in this many of the disk is kept free of copies, up to a limit: room for updates and
 /// publishes until the next look.

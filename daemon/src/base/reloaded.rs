@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tracing::{info, warn};
 
-use crate::error_chain::chain;
+use crate::base::chain;
 
 /// The shortest time between two checks whether the files have changed.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
