@@ -3,8 +3,8 @@
 //! A redirected request carries the daemon's credentials, and the response goes to clients. So a
 //! redirect must lead neither to another server nor to a path that clients couldn't ask for.
 
-use axum::http::{HeaderMap, StatusCode, header};
 use cachewfs_format::RepoName;
+use http::{HeaderMap, StatusCode, header};
 use reqwest::Url;
 
 use super::Upstream;

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use axum::http::HeaderValue;
 use cachewfs_format::RepoName;
+use http::HeaderValue;
+use parking_lot::Mutex;
 
 use super::credentials::{Credentials, Login};
 use super::{CredentialError, Git, GitError, UpstreamConfig};
@@ -98,19 +99,13 @@ impl Upstream {
     /// Returns the URL to use, without credentials: the one that upstream named, else the
     /// configured one.
     pub(crate) fn current_url(&self) -> String {
-        let named_url = self
-            .named_url
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let named_url = self.named_url.lock();
         named_url.as_ref().unwrap_or(&self.url).clone()
     }
 
     /// Notes the URL at which upstream has the repository.
     pub(super) fn set_current_url(&self, url: String) {
-        *self
-            .named_url
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(url);
+        *self.named_url.lock() = Some(url);
     }
 
     /// Takes over the URL that `before` learned from upstream, if both have the same configured

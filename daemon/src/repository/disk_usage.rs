@@ -6,9 +6,10 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::base::{DataDir, Volume};
@@ -48,7 +49,7 @@ impl DiskUsage {
 
     /// Returns the result of the last scan, or `None` before the first scan has ended.
     pub(crate) fn used(&self) -> Option<DiskUsed> {
-        *self.used.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.used.lock()
     }
 
     /// Returns the free space on the filesystem of the data directory, in bytes, as an unprivileged
@@ -78,7 +79,7 @@ impl DiskUsage {
         let mirrors = sum(&self.data_dir.mirrors(), stop);
         if let (Some(mirrors), Some(store)) = (mirrors, sum(&self.store, stop)) {
             let used = Some(DiskUsed { mirrors, store });
-            *self.used.lock().unwrap_or_else(PoisonError::into_inner) = used;
+            *self.used.lock() = used;
         }
     }
 }

@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use cachewfs_format::RepoName;
+use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -55,7 +56,7 @@ pub(crate) struct Registry {
     pub(super) lfs_permits: Semaphore,
     metrics: Arc<Metrics>,
     disk: Arc<DiskUsage>,
-    repositories: Mutex<HashMap<RepoName, Arc<Repository>>>,
+    pub(super) repositories: Mutex<HashMap<RepoName, Arc<Repository>>>,
 }
 
 impl Registry {
@@ -146,7 +147,7 @@ impl Registry {
             return Err(RepositoryError::Stopping);
         }
         // The lock is held until the task is listed, so that a mirror never has two tasks.
-        let mut repositories = self.lock_repositories();
+        let mut repositories = self.repositories.lock();
         if let Some(repository) = repositories.get(name) {
             return Ok(Arc::clone(repository));
         }
@@ -200,22 +201,17 @@ impl Registry {
 
     /// Returns the repository, if its task runs.
     pub(crate) fn find(&self, name: &RepoName) -> Option<Arc<Repository>> {
-        let repositories = self.lock_repositories();
+        let repositories = self.repositories.lock();
         repositories.get(name).cloned()
     }
 
     pub(super) fn forget(&self, name: &RepoName) {
-        self.lock_repositories().remove(name);
-    }
-
-    pub(super) fn lock_repositories(&self) -> MutexGuard<'_, HashMap<RepoName, Arc<Repository>>> {
-        let repositories = self.repositories.lock();
-        repositories.unwrap_or_else(PoisonError::into_inner)
+        self.repositories.lock().remove(name);
     }
 
     /// Returns all repositories whose tasks run, sorted by name.
     pub(crate) fn all(&self) -> Vec<Arc<Repository>> {
-        let repositories = self.lock_repositories();
+        let repositories = self.repositories.lock();
         let mut all: Vec<_> = repositories.values().cloned().collect();
         all.sort_by(|left, right| left.name.cmp(&right.name));
         all
@@ -286,10 +282,7 @@ impl Registry {
 
     /// Returns the permits to check whether upstreams at `host` have changed.
     fn check_permits(&self, host: &str) -> Arc<Semaphore> {
-        let mut turns = self
-            .check_permits
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut turns = self.check_permits.lock();
         let new = || Arc::new(Semaphore::new(self.config.now().jobs_per_host));
         Arc::clone(turns.entry(host.to_owned()).or_insert_with(new))
     }

@@ -226,7 +226,7 @@ impl Registry {
             .tempdir_in(&tmp)?;
         // Under this lock nobody can open the repository. So `condition` is checked, the mirror
         // moved and the entry removed as one step: no new task can meet the old mirror.
-        let mut repositories = self.lock_repositories();
+        let mut repositories = self.repositories.lock();
         if condition == RemovalCondition::Unused && !self.is_unused(repository) {
             return Ok(None);
         }

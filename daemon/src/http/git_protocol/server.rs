@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use tokio::time::timeout;
 
 use super::pass_on::SharedAnswers;
@@ -122,10 +123,7 @@ impl GitServer {
         let shares = {
             // The map can't grow without limit: requests for hosts that are not configured have
             // been refused.
-            let mut hosts = self
-                .passed_on
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let mut hosts = self.passed_on.lock();
             let limit = self.config().git_http.max_passed_on;
             let shares = hosts.entry(host.to_owned());
             shares

@@ -3,11 +3,12 @@
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex as SyncMutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use axum::http::{Method, StatusCode};
+use http::{Method, StatusCode};
 use lru::LruCache;
+use parking_lot::Mutex as SyncMutex;
 use reqwest::Url;
 use serde::Deserialize;
 use tokio::sync::Mutex;
@@ -151,7 +152,7 @@ impl GithubApp {
         // installation has one state, under the empty name.
         let name = self.installation.map_or(owner, |_| "");
         let state = {
-            let mut owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut owners = self.owners.lock();
             Arc::clone(owners.get_or_insert(name.to_ascii_lowercase(), Arc::default))
         };
         let too_slow = |_| CredentialError::TooSlow { limit: TIMEOUT };

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use axum::http::{HeaderMap, header};
+use http::{HeaderMap, header};
 use reqwest::{Client, Response, Url};
 use tokio::fs::File;
 use tokio::io::AsyncWriteExt as _;

@@ -1,8 +1,9 @@
 //! [`Health`]: whether a bucket answers. During an outage requests fail at once, and only now and
 //! then one is sent.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use super::S3Error;
 use crate::base::{Backoff, chain};
@@ -43,7 +44,7 @@ impl Health {
     /// Returns how often a request may be tried. During an outage one request at a time may be
     /// tried, once. Its caller must record the outcome.
     pub(super) fn tries(&self) -> u32 {
-        let mut outage = self.lock();
+        let mut outage = self.outage.lock();
         match &mut *outage {
             None => TRIES,
             Some(outage) if outage.until > Instant::now() => 0,
@@ -57,7 +58,7 @@ impl Health {
 
     /// Records the outcome of a request that found no outage. Logs a lasting error once.
     pub(super) fn note_outcome(&self, operation: S3Operation, error: Option<&S3Error>) {
-        if error.is_none_or(S3Error::is_answer) && self.lock().take().is_some() {
+        if error.is_none_or(S3Error::is_answer) && self.outage.lock().take().is_some() {
             tracing::info!("The bucket of the store answers again");
         }
         self.note_refusal(operation, error.filter(|error| error.is_lasting()));
@@ -65,7 +66,7 @@ impl Health {
 
     /// Records whether the service refuses an operation.
     pub(super) fn note_refusal(&self, operation: S3Operation, error: Option<&S3Error>) {
-        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut refused = self.refused.lock();
         let last = refused.iter().position(|(of, _)| *of == operation);
         let operation_name = operation.as_str();
         match (error.map(|error| chain(error)), last) {
@@ -93,7 +94,7 @@ impl Health {
 
     /// Records a request that failed with all its tries.
     pub(super) fn note_outage(&self) {
-        let mut outage = self.lock();
+        let mut outage = self.outage.lock();
         let failures = match &*outage {
             None => {
                 tracing::warn!("The bucket of the store does not answer");
@@ -106,10 +107,6 @@ impl Health {
         };
         let until = Instant::now() + BACKOFF.doubled(failures);
         *outage = Some(Outage { until, failures });
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Outage>> {
-        self.outage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -124,13 +121,13 @@ mod tests {
 
         health.note_outage();
         assert_eq!(health.tries(), 0);
-        health.lock().as_mut().unwrap().until = Instant::now();
+        health.outage.lock().as_mut().unwrap().until = Instant::now();
         assert_eq!([health.tries(), health.tries()], [1, 0]);
 
         // Missing credentials are no answer of the bucket.
         let error = S3Error::NoCredentials("none".into());
         health.note_outcome(S3Operation::Get, Some(&error));
-        health.lock().as_mut().unwrap().until = Instant::now();
+        health.outage.lock().as_mut().unwrap().until = Instant::now();
         assert_eq!([health.tries(), health.tries()], [1, 0]);
 
         health.note_outcome(S3Operation::Get, Some(&S3Error::NoObject));
