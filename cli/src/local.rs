@@ -23,7 +23,7 @@ pub(crate) struct EmbeddedDaemon {
 pub(crate) fn config(directory: &Path, upstreams: &[String]) -> Result<Config> {
     let mut config = Config {
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-        data_dir: std::path::absolute(directory)?,
+        data_dir: std::path::absolute(directory)?.into(),
         ..Config::default()
     };
     for upstream in upstreams {

@@ -12,43 +12,34 @@
 
 mod app;
 mod auth;
-mod background;
-mod clock;
-mod collection;
+mod base;
+mod collect_command;
 mod config;
-mod disk_usage;
-mod error_chain;
 mod http;
 mod listener;
 mod log_output;
-mod map_concurrently;
 mod metrics;
 mod mirror;
-mod mirrors_config;
 mod open_store;
-mod percent;
-mod pkt_line;
-mod private;
+mod periodic_collection;
 mod publish;
-mod read_now;
 mod readiness;
-mod reloaded;
 mod repository;
 mod restore;
-mod shares;
+mod start_error;
 mod store;
 mod traces;
-mod volume;
 
-pub use app::{CheckWarning, Daemon, Reloader, Running, StartError};
+pub use app::{Daemon, Reloader, Running};
 pub use auth::{AuthConfig, AuthError, NewToken, PolicyError, TokensError};
-pub use collection::CollectionReport;
-pub use config::{
-    Config, ConfigError, GitConfig, GitHttpConfig, LfsMode, LogFormat, UpstreamConfig,
-};
+pub use base::{ConfigError, DataDir};
+pub use collect_command::CollectionReport;
+pub use config::{Config, GitHttpConfig, LfsMode, LogFormat};
 pub use listener::{TlsConfig, TlsError};
 pub use log_output::LogOutput;
-pub use mirror::{CredentialError, GitVersionError, UpstreamAuthConfig};
-pub use mirrors_config::MirrorsConfig;
+pub use mirror::{
+    CredentialError, GitConfig, GitVersionError, MirrorsConfig, UpstreamAuthConfig, UpstreamConfig,
+};
+pub use start_error::{CheckWarning, StartError};
 pub use store::{S3Config, StoreConfig};
 pub use traces::{ExportHeaders, TRACE_TARGET, Traces, TracesError, TracingConfig};

@@ -10,11 +10,11 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
-use crate::app::{CheckWarning, StartError, lock_directory, sweep};
-use crate::collection::collect_periodically;
+use crate::base::{chain, create_private, lock_directory, sweep};
+
 use crate::config::{Config, LiveConfig};
-use crate::error_chain::chain;
-use crate::private::create_private;
+use crate::periodic_collection::collect_periodically;
+use crate::start_error::{CheckWarning, StartError};
 use crate::store::{DiskTier, NoticePeriod, S3Error, S3Tier, Store, TierLimits, Tiers};
 
 /// How long a start waits for the bucket before the daemon goes on without it.

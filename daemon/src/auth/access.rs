@@ -4,18 +4,19 @@
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
-use axum::http::Method;
 use cachewfs_format::RepoName;
+use http::Method;
 use lru::LruCache;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::AuthConfig;
 use super::policy::{Action, Decision, Policy, PolicyError, PolicyInput};
 use super::presented::PresentedToken;
 use super::token::{NewToken, TokenHash};
 use super::tokens::{Subject, Tokens, TokensError};
-use crate::reloaded::Reloaded;
+use crate::base::Reloaded;
 
 /// At most this many decisions are cached, of some 300 bytes each. A policy sees no clock and
 /// nothing but its input, so a decision holds until the policy changes.
@@ -174,10 +175,7 @@ impl Access {
     /// Locks the cached decisions of `policy`. If they are those of an earlier policy, drops them
     /// first.
     fn decisions(&self, policy: &Arc<Policy>) -> MutexGuard<'_, Decisions> {
-        let mut decisions = self
-            .decisions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut decisions = self.decisions.lock();
         if !Arc::ptr_eq(&decisions.policy, policy) {
             decisions.cached.clear();
             decisions.policy = Arc::clone(policy);

@@ -16,7 +16,7 @@ use super::authorize::MovedTo;
 use super::git_protocol::GitHttpError;
 use super::lfs;
 use crate::auth::PolicyError;
-use crate::error_chain::chain;
+use crate::base::chain;
 use crate::mirror::{MirrorError, is_disk_full};
 use crate::publish::{LfsError, PublishError};
 use crate::repository::RepositoryError;

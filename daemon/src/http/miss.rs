@@ -34,7 +34,7 @@ use super::published::{self, PublishedArchive};
 use super::range::{self, RequestedRange};
 use super::routes::App;
 use super::snapshots::{self, ArchiveRequest};
-use crate::error_chain::chain;
+use crate::base::chain;
 use crate::publish::FedSegments;
 use crate::repository::{MirrorState, Repository, RepositoryError, Status};
 use crate::store::Archive;

@@ -1,6 +1,5 @@
 //! Observes every request: gives it an id, counts it, traces it and logs its end.
 
-use std::hash::{BuildHasher as _, RandomState};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -17,6 +16,7 @@ use tracing::{Instrument as _, Span, debug, info_span};
 
 use super::route::route;
 use super::routes::App;
+use crate::base::random_number;
 use crate::metrics::ObservedRequest;
 use crate::traces::{self, RequestParts};
 
@@ -75,7 +75,7 @@ fn request_id(headers: &HeaderMap) -> String {
 
 /// Returns an id that is unique among the requests of all daemons, as far as a log needs it.
 fn new_id() -> String {
-    static PROCESS: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one("process"));
+    static PROCESS: LazyLock<u64> = LazyLock::new(random_number);
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     format!("{:08x}-{count}", *PROCESS >> 32)

@@ -1,11 +1,12 @@
 //! Finds the published archive for a request. Parsed archives and recent lookups are cached.
 
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use cachewfs_format::{ArchiveKind, Digest, Manifest, RepoName, SnapshotId};
 use lru::LruCache;
+use parking_lot::Mutex;
 
 use super::error::ApiError;
 use super::routes::App;
@@ -61,17 +62,13 @@ impl Default for ParsedArchives {
 
 impl ParsedArchives {
     fn get(&self, key: &ArchiveKey, version: ManifestVersion) -> Option<PublishedArchive> {
-        let mut archives = self.lock();
+        let mut archives = self.0.lock();
         let (cached, published) = archives.get(key)?;
         (*cached == version).then(|| published.clone())
     }
 
     fn put(&self, key: ArchiveKey, version: ManifestVersion, published: PublishedArchive) {
-        self.lock().put(key, (version, published));
-    }
-
-    fn lock(&self) -> MutexGuard<'_, LruCache<ArchiveKey, (ManifestVersion, PublishedArchive)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().put(key, (version, published));
     }
 }
 
@@ -103,12 +100,6 @@ impl Default for RecentLookups {
     }
 }
 
-impl RecentLookups {
-    fn lock(&self) -> MutexGuard<'_, LruCache<(RepoName, Revision, ArchiveKind), Lookup>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// Finds an archive. Returns `None` if it doesn't exist or is deleted.
 ///
 /// Changes by this daemon are seen at once, changes by other daemons within [`MAX_AGE`].
@@ -124,7 +115,7 @@ pub(super) async fn find(
     let is_fresh = |lookup: &&Lookup| {
         lookup.changes == changes && started_at.duration_since(lookup.started_at) < MAX_AGE
     };
-    if let Some(lookup) = app.lookups.lock().get(&key).filter(is_fresh) {
+    if let Some(lookup) = app.lookups.0.lock().get(&key).filter(is_fresh) {
         return Ok(Some(lookup.published.clone()));
     }
     let (finder, repo) = (Arc::clone(app), repo.clone());
@@ -141,7 +132,7 @@ pub(super) async fn find(
             started_at,
             changes,
         };
-        app.lookups.lock().put(key, lookup);
+        app.lookups.0.lock().put(key, lookup);
     }
     Ok(found)
 }

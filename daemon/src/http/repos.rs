@@ -18,8 +18,8 @@ use super::lfs;
 use super::routes::{App, parse_repo};
 use super::status::SnapshotReport;
 use crate::auth::Caller;
+use crate::base::chain;
 use crate::config::Config;
-use crate::error_chain::chain;
 use crate::repository::{CurrentJob, MirrorState, Repository, RunFailure, Status};
 use crate::store::StoreError;
 

@@ -20,8 +20,8 @@ use super::{
     admin, bundle, ensure_refs, health, metrics, observe, published, repos, snapshots, status,
 };
 use crate::auth::Access;
+pub(super) use crate::base::decode_percent;
 use crate::config::Config;
-pub(super) use crate::percent::decode_percent;
 use crate::publish::PublishOutcome;
 use crate::readiness::Lifecycle;
 use crate::repository::Registry;

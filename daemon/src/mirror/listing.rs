@@ -15,9 +15,7 @@ use super::ask::ls_remote;
 use super::compare::is_mirrored;
 use super::refs::Ref;
 use super::update::{Head, mirrored_namespaces};
-use super::{Git, MirrorError, Upstream};
-use crate::config::GitConfig;
-use crate::pkt_line;
+use super::{Git, GitConfig, MirrorError, Upstream, pkt_line};
 use crate::traces;
 
 /// At most this many bytes of a response are read. If a listing is longer, git lists the refs.

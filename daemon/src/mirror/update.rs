@@ -17,8 +17,7 @@ use super::ask::{ask_upstream, ls_remote};
 use super::compare::{differing, differing_refs};
 use super::listing::list_upstream;
 use super::query::{head_commit, shown_name};
-use super::{Git, MirrorError, Upstream};
-use crate::config::GitConfig;
+use super::{Git, GitConfig, MirrorError, Upstream};
 
 /// The ref that keeps the object of a detached HEAD reachable.
 pub(super) const DETACHED_HEAD: &str = "refs/cachewfs/head";

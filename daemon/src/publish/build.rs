@@ -32,7 +32,7 @@ use super::pack::NewPack;
 use super::refs::Refs;
 use super::segments::{INDEX_CHUNK_LEN, SegmentSink};
 use super::{PublishError, fixed_times};
-use crate::error_chain::chain;
+use crate::base::chain;
 use crate::metrics::{Phase, PhaseTimer};
 use crate::mirror::Upstream;
 use crate::store::Store;

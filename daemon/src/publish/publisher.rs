@@ -24,13 +24,14 @@ use super::refs::Refs;
 use super::retain::retain_orphans;
 use super::segments::SegmentSink;
 use super::takeover::take_over;
-use crate::clock::seconds_since_epoch;
-use crate::collection;
+use crate::base::{chain, seconds_since_epoch};
 use crate::config::LiveConfig;
-use crate::error_chain::chain;
 use crate::metrics::{Metrics, Phase, PhaseTimer};
 use crate::mirror::{Git, Upstream, missing_objects};
-use crate::store::{Collection, Holder, Lease, Leases, Protection, Store, Written};
+use crate::store::{
+    Collection, Holder, Lease, Leases, Protection, Store, Written, log_collected,
+    log_failed_collection,
+};
 
 /// How long a publish waits for another daemon between that daemon's manifest and its pointer swap.
 /// These are a few requests to a bucket.
@@ -164,7 +165,7 @@ impl Publisher {
                 refs = Refs::read(&self.git, mirror, &config.namespaces)?;
             }
         }
-        let parent = crate::app::tmp_directory(&config);
+        let parent = config.data_dir.tmp();
         let tmp = tempfile::Builder::new()
             .prefix("publish-")
             .tempdir_in(&parent)
@@ -392,8 +393,8 @@ impl Publisher {
             is_stopping: &|| self.git.is_stopping(),
         };
         match store.collect(repo, collection) {
-            Ok(collected) => collection::log(repo, &collected),
-            Err(error) => collection::warn_of(repo, &error),
+            Ok(collected) => log_collected(repo, &collected),
+            Err(error) => log_failed_collection(repo, &error),
         }
     }
 }

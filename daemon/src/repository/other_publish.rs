@@ -11,10 +11,10 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::info;
 
 use super::RepositoryError;
-use super::backoff::random_fraction;
 use super::handle::Repository;
 use super::registry::Registry;
 use super::worker::{TaskRequest, Worker};
+use crate::base::random_fraction;
 use crate::metrics::{JobClass, LeaseEvent};
 use crate::store::{Store, StoreError};
 

@@ -6,10 +6,9 @@ use std::time::{Duration, Instant};
 use cachewfs_format::{ObjectId, SnapshotId};
 
 use super::RepositoryError;
-use super::backoff::delay;
-use crate::MirrorsConfig;
-use crate::clock::seconds_since_epoch;
+use crate::base::{Backoff, seconds_since_epoch};
 use crate::metrics::JobClass;
+use crate::mirror::MirrorsConfig;
 use crate::publish::PublishOutcome;
 
 /// The longest backoff after two kinds of failures, which are retried soon. If upstream doesn't
@@ -229,7 +228,8 @@ impl Status {
             let is_short = error.is_not_found() || error.is_store_away();
             let longest = is_short.then_some(MAX_SHORT_BACKOFF);
             let longest = longest.unwrap_or(config.retry_max).min(config.retry_max);
-            delay(tries, config.retry_first, longest)
+            let first = config.retry_first;
+            Backoff { first, longest }.with_jitter(tries)
         };
         let next_try = Instant::now() + delay;
         self.failure = Some(RunFailure {

@@ -1,13 +1,13 @@
 //! The `[store]` section of the configuration.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::lease::MAX_TTL;
 use super::{NoticePeriod, S3Config};
-use crate::config::{ConfigError, duration};
+use crate::base::{ConfigError, DataDir, duration};
 
 /// The shortest notice period. A shorter one would leave a publish too little time.
 const MIN_NOTICE: Duration = Duration::from_secs(1);
@@ -83,7 +83,7 @@ impl StoreConfig {
     }
 
     /// Returns a description of where the authoritative tier is.
-    pub(crate) fn place(&self, data_dir: &Path) -> String {
+    pub(crate) fn place(&self, data_dir: &DataDir) -> String {
         match &self.s3 {
             Some(s3) => s3.place(),
             None => self.directories(data_dir).0.display().to_string(),
@@ -91,10 +91,10 @@ impl StoreConfig {
     }
 
     /// Returns the directory of the store, and its staging directory.
-    pub(crate) fn directories(&self, data_dir: &Path) -> (PathBuf, PathBuf) {
+    pub(crate) fn directories(&self, data_dir: &DataDir) -> (PathBuf, PathBuf) {
         match &self.directory {
             Some(directory) => (directory.clone(), directory.join("tmp")),
-            None => (data_dir.join("store"), data_dir.join("tmp")),
+            None => (data_dir.store(), data_dir.tmp()),
         }
     }
 }

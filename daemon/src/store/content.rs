@@ -104,7 +104,7 @@ impl Store {
         };
         match key.object {
             Object::Segment(id) => {
-                self.lock_damaged().insert(key.shelf.clone());
+                self.damaged.lock().insert(key.shelf.clone());
                 self.tier().set_aside(&key.shelf, id)?;
                 Ok(true)
             }

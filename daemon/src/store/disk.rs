@@ -13,7 +13,7 @@ use super::key::{Key, Object, Shelf, ShelfPart};
 use super::reads::Reads;
 use super::share::renew;
 use super::tier::{Listed, NewSegment, Stat, Tier, Version, Whole, Written};
-use crate::read_now::read_now;
+use crate::base::read_now;
 
 /// At most this many new files are made durable one by one. For more files, one `syncfs` is faster.
 const MAX_SINGLE_SYNCS: usize = 16;

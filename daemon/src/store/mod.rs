@@ -43,7 +43,9 @@ mod wrapped;
 
 pub(crate) use archive::Archive;
 pub(crate) use clock::NoticePeriod;
-pub(crate) use collect::{Collected, Collection, Keep};
+pub(crate) use collect::{
+    Collected, Collection, Keep, MAX_COLLECTIONS, log_collected, log_failed_collection,
+};
 pub use config::StoreConfig;
 pub(crate) use content::read_file;
 pub(crate) use disk::DiskTier;

@@ -3,14 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
-use std::sync::{Mutex, PoisonError};
 
 use cachewfs_format::{ArchiveKind, Digest, Manifest, RepoName, SnapshotId};
 use lru::LruCache;
+use parking_lot::Mutex;
 use tracing::warn;
 
 use super::{Store, StoreError};
-use crate::error_chain::chain;
+use crate::base::chain;
 
 /// At most this many snapshots are remembered, at about 200 bytes each. The manifest of a large
 /// repository takes long to parse, and requests may name revisions that don't exist.
@@ -44,14 +44,14 @@ impl RevisionIndex {
         for snapshot in self.store.snapshots(repo)? {
             let key = (repo.clone(), snapshot);
             let is_wanted = |tocs: &Tocs| tocs.get(&kind) == Some(toc);
-            let known = self.lock().get(&key).map(is_wanted);
+            let known = self.known.lock().get(&key).map(is_wanted);
             let is_found = match known {
                 Some(is_found) => is_found,
                 None => match self.store.manifest(repo, snapshot) {
                     Ok(Some((manifest, _))) => {
                         let tocs = tocs(&manifest);
                         let is_found = is_wanted(&tocs);
-                        self.lock().put(key, tocs);
+                        self.known.lock().put(key, tocs);
                         is_found
                     }
                     // It has been deleted since the listing.
@@ -70,10 +70,6 @@ impl RevisionIndex {
             }
         }
         Ok(None)
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, LruCache<(RepoName, SnapshotId), Tocs>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

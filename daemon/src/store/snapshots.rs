@@ -6,10 +6,11 @@
 
 use std::collections::HashSet;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cachewfs_format::{Pointer, RepoName, SegmentId, SnapshotId};
+use parking_lot::Mutex;
 
 use super::clock::{Clock, MachineClock, NoticePeriod};
 use super::collect::newest_first;
@@ -188,7 +189,7 @@ impl Store {
         // Also after an error: the request may have been carried out although its answer was lost.
         self.has_changed();
         if matches!(written, Ok(Written::New)) {
-            self.lock_damaged().remove(&key.shelf);
+            self.damaged.lock().remove(&key.shelf);
         }
         Ok(written?)
     }
@@ -207,11 +208,7 @@ impl Store {
     /// Returns whether an object of the current snapshot may be missing. Looks at nothing but this
     /// daemon's memory: for a directory the answer is always `true`.
     pub(crate) fn may_be_damaged(&self, repo: &RepoName) -> bool {
-        self.tier.is_directory() || self.lock_damaged().contains(&self.shelf(repo))
-    }
-
-    pub(super) fn lock_damaged(&self) -> MutexGuard<'_, HashSet<Shelf>> {
-        self.damaged.lock().unwrap_or_else(PoisonError::into_inner)
+        self.tier.is_directory() || self.damaged.lock().contains(&self.shelf(repo))
     }
 
     /// Returns all repositories that have a published snapshot, in no order, and perhaps some that

@@ -4,10 +4,9 @@
 //! request's trace. The link holds the id of the request's span, not the span: the span ends when
 //! the request ends.
 
-use std::sync::{Mutex, PoisonError};
-
 use opentelemetry::Context;
 use opentelemetry::trace::{SpanContext, TraceContextExt as _};
+use parking_lot::Mutex;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
@@ -52,7 +51,7 @@ impl FirstCause {
     pub(crate) fn note(&self) {
         let cause = Cause::current();
         if cause.0.is_some() {
-            let mut first = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut first = self.0.lock();
             if first.0.is_none() {
                 *first = cause;
             }
@@ -61,6 +60,6 @@ impl FirstCause {
 
     /// Returns the noted cause, for the job that begins now, and forgets it.
     pub(crate) fn take(&self) -> Cause {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.0.lock())
     }
 }

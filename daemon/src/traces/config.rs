@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
 
-use crate::config::ConfigError;
+use crate::base::ConfigError;
 
 /// The variables that OpenTelemetry defines for all programs and that the daemon follows.
 const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
@@ -55,7 +55,7 @@ impl ExportHeaders {
         let mut headers = HeaderMap::new();
         for pair in text.split(',').filter(|pair| !pair.trim().is_empty()) {
             let (name, value) = pair.split_once('=')?;
-            let value = crate::percent::decode_percent(value.trim())?;
+            let value = crate::base::decode_percent(value.trim())?;
             let mut value = HeaderValue::from_str(&value).ok()?;
             value.set_sensitive(true);
             headers.insert(name.trim().parse::<HeaderName>().ok()?, value);
@@ -135,7 +135,7 @@ impl TracingConfig {
         if let Some(endpoint) = &self.endpoint {
             parse_url(endpoint).ok_or_else(|| ConfigError::Value {
                 key: "tracing.endpoint",
-                value: crate::mirror::redact(endpoint),
+                value: crate::base::redact(endpoint),
                 reason: NO_URL,
             })?;
         }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use axum::http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderValue, header};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema;
 use opentelemetry_proto::transform::trace::tonic::group_spans_by_resource_and_scope;
@@ -15,7 +15,7 @@ use tokio::runtime::Handle;
 use tracing::{info, warn};
 
 use super::config::{SEND_LIMIT, TracingConfig};
-use crate::error_chain::chain;
+use crate::base::chain;
 
 /// A sender of batches, one at a time.
 ///

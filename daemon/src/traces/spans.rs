@@ -1,7 +1,7 @@
 //! Functions that make the daemon's spans and set their attributes. They cost next to nothing while
 //! traces are off.
 
-use axum::http::{HeaderMap, Method};
+use http::{HeaderMap, Method};
 use opentelemetry::propagation::{Extractor, TextMapPropagator as _};
 use opentelemetry::trace::Status;
 use opentelemetry::{Context, Value};
@@ -31,7 +31,7 @@ impl Extractor for HeaderCarrier<'_> {
     }
 
     fn keys(&self) -> Vec<&str> {
-        self.0.keys().map(axum::http::HeaderName::as_str).collect()
+        self.0.keys().map(http::HeaderName::as_str).collect()
     }
 }
 

@@ -423,7 +423,7 @@ async fn an_invalid_policy_or_tokens_file_stops_the_start() {
         write_file(&root.path().join("tokens"), tokens);
         let config = cachewfs_daemon::Config {
             listen: ([127, 0, 0, 1], 0).into(),
-            data_dir: root.path().join("data"),
+            data_dir: root.path().join("data").into(),
             auth,
             ..cachewfs_daemon::Config::default()
         };

@@ -48,7 +48,7 @@ async fn copy(from: &TestBucket, to: &TestBucket, part: &str) -> usize {
 async fn missing(s3: S3Config) -> Vec<String> {
     let directory = tempfile::tempdir().unwrap();
     let mut config = Config {
-        data_dir: directory.path().to_owned(),
+        data_dir: directory.path().to_owned().into(),
         ..Config::default()
     };
     config.store.s3 = Some(s3);

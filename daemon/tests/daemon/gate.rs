@@ -19,7 +19,7 @@ impl Gate {
     pub(crate) async fn start(change: impl FnOnce(&mut Config)) -> (TestDaemon, Self) {
         let mut gate = None;
         let daemon = TestDaemon::start_with(|config| {
-            let (made, file) = Self::create(config.data_dir.with_file_name("gate"));
+            let (made, file) = Self::create(config.data_dir.path().with_file_name("gate"));
             gate = Some(made);
             config.git.config_file = Some(file);
             change(config);

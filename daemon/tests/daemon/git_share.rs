@@ -160,7 +160,7 @@ async fn a_shared_response_that_breaks_off_breaks_the_connections_of_all_clients
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upstream_that_hangs_leaves_other_repositories_served() {
     let (daemon, upstream) = start_behind_http(|config| {
-        let local = config.data_dir.with_file_name("upstream");
+        let local = config.data_dir.path().with_file_name("upstream");
         let local = format!("file://{}", local.display());
         config
             .upstreams

@@ -93,7 +93,7 @@ impl TestDaemon {
         fs::create_dir_all(root.path().join("upstream/org")).unwrap();
         let mut config = Config {
             listen: ([127, 0, 0, 1], 0).into(),
-            data_dir: root.path().join("data"),
+            data_dir: root.path().join("data").into(),
             upstreams: [("git.example.com".to_owned(), base.into())].into(),
             fetch_interval: Duration::from_hours(1),
             // Long intervals: the daemon asks upstream only if the test requests it.
@@ -101,7 +101,7 @@ impl TestDaemon {
             publish_delay: Duration::ZERO,
             ..Config::default()
         };
-        fs::create_dir_all(&config.data_dir).unwrap();
+        fs::create_dir_all(config.data_dir.path()).unwrap();
         change(&mut config);
         let running = Daemon::start(config).await.unwrap();
         Self {

@@ -231,7 +231,7 @@ async fn published_snapshots_survive_a_restart_and_the_loss_of_upstream() {
     let (daemon, head) = published().await;
     let config = cachewfs_daemon::Config {
         listen: ([127, 0, 0, 1], 0).into(),
-        data_dir: daemon.root.path().join("data"),
+        data_dir: daemon.root.path().join("data").into(),
         upstreams: [(
             "git.example.com".to_owned(),
             "file:///nonexistent".to_owned().into(),

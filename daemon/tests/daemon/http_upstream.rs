@@ -254,11 +254,7 @@ async fn cut(shared: &UpstreamState, response: Response) -> Response {
 }
 
 /// Runs `git http-backend` as a CGI program (RFC 3875).
-async fn backend(
-    shared: &UpstreamState,
-    parts: &axum::http::request::Parts,
-    body: Bytes,
-) -> Response {
+async fn backend(shared: &UpstreamState, parts: &http::request::Parts, body: Bytes) -> Response {
     let header = |name: &str| {
         let value = parts.headers.get(name);
         value.and_then(|value| value.to_str().ok()).unwrap_or("")
@@ -302,7 +298,7 @@ async fn backend(
                 *response.status_mut() = status.get(..3).unwrap().parse().unwrap();
             }
             Some((name, value)) => {
-                let name: axum::http::HeaderName = name.parse().unwrap();
+                let name: http::HeaderName = name.parse().unwrap();
                 response.headers_mut().insert(name, value.parse().unwrap());
             }
             None => {}

@@ -204,7 +204,7 @@ async fn a_full_disk_is_not_reported_as_a_failure_of_upstream() {
     };
     let daemon = TestDaemon::start_with(|config| {
         no_retry(config);
-        config.data_dir = disk.path().join("data");
+        config.data_dir = disk.path().join("data").into();
     })
     .await;
     let work = daemon.create_upstream();
@@ -226,7 +226,7 @@ async fn a_clone_on_a_full_disk_is_not_taken_for_a_damaged_mirror() {
     };
     let (daemon, upstream) = start_behind_http(|config| {
         no_retry(config);
-        config.data_dir = disk.path().join("data");
+        config.data_dir = disk.path().join("data").into();
     })
     .await;
     let work = daemon.create_upstream();

@@ -131,7 +131,7 @@ async fn a_mirror_that_cannot_be_restored_on_a_full_disk_is_not_cloned_instead()
     let store = root.path().join("data/store");
     let daemon = TestDaemon::start_in(root, |config| {
         config.store.directory = Some(store);
-        config.data_dir = disk.path().join("data");
+        config.data_dir = disk.path().join("data").into();
     })
     .await;
     let refused = daemon.post(&format!("/git/{REPO}/refresh"), "").await;

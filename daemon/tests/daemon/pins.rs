@@ -244,7 +244,7 @@ async fn a_replica_resolves_a_token_through_the_store_alone() {
     std::os::unix::fs::symlink(store, data_dir.join("store")).unwrap();
     let replica = Daemon::start(Config {
         listen: ([127, 0, 0, 1], 0).into(),
-        data_dir,
+        data_dir: data_dir.into(),
         upstreams: [(
             "git.example.com".to_owned(),
             "file:///nowhere".to_owned().into(),

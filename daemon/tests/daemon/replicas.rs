@@ -32,7 +32,7 @@ impl Replica {
         let upstream = format!("file://{}", root.join("upstream").display());
         let mut config = Config {
             listen: ([127, 0, 0, 1], 0).into(),
-            data_dir: tempfile::tempdir_in(root).unwrap().keep(),
+            data_dir: tempfile::tempdir_in(root).unwrap().keep().into(),
             upstreams: [("git.example.com".to_owned(), upstream.into())].into(),
             fetch_interval: Duration::from_hours(1),
             ref_check_interval: Duration::from_hours(1),

@@ -161,7 +161,7 @@ async fn a_start_with_an_unusable_bucket_fails_with_the_reason() {
         let directory = tempfile::tempdir().unwrap();
         let mut config = Config {
             listen: ([127, 0, 0, 1], 0).into(),
-            data_dir: directory.path().to_owned(),
+            data_dir: directory.path().to_owned().into(),
             ..Config::default()
         };
         config.store.s3 = Some(s3);
@@ -335,7 +335,7 @@ async fn a_directory_of_copies_belongs_to_one_daemon() {
     let root = tempfile::tempdir().unwrap();
     let mut second = Config {
         listen: ([127, 0, 0, 1], 0).into(),
-        data_dir: root.path().to_owned(),
+        data_dir: root.path().to_owned().into(),
         ..Config::default()
     };
     change(&mut second);

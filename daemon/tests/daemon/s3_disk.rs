@@ -33,7 +33,7 @@ async fn copies_that_fill_the_disk_are_evicted_for_fetches_and_publishes() {
     };
     let daemon = TestDaemon::start_with(|all| {
         all.store.s3 = Some(config(&bucket));
-        all.data_dir = disk.path().join("data");
+        all.data_dir = disk.path().join("data").into();
     })
     .await;
     let taken_by = |what: &str| bytes_below(&disk.path().join("data").join(what));

@@ -65,7 +65,7 @@ async fn a_start_with_an_untrusted_certificate_fails_with_advice() {
     for authority in [None, Some("another.pem")] {
         let mut config = Config {
             listen: ([127, 0, 0, 1], 0).into(),
-            data_dir: root.path().join("data"),
+            data_dir: root.path().join("data").into(),
             ..Config::default()
         };
         config.store.s3 = Some(S3Config {

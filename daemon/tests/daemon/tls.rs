@@ -155,7 +155,7 @@ async fn an_invalid_certificate_stops_the_start() {
     let start = async |certificate: &str, key: &str| {
         let config = cachewfs_daemon::Config {
             listen: ([127, 0, 0, 1], 0).into(),
-            data_dir: root.path().join("data"),
+            data_dir: root.path().join("data").into(),
             tls: Some(TlsConfig {
                 certificate: root.path().join(certificate),
                 key: root.path().join(key),

@@ -191,7 +191,7 @@ async fn invalid_credential_sections_stop_the_start() {
         let root = tempfile::tempdir().unwrap();
         let config = Config {
             listen: ([127, 0, 0, 1], 0).into(),
-            data_dir: root.path().join("data"),
+            data_dir: root.path().join("data").into(),
             upstream_auth: [(host.to_owned(), auth)].into(),
             ..Config::default()
         };

@@ -13,9 +13,8 @@ use super::GitHttpError;
 use super::body::ReceivedBody;
 use super::relay::Relay;
 use super::server::GitServer;
-use crate::mirror::{GitError, GitStream, UploadPack};
-use crate::pkt_line;
-use crate::shares::Permit;
+use crate::base::Permit;
+use crate::mirror::{GitError, GitStream, UploadPack, pkt_line};
 
 /// A process that has sent its first packet.
 #[derive(Debug)]

@@ -26,11 +26,10 @@ use super::running::RunningUploadPack;
 use super::server::{GitCounters, GitServer};
 use super::target::GitTarget;
 use super::{GitHttpError, headers, unmirrored};
-use crate::error_chain::chain;
+use crate::base::chain;
 use crate::http::authorize::MovedTo;
 use crate::http::error::ApiError;
-use crate::mirror::is_repository;
-use crate::pkt_line;
+use crate::mirror::{is_repository, pkt_line};
 use crate::repository::{Freshness, MirrorState, Repository};
 
 /// The bytes before an advertisement over HTTP, except in protocol version 2.

@@ -12,12 +12,10 @@ use tokio::sync::Mutex;
 use tracing::debug;
 
 use super::snapshots::{SnapshotReport, SnapshotReports, of_pointer};
-use crate::clock::seconds_since_epoch;
-use crate::error_chain::chain;
+use crate::base::{chain, map_concurrently, seconds_since_epoch};
 use crate::http::error::ApiError;
 use crate::http::repos;
 use crate::http::routes::App;
-use crate::map_concurrently::map_concurrently;
 use crate::readiness::Readiness;
 use crate::repository::{CurrentJob, MirrorState, Repository};
 use crate::store::{Store, StoreError};

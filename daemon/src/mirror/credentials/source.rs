@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::{HeaderValue, StatusCode};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use http::{HeaderValue, StatusCode};
 
 use super::UpstreamAuthConfig;
 use super::github_app::GithubApp;
-use crate::config::UpstreamConfig;
+use crate::mirror::UpstreamConfig;
 
 /// At most this many bytes of a token file are read.
 const MAX_TOKEN_LEN: u64 = 16 << 10;

@@ -21,7 +21,6 @@
 //! one with segments, and an empty one at the end.
 
 use std::collections::{BTreeSet, HashSet};
-use std::hash::{BuildHasher as _, RandomState};
 use std::time::Duration;
 
 use cachewfs_format::limits::MAX_DELETION_NOTICES;
@@ -29,6 +28,7 @@ use cachewfs_format::{Deletions, RepoName, SegmentId, SnapshotId};
 
 use super::plan::old_segments;
 use super::{Collected, Collection, Segments};
+use crate::base::random_number;
 use crate::store::key::Object;
 use crate::store::tier::{Listed, Version};
 use crate::store::{Store, StoreError};
@@ -79,7 +79,7 @@ impl<'a> AnnouncedCollection<'a> {
         old.truncate(MAX_DELETION_NOTICES);
         let gone = self.delete_segments(&mut record, (old, &segments))?;
         collected.note(&segments, (&gone, young));
-        let cleared = record.deletions.cleared(nonce());
+        let cleared = record.deletions.cleared(random_number());
         // If this fails, the next collection waits until this one must have ended.
         self.announce(&mut record, cleared).ok();
         Ok(collected)
@@ -108,9 +108,9 @@ impl<'a> AnnouncedCollection<'a> {
                 return Err(StoreError::Collecting);
             }
         }
-        // The new nonce gives the notice a new version, so a collector that was slow, and not dead,
-        // fails at its next swap.
-        let turn = deletions.cleared(nonce());
+        // No two notices have the same nonce, and so no two have the same bytes or version. With
+        // the new version, a collector that was slow, and not dead, fails at its next swap.
+        let turn = deletions.cleared(random_number());
         let mut record = OwnNotice { deletions, version };
         self.announce(&mut record, turn)?;
         Ok(record)
@@ -178,7 +178,7 @@ impl<'a> AnnouncedCollection<'a> {
         if old.is_empty() {
             return Ok(old);
         }
-        let mut new = record.deletions.cleared(nonce());
+        let mut new = record.deletions.cleared(random_number());
         // The ids stay in the object for ever. A new snapshot with the id of a deleted one would
         // give an immutable URL other bytes.
         for &id in &old {
@@ -203,7 +203,7 @@ impl<'a> AnnouncedCollection<'a> {
         if old.is_empty() {
             return Ok(old);
         }
-        let mut new = record.deletions.cleared(nonce());
+        let mut new = record.deletions.cleared(random_number());
         new.segments = segments(&old);
         let until = self.announce_and_wait(record, new)?;
         let named = self.named_meanwhile(first)?;
@@ -234,9 +234,4 @@ fn segments(listed: &[Listed]) -> BTreeSet<SegmentId> {
         .iter()
         .filter_map(|listed| listed.object.segment())
         .collect()
-}
-
-/// Returns a random number, so that no two notices have the same bytes, and so the same version.
-fn nonce() -> u64 {
-    RandomState::new().hash_one(0_u8)
 }

@@ -15,6 +15,7 @@
 mod announced;
 #[cfg(test)]
 mod interleaved;
+mod log;
 mod plan;
 
 use std::collections::HashSet;
@@ -22,6 +23,7 @@ use std::time::SystemTime;
 
 use cachewfs_format::{Deletions, RepoName, SegmentId, SnapshotId};
 
+pub(crate) use log::{log_collected, log_failed_collection};
 pub(crate) use plan::Keep;
 pub(super) use plan::newest_first;
 
@@ -31,6 +33,8 @@ use super::tier::{Listed, Version, Written};
 use super::{Store, StoreError};
 use announced::AnnouncedCollection;
 
+/// At most this many repositories are collected at the same time. A collection mostly waits.
+pub(crate) const MAX_COLLECTIONS: usize = 16;
 /// At most this many objects are deleted at the same time.
 const DELETED_AT_ONCE: usize = 16;
 

@@ -1,18 +1,19 @@
 //! [`Leases`]: takes leases, and tells which daemon holds one.
 
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cachewfs_format::RepoName;
 use lru::LruCache;
+use parking_lot::Mutex;
 use tracing::{info, warn};
 
 use super::error::LeaseError;
 use super::judge::{ClaimedLease, SeenLease, Verdict, judge};
 use super::record::LeaseRecord;
 use super::{Holder, Lease};
-use crate::error_chain::chain;
+use crate::base::chain;
 use crate::metrics::{LeaseEvent, Metrics};
 use crate::store::Store;
 use crate::store::key::Key;
@@ -117,7 +118,7 @@ impl Leases {
             if store.tier().swap(key, version.as_ref(), &json)? == Written::TooLate {
                 continue;
             }
-            self.lock_seen().pop(key);
+            self.seen.lock().pop(key);
             self.metrics.leases.note(LeaseEvent::Acquired);
             if has_expired {
                 self.metrics.leases.note(LeaseEvent::TakenOver);
@@ -139,7 +140,7 @@ impl Leases {
             None => None,
         };
         let version = found.map(|found| found.version);
-        let mut all = self.lock_seen();
+        let mut all = self.seen.lock();
         let mut seen = all.pop(key);
         let found = record.as_ref().zip(version.as_ref());
         // `now` is taken after the read. A version that is new here counts as seen from then on, so
@@ -149,9 +150,5 @@ impl Leases {
             all.put(key.clone(), seen);
         }
         Ok((version, verdict))
-    }
-
-    fn lock_seen(&self) -> MutexGuard<'_, LruCache<Key, SeenLease>> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

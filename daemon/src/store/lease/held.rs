@@ -1,17 +1,18 @@
 //! [`Lease`]: a lease that this daemon holds. A thread renews it; dropping it releases it.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tracing::{debug, warn};
 
 use super::error::LeaseError;
 use super::judge::ClaimedLease;
 use super::record::LeaseRecord;
-use crate::error_chain::chain;
+use crate::base::chain;
 use crate::metrics::{LeaseEvent, Metrics};
 use crate::store::Store;
 use crate::store::key::Key;
@@ -119,7 +120,7 @@ impl HeldLease {
             if stopped.recv_timeout(interval) != Err(RecvTimeoutError::Timeout) {
                 break;
             }
-            match self.renew(&mut self.lock()) {
+            match self.renew(&mut self.claimed.lock()) {
                 Ok(LeaseState::Held) => has_failed = false,
                 Ok(LeaseState::Lost) => return,
                 Err(error) => {
@@ -133,7 +134,7 @@ impl HeldLease {
             }
         }
         if !self.is_lost.load(Ordering::Acquire)
-            && let Err(error) = self.swap(&mut self.lock(), LeaseRecord::released)
+            && let Err(error) = self.swap(&mut self.claimed.lock(), LeaseRecord::released)
         {
             let (lease, error) = (&self.key, chain(&error));
             debug!(%lease, error, "A lease is left to expire");
@@ -142,7 +143,7 @@ impl HeldLease {
 
     /// Renews the lease if it may have expired. Returns whether it is lost.
     fn is_lost_by_now(&self) -> bool {
-        let mut claimed = self.lock();
+        let mut claimed = self.claimed.lock();
         if !claimed.may_be_lost(Instant::now()) {
             return false;
         }
@@ -185,9 +186,5 @@ impl HeldLease {
             // While the lease is held, only a daemon that takes it over writes it.
             Written::TooLate => Ok(LeaseState::Lost),
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, ClaimedLease> {
-        self.claimed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

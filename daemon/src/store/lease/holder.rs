@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::fs;
-use std::hash::{BuildHasher as _, RandomState};
 use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -10,8 +9,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-/// The file with the id, in the data directory, which no two daemons use at the same time.
-const FILE: &str = "replica-id";
+use crate::base::{DataDir, random_number};
+
 /// The length of an id, in hexadecimal digits.
 const ID_LEN: usize = 32;
 /// At most this many bytes of a host name, as in DNS.
@@ -29,9 +28,9 @@ pub(crate) struct Holder {
 impl Holder {
     /// Returns the identity of the daemon with this data directory. It survives a restart, so that
     /// a daemon needn't wait for a lease that it held when it was killed.
-    pub(crate) fn of_data_dir(data_dir: &Path) -> Self {
-        let id = read_or_create(&data_dir.join(FILE)).unwrap_or_else(|error| {
-            let path = data_dir.join(FILE);
+    pub(crate) fn of_data_dir(data_dir: &DataDir) -> Self {
+        let path = data_dir.replica_id();
+        let id = read_or_create(&path).unwrap_or_else(|error| {
             let path = path.display();
             warn!(%error, %path, "Can't store the id of this replica: it will change at a restart");
             new_id()
@@ -65,9 +64,8 @@ fn is_plain(name: &str) -> bool {
 }
 
 fn new_id() -> String {
-    // Unique is enough, the id needn't be secret: each RandomState has a random key.
-    let half = || RandomState::new().hash_one(std::process::id());
-    format!("{:016x}{:016x}", half(), half())
+    // Unique is enough, the id needn't be secret.
+    format!("{:016x}{:016x}", random_number(), random_number())
 }
 
 fn read_or_create(path: &Path) -> std::io::Result<String> {
@@ -90,11 +88,12 @@ mod tests {
     #[test]
     fn a_data_directory_has_one_holder_and_no_two_have_the_same() {
         let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let of = |directory: &Path| Holder::of_data_dir(&directory.to_owned().into());
 
-        let holder = Holder::of_data_dir(one.path());
+        let holder = of(one.path());
 
-        assert_eq!(Holder::of_data_dir(one.path()), holder);
-        assert_ne!(Holder::of_data_dir(other.path()).id, holder.id);
+        assert_eq!(of(one.path()), holder);
+        assert_ne!(of(other.path()).id, holder.id);
         assert!(holder.is_plain());
     }
 }

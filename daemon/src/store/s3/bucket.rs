@@ -15,12 +15,14 @@ use tokio::sync::Semaphore;
 
 use super::health::Health;
 use super::{S3Config, S3Error, client};
+use crate::base::Backoff;
 use crate::metrics::{S3Metrics, S3Operation};
-use crate::repository::backoff;
 
-/// The first and the longest backoff between two tries of a request.
-const FIRST_BACKOFF: Duration = Duration::from_millis(50);
-const LONGEST_BACKOFF: Duration = Duration::from_secs(1);
+/// The pauses between two tries of a request.
+const BACKOFF: Backoff = Backoff {
+    first: Duration::from_millis(50),
+    longest: Duration::from_secs(1),
+};
 
 /// A bucket, or the part of it below a prefix.
 #[derive(Debug)]
@@ -129,7 +131,7 @@ impl Bucket {
             match outcome {
                 Err(error) if error.is_transient() && tries < max_tries => {
                     tracing::debug!(%error, tries, "A request to the bucket failed");
-                    let pause = backoff::delay(tries, FIRST_BACKOFF, LONGEST_BACKOFF);
+                    let pause = BACKOFF.with_jitter(tries);
                     tokio::time::sleep(pause).await;
                     tries += 1;
                     self.metrics.note_retry(operation);

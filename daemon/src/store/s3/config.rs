@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::duration;
+use crate::base::duration;
 
 /// The `[store.s3]` section: the bucket of the store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,7 +97,7 @@ impl S3Config {
                 && !is_endpoint(endpoint)
             {
                 let reason = "it must be an http or https URL without credentials";
-                return Err((key, crate::mirror::redact(endpoint), reason));
+                return Err((key, crate::base::redact(endpoint), reason));
             }
         }
         if !(MIN_TTL..=MAX_TTL).contains(&self.direct_reads_ttl) {

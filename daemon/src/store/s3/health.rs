@@ -1,18 +1,21 @@
 //! [`Health`]: whether a bucket answers. During an outage requests fail at once, and only now and
 //! then one is sent.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
+
 use super::S3Error;
-use crate::error_chain::chain;
+use crate::base::{Backoff, chain};
 use crate::metrics::S3Operation;
 
 /// How often each request is tried.
 const TRIES: u32 = 4;
-/// The first and the longest backoff of an outage. It doubles in between.
-const FIRST_BACKOFF: Duration = Duration::from_millis(500);
-const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
+/// How long no request is sent after one that failed in an outage.
+const BACKOFF: Backoff = Backoff {
+    first: Duration::from_millis(500),
+    longest: Duration::from_secs(5),
+};
 
 /// The state of a bucket, as far as this daemon knows it.
 #[derive(Debug, Default)]
@@ -27,20 +30,27 @@ pub(super) struct Health {
 struct Outage {
     /// No request is sent before this moment.
     until: Instant,
-    backoff: Duration,
+    /// How many requests failed, not counting those that were in flight together.
+    failures: u32,
+}
+
+impl Outage {
+    fn backoff(&self) -> Duration {
+        BACKOFF.doubled(self.failures)
+    }
 }
 
 impl Health {
     /// Returns how often a request may be tried. During an outage one request at a time may be
     /// tried, once. Its caller must record the outcome.
     pub(super) fn tries(&self) -> u32 {
-        let mut outage = self.lock();
+        let mut outage = self.outage.lock();
         match &mut *outage {
             None => TRIES,
             Some(outage) if outage.until > Instant::now() => 0,
             Some(outage) => {
                 // Others must wait for another backoff, or until this request has succeeded.
-                outage.until = Instant::now() + outage.backoff;
+                outage.until = Instant::now() + outage.backoff();
                 1
             }
         }
@@ -48,7 +58,7 @@ impl Health {
 
     /// Records the outcome of a request that found no outage. Logs a lasting error once.
     pub(super) fn note_outcome(&self, operation: S3Operation, error: Option<&S3Error>) {
-        if error.is_none_or(S3Error::is_answer) && self.lock().take().is_some() {
+        if error.is_none_or(S3Error::is_answer) && self.outage.lock().take().is_some() {
             tracing::info!("The bucket of the store answers again");
         }
         self.note_refusal(operation, error.filter(|error| error.is_lasting()));
@@ -56,7 +66,7 @@ impl Health {
 
     /// Records whether the service refuses an operation.
     pub(super) fn note_refusal(&self, operation: S3Operation, error: Option<&S3Error>) {
-        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut refused = self.refused.lock();
         let last = refused.iter().position(|(of, _)| *of == operation);
         let operation_name = operation.as_str();
         match (error.map(|error| chain(error)), last) {
@@ -84,23 +94,19 @@ impl Health {
 
     /// Records a request that failed with all its tries.
     pub(super) fn note_outage(&self) {
-        let mut outage = self.lock();
-        let backoff = match &*outage {
+        let mut outage = self.outage.lock();
+        let failures = match &*outage {
             None => {
                 tracing::warn!("The bucket of the store does not answer");
-                FIRST_BACKOFF
+                1
             }
             // Requests that were in flight when the outage was found fail too, and must not extend
             // the backoff.
-            Some(outage) if outage.until > Instant::now() + outage.backoff / 2 => return,
-            Some(outage) => (outage.backoff * 2).min(LONGEST_BACKOFF),
+            Some(outage) if outage.until > Instant::now() + outage.backoff() / 2 => return,
+            Some(outage) => outage.failures.saturating_add(1),
         };
-        let until = Instant::now() + backoff;
-        *outage = Some(Outage { until, backoff });
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Outage>> {
-        self.outage.lock().unwrap_or_else(PoisonError::into_inner)
+        let until = Instant::now() + BACKOFF.doubled(failures);
+        *outage = Some(Outage { until, failures });
     }
 }
 
@@ -115,13 +121,13 @@ mod tests {
 
         health.note_outage();
         assert_eq!(health.tries(), 0);
-        health.lock().as_mut().unwrap().until = Instant::now();
+        health.outage.lock().as_mut().unwrap().until = Instant::now();
         assert_eq!([health.tries(), health.tries()], [1, 0]);
 
         // Missing credentials are no answer of the bucket.
         let error = S3Error::NoCredentials("none".into());
         health.note_outcome(S3Operation::Get, Some(&error));
-        health.lock().as_mut().unwrap().until = Instant::now();
+        health.outage.lock().as_mut().unwrap().until = Instant::now();
         assert_eq!([health.tries(), health.tries()], [1, 0]);
 
         health.note_outcome(S3Operation::Get, Some(&S3Error::NoObject));

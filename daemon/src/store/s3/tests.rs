@@ -260,7 +260,7 @@ async fn a_segment_that_was_changed_on_its_way_is_refused() {
             // The head of the request is much shorter, so the content is hit.
             proxy.set(Fault::CorruptSentEvery(100_000));
             let error = tier.create_segments(&shelf(), changed).unwrap_err();
-            let error = crate::error_chain::chain(&error);
+            let error = crate::base::chain(&error);
             assert!(error.contains("BadDigest"), "{error}");
             proxy.set(Fault::None);
             assert!(tier.stat(&key).unwrap().is_none());

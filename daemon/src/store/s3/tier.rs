@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,6 +10,7 @@ use cachewfs_format::limits::MAX_MANIFEST_LEN;
 use cachewfs_format::{RepoName, SegmentId};
 use futures_util::future::{BoxFuture, try_join_all};
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
@@ -17,7 +18,7 @@ use super::bucket::WriteCondition;
 use super::direct::Signer;
 use super::upload::UploadPermits;
 use super::{Bucket, S3Config, S3Error, probe};
-use crate::error_chain::chain;
+use crate::base::chain;
 use crate::metrics::S3Metrics;
 use crate::store::TierError;
 use crate::store::clock::NoticePeriod;
@@ -163,7 +164,7 @@ impl S3Tier {
     /// Stores a segment unless it exists. Returns the number of new bytes.
     async fn store(&self, key: &Key, segment: &NewSegment) -> Result<u64, S3Error> {
         // A damaged segment exists, so only an unconditional write replaces it.
-        let is_damaged = self.lock_damaged().contains(key);
+        let is_damaged = self.0.damaged.lock().contains(key);
         let condition = if is_damaged {
             WriteCondition::None
         } else {
@@ -174,17 +175,12 @@ impl S3Tier {
         let how = (condition, &self.0.upload_permits);
         match self.0.bucket.upload(&name, file, how).await {
             Ok(()) => {
-                self.lock_damaged().remove(key);
+                self.0.damaged.lock().remove(key);
                 Ok(segment.len)
             }
             Err(S3Error::Precondition) => Ok(0),
             Err(error) => Err(error),
         }
-    }
-
-    fn lock_damaged(&self) -> std::sync::MutexGuard<'_, HashSet<Key>> {
-        let damaged = &self.0.damaged;
-        damaged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -215,7 +211,7 @@ impl Tier for S3Tier {
     fn direct<'a>(&'a self, wanted: &'a Extent) -> BoxFuture<'a, Option<DirectUrl>> {
         Box::pin(async move {
             let signer = self.0.signer.as_ref()?;
-            if self.lock_damaged().contains(&wanted.key) {
+            if self.0.damaged.lock().contains(&wanted.key) {
                 return None;
             }
             let name = wanted.key.to_string();
@@ -282,7 +278,7 @@ impl Tier for S3Tier {
     }
 
     fn stat(&self, key: &Key) -> Result<Option<Stat>, TierError> {
-        if self.lock_damaged().contains(key) {
+        if self.0.damaged.lock().contains(key) {
             return Ok(None);
         }
         match self.block_on(self.0.bucket.head(&key.to_string())) {
@@ -296,7 +292,7 @@ impl Tier for S3Tier {
         let prefix = format!("{}{}/", Key::prefix_of(shelf), part.directory());
         let found = self.block_on(self.0.bucket.list(&prefix));
         let found = found.map_err(|error| failed(&Key::pointer(shelf), error))?;
-        let damaged = self.lock_damaged();
+        let damaged = self.0.damaged.lock();
         let listed = found.into_iter().filter_map(|found| {
             let object = part.parse(&found.name)?;
             if damaged.contains(&Key::new(shelf, object)) {
@@ -348,7 +344,7 @@ impl Tier for S3Tier {
 
     /// Only marks the segment: the next publish writes over it.
     fn set_aside(&self, shelf: &Shelf, id: SegmentId) -> Result<(), TierError> {
-        self.lock_damaged().insert(Key::segment(shelf, id));
+        self.0.damaged.lock().insert(Key::segment(shelf, id));
         Ok(())
     }
 }

@@ -1,8 +1,9 @@
 //! A pool of buffers for parts. Fresh memory from the kernel costs more than reading into it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use super::fill::PART_LEN;
 
@@ -22,15 +23,11 @@ pub(super) struct Buffer {
 
 impl Buffers {
     pub(super) fn take(&self, len: usize) -> Buffer {
-        let free = is_kept(len).then(|| self.lock().pop()).flatten();
+        let free = is_kept(len).then(|| self.0.lock().pop()).flatten();
         Buffer {
             bytes: free.unwrap_or_else(|| vec![0; len].into_boxed_slice()),
             of: self.clone(),
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Box<[u8]>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -56,7 +53,7 @@ impl Drop for Buffer {
         if !is_kept(self.bytes.len()) {
             return;
         }
-        let mut free = self.of.lock();
+        let mut free = self.of.0.lock();
         if free.len() < MAX_FREE {
             free.push(std::mem::take(&mut self.bytes));
         }
@@ -85,7 +82,7 @@ mod tests {
         drop(slice);
         drop(buffers.take(len - 1));
 
-        let free: Vec<_> = buffers.lock().iter().map(|free| free.as_ptr()).collect();
+        let free: Vec<_> = buffers.0.lock().iter().map(|free| free.as_ptr()).collect();
         assert!(free.contains(&at) && free.len() == 2);
     }
 }

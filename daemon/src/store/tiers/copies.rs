@@ -1,8 +1,5 @@
 //! Makes local copies of objects on disk, and drops damaged ones.
 
-use std::collections::HashSet;
-use std::sync::{MutexGuard, PoisonError};
-
 use tracing::warn;
 
 use super::Tiers;
@@ -70,15 +67,9 @@ impl Tiers {
     pub(super) fn drop_replaced(&self, shelf: &Shelf, stored: &[NewSegment]) {
         for segment in stored {
             let key = Key::segment(shelf, segment.id);
-            if self.lock_set_aside().remove(&key) {
+            if self.set_aside.lock().remove(&key) {
                 self.drop_damaged(&key);
             }
         }
-    }
-
-    pub(super) fn lock_set_aside(&self) -> MutexGuard<'_, HashSet<Key>> {
-        self.set_aside
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -3,9 +3,10 @@
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -103,12 +104,12 @@ impl Fetcher {
 
     /// Returns the length of a segment that is being filled.
     pub(super) fn len_of(&self, key: &Key) -> Option<u64> {
-        self.lock().by_key.get(key).map(|fill| fill.len)
+        self.fills.lock().by_key.get(key).map(|fill| fill.len)
     }
 
     /// Returns whether the whole extent can be read without the bucket. Looks at the disk.
     pub(super) fn is_local(&self, extent: &Extent) -> bool {
-        let fill = self.lock().by_key.get(&extent.key).map(Arc::clone);
+        let fill = self.fills.lock().by_key.get(&extent.key).map(Arc::clone);
         let is_in_file = |part| {
             let fill = fill.as_ref()?;
             Some(*fill.try_lock(part)? == PartState::File)
@@ -269,7 +270,7 @@ impl Fetcher {
 
     /// Drops the local copies of a damaged segment, and ends its fill. Blocks.
     pub(super) fn drop_damaged(&self, key: &Key) {
-        let fill = self.lock().by_key.remove(key);
+        let fill = self.fills.lock().by_key.remove(key);
         if let Some(fill) = fill {
             fill.note_damaged();
         }
@@ -279,7 +280,7 @@ impl Fetcher {
 
     /// Takes a fill off the list. The next reader starts a new one.
     fn forget(&self, fill: &Arc<Fill>) {
-        let mut fills = self.lock();
+        let mut fills = self.fills.lock();
         let listed = fills.by_key.get(&fill.key);
         if listed.is_some_and(|listed| Arc::ptr_eq(listed, fill)) {
             fills.by_key.remove(&fill.key);
@@ -289,7 +290,7 @@ impl Fetcher {
     /// Returns the fill of a segment, or `None` if the segment is on disk.
     fn fill(&self, key: &Key, len: u64) -> Option<Arc<Fill>> {
         let known = |fills: &Fills| fills.by_key.get(key).map(Arc::clone);
-        if let Some(fill) = known(&self.lock()) {
+        if let Some(fill) = known(&self.fills.lock()) {
             return Some(fill);
         }
         // A fill is taken off the list only after its copy is on disk. So a segment that was just
@@ -298,7 +299,7 @@ impl Fetcher {
             return None;
         }
         let new = Arc::new(Fill::new(key, len, (&self.space, &self.tmp)));
-        let mut fills = self.lock();
+        let mut fills = self.fills.lock();
         // Looked up again: the lock was not held while the disk was looked at.
         if let Some(fill) = known(&fills) {
             return Some(fill);
@@ -315,7 +316,7 @@ impl Fetcher {
     /// daemon stops.
     pub(super) async fn complete_fills(self, stop: CancellationToken) {
         while !stop.is_cancelled() {
-            let next = self.lock().waiting.pop_front();
+            let next = self.fills.lock().waiting.pop_front();
             let Some(fill) = next else {
                 tokio::select! {
                     () = stop.cancelled() => return,
@@ -356,10 +357,6 @@ impl Fetcher {
         }
         let fetched = self.fetch_in_turn(Arc::clone(fill), part, state).await;
         fetched.map(drop)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Fills> {
-        self.fills.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

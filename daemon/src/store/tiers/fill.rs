@@ -5,8 +5,9 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
+use parking_lot::Mutex;
 use tempfile::TempPath;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
@@ -172,11 +173,7 @@ impl Fill {
         let Some(file) = self.made_file() else {
             return Ok(());
         };
-        let path = file
-            .path
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let path = file.path.lock().take();
         let Some(path) = path else {
             return Ok(());
         };

@@ -2,10 +2,11 @@
 //! deleted a manifest of which this daemon has a copy.
 
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lru::LruCache;
+use parking_lot::Mutex;
 
 use super::Tiers;
 use crate::store::TierError;
@@ -37,17 +38,13 @@ impl SeenManifests {
     }
 
     pub(super) fn forget(&self, key: &Key) {
-        self.lock().pop(key);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, StatCache> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock().pop(key);
     }
 }
 
 impl Tiers {
     pub(super) fn stat_manifest(&self, key: &Key) -> Result<Option<Stat>, TierError> {
-        if let Some(&(at, stat)) = self.manifests.lock().get(key)
+        if let Some(&(at, stat)) = self.manifests.known.lock().get(key)
             && at.elapsed() < self.manifests.max_age
         {
             return Ok(Some(stat));
@@ -65,7 +62,7 @@ impl Tiers {
             let looked_at = Instant::now();
             let stat = fetcher.remote.stat(&key)?;
             match stat {
-                Some(stat) => drop(manifests.lock().put(key, (looked_at, stat))),
+                Some(stat) => drop(manifests.known.lock().put(key, (looked_at, stat))),
                 // Another daemon has deleted it, so the copy must not be served in an outage.
                 None => fetcher.space.drop_copy(&key),
             }

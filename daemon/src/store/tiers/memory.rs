@@ -1,9 +1,8 @@
 //! [`Memory`]: the parts of segments that were read last, in memory.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 use bytes::Bytes;
 use lru::LruCache;
+use parking_lot::Mutex;
 
 use crate::store::key::Key;
 
@@ -35,15 +34,15 @@ impl Memory {
     }
 
     pub(super) fn get(&self, key: &Key, part: usize) -> Option<Bytes> {
-        self.lock().by_key.get(&(key.clone(), part)).cloned()
+        self.parts.lock().by_key.get(&(key.clone(), part)).cloned()
     }
 
     pub(super) fn has(&self, key: &Key, part: usize) -> bool {
-        self.lock().by_key.contains(&(key.clone(), part))
+        self.parts.lock().by_key.contains(&(key.clone(), part))
     }
 
     pub(super) fn put(&self, key: &Key, part: usize, bytes: Bytes) {
-        let mut parts = self.lock();
+        let mut parts = self.parts.lock();
         parts.bytes += bytes.len();
         if let Some(old) = parts.by_key.put((key.clone(), part), bytes) {
             parts.bytes -= old.len();
@@ -57,17 +56,13 @@ impl Memory {
 
     /// Drops all parts of a segment.
     pub(super) fn forget(&self, key: &Key) {
-        let mut parts = self.lock();
+        let mut parts = self.parts.lock();
         let of_it = parts.by_key.iter().filter(|((of, _), _)| of == key);
         let of_it: Vec<PartKey> = of_it.map(|(part, _)| part.clone()).collect();
         for part in of_it {
             let len = parts.by_key.pop(&part).map_or(0, |bytes| bytes.len());
             parts.bytes -= len;
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, CachedParts> {
-        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -93,9 +88,9 @@ mod tests {
 
         assert!(memory.has(&key, 0) && memory.has(&key, 2));
         assert!(!memory.has(&key, 1));
-        assert_eq!(memory.lock().bytes, 80);
+        assert_eq!(memory.parts.lock().bytes, 80);
         memory.forget(&key);
         assert!(!memory.has(&key, 0) && !memory.has(&key, 2));
-        assert_eq!(memory.lock().bytes, 0);
+        assert_eq!(memory.parts.lock().bytes, 0);
     }
 }

@@ -2,10 +2,11 @@
 //! for a silent bucket.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tracing::debug;
 
@@ -35,7 +36,7 @@ impl Overdue {
         ask: impl FnOnce() -> T + Send + 'static,
     ) -> Option<T> {
         let patience = {
-            let overdue = self.lock();
+            let overdue = self.0.lock();
             if overdue.contains(key) {
                 return None;
             }
@@ -60,7 +61,7 @@ impl Overdue {
             // The daemon is stopping: the runtime has dropped the task.
             Err(RecvTimeoutError::Disconnected) => None,
             Err(RecvTimeoutError::Timeout) => {
-                let mut overdue = self.lock();
+                let mut overdue = self.0.lock();
                 // The lock makes this look and the insertion one step. A task that answers later
                 // removes the key under the same lock, and so after the insertion. Otherwise the
                 // key could stay for ever.
@@ -75,11 +76,7 @@ impl Overdue {
 
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
-        self.lock().is_empty()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashSet<Key>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().is_empty()
     }
 }
 
@@ -117,6 +114,6 @@ struct InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.overdue.lock().remove(&self.key);
+        self.overdue.0.lock().remove(&self.key);
     }
 }

@@ -1,14 +1,15 @@
 //! [`CachedPointers`]: remembers pointers for a second, because other daemons may replace them.
 
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lru::LruCache;
+use parking_lot::Mutex;
 use tracing::warn;
 
 use super::Tiers;
-use crate::map_concurrently::map_concurrently;
+use crate::base::map_concurrently;
 use crate::store::key::Key;
 use crate::store::tier::{Tier as _, Whole};
 use crate::store::{DiskTier, TierError};
@@ -55,7 +56,7 @@ impl CachedPointers {
     /// Returns the last answer for a pointer, unless it is older than `max_age`.
     #[expect(clippy::option_option, reason = "it may be known that there is none")]
     fn known(&self, key: &Key, max_age: Duration) -> Option<Option<Whole>> {
-        let mut all = self.lock();
+        let mut all = self.0.lock();
         let known = all.get(key)?;
         match &known.state {
             CachedState::Read(read) if known.at.elapsed() < max_age => Some(read.clone()),
@@ -65,7 +66,7 @@ impl CachedPointers {
 
     /// Remembers an answer. Returns `false` if a newer one is known.
     fn note(&self, key: &Key, known: CachedPointer) -> bool {
-        let mut all = self.lock();
+        let mut all = self.0.lock();
         // Answers may arrive in another order than their requests were sent.
         let is_newer = all.peek(key).is_none_or(|last| last.at <= known.at);
         if is_newer {
@@ -80,11 +81,7 @@ impl CachedPointers {
             at: Instant::now(),
             state: CachedState::Written,
         };
-        self.lock().put(key.clone(), written);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, LruCache<Key, CachedPointer>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().put(key.clone(), written);
     }
 }
 

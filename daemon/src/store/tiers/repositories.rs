@@ -1,10 +1,10 @@
 //! [`KnownRepositories`]: the last listing of the bucket's repositories, for callers that don't
 //! need the newest.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use cachewfs_format::RepoName;
+use parking_lot::Mutex;
 use tracing::debug;
 
 use super::pointers::LISTING_MAX_AGE;
@@ -32,7 +32,7 @@ impl KnownRepositories {
         here: impl FnOnce() -> Result<Vec<RepoName>, TierError>,
     ) -> Result<Vec<RepoName>, TierError> {
         {
-            let mut inner = self.lock();
+            let mut inner = self.0.lock();
             match &inner.last {
                 Some((at, repos)) if inner.is_listing || at.elapsed() < LISTING_MAX_AGE => {
                     return Ok(repos.clone());
@@ -47,7 +47,7 @@ impl KnownRepositories {
         // Taken before the request, so that its duration counts as age.
         let begun = Instant::now();
         let listed = list();
-        let mut inner = self.lock();
+        let mut inner = self.0.lock();
         inner.is_listing = false;
         match listed {
             Ok(repos) => {
@@ -62,9 +62,5 @@ impl KnownRepositories {
             }
             Err(error) => Err(error),
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -3,10 +3,11 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use cachewfs_format::{RepoName, SegmentId};
 use futures_util::future::{BoxFuture, try_join_all};
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
@@ -389,7 +390,7 @@ impl Tier for Tiers {
         self.remote().set_aside(shelf, id)?;
         // Remembered, because a copy of the damaged segment may still be in flight. It is dropped
         // once the segment is stored again.
-        self.lock_set_aside().insert(key);
+        self.set_aside.lock().insert(key);
         Ok(())
     }
 }

@@ -10,20 +10,21 @@ mod tests;
 
 use std::collections::{HashSet, VecDeque};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use lru::LruCache;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use self::found::find_copies;
+use crate::base::Volume;
 use crate::store::DiskTier;
 use crate::store::key::Key;
 use crate::store::tier::Tier as _;
-use crate::volume::Volume;
 
 /// One part in this many of the disk is kept free of copies, up to a limit: room for updates and
 /// publishes until the next look.
@@ -103,14 +104,14 @@ impl Space {
 
     /// Records that a copy was read.
     pub(super) fn note_use(&self, key: &Key) {
-        self.lock().by_key.promote(key);
+        self.copies.lock().by_key.promote(key);
     }
 
     /// Reserves space for a file that is to be filled. Returns `false` if there is none beside the
     /// other fills and the other files on the disk. Doesn't wait until evicted copies are removed.
     pub(super) fn reserve(&self, len: u64) -> bool {
         let volume = self.volume();
-        let mut copies = self.lock();
+        let mut copies = self.copies.lock();
         // How much of the reserved space the fills have written already isn't known. Assume
         // nothing, which only makes this stricter.
         let wanted = copies.pending.saturating_add(len);
@@ -128,7 +129,7 @@ impl Space {
     /// the disk than it takes already. Waits until evicted copies are removed. Blocks.
     pub(super) fn reserve_for(&self, file: &Path, len: u64) -> bool {
         let is_reserved = match self.local.is_beside(file) {
-            Ok(true) => self.reserve_within_limit(self.lock(), len),
+            Ok(true) => self.reserve_within_limit(self.copies.lock(), len),
             _ => self.reserve(len),
         };
         self.remove_evicted();
@@ -151,13 +152,13 @@ impl Space {
 
     /// Gives reserved space back.
     pub(super) fn release(&self, len: u64) {
-        let mut copies = self.lock();
+        let mut copies = self.copies.lock();
         copies.pending = copies.pending.saturating_sub(len);
     }
 
     /// Records a new copy.
     pub(super) fn add(&self, key: &Key, len: u64) {
-        let mut copies = self.lock();
+        let mut copies = self.copies.lock();
         let old = copies.by_key.put(key.clone(), len).unwrap_or(0);
         copies.bytes = copies.bytes - old + len;
         self.evict(copies);
@@ -166,7 +167,7 @@ impl Space {
     /// Removes a copy that is damaged or stale. Blocks.
     pub(super) fn drop_copy(&self, key: &Key) {
         {
-            let mut copies = self.lock();
+            let mut copies = self.copies.lock();
             let len = copies.by_key.pop(key).unwrap_or(0);
             copies.bytes -= len;
         }
@@ -175,7 +176,7 @@ impl Space {
 
     /// Evicts the least recently used copies, a twentieth of all bytes, because the disk was full.
     pub(super) fn free_some(&self) {
-        let mut copies = self.lock();
+        let mut copies = self.copies.lock();
         let kept = copies.bytes - copies.bytes / 20;
         copies.evict_to(kept);
         self.has_evicted.notify_one();
@@ -192,11 +193,11 @@ impl Space {
     /// Removes the evicted copies. Blocks.
     pub(super) fn remove_evicted(&self) {
         loop {
-            let Some((key, len)) = self.lock().doomed.pop_front() else {
+            let Some((key, len)) = self.copies.lock().doomed.pop_front() else {
                 return;
             };
             self.remove(&key);
-            let mut copies = self.lock();
+            let mut copies = self.copies.lock();
             copies.doomed_bytes -= len;
             // The copy may have been made again between its eviction and its removal, and then the
             // new file was removed: don't count it.
@@ -211,10 +212,10 @@ impl Space {
     /// Blocks.
     fn look(&self) {
         let volume = self.volume();
-        self.lock().evict_for(0, volume);
+        self.copies.lock().evict_for(0, volume);
         self.remove_evicted();
         let lacks = self.volume().is_some_and(|volume| lack(0, volume, 0) > 0);
-        let is_short = lacks && self.lock().bytes == 0;
+        let is_short = lacks && self.copies.lock().bytes == 0;
         // Only if all complete copies are gone: they make way before the ones that are being made.
         self.is_short.store(is_short, Ordering::Relaxed);
     }
@@ -248,7 +249,7 @@ impl Space {
             return false;
         }
         let had_any = {
-            let mut copies = self.lock();
+            let mut copies = self.copies.lock();
             let before = copies.bytes;
             copies.evict_to(if all { 0 } else { before / 2 });
             before > 0
@@ -273,7 +274,7 @@ impl Space {
     pub(super) fn find_copies(&self) {
         let found = find_copies(&self.local);
         let count = found.len();
-        let mut copies = self.lock();
+        let mut copies = self.copies.lock();
         let evicted = copies.evicted.take().unwrap_or_default();
         for (_, key, len) in found {
             if copies.by_key.contains(&key) || evicted.contains(&key) {
@@ -290,11 +291,7 @@ impl Space {
 
     #[cfg(test)]
     pub(super) fn bytes(&self) -> u64 {
-        self.lock().bytes
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Copies> {
-        self.copies.lock().unwrap_or_else(PoisonError::into_inner)
+        self.copies.lock().bytes
     }
 }
 

@@ -148,7 +148,7 @@ fn concurrent_reservations_get_at_most_half() {
             scope.spawn(|| {
                 for _ in 0..1000 {
                     if space.reserve(130) {
-                        assert!(space.lock().pending <= 500);
+                        assert!(space.copies.lock().pending <= 500);
                         space.release(130);
                     }
                 }
@@ -156,5 +156,5 @@ fn concurrent_reservations_get_at_most_half() {
         }
     });
 
-    assert_eq!(space.lock().pending, 0);
+    assert_eq!(space.copies.lock().pending, 0);
 }

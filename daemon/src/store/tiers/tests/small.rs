@@ -72,7 +72,7 @@ async fn copies_are_served_while_the_bucket_refuses_the_daemon() {
         // A write must fail.
         let swapped = world.tiers.swap(&pointer, Some(&known.version), b"2");
         let expected = fault().to_string();
-        let error = crate::error_chain::chain(&swapped.unwrap_err());
+        let error = crate::base::chain(&swapped.unwrap_err());
         assert!(error.contains(&expected), "{error}");
         world.set_fault(None);
     }

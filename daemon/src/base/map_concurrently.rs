@@ -1,7 +1,7 @@
 //! Runs the same blocking work on many items with a few threads, for work that waits for the
 //! network.
 
-use std::sync::{Mutex, PoisonError};
+use parking_lot::Mutex;
 
 /// Returns the results of `work` in the order of `items`. At most `limit` run at the same time.
 /// Blocks.
@@ -15,7 +15,7 @@ pub(crate) fn map_concurrently<T: Sync, R: Send>(
         let next = Mutex::new(items.iter().zip(&mut made));
         let work_on_some = || {
             loop {
-                let taken = next.lock().unwrap_or_else(PoisonError::into_inner).next();
+                let taken = next.lock().next();
                 let Some((item, place)) = taken else { break };
                 *place = Some(work(item));
             }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::duration;
+use crate::base::duration;
 
 /// The `[mirrors]` section: schedule and maintenance of mirrors.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,8 +7,8 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::base::decode_percent;
 use crate::mirror::Login;
-use crate::percent::decode_percent;
 
 /// The upstreams that are known to ignore case in the names of repositories.
 const IGNORING_CASE: &[&str] = &[
@@ -74,7 +74,7 @@ impl UpstreamConfig {
     }
 
     /// Replaces the URL, and the credentials by those in the new URL.
-    pub(super) fn set_url(&mut self, url: String) {
+    pub(crate) fn set_url(&mut self, url: String) {
         let ignore_case = self.ignore_case;
         *self = Self {
             ignore_case,
@@ -83,14 +83,14 @@ impl UpstreamConfig {
     }
 
     /// Replaces the credentials. Returns `None` if the URL has no host to send them to.
-    pub(super) fn set_login(&mut self, login: Login) -> Option<()> {
+    pub(crate) fn set_login(&mut self, login: Login) -> Option<()> {
         Url::parse(&self.url).ok().filter(Url::has_host)?;
         self.login = Some(login);
         Some(())
     }
 
     /// Returns whether the credentials can be given to git, or there are none.
-    pub(super) fn has_good_login(&self) -> bool {
+    pub(crate) fn has_good_login(&self) -> bool {
         // git's credential protocol has one value per line. A line break in a secret would add a
         // value of its own, such as another host.
         let is_good = |text: &str| !text.chars().any(char::is_control);

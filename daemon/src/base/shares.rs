@@ -5,8 +5,9 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// A number of permits that all clients share, of which one address gets a limited number.
@@ -91,7 +92,7 @@ impl Shares {
 
     fn share_of(&self, address: IpAddr) -> (KnownAddress, Arc<Semaphore>) {
         let address = network(address);
-        let mut all = lock(&self.addresses);
+        let mut all = self.addresses.lock();
         let share = all.entry(address);
         let share = share.or_insert_with(|| Arc::new(Semaphore::new(self.per_address)));
         let known = KnownAddress {
@@ -115,7 +116,7 @@ struct KnownAddress {
 
 impl Drop for KnownAddress {
     fn drop(&mut self) {
-        let mut all = lock(&self.all);
+        let mut all = self.all.lock();
         self.share = None;
         // With our own reference gone, a count of 1 means that only the map holds the semaphore.
         // Nobody can take another reference meanwhile, because the map is locked.
@@ -126,10 +127,6 @@ impl Drop for KnownAddress {
             all.remove(&self.address);
         }
     }
-}
-
-fn lock(all: &Addresses) -> MutexGuard<'_, HashMap<IpAddr, Arc<Semaphore>>> {
-    all.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Returns the network whose addresses count as one client: an IPv4 address, or an IPv6 /64. The
@@ -167,7 +164,7 @@ mod tests {
         assert!(take(&shares, "10.0.0.1").await.is_some());
         drop(other);
         assert_eq!(
-            lock(&shares.addresses).len(),
+            shares.addresses.lock().len(),
             1,
             "an address without permits takes no memory"
         );
@@ -199,6 +196,6 @@ mod tests {
         assert!(shares.try_take(other).is_none(), "all permits are taken");
         drop((others, taken));
         drop(waiting.await.unwrap());
-        assert!(lock(&shares.addresses).is_empty());
+        assert!(shares.addresses.lock().is_empty());
     }
 }

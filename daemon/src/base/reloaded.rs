@@ -1,12 +1,13 @@
 //! Values that are parsed from files, and parsed again when a file changes.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use parking_lot::Mutex;
 use tracing::{info, warn};
 
-use crate::error_chain::chain;
+use crate::base::chain;
 
 /// The shortest time between two checks whether the files have changed.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -67,7 +68,7 @@ impl<T> Reloaded<T> {
 
     /// Returns the value of the files as they were at most one second ago.
     pub(crate) fn current(&self) -> Arc<T> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         if state.checked_at.elapsed() >= CHECK_INTERVAL {
             let stamps = stamps(&self.paths);
             if stamps != state.stamps {

@@ -6,13 +6,14 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
+use crate::base::{DataDir, Volume};
 use crate::config::Config;
-use crate::volume::Volume;
 
 /// How many times the duration of a scan passes before the next one, within the two limits below.
 /// So scans take at most 2 % of the time.
@@ -30,7 +31,7 @@ pub(crate) struct DiskUsed {
 /// The result of the last scan of the daemon's directories.
 #[derive(Debug)]
 pub(crate) struct DiskUsage {
-    data_dir: PathBuf,
+    data_dir: DataDir,
     store: PathBuf,
     used: Mutex<Option<DiskUsed>>,
 }
@@ -48,13 +49,13 @@ impl DiskUsage {
 
     /// Returns the result of the last scan, or `None` before the first scan has ended.
     pub(crate) fn used(&self) -> Option<DiskUsed> {
-        *self.used.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.used.lock()
     }
 
     /// Returns the free space on the filesystem of the data directory, in bytes, as an unprivileged
     /// process sees it. Returns `None` if the filesystem doesn't tell.
     pub(crate) fn free(&self) -> Option<u64> {
-        Volume::of(&self.data_dir).map(|volume| volume.free)
+        Volume::of(self.data_dir.path()).map(|volume| volume.free)
     }
 
     /// Scans again and again until the daemon stops.
@@ -75,10 +76,10 @@ impl DiskUsage {
     }
 
     fn scan(&self, stop: &CancellationToken) {
-        let mirrors = sum(&self.data_dir.join("mirrors"), stop);
+        let mirrors = sum(&self.data_dir.mirrors(), stop);
         if let (Some(mirrors), Some(store)) = (mirrors, sum(&self.store, stop)) {
             let used = Some(DiskUsed { mirrors, store });
-            *self.used.lock().unwrap_or_else(PoisonError::into_inner) = used;
+            *self.used.lock() = used;
         }
     }
 }
@@ -122,7 +123,7 @@ mod tests {
         write("mirrors/h/a", 100_000);
         write("store/x", 300_000);
         let usage = DiskUsage::of(&Config {
-            data_dir: directory.path().to_owned(),
+            data_dir: directory.path().to_owned().into(),
             ..Config::default()
         });
         assert_eq!(usage.used(), None);
