@@ -224,8 +224,7 @@ fn a_clone_without_its_mount_says_which_mount_it_needs() {
     let shown = String::from_utf8_lossy(&with_mount.stdout).into_owned();
     assert!(shown.starts_with(&format!("{point} from ")), "{shown}");
     let complaint = String::from_utf8_lossy(&without.stderr).into_owned();
-    let needs =
-        format!("from local/project in the cachewfs mount at {point}, which is not mounted");
+    let needs = format!("of {point}/local/project, a repository in a cachewfs mount that is not");
     assert!(complaint.contains(&needs), "{complaint}");
     assert_eq!(without.status.code(), Some(3));
 }
