@@ -348,7 +348,8 @@ fn a_repository_has_one_owner_for_all_users() {
         assert_eq!((code, text.trim()), (Some(0), "first"));
     }
     assert_ne!(refused, Some(0), "{text}");
-    for path in [repo.clone(), repo.join(".git")] {
+    let bare = mount.repo("local/project.git");
+    for path in [repo.clone(), repo.join(".git"), bare] {
         assert_eq!(fs::metadata(path).unwrap().uid(), USER);
     }
     // git's index says that its files belong to root.
