@@ -7,6 +7,7 @@
 
 mod archives;
 mod bad_input;
+mod bare;
 mod cache;
 mod catch_up;
 mod clone;

@@ -122,15 +122,9 @@ impl Repositories {
         if tail.etag == old.etag {
             return Ok(old.snapshot);
         }
-        let objects = repository.objects_directory.join("objects");
-        let (new, tail) = Generation::load(
-            &repository.name,
-            tail,
-            &self.segments,
-            &objects,
-            Purpose::Background,
-        )
-        .await?;
+        let loaded =
+            Generation::load(&repository.name, tail, &self.segments, Purpose::Background).await?;
+        let (new, tail) = loaded;
         let new = Arc::new(new);
         // Fetched before the switch. If fetching fails, the old generation stays, and the next poll
         // starts over. After the switch, the first git command needn't wait for these segments.

@@ -31,7 +31,6 @@ pub(crate) use names::is_probed;
 pub(crate) use repositories::{Repositories, ResolvedName};
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
@@ -44,8 +43,6 @@ use crate::view::{Generation, StaticTree};
 #[derive(Debug)]
 pub(crate) struct Repository {
     pub name: RepoName,
-    /// The directory `<mount point>/.objects/<host>/<path>`, from which clones borrow.
-    pub objects_directory: PathBuf,
     view: RwLock<View>,
     /// The number of switches to a newer snapshot.
     catch_ups: AtomicU64,
