@@ -4,10 +4,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
-use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::RepoError;
+use crate::awake;
 use crate::clock;
 use crate::control::protocol::OutageReport;
 use crate::fetch::FetchError;
@@ -61,7 +61,7 @@ impl Reachability {
     ) -> Result<T, FetchError> {
         let started_at = Instant::now();
         let mut request = std::pin::pin!(request);
-        let outcome = if let Ok(outcome) = timeout(self.silence, &mut request).await {
+        let outcome = if let Ok(outcome) = awake::timeout(self.silence, &mut request).await {
             outcome
         } else {
             let seconds = self.silence.as_secs_f32();
