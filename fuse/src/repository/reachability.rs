@@ -8,7 +8,7 @@ use tracing::{info, warn};
 
 use super::RepoError;
 use crate::awake;
-use crate::clock;
+use crate::clock::Moment;
 use crate::control::protocol::OutageReport;
 use crate::fetch::FetchError;
 
@@ -38,8 +38,7 @@ struct State {
 
 #[derive(Clone, Debug)]
 struct Outage {
-    /// In seconds since the epoch.
-    since: u64,
+    since: Moment,
     reason: String,
     /// Until when lookups fail without a request.
     believed_until: Instant,
@@ -97,7 +96,7 @@ impl Reachability {
         let since = state
             .outage
             .as_ref()
-            .map_or_else(clock::now, |outage| outage.since);
+            .map_or_else(Moment::now, |outage| outage.since);
         state.outage = Some(Outage {
             since,
             reason,
@@ -132,7 +131,7 @@ impl Reachability {
     pub(crate) fn outage(&self) -> Option<OutageReport> {
         let outage = self.state().outage.clone()?;
         Some(OutageReport {
-            since: outage.since,
+            since: outage.since.seconds_since_epoch(),
             reason: outage.reason,
         })
     }
