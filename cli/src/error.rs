@@ -244,9 +244,16 @@ fn client_code_and_hint(error: &ClientError) -> (u8, Option<&'static str>) {
             Some("check its spelling, and check that the daemon may read it from upstream"),
         ),
         ClientError::Failed(_) => (FAILED, None),
-        ClientError::Lost(_) | ClientError::Silent => (
+        ClientError::Lost(_) => (
             NO_MOUNT,
             Some("look into the mount's log, then mount it again"),
+        ),
+        ClientError::Silent { .. } => (
+            NO_MOUNT,
+            Some(
+                "if that process is stopped or frozen, let it go on (kill -CONT, systemctl thaw, \
+                 docker unpause); otherwise end it (kill -9) and mount again: no data is lost",
+            ),
         ),
         ClientError::BadReply(_) => (
             FAILED,
