@@ -5,6 +5,7 @@
     reason = "a test that can't be set up has to fail"
 )]
 
+mod addresses;
 mod archives;
 mod bad_input;
 mod cache;
@@ -14,6 +15,7 @@ mod command_line;
 mod control;
 mod direct;
 mod faults;
+mod frozen;
 mod git_versions;
 mod heads;
 mod helper;
