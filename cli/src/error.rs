@@ -279,6 +279,15 @@ fn mount_hint(error: &MountError) -> Option<&'static str> {
         MountError::InUse { .. } => Some("unmount it first: cachewfs umount MOUNTPOINT"),
         MountError::Control(BindError::SocketDirectory(_)) => Some(SOCKET_DIRECTORY_HINT),
         MountError::Aborted { .. } => Some("mount it again: no data is lost"),
+        MountError::NotRunning { source, .. } => Some(connect_hint(source)),
+        MountError::Refused {
+            source: ClientError::Failed(_),
+            ..
+        } => Some("it goes on as before; its user may unmount it, and mount it again"),
+        MountError::Refused { source, .. } => client_code_and_hint(source).1,
+        MountError::HandOver { .. } => {
+            Some("try again in a moment; if it still fails, unmount it, and mount it again")
+        }
         MountError::Control(BindError::Io(_)) | MountError::Http(_) | MountError::Session(_) => {
             None
         }

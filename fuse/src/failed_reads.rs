@@ -67,6 +67,22 @@ impl FailedReads {
         self.has_any.store(!repos.is_empty(), Ordering::Release);
     }
 
+    /// Takes over the files of `repo` that another process couldn't read.
+    pub(crate) fn restore(&self, repo: &RepoName, reads: Vec<FailedReadReport>) {
+        let mut repos = self.repos();
+        if reads.is_empty() {
+            repos.remove(repo);
+        } else {
+            let reads = reads.into_iter().map(|read| FailedRead {
+                path: read.path,
+                reason: read.failure.reason,
+                since: Moment::at(read.failure.since),
+            });
+            repos.insert(repo.clone(), reads.collect());
+        }
+        self.has_any.store(!repos.is_empty(), Ordering::Release);
+    }
+
     /// Returns the files of `repo` whose last read failed, the latest first.
     pub(crate) fn of(&self, repo: &RepoName) -> Vec<FailedReadReport> {
         let repos = self.repos();

@@ -58,6 +58,12 @@ impl Invalidator {
         self.drop_names(&names, |path| work_tree_ino(repo, path));
     }
 
+    /// Drops names of a small tree that another process showed otherwise.
+    pub(crate) fn drop_stale(&self, repo: &RepoName, tree: Tree, path: &[u8]) {
+        let repo = repo.as_str();
+        self.drop_names(&[path], |path| tree_directory_ino(repo, tree, path));
+    }
+
     /// Drops the names of `paths`, then the listings of their directories.
     fn drop_names(&self, paths: &[&[u8]], ino_of_directory: impl Fn(&[u8]) -> Ino) {
         let mut names: BTreeMap<&[u8], BTreeSet<&[u8]>> = BTreeMap::new();

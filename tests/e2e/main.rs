@@ -17,6 +17,7 @@ mod direct;
 mod faults;
 mod frozen;
 mod git_versions;
+mod hand_over;
 mod heads;
 mod helper;
 mod kept;

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `site` | the directories of one test, and short ways to start everything in them |
 //! | `process`, `mount` | a running `cachewfsd`, a running `cachewfs mount` |
+//! | `other_user` | runs programs as a user other than root |
 //! | `git`, `git_version` | runs git, makes repositories, finds the installed versions |
 //! | `git_daemon`, `git_http` | upstream servers |
 //! | `s3`, `bucket`, `with_s3` | a real S3 server, and the objects in its buckets |
@@ -33,6 +34,7 @@ mod link;
 mod mount;
 mod names;
 mod network;
+mod other_user;
 mod process;
 mod proxy;
 mod recording_proxy;
@@ -56,6 +58,7 @@ pub use link::Link;
 pub use mount::MountProcess;
 pub use names::HostNames;
 pub use network::Network;
+pub use other_user::{OtherUser, USER, said};
 pub use process::{DaemonProcess, binary, free_address, run};
 pub use proxy::{Fault, Proxy};
 pub use recording_proxy::RecordingProxy;

@@ -14,6 +14,8 @@ use crate::wait::wait_until;
 #[derive(Debug)]
 pub struct MountProcess {
     process: Process,
+    /// The command line in front of `cachewfs`; empty if it is started directly.
+    wrapper: Vec<String>,
     /// The mount point.
     pub point: PathBuf,
     log: PathBuf,
@@ -71,6 +73,7 @@ impl MountProcess {
             .stderr(output);
         let mut mount = Self {
             process: Process::spawn(&mut command),
+            wrapper: wrapper.iter().map(|&word| word.to_owned()).collect(),
             point,
             log,
         };
@@ -88,6 +91,25 @@ impl MountProcess {
     /// Returns the id of the mount's process.
     pub fn pid(&self) -> u32 {
         self.process.id()
+    }
+
+    /// Lets a new process take the mount over. Returns when the old one has ended.
+    pub fn replace(&mut self) {
+        let output = fs::File::options().append(true).open(&self.log).unwrap();
+        let wrapper: Vec<_> = self.wrapper.iter().map(String::as_str).collect();
+        let mut command = wrapped(&wrapper, "cachewfs");
+        command
+            .args(["mount", "--foreground", "--replace"])
+            .arg(&self.point)
+            .stdout(output.try_clone().unwrap())
+            .stderr(output);
+        let mut old = std::mem::replace(&mut self.process, Process::spawn(&mut command));
+        wait_until("the new process serves the mount", || {
+            assert!(!self.process.has_ended(), "it ended: {}", self.log());
+            let status = self.try_status();
+            status.is_some_and(|status| status["pid"] == self.process.id())
+        });
+        assert_eq!(old.wait(), Some(0), "{}", self.log());
     }
 
     /// Returns the directory of a repository in the mount.

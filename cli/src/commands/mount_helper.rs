@@ -64,6 +64,10 @@ pub(crate) fn is_helper(mut arguments: impl Iterator<Item = OsString>) -> bool {
         || arguments.next().is_some_and(is_url)
 }
 
+fn key(option: &str) -> &str {
+    option.split('=').next().unwrap_or_default().trim()
+}
+
 pub(crate) fn run(args: &Args) -> Result<()> {
     let daemons = daemon_urls(&args.source)?;
     let unknown = if args.sloppy {
@@ -71,10 +75,24 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     } else {
         UnknownOptions::Refused
     };
-    let point = args.mount_point.clone();
-    let settings = MountSettings::parse(daemons, point, &args.options, unknown)?;
+    let mount_point = args.mount_point.clone();
+    let options = args.options.iter().flat_map(|list| list.split(','));
+    let (remount, mut options): (Vec<_>, Vec<_>) = options
+        .map(str::to_owned)
+        .partition(|option| option.trim() == "remount");
+    if !remount.is_empty() {
+        // Without a line in fstab, mount(8) adds the options that the mount table shows.
+        options.retain(|option| !["user_id", "group_id"].contains(&key(option)));
+    }
+    let mut settings =
+        MountSettings::parse(daemons.clone(), mount_point.clone(), &options, unknown)?;
     if args.fake {
         return Ok(());
+    }
+    if !remount.is_empty() {
+        // `mount -o remount`, which `systemctl reload` runs, too.
+        settings = super::mount::replacing(mount_point, &options, unknown)?;
+        settings.options.daemons = daemons;
     }
     super::mount::serve_settings(settings, None, false)
 }

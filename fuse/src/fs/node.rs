@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use cachewfs_format::RepoName;
+use serde::{Deserialize, Serialize};
 
 use super::{Attr, FileKind, Ino, ino_of};
 use crate::repository::Repository;
@@ -15,7 +16,7 @@ use crate::view::{FileContent, StaticFile, WorkTreeFile};
 const DIRECTORY_MTIME: i64 = 315_619_200;
 
 /// A top directory below which the mount shows repositories.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Area {
     /// The root of the mount.
     Root,
@@ -24,7 +25,7 @@ pub(crate) enum Area {
 }
 
 /// A small tree of a repository, which is in memory as a whole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) enum Tree {
     /// `<repository>/.git`.
     Git,
@@ -91,7 +92,7 @@ pub(crate) enum Node {
 impl Node {
     /// Returns the inode's number. A directory's follows from its path, a file's also from its
     /// content.
-    pub(super) fn ino(&self) -> Ino {
+    pub(crate) fn ino(&self) -> Ino {
         match self {
             Self::Names {
                 area: Area::Root,

@@ -153,6 +153,7 @@ impl Repositories {
         old: &Arc<Generation>,
         new: &Arc<Generation>,
     ) {
+        let _not_handed_over = self.switching.read().await;
         // Step 1: all packs beside the old refs. Based on the objects that are shown, which include
         // packs superseded by an earlier switch.
         let before = repository.view();
@@ -222,7 +223,7 @@ impl Repositories {
     }
 
     /// Hides superseded packs after their grace period.
-    fn hide_superseded_later(self: &Arc<Self>, repository: &Arc<Repository>) {
+    pub(super) fn hide_superseded_later(self: &Arc<Self>, repository: &Arc<Repository>) {
         let (repositories, repository) = (Arc::clone(self), Arc::clone(repository));
         let backend = self.segments.backend();
         let ending = backend.ending.clone();
@@ -235,6 +236,7 @@ impl Repositories {
             // second would undo the switch. Packs superseded by a later switch stay visible,
             // because each has a time of its own.
             let _one_at_a_time = repository.catching_up.lock().await;
+            let _not_handed_over = repositories.switching.read().await;
             let view = repository.view();
             repositories
                 .show_switched(&repository, &view.generation, &view.objects)

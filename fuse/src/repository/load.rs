@@ -126,7 +126,8 @@ impl Repositories {
         })
     }
 
-    fn objects_directory(&self, name: &RepoName) -> std::path::PathBuf {
+    /// Returns the directory from which clones of `name` borrow.
+    pub(super) fn objects_directory(&self, name: &RepoName) -> std::path::PathBuf {
         let all = self.options.mount_point.join(".objects");
         all.join(name.as_str())
     }

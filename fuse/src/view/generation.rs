@@ -82,6 +82,8 @@ pub(crate) struct Generation {
     pub etag: String,
     /// The length of the archive in bytes.
     pub archive_len: u64,
+    /// The path of the archive's immutable URL.
+    pub path: Arc<str>,
     pub toc: Toc,
     /// The segments, in the order of the archive.
     pub segments: Vec<Arc<Segment>>,
@@ -124,6 +126,18 @@ impl Generation {
         )
         .await?;
         Ok((generation, tail))
+    }
+
+    /// Loads the snapshot whose archive has the TOC `toc`. The bytes of `tail` don't count.
+    pub(crate) async fn of_toc(
+        repo: &RepoName,
+        (tail, toc): (Tail, Toc),
+        segments: &Segments,
+        objects_directory: &Path,
+    ) -> Result<Self, LoadError> {
+        let placed = place_segments(repo, &tail, &toc, segments);
+        let purpose = Purpose::Background;
+        Self::assemble((tail, toc), placed, segments, objects_directory, purpose).await
     }
 
     /// Loads a snapshot from its tail and the cache. Returns `None` if a daemon would have to be
@@ -226,6 +240,7 @@ impl Generation {
             etag: tail.etag,
             notice: tail.notice,
             archive_len: tail.archive_len,
+            path: tail.path,
             toc,
             search,
             searched: Mutex::default(),
@@ -283,7 +298,7 @@ impl Generation {
 
     /// Notes a search for `path`. Returns `false` if too many other paths were searched for, so
     /// that the index should be loaded instead.
-    fn note_search(&self, path: &[u8]) -> bool {
+    pub(crate) fn note_search(&self, path: &[u8]) -> bool {
         let mut searched = self.searched.lock().unwrap_or_else(PoisonError::into_inner);
         if !searched.contains(path) && searched.len() == MAX_SEARCHED {
             return false;
