@@ -257,9 +257,16 @@ fn client_code_and_hint(error: &ClientError) -> (u8, Option<&'static str>) {
             Some("check its spelling, and check that the daemon may read it from upstream"),
         ),
         ClientError::Failed(_) => (FAILED, None),
-        ClientError::Lost(_) | ClientError::Silent => (
+        ClientError::Lost(_) => (
             NO_MOUNT,
             Some("look into the mount's log, then mount it again"),
+        ),
+        ClientError::Silent { .. } => (
+            NO_MOUNT,
+            Some(
+                "if that process is stopped or frozen, let it go on (kill -CONT, systemctl thaw, \
+                 docker unpause); otherwise end it (kill -9) and mount again: no data is lost",
+            ),
         ),
         ClientError::BadReply(_) => (
             FAILED,
@@ -286,8 +293,14 @@ fn mount_hint(error: &MountError) -> Option<&'static str> {
         MountError::Control(BindError::SocketDirectory(_)) => Some(SOCKET_DIRECTORY_HINT),
         MountError::Aborted { .. } => Some("mount it again: no data is lost"),
         MountError::NotRunning { source, .. } => Some(connect_hint(source)),
+        MountError::Refused {
+            source: ClientError::Failed(_),
+            ..
+        } => Some("it goes on as before; its user may unmount it, and mount it again"),
         MountError::Refused { source, .. } => client_code_and_hint(source).1,
-        MountError::HandOver { .. } => Some("try again in a moment: nothing has changed"),
+        MountError::HandOver { .. } => {
+            Some("try again in a moment; if it still fails, unmount it, and mount it again")
+        }
         MountError::Control(BindError::Io(_)) | MountError::Http(_) | MountError::Session(_) => {
             None
         }

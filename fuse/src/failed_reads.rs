@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cachewfs_format::RepoName;
 
-use crate::clock;
+use crate::clock::Moment;
 use crate::control::protocol::{FailedReadReport, FailureReport};
 
 /// At most this many files of each repository. Beyond that, the oldest failure is forgotten.
@@ -20,7 +20,16 @@ const MAX_OF_ONE: usize = 16;
 pub(crate) struct FailedReads {
     /// Whether there are any. A read that succeeds looks only at this.
     has_any: AtomicBool,
-    repos: Mutex<HashMap<RepoName, Vec<FailedReadReport>>>,
+    repos: Mutex<HashMap<RepoName, Vec<FailedRead>>>,
+}
+
+/// A file whose last read failed.
+#[derive(Debug)]
+struct FailedRead {
+    path: String,
+    reason: String,
+    /// The time of the first of the failures since the last success.
+    since: Moment,
 }
 
 impl FailedReads {
@@ -35,12 +44,14 @@ impl FailedReads {
         let mut repos = self.repos();
         let reads = repos.entry(repo.clone()).or_default();
         let known = reads.iter().position(|read| read.path == path);
-        let known = known.map(|at| reads.remove(at).failure);
+        let known = known.map(|at| reads.remove(at));
         let is_news = known.as_ref().is_none_or(|known| known.reason != reason);
-        let since = known.map_or_else(clock::now, |known| known.since);
-        let failure = FailureReport { reason, since };
-        let path = path.to_owned();
-        reads.insert(0, FailedReadReport { path, failure });
+        let failed = FailedRead {
+            path: path.to_owned(),
+            reason,
+            since: known.map_or_else(Moment::now, |known| known.since),
+        };
+        reads.insert(0, failed);
         reads.truncate(MAX_OF_ONE);
         self.has_any.store(true, Ordering::Release);
         is_news
@@ -62,18 +73,37 @@ impl FailedReads {
         if reads.is_empty() {
             repos.remove(repo);
         } else {
-            repos.insert(repo.clone(), reads);
+            let reads = reads.into_iter().map(|read| FailedRead {
+                path: read.path,
+                reason: read.failure.reason,
+                since: Moment::at(read.failure.since),
+            });
+            repos.insert(repo.clone(), reads.collect());
         }
         self.has_any.store(!repos.is_empty(), Ordering::Release);
     }
 
     /// Returns the files of `repo` whose last read failed, the latest first.
     pub(crate) fn of(&self, repo: &RepoName) -> Vec<FailedReadReport> {
-        self.repos().get(repo).cloned().unwrap_or_default()
+        let repos = self.repos();
+        let reads = repos.get(repo).into_iter().flatten();
+        reads.map(FailedRead::report).collect()
     }
 
-    fn repos(&self) -> MutexGuard<'_, HashMap<RepoName, Vec<FailedReadReport>>> {
+    fn repos(&self) -> MutexGuard<'_, HashMap<RepoName, Vec<FailedRead>>> {
         self.repos.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl FailedRead {
+    fn report(&self) -> FailedReadReport {
+        FailedReadReport {
+            path: self.path.clone(),
+            failure: FailureReport {
+                reason: self.reason.clone(),
+                since: self.since.seconds_since_epoch(),
+            },
+        }
     }
 }
 

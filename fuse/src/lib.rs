@@ -9,6 +9,7 @@
 //! `invalidate` tells the kernel what changed, and `control` serves the CLI over a socket.
 
 mod adapter;
+mod awake;
 mod cache;
 mod clock;
 pub mod control;

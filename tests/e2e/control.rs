@@ -7,65 +7,16 @@ use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use cachewfs_tests::{MountProcess, Site, binary, can_mount, git, run, wait_up_to};
+use cachewfs_tests::{
+    MountProcess, OtherUser, Site, USER, binary, can_mount, git, run, said, wait_up_to,
+};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// A user id that owns no processes and no files on this machine.
-const USER: u32 = 64_999;
 /// Longer than the interval of `status --watch`, also on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// A copy of the CLI that every user may run, and a temporary directory that every user may write
-/// to.
-struct OtherUser {
-    program: PathBuf,
-    tmp: PathBuf,
-}
-
-impl OtherUser {
-    fn new(site: &Site) -> Self {
-        let open = |path: &Path, mode| {
-            fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
-        };
-        open(site.path(), 0o755);
-        let program = site.path().join("cachewfs");
-        fs::copy(binary("cachewfs"), &program).unwrap();
-        open(&program, 0o755);
-        let tmp = site.path().join("tmp");
-        fs::create_dir(&tmp).unwrap();
-        open(&tmp, 0o1777);
-        Self { program, tmp }
-    }
-
-    /// Runs the CLI as [`USER`], for a mount. Returns the exit code and the output.
-    fn run(&self, arguments: &[&str], mount: &Path) -> (Option<i32>, String) {
-        let mount = mount.display().to_string();
-        self.run_plain(&[arguments, &["--mount", &mount]].concat())
-    }
-
-    /// Runs the CLI as [`USER`], without a runtime directory. Returns the exit code and the output.
-    fn run_plain(&self, arguments: &[&str]) -> (Option<i32>, String) {
-        let output = Command::new(&self.program)
-            .args(arguments)
-            .current_dir("/")
-            .env_remove("XDG_RUNTIME_DIR")
-            .env("TMPDIR", &self.tmp)
-            .stdin(Stdio::null())
-            .uid(USER)
-            .gid(USER)
-            .output()
-            .unwrap();
-        (output.status.code(), said(&output))
-    }
-}
-
-fn said(output: &Output) -> String {
-    let text = [&output.stdout[..], &output.stderr].concat();
-    String::from_utf8_lossy(&text).into_owned()
-}
 
 #[test]
 fn others_may_ask_a_mount_only_with_allow_other() {

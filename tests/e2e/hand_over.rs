@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -10,8 +10,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use cachewfs_tests::{Site, can_mount, git, git_command, run, wait_until};
+use cachewfs_tests::{OtherUser, Site, can_mount, git, git_command, run, said, wait_until};
 use rustix::mount::UnmountFlags;
+
+/// The user nobody.
+const NOBODY: u32 = 65_534;
 
 /// A directory at which a part of a mount is mounted once more, as in a container.
 struct BindMount(PathBuf);
@@ -36,8 +39,10 @@ struct Shell(Child);
 
 impl Shell {
     fn new(directory: &Path) -> Self {
-        let mut command = Command::new("sh");
-        command.current_dir(directory);
+        Self::start(Command::new("sh").current_dir(directory))
+    }
+
+    fn start(command: &mut Command) -> Self {
         Self(
             command
                 .stdin(Stdio::piped())
@@ -192,6 +197,56 @@ fn a_mount_is_taken_over_without_the_daemon() {
 }
 
 #[test]
+fn only_the_user_who_mounted_replaces_the_process() {
+    if !can_mount() {
+        return;
+    }
+    // Users other than root mount with it.
+    if Command::new("fusermount3").arg("-V").output().is_err() {
+        println!("skipped: no fusermount3");
+        return;
+    }
+    let site = Site::default();
+    let stranger = OtherUser::new(&site);
+    // `fusermount3` mounts only for users who have a name.
+    let user = stranger.with_uid(NOBODY);
+    site.repo_with_history("project");
+    let daemon = site.daemon();
+    let point = user.tmp.join("mnt");
+    fs::create_dir(&point).unwrap();
+    chown(&point, Some(NOBODY), Some(NOBODY)).unwrap();
+    let text = point.display().to_string();
+    let options = format!("cache_dir={}", user.tmp.join("cache").display());
+    let pid = || {
+        let (_, status) = user.run(&["status", "--json"], &point);
+        let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+        status["pid"].as_u64().unwrap()
+    };
+    let replace = ["mount", "--replace", &text];
+    let mount = ["mount", "-o", &options, &daemon.url(), &text];
+    assert_eq!(user.run_plain(&mount), (Some(0), String::new()));
+    let mut shell = Shell::start(user.own(&mut Command::new("sh")));
+    let inside = format!("cd {text}/local/project && head -c 9 README.md; echo");
+    assert_eq!(shell.ask(&inside), "# version");
+    let before = pid();
+
+    let (of_stranger, refused) = stranger.run_plain(&replace);
+    let root = run(&replace);
+    assert_eq!(pid(), before);
+    let replaced = user.run_plain(&replace);
+
+    assert_eq!(of_stranger, Some(3), "{refused}");
+    assert_eq!(root.status.code(), Some(3), "{}", said(&root));
+    assert_eq!(replaced, (Some(0), String::new()));
+    assert_ne!(pid(), before);
+    assert_eq!(shell.ask("head -c 9 README.md; echo"), "# version");
+    assert_eq!(shell.ask("ls src | wc -l"), "7");
+    drop(shell);
+    assert_eq!(user.run_plain(&["umount", &text]).0, Some(0));
+    assert_eq!(fs::read_dir(&point).unwrap().count(), 0);
+}
+
+#[test]
 fn remount_starts_a_new_process_in_the_background() {
     if !can_mount() {
         return;
@@ -205,12 +260,14 @@ fn remount_starts_a_new_process_in_the_background() {
     std::os::unix::fs::symlink(cachewfs_tests::binary("cachewfs"), &helper).unwrap();
     let remount = |options: &str| {
         let point = mount.point.display().to_string();
-        let arguments = [&daemon.url(), &point, "-o", options];
+        let arguments = [&daemon.url(), &point, "-o", options, "-t", "cachewfs"];
         Command::new(&helper).args(arguments).output().unwrap()
     };
 
     let refused = remount("remount,rw,allow_other");
-    let remounted = remount("remount,rw,read_timeout=7s");
+    // As mount(8) adds them from the mount table.
+    let of_the_table = "ro,nosuid,nodev,noatime,user_id=0,group_id=0";
+    let remounted = remount(&format!("remount,{of_the_table},read_timeout=7s"));
 
     let stderr = String::from_utf8_lossy(&refused.stderr);
     assert_eq!(refused.status.code(), Some(2), "{stderr}");

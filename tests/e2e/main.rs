@@ -5,6 +5,7 @@
     reason = "a test that can't be set up has to fail"
 )]
 
+mod addresses;
 mod archives;
 mod bad_input;
 mod bare;
@@ -15,6 +16,7 @@ mod command_line;
 mod control;
 mod direct;
 mod faults;
+mod frozen;
 mod git_versions;
 mod hand_over;
 mod heads;

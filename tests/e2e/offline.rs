@@ -111,6 +111,9 @@ fn a_silent_daemon_is_waited_for_once() {
     assert_eq!(git(&mounted, &["log", "-p"]), log);
     // Each of these 22 waited for two seconds.
     assert!(others.elapsed() < Duration::from_secs(20));
+    // Once for the lookup that waited, and once for the outage.
+    let log = mount.log();
+    assert!(log.matches("WARN").count() <= 2, "{log}");
     // An unmount would wait for the requests.
     proxy.set(Fault::None);
 }

@@ -4,12 +4,14 @@
 //! | --- | --- |
 //! | `site` | the directories of one test, and short ways to start everything in them |
 //! | `process`, `mount` | a running `cachewfsd`, a running `cachewfs mount` |
+//! | `other_user` | runs programs as a user other than root |
 //! | `git`, `git_version` | runs git, makes repositories, finds the installed versions |
 //! | `git_daemon`, `git_http` | upstream servers |
 //! | `s3`, `bucket`, `with_s3` | a real S3 server, and the objects in its buckets |
 //! | `forward` | forwards connections; `proxy`, `recording_proxy` and `link` are built on it |
 //! | `proxy`, `recording_proxy`, `link` | damages, records or slows down connections |
 //! | `network`, `disk` | network namespaces and small filesystems that fail on demand |
+//! | `names`, `freezer` | host names that change, and processes that are frozen |
 //! | `archive`, `http`, `wait`, `dice` | verifying archives, requests, waiting, seeded choices |
 
 #![expect(
@@ -22,6 +24,7 @@ mod bucket;
 mod dice;
 mod disk;
 mod forward;
+mod freezer;
 mod git;
 mod git_daemon;
 mod git_http;
@@ -29,7 +32,9 @@ mod git_version;
 mod http;
 mod link;
 mod mount;
+mod names;
 mod network;
+mod other_user;
 mod process;
 mod proxy;
 mod recording_proxy;
@@ -40,6 +45,7 @@ mod wait;
 pub use archive::{extract_archive, verify_archive};
 pub use dice::Dice;
 pub use disk::{SmallDisk, bytes_below};
+pub use freezer::Freezer;
 pub use git::{
     GitRepo, add_loose_objects, assert_index_checksum, git, git_at_time, git_command,
     git_with_input, init_bare, try_git,
@@ -50,7 +56,9 @@ pub use git_version::GitVersion;
 pub use http::{HttpAnswer, http_request};
 pub use link::Link;
 pub use mount::MountProcess;
+pub use names::HostNames;
 pub use network::Network;
+pub use other_user::{OtherUser, USER, said};
 pub use process::{DaemonProcess, binary, free_address, run};
 pub use proxy::{Fault, Proxy};
 pub use recording_proxy::RecordingProxy;

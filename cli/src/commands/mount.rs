@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
+use cachewfs_fuse::MountError;
 
 use crate::mounting::{
     MountSettings, OPTIONS_HELP, UnknownOptions, daemon_urls, serve, start_logging,
@@ -96,9 +97,16 @@ pub(super) fn replacing(
     unknown: UnknownOptions,
 ) -> Result<MountSettings> {
     let choice = MountChoice {
-        mount: Some(mount_point),
+        mount: Some(mount_point.clone()),
     };
-    let running = block_on(async { Ok(choice.connect().await?.options().await?) })?;
+    let running = block_on(async {
+        let mut client = choice.connect().await?;
+        let refused = |source| MountError::Refused {
+            path: mount_point,
+            source,
+        };
+        Ok(client.options().await.map_err(refused)?)
+    })?;
     Ok(MountSettings::replacing(running, options, unknown)?)
 }
 

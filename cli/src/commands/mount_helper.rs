@@ -64,6 +64,10 @@ pub(crate) fn is_helper(mut arguments: impl Iterator<Item = OsString>) -> bool {
         || arguments.next().is_some_and(is_url)
 }
 
+fn key(option: &str) -> &str {
+    option.split('=').next().unwrap_or_default().trim()
+}
+
 pub(crate) fn run(args: &Args) -> Result<()> {
     let daemons = daemon_urls(&args.source)?;
     let unknown = if args.sloppy {
@@ -73,9 +77,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     };
     let mount_point = args.mount_point.clone();
     let options = args.options.iter().flat_map(|list| list.split(','));
-    let (remount, options): (Vec<_>, Vec<_>) = options
+    let (remount, mut options): (Vec<_>, Vec<_>) = options
         .map(str::to_owned)
         .partition(|option| option.trim() == "remount");
+    if !remount.is_empty() {
+        // Without a line in fstab, mount(8) adds the options that the mount table shows.
+        options.retain(|option| !["user_id", "group_id"].contains(&key(option)));
+    }
     let mut settings =
         MountSettings::parse(daemons.clone(), mount_point.clone(), &options, unknown)?;
     if args.fake {

@@ -16,6 +16,7 @@ use rustix::process::geteuid;
 use tokio::sync::Notify;
 use tracing::warn;
 
+use super::evict::CachedSegment;
 use super::open_files::OpenFiles;
 use super::{CacheFailures, KeptSnapshots, MarkedBytes, Marks, SegmentFile, evict, kept, pins};
 
@@ -255,7 +256,7 @@ impl Cache {
             Err(TryLockError::Error(error)) => return Err(error),
         }
         self.uncounted_bytes.store(0, Ordering::Relaxed);
-        let files = evict::scan(&self.root)?;
+        let files = self.scan()?;
         let used: u64 = files.iter().map(|file| file.bytes).sum();
         if used <= self.max_bytes {
             self.used_bytes.store(used, Ordering::Relaxed);
@@ -288,6 +289,19 @@ impl Cache {
         self.used_bytes
             .store(used.saturating_sub(freed), Ordering::Relaxed);
         Ok(victims.into_iter().map(|victim| victim.id).collect())
+    }
+
+    /// Lists the segments on disk. A time of use that lies in the future becomes the present.
+    fn scan(&self) -> io::Result<Vec<CachedSegment>> {
+        let mut files = evict::scan(&self.root)?;
+        // The clock was behind or ahead when they were used. Without this, all that is used from
+        // now on would look older than they do, and be evicted while it is needed.
+        let now = SystemTime::now();
+        for file in files.iter_mut().filter(|file| file.used_at > now) {
+            file.used_at = now;
+            self.touch(file.id, now);
+        }
+        Ok(files)
     }
 
     /// Opens the file that a mount locks while it evicts or pins. Closing it unlocks it.

@@ -6,9 +6,11 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
+
+use crate::clock::Moment;
 
 /// How long the last failure must be past before a success ends it. On a full disk some writes
 /// succeed between others that fail.
@@ -28,7 +30,7 @@ pub(crate) struct CacheFailure {
     /// The error of the last occurrence.
     pub(crate) error: Arc<io::Error>,
     /// The time of the first occurrence.
-    pub(crate) since: SystemTime,
+    pub(crate) since: Moment,
     last_at: Instant,
 }
 
@@ -46,7 +48,7 @@ impl CacheFailures {
         }
         *present = Some(CacheFailure {
             error: Arc::new(error),
-            since: since.unwrap_or_else(SystemTime::now),
+            since: since.unwrap_or_else(Moment::now),
             last_at: Instant::now(),
         });
         self.has_failed.store(true, Ordering::Release);

@@ -75,10 +75,7 @@ impl KeptSnapshots {
     pub(crate) fn read(&self, repo: &RepoName) -> Option<KeptSnapshot> {
         let path = self.path(repo);
         let (header, rest): (KeptHeader, _) = read_file(&path)?;
-        // Its age counts from its last use.
-        let used = fs::File::options().write(true).open(&path);
-        used.and_then(|file| file.set_modified(SystemTime::now()))
-            .ok();
+        note_use(&path).ok();
         (header.repo == *repo).then_some(KeptSnapshot { header, tail: rest })
     }
 
@@ -141,6 +138,15 @@ pub(super) fn needed(root: &Path) -> Vec<Vec<SegmentId>> {
         .collect();
     found.sort_by_key(|&(used_at, _)| std::cmp::Reverse(used_at));
     found.into_iter().map(|(_, needs)| needs).collect()
+}
+
+/// Notes that the file at `path` is used now: its age counts from then.
+fn note_use(path: &Path) -> io::Result<()> {
+    let file = fs::File::options().write(true).open(path)?;
+    let known = file.metadata()?.modified()?;
+    // Never an earlier time: a machine may start with a clock that is years behind, and the file
+    // would look old once the clock is right.
+    file.set_modified(known.max(SystemTime::now()))
 }
 
 fn remove_old(root: &Path) -> io::Result<()> {
@@ -214,15 +220,25 @@ mod tests {
         ours.write_hosts(&["host".to_owned()]);
 
         assert_eq!(ours.names(), std::slice::from_ref(&repo));
-        assert_eq!(ours.read(&repo), Some(kept.clone()));
+        assert_eq!(ours.read(&repo).as_ref(), Some(&kept));
         assert_eq!(ours.hosts(), Some(vec!["host".to_owned()]));
-        assert_eq!(needed(root.path()), [kept.header.needs]);
+        assert_eq!(
+            needed(root.path()),
+            std::slice::from_ref(&kept.header.needs)
+        );
         assert!(
             KeptSnapshots::open(root.path(), "http://b")
                 .names()
                 .is_empty()
         );
+        // A clock that is behind makes no file look old.
         let path = ours.path(&repo);
+        let later = SystemTime::now() + Duration::from_hours(24);
+        let file = fs::File::options().write(true).open(&path).unwrap();
+        file.set_modified(later).unwrap();
+        assert_eq!(ours.read(&repo), Some(kept));
+        assert_eq!(file.metadata().unwrap().modified().unwrap(), later);
+
         let mut bytes = fs::read(&path).unwrap();
         for at in [0, bytes.len() / 2, bytes.len() - 1] {
             bytes[at] ^= 1;

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use cachewfs_format::{ChunkEncoding, SegmentId, SegmentTable, SegmentWriter, encode_chunk};
 use futures_util::FutureExt as _;
@@ -71,6 +72,26 @@ fn a_data_file_that_lost_its_meta_file_is_evicted_first() {
     assert!(evicted.contains(ids.last().unwrap()));
     assert!(!path.with_extension("data").exists());
     assert!(bytes_on_disk(directory.path()) <= 5 * MIB);
+}
+
+#[test]
+fn a_clock_that_was_moved_back_does_not_get_new_segments_evicted() {
+    let directory = TempDir::new().unwrap();
+    let cache = Cache::open(directory.path(), 6 * MIB).unwrap();
+    for seed in 0..4 {
+        let id = store(&cache, seed);
+        cache.touch(id, SystemTime::now() + Duration::from_hours(3));
+    }
+    assert!(cache.evict().unwrap().is_empty());
+
+    let new: Vec<_> = (4..6).map(|seed| store(&cache, seed)).collect();
+    for &id in &new {
+        cache.touch(id, SystemTime::now());
+    }
+    let evicted = cache.evict().unwrap();
+
+    assert!(!evicted.is_empty());
+    assert!(new.iter().all(|id| !evicted.contains(id)));
 }
 
 #[test]

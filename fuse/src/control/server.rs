@@ -28,7 +28,6 @@ use super::protocol::{
 };
 use super::socket::{ControlSocket, remove_dead_sockets};
 use super::socket_directory::{self, SocketDirectory, SocketDirectoryError};
-use crate::clock::seconds_since_epoch;
 use crate::error::chain;
 use crate::fetch::FetchError;
 use crate::fs::Tree;
@@ -407,7 +406,7 @@ impl ControlConnection {
                 .present()
                 .map(|failure| FailureReport {
                     reason: failure.error.to_string(),
-                    since: seconds_since_epoch(failure.since),
+                    since: failure.since.seconds_since_epoch(),
                 }),
             traffic: backend.traffic.report(),
             outage: self.repositories.reachability.outage(),

@@ -65,6 +65,17 @@ pub enum HandOverError {
         /// Its reason.
         message: String,
     },
+    /// The two processes run versions of the program whose states differ.
+    #[error(
+        "the program of the mount writes its state in format {ours}, but the new program reads \
+         {theirs}"
+    )]
+    OtherFormat {
+        /// The format of the old process.
+        ours: u32,
+        /// The format that the new process named.
+        theirs: String,
+    },
     /// The state can't be written down, or this version can't understand it.
     #[error("the state of the mount can't be handed over")]
     State(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -87,6 +98,11 @@ async fn blocking<T: Send + 'static>(
     joined.map_err(|error| HandOverError::Lost(io::Error::other(error)))?
 }
 
+/// Returns the word of a new process that reads states of this format.
+fn begin(format: u32) -> String {
+    format!("begin format {format}")
+}
+
 /// A new process that is prepared to take the mount over.
 #[derive(Debug)]
 pub(crate) struct Successor {
@@ -104,7 +120,14 @@ pub(crate) async fn accept(stream: UnixStream, fs: &Fs) -> Result<Successor, Han
     fs.repositories().save(&mut saver)?;
     fs.save_inodes(&mut saver, &mut sent)?;
     blocking(move || {
-        channel.expect("begin")?;
+        let word = channel.word()?;
+        if word != begin(state::FORMAT) {
+            let theirs = word.trim_start_matches("begin ").to_owned();
+            let ours = state::FORMAT;
+            let error = HandOverError::OtherFormat { ours, theirs };
+            channel.fail(&error);
+            return Err(error);
+        }
         channel.send_state(&saver.state, &saver.blobs, &[])?;
         channel.expect("prepared")?;
         Ok(Successor { channel, sent })
@@ -205,7 +228,7 @@ pub(crate) async fn prepare(
 ) -> Result<Channel, HandOverError> {
     let mut channel = Channel::new(stream, PREPARE_TIMEOUT)?;
     let (channel, received) = blocking(move || {
-        channel.say("begin")?;
+        channel.say(&begin(state::FORMAT))?;
         let received = channel.receive_state()?;
         Ok((channel, received))
     })

@@ -21,6 +21,10 @@ use crate::segment::{Segment, SegmentLocation, Segments};
 use crate::session::Negotiated;
 use crate::view::FileContent;
 
+/// The format of [`State`]. It grows by 1 with every change after which the state of an old program
+/// can't be read: a field of another type or meaning, or a new field without a default.
+pub(crate) const FORMAT: u32 = 1;
+
 /// All that the new process needs. The bytes of `blobs` follow it in the same message.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct State {

@@ -12,9 +12,10 @@ use tempfile::TempDir;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
+use super::state::FORMAT;
 use super::{
     Channel, Given, HandOverError, Loader, READY_TIMEOUT, Saver, Successor, Taken, Text, accept,
-    give, prepare, take,
+    begin, give, prepare, take,
 };
 use crate::adapter::Adapter;
 use crate::control::Server;
@@ -138,7 +139,7 @@ async fn the_old_process_goes_on_if_the_new_one_ends_or_hangs() {
         let (stream, accepted) = old.begin();
         let new = blocking(move || {
             let mut channel = Channel::new(stream, PATIENCE).unwrap();
-            channel.say("begin").unwrap();
+            channel.say(&begin(FORMAT)).unwrap();
             let received = channel.receive_state().unwrap();
             assert!(!received.state.inodes.is_empty());
             channel.say("prepared").unwrap();
@@ -167,6 +168,39 @@ async fn the_old_process_goes_on_if_the_new_one_ends_or_hangs() {
         check(repo.clone(), &file).await;
         drop(dying.await.unwrap());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_reads_another_format_is_told_so() {
+    let Some(old) = old().await else { return };
+    let (repo, file) = old.reads().await;
+    let (ours, theirs) = tokio::net::UnixStream::pair().unwrap();
+    let new = blocking(move || {
+        let mut channel = Channel::new(theirs.into_std().unwrap(), PATIENCE).unwrap();
+        channel.say(&begin(FORMAT + 1)).unwrap();
+        channel
+    });
+
+    let mut new = new.await;
+    let refused = accept(ours, &old.bench.fs).await;
+    let told = blocking(move || new.receive_state()).await;
+
+    let Err(HandOverError::OtherFormat { .. }) = refused else {
+        panic!("{refused:?}");
+    };
+    let Err(HandOverError::Refused { message }) = told else {
+        panic!("{told:?}");
+    };
+    let (ours, theirs) = (FORMAT, FORMAT + 1);
+    let expected = [
+        format!("in format {ours},"),
+        format!("reads format {theirs}"),
+    ];
+    assert!(
+        expected.iter().all(|part| message.contains(part)),
+        "{message}"
+    );
+    check(repo, &file).await;
 }
 
 /// Returns names of an open directory, from where the last call stopped: at least `count`, or all.

@@ -2,12 +2,12 @@
 //!
 //! ```text
 //! message:  length of the JSON (u64), JSON with the length of each blob, blobs
-//! word:     one line: `begin`, `prepared`, `ready` or `go`
+//! word:     one line: `begin` with the format of the state, `prepared`, `ready` or `go`
 //! failure:  `failed: ` and the reason, instead of a message or a word
 //! ```
 //!
-//! Both ends run the same program on the same machine, in two versions. A version that can't parse
-//! the other's message says so, and the old process serves on.
+//! Both ends run the same program on the same machine, in two versions. If the versions differ in
+//! the format, the old process says so, and serves on.
 
 use std::io::{self, IoSlice, IoSliceMut, Read as _, Write as _};
 use std::mem::MaybeUninit;
@@ -168,6 +168,17 @@ impl Channel {
 
     /// Waits for a word. Fails if another comes.
     pub(crate) fn expect(&mut self, word: &str) -> Result<(), HandOverError> {
+        let came = self.word()?;
+        if came == word {
+            return Ok(());
+        }
+        Err(HandOverError::state(format!(
+            "`{came}` came instead of `{word}`"
+        )))
+    }
+
+    /// Waits for a word, and returns it.
+    pub(crate) fn word(&mut self) -> Result<String, HandOverError> {
         let mut line = Vec::new();
         // Byte by byte: a state may follow, and belongs to another reader.
         while line.last() != Some(&b'\n') {
@@ -184,14 +195,7 @@ impl Channel {
             }
             line.extend(byte);
         }
-        let line = String::from_utf8_lossy(&line);
-        let line = line.trim_end();
-        if line == word {
-            return Ok(());
-        }
-        Err(HandOverError::state(format!(
-            "`{line}` came instead of `{word}`"
-        )))
+        Ok(String::from_utf8_lossy(&line).trim_end().to_owned())
     }
 }
 

@@ -4,11 +4,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
-use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::RepoError;
-use crate::clock;
+use crate::awake;
+use crate::clock::Moment;
 use crate::control::protocol::OutageReport;
 use crate::fetch::FetchError;
 use crate::hand_over::OutageState;
@@ -39,8 +39,7 @@ struct State {
 
 #[derive(Clone, Debug)]
 struct Outage {
-    /// In seconds since the epoch.
-    since: u64,
+    since: Moment,
     reason: String,
     /// Until when lookups fail without a request.
     believed_until: Instant,
@@ -62,7 +61,7 @@ impl Reachability {
     ) -> Result<T, FetchError> {
         let started_at = Instant::now();
         let mut request = std::pin::pin!(request);
-        let outcome = if let Ok(outcome) = timeout(self.silence, &mut request).await {
+        let outcome = if let Ok(outcome) = awake::timeout(self.silence, &mut request).await {
             outcome
         } else {
             let seconds = self.silence.as_secs_f32();
@@ -98,7 +97,7 @@ impl Reachability {
         let since = state
             .outage
             .as_ref()
-            .map_or_else(clock::now, |outage| outage.since);
+            .map_or_else(Moment::now, |outage| outage.since);
         state.outage = Some(Outage {
             since,
             reason,
@@ -133,7 +132,7 @@ impl Reachability {
     pub(crate) fn outage(&self) -> Option<OutageReport> {
         let outage = self.state().outage.clone()?;
         Some(OutageReport {
-            since: outage.since,
+            since: outage.since.seconds_since_epoch(),
             reason: outage.reason,
         })
     }
@@ -142,7 +141,7 @@ impl Reachability {
     pub(super) fn save(&self) -> Option<OutageState> {
         let outage = self.state().outage.clone()?;
         Some(OutageState {
-            since: outage.since,
+            since: outage.since.seconds_since_epoch(),
             reason: outage.reason,
             believed_for: outage
                 .believed_until
@@ -153,7 +152,7 @@ impl Reachability {
     /// Takes over the outage that another process noticed.
     pub(super) fn restore(&self, outage: OutageState) {
         self.state().outage = Some(Outage {
-            since: outage.since,
+            since: Moment::at(outage.since),
             reason: outage.reason,
             // Not longer than this process would believe it.
             believed_until: Instant::now() + outage.believed_for.min(SILENCE_TTL),
