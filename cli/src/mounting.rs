@@ -20,10 +20,11 @@ use crate::remote::without_secrets;
 /// The parsed options of `-o`.
 #[derive(Debug)]
 pub(crate) struct MountSettings {
+    /// The options. Without a log file among them, the foreground process logs to standard error,
+    /// and the background process doesn't log.
     pub(crate) options: MountOptions,
-    /// The log file. Without one, the foreground process logs to standard error, and the background
-    /// process doesn't log.
-    pub(crate) log: Option<PathBuf>,
+    /// Whether the process takes a running mount over.
+    pub(crate) replaces: bool,
 }
 
 /// Options of mount(8), fstab and systemd that are accepted and change nothing.
@@ -99,12 +100,49 @@ impl MountSettings {
     ) -> Result<Self, CliError> {
         let mut settings = Self {
             options: MountOptions::new(mount_point, daemons),
-            log: None,
+            replaces: false,
         };
-        for option in options.iter().flat_map(|list| list.split(',')) {
-            settings.apply(option.trim(), unknown)?;
-        }
+        settings.apply_all(options, unknown)?;
         Ok(settings)
+    }
+
+    /// Returns the settings of a process that replaces the one of a running mount: the options of
+    /// the mount, and then `options`.
+    pub(crate) fn replacing(
+        running: MountOptions,
+        options: &[String],
+        unknown: UnknownOptions,
+    ) -> Result<Self, CliError> {
+        let before = running.clone();
+        let mut settings = Self {
+            options: running,
+            replaces: true,
+        };
+        settings.apply_all(options, unknown)?;
+        let now = &settings.options;
+        // The kernel has them from the mount on, or keeps the answers that depend on them.
+        let unchangeable = [
+            ("allow_other", now.allow_other != before.allow_other),
+            ("noexec", now.noexec != before.noexec),
+            ("uid", now.owner.uid != before.owner.uid),
+            ("gid", now.owner.gid != before.owner.gid),
+            ("no_passthrough", now.passthrough != before.passthrough),
+        ];
+        match unchangeable.iter().find(|(_, changes)| *changes) {
+            None => Ok(settings),
+            Some((option, _)) => Err(CliError::BadOption {
+                option: (*option).to_owned(),
+                reason: "it can't change while the mount is in use: unmount, and mount again"
+                    .to_owned(),
+            }),
+        }
+    }
+
+    fn apply_all(&mut self, options: &[String], unknown: UnknownOptions) -> Result<(), CliError> {
+        let options = options.iter().flat_map(|list| list.split(','));
+        options
+            .map(str::trim)
+            .try_for_each(|option| self.apply(option, unknown))
     }
 
     fn apply(&mut self, option: &str, unknown: UnknownOptions) -> Result<(), CliError> {
@@ -131,7 +169,7 @@ impl MountSettings {
             "hydrate_rate" => options.hydrate_max_rate = Some(size(value).map_err(bad)?),
             "no_direct_reads" => options.direct_reads = false,
             "no_passthrough" => options.passthrough = false,
-            "log" => self.log = Some(absolute(value)),
+            "log" => options.log = Some(absolute(value)),
             _ if IGNORED.contains(&key) || key.starts_with("x-") || key == "comment" => {}
             _ if unknown == UnknownOptions::Ignored => {}
             _ => return Err(bad("unknown option".to_owned())),
@@ -244,7 +282,7 @@ pub(crate) fn start_logging(log: Option<&Path>) -> Result<()> {
 /// SIGINT, SIGTERM and SIGQUIT unmount it; in the foreground, SIGHUP does too. Signals that have no
 /// meaning here, such as SIGUSR1, change nothing.
 pub(crate) async fn serve(
-    options: MountOptions,
+    settings: MountSettings,
     on_ready: impl FnOnce() -> Result<()>,
 ) -> Result<()> {
     // The handlers come before the mount: a signal that ended the process while it is mounted would
@@ -260,7 +298,11 @@ pub(crate) async fn serve(
     // A background process ignores SIGHUP, because it doesn't belong to a terminal.
     let mut hangup = signal(SignalKind::hangup())?;
     raise_file_limit();
-    let mount = Mount::start(options).await?;
+    let mount = if settings.replaces {
+        Mount::take_over(settings.options).await?
+    } else {
+        Mount::start(settings.options).await?
+    };
     on_ready()?;
     let ended = mount.wait();
     tokio::pin!(ended);

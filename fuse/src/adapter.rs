@@ -19,15 +19,15 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fuser::{
-    AccessFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation,
-    INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyData,
-    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyOpen, ReplyStatfs,
-    ReplyXattr, Request,
+    AccessFlags, BackingId, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags,
+    Generation, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, ReplyAttr,
+    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyOpen,
+    ReplyStatfs, ReplyXattr, Request,
 };
 use futures_util::FutureExt as _;
 use tokio::runtime::Handle;
@@ -37,7 +37,8 @@ use crate::error::FsError;
 use crate::fs::{Attr, DirectoryEntry, FileKind, Fs, Listing};
 use crate::killed::killed;
 use crate::options::{MountOptions, Owner};
-use crate::passthrough::IoMode;
+use crate::passthrough::{Backing, IoMode};
+use crate::session::{Effect, Gate, Negotiated};
 
 /// How long the kernel may cache names and attributes that stay the same until it is told
 /// otherwise.
@@ -73,6 +74,12 @@ pub(crate) struct Adapter {
     /// Whether the kernel has refused passthrough for a file.
     passthrough_refused: AtomicBool,
     owner: Owner,
+    /// Where the threads of the session wait while the mount is being handed over.
+    pub(crate) gate: Arc<Gate>,
+    /// The version and flags that the kernel agreed to, from its first request on.
+    pub(crate) negotiated: Arc<OnceLock<Negotiated>>,
+    /// Ids of backing files that must be closed at the next `open`, because only its reply can.
+    unclosed: Mutex<Vec<u32>>,
 }
 
 /// The thread that waits for an answer of the mount.
@@ -93,7 +100,14 @@ impl Adapter {
             uses_passthrough: options.passthrough,
             passthrough_refused: AtomicBool::new(false),
             owner: options.owner,
+            gate: Arc::default(),
+            negotiated: Arc::default(),
+            unclosed: Mutex::default(),
         }
+    }
+
+    fn unclosed(&self) -> MutexGuard<'_, Vec<u32>> {
+        self.unclosed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Logs that the kernel refuses passthrough, as a warning the first time: it mostly refuses it
@@ -125,10 +139,10 @@ impl Adapter {
 
     /// Runs `call`, which reads the file or directory `ino`, and passes its outcome to `answer`: in
     /// this thread if `call` is ready at once, otherwise from a task, after at most the waiter's
-    /// timeout, or soon after its thread was killed.
+    /// timeout, or soon after its thread was killed. `effect` is the change that `answer` makes.
     fn respond<T: Send + 'static>(
         &self,
-        ino: INodeNo,
+        (ino, effect): (INodeNo, Effect),
         Waiter { thread, timeout }: Waiter,
         call: impl Future<Output = Result<T, FsError>> + Send + 'static,
         answer: impl FnOnce(Result<T, FsError>) + Send + 'static,
@@ -156,6 +170,7 @@ impl Adapter {
         // The caller gets an error after `timeout`, but its work goes on. A caller that retries a
         // lookup then finds the repository loaded.
         let longest = self.read_timeout.max(timeout);
+        let unanswered = self.gate.unanswered(effect);
         let work = tokio::time::timeout(longest, call);
         let until_end = ending.clone();
         // The end of the mount waits for its tasks.
@@ -178,9 +193,23 @@ impl Adapter {
                 };
                 fs.note_outcome(ino.0, outcome.as_ref().err());
                 answer(outcome);
+                drop(unanswered);
             },
             &self.runtime,
         );
+    }
+}
+
+/// Attaches the id of a backing file that another process opened on this connection.
+fn attach(reply: &ReplyOpen, id: u32) -> BackingId {
+    #[expect(
+        unsafe_code,
+        reason = "an id without a value that closes it comes only from another process"
+    )]
+    // SAFETY: the id is open on this connection. The process that opened it gave it away and closes
+    // it no more, and each id is attached once: the caller has taken it out of its place.
+    unsafe {
+        reply.wrap_backing(id)
     }
 }
 
@@ -254,22 +283,30 @@ impl Filesystem for Adapter {
             // The bytes of an inode never change, so the kernel need not drop cached pages itself.
             InitFlags::FUSE_EXPLICIT_INVAL_DATA,
         ];
+        let mut agreed = InitFlags::empty();
         for capability in useful {
             // An older kernel may lack it. The mount is then slower, but correct.
-            config.add_capabilities(capability).ok();
+            if config.add_capabilities(capability).is_ok() {
+                agreed |= capability;
+            }
         }
         if self.uses_passthrough {
             // With a stack depth of 0, the default, the kernel allows no passthrough.
             let offered = config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok()
                 && config.set_max_stack_depth(1).is_ok();
             self.uses_passthrough = offered;
+            if offered {
+                agreed |= InitFlags::FUSE_PASSTHROUGH;
+            }
         }
+        self.negotiated.set(Negotiated::new(config, agreed)).ok();
         config.set_max_background(MAX_BACKGROUND).ok();
         config.set_max_readahead(READ_AHEAD).ok();
         Ok(())
     }
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let _turn = self.gate.turn();
         let (fs, name) = (Arc::clone(&self.fs), name.as_bytes().to_vec());
         let owner = self.owner;
         let call = async move { fs.lookup(parent.0, &name).await };
@@ -277,7 +314,7 @@ impl Filesystem for Adapter {
         // repository at any time, so its absence must not be cached.
         let keeps_absence = !matches!(self.fs.getattr(parent.0), Ok(attr) if !attr.is_lasting);
         self.respond(
-            parent,
+            (parent, Effect::Knowledge),
             self.looker(request),
             call,
             move |outcome| match outcome {
@@ -303,10 +340,13 @@ impl Filesystem for Adapter {
     }
 
     fn forget(&self, _request: &Request, ino: INodeNo, count: u64) {
+        // Without a turn: a batch of these calls is one request, and its thread must not wait at
+        // the gate between two of them.
         self.fs.forget(ino.0, count);
     }
 
     fn getattr(&self, _request: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        let _turn = self.gate.turn();
         match self.fs.getattr(ino.0) {
             Ok(attr) => {
                 reply.attr(&ttl(&attr), &file_attr(&attr, self.owner));
@@ -316,10 +356,11 @@ impl Filesystem for Adapter {
     }
 
     fn readlink(&self, request: &Request, ino: INodeNo, reply: ReplyData) {
+        let _turn = self.gate.turn();
         let fs = Arc::clone(&self.fs);
         let call = async move { fs.readlink(ino.0).await };
         self.respond(
-            ino,
+            (ino, Effect::Nothing),
             self.looker(request),
             call,
             move |outcome| match outcome {
@@ -330,11 +371,16 @@ impl Filesystem for Adapter {
     }
 
     fn open(&self, _request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        let _turn = self.gate.turn();
         if !self.uses_passthrough {
             // After ENOSYS the kernel sends no `open` or `release` any more, for any file. Reads
             // need no handle here, because the bytes of an inode never change. A warm `git grep`
             // over git's work tree took 147 ms with `open`, and 50 ms without.
             return reply.error(Errno::ENOSYS);
+        }
+        let unclosed = std::mem::take(&mut *self.unclosed());
+        for id in unclosed {
+            drop(attach(&reply, id));
         }
         let file = match self.fs.file(ino.0) {
             Ok(file) => file,
@@ -356,24 +402,26 @@ impl Filesystem for Adapter {
             IoMode::Cached
         };
         let mode = opens.required_mode().unwrap_or(free_choice);
-        if mode == IoMode::Passthrough && opens.backing.is_none() {
-            let backing = segment
+        let backing = match (mode, opens.backing.take()) {
+            (IoMode::Cached, _) => None,
+            (IoMode::Passthrough, Some(Backing::Attached(backing))) => Some(backing),
+            (IoMode::Passthrough, Some(Backing::Detached(id))) => Some(attach(&reply, id)),
+            (IoMode::Passthrough, None) => segment
                 .opened_file()
                 .ok_or_else(|| io::Error::other("the cache files are not open"))
-                .and_then(|file| reply.open_backing(file.data()));
-            match backing {
-                Ok(backing) => opens.backing = Some(Arc::new(backing)),
+                .and_then(|file| reply.open_backing(file.data()))
                 // The mode falls back to cached, also for all opens until the last one ends.
-                Err(error) => self.note_refused_passthrough(&error),
-            }
-        }
+                .inspect_err(|error| self.note_refused_passthrough(error))
+                .ok(),
+        };
         opens.count += 1;
         let handle = FileHandle(self.fs.open(file));
-        match &opens.backing {
+        match &backing {
             // The kernel refuses FOPEN_KEEP_CACHE together with passthrough.
             Some(backing) => reply.opened_passthrough(handle, FopenFlags::empty(), backing),
             None => reply.opened(handle, cached),
         }
+        opens.backing = backing.map(Backing::Attached);
     }
 
     fn read(
@@ -387,6 +435,7 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        let _turn = self.gate.turn();
         let fs = Arc::clone(&self.fs);
         let range = offset..offset.saturating_add(u64::from(size));
         let has_handles = self.uses_passthrough;
@@ -398,7 +447,7 @@ impl Filesystem for Adapter {
             }
         };
         self.respond(
-            ino,
+            (ino, Effect::Nothing),
             self.reader(request),
             call,
             move |outcome| match outcome {
@@ -421,14 +470,12 @@ impl Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
+        let _turn = self.gate.turn();
         if let Some(file) = self.fs.release(fh.0)
             && let Some(segment) = file.segment()
         {
-            segment
-                .opens
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .release();
+            let mut opens = segment.opens.lock().unwrap_or_else(PoisonError::into_inner);
+            self.unclosed().extend(opens.release());
         }
         reply.ok();
     }
@@ -441,11 +488,13 @@ impl Filesystem for Adapter {
         _lock_owner: LockOwner,
         reply: ReplyEmpty,
     ) {
+        let _turn = self.gate.turn();
         // Nothing is ever written. After ENOSYS the kernel sends no `flush` any more.
         reply.error(Errno::ENOSYS);
     }
 
     fn opendir(&self, _request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        let _turn = self.gate.turn();
         let is_lasting = matches!(self.fs.getattr(ino.0), Ok(attr) if attr.is_lasting);
         // A listing may be cached only if an invalidation tells the kernel when it changes.
         let flags = if is_lasting {
@@ -467,9 +516,11 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
+        let _turn = self.gate.turn();
         let fs = Arc::clone(&self.fs);
         let call = async move { fs.listing(fh.0, offset).await };
-        self.respond(ino, self.looker(request), call, move |outcome| {
+        let subject = (ino, Effect::Knowledge);
+        self.respond(subject, self.looker(request), call, move |outcome| {
             let listing = match outcome {
                 Ok(listing) => listing,
                 Err(error) => return reply.error(error.errno()),
@@ -493,10 +544,12 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
+        let _turn = self.gate.turn();
         let (fs, fs_for_lookups) = (Arc::clone(&self.fs), Arc::clone(&self.fs));
         let owner = self.owner;
         let call = async move { fs.listing(fh.0, offset).await };
-        self.respond(ino, self.looker(request), call, move |outcome| {
+        let subject = (ino, Effect::Knowledge);
+        self.respond(subject, self.looker(request), call, move |outcome| {
             let listing = match outcome {
                 Ok(listing) => listing,
                 Err(error) => return reply.error(error.errno()),
@@ -534,17 +587,20 @@ impl Filesystem for Adapter {
         _flags: OpenFlags,
         reply: ReplyEmpty,
     ) {
+        let _turn = self.gate.turn();
         self.fs.releasedir(fh.0);
         reply.ok();
     }
 
     fn statfs(&self, _request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+        let _turn = self.gate.turn();
         // A mount is no place for data, so it has no blocks. `df` then leaves it out, and
         // monitoring doesn't report it as full. `cachewfs status` shows the size of the cache.
         reply.statfs(0, 0, 0, 0, 0, 4096, 255, 4096);
     }
 
     fn access(&self, _request: &Request, ino: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
+        let _turn = self.gate.turn();
         match self.fs.getattr(ino.0) {
             Ok(attr) => {
                 let is_program = attr.kind != FileKind::File || attr.mode & 0o111 != 0;
@@ -566,11 +622,13 @@ impl Filesystem for Adapter {
         _size: u32,
         reply: ReplyXattr,
     ) {
+        let _turn = self.gate.turn();
         // There are no extended attributes. After ENOSYS the kernel asks for none any more.
         reply.error(Errno::ENOSYS);
     }
 
     fn listxattr(&self, _request: &Request, _ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let _turn = self.gate.turn();
         // After ENOSYS, the kernel would answer EOPNOTSUPP, and `tar --xattrs` warns of each file.
         if size == 0 {
             reply.size(0);
@@ -590,6 +648,7 @@ impl Filesystem for Adapter {
         _out_size: u32,
         reply: ReplyIoctl,
     ) {
+        let _turn = self.gate.turn();
         // Python, for example, asks of each file that it opens whether it is a terminal.
         reply.error(Errno::ENOTTY);
     }

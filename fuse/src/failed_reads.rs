@@ -56,6 +56,17 @@ impl FailedReads {
         self.has_any.store(!repos.is_empty(), Ordering::Release);
     }
 
+    /// Takes over the files of `repo` that another process couldn't read.
+    pub(crate) fn restore(&self, repo: &RepoName, reads: Vec<FailedReadReport>) {
+        let mut repos = self.repos();
+        if reads.is_empty() {
+            repos.remove(repo);
+        } else {
+            repos.insert(repo.clone(), reads);
+        }
+        self.has_any.store(!repos.is_empty(), Ordering::Release);
+    }
+
     /// Returns the files of `repo` whose last read failed, the latest first.
     pub(crate) fn of(&self, repo: &RepoName) -> Vec<FailedReadReport> {
         self.repos().get(repo).cloned().unwrap_or_default()

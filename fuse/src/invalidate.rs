@@ -31,9 +31,9 @@ impl Invalidator {
     pub(crate) fn invalidate(&self, repo: &RepoName, before: &View, now: &View) {
         let repo = repo.as_str();
         let objects = now.objects.changed_paths(&before.objects);
-        self.drop_names(&objects, |path| {
-            tree_directory_ino(repo, Tree::Objects, path)
-        });
+        for tree in Tree::BARE {
+            self.drop_names(&objects, |path| tree_directory_ino(repo, tree, path));
+        }
         if Arc::ptr_eq(&before.generation, &now.generation) {
             return;
         }
@@ -56,6 +56,12 @@ impl Invalidator {
         let changed = now.changed_paths(tree);
         let names = with_changed_directories(&changed, tree, now);
         self.drop_names(&names, |path| work_tree_ino(repo, path));
+    }
+
+    /// Drops names of a small tree that another process showed otherwise.
+    pub(crate) fn drop_stale(&self, repo: &RepoName, tree: Tree, path: &[u8]) {
+        let repo = repo.as_str();
+        self.drop_names(&[path], |path| tree_directory_ino(repo, tree, path));
     }
 
     /// Drops the names of `paths`, then the listings of their directories.

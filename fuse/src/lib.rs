@@ -17,6 +17,7 @@ mod failed_reads;
 mod fetch;
 mod first_look;
 mod fs;
+mod hand_over;
 mod invalidate;
 mod jitter;
 mod killed;
@@ -34,6 +35,7 @@ mod traffic;
 mod view;
 
 pub use fetch::{SecretToken, TokenError};
+pub use hand_over::HandOverError;
 pub use mount::{Mount, MountError};
 pub use mount_table::{DeviceNumber, TableEntry, clear_dead_mount, is_dead, mount_table};
 pub use options::{Hydrate, MountOptions, Owner};

@@ -11,9 +11,10 @@ use tracing::{info, warn};
 
 use crate::adapter::Adapter;
 use crate::cache::Cache;
-use crate::control::{self, BindError, Server, SocketDirectory};
+use crate::control::{self, BindError, Client, ClientError, ConnectError, Server, SocketDirectory};
 use crate::fetch::{DaemonToken, HttpSource, TokenError};
 use crate::fs::Fs;
+use crate::hand_over::{self, HandOverError, SessionState};
 use crate::invalidate::Invalidator;
 use crate::mount_table::{clear_dead_mount, mount_at};
 use crate::options::MountOptions;
@@ -82,6 +83,30 @@ pub enum MountError {
         /// The mount point.
         path: PathBuf,
     },
+    /// The running mount can't be reached to take it over.
+    #[error("can't ask the running mount at {path}")]
+    NotRunning {
+        /// The mount point.
+        path: PathBuf,
+        /// The reason.
+        source: ConnectError,
+    },
+    /// The running mount refuses to be taken over.
+    #[error("the running mount at {path} can't be taken over")]
+    Refused {
+        /// The mount point.
+        path: PathBuf,
+        /// The reason.
+        source: ClientError,
+    },
+    /// The hand-over failed. The mount goes on as before.
+    #[error("the mount at {path} was not taken over, and goes on as before")]
+    HandOver {
+        /// The mount point.
+        path: PathBuf,
+        /// The reason.
+        source: HandOverError,
+    },
     /// The FUSE session failed, or unmounting failed.
     #[error("the FUSE session failed")]
     Session(#[source] io::Error),
@@ -91,7 +116,7 @@ pub enum MountError {
 #[derive(Debug)]
 pub struct Mount {
     served: Mutex<Option<ServedSession>>,
-    repositories: Arc<Repositories>,
+    fs: Arc<Fs>,
     control: Server,
 }
 
@@ -106,28 +131,14 @@ impl Mount {
                     path: requested,
                     source,
                 })?;
-        let traffic = Arc::new(Traffic::default());
-        let token = open_token(&options)?;
-        let source =
-            HttpSource::new(&options, token, Arc::clone(&traffic)).map_err(MountError::Http)?;
-        let backend = Arc::new(Backend::new(
-            Arc::new(source),
-            open_cache(&options).await?,
-            traffic,
-            options.read_timeout,
-        ));
-        let segments = Arc::new(Segments::new(backend));
-        let eviction = Arc::clone(&segments).keep_within_limit();
-        segments.backend().tasks.spawn(eviction);
-        let repositories = Arc::new(Repositories::new(options.clone(), segments));
-        let fs = Arc::new(Fs::new(Arc::clone(&repositories)));
+        let fs = build(&options).await?;
         // Before the mount: then nothing has to be undone if the directory can't be used.
         let sockets = control::open_socket_directory().await?;
         wait_until_free(&options.mount_point).await?;
         let starting = lock_start(&sockets).await?;
         // Another mount may have started here until this one had the lock.
         wait_until_free(&options.mount_point).await?;
-        let adapter = Adapter::new(fs, Handle::current(), &options);
+        let adapter = Adapter::new(Arc::clone(&fs), Handle::current(), &options);
         let (mount_point, allow_other) = (options.mount_point.clone(), options.allow_other);
         // Blocks until the kernel has sent its first request.
         let started = tokio::task::spawn_blocking(move || session::start(adapter, &options)).await;
@@ -142,22 +153,95 @@ impl Mount {
             served.unmount().ok();
         })?;
         drop(starting);
+        info!(mount_point = %mount_point.display(), "Mounted at {}", mount_point.display());
+        Ok(Self::serve(fs, control, served))
+    }
+
+    /// Takes a running mount over from the process that serves it, which then ends. Its users
+    /// notice nothing. With an error, the other process goes on.
+    ///
+    /// `options` are those of the running mount, or others for this process. The mount point, the
+    /// users, the owner and passthrough belong to the mount and can't change.
+    pub async fn take_over(options: MountOptions) -> Result<Self, MountError> {
+        let path = options.mount_point.clone();
+        // First what takes long, and then the request: meanwhile the other process keeps nothing
+        // for this one.
+        let fs = build(&options).await?;
+        let connected = Client::connect(&path).await;
+        let client = connected.map_err(|source| MountError::NotRunning {
+            path: path.clone(),
+            source,
+        })?;
+        let stream = client.replace().await;
+        let stream = stream.map_err(|source| MountError::Refused {
+            path: path.clone(),
+            source,
+        })?;
+        let failed = |source| MountError::HandOver {
+            path: path.clone(),
+            source,
+        };
+        let prepared = hand_over::prepare(stream, &fs).await;
+        let prepared = prepared.map_err(failed)?;
+        let mut taken = hand_over::take(prepared, &fs).await.map_err(failed)?;
+        let broken = |error: io::Error| failed(error.into());
+        let SessionState {
+            negotiated,
+            device,
+            socket_directory,
+        } = taken.session.clone();
+        let listener = taken.listener.try_clone().map_err(broken)?;
+        let clones = std::mem::take(&mut taken.clones);
+        let control = Server::resume(&socket_directory, &device, listener, clones)?;
+        let adapter = Adapter::new(Arc::clone(&fs), Handle::current(), &options);
+        let session = (&taken.connection, negotiated);
+        let session = session::resume(adapter, &options, session).map_err(broken)?;
+        tokio::task::block_in_place(|| taken.wait_for_go()).map_err(failed)?;
+        let served = session.serve(device).map_err(broken)?;
+        let point = path.display();
+        info!(mount_point = %point, "Took over the mount at {point}");
+        let mount = Self::serve(fs, control, served);
+        mount.follow(&taken).await;
+        Ok(mount)
+    }
+
+    fn serve(fs: Arc<Fs>, control: Server, served: ServedSession) -> Self {
+        let repositories = fs.repositories();
         repositories
             .invalidator
             .set(Invalidator::new(served.notifier.clone()))
             .ok();
         repositories.start();
-        control.serve(&repositories);
-        info!(mount_point = %mount_point.display(), "Mounted at {}", mount_point.display());
-        Ok(Self {
+        control.serve(repositories);
+        Self {
             served: Mutex::new(Some(served)),
-            repositories,
+            fs,
             control,
-        })
+        }
     }
 
-    /// Waits until the mount ends: by `umount`, by a request on the control socket, or by
-    /// [`Mount::unmount`]. Only the first call waits; a later one returns at once.
+    /// Starts the background tasks of repositories that were taken over, and tells the kernel what
+    /// this program shows otherwise than the other did.
+    async fn follow(&self, taken: &hand_over::Taken) {
+        let repositories = self.fs.repositories();
+        for repository in &taken.repositories {
+            repositories.follow_adopted(repository);
+        }
+        let invalidator = repositories.invalidator.get().cloned();
+        let stale = taken.stale.clone();
+        let told = tokio::task::spawn_blocking(move || {
+            for (repo, tree, path) in &stale {
+                if let Some(invalidator) = &invalidator {
+                    invalidator.drop_stale(repo, *tree, path);
+                }
+            }
+        });
+        told.await.ok();
+    }
+
+    /// Waits until the mount ends: by `umount`, by a request on the control socket, by
+    /// [`Mount::unmount`], or because another process has taken it over. Only the first call waits;
+    /// a later one returns at once.
     pub async fn wait(&self) -> Result<(), MountError> {
         let served = self
             .served
@@ -167,26 +251,70 @@ impl Mount {
         let Some(mut served) = served else {
             return Ok(());
         };
-        let outcome = tokio::select! {
-            outcome = &mut served.ended => match outcome.unwrap_or(Ok(())) {
-                Ok(()) => self.remove_aborted(&served),
-                Err(error) => {
-                    self.remove_aborted(&served).ok();
-                    Err(MountError::Session(error))
+        let backend = self.fs.repositories().segments.backend();
+        let (prepared, mut next_prepared) = tokio::sync::mpsc::channel(1);
+        let outcome = loop {
+            tokio::select! {
+                outcome = &mut served.ended => break match outcome.unwrap_or(Ok(())) {
+                    Ok(()) => self.remove_aborted(&served),
+                    Err(error) => {
+                        self.remove_aborted(&served).ok();
+                        Err(MountError::Session(error))
+                    }
+                },
+                () = self.control.stop_requested() => {
+                    // Before the unmount: pending reads fail now, and no longer keep the mount
+                    // busy.
+                    backend.ending.cancel();
+                    let outcome = served.unmount();
+                    // A busy mount is detached, and its session goes on while files are open. Reads
+                    // of open files fail when this process ends.
+                    tokio::time::timeout(ENDING_TIMEOUT, &mut served.ended).await.ok();
+                    break outcome.map_err(MountError::Session);
                 }
-            },
-            () = self.control.stop_requested() => {
-                // Before the unmount: pending reads fail now, and no longer keep the mount busy.
-                self.repositories.segments.backend().ending.cancel();
-                let outcome = served.unmount();
-                // A busy mount is detached, and its session goes on while files are open. Reads of
-                // open files fail when this process ends.
-                tokio::time::timeout(ENDING_TIMEOUT, &mut served.ended).await.ok();
-                outcome.map_err(MountError::Session)
+                stream = self.control.successor() => {
+                    // Preparing takes the new process a while, and this one serves on.
+                    let (fs, prepared) = (Arc::clone(&self.fs), prepared.clone());
+                    backend.tasks.spawn(async move {
+                        match hand_over::accept(stream, &fs).await {
+                            // Fails if another one is prepared, or the mount ends.
+                            Ok(successor) => drop(prepared.try_send(successor)),
+                            Err(error) => warn!(
+                                error = &error as &dyn std::error::Error,
+                                "A process that asked to take the mount over was not prepared"
+                            ),
+                        }
+                    });
+                }
+                Some(successor) = next_prepared.recv() => {
+                    match hand_over::give(successor, &self.fs, &served, &self.control).await {
+                        Ok(_given) => {
+                            self.end_replaced(&served).await;
+                            return Ok(());
+                        }
+                        Err(error) => warn!(
+                            error = &error as &dyn std::error::Error,
+                            "The mount was not handed over: this process goes on"
+                        ),
+                    }
+                }
             }
         };
         self.end_tasks().await;
         outcome
+    }
+
+    /// Ends a process whose mount another process serves now. Leaves mount and socket alone.
+    async fn end_replaced(&self, served: &ServedSession) {
+        info!("Another process serves the mount now: this one ends");
+        let gate = Arc::clone(&served.gate);
+        // The kernel got no answer to these reads yet, and only this process can answer them.
+        let patience = self.fs.repositories().options.read_timeout + ENDING_TIMEOUT;
+        let answered = tokio::task::spawn_blocking(move || gate.wait_until_answered(patience));
+        if !answered.await.unwrap_or(false) {
+            warn!("Some reads were not answered before this process ended: they fail");
+        }
+        self.end_tasks().await;
     }
 
     /// Starts to unmount, and makes [`Mount::wait`] return.
@@ -203,7 +331,7 @@ impl Mount {
         if !served.is_mounted().map_err(MountError::Session)? {
             return Ok(());
         }
-        let path = self.repositories.options.mount_point.clone();
+        let path = self.fs.repositories().options.mount_point.clone();
         let shown = path.display();
         warn!(
             mount_point = %shown,
@@ -218,7 +346,7 @@ impl Mount {
     }
 
     async fn end_tasks(&self) {
-        let backend = self.repositories.segments.backend();
+        let backend = self.fs.repositories().segments.backend();
         backend.ending.cancel();
         backend.tasks.close();
         if tokio::time::timeout(ENDING_TIMEOUT, backend.tasks.wait())
@@ -229,6 +357,24 @@ impl Mount {
             warn!("Some background tasks of the mount did not end within {seconds} s");
         }
     }
+}
+
+/// Builds the parts of a mount, from the cache up to the file system.
+async fn build(options: &MountOptions) -> Result<Arc<Fs>, MountError> {
+    let traffic = Arc::new(Traffic::default());
+    let token = open_token(options)?;
+    let source = HttpSource::new(options, token, Arc::clone(&traffic)).map_err(MountError::Http)?;
+    let backend = Arc::new(Backend::new(
+        Arc::new(source),
+        open_cache(options).await?,
+        traffic,
+        options.read_timeout,
+    ));
+    let segments = Arc::new(Segments::new(backend));
+    let eviction = Arc::clone(&segments).keep_within_limit();
+    segments.backend().tasks.spawn(eviction);
+    let repositories = Arc::new(Repositories::new(options.clone(), segments));
+    Ok(Arc::new(Fs::new(repositories)))
 }
 
 /// Returns the token for the daemons, or `None` if the options name none.

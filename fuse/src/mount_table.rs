@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, StatxFlags};
+use serde::{Deserialize, Serialize};
 
 use crate::{control, session};
 
@@ -30,7 +31,7 @@ pub struct TableEntry {
 /// The kernel gives each FUSE filesystem a number of its own, which is the same in all mount
 /// namespaces. The filesystem keeps the number until its last user is gone, even if it is no longer
 /// in the mount table.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceNumber(pub String);
 
 /// Returns the entries of cachewfs mounts. If several are at one mount point, the last one hides

@@ -3,10 +3,16 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::fetch::SecretToken;
 
 /// The options of a mount.
-#[derive(Clone, Debug)]
+///
+/// As JSON they go from a mount's process to the one that replaces it. An option that the older of
+/// the two doesn't know has its default.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default)]
 pub struct MountOptions {
     /// The mount point: an existing directory.
     pub mount_point: PathBuf,
@@ -16,6 +22,7 @@ pub struct MountOptions {
     /// seconds.
     pub token_file: Option<PathBuf>,
     /// A token that requests carry instead of the one in a file.
+    #[serde(skip)]
     pub secret_token: Option<SecretToken>,
     /// The directory of cached chunks. Several mounts may share it.
     pub cache_dir: PathBuf,
@@ -41,10 +48,12 @@ pub struct MountOptions {
     pub direct_reads: bool,
     /// Whether the kernel may read completely cached files itself (FUSE passthrough).
     pub passthrough: bool,
+    /// The log file. The mount doesn't use it: a process that replaces the mount's asks for it.
+    pub log: Option<PathBuf>,
 }
 
 /// The user and the group that own a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owner {
     /// The id of the user.
     pub uid: u32,
@@ -67,7 +76,7 @@ impl Owner {
 
 /// The part of a snapshot that hydration fetches in the background, from the first lookup of its
 /// repository on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Hydrate {
     /// Nothing.
     Off,
@@ -75,6 +84,12 @@ pub enum Hydrate {
     Hot,
     /// Everything, in the order of the archive.
     All,
+}
+
+impl Default for MountOptions {
+    fn default() -> Self {
+        Self::new(PathBuf::new(), Vec::new())
+    }
 }
 
 impl MountOptions {
@@ -97,6 +112,7 @@ impl MountOptions {
             hydrate_max_rate: None,
             direct_reads: true,
             passthrough: true,
+            log: None,
         }
     }
 }

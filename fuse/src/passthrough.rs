@@ -10,8 +10,6 @@
 //!         └─► complete on disk:   Passthrough ──► last release ──► no open
 //! ```
 
-use std::sync::Arc;
-
 use fuser::BackingId;
 
 /// An I/O mode of an open file. The kernel allows one mode for each inode at a time.
@@ -29,7 +27,17 @@ pub(crate) struct SegmentOpens {
     /// The number of opens. All have one mode.
     pub(crate) count: usize,
     /// The kernel's registration of the cache's file, while opens use passthrough.
-    pub(crate) backing: Option<Arc<BackingId>>,
+    pub(crate) backing: Option<Backing>,
+}
+
+/// The kernel's registration of a cache file.
+#[derive(Debug)]
+pub(crate) enum Backing {
+    /// Dropping it makes the kernel close the file.
+    Attached(BackingId),
+    /// The id of one that another process made, or that this process was about to give away. fuser
+    /// can attach it only when it answers an `open`.
+    Detached(u32),
 }
 
 impl SegmentOpens {
@@ -44,13 +52,28 @@ impl SegmentOpens {
         }
     }
 
-    /// Uncounts a released open.
-    pub(crate) fn release(&mut self) {
+    /// Detaches the registration, so that it outlives this process. Returns its id.
+    pub(crate) fn detach(&mut self) -> Option<u32> {
+        let id = match self.backing.take()? {
+            Backing::Attached(attached) => attached.into_raw(),
+            Backing::Detached(id) => id,
+        };
+        self.backing = Some(Backing::Detached(id));
+        Some(id)
+    }
+
+    /// Uncounts a released open. Returns the id of a registration that must be closed and could not
+    /// be.
+    pub(crate) fn release(&mut self) -> Option<u32> {
         self.count = self.count.saturating_sub(1);
-        if self.count == 0 {
-            // All passthrough opens share one registration, so only the last may close it. Then the
-            // next open chooses its mode again.
-            self.backing = None;
+        if self.count > 0 {
+            return None;
+        }
+        // All passthrough opens share one registration, so only the last may close it. Then the
+        // next open chooses its mode again.
+        match self.backing.take()? {
+            Backing::Attached(_) => None,
+            Backing::Detached(id) => Some(id),
         }
     }
 }

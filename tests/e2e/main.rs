@@ -7,6 +7,7 @@
 
 mod archives;
 mod bad_input;
+mod bare;
 mod cache;
 mod catch_up;
 mod clone;
@@ -15,6 +16,7 @@ mod control;
 mod direct;
 mod faults;
 mod git_versions;
+mod hand_over;
 mod heads;
 mod helper;
 mod kept;

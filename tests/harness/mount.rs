@@ -76,6 +76,24 @@ impl MountProcess {
         mount
     }
 
+    /// Lets a new process take the mount over. Returns when the old one has ended.
+    pub fn replace(&mut self) {
+        let output = fs::File::options().append(true).open(&self.log).unwrap();
+        let mut command = Command::new(binary("cachewfs"));
+        command
+            .args(["mount", "--foreground", "--replace"])
+            .arg(&self.point)
+            .stdout(output.try_clone().unwrap())
+            .stderr(output);
+        let mut old = std::mem::replace(&mut self.process, Process::spawn(&mut command));
+        wait_until("the new process serves the mount", || {
+            assert!(!self.process.has_ended(), "it ended: {}", self.log());
+            let status = self.try_status();
+            status.is_some_and(|status| status["pid"] == self.process.id())
+        });
+        assert_eq!(old.wait(), Some(0), "{}", self.log());
+    }
+
     /// Returns the directory of a repository in the mount.
     pub fn repo(&self, name: &str) -> PathBuf {
         self.point.join(name)
@@ -83,7 +101,7 @@ impl MountProcess {
 
     /// Returns the directory with the packs of a repository.
     pub fn packs(&self, name: &str) -> PathBuf {
-        self.point.join(".objects").join(name).join("objects/pack")
+        self.point.join(format!("{name}.git/objects/pack"))
     }
 
     /// Runs `cachewfs` for this mount, and returns its output. Panics with its standard error if it

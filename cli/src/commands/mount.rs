@@ -7,6 +7,7 @@ use anyhow::Result;
 use crate::mounting::{
     MountSettings, OPTIONS_HELP, UnknownOptions, daemon_urls, serve, start_logging,
 };
+use crate::mounts::{MountChoice, block_on};
 use crate::{daemonise, local};
 
 /// Mount the repositories of a daemon, or of an embedded one
@@ -14,15 +15,18 @@ use crate::{daemonise, local};
 ///   cachewfs mount http://cachew.example.com:8080 /cachewfs
 ///   cachewfs mount http://a:8080,http://b:8080 /cachewfs     each daemon is tried in turn
 ///   cachewfs mount --local /var/lib/cachewfs /cachewfs       the daemon runs in this process
+///   cachewfs mount --replace /cachewfs      a new process serves it, such as after an upgrade
 ///
 /// The directory /cachewfs/github.com/org/repo then is that repository. The command returns when
 /// the mount is ready; a process in the background serves it.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment, after_help = OPTIONS_HELP, override_usage = "\
 cachewfs mount [OPTIONS] <URL>[,<URL>…] <MOUNTPOINT>
-       cachewfs mount [OPTIONS] --local <DIR> <MOUNTPOINT>")]
+       cachewfs mount [OPTIONS] --local <DIR> <MOUNTPOINT>
+       cachewfs mount [OPTIONS] --replace <MOUNTPOINT>")]
 pub(crate) struct Args {
-    /// The daemon's URL, or several with commas between them. With --local, leave it out.
+    /// The daemon's URL, or several with commas between them. With --local or --replace, leave it
+    /// out.
     #[arg(value_name = "URL")]
     first: Option<String>,
 
@@ -41,6 +45,13 @@ pub(crate) struct Args {
     #[arg(long, value_name = "HOST=URL", requires = "local")]
     upstream: Vec<String>,
 
+    /// Take a running mount over from the process that serves it, without an interruption.
+    ///
+    /// Open files, working directories and running commands notice nothing. The mount keeps its
+    /// options, but for those given with -o. If this fails, the old process goes on.
+    #[arg(long, conflicts_with = "local")]
+    replace: bool,
+
     /// Serve the mount in the foreground. Ctrl-C unmounts it.
     #[arg(short, long)]
     foreground: bool,
@@ -51,23 +62,44 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
+    let unknown = UnknownOptions::Refused;
+    if args.replace {
+        let (Some(mount_point), None) = (&args.first, &args.second) else {
+            wrong_number("give only the mount point with --replace");
+        };
+        let settings = replacing(mount_point.into(), &args.options, unknown)?;
+        return serve_settings(settings, None, args.foreground);
+    }
     let (source, mount_point) = match (&args.first, &args.second, &args.local) {
         (Some(mount_point), None, Some(_)) => (None, mount_point),
         (Some(url), Some(mount_point), None) => (Some(url.as_str()), mount_point),
-        _ => {
-            let usage = clap::error::ErrorKind::WrongNumberOfValues;
-            let message = "give a URL and a mount point, or --local DIR and a mount point";
-            clap::Error::raw(usage, format!("{message}\n")).exit();
-        }
+        _ => wrong_number("give a URL and a mount point, or --local DIR and a mount point"),
     };
     let daemons = source.map(daemon_urls).transpose()?.unwrap_or_default();
-    let unknown = UnknownOptions::Refused;
     let settings = MountSettings::parse(daemons, mount_point.into(), &args.options, unknown)?;
     let embedded = match &args.local {
         Some(directory) => Some(local::config(directory, &args.upstream)?),
         None => None,
     };
     serve_settings(settings, embedded, args.foreground)
+}
+
+fn wrong_number(message: &str) -> ! {
+    let usage = clap::error::ErrorKind::WrongNumberOfValues;
+    clap::Error::raw(usage, format!("{message}\n")).exit()
+}
+
+/// Returns the settings to replace the process of the mount at `mount_point`.
+pub(super) fn replacing(
+    mount_point: PathBuf,
+    options: &[String],
+    unknown: UnknownOptions,
+) -> Result<MountSettings> {
+    let choice = MountChoice {
+        mount: Some(mount_point),
+    };
+    let running = block_on(async { Ok(choice.connect().await?.options().await?) })?;
+    Ok(MountSettings::replacing(running, options, unknown)?)
 }
 
 /// Serves a mount in this process, or starts a background process that serves it.
@@ -83,8 +115,8 @@ pub(super) fn serve_settings(
     if is_background {
         daemonise::leave_session();
     }
-    if !is_background || settings.log.is_some() {
-        start_logging(settings.log.as_deref())?;
+    if !is_background || settings.options.log.is_some() {
+        start_logging(settings.options.log.as_deref())?;
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -105,7 +137,7 @@ pub(super) fn serve_settings(
                 Ok(())
             }
         };
-        let outcome = serve(settings.options, on_ready).await;
+        let outcome = serve(settings, on_ready).await;
         if let Some(daemon) = daemon {
             daemon.stop().await;
         }

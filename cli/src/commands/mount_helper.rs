@@ -71,10 +71,20 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     } else {
         UnknownOptions::Refused
     };
-    let point = args.mount_point.clone();
-    let settings = MountSettings::parse(daemons, point, &args.options, unknown)?;
+    let mount_point = args.mount_point.clone();
+    let options = args.options.iter().flat_map(|list| list.split(','));
+    let (remount, options): (Vec<_>, Vec<_>) = options
+        .map(str::to_owned)
+        .partition(|option| option.trim() == "remount");
+    let mut settings =
+        MountSettings::parse(daemons.clone(), mount_point.clone(), &options, unknown)?;
     if args.fake {
         return Ok(());
+    }
+    if !remount.is_empty() {
+        // `mount -o remount`, which `systemctl reload` runs, too.
+        settings = super::mount::replacing(mount_point, &options, unknown)?;
+        settings.options.daemons = daemons;
     }
     super::mount::serve_settings(settings, None, false)
 }

@@ -7,9 +7,9 @@ use cachewfs_fuse::control::protocol::{ControlAnswer, ControlRequest, RepoReport
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 
-use crate::borrowing::borrowed_here;
+use crate::borrowing::{BorrowedObjects, borrowed_here};
 use crate::error::CliError;
-use crate::mounts::{MountChoice, block_on, mount_points};
+use crate::mounts::{MountChoice, block_on, is_mounted};
 use crate::output;
 
 /// Show the state of a mount: its cache, its traffic, and how much of each repository is cached.
@@ -33,7 +33,7 @@ const WATCH_PERIOD: Duration = Duration::from_secs(2);
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     if args.choice.mount.is_none() {
-        check_clone_here()?;
+        check_objects_here()?;
     }
     block_on(async {
         loop {
@@ -54,20 +54,19 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     })
 }
 
-/// Fails if the clone around the current directory borrows from a mount that isn't mounted. git
-/// then speaks only of missing objects, and nothing else tells the user why.
-fn check_clone_here() -> Result<()> {
-    let Some(borrowed) = borrowed_here() else {
-        return Ok(());
-    };
-    if mount_points()?.contains(&borrowed.mount_point) {
-        return Ok(());
+/// Fails if the repository around the current directory borrows objects that aren't there. git then
+/// speaks only of missing objects, and nothing else tells the user why.
+fn check_objects_here() -> Result<()> {
+    match borrowed_here() {
+        Some(BorrowedObjects::OfMounted(repository)) if !is_mounted(&repository)? => {
+            let repository = repository.display().to_string();
+            Err(CliError::CloneWithoutMount { repository }.into())
+        }
+        Some(BorrowedObjects::Own(objects)) if !objects.is_dir() => {
+            Err(CliError::CopyWithoutObjects.into())
+        }
+        _ => Ok(()),
     }
-    Err(CliError::CloneWithoutMount {
-        repo: borrowed.name,
-        mount_point: borrowed.mount_point.display().to_string(),
-    }
-    .into())
 }
 
 fn lines(status: &StatusReport) -> Vec<String> {

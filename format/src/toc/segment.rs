@@ -38,6 +38,21 @@ pub struct TocFile {
 }
 
 impl TocSegment {
+    /// Encodes the record as a TOC has it.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        let mut record = Vec::new();
+        self.encode(&mut record)?;
+        Ok(record)
+    }
+
+    /// Decodes and checks a record as a TOC has it.
+    pub fn from_bytes(record: &[u8]) -> Result<Self> {
+        let mut reader = FieldReader::new(record, SECTION);
+        let segment = Self::decode(&mut reader)?;
+        reader.finish()?;
+        Ok(segment)
+    }
+
     pub(super) fn encode(&self, payload: &mut Vec<u8>) -> Result<()> {
         self.check()?;
         payload.extend_from_slice(self.id.0.as_bytes());

@@ -119,6 +119,23 @@ impl Client {
     }
 }
 
+impl Client {
+    /// Asks the mount to hand itself over, and returns the connection for that.
+    pub(crate) async fn replace(mut self) -> Result<std::os::unix::net::UnixStream, ClientError> {
+        self.call(&ControlRequest::Replace, |_| {}).await?;
+        // Nothing is buffered: the mount sends nothing more before this end does.
+        Ok(self.0.into_inner().into_std()?)
+    }
+
+    /// Asks for the options of the mount at `mount_point`, whose process is to be replaced.
+    pub async fn options(&mut self) -> Result<crate::MountOptions, ClientError> {
+        match self.call(&ControlRequest::Options, |_| {}).await? {
+            ControlAnswer::Options { options } => Ok(serde_json::from_value(options)?),
+            _ => Err(io::Error::from(io::ErrorKind::InvalidData).into()),
+        }
+    }
+}
+
 /// Connects to the socket `name` in `directory`, which nobody but `owner` may write to.
 pub(super) async fn connect_in(
     (directory, owner): (std::path::PathBuf, Uid),

@@ -11,6 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use cachewfs_format::RepoName;
 
 use super::connections::Peer;
+use crate::hand_over::CloneState;
 
 /// At most this many bytes in the path of a clone: the limit of Linux itself.
 const MAX_PATH_LEN: usize = 4096;
@@ -80,6 +81,33 @@ impl Clones {
         visible
             .map(|known| Path::to_owned(&known.directory))
             .collect()
+    }
+
+    /// Returns all clones, for another process.
+    pub(super) fn save(&self) -> Vec<CloneState> {
+        let save = |known: &RegisteredClone| CloneState {
+            uid: match known.owner {
+                Peer::Owner => None,
+                Peer::Other { uid } => Some(uid),
+            },
+            repo: known.repo.clone(),
+            directory: known.directory.clone(),
+        };
+        self.clones().iter().map(save).collect()
+    }
+
+    /// Takes over the clones that another process knew.
+    pub(super) fn restore(&self, clones: Vec<CloneState>) {
+        for CloneState {
+            uid,
+            repo,
+            directory,
+        } in clones
+        {
+            let owner = uid.map_or(Peer::Owner, |uid| Peer::Other { uid });
+            // One that this version refuses is forgotten: clones are only hints for people.
+            self.register(owner, repo, directory).ok();
+        }
     }
 
     fn clones(&self) -> MutexGuard<'_, Vec<RegisteredClone>> {

@@ -3,6 +3,7 @@
 mod client;
 mod clones;
 mod connections;
+mod hand_over;
 pub mod protocol;
 mod server;
 mod socket;

@@ -61,6 +61,12 @@ pub enum ControlRequest {
         /// The top of the clone's work tree.
         directory: PathBuf,
     },
+    /// Asks for the options of the mount, to replace its process. The answer is
+    /// [`ControlAnswer::Options`].
+    Options,
+    /// Hands the mount over to the process that asks, over this connection. Before that, it answers
+    /// [`ControlAnswer::Nothing`].
+    Replace,
     /// Unmounts and ends the mount's process. Before that, it answers [`ControlAnswer::Nothing`].
     Stop,
 }
@@ -122,6 +128,11 @@ pub enum ControlAnswer {
     Nothing,
     /// The state of the mount.
     Status(Box<StatusReport>),
+    /// The options of the mount.
+    Options {
+        /// A [`MountOptions`](crate::MountOptions), as JSON.
+        options: serde_json::Value,
+    },
     /// The repository can be read.
     Resolved {
         /// The snapshot that the mount shows.

@@ -8,14 +8,14 @@
 //! mount ends. In the last two cases the work is dropped.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use cachewfs_format::RepoName;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -31,6 +31,7 @@ use super::socket_directory::{self, SocketDirectory, SocketDirectoryError};
 use crate::clock::seconds_since_epoch;
 use crate::error::chain;
 use crate::fetch::FetchError;
+use crate::fs::Tree;
 use crate::mount_table::DeviceNumber;
 use crate::repository::{Repositories, Repository, kept_of};
 use crate::segment::ReadError;
@@ -61,8 +62,15 @@ pub enum BindError {
 /// The mount's end of the control socket.
 #[derive(Debug)]
 pub(crate) struct Server {
-    socket: Arc<ControlSocket>,
+    pub(super) socket: Arc<ControlSocket>,
     stop: CancellationToken,
+    /// The signal that ends accepting connections.
+    pub(super) paused: Mutex<CancellationToken>,
+    connections: Arc<Connections>,
+    pub(super) clones: Arc<Clones>,
+    /// The connections to new processes that ask to take the mount over.
+    successors: mpsc::Sender<UnixStream>,
+    pub(super) next_successor: tokio::sync::Mutex<mpsc::Receiver<UnixStream>>,
 }
 
 /// Opens the directory for the control sockets of this user's mounts, and removes those of killed
@@ -83,19 +91,31 @@ impl Server {
         device: &DeviceNumber,
         allow_other: bool,
     ) -> Result<Self, BindError> {
-        Ok(Self {
-            socket: Arc::new(ControlSocket::bind(directory, device, allow_other)?),
-            stop: CancellationToken::new(),
-        })
+        let socket = ControlSocket::bind(directory, device, allow_other)?;
+        Ok(Self::new(socket))
     }
 
-    /// Answers requests until the mount ends.
+    pub(super) fn new(socket: ControlSocket) -> Self {
+        let (successors, next_successor) = mpsc::channel(1);
+        Self {
+            socket: Arc::new(socket),
+            stop: CancellationToken::new(),
+            paused: Mutex::default(),
+            connections: Arc::default(),
+            clones: Arc::default(),
+            successors,
+            next_successor: tokio::sync::Mutex::new(next_successor),
+        }
+    }
+
+    /// Answers requests until the mount ends, or until [`Server::pause`].
     pub(crate) fn serve(&self, repositories: &Arc<Repositories>) {
         let backend = Arc::clone(repositories.segments.backend());
         let (socket, stop) = (Arc::clone(&self.socket), self.stop.clone());
         let repositories = Arc::clone(repositories);
-        let connections = Arc::new(Connections::default());
-        let clones = Arc::new(Clones::default());
+        let (connections, clones) = (Arc::clone(&self.connections), Arc::clone(&self.clones));
+        let (paused, successors) = (CancellationToken::new(), self.successors.clone());
+        *self.paused.lock().unwrap_or_else(PoisonError::into_inner) = paused.clone();
         let tasks = backend.tasks.clone();
         tasks.clone().spawn(async move {
             let mut has_failed = false;
@@ -103,6 +123,7 @@ impl Server {
                 let accepted = tokio::select! {
                     accepted = socket.listener.accept() => accepted,
                     () = backend.ending.cancelled() => return,
+                    () = paused.cancelled() => return,
                 };
                 let stream = match accepted {
                     Ok((stream, _)) => {
@@ -132,6 +153,7 @@ impl Server {
                     repositories: Arc::clone(&repositories),
                     clones: Arc::clone(&clones),
                     stop: stop.clone(),
+                    successors: successors.clone(),
                     peer,
                     _permit: permit,
                 };
@@ -162,10 +184,11 @@ impl Server {
 }
 
 /// One accepted connection.
-struct ControlConnection {
-    repositories: Arc<Repositories>,
+pub(super) struct ControlConnection {
+    pub(super) repositories: Arc<Repositories>,
     clones: Arc<Clones>,
     stop: CancellationToken,
+    pub(super) successors: mpsc::Sender<UnixStream>,
     peer: Peer,
     _permit: ConnectionPermit,
 }
@@ -173,6 +196,7 @@ struct ControlConnection {
 impl ControlConnection {
     /// Reads one request and sends its replies.
     async fn run(&self, stream: UnixStream) -> io::Result<()> {
+        let uid = stream.peer_cred()?.uid();
         let (input, mut output) = stream.into_split();
         let mut input = BufReader::new(input);
         let mut line = String::new();
@@ -187,9 +211,23 @@ impl ControlConnection {
                 return send(&mut output, &Reply::Failed { message }).await;
             }
         };
+        if matches!(request, ControlRequest::Options | ControlRequest::Replace)
+            && let Err(message) = self.check_successor(uid)
+        {
+            return send(&mut output, &Reply::Failed { message }).await;
+        }
         if needs_privilege(&request) && self.peer != Peer::Owner {
             let message = "only root and the user who mounted may pin, unpin or unmount".to_owned();
             return send(&mut output, &Reply::Failed { message }).await;
+        }
+        if request == ControlRequest::Replace {
+            send(&mut output, &Reply::Done(ControlAnswer::Nothing)).await?;
+            let stream = input.into_inner().reunite(output);
+            // Fails if the mount is ending, or others are asking. Then the connection closes.
+            self.successors
+                .try_send(stream.map_err(io::Error::other)?)
+                .ok();
+            return Ok(());
         }
         let (progress, mut seen) = watch::channel(None);
         let work = self.answer(request.clone(), progress);
@@ -231,7 +269,7 @@ impl ControlConnection {
         match request {
             ControlRequest::Status => Ok(ControlAnswer::Status(Box::new(self.status().await?))),
             ControlRequest::Resolve { repo } => {
-                Ok(resolved(&*self.resolve(&repo, &progress).await?))
+                Ok(self.resolved(&*self.resolve(&repo, &progress).await?))
             }
             ControlRequest::Prefetch { repo, part } => {
                 let repository = self.resolve(&repo, &progress).await?;
@@ -267,7 +305,7 @@ impl ControlConnection {
                 let repository = self.resolve(&repo, &progress).await?;
                 let outcome = self.repositories.catch_up(&repository).await;
                 outcome.map_err(|error| error.chain())?;
-                Ok(resolved(&repository))
+                Ok(self.resolved(&repository))
             }
             ControlRequest::RegisterClone { repo, directory } => {
                 if !self.repositories.is_resolved(&repo) {
@@ -278,7 +316,13 @@ impl ControlConnection {
                 self.clones.register(self.peer, repo, directory)?;
                 Ok(ControlAnswer::Nothing)
             }
-            ControlRequest::Stop => Ok(ControlAnswer::Nothing),
+            ControlRequest::Options => {
+                let options = serde_json::to_value(&self.repositories.options);
+                let options = options.map_err(|error| error.to_string())?;
+                Ok(ControlAnswer::Options { options })
+            }
+            // `run` has handled it.
+            ControlRequest::Replace | ControlRequest::Stop => Ok(ControlAnswer::Nothing),
         }
     }
 
@@ -370,16 +414,21 @@ impl ControlConnection {
             repos,
         })
     }
-}
 
-fn resolved(repository: &Repository) -> ControlAnswer {
-    let generation = repository.view().generation;
-    ControlAnswer::Resolved {
-        snapshot: generation.snapshot,
-        upstream_url: generation.upstream_url.clone(),
-        default_branch: generation.default_branch.clone(),
-        objects_directory: repository.objects_directory.clone(),
-        notice: generation.notice.clone(),
+    fn resolved(&self, repository: &Repository) -> ControlAnswer {
+        let generation = repository.view().generation;
+        let objects_directory = Tree::Inner.root(&repository.name);
+        ControlAnswer::Resolved {
+            snapshot: generation.snapshot,
+            upstream_url: generation.upstream_url.clone(),
+            default_branch: generation.default_branch.clone(),
+            objects_directory: self
+                .repositories
+                .options
+                .mount_point
+                .join(objects_directory),
+            notice: generation.notice.clone(),
+        }
     }
 }
 
@@ -413,7 +462,11 @@ fn needs_privilege(request: &ControlRequest) -> bool {
     // Unmounting and eviction policy affect other users. The rest has the effects of reading files,
     // which `allow_other` permits anyway.
     match request {
-        ControlRequest::Stop | ControlRequest::Pin { .. } | ControlRequest::Unpin { .. } => true,
+        ControlRequest::Stop
+        | ControlRequest::Options
+        | ControlRequest::Replace
+        | ControlRequest::Pin { .. }
+        | ControlRequest::Unpin { .. } => true,
         ControlRequest::Status
         | ControlRequest::Resolve { .. }
         | ControlRequest::Prefetch { .. }

@@ -7,7 +7,10 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use tokio::net::{UnixListener, UnixStream};
 use tracing::warn;
@@ -23,8 +26,9 @@ const SUFFIX: &str = ".sock";
 pub(super) struct ControlSocket {
     directory: SocketDirectory,
     name: String,
-    /// The inode of the file, if it was found after the bind.
-    ino: Option<u64>,
+    /// The inode of the file, if it was found after the bind. `None` once another process goes on
+    /// listening on the socket.
+    ino: Mutex<Option<u64>>,
     pub(super) listener: UnixListener,
 }
 
@@ -60,26 +64,61 @@ impl ControlSocket {
         // accepted before `serve`, and `admit` asks the kernel for the uid of each peer.
         directory.set_mode(&staged, if allow_other { 0o666 } else { 0o600 })?;
         fs::rename(directory.join(&staged), directory.join(&name))?;
-        let file = fs::symlink_metadata(directory.join(&name));
-        Ok(Self {
-            ino: file.ok().map(|file| file.ino()),
+        Ok(Self::new(directory, name, listener))
+    }
+
+    /// Goes on listening on the socket of another process, which gave the mount away.
+    pub(super) fn resume(
+        directory: SocketDirectory,
+        device: &DeviceNumber,
+        listener: OwnedFd,
+    ) -> io::Result<Self> {
+        let listener = std::os::unix::net::UnixListener::from(listener);
+        listener.set_nonblocking(true)?;
+        let listener = UnixListener::from_std(listener)?;
+        Ok(Self::new(directory, socket_name(device), listener))
+    }
+
+    fn new(directory: SocketDirectory, name: String, listener: UnixListener) -> Self {
+        let ino = ino_of(&directory, &name);
+        Self {
             directory,
             name,
+            ino: Mutex::new(ino),
             listener,
-        })
+        }
+    }
+
+    /// Returns the listener for another process, which goes on listening on it.
+    pub(super) fn listener_for_another(&self) -> io::Result<OwnedFd> {
+        self.listener.as_fd().try_clone_to_owned()
+    }
+
+    /// Returns the path of the directory with the file.
+    pub(super) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Leaves the file to the process that goes on listening on the socket.
+    pub(super) fn leave_file(&self) {
+        *self.ino.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 
 impl Drop for ControlSocket {
     fn drop(&mut self) {
-        let path = self.directory.join(&self.name);
         // The kernel may have given the number of an unmounted filesystem to a new mount, and this
         // may be the socket of that mount.
-        let ino = fs::symlink_metadata(&path).ok().map(|file| file.ino());
-        if ino.is_some() && ino == self.ino {
-            fs::remove_file(path).ok();
+        let ino = self.ino.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if ino.is_some() && *ino == ino_of(&self.directory, &self.name) {
+            fs::remove_file(self.directory.join(&self.name)).ok();
         }
     }
+}
+
+fn ino_of(directory: &SocketDirectory, name: &str) -> Option<u64> {
+    let file = fs::symlink_metadata(directory.join(name));
+    file.ok().map(|file| file.ino())
 }
 
 /// Removes the sockets of killed mounts from `directory`.

@@ -156,6 +156,11 @@ impl SocketDirectory {
         path_of(&self.directory).join(name)
     }
 
+    /// Returns the path that this directory was opened at.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Returns the names in this directory.
     pub(super) fn names(&self) -> io::Result<Vec<String>> {
         let entries = fs::read_dir(path_of(&self.directory))?;

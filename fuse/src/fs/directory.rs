@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cachewfs_format::RepoName;
 
-use super::lookup::{DOT_GIT, INDEX, OBJECTS, join, top_of, tree_file, work_tree_node};
+use super::lookup::{DOT_GIT, INDEX, join, top_of, tree_file, tree_root, work_tree_node};
 use super::{Area, Attr, Fs, Ino, Node, Tree};
 use crate::error::FsError;
 use crate::repository::{Repository, View};
@@ -25,28 +25,40 @@ pub(crate) struct DirectoryEntry {
     pub name: Vec<u8>,
     /// The attributes of the file or directory.
     pub attr: Attr,
-    node: Node,
+    pub(super) node: Node,
 }
 
 /// The entries of a directory at one moment, `.` and `..` first.
 #[derive(Debug)]
 pub(crate) struct Listing {
     pub(crate) entries: Vec<DirectoryEntry>,
-    /// The view that the listing was made from, or `None` for a directory above repositories.
-    made_from: Option<(Arc<Repository>, View)>,
+    pub(super) made_from: MadeFrom,
+}
+
+/// The origin of a listing.
+#[derive(Debug)]
+pub(super) enum MadeFrom {
+    /// A view of the directory's repository.
+    View(Arc<Repository>, View),
+    /// The names of repositories.
+    Names,
+    /// Something that another process showed, and this one took over.
+    AnotherProcess,
 }
 
 impl Listing {
     /// Returns whether the listing is of the current view. The kernel must not cache one that
     /// isn't.
     pub(crate) fn is_current(&self) -> bool {
-        self.made_from
-            .as_ref()
-            .is_none_or(|(repository, made_from)| {
+        match &self.made_from {
+            MadeFrom::View(repository, made_from) => {
                 let now = repository.view();
                 Arc::ptr_eq(&now.generation, &made_from.generation)
                     && Arc::ptr_eq(&now.objects, &made_from.objects)
-            })
+            }
+            MadeFrom::Names => true,
+            MadeFrom::AnotherProcess => false,
+        }
     }
 }
 
@@ -58,12 +70,23 @@ pub(super) struct OpenDirectories {
 }
 
 #[derive(Clone, Debug)]
-struct OpenDirectory {
-    ino: Ino,
-    listing: Option<Arc<Listing>>,
+pub(super) struct OpenDirectory {
+    pub(super) ino: Ino,
+    pub(super) listing: Option<Arc<Listing>>,
 }
 
 impl OpenDirectories {
+    /// Returns the next handle, and all open directories by handle.
+    pub(super) fn all(&self) -> (u64, HashMap<u64, OpenDirectory>) {
+        (self.next.load(Ordering::Relaxed), self.open().clone())
+    }
+
+    /// Takes over the open directories of another process.
+    pub(super) fn restore(&self, next: u64, directories: Vec<(u64, OpenDirectory)>) {
+        self.next.store(next, Ordering::Relaxed);
+        self.open().extend(directories);
+    }
+
     fn open(&self) -> MutexGuard<'_, HashMap<u64, OpenDirectory>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -102,10 +125,10 @@ impl Fs {
         // Taken before the children are read. If the view switches in between, the listing then
         // counts as outdated, which is safe. The other way round, an old listing could count as
         // current.
-        let made_from = directory.repository().map(|repository| {
-            let view = repository.view();
-            (Arc::clone(repository), view)
-        });
+        let made_from = match directory.repository() {
+            Some(repository) => MadeFrom::View(Arc::clone(repository), repository.view()),
+            None => MadeFrom::Names,
+        };
         let mut entries = Vec::new();
         for name in [&b"."[..], b".."] {
             // The kernel uses only the type of these two, so the parent's own attributes will do.
@@ -164,24 +187,15 @@ impl Fs {
             names.sort();
             names.dedup();
         }
-        let mut children = Vec::new();
-        if prefix.is_empty() && area == Area::Root {
-            let node = Node::Names {
-                area: Area::Objects,
-                prefix: String::new(),
-            };
-            children.push((OBJECTS.to_vec(), node));
-        }
-        for name in names {
+        let child = |name: String| {
             let full = if prefix.is_empty() {
                 name.clone()
             } else {
                 format!("{prefix}/{name}")
             };
-            let node = self.listed(area, full);
-            children.push((name.into_bytes(), node));
-        }
-        children
+            (name.into_bytes(), self.listed(area, full))
+        };
+        names.into_iter().map(child).collect()
     }
 
     /// Returns what a listing shows for a known name.
@@ -206,11 +220,8 @@ async fn tree_children(
     path: &[u8],
 ) -> Result<Vec<(Vec<u8>, Node)>, FsError> {
     let view = repository.view();
-    let nodes = match tree {
-        Tree::Git => &view.generation.git,
-        Tree::Objects => &*view.objects,
-    };
-    let mut children: Vec<(Vec<u8>, Node)> = nodes
+    let mut children: Vec<(Vec<u8>, Node)> = tree
+        .nodes(&view)
         .children(path)
         .into_iter()
         .map(|(name, node)| {
@@ -242,13 +253,8 @@ async fn work_tree_children(
 ) -> Result<Vec<(Vec<u8>, Node)>, FsError> {
     let mut children = Vec::new();
     if path.is_empty() {
-        let repository = Arc::clone(repository);
-        let node = Node::TreeDirectory {
-            repository,
-            tree: Tree::Git,
-            path: Vec::new(),
-        };
-        children.push((DOT_GIT.to_vec(), node));
+        let git = tree_root(Arc::clone(repository), Tree::Git);
+        children.push((DOT_GIT.to_vec(), git));
     }
     let generation = repository.view().generation;
     let work_tree = generation.work_tree(Purpose::Demand).await?;

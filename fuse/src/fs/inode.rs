@@ -35,6 +35,15 @@ struct Inode {
     lookups: u64,
 }
 
+/// The changes of a table.
+#[derive(Debug)]
+pub(super) struct InodeChanges {
+    /// The inodes that were not there, each with its lookups.
+    pub(super) new: Vec<(Ino, u64, Node)>,
+    /// The inodes that had other lookups. A count of 0 means that the kernel has forgotten it.
+    pub(super) recounted: Vec<(Ino, u64)>,
+}
+
 impl InodeTable {
     /// Returns the node of an inode.
     pub(super) fn get(&self, ino: Ino) -> Result<Node, FsError> {
@@ -66,6 +75,36 @@ impl InodeTable {
                 vacant.insert(Inode { node, lookups: 1 });
             }
         }
+    }
+
+    /// Returns the changes since the table had the inodes and lookups in `sent`.
+    pub(super) fn changes_since(&self, sent: &HashMap<Ino, u64>) -> InodeChanges {
+        let inodes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut new, mut recounted) = (Vec::new(), Vec::new());
+        for (&ino, inode) in inodes.iter() {
+            match sent.get(&ino) {
+                None => new.push((ino, inode.lookups, inode.node.clone())),
+                Some(&lookups) if lookups != inode.lookups => recounted.push((ino, inode.lookups)),
+                Some(_) => {}
+            }
+        }
+        let forgotten = sent.keys().filter(|ino| !inodes.contains_key(ino));
+        recounted.extend(forgotten.map(|&ino| (ino, 0)));
+        InodeChanges { new, recounted }
+    }
+
+    /// Takes over inodes with the lookups that another process counted.
+    pub(super) fn restore(&self, changes: InodeChanges) {
+        let mut inodes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for (ino, lookups) in changes.recounted {
+            if lookups == 0 {
+                inodes.remove(&ino);
+            } else if let Some(inode) = inodes.get_mut(&ino) {
+                inode.lookups = lookups;
+            }
+        }
+        let new = changes.new.into_iter();
+        inodes.extend(new.map(|(ino, lookups, node)| (ino, Inode { node, lookups })));
     }
 
     /// Records that the kernel has forgotten `count` lookups of an inode. Removes it with the last.

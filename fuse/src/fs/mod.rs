@@ -2,6 +2,7 @@
 
 mod attr;
 mod directory;
+mod hand_over;
 mod inode;
 mod lookup;
 mod node;

@@ -29,6 +29,21 @@ pub(super) struct OpenFiles {
     open: Mutex<HashMap<u64, OpenFile>>,
 }
 
+impl OpenFiles {
+    /// Returns the next handle, and all open files by handle.
+    pub(super) fn all(&self) -> (u64, HashMap<u64, OpenFile>) {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        (self.next.load(Ordering::Relaxed), open.clone())
+    }
+
+    /// Takes over the open files of another process.
+    pub(super) fn restore(&self, next: u64, files: Vec<(u64, OpenFile)>) {
+        self.next.store(next, Ordering::Relaxed);
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.extend(files);
+    }
+}
+
 impl OpenFile {
     /// Returns the segment of a file that is a whole segment, or `None` for other files.
     pub(crate) fn segment(&self) -> Option<&Arc<Segment>> {

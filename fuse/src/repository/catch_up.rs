@@ -122,15 +122,9 @@ impl Repositories {
         if tail.etag == old.etag {
             return Ok(old.snapshot);
         }
-        let objects = repository.objects_directory.join("objects");
-        let (new, tail) = Generation::load(
-            &repository.name,
-            tail,
-            &self.segments,
-            &objects,
-            Purpose::Background,
-        )
-        .await?;
+        let loaded =
+            Generation::load(&repository.name, tail, &self.segments, Purpose::Background).await?;
+        let (new, tail) = loaded;
         let new = Arc::new(new);
         // Fetched before the switch. If fetching fails, the old generation stays, and the next poll
         // starts over. After the switch, the first git command needn't wait for these segments.
@@ -153,6 +147,7 @@ impl Repositories {
         old: &Arc<Generation>,
         new: &Arc<Generation>,
     ) {
+        let _not_handed_over = self.switching.read().await;
         // Step 1: all packs beside the old refs. Based on the objects that are shown, which include
         // packs superseded by an earlier switch.
         let before = repository.view();
@@ -222,7 +217,7 @@ impl Repositories {
     }
 
     /// Hides superseded packs after their grace period.
-    fn hide_superseded_later(self: &Arc<Self>, repository: &Arc<Repository>) {
+    pub(super) fn hide_superseded_later(self: &Arc<Self>, repository: &Arc<Repository>) {
         let (repositories, repository) = (Arc::clone(self), Arc::clone(repository));
         let backend = self.segments.backend();
         let ending = backend.ending.clone();
@@ -235,6 +230,7 @@ impl Repositories {
             // second would undo the switch. Packs superseded by a later switch stay visible,
             // because each has a time of its own.
             let _one_at_a_time = repository.catching_up.lock().await;
+            let _not_handed_over = repositories.switching.read().await;
             let view = repository.view();
             repositories
                 .show_switched(&repository, &view.generation, &view.objects)

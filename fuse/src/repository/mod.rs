@@ -8,10 +8,12 @@
 //!       └─► catch_up.rs   poll the daemon; switch to newer snapshots
 //! ```
 //!
-//! `report.rs` has the reports for `cachewfs status`, and the pins.
+//! `report.rs` has the reports for `cachewfs status`, and the pins. `hand_over.rs` passes all of
+//! it to another process.
 
 mod catch_up;
 mod error;
+mod hand_over;
 mod hosts;
 mod hydrate;
 mod load;
@@ -29,7 +31,6 @@ pub(crate) use names::is_probed;
 pub(crate) use repositories::{Repositories, ResolvedName};
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
@@ -42,8 +43,6 @@ use crate::view::{Generation, StaticTree};
 #[derive(Debug)]
 pub(crate) struct Repository {
     pub name: RepoName,
-    /// The directory `<mount point>/.objects/<host>/<path>`, from which clones borrow.
-    pub objects_directory: PathBuf,
     view: RwLock<View>,
     /// The number of switches to a newer snapshot.
     catch_ups: AtomicU64,
@@ -78,6 +77,12 @@ impl Repository {
 
     fn show(&self, view: View) {
         *self.view.write().unwrap_or_else(PoisonError::into_inner) = view;
+    }
+
+    /// Returns the error of the last poll, or `None` if it succeeded.
+    fn last_error(&self) -> Option<String> {
+        let last = self.last_error.lock();
+        last.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Notes the error of the last poll, or that it succeeded. Returns whether the error is another

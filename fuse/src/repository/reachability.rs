@@ -11,6 +11,7 @@ use super::RepoError;
 use crate::clock;
 use crate::control::protocol::OutageReport;
 use crate::fetch::FetchError;
+use crate::hand_over::OutageState;
 
 /// How long lookups fail at once after a request got no answer in time. Without this, each of them
 /// would wait until its deadline.
@@ -135,6 +136,29 @@ impl Reachability {
             since: outage.since,
             reason: outage.reason,
         })
+    }
+
+    /// Returns the outage for another process.
+    pub(super) fn save(&self) -> Option<OutageState> {
+        let outage = self.state().outage.clone()?;
+        Some(OutageState {
+            since: outage.since,
+            reason: outage.reason,
+            believed_for: outage
+                .believed_until
+                .saturating_duration_since(Instant::now()),
+        })
+    }
+
+    /// Takes over the outage that another process noticed.
+    pub(super) fn restore(&self, outage: OutageState) {
+        self.state().outage = Some(Outage {
+            since: outage.since,
+            reason: outage.reason,
+            // Not longer than this process would believe it.
+            believed_until: Instant::now() + outage.believed_for.min(SILENCE_TTL),
+        });
+        self.outage_began.notify_one();
     }
 
     /// Waits until a request notes that the daemons don't answer.

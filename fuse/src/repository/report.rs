@@ -1,8 +1,8 @@
 //! Reports on repositories for `cachewfs status`, and the pins of repositories.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 
 use cachewfs_format::{RepoName, Role};
 use tracing::warn;
@@ -90,18 +90,13 @@ impl Repositories {
     fn report_of(&self, repository: &Repository, pinned: &[RepoName]) -> RepoReport {
         let generation = repository.view().generation;
         let checked_at = repository.checked_at.load(Ordering::Relaxed);
-        let last_error = repository
-            .last_error
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
         RepoReport {
             snapshot: Some(generation.snapshot),
             archive_bytes: generation.archive_len,
             parts: parts(&generation),
             catch_ups: repository.catch_ups.load(Ordering::Relaxed),
             checked_at: (checked_at > 0).then_some(checked_at),
-            last_error,
+            last_error: repository.last_error(),
             notice: generation.notice.clone(),
             ..self.empty_report(repository.name.clone(), pinned)
         }

@@ -48,6 +48,8 @@ pub(crate) struct Repositories {
     pub(super) hosts: Hosts,
     /// The snapshots that earlier mounts showed, or `None` if nothing is kept.
     pub(super) kept: Option<KeptSnapshots>,
+    /// The lock that a switch of a view holds shared, and the hand-over of the mount alone.
+    pub(crate) switching: Arc<tokio::sync::RwLock<()>>,
 }
 
 /// The result of resolving a name below a host.
@@ -76,6 +78,7 @@ impl Repositories {
             kept,
             options,
             segments,
+            switching: Arc::default(),
         }
     }
 
@@ -177,7 +180,7 @@ impl Repositories {
             .map(Err)
     }
 
-    fn slot(&self, name: &RepoName) -> Arc<Slot> {
+    pub(super) fn slot(&self, name: &RepoName) -> Arc<Slot> {
         let traffic = &self.segments.backend().traffic;
         self.slots.slot(name, |is_kept| traffic.retain(is_kept))
     }

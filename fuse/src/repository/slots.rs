@@ -93,6 +93,13 @@ impl Slots {
         failed.collect()
     }
 
+    /// Returns the names that were found to be no repositories, but directories.
+    pub(super) fn directories(&self) -> Vec<RepoName> {
+        let names = self.names();
+        let directories = names.slots.iter().filter(|(_, slot)| slot.is_directory());
+        directories.map(|(name, _)| name.clone()).collect()
+    }
+
     /// Returns the error of the last lookup of `name`, or `None` if it did not fail recently.
     pub(super) fn failure(&self, name: &RepoName) -> Option<RepoError> {
         self.names().slots.get(name)?.recent_failure()
@@ -159,6 +166,12 @@ fn is_below(name: &str, prefix: &str) -> bool {
 impl Slot {
     fn lookup(&self) -> MutexGuard<'_, LookupState> {
         self.lookup.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Shows a repository that was loaded otherwise than by a lookup.
+    pub(super) fn adopt(&self, repository: &Arc<Repository>) {
+        // Fails if a lookup was faster. A mount that adopts serves no lookups yet.
+        self.repository.set(Arc::clone(repository)).ok();
     }
 
     /// Notes the error of the last lookup, or that it succeeded.

@@ -6,6 +6,7 @@ use cachewfs_format::RepoName;
 
 use super::{RepoError, ResolvedName};
 use crate::fetch::scripted::DaemonState;
+use crate::hand_over::Saver;
 use crate::testing::{Bench, REPO, archive, bench};
 use crate::traffic::Purpose;
 
@@ -267,4 +268,27 @@ async fn a_repository_that_is_gone_is_not_shown_by_the_next_mount() {
     let bench = bench.restart();
     let found = find(&bench, REPO).await;
     assert!(matches!(found, Err(RepoError::Load { .. })), "{found:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_takes_over_asks_for_nothing_that_the_old_one_knew() {
+    let (old, new) = (sample(), sample());
+    assert!(is_directory(&find(&old, "host/other").await));
+    let hosts = old.repositories.hosts().await.unwrap();
+    for bench in [&old, &new] {
+        bench.source.set_daemon(DaemonState::Silent);
+    }
+    let unanswered = find(&old, "host/org/unknown");
+    let patience = Duration::from_secs(1);
+    drop(tokio::time::timeout(patience, unanswered).await);
+    let mut saver = Saver::default();
+    old.repositories.save(&mut saver).unwrap();
+
+    new.repositories.restore_names(saver.state.names);
+
+    assert!(is_directory(&find(&new, "host/other").await));
+    assert_eq!(new.repositories.hosts().await.unwrap(), hosts);
+    let unknown = find(&new, "host/org/unknown").await;
+    assert!(matches!(unknown, Err(RepoError::Offline { .. })));
+    assert!(new.source.take_asked().is_empty());
 }

@@ -1,12 +1,19 @@
 //! The FUSE session of a mount: mounting, serving requests on threads, unmounting.
 
+mod gate;
+mod resume;
+
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use fuser::{Config, MountOption, Notifier, Session, SessionACL};
 use rustix::mount::{MountFlags, UnmountFlags};
+
+pub(crate) use self::gate::{Effect, Gate};
+pub(crate) use self::resume::Negotiated;
 
 use crate::adapter::Adapter;
 use crate::mount_table::{DeviceNumber, FILE_SYSTEM_TYPE, mount_at};
@@ -14,7 +21,7 @@ use crate::options::MountOptions;
 
 /// The number of threads that receive requests of the kernel. Few are enough, because none of them
 /// waits for the network.
-const THREADS: usize = 4;
+pub(crate) const THREADS: usize = 4;
 
 /// A mounted session, served by threads of its own.
 #[derive(Debug)]
@@ -25,30 +32,36 @@ pub(crate) struct ServedSession {
     /// The outcome of the session, sent when the mount is gone.
     pub(crate) ended: tokio::sync::oneshot::Receiver<io::Result<()>>,
     pub(crate) notifier: Notifier,
+    /// The connection to the kernel.
+    pub(crate) connection: OwnedFd,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) negotiated: Option<Negotiated>,
+}
+
+/// A session that has not read a request yet.
+#[derive(Debug)]
+pub(crate) struct PreparedSession {
+    session: Session<Adapter>,
+    mount_point: PathBuf,
+    gate: Arc<Gate>,
+    negotiated: Arc<OnceLock<Negotiated>>,
 }
 
 /// Mounts, and starts the threads that serve requests. Blocks until the kernel has sent its first
 /// request.
 pub(crate) fn start(adapter: Adapter, options: &MountOptions) -> io::Result<ServedSession> {
-    let mut config = Config::default();
-    config.n_threads = Some(THREADS);
-    config.clone_fd = true;
-    let acl = if options.allow_other {
-        SessionACL::All
-    } else {
-        SessionACL::Owner
-    };
     let source = options.daemons.join(",");
-    let session = if rustix::process::geteuid().is_root() {
-        // Up to version 0.18, fuser's own unmounting can hit a later mount at the same place. As
-        // root, this module therefore mounts and unmounts by system calls.
-        let device = mount_as_root(options, &source)?;
-        let session = Session::from_fd(adapter, device, acl, config);
-        if session.is_err() {
-            unmount(&options.mount_point).ok();
+    let prepared = prepare(adapter, options, |adapter, acl, mut config| {
+        if rustix::process::geteuid().is_root() {
+            // Up to version 0.18, fuser's own unmounting can hit a later mount at the same place.
+            // As root, this module therefore mounts and unmounts by system calls.
+            let device = mount_as_root(options, &source)?;
+            let session = Session::from_fd(adapter, device, acl, config);
+            if session.is_err() {
+                unmount(&options.mount_point).ok();
+            }
+            return session;
         }
-        session?
-    } else {
         config.acl = acl;
         config.mount_options = vec![
             MountOption::CUSTOM("subtype=cachewfs".to_owned()),
@@ -60,28 +73,74 @@ pub(crate) fn start(adapter: Adapter, options: &MountOptions) -> io::Result<Serv
         if options.noexec {
             config.mount_options.push(MountOption::NoExec);
         }
-        Session::new(adapter, &options.mount_point, &config)?
-    };
-    let notifier = session.notifier();
-    let (sender, ended) = tokio::sync::oneshot::channel();
-    std::thread::Builder::new()
-        .name("cachewfs-fuse".to_owned())
-        .spawn(move || {
-            // Sending fails if the program is ending and has dropped the receiver.
-            sender.send(session.run()).ok();
-        })?;
+        Session::new(adapter, &options.mount_point, &config)
+    })?;
     let entry = mount_at(&options.mount_point).and_then(|entry| {
         entry.ok_or_else(|| io::Error::other("the mount is not in the mount table"))
     });
-    let device = entry.inspect_err(|_| {
+    let entry = entry.inspect_err(|_| {
         unmount(&options.mount_point).ok();
     })?;
-    Ok(ServedSession {
-        mount_point: options.mount_point.clone(),
-        device: device.device,
-        ended,
-        notifier,
+    prepared.serve(entry.device)
+}
+
+/// Prepares to serve a connection that another process has served. Reads no request.
+pub(crate) fn resume(
+    adapter: Adapter,
+    options: &MountOptions,
+    (connection, negotiated): (&OwnedFd, Negotiated),
+) -> io::Result<PreparedSession> {
+    prepare(adapter, options, |adapter, acl, config| {
+        resume::resume(connection, negotiated, |socket| {
+            Session::from_fd(adapter, socket, acl, config)
+        })
     })
+}
+
+fn prepare(
+    adapter: Adapter,
+    options: &MountOptions,
+    new_session: impl FnOnce(Adapter, SessionACL, Config) -> io::Result<Session<Adapter>>,
+) -> io::Result<PreparedSession> {
+    let mut config = Config::default();
+    config.n_threads = Some(THREADS);
+    config.clone_fd = true;
+    let acl = if options.allow_other {
+        SessionACL::All
+    } else {
+        SessionACL::Owner
+    };
+    let (gate, negotiated) = (Arc::clone(&adapter.gate), Arc::clone(&adapter.negotiated));
+    Ok(PreparedSession {
+        session: new_session(adapter, acl, config)?,
+        mount_point: options.mount_point.clone(),
+        gate,
+        negotiated,
+    })
+}
+
+impl PreparedSession {
+    /// Starts the threads that serve requests of the filesystem with the number `device`.
+    pub(crate) fn serve(self, device: DeviceNumber) -> io::Result<ServedSession> {
+        let session = self.session;
+        let (notifier, connection) = (session.notifier(), session.as_fd().try_clone_to_owned()?);
+        let (sender, ended) = tokio::sync::oneshot::channel();
+        std::thread::Builder::new()
+            .name("cachewfs-fuse".to_owned())
+            .spawn(move || {
+                // Sending fails if the program is ending and has dropped the receiver.
+                sender.send(session.run()).ok();
+            })?;
+        Ok(ServedSession {
+            mount_point: self.mount_point,
+            device,
+            ended,
+            notifier,
+            connection,
+            gate: self.gate,
+            negotiated: self.negotiated.get().copied(),
+        })
+    }
 }
 
 fn mount_as_root(options: &MountOptions, source: &str) -> io::Result<OwnedFd> {

@@ -204,15 +204,7 @@ async fn a_file_has_the_same_bytes_before_and_in_passthrough() {
     let Some(mount) = mounted(archive("main", &pack, &FILES)).await else {
         return;
     };
-    let objects = mount
-        .repo
-        .parent()
-        .unwrap()
-        .parent()
-        .unwrap()
-        .parent()
-        .unwrap();
-    let packs = objects.join(".objects").join(REPO).join("objects/pack");
+    let packs = mount.repo.join(".git/cachewfs/objects/pack");
 
     let expected = pack.clone();
     blocking(move || {

@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cachewfs_format::{
@@ -37,6 +36,12 @@ const MAX_SEARCHED: usize = 16;
 /// The modification time of the files of the git directory, 1980-01-02T00:00:00Z, as in archives.
 /// The index and the packs have times of their own.
 const GIT_MTIME: i64 = 315_619_200;
+/// The content of `.git/objects/info/alternates`: `.git` borrows the objects of the bare repository
+/// in it.
+///
+/// Relative, so that the repository's directory can be bind-mounted alone, anywhere. For go-git, a
+/// relative path begins at `.git`, and it drops each `../`: this path means the same to it.
+const ALTERNATES: &[u8] = b"../cachewfs/objects\n";
 const GRAPH_CHAIN: &[u8] = b"objects/info/commit-graphs/commit-graph-chain";
 /// The small files of the git directory that the mount reads, each with its longest length in
 /// bytes.
@@ -82,12 +87,14 @@ pub(crate) struct Generation {
     pub etag: String,
     /// The length of the archive in bytes.
     pub archive_len: u64,
+    /// The path of the archive's immutable URL.
+    pub path: Arc<str>,
     pub toc: Toc,
     /// The segments, in the order of the archive.
     pub segments: Vec<Arc<Segment>>,
     /// The tree of `.git`, without the index.
     pub git: StaticTree,
-    /// The tree of `.objects/<host>/<path>`, from which clones borrow.
+    /// The tree of the bare repository, which has the packs. `.git` and clones borrow from it.
     pub objects: StaticTree,
     /// The URL of upstream, if its protocol only fetches.
     pub upstream_url: Option<String>,
@@ -109,21 +116,23 @@ impl Generation {
         repo: &RepoName,
         tail: Tail,
         segments: &Segments,
-        objects_directory: &Path,
         purpose: Purpose,
     ) -> Result<(Self, Tail), LoadError> {
         let (mut tail, toc, start) = load_toc(repo, tail, &*segments.backend().source).await?;
         tail.bytes = tail.bytes.slice(start..);
         let placed = place_segments(repo, &tail, &toc, segments);
-        let generation = Self::assemble(
-            (tail.clone(), toc),
-            placed,
-            segments,
-            objects_directory,
-            purpose,
-        )
-        .await?;
+        let generation = Self::assemble((tail.clone(), toc), placed, segments, purpose).await?;
         Ok((generation, tail))
+    }
+
+    /// Loads the snapshot whose archive has the TOC `toc`. The bytes of `tail` don't count.
+    pub(crate) async fn of_toc(
+        repo: &RepoName,
+        (tail, toc): (Tail, Toc),
+        segments: &Segments,
+    ) -> Result<Self, LoadError> {
+        let placed = place_segments(repo, &tail, &toc, segments);
+        Self::assemble((tail, toc), placed, segments, Purpose::Background).await
     }
 
     /// Loads a snapshot from its tail and the cache. Returns `None` if a daemon would have to be
@@ -132,7 +141,6 @@ impl Generation {
         repo: &RepoName,
         tail: Tail,
         segments: &Segments,
-        objects_directory: &Path,
     ) -> Option<Self> {
         let Ok(TocLocation::Found(place)) = Toc::locate(&tail.bytes, tail.archive_len) else {
             return None;
@@ -150,15 +158,8 @@ impl Generation {
         {
             return None;
         }
-        Self::assemble(
-            (tail, toc),
-            placed,
-            segments,
-            objects_directory,
-            Purpose::Demand,
-        )
-        .await
-        .ok()
+        let assembled = Self::assemble((tail, toc), placed, segments, Purpose::Demand).await;
+        assembled.ok()
     }
 
     /// Returns the segments that show the repository without its content: small files and index.
@@ -180,7 +181,6 @@ impl Generation {
         (tail, toc): (Tail, Toc),
         placed: Vec<Arc<Segment>>,
         segments: &Segments,
-        objects_directory: &Path,
         purpose: Purpose,
     ) -> Result<Self, LoadError> {
         let search =
@@ -202,15 +202,13 @@ impl Generation {
         let upstream_url = config::upstream_url(file(b"config"));
         let uses_sha256 = toc.commit.as_bytes().len() == 32;
         // `.git` is the repository of the work tree; it borrows the objects like any other clone.
-        // The directory with the objects is a bare repository of its own.
+        // The packs are in a bare repository of its own.
         let common = |is_bare| {
             let config = config::mount_config(upstream_url.as_deref(), is_bare, uses_sha256);
             git_directory(&head, &refs, &config)
         };
         let mut git = common(toc.kind == ArchiveKind::Mirror);
-        let mut alternates = objects_directory.as_os_str().as_encoded_bytes().to_vec();
-        alternates.push(b'\n');
-        git.add_bytes(b"objects/info/alternates", &alternates, GIT_MTIME);
+        git.add_bytes(b"objects/info/alternates", ALTERNATES, GIT_MTIME);
         let mut objects = common(true);
         add_objects(&mut objects, &toc, &placed, file(GRAPH_CHAIN));
         let default_branch = match head {
@@ -226,6 +224,7 @@ impl Generation {
             etag: tail.etag,
             notice: tail.notice,
             archive_len: tail.archive_len,
+            path: tail.path,
             toc,
             search,
             searched: Mutex::default(),
@@ -283,7 +282,7 @@ impl Generation {
 
     /// Notes a search for `path`. Returns `false` if too many other paths were searched for, so
     /// that the index should be loaded instead.
-    fn note_search(&self, path: &[u8]) -> bool {
+    pub(crate) fn note_search(&self, path: &[u8]) -> bool {
         let mut searched = self.searched.lock().unwrap_or_else(PoisonError::into_inner);
         if !searched.contains(path) && searched.len() == MAX_SEARCHED {
             return false;

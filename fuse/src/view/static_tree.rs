@@ -93,6 +93,13 @@ impl StaticTree {
         self.nodes.get(path)
     }
 
+    /// Returns all directories and files with their paths, sorted by path.
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = (&[u8], &StaticNode)> {
+        self.nodes
+            .iter()
+            .map(|(path, node)| (path.as_slice(), node))
+    }
+
     /// Returns all files with their paths, sorted by path.
     pub(crate) fn files(&self) -> impl Iterator<Item = (&[u8], &StaticFile)> {
         self.nodes.iter().filter_map(|(path, node)| match node {

@@ -12,6 +12,7 @@ use cachewfs_format::{
 };
 
 use super::LoadError;
+use crate::hand_over::{HandOverError, Loader, Saver, Text, WorkTreeFileState};
 use crate::parse::parse;
 use crate::segment::{ReadError, Segment, fetch_whole};
 use crate::traffic::Purpose;
@@ -307,6 +308,44 @@ pub(super) fn runs(segments: &[Arc<Segment>]) -> Vec<Arc<Run>> {
 }
 
 impl WorkTreeFile {
+    /// Describes the file for another process.
+    pub(crate) fn save(&self, saver: &mut Saver) -> Result<WorkTreeFileState, HandOverError> {
+        let large_file = self.run.large_file.as_ref();
+        let large_file = large_file.map(|segment| saver.segment(segment));
+        Ok(WorkTreeFileState {
+            members: saver.segment(&self.run.members)?,
+            large_file: large_file.transpose()?,
+            path: (*self.path).into(),
+            blob: (*self.blob).into(),
+            size: self.size,
+            is_symlink: self.is_symlink,
+            is_executable: self.is_executable,
+            mtime: self.mtime,
+        })
+    }
+
+    /// Returns the file that another process described.
+    pub(crate) fn restore(
+        state: WorkTreeFileState,
+        loader: &Loader,
+    ) -> Result<Self, HandOverError> {
+        let large_file = state.large_file.map(|place| loader.segment(place).cloned());
+        let run = Run {
+            members: Arc::clone(loader.segment(state.members)?),
+            large_file: large_file.transpose()?,
+        };
+        let (Text(path), Text(blob)) = (state.path, state.blob);
+        Ok(Self {
+            run: Arc::new(run),
+            path: path.into(),
+            blob: blob.into(),
+            size: state.size,
+            is_symlink: state.is_symlink,
+            is_executable: state.is_executable,
+            mtime: state.mtime,
+        })
+    }
+
     /// Returns the inode number of the file at `path` in the work tree of `repo`. A file with other
     /// bytes has another inode, so the kernel may cache the bytes of an inode for good.
     pub(crate) fn ino(&self, repo: &RepoName, path: &[u8]) -> u64 {

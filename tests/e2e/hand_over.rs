@@ -1,0 +1,226 @@
+//! A new process takes a mount over, and its users notice nothing.
+
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use cachewfs_tests::{Site, can_mount, git, git_command, run, wait_until};
+use rustix::mount::UnmountFlags;
+
+/// A directory at which a part of a mount is mounted once more, as in a container.
+struct BindMount(PathBuf);
+
+impl BindMount {
+    fn new(site: &Site, of: &Path) -> Self {
+        let point = site.path().join("bind");
+        fs::create_dir(&point).unwrap();
+        rustix::mount::mount_bind(of, &point).unwrap();
+        Self(point)
+    }
+}
+
+impl Drop for BindMount {
+    fn drop(&mut self) {
+        rustix::mount::unmount(&self.0, UnmountFlags::DETACH).unwrap();
+    }
+}
+
+/// A shell that works in a directory.
+struct Shell(Child);
+
+impl Shell {
+    fn new(directory: &Path) -> Self {
+        let mut command = Command::new("sh");
+        command.current_dir(directory);
+        Self(
+            command
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap(),
+        )
+    }
+
+    /// Runs a command, and returns the one line that it prints.
+    fn ask(&mut self, command: &str) -> String {
+        writeln!(self.0.stdin.as_mut().unwrap(), "{command}").unwrap();
+        let mut line = String::new();
+        let mut byte = [0];
+        // Not buffered: the next question reads from the same pipe.
+        while !line.ends_with('\n') {
+            let output = self.0.stdout.as_mut().unwrap();
+            assert_eq!(output.read(&mut byte).unwrap(), 1, "the shell ended");
+            line.push(char::from(byte[0]));
+        }
+        line.trim_end().to_owned()
+    }
+}
+
+impl Drop for Shell {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        self.0.wait().unwrap();
+    }
+}
+
+/// Reads again and again until it is told to stop. Returns the number of rounds and the longest.
+fn read_in_a_loop(repo: PathBuf, stop: Arc<AtomicBool>) -> JoinHandle<(u64, Duration)> {
+    std::thread::spawn(move || {
+        let expected = fs::read(repo.join("README.md")).unwrap();
+        let names = fs::read_dir(repo.join("src")).unwrap().count();
+        let (mut rounds, mut longest) = (0, Duration::ZERO);
+        while !stop.load(Ordering::Relaxed) {
+            let started = Instant::now();
+            assert!(fs::read(repo.join("README.md")).unwrap() == expected);
+            assert_eq!(fs::read_dir(repo.join("src")).unwrap().count(), names);
+            fs::metadata(repo.join(".git/objects")).unwrap();
+            assert!(!repo.join(format!("absent-{rounds}")).exists());
+            longest = longest.max(started.elapsed());
+            rounds += 1;
+        }
+        (rounds, longest)
+    })
+}
+
+#[test]
+fn nobody_notices_that_another_process_serves_the_mount() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    let mut repo = site.repo_with_history("project");
+    let daemon = site.daemon();
+    let mut mount = site.mount(&daemon.url());
+    let mounted = mount.repo("local/project");
+    let log = &["log", "-p"];
+    let expected = git(&repo.work, log);
+    let bind = BindMount::new(&site, &mounted);
+    let mut shell = Shell::new(&mounted.join("src"));
+    let mut shell_in_bind = Shell::new(&bind.0);
+    let open = File::open(mounted.join("README.md")).unwrap();
+    let pack = fs::read_dir(mount.packs("local/project")).unwrap();
+    let mut packs = pack.map(|entry| entry.unwrap().path());
+    let pack = packs.find(|path| path.extension() == Some("pack".as_ref()));
+    let pack = File::open(pack.unwrap()).unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let reader = read_in_a_loop(mounted.clone(), Arc::clone(&stop));
+    let logs = std::thread::spawn({
+        let (mounted, stop, expected) = (mounted.clone(), Arc::clone(&stop), expected.clone());
+        move || {
+            while !stop.load(Ordering::Relaxed) {
+                assert!(git(&mounted, &["log", "-p"]) == expected);
+            }
+        }
+    });
+    // It prints more than a pipe holds, so it runs until its output is read.
+    let mut running_log = git_command(&mounted)
+        .args(log)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut output = BufReader::new(running_log.stdout.take().unwrap());
+    let mut printed = String::new();
+    output.read_line(&mut printed).unwrap();
+
+    for _ in 0..3 {
+        mount.replace();
+
+        let mut bytes = [0; 9];
+        open.read_exact_at(&mut bytes, 0).unwrap();
+        assert_eq!(&bytes, b"# version");
+        pack.read_exact_at(&mut bytes, 0).unwrap();
+        assert!(bytes.starts_with(b"PACK"));
+        assert_eq!(shell.ask("head -1 dir3/file3.txt"), "3 line");
+        assert_eq!(shell_in_bind.ask("head -c 9 README.md; echo"), "# version");
+        assert_eq!(
+            shell.ask("/bin/pwd"),
+            mounted.join("src").display().to_string()
+        );
+    }
+
+    stop.store(true, Ordering::Relaxed);
+    let (rounds, longest) = reader.join().unwrap();
+    println!("{rounds} rounds of a reader, the longest took {longest:?}");
+    logs.join().unwrap();
+    output.read_to_string(&mut printed).unwrap();
+    assert!(running_log.wait().unwrap().success());
+    assert!(printed == expected);
+    // Far below the time after which the old process would have gone on.
+    assert!(longest < Duration::from_secs(4), "{longest:?}");
+
+    // The last process knows what the kernel knows: it tells it of a new snapshot.
+    repo.write("README.md", b"after the hand-over\n");
+    let commit = repo.commit("after the hand-over");
+    repo.push();
+    wait_until("the mount shows the push", || {
+        git(&mounted, &["rev-parse", "HEAD"]).trim() == commit
+    });
+    assert_eq!(
+        fs::read(mounted.join("README.md")).unwrap(),
+        b"after the hand-over\n"
+    );
+    assert_eq!(git(&mounted, &["status", "--porcelain"]), "");
+    drop((open, pack, shell, shell_in_bind, bind));
+    let unmounted = run(&["umount", &mount.point.display().to_string()]);
+    assert!(unmounted.status.success(), "{unmounted:?}");
+    assert!(!mount.is_mounted());
+}
+
+#[test]
+fn a_mount_is_taken_over_without_the_daemon() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    site.repo_with_history("project");
+    let daemon = site.daemon();
+    let mut mount = site.mount(&daemon.url());
+    let mounted = mount.repo("local/project");
+    let expected = git(&mounted, &["log", "-p"]);
+    drop(daemon);
+
+    mount.replace();
+
+    assert!(git(&mounted, &["log", "-p"]) == expected);
+    assert_eq!(git(&mounted, &["status", "--porcelain"]), "");
+}
+
+#[test]
+fn remount_starts_a_new_process_in_the_background() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    site.repo_with_history("project");
+    let daemon = site.daemon();
+    let mut mount = site.mount(&daemon.url());
+    let readme = File::open(mount.repo("local/project").join("README.md")).unwrap();
+    let helper = site.path().join("mount.cachewfs");
+    std::os::unix::fs::symlink(cachewfs_tests::binary("cachewfs"), &helper).unwrap();
+    let remount = |options: &str| {
+        let point = mount.point.display().to_string();
+        let arguments = [&daemon.url(), &point, "-o", options];
+        Command::new(&helper).args(arguments).output().unwrap()
+    };
+
+    let refused = remount("remount,rw,allow_other");
+    let remounted = remount("remount,rw,read_timeout=7s");
+
+    let stderr = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("allow_other"), "{stderr}");
+    assert!(remounted.status.success(), "{remounted:?}");
+    assert_eq!(mount.wait(), Some(0));
+    let mut bytes = [0; 9];
+    readme.read_exact_at(&mut bytes, 0).unwrap();
+    assert_eq!(&bytes, b"# version");
+    drop(readme);
+    let unmounted = run(&["umount", &mount.point.display().to_string()]);
+    assert!(unmounted.status.success(), "{unmounted:?}");
+}
