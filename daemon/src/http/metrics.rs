@@ -1,14 +1,12 @@
 //! `GET /metrics`: counters and gauges in the text format of Prometheus.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse as _, Response};
 
-use super::routes::App;
+use super::app::App;
 use crate::metrics::{MetricsPage, names};
 use crate::repository::MirrorState;
 
@@ -16,17 +14,17 @@ use crate::repository::MirrorState;
 const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Answers `GET /metrics`. Reads no files, so that a scrape is cheap.
-pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
+pub(super) fn metrics(app: &App) -> Response {
     let mut page = MetricsPage::default();
     page.metric(&names::BUILD)
         .push(&[env!("CARGO_PKG_VERSION")], 1);
     page.metric(&names::UPTIME)
         .push(&[], app.began.elapsed().as_secs_f64());
     app.registry.metrics().render(&mut page);
-    git(&app, &mut page);
-    store(&app, &mut page);
-    repositories(&app, &mut page);
-    disk(&app, &mut page);
+    git(app, &mut page);
+    store(app, &mut page);
+    repositories(app, &mut page);
+    disk(app, &mut page);
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], page.finish()).into_response()
 }
 

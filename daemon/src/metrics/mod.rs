@@ -27,7 +27,7 @@ pub(crate) use cells::Counter;
 pub(crate) use jobs::{FailureKind, JobClass, JobEnd, JobMetrics, RunningJob, WaitingJob};
 pub(crate) use leases::{LeaseEvent, LeaseMetrics};
 pub(crate) use publishes::{Phase, PhaseTimer, PublishMetrics};
-pub(crate) use requests::{Answered, ObservedRequest, RequestMetrics};
+pub(crate) use requests::{Answered, ObservedRequest, RequestMetrics, RouteClass};
 pub(crate) use s3::{S3Metrics, S3Operation, S3Outcome};
 pub(crate) use text::MetricsPage;
 

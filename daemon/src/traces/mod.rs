@@ -24,8 +24,8 @@ mod start;
 pub(crate) use cause::{Cause, FirstCause};
 pub use config::{ExportHeaders, TracingConfig};
 pub(crate) use spans::{
-    RequestParts, Route, check_span, end_job, end_request, git_span, job_span, note_answer,
-    note_error, note_exit, note_status, note_tier, note_wait, pass_on_span, request_span,
-    step_span, upstream_span,
+    RequestParts, check_span, end_job, end_request, git_span, job_span, note_answer, note_error,
+    note_exit, note_status, note_tier, note_wait, pass_on_span, request_span, step_span,
+    upstream_span,
 };
 pub use start::{TRACE_TARGET, Traces, TracesError};

@@ -41,18 +41,15 @@ pub(crate) struct RequestParts<'a> {
     pub(crate) method: &'a Method,
     pub(crate) headers: &'a HeaderMap,
     pub(crate) id: &'a str,
-}
-
-/// The route of a request: the pattern of its path, and the repository in it.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Route {
+    /// The pattern of the path, or `None` if the path is unknown.
     pub(crate) pattern: Option<&'static str>,
-    pub(crate) repo: Option<String>,
+    /// The repository in the path.
+    pub(crate) repo: Option<&'a str>,
 }
 
 /// Returns the span of a request. If the client sends a `traceparent`, it is a child of the
-/// client's span. `route` is called only if traces are on.
-pub(crate) fn request_span(request: &RequestParts<'_>, route: impl FnOnce() -> Route) -> Span {
+/// client's span.
+pub(crate) fn request_span(request: &RequestParts<'_>) -> Span {
     let span = info_span!(
         target: TRACE_TARGET, parent: None, "request", otel.name = Empty, otel.kind = "server"
     );
@@ -66,18 +63,17 @@ pub(crate) fn request_span(request: &RequestParts<'_>, route: impl FnOnce() -> R
         // Fails only if traces are off, and they are on here.
         span.set_parent(caller).ok();
     }
-    let Route { pattern, repo } = route();
     let method = method_name(request.method);
-    match pattern {
+    match request.pattern {
         Some(pattern) => span.record("otel.name", format!("{method} {pattern}")),
         None => span.record("otel.name", method),
     };
     span.set_attribute("http.request.method", method);
-    if let Some(pattern) = pattern {
+    if let Some(pattern) = request.pattern {
         span.set_attribute("http.route", pattern);
     }
-    if let Some(repo) = repo {
-        span.set_attribute("cachewfs.repository", repo);
+    if let Some(repo) = request.repo {
+        span.set_attribute("cachewfs.repository", repo.to_owned());
     }
     span.set_attribute("cachewfs.request_id", request.id.to_owned());
     span

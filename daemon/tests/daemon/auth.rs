@@ -42,43 +42,27 @@ fn bearer(token: &NewToken) -> String {
     format!("Bearer {}", token.secret())
 }
 
-/// Returns a path for each route in the source code, so that new routes are tested, too.
+/// Returns a path for each pattern in the source code, so that new routes are tested, too.
 fn paths_of_all_routes() -> Vec<String> {
-    let sources = [
-        include_str!("../../src/http/routes.rs"),
-        include_str!("../../src/http/status/routes.rs"),
-    ];
-    let routes = sources
-        .iter()
-        .flat_map(|source| source.split(".route(").skip(1));
-    let mut paths: Vec<String> = routes
-        .map(|rest| rest.split_once(',').unwrap().0)
-        .flat_map(|pattern| {
-            let quoted = pattern.split('"').nth(1).unwrap_or("{REPOS_PATH}");
-            let path = quoted.replace("{REPOS_PATH}", "/api/v1/repos");
-            [
-                "info/refs?service=git-upload-pack",
-                "refresh",
-                "snapshot.tar.zst",
-            ]
-            .map(|what| {
-                path.replace("{{*repo}}", REPO)
-                    .replace("{*rest}", &format!("{REPO}/{what}"))
-            })
+    let source = include_str!("../../src/http/route/endpoint.rs");
+    let patterns = source.split('"').filter(|text| text.starts_with('/'));
+    let id = "1a".repeat(20);
+    let mut paths: Vec<String> = patterns
+        .map(|pattern| {
+            pattern
+                .replace("{repo}", REPO)
+                .replace("{id}", &id)
+                .replace("{file}", "script.js")
+                .replace("/git/{rest}", &format!("/git/{WITH_GIT}/{{rest}}"))
+                .replace("{rest}", "objects/batch")
         })
         .collect();
-    assert!(paths.len() >= 15, "{paths:?}");
-    let below = [
-        "mirror.tar.zst",
-        "snapshot.bundle?base=1",
-        "ensure-refs",
-        "git-upload-pack",
-        "git-receive-pack",
-        "info/refs?service=git-receive-pack",
-        "info/lfs/objects/batch",
-    ];
-    paths.extend(below.map(|what| format!("/git/{WITH_GIT}/{what}")));
-    paths.extend(["/", "/nothing", "/git"].map(str::to_owned));
+    assert!(paths.len() >= 24, "{paths:?}");
+    let more = ["/nothing", "/git", "/api/v1/nothing", "/status/nothing"];
+    paths.extend(more.map(str::to_owned));
+    for service in ["git-upload-pack", "git-receive-pack"] {
+        paths.push(format!("/git/{REPO}/info/refs?service={service}"));
+    }
     paths
 }
 

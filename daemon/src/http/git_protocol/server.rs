@@ -9,12 +9,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 use tokio::time::timeout;
 
+use super::body;
 use super::pass_on::SharedAnswers;
 use super::relay::{AnswerLimits, Relay};
-use super::{GitHttpError, body};
 use crate::base::{Permit, Shares};
 use crate::config::Config;
 use crate::http::body_budget::BodyBudget;
+use crate::http::error::GitHttpError;
 use crate::mirror::Git;
 use crate::repository::Registry;
 

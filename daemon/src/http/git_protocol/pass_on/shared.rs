@@ -24,7 +24,7 @@ use tracing::warn;
 use super::request::{UpstreamBody, UpstreamHead, UpstreamRequest, pass_on, pieces, send};
 use super::spool::{Spool, SpoolReader};
 use crate::base::chain;
-use crate::http::git_protocol::GitHttpError;
+use crate::http::error::GitHttpError;
 use crate::http::git_protocol::server::{GitCounters, GitServer};
 
 /// The answers that are being fetched, by the digest of the request.

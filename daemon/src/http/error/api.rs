@@ -1,7 +1,4 @@
-//! The border where errors become HTTP answers: a status, a stable code, and a message that ends
-//! with the next step.
-//!
-//! Codes are part of the interface (`docs/http-api.md`); messages may change.
+//! [`ApiError`]: every reason why a request fails, and its answer.
 
 use std::sync::Arc;
 
@@ -12,38 +9,33 @@ use cachewfs_format::RepoName;
 use cachewfs_format::api::{ErrorBody, ErrorDetail, code};
 use tracing::{debug, error};
 
-use super::authorize::MovedTo;
-use super::git_protocol::GitHttpError;
-use super::lfs;
+use super::git::GitHttpError;
+use super::lfs::{lfs_advice, lfs_status};
+use super::repository::{repository_advice, repository_status};
+use super::store::{store_advice, store_status};
 use crate::auth::PolicyError;
 use crate::base::chain;
-use crate::mirror::{MirrorError, is_disk_full};
-use crate::publish::{LfsError, PublishError};
+use crate::http::route::UrlError;
+use crate::mirror::MirrorError;
+use crate::publish::LfsError;
 use crate::repository::RepositoryError;
 use crate::store::StoreError;
 
 /// The authentication schemes in `WWW-Authenticate`. git uses the first.
 const CHALLENGES: [&str; 2] = ["Basic realm=\"cachewfsd\"", "Bearer realm=\"cachewfsd\""];
 
-/// The code of answers that failed because the store did.
-const STORE_FAILED: &str = "store_failed";
-
-/// The code of answers to a request whose body did not arrive in time.
-pub(super) const BODY_TOO_SLOW: &str = "body_too_slow";
+/// The new name of a repository, as an extension of a response that mentions it. If the caller may
+/// not do the same to the new name, the answer becomes that for an absent repository.
+#[derive(Clone, Debug)]
+pub(in crate::http) struct MovedTo(pub(in crate::http) RepoName);
 
 /// The reason why a request fails or is refused.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ApiError {
-    #[error("invalid repository name in the URL")]
-    BadRepoName(#[source] cachewfs_format::Error),
-    #[error("invalid percent-encoding, or an encoded slash, in the repository name of the URL")]
-    BadEncoding,
-    #[error("invalid snapshot id in the URL")]
-    BadSnapshotId(#[source] cachewfs_format::Error),
-    #[error("unknown path")]
-    NoSuchPath,
+pub(in crate::http) enum ApiError {
+    #[error(transparent)]
+    Url(#[from] UrlError),
     #[error("method not allowed for this path")]
-    MethodNotAllowed { allow: Option<&'static str> },
+    MethodNotAllowed { allow: &'static str },
     #[error("no snapshot of {repo} is published")]
     NoSnapshot { repo: RepoName },
     #[error("{repo} has no published snapshot with this id")]
@@ -107,7 +99,7 @@ pub(crate) enum ApiError {
 impl ApiError {
     /// Converts an error of a repository whose mirror exists; for `map_err`. An error of upstream
     /// then means that upstream failed (502), and not that the request is wrong.
-    pub(super) fn of_known_repository(error: RepositoryError) -> Self {
+    pub(in crate::http) fn of_known_repository(error: RepositoryError) -> Self {
         match &error {
             RepositoryError::Mirror(mirror) => match **mirror {
                 MirrorError::NotFound { .. }
@@ -129,12 +121,16 @@ impl ApiError {
 
     fn status_and_code(&self) -> (StatusCode, &'static str) {
         match self {
-            Self::BadRepoName(_) | Self::BadEncoding => {
+            Self::Url(UrlError::BadRepoName(_) | UrlError::BadEncoding) => {
                 (StatusCode::BAD_REQUEST, code::BAD_REPO_NAME)
             }
-            Self::BadSnapshotId(_) => (StatusCode::BAD_REQUEST, code::BAD_SNAPSHOT_ID),
-            Self::NoSuchPath => (StatusCode::NOT_FOUND, "no_such_path"),
-            Self::MethodNotAllowed { .. } => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
+            Self::Url(UrlError::BadSnapshotId(_)) => {
+                (StatusCode::BAD_REQUEST, code::BAD_SNAPSHOT_ID)
+            }
+            Self::Url(UrlError::NoSuchPath) => (StatusCode::NOT_FOUND, code::NO_SUCH_PATH),
+            Self::MethodNotAllowed { .. } => {
+                (StatusCode::METHOD_NOT_ALLOWED, code::METHOD_NOT_ALLOWED)
+            }
             Self::NoSnapshot { .. } | Self::NoSuchSnapshot { .. } => {
                 (StatusCode::NOT_FOUND, code::NO_SNAPSHOT)
             }
@@ -143,10 +139,12 @@ impl ApiError {
             }
             Self::NoLfs { .. } => (StatusCode::NOT_FOUND, code::NO_LFS),
             Self::LfsOff => (StatusCode::NOT_IMPLEMENTED, code::LFS_UNAVAILABLE),
-            Self::Lfs(error) => lfs::status_and_code(error),
+            Self::Lfs(error) => lfs_status(error),
             Self::NoCheckout { .. } => (StatusCode::NOT_FOUND, code::NO_CHECKOUT),
-            Self::UnknownRepo { .. } => (StatusCode::NOT_FOUND, "unknown_repo"),
-            Self::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, "precondition_failed"),
+            Self::UnknownRepo { .. } => (StatusCode::NOT_FOUND, code::UNKNOWN_REPO),
+            Self::PreconditionFailed => {
+                (StatusCode::PRECONDITION_FAILED, code::PRECONDITION_FAILED)
+            }
             Self::UnknownBase { .. } => (StatusCode::NOT_FOUND, code::UNKNOWN_BASE),
             Self::BadJson(_)
             | Self::NothingToEnsure
@@ -154,30 +152,32 @@ impl ApiError {
             | Self::DuplicateCredentials
             | Self::BadBase => (StatusCode::BAD_REQUEST, code::BAD_REQUEST),
             Self::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, code::BODY_TOO_LARGE),
-            Self::BodyTooSlow => (StatusCode::REQUEST_TIMEOUT, BODY_TOO_SLOW),
+            Self::BodyTooSlow => (StatusCode::REQUEST_TIMEOUT, code::BODY_TOO_SLOW),
             Self::Unauthenticated | Self::UnknownToken => {
                 (StatusCode::UNAUTHORIZED, code::UNAUTHENTICATED)
             }
             Self::Forbidden { .. } => (StatusCode::FORBIDDEN, code::FORBIDDEN),
-            Self::Policy(_) => (StatusCode::INTERNAL_SERVER_ERROR, "policy_failed"),
+            Self::Policy(_) => (StatusCode::INTERNAL_SERVER_ERROR, code::POLICY_FAILED),
             Self::UpstreamFailed(_) => (StatusCode::BAD_GATEWAY, code::UPSTREAM_FAILED),
             Self::Repository(error) => repository_status(error),
             Self::Git(error) => error.status_and_code(),
             Self::Store(error) => store_status(error),
-            Self::Read(_) => (StatusCode::INTERNAL_SERVER_ERROR, STORE_FAILED),
-            Self::Task(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+            Self::Read(_) => (StatusCode::INTERNAL_SERVER_ERROR, code::STORE_FAILED),
+            Self::Task(_) => (StatusCode::INTERNAL_SERVER_ERROR, code::INTERNAL),
         }
     }
 
     /// Returns the next step for the reader of the message.
     fn advice(&self) -> &'static str {
         match self {
-            Self::BadRepoName(_) | Self::BadEncoding | Self::NoSuchPath => {
+            Self::Url(UrlError::BadRepoName(_) | UrlError::BadEncoding | UrlError::NoSuchPath) => {
                 "Use /git/<host>/<path>/snapshot.tar.zst, for example \
                  /git/github.com/org/repo/snapshot.tar.zst."
             }
             Self::MethodNotAllowed { .. } => "Use a method of the Allow header.",
-            Self::BadSnapshotId(_) => "Use <commit> or <commit>-<16 hexadecimal digits>.",
+            Self::Url(UrlError::BadSnapshotId(_)) => {
+                "Use <commit> or <commit>-<16 hexadecimal digits>."
+            }
             Self::NoSnapshot { .. } => {
                 "Send GET to the stable URL to have the repository mirrored and published."
             }
@@ -191,7 +191,7 @@ impl ApiError {
             Self::NoCheckout { .. } => "Use mirror.tar.zst instead.",
             Self::NoLfs { .. } => "snapshot.tar.zst has all files.",
             Self::LfsOff => "Ask the operator to enable them, or run git lfs pull in a clone.",
-            Self::Lfs(error) => lfs::advice(error),
+            Self::Lfs(error) => lfs_advice(error),
             Self::UnknownRepo { .. } => {
                 "Send GET to the stable URL of its snapshot to have it mirrored."
             }
@@ -220,163 +220,6 @@ impl ApiError {
     }
 }
 
-/// Returns the stable code of an error that keeps a repository from being updated or published.
-pub(super) fn repository_code(error: &RepositoryError) -> &'static str {
-    repository_status(error).1
-}
-
-fn repository_status(error: &RepositoryError) -> (StatusCode, &'static str) {
-    if is_disk_full(error) {
-        return (StatusCode::INSUFFICIENT_STORAGE, code::DISK_FULL);
-    }
-    match error {
-        RepositoryError::UnknownHost { .. } => (StatusCode::NOT_FOUND, code::UNKNOWN_HOST),
-        RepositoryError::NestedInGit { .. } | RepositoryError::OtherSpelling { .. } => {
-            (StatusCode::BAD_REQUEST, code::BAD_REPO_NAME)
-        }
-        RepositoryError::Mirror(error) => match **error {
-            MirrorError::NotFound { .. } => (StatusCode::NOT_FOUND, code::UPSTREAM_NOT_FOUND),
-            MirrorError::Moved { .. } => (StatusCode::NOT_FOUND, code::UPSTREAM_MOVED),
-            MirrorError::Redirected { .. } => (StatusCode::BAD_GATEWAY, code::UPSTREAM_REDIRECTS),
-            MirrorError::Denied { .. } => (StatusCode::FORBIDDEN, code::UPSTREAM_DENIED),
-            MirrorError::Unreachable { .. } => {
-                (StatusCode::BAD_GATEWAY, code::UPSTREAM_UNREACHABLE)
-            }
-            MirrorError::TimedOut { .. } => (StatusCode::GATEWAY_TIMEOUT, code::UPSTREAM_TIMEOUT),
-            MirrorError::Upstream { .. }
-            | MirrorError::BadHead { .. }
-            | MirrorError::LeftBehind { .. } => (StatusCode::BAD_GATEWAY, code::UPSTREAM_FAILED),
-            MirrorError::Shallow { .. } => (StatusCode::BAD_GATEWAY, code::UPSTREAM_SHALLOW),
-            MirrorError::Git(_) | MirrorError::Io { .. } => {
-                (StatusCode::INTERNAL_SERVER_ERROR, "mirror_failed")
-            }
-        },
-        RepositoryError::Publish(error) => match **error {
-            PublishError::RepositoryEmpty => (StatusCode::NOT_FOUND, code::REPOSITORY_EMPTY),
-            PublishError::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
-            PublishError::Raced | PublishError::Behind | PublishError::LeaseLost => {
-                (StatusCode::SERVICE_UNAVAILABLE, "raced")
-            }
-            PublishError::BrokenRef { .. }
-            | PublishError::Git(_)
-            | PublishError::RefusedTree(_)
-            | PublishError::TreeTooLarge(_)
-            | PublishError::Unusable { .. }
-            | PublishError::Store(_)
-            | PublishError::Format(_)
-            | PublishError::Io { .. }
-            | PublishError::BadOutput { .. } => {
-                (StatusCode::INTERNAL_SERVER_ERROR, "publish_failed")
-            }
-        },
-        RepositoryError::CheckTimedOut => (StatusCode::BAD_GATEWAY, code::UPSTREAM_FAILED),
-        RepositoryError::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
-        RepositoryError::TooManyNew => (StatusCode::SERVICE_UNAVAILABLE, "too_many_new"),
-        RepositoryError::Forgotten => (StatusCode::SERVICE_UNAVAILABLE, "forgotten"),
-        RepositoryError::Store(error) => store_status(error),
-        RepositoryError::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
-    }
-}
-
-fn repository_advice(error: &RepositoryError) -> &'static str {
-    if is_disk_full(error) {
-        return "Free space on the disk of data_dir, or use a larger one. The daemon then retries.";
-    }
-    match error {
-        RepositoryError::UnknownHost { .. } => {
-            "Add the host to [upstreams] in the daemon's configuration."
-        }
-        RepositoryError::OtherSpelling { .. } => "Write the name in lower case.",
-        RepositoryError::NestedInGit { .. } => "Only the last part of a name may end with .git.",
-        RepositoryError::Mirror(error) => match **error {
-            MirrorError::NotFound { .. } => {
-                "Check the spelling; a private repository needs credentials in the daemon's \
-                 configuration, and an organisation is not a repository."
-            }
-            MirrorError::Moved { .. } => "Use the name that the repository has upstream now.",
-            MirrorError::Redirected { .. } => {
-                "Write the URL that upstream redirects to into [upstreams] of the daemon's \
-                 configuration."
-            }
-            MirrorError::Denied { .. } => {
-                "Configure credentials for the daemon that may read the repository."
-            }
-            MirrorError::Unreachable { .. }
-            | MirrorError::TimedOut { .. }
-            | MirrorError::Upstream { .. }
-            | MirrorError::BadHead { .. }
-            | MirrorError::LeftBehind { .. } => "The daemon retries by itself.",
-            MirrorError::Shallow { .. } => {
-                "Run git fetch --unshallow in the upstream repository. The daemon retries by \
-                 itself."
-            }
-            MirrorError::Git(_) | MirrorError::Io { .. } => "See the daemon's log.",
-        },
-        RepositoryError::Publish(error) => match **error {
-            PublishError::RepositoryEmpty => "Push a commit first.",
-            PublishError::Stopping
-            | PublishError::Raced
-            | PublishError::Behind
-            | PublishError::LeaseLost => "Retry in a moment.",
-            PublishError::BrokenRef { .. }
-            | PublishError::Git(_)
-            | PublishError::RefusedTree(_)
-            | PublishError::TreeTooLarge(_)
-            | PublishError::Unusable { .. }
-            | PublishError::Store(_)
-            | PublishError::Format(_)
-            | PublishError::Io { .. }
-            | PublishError::BadOutput { .. } => "See the daemon's log.",
-        },
-        RepositoryError::Store(error) => store_advice(error),
-        RepositoryError::CheckTimedOut
-        | RepositoryError::Busy
-        | RepositoryError::TooManyNew
-        | RepositoryError::Forgotten
-        | RepositoryError::Stopping => "Retry in a moment.",
-    }
-}
-
-fn store_status(error: &StoreError) -> (StatusCode, &'static str) {
-    match error {
-        StoreError::Tier(error) if error.is_outage() => {
-            (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable")
-        }
-        StoreError::Tier(_)
-        | StoreError::Unreadable { .. }
-        | StoreError::WrongDigest { .. }
-        | StoreError::Misplaced { .. }
-        | StoreError::Encode { .. }
-        | StoreError::BadSegment { .. }
-        | StoreError::BeyondEnd
-        | StoreError::Gone { .. }
-        | StoreError::TooSlow
-        | StoreError::Collecting
-        | StoreError::Stopping
-        | StoreError::Copy(_) => (StatusCode::INTERNAL_SERVER_ERROR, STORE_FAILED),
-    }
-}
-
-fn store_advice(error: &StoreError) -> &'static str {
-    match error {
-        StoreError::Tier(error) if error.is_outage() => {
-            "Retry in a moment, or ask another replica."
-        }
-        StoreError::Tier(_)
-        | StoreError::Unreadable { .. }
-        | StoreError::WrongDigest { .. }
-        | StoreError::Misplaced { .. }
-        | StoreError::Encode { .. }
-        | StoreError::BadSegment { .. }
-        | StoreError::BeyondEnd
-        | StoreError::Gone { .. }
-        | StoreError::TooSlow
-        | StoreError::Collecting
-        | StoreError::Stopping
-        | StoreError::Copy(_) => "See the daemon's log.",
-    }
-}
-
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let (status, code) = self.status_and_code();
@@ -402,7 +245,7 @@ impl IntoResponse for ApiError {
         let mut response = (status, Json(ErrorBody { error })).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if let Self::MethodNotAllowed { allow: Some(allow) } = self {
+        if let Self::MethodNotAllowed { allow } = self {
             headers.insert(header::ALLOW, HeaderValue::from_static(allow));
         }
         if status == StatusCode::UNAUTHORIZED {

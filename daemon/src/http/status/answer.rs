@@ -1,20 +1,18 @@
-//! The URLs of the page, and their headers.
+//! Answers with the page, its report and its files.
 
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::Json;
 use axum::http::{HeaderName, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
-
 use serde::Serialize;
 
 use super::report::Report;
 use super::view::View;
-use super::{page, report};
+use super::{gather, page};
+use crate::http::app::App;
 use crate::http::error::ApiError;
-use crate::http::routes::App;
+use crate::http::route::UrlError;
 
 /// The content security policy: scripts, styles and images come from this server only, and none may
 /// be inline. Even if escaping failed, text of an upstream that looks like markup could run
@@ -23,21 +21,9 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
                       connect-src 'self'; base-uri 'none'; form-action 'none'; \
                       frame-ancestors 'none'";
 
-pub(in crate::http) fn routes() -> Router<Arc<App>> {
-    let style = || asset("text/css; charset=utf-8", include_str!("style.css"));
-    let script = || asset("text/javascript; charset=utf-8", include_str!("script.js"));
-    let icon = || asset("image/svg+xml", include_str!("icon.svg"));
-    Router::new()
-        .route("/", get(html))
-        .route("/api/v1/status", get(json))
-        .route("/status/style.css", get(async move || style()))
-        .route("/status/script.js", get(async move || script()))
-        .route("/status/icon.svg", get(async move || icon()))
-}
-
 /// Answers `GET /`.
-async fn html(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
-    let report = report::current(&app).await?;
+pub(in crate::http) async fn html(app: Arc<App>) -> Result<Response, ApiError> {
+    let report = gather::current(&app).await?;
     let page = page::render(&View::of(&report));
     Ok(with_headers("text/html; charset=utf-8", page))
 }
@@ -51,8 +37,8 @@ struct StatusAnswer<'a> {
 }
 
 /// Answers `GET /api/v1/status`.
-async fn json(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
-    let report = report::current(&app).await?;
+pub(in crate::http) async fn json(app: Arc<App>) -> Result<Response, ApiError> {
+    let report = gather::current(&app).await?;
     let answer = StatusAnswer {
         report: &report,
         view: View::of(&report),
@@ -61,8 +47,15 @@ async fn json(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
     Ok((no_store, Json(answer)).into_response())
 }
 
-fn asset(kind: &'static str, content: &'static str) -> Response {
-    with_headers(kind, content)
+/// Answers `GET /status/{file}`.
+pub(in crate::http) fn file(name: &str) -> Result<Response, ApiError> {
+    let (kind, content) = match name {
+        "style.css" => ("text/css; charset=utf-8", include_str!("style.css")),
+        "script.js" => ("text/javascript; charset=utf-8", include_str!("script.js")),
+        "icon.svg" => ("image/svg+xml", include_str!("icon.svg")),
+        _ => return Err(UrlError::NoSuchPath.into()),
+    };
+    Ok(with_headers(kind, content))
 }
 
 fn with_headers(kind: &'static str, content: impl IntoResponse) -> Response {

@@ -6,7 +6,6 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use cachewfs_format::api::code;
 
-use crate::http::error::BODY_TOO_SLOW;
 use crate::mirror::{CredentialError, GitError};
 
 /// The reason why a git client's request is refused or fails. It can be cloned for all requests
@@ -55,32 +54,32 @@ pub(in crate::http) enum GitHttpError {
 }
 
 impl GitHttpError {
-    pub(in crate::http) fn status_and_code(&self) -> (StatusCode, &'static str) {
+    pub(super) fn status_and_code(&self) -> (StatusCode, &'static str) {
         match self {
-            Self::BadService => (StatusCode::BAD_REQUEST, "bad_service"),
-            Self::BadProtocol => (StatusCode::BAD_REQUEST, "bad_git_protocol"),
-            Self::BadGzip(_) | Self::BodyBroken(_) => (StatusCode::BAD_REQUEST, "bad_body"),
+            Self::BadService => (StatusCode::BAD_REQUEST, code::BAD_SERVICE),
+            Self::BadProtocol => (StatusCode::BAD_REQUEST, code::BAD_GIT_PROTOCOL),
+            Self::BadGzip(_) | Self::BodyBroken(_) => (StatusCode::BAD_REQUEST, code::BAD_BODY),
             Self::BadContentType { .. } | Self::BadContentEncoding => {
-                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_body")
+                (StatusCode::UNSUPPORTED_MEDIA_TYPE, code::UNSUPPORTED_BODY)
             }
             Self::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, code::BODY_TOO_LARGE),
-            Self::BodyInflates { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "body_inflates"),
-            Self::BodyTooSlow { .. } => (StatusCode::REQUEST_TIMEOUT, BODY_TOO_SLOW),
-            Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
-            Self::Git(_) => (StatusCode::INTERNAL_SERVER_ERROR, "mirror_failed"),
-            Self::Spool(_) => (StatusCode::INTERNAL_SERVER_ERROR, "spool_failed"),
+            Self::BodyInflates { .. } => (StatusCode::PAYLOAD_TOO_LARGE, code::BODY_INFLATES),
+            Self::BodyTooSlow { .. } => (StatusCode::REQUEST_TIMEOUT, code::BODY_TOO_SLOW),
+            Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, code::BUSY),
+            Self::Git(_) => (StatusCode::INTERNAL_SERVER_ERROR, code::MIRROR_FAILED),
+            Self::Spool(_) => (StatusCode::INTERNAL_SERVER_ERROR, code::SPOOL_FAILED),
             Self::Upstream(_) | Self::Credentials(_) => {
                 (StatusCode::BAD_GATEWAY, code::UPSTREAM_FAILED)
             }
             Self::Redirected => (StatusCode::BAD_GATEWAY, code::UPSTREAM_REDIRECTS),
             Self::UpstreamTooSlow { .. } => (StatusCode::GATEWAY_TIMEOUT, code::UPSTREAM_FAILED),
             Self::NotFound { .. } => (StatusCode::NOT_FOUND, code::UPSTREAM_NOT_FOUND),
-            Self::NotHttp => (StatusCode::FORBIDDEN, "upstream_is_local"),
+            Self::NotHttp => (StatusCode::FORBIDDEN, code::UPSTREAM_IS_LOCAL),
         }
     }
 
     /// Returns the next step for the reader of the message.
-    pub(in crate::http) fn advice(&self) -> &'static str {
+    pub(super) fn advice(&self) -> &'static str {
         match self {
             Self::BadService => {
                 "Ask for info/refs?service=git-upload-pack or git-receive-pack; the dumb protocol \
