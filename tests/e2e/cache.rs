@@ -28,7 +28,7 @@ fn the_cache_stays_within_its_limit_whatever_fills_it() {
     repo.commit("large files");
     repo.push();
     let daemon = site.daemon();
-    let mount = site.mount_with_options(&daemon.url(), "hydrate=off,cache_size=16M");
+    let mount = site.mount_with_options(&daemon.url(), "cache_size=16M");
     let mounted = mount.repo("local/project");
     let point = mount.point.display().to_string();
     for command in [&["prefetch", "--hot"][..], &["pin"]] {
@@ -39,7 +39,15 @@ fn the_cache_stays_within_its_limit_whatever_fills_it() {
             "{said}"
         );
     }
-    assert_eq!(mount.status()["repos"][0]["is_pinned"], false);
+    let repo_status = || mount.status()["repos"][0].clone();
+    assert_eq!(repo_status()["is_pinned"], false);
+    // Hydration has no room for it either.
+    wait_until("the status says so", || {
+        repo_status()["unhydrated"].is_string()
+    });
+    let said = repo_status()["unhydrated"].to_string();
+    assert!(said.contains("MiB needed, 16.0 MiB available"), "{said}");
+    assert!(mount.status()["cache_short_at"].is_null());
 
     for _ in 0..2 {
         for number in 0..6 {
@@ -52,6 +60,7 @@ fn the_cache_stays_within_its_limit_whatever_fills_it() {
     let used = || mount.status()["cache_bytes"].as_u64().unwrap();
     wait_until("the cache is within its limit", || used() <= 16 * MIB);
     assert!(used() > 0);
+    assert!(mount.status()["cache_short_at"].is_u64());
     assert!(mount.log().contains("Evicted"), "{}", mount.log());
     assert_eq!(git(&mounted, &["status", "--porcelain"]), "");
     // The list of hosts is no repository's traffic, and its bytes are not counted.

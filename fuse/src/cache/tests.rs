@@ -1,5 +1,6 @@
 //! Several mounts on one cache, and mounts that end while they evict.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 
@@ -45,7 +46,7 @@ fn mounts_that_share_a_cache_keep_its_limit_together() {
         let mount = &mounts[usize::from(seed % 2)];
         store(mount, seed);
         if mount.grew().now_or_never().is_some() {
-            mount.evict().unwrap();
+            mount.evict(&HashSet::new()).unwrap();
         }
         most = most.max(bytes_on_disk(directory.path()));
     }
@@ -66,7 +67,7 @@ fn a_data_file_that_lost_its_meta_file_is_evicted_first() {
         .join(&orphan);
     fs::remove_file(path.with_extension("meta")).unwrap();
 
-    let evicted = cache.evict().unwrap();
+    let evicted = cache.evict(&HashSet::new()).unwrap();
 
     assert!(evicted.contains(ids.last().unwrap()));
     assert!(!path.with_extension("data").exists());

@@ -172,6 +172,10 @@ pub struct StatusReport {
     /// The failure of the cache's disk, or `None` if the cache can be used.
     #[serde(default)]
     pub cache_failure: Option<FailureReport>,
+    /// When the cache last evicted bytes that had been used within the minute before, in seconds
+    /// since the epoch: it is smaller than what is read at once. `None` if it never did.
+    #[serde(default)]
+    pub cache_short_at: Option<u64>,
     /// All traffic since the mount started.
     pub traffic: TrafficReport,
     /// Since when no daemon answers, or `None` if one answered the last request.
@@ -246,6 +250,9 @@ pub struct RepoReport {
     pub checked_at: Option<u64>,
     /// The last error, or `None` if a later attempt succeeded.
     pub last_error: Option<String>,
+    /// Why the mount doesn't fetch the snapshot by itself, or `None` if it does.
+    #[serde(default)]
+    pub unhydrated: Option<String>,
     /// The files whose last read failed, the latest first.
     #[serde(default)]
     pub failed_reads: Vec<FailedReadReport>,

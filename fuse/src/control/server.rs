@@ -365,6 +365,7 @@ impl ControlConnection {
                     reason: failure.error.to_string(),
                     since: seconds_since_epoch(failure.since),
                 }),
+            cache_short_at: backend.cache.short_at(),
             traffic: backend.traffic.report(),
             outage: self.repositories.reachability.outage(),
             repos,

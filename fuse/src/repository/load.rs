@@ -121,6 +121,7 @@ impl Repositories {
             catch_ups: AtomicU64::new(0),
             checked_at: AtomicU64::new(checked_at),
             last_error: Mutex::default(),
+            unhydrated: Mutex::default(),
             catching_up: tokio::sync::Mutex::default(),
             superseded: Mutex::default(),
         })

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use cachewfs_format::{RepoName, Role};
 use tracing::warn;
@@ -90,18 +90,18 @@ impl Repositories {
     fn report_of(&self, repository: &Repository, pinned: &[RepoName]) -> RepoReport {
         let generation = repository.view().generation;
         let checked_at = repository.checked_at.load(Ordering::Relaxed);
-        let last_error = repository
-            .last_error
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let of = |text: &Mutex<Option<String>>| {
+            let text = text.lock().unwrap_or_else(PoisonError::into_inner);
+            text.clone()
+        };
         RepoReport {
             snapshot: Some(generation.snapshot),
             archive_bytes: generation.archive_len,
             parts: parts(&generation),
             catch_ups: repository.catch_ups.load(Ordering::Relaxed),
             checked_at: (checked_at > 0).then_some(checked_at),
-            last_error,
+            last_error: of(&repository.last_error),
+            unhydrated: of(&repository.unhydrated),
             notice: generation.notice.clone(),
             ..self.empty_report(repository.name.clone(), pinned)
         }
@@ -116,6 +116,7 @@ impl Repositories {
             catch_ups: 0,
             checked_at: None,
             last_error: None,
+            unhydrated: None,
             failed_reads: self.segments.backend().failed_reads.of(&repo),
             notice: None,
             clones: Vec::new(),
@@ -132,7 +133,7 @@ impl Repositories {
         let segments = segments_of(&repository.view().generation, SnapshotPart::All);
         let ids: HashSet<_> = segments.iter().map(|segment| segment.record().id).collect();
         // A pin is never evicted. A pin larger than the cache would exceed its limit for good.
-        let room = cache.room_for_pin(&repository.name, &ids);
+        let room = cache.room_for(&repository.name, &ids);
         check_room(&segments, room.map_err(failed)?)?;
         let ids: Vec<_> = ids.into_iter().collect();
         cache.pin(&repository.name, &ids).map_err(failed)
@@ -233,7 +234,7 @@ mod tests {
 
         let room = |repo, ids: &[_]| {
             let ids = ids.iter().copied().collect();
-            cache.room_for_pin(repo, &ids).unwrap()
+            cache.room_for(repo, &ids).unwrap()
         };
 
         assert!(room(&name, &[]) <= 2 << 20);

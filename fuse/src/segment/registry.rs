@@ -43,8 +43,8 @@ pub(crate) struct Backend {
     pub no_waiting_reader: Notify,
 }
 
-/// How long eviction waits before it may run again. If pins fill the cache, the limit stays
-/// exceeded, and running more often would find nothing more to evict.
+/// How long eviction waits after it found nothing to evict. If pins fill the cache, the limit stays
+/// exceeded, and each stored chunk would cause another scan of all files.
 const EVICTION_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long files that another mount has evicted may stay open here.
@@ -175,25 +175,31 @@ impl Segments {
             };
             let segments = Arc::clone(&self);
             let work = tokio::task::spawn_blocking(move || {
-                if grew.is_ok() {
-                    segments.evict();
-                }
+                let has_evicted = grew.is_ok() && segments.evict();
                 segments.forget_evicted();
+                has_evicted
             });
-            work.await.ok();
-            ending.run_until_cancelled(sleep(EVICTION_INTERVAL)).await;
+            if !work.await.unwrap_or(false) {
+                ending.run_until_cancelled(sleep(EVICTION_INTERVAL)).await;
+            }
         }
     }
 
-    /// Evicts the least recently used segments from the cache. Blocks on the disk.
-    fn evict(&self) {
+    /// Evicts the least recently used segments from the cache. Returns whether there were any.
+    /// Blocks on the disk.
+    pub(crate) fn evict(&self) -> bool {
         let cache = &self.backend.cache;
+        let alive = self.alive();
         // The cache evicts by the times that it knows. Reads only note theirs in memory.
-        for segment in self.alive() {
+        for segment in &alive {
             segment.save_use();
         }
-        match cache.evict() {
-            Ok(evicted) if evicted.is_empty() => {}
+        // The kernel reads these files itself, so nothing notes their use. And while they are open,
+        // eviction would free no space.
+        let in_use = alive.iter().filter(|segment| segment.is_passed_through());
+        let in_use = in_use.map(|segment| segment.record().id).collect();
+        match cache.evict(&in_use) {
+            Ok(evicted) if evicted.is_empty() => false,
             Ok(evicted) => {
                 info!(
                     segments = evicted.len(),
@@ -204,11 +210,15 @@ impl Segments {
                 for segment in self.alive().into_iter().filter(is_evicted) {
                     segment.forget_files();
                 }
+                true
             }
-            Err(error) => warn!(
-                error = &error as &dyn std::error::Error,
-                "Can't evict segments from the cache"
-            ),
+            Err(error) => {
+                warn!(
+                    error = &error as &dyn std::error::Error,
+                    "Can't evict segments from the cache"
+                );
+                false
+            }
         }
     }
 
