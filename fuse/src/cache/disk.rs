@@ -1,7 +1,7 @@
 //! The cache's directory: opens it, stores and finds segments, evicts and pins them.
 
 use std::collections::HashSet;
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
@@ -82,6 +82,11 @@ impl Cache {
     /// Returns an estimate of the bytes of disk in use.
     pub(crate) fn used_bytes(&self) -> u64 {
         self.used_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Returns whether the cache exceeded its limit when it was counted last, or has since.
+    pub(crate) fn is_over_limit(&self) -> bool {
+        self.used_bytes() > self.max_bytes
     }
 
     /// Returns the limit of the cache in bytes.
@@ -263,12 +268,7 @@ impl Cache {
         // Two mounts that evict at the same time would each evict enough for both. And a segment
         // that a mount pins must not be evicted by another one that has read the pins before.
         let lock = self.lock_file()?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            // Another mount evicts or pins. The next chunk that this one stores wakes it again.
-            Err(TryLockError::WouldBlock) => return Ok(HashSet::new()),
-            Err(TryLockError::Error(error)) => return Err(error),
-        }
+        lock.lock()?;
         self.uncounted_bytes.store(0, Ordering::Relaxed);
         let files = evict::scan(&self.root)?;
         let used = evict::total(&files);

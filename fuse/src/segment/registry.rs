@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{info, warn};
+use tracing::{debug, warn};
 
 use super::{Segment, SegmentLocation};
 use crate::cache::{Cache, Overflow};
@@ -43,8 +43,8 @@ pub(crate) struct Backend {
     pub no_waiting_reader: Notify,
 }
 
-/// How long eviction waits after it found nothing to evict. If pins fill the cache, the limit stays
-/// exceeded, and each stored chunk would cause another scan of all files.
+/// How long eviction waits while it can't get the cache below its limit. If pins fill the cache,
+/// each stored chunk would cause another scan of all files.
 const EVICTION_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long files that another mount has evicted may stay open here.
@@ -175,19 +175,21 @@ impl Segments {
             };
             let segments = Arc::clone(&self);
             let work = tokio::task::spawn_blocking(move || {
-                let has_evicted = grew.is_ok() && segments.evict();
+                if grew.is_ok() {
+                    segments.evict();
+                }
                 segments.forget_evicted();
-                has_evicted
             });
-            if !work.await.unwrap_or(false) {
+            work.await.ok();
+            // Otherwise at once: within a pause, a fast line fills the cache far beyond its limit.
+            if cache.is_over_limit() {
                 ending.run_until_cancelled(sleep(EVICTION_INTERVAL)).await;
             }
         }
     }
 
-    /// Evicts the least recently used segments from the cache. Returns whether there were any.
-    /// Blocks on the disk.
-    pub(crate) fn evict(&self) -> bool {
+    /// Evicts the least recently used segments from the cache. Blocks on the disk.
+    pub(crate) fn evict(&self) {
         let cache = &self.backend.cache;
         let alive = self.alive();
         // The cache evicts by the times that it knows. Reads only note theirs in memory.
@@ -199,9 +201,9 @@ impl Segments {
         let in_use = alive.iter().filter(|segment| segment.is_passed_through());
         let in_use = in_use.map(|segment| segment.record().id).collect();
         match cache.evict(&in_use) {
-            Ok(evicted) if evicted.is_empty() => false,
+            Ok(evicted) if evicted.is_empty() => {}
             Ok(evicted) => {
-                info!(
+                debug!(
                     segments = evicted.len(),
                     "Evicted {} segments",
                     evicted.len()
@@ -210,15 +212,11 @@ impl Segments {
                 for segment in self.alive().into_iter().filter(is_evicted) {
                     segment.forget_files();
                 }
-                true
             }
-            Err(error) => {
-                warn!(
-                    error = &error as &dyn std::error::Error,
-                    "Can't evict segments from the cache"
-                );
-                false
-            }
+            Err(error) => warn!(
+                error = &error as &dyn std::error::Error,
+                "Can't evict segments from the cache"
+            ),
         }
     }
 
