@@ -17,7 +17,9 @@ use tokio::sync::Notify;
 use tracing::warn;
 
 use super::open_files::OpenFiles;
-use super::{CacheFailures, KeptSnapshots, MarkedBytes, Marks, SegmentFile, evict, kept, pins};
+use super::{
+    CacheFailures, KeptSnapshots, MarkedBytes, Marks, SegmentFile, evict, kept, pins, staged,
+};
 use crate::clock;
 
 /// Bytes at the start of a meta file that hold the length of the table's frame.
@@ -148,9 +150,7 @@ impl Cache {
         let path = self.path(id, "meta");
         let directory = path.parent().unwrap_or(&self.root);
         fs::create_dir_all(directory)?;
-        let staged = tempfile::Builder::new()
-            .prefix(".meta-")
-            .tempfile_in(directory)?;
+        let staged = staged::create(directory)?;
         staged
             .as_file()
             .write_all_at(&(frame.len() as u64).to_le_bytes(), 0)?;

@@ -9,6 +9,8 @@ use std::time::SystemTime;
 
 use cachewfs_format::{Digest, SegmentId};
 
+use super::staged;
+
 /// A segment in the cache's directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct CachedSegment {
@@ -20,7 +22,7 @@ pub(super) struct CachedSegment {
     pub(super) used_at: SystemTime,
 }
 
-/// Lists the segments in the cache's directory.
+/// Lists the segments in the cache's directory. Removes temporary files that killed processes left.
 pub(super) fn scan(root: &Path) -> io::Result<Vec<CachedSegment>> {
     let mut found: HashMap<SegmentId, CachedSegment> = HashMap::new();
     for shard in fs::read_dir(root)? {
@@ -31,6 +33,7 @@ pub(super) fn scan(root: &Path) -> io::Result<Vec<CachedSegment>> {
         for file in fs::read_dir(&shard)? {
             let path = file?.path();
             let Some(id) = segment_id(&path) else {
+                staged::remove_left(&path);
                 continue;
             };
             // Another mount that shares the cache may have evicted the segment meanwhile.
