@@ -9,7 +9,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cachewfs_format::RepoName;
 
-use crate::clock;
 use crate::control::protocol::{FailedReadReport, FailureReport};
 
 /// At most this many files of each repository. Beyond that, the oldest failure is forgotten.
@@ -37,8 +36,7 @@ impl FailedReads {
         let known = reads.iter().position(|read| read.path == path);
         let known = known.map(|at| reads.remove(at).failure);
         let is_news = known.as_ref().is_none_or(|known| known.reason != reason);
-        let since = known.map_or_else(clock::now, |known| known.since);
-        let failure = FailureReport { reason, since };
+        let failure = FailureReport::after(known.as_ref(), reason);
         let path = path.to_owned();
         reads.insert(0, FailedReadReport { path, failure });
         reads.truncate(MAX_OF_ONE);

@@ -17,6 +17,8 @@ use std::path::PathBuf;
 use cachewfs_format::{RepoName, SnapshotId};
 use serde::{Deserialize, Serialize};
 
+use crate::clock;
+
 /// A request of a client to a mount.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "snake_case")]
@@ -180,18 +182,9 @@ pub struct StatusReport {
     pub traffic: TrafficReport,
     /// Since when no daemon answers, or `None` if one answered the last request.
     #[serde(default)]
-    pub outage: Option<OutageReport>,
+    pub outage: Option<FailureReport>,
     /// The repositories that were looked up since the mount started, and the pinned ones.
     pub repos: Vec<RepoReport>,
-}
-
-/// A time in which no daemon answers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OutageReport {
-    /// When a request first failed, in seconds since the epoch.
-    pub since: u64,
-    /// The error of the last request.
-    pub reason: String,
 }
 
 /// A failure that lasts.
@@ -201,6 +194,14 @@ pub struct FailureReport {
     pub reason: String,
     /// The time of its first occurrence, in seconds since the epoch.
     pub since: u64,
+}
+
+impl FailureReport {
+    /// Returns the report after another occurrence of a failure that was `known` or not.
+    pub(crate) fn after(known: Option<&Self>, reason: String) -> Self {
+        let since = known.map_or_else(clock::now, |known| known.since);
+        Self { reason, since }
+    }
 }
 
 /// A file or directory of a repository whose last read failed.

@@ -23,12 +23,9 @@ use tracing::{debug, warn};
 use super::HEARTBEAT;
 use super::clones::Clones;
 use super::connections::{ConnectionPermit, Connections, Peer, admit};
-use super::protocol::{
-    ControlAnswer, ControlRequest, FailureReport, Progress, Reply, SnapshotPart, StatusReport,
-};
+use super::protocol::{ControlAnswer, ControlRequest, Progress, Reply, SnapshotPart, StatusReport};
 use super::socket::{ControlSocket, remove_dead_sockets};
 use super::socket_directory::{self, SocketDirectory, SocketDirectoryError};
-use crate::clock::seconds_since_epoch;
 use crate::error::chain;
 use crate::fetch::FetchError;
 use crate::mount_table::DeviceNumber;
@@ -357,14 +354,7 @@ impl ControlConnection {
             cache_dir: options.cache_dir.clone(),
             cache_bytes: backend.cache.used_bytes(),
             cache_max_bytes: backend.cache.max_bytes(),
-            cache_failure: backend
-                .cache
-                .failures()
-                .present()
-                .map(|failure| FailureReport {
-                    reason: failure.error.to_string(),
-                    since: seconds_since_epoch(failure.since),
-                }),
+            cache_failure: backend.cache.failures().present().map(|known| known.report),
             cache_short_at: backend.cache.short_at(),
             traffic: backend.traffic.report(),
             outage: self.repositories.reachability.outage(),

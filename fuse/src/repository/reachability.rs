@@ -8,8 +8,7 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::RepoError;
-use crate::clock;
-use crate::control::protocol::OutageReport;
+use crate::control::protocol::FailureReport;
 use crate::fetch::FetchError;
 
 /// How long lookups fail at once after a request got no answer in time. Without this, each of them
@@ -38,9 +37,7 @@ struct State {
 
 #[derive(Clone, Debug)]
 struct Outage {
-    /// In seconds since the epoch.
-    since: u64,
-    reason: String,
+    failure: FailureReport,
     /// Until when lookups fail without a request.
     believed_until: Instant,
 }
@@ -94,13 +91,9 @@ impl Reachability {
             // Once for all repositories. `cachewfs status` has the newest reason.
             warn!(error = reason, "No daemon answers: showing what is on disk");
         }
-        let since = state
-            .outage
-            .as_ref()
-            .map_or_else(clock::now, |outage| outage.since);
+        let known = state.outage.as_ref().map(|outage| &outage.failure);
         state.outage = Some(Outage {
-            since,
-            reason,
+            failure: FailureReport::after(known, reason),
             believed_until: Instant::now() + ttl,
         });
         drop(state);
@@ -124,17 +117,13 @@ impl Reachability {
         let state = self.state();
         let outage = state.outage.as_ref()?;
         (Instant::now() < outage.believed_until).then(|| RepoError::Offline {
-            reason: outage.reason.clone(),
+            reason: outage.failure.reason.clone(),
         })
     }
 
     /// Returns since when the daemons don't answer and why, or `None` if they answered last time.
-    pub(crate) fn outage(&self) -> Option<OutageReport> {
-        let outage = self.state().outage.clone()?;
-        Some(OutageReport {
-            since: outage.since,
-            reason: outage.reason,
-        })
+    pub(crate) fn outage(&self) -> Option<FailureReport> {
+        self.state().outage.clone().map(|outage| outage.failure)
     }
 
     /// Waits until a request notes that the daemons don't answer.
