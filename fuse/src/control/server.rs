@@ -23,9 +23,7 @@ use tracing::{debug, warn};
 use super::HEARTBEAT;
 use super::clones::Clones;
 use super::connections::{ConnectionPermit, Connections, Peer, admit};
-use super::protocol::{
-    ControlAnswer, ControlRequest, FailureReport, Progress, Reply, SnapshotPart, StatusReport,
-};
+use super::protocol::{ControlAnswer, ControlRequest, Progress, Reply, SnapshotPart, StatusReport};
 use super::socket::{ControlSocket, remove_dead_sockets};
 use super::socket_directory::{self, SocketDirectory, SocketDirectoryError};
 use crate::error::chain;
@@ -404,10 +402,8 @@ impl ControlConnection {
                 .cache
                 .failures()
                 .present()
-                .map(|failure| FailureReport {
-                    reason: failure.error.to_string(),
-                    since: failure.since.seconds_since_epoch(),
-                }),
+                .map(|known| known.failure.report()),
+            cache_short_at: backend.cache.short_at(),
             traffic: backend.traffic.report(),
             outage: self.repositories.reachability.outage(),
             repos,

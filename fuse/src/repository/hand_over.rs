@@ -131,6 +131,7 @@ impl Repositories {
             catch_ups: AtomicU64::new(state.catch_ups),
             checked_at: AtomicU64::new(state.checked_at),
             last_error: Mutex::new(state.last_error.clone()),
+            unhydrated: Mutex::default(),
             catching_up: tokio::sync::Mutex::default(),
             superseded: Mutex::new(superseded),
         });

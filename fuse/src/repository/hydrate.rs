@@ -4,10 +4,11 @@
 //! step it waits until no reader waits for the network, so a reader competes with at most one step.
 
 use std::collections::HashSet;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cachewfs_format::Role;
+use cachewfs_format::{RepoName, Role};
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
@@ -73,9 +74,13 @@ impl Repositories {
                 () = ending.cancelled() => return,
             };
             let repo = &repository.name;
+            let no_room = outcome.as_ref().err();
+            let no_room = no_room.filter(|error| matches!(error, ReadError::NoRoom { .. }));
+            repository.note_unhydrated(no_room.map(ToString::to_string));
             match outcome {
                 Ok(()) => {}
                 // It is so for each snapshot of a repository that is larger than the cache.
+                // `cachewfs status` says it.
                 Err(error @ ReadError::NoRoom { .. }) => {
                     debug!(%repo, %error, "Not hydrating {repo}: {error}");
                 }
@@ -144,7 +149,7 @@ impl Repositories {
         on_progress: impl Fn(u64, u64),
     ) -> Result<(), ReadError> {
         let segments = segments_of(generation, part);
-        check_room(&segments, self.segments.backend().cache.max_bytes())?;
+        self.check_room(&generation.toc.repo, &segments).await?;
         let total: u64 = segments
             .iter()
             .map(|segment| segment.record().stored_len)
@@ -164,6 +169,25 @@ impl Repositories {
             }
         }
         Ok(())
+    }
+
+    /// Fails if the cache can't hold `segments` of `repo` beside the pins of other repositories.
+    async fn check_room(
+        &self,
+        repo: &RepoName,
+        segments: &[Arc<Segment>],
+    ) -> Result<(), ReadError> {
+        let (backend, repo) = (Arc::clone(self.segments.backend()), repo.clone());
+        let ids = segments.iter().map(|segment| segment.record().id).collect();
+        // Looks at all files of the cache.
+        let room = tokio::task::spawn_blocking(move || backend.cache.room_for(&repo, &ids));
+        let room = room
+            .await
+            .unwrap_or_else(|error| Err(io::Error::other(error)));
+        check_room(
+            segments,
+            room.map_err(|error| ReadError::Cache(Arc::new(error)))?,
+        )
     }
 
     /// Sleeps after a step of `bytes` that `took` this long, to keep to `hydrate_max_rate`.

@@ -114,6 +114,7 @@ fn repository(name: &RepoName, generation: Generation, checked_at: u64) -> Arc<R
         catch_ups: AtomicU64::new(0),
         checked_at: AtomicU64::new(checked_at),
         last_error: Mutex::default(),
+        unhydrated: Mutex::default(),
         catching_up: tokio::sync::Mutex::default(),
         superseded: Mutex::default(),
     })

@@ -49,6 +49,8 @@ pub(crate) struct Repository {
     /// The time of the last successful poll of the daemon in seconds since the epoch, or 0.
     checked_at: AtomicU64,
     last_error: Mutex<Option<String>>,
+    /// Why hydration fetches nothing: the cache has no room for the snapshot.
+    unhydrated: Mutex<Option<String>>,
     /// The lock that lets one catch-up run at a time.
     catching_up: tokio::sync::Mutex<()>,
     /// The packs and commit-graphs that are shown but no longer in the snapshot, each with the time
@@ -83,6 +85,18 @@ impl Repository {
     fn last_error(&self) -> Option<String> {
         let last = self.last_error.lock();
         last.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Returns why hydration fetches nothing, or `None` if it does.
+    fn unhydrated(&self) -> Option<String> {
+        let unhydrated = self.unhydrated.lock();
+        unhydrated.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes why hydration fetches nothing, or that it does.
+    fn note_unhydrated(&self, reason: Option<String>) {
+        let unhydrated = self.unhydrated.lock();
+        *unhydrated.unwrap_or_else(PoisonError::into_inner) = reason;
     }
 
     /// Notes the error of the last poll, or that it succeeded. Returns whether the error is another

@@ -1,8 +1,10 @@
 //! The requests that reads make, and the results of reads when the disk fails. The tests count
 //! requests and measure no time.
 
+mod eviction;
 mod faults;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -125,7 +127,7 @@ impl Fixture {
     /// Evicts all segments, as another process on this cache does.
     pub(super) fn evict_as_another_mount(&self) {
         let cache = Cache::open(self.cache_dir.path(), 1).unwrap();
-        assert!(!cache.evict().unwrap().is_empty());
+        assert!(!cache.evict(&HashSet::new()).unwrap().is_empty());
     }
 
     /// Changes one byte of the content on disk, without its checksum.
