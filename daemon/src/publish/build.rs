@@ -20,7 +20,7 @@ use cachewfs_format::{
 };
 use tracing::warn;
 
-use super::assemble::{ArchiveWriter, pack_mtimes, pack_role};
+use super::assemble::{ArchiveWriter, pack_mtimes};
 use super::checkout::check_out;
 use super::commit_graph::{CHAIN_DIRECTORY, GraphScope, write_commit_graph};
 use super::feed::BuildFeed;
@@ -116,7 +116,7 @@ pub(super) fn build(
     let mut packs = PackWriter::begin(sink, packs, &mut archives)?;
     timer.wrote(sink.take_written());
     timer.enter(Phase::Assemble);
-    packs.place(sink, is_hot, &mut archives)?;
+    packs.place(sink, PackKind::is_hot, &mut archives)?;
     timer.wrote(sink.take_written());
     timer.enter(Phase::Checkout);
     let (runs, notice) = place_checkout(job, sink, input, &mut archives)?;
@@ -127,7 +127,7 @@ pub(super) fn build(
     for archive in &mut archives {
         archive.end_hot_front();
     }
-    packs.place(sink, |kind| !is_hot(kind), &mut archives)?;
+    packs.place(sink, |kind| !kind.is_hot(), &mut archives)?;
     let end = sink.store_bytes(&end_of_archive(), 0, Vec::new())?;
     let mut layouts = BTreeMap::new();
     for mut archive in archives {
@@ -248,14 +248,6 @@ impl Pack {
     }
 }
 
-/// Returns whether every reader needs packs of this kind, so that they come before the work tree.
-fn is_hot(kind: PackKind) -> bool {
-    match kind {
-        PackKind::Tip | PackKind::Increment => true,
-        PackKind::Recent | PackKind::Commits | PackKind::Trees | PackKind::History => false,
-    }
-}
-
 /// Makes the new packs of the snapshot. Returns all its packs, in the order in which git searches
 /// them, and which commits the commit-graph must be written for.
 fn plan_packs(
@@ -360,7 +352,7 @@ impl PackWriter {
                 Pack::New(pack) => pack.store_data(sink)?,
             };
             for archive in &mut *archives {
-                archive.pack_file(sink, pack_role(kind), (&data, each.mtime))?;
+                archive.pack_file(sink, Role::Pack(kind), (&data, each.mtime))?;
             }
             each.data = Some(data);
         }
