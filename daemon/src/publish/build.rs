@@ -15,52 +15,27 @@
 use std::collections::{BTreeMap, HashMap};
 
 use cachewfs_format::{
-    ArchiveKind, ArchiveLayout, Manifest, PackKind, PublishedFile, PublishedPack, RepoName,
-    ReusableRun, Role, end_of_archive,
+    ArchiveKind, ArchiveLayout, Manifest, PackKind, PublishedFile, PublishedPack, ReusableRun,
+    Role, end_of_archive,
 };
 use tracing::warn;
 
 use super::assemble::{ArchiveWriter, pack_mtimes};
 use super::checkout::check_out;
 use super::commit_graph::{CHAIN_DIRECTORY, GraphScope, write_commit_graph};
-use super::feed::BuildFeed;
 use super::git_files::GitFiles;
 use super::increment::{PackPlan, increment};
+use super::input::BuildInput;
 use super::job::PublishJob;
 use super::layout::full_layout;
 use super::pack::NewPack;
-use super::refs::Refs;
 use super::segments::{INDEX_CHUNK_LEN, SegmentSink};
 use super::{PublishError, fixed_times};
 use crate::base::chain;
 use crate::metrics::{Phase, PhaseTimer};
-use crate::mirror::Upstream;
-use crate::store::Store;
 
 /// At most this many bytes of a notice are published, because it becomes an HTTP header.
 const MAX_NOTICE_LEN: usize = 600;
-
-/// The input of a build: the state of the mirror, and the snapshot to build on.
-#[derive(Debug)]
-pub(super) struct BuildInput<'a> {
-    pub(super) repo: &'a RepoName,
-    pub(super) upstream: &'a Upstream,
-    pub(super) refs: &'a Refs,
-    /// The snapshot whose packs and runs are used again, if it can be used.
-    pub(super) previous: Option<&'a Manifest>,
-    pub(super) store: &'a Store,
-    /// The feed for clients that download the snapshot while it is built, if there can be any.
-    pub(super) feed: Option<&'a BuildFeed>,
-}
-
-impl BuildInput<'_> {
-    /// Returns the runs of the previous snapshot. A snapshot without a work tree keeps them, so
-    /// that the next one with a work tree can use their segments again.
-    fn previous_runs(&self) -> Vec<ReusableRun> {
-        let runs = self.previous.map(|previous| previous.runs.clone());
-        runs.unwrap_or_default()
-    }
-}
 
 /// The result of a build, as the manifest has it.
 #[derive(Debug)]
