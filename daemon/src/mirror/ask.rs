@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::upstream::GitSecrets;
+use super::git_secrets::GitSecrets;
 use super::{Git, GitConfig, GitError, MirrorError, Upstream};
 
 /// Asks upstream for HEAD and the refs that match `patterns`. Returns the output of

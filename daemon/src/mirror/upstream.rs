@@ -9,6 +9,7 @@ use http::HeaderValue;
 use parking_lot::Mutex;
 
 use super::credentials::{Credentials, Login};
+use super::git_secrets::GitSecrets;
 use super::{CredentialError, Git, GitError, UpstreamConfig};
 
 /// An upstream repository. Keeps the secrets apart from the fields that may be shown.
@@ -45,14 +46,6 @@ const NO_OTHER_SERVER: &[(&str, &str)] = &[
     ("fetch.uriProtocols", ""),
     ("promisor.acceptFromServer", "none"),
 ];
-
-/// How git talks to an upstream: with which credentials, and to no other server. All of it is
-/// passed through the environment.
-pub(crate) struct GitSecrets {
-    /// Keys and values of git's configuration, none of them secret.
-    pub(super) config: Vec<(String, String)>,
-    pub(super) variables: Vec<(&'static str, String)>,
-}
 
 impl std::fmt::Debug for Upstream {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

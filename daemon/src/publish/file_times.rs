@@ -19,9 +19,9 @@ use cachewfs_format::{
 };
 
 use super::PublishError;
-use super::build::BuildInput;
 use super::fixed_times;
 use super::index_parts::IndexParts;
+use super::input::BuildInput;
 use super::tree::{TreeEntry, TreeEntryKind, TreeList};
 use crate::base::seconds_since_epoch;
 

@@ -16,8 +16,9 @@ use cachewfs_format::{ArchiveSummary, Digest, Manifest, Pointer, RepoName, Snaps
 use tracing::{info, warn};
 
 use super::PublishError;
-use super::build::{BuildInput, BuildOutput, build};
+use super::build::{BuildOutput, build};
 use super::feed::BuildFeed;
+use super::input::BuildInput;
 use super::job::PublishJob;
 use super::published_state::{PublishDecision, check_lease};
 use super::refs::Refs;

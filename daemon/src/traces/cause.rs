@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
-use super::spans::is_on;
+use super::start::is_on;
 
 /// The span of the request that caused a job. It is empty if the job is periodic, or if traces are
 /// off.

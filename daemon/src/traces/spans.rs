@@ -7,20 +7,15 @@ use opentelemetry::trace::Status;
 use opentelemetry::{Context, Value};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use tracing::field::Empty;
-use tracing::{Level, Span, enabled, info_span};
+use tracing::{Span, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use super::Cause;
-use super::start::TRACE_TARGET;
+use super::start::{TRACE_TARGET, is_on};
 
 /// The header of W3C's Trace Context in which a client names its own span that the request belongs
 /// to.
 const TRACEPARENT: &str = "traceparent";
-
-/// Returns whether traces are on. This reads one atomic.
-pub(super) fn is_on() -> bool {
-    enabled!(target: TRACE_TARGET, Level::INFO)
-}
 
 /// The headers of a request, in the form that the propagator reads.
 struct HeaderCarrier<'a>(&'a HeaderMap);

@@ -8,7 +8,7 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{
     BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracer, SdkTracerProvider,
 };
-use tracing::Subscriber;
+use tracing::{Level, Subscriber, enabled};
 use tracing_opentelemetry::OpenTelemetryLayer;
 use tracing_subscriber::registry::LookupSpan;
 
@@ -28,6 +28,11 @@ const MAX_BATCH: usize = 512;
 const BATCH_DELAY: Duration = Duration::from_secs(1);
 /// How long the remaining spans may take to be sent when the daemon stops.
 const FLUSH_LIMIT: Duration = Duration::from_secs(3);
+
+/// Returns whether traces are on. This reads one atomic.
+pub(super) fn is_on() -> bool {
+    enabled!(target: TRACE_TARGET, Level::INFO)
+}
 
 /// The reason why sending of traces can't start.
 #[derive(Debug, thiserror::Error)]

@@ -14,6 +14,7 @@
 
 use std::path::PathBuf;
 
+pub use cachewfs_format::SnapshotPart;
 use cachewfs_format::{RepoName, SnapshotId};
 use serde::{Deserialize, Serialize};
 
@@ -69,20 +70,6 @@ pub enum ControlRequest {
     Replace,
     /// Unmounts and ends the mount's process. Before that, it answers [`ControlAnswer::Nothing`].
     Stop,
-}
-
-/// A part of a snapshot to fetch. Each contains the one before it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SnapshotPart {
-    /// Refs, commit-graph, pack indexes and the tip pack: everything that a checkout needs.
-    Hot,
-    /// [`SnapshotPart::Hot`] and all commits.
-    Commits,
-    /// [`SnapshotPart::Commits`] and all git trees.
-    Trees,
-    /// Everything.
-    All,
 }
 
 /// One line from the mount.

@@ -19,7 +19,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use cachewfs_format::{Role, SnapshotId};
+use cachewfs_format::SnapshotId;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
@@ -279,12 +279,7 @@ fn new_small_packs(old: &Generation, new: &Generation) -> Vec<Arc<Segment>> {
     new.segments
         .iter()
         .filter(|segment| !known.contains(&segment.record().id))
-        .filter(|segment| {
-            matches!(
-                segment.record().role,
-                Role::CommitGraph | Role::PackIndex | Role::PackReverseIndex | Role::PackIncrement
-            )
-        })
+        .filter(|segment| segment.record().role.is_fetched_before_refs())
         .cloned()
         .collect()
 }

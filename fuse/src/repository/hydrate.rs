@@ -8,12 +8,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cachewfs_format::{RepoName, Role};
+use cachewfs_format::{RepoName, Role, SnapshotPart};
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
 use super::{Repositories, Repository};
-use crate::control::protocol::SnapshotPart;
 use crate::fetch::Tail;
 use crate::options::Hydrate;
 use crate::segment::{ReadError, Segment, fetch_whole};
@@ -299,23 +298,7 @@ pub(super) fn check_room(segments: &[Arc<Segment>], room_bytes: u64) -> Result<(
 /// Returns the segments of a part, in the order of the archive. Segments that the mount never
 /// reads, such as tar headers, belong to no part.
 pub(crate) fn segments_of(generation: &Generation, part: SnapshotPart) -> Vec<Arc<Segment>> {
-    let is_wanted = |role: Role| match role {
-        Role::Refs
-        | Role::PackedRefs
-        | Role::CommitGraph
-        | Role::PackIndex
-        | Role::PackReverseIndex
-        | Role::PackTip
-        | Role::PackIncrement
-        | Role::PackRecent
-        | Role::IndexHeader
-        | Role::IndexPart
-        | Role::IndexTrailer => true,
-        Role::PackCommits => part != SnapshotPart::Hot,
-        Role::PackTrees => matches!(part, SnapshotPart::Trees | SnapshotPart::All),
-        Role::PackHistory | Role::WorkTree | Role::LargeFile => part == SnapshotPart::All,
-        Role::Header | Role::LfsObject | Role::End => false,
-    };
+    let is_wanted = |role: Role| role.part().is_some_and(|smallest| smallest <= part);
     generation
         .segments
         .iter()

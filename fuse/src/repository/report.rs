@@ -4,12 +4,12 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use cachewfs_format::{RepoName, Role};
+use cachewfs_format::{PackKind, RepoName, Role, SnapshotPart};
 use tracing::warn;
 
 use super::hydrate::{check_room, segments_of};
 use super::{Repositories, Repository};
-use crate::control::protocol::{PartReport, RepoReport, SnapshotPart};
+use crate::control::protocol::{PartReport, RepoReport};
 use crate::fetch::Tail;
 use crate::segment::ReadError;
 use crate::view::Generation;
@@ -20,17 +20,17 @@ const fn part_of(role: Role) -> Option<&'static str> {
     match role {
         Role::Refs | Role::PackedRefs => Some("refs"),
         Role::CommitGraph | Role::PackIndex | Role::PackReverseIndex => Some("indexes"),
-        Role::PackTip => Some("tip"),
-        Role::PackIncrement => Some("increments"),
+        Role::Pack(PackKind::Tip) => Some("tip"),
+        Role::Pack(PackKind::Increment) => Some("increments"),
         Role::IndexHeader
         | Role::IndexPart
         | Role::IndexTrailer
         | Role::WorkTree
         | Role::LargeFile => Some("work tree"),
-        Role::PackRecent => Some("recent"),
-        Role::PackCommits => Some("commits"),
-        Role::PackTrees => Some("trees"),
-        Role::PackHistory => Some("history"),
+        Role::Pack(PackKind::Recent) => Some("recent"),
+        Role::Pack(PackKind::Commits) => Some("commits"),
+        Role::Pack(PackKind::Trees) => Some("trees"),
+        Role::Pack(PackKind::History) => Some("history"),
         Role::Header | Role::LfsObject | Role::End => None,
     }
 }

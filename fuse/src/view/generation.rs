@@ -489,26 +489,8 @@ fn add_objects(tree: &mut StaticTree, toc: &Toc, segments: &[Arc<Segment>], grap
     // older snapshot, with another time.
     for (record, segment) in toc.segments.iter().zip(segments) {
         let Some(file) = &record.file else { continue };
-        let (prefix, extension) = match record.role {
-            Role::CommitGraph => ("objects/info/commit-graphs/graph-", ".graph"),
-            Role::PackIndex => ("objects/pack/pack-", ".idx"),
-            Role::PackReverseIndex => ("objects/pack/pack-", ".rev"),
-            Role::PackTip
-            | Role::PackIncrement
-            | Role::PackRecent
-            | Role::PackCommits
-            | Role::PackTrees
-            | Role::PackHistory => ("objects/pack/pack-", ".pack"),
-            Role::Refs
-            | Role::PackedRefs
-            | Role::LfsObject
-            | Role::Header
-            | Role::IndexHeader
-            | Role::IndexPart
-            | Role::IndexTrailer
-            | Role::WorkTree
-            | Role::LargeFile
-            | Role::End => continue,
+        let Some((prefix, extension)) = record.role.git_object_file() else {
+            continue;
         };
         if is_named(file.path.as_bytes(), prefix, extension) {
             let content = FileContent::Segment(Arc::clone(segment));
