@@ -1,0 +1,15 @@
+//! The daemon of a cluster: the library `cachewfs-daemon` with all its parts.
+//!
+//! The program `cachewfsd` runs [`daemon`]. Its tests start it in their own process, too.
+
+use std::sync::Arc;
+
+use cachewfs_daemon::{Daemon, Parts};
+use cachewfs_s3::S3;
+
+/// Returns the daemon with all parts.
+pub fn daemon() -> Daemon {
+    Daemon::with_parts(Parts {
+        bucket: Some(Arc::new(S3)),
+    })
+}

@@ -1,0 +1,30 @@
+//! [`Parts`]: what a daemon can do beyond the store on disk.
+
+use std::sync::Arc;
+
+use cachewfs_store::OpenBucket;
+
+use crate::base::ConfigError;
+use crate::config::Config;
+
+/// What a daemon can do beyond the store on disk. The program that starts the daemon brings these
+/// parts, so that `cachewfs mount --local`, which needs none, doesn't contain them.
+#[derive(Clone, Debug, Default)]
+pub struct Parts {
+    /// Opens the bucket of `[store.s3]`.
+    pub bucket: Option<Arc<dyn OpenBucket>>,
+}
+
+impl Parts {
+    /// Returns an error for the first section or key that needs a missing part.
+    pub(crate) fn check(&self, config: &Config) -> Result<(), ConfigError> {
+        let lacks = [(
+            "[store.s3]",
+            config.store.s3.is_some() && self.bucket.is_none(),
+        )];
+        match lacks.into_iter().find(|(_, is_missing)| *is_missing) {
+            Some((key, _)) => Err(ConfigError::Unsupported { key }),
+            None => Ok(()),
+        }
+    }
+}
