@@ -2,6 +2,8 @@
 //!
 //! The program `cachewfsd` runs [`daemon`]. Its tests start it in their own process, too.
 
+mod policy;
+
 use std::sync::Arc;
 
 use cachewfs_daemon::{Daemon, Parts};
@@ -11,5 +13,6 @@ use cachewfs_s3::S3;
 pub fn daemon() -> Daemon {
     Daemon::with_parts(Parts {
         bucket: Some(Arc::new(S3)),
+        read_policy: Some(policy::read_policy),
     })
 }

@@ -77,7 +77,7 @@ impl Daemon {
     pub fn check(&self, config: &Config) -> Result<Vec<CheckWarning>, StartError> {
         self.check_values(config)?;
         config.tls.as_ref().map(Tls::open).transpose()?;
-        Access::open(&config.auth, None)?;
+        Access::open(&config.auth, self.0.read_policy, None)?;
         let mut warnings = check_store(config, &self.0)?;
         match Credentials::open_all(&config.upstream_auth, &config.upstreams) {
             Ok(_) => {}
@@ -139,7 +139,7 @@ impl Daemon {
         self.check_values(&config)?;
         let tls = config.tls.as_ref().map(Tls::open).transpose()?;
         let credentials = Credentials::open_all(&config.upstream_auth, &config.upstreams)?;
-        let access = Access::open(&config.auth, token)?;
+        let access = Access::open(&config.auth, self.0.read_policy, token)?;
         let live = Arc::new(LiveConfig::new(config));
         let config = live.now();
         // Before any file is touched: preparing the directory kills git processes and empties

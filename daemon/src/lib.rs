@@ -6,9 +6,10 @@
 //!   └────────────────────► store ◄──┘
 //! ```
 //!
-//! An arrow goes from a folder to one that it calls. The program `cachewfsd` runs [`Daemon::start`]
-//! and handles signals; it brings [`Parts`] that need large libraries. `cachewfs mount --local` runs
-//! the daemon in its own process, without parts, with [`Daemon::start_with_token`].
+//! An arrow goes from a folder to one that it calls; `store` is a crate of its own. The program
+//! `cachewfsd` runs [`Daemon::start`] and handles signals; it brings [`Parts`] that need large
+//! libraries. `cachewfs mount --local` runs the daemon in its own process, without parts, with
+//! [`Daemon::start_with_token`].
 
 mod app;
 mod auth;
@@ -36,7 +37,10 @@ use cachewfs_store as store;
 pub use cachewfs_store::{S3Config, StoreConfig};
 
 pub use app::{Daemon, Reloader, Running};
-pub use auth::{AuthConfig, AuthError, NewToken, PolicyError, TokensError};
+pub use auth::{
+    Action, AuthConfig, AuthError, Decision, DefaultPolicy, NewToken, Policy, PolicyError,
+    PolicyInput, ReadPolicy, TokensError,
+};
 pub use collect_command::CollectionReport;
 pub use config::{Config, GitHttpConfig, LfsMode, LogFormat};
 pub use listener::{TlsConfig, TlsError};

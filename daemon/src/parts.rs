@@ -1,22 +1,26 @@
-//! [`Parts`]: what a daemon can do beyond the store on disk.
+//! [`Parts`]: abilities of a daemon beyond the store on disk.
 
 use std::sync::Arc;
 
 use cachewfs_store::OpenBucket;
 
+use crate::auth::ReadPolicy;
 use crate::base::ConfigError;
 use crate::config::Config;
 
-/// What a daemon can do beyond the store on disk. The program that starts the daemon brings these
-/// parts, so that `cachewfs mount --local`, which needs none, doesn't contain them.
+/// Abilities of a daemon beyond the store on disk. The program that starts the daemon brings them,
+/// so that `cachewfs mount --local`, which needs none, doesn't contain them.
 #[derive(Clone, Debug, Default)]
 pub struct Parts {
     /// Opens the bucket of `[store.s3]`.
     pub bucket: Option<Arc<dyn OpenBucket>>,
+    /// Reads the policy that `[auth]` names.
+    pub read_policy: Option<ReadPolicy>,
 }
 
 impl Parts {
-    /// Returns an error for the first section or key that needs a missing part.
+    /// Returns an error for the first section or key that needs a missing part. `auth` itself
+    /// refuses policies that it can't read.
     pub(crate) fn check(&self, config: &Config) -> Result<(), ConfigError> {
         let lacks = [(
             "[store.s3]",

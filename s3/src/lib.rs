@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! open ─► tier ──► bucket (one request, with retries) ──► client (service and credentials)
-//!           ├────► upload (large objects, in parts)         probe (whether preconditions are honoured)
+//!           ├────► upload (large objects, in parts)         probe (honours preconditions?)
 //!           └────► direct (URLs for clients; no requests)   walk (which repositories exist)
 //! ```
 //!
