@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use cachewfs_daemon::{
-    CollectionReport, Config, LogFormat, LogOutput, NewToken, Reloader, TRACE_TARGET, Traces,
+    CollectionReport, Config, LogFormat, LogOutput, NewToken, Reloader, TRACE_TARGET,
 };
 use cachewfs_format::{Colours, RepoName};
+use cachewfsd::Traces;
 use clap::{Parser, Subcommand, ValueEnum};
 use rustix::fs::Mode;
 use sd_notify::NotifyState;

@@ -37,6 +37,7 @@ use crate::publish::Publisher;
 use crate::readiness::Lifecycle;
 use crate::repository::Registry;
 use crate::start_error::{CheckWarning, StartError};
+use crate::traces::link_by;
 
 /// How long answers in flight may go on after `stop`.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
@@ -137,6 +138,9 @@ impl Daemon {
         token: Option<&NewToken>,
     ) -> Result<Running, StartError> {
         self.check_values(&config)?;
+        if let Some(links) = &self.0.trace_links {
+            link_by(links);
+        }
         let tls = config.tls.as_ref().map(Tls::open).transpose()?;
         let credentials = Credentials::open_all(&config.upstream_auth, &config.upstreams)?;
         let access = Access::open(&config.auth, self.0.read_policy, token)?;

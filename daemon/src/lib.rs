@@ -50,4 +50,4 @@ pub use mirror::{
 };
 pub use parts::Parts;
 pub use start_error::{CheckWarning, StartError};
-pub use traces::{ExportHeaders, TRACE_TARGET, Traces, TracesError, TracingConfig};
+pub use traces::{ExportHeaders, TRACE_TARGET, TraceLinks, TracingConfig};

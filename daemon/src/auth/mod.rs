@@ -1,4 +1,5 @@
-//! Authentication and authorization: tokens identify callers, and a policy decides what they may do.
+//! Authentication and authorization: tokens identify callers, and a policy decides what they may
+//! do.
 //!
 //! ```text
 //! request ─► PresentedToken (headers) ─► Tokens ─► Subject ──┐

@@ -2,22 +2,19 @@
 
 use std::time::Duration;
 
+use cachewfs_daemon::TracingConfig;
 use opentelemetry::KeyValue;
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{
     BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracer, SdkTracerProvider,
 };
+use reqwest::Url;
 use tracing::Subscriber;
 use tracing_opentelemetry::OpenTelemetryLayer;
 use tracing_subscriber::registry::LookupSpan;
 
-use super::TracingConfig;
-use super::config::parse_url;
 use super::export::Exporter;
-
-/// The target of all spans that are sent. Only the layer for traces should take it.
-pub const TRACE_TARGET: &str = "cachewfsd::traces";
 
 /// At most this many spans wait to be sent, about 1 KiB each. If the queue is full, new spans are
 /// lost.
@@ -50,7 +47,7 @@ impl Traces {
         let Some(endpoint) = &config.endpoint else {
             return Ok(None);
         };
-        let url = parse_url(endpoint).ok_or(TracesError::Endpoint)?;
+        let url = Url::parse(endpoint).map_err(|_| TracesError::Endpoint)?;
         let exporter = Exporter::new(url, config).map_err(TracesError::Client)?;
         let batches = BatchConfigBuilder::default()
             .with_max_queue_size(MAX_QUEUED)
@@ -73,7 +70,7 @@ impl Traces {
     }
 
     /// Returns the layer that turns spans into traces. The caller must filter it by
-    /// [`TRACE_TARGET`].
+    /// [`TRACE_TARGET`](cachewfs_daemon::TRACE_TARGET).
     pub fn layer<S>(&self) -> OpenTelemetryLayer<S, SdkTracer>
     where
         S: Subscriber + for<'span> LookupSpan<'span>,

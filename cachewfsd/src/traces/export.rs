@@ -1,7 +1,10 @@
 //! Sends batches of spans to the collector, as OTLP over HTTP in protobuf.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
+use cachewfs_base::chain;
+use cachewfs_daemon::TracingConfig;
 use http::{HeaderMap, HeaderValue, header};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema;
@@ -14,8 +17,8 @@ use reqwest::Url;
 use tokio::runtime::Handle;
 use tracing::{info, warn};
 
-use super::config::{SEND_LIMIT, TracingConfig};
-use crate::base::chain;
+/// How long sending one batch may take before it counts as failed.
+const SEND_LIMIT: Duration = Duration::from_secs(10);
 
 /// A sender of batches, one at a time.
 ///
