@@ -49,7 +49,7 @@ pub(crate) async fn start(config: Config) -> Result<EmbeddedDaemon> {
     // The token keeps them out. It is generated for this run, and stays in the memory of this
     // process.
     let token = NewToken::generate().context("the system has no random numbers")?;
-    let running = Daemon::start_with_token(config, &token).await?;
+    let running = Daemon::default().start_with_token(config, &token).await?;
     let token =
         SecretToken::new(token.secret()).context("the token doesn't fit in an HTTP header")?;
     Ok(EmbeddedDaemon { running, token })

@@ -32,17 +32,21 @@ use crate::http;
 use crate::listener::{self, Listener, Tls};
 use crate::mirror::{Credentials, Git, check_version, kill_orphans, write_global_config};
 use crate::open_store::{StoreTasks, check_store, open_store};
+use crate::parts::Parts;
 use crate::publish::Publisher;
 use crate::readiness::Lifecycle;
 use crate::repository::Registry;
 use crate::start_error::{CheckWarning, StartError};
+use crate::traces::link_by;
 
 /// How long answers in flight may go on after `stop`.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 
 /// The entry point: starts daemons, checks configurations, collects garbage.
-#[derive(Debug)]
-pub struct Daemon;
+///
+/// The default has no parts: its store is on disk.
+#[derive(Clone, Debug, Default)]
+pub struct Daemon(Parts);
 
 /// A running daemon. It stops when [`Running::shutdown`] is cancelled; dropping this does not stop
 /// it.
@@ -61,16 +65,21 @@ pub struct Running {
 pub struct Reloader(Arc<Registry>);
 
 impl Daemon {
+    /// Returns a daemon that can do what `parts` can.
+    pub fn with_parts(parts: Parts) -> Self {
+        Self(parts)
+    }
+
     /// Checks the configuration and the files that it names: certificates, tokens, policy, the
     /// directory of the store. Returns an error if the daemon couldn't start with it anywhere.
     ///
     /// Missing credentials and permissions are only warnings. The daemon may run as another user or
     /// on another machine, and may get credentials only there (`LoadCredential=` of systemd).
-    pub fn check(config: &Config) -> Result<Vec<CheckWarning>, StartError> {
-        config.check()?;
+    pub fn check(&self, config: &Config) -> Result<Vec<CheckWarning>, StartError> {
+        self.check_values(config)?;
         config.tls.as_ref().map(Tls::open).transpose()?;
-        Access::open(&config.auth, None)?;
-        let mut warnings = check_store(config)?;
+        Access::open(&config.auth, self.0.read_policy, None)?;
+        let mut warnings = check_store(config, &self.0)?;
         match Credentials::open_all(&config.upstream_auth, &config.upstreams) {
             Ok(_) => {}
             Err(error) if error.is_of_configuration() => return Err(error.into()),
@@ -85,21 +94,22 @@ impl Daemon {
     /// Calls `each` with the report of one repository after the other. If `is_dry_run`, it deletes
     /// nothing and reports what it would delete.
     pub async fn collect(
+        &self,
         config: &Config,
         repos: Vec<RepoName>,
         is_dry_run: bool,
         each: impl FnMut(CollectionReport),
     ) -> Result<(), StartError> {
-        config.check()?;
-        collect_on_demand(config, (repos, is_dry_run), each).await
+        self.check_values(config)?;
+        collect_on_demand((config, &self.0), (repos, is_dry_run), each).await
     }
 
     /// Starts the daemon in the current tokio runtime, which must have several threads.
     ///
     /// The daemon serves HTTP while it still looks for mirrors on disk, so that health checks get
     /// answers. When this function returns, it has found all mirrors.
-    pub async fn start(config: Config) -> Result<Running, StartError> {
-        Self::start_with(config, None).await
+    pub async fn start(&self, config: Config) -> Result<Running, StartError> {
+        self.start_with(config, None).await
     }
 
     /// Starts the daemon like [`Daemon::start`], but it answers only requests with `token`, even
@@ -107,15 +117,33 @@ impl Daemon {
     ///
     /// Every user of the machine, and every web page in their browsers, can send requests to a
     /// loopback address.
-    pub async fn start_with_token(config: Config, token: &NewToken) -> Result<Running, StartError> {
-        Self::start_with(config, Some(token)).await
+    pub async fn start_with_token(
+        &self,
+        config: Config,
+        token: &NewToken,
+    ) -> Result<Running, StartError> {
+        self.start_with(config, Some(token)).await
     }
 
-    async fn start_with(config: Config, token: Option<&NewToken>) -> Result<Running, StartError> {
+    /// Returns an error for the first key whose value can't work, or can't work without a part that
+    /// is missing.
+    fn check_values(&self, config: &Config) -> Result<(), ConfigError> {
         config.check()?;
+        self.0.check(config)
+    }
+
+    async fn start_with(
+        &self,
+        config: Config,
+        token: Option<&NewToken>,
+    ) -> Result<Running, StartError> {
+        self.check_values(&config)?;
+        if let Some(links) = &self.0.trace_links {
+            link_by(links);
+        }
         let tls = config.tls.as_ref().map(Tls::open).transpose()?;
         let credentials = Credentials::open_all(&config.upstream_auth, &config.upstreams)?;
-        let access = Access::open(&config.auth, token)?;
+        let access = Access::open(&config.auth, self.0.read_policy, token)?;
         let live = Arc::new(LiveConfig::new(config));
         let config = live.now();
         // Before any file is touched: preparing the directory kills git processes and empties
@@ -123,8 +151,7 @@ impl Daemon {
         let lock = lock_directory(config.data_dir.path()).await?;
         let git_config = prepare_directories(&config).await?;
         let (shutdown, stop) = (CancellationToken::new(), CancellationToken::new());
-        // Boxed, because the AWS SDK's future that looks for credentials is large.
-        let (store, store_tasks) = Box::pin(open_store(&config)).await?;
+        let (store, store_tasks) = open_store(&config, &self.0).await?;
         let listener = TcpListener::bind(config.listen)
             .await
             .and_then(|listener| Ok((listener.local_addr()?, listener)));
@@ -307,4 +334,29 @@ async fn kill_after_stop(stop: CancellationToken, kill: CancellationToken, limit
     stop.cancelled().await;
     tokio::time::sleep(limit).await;
     kill.cancel();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_daemon_without_parts_refuses_their_keys() {
+        for (text, key) in [
+            ("[store.s3]\nbucket = 'bucket'", "[store.s3]"),
+            ("[auth]\npolicy = '/policy.rego'", "policy /policy.rego"),
+            (
+                "[tracing]\nendpoint = 'http://collector'",
+                "tracing.endpoint",
+            ),
+        ] {
+            let config: Config = toml::from_str(text).unwrap();
+
+            let error = Daemon::default().check(&config).unwrap_err();
+
+            let error = crate::base::chain(&error);
+            assert!(error.contains(key), "{error}");
+            assert!(error.contains("only cachewfsd"), "{error}");
+        }
+    }
 }

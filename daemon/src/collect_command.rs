@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::base::chain;
 use crate::config::Config;
 use crate::open_store::open_authoritative_tier;
+use crate::parts::Parts;
 use crate::start_error::StartError;
 use crate::store::{Collected, Collection, MAX_COLLECTIONS, Store, StoreError};
 
@@ -38,11 +39,11 @@ pub struct CollectionReport {
 /// Collects `repos`, or all repositories if `repos` is empty, and passes each report to `each`.
 /// With `is_dry_run`, nothing is deleted.
 pub(crate) async fn collect_on_demand(
-    config: &Config,
+    (config, parts): (&Config, &Parts),
     (repos, is_dry_run): (Vec<RepoName>, bool),
     mut each: impl FnMut(CollectionReport),
 ) -> Result<(), StartError> {
-    let store = open_authoritative_tier(config).await?;
+    let store = open_authoritative_tier(config, parts).await?;
     let listing = store.clone();
     let repos = if repos.is_empty() {
         let listed = tokio::task::spawn_blocking(move || listing.repositories()).await;

@@ -6,13 +6,13 @@
 //!   └────────────────────► store ◄──┘
 //! ```
 //!
-//! An arrow goes from a folder to one that it calls. The program `cachewfsd` runs [`Daemon::start`]
-//! and handles signals. `cachewfs mount --local` runs the daemon in its own process, with
+//! An arrow goes from a folder to one that it calls; `store` is a crate of its own. The program
+//! `cachewfsd` runs [`Daemon::start`] and handles signals; it brings [`Parts`] that need large
+//! libraries. `cachewfs mount --local` runs the daemon in its own process, without parts, with
 //! [`Daemon::start_with_token`].
 
 mod app;
 mod auth;
-mod base;
 mod collect_command;
 mod config;
 mod http;
@@ -21,18 +21,26 @@ mod log_output;
 mod metrics;
 mod mirror;
 mod open_store;
+mod parts;
 mod periodic_collection;
 mod publish;
 mod readiness;
 mod repository;
 mod restore;
 mod start_error;
-mod store;
 mod traces;
 
+pub use cachewfs_base::{ConfigError, DataDir};
+// Every room uses these two crates as its lower floors.
+use cachewfs_base as base;
+use cachewfs_store as store;
+pub use cachewfs_store::{S3Config, StoreConfig};
+
 pub use app::{Daemon, Reloader, Running};
-pub use auth::{AuthConfig, AuthError, NewToken, PolicyError, TokensError};
-pub use base::{ConfigError, DataDir};
+pub use auth::{
+    Action, AuthConfig, AuthError, Decision, DefaultPolicy, NewToken, Policy, PolicyError,
+    PolicyInput, ReadPolicy, TokensError,
+};
 pub use collect_command::CollectionReport;
 pub use config::{Config, GitHttpConfig, LfsMode, LogFormat};
 pub use listener::{TlsConfig, TlsError};
@@ -40,6 +48,6 @@ pub use log_output::LogOutput;
 pub use mirror::{
     CredentialError, GitConfig, GitVersionError, MirrorsConfig, UpstreamAuthConfig, UpstreamConfig,
 };
+pub use parts::Parts;
 pub use start_error::{CheckWarning, StartError};
-pub use store::{S3Config, StoreConfig};
-pub use traces::{ExportHeaders, TRACE_TARGET, Traces, TracesError, TracingConfig};
+pub use traces::{ExportHeaders, TRACE_TARGET, TraceLinks, TracingConfig};

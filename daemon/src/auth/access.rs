@@ -12,7 +12,9 @@ use lru::LruCache;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::AuthConfig;
-use super::policy::{Action, Decision, Policy, PolicyError, PolicyInput};
+use super::policy::{
+    Action, Decision, DefaultPolicy, Policy, PolicyError, PolicyInput, ReadPolicy,
+};
 use super::presented::PresentedToken;
 use super::token::{NewToken, TokenHash};
 use super::tokens::{Subject, Tokens, TokensError};
@@ -53,16 +55,18 @@ pub(crate) struct Access {
     decisions: Mutex<Decisions>,
 }
 
+type AnyPolicy = Box<dyn Policy>;
+
 #[derive(Debug)]
 enum PolicySource {
-    BuiltIn(Arc<Policy>),
-    File(Reloaded<Policy>),
+    Default(Arc<AnyPolicy>),
+    File(Reloaded<AnyPolicy>),
 }
 
 /// The cached decisions of one policy.
 #[derive(Debug)]
 struct Decisions {
-    policy: Arc<Policy>,
+    policy: Arc<AnyPolicy>,
     cached: LruCache<PolicyInput, Decision>,
 }
 
@@ -82,10 +86,11 @@ impl Caller {
 }
 
 impl Access {
-    /// Opens the tokens file and the policy that `config` names. With `exclusive_token`, only
-    /// requests with that token are answered.
+    /// Opens the tokens file and the policy that `config` names, which `read_policy` reads. With
+    /// `exclusive_token`, only requests with that token are answered.
     pub(crate) fn open(
         config: &AuthConfig,
+        read_policy: Option<ReadPolicy>,
         exclusive_token: Option<&NewToken>,
     ) -> Result<Self, AuthError> {
         let tokens = config.tokens_file.clone().map(|path| {
@@ -96,11 +101,11 @@ impl Access {
         let unusable = |path| |source| AuthError::Policy { path, source };
         let policy = if let Some(path) = config.policy.clone() {
             let file = path.clone();
-            let policy = Reloaded::open(vec![path.clone()], move || Policy::read(&file));
+            let read = move || read_policy.ok_or(PolicyError::Unsupported)?(&file);
+            let policy = Reloaded::open(vec![path.clone()], read);
             PolicySource::File(policy.map_err(unusable(path))?)
         } else {
-            let policy = Policy::built_in().map_err(unusable("default.rego".into()))?;
-            PolicySource::BuiltIn(Arc::new(policy))
+            PolicySource::Default(Arc::new(Box::new(DefaultPolicy)))
         };
         let decisions = Mutex::new(Decisions {
             policy: policy.current(),
@@ -174,7 +179,7 @@ impl Access {
 
     /// Locks the cached decisions of `policy`. If they are those of an earlier policy, drops them
     /// first.
-    fn decisions(&self, policy: &Arc<Policy>) -> MutexGuard<'_, Decisions> {
+    fn decisions(&self, policy: &Arc<AnyPolicy>) -> MutexGuard<'_, Decisions> {
         let mut decisions = self.decisions.lock();
         if !Arc::ptr_eq(&decisions.policy, policy) {
             decisions.cached.clear();
@@ -185,9 +190,9 @@ impl Access {
 }
 
 impl PolicySource {
-    fn current(&self) -> Arc<Policy> {
+    fn current(&self) -> Arc<AnyPolicy> {
         match self {
-            Self::BuiltIn(policy) => Arc::clone(policy),
+            Self::Default(policy) => Arc::clone(policy),
             Self::File(policy) => policy.current(),
         }
     }

@@ -7,7 +7,7 @@ use axum::http::header;
 use axum::response::{IntoResponse as _, Response};
 
 use super::app::App;
-use crate::metrics::{MetricsPage, names};
+use crate::metrics::{MetricsPage, names, render_bucket};
 use crate::repository::MirrorState;
 
 /// The content type that Prometheus expects.
@@ -51,8 +51,8 @@ fn store(app: &App, page: &mut MetricsPage) {
     for (tier, reads) in reads.all() {
         samples.push(&[tier], reads.bytes.value());
     }
-    if let Some(requests) = app.store.s3() {
-        requests.render(page);
+    if let Some(requests) = app.store.bucket_metrics() {
+        render_bucket(&requests, page);
     }
 }
 

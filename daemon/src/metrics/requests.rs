@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::cells::{Counter, Gauge, Histogram};
+use cachewfs_base::Counter;
+
+use super::cells::{Gauge, Histogram};
 use super::text::MetricsPage;
 use super::{Metrics, names};
 

@@ -91,7 +91,7 @@ impl Publisher {
     pub(crate) fn new(git: Git, store: Store, config: Arc<LiveConfig>) -> Self {
         let metrics = Arc::<Metrics>::default();
         let me = Holder::of_data_dir(&config.now().data_dir);
-        let leases = Arc::new(Leases::new(me, Arc::clone(&metrics)));
+        let leases = Arc::new(Leases::new(me, Arc::clone(&metrics.leases)));
         Self {
             git,
             store,

@@ -15,8 +15,8 @@ use super::handle::Repository;
 use super::registry::Registry;
 use super::worker::{TaskRequest, Worker};
 use crate::base::random_fraction;
-use crate::metrics::{JobClass, LeaseEvent};
-use crate::store::{Store, StoreError};
+use crate::metrics::JobClass;
+use crate::store::{LeaseEvent, Store, StoreError};
 
 /// Why a wait ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

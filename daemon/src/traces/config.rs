@@ -1,7 +1,5 @@
 //! The `[tracing]` section of the configuration, and OpenTelemetry's variables that override it.
 
-use std::time::Duration;
-
 use http::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
@@ -18,9 +16,6 @@ const TRACES_PROTOCOL: &str = "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL";
 const SERVICE_NAME: &str = "OTEL_SERVICE_NAME";
 const SAMPLER_ARG: &str = "OTEL_TRACES_SAMPLER_ARG";
 const DISABLED: &str = "OTEL_SDK_DISABLED";
-
-/// How long sending one batch may take before it counts as failed.
-pub(super) const SEND_LIMIT: Duration = Duration::from_secs(10);
 
 /// The `[tracing]` section: traces for OpenTelemetry. Without an endpoint, traces are off.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -63,7 +58,8 @@ impl ExportHeaders {
         Some(Self(headers))
     }
 
-    pub(super) fn map(&self) -> HeaderMap {
+    /// Returns the headers.
+    pub fn map(&self) -> HeaderMap {
         self.0.clone()
     }
 }
