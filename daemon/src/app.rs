@@ -335,3 +335,28 @@ async fn kill_after_stop(stop: CancellationToken, kill: CancellationToken, limit
     tokio::time::sleep(limit).await;
     kill.cancel();
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_daemon_without_parts_refuses_their_keys() {
+        for (text, key) in [
+            ("[store.s3]\nbucket = 'bucket'", "[store.s3]"),
+            ("[auth]\npolicy = '/policy.rego'", "policy /policy.rego"),
+            (
+                "[tracing]\nendpoint = 'http://collector'",
+                "tracing.endpoint",
+            ),
+        ] {
+            let config: Config = toml::from_str(text).unwrap();
+
+            let error = Daemon::default().check(&config).unwrap_err();
+
+            let error = crate::base::chain(&error);
+            assert!(error.contains(key), "{error}");
+            assert!(error.contains("only cachewfsd"), "{error}");
+        }
+    }
+}

@@ -1,4 +1,5 @@
-//! [`Links`]: names spans in W3C's Trace Context, and makes spans children of others by their names.
+//! [`Links`]: names spans in W3C's Trace Context, and makes spans children of others by their
+//! names.
 
 use cachewfs_daemon::TraceLinks;
 use http::{HeaderMap, HeaderName, HeaderValue};

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tracing::Span;
 
 use super::links::{headers_of, set_parent};
-use super::spans::is_on;
+use super::target::is_on;
 
 /// The span of the request that caused a job. It is empty if the job is periodic, or if traces are
 /// off.

@@ -5,6 +5,7 @@
 //! config    the section [tracing] and the standard variables of the environment
 //! spans     functions that make all spans; the rest of the daemon calls them
 //! cause     the link from a job to the request that caused it
+//! target    what sets these spans apart from those of the log
 //! links     the seam to the program, for parents in other processes and in the past
 //! ```
 //!
@@ -18,14 +19,15 @@ mod cause;
 mod config;
 mod links;
 mod spans;
+mod target;
 
 pub(crate) use cause::{Cause, FirstCause};
 pub use config::{ExportHeaders, TracingConfig};
 pub use links::TraceLinks;
 pub(crate) use links::link_by;
-pub use spans::TRACE_TARGET;
 pub(crate) use spans::{
     RequestParts, Route, check_span, end_job, end_request, git_span, job_span, note_answer,
     note_error, note_exit, note_status, note_tier, note_wait, pass_on_span, request_span,
     step_span, upstream_span,
 };
+pub use target::TRACE_TARGET;

@@ -6,22 +6,15 @@
 
 use http::{HeaderMap, Method};
 use tracing::field::Empty;
-use tracing::{Level, Span, enabled, info_span};
+use tracing::{Span, info_span};
 
 use super::Cause;
 use super::links::set_parent;
-
-/// The target of all spans that are sent. Only the layer for traces should take it.
-pub const TRACE_TARGET: &str = "cachewfsd::traces";
+use super::target::{TRACE_TARGET, is_on};
 
 /// The header of W3C's Trace Context in which a client names its own span that the request belongs
 /// to.
 const TRACEPARENT: &str = "traceparent";
-
-/// Returns whether traces are on. This reads one atomic.
-pub(super) fn is_on() -> bool {
-    enabled!(target: TRACE_TARGET, Level::INFO)
-}
 
 /// The parts of a request that its span is made of.
 #[derive(Debug)]
