@@ -173,7 +173,7 @@ async fn a_token_can_come_from_the_environment_with_a_username() {
         ..UpstreamAuthConfig::default()
     };
     let (daemon, upstream) = start_behind_http(with(auth)).await;
-    upstream.require("me:cachewfs-daemon");
+    upstream.require("me:cachewfsd");
     let (_, head) = grown_upstream(&daemon);
 
     assert_eq!(daemon.refresh().await["snapshot"], head);
