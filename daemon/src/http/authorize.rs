@@ -1,7 +1,7 @@
 //! Authorization: a layer around all routes that decides whether a request is answered.
 //!
-//! The action follows from the [`Route`](super::route::Route) of the request, which the handler
-//! reads, too. An unknown path needs the `admin` action.
+//! The action follows from the [`Route`] of the request, which the handler reads, too. An unknown
+//! path needs the `admin` action.
 
 use std::sync::Arc;
 
