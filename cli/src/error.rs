@@ -18,10 +18,16 @@ pub(crate) enum CliError {
     NoMount,
     /// The current directory is in a clone that borrows from a mount, and that mount is missing.
     #[error(
-        "this clone borrows its objects from {repo} in the cachewfs mount at {mount_point}, which \
-         is not mounted"
+        "this clone borrows the objects of {repository}, a repository in a cachewfs mount that is \
+         not mounted"
     )]
-    CloneWithoutMount { repo: String, mount_point: String },
+    CloneWithoutMount {
+        /// The path of the mounted repository.
+        repository: String,
+    },
+    /// The current directory is in a copy of a mounted repository.
+    #[error("this is a copy of a repository in a cachewfs mount, without its objects")]
+    CopyWithoutObjects,
     /// Several mounts are running, and the command line doesn't choose one.
     #[error("several mounts are running: {mounts}")]
     SeveralMounts { mounts: String },
@@ -164,6 +170,13 @@ fn cli_code_and_hint(error: &CliError) -> (u8, Option<&'static str>) {
                  reports missing objects, and `git fetch` fetches the whole history",
             ),
         ),
+        CliError::CopyWithoutObjects => (
+            FAILED,
+            Some(
+                "make a clone instead: cachewfs clone URL. Or write the path of the mounted \
+                 repository and /.git/cachewfs/objects into .git/objects/info/alternates here",
+            ),
+        ),
         CliError::SeveralMounts { .. } => (USAGE, Some("choose one: --mount MOUNTPOINT")),
         CliError::CantConnect { source, .. } => (NO_MOUNT, Some(connect_hint(source))),
         CliError::ForeignMount { .. } => (
@@ -244,9 +257,16 @@ fn client_code_and_hint(error: &ClientError) -> (u8, Option<&'static str>) {
             Some("check its spelling, and check that the daemon may read it from upstream"),
         ),
         ClientError::Failed(_) => (FAILED, None),
-        ClientError::Lost(_) | ClientError::Silent => (
+        ClientError::Lost(_) => (
             NO_MOUNT,
             Some("look into the mount's log, then mount it again"),
+        ),
+        ClientError::Silent { .. } => (
+            NO_MOUNT,
+            Some(
+                "if that process is stopped or frozen, let it go on (kill -CONT, systemctl thaw, \
+                 docker unpause); otherwise end it (kill -9) and mount again: no data is lost",
+            ),
         ),
         ClientError::BadReply(_) => (
             FAILED,

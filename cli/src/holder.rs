@@ -134,22 +134,19 @@ fn serve(kind: &str, last: Option<&Kept>) -> Result<(End, Option<Kept>)> {
         // It fails if the process has ended already.
         send(&ours, options, &files).ok();
     }
-    let (mut kept, mut end) = (None, End::Failed);
+    let (mut kept, mut has_served) = (None, false);
     while let Ok(Some((options, files))) = receive(&ours) {
         // Without files, another process serves the mount now.
         kept = (!files.is_empty()).then_some((options, files));
-        end = End::Done;
+        has_served = true;
     }
     let status = child.wait()?;
-    if status.success() {
-        end = End::Done;
-    }
-    Ok((
-        if status.signal().is_some() {
-            End::Killed
-        } else {
-            end
-        },
-        kept,
-    ))
+    let end = if status.signal().is_some() {
+        End::Killed
+    } else if has_served || status.success() {
+        End::Done
+    } else {
+        End::Failed
+    };
+    Ok((end, kept))
 }

@@ -260,9 +260,12 @@ pub(crate) fn daemon_urls(source: &str) -> Result<Vec<String>, CliError> {
         .collect()
 }
 
-/// The events that are logged unless `CACHEWFS_LOG` says otherwise. fuser would warn of each call
-/// that it answers with ENOSYS, such as `fsync`, although that is the right answer.
-const DEFAULT_FILTER: &str = "info,fuser=error";
+/// The events that are logged unless `CACHEWFS_LOG` says otherwise.
+///
+/// fuser would warn of each call that it answers with ENOSYS, such as `fsync`, although that is the
+/// right answer. And it would report an error when it refuses the interrupt of a read that has just
+/// been answered.
+const DEFAULT_FILTER: &str = "info,fuser=error,fuser::reply=off";
 
 /// Starts logging to the file `log`, or to standard error if there is no file.
 pub(crate) fn start_logging(log: Option<&Path>) -> Result<()> {

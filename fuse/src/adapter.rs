@@ -33,6 +33,7 @@ use futures_util::FutureExt as _;
 use tokio::runtime::Handle;
 use tracing::{debug, error, warn};
 
+use crate::awake;
 use crate::error::FsError;
 use crate::fs::{Attr, DirectoryEntry, FileKind, Fs, Listing};
 use crate::killed::killed;
@@ -172,7 +173,7 @@ impl Adapter {
         // lookup then finds the repository loaded.
         let longest = self.read_timeout.max(timeout);
         let unanswered = self.gate.unanswered(effect);
-        let work = tokio::time::timeout(longest, call);
+        let work = awake::timeout(longest, call);
         let until_end = ending.clone();
         // The end of the mount waits for its tasks.
         let work = async move { until_end.run_until_cancelled(work).await };
@@ -181,7 +182,7 @@ impl Adapter {
         tasks.spawn_on(
             async move {
                 let outcome = tokio::select! {
-                    outcome = tokio::time::timeout(timeout, work) => match outcome {
+                    outcome = awake::timeout(timeout, work) => match outcome {
                         Ok(Ok(Some(Ok(outcome)))) => outcome,
                         Ok(Ok(None)) => Err(crate::fetch::FetchError::Ending.into()),
                         // The deadline passed, the work took too long, or the runtime stopped it.
@@ -487,10 +488,11 @@ impl Filesystem for Adapter {
             && let Some(segment) = file.segment()
         {
             let mut opens = segment.opens.lock().unwrap_or_else(PoisonError::into_inner);
-            self.unclosed().extend(opens.release());
+            // First the journal: no later process may use an id that is closed.
             if let Some(journal) = &self.fs.journal {
                 journal.forget(fh.0);
             }
+            self.unclosed().extend(opens.release());
         }
         reply.ok();
     }

@@ -75,10 +75,13 @@ impl FsError {
         }
     }
 
-    /// Returns whether the error is an ordinary answer, such as a missing name, that isn't logged.
+    /// Returns whether the error isn't logged: it is an ordinary answer, such as a missing name, or
+    /// part of an outage, which is logged once for all.
     pub(crate) fn is_expected(&self) -> bool {
-        let missing_repo = matches!(self, Self::Repo(RepoError::NotFound { .. }));
-        missing_repo || matches!(self, Self::NoEntry | Self::IsADirectory | Self::Killed)
+        if let Self::Repo(error) = self {
+            return matches!(error, RepoError::NotFound { .. }) || error.is_outage();
+        }
+        matches!(self, Self::NoEntry | Self::IsADirectory | Self::Killed)
     }
 }
 

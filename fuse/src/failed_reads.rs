@@ -9,8 +9,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cachewfs_format::RepoName;
 
-use crate::clock;
-use crate::control::protocol::{FailedReadReport, FailureReport};
+use crate::control::protocol::FailedReadReport;
+use crate::lasting_failure::LastingFailure;
 
 /// At most this many files of each repository. Beyond that, the oldest failure is forgotten.
 const MAX_OF_ONE: usize = 16;
@@ -20,7 +20,8 @@ const MAX_OF_ONE: usize = 16;
 pub(crate) struct FailedReads {
     /// Whether there are any. A read that succeeds looks only at this.
     has_any: AtomicBool,
-    repos: Mutex<HashMap<RepoName, Vec<FailedReadReport>>>,
+    /// The paths and failures of each repository, the latest first.
+    repos: Mutex<HashMap<RepoName, Vec<(String, LastingFailure)>>>,
 }
 
 impl FailedReads {
@@ -34,13 +35,11 @@ impl FailedReads {
     pub(crate) fn note(&self, repo: &RepoName, path: &str, reason: String) -> bool {
         let mut repos = self.repos();
         let reads = repos.entry(repo.clone()).or_default();
-        let known = reads.iter().position(|read| read.path == path);
-        let known = known.map(|at| reads.remove(at).failure);
+        let known = reads.iter().position(|(known, _)| known == path);
+        let known = known.map(|at| reads.remove(at).1);
         let is_news = known.as_ref().is_none_or(|known| known.reason != reason);
-        let since = known.map_or_else(clock::now, |known| known.since);
-        let failure = FailureReport { reason, since };
-        let path = path.to_owned();
-        reads.insert(0, FailedReadReport { path, failure });
+        let failure = LastingFailure::after(known.as_ref(), reason);
+        reads.insert(0, (path.to_owned(), failure));
         reads.truncate(MAX_OF_ONE);
         self.has_any.store(true, Ordering::Release);
         is_news
@@ -50,7 +49,7 @@ impl FailedReads {
     pub(crate) fn clear(&self, repo: &RepoName, path: &str) {
         let mut repos = self.repos();
         if let Some(reads) = repos.get_mut(repo) {
-            reads.retain(|read| read.path != path);
+            reads.retain(|(failed, _)| failed != path);
         }
         repos.retain(|_, reads| !reads.is_empty());
         self.has_any.store(!repos.is_empty(), Ordering::Release);
@@ -62,17 +61,27 @@ impl FailedReads {
         if reads.is_empty() {
             repos.remove(repo);
         } else {
-            repos.insert(repo.clone(), reads);
+            let reads = reads
+                .into_iter()
+                .map(|read| (read.path, read.failure.into()));
+            repos.insert(repo.clone(), reads.collect());
         }
         self.has_any.store(!repos.is_empty(), Ordering::Release);
     }
 
     /// Returns the files of `repo` whose last read failed, the latest first.
     pub(crate) fn of(&self, repo: &RepoName) -> Vec<FailedReadReport> {
-        self.repos().get(repo).cloned().unwrap_or_default()
+        let repos = self.repos();
+        let reads = repos.get(repo).into_iter().flatten();
+        reads
+            .map(|(path, failure)| FailedReadReport {
+                path: path.clone(),
+                failure: failure.report(),
+            })
+            .collect()
     }
 
-    fn repos(&self) -> MutexGuard<'_, HashMap<RepoName, Vec<FailedReadReport>>> {
+    fn repos(&self) -> MutexGuard<'_, HashMap<RepoName, Vec<(String, LastingFailure)>>> {
         self.repos.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

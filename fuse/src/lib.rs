@@ -9,6 +9,7 @@
 //! `invalidate` tells the kernel what changed, and `control` serves the CLI over a socket.
 
 mod adapter;
+mod awake;
 mod cache;
 mod clock;
 pub mod control;
@@ -21,11 +22,13 @@ mod hand_over;
 mod invalidate;
 mod jitter;
 mod killed;
+mod lasting_failure;
 mod mount;
 mod mount_table;
 mod options;
 mod parse;
 mod passthrough;
+mod readable_bytes;
 pub mod recovery;
 mod repository;
 mod segment;
@@ -40,3 +43,4 @@ pub use hand_over::HandOverError;
 pub use mount::{Mount, MountError};
 pub use mount_table::{DeviceNumber, TableEntry, clear_dead_mount, is_dead, mount_table};
 pub use options::{Hydrate, MountOptions, Owner};
+pub use readable_bytes::readable_bytes;

@@ -4,6 +4,8 @@ use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, CWD, StatxFlags};
 use serde::{Deserialize, Serialize};
@@ -12,6 +14,8 @@ use crate::{control, session};
 
 /// The type of a cachewfs mount in the mount table.
 pub(crate) const FILE_SYSTEM_TYPE: &str = "fuse.cachewfs";
+/// How long the kernel may take to fail a request to a dead mount. It does so at once.
+const DEAD_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// An entry of the mount table that shows a cachewfs mount, or a part of one (a bind mount).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,11 +54,19 @@ pub(crate) fn mount_at(mount_point: &Path) -> io::Result<Option<TableEntry>> {
 
 /// Returns whether the mount at `mount_point` has no connection to a process.
 pub fn is_dead(mount_point: &Path) -> bool {
-    // The kernel keeps a dead mount in the mount table, and fails every request to its process. It
-    // may still have the attributes of the root, so it is told to send a request.
-    let flags = AtFlags::STATX_FORCE_SYNC;
-    let asked = rustix::fs::statx(CWD, mount_point, flags, StatxFlags::BASIC_STATS);
-    asked.is_err_and(|error| error == rustix::io::Errno::NOTCONN)
+    let (sender, answer) = mpsc::channel();
+    let path = mount_point.to_owned();
+    let asking = move || {
+        // The kernel keeps a dead mount in the mount table, and fails every request to its process.
+        // It may still have the attributes of the root, so it is told to send a request.
+        let flags = AtFlags::STATX_FORCE_SYNC;
+        let asked = rustix::fs::statx(CWD, &path, flags, StatxFlags::BASIC_STATS);
+        let is_dead = asked.is_err_and(|error| error == rustix::io::Errno::NOTCONN);
+        sender.send(is_dead).ok();
+    };
+    // On a thread of its own: a process that is stopped or frozen answers nothing, and isn't dead.
+    std::thread::spawn(asking);
+    answer.recv_timeout(DEAD_TIMEOUT).unwrap_or(false)
 }
 
 /// Unmounts a dead mount, and removes its control socket. A mount is dead if its process was

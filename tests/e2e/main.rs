@@ -5,8 +5,10 @@
     reason = "a test that can't be set up has to fail"
 )]
 
+mod addresses;
 mod archives;
 mod bad_input;
+mod bare;
 mod cache;
 mod catch_up;
 mod clone;
@@ -15,6 +17,7 @@ mod control;
 mod crash;
 mod direct;
 mod faults;
+mod frozen;
 mod git_versions;
 mod hand_over;
 mod heads;

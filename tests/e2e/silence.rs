@@ -8,38 +8,15 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use cachewfs_tests::{
-    DaemonProcess, Dice, Fault, GitRepo, MountProcess, Network, Proxy, Site, can_mount, git,
-    run_with_deadline, try_git, wait_until,
+    DaemonProcess, Fault, MountProcess, Network, Proxy, Site, can_mount, git, run_with_deadline,
+    try_git, wait_until,
 };
 
 /// A file of this length shares no segment with others.
-const LARGE: usize = 4 << 20;
-
-/// Returns an upstream with different files `0`, `1`, … of `len` bytes.
-fn repo_of_files(site: &Site, name: &str, (count, len): (usize, usize)) -> GitRepo {
-    let mut repo = site.repo(name);
-    let mut dice = Dice::new(1);
-    for number in 0..count {
-        let noise = dice.noise(len.min(64 << 10));
-        let content: Vec<u8> = noise.into_iter().cycle().take(len).collect();
-        repo.write(number.to_string(), &content);
-    }
-    repo.commit("Add files");
-    repo.push();
-    repo
-}
-
-/// Looks at a repository, so that only the bytes of its files are missing.
-fn look(mount: &MountProcess, repo: &str) -> PathBuf {
-    let mounted = mount.repo(repo);
-    for entry in fs::read_dir(&mounted).unwrap() {
-        entry.unwrap().metadata().unwrap();
-    }
-    mounted
-}
+pub(crate) const LARGE: usize = 4 << 20;
 
 /// Reads a file, and returns its bytes and how long that took.
-fn read(path: &Path) -> (std::io::Result<Vec<u8>>, Duration) {
+pub(crate) fn read(path: &Path) -> (std::io::Result<Vec<u8>>, Duration) {
     let path = path.to_owned();
     run_with_deadline("a read", Duration::from_mins(1), move || {
         let started = Instant::now();
@@ -53,11 +30,11 @@ fn a_read_fails_at_its_deadline_and_not_later() {
         return;
     }
     let site = Site::default();
-    let repo = repo_of_files(&site, "project", (2, LARGE));
+    let repo = site.repo_of_files("project", (2, LARGE));
     let daemon = site.daemon();
     let proxy = Proxy::start(daemon.address());
     let mount = site.mount_with_options(&proxy.url(), "hydrate=off,read_timeout=2s");
-    let mounted = look(&mount, "local/project");
+    let mounted = mount.look("local/project");
     proxy.set(Fault::Stall);
 
     let (outcome, took) = read(&mounted.join("0"));
@@ -86,11 +63,11 @@ fn after_a_silent_cut_the_first_byte_comes_within_5_s() {
         return;
     }
     let site = Site::default();
-    let repo = repo_of_files(&site, "project", (4, LARGE));
+    let repo = site.repo_of_files("project", (4, LARGE));
     let daemon = site.daemon();
     let proxy = Proxy::start(daemon.address());
     let mount = site.mount(&proxy.url());
-    let mounted = look(&mount, "local/project");
+    let mounted = mount.look("local/project");
     let content = |name: &str| fs::read(repo.work.join(name)).unwrap();
     // Several connections, which are kept.
     std::thread::scope(|scope| {
@@ -120,7 +97,7 @@ fn a_change_of_address_costs_no_wait() {
         return;
     };
     let site = Site::default();
-    let repo = repo_of_files(&site, "project", (2, LARGE));
+    let repo = site.repo_of_files("project", (2, LARGE));
     let address = SocketAddr::from((network.address(1), 8080));
     let text = format!(
         "data_dir = \"{}\"\n[upstreams]\nlocal = \"file://{}\"\n",
@@ -130,7 +107,7 @@ fn a_change_of_address_costs_no_wait() {
     let by_way = ["ip", "netns", "exec", &network.namespace(1)];
     let daemon = DaemonProcess::launch(&site.path().join("daemon"), (&by_way, address), &text);
     let mount = site.mount(&daemon.url());
-    let mounted = look(&mount, "local/project");
+    let mounted = mount.look("local/project");
     let content = |name: &str| fs::read(repo.work.join(name)).unwrap();
     assert!(read(&mounted.join("0")).0.unwrap() == content("0"));
 
@@ -153,7 +130,7 @@ fn a_first_lookup_succeeds_although_the_first_daemon_is_silent() {
     let repo = site.repo_with_history("project");
     let daemon = site.daemon();
     // Published before: that takes time of its own.
-    drop(look(&site.mount(&daemon.url()), "local/project"));
+    site.mount(&daemon.url()).look("local/project");
     let silent = Proxy::start(daemon.address());
     silent.set(Fault::Stall);
     let urls = format!("{},{}", silent.url(), daemon.url());
@@ -170,12 +147,12 @@ fn stalled_reads_of_one_repository_do_not_stop_another() {
         return;
     }
     let (stalled_files, site) = (150, Site::default());
-    let slow = repo_of_files(&site, "slow", (stalled_files, 40_000));
-    let other = repo_of_files(&site, "other", (1, 100_000));
+    let slow = site.repo_of_files("slow", (stalled_files, 40_000));
+    let other = site.repo_of_files("other", (1, 100_000));
     let daemon = site.daemon();
     let proxy = Proxy::start(daemon.address());
     let mount = site.mount(&proxy.url());
-    let mounted = ["slow", "other"].map(|name| look(&mount, &format!("local/{name}")));
+    let mounted = ["slow", "other"].map(|name| mount.look(&format!("local/{name}")));
     let control = Control::mount(&site.path().join("fusectl"));
     proxy.set(Fault::StallRequests("/local/slow/"));
 

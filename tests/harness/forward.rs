@@ -19,16 +19,16 @@ impl Forward {
         target: SocketAddr,
         carry: impl Fn(&TcpStream, &TcpStream) + Send + 'static,
     ) -> Self {
-        Self::start_at(Ipv4Addr::LOCALHOST, target, carry)
+        Self::start_at((Ipv4Addr::LOCALHOST, 0).into(), target, carry)
     }
 
-    /// Forwards as [`Self::start`] does, but listens on the address `listen` of this machine.
+    /// Forwards as [`Self::start`] does, but listens on `listen`.
     pub(crate) fn start_at(
-        listen: Ipv4Addr,
+        listen: SocketAddr,
         target: SocketAddr,
         carry: impl Fn(&TcpStream, &TcpStream) + Send + 'static,
     ) -> Self {
-        let listener = TcpListener::bind((listen, 0)).unwrap();
+        let listener = TcpListener::bind(listen).unwrap();
         let address = listener.local_addr().unwrap();
         let is_stopped = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&is_stopped);

@@ -11,6 +11,7 @@
 //! | `forward` | forwards connections; `proxy`, `recording_proxy` and `link` are built on it |
 //! | `proxy`, `recording_proxy`, `link` | damages, records or slows down connections |
 //! | `network`, `disk` | network namespaces and small filesystems that fail on demand |
+//! | `names`, `freezer` | host names that change, and processes that are frozen |
 //! | `archive`, `http`, `wait`, `dice` | verifying archives, requests, waiting, seeded choices |
 
 #![expect(
@@ -23,6 +24,7 @@ mod bucket;
 mod dice;
 mod disk;
 mod forward;
+mod freezer;
 mod git;
 mod git_daemon;
 mod git_http;
@@ -30,6 +32,7 @@ mod git_version;
 mod http;
 mod link;
 mod mount;
+mod names;
 mod network;
 mod other_user;
 mod process;
@@ -42,6 +45,7 @@ mod wait;
 pub use archive::{extract_archive, verify_archive};
 pub use dice::Dice;
 pub use disk::{SmallDisk, bytes_below};
+pub use freezer::Freezer;
 pub use git::{
     GitRepo, add_loose_objects, assert_index_checksum, git, git_at_time, git_command,
     git_with_input, init_bare, try_git,
@@ -52,6 +56,7 @@ pub use git_version::GitVersion;
 pub use http::{HttpAnswer, http_request};
 pub use link::Link;
 pub use mount::MountProcess;
+pub use names::HostNames;
 pub use network::Network;
 pub use other_user::{OtherUser, USER, said};
 pub use process::{DaemonProcess, binary, free_address, run};

@@ -2,19 +2,20 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use rustix::mount::UnmountFlags;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::process::{Process, binary, run};
+use crate::process::{Process, run, wrapped};
 use crate::wait::wait_until;
 
 /// A running `cachewfs mount --foreground`. Dropping it unmounts, also when a test panics.
 #[derive(Debug)]
 pub struct MountProcess {
     process: Process,
+    /// The command line in front of `cachewfs`; empty if it is started directly.
+    wrapper: Vec<String>,
     /// The mount point.
     pub point: PathBuf,
     log: PathBuf,
@@ -23,7 +24,13 @@ pub struct MountProcess {
 impl MountProcess {
     /// Mounts `url` at `directory/mnt`, with the cache beside it. Returns when the mount answers.
     pub fn start(directory: &Path, url: &str, options: &str) -> Self {
-        Self::start_with(directory, &[url], options)
+        Self::start_with(directory, (&[], &[url]), options)
+    }
+
+    /// Mounts as [`Self::start`] does. `wrapper` is a command that executes the program, such as
+    /// `ip netns exec NAME`.
+    pub fn start_within(wrapper: &[&str], directory: &Path, (url, options): (&str, &str)) -> Self {
+        Self::start_with(directory, (wrapper, &[url]), options)
     }
 
     /// Mounts with an embedded daemon, which mirrors the repositories below `upstreams` as
@@ -33,12 +40,16 @@ impl MountProcess {
         let upstream = format!("local=file://{}", upstreams.display());
         Self::start_with(
             directory,
-            &["--local", &data, "--upstream", &upstream],
+            (&[], &["--local", &data, "--upstream", &upstream]),
             "hydrate=off",
         )
     }
 
-    fn start_with(directory: &Path, arguments: &[&str], options: &str) -> Self {
+    fn start_with(
+        directory: &Path,
+        (wrapper, arguments): (&[&str], &[&str]),
+        options: &str,
+    ) -> Self {
         let point = directory.join("mnt");
         fs::create_dir_all(&point).unwrap();
         // A first lookup may take long on a busy machine. If an option comes twice, the later one
@@ -53,7 +64,7 @@ impl MountProcess {
             .append(true)
             .open(&log)
             .unwrap();
-        let mut command = Command::new(binary("cachewfs"));
+        let mut command = wrapped(wrapper, "cachewfs");
         command
             .args(["mount", "--foreground", "-o", &options])
             .args(arguments)
@@ -62,6 +73,7 @@ impl MountProcess {
             .stderr(output);
         let mut mount = Self {
             process: Process::spawn(&mut command),
+            wrapper: wrapper.iter().map(|&word| word.to_owned()).collect(),
             point,
             log,
         };
@@ -76,10 +88,16 @@ impl MountProcess {
         mount
     }
 
+    /// Returns the id of the mount's process.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Lets a new process take the mount over. Returns when the old one has ended.
     pub fn replace(&mut self) {
         let output = fs::File::options().append(true).open(&self.log).unwrap();
-        let mut command = Command::new(binary("cachewfs"));
+        let wrapper: Vec<_> = self.wrapper.iter().map(String::as_str).collect();
+        let mut command = wrapped(&wrapper, "cachewfs");
         command
             .args(["mount", "--foreground", "--replace"])
             .arg(&self.point)
@@ -99,9 +117,19 @@ impl MountProcess {
         self.point.join(name)
     }
 
+    /// Looks at the files at the top of a repository, so that only their bytes are missing. Returns
+    /// its directory.
+    pub fn look(&self, name: &str) -> PathBuf {
+        let repo = self.repo(name);
+        for entry in fs::read_dir(&repo).unwrap() {
+            entry.unwrap().metadata().unwrap();
+        }
+        repo
+    }
+
     /// Returns the directory with the packs of a repository.
     pub fn packs(&self, name: &str) -> PathBuf {
-        self.point.join(".objects").join(name).join("objects/pack")
+        self.point.join(format!("{name}.git/objects/pack"))
     }
 
     /// Runs `cachewfs` for this mount, and returns its output. Panics with its standard error if it

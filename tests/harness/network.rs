@@ -108,6 +108,23 @@ impl Network {
         ip(&["route", "replace", &subnet, "dev", &bridge, "src", &source]).unwrap();
     }
 
+    /// Returns the command line in front of a program that runs in a host's network, and sees the
+    /// same files as this process.
+    pub fn within(&self, host: u8) -> Vec<String> {
+        let file = format!("--net=/run/netns/{}", self.namespace(host));
+        vec!["nsenter".to_owned(), file]
+    }
+
+    /// From now on, the host has no network: it knows no way to any address.
+    pub fn unplug(&self, host: u8) {
+        ip(&["-n", &self.namespace(host), "link", "set", "net", "down"]).unwrap();
+    }
+
+    /// From now on, the host has a network again.
+    pub fn plug_in(&self, host: u8) {
+        ip(&["-n", &self.namespace(host), "link", "set", "net", "up"]).unwrap();
+    }
+
     /// From now on, all packets from the host to `address` vanish.
     pub fn cut(&self, host: u8, address: Ipv4Addr) {
         let (namespace, address) = (self.namespace(host), address.to_string());

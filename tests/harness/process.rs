@@ -237,21 +237,26 @@ fn spawn(wrapper: &[String], (config, log): (&Path, &Path)) -> Process {
         .append(true)
         .open(log)
         .unwrap();
-    let mut words = wrapper.iter();
-    let mut command = match words.next() {
-        Some(program) => {
-            let mut command = Command::new(program);
-            command.args(words).arg(binary("cachewfsd"));
-            command
-        }
-        None => Command::new(binary("cachewfsd")),
-    };
+    let wrapper: Vec<_> = wrapper.iter().map(String::as_str).collect();
+    let mut command = wrapped(&wrapper, "cachewfsd");
     command
         .arg("--config")
         .arg(config)
         .stdout(log.try_clone().unwrap())
         .stderr(log);
     Process::spawn(&mut command)
+}
+
+/// Returns a command that starts a program of this workspace. If `wrapper` isn't empty, it is a
+/// command that executes the program.
+pub(crate) fn wrapped(wrapper: &[&str], program: &str) -> Command {
+    let program = binary(program);
+    let Some((first, others)) = wrapper.split_first() else {
+        return Command::new(program);
+    };
+    let mut command = Command::new(first);
+    command.args(others).arg(program);
+    command
 }
 
 /// Returns an address of the loopback interface with a free port.

@@ -59,11 +59,12 @@ struct CurrentFault {
 impl Proxy {
     /// Listens on the loopback interface and forwards to `target`, without a fault at first.
     pub fn start(target: SocketAddr) -> Self {
-        Self::start_at(Ipv4Addr::LOCALHOST, target)
+        Self::start_at((Ipv4Addr::LOCALHOST, 0).into(), target)
     }
 
-    /// Forwards as [`Self::start`] does, but listens on the address `listen` of this machine.
-    pub fn start_at(listen: Ipv4Addr, target: SocketAddr) -> Self {
+    /// Forwards as [`Self::start`] does, but listens on the address `listen` of this machine. With
+    /// port 0, any free port will do.
+    pub fn start_at(listen: SocketAddr, target: SocketAddr) -> Self {
         let fault = Arc::new(CurrentFault {
             fault: Mutex::new(Fault::None),
             connections: AtomicU64::new(0),

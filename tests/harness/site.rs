@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use crate::{DaemonProcess, GitRepo, MountProcess, git};
+use crate::{DaemonProcess, Dice, GitRepo, MountProcess, git};
 
 /// A temporary directory for one test. Dropping it removes everything in it.
 #[derive(Debug)]
@@ -47,6 +47,20 @@ impl Site {
         let mut repo = self.repo(name);
         repo.add_odd_files();
         repo.add_history(40);
+        repo.push();
+        repo
+    }
+
+    /// Creates and pushes an upstream with `count` different files `0`, `1`, … of `len` bytes.
+    pub fn repo_of_files(&self, name: &str, (count, len): (usize, usize)) -> GitRepo {
+        let mut repo = self.repo(name);
+        let mut dice = Dice::new(1);
+        for number in 0..count {
+            let noise = dice.noise(len.min(64 << 10));
+            let content: Vec<u8> = noise.into_iter().cycle().take(len).collect();
+            repo.write(number.to_string(), &content);
+        }
+        repo.commit("Add files");
         repo.push();
         repo
     }

@@ -18,6 +18,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
+use super::staged;
+
 /// How long a snapshot is kept after it was last shown from disk or changed.
 const MAX_AGE: Duration = Duration::from_hours(365 * 24);
 /// The name of the file with the list of hosts. Other names are digests.
@@ -57,7 +59,8 @@ pub(crate) struct KeptSnapshots {
 
 impl KeptSnapshots {
     /// Opens the kept snapshots in the cache at `root` for the daemons that `identity` describes,
-    /// and removes those of all daemons that nobody has needed for a year.
+    /// and removes those of all daemons that nobody has needed for a year, and what killed mounts
+    /// left.
     pub(super) fn open(root: &Path, identity: &str) -> Self {
         remove_old(root).ok();
         let key = Digest::of(identity.as_bytes()).to_string();
@@ -75,10 +78,7 @@ impl KeptSnapshots {
     pub(crate) fn read(&self, repo: &RepoName) -> Option<KeptSnapshot> {
         let path = self.path(repo);
         let (header, rest): (KeptHeader, _) = read_file(&path)?;
-        // Its age counts from its last use.
-        let used = fs::File::options().write(true).open(&path);
-        used.and_then(|file| file.set_modified(SystemTime::now()))
-            .ok();
+        note_use(&path).ok();
         (header.repo == *repo).then_some(KeptSnapshot { header, tail: rest })
     }
 
@@ -119,9 +119,7 @@ impl KeptSnapshots {
             bytes.extend_from_slice(rest);
             bytes.extend_from_slice(Digest::of(&bytes).as_bytes());
             fs::create_dir_all(&self.directory)?;
-            let mut staged = tempfile::Builder::new()
-                .prefix(".kept-")
-                .tempfile_in(&self.directory)?;
+            let mut staged = staged::create(&self.directory)?;
             staged.write_all(&bytes)?;
             staged.persist(path).map_err(|error| error.error)?;
             Ok::<_, io::Error>(())
@@ -143,9 +141,19 @@ pub(super) fn needed(root: &Path) -> Vec<Vec<SegmentId>> {
     found.into_iter().map(|(_, needs)| needs).collect()
 }
 
+/// Notes that the file at `path` is used now: its age counts from then.
+fn note_use(path: &Path) -> io::Result<()> {
+    let file = fs::File::options().write(true).open(path)?;
+    let known = file.metadata()?.modified()?;
+    // Never an earlier time: a machine may start with a clock that is years behind, and the file
+    // would look old once the clock is right.
+    file.set_modified(known.max(SystemTime::now()))
+}
+
 fn remove_old(root: &Path) -> io::Result<()> {
     for directory in directories(root) {
         for (path, used_at) in files(&directory) {
+            staged::remove_left(&path);
             if used_at.elapsed().is_ok_and(|age| age > MAX_AGE) {
                 fs::remove_file(path)?;
             }
@@ -214,15 +222,25 @@ mod tests {
         ours.write_hosts(&["host".to_owned()]);
 
         assert_eq!(ours.names(), std::slice::from_ref(&repo));
-        assert_eq!(ours.read(&repo), Some(kept.clone()));
+        assert_eq!(ours.read(&repo).as_ref(), Some(&kept));
         assert_eq!(ours.hosts(), Some(vec!["host".to_owned()]));
-        assert_eq!(needed(root.path()), [kept.header.needs]);
+        assert_eq!(
+            needed(root.path()),
+            std::slice::from_ref(&kept.header.needs)
+        );
         assert!(
             KeptSnapshots::open(root.path(), "http://b")
                 .names()
                 .is_empty()
         );
+        // A clock that is behind makes no file look old.
         let path = ours.path(&repo);
+        let later = SystemTime::now() + Duration::from_hours(24);
+        let file = fs::File::options().write(true).open(&path).unwrap();
+        file.set_modified(later).unwrap();
+        assert_eq!(ours.read(&repo), Some(kept));
+        assert_eq!(file.metadata().unwrap().modified().unwrap(), later);
+
         let mut bytes = fs::read(&path).unwrap();
         for at in [0, bytes.len() / 2, bytes.len() - 1] {
             bytes[at] ^= 1;

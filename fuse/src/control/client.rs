@@ -16,11 +16,15 @@ use crate::mount_table::mount_at;
 
 /// How long a mount may send nothing before the client gives up. A mount that works on a request
 /// sends a line every [`super::HEARTBEAT`].
-const SILENCE_TIMEOUT: Duration = Duration::from_mins(1);
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A connection to a mount.
 #[derive(Debug)]
-pub struct Client(BufReader<UnixStream>);
+pub struct Client {
+    stream: BufReader<UnixStream>,
+    /// The process that serves the mount, or 0 if it is in another PID namespace.
+    pid: i32,
+}
 
 /// Why the client can't connect to a mount.
 #[derive(Debug, thiserror::Error)]
@@ -52,8 +56,14 @@ pub enum ClientError {
     #[error("the connection to the mount broke")]
     Lost(#[from] io::Error),
     /// The mount sent nothing within the timeout.
-    #[error("the mount has sent nothing for {} s", SILENCE_TIMEOUT.as_secs())]
-    Silent,
+    #[error(
+        "the mount doesn't answer: its process {pid} has sent nothing for {} s",
+        SILENCE_TIMEOUT.as_secs()
+    )]
+    Silent {
+        /// The process that serves the mount, or 0 if it is in another PID namespace.
+        pid: i32,
+    },
     /// The mount sent a line that this program can't parse.
     #[error(
         "the mount speaks another version of the protocol; unmount and mount again with this version"
@@ -103,11 +113,11 @@ impl Client {
     ) -> Result<ControlAnswer, ClientError> {
         let mut line = serde_json::to_string(request)?;
         line.push('\n');
-        self.0.get_mut().write_all(line.as_bytes()).await?;
+        self.stream.get_mut().write_all(line.as_bytes()).await?;
         loop {
             line.clear();
-            let read = timeout(SILENCE_TIMEOUT, self.0.read_line(&mut line)).await;
-            if read.map_err(|_| ClientError::Silent)?? == 0 {
+            let read = timeout(SILENCE_TIMEOUT, self.stream.read_line(&mut line)).await;
+            if read.map_err(|_| ClientError::Silent { pid: self.pid })?? == 0 {
                 return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
             }
             match serde_json::from_str(&line)? {
@@ -124,7 +134,7 @@ impl Client {
     pub(crate) async fn replace(mut self) -> Result<std::os::unix::net::UnixStream, ClientError> {
         self.call(&ControlRequest::Replace, |_| {}).await?;
         // Nothing is buffered: the mount sends nothing more before this end does.
-        Ok(self.0.into_inner().into_std()?)
+        Ok(self.stream.into_inner().into_std()?)
     }
 
     /// Asks for the options of the mount at `mount_point`, whose process is to be replaced.
@@ -155,9 +165,13 @@ pub(super) async fn connect_in(
     // The directory's owner and mode don't say which process created the socket. An earlier, more
     // open mode may have let another user put one there. So the kernel is asked for the uid of the
     // process that listens.
-    let uid = stream.peer_cred().map_err(ConnectError::Dead)?.uid();
+    let peer = stream.peer_cred().map_err(ConnectError::Dead)?;
+    let uid = peer.uid();
     if uid != Uid::ROOT.as_raw() && uid != geteuid().as_raw() {
         return Err(ConnectError::Stranger { uid });
     }
-    Ok(Client(BufReader::new(stream)))
+    Ok(Client {
+        stream: BufReader::new(stream),
+        pid: peer.pid().unwrap_or_default(),
+    })
 }

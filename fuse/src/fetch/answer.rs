@@ -8,10 +8,10 @@ use cachewfs_format::api::ErrorBody;
 use futures_util::{StreamExt as _, stream};
 use reqwest::header::{CONTENT_RANGE, RETRY_AFTER};
 use reqwest::{Response, StatusCode};
-use tokio::time::timeout;
 
 use super::race::{SILENCE_TIMEOUT, silence};
 use super::{BodyStream, FetchError};
+use crate::awake;
 
 /// At most this many bytes of the body of a refusal.
 const MAX_REFUSAL_LEN: u64 = 64 << 10;
@@ -21,7 +21,7 @@ pub(super) async fn whole_body(response: &mut Response, max: u64) -> Result<Byte
     let url = |response: &Response| response.url().to_string();
     let mut bytes = BytesMut::new();
     loop {
-        let Ok(piece) = timeout(SILENCE_TIMEOUT, response.chunk()).await else {
+        let Ok(piece) = awake::timeout(SILENCE_TIMEOUT, response.chunk()).await else {
             return Err(silence(&url(response), SILENCE_TIMEOUT));
         };
         match piece {

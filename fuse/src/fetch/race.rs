@@ -17,7 +17,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::answer::refusal;
 use super::clients::Clients;
@@ -25,6 +25,7 @@ use super::daemon::Daemon;
 use super::error::ConnectionError;
 use super::trust::DirectOffer;
 use super::{DaemonToken, FetchError};
+use crate::awake;
 use crate::traffic::Meter;
 
 /// How long a kept connection is waited for before a new one is made.
@@ -179,7 +180,7 @@ where
         loop {
             sleep(SILENCE_TIMEOUT).await;
             let request = self.clients.fresh.get(format!("{}/healthz", daemon.url));
-            let answered = timeout(SILENCE_TIMEOUT, request.send()).await;
+            let answered = awake::timeout(SILENCE_TIMEOUT, request.send()).await;
             // Any answer will do: a proxy may know no such path.
             if !matches!(answered, Ok(Ok(_))) {
                 return;
@@ -276,7 +277,7 @@ async fn answer(
     patience: Duration,
     meter: &Meter,
 ) -> Result<Response, FetchError> {
-    let Ok(outcome) = timeout(patience, request.send()).await else {
+    let Ok(outcome) = awake::timeout(patience, request.send()).await else {
         return Err(silence(&url, patience));
     };
     let response = outcome.map_err(|source| FetchError::Unreachable {
@@ -287,7 +288,7 @@ async fn answer(
     if is_usable(response.status(), offer) {
         return Ok(response);
     }
-    match timeout(patience, refusal(response)).await {
+    match awake::timeout(patience, refusal(response)).await {
         Ok(error) => Err(error),
         Err(_) => Err(silence(&url, patience)),
     }

@@ -24,11 +24,15 @@ impl Fs {
 
     /// Adds the inodes of everything that the mount shows: the kernel may know each.
     pub(crate) async fn assume_inodes(&self) {
+        self.inodes.assume([Node::Names {
+            area: Area::Objects,
+            prefix: String::new(),
+        }]);
         for name in self.repositories.remembered_names() {
             let above = |name| Some(str::rsplit_once(name, '/')?.0);
             let prefixes = std::iter::successors(above(&name), |name| above(name));
             for area in [Area::Root, Area::Objects] {
-                let directories = prefixes.clone().chain([""]).map(|prefix| Node::Names {
+                let directories = prefixes.clone().map(|prefix| Node::Names {
                     area,
                     prefix: prefix.to_owned(),
                 });

@@ -91,7 +91,7 @@ impl RepoError {
     }
 
     /// Returns whether no daemon was reached.
-    pub(super) fn is_outage(&self) -> bool {
+    pub(crate) fn is_outage(&self) -> bool {
         match self {
             Self::Load {
                 source: LoadError::Fetch(error),

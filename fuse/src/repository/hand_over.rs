@@ -17,7 +17,7 @@ use crate::hand_over::{
     FileState, HandOverError, Loader, NamesState, RepositoryState, Saver, Text,
 };
 use crate::traffic::Purpose;
-use crate::view::{Generation, StaticNode, StaticTree};
+use crate::view::{Generation, StaticNode};
 
 impl Repositories {
     /// Adds all repositories and names to a state.
@@ -77,8 +77,7 @@ impl Repositories {
             etag: state.etag.clone(),
             notice: state.notice.clone(),
         };
-        let objects = self.objects_directory(&state.name).join("objects");
-        let loaded = Generation::of_toc(&state.name, (tail, toc), &self.segments, &objects);
+        let loaded = Generation::of_toc(&state.name, (tail, toc), &self.segments);
         let cant_load = |error: &dyn std::error::Error| {
             HandOverError::state(format!("can't load {}: {}", state.name, chain(error)))
         };
@@ -141,11 +140,11 @@ impl Repositories {
         }
         let repository = Arc::new(Repository {
             name: state.name.clone(),
-            objects_directory: self.objects_directory(&state.name),
             view: RwLock::new(view),
             catch_ups: AtomicU64::new(state.catch_ups),
             checked_at: AtomicU64::new(state.checked_at),
             last_error: Mutex::new(state.last_error.clone()),
+            unhydrated: Mutex::default(),
             catching_up: tokio::sync::Mutex::default(),
             superseded: Mutex::new(superseded),
         });
@@ -164,7 +163,29 @@ impl Repositories {
 impl Repository {
     /// Returns all names in the small trees, each with its node.
     pub(crate) fn small_nodes(self: &Arc<Self>) -> Vec<(Tree, Vec<u8>, Node)> {
-        small_nodes(self)
+        let view = self.view();
+        let nodes_of = |tree: Tree| {
+            let names = tree.nodes(&view).nodes().map(|(path, node)| {
+                let (repository, path) = (Arc::clone(self), path.to_vec());
+                let node = match node {
+                    StaticNode::Directory => Node::TreeDirectory {
+                        repository,
+                        tree,
+                        path: path.clone(),
+                    },
+                    StaticNode::File(file) => Node::TreeFile {
+                        repository,
+                        tree,
+                        path: path.clone(),
+                        file: file.clone(),
+                    },
+                };
+                (tree, path, node)
+            });
+            names.collect::<Vec<_>>()
+        };
+        let trees = std::iter::once(Tree::Git).chain(Tree::BARE);
+        trees.flat_map(nodes_of).collect()
     }
 
     /// Returns the names that this process shows otherwise than the process that showed `shown`:
@@ -193,34 +214,6 @@ impl Repository {
 fn shown_names(repository: &Arc<Repository>) -> impl Iterator<Item = ((Tree, Vec<u8>), Ino)> {
     let nodes = repository.small_nodes().into_iter();
     nodes.map(|(tree, path, node)| ((tree, path), node.ino()))
-}
-
-/// Returns all names in the small trees of a repository, each with its node.
-fn small_nodes(repository: &Arc<Repository>) -> Vec<(Tree, Vec<u8>, Node)> {
-    let view = repository.view();
-    let nodes_of = move |tree: Tree, nodes: &StaticTree| {
-        let names = nodes.nodes().map(|(path, node)| {
-            let (repository, path) = (Arc::clone(repository), path.to_vec());
-            let node = match node {
-                StaticNode::Directory => Node::TreeDirectory {
-                    repository,
-                    tree,
-                    path: path.clone(),
-                },
-                StaticNode::File(file) => Node::TreeFile {
-                    repository,
-                    tree,
-                    path: path.clone(),
-                    file: file.clone(),
-                },
-            };
-            (tree, path, node)
-        });
-        names.collect::<Vec<_>>()
-    };
-    let mut all = nodes_of(Tree::Git, &view.generation.git);
-    all.extend(nodes_of(Tree::Objects, &view.objects));
-    all
 }
 
 fn save(repository: &Arc<Repository>, saver: &mut Saver) -> Result<RepositoryState, HandOverError> {

@@ -4,14 +4,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
-use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::RepoError;
-use crate::clock;
-use crate::control::protocol::OutageReport;
+use crate::awake;
+use crate::control::protocol::FailureReport;
 use crate::fetch::FetchError;
 use crate::hand_over::OutageState;
+use crate::lasting_failure::LastingFailure;
 
 /// How long lookups fail at once after a request got no answer in time. Without this, each of them
 /// would wait until its deadline.
@@ -39,9 +39,7 @@ struct State {
 
 #[derive(Clone, Debug)]
 struct Outage {
-    /// In seconds since the epoch.
-    since: u64,
-    reason: String,
+    failure: LastingFailure,
     /// Until when lookups fail without a request.
     believed_until: Instant,
 }
@@ -62,7 +60,7 @@ impl Reachability {
     ) -> Result<T, FetchError> {
         let started_at = Instant::now();
         let mut request = std::pin::pin!(request);
-        let outcome = if let Ok(outcome) = timeout(self.silence, &mut request).await {
+        let outcome = if let Ok(outcome) = awake::timeout(self.silence, &mut request).await {
             outcome
         } else {
             let seconds = self.silence.as_secs_f32();
@@ -95,13 +93,9 @@ impl Reachability {
             // Once for all repositories. `cachewfs status` has the newest reason.
             warn!(error = reason, "No daemon answers: showing what is on disk");
         }
-        let since = state
-            .outage
-            .as_ref()
-            .map_or_else(clock::now, |outage| outage.since);
+        let known = state.outage.as_ref().map(|outage| &outage.failure);
         state.outage = Some(Outage {
-            since,
-            reason,
+            failure: LastingFailure::after(known, reason),
             believed_until: Instant::now() + ttl,
         });
         drop(state);
@@ -125,25 +119,23 @@ impl Reachability {
         let state = self.state();
         let outage = state.outage.as_ref()?;
         (Instant::now() < outage.believed_until).then(|| RepoError::Offline {
-            reason: outage.reason.clone(),
+            reason: outage.failure.reason.clone(),
         })
     }
 
     /// Returns since when the daemons don't answer and why, or `None` if they answered last time.
-    pub(crate) fn outage(&self) -> Option<OutageReport> {
-        let outage = self.state().outage.clone()?;
-        Some(OutageReport {
-            since: outage.since,
-            reason: outage.reason,
-        })
+    pub(crate) fn outage(&self) -> Option<FailureReport> {
+        self.state()
+            .outage
+            .as_ref()
+            .map(|outage| outage.failure.report())
     }
 
     /// Returns the outage for another process.
     pub(super) fn save(&self) -> Option<OutageState> {
         let outage = self.state().outage.clone()?;
         Some(OutageState {
-            since: outage.since,
-            reason: outage.reason,
+            failure: outage.failure.report(),
             believed_for: outage
                 .believed_until
                 .saturating_duration_since(Instant::now()),
@@ -153,8 +145,7 @@ impl Reachability {
     /// Takes over the outage that another process noticed.
     pub(super) fn restore(&self, outage: OutageState) {
         self.state().outage = Some(Outage {
-            since: outage.since,
-            reason: outage.reason,
+            failure: outage.failure.into(),
             // Not longer than this process would believe it.
             believed_until: Instant::now() + outage.believed_for.min(SILENCE_TTL),
         });

@@ -3,9 +3,10 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep};
 
 use super::Segment;
+use crate::awake;
 use crate::fetch::FetchError;
 use crate::traffic::Purpose;
 
@@ -15,8 +16,9 @@ const FIRST_BACKOFF: Duration = Duration::from_millis(50);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(3);
 /// How long a reader waits while no daemon sends a byte, with the default `read_timeout`.
 ///
-/// A thread that waits for the kernel's answer can't be frozen, and a machine gives up to suspend
-/// after 20 s. So a mount that lost its network must let go of its readers before that.
+/// A thread that waits for an answer of the mount can't be frozen. The kernel freezes the mount's
+/// process first, so a suspend fails if a reader waits at that moment. It gives up after 20 s. So a
+/// mount that lost its network must soon let go of its readers: then the next try works.
 const LONGEST_SILENCE: Duration = Duration::from_secs(15);
 
 /// The schedule of the attempts of one fetch, or the time limit of one read.
@@ -26,15 +28,19 @@ pub(super) struct Retry<'a> {
     /// The number of attempts that failed.
     pub(super) failed: usize,
     started: Instant,
+    /// The fetch doesn't give up before this, because the process was stopped.
+    earliest_end: Instant,
 }
 
 impl<'a> Retry<'a> {
     pub(super) fn new(segment: &'a Segment, purpose: Purpose) -> Self {
+        let started = Instant::now();
         Self {
             segment,
             purpose,
             failed: 0,
-            started: Instant::now(),
+            started,
+            earliest_end: started,
         }
     }
 
@@ -53,17 +59,17 @@ impl<'a> Retry<'a> {
     }
 
     /// Waits for `work`, and fails when it is time to give up.
-    pub(super) async fn limit<T>(&self, work: impl Future<Output = T>) -> Result<T, FetchError> {
-        let mut work = pin!(work);
-        loop {
-            let end = self.end();
-            match timeout_at(end, &mut work).await {
-                Ok(outcome) => return Ok(outcome),
-                // A daemon sent something in the meantime, perhaps for another reader.
-                Err(_) if self.end() > end => {}
-                Err(_) => return Err(self.timed_out()),
-            }
-        }
+    pub(super) async fn limit<T>(
+        &mut self,
+        work: impl Future<Output = T>,
+    ) -> Result<T, FetchError> {
+        // The end moves when a daemon sends something, perhaps for another reader.
+        let end = |earliest| {
+            self.earliest_end = earliest;
+            self.end()
+        };
+        let outcome = awake::until(pin!(work), end).await;
+        outcome.ok_or_else(|| self.timed_out())
     }
 
     fn deadline(&self) -> Instant {
@@ -74,11 +80,12 @@ impl<'a> Retry<'a> {
     fn end(&self) -> Instant {
         if self.purpose == Purpose::Background {
             // Nobody waits in the kernel, so a restart of the daemon may take its time.
-            return self.deadline();
+            return self.deadline().max(self.earliest_end);
         }
         let heard_at = self.segment.backend.traffic.heard_at();
         let quiet_since = heard_at.map_or(self.started, |at| at.max(self.started));
-        (quiet_since + longest_silence(self.segment.backend.read_timeout)).min(self.deadline())
+        let silent_at = quiet_since + longest_silence(self.segment.backend.read_timeout);
+        silent_at.min(self.deadline()).max(self.earliest_end)
     }
 
     fn timed_out(&self) -> FetchError {
@@ -106,8 +113,7 @@ impl<'a> Retry<'a> {
         let traffic = &self.segment.backend.traffic;
         traffic.meter(Some(&repo), self.purpose).count_retry();
         self.failed += 1;
-        sleep(pause).await;
-        Ok(())
+        self.limit(sleep(pause)).await
     }
 }
 

@@ -53,7 +53,7 @@ impl Cluster {
     /// if this machine can't have network namespaces or a tmpfs.
     pub(super) fn start(directory: &Path, upstreams: &Path, bucket: TestBucket) -> Option<Self> {
         let network = Network::create(3)?;
-        let s3 = Proxy::start_at(network.local_address(2), bucket.address);
+        let s3 = Proxy::start_at((network.local_address(2), 0).into(), bucket.address);
         let upstream = GitHttpServer::start(network.local_address(3).into(), upstreams);
         let mut replicas = Vec::new();
         for host in 1..=3 {
