@@ -242,6 +242,10 @@ impl Tier for Retrying<'_> {
         self.try_until(|| self.tier.delete_shelf(shelf))
     }
 
+    fn drop_copies(&self, key: &Key) -> bool {
+        self.tier.drop_copies(key)
+    }
+
     fn set_aside(&self, shelf: &Shelf, id: SegmentId) -> Result<(), TierError> {
         self.try_until(|| self.tier.set_aside(shelf, id))
     }

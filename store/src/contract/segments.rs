@@ -161,7 +161,8 @@ fn a_damaged_segment_can_be_stored_again(tier: &dyn Tier, tmp: &Path) {
     fetch_local(tier, &key, len);
 
     if read(tier, &key, len) != content {
-        // A copy that was in flight while the segment was set aside. Its reader drops it.
+        // A copy was in flight while the segment was set aside. Its reader finds the damage, and
+        // drops it. A tier without copies never comes here.
         assert!(tier.drop_copies(&key));
         fetch_local(tier, &key, len);
     }

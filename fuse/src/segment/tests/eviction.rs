@@ -113,7 +113,9 @@ async fn files_that_do_not_fit_together_are_read_at_once() {
         reader.await.unwrap();
     }
 
+    // How many chunks are evicted just before their reader comes depends on the threads. Each file
+    // twice would be 40 MiB.
     let fetched = bench.take_fetched_mib();
-    assert!((20..22).contains(&fetched), "{fetched} MiB");
+    assert!((20..26).contains(&fetched), "{fetched} MiB");
     assert!(bench.bytes_on_disk() <= 8 << 20);
 }
