@@ -75,6 +75,11 @@ pub(crate) fn leave_session() {
 pub(crate) fn report_ready() -> Result<()> {
     io::stdout().write_all(READY)?;
     io::stdout().flush()?;
+    detach()
+}
+
+/// Detaches from the terminal and from the current directory.
+pub(crate) fn detach() -> Result<()> {
     // Both streams are pipes to the foreground process, which waits for the end of the first. A
     // write to either would also fail once that process has ended.
     let null = File::options().read(true).write(true).open("/dev/null")?;

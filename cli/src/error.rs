@@ -301,8 +301,9 @@ fn mount_hint(error: &MountError) -> Option<&'static str> {
         MountError::HandOver { .. } => {
             Some("try again in a moment; if it still fails, unmount it, and mount it again")
         }
-        MountError::Control(BindError::Io(_)) | MountError::Http(_) | MountError::Session(_) => {
-            None
-        }
+        MountError::Control(BindError::Io(_))
+        | MountError::Http(_)
+        | MountError::Recovery { .. }
+        | MountError::Session(_) => None,
     }
 }

@@ -14,6 +14,7 @@ mod commands;
 mod daemonise;
 mod error;
 mod git;
+mod holder;
 mod interrupt;
 mod local;
 mod mounting;
@@ -32,7 +33,9 @@ use crate::commands::{
 };
 
 fn main() -> ExitCode {
-    let outcome = if mount_helper::is_helper(std::env::args_os()) {
+    let outcome = if holder::is_after_killed() {
+        mount::recover()
+    } else if mount_helper::is_helper(std::env::args_os()) {
         mount_helper::run(&mount_helper::Args::parse())
     } else {
         run(Arguments::parse().command)

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use cachewfs_daemon::LogOutput;
 use cachewfs_format::Colours;
+use cachewfs_fuse::recovery::{Holder, Remains};
 use cachewfs_fuse::{Hydrate, Mount, MountOptions};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
@@ -23,8 +24,19 @@ pub(crate) struct MountSettings {
     /// The options. Without a log file among them, the foreground process logs to standard error,
     /// and the background process doesn't log.
     pub(crate) options: MountOptions,
-    /// Whether the process takes a running mount over.
-    pub(crate) replaces: bool,
+    /// How the process comes to the mount.
+    pub(crate) beginning: Beginning,
+}
+
+/// How a process comes to the mount that it serves.
+#[derive(Debug)]
+pub(crate) enum Beginning {
+    /// It mounts.
+    Mount,
+    /// It takes the mount over from a running process.
+    TakeOver,
+    /// It goes on where a killed process stopped.
+    Recover(Box<Remains>),
 }
 
 /// Options of mount(8), fstab and systemd that are accepted and change nothing.
@@ -100,7 +112,7 @@ impl MountSettings {
     ) -> Result<Self, CliError> {
         let mut settings = Self {
             options: MountOptions::new(mount_point, daemons),
-            replaces: false,
+            beginning: Beginning::Mount,
         };
         settings.apply_all(options, unknown)?;
         Ok(settings)
@@ -116,7 +128,7 @@ impl MountSettings {
         let before = running.clone();
         let mut settings = Self {
             options: running,
-            replaces: true,
+            beginning: Beginning::TakeOver,
         };
         settings.apply_all(options, unknown)?;
         let now = &settings.options;
@@ -280,12 +292,14 @@ pub(crate) fn start_logging(log: Option<&Path>) -> Result<()> {
     Ok(())
 }
 
-/// Mounts, calls `on_ready`, and serves the mount until it is unmounted.
+/// Mounts, calls `on_ready`, and serves the mount until it is unmounted. If this process is killed
+/// before, `holder` starts another one.
 ///
 /// SIGINT, SIGTERM and SIGQUIT unmount it; in the foreground, SIGHUP does too. Signals that have no
 /// meaning here, such as SIGUSR1, change nothing.
 pub(crate) async fn serve(
     settings: MountSettings,
+    holder: Option<Holder>,
     on_ready: impl FnOnce() -> Result<()>,
 ) -> Result<()> {
     // The handlers come before the mount: a signal that ended the process while it is mounted would
@@ -301,11 +315,14 @@ pub(crate) async fn serve(
     // A background process ignores SIGHUP, because it doesn't belong to a terminal.
     let mut hangup = signal(SignalKind::hangup())?;
     raise_file_limit();
-    let mount = if settings.replaces {
-        Mount::take_over(settings.options).await?
-    } else {
-        Mount::start(settings.options).await?
+    let mount = match settings.beginning {
+        Beginning::Mount => Mount::start(settings.options).await?,
+        Beginning::TakeOver => Mount::take_over(settings.options).await?,
+        Beginning::Recover(remains) => Mount::recover(*remains).await?,
     };
+    if let Some(holder) = holder {
+        mount.protect(holder);
+    }
     on_ready()?;
     let ended = mount.wait();
     tokio::pin!(ended);

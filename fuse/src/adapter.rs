@@ -39,6 +39,7 @@ use crate::fs::{Attr, DirectoryEntry, FileKind, Fs, Listing};
 use crate::killed::killed;
 use crate::options::{MountOptions, Owner};
 use crate::passthrough::{Backing, IoMode};
+use crate::recovery::OpenSegment;
 use crate::session::{Effect, Gate, Negotiated};
 
 /// How long the kernel may cache names and attributes that stay the same until it is told
@@ -205,10 +206,10 @@ impl Adapter {
 fn attach(reply: &ReplyOpen, id: u32) -> BackingId {
     #[expect(
         unsafe_code,
-        reason = "an id without a value that closes it comes only from another process"
+        reason = "an id without a value that closes it comes from another process, or from `into_raw`"
     )]
-    // SAFETY: the id is open on this connection. The process that opened it gave it away and closes
-    // it no more, and each id is attached once: the caller has taken it out of its place.
+    // SAFETY: the id is open on this connection. The process that opened it gave it away, or is no
+    // more, and each id is attached once: the caller has taken it out of its place.
     unsafe {
         reply.wrap_backing(id)
     }
@@ -283,6 +284,8 @@ impl Filesystem for Adapter {
             InitFlags::FUSE_CACHE_SYMLINKS,
             // The bytes of an inode never change, so the kernel need not drop cached pages itself.
             InitFlags::FUSE_EXPLICIT_INVAL_DATA,
+            // So that a request isn't lost if this process is killed.
+            InitFlags::FUSE_HAS_RESEND,
         ];
         let mut agreed = InitFlags::empty();
         for capability in useful {
@@ -417,6 +420,15 @@ impl Filesystem for Adapter {
         };
         opens.count += 1;
         let handle = FileHandle(self.fs.open(file));
+        let id = backing.map(BackingId::into_raw);
+        if let Some(journal) = &self.fs.journal {
+            journal.note(&OpenSegment {
+                handle: handle.0,
+                segment: segment.record().id,
+                backing: id,
+            });
+        }
+        let backing = id.map(|id| attach(&reply, id));
         match &backing {
             // The kernel refuses FOPEN_KEEP_CACHE together with passthrough.
             Some(backing) => reply.opened_passthrough(handle, FopenFlags::empty(), backing),
@@ -442,7 +454,7 @@ impl Filesystem for Adapter {
         let has_handles = self.uses_passthrough;
         let call = async move {
             if has_handles {
-                fs.read(fh.0, range).await
+                fs.read((ino.0, fh.0), range).await
             } else {
                 fs.read_inode(ino.0, range).await
             }
@@ -476,6 +488,10 @@ impl Filesystem for Adapter {
             && let Some(segment) = file.segment()
         {
             let mut opens = segment.opens.lock().unwrap_or_else(PoisonError::into_inner);
+            // First the journal: no later process may use an id that is closed.
+            if let Some(journal) = &self.fs.journal {
+                journal.forget(fh.0);
+            }
             self.unclosed().extend(opens.release());
         }
         reply.ok();
@@ -519,7 +535,7 @@ impl Filesystem for Adapter {
     ) {
         let _turn = self.gate.turn();
         let fs = Arc::clone(&self.fs);
-        let call = async move { fs.listing(fh.0, offset).await };
+        let call = async move { fs.listing((ino.0, fh.0), offset).await };
         let subject = (ino, Effect::Knowledge);
         self.respond(subject, self.looker(request), call, move |outcome| {
             let listing = match outcome {
@@ -548,7 +564,7 @@ impl Filesystem for Adapter {
         let _turn = self.gate.turn();
         let (fs, fs_for_lookups) = (Arc::clone(&self.fs), Arc::clone(&self.fs));
         let owner = self.owner;
-        let call = async move { fs.listing(fh.0, offset).await };
+        let call = async move { fs.listing((ino.0, fh.0), offset).await };
         let subject = (ino, Effect::Knowledge);
         self.respond(subject, self.looker(request), call, move |outcome| {
             let listing = match outcome {

@@ -29,6 +29,7 @@ mod options;
 mod parse;
 mod passthrough;
 mod readable_bytes;
+pub mod recovery;
 mod repository;
 mod segment;
 mod session;

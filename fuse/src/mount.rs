@@ -18,6 +18,7 @@ use crate::hand_over::{self, HandOverError, SessionState};
 use crate::invalidate::Invalidator;
 use crate::mount_table::{clear_dead_mount, mount_at};
 use crate::options::MountOptions;
+use crate::recovery::{Holder, Keeper, Remains};
 use crate::repository::Repositories;
 use crate::segment::{Backend, Segments};
 use crate::session::{self, ServedSession};
@@ -102,6 +103,14 @@ pub enum MountError {
     /// The hand-over failed. The mount goes on as before.
     #[error("the mount at {path} was not taken over, and goes on as before")]
     HandOver {
+        /// The mount point.
+        path: PathBuf,
+        /// The reason.
+        source: HandOverError,
+    },
+    /// The mount of a killed process can't be served again.
+    #[error("the mount at {path} can't be served again after its process was killed")]
+    Recovery {
         /// The mount point.
         path: PathBuf,
         /// The reason.
@@ -203,6 +212,65 @@ impl Mount {
         let mount = Self::serve(fs, control, served);
         mount.follow(&taken).await;
         Ok(mount)
+    }
+
+    /// Serves a mount again whose process was killed. `remains` is all that it left.
+    pub async fn recover(remains: Remains) -> Result<Self, MountError> {
+        let path = remains.options.mount_point.clone();
+        let failed = |source| MountError::Recovery {
+            path: path.clone(),
+            source,
+        };
+        let broken = |error: io::Error| failed(error.into());
+        let options = &remains.options;
+        let fs = build(options).await?;
+        let recovered = hand_over::recover(&remains, &fs).await.map_err(failed)?;
+        let SessionState {
+            negotiated, device, ..
+        } = recovered.session;
+        let sockets = control::open_socket_directory().await?;
+        let control = Server::bind(sockets, &device, options.allow_other)?;
+        control.clones().restore(recovered.clones);
+        let adapter = Adapter::new(Arc::clone(&fs), Handle::current(), options);
+        let connection = (&remains.connection, negotiated);
+        let prepared = session::resume(adapter, options, connection).map_err(broken)?;
+        // Before this process reads: the kernel would send its requests again, too.
+        session::ask_again(&remains.connection).map_err(broken)?;
+        let served = prepared.serve(device).map_err(broken)?;
+        let point = path.display();
+        warn!(
+            mount_point = %point,
+            "The process of the mount at {point} was killed: this one serves it now"
+        );
+        let mount = Self::serve(fs, control, served);
+        for repository in &recovered.repositories {
+            mount.fs.repositories().follow_adopted(repository);
+        }
+        Ok(mount)
+    }
+
+    /// Lets `holder` keep what another process needs to serve the mount if this one is killed.
+    /// Does nothing if the kernel is older than Linux 6.9: requests would be lost.
+    pub fn protect(&self, holder: Holder) {
+        let served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(served) = &*served else { return };
+        let negotiated = served.negotiated.filter(|agreed| agreed.can_ask_again());
+        let (Some(negotiated), Ok(connection)) = (negotiated, served.connection.try_clone()) else {
+            return;
+        };
+        let keeper = Keeper {
+            fs: Arc::clone(&self.fs),
+            clones: self.control.clones(),
+            connection,
+            session: SessionState {
+                negotiated,
+                device: served.device.clone(),
+                socket_directory: self.control.socket_directory().to_owned(),
+            },
+        };
+        self.fs.holder.set(holder).ok();
+        let tasks = &self.fs.repositories().segments.backend().tasks;
+        tasks.spawn(keeper.run());
     }
 
     fn serve(fs: Arc<Fs>, control: Server, served: ServedSession) -> Self {

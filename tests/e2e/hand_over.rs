@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use cachewfs_tests::{OtherUser, Site, can_mount, git, git_command, run, said, wait_until};
 use rustix::mount::UnmountFlags;
+use rustix::process::{Pid, Signal, kill_process};
 
 /// The user nobody.
 const NOBODY: u32 = 65_534;
@@ -35,10 +36,10 @@ impl Drop for BindMount {
 }
 
 /// A shell that works in a directory.
-struct Shell(Child);
+pub(crate) struct Shell(Child);
 
 impl Shell {
-    fn new(directory: &Path) -> Self {
+    pub(crate) fn new(directory: &Path) -> Self {
         Self::start(Command::new("sh").current_dir(directory))
     }
 
@@ -53,7 +54,7 @@ impl Shell {
     }
 
     /// Runs a command, and returns the one line that it prints.
-    fn ask(&mut self, command: &str) -> String {
+    pub(crate) fn ask(&mut self, command: &str) -> String {
         writeln!(self.0.stdin.as_mut().unwrap(), "{command}").unwrap();
         let mut line = String::new();
         let mut byte = [0];
@@ -75,7 +76,7 @@ impl Drop for Shell {
 }
 
 /// Reads again and again until it is told to stop. Returns the number of rounds and the longest.
-fn read_in_a_loop(repo: PathBuf, stop: Arc<AtomicBool>) -> JoinHandle<(u64, Duration)> {
+pub(crate) fn read_in_a_loop(repo: PathBuf, stop: Arc<AtomicBool>) -> JoinHandle<(u64, Duration)> {
     std::thread::spawn(move || {
         let expected = fs::read(repo.join("README.md")).unwrap();
         let names = fs::read_dir(repo.join("src")).unwrap().count();
@@ -241,6 +242,13 @@ fn only_the_user_who_mounted_replaces_the_process() {
     assert_ne!(pid(), before);
     assert_eq!(shell.ask("head -c 9 README.md; echo"), "# version");
     assert_eq!(shell.ask("ls src | wc -l"), "7");
+    let server = Pid::from_raw(i32::try_from(pid()).unwrap()).unwrap();
+    kill_process(server, Signal::KILL).unwrap();
+    assert_eq!(shell.ask("head -c 9 README.md; echo"), "# version");
+    wait_until("another process answers", || {
+        let (_, status) = user.run(&["status"], &point);
+        status.contains("local/project")
+    });
     drop(shell);
     assert_eq!(user.run_plain(&["umount", &text]).0, Some(0));
     assert_eq!(fs::read_dir(&point).unwrap().count(), 0);

@@ -41,6 +41,15 @@ impl BackgroundMount {
         kill_process(Pid::from_raw(id.parse().unwrap()).unwrap(), signal).unwrap();
     }
 
+    /// Kills its process, and first the holder, which would start another.
+    fn kill(&self) {
+        let status = std::fs::read_to_string(self.process().join("status")).unwrap();
+        let holder = status.lines().find_map(|line| line.strip_prefix("PPid:"));
+        let holder = Pid::from_raw(holder.unwrap().trim().parse().unwrap()).unwrap();
+        kill_process(holder, Signal::KILL).unwrap();
+        self.signal(Signal::KILL);
+    }
+
     /// The control socket of a mount of root.
     fn socket(&self) -> PathBuf {
         let device = std::fs::metadata(&self.0).unwrap().dev();
@@ -121,7 +130,7 @@ fn mounting_again_is_enough_after_a_crash() {
         assert!(mounted.status.success(), "{}", stderr_of(&mounted));
     };
     let kill_it = || {
-        mount.signal(Signal::KILL);
+        mount.kill();
         wait_until("nobody serves the mount", || {
             std::fs::metadata(&point).is_err()
         });

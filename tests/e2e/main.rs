@@ -14,6 +14,7 @@ mod catch_up;
 mod clone;
 mod command_line;
 mod control;
+mod crash;
 mod direct;
 mod faults;
 mod frozen;

@@ -6,10 +6,10 @@ use anyhow::Result;
 use cachewfs_fuse::MountError;
 
 use crate::mounting::{
-    MountSettings, OPTIONS_HELP, UnknownOptions, daemon_urls, serve, start_logging,
+    Beginning, MountSettings, OPTIONS_HELP, UnknownOptions, daemon_urls, serve, start_logging,
 };
 use crate::mounts::{MountChoice, block_on};
-use crate::{daemonise, local};
+use crate::{daemonise, holder, local};
 
 /// Mount the repositories of a daemon, or of an embedded one
 ///
@@ -123,13 +123,17 @@ pub(super) fn serve_settings(
     if is_background {
         daemonise::leave_session();
     }
+    // An embedded daemon ends with its process, and nothing could start it again.
+    if is_background && !holder::is_held() && embedded.is_none() {
+        return holder::hold();
+    }
+    let holder = holder::is_held()
+        .then(holder::of_this_process)
+        .transpose()?;
     if !is_background || settings.options.log.is_some() {
         start_logging(settings.options.log.as_deref())?;
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
-    let outcome = runtime.block_on(async {
+    run_in_runtime(async {
         let daemon = match embedded {
             Some(config) => Some(local::start(config).await?),
             None => None,
@@ -145,12 +149,35 @@ pub(super) fn serve_settings(
                 Ok(())
             }
         };
-        let outcome = serve(settings, on_ready).await;
+        let outcome = serve(settings, holder, on_ready).await;
         if let Some(daemon) = daemon {
             daemon.stop().await;
         }
         outcome
-    });
+    })
+}
+
+/// Serves a mount again whose process was killed.
+pub(crate) fn recover() -> Result<()> {
+    daemonise::leave_session();
+    let (holder, remains) = holder::remains()?;
+    if let Some(log) = &remains.options.log {
+        start_logging(Some(log))?;
+    }
+    run_in_runtime(async {
+        let settings = MountSettings {
+            options: remains.options.clone(),
+            beginning: Beginning::Recover(Box::new(remains)),
+        };
+        serve(settings, Some(holder), || Ok(())).await
+    })
+}
+
+fn run_in_runtime(work: impl Future<Output = Result<()>>) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let outcome = runtime.block_on(work);
     // Threads may still be blocked, by a dead network or in the kernel. Waiting for them could take
     // for ever; the end of the process ends them.
     runtime.shutdown_background();

@@ -22,7 +22,7 @@ const MAX: usize = 2048;
 
 /// The registered clones, oldest first.
 #[derive(Debug, Default)]
-pub(super) struct Clones(Mutex<Vec<RegisteredClone>>);
+pub(crate) struct Clones(Mutex<Vec<RegisteredClone>>);
 
 #[derive(Debug)]
 struct RegisteredClone {
@@ -84,7 +84,7 @@ impl Clones {
     }
 
     /// Returns all clones, for another process.
-    pub(super) fn save(&self) -> Vec<CloneState> {
+    pub(crate) fn save(&self) -> Vec<CloneState> {
         let save = |known: &RegisteredClone| CloneState {
             uid: match known.owner {
                 Peer::Owner => None,
@@ -97,7 +97,7 @@ impl Clones {
     }
 
     /// Takes over the clones that another process knew.
-    pub(super) fn restore(&self, clones: Vec<CloneState>) {
+    pub(crate) fn restore(&self, clones: Vec<CloneState>) {
         for CloneState {
             uid,
             repo,

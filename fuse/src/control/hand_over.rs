@@ -4,11 +4,12 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
 use rustix::process::geteuid;
 use tokio::net::UnixStream;
 
+use super::clones::Clones;
 use super::server::{BindError, ControlConnection, Server};
 use super::socket::ControlSocket;
 use super::socket_directory::SocketDirectory;
@@ -69,9 +70,9 @@ impl Server {
         self.socket.leave_file();
     }
 
-    /// Returns the registered clones for another process.
-    pub(crate) fn save_clones(&self) -> Vec<CloneState> {
-        self.clones.save()
+    /// Returns the registered clones.
+    pub(crate) fn clones(&self) -> Arc<Clones> {
+        Arc::clone(&self.clones)
     }
 }
 

@@ -12,6 +12,7 @@ mod socket_directory;
 mod tests;
 
 pub use client::{Client, ClientError, ConnectError};
+pub(crate) use clones::Clones;
 pub use server::BindError;
 pub(crate) use server::{Server, open_socket_directory};
 pub(crate) use socket::remove_socket;

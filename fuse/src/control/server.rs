@@ -311,6 +311,7 @@ impl ControlConnection {
                     ));
                 }
                 self.clones.register(self.peer, repo, directory)?;
+                self.repositories.view_changed.notify_one();
                 Ok(ControlAnswer::Nothing)
             }
             ControlRequest::Options => {

@@ -107,9 +107,15 @@ impl Fs {
     ///
     /// An offset of 0 makes a new listing. Later offsets continue in it, so that no entry is
     /// missed.
-    pub(crate) async fn listing(&self, handle: u64, offset: u64) -> Result<Arc<Listing>, FsError> {
+    pub(crate) async fn listing(
+        &self,
+        (ino, handle): (Ino, u64),
+        offset: u64,
+    ) -> Result<Arc<Listing>, FsError> {
         let known = self.open_directories.open().get(&handle).cloned();
-        let directory = known.ok_or(FsError::UnknownInode { ino: handle })?;
+        // A process that was killed may have opened it. If the directory is still the same, its new
+        // listing has the same order.
+        let directory = known.unwrap_or(OpenDirectory { ino, listing: None });
         if let Some(listing) = directory.listing.filter(|_| offset > 0) {
             return Ok(listing);
         }
@@ -199,7 +205,7 @@ impl Fs {
     }
 
     /// Returns what a listing shows for a known name.
-    fn listed(&self, area: Area, full: String) -> Node {
+    pub(super) fn listed(&self, area: Area, full: String) -> Node {
         let known = RepoName::parse(&full).ok();
         let known = known.filter(|_| self.repositories.is_known(&full));
         match known {

@@ -12,6 +12,7 @@ use crate::hand_over::{
     OpenFileState, OpenedState, Saver, State, Text,
 };
 use crate::passthrough::Backing;
+use crate::recovery::OpenSegment;
 use crate::view::{FileContent, StaticFile, WorkTreeFile};
 
 impl Fs {
@@ -108,6 +109,14 @@ impl Fs {
         state: State,
         loader: &Loader,
     ) -> Result<(), HandOverError> {
+        for (place, id) in state.backing {
+            let mut opens = loader
+                .segment(place)?
+                .opens
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            opens.backing = Some(Backing::Detached(id));
+        }
         let mut files = Vec::new();
         for OpenFileState { handle, file } in state.files {
             let file = match file {
@@ -122,18 +131,17 @@ impl Fs {
             if let Some(segment) = file.segment() {
                 let mut opens = segment.opens.lock().unwrap_or_else(PoisonError::into_inner);
                 opens.count += 1;
+                if let Some(journal) = &self.journal {
+                    journal.note(&OpenSegment {
+                        handle,
+                        segment: segment.record().id,
+                        backing: opens.detach(),
+                    });
+                }
             }
             files.push((handle, file));
         }
         self.open_files.restore(state.next_file, files);
-        for (place, id) in state.backing {
-            let mut opens = loader
-                .segment(place)?
-                .opens
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            opens.backing = Some(Backing::Detached(id));
-        }
         let mut directories = Vec::new();
         for OpenDirectoryState {
             handle,

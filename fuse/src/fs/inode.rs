@@ -107,6 +107,21 @@ impl InodeTable {
         inodes.extend(new.map(|(ino, lookups, node)| (ino, Inode { node, lookups })));
     }
 
+    /// Returns the number of inodes.
+    pub(super) fn count(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Adds inodes that the kernel may know. One lookup is counted for each: the kernel forgets all
+    /// lookups of an inode at once.
+    pub(super) fn assume(&self, nodes: impl IntoIterator<Item = Node>) {
+        let mut inodes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for node in nodes {
+            let ino = node.ino();
+            inodes.entry(ino).or_insert(Inode { node, lookups: 1 });
+        }
+    }
+
     /// Records that the kernel has forgotten `count` lookups of an inode. Removes it with the last.
     pub(super) fn forget(&self, ino: Ino, count: u64) {
         let mut inodes = self.0.lock().unwrap_or_else(PoisonError::into_inner);

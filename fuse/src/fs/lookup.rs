@@ -26,6 +26,12 @@ impl Fs {
         let parent = self.loaded(self.inodes.get(parent)?).await?;
         let node = self.child(&parent, name).await?;
         let attr = node.attr();
+        if let Node::WorkTreeFile { repository, .. } = &node
+            && repository.view().generation.loaded_work_tree().is_none()
+        {
+            // The file was found without the index, in which the next process would find it.
+            self.repositories.view_changed.notify_one();
+        }
         self.inodes.remember(attr.ino, node);
         Ok(attr)
     }

@@ -8,6 +8,7 @@ mod lookup;
 mod node;
 mod open;
 mod outcome;
+mod recovery;
 #[cfg(test)]
 mod tests;
 
@@ -19,9 +20,10 @@ pub(crate) use node::{Area, Node, Tree};
 pub(crate) use inode::ino_of;
 pub(crate) use node::{tree_directory_ino, work_tree_ino};
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use self::inode::InodeTable;
+use crate::recovery::{Holder, OpenJournal};
 use crate::repository::Repositories;
 
 /// The file system of a mount.
@@ -31,6 +33,10 @@ pub(crate) struct Fs {
     inodes: InodeTable,
     open_files: open::OpenFiles,
     open_directories: directory::OpenDirectories,
+    /// The journal of open segments, or `None` if there is no memory for it.
+    pub(crate) journal: Option<OpenJournal>,
+    /// The process that keeps what another needs to serve the mount if this one is killed.
+    pub(crate) holder: OnceLock<Holder>,
 }
 
 impl Fs {
@@ -41,6 +47,8 @@ impl Fs {
             inodes: InodeTable::default(),
             open_files: open::OpenFiles::default(),
             open_directories: directory::OpenDirectories::default(),
+            journal: OpenJournal::create().ok(),
+            holder: OnceLock::new(),
         }
     }
 

@@ -116,9 +116,18 @@ impl Fs {
             .ok_or(FsError::UnknownInode { ino: handle })
     }
 
-    /// Reads content of an open file. `range` is in bytes, and is cut at the end of the file.
-    pub(crate) async fn read(&self, handle: u64, range: Range<u64>) -> Result<Vec<u8>, FsError> {
-        self.opened(handle)?.read(range).await
+    /// Reads content of an open file with the inode `ino`. `range` is in bytes, and is cut at the
+    /// end of the file.
+    pub(crate) async fn read(
+        &self,
+        (ino, handle): (Ino, u64),
+        range: Range<u64>,
+    ) -> Result<Vec<u8>, FsError> {
+        match self.opened(handle) {
+            Ok(file) => file.read(range).await,
+            // A process that was killed opened it. The bytes of an inode never change.
+            Err(_) => self.read_inode(ino, range).await,
+        }
     }
 
     /// Reads content of a file without a handle. `range` is in bytes, and is cut at the end of the

@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use cachewfs_format::RepoName;
+
+use super::inode::ROOT_INO;
 use super::{Attr, FileKind, Fs, Ino};
 use crate::error::FsError;
 use crate::testing::{Bench, COMMIT, REPO, archive, archive_with_index, bench, index_parts};
@@ -16,7 +19,7 @@ const FILES: [(&str, u32, &[u8]); 5] = [
 
 /// Walks a path of names from the root.
 async fn walk(fs: &Fs, path: &[&str]) -> Result<Attr, FsError> {
-    let mut found = fs.getattr(super::inode::ROOT_INO)?;
+    let mut found = fs.getattr(ROOT_INO)?;
     for name in path {
         found = fs.lookup(found.ino, name.as_bytes()).await?;
     }
@@ -30,14 +33,14 @@ async fn in_repo(fs: &Fs, path: &[&str]) -> Result<Attr, FsError> {
 
 async fn content(fs: &Fs, ino: Ino) -> Vec<u8> {
     let handle = fs.open(fs.file(ino).unwrap());
-    let bytes = fs.read(handle, 0..1 << 20).await.unwrap();
+    let bytes = fs.read((ino, handle), 0..1 << 20).await.unwrap();
     fs.release(handle);
     bytes
 }
 
 async fn names(fs: &Fs, ino: Ino) -> Vec<String> {
     let handle = fs.opendir(ino).unwrap();
-    let listing = fs.listing(handle, 0).await.unwrap();
+    let listing = fs.listing((ino, handle), 0).await.unwrap();
     fs.releasedir(handle);
     listing
         .entries
@@ -285,7 +288,10 @@ async fn a_new_snapshot_switches_as_a_whole_and_open_files_keep_theirs() {
         in_repo(fs, &["a", "deep", "file"]).await.unwrap().ino,
         kept.ino
     );
-    assert_eq!(fs.read(old_handle, 0..100).await.unwrap(), b"dash");
+    assert_eq!(
+        fs.read((old_file.ino, old_handle), 0..100).await.unwrap(),
+        b"dash"
+    );
     // Both packs with their indexes, because the old ones stay for a while.
     assert_eq!(names(fs, packs.ino).await.len(), 2 + 4);
 }
@@ -316,4 +322,57 @@ async fn forgotten_inodes_are_unknown() {
         fs.getattr(file.ino),
         Err(FsError::UnknownInode { .. })
     ));
+}
+
+/// Returns the inodes of a directory and of everything below it, each with its path.
+async fn all_inodes(fs: &Fs, ino: Ino, path: &str) -> Vec<(Ino, String)> {
+    let mut found = vec![(ino, path.to_owned())];
+    if fs.getattr(ino).unwrap().kind != FileKind::Directory {
+        return found;
+    }
+    for name in names(fs, ino).await {
+        if name != "." && name != ".." {
+            let child = fs.lookup(ino, name.as_bytes()).await.unwrap();
+            let path = format!("{path}/{name}");
+            found.extend(Box::pin(all_inodes(fs, child.ino, &path)).await);
+        }
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_after_a_killed_one_finds_all_inodes_of_what_it_shows() {
+    let (old, new) = (sample(), sample());
+    let repo = RepoName::parse(REPO).unwrap();
+    for bench in [&old, &new] {
+        bench.repositories.resolve(&repo).await.unwrap();
+        bench.repositories.hosts().await.unwrap();
+    }
+    // Listings lack the last three.
+    let repo_path: Vec<_> = REPO.split('/').collect();
+    let bare = format!("{REPO}.git");
+    let mut known = Vec::new();
+    for path in [
+        Vec::new(),
+        vec![".objects"],
+        bare.split('/').collect(),
+        [&repo_path[..], &[".git", "cachewfs"]].concat(),
+    ] {
+        let root = walk(&old.fs, &path).await.unwrap();
+        known.extend(all_inodes(&old.fs, root.ino, &path.join("/")).await);
+    }
+    // The index is in the cache then, as it is after a crash.
+    in_repo(&new.fs, &["a-b"]).await.unwrap();
+
+    new.fs.assume_inodes().await;
+
+    assert!(known.iter().any(|(_, path)| path.ends_with("/a/deep/file")));
+    assert!(known.iter().any(|(_, path)| path.ends_with("/.git/index")));
+    for (ino, path) in known {
+        assert_eq!(
+            new.fs.getattr(ino).map_err(|error| error.to_string()),
+            Ok(old.fs.getattr(ino).unwrap()),
+            "{path}"
+        );
+    }
 }

@@ -22,7 +22,7 @@ pub(crate) use state::{
     OpenDirectoryState, OpenFileState, OpenedState, OutageState, RepositoryState, Saver,
     SessionState, State, Text, WorkTreeFileState,
 };
-pub(crate) use wire::Channel;
+pub(crate) use wire::{Channel, Received, decode, encode};
 
 use std::collections::HashMap;
 use std::io;
@@ -37,6 +37,7 @@ use tokio::sync::OwnedRwLockWriteGuard;
 
 use crate::control::Server;
 use crate::fs::{Fs, Ino, Tree};
+use crate::recovery::Remains;
 use crate::repository::Repository;
 use crate::session::{ServedSession, THREADS};
 
@@ -162,14 +163,14 @@ pub(crate) async fn give(
         channel.fail(&HandOverError::Busy);
         return Err(HandOverError::Busy);
     };
-    let (fs, gate) = (Arc::clone(fs), Arc::clone(&served.gate));
+    let (fs_of_holder, fs, gate) = (fs, Arc::clone(fs), Arc::clone(&served.gate));
     let descriptors = [served.connection.try_clone()?, control.listener()?];
     let session = served.negotiated.map(|negotiated| SessionState {
         negotiated,
         device: served.device.clone(),
         socket_directory: control.socket_directory().to_owned(),
     });
-    let clones = control.save_clones();
+    let clones = control.clones().save();
     let mount_point = repositories.options.mount_point.clone();
     let closed = Arc::clone(&gate);
     let ready = blocking(move || {
@@ -194,10 +195,17 @@ pub(crate) async fn give(
     // wait for the new process.
     control.pause();
     let gone = match ready {
-        Ok(mut channel) => blocking(move || Ok(channel.say("go")?)).await,
+        Ok(mut channel) => {
+            // Otherwise it would take the end of this process for a crash.
+            if let Some(holder) = fs_of_holder.holder.get() {
+                holder.release();
+            }
+            blocking(move || Ok(channel.say("go")?)).await
+        }
         Err(error) => Err(error),
     };
     if let Err(error) = gone {
+        repositories.view_changed.notify_one();
         gate.open();
         control.serve(&repositories);
         return Err(error);
@@ -241,6 +249,42 @@ pub(crate) async fn prepare(
     }
     fs.restore_inodes(state.inodes, state.recounted, &loader)?;
     Ok(channel)
+}
+
+/// The parts of a killed process's state that its file system doesn't have.
+#[derive(Debug)]
+pub(crate) struct Recovered {
+    pub(crate) session: SessionState,
+    pub(crate) clones: Vec<CloneState>,
+    pub(crate) repositories: Vec<Arc<Repository>>,
+}
+
+/// Rebuilds in `fs` what a killed process knew.
+pub(crate) async fn recover(remains: &Remains, fs: &Fs) -> Result<Recovered, HandOverError> {
+    let Received {
+        mut state, blobs, ..
+    } = remains.state()?;
+    let repositories = fs.repositories();
+    let mut loader = Loader::new(&state.segments, blobs, &repositories.segments)?;
+    for repository in &state.repositories {
+        let adopted = repositories.adopt(repository, &loader).await?;
+        loader.repositories.push(adopted);
+    }
+    repositories.restore_names(std::mem::take(&mut state.names));
+    let session = state.session.take();
+    let session = session.ok_or_else(|| HandOverError::state("the session is missing"))?;
+    fs.restore_inodes(state.inodes, state.recounted, &loader)?;
+    fs.assume_inodes().await;
+    let mut known = loader.segments().to_vec();
+    for repository in &loader.repositories {
+        known.extend(repository.view().generation.segments.iter().cloned());
+    }
+    fs.restore_open_segments(remains.open_segments()?, &known);
+    Ok(Recovered {
+        session,
+        clones: state.clones,
+        repositories: loader.repositories,
+    })
 }
 
 /// Everything that the new process has taken. It may serve after [`Taken::wait_for_go`].

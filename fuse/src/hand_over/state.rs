@@ -341,6 +341,11 @@ impl Loader {
         })
     }
 
+    /// Returns the segments in the order of their places.
+    pub(crate) fn segments(&self) -> &[Arc<Segment>] {
+        &self.segments
+    }
+
     pub(crate) fn blob(&self, place: usize) -> Result<&Arc<[u8]>, HandOverError> {
         let blob = self.blobs.get(place);
         blob.ok_or_else(|| HandOverError::state("bytes that were not sent"))

@@ -336,7 +336,7 @@ async fn a_repository_that_nobody_has_looked_into_stays_one() {
     let host = old.fs.lookup(ROOT, b"host").await.unwrap();
     let org = old.fs.lookup(host.ino, b"org").await.unwrap();
     let handle = old.fs.opendir(org.ino).unwrap();
-    let listing = old.fs.listing(handle, 0).await.unwrap();
+    let listing = old.fs.listing((org.ino, handle), 0).await.unwrap();
     let found = listing.entries.iter().find(|entry| entry.name == b"repo");
     let repo = found.unwrap();
     old.fs.remember(repo);

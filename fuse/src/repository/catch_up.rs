@@ -133,6 +133,7 @@ impl Repositories {
             new.work_tree(Purpose::Background).await?;
         }
         self.switch(repository, &old, &new).await;
+        self.view_changed.notify_one();
         info!(repo = %repository.name, snapshot = %new.snapshot, "Caught up {}", repository.name);
         repository.catch_ups.fetch_add(1, Ordering::Relaxed);
         self.start_hydration(repository);
@@ -235,6 +236,7 @@ impl Repositories {
             repositories
                 .show_switched(&repository, &view.generation, &view.objects)
                 .await;
+            repositories.view_changed.notify_one();
         });
     }
 }

@@ -36,6 +36,19 @@ impl Repositories {
         Ok(())
     }
 
+    /// Returns the hosts, and the names of repositories and of directories that are remembered.
+    pub(crate) fn remembered_names(&self) -> Vec<String> {
+        let mut names = self.slots.all_known();
+        names.extend(self.slots.directories().iter().map(ToString::to_string));
+        names.extend(
+            self.hosts
+                .known()
+                .iter()
+                .flat_map(|hosts| hosts.iter().cloned()),
+        );
+        names
+    }
+
     /// Remembers the answers about names that another process remembered.
     pub(crate) fn restore_names(&self, names: NamesState) {
         for name in &names.directories {
@@ -148,6 +161,33 @@ impl Repositories {
 }
 
 impl Repository {
+    /// Returns all names in the small trees, each with its node.
+    pub(crate) fn small_nodes(self: &Arc<Self>) -> Vec<(Tree, Vec<u8>, Node)> {
+        let view = self.view();
+        let nodes_of = |tree: Tree| {
+            let names = tree.nodes(&view).nodes().map(|(path, node)| {
+                let (repository, path) = (Arc::clone(self), path.to_vec());
+                let node = match node {
+                    StaticNode::Directory => Node::TreeDirectory {
+                        repository,
+                        tree,
+                        path: path.clone(),
+                    },
+                    StaticNode::File(file) => Node::TreeFile {
+                        repository,
+                        tree,
+                        path: path.clone(),
+                        file: file.clone(),
+                    },
+                };
+                (tree, path, node)
+            });
+            names.collect::<Vec<_>>()
+        };
+        let trees = std::iter::once(Tree::Git).chain(Tree::BARE);
+        trees.flat_map(nodes_of).collect()
+    }
+
     /// Returns the names that this process shows otherwise than the process that showed `shown`:
     /// with another inode, anew, or no more.
     pub(crate) fn stale_names(
@@ -172,28 +212,8 @@ impl Repository {
 
 /// Returns all names in the small trees of a repository, each with its inode.
 fn shown_names(repository: &Arc<Repository>) -> impl Iterator<Item = ((Tree, Vec<u8>), Ino)> {
-    let view = repository.view();
-    let names = move |tree: Tree| {
-        let names = tree.nodes(&view).nodes().map(|(path, node)| {
-            let (repository, path) = (Arc::clone(repository), path.to_vec());
-            let node = match node {
-                StaticNode::Directory => Node::TreeDirectory {
-                    repository,
-                    tree,
-                    path: path.clone(),
-                },
-                StaticNode::File(file) => Node::TreeFile {
-                    repository,
-                    tree,
-                    path: path.clone(),
-                    file: file.clone(),
-                },
-            };
-            ((tree, path), node.ino())
-        });
-        names.collect::<Vec<_>>()
-    };
-    std::iter::once(Tree::Git).chain(Tree::BARE).flat_map(names)
+    let nodes = repository.small_nodes().into_iter();
+    nodes.map(|(tree, path, node)| ((tree, path), node.ino()))
 }
 
 fn save(repository: &Arc<Repository>, saver: &mut Saver) -> Result<RepositoryState, HandOverError> {

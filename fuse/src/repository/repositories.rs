@@ -16,6 +16,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use cachewfs_format::RepoName;
+use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
 use super::hosts::Hosts;
@@ -50,6 +51,8 @@ pub(crate) struct Repositories {
     pub(super) kept: Option<KeptSnapshots>,
     /// The lock that a switch of a view holds shared, and the hand-over of the mount alone.
     pub(crate) switching: Arc<tokio::sync::RwLock<()>>,
+    /// The signal that the mount shows more or something else, or that a clone was registered.
+    pub(crate) view_changed: Notify,
 }
 
 /// The result of resolving a name below a host.
@@ -79,6 +82,7 @@ impl Repositories {
             options,
             segments,
             switching: Arc::default(),
+            view_changed: Notify::new(),
         }
     }
 
@@ -215,6 +219,7 @@ impl Repositories {
             self.load_until_ready(name, &slot).await
         };
         let repository = slot.repository.get_or_try_init(load).await?;
+        self.view_changed.notify_one();
         Ok(Arc::clone(repository))
     }
 

@@ -122,6 +122,11 @@ impl Slots {
         self.names().known.remove(name.as_str());
     }
 
+    /// Returns the repositories that are loaded or kept on disk.
+    pub(super) fn all_known(&self) -> Vec<String> {
+        self.names().known.iter().cloned().collect()
+    }
+
     /// Returns whether `name` is a repository that is loaded or kept on disk.
     pub(super) fn is_known(&self, name: &str) -> bool {
         self.names().known.contains(name)

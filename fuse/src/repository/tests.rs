@@ -203,7 +203,7 @@ async fn a_mount_that_starts_without_a_daemon_shows_what_the_last_one_showed() {
         let org = bench.fs.lookup(1, b"host").await.unwrap();
         let org = bench.fs.lookup(org.ino, b"org").await.unwrap();
         let handle = bench.fs.opendir(org.ino).unwrap();
-        let listing = bench.fs.listing(handle, 0).await.unwrap();
+        let listing = bench.fs.listing((org.ino, handle), 0).await.unwrap();
         let entry = listing.entries.last().unwrap();
         assert_eq!(entry.name, b"repo");
         // The kernel uses an entry of a listing without a lookup of its own.

@@ -13,7 +13,7 @@ use fuser::{Config, MountOption, Notifier, Session, SessionACL};
 use rustix::mount::{MountFlags, UnmountFlags};
 
 pub(crate) use self::gate::{Effect, Gate};
-pub(crate) use self::resume::Negotiated;
+pub(crate) use self::resume::{Negotiated, ask_again};
 
 use crate::adapter::Adapter;
 use crate::mount_table::{DeviceNumber, FILE_SYSTEM_TYPE, mount_at};
@@ -104,7 +104,9 @@ fn prepare(
 ) -> io::Result<PreparedSession> {
     let mut config = Config::default();
     config.n_threads = Some(THREADS);
-    config.clone_fd = true;
+    // All threads read from one descriptor, which the holder has too: a request that a thread has
+    // read then outlives this process.
+    config.clone_fd = false;
     let acl = if options.allow_other {
         SessionACL::All
     } else {

@@ -26,6 +26,11 @@ const FUSE_INIT: u32 = 26;
 /// The length of the header of a request, and of the fields of `FUSE_INIT`, in bytes.
 const INIT_LEN: usize = 40 + 64;
 
+/// The notification that makes the kernel send requests again (Linux 6.9).
+const FUSE_NOTIFY_RESEND: i32 = 7;
+/// The length of a notification without fields.
+const MESSAGE_LEN: u32 = 16;
+
 /// The version and capabilities that this program and the kernel agreed on when the connection
 /// began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +50,11 @@ impl Negotiated {
             minor: version.1,
             flags: agreed.bits(),
         }
+    }
+
+    /// Returns whether the kernel can send requests again that were read and not answered.
+    pub(crate) fn can_ask_again(self) -> bool {
+        self.flags & InitFlags::FUSE_HAS_RESEND.bits() != 0
     }
 
     /// Returns a `FUSE_INIT` of a kernel that has exactly these capabilities.
@@ -77,6 +87,16 @@ pub(super) fn resume(
     let session = new_session(socket.into())?;
     put_in_place_of(connection, session.as_fd())?;
     Ok(session)
+}
+
+/// Makes the kernel send again all requests that were read from `connection` and not answered.
+pub(crate) fn ask_again(connection: &OwnedFd) -> io::Result<()> {
+    let mut message = Vec::new();
+    message.extend(MESSAGE_LEN.to_ne_bytes());
+    message.extend(FUSE_NOTIFY_RESEND.to_ne_bytes());
+    message.extend(0_u64.to_ne_bytes());
+    rustix::io::write(connection, &message)?;
+    Ok(())
 }
 
 /// Makes the descriptor number `number` lead to `connection`.

@@ -162,6 +162,13 @@ impl Generation {
         assembled.ok()
     }
 
+    /// Returns whether the index can be loaded without a daemon.
+    pub(crate) fn is_index_cached(&self) -> bool {
+        let is_part = |segment: &&Arc<Segment>| segment.record().role == Role::IndexPart;
+        let mut parts = self.segments.iter().filter(is_part);
+        parts.all(|part| part.is_cached())
+    }
+
     /// Returns the segments that show the repository without its content: small files and index.
     pub(crate) fn needed_segments(&self) -> Vec<SegmentId> {
         let is_needed = |segment: &&Arc<Segment>| {

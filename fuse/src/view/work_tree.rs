@@ -245,6 +245,27 @@ impl WorkTree {
         children
     }
 
+    /// Returns all directories and files, each with its path.
+    pub(crate) fn nodes(&self) -> Vec<(Vec<u8>, WorkTreeNode)> {
+        let (mut nodes, mut before) = (Vec::new(), &[][..]);
+        for number in 0.. {
+            let (Some(entry), Some(node)) = (self.entry(number), self.node(number)) else {
+                break;
+            };
+            let path = entry.path;
+            let slashes = path.iter().enumerate().filter(|&(_, &byte)| byte == b'/');
+            for (at, _) in slashes {
+                // The entries of a directory are neighbours, so the one before is in it, too.
+                if !before.starts_with(&path[..=at]) {
+                    nodes.push((path[..at].to_vec(), WorkTreeNode::Directory));
+                }
+            }
+            nodes.push((path.to_vec(), node));
+            before = path;
+        }
+        nodes
+    }
+
     /// Returns the paths that differ between this work tree and `other`: added, removed, or with
     /// another inode.
     pub(crate) fn changed_paths(&self, other: &Self) -> Vec<Vec<u8>> {

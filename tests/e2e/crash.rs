@@ -1,0 +1,171 @@
+//! The process of a mount is killed, and another goes on where it stopped.
+
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use cachewfs_tests::{Fault, Proxy, Site, can_mount, git, run, wait_until};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::hand_over::{Shell, read_in_a_loop};
+
+/// A mount that a process in the background serves. Dropping it unmounts.
+struct Background(PathBuf);
+
+impl Background {
+    fn mount(site: &Site, url: &str) -> Self {
+        let point = site.path().join("mnt");
+        fs::create_dir(&point).unwrap();
+        let mount = Self(point);
+        let options = format!(
+            "cache_dir={},log={},hydrate=off,poll_interval=200ms,lookup_timeout=30s",
+            site.path().join("cache").display(),
+            mount.log().display()
+        );
+        let output = run(&["mount", "-o", &options, url, &mount.0.display().to_string()]);
+        assert!(output.status.success(), "{output:?}");
+        mount
+    }
+
+    fn log(&self) -> PathBuf {
+        self.0.with_extension("log")
+    }
+
+    fn repo(&self) -> PathBuf {
+        self.0.join("local/project")
+    }
+
+    /// Returns the process that serves the mount, or `None` if none answers.
+    fn process(&self) -> Option<i32> {
+        let output = run(&["status", "--json", "--mount", &self.0.display().to_string()]);
+        let status: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
+        i32::try_from(status["pid"].as_i64()?).ok()
+    }
+
+    /// Kills the process that serves the mount. Returns that process.
+    fn kill(&self) -> i32 {
+        let process = self.process().unwrap();
+        kill_process(Pid::from_raw(process).unwrap(), Signal::KILL).unwrap();
+        process
+    }
+
+    fn wait_for_another(&self, killed: i32) {
+        wait_until("another process answers", || {
+            self.process().is_some_and(|process| process != killed)
+        });
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        run(&["umount", &self.0.display().to_string()]);
+    }
+}
+
+/// Returns the path of the repository's pack.
+fn pack(mount: &Path) -> PathBuf {
+    let packs = fs::read_dir(mount.join(".objects/local/project/objects/pack")).unwrap();
+    let mut packs = packs.map(|entry| entry.unwrap().path());
+    let is_pack = |path: &PathBuf| path.extension() == Some("pack".as_ref());
+    packs.find(is_pack).unwrap()
+}
+
+#[test]
+fn a_mount_whose_process_is_killed_goes_on_under_its_users() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    let mut repo = site.repo_with_history("project");
+    let daemon = site.daemon();
+    let mount = Background::mount(&site, &daemon.url());
+    let mounted = mount.repo();
+    let log = &["log", "-p"];
+    let expected = git(&repo.work, log);
+    assert!(git(&mounted, log) == expected);
+    let old_readme = File::open(mounted.join("README.md")).unwrap();
+    repo.write("README.md", b"# another version\n");
+    repo.commit("another version");
+    repo.push();
+    wait_until("the mount shows the push", || {
+        fs::read(mounted.join("README.md")).unwrap() == b"# another version\n"
+    });
+    // The cache has all of it, so the kernel reads this one itself.
+    let path = pack(&mount.0);
+    let bytes = fs::read(&path).unwrap();
+    let open = File::open(&path).unwrap();
+    let mut shell = Shell::new(&mounted.join("src"));
+    let stop = Arc::new(AtomicBool::new(false));
+    let reader = read_in_a_loop(mounted.clone(), Arc::clone(&stop));
+    let expected = git(&repo.work, log);
+
+    // Each process has a holder of its own.
+    let replaced = run(&["mount", "--replace", &mount.0.display().to_string()]);
+    assert!(replaced.status.success(), "{replaced:?}");
+
+    for _ in 0..3 {
+        let killed = mount.kill();
+        // It waits for the next process.
+        assert_eq!(shell.ask("head -1 dir3/file3.txt"), "3 line");
+        assert_eq!(shell.ask("ls | wc -l"), "7");
+        let mut part = [0; 9];
+        old_readme.read_exact_at(&mut part, 0).unwrap();
+        assert_eq!(&part, b"# version");
+        let mut part = vec![0; bytes.len()];
+        open.read_exact_at(&mut part, 0).unwrap();
+        assert!(part == bytes);
+        // Beside the open file, which fixes how the kernel reads this inode.
+        assert!(fs::read(&path).unwrap() == bytes);
+        assert!(git(&mounted, log) == expected);
+        mount.wait_for_another(killed);
+    }
+
+    stop.store(true, Ordering::Relaxed);
+    let (rounds, longest) = reader.join().unwrap();
+    println!("{rounds} rounds of a reader, the longest took {longest:?}");
+    assert_eq!(git(&mounted, &["status", "--porcelain"]), "");
+    repo.write("README.md", b"after the crash\n");
+    repo.commit("after the crash");
+    repo.push();
+    wait_until("the last process catches up", || {
+        fs::read(mounted.join("README.md")).unwrap() == b"after the crash\n"
+    });
+    drop((open, old_readme, shell));
+    // Something kills each process: the holder gives up.
+    mount.kill();
+    wait_until("the mount is gone", || fs::read_dir(&mounted).is_err());
+}
+
+#[test]
+fn a_read_that_the_killed_process_had_begun_is_answered_by_the_next() {
+    if !can_mount() {
+        return;
+    }
+    let site = Site::default();
+    site.repo_with_history("project");
+    let daemon = site.daemon();
+    let proxy = Proxy::start(daemon.address());
+    let mount = Background::mount(&site, &proxy.url());
+    let file = File::open(mount.repo().join("src/dir1/file1.txt")).unwrap();
+    proxy.set(Fault::Stall);
+    let reader = std::thread::spawn(move || {
+        let mut text = String::new();
+        (&file).read_to_string(&mut text).map(|_| text)
+    });
+    // It has asked the daemon, or is about to.
+    let started = Instant::now();
+    wait_until("the read waits", || {
+        started.elapsed() > Duration::from_millis(200)
+    });
+    assert!(!reader.is_finished());
+
+    let killed = mount.kill();
+    proxy.set(Fault::None);
+
+    assert_eq!(reader.join().unwrap().unwrap(), "1 line\n".repeat(200));
+    mount.wait_for_another(killed);
+}
