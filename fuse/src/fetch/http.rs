@@ -56,7 +56,8 @@ impl HttpSource {
         traffic: Arc<Traffic>,
     ) -> Result<Self, reqwest::Error> {
         let daemons = options.daemons.iter();
-        let daemons = daemons.map(|url| Arc::new(Daemon::new(url)));
+        let count = daemons.len();
+        let daemons = daemons.map(|url| Arc::new(Daemon::new(url, count)));
         let timeouts = DirectTimeouts::within(options.read_timeout);
         Ok(Self {
             clients: Clients::new()?,
