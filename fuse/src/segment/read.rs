@@ -178,7 +178,7 @@ impl Segment {
     /// Waits until chunk `index` is in the cache, and requests it if no other reader has.
     ///
     /// Returns `false` if the chunk arrived but could not be written to the cache. It is then in
-    /// the overflow.
+    /// the overflow. The next call in the background tries to write it again.
     async fn fetch_chunk(
         self: &Arc<Self>,
         table: &Arc<SegmentTable>,
@@ -203,8 +203,11 @@ impl Segment {
             if file.is_ready(index, &content) {
                 return Ok(true);
             }
-            if self.backend.overflow.get(self.record().id, index).is_some() {
-                return Ok(false);
+            if let Some(chunk) = self.backend.overflow.get(self.record().id, index) {
+                // The disk may have room again. A reader doesn't try: it has the bytes.
+                let is_stored = purpose == Purpose::Background
+                    && transfer::store_chunk(self, (file, content.start), index, &chunk).is_ok();
+                return Ok(is_stored);
             }
             match self.claim(table, file, index, purpose) {
                 Claim::InFlight => {}
