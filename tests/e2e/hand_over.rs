@@ -35,10 +35,10 @@ impl Drop for BindMount {
 }
 
 /// A shell that works in a directory.
-struct Shell(Child);
+pub(crate) struct Shell(Child);
 
 impl Shell {
-    fn new(directory: &Path) -> Self {
+    pub(crate) fn new(directory: &Path) -> Self {
         Self::start(Command::new("sh").current_dir(directory))
     }
 
@@ -53,7 +53,7 @@ impl Shell {
     }
 
     /// Runs a command, and returns the one line that it prints.
-    fn ask(&mut self, command: &str) -> String {
+    pub(crate) fn ask(&mut self, command: &str) -> String {
         writeln!(self.0.stdin.as_mut().unwrap(), "{command}").unwrap();
         let mut line = String::new();
         let mut byte = [0];

@@ -13,6 +13,7 @@ mod catch_up;
 mod clone;
 mod command_line;
 mod control;
+mod day;
 mod direct;
 mod faults;
 mod frozen;
