@@ -46,16 +46,25 @@ const LOG: [(&str, &str); 13] = [
     // Once for each time without a network.
     ("WARN", "No daemon answers: showing what is on disk"),
     ("INFO", "A daemon answers again"),
-    ("INFO", "The network or the clock changed: dropping the connections"),
+    (
+        "INFO",
+        "The network or the clock changed: dropping the connections",
+    ),
     // Once for each file and reason.
     ("WARN", "Can't read local/org/cold/"),
     // While the disk is full.
-    ("WARN", "Can't use the cache, reading on without it: No space left"),
+    (
+        "WARN",
+        "Can't use the cache, reading on without it: No space left",
+    ),
     ("WARN", "Can't write "),
     ("INFO", "The cache can be used again"),
     // The upgrade.
     ("INFO", "Took over the mount at "),
-    ("INFO", "Another process serves the mount now: this one ends"),
+    (
+        "INFO",
+        "Another process serves the mount now: this one ends",
+    ),
 ];
 
 /// The machines, and what their user knows.
@@ -243,7 +252,6 @@ fn a_day_in_the_life() {
 
     calls.check();
     assert!(mount.log().starts_with(&log));
-    println!("{}", mount.log());
     check_log(&mount.log(), &LOG);
 }
 
